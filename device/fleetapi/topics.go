@@ -1,0 +1,90 @@
+// Package fleetapi holds the topics and wire types of the fleet provisioning
+// MQTT API of AWS IoT Core. Topics are built and read here and spelled nowhere
+// else. It does no I/O.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
+package fleetapi
+
+import "strings"
+
+// A Format is the encoding of a request and of its answer: the last element
+// of the request's topic.
+type Format string
+
+// The two formats that AWS IoT offers. Field names are the same in both.
+const (
+	JSON Format = "json"
+	CBOR Format = "cbor"
+)
+
+// An Operation is one of the three requests of the API, by AWS's name.
+type Operation string
+
+// The operations of the API.
+const (
+	CreateKeysAndCertificate Operation = "CreateKeysAndCertificate"
+	CreateCertificateFromCSR Operation = "CreateCertificateFromCsr"
+	RegisterThing            Operation = "RegisterThing"
+)
+
+const (
+	createPrefix   = "$aws/certificates/create/"
+	createCSRPre   = "$aws/certificates/create-from-csr/"
+	templatePrefix = "$aws/provisioning-templates/"
+	provisionInfix = "/provision/"
+	acceptedSuffix = "/accepted"
+	rejectedSuffix = "/rejected"
+)
+
+// A Topic is the request topic of one operation. The answers to it come on
+// Accepted and Rejected.
+type Topic struct {
+	Operation Operation
+	// Template is the provisioning template's name, for RegisterThing only.
+	Template string
+	Format   Format
+}
+
+// String returns the topic to publish the request to.
+func (t Topic) String() string {
+	switch t.Operation {
+	case CreateKeysAndCertificate:
+		return createPrefix + string(t.Format)
+	case CreateCertificateFromCSR:
+		return createCSRPre + string(t.Format)
+	case RegisterThing:
+		return templatePrefix + t.Template + provisionInfix + string(t.Format)
+	}
+	return ""
+}
+
+// Accepted returns the topic on which success is answered.
+func (t Topic) Accepted() string { return t.String() + acceptedSuffix }
+
+// Rejected returns the topic on which a refusal is answered, with an
+// [ErrorResponse] as its payload.
+func (t Topic) Rejected() string { return t.String() + rejectedSuffix }
+
+// ParseTopic reads a request topic. ok is false for every other topic, those
+// of the answers included.
+func ParseTopic(topic string) (t Topic, ok bool) {
+	var format string
+	if f, found := strings.CutPrefix(topic, createPrefix); found {
+		t.Operation, format = CreateKeysAndCertificate, f
+	} else if f, found := strings.CutPrefix(topic, createCSRPre); found {
+		t.Operation, format = CreateCertificateFromCSR, f
+	} else if rest, found := strings.CutPrefix(topic, templatePrefix); found {
+		name, f, found := strings.Cut(rest, provisionInfix)
+		if !found || name == "" || strings.Contains(name, "/") {
+			return Topic{}, false
+		}
+		t.Operation, t.Template, format = RegisterThing, name, f
+	} else {
+		return Topic{}, false
+	}
+	t.Format = Format(format)
+	if t.Format != JSON && t.Format != CBOR {
+		return Topic{}, false
+	}
+	return t, true
+}

@@ -1,0 +1,95 @@
+// Package payload holds what AWS IoT Core sends to the pre-provisioning hook,
+// what the hook answers, and the names both sides must agree on. The hook, the
+// local core and the CDK app share it. It has types and constants only: the
+// rules are in package admit.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
+package payload
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Version is the payload version to name in a template's PreProvisioningHook.
+const Version = "2020-04-01"
+
+// AnswerWithin is how long AWS IoT waits for the hook. It cannot be changed;
+// a later answer fails the registration.
+const AnswerWithin = 5 * time.Second
+
+// Names of the parameters that a device sends with RegisterThing.
+const (
+	SerialNumber   = "serialNumber"
+	DeviceLocation = "deviceLocation"
+	Author         = "author"
+)
+
+// SerialPrefix begins every serial number of our fleet.
+const SerialPrefix = "297468"
+
+// MaxSerialLength is the greatest length of a serial number, in bytes.
+const MaxSerialLength = 64
+
+// A Request is the event that AWS IoT invokes the hook with, once for every
+// RegisterThing.
+type Request struct {
+	// ClaimCertificateID is the certificate of the MQTT session, the claim.
+	ClaimCertificateID string `json:"claimCertificateId"`
+	// CertificateID is the new certificate, the one to be registered.
+	CertificateID  string `json:"certificateId"`
+	CertificatePEM string `json:"certificatePem"`
+	// TemplateARN is arn:PARTITION:iot:REGION:ACCOUNT:provisioningtemplate/NAME.
+	TemplateARN string `json:"templateArn"`
+	// ClientID is the MQTT client id of the claim's session.
+	ClientID string `json:"clientId"`
+	// Parameters are the device's own, unchecked.
+	Parameters Parameters `json:"parameters"`
+}
+
+// A Response is the hook's answer. Anything but AllowProvisioning true makes
+// AWS IoT refuse the device.
+type Response struct {
+	AllowProvisioning bool `json:"allowProvisioning"`
+	// ParameterOverrides are added to the device's parameters and win over
+	// them. AWS wants an object here: nil is sent as {}, never as null.
+	ParameterOverrides map[string]string `json:"parameterOverrides"`
+}
+
+// MarshalJSON writes the response with an object for ParameterOverrides.
+func (r Response) MarshalJSON() ([]byte, error) {
+	type plain Response
+	if r.ParameterOverrides == nil {
+		r.ParameterOverrides = map[string]string{}
+	}
+	return json.Marshal(plain(r))
+}
+
+// Parameters are the parameters of a RegisterThing request. AWS documents
+// strings; whatever else a device sends is kept here as it came, so that the
+// hook can refuse it by name instead of failing to read the event.
+type Parameters map[string]json.RawMessage
+
+// ParametersOf returns strings as Parameters.
+func ParametersOf(values map[string]string) Parameters {
+	p := make(Parameters, len(values))
+	for name, value := range values {
+		p[name], _ = json.Marshal(value) // a string always marshals
+	}
+	return p
+}
+
+// String returns the parameter of that name. present tells whether it was
+// sent, ok whether it is a string.
+func (p Parameters) String(name string) (value string, present, ok bool) {
+	raw, present := p[name]
+	if !present {
+		return "", false, false
+	}
+	// A JSON null leaves a string untouched without an error, hence the pointer.
+	var s *string
+	if err := json.Unmarshal(raw, &s); err != nil || s == nil {
+		return "", true, false
+	}
+	return *s, true, true
+}
