@@ -1,0 +1,85 @@
+package fleetapi_test
+
+import (
+	"testing"
+
+	"example.com/fleety/device/fleetapi"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestTopicsAreThoseOfTheAPIPage(t *testing.T) {
+	tests := map[string]struct {
+		topic    fleetapi.Topic
+		request  string
+		accepted string
+		rejected string
+	}{
+		"keys and certificate": {
+			topic:    fleetapi.Topic{Operation: fleetapi.CreateKeysAndCertificate, Format: fleetapi.JSON},
+			request:  "$aws/certificates/create/json",
+			accepted: "$aws/certificates/create/json/accepted",
+			rejected: "$aws/certificates/create/json/rejected",
+		},
+		"certificate from CSR": {
+			topic:    fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.CBOR},
+			request:  "$aws/certificates/create-from-csr/cbor",
+			accepted: "$aws/certificates/create-from-csr/cbor/accepted",
+			rejected: "$aws/certificates/create-from-csr/cbor/rejected",
+		},
+		"register thing": {
+			topic:    fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: "T_1-a", Format: fleetapi.JSON},
+			request:  "$aws/provisioning-templates/T_1-a/provision/json",
+			accepted: "$aws/provisioning-templates/T_1-a/provision/json/accepted",
+			rejected: "$aws/provisioning-templates/T_1-a/provision/json/rejected",
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := []string{tc.topic.String(), tc.topic.Accepted(), tc.topic.Rejected()}
+			if diff := cmp.Diff([]string{tc.request, tc.accepted, tc.rejected}, got); diff != "" {
+				t.Error(diff)
+			}
+			parsed, ok := fleetapi.ParseTopic(tc.request)
+			if !ok || parsed != tc.topic {
+				t.Errorf("ParseTopic(%q) = %+v, %t", tc.request, parsed, ok)
+			}
+		})
+	}
+}
+
+func TestParseTopicTakesNothingElse(t *testing.T) {
+	for _, topic := range []string{
+		"",
+		"$aws/certificates/create",
+		"$aws/certificates/create/",
+		"$aws/certificates/create/xml",
+		"$aws/certificates/create/JSON",
+		"$aws/certificates/create/json/accepted",
+		"$aws/certificates/create-from-csr/json/rejected",
+		"$aws/provisioning-templates//provision/json",
+		"$aws/provisioning-templates/a/b/provision/json",
+		"$aws/provisioning-templates/a/provision/json/accepted",
+		"$aws/provisioning-templates/a/provision",
+		"fleet/fleety_2974685",
+	} {
+		if got, ok := fleetapi.ParseTopic(topic); ok {
+			t.Errorf("ParseTopic(%q) = %+v, want none", topic, got)
+		}
+	}
+}
+
+func FuzzParseTopic(f *testing.F) {
+	f.Add("$aws/certificates/create/json")
+	f.Add("$aws/certificates/create-from-csr/cbor")
+	f.Add("$aws/provisioning-templates/T/provision/json")
+	f.Add("$aws/provisioning-templates//provision/provision/json")
+	f.Fuzz(func(t *testing.T, topic string) {
+		parsed, ok := fleetapi.ParseTopic(topic)
+		if ok && parsed.String() != topic {
+			t.Errorf("%q parsed and printed is %q", topic, parsed.String())
+		}
+		if !ok && parsed != (fleetapi.Topic{}) {
+			t.Errorf("%q was not taken and yet gave %+v", topic, parsed)
+		}
+	})
+}
