@@ -1,0 +1,46 @@
+#!/bin/sh
+# Builds the pre-provisioning hook as Lambda's provided.al2023 runtime wants it.
+# The same source and the same Go give the same bytes, in whatever folder.
+set -eu
+
+usage() {
+	cat <<-'END'
+		usage: build-hook.sh OUT [arm64|x86_64]
+
+		Builds the pre-provisioning hook as the file OUT (for Lambda, name it
+		bootstrap), for Linux on the given architecture; the default is arm64.
+	END
+}
+
+case "${1:-}" in
+-h | --help) usage && exit 0 ;;
+esac
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+	usage >&2
+	exit 2
+fi
+
+case "${2:-arm64}" in
+arm64 | aarch64) goarch=arm64 ;;
+x86_64 | amd64) goarch=amd64 ;;
+*)
+	echo "build-hook.sh: error: unknown architecture $2: give arm64 or x86_64" >&2
+	exit 2
+	;;
+esac
+
+case "$1" in
+/*) out=$1 ;;
+*) out=$PWD/$1 ;;
+esac
+
+if ! command -v go >/dev/null; then
+	echo "build-hook.sh: error: go is not installed: get it from https://go.dev/dl/" >&2
+	exit 1
+fi
+
+# Whatever in the caller's environment could change the bytes is set here.
+cd -- "$(dirname -- "$0")/../hook"
+exec env GOWORK=off GOFLAGS= GOEXPERIMENT= GOFIPS140=off \
+	CGO_ENABLED=0 GOOS=linux GOARCH="$goarch" GOARM64=v8.0 GOAMD64=v1 \
+	go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w -buildid=' -o "$out" .
