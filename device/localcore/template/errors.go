@@ -1,0 +1,51 @@
+package template
+
+import (
+	"fmt"
+	"strings"
+)
+
+// An Error is a refusal of RegisterThing, in the form in which the device gets it.
+type Error struct {
+	StatusCode int
+	Code       string // AWS's spelling, such as InvalidParameters
+	Message    string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s (%d): %s", e.Code, e.StatusCode, e.Message)
+}
+
+// A SyntaxError is one fault of a template's text.
+type SyntaxError struct {
+	// Line and Column count from 1; a column is a character.
+	Line, Column int
+	// Path is the JSON path of the faulty value, such as $.Resources.thing.
+	Path   string
+	Reason string
+}
+
+func (e *SyntaxError) Error() string {
+	return fmt.Sprintf("line %d, column %d: %s: %s", e.Line, e.Column, e.Path, e.Reason)
+}
+
+// SyntaxErrors are all faults of a template's text, in its order. There is at
+// least one.
+type SyntaxErrors []*SyntaxError
+
+func (e SyntaxErrors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the faults one by one.
+func (e SyntaxErrors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, err := range e {
+		errs[i] = err
+	}
+	return errs
+}
