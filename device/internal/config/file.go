@@ -1,0 +1,264 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// maxFileSize is far more than a configuration needs, and little enough to
+// read whatever somebody points us at.
+const maxFileSize = 64 << 10
+
+// maxPEMSize lets a whole system bundle of root certificates through.
+const maxPEMSize = 1 << 20
+
+// applyFile reads the file into c. It walks the syntax tree instead of decoding
+// into a struct, so that every problem is found at once, each with its place.
+func applyFile(c *Config, path string) Problems {
+	doc, err := readFile(path, maxFileSize)
+	if err != nil {
+		return Problems{{Origin: Origin{Source: path}, What: cause(err), Remedy: remedyForFile(err), unreadable: true}}
+	}
+	f := file{path: path, config: c}
+	f.document(doc)
+	return f.found
+}
+
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	doc, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(doc)) > limit {
+		return nil, errTooLarge
+	}
+	return doc, nil
+}
+
+var errTooLarge = errors.New("too large to be right")
+
+func remedyForFile(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "name the configuration with --config, or copy device/example-config.yaml there and fill it in"
+	case errors.Is(err, fs.ErrPermission):
+		return "make it readable for this user"
+	}
+	return "name a YAML file with --config"
+}
+
+// cause drops the operation and the path from an error of package os: the
+// message that it goes into names the file already.
+func cause(err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+// file is the walk over one file's syntax tree.
+type file struct {
+	path   string
+	config *Config
+	found  Problems
+}
+
+func (f *file) report(n ast.Node, key, what, remedy string) {
+	f.found = append(f.found, Problem{Origin: f.at(n.GetToken()), Key: key, What: what, Remedy: remedy})
+}
+
+func (f *file) at(t *token.Token) Origin {
+	if t == nil || t.Position == nil {
+		return Origin{Source: f.path}
+	}
+	return Origin{Source: f.path, Line: t.Position.Line, Column: t.Position.Column}
+}
+
+func (f *file) document(doc []byte) {
+	tree, err := parser.ParseBytes(doc, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		f.syntax(err)
+		return
+	}
+	var bodies []ast.Node
+	for _, d := range tree.Docs {
+		if d.Body != nil {
+			bodies = append(bodies, d.Body)
+		}
+	}
+	switch len(bodies) {
+	case 0: // an empty file: every required key will be missed
+	case 1:
+		f.mapping("", bodies[0])
+	default:
+		f.report(bodies[1], "", "a second YAML document", "keep one document in the file")
+	}
+}
+
+func (f *file) syntax(err error) {
+	p := Problem{
+		Origin: Origin{Source: f.path}, unreadable: true,
+		What: "not YAML: " + err.Error(), Remedy: "correct the file there",
+	}
+	if e, ok := errors.AsType[yaml.Error](err); ok {
+		p.Origin, p.What = f.at(e.GetToken()), "not YAML: "+e.GetMessage()
+	}
+	p.What = strings.Join(strings.Fields(p.What), " ") // one line
+	f.found = append(f.found, p)
+}
+
+// mapping reads the keys of one section; the empty section is the file itself.
+func (f *file) mapping(section string, n ast.Node) {
+	entries, ok := mappingOf(n)
+	if !ok {
+		f.report(n, section, fmt.Sprintf("%s must be a mapping of keys to values, not %s", nameOf(section), describe(n)), "write it as KEY: VALUE")
+		return
+	}
+	first := map[string]int{}
+	for _, e := range entries {
+		name, ok := keyOf(e)
+		if !ok {
+			f.report(e.Key, section, fmt.Sprintf("%s is not a plain key", strings.TrimSpace(e.Key.String())), "write KEY: VALUE")
+			continue
+		}
+		if line, twice := first[strings.ToLower(name)]; twice {
+			f.report(e.Key, name, fmt.Sprintf("key %q is there twice, first in line %d", name, line), "keep one")
+			continue
+		}
+		first[strings.ToLower(name)] = e.Key.GetToken().Position.Line
+		if section != "" {
+			name = section + "." + name
+		}
+		f.entry(name, e)
+	}
+}
+
+func (f *file) entry(name string, e *ast.MappingValueNode) {
+	k, known := lookup(name)
+	switch {
+	case !known && isSection(name):
+		if _, null := e.Value.(*ast.NullNode); !null {
+			f.mapping(strings.ToLower(name), e.Value)
+		}
+	case !known:
+		f.found = append(f.found, unknownKey(f.at(e.Key.GetToken()), name))
+	case k.kind == mapping:
+		f.config.origins[k.name] = f.at(e.Key.GetToken())
+		f.parameters(k, e.Value)
+	default:
+		f.config.origins[k.name] = f.at(e.Value.GetToken())
+		f.scalar(k, e.Value)
+	}
+}
+
+func (f *file) scalar(k key, n ast.Node) {
+	value, ok := scalarOf(n, k.kind)
+	if !ok {
+		f.report(n, k.name, fmt.Sprintf("%s must be %s, not %s", k.name, k.kind, describe(n)), "correct its value")
+		return
+	}
+	if value == "" {
+		return // "key:" alone leaves the default
+	}
+	if err := k.set(f.config, value); err != nil {
+		f.report(n, k.name, fmt.Sprintf("%s: %v", k.name, err), "give "+k.kind.String())
+	}
+}
+
+func (f *file) parameters(k key, n ast.Node) {
+	if _, null := n.(*ast.NullNode); null {
+		return
+	}
+	entries, ok := mappingOf(n)
+	if !ok {
+		f.report(n, k.name, fmt.Sprintf("%s must be %s, not %s", k.name, k.kind, describe(n)), "write it as {NAME: VALUE}")
+		return
+	}
+	f.config.Bootstrap.Parameters = map[string]string{}
+	for _, e := range entries {
+		name, ok := keyOf(e)
+		value, okValue := scalarOf(e.Value, text)
+		if !ok || !okValue {
+			f.report(e.Value, k.name, fmt.Sprintf("template parameter %q must be text, not %s", strings.TrimSpace(e.Key.String()), describe(e.Value)), "put its value in quotes")
+			continue
+		}
+		if _, twice := f.config.Bootstrap.Parameters[name]; twice {
+			f.report(e.Key, k.name, fmt.Sprintf("template parameter %q is there twice", name), "keep one")
+		}
+		f.config.Bootstrap.Parameters[name] = value
+	}
+}
+
+func nameOf(section string) string {
+	if section == "" {
+		return "the file"
+	}
+	return section
+}
+
+func mappingOf(n ast.Node) ([]*ast.MappingValueNode, bool) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return n.Values, true
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{n}, true
+	}
+	return nil, false
+}
+
+func keyOf(e *ast.MappingValueNode) (string, bool) {
+	if n, ok := e.Key.(*ast.StringNode); ok {
+		return n.Value, true
+	}
+	return "", false
+}
+
+// scalarOf returns a value as text. A number is taken as text in the very
+// letters of the file: a serial number without quotes keeps its leading zeros.
+func scalarOf(n ast.Node, want kind) (string, bool) {
+	switch n := n.(type) {
+	case *ast.NullNode:
+		return "", true
+	case *ast.IntegerNode, *ast.FloatNode:
+		return n.GetToken().Value, true
+	case *ast.StringNode:
+		return n.Value, want == text
+	case *ast.LiteralNode:
+		return n.Value.Value, want == text
+	}
+	return "", false
+}
+
+func describe(n ast.Node) string {
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.BoolNode:
+		return "true or false"
+	case *ast.StringNode, *ast.LiteralNode:
+		return "text"
+	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		return "a number"
+	case *ast.NullNode:
+		return "empty"
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
+		return "an anchor, an alias or a tag"
+	}
+	return "something else"
+}

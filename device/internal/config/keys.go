@@ -1,0 +1,157 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// A key is one setting: its name in the file, and how to read and store it.
+// This table is the only list of settings; the file, the environment, the
+// flags and the suggestions for misspelt keys all follow it.
+type key struct {
+	name string
+	kind kind
+	set  func(c *Config, value string) error // for text and number
+}
+
+type kind int
+
+const (
+	text kind = iota
+	number
+	mapping // of text to text, in Bootstrap.Parameters
+)
+
+func (k kind) String() string {
+	return [...]string{"text", "a number", "a mapping of names to text"}[k]
+}
+
+var keys = []key{
+	{"serialNumber", text, setText(func(c *Config) *string { return &c.SerialNumber })},
+	{"deviceLocation", text, setText(func(c *Config) *string { return &c.DeviceLocation })},
+	{"license", text, setText(func(c *Config) *string { return &c.License })},
+	{"thingname", text, setText(func(c *Config) *string { return &c.ThingName })},
+	{"author", text, setText(func(c *Config) *string { return &c.Author })},
+	{"server.endpoint", text, setText(func(c *Config) *string { return &c.Server.Endpoint })},
+	{"server.port", number, setPort},
+	{"server.proxy", text, setText(func(c *Config) *string { return &c.Server.Proxy })},
+	{"bootstrap.privatekeypath", text, setText(func(c *Config) *string { return &c.Bootstrap.PrivateKeyPath })},
+	{"bootstrap.certificatepath", text, setText(func(c *Config) *string { return &c.Bootstrap.CertificatePath })},
+	{"bootstrap.cacertificatepath", text, setText(func(c *Config) *string { return &c.Bootstrap.CACertificatePath })},
+	{"bootstrap.provisioningTemplate", text, setText(func(c *Config) *string { return &c.Bootstrap.ProvisioningTemplate })},
+	{"bootstrap.keys", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Keys) })},
+	{"bootstrap.parameters", mapping, setParameters},
+	{"primary.certificatepath", text, setText(func(c *Config) *string { return &c.Primary.CertificatePath })},
+	{"primary.privatekeypath", text, setText(func(c *Config) *string { return &c.Primary.PrivateKeyPath })},
+}
+
+func setText(field func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		*field(c) = strings.TrimSpace(value)
+		return nil
+	}
+}
+
+func setPort(c *Config, value string) error {
+	port, err := strconv.Atoi(strings.TrimSpace(value))
+	if err != nil {
+		return fmt.Errorf("%q is not a number", value)
+	}
+	c.Server.Port = port
+	return nil
+}
+
+// setParameters reads "name=value,name=value", the form of the environment and
+// of flags; it replaces the whole mapping.
+func setParameters(c *Config, value string) error {
+	parameters := map[string]string{}
+	for pair := range strings.SplitSeq(value, ",") {
+		if strings.TrimSpace(pair) == "" {
+			continue
+		}
+		name, val, ok := strings.Cut(pair, "=")
+		if !ok || strings.TrimSpace(name) == "" {
+			return fmt.Errorf("%q is not of the form NAME=VALUE,NAME=VALUE", value)
+		}
+		parameters[strings.TrimSpace(name)] = strings.TrimSpace(val)
+	}
+	c.Bootstrap.Parameters = parameters
+	return nil
+}
+
+// lookup finds a key by its dotted name, in any case.
+func lookup(name string) (key, bool) {
+	for _, k := range keys {
+		if strings.EqualFold(k.name, name) {
+			return k, true
+		}
+	}
+	return key{}, false
+}
+
+// isSection reports whether keys of that section exist: "server" for
+// "server.port".
+func isSection(name string) bool {
+	for _, k := range keys {
+		section, _, nested := strings.Cut(k.name, ".")
+		if nested && strings.EqualFold(section, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// nearest returns the known key that looks most like name, with its section
+// when that differs from name's; empty when none is near enough to suggest.
+func nearest(name string) string {
+	section, last := split(name)
+	best, bestDistance := "", 3
+	consider := func(candidate, shown string, distance int) {
+		if distance < bestDistance && distance < len(candidate)/2+1 {
+			best, bestDistance = shown, distance
+		}
+	}
+	for _, k := range keys {
+		s, l := split(k.name)
+		if strings.EqualFold(s, section) {
+			consider(l, l, distance(last, l))
+		} else {
+			// Right key, wrong section: a worse guess than a slip of the pen.
+			consider(l, k.name, distance(last, l)+1)
+		}
+		if section == "" && s != "" {
+			consider(s, s, distance(last, s))
+		}
+	}
+	return best
+}
+
+func split(name string) (section, last string) {
+	if i := strings.LastIndexByte(name, '.'); i >= 0 {
+		return name[:i], name[i+1:]
+	}
+	return "", name
+}
+
+// distance is the Levenshtein distance of a and b, letter case aside.
+func distance(a, b string) int {
+	s, t := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
+	row := make([]int, len(t)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range s {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range t {
+			substitution := diagonal
+			if s[i] != t[j] {
+				substitution++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(substitution, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(t)]
+}

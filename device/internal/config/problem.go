@@ -1,0 +1,81 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// A Problem is one thing that is wrong with the configuration.
+type Problem struct {
+	Origin Origin
+	Key    string // "server.endpoint"; empty when no single key is at fault
+	What   string // what is wrong, and why
+	Remedy string // what to do about it
+
+	unreadable bool // nothing at all was read, so that missing keys mean nothing
+}
+
+// String returns the problem in one line: where, what, and what to do.
+func (p Problem) String() string {
+	var b strings.Builder
+	if place := p.Origin.String(); place != "" {
+		b.WriteString(place + ": ")
+	}
+	b.WriteString(p.What)
+	if p.Remedy != "" {
+		b.WriteString("; " + p.Remedy)
+	}
+	return b.String()
+}
+
+// String returns FILE:LINE:COLUMN, or as much of it as is known.
+func (o Origin) String() string {
+	if o.Line == 0 {
+		return o.Source
+	}
+	return fmt.Sprintf("%s:%d:%d", o.Source, o.Line, o.Column)
+}
+
+// Problems are all problems of a configuration, in the order of the file.
+type Problems []Problem
+
+// Error returns one line for each problem.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, problem := range p {
+		lines[i] = problem.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Join returns the problems of several checks as one error: nil when there are
+// none, and the errors as they are when one is not of type [Problems].
+func Join(errs ...error) error {
+	var all Problems
+	for _, err := range errs {
+		problems, ok := errors.AsType[Problems](err)
+		if err != nil && !ok {
+			return errors.Join(errs...)
+		}
+		all = append(all, problems...)
+	}
+	return all.err()
+}
+
+// err makes sure that no problems are a nil error.
+func (p Problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return p
+}
+
+func (p Problems) about(key string) bool {
+	for _, problem := range p {
+		if problem.Key == key {
+			return true
+		}
+	}
+	return false
+}
