@@ -70,6 +70,17 @@ func (r Response) MarshalJSON() ([]byte, error) {
 // hook can refuse it by name instead of failing to read the event.
 type Parameters map[string]json.RawMessage
 
+// UnmarshalJSON reads a JSON object. Anything else reads as no parameters, so
+// that a device that sends it is refused rather than taken for a fault.
+func (p *Parameters) UnmarshalJSON(data []byte) error {
+	var object map[string]json.RawMessage
+	if json.Unmarshal(data, &object) != nil {
+		object = nil
+	}
+	*p = object
+	return nil
+}
+
 // ParametersOf returns strings as Parameters.
 func ParametersOf(values map[string]string) Parameters {
 	p := make(Parameters, len(values))
