@@ -1,0 +1,227 @@
+// Package ca is the certificate authority of the local core: it issues device
+// certificates that look like those of AWS IoT Core, and the certificate that
+// the local core itself shows to devices. The two have separate roots, as on
+// AWS, where nobody can verify a device certificate by its chain: the broker
+// knows it by its fingerprint.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html
+package ca
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// An Authority holds the key that signs device certificates and the root of
+// the server's certificate. It is safe for concurrent use.
+type Authority struct {
+	issuer authorityKey
+	root   authorityKey
+}
+
+type authorityKey struct {
+	key  crypto.Signer
+	cert *x509.Certificate
+}
+
+const (
+	authorityFile = "authority.pem"
+	serverLife    = 397 * 24 * time.Hour
+)
+
+// processIssuer is the issuing key of every authority that lives in memory
+// only: making an RSA key takes longer than all the rest of a start.
+var processIssuer = sync.OnceValues(NewKey)
+
+// NewKey makes a key like those that AWS IoT makes for devices: RSA, 2048 bits.
+func NewKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) }
+
+// Open returns the authority kept in dir, made there if need be. An empty dir
+// means memory only; such authorities share one issuing key in a process.
+func Open(dir string) (*Authority, error) {
+	if dir == "" {
+		return newAuthority(processIssuer)
+	}
+	path := filepath.Join(dir, authorityFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return create(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate authority: %w", err)
+	}
+	a, err := decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate authority in %s: %w (remove the file to make a new one; devices then need the new root)", path, err)
+	}
+	return a, nil
+}
+
+func create(path string) (*Authority, error) {
+	a, err := newAuthority(NewKey)
+	if err != nil {
+		return nil, err
+	}
+	data, err := a.encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := renameio.WriteFile(path, data, 0o600); err != nil {
+		return nil, fmt.Errorf("writing the certificate authority: %w", err)
+	}
+	return a, nil
+}
+
+func newAuthority(issuingKey func() (*rsa.PrivateKey, error)) (*Authority, error) {
+	rsaKey, err := issuingKey()
+	if err != nil {
+		return nil, fmt.Errorf("making the issuing key: %w", err)
+	}
+	issuer, err := selfSigned(rsaKey, &x509.Certificate{RawSubject: issuerName})
+	if err != nil {
+		return nil, fmt.Errorf("making the issuing certificate: %w", err)
+	}
+	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the root key: %w", err)
+	}
+	root, err := selfSigned(rootKey, &x509.Certificate{
+		Subject: pkix.Name{Organization: []string{"iot_core_local"}, CommonName: "iot_core_local server root"},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the root certificate: %w", err)
+	}
+	return &Authority{issuer: issuer, root: root}, nil
+}
+
+// selfSigned completes the template, which brings the subject, as that of a
+// certificate authority.
+func selfSigned(key crypto.Signer, template *x509.Certificate) (authorityKey, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return authorityKey{}, err
+	}
+	template.SerialNumber = serial
+	template.NotBefore = time.Now().Add(-time.Hour)
+	template.NotAfter = notAfter
+	template.IsCA, template.BasicConstraintsValid = true, true
+	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return authorityKey{}, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return authorityKey{key: key, cert: cert}, err
+}
+
+// newSerial returns a random positive number of 20 octets.
+func newSerial() (*big.Int, error) {
+	var octets [20]byte
+	if _, err := rand.Read(octets[:]); err != nil {
+		return nil, err
+	}
+	octets[0] = octets[0]&0x7f | 0x40
+	return new(big.Int).SetBytes(octets[:]), nil
+}
+
+// RootPEM returns the root of the server's certificate, which devices trust.
+func (a *Authority) RootPEM() []byte { return EncodeCertificate(a.root.cert.Raw) }
+
+// ServerCertificate returns a new certificate for the local core itself. The
+// hosts are DNS names, wildcards included, and IP addresses.
+func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the server key: %w", err)
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, fmt.Errorf("making the server certificate: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: hosts[0]},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(serverLife),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.root.cert, key.Public(), a.root.key)
+	if err != nil {
+		return nil, fmt.Errorf("making the server certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der, a.root.cert.Raw}, PrivateKey: key}, nil
+}
+
+// encode writes both keys and certificates as one file, so that it is there
+// whole or not at all.
+func (a *Authority) encode() ([]byte, error) {
+	var data []byte
+	for _, k := range []authorityKey{a.issuer, a.root} {
+		der, err := x509.MarshalPKCS8PrivateKey(k.key)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the certificate authority: %w", err)
+		}
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
+		data = append(data, EncodeCertificate(k.cert.Raw)...)
+	}
+	return data, nil
+}
+
+func decode(data []byte) (*Authority, error) {
+	issuer, rest, err := decodeKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	root, _, err := decodeKey(rest)
+	if err != nil {
+		return nil, fmt.Errorf("server root: %w", err)
+	}
+	return &Authority{issuer: issuer, root: root}, nil
+}
+
+func decodeKey(data []byte) (authorityKey, []byte, error) {
+	keyBlock, rest := pem.Decode(data)
+	if keyBlock == nil {
+		return authorityKey{}, nil, errors.New("no private key")
+	}
+	certBlock, rest := pem.Decode(rest)
+	if certBlock == nil {
+		return authorityKey{}, nil, errors.New("no certificate")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
+	if err != nil {
+		return authorityKey{}, nil, err
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return authorityKey{}, nil, fmt.Errorf("a %T cannot sign", key)
+	}
+	cert, err := x509.ParseCertificate(certBlock.Bytes)
+	return authorityKey{key: signer, cert: cert}, rest, err
+}

@@ -1,0 +1,214 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	keyBits    = 2048
+	maxCSRSize = 4096 // characters of PEM, by AWS's API model
+)
+
+// notAfter ends every certificate that AWS IoT issues.
+var notAfter = time.Date(2049, time.December, 31, 23, 59, 59, 0, time.UTC)
+
+// Names as AWS writes them: UTF8String, where crypto/x509 would write
+// PrintableString. The issuer is one organizational unit whose text looks
+// like several attributes.
+var (
+	oidCommonName         = asn1.ObjectIdentifier{2, 5, 4, 3}
+	oidOrganizationalUnit = asn1.ObjectIdentifier{2, 5, 4, 11}
+
+	issuerName    = utf8Name(oidOrganizationalUnit, "Amazon Web Services O=Amazon.com Inc. L=Seattle ST=Washington C=US")
+	deviceSubject = utf8Name(oidCommonName, "AWS IoT Certificate")
+)
+
+// A Certificate is an issued device certificate.
+type Certificate struct {
+	// ID is the lower-case hexadecimal SHA-256 of DER.
+	ID  string
+	DER []byte
+	PEM []byte
+	// PrivateKeyPEM is PKCS #1, and only there when the authority made the key.
+	PrivateKeyPEM []byte
+	// PublicKeyPEM is PKIX.
+	PublicKeyPEM []byte
+}
+
+// A CSRError says what is wrong with a certificate signing request.
+type CSRError struct{ Reason string }
+
+// Error returns the reason.
+func (e *CSRError) Error() string { return "certificate signing request: " + e.Reason }
+
+// IssueForKey certifies a key that the authority made for a device, as
+// CreateKeysAndCertificate does.
+func (a *Authority) IssueForKey(key *rsa.PrivateKey, now time.Time) (*Certificate, error) {
+	c, err := a.issue(key.Public(), deviceSubject, now)
+	if err != nil {
+		return nil, err
+	}
+	c.PrivateKeyPEM = pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	return c, nil
+}
+
+// IssueForCSR certifies the key of a certificate signing request in PEM form
+// and keeps its subject. What AWS IoT would refuse is a *CSRError.
+func (a *Authority) IssueForCSR(csrPEM string, now time.Time) (*Certificate, error) {
+	csr, err := parseCSR(csrPEM)
+	if err != nil {
+		return nil, err
+	}
+	return a.issue(csr.PublicKey, csr.RawSubject, now)
+}
+
+func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.Time) (*Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	publicDER, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	extensions, err := deviceExtensions(a.issuer.cert.SubjectKeyId, publicDER)
+	if err != nil {
+		return nil, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:       serial,
+		RawSubject:         rawSubject,
+		NotBefore:          now,
+		NotAfter:           notAfter,
+		SignatureAlgorithm: x509.SHA256WithRSA, // for keys on curves too
+		ExtraExtensions:    extensions,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.issuer.cert, public, a.issuer.key)
+	if err != nil {
+		return nil, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	return &Certificate{
+		ID:           Fingerprint(der),
+		DER:          der,
+		PEM:          EncodeCertificate(der),
+		PublicKeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER}),
+	}, nil
+}
+
+// deviceExtensions returns the four extensions of AWS's certificates in AWS's
+// order, which crypto/x509 would change.
+func deviceExtensions(issuerKeyID, publicDER []byte) ([]pkix.Extension, error) {
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(publicDER, &info); err != nil {
+		return nil, err
+	}
+	keyID := sha1.Sum(info.Key.Bytes) // RFC 5280, 4.2.1.2, method 1
+	type extension struct {
+		oid      asn1.ObjectIdentifier
+		critical bool
+		value    any
+	}
+	list := []extension{
+		{asn1.ObjectIdentifier{2, 5, 29, 35}, false, struct {
+			ID []byte `asn1:"tag:0"`
+		}{issuerKeyID}},
+		{asn1.ObjectIdentifier{2, 5, 29, 14}, false, keyID[:]},
+		{asn1.ObjectIdentifier{2, 5, 29, 19}, true, struct{}{}},                                        // CA:FALSE is an empty sequence
+		{asn1.ObjectIdentifier{2, 5, 29, 15}, true, asn1.BitString{Bytes: []byte{0x80}, BitLength: 1}}, // digitalSignature
+	}
+	extensions := make([]pkix.Extension, len(list))
+	for i, e := range list {
+		value, err := asn1.Marshal(e.value)
+		if err != nil {
+			return nil, err
+		}
+		extensions[i] = pkix.Extension{Id: e.oid, Critical: e.critical, Value: value}
+	}
+	return extensions, nil
+}
+
+// parseCSR reads a request and checks what AWS IoT checks: size, signature,
+// and a key of RSA 2048 bits or more, or on P-256, P-384 or P-521.
+func parseCSR(csrPEM string) (*x509.CertificateRequest, error) {
+	if n := len([]rune(csrPEM)); n == 0 || n > maxCSRSize {
+		return nil, &CSRError{fmt.Sprintf("has %d characters; 1 to %d are allowed", n, maxCSRSize)}
+	}
+	block, _ := pem.Decode([]byte(csrPEM))
+	if block == nil || (block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST") {
+		return nil, &CSRError{"is not in PEM form (BEGIN CERTIFICATE REQUEST)"}
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, &CSRError{err.Error()}
+	}
+	if err := checkKey(csr.PublicKey); err != nil {
+		return nil, &CSRError{err.Error()}
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, &CSRError{"its signature does not fit its key: " + err.Error()}
+	}
+	return csr, nil
+}
+
+func checkKey(public crypto.PublicKey) error {
+	switch key := public.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < keyBits {
+			return fmt.Errorf("its RSA key has %d bits; %d or more are needed", bits, keyBits)
+		}
+		return nil
+	case *ecdsa.PublicKey:
+		switch key.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+			return nil
+		}
+		return fmt.Errorf("its key is on curve %s; P-256, P-384 and P-521 are allowed", key.Curve.Params().Name)
+	}
+	return errors.New("its key is neither RSA nor on a NIST curve")
+}
+
+// Fingerprint returns the certificate id that AWS IoT gives to a certificate:
+// the SHA-256 of its DER form in lower-case hexadecimal.
+func Fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// EncodeCertificate returns a certificate in PEM form.
+func EncodeCertificate(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// utf8Name encodes a name of one attribute.
+func utf8Name(oid asn1.ObjectIdentifier, value string) []byte {
+	type attribute struct {
+		Type  asn1.ObjectIdentifier
+		Value string `asn1:"utf8"`
+	}
+	name := struct {
+		RDN struct{ Attribute attribute } `asn1:"set"`
+	}{}
+	name.RDN.Attribute = attribute{oid, value}
+	der, err := asn1.Marshal(name)
+	if err != nil {
+		panic("ca: encoding a constant name: " + err.Error())
+	}
+	return der
+}
