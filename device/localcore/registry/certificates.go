@@ -1,0 +1,250 @@
+package registry
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A NewCertificate describes a certificate to register.
+type NewCertificate struct {
+	// PEM is one certificate.
+	PEM string
+	// Status is Inactive where it is empty. PendingActivation is for
+	// [Registry.CreatePendingCertificate].
+	Status CertificateStatus
+	// Mode is DefaultMode where it is empty.
+	Mode CertificateMode
+}
+
+// CreateCertificate registers a certificate: the store's part of
+// CreateKeysAndCertificate, CreateCertificateFromCsr and the RegisterCertificate
+// operations. A certificate that is there already is refused.
+func (r *Registry) CreateCertificate(n NewCertificate) (Certificate, error) {
+	return mutate(r, func(tx *transaction) (Certificate, error) { return tx.createCertificate(n) })
+}
+
+// CreatePendingCertificate registers a certificate that waits for RegisterThing
+// with its ownership token. Only a hash of the token is kept. The token works
+// once, for the claim certificate principal alone, and until life is over;
+// then [Registry.Expire] deletes the certificate unless it came into use.
+func (r *Registry) CreatePendingCertificate(pemText, token, principal string, life time.Duration) (Certificate, error) {
+	return mutate(r, func(tx *transaction) (Certificate, error) {
+		c, err := tx.createCertificate(NewCertificate{PEM: pemText, Status: PendingActivation})
+		if err != nil {
+			return Certificate{}, err
+		}
+		c.TokenHash = hashToken(token)
+		tx.certificates.put(c.ID, c)
+		tx.ownerships.put(c.TokenHash, ownership{c.ID, principal, tx.now.Add(life)})
+		return c, nil
+	})
+}
+
+// CreateClaimCertificate registers a provisioning claim for one template, as
+// CreateProvisioningClaim makes it: active, not among the listed certificates,
+// and deleted by [Registry.Expire] when life is over.
+func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Duration) (Certificate, time.Time, error) {
+	var expires time.Time
+	c, err := mutate(r, func(tx *transaction) (Certificate, error) {
+		if !tx.templates.has(template) {
+			return Certificate{}, noTemplate(template)
+		}
+		c, err := tx.createCertificate(NewCertificate{PEM: pemText, Status: Active})
+		if err != nil {
+			return Certificate{}, err
+		}
+		expires = tx.now.Add(life)
+		tx.claims.put(c.ID, claim{template, expires})
+		return c, nil
+	})
+	return c, expires, err
+}
+
+// CertificateByID returns the certificate, whatever its status. It is cheap
+// enough for every packet.
+func (r *Registry) CertificateByID(id string) (Certificate, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.committed.certificates.get(id)
+}
+
+// ClaimTemplate returns the template that a provisioning claim may use. ok is
+// false for every other certificate.
+func (r *Registry) ClaimTemplate(certificateID string) (template string, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	c, ok := r.committed.claims.get(certificateID)
+	return c.Template, ok
+}
+
+// CertificateByToken returns the pending certificate that an ownership token
+// stands for, without using the token up. A token that is empty, unknown, used,
+// lapsed or of another claim principal gives [CodeInvalidToken].
+func (r *Registry) CertificateByToken(token, principal string) (Certificate, error) {
+	now := r.options.Now()
+	return read(r, func(s *state) (Certificate, error) { return s.owned(token, principal, now) })
+}
+
+// DescribeCertificate returns the certificate.
+func (r *Registry) DescribeCertificate(id string) (Certificate, error) {
+	return read(r, func(s *state) (Certificate, error) { return s.certificate(id) })
+}
+
+// ListCertificates returns the certificates in the order of their creation,
+// provisioning claims left out.
+func (r *Registry) ListCertificates() []Certificate {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	all := slices.DeleteFunc(r.committed.certificates.all(), func(c Certificate) bool {
+		return r.committed.claims.has(c.ID)
+	})
+	slices.SortStableFunc(all, func(a, b Certificate) int { return a.Created.Compare(b.Created) })
+	return all
+}
+
+// UpdateCertificate sets the status: Active, Inactive or Revoked. Whether AWS
+// lets a revoked certificate become active again is not documented; here it
+// does (open point U21).
+func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error {
+	return r.update(func(tx *transaction) error {
+		if err := checkSettable(status); err != nil {
+			return err
+		}
+		c, err := tx.certificate(id)
+		if err != nil {
+			return err
+		}
+		tx.setStatus(c, status)
+		return nil
+	})
+}
+
+// DeleteCertificate deletes a certificate that is not active and has nothing
+// attached. force spares detaching its policies, not its things.
+func (r *Registry) DeleteCertificate(id string, force bool) error {
+	return r.update(func(tx *transaction) error {
+		c, err := tx.certificate(id)
+		if err != nil {
+			return err
+		}
+		if c.Status == Active {
+			return refuse(CodeCertificateState, "The certificate must be deactivated before deletion.")
+		}
+		if things := tx.thingCerts.leftsOf(id); len(things) > 0 {
+			return refuse(CodeDeleteConflict, "Things must be detached before deletion (%s).", clip(strings.Join(things, ", ")))
+		}
+		if policies := tx.policyTargets.leftsOf(string(CertificateTarget(id))); len(policies) > 0 && !force {
+			return refuse(CodeDeleteConflict, "Certificate policies must be detached before deletion (%s).", clip(strings.Join(policies, ", ")))
+		}
+		tx.deleteCertificate(c)
+		return nil
+	})
+}
+
+func checkSettable(status CertificateStatus) error {
+	switch status {
+	case Active, Inactive, Revoked:
+		return nil
+	}
+	return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", clip(string(status)))
+}
+
+func (s *state) certificate(id string) (Certificate, error) {
+	c, ok := s.certificates.get(id)
+	if !ok {
+		return Certificate{}, notFound("cert/"+id, "Certificate id "+clip(id))
+	}
+	return c, nil
+}
+
+func (s *state) owned(token, principal string, now time.Time) (Certificate, error) {
+	if token == "" {
+		return Certificate{}, refuse(CodeInvalidToken, "Certificate ownership token cannot be empty.")
+	}
+	o, ok := s.ownerships.get(hashToken(token))
+	switch {
+	case !ok:
+		return Certificate{}, refuse(CodeInvalidToken, "The certificate ownership token is unknown or was used already.")
+	case o.Principal != principal:
+		return Certificate{}, refuse(CodeInvalidToken, "The certificate ownership token was given to another principal.")
+	case !now.Before(o.Expires):
+		return Certificate{}, refuse(CodeInvalidToken, "The certificate ownership token has expired.")
+	}
+	return s.certificate(o.CertificateID)
+}
+
+func (tx *transaction) createCertificate(n NewCertificate) (Certificate, error) {
+	parsed, err := parseCertificate(n.PEM)
+	if err != nil {
+		return Certificate{}, err
+	}
+	if n.Status == "" {
+		n.Status = Inactive
+	}
+	if n.Mode == "" {
+		n.Mode = DefaultMode
+	}
+	id := fingerprint(parsed.Raw)
+	if tx.certificates.has(id) {
+		e := refuse(CodeAlreadyExists, "The certificate is already registered.")
+		e.Resource = "cert/" + id
+		return Certificate{}, e
+	}
+	c := Certificate{
+		ID: id, PEM: n.PEM, Status: n.Status, Mode: n.Mode, Version: 1,
+		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
+	}
+	tx.certificates.put(id, c)
+	return c, nil
+}
+
+func (tx *transaction) setStatus(c Certificate, status CertificateStatus) {
+	if c.Status == status {
+		return
+	}
+	c.Status, c.Modified = status, tx.now
+	c.Version++
+	tx.certificates.put(c.ID, c)
+	tx.changes = append(tx.changes, Change{c.ID, status})
+}
+
+// deleteCertificate removes a certificate and all that hangs on it.
+func (tx *transaction) deleteCertificate(c Certificate) {
+	target := string(CertificateTarget(c.ID))
+	for _, policy := range tx.policyTargets.leftsOf(target) {
+		tx.policyTargets.remove(policy, target)
+	}
+	for _, thing := range tx.thingCerts.leftsOf(c.ID) {
+		tx.thingCerts.remove(thing, c.ID)
+	}
+	if c.TokenHash != "" {
+		tx.ownerships.remove(c.TokenHash)
+	}
+	tx.claims.remove(c.ID)
+	tx.certificates.remove(c.ID)
+	tx.changes = append(tx.changes, Change{CertificateID: c.ID})
+}
+
+func parseCertificate(text string) (*x509.Certificate, error) {
+	block, rest := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE" || strings.TrimSpace(string(rest)) != "" {
+		return nil, invalid("The certificate is not one PEM block of type CERTIFICATE.")
+	}
+	parsed, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, invalid("The certificate cannot be read: %v", err)
+	}
+	return parsed, nil
+}
+
+func fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+func hashToken(token string) string { return fingerprint([]byte(token)) }

@@ -1,0 +1,82 @@
+package registry
+
+import "time"
+
+// Expire deletes what has lapsed at now: pending certificates whose ownership
+// token has run out, and provisioning claims. A certificate that was taken out
+// of PENDING_ACTIVATION and attached to a policy or thing by then loses only
+// its token. It returns the ids of the deleted certificates.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
+func (r *Registry) Expire(now time.Time) (deleted []string, err error) {
+	if next, ok := r.NextExpiry(); !ok || now.Before(next) {
+		return nil, nil
+	}
+	return mutate(r, func(tx *transaction) ([]string, error) {
+		return append(tx.expireOwnerships(now), tx.expireClaims(now)...), nil
+	})
+}
+
+// NextExpiry returns when the next certificate lapses. ok is false when none
+// will.
+func (r *Registry) NextExpiry() (at time.Time, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	earlier := func(t time.Time) {
+		if !ok || t.Before(at) {
+			at, ok = t, true
+		}
+	}
+	for _, o := range r.committed.ownerships.rows {
+		earlier(o.Expires)
+	}
+	for _, c := range r.committed.claims.rows {
+		earlier(c.Expires)
+	}
+	return at, ok
+}
+
+func (tx *transaction) expireOwnerships(now time.Time) (deleted []string) {
+	for _, hash := range tx.ownerships.keys() {
+		o, _ := tx.ownerships.get(hash)
+		if now.Before(o.Expires) {
+			continue
+		}
+		c, ok := tx.certificates.get(o.CertificateID)
+		if ok && c.Status != PendingActivation && tx.attached(c.ID) {
+			tx.useToken(c)
+			continue
+		}
+		tx.deleteCertificate(c)
+		deleted = append(deleted, c.ID)
+	}
+	return deleted
+}
+
+func (tx *transaction) expireClaims(now time.Time) (deleted []string) {
+	for _, id := range tx.claims.keys() {
+		if c, _ := tx.claims.get(id); now.Before(c.Expires) {
+			continue
+		}
+		c, _ := tx.certificates.get(id)
+		tx.deleteCertificate(c)
+		deleted = append(deleted, id)
+	}
+	return deleted
+}
+
+// attached reports whether the certificate has a policy or a thing.
+func (s *state) attached(certificateID string) bool {
+	return len(s.thingCerts.leftsOf(certificateID)) > 0 ||
+		len(s.policyTargets.leftsOf(string(CertificateTarget(certificateID)))) > 0
+}
+
+// useToken makes a certificate's ownership token worthless.
+func (tx *transaction) useToken(c Certificate) Certificate {
+	if c.TokenHash != "" {
+		tx.ownerships.remove(c.TokenHash)
+		c.TokenHash = ""
+		tx.certificates.put(c.ID, c)
+	}
+	return c
+}

@@ -1,0 +1,237 @@
+package registry
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// An Override says what becomes of a part of a resource that exists already.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
+type Override string
+
+// The override settings of AWS IoT. Unset is for a template that says nothing:
+// then only a value that differs is refused (open point U5).
+const (
+	Unset     Override = ""
+	DoNothing Override = "DO_NOTHING"
+	Replace   Override = "REPLACE"
+	Fail      Override = "FAIL"
+	Merge     Override = "MERGE" // attributes and groups only
+)
+
+// A Provisioning is a resolved provisioning template: what RegisterThing is to
+// bring about.
+type Provisioning struct {
+	// Token is the ownership token; it names the certificate, and is used up.
+	// Principal is the id of the claim certificate that presents it.
+	Token, Principal string
+	// CertificateID names the certificate where there is no token, as in
+	// RegisterThing over HTTPS.
+	CertificateID string
+
+	Thing       *ProvisionedThing
+	Certificate *ProvisionedCertificate
+	Policies    []ProvisionedPolicy
+}
+
+// A ProvisionedThing is the thing to create or update. Its type and groups
+// must exist.
+type ProvisionedThing struct {
+	Name, Type, BillingGroup string
+	Groups                   []string
+	Attributes               map[string]string
+
+	OverrideType, OverrideGroups, OverrideAttributes Override
+}
+
+// A ProvisionedCertificate says what becomes of the certificate.
+type ProvisionedCertificate struct {
+	// Status is Active where it is empty; Inactive is the other choice.
+	Status CertificateStatus
+	// Type is NonExclusive where it is empty.
+	Type PrincipalType
+	// OverrideStatus counts only if the certificate is no longer pending.
+	OverrideStatus Override
+}
+
+// A ProvisionedPolicy is a policy to attach to the certificate. Without a
+// document it must exist; with one it is made where it does not.
+type ProvisionedPolicy struct {
+	Name, Document string
+}
+
+// A Provisioned tells what RegisterThing has done.
+type Provisioned struct {
+	Certificate Certificate
+	// Thing is the thing as it is now, nil if the template names none.
+	Thing *Thing
+	// Created tells that the thing is new.
+	Created bool
+}
+
+// Provision does what RegisterThing does, whole or not at all: create or
+// update the thing, attach policies to the certificate, attach the certificate
+// to the thing, put the thing into its groups, set the certificate's status.
+// Older certificates of the thing stay attached (open point U9). An ownership
+// token is used up by success only.
+func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
+	return mutate(r, func(tx *transaction) (Provisioned, error) { return tx.provision(p) })
+}
+
+func (tx *transaction) provision(p Provisioning) (out Provisioned, err error) {
+	c, err := tx.provisionedCertificate(p)
+	if err != nil {
+		return out, err
+	}
+	if p.Thing != nil {
+		if out.Created, err = tx.provisionThing(p.Thing); err != nil {
+			return out, err
+		}
+	}
+	if p.Certificate != nil {
+		if c, err = tx.provisionCertificate(c, p); err != nil {
+			return out, err
+		}
+	}
+	if p.Thing != nil {
+		if err := tx.provisionGroups(p.Thing, out.Created); err != nil {
+			return out, err
+		}
+		t, _ := tx.things.get(p.Thing.Name)
+		t = t.clone()
+		out.Thing = &t
+	}
+	out.Certificate = c
+	return out, nil
+}
+
+// provisionedCertificate finds the certificate and uses its token up.
+func (tx *transaction) provisionedCertificate(p Provisioning) (Certificate, error) {
+	if p.Token == "" && p.CertificateID != "" {
+		return tx.certificate(p.CertificateID)
+	}
+	c, err := tx.owned(p.Token, p.Principal, tx.now)
+	if err != nil {
+		return Certificate{}, err
+	}
+	return tx.useToken(c), nil
+}
+
+func (tx *transaction) provisionThing(p *ProvisionedThing) (created bool, err error) {
+	old, exists := tx.things.get(p.Name)
+	if !exists {
+		_, err := tx.createThing(NewThing{Name: p.Name, Type: p.Type, BillingGroup: p.BillingGroup, Attributes: p.Attributes})
+		return true, err
+	}
+	next := old
+	if next.Type, err = p.OverrideType.scalar("type of thing "+p.Name, old.Type, p.Type); err != nil {
+		return false, err
+	}
+	if next.Attributes, err = p.mergeAttributes(old.Attributes); err != nil {
+		return false, err
+	}
+	if next.Type == old.Type && maps.Equal(next.Attributes, old.Attributes) {
+		return false, nil
+	}
+	return false, tx.updateThing(ThingUpdate{
+		Name:       p.Name,
+		Type:       next.Type,
+		Attributes: &AttributeUpdate{Attributes: next.Attributes},
+	})
+}
+
+// scalar returns what a value becomes. A template that is silent about the
+// value leaves it alone.
+func (o Override) scalar(what, old, wanted string) (string, error) {
+	switch {
+	case wanted == "" || o == DoNothing:
+		return old, nil
+	case o == Fail, o == Unset && old != wanted:
+		return "", conflict(what, old)
+	}
+	return wanted, nil
+}
+
+func conflict(what, old string) *Error {
+	return refuse(CodeResourceConflicts, "The %s is set already (%q) and the template does not allow replacing it.", what, clip(old))
+}
+
+func (p *ProvisionedThing) mergeAttributes(old map[string]string) (map[string]string, error) {
+	switch {
+	case p.Attributes == nil || p.OverrideAttributes == DoNothing:
+		return old, nil
+	case p.OverrideAttributes == Merge:
+		return (&AttributeUpdate{p.Attributes, true}).apply(old), nil
+	case p.OverrideAttributes == Fail, p.OverrideAttributes == Unset && !maps.Equal(old, p.Attributes):
+		return nil, refuse(CodeResourceConflicts, "Thing %s has attributes already and the template does not allow replacing them.", p.Name)
+	}
+	return p.Attributes, nil
+}
+
+func (tx *transaction) provisionCertificate(c Certificate, p Provisioning) (Certificate, error) {
+	for _, policy := range p.Policies {
+		if err := tx.provisionPolicy(policy, c.ID); err != nil {
+			return c, err
+		}
+	}
+	if p.Thing != nil {
+		if err := tx.attachPrincipal(p.Thing.Name, c.ID, p.Certificate.Type); err != nil {
+			return c, err
+		}
+	}
+	status := cmp.Or(p.Certificate.Status, Active)
+	if err := checkSettable(status); err != nil {
+		return c, err
+	}
+	if c.Status != PendingActivation {
+		kept, err := p.Certificate.OverrideStatus.scalar("status of certificate "+c.ID, string(c.Status), string(status))
+		if err != nil {
+			return c, err
+		}
+		status = CertificateStatus(kept)
+	}
+	tx.setStatus(c, status)
+	return tx.certificate(c.ID)
+}
+
+func (tx *transaction) provisionPolicy(p ProvisionedPolicy, certificateID string) error {
+	if p.Document != "" && !tx.policies.has(p.Name) {
+		if _, err := tx.createPolicy(p.Name, p.Document); err != nil {
+			return err
+		}
+	}
+	return tx.attachPolicy(p.Name, CertificateTarget(certificateID))
+}
+
+func (tx *transaction) provisionGroups(p *ProvisionedThing, created bool) error {
+	if p.Groups == nil {
+		return nil
+	}
+	for _, group := range p.Groups {
+		if _, err := tx.group(group); err != nil {
+			return err
+		}
+	}
+	old := tx.thingGroups.rightsOf(p.Name)
+	wanted := slices.Compact(slices.Sorted(slices.Values(p.Groups)))
+	if !created && len(old) > 0 {
+		switch o := p.OverrideGroups; {
+		case o == DoNothing:
+			return nil
+		case o == Fail, o == Unset && !slices.Equal(old, wanted):
+			return refuse(CodeResourceConflicts, "Thing %s is in thing groups already and the template does not allow replacing them.", p.Name)
+		case o == Replace:
+			for _, group := range old {
+				tx.thingGroups.remove(p.Name, group)
+			}
+		}
+	}
+	for _, group := range wanted {
+		if err := tx.addToGroup(p.Name, group); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+// Package registry is the registry of AWS IoT Core: things, thing types, thing
+// groups, certificates, policies, provisioning templates, and what is attached
+// to what. Its operations carry AWS's names, limits, idempotency and errors.
+//
+// It reads from memory. Opened with a path it is durable too: each mutation is
+// one transaction of a bbolt file, and either happens whole or not at all, in
+// the file and in memory.
+//
+// It knows names and certificate ids, but no account and no region: ARNs are
+// the business of who shows them. Likewise it stores policies and templates
+// without reading them; Options says who judges them.
+//
+// AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-registry.html
+// and https://docs.aws.amazon.com/iot/latest/apireference/.
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// ErrClosed reports a mutation after Close.
+var ErrClosed = errors.New("the registry is closed")
+
+// Options are what a registry asks others for. The zero value works.
+type Options struct {
+	// Now is the clock. Nil means time.Now.
+	Now func() time.Time
+	// CheckPolicy judges a policy document; what it returns becomes the text
+	// of a MalformedPolicyException. Nil means that any JSON object will do.
+	CheckPolicy func(document []byte) error
+	// CheckTemplate judges the body of a provisioning template; what it
+	// returns becomes the text of an InvalidRequestException. Nil means that
+	// any JSON object will do.
+	CheckTemplate func(body []byte) error
+}
+
+// A Registry holds the records. It is safe for concurrent use. Records that it
+// returns belong to the caller.
+type Registry struct {
+	options    Options
+	generation atomic.Uint64
+
+	// writing is held by the one mutation under way, its write to the file
+	// included; readers wait only for merging it into committed.
+	writing sync.Mutex
+	db      *bolt.DB // nil when memory only
+	closed  bool
+
+	mu        sync.RWMutex
+	committed *state
+
+	watching sync.Mutex
+	watchers map[int]func(Change)
+	nextID   int
+}
+
+// Open returns the registry that is stored in the file at path, which it makes
+// where there is none. An empty path means memory only. A file that another
+// process holds open gives [ErrLocked].
+func Open(path string, o Options) (*Registry, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	r := &Registry{options: o, committed: newState(nil), watchers: map[int]func(Change){}}
+	if path == "" {
+		return r, nil
+	}
+	db, err := openStore(path, r.committed)
+	if err != nil {
+		return nil, err
+	}
+	r.db = db
+	return r, nil
+}
+
+// Close releases the file. Reading goes on to work, mutations return
+// [ErrClosed].
+func (r *Registry) Close() error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	r.closed = true
+	if r.db == nil {
+		return nil
+	}
+	return r.db.Close()
+}
+
+// Generation returns a number that grows with every mutation. While it stays
+// the same, so does every answer of the registry; callers may cache by it.
+func (r *Registry) Generation() uint64 { return r.generation.Load() }
+
+// A Change tells that a certificate's status has changed or that it is gone.
+type Change struct {
+	CertificateID string
+	// Status is the new status, empty for a deleted certificate.
+	Status CertificateStatus
+}
+
+// Watch calls f after each committed mutation that changed the status of a
+// certificate or deleted it, before the mutating method returns and without
+// any lock held. Changes made at the same time may arrive in either order:
+// f should ask [Registry.CertificateByID] where that matters. Calling stop
+// ends it.
+func (r *Registry) Watch(f func(Change)) (stop func()) {
+	r.watching.Lock()
+	defer r.watching.Unlock()
+	id := r.nextID
+	r.nextID++
+	r.watchers[id] = f
+	return func() {
+		r.watching.Lock()
+		defer r.watching.Unlock()
+		delete(r.watchers, id)
+	}
+}
+
+func (r *Registry) notify(changes []Change) {
+	if len(changes) == 0 {
+		return
+	}
+	r.watching.Lock()
+	var fs []func(Change)
+	for _, f := range r.watchers {
+		fs = append(fs, f)
+	}
+	r.watching.Unlock()
+	for _, c := range changes {
+		for _, f := range fs {
+			f(c)
+		}
+	}
+}
+
+// A transaction is one mutation under way: the state as it will be, and the
+// time at which all of it happens.
+type transaction struct {
+	*state
+	options *Options
+	now     time.Time
+	changes []Change
+}
+
+// update runs f on a state that lies over the committed one and, if f does not
+// fail, commits it: to the file first, then to memory.
+func (r *Registry) update(f func(*transaction) error) error {
+	changes, err := r.commit(f)
+	if err != nil {
+		return err
+	}
+	r.notify(changes)
+	return nil
+}
+
+func (r *Registry) commit(f func(*transaction) error) ([]Change, error) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	tx := &transaction{state: newState(r.committed), options: &r.options, now: r.options.Now().UTC()}
+	if err := f(tx); err != nil {
+		return nil, err
+	}
+	if r.db != nil {
+		if err := persist(r.db, tx.state); err != nil {
+			return nil, fmt.Errorf("writing the registry: %w", err)
+		}
+	}
+	r.mu.Lock()
+	r.committed.merge(tx.state)
+	r.generation.Add(1)
+	r.mu.Unlock()
+	return tx.changes, nil
+}
+
+// read runs f on the committed state.
+func read[T any](r *Registry, f func(*state) (T, error)) (T, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return f(r.committed)
+}
+
+// mutate is update for operations with a result.
+func mutate[T any](r *Registry, f func(*transaction) (T, error)) (T, error) {
+	var out T
+	err := r.update(func(tx *transaction) (err error) {
+		out, err = f(tx)
+		return err
+	})
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return out, nil
+}

@@ -1,0 +1,241 @@
+package registry
+
+import "slices"
+
+// hookPayloadVersion is the one version of the hook's payload that AWS has
+// published.
+const hookPayloadVersion = "2020-04-01"
+
+// A NewProvisioningTemplate describes a template to create. Name, Body and
+// RoleARN are required.
+type NewProvisioningTemplate struct {
+	Name, Description string
+	Body              string
+	RoleARN           string
+	Enabled           bool
+	// Type is FleetProvisioning where it is empty.
+	Type TemplateType
+	Hook *Hook
+}
+
+// A ProvisioningTemplateUpdate describes a change of a template. Nil and zero
+// leave a part alone.
+type ProvisioningTemplateUpdate struct {
+	Name           string
+	Description    *string
+	Enabled        *bool
+	RoleARN        string
+	DefaultVersion int
+	Hook           *Hook
+	// RemoveHook takes the hook away; it excludes Hook.
+	RemoveHook bool
+}
+
+// CreateProvisioningTemplate makes a template; the body becomes version 1.
+func (r *Registry) CreateProvisioningTemplate(n NewProvisioningTemplate) (ProvisioningTemplate, error) {
+	return mutate(r, func(tx *transaction) (ProvisioningTemplate, error) { return tx.createTemplate(n) })
+}
+
+// DescribeProvisioningTemplate returns the template with its versions.
+func (r *Registry) DescribeProvisioningTemplate(name string) (ProvisioningTemplate, error) {
+	return read(r, func(s *state) (ProvisioningTemplate, error) {
+		t, err := s.template(name)
+		return t.clone(), err
+	})
+}
+
+// ListProvisioningTemplates returns all templates in the order of their names.
+func (r *Registry) ListProvisioningTemplates() []ProvisioningTemplate {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	all := r.committed.templates.all()
+	for i := range all {
+		all[i] = all[i].clone()
+	}
+	return all
+}
+
+// UpdateProvisioningTemplate changes a template.
+func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) error {
+	return r.update(func(tx *transaction) error { return tx.updateTemplate(u) })
+}
+
+// DeleteProvisioningTemplate deletes a template that has only its default
+// version.
+func (r *Registry) DeleteProvisioningTemplate(name string) error {
+	return r.update(func(tx *transaction) error {
+		t, err := tx.template(name)
+		if err != nil {
+			return err
+		}
+		if len(t.Versions) > 1 {
+			return refuse(CodeDeleteConflict, "Cannot delete template %s: it has versions that are not the default.", name)
+		}
+		tx.templates.remove(name)
+		return nil
+	})
+}
+
+// CreateProvisioningTemplateVersion adds a body to a template, of which it
+// then is the default if setDefault says so.
+func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefault bool) (TemplateVersion, error) {
+	return mutate(r, func(tx *transaction) (TemplateVersion, error) {
+		t, err := tx.template(name)
+		if err != nil {
+			return TemplateVersion{}, err
+		}
+		if err := tx.options.checkTemplate(body); err != nil {
+			return TemplateVersion{}, err
+		}
+		if len(t.Versions) >= MaxTemplateVersions {
+			return TemplateVersion{}, refuse(CodeVersionsLimitExceeded, "Template %s has %d versions already, which is the limit.", name, MaxTemplateVersions)
+		}
+		v := TemplateVersion{ID: t.NextVersion, Body: body, Created: tx.now}
+		t.Versions = append(slices.Clone(t.Versions), v)
+		t.NextVersion++
+		t.Modified = tx.now
+		if setDefault {
+			t.DefaultVersion = v.ID
+		}
+		tx.templates.put(name, t)
+		return v, nil
+	})
+}
+
+// DeleteProvisioningTemplateVersion deletes a version that is not the default
+// one.
+func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) error {
+	return r.update(func(tx *transaction) error {
+		t, err := tx.template(name)
+		if err != nil {
+			return err
+		}
+		if _, ok := t.Version(version); !ok {
+			return noTemplateVersion(name, version)
+		}
+		if version == t.DefaultVersion {
+			return refuse(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
+		}
+		t.Versions = slices.DeleteFunc(slices.Clone(t.Versions), func(v TemplateVersion) bool { return v.ID == version })
+		t.Modified = tx.now
+		tx.templates.put(name, t)
+		return nil
+	})
+}
+
+func noTemplate(name string) *Error {
+	return notFound("provisioningtemplate/"+name, "Provisioning template "+clip(name))
+}
+
+func noTemplateVersion(name string, version int) *Error {
+	return refuse(CodeNotFound, "Template %s has no version %d.", name, version)
+}
+
+func (s *state) template(name string) (ProvisioningTemplate, error) {
+	t, ok := s.templates.get(name)
+	if !ok {
+		return ProvisioningTemplate{}, noTemplate(name)
+	}
+	return t, nil
+}
+
+func (tx *transaction) createTemplate(n NewProvisioningTemplate) (ProvisioningTemplate, error) {
+	if n.Type == "" {
+		n.Type = FleetProvisioning
+	}
+	hook, err := n.Hook.checked()
+	if err != nil {
+		return ProvisioningTemplate{}, err
+	}
+	t := ProvisioningTemplate{
+		Name: n.Name, Description: n.Description, RoleARN: n.RoleARN, Enabled: n.Enabled,
+		Type: n.Type, Hook: hook, DefaultVersion: 1, NextVersion: 2,
+		Versions: []TemplateVersion{{ID: 1, Body: n.Body, Created: tx.now}}, Created: tx.now, Modified: tx.now,
+	}
+	if err := t.check(); err != nil {
+		return ProvisioningTemplate{}, err
+	}
+	if err := tx.options.checkTemplate(n.Body); err != nil {
+		return ProvisioningTemplate{}, err
+	}
+	if tx.templates.has(n.Name) {
+		e := refuse(CodeAlreadyExists, "Template %s already exists.", n.Name)
+		e.Resource = "provisioningtemplate/" + n.Name
+		return ProvisioningTemplate{}, e
+	}
+	if len(tx.templates.keys()) >= MaxTemplates {
+		return ProvisioningTemplate{}, refuse(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
+	}
+	tx.templates.put(t.Name, t)
+	return t.clone(), nil
+}
+
+func (tx *transaction) updateTemplate(u ProvisioningTemplateUpdate) error {
+	t, err := tx.template(u.Name)
+	if err != nil {
+		return err
+	}
+	if u.Description != nil {
+		t.Description = *u.Description
+	}
+	if u.Enabled != nil {
+		t.Enabled = *u.Enabled
+	}
+	if u.RoleARN != "" {
+		t.RoleARN = u.RoleARN
+	}
+	if u.DefaultVersion != 0 {
+		if _, ok := t.Version(u.DefaultVersion); !ok {
+			return noTemplateVersion(u.Name, u.DefaultVersion)
+		}
+		t.DefaultVersion = u.DefaultVersion
+	}
+	switch {
+	case u.RemoveHook && u.Hook != nil:
+		return invalid("A pre-provisioning hook cannot be set and removed in one request.")
+	case u.RemoveHook:
+		t.Hook = nil
+	case u.Hook != nil:
+		if t.Hook, err = u.Hook.checked(); err != nil {
+			return err
+		}
+	}
+	if err := t.check(); err != nil {
+		return err
+	}
+	t.Modified = tx.now
+	tx.templates.put(t.Name, t)
+	return nil
+}
+
+func (t ProvisioningTemplate) check() error {
+	switch {
+	case !templateNamePattern.MatchString(t.Name):
+		return invalid("template name %q must be 1 to 36 of a-z, A-Z, 0-9, _ and -", clip(t.Name))
+	case t.RoleARN == "":
+		return invalid("A provisioning role ARN is required.")
+	case t.Type != FleetProvisioning && t.Type != JITP:
+		return invalid("template type %q is neither %s nor %s", clip(string(t.Type)), FleetProvisioning, JITP)
+	case t.Type == JITP && t.Hook != nil:
+		return invalid("A pre-provisioning hook is for %s templates only.", FleetProvisioning)
+	}
+	return checkDescription(t.Description, MaxTemplateDescription)
+}
+
+// checked returns a copy of the hook with its default filled in.
+func (h *Hook) checked() (*Hook, error) {
+	if h == nil {
+		return nil, nil
+	}
+	c := *h
+	if c.PayloadVersion == "" {
+		c.PayloadVersion = hookPayloadVersion
+	}
+	if !hookVersionPattern.MatchString(c.PayloadVersion) {
+		return nil, invalid("hook payload version %q must be 10 to 32 digits and -", clip(c.PayloadVersion))
+	}
+	if c.TargetARN == "" || len(c.TargetARN) > 2048 {
+		return nil, invalid("A hook's target must be the ARN of a Lambda function.")
+	}
+	return &c, nil
+}

@@ -1,0 +1,152 @@
+package registry
+
+import (
+	"slices"
+	"time"
+)
+
+// A NewThingType describes a thing type to create. Only the name is required.
+type NewThingType struct {
+	Name, Description    string
+	SearchableAttributes []string
+}
+
+// CreateThingType makes a thing type. Creating it again with the same
+// properties succeeds and changes nothing.
+func (r *Registry) CreateThingType(n NewThingType) (ThingType, error) {
+	return mutate(r, func(tx *transaction) (ThingType, error) { return tx.createThingType(n) })
+}
+
+// DescribeThingType returns the thing type.
+func (r *Registry) DescribeThingType(name string) (ThingType, error) {
+	return read(r, func(s *state) (ThingType, error) {
+		t, err := s.thingType(name)
+		return t.clone(), err
+	})
+}
+
+// UpdateThingType replaces description and searchable attributes.
+func (r *Registry) UpdateThingType(n NewThingType) error {
+	return r.update(func(tx *transaction) error {
+		t, err := tx.thingType(n.Name)
+		if err != nil {
+			return err
+		}
+		if err := n.check(); err != nil {
+			return err
+		}
+		t.Description, t.SearchableAttributes = n.Description, slices.Clone(n.SearchableAttributes)
+		tx.types.put(t.Name, t)
+		return nil
+	})
+}
+
+// DeprecateThingType keeps a thing type from further use, or allows it again.
+func (r *Registry) DeprecateThingType(name string, undo bool) error {
+	return r.update(func(tx *transaction) error {
+		t, err := tx.thingType(name)
+		if err != nil {
+			return err
+		}
+		if t.Deprecated != undo {
+			return nil
+		}
+		t.Deprecated, t.DeprecatedAt = !undo, tx.now
+		if undo {
+			t.DeprecatedAt = time.Time{}
+		}
+		tx.types.put(name, t)
+		return nil
+	})
+}
+
+// DeleteThingType deletes a thing type that is deprecated and has no things.
+// AWS also wants five minutes between the two calls; this does not.
+func (r *Registry) DeleteThingType(name string) error {
+	return r.update(func(tx *transaction) error {
+		t, err := tx.thingType(name)
+		if err != nil {
+			return err
+		}
+		if !t.Deprecated {
+			return invalid("Cannot delete thing type %s: deprecate it first.", name)
+		}
+		for _, thing := range tx.things.all() {
+			if thing.Type == name {
+				return invalid("Cannot delete thing type %s: thing %s still has it.", name, thing.Name)
+			}
+		}
+		tx.types.remove(name)
+		return nil
+	})
+}
+
+// ListThingTypes returns all thing types in the order of their names or, with
+// a name, the one of that name.
+func (r *Registry) ListThingTypes(name string) []ThingType {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []ThingType
+	for _, t := range r.committed.types.all() {
+		if name == "" || t.Name == name {
+			out = append(out, t.clone())
+		}
+	}
+	return out
+}
+
+func (s *state) thingType(name string) (ThingType, error) {
+	t, ok := s.types.get(name)
+	if !ok {
+		return ThingType{}, notFound("thingtype/"+name, "Thing type "+clip(name))
+	}
+	return t, nil
+}
+
+// checkUsableType judges a type for a thing; none at all is fine.
+func (s *state) checkUsableType(name string) error {
+	if name == "" {
+		return nil
+	}
+	t, err := s.thingType(name)
+	if err != nil {
+		return err
+	}
+	if t.Deprecated {
+		return invalid("Thing type %s is deprecated.", name)
+	}
+	return nil
+}
+
+func (n NewThingType) check() error {
+	if err := checkName("thing type", n.Name); err != nil {
+		return err
+	}
+	if len(n.SearchableAttributes) > MaxSearchable {
+		return invalid("%d searchable attributes, at most %d are allowed", len(n.SearchableAttributes), MaxSearchable)
+	}
+	for _, name := range n.SearchableAttributes {
+		if len(name) > MaxAttributeName || !attributeNamePattern.MatchString(name) {
+			return invalid("%q is no attribute name", clip(name))
+		}
+	}
+	return checkDescription(n.Description, MaxDescription)
+}
+
+func (tx *transaction) createThingType(n NewThingType) (ThingType, error) {
+	if err := n.check(); err != nil {
+		return ThingType{}, err
+	}
+	if old, ok := tx.types.get(n.Name); ok {
+		if old.Description == n.Description && slices.Equal(old.SearchableAttributes, n.SearchableAttributes) {
+			return old.clone(), nil
+		}
+		return ThingType{}, alreadyExists("thingtype/"+n.Name, "Thing type "+n.Name)
+	}
+	t := ThingType{
+		Name: n.Name, ID: newID(), Description: n.Description,
+		SearchableAttributes: slices.Clone(n.SearchableAttributes), Created: tx.now,
+	}
+	tx.types.put(t.Name, t)
+	return t.clone(), nil
+}

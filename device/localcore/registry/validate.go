@@ -1,0 +1,140 @@
+package registry
+
+import (
+	"encoding/json"
+	"regexp"
+	"unicode"
+)
+
+// Limits of AWS IoT.
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const (
+	MaxAttributesUntyped   = 3
+	MaxAttributes          = 50
+	MaxAttributeData       = 47 << 10 // bytes of names and values of one thing
+	MaxAttributeName       = 128
+	MaxAttributeValue      = 800
+	MaxGroupsPerThing      = 10
+	MaxGroupDepth          = 7
+	MaxGroupChildren       = 100
+	MaxPoliciesPerGroup    = 2
+	MaxPoliciesPerPrinc    = 10
+	MaxPolicyVersions      = 5
+	MaxPolicyDocument      = 2048 // characters, white space not counted
+	MaxTemplates           = 256
+	MaxTemplateVersions    = 5
+	MaxTemplateBody        = 10240
+	MaxTemplateDescription = 500
+	MaxDescription         = 2028
+	MaxSearchable          = 3
+)
+
+var (
+	thingNamePattern      = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
+	attributeNamePattern  = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#-]+$`)
+	attributeValuePattern = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#=\[\]-]*$`)
+	policyNamePattern     = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
+	templateNamePattern   = regexp.MustCompile(`^[0-9A-Za-z_-]{1,36}$`)
+	hookVersionPattern    = regexp.MustCompile(`^[0-9-]{10,32}$`)
+)
+
+// checkName judges the name of a thing, thing type or thing group.
+func checkName(what, name string) error {
+	if !thingNamePattern.MatchString(name) {
+		return invalid("%s name %q must be 1 to 128 of a-z, A-Z, 0-9, :, _ and -", what, clip(name))
+	}
+	return nil
+}
+
+// checkAttributes judges attributes; limit is how many there may be.
+func checkAttributes(attributes map[string]string, limit int) error {
+	if len(attributes) > limit {
+		return invalid("%d attributes, at most %d are allowed here (%d for a thing with a type, %d without)",
+			len(attributes), limit, MaxAttributes, MaxAttributesUntyped)
+	}
+	size := 0
+	for name, value := range attributes {
+		if len(name) > MaxAttributeName || !attributeNamePattern.MatchString(name) {
+			return invalid("attribute name %q must be 1 to %d of a-z, A-Z, 0-9 and _.,@/:#-", clip(name), MaxAttributeName)
+		}
+		if len(value) > MaxAttributeValue || !attributeValuePattern.MatchString(value) {
+			return invalid("value %q of attribute %q must be at most %d of a-z, A-Z, 0-9 and _.,@/:#=[]-", clip(value), name, MaxAttributeValue)
+		}
+		size += len(name) + len(value)
+	}
+	if size > MaxAttributeData {
+		return invalid("%d bytes of attributes, at most %d are allowed", size, MaxAttributeData)
+	}
+	return nil
+}
+
+func checkDescription(text string, limit int) error {
+	if n := len([]rune(text)); n > limit {
+		return invalid("a description of %d characters, at most %d are allowed", n, limit)
+	}
+	return nil
+}
+
+// checkVersion judges an expectedVersion; zero means any.
+func checkVersion(what string, expected, current int64) error {
+	if expected != 0 && expected != current {
+		return refuse(CodeVersionConflict, "%s has version %d, expected version %d.", what, current, expected)
+	}
+	return nil
+}
+
+func (o *Options) checkPolicy(document string) error {
+	if n := lengthWithoutSpace(document); n > MaxPolicyDocument {
+		return refuse(CodeMalformedPolicy, "The policy document has %d characters without white space, at most %d are allowed.", n, MaxPolicyDocument)
+	}
+	if !isObject(document) {
+		return refuse(CodeMalformedPolicy, "The policy document is not a JSON object.")
+	}
+	if o.CheckPolicy == nil {
+		return nil
+	}
+	if err := o.CheckPolicy([]byte(document)); err != nil {
+		return refuse(CodeMalformedPolicy, "The policy document is malformed: %v", err)
+	}
+	return nil
+}
+
+func (o *Options) checkTemplate(body string) error {
+	if n := len([]rune(body)); n == 0 || n > MaxTemplateBody {
+		return invalid("a template body of %d characters, it must have 1 to %d", n, MaxTemplateBody)
+	}
+	if !isObject(body) {
+		return invalid("The template body is not a JSON object.")
+	}
+	if o.CheckTemplate == nil {
+		return nil
+	}
+	if err := o.CheckTemplate([]byte(body)); err != nil {
+		return invalid("The template body is invalid: %v", err)
+	}
+	return nil
+}
+
+func isObject(text string) bool {
+	var object map[string]json.RawMessage
+	return json.Unmarshal([]byte(text), &object) == nil && object != nil
+}
+
+func lengthWithoutSpace(text string) int {
+	n := 0
+	for _, c := range text {
+		if !unicode.IsSpace(c) {
+			n++
+		}
+	}
+	return n
+}
+
+// clip shortens text that came from outside, for use in a message.
+func clip(text string) string {
+	const most = 130
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
+}
