@@ -1,0 +1,160 @@
+package session
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+)
+
+// maxProxyAnswer bounds the head of a proxy's answer, in bytes.
+const maxProxyAnswer = 64 << 10
+
+// Dial opens the TCP connection that a session would use, through the proxy
+// if there is one. The error is an [*Error].
+func Dial(ctx context.Context, o Options) (net.Conn, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	m, _, err := o.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.Conn, nil
+}
+
+// ProxyURL returns the proxy that a session would go through, nil for none.
+func (o Options) ProxyURL() (*url.URL, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return o.proxyURL()
+}
+
+// open returns the connection to the endpoint and the turns that the proxy
+// took.
+func (o *Options) open(ctx context.Context) (m *meter, proxyTurns int, err error) {
+	proxy, err := o.proxyURL()
+	if err != nil {
+		return nil, 0, err
+	}
+	if proxy != nil {
+		return o.openThrough(ctx, proxy)
+	}
+	conn, err := o.DialContext(ctx, "tcp", o.address())
+	if err != nil {
+		stage := StageDial
+		if _, ok := errors.AsType[*net.DNSError](err); ok {
+			stage = StageResolve
+		}
+		return nil, 0, o.fail(stage, "", withCause(ctx, err))
+	}
+	return &meter{Conn: conn}, 0, nil
+}
+
+func (o *Options) openThrough(ctx context.Context, proxy *url.URL) (*meter, int, error) {
+	conn, err := o.DialContext(ctx, "tcp", proxyAddress(proxy))
+	if err != nil {
+		return nil, 0, o.fail(StageProxy, proxy.Host, withCause(ctx, err))
+	}
+	m := &meter{Conn: conn}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	tunnel, err := o.tunnel(ctx, m, proxy)
+	if !stop() || err != nil {
+		conn.Close()
+		return nil, 0, o.fail(StageProxy, proxy.Host, withCause(ctx, o.explain(err)))
+	}
+	turns := m.lap()
+	if tunnel != net.Conn(m) {
+		m = &meter{Conn: tunnel}
+	}
+	return m, turns, nil
+}
+
+// tunnel asks the proxy for a connection to the endpoint (RFC 9110, section
+// 9.3.6). Nothing can follow the answer's head yet, since a TLS server does
+// not speak first, so the reader may be dropped.
+func (o *Options) tunnel(ctx context.Context, conn net.Conn, proxy *url.URL) (net.Conn, error) {
+	if proxy.Scheme == "https" {
+		secure := tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), MinVersion: tls.VersionTLS12, Time: o.Now})
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+		conn = secure
+	}
+	request := &http.Request{
+		Method: http.MethodConnect,
+		URL:    &url.URL{Opaque: o.address()},
+		Host:   o.address(),
+		Header: http.Header{},
+	}
+	if proxy.User != nil {
+		password, _ := proxy.User.Password()
+		credentials := proxy.User.Username() + ":" + password
+		request.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(credentials)))
+	}
+	if err := request.Write(conn); err != nil {
+		return nil, err
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxProxyAnswer)), request)
+	if err != nil {
+		return nil, fmt.Errorf("reading the proxy's answer: %w", err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		return nil, &ProxyError{StatusCode: answer.StatusCode, Status: answer.Status}
+	}
+	return conn, nil
+}
+
+// proxyURL picks the proxy: the option, or else the environment.
+func (o *Options) proxyURL() (*url.URL, error) {
+	var proxy *url.URL
+	var err error
+	switch o.Proxy {
+	case "direct":
+		return nil, nil
+	case "":
+		proxy, err = httpproxy.FromEnvironment().ProxyFunc()(&url.URL{Scheme: "https", Host: o.address()})
+	default:
+		proxy, err = url.Parse(o.Proxy)
+	}
+	if err != nil {
+		// The text of the error repeats the address, password included.
+		return nil, o.fail(StageOptions, "", errors.New("proxy address is not a URL"))
+	}
+	if proxy != nil && (proxy.Scheme != "http" && proxy.Scheme != "https" || proxy.Hostname() == "") {
+		return nil, o.fail(StageOptions, "", fmt.Errorf("proxy %s is not of the form http://HOST:PORT or https://HOST:PORT", proxy.Redacted()))
+	}
+	return proxy, nil
+}
+
+func proxyAddress(proxy *url.URL) string {
+	port := proxy.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
+	}
+	return net.JoinHostPort(proxy.Hostname(), port)
+}
+
+// withCause puts the end of the context before what it brought about.
+func withCause(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil:
+		return err
+	case err == nil || errors.Is(err, ctx.Err()) || errors.Is(err, net.ErrClosed):
+		return cause
+	}
+	return fmt.Errorf("%w (%w)", cause, err)
+}

@@ -1,0 +1,132 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+)
+
+// Defaults of the options.
+const (
+	DefaultPort           = 8883
+	DefaultKeepAlive      = 60 * time.Second
+	DefaultConnectTimeout = 30 * time.Second
+)
+
+// Limits of AWS IoT Core.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const (
+	MaxFilters        = 8         // topic filters in one SUBSCRIBE
+	MaxPayload        = 128 << 10 // bytes of one message
+	MaxClientIDLength = 128       // bytes
+)
+
+// ALPNProtocol is what a client offers on port 443 to speak MQTT with a
+// client certificate.
+const ALPNProtocol = "x-amzn-mqtt-ca"
+
+// Options say where and how to connect. Endpoint, ClientID and Certificate are
+// needed; every other zero value is usable.
+type Options struct {
+	Endpoint string // host name of the account's endpoint, also sent as SNI
+	Port     int    // 0 means 8883; 443 offers ALPN x-amzn-mqtt-ca
+	ClientID string
+
+	// RootCAs verify the server. nil means those of the system.
+	RootCAs *x509.CertPool
+
+	// Certificate gives the client's certificate and key when the handshake
+	// needs it. It may block; its context ends with the attempt.
+	Certificate func(ctx context.Context) (*tls.Certificate, error)
+
+	// Proxy is the URL of an HTTP proxy (http or https, with user and password
+	// if it wants any). Empty means what HTTPS_PROXY and NO_PROXY say;
+	// "direct" means none.
+	Proxy string
+
+	KeepAlive      time.Duration // 0 means 60 s; AWS IoT honours 30 s to 1200 s
+	ConnectTimeout time.Duration // from the look-up to CONNACK; 0 means 30 s
+
+	// OnMessage takes every message that arrives, in order, on a goroutine of
+	// the session. It must not block, nor call the session. nil drops them.
+	OnMessage func(Message)
+
+	// DialContext opens TCP connections. nil means a net.Dialer, which races
+	// IPv6 against IPv4 and turns Nagle's algorithm off.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+	Now func() time.Time // the clock that certificates are judged by; nil means time.Now
+	Log *slog.Logger     // nil discards
+}
+
+// A Message is what a subscription brought.
+type Message struct {
+	Topic   string
+	Payload []byte
+}
+
+// withDefaults returns the options with every zero value replaced, or says
+// what cannot be used.
+func (o Options) withDefaults() (Options, error) {
+	if o.Port == 0 {
+		o.Port = DefaultPort
+	}
+	if o.KeepAlive == 0 {
+		o.KeepAlive = DefaultKeepAlive
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = DefaultConnectTimeout
+	}
+	if o.DialContext == nil {
+		o.DialContext = new(net.Dialer).DialContext
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := o.check(); err != nil {
+		return o, o.fail(StageOptions, "", err)
+	}
+	return o, nil
+}
+
+func (o *Options) check() error {
+	switch {
+	case o.Endpoint == "":
+		return errors.New("no endpoint")
+	case o.Port < 1 || o.Port > 65535:
+		return fmt.Errorf("port %d is not between 1 and 65535", o.Port)
+	case len(o.ClientID) > MaxClientIDLength:
+		return fmt.Errorf("client id of %d bytes; AWS IoT takes %d", len(o.ClientID), MaxClientIDLength)
+	case o.KeepAlive < 0 || o.ConnectTimeout < 0:
+		return errors.New("negative duration")
+	}
+	return nil
+}
+
+// address is the endpoint as host:port.
+func (o *Options) address() string {
+	return net.JoinHostPort(o.Endpoint, strconv.Itoa(o.Port))
+}
+
+// limit bounds an attempt by ConnectTimeout.
+func (o *Options) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	cause := fmt.Errorf("no answer within %v: %w", o.ConnectTimeout, context.DeadlineExceeded)
+	return context.WithTimeoutCause(ctx, o.ConnectTimeout, cause)
+}
+
+// pingTimeout is how long PINGRESP may take.
+func (o *Options) pingTimeout() time.Duration { return min(o.KeepAlive/2, 10*time.Second) }
+
+// fail makes the error of an attempt.
+func (o *Options) fail(stage Stage, address string, err error) error {
+	return &Error{Stage: stage, Endpoint: o.address(), Address: address, Err: err}
+}

@@ -1,0 +1,285 @@
+// Package session is one MQTT 3.1.1 connection to AWS IoT Core: mutual TLS on
+// port 8883, or on port 443 with ALPN, directly or through an HTTP proxy. It
+// does not reconnect and does not retry; it tells precisely why an attempt or
+// a session ended, so that its caller can decide.
+//
+// It knows nothing of provisioning, of files, or of what is in a message.
+//
+// AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
+// and https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+// closeTimeout is how long Close waits for DISCONNECT to leave.
+const closeTimeout = 2 * time.Second
+
+// handOverTimeout is how long the client may take to begin to send a packet.
+const handOverTimeout = 5 * time.Second
+
+// A Session is a connection that CONNACK has accepted. Its methods may be
+// called concurrently.
+type Session struct {
+	o      Options
+	conn   *tls.Conn
+	meter  *meter
+	wire   *wire
+	client mqtt.Client
+	stats  Stats // without what meter and wire count
+
+	calls sync.WaitGroup // calls into the client that may outlive their caller
+	end   sync.Once
+	done  chan struct{}
+	err   error // why the session ended; to be read after done
+}
+
+// Connect opens a session: TCP, TLS, CONNECT, CONNACK. The context governs
+// this call alone. The error is an [*Error].
+func Connect(ctx context.Context, o Options) (*Session, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := o.limit(ctx)
+	defer cancel()
+	p, err := Prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return p.Connect(ctx)
+}
+
+// open sends CONNECT over the finished handshake and waits for CONNACK.
+func (p *Prepared) open(ctx context.Context) (*Session, error) {
+	began := time.Now()
+	s := &Session{
+		o:     p.o,
+		conn:  p.conn,
+		meter: p.meter,
+		wire:  newWire(p.conn, p.o.explain),
+		done:  make(chan struct{}),
+	}
+	s.client = mqtt.NewClient(s.clientOptions(ctx, p.ClientID))
+	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
+	token := s.client.Connect()
+	<-token.Done()
+	if !stop() || token.Error() != nil {
+		s.client.Disconnect(0)
+		return nil, s.fault(StageConnect, nil, withCause(ctx, token.Error()))
+	}
+	s.stats = p.stats
+	s.stats.Connect = time.Since(began)
+	s.o.Log.DebugContext(ctx, "connected", "endpoint", p.o.address(), "clientId", p.ClientID, "roundTrips", s.Stats().RoundTrips())
+	return s, nil
+}
+
+// clientOptions sets the client up for one session over the connection that
+// there is: no reconnecting, no resending, no fall-back to MQTT 3.1. Its
+// package-level loggers discard everything and stay so: they are shared by
+// the whole process, and what they tell is in our errors.
+func (s *Session) clientOptions(ctx context.Context, clientID string) *mqtt.ClientOptions {
+	deadline, _ := ctx.Deadline()
+	o := mqtt.NewClientOptions().
+		AddBroker("mqtts://" + s.o.address()).
+		SetClientID(clientID).
+		SetProtocolVersion(4).
+		SetCleanSession(true).
+		SetAutoReconnect(false).
+		SetConnectRetry(false).
+		SetOrderMatters(true).
+		SetKeepAlive(s.o.KeepAlive).
+		SetPingTimeout(s.o.pingTimeout()).
+		SetConnectTimeout(time.Until(deadline)).
+		SetWriteTimeout(handOverTimeout).
+		SetConnectionLostHandler(func(_ mqtt.Client, why error) { s.lost(why) }).
+		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return s.wire, nil })
+	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
+		if s.o.OnMessage != nil {
+			s.o.OnMessage(Message{Topic: m.Topic(), Payload: m.Payload()})
+		}
+	})
+	return o
+}
+
+// lost ends the session for a reason other than Close.
+func (s *Session) lost(why error) {
+	err := s.fault(StageLost, nil, why)
+	s.finish(err)
+}
+
+func (s *Session) finish(err error) {
+	s.end.Do(func() {
+		s.err = err
+		close(s.done)
+	})
+}
+
+// Subscribe subscribes to the topic filters at QoS 1 in one packet and waits
+// for SUBACK. AWS IoT takes [MaxFilters] at most. The error is an [*Error].
+func (s *Session) Subscribe(ctx context.Context, filters ...string) error {
+	if len(filters) > MaxFilters {
+		err := &limitError{fmt.Sprintf("%d topic filters; AWS IoT takes %d in one SUBSCRIBE", len(filters), MaxFilters)}
+		return s.fault(StageSubscribe, filters, err)
+	}
+	wanted := make(map[string]byte, len(filters))
+	for _, f := range filters {
+		wanted[f] = 1
+	}
+	token, err := s.await(ctx, func() mqtt.Token { return s.client.SubscribeMultiple(wanted, nil) })
+	if err == nil {
+		err = refusedFilters(filters, token.(*mqtt.SubscribeToken).Result())
+	}
+	if err != nil {
+		return s.fault(StageSubscribe, filters, err)
+	}
+	return nil
+}
+
+func refusedFilters(filters []string, granted map[string]byte) error {
+	refused := slices.DeleteFunc(slices.Clone(filters), func(f string) bool {
+		qos, ok := granted[f]
+		return ok && qos <= 2
+	})
+	if len(refused) > 0 {
+		return &SubackError{Filters: refused}
+	}
+	return nil
+}
+
+// Publish publishes at QoS 1 and waits for PUBACK. When the context ends
+// first, the message may have arrived nevertheless. AWS IoT takes
+// [MaxPayload] bytes at most. The error is an [*Error].
+func (s *Session) Publish(ctx context.Context, topic string, payload []byte) error {
+	topics := []string{topic}
+	if len(payload) > MaxPayload {
+		err := &limitError{fmt.Sprintf("%d bytes; AWS IoT takes %d in one message", len(payload), MaxPayload)}
+		return s.fault(StagePublish, topics, err)
+	}
+	if _, err := s.await(ctx, func() mqtt.Token { return s.client.Publish(topic, 1, false, payload) }); err != nil {
+		return s.fault(StagePublish, topics, err)
+	}
+	return nil
+}
+
+// await makes a call into the client and waits for its token, the end of the
+// session or that of the context. The call itself may block while another
+// packet is being written, and knows no context, so it has a goroutine; Close
+// waits for it.
+func (s *Session) await(ctx context.Context, call func() mqtt.Token) (mqtt.Token, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	called := make(chan mqtt.Token, 1)
+	s.calls.Go(func() { called <- call() })
+	var token mqtt.Token
+	var answered <-chan struct{}
+	for {
+		select {
+		case token = <-called:
+			answered = token.Done()
+		case <-answered:
+			if token.Error() == nil {
+				return token, nil
+			}
+			answered = nil // the session is ending, and will say why
+			if s.client.IsConnectionOpen() {
+				return nil, token.Error()
+			}
+		case <-s.done:
+			return nil, s.reason()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// reason returns the bare cause of the session's end, for a call that was
+// waiting when it came.
+func (s *Session) reason() error {
+	if e, ok := errors.AsType[*Error](s.err); ok {
+		return e.Err
+	}
+	return ErrNotConnected
+}
+
+// fault makes the error for what went wrong at a stage. What the wire saw
+// comes before what the client reports; an error that is complete stays.
+func (s *Session) fault(stage Stage, topics []string, err error) error {
+	if _, ok := err.(*Error); ok {
+		return err
+	}
+	e := &Error{
+		Stage:    stage,
+		Endpoint: s.o.address(),
+		Address:  s.conn.RemoteAddr().String(),
+		Topics:   topics,
+		Err:      err,
+	}
+	if cause := s.wire.cause(); cause != nil && !isContextError(err) {
+		e.Err = cause
+	}
+	if errors.Is(e.Err, ErrClosedSilently) {
+		e.blameUnanswered(s.wire)
+	}
+	return e
+}
+
+// Done is closed when the session has ended, for whatever reason.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Err returns why the session ended: nil while it lasts and after Close, else
+// an [*Error].
+func (s *Session) Err() error {
+	select {
+	case <-s.done:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// Close sends DISCONNECT and closes the connection. It returns when nothing
+// of the session runs any more, after two seconds or the end of the context
+// at the latest, save for what OnMessage takes. The error tells that
+// DISCONNECT could not be sent; it can mostly be ignored.
+func (s *Session) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
+	s.client.Disconnect(uint(2 * closeTimeout / time.Millisecond))
+	late := !stop()
+	s.meter.Close()
+	s.finish(nil)
+	s.calls.Wait()
+	if late {
+		return fmt.Errorf("closing the connection to %s: %w", s.o.address(), context.Cause(ctx))
+	}
+	return nil
+}
+
+// Stats returns what has been measured so far.
+func (s *Session) Stats() Stats {
+	stats := s.stats
+	stats.MQTT = s.wire.roundTrips()
+	stats.BytesIn, stats.BytesOut = s.meter.in.Load(), s.meter.out.Load()
+	return stats
+}
+
+// TLS returns the state of the TLS connection: version, ALPN, the server's
+// chain.
+func (s *Session) TLS() tls.ConnectionState { return s.conn.ConnectionState() }
