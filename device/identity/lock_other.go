@@ -1,0 +1,35 @@
+//go:build !unix
+
+package identity
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+// A fileLock is the existence of a file that is open: on Windows an open file
+// cannot be removed, so whoever can remove it may make it anew.
+type fileLock struct{ f *os.File }
+
+func (osDisk) Lock(path string) (lock, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &LockedError{Path: path}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, &LockedError{Path: path}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return fileLock{f}, nil
+}
+
+func (osDisk) Holder(string) int { return 0 }
+
+func (l fileLock) Release() error { return l.f.Close() }
+
+func (l fileLock) RemoveAndRelease() error {
+	return errors.Join(l.f.Close(), os.Remove(l.f.Name()))
+}

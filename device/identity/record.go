@@ -1,0 +1,62 @@
+package identity
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// RecordVersion is the format version of the records that this package writes.
+const RecordVersion = 1
+
+// A Record describes an identity. It is stored as JSON beside the certificate
+// and names that certificate, so that the three files stand or fall together.
+type Record struct {
+	// FormatVersion is [RecordVersion] in every record that is written.
+	FormatVersion int    `json:"formatVersion"`
+	ThingName     string `json:"thingName"`
+	SerialNumber  string `json:"serialNumber"`
+	// CertificateID is as [CertificateID] gives it.
+	CertificateID string    `json:"certificateId"`
+	Endpoint      string    `json:"endpoint"`
+	NotAfter      time.Time `json:"notAfter"`
+	// DeviceConfiguration is what RegisterThing answered. It is nil when the
+	// thing was registered but the answer was lost on its way.
+	DeviceConfiguration map[string]string `json:"deviceConfiguration"`
+	Author              string            `json:"author"`
+	// Times of the steps by the device's own clock, in UTC.
+	IssuedAt     time.Time `json:"issuedAt"`
+	RegisteredAt time.Time `json:"registeredAt"`
+	ProvedAt     time.Time `json:"provedAt"`
+	// Replaces is the certificate id of the identity before this one. That
+	// certificate stays active in AWS IoT until someone deactivates it.
+	Replaces string `json:"replaces,omitempty"`
+}
+
+// ParseRecord reads a record and checks its format version and its fields.
+func ParseRecord(data []byte) (*Record, error) {
+	var r Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("reading identity record: %w", err)
+	}
+	if r.FormatVersion != RecordVersion {
+		return nil, fmt.Errorf("identity record has format version %d, this program reads version %d", r.FormatVersion, RecordVersion)
+	}
+	if !ValidThingName(r.ThingName) {
+		return nil, fmt.Errorf("identity record has no valid thing name: %q", r.ThingName)
+	}
+	if r.SerialNumber == "" || r.CertificateID == "" {
+		return nil, errors.New("identity record lacks its serial number or certificate id")
+	}
+	return &r, nil
+}
+
+func (r *Record) encode() []byte {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		// A record holds strings and times that were valid before.
+		panic(err)
+	}
+	return append(data, '\n')
+}

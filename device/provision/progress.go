@@ -1,0 +1,48 @@
+package provision
+
+import "time"
+
+// A Step is one step of a run, in the order of AWS's own description of
+// provisioning by claim.
+type Step string
+
+// The steps. A run that resumes or only proves an identity skips some.
+const (
+	StepMakeKey       Step = "make key"
+	StepConnectClaim  Step = "connect with claim certificate"
+	StepSubscribe     Step = "subscribe to response topics"
+	StepCreate        Step = "create certificate"
+	StepStore         Step = "store key and certificate"
+	StepProbe         Step = "look whether the thing was registered"
+	StepRegister      Step = "register thing"
+	StepConnectDevice Step = "connect with device certificate"
+	StepPublishBirth  Step = "publish birth message"
+	StepCommit        Step = "save identity"
+	StepWait          Step = "wait before trying again"
+)
+
+// A Phase of a step.
+type Phase int
+
+// The phases of a step. Every Begin is followed by a Done or a Failed.
+const (
+	Begin Phase = iota
+	Done
+	Failed
+)
+
+// An Event tells of a step that begins or ends. It never holds a secret.
+type Event struct {
+	Step  Step
+	Phase Phase
+	// Detail says with what: AWS's name of the operation, an endpoint, a path,
+	// a topic. May be empty.
+	Detail string
+	// Elapsed since the step began; for [StepWait] at Begin, how
+	// long it will wait.
+	Elapsed time.Duration
+	// RoundTrips that the step waited for; at Begin 0.
+	RoundTrips int
+	// Err is why it failed or, for StepWait, what is tried again.
+	Err error
+}
