@@ -2,6 +2,7 @@ package lambdahost
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -34,10 +35,24 @@ type ExitError struct {
 
 func (e *ExitError) Error() string {
 	s := ErrExited.Error() + ": " + e.Status
-	if len(e.Stderr) > 0 {
-		s += "; its last words: " + strings.Join(e.Stderr, " | ")
+	if words := e.lastWords(); words != "" {
+		s += "; its last words: " + words
 	}
 	return s
+}
+
+// lastWords returns what best tells why: the first line of a Go panic, which
+// its stack trace follows, else the last line.
+func (e *ExitError) lastWords() string {
+	for _, line := range slices.Backward(e.Stderr) {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return line
+		}
+	}
+	if len(e.Stderr) == 0 {
+		return ""
+	}
+	return e.Stderr[len(e.Stderr)-1]
 }
 
 // Unwrap returns [ErrExited].

@@ -11,9 +11,16 @@
 package lambdahost
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -22,6 +29,11 @@ const (
 	DefaultTimeout = 3 * time.Second // Lambda's own
 	DefaultRegion  = "us-east-1"
 )
+
+// InitTimeout is how long a process may take until it asks for its first
+// event: the init phase of Lambda.
+// AWS page: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+const InitTimeout = 10 * time.Second
 
 // MaxPayload is the greatest length of an event and of its answer, in bytes:
 // the quota of a synchronous invocation.
@@ -66,6 +78,15 @@ var (
 // A Host runs one function. It is safe for concurrent use.
 type Host struct {
 	config Config
+
+	slots   chan struct{}  // one element per process that is taken
+	closing chan struct{}  // closed by Close
+	active  sync.WaitGroup // calls of Invoke
+
+	mu        sync.Mutex
+	closed    bool
+	processes map[*process]bool // all that were launched and not yet stopped
+	idle      []*process        // those that wait for work, the warmest last
 }
 
 // Start checks that the function can run here, starts its first process and
@@ -74,8 +95,48 @@ type Host struct {
 //
 // The error is a [*BinaryError] when the file cannot run on this machine, an
 // [*ExitError] when the process ended at once, a [*FunctionError] when it
-// reported that its initialisation failed.
-func Start(ctx context.Context, c Config) (*Host, error) { return nil, errors.New("not ready") }
+// reported that its initialisation failed, [ErrTimeout] when it asked for no
+// work within [InitTimeout].
+func Start(ctx context.Context, c Config) (*Host, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkBinary(c.Path); err != nil {
+		return nil, err
+	}
+	h := &Host{
+		config:    c,
+		slots:     make(chan struct{}, c.Concurrency),
+		closing:   make(chan struct{}),
+		processes: make(map[*process]bool),
+	}
+	p, err := h.launch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h.release(p)
+	return h, nil
+}
+
+func (c Config) withDefaults() (Config, error) {
+	path, err := filepath.Abs(c.Path)
+	if err != nil {
+		return c, fmt.Errorf("locating the function: %w", err)
+	}
+	c.Path = path
+	c.Region = cmp.Or(c.Region, DefaultRegion)
+	c.FunctionARN = cmp.Or(c.FunctionARN, fmt.Sprintf("arn:aws:lambda:%s:123456789012:function:%s", c.Region, filepath.Base(path)))
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	c.Concurrency = cmp.Or(c.Concurrency, runtime.GOMAXPROCS(0))
+	if c.Timeout < 0 || c.Concurrency < 0 {
+		return c, errors.New("hosting a function: timeout and concurrency cannot be negative")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
 
 // Invoke hands event, a JSON document, to the function and returns its answer.
 //
@@ -83,9 +144,126 @@ func Start(ctx context.Context, c Config) (*Host, error) { return nil, errors.Ne
 // one of [ErrTimeout], [ErrExited], [ErrTooLarge] and [ErrClosed], or ctx's
 // own. When ctx ends, the process that held the event is killed.
 func (h *Host) Invoke(ctx context.Context, event []byte) ([]byte, error) {
-	return nil, errors.New("not ready")
+	if len(event) > MaxPayload {
+		return nil, fmt.Errorf("invoking the function: %w: %d bytes, %d are allowed", ErrTooLarge, len(event), MaxPayload)
+	}
+	if !h.enter() {
+		return nil, ErrClosed
+	}
+	defer h.active.Done()
+	answer, err := h.invoke(ctx, event)
+	if err != nil && h.isClosed() {
+		return nil, ErrClosed
+	}
+	return answer, err
+}
+
+func (h *Host) invoke(ctx context.Context, event []byte) ([]byte, error) {
+	select {
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for a free process of the function: %w", context.Cause(ctx))
+	case <-h.closing:
+		return nil, ErrClosed
+	}
+	for {
+		p, err := h.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		fresh := !p.used
+		answer, err := p.invoke(ctx, event)
+		if errors.Is(err, errNotTaken) && !fresh {
+			h.discard(p) // it ended after its last answer, as after a panic
+			continue
+		}
+		if p.usable(err) {
+			h.release(p)
+		} else {
+			h.discard(p)
+		}
+		return answer, err
+	}
 }
 
 // Close kills what runs and returns when no process and no goroutine is left.
 // Invocations that are under way end with [ErrClosed]. Further calls do nothing.
-func (h *Host) Close() error { return nil }
+func (h *Host) Close() error {
+	h.mu.Lock()
+	if !h.closed {
+		h.closed = true
+		close(h.closing)
+	}
+	processes := slices.Collect(maps.Keys(h.processes))
+	h.mu.Unlock()
+	for _, p := range processes {
+		p.kill()
+	}
+	h.active.Wait()
+	for _, p := range processes {
+		p.stop()
+	}
+	return nil
+}
+
+func (h *Host) enter() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.active.Add(1)
+	}
+	return !h.closed
+}
+
+func (h *Host) isClosed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closed
+}
+
+// take returns an idle process, or a new one. The caller holds a slot.
+func (h *Host) take(ctx context.Context) (*process, error) {
+	h.mu.Lock()
+	if n := len(h.idle); n > 0 {
+		p := h.idle[n-1]
+		h.idle = h.idle[:n-1]
+		h.mu.Unlock()
+		return p, nil
+	}
+	h.mu.Unlock()
+	return h.launch(ctx)
+}
+
+func (h *Host) launch(ctx context.Context) (*process, error) {
+	p, err := launch(&h.config)
+	if err != nil {
+		return nil, fmt.Errorf("starting the function %s: %w", h.config.Path, err)
+	}
+	h.mu.Lock()
+	h.processes[p] = true
+	closed := h.closed
+	h.mu.Unlock()
+	if closed {
+		h.discard(p)
+		return nil, ErrClosed
+	}
+	if err := p.awaitReady(ctx); err != nil {
+		h.discard(p)
+		return nil, fmt.Errorf("starting the function %s: %w", h.config.Path, err)
+	}
+	return p, nil
+}
+
+func (h *Host) release(p *process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.idle = append(h.idle, p)
+}
+
+func (h *Host) discard(p *process) {
+	p.stop()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.processes, p)
+}

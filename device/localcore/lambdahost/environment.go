@@ -1,0 +1,36 @@
+package lambdahost
+
+import (
+	"path/filepath"
+	"strings"
+)
+
+// environment returns the variables that Lambda sets for a function on an
+// OS-only runtime, with credentials that are plainly not real, and then those
+// of the caller.
+//
+// AWS page: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+func environment(c *Config, api string) []string {
+	dir := filepath.Dir(c.Path)
+	name := c.FunctionARN[strings.LastIndex(c.FunctionARN, ":")+1:]
+	return append([]string{
+		"AWS_LAMBDA_RUNTIME_API=" + api,
+		"_HANDLER=" + filepath.Base(c.Path),
+		"AWS_REGION=" + c.Region,
+		"AWS_DEFAULT_REGION=" + c.Region,
+		"AWS_LAMBDA_FUNCTION_NAME=" + name,
+		"AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=128",
+		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
+		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/" + name,
+		"AWS_LAMBDA_LOG_STREAM_NAME=local",
+		"AWS_ACCESS_KEY_ID=local",
+		"AWS_SECRET_ACCESS_KEY=local",
+		"AWS_SESSION_TOKEN=local",
+		"LAMBDA_TASK_ROOT=" + dir,
+		"LAMBDA_RUNTIME_DIR=" + dir,
+		"PATH=/usr/local/bin:/usr/bin:/bin:/opt/bin",
+		"LANG=en_US.UTF-8",
+		"TZ=:UTC",
+	}, c.Env...)
+}

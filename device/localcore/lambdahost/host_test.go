@@ -1,0 +1,508 @@
+package lambdahost_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/localcore/lambdahost"
+	"github.com/google/go-cmp/cmp"
+)
+
+// config returns the configuration of a function in the given role.
+func config(t testing.TB, role string) lambdahost.Config {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lambdahost.Config{
+		Path: self, Env: []string{roleVariable + "=" + role}, Timeout: waitFor, Concurrency: 1,
+	}
+}
+
+func start(t testing.TB, c lambdahost.Config) *lambdahost.Host {
+	t.Helper()
+	h, err := lambdahost.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func invoke(ctx context.Context, h *lambdahost.Host, o order) (string, error) {
+	event, err := json.Marshal(o)
+	if err != nil {
+		return "", err
+	}
+	answer, err := h.Invoke(ctx, event)
+	return string(answer), err
+}
+
+func mustInvoke(t testing.TB, h *lambdahost.Host, o order) string {
+	t.Helper()
+	answer, err := invoke(t.Context(), h, o)
+	if err != nil {
+		t.Fatalf("%s: %v", o.Do, err)
+	}
+	return answer
+}
+
+// A lifeline sees processes come and go.
+type lifeline struct{ net.Listener }
+
+func newLifeline(t *testing.T) lifeline {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return lifeline{l}
+}
+
+func (l lifeline) variable() string { return lifelineVariable + "=" + l.Addr().String() }
+
+// accept waits until a process takes hold.
+func (l lifeline) accept(t *testing.T) net.Conn {
+	t.Helper()
+	l.Listener.(*net.TCPListener).SetDeadline(time.Now().Add(waitFor))
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// awaitEnd waits until the process at the other end is gone.
+func awaitEnd(t *testing.T, c net.Conn) {
+	t.Helper()
+	c.SetDeadline(time.Now().Add(waitFor))
+	if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal("the process is still there")
+	}
+}
+
+func TestInvokeReturnsTheAnswer(t *testing.T) {
+	h := start(t, config(t, "function"))
+	for _, text := range []string{`{"a":1}`, `null`, ``} {
+		if got := mustInvoke(t, h, order{Do: "echo", Text: text}); got != text {
+			t.Errorf("got %q, want %q", got, text)
+		}
+	}
+}
+
+func TestProcessIsReused(t *testing.T) {
+	h := start(t, config(t, "function"))
+	first := mustInvoke(t, h, order{Do: "pid"})
+	if _, err := invoke(t.Context(), h, order{Do: "fail"}); err == nil {
+		t.Error("fail: no error")
+	}
+	if second := mustInvoke(t, h, order{Do: "pid"}); second != first {
+		t.Errorf("process %s served first, then %s", first, second)
+	}
+}
+
+func TestHeadersAreThoseOfTheRuntimeAPI(t *testing.T) {
+	c := config(t, "function")
+	c.FunctionARN = "arn:aws:lambda:eu-central-1:123456789012:function:hook"
+	h := start(t, c)
+	before := time.Now()
+	var header http.Header
+	if err := json.Unmarshal([]byte(mustInvoke(t, h, order{Do: "headers"})), &header); err != nil {
+		t.Fatal(err)
+	}
+	if got := header.Get("Lambda-Runtime-Invoked-Function-Arn"); got != c.FunctionARN {
+		t.Errorf("function ARN %q", got)
+	}
+	ms, err := strconv.ParseInt(header.Get("Lambda-Runtime-Deadline-Ms"), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.UnixMilli(ms).Sub(before); left < waitFor-time.Second || left > waitFor+time.Minute {
+		t.Errorf("the deadline is %v away, want about %v", left, waitFor)
+	}
+	for _, name := range []string{"Lambda-Runtime-Aws-Request-Id", "Lambda-Runtime-Invocation-Id", "Lambda-Runtime-Trace-Id"} {
+		if header.Get(name) == "" {
+			t.Errorf("no %s", name)
+		}
+	}
+}
+
+func TestDeadlineIsTheCallersWhenEarlier(t *testing.T) {
+	h := start(t, config(t, "function"))
+	ctx, cancel := context.WithTimeout(t.Context(), waitFor/2)
+	defer cancel()
+	text, err := invoke(ctx, h, order{Do: "headers"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var header http.Header
+	if err := json.Unmarshal([]byte(text), &header); err != nil {
+		t.Fatal(err)
+	}
+	deadline, _ := ctx.Deadline()
+	if got, want := header.Get("Lambda-Runtime-Deadline-Ms"), fmt.Sprint(deadline.UnixMilli()); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestEnvironmentIsLambdasAndNotTheCallers(t *testing.T) {
+	t.Setenv("AWS_PROFILE", "production")
+	t.Setenv("AWS_ACCESS_KEY_ID", "of the shell")
+	c := config(t, "function")
+	c.FunctionARN = "arn:aws:lambda:eu-central-1:123456789012:function:hook"
+	c.Region = "eu-central-1"
+	c.Env = append(c.Env, "TZ=Europe/Berlin", "EXTRA=1")
+	h := start(t, c)
+	var list []string
+	if err := json.Unmarshal([]byte(mustInvoke(t, h, order{Do: "environment"})), &list); err != nil {
+		t.Fatal(err)
+	}
+	env := make(map[string]string)
+	for _, v := range list {
+		name, value, _ := strings.Cut(v, "=")
+		env[name] = value
+	}
+	if _, leaked := env["AWS_PROFILE"]; leaked {
+		t.Error("AWS_PROFILE of the caller reached the function")
+	}
+	for name, want := range map[string]string{
+		"AWS_ACCESS_KEY_ID":           "local",
+		"AWS_REGION":                  "eu-central-1",
+		"AWS_DEFAULT_REGION":          "eu-central-1",
+		"AWS_LAMBDA_FUNCTION_NAME":    "hook",
+		"AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+		"TZ":                          "Europe/Berlin",
+		"EXTRA":                       "1",
+	} {
+		if env[name] != want {
+			t.Errorf("%s is %q, want %q", name, env[name], want)
+		}
+	}
+	for _, name := range []string{"AWS_LAMBDA_RUNTIME_API", "_HANDLER", "LAMBDA_TASK_ROOT", "AWS_LAMBDA_LOG_GROUP_NAME"} {
+		if env[name] == "" {
+			t.Errorf("%s is not set", name)
+		}
+	}
+}
+
+func TestFunctionErrors(t *testing.T) {
+	h := start(t, config(t, "function"))
+	for name, want := range map[string]*lambdahost.FunctionError{
+		"fail":             {Type: "errorString", Message: "out of ink"},
+		"fail illegibly":   {Type: "Odd", Message: "it sent an error report that cannot be read"},
+		"panic":            {Type: "string", Message: "boom"},
+		"stream and fail":  {Type: "StreamError", Message: "broke off"},
+		"answer at length": {Type: "Function.ResponseSizeTooLarge", Message: "Response payload size exceeded maximum allowed payload size (6291456 bytes)."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := invoke(t.Context(), h, order{Do: name})
+			got, ok := errors.AsType[*lambdahost.FunctionError](err)
+			if !ok {
+				t.Fatalf("got %v", err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+			if got := mustInvoke(t, h, order{Do: "echo", Text: "again"}); got != "again" {
+				t.Errorf("afterwards it answered %q", got)
+			}
+		})
+	}
+}
+
+func TestAnswersToNothingAreRefused(t *testing.T) {
+	h := start(t, config(t, "function"))
+	want := `[400,"InvalidRequestID",400,"InvalidInvocationId",403]`
+	if got := mustInvoke(t, h, order{Do: "answer others"}); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestExitDuringAnInvocation(t *testing.T) {
+	h := start(t, config(t, "function"))
+	_, err := invoke(t.Context(), h, order{Do: "exit"})
+	if !errors.Is(err, lambdahost.ErrExited) {
+		t.Fatalf("got %v", err)
+	}
+	if want := "the function exited: exit status 3; its last words: cannot go on"; err.Error() != want {
+		t.Errorf("got  %q\nwant %q", err, want)
+	}
+	mustInvoke(t, h, order{Do: "echo"})
+}
+
+func TestExitAfterTheAnswerIsNotSeen(t *testing.T) {
+	h := start(t, config(t, "function"))
+	for range 5 {
+		if got := mustInvoke(t, h, order{Do: "answer and exit"}); got != `"done"` {
+			t.Fatalf("got %s", got)
+		}
+	}
+}
+
+func TestTimeoutKillsTheProcessAndItsChildren(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no process groups")
+	}
+	line := newLifeline(t)
+	c := config(t, "function")
+	c.Env = append(c.Env, line.variable())
+	c.Timeout = 2 * time.Second
+	h := start(t, c)
+	_, err := invoke(t.Context(), h, order{Do: "hang with a child"})
+	if !errors.Is(err, lambdahost.ErrTimeout) {
+		t.Fatalf("got %v", err)
+	}
+	awaitEnd(t, line.accept(t))
+	awaitEnd(t, line.accept(t))
+	if got := mustInvoke(t, h, order{Do: "echo", Text: "again"}); got != "again" {
+		t.Errorf("afterwards it answered %q", got)
+	}
+}
+
+func TestInvokeEndsWithItsContext(t *testing.T) {
+	line := newLifeline(t)
+	c := config(t, "function")
+	c.Env = append(c.Env, line.variable())
+	h := start(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		line.accept(t)
+	}()
+	if _, err := invoke(ctx, h, order{Do: "hang"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	mustInvoke(t, h, order{Do: "echo"})
+}
+
+func TestEventTooLarge(t *testing.T) {
+	h := start(t, config(t, "function"))
+	_, err := h.Invoke(t.Context(), make([]byte, lambdahost.MaxPayload+1))
+	if !errors.Is(err, lambdahost.ErrTooLarge) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestStartTellsWhyTheFunctionDoesNotStart(t *testing.T) {
+	for role, want := range map[string]string{
+		"crash":      "exited: exit status 2; its last words: panic: no table of serial numbers",
+		"mute crash": "exited: exit status 4",
+		"last line":  "exited: exit status 1; its last words: no newline at the end",
+		"init error": "failed: ConfigError: SERIAL_PREFIX is empty",
+	} {
+		t.Run(role, func(t *testing.T) {
+			_, err := lambdahost.Start(t.Context(), config(t, role))
+			if err == nil || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("got %v, want an error that ends with %q", err, want)
+			}
+		})
+	}
+}
+
+func TestStartEndsWithItsContext(t *testing.T) {
+	line := newLifeline(t)
+	c := config(t, "silent")
+	c.Env = append(c.Env, line.variable())
+	ctx, cancel := context.WithCancel(t.Context())
+	held := make(chan net.Conn, 1)
+	go func() {
+		defer cancel()
+		held <- line.accept(t)
+	}()
+	if _, err := lambdahost.Start(ctx, c); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	awaitEnd(t, <-held)
+}
+
+func TestConcurrentInvocationsHaveTheirOwnProcesses(t *testing.T) {
+	const processes = 3
+	line := newLifeline(t)
+	c := config(t, "function")
+	c.Concurrency = processes
+	c.Env = append(c.Env, line.variable())
+	h := start(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	var calls sync.WaitGroup
+	for range processes {
+		calls.Go(func() { invoke(ctx, h, order{Do: "hang"}) })
+	}
+	for range processes {
+		line.accept(t) // all hang at the same time
+	}
+	waiting, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	if _, err := invoke(waiting, h, order{Do: "echo"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one more than Concurrency: got %v", err)
+	}
+	cancel()
+	calls.Wait()
+}
+
+func TestManyCallersShareFewProcesses(t *testing.T) {
+	c := config(t, "function")
+	c.Concurrency = 2
+	h := start(t, c)
+	var calls sync.WaitGroup
+	for i := range 50 {
+		calls.Go(func() {
+			text := strconv.Itoa(i)
+			if got, err := invoke(t.Context(), h, order{Do: "echo", Text: text}); err != nil || got != text {
+				t.Errorf("got %q, %v, want %q", got, err, text)
+			}
+		})
+	}
+	calls.Wait()
+}
+
+func TestCloseEndsInvocations(t *testing.T) {
+	line := newLifeline(t)
+	c := config(t, "function")
+	c.Env = append(c.Env, line.variable())
+	h := start(t, c)
+	result := make(chan error, 2)
+	for range 2 { // one hangs, one waits for its turn
+		go func() {
+			_, err := invoke(t.Context(), h, order{Do: "hang"})
+			result <- err
+		}()
+	}
+	conn := line.accept(t)
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	awaitEnd(t, conn)
+	for range 2 {
+		if err := <-result; !errors.Is(err, lambdahost.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := h.Invoke(t.Context(), []byte("{}")); !errors.Is(err, lambdahost.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	if err := h.Close(); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
+
+func TestCloseWhileProcessesStart(t *testing.T) {
+	c := config(t, "function")
+	c.Concurrency = 4
+	h := start(t, c)
+	var calls sync.WaitGroup
+	for range 8 {
+		calls.Go(func() {
+			if _, err := invoke(t.Context(), h, order{Do: "echo"}); err != nil && !errors.Is(err, lambdahost.ErrClosed) {
+				t.Error(err)
+			}
+		})
+	}
+	h.Close()
+	calls.Wait()
+}
+
+func TestOutputBecomesLogRecords(t *testing.T) {
+	var log bytes.Buffer
+	c := config(t, "function")
+	c.Log = slog.New(slog.NewJSONHandler(&log, nil))
+	h := start(t, c)
+	mustInvoke(t, h, order{Do: "print", Text: "plain words"})
+	mustInvoke(t, h, order{Do: "print", Text: `{"time":"2026-01-01T00:00:00Z","level":"WARN","msg":"refused","serial":"1234567"}`})
+	mustInvoke(t, h, order{Do: "print", Text: `{"level":"INFO","msg":"admitted","requestId":"its own"}`})
+	h.Close() // all is written then
+
+	var got []map[string]any
+	for line := range strings.Lines(log.String()) {
+		var record map[string]any
+		if err := json.Unmarshal([]byte(line), &record); err != nil {
+			t.Fatal(err)
+		}
+		if id := record["requestId"]; id != "its own" && len(id.(string)) == 36 {
+			record["requestId"] = "some"
+		}
+		delete(record, "time")
+		got = append(got, record)
+	}
+	want := []map[string]any{
+		{"level": "INFO", "msg": "plain words", "stream": "stderr", "requestId": "some"},
+		{"level": "WARN", "msg": "refused", "serial": "1234567", "stream": "stderr", "requestId": "some"},
+		{"level": "INFO", "msg": "admitted", "stream": "stderr", "requestId": "its own"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLongOutputDoesNotBlockTheFunction(t *testing.T) {
+	h := start(t, config(t, "function"))
+	mustInvoke(t, h, order{Do: "print", Text: strings.Repeat("x", 1<<20)})
+}
+
+// hostForever hosts a function and waits to be killed.
+func hostForever() {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	h, err := lambdahost.Start(context.Background(), lambdahost.Config{
+		Path: self, Env: []string{roleVariable + "=function", lifelineVariable + "=" + os.Getenv(lifelineVariable)},
+		Timeout: time.Hour,
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("started")
+	h.Invoke(context.Background(), []byte(`{"do":"hang"}`))
+}
+
+func TestKilledHostLeavesNoOrphan(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the parent-death signal is Linux's")
+	}
+	line := newLifeline(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), roleVariable+"=host", line.variable())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	function := line.accept(t)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	awaitEnd(t, function)
+}
+
+func BenchmarkInvoke(b *testing.B) {
+	h := start(b, config(b, "function"))
+	for b.Loop() {
+		mustInvoke(b, h, order{Do: "echo", Text: "{}"})
+	}
+}

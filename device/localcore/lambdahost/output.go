@@ -1,0 +1,130 @@
+package lambdahost
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+const (
+	maxLine   = 64 << 10 // bytes; a longer line is split
+	keptLines = 32       // of standard error, for an ExitError
+)
+
+// An output turns what a function writes into log records, one per line.
+type output struct {
+	log *slog.Logger
+
+	mu        sync.Mutex
+	streams   []*stream
+	requestID string
+	stderr    []string // the last lines
+}
+
+// A stream is standard output or standard error. It is written by one
+// goroutine.
+type stream struct {
+	out     *output
+	name    string
+	partial []byte // the start of a line
+}
+
+func (o *output) stream(name string) io.Writer {
+	s := &stream{out: o, name: name}
+	o.streams = append(o.streams, s)
+	return s
+}
+
+func (o *output) setRequestID(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.requestID = id
+}
+
+// lastLines returns the last lines of standard error.
+func (o *output) lastLines() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.stderr)
+}
+
+// flush logs what did not end with a newline. It must not run beside a write.
+func (o *output) flush() {
+	for _, s := range o.streams {
+		s.emit(s.partial)
+		s.partial = nil
+	}
+}
+
+// Write never fails, so that the function never blocks on its output.
+func (s *stream) Write(b []byte) (int, error) {
+	n := len(b)
+	for {
+		line, rest, found := bytes.Cut(b, []byte("\n"))
+		room := maxLine - len(s.partial)
+		switch {
+		case len(line) > room:
+			line, rest = b[:room], b[room:]
+		case !found:
+			s.partial = append(s.partial, line...)
+			return n, nil
+		}
+		s.emit(append(s.partial, line...))
+		s.partial = s.partial[:0]
+		b = rest
+	}
+}
+
+func (s *stream) emit(line []byte) {
+	text := strings.TrimRight(string(line), "\r")
+	if text == "" {
+		return
+	}
+	s.out.mu.Lock()
+	id := s.out.requestID
+	if s.name == "stderr" {
+		if len(s.out.stderr) == keptLines {
+			s.out.stderr = slices.Delete(s.out.stderr, 0, 1)
+		}
+		s.out.stderr = append(s.out.stderr, text)
+	}
+	s.out.mu.Unlock()
+
+	level, message, attrs := readLine(text)
+	if _, named := attrs["requestId"]; id != "" && !named {
+		attrs["requestId"] = id
+	}
+	attrs["stream"] = s.name
+	list := make([]slog.Attr, 0, len(attrs))
+	for _, key := range slices.Sorted(maps.Keys(attrs)) {
+		list = append(list, slog.Any(key, attrs[key]))
+	}
+	s.out.log.LogAttrs(context.Background(), level, message, list...)
+}
+
+// readLine reads a line that a structured logger wrote as a JSON object with a
+// message. Any other line is itself the message.
+func readLine(line string) (level slog.Level, message string, attrs map[string]any) {
+	var fields map[string]any
+	if line[0] == '{' && json.Unmarshal([]byte(line), &fields) == nil {
+		for _, key := range []string{slog.MessageKey, "message"} {
+			if text, ok := fields[key].(string); ok {
+				name, _ := fields[slog.LevelKey].(string)
+				if level.UnmarshalText([]byte(name)) != nil {
+					level = slog.LevelInfo
+				}
+				delete(fields, key)
+				delete(fields, slog.LevelKey)
+				delete(fields, slog.TimeKey) // the record has its own
+				return level, text, fields
+			}
+		}
+	}
+	return slog.LevelInfo, line, make(map[string]any)
+}

@@ -1,0 +1,183 @@
+package lambdahost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// errNotTaken marks an invocation whose process ended before it asked for it:
+// the function has not seen the event.
+var errNotTaken = errors.New("the event was not taken")
+
+// stopWithin bounds what a dead process can leave behind: a child that still
+// holds its output, a connection that is not closed.
+const stopWithin = time.Second
+
+// A process is one running copy of the function with the Runtime API server
+// that is its alone.
+type process struct {
+	config *Config
+	cmd    *exec.Cmd
+	output *output
+	server *http.Server
+
+	ready  func()          // the first call closes asked
+	asked  chan struct{}   // closed when the function first asked for work
+	work   chan invocation // handed to the request that asks for work
+	exited chan struct{}   // closed when the process has ended and its output was read
+	done   chan struct{}   // closed when the server has ended too
+
+	// used is written and read by the one Invoke that holds the process.
+	used bool
+
+	mu      sync.Mutex
+	current *invocation    // taken and not yet answered
+	initErr *FunctionError // reported by the function
+}
+
+// launch starts the function's executable. The process is ready for work after
+// awaitReady, and must be stopped.
+func launch(c *Config) (*process, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &process{
+		config: c,
+		output: &output{log: c.Log},
+		asked:  make(chan struct{}),
+		work:   make(chan invocation),
+		exited: make(chan struct{}),
+		done:   make(chan struct{}),
+	}
+	p.ready = sync.OnceFunc(func() { close(p.asked) })
+	p.server = newRuntimeAPI(p)
+	p.cmd = exec.Command(c.Path)
+	p.cmd.Dir = filepath.Dir(c.Path)
+	p.cmd.Env = environment(c, listener.Addr().String())
+	p.cmd.Stdout = p.output.stream("stdout")
+	p.cmd.Stderr = p.output.stream("stderr")
+	p.cmd.WaitDelay = stopWithin
+	ownGroup(p.cmd)
+
+	started := make(chan error)
+	go p.run(listener, started)
+	return p, <-started
+}
+
+// run starts the process and stays with it to its end.
+func (p *process) run(listener net.Listener, started chan<- error) {
+	// Linux ties the parent-death signal to the thread that started the
+	// process, not to the program: keep that thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	if err := p.cmd.Start(); err != nil {
+		listener.Close()
+		started <- err
+		return
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { p.server.Serve(listener) })
+	started <- nil
+
+	p.cmd.Wait() // how it ended is in p.cmd.ProcessState
+	killGroup(p.cmd.Process)
+	p.output.flush()
+	close(p.exited)
+
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if p.server.Shutdown(ctx) != nil {
+		p.server.Close()
+	}
+	serving.Wait()
+	close(p.done)
+}
+
+// awaitReady waits until the function asks for work.
+func (p *process) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, InitTimeout,
+		fmt.Errorf("%w: it asked for no event within %v", ErrTimeout, InitTimeout))
+	defer cancel()
+	select {
+	case <-p.asked:
+		return nil
+	case <-p.exited:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.initErr != nil {
+		return p.initErr
+	}
+	return p.exitError()
+}
+
+// invoke hands the event over and waits for the answer, within
+// Config.Timeout. It does not stop the process.
+func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.config.Timeout,
+		fmt.Errorf("%w after %v", ErrTimeout, p.config.Timeout))
+	defer cancel()
+	p.used = true
+	inv := newInvocation(ctx, event)
+	select {
+	case p.work <- inv:
+	case <-p.exited:
+		return nil, fmt.Errorf("%w: %w", errNotTaken, p.exitError())
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case a := <-inv.answer:
+		return a.body, a.err
+	case <-p.exited:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case a := <-inv.answer: // it answered, then ended
+		return a.body, a.err
+	default:
+		return nil, p.exitError()
+	}
+}
+
+// usable reports whether the process can take another event after invoke
+// returned err.
+func (p *process) usable(err error) bool {
+	if err == nil {
+		return true
+	}
+	_, answered := errors.AsType[*FunctionError](err)
+	return answered
+}
+
+func (p *process) exitError() *ExitError {
+	return &ExitError{Status: p.cmd.ProcessState.String(), Stderr: p.output.lastLines()}
+}
+
+// kill ends the process and those that it started. It does not wait.
+func (p *process) kill() {
+	select {
+	case <-p.exited:
+	default:
+		killGroup(p.cmd.Process)
+	}
+}
+
+// stop kills the process and returns when nothing of it is left.
+func (p *process) stop() {
+	p.kill()
+	<-p.done
+}

@@ -1,0 +1,202 @@
+package lambdahost
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const apiVersion = "/2018-06-01"
+
+// Headers of the Runtime API.
+const (
+	headerRequestID    = "Lambda-Runtime-Aws-Request-Id"
+	headerInvocationID = "Lambda-Runtime-Invocation-Id"
+	headerDeadline     = "Lambda-Runtime-Deadline-Ms"
+	headerFunctionARN  = "Lambda-Runtime-Invoked-Function-Arn"
+	headerTraceID      = "Lambda-Runtime-Trace-Id"
+	headerErrorType    = "Lambda-Runtime-Function-Error-Type"
+	headerErrorBody    = "Lambda-Runtime-Function-Error-Body"
+)
+
+// An invocation is one event on its way through the function.
+type invocation struct {
+	id       string // request id
+	nonce    string // invocation id
+	event    []byte
+	deadline time.Time
+	answer   chan answer // takes one without blocking
+}
+
+type answer struct {
+	body []byte
+	err  error
+}
+
+// newInvocation makes an invocation whose deadline is that of ctx.
+func newInvocation(ctx context.Context, event []byte) invocation {
+	deadline, _ := ctx.Deadline()
+	return invocation{id: newUUID(), nonce: newUUID(), event: event, deadline: deadline, answer: make(chan answer, 1)}
+}
+
+// newUUID returns a random UUID, RFC 9562 version 4.
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// newRuntimeAPI returns the server that the function of p talks to.
+func newRuntimeAPI(p *process) *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+apiVersion+"/runtime/invocation/next", p.serveNext)
+	mux.HandleFunc("POST "+apiVersion+"/runtime/invocation/{id}/response", p.serveResponse)
+	mux.HandleFunc("POST "+apiVersion+"/runtime/invocation/{id}/error", p.serveError)
+	mux.HandleFunc("POST "+apiVersion+"/runtime/init/error", p.serveInitError)
+	return &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(p.config.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// serveNext answers with the next event, however long that takes.
+func (p *process) serveNext(w http.ResponseWriter, r *http.Request) {
+	if p.busy() {
+		refuse(w, http.StatusForbidden, "InvalidStateTransition", "the last event is not answered yet")
+		return
+	}
+	p.ready()
+	select {
+	case inv := <-p.work:
+		p.begin(&inv)
+		header := w.Header()
+		header.Set("Content-Type", "application/json")
+		header.Set(headerRequestID, inv.id)
+		header.Set(headerInvocationID, inv.nonce)
+		header.Set(headerDeadline, strconv.FormatInt(inv.deadline.UnixMilli(), 10))
+		header.Set(headerFunctionARN, p.config.FunctionARN)
+		header.Set(headerTraceID, traceID())
+		w.Write(inv.event)
+	case <-p.exited:
+	case <-r.Context().Done():
+	}
+}
+
+// serveResponse takes the answer to an event. A function that streams reports
+// a late failure in trailers.
+func (p *process) serveResponse(w http.ResponseWriter, r *http.Request) {
+	inv := p.finish(w, r)
+	if inv == nil {
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		message := fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", MaxPayload)
+		inv.answer <- answer{err: &FunctionError{Type: "Function.ResponseSizeTooLarge", Message: message}}
+		refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", message)
+		return
+	}
+	if err != nil { // the function broke off; its end or the timeout will tell
+		refuse(w, http.StatusBadRequest, "InvalidRequest", "reading the response: "+err.Error())
+		return
+	}
+	if kind := r.Trailer.Get(headerErrorType); kind != "" {
+		report, _ := base64.StdEncoding.DecodeString(r.Trailer.Get(headerErrorBody))
+		inv.answer <- answer{err: readFunctionError(kind, report)}
+	} else {
+		inv.answer <- answer{body: body}
+	}
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// serveError takes the failure to handle an event.
+func (p *process) serveError(w http.ResponseWriter, r *http.Request) {
+	inv := p.finish(w, r)
+	if inv == nil {
+		return
+	}
+	report, _ := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
+	inv.answer <- answer{err: readFunctionError(r.Header.Get(headerErrorType), report)}
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// serveInitError takes the failure to get ready. The process ends after it.
+func (p *process) serveInitError(w http.ResponseWriter, r *http.Request) {
+	report, _ := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
+	p.mu.Lock()
+	p.initErr = readFunctionError(r.Header.Get(headerErrorType), report)
+	p.mu.Unlock()
+	w.WriteHeader(http.StatusAccepted)
+}
+
+func (p *process) busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current != nil
+}
+
+func (p *process) begin(inv *invocation) {
+	p.mu.Lock()
+	p.current = inv
+	p.mu.Unlock()
+	p.output.setRequestID(inv.id)
+}
+
+// finish returns the invocation that r answers and makes room for the next.
+// When r answers no invocation that waits, it refuses r and returns nil.
+func (p *process) finish(w http.ResponseWriter, r *http.Request) *invocation {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	inv := p.current
+	if inv == nil || inv.id != r.PathValue("id") {
+		refuse(w, http.StatusBadRequest, "InvalidRequestID", "no event with this request id waits for an answer")
+		return nil
+	}
+	// The echo is optional.
+	if echo := r.Header.Get(headerInvocationID); echo != "" && echo != inv.nonce {
+		refuse(w, http.StatusBadRequest, "InvalidInvocationId", "the invocation id is not that of the event")
+		return nil
+	}
+	p.current = nil
+	return inv
+}
+
+// readFunctionError reads the error document of the Runtime API. What it does
+// not say is left to kind, the error type of the request's header.
+func readFunctionError(kind string, report []byte) *FunctionError {
+	var doc struct {
+		ErrorMessage string `json:"errorMessage"`
+		ErrorType    string `json:"errorType"`
+	}
+	if err := json.Unmarshal(report, &doc); err != nil {
+		return &FunctionError{Type: kind, Message: "it sent an error report that cannot be read"}
+	}
+	if doc.ErrorType == "" {
+		doc.ErrorType = kind
+	}
+	return &FunctionError{Type: doc.ErrorType, Message: doc.ErrorMessage}
+}
+
+func refuse(w http.ResponseWriter, status int, kind, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]string{"errorType": kind, "errorMessage": message})
+}
+
+// traceID returns an X-Ray trace header that says not to sample.
+func traceID() string {
+	var b [20]byte
+	rand.Read(b[:]) // never fails
+	return fmt.Sprintf("Root=1-%08x-%x;Parent=%x;Sampled=0", time.Now().Unix(), b[:12], b[12:])
+}
