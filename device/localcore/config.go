@@ -1,0 +1,192 @@
+package localcore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"regexp"
+	"time"
+
+	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/hook/payload"
+)
+
+// Names of what [Start] creates from [Config].Templates.
+const (
+	TemplateName     = "GoFleetProvisioningTemplate"
+	ClaimPolicyName  = "GoIoTFleetProvisioningPolicy"
+	DevicePolicyName = "GoIoTDevicePolicy"
+	ThingGroupName   = "fleet-provisioning-group"
+	ThingTypeName    = "fleety"
+)
+
+// A Quotas value says which of AWS's rates hold. The structural limits, such
+// as the length of a topic, always hold.
+type Quotas string
+
+// The two settings of Quotas.
+const (
+	QuotasOff Quotas = "off" // no rates; the default
+	QuotasAWS Quotas = "aws" // the rates that AWS documents
+)
+
+// NoHook and NoAPI switch off what Config.Hook and Config.API name.
+const (
+	NoHook = "none"
+	NoAPI  = "none"
+)
+
+// A Config says what to start. The zero value is usable: a free loopback port,
+// memory only, an authority of its own, and a claim that may provision with
+// any template; templates, policies and things can then be added through
+// [Server.Registry].
+type Config struct {
+	// Listen is the address for devices. Empty means a free loopback port. The
+	// ALPN protocol x-amzn-mqtt-ca is accepted, not required.
+	Listen string
+	// ListenALPN is the address of a second listener that requires ALPN, as
+	// AWS does on port 443. Empty means none.
+	ListenALPN string
+	// API is the address of the control API, plain HTTP. Empty means a free
+	// loopback port, [NoAPI] none.
+	API string
+	// UnsafeAllowAnyAddress permits addresses beyond loopback. The control API
+	// asks nobody for credentials: whoever reaches it owns the registry.
+	UnsafeAllowAnyAddress bool
+
+	// Templates is the directory with fleet_template.json, claim_policy.json
+	// and device_policy.json. Empty means none of them.
+	Templates string
+	// Hook is the executable of the pre-provisioning hook. Empty and [NoHook]
+	// mean none.
+	Hook string
+	// HookFunc stands in for the hook's executable, and wins over Hook.
+	HookFunc func(ctx context.Context, r payload.Request) (payload.Response, error)
+	// HookTimeout bounds one call of the hook. Zero means 5 seconds, AWS's own.
+	HookTimeout time.Duration
+
+	// State is the directory that keeps registry and authority. Empty means
+	// memory only. It is made if need be.
+	State string
+	// Credentials is the directory that receives the server's root and the
+	// claim's files. Empty means that they are not written.
+	Credentials string
+
+	// Account defaults to 123456789012, Region to us-east-1, Partition to aws.
+	Account, Region, Partition string
+
+	// Quotas defaults to [QuotasOff].
+	Quotas Quotas
+	// Choices are the answers to what AWS leaves open.
+	Choices Choices
+	// SessionExpiry is how long a persistent session outlives its connection at
+	// most. Zero means 1 hour, AWS's default; AWS allows up to 7 days.
+	SessionExpiry time.Duration
+
+	// Log receives every refusal at WARN with its reason, and what happens at
+	// INFO. Nil means discard.
+	Log *slog.Logger
+	// Now is the clock for certificates and ownership tokens. Nil means time.Now.
+	Now func() time.Time
+}
+
+// Choices are switches for what AWS does not document. The zero value is what
+// `iot_core_local help fidelity` describes.
+type Choices struct {
+	// CheckReceiveOnReplies demands iot:Receive for the direct replies of the
+	// provisioning API (U3).
+	CheckReceiveOnReplies bool
+	// ConnackOnDeny answers a refused CONNECT of MQTT 3.1.1 with this return
+	// code, 5 or 7, before closing (U12). Zero closes in silence.
+	ConnackOnDeny byte
+	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK
+	// or SUBACK (U13).
+	KeepOpenOnDeny bool
+	// AllowMissingSNI admits clients that name no server (U19).
+	AllowMissingSNI bool
+	// DisconnectDelay is the time between a certificate's leaving ACTIVE and
+	// the end of its connections (U22).
+	DisconnectDelay time.Duration
+	// DropThrottled leaves a throttled provisioning request without an answer,
+	// where else it is rejected (U23).
+	DropThrottled bool
+}
+
+// withDefaults fills what is empty.
+func (c Config) withDefaults() Config {
+	setDefault(&c.Listen, "127.0.0.1:0")
+	setDefault(&c.API, "127.0.0.1:0")
+	setDefault(&c.Account, "123456789012")
+	setDefault(&c.Region, "us-east-1")
+	setDefault(&c.Partition, "aws")
+	setDefault(&c.Quotas, QuotasOff)
+	setDefault(&c.HookTimeout, payload.AnswerWithin)
+	setDefault(&c.SessionExpiry, time.Hour)
+	if c.Hook == NoHook {
+		c.Hook = ""
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+
+// validate reports all that is wrong at once.
+func (c Config) validate() error {
+	var errs []error
+	if !accountPattern.MatchString(c.Account) {
+		errs = append(errs, fmt.Errorf("account %q: an AWS account has 12 digits", c.Account))
+	}
+	if c.Quotas != QuotasOff && c.Quotas != QuotasAWS {
+		errs = append(errs, fmt.Errorf("quotas %q: must be %q or %q", c.Quotas, QuotasAWS, QuotasOff))
+	}
+	if r := c.Choices.ConnackOnDeny; r != 0 && r != 5 && r != 7 {
+		errs = append(errs, fmt.Errorf("connack on deny %d: must be 5, 7 or 0", r))
+	}
+	for name, address := range map[string]string{"listen": c.Listen, "ALPN listen": c.ListenALPN, "api": c.API} {
+		if err := c.validateAddress(address); err != nil {
+			errs = append(errs, fmt.Errorf("%s address %q: %w", name, address, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateAddress(address string) error {
+	if address == "" || address == NoAPI {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return errors.New("must be HOST:PORT")
+	}
+	if c.UnsafeAllowAnyAddress || host == "localhost" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		return errors.New("is not a loopback address; listening beyond this machine must be allowed explicitly")
+	}
+	return nil
+}
+
+// ownershipTokenLife is AWS's.
+const ownershipTokenLife = fleetapi.OwnershipTokenLife
+
+// arn returns the full name of a resource of this account.
+func (c Config) arn(resource string) string {
+	return "arn:" + c.Partition + ":iot:" + c.Region + ":" + c.Account + ":" + resource
+}
