@@ -14,7 +14,7 @@ type Thing struct {
 	Type       string
 	Attributes map[string]string
 	// Attached says whether the thing is attached to the certificate of the
-	// session.
+	// session. No variable but IsAttached resolves when it is not.
 	Attached bool
 }
 
@@ -27,14 +27,18 @@ type Session struct {
 	// DomainName is the server name that the client asked for (SNI); empty
 	// does not resolve.
 	DomainName string
-	// Thing is nil when no thing belongs to the session; then no thing
-	// variable resolves.
+	// Thing is the one that the variables are about: the exclusive thing of
+	// the certificate, else the thing that the client id names. Nil means
+	// that there is none; then no thing variable resolves, and IsAttached is
+	// false.
 	Thing *Thing
 	// Certificate is the client's; nil does not resolve.
 	Certificate *x509.Certificate
 }
 
 // Values of the condition key iot:ConnectAttributes.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/connect-policy.html
 const (
 	PersistentConnect = "PersistentConnect"
 	LastWill          = "LastWill"
@@ -60,8 +64,8 @@ type Request struct {
 // A Decision is the answer to a Request and the reason for it.
 type Decision struct {
 	Allowed bool
-	// Policy and Statement name the statement that decided. They are empty
-	// and nil for a default deny.
+	// Policy and Statement name the first statement that decided. They are
+	// empty and nil for a default deny.
 	Policy    string
 	Statement *Statement
 
@@ -71,13 +75,72 @@ type Decision struct {
 
 // Evaluate decides whether the policies together allow the request: nothing
 // is allowed by default, one matching Allow opens, and one matching Deny in
-// any of the policies closes. It does not allocate, save for certificate
-// variables and for numeric and date conditions.
+// any of the policies closes.
 //
-// It is safe for concurrent use. The decision refers to policies, which must
-// not change while it is in use.
+// A variable that does not resolve matches nothing: a resource with it is
+// none of the statement's, and a statement with it in NotResource or under a
+// negated operator does not match, be it Allow or Deny. AWS IoT documents
+// only that such an Allow does not allow.
+//
+// Evaluate does not allocate, unless certificate variables, aws:SourceIp or a
+// pattern with more than four variables are involved. It is safe for
+// concurrent use. The decision refers to policies, which must not change
+// while it is in use.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-authorization.html
 func Evaluate(policies []Policy, r *Request) Decision {
-	return Decision{request: *r, policies: policies}
+	d := Decision{request: *r, policies: policies}
+	for i := range policies {
+		if policies[i].Document == nil {
+			continue
+		}
+		for _, s := range policies[i].Document.statements {
+			if d.Allowed && s.Effect == Allow || !s.matches(r) {
+				continue
+			}
+			d.Policy, d.Statement = policies[i].Name, s
+			d.Allowed = s.Effect == Allow
+			if !d.Allowed {
+				return d
+			}
+		}
+	}
+	return d
+}
+
+func (s *Statement) matches(r *Request) bool {
+	return s.matchesAction(r.Action) && s.matchesResource(r) && s.failing(r) == nil
+}
+
+// matchesAction compares without case, as IAM does.
+func (s *Statement) matchesAction(action string) bool {
+	for i := range s.actions {
+		if matches, _ := glob(s.actions[i].parts, nil, action, true); matches {
+			return s.NotActions == nil
+		}
+	}
+	return s.NotActions != nil
+}
+
+func (s *Statement) matchesResource(r *Request) bool {
+	for i := range s.resources {
+		matches, resolved := s.resources[i].match(r.Resource, r)
+		if matches {
+			return s.NotResources == nil
+		}
+		if !resolved && s.NotResources != nil {
+			return false
+		}
+	}
+	return s.NotResources != nil
+}
+
+// failing returns the first condition that does not hold, or nil.
+func (s *Statement) failing(r *Request) *condition {
+	for i := range s.conditions {
+		if !s.conditions[i].holds(r) {
+			return &s.conditions[i]
+		}
+	}
+	return nil
 }

@@ -1,6 +1,311 @@
 package policy
 
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
 // Explain says in one line why the request was allowed or denied: the
 // statement that decided or, for a default deny, the nearest statement and
-// what differed. It is built on demand and costs nothing otherwise.
-func (d Decision) Explain() string { return "" }
+// what differed. It is built on demand and costs nothing otherwise. The zero
+// Decision explains nothing.
+func (d Decision) Explain() string {
+	r := &d.request
+	if r.Session == nil {
+		return "no decision"
+	}
+	asked := r.Action + " on " + show(shortARN(r.Resource))
+	switch {
+	case d.Allowed:
+		return fmt.Sprintf("%s of %s allows %s: %s", d.Statement, d.Policy, asked, d.Statement.because(r))
+	case d.Statement != nil:
+		return fmt.Sprintf("%s of %s explicitly denies %s: %s", d.Statement, d.Policy, asked, d.Statement.because(r))
+	}
+	return d.explainDefault(asked)
+}
+
+func (d Decision) explainDefault(asked string) string {
+	names := d.policyNames()
+	if len(names) == 0 {
+		return fmt.Sprintf("nothing allows %s: no policy is attached to the certificate or to a group of its thing", asked)
+	}
+	best, ok := d.nearest()
+	if !ok {
+		return fmt.Sprintf("no statement of %s allows %s: none allows anything", strings.Join(names, ", "), asked)
+	}
+	text := fmt.Sprintf("no statement of %s allows %s; nearest is %s", strings.Join(names, ", "), asked, best.statement)
+	if len(names) > 1 {
+		text += " of " + best.policy
+	}
+	return text + ": " + best.reason
+}
+
+func (d Decision) policyNames() []string {
+	var names []string
+	for _, p := range d.policies {
+		if p.Document != nil {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// because names what matched.
+func (s *Statement) because(r *Request) string {
+	text := "the resource is none of its NotResource"
+	if s.NotResources == nil {
+		i := slices.IndexFunc(s.resources, func(p pattern) bool {
+			matches, _ := p.match(r.Resource, r)
+			return matches
+		})
+		text = "the resource matches " + show(shortARN(s.resources[i].raw))
+	}
+	switch len(s.conditions) {
+	case 0:
+		return text
+	case 1:
+		return text + " and its condition holds"
+	}
+	return text + " and its conditions hold"
+}
+
+// A miss is an Allow statement that did not match, and why.
+type miss struct {
+	policy    string
+	statement *Statement
+	reason    string
+	closeness closeness
+}
+
+// closeness orders misses: first by how far the statement was matched, then
+// by how much of the resource matched.
+type closeness struct {
+	stage   stage
+	reached int
+}
+
+type stage uint8
+
+const (
+	nothingMatched stage = iota
+	resourceMatched
+	actionMatched
+	variableUnresolved // the resource would match if a variable resolved
+	conditionsFailed
+)
+
+func (c closeness) less(other closeness) bool {
+	if c.stage != other.stage {
+		return c.stage < other.stage
+	}
+	return c.reached < other.reached
+}
+
+// nearest returns the Allow statement that came closest, the first of equals.
+func (d Decision) nearest() (miss, bool) {
+	var best miss
+	for _, p := range d.policies {
+		if p.Document == nil {
+			continue
+		}
+		for _, s := range p.Document.statements {
+			if s.Effect != Allow {
+				continue
+			}
+			m := s.miss(&d.request)
+			if best.statement == nil || best.closeness.less(m.closeness) {
+				best = m
+				best.policy = p.Name
+			}
+		}
+	}
+	return best, best.statement != nil
+}
+
+// miss says why the statement does not match.
+func (s *Statement) miss(r *Request) miss {
+	m := miss{statement: s}
+	resource := s.matchesResource(r)
+	switch {
+	case !s.matchesAction(r.Action):
+		m.reason = s.explainAction(r.Action)
+		if resource {
+			m.closeness.stage = resourceMatched
+			m.reason = "its resource matches, but " + m.reason
+		}
+	case resource:
+		m.closeness.stage = conditionsFailed
+		m.reason = s.failing(r).explain(r)
+	default:
+		m.reason, m.closeness = s.explainResource(r)
+	}
+	return m
+}
+
+func (s *Statement) explainAction(action string) string {
+	if s.NotActions != nil {
+		return "its NotAction excludes " + action
+	}
+	if len(s.Actions) == 1 {
+		return "its action is " + s.Actions[0]
+	}
+	return "its actions are " + strings.Join(s.Actions, ", ")
+}
+
+// explainResource picks the resource of the statement that comes closest.
+func (s *Statement) explainResource(r *Request) (string, closeness) {
+	if s.NotResources != nil {
+		return s.explainNotResource(r), closeness{stage: actionMatched}
+	}
+	var reason string
+	best := closeness{}
+	for i := range s.resources {
+		p := &s.resources[i]
+		if matches, reached := p.explode(r); matches {
+			return p.explainUnresolved(r), closeness{stage: variableUnresolved, reached: reached}
+		} else if c := (closeness{actionMatched, reached}); best.less(c) {
+			best = c
+			reason = p.explainDifference(r, reached)
+		}
+	}
+	return reason, best
+}
+
+func (s *Statement) explainNotResource(r *Request) string {
+	for i := range s.resources {
+		if _, resolved := s.resources[i].match(r.Resource, r); !resolved {
+			return s.resources[i].explainUnresolved(r)
+		}
+	}
+	return "its NotResource excludes the resource"
+}
+
+// explode matches the request's resource character by character, to learn how
+// far it goes. A variable that does not resolve stands for anything here.
+func (p *pattern) explode(r *Request) (matches bool, reached int) {
+	var parts []part
+	for _, pt := range p.parts {
+		text := pt.text
+		if pt.kind == variable {
+			var resolved bool
+			if text, resolved = pt.key.text(r); !resolved {
+				pt.kind = anyRun
+			}
+		}
+		if pt.kind == anyRun || pt.kind == anyOne {
+			parts = append(parts, part{kind: pt.kind})
+			continue
+		}
+		for _, char := range text {
+			parts = append(parts, part{kind: literal, text: string(char)})
+		}
+	}
+	return glob(parts, nil, r.Resource, false)
+}
+
+func (p *pattern) explainUnresolved(r *Request) string {
+	for i := range p.parts {
+		if pt := &p.parts[i]; pt.kind == variable {
+			if _, resolved := pt.key.text(r); !resolved {
+				return fmt.Sprintf("variable ${%s} in its resource %s does not resolve: %s",
+					pt.key.name, show(shortARN(p.raw)), pt.key.absence(r))
+			}
+		}
+	}
+	return "its resource does not match"
+}
+
+func (p *pattern) explainDifference(r *Request, reached int) string {
+	wanted := p.expand(r)
+	full := strings.HasPrefix(wanted, "arn:") && arnPrefix(wanted) != arnPrefix(r.Resource)
+	if !full {
+		wanted = shortARN(wanted)
+	}
+	text := fmt.Sprintf("its resource %s differs", show(wanted))
+	if common := r.Resource[:reached]; full {
+		text += " after " + show(common) + " from " + show(r.Resource)
+	} else if common = common[min(reached, len(arnPrefix(r.Resource))):]; common != "" {
+		text += " after " + show(common)
+	}
+	return text + hint(r.Action, wanted, shortARN(r.Resource))
+}
+
+// resourceTypes are what a resource of the actions that devices use begins
+// with.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-action-resources.html
+var resourceTypes = map[string]string{
+	"iot:Connect":       "client/",
+	"iot:Publish":       "topic/",
+	"iot:RetainPublish": "topic/",
+	"iot:Receive":       "topic/",
+	"iot:Subscribe":     "topicfilter/",
+}
+
+// hint names the two mistakes that a resource is most often wrong by.
+func hint(action, wanted, asked string) string {
+	want := resourceTypes[action]
+	switch {
+	case want != "" && strings.HasPrefix(asked, want) && !strings.HasPrefix(wanted, want) && !strings.HasPrefix(wanted, "arn:"):
+		return fmt.Sprintf(" (%s is matched against %s…)", action, want)
+	case strings.ContainsAny(wanted, "+#") && !strings.ContainsAny(asked, "+#"):
+		return " (+ and # are literal in a policy; use *)"
+	}
+	return ""
+}
+
+// explain says what the condition wants and what it found.
+func (c *condition) explain(r *Request) string {
+	wants := make([]string, len(c.operands))
+	for i := range c.operands {
+		wants[i] = strconv.Quote(c.operands[i].raw)
+		if parts := c.operands[i].pattern.parts; len(parts) > 0 {
+			wants[i] = strconv.Quote(c.operands[i].pattern.expand(r))
+		}
+	}
+	text := fmt.Sprintf("its condition %s wants %s to be %s, but it is ", c.written, c.key.name, list(wants, "nothing"))
+	values := c.key.values(nil, r)
+	if len(values) == 0 {
+		return text + "absent: " + c.key.absence(r)
+	}
+	for i := range values {
+		values[i] = strconv.Quote(values[i])
+	}
+	text += list(values, "absent")
+	if c.key.kind == thingAttached && r.Session.attached() == nil {
+		text += ": " + c.key.absence(r)
+	}
+	return text
+}
+
+func list(items []string, none string) string {
+	switch len(items) {
+	case 0:
+		return none
+	case 1:
+		return items[0]
+	}
+	return "one of " + strings.Join(items, ", ")
+}
+
+// arnPrefix returns the first five parts with their colons, and shortARN the
+// rest, such as topic/a/b. A text that is no ARN is all rest.
+func arnPrefix(arn string) string { return strings.TrimSuffix(arn, shortARN(arn)) }
+
+func shortARN(arn string) string {
+	if parts := splitARN(arn); len(parts) == arnParts && parts[0] == "arn" {
+		return parts[arnParts-1]
+	}
+	return arn
+}
+
+// show quotes a text that would break the line or hide its own end.
+func show(text string) string {
+	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == ' ' || r == '"' }) {
+		return strconv.Quote(text)
+	}
+	return text
+}

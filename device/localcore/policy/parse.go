@@ -1,24 +1,302 @@
 package policy
 
-import "fmt"
-
-// A SyntaxError says what AWS IoT would refuse as a malformed policy, and
-// where it stands in the document.
-type SyntaxError struct {
-	// Line and Column count from 1; Column counts characters.
-	Line, Column int
-	// Path leads to the value, such as $.Statement[0].Effect.
-	Path   string
-	Reason string
-}
-
-// Error gives place and reason in one line.
-func (e *SyntaxError) Error() string {
-	return fmt.Sprintf("line %d, column %d (%s): %s", e.Line, e.Column, e.Path, e.Reason)
-}
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+)
 
 // Parse compiles a policy document. It returns a *SyntaxError for what AWS
 // IoT answers with MalformedPolicyException.
+//
+// AWS IoT names few of its own checks. The choices made here: Version must be
+// there; Sid holds letters and digits and is unique, as in IAM; NotAction is
+// known, as in IAM; a key given twice is refused; regions, accounts, action
+// names and condition keys are not compared with any list.
 func Parse(doc []byte) (*Document, error) {
-	return &Document{}, nil
+	root, err := readTree(doc)
+	if err != nil {
+		return nil, err
+	}
+	p := parser{doc: doc}
+	if size := visibleLength(doc); size > MaxSize {
+		return nil, p.fail(root, "the document has %d characters without whitespace; AWS IoT allows %d", size, MaxSize)
+	}
+	return p.document(root)
+}
+
+func visibleLength(doc []byte) int {
+	n := 0
+	for _, r := range string(doc) {
+		if !unicode.IsSpace(r) {
+			n++
+		}
+	}
+	return n
+}
+
+type parser struct {
+	doc []byte
+}
+
+func (p *parser) fail(n node, format string, args ...any) error {
+	return syntaxError(p.doc, n.offset, n.path, fmt.Sprintf(format, args...))
+}
+
+func (p *parser) document(root node) (*Document, error) {
+	fields, err := p.object(root, "Version", "Id", "Statement")
+	if err != nil {
+		return nil, err
+	}
+	if err := p.version(root, fields); err != nil {
+		return nil, err
+	}
+	statement, ok := fields["Statement"]
+	if !ok {
+		return nil, p.fail(root, "Statement is missing")
+	}
+	list, ok := statement.value.([]node)
+	if !ok {
+		list = []node{statement}
+	}
+	if len(list) == 0 {
+		return nil, p.fail(statement, "a policy has at least one statement")
+	}
+	return p.statements(list)
+}
+
+func (p *parser) version(root node, fields map[string]node) error {
+	version, ok := fields["Version"]
+	if !ok {
+		return p.fail(root, "Version is missing; it must be %q", Version)
+	}
+	if version.value != Version {
+		return p.fail(version, "Version must be %q", Version)
+	}
+	if id, ok := fields["Id"]; ok {
+		_, err := p.text(id)
+		return err
+	}
+	return nil
+}
+
+func (p *parser) statements(list []node) (*Document, error) {
+	doc := &Document{}
+	sids := map[string]bool{}
+	for i, n := range list {
+		s, err := p.statement(n)
+		if err != nil {
+			return nil, err
+		}
+		if s.Sid != "" && sids[s.Sid] {
+			return nil, p.fail(n, "Sid %q is used by an earlier statement", s.Sid)
+		}
+		sids[s.Sid] = true
+		s.Index = i
+		doc.statements = append(doc.statements, s)
+	}
+	return doc, nil
+}
+
+var sidFormat = regexp.MustCompile(`^[A-Za-z0-9]*$`)
+
+func (p *parser) statement(n node) (*Statement, error) {
+	fields, err := p.object(n, "Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition")
+	if err != nil {
+		return nil, err
+	}
+	s := &Statement{}
+	if sid, ok := fields["Sid"]; ok {
+		if s.Sid, err = p.text(sid); err != nil {
+			return nil, err
+		}
+		if !sidFormat.MatchString(s.Sid) {
+			return nil, p.fail(sid, "Sid %q may hold letters and digits only", s.Sid)
+		}
+	}
+	if err := p.effect(n, fields, s); err != nil {
+		return nil, err
+	}
+	if err := p.actions(n, fields, s); err != nil {
+		return nil, err
+	}
+	if err := p.resources(n, fields, s); err != nil {
+		return nil, err
+	}
+	if c, ok := fields["Condition"]; ok {
+		s.conditions, err = p.conditions(c)
+	}
+	return s, err
+}
+
+func (p *parser) effect(n node, fields map[string]node, s *Statement) error {
+	effect, ok := fields["Effect"]
+	if !ok {
+		return p.fail(n, "Effect is missing; it must be Allow or Deny")
+	}
+	switch effect.value {
+	case string(Allow):
+		s.Effect = Allow
+	case string(Deny):
+		s.Effect = Deny
+	default:
+		return p.fail(effect, "Effect must be Allow or Deny, in this spelling")
+	}
+	return nil
+}
+
+var actionFormat = regexp.MustCompile(`^(\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+)$`)
+
+func (p *parser) actions(n node, fields map[string]node, s *Statement) error {
+	list, not, err := p.either(n, fields, "Action", "NotAction")
+	if err != nil {
+		return err
+	}
+	for _, item := range list {
+		text := item.value.(string)
+		if !actionFormat.MatchString(text) {
+			return p.fail(item, "action %q must be * or SERVICE:NAME, such as iot:Publish", text)
+		}
+		compiled, err := compilePattern(text, globbing)
+		if err != nil {
+			return p.fail(item, "%v", err)
+		}
+		s.actions = append(s.actions, compiled)
+	}
+	if not {
+		s.NotActions = raw(s.actions)
+	} else {
+		s.Actions = raw(s.actions)
+	}
+	return nil
+}
+
+func (p *parser) resources(n node, fields map[string]node, s *Statement) error {
+	list, not, err := p.either(n, fields, "Resource", "NotResource")
+	if err != nil {
+		return err
+	}
+	for _, item := range list {
+		text := item.value.(string)
+		if text != "*" {
+			if err := checkARN(text); err != nil {
+				return p.fail(item, "the resource %q is not in valid ARN format: %v", text, err)
+			}
+		}
+		compiled, err := compilePattern(text, globbing)
+		if err != nil {
+			return p.fail(item, "%v", err)
+		}
+		s.resources = append(s.resources, compiled)
+	}
+	if not {
+		s.NotResources = raw(s.resources)
+	} else {
+		s.Resources = raw(s.resources)
+	}
+	return nil
+}
+
+// either returns the texts of the one of two keys that must be there, and
+// whether it is the second.
+func (p *parser) either(n node, fields map[string]node, name, not string) ([]node, bool, error) {
+	positive, hasPositive := fields[name]
+	negative, hasNegative := fields[not]
+	switch {
+	case hasPositive && hasNegative:
+		return nil, false, p.fail(n, "%s and %s exclude each other", name, not)
+	case hasNegative:
+		list, err := p.texts(negative)
+		return list, true, err
+	case hasPositive:
+		list, err := p.texts(positive)
+		return list, false, err
+	}
+	return nil, false, p.fail(n, "%s is missing", name)
+}
+
+// texts reads one string or a list of at least one.
+func (p *parser) texts(n node) ([]node, error) {
+	list, ok := n.value.([]node)
+	if !ok {
+		list = []node{n}
+	}
+	if len(list) == 0 {
+		return nil, p.fail(n, "the list is empty")
+	}
+	for _, item := range list {
+		text, err := p.text(item)
+		if err != nil {
+			return nil, err
+		}
+		if text == "" {
+			return nil, p.fail(item, "the text is empty")
+		}
+	}
+	return list, nil
+}
+
+func (p *parser) text(n node) (string, error) {
+	text, ok := n.value.(string)
+	if !ok {
+		return "", p.fail(n, "must be a string, not %s", kindOf(n))
+	}
+	return text, nil
+}
+
+// object reads an object whose keys are among the known ones.
+func (p *parser) object(n node, known ...string) (map[string]node, error) {
+	members, ok := n.value.([]member)
+	if !ok {
+		return nil, p.fail(n, "must be an object, not %s", kindOf(n))
+	}
+	fields := map[string]node{}
+	for _, m := range members {
+		if err := p.known(m, known); err != nil {
+			return nil, err
+		}
+		fields[m.name] = m.node
+	}
+	return fields, nil
+}
+
+func (p *parser) known(m member, known []string) error {
+	for _, name := range known {
+		if m.name == name {
+			return nil
+		}
+		if strings.EqualFold(m.name, name) {
+			return p.fail(m.node, "unknown key %q; it is spelled %q", m.name, name)
+		}
+	}
+	if m.name == "Principal" || m.name == "NotPrincipal" {
+		return p.fail(m.node, "%s is not part of an AWS IoT policy, which applies to what it is attached to", m.name)
+	}
+	return p.fail(m.node, "unknown key %q; known are %s", m.name, strings.Join(known, ", "))
+}
+
+func kindOf(n node) string {
+	switch n.value.(type) {
+	case string:
+		return "a string"
+	case json.Number:
+		return "a number"
+	case bool:
+		return "a boolean"
+	case []node:
+		return "a list"
+	case []member:
+		return "an object"
+	}
+	return "null"
+}
+
+func raw(patterns []pattern) []string {
+	texts := make([]string, len(patterns))
+	for i := range patterns {
+		texts[i] = patterns[i].raw
+	}
+	return texts
 }

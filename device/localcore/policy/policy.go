@@ -4,15 +4,21 @@
 // documents allows one action on one resource, and says in one line which
 // statement decided, or what the nearest statement wanted. It knows nothing of
 // MQTT and holds no registry: the caller gathers the policies that apply and
-// says who asks. Identity-based IAM policies, with their principals and
-// service-wide condition keys, are not its business.
+// says who asks.
+//
+// AWS IoT says that its policies follow the conventions of IAM policies. Where
+// its own pages are silent, the grammar and the condition operators of IAM
+// hold here too. Identity-based IAM policies, with their principals and
+// service-wide condition keys, are not this package's business.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-policies.html
 package policy
 
 import (
+	"fmt"
 	"iter"
-	"strings"
+	"slices"
+	"strconv"
 )
 
 // MaxSize is the greatest length of a document in characters, whitespace not
@@ -20,6 +26,9 @@ import (
 //
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 const MaxSize = 2048
+
+// Version is the only policy language version that AWS IoT documents.
+const Version = "2012-10-17"
 
 // A Policy is a document with the name it is stored under. The name appears
 // in explanations.
@@ -36,13 +45,7 @@ type Document struct {
 
 // Statements yields the statements in the order of the document.
 func (d *Document) Statements() iter.Seq[*Statement] {
-	return func(yield func(*Statement) bool) {
-		for _, s := range d.statements {
-			if !yield(s) {
-				return
-			}
-		}
-	}
+	return slices.Values(d.statements)
 }
 
 // An Effect is what a statement does when it matches.
@@ -66,8 +69,17 @@ type Statement struct {
 	Actions, NotActions []string
 	// Exactly one of Resources and NotResources is set.
 	Resources, NotResources []string
+
+	actions    []pattern // of whichever is set
+	resources  []pattern
+	conditions []condition
 }
 
 // String names the statement as a person would look for it: by its quoted
 // Sid, else by its place, such as Statement[2].
-func (s *Statement) String() string { return strings.TrimSpace(s.Sid) }
+func (s *Statement) String() string {
+	if s.Sid != "" {
+		return strconv.Quote(s.Sid)
+	}
+	return fmt.Sprintf("Statement[%d]", s.Index)
+}

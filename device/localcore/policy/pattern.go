@@ -1,0 +1,220 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// A partKind says what one part of a pattern stands for.
+type partKind uint8
+
+const (
+	literal  partKind = iota
+	anyOne            // ?, exactly one character
+	anyRun            // *, any run of characters, slashes included
+	variable          // ${…}
+)
+
+type part struct {
+	kind partKind
+	text string // of a literal
+	key  key    // of a variable
+}
+
+// A pattern is a compiled text of a policy. Variables are substituted when it
+// is matched, and what they yield is literal: a * that comes from a client id
+// is no wildcard. The MQTT wildcards + and # are always literal.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pub-sub-policy.html
+type pattern struct {
+	raw   string
+	parts []part
+}
+
+// globbing says whether * and ? are wildcards in a pattern.
+const (
+	globbing = true
+	verbatim = false
+)
+
+func compilePattern(text string, wildcards bool) (pattern, error) {
+	p := pattern{raw: text}
+	for text != "" {
+		n := strings.IndexAny(text, "*?$")
+		if n < 0 {
+			n = len(text)
+		}
+		if n > 0 {
+			p.addLiteral(text[:n])
+			text = text[n:]
+			continue
+		}
+		size := 1
+		switch {
+		case strings.HasPrefix(text, "${"):
+			var err error
+			if size, err = p.addVariable(text); err != nil {
+				return pattern{}, err
+			}
+		case wildcards && text[0] == '*':
+			p.addRun()
+		case wildcards && text[0] == '?':
+			p.parts = append(p.parts, part{kind: anyOne})
+		default:
+			p.addLiteral(text[:1])
+		}
+		text = text[size:]
+	}
+	return p, nil
+}
+
+func (p *pattern) addLiteral(text string) {
+	if last := len(p.parts) - 1; last >= 0 && p.parts[last].kind == literal {
+		p.parts[last].text += text
+		return
+	}
+	p.parts = append(p.parts, part{kind: literal, text: text})
+}
+
+// addRun adds a *; a second one in a row would only cost time.
+func (p *pattern) addRun() {
+	if last := len(p.parts) - 1; last >= 0 && p.parts[last].kind == anyRun {
+		return
+	}
+	p.parts = append(p.parts, part{kind: anyRun})
+}
+
+// addVariable adds the ${…} that text begins with, and returns its length.
+// ${*}, ${?} and ${$} stand for the characters themselves.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-variables.html
+func (p *pattern) addVariable(text string) (int, error) {
+	end := strings.IndexByte(text, '}')
+	if end < 0 {
+		return 0, fmt.Errorf("the variable in %q is not closed with }", text)
+	}
+	name := text[len("${"):end]
+	switch {
+	case name == "*" || name == "?" || name == "$":
+		p.addLiteral(name)
+	case strings.HasPrefix(name, "AWS::"):
+		return 0, fmt.Errorf("${%s} is a CloudFormation placeholder that nothing has replaced", name)
+	case !strings.Contains(name, ":"):
+		return 0, fmt.Errorf("${%s} is not a policy variable, which has a prefix such as iot:", name)
+	default:
+		p.parts = append(p.parts, part{kind: variable, key: parseKey(name)})
+	}
+	return end + 1, nil
+}
+
+// inlineVariables is how many variables a pattern can have before matching it
+// needs memory.
+const inlineVariables = 4
+
+// match says whether the whole text matches. A pattern with a variable that
+// does not resolve matches nothing, and resolved is false.
+func (p *pattern) match(text string, r *Request) (matches, resolved bool) {
+	return p.matchFold(text, r, false)
+}
+
+// matchFold is match; fold says whether to compare without case.
+func (p *pattern) matchFold(text string, r *Request, fold bool) (matches, resolved bool) {
+	var buf [inlineVariables]string
+	values := buf[:0]
+	for i := range p.parts {
+		if p.parts[i].kind != variable {
+			continue
+		}
+		value, ok := p.parts[i].key.text(r)
+		if !ok {
+			return false, false
+		}
+		values = append(values, value)
+	}
+	matches, _ = glob(p.parts, values, text, fold)
+	return matches, true
+}
+
+// glob matches the whole text against the parts, where the n-th variable
+// stands for values[n]. It also returns how many bytes of the text the parts
+// could match at most, not counting what a * has to swallow. On a mismatch it goes back to the last * only, which is
+// enough, so the time is bounded by the product of the two lengths.
+func glob(parts []part, values []string, text string, fold bool) (matches bool, reached int) {
+	i, v, t := 0, 0, 0                    // next part, next variable, next byte
+	star, starValue, starText := -1, 0, 0 // where to go back to
+	for {
+		if i == len(parts) && t == len(text) {
+			return true, t
+		}
+		n := -1
+		if i < len(parts) {
+			switch parts[i].kind {
+			case anyRun:
+				star, starValue, starText = i, v, t
+				n = 0
+			case anyOne:
+				n = runeLength(text[t:])
+			case literal:
+				n = prefixLength(text[t:], parts[i].text, fold)
+			case variable:
+				n = prefixLength(text[t:], values[v], fold)
+				v++
+			}
+		}
+		if n >= 0 {
+			t += n
+			i++
+			reached = max(reached, t)
+			continue
+		}
+		if star < 0 || starText == len(text) {
+			return false, reached
+		}
+		starText += runeLength(text[starText:])
+		i, v, t = star+1, starValue, starText
+	}
+}
+
+// runeLength returns the length of the first character, or -1.
+func runeLength(text string) int {
+	if text == "" {
+		return -1
+	}
+	_, size := utf8.DecodeRuneInString(text)
+	return size
+}
+
+// prefixLength returns the length of prefix if text begins with it, or -1.
+func prefixLength(text, prefix string, fold bool) int {
+	if len(text) < len(prefix) {
+		return -1
+	}
+	head := text[:len(prefix)]
+	if head == prefix || fold && strings.EqualFold(head, prefix) {
+		return len(prefix)
+	}
+	return -1
+}
+
+// expand returns the text with the variables that resolve substituted.
+func (p *pattern) expand(r *Request) string {
+	var b strings.Builder
+	for i := range p.parts {
+		switch pt := &p.parts[i]; pt.kind {
+		case anyOne:
+			b.WriteByte('?')
+		case anyRun:
+			b.WriteByte('*')
+		case literal:
+			b.WriteString(pt.text)
+		case variable:
+			value, ok := pt.key.text(r)
+			if !ok {
+				value = "${" + pt.key.name + "}"
+			}
+			b.WriteString(value)
+		}
+	}
+	return b.String()
+}
