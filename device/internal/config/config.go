@@ -14,7 +14,6 @@ package config
 
 import (
 	"cmp"
-	"slices"
 	"time"
 )
 
@@ -126,19 +125,20 @@ type Setting struct {
 }
 
 // Load merges the sources and validates the result. Its error is of type
-// [Problems] and holds every problem found. The Config is never nil: with
-// problems it has what could be read, so that a caller can go on looking.
+// [Problems] and holds every problem found. With problems the Config has what
+// could be read, so that a caller can go on looking; it is nil when the file
+// could not be read at all.
 func Load(s Sources) (*Config, error) {
 	c := &Config{origins: map[string]Origin{}}
-	var found Problems
 	// From the weakest to the strongest: the last one to set a key wins.
 	applyDefaults(c)
-	found = append(found, applyFile(c, cmp.Or(s.Path, DefaultPath))...)
+	found, readable := applyFile(c, cmp.Or(s.Path, DefaultPath))
+	if !readable {
+		return nil, found
+	}
 	found = append(found, applyEnvironment(c, s.Environ)...)
 	found = append(found, applyFlags(c, s.Flags)...)
-	if !slices.ContainsFunc(found, func(p Problem) bool { return p.unreadable }) {
-		found = append(found, validate(c, found)...)
-	}
+	found = append(found, validate(c, found)...)
 	return c, found.err()
 }
 

@@ -23,14 +23,20 @@ const maxPEMSize = 1 << 20
 
 // applyFile reads the file into c. It walks the syntax tree instead of decoding
 // into a struct, so that every problem is found at once, each with its place.
-func applyFile(c *Config, path string) Problems {
+// It reports whether there was anything to walk.
+func applyFile(c *Config, path string) (found Problems, readable bool) {
 	doc, err := readFile(path, maxFileSize)
 	if err != nil {
-		return Problems{{Origin: Origin{Source: path}, What: cause(err), Remedy: remedyForFile(err), unreadable: true}}
+		return Problems{{Origin: Origin{Source: path}, What: cause(err), Remedy: remedyForFile(err)}}, false
 	}
 	f := file{path: path, config: c}
-	f.document(doc)
-	return f.found
+	tree, err := parser.ParseBytes(doc, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		f.syntax(err)
+		return f.found, false
+	}
+	f.document(tree)
+	return f.found, true
 }
 
 func readFile(path string, limit int64) ([]byte, error) {
@@ -88,12 +94,7 @@ func (f *file) at(t *token.Token) Origin {
 	return Origin{Source: f.path, Line: t.Position.Line, Column: t.Position.Column}
 }
 
-func (f *file) document(doc []byte) {
-	tree, err := parser.ParseBytes(doc, 0, parser.AllowDuplicateMapKey())
-	if err != nil {
-		f.syntax(err)
-		return
-	}
+func (f *file) document(tree *ast.File) {
 	var bodies []ast.Node
 	for _, d := range tree.Docs {
 		if d.Body != nil {
@@ -111,8 +112,8 @@ func (f *file) document(doc []byte) {
 
 func (f *file) syntax(err error) {
 	p := Problem{
-		Origin: Origin{Source: f.path}, unreadable: true,
-		What: "not YAML: " + err.Error(), Remedy: "correct the file there",
+		Origin: Origin{Source: f.path},
+		What:   "not YAML: " + err.Error(), Remedy: "correct the file there",
 	}
 	if e, ok := errors.AsType[yaml.Error](err); ok {
 		p.Origin, p.What = f.at(e.GetToken()), "not YAML: "+e.GetMessage()

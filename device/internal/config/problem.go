@@ -12,8 +12,6 @@ type Problem struct {
 	Key    string // "server.endpoint"; empty when no single key is at fault
 	What   string // what is wrong, and why
 	Remedy string // what to do about it
-
-	unreadable bool // nothing at all was read, so that missing keys mean nothing
 }
 
 // String returns the problem in one line: where, what, and what to do.

@@ -1,0 +1,13 @@
+// Command iot_device gives a device its own identity in AWS IoT Core.
+package main
+
+import (
+	"os"
+
+	"example.com/fleety/device/internal/cli/devicecli"
+	"example.com/fleety/device/internal/term"
+)
+
+func main() {
+	os.Exit(devicecli.Main(os.Args[1:], term.New(os.Stdin, os.Stdout, os.Stderr, os.Environ())))
+}

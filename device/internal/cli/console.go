@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"example.com/fleety/device/internal/term"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// A Console is what a command is given to speak with: results on Out, and on
+// Err all else, as much and in the form that the flags ask for.
+type Console struct {
+	term.Streams
+
+	// Name is the program's.
+	Name string
+
+	quiet     bool
+	logLevel  string
+	logFormat string
+
+	// Log receives logs. It is set when a command begins to run.
+	Log *slog.Logger
+	// steps shows progress as text; nil when quiet or when logs are JSON.
+	steps *term.Steps
+	// records takes progress, warnings and errors when logs are JSON.
+	records *slog.Logger
+}
+
+var logLevels = []string{"debug", "info", "warn", "error"}
+
+func (c *Console) addFlags(flags *pflag.FlagSet) {
+	flags.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress and no hints on success")
+	flags.StringVar(&c.logLevel, "log-level", "warn", "log from this `LEVEL` on: "+strings.Join(logLevels, ", "))
+	flags.StringVar(&c.logFormat, "log-format", "text", "write logs as `FORMAT`: text, or json, with which all of stderr is one JSON object a line")
+}
+
+// open reads the flags that say what goes to Err.
+func (c *Console) open() error {
+	if !slices.Contains(logLevels, strings.ToLower(c.logLevel)) {
+		return fmt.Errorf("invalid argument %q for \"--log-level\" flag: want one of %s", c.logLevel, strings.Join(logLevels, ", "))
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
+		return err
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch c.logFormat {
+	case "text":
+		c.Log = slog.New(slog.NewTextHandler(c.Err, options))
+		if !c.quiet {
+			c.steps = term.NewSteps(c.Streams, level >= slog.LevelWarn)
+		}
+	case "json":
+		c.Log = slog.New(slog.NewJSONHandler(c.Err, options))
+		c.records = slog.New(slog.NewJSONHandler(c.Err, nil))
+	default:
+		return fmt.Errorf("invalid argument %q for \"--log-format\" flag: want text or json", c.logFormat)
+	}
+	return nil
+}
+
+// Warn tells of something that works but should not stay so.
+func (c *Console) Warn(text string) {
+	c.line(slog.LevelWarn, "warning", text)
+}
+
+// Note tells what to do next after a success.
+func (c *Console) Note(text string) {
+	if c.quiet {
+		return
+	}
+	if c.records != nil {
+		c.records.Info(text)
+		return
+	}
+	c.steps.Break()
+	fmt.Fprintln(c.Err, term.Clean(text))
+}
+
+// line writes one finding to Err: an error, a warning or a hint.
+func (c *Console) line(level slog.Level, label, text string) {
+	if c.records != nil {
+		c.records.Log(context.Background(), level, text, "kind", label)
+		return
+	}
+	c.steps.Break()
+	fmt.Fprintf(c.Err, "%s: %s: %s\n", c.Name, label, term.Clean(text))
+}
+
+// JSON writes v to Out as one object.
+func (c *Console) JSON(v any) error {
+	e := json.NewEncoder(c.Out)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
+
+// finish reports how a program ended, the only place that does, and returns
+// its exit code.
+func (c *Console) finish(ctx context.Context, p Program, err error) int {
+	switch {
+	case err == nil:
+		return ExitDone
+	case ctx.Err() != nil:
+		c.line(slog.LevelError, "error", "interrupted")
+		if p.Interrupted != "" {
+			c.line(slog.LevelInfo, "hint", p.Interrupted)
+		}
+		return ExitInterrupted
+	}
+	if usage, ok := errors.AsType[*UsageError](err); ok {
+		return c.usage(usage)
+	}
+	explanation := Explanation{Code: ExitFailed}
+	if p.Explain != nil {
+		explanation = p.Explain(err)
+	}
+	if len(explanation.Lines) == 0 {
+		explanation.Lines = []string{err.Error()}
+	}
+	for _, text := range explanation.Lines {
+		c.line(slog.LevelError, "error", text)
+	}
+	if explanation.Hint != "" {
+		c.line(slog.LevelInfo, "hint", explanation.Hint)
+	}
+	return explanation.Code
+}
+
+// A UsageError tells that the command line is wrong.
+type UsageError struct {
+	Err     error
+	Command *cobra.Command
+}
+
+// Error returns what is wrong with the command line.
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+func (c *Console) usage(e *UsageError) int {
+	c.line(slog.LevelError, "error", e.Error())
+	if e.Command != nil {
+		c.line(slog.LevelInfo, "usage", e.Command.UseLine())
+		c.line(slog.LevelInfo, "hint", fmt.Sprintf("%s --help tells more", e.Command.CommandPath()))
+	}
+	return ExitUsage
+}

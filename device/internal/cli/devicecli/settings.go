@@ -1,0 +1,84 @@
+package devicecli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/config"
+	"github.com/spf13/pflag"
+)
+
+// certificateDir is where the device's identity is kept, unless the primary
+// section of the configuration says otherwise.
+const certificateDir = "certs"
+
+// settings are the flags that say where the configuration comes from.
+type settings struct {
+	path   string
+	author string
+	set    []string
+}
+
+func (s *settings) addFlags(flags *pflag.FlagSet) {
+	flags.StringVarP(&s.path, "config", "c", config.DefaultPath, "read the configuration from `FILE`")
+	flags.StringArrayVar(&s.set, "set", nil, "override one setting: `KEY=VALUE`, as in server.port=443 (repeatable)")
+}
+
+// load reads the configuration. Like config.Load it returns what it could read
+// when there are problems, nil if that is nothing.
+func (s *settings) load(console *cli.Console) (*config.Config, error) {
+	sources := config.Sources{Path: s.path, Environ: console.Environ}
+	for _, pair := range s.set {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return nil, &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--set\" flag: want KEY=VALUE", pair)}
+		}
+		sources.Flags = append(sources.Flags, config.Setting{Key: key, Value: value, Flag: "--set"})
+	}
+	if s.author != "" {
+		sources.Flags = append(sources.Flags, config.Setting{Key: "author", Value: s.author, Flag: "--author"})
+	}
+	return config.Load(sources)
+}
+
+// open reads the configuration and opens the identity store that it describes.
+// With reprovision, or without an identity, the claim is checked too, so that
+// all problems come at once.
+func (s *settings) open(console *cli.Console, reprovision bool) (*config.Config, *config.Files, *identity.Store, error) {
+	c, problems := s.load(console)
+	if c == nil {
+		return nil, nil, nil, problems
+	}
+	store, err := newStore(c, console)
+	if err != nil && problems == nil {
+		return nil, nil, nil, err
+	}
+	claim := store == nil || needsClaim(store.Status(), reprovision)
+	files, warnings, missing := c.Check(time.Now(), claim)
+	for _, warning := range warnings {
+		console.Warn(warning)
+	}
+	return c, files, store, config.Join(problems, missing)
+}
+
+// needsClaim reports whether the claim is still needed: not once a thing is
+// registered for the identity that is wanted.
+func needsClaim(s *identity.Status, reprovision bool) bool {
+	if s.Pending != nil {
+		return s.Pending.Stage < identity.Registered
+	}
+	return reprovision || s.Identity == nil && len(s.Problems) == 0
+}
+
+func newStore(c *config.Config, console *cli.Console) (*identity.Store, error) {
+	return identity.NewStore(identity.Config{
+		SerialNumber: c.SerialNumber,
+		Dir:          certificateDir,
+		Certificate:  c.Primary.CertificatePath,
+		PrivateKey:   c.Primary.PrivateKeyPath,
+		Log:          console.Log,
+	})
+}

@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+const exitCodes = `Exit codes tell scripts and init systems what happened:
+
+    0  done
+    1  failed: a defect, or the local machine (disk, permission)
+    2  wrong usage or configuration: correct it first
+    3  refused by AWS IoT: retrying will not help
+    4  temporary (network, throttling, time-out): retrying may help
+  130  interrupted (Ctrl-C, or a request to terminate)`
+
+// NewExitCodesCmd returns the help topic on exit codes.
+func NewExitCodesCmd(c *Console) *cobra.Command {
+	return &cobra.Command{
+		Use:     "exit-codes",
+		Short:   "What the exit codes mean",
+		Long:    exitCodes,
+		Example: "  $ " + c.Name + " help exit-codes",
+	}
+}
+
+// NewCompletionCmd returns the command that prints a shell's completion script.
+func NewCompletionCmd(c *Console) *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion {bash | zsh | fish | powershell}",
+		Short: "Print a completion script for a shell",
+		Long:  "Completion prints a script that completes commands and flags in the named shell.",
+		Example: fmt.Sprintf(`  # bash, for this session
+  $ source <(%[1]s completion bash)
+
+  # zsh, for all sessions
+  $ %[1]s completion zsh > "${fpath[1]}/_%[1]s"`, c.Name),
+		Args:                  cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs:             []string{"bash", "zsh", "fish", "powershell"},
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch root := cmd.Root(); args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(c.Out, true)
+			case "zsh":
+				return root.GenZshCompletion(c.Out)
+			case "fish":
+				return root.GenFishCompletion(c.Out, true)
+			default:
+				return root.GenPowerShellCompletionWithDesc(c.Out)
+			}
+		},
+	}
+}
