@@ -32,7 +32,10 @@ func config(t testing.TB, role string) lambdahost.Config {
 		t.Fatal(err)
 	}
 	return lambdahost.Config{
-		Path: self, Env: []string{roleVariable + "=" + role}, Timeout: waitFor, Concurrency: 1,
+		Path: self,
+		// The race detector would hold up every exit for a second.
+		Env:     []string{roleVariable + "=" + role, "GORACE=atexit_sleep_ms=0"},
+		Timeout: waitFor, Concurrency: 1,
 	}
 }
 
@@ -283,11 +286,14 @@ func TestInvokeEndsWithItsContext(t *testing.T) {
 	c.Env = append(c.Env, line.variable())
 	h := start(t, c)
 	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
 	go func() {
-		defer cancel()
-		line.accept(t)
+		_, err := invoke(ctx, h, order{Do: "hang"})
+		result <- err
 	}()
-	if _, err := invoke(ctx, h, order{Do: "hang"}); !errors.Is(err, context.Canceled) {
+	line.accept(t)
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	mustInvoke(t, h, order{Do: "echo"})
@@ -322,15 +328,17 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	c := config(t, "silent")
 	c.Env = append(c.Env, line.variable())
 	ctx, cancel := context.WithCancel(t.Context())
-	held := make(chan net.Conn, 1)
+	result := make(chan error, 1)
 	go func() {
-		defer cancel()
-		held <- line.accept(t)
+		_, err := lambdahost.Start(ctx, c)
+		result <- err
 	}()
-	if _, err := lambdahost.Start(ctx, c); !errors.Is(err, context.Canceled) {
+	held := line.accept(t)
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	awaitEnd(t, <-held)
+	awaitEnd(t, held)
 }
 
 func TestConcurrentInvocationsHaveTheirOwnProcesses(t *testing.T) {

@@ -1,0 +1,75 @@
+package lambdahost_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/hook/payload"
+)
+
+// buildHook builds the hook as it is deployed, for this machine.
+func buildHook(t testing.TB) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "bootstrap")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "lambda.norpc", "-o", binary, ".")
+	build.Dir = filepath.FromSlash("../../../hook")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the hook: %v\n%s", err, out)
+	}
+	return binary
+}
+
+func TestRealHook(t *testing.T) {
+	h := start(t, lambdahost.Config{Path: buildHook(t), Timeout: payload.AnswerWithin})
+	for serial, want := range map[string]bool{
+		payload.SerialPrefix + "5": true,
+		"1234567":                  false,
+	} {
+		event, err := json.Marshal(payload.Request{
+			CertificateID: "new", ClaimCertificateID: "claim", ClientID: "claim-1",
+			TemplateARN: "arn:aws:iot:us-east-1:123456789012:provisioningtemplate/T",
+			Parameters: payload.ParametersOf(map[string]string{
+				payload.SerialNumber: serial, payload.DeviceLocation: "USA",
+			}),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := h.Invoke(t.Context(), event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got payload.Response
+		if err := json.Unmarshal(answer, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.AllowProvisioning != want {
+			t.Errorf("serial %s: allowed %v, want %v", serial, got.AllowProvisioning, want)
+		}
+	}
+}
+
+func TestRealHookReportsAnEventThatItCannotRead(t *testing.T) {
+	h := start(t, lambdahost.Config{Path: buildHook(t), Timeout: 10 * time.Second})
+	if answer, err := h.Invoke(t.Context(), []byte(`[`)); err == nil {
+		t.Errorf("got %s, want an error", answer)
+	}
+	if _, err := h.Invoke(t.Context(), []byte(`{}`)); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func BenchmarkRealHook(b *testing.B) {
+	h := start(b, lambdahost.Config{Path: buildHook(b), Timeout: payload.AnswerWithin, Concurrency: 1})
+	for b.Loop() {
+		if _, err := h.Invoke(b.Context(), []byte(`{"parameters":{"serialNumber":"2974685"}}`)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package lambdahost
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A recorder keeps the messages of the records.
+type recorder struct {
+	slog.Handler
+	messages []string
+}
+
+func (r *recorder) Handle(_ context.Context, record slog.Record) error {
+	r.messages = append(r.messages, record.Message)
+	return nil
+}
+
+func (r *recorder) Enabled(context.Context, slog.Level) bool { return true }
+
+func TestOutputIsCutIntoLines(t *testing.T) {
+	long := strings.Repeat("x", maxLine)
+	for name, tc := range map[string]struct{ writes, want []string }{
+		"whole lines":        {[]string{"a\nb\n"}, []string{"a", "b"}},
+		"a line in pieces":   {[]string{"a", "b", "\n"}, []string{"ab"}},
+		"no newline":         {[]string{"a\nb"}, []string{"a", "b"}},
+		"empty lines":        {[]string{"\n\r\na\r\n\n"}, []string{"a"}},
+		"the longest":        {[]string{long + "\n"}, []string{long}},
+		"longer":             {[]string{long + "yy\nz\n"}, []string{long, "yy", "z"}},
+		"longer, in pieces":  {[]string{"y", long, "z"}, []string{"y" + long[1:], "xz"}},
+		"JSON, not a record": {[]string{"{\"a\":1}\n{\"msg\":2}\n{\n[\n"}, []string{`{"a":1}`, `{"msg":2}`, "{", "["}},
+		"other message key":  {[]string{`{"message":"m"}`}, []string{"m"}},
+		"JSON with no level": {[]string{`{"msg":"m","level":7}`}, []string{"m"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r recorder
+			o := &output{log: slog.New(&r)}
+			s := o.stream("stdout")
+			for _, w := range tc.writes {
+				if n, err := s.Write([]byte(w)); n != len(w) || err != nil {
+					t.Fatalf("wrote %d, %v", n, err)
+				}
+			}
+			o.flush()
+			if diff := cmp.Diff(tc.want, r.messages); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestLastWordsNameThePanic(t *testing.T) {
+	e := &ExitError{Status: "exit status 2", Stderr: []string{"starting", "panic: boom", "goroutine 1 [running]:", "main.main()"}}
+	if want := "the function exited: exit status 2; its last words: panic: boom"; e.Error() != want {
+		t.Errorf("got  %q\nwant %q", e, want)
+	}
+}
+
+func FuzzOutput(f *testing.F) {
+	f.Add("{\"level\":\"ERROR\",\"msg\":\"m\",\"requestId\":null}\n{", 3)
+	f.Add("null\n{}", 1)
+	f.Fuzz(func(t *testing.T, text string, cut int) {
+		cut = min(max(cut, 0), len(text))
+		var r recorder
+		o := &output{log: slog.New(&r)}
+		s := o.stream("stderr")
+		s.Write([]byte(text[:cut]))
+		s.Write([]byte(text[cut:]))
+		o.flush()
+		if strings.Contains(strings.Join(r.messages, ""), "\n") && !strings.Contains(text, `\n`) && !strings.Contains(text, `\u000`) {
+			t.Errorf("a message has a newline: %q", r.messages)
+		}
+	})
+}
