@@ -96,7 +96,7 @@ func (tx *transaction) provision(p Provisioning) (out Provisioned, err error) {
 		}
 	}
 	if p.Thing != nil {
-		if err := tx.provisionGroups(p.Thing, out.Created); err != nil {
+		if err := tx.provisionGroups(p.Thing); err != nil {
 			return out, err
 		}
 		t, _ := tx.things.get(p.Thing.Name)
@@ -125,21 +125,25 @@ func (tx *transaction) provisionThing(p *ProvisionedThing) (created bool, err er
 		_, err := tx.createThing(NewThing{Name: p.Name, Type: p.Type, BillingGroup: p.BillingGroup, Attributes: p.Attributes})
 		return true, err
 	}
-	next := old
-	if next.Type, err = p.OverrideType.scalar("type of thing "+p.Name, old.Type, p.Type); err != nil {
+	thingType, err := p.OverrideType.scalar("type of thing "+p.Name, old.Type, p.Type)
+	if err != nil {
 		return false, err
 	}
-	if next.Attributes, err = p.mergeAttributes(old.Attributes); err != nil {
+	attributes, err := p.OverrideAttributes.attributes(p.Name, old.Attributes, p.Attributes)
+	if err != nil {
 		return false, err
 	}
-	if next.Type == old.Type && maps.Equal(next.Attributes, old.Attributes) {
+	update := ThingUpdate{Name: p.Name}
+	if thingType != old.Type {
+		update.Type = thingType
+	}
+	if !maps.Equal(attributes, old.Attributes) {
+		update.Attributes = &AttributeUpdate{Attributes: attributes}
+	}
+	if update == (ThingUpdate{Name: p.Name}) {
 		return false, nil
 	}
-	return false, tx.updateThing(ThingUpdate{
-		Name:       p.Name,
-		Type:       next.Type,
-		Attributes: &AttributeUpdate{Attributes: next.Attributes},
-	})
+	return false, tx.updateThing(update)
 }
 
 // scalar returns what a value becomes. A template that is silent about the
@@ -158,16 +162,17 @@ func conflict(what, old string) *Error {
 	return refuse(CodeResourceConflicts, "The %s is set already (%q) and the template does not allow replacing it.", what, clip(old))
 }
 
-func (p *ProvisionedThing) mergeAttributes(old map[string]string) (map[string]string, error) {
+// attributes returns what the attributes of a thing become.
+func (o Override) attributes(thing string, old, wanted map[string]string) (map[string]string, error) {
 	switch {
-	case p.Attributes == nil || p.OverrideAttributes == DoNothing:
+	case wanted == nil || o == DoNothing:
 		return old, nil
-	case p.OverrideAttributes == Merge:
-		return (&AttributeUpdate{p.Attributes, true}).apply(old), nil
-	case p.OverrideAttributes == Fail, p.OverrideAttributes == Unset && !maps.Equal(old, p.Attributes):
-		return nil, refuse(CodeResourceConflicts, "Thing %s has attributes already and the template does not allow replacing them.", p.Name)
+	case o == Merge:
+		return (&AttributeUpdate{wanted, true}).apply(old), nil
+	case o == Fail, o == Unset && !maps.Equal(old, wanted):
+		return nil, refuse(CodeResourceConflicts, "Thing %s has attributes already and the template does not allow replacing them.", thing)
 	}
-	return p.Attributes, nil
+	return wanted, nil
 }
 
 func (tx *transaction) provisionCertificate(c Certificate, p Provisioning) (Certificate, error) {
@@ -205,7 +210,7 @@ func (tx *transaction) provisionPolicy(p ProvisionedPolicy, certificateID string
 	return tx.attachPolicy(p.Name, CertificateTarget(certificateID))
 }
 
-func (tx *transaction) provisionGroups(p *ProvisionedThing, created bool) error {
+func (tx *transaction) provisionGroups(p *ProvisionedThing) error {
 	if p.Groups == nil {
 		return nil
 	}
@@ -216,7 +221,7 @@ func (tx *transaction) provisionGroups(p *ProvisionedThing, created bool) error 
 	}
 	old := tx.thingGroups.rightsOf(p.Name)
 	wanted := slices.Compact(slices.Sorted(slices.Values(p.Groups)))
-	if !created && len(old) > 0 {
+	if len(old) > 0 {
 		switch o := p.OverrideGroups; {
 		case o == DoNothing:
 			return nil

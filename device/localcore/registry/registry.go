@@ -164,7 +164,7 @@ func (r *Registry) commit(f func(*transaction) error) ([]Change, error) {
 		return nil, ErrClosed
 	}
 	tx := &transaction{state: newState(r.committed), options: &r.options, now: r.options.Now().UTC()}
-	if err := f(tx); err != nil {
+	if err := f(tx); err != nil || tx.empty() {
 		return nil, err
 	}
 	if r.db != nil {

@@ -70,6 +70,16 @@ func (s *state) buckets() map[string]bucket {
 	}
 }
 
+// empty reports whether the state holds no rows of its own.
+func (s *state) empty() bool {
+	for _, part := range s.buckets() {
+		if part.size() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // merge moves the changes of over, which lies over s, into s.
 func (s *state) merge(over *state) {
 	s.things.merge(over.things)

@@ -29,6 +29,8 @@ var (
 
 // A bucket is a table or relation as the store sees it.
 type bucket interface {
+	// size counts the rows.
+	size() int
 	// changes returns the encoded rows; a nil value is a deletion.
 	changes() (map[string][]byte, error)
 	// load takes one row from the store.
@@ -59,6 +61,10 @@ func (t *table[V]) load(key string, value []byte) error {
 	t.put(key, v)
 	return nil
 }
+
+func (t *table[V]) size() int { return len(t.rows) }
+
+func (r *relation[V]) size() int { return r.pairs.size() }
 
 func (r *relation[V]) changes() (map[string][]byte, error) { return r.pairs.changes() }
 

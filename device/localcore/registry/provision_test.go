@@ -1,0 +1,253 @@
+package registry
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	token     = "a token"
+	principal = "the claim"
+)
+
+func pending(t *testing.T, r *Registry) Certificate {
+	t.Helper()
+	return must(r.CreatePendingCertificate(newPEM(t), token, principal, time.Hour))(t)
+}
+
+// registration asks for thing "new" with everything that furnish offers.
+func registration() Provisioning {
+	return Provisioning{
+		Token: token, Principal: principal,
+		Thing: &ProvisionedThing{
+			Name: "new", Type: "type", Groups: []string{"child"}, Attributes: map[string]string{"a": "1"},
+		},
+		Certificate: &ProvisionedCertificate{},
+		Policies:    []ProvisionedPolicy{{Name: "policy"}},
+	}
+}
+
+func TestProvisionMakesEverything(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	c := pending(t, r)
+	p := registration()
+	p.Policies = append(p.Policies, ProvisionedPolicy{Name: "made", Document: document})
+	got := must(r.Provision(p))(t)
+	if got.Certificate.ID != c.ID || got.Certificate.Status != Active || !got.Created || got.Thing.Name != "new" {
+		t.Errorf("got %+v", got)
+	}
+	if groups := must(r.ListThingGroupsForThing("new"))(t); !cmp.Equal(groups, []string{"child"}) {
+		t.Errorf("groups %v", groups)
+	}
+	if policies := must(r.ListAttachedPolicies(CertificateTarget(c.ID), false))(t); !cmp.Equal(policies, []string{"made", "policy"}) {
+		t.Errorf("policies %v", policies)
+	}
+	want := []Attachment{{"new", c.ID, NonExclusive}}
+	if diff := cmp.Diff(want, must(r.ListThingPrincipals("new"))(t)); diff != "" {
+		t.Error(diff)
+	}
+	if _, ok := r.NextExpiry(); ok {
+		t.Error("something will still lapse")
+	}
+}
+
+func TestProvisionIsAllOrNothing(t *testing.T) {
+	tests := map[string]struct {
+		spoil func(*Provisioning)
+		want  string
+	}{
+		"no token":           {func(p *Provisioning) { p.Token = "" }, CodeInvalidToken},
+		"unknown token":      {func(p *Provisioning) { p.Token = "else" }, CodeInvalidToken},
+		"another principal":  {func(p *Provisioning) { p.Principal = "else" }, CodeInvalidToken},
+		"missing type":       {func(p *Provisioning) { p.Thing.Type = "none" }, CodeNotFound},
+		"missing group":      {func(p *Provisioning) { p.Thing.Groups = []string{"child", "none"} }, CodeNotFound},
+		"groups of one tree": {func(p *Provisioning) { p.Thing.Groups = []string{"child", "root"} }, CodeInvalidRequest},
+		"missing policy":     {func(p *Provisioning) { p.Policies[0].Name = "none" }, CodeNotFound},
+		"malformed policy":   {func(p *Provisioning) { p.Policies[0] = ProvisionedPolicy{"x", "{"} }, CodeMalformedPolicy},
+		"bad thing name":     {func(p *Provisioning) { p.Thing.Name = "a b" }, CodeInvalidRequest},
+		"bad attribute":      {func(p *Provisioning) { p.Thing.Attributes["b"] = "a b" }, CodeInvalidRequest},
+		"bad status":         {func(p *Provisioning) { p.Certificate.Status = PendingActivation }, CodeInvalidRequest},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, _ := open(t)
+			furnish(t, r)
+			c := pending(t, r)
+			p := registration()
+			test.spoil(&p)
+			generation := r.Generation()
+			if _, err := r.Provision(p); code(err) != test.want {
+				t.Fatalf("got %v, want %s", err, test.want)
+			}
+			if r.Generation() != generation {
+				t.Error("the registry changed")
+			}
+			if _, err := r.DescribeThing("new"); code(err) != CodeNotFound {
+				t.Errorf("the thing: %v", err)
+			}
+			if got := must(r.CertificateByToken(token, principal))(t); got.ID != c.ID || got.Status != PendingActivation {
+				t.Errorf("the token is gone or the certificate changed: %+v", got)
+			}
+		})
+	}
+}
+
+func TestOverrideSettings(t *testing.T) {
+	type outcome struct {
+		Code       string
+		Type       string
+		Attributes map[string]string
+		Groups     []string
+	}
+	kept := outcome{"", "type", map[string]string{"a": "1"}, []string{"other"}}
+	tests := map[string]struct {
+		set  func(*ProvisionedThing)
+		want outcome
+	}{
+		"unset and equal": {
+			func(p *ProvisionedThing) {
+				p.Type, p.Attributes, p.Groups = "type", map[string]string{"a": "1"}, []string{"other"}
+			}, kept,
+		},
+		"unset and silent":     {func(p *ProvisionedThing) {}, kept},
+		"unset and other type": {func(p *ProvisionedThing) { p.Type = "type2" }, outcome{Code: CodeResourceConflicts}},
+		"unset and other attributes": {
+			func(p *ProvisionedThing) { p.Attributes = map[string]string{"b": "2"} }, outcome{Code: CodeResourceConflicts},
+		},
+		"unset and other groups": {
+			func(p *ProvisionedThing) { p.Groups = []string{"child"} }, outcome{Code: CodeResourceConflicts},
+		},
+		"do nothing": {
+			func(p *ProvisionedThing) {
+				p.Type, p.Attributes, p.Groups = "type2", map[string]string{"b": "2"}, []string{"child"}
+				p.OverrideType, p.OverrideAttributes, p.OverrideGroups = DoNothing, DoNothing, DoNothing
+			}, kept,
+		},
+		"replace": {
+			func(p *ProvisionedThing) {
+				p.Type, p.Attributes, p.Groups = "type2", map[string]string{"b": "2"}, []string{"child"}
+				p.OverrideType, p.OverrideAttributes, p.OverrideGroups = Replace, Replace, Replace
+			}, outcome{"", "type2", map[string]string{"b": "2"}, []string{"child"}},
+		},
+		"merge": {
+			func(p *ProvisionedThing) {
+				p.Attributes, p.Groups = map[string]string{"b": "2"}, []string{"child"}
+				p.OverrideAttributes, p.OverrideGroups = Merge, Merge
+			}, outcome{"", "type", map[string]string{"a": "1", "b": "2"}, []string{"child", "other"}},
+		},
+		"fail on equal type": {
+			func(p *ProvisionedThing) { p.Type, p.OverrideType = "type", Fail }, outcome{Code: CodeResourceConflicts},
+		},
+		"fail on equal groups": {
+			func(p *ProvisionedThing) { p.Groups, p.OverrideGroups = []string{"other"}, Fail }, outcome{Code: CodeResourceConflicts},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, _ := open(t)
+			furnish(t, r)
+			must(r.CreateThingType(NewThingType{Name: "type2"}))(t)
+			ok(t, r.AddThingToThingGroup("thing", "other"))
+			pending(t, r)
+			p := Provisioning{Token: token, Principal: principal, Thing: &ProvisionedThing{Name: "thing"}, Certificate: &ProvisionedCertificate{}}
+			test.set(p.Thing)
+			_, err := r.Provision(p)
+			got := outcome{Code: code(err)}
+			if err == nil {
+				thing := must(r.DescribeThing("thing"))(t)
+				got.Type, got.Attributes = thing.Type, thing.Attributes
+				got.Groups = must(r.ListThingGroupsForThing("thing"))(t)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("%v\n%s", err, diff)
+			}
+		})
+	}
+}
+
+func TestTokenWorksOnce(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	pending(t, r)
+	must(r.Provision(registration()))(t)
+	if _, err := r.Provision(registration()); code(err) != CodeInvalidToken {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOlderCertificatesStayAttached(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	old := newCertificate(t, r, Active)
+	ok(t, r.AttachThingPrincipal("thing", old.ID, ""))
+	pending(t, r)
+	must(r.Provision(Provisioning{Token: token, Principal: principal, Thing: &ProvisionedThing{Name: "thing"}, Certificate: &ProvisionedCertificate{}}))(t)
+	if got := must(r.ListThingPrincipals("thing"))(t); len(got) != 2 {
+		t.Errorf("principals %v", got)
+	}
+}
+
+func TestExpire(t *testing.T) {
+	tests := map[string]struct {
+		use     func(r *Registry, c Certificate) error
+		deleted bool
+	}{
+		"untouched":            {func(*Registry, Certificate) error { return nil }, true},
+		"active, not attached": {func(r *Registry, c Certificate) error { return r.UpdateCertificate(c.ID, Active) }, true},
+		"pending with policy": {func(r *Registry, c Certificate) error {
+			return r.AttachPolicy("policy", CertificateTarget(c.ID))
+		}, true},
+		"active with thing": {func(r *Registry, c Certificate) error {
+			ok := r.UpdateCertificate(c.ID, Active)
+			if ok != nil {
+				return ok
+			}
+			return r.AttachThingPrincipal("thing", c.ID, "")
+		}, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, clock := open(t)
+			furnish(t, r)
+			c := pending(t, r)
+			ok(t, test.use(r, c))
+			lapse, _ := r.NextExpiry()
+			if want := epoch.Add(time.Hour); !lapse.Equal(want) {
+				t.Fatalf("lapses at %v, want %v", lapse, want)
+			}
+			if deleted := must(r.Expire(lapse.Add(-1)))(t); len(deleted) != 0 {
+				t.Fatalf("deleted %v too early", deleted)
+			}
+			clock.Time = lapse
+			if _, err := r.CertificateByToken(token, principal); code(err) != CodeInvalidToken {
+				t.Errorf("lapsed token: %v", err)
+			}
+			must(r.Expire(lapse))(t)
+			if _, there := r.CertificateByID(c.ID); there == test.deleted {
+				t.Errorf("certificate is there: %v", there)
+			}
+			if next, ok := r.NextExpiry(); ok {
+				t.Errorf("next expiry %v", next)
+			}
+		})
+	}
+}
+
+func TestProvisioningClaimIsUnlistedAndLapses(t *testing.T) {
+	r, _ := open(t)
+	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "template", Body: "{}", RoleARN: "role"}))(t)
+	c, expires, err := r.CreateClaimCertificate(newPEM(t), "template", 5*time.Minute)
+	ok(t, err)
+	if name, _ := r.ClaimTemplate(c.ID); name != "template" || c.Status != Active {
+		t.Errorf("template %q, status %s", name, c.Status)
+	}
+	if listed := r.ListCertificates(); len(listed) != 0 {
+		t.Errorf("listed: %v", listed)
+	}
+	if deleted := must(r.Expire(expires))(t); !cmp.Equal(deleted, []string{c.ID}) {
+		t.Errorf("deleted %v", deleted)
+	}
+}

@@ -1,0 +1,595 @@
+package registry
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+const document = `{"Version":"2012-10-17","Statement":[]}`
+
+// A clock is a time that tests move by hand.
+type clock struct{ time.Time }
+
+func (c *clock) now() time.Time { return c.Time }
+
+func open(t *testing.T) (*Registry, *clock) {
+	t.Helper()
+	c := &clock{epoch}
+	r, err := Open("", Options{Now: c.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r, c
+}
+
+// makePEM returns a new self-signed certificate.
+func makePEM() (string, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		return "", err
+	}
+	template := &x509.Certificate{SerialNumber: serial, NotBefore: epoch, NotAfter: epoch.AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), nil
+}
+
+func newPEM(t *testing.T) string {
+	t.Helper()
+	text, err := makePEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func newCertificate(t *testing.T, r *Registry, status CertificateStatus) Certificate {
+	t.Helper()
+	return must(r.CreateCertificate(NewCertificate{PEM: newPEM(t), Status: status}))(t)
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func ok(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// code returns the code of a refusal, empty for no error.
+func code(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// furnish makes a type, a small tree of groups, a policy and a thing.
+func furnish(t *testing.T, r *Registry) {
+	t.Helper()
+	must(r.CreateThingType(NewThingType{Name: "type"}))(t)
+	must(r.CreateThingGroup(NewThingGroup{Name: "root"}))(t)
+	must(r.CreateThingGroup(NewThingGroup{Name: "child", Parent: "root"}))(t)
+	must(r.CreateThingGroup(NewThingGroup{Name: "other"}))(t)
+	must(r.CreatePolicy("policy", document))(t)
+	must(r.CreateThing(NewThing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
+}
+
+func TestRefusals(t *testing.T) {
+	tests := map[string]struct {
+		do   func(r *Registry, active, inactive string) error
+		want string
+	}{
+		"thing of a bad name": {
+			func(r *Registry, _, _ string) error { _, err := r.CreateThing(NewThing{Name: "a b"}); return err },
+			CodeInvalidRequest,
+		},
+		"thing of the same name and other properties": {
+			func(r *Registry, _, _ string) error { _, err := r.CreateThing(NewThing{Name: "thing"}); return err },
+			CodeAlreadyExists,
+		},
+		"thing of an unknown type": {
+			func(r *Registry, _, _ string) error {
+				_, err := r.CreateThing(NewThing{Name: "t", Type: "none"})
+				return err
+			},
+			CodeNotFound,
+		},
+		"attribute value with a space": {
+			func(r *Registry, _, _ string) error {
+				_, err := r.CreateThing(NewThing{Name: "t", Attributes: map[string]string{"a": "b c"}})
+				return err
+			},
+			CodeInvalidRequest,
+		},
+		"four attributes without a type": {
+			func(r *Registry, _, _ string) error {
+				_, err := r.CreateThing(NewThing{Name: "t", Attributes: map[string]string{"a": "1", "b": "1", "c": "1", "d": "1"}})
+				return err
+			},
+			CodeInvalidRequest,
+		},
+		"update of an unknown thing": {
+			func(r *Registry, _, _ string) error { return r.UpdateThing(ThingUpdate{Name: "none"}) },
+			CodeNotFound,
+		},
+		"update of another version": {
+			func(r *Registry, _, _ string) error {
+				return r.UpdateThing(ThingUpdate{Name: "thing", ExpectedVersion: 7})
+			},
+			CodeVersionConflict,
+		},
+		"deleting a thing with a principal": {
+			func(r *Registry, active, _ string) error {
+				return errors.Join(r.AttachThingPrincipal("thing", active, ""), r.DeleteThing("thing", 0))
+			},
+			CodeInvalidRequest,
+		},
+		"deleting a type in use": {
+			func(r *Registry, _, _ string) error {
+				return errors.Join(r.DeprecateThingType("type", false), r.DeleteThingType("type"))
+			},
+			CodeInvalidRequest,
+		},
+		"deleting a type that is not deprecated": {
+			func(r *Registry, _, _ string) error { return r.DeleteThingType("type") },
+			CodeInvalidRequest,
+		},
+		"thing of a deprecated type": {
+			func(r *Registry, _, _ string) error {
+				_, err := r.CreateThing(NewThing{Name: "t", Type: "type"})
+				return errors.Join(r.DeprecateThingType("type", false), r.DeleteThing("t", 0), err,
+					r.UpdateThing(ThingUpdate{Name: "thing", Type: "type"}))
+			},
+			CodeInvalidRequest,
+		},
+		"group under an unknown parent": {
+			func(r *Registry, _, _ string) error {
+				_, err := r.CreateThingGroup(NewThingGroup{Name: "g", Parent: "none"})
+				return err
+			},
+			CodeNotFound,
+		},
+		"deleting a group with children": {
+			func(r *Registry, _, _ string) error { return r.DeleteThingGroup("root", 0) },
+			CodeInvalidRequest,
+		},
+		"two groups of one hierarchy": {
+			func(r *Registry, _, _ string) error {
+				return errors.Join(r.AddThingToThingGroup("thing", "root"), r.AddThingToThingGroup("thing", "child"))
+			},
+			CodeInvalidRequest,
+		},
+		"certificate that is no PEM": {
+			func(r *Registry, _, _ string) error {
+				_, err := r.CreateCertificate(NewCertificate{PEM: "x"})
+				return err
+			},
+			CodeInvalidRequest,
+		},
+		"certificate that is registered": {
+			func(r *Registry, active, _ string) error {
+				c, _ := r.CertificateByID(active)
+				_, err := r.CreateCertificate(NewCertificate{PEM: c.PEM})
+				return err
+			},
+			CodeAlreadyExists,
+		},
+		"status that cannot be set": {
+			func(r *Registry, active, _ string) error { return r.UpdateCertificate(active, PendingActivation) },
+			CodeInvalidRequest,
+		},
+		"deleting an active certificate": {
+			func(r *Registry, active, _ string) error { return r.DeleteCertificate(active, true) },
+			CodeCertificateState,
+		},
+		"deleting a certificate with a policy": {
+			func(r *Registry, _, inactive string) error {
+				return errors.Join(r.AttachPolicy("policy", CertificateTarget(inactive)), r.DeleteCertificate(inactive, false))
+			},
+			CodeDeleteConflict,
+		},
+		"forced deleting of a certificate with a thing": {
+			func(r *Registry, _, inactive string) error {
+				return errors.Join(r.AttachThingPrincipal("thing", inactive, ""), r.DeleteCertificate(inactive, true))
+			},
+			CodeDeleteConflict,
+		},
+		"policy of the same name": {
+			func(r *Registry, _, _ string) error { _, err := r.CreatePolicy("policy", document); return err },
+			CodeAlreadyExists,
+		},
+		"policy that is no object": {
+			func(r *Registry, _, _ string) error { _, err := r.CreatePolicy("p", `[]`); return err },
+			CodeMalformedPolicy,
+		},
+		"deleting an attached policy": {
+			func(r *Registry, active, _ string) error {
+				return errors.Join(r.AttachPolicy("policy", CertificateTarget(active)), r.DeletePolicy("policy"))
+			},
+			CodeDeleteConflict,
+		},
+		"deleting the default version of a policy": {
+			func(r *Registry, _, _ string) error { return r.DeletePolicyVersion("policy", 1) },
+			CodeDeleteConflict,
+		},
+		"unknown version of a policy": {
+			func(r *Registry, _, _ string) error { return r.SetDefaultPolicyVersion("policy", 2) },
+			CodeNotFound,
+		},
+		"policy on an unknown target": {
+			func(r *Registry, _, _ string) error { return r.AttachPolicy("policy", "thing/thing") },
+			CodeInvalidRequest,
+		},
+		"policy on an unknown certificate": {
+			func(r *Registry, _, _ string) error { return r.AttachPolicy("policy", CertificateTarget("00")) },
+			CodeNotFound,
+		},
+		"template without a role": {
+			func(r *Registry, _, _ string) error {
+				_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}"})
+				return err
+			},
+			CodeInvalidRequest,
+		},
+		"claim for an unknown template": {
+			func(r *Registry, active, _ string) error {
+				c, _ := r.CertificateByID(active)
+				_, _, err := r.CreateClaimCertificate(c.PEM, "none", time.Minute)
+				return err
+			},
+			CodeNotFound,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, _ := open(t)
+			furnish(t, r)
+			active, inactive := newCertificate(t, r, Active), newCertificate(t, r, Inactive)
+			err := test.do(r, active.ID, inactive.ID)
+			if got := code(err); got != test.want {
+				t.Fatalf("got %q (%v), want %q", got, err, test.want)
+			}
+			var e *Error
+			if errors.As(err, &e) && (e.Status < 400 || e.Status > 599) {
+				t.Errorf("code %s has status %d", e.Code, e.Status)
+			}
+		})
+	}
+}
+
+func TestLimits(t *testing.T) {
+	tests := map[string]struct {
+		allowed int
+		step    func(r *Registry, certificate string, i int) error
+		want    string
+	}{
+		"depth of groups": {MaxGroupDepth, func(r *Registry, _ string, i int) error {
+			g := NewThingGroup{Name: fmt.Sprint("d", i)}
+			if i > 0 {
+				g.Parent = fmt.Sprint("d", i-1)
+			}
+			_, err := r.CreateThingGroup(g)
+			return err
+		}, CodeLimitExceeded},
+		"children of a group": {MaxGroupChildren, func(r *Registry, _ string, i int) error {
+			_, err := r.CreateThingGroup(NewThingGroup{Name: fmt.Sprint("c", i), Parent: "other"})
+			return err
+		}, CodeLimitExceeded},
+		"groups of a thing": {MaxGroupsPerThing, func(r *Registry, _ string, i int) error {
+			group := fmt.Sprint("g", i)
+			_, err := r.CreateThingGroup(NewThingGroup{Name: group})
+			return errors.Join(err, r.AddThingToThingGroup("thing", group))
+		}, CodeLimitExceeded},
+		"policies of a certificate": {MaxPoliciesPerPrinc, func(r *Registry, certificate string, i int) error {
+			_, err := r.CreatePolicy(fmt.Sprint("p", i), document)
+			return errors.Join(err, r.AttachPolicy(fmt.Sprint("p", i), CertificateTarget(certificate)))
+		}, CodeLimitExceeded},
+		"policies of a group": {MaxPoliciesPerGroup, func(r *Registry, _ string, i int) error {
+			_, err := r.CreatePolicy(fmt.Sprint("p", i), document)
+			return errors.Join(err, r.AttachPolicy(fmt.Sprint("p", i), ThingGroupTarget("root")))
+		}, CodeLimitExceeded},
+		"versions of a policy": {MaxPolicyVersions - 1, func(r *Registry, _ string, i int) error {
+			_, err := r.CreatePolicyVersion("policy", document, true)
+			return err
+		}, CodeVersionsLimitExceeded},
+		"templates": {MaxTemplates, func(r *Registry, _ string, i int) error {
+			_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: fmt.Sprint("t", i), Body: "{}", RoleARN: "role"})
+			return err
+		}, CodeLimitExceeded},
+		"versions of a template": {MaxTemplateVersions, func(r *Registry, _ string, i int) error {
+			if i == 0 {
+				_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role"})
+				return err
+			}
+			_, err := r.CreateProvisioningTemplateVersion("t", "{}", false)
+			return err
+		}, CodeVersionsLimitExceeded},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, _ := open(t)
+			furnish(t, r)
+			c := newCertificate(t, r, Active)
+			for i := range test.allowed {
+				if err := test.step(r, c.ID, i); err != nil {
+					t.Fatalf("step %d of %d: %v", i+1, test.allowed, err)
+				}
+			}
+			if got := code(test.step(r, c.ID, test.allowed)); got != test.want {
+				t.Errorf("one more gave %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestPolicyLengthCountsNoWhiteSpace(t *testing.T) {
+	r, _ := open(t)
+	fill := func(n int) string {
+		return fmt.Sprintf("{\"a\": \n\t\"%0*d\"}", n-len(`{"a":""}`), 0)
+	}
+	must(r.CreatePolicy("fits", fill(MaxPolicyDocument)))(t)
+	if _, err := r.CreatePolicy("long", fill(MaxPolicyDocument+1)); code(err) != CodeMalformedPolicy {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	c := newCertificate(t, r, Active)
+	operations := func() {
+		ok(t,
+			r.AddThingToThingGroup("thing", "child"),
+			r.AttachPolicy("policy", CertificateTarget(c.ID)),
+			r.AttachThingPrincipal("thing", c.ID, Exclusive),
+			r.UpdateCertificate(c.ID, Active),
+			r.DeleteThing("none", 0),
+			r.DeprecateThingType("type", true))
+		must(r.CreateThing(NewThing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
+		must(r.CreateThingType(NewThingType{Name: "type"}))(t)
+		must(r.CreateThingGroup(NewThingGroup{Name: "child", Parent: "root"}))(t)
+	}
+	operations()
+	before := must(r.DescribeThing("thing"))(t)
+	operations()
+	if diff := cmp.Diff(before, must(r.DescribeThing("thing"))(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUpdateThingAttributes(t *testing.T) {
+	tests := map[string]struct {
+		update AttributeUpdate
+		want   map[string]string
+	}{
+		"replace":       {AttributeUpdate{Attributes: map[string]string{"b": "2"}}, map[string]string{"b": "2"}},
+		"merge":         {AttributeUpdate{Attributes: map[string]string{"b": "2"}, Merge: true}, map[string]string{"a": "1", "b": "2"}},
+		"empty removes": {AttributeUpdate{Attributes: map[string]string{"a": ""}, Merge: true}, map[string]string{}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, _ := open(t)
+			furnish(t, r)
+			ok(t, r.UpdateThing(ThingUpdate{Name: "thing", Attributes: &test.update, ExpectedVersion: 1}))
+			got := must(r.DescribeThing("thing"))(t)
+			if diff := cmp.Diff(test.want, got.Attributes); diff != "" || got.Version != 2 {
+				t.Errorf("version %d, attributes:\n%s", got.Version, diff)
+			}
+		})
+	}
+}
+
+func TestReturnedRecordsBelongToTheCaller(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	got := must(r.DescribeThing("thing"))(t)
+	got.Attributes["a"] = "changed"
+	if again := must(r.DescribeThing("thing"))(t); again.Attributes["a"] != "1" {
+		t.Error("changing a returned thing changed the registry")
+	}
+}
+
+func TestFailedMutationLeavesNoTrace(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	generation := r.Generation()
+	err := r.UpdateThingGroupsForThing("thing", []string{"root", "none"}, nil)
+	if code(err) != CodeNotFound {
+		t.Fatal(err)
+	}
+	if groups := must(r.ListThingGroupsForThing("thing"))(t); len(groups) != 0 {
+		t.Errorf("the thing is in %v", groups)
+	}
+	if r.Generation() != generation {
+		t.Error("the generation grew")
+	}
+}
+
+func TestGroupTree(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	ok(t, r.AddThingToThingGroup("thing", "child"))
+	_, ancestors, err := r.DescribeThingGroup("child")
+	ok(t, err)
+	if diff := cmp.Diff([]string{"root"}, ancestors); diff != "" {
+		t.Error(diff)
+	}
+	for recursive, want := range map[bool][]string{false: nil, true: {"thing"}} {
+		if diff := cmp.Diff(want, must(r.ListThingsInThingGroup("root", recursive))(t)); diff != "" {
+			t.Errorf("recursive %v: %s", recursive, diff)
+		}
+	}
+	names := func(f ThingGroupFilter) (out []string) {
+		for _, g := range must(r.ListThingGroups(f))(t) {
+			out = append(out, g.Name)
+		}
+		return out
+	}
+	if diff := cmp.Diff([]string{"other", "root"}, names(ThingGroupFilter{})); diff != "" {
+		t.Errorf("roots: %s", diff)
+	}
+	if diff := cmp.Diff([]string{"child"}, names(ThingGroupFilter{Parent: "root", Recursive: true})); diff != "" {
+		t.Errorf("descendants: %s", diff)
+	}
+	ok(t, r.DeleteThingGroup("child", 0))
+	if groups := must(r.ListThingGroupsForThing("thing"))(t); len(groups) != 0 {
+		t.Errorf("the thing is still in %v", groups)
+	}
+}
+
+func TestSessionThing(t *testing.T) {
+	tests := map[string]struct {
+		kind     PrincipalType
+		clientID string
+		want     string
+	}{
+		"non-exclusive, client id is the name": {NonExclusive, "thing", "thing"},
+		"non-exclusive, another client id":     {NonExclusive, "else", ""},
+		"exclusive, client id is the name":     {Exclusive, "thing", "thing"},
+		"exclusive, another client id":         {Exclusive, "else", "thing"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, _ := open(t)
+			furnish(t, r)
+			c := newCertificate(t, r, Active)
+			ok(t, r.AttachThingPrincipal("thing", c.ID, test.kind))
+			if got, _ := r.ThingFor(c.ID, test.clientID); got.Name != test.want {
+				t.Errorf("got %q, want %q", got.Name, test.want)
+			}
+		})
+	}
+}
+
+func TestExclusiveCertificateHasOneThing(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	must(r.CreateThing(NewThing{Name: "second"}))(t)
+	tied, free := newCertificate(t, r, Active), newCertificate(t, r, Active)
+	ok(t, r.AttachThingPrincipal("thing", tied.ID, Exclusive))
+	ok(t, r.AttachThingPrincipal("thing", free.ID, NonExclusive))
+	for name, err := range map[string]error{
+		"second thing":               r.AttachThingPrincipal("second", tied.ID, NonExclusive),
+		"exclusive beside another":   r.AttachThingPrincipal("second", free.ID, Exclusive),
+		"another kind on same thing": r.AttachThingPrincipal("thing", tied.ID, NonExclusive),
+	} {
+		if code(err) != CodeInvalidRequest {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSessionPolicies(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	c := newCertificate(t, r, Active)
+	for _, name := range []string{"ofCertificate", "ofChild", "ofRoot"} {
+		must(r.CreatePolicy(name, document))(t)
+	}
+	ok(t, r.AttachPolicy("ofCertificate", CertificateTarget(c.ID)),
+		r.AttachPolicy("ofChild", ThingGroupTarget("child")),
+		r.AttachPolicy("ofRoot", ThingGroupTarget("root")),
+		r.AttachPolicy("ofCertificate", ThingGroupTarget("root")),
+		r.AddThingToThingGroup("thing", "child"))
+	names := func(clientID string) (out []string) {
+		for _, p := range r.PoliciesFor(c.ID, clientID) {
+			out = append(out, p.Name)
+		}
+		return out
+	}
+	if diff := cmp.Diff([]string{"ofCertificate"}, names("thing")); diff != "" {
+		t.Errorf("thing is not attached: %s", diff)
+	}
+	ok(t, r.AttachThingPrincipal("thing", c.ID, ""))
+	if diff := cmp.Diff([]string{"ofCertificate", "ofChild", "ofRoot"}, names("thing")); diff != "" {
+		t.Errorf("client id is the thing's name: %s", diff)
+	}
+	if diff := cmp.Diff([]string{"ofCertificate"}, names("else")); diff != "" {
+		t.Errorf("another client id: %s", diff)
+	}
+}
+
+func TestPolicyVersionInEffectIsTheDefault(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	c := newCertificate(t, r, Active)
+	ok(t, r.AttachPolicy("policy", CertificateTarget(c.ID)))
+	second := `{"Version":"2012-10-17","Statement":[{}]}`
+	v := must(r.CreatePolicyVersion("policy", second, false))(t)
+	if got := r.PoliciesFor(c.ID, "")[0].Document; got != document {
+		t.Errorf("before: %s", got)
+	}
+	ok(t, r.SetDefaultPolicyVersion("policy", v.ID), r.DeletePolicyVersion("policy", 1))
+	if got := r.PoliciesFor(c.ID, "")[0].Document; got != second {
+		t.Errorf("after: %s", got)
+	}
+	if v := must(r.CreatePolicyVersion("policy", document, false))(t); v.ID != 3 {
+		t.Errorf("version %d, want 3: numbers are never reused", v.ID)
+	}
+}
+
+func TestWatchTellsOfStatusAndDeletion(t *testing.T) {
+	r, _ := open(t)
+	c := newCertificate(t, r, Active)
+	var got []Change
+	stop := r.Watch(func(c Change) { got = append(got, c) })
+	ok(t, r.UpdateCertificate(c.ID, Inactive), r.UpdateCertificate(c.ID, Inactive), r.DeleteCertificate(c.ID, false))
+	stop()
+	newCertificate(t, r, Active)
+	want := []Change{{c.ID, Inactive}, {c.ID, ""}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func BenchmarkSessionLookups(b *testing.B) {
+	r, _ := Open("", Options{})
+	text, err := makePEM()
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, _ := r.CreateCertificate(NewCertificate{PEM: text, Status: Active})
+	r.CreatePolicy("policy", document)
+	r.CreateThing(NewThing{Name: "thing"})
+	r.AttachPolicy("policy", CertificateTarget(c.ID))
+	r.AttachThingPrincipal("thing", c.ID, "")
+	b.ReportAllocs()
+	for b.Loop() {
+		r.CertificateByID(c.ID)
+		r.ThingFor(c.ID, "thing")
+		r.PoliciesFor(c.ID, "thing")
+	}
+}

@@ -1,0 +1,211 @@
+package registry
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
+)
+
+// childPath names the file that a child process of the kill test works on.
+const childPath = "REGISTRY_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childPath); path != "" {
+		if err := registerForever(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// registerForever registers one thing after the other and prints the name of
+// each when it is done.
+func registerForever(path string) error {
+	r, err := Open(path, Options{})
+	if err != nil {
+		return err
+	}
+	for i := len(r.ListThings(ThingFilter{})); ; i++ {
+		text, err := makePEM()
+		if err != nil {
+			return err
+		}
+		if _, err := r.CreatePendingCertificate(text, token, principal, time.Hour); err != nil {
+			return err
+		}
+		p := registration()
+		p.Thing.Name = fmt.Sprint("thing", i)
+		if _, err := r.Provision(p); err != nil {
+			return err
+		}
+		fmt.Println(p.Thing.Name)
+	}
+}
+
+func openAt(t *testing.T, path string) *Registry {
+	t.Helper()
+	r := must(Open(path, Options{}))(t)
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func TestKilledProcessLosesNothingAndLeavesNoHalf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.db")
+	r := openAt(t, path)
+	furnish(t, r)
+	ok(t, r.Close())
+	var done []string
+	for round := range 5 {
+		done = append(done, runAndKill(t, path, 3+2*round)...)
+		r := openAt(t, path)
+		for _, name := range done {
+			if _, err := r.DescribeThing(name); err != nil {
+				t.Errorf("round %d: acknowledged, then lost: %v", round, err)
+			}
+		}
+		checkWhole(t, r)
+		ok(t, r.Close())
+	}
+}
+
+// runAndKill kills the child with SIGKILL once it has printed n names.
+func runAndKill(t *testing.T, path string, n int) (names []string) {
+	t.Helper()
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), childPath+"="+path)
+	child.Stderr = os.Stderr
+	out := must(child.StdoutPipe())(t)
+	ok(t, child.Start())
+	lines := bufio.NewScanner(out)
+	for len(names) < n && lines.Scan() {
+		names = append(names, lines.Text())
+	}
+	ok(t, child.Process.Kill())
+	for lines.Scan() {
+		names = append(names, lines.Text())
+	}
+	child.Wait() // it reports the kill
+	if len(names) < n {
+		t.Fatalf("the child ended after %d things", len(names))
+	}
+	return names
+}
+
+// checkWhole checks that each thing that Provision made has all its parts, and
+// that no certificate is active without a thing.
+func checkWhole(t *testing.T, r *Registry) {
+	t.Helper()
+	for _, thing := range r.ListThings(ThingFilter{}) {
+		if thing.Name == "thing" {
+			continue // of furnish
+		}
+		principals := must(r.ListThingPrincipals(thing.Name))(t)
+		groups := must(r.ListThingGroupsForThing(thing.Name))(t)
+		if len(principals) != 1 || !cmp.Equal(groups, []string{"child"}) {
+			t.Fatalf("thing %s has principals %v and groups %v", thing.Name, principals, groups)
+		}
+		c := must(r.DescribeCertificate(principals[0].CertificateID))(t)
+		policies := must(r.ListAttachedPolicies(CertificateTarget(c.ID), false))(t)
+		if c.Status != Active || c.TokenHash != "" || !cmp.Equal(policies, []string{"policy"}) {
+			t.Fatalf("certificate of %s: %s, policies %v", thing.Name, c.Status, policies)
+		}
+	}
+	for _, c := range r.ListCertificates() {
+		things := must(r.ListPrincipalThings(c.ID))(t)
+		if (c.Status == Active) != (len(things) == 1) {
+			t.Fatalf("certificate %s is %s and has things %v", c.ID, c.Status, things)
+		}
+	}
+}
+
+func TestReopeningGivesTheSameRegistry(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.db")
+	r := openAt(t, path)
+	furnish(t, r)
+	kept, gone := newCertificate(t, r, Active), newCertificate(t, r, Inactive)
+	ok(t, r.AttachThingPrincipal("thing", kept.ID, Exclusive),
+		r.AttachPolicy("policy", CertificateTarget(kept.ID)),
+		r.AddThingToThingGroup("thing", "child"),
+		r.AddThingToThingGroup("thing", "other"),
+		r.RemoveThingFromThingGroup("thing", "other"),
+		r.DeleteCertificate(gone.ID, false))
+	pending(t, r)
+	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role", Hook: &Hook{TargetARN: "arn"}}))(t)
+	before := snapshot(t, r)
+	ok(t, r.Close())
+	if diff := cmp.Diff(before, snapshot(t, openAt(t, path))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// snapshot returns all that the registry holds, as it would be stored.
+func snapshot(t *testing.T, r *Registry) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for name, part := range r.committed.buckets() {
+		for key, value := range must(part.changes())(t) {
+			out[name+" "+key] = string(value)
+		}
+	}
+	return out
+}
+
+func TestOpenRefusesWhatItCannotUse(t *testing.T) {
+	t.Run("locked", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "registry.db")
+		openAt(t, path)
+		if _, err := Open(path, Options{}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("another format", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "registry.db")
+		openAt(t, path).Close()
+		db := must(bolt.Open(path, 0o600, nil))(t)
+		ok(t, db.Update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte("9")) }), db.Close())
+		if _, err := Open(path, Options{}); err == nil || !strings.Contains(err.Error(), `format version "9"`) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("no registry", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "registry.db")
+		ok(t, os.WriteFile(path, []byte(strings.Repeat("not a registry ", 2000)), 0o600))
+		if _, err := Open(path, Options{}); err == nil || !strings.Contains(err.Error(), "not a registry file") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("no folder", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "none", "registry.db")
+		if _, err := Open(path, Options{}); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestTokensAreNotStored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.db")
+	r := openAt(t, path)
+	must(r.CreatePendingCertificate(newPEM(t), "the-secret-token", principal, time.Hour))(t)
+	ok(t, r.Close())
+	if content := must(os.ReadFile(path))(t); strings.Contains(string(content), "the-secret-token") {
+		t.Error("the file holds the token")
+	}
+}
+
+func TestMutationAfterCloseIsRefused(t *testing.T) {
+	r, _ := open(t)
+	ok(t, r.Close())
+	if _, err := r.CreateThing(NewThing{Name: "thing"}); !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+}
