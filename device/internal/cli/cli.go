@@ -5,6 +5,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/signal"
@@ -30,6 +31,8 @@ type Program struct {
 	Name string
 	// Root returns the command tree.
 	Root func(*Console) *cobra.Command
+	// LogLevel is the default of --log-level; empty means warn.
+	LogLevel string
 	// Interrupted is the hint after an interrupt; empty for none.
 	Interrupted string
 	// Explain judges an error of a command by its type. nil takes every error
@@ -54,7 +57,7 @@ func Main(p Program, args []string, streams term.Streams) int {
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
 
-	console := &Console{Streams: streams, Name: p.Name}
+	console := &Console{Streams: streams, Name: p.Name, logLevel: cmp.Or(p.LogLevel, "warn")}
 	root := p.Root(console)
 	started := prepare(root, console, args)
 	cmd, err := root.ExecuteContextC(ctx)

@@ -38,7 +38,7 @@ var logLevels = []string{"debug", "info", "warn", "error"}
 
 func (c *Console) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress and no hints on success")
-	flags.StringVar(&c.logLevel, "log-level", "warn", "log from this `LEVEL` on: "+strings.Join(logLevels, ", "))
+	flags.StringVar(&c.logLevel, "log-level", c.logLevel, "log from this `LEVEL` on: "+strings.Join(logLevels, ", "))
 	flags.StringVar(&c.logFormat, "log-format", "text", "write logs as `FORMAT`: text, or json, with which all of stderr is one JSON object a line")
 }
 

@@ -1,0 +1,13 @@
+// Command iot_core_local is AWS IoT Core on the developer's machine.
+package main
+
+import (
+	"os"
+
+	"example.com/fleety/device/internal/cli/corecli"
+	"example.com/fleety/device/internal/term"
+)
+
+func main() {
+	os.Exit(corecli.Main(os.Args[1:], term.New(os.Stdin, os.Stdout, os.Stderr, os.Environ())))
+}

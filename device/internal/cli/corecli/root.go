@@ -1,0 +1,39 @@
+// Package corecli holds the commands of iot_core_local.
+package corecli
+
+import (
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/term"
+	"github.com/spf13/cobra"
+)
+
+// Main runs iot_core_local and returns its exit code.
+func Main(args []string, streams term.Streams) int {
+	return cli.Main(cli.Program{
+		Name:     "iot_core_local",
+		Root:     newRootCmd,
+		Explain:  explain,
+		LogLevel: "info",
+	}, args, streams)
+}
+
+func newRootCmd(console *cli.Console) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "iot_core_local",
+		Short: "AWS IoT Core on this machine",
+		Long: `iot_core_local is AWS IoT Core towards devices, on this machine: the same
+provisioning templates, policies and hook binary as in the cloud, over real
+mutual TLS, with no AWS account. It refuses what AWS refuses and says why.`,
+		Example: `  $ iot_core_local serve --hook none
+  $ iot_core_local serve --listen 127.0.0.1:0 --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(
+		newServeCmd(console),
+		cli.NewVersionCmd(console),
+		cli.NewCompletionCmd(console),
+		cli.NewExitCodesCmd(console),
+	)
+	return root
+}
