@@ -20,7 +20,7 @@ func (d Decision) Explain() string {
 	asked := r.Action + " on " + show(shortARN(r.Resource))
 	switch {
 	case d.Allowed:
-		return fmt.Sprintf("%s of %s allows %s: %s", d.Statement, d.Policy, asked, d.Statement.because(r))
+		return fmt.Sprintf("%s of %s allows %s: %s", d.Statement, d.Policy, asked, d.Statement.because(r)) + d.passedOver()
 	case d.Statement != nil:
 		return fmt.Sprintf("%s of %s explicitly denies %s: %s", d.Statement, d.Policy, asked, d.Statement.because(r))
 	}
@@ -36,11 +36,34 @@ func (d Decision) explainDefault(asked string) string {
 	if !ok {
 		return fmt.Sprintf("no statement of %s allows %s: none allows anything", strings.Join(names, ", "), asked)
 	}
+	if best.stage == nothingMatched {
+		return fmt.Sprintf("no statement of %s allows %s, nor that action on any other resource", strings.Join(names, ", "), asked)
+	}
 	text := fmt.Sprintf("no statement of %s allows %s; nearest is %s", strings.Join(names, ", "), asked, best.statement)
 	if len(names) > 1 {
 		text += " of " + best.policy
 	}
 	return text + ": " + best.reason
+}
+
+// passedOver names the Deny statements that would perhaps have matched, had
+// their variables resolved: AWS IoT does not say what becomes of those.
+func (d Decision) passedOver() string {
+	var b strings.Builder
+	for _, p := range d.policies {
+		if p.Document == nil {
+			continue
+		}
+		for _, s := range p.Document.statements {
+			if s.Effect != Deny {
+				continue
+			}
+			if m := s.miss(&d.request); m.stage == variableUnresolved {
+				fmt.Fprintf(&b, "; %s of %s does not deny: %s", s, p.Name, m.reason)
+			}
+		}
+	}
+	return b.String()
 }
 
 func (d Decision) policyNames() []string {
@@ -77,7 +100,7 @@ type miss struct {
 	policy    string
 	statement *Statement
 	reason    string
-	closeness closeness
+	closeness
 }
 
 // closeness orders misses: first by how far the statement was matched, then
@@ -116,7 +139,7 @@ func (d Decision) nearest() (miss, bool) {
 				continue
 			}
 			m := s.miss(&d.request)
-			if best.statement == nil || best.closeness.less(m.closeness) {
+			if best.statement == nil || best.less(m.closeness) {
 				best = m
 				best.policy = p.Name
 			}
@@ -133,11 +156,11 @@ func (s *Statement) miss(r *Request) miss {
 	case !s.matchesAction(r.Action):
 		m.reason = s.explainAction(r.Action)
 		if resource {
-			m.closeness.stage = resourceMatched
+			m.stage = resourceMatched
 			m.reason = "its resource matches, but " + m.reason
 		}
 	case resource:
-		m.closeness.stage = conditionsFailed
+		m.stage = conditionsFailed
 		m.reason = s.failing(r).explain(r)
 	default:
 		m.reason, m.closeness = s.explainResource(r)
@@ -158,29 +181,30 @@ func (s *Statement) explainAction(action string) string {
 // explainResource picks the resource of the statement that comes closest.
 func (s *Statement) explainResource(r *Request) (string, closeness) {
 	if s.NotResources != nil {
-		return s.explainNotResource(r), closeness{stage: actionMatched}
+		return s.explainNotResource(r)
 	}
 	var reason string
 	best := closeness{}
 	for i := range s.resources {
 		p := &s.resources[i]
-		if matches, reached := p.explode(r); matches {
-			return p.explainUnresolved(r), closeness{stage: variableUnresolved, reached: reached}
-		} else if c := (closeness{actionMatched, reached}); best.less(c) {
-			best = c
-			reason = p.explainDifference(r, reached)
+		matches, reached := p.explode(r)
+		if matches {
+			return p.explainUnresolved(r), closeness{variableUnresolved, reached}
+		}
+		if c := (closeness{actionMatched, reached}); best.less(c) {
+			best, reason = c, p.explainDifference(r, reached)
 		}
 	}
 	return reason, best
 }
 
-func (s *Statement) explainNotResource(r *Request) string {
+func (s *Statement) explainNotResource(r *Request) (string, closeness) {
 	for i := range s.resources {
-		if _, resolved := s.resources[i].match(r.Resource, r); !resolved {
-			return s.resources[i].explainUnresolved(r)
+		if p := &s.resources[i]; p.unresolved(r) != nil {
+			return p.explainUnresolved(r), closeness{stage: variableUnresolved}
 		}
 	}
-	return "its NotResource excludes the resource"
+	return "its NotResource excludes the resource", closeness{stage: actionMatched}
 }
 
 // explode matches the request's resource character by character, to learn how
@@ -206,16 +230,21 @@ func (p *pattern) explode(r *Request) (matches bool, reached int) {
 	return glob(parts, nil, r.Resource, false)
 }
 
-func (p *pattern) explainUnresolved(r *Request) string {
+// unresolved returns the first variable that does not resolve, or nil.
+func (p *pattern) unresolved(r *Request) *key {
 	for i := range p.parts {
 		if pt := &p.parts[i]; pt.kind == variable {
 			if _, resolved := pt.key.text(r); !resolved {
-				return fmt.Sprintf("variable ${%s} in its resource %s does not resolve: %s",
-					pt.key.name, show(shortARN(p.raw)), pt.key.absence(r))
+				return &pt.key
 			}
 		}
 	}
-	return "its resource does not match"
+	return nil
+}
+
+func (p *pattern) explainUnresolved(r *Request) string {
+	k := p.unresolved(r)
+	return fmt.Sprintf("variable ${%s} in %s does not resolve: %s", k.name, show(shortARN(p.raw)), k.absence(r))
 }
 
 func (p *pattern) explainDifference(r *Request, reached int) string {
@@ -261,34 +290,36 @@ func hint(action, wanted, asked string) string {
 func (c *condition) explain(r *Request) string {
 	wants := make([]string, len(c.operands))
 	for i := range c.operands {
-		wants[i] = strconv.Quote(c.operands[i].raw)
-		if parts := c.operands[i].pattern.parts; len(parts) > 0 {
-			wants[i] = strconv.Quote(c.operands[i].pattern.expand(r))
+		o := &c.operands[i]
+		if k := o.pattern.unresolved(r); k != nil {
+			return fmt.Sprintf("its condition %s on %s does not hold: %s", c.written, c.key.name, o.pattern.explainUnresolved(r))
+		}
+		wants[i] = o.pattern.expand(r)
+		if len(o.pattern.parts) == 0 {
+			wants[i] = o.raw
 		}
 	}
-	text := fmt.Sprintf("its condition %s wants %s to be %s, but it is ", c.written, c.key.name, list(wants, "nothing"))
+	text := fmt.Sprintf("its condition %s on %s with %s does not hold: ", c.written, c.key.name, quoteAll(wants))
 	values := c.key.values(nil, r)
 	if len(values) == 0 {
-		return text + "absent: " + c.key.absence(r)
+		return text + "it has no value, because " + c.key.absence(r)
 	}
-	for i := range values {
-		values[i] = strconv.Quote(values[i])
-	}
-	text += list(values, "absent")
+	text += "it is " + quoteAll(values)
 	if c.key.kind == thingAttached && r.Session.attached() == nil {
-		text += ": " + c.key.absence(r)
+		text += ", because " + c.key.absence(r)
 	}
 	return text
 }
 
-func list(items []string, none string) string {
-	switch len(items) {
-	case 0:
-		return none
-	case 1:
-		return items[0]
+func quoteAll(items []string) string {
+	if len(items) == 0 {
+		return "no value"
 	}
-	return "one of " + strings.Join(items, ", ")
+	quoted := make([]string, len(items))
+	for i, item := range items {
+		quoted[i] = strconv.Quote(item)
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // arnPrefix returns the first five parts with their colons, and shortARN the

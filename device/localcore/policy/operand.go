@@ -15,8 +15,8 @@ import (
 // An operand is one value of a condition, compiled for its comparison.
 type operand struct {
 	raw     string
-	pattern pattern   // of strings
-	arn     []pattern // by part of the ARN
+	pattern pattern   // of strings and ARNs
+	arn     []pattern // the same by part of the ARN
 	number  float64
 	date    time.Time
 	flag    bool
@@ -143,6 +143,10 @@ func (c *condition) compile(n node) (operand, error) {
 func (o *operand) compileARN() error {
 	if err := checkARN(o.raw); err != nil {
 		return fmt.Errorf("%q is not in valid ARN format: %w", o.raw, err)
+	}
+	var err error
+	if o.pattern, err = compilePattern(o.raw, globbing); err != nil {
+		return err
 	}
 	for _, text := range splitARN(o.raw) {
 		compiled, err := compilePattern(text, globbing)

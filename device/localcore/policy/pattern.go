@@ -92,7 +92,7 @@ func (p *pattern) addRun() {
 func (p *pattern) addVariable(text string) (int, error) {
 	end := strings.IndexByte(text, '}')
 	if end < 0 {
-		return 0, fmt.Errorf("the variable in %q is not closed with }", text)
+		return 0, fmt.Errorf("the variable in %q has no closing brace", text)
 	}
 	name := text[len("${"):end]
 	switch {
@@ -101,7 +101,7 @@ func (p *pattern) addVariable(text string) (int, error) {
 	case strings.HasPrefix(name, "AWS::"):
 		return 0, fmt.Errorf("${%s} is a CloudFormation placeholder that nothing has replaced", name)
 	case !strings.Contains(name, ":"):
-		return 0, fmt.Errorf("${%s} is not a policy variable, which has a prefix such as iot:", name)
+		return 0, fmt.Errorf("${%s} is not a policy variable: it has no prefix, such as in ${iot:ClientId}", name)
 	default:
 		p.parts = append(p.parts, part{kind: variable, key: parseKey(name)})
 	}
