@@ -43,6 +43,8 @@ type Journal struct {
 	state state
 	key   crypto.Signer
 	cert  *x509.Certificate
+	// finished is the identity whose commit Begin completed.
+	finished *Identity
 }
 
 // Stage returns how far the provisioning has come.
@@ -181,6 +183,21 @@ func (j *Journal) Prove() error {
 	}
 	return j.save(next)
 }
+
+// Discard drops certificate and registration and keeps the device's key, for
+// a certificate that AWS IoT no longer accepts.
+func (j *Journal) Discard() error {
+	if err := j.at(CertificateHeld, Registered); err != nil {
+		return err
+	}
+	next := j.state
+	next.Stage, next.CertificatePEM, next.Token, next.TokenExpires, next.Record = KeyMade, "", "", time.Time{}, Record{}
+	return j.save(next)
+}
+
+// Finished returns the identity whose commit an earlier run had begun and
+// [Store.Begin] has completed, else nil.
+func (j *Journal) Finished() *Identity { return j.finished }
 
 // Close releases the lock. What the journal holds stays for the next run; an
 // empty journal leaves nothing behind.

@@ -242,7 +242,7 @@ func (j *Journal) resume() error {
 	}
 	j.state = *st
 	if j.Stage() == Proved {
-		_, err = j.Commit()
+		j.finished, err = j.Commit()
 	}
 	return err
 }

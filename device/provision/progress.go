@@ -8,13 +8,13 @@ type Step string
 
 // The steps. A run that resumes or only proves an identity skips some.
 const (
-	StepMakeKey       Step = "make key"
 	StepConnectClaim  Step = "connect with claim certificate"
 	StepSubscribe     Step = "subscribe to response topics"
+	StepMakeKey       Step = "make private key"
 	StepCreate        Step = "create certificate"
 	StepStore         Step = "store key and certificate"
-	StepProbe         Step = "look whether the thing was registered"
 	StepRegister      Step = "register thing"
+	StepProbe         Step = "look whether the thing is registered"
 	StepConnectDevice Step = "connect with device certificate"
 	StepPublishBirth  Step = "publish birth message"
 	StepCommit        Step = "save identity"
@@ -35,14 +35,28 @@ const (
 type Event struct {
 	Step  Step
 	Phase Phase
-	// Detail says with what: AWS's name of the operation, an endpoint, a path,
-	// a topic. May be empty.
+	// Detail says with what: AWS's name of the operation, an endpoint, a
+	// thing, a certificate id, a topic. May be empty.
 	Detail string
-	// Elapsed since the step began; for [StepWait] at Begin, how
-	// long it will wait.
+	// Elapsed since the step began; for [StepWait] at Begin, how long it will
+	// wait.
 	Elapsed time.Duration
 	// RoundTrips that the step waited for; at Begin 0.
 	RoundTrips int
-	// Err is why it failed or, for StepWait, what is tried again.
+	// Err is why it failed or, for StepWait at Begin, what is tried again.
 	Err error
+}
+
+// step does a step's work and tells of its begin and end.
+func (r *run) step(step Step, detail string, work func() error) error {
+	r.Progress(Event{Step: step, Phase: Begin, Detail: detail})
+	began := time.Now()
+	before := r.trips.total()
+	err := work()
+	event := Event{Step: step, Phase: Done, Detail: detail, Elapsed: time.Since(began), RoundTrips: r.trips.total() - before, Err: err}
+	if err != nil {
+		event.Phase = Failed
+	}
+	r.Progress(event)
+	return err
 }

@@ -9,7 +9,10 @@ package provision
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
+	"regexp"
 	"time"
 
 	"example.com/fleety/device/identity"
@@ -28,8 +31,12 @@ const (
 	ServiceKeys Keys = "service"
 )
 
-// Config says what to provision, where and with which claim. Store, Claim,
-// Session, Template and SerialNumber are required.
+// DefaultAnswerTimeout is how long a run waits for each answer: three times
+// what AWS IoT grants the pre-provisioning hook.
+const DefaultAnswerTimeout = 15 * time.Second
+
+// Config says what to provision, where and with which claim. Store, Session
+// and Template are required.
 type Config struct {
 	// Store keeps the identity and the provisioning's journal.
 	Store *identity.Store
@@ -41,8 +48,6 @@ type Config struct {
 	Claim *tls.Certificate
 	// Template is the provisioning template's name.
 	Template string
-	// SerialNumber goes into the claim session's client id.
-	SerialNumber string
 	// Parameters are the template's parameters, all of them, sent as they are.
 	Parameters map[string]string
 	// Author on whose behalf the device is provisioned, for the record.
@@ -57,17 +62,48 @@ type Config struct {
 	// connection under this name shows whether the thing was registered.
 	// Default: ThingName.
 	ExpectedThingName string
-	// Reprovision replaces an identity. The old one stays until the new one is
-	// proved.
+	// Reprovision replaces an identity, also a broken one. The old one stays
+	// until the new one is proved.
 	Reprovision bool
-	// AnswerTimeout bounds each wait for one answer; default 15 s. The whole
-	// run is bounded by its context.
+	// AnswerTimeout bounds each wait for one answer; default
+	// [DefaultAnswerTimeout]. The whole run is bounded by its context.
 	AnswerTimeout time.Duration
 	// Progress, if set, is called as each step begins and ends, on Run's own
-	// goroutine.
+	// goroutine. When a step begins, all that was reached before it is on
+	// stable storage.
 	Progress func(Event)
 	// Log receives what an operator may need later; default none.
 	Log *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.Store == nil:
+		return c, &ConfigError{Setting: "identity store", Reason: "is missing"}
+	case c.Template == "":
+		return c, &ConfigError{Setting: "provisioning template", Reason: "is missing"}
+	case c.Keys != "" && c.Keys != DeviceKeys && c.Keys != ServiceKeys:
+		return c, &ConfigError{Setting: "keys", Reason: fmt.Sprintf("%q is neither %q nor %q", c.Keys, DeviceKeys, ServiceKeys)}
+	}
+	if c.Keys == "" {
+		c.Keys = DeviceKeys
+	}
+	if c.ExpectedThingName == "" {
+		c.ExpectedThingName = c.ThingName
+	}
+	if c.AnswerTimeout <= 0 {
+		c.AnswerTimeout = DefaultAnswerTimeout
+	}
+	if c.Progress == nil {
+		c.Progress = func(Event) {}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Session.Now == nil {
+		c.Session.Now = time.Now
+	}
+	return c, nil
 }
 
 // A Result is a device's proved identity.
@@ -75,14 +111,15 @@ type Result struct {
 	Identity *identity.Identity
 	// Provisioned tells that this run registered the thing.
 	Provisioned bool
-	// Retired is the identity that was replaced, nil if there was none.
+	// Retired is the identity that this run replaced, nil if there was none.
 	Retired *Retired
-	// RoundTrips of this run's exchange, nil where they were not measured.
-	RoundTrips *RoundTrips
+	// RoundTrips that this run waited for.
+	RoundTrips RoundTrips
 }
 
-// RoundTrips are the round trips that a provisioning waited for, one after the
-// other, up to the CONNACK under the device's own certificate.
+// RoundTrips are those that a run waited for, one after the other, from the
+// first SYN up to the CONNACK under the device's own certificate. Attempts
+// that failed are not counted. The look-up of names is not seen.
 type RoundTrips struct {
 	Claim    int `json:"claim"`    // TCP, TLS and CONNECT with the claim certificate
 	Exchange int `json:"exchange"` // SUBSCRIBE, create, RegisterThing
@@ -90,13 +127,33 @@ type RoundTrips struct {
 	Total    int `json:"total"`
 }
 
+func (t RoundTrips) total() int { return t.Claim + t.Exchange + t.Device }
+
+func (t RoundTrips) withTotal() RoundTrips {
+	t.Total = t.total()
+	return t
+}
+
 // Retired names the certificate that an identity had before it was replaced.
 // It is still active in AWS IoT.
 type Retired struct {
 	ThingName     string
 	CertificateID string
-	// Commands, for the aws CLI, deactivate the certificate.
-	Commands []string
+	// Command, for the aws CLI, deactivates the certificate.
+	Command string
+}
+
+var awsEndpoint = regexp.MustCompile(`\.iot\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?$`)
+
+func retiredBy(id *identity.Identity) *Retired {
+	if id == nil || id.Record.Replaces == "" {
+		return nil
+	}
+	command := "aws iot update-certificate --certificate-id " + id.Record.Replaces + " --new-status INACTIVE"
+	if m := awsEndpoint.FindStringSubmatch(id.Record.Endpoint); m != nil {
+		command += " --region " + m[1]
+	}
+	return &Retired{ThingName: id.Record.ThingName, CertificateID: id.Record.Replaces, Command: command}
 }
 
 // Run provisions the device if it has no identity, or goes on where an earlier
@@ -107,5 +164,56 @@ type Retired struct {
 // error means. At most one Run per store works at a time; a second one returns
 // an *[identity.LockedError].
 func Run(ctx context.Context, c Config) (*Result, error) {
-	return nil, nil
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	journal, err := c.Store.Begin()
+	if err != nil {
+		return nil, err
+	}
+	r := &run{Config: c, journal: journal, pace: pace{}, silence: map[string]int{}, clientID: claimClientID(c.Store.SerialNumber())}
+	result, err := r.run(ctx)
+	if closeErr := journal.Close(); err == nil && closeErr != nil {
+		err = fmt.Errorf("closing provisioning journal: %w", closeErr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// run chooses between proving what there is and making what there is not.
+func (r *run) run(ctx context.Context) (*Result, error) {
+	id, err := r.Store.Load()
+	_, broken := errors.AsType[*identity.BrokenError](err)
+	replaceable := errors.Is(err, identity.ErrNone) || broken && r.Reprovision
+	if err != nil && !replaceable {
+		return nil, err
+	}
+	if id != nil && r.journal.Stage() == identity.Empty && (!r.Reprovision || r.journal.Finished() != nil) {
+		return r.proveExisting(ctx, id)
+	}
+	if err := r.retry(ctx, r.attempt); err != nil {
+		return nil, err
+	}
+	return &Result{
+		Identity:    r.committed,
+		Provisioned: r.registered,
+		Retired:     retiredBy(r.committed),
+		RoundTrips:  r.trips.withTotal(),
+	}, nil
+}
+
+func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result, error) {
+	if err := r.checkThingName(id.Record.ThingName); err != nil {
+		return nil, err
+	}
+	err := r.retry(ctx, func(ctx context.Context) error {
+		return r.prove(ctx, id.Record, id.TLS())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Result{Identity: id, Retired: retiredBy(r.journal.Finished()), RoundTrips: r.trips.withTotal()}, nil
 }

@@ -1,0 +1,137 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"example.com/fleety/device/session"
+)
+
+const (
+	// connectInterval is AWS IoT's limit on CONNECT per client id.
+	// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+	connectInterval = time.Second
+	// maxSilence is how many silent ends in a row, after the same packet, count
+	// as a denial. A policy that was just attached may take a few seconds.
+	maxSilence = 5
+	firstDelay = time.Second
+	maxDelay   = 20 * time.Second
+)
+
+// again marks an error after which the very same attempt makes sense at once.
+type again struct{ error }
+
+func (e again) Unwrap() error { return e.error }
+
+// enough marks an error that would be worth another attempt, had there not
+// been too many.
+type enough struct{ error }
+
+func (e enough) Unwrap() error { return e.error }
+
+// newBackOff returns exponential delays with full jitter: each is random
+// between zero and a limit that doubles.
+// https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+func newBackOff() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{
+		InitialInterval:     firstDelay / 2,
+		RandomizationFactor: 1,
+		Multiplier:          2,
+		MaxInterval:         maxDelay / 2,
+	}
+}
+
+// retry repeats an attempt while that may help and ctx lasts. At the end of
+// ctx its error tells the failure that was to be retried, too.
+func (r *run) retry(ctx context.Context, attempt func(context.Context) error) error {
+	delays := newBackOff()
+	for {
+		err := attempt(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ended(ctx, err)
+		}
+		delay := delays.NextBackOff()
+		if _, ok := err.(again); ok {
+			delay = 0
+		} else if _, ok := err.(enough); ok || ClassOf(err) != Temporary {
+			return err
+		}
+		if waitErr := r.waitAfter(ctx, delay, err); waitErr != nil {
+			return ended(ctx, err)
+		}
+	}
+}
+
+func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) error {
+	r.Log.WarnContext(ctx, "trying again", "after", delay, "error", cause)
+	r.Progress(Event{Step: StepWait, Phase: Begin, Elapsed: delay, Err: cause})
+	began := time.Now()
+	err := sleep(ctx, delay)
+	phase := Done
+	if err != nil {
+		phase = Failed
+	}
+	r.Progress(Event{Step: StepWait, Phase: phase, Elapsed: time.Since(began), Err: err})
+	return err
+}
+
+// ended joins the end of ctx with what went wrong last.
+func ended(ctx context.Context, last error) error {
+	if errors.Is(last, ctx.Err()) {
+		return last
+	}
+	return fmt.Errorf("%w; last: %w", context.Cause(ctx), last)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// A pace keeps CONNECTs with the same client id apart.
+type pace map[string]time.Time
+
+func (p pace) wait(ctx context.Context, clientID string) error {
+	if last, ok := p[clientID]; ok {
+		if err := sleep(ctx, time.Until(last.Add(connectInterval))); err != nil {
+			return err
+		}
+	}
+	p[clientID] = time.Now()
+	return nil
+}
+
+// The two certificates that a run connects with.
+const (
+	claimRole  = "claim"
+	deviceRole = "device"
+)
+
+// heard counts the silent ends that follow the same packet, and makes a
+// denial of too many: AWS IoT denies by closing the connection.
+func (r *run) heard(err error, role, what string) error {
+	key := role + " " + what
+	e, ok := errors.AsType[*session.Error](err)
+	if !ok || !errors.Is(err, session.ErrClosedSilently) {
+		delete(r.silence, key)
+		return err
+	}
+	r.silence[key]++
+	if r.silence[key] < maxSilence {
+		return err
+	}
+	return &DeniedError{Role: role, Packet: e.After, Topics: e.Topics, Times: r.silence[key], Err: err}
+}
