@@ -1,3 +1,93 @@
+// Command infra is the CDK app that deploys the cloud side of fleet
+// provisioning. The CDK command line runs it:
+//
+//	cdk deploy -c certificateArn=arn:aws:iot:REGION:ACCOUNT:cert/ID
+//
+// It builds the hook itself, so that what is deployed is what the sources say.
 package main
 
-func main() {}
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/jsii-runtime-go"
+
+	"example.com/fleety/infra/stack"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "infra: error:", err)
+		os.Exit(1)
+	}
+}
+
+// run finds what is wrong before the CDK starts to write.
+func run(ctx context.Context) error {
+	props := &stack.Props{}
+	given, err := cdkContext()
+	if err != nil {
+		return err
+	}
+	if props.Options, err = stack.ParseOptions(given); err != nil {
+		return err
+	}
+	if props.Documents, err = stack.ReadDocuments(filepath.Join("..", "templates")); err != nil {
+		return err
+	}
+	if props.HookFolder, err = os.MkdirTemp("", "fleety-hook-"); err != nil {
+		return fmt.Errorf("making a folder for the hook: %w", err)
+	}
+	defer os.RemoveAll(props.HookFolder)
+	if err := buildHook(ctx, props.HookFolder, props.HookArchitecture); err != nil {
+		return err
+	}
+	return synth(props)
+}
+
+// cdkContext is what -c options, cdk.json and cdk.context.json say. The CDK
+// command line hands it over in the environment.
+func cdkContext() (map[string]any, error) {
+	text, ok := os.LookupEnv("CDK_CONTEXT_JSON")
+	if !ok {
+		return nil, errors.New("run by hand: this app is run by the CDK command line, as in: npx cdk synth -c certificateArn=ARN")
+	}
+	var context map[string]any
+	if err := json.Unmarshal([]byte(text), &context); err != nil {
+		return nil, fmt.Errorf("reading the CDK context from CDK_CONTEXT_JSON: %w", err)
+	}
+	return context, nil
+}
+
+func buildHook(ctx context.Context, folder string, a stack.Architecture) error {
+	script := filepath.Join("..", "scripts", "build-hook.sh")
+	output, err := exec.CommandContext(ctx, script, filepath.Join(folder, "bootstrap"), string(a)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("building the hook with %s: %w\n%s", script, err, output)
+	}
+	return nil
+}
+
+// synth writes the assembly where the CDK command line expects it. The CDK
+// reports its errors by panicking.
+func synth(props *stack.Props) (err error) {
+	defer jsii.Close()
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = fmt.Errorf("synthesizing: %v", reason)
+		}
+	}()
+	app := awscdk.NewApp(nil)
+	stack.New(app, stack.Name, props)
+	app.Synth(nil)
+	return nil
+}
