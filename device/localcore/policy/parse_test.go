@@ -1,0 +1,198 @@
+package policy
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseAcceptsEveryForm(t *testing.T) {
+	d := parse(t, `{
+  "Version": "2012-10-17",
+  "Id": "tolerated",
+  "Statement": {
+    "Sid": "One",
+    "Effect": "Deny",
+    "NotAction": "iot:Connect",
+    "NotResource": ["arn:aws-cn:iot:*:*:topic/${iot:ClientId}/*", "*"],
+    "Condition": {
+      "StringLikeIfExists": {"iot:ClientId": ["a*", "b?"]},
+      "NumericLessThan": {"iot:Connection.Thing.Attributes[n]": 5},
+      "Bool": {"iot:Connection.Thing.IsAttached": true},
+      "Null": {"iot:LastWillTopic": "true"}
+    }
+  }
+}`)
+	got := slices.Collect(d.Statements())
+	want := []*Statement{{
+		Sid: "One", Effect: Deny,
+		NotActions:   []string{"iot:Connect"},
+		NotResources: []string{"arn:aws-cn:iot:*:*:topic/${iot:ClientId}/*", "*"},
+	}}
+	exported := cmp.FilterPath(func(p cmp.Path) bool {
+		name := p.Last().String()
+		return name == ".actions" || name == ".resources" || name == ".conditions"
+	}, cmp.Ignore())
+	if diff := cmp.Diff(want, got, exported); diff != "" {
+		t.Errorf("Statements (-want +got):\n%s", diff)
+	}
+	if got := len(got[0].conditions); got != 4 {
+		t.Errorf("got %d conditions, want 4", got)
+	}
+}
+
+// TestParseRefuses gives each fault its place and its reason. The mark « is
+// taken out; it stands where the error must point to.
+func TestParseRefuses(t *testing.T) {
+	const head = "{\"Version\": \"2012-10-17\",\n \"Statement\": ["
+	tests := map[string]struct {
+		doc    string
+		path   string
+		reason string
+	}{
+		"no JSON":             {`«x`, "$", "not JSON"},
+		"cut off":             {`{"Version«"`, "$", "not JSON"},
+		"two documents":       {`{} «{}`, "$", "not JSON"},
+		"not UTF-8":           {"{\"«\xff\": 1}", "$", "not UTF-8"},
+		"a list":              {`«[]`, "$", "must be an object, not a list"},
+		"no Version":          {`«{"Statement": []}`, "$", "Version is missing"},
+		"an older Version":    {`{"Version": «"2008-10-17"}`, "$.Version", `must be "2012-10-17"`},
+		"an Id of no string":  {`{"Version": "2012-10-17", "Id": «1}`, "$.Id", "must be a string, not a number"},
+		"no Statement":        {`«{"Version": "2012-10-17"}`, "$", "Statement is missing"},
+		"no statements":       {`{"Version": "2012-10-17", "Statement": «[]}`, "$.Statement", "at least one"},
+		"an unknown key":      {`{"Version": "2012-10-17", "Statements": «[]}`, "$.Statements", "known are Version, Id, Statement"},
+		"a misspelt key":      {`{"version": «"2012-10-17"}`, "$.version", `it is spelled "Version"`},
+		"a key given twice":   {`{"Version": "2012-10-17", «"Version": ""}`, "$.Version", "twice"},
+		"too deep":            {head + `{"Condition": {"Bool": {"iot:a": [[«[]]]}}}]}`, `$.Statement[0].Condition.Bool["iot:a"][0][0]`, "deeper"},
+		"a statement of null": {head + "\n  «null]}", "$.Statement[0]", "must be an object, not null"},
+		"a Principal": {head + `{"Effect": "Allow", "Principal": «"*"}]}`, "$.Statement[0].Principal",
+			"not part of an AWS IoT policy"},
+		"a Sid with a space":   {head + `{"Sid": «"my sid"}]}`, "$.Statement[0].Sid", "letters and digits"},
+		"no Effect":            {head + `«{"Sid": "a"}]}`, "$.Statement[0]", "Effect is missing"},
+		"another Effect":       {head + `{"Effect": «"allow"}]}`, "$.Statement[0].Effect", "must be Allow or Deny"},
+		"no Action":            {head + `«{"Effect": "Allow"}]}`, "$.Statement[0]", "Action is missing"},
+		"Action and NotAction": {head + `«{"Effect": "Allow", "Action": "*", "NotAction": "*"}]}`, "$.Statement[0]", "exclude"},
+		"an action of no kind": {head + `{"Effect": "Allow", "Action": «"Publish"}]}`, "$.Statement[0].Action", "SERVICE:NAME"},
+		"an action of two colons": {head + `{"Effect": "Allow", "Action": ["iot:*", «"iot:a:b"]}]}`, "$.Statement[0].Action[1]",
+			"SERVICE:NAME"},
+		"no actions":      {head + `{"Effect": "Allow", "Action": «[]}]}`, "$.Statement[0].Action", "empty"},
+		"an empty action": {head + `{"Effect": "Allow", "Action": «""}]}`, "$.Statement[0].Action", "empty"},
+		"no Resource":     {head + `«{"Effect": "Allow", "Action": "*"}]}`, "$.Statement[0]", "Resource is missing"},
+		"a topic for an ARN": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"topic/a"}]}`, "$.Statement[0].Resource",
+			"not in valid ARN format"},
+		"a list as text": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"[\"arn:aws:iot:r:a:b\"]"}]}`,
+			"$.Statement[0].Resource", "not in valid ARN format"},
+		"an ARN too short": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"arn:aws:iot:topic/a"}]}`,
+			"$.Statement[0].Resource", "not in valid ARN format"},
+		"an ARN of no partition": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"arn::iot:r:a:b"}]}`,
+			"$.Statement[0].Resource", "partition"},
+		"an ARN of no service": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"arn:aws::r:a:b"}]}`,
+			"$.Statement[0].Resource", "service"},
+		"an ARN of nothing": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"arn:aws:iot:r:a:"}]}`,
+			"$.Statement[0].Resource", "resource part"},
+		"an open variable": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"arn:aws:iot:r:a:${iot:ClientId"}]}`,
+			"$.Statement[0].Resource", "no closing brace"},
+		"a placeholder": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"arn:aws:iot:r:${AWS::AccountId}:a"}]}`,
+			"$.Statement[0].Resource", "CloudFormation placeholder"},
+		"a variable of no prefix": {head + `{"Effect": "Allow", "Action": "*", "Resource": «"arn:aws:iot:r:a:${Name}"}]}`,
+			"$.Statement[0].Resource", "no prefix"},
+		"an unknown operator": {head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"Like": «{}}}]}`,
+			"$.Statement[0].Condition.Like", "unknown condition operator"},
+		"a misspelt operator": {head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"bool": «{}}}]}`,
+			"$.Statement[0].Condition.bool", "it is spelled Bool"},
+		"Null with IfExists": {head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"NullIfExists": «{}}}]}`,
+			"$.Statement[0].Condition.NullIfExists", "unknown condition operator"},
+		"a condition of text": {head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": «"Bool"}]}`,
+			"$.Statement[0].Condition", "must be an object"},
+		"an operator of text": {head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"Bool": «"true"}}]}`,
+			"$.Statement[0].Condition.Bool", "must be an object"},
+		"a key of no prefix": {head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"Bool": {"a": «"true"}}}]}`,
+			"$.Statement[0].Condition.Bool.a", "no prefix"},
+		"Null of two values": {head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"Null": {"a:b": «[true, false]}}}]}`,
+			`$.Statement[0].Condition.Null["a:b"]`, "one value"},
+		"an object as value": {head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"Bool": {"a:b": [«{}]}}}]}`,
+			`$.Statement[0].Condition.Bool["a:b"][0]`, "must be a string, not an object"},
+	}
+	for operator, value := range map[string]string{
+		"Bool": "yes", "NumericEquals": "NaN", "DateEquals": "tomorrow", "IpAddress": "1.2.3/24", "BinaryEquals": "%", "ArnLike": "topic/a",
+	} {
+		test := tests["no value for "+operator]
+		test.doc = head + `{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"` + operator + `": {"a:b": «"` + value + `"}}}]}`
+		test.path = `$.Statement[0].Condition.` + operator + `["a:b"]`
+		tests["no value for "+operator] = test
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			before, after, _ := strings.Cut(test.doc, "«")
+			_, err := Parse([]byte(before + after))
+			got, ok := errors.AsType[*SyntaxError](err)
+			if !ok {
+				t.Fatalf("Parse: %v, want a *SyntaxError", err)
+			}
+			line := before[strings.LastIndexByte(before, '\n')+1:]
+			want := &SyntaxError{
+				Line: strings.Count(before, "\n") + 1, Column: len([]rune(line)) + 1,
+				Path: test.path, Reason: got.Reason,
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+			if !strings.Contains(got.Reason, test.reason) {
+				t.Errorf("reason is %q, want one with %q", got.Reason, test.reason)
+			}
+		})
+	}
+}
+
+func TestParseRefusesASidUsedTwice(t *testing.T) {
+	_, err := Parse([]byte(`{"Version": "2012-10-17", "Statement": [
+{"Sid": "A", "Effect": "Allow", "Action": "*", "Resource": "*"},
+{"Sid": "A", "Effect": "Allow", "Action": "*", "Resource": "*"}]}`))
+	if err == nil || err.Error() != `line 3, column 1 ($.Statement[1]): Sid "A" is used by an earlier statement` {
+		t.Errorf("Parse: %v", err)
+	}
+}
+
+// TestParseCountsNoWhitespace: page https://docs.aws.amazon.com/general/latest/gr/iot-core.html.
+func TestParseCountsNoWhitespace(t *testing.T) {
+	sized := func(size int) []byte {
+		const head, tail = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"arn:aws:iot:r:a:`, `"}}`
+		text := head + strings.Repeat("x", size-len(head)-len(tail)) + tail
+		return []byte(strings.ReplaceAll(text, ",", ",\n\t  "))
+	}
+	if _, err := Parse(sized(MaxSize)); err != nil {
+		t.Errorf("Parse of %d characters: %v", MaxSize, err)
+	}
+	if _, err := Parse(sized(MaxSize + 1)); err == nil || !strings.Contains(err.Error(), "has 2049 characters") {
+		t.Errorf("Parse of one character more: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:*","Resource":"*"}}`)
+	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","NotAction":["a:b"],"NotResource":"arn:aws:iot:r:a:${iot:ClientId}?"}]}`)
+	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"ForAllValues:ArnLikeIfExists":{"iot:LastWillTopic":["arn:aws:iot:*:*:topic/${iot:Certificate.Subject.Country.List}"]}}}]}`)
+	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"DateLessThan":{"iot:Connection.Thing.Attributes[a]":"2026-01-01"}, "NumericGreaterThan":{"a:b":-1e3}, "Null":{"a:b":true}}}]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := Parse([]byte(text))
+		if err != nil {
+			bad, ok := errors.AsType[*SyntaxError](err)
+			if !ok || d != nil || bad.Line < 1 || bad.Column < 1 || bad.Path == "" || bad.Reason == "" {
+				t.Fatalf("Parse: document %v, error %#v", d, err)
+			}
+			return
+		}
+		for s := range d.Statements() {
+			if (s.Actions == nil) == (s.NotActions == nil) || (s.Resources == nil) == (s.NotResources == nil) {
+				t.Fatalf("statement has not one of each: %+v", s)
+			}
+		}
+		r := request(device("a"), "iot:Publish", "topic/a")
+		if got := Evaluate([]Policy{{"P", d}}, r).Explain(); got == "" || strings.ContainsAny(got, "\n\r") {
+			t.Fatalf("Explain is not one line: %q", got)
+		}
+	})
+}
