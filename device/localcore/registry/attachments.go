@@ -33,17 +33,13 @@ func (r *Registry) AttachPolicy(policy string, target Target) error {
 	return r.update(func(tx *transaction) error { return tx.attachPolicy(policy, target) })
 }
 
-// DetachPolicy detaches a policy. Detaching one that is not attached changes
-// nothing.
+// DetachPolicy detaches a policy. Detaching one that is not attached, or does
+// not exist, changes nothing.
 func (r *Registry) DetachPolicy(policy string, target Target) error {
 	return r.update(func(tx *transaction) error {
-		if _, err := tx.policy(policy); err != nil {
-			return err
+		if tx.policyTargets.has(policy, string(target)) {
+			tx.policyTargets.remove(policy, string(target))
 		}
-		if err := tx.checkTarget(target); err != nil {
-			return err
-		}
-		tx.policyTargets.remove(policy, string(target))
 		return nil
 	})
 }
@@ -166,7 +162,7 @@ func (tx *transaction) attachPolicy(policy string, target Target) error {
 		limit = MaxPoliciesPerGroup
 	}
 	if len(tx.policyTargets.leftsOf(string(target))) >= limit {
-		return refuse(CodeLimitExceeded, "%s has %d policies already, which is the limit.", target, limit)
+		return Refuse(CodeLimitExceeded, "%s has %d policies already, which is the limit.", target, limit)
 	}
 	tx.policyTargets.put(policy, string(target), struct{}{})
 	return nil

@@ -39,8 +39,10 @@ const (
 	CodeVersionsLimitExceeded = "VersionsLimitExceededException"
 	CodeConflictingUpdate     = "ConflictingResourceUpdateException"
 	CodeLimitExceeded         = "LimitExceededException"
+	CodeCertificateInvalid    = "CertificateValidationException"
 	CodeRegistrationFailure   = "ResourceRegistrationFailureException"
 	CodeInternalFailure       = "InternalFailureException"
+	CodeServiceUnavailable    = "ServiceUnavailableException"
 
 	// CodeInvalidToken answers an unknown, used, lapsed or foreign ownership
 	// token. AWS is known to send it for a missing one; the other cases are
@@ -54,6 +56,7 @@ const (
 var statuses = map[string]int{
 	CodeInvalidRequest:        http.StatusBadRequest,
 	CodeMalformedPolicy:       http.StatusBadRequest,
+	CodeCertificateInvalid:    http.StatusBadRequest,
 	CodeRegistrationFailure:   http.StatusBadRequest,
 	CodeInvalidToken:          http.StatusBadRequest,
 	CodeNotFound:              http.StatusNotFound,
@@ -66,22 +69,24 @@ var statuses = map[string]int{
 	CodeResourceConflicts:     http.StatusConflict,
 	CodeLimitExceeded:         http.StatusGone,
 	CodeInternalFailure:       http.StatusInternalServerError,
+	CodeServiceUnavailable:    http.StatusServiceUnavailable,
 }
 
-func refuse(code, format string, args ...any) *Error {
+// Refuse returns an Error with one of the codes above and its status.
+func Refuse(code, format string, args ...any) *Error {
 	return &Error{Code: code, Status: statuses[code], Message: fmt.Sprintf(format, args...)}
 }
 
-func invalid(format string, args ...any) *Error { return refuse(CodeInvalidRequest, format, args...) }
+func invalid(format string, args ...any) *Error { return Refuse(CodeInvalidRequest, format, args...) }
 
 func notFound(resource, what string) *Error {
-	e := refuse(CodeNotFound, "%s cannot be found.", what)
+	e := Refuse(CodeNotFound, "%s cannot be found.", what)
 	e.Resource = resource
 	return e
 }
 
 func alreadyExists(resource, what string) *Error {
-	e := refuse(CodeAlreadyExists, "%s already exists with different properties.", what)
+	e := Refuse(CodeAlreadyExists, "%s already exists with different properties.", what)
 	e.Resource = resource
 	return e
 }

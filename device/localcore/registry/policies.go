@@ -36,10 +36,10 @@ func (r *Registry) DeletePolicy(name string) error {
 			return err
 		}
 		if len(p.Versions) > 1 {
-			return refuse(CodeDeleteConflict, "Cannot delete policy %s: it has versions that are not the default.", name)
+			return Refuse(CodeDeleteConflict, "Cannot delete policy %s: it has versions that are not the default.", name)
 		}
 		if targets := tx.policyTargets.rightsOf(name); len(targets) > 0 {
-			return refuse(CodeDeleteConflict, "Cannot delete policy %s: it is attached to %s (of %d targets).", name, targets[0], len(targets))
+			return Refuse(CodeDeleteConflict, "Cannot delete policy %s: it is attached to %s (of %d targets).", name, targets[0], len(targets))
 		}
 		tx.policies.remove(name)
 		return nil
@@ -58,7 +58,7 @@ func (r *Registry) CreatePolicyVersion(name, document string, setDefault bool) (
 			return PolicyVersion{}, err
 		}
 		if len(p.Versions) >= MaxPolicyVersions {
-			return PolicyVersion{}, refuse(CodeVersionsLimitExceeded, "Policy %s has %d versions already, which is the limit.", name, MaxPolicyVersions)
+			return PolicyVersion{}, Refuse(CodeVersionsLimitExceeded, "Policy %s has %d versions already, which is the limit.", name, MaxPolicyVersions)
 		}
 		v := PolicyVersion{ID: p.NextVersion, Document: document, Created: tx.now}
 		p.Versions = append(slices.Clone(p.Versions), v)
@@ -80,7 +80,7 @@ func (r *Registry) DeletePolicyVersion(name string, version int) error {
 			return err
 		}
 		if version == p.DefaultVersion {
-			return refuse(CodeDeleteConflict, "Cannot delete the default version of policy %s.", name)
+			return invalid("Cannot delete the default version of policy %s.", name)
 		}
 		p.Versions = slices.DeleteFunc(slices.Clone(p.Versions), func(v PolicyVersion) bool { return v.ID == version })
 		p.Modified = tx.now
@@ -117,7 +117,7 @@ func (s *state) policyWith(name string, version int) (Policy, error) {
 		return Policy{}, err
 	}
 	if _, ok := p.Version(version); !ok {
-		return Policy{}, refuse(CodeNotFound, "Policy %s has no version %d.", name, version)
+		return Policy{}, Refuse(CodeNotFound, "Policy %s has no version %d.", name, version)
 	}
 	return p, nil
 }
@@ -127,7 +127,7 @@ func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 		return Policy{}, invalid("policy name %q must be 1 to 128 word characters or +=,.@-", clip(name))
 	}
 	if tx.policies.has(name) {
-		e := refuse(CodeAlreadyExists, "Policy %s already exists.", name)
+		e := Refuse(CodeAlreadyExists, "Policy %s already exists.", name)
 		e.Resource = "policy/" + name
 		return Policy{}, e
 	}

@@ -159,7 +159,7 @@ func (o Override) scalar(what, old, wanted string) (string, error) {
 }
 
 func conflict(what, old string) *Error {
-	return refuse(CodeResourceConflicts, "The %s is set already (%q) and the template does not allow replacing it.", what, clip(old))
+	return Refuse(CodeResourceConflicts, "The %s is set already (%q) and the template does not allow replacing it.", what, clip(old))
 }
 
 // attributes returns what the attributes of a thing become.
@@ -170,7 +170,7 @@ func (o Override) attributes(thing string, old, wanted map[string]string) (map[s
 	case o == Merge:
 		return (&AttributeUpdate{wanted, true}).apply(old), nil
 	case o == Fail, o == Unset && !maps.Equal(old, wanted):
-		return nil, refuse(CodeResourceConflicts, "Thing %s has attributes already and the template does not allow replacing them.", thing)
+		return nil, Refuse(CodeResourceConflicts, "Thing %s has attributes already and the template does not allow replacing them.", thing)
 	}
 	return wanted, nil
 }
@@ -226,7 +226,7 @@ func (tx *transaction) provisionGroups(p *ProvisionedThing) error {
 		case o == DoNothing:
 			return nil
 		case o == Fail, o == Unset && !slices.Equal(old, wanted):
-			return refuse(CodeResourceConflicts, "Thing %s is in thing groups already and the template does not allow replacing them.", p.Name)
+			return Refuse(CodeResourceConflicts, "Thing %s is in thing groups already and the template does not allow replacing them.", p.Name)
 		case o == Replace:
 			for _, group := range old {
 				tx.thingGroups.remove(p.Name, group)

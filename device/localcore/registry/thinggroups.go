@@ -264,10 +264,10 @@ func (s *state) checkParent(name string) error {
 		return err
 	}
 	if depth := len(s.ancestors(name)) + 2; depth > MaxGroupDepth {
-		return refuse(CodeLimitExceeded, "The group would be at depth %d of its hierarchy, at most %d is allowed.", depth, MaxGroupDepth)
+		return invalid("The group would be at depth %d of its hierarchy, at most %d is allowed.", depth, MaxGroupDepth)
 	}
 	if len(s.children(name)) >= MaxGroupChildren {
-		return refuse(CodeLimitExceeded, "Thing group %s has %d child groups already, which is the limit.", name, MaxGroupChildren)
+		return invalid("Thing group %s has %d child groups already, which is the limit.", name, MaxGroupChildren)
 	}
 	return nil
 }
@@ -284,7 +284,7 @@ func (tx *transaction) addToGroup(thing, group string) error {
 	}
 	current := tx.thingGroups.rightsOf(thing)
 	if len(current) >= MaxGroupsPerThing {
-		return refuse(CodeLimitExceeded, "Thing %s is in %d thing groups already, which is the limit.", thing, MaxGroupsPerThing)
+		return invalid("Thing %s is in %d thing groups already, which is the limit.", thing, MaxGroupsPerThing)
 	}
 	for _, other := range current {
 		if tx.root(other) == tx.root(group) {
