@@ -27,6 +27,10 @@ const (
 	ThingNamePrefix = "fleety_" // what DefaultTemplate puts before the serial number
 )
 
+// NoProxy as Server.Proxy means a direct connection, whatever the environment
+// says.
+const NoProxy = "direct"
+
 // Keys says where the device's own key is made.
 type Keys string
 
@@ -57,7 +61,7 @@ type Config struct {
 type Server struct {
 	Endpoint string // host name, without scheme and port
 	Port     int    // 1 to 65535; 443 means ALPN x-amzn-mqtt-ca
-	Proxy    string // HTTP CONNECT proxy as a URL; empty: as HTTPS_PROXY and NO_PROXY say
+	Proxy    string // HTTP CONNECT proxy as a URL, or [NoProxy]; empty: as HTTPS_PROXY and NO_PROXY say
 }
 
 // Bootstrap is what the device needs until it has its own identity.

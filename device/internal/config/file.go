@@ -14,9 +14,10 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxFileSize is far more than a configuration needs, and little enough to
-// read whatever somebody points us at.
-const maxFileSize = 64 << 10
+// maxFileSize is far more than a configuration needs. The YAML parser takes time
+// that grows faster than its input, so that whatever somebody points us at must
+// stay small.
+const maxFileSize = 16 << 10
 
 // maxPEMSize lets a whole system bundle of root certificates through.
 const maxPEMSize = 1 << 20
@@ -84,7 +85,16 @@ type file struct {
 }
 
 func (f *file) report(n ast.Node, key, what, remedy string) {
-	f.found = append(f.found, Problem{Origin: f.at(n.GetToken()), Key: key, What: what, Remedy: remedy})
+	f.found = append(f.found, Problem{Origin: f.at(start(n)), Key: key, What: what, Remedy: remedy})
+}
+
+// start is the token where a node begins: of a mapping it is the first key, not
+// the colon behind it.
+func start(n ast.Node) *token.Token {
+	if entries, ok := mappingOf(n); ok && len(entries) > 0 {
+		return entries[0].Key.GetToken()
+	}
+	return n.GetToken()
 }
 
 func (f *file) at(t *token.Token) Origin {
@@ -101,11 +111,10 @@ func (f *file) document(tree *ast.File) {
 			bodies = append(bodies, d.Body)
 		}
 	}
-	switch len(bodies) {
-	case 0: // an empty file: every required key will be missed
-	case 1:
+	if len(bodies) > 0 { // an empty file lacks all that is required
 		f.mapping("", bodies[0])
-	default:
+	}
+	if len(bodies) > 1 {
 		f.report(bodies[1], "", "a second YAML document", "keep one document in the file")
 	}
 }
@@ -118,7 +127,8 @@ func (f *file) syntax(err error) {
 	if e, ok := errors.AsType[yaml.Error](err); ok {
 		p.Origin, p.What = f.at(e.GetToken()), "not YAML: "+e.GetMessage()
 	}
-	p.What = strings.Join(strings.Fields(p.What), " ") // one line
+	tabs := strings.ReplaceAll(p.What, "'\t'", "a tab")
+	p.What = strings.Join(strings.Fields(tabs), " ") // one line
 	f.found = append(f.found, p)
 }
 

@@ -52,7 +52,7 @@ func (v *validation) identity() {
 	c := v.c
 	switch {
 	case c.SerialNumber == "":
-		v.bad("serialNumber", "serialNumber is missing", "add the device's serial number, for example serialNumber: \"2974685\"")
+		v.bad("serialNumber", "serialNumber is missing", `add the device's serial number, as in serialNumber: "2974685"`)
 	case !thingName.MatchString(c.SerialNumber):
 		// Anything else would make a thing name, and with it a file name and
 		// an MQTT topic, that AWS IoT does not allow.
@@ -61,7 +61,7 @@ func (v *validation) identity() {
 		v.bad("serialNumber", fmt.Sprintf("serialNumber has %d characters", len(c.SerialNumber)), fmt.Sprintf("use %d at most", payload.MaxSerialLength))
 	}
 	if c.DeviceLocation == "" {
-		v.bad("deviceLocation", "deviceLocation is missing", "add where the device is, for example deviceLocation: \"USA\"")
+		v.bad("deviceLocation", "deviceLocation is missing", `add where the device is, as in deviceLocation: "USA"`)
 	}
 	v.thingName()
 }
@@ -82,7 +82,7 @@ func (v *validation) thingName() {
 	}
 }
 
-const askForEndpoint = "put in what `aws iot describe-endpoint --endpoint-type iot:Data-ATS` prints"
+const askForEndpoint = `put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`
 
 func (v *validation) endpoint() {
 	const key = "server.endpoint"
@@ -114,13 +114,13 @@ func isPlaceholder(endpoint string) bool {
 }
 
 func (v *validation) proxy() {
-	if v.c.Server.Proxy == "" {
+	if v.c.Server.Proxy == "" || v.c.Server.Proxy == NoProxy {
 		return
 	}
 	u, err := url.Parse(v.c.Server.Proxy)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		// The value may hold a password, so it is not shown.
-		v.bad("server.proxy", "server.proxy is not the address of an HTTP proxy", "write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+		v.bad("server.proxy", "server.proxy is not the address of an HTTP proxy", "write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or direct for none")
 	}
 }
 

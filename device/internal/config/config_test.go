@@ -1,0 +1,397 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"example.com/fleety/device/internal/config"
+)
+
+// good is a file without problems; tests change it.
+const good = `serialNumber: "2974685"
+deviceLocation: "USA"
+server: {port: 8883, endpoint: abc123-ats.iot.eu-central-1.amazonaws.com}
+`
+
+// load writes doc to device.yaml and loads it from there, so that problems
+// begin with "device.yaml".
+func load(t *testing.T, doc string, s config.Sources) (*config.Config, error) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("device.yaml", []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Path = "device.yaml"
+	return config.Load(s)
+}
+
+func TestLoadReadsEveryKeyOfTheDocumentedFile(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "example-config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := strings.Replace(string(doc), "xxxx-ats.iot.REGION", "abc123-ats.iot.eu-central-1", 1)
+	got, err := load(t, filled, config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &config.Config{
+		SerialNumber:   "2974685",
+		DeviceLocation: "USA",
+		License:        "Apache 2.0",
+		ThingName:      "fleety_2974685",
+		Server:         config.Server{Endpoint: "abc123-ats.iot.eu-central-1.amazonaws.com", Port: 8883},
+		Bootstrap: config.Bootstrap{
+			PrivateKeyPath:       "certs/fleet-provisioning.private.key",
+			CertificatePath:      "certs/fleet-provisioning.certificate.pem",
+			CACertificatePath:    "certs/root.ca.bundle.pem",
+			ProvisioningTemplate: "GoFleetProvisioningTemplate",
+			Keys:                 config.KeysDevice,
+			Parameters:           map[string]string{},
+		},
+		Primary: config.Primary{
+			CertificatePath: "certs/fleety_2974685.certificate.pem",
+			PrivateKeyPath:  "certs/fleety_2974685.private.key",
+		},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestKeysAreCaseInsensitive(t *testing.T) {
+	c, err := load(t, `SERIALNUMBER: "2974685"
+DeviceLocation: Berlin
+Server:
+  EndPoint: localhost
+  PORT: 443
+BOOTSTRAP:
+  provisioningtemplate: Other
+`, config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.SerialNumber != "2974685" || c.Server.Endpoint != "localhost" || c.Server.Port != 443 || c.Bootstrap.ProvisioningTemplate != "Other" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestSerialNumberWithoutQuotesKeepsItsLetters(t *testing.T) {
+	for _, serial := range []string{"2974685", "00297468", "0x2974", "297468e5", "297_468", "297468.10"} {
+		t.Run(serial, func(t *testing.T) {
+			c, err := load(t, strings.Replace(good, `"2974685"`, serial, 1), config.Sources{})
+			if strings.ContainsAny(serial, ".") {
+				if err == nil {
+					t.Errorf("a serial number with a dot passed: %q", c.SerialNumber)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.SerialNumber != serial {
+				t.Errorf("got %q", c.SerialNumber)
+			}
+		})
+	}
+}
+
+func TestPrecedenceIsFlagEnvironmentFileDefault(t *testing.T) {
+	file := good + "bootstrap: {keys: service}\n"
+	environ := []string{"IOT_DEVICE_BOOTSTRAP_KEYS=device", "IOT_DEVICE_SERVER_PORT=443", "IOT_DEVICE_SERVER_ENDPOINT=", "PATH=/bin"}
+	flags := []config.Setting{{Key: "server.PORT", Value: "8884", Flag: "--set"}}
+	tests := map[string]struct {
+		sources  config.Sources
+		wantKeys config.Keys
+		wantPort int
+		wantFrom string // of server.port
+	}{
+		"file over default":     {config.Sources{}, config.KeysService, 8883, "device.yaml:3:16"},
+		"environment over file": {config.Sources{Environ: environ}, config.KeysDevice, 443, "environment variable IOT_DEVICE_SERVER_PORT"},
+		"flag over environment": {config.Sources{Environ: environ, Flags: flags}, config.KeysDevice, 8884, "--set"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c, err := load(t, file, tt.sources)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Bootstrap.Keys != tt.wantKeys || c.Server.Port != tt.wantPort {
+				t.Errorf("got keys %s, port %d; want %s, %d", c.Bootstrap.Keys, c.Server.Port, tt.wantKeys, tt.wantPort)
+			}
+			if got := c.Origin("server.port").String(); got != tt.wantFrom {
+				t.Errorf("server.port comes from %q, want %q", got, tt.wantFrom)
+			}
+			if c.Server.Endpoint != "abc123-ats.iot.eu-central-1.amazonaws.com" {
+				t.Errorf("an empty variable replaced the endpoint: %q", c.Server.Endpoint)
+			}
+		})
+	}
+}
+
+// Every key has a variable: none may be settable in the file alone.
+func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
+	environ := []string{
+		"IOT_DEVICE_SERIALNUMBER=2974681", "IOT_DEVICE_DEVICELOCATION=Seattle", "IOT_DEVICE_LICENSE=MIT",
+		"IOT_DEVICE_THINGNAME=thing", "IOT_DEVICE_AUTHOR=Ada",
+		"IOT_DEVICE_SERVER_ENDPOINT=localhost", "IOT_DEVICE_SERVER_PORT=1", "IOT_DEVICE_SERVER_PROXY=http://p:1",
+		"IOT_DEVICE_BOOTSTRAP_PRIVATEKEYPATH=a", "IOT_DEVICE_BOOTSTRAP_CERTIFICATEPATH=b",
+		"IOT_DEVICE_BOOTSTRAP_CACERTIFICATEPATH=c", "IOT_DEVICE_BOOTSTRAP_PROVISIONINGTEMPLATE=T",
+		"IOT_DEVICE_BOOTSTRAP_KEYS=service", "IOT_DEVICE_BOOTSTRAP_PARAMETERS=floor=3, room = 7",
+		"IOT_DEVICE_PRIMARY_CERTIFICATEPATH=d", "IOT_DEVICE_PRIMARY_PRIVATEKEYPATH=e",
+	}
+	got, err := load(t, "", config.Sources{Environ: environ})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &config.Config{
+		SerialNumber: "2974681", DeviceLocation: "Seattle", License: "MIT", ThingName: "thing", Author: "Ada",
+		Server: config.Server{Endpoint: "localhost", Port: 1, Proxy: "http://p:1"},
+		Bootstrap: config.Bootstrap{
+			PrivateKeyPath: "a", CertificatePath: "b", CACertificatePath: "c", ProvisioningTemplate: "T",
+			Keys: config.KeysService, Parameters: map[string]string{"floor": "3", "room": "7"},
+		},
+		Primary: config.Primary{CertificatePath: "d", PrivateKeyPath: "e"},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestTemplateParametersAreThoseOfTheFileWithOurOwn(t *testing.T) {
+	c, err := load(t, good+"author: Ada\nbootstrap:\n  parameters: {floor: 3, room: \"7\"}\n", config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"serialNumber": "2974685", "deviceLocation": "USA", "author": "Ada", "floor": "3", "room": "7"}
+	if diff := cmp.Diff(want, c.TemplateParameters()); diff != "" {
+		t.Errorf("parameters (-want +got):\n%s", diff)
+	}
+}
+
+// The whole line is checked: it must say where, what, and what to do.
+func TestLoadTellsEachProblemInOneLine(t *testing.T) {
+	tests := map[string]struct {
+		doc  string
+		want []string
+	}{
+		"bad YAML": {
+			"serialNumber: [1\n",
+			[]string{`device.yaml:1:15: not YAML: sequence end token ']' not found; correct the file there`},
+		},
+		"tab as indentation": {
+			"server:\n\tport: 1\n",
+			[]string{`device.yaml:2:1: not YAML: found character a tab that cannot start any token; correct the file there`},
+		},
+		"misspelt key": {
+			strings.Replace(good, "endpoint:", "endpont:", 1),
+			[]string{
+				`device.yaml:3:22: unknown key "endpont"; did you mean "endpoint"?`,
+				`server.endpoint is missing; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`,
+			},
+		},
+		"misspelt section": {
+			good + "bootstrp:\n  keys: device\n",
+			[]string{`device.yaml:4:1: unknown key "bootstrp"; did you mean "bootstrap"?`},
+		},
+		"key in the wrong section": {
+			good + "endpoint: localhost\n",
+			[]string{`device.yaml:4:1: unknown key "endpoint"; did you mean "server.endpoint"?`},
+		},
+		"key like no other": {
+			good + "colour: red\n",
+			[]string{`device.yaml:4:1: unknown key "colour"; remove it; device/example-config.yaml shows the known ones`},
+		},
+		"text for a number": {
+			strings.Replace(good, "8883", "secure", 1),
+			[]string{`device.yaml:3:16: server.port must be a number, not text; correct its value`},
+		},
+		"list for text": {
+			strings.Replace(good, `"USA"`, `[USA]`, 1),
+			[]string{`device.yaml:2:17: deviceLocation must be text, not a list; correct its value`},
+		},
+		"true for text": {
+			strings.Replace(good, `"USA"`, `yes please`, 1) + "author: true\n",
+			[]string{`device.yaml:4:9: author must be text, not true or false; correct its value`},
+		},
+		"text for a section": {
+			"serialNumber: \"2974685\"\ndeviceLocation: USA\nserver: localhost\n",
+			[]string{
+				`device.yaml:3:9: server must be a mapping of keys to values, not text; write it as KEY: VALUE`,
+				`server.endpoint is missing; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`,
+			},
+		},
+		"the same key twice": {
+			good + "SERIALNUMBER: \"1\"\n",
+			[]string{`device.yaml:4:1: key "SERIALNUMBER" is there twice, first in line 1; keep one`},
+		},
+		"two documents": {
+			"---\n" + good + "---\na: 1\n",
+			[]string{`device.yaml:6:1: a second YAML document; keep one document in the file`},
+		},
+		"empty file": {
+			"",
+			[]string{
+				`serialNumber is missing; add the device's serial number, as in serialNumber: "2974685"`,
+				`deviceLocation is missing; add where the device is, as in deviceLocation: "USA"`,
+				`server.endpoint is missing; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`,
+			},
+		},
+		"placeholder left in": {
+			strings.Replace(good, "abc123-ats.iot.eu-central-1", "xxxx-ats.iot.REGION", 1),
+			[]string{`device.yaml:3:32: server.endpoint "xxxx-ats.iot.REGION.amazonaws.com" is still the placeholder of the example; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`},
+		},
+		"half of the placeholder left in": {
+			strings.Replace(good, "abc123-ats", "xxxx-ats", 1),
+			[]string{`device.yaml:3:32: server.endpoint "xxxx-ats.iot.eu-central-1.amazonaws.com" is still the placeholder of the example; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`},
+		},
+		"endpoint with a scheme": {
+			strings.Replace(good, "abc123-ats", "mqtts://abc123-ats", 1),
+			[]string{`device.yaml:3:32: server.endpoint "mqtts://abc123-ats.iot.eu-central-1.amazonaws.com" has a scheme; give the host name alone`},
+		},
+		"endpoint with a port": {
+			strings.Replace(good, "amazonaws.com", "amazonaws.com:8883", 1),
+			[]string{`device.yaml:3:32: server.endpoint "abc123-ats.iot.eu-central-1.amazonaws.com:8883" has a port; give the host name alone, and the port as server.port`},
+		},
+		"port out of range": {
+			strings.Replace(good, "8883", "70000", 1),
+			[]string{`device.yaml:3:16: server.port 70000 is not a port; use 8883, or 443 where only that is open`},
+		},
+		"unknown flow": {
+			good + "bootstrap: {keys: cloud}\n",
+			[]string{`device.yaml:4:19: bootstrap.keys "cloud" is unknown; use device (the key is made here) or service (AWS IoT makes it)`},
+		},
+		"template that AWS would not name so": {
+			good + "bootstrap: {provisioningTemplate: my template}\n",
+			[]string{`device.yaml:4:35: bootstrap.provisioningTemplate "my template" is not the name of a template; use 1 to 36 of 0-9 A-Z a-z _ -; the CDK app makes GoFleetProvisioningTemplate`},
+		},
+		"thing name of another device": {
+			good + "thingname: fleety_1\n",
+			[]string{`device.yaml:4:12: thingname "fleety_1" is not what the template GoFleetProvisioningTemplate makes of serialNumber "2974685"; set it to "fleety_2974685", or remove it`},
+		},
+		"serial number that cannot name a thing": {
+			strings.Replace(good, `"2974685"`, `"../297468"`, 1),
+			[]string{`device.yaml:1:15: serialNumber "../297468" cannot stand in a thing name; use only a-z A-Z 0-9 : _ -, 64 characters at most`},
+		},
+		"serial number that is too long": {
+			strings.Replace(good, `"2974685"`, "297468"+strings.Repeat("5", 59), 1),
+			[]string{`device.yaml:1:15: serialNumber has 65 characters; use 64 at most`},
+		},
+		"reserved template parameter": {
+			good + "bootstrap:\n  parameters:\n    serialNumber: \"1\"\n    author: me\n",
+			[]string{
+				`device.yaml:5:3: template parameter "author" is set in bootstrap.parameters; use --author instead`,
+				`device.yaml:5:3: template parameter "serialNumber" is set in bootstrap.parameters; use serialNumber at the top of the file instead`,
+			},
+		},
+		"template parameter that is no text": {
+			good + "bootstrap:\n  parameters: {floor: [3]}\n",
+			[]string{`device.yaml:5:23: template parameter "floor" must be text, not a list; put its value in quotes`},
+		},
+		"parameters that are no mapping": {
+			good + "bootstrap:\n  parameters: floor\n",
+			[]string{`device.yaml:5:15: bootstrap.parameters must be a mapping of names to text, not text; write it as {NAME: VALUE}`},
+		},
+		"identity over the claim": {
+			good + "primary: {certificatepath: certs/fleet-provisioning.certificate.pem}\n",
+			[]string{`device.yaml:4:28: primary.certificatepath "certs/fleet-provisioning.certificate.pem" is a file of the claim, which is never overwritten; name another file`},
+		},
+		"mapping for text": {
+			good + "author: {name: Ada}\n",
+			[]string{`device.yaml:4:10: author must be text, not a mapping; correct its value`},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(t, tt.doc, config.Sources{})
+			if err == nil {
+				t.Fatal("no problem found")
+			}
+			if diff := cmp.Diff(tt.want, strings.Split(err.Error(), "\n")); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestProxyPasswordIsNotShown(t *testing.T) {
+	_, err := load(t, good, config.Sources{Environ: []string{"IOT_DEVICE_SERVER_PROXY=ftp://me:hunter2@proxy"}})
+	if err == nil {
+		t.Fatal("an FTP proxy passed")
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the password is in %q", err)
+	}
+}
+
+func TestProblemsOfOtherSourcesNameThem(t *testing.T) {
+	_, err := load(t, good, config.Sources{
+		Environ: []string{"IOT_DEVICE_SERVER_PORT=https"},
+		Flags:   []config.Setting{{Key: "server.pot", Value: "1", Flag: "--set"}, {Key: "bootstrap.parameters", Value: "a", Flag: "--set"}},
+	})
+	want := []string{
+		`environment variable IOT_DEVICE_SERVER_PORT: server.port: "https" is not a number; give a number`,
+		`--set: unknown key "pot"; did you mean "port"?`,
+		`--set: bootstrap.parameters: "a" is not of the form NAME=VALUE,NAME=VALUE; give a mapping of names to text`,
+	}
+	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}
+
+func TestLoadNamesAFileThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	large := filepath.Join(dir, "large.yaml")
+	if err := os.WriteFile(large, make([]byte, 17<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct{ path, want string }{
+		"missing":   {filepath.Join(dir, "none.yaml"), "none.yaml: no such file or directory; name the configuration with --config"},
+		"directory": {dir, "is a directory; name a YAML file with --config"},
+		"too large": {large, "large.yaml: too large to be right; name a YAML file with --config"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c, err := config.Load(config.Sources{Path: tt.path})
+			if c != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, %v; want an error with %q", c, err, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("a: &x [1]\nb: *x\n<<: *x\n"))
+	f.Add([]byte("? [a]\n: b\n"))
+	f.Add([]byte("bootstrap: {parameters: {a: |\n  b\n}}\n"))
+	f.Add([]byte("server: !!binary x\n\"port\": 0x\n"))
+	f.Add([]byte("--- \n...\n%YAML 1.2\n--- a\n"))
+	path := filepath.Join(f.TempDir(), "device.yaml")
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		if err := os.WriteFile(path, doc, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := config.Load(config.Sources{Path: path})
+		if c == nil && err == nil {
+			t.Fatal("neither a configuration nor an error")
+		}
+		if err == nil && (c.SerialNumber == "" || c.Server.Endpoint == "" || c.Server.Port < 1 || c.Server.Port > 65535) {
+			t.Fatalf("%q passed as %+v", doc, c)
+		}
+		problems, ok := err.(config.Problems)
+		if err != nil && !ok {
+			t.Fatalf("error of type %T", err)
+		}
+		for _, p := range problems {
+			if strings.Contains(p.String(), "\n") {
+				t.Fatalf("problem of several lines: %q", p)
+			}
+		}
+	})
+}
