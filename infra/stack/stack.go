@@ -36,7 +36,8 @@ func New(scope constructs.Construct, id string, props *Props) awscdk.Stack {
 		AnalyticsReporting: jsii.Bool(false),
 	})
 
-	attachClaims(s, newClaimPolicy(s, props), props.ClaimCertificates)
+	claimPolicy := newClaimPolicy(s, props)
+	attachClaims(s, claimPolicy, props.ClaimCertificates)
 	devicePolicy := newDevicePolicy(s, props)
 	group, kind := newThingGroup(s), newThingType(s)
 
@@ -48,7 +49,7 @@ func New(scope constructs.Construct, id string, props *Props) awscdk.Stack {
 	}
 
 	output(s, "ProvisioningTemplateName", "What a device names as its provisioning template", template.Ref())
-	output(s, "ClaimPolicyName", "The policy of the claim certificates", jsii.String(ClaimPolicyName))
+	output(s, "ClaimPolicyName", "The policy of the claim certificates", claimPolicy.Ref())
 	output(s, "DevicePolicyName", "The policy of every device's own certificate", devicePolicy.Ref())
 	output(s, "HookFunctionName", "The function that decides which device may come in", hook.function.FunctionName())
 	output(s, "ThingGroupName", "The group that every device joins", group.Ref())

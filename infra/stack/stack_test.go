@@ -1,0 +1,356 @@
+package stack_test
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var update = flag.Bool("update", false, "write the golden template anew")
+
+// assetKey is the name of an uploaded file, which changes with its bytes.
+var assetKey = regexp.MustCompile(`"[0-9a-f]{64}\.zip"`)
+
+func TestTemplateIsTheGoldenOne(t *testing.T) {
+	golden := filepath.Join("testdata", "template.golden.json")
+	got := assetKey.ReplaceAll(synthesized(t, byDefault).Text, []byte(`"HOOK.zip"`))
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("template differs; if that is meant, run go test ./stack -update (-golden +got):\n%s", diff)
+	}
+}
+
+func TestSynthesisIsRepeatable(t *testing.T) {
+	first := synthesized(t, byDefault)
+	second, err := synth(map[string]any{"certificateArn": arnA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(first.Text), string(second.Text)); diff != "" {
+		t.Errorf("two syntheses differ (-first +second):\n%s", diff)
+	}
+}
+
+func TestClaimPolicyAllowsNothingButProvisioning(t *testing.T) {
+	_, policy := synthesized(t, byDefault).named(t, "AWS::IoT::Policy", "ClaimPolicy")
+	const arn = "arn:aws:iot:us-east-1:123456789012:"
+	onTopics := func(kind string) []any {
+		return []any{
+			arn + kind + "/$aws/certificates/create/*",
+			arn + kind + "/$aws/certificates/create-from-csr/*",
+			arn + kind + "/$aws/provisioning-templates/GoFleetProvisioningTemplate/provision/*",
+		}
+	}
+	want := map[string]any{
+		"PolicyName": "GoIoTFleetProvisioningPolicy",
+		"PolicyDocument": map[string]any{
+			"Version": "2012-10-17",
+			"Statement": []any{
+				map[string]any{"Sid": "ConnectAsClaim", "Effect": "Allow", "Action": "iot:Connect", "Resource": arn + "client/claim-*"},
+				map[string]any{"Sid": "UseProvisioningTopics", "Effect": "Allow", "Action": []any{"iot:Publish", "iot:Receive"}, "Resource": onTopics("topic")},
+				map[string]any{"Sid": "SubscribeToAnswers", "Effect": "Allow", "Action": "iot:Subscribe", "Resource": onTopics("topicfilter")},
+			},
+		},
+	}
+	if diff := cmp.Diff(want, resolved(policy.Properties)); diff != "" {
+		t.Errorf("claim policy differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestDevicePolicyIsTheDocumentWithItsVariables(t *testing.T) {
+	_, policy := synthesized(t, byDefault).named(t, "AWS::IoT::Policy", "DevicePolicy")
+	source, err := os.ReadFile(filepath.Join("..", "..", "templates", "device_policy.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want any
+	filled := strings.NewReplacer("${AWS::Partition}", "aws", "${AWS::Region}", "us-east-1", "${AWS::AccountId}", "123456789012").Replace(string(source))
+	if err := json.Unmarshal([]byte(filled), &want); err != nil {
+		t.Fatal(err)
+	}
+	properties := resolved(policy.Properties).(map[string]any)
+	if diff := cmp.Diff(want, properties["PolicyDocument"]); diff != "" {
+		t.Errorf("device policy differs (-document +got):\n%s", diff)
+	}
+	if got := properties["PolicyName"]; got != "GoIoTDevicePolicy" {
+		t.Errorf("device policy is named %v", got)
+	}
+}
+
+func TestDeviceResourcesOutliveTheStack(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	_, policy := tmpl.named(t, "AWS::IoT::Policy", "DevicePolicy")
+	_, kind := tmpl.named(t, "AWS::IoT::ThingType", "")
+	for _, r := range []resource{policy, kind} {
+		if r.DeletionPolicy != "RetainExceptOnCreate" {
+			t.Errorf("%s has DeletionPolicy %q: its removal fails while devices hold it", r.Type, r.DeletionPolicy)
+		}
+	}
+}
+
+func TestEveryClaimCertificateGetsTheClaimPolicy(t *testing.T) {
+	for name, test := range map[string]struct {
+		synth func() (template, error)
+		want  map[string]any // by logical id
+	}{
+		"one":     {byDefault, map[string]any{"Claim" + idA: arnA}},
+		"several": {withOptions, map[string]any{"Claim" + idA: arnA, "Claim" + idB: arnB}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmpl := synthesized(t, test.synth)
+			policy, _ := tmpl.named(t, "AWS::IoT::Policy", "ClaimPolicy")
+			got := map[string]any{}
+			for id, r := range tmpl.ofType("AWS::IoT::PolicyPrincipalAttachment") {
+				if attached := resolved(r.Properties["PolicyName"]); attached != "ref("+policy+")" {
+					t.Errorf("%s attaches %v", id, attached)
+				}
+				got[id] = r.Properties["Principal"]
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("attachments differ (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+const provisioningTemplateARN = "arn:aws:iot:us-east-1:123456789012:provisioningtemplate/GoFleetProvisioningTemplate"
+
+func TestHookPermissionIsBoundToTemplateAndAccount(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	function, _ := tmpl.named(t, "AWS::Lambda::Function", "Hook")
+	_, permission := tmpl.named(t, "AWS::Lambda::Permission", "") // the only one
+	want := map[string]any{
+		"Action":        "lambda:InvokeFunction",
+		"FunctionName":  "att(" + function + ".Arn)",
+		"Principal":     "iot.amazonaws.com",
+		"SourceAccount": "123456789012",
+		"SourceArn":     provisioningTemplateARN,
+	}
+	if diff := cmp.Diff(want, resolved(permission.Properties)); diff != "" {
+		t.Errorf("permission differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestProvisioningRoleTrustsThisTemplateOnly(t *testing.T) {
+	_, role := synthesized(t, byDefault).named(t, "AWS::IAM::Role", "ProvisioningRole")
+	want := map[string]any{
+		"Version": "2012-10-17",
+		"Statement": []any{map[string]any{
+			"Effect":    "Allow",
+			"Action":    "sts:AssumeRole",
+			"Principal": map[string]any{"Service": "iot.amazonaws.com"},
+			"Condition": map[string]any{
+				"StringEquals": map[string]any{"aws:SourceAccount": "123456789012"},
+				"ArnLike":      map[string]any{"aws:SourceArn": provisioningTemplateARN},
+			},
+		}},
+	}
+	if diff := cmp.Diff(want, resolved(role.Properties["AssumeRolePolicyDocument"])); diff != "" {
+		t.Errorf("trust differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestProvisioningRoleHasItsManagedPolicies(t *testing.T) {
+	for name, test := range map[string]struct {
+		synth func() (template, error)
+		want  []any
+	}{
+		"as documented": {byDefault, []any{
+			"arn:aws:iam::aws:policy/service-role/AWSIoTThingsRegistration",
+			"arn:aws:iam::aws:policy/service-role/AWSIoTLogging",
+			"arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",
+			"arn:aws:iam::aws:policy/service-role/AWSIoTRuleActions",
+		}},
+		"minimal": {withOptions, []any{"arn:aws:iam::aws:policy/service-role/AWSIoTThingsRegistration"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmpl := synthesized(t, test.synth)
+			id, role := tmpl.named(t, "AWS::IAM::Role", "ProvisioningRole")
+			if diff := cmp.Diff(test.want, resolved(role.Properties["ManagedPolicyArns"])); diff != "" {
+				t.Errorf("managed policies differ (-want +got):\n%s", diff)
+			}
+			for policy, r := range tmpl.ofType("AWS::IAM::Policy") {
+				if slices.Contains(resolved(r.Properties["Roles"]).([]any), any("ref("+id+")")) {
+					t.Errorf("%s gives the provisioning role further rights", policy)
+				}
+			}
+		})
+	}
+}
+
+func TestTemplateCallsTheHook(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	function, _ := tmpl.named(t, "AWS::Lambda::Function", "Hook")
+	role, _ := tmpl.named(t, "AWS::IAM::Role", "ProvisioningRole")
+	_, r := tmpl.named(t, "AWS::IoT::ProvisioningTemplate", "")
+	got := resolved(r.Properties).(map[string]any)
+
+	var body, document any
+	if err := json.Unmarshal([]byte(got["TemplateBody"].(string)), &body); err != nil {
+		t.Fatalf("template body: %v", err)
+	}
+	source, err := os.ReadFile(filepath.Join("..", "..", "templates", "fleet_template.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(source, &document); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(document, body); diff != "" {
+		t.Errorf("template body differs from fleet_template.json (-document +got):\n%s", diff)
+	}
+
+	want := map[string]any{
+		"TemplateName":        "GoFleetProvisioningTemplate",
+		"TemplateType":        "FLEET_PROVISIONING",
+		"Enabled":             true,
+		"ProvisioningRoleArn": "att(" + role + ".Arn)",
+		"PreProvisioningHook": map[string]any{"PayloadVersion": "2020-04-01", "TargetArn": "att(" + function + ".Arn)"},
+	}
+	rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool { return key == "TemplateBody" || key == "Description" })
+	if diff := cmp.Diff(want, got, rest); diff != "" {
+		t.Errorf("provisioning template differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestTemplateComesAfterWhatDevicesNeed(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	_, r := tmpl.named(t, "AWS::IoT::ProvisioningTemplate", "")
+	for kind, prefix := range map[string]string{
+		"AWS::Lambda::Permission": "",
+		"AWS::IoT::Policy":        "DevicePolicy",
+		"AWS::IoT::ThingGroup":    "",
+		"AWS::IoT::ThingType":     "",
+	} {
+		if id, _ := tmpl.named(t, kind, prefix); !slices.Contains(r.DependsOn, id) {
+			t.Errorf("template does not wait for %s", id)
+		}
+	}
+}
+
+func TestHookFunction(t *testing.T) {
+	for name, test := range map[string]struct {
+		synth                func() (template, error)
+		architecture, prefix string
+	}{
+		"by default":   {byDefault, "arm64", "297468"},
+		"with options": {withOptions, "x86_64", "ACME-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmpl := synthesized(t, test.synth)
+			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+			role, _ := tmpl.named(t, "AWS::IAM::Role", "HookRole")
+			_, function := tmpl.named(t, "AWS::Lambda::Function", "")
+			want := map[string]any{
+				"Runtime":       "provided.al2023",
+				"Architectures": []any{test.architecture},
+				"Handler":       "bootstrap",
+				"Timeout":       5.0,
+				"MemorySize":    128.0,
+				"Role":          "att(" + role + ".Arn)",
+				"LoggingConfig": map[string]any{"LogGroup": "ref(" + log + ")"},
+				"Environment":   map[string]any{"Variables": map[string]any{"SERIAL_PREFIX": test.prefix}},
+			}
+			rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool { return key == "Code" || key == "Description" })
+			if diff := cmp.Diff(want, resolved(function.Properties), rest); diff != "" {
+				t.Errorf("function differs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestHookLogIsKeptForAMonth(t *testing.T) {
+	_, log := synthesized(t, byDefault).named(t, "AWS::Logs::LogGroup", "")
+	if got := log.Properties["RetentionInDays"]; got != 30.0 {
+		t.Errorf("log retention is %v days, want 30", got)
+	}
+}
+
+func TestHookMayOnlyWriteItsLog(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+	role, hookRole := tmpl.named(t, "AWS::IAM::Role", "HookRole")
+	if managed, ok := hookRole.Properties["ManagedPolicyArns"]; ok {
+		t.Errorf("the hook's role has managed policies: %v", managed)
+	}
+	_, policy := tmpl.named(t, "AWS::IAM::Policy", "") // the only one
+	got := resolved(policy.Properties).(map[string]any)
+	if diff := cmp.Diff([]any{"ref(" + role + ")"}, got["Roles"]); diff != "" {
+		t.Errorf("policy is for other roles (-want +got):\n%s", diff)
+	}
+	want := map[string]any{
+		"Version": "2012-10-17",
+		"Statement": []any{map[string]any{
+			"Effect":   "Allow",
+			"Action":   []any{"logs:CreateLogStream", "logs:PutLogEvents"},
+			"Resource": "att(" + log + ".Arn)",
+		}},
+	}
+	if diff := cmp.Diff(want, got["PolicyDocument"]); diff != "" {
+		t.Errorf("policy differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestGroupAndTypeHaveTheNamesInTheTemplate(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	_, group := tmpl.named(t, "AWS::IoT::ThingGroup", "")
+	_, kind := tmpl.named(t, "AWS::IoT::ThingType", "")
+	_, r := tmpl.named(t, "AWS::IoT::ProvisioningTemplate", "")
+	var body struct {
+		Resources struct {
+			Thing struct {
+				Properties struct {
+					ThingTypeName string
+					ThingGroups   []string
+				}
+			} `json:"thing"`
+			Policy struct{ Properties struct{ PolicyName string } } `json:"policy"`
+		}
+	}
+	if err := json.Unmarshal([]byte(resolved(r.Properties["TemplateBody"]).(string)), &body); err != nil {
+		t.Fatal(err)
+	}
+	_, policy := tmpl.named(t, "AWS::IoT::Policy", "DevicePolicy")
+	thing := body.Resources.Thing.Properties
+	want := []any{thing.ThingTypeName, thing.ThingGroups[0], body.Resources.Policy.Properties.PolicyName}
+	got := []any{kind.Properties["ThingTypeName"], group.Properties["ThingGroupName"], policy.Properties["PolicyName"]}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what the template names and what is deployed differ (-template +stack):\n%s", diff)
+	}
+}
+
+func TestOutputs(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	hook, _ := tmpl.named(t, "AWS::Lambda::Function", "")
+	got := map[string]any{}
+	for name, output := range tmpl.Outputs {
+		got[name] = resolved(output.Value)
+	}
+	want := map[string]any{
+		"ProvisioningTemplateName": "ref(Template)",
+		"ClaimPolicyName":          "ref(ClaimPolicy)",
+		"DevicePolicyName":         "ref(DevicePolicy)",
+		"HookFunctionName":         "ref(" + hook + ")",
+		"ThingGroupName":           "ref(ThingGroup)",
+		"EndpointCommand":          "aws iot describe-endpoint --endpoint-type iot:Data-ATS --query endpointAddress --output text --region us-east-1",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("outputs differ (-want +got):\n%s", diff)
+	}
+}
