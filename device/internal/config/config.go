@@ -92,9 +92,13 @@ type Origin struct {
 func (c *Config) Origin(key string) Origin { return c.origins[key] }
 
 // ExpectedThingName is the name that the device will have, as far as it can be
-// known without asking: the configured one, else what our template makes.
+// known without asking: the configured one, else what our own template makes,
+// else none.
 func (c *Config) ExpectedThingName() string {
-	return cmp.Or(c.ThingName, ThingNamePrefix+c.SerialNumber)
+	if c.ThingName == "" && c.Bootstrap.ProvisioningTemplate == DefaultTemplate {
+		return ThingNamePrefix + c.SerialNumber
+	}
+	return c.ThingName
 }
 
 // TemplateParameters are the parameters of the RegisterThing request: those of

@@ -88,7 +88,6 @@ func provisioning(c *config.Config, files *config.Files, store *identity.Store, 
 		},
 		Claim:             files.Claim,
 		Template:          c.Bootstrap.ProvisioningTemplate,
-		SerialNumber:      c.SerialNumber,
 		Parameters:        c.TemplateParameters(),
 		Author:            c.Author,
 		Keys:              provision.Keys(c.Bootstrap.Keys),
@@ -120,17 +119,17 @@ func showStep(console *cli.Console, e provision.Event) {
 // A bootstrapResult is what bootstrap prints. Its JSON keys are part of the
 // command's contract.
 type bootstrapResult struct {
-	ThingName           string                `json:"thingName"`
-	SerialNumber        string                `json:"serialNumber"`
-	CertificateID       string                `json:"certificateId"`
-	CertificatePath     string                `json:"certificatePath"`
-	PrivateKeyPath      string                `json:"privateKeyPath"`
-	Endpoint            string                `json:"endpoint"`
-	NotAfter            time.Time             `json:"notAfter"`
-	DeviceConfiguration map[string]string     `json:"deviceConfiguration"`
-	Author              string                `json:"author"`
-	Provisioned         bool                  `json:"provisioned"`
-	RoundTrips          *provision.RoundTrips `json:"roundTrips,omitempty"`
+	ThingName           string               `json:"thingName"`
+	SerialNumber        string               `json:"serialNumber"`
+	CertificateID       string               `json:"certificateId"`
+	CertificatePath     string               `json:"certificatePath"`
+	PrivateKeyPath      string               `json:"privateKeyPath"`
+	Endpoint            string               `json:"endpoint"`
+	NotAfter            time.Time            `json:"notAfter"`
+	DeviceConfiguration map[string]string    `json:"deviceConfiguration"`
+	Author              string               `json:"author"`
+	Provisioned         bool                 `json:"provisioned"`
+	RoundTrips          provision.RoundTrips `json:"roundTrips"`
 }
 
 func newBootstrapResult(c *config.Config, done *provision.Result) bootstrapResult {
@@ -157,9 +156,7 @@ func newBootstrapResult(c *config.Config, done *provision.Result) bootstrapResul
 func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult, retired *provision.Retired) error {
 	if retired != nil {
 		console.Note(fmt.Sprintf("The certificate %s, which this one replaces, is still active in AWS IoT. To deactivate it:", retired.CertificateID))
-		for _, command := range retired.Commands {
-			console.Note("  " + command)
-		}
+		console.Note("  " + retired.Command)
 	}
 	if o.json {
 		return console.JSON(r)

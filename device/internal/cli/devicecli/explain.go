@@ -39,20 +39,25 @@ func explain(err error) cli.Explanation {
 	}
 	e := cli.Explanation{Code: cli.ExitFailed, Hint: hintForDisk(err)}
 	if b, ok := errors.AsType[*bootstrapError](err); ok {
-		e.Code = exitCode(provision.ClassOf(b.err))
+		e.Code = exitCode(b.err)
 		e.Hint = hint(b)
 	}
 	return e
 }
 
-func exitCode(c provision.Class) int {
-	switch c {
+func exitCode(err error) int {
+	if isA[*identity.LockedError](err) {
+		return cli.ExitTemporary // the other run will end
+	}
+	switch provision.ClassOf(err) {
 	case provision.Misconfigured:
 		return cli.ExitUsage
 	case provision.Refused:
 		return cli.ExitRefused
 	case provision.Temporary:
 		return cli.ExitTemporary
+	case provision.Interrupted:
+		return cli.ExitInterrupted
 	}
 	return cli.ExitFailed
 }

@@ -11,10 +11,6 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// certificateDir is where the device's identity is kept, unless the primary
-// section of the configuration says otherwise.
-const certificateDir = "certs"
-
 // settings are the flags that say where the configuration comes from.
 type settings struct {
 	path   string
@@ -76,7 +72,6 @@ func needsClaim(s *identity.Status, reprovision bool) bool {
 func newStore(c *config.Config, console *cli.Console) (*identity.Store, error) {
 	return identity.NewStore(identity.Config{
 		SerialNumber: c.SerialNumber,
-		Dir:          certificateDir,
 		Certificate:  c.Primary.CertificatePath,
 		PrivateKey:   c.Primary.PrivateKeyPath,
 		Log:          console.Log,
