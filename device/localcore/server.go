@@ -13,67 +13,184 @@ package localcore
 
 import (
 	"context"
-	"crypto/x509"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
 
+	"example.com/fleety/device/localcore/ca"
+	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/template"
+)
+
+const (
+	keysReady    = 4 // in the pool, for CreateKeysAndCertificate
+	registryFile = "registry.db"
 )
 
 // A Server is a running local core. It is safe for concurrent use.
 type Server struct {
-	config   Config
-	registry *registry.Registry
-	journal  *journal
-
-	// Faults may be set at any time.
+	// Faults spoil provisioning exchanges; set them at any time.
 	Faults Faults
+
+	config    Config
+	registry  *registry.Registry
+	journal   *journal
+	authority *ca.Authority
+	keys      *ca.Pool
+	hook      *lambdahost.Host // nil without one
+	provision *provisioner
+	broker    *broker
+	claim     Credential
+	mqtts     *listener
+	alpn      *listener // nil without one
+	expiry    *expiry
+
+	closing sync.Once
+	closed  error
 }
 
 // Start starts a local core. ctx bounds the start only; [Server.Close] ends
 // what was started. Errors of templates and policies name file and place.
 func Start(ctx context.Context, c Config) (*Server, error) {
-	c = c.withDefaults()
-	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("starting the local core: %w", err)
+	s := &Server{config: c.withDefaults()}
+	if err := s.start(ctx); err != nil {
+		return nil, fmt.Errorf("starting the local core: %w", errors.Join(err, s.Close()))
 	}
-	return nil, fmt.Errorf("starting the local core: not ready")
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) error {
+	c := &s.config
+	if err := c.validate(); err != nil {
+		return err
+	}
+	s.journal = newJournal(c.Log, c.Now)
+	if err := s.openState(); err != nil {
+		return err
+	}
+	if err := c.install(s.registry); err != nil {
+		return err
+	}
+	claim, err := openClaim(c, s.registry, s.authority)
+	if err != nil {
+		return err
+	}
+	s.claim = claim
+	if err := s.startServices(ctx); err != nil {
+		return err
+	}
+	if c.Credentials != "" {
+		return writeCredentials(c.Credentials, s.authority.RootPEM(), claim)
+	}
+	return nil
+}
+
+// openState opens registry and authority.
+func (s *Server) openState() (err error) {
+	path := ""
+	if dir := s.config.State; dir != "" {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("opening the state: %w", err)
+		}
+		path = filepath.Join(dir, registryFile)
+	}
+	s.registry, err = registry.Open(path, registry.Options{
+		Now:           s.config.Now,
+		CheckPolicy:   func(document []byte) error { _, err := policy.Parse(document); return err },
+		CheckTemplate: func(body []byte) error { _, err := template.Parse(body); return err },
+	})
+	if err != nil {
+		return fmt.Errorf("opening the registry %s: %w", path, err)
+	}
+	s.authority, err = ca.Open(s.config.State)
+	return err
+}
+
+// startServices starts what runs: hook, provisioning, broker, listeners.
+func (s *Server) startServices(ctx context.Context) error {
+	c := &s.config
+	hook, host, err := startHook(ctx, c)
+	if err != nil {
+		return err
+	}
+	s.hook = host
+	s.keys = ca.NewPool(keysReady)
+	s.provision = newProvisioner(c, s.registry, s.authority, s.keys, hook, &s.Faults, s.journal)
+	s.broker, err = newBroker(c, s.registry, s.journal, s.provision)
+	if err != nil {
+		return err
+	}
+	s.provision.broker = s.broker
+	s.expiry = watchCertificates(s.broker)
+	return s.listen()
+}
+
+// listen opens the ports and begins to serve.
+func (s *Server) listen() error {
+	cert, err := s.authority.ServerCertificate("localhost", "127.0.0.1", "::1",
+		"*.iot."+s.config.Region+".amazonaws.com")
+	if err != nil {
+		return err
+	}
+	if s.mqtts, err = s.broker.listen("mqtts", s.config.Listen, cert, false); err != nil {
+		return fmt.Errorf("listening for devices: %w", err)
+	}
+	if s.config.ListenALPN != "" {
+		if s.alpn, err = s.broker.listen("alpn", s.config.ListenALPN, cert, true); err != nil {
+			return fmt.Errorf("listening for devices with ALPN: %w", err)
+		}
+	}
+	return s.broker.serve()
 }
 
 // Close disconnects everyone and returns when no goroutine and no process is
 // left. Further calls do nothing.
-func (s *Server) Close() error { return nil }
+func (s *Server) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+// close ends what start began, as far as it came, in the opposite order.
+func (s *Server) close() error {
+	var errs []error
+	if s.expiry != nil {
+		s.expiry.stop()
+	}
+	if s.broker != nil {
+		errs = append(errs, s.broker.close())
+	}
+	if s.provision != nil {
+		s.provision.close()
+	}
+	if s.hook != nil {
+		errs = append(errs, s.hook.Close())
+	}
+	if s.registry != nil {
+		errs = append(errs, s.registry.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // Endpoint returns the host name and port for devices. The name is localhost:
 // the server demands SNI, which clients do not send for an address.
-func (s *Server) Endpoint() (host string, port int) { return "localhost", 0 }
+func (s *Server) Endpoint() (host string, port int) { return "localhost", s.mqtts.port() }
 
 // PortALPN returns the port of the listener that requires ALPN, 0 without one.
-func (s *Server) PortALPN() int { return 0 }
+func (s *Server) PortALPN() int {
+	if s.alpn == nil {
+		return 0
+	}
+	return s.alpn.port()
+}
 
 // APIURL returns the base of the control API, empty without one. Give it to
 // the AWS CLI as --endpoint-url.
 func (s *Server) APIURL() string { return "" }
-
-// RootPEM returns the root of the server's certificate.
-func (s *Server) RootPEM() []byte { return nil }
-
-// RootCAs returns a pool with the root of the server's certificate.
-func (s *Server) RootCAs() *x509.CertPool { return nil }
-
-// A Credential is a certificate with its key, in PEM form.
-type Credential struct {
-	CertificateID  string
-	CertificatePEM []byte
-	PrivateKeyPEM  []byte // secret
-	PublicKeyPEM   []byte
-}
-
-// Claim returns the claim that [Start] registered: an ACTIVE certificate with
-// the claim policy.
-func (s *Server) Claim() Credential { return Credential{} }
-
-// NewClaim registers one more claim like that of [Server.Claim].
-func (s *Server) NewClaim(ctx context.Context) (Credential, error) { return Credential{}, nil }
 
 // Registry returns the things, certificates, policies and templates.
 func (s *Server) Registry() *registry.Registry { return s.registry }
@@ -83,7 +200,15 @@ func (s *Server) ARN(resource string) string { return s.config.arn(resource) }
 
 // AwaitThing waits until a thing of this name is registered and returns it.
 func (s *Server) AwaitThing(ctx context.Context, name string) (registry.Thing, error) {
-	return registry.Thing{}, nil
+	for number := s.journal.latest(); ; number++ {
+		thing, err := s.registry.DescribeThing(name)
+		if !isNotFound(err) {
+			return thing, err
+		}
+		if _, number, err = s.journal.next(ctx, number); err != nil {
+			return thing, fmt.Errorf("waiting for thing %s: %w", name, err)
+		}
+	}
 }
 
 // AwaitEvent waits for an event that match accepts. Past events count too, as
@@ -115,4 +240,10 @@ func (s *Server) Follow(ctx context.Context, yield func(Event) bool) error {
 		}
 		number = n
 	}
+}
+
+// LapsePending makes every ownership token lapse now: certificates that wait
+// for RegisterThing are deleted. It returns their ids.
+func (s *Server) LapsePending() ([]string, error) {
+	return s.registry.Expire(s.config.Now().Add(ownershipTokenLife + time.Second))
 }

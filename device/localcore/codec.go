@@ -1,0 +1,50 @@
+package localcore
+
+import (
+	"encoding/json"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"example.com/fleety/device/fleetapi"
+)
+
+// encode writes a document of the provisioning API. Both formats take the
+// field names from the JSON tags.
+func encode(f fleetapi.Format, v any) ([]byte, error) {
+	if f == fleetapi.CBOR {
+		return cbor.Marshal(v)
+	}
+	return json.Marshal(v)
+}
+
+func decode(f fleetapi.Format, data []byte, v any) error {
+	if f == fleetapi.CBOR {
+		return cbor.Unmarshal(data, v)
+	}
+	return json.Unmarshal(data, v)
+}
+
+// A registerRequest is a RegisterThing request before its parameters are known
+// to be strings.
+type registerRequest struct {
+	CertificateOwnershipToken fleetapi.Secret `json:"certificateOwnershipToken"`
+	Parameters                map[string]any  `json:"parameters"`
+}
+
+// decodeRegister reads a RegisterThing request.
+func decodeRegister(f fleetapi.Format, data []byte) (token fleetapi.Secret, parameters map[string]string, err error) {
+	var r registerRequest
+	if err := decode(f, data, &r); err != nil {
+		// What the decoder says may quote the payload, and with it the token.
+		return "", nil, badRequest.reject("The payload is not a %s object with certificateOwnershipToken and parameters.", f)
+	}
+	parameters = make(map[string]string, len(r.Parameters))
+	for name, value := range r.Parameters {
+		s, ok := value.(string)
+		if !ok {
+			return "", nil, badParameters.reject("The value of parameter %s is not a string.", name)
+		}
+		parameters[name] = s
+	}
+	return r.CertificateOwnershipToken, parameters, nil
+}

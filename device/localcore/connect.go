@@ -1,0 +1,214 @@
+package localcore
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/rs/xid"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"example.com/fleety/device/localcore/policy"
+)
+
+var errConnectRefused = errors.New("the connection was refused")
+
+// connect judges a CONNECT and makes the connection the one of its client id.
+func (b *broker) connect(c *connection, cl *mqtt.Client, pk packets.Packet) error {
+	c.client = cl
+	c.cleanSession = pk.Connect.Clean
+	c.session = b.newSession(c, cl.ID)
+	_, c.exclusive = b.registry.ExclusiveThing(c.certificateID)
+	clampKeepAlive(cl)
+	if code, reason := b.checkConnect(pk); reason != "" {
+		return b.refuseConnect(c, code, reasonClientError, reason)
+	}
+	if b.config.Quotas == QuotasAWS && !b.connectRate(cl.ID).allow(b.config.Now(), connectsPerSecond) {
+		return b.refuseConnect(c, packets.ErrQuotaExceeded, reasonThrottled, "more than one CONNECT in a second under this client id")
+	}
+	if d := b.judgeConnect(c, pk); !d.Allowed {
+		return b.refuseConnect(c, packets.ErrNotAuthorized, reasonForbidden, d.Explain())
+	}
+	if topic, d := b.judgeWill(c, pk); !d.Allowed {
+		return b.refuseConnect(c, packets.ErrNotAuthorized, reasonForbidden, "will on topic "+topic+": "+d.Explain())
+	}
+	if err := b.takeOver(c); err != nil {
+		return err
+	}
+	b.dropForeignSession(cl)
+	c.sessionID = xid.New().String()
+	c.established.Store(true)
+	return nil
+}
+
+// newSession gathers what policies can ask about a connection.
+func (b *broker) newSession(c *connection, clientID string) policy.Session {
+	s := policy.Session{
+		ClientID:    clientID,
+		SourceIP:    c.address.Addr(),
+		DomainName:  c.serverName,
+		Certificate: c.certificate,
+	}
+	if t, ok := b.registry.ThingFor(c.certificateID, clientID); ok {
+		s.Thing = &policy.Thing{Name: t.Name, Type: t.Type, Attributes: t.Attributes, Attached: true}
+	}
+	return s
+}
+
+// clampKeepAlive sets the keep-alive that AWS would grant: 0 and more than
+// 1200 seconds become 1200, less than 30 becomes 30. MQTT 5 clients are told.
+func clampKeepAlive(cl *mqtt.Client) {
+	asked := cl.State.Keepalive
+	switch {
+	case asked == 0 || asked > maxKeepAlive:
+		cl.State.Keepalive = maxKeepAlive
+	case asked < minKeepAlive:
+		cl.State.Keepalive = minKeepAlive
+	}
+	cl.State.ServerKeepalive = true
+}
+
+// checkConnect finds what is wrong with the packet, whoever sends it.
+func (b *broker) checkConnect(pk packets.Packet) (code packets.Code, reason string) {
+	id := pk.Connect.ClientIdentifier
+	switch {
+	case len(id) > maxClientID:
+		return packets.ErrClientIdentifierNotValid, fmt.Sprintf("the client id has %d bytes; %d are allowed", len(id), maxClientID)
+	case id == "" && pk.ProtocolVersion < 5:
+		return packets.ErrClientIdentifierNotValid, "the client id is empty, which AWS allows with MQTT 5 only"
+	case pk.Properties.MaximumPacketSize > 0 && pk.Properties.MaximumPacketSize < minClientPacket:
+		return packets.ErrUnspecifiedError, fmt.Sprintf("the Maximum Packet Size of the client is under %d bytes", minClientPacket)
+	}
+	if pk.Connect.WillFlag {
+		return checkPublication(pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillRetain)
+	}
+	return packets.CodeSuccess, ""
+}
+
+func (b *broker) judgeConnect(c *connection, pk packets.Packet) policy.Decision {
+	r := &policy.Request{Action: "iot:Connect", Resource: b.config.arn("client/" + c.session.ClientID)}
+	if !pk.Connect.Clean || pk.Properties.SessionExpiryInterval > 0 {
+		r.ConnectAttributes = append(r.ConnectAttributes, policy.PersistentConnect)
+	}
+	if pk.Connect.WillFlag {
+		r.ConnectAttributes = append(r.ConnectAttributes, policy.LastWill)
+		r.LastWillTopic = b.config.arn("topic/" + pk.Connect.WillTopic)
+	}
+	return b.judge(c, r)
+}
+
+// judgeWill asks for iot:Publish on the topic of the will, if there is one.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html
+func (b *broker) judgeWill(c *connection, pk packets.Packet) (topic string, d policy.Decision) {
+	if !pk.Connect.WillFlag {
+		return "", policy.Decision{Allowed: true}
+	}
+	return pk.Connect.WillTopic, b.judgePublish(c, pk.Connect.WillTopic, pk.Connect.WillRetain)
+}
+
+// refuseConnect answers a refused CONNECT: MQTT 5 with its reason code, MQTT
+// 3.1.1 by closing, with a return code where the client id is at fault or the
+// choice of U12 says so.
+func (b *broker) refuseConnect(c *connection, code packets.Code, reason, why string) error {
+	b.refuse(c, ActionConnect, "", why)
+	c.because(reason)
+	b.lifecycleConnectFailed(c, reason)
+	switch {
+	case c.v5(), code == packets.ErrClientIdentifierNotValid:
+		_ = b.mochi.SendConnack(c.client, code, false, nil) // it is closed either way
+	case code == packets.ErrNotAuthorized && b.config.Choices.ConnackOnDeny != 0:
+		_ = c.client.WritePacket(packets.Packet{
+			FixedHeader: packets.FixedHeader{Type: packets.Connack},
+			ReasonCode:  b.config.Choices.ConnackOnDeny,
+		})
+	}
+	return errConnectRefused
+}
+
+// connectRate returns the counter of a client id.
+func (b *broker) connectRate(clientID string) *rate {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.connects[clientID]
+	if r == nil {
+		r = new(rate)
+		b.connects[clientID] = r
+	}
+	return r
+}
+
+// takeOver ends the connection that has the client id now and waits until the
+// broker has let go of it: mochi's own takeover can lose the newer one.
+func (b *broker) takeOver(c *connection) error {
+	b.mu.Lock()
+	older := b.current[c.session.ClientID]
+	b.current[c.session.ClientID] = c
+	b.mu.Unlock()
+	if older == nil {
+		return nil
+	}
+	older.end(reasonDuplicateID, packets.ErrSessionTakenOver)
+	<-older.ended
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.current[c.session.ClientID] != c {
+		return errConnectRefused // a still newer one came meanwhile
+	}
+	return nil
+}
+
+// letGo forgets the connection, unless another has its client id already.
+func (b *broker) letGo(c *connection) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.current[c.session.ClientID] == c {
+		delete(b.current, c.session.ClientID)
+	}
+}
+
+// dropForeignSession discards a stored session of the other version of MQTT:
+// it cannot be resumed.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+func (b *broker) dropForeignSession(cl *mqtt.Client) {
+	stored, ok := b.mochi.Clients.Get(cl.ID)
+	if !ok || stored.Properties.ProtocolVersion == cl.Properties.ProtocolVersion {
+		return
+	}
+	stored.ClearInflights()
+	b.mochi.UnsubscribeClient(stored)
+	b.mochi.Clients.Delete(cl.ID)
+}
+
+// connected follows a CONNACK of success.
+func (b *broker) connected(c *connection) {
+	c.noteFilters()
+	b.journal.record(c.event(Connected))
+	b.lifecycleConnected(c)
+}
+
+// disconnected follows the end of a connection that was established.
+func (b *broker) disconnected(c *connection) {
+	e := c.event(Disconnected)
+	e.Reason = c.endReason()
+	b.journal.record(e)
+	b.lifecycleDisconnected(c)
+}
+
+// completeConnack tells an MQTT 5 client what AWS tells it.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+func (b *broker) completeConnack(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	if cl.Properties.ProtocolVersion < 5 || pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
+		return pk
+	}
+	p := &pk.Properties
+	p.MaximumQos, p.MaximumQosFlag = 1, true
+	p.RetainAvailable, p.RetainAvailableFlag = 1, true
+	p.WildcardSubAvailable, p.WildcardSubAvailableFlag = 1, true
+	p.SubIDAvailable, p.SubIDAvailableFlag = 0, true
+	p.SharedSubAvailable, p.SharedSubAvailableFlag = 1, true
+	p.TopicAliasMaximum = maxTopicAliases
+	p.MaximumPacketSize = maxPacket
+	p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = cl.Properties.Props.SessionExpiryInterval, true
+	return pk
+}

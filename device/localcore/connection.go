@@ -1,0 +1,156 @@
+package localcore
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"example.com/fleety/device/localcore/ca"
+	"example.com/fleety/device/localcore/policy"
+)
+
+// Reasons why a connection ended, by AWS's names.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html
+const (
+	reasonAuthError        = "AUTH_ERROR"
+	reasonClientInitiated  = "CLIENT_INITIATED_DISCONNECT"
+	reasonClientError      = "CLIENT_ERROR"
+	reasonConnectionLost   = "CONNECTION_LOST"
+	reasonDuplicateID      = "DUPLICATE_CLIENTID"
+	reasonForbidden        = "FORBIDDEN_ACCESS"
+	reasonKeepAliveTimeout = "MQTT_KEEP_ALIVE_TIMEOUT"
+	reasonServerInitiated  = "SERVER_INITIATED_DISCONNECT"
+	reasonAPIInitiated     = "API_INITIATED_DISCONNECT"
+	reasonThrottled        = "THROTTLED"
+)
+
+// farewellTimeout bounds the writing of a last packet.
+const farewellTimeout = time.Second
+
+// A connection is one TLS connection of a device with what the broker knows
+// about it. It is the net.Conn of its mochi client, so that it can be found
+// from there.
+type connection struct {
+	*tls.Conn
+	certificate   *x509.Certificate
+	certificateID string
+	serverName    string
+	address       netip.AddrPort
+	ended         chan struct{} // closed when the broker has let go
+
+	// The following is set by the CONNECT, before anyone else sees it.
+	client       *mqtt.Client
+	session      policy.Session
+	sessionID    string
+	exclusive    bool // the certificate belongs to one thing alone
+	cleanSession bool
+	established  atomic.Bool // CONNACK with success was due
+
+	// publisher stands for the client where its messages enter the topic
+	// tree; see broker.inject. Only the client's reader uses it.
+	publisher *mqtt.Client
+
+	// hasMultiLevel tells that some subscription ends with /#.
+	hasMultiLevel atomic.Bool
+	publishes     rate // inbound and outbound
+
+	mu       sync.Mutex
+	reason   string     // why it ended, the first one counts; under mu
+	requests []exchange // waiting for their turn; under mu
+	working  bool       // a goroutine works on requests; under mu
+}
+
+func newConnection(c *tls.Conn) *connection {
+	state := c.ConnectionState()
+	cert := state.PeerCertificates[0]
+	address, _ := netip.ParseAddrPort(c.RemoteAddr().String()) // TCP addresses parse
+	return &connection{
+		Conn:          c,
+		certificate:   cert,
+		certificateID: ca.Fingerprint(cert.Raw),
+		serverName:    state.ServerName,
+		address:       netip.AddrPortFrom(address.Addr().Unmap(), address.Port()),
+		ended:         make(chan struct{}),
+	}
+}
+
+// connectionOf returns the connection of a mochi client; nil for a publisher.
+func connectionOf(cl *mqtt.Client) *connection {
+	c, _ := cl.Net.Conn.(*connection)
+	return c
+}
+
+// Read notices that the keep-alive lapsed: mochi sets it as a deadline.
+func (c *connection) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		c.end(reasonKeepAliveTimeout, packets.ErrKeepAliveTimeout)
+	}
+	return n, err
+}
+
+// v5 tells whether the client speaks MQTT 5.
+func (c *connection) v5() bool {
+	return c.client != nil && c.client.Properties.ProtocolVersion == 5
+}
+
+// end closes the connection for a reason. Only MQTT 5 has a packet to tell the
+// client why; MQTT 3.1.1 is closed in silence.
+func (c *connection) end(reason string, code packets.Code) {
+	c.because(reason)
+	if c.v5() && c.established.Load() {
+		_ = c.SetDeadline(time.Now().Add(farewellTimeout))
+		_ = c.client.WritePacket(packets.Packet{ // the client may be gone already
+			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
+			ReasonCode:  code.Code,
+			Properties:  packets.Properties{ReasonString: code.Reason},
+		})
+	}
+	c.Close()
+}
+
+// because keeps the first reason for the end.
+func (c *connection) because(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason == "" {
+		c.reason = reason
+	}
+}
+
+// endReason returns why the connection ended; lost if nobody knows.
+func (c *connection) endReason() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason == "" {
+		return reasonConnectionLost
+	}
+	return c.reason
+}
+
+// event returns an event about this connection.
+func (c *connection) event(t EventType) Event {
+	return Event{
+		Type:          t,
+		ClientID:      c.session.ClientID,
+		CertificateID: c.certificateID,
+		ThingName:     c.thingName(),
+		Address:       c.address.String(),
+	}
+}
+
+// thingName returns the thing whose variables hold here, or nothing.
+func (c *connection) thingName() string {
+	if c.session.Thing == nil {
+		return ""
+	}
+	return c.session.Thing.Name
+}

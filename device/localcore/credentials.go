@@ -1,0 +1,169 @@
+package localcore
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/google/renameio/v2"
+
+	"example.com/fleety/device/localcore/ca"
+	"example.com/fleety/device/localcore/registry"
+)
+
+// Files of Config.Credentials.
+const (
+	rootFile             = "root.ca.bundle.pem"
+	claimCertificateFile = "fleet-provisioning.certificate.pem"
+	claimPrivateKeyFile  = "fleet-provisioning.private.key"
+	claimPublicKeyFile   = "fleet-provisioning.public.key"
+	// claimMark tells our claim from one of a real account, whose key must
+	// not be overwritten: it holds the id of the claim certificate.
+	claimMark = ".iot_core_local"
+	// claimStateFile keeps the claim in Config.State.
+	claimStateFile = "claim.json"
+)
+
+// A Credential is a certificate with its key, in PEM form.
+type Credential struct {
+	CertificateID  string `json:"certificateId"`
+	CertificatePEM []byte `json:"certificatePem"`
+	PrivateKeyPEM  []byte `json:"privateKey"` // secret
+	PublicKeyPEM   []byte `json:"publicKey"`
+}
+
+// String names the certificate; the key does not show.
+func (c Credential) String() string { return "certificate " + c.CertificateID }
+
+// processClaimKey is the key of every claim that lives in memory only: making
+// an RSA key takes longer than all the rest of a start.
+var processClaimKey = sync.OnceValues(ca.NewKey)
+
+// newClaim registers an ACTIVE certificate with the claim policy.
+func newClaim(c *Config, r *registry.Registry, a *ca.Authority, key *rsa.PrivateKey) (Credential, error) {
+	cert, err := a.IssueForKey(key, c.Now())
+	if err != nil {
+		return Credential{}, fmt.Errorf("making a claim: %w", err)
+	}
+	if _, err := r.CreateCertificate(registry.NewCertificate{PEM: string(cert.PEM), Status: registry.Active}); err != nil {
+		return Credential{}, fmt.Errorf("registering a claim: %w", err)
+	}
+	if err := r.AttachPolicy(ClaimPolicyName, registry.CertificateTarget(cert.ID)); err != nil {
+		return Credential{}, fmt.Errorf("registering a claim: %w", err)
+	}
+	return Credential{cert.ID, cert.PEM, cert.PrivateKeyPEM, cert.PublicKeyPEM}, nil
+}
+
+// openClaim returns the claim of the state directory, or a new one.
+func openClaim(c *Config, r *registry.Registry, a *ca.Authority) (Credential, error) {
+	if c.State == "" {
+		key, err := processClaimKey()
+		if err != nil {
+			return Credential{}, fmt.Errorf("making a claim: %w", err)
+		}
+		return newClaim(c, r, a, key)
+	}
+	path := filepath.Join(c.State, claimStateFile)
+	claim, err := readClaim(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return claim, err
+	}
+	if _, registered := r.CertificateByID(claim.CertificateID); registered {
+		return claim, nil
+	}
+	key, err := ca.NewKey()
+	if err != nil {
+		return claim, fmt.Errorf("making a claim: %w", err)
+	}
+	if claim, err = newClaim(c, r, a, key); err != nil {
+		return claim, err
+	}
+	data, err := json.Marshal(claim)
+	if err != nil {
+		return claim, fmt.Errorf("encoding the claim: %w", err)
+	}
+	if err := renameio.WriteFile(path, data, 0o600); err != nil {
+		return claim, fmt.Errorf("keeping the claim: %w", err)
+	}
+	return claim, nil
+}
+
+func readClaim(path string) (claim Credential, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return claim, fmt.Errorf("reading the claim: %w", err)
+	}
+	if err := json.Unmarshal(data, &claim); err != nil {
+		return claim, fmt.Errorf("reading the claim in %s: %w (remove the file to make a new one)", path, err)
+	}
+	return claim, nil
+}
+
+// writeCredentials writes what a device needs: the server's root and the claim.
+func writeCredentials(dir string, root []byte, claim Credential) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("writing the credentials: %w", err)
+	}
+	if err := checkOurs(dir); err != nil {
+		return err
+	}
+	files := []struct {
+		name string
+		data []byte
+		mode fs.FileMode
+	}{
+		{claimMark, []byte(claim.CertificateID + "\n"), 0o644},
+		{rootFile, root, 0o644},
+		{claimPrivateKeyFile, claim.PrivateKeyPEM, 0o600},
+		{claimPublicKeyFile, claim.PublicKeyPEM, 0o644},
+		{claimCertificateFile, claim.CertificatePEM, 0o644},
+	}
+	for _, f := range files {
+		if err := renameio.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
+			return fmt.Errorf("writing the credentials: %w", err)
+		}
+	}
+	return nil
+}
+
+// checkOurs refuses a directory that holds a claim of someone else.
+func checkOurs(dir string) error {
+	key := filepath.Join(dir, claimPrivateKeyFile)
+	if _, err := os.Lstat(key); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, err := os.Lstat(filepath.Join(dir, claimMark)); err == nil {
+		return nil
+	}
+	return fmt.Errorf("writing the credentials: %s was not written by the local core and would be lost; choose another directory, or move it away", key)
+}
+
+// Claim returns the claim that [Start] registered: an ACTIVE certificate with
+// the claim policy.
+func (s *Server) Claim() Credential { return s.claim }
+
+// NewClaim registers one more claim like that of [Server.Claim].
+func (s *Server) NewClaim(ctx context.Context) (Credential, error) {
+	key, err := s.keys.Take(ctx)
+	if err != nil {
+		return Credential{}, fmt.Errorf("making a claim: %w", err)
+	}
+	return newClaim(&s.config, s.registry, s.authority, key)
+}
+
+// RootPEM returns the root of the server's certificate.
+func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
+
+// RootCAs returns a pool with the root of the server's certificate.
+func (s *Server) RootCAs() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(s.RootPEM())
+	return pool
+}

@@ -1,0 +1,274 @@
+package localcore_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"go.uber.org/goleak"
+
+	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/hook/payload"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const templates = "../../templates"
+
+// start starts a server that ends with the test.
+func start(t *testing.T, c localcore.Config) *localcore.Server {
+	t.Helper()
+	if c.Log == nil {
+		c.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	s, err := localcore.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// admitAll is a hook that lets everyone in.
+func admitAll(context.Context, payload.Request) (payload.Response, error) {
+	return payload.Response{AllowProvisioning: true}, nil
+}
+
+// within bounds a wait.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// tlsConfig returns what a client with this certificate uses.
+func tlsConfig(t *testing.T, s *localcore.Server, certPEM, keyPEM []byte) *tls.Config {
+	t.Helper()
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{RootCAs: s.RootCAs(), Certificates: []tls.Certificate{pair}, ServerName: "localhost"}
+}
+
+// A device is a paho client of MQTT 3.1.1 that keeps what it receives.
+type device struct {
+	paho.Client
+	received chan paho.Message
+	lost     chan error
+}
+
+// dial connects a device, or tells why not.
+func dial(t *testing.T, s *localcore.Server, id string, config *tls.Config, adjust ...func(*paho.ClientOptions)) (*device, error) {
+	t.Helper()
+	d := &device{received: make(chan paho.Message, 100), lost: make(chan error, 1)}
+	host, port := s.Endpoint()
+	o := paho.NewClientOptions().
+		AddBroker(fmt.Sprintf("ssl://%s:%d", host, port)).
+		SetClientID(id).SetTLSConfig(config).SetAutoReconnect(false).SetProtocolVersion(4).
+		SetConnectTimeout(5 * time.Second).SetOrderMatters(false).
+		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { d.received <- m }).
+		SetConnectionLostHandler(func(_ paho.Client, err error) { d.lost <- err })
+	for _, f := range adjust {
+		f(o)
+	}
+	d.Client = paho.NewClient(o)
+	token := d.Connect()
+	if !token.WaitTimeout(10 * time.Second) {
+		t.Fatal("no answer to CONNECT")
+	}
+	t.Cleanup(func() { d.Disconnect(0) })
+	return d, token.Error()
+}
+
+func mustDial(t *testing.T, s *localcore.Server, id string, config *tls.Config, adjust ...func(*paho.ClientOptions)) *device {
+	t.Helper()
+	d, err := dial(t, s, id, config, adjust...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// dialClaim connects with the claim of the server.
+func dialClaim(t *testing.T, s *localcore.Server) *device {
+	t.Helper()
+	return mustDial(t, s, "claim-"+t.Name(), claimTLS(t, s))
+}
+
+func claimTLS(t *testing.T, s *localcore.Server) *tls.Config {
+	t.Helper()
+	claim := s.Claim()
+	return tlsConfig(t, s, claim.CertificatePEM, claim.PrivateKeyPEM)
+}
+
+func (d *device) publish(t *testing.T, topic string, qos byte, payload any) error {
+	t.Helper()
+	token := d.Publish(topic, qos, false, payload)
+	if !token.WaitTimeout(10 * time.Second) {
+		t.Fatalf("no PUBACK for %s", topic)
+	}
+	return token.Error()
+}
+
+// next returns the next message.
+func (d *device) next(t *testing.T) paho.Message {
+	t.Helper()
+	select {
+	case m := <-d.received:
+		return m
+	case <-time.After(10 * time.Second):
+		t.Fatal("no message came")
+		return nil
+	}
+}
+
+// ask sends a provisioning request and returns the answer.
+func (d *device) ask(t *testing.T, topic fleetapi.Topic, request any) paho.Message {
+	t.Helper()
+	data := []byte{}
+	if request != nil {
+		var err error
+		if data, err = json.Marshal(request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.publish(t, topic.String(), 1, data); err != nil {
+		t.Fatal(err)
+	}
+	return d.next(t)
+}
+
+var (
+	createTopic   = fleetapi.Topic{Operation: fleetapi.CreateKeysAndCertificate, Format: fleetapi.JSON}
+	csrTopic      = fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.JSON}
+	registerTopic = fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: localcore.TemplateName, Format: fleetapi.JSON}
+)
+
+// accepted decodes an answer that must be one of acceptance.
+func accepted[T any](t *testing.T, topic fleetapi.Topic, m paho.Message) T {
+	t.Helper()
+	var answer T
+	if m.Topic() != topic.Accepted() {
+		t.Fatalf("answer on %s: %s", m.Topic(), m.Payload())
+	}
+	if err := json.Unmarshal(m.Payload(), &answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// rejected decodes an answer that must be one of refusal.
+func rejected(t *testing.T, topic fleetapi.Topic, m paho.Message) fleetapi.ErrorResponse {
+	t.Helper()
+	var answer fleetapi.ErrorResponse
+	if m.Topic() != topic.Rejected() {
+		t.Fatalf("answer on %s: %s", m.Topic(), m.Payload())
+	}
+	if err := json.Unmarshal(m.Payload(), &answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// newCSR makes a P-256 key and a request for it.
+func newCSR(t *testing.T) (csrPEM string, keyPEM []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
+}
+
+// enrol provisions a device with a CSR and returns its thing name and how it
+// connects.
+func enrol(t *testing.T, s *localcore.Server, serial string) (thing string, config *tls.Config) {
+	t.Helper()
+	claim := mustDial(t, s, "claim-"+serial, claimTLS(t, s))
+	defer claim.Disconnect(0)
+	csr, key := newCSR(t)
+	made := accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic,
+		claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
+	done := accepted[fleetapi.RegisterThingResponse](t, registerTopic,
+		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, serial)))
+	return done.ThingName, tlsConfig(t, s, []byte(made.CertificatePEM), key)
+}
+
+func registration(token fleetapi.Secret, serial string) fleetapi.RegisterThingRequest {
+	return fleetapi.RegisterThingRequest{
+		CertificateOwnershipToken: token,
+		Parameters:                map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
+	}
+}
+
+func TestZeroConfigStartsAndCloses(t *testing.T) {
+	s, err := localcore.Start(t.Context(), localcore.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+func TestDeviceComesInAndUsesItsOwnTopic(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	name, config := enrol(t, s, "2974685")
+	if name != "fleety_2974685" {
+		t.Errorf("thing name %q", name)
+	}
+	if _, err := s.AwaitThing(within(t), name); err != nil {
+		t.Error(err)
+	}
+	d := mustDial(t, s, name, config)
+	if err := d.publish(t, "fleet/"+name, 1, "hello"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCredentialsAreWrittenWithTheirModes(t *testing.T) {
+	dir := t.TempDir()
+	start(t, localcore.Config{Credentials: dir})
+	for name, mode := range map[string]os.FileMode{
+		"root.ca.bundle.pem": 0o644, "fleet-provisioning.certificate.pem": 0o644,
+		"fleet-provisioning.private.key": 0o600, "fleet-provisioning.public.key": 0o644,
+	} {
+		info, err := os.Stat(dir + "/" + name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if info.Mode().Perm() != mode {
+			t.Errorf("%s has mode %v, want %v", name, info.Mode().Perm(), mode)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package localcore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/template"
+)
+
+// Files of Config.Templates.
+const (
+	templateFile     = "fleet_template.json"
+	claimPolicyFile  = "claim_policy.json"
+	devicePolicyFile = "device_policy.json"
+)
+
+// openClaimPolicy is the claim policy where no templates are given: the
+// provisioning topics of every template, and nothing else.
+const openClaimPolicy = `{
+  "Version": "2012-10-17",
+  "Statement": [
+    {"Sid": "ConnectAsClaim", "Effect": "Allow", "Action": "iot:Connect",
+     "Resource": "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:client/claim-*"},
+    {"Sid": "UseProvisioningTopics", "Effect": "Allow", "Action": ["iot:Publish", "iot:Receive"],
+     "Resource": ["arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topic/$aws/certificates/*",
+                  "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topic/$aws/provisioning-templates/*"]},
+    {"Sid": "SubscribeToAnswers", "Effect": "Allow", "Action": "iot:Subscribe",
+     "Resource": ["arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topicfilter/$aws/certificates/*",
+                  "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topicfilter/$aws/provisioning-templates/*"]}
+  ]
+}`
+
+// A shipped document is a file of Config.Templates after its placeholders were
+// filled in.
+type shipped struct {
+	path string
+	text string
+}
+
+// expand fills in the placeholders of CloudFormation that the files may hold.
+// Every other ${…} is a policy variable and stays.
+func (c *Config) expand(text string) string {
+	return strings.NewReplacer(
+		"${AWS::Partition}", c.Partition,
+		"${AWS::Region}", c.Region,
+		"${AWS::AccountId}", c.Account,
+		"${TemplateName}", TemplateName,
+	).Replace(text)
+}
+
+func (c *Config) readShipped(name string) (shipped, error) {
+	path := filepath.Join(c.Templates, name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return shipped{}, fmt.Errorf("reading the templates: %w", err)
+	}
+	return shipped{path, c.expand(string(data))}, nil
+}
+
+// readPolicy reads and checks a policy. The error names file and place.
+func (c *Config) readPolicy(name string) (shipped, error) {
+	s, err := c.readShipped(name)
+	if err != nil {
+		return s, err
+	}
+	if _, err := policy.Parse([]byte(s.text)); err != nil {
+		return s, fmt.Errorf("policy %s: %w", s.path, err)
+	}
+	return s, nil
+}
+
+func (c *Config) readTemplate() (shipped, error) {
+	s, err := c.readShipped(templateFile)
+	if err != nil {
+		return s, err
+	}
+	if _, err := template.Parse([]byte(s.text)); err != nil {
+		return s, fmt.Errorf("provisioning template %s: %w", s.path, err)
+	}
+	return s, nil
+}
+
+// install brings the registry to what the configuration ships: policies, thing
+// group and type, and the provisioning template.
+func (c *Config) install(r *registry.Registry) error {
+	if c.Templates == "" {
+		return installPolicy(r, ClaimPolicyName, c.expand(openClaimPolicy))
+	}
+	claim, claimErr := c.readPolicy(claimPolicyFile)
+	device, deviceErr := c.readPolicy(devicePolicyFile)
+	fleet, fleetErr := c.readTemplate()
+	if err := errors.Join(claimErr, deviceErr, fleetErr); err != nil {
+		return err
+	}
+	if err := installPolicy(r, ClaimPolicyName, claim.text); err != nil {
+		return err
+	}
+	if err := installPolicy(r, DevicePolicyName, device.text); err != nil {
+		return err
+	}
+	if err := installGroupAndType(r); err != nil {
+		return err
+	}
+	return c.installTemplate(r, fleet.text)
+}
+
+// installPolicy creates the policy or, when its text has changed, gives it a
+// new default version.
+func installPolicy(r *registry.Registry, name, text string) error {
+	stored, err := r.GetPolicy(name)
+	if isNotFound(err) {
+		if _, err := r.CreatePolicy(name, text); err != nil {
+			return fmt.Errorf("creating policy %s: %w", name, err)
+		}
+		return nil
+	}
+	if err != nil || stored.Document() == text {
+		return err
+	}
+	if oldest := stored.Versions[0]; len(stored.Versions) == registry.MaxPolicyVersions {
+		if oldest.ID == stored.DefaultVersion {
+			oldest = stored.Versions[1]
+		}
+		if err := r.DeletePolicyVersion(name, oldest.ID); err != nil {
+			return fmt.Errorf("updating policy %s: %w", name, err)
+		}
+	}
+	if _, err := r.CreatePolicyVersion(name, text, true); err != nil {
+		return fmt.Errorf("updating policy %s: %w", name, err)
+	}
+	return nil
+}
+
+func installGroupAndType(r *registry.Registry) error {
+	if _, err := r.DescribeThingType(ThingTypeName); isNotFound(err) {
+		if _, err := r.CreateThingType(registry.NewThingType{Name: ThingTypeName}); err != nil {
+			return fmt.Errorf("creating thing type %s: %w", ThingTypeName, err)
+		}
+	}
+	if _, _, err := r.DescribeThingGroup(ThingGroupName); isNotFound(err) {
+		if _, err := r.CreateThingGroup(registry.NewThingGroup{Name: ThingGroupName}); err != nil {
+			return fmt.Errorf("creating thing group %s: %w", ThingGroupName, err)
+		}
+	}
+	return nil
+}
+
+// installTemplate creates the provisioning template or brings its body and its
+// hook up to date.
+func (c *Config) installTemplate(r *registry.Registry, body string) error {
+	var hook *registry.Hook
+	if c.Hook != "" || c.HookFunc != nil {
+		hook = &registry.Hook{TargetARN: c.hookARN()}
+	}
+	stored, err := r.DescribeProvisioningTemplate(TemplateName)
+	if isNotFound(err) {
+		_, err := r.CreateProvisioningTemplate(registry.NewProvisioningTemplate{
+			Name: TemplateName, Body: body, Enabled: true, Hook: hook,
+			RoleARN: "arn:" + c.Partition + ":iam::" + c.Account + ":role/" + TemplateName,
+		})
+		if err != nil {
+			return fmt.Errorf("creating provisioning template %s: %w", TemplateName, err)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
+		Name: TemplateName, Hook: hook, RemoveHook: hook == nil,
+	}); err != nil {
+		return fmt.Errorf("updating provisioning template %s: %w", TemplateName, err)
+	}
+	if stored.Body() == body {
+		return nil
+	}
+	return renewTemplate(r, stored, body)
+}
+
+// renewTemplate gives the template a new default version.
+func renewTemplate(r *registry.Registry, stored registry.ProvisioningTemplate, body string) error {
+	if oldest := stored.Versions[0]; len(stored.Versions) == registry.MaxTemplateVersions {
+		if oldest.ID == stored.DefaultVersion {
+			oldest = stored.Versions[1]
+		}
+		if err := r.DeleteProvisioningTemplateVersion(stored.Name, oldest.ID); err != nil {
+			return fmt.Errorf("updating provisioning template %s: %w", stored.Name, err)
+		}
+	}
+	if _, err := r.CreateProvisioningTemplateVersion(stored.Name, body, true); err != nil {
+		return fmt.Errorf("updating provisioning template %s: %w", stored.Name, err)
+	}
+	return nil
+}
+
+func isNotFound(err error) bool {
+	e, ok := errors.AsType[*registry.Error](err)
+	return ok && e.Code == registry.CodeNotFound
+}
