@@ -161,8 +161,12 @@ func (f *field) values(dst []string, c *x509.Certificate) []string {
 	case serial:
 		return append(dst, c.SerialNumber.String())
 	case availableKeys:
-		return appendAvailable(dst, c)
+		return append(dst, available(c)...)
 	}
+	return f.substituted(dst, c)
+}
+
+func (f *field) substituted(dst []string, c *x509.Certificate) []string {
 	all := f.all(c)
 	if len(all) > maxValues {
 		all = all[:maxValues]
@@ -264,12 +268,12 @@ func alternativeText(name asn1.RawValue) string {
 	return string(name.Bytes)
 }
 
-// appendAvailable appends the names of all certificate variables that have a
-// value.
-func appendAvailable(dst []string, c *x509.Certificate) []string {
+// available returns the names of all certificate variables that have a value.
+func available(c *x509.Certificate) []string {
+	names := []string{"iot:Certificate.SerialNumber"}
 	add := func(name string, f field) {
-		if len(f.values(nil, c)) > 0 {
-			dst = append(dst, "iot:Certificate."+name)
+		if len(f.substituted(nil, c)) > 0 {
+			names = append(names, "iot:Certificate."+name)
 		}
 	}
 	for _, known := range nameFields {
@@ -280,8 +284,7 @@ func appendAvailable(dst []string, c *x509.Certificate) []string {
 		add("Subject."+alternativePrefix+known.name, field{source: subjectAlternative, tag: known.tag})
 		add("Issuer."+alternativePrefix+known.name, field{source: issuerAlternative, tag: known.tag})
 	}
-	add("SerialNumber", field{source: serial})
-	return dst
+	return names
 }
 
 // fingerprint returns the certificate id: the SHA-256 digest of the DER form.

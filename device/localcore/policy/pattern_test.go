@@ -97,7 +97,7 @@ func FuzzGlob(f *testing.F) {
 	f.Add("x/*/", "x/é/v", "v")
 	f.Fuzz(func(t *testing.T, text, subject, id string) {
 		if !utf8.ValidString(text) || !utf8.ValidString(subject) || !utf8.ValidString(id) || strings.Contains(text, "$") ||
-			strings.Count(text, "*") > 6 || len(subject) > 40 || len(text) > 40 {
+			strings.Count(text, "*") > 3 || len(subject) > 40 || len(text) > 40 {
 			t.Skip("out of the naive matcher's reach")
 		}
 		p, err := compilePattern(text+"${iot:ClientId}", globbing)
