@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const certificateARN = "arn:aws:iot:us-east-1:123456789012:cert/57c92eba56f4a8a5bf4d2bb4b2f5a9b5ea9ad4ecf0b5e7ec0f3fdd9d3ca32f10"
+
+// checkout copies what is deployed to a new folder and returns its infra/, with
+// the installed CDK command line in it.
+func checkout(t *testing.T) string {
+	t.Helper()
+	installed, err := filepath.Abs("node_modules")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(installed, "aws-cdk")); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("the CDK command line is not installed: run npm ci in infra/")
+		}
+		t.Skip("the CDK command line is not installed: run npm ci in infra/")
+	}
+	root := t.TempDir()
+	for _, part := range []string{"hook", "templates", "scripts"} {
+		if err := os.CopyFS(filepath.Join(root, part), os.DirFS(filepath.Join("..", part))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	infra := filepath.Join(root, "infra")
+	for _, name := range []string{"go.mod", "go.sum", "cdk.json", "package.json", "main.go"} {
+		copyFile(t, name, filepath.Join(infra, name))
+	}
+	if err := os.CopyFS(filepath.Join(infra, "stack"), os.DirFS("stack")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(installed, filepath.Join(infra, "node_modules")); err != nil {
+		t.Fatal(err)
+	}
+	return infra
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cdkSynth runs what a person types, away from the network and from AWS.
+func cdkSynth(t *testing.T, infra string, args ...string) (output string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cdk := exec.CommandContext(ctx, filepath.Join("node_modules", ".bin", "cdk"), append([]string{"synth", "--quiet", "--no-notices"}, args...)...)
+	cdk.Dir = infra
+	cdk.Env = append(os.Environ(), "AWS_EC2_METADATA_DISABLED=true", "CDK_DISABLE_CLI_TELEMETRY=true")
+	said, err := cdk.CombinedOutput()
+	return string(said), err
+}
+
+func TestSynthFromCleanCopyBuildsTheHook(t *testing.T) {
+	infra := checkout(t)
+	if output, err := cdkSynth(t, infra, "-c", "certificateArn="+certificateARN); err != nil {
+		t.Fatalf("cdk synth: %v\n%s", err, output)
+	}
+	assembly := filepath.Join(infra, "cdk.out")
+	folder := hookAsset(t, assembly)
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != 1 || entries[0].Name() != "bootstrap" {
+		t.Fatalf("the asset holds %v, want bootstrap alone", entries)
+	}
+	info, err := entries[0].Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode()&0o111 != 0o111 {
+		t.Errorf("bootstrap has mode %v: Lambda could not run it", info.Mode())
+	}
+	if want := builtHook(t); string(readFile(t, filepath.Join(folder, "bootstrap"))) != string(want) {
+		t.Error("the asset is not what scripts/build-hook.sh builds")
+	}
+	if left, _ := filepath.Glob(filepath.Join(infra, "*", "bootstrap")); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// hookAsset finds the folder that the function's code is zipped from.
+func hookAsset(t *testing.T, assembly string) string {
+	t.Helper()
+	var assets struct {
+		Files map[string]struct {
+			Source struct{ Path, Packaging string }
+		}
+	}
+	data := readFile(t, filepath.Join(assembly, "GoFleetProvisioning.assets.json"))
+	if err := json.Unmarshal(data, &assets); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range assets.Files {
+		if file.Source.Packaging == "zip" {
+			return filepath.Join(assembly, file.Source.Path)
+		}
+	}
+	t.Fatalf("no zip among the assets:\n%s", data)
+	return ""
+}
+
+// builtHook is the hook built here, by the one recipe.
+func builtHook(t *testing.T) []byte {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "bootstrap")
+	if output, err := exec.CommandContext(t.Context(), filepath.Join("..", "scripts", "build-hook.sh"), out, "arm64").CombinedOutput(); err != nil {
+		t.Fatalf("building the hook: %v\n%s", err, output)
+	}
+	return readFile(t, out)
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestSynthRefusesInOneLineAndWritesNothing(t *testing.T) {
+	infra := checkout(t)
+	broken := checkout(t)
+	if err := os.WriteFile(filepath.Join(broken, "..", "hook", "main.go"), []byte("package main\n\nfunc main() { undefined() }\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		infra string
+		args  []string
+		want  string
+	}{
+		"no certificate":      {infra, nil, "certificateArn is missing; scripts/create-keys-and-cert.sh"},
+		"malformed":           {infra, []string{"-c", "certificateArn=arn:aws:iot:REGION:ACCOUNT:cert/ID"}, "is not the ARN of an AWS IoT certificate"},
+		"unknown machine":     {infra, []string{"-c", "certificateArn=" + certificateARN, "-c", "hookArchitecture=mips"}, "give arm64 or x86_64"},
+		"hook does not build": {broken, []string{"-c", "certificateArn=" + certificateARN}, "undefined: undefined"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			output, err := cdkSynth(t, test.infra, test.args...)
+			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
+				t.Errorf("cdk synth: %v, want exit status 1", err)
+			}
+			if !strings.Contains(output, test.want) || strings.Count(output, "infra: error:") != 1 {
+				t.Errorf("want one error with %q:\n%s", test.want, output)
+			}
+			if strings.Contains(output, "goroutine") || strings.Contains(output, "panic") {
+				t.Errorf("a Go trace shows:\n%s", output)
+			}
+			if entries, _ := os.ReadDir(filepath.Join(test.infra, "cdk.out")); len(entries) != 0 {
+				t.Errorf("cdk.out is half-made: %v", entries)
+			}
+		})
+	}
+}
+
+func TestRunByHandSaysHowToRunIt(t *testing.T) {
+	t.Setenv("CDK_CONTEXT_JSON", "") // has it put back after the test
+	os.Unsetenv("CDK_CONTEXT_JSON")
+	if err := run(t.Context()); err == nil || !strings.Contains(err.Error(), "npx cdk synth") {
+		t.Errorf("error %v does not say how to run the app", err)
+	}
+}
