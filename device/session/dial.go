@@ -153,8 +153,13 @@ func withCause(ctx context.Context, err error) error {
 	switch {
 	case cause == nil:
 		return err
-	case err == nil || errors.Is(err, ctx.Err()) || errors.Is(err, net.ErrClosed):
+	case err == nil || isContextError(err) || isTimeout(err) || errors.Is(err, net.ErrClosed):
 		return cause
 	}
 	return fmt.Errorf("%w (%w)", cause, err)
+}
+
+func isTimeout(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
 }

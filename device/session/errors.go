@@ -137,7 +137,7 @@ func (e *Error) Class() Class {
 	return ClassTemporary
 }
 
-// blameUnanswered names the packet that was met with silence. A lost session
+// blameUnanswered names the packet that waits for its answer. A lost session
 // takes the stage of that packet.
 func (e *Error) blameUnanswered(w *wire) {
 	r, ok := w.unanswered()

@@ -23,11 +23,12 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
-// closeTimeout is how long Close waits for DISCONNECT to leave.
-const closeTimeout = 2 * time.Second
-
-// handOverTimeout is how long the client may take to begin to send a packet.
-const handOverTimeout = 5 * time.Second
+// How long a packet may wait for the one before it to be written, and how
+// long Close waits for DISCONNECT to leave.
+const (
+	handOverTimeout = 2 * time.Second
+	closeTimeout    = 2 * time.Second
+)
 
 // A Session is a connection that CONNACK has accepted. Its methods may be
 // called concurrently.
@@ -71,7 +72,7 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 		wire:  newWire(p.conn, p.o.explain),
 		done:  make(chan struct{}),
 	}
-	s.client = mqtt.NewClient(s.clientOptions(ctx, p.ClientID))
+	s.client = mqtt.NewClient(s.clientOptions(p.ClientID))
 	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
 	token := s.client.Connect()
 	<-token.Done()
@@ -89,8 +90,7 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 // there is: no reconnecting, no resending, no fall-back to MQTT 3.1. Its
 // package-level loggers discard everything and stay so: they are shared by
 // the whole process, and what they tell is in our errors.
-func (s *Session) clientOptions(ctx context.Context, clientID string) *mqtt.ClientOptions {
-	deadline, _ := ctx.Deadline()
+func (s *Session) clientOptions(clientID string) *mqtt.ClientOptions {
 	o := mqtt.NewClientOptions().
 		AddBroker("mqtts://" + s.o.address()).
 		SetClientID(clientID).
@@ -101,7 +101,7 @@ func (s *Session) clientOptions(ctx context.Context, clientID string) *mqtt.Clie
 		SetOrderMatters(true).
 		SetKeepAlive(s.o.KeepAlive).
 		SetPingTimeout(s.o.pingTimeout()).
-		SetConnectTimeout(time.Until(deadline)).
+		SetConnectTimeout(s.o.ConnectTimeout + time.Second). // the context comes first, and says more
 		SetWriteTimeout(handOverTimeout).
 		SetConnectionLostHandler(func(_ mqtt.Client, why error) { s.lost(why) }).
 		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return s.wire, nil })
@@ -233,9 +233,7 @@ func (s *Session) fault(stage Stage, topics []string, err error) error {
 	if cause := s.wire.cause(); cause != nil && !isContextError(err) {
 		e.Err = cause
 	}
-	if errors.Is(e.Err, ErrClosedSilently) {
-		e.blameUnanswered(s.wire)
-	}
+	e.blameUnanswered(s.wire)
 	return e
 }
 
@@ -256,11 +254,12 @@ func (s *Session) Err() error {
 // Close sends DISCONNECT and closes the connection. It returns when nothing
 // of the session runs any more, after two seconds or the end of the context
 // at the latest, save for what OnMessage takes. The error tells that
-// DISCONNECT could not be sent; it can mostly be ignored.
+// DISCONNECT could not be sent in time; it can mostly be ignored.
 func (s *Session) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
+	s.wire.close()
 	s.client.Disconnect(uint(2 * closeTimeout / time.Millisecond))
 	late := !stop()
 	s.meter.Close()

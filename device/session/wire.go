@@ -3,7 +3,6 @@ package session
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +29,7 @@ const (
 //
 // It relies on the client writing each packet with one call.
 type wire struct {
-	*tls.Conn
+	net.Conn
 	explain func(error) error
 
 	readMu sync.Mutex
@@ -41,8 +40,9 @@ type wire struct {
 	waiting   []request // sent and not answered, oldest first
 	asked     bool      // something was sent that must be answered, and nothing has come since
 	turns     int
-	connected bool
+	connected bool  // CONNACK has come; written under both locks
 	fault     error // why the connection ended
+	closing   bool  // its end is our wish: no fault
 }
 
 // A request is a packet that the server must answer.
@@ -52,7 +52,7 @@ type request struct {
 	topics []string
 }
 
-func newWire(conn *tls.Conn, explain func(error) error) *wire {
+func newWire(conn net.Conn, explain func(error) error) *wire {
 	return &wire{Conn: conn, explain: explain, reader: bufio.NewReader(conn)}
 }
 
@@ -72,7 +72,7 @@ func (w *wire) Read(p []byte) (int, error) {
 
 // receive reads and checks the next packet.
 func (w *wire) receive() error {
-	packet, err := readPacket(w.reader)
+	packet, err := w.next()
 	if err == nil {
 		err = w.answered(packet)
 	}
@@ -82,6 +82,21 @@ func (w *wire) receive() error {
 	}
 	w.packet = packet
 	return nil
+}
+
+// next reads a packet. What comes first must be a CONNACK: a peer that speaks
+// something else may keep the client waiting for the rest of it.
+func (w *wire) next() ([]byte, error) {
+	if !w.connected {
+		first, err := w.reader.Peek(1)
+		if err != nil {
+			return nil, err
+		}
+		if first[0] != packets.Connack<<4 {
+			return nil, &protocolError{fmt.Sprintf("byte %#x instead of CONNACK", first[0])}
+		}
+	}
+	return readPacket(w.reader)
 }
 
 // Write sends one packet.
@@ -109,11 +124,18 @@ func (w *wire) diagnose() {
 	}
 }
 
+// close announces that the connection is about to be closed by us.
+func (w *wire) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closing = true
+}
+
 // blame keeps the first fault, unless we closed the connection ourselves.
 func (w *wire) blame(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.fault == nil && !errors.Is(err, net.ErrClosed) {
+	if w.fault == nil && !w.closing && !errors.Is(err, net.ErrClosed) {
 		w.fault = w.explain(err)
 	}
 }
@@ -187,16 +209,13 @@ func (w *wire) answered(p []byte) error {
 		}
 		return nil
 	}
-	if !w.connected {
-		return &protocolError{fmt.Sprintf("%s instead of CONNACK", packets.PacketNames[p[0]>>4])}
-	}
 	switch packet := packet.(type) {
 	case *packets.PubackPacket:
 		w.strike("PUBLISH", packet.MessageID)
 		return nil
 	case *packets.SubackPacket:
 		r := w.strike("SUBSCRIBE", packet.MessageID)
-		if len(packet.ReturnCodes) != len(r.topics) {
+		if len(r.topics) == 0 || len(packet.ReturnCodes) != len(r.topics) {
 			return &protocolError{fmt.Sprintf("SUBACK with %d codes for %d filters", len(packet.ReturnCodes), len(r.topics))}
 		}
 		return nil

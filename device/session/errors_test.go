@@ -1,0 +1,529 @@
+package session_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"example.com/fleety/device/session"
+)
+
+type hooks = map[byte]func(io.Writer, packets.ControlPacket) bool
+
+// say answers with the given bytes.
+func say(answer ...byte) func(io.Writer, packets.ControlPacket) bool {
+	return func(w io.Writer, _ packets.ControlPacket) bool { w.Write(answer); return true }
+}
+
+func hangUp(io.Writer, packets.ControlPacket) bool { return false }
+
+func TestConnackRefusals(t *testing.T) {
+	for name, tc := range map[string]struct {
+		code byte
+		want session.Class
+	}{
+		"protocol version":           {1, session.ClassConfig},
+		"client id":                  {2, session.ClassRefused},
+		"server unavailable":         {3, session.ClassTemporary},
+		"user name":                  {4, session.ClassRefused},
+		"not authorised":             {5, session.ClassRefused},
+		"not authorised, older AWS":  {7, session.ClassRefused},
+		"a code that nobody defined": {200, session.ClassRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil, broker(hooks{packets.Connect: say(0x20, 2, 0, tc.code)}))
+			_, err := session.Connect(t.Context(), s.options())
+			e := sessionError(t, err)
+			refusal, ok := errors.AsType[*session.ConnackError](err)
+			if !ok || refusal.Code != tc.code || e.Stage != session.StageConnect || e.Class() != tc.want {
+				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+			}
+		})
+	}
+}
+
+func TestSilentCloseTellsAfterWhichPacket(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hooks hooks
+		want  session.Error
+	}{
+		"CONNECT": {
+			hooks{packets.Connect: hangUp},
+			session.Error{Stage: session.StageConnect, After: "CONNECT"},
+		},
+		"SUBSCRIBE": {
+			hooks{packets.Subscribe: hangUp},
+			session.Error{Stage: session.StageSubscribe, After: "SUBSCRIBE"},
+		},
+		"PUBLISH": {
+			hooks{packets.Publish: hangUp},
+			session.Error{Stage: session.StagePublish, After: "PUBLISH"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil, broker(tc.hooks))
+			err := converse(t, s.options())
+			e := sessionError(t, err)
+			if !errors.Is(err, session.ErrClosedSilently) || e.Stage != tc.want.Stage || e.After != tc.want.After || !e.Temporary() {
+				t.Errorf("got %v (stage %v, after %q, %v)", err, e.Stage, e.After, e.Class())
+			}
+		})
+	}
+}
+
+// converse connects, subscribes and publishes, and returns the first error.
+func converse(t *testing.T, o session.Options) error {
+	t.Helper()
+	s, err := session.Connect(t.Context(), o)
+	if err != nil {
+		return err
+	}
+	defer s.Close(t.Context())
+	if err := s.Subscribe(t.Context(), "t/accepted", "t/rejected"); err != nil {
+		return err
+	}
+	return s.Publish(t.Context(), "t", nil)
+}
+
+// A connection cut with RST is as silent as one closed with FIN.
+func TestResetIsASilentClose(t *testing.T) {
+	s := serve(t, nil, func(conn *tls.Conn) {
+		if _, err := packets.ReadPacket(conn); err == nil {
+			conn.NetConn().(*net.TCPConn).SetLinger(0)
+		}
+	})
+	_, err := session.Connect(t.Context(), s.options())
+	if e := sessionError(t, err); !errors.Is(err, session.ErrClosedSilently) || e.After != "CONNECT" {
+		t.Errorf("got %v (after %q)", err, e.After)
+	}
+}
+
+func TestLostSessionTellsWhy(t *testing.T) {
+	lose := make(chan struct{})
+	s := serve(t, nil, func(conn *tls.Conn) {
+		if p, err := packets.ReadPacket(conn); err == nil {
+			answer(conn, p)
+		}
+		<-lose
+	})
+	c := connect(t, s.options())
+	if c.Err() != nil {
+		t.Errorf("Err of a live session is %v", c.Err())
+	}
+	close(lose)
+	<-c.Done()
+	e := sessionError(t, c.Err())
+	if e.Stage != session.StageLost || e.After != "" || !errors.Is(e, session.ErrClosedSilently) {
+		t.Errorf("got %v (stage %v, after %q)", e, e.Stage, e.After)
+	}
+	if err := c.Publish(t.Context(), "t", nil); !errors.Is(err, e) {
+		t.Errorf("a later Publish returns %v", err)
+	}
+}
+
+func TestMissingPingrespEndsTheSession(t *testing.T) {
+	s := serve(t, nil, broker(hooks{packets.Pingreq: say()}))
+	o := s.options()
+	o.KeepAlive = time.Second
+	c := connect(t, o)
+	<-c.Done()
+	if e := sessionError(t, c.Err()); e.Stage != session.StageLost || !e.Temporary() {
+		t.Errorf("got %v (%v, %v)", e, e.Stage, e.Class())
+	}
+}
+
+func TestRefusedFiltersAreNamed(t *testing.T) {
+	s := serve(t, nil, broker(hooks{
+		packets.Subscribe: func(w io.Writer, p packets.ControlPacket) bool {
+			sub := p.(*packets.SubscribePacket)
+			codes := make([]byte, len(sub.Topics))
+			for i, topic := range sub.Topics {
+				codes[i] = 1
+				if topic == "bad" {
+					codes[i] = 0x80
+				}
+			}
+			w.Write(suback(sub.MessageID, codes...))
+			return true
+		},
+	}))
+	c := connect(t, s.options())
+	err := c.Subscribe(t.Context(), "good", "bad", "fine")
+	refusal, ok := errors.AsType[*session.SubackError](err)
+	if !ok || len(refusal.Filters) != 1 || refusal.Filters[0] != "bad" || !sessionError(t, err).Refused() {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBrokenServersAreToldFromSilentOnes(t *testing.T) {
+	for name, h := range map[string]hooks{
+		"SUBACK with too many codes": {packets.Subscribe: say(0x90, 9, 0, 1, 1, 1, 1, 1, 1, 1, 1)},
+		"SUBACK with too few codes":  {packets.Subscribe: say(0x90, 3, 0, 1, 1)},
+		"SUBACK that nobody awaits":  {packets.Subscribe: say(0x90, 4, 0, 9, 1, 1)},
+		"SUBACK before CONNACK":      {packets.Connect: say(0x90, 4, 0, 1, 1, 1)},
+		"second CONNACK":             {packets.Publish: say(connackAccepted...)},
+		"empty CONNACK":              {packets.Connect: say(0x20, 0)},
+		"packet type 15":             {packets.Publish: say(0xf0, 0)},
+		"endless length":             {packets.Publish: say(0x30, 0xff, 0xff, 0xff, 0xff, 0xff)},
+		"packet of 200 MB":           {packets.Publish: say(0x30, 0xff, 0xff, 0xff, 0x60)},
+		"PUBLISH without a topic":    {packets.Publish: say(0x30, 1, 0)},
+		"PUBLISH at QoS 2":           {packets.Publish: say(0x34, 5, 0, 1, 't', 0, 1)},
+		"not MQTT at all":            {packets.Connect: say([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")...)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil, broker(h))
+			err := converse(t, s.options())
+			e := sessionError(t, err)
+			if errors.Is(err, session.ErrClosedSilently) || e.Class() != session.ClassConfig || !strings.Contains(err.Error(), "MQTT") {
+				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+			}
+		})
+	}
+}
+
+func TestMissingAnswersEndWithTheTimeLimit(t *testing.T) {
+	s := serve(t, nil, broker(hooks{packets.Connect: say()}))
+	o := s.options()
+	o.ConnectTimeout = 50 * time.Millisecond
+	_, err := session.Connect(t.Context(), o)
+	e := sessionError(t, err)
+	if e.Stage != session.StageConnect || !e.Temporary() || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+	}
+}
+
+func TestCancelledConnectIsNoFailureOfTheServer(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := serve(t, nil, broker(hooks{packets.Connect: func(io.Writer, packets.ControlPacket) bool { cancel(); return true }}))
+	_, err := session.Connect(ctx, s.options())
+	if e := sessionError(t, err); e.Class() != session.ClassCanceled || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v (%v)", err, e.Class())
+	}
+}
+
+// The alerts of a real server, and one that only says that it dislikes the
+// certificate, in both versions: TLS 1.3 shows them after the handshake.
+func TestServerAlertsAreReported(t *testing.T) {
+	for version, id := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
+		for name, tc := range map[string]struct {
+			server func(*tls.Config)
+			client func(*authority, *session.Options)
+			alert  tls.AlertError
+		}{
+			"certificate of another CA": {
+				client: func(_ *authority, o *session.Options) { o.Certificate = newAuthority(t).clientCertificate() },
+				alert:  48,
+			},
+			"certificate that expired": {
+				client: func(ca *authority, o *session.Options) {
+					c := ca.issue(func(c *x509.Certificate) { c.NotAfter = time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC) })
+					o.Certificate = func(context.Context) (*tls.Certificate, error) { return &c, nil }
+				},
+				alert: 45,
+			},
+			"certificate that AWS does not know": {
+				server: func(c *tls.Config) {
+					c.VerifyConnection = func(tls.ConnectionState) error { return errors.New("unknown") }
+				},
+				alert: 42,
+			},
+		} {
+			t.Run(version+"/"+name, func(t *testing.T) {
+				s := serve(t, func(c *tls.Config) {
+					c.MaxVersion = id
+					if tc.server != nil {
+						tc.server(c)
+					}
+				}, broker(nil))
+				o := s.options()
+				if tc.client != nil {
+					tc.client(s.ca, &o)
+				}
+				_, err := session.Connect(t.Context(), o)
+				e := sessionError(t, err)
+				alert, ok := errors.AsType[tls.AlertError](err)
+				if !ok || alert != tc.alert || !e.Refused() || errors.Is(err, session.ErrClosedSilently) {
+					t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+				}
+			})
+		}
+	}
+}
+
+func TestServerCertificateFaults(t *testing.T) {
+	expired := func(c *x509.Certificate) { c.NotAfter = time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC) }
+	for name, tc := range map[string]struct {
+		certificate func(*x509.Certificate)
+		client      func(*session.Options)
+		found       func(error) bool
+		class       session.Class
+	}{
+		"unknown CA": {
+			client: func(o *session.Options) { o.RootCAs = x509.NewCertPool() },
+			found:  is[x509.UnknownAuthorityError],
+			class:  session.ClassConfig,
+		},
+		"another name": {
+			certificate: func(c *x509.Certificate) { c.DNSNames = []string{"elsewhere"} },
+			found:       is[x509.HostnameError],
+			class:       session.ClassConfig,
+		},
+		"expired": {
+			certificate: expired,
+			found:       is[*session.ValidityError],
+			class:       session.ClassConfig,
+		},
+		"clock is 1970": {
+			client: func(o *session.Options) { o.Now = func() time.Time { return time.Unix(60, 0) } },
+			found: func(err error) bool {
+				e, ok := errors.AsType[*session.ValidityError](err)
+				return ok && e.Early() && strings.Contains(err.Error(), "1970-01-01T00:01:00Z")
+			},
+			class: session.ClassTemporary,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil, broker(nil))
+			s.config.Certificates = []tls.Certificate{s.ca.issue(tc.certificate)}
+			o := s.options()
+			if tc.client != nil {
+				tc.client(&o)
+			}
+			_, err := session.Connect(t.Context(), o)
+			e := sessionError(t, err)
+			if !tc.found(err) || e.Stage != session.StageTLS || e.Class() != tc.class {
+				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+			}
+		})
+	}
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+func TestHandshakeWithSomethingElse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		server func(net.Conn)
+		class  session.Class
+	}{
+		"a web server":              {func(c net.Conn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, session.ClassConfig},
+		"a server that is shutting": {func(c net.Conn) { c.Read(make([]byte, 5000)) }, session.ClassTemporary},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil, nil)
+			l := listen(t, tc.server)
+			o := s.options()
+			o.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
+			}
+			_, err := session.Connect(t.Context(), o)
+			if e := sessionError(t, err); e.Stage != session.StageTLS || e.Class() != tc.class {
+				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+			}
+		})
+	}
+}
+
+func TestNetworkFaults(t *testing.T) {
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.Close()
+	resolving := func(e net.DNSError) func(context.Context, string, string) (net.Conn, error) {
+		return func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &e}
+		}
+	}
+	for name, tc := range map[string]struct {
+		dial  func(context.Context, string, string) (net.Conn, error)
+		stage session.Stage
+		class session.Class
+		is    error
+	}{
+		"no such name":       {resolving(net.DNSError{Err: "no such host", IsNotFound: true}), session.StageResolve, session.ClassConfig, nil},
+		"resolver is silent": {resolving(net.DNSError{Err: "i/o timeout", IsTimeout: true}), session.StageResolve, session.ClassTemporary, nil},
+		"connection refused": {func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, dead.Addr().String())
+		}, session.StageDial, session.ClassTemporary, syscall.ECONNREFUSED},
+		"no answer": {func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, session.StageDial, session.ClassTemporary, context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil, nil)
+			o := s.options()
+			o.DialContext = tc.dial
+			o.ConnectTimeout = 50 * time.Millisecond
+			_, err := session.Connect(t.Context(), o)
+			e := sessionError(t, err)
+			if e.Stage != tc.stage || e.Class() != tc.class || (tc.is != nil && !errors.Is(err, tc.is)) {
+				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+			}
+		})
+	}
+}
+
+func TestCertificateThatCannotBeHad(t *testing.T) {
+	s := serve(t, nil, broker(nil))
+	o := s.options()
+	broken := errors.New("token is locked")
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return nil, broken }
+	_, err := session.Connect(t.Context(), o)
+	if e := sessionError(t, err); !errors.Is(err, broken) || e.Class() != session.ClassFailed {
+		t.Errorf("got %v (%v)", err, e.Class())
+	}
+}
+
+func TestOptionsThatCannotBeUsed(t *testing.T) {
+	for name, change := range map[string]func(*session.Options){
+		"no endpoint":       func(o *session.Options) { o.Endpoint = "" },
+		"port out of range": func(o *session.Options) { o.Port = 70000 },
+		"long client id":    func(o *session.Options) { o.ClientID = strings.Repeat("x", 129) },
+		"SOCKS proxy":       func(o *session.Options) { o.Proxy = "socks5://user:secret@proxy:1080" },
+		"proxy not a URL":   func(o *session.Options) { o.Proxy = "http://user:secret@[" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil, nil)
+			o := s.options()
+			change(&o)
+			_, err := session.Connect(t.Context(), o)
+			if e := sessionError(t, err); !e.Config() || strings.Contains(err.Error(), "secret") {
+				t.Errorf("got %v (%v)", err, e.Class())
+			}
+		})
+	}
+}
+
+// proxy is an HTTP proxy that leads every tunnel to one address. It answers
+// 407 to all but user "dev" with password "pass word".
+func proxy(t *testing.T, status int, to string) net.Listener {
+	wanted := "Basic " + base64.StdEncoding.EncodeToString([]byte("dev:pass word"))
+	return listen(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		request, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		code := status
+		if request.Header.Get("Proxy-Authorization") != wanted {
+			code = http.StatusProxyAuthRequired
+		}
+		answer := http.Response{StatusCode: code, ProtoMajor: 1, ProtoMinor: 1}
+		if code != http.StatusOK || request.Method != http.MethodConnect || request.Host != "iot.example.com:443" {
+			answer.Write(c)
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
+		up, err := net.Dial("tcp", to)
+		if err != nil {
+			return
+		}
+		done := make(chan struct{})
+		go func() { defer close(done); io.Copy(c, up); c.Close() }()
+		io.Copy(up, r)
+		up.Close()
+		<-done
+	})
+}
+
+func TestSessionThroughProxy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		status int
+		user   string
+		stage  session.Stage
+		class  session.Class
+	}{
+		"with credentials":    {200, "dev:pass%20word@", "", 0},
+		"without credentials": {200, "", session.StageProxy, session.ClassConfig},
+		"forbidden":           {403, "dev:pass%20word@", session.StageProxy, session.ClassConfig},
+		"overloaded":          {503, "dev:pass%20word@", session.StageProxy, session.ClassTemporary},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(c *tls.Config) { c.NextProtos = []string{session.ALPNProtocol} }, broker(nil))
+			p := proxy(t, tc.status, s.listener.Addr().String())
+			o := s.options()
+			o.Endpoint, o.Port, o.DialContext = "iot.example.com", 443, nil
+			o.Proxy = "http://" + tc.user + p.Addr().String()
+			c, err := session.Connect(t.Context(), o)
+			if tc.stage == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := c.Stats(); got.Proxy != 1 || got.RoundTrips() != 4 {
+					t.Errorf("stats are %+v", got)
+				}
+				c.Close(t.Context())
+				return
+			}
+			e := sessionError(t, err)
+			if e.Stage != tc.stage || e.Class() != tc.class || strings.Contains(err.Error(), "pass") {
+				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+			}
+			if tc.user == "" {
+				if refusal, ok := errors.AsType[*session.ProxyError](err); !ok || refusal.StatusCode != 407 {
+					t.Errorf("got %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestProxyComesFromTheEnvironment(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://proxy.example:3128")
+	t.Setenv("NO_PROXY", "inside.example")
+	for endpoint, want := range map[string]string{
+		"iot.example.com": "http://proxy.example:3128",
+		"inside.example":  "<nil>",
+		"localhost":       "<nil>",
+	} {
+		u, err := session.Options{Endpoint: endpoint}.ProxyURL()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := "<nil>"
+		if u != nil {
+			got = u.String()
+		}
+		if got != want {
+			t.Errorf("%s goes through %s, want %s", endpoint, got, want)
+		}
+	}
+}
+
+// The MQTT client has loggers of its own; nothing of it may be seen.
+func TestNothingIsPrinted(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	stdout, stderr := os.Stdout, os.Stderr
+	os.Stdout, os.Stderr = out, out
+	defer func() { os.Stdout, os.Stderr = stdout, stderr }()
+
+	s := serve(t, nil, broker(hooks{packets.Publish: hangUp}))
+	if err := converse(t, s.options()); err == nil {
+		t.Error("no error")
+	}
+	if info, err := out.Stat(); err != nil || info.Size() != 0 {
+		t.Errorf("%d bytes were printed (%v)", info.Size(), err)
+	}
+}

@@ -1,0 +1,262 @@
+package session_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"example.com/fleety/device/session"
+)
+
+const rtt = 200 * time.Millisecond
+
+// A link is a network whose every byte takes half a round trip, on the
+// bubble's clock: a wait is a whole number of round trips, exactly.
+type link struct {
+	server  func(net.Conn)
+	running sync.WaitGroup
+}
+
+func (l *link) DialContext(context.Context, string, string) (net.Conn, error) {
+	time.Sleep(rtt) // SYN, SYN-ACK
+	client, near := net.Pipe()
+	far, peer := net.Pipe()
+	l.running.Go(func() { delay(far, near) })
+	l.running.Go(func() { delay(near, far) })
+	l.running.Go(func() { l.server(peer); peer.Close() })
+	return client, nil
+}
+
+func delay(to, from net.Conn) {
+	type chunk struct {
+		data []byte
+		due  time.Time
+	}
+	queue := make(chan chunk, 1000)
+	go func() {
+		defer close(queue)
+		for {
+			buf := make([]byte, 16<<10)
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			queue <- chunk{buf[:n], time.Now().Add(rtt / 2)}
+		}
+	}()
+	for c := range queue {
+		time.Sleep(time.Until(c.due))
+		to.Write(c.data)
+	}
+	to.Close()
+}
+
+// bubble runs a test over a link to a server that speaks up to the given
+// version of TLS.
+func bubble(t *testing.T, version uint16, test func(t *testing.T, o session.Options)) {
+	ca := newAuthority(t)
+	config := ca.serverConfig()
+	config.MaxVersion = version
+	certificate := ca.clientCertificate()
+	synctest.Test(t, func(t *testing.T) {
+		o := session.Options{
+			Endpoint:    "localhost",
+			ClientID:    "device-1",
+			RootCAs:     ca.pool(),
+			Certificate: certificate,
+			Proxy:       "direct",
+		}
+		l := &link{server: func(c net.Conn) { broker(nil)(tls.Server(c, config)) }}
+		defer l.running.Wait()
+		o.DialContext = l.DialContext
+		test(t, o)
+	})
+}
+
+func TestConnectTakesNoRoundTripTooMany(t *testing.T) {
+	for name, tc := range map[string]struct {
+		version uint16
+		want    session.Stats
+	}{
+		"TLS 1.3": {tls.VersionTLS13, session.Stats{TCP: 1, TLS: 1, MQTT: 1}},
+		"TLS 1.2": {tls.VersionTLS12, session.Stats{TCP: 1, TLS: 2, MQTT: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, tc.version, func(t *testing.T, o session.Options) {
+				began := time.Now()
+				s, err := session.Connect(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close(t.Context())
+				checkRoundTrips(t, time.Since(began), s.Stats(), tc.want)
+			})
+		})
+	}
+}
+
+func TestPreparedSessionNeedsOneRoundTripMore(t *testing.T) {
+	for name, tc := range map[string]struct {
+		version uint16
+		left    int // round trips of Prepared.Connect
+		want    session.Stats
+	}{
+		"TLS 1.3": {tls.VersionTLS13, 1, session.Stats{TCP: 1, TLS: 1, MQTT: 1}},
+		"TLS 1.2": {tls.VersionTLS12, 2, session.Stats{TCP: 1, TLS: 2, MQTT: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, tc.version, func(t *testing.T, o session.Options) {
+				o.ClientID = ""
+				certificate := o.Certificate
+				called := false
+				o.Certificate = func(ctx context.Context) (*tls.Certificate, error) {
+					called = true
+					return certificate(ctx)
+				}
+				began := time.Now()
+				p, err := session.Prepare(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := time.Since(began); got != 2*rtt {
+					t.Errorf("Prepare took %v, want %v", got, 2*rtt)
+				}
+				time.Sleep(3 * time.Second)
+				if called {
+					t.Error("the certificate was asked for before Connect")
+				}
+				p.ClientID = "thing-1"
+				began = time.Now()
+				s, err := p.Connect(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close(t.Context())
+				if got, want := time.Since(began), time.Duration(tc.left)*rtt; got != want {
+					t.Errorf("Connect took %v, want %v", got, want)
+				}
+				total := time.Duration(tc.want.RoundTrips()) * rtt
+				checkRoundTrips(t, total, s.Stats(), tc.want)
+			})
+		})
+	}
+}
+
+func TestEachWaitIsOneRoundTrip(t *testing.T) {
+	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+		began := time.Now()
+		s, err := session.Connect(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close(t.Context())
+		if err := s.Subscribe(t.Context(), "a", "b", "c", "d"); err != nil {
+			t.Error(err)
+		}
+		if err := s.Publish(t.Context(), "a", nil); err != nil {
+			t.Error(err)
+		}
+		checkRoundTrips(t, time.Since(began), s.Stats(), session.Stats{TCP: 1, TLS: 1, MQTT: 3})
+	})
+}
+
+func checkRoundTrips(t *testing.T, took time.Duration, got, want session.Stats) {
+	t.Helper()
+	ignore := cmpopts.IgnoreFields(session.Stats{}, "BytesIn", "BytesOut", "Dial", "Handshake", "Connect")
+	if diff := cmp.Diff(want, got, ignore); diff != "" {
+		t.Errorf("counted round trips (-want +got):\n%s", diff)
+	}
+	if trips := time.Duration(want.RoundTrips()); took != trips*rtt {
+		t.Errorf("took %v, want %d round trips of %v", took, trips, rtt)
+	}
+}
+
+func TestPreparedSessionCanBeGivenUp(t *testing.T) {
+	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+		p, err := session.Prepare(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		p.Close()
+		if _, err := p.Connect(t.Context()); err == nil {
+			t.Error("Connect succeeded after Close")
+		}
+	})
+}
+
+func TestPreparedSessionEndsWithItsContext(t *testing.T) {
+	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+		o.Certificate = func(ctx context.Context) (*tls.Certificate, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		p, err := session.Prepare(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = p.Connect(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || !sessionError(t, err).Temporary() {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestPreparationHasATimeLimit(t *testing.T) {
+	silent := func(c net.Conn) {
+		for buf := make([]byte, 1000); ; {
+			if _, err := c.Read(buf); err != nil {
+				return
+			}
+		}
+	}
+	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+		l := &link{server: silent}
+		defer l.running.Wait()
+		o.DialContext = l.DialContext
+		o.ConnectTimeout = 7 * time.Second
+		began := time.Now()
+		_, err := session.Prepare(t.Context(), o)
+		e := sessionError(t, err)
+		if e.Stage != session.StageTLS || !e.Temporary() || time.Since(began) != 7*time.Second {
+			t.Errorf("after %v: %v (%v, %v)", time.Since(began), err, e.Stage, e.Class())
+		}
+	})
+}
+
+// A server that drops a held handshake must be found out by Connect, so that
+// the caller falls back to a plain connection.
+func TestServerTiresOfHeldHandshake(t *testing.T) {
+	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+		dial := o.DialContext
+		var conn net.Conn
+		o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			var err error
+			conn, err = dial(ctx, network, address)
+			return conn, err
+		}
+		p, err := session.Prepare(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if _, err := p.Connect(t.Context()); err == nil {
+			t.Error("Connect succeeded on a dead connection")
+		}
+		s, err := session.Connect(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close(t.Context())
+	})
+}

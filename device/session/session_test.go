@@ -1,0 +1,303 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/session"
+)
+
+func TestSubscribeTakesOnePacketForAllFilters(t *testing.T) {
+	var got []string
+	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+		packets.Subscribe: func(w io.Writer, p packets.ControlPacket) bool {
+			got = append(got, p.(*packets.SubscribePacket).Topics...)
+			answer(w, p)
+			return true
+		},
+	}))
+	c := connect(t, s.options())
+	if err := c.Subscribe(t.Context(), "a/accepted", "a/rejected", "b/#"); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 3 {
+		t.Errorf("one SUBSCRIBE held %q", got)
+	}
+}
+
+func TestMessagesArriveInOrder(t *testing.T) {
+	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+		packets.Subscribe: func(w io.Writer, p packets.ControlPacket) bool {
+			answer(w, p)
+			for _, payload := range []string{"one", "two", ""} {
+				w.Write(publish("t", payload))
+			}
+			return true
+		},
+	}))
+	o := s.options()
+	messages := make(chan session.Message, 3)
+	o.OnMessage = func(m session.Message) { messages <- m }
+	c := connect(t, o)
+	if err := c.Subscribe(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for range 3 {
+		m := <-messages
+		got = append(got, m.Topic+"="+string(m.Payload))
+	}
+	if diff := cmp.Diff([]string{"t=one", "t=two", "t="}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPublishWaitsForPuback(t *testing.T) {
+	release := make(chan struct{})
+	received := make(chan struct{})
+	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+		packets.Publish: func(w io.Writer, p packets.ControlPacket) bool {
+			close(received)
+			<-release
+			answer(w, p)
+			return true
+		},
+	}))
+	c := connect(t, s.options())
+	published := make(chan error)
+	go func() { published <- c.Publish(t.Context(), "fleet/x", []byte("hello")) }()
+	<-received
+	select {
+	case <-published:
+		t.Error("Publish returned before PUBACK")
+	default:
+	}
+	close(release)
+	if err := <-published; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPublishObeysItsContext(t *testing.T) {
+	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+		packets.Publish: func(io.Writer, packets.ControlPacket) bool { return true },
+	}))
+	c := connect(t, s.options())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	err := c.Publish(ctx, "fleet/x", nil)
+	e := sessionError(t, err)
+	if !errors.Is(err, context.DeadlineExceeded) || e.Stage != session.StagePublish || !e.Temporary() {
+		t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+	}
+	if c.Err() != nil {
+		t.Errorf("the session ended: %v", c.Err())
+	}
+}
+
+func TestLimitsOfAWSAreKept(t *testing.T) {
+	s := serve(t, nil, broker(nil))
+	c := connect(t, s.options())
+	if err := c.Publish(t.Context(), "t", make([]byte, session.MaxPayload+1)); err == nil {
+		t.Error("a payload above the limit was sent")
+	}
+	if err := c.Subscribe(t.Context(), "1", "2", "3", "4", "5", "6", "7", "8", "9"); err == nil {
+		t.Error("nine filters were sent")
+	}
+	if err := c.Publish(t.Context(), "t", make([]byte, session.MaxPayload)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCloseSendsDisconnect(t *testing.T) {
+	disconnected := make(chan bool, 1)
+	s := serve(t, nil, func(conn *tls.Conn) {
+		for {
+			p, err := packets.ReadPacket(conn)
+			if err != nil {
+				disconnected <- false
+				return
+			}
+			if _, ok := p.(*packets.DisconnectPacket); ok {
+				disconnected <- true
+				return
+			}
+			answer(conn, p)
+		}
+	})
+	c := connect(t, s.options())
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !<-disconnected {
+		t.Error("no DISCONNECT came")
+	}
+	<-c.Done()
+	if c.Err() != nil {
+		t.Errorf("Err after Close is %v", c.Err())
+	}
+	if err := c.Publish(t.Context(), "t", nil); !errors.Is(err, session.ErrNotConnected) {
+		t.Errorf("Publish after Close: %v", err)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+func TestCloseEndsAPublishThatWaits(t *testing.T) {
+	received := make(chan struct{})
+	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+		packets.Publish: func(io.Writer, packets.ControlPacket) bool { close(received); return true },
+	}))
+	c := connect(t, s.options())
+	published := make(chan error)
+	go func() { published <- c.Publish(context.Background(), "t", nil) }()
+	<-received
+	c.Close(t.Context())
+	if err := <-published; !errors.Is(err, session.ErrNotConnected) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A peer that reads no more must hold up neither Publish nor Close.
+func TestCloseReturnsWhenThePeerReadsNoMore(t *testing.T) {
+	ca := newAuthority(t)
+	config := ca.serverConfig()
+	o := session.Options{
+		Endpoint:    "localhost",
+		RootCAs:     ca.pool(),
+		Certificate: ca.clientCertificate(),
+		Proxy:       "direct",
+	}
+	synctest.Test(t, func(t *testing.T) {
+		client, peer := net.Pipe() // has no buffer: a write lasts until it is read
+		o.DialContext = func(context.Context, string, string) (net.Conn, error) { return client, nil }
+		go func() {
+			conn := tls.Server(peer, config)
+			if p, err := packets.ReadPacket(conn); err == nil {
+				answer(conn, p)
+			}
+		}()
+		s, err := session.Connect(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		failed := make(chan error)
+		for range 3 {
+			go func() { failed <- s.Publish(ctx, "t", []byte("x")) }()
+		}
+		for range 3 {
+			if err := <-failed; !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Publish returned %v", err)
+			}
+		}
+		began := time.Now()
+		if err := s.Close(t.Context()); err == nil {
+			t.Error("Close says that DISCONNECT was sent")
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("Close took %v", took)
+		}
+	})
+}
+
+func TestKeepAlivePings(t *testing.T) {
+	pinged := make(chan struct{}, 10)
+	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+		packets.Pingreq: func(w io.Writer, p packets.ControlPacket) bool {
+			pinged <- struct{}{}
+			answer(w, p)
+			return true
+		},
+	}))
+	o := s.options()
+	o.KeepAlive = time.Second
+	c := connect(t, o)
+	<-pinged
+	<-pinged
+	if c.Err() != nil {
+		t.Error(c.Err())
+	}
+}
+
+func TestSessionOffersWhatAWSWants(t *testing.T) {
+	for name, tc := range map[string]struct {
+		port int
+		alpn []string
+	}{
+		"8883 without ALPN": {8883, nil},
+		"443 with ALPN":     {443, []string{"x-amzn-mqtt-ca"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hello := make(chan *tls.ClientHelloInfo, 1)
+			packet := make(chan *packets.ConnectPacket, 1)
+			s := serve(t, func(c *tls.Config) {
+				c.NextProtos = tc.alpn
+				c.GetConfigForClient = func(i *tls.ClientHelloInfo) (*tls.Config, error) {
+					hello <- i
+					return nil, nil
+				}
+			}, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+				packets.Connect: func(w io.Writer, p packets.ControlPacket) bool {
+					packet <- p.(*packets.ConnectPacket)
+					answer(w, p)
+					return true
+				},
+			}))
+			o := s.options()
+			o.Endpoint, o.Port = "iot.example.com", tc.port
+			c := connect(t, o)
+			h, p := <-hello, <-packet
+			if h.ServerName != "iot.example.com" {
+				t.Errorf("SNI is %q", h.ServerName)
+			}
+			if diff := cmp.Diff(tc.alpn, h.SupportedProtos); diff != "" {
+				t.Error(diff)
+			}
+			if p.ProtocolVersion != 4 || !p.CleanSession || p.ClientIdentifier != "device-1" || p.Keepalive != 60 {
+				t.Errorf("CONNECT is %v", p)
+			}
+			if v := c.TLS().Version; v < tls.VersionTLS12 {
+				t.Errorf("TLS version is %x", v)
+			}
+		})
+	}
+}
+
+func TestStatsCountBytes(t *testing.T) {
+	s := serve(t, nil, broker(nil))
+	c := connect(t, s.options())
+	before := c.Stats()
+	if err := c.Publish(t.Context(), "t", bytes.Repeat([]byte("x"), 1000)); err != nil {
+		t.Fatal(err)
+	}
+	after := c.Stats()
+	if after.BytesOut-before.BytesOut < 1000 || after.BytesIn <= before.BytesIn {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	if after.Dial <= 0 || after.Handshake <= 0 || after.Connect <= 0 {
+		t.Errorf("times are missing: %+v", after)
+	}
+}
+
+// sessionError finds the error that every call must return.
+func sessionError(t testing.TB, err error) *session.Error {
+	t.Helper()
+	e, ok := errors.AsType[*session.Error](err)
+	if !ok {
+		t.Fatalf("got %#v, want a *session.Error", err)
+	}
+	return e
+}
