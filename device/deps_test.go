@@ -1,0 +1,130 @@
+// Package device_test holds the architecture to its drawing: which room may
+// import which, and what the binaries link.
+package device_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "example.com/fleety/"
+
+// A room is a package that may import only some packages of ours, and why.
+type room struct {
+	may []string // "localcore/..." stands for all packages below
+	why string
+}
+
+// The rooms, by their path below the module's.
+var rooms = map[string]room{
+	"hook/payload":            {nil, "both ends of the hook share it, so it must not bring either end along"},
+	"device/fleetapi":         {nil, "wire types are pinned to AWS's, not to our code"},
+	"device/identity":         {nil, "keys and journal must work, and be tested, without a network"},
+	"device/session":          {nil, "a connection knows nothing of what it is used for"},
+	"device/provision":        {[]string{"device/fleetapi", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
+	"device/doctor":           {[]string{"device/internal/config", "device/identity", "device/session", "device/fleetapi"}, "it looks at what the device uses, without using the exchange"},
+	"device/fleet":            {[]string{"device/provision", "device/identity", "device/session"}, "it measures the real device"},
+	"device/localcore":        {[]string{"device/localcore/...", "device/fleetapi", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
+	"device/localcore/policy": {nil, "policies are judged without a broker"},
+
+	"device/localcore/template":   {nil, "templates are resolved without a registry"},
+	"device/localcore/registry":   {nil, "it stores what AWS stores, whoever asks"},
+	"device/localcore/lambdahost": {nil, "it hosts any Lambda function"},
+	"device/localcore/ca":         {nil, "it signs whatever it is given"},
+	"device/localcore/controlapi": {[]string{"device/localcore/registry"}, "it is a handler over the registry; the core hands in the rest"},
+
+	"device/internal/term":          {nil, "everyone that speaks to a user imports it"},
+	"device/internal/config":        {[]string{"hook/payload"}, "settings are read before anything is made of them"},
+	"device/internal/cli":           {[]string{"device/internal/term"}, "every binary links it, so it must not bring along what only one needs"},
+	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/provision", "device/doctor", "device/identity", "device/session", "device/fleetapi", "hook/payload"}, "the device does not link the broker"},
+	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/..."}, "the core does not link the device"},
+	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet", "device/provision", "device/identity", "device/session"}, "the fleet does not link the broker"},
+
+	"device/cmd/iot_device":     {[]string{"device/internal/cli/devicecli", "device/internal/term"}, "a dozen lines"},
+	"device/cmd/iot_core_local": {[]string{"device/internal/cli/corecli", "device/internal/term"}, "a dozen lines"},
+	"device/cmd/iot_fleet":      {[]string{"device/internal/cli/fleetcli", "device/internal/term"}, "a dozen lines"},
+}
+
+func TestRoomsImportOnlyWhatTheyMay(t *testing.T) {
+	for line := range strings.Lines(goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...", module+"hook/payload")) {
+		fields := strings.Fields(line)
+		name := strings.TrimPrefix(fields[0], module)
+		if name == "device" {
+			continue // only this test
+		}
+		t.Run(name, func(t *testing.T) {
+			room, ok := rooms[name]
+			if !ok {
+				t.Fatalf("%s is not in the table of rooms: add it, with what it may import and why", name)
+			}
+			for _, imported := range fields[1:] {
+				ours, ok := strings.CutPrefix(imported, module)
+				if ok && !slices.ContainsFunc(room.may, func(pattern string) bool { return matches(pattern, ours) }) {
+					t.Errorf("%s must not import %s: %s", name, ours, room.why)
+				}
+			}
+		})
+	}
+}
+
+func matches(pattern, name string) bool {
+	if tree, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return name == tree || strings.HasPrefix(name, tree+"/")
+	}
+	return name == pattern
+}
+
+func TestBinariesDoNotLinkWhatTheyDoNotNeed(t *testing.T) {
+	tests := map[string]map[string]string{ // binary, forbidden prefix, reason
+		"iot_device": {
+			module + "device/localcore":      "the local core stands for AWS and has no place on a device",
+			"github.com/mochi-mqtt":          "a device has no broker",
+			"go.etcd.io/bbolt":               "a device has no registry",
+			"github.com/aws/aws-sdk-go-v2":   "a device speaks MQTT to AWS IoT and nothing else",
+			"testing":                        "it registers flags and belongs to tests",
+			"github.com/schollz/progressbar": "a device shows steps, not bars",
+			"github.com/HdrHistogram":        "only the fleet measures latencies",
+			"github.com/aws/aws-lambda-go":   "the hook does not run on a device",
+			"github.com/eclipse/paho.golang": "the device speaks MQTT 3.1.1",
+		},
+		"iot_core_local": {
+			module + "device/provision": "the core must not share the device's view of the exchange",
+			module + "device/identity":  "the core must not share the device's view of the exchange",
+			"testing":                   "it registers flags and belongs to tests",
+		},
+	}
+	for binary, forbidden := range tests {
+		t.Run(binary, func(t *testing.T) {
+			for dep := range strings.FieldsSeq(goList(t, "-deps", "./cmd/"+binary)) {
+				for prefix, why := range forbidden {
+					if dep == prefix || strings.HasPrefix(dep, prefix+"/") {
+						t.Errorf("%s links %s: %s", binary, dep, why)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestLocalcoreDoesNotImportTesting(t *testing.T) {
+	for line := range strings.Lines(goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./localcore/...")) {
+		fields := strings.Fields(line)
+		if slices.Contains(fields[1:], "testing") {
+			t.Errorf("%s imports testing outside of tests: it ships in a binary of its own", fields[0])
+		}
+	}
+}
+
+func goList(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...).Output()
+	if err != nil {
+		if e, ok := err.(*exec.ExitError); ok {
+			t.Fatalf("go list: %v\n%s", err, e.Stderr)
+		}
+		t.Fatalf("go list: %v", err)
+	}
+	return string(out)
+}
