@@ -1,0 +1,230 @@
+package template
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Values of ThingPrincipalType.
+const (
+	exclusiveThing    = "EXCLUSIVE_THING"
+	nonExclusiveThing = "NON_EXCLUSIVE_THING"
+)
+
+func (p *parser) readResources(n *node) {
+	if !p.expect(n, object) {
+		return
+	}
+	if len(n.items) == 0 {
+		p.fail(n, "declares no resource")
+	}
+	for _, m := range n.items {
+		p.readResource(m)
+	}
+}
+
+func (p *parser) readResource(n *node) {
+	if !p.members(n, "Type", "Properties", "OverrideSettings") {
+		return
+	}
+	kind, properties := n.get("Type"), n.get("Properties")
+	if kind == nil || properties == nil {
+		p.fail(n, "a resource needs Type and Properties")
+		return
+	}
+	if !p.expect(kind, text) {
+		return
+	}
+	settings := n.get("OverrideSettings")
+	switch kind.text {
+	case "AWS::IoT::Thing":
+		p.readThing(kind, properties, settings)
+	case "AWS::IoT::Certificate":
+		p.readCertificate(kind, properties, settings)
+	case "AWS::IoT::Policy":
+		p.readPolicy(properties, settings)
+	default:
+		p.fail(kind, "%q is not a resource type; they are AWS::IoT::Thing, AWS::IoT::Certificate and AWS::IoT::Policy", kind.text)
+	}
+}
+
+func (p *parser) readThing(kind, n, settings *node) {
+	if p.template.thing != nil {
+		p.fail(kind, "the template has a thing already")
+	}
+	t := &thing{}
+	p.template.thing = t
+	if settings != nil {
+		t.override = ThingOverride{
+			AttributePayload: p.override(settings, "AttributePayload", Merge),
+			ThingTypeName:    p.override(settings, "ThingTypeName"),
+			ThingGroups:      p.override(settings, "ThingGroups", Merge),
+		}
+		p.overrideKeys(settings, "AttributePayload", "ThingTypeName", "ThingGroups")
+	}
+	if !p.members(n, "ThingName", "AttributePayload", "ThingTypeName", "ThingGroups", "BillingGroup", "PackageVersions") {
+		return
+	}
+	t.name = p.optional(n, "ThingName", obeying(thingName))
+	if t.name == nil {
+		p.fail(n, "a thing needs a ThingName")
+	}
+	t.kind = p.optional(n, "ThingTypeName", obeying(thingTypeName))
+	t.billingGroup = p.optional(n, "BillingGroup", obeying(billingGroup))
+	if m := n.get("AttributePayload"); m != nil {
+		t.attributes = p.readAttributes(m, t.kind != nil)
+	}
+	if m := n.get("ThingGroups"); m != nil {
+		t.groups = p.readGroups(m)
+	}
+	if m := n.get("PackageVersions"); m != nil {
+		t.packageVersions = p.texts(m, nil)
+	}
+}
+
+func (p *parser) readAttributes(n *node, typed bool) map[string]expression {
+	if !p.expect(n, object) {
+		return nil
+	}
+	// The form of the registry's own API.
+	if m := n.get("attributes"); m != nil && m.kind == object && !isFunction(m) {
+		p.failKey(m, "AttributePayload holds the attributes themselves here")
+		return nil
+	}
+	limit, who := MaxAttributesUntyped, "without a type"
+	if typed {
+		limit, who = MaxAttributes, "with a type"
+	}
+	if len(n.items) > limit {
+		p.fail(n, "has %d attributes, a thing %s may have %d", len(n.items), who, limit)
+	}
+	for _, m := range n.items {
+		if wrong := attributeName.check(m.key); wrong != "" {
+			p.failKey(m, "%s", wrong)
+		}
+	}
+	return p.texts(n, obeying(attributeValue))
+}
+
+// Groups give names of thing groups, within AWS IoT's limits.
+type groups struct{ listExpression }
+
+func (g groups) evalList(s *scope) ([]string, error) {
+	names, err := g.listExpression.evalList(s)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > MaxGroups {
+		return nil, badValue.errorf("%d thing groups, a thing may be in %d", len(names), MaxGroups)
+	}
+	for _, name := range names {
+		if wrong := groupName.check(name); wrong != "" {
+			return nil, badValue.errorf("%s", wrong)
+		}
+	}
+	return names, nil
+}
+
+func (p *parser) readGroups(n *node) listExpression {
+	g := groups{p.list(n)}
+	if _, err := g.evalList(&scope{parsing: true}); err != nil && err != errLater {
+		p.fail(n, "%s", reason(err))
+	}
+	return g
+}
+
+func (p *parser) readCertificate(kind, n, settings *node) {
+	if p.template.certificate != nil {
+		p.fail(kind, "the template has a certificate already")
+	}
+	c := &certificate{status: literal(StatusActive), principalType: literal(nonExclusiveThing)}
+	p.template.certificate = c
+	if settings != nil {
+		c.statusOverride = p.override(settings, "Status")
+		p.overrideKeys(settings, "Status")
+	}
+	for _, other := range []string{"CertificateSigningRequest", "CertificatePem", "CACertificatePem"} {
+		if m := n.get(other); m != nil {
+			p.failKey(m, `fleet provisioning knows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
+			return
+		}
+	}
+	if !p.members(n, "CertificateId", "Status", "ThingPrincipalType") {
+		return
+	}
+	c.id = p.optional(n, "CertificateId", nil)
+	if c.id == nil {
+		p.fail(n, `a certificate needs CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
+	}
+	if e := p.optional(n, "Status", oneOf("Status", StatusActive, StatusInactive)); e != nil {
+		c.status = e
+	}
+	if e := p.optional(n, "ThingPrincipalType", oneOf("ThingPrincipalType", exclusiveThing, nonExclusiveThing)); e != nil {
+		c.principalType = e
+	}
+}
+
+func (p *parser) readPolicy(n, settings *node) {
+	p.inPolicy = true
+	defer func() { p.inPolicy = false }()
+	if settings != nil {
+		p.failKey(settings, "a policy has no OverrideSettings")
+	}
+	if !p.members(n, "PolicyName", "PolicyDocument") {
+		return
+	}
+	name, document := n.get("PolicyName"), n.get("PolicyDocument")
+	switch {
+	case name == nil && document == nil, name != nil && document != nil:
+		p.fail(n, "a policy needs exactly one of PolicyName and PolicyDocument")
+	case name != nil:
+		p.template.policies = append(p.template.policies, policy{name: p.value(name, obeying(policyName))})
+	default:
+		p.template.policies = append(p.template.policies, policy{document: p.readDocument(document)})
+	}
+}
+
+// screaming is the other spelling of a CamelCase key: THING_TYPE_NAME.
+func screaming(key string) string {
+	var b strings.Builder
+	for i, c := range key {
+		if i > 0 && 'A' <= c && c <= 'Z' {
+			b.WriteByte('_')
+		}
+		b.WriteRune(c)
+	}
+	return strings.ToUpper(b.String())
+}
+
+// override reads one setting. Beside DO_NOTHING, REPLACE and FAIL it may have
+// the values of more.
+func (p *parser) override(settings *node, key string, more ...Override) Override {
+	m := settings.get(key)
+	if other := settings.get(screaming(key)); other != nil && other.key != key {
+		if m != nil {
+			p.failKey(other, "the same setting as %s", key)
+		}
+		m = other
+	}
+	if m == nil || !p.expect(m, text) {
+		return Unset
+	}
+	allowed := append([]Override{DoNothing, Replace, Fail}, more...)
+	for _, v := range allowed {
+		if strings.EqualFold(string(v), m.text) {
+			return v
+		}
+	}
+	p.fail(m, "%q is not one of %s", m.text, strings.Trim(fmt.Sprint(allowed), "[]"))
+	return Unset
+}
+
+func (p *parser) overrideKeys(settings *node, keys ...string) {
+	both := keys
+	for _, key := range keys {
+		if other := screaming(key); other != key {
+			both = append(both, other)
+		}
+	}
+	p.members(settings, both...)
+}

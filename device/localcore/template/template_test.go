@@ -1,0 +1,370 @@
+package template_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"example.com/fleety/device/localcore/template"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+const certificateID = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90"
+
+func shipped(t testing.TB) []byte {
+	t.Helper()
+	body, err := os.ReadFile("../../../templates/fleet_template.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+func parse(t testing.TB, body string) *template.Template {
+	t.Helper()
+	parsed, err := template.Parse([]byte(body))
+	if err != nil {
+		t.Fatalf("parsing %s:\n%v", body, err)
+	}
+	return parsed
+}
+
+func TestShippedTemplate(t *testing.T) {
+	plan, err := parse(t, string(shipped(t))).Resolve(template.Input{
+		Parameters:    map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"},
+		CertificateID: certificateID,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &template.Plan{
+		Thing: &template.Thing{
+			Name: "fleety_2974685", Type: "fleety", Groups: []string{"fleet-provisioning-group"},
+			Attributes: map[string]string{"version": "v1", "serialNumber": "2974685"},
+			Override: template.ThingOverride{
+				AttributePayload: template.Replace, ThingTypeName: template.Replace, ThingGroups: template.Merge,
+			},
+		},
+		Certificate: &template.Certificate{ID: certificateID, Status: "ACTIVE", StatusOverride: template.Replace},
+		Policies:    []template.Policy{{Name: "GoIoTDevicePolicy"}},
+		DeviceConfiguration: map[string]string{
+			"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca",
+		},
+	}
+	if diff := cmp.Diff(want, plan); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUnknownLocationNamesMapAndKeys(t *testing.T) {
+	_, err := parse(t, string(shipped(t))).Resolve(template.Input{
+		Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "Mars"}, CertificateID: certificateID,
+	})
+	want := `InvalidParameters (400): Fn::FindInMap: map "LocationTable" has no key "Mars"; it has "Berlin", "Seattle", "USA"`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// configured is a template whose device configuration has one value.
+func configured(value string) string {
+	return `{"Parameters": {"p": {"Type": "String"}, "d": {"Type": "String", "Default": "fallback"}},
+"Mappings": {"M": {"a": {"x": "ax", "y": "ay"}, "b": {"x": "bx"}}},
+"Resources": {"policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "P"}}},
+"DeviceConfiguration": {"v": ` + value + `}}`
+}
+
+func TestFunctions(t *testing.T) {
+	for name, tc := range map[string]struct{ value, want string }{
+		"constant":              {`"c"`, "c"},
+		"Ref":                   {`{"Ref": "p"}`, "one,two"},
+		"default":               {`{"Ref": "d"}`, "fallback"},
+		"undeclared":            {`{"Ref": "u"}`, "extra"},
+		"implicit":              {`{"Ref": "AWS::IoT::Certificate::Id"}`, certificateID},
+		"Join":                  {`{"Fn::Join": ["-", ["a", {"Ref": "d"}, "c"]]}`, "a-fallback-c"},
+		"Join of nothing":       {`{"Fn::Join": ["-", []]}`, ""},
+		"Join of Split":         {`{"Fn::Join": ["", {"Fn::Split": [",", {"Ref": "p"}]}]}`, "onetwo"},
+		"Select":                {`{"Fn::Select": [1, ["a", "b"]]}`, "b"},
+		"Select, index in text": {`{"Fn::Select": ["0", ["a", "b"]]}`, "a"},
+		"Select of Split":       {`{"Fn::Select": ["1", {"Fn::Split": [",", {"Ref": "p"}]}]}`, "two"},
+		"FindInMap":             {`{"Fn::FindInMap": ["M", "a", "y"]}`, "ay"},
+		"FindInMap, all keys":   {`{"Fn::FindInMap": [{"Ref": "m"}, {"Fn::Sub": "${b}"}, {"Fn::Select": [0, ["x"]]}]}`, "bx"},
+		"Sub":                   {`{"Fn::Sub": "<${d}|${u}>"}`, "<fallback|extra>"},
+		"Sub without variables": {`{"Fn::Sub": "a$b{c}"}`, "a$b{c}"},
+		"Sub, quoted":           {`{"Fn::Sub": "${!d}${d}"}`, "${d}fallback"},
+		"Sub with a map":        {`{"Fn::Sub": ["${own}${d}${b}", {"own": {"Ref": "u"}, "d": "hidden"}]}`, "extrahiddenb"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plan, err := parse(t, configured(tc.value)).Resolve(template.Input{
+				Parameters:    map[string]string{"p": "one,two", "u": "extra", "m": "M", "b": "b"},
+				CertificateID: certificateID,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := plan.DeviceConfiguration["v"]; got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+			if diff := cmp.Diff([]string{"b", "m", "u"}, plan.Undeclared); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	const invalid = "InvalidParameters"
+	for name, tc := range map[string]struct{ value, code, message string }{
+		"no value":           {`{"Ref": "p"}`, invalid, "Cannot resolve reference value: p"},
+		"no pseudo":          {`{"Ref": "AWS::Region"}`, invalid, "Cannot resolve reference value: AWS::Region"},
+		"no pseudo in Sub":   {`{"Fn::Sub": "${AWS::AccountId}"}`, invalid, "Cannot resolve reference value: AWS::AccountId"},
+		"not of JITP":        {`{"Ref": "AWS::IoT::Certificate::CommonName"}`, invalid, "Cannot resolve reference value: AWS::IoT::Certificate::CommonName"},
+		"no such map":        {`{"Fn::FindInMap": [{"Ref": "k"}, "a", "x"]}`, invalid, `Fn::FindInMap: there is no map "b"; there is "M"`},
+		"no such key":        {`{"Fn::FindInMap": ["M", {"Ref": "long"}, "x"]}`, invalid, `Fn::FindInMap: map "M" has no key "not there"; it has "a", "b"`},
+		"no such inner key":  {`{"Fn::FindInMap": ["M", {"Ref": "k"}, "y"]}`, invalid, `Fn::FindInMap: map "M" has no key "y" under "b"; it has "x" there`},
+		"index too great":    {`{"Fn::Select": ["2", {"Fn::Split": [",", {"Ref": "list"}]}]}`, invalid, "Fn::Select: index 2 is not in a list of 2"},
+		"index negative":     {`{"Fn::Select": [{"Ref": "negative"}, ["a"]]}`, invalid, "Fn::Select: index -1 is not in a list of 1"},
+		"index not a number": {`{"Fn::Select": [{"Ref": "k"}, ["a"]]}`, invalid, `Fn::Select: index "b" is not a whole number`},
+		"too much":           {`{"Fn::Sub": ["` + strings.Repeat("${v}", 200) + `", {"v": {"Ref": "bulk"}}]}`, "InvalidRequest", "a value has more than 65536 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(t, configured(tc.value)).Resolve(template.Input{Parameters: map[string]string{
+				"k": "b", "long": "not there", "list": "a,b", "negative": "-1", "bulk": strings.Repeat("x", 4096),
+			}})
+			want := &template.Error{StatusCode: 400, Code: tc.code, Message: tc.message}
+			got, _ := errors.AsType[*template.Error](err)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestNestedSubstitutionsCostNoMoreThanTheyHold(t *testing.T) {
+	value := `""`
+	for range 20 {
+		value = `{"Fn::Sub": ["` + strings.Repeat("${v}", 100) + `", {"v": ` + value + `}]}`
+	}
+	plan, err := parse(t, configured(value)).Resolve(template.Input{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := plan.DeviceConfiguration["v"]; got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// resourced is a template of these resources, in a line of their own.
+func resourced(resources string) string {
+	return "{\"Resources\": {\n" + resources + "\n}}"
+}
+
+func TestImplicitCertificateIDWins(t *testing.T) {
+	const ref = `"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}`
+	declared := `{"Parameters": {"AWS::IoT::Certificate::Id": {"Type": "String", "Default": "default"}}, "Resources": {` + ref + `}}`
+	sent := map[string]string{template.ImplicitCertificateID: "sent"}
+	for name, tc := range map[string]struct {
+		body string
+		in   template.Input
+		want string
+	}{
+		"not declared":        {resourced(ref), template.Input{CertificateID: "own"}, "own"},
+		"declared":            {declared, template.Input{CertificateID: "own"}, "own"},
+		"sent":                {resourced(ref), template.Input{CertificateID: "own", Parameters: sent}, "own"},
+		"declared and sent":   {declared, template.Input{CertificateID: "own", Parameters: sent}, "own"},
+		"sent alone":          {resourced(ref), template.Input{Parameters: sent}, "sent"},
+		"nothing but default": {declared, template.Input{}, "default"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plan, err := parse(t, tc.body).Resolve(tc.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := &template.Certificate{ID: tc.want, Status: "ACTIVE"}
+			if diff := cmp.Diff(want, plan.Certificate); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestResources(t *testing.T) {
+	for name, tc := range map[string]struct {
+		resources string
+		want      template.Plan
+	}{
+		"a thing with everything": {
+			`"t": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "n"}, "ThingTypeName": {"Ref": "n"},
+"ThingGroups": ["g", {"Ref": "n"}], "BillingGroup": "b", "AttributePayload": {"a": "1", "b": {"Ref": "n"}}, "PackageVersions": {"p": "1"}}}`,
+			template.Plan{Thing: &template.Thing{Name: "name", Type: "name", Groups: []string{"g", "name"}, BillingGroup: "b",
+				Attributes: map[string]string{"a": "1", "b": "name"}, PackageVersions: map[string]string{"p": "1"}}},
+		},
+		"groups from one parameter": {
+			`"t": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "t", "ThingGroups": {"Fn::Split": [",", {"Ref": "list"}]}}}`,
+			template.Plan{Thing: &template.Thing{Name: "t", Groups: []string{"x", "y"}}},
+		},
+		"settings in capitals": {
+			`"t": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "t"}, "OverrideSettings":
+{"ATTRIBUTE_PAYLOAD": "merge", "THING_TYPE_NAME": "DO_NOTHING", "THING_GROUPS": "FAIL"}}`,
+			template.Plan{Thing: &template.Thing{Name: "t", Override: template.ThingOverride{
+				AttributePayload: template.Merge, ThingTypeName: template.DoNothing, ThingGroups: template.Fail}}},
+		},
+		"a certificate in mixed case": {
+			`"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": "id", "Status": "Inactive",
+"ThingPrincipalType": "Exclusive_Thing"}, "OverrideSettings": {"STATUS": "Replace"}}`,
+			template.Plan{Certificate: &template.Certificate{ID: "id", Status: "INACTIVE", Exclusive: true, StatusOverride: template.Replace}},
+		},
+		"several policies": {
+			`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "P"}},
+"q": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": {"Fn::Sub": "Q-${n}"}}}`,
+			template.Plan{Policies: []template.Policy{{Name: "P"}, {Name: "Q-name"}}},
+		},
+		"a document as an object": {
+			`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": { "Version": "2012-10-17", "Statement":
+[ {"Effect": "Allow", "Action": ["iot:<&>"], "Resource": "${iot:ClientId}"} ] }}}`,
+			template.Plan{Policies: []template.Policy{{
+				Document: []byte(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:<&>"],"Resource":"${iot:ClientId}"}]}`),
+			}}},
+		},
+		"a document with functions": {
+			`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"n": 1.50, "b": [true, null],
+"s": {"Fn::Sub": "topic/${n}/\"${!iot:ClientId}\""}, "l": {"Fn::Split": [",", {"Ref": "list"}]}}}}`,
+			template.Plan{Policies: []template.Policy{{
+				Document: []byte(`{"n":1.50,"b":[true,null],"s":"topic/name/\"${iot:ClientId}\"","l":["x","y"]}`),
+			}}},
+		},
+		"a document as a string": {
+			`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": " { \"Statement\": [ ] } "}}`,
+			template.Plan{Policies: []template.Policy{{Document: []byte(`{"Statement":[]}`)}}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := parse(t, resourced(tc.resources)).Resolve(template.Input{Parameters: map[string]string{"n": "name", "list": "x,y"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ignore := cmpopts.IgnoreFields(template.Plan{}, "Undeclared", "DeviceConfiguration")
+			for i := range got.Policies {
+				if got.Policies[i].Document != nil {
+					got.Policies[i].Name = "" // has a test of its own
+				}
+			}
+			if diff := cmp.Diff(&tc.want, got, ignore); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestDocumentIsNamedByItsContent(t *testing.T) {
+	name := func(document string) string {
+		plan, err := parse(t, resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": `+document+`}}`)).Resolve(template.Input{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan.Policies[0].Name
+	}
+	object := name(`{"Statement": []}`)
+	if object != name(`"{ \"Statement\":[] }"`) {
+		t.Error("the same document as object and as string has two names")
+	}
+	if object == name(`{"Statement": [1]}`) {
+		t.Error("two documents have one name")
+	}
+	// sha256 of {"Statement":[]}
+	if want := "701f12e2a45641932e7716b160cc43c240755a8790dc94ac5af17eb9dc4d261f"; object != want {
+		t.Errorf("got %s, want %s", object, want)
+	}
+}
+
+func TestResolvedValuesObeyTheRegistry(t *testing.T) {
+	thing := func(properties string) string {
+		return resourced(`"t": {"Type": "AWS::IoT::Thing", "Properties": {` + properties + `}}`)
+	}
+	for name, tc := range map[string]struct{ body, value, code, message string }{
+		"thing name": {thing(`"ThingName": {"Ref": "v"}`), "a b", "InvalidRequest",
+			`thing name "a b" has ' '; allowed are letters, digits and :_-`},
+		"empty thing name": {thing(`"ThingName": {"Ref": "v"}`), "", "InvalidRequest",
+			`thing name has 0 characters, must have 1 to 128`},
+		"type": {thing(`"ThingName": "t", "ThingTypeName": {"Ref": "v"}`), "a/b", "InvalidRequest",
+			`thing type name "a/b" has '/'; allowed are letters, digits and :_-`},
+		"group": {thing(`"ThingName": "t", "ThingGroups": [{"Ref": "v"}]`), "ü", "InvalidRequest",
+			`thing group name "ü" has 'ü'; allowed are letters, digits and :_-`},
+		"groups": {thing(`"ThingName": "t", "ThingGroups": {"Fn::Split": [",", {"Ref": "v"}]}`), "a,b,c,d,e,f,g,h,i,j,k", "InvalidRequest",
+			`11 thing groups, a thing may be in 10`},
+		"billing group": {thing(`"ThingName": "t", "BillingGroup": {"Ref": "v"}`), "+", "InvalidRequest",
+			`billing group name "+" has '+'; allowed are letters, digits and :_-`},
+		"attribute": {thing(`"ThingName": "t", "AttributePayload": {"a": {"Ref": "v"}}`), "+02:00", "InvalidRequest",
+			`attribute value "+02:00" has '+'; allowed are letters, digits and _.,@/:#=[]-`},
+		"long attribute": {thing(`"ThingName": "t", "AttributePayload": {"a": {"Ref": "v"}}`), strings.Repeat("x", 801), "InvalidRequest",
+			`attribute value has 801 characters, must have 0 to 800`},
+		"status": {resourced(`"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": "c", "Status": {"Ref": "v"}}}`), "REVOKED", "InvalidRequest",
+			`Status "REVOKED" is not one of ACTIVE, INACTIVE`},
+		"policy name": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": {"Ref": "v"}}}`), "a b", "InvalidRequest",
+			`policy name "a b" has ' '; allowed are letters, digits and _+=,.@-`},
+		"document": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Ref": "v"}}}`), "[]", "MalformedPolicy",
+			`the policy document is not a JSON object`},
+		"broken document": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Ref": "v"}}}`), "{", "MalformedPolicy",
+			`the policy document is not JSON: unexpected end of JSON input`},
+		"another certificate": {resourced(`"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "v"}}}`), "other", "InvalidParameters",
+			`CertificateId resolves to "other", not to the certificate of the ownership token`},
+		"long value": {thing(`"ThingName": "t"`), strings.Repeat("x", 4097), "InvalidParameters",
+			`parameter v has 4097 characters, 4096 are allowed`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := template.Input{Parameters: map[string]string{"v": tc.value}}
+			if name == "another certificate" {
+				in.CertificateID = certificateID
+			}
+			_, err := parse(t, tc.body).Resolve(in)
+			want := &template.Error{StatusCode: 400, Code: tc.code, Message: tc.message}
+			got, _ := errors.AsType[*template.Error](err)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestLongParameterName(t *testing.T) {
+	_, err := parse(t, string(shipped(t))).Resolve(template.Input{Parameters: map[string]string{strings.Repeat("n", 2049): ""}})
+	if want := "InvalidParameters (400): a parameter's name has 2049 characters, 2048 are allowed"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestEveryChoiceIsNamedOnce(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, c := range template.Choices() {
+		if c.Point == "" || c.Taken == "" || seen[c.Point] {
+			t.Errorf("empty or repeated: %+v", c)
+		}
+		seen[c.Point] = true
+	}
+}
+
+func BenchmarkResolve(b *testing.B) {
+	parsed := parse(b, string(shipped(b)))
+	in := template.Input{
+		Parameters:    map[string]string{"serialNumber": "2974685", "deviceLocation": "USA", "author": "Wilford Brimley"},
+		CertificateID: certificateID,
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parsed.Resolve(in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	body := shipped(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := template.Parse(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
