@@ -1,0 +1,78 @@
+# What a user and CI run. `make demo` needs Go alone; `make test` needs Go and Node.js.
+
+GO          ?= go
+MODULES     := hook device infra
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS     := -s -w -X example.com/fleety/device/internal/cli.version=$(VERSION)
+BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+CDK         := npx --no-install cdk
+
+.PHONY: demo test device hook local fleet synth deploy bench release clean
+.PHONY: check unit
+
+# The whole path on this machine: a device comes in, and one is refused.
+demo: device local
+	scripts/build-hook.sh dist/hook/bootstrap $$($(GO) env GOARCH)
+	scripts/demo.sh dist/hook/bootstrap
+
+# All tests, as CI runs them.
+test: check unit
+
+device:
+	cd device && $(BUILD) -o ../iot_device ./cmd/iot_device
+
+local:
+	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
+
+hook:
+	scripts/build-hook.sh hook/dist/bootstrap arm64
+
+# --- tests -------------------------------------------------------------------
+
+# Each module is checked by itself, as whoever imports it alone would see it.
+check:
+	@unformatted=$$(gofmt -l hook device infra/*.go infra/stack); if [ -n "$$unformatted" ]; then \
+		echo "gofmt would change: $$unformatted" >&2; exit 1; fi
+	@for module in $(MODULES); do echo "checking $$module"; ( cd $$module && \
+		GOWORK=off $(GO) mod tidy -diff && \
+		GOWORK=off $(GO) vet ./... && \
+		GOWORK=off $(GO) run $(STATICCHECK) ./... ) || exit 1; done
+
+# With the race detector. CDK synthesis, with the hook built for Lambda, is among infra's tests.
+unit: infra/node_modules
+	@for module in $(MODULES); do echo "testing $$module"; ( cd $$module && \
+		$(GO) test -race -timeout 30m ./... ) || exit 1; done
+
+infra/node_modules: infra/package.json infra/package-lock.json
+	cd infra && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+# --- cloud -------------------------------------------------------------------
+
+synth: infra/node_modules
+	cd infra && $(CDK) synth $(if $(CERTIFICATE_ARN),-c certificateArn=$(CERTIFICATE_ARN))
+
+deploy: infra/node_modules
+	cd infra && $(CDK) deploy $(if $(CERTIFICATE_ARN),-c certificateArn=$(CERTIFICATE_ARN))
+
+# --- measure, release, clean ---------------------------------------------------
+
+bench:
+	cd device && $(GO) test -run '^$$' -bench . -benchmem ./...
+
+PLATFORMS := linux/amd64 linux/arm64 linux/arm/6 linux/arm/7 linux/386 linux/riscv64 linux/mipsle \
+	darwin/amd64 darwin/arm64 windows/amd64
+
+release: $(addprefix release/,$(PLATFORMS))
+
+# release/OS/ARCH[/ARM VERSION] makes dist/iot_device_OS_ARCH[vVERSION].
+release/%: os   = $(word 1,$(subst /, ,$*))
+release/%: arch = $(word 2,$(subst /, ,$*))
+release/%: arm  = $(word 3,$(subst /, ,$*))
+release/%:
+	cd device && GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) GOMIPS=softfloat $(BUILD) \
+		-o ../dist/iot_device_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/iot_device
+
+clean:
+	rm -rf iot_device iot_core_local iot_fleet dist hook/dist infra/cdk.out infra/node_modules .ci/tools
