@@ -197,7 +197,7 @@ func TestRefusals(t *testing.T) {
 				_, err := r.CreateCertificate(NewCertificate{PEM: "x"})
 				return err
 			},
-			CodeInvalidRequest,
+			CodeCertificateInvalid,
 		},
 		"certificate that is registered": {
 			func(r *Registry, active, _ string) error {
@@ -243,7 +243,7 @@ func TestRefusals(t *testing.T) {
 		},
 		"deleting the default version of a policy": {
 			func(r *Registry, _, _ string) error { return r.DeletePolicyVersion("policy", 1) },
-			CodeDeleteConflict,
+			CodeInvalidRequest,
 		},
 		"unknown version of a policy": {
 			func(r *Registry, _, _ string) error { return r.SetDefaultPolicyVersion("policy", 2) },
@@ -303,16 +303,16 @@ func TestLimits(t *testing.T) {
 			}
 			_, err := r.CreateThingGroup(g)
 			return err
-		}, CodeLimitExceeded},
+		}, CodeInvalidRequest},
 		"children of a group": {MaxGroupChildren, func(r *Registry, _ string, i int) error {
 			_, err := r.CreateThingGroup(NewThingGroup{Name: fmt.Sprint("c", i), Parent: "other"})
 			return err
-		}, CodeLimitExceeded},
+		}, CodeInvalidRequest},
 		"groups of a thing": {MaxGroupsPerThing, func(r *Registry, _ string, i int) error {
 			group := fmt.Sprint("g", i)
 			_, err := r.CreateThingGroup(NewThingGroup{Name: group})
 			return errors.Join(err, r.AddThingToThingGroup("thing", group))
-		}, CodeLimitExceeded},
+		}, CodeInvalidRequest},
 		"policies of a certificate": {MaxPoliciesPerPrinc, func(r *Registry, certificate string, i int) error {
 			_, err := r.CreatePolicy(fmt.Sprint("p", i), document)
 			return errors.Join(err, r.AttachPolicy(fmt.Sprint("p", i), CertificateTarget(certificate)))

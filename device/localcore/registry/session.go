@@ -39,6 +39,28 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 	return r.committed.policiesFor(certificateID, clientID)
 }
 
+// EffectivePolicies returns what GetEffectivePolicies lists: the policies of a
+// certificate and those of a thing's groups and their ancestors, whether or not
+// the two are attached. Either may be empty.
+func (r *Registry) EffectivePolicies(certificateID, thing string) ([]PolicyDocument, error) {
+	return read(r, func(s *state) ([]PolicyDocument, error) {
+		var targets []Target
+		if certificateID != "" {
+			if _, err := s.certificate(certificateID); err != nil {
+				return nil, err
+			}
+			targets = append(targets, CertificateTarget(certificateID))
+		}
+		if thing != "" {
+			if _, err := s.thing(thing); err != nil {
+				return nil, err
+			}
+			targets = append(targets, s.groupTargets(thing)...)
+		}
+		return s.documents(targets), nil
+	})
+}
+
 func (s *state) thingFor(certificateID, clientID string) (Thing, bool) {
 	name, ok := s.exclusiveThing(certificateID)
 	if !ok {
@@ -63,11 +85,17 @@ func (s *state) exclusiveThing(certificateID string) (string, bool) {
 func (s *state) policiesFor(certificateID, clientID string) []PolicyDocument {
 	targets := []Target{CertificateTarget(certificateID)}
 	if s.thingCerts.has(clientID, certificateID) {
-		for _, group := range s.thingGroups.rightsOf(clientID) {
-			targets = append(targets, s.lineage(group)...)
-		}
+		targets = append(targets, s.groupTargets(clientID)...)
 	}
 	return s.documents(targets)
+}
+
+// groupTargets returns the thing's groups and all their ancestors.
+func (s *state) groupTargets(thing string) (targets []Target) {
+	for _, group := range s.thingGroups.rightsOf(thing) {
+		targets = append(targets, s.lineage(group)...)
+	}
+	return targets
 }
 
 // lineage returns a group and its ancestors as targets of policies.
