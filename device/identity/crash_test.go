@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -48,8 +49,15 @@ func (c *cloud) create(t testing.TB, key crypto.PublicKey) Grant {
 	}
 }
 
+// issuedBefore saves making the same certificate a thousand times.
+var issuedBefore = map[string]*x509.Certificate{}
+
 func issue(t testing.TB, issuer ed25519.PrivateKey, key crypto.PublicKey, number int64) *x509.Certificate {
 	t.Helper()
+	what := fmt.Sprint(key, number)
+	if cert, ok := issuedBefore[what]; ok {
+		return cert
+	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(number),
 		Subject:      pkix.Name{CommonName: "AWS IoT Certificate"},
@@ -63,6 +71,7 @@ func issue(t testing.TB, issuer ed25519.PrivateKey, key crypto.PublicKey, number
 	if err != nil {
 		t.Fatal(err)
 	}
+	issuedBefore[what] = cert
 	return cert
 }
 
@@ -82,16 +91,25 @@ func (c *cloud) isActive(id string) bool {
 	return false
 }
 
-// quickKeys makes keys that cost little, for tests by the thousand.
+// quickKeys hands out keys from a stock, for tests by the thousand. No two in
+// a row are the same.
 type quickKeys struct{ SoftwareKeys }
 
-func (quickKeys) New() ([]byte, error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
+var stock = sync.OnceValue(func() [][]byte {
+	keys := make([][]byte, 16)
+	for i := range keys {
+		_, key, _ := ed25519.GenerateKey(rand.Reader)
+		der, _ := x509.MarshalPKCS8PrivateKey(key)
+		keys[i] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+	return keys
+})
+
+var handedOut int
+
+func (quickKeys) New() ([]byte, error) {
+	handedOut++
+	return stock()[handedOut%len(stock())], nil
 }
 
 func storeOn(t testing.TB, d *memDisk) *Store {

@@ -1,0 +1,170 @@
+package identity
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// atRegistered returns a disk whose journal is at Registered.
+func atRegistered(t *testing.T) *memDisk {
+	d, c := newMemDisk(), newCloud(t)
+	j, err := storeOn(t, d).Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	for _, step := range []func() error{
+		j.MakeKey,
+		func() error { return j.HoldCertificate(c.create(t, j.Key().Public())) },
+		func() error { return j.Register(Registration{ThingName: "fleety_" + serial}) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
+func damage(data []byte) []byte { return data[:len(data)-10] }
+
+func TestADamagedSlotCostsOneStepAtMost(t *testing.T) {
+	tests := map[string]struct {
+		damaged string
+		want    Stage
+	}{
+		"the newest":          {"certs/.2974685.provisioning/journal.1", CertificateHeld},
+		"the one before that": {"certs/.2974685.provisioning/journal.0", Registered},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			d := atRegistered(t)
+			d.names[test.damaged].data = damage(d.names[test.damaged].data)
+			s := storeOn(t, d)
+			if problems := s.Status().Problems; len(problems) != 1 || !strings.Contains(problems[0], test.damaged) {
+				t.Errorf("Status() problems = %q", problems)
+			}
+			j, err := s.Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close()
+			if j.Stage() != test.want {
+				t.Errorf("journal is at %q, want %q", j.Stage(), test.want)
+			}
+		})
+	}
+}
+
+func TestADamagedFirstStepIsDoneAgain(t *testing.T) {
+	d := newMemDisk()
+	j, err := storeOn(t, d).Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.MakeKey(); err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	n := d.names["certs/.2974685.provisioning/journal.1"]
+	n.data = damage(n.data)
+	c := newCloud(t)
+	if err := provision(t, storeOn(t, d), c, false); err != nil {
+		t.Fatal(err)
+	}
+	checkWhole(t, d, c)
+}
+
+func TestAJournalThatIsLostIsAnError(t *testing.T) {
+	d := atRegistered(t)
+	for path, n := range d.names {
+		if strings.Contains(path, "journal.") {
+			n.data = damage(n.data)
+		}
+	}
+	_, err := storeOn(t, d).Begin()
+	if corrupt, ok := errors.AsType[*CorruptError](err); !ok || corrupt.Path != "certs/.2974685.provisioning" {
+		t.Errorf("Begin() error = %v", err)
+	}
+	if len(d.held) != 0 {
+		t.Error("the lock is still held")
+	}
+}
+
+func TestAJournalOfALaterVersionIsLeftAlone(t *testing.T) {
+	d := atRegistered(t)
+	n := d.names["certs/.2974685.provisioning/journal.1"]
+	n.data = []byte(strings.Replace(string(n.data), "fleety-journal 1", "fleety-journal 2", 1))
+	_, err := storeOn(t, d).Begin()
+	if err == nil || !strings.Contains(err.Error(), "format version 2") {
+		t.Errorf("Begin() error = %v", err)
+	}
+}
+
+func FuzzDecodeState(f *testing.F) {
+	good, err := (&state{Sequence: 1, SerialNumber: serial, Stage: KeyMade, Started: time.Unix(0, 0).UTC(), KeyPEM: "x"}).encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(damage(good))
+	f.Add([]byte("fleety-journal 1 \n{}"))
+	f.Add([]byte("fleety-journal 2 00\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := decodeState(data)
+		if err != nil {
+			return
+		}
+		again, err := s.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		twice, err := decodeState(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(s, twice); diff != "" {
+			t.Errorf("printing and reading changed it:\n%s", diff)
+		}
+	})
+}
+
+func FuzzParseRecord(f *testing.F) {
+	f.Add([]byte(`{"formatVersion":1,"thingName":"fleety_1","serialNumber":"1","certificateId":"ab","notAfter":"2049-12-31T23:59:59Z"}`))
+	f.Add([]byte(`{"formatVersion":1,"thingName":"../etc"}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ParseRecord(data)
+		if err != nil {
+			return
+		}
+		again, err := ParseRecord(r.encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(r, again); diff != "" {
+			t.Errorf("printing and reading changed it:\n%s", diff)
+		}
+	})
+}
+
+func FuzzPEM(f *testing.F) {
+	key, err := SoftwareKeys{}.New()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(key)
+	f.Add([]byte("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if signer, err := (SoftwareKeys{}).Open(data); err == nil && signer.Public() == nil {
+			t.Error("a key without a public half")
+		}
+		if cert, err := parseCertificate(data); err == nil && len(CertificateID(cert)) != 64 {
+			t.Error("a certificate without an id")
+		}
+	})
+}

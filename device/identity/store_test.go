@@ -1,0 +1,363 @@
+package identity
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// realStore is on the real file system, in dir.
+func realStore(t testing.TB, dir string) *Store {
+	t.Helper()
+	s, err := NewStore(Config{SerialNumber: serial, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestFilesHaveTheirModesUnderAnyUmask(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "certs")
+	if err := provision(t, realStore(t, dir), newCloud(t), false); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]fs.FileMode{
+		"fleety_2974685.certificate.pem": 0o644,
+		"fleety_2974685.private.key":     0o600,
+		"fleety_2974685.json":            0o644,
+	}
+	got := map[string]fs.FileMode{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[e.Name()] = info.Mode()
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheRecordTellsWhatTheIdentityIs(t *testing.T) {
+	dir := t.TempDir()
+	s := realStore(t, dir)
+	s.config.Now = func() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
+	c := newCloud(t)
+	if err := provision(t, s, c, false); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "fleety_2974685.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"formatVersion":       float64(1),
+		"thingName":           "fleety_2974685",
+		"serialNumber":        "2974685",
+		"certificateId":       c.active[0],
+		"endpoint":            "localhost",
+		"notAfter":            "2049-12-31T23:59:59Z",
+		"deviceConfiguration": nil,
+		"author":              "",
+		"issuedAt":            "2026-03-01T12:00:00Z",
+		"registeredAt":        "2026-03-01T12:00:00Z",
+		"provedAt":            "2026-03-01T12:00:00Z",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("record (-want +got):\n%s", diff)
+	}
+}
+
+func TestConfiguredPathsAreUsed(t *testing.T) {
+	dir := t.TempDir()
+	s, err := NewStore(Config{
+		SerialNumber: serial,
+		Certificate:  filepath.Join(dir, "public", "device.crt"),
+		PrivateKey:   filepath.Join(dir, "secret", "device.key"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := provision(t, s, newCloud(t), false); err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Files{
+		Certificate: filepath.Join(dir, "public", "device.crt"),
+		PrivateKey:  filepath.Join(dir, "secret", "device.key"),
+		Record:      filepath.Join(dir, "public", "device.json"),
+	}
+	if diff := cmp.Diff(want, id.Files); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+func TestASerialNumberCannotLeaveTheDirectory(t *testing.T) {
+	s, err := NewStore(Config{SerialNumber: "../../etc/x", Dir: "certs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := filepath.Dir(s.journalDir()); got != "certs" {
+		t.Errorf("the journal is in %s", got)
+	}
+}
+
+func TestLoadTellsFilesThatAreNoIdentity(t *testing.T) {
+	other := newCloud(t)
+	files := Files{
+		Certificate: "fleety_2974685.certificate.pem",
+		PrivateKey:  "fleety_2974685.private.key",
+		Record:      "fleety_2974685.json",
+	}
+	key, err := SoftwareKeys{}.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := SoftwareKeys{}.Open(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		path    string
+		content []byte // nil removes the file
+		reason  string
+	}{
+		"certificate missing":          {files.Certificate, nil, "is missing"},
+		"key missing":                  {files.PrivateKey, nil, "is missing"},
+		"certificate of another":       {files.Certificate, []byte(other.create(t, signer.Public()).CertificatePEM), "is not the certificate that"},
+		"key of another":               {files.PrivateKey, key, "is not the key of"},
+		"certificate empty":            {files.Certificate, []byte{}, "no certificate in PEM form"},
+		"key empty":                    {files.PrivateKey, []byte{}, "no private key in PEM form"},
+		"record torn":                  {files.Record, []byte(`{"formatVersion": 1, "thi`), "unexpected end"},
+		"record of a later version":    {files.Record, []byte(`{"formatVersion": 2}`), "has format version 2, this program reads version 1"},
+		"record without a thing name":  {files.Record, []byte(`{"formatVersion": 1, "thingName": "../x"}`), "no valid thing name"},
+		"record without a certificate": {files.Record, []byte(`{"formatVersion": 1, "thingName": "x"}`), "lacks its serial number"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := realStore(t, dir)
+			if err := provision(t, s, newCloud(t), false); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, test.path)
+			if test.content == nil {
+				err = os.Remove(path)
+			} else {
+				err = os.WriteFile(path, test.content, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err := s.Load()
+			broken, ok := errors.AsType[*BrokenError](err)
+			if !ok || broken.Path != path || !strings.Contains(broken.Reason, test.reason) {
+				t.Errorf("Load() error = %v, want one about %s: %s", err, path, test.reason)
+			}
+			if problems := s.Status().Problems; len(problems) != 1 || problems[0] != err.Error() {
+				t.Errorf("Status() problems = %q", problems)
+			}
+		})
+	}
+}
+
+func TestACertificateThatIsNotTheDevicesIsNotHeld(t *testing.T) {
+	c := newCloud(t)
+	tests := map[string]func(g *Grant, stranger Grant){
+		"for another key":  func(g *Grant, stranger Grant) { *g = stranger },
+		"under another id": func(g *Grant, stranger Grant) { g.CertificateID = stranger.CertificateID },
+		"no certificate":   func(g *Grant, _ Grant) { g.CertificatePEM = "-----BEGIN" },
+	}
+	for name, spoil := range tests {
+		t.Run(name, func(t *testing.T) {
+			j, err := realStore(t, t.TempDir()).Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer j.Close()
+			if err := j.MakeKey(); err != nil {
+				t.Fatal(err)
+			}
+			strangerKey, err := SoftwareKeys{}.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stranger, err := SoftwareKeys{}.Open(strangerKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := c.create(t, j.Key().Public())
+			spoil(&g, c.create(t, stranger.Public()))
+			if _, ok := errors.AsType[*CertificateError](j.HoldCertificate(g)); !ok {
+				t.Error("it was accepted")
+			}
+			if j.Stage() != KeyMade {
+				t.Errorf("journal is at %q", j.Stage())
+			}
+		})
+	}
+}
+
+func TestAStageCannotBeSkipped(t *testing.T) {
+	j, err := realStore(t, t.TempDir()).Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if err := j.Register(Registration{ThingName: "x"}); err == nil {
+		t.Error("registered without a certificate")
+	}
+	if err := j.Prove(); err == nil {
+		t.Error("proved without a registration")
+	}
+	if _, err := j.Commit(); err == nil {
+		t.Error("committed without a proof")
+	}
+}
+
+func TestAForeignKeyInTheWayIsKept(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "fleety_2974685.private.key")
+	if err := os.WriteFile(path, []byte("someone's only copy"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := provision(t, realStore(t, dir), newCloud(t), false); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := filepath.Glob(path + ".found-*")
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("kept: %v, %v", kept, err)
+	}
+	if data, err := os.ReadFile(kept[0]); err != nil || string(data) != "someone's only copy" {
+		t.Errorf("kept file has %q, %v", data, err)
+	}
+}
+
+func TestStatusTellsAnInterruptedProvisioning(t *testing.T) {
+	s := realStore(t, t.TempDir())
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s.config.Now = func() time.Time { return now }
+	j, err := s.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.MakeKey(); err != nil {
+		t.Fatal(err)
+	}
+	began := now
+	now = now.Add(time.Minute)
+	g := newCloud(t).create(t, j.Key().Public())
+	g.TokenExpires = now.Add(time.Hour)
+	if err := j.HoldCertificate(g); err != nil {
+		t.Fatal(err)
+	}
+	want := &Pending{
+		Stage: CertificateHeld, Since: began, Updated: now,
+		CertificateID: g.CertificateID, TokenExpires: now.Add(time.Hour), PID: os.Getpid(),
+	}
+	if diff := cmp.Diff(want, s.Status().Pending); diff != "" {
+		t.Errorf("while it runs (-want +got):\n%s", diff)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want.PID = 0
+	if diff := cmp.Diff(want, s.Status().Pending); diff != "" {
+		t.Errorf("afterwards (-want +got):\n%s", diff)
+	}
+}
+
+func TestBeginAndCloseLeaveNothingBehind(t *testing.T) {
+	dir := t.TempDir()
+	j, err := realStore(t, dir).Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// TestMain lets the test binary be a process that holds the lock.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("IDENTITY_TEST_HOLD"); dir != "" {
+		holdLock(dir)
+	}
+	os.Exit(m.Run())
+}
+
+func holdLock(dir string) {
+	s, err := NewStore(Config{SerialNumber: serial, Dir: dir})
+	if err != nil {
+		os.Exit(1)
+	}
+	j, err := s.Begin()
+	if err != nil || j.MakeKey() != nil {
+		os.Exit(1)
+	}
+	os.Stdout.WriteString("held\n")
+	os.Stdin.Read(make([]byte, 1)) // until killed
+}
+
+func TestASecondRunIsToldWhoHasTheLock(t *testing.T) {
+	dir := t.TempDir()
+	holder := exec.CommandContext(t.Context(), os.Args[0])
+	holder.Env = append(os.Environ(), "IDENTITY_TEST_HOLD="+dir)
+	stdin, err := holder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	stdout, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdout.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	s := realStore(t, dir)
+	_, err = s.Begin()
+	locked, ok := errors.AsType[*LockedError](err)
+	if !ok || locked.PID != holder.Process.Pid || !strings.Contains(err.Error(), strconv.Itoa(holder.Process.Pid)) {
+		t.Errorf("Begin() error = %v, want one about process %d", err, holder.Process.Pid)
+	}
+	if err := holder.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = holder.Wait()
+	j, err := s.Begin()
+	if err != nil {
+		t.Fatalf("after the other process was killed: %v", err)
+	}
+	defer j.Close()
+	if j.Stage() != KeyMade {
+		t.Errorf("journal is at %q", j.Stage())
+	}
+}
