@@ -1,6 +1,9 @@
 package registry
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // A Target is what a policy is attached to, as the resource part of its ARN:
 // "cert/ID" or "thinggroup/NAME".
@@ -44,7 +47,7 @@ func (r *Registry) DetachPolicy(policy string, target Target) error {
 	})
 }
 
-// ListAttachedPolicies returns the names of the policies of a target. For a
+// ListAttachedPolicies returns the names of the policies of a target, sorted. For a
 // thing group, recursive adds those of its ancestors.
 func (r *Registry) ListAttachedPolicies(target Target, recursive bool) ([]string, error) {
 	return read(r, func(s *state) ([]string, error) {
@@ -59,6 +62,7 @@ func (r *Registry) ListAttachedPolicies(target Target, recursive bool) ([]string
 		for _, d := range s.documents(targets) {
 			names = append(names, d.Name)
 		}
+		slices.Sort(names)
 		return names, nil
 	})
 }

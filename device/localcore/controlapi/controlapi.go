@@ -1,0 +1,162 @@
+// Package controlapi speaks the REST control plane of AWS IoT, and the part of
+// its data plane that needs no rules or shadows, over a registry: the AWS CLI
+// and SDKs work with it by their endpoint option.
+//
+// It asks nobody for credentials: signatures are neither needed nor checked. It
+// is meant for the loopback interface; whoever reaches it owns the registry.
+// Requests that a browser sends on behalf of another site are refused.
+//
+// Operations, bindings, pagination and exceptions are those of AWS's service
+// models iot/2015-05-28 and iot-data/2015-05-28.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/
+package controlapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"example.com/fleety/device/localcore/registry"
+)
+
+// A Config says what the API stands on. Registry, Partition, Region and
+// Account are required. An operation whose part is nil answers
+// ServiceUnavailableException.
+type Config struct {
+	Registry                   *registry.Registry
+	Partition, Region, Account string
+	// Endpoint is what DescribeEndpoint answers, a host with or without port.
+	Endpoint string
+
+	Issuer       Issuer
+	Registrar    Registrar
+	Authorizer   Authorizer
+	Publisher    Publisher
+	Retained     RetainedStore
+	Disconnecter Disconnecter
+
+	// Log receives refused and unknown operations. Nil means discard.
+	Log *slog.Logger
+}
+
+// An Issuer makes device certificates; it does not register them. Its refusals
+// are *registry.Error values, see [registry.Refuse].
+type Issuer interface {
+	// IssueKeys makes a key pair and a certificate for it.
+	IssueKeys(ctx context.Context) (Keys, error)
+	// IssueCSR makes a certificate for a signing request in PEM form.
+	IssueCSR(ctx context.Context, csr string) (certificatePEM string, err error)
+}
+
+// Keys are a key pair with its certificate, in PEM form.
+type Keys struct {
+	CertificatePEM, PublicKeyPEM string
+	PrivateKeyPEM                string // secret
+}
+
+// A Registrar carries out RegisterThing with a template that the request
+// brings along. Its refusals are *registry.Error values.
+type Registrar interface {
+	RegisterThing(ctx context.Context, templateBody string, parameters map[string]string) (Registration, error)
+}
+
+// A Registration is what RegisterThing has done.
+type Registration struct {
+	CertificatePEM string
+	// ResourceARNs has the ARNs by the logical names of the template.
+	ResourceARNs map[string]string
+}
+
+// An Authorizer evaluates policies.
+type Authorizer interface {
+	Authorize(ctx context.Context, q Question) Answer
+}
+
+// A Question asks whether a session may do something.
+type Question struct {
+	// CertificateID is empty if the principal is not a certificate.
+	CertificateID string
+	// ClientID is the MQTT client id of the session, or empty.
+	ClientID string
+	// Policies are all that count.
+	Policies []registry.PolicyDocument
+	// Action is an IoT action, such as "iot:Publish"; Resource a full ARN.
+	Action, Resource string
+}
+
+// An Answer is the verdict on a Question.
+type Answer struct {
+	Allowed bool
+	// Explicit tells that a Deny statement decided.
+	Explicit bool
+	// Policy is the name of the policy that decided, empty for a default deny.
+	Policy string
+}
+
+// A Publisher publishes in the name of AWS IoT itself: no policy is asked. Its
+// refusals, of a topic that is too long for instance, are *registry.Error
+// values.
+type Publisher interface {
+	Publish(ctx context.Context, m Message) error
+}
+
+// A Message is an MQTT message with the properties that Publish can set.
+type Message struct {
+	Topic   string
+	Payload []byte
+	QoS     byte // 0 or 1
+	Retain  bool
+
+	ContentType, ResponseTopic string
+	CorrelationData            []byte
+	// UTF8 is the payload format indicator.
+	UTF8 bool
+	// Expiry is zero for a message that does not expire.
+	Expiry         time.Duration
+	UserProperties []UserProperty
+}
+
+// A UserProperty is one user property of MQTT 5. Keys may repeat.
+type UserProperty struct{ Key, Value string }
+
+// A RetainedStore knows the retained messages.
+type RetainedStore interface {
+	// RetainedMessage returns the message retained on the topic.
+	RetainedMessage(topic string) (RetainedMessage, bool)
+	// RetainedMessages returns all of them, in any order.
+	RetainedMessages() []RetainedMessage
+}
+
+// A RetainedMessage is a retained message and when it came.
+type RetainedMessage struct {
+	Message
+	Modified time.Time
+}
+
+// A Disconnecter ends MQTT connections.
+type Disconnecter interface {
+	// Disconnect ends the connection of a client id, found false if there is
+	// none. cleanSession also drops its session, preventWill its will.
+	Disconnect(ctx context.Context, clientID string, cleanSession, preventWill bool) (found bool)
+}
+
+type api struct {
+	Config
+	names naming
+}
+
+// New returns the handler. It is safe for concurrent use.
+func New(c Config) http.Handler {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &api{Config: c, names: naming{c.Partition, c.Region, c.Account}}
+	mux := http.NewServeMux()
+	for _, op := range a.operations() {
+		mux.Handle(op.pattern, a.serve(op))
+	}
+	mux.HandleFunc("/", a.unknown)
+	return http.NewCrossOriginProtection().Handler(mux)
+}

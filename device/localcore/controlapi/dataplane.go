@@ -1,0 +1,148 @@
+package controlapi
+
+import (
+	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/fleety/device/localcore/registry"
+)
+
+// Headers of Publish. The correlation data and the user properties are in
+// Base64, the latter a list of JSON objects with one member each.
+const (
+	formatHeader         = "X-Amz-Mqtt5-Payload-Format-Indicator"
+	correlationHeader    = "X-Amz-Mqtt5-Correlation-Data"
+	userPropertiesHeader = "X-Amz-Mqtt5-User-Properties"
+)
+
+func (a *api) publish(q *request) (any, error) {
+	m, err := messageOf(q)
+	if err != nil {
+		return nil, err
+	}
+	if a.Publisher == nil {
+		return nil, unavailable("broker")
+	}
+	return nil, a.Publisher.Publish(q.Context(), m)
+}
+
+func messageOf(q *request) (Message, error) {
+	m := Message{
+		Topic: q.path("topic"), Payload: q.body, QoS: byte(q.number("qos")), Retain: q.flag("retain"),
+		ContentType: q.query("contentType"), ResponseTopic: q.query("responseTopic"),
+		Expiry: time.Duration(q.number("messageExpiry")) * time.Second,
+	}
+	if m.Topic == "" || strings.ContainsAny(m.Topic, "+#\x00") {
+		return m, invalid("topic %q must not be empty nor hold +, # or a zero byte", clip(m.Topic))
+	}
+	switch format := q.Header.Get(formatHeader); format {
+	case "", "UNSPECIFIED_BYTES":
+	case "UTF8_DATA":
+		m.UTF8 = true
+	default:
+		return m, invalid("payload format indicator %q must be UNSPECIFIED_BYTES or UTF8_DATA", clip(format))
+	}
+	var err error
+	if m.CorrelationData, err = base64.StdEncoding.DecodeString(q.Header.Get(correlationHeader)); err != nil {
+		return m, invalid("the correlation data must be Base64")
+	}
+	m.UserProperties, err = userProperties(q.Header)
+	return m, err
+}
+
+func userProperties(h http.Header) ([]UserProperty, error) {
+	text := h.Get(userPropertiesHeader)
+	if text == "" {
+		return nil, nil
+	}
+	var objects []map[string]string
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(data, &objects)
+	}
+	if err != nil {
+		return nil, invalid("the user properties must be Base64 of a JSON list of objects with one string each")
+	}
+	var out []UserProperty
+	for _, o := range objects {
+		if len(o) != 1 {
+			return nil, invalid("a user property has %d members, it must have one", len(o))
+		}
+		for key, value := range o {
+			out = append(out, UserProperty{key, value})
+		}
+	}
+	return out, nil
+}
+
+func (a *api) retainedMessage(q *request) (any, error) {
+	if a.Retained == nil {
+		return nil, unavailable("broker")
+	}
+	topic := q.path("topic")
+	m, ok := a.Retained.RetainedMessage(topic)
+	if !ok {
+		return nil, registry.Refuse(registry.CodeNotFound, "There is no retained message on topic %q.", clip(topic))
+	}
+	out := struct {
+		Topic          string `json:"topic"`
+		Payload        []byte `json:"payload"`
+		QoS            byte   `json:"qos"`
+		Modified       int64  `json:"lastModifiedTime"` // milliseconds since 1970
+		UserProperties []byte `json:"userProperties,omitempty"`
+	}{Topic: m.Topic, Payload: m.Payload, QoS: m.QoS, Modified: m.Modified.UnixMilli()}
+	if len(m.UserProperties) > 0 {
+		var err error
+		out.UserProperties, err = json.Marshal(convert(m.UserProperties, func(p UserProperty) map[string]string {
+			return map[string]string{p.Key: p.Value}
+		}))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+type retainedSummary struct {
+	Topic    string `json:"topic"`
+	Size     int    `json:"payloadSize"`
+	QoS      byte   `json:"qos"`
+	Modified int64  `json:"lastModifiedTime"` // milliseconds since 1970
+}
+
+func (a *api) listRetainedMessages(q *request) (any, error) {
+	if a.Retained == nil {
+		return nil, unavailable("broker")
+	}
+	all := a.Retained.RetainedMessages()
+	slices.SortFunc(all, func(x, y RetainedMessage) int { return cmp.Compare(x.Topic, y.Topic) })
+	some, next, err := page(q, all, func(m RetainedMessage) string { return m.Topic })
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Topics    []retainedSummary `json:"retainedTopics"`
+		NextToken string            `json:"nextToken,omitempty"`
+	}{convert(some, func(m RetainedMessage) retainedSummary {
+		return retainedSummary{m.Topic, len(m.Payload), m.QoS, m.Modified.UnixMilli()}
+	}), next}, nil
+}
+
+func (a *api) deleteConnection(q *request) (any, error) {
+	id := q.path("clientId")
+	if strings.HasPrefix(id, "$") {
+		return nil, invalid("client id %q begins with a $", clip(id))
+	}
+	if a.Disconnecter == nil {
+		return nil, unavailable("broker")
+	}
+	if !a.Disconnecter.Disconnect(q.Context(), id, q.flag("cleanSession"), q.flag("preventWillMessage")) {
+		return nil, registry.Refuse(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))
+	}
+	return nil, nil
+}
