@@ -244,7 +244,7 @@ func (p *pattern) unresolved(r *Request) *key {
 
 func (p *pattern) explainUnresolved(r *Request) string {
 	k := p.unresolved(r)
-	return fmt.Sprintf("variable ${%s} in %s does not resolve: %s", k.name, show(shortARN(p.raw)), k.absence(r))
+	return fmt.Sprintf("variable %s in %s does not resolve: %s", show("${"+k.name+"}"), show(shortARN(p.raw)), k.absence(r))
 }
 
 func (p *pattern) explainDifference(r *Request, reached int) string {
@@ -292,14 +292,14 @@ func (c *condition) explain(r *Request) string {
 	for i := range c.operands {
 		o := &c.operands[i]
 		if k := o.pattern.unresolved(r); k != nil {
-			return fmt.Sprintf("its condition %s on %s does not hold: %s", c.written, c.key.name, o.pattern.explainUnresolved(r))
+			return fmt.Sprintf("its condition %s on %s does not hold: %s", c.written, show(c.key.name), o.pattern.explainUnresolved(r))
 		}
 		wants[i] = o.pattern.expand(r)
 		if len(o.pattern.parts) == 0 {
 			wants[i] = o.raw
 		}
 	}
-	text := fmt.Sprintf("its condition %s on %s with %s does not hold: ", c.written, c.key.name, quoteAll(wants))
+	text := fmt.Sprintf("its condition %s on %s with %s does not hold: ", c.written, show(c.key.name), quoteAll(wants))
 	values := c.key.values(nil, r)
 	if len(values) == 0 {
 		return text + "it has no value, because " + c.key.absence(r)

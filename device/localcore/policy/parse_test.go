@@ -176,6 +176,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","NotAction":["a:b"],"NotResource":"arn:aws:iot:r:a:${iot:ClientId}?"}]}`)
 	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"ForAllValues:ArnLikeIfExists":{"iot:LastWillTopic":["arn:aws:iot:*:*:topic/${iot:Certificate.Subject.Country.List}"]}}}]}`)
 	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"DateLessThan":{"iot:Connection.Thing.Attributes[a]":"2026-01-01"}, "NumericGreaterThan":{"a:b":-1e3}, "Null":{"a:b":true}}}]}`)
+	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"arn:aws:iot:r:a:${iot:a\nb}"}]}`)
+	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringLike":{"a:\n":"${iot:\n}"}}}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		d, err := Parse([]byte(text))
 		if err != nil {
