@@ -1,0 +1,1 @@
+create-keys-and-cert.sh
