@@ -1,0 +1,201 @@
+// Package scripttest tests the scripts of scripts/, which come before a
+// deployment: each runs as a process in a copy of the folders that it works in.
+package scripttest
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A place is a copy of the scripts with an empty certs/ beside it, and the
+// tools that a script can find there.
+type place struct {
+	root, bin string
+	env       []string
+}
+
+// newPlace has the standard tools that the scripts are allowed to need, and
+// the further ones given.
+func newPlace(t *testing.T, tools ...string) *place {
+	t.Helper()
+	root := t.TempDir()
+	p := &place{root: root, bin: filepath.Join(root, "bin")}
+	if err := os.CopyFS(filepath.Join(root, "scripts"), os.DirFS(filepath.Join("..", "..", "scripts"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{p.bin, p.path("certs")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	standard := []string{"sh", "base64", "cat", "chmod", "cut", "dirname", "grep", "mkdir", "mktemp", "mv", "rm", "sed", "sha256sum", "tr"}
+	for _, tool := range append(standard, tools...) {
+		found, err := exec.LookPath(tool)
+		if err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+		if err := os.Symlink(found, filepath.Join(p.bin, tool)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+func (p *place) path(name string) string { return filepath.Join(p.root, name) }
+
+// A result is what a script left for its caller.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+func (p *place) command(t *testing.T, script string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), p.path(filepath.Join("scripts", script)), args...)
+	cmd.Dir = t.TempDir() // scripts work from any folder
+	cmd.Env = append([]string{"PATH=" + p.bin, "HOME=" + cmd.Dir}, p.env...)
+	return cmd
+}
+
+func (p *place) run(t *testing.T, script string, args ...string) result {
+	t.Helper()
+	cmd := p.command(t, script, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		t.Fatalf("running %s: %v", script, err)
+	}
+	if entries, err := os.ReadDir(cmd.Dir); err != nil || len(entries) != 0 {
+		t.Errorf("%s wrote to the current folder: %v %v", script, entries, err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// fails checks a refusal: the exit code, one error with a reason, an empty stdout.
+func (r result) fails(t *testing.T, code int, want string) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("exit code %d, want %d", r.code, code)
+	}
+	if r.stdout != "" {
+		t.Errorf("stdout of a failure: %q", r.stdout)
+	}
+	if !strings.Contains(r.stderr, want) {
+		t.Errorf("stderr does not say %q:\n%s", want, r.stderr)
+	}
+}
+
+// put writes a file into certs/, as an earlier run would have left it.
+func (p *place) put(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(p.path(filepath.Join("certs", name)), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// certs reads all of certs/, hidden files too: nothing else may be left there.
+func (p *place) certs(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(p.path("certs"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || path == p.path("certs") {
+			return err
+		}
+		if entry.IsDir() {
+			files[entry.Name()+"/"] = ""
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		files[entry.Name()] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func (p *place) hasCerts(t *testing.T, want map[string]string) {
+	t.Helper()
+	if diff := cmp.Diff(want, p.certs(t)); diff != "" {
+		t.Errorf("certs/ differs (-want +got):\n%s", diff)
+	}
+}
+
+func (p *place) mode(t *testing.T, name string) fs.FileMode {
+	t.Helper()
+	info, err := os.Stat(p.path(filepath.Join("certs", name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Mode()
+}
+
+// interrupt runs a script until ready, then sends a signal to it and all it
+// started, as a terminal does, and waits for its end.
+func (p *place) interrupt(t *testing.T, signal syscall.Signal, ready <-chan struct{}, script string) (code int) {
+	t.Helper()
+	cmd := p.command(t, script)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-ready
+	if err := syscall.Kill(-cmd.Process.Pid, signal); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the exit code says it all
+	return cmd.ProcessState.ExitCode()
+}
+
+func TestScriptsPassShellcheck(t *testing.T) {
+	shellcheck, err := exec.LookPath("shellcheck")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("shellcheck is not installed")
+		}
+		t.Skip("shellcheck is not installed")
+	}
+	scripts, err := filepath.Glob(filepath.Join("..", "..", "scripts", "*.sh"))
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	if output, err := exec.CommandContext(t.Context(), shellcheck, scripts...).CombinedOutput(); err != nil {
+		t.Errorf("shellcheck: %v\n%s", err, output)
+	}
+}
+
+func TestScriptsExplainThemselves(t *testing.T) {
+	p := newPlace(t)
+	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "create-keys-and-certs.sh", "build-hook.sh"} {
+		t.Run(script, func(t *testing.T) {
+			help := p.run(t, script, "--help")
+			if help.code != 0 || help.stderr != "" || !strings.HasPrefix(help.stdout, "usage: ") {
+				t.Errorf("--help: %+v", help)
+			}
+			wrong := p.run(t, script, "--frobnicate", "2", "3")
+			wrong.fails(t, 2, "usage: ")
+		})
+	}
+	p.hasCerts(t, map[string]string{})
+}
+
+func TestRepositoryShipsExecutableScripts(t *testing.T) {
+	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "create-keys-and-certs.sh", "build-hook.sh"} {
+		info, err := os.Stat(filepath.Join("..", "..", "scripts", script))
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode()&0o111 != 0o111 {
+			t.Errorf("%s has mode %v", script, info.Mode())
+		}
+	}
+}
