@@ -43,3 +43,14 @@ func checkARN(text string) error {
 	}
 	return nil
 }
+
+// arnPrefix returns the first five parts with their colons, and shortARN the
+// rest, such as topic/a/b. A text that is no ARN is all rest.
+func arnPrefix(arn string) string { return strings.TrimSuffix(arn, shortARN(arn)) }
+
+func shortARN(arn string) string {
+	if parts := splitARN(arn); len(parts) == arnParts && parts[0] == "arn" {
+		return parts[arnParts-1]
+	}
+	return arn
+}

@@ -147,56 +147,64 @@ func (p *parser) effect(n node, fields map[string]node, s *Statement) error {
 	return nil
 }
 
-var actionFormat = regexp.MustCompile(`^(\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+)$`)
-
 func (p *parser) actions(n node, fields map[string]node, s *Statement) error {
-	list, not, err := p.either(n, fields, "Action", "NotAction")
-	if err != nil {
-		return err
-	}
-	for _, item := range list {
-		text := item.value.(string)
-		if !actionFormat.MatchString(text) {
-			return p.fail(item, "action %q must be * or SERVICE:NAME, such as iot:Publish", text)
-		}
-		compiled, err := compilePattern(text, globbing)
-		if err != nil {
-			return p.fail(item, "%v", err)
-		}
-		s.actions = append(s.actions, compiled)
-	}
+	not, err := p.patterns(n, fields, "Action", "NotAction", checkAction, &s.actions)
 	if not {
 		s.NotActions = raw(s.actions)
 	} else {
 		s.Actions = raw(s.actions)
 	}
-	return nil
+	return err
 }
 
 func (p *parser) resources(n node, fields map[string]node, s *Statement) error {
-	list, not, err := p.either(n, fields, "Resource", "NotResource")
-	if err != nil {
-		return err
-	}
-	for _, item := range list {
-		text := item.value.(string)
-		if text != "*" {
-			if err := checkARN(text); err != nil {
-				return p.fail(item, "the resource %q is not in valid ARN format: %v", text, err)
-			}
-		}
-		compiled, err := compilePattern(text, globbing)
-		if err != nil {
-			return p.fail(item, "%v", err)
-		}
-		s.resources = append(s.resources, compiled)
-	}
+	not, err := p.patterns(n, fields, "Resource", "NotResource", checkResource, &s.resources)
 	if not {
 		s.NotResources = raw(s.resources)
 	} else {
 		s.Resources = raw(s.resources)
 	}
+	return err
+}
+
+var actionFormat = regexp.MustCompile(`^(\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+)$`)
+
+func checkAction(text string) error {
+	if !actionFormat.MatchString(text) {
+		return fmt.Errorf("action %q must be * or SERVICE:NAME, such as iot:Publish", text)
+	}
 	return nil
+}
+
+func checkResource(text string) error {
+	if text == "*" {
+		return nil
+	}
+	if err := checkARN(text); err != nil {
+		return fmt.Errorf("the resource %q is not in valid ARN format: %w", text, err)
+	}
+	return nil
+}
+
+// patterns compiles the texts of the one of two keys that must be there, and
+// says whether it is the second.
+func (p *parser) patterns(n node, fields map[string]node, name, not string, check func(string) error, dst *[]pattern) (bool, error) {
+	list, negated, err := p.either(n, fields, name, not)
+	if err != nil {
+		return negated, err
+	}
+	for _, item := range list {
+		text := item.value.(string)
+		if err := check(text); err != nil {
+			return negated, p.fail(item, "%v", err)
+		}
+		compiled, err := compilePattern(text, globbing)
+		if err != nil {
+			return negated, p.fail(item, "%v", err)
+		}
+		*dst = append(*dst, compiled)
+	}
+	return negated, nil
 }
 
 // either returns the texts of the one of two keys that must be there, and

@@ -58,7 +58,7 @@ func compilePattern(text string, wildcards bool) (pattern, error) {
 				return pattern{}, err
 			}
 		case wildcards && text[0] == '*':
-			p.addRun()
+			p.parts = append(p.parts, part{kind: anyRun})
 		case wildcards && text[0] == '?':
 			p.parts = append(p.parts, part{kind: anyOne})
 		default:
@@ -75,14 +75,6 @@ func (p *pattern) addLiteral(text string) {
 		return
 	}
 	p.parts = append(p.parts, part{kind: literal, text: text})
-}
-
-// addRun adds a *; a second one in a row would only cost time.
-func (p *pattern) addRun() {
-	if last := len(p.parts) - 1; last >= 0 && p.parts[last].kind == anyRun {
-		return
-	}
-	p.parts = append(p.parts, part{kind: anyRun})
 }
 
 // addVariable adds the ${…} that text begins with, and returns its length.
