@@ -48,9 +48,10 @@ type broker struct {
 	// provision answers the provisioning API.
 	provision *provisioner
 	policies  policyCache
-	events    *mqtt.Client // publishes lifecycle events
+	service   *mqtt.Client // publishes in the name of AWS IoT
 	listeners []*listener
 	serving   bool
+	gag       gag
 
 	mu       sync.Mutex
 	current  map[string]*connection // by client id, under mu
@@ -76,10 +77,10 @@ func newBroker(c *Config, r *registry.Registry, j *journal, p *provisioner) (*br
 	capabilities.Compatibilities.NoInheritedPropertiesOnAck = true
 	b.mochi = mqtt.New(&mqtt.Options{
 		Capabilities:           capabilities,
-		Logger:                 slog.New(brokerLog{c.Log.Handler()}),
+		Logger:                 slog.New(brokerLog{c.Log.Handler(), &b.gag}),
 		SysTopicResendInterval: neverPublishSysTopics,
 	})
-	b.events = b.mochi.NewClient(nil, localListener, "", true)
+	b.service = b.mochi.NewClient(nil, localListener, "", true)
 	if err := b.mochi.AddHook(&gate{broker: b}, nil); err != nil {
 		return nil, fmt.Errorf("starting the broker: %w", err)
 	}
@@ -110,17 +111,40 @@ func (b *broker) inject(c *connection, pk packets.Packet) error {
 	return b.mochi.InjectPacket(c.publisher, pk)
 }
 
-// publish sends a message of the service itself, such as a lifecycle event.
-func (b *broker) publish(topic string, payload []byte) {
-	err := b.mochi.InjectPacket(b.events, packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1},
-		PacketID:    1, // mochi wants one, and does not use it
-		TopicName:   topic,
-		Payload:     payload,
-	})
-	if err != nil {
-		b.config.Log.Error("publishing a lifecycle event", "topic", topic, "error", err)
+// publish sends a message of the service itself: no policy is asked.
+func (b *broker) publish(pk packets.Packet) error {
+	pk.FixedHeader.Type = packets.Publish
+	pk.PacketID = uint16(pk.FixedHeader.Qos) // mochi wants one with QoS 1, and does not use it
+	return b.mochi.InjectPacket(b.service, pk)
+}
+
+// disconnectClient ends the connection of a client id. found tells whether
+// there was one.
+func (b *broker) disconnectClient(clientID string, cleanSession, preventWill bool) (found bool) {
+	b.mu.Lock()
+	c := b.current[clientID]
+	b.mu.Unlock()
+	if c == nil {
+		return false
 	}
+	c.preventWill.Store(preventWill)
+	c.end(reasonAPIInitiated, packets.ErrAdministrativeAction)
+	<-c.ended
+	if cleanSession {
+		b.dropSession(clientID)
+	}
+	return true
+}
+
+// dropSession forgets a stored session.
+func (b *broker) dropSession(clientID string) {
+	stored, ok := b.mochi.Clients.Get(clientID)
+	if !ok || !stored.Closed() {
+		return
+	}
+	stored.ClearInflights()
+	b.mochi.UnsubscribeClient(stored)
+	b.mochi.Clients.Delete(clientID)
 }
 
 // deliver sends a message to one client only, past the topic tree.
@@ -168,6 +192,7 @@ func (b *broker) serve() error {
 
 // close ends every connection and returns when the last has ended.
 func (b *broker) close() error {
+	defer b.gag.apply()
 	if b.serving {
 		return b.mochi.Close()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/registry"
 )
 
 var errConnectRefused = errors.New("the connection was refused")
@@ -51,9 +52,14 @@ func (b *broker) newSession(c *connection, clientID string) policy.Session {
 		Certificate: c.certificate,
 	}
 	if t, ok := b.registry.ThingFor(c.certificateID, clientID); ok {
-		s.Thing = &policy.Thing{Name: t.Name, Type: t.Type, Attributes: t.Attributes, Attached: true}
+		s.Thing = policyThing(t)
 	}
 	return s
+}
+
+// policyThing returns a thing that is attached to the session's certificate.
+func policyThing(t registry.Thing) *policy.Thing {
+	return &policy.Thing{Name: t.Name, Type: t.Type, Attributes: t.Attributes, Attached: true}
 }
 
 // clampKeepAlive sets the keep-alive that AWS would grant: 0 and more than
@@ -172,12 +178,9 @@ func (b *broker) letGo(c *connection) {
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 func (b *broker) dropForeignSession(cl *mqtt.Client) {
 	stored, ok := b.mochi.Clients.Get(cl.ID)
-	if !ok || stored.Properties.ProtocolVersion == cl.Properties.ProtocolVersion {
-		return
+	if ok && stored.Properties.ProtocolVersion != cl.Properties.ProtocolVersion {
+		b.dropSession(cl.ID)
 	}
-	stored.ClearInflights()
-	b.mochi.UnsubscribeClient(stored)
-	b.mochi.Clients.Delete(cl.ID)
 }
 
 // connected follows a CONNACK of success.

@@ -53,6 +53,7 @@ type connection struct {
 	exclusive    bool // the certificate belongs to one thing alone
 	cleanSession bool
 	established  atomic.Bool // CONNACK with success was due
+	preventWill  atomic.Bool // its will must not be published
 
 	// publisher stands for the client where its messages enter the topic
 	// tree; see broker.inject. Only the client's reader uses it.

@@ -1,6 +1,7 @@
 package localcore
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -59,4 +60,68 @@ func (f *Faults) of(e Exchange) Fault {
 		return Fault{}
 	}
 	return choose(e)
+}
+
+// A FaultRule is a fault as the control API takes it: which exchanges it
+// spoils, and how. Of several rules the first that applies counts.
+type FaultRule struct {
+	// Operation and ClientID select exchanges; empty selects all.
+	Operation fleetapi.Operation `json:"operation,omitempty"`
+	ClientID  string             `json:"clientId,omitempty"`
+	// Times is how many exchanges the rule spoils; zero means every one.
+	Times int `json:"times,omitempty"`
+
+	Reject         *fleetapi.ErrorResponse `json:"reject,omitempty"`
+	DropReply      bool                    `json:"dropReply,omitempty"`
+	DuplicateReply bool                    `json:"duplicateReply,omitempty"`
+	// DelayReply is a duration such as 2s.
+	DelayReply  string `json:"delayReply,omitempty"`
+	CloseBefore bool   `json:"closeBefore,omitempty"`
+	CloseAfter  bool   `json:"closeAfter,omitempty"`
+}
+
+func (r FaultRule) fault() (Fault, error) {
+	f := Fault{
+		Reject: r.Reject, DropReply: r.DropReply, DuplicateReply: r.DuplicateReply,
+		CloseBefore: r.CloseBefore, CloseAfter: r.CloseAfter,
+	}
+	if r.DelayReply == "" {
+		return f, nil
+	}
+	d, err := time.ParseDuration(r.DelayReply)
+	if err != nil || d < 0 {
+		return f, fmt.Errorf("delayReply %q is not a duration such as 2s", r.DelayReply)
+	}
+	f.DelayReply = d
+	return f, nil
+}
+
+func (r FaultRule) selects(e Exchange) bool {
+	return (r.Operation == "" || r.Operation == e.Operation) && (r.ClientID == "" || r.ClientID == e.ClientID)
+}
+
+// SetRules makes the rules decide on every exchange from now on.
+func (f *Faults) SetRules(rules []FaultRule) error {
+	faults := make([]Fault, len(rules))
+	for i, r := range rules {
+		fault, err := r.fault()
+		if err != nil {
+			return fmt.Errorf("fault %d: %w", i+1, err)
+		}
+		faults[i] = fault
+	}
+	var mu sync.Mutex
+	used := make([]int, len(rules))
+	f.Set(func(e Exchange) Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		for i, r := range rules {
+			if r.selects(e) && (r.Times == 0 || used[i] < r.Times) {
+				used[i]++
+				return faults[i]
+			}
+		}
+		return Fault{}
+	})
+	return nil
 }

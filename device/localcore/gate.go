@@ -26,7 +26,7 @@ func (g *gate) ID() string { return "gate" }
 func (g *gate) Provides(method byte) bool {
 	switch method {
 	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablished, mqtt.OnACLCheck,
-		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnDisconnect, mqtt.OnClientExpired:
+		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnDisconnect, mqtt.OnClientExpired, mqtt.OnWill:
 		return true
 	}
 	return false
@@ -107,4 +107,12 @@ func (g *gate) OnDisconnect(cl *mqtt.Client, _ error, _ bool) {
 func (g *gate) OnClientExpired(cl *mqtt.Client) {
 	cl.ClearInflights()
 	g.mochi.UnsubscribeClient(cl)
+}
+
+// OnWill sees a will before it is published. An empty topic matches nobody.
+func (g *gate) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+	if connectionOf(cl).preventWill.Load() {
+		return mqtt.Will{}, nil
+	}
+	return will, nil
 }

@@ -3,6 +3,8 @@ package localcore
 import (
 	"encoding/json"
 	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // A lifecycleEvent is the payload of a lifecycle event.
@@ -66,5 +68,9 @@ func (b *broker) lifecycle(c *connection, group string, e lifecycleEvent) {
 		b.config.Log.Error("encoding a lifecycle event", "error", err)
 		return
 	}
-	b.publish("$aws/events/"+group+"/"+e.EventType+"/"+e.ClientID, payload)
+	pk := packets.Packet{TopicName: "$aws/events/" + group + "/" + e.EventType + "/" + e.ClientID, Payload: payload}
+	pk.FixedHeader.Qos = 1
+	if err := b.publish(pk); err != nil {
+		b.config.Log.Error("publishing a lifecycle event", "error", err)
+	}
 }

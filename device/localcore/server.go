@@ -49,6 +49,7 @@ type Server struct {
 	mqtts     *listener
 	alpn      *listener // nil without one
 	expiry    *expiry
+	api       *apiServer // nil without one
 
 	closing sync.Once
 	closed  error
@@ -145,7 +146,14 @@ func (s *Server) listen() error {
 			return fmt.Errorf("listening for devices with ALPN: %w", err)
 		}
 	}
-	return s.broker.serve()
+	if err := s.broker.serve(); err != nil {
+		return err
+	}
+	if s.config.API == NoAPI {
+		return nil
+	}
+	s.api, err = startAPI(s)
+	return err
 }
 
 // Close disconnects everyone and returns when no goroutine and no process is
@@ -158,6 +166,9 @@ func (s *Server) Close() error {
 // close ends what start began, as far as it came, in the opposite order.
 func (s *Server) close() error {
 	var errs []error
+	if s.api != nil {
+		errs = append(errs, s.api.close())
+	}
 	if s.expiry != nil {
 		s.expiry.stop()
 	}
@@ -187,10 +198,6 @@ func (s *Server) PortALPN() int {
 	}
 	return s.alpn.port()
 }
-
-// APIURL returns the base of the control API, empty without one. Give it to
-// the AWS CLI as --endpoint-url.
-func (s *Server) APIURL() string { return "" }
 
 // Registry returns the things, certificates, policies and templates.
 func (s *Server) Registry() *registry.Registry { return s.registry }

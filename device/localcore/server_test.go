@@ -93,7 +93,7 @@ func dial(t *testing.T, s *localcore.Server, id string, config *tls.Config, adju
 	if !token.WaitTimeout(10 * time.Second) {
 		t.Fatal("no answer to CONNECT")
 	}
-	t.Cleanup(func() { d.Disconnect(0) })
+	t.Cleanup(func() { d.Disconnect(100) })
 	return d, token.Error()
 }
 
@@ -211,7 +211,7 @@ func newCSR(t *testing.T) (csrPEM string, keyPEM []byte) {
 func enrol(t *testing.T, s *localcore.Server, serial string) (thing string, config *tls.Config) {
 	t.Helper()
 	claim := mustDial(t, s, "claim-"+serial, claimTLS(t, s))
-	defer claim.Disconnect(0)
+	defer claim.Disconnect(100)
 	csr, key := newCSR(t)
 	made := accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic,
 		claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))

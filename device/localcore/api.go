@@ -1,0 +1,93 @@
+package localcore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+)
+
+const apiHeaderTimeout = 10 * time.Second
+
+// An apiServer serves the control API and the endpoints of this server's own
+// under /_local/.
+type apiServer struct {
+	http     *http.Server
+	listener net.Listener
+	cancel   context.CancelFunc // ends requests that follow events
+	served   chan error
+}
+
+// startAPI opens the port of the control API and begins to serve.
+func startAPI(s *Server) (*apiServer, error) {
+	l, err := net.Listen("tcp", s.config.API)
+	if err != nil {
+		return nil, fmt.Errorf("listening for tools: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &apiServer{
+		listener: l,
+		cancel:   cancel,
+		served:   make(chan error, 1),
+		http: &http.Server{
+			Handler:           s.apiHandler(),
+			ReadHeaderTimeout: apiHeaderTimeout,
+			BaseContext:       func(net.Listener) context.Context { return ctx },
+			ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
+		},
+	}
+	go func() { a.served <- a.http.Serve(l) }()
+	return a, nil
+}
+
+func (s *Server) apiHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/_local/", http.NewCrossOriginProtection().Handler(s.localHandler()))
+	if s.config.UnsafeAllowAnyAddress {
+		return mux
+	}
+	return loopbackOnly(mux)
+}
+
+// loopbackOnly refuses requests for another host name: a web page whose name
+// was made to resolve to this machine must not reach the registry.
+func loopbackOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			http.Error(w, "this API answers to localhost only", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// close ends every request and returns when the last has ended.
+func (a *apiServer) close() error {
+	a.cancel()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := a.http.Shutdown(ctx); err != nil {
+		a.http.Close()
+	}
+	if err := <-a.served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving the control API: %w", err)
+	}
+	return nil
+}
+
+// APIURL returns the base of the control API, empty without one. Give it to
+// the AWS CLI as --endpoint-url.
+func (s *Server) APIURL() string {
+	if s.api == nil {
+		return ""
+	}
+	return "http://" + s.api.listener.Addr().String()
+}
