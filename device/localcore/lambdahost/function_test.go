@@ -1,6 +1,7 @@
 package lambdahost_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 // variable tells how it begins.
 const roleVariable = "LAMBDAHOST_TEST_ROLE"
 
-// lifeline is the address that a role connects to, so that a test sees by the
+// lifelineVariable holds the address that a role connects to, so that a test sees by the
 // end of the connection that the process is gone.
 const lifelineVariable = "LAMBDAHOST_TEST_LIFELINE"
 
@@ -54,7 +55,26 @@ func holdLifeline() {
 	if _, err := net.Dial("tcp", os.Getenv(lifelineVariable)); err != nil {
 		panic(err)
 	}
+	fmt.Println("held")
 	select {}
+}
+
+// startChild starts a process of the same group and returns when it holds the
+// lifeline. It shares the standard error.
+func startChild() {
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), roleVariable+"=silent")
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	if err != nil {
+		panic(err)
+	}
+	if err := child.Start(); err != nil {
+		panic(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		panic(err)
+	}
 }
 
 func endpoint(path string) string {
@@ -142,12 +162,11 @@ func obey(o order, header http.Header) {
 	case "hang":
 		holdLifeline()
 	case "hang with a child":
-		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), roleVariable+"=silent")
-		if err := child.Start(); err != nil {
-			panic(err)
-		}
+		startChild()
 		holdLifeline()
+	case "exit without its child":
+		startChild()
+		os.Exit(3)
 	case "answer at length":
 		post(this+"/response", strings.Repeat("x", 7<<20), nil)
 	case "stream and fail":

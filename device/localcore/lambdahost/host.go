@@ -238,7 +238,7 @@ func (h *Host) take(ctx context.Context) (*process, error) {
 func (h *Host) launch(ctx context.Context) (*process, error) {
 	p, err := launch(&h.config)
 	if err != nil {
-		return nil, fmt.Errorf("starting the function %s: %w", h.config.Path, err)
+		return nil, fmt.Errorf("running %s: %w", h.config.Path, err)
 	}
 	h.mu.Lock()
 	h.processes[p] = true
@@ -250,7 +250,7 @@ func (h *Host) launch(ctx context.Context) (*process, error) {
 	}
 	if err := p.awaitReady(ctx); err != nil {
 		h.discard(p)
-		return nil, fmt.Errorf("starting the function %s: %w", h.config.Path, err)
+		return nil, fmt.Errorf("running %s: %w", h.config.Path, err)
 	}
 	return p, nil
 }

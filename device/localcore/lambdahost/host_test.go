@@ -280,6 +280,20 @@ func TestTimeoutKillsTheProcessAndItsChildren(t *testing.T) {
 	}
 }
 
+func TestExitTakesTheChildrenAlong(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no process groups")
+	}
+	line := newLifeline(t)
+	c := config(t, "function")
+	c.Env = append(c.Env, line.variable())
+	h := start(t, c)
+	if _, err := invoke(t.Context(), h, order{Do: "exit without its child"}); !errors.Is(err, lambdahost.ErrExited) {
+		t.Fatalf("got %v", err)
+	}
+	awaitEnd(t, line.accept(t))
+}
+
 func TestInvokeEndsWithItsContext(t *testing.T) {
 	line := newLifeline(t)
 	c := config(t, "function")

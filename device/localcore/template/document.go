@@ -81,9 +81,8 @@ func (p *parser) readDocument(n *node) expression {
 		return p.value(n, func(e expression) expression { return compacted{e} })
 	}
 	d := p.appendDocument(nil, n)
-	if _, err := d.eval(&scope{parsing: true}); err != nil && err != errLater {
-		p.fail(n, "%s", reason(err))
-	}
+	_, err := d.eval(&scope{parsing: true})
+	p.failEarly(n, err)
 	return d
 }
 

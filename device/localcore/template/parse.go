@@ -3,6 +3,7 @@ package template
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -185,9 +186,8 @@ func (p *parser) value(n *node, c constraint) expression {
 	if c != nil {
 		e = c(e)
 	}
-	if _, err := e.eval(&scope{parsing: true}); err != nil && err != errLater {
-		p.fail(n, "%s", reason(err))
-	}
+	_, err := e.eval(&scope{parsing: true})
+	p.failEarly(n, err)
 	return e
 }
 
@@ -216,10 +216,10 @@ func (p *parser) texts(n *node, c constraint) map[string]expression {
 	return values
 }
 
-// reason is the message of err alone.
-func reason(err error) string {
-	if e, ok := err.(*Error); ok {
-		return e.Message
+// failEarly reports the error of an evaluation while parsing. A reference that
+// has no value yet is none.
+func (p *parser) failEarly(n *node, err error) {
+	if e, ok := errors.AsType[*Error](err); ok {
+		p.fail(n, "%s", e.Message)
 	}
-	return err.Error()
 }

@@ -1,7 +1,6 @@
 package template
 
 import (
-	"fmt"
 	"strings"
 )
 
@@ -56,9 +55,9 @@ func (p *parser) readThing(kind, n, settings *node) {
 	p.template.thing = t
 	if settings != nil {
 		t.override = ThingOverride{
-			AttributePayload: p.override(settings, "AttributePayload", Merge),
+			AttributePayload: p.override(settings, "AttributePayload", string(Merge)),
 			ThingTypeName:    p.override(settings, "ThingTypeName"),
-			ThingGroups:      p.override(settings, "ThingGroups", Merge),
+			ThingGroups:      p.override(settings, "ThingGroups", string(Merge)),
 		}
 		p.overrideKeys(settings, "AttributePayload", "ThingTypeName", "ThingGroups")
 	}
@@ -127,9 +126,8 @@ func (g groups) evalList(s *scope) ([]string, error) {
 
 func (p *parser) readGroups(n *node) listExpression {
 	g := groups{p.list(n)}
-	if _, err := g.evalList(&scope{parsing: true}); err != nil && err != errLater {
-		p.fail(n, "%s", reason(err))
-	}
+	_, err := g.evalList(&scope{parsing: true})
+	p.failEarly(n, err)
 	return g
 }
 
@@ -198,7 +196,7 @@ func screaming(key string) string {
 
 // override reads one setting. Beside DO_NOTHING, REPLACE and FAIL it may have
 // the values of more.
-func (p *parser) override(settings *node, key string, more ...Override) Override {
+func (p *parser) override(settings *node, key string, more ...string) Override {
 	m := settings.get(key)
 	if other := settings.get(screaming(key)); other != nil && other.key != key {
 		if m != nil {
@@ -209,14 +207,10 @@ func (p *parser) override(settings *node, key string, more ...Override) Override
 	if m == nil || !p.expect(m, text) {
 		return Unset
 	}
-	allowed := append([]Override{DoNothing, Replace, Fail}, more...)
-	for _, v := range allowed {
-		if strings.EqualFold(string(v), m.text) {
-			return v
-		}
-	}
-	p.fail(m, "%q is not one of %s", m.text, strings.Trim(fmt.Sprint(allowed), "[]"))
-	return Unset
+	allowed := append([]string{string(DoNothing), string(Replace), string(Fail)}, more...)
+	value, err := enum{literal(m.text), key, allowed}.eval(nil)
+	p.failEarly(m, err)
+	return Override(value)
 }
 
 func (p *parser) overrideKeys(settings *node, keys ...string) {
