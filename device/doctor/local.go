@@ -1,0 +1,246 @@
+package doctor
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/session"
+)
+
+// expirySoon is when a certificate's end is worth a warning.
+const expirySoon = 30 * 24 * time.Hour
+
+const rootsKey = "bootstrap.cacertificatepath"
+
+func (e *examination) configuration(context.Context) {
+	const name = "configuration"
+	problems, ok := errors.AsType[config.Problems](e.Problems)
+	if e.Problems != nil && !ok {
+		e.fail(name, session.ClassConfig, "it cannot be read", e.Problems.Error(), "")
+	}
+	for _, p := range problems {
+		e.fail(name, session.ClassConfig, p.What, p.Origin.String(), p.Remedy)
+	}
+	switch {
+	case e.Problems != nil:
+	case e.Settings == nil:
+		e.skip(name, "none was given")
+	default:
+		e.ok(name, fmt.Sprintf("serial number %s at %s, port %d", e.Settings.SerialNumber, e.Settings.Server.Endpoint, e.Settings.Server.Port))
+		e.endpoint()
+	}
+}
+
+// endpoint recognises AWS's endpoints that do not speak MQTT as it is meant.
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-devices.html
+func (e *examination) endpoint() {
+	const name = "endpoint"
+	const remedy = `put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`
+	host := strings.ToLower(e.Settings.Server.Endpoint)
+	first, rest, _ := strings.Cut(host, ".")
+	switch {
+	case !e.onAWS():
+		e.skip(name, host+" is none of AWS's own")
+	case strings.HasPrefix(rest, "credentials.iot."):
+		e.fail(name, session.ClassConfig, host+" is the endpoint of the credential provider", "it takes no MQTT", remedy)
+	case first == "iot":
+		e.fail(name, session.ClassConfig, host+" is the control plane's", "it takes no MQTT", remedy)
+	case strings.HasPrefix(rest, "iot.") && !strings.HasSuffix(first, "-ats"):
+		e.warn(name, host+" is the legacy endpoint (iot:Data)", "its certificate comes from a root that is trusted no more", remedy)
+	default:
+		e.ok(name, host)
+	}
+}
+
+// rootBundle reads the certificates that the server is judged by.
+func (e *examination) rootBundle(context.Context) {
+	const name = "roots"
+	path := e.Settings.Bootstrap.CACertificatePath
+	files, _, err := e.Settings.Check(e.Now(), false)
+	if problems, _ := errors.AsType[config.Problems](err); len(problems) > 0 {
+		e.reportProblems(name, problems)
+		return
+	}
+	e.roots = files.Roots
+	if data, err := os.ReadFile(path); err == nil {
+		e.bundle = parseBundle(data)
+	}
+	found := fmt.Sprintf("%s holds %d certificates", path, len(e.bundle))
+	const remedy = "run scripts/create-root-ca-bundle.sh"
+	expired := slices.DeleteFunc(slices.Clone(e.bundle), func(c *x509.Certificate) bool { return !e.Now().After(c.NotAfter) })
+	missing := missingRoots(e.bundle)
+	switch {
+	case len(expired) > 0:
+		e.warn(name, found, fmt.Sprintf("%s expired on %s", expired[0].Subject, date(expired[0].NotAfter)), remedy)
+	case e.onAWS() && len(missing) > 0:
+		e.warn(name, found, "not among them: "+strings.Join(missing, ", ")+"; AWS asks for all of them", remedy)
+	default:
+		e.ok(name, found)
+	}
+}
+
+func (e *examination) reportProblems(name string, problems config.Problems) {
+	for _, p := range problems {
+		e.fail(name, session.ClassConfig, p.What, p.Origin.String(), p.Remedy)
+	}
+}
+
+func parseBundle(data []byte) []*x509.Certificate {
+	var bundle []*x509.Certificate
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			bundle = append(bundle, c)
+		}
+	}
+	return bundle
+}
+
+// claimFiles checks the claim as bootstrap does. A wrong clock has a check of
+// its own, so the claim is read as of a time when it is valid.
+func (e *examination) claimFiles(context.Context) {
+	const name = "claim-files"
+	now := e.Now()
+	leaf := readLeaf(e.Settings.Bootstrap.CertificatePath)
+	if leaf != nil && now.Before(leaf.NotBefore) {
+		now = leaf.NotBefore
+	}
+	files, warnings, err := e.Settings.Check(now, true)
+	for _, w := range warnings {
+		e.warn(name, w, "", "")
+	}
+	all, _ := errors.AsType[config.Problems](err)
+	problems := slices.DeleteFunc(slices.Clone(all), func(p config.Problem) bool { return p.Key == rootsKey })
+	if len(problems) > 0 {
+		e.reportProblems(name, problems)
+		return
+	}
+	e.claim = files.Claim
+	found := fmt.Sprintf("%s, certificate %s, valid until %s", e.Settings.Bootstrap.CertificatePath, identity.CertificateID(leaf), date(leaf.NotAfter))
+	if leaf.NotAfter.Sub(now) < expirySoon {
+		e.warn(name, found, "the claim expires soon", "get a new claim with scripts/create-keys-and-cert.sh, and deploy its ARN")
+		return
+	}
+	e.ok(name, found)
+}
+
+func readLeaf(path string) *x509.Certificate {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	if bundle := parseBundle(data); len(bundle) > 0 {
+		return bundle[0]
+	}
+	return nil
+}
+
+// identityFiles checks the device's own certificate, key and record.
+func (e *examination) identityFiles(context.Context) {
+	const name = "identity-files"
+	store, err := identity.NewStore(identity.Config{
+		SerialNumber: e.Settings.SerialNumber,
+		Certificate:  e.Settings.Primary.CertificatePath,
+		PrivateKey:   e.Settings.Primary.PrivateKeyPath,
+		Now:          e.Now,
+		Log:          e.Log,
+	})
+	if err != nil {
+		e.skip(name, err.Error())
+		return
+	}
+	status := store.Status()
+	for _, p := range status.Problems {
+		e.fail(name, session.ClassFailed, p, "", `restore the file, or run "iot_device bootstrap --reprovision" for a new identity`)
+	}
+	if p := status.Pending; p != nil {
+		e.ok(name, fmt.Sprintf("a provisioning is under way since %s: %s", date(p.Since), p.Stage))
+	}
+	e.device = status.Identity
+	switch {
+	case e.device != nil:
+		e.identityOnDisk(name)
+	case status.Pending == nil && len(status.Problems) == 0:
+		e.ok(name, `the device has no identity yet; "iot_device bootstrap" gets one`)
+	}
+}
+
+func (e *examination) identityOnDisk(name string) {
+	r, path := e.device.Record, e.device.Files.PrivateKey
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+		e.warn(name, fmt.Sprintf("%s can be read by others (mode %04o)", path, info.Mode().Perm()), "", "run: chmod 600 "+path)
+	}
+	if r.Endpoint != e.Settings.Server.Endpoint {
+		e.warn(name, "the identity was made at "+r.Endpoint, "server.endpoint names another: "+e.Settings.Server.Endpoint,
+			"set server.endpoint back, or run \"iot_device bootstrap --reprovision\"")
+	}
+	if want := e.Settings.ExpectedThingName(); want != "" && want != r.ThingName {
+		e.fail(name, session.ClassConfig, "the identity is that of "+r.ThingName, "the configuration expects "+want, "correct serialNumber or thingname")
+	}
+	found := fmt.Sprintf("%s, certificate %s, valid until %s", r.ThingName, r.CertificateID, date(e.device.Certificate.NotAfter))
+	const remedy = `run "iot_device bootstrap --reprovision"`
+	switch left := e.device.Certificate.NotAfter.Sub(e.Now()); {
+	case left < 0:
+		e.fail(name, session.ClassFailed, found, "the certificate has expired", remedy)
+	case left < expirySoon:
+		e.warn(name, found, "the certificate expires soon", remedy)
+	default:
+		e.ok(name, found)
+	}
+}
+
+// minSpace is what an identity with its journal needs, with room to spare.
+const minSpace = 1 << 20
+
+// disk writes and syncs a file where the identity goes, or would go.
+func (e *examination) disk(context.Context) {
+	const name = "disk"
+	dir := existing(e.directory())
+	if free, ok := freeSpace(dir); ok && free < minSpace {
+		e.fail(name, session.ClassFailed, fmt.Sprintf("%s has %d bytes left", dir, free), "the disk is full", "make room: an identity needs 1 MB at most")
+		return
+	}
+	began := time.Now()
+	if err := writeAndSync(dir); err != nil {
+		e.fail(name, session.ClassFailed, dir+" cannot be written", err.Error(), "check owner, mode and mount options of the directory, and that the disk is neither full nor read-only")
+		return
+	}
+	e.ok(name, fmt.Sprintf("%s can be written and synced, in %v", dir, time.Since(began).Round(time.Millisecond)))
+}
+
+// existing returns the nearest directory upwards that is there.
+func existing(dir string) string {
+	for {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			return dir
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return dir
+		}
+		dir = parent
+	}
+}
+
+func writeAndSync(dir string) (err error) {
+	f, err := os.CreateTemp(dir, ".doctor-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	if _, err := f.Write(make([]byte, 16<<10)); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
