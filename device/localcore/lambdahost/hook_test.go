@@ -73,3 +73,27 @@ func BenchmarkRealHook(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkStart(b *testing.B) {
+	c := lambdahost.Config{Path: buildHook(b)}
+	for b.Loop() {
+		h, err := lambdahost.Start(b.Context(), c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		h.Close()
+	}
+}
+
+func BenchmarkRealHookInParallel(b *testing.B) {
+	h := start(b, lambdahost.Config{Path: buildHook(b), Timeout: payload.AnswerWithin})
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := h.Invoke(b.Context(), []byte(`{"parameters":{"serialNumber":"2974685"}}`)); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}

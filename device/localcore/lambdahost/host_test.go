@@ -33,8 +33,11 @@ func config(t testing.TB, role string) lambdahost.Config {
 	}
 	return lambdahost.Config{
 		Path: self,
-		// The race detector would hold up every exit for a second.
-		Env:     []string{roleVariable + "=" + role, "GORACE=atexit_sleep_ms=0"},
+		Env: []string{
+			roleVariable + "=" + role,
+			"GORACE=atexit_sleep_ms=0",  // else every exit takes a second
+			"GOCOVERDIR=" + t.TempDir(), // else go test -cover adds a line to the output
+		},
 		Timeout: waitFor, Concurrency: 1,
 	}
 }

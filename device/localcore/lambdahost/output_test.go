@@ -53,6 +53,18 @@ func TestOutputIsCutIntoLines(t *testing.T) {
 	}
 }
 
+func TestFunctionErrorSaysWhatIsKnown(t *testing.T) {
+	for want, e := range map[string]FunctionError{
+		"the function failed: Kind: words": {Type: "Kind", Message: "words"},
+		"the function failed: Kind":        {Type: "Kind"},
+		"the function failed: words":       {Message: "words"},
+	} {
+		if e.Error() != want {
+			t.Errorf("got %q, want %q", e.Error(), want)
+		}
+	}
+}
+
 func TestLastWordsNameThePanic(t *testing.T) {
 	e := &ExitError{Status: "exit status 2", Stderr: []string{"starting", "panic: boom", "goroutine 1 [running]:", "main.main()"}}
 	if want := "the function exited: exit status 2; its last words: panic: boom"; e.Error() != want {

@@ -55,6 +55,24 @@ func TestLongestTemplateIsAccepted(t *testing.T) {
 	}
 }
 
+func TestFaultsOfParameters(t *testing.T) {
+	const rest = `, "Resources": {"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "P"}}}}`
+	long := strings.Repeat("x", 4097)
+	for name, tc := range map[string]struct{ parameters, want string }{
+		"not an object":   {`[]`, "line 1, column 16: $.Parameters: must be an object, is an array"},
+		"no name":         {`{"": {"Type": "String"}}`, "line 1, column 17: $.Parameters[\"\"]: a parameter's name must have 1 to 2048 characters, has 0"},
+		"a long name":     {`{"` + long + `": {"Type": "String"}}`, "line 1, column 17: $.Parameters." + long + ": a parameter's name must have 1 to 2048 characters, has 4097"},
+		"a long default":  {`{"a": {"Type": "String", "Default": "` + long + `"}}`, "line 1, column 52: $.Parameters.a.Default: has 4097 characters, 4096 are allowed"},
+		"longest default": {`{"a": {"Type": "String", "Default": "` + long[1:] + `"}}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, faults(t, `{"Parameters": `+tc.parameters+rest)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestFaultsOfFunctions(t *testing.T) {
 	const known = "Ref, Fn::Join, Fn::Select, Fn::Split, Fn::FindInMap and Fn::Sub"
 	for name, tc := range map[string]struct{ value, path, reason string }{
