@@ -5,7 +5,8 @@
 //
 // It is not a sandbox: the function runs as the user who started it, with no
 // limit of memory. Its environment is Lambda's, not the caller's, so that
-// credentials of the shell do not reach it.
+// credentials of the shell do not reach it. The Runtime API has no
+// authentication, here as in Lambda: it listens on the loopback address alone.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 package lambdahost

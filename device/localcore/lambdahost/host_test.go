@@ -125,6 +125,7 @@ func TestProcessIsReused(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html: next invocation.
 func TestHeadersAreThoseOfTheRuntimeAPI(t *testing.T) {
 	c := config(t, "function")
 	c.FunctionARN = "arn:aws:lambda:eu-central-1:123456789012:function:hook"
@@ -169,6 +170,7 @@ func TestDeadlineIsTheCallersWhenEarlier(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
 func TestEnvironmentIsLambdasAndNotTheCallers(t *testing.T) {
 	t.Setenv("AWS_PROFILE", "production")
 	t.Setenv("AWS_ACCESS_KEY_ID", "of the shell")
@@ -209,6 +211,7 @@ func TestEnvironmentIsLambdasAndNotTheCallers(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html: invocation error.
 func TestFunctionErrors(t *testing.T) {
 	h := start(t, config(t, "function"))
 	for name, want := range map[string]*lambdahost.FunctionError{

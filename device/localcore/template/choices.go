@@ -1,6 +1,7 @@
 package template
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 )
@@ -15,6 +16,9 @@ type refusal struct {
 	status int
 	code   string
 }
+
+// String returns status and code.
+func (r refusal) String() string { return fmt.Sprint(r.status, " ", r.code) }
 
 // unresolved answers a reference that has no value. It was observed:
 // 400 InvalidParameters, "Cannot resolve reference value: NAME".
@@ -39,12 +43,12 @@ const maxText = 64 << 10 // our choice
 type Choice struct{ Point, Taken string }
 
 var choices = []Choice{
-	{"Fn::FindInMap with a key that is not in the map", "400 InvalidParameters; the message names the map, the key and the known keys"},
-	{"Fn::Select with an index that is not in the list", "400 InvalidParameters"},
-	{"a parameter whose name or value is too long", "400 InvalidParameters"},
-	{"a resolved name or value that the registry does not allow", "400 InvalidRequest"},
-	{"a resolved policy document that is not a JSON object", "400 MalformedPolicy"},
-	{"a CertificateId that resolves to another certificate than the token's", "400 InvalidParameters"},
+	{"Fn::FindInMap with a key that is not in the map", noSuchKey.String() + "; the message names the map, the key and the known keys"},
+	{"Fn::Select with an index that is not in the list", badSelection.String()},
+	{"a parameter whose name or value is too long", badParameter.String()},
+	{"a resolved name or value that the registry does not allow", badValue.String()},
+	{"a resolved policy document that is not a JSON object", badDocument.String()},
+	{"a CertificateId that resolves to another certificate than the token's", otherCertificate.String()},
 	{"a parameter that is sent but not declared", "it resolves; it is reported"},
 	{"a parameter that is declared and has the name of the implicit one", "accepted; the implicit value wins"},
 	{"a parameter that is sent and has the name of the implicit one", "accepted; the implicit value wins"},
@@ -59,8 +63,8 @@ var choices = []Choice{
 	{"values of AttributePayload, PackageVersions and DeviceConfiguration", "strings only; numbers and booleans are refused"},
 	{"sections, properties and settings that are not documented", "refused"},
 	{"several things or several certificates in one template", "refused"},
-	{"the length of a resolved value", "65,536 bytes at most"},
-	{"the depth of nesting", "64 levels at most"},
+	{"the length of a resolved value", fmt.Sprintf("%d bytes at most", maxText)},
+	{"the depth of nesting", fmt.Sprintf("%d levels at most", maxDepth)},
 }
 
 // Choices lists what this package does where AWS documents nothing.

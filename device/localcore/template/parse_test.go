@@ -47,6 +47,7 @@ func TestFaultsOfTheWholeText(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningTemplate.html: 10,240 characters.
 func TestLongestTemplateIsAccepted(t *testing.T) {
 	body := configured(`"ü"`) // a character is not a byte
 	body += strings.Repeat(" ", template.MaxBody-len([]rune(body)))
@@ -125,6 +126,8 @@ func TestFaultsOfFunctions(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: what
+// each resource may have, and no Fn::Join inside policies.
 func TestFaultsOfResources(t *testing.T) {
 	const (
 		thing       = `"r": {"Type": "AWS::IoT::Thing", "Properties": %s}`

@@ -76,6 +76,8 @@ func configured(value string) string {
 "DeviceConfiguration": {"v": ` + value + `}}`
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: the
+// intrinsic functions.
 func TestFunctions(t *testing.T) {
 	for name, tc := range map[string]struct{ value, want string }{
 		"constant":              {`"c"`, "c"},
@@ -114,6 +116,9 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: a
+// provisioning error for what does not resolve. The pseudo parameters of
+// CloudFormation were seen to be refused.
 func TestRefusals(t *testing.T) {
 	const invalid = "InvalidParameters"
 	for name, tc := range map[string]struct{ value, code, message string }{
@@ -161,6 +166,8 @@ func resourced(resources string) string {
 	return "{\"Resources\": {\n" + resources + "\n}}"
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: the
+// implicit parameter of fleet provisioning.
 func TestImplicitCertificateIDWins(t *testing.T) {
 	const ref = `"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}`
 	declared := `{"Parameters": {"AWS::IoT::Certificate::Id": {"Type": "String", "Default": "default"}}, "Resources": {` + ref + `}}`
@@ -190,6 +197,8 @@ func TestImplicitCertificateIDWins(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: the
+// three kinds of resources and their override settings.
 func TestResources(t *testing.T) {
 	for name, tc := range map[string]struct {
 		resources string
@@ -279,6 +288,7 @@ func TestDocumentIsNamedByItsContent(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThing.html: names and values.
 func TestResolvedValuesObeyTheRegistry(t *testing.T) {
 	thing := func(properties string) string {
 		return resourced(`"t": {"Type": "AWS::IoT::Thing", "Properties": {` + properties + `}}`)
@@ -328,6 +338,7 @@ func TestResolvedValuesObeyTheRegistry(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_RegisterThing.html: parameter names.
 func TestLongParameterName(t *testing.T) {
 	_, err := parse(t, string(shipped(t))).Resolve(template.Input{Parameters: map[string]string{strings.Repeat("n", 2049): ""}})
 	if want := "InvalidParameters (400): a parameter's name has 2049 characters, 2048 are allowed"; err == nil || err.Error() != want {
