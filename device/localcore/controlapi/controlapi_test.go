@@ -1,0 +1,178 @@
+package controlapi_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iotdataplane"
+
+	"example.com/fleety/device/localcore/controlapi"
+	"example.com/fleety/device/localcore/registry"
+)
+
+const (
+	account   = "123456789012"
+	arnPrefix = "arn:aws:iot:us-east-1:" + account + ":"
+	document  = `{"Version":"2012-10-17","Statement":[]}`
+)
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
+
+// A core stands in for the parts of the local core that the API asks.
+type core struct {
+	published    []controlapi.Message
+	retained     []controlapi.RetainedMessage
+	disconnected []string
+	registered   map[string]string
+	refuse       error
+}
+
+func (c *core) IssueKeys(context.Context) (controlapi.Keys, error) {
+	return controlapi.Keys{CertificatePEM: issue(), PublicKeyPEM: "public", PrivateKeyPEM: "private"}, nil
+}
+
+func (c *core) IssueCSR(_ context.Context, csr string) (string, error) {
+	if !strings.Contains(csr, "REQUEST") {
+		return "", registry.Refuse(registry.CodeInvalidRequest, "The CSR is invalid.")
+	}
+	return issue(), nil
+}
+
+func (c *core) RegisterThing(_ context.Context, _ string, parameters map[string]string) (controlapi.Registration, error) {
+	c.registered = parameters
+	return controlapi.Registration{CertificatePEM: "pem", ResourceARNs: map[string]string{"thing": arnPrefix + "thing/t"}}, c.refuse
+}
+
+// Authorize allows connecting and lets policy "deny" deny, as long as they
+// count.
+func (c *core) Authorize(_ context.Context, q controlapi.Question) controlapi.Answer {
+	for _, p := range q.Policies {
+		if p.Name == "deny" {
+			return controlapi.Answer{Explicit: true, Policy: "deny"}
+		}
+	}
+	if q.Action == "iot:Connect" && len(q.Policies) > 0 {
+		return controlapi.Answer{Allowed: true, Policy: q.Policies[0].Name}
+	}
+	return controlapi.Answer{}
+}
+
+func (c *core) Publish(_ context.Context, m controlapi.Message) error {
+	c.published = append(c.published, m)
+	return c.refuse
+}
+
+func (c *core) RetainedMessage(topic string) (controlapi.RetainedMessage, bool) {
+	for _, m := range c.retained {
+		if m.Topic == topic {
+			return m, true
+		}
+	}
+	return controlapi.RetainedMessage{}, false
+}
+
+func (c *core) RetainedMessages() []controlapi.RetainedMessage { return c.retained }
+
+func (c *core) Disconnect(_ context.Context, clientID string, cleanSession, preventWill bool) bool {
+	if cleanSession || preventWill {
+		clientID += " with options"
+	}
+	c.disconnected = append(c.disconnected, clientID)
+	return strings.HasPrefix(clientID, "known")
+}
+
+// issue returns a new self-signed certificate in PEM form.
+func issue() string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(epoch.UnixNano()), NotBefore: epoch, NotAfter: epoch.AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+func fingerprint(certificatePEM string) string {
+	block, _ := pem.Decode([]byte(certificatePEM))
+	sum := sha256.Sum256(block.Bytes)
+	return hex.EncodeToString(sum[:])
+}
+
+// An environment is the API with the SDK's clients for it.
+type environment struct {
+	core     *core
+	registry *registry.Registry
+	url      string
+	iot      *iot.Client
+	data     *iotdataplane.Client
+}
+
+func start(t *testing.T) *environment {
+	t.Helper()
+	e := &environment{core: &core{}}
+	now := epoch
+	var err error
+	e.registry, err = registry.Open("", registry.Options{Now: func() time.Time {
+		now = now.Add(time.Second)
+		return now
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(handler(e.registry, e.core))
+	t.Cleanup(server.Close)
+	e.url = server.URL
+	e.iot = iot.New(iot.Options{
+		Region: "us-east-1", BaseEndpoint: &e.url, Credentials: aws.AnonymousCredentials{}, RetryMaxAttempts: 1,
+	})
+	e.data = iotdataplane.New(iotdataplane.Options{
+		Region: "us-east-1", BaseEndpoint: &e.url, Credentials: aws.AnonymousCredentials{}, RetryMaxAttempts: 1,
+	})
+	return e
+}
+
+func handler(r *registry.Registry, c *core) http.Handler {
+	return controlapi.New(controlapi.Config{
+		Registry: r, Partition: "aws", Region: "us-east-1", Account: account, Endpoint: "localhost",
+		Issuer: c, Registrar: c, Authorizer: c, Publisher: c, Retained: c, Disconnecter: c,
+	})
+}
+
+// must returns v, or ends the test.
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// furnish makes a thing, a group, a policy and an active certificate, whose id
+// it returns.
+func (e *environment) furnish(t *testing.T) (certificateID string) {
+	t.Helper()
+	must(e.registry.CreateThing(registry.NewThing{Name: "thing"}))(t)
+	must(e.registry.CreateThingGroup(registry.NewThingGroup{Name: "group"}))(t)
+	must(e.registry.CreatePolicy("policy", document))(t)
+	c := must(e.registry.CreateCertificate(registry.NewCertificate{PEM: issue(), Status: registry.Active}))(t)
+	return c.ID
+}

@@ -1,0 +1,158 @@
+package controlapi_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/aws/aws-sdk-go-v2/service/iotdataplane"
+	datatypes "github.com/aws/aws-sdk-go-v2/service/iotdataplane/types"
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/localcore/controlapi"
+	"example.com/fleety/device/localcore/registry"
+)
+
+func TestDescribeEndpoint(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	got := must(e.iot.DescribeEndpoint(ctx, &iot.DescribeEndpointInput{EndpointType: aws.String("iot:Data-ATS")}))(t)
+	if *got.EndpointAddress != "localhost" {
+		t.Errorf("got %s", *got.EndpointAddress)
+	}
+}
+
+func TestRegisterThing(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	in := &iot.RegisterThingInput{TemplateBody: aws.String("{}"), Parameters: map[string]string{"serialNumber": "1"}}
+	got := must(e.iot.RegisterThing(ctx, in))(t)
+	if got.ResourceArns["thing"] != arnPrefix+"thing/t" || e.core.registered["serialNumber"] != "1" {
+		t.Errorf("got %+v, registered with %v", got, e.core.registered)
+	}
+	e.core.refuse = registry.Refuse(registry.CodeNotFound, "Thing group g cannot be found.")
+	_, err := e.iot.RegisterThing(ctx, in)
+	var failure *types.ResourceRegistrationFailureException
+	if !errors.As(err, &failure) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAuthorizationByTheEffectivePolicies(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	id := e.furnish(t)
+	must(e.registry.CreatePolicy("deny", document))(t)
+	if err := e.registry.AttachPolicy("policy", registry.CertificateTarget(id)); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(add, skip []string) []types.AuthResult {
+		return must(e.iot.TestAuthorization(ctx, &iot.TestAuthorizationInput{
+			Principal: aws.String(arnPrefix + "cert/" + id), ClientId: aws.String("thing"),
+			PolicyNamesToAdd: add, PolicyNamesToSkip: skip,
+			AuthInfos: []types.AuthInfo{
+				{ActionType: types.ActionTypeConnect, Resources: []string{arnPrefix + "client/thing"}},
+				{ActionType: types.ActionTypePublish, Resources: []string{arnPrefix + "topic/t"}},
+			},
+		}))(t).AuthResults
+	}
+	decisions := func(results []types.AuthResult) (out []types.AuthDecision) {
+		for _, r := range results {
+			out = append(out, r.AuthDecision)
+		}
+		return out
+	}
+	got := ask(nil, nil)
+	if diff := cmp.Diff([]types.AuthDecision{"ALLOWED", "IMPLICIT_DENY"}, decisions(got)); diff != "" {
+		t.Error(diff)
+	}
+	if *got[0].Allowed.Policies[0].PolicyName != "policy" {
+		t.Errorf("allowed by %+v", got[0].Allowed.Policies)
+	}
+	if diff := cmp.Diff([]types.AuthDecision{"EXPLICIT_DENY", "EXPLICIT_DENY"}, decisions(ask([]string{"deny"}, nil))); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]types.AuthDecision{"IMPLICIT_DENY", "IMPLICIT_DENY"}, decisions(ask(nil, []string{"policy"}))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEffectivePolicies(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	id := e.furnish(t)
+	must(e.registry.CreatePolicy("ofGroup", document))(t)
+	if err := errors.Join(
+		e.registry.AttachPolicy("policy", registry.CertificateTarget(id)),
+		e.registry.AttachPolicy("ofGroup", registry.ThingGroupTarget("group")),
+		e.registry.AddThingToThingGroup("thing", "group")); err != nil {
+		t.Fatal(err)
+	}
+	got := must(e.iot.GetEffectivePolicies(ctx, &iot.GetEffectivePoliciesInput{
+		Principal: aws.String(arnPrefix + "cert/" + id), ThingName: aws.String("thing"),
+	}))(t)
+	var names []string
+	for _, p := range got.EffectivePolicies {
+		names = append(names, *p.PolicyName)
+	}
+	if diff := cmp.Diff([]string{"policy", "ofGroup"}, names); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPublishCarriesItsProperties(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	must(e.data.Publish(ctx, &iotdataplane.PublishInput{
+		Topic: aws.String("a/b c//$d"), Payload: []byte{0, 1, 2}, Qos: 1, Retain: true,
+		ContentType: aws.String("text/plain"), ResponseTopic: aws.String("answer/here"), MessageExpiry: 60,
+		CorrelationData: aws.String("aWQ="), PayloadFormatIndicator: datatypes.PayloadFormatIndicatorUtf8Data,
+		UserProperties: aws.String(`[{"k":"v"},{"k":"w"}]`),
+	}))(t)
+	want := []controlapi.Message{{
+		Topic: "a/b c//$d", Payload: []byte{0, 1, 2}, QoS: 1, Retain: true,
+		ContentType: "text/plain", ResponseTopic: "answer/here", Expiry: time.Minute,
+		CorrelationData: []byte("id"), UTF8: true, UserProperties: []controlapi.UserProperty{{Key: "k", Value: "v"}, {Key: "k", Value: "w"}},
+	}}
+	if diff := cmp.Diff(want, e.core.published); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRetainedMessages(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	e.core.retained = []controlapi.RetainedMessage{
+		{Message: controlapi.Message{Topic: "b/c", Payload: []byte("payload"), QoS: 1}, Modified: epoch},
+		{Message: controlapi.Message{Topic: "a"}, Modified: epoch},
+	}
+	got := must(e.data.GetRetainedMessage(ctx, &iotdataplane.GetRetainedMessageInput{Topic: aws.String("b/c")}))(t)
+	if string(got.Payload) != "payload" || got.Qos != 1 || got.LastModifiedTime != epoch.UnixMilli() {
+		t.Errorf("got %+v", got)
+	}
+	pages := iotdataplane.NewListRetainedMessagesPaginator(e.data, &iotdataplane.ListRetainedMessagesInput{MaxResults: aws.Int32(1)})
+	var topics []string
+	for pages.HasMorePages() {
+		for _, m := range must(pages.NextPage(ctx))(t).RetainedTopics {
+			topics = append(topics, *m.Topic)
+		}
+	}
+	if diff := cmp.Diff([]string{"a", "b/c"}, topics); diff != "" {
+		t.Error(diff)
+	}
+	_, err := e.data.GetRetainedMessage(ctx, &iotdataplane.GetRetainedMessageInput{Topic: aws.String("none")})
+	var missing *datatypes.ResourceNotFoundException
+	if !errors.As(err, &missing) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDeleteConnection(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	must(e.data.DeleteConnection(ctx, &iotdataplane.DeleteConnectionInput{ClientId: aws.String("known"), CleanSession: true}))(t)
+	if diff := cmp.Diff([]string{"known with options"}, e.core.disconnected); diff != "" {
+		t.Error(diff)
+	}
+	_, err := e.data.DeleteConnection(ctx, &iotdataplane.DeleteConnectionInput{ClientId: aws.String("else")})
+	var missing *datatypes.ResourceNotFoundException
+	if !errors.As(err, &missing) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,302 @@
+package controlapi_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/localcore/controlapi"
+	"example.com/fleety/device/localcore/registry"
+)
+
+func is[E error](err error) bool {
+	var target E
+	return errors.As(err, &target)
+}
+
+func TestExceptionsAreTyped(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	id := e.furnish(t)
+	principal := aws.String(arnPrefix + "cert/" + id)
+	tests := map[string]struct {
+		call   func() error
+		typed  func(error) bool
+		status int
+	}{
+		"ResourceNotFound": {func() error {
+			_, err := e.iot.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: aws.String("none")})
+			return err
+		}, is[*types.ResourceNotFoundException], 404},
+		"ResourceAlreadyExists": {func() error {
+			_, err := e.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("policy"), PolicyDocument: aws.String(document)})
+			return err
+		}, is[*types.ResourceAlreadyExistsException], 409},
+		"MalformedPolicy": {func() error {
+			_, err := e.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("p"), PolicyDocument: aws.String("no")})
+			return err
+		}, is[*types.MalformedPolicyException], 400},
+		"InvalidRequest": {func() error {
+			_, err := e.iot.CreateThing(ctx, &iot.CreateThingInput{ThingName: aws.String("a b")})
+			return err
+		}, is[*types.InvalidRequestException], 400},
+		"InvalidRequest for a foreign ARN": {func() error {
+			_, err := e.iot.AttachThingPrincipal(ctx, &iot.AttachThingPrincipalInput{
+				ThingName: aws.String("thing"), Principal: aws.String("arn:aws:iot:eu-west-1:210987654321:cert/" + id),
+			})
+			return err
+		}, is[*types.InvalidRequestException], 400},
+		"VersionConflict": {func() error {
+			_, err := e.iot.UpdateThing(ctx, &iot.UpdateThingInput{ThingName: aws.String("thing"), ExpectedVersion: aws.Int64(9)})
+			return err
+		}, is[*types.VersionConflictException], 409},
+		"CertificateState": {func() error {
+			_, err := e.iot.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &id})
+			return err
+		}, is[*types.CertificateStateException], 406},
+		"DeleteConflict": {func() error {
+			e.registry.AttachPolicy("policy", registry.CertificateTarget(id))
+			_, err := e.iot.DeletePolicy(ctx, &iot.DeletePolicyInput{PolicyName: aws.String("policy")})
+			return err
+		}, is[*types.DeleteConflictException], 409},
+		"LimitExceeded": {func() (err error) {
+			for i := range 11 {
+				name := fmt.Sprint("limit", i)
+				e.registry.CreatePolicy(name, document)
+				_, err = e.iot.AttachPolicy(ctx, &iot.AttachPolicyInput{PolicyName: &name, Target: principal})
+			}
+			return err
+		}, is[*types.LimitExceededException], 410},
+		"VersionsLimitExceeded": {func() (err error) {
+			for range 5 {
+				_, err = e.iot.CreatePolicyVersion(ctx, &iot.CreatePolicyVersionInput{PolicyName: aws.String("policy"), PolicyDocument: aws.String(document)})
+			}
+			return err
+		}, is[*types.VersionsLimitExceededException], 409},
+		"CertificateValidation": {func() error {
+			_, err := e.iot.RegisterCertificateWithoutCA(ctx, &iot.RegisterCertificateWithoutCAInput{CertificatePem: aws.String("no")})
+			return err
+		}, is[*types.CertificateValidationException], 400},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			err := test.call()
+			if !test.typed(err) {
+				t.Fatalf("got %v", err)
+			}
+			var response interface{ HTTPStatusCode() int }
+			if !errors.As(err, &response) || response.HTTPStatusCode() != test.status {
+				t.Errorf("status of %v is not %d", err, test.status)
+			}
+		})
+	}
+}
+
+func TestAlreadyExistsNamesTheResource(t *testing.T) {
+	e := start(t)
+	text := issue()
+	in := &iot.RegisterCertificateWithoutCAInput{CertificatePem: &text}
+	must(e.iot.RegisterCertificateWithoutCA(t.Context(), in))(t)
+	_, err := e.iot.RegisterCertificateWithoutCA(t.Context(), in)
+	var exists *types.ResourceAlreadyExistsException
+	if !errors.As(err, &exists) || *exists.ResourceId != fingerprint(text) || *exists.ResourceArn != arnPrefix+"cert/"+fingerprint(text) {
+		t.Errorf("got %v (%+v)", err, exists)
+	}
+}
+
+func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	for i := range 7 {
+		must(e.registry.CreateThing(registry.NewThing{Name: fmt.Sprint("thing", i)}))(t)
+	}
+	pages := iot.NewListThingsPaginator(e.iot, &iot.ListThingsInput{MaxResults: aws.Int32(3)})
+	var names []string
+	for pages.HasMorePages() {
+		for _, thing := range must(pages.NextPage(ctx))(t).Things {
+			names = append(names, *thing.ThingName)
+			must(e.iot.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: thing.ThingName}))(t)
+		}
+	}
+	if len(names) != 7 {
+		t.Errorf("listed %v", names)
+	}
+}
+
+func TestCertificatesAreListedByAge(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	var oldestFirst []string
+	for range 5 {
+		c := must(e.registry.CreateCertificate(registry.NewCertificate{PEM: issue()}))(t)
+		oldestFirst = append(oldestFirst, c.ID)
+	}
+	for _, ascending := range []bool{true, false} {
+		pages := iot.NewListCertificatesPaginator(e.iot, &iot.ListCertificatesInput{PageSize: aws.Int32(2), AscendingOrder: ascending})
+		var got []string
+		for pages.HasMorePages() {
+			for _, c := range must(pages.NextPage(ctx))(t).Certificates {
+				if ascending {
+					got = append(got, *c.CertificateId)
+				} else {
+					got = append([]string{*c.CertificateId}, got...)
+				}
+			}
+		}
+		if diff := cmp.Diff(oldestFirst, got); diff != "" {
+			t.Errorf("ascending %v: %s", ascending, diff)
+		}
+	}
+}
+
+func TestRequestsThatNoSDKSends(t *testing.T) {
+	const text = "CREATE"
+	tests := map[string]struct {
+		method, target, body string
+		header               http.Header
+		status               int
+		code                 string
+	}{
+		"unknown path":        {"GET", "/rules", "", nil, 404, "UnknownOperationException"},
+		"unknown method":      {"PUT", "/things/thing", "", nil, 404, "UnknownOperationException"},
+		"malformed JSON":      {"POST", "/things/new", `{"attributePayload":`, nil, 400, "InvalidRequestException"},
+		"JSON of other types": {"POST", "/things/new", `{"thingTypeName":5}`, nil, 400, "InvalidRequestException"},
+		"list for an object":  {"POST", "/things/new", `[]`, nil, 400, "InvalidRequestException"},
+		"more than JSON":      {"POST", "/things/new", `{} {}`, nil, 400, "InvalidRequestException"},
+		"body too long":       {"POST", "/things/new", strings.Repeat(" ", 300<<10), nil, 400, "InvalidRequestException"},
+		"page of no items":    {"GET", "/things?maxResults=0", "", nil, 400, "InvalidRequestException"},
+		"foreign token":       {"GET", "/things?nextToken=!", "", nil, 400, "InvalidRequestException"},
+		"bad boolean":         {"POST", "/keys-and-certificate?setAsActive=yes", "", nil, 400, "InvalidRequestException"},
+		"QoS 2":               {"POST", "/topics/a?qos=2", "", nil, 400, "InvalidRequestException"},
+		"wildcard topic":      {"POST", "/topics/a%2F%23", "", nil, 400, "InvalidRequestException"},
+		"bad properties":      {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {"e30="}}, 400, "InvalidRequestException"},
+		"version of no digit": {"GET", "/policies/policy/version/x", "", nil, 400, "InvalidRequestException"},
+		"short certificate":   {"GET", "/certificates/00", "", nil, 400, "InvalidRequestException"},
+		"no principal":        {"GET", "/principals/things", "", nil, 400, "InvalidRequestException"},
+		"unknown endpoint":    {"GET", "/endpoint?endpointType=iot:None", "", nil, 400, "InvalidRequestException"},
+		"topic with slashes":  {"POST", "/topics/a/b", text, nil, 200, ""},
+		"no body":             {"POST", "/things/new", "", nil, 200, ""},
+		"unknown member":      {"POST", "/things/new2", `{"other":1}`, nil, 200, ""},
+		"from another site":   {"POST", "/things/new", "", http.Header{"Sec-Fetch-Site": {"cross-site"}}, 403, ""},
+	}
+	e := start(t)
+	e.furnish(t)
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := must(http.NewRequestWithContext(t.Context(), test.method, e.url+test.target, strings.NewReader(test.body)))(t)
+			for key, values := range test.header {
+				r.Header[key] = values
+			}
+			response := must(http.DefaultClient.Do(r))(t)
+			defer response.Body.Close()
+			body := must(io.ReadAll(response.Body))(t)
+			if response.StatusCode != test.status || response.Header.Get("X-Amzn-ErrorType") != test.code {
+				t.Fatalf("got %d %q: %s", response.StatusCode, response.Header.Get("X-Amzn-ErrorType"), body)
+			}
+			var exception struct{ Message string }
+			if test.code != "" && (json.Unmarshal(body, &exception) != nil || exception.Message == "") {
+				t.Errorf("body %q has no message", body)
+			}
+		})
+	}
+}
+
+func TestRefusalsAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	api := controlapi.New(controlapi.Config{
+		Registry: must(registry.Open("", registry.Options{}))(t),
+		Log:      slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	for _, target := range []string{"/things/none", "/rules"} {
+		api.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", target, nil))
+	}
+	for _, want := range []string{"operation=DescribeThing", "ResourceNotFoundException", "UnknownOperationException"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("log lacks %s:\n%s", want, log.String())
+		}
+	}
+}
+
+func TestOperationsWithoutTheirPartOfTheCore(t *testing.T) {
+	r := must(registry.Open("", registry.Options{}))(t)
+	must(r.CreateProvisioningTemplate(registry.NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role"}))(t)
+	api := controlapi.New(controlapi.Config{Registry: r})
+	for target, body := range map[string]string{
+		"POST /keys-and-certificate": "",
+		"POST /certificates":         `{"certificateSigningRequest":"x"}`,
+		"POST /things":               `{"templateBody":"{}"}`,
+		"POST /provisioning-templates/t/provisioning-claim": "",
+		"POST /test-authorization":                          `{"authInfos":[{"actionType":"CONNECT"}]}`,
+		"POST /topics/a":                                    "",
+		"GET /retainedMessage":                              "",
+		"GET /retainedMessage/a":                            "",
+		"DELETE /connections/a":                             "",
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body)))
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("X-Amzn-ErrorType") != "ServiceUnavailableException" {
+			t.Errorf("%s: %d %s", target, w.Code, w.Body)
+		}
+	}
+}
+
+// FuzzRequest sends anything to any operation: there is an answer, never an
+// internal failure, and it is JSON where there is a body.
+func FuzzRequest(f *testing.F) {
+	id := strings.Repeat("0", 64)
+	for _, seed := range [][4]string{
+		{"POST", "/things/thing", "", `{"attributePayload":{"attributes":{"a":"b"},"merge":true}}`},
+		{"PATCH", "/things/thing", "", `{"expectedVersion":1,"removeThingType":true}`},
+		{"GET", "/things", "maxResults=1&nextToken=YQ", ""},
+		{"PUT", "/things/thing/principals", "thingPrincipalType=EXCLUSIVE_THING", ""},
+		{"PUT", "/thing-groups/updateThingGroupsForThing", "", `{"thingName":"thing","thingGroupsToAdd":["group"]}`},
+		{"PUT", "/thing-groups/addThingToThingGroup", "", `{"thingArn":"arn:aws:iot:us-east-1:123456789012:thing/thing","thingGroupName":"group"}`},
+		{"POST", "/policies/p", "", `{"policyDocument":"{}"}`},
+		{"POST", "/attached-policies/arn:aws:iot:us-east-1:123456789012:cert%2F" + id, "recursive=true", ""},
+		{"PUT", "/certificates/" + id, "newStatus=ACTIVE", ""},
+		{"POST", "/certificate/register-no-ca", "", `{"certificatePem":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"}`},
+		{"POST", "/provisioning-templates", "", `{"templateName":"t","templateBody":"{}","provisioningRoleArn":"r","preProvisioningHook":{"targetArn":"f"}}`},
+		{"POST", "/test-authorization", "clientId=thing", `{"authInfos":[{"actionType":"CONNECT","resources":["r"]}],"policyNamesToAdd":["policy"]}`},
+		{"POST", "/topics/a%2Fb", "qos=1&retain=true&messageExpiry=5", "payload"},
+		{"GET", "/../../things", "%zz", ""},
+	} {
+		f.Add(seed[0], seed[1], seed[2], seed[3], "arn:aws:iot:us-east-1:123456789012:cert/"+id)
+	}
+	r, err := registry.Open("", registry.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	r.CreateThing(registry.NewThing{Name: "thing"})
+	r.CreateThingGroup(registry.NewThingGroup{Name: "group"})
+	r.CreatePolicy("policy", document)
+	api := handler(r, &core{})
+	f.Fuzz(func(t *testing.T, method, path, query, body, principal string) {
+		request := &http.Request{
+			Method: method, URL: &url.URL{Path: "/" + path, RawQuery: query}, Host: "localhost",
+			Header: http.Header{"X-Amzn-Principal": {principal}, "X-Amzn-Iot-Principal": {principal}, "X-Amz-Mqtt5-User-Properties": {body}},
+			Body:   io.NopCloser(strings.NewReader(body)),
+		}
+		if unescaped, err := url.PathUnescape(path); err == nil && strings.HasPrefix(unescaped, "/") {
+			request.URL.Path, request.URL.RawPath = unescaped, path
+		}
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, request.WithContext(t.Context()))
+		if w.Code >= 500 {
+			t.Errorf("status %d: %s", w.Code, w.Body)
+		}
+		if w.Header().Get("Content-Type") == "application/json" && !json.Valid(w.Body.Bytes()) {
+			t.Errorf("no JSON: %s", w.Body)
+		}
+	})
+}
