@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"example.com/fleety/device/localcore/controlapi"
 )
 
 const apiHeaderTimeout = 10 * time.Second
@@ -45,8 +47,24 @@ func startAPI(s *Server) (*apiServer, error) {
 }
 
 func (s *Server) apiHandler() http.Handler {
+	services := control{s}
+	host, port := s.Endpoint()
 	mux := http.NewServeMux()
 	mux.Handle("/_local/", http.NewCrossOriginProtection().Handler(s.localHandler()))
+	mux.Handle("/", controlapi.New(controlapi.Config{
+		Registry:     s.registry,
+		Partition:    s.config.Partition,
+		Region:       s.config.Region,
+		Account:      s.config.Account,
+		Endpoint:     fmt.Sprintf("%s:%d", host, port),
+		Issuer:       services,
+		Registrar:    services,
+		Authorizer:   services,
+		Publisher:    services,
+		Retained:     services,
+		Disconnecter: services,
+		Log:          s.config.Log,
+	}))
 	if s.config.UnsafeAllowAnyAddress {
 		return mux
 	}

@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	keysReady    = 4 // in the pool, for CreateKeysAndCertificate
+	keysReady    = 2 // in the pool, for CreateKeysAndCertificate
 	registryFile = "registry.db"
 )
 

@@ -1,0 +1,212 @@
+package localcore
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"example.com/fleety/device/localcore/ca"
+	"example.com/fleety/device/localcore/controlapi"
+	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/template"
+)
+
+// certificateIDParameter is the implicit parameter that names the certificate.
+const certificateIDParameter = "AWS::IoT::Certificate::Id"
+
+// A control does for the control API what needs more than the registry.
+type control struct{ *Server }
+
+var (
+	_ controlapi.Issuer        = control{}
+	_ controlapi.Registrar     = control{}
+	_ controlapi.Authorizer    = control{}
+	_ controlapi.Publisher     = control{}
+	_ controlapi.RetainedStore = control{}
+	_ controlapi.Disconnecter  = control{}
+)
+
+// IssueKeys implements [controlapi.Issuer].
+func (s control) IssueKeys(ctx context.Context) (controlapi.Keys, error) {
+	key, err := s.keys.Take(ctx)
+	if err != nil {
+		return controlapi.Keys{}, err
+	}
+	cert, err := s.authority.IssueForKey(key, s.config.Now())
+	if err != nil {
+		return controlapi.Keys{}, err
+	}
+	return controlapi.Keys{
+		CertificatePEM: string(cert.PEM),
+		PublicKeyPEM:   string(cert.PublicKeyPEM),
+		PrivateKeyPEM:  string(cert.PrivateKeyPEM),
+	}, nil
+}
+
+// IssueCSR implements [controlapi.Issuer].
+func (s control) IssueCSR(_ context.Context, csr string) (string, error) {
+	cert, err := s.authority.IssueForCSR(csr, s.config.Now())
+	if e, ok := errors.AsType[*ca.CSRError](err); ok {
+		return "", registry.Refuse(registry.CodeInvalidRequest, "The %v", e)
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(cert.PEM), nil
+}
+
+// RegisterThing implements [controlapi.Registrar].
+func (s control) RegisterThing(_ context.Context, body string, parameters map[string]string) (controlapi.Registration, error) {
+	t, err := template.Parse([]byte(body))
+	if err != nil {
+		return controlapi.Registration{}, registry.Refuse(registry.CodeInvalidRequest, "The template is not valid: %v", err)
+	}
+	plan, err := t.Resolve(template.Input{Parameters: parameters, CertificateID: parameters[certificateIDParameter]})
+	if e, ok := errors.AsType[*template.Error](err); ok {
+		return controlapi.Registration{}, registry.Refuse(registry.CodeInvalidRequest, "%s", e.Message)
+	}
+	if err != nil {
+		return controlapi.Registration{}, err
+	}
+	if plan.Certificate == nil || plan.Certificate.ID == "" {
+		return controlapi.Registration{}, registry.Refuse(registry.CodeInvalidRequest, "The template names no certificate: give parameter %s.", certificateIDParameter)
+	}
+	request := provisioningOf(plan)
+	request.CertificateID = plan.Certificate.ID
+	done, err := s.registry.Provision(request)
+	if err != nil {
+		return controlapi.Registration{}, err
+	}
+	return controlapi.Registration{
+		CertificatePEM: done.Certificate.PEM,
+		ResourceARNs:   s.resourceARNs(body, plan),
+	}, nil
+}
+
+// resourceARNs gives the ARNs of a plan the logical names of its template.
+func (s control) resourceARNs(body string, plan *template.Plan) map[string]string {
+	var document struct {
+		Resources map[string]struct{ Type string }
+	}
+	if err := json.Unmarshal([]byte(body), &document); err != nil {
+		return nil // the body was parsed before
+	}
+	arns := map[string]string{}
+	var policies []string
+	for name, resource := range document.Resources {
+		switch resource.Type {
+		case "AWS::IoT::Thing":
+			arns[name] = s.ARN("thing/" + plan.Thing.Name)
+		case "AWS::IoT::Certificate":
+			arns[name] = s.ARN("cert/" + plan.Certificate.ID)
+		case "AWS::IoT::Policy":
+			policies = append(policies, name)
+		}
+	}
+	if len(policies) == 1 && len(plan.Policies) == 1 {
+		arns[policies[0]] = s.ARN("policy/" + plan.Policies[0].Name)
+	}
+	return arns
+}
+
+// Authorize implements [controlapi.Authorizer].
+func (s control) Authorize(_ context.Context, q controlapi.Question) controlapi.Answer {
+	session := &policy.Session{ClientID: q.ClientID}
+	if t, ok := s.registry.ThingFor(q.CertificateID, q.ClientID); ok {
+		session.Thing = policyThing(t)
+	}
+	if cert, ok := s.registry.CertificateByID(q.CertificateID); ok {
+		session.Certificate, _ = parsePEM(cert.PEM) // the registry holds valid ones only
+	}
+	d := policy.Evaluate(parsePolicies(q.Policies), &policy.Request{
+		Action: q.Action, Resource: q.Resource, Session: session,
+	})
+	return controlapi.Answer{
+		Allowed:  d.Allowed,
+		Explicit: d.Statement != nil && d.Statement.Effect == policy.Deny,
+		Policy:   d.Policy,
+	}
+}
+
+func parsePolicies(documents []registry.PolicyDocument) []policy.Policy {
+	var policies []policy.Policy
+	for _, d := range documents {
+		if parsed, err := policy.Parse([]byte(d.Document)); err == nil {
+			policies = append(policies, policy.Policy{Name: d.Name, Document: parsed})
+		}
+	}
+	return policies
+}
+
+// Publish implements [controlapi.Publisher].
+func (s control) Publish(_ context.Context, m controlapi.Message) error {
+	if _, reason := checkPublication(m.Topic, m.Payload, m.Retain); reason != "" {
+		return registry.Refuse(registry.CodeInvalidRequest, "Cannot publish: %s.", reason)
+	}
+	pk := packets.Packet{TopicName: m.Topic, Payload: m.Payload}
+	pk.FixedHeader.Qos, pk.FixedHeader.Retain = m.QoS, m.Retain
+	pk.Properties = packets.Properties{
+		ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: m.CorrelationData,
+		MessageExpiryInterval: uint32(min(m.Expiry/time.Second, maxMessageExpiry)),
+	}
+	if m.UTF8 {
+		pk.Properties.PayloadFormat, pk.Properties.PayloadFormatFlag = 1, true
+	}
+	for _, u := range m.UserProperties {
+		pk.Properties.User = append(pk.Properties.User, packets.UserProperty{Key: u.Key, Val: u.Value})
+	}
+	return s.broker.publish(pk)
+}
+
+// RetainedMessage implements [controlapi.RetainedStore].
+func (s control) RetainedMessage(topic string) (controlapi.RetainedMessage, bool) {
+	pk, ok := s.broker.mochi.Topics.Retained.Get(topic)
+	if !ok || strings.HasPrefix(topic, "$") {
+		return controlapi.RetainedMessage{}, false
+	}
+	return retainedMessage(pk), true
+}
+
+// RetainedMessages implements [controlapi.RetainedStore].
+func (s control) RetainedMessages() []controlapi.RetainedMessage {
+	var all []controlapi.RetainedMessage
+	for topic, pk := range s.broker.mochi.Topics.Retained.GetAll() {
+		if !strings.HasPrefix(topic, "$") { // mochi's own
+			all = append(all, retainedMessage(pk))
+		}
+	}
+	return all
+}
+
+func retainedMessage(pk packets.Packet) controlapi.RetainedMessage {
+	m := controlapi.RetainedMessage{Modified: time.Unix(pk.Created, 0)}
+	m.Topic, m.Payload, m.QoS, m.Retain = pk.TopicName, slices.Clone(pk.Payload), pk.FixedHeader.Qos, true
+	m.ContentType, m.ResponseTopic = pk.Properties.ContentType, pk.Properties.ResponseTopic
+	m.CorrelationData = pk.Properties.CorrelationData
+	m.UTF8 = pk.Properties.PayloadFormat == 1
+	for _, u := range pk.Properties.User {
+		m.UserProperties = append(m.UserProperties, controlapi.UserProperty{Key: u.Key, Value: u.Val})
+	}
+	return m
+}
+
+// Disconnect implements [controlapi.Disconnecter].
+func (s control) Disconnect(_ context.Context, clientID string, cleanSession, preventWill bool) (found bool) {
+	return s.broker.disconnectClient(clientID, cleanSession, preventWill)
+}
+
+func parsePEM(text string) (*x509.Certificate, error) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return nil, errors.New("not in PEM form")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
