@@ -61,7 +61,7 @@ type ref string
 
 func (r ref) eval(s *scope) (string, error) { return s.lookup(string(r)) }
 
-// Broken stands for an expression that has a fault of its own, so that no
+// broken stands for an expression that has a fault of its own, so that no
 // further fault is derived from it.
 type broken struct{}
 
@@ -135,7 +135,7 @@ func (e selection) eval(s *scope) (string, error) {
 	return list[index], nil
 }
 
-// Mappings are map name, first key, second key.
+// mappings are map name, first key, second key.
 type mappings map[string]map[string]map[string]string
 
 // A findInMap is {"Fn::FindInMap": [MAP, KEY, KEY]}.

@@ -105,7 +105,7 @@ func (p *parser) readAttributes(n *node, typed bool) map[string]expression {
 	return p.texts(n, obeying(attributeValue))
 }
 
-// Groups give names of thing groups, within AWS IoT's limits.
+// groups give names of thing groups, within AWS IoT's limits.
 type groups struct{ listExpression }
 
 func (g groups) evalList(s *scope) ([]string, error) {
