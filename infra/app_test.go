@@ -10,9 +10,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/jsii-runtime-go"
 )
 
 const certificateARN = "arn:aws:iot:us-east-1:123456789012:cert/57c92eba56f4a8a5bf4d2bb4b2f5a9b5ea9ad4ecf0b5e7ec0f3fdd9d3ca32f10"
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	jsii.Close()
+	os.Exit(code)
+}
 
 // checkout copies what is deployed to a new folder and returns its infra/, with
 // the installed CDK command line in it.
@@ -68,8 +76,12 @@ func cdkSynth(t *testing.T, infra string, args ...string) (output string, err er
 	defer cancel()
 	cdk := exec.CommandContext(ctx, filepath.Join("node_modules", ".bin", "cdk"), append([]string{"synth", "--quiet", "--no-notices"}, args...)...)
 	cdk.Dir = infra
-	cdk.Env = append(os.Environ(), "AWS_EC2_METADATA_DISABLED=true", "CDK_DISABLE_CLI_TELEMETRY=true")
+	temporary := t.TempDir()
+	cdk.Env = append(os.Environ(), "TMPDIR="+temporary, "AWS_EC2_METADATA_DISABLED=true", "CDK_DISABLE_CLI_TELEMETRY=true")
 	said, err := cdk.CombinedOutput()
+	if left, _ := filepath.Glob(filepath.Join(temporary, "*")); left != nil {
+		t.Errorf("temporary files are left behind: %v", left)
+	}
 	return string(said), err
 }
 
@@ -96,9 +108,6 @@ func TestSynthFromCleanCopyBuildsTheHook(t *testing.T) {
 	}
 	if want := builtHook(t); string(readFile(t, filepath.Join(folder, "bootstrap"))) != string(want) {
 		t.Error("the asset is not what scripts/build-hook.sh builds")
-	}
-	if left, _ := filepath.Glob(filepath.Join(infra, "*", "bootstrap")); left != nil {
-		t.Errorf("left behind: %v", left)
 	}
 }
 

@@ -33,6 +33,7 @@ func main() {
 
 // run finds what is wrong before the CDK starts to write.
 func run(ctx context.Context) error {
+	defer jsii.Close() // the CDK's packages leave a temporary folder as soon as they are loaded
 	props := &stack.Props{}
 	given, err := cdkContext()
 	if err != nil {
@@ -80,7 +81,6 @@ func buildHook(ctx context.Context, folder string, a stack.Architecture) error {
 // synth writes the assembly where the CDK command line expects it. The CDK
 // reports its errors by panicking.
 func synth(props *stack.Props) (err error) {
-	defer jsii.Close()
 	defer func() {
 		if reason := recover(); reason != nil {
 			err = fmt.Errorf("synthesizing: %v", reason)
