@@ -126,7 +126,7 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 		explanation = p.Explain(err)
 	}
 	if len(explanation.Lines) == 0 {
-		explanation.Lines = []string{err.Error()}
+		explanation.Lines = strings.Split(err.Error(), "\n") // one for each of several errors
 	}
 	for _, text := range explanation.Lines {
 		c.line(slog.LevelError, "error", text)

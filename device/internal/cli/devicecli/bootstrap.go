@@ -102,7 +102,10 @@ func provisioning(c *config.Config, files *config.Files, store *identity.Store, 
 // showStep shows a step of the exchange in AWS's order.
 func showStep(console *cli.Console, e provision.Event) {
 	text := string(e.Step)
-	if e.Detail != "" {
+	switch {
+	case e.Step == provision.StepWait && e.Phase == provision.Begin:
+		text += fmt.Sprintf(" (%s, because of %v)", e.Elapsed.Round(time.Millisecond), e.Err)
+	case e.Detail != "":
 		text += " (" + e.Detail + ")"
 	}
 	step := cli.Step{Name: string(e.Step), Text: text, Elapsed: e.Elapsed, RoundTrips: e.RoundTrips, Err: e.Err}
