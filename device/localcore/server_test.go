@@ -272,3 +272,13 @@ func TestCredentialsAreWrittenWithTheirModes(t *testing.T) {
 		}
 	}
 }
+
+// quote returns a string as JSON.
+func quote(t *testing.T, s string) string {
+	t.Helper()
+	data, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}

@@ -1,0 +1,500 @@
+package localcore_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/hook/payload"
+)
+
+// pending gets a certificate with its token for a connected claim.
+func pending(t *testing.T, claim *device) fleetapi.CreateCertificateFromCSRResponse {
+	t.Helper()
+	csr, _ := newCSR(t)
+	return accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic,
+		claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
+func TestDeviceComesInWithKeysOfTheService(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	claim := dialClaim(t, s)
+	made := accepted[fleetapi.CreateKeysAndCertificateResponse](t, createTopic, claim.ask(t, createTopic, nil))
+	if !strings.HasPrefix(string(made.PrivateKey), "-----BEGIN RSA PRIVATE KEY-----\n") {
+		t.Error("the private key is not PKCS #1 in PEM form")
+	}
+	done := accepted[fleetapi.RegisterThingResponse](t, registerTopic,
+		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974681")))
+	want := fleetapi.RegisterThingResponse{
+		ThingName:           "fleety_2974681",
+		DeviceConfiguration: map[string]string{"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca"},
+	}
+	if diff := cmp.Diff(want, done); diff != "" {
+		t.Error(diff)
+	}
+	d := mustDial(t, s, done.ThingName, tlsConfig(t, s, []byte(made.CertificatePEM), []byte(made.PrivateKey)))
+	if err := d.publish(t, "fleet/"+done.ThingName, 1, "born"); err != nil {
+		t.Error(err)
+	}
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
+func TestRegistryAfterRegisterThing(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	claim := dialClaim(t, s)
+	made := pending(t, claim)
+	if c, _ := s.Registry().CertificateByID(made.CertificateID); c.Status != registry.PendingActivation {
+		t.Errorf("status before: %s", c.Status)
+	}
+	accepted[fleetapi.RegisterThingResponse](t, registerTopic,
+		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974682")))
+	if c, _ := s.Registry().CertificateByID(made.CertificateID); c.Status != registry.Active {
+		t.Errorf("status after: %s", c.Status)
+	}
+	thing, err := s.Registry().DescribeThing("fleety_2974682")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"version": "v1", "serialNumber": "2974682"}, thing.Attributes); thing.Type != "fleety" || diff != "" {
+		t.Errorf("type %q, attributes %s", thing.Type, diff)
+	}
+	groups, err := s.Registry().ListThingGroupsForThing("fleety_2974682")
+	if err != nil || !cmp.Equal(groups, []string{"fleet-provisioning-group"}) {
+		t.Errorf("groups %q, %v", groups, err)
+	}
+	policies, err := s.Registry().ListAttachedPolicies(registry.CertificateTarget(made.CertificateID), false)
+	if err != nil || !cmp.Equal(policies, []string{"GoIoTDevicePolicy"}) {
+		t.Errorf("policies %q, %v", policies, err)
+	}
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
+// the format of the topic is that of both payloads.
+func TestCBORIsSpokenLikeJSON(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	claim := dialClaim(t, s)
+	topic := fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.CBOR}
+	csr, _ := newCSR(t)
+	request, err := cbor.Marshal(map[string]string{"certificateSigningRequest": csr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := claim.publish(t, topic.String(), 1, request); err != nil {
+		t.Fatal(err)
+	}
+	var made map[string]string
+	if m := claim.next(t); m.Topic() != topic.Accepted() || cbor.Unmarshal(m.Payload(), &made) != nil {
+		t.Fatalf("answer on %s: %x", m.Topic(), m.Payload())
+	}
+	topic = fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: localcore.TemplateName, Format: fleetapi.CBOR}
+	request, err = cbor.Marshal(map[string]any{
+		"certificateOwnershipToken": made["certificateOwnershipToken"],
+		"parameters":                map[string]string{"serialNumber": "2974683", "deviceLocation": "Berlin"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := claim.publish(t, topic.String(), 1, request); err != nil {
+		t.Fatal(err)
+	}
+	var done struct {
+		ThingName           string            `json:"thingName"`
+		DeviceConfiguration map[string]string `json:"deviceConfiguration"`
+	}
+	m := claim.next(t)
+	if err := cbor.Unmarshal(m.Payload(), &done); err != nil || m.Topic() != topic.Accepted() {
+		t.Fatalf("answer on %s: %v", m.Topic(), err)
+	}
+	if done.ThingName != "fleety_2974683" || done.DeviceConfiguration["LocationUrl"] != "https://www.berlin.de" {
+		t.Errorf("answer %+v", done)
+	}
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html:
+// answers come directly, subscribed or not, and nobody else sees them.
+func TestAnswersGoToTheAskingConnectionOnly(t *testing.T) {
+	s := startFree(t, localcore.Config{Templates: templates})
+	listener := s.connect(t, 4, "listener")
+	listener.mustSubscribe(1, csrTopic.String()+"/#", "$aws/certificates/#")
+	asker := s.connect(t, 4, "asker") // without a subscription
+	csr, _ := newCSR(t)
+	asker.publish(csrTopic.String(), 1, `{"certificateSigningRequest":`+quote(t, csr)+`}`)
+	asker.receive(packets.Puback)
+	if m := asker.receive(packets.Publish); m.TopicName != csrTopic.Accepted() || m.FixedHeader.Qos != 0 {
+		t.Errorf("answer on %s with QoS %d", m.TopicName, m.FixedHeader.Qos)
+	}
+	listener.alive()
+}
+
+func TestAnswerComesOnceWithTheQoSOfTheSubscription(t *testing.T) {
+	s := startFree(t, localcore.Config{})
+	c := s.connect(t, 4, "a")
+	c.mustSubscribe(1, csrTopic.Accepted(), csrTopic.String()+"/+")
+	csr, _ := newCSR(t)
+	c.publish(csrTopic.String(), 1, `{"certificateSigningRequest":`+quote(t, csr)+`}`)
+	c.receive(packets.Puback)
+	m := c.receive(packets.Publish)
+	if m.FixedHeader.Qos != 1 {
+		t.Errorf("QoS %d", m.FixedHeader.Qos)
+	}
+	c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: m.PacketID})
+	c.alive()
+}
+
+func TestRegisterThingIsRejected(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	claim := dialClaim(t, s)
+	valid := map[string]string{"serialNumber": "2974684", "deviceLocation": "USA"}
+	for name, test := range map[string]struct {
+		request func(token fleetapi.Secret) any
+		want    fleetapi.ErrorResponse
+	}{
+		"no token": {
+			func(fleetapi.Secret) any { return fleetapi.RegisterThingRequest{Parameters: valid} },
+			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidCertificateOwnershipToken", ErrorMessage: "Certificate ownership token cannot be empty."},
+		},
+		"unknown token": {
+			func(fleetapi.Secret) any {
+				return fleetapi.RegisterThingRequest{CertificateOwnershipToken: "x", Parameters: valid}
+			},
+			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidCertificateOwnershipToken"},
+		},
+		"missing parameter": {
+			func(token fleetapi.Secret) any {
+				return fleetapi.RegisterThingRequest{CertificateOwnershipToken: token}
+			},
+			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
+		},
+		"parameter that is no string": {
+			func(token fleetapi.Secret) any {
+				return map[string]any{"certificateOwnershipToken": string(token), "parameters": map[string]any{"serialNumber": 2974684}}
+			},
+			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
+		},
+		"location that is not in the mapping": {
+			func(token fleetapi.Secret) any {
+				return fleetapi.RegisterThingRequest{CertificateOwnershipToken: token, Parameters: map[string]string{"serialNumber": "2974684", "deviceLocation": "Mars"}}
+			},
+			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
+		},
+		"not an object": {
+			func(fleetapi.Secret) any { return "hello" },
+			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidRequest"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token := pending(t, claim).CertificateOwnershipToken
+			got := rejected(t, registerTopic, claim.ask(t, registerTopic, test.request(token)))
+			if got.ErrorMessage == "" {
+				t.Error("no message")
+			}
+			if test.want.ErrorMessage == "" {
+				got.ErrorMessage = ""
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	if things := s.Registry().ListThings(registry.ThingFilter{}); len(things) != 0 {
+		t.Errorf("things were made: %v", things)
+	}
+}
+
+func TestUnknownTemplateIsNotFound(t *testing.T) {
+	s := startFree(t, localcore.Config{Templates: templates})
+	d := mustDial(t, s.Server, "a", s.tls)
+	topic := registerTopic
+	topic.Template = "Other"
+	got := rejected(t, topic, d.ask(t, topic, registration(pending(t, d).CertificateOwnershipToken, "2974685")))
+	if got.StatusCode != 404 || got.ErrorCode != "ResourceNotFound" {
+		t.Errorf("rejected with %+v", got)
+	}
+}
+
+func TestTokenWorksOnceAndForItsClaimOnly(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	claim := dialClaim(t, s)
+	token := pending(t, claim).CertificateOwnershipToken
+	other, err := s.NewClaim(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := mustDial(t, s, "claim-stranger", tlsConfig(t, s, other.CertificatePEM, other.PrivateKeyPEM))
+	got := rejected(t, registerTopic, stranger.ask(t, registerTopic, registration(token, "2974685")))
+	if got.ErrorCode != "InvalidCertificateOwnershipToken" {
+		t.Errorf("stranger got %+v", got)
+	}
+	accepted[fleetapi.RegisterThingResponse](t, registerTopic, claim.ask(t, registerTopic, registration(token, "2974685")))
+	got = rejected(t, registerTopic, claim.ask(t, registerTopic, registration(token, "2974685")))
+	if got.ErrorCode != "InvalidCertificateOwnershipToken" {
+		t.Errorf("second use got %+v", got)
+	}
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
+// a certificate that is not registered within the hour is deleted.
+func TestPendingCertificateLapsesAfterAnHour(t *testing.T) {
+	var skew atomic.Int64
+	s := start(t, localcore.Config{
+		Templates: templates, HookFunc: admitAll,
+		Now: func() time.Time { return time.Now().Add(time.Duration(skew.Load())) },
+	})
+	claim := dialClaim(t, s)
+	made := pending(t, claim)
+	skew.Store(int64(61 * time.Minute))
+	got := rejected(t, registerTopic, claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974685")))
+	if got.ErrorCode != "InvalidCertificateOwnershipToken" {
+		t.Errorf("rejected with %+v", got)
+	}
+	if lapsed, err := s.LapsePending(); err != nil || !cmp.Equal(lapsed, []string{made.CertificateID}) {
+		t.Errorf("lapsed %q, %v", lapsed, err)
+	}
+	if _, ok := s.Registry().CertificateByID(made.CertificateID); ok {
+		t.Error("the certificate is still there")
+	}
+}
+
+func TestPendingCertificateCannotConnect(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates})
+	csr, key := newCSR(t)
+	claim := dialClaim(t, s)
+	made := accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic,
+		claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
+	if _, err := dial(t, s, "any", tlsConfig(t, s, []byte(made.CertificatePEM), key)); err == nil {
+		t.Error("it connected")
+	}
+	e := awaitRefusal(t, s, localcore.ActionTLS, "PENDING_ACTIVATION")
+	if e.CertificateID != made.CertificateID {
+		t.Errorf("the refusal names certificate %q", e.CertificateID)
+	}
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
+func TestHookDecides(t *testing.T) {
+	for name, test := range map[string]struct {
+		hook    func(context.Context, payload.Request) (payload.Response, error)
+		explain string
+	}{
+		"refuses": {
+			func(context.Context, payload.Request) (payload.Response, error) { return payload.Response{}, nil },
+			"refused",
+		},
+		"fails": {
+			func(context.Context, payload.Request) (payload.Response, error) {
+				return payload.Response{}, errors.New("no database")
+			},
+			"no database",
+		},
+		"takes too long": {
+			func(ctx context.Context, _ payload.Request) (payload.Response, error) {
+				<-ctx.Done()
+				return payload.Response{}, ctx.Err()
+			},
+			"did not answer",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, localcore.Config{Templates: templates, HookFunc: test.hook, HookTimeout: 50 * time.Millisecond})
+			claim := dialClaim(t, s)
+			got := rejected(t, registerTopic, claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, "2974685")))
+			if got.StatusCode != 403 || got.ErrorCode != "AccessDenied" || strings.Contains(got.ErrorMessage, test.explain) {
+				t.Errorf("rejected with %+v", got)
+			}
+			awaitRefusal(t, s, localcore.ActionProvision, test.explain)
+			if _, err := s.Registry().DescribeThing("fleety_2974685"); err == nil {
+				t.Error("the thing was made")
+			}
+		})
+	}
+}
+
+func TestHookIsToldAndOverrides(t *testing.T) {
+	asked := make(chan payload.Request, 1)
+	s := start(t, localcore.Config{Templates: templates, HookFunc: func(_ context.Context, r payload.Request) (payload.Response, error) {
+		asked <- r
+		return payload.Response{AllowProvisioning: true, ParameterOverrides: map[string]string{"deviceLocation": "Seattle"}}, nil
+	}})
+	claim := dialClaim(t, s)
+	made := pending(t, claim)
+	done := accepted[fleetapi.RegisterThingResponse](t, registerTopic,
+		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974685")))
+	if done.DeviceConfiguration["LocationUrl"] != "https://www.seattle.gov" {
+		t.Errorf("the override did not win: %v", done.DeviceConfiguration)
+	}
+	want := payload.Request{
+		ClaimCertificateID: s.Claim().CertificateID,
+		CertificateID:      made.CertificateID,
+		CertificatePEM:     made.CertificatePEM,
+		TemplateARN:        "arn:aws:iot:us-east-1:123456789012:provisioningtemplate/GoFleetProvisioningTemplate",
+		ClientID:           "claim-" + t.Name(),
+		Parameters:         payload.ParametersOf(map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"}),
+	}
+	if diff := cmp.Diff(want, <-asked); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSlowHookDelaysNobodyElse(t *testing.T) {
+	release := make(chan struct{})
+	s := start(t, localcore.Config{Templates: templates, HookFunc: func(ctx context.Context, r payload.Request) (payload.Response, error) {
+		if serial, _, _ := r.Parameters.String("serialNumber"); serial == "2974681" {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+		}
+		return payload.Response{AllowProvisioning: true}, nil
+	}})
+	slow := mustDial(t, s, "claim-slow", claimTLS(t, s))
+	token := pending(t, slow).CertificateOwnershipToken
+	waiting := make(chan fleetapi.RegisterThingResponse, 1)
+	go func() {
+		m := slow.ask(t, registerTopic, registration(token, "2974681"))
+		waiting <- accepted[fleetapi.RegisterThingResponse](t, registerTopic, m)
+	}()
+	enrol(t, s, "2974682")
+	close(release)
+	if got := (<-waiting).ThingName; got != "fleety_2974681" {
+		t.Errorf("the slow one became %q", got)
+	}
+}
+
+func TestThingIsNotRenewedWhenTheGroupIsGone(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	if err := s.Registry().DeleteThingGroup(localcore.ThingGroupName, 0); err != nil {
+		t.Fatal(err)
+	}
+	claim := dialClaim(t, s)
+	made := pending(t, claim)
+	got := rejected(t, registerTopic, claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974685")))
+	if got.StatusCode != 404 || got.ErrorCode != "ResourceNotFound" {
+		t.Errorf("rejected with %+v", got)
+	}
+	if _, err := s.Registry().DescribeThing("fleety_2974685"); err == nil {
+		t.Error("the thing was made all the same")
+	}
+	if c, _ := s.Registry().CertificateByID(made.CertificateID); c.Status != registry.PendingActivation {
+		t.Errorf("the certificate is %s", c.Status)
+	}
+}
+
+func TestFaultsSpoilExchanges(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	first := func(f localcore.Fault) {
+		s.Faults.Set(func(x localcore.Exchange) localcore.Fault {
+			if x.Operation == fleetapi.CreateCertificateFromCSR {
+				return f
+			}
+			return localcore.Fault{}
+		})
+	}
+	request := func(t *testing.T) (*device, []byte) {
+		csr, _ := newCSR(t)
+		return mustDial(t, s, "claim-"+strings.ReplaceAll(t.Name(), "/", "-"), claimTLS(t, s)),
+			[]byte(`{"certificateSigningRequest":` + quote(t, csr) + `}`)
+	}
+	t.Run("reject", func(t *testing.T) {
+		want := fleetapi.ErrorResponse{StatusCode: 503, ErrorCode: "ServiceUnavailable", ErrorMessage: "later"}
+		first(localcore.Fault{Reject: &want})
+		d, data := request(t)
+		if err := d.publish(t, csrTopic.String(), 1, data); err != nil {
+			t.Fatal(err)
+		}
+		if got := rejected(t, csrTopic, d.next(t)); got != want {
+			t.Errorf("got %+v", got)
+		}
+	})
+	t.Run("duplicate", func(t *testing.T) {
+		first(localcore.Fault{DuplicateReply: true})
+		d, data := request(t)
+		if err := d.publish(t, csrTopic.String(), 1, data); err != nil {
+			t.Fatal(err)
+		}
+		if a, b := d.next(t), d.next(t); !cmp.Equal(a.Payload(), b.Payload()) {
+			t.Error("the two answers differ")
+		}
+	})
+	t.Run("drop", func(t *testing.T) {
+		first(localcore.Fault{DropReply: true})
+		d, data := request(t)
+		before := len(s.Registry().ListCertificates())
+		if err := d.publish(t, csrTopic.String(), 1, data); err != nil {
+			t.Fatal(err)
+		}
+		first(localcore.Fault{})
+		if err := d.publish(t, csrTopic.String(), 1, data); err != nil {
+			t.Fatal(err)
+		}
+		accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic, d.next(t))
+		if n := len(s.Registry().ListCertificates()) - before; n != 2 || len(d.received) != 0 {
+			t.Errorf("%d certificates were made, %d more answers came", n, len(d.received))
+		}
+	})
+	t.Run("close after", func(t *testing.T) {
+		first(localcore.Fault{CloseAfter: true})
+		d, data := request(t)
+		d.Publish(csrTopic.String(), 1, false, data)
+		select {
+		case <-d.lost:
+		case <-within(t).Done():
+			t.Error("the connection stays open")
+		}
+		if len(d.received) != 0 {
+			t.Error("an answer came")
+		}
+	})
+}
+
+func TestThrottling(t *testing.T) {
+	now := time.Now()
+	s := start(t, localcore.Config{Quotas: localcore.QuotasAWS, Now: func() time.Time { return now }})
+	claim := dialClaim(t, s)
+	for range 20 {
+		pending(t, claim)
+	}
+	csr, _ := newCSR(t)
+	got := rejected(t, csrTopic, claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
+	if got.StatusCode != 429 || !got.Temporary() {
+		t.Errorf("rejected with %+v", got)
+	}
+}
+
+func TestBadCSRIsRejected(t *testing.T) {
+	s := start(t, localcore.Config{})
+	claim := dialClaim(t, s)
+	got := rejected(t, csrTopic, claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: "hello"}))
+	if got.StatusCode != 400 || got.ErrorCode != "InvalidRequest" {
+		t.Errorf("rejected with %+v", got)
+	}
+}
+
+func TestIssuedCertificateIDIsItsFingerprint(t *testing.T) {
+	s := start(t, localcore.Config{})
+	made := pending(t, dialClaim(t, s))
+	block, rest := pem.Decode([]byte(made.CertificatePEM))
+	if block == nil || len(rest) != 0 || !strings.HasSuffix(made.CertificatePEM, "\n") {
+		t.Fatal("not one PEM block with a newline at its end")
+	}
+	if sum := sha256.Sum256(block.Bytes); hex.EncodeToString(sum[:]) != made.CertificateID {
+		t.Error("the id is not the fingerprint")
+	}
+	if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+		t.Error(err)
+	}
+}
