@@ -5,6 +5,7 @@ MODULES     := hook device infra
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS     := -s -w -X example.com/fleety/device/internal/cli.version=$(VERSION)
 BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+HOOK_ARCH   ?= arm64
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CDK         := npx --no-install cdk
 
@@ -26,7 +27,7 @@ local:
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
 
 hook:
-	scripts/build-hook.sh hook/dist/bootstrap arm64
+	scripts/build-hook.sh hook/dist/bootstrap $(HOOK_ARCH)
 
 # --- tests -------------------------------------------------------------------
 
