@@ -127,7 +127,7 @@ func (e *examination) noSession(r role, certificateCheck, connectCheck string, e
 		e.fail(connectCheck, class, err.Error(), "the policy does not allow this client id, or the certificate is not active", r.policy)
 	case errors.Is(err, session.ErrClosedSilently):
 		e.skip(certificateCheck, "the server said nothing about it")
-		e.fail(connectCheck, session.ClassRefused, "AWS IoT closed the connection after CONNECT, twice, without a word, which is how it denies",
+		e.fail(connectCheck, session.ClassRefused, "the server closed the connection after CONNECT, twice, without a word, which is how AWS IoT denies",
 			"the certificate is not active in this account and Region, or no policy allows this client id", r.inactive+"; "+r.policy)
 	default:
 		e.skip(certificateCheck, "it could not be shown")
@@ -179,7 +179,7 @@ func (e *examination) reportFilter(r role, filter string, err error) {
 	case err == nil:
 		e.ok(name, filter)
 	case errors.Is(err, session.ErrClosedSilently):
-		e.fail(name, session.ClassRefused, filter+": AWS IoT closed the connection without a word, which is how it denies",
+		e.fail(name, session.ClassRefused, filter+": the server closed the connection without a word, which is how AWS IoT denies",
 			"the "+r.name+" certificate's policy does not allow it", r.policy)
 	default:
 		e.fail(name, classOf(err), err.Error(), "", r.policy)

@@ -9,33 +9,50 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// earliest is before any device can have run this program. A clock without a
-// battery begins at 1970 or 2000.
-var earliest = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+// No device has run this program before earliest, and AWS IoT's certificates
+// and roots are over by latest. A clock without a battery begins at 1970 or
+// 2000; one with a broken battery may show anything.
+var (
+	earliest = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC)
+)
 
 const setClock = "set the clock: start an NTP client, or wait for the one that is there (timedatectl tells)"
 
-// clock judges the clock by what is on disk.
+// plausible reports whether the clock may be right.
+func (e *examination) plausible() bool {
+	now := e.Now()
+	return !now.Before(earliest) && now.Before(latest)
+}
+
+// clock judges the clock by itself and by what is on disk.
 func (e *examination) clock(context.Context) {
 	const name = "clock"
 	now := e.Now()
-	if now.Before(earliest) {
-		e.behind(earliest)
+	if !e.plausible() {
+		e.skew = earliest.Sub(now)
 		e.fail(name, session.ClassTemporary, fmt.Sprintf("the clock is %d: it says %s", now.UTC().Year(), date(now)),
-			"it was never set since the device started", setClock)
+			"it has not been set since the device started, or its battery is empty", setClock)
 	}
 	for _, c := range e.ownCertificates() {
-		if now.Before(c.NotBefore) {
-			e.behind(c.NotBefore)
-			if !now.Before(earliest) {
-				e.fail(name, session.ClassTemporary, "the clock says "+date(now),
-					fmt.Sprintf("certificate %q was made after that, on %s: the clock is behind", c.Subject, date(c.NotBefore)), setClock)
-			}
-		}
+		e.noEarlierThan(c, fmt.Sprintf("certificate %q", c.Subject))
 	}
 	if e.skew == 0 {
 		e.ok(name, date(now))
 	}
+}
+
+// noEarlierThan finds a clock that is behind a certificate, and puts it right.
+// A wrong clock is told once.
+func (e *examination) noEarlierThan(c *x509.Certificate, what string) {
+	if !e.rightTime().Before(c.NotBefore) {
+		return
+	}
+	if e.skew == 0 {
+		e.fail("clock", session.ClassTemporary, "the clock says "+date(e.Now()),
+			what+" was made after that, on "+date(c.NotBefore)+": the clock is behind", setClock)
+	}
+	e.skew = c.NotBefore.Add(time.Minute).Sub(e.Now())
 }
 
 func (e *examination) ownCertificates() []*x509.Certificate {
@@ -49,9 +66,4 @@ func (e *examination) ownCertificates() []*x509.Certificate {
 		own = append(own, e.device.Certificate)
 	}
 	return own
-}
-
-// behind notes that it is later than t, whatever the clock says.
-func (e *examination) behind(t time.Time) {
-	e.skew = max(e.skew, t.Add(time.Minute).Sub(e.Now()))
 }

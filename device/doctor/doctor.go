@@ -60,9 +60,18 @@ type examination struct {
 
 	port     int           // the one that answers; 0 if none does
 	trusted  bool          // the server is the one that was meant
-	skew     time.Duration // by how much the clock is behind, at least
+	skew     time.Duration // what to add to a clock that is known to be wrong
 	template bool          // the claim may use the topics of the template
 }
+
+// A need is what a step cannot do without.
+type need int
+
+const (
+	nothing need = iota
+	settings
+	endpoint // and with it settings
+)
 
 // Run makes all checks. It never fails; when the context ends, the checks
 // that are left are skipped.
@@ -71,26 +80,28 @@ func Run(ctx context.Context, c Config) Report {
 	for _, step := range []struct {
 		name string
 		run  func(context.Context)
-		need bool // of settings
+		need need
 	}{
-		{"configuration", e.configuration, false},
-		{"roots", e.rootBundle, true},
-		{"claim-files", e.claimFiles, true},
-		{"identity-files", e.identityFiles, true},
-		{"clock", e.clock, false},
-		{"dns", e.dns, true},
-		{"tcp", e.tcp, true},
-		{"server-certificate", e.server, true},
-		{"claim-connect", e.claimAccess, true},
-		{"template", e.provisioningTemplate, true},
-		{"device-connect", e.deviceAccess, true},
-		{"disk", e.disk, false},
+		{"configuration", e.configuration, nothing},
+		{"roots", e.rootBundle, settings},
+		{"claim-files", e.claimFiles, settings},
+		{"identity-files", e.identityFiles, settings},
+		{"clock", e.clock, nothing},
+		{"dns", e.dns, endpoint},
+		{"tcp", e.tcp, endpoint},
+		{"server-certificate", e.server, endpoint},
+		{"claim-connect", e.claimAccess, endpoint},
+		{"template", e.provisioningTemplate, settings},
+		{"device-connect", e.deviceAccess, endpoint},
+		{"disk", e.disk, nothing},
 	} {
 		switch {
 		case ctx.Err() != nil:
 			e.skip(step.name, "interrupted")
-		case step.need && e.Settings == nil:
+		case step.need >= settings && e.Settings == nil:
 			e.skip(step.name, "there is no configuration")
+		case step.need == endpoint && e.Settings.Server.Endpoint == "":
+			e.skip(step.name, "there is no endpoint")
 		default:
 			step.run(ctx)
 		}
@@ -118,7 +129,7 @@ func (c Config) withDefaults() Config {
 }
 
 // options are those of every connection to the endpoint. A clock that is
-// known to be behind is put right, to see what else there is.
+// known to be wrong is put right, to see what else there is.
 func (e *examination) options() session.Options {
 	return session.Options{
 		Endpoint:       e.Settings.Server.Endpoint,

@@ -28,22 +28,20 @@ func (e *examination) configuration(context.Context) {
 	if e.Problems != nil && !ok {
 		e.fail(name, session.ClassConfig, "it cannot be read", e.Problems.Error(), "")
 	}
-	for _, p := range problems {
-		e.fail(name, session.ClassConfig, p.What, p.Origin.String(), p.Remedy)
-	}
+	e.reportProblems(name, problems)
 	switch {
 	case e.Problems != nil:
 	case e.Settings == nil:
 		e.skip(name, "none was given")
 	default:
 		e.ok(name, fmt.Sprintf("serial number %s at %s, port %d", e.Settings.SerialNumber, e.Settings.Server.Endpoint, e.Settings.Server.Port))
-		e.endpoint()
+		e.kindOfEndpoint()
 	}
 }
 
-// endpoint recognises AWS's endpoints that do not speak MQTT as it is meant.
+// kindOfEndpoint recognises AWS's endpoints that do not speak MQTT as it is meant.
 // https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-devices.html
-func (e *examination) endpoint() {
+func (e *examination) kindOfEndpoint() {
 	const name = "endpoint"
 	const remedy = `put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`
 	host := strings.ToLower(e.Settings.Server.Endpoint)
@@ -77,7 +75,7 @@ func (e *examination) rootBundle(context.Context) {
 	}
 	found := fmt.Sprintf("%s holds %d certificates", path, len(e.bundle))
 	const remedy = "run scripts/create-root-ca-bundle.sh"
-	expired := slices.DeleteFunc(slices.Clone(e.bundle), func(c *x509.Certificate) bool { return !e.Now().After(c.NotAfter) })
+	expired := slices.DeleteFunc(slices.Clone(e.bundle), func(c *x509.Certificate) bool { return !e.expires(c, 0) })
 	missing := missingRoots(e.bundle)
 	switch {
 	case len(expired) > 0:
@@ -91,7 +89,11 @@ func (e *examination) rootBundle(context.Context) {
 
 func (e *examination) reportProblems(name string, problems config.Problems) {
 	for _, p := range problems {
-		e.fail(name, session.ClassConfig, p.What, p.Origin.String(), p.Remedy)
+		found := p.What
+		if place := p.Origin.String(); place != "" {
+			found = place + ": " + found
+		}
+		e.fail(name, session.ClassConfig, found, "", p.Remedy)
 	}
 }
 
@@ -111,7 +113,7 @@ func (e *examination) claimFiles(context.Context) {
 	const name = "claim-files"
 	now := e.Now()
 	leaf := readLeaf(e.Settings.Bootstrap.CertificatePath)
-	if leaf != nil && now.Before(leaf.NotBefore) {
+	if leaf != nil && (now.Before(leaf.NotBefore) || !e.plausible()) {
 		now = leaf.NotBefore
 	}
 	files, warnings, err := e.Settings.Check(now, true)
@@ -126,7 +128,7 @@ func (e *examination) claimFiles(context.Context) {
 	}
 	e.claim = files.Claim
 	found := fmt.Sprintf("%s, certificate %s, valid until %s", e.Settings.Bootstrap.CertificatePath, identity.CertificateID(leaf), date(leaf.NotAfter))
-	if leaf.NotAfter.Sub(now) < expirySoon {
+	if e.expires(leaf, expirySoon) {
 		e.warn(name, found, "the claim expires soon", "get a new claim with scripts/create-keys-and-cert.sh, and deploy its ARN")
 		return
 	}
@@ -188,14 +190,20 @@ func (e *examination) identityOnDisk(name string) {
 	}
 	found := fmt.Sprintf("%s, certificate %s, valid until %s", r.ThingName, r.CertificateID, date(e.device.Certificate.NotAfter))
 	const remedy = `run "iot_device bootstrap --reprovision"`
-	switch left := e.device.Certificate.NotAfter.Sub(e.Now()); {
-	case left < 0:
+	switch {
+	case e.expires(e.device.Certificate, 0):
 		e.fail(name, session.ClassFailed, found, "the certificate has expired", remedy)
-	case left < expirySoon:
+	case e.expires(e.device.Certificate, expirySoon):
 		e.warn(name, found, "the certificate expires soon", remedy)
 	default:
 		e.ok(name, found)
 	}
+}
+
+// expires reports whether a certificate ends before the given time is over,
+// as far as the clock can be believed.
+func (e *examination) expires(c *x509.Certificate, within time.Duration) bool {
+	return e.plausible() && e.Now().Add(within).After(c.NotAfter)
 }
 
 // minSpace is what an identity with its journal needs, with room to spare.
@@ -217,10 +225,10 @@ func (e *examination) disk(context.Context) {
 	e.ok(name, fmt.Sprintf("%s can be written and synced, in %v", dir, time.Since(began).Round(time.Millisecond)))
 }
 
-// existing returns the nearest directory upwards that is there.
+// existing returns the nearest path upwards that is there.
 func existing(dir string) string {
 	for {
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		if _, err := os.Stat(dir); err == nil {
 			return dir
 		}
 		parent := filepath.Dir(dir)

@@ -72,7 +72,7 @@ func (e *examination) noTLS(err error) {
 // judgeChain verifies the chain against the bundle and explains what is wrong.
 func (e *examination) judgeChain(chain []*x509.Certificate) {
 	leaf := chain[0]
-	e.peerClock(leaf)
+	e.noEarlierThan(leaf, "the server's certificate")
 	if e.roots == nil {
 		e.skip(serverName, "there are no roots to judge it by")
 		return
@@ -95,20 +95,6 @@ func (e *examination) judgeChain(chain []*x509.Certificate) {
 		return
 	}
 	e.unknownRoot(chain[len(chain)-1], err)
-}
-
-// peerClock finds a clock that is behind the server's certificate.
-func (e *examination) peerClock(leaf *x509.Certificate) {
-	now := e.rightTime()
-	if !now.Before(leaf.NotBefore) {
-		return
-	}
-	known := e.skew > 0
-	e.behind(leaf.NotBefore)
-	if !known {
-		e.fail("clock", session.ClassTemporary, "the clock says "+date(now),
-			"the server's certificate was made after that, on "+date(leaf.NotBefore)+": the clock is behind", setClock)
-	}
 }
 
 func (e *examination) verifyOptions(chain []*x509.Certificate) x509.VerifyOptions {
