@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,12 +16,32 @@ import (
 	"example.com/fleety/infra/stack"
 )
 
-// The CDK drives one Node.js process, which tests in parallel would crash:
-// none here calls t.Parallel.
+// TestMain runs the tests in a second process of the same binary, whose
+// temporary files it removes. The tests themselves do not call jsii.Close: it
+// waits for the CDK's Node.js process in two goroutines at once, which the race
+// detector reports; that process ends when the second one does.
+//
+// The CDK drives one Node.js process, which tests in parallel would crash: none
+// here calls t.Parallel.
 func TestMain(m *testing.M) {
-	code := m.Run()
-	jsii.Close()
-	os.Exit(code)
+	const second = "FLEETY_SECOND_PROCESS"
+	if os.Getenv(second) != "" {
+		os.Exit(m.Run())
+	}
+	jsii.Close() // nothing runs yet: this removes what loading the CDK's packages left
+	temporary, err := os.MkdirTemp("", "fleety-stack-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	tests := exec.Command(os.Args[0], os.Args[1:]...)
+	tests.Stdout, tests.Stderr = os.Stdout, os.Stderr
+	tests.Env = append(os.Environ(), second+"=1", "TMPDIR="+temporary)
+	err = tests.Run()
+	os.RemoveAll(temporary)
+	if err != nil {
+		os.Exit(1)
+	}
 }
 
 // A template is what was synthesized, as text and decoded.
