@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"os"
 	"testing"
 	"time"
 
@@ -252,24 +251,6 @@ func TestDeviceComesInAndUsesItsOwnTopic(t *testing.T) {
 	d := mustDial(t, s, name, config)
 	if err := d.publish(t, "fleet/"+name, 1, "hello"); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestCredentialsAreWrittenWithTheirModes(t *testing.T) {
-	dir := t.TempDir()
-	start(t, localcore.Config{Credentials: dir})
-	for name, mode := range map[string]os.FileMode{
-		"root.ca.bundle.pem": 0o644, "fleet-provisioning.certificate.pem": 0o644,
-		"fleet-provisioning.private.key": 0o600, "fleet-provisioning.public.key": 0o644,
-	} {
-		info, err := os.Stat(dir + "/" + name)
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		if info.Mode().Perm() != mode {
-			t.Errorf("%s has mode %v, want %v", name, info.Mode().Perm(), mode)
-		}
 	}
 }
 

@@ -1,0 +1,233 @@
+package localcore_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
+)
+
+// credentialFiles are what a device needs, with their modes.
+var credentialFiles = map[string]fs.FileMode{
+	"root.ca.bundle.pem":                 0o644,
+	"fleet-provisioning.certificate.pem": 0o644,
+	"fleet-provisioning.private.key":     0o600,
+	"fleet-provisioning.public.key":      0o644,
+}
+
+func readAll(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for name := range credentialFiles {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = string(data)
+	}
+	return files
+}
+
+func TestCredentialsAreWrittenWithTheirModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "certs", "local")
+	s := start(t, localcore.Config{Credentials: dir})
+	for name, mode := range credentialFiles {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if info.Mode().Perm() != mode {
+			t.Errorf("%s has mode %v, want %v", name, info.Mode().Perm(), mode)
+		}
+	}
+	files := readAll(t, dir)
+	if files["fleet-provisioning.certificate.pem"] != string(s.Claim().CertificatePEM) || files["root.ca.bundle.pem"] != string(s.RootPEM()) {
+		t.Error("the files are not those of the server")
+	}
+}
+
+func TestStateKeepsClaimRootThingsAndDevices(t *testing.T) {
+	state, dir := t.TempDir(), t.TempDir()
+	config := localcore.Config{State: state, Credentials: dir, Templates: templates, HookFunc: admitAll}
+	s := start(t, config)
+	before := readAll(t, dir)
+	name, tls := enrol(t, s, "2974685")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, config)
+	if diff := cmp.Diff(before, readAll(t, dir)); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := s.Registry().DescribeThing(name); err != nil {
+		t.Error(err)
+	}
+	mustDial(t, s, name, tls)
+	dialClaim(t, s)
+}
+
+func TestDeactivatedClaimStaysSoOverRestarts(t *testing.T) {
+	config := localcore.Config{State: t.TempDir()}
+	s := start(t, config)
+	if err := s.Registry().UpdateCertificate(s.Claim().CertificateID, registry.Inactive); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, config)
+	if c, _ := s.Registry().CertificateByID(s.Claim().CertificateID); c.Status != registry.Inactive {
+		t.Errorf("the claim is %s", c.Status)
+	}
+}
+
+func TestClaimOfSomeoneElseIsNotOverwritten(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "fleet-provisioning.private.key")
+	if err := os.WriteFile(key, []byte("of a real account"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := localcore.Start(t.Context(), localcore.Config{Credentials: dir})
+	if err == nil || !strings.Contains(err.Error(), key) {
+		t.Errorf("error %v", err)
+	}
+	if data, err := os.ReadFile(key); err != nil || string(data) != "of a real account" {
+		t.Error("the key was overwritten")
+	}
+}
+
+func TestCredentialsOfAnEarlierRunAreReplaced(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		s := start(t, localcore.Config{Credentials: dir})
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := readAll(t, dir)["root.ca.bundle.pem"]; got != string(s.RootPEM()) {
+			t.Error("the root is not that of the latest run")
+		}
+	}
+}
+
+func TestSecondServerOnOneStateIsRefused(t *testing.T) {
+	config := localcore.Config{State: t.TempDir()}
+	start(t, config)
+	if _, err := localcore.Start(t.Context(), config); !errors.Is(err, registry.ErrLocked) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// copyTemplates copies the shipped files and spoils one of them.
+func copyTemplates(t *testing.T, name string, spoil func([]byte) []byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, file := range []string{"fleet_template.json", "claim_policy.json", "device_policy.json"} {
+		data, err := os.ReadFile(filepath.Join(templates, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file == name {
+			data = spoil(data)
+		}
+		if data == nil {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestBadTemplatesStopTheStartWithFileAndPlace(t *testing.T) {
+	replace := func(old, new string) func([]byte) []byte {
+		return func(data []byte) []byte { return bytes.Replace(data, []byte(old), []byte(new), 1) }
+	}
+	for name, test := range map[string]struct {
+		file  string
+		spoil func([]byte) []byte
+		want  string
+	}{
+		"missing file":         {"device_policy.json", func([]byte) []byte { return nil }, "no such file"},
+		"bad JSON":             {"claim_policy.json", replace("[", "("), "line "},
+		"bad effect":           {"claim_policy.json", replace("Allow", "Permit"), "line 6"},
+		"unknown function":     {"fleet_template.json", replace("Fn::Join", "Fn::Base64"), "line "},
+		"unknown section":      {"fleet_template.json", replace("Mappings", "Conditions"), "line "},
+		"reference to nothing": {"fleet_template.json", replace(`"Ref": "serialNumber"`, `"Fn::FindInMap": ["Nope", "a", "b"]`), "line "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := copyTemplates(t, test.file, test.spoil)
+			s, err := localcore.Start(t.Context(), localcore.Config{Templates: dir})
+			if err == nil {
+				s.Close()
+				t.Fatal("it started")
+			}
+			for _, part := range []string{filepath.Join(dir, test.file), test.want} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("error %q does not say %q", err, part)
+				}
+			}
+		})
+	}
+}
+
+func TestPlaceholdersAreFilledInAndVariablesStay(t *testing.T) {
+	s := start(t, localcore.Config{Templates: templates, Account: "210987654321", Region: "eu-central-1", Partition: "aws-x"})
+	for _, name := range []string{localcore.ClaimPolicyName, localcore.DevicePolicyName} {
+		p, err := s.Registry().GetPolicy(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := p.Document()
+		if strings.Contains(text, "${AWS::") || strings.Contains(text, "${TemplateName}") || !strings.Contains(text, "arn:aws-x:iot:eu-central-1:210987654321:") {
+			t.Errorf("%s: %s", name, text)
+		}
+		if name == localcore.DevicePolicyName && !strings.Contains(text, "${iot:Connection.Thing.ThingName}") {
+			t.Errorf("%s lost its variables", name)
+		}
+	}
+}
+
+func TestChangedTemplatesReplaceThoseOfTheState(t *testing.T) {
+	state := t.TempDir()
+	for i := range 8 { // more than there may be versions
+		dir := copyTemplates(t, "", nil)
+		for _, file := range []string{"fleet_template.json", "device_policy.json"} {
+			path := filepath.Join(dir, file)
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = append(data, strings.Repeat("\n", i)...)
+			if err := os.WriteFile(path, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := start(t, localcore.Config{State: state, Templates: dir})
+		stored, err := s.Registry().DescribeProvisioningTemplate(localcore.TemplateName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.Registry().GetPolicy(localcore.DevicePolicyName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string]string{"template": stored.Body(), "policy": p.Document()} {
+			if got := len(text) - len(strings.TrimRight(text, "\n")); got != i+1 {
+				t.Errorf("start %d: the %s has %d newlines at its end", i, name, got)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
