@@ -6,13 +6,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -396,12 +399,13 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 	for name, change := range map[string]func(*session.Options){
 		"no endpoint":       func(o *session.Options) { o.Endpoint = "" },
 		"port out of range": func(o *session.Options) { o.Port = 70000 },
+		"no client id":      func(o *session.Options) { o.ClientID = "" },
 		"long client id":    func(o *session.Options) { o.ClientID = strings.Repeat("x", 129) },
 		"SOCKS proxy":       func(o *session.Options) { o.Proxy = "socks5://user:secret@proxy:1080" },
 		"proxy not a URL":   func(o *session.Options) { o.Proxy = "http://user:secret@[" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t, nil, nil)
+			s := serve(t, nil, broker(nil))
 			o := s.options()
 			change(&o)
 			_, err := session.Connect(t.Context(), o)
@@ -415,33 +419,36 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 // proxy is an HTTP proxy that leads every tunnel to one address. It answers
 // 407 to all but user "dev" with password "pass word".
 func proxy(t *testing.T, status int, to string) net.Listener {
-	wanted := "Basic " + base64.StdEncoding.EncodeToString([]byte("dev:pass word"))
-	return listen(t, func(c net.Conn) {
-		r := bufio.NewReader(c)
-		request, err := http.ReadRequest(r)
-		if err != nil {
-			return
-		}
-		code := status
-		if request.Header.Get("Proxy-Authorization") != wanted {
-			code = http.StatusProxyAuthRequired
-		}
-		answer := http.Response{StatusCode: code, ProtoMajor: 1, ProtoMinor: 1}
-		if code != http.StatusOK || request.Method != http.MethodConnect || request.Host != "iot.example.com:443" {
-			answer.Write(c)
-			return
-		}
-		io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
-		up, err := net.Dial("tcp", to)
-		if err != nil {
-			return
-		}
-		done := make(chan struct{})
-		go func() { defer close(done); io.Copy(c, up); c.Close() }()
-		io.Copy(up, r)
-		up.Close()
-		<-done
-	})
+	credentials := "Basic " + base64.StdEncoding.EncodeToString([]byte("dev:pass word"))
+	return listen(t, func(c net.Conn) { tunnel(c, status, credentials, to, "iot.example.com:443") })
+}
+
+// tunnel answers one CONNECT for an address with the status, and leads a
+// tunnel that it grants to another.
+func tunnel(c net.Conn, status int, credentials, to, wanted string) {
+	r := bufio.NewReader(c)
+	request, err := http.ReadRequest(r)
+	if err != nil {
+		return
+	}
+	if request.Header.Get("Proxy-Authorization") != credentials {
+		status = http.StatusProxyAuthRequired
+	}
+	if status != http.StatusOK || request.Method != http.MethodConnect || request.Host != wanted {
+		answer := http.Response{StatusCode: status, ProtoMajor: 1, ProtoMinor: 1}
+		answer.Write(c)
+		return
+	}
+	io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
+	up, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); io.Copy(c, up); c.Close() }()
+	io.Copy(up, r)
+	up.Close()
+	<-done
 }
 
 func TestSessionThroughProxy(t *testing.T) {
@@ -484,6 +491,70 @@ func TestSessionThroughProxy(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestProxyThatSaysNothing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		handle func(net.Conn)
+		is     error
+	}{
+		"waits":    {func(c net.Conn) { io.Copy(io.Discard, c) }, context.DeadlineExceeded},
+		"hangs up": {func(c net.Conn) { c.Read(make([]byte, 1000)) }, session.ErrClosedSilently},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := serve(t, nil, nil).options()
+			o.DialContext = nil
+			o.ConnectTimeout = 100 * time.Millisecond
+			o.Proxy = "http://" + listen(t, tc.handle).Addr().String()
+			_, err := session.Connect(t.Context(), o)
+			e := sessionError(t, err)
+			if e.Stage != session.StageProxy || !e.Temporary() || !errors.Is(err, tc.is) {
+				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
+			}
+		})
+	}
+}
+
+// A proxy that is itself reached over TLS is judged by the system's roots.
+func TestSessionThroughTLSProxy(t *testing.T) {
+	ca := proxyAuthority(t)
+	t.Setenv("NO_PROXY", "")
+	s := serve(t, nil, broker(nil))
+	certificate := ca.issue(nil)
+	l := listen(t, func(c net.Conn) {
+		secure := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate}})
+		tunnel(secure, 200, "", s.listener.Addr().String(), "iot.example.com:8883")
+	})
+	o := s.options()
+	o.Endpoint, o.Port, o.DialContext = "iot.example.com", 8883, nil
+	o.Proxy = "https://localhost:" + strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	c := connect(t, o)
+	if got := c.Stats(); got.Proxy != 2 || got.RoundTrips() != 5 {
+		t.Errorf("stats are %+v", got)
+	}
+}
+
+// proxyAuthority stands for the system's roots, which a process reads once.
+var systemRoots struct {
+	sync.Once
+	ca *authority
+}
+
+func proxyAuthority(t *testing.T) *authority {
+	t.Helper()
+	systemRoots.Do(func() {
+		systemRoots.ca = newAuthority(t)
+		path := filepath.Join(t.TempDir(), "roots.pem")
+		data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: systemRoots.ca.cert.Raw})
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("SSL_CERT_FILE", path)
+		if _, err := x509.SystemCertPool(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return systemRoots.ca
 }
 
 func TestProxyComesFromTheEnvironment(t *testing.T) {

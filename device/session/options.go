@@ -104,8 +104,6 @@ func (o *Options) check() error {
 		return errors.New("no endpoint")
 	case o.Port < 1 || o.Port > 65535:
 		return fmt.Errorf("port %d is not between 1 and 65535", o.Port)
-	case len(o.ClientID) > MaxClientIDLength:
-		return fmt.Errorf("client id of %d bytes; AWS IoT takes %d", len(o.ClientID), MaxClientIDLength)
 	case o.KeepAlive < 0 || o.ConnectTimeout < 0:
 		return errors.New("negative duration")
 	}

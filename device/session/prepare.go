@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -119,6 +120,10 @@ func (p *Prepared) Connect(ctx context.Context) (*Session, error) {
 		return nil, p.fail(StageOptions, errors.New("prepared session was used already"))
 	}
 	p.used = true
+	if p.ClientID == "" || len(p.ClientID) > MaxClientIDLength {
+		p.Close()
+		return nil, p.fail(StageOptions, fmt.Errorf("client id of %d bytes; AWS IoT takes 1 to %d", len(p.ClientID), MaxClientIDLength))
+	}
 	ctx, cancel := p.o.limit(ctx)
 	defer cancel()
 	if err := p.finish(ctx); err != nil {

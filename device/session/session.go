@@ -77,7 +77,7 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	token := s.client.Connect()
 	<-token.Done()
 	if !stop() || token.Error() != nil {
-		s.client.Disconnect(0)
+		s.client.Disconnect(uint(closeTimeout / time.Millisecond))
 		return nil, s.fault(StageConnect, nil, withCause(ctx, token.Error()))
 	}
 	s.stats = p.stats

@@ -175,6 +175,7 @@ func TestCloseReturnsWhenThePeerReadsNoMore(t *testing.T) {
 	config := ca.serverConfig()
 	o := session.Options{
 		Endpoint:    "localhost",
+		ClientID:    "device-1",
 		RootCAs:     ca.pool(),
 		Certificate: ca.clientCertificate(),
 		Proxy:       "direct",
@@ -274,6 +275,19 @@ func TestSessionOffersWhatAWSWants(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestIPv6AddressIsDialled(t *testing.T) {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("this machine has no IPv6")
+	}
+	defer l.Close()
+	c, err := session.Dial(t.Context(), session.Options{Endpoint: "::1", Port: l.Addr().(*net.TCPAddr).Port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
 
 func TestStatsCountBytes(t *testing.T) {

@@ -80,7 +80,7 @@ func (w *wire) receive() error {
 		w.blame(err)
 		return err
 	}
-	w.packet = packet
+	w.packet = append(w.packet, packet...)
 	return nil
 }
 
@@ -105,14 +105,16 @@ func (w *wire) Write(p []byte) (int, error) {
 	w.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	n, err := w.Conn.Write(p)
 	if err != nil {
-		w.diagnose()
+		if !isTimeout(err) {
+			w.diagnose()
+		}
 		w.blame(err)
 	}
 	return n, err
 }
 
-// diagnose reads what the server said before it hung up: the alert that
-// explains why the write failed.
+// diagnose reads what the server said before it hung up, above all the alert
+// that explains why the write failed. Packets that come first are kept.
 func (w *wire) diagnose() {
 	w.Conn.SetReadDeadline(time.Now().Add(diagnoseTimeout))
 	w.readMu.Lock()
