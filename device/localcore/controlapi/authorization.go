@@ -130,6 +130,9 @@ func (in testAuthorization) check() error {
 		if actions[info.ActionType] == "" {
 			return invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", clip(info.ActionType))
 		}
+		if len(info.Resources) == 0 {
+			return invalid("action type %s comes without resources", info.ActionType)
+		}
 	}
 	return nil
 }

@@ -199,22 +199,6 @@ func TestPolicyAttachments(t *testing.T) {
 	}
 }
 
-//lint:ignore SA1019 the older operations are what this is about
-func TestPrincipalPoliciesAreTheOlderForm(t *testing.T) {
-	e, ctx := start(t), t.Context()
-	principal, name := aws.String(arnPrefix+"cert/"+e.furnish(t)), aws.String("policy")
-	must(e.iot.AttachPrincipalPolicy(ctx, &iot.AttachPrincipalPolicyInput{PolicyName: name, Principal: principal}))(t)
-	policies := must(e.iot.ListPrincipalPolicies(ctx, &iot.ListPrincipalPoliciesInput{Principal: principal}))(t)
-	principals := must(e.iot.ListPolicyPrincipals(ctx, &iot.ListPolicyPrincipalsInput{PolicyName: name}))(t)
-	if len(policies.Policies) != 1 || !cmp.Equal(principals.Principals, []string{*principal}) {
-		t.Errorf("policies %+v, principals %v", policies.Policies, principals.Principals)
-	}
-	must(e.iot.DetachPrincipalPolicy(ctx, &iot.DetachPrincipalPolicyInput{PolicyName: name, Principal: principal}))(t)
-	if left := must(e.iot.ListPrincipalPolicies(ctx, &iot.ListPrincipalPoliciesInput{Principal: principal}))(t); len(left.Policies) != 0 {
-		t.Errorf("left %+v", left.Policies)
-	}
-}
-
 func TestThingPrincipals(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	principal, thing := aws.String(arnPrefix+"cert/"+e.furnish(t)), aws.String("thing")

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -51,15 +52,20 @@ func (a *api) unknown(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// refuse writes an exception and logs it. What is not a *registry.Error is
-// ours to mend: the caller learns no more than that.
+// refuse writes an exception and logs it: at INFO if a question was answered
+// with "not found", which is no refusal. What is not a *registry.Error is ours to
+// mend: the caller learns no more than that.
 func (a *api) refuse(w http.ResponseWriter, r *http.Request, operation string, err error) {
 	var refusal *registry.Error
 	if !errors.As(err, &refusal) {
 		a.Log.ErrorContext(r.Context(), "control plane operation failed", "operation", operation, "error", err)
 		refusal = registry.Refuse(registry.CodeInternalFailure, "An internal error has happened; the log of the local core tells more.")
 	} else {
-		a.Log.WarnContext(r.Context(), "control plane operation refused", "operation", operation,
+		level := slog.LevelWarn
+		if refusal.Code == registry.CodeNotFound && r.Method == http.MethodGet {
+			level = slog.LevelInfo
+		}
+		a.Log.Log(r.Context(), level, "control plane operation refused", "operation", operation,
 			"method", r.Method, "path", clip(r.URL.Path), "code", refusal.Code, "reason", refusal.Message)
 	}
 	w.Header().Set("X-Amzn-ErrorType", refusal.Code)

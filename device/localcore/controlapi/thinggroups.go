@@ -100,7 +100,7 @@ func (a *api) listThingGroups(q *request) (any, error) {
 	all, err := a.Registry.ListThingGroups(registry.ThingGroupFilter{
 		NamePrefix: q.query("namePrefixFilter"),
 		Parent:     q.query("parentGroup"),
-		// The documentation gives no default; AWS lists the whole tree.
+		// The documentation gives no default; the whole tree is our choice.
 		Recursive: q.query("recursive") != "false",
 	})
 	if err != nil {

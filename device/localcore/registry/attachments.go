@@ -161,7 +161,7 @@ func (tx *transaction) attachPolicy(policy string, target Target) error {
 	if tx.policyTargets.has(policy, string(target)) {
 		return nil
 	}
-	limit := MaxPoliciesPerPrinc
+	limit := MaxPoliciesPerPrincipal
 	if _, ok := target.ThingGroup(); ok {
 		limit = MaxPoliciesPerGroup
 	}

@@ -11,8 +11,9 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
 type Override string
 
-// The override settings of AWS IoT. Unset is for a template that says nothing:
-// then only a value that differs is refused (open point U5).
+// The override settings of AWS IoT. Fail refuses whatever exists already. Unset
+// is for a template that says nothing: then only a value that is there and
+// differs is refused (open point U5).
 const (
 	Unset     Override = ""
 	DoNothing Override = "DO_NOTHING"
@@ -96,7 +97,7 @@ func (tx *transaction) provision(p Provisioning) (out Provisioned, err error) {
 		}
 	}
 	if p.Thing != nil {
-		if err := tx.provisionGroups(p.Thing); err != nil {
+		if err := tx.provisionGroups(p.Thing, out.Created); err != nil {
 			return out, err
 		}
 		t, _ := tx.things.get(p.Thing.Name)
@@ -152,7 +153,7 @@ func (o Override) scalar(what, old, wanted string) (string, error) {
 	switch {
 	case wanted == "" || o == DoNothing:
 		return old, nil
-	case o == Fail, o == Unset && old != wanted:
+	case o == Fail, o == Unset && old != "" && old != wanted:
 		return "", conflict(what, old)
 	}
 	return wanted, nil
@@ -169,7 +170,7 @@ func (o Override) attributes(thing string, old, wanted map[string]string) (map[s
 		return old, nil
 	case o == Merge:
 		return (&AttributeUpdate{wanted, true}).apply(old), nil
-	case o == Fail, o == Unset && !maps.Equal(old, wanted):
+	case o == Fail, o == Unset && len(old) > 0 && !maps.Equal(old, wanted):
 		return nil, Refuse(CodeResourceConflicts, "Thing %s has attributes already and the template does not allow replacing them.", thing)
 	}
 	return wanted, nil
@@ -210,7 +211,7 @@ func (tx *transaction) provisionPolicy(p ProvisionedPolicy, certificateID string
 	return tx.attachPolicy(p.Name, CertificateTarget(certificateID))
 }
 
-func (tx *transaction) provisionGroups(p *ProvisionedThing) error {
+func (tx *transaction) provisionGroups(p *ProvisionedThing, created bool) error {
 	if p.Groups == nil {
 		return nil
 	}
@@ -221,11 +222,11 @@ func (tx *transaction) provisionGroups(p *ProvisionedThing) error {
 	}
 	old := tx.thingGroups.rightsOf(p.Name)
 	wanted := slices.Compact(slices.Sorted(slices.Values(p.Groups)))
-	if len(old) > 0 {
+	if !created {
 		switch o := p.OverrideGroups; {
 		case o == DoNothing:
 			return nil
-		case o == Fail, o == Unset && !slices.Equal(old, wanted):
+		case o == Fail, o == Unset && len(old) > 0 && !slices.Equal(old, wanted):
 			return Refuse(CodeResourceConflicts, "Thing %s is in thing groups already and the template does not allow replacing them.", p.Name)
 		case o == Replace:
 			for _, group := range old {

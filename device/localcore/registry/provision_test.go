@@ -138,6 +138,15 @@ func TestOverrideSettings(t *testing.T) {
 				p.OverrideAttributes, p.OverrideGroups = Merge, Merge
 			}, outcome{"", "type", map[string]string{"a": "1", "b": "2"}, []string{"child", "other"}},
 		},
+		"unset and nothing there": {
+			func(p *ProvisionedThing) {
+				p.Name, p.Type, p.Attributes, p.Groups = "bare", "type", map[string]string{"a": "1"}, []string{"other"}
+			}, kept,
+		},
+		"fail on groups where there are none": {
+			func(p *ProvisionedThing) { p.Name, p.Groups, p.OverrideGroups = "bare", []string{"other"}, Fail },
+			outcome{Code: CodeResourceConflicts},
+		},
 		"fail on equal type": {
 			func(p *ProvisionedThing) { p.Type, p.OverrideType = "type", Fail }, outcome{Code: CodeResourceConflicts},
 		},
@@ -150,6 +159,7 @@ func TestOverrideSettings(t *testing.T) {
 			r, _ := open(t)
 			furnish(t, r)
 			must(r.CreateThingType(NewThingType{Name: "type2"}))(t)
+			must(r.CreateThing(NewThing{Name: "bare"}))(t)
 			ok(t, r.AddThingToThingGroup("thing", "other"))
 			pending(t, r)
 			p := Provisioning{Token: token, Principal: principal, Thing: &ProvisionedThing{Name: "thing"}, Certificate: &ProvisionedCertificate{}}
@@ -157,9 +167,9 @@ func TestOverrideSettings(t *testing.T) {
 			_, err := r.Provision(p)
 			got := outcome{Code: code(err)}
 			if err == nil {
-				thing := must(r.DescribeThing("thing"))(t)
+				thing := must(r.DescribeThing(p.Thing.Name))(t)
 				got.Type, got.Attributes = thing.Type, thing.Attributes
-				got.Groups = must(r.ListThingGroupsForThing("thing"))(t)
+				got.Groups = must(r.ListThingGroupsForThing(p.Thing.Name))(t)
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("%v\n%s", err, diff)

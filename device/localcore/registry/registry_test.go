@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -313,7 +315,7 @@ func TestLimits(t *testing.T) {
 			_, err := r.CreateThingGroup(NewThingGroup{Name: group})
 			return errors.Join(err, r.AddThingToThingGroup("thing", group))
 		}, CodeInvalidRequest},
-		"policies of a certificate": {MaxPoliciesPerPrinc, func(r *Registry, certificate string, i int) error {
+		"policies of a certificate": {MaxPoliciesPerPrincipal, func(r *Registry, certificate string, i int) error {
 			_, err := r.CreatePolicy(fmt.Sprint("p", i), document)
 			return errors.Join(err, r.AttachPolicy(fmt.Sprint("p", i), CertificateTarget(certificate)))
 		}, CodeLimitExceeded},
@@ -572,6 +574,72 @@ func TestWatchTellsOfStatusAndDeletion(t *testing.T) {
 	want := []Change{{c.ID, Inactive}, {c.ID, ""}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestConcurrentRegistrationsAndSessions(t *testing.T) {
+	r, _ := open(t)
+	furnish(t, r)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := range 10 {
+				name := fmt.Sprintf("thing-%d-%d", i, j)
+				text, err := makePEM()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := r.CreatePendingCertificate(text, name, principal, time.Hour); err != nil {
+					t.Error(err)
+				}
+				p := registration()
+				p.Token, p.Thing.Name = name, name
+				done, err := r.Provision(p)
+				if err != nil {
+					t.Error(err)
+				}
+				thing, there := r.ThingFor(done.Certificate.ID, name)
+				if policies := r.PoliciesFor(done.Certificate.ID, name); !there || thing.Name != name || len(policies) != 1 {
+					t.Errorf("thing %q, policies %v", thing.Name, policies)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if things := must(r.ListThingsInThingGroup("child", false))(t); len(things) != 40 {
+		t.Errorf("%d things in the group", len(things))
+	}
+}
+
+func BenchmarkProvision(b *testing.B) {
+	for name, path := range map[string]string{"memory": "", "durable": filepath.Join(b.TempDir(), "registry.db")} {
+		b.Run(name, func(b *testing.B) {
+			r, err := Open(path, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer r.Close()
+			r.CreateThingType(NewThingType{Name: "type"})
+			r.CreateThingGroup(NewThingGroup{Name: "child"})
+			r.CreatePolicy("policy", document)
+			for i := 0; b.Loop(); i++ {
+				b.StopTimer()
+				text, err := makePEM()
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if _, err := r.CreatePendingCertificate(text, fmt.Sprint(i), principal, time.Hour); err != nil {
+					b.Fatal(err)
+				}
+				p := registration()
+				p.Token, p.Thing.Name = fmt.Sprint(i), fmt.Sprint("thing", i)
+				if _, err := r.Provision(p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -202,6 +202,19 @@ func TestTokensAreNotStored(t *testing.T) {
 	}
 }
 
+func TestFailedWriteLeavesMemoryAlone(t *testing.T) {
+	r := openAt(t, filepath.Join(t.TempDir(), "registry.db"))
+	furnish(t, r)
+	ok(t, r.db.Close()) // from here on nothing can be written
+	generation := r.Generation()
+	if _, err := r.CreateThing(NewThing{Name: "new"}); err == nil {
+		t.Fatal("the thing was created")
+	}
+	if _, err := r.DescribeThing("new"); code(err) != CodeNotFound || r.Generation() != generation {
+		t.Errorf("the thing is in memory: %v", err)
+	}
+}
+
 func TestMutationAfterCloseIsRefused(t *testing.T) {
 	r, _ := open(t)
 	ok(t, r.Close())

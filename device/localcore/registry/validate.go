@@ -9,24 +9,24 @@ import (
 // Limits of AWS IoT.
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 const (
-	MaxAttributesUntyped   = 3
-	MaxAttributes          = 50
-	MaxAttributeData       = 47 << 10 // bytes of names and values of one thing
-	MaxAttributeName       = 128
-	MaxAttributeValue      = 800
-	MaxGroupsPerThing      = 10
-	MaxGroupDepth          = 7
-	MaxGroupChildren       = 100
-	MaxPoliciesPerGroup    = 2
-	MaxPoliciesPerPrinc    = 10
-	MaxPolicyVersions      = 5
-	MaxPolicyDocument      = 2048 // characters, white space not counted
-	MaxTemplates           = 256
-	MaxTemplateVersions    = 5
-	MaxTemplateBody        = 10240
-	MaxTemplateDescription = 500
-	MaxDescription         = 2028
-	MaxSearchable          = 3
+	MaxAttributesUntyped    = 3
+	MaxAttributes           = 50
+	MaxAttributeData        = 47 << 10 // bytes of names and values of one thing
+	MaxAttributeName        = 128
+	MaxAttributeValue       = 800
+	MaxGroupsPerThing       = 10
+	MaxGroupDepth           = 7
+	MaxGroupChildren        = 100
+	MaxPoliciesPerGroup     = 2
+	MaxPoliciesPerPrincipal = 10
+	MaxPolicyVersions       = 5
+	MaxPolicyDocument       = 2048 // characters, white space not counted
+	MaxTemplates            = 256
+	MaxTemplateVersions     = 5
+	MaxTemplateBody         = 10240
+	MaxTemplateDescription  = 500
+	MaxDescription          = 2028
+	MaxSearchable           = 3
 )
 
 var (
