@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -41,6 +42,12 @@ type Credential struct {
 
 // String names the certificate; the key does not show.
 func (c Credential) String() string { return "certificate " + c.CertificateID }
+
+// GoString is String.
+func (c Credential) GoString() string { return c.String() }
+
+// LogValue is String.
+func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // processClaimKey is the key of every claim that lives in memory only: making
 // an RSA key takes longer than all the rest of a start.

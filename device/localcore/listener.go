@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -175,6 +176,7 @@ func (l *listener) serve(raw net.Conn, establish listeners.EstablishFn) {
 	}
 	c := newConnection(secure)
 	defer close(c.ended)
+	defer l.survive(c)
 	if err := c.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return
 	}
@@ -182,6 +184,15 @@ func (l *listener) serve(raw net.Conn, establish listeners.EstablishFn) {
 	l.broker.letGo(c)
 	if !c.established.Load() && !errors.Is(err, errConnectRefused) {
 		l.broker.refuse(c, ActionConnect, "", fmt.Sprintf("no acceptable CONNECT came: %v", err))
+	}
+}
+
+// survive keeps a packet that makes the broker panic from ending everyone else.
+func (l *listener) survive(c *connection) {
+	if r := recover(); r != nil {
+		l.broker.letGo(c)
+		l.broker.config.Log.Error("the broker panicked", "panic", r, "client", c.session.ClientID,
+			"certificate", c.certificateID, "stack", string(debug.Stack()))
 	}
 }
 

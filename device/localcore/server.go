@@ -71,6 +71,11 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	s.journal = newJournal(c.Log, c.Now)
+	if c.State == "" {
+		var keys sync.WaitGroup // two RSA keys are most of a first start: make them side by side
+		keys.Go(func() { _, _ = processClaimKey() })
+		defer keys.Wait()
+	}
 	if err := s.openState(); err != nil {
 		return err
 	}

@@ -1,0 +1,123 @@
+package localcore_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"testing"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/localcore"
+)
+
+func startBench(b *testing.B, c localcore.Config) *localcore.Server {
+	b.Helper()
+	s, err := localcore.Start(context.Background(), c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	return s
+}
+
+func dialBench(b *testing.B, s *localcore.Server, id string, config *tls.Config, received func(paho.Message)) paho.Client {
+	b.Helper()
+	host, port := s.Endpoint()
+	o := paho.NewClientOptions().AddBroker(fmt.Sprintf("ssl://%s:%d", host, port)).
+		SetClientID(id).SetTLSConfig(config).SetAutoReconnect(false).SetProtocolVersion(4).
+		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { received(m) })
+	client := paho.NewClient(o)
+	if token := client.Connect(); token.Wait() && token.Error() != nil {
+		b.Fatal(token.Error())
+	}
+	return client
+}
+
+func claimTLSBench(b *testing.B, s *localcore.Server) *tls.Config {
+	b.Helper()
+	claim := s.Claim()
+	pair, err := tls.X509KeyPair(claim.CertificatePEM, claim.PrivateKeyPEM)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &tls.Config{RootCAs: s.RootCAs(), Certificates: []tls.Certificate{pair}, ServerName: "localhost"}
+}
+
+// The aim is under 50 ms.
+func BenchmarkStartAndClose(b *testing.B) {
+	for b.Loop() {
+		s, err := localcore.Start(b.Context(), localcore.Config{Templates: templates})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// One TLS handshake with mutual authentication, CONNECT and CONNACK.
+func BenchmarkConnect(b *testing.B) {
+	s := startBench(b, localcore.Config{})
+	config := claimTLSBench(b, s)
+	for b.Loop() {
+		dialBench(b, s, "claim-bench", config, nil).Disconnect(0)
+	}
+}
+
+// A whole enrolment by CSR on an open claim connection, key not counted.
+func BenchmarkEnrol(b *testing.B) {
+	s := startBench(b, localcore.Config{Templates: templates, HookFunc: admitAll})
+	answers := make(chan paho.Message, 1)
+	client := dialBench(b, s, "claim-bench", claimTLSBench(b, s), func(m paho.Message) { answers <- m })
+	defer client.Disconnect(0)
+	csr := csrBench(b)
+	ask := func(topic fleetapi.Topic, request, answer any) {
+		data, err := json.Marshal(request)
+		if err != nil {
+			b.Fatal(err)
+		}
+		client.Publish(topic.String(), 0, false, data)
+		select {
+		case m := <-answers:
+			if m.Topic() != topic.Accepted() {
+				b.Fatalf("%s: %s", m.Topic(), m.Payload())
+			}
+			if err := json.Unmarshal(m.Payload(), answer); err != nil {
+				b.Fatal(err)
+			}
+		case <-time.After(10 * time.Second):
+			b.Fatal("no answer")
+		}
+	}
+	n := 0
+	for b.Loop() {
+		n++
+		var made fleetapi.CreateCertificateFromCSRResponse
+		ask(csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}, &made)
+		var done fleetapi.RegisterThingResponse
+		ask(registerTopic, registration(made.CertificateOwnershipToken, fmt.Sprintf("297468%d", n)), &done)
+	}
+}
+
+func csrBench(b *testing.B) string {
+	b.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
