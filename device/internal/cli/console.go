@@ -54,10 +54,11 @@ func (c *Console) open() error {
 	options := &slog.HandlerOptions{Level: level}
 	switch c.logFormat {
 	case "text":
-		c.Log = slog.New(slog.NewTextHandler(c.Err, options))
 		if !c.quiet {
-			c.steps = term.NewSteps(c.Streams, level >= slog.LevelWarn)
+			c.steps = term.NewSteps(c.Streams)
+			c.Err = c.steps.Writer() // from now on nobody writes into a step's line
 		}
+		c.Log = slog.New(slog.NewTextHandler(c.Err, options))
 	case "json":
 		c.Log = slog.New(slog.NewJSONHandler(c.Err, options))
 		c.records = slog.New(slog.NewJSONHandler(c.Err, nil))
@@ -81,7 +82,6 @@ func (c *Console) Note(text string) {
 		c.records.Info(text)
 		return
 	}
-	c.steps.Break()
 	fmt.Fprintln(c.Err, term.Clean(text))
 }
 
@@ -91,7 +91,6 @@ func (c *Console) line(level slog.Level, label, text string) {
 		c.records.Log(context.Background(), level, text, "kind", label)
 		return
 	}
-	c.steps.Break()
 	fmt.Fprintf(c.Err, "%s: %s: %s\n", c.Name, label, term.Clean(text))
 }
 

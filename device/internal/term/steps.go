@@ -3,24 +3,26 @@ package term
 import (
 	"fmt"
 	"io"
+	"sync"
 	"time"
 )
 
 // Steps shows the progress of a run in steps, one line for each. On a terminal
 // the line is rewritten in place when the step ends; elsewhere it is written
 // once, when the step begins, and once more only if it fails. A nil *Steps
-// shows nothing. It is not safe for concurrent use.
+// shows nothing. It is safe for concurrent use.
 type Steps struct {
-	w       io.Writer
 	inPlace bool
 	color   bool
-	open    bool // the line of the current step is unfinished
+
+	mu   sync.Mutex
+	w    io.Writer // under mu
+	open bool      // the line of the current step is unfinished; under mu
 }
 
-// NewSteps returns progress on the streams' Err. inPlace allows the rewriting
-// of lines; it should be false while logs go to the same place.
-func NewSteps(s Streams, inPlace bool) *Steps {
-	return &Steps{w: s.Err, inPlace: s.Terminal && inPlace, color: s.Color}
+// NewSteps returns progress on the streams' Err.
+func NewSteps(s Streams) *Steps {
+	return &Steps{w: s.Err, inPlace: s.Terminal, color: s.Color}
 }
 
 // Begin shows a step that begins.
@@ -29,12 +31,10 @@ func (s *Steps) Begin(step string) {
 		return
 	}
 	if !s.inPlace {
-		fmt.Fprintf(s.w, "  %s\n", Clean(step))
+		s.write("  "+Clean(step)+"\n", false)
 		return
 	}
-	s.Break()
-	fmt.Fprintf(s.w, "%s %s", s.paint(dim, "·"), Clean(step))
-	s.open = true
+	s.write(s.paint(dim, "·")+" "+Clean(step), true)
 }
 
 // Done shows that a step is done, in the same words and what it cost.
@@ -45,33 +45,47 @@ func (s *Steps) Done(step, cost string) {
 	if cost != "" {
 		cost = "  " + s.paint(dim, cost)
 	}
-	s.rewrite(fmt.Sprintf("%s %s%s", s.paint(green, "✓"), Clean(step), cost))
+	s.rewrite(s.paint(green, "✓") + " " + Clean(step) + cost)
 }
 
 // Failed shows that a step has failed, and why.
 func (s *Steps) Failed(step string, why error) {
-	if s == nil {
-		return
-	}
-	line := fmt.Sprintf("%s %s: %s", s.paint(red, "✗"), Clean(step), Clean(why.Error()))
-	if !s.inPlace {
-		fmt.Fprintln(s.w, line)
-		return
-	}
-	s.rewrite(line)
-}
-
-// Break ends an unfinished line, so that something else can be written.
-func (s *Steps) Break() {
-	if s != nil && s.open {
-		fmt.Fprintln(s.w)
-		s.open = false
+	if s != nil {
+		s.rewrite(s.paint(red, "✗") + " " + Clean(step) + ": " + Clean(why.Error()))
 	}
 }
 
+// Writer returns the same place for others to write whole lines to: a line
+// that is unfinished is ended first.
+func (s *Steps) Writer() io.Writer { return lines{s} }
+
+type lines struct{ steps *Steps }
+
+func (l lines) Write(p []byte) (int, error) {
+	l.steps.write(string(p), false)
+	return len(p), nil
+}
+
+// write ends an unfinished line, then writes text, which may leave another.
+func (s *Steps) write(text string, open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open {
+		text = "\n" + text
+	}
+	io.WriteString(s.w, text)
+	s.open = open
+}
+
+// rewrite writes a line over the unfinished one, if there is one.
 func (s *Steps) rewrite(line string) {
 	const eraseLine = "\r\x1b[K"
-	fmt.Fprintf(s.w, "%s%s\n", eraseLine, line)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open {
+		line = eraseLine + line
+	}
+	io.WriteString(s.w, line+"\n")
 	s.open = false
 }
 

@@ -1,0 +1,6 @@
+//go:build !race
+
+package cli_test
+
+// raceEnabled makes the binaries report races too.
+const raceEnabled = false

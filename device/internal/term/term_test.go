@@ -1,0 +1,102 @@
+package term_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/internal/term"
+)
+
+func TestStepsAreRewrittenInPlaceOnlyOnATerminal(t *testing.T) {
+	tests := map[string]struct {
+		streams term.Streams
+		want    string
+	}{
+		"file": {
+			term.Streams{},
+			"  connect\n  subscribe\na log line\n✗ subscribe: no answer\n  wait\n",
+		},
+		"terminal without colours": {
+			term.Streams{Terminal: true},
+			"· connect\r\x1b[K✓ connect  5ms, 3 round trips\n· subscribe\na log line\n✗ subscribe: no answer\n· wait\nlast\n",
+		},
+		"terminal": {
+			term.Streams{Terminal: true, Color: true},
+			"\x1b[2m·\x1b[0m connect\r\x1b[K\x1b[32m✓\x1b[0m connect  \x1b[2m5ms, 3 round trips\x1b[0m\n" +
+				"\x1b[2m·\x1b[0m subscribe\na log line\n\x1b[31m✗\x1b[0m subscribe: no answer\n\x1b[2m·\x1b[0m wait\nlast\n",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			tt.streams.Err = &out
+			s := term.NewSteps(tt.streams)
+			s.Begin("connect")
+			s.Done("connect", term.Cost(5*time.Millisecond, 3))
+			s.Begin("subscribe")
+			fmt.Fprintln(s.Writer(), "a log line")
+			s.Failed("subscribe", errors.New("no answer"))
+			s.Begin("wait")
+			if tt.streams.Terminal {
+				fmt.Fprintln(s.Writer(), "last")
+			}
+			if diff := cmp.Diff(tt.want, out.String()); diff != "" {
+				t.Errorf("progress (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNilStepsShowNothing(t *testing.T) {
+	var s *term.Steps
+	s.Begin("a")
+	s.Done("a", "")
+	s.Failed("a", errors.New("b"))
+}
+
+func TestCleanLeavesNoControlCharacters(t *testing.T) {
+	tests := map[string]struct{ in, want string }{
+		"plain":           {"Straße 5", "Straße 5"},
+		"escape sequence": {"\x1b[2Jhello\x07", "\uFFFD[2Jhello\uFFFD"},
+		"lines":           {"a\r\nb\tc", "a  b c"},
+		"C1 controls":     {"\u009b31m", "\uFFFD31m"},
+		"reversed text":   {"abc\u202egnp", "abc\uFFFDgnp"},
+		"invalid bytes":   {"a\xff", "a\uFFFD"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := term.Clean(tt.in); got != tt.want {
+				t.Errorf("Clean(%q) = %q, want %q", tt.in, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestCostNamesRoundTripsWhereThereAreAny(t *testing.T) {
+	for trips, want := range map[int]string{0: "1.235s", 1: "1.235s, 1 round trip", 2: "1.235s, 2 round trips"} {
+		if got := term.Cost(1234567*time.Microsecond, trips); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestGetenvTakesTheLastValue(t *testing.T) {
+	s := term.Streams{Environ: []string{"A=1", "AB=2", "A=3=4"}}
+	if got := s.Getenv("A"); got != "3=4" {
+		t.Errorf("got %q", got)
+	}
+	if got := s.Getenv("B"); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestOnlyATerminalIsColoured(t *testing.T) {
+	if s := term.New(nil, nil, &bytes.Buffer{}, nil); s.Terminal || s.Color {
+		t.Errorf("a buffer counts as a terminal: %+v", s)
+	}
+}
