@@ -57,6 +57,10 @@ type Options struct {
 	// the session. It must not block, nor call the session. nil drops them.
 	OnMessage func(Message)
 
+	// OnConnect is told what the connection has taken as soon as CONNACK has
+	// come, on the goroutine that connects. nil for none.
+	OnConnect func(Stats)
+
 	// DialContext opens TCP connections. nil means a net.Dialer, which races
 	// IPv6 against IPv4 and turns Nagle's algorithm off.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)

@@ -83,6 +83,9 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	s.stats = p.stats
 	s.stats.Connect = time.Since(began)
 	s.o.Log.DebugContext(ctx, "connected", "endpoint", p.o.address(), "clientId", p.ClientID, "roundTrips", s.Stats().RoundTrips())
+	if s.o.OnConnect != nil {
+		s.o.OnConnect(s.Stats())
+	}
 	return s, nil
 }
 
