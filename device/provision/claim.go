@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -144,14 +145,15 @@ func (c *claimSession) askForCertificate(ctx context.Context, topic fleetapi.Top
 	}, err
 }
 
-// askOnce sends a create request. When no answer comes, a certificate may have
-// been made nevertheless; it lapses within the hour, but too many of them must
-// not pile up.
+// askOnce sends a create request. When it arrived and no answer comes, a
+// certificate may have been made nevertheless; it lapses within the hour, but
+// too many of them must not pile up.
 func (c *claimSession) askOnce(ctx context.Context, topic fleetapi.Topic, request, answer any) error {
 	c.prepare(ctx)
 	c.lostCreates++
 	err := c.ask(ctx, topic, request, answer)
-	if _, answered := errors.AsType[*fleetapi.ErrorResponse](err); err == nil || answered {
+	_, answered := errors.AsType[*fleetapi.ErrorResponse](err)
+	if err == nil || answered || unanswered(err) == "PUBLISH" {
 		c.lostCreates--
 	} else if c.lostCreates >= maxLostCreates {
 		return enough{fmt.Errorf("%w (after %d requests; each may have left a certificate that lapses within the hour)", err, c.lostCreates)}
@@ -216,35 +218,50 @@ func (c *claimSession) ask(ctx context.Context, topic fleetapi.Topic, request, a
 }
 
 func (c *claimSession) await(ctx context.Context, topic fleetapi.Topic, published <-chan error, answer any) error {
-	var ended error
 	for {
-		// An answer that is here counts more than the end of the session.
+		var ended error
 		select {
 		case m := <-c.inbox:
-			if mine, err := read(topic, m, answer); mine {
+			if mine, err := c.take(ctx, topic, m, answer); mine {
 				return err
 			}
-			c.Log.InfoContext(ctx, "message ignored: it answers no open request", "topic", m.Topic)
-			continue
-		default:
-		}
-		if ended != nil {
-			return ended
-		}
-		select {
-		case m := <-c.inbox:
-			if mine, err := read(topic, m, answer); mine {
-				return err
-			}
-			c.Log.InfoContext(ctx, "message ignored: it answers no open request", "topic", m.Topic)
 		case ended = <-published:
 			published = nil
 		case <-c.session.Done():
-			ended = c.session.Err()
+			// What became of the request tells more than that the session ended.
+			if published != nil {
+				ended = <-published
+			}
+			ended = cmp.Or(ended, c.session.Err(), session.ErrNotConnected)
 		case <-ctx.Done():
 			ended = context.Cause(ctx)
 		}
+		if ended != nil {
+			return c.lastWord(ctx, topic, answer, ended)
+		}
 	}
+}
+
+// lastWord looks for an answer that arrived before the end.
+func (c *claimSession) lastWord(ctx context.Context, topic fleetapi.Topic, answer any, ended error) error {
+	for {
+		select {
+		case m := <-c.inbox:
+			if mine, err := c.take(ctx, topic, m, answer); mine {
+				return err
+			}
+		default:
+			return ended
+		}
+	}
+}
+
+func (c *claimSession) take(ctx context.Context, topic fleetapi.Topic, m session.Message, answer any) (mine bool, err error) {
+	mine, err = read(topic, m, answer)
+	if !mine {
+		c.Log.InfoContext(ctx, "message ignored: it answers no open request", "topic", m.Topic)
+	}
+	return mine, err
 }
 
 func (c *claimSession) measure() {
@@ -258,7 +275,7 @@ func (r *run) answerBy(ctx context.Context, to string) (context.Context, context
 
 // connect opens a session, not too soon after the last one with that client id.
 func (r *run) connect(ctx context.Context, clientID string, cert *tls.Certificate, receive func(session.Message)) (*session.Session, error) {
-	if err := r.pace.wait(ctx, clientID); err != nil {
+	if err := r.awaitTurn(ctx, clientID); err != nil {
 		return nil, err
 	}
 	return session.Connect(ctx, r.options(clientID, cert, receive))

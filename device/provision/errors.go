@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"example.com/fleety/device/fleetapi"
@@ -120,17 +119,15 @@ func (e *TimeoutError) class() Class { return Temporary }
 // times after the same packet. That is how AWS IoT answers what no policy
 // allows.
 type DeniedError struct {
-	Role   string   // "claim" or "device": whose certificate it was
-	Packet string   // CONNECT, SUBSCRIBE or PUBLISH
-	Topics []string // of the SUBSCRIBE or PUBLISH
+	Role   string // "claim" or "device": whose certificate it was
+	Packet string // CONNECT, SUBSCRIBE or PUBLISH
 	Times  int
-	Err    error // the last *session.Error
+	Err    error // the last *session.Error, which has the topics
 }
 
 // Error says what was denied.
 func (e *DeniedError) Error() string {
-	what := strings.TrimSpace(e.Packet + " " + strings.Join(e.Topics, ", "))
-	return fmt.Sprintf("probably denied: %d times in a row the server closed the connection after %s with the %s certificate: %v", e.Times, what, e.Role, e.Err)
+	return fmt.Sprintf("probably denied to the %s certificate (%d times in a row): %v", e.Role, e.Times, e.Err)
 }
 
 // Unwrap returns the last of the errors.

@@ -118,7 +118,7 @@ func (r *run) connectHeld(ctx context.Context, p *preparation, thing string) (*s
 	if p.err != nil {
 		return nil, p.err
 	}
-	if err := r.pace.wait(ctx, thing); err != nil {
+	if err := r.awaitTurn(ctx, thing); err != nil {
 		return nil, err
 	}
 	p.held.ClientID = thing

@@ -164,6 +164,10 @@ func retiredBy(id *identity.Identity) *Retired {
 // error means. At most one Run per store works at a time; a second one returns
 // an *[identity.LockedError].
 func Run(ctx context.Context, c Config) (*Result, error) {
+	return runWith(ctx, c, awsTiming)
+}
+
+func runWith(ctx context.Context, c Config, t timing) (*Result, error) {
 	c, err := c.withDefaults()
 	if err != nil {
 		return nil, err
@@ -172,7 +176,14 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Config: c, journal: journal, pace: pace{}, silence: map[string]int{}, clientID: claimClientID(c.Store.SerialNumber())}
+	r := &run{
+		Config:    c,
+		timing:    t,
+		journal:   journal,
+		clientID:  claimClientID(c.Store.SerialNumber()),
+		connected: map[string]time.Time{},
+		silence:   map[string]int{},
+	}
 	result, err := r.run(ctx)
 	if closeErr := journal.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("closing provisioning journal: %w", closeErr)

@@ -93,7 +93,7 @@ func (d *device) run(t *testing.T, change ...func(*provision.Config)) (*provisio
 	for _, f := range change {
 		f(&c)
 	}
-	return provision.Run(ctx, c)
+	return provision.RunQuickly(ctx, c)
 }
 
 // check demands that device and cloud agree on one identity.

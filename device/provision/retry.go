@@ -11,16 +11,29 @@ import (
 	"example.com/fleety/device/session"
 )
 
-const (
-	// connectInterval is AWS IoT's limit on CONNECT per client id.
-	// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
-	connectInterval = time.Second
-	// maxSilence is how many silent ends in a row, after the same packet, count
-	// as a denial. A policy that was just attached may take a few seconds.
-	maxSilence = 5
-	firstDelay = time.Second
-	maxDelay   = 20 * time.Second
-)
+// maxSilence is how many silent ends in a row, after the same packet, count as
+// a denial. A policy that was just attached may take a few seconds.
+const maxSilence = 5
+
+// A timing says how a run waits.
+type timing struct {
+	connects   time.Duration // least time between two CONNECTs with one client id
+	firstDelay time.Duration // the first limit of the delay before another attempt
+	maxDelay   time.Duration // the last one
+	// settle is how long AWS IoT may still be working on a registration whose
+	// answer was lost.
+	settle time.Duration
+}
+
+// awsTiming obeys AWS IoT's limit of one CONNECT a second, and waits for what
+// the hook is granted, and a little more.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+var awsTiming = timing{
+	connects:   time.Second,
+	firstDelay: time.Second,
+	maxDelay:   20 * time.Second,
+	settle:     7 * time.Second,
+}
 
 // again marks an error after which the very same attempt makes sense at once.
 type again struct{ error }
@@ -36,19 +49,19 @@ func (e enough) Unwrap() error { return e.error }
 // newBackOff returns exponential delays with full jitter: each is random
 // between zero and a limit that doubles.
 // https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-func newBackOff() *backoff.ExponentialBackOff {
+func (t timing) newBackOff() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{
-		InitialInterval:     firstDelay / 2,
+		InitialInterval:     t.firstDelay / 2,
 		RandomizationFactor: 1,
 		Multiplier:          2,
-		MaxInterval:         maxDelay / 2,
+		MaxInterval:         t.maxDelay / 2,
 	}
 }
 
 // retry repeats an attempt while that may help and ctx lasts. At the end of
 // ctx its error tells the failure that was to be retried, too.
 func (r *run) retry(ctx context.Context, attempt func(context.Context) error) error {
-	delays := newBackOff()
+	delays := r.timing.newBackOff()
 	for {
 		err := attempt(ctx)
 		if err == nil {
@@ -101,16 +114,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// A pace keeps CONNECTs with the same client id apart.
-type pace map[string]time.Time
-
-func (p pace) wait(ctx context.Context, clientID string) error {
-	if last, ok := p[clientID]; ok {
-		if err := sleep(ctx, time.Until(last.Add(connectInterval))); err != nil {
+// awaitTurn keeps CONNECTs with the same client id apart.
+func (r *run) awaitTurn(ctx context.Context, clientID string) error {
+	if last, ok := r.connected[clientID]; ok {
+		if err := sleep(ctx, time.Until(last.Add(r.timing.connects))); err != nil {
 			return err
 		}
 	}
-	p[clientID] = time.Now()
+	r.connected[clientID] = time.Now()
 	return nil
 }
 
@@ -120,12 +131,22 @@ const (
 	deviceRole = "device"
 )
 
+// unanswered returns the packet after which the server closed the connection in
+// silence, "" for errors of other kinds.
+func unanswered(err error) string {
+	e, ok := errors.AsType[*session.Error](err)
+	if !ok || !errors.Is(err, session.ErrClosedSilently) {
+		return ""
+	}
+	return e.After
+}
+
 // heard counts the silent ends that follow the same packet, and makes a
 // denial of too many: AWS IoT denies by closing the connection.
 func (r *run) heard(err error, role, what string) error {
 	key := role + " " + what
-	e, ok := errors.AsType[*session.Error](err)
-	if !ok || !errors.Is(err, session.ErrClosedSilently) {
+	packet := unanswered(err)
+	if packet == "" {
 		delete(r.silence, key)
 		return err
 	}
@@ -133,5 +154,5 @@ func (r *run) heard(err error, role, what string) error {
 	if r.silence[key] < maxSilence {
 		return err
 	}
-	return &DeniedError{Role: role, Packet: e.After, Topics: e.Topics, Times: r.silence[key], Err: err}
+	return &DeniedError{Role: role, Packet: packet, Times: r.silence[key], Err: err}
 }

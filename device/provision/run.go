@@ -16,9 +16,6 @@ const (
 	// tokenMargin is how long before its end a token counts as expired, so
 	// that a request with it still arrives in time.
 	tokenMargin = 30 * time.Second
-	// settleTime is how long AWS IoT may still be working on a registration
-	// whose answer was lost: what it grants the hook, and a little more.
-	settleTime = 7 * time.Second
 	// maxLostCreates bounds the create requests that one run sends without
 	// hearing of a certificate. Each leaves one behind in AWS IoT for an hour.
 	maxLostCreates = 3
@@ -27,19 +24,20 @@ const (
 // A run is the state of one [Run]. What must outlive it is in the journal.
 type run struct {
 	Config
+	timing   timing
 	journal  *identity.Journal
 	clientID string // of the claim's sessions
-	pace     pace
-	silence  map[string]int // silent ends in a row, by the packet they followed
-	trips    RoundTrips     // of the current attempt
 
+	trips     RoundTrips // of the current attempt
+	fresh     bool       // the certificate was issued to this attempt
 	prepared  *preparation
 	committed *identity.Identity
 
-	fresh       bool      // the certificate was issued to this attempt
-	registered  bool      // this run sent RegisterThing, and it happened
-	asked       time.Time // when this run last sent RegisterThing
-	renewed     bool      // this run has given up a certificate once
+	connected   map[string]time.Time // when last, by client id
+	silence     map[string]int       // silent ends in a row, by the packet they followed
+	asked       time.Time            // when this run last sent RegisterThing
+	registered  bool                 // this run sent RegisterThing, and it happened
+	renewed     bool                 // this run has given up a certificate once
 	lostCreates int
 }
 
@@ -148,7 +146,7 @@ func (r *run) settle(ctx context.Context, refusal *fleetapi.ErrorResponse) error
 		if err != nil && !notAccepted(err) {
 			return err
 		}
-		if r.ExpectedThingName == "" || time.Since(begun) > settleTime {
+		if r.ExpectedThingName == "" || time.Since(begun) > r.timing.settle {
 			return r.renew(refusal)
 		}
 	}

@@ -1,0 +1,219 @@
+package provision_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/provision"
+)
+
+// always and once choose the requests that a fault spoils.
+func always(int) bool      { return true }
+func once(number int) bool { return number == 1 }
+
+// issued returns how many certificates the core has made for devices.
+func issued(core *localcore.Server) int { return len(core.Registry().ListCertificates()) - 1 }
+
+func rejection(status int) localcore.Fault {
+	return localcore.Fault{Reject: &fleetapi.ErrorResponse{StatusCode: status, ErrorCode: "Test"}}
+}
+
+// TestFaultsOfTheExchange spoils each request of both flows in each way.
+// Whatever happens, the run ends in time, with an identity or with an error of
+// the right class, and the next run, undisturbed, ends with an identity.
+func TestFaultsOfTheExchange(t *testing.T) {
+	const succeeds provision.Class = -1
+	register := fleetapi.RegisterThing
+	tests := map[string]struct {
+		operation fleetapi.Operation // empty: the flow's create operation
+		fault     localcore.Fault
+		when      func(int) bool
+		want      provision.Class
+		issued    int // certificates, by this run
+	}{
+		"create throttled once":        {"", rejection(429), once, succeeds, 1},
+		"create throttled":             {"", rejection(429), always, provision.Temporary, 0},
+		"create unavailable once":      {"", rejection(503), once, succeeds, 1},
+		"create refused":               {"", rejection(400), always, provision.Refused, 0},
+		"create unanswered once":       {"", localcore.Fault{DropReply: true}, once, succeeds, 2},
+		"create unanswered":            {"", localcore.Fault{DropReply: true}, always, provision.Temporary, 3},
+		"create answered twice":        {"", localcore.Fault{DuplicateReply: true}, always, succeeds, 1},
+		"create answered too late":     {"", localcore.Fault{DelayReply: 3 * time.Second}, once, succeeds, 2},
+		"create answered late":         {"", localcore.Fault{DelayReply: 200 * time.Millisecond}, always, succeeds, 1},
+		"closed before create, once":   {"", localcore.Fault{CloseBefore: true}, once, succeeds, 1},
+		"closed before create":         {"", localcore.Fault{CloseBefore: true}, always, provision.Temporary, 0},
+		"closed after create, once":    {"", localcore.Fault{CloseAfter: true}, once, succeeds, 2},
+		"closed after create":          {"", localcore.Fault{CloseAfter: true}, always, provision.Temporary, 3},
+		"register throttled once":      {register, rejection(429), once, succeeds, 1},
+		"register throttled":           {register, rejection(429), always, provision.Temporary, 1},
+		"register unavailable once":    {register, rejection(500), once, succeeds, 1},
+		"register refused":             {register, rejection(400), always, provision.Refused, 1},
+		"register denied":              {register, rejection(403), always, provision.Refused, 1},
+		"register unanswered once":     {register, localcore.Fault{DropReply: true}, once, succeeds, 1},
+		"register unanswered":          {register, localcore.Fault{DropReply: true}, always, succeeds, 1},
+		"register answered twice":      {register, localcore.Fault{DuplicateReply: true}, always, succeeds, 1},
+		"register answered too late":   {register, localcore.Fault{DelayReply: 3 * time.Second}, once, succeeds, 1},
+		"closed before register, once": {register, localcore.Fault{CloseBefore: true}, once, succeeds, 1},
+		"closed before register":       {register, localcore.Fault{CloseBefore: true}, always, provision.Temporary, 1},
+		"closed after register, once":  {register, localcore.Fault{CloseAfter: true}, once, succeeds, 1},
+		"closed after register":        {register, localcore.Fault{CloseAfter: true}, always, succeeds, 1},
+	}
+	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
+		create := fleetapi.CreateCertificateFromCSR
+		if keys == provision.ServiceKeys {
+			create = fleetapi.CreateKeysAndCertificate
+		}
+		for name, test := range tests {
+			t.Run(string(keys)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				operation := test.operation
+				if operation == "" {
+					operation = create
+				}
+				d := newDevice(t, startCore(t))
+				d.config.Keys = keys
+				if test.fault.DropReply || test.fault.DelayReply > time.Second {
+					d.config.AnswerTimeout = 2 * time.Second
+				}
+				d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
+					if e.Operation == operation && test.when(e.Number) {
+						return test.fault
+					}
+					return localcore.Fault{}
+				})
+				d.checkFaulty(t, test.want, test.issued)
+			})
+		}
+	}
+}
+
+func (d *device) checkFaulty(t *testing.T, want provision.Class, certificates int) {
+	t.Helper()
+	timeout := 30 * time.Second
+	if want == provision.Temporary && certificates < 3 {
+		timeout = 2 * time.Second // it would go on for as long as it may
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	c := d.config
+	c.Store = d.store(t)
+	_, err := provision.RunQuickly(ctx, c)
+	if got := issued(d.core); got != certificates {
+		t.Errorf("%d certificates were issued, want %d", got, certificates)
+	}
+	if want < 0 {
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.check(t)
+		return
+	}
+	if got := provision.ClassOf(err); got != want || err == nil {
+		t.Errorf("error %v of class %v, want %v", err, got, want)
+	}
+	if _, err := d.store(t).Load(); !errors.Is(err, identity.ErrNone) {
+		t.Errorf("an identity was left: %v", err)
+	}
+	d.core.Faults.Set(nil)
+	if _, err := d.run(t); err != nil {
+		t.Fatalf("next run: %v", err)
+	}
+	d.check(t)
+}
+
+func TestATimedOutRunTellsWhatItWaitedFor(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	d.config.AnswerTimeout = 200 * time.Millisecond
+	d.core.Faults.Set(func(localcore.Exchange) localcore.Fault { return rejection(429) })
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	c := d.config
+	c.Store = d.store(t)
+	_, err := provision.Run(ctx, c)
+	if !errors.Is(err, context.DeadlineExceeded) || provision.ClassOf(err) != provision.Temporary {
+		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	}
+	if refusal, ok := errors.AsType[*fleetapi.ErrorResponse](err); !ok || refusal.StatusCode != 429 {
+		t.Errorf("the cause is lost: %v", err)
+	}
+}
+
+func TestACancelledRunEndsAtOnce(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	d.core.Faults.Set(func(localcore.Exchange) localcore.Fault {
+		cancel()
+		return localcore.Fault{DropReply: true}
+	})
+	c := d.config
+	c.Store = d.store(t)
+	_, err := provision.Run(ctx, c)
+	if provision.ClassOf(err) != provision.Interrupted || !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	}
+	if strings.Count(err.Error(), "context canceled") > 1 {
+		t.Errorf("the error says it twice: %v", err)
+	}
+}
+
+func TestWhatAPolicyDeniesIsRefused(t *testing.T) {
+	allow := func(action, resource string) string {
+		return `{"Effect":"Allow","Action":"iot:` + action + `","Resource":"` + resource + `"}`
+	}
+	tests := map[string]struct {
+		policy string // and what it allows
+		allows []string
+		role   string
+		packet string
+	}{
+		"claim may not connect": {
+			localcore.ClaimPolicyName, []string{allow("Subscribe", "*")}, "claim", "CONNECT",
+		},
+		"claim may not subscribe": {
+			localcore.ClaimPolicyName, []string{allow("Connect", "*"), allow("Publish", "*"), allow("Receive", "*")}, "claim", "SUBSCRIBE",
+		},
+		"claim may not publish": {
+			localcore.ClaimPolicyName, []string{allow("Connect", "*"), allow("Subscribe", "*"), allow("Receive", "*")}, "claim", "PUBLISH",
+		},
+		"device may not connect": {
+			localcore.DevicePolicyName, []string{allow("Publish", "*")}, "device", "CONNECT",
+		},
+		"device may not publish": {
+			localcore.DevicePolicyName, []string{allow("Connect", "*")}, "device", "PUBLISH",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t, startCore(t))
+			document := `{"Version":"2012-10-17","Statement":[` + strings.Join(test.allows, ",") + `]}`
+			good, err := d.core.Registry().GetPolicy(test.policy)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.core.Registry().CreatePolicyVersion(test.policy, document, true); err != nil {
+				t.Fatal(err)
+			}
+			_, err = d.run(t)
+			denied, ok := errors.AsType[*provision.DeniedError](err)
+			if !ok || provision.ClassOf(err) != provision.Refused {
+				t.Fatalf("error %v", err)
+			}
+			if denied.Role != test.role || denied.Packet != test.packet {
+				t.Errorf("denied to %s: %s, want %s: %s", denied.Role, denied.Packet, test.role, test.packet)
+			}
+			if err := d.core.Registry().SetDefaultPolicyVersion(test.policy, good.DefaultVersion); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.run(t); err != nil {
+				t.Fatalf("next run: %v", err)
+			}
+			d.check(t)
+		})
+	}
+}
