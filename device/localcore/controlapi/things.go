@@ -16,19 +16,12 @@ func (p *attributePayload) update() *registry.AttributeUpdate {
 	return &registry.AttributeUpdate{Attributes: p.Attributes, Merge: p.Merge}
 }
 
-// attributes returns the attributes of a new resource; those without a value
-// do not exist.
+// attributes returns the attributes of a new resource.
 func (p *attributePayload) attributes() map[string]string {
 	if p == nil {
 		return nil
 	}
-	out := map[string]string{}
-	for name, value := range p.Attributes {
-		if value != "" {
-			out[name] = value
-		}
-	}
-	return out
+	return p.Attributes
 }
 
 type thingCreated struct {

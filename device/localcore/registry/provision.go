@@ -160,20 +160,21 @@ func (o Override) scalar(what, old, wanted string) (string, error) {
 }
 
 func conflict(what, old string) *Error {
-	return Refuse(CodeResourceConflicts, "The %s is set already (%q) and the template does not allow replacing it.", what, clip(old))
+	return Refuse(CodeResourceConflicts, "The template does not allow replacing the %s, which is %q.", what, clip(old))
 }
 
 // attributes returns what the attributes of a thing become.
 func (o Override) attributes(thing string, old, wanted map[string]string) (map[string]string, error) {
+	replaced := withValues(wanted)
 	switch {
 	case wanted == nil || o == DoNothing:
 		return old, nil
 	case o == Merge:
 		return (&AttributeUpdate{wanted, true}).apply(old), nil
-	case o == Fail, o == Unset && len(old) > 0 && !maps.Equal(old, wanted):
-		return nil, Refuse(CodeResourceConflicts, "Thing %s has attributes already and the template does not allow replacing them.", thing)
+	case o == Fail, o == Unset && len(old) > 0 && !maps.Equal(old, replaced):
+		return nil, Refuse(CodeResourceConflicts, "The template does not allow replacing the attributes of thing %s, which exists.", thing)
 	}
-	return wanted, nil
+	return replaced, nil
 }
 
 func (tx *transaction) provisionCertificate(c Certificate, p Provisioning) (Certificate, error) {
@@ -227,7 +228,7 @@ func (tx *transaction) provisionGroups(p *ProvisionedThing, created bool) error 
 		case o == DoNothing:
 			return nil
 		case o == Fail, o == Unset && len(old) > 0 && !slices.Equal(old, wanted):
-			return Refuse(CodeResourceConflicts, "Thing %s is in thing groups already and the template does not allow replacing them.", p.Name)
+			return Refuse(CodeResourceConflicts, "The template does not allow changing the groups of thing %s, which exists.", p.Name)
 		case o == Replace:
 			for _, group := range old {
 				tx.thingGroups.remove(p.Name, group)

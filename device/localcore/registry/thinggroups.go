@@ -239,13 +239,13 @@ func (g ThingGroup) check() error {
 func (tx *transaction) createGroup(n NewThingGroup) (ThingGroup, error) {
 	g := ThingGroup{
 		Name: n.Name, ID: newID(), Parent: n.Parent, Description: n.Description,
-		Attributes: maps.Clone(n.Attributes), Created: tx.now, Version: 1,
+		Attributes: withValues(n.Attributes), Created: tx.now, Version: 1,
 	}
 	if err := g.check(); err != nil {
 		return ThingGroup{}, err
 	}
 	if old, ok := tx.groups.get(n.Name); ok {
-		if old.Parent == n.Parent && old.Description == n.Description && maps.Equal(old.Attributes, n.Attributes) {
+		if old.Parent == n.Parent && old.Description == n.Description && maps.Equal(old.Attributes, g.Attributes) {
 			return old.clone(), nil
 		}
 		return ThingGroup{}, alreadyExists(thingGroupPrefix+n.Name, "Thing group "+n.Name)

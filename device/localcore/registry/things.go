@@ -121,6 +121,7 @@ func (tx *transaction) createThing(n NewThing) (Thing, error) {
 	if err := checkName("thing", n.Name); err != nil {
 		return Thing{}, err
 	}
+	n.Attributes = withValues(n.Attributes)
 	if n.BillingGroup != "" {
 		if err := checkName("billing group", n.BillingGroup); err != nil {
 			return Thing{}, err
@@ -140,7 +141,7 @@ func (tx *transaction) createThing(n NewThing) (Thing, error) {
 	}
 	t := Thing{
 		Name: n.Name, ID: newID(), Type: n.Type, BillingGroup: n.BillingGroup,
-		Attributes: maps.Clone(n.Attributes), Version: 1,
+		Attributes: n.Attributes, Version: 1,
 	}
 	tx.things.put(t.Name, t)
 	return t.clone(), nil
@@ -183,8 +184,19 @@ func (u *AttributeUpdate) apply(old map[string]string) map[string]string {
 		maps.Copy(attributes, old)
 	}
 	maps.Copy(attributes, u.Attributes)
-	maps.DeleteFunc(attributes, func(_, value string) bool { return value == "" })
-	return attributes
+	return withValues(attributes)
+}
+
+// withValues returns a copy of the attributes that have a value: one without
+// does not exist.
+func withValues(attributes map[string]string) map[string]string {
+	out := map[string]string{}
+	for name, value := range attributes {
+		if value != "" {
+			out[name] = value
+		}
+	}
+	return out
 }
 
 func attributeLimit(thingType string) int {
