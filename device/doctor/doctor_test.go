@@ -549,13 +549,17 @@ func TestUnknownRootIsNamed(t *testing.T) {
 		"a bundle that lacks one": {"Amazon Root CA 1", "the bundle is incomplete"},
 		"legacy endpoint":         {"VeriSign Class 3 Public Primary Certification Authority - G5", "legacy endpoint"},
 		"a proxy that opens TLS":  {"Example Corp Inspection CA", "a proxy that opens TLS"},
+		"a name that is a trap":   {"\x1b[2Jroot", "a proxy that opens TLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPatient(t)
 			p.atAWS(impostor(t, tc.root))
 			c := firstFailure(t, p.examine(t))
-			if c.Name != "server-certificate" || !strings.Contains(c.Found, tc.root) || !strings.Contains(c.Cause, tc.says) {
+			if c.Name != "server-certificate" || !strings.Contains(c.Found, strings.TrimPrefix(tc.root, "\x1b")) || !strings.Contains(c.Cause, tc.says) {
 				t.Errorf("got:\n%s", c)
+			}
+			if strings.Contains(c.String(), "\x1b") {
+				t.Errorf("a control character got through: %q", c)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"example.com/fleety/device/session"
 )
@@ -80,6 +81,7 @@ func (c Check) String() string {
 var severity = map[Result]int{Skipped: 0, OK: 1, Warn: 2, Fail: 3}
 
 func (e *examination) add(c Check) {
+	c.Found, c.Cause, c.Remedy = clean(c.Found), clean(c.Cause), clean(c.Remedy)
 	if c.Result == Fail {
 		c.Class = c.class.String()
 	}
@@ -104,4 +106,14 @@ func (e *examination) fail(name string, class session.Class, found, cause, remed
 
 func (e *examination) skip(name, why string) {
 	e.add(Check{Name: name, Result: Skipped, Found: why})
+}
+
+// clean drops what could command a terminal: some of the text is the server's.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }

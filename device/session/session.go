@@ -76,8 +76,11 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
 	token := s.client.Connect()
 	<-token.Done()
-	if !stop() || token.Error() != nil {
+	late := !stop()
+	if late && token.Error() == nil {
 		s.client.Disconnect(uint(closeTimeout / time.Millisecond))
+	}
+	if late || token.Error() != nil {
 		return nil, s.fault(StageConnect, nil, withCause(ctx, token.Error()))
 	}
 	s.stats = p.stats
