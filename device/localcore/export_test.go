@@ -1,13 +1,26 @@
 package localcore
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
-// LapseKeepAlive makes the keep-alive of a connected client lapse now.
-func (s *Server) LapseKeepAlive(clientID string) error {
+// LapseKeepAlive makes the keep-alive of a client lapse now, and returns when
+// its connection has ended. The reader may set its own deadline once more, so
+// that one attempt is not enough.
+func (s *Server) LapseKeepAlive(clientID string) {
 	s.broker.mu.Lock()
 	c := s.broker.current[clientID]
 	s.broker.mu.Unlock()
-	return c.SetReadDeadline(time.Unix(1, 0))
+	for {
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // fails when it has ended
+		select {
+		case <-c.ended:
+			return
+		default:
+			runtime.Gosched()
+		}
+	}
 }
 
 // Matches is matches.
