@@ -1,0 +1,54 @@
+package cli_test
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A stranger learns the programs from their help alone, so no command may go
+// without a description and an example.
+func TestEveryCommandIsDescribedWithAnExample(t *testing.T) {
+	for _, binary := range []string{"iot_device", "iot_core_local"} {
+		seen := walkHelp(t, binary)
+		if seen < 5 {
+			t.Errorf("%s: help names %d commands only", binary, seen)
+		}
+	}
+}
+
+func walkHelp(t *testing.T, binary string, path ...string) (seen int) {
+	t.Helper()
+	name := strings.Join(append([]string{binary}, path...), " ")
+	out, err := exec.CommandContext(t.Context(), filepath.Join(binDir, binary), append(path, "--help")...).Output()
+	if err != nil {
+		t.Fatalf("%s --help: %v", name, err)
+	}
+	help := string(out)
+	long, _, isCommand := strings.Cut(help, "Usage:\n")
+	if len(strings.Fields(long)) < 10 {
+		t.Errorf("%s: the description is too short: %q", name, long)
+	}
+	if isCommand && !strings.Contains(help, "Examples:\n  ") {
+		t.Errorf("%s has no example", name)
+	}
+	for line := range strings.Lines(section(help, "Available Commands:\n") + section(help, "Additional help topics:\n")) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), name+" ")
+		command, short, _ := strings.Cut(line, " ")
+		if strings.TrimSpace(short) == "" {
+			t.Errorf("%s %s has no short description", name, command)
+		}
+		seen++
+		if command != "help" { // cobra's own
+			seen += walkHelp(t, binary, append(path, command)...)
+		}
+	}
+	return seen
+}
+
+func section(help, heading string) string {
+	_, rest, _ := strings.Cut(help, heading)
+	body, _, _ := strings.Cut(rest, "\n\n")
+	return body
+}
