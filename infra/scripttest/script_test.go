@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -142,15 +143,21 @@ func (p *place) mode(t *testing.T, name string) fs.FileMode {
 
 // interrupt runs a script until ready, then sends a signal to it and all it
 // started, as a terminal does, and waits for its end.
-func (p *place) interrupt(t *testing.T, signal syscall.Signal, ready <-chan struct{}, script string) (code int) {
+func (p *place) interrupt(t *testing.T, by syscall.Signal, ready <-chan struct{}, script string) (code int) {
 	t.Helper()
+	// A process started in the background may ignore the signal, and its
+	// children with it, unless it asks for it.
+	unused := make(chan os.Signal, 1)
+	signal.Notify(unused, by)
+	defer signal.Stop(unused)
+
 	cmd := p.command(t, script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	<-ready
-	if err := syscall.Kill(-cmd.Process.Pid, signal); err != nil {
+	if err := syscall.Kill(-cmd.Process.Pid, by); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // the exit code says it all
