@@ -33,8 +33,11 @@ func walkHelp(t *testing.T, binary string, path ...string) (seen int) {
 	if isCommand && !strings.Contains(help, "Examples:\n  ") {
 		t.Errorf("%s has no example", name)
 	}
-	for line := range strings.Lines(section(help, "Available Commands:\n") + section(help, "Additional help topics:\n")) {
+	for line := range strings.Lines(section(help, "Available Commands:\n") + "\n" + section(help, "Additional help topics:\n")) {
 		line = strings.TrimPrefix(strings.TrimSpace(line), name+" ")
+		if line == "" {
+			continue
+		}
 		command, short, _ := strings.Cut(line, " ")
 		if strings.TrimSpace(short) == "" {
 			t.Errorf("%s %s has no short description", name, command)
