@@ -5,6 +5,9 @@ MODULES     := hook device infra
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS     := -s -w -X example.com/fleety/device/internal/cli.version=$(VERSION)
 BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+# A bootstrap waits for the network, so only its cryptography is worth inlining.
+SMALL       := -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x/crypto/...=
+DEVICE      ?= $(CURDIR)/iot_device
 HOOK_ARCH   ?= arm64
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CDK         := npx --no-install cdk
@@ -21,7 +24,7 @@ demo: device local
 test: check unit
 
 device:
-	cd device && $(BUILD) -o ../iot_device ./cmd/iot_device
+	cd device && $(BUILD) $(SMALL) -o $(DEVICE) ./cmd/iot_device
 
 local:
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
@@ -72,7 +75,7 @@ release/%: os   = $(word 1,$(subst /, ,$*))
 release/%: arch = $(word 2,$(subst /, ,$*))
 release/%: arm  = $(word 3,$(subst /, ,$*))
 release/%:
-	cd device && GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) GOMIPS=softfloat $(BUILD) \
+	cd device && GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) GOMIPS=softfloat $(BUILD) $(SMALL) \
 		-o ../dist/iot_device_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/iot_device
 
 clean:
