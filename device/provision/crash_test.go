@@ -1,0 +1,273 @@
+package provision_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/provision"
+	"example.com/fleety/device/session"
+	"example.com/fleety/hook/payload"
+)
+
+var kills = flag.Int("kills", 10, "number of devices that are killed at random")
+
+// A childConfig is what a device in a process of its own is told, in the
+// environment.
+type childConfig struct {
+	Port                int
+	Roots               []byte
+	ClaimCert, ClaimKey []byte
+	Dir                 string
+	Keys                provision.Keys
+	Reprovision         bool
+	KillAt              string // the event to be killed at, as eventName gives it
+}
+
+const childVariable = "PROVISION_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childVariable); text != "" {
+		os.Exit(beDevice(text))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func eventName(e provision.Event) string {
+	return fmt.Sprintf("%s/%d", e.Step, e.Phase)
+}
+
+// beDevice runs once and returns an exit code. At the event KillAt it ends as
+// with kill -9.
+func beDevice(text string) int {
+	var c childConfig
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		panic(err)
+	}
+	claim, err := tls.X509KeyPair(c.ClaimCert, c.ClaimKey)
+	if err != nil {
+		panic(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(c.Roots)
+	store, err := identity.NewStore(identity.Config{SerialNumber: serial, Dir: c.Dir})
+	if err != nil {
+		panic(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_, err = provision.RunQuickly(ctx, provision.Config{
+		Store:             store,
+		Session:           session.Options{Endpoint: "localhost", Port: c.Port, RootCAs: roots, Proxy: "direct"},
+		Claim:             &claim,
+		Template:          localcore.TemplateName,
+		Parameters:        map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
+		ExpectedThingName: thing,
+		Keys:              c.Keys,
+		Reprovision:       c.Reprovision,
+		Progress: func(e provision.Event) {
+			if eventName(e) == c.KillAt {
+				killSelf()
+			}
+		},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func killSelf() {
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		panic(err)
+	}
+	if err := self.Kill(); err != nil {
+		panic(err)
+	}
+	select {}
+}
+
+// process returns the device as a process of its own, not yet started.
+func (d *device) process(t *testing.T, killAt string) *exec.Cmd {
+	t.Helper()
+	host, port := d.core.Endpoint()
+	if d.config.Session.Port != 0 {
+		port = d.config.Session.Port
+	}
+	if host != "localhost" {
+		t.Fatalf("core is at %s", host)
+	}
+	text, err := json.Marshal(childConfig{
+		Port: port, Roots: d.core.RootPEM(), Dir: d.dir, Keys: d.config.Keys, KillAt: killAt,
+		ClaimCert: d.core.Claim().CertificatePEM, ClaimKey: d.core.Claim().PrivateKeyPEM,
+		Reprovision: d.config.Reprovision,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+string(text))
+	return cmd
+}
+
+// runProcess runs the device; killed tells that it came to the event.
+func (d *device) runProcess(t *testing.T, killAt string) (killed bool) {
+	t.Helper()
+	out, err := d.process(t, killAt).CombinedOutput()
+	exit, failed := errors.AsType[*exec.ExitError](err)
+	if failed && exit.ExitCode() == -1 {
+		return true
+	}
+	if err != nil {
+		t.Fatalf("device: %v\n%s", err, out)
+	}
+	return false
+}
+
+// events returns all that an undisturbed run tells, in order.
+func events(t *testing.T, keys provision.Keys) []string {
+	d := newDevice(t, startCore(t))
+	d.config.Keys = keys
+	var names []string
+	if _, err := d.run(t, func(c *provision.Config) {
+		c.Progress = func(e provision.Event) { names = append(names, eventName(e)) }
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func TestADeviceKilledAnywhereEndsWithOneIdentity(t *testing.T) {
+	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
+		for _, event := range events(t, keys) {
+			t.Run(string(keys)+"/"+event, func(t *testing.T) {
+				t.Parallel()
+				d := newDevice(t, startCore(t))
+				d.config.Keys = keys
+				if !d.runProcess(t, event) {
+					t.Fatal("it was not killed")
+				}
+				d.runProcess(t, "")
+				d.check(t)
+			})
+		}
+	}
+}
+
+func TestADeviceKilledTwiceEndsWithOneIdentity(t *testing.T) {
+	points := []provision.Event{
+		{Step: provision.StepCreate, Phase: provision.Done},
+		{Step: provision.StepStore, Phase: provision.Done},
+		{Step: provision.StepRegister, Phase: provision.Done},
+		{Step: provision.StepConnectDevice, Phase: provision.Begin},
+		{Step: provision.StepPublishBirth, Phase: provision.Done},
+		{Step: provision.StepCommit, Phase: provision.Begin},
+	}
+	for _, first := range points {
+		for _, second := range points {
+			t.Run(eventName(first)+"+"+eventName(second), func(t *testing.T) {
+				t.Parallel()
+				d := newDevice(t, startCore(t))
+				d.runProcess(t, eventName(first))
+				d.runProcess(t, eventName(second)) // may come too late for it
+				d.runProcess(t, "")
+				d.check(t)
+			})
+		}
+	}
+}
+
+// TestADeviceKilledAtRandomEndsWithOneIdentity kills over a slow link, so that
+// the moments lie where the time goes: on the network.
+func TestADeviceKilledAtRandomEndsWithOneIdentity(t *testing.T) {
+	const delay = 20 * time.Millisecond
+	for i := range *kills {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			d := newDevice(t, startCore(t))
+			d.config.Session.Port = slowLink(t, d.config.Session.Port, delay)
+			for range 2 {
+				cmd := d.process(t, "")
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				died := time.AfterFunc(rand.N(20*delay), func() { cmd.Process.Kill() })
+				_ = cmd.Wait()
+				died.Stop()
+			}
+			d.runProcess(t, "")
+			d.check(t)
+		})
+	}
+}
+
+// slowLink returns a port that leads to another one, slower: whatever is sent
+// arrives after delay.
+func slowLink(t *testing.T, port int, delay time.Duration) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := &link{target: fmt.Sprintf("127.0.0.1:%d", port), delay: delay, listener: listener}
+	link.wg.Go(link.serve)
+	t.Cleanup(func() {
+		listener.Close()
+		link.close()
+	})
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func TestTwoRunsAtOnceDoNotMeet(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	var second error
+	_, err := d.run(t, func(c *provision.Config) {
+		c.Progress = func(e provision.Event) {
+			if e.Step == provision.StepRegister && e.Phase == provision.Begin {
+				_, second = d.run(t)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked, ok := errors.AsType[*identity.LockedError](second)
+	if !ok || locked.PID != os.Getpid() {
+		t.Errorf("the second run ended with %v", second)
+	}
+	d.check(t)
+}
+
+func TestNothingButTheIdentityIsLeft(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	if _, err := d.run(t); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), thing+".") {
+			t.Errorf("left: %s", filepath.Join(d.dir, e.Name()))
+		}
+	}
+}
