@@ -1,0 +1,66 @@
+package device_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// binDir holds the binaries that tests have built, for the length of the run.
+var binDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if binDir, err = os.MkdirTemp("", "fleety-device"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(binDir)
+		// Parallel tests here wait for a slow link, not for a processor.
+		if err := flag.Set("test.parallel", fmt.Sprint(crashWorkers)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// The device's binaries: as make ships it, and with points to be killed at.
+var (
+	shipped     = sync.OnceValues(buildShipped)
+	withKillers = sync.OnceValues(buildWithKillers)
+)
+
+// buildShipped leaves the flags to the Makefile, so that what is measured is
+// what is shipped.
+func buildShipped() (string, error) {
+	path := filepath.Join(binDir, "iot_device")
+	return path, runTool("make", "-s", "-C", "..", "device", "DEVICE="+path)
+}
+
+func buildWithKillers() (string, error) {
+	path := filepath.Join(binDir, "iot_device_failpoints")
+	return path, runTool("go", "build", "-tags", "failpoints", "-o", path, "./cmd/iot_device")
+}
+
+func runTool(name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
+	}
+	return nil
+}
+
+func build(t testing.TB, binary func() (string, error)) string {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
