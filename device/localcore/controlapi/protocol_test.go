@@ -28,50 +28,49 @@ func is[E error](err error) bool {
 }
 
 func TestExceptionsAreTyped(t *testing.T) {
-	e, ctx := start(t), t.Context()
-	id := e.furnish(t)
-	principal := aws.String(arnPrefix + "cert/" + id)
+	ctx := t.Context()
 	tests := map[string]struct {
-		call   func() error
+		call   func(e *environment, id string) error
 		typed  func(error) bool
 		status int
 	}{
-		"ResourceNotFound": {func() error {
+		"ResourceNotFound": {func(e *environment, id string) error {
 			_, err := e.iot.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: aws.String("none")})
 			return err
 		}, is[*types.ResourceNotFoundException], 404},
-		"ResourceAlreadyExists": {func() error {
+		"ResourceAlreadyExists": {func(e *environment, id string) error {
 			_, err := e.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("policy"), PolicyDocument: aws.String(document)})
 			return err
 		}, is[*types.ResourceAlreadyExistsException], 409},
-		"MalformedPolicy": {func() error {
+		"MalformedPolicy": {func(e *environment, id string) error {
 			_, err := e.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("p"), PolicyDocument: aws.String("no")})
 			return err
 		}, is[*types.MalformedPolicyException], 400},
-		"InvalidRequest": {func() error {
+		"InvalidRequest": {func(e *environment, id string) error {
 			_, err := e.iot.CreateThing(ctx, &iot.CreateThingInput{ThingName: aws.String("a b")})
 			return err
 		}, is[*types.InvalidRequestException], 400},
-		"InvalidRequest for a foreign ARN": {func() error {
+		"InvalidRequest for a foreign ARN": {func(e *environment, id string) error {
 			_, err := e.iot.AttachThingPrincipal(ctx, &iot.AttachThingPrincipalInput{
 				ThingName: aws.String("thing"), Principal: aws.String("arn:aws:iot:eu-west-1:210987654321:cert/" + id),
 			})
 			return err
 		}, is[*types.InvalidRequestException], 400},
-		"VersionConflict": {func() error {
+		"VersionConflict": {func(e *environment, id string) error {
 			_, err := e.iot.UpdateThing(ctx, &iot.UpdateThingInput{ThingName: aws.String("thing"), ExpectedVersion: aws.Int64(9)})
 			return err
 		}, is[*types.VersionConflictException], 409},
-		"CertificateState": {func() error {
+		"CertificateState": {func(e *environment, id string) error {
 			_, err := e.iot.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &id})
 			return err
 		}, is[*types.CertificateStateException], 406},
-		"DeleteConflict": {func() error {
+		"DeleteConflict": {func(e *environment, id string) error {
 			e.registry.AttachPolicy("policy", registry.CertificateTarget(id))
 			_, err := e.iot.DeletePolicy(ctx, &iot.DeletePolicyInput{PolicyName: aws.String("policy")})
 			return err
 		}, is[*types.DeleteConflictException], 409},
-		"LimitExceeded": {func() (err error) {
+		"LimitExceeded": {func(e *environment, id string) (err error) {
+			principal := aws.String(arnPrefix + "cert/" + id)
 			for i := range 11 {
 				name := fmt.Sprint("limit", i)
 				e.registry.CreatePolicy(name, document)
@@ -79,20 +78,21 @@ func TestExceptionsAreTyped(t *testing.T) {
 			}
 			return err
 		}, is[*types.LimitExceededException], 410},
-		"VersionsLimitExceeded": {func() (err error) {
+		"VersionsLimitExceeded": {func(e *environment, id string) (err error) {
 			for range 5 {
 				_, err = e.iot.CreatePolicyVersion(ctx, &iot.CreatePolicyVersionInput{PolicyName: aws.String("policy"), PolicyDocument: aws.String(document)})
 			}
 			return err
 		}, is[*types.VersionsLimitExceededException], 409},
-		"CertificateValidation": {func() error {
+		"CertificateValidation": {func(e *environment, id string) error {
 			_, err := e.iot.RegisterCertificateWithoutCA(ctx, &iot.RegisterCertificateWithoutCAInput{CertificatePem: aws.String("no")})
 			return err
 		}, is[*types.CertificateValidationException], 400},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			err := test.call()
+			e := start(t)
+			err := test.call(e, e.furnish(t))
 			if !test.typed(err) {
 				t.Fatalf("got %v", err)
 			}

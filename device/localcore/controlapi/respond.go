@@ -56,8 +56,8 @@ func (a *api) unknown(w http.ResponseWriter, r *http.Request) {
 // with "not found", which is no refusal. What is not a *registry.Error is ours to
 // mend: the caller learns no more than that.
 func (a *api) refuse(w http.ResponseWriter, r *http.Request, operation string, err error) {
-	var refusal *registry.Error
-	if !errors.As(err, &refusal) {
+	refusal, ok := errors.AsType[*registry.Error](err)
+	if !ok {
 		a.Log.ErrorContext(r.Context(), "control plane operation failed", "operation", operation, "error", err)
 		refusal = registry.Refuse(registry.CodeInternalFailure, "An internal error has happened; the log of the local core tells more.")
 	} else {

@@ -243,9 +243,9 @@ func (a *api) registerThing(q *request) (any, error) {
 		return nil, unavailable("provisioning")
 	}
 	done, err := a.Registrar.RegisterThing(q.Context(), in.Body, in.Parameters)
-	var refusal *registry.Error
+	refusal, refused := errors.AsType[*registry.Error](err)
 	switch {
-	case errors.As(err, &refusal) && refusal.Code != registry.CodeInvalidRequest && refusal.Status < 500:
+	case refused && refusal.Code != registry.CodeInvalidRequest && refusal.Status < 500:
 		return nil, registry.Refuse(registry.CodeRegistrationFailure, "%s: %s", refusal.Code, refusal.Message)
 	case err != nil:
 		return nil, err

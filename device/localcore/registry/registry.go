@@ -62,7 +62,7 @@ type Registry struct {
 
 // Open returns the registry that is stored in the file at path, which it makes
 // where there is none. An empty path means memory only. A file that another
-// process holds open gives [ErrLocked].
+// process holds open gives [ErrLocked]. Errors do not repeat the path.
 func Open(path string, o Options) (*Registry, error) {
 	if o.Now == nil {
 		o.Now = time.Now

@@ -80,24 +80,24 @@ func (r *relation[V]) load(key string, value []byte) error {
 	return nil
 }
 
-// openStore opens the file and reads all of it into s.
+// openStore opens the file and reads all of it into s. Its errors leave the path
+// to the caller.
 func openStore(path string, s *state) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("opening registry %s: %w", path, ErrLocked)
+		return nil, ErrLocked
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-		return nil, fmt.Errorf("opening registry %s: not a registry file, or damaged (%w); move it away to start empty", path, err)
+		return nil, fmt.Errorf("not a registry file, or damaged (%w); move it away to start empty", err)
 	case err != nil:
-		var perr *os.PathError
-		if errors.As(err, &perr) {
-			err = perr.Err // the path is in our own text
+		if e, ok := errors.AsType[*os.PathError](err); ok {
+			return nil, e.Err
 		}
-		return nil, fmt.Errorf("opening registry %s: %w", path, err)
+		return nil, err
 	}
 	if err := db.Update(func(tx *bolt.Tx) error { return load(tx, s) }); err != nil {
 		db.Close()
-		return nil, fmt.Errorf("reading registry %s: %w", path, err)
+		return nil, err
 	}
 	return db, nil
 }

@@ -164,7 +164,7 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 	t.Run("locked", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "registry.db")
 		openAt(t, path)
-		if _, err := Open(path, Options{}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) {
+		if _, err := Open(path, Options{}); !errors.Is(err, ErrLocked) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -1,0 +1,26 @@
+package registry_test
+
+import (
+	"errors"
+	"fmt"
+
+	"example.com/fleety/device/localcore/registry"
+)
+
+func ExampleOpen() {
+	r, err := registry.Open("", registry.Options{}) // memory only
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer r.Close()
+	if _, err := r.CreateThing(registry.NewThing{Name: "fleety_2974685"}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = r.AddThingToThingGroup("fleety_2974685", "fleet")
+	if refusal, ok := errors.AsType[*registry.Error](err); ok {
+		fmt.Println(refusal.Status, refusal)
+	}
+	// Output: 404 ResourceNotFoundException: Thing group fleet cannot be found.
+}
