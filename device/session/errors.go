@@ -119,22 +119,18 @@ func (e *Error) Class() Class {
 	if alert, ok := errors.AsType[tls.AlertError](e.Err); ok {
 		return alertClass(alert)
 	}
-	if dns, ok := errors.AsType[*net.DNSError](e.Err); ok && dns.IsNotFound {
+	dns, isDNS := errors.AsType[*net.DNSError](e.Err)
+	switch {
+	case e.Stage == StageOptions,
+		isDNS && dns.IsNotFound,
+		e.Stage == StageTLS && !isNetworkError(e.Err): // a certificate, a name, a version, or no TLS at all
 		return ClassConfig
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](e.Err); ok {
-		return ClassConfig
-	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](e.Err); ok {
-		return ClassConfig
-	}
-	if e.Stage == StageOptions {
-		return ClassConfig
-	}
-	if _, ok := errors.AsType[*callbackError](e.Err); ok {
-		return ClassFailed
 	}
 	return ClassTemporary
+}
+
+func isNetworkError(err error) bool {
+	return errors.Is(err, ErrClosedSilently) || isContextError(err) || isTimeout(err)
 }
 
 // blameUnanswered names the packet that waits for its answer. A lost session
@@ -231,6 +227,7 @@ type callbackError struct{ err error }
 
 func (e *callbackError) Error() string { return "obtaining the client certificate: " + e.err.Error() }
 func (e *callbackError) Unwrap() error { return e.err }
+func (e *callbackError) class() Class  { return ClassFailed }
 
 // A protocolError is what a server sent against MQTT 3.1.1.
 type protocolError struct{ msg string }

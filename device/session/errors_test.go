@@ -199,14 +199,18 @@ func TestBrokenServersAreToldFromSilentOnes(t *testing.T) {
 }
 
 func TestMissingAnswersEndWithTheTimeLimit(t *testing.T) {
-	s := serve(t, nil, broker(hooks{packets.Connect: say()}))
-	o := s.options()
-	o.ConnectTimeout = 50 * time.Millisecond
-	_, err := session.Connect(t.Context(), o)
-	e := sessionError(t, err)
-	if e.Stage != session.StageConnect || !e.Temporary() || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
-	}
+	bubble(t, tls.VersionTLS13, hooks{packets.Connect: say()}, func(t *testing.T, o session.Options) {
+		o.ConnectTimeout = 7 * time.Second
+		began := time.Now()
+		_, err := session.Connect(t.Context(), o)
+		e := sessionError(t, err)
+		if e.Stage != session.StageConnect || e.After != "CONNECT" || !e.Temporary() || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v (%v, after %q, %v)", err, e.Stage, e.After, e.Class())
+		}
+		if took := time.Since(began); took != 7*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
 }
 
 func TestCancelledConnectIsNoFailureOfTheServer(t *testing.T) {
@@ -340,6 +344,15 @@ func TestHandshakeWithSomethingElse(t *testing.T) {
 				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
 			}
 		})
+	}
+}
+
+// A server that is too old is no trouble of the network.
+func TestServerWithOldTLSOnly(t *testing.T) {
+	s := serve(t, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, broker(nil))
+	_, err := session.Connect(t.Context(), s.options())
+	if e := sessionError(t, err); e.Stage != session.StageTLS || !e.Config() {
+		t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
 	}
 }
 
@@ -506,7 +519,9 @@ func TestProxyThatSaysNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := serve(t, nil, nil).options()
 			o.DialContext = nil
-			o.ConnectTimeout = 100 * time.Millisecond
+			if tc.is == context.DeadlineExceeded {
+				o.ConnectTimeout = 100 * time.Millisecond
+			}
 			o.Proxy = "http://" + listen(t, tc.handle).Addr().String()
 			_, err := session.Connect(t.Context(), o)
 			e := sessionError(t, err)

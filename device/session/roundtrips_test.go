@@ -59,9 +59,9 @@ func delay(to, from net.Conn) {
 	to.Close()
 }
 
-// bubble runs a test over a link to a server that speaks up to the given
+// bubble runs a test over a link to a broker that speaks up to the given
 // version of TLS.
-func bubble(t *testing.T, version uint16, test func(t *testing.T, o session.Options)) {
+func bubble(t *testing.T, version uint16, h hooks, test func(t *testing.T, o session.Options)) {
 	ca := newAuthority(t)
 	config := ca.serverConfig()
 	config.MaxVersion = version
@@ -74,7 +74,7 @@ func bubble(t *testing.T, version uint16, test func(t *testing.T, o session.Opti
 			Certificate: certificate,
 			Proxy:       "direct",
 		}
-		l := &link{server: func(c net.Conn) { broker(nil)(tls.Server(c, config)) }}
+		l := &link{server: func(c net.Conn) { broker(h)(tls.Server(c, config)) }}
 		defer l.running.Wait()
 		o.DialContext = l.DialContext
 		test(t, o)
@@ -90,7 +90,7 @@ func TestConnectTakesNoRoundTripTooMany(t *testing.T) {
 		"TLS 1.2": {tls.VersionTLS12, session.Stats{TCP: 1, TLS: 2, MQTT: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, tc.version, func(t *testing.T, o session.Options) {
+			bubble(t, tc.version, nil, func(t *testing.T, o session.Options) {
 				began := time.Now()
 				s, err := session.Connect(t.Context(), o)
 				if err != nil {
@@ -113,7 +113,7 @@ func TestPreparedSessionNeedsOneRoundTripMore(t *testing.T) {
 		"TLS 1.2": {tls.VersionTLS12, 2, session.Stats{TCP: 1, TLS: 2, MQTT: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, tc.version, func(t *testing.T, o session.Options) {
+			bubble(t, tc.version, nil, func(t *testing.T, o session.Options) {
 				o.ClientID = ""
 				certificate := o.Certificate
 				called := false
@@ -151,7 +151,7 @@ func TestPreparedSessionNeedsOneRoundTripMore(t *testing.T) {
 }
 
 func TestEachWaitIsOneRoundTrip(t *testing.T) {
-	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+	bubble(t, tls.VersionTLS13, nil, func(t *testing.T, o session.Options) {
 		began := time.Now()
 		s, err := session.Connect(t.Context(), o)
 		if err != nil {
@@ -180,7 +180,7 @@ func checkRoundTrips(t *testing.T, took time.Duration, got, want session.Stats) 
 }
 
 func TestPreparedSessionCanBeGivenUp(t *testing.T) {
-	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+	bubble(t, tls.VersionTLS13, nil, func(t *testing.T, o session.Options) {
 		p, err := session.Prepare(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)
@@ -194,7 +194,7 @@ func TestPreparedSessionCanBeGivenUp(t *testing.T) {
 }
 
 func TestPreparedSessionEndsWithItsContext(t *testing.T) {
-	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+	bubble(t, tls.VersionTLS13, nil, func(t *testing.T, o session.Options) {
 		o.Certificate = func(ctx context.Context) (*tls.Certificate, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -220,7 +220,7 @@ func TestPreparationHasATimeLimit(t *testing.T) {
 			}
 		}
 	}
-	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+	bubble(t, tls.VersionTLS13, nil, func(t *testing.T, o session.Options) {
 		l := &link{server: silent}
 		defer l.running.Wait()
 		o.DialContext = l.DialContext
@@ -237,7 +237,7 @@ func TestPreparationHasATimeLimit(t *testing.T) {
 // A server that drops a held handshake must be found out by Connect, so that
 // the caller falls back to a plain connection.
 func TestServerTiresOfHeldHandshake(t *testing.T) {
-	bubble(t, tls.VersionTLS13, func(t *testing.T, o session.Options) {
+	bubble(t, tls.VersionTLS13, nil, func(t *testing.T, o session.Options) {
 		dial := o.DialContext
 		var conn net.Conn
 		o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
