@@ -117,6 +117,9 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 		}
 		return ExitInterrupted
 	}
+	if code, ok := errors.AsType[Reported](err); ok {
+		return int(code)
+	}
 	if usage, ok := errors.AsType[*UsageError](err); ok {
 		return c.usage(usage)
 	}
@@ -135,6 +138,13 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 	}
 	return explanation.Code
 }
+
+// Reported is the exit code of a command whose result is itself a finding:
+// there is nothing left to say.
+type Reported int
+
+// Error names the code.
+func (r Reported) Error() string { return fmt.Sprintf("exit code %d", int(r)) }
 
 // A UsageError tells that the command line is wrong.
 type UsageError struct {

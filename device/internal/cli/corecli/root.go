@@ -34,6 +34,7 @@ mutual TLS, with no AWS account. It refuses what AWS refuses and says why.`,
 		cli.NewVersionCmd(console),
 		cli.NewCompletionCmd(console),
 		cli.NewExitCodesCmd(console),
+		newFidelityCmd(console),
 	)
 	return root
 }

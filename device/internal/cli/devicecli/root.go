@@ -34,6 +34,7 @@ safely, and connects to AWS IoT Core with it.`,
 	root.AddCommand(
 		newBootstrapCmd(console),
 		newStatusCmd(console),
+		newDoctorCmd(console),
 		cli.NewVersionCmd(console),
 		cli.NewCompletionCmd(console),
 		cli.NewExitCodesCmd(console),

@@ -1,0 +1,32 @@
+package corecli
+
+import (
+	"fmt"
+	"strings"
+
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/localcore"
+	"github.com/spf13/cobra"
+)
+
+// newFidelityCmd returns the help topic on what AWS leaves open.
+func newFidelityCmd(console *cli.Console) *cobra.Command {
+	return &cobra.Command{
+		Use:     "fidelity",
+		Short:   "What AWS leaves open, and what is done here",
+		Long:    fidelity(localcore.Fidelity()),
+		Example: "  $ " + console.Name + " help fidelity",
+	}
+}
+
+func fidelity(choices []localcore.Choice) string {
+	var b strings.Builder
+	b.WriteString("Where AWS IoT Core is documented, iot_core_local does the same. These are the\npoints that AWS leaves open, and what is done about each:\n")
+	for _, c := range choices {
+		fmt.Fprintf(&b, "\n  %-4s %s\n       -> %s\n", c.ID, c.Question, c.Answer)
+		if c.Switch != "" {
+			fmt.Fprintf(&b, "       Go programs can change it: localcore %s\n", c.Switch)
+		}
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
