@@ -32,6 +32,7 @@ const (
 	publishesPerSecond     = 100    // per connection, both ways
 	connectsPerSecond      = 1      // per client id
 	outboundQueue          = 1024   // packets; ours
+	maxConnectRates        = 10_000 // client ids whose CONNECTs are counted; ours
 	neverPublishSysTopics  = math.MaxInt32
 	localListener          = "local"
 	propertyByteLimit      = 8 << 10 // correlation data; user properties in sum

@@ -39,7 +39,6 @@ func (b *broker) connect(c *connection, cl *mqtt.Client, pk packets.Packet) erro
 	}
 	b.dropForeignSession(cl)
 	c.sessionID = xid.New().String()
-	c.established.Store(true)
 	return nil
 }
 
@@ -136,6 +135,9 @@ func (b *broker) refuseConnect(c *connection, code packets.Code, reason, why str
 func (b *broker) connectRate(clientID string) *rate {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if len(b.connects) > maxConnectRates {
+		clear(b.connects)
+	}
 	r := b.connects[clientID]
 	if r == nil {
 		r = new(rate)
@@ -183,8 +185,18 @@ func (b *broker) dropForeignSession(cl *mqtt.Client) {
 	}
 }
 
+// abandon follows a connection that was admitted but gone before its CONNACK:
+// mochi would keep its session as if it had been established.
+func (b *broker) abandon(c *connection) {
+	stored, ok := b.mochi.Clients.Get(c.session.ClientID)
+	if ok && stored == c.client && c.cleanSession {
+		b.dropSession(c.session.ClientID)
+	}
+}
+
 // connected follows a CONNACK of success.
 func (b *broker) connected(c *connection) {
+	c.announced = true
 	c.noteFilters()
 	b.journal.record(c.event(Connected))
 	b.lifecycleConnected(c)
@@ -198,10 +210,15 @@ func (b *broker) disconnected(c *connection) {
 	b.lifecycleDisconnected(c)
 }
 
-// completeConnack tells an MQTT 5 client what AWS tells it.
+// completeConnack tells an MQTT 5 client what AWS tells it, and notes that the
+// connection is established from now on.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 func (b *broker) completeConnack(cl *mqtt.Client, pk packets.Packet) packets.Packet {
-	if cl.Properties.ProtocolVersion < 5 || pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
+	if pk.ReasonCode != packets.CodeSuccess.Code {
+		return pk
+	}
+	connectionOf(cl).established.Store(true)
+	if cl.Properties.ProtocolVersion < 5 {
 		return pk
 	}
 	p := &pk.Properties

@@ -52,7 +52,8 @@ type connection struct {
 	sessionID    string
 	exclusive    bool // the certificate belongs to one thing alone
 	cleanSession bool
-	established  atomic.Bool // CONNACK with success was due
+	established  atomic.Bool // the CONNACK of success is under way
+	announced    bool        // its Connected event was recorded; for the reader only
 	preventWill  atomic.Bool // its will must not be published
 
 	// publisher stands for the client where its messages enter the topic

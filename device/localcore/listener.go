@@ -176,22 +176,25 @@ func (l *listener) serve(raw net.Conn, establish listeners.EstablishFn) {
 	}
 	c := newConnection(secure)
 	defer close(c.ended)
-	defer l.survive(c)
+	defer l.broker.letGo(c)
+	defer l.broker.survive(c)
 	if err := c.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return
 	}
 	err := establish(l.id, c)
-	l.broker.letGo(c)
-	if !c.established.Load() && !errors.Is(err, errConnectRefused) {
+	switch {
+	case c.announced, errors.Is(err, errConnectRefused):
+	case c.established.Load():
+		l.broker.abandon(c)
+	default:
 		l.broker.refuse(c, ActionConnect, "", fmt.Sprintf("no acceptable CONNECT came: %v", err))
 	}
 }
 
 // survive keeps a packet that makes the broker panic from ending everyone else.
-func (l *listener) survive(c *connection) {
+func (b *broker) survive(c *connection) {
 	if r := recover(); r != nil {
-		l.broker.letGo(c)
-		l.broker.config.Log.Error("the broker panicked", "panic", r, "client", c.session.ClientID,
+		b.config.Log.Error("the broker panicked", "panic", r, "client", c.session.ClientID,
 			"certificate", c.certificateID, "stack", string(debug.Stack()))
 	}
 }
