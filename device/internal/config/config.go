@@ -14,6 +14,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 )
 
@@ -161,6 +162,9 @@ func (c *Config) Check(now time.Time, claim bool) (*Files, []string, error) {
 	f.Roots, found = c.readRoots(found)
 	if claim {
 		f.Claim, warnings, found = c.readClaim(now, found)
+	}
+	if legacyEndpoint.MatchString(c.Server.Endpoint) {
+		warnings = append(warnings, fmt.Sprintf("server.endpoint %q is the legacy kind, whose root is no longer trusted; %s", c.Server.Endpoint, askForEndpoint))
 	}
 	return f, warnings, found.err()
 }

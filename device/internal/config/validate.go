@@ -23,6 +23,10 @@ var templateName = regexp.MustCompile(`^[0-9A-Za-z_-]{1,36}$`)
 // thingName is what AWS IoT allows as the name of a thing.
 var thingName = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
 
+// legacyEndpoint is an endpoint of type iot:Data, without -ats.
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-devices.html
+var legacyEndpoint = regexp.MustCompile(`^[a-z0-9]+\.iot\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$`)
+
 // validation collects what is wrong with the merged settings. A key whose value
 // could not be read is left alone: its problem is known already.
 type validation struct {
