@@ -62,13 +62,17 @@ func (t timing) newBackOff() *backoff.ExponentialBackOff {
 // ctx its error tells the failure that was to be retried, too.
 func (r *run) retry(ctx context.Context, attempt func(context.Context) error) error {
 	delays := r.timing.newBackOff()
+	var cause error // of the last attempt that failed by itself
 	for {
 		err := attempt(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+			cause = err
+		}
 		if ctx.Err() != nil {
-			return ended(ctx, err)
+			return ended(ctx, cause)
 		}
 		delay := delays.NextBackOff()
 		if _, ok := err.(again); ok {
@@ -76,7 +80,7 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 		} else if _, ok := err.(enough); ok || ClassOf(err) != Temporary {
 			return err
 		}
-		if waitErr := r.waitAfter(ctx, delay, err); waitErr != nil {
+		if r.waitAfter(ctx, delay, err) != nil {
 			return ended(ctx, err)
 		}
 	}
@@ -95,12 +99,12 @@ func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) e
 	return err
 }
 
-// ended joins the end of ctx with what went wrong last.
-func ended(ctx context.Context, last error) error {
-	if errors.Is(last, ctx.Err()) {
-		return last
+// ended joins the end of ctx with what went wrong before, if anything did.
+func ended(ctx context.Context, cause error) error {
+	if cause == nil {
+		return context.Cause(ctx)
 	}
-	return fmt.Errorf("%w; last: %w", context.Cause(ctx), last)
+	return fmt.Errorf("%w; before that: %w", context.Cause(ctx), cause)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

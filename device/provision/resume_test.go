@@ -1,0 +1,356 @@
+package provision_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/provision"
+)
+
+// pendingKey returns the key that the device's journal holds.
+func (d *device) pendingKey(t *testing.T) crypto.PublicKey {
+	t.Helper()
+	j, err := d.store(t).Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	return j.Key().Public()
+}
+
+// steps records the steps that were done.
+func steps(into *[]provision.Step) func(*provision.Config) {
+	return func(c *provision.Config) {
+		c.Progress = func(e provision.Event) {
+			if e.Phase == provision.Done {
+				*into = append(*into, e.Step)
+			}
+		}
+	}
+}
+
+func TestAfterALostAnswerTheThingIsNotRegisteredTwice(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	if !d.runProcess(t, eventName(provision.Event{Step: provision.StepRegister, Phase: provision.Done})) {
+		t.Fatal("it was not killed")
+	}
+	key := d.pendingKey(t)
+	var done []provision.Step
+	result, err := d.run(t, steps(&done))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []provision.Step{provision.StepProbe, provision.StepConnectDevice, provision.StepPublishBirth, provision.StepCommit}
+	if diff := cmp.Diff(want, done); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+	if result.Provisioned {
+		t.Error("it was not this run that registered the thing")
+	}
+	if id := d.check(t); !key.(interface{ Equal(crypto.PublicKey) bool }).Equal(id.Key.Public()) {
+		t.Error("the device has another key than before")
+	}
+}
+
+func TestAnExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
+	tests := map[string]time.Duration{
+		"known to the device":        2 * time.Hour,
+		"unknown, its clock is late": 0,
+	}
+	for name, later := range tests {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t, startCore(t))
+			if !d.runProcess(t, eventName(provision.Event{Step: provision.StepStore, Phase: provision.Done})) {
+				t.Fatal("it was not killed")
+			}
+			key := d.pendingKey(t)
+			if _, err := d.core.LapsePending(); err != nil {
+				t.Fatal(err)
+			}
+			_, err := d.run(t, func(c *provision.Config) {
+				c.Session.Now = func() time.Time { return time.Now().Add(later) }
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if id := d.check(t); !key.(interface{ Equal(crypto.PublicKey) bool }).Equal(id.Key.Public()) {
+				t.Error("the device has another key than before")
+			}
+		})
+	}
+}
+
+func TestReprovisioningRetiresTheOldCertificate(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	first, err := d.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := first.Identity.Record.CertificateID
+	second, err := d.run(t, func(c *provision.Config) { c.Reprovision = true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &provision.Retired{
+		ThingName:     thing,
+		CertificateID: old,
+		Command:       "aws iot update-certificate --certificate-id " + old + " --new-status INACTIVE",
+	}
+	if diff := cmp.Diff(want, second.Retired); diff != "" {
+		t.Errorf("retired (-want +got):\n%s", diff)
+	}
+	if err := d.core.Registry().UpdateCertificate(old, registry.Inactive); err != nil {
+		t.Fatal(err)
+	}
+	if id := d.check(t); id.Record.Replaces != old || second.Identity.Record.CertificateID != id.Record.CertificateID {
+		t.Errorf("record %+v", id.Record)
+	}
+}
+
+func TestAFailedReprovisioningKeepsTheOldIdentity(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	first, err := d.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
+		if e.Operation == fleetapi.RegisterThing {
+			return rejection(403)
+		}
+		return localcore.Fault{}
+	})
+	_, err = d.run(t, func(c *provision.Config) { c.Reprovision = true })
+	if provision.ClassOf(err) != provision.Refused {
+		t.Fatalf("error %v", err)
+	}
+	if id := d.loaded(t); id.Record.CertificateID != first.Identity.Record.CertificateID {
+		t.Error("the device has another identity")
+	}
+}
+
+func (d *device) loaded(t *testing.T) *identity.Identity {
+	t.Helper()
+	id, err := d.store(t).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestAnIdentityThatAWSNoLongerAcceptsIsRefused(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	result, err := d.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.core.Registry().UpdateCertificate(result.Identity.Record.CertificateID, registry.Inactive); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.run(t)
+	if provision.ClassOf(err) != provision.Refused {
+		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	}
+	if _, err := d.run(t, func(c *provision.Config) { c.Reprovision = true }); err != nil {
+		t.Fatalf("replacing it: %v", err)
+	}
+	d.check(t)
+}
+
+func TestABrokenIdentityIsToldAndCanBeReplaced(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	first, err := d.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(d.dir, thing+".private.key")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.run(t)
+	if broken, ok := errors.AsType[*identity.BrokenError](err); !ok || !strings.HasSuffix(broken.Path, ".private.key") {
+		t.Errorf("error %v", err)
+	}
+	second, err := d.run(t, func(c *provision.Config) { c.Reprovision = true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.Retired == nil || second.Retired.CertificateID != first.Identity.Record.CertificateID {
+		t.Errorf("retired: %+v", second.Retired)
+	}
+}
+
+func TestAnotherThingNameIsAnErrorThatLosesNothing(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	_, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" })
+	want := &provision.ThingNameError{Want: "fleety_other", Got: thing}
+	got, ok := errors.AsType[*provision.ThingNameError](err)
+	if !ok || *got != *want || provision.ClassOf(err) != provision.Misconfigured {
+		t.Fatalf("error %v", err)
+	}
+	if _, err := d.run(t); err != nil {
+		t.Fatal(err)
+	}
+	d.check(t)
+	if got := issued(d.core); got != 1 {
+		t.Errorf("%d certificates were issued", got)
+	}
+	if _, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" }); provision.ClassOf(err) != provision.Misconfigured {
+		t.Errorf("with an identity: error %v", err)
+	}
+}
+
+func TestTwoDevicesWithOneSerialNumberBothGetAnIdentity(t *testing.T) {
+	core := startCore(t)
+	for range 2 {
+		if _, err := newDevice(t, core).run(t); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if active := activeCertificates(t, core); len(active) != 2 {
+		t.Errorf("active certificates: %v", active)
+	}
+}
+
+func TestAMissingClaimIsAMisconfiguration(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	_, err := d.run(t, func(c *provision.Config) { c.Claim = nil })
+	if provision.ClassOf(err) != provision.Misconfigured {
+		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	}
+	if _, err := os.Stat(d.dir); err == nil {
+		if entries, _ := os.ReadDir(d.dir); len(entries) != 0 {
+			t.Errorf("left: %v", entries)
+		}
+	}
+}
+
+func TestAServerThatIsNotThereIsTemporary(t *testing.T) {
+	core := startCore(t)
+	d := newDevice(t, core)
+	if err := core.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	c := d.config
+	c.Store = d.store(t)
+	_, err := provision.RunQuickly(ctx, c)
+	if provision.ClassOf(err) != provision.Temporary {
+		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	}
+}
+
+// TestSecretsStayInTheirFiles looks for every private key and token in all
+// that a run says.
+func TestSecretsStayInTheirFiles(t *testing.T) {
+	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
+		t.Run(string(keys), func(t *testing.T) {
+			d := newDevice(t, startCore(t))
+			d.config.Keys = keys
+			d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
+				if e.Operation == fleetapi.RegisterThing && e.Number < 3 {
+					return rejection(503)
+				}
+				return localcore.Fault{DuplicateReply: true}
+			})
+			var said bytes.Buffer
+			var secrets []string
+			log := slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug - 4}))
+			_, err := d.run(t, func(c *provision.Config) {
+				c.Log, c.Session.Log = log, log
+				c.Progress = func(e provision.Event) {
+					log.Info("progress", "event", e)
+					secrets = append(secrets, secretsIn(t, d.dir)...)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(secrets) == 0 {
+				t.Fatal("no secret was seen on disk")
+			}
+			for _, secret := range secrets {
+				if strings.Contains(said.String(), secret) {
+					t.Fatalf("a secret of %d characters was said", len(secret))
+				}
+			}
+		})
+	}
+}
+
+// secretsIn returns what only the owner of a directory may read: the lines of
+// keys, and tokens.
+func secretsIn(t *testing.T, dir string) []string {
+	var secrets []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return nil //nolint: it may have been removed meanwhile
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil
+		}
+		text := string(data)
+		if _, token, ok := strings.Cut(text, `"token":"`); ok {
+			token, _, _ = strings.Cut(token, `"`)
+			secrets = append(secrets, token)
+		}
+		if _, key, ok := strings.Cut(strings.ReplaceAll(text, `\n`, "\n"), "PRIVATE KEY-----\n"); ok {
+			line, _, _ := strings.Cut(key, "\n")
+			secrets = append(secrets, line)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return secrets
+}
+
+func TestSevenRoundTripsOverASlowLink(t *testing.T) {
+	const delay = 60 * time.Millisecond
+	const turn = 2 * delay
+	best := time.Hour
+	for range 3 { // a busy machine may spoil one
+		d := newDevice(t, startCore(t))
+		d.config.Session.Port = slowLink(t, d.config.Session.Port, delay)
+		var began, connected time.Time
+		result, err := d.run(t, func(c *provision.Config) {
+			c.Progress = func(e provision.Event) {
+				switch eventName(e) {
+				case eventName(provision.Event{Step: provision.StepConnectClaim, Phase: provision.Begin}):
+					began = time.Now()
+				case eventName(provision.Event{Step: provision.StepConnectDevice, Phase: provision.Done}):
+					connected = time.Now()
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result.RoundTrips.Total != 7 {
+			t.Fatalf("counted %+v", result.RoundTrips)
+		}
+		best = min(best, connected.Sub(began))
+		if best < 8*turn {
+			break
+		}
+	}
+	if best < 7*turn || best >= 8*turn {
+		t.Errorf("it took %v, that is %.2f round trips", best, float64(best)/float64(turn))
+	}
+}
