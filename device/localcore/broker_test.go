@@ -165,7 +165,9 @@ func TestMultiLevelWildcardDoesNotMatchItsParent(t *testing.T) {
 		if got := string(c.receive(packets.Publish).Payload); got != "child" {
 			t.Errorf("received %q", got)
 		}
-		c.alive()
+		if more := c.settled(); len(more) > 0 {
+			t.Errorf("received %q besides", more[0].Payload)
+		}
 	})
 }
 

@@ -138,7 +138,9 @@ func TestAnswersGoToTheAskingConnectionOnly(t *testing.T) {
 	if m := asker.receive(packets.Publish); m.TopicName != csrTopic.Accepted() || m.FixedHeader.Qos != 0 {
 		t.Errorf("answer on %s with QoS %d", m.TopicName, m.FixedHeader.Qos)
 	}
-	listener.alive()
+	if seen := listener.settled(); len(seen) > 0 {
+		t.Errorf("another client saw %d messages, on %s", len(seen), seen[0].TopicName)
+	}
 }
 
 func TestAnswerComesOnceWithTheQoSOfTheSubscription(t *testing.T) {
@@ -153,7 +155,9 @@ func TestAnswerComesOnceWithTheQoSOfTheSubscription(t *testing.T) {
 		t.Errorf("QoS %d", m.FixedHeader.Qos)
 	}
 	c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: m.PacketID})
-	c.alive()
+	if more := c.settled(); len(more) > 0 {
+		t.Errorf("%d more answers came", len(more))
+	}
 }
 
 func TestRegisterThingIsRejected(t *testing.T) {

@@ -157,6 +157,23 @@ func (c *rawClient) alive() {
 	c.receive(packets.Pingresp)
 }
 
+// settled returns the messages that were on their way to this client. It sends
+// itself one more and reads until that comes: messages of one client keep
+// their order.
+func (c *rawClient) settled() []packets.Packet {
+	c.t.Helper()
+	c.mustSubscribe(0, "settled")
+	c.publish("settled", 0, "")
+	var before []packets.Packet
+	for {
+		m := c.receive(packets.Publish)
+		if m.TopicName == "settled" {
+			return before
+		}
+		before = append(before, m)
+	}
+}
+
 func (c *rawClient) publish(topic string, qos byte, payload string, adjust ...func(*packets.Packet)) {
 	c.t.Helper()
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: qos}, TopicName: topic, Payload: []byte(payload)}

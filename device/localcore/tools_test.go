@@ -91,7 +91,9 @@ func TestDeleteConnectionDisconnects(t *testing.T) {
 	}
 	c.closed()
 	awaitDisconnect(t, s.Server, "a", "API_INITIATED_DISCONNECT")
-	watcher.alive()
+	if wills := watcher.settled(); len(wills) > 0 {
+		t.Error("the will was sent")
+	}
 }
 
 func TestCertificateMadeOverHTTPConnectsAfterActivation(t *testing.T) {
