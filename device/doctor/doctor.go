@@ -58,6 +58,7 @@ type examination struct {
 	claim  *tls.Certificate    // nil if it cannot be used
 	device *identity.Identity  // nil if there is none
 
+	unknown  bool          // the endpoint's name, or the proxy's, cannot be looked up
 	port     int           // the one that answers; 0 if none does
 	trusted  bool          // the server is the one that was meant
 	skew     time.Duration // what to add to a clock that is known to be wrong

@@ -37,6 +37,7 @@ func (e *examination) dns(ctx context.Context) {
 		e.ok(name, host+" is "+strings.Join(addresses, ", "))
 		return
 	}
+	e.unknown = true
 	e.noAddress(name, host, proxy, err)
 }
 
@@ -57,6 +58,10 @@ func (e *examination) noAddress(name, host string, proxy *url.URL, err error) {
 // AWS IoT has, which is a way out where a firewall stands in the way.
 // https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 func (e *examination) tcp(ctx context.Context) {
+	if e.unknown {
+		e.skip("tcp", "there is no address to connect to")
+		return
+	}
 	configured := e.Settings.Server.Port
 	other := 443
 	if configured == 443 {

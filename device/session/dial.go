@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 )
 
 // maxProxyAnswer bounds the head of a proxy's answer, in bytes.
@@ -117,7 +115,8 @@ func (o *Options) tunnel(ctx context.Context, conn net.Conn, proxy *url.URL) (ne
 	return conn, nil
 }
 
-// proxyURL picks the proxy: the option, or else the environment.
+// proxyURL picks the proxy: the option, or else the environment, as net/http
+// reads it once for the whole process.
 func (o *Options) proxyURL() (*url.URL, error) {
 	var proxy *url.URL
 	var err error
@@ -125,7 +124,7 @@ func (o *Options) proxyURL() (*url.URL, error) {
 	case "direct":
 		return nil, nil
 	case "":
-		proxy, err = httpproxy.FromEnvironment().ProxyFunc()(&url.URL{Scheme: "https", Host: o.address()})
+		proxy, err = http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: o.address()}})
 	default:
 		proxy, err = url.Parse(o.Proxy)
 	}

@@ -283,7 +283,7 @@ func TestIPv6AddressIsDialled(t *testing.T) {
 		t.Skip("this machine has no IPv6")
 	}
 	defer l.Close()
-	c, err := session.Dial(t.Context(), session.Options{Endpoint: "::1", Port: l.Addr().(*net.TCPAddr).Port})
+	c, err := session.Dial(t.Context(), session.Options{Endpoint: "::1", Port: l.Addr().(*net.TCPAddr).Port, Proxy: "direct"})
 	if err != nil {
 		t.Fatal(err)
 	}
