@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// To kill a thousand times:
+// The whole campaign, which takes minutes:
 //
-//	go test -run TestRandomKills -crash.kills 1000 -timeout 30m .
+//	go test -run Kill -crash.kills 1000 -crash.pairs 1 -timeout 1h .
 var (
 	crashKills = flag.Int64("crash.kills", 100, "how often TestRandomKills kills the device")
 	crashSeed  = flag.Uint64("crash.seed", 0, "seed of the instants; 0 takes a new one")

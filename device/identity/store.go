@@ -60,7 +60,7 @@ func NewStore(c Config) (*Store, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Store{config: c, disk: osDisk{}, log: c.Log}
+	s := &Store{config: c, disk: newDisk(), log: c.Log}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

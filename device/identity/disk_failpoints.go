@@ -1,0 +1,84 @@
+//go:build failpoints
+
+package identity
+
+import (
+	"io/fs"
+	"os"
+	"strconv"
+)
+
+// killAtCall is the variable with the number, from 1, of the change to the
+// disk that kills the process instead of happening.
+const killAtCall = "IOT_DEVICE_KILL_AT_DISK_CALL"
+
+// A deadlyDisk kills its process before one of the calls that change
+// something. Crash tests of the whole binary are built with it.
+type deadlyDisk struct {
+	osDisk
+	left *int
+}
+
+func newDisk() disk {
+	n, err := strconv.Atoi(os.Getenv(killAtCall))
+	if err != nil {
+		return osDisk{}
+	}
+	return deadlyDisk{left: &n}
+}
+
+func (d deadlyDisk) count() {
+	*d.left--
+	if *d.left != 0 {
+		return
+	}
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		panic(err)
+	}
+	if err := self.Kill(); err != nil {
+		panic(err)
+	}
+	select {} // until the signal arrives
+}
+
+func (d deadlyDisk) MkdirAll(path string, perm fs.FileMode) error {
+	d.count()
+	return d.osDisk.MkdirAll(path, perm)
+}
+
+func (d deadlyDisk) Create(path string, perm fs.FileMode) (file, error) {
+	d.count()
+	f, err := d.osDisk.Create(path, perm)
+	return deadlyFile{f, d}, err
+}
+
+func (d deadlyDisk) Rename(from, to string) error {
+	d.count()
+	return d.osDisk.Rename(from, to)
+}
+
+func (d deadlyDisk) Remove(path string) error {
+	d.count()
+	return d.osDisk.Remove(path)
+}
+
+func (d deadlyDisk) SyncDir(path string) error {
+	d.count()
+	return d.osDisk.SyncDir(path)
+}
+
+type deadlyFile struct {
+	file
+	disk deadlyDisk
+}
+
+func (f deadlyFile) Write(p []byte) (int, error) {
+	f.disk.count()
+	return f.file.Write(p)
+}
+
+func (f deadlyFile) Sync() error {
+	f.disk.count()
+	return f.file.Sync()
+}

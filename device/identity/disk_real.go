@@ -1,0 +1,5 @@
+//go:build !failpoints
+
+package identity
+
+func newDisk() disk { return osDisk{} }
