@@ -435,15 +435,15 @@ func TestFaultsSpoilExchanges(t *testing.T) {
 		}
 	})
 	t.Run("drop", func(t *testing.T) {
-		first(localcore.Fault{DropReply: true})
-		d, data := request(t)
-		before := len(s.Registry().ListCertificates())
-		if err := d.publish(t, csrTopic.String(), 1, data); err != nil {
+		if err := s.Faults.SetRules([]localcore.FaultRule{{Operation: fleetapi.CreateCertificateFromCSR, Times: 1, DropReply: true}}); err != nil {
 			t.Fatal(err)
 		}
-		first(localcore.Fault{})
-		if err := d.publish(t, csrTopic.String(), 1, data); err != nil {
-			t.Fatal(err)
+		d, data := request(t)
+		before := len(s.Registry().ListCertificates())
+		for range 2 {
+			if err := d.publish(t, csrTopic.String(), 1, data); err != nil {
+				t.Fatal(err)
+			}
 		}
 		accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic, d.next(t))
 		if n := len(s.Registry().ListCertificates()) - before; n != 2 || len(d.received) != 0 {

@@ -162,15 +162,21 @@ func (c *rawClient) alive() {
 // their order.
 func (c *rawClient) settled() []packets.Packet {
 	c.t.Helper()
-	c.mustSubscribe(0, "settled")
-	c.publish("settled", 0, "")
 	var before []packets.Packet
+	c.subscribe(0, "settled")
 	for {
-		m := c.receive(packets.Publish)
-		if m.TopicName == "settled" {
-			return before
+		pk, err := c.read()
+		if err != nil {
+			c.t.Fatal(err)
 		}
-		before = append(before, m)
+		switch {
+		case pk.FixedHeader.Type == packets.Suback:
+			c.publish("settled", 0, "")
+		case pk.TopicName == "settled":
+			return before
+		default:
+			before = append(before, pk)
+		}
 	}
 }
 
