@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -158,22 +159,30 @@ func reports(ts *testscript.TestScript, _ bool, args []string) {
 func listen(ts *testscript.TestScript, _ bool, args []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
-	ts.Defer(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if args[0] == "close" {
-				conn.Close()
-			} else {
-				ts.Defer(func() { conn.Close() })
-			}
-		}
-	}()
+	var wg sync.WaitGroup
+	wg.Go(func() { acceptInSilence(l, args[0] == "close") })
+	ts.Defer(func() {
+		l.Close()
+		wg.Wait()
+	})
 	ts.Setenv("IOT_DEVICE_SERVER_ENDPOINT", "localhost")
 	ts.Setenv("IOT_DEVICE_SERVER_PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+}
+
+// acceptInSilence accepts until the listener is closed. It closes connections
+// at once, or at its own end.
+func acceptInSilence(l net.Listener, atOnce bool) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if atOnce {
+			conn.Close()
+		} else {
+			defer conn.Close()
+		}
+	}
 }
 
 func proxy(ts *testscript.TestScript, _ bool, args []string) {
