@@ -21,8 +21,8 @@ type crashSite struct {
 	serials     atomic.Int64
 }
 
-func newCrashSite(t *testing.T) *crashSite {
-	return &crashSite{cloud: startCloud(t), binary: build(t, withKillers), dir: t.TempDir()}
+func newCrashSite(t *testing.T, binary func() (string, error)) *crashSite {
+	return &crashSite{cloud: startCloud(t), binary: build(t, binary), dir: t.TempDir()}
 }
 
 func (s *crashSite) device(t *testing.T, flow string) *device {
@@ -46,7 +46,7 @@ func runTo(t *testing.T, d *device, call int) bool {
 // changes returns how many changes to the disk an undisturbed run makes.
 func changes(t *testing.T, flow string) int {
 	t.Helper()
-	s := newCrashSite(t)
+	s := newCrashSite(t, withKillers)
 	n := sort.Search(200, func(n int) bool { return !runTo(t, s.device(t, flow), n+1) })
 	if n < 30 { // four steps and three files, each created, written, synced and renamed
 		t.Fatalf("only %d changes of the disk", n)
@@ -58,7 +58,7 @@ func TestAKillBeforeAnyChangeOfTheDiskLosesNothing(t *testing.T) {
 	for _, flow := range flows {
 		t.Run(flow, func(t *testing.T) {
 			t.Parallel()
-			s := newCrashSite(t)
+			s := newCrashSite(t, withKillers)
 			var devices []*device
 			for call := range changes(t, flow) {
 				d := s.device(t, flow)
@@ -76,7 +76,7 @@ func TestAKillBeforeAnyChangeOfTheDiskLosesNothing(t *testing.T) {
 
 func TestTwoKillsLoseNothing(t *testing.T) {
 	for _, flow := range flows {
-		s := newCrashSite(t)
+		s := newCrashSite(t, withKillers)
 		n := changes(t, flow)
 		for worker := range crashWorkers {
 			t.Run(fmt.Sprint(flow, worker), func(t *testing.T) {

@@ -99,6 +99,7 @@ func (c *cloud) checkNothingLeft(t testing.TB, devices []*device) {
 // A device is a directory with a configuration, and a binary to run there.
 type device struct {
 	binary, dir, serial string
+	flags               []string // further ones
 }
 
 // newDevice makes a device, in a directory of its own below dir, that reaches
@@ -130,7 +131,8 @@ func (d *device) thing() string { return "fleety_" + d.serial }
 // command returns the device's bootstrap, ready to start, and what it will
 // have said on stderr.
 func (d *device) command(ctx context.Context, env ...string) (*exec.Cmd, *bytes.Buffer) {
-	cmd := exec.CommandContext(ctx, d.binary, "bootstrap", "--config", "device.yaml", "--author", "Wilford Brimley", "--json")
+	args := []string{"bootstrap", "--config", "device.yaml", "--author", "Wilford Brimley", "--json"}
+	cmd := exec.CommandContext(ctx, d.binary, append(args, d.flags...)...)
 	cmd.Dir = d.dir
 	cmd.Env = env
 	var stderr bytes.Buffer
@@ -141,6 +143,7 @@ func (d *device) command(ctx context.Context, env ...string) (*exec.Cmd, *bytes.
 // An outcome is how a run of the binary ended.
 type outcome struct {
 	code   int // -1 for a signal
+	stdout string
 	stderr string
 	state  *os.ProcessState
 	took   time.Duration
@@ -165,7 +168,7 @@ func (d *device) run(t testing.TB, env ...string) outcome {
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
-	o := outcome{code: cmd.ProcessState.ExitCode(), stderr: stderr.String(), state: cmd.ProcessState, took: time.Since(began)}
+	o := outcome{code: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String(), state: cmd.ProcessState, took: time.Since(began)}
 	if o.code == 0 {
 		if err := json.Unmarshal(stdout.Bytes(), &o.result); err != nil {
 			t.Fatalf("reading the result: %v\n%s", err, stdout.Bytes())

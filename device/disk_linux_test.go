@@ -1,0 +1,139 @@
+package device_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"example.com/fleety/device/identity"
+)
+
+// A smallDisk is a file system of its own that holds a device's files.
+type smallDisk struct{ path string }
+
+// mountSmallDisk mounts a tmpfs where the device keeps its files. It takes
+// root; where CI is set there is no way around it.
+func mountSmallDisk(t *testing.T, d *device, options string) *smallDisk {
+	t.Helper()
+	m := &smallDisk{filepath.Join(d.dir, identity.DefaultDir)}
+	if err := os.Mkdir(m.path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err := syscall.Mount("tmpfs", m.path, "tmpfs", 0, options)
+	if errors.Is(err, syscall.EPERM) && os.Getenv("CI") == "" {
+		t.Skip("mounting a file system takes root")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(m.path, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func (m *smallDisk) remount(t *testing.T, flags uintptr, options string) {
+	t.Helper()
+	if err := syscall.Mount("tmpfs", m.path, "tmpfs", syscall.MS_REMOUNT|flags, options); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ample is room for everything.
+const ample = "size=1m,nr_inodes=100"
+
+// Each size of the disk lets the device come one step further, until there is
+// enough.
+func TestFullDiskLosesNothing(t *testing.T) {
+	full := map[string]func(room int) string{
+		"blocks": func(room int) string { return fmt.Sprintf("size=%dk,nr_inodes=100", 4*room) },
+		"inodes": func(room int) string { return fmt.Sprintf("size=1m,nr_inodes=%d", 1+room) },
+	}
+	for name, options := range full {
+		for _, flow := range flows {
+			t.Run(name+" "+flow, func(t *testing.T) {
+				s := newCrashSite(t, shipped)
+				failed := map[identity.Stage]bool{}
+				var devices []*device
+				for room := 1; ; room++ {
+					d := s.device(t, flow)
+					devices = append(devices, d)
+					m := mountSmallDisk(t, d, options(room))
+					o := d.run(t)
+					if o.code == 0 {
+						break
+					}
+					checkSaysDiskIsFull(t, o)
+					failed[stageOf(t, d)] = true
+					m.remount(t, 0, ample)
+					d.mustRun(t)
+					d.checkWhole(t, s.cloud)
+				}
+				s.cloud.checkNothingLeft(t, devices)
+				if len(failed) < 3 {
+					t.Errorf("the disk was full at these stages only: %v", failed)
+				}
+			})
+		}
+	}
+}
+
+func stageOf(t *testing.T, d *device) identity.Stage {
+	if p := d.store(t).Status().Pending; p != nil {
+		return p.Stage
+	}
+	return identity.Empty
+}
+
+func TestFullDiskKeepsTheIdentityThatIsToBeReplaced(t *testing.T) {
+	s := newCrashSite(t, shipped)
+	d := s.device(t, "device")
+	m := mountSmallDisk(t, d, ample)
+	old := d.mustRun(t).result.CertificateID
+	d.flags = []string{"--reprovision"}
+	for room := 4; ; room++ { // three files and the journal's lock are there
+		m.remount(t, 0, fmt.Sprintf("size=%dk", 4*room))
+		o := d.run(t)
+		if o.code == 0 {
+			break
+		}
+		checkSaysDiskIsFull(t, o)
+		if id := d.load(t); id.Record.CertificateID != old && id.Record.Replaces != old {
+			t.Fatalf("with %d pages the identity is %+v", room, id.Record)
+		}
+	}
+	if id := d.load(t); id.Record.Replaces != old {
+		t.Errorf("the identity in the end does not replace the first one: %+v", id.Record)
+	}
+}
+
+func checkSaysDiskIsFull(t *testing.T, o outcome) {
+	t.Helper()
+	for _, want := range []string{"iot_device: error: ", identity.DefaultDir + "/", "no space left on device", "iot_device: hint: check the path, and that the disk is neither full"} {
+		if !strings.Contains(o.stderr, want) {
+			t.Errorf("stderr lacks %q:\n%s", want, o.stderr)
+		}
+	}
+	if o.code != 1 || o.stdout != "" {
+		t.Errorf("exit code %d, stdout %q", o.code, o.stdout)
+	}
+}
+
+func TestReadOnlyDiskIsTold(t *testing.T) {
+	s := newCrashSite(t, shipped)
+	d := s.device(t, "device")
+	m := mountSmallDisk(t, d, ample)
+	m.remount(t, syscall.MS_RDONLY, ample)
+	if o := d.run(t); o.code != 1 || !strings.Contains(o.stderr, "read-only file system") {
+		t.Errorf("exit code %d:\n%s", o.code, o.stderr)
+	}
+	m.remount(t, 0, ample)
+	d.mustRun(t)
+	d.checkWhole(t, s.cloud)
+}
