@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,7 +202,7 @@ func TestADeviceKilledAtRandomEndsWithOneIdentity(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			d := newDevice(t, startCore(t))
-			d.config.Session.Port = slowLink(t, d.config.Session.Port, delay)
+			_, d.config.Session.Port = newLink(t, d.config.Session.Port, delay)
 			for range 2 {
 				cmd := d.process(t, "")
 				if err := cmd.Start(); err != nil {
@@ -219,21 +218,33 @@ func TestADeviceKilledAtRandomEndsWithOneIdentity(t *testing.T) {
 	}
 }
 
-// slowLink returns a port that leads to another one, slower: whatever is sent
-// arrives after delay.
-func slowLink(t *testing.T, port int, delay time.Duration) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// TestALinkThatBreaksAnywhereEndsWithOneIdentity cuts every connection as a step
+// begins, the prepared one included.
+func TestALinkThatBreaksAnywhereEndsWithOneIdentity(t *testing.T) {
+	for _, event := range events(t, provision.DeviceKeys) {
+		t.Run(event, func(t *testing.T) {
+			t.Parallel()
+			d := newDevice(t, startCore(t))
+			l, port := newLink(t, d.config.Session.Port, 0)
+			d.config.Session.Port = port
+			cut := false
+			_, err := d.run(t, func(c *provision.Config) {
+				c.Progress = func(e provision.Event) {
+					if eventName(e) == event && !cut {
+						cut = true
+						l.cut()
+					}
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !cut {
+				t.Fatal("the link was not cut")
+			}
+			d.check(t)
+		})
 	}
-	link := &link{target: fmt.Sprintf("127.0.0.1:%d", port), delay: delay, listener: listener}
-	link.wg.Go(link.serve)
-	t.Cleanup(func() {
-		listener.Close()
-		link.close()
-	})
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 func TestTwoRunsAtOnceDoNotMeet(t *testing.T) {

@@ -1,9 +1,11 @@
 package provision_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -74,11 +76,32 @@ func (l *link) forward(to, from net.Conn, first time.Duration) {
 	to.Close()
 }
 
-func (l *link) close() {
+// cut ends every connection that there is; new ones can be opened.
+func (l *link) cut() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, c := range l.conns {
 		c.Close()
 	}
-	l.mu.Unlock()
+}
+
+func (l *link) close() {
+	l.cut()
 	l.wg.Wait()
+}
+
+// newLink returns a link to a port of this machine, and its own port.
+func newLink(t *testing.T, port int, delay time.Duration) (*link, int) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &link{target: fmt.Sprintf("127.0.0.1:%d", port), delay: delay, listener: listener}
+	l.wg.Go(l.serve)
+	t.Cleanup(func() {
+		listener.Close()
+		l.close()
+	})
+	return l, listener.Addr().(*net.TCPAddr).Port
 }

@@ -298,7 +298,7 @@ func secretsIn(t *testing.T, dir string) []string {
 	var secrets []string
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
-			return nil //nolint: it may have been removed meanwhile
+			return nil // it may have been removed meanwhile
 		}
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -327,7 +327,7 @@ func TestSevenRoundTripsOverASlowLink(t *testing.T) {
 	best := time.Hour
 	for range 3 { // a busy machine may spoil one
 		d := newDevice(t, startCore(t))
-		d.config.Session.Port = slowLink(t, d.config.Session.Port, delay)
+		_, d.config.Session.Port = newLink(t, d.config.Session.Port, delay)
 		var began, connected time.Time
 		result, err := d.run(t, func(c *provision.Config) {
 			c.Progress = func(e provision.Event) {
