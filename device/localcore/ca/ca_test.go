@@ -341,6 +341,24 @@ func TestPoolGivesDifferentKeysAndStops(t *testing.T) {
 	p.Close()
 }
 
+func TestKeysThatNobodyTookServeTheNextPool(t *testing.T) {
+	seen := map[string]bool{}
+	for range 3 {
+		p := ca.NewPool(2)
+		for range 2 {
+			key, err := p.Take(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen[key.D.String()] {
+				t.Error("one key was given twice")
+			}
+			seen[key.D.String()] = true
+		}
+		p.Close()
+	}
+}
+
 func TestPoolObeysTheContext(t *testing.T) {
 	p := ca.NewPool(0)
 	defer p.Close()

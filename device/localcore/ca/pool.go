@@ -22,6 +22,10 @@ type made struct {
 	err error
 }
 
+// spare holds keys that closed pools had made and nobody took. They serve the
+// next pools of the process: a test starts many servers.
+var spare = make(chan *rsa.PrivateKey, 16)
+
 // NewPool returns a pool that keeps size keys ready.
 func NewPool(size int) *Pool {
 	return &Pool{ready: make(chan made, size), stop: make(chan struct{})}
@@ -42,12 +46,34 @@ func (p *Pool) Take(ctx context.Context) (*rsa.PrivateKey, error) {
 
 func (p *Pool) fill() {
 	for {
-		key, err := NewKey()
+		m := makeKey()
 		select {
-		case p.ready <- made{key, err}:
+		case p.ready <- m:
 		case <-p.stop:
+			m.save()
 			return
 		}
+	}
+}
+
+func makeKey() made {
+	select {
+	case key := <-spare:
+		return made{key: key}
+	default:
+		key, err := NewKey()
+		return made{key, err}
+	}
+}
+
+// save keeps a key that nobody took, as long as there is room.
+func (m made) save() {
+	if m.err != nil {
+		return
+	}
+	select {
+	case spare <- m.key:
+	default:
 	}
 }
 
@@ -56,4 +82,12 @@ func (p *Pool) Close() {
 	p.start.Do(func() {}) // a pool that never started stays so
 	p.finish.Do(func() { close(p.stop) })
 	p.wg.Wait()
+	for {
+		select {
+		case m := <-p.ready:
+			m.save()
+		default:
+			return
+		}
+	}
 }
