@@ -6,9 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,8 +22,6 @@ import (
 	"example.com/fleety/device/session"
 	"example.com/fleety/hook/payload"
 )
-
-var kills = flag.Int("kills", 10, "number of devices that are killed at random")
 
 // A childConfig is what a device in a process of its own is told, in the
 // environment.
@@ -173,10 +169,8 @@ func TestADeviceKilledAnywhereEndsWithOneIdentity(t *testing.T) {
 
 func TestADeviceKilledTwiceEndsWithOneIdentity(t *testing.T) {
 	points := []provision.Event{
-		{Step: provision.StepCreate, Phase: provision.Done},
 		{Step: provision.StepStore, Phase: provision.Done},
 		{Step: provision.StepRegister, Phase: provision.Done},
-		{Step: provision.StepConnectDevice, Phase: provision.Begin},
 		{Step: provision.StepPublishBirth, Phase: provision.Done},
 		{Step: provision.StepCommit, Phase: provision.Begin},
 	}
@@ -191,30 +185,6 @@ func TestADeviceKilledTwiceEndsWithOneIdentity(t *testing.T) {
 				d.check(t)
 			})
 		}
-	}
-}
-
-// TestADeviceKilledAtRandomEndsWithOneIdentity kills over a slow link, so that
-// the moments lie where the time goes: on the network.
-func TestADeviceKilledAtRandomEndsWithOneIdentity(t *testing.T) {
-	const delay = 20 * time.Millisecond
-	for i := range *kills {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			t.Parallel()
-			d := newDevice(t, startCore(t))
-			_, d.config.Session.Port = newLink(t, d.config.Session.Port, delay)
-			for range 2 {
-				cmd := d.process(t, "")
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				died := time.AfterFunc(rand.N(20*delay), func() { cmd.Process.Kill() })
-				_ = cmd.Wait()
-				died.Stop()
-			}
-			d.runProcess(t, "")
-			d.check(t)
-		})
 	}
 }
 

@@ -44,7 +44,7 @@ func TestFaultsOfTheExchange(t *testing.T) {
 		"create unanswered once":       {"", localcore.Fault{DropReply: true}, once, succeeds, 2},
 		"create unanswered":            {"", localcore.Fault{DropReply: true}, always, provision.Temporary, 3},
 		"create answered twice":        {"", localcore.Fault{DuplicateReply: true}, always, succeeds, 1},
-		"create answered too late":     {"", localcore.Fault{DelayReply: 3 * time.Second}, once, succeeds, 2},
+		"create answered too late":     {"", localcore.Fault{DelayReply: 2 * time.Second}, once, succeeds, 2},
 		"create answered late":         {"", localcore.Fault{DelayReply: 200 * time.Millisecond}, always, succeeds, 1},
 		"closed before create, once":   {"", localcore.Fault{CloseBefore: true}, once, succeeds, 1},
 		"closed before create":         {"", localcore.Fault{CloseBefore: true}, always, provision.Temporary, 0},
@@ -58,7 +58,7 @@ func TestFaultsOfTheExchange(t *testing.T) {
 		"register unanswered once":     {register, localcore.Fault{DropReply: true}, once, succeeds, 1},
 		"register unanswered":          {register, localcore.Fault{DropReply: true}, always, succeeds, 1},
 		"register answered twice":      {register, localcore.Fault{DuplicateReply: true}, always, succeeds, 1},
-		"register answered too late":   {register, localcore.Fault{DelayReply: 3 * time.Second}, once, succeeds, 1},
+		"register answered too late":   {register, localcore.Fault{DelayReply: 2 * time.Second}, once, succeeds, 1},
 		"closed before register, once": {register, localcore.Fault{CloseBefore: true}, once, succeeds, 1},
 		"closed before register":       {register, localcore.Fault{CloseBefore: true}, always, provision.Temporary, 1},
 		"closed after register, once":  {register, localcore.Fault{CloseAfter: true}, once, succeeds, 1},
@@ -79,7 +79,7 @@ func TestFaultsOfTheExchange(t *testing.T) {
 				d := newDevice(t, startCore(t))
 				d.config.Keys = keys
 				if test.fault.DropReply || test.fault.DelayReply > time.Second {
-					d.config.AnswerTimeout = 2 * time.Second
+					d.config.AnswerTimeout = time.Second
 				}
 				d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
 					if e.Operation == operation && test.when(e.Number) {
@@ -97,7 +97,7 @@ func (d *device) checkFaulty(t *testing.T, want provision.Class, certificates in
 	t.Helper()
 	timeout := 30 * time.Second
 	if want == provision.Temporary && certificates < 3 {
-		timeout = 2 * time.Second // it would go on for as long as it may
+		timeout = time.Second // it would go on for as long as it may
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
