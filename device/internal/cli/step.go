@@ -17,8 +17,9 @@ type Step struct {
 	Err        error
 }
 
-// StepBegins shows that a step begins.
+// StepBegins shows that a step begins, also to the service manager.
 func (c *Console) StepBegins(s Step) {
+	c.notifyStatus(s.Text)
 	if c.records == nil {
 		c.steps.Begin(s.Text)
 	}
@@ -33,8 +34,10 @@ func (c *Console) StepDone(s Step) {
 	c.record(slog.LevelInfo, "step done", s)
 }
 
-// StepFailed shows that a step has failed, and why.
+// StepFailed shows that a step has failed, and why, also to the service
+// manager.
 func (c *Console) StepFailed(s Step) {
+	c.notifyStatus(s.Text + ": " + s.Err.Error())
 	if c.records == nil {
 		c.steps.Failed(s.Text, s.Err)
 		return

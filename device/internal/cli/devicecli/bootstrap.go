@@ -72,6 +72,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if err != nil {
 		return &bootstrapError{config: c, err: err}
 	}
+	console.Ready(done.Identity.Record.ThingName + " has proved its identity")
 	return printBootstrap(console, o, newBootstrapResult(c, done), done.Retired)
 }
 

@@ -1,0 +1,156 @@
+package device_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const unitFile = "packaging/iot_device.service"
+
+// unitForThisMachine returns the unit file with the path of a binary that is
+// here, since systemd looks for it.
+func unitForThisMachine(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(unitFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const installed = "/usr/bin/iot_device"
+	if !strings.Contains(string(text), "ExecStart="+installed+" bootstrap") {
+		t.Fatalf("%s does not start %s", unitFile, installed)
+	}
+	path := filepath.Join(t.TempDir(), filepath.Base(unitFile))
+	here := strings.Replace(string(text), "ExecStart="+installed, "ExecStart="+build(t, shipped), 1)
+	if err := os.WriteFile(path, []byte(here), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestUnitFile(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	unit := unitForThisMachine(t)
+	for name, args := range map[string][]string{
+		"is valid":        {"verify", "--man=no"},
+		"is well secured": {"security", "--offline=yes", "--threshold=15"}, // of 100; systemd calls up to 40 fine
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), "systemd-analyze", append(args, unit)...).CombinedOutput()
+			if err != nil {
+				t.Errorf("systemd-analyze %s: %v\n%s", args[0], err, out)
+			}
+			if args[0] == "verify" && len(out) > 0 {
+				t.Errorf("systemd-analyze warns:\n%s", out)
+			}
+		})
+	}
+}
+
+// A manager is the service manager's end of sd_notify.
+type manager struct {
+	conn     *net.UnixConn
+	messages chan []string
+}
+
+// last ends the messages: it takes its turn behind those of the device.
+const last = "last"
+
+func newManager(t *testing.T) *manager {
+	t.Helper()
+	address := &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "notify")}
+	conn, err := net.ListenUnixgram("unixgram", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	m := &manager{conn, make(chan []string, 1)}
+	go func() {
+		var got []string
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil || string(buf[:n]) == last {
+				m.messages <- got
+				return
+			}
+			got = append(got, string(buf[:n]))
+		}
+	}()
+	return m
+}
+
+func (m *manager) environ() string { return "NOTIFY_SOCKET=" + m.conn.LocalAddr().String() }
+
+// all returns what was told until now.
+func (m *manager) all(t *testing.T) []string {
+	t.Helper()
+	conn, err := net.Dial("unixgram", m.conn.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprint(conn, last); err != nil {
+		t.Fatal(err)
+	}
+	return <-m.messages
+}
+
+func TestServiceManagerIsToldOfEveryStep(t *testing.T) {
+	s := newCrashSite(t, shipped)
+	d := s.device(t, "device")
+	m := newManager(t)
+	if o := d.run(t, m.environ()); o.code != 0 {
+		t.Fatalf("exit code %d:\n%s", o.code, o.stderr)
+	}
+	id := d.load(t).Record.CertificateID
+	want := []string{
+		"STATUS=connect with claim certificate (localhost)",
+		"STATUS=subscribe to response topics",
+		"STATUS=make private key",
+		"STATUS=create certificate (CreateCertificateFromCsr)",
+		"STATUS=store key and certificate (" + id + ")",
+		"STATUS=register thing (GoFleetProvisioningTemplate)",
+		"STATUS=connect with device certificate (" + d.thing() + ")",
+		"STATUS=publish birth message (fleet/" + d.thing() + ")",
+		"STATUS=save identity",
+		"READY=1\nSTATUS=" + d.thing() + " has proved its identity",
+	}
+	if diff := cmp.Diff(want, m.all(t)); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
+func TestServiceManagerIsToldOfAFailure(t *testing.T) {
+	s := newCrashSite(t, shipped)
+	_, port := s.cloud.Endpoint()
+	d := newDevice(t, s.binary, s.dir, "1234567", "device", s.cloud, port)
+	m := newManager(t)
+	if o := d.run(t, m.environ()); o.code != 3 {
+		t.Fatalf("exit code %d:\n%s", o.code, o.stderr)
+	}
+	told := m.all(t)
+	if len(told) == 0 || !strings.HasPrefix(told[len(told)-1], "STATUS=register thing (GoFleetProvisioningTemplate): ") {
+		t.Errorf("told last: %q", told)
+	}
+	for _, message := range told {
+		if strings.Contains(message, "READY=1") {
+			t.Errorf("told %q", message)
+		}
+	}
+}
+
+func TestMissingServiceManagerDoesNoHarm(t *testing.T) {
+	d := newCrashSite(t, shipped).device(t, "device")
+	if o := d.run(t, "NOTIFY_SOCKET="+filepath.Join(t.TempDir(), "nobody")); o.code != 0 {
+		t.Errorf("exit code %d:\n%s", o.code, o.stderr)
+	}
+}
