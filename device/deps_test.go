@@ -40,7 +40,7 @@ var rooms = map[string]room{
 	"device/internal/cli":           {[]string{"device/internal/term"}, "every binary links it, so it must not bring along what only one needs"},
 	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/provision", "device/doctor", "device/identity", "device/session", "device/fleetapi", "hook/payload"}, "the device does not link the broker"},
 	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/..."}, "the core does not link the device"},
-	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet", "device/provision", "device/identity", "device/session"}, "the fleet does not link the broker"},
+	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet", "device/provision", "device/identity", "device/session", "device/fleetapi", "hook/payload"}, "the fleet does not link the broker"},
 
 	"device/cmd/iot_device":     {[]string{"device/internal/cli/devicecli", "device/internal/term"}, "a dozen lines"},
 	"device/cmd/iot_core_local": {[]string{"device/internal/cli/corecli", "device/internal/term"}, "a dozen lines"},
