@@ -40,10 +40,14 @@ type Session struct {
 	client mqtt.Client
 	stats  Stats // without what meter and wire count
 
-	calls sync.WaitGroup // calls into the client that may outlive their caller
-	end   sync.Once
-	done  chan struct{}
-	err   error // why the session ended; to be read after done
+	// handOver is held for reading by every call into the client, which may
+	// outlive its caller, and for writing to end all calls.
+	handOver sync.RWMutex
+	closed   bool // under handOver
+
+	end  sync.Once
+	done chan struct{}
+	err  error // why the session ended; to be read after done
 }
 
 // Connect opens a session: TCP, TLS, CONNECT, CONNACK. The context governs
@@ -181,8 +185,7 @@ func (s *Session) Publish(ctx context.Context, topic string, payload []byte) err
 
 // await makes a call into the client and waits for its token, the end of the
 // session or that of the context. The call itself may block while another
-// packet is being written, and knows no context, so it has a goroutine; Close
-// waits for it.
+// packet is being written, and knows no context, so it has a goroutine.
 func (s *Session) await(ctx context.Context, call func() mqtt.Token) (mqtt.Token, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
@@ -191,7 +194,9 @@ func (s *Session) await(ctx context.Context, call func() mqtt.Token) (mqtt.Token
 		return nil, err
 	}
 	called := make(chan mqtt.Token, 1)
-	s.calls.Go(func() { called <- call() })
+	if !s.begin(func() { called <- call() }) {
+		return nil, ErrNotConnected
+	}
 	var token mqtt.Token
 	var answered <-chan struct{}
 	for {
@@ -212,6 +217,22 @@ func (s *Session) await(ctx context.Context, call func() mqtt.Token) (mqtt.Token
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// begin runs a call into the client, unless the session is being closed.
+func (s *Session) begin(call func()) bool {
+	if !s.handOver.TryRLock() {
+		return false
+	}
+	if s.closed {
+		s.handOver.RUnlock()
+		return false
+	}
+	go func() {
+		defer s.handOver.RUnlock()
+		call()
+	}()
+	return true
 }
 
 // reason returns the bare cause of the session's end, for a call that was
@@ -265,16 +286,23 @@ func (s *Session) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
+	s.endCalls()
 	s.wire.close()
 	s.client.Disconnect(uint(2 * closeTimeout / time.Millisecond))
 	late := !stop()
 	s.meter.Close()
 	s.finish(nil)
-	s.calls.Wait()
 	if late {
 		return fmt.Errorf("closing the connection to %s: %w", s.o.address(), context.Cause(ctx))
 	}
 	return nil
+}
+
+// endCalls lets no call begin any more and waits for those that have.
+func (s *Session) endCalls() {
+	s.handOver.Lock()
+	defer s.handOver.Unlock()
+	s.closed = true
 }
 
 // Stats returns what has been measured so far.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -212,6 +214,40 @@ func TestCloseReturnsWhenThePeerReadsNoMore(t *testing.T) {
 			t.Errorf("Close took %v", took)
 		}
 	})
+}
+
+// Whenever the server hangs up, and whenever Close is called, every call must
+// return and nothing may go on running.
+func TestSessionsEndWhateverHappens(t *testing.T) {
+	for _, patience := range []int{0, 1, 2, 5, 8} {
+		var seen atomic.Int32
+		count := func(w io.Writer, p packets.ControlPacket) bool {
+			if int(seen.Add(1)) > patience {
+				return false
+			}
+			answer(w, p)
+			return true
+		}
+		s := serve(t, nil, broker(hooks{packets.Subscribe: count, packets.Publish: count}))
+		c := connect(t, s.options())
+		var calls sync.WaitGroup
+		for range 4 {
+			calls.Go(func() {
+				for range 3 {
+					if err := c.Publish(t.Context(), "t", []byte("x")); err != nil {
+						sessionError(t, err)
+					}
+				}
+			})
+		}
+		calls.Go(func() { c.Subscribe(t.Context(), "a", "b") })
+		if patience%2 == 0 {
+			calls.Go(func() { c.Close(t.Context()) })
+		}
+		calls.Wait()
+		c.Close(t.Context())
+		<-c.Done()
+	}
 }
 
 func TestKeepAlivePings(t *testing.T) {
