@@ -21,29 +21,32 @@ type apiServer struct {
 	http     *http.Server
 	listener net.Listener
 	cancel   context.CancelFunc // ends requests that follow events
-	served   chan error
+	served   chan error         // nil until it serves
 }
 
-// startAPI opens the port of the control API and begins to serve.
-func startAPI(s *Server) (*apiServer, error) {
-	l, err := net.Listen("tcp", s.config.API)
+// listenAPI opens the port of the control API. Requests wait until serve.
+func listenAPI(c *Config) (*apiServer, error) {
+	l, err := net.Listen("tcp", c.API)
 	if err != nil {
 		return nil, fmt.Errorf("listening for tools: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &apiServer{
+	return &apiServer{
 		listener: l,
 		cancel:   cancel,
-		served:   make(chan error, 1),
 		http: &http.Server{
-			Handler:           s.apiHandler(),
 			ReadHeaderTimeout: apiHeaderTimeout,
 			BaseContext:       func(net.Listener) context.Context { return ctx },
-			ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
+			ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		},
-	}
-	go func() { a.served <- a.http.Serve(l) }()
-	return a, nil
+	}, nil
+}
+
+// serve begins to serve, once everything that requests can ask for is there.
+func (a *apiServer) serve(handler http.Handler) {
+	a.http.Handler = handler
+	a.served = make(chan error, 1)
+	go func() { a.served <- a.http.Serve(a.listener) }()
 }
 
 func (s *Server) apiHandler() http.Handler {
@@ -90,6 +93,9 @@ func loopbackOnly(next http.Handler) http.Handler {
 // close ends every request and returns when the last has ended.
 func (a *apiServer) close() error {
 	a.cancel()
+	if a.served == nil {
+		return a.listener.Close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if err := a.http.Shutdown(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"example.com/fleety/device/fleetapi"
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
 )
 
 func startBench(b *testing.B, c localcore.Config) *localcore.Server {
@@ -120,4 +122,31 @@ func csrBench(b *testing.B) string {
 		b.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+// One message of QoS 0 to 100 subscribers, policies judged for each.
+func BenchmarkPublishTo100Subscribers(b *testing.B) {
+	s := startBench(b, localcore.Config{API: localcore.NoAPI})
+	if _, err := s.Registry().CreatePolicy("all", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`); err != nil {
+		b.Fatal(err)
+	}
+	if err := s.Registry().AttachPolicy("all", registry.CertificateTarget(s.Claim().CertificateID)); err != nil {
+		b.Fatal(err)
+	}
+	config := claimTLSBench(b, s)
+	var heard sync.WaitGroup
+	for i := range 100 {
+		client := dialBench(b, s, fmt.Sprintf("subscriber-%d", i), config, func(paho.Message) { heard.Done() })
+		defer client.Disconnect(0)
+		if token := client.Subscribe("t", 0, nil); token.Wait() && token.Error() != nil {
+			b.Fatal(token.Error())
+		}
+	}
+	publisher := dialBench(b, s, "publisher", config, nil)
+	defer publisher.Disconnect(0)
+	for b.Loop() {
+		heard.Add(100)
+		publisher.Publish("t", 0, false, "x")
+		heard.Wait()
+	}
 }

@@ -571,6 +571,34 @@ func TestSilentClientIsDropped(t *testing.T) {
 	})
 }
 
+func TestWillMayBeEmpty(t *testing.T) {
+	versions(t, func(t *testing.T, version byte) {
+		s := startFree(t, localcore.Config{})
+		watcher := s.connect(t, version, "watcher")
+		watcher.mustSubscribe(0, "will")
+		s.connect(t, version, "a", func(pk *packets.Packet) {
+			pk.Connect.WillFlag, pk.Connect.WillTopic = true, "will"
+		}).conn.Close()
+		if m := watcher.receive(packets.Publish); m.TopicName != "will" || len(m.Payload) != 0 {
+			t.Errorf("received %x on %s", m.Payload, m.TopicName)
+		}
+	})
+}
+
+func TestDisconnectAfterDeactivationCanBeDelayed(t *testing.T) {
+	s := startFree(t, localcore.Config{Choices: localcore.Choices{DisconnectDelay: time.Hour}})
+	c := s.connect(t, 4, "a")
+	if err := s.Registry().UpdateCertificate(s.id, registry.Inactive); err != nil {
+		t.Fatal(err)
+	}
+	c.alive()
+	if err := handshake(t, s, s.tls); err == nil {
+		t.Error("a new connection came about")
+	}
+	awaitRefusal(t, s.Server, localcore.ActionTLS, "INACTIVE")
+	c.alive()
+}
+
 func FuzzPacketsOfOneClientHurtNoOther(f *testing.F) {
 	for _, seed := range []string{
 		"\xc0\x00", "\x30\x03\x00\x01t", "\x82\x06\x00\x01\x00\x01t\x00", "\xe0\x00", "\x10\x00",

@@ -18,6 +18,9 @@ var errConnectRefused = errors.New("the connection was refused")
 // connect judges a CONNECT and makes the connection the one of its client id.
 func (b *broker) connect(c *connection, cl *mqtt.Client, pk packets.Packet) error {
 	c.client = cl
+	if c.emptyWill {
+		cl.Properties.Will.Payload, pk.Connect.WillPayload = nil, nil
+	}
 	c.cleanSession = pk.Connect.Clean
 	c.session = b.newSession(c, cl.ID)
 	_, c.exclusive = b.registry.ExclusiveThing(c.certificateID)
@@ -40,6 +43,15 @@ func (b *broker) connect(c *connection, cl *mqtt.Client, pk packets.Packet) erro
 	b.dropForeignSession(cl)
 	c.sessionID = xid.New().String()
 	return nil
+}
+
+// allowEmptyWill makes mochi accept a will without payload, which MQTT allows
+// [MQTT-3.1.3.3]; connect puts it right again.
+func allowEmptyWill(c *connection, pk packets.Packet) packets.Packet {
+	if pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0 {
+		c.emptyWill, pk.Connect.WillPayload = true, []byte{0}
+	}
+	return pk
 }
 
 // newSession gathers what policies can ask about a connection.

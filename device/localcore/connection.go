@@ -52,6 +52,7 @@ type connection struct {
 	sessionID    string
 	exclusive    bool // the certificate belongs to one thing alone
 	cleanSession bool
+	emptyWill    bool        // its will has no payload
 	established  atomic.Bool // the CONNACK of success is under way
 	announced    bool        // its Connected event was recorded; for the reader only
 	preventWill  atomic.Bool // its will must not be published

@@ -332,6 +332,10 @@ func TestListensOnLoopbackOnly(t *testing.T) {
 	}
 }
 
+func TestListensAnywhereWhenToldThatItIsUnsafe(t *testing.T) {
+	start(t, localcore.Config{Listen: "0.0.0.0:0", UnsafeAllowAnyAddress: true})
+}
+
 func TestPortInUseIsOneClearLine(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -102,7 +102,9 @@ func (j *journal) record(e Event) {
 	case Published, Subscribed, Unsubscribed, Replied:
 		level = slog.LevelDebug
 	}
-	j.log.LogAttrs(context.Background(), level, string(e.Type), e.attrs()...)
+	if ctx := context.Background(); j.log.Enabled(ctx, level) {
+		j.log.LogAttrs(ctx, level, string(e.Type), e.attrs()...)
+	}
 
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -55,7 +55,7 @@ func (g *gate) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 func (g *gate) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connectionOf(cl)
 	if !c.established.Load() {
-		return pk, nil // the CONNECT
+		return allowEmptyWill(c, pk), nil // the CONNECT
 	}
 	switch pk.FixedHeader.Type {
 	case packets.Publish:

@@ -17,8 +17,9 @@ const hookFunction = "fleet-provisioning-hook"
 type hookFunc func(context.Context, payload.Request) (payload.Response, error)
 
 // startHook starts the hook that the configuration names. Both results are nil
-// when it names none.
-func startHook(ctx context.Context, c *Config) (hookFunc, *lambdahost.Host, error) {
+// when it names none. What the hook asks AWS IoT goes to api, the URL of the
+// control API; when that is empty, the hook is told to ask nothing.
+func startHook(ctx context.Context, c *Config, api string) (hookFunc, *lambdahost.Host, error) {
 	if c.HookFunc != nil {
 		return c.HookFunc, nil, nil
 	}
@@ -30,6 +31,7 @@ func startHook(ctx context.Context, c *Config) (hookFunc, *lambdahost.Host, erro
 		FunctionARN: c.hookARN(),
 		Region:      c.Region,
 		Timeout:     c.HookTimeout,
+		Env:         hookEnvironment(api),
 		Log:         c.Log.With("from", "hook"),
 	})
 	if err != nil {
@@ -38,6 +40,13 @@ func startHook(ctx context.Context, c *Config) (hookFunc, *lambdahost.Host, erro
 	return func(ctx context.Context, r payload.Request) (payload.Response, error) {
 		return invokeHook(ctx, host, r)
 	}, host, nil
+}
+
+func hookEnvironment(api string) []string {
+	if api == "" {
+		return []string{"EXISTING_THINGS=allow"}
+	}
+	return []string{"AWS_ENDPOINT_URL_IOT=" + api}
 }
 
 // hookARN is the full name of the hook's function.

@@ -120,7 +120,14 @@ func (s *Server) openState() (err error) {
 // startServices starts what runs: hook, provisioning, broker, listeners.
 func (s *Server) startServices(ctx context.Context) error {
 	c := &s.config
-	hook, host, err := startHook(ctx, c)
+	if c.API != NoAPI {
+		api, err := listenAPI(c)
+		if err != nil {
+			return err
+		}
+		s.api = api // before the hook, which is told its address
+	}
+	hook, host, err := startHook(ctx, c, s.APIURL())
 	if err != nil {
 		return err
 	}
@@ -154,11 +161,10 @@ func (s *Server) listen() error {
 	if err := s.broker.serve(); err != nil {
 		return err
 	}
-	if s.config.API == NoAPI {
-		return nil
+	if s.api != nil {
+		s.api.serve(s.apiHandler())
 	}
-	s.api, err = startAPI(s)
-	return err
+	return nil
 }
 
 // Close disconnects everyone and returns when no goroutine and no process is
