@@ -47,11 +47,12 @@ func (r *run) claim(ctx context.Context) error {
 		}
 	}
 	err = c.registerThing(ctx)
-	if refusal, ok := errors.AsType[*fleetapi.ErrorResponse](err); ok && r.doubtful(refusal) {
-		_ = c.session.Close(ctx) // it may take a while
-		return r.settle(ctx, refusal)
+	refusal, refused := errors.AsType[*fleetapi.ErrorResponse](err)
+	if !refused || refusal.Temporary() || deniesDevice(refusal) || !r.inDoubt {
+		return err
 	}
-	return err
+	_ = c.session.Close(ctx) // it may take a while
+	return r.settle(ctx, err)
 }
 
 func (r *run) openClaim(ctx context.Context) (*claimSession, error) {
@@ -114,11 +115,8 @@ func (c *claimSession) create(ctx context.Context) error {
 		return err
 	}
 	grant.TokenExpires = c.Session.Now().Add(fleetapi.OwnershipTokenLife)
-	return c.step(StepStore, grant.CertificateID, func() error {
-		err := c.journal.HoldCertificate(grant)
-		c.fresh = err == nil
-		return err
-	})
+	c.inDoubt = false
+	return c.step(StepStore, grant.CertificateID, func() error { return c.journal.HoldCertificate(grant) })
 }
 
 func (c *claimSession) askForCertificate(ctx context.Context, topic fleetapi.Topic) (identity.Grant, error) {
@@ -185,7 +183,8 @@ func (c *claimSession) registerThing(ctx context.Context) error {
 			Parameters:                c.Parameters,
 		}, &answer)
 	})
-	if err != nil {
+	if _, refused := errors.AsType[*fleetapi.ErrorResponse](err); err != nil {
+		c.inDoubt = c.inDoubt || !refused
 		return err
 	}
 	c.registered = true
@@ -194,7 +193,7 @@ func (c *claimSession) registerThing(ctx context.Context) error {
 		answer.ThingName = c.ExpectedThingName
 	}
 	if !identity.ValidThingName(answer.ThingName) {
-		return &ReplyError{Topic: topic.Accepted(), Reason: fmt.Sprintf("it names no valid thing: %q", answer.ThingName)}
+		return enough{&ReplyError{Topic: topic.Accepted(), Reason: fmt.Sprintf("it names no valid thing: %q", answer.ThingName)}}
 	}
 	return c.register(answer.ThingName, answer.DeviceConfiguration)
 }

@@ -1,6 +1,9 @@
 package provision
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A Step is one step of a run, in the order of AWS's own description of
 // provisioning by claim.
@@ -47,6 +50,18 @@ type Event struct {
 	Err error
 }
 
+// doing names the steps in errors, where what they return does not.
+var doing = map[Step]string{
+	StepConnectClaim:  "connecting with claim certificate",
+	StepSubscribe:     "subscribing to response topics",
+	StepCreate:        "creating certificate",
+	StepStore:         "storing key and certificate",
+	StepRegister:      "registering thing",
+	StepProbe:         "looking whether the thing is registered",
+	StepConnectDevice: "connecting with device certificate",
+	StepPublishBirth:  "publishing birth message",
+}
+
 // step does a step's work and tells of its begin and end.
 func (r *run) step(step Step, detail string, work func() error) error {
 	r.Progress(Event{Step: step, Phase: Begin, Detail: detail})
@@ -58,5 +73,8 @@ func (r *run) step(step Step, detail string, work func() error) error {
 		event.Phase = Failed
 	}
 	r.Progress(event)
+	if name, ok := doing[step]; ok && err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	return err
 }

@@ -183,6 +183,7 @@ func runWith(ctx context.Context, c Config, t timing) (*Result, error) {
 		clientID:  claimClientID(c.Store.SerialNumber()),
 		connected: map[string]time.Time{},
 		silence:   map[string]int{},
+		inDoubt:   journal.Stage() == identity.CertificateHeld,
 	}
 	result, err := r.run(ctx)
 	if closeErr := journal.Close(); err == nil && closeErr != nil {

@@ -75,9 +75,9 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 			return ended(ctx, cause)
 		}
 		delay := delays.NextBackOff()
-		if _, ok := err.(again); ok {
+		if _, ok := errors.AsType[again](err); ok {
 			delay = 0
-		} else if _, ok := err.(enough); ok || ClassOf(err) != Temporary {
+		} else if _, ok := errors.AsType[enough](err); ok || ClassOf(err) != Temporary {
 			return err
 		}
 		if r.waitAfter(ctx, delay, err) != nil {

@@ -29,10 +29,12 @@ type run struct {
 	clientID string // of the claim's sessions
 
 	trips     RoundTrips // of the current attempt
-	fresh     bool       // the certificate was issued to this attempt
 	prepared  *preparation
 	committed *identity.Identity
 
+	// inDoubt tells that a RegisterThing for the certificate that is held may
+	// have been sent, and its answer lost.
+	inDoubt     bool
 	connected   map[string]time.Time // when last, by client id
 	silence     map[string]int       // silent ends in a row, by the packet they followed
 	asked       time.Time            // when this run last sent RegisterThing
@@ -43,10 +45,9 @@ type run struct {
 
 // attempt goes from the journal's stage to the end, or as far as it comes.
 func (r *run) attempt(ctx context.Context) error {
-	r.trips, r.fresh = RoundTrips{}, false
+	r.trips = RoundTrips{}
 	defer r.dropPrepared()
-	if r.journal.Stage() == identity.CertificateHeld {
-		// RegisterThing may have been sent for it, and its answer lost.
+	if r.inDoubt {
 		if err := r.probe(ctx); err != nil && !notAccepted(err) {
 			return err
 		}
@@ -126,17 +127,15 @@ func notAccepted(err error) bool {
 	return e.Refused() || errors.Is(err, session.ErrClosedSilently)
 }
 
-// doubtful reports whether a refusal of RegisterThing may be about the token,
-// and the token not taken because an earlier request was: one that may have
-// registered the certificate, or be registering it. A refusal for want of
-// permission is about the device.
-func (r *run) doubtful(refusal *fleetapi.ErrorResponse) bool {
-	return !r.fresh && !refusal.Temporary() && refusal.StatusCode != 401 && refusal.StatusCode != 403
+// deniesDevice reports whether a refusal is for want of permission. Any other
+// may be about the token: not taken, because an earlier request with it was.
+func deniesDevice(refusal *fleetapi.ErrorResponse) bool {
+	return refusal.StatusCode == 401 || refusal.StatusCode == 403
 }
 
 // settle waits until it is clear what an earlier RegisterThing has done. If
 // nothing, the certificate is given up for a new one, once a run.
-func (r *run) settle(ctx context.Context, refusal *fleetapi.ErrorResponse) error {
+func (r *run) settle(ctx context.Context, refusal error) error {
 	begun := r.asked
 	for {
 		err := r.probe(ctx)
@@ -159,6 +158,7 @@ func (r *run) renew(refusal error) error {
 		return refusal
 	}
 	r.renewed = true
+	r.inDoubt = false
 	if err := r.journal.Discard(); err != nil {
 		return err
 	}
@@ -167,6 +167,7 @@ func (r *run) renew(refusal error) error {
 
 // register stores what AWS IoT has done.
 func (r *run) register(thing string, configuration map[string]string) error {
+	r.inDoubt = false
 	return r.journal.Register(identity.Registration{
 		ThingName:           thing,
 		DeviceConfiguration: configuration,
