@@ -40,10 +40,9 @@ type Session struct {
 	client mqtt.Client
 	stats  Stats // without what meter and wire count
 
-	// handOver is held for reading by every call into the client, which may
-	// outlive its caller, and for writing to end all calls.
-	handOver sync.RWMutex
-	closed   bool // under handOver
+	mu     sync.Mutex
+	closed bool           // under mu: no more calls into the client
+	calls  sync.WaitGroup // those under way, which may outlive their callers
 
 	end  sync.Once
 	done chan struct{}
@@ -221,18 +220,12 @@ func (s *Session) await(ctx context.Context, call func() mqtt.Token) (mqtt.Token
 
 // begin runs a call into the client, unless the session is being closed.
 func (s *Session) begin(call func()) bool {
-	if !s.handOver.TryRLock() {
-		return false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.calls.Go(call)
 	}
-	if s.closed {
-		s.handOver.RUnlock()
-		return false
-	}
-	go func() {
-		defer s.handOver.RUnlock()
-		call()
-	}()
-	return true
+	return !s.closed
 }
 
 // reason returns the bare cause of the session's end, for a call that was
@@ -298,11 +291,12 @@ func (s *Session) Close(ctx context.Context) error {
 	return nil
 }
 
-// endCalls lets no call begin any more and waits for those that have.
+// endCalls lets no call begin any more and waits for those under way.
 func (s *Session) endCalls() {
-	s.handOver.Lock()
-	defer s.handOver.Unlock()
+	s.mu.Lock()
 	s.closed = true
+	s.mu.Unlock()
+	s.calls.Wait()
 }
 
 // Stats returns what has been measured so far.
