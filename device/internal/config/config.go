@@ -15,7 +15,10 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"time"
+
+	"example.com/fleety/hook/payload"
 )
 
 // DefaultPath is the configuration file that is read when none is named.
@@ -106,13 +109,11 @@ func (c *Config) ExpectedThingName() string {
 // the file, with the serial number, the location and the author (if any).
 func (c *Config) TemplateParameters() map[string]string {
 	p := map[string]string{}
-	for name, value := range c.Bootstrap.Parameters {
-		p[name] = value
-	}
-	p[parameterSerialNumber] = c.SerialNumber
-	p[parameterDeviceLocation] = c.DeviceLocation
+	maps.Copy(p, c.Bootstrap.Parameters)
+	p[payload.SerialNumber] = c.SerialNumber
+	p[payload.DeviceLocation] = c.DeviceLocation
 	if c.Author != "" {
-		p[parameterAuthor] = c.Author
+		p[payload.Author] = c.Author
 	}
 	return p
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
@@ -9,12 +10,6 @@ import (
 	"strings"
 
 	"example.com/fleety/hook/payload"
-)
-
-const (
-	parameterSerialNumber   = payload.SerialNumber
-	parameterDeviceLocation = payload.DeviceLocation
-	parameterAuthor         = payload.Author
 )
 
 // templateName is what AWS IoT allows as the name of a provisioning template.
@@ -143,16 +138,11 @@ func (v *validation) bootstrap() {
 func (v *validation) parameters() {
 	const key = "bootstrap.parameters"
 	reserved := map[string]string{
-		parameterSerialNumber:   "serialNumber at the top of the file",
-		parameterDeviceLocation: "deviceLocation at the top of the file",
-		parameterAuthor:         "--author",
+		payload.SerialNumber:   "serialNumber at the top of the file",
+		payload.DeviceLocation: "deviceLocation at the top of the file",
+		payload.Author:         "--author",
 	}
-	names := make([]string, 0, len(v.c.Bootstrap.Parameters))
-	for name := range v.c.Bootstrap.Parameters {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(v.c.Bootstrap.Parameters)) {
 		switch instead := reserved[name]; {
 		case instead != "":
 			v.bad(key, fmt.Sprintf("template parameter %q is set in %s", name, key), "use "+instead+" instead")

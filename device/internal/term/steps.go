@@ -106,7 +106,11 @@ func (s *Steps) paint(color, text string) string {
 
 // Cost says what a step took: "45 ms, 2 round trips".
 func Cost(elapsed time.Duration, roundTrips int) string {
-	cost := elapsed.Round(time.Millisecond).String()
+	precision := time.Millisecond
+	if elapsed < precision {
+		precision = 10 * time.Microsecond
+	}
+	cost := elapsed.Round(precision).String()
 	switch {
 	case roundTrips == 1:
 		cost += ", 1 round trip"

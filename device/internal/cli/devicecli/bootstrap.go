@@ -66,7 +66,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
 	defer cancel()
 	done, err := provision.Run(ctx, provisioning(c, files, store, o, console))
 	if err != nil {
@@ -75,6 +75,14 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	console.Ready(done.Identity.Record.ThingName + " has proved its identity")
 	return printBootstrap(console, o, newBootstrapResult(c, done), done.Retired)
 }
+
+// A timeoutError tells that --timeout has passed.
+type timeoutError time.Duration
+
+func (e timeoutError) Error() string {
+	return fmt.Sprintf("gave up after %s (--timeout)", time.Duration(e))
+}
+func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 // provisioning translates the configuration for package provision.
 func provisioning(c *config.Config, files *config.Files, store *identity.Store, o bootstrapOptions, console *cli.Console) provision.Config {
@@ -105,7 +113,7 @@ func showStep(console *cli.Console, e provision.Event) {
 	text := string(e.Step)
 	switch {
 	case e.Step == provision.StepWait && e.Phase == provision.Begin:
-		text += fmt.Sprintf(" (%s, because of %v)", e.Elapsed.Round(time.Millisecond), e.Err)
+		text += fmt.Sprintf(" (%s)", e.Elapsed.Round(time.Millisecond))
 	case e.Detail != "":
 		text += " (" + e.Detail + ")"
 	}
