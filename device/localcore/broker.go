@@ -1,9 +1,11 @@
 package localcore
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"path/filepath"
 	"sync"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -51,6 +53,7 @@ type broker struct {
 	policies  policyCache
 	service   *mqtt.Client // publishes in the name of AWS IoT
 	listeners []*listener
+	retained  *retainedStore // nil without a state
 	serving   bool
 	gag       gag
 
@@ -85,7 +88,18 @@ func newBroker(c *Config, r *registry.Registry, j *journal, p *provisioner) (*br
 	if err := b.mochi.AddHook(&gate{broker: b}, nil); err != nil {
 		return nil, fmt.Errorf("starting the broker: %w", err)
 	}
-	return b, nil
+	return b, b.openRetained()
+}
+
+// openRetained brings the retained messages of an earlier run back.
+func (b *broker) openRetained() (err error) {
+	if b.config.State == "" {
+		return nil
+	}
+	if b.retained, err = openRetainedStore(filepath.Join(b.config.State, retainedFile)); err != nil {
+		return err
+	}
+	return b.retained.load(b.mochi.Topics)
 }
 
 // judge evaluates the policies that hold for the connection now.
@@ -194,11 +208,16 @@ func (b *broker) serve() error {
 // close ends every connection and returns when the last has ended.
 func (b *broker) close() error {
 	defer b.gag.apply()
+	var errs []error
 	if b.serving {
-		return b.mochi.Close()
+		errs = append(errs, b.mochi.Close())
+	} else {
+		for _, l := range b.listeners {
+			l.tcp.Close()
+		}
 	}
-	for _, l := range b.listeners {
-		l.tcp.Close()
+	if b.retained != nil {
+		errs = append(errs, b.retained.close())
 	}
-	return nil
+	return errors.Join(errs...)
 }

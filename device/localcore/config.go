@@ -68,7 +68,8 @@ type Config struct {
 	// HookTimeout bounds one call of the hook. Zero means 5 seconds, AWS's own.
 	HookTimeout time.Duration
 
-	// State is the directory that keeps registry and authority. Empty means
+	// State is the directory that keeps registry, authority and retained
+	// messages; sessions of devices do not outlive the server. Empty means
 	// memory only. It is made if need be.
 	State string
 	// Credentials is the directory that receives the server's root and the

@@ -56,7 +56,7 @@ var choices = []Choice{
 	{ID: "U19", Question: "whether SNI is required",
 		Answer: "yes", Switch: "Choices.AllowMissingSNI"},
 	{ID: "U20", Question: "how long retained messages are kept",
-		Answer: "until the server stops"},
+		Answer: "with a state directory for ever, without one until the server stops"},
 	{ID: "U21", Question: "whether a revoked certificate can become active again",
 		Answer: "yes"},
 	{ID: "U22", Question: "how soon connections end when their certificate leaves ACTIVE",

@@ -26,7 +26,8 @@ func (g *gate) ID() string { return "gate" }
 func (g *gate) Provides(method byte) bool {
 	switch method {
 	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablished, mqtt.OnACLCheck,
-		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnDisconnect, mqtt.OnClientExpired, mqtt.OnWill:
+		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnDisconnect, mqtt.OnClientExpired, mqtt.OnWill,
+		mqtt.OnRetainMessage, mqtt.OnRetainedExpired:
 		return true
 	}
 	return false
@@ -65,9 +66,9 @@ func (g *gate) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	case packets.Unsubscribe:
 		return done, g.unsubscribe(c, pk)
 	case packets.Connect:
-		return pk, g.breach(c, packets.ErrProtocolViolationSecondConnect)
+		return pk, g.breach(c, ActionConnect, packets.ErrProtocolViolationSecondConnect)
 	case packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
-		return pk, g.breach(c, packets.ErrProtocolViolationUnsupportedProperty)
+		return pk, g.breach(c, ActionPacket, errUnsupportedPacket)
 	case packets.Disconnect:
 		if pk.ReasonCode != packets.CodeDisconnectWillMessage.Code {
 			c.because(reasonClientInitiated)
@@ -76,9 +77,12 @@ func (g *gate) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	return pk, nil
 }
 
-// breach ends a connection whose client broke the protocol or a limit.
-func (b *broker) breach(c *connection, code packets.Code) error {
-	b.refuse(c, ActionPublish, "", code.Reason)
+// errUnsupportedPacket answers PUBREC, PUBREL, PUBCOMP and AUTH.
+var errUnsupportedPacket = packets.Code{Code: packets.ErrProtocolViolation.Code, Reason: "a packet that AWS IoT does not support"}
+
+// breach ends a connection whose client broke the protocol.
+func (b *broker) breach(c *connection, a Action, code packets.Code) error {
+	b.refuse(c, a, "", code.Reason)
 	c.end(reasonClientError, code)
 	return packets.ErrRejectPacket
 }
@@ -115,4 +119,20 @@ func (g *gate) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 		return mqtt.Will{}, nil
 	}
 	return will, nil
+}
+
+// OnRetainMessage follows a message that was retained, or the empty one that
+// removes it.
+func (g *gate) OnRetainMessage(_ *mqtt.Client, pk packets.Packet, _ int64) {
+	if g.retained == nil {
+		return
+	}
+	if err := g.retained.keep(pk); err != nil {
+		g.config.Log.Error("keeping a retained message", "topic", pk.TopicName, "error", err)
+	}
+}
+
+// OnRetainedExpired follows the end of a retained message.
+func (g *gate) OnRetainedExpired(topic string) {
+	g.OnRetainMessage(nil, packets.Packet{TopicName: topic}, 0)
 }

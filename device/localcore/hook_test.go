@@ -1,13 +1,18 @@
 package localcore_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	paho "github.com/eclipse/paho.mqtt.golang"
+
 	"example.com/fleety/device/fleetapi"
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
 )
 
 // buildHook builds the Lambda function for this machine.
@@ -32,6 +37,31 @@ func TestRealHookDecides(t *testing.T) {
 	if want := (fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}); got != want {
 		t.Errorf("rejected with %+v", got)
 	}
+}
+
+// TestRealHookProtectsThingsInUse has the hook ask this server's control API.
+func TestRealHookProtectsThingsInUse(t *testing.T) {
+	hook := buildHook(t)
+	s := start(t, localcore.Config{Templates: templates, Hook: hook})
+	_, first := enrol(t, s, "2974685")
+	claim := dialClaim(t, s)
+	again := func() paho.Message {
+		return claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, "2974685"))
+	}
+	if got := rejected(t, registerTopic, again()); got.StatusCode != 403 {
+		t.Errorf("a second certificate for a thing in use: rejected with %+v", got)
+	}
+	digest := sha256.Sum256(first.Certificates[0].Certificate[0])
+	if err := s.Registry().UpdateCertificate(hex.EncodeToString(digest[:]), registry.Inactive); err != nil {
+		t.Fatal(err)
+	}
+	accepted[fleetapi.RegisterThingResponse](t, registerTopic, again())
+
+	t.Run("without the control API nothing is asked", func(t *testing.T) {
+		s := start(t, localcore.Config{Templates: templates, Hook: hook, API: localcore.NoAPI})
+		enrol(t, s, "2974685")
+		enrol(t, s, "2974685")
+	})
 }
 
 func TestHookThatCannotRunIsOneClearLine(t *testing.T) {

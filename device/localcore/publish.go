@@ -10,11 +10,11 @@ import (
 	"example.com/fleety/device/localcore/policy"
 )
 
-// published deals with a PUBLISH of a client: checks, policies, PUBACK, and
-// then the provisioning API or the topic tree. An error closes the connection.
+// published deals with a PUBLISH of a client: checks, policies, then the
+// provisioning API or the topic tree, and PUBACK. An error closes the connection.
 func (b *broker) published(c *connection, pk packets.Packet) error {
 	if code := pk.PublishValidate(maxTopicAliases); code != packets.CodeSuccess {
-		return b.breach(c, code)
+		return b.breach(c, ActionPublish, code)
 	}
 	pk = resolveAlias(c, pk)
 	if pk.FixedHeader.Qos > 1 {
@@ -39,28 +39,38 @@ func (b *broker) published(c *connection, pk packets.Packet) error {
 	return b.accept(c, pk)
 }
 
-// accept acknowledges a message and passes it on.
+// accept passes a message on and acknowledges it. A provisioning request is
+// acknowledged first: its answer may take long.
 func (b *broker) accept(c *connection, pk packets.Packet) error {
-	if pk.FixedHeader.Qos == 1 {
-		if err := c.client.WritePacket(packets.Packet{
-			FixedHeader: packets.FixedHeader{Type: packets.Puback},
-			PacketID:    pk.PacketID,
-		}); err != nil {
-			return packets.ErrRejectPacket // the connection is gone
-		}
-	}
 	if topic, ok := fleetapi.ParseTopic(pk.TopicName); ok {
+		if err := b.acknowledge(c, pk); err != nil {
+			return err
+		}
 		b.provision.enqueue(c, topic, pk.Payload)
 		return nil
 	}
 	if strings.HasPrefix(pk.TopicName, "$aws/rules/") {
-		return nil // Basic Ingest goes to rules, never to subscribers
+		return b.acknowledge(c, pk) // Basic Ingest goes to rules, never to subscribers
 	}
 	if pk.Properties.MessageExpiryInterval > maxMessageExpiry {
 		pk.Properties.MessageExpiryInterval = maxMessageExpiry
 	}
 	if err := b.inject(c, pk); err != nil {
-		return b.breach(c, packets.ErrUnspecifiedError)
+		return b.breach(c, ActionPublish, packets.ErrUnspecifiedError)
+	}
+	return b.acknowledge(c, pk)
+}
+
+// acknowledge sends the PUBACK of a message of QoS 1.
+func (b *broker) acknowledge(c *connection, pk packets.Packet) error {
+	if pk.FixedHeader.Qos == 0 {
+		return nil
+	}
+	if err := c.client.WritePacket(packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Puback},
+		PacketID:    pk.PacketID,
+	}); err != nil {
+		return packets.ErrRejectPacket // the connection is gone
 	}
 	return nil
 }

@@ -231,3 +231,29 @@ func TestChangedTemplatesReplaceThoseOfTheState(t *testing.T) {
 		}
 	}
 }
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+func TestStateKeepsRetainedMessages(t *testing.T) {
+	config := localcore.Config{State: t.TempDir()}
+	s := start(t, config)
+	retain := func(topic, payload string) {
+		t.Helper()
+		if status, answer := call(t, s, "POST", "/topics/"+topic+"?qos=1&retain=true", payload); status != 200 {
+			t.Fatalf("%d %s", status, answer)
+		}
+	}
+	retain("kept", "1")
+	retain("kept", "2")
+	retain("removed", "x")
+	retain("removed", "")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, config)
+	if status, answer := call(t, s, "GET", "/retainedMessage/kept", ""); status != 200 || !strings.Contains(answer, `"Mg=="`) {
+		t.Errorf("kept: %d %s", status, answer)
+	}
+	if status, answer := call(t, s, "GET", "/retainedMessage/removed", ""); status != 404 {
+		t.Errorf("removed: %d %s", status, answer)
+	}
+}

@@ -16,14 +16,14 @@ const sharePrefix = "$share/"
 // subscribe deals with a SUBSCRIBE. An error closes the connection.
 func (b *broker) subscribe(c *connection, pk packets.Packet) error {
 	if code := pk.SubscribeValidate(); code != packets.CodeSuccess {
-		return b.breach(c, code)
+		return b.breach(c, ActionSubscribe, code)
 	}
 	for _, sub := range pk.Filters {
 		if sub.Qos > 1 {
 			return b.refuseQoS2(c, ActionSubscribe, sub.Filter)
 		}
 		if sub.Identifier > 0 {
-			return b.breach(c, packets.ErrSubscriptionIdentifiersNotSupported)
+			return b.breach(c, ActionSubscribe, packets.ErrSubscriptionIdentifiersNotSupported)
 		}
 	}
 	codes, denied := b.judgeFilters(c, pk.Filters)
@@ -176,7 +176,7 @@ func (b *broker) deliverRetained(c *connection, filters packets.Subscriptions, c
 // unsubscribe deals with an UNSUBSCRIBE.
 func (b *broker) unsubscribe(c *connection, pk packets.Packet) error {
 	if code := pk.UnsubscribeValidate(); code != packets.CodeSuccess {
-		return b.breach(c, code)
+		return b.breach(c, ActionSubscribe, code)
 	}
 	codes := make([]byte, len(pk.Filters))
 	var topics []string

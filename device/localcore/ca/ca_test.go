@@ -341,7 +341,7 @@ func TestPoolGivesDifferentKeysAndStops(t *testing.T) {
 	p.Close()
 }
 
-func TestKeysThatNobodyTookServeTheNextPool(t *testing.T) {
+func TestNoKeyIsGivenTwice(t *testing.T) {
 	seen := map[string]bool{}
 	for range 3 {
 		p := ca.NewPool(2)
