@@ -137,3 +137,13 @@ func TestReadOnlyDiskIsTold(t *testing.T) {
 	d.mustRun(t)
 	d.checkWhole(t, s.cloud)
 }
+
+func TestReadOnlyDiskIsEnoughForAnIdentityThatIsThere(t *testing.T) {
+	s := newCrashSite(t, shipped)
+	d := s.device(t, "device")
+	m := mountSmallDisk(t, d, ample)
+	d.mustRun(t)
+	m.remount(t, syscall.MS_RDONLY, ample)
+	d.mustRun(t)
+	d.checkWhole(t, s.cloud)
+}

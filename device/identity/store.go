@@ -209,10 +209,7 @@ func (s *Store) oldRecord() (*Record, Files, error) {
 // *[CorruptError] when a journal is there that cannot be read. The caller
 // closes the journal.
 func (s *Store) Begin() (*Journal, error) {
-	if err := s.makeJournalDir(); err != nil {
-		return nil, fmt.Errorf("making provisioning journal: %w", err)
-	}
-	l, err := s.disk.Lock(filepath.Join(s.journalDir(), "lock"))
+	l, err := s.lock()
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +218,26 @@ func (s *Store) Begin() (*Journal, error) {
 		return nil, errors.Join(err, l.Release())
 	}
 	return j, nil
+}
+
+// lock makes the journal's directory and takes the lock in it. Runs that end
+// meanwhile may remove the directory in between.
+func (s *Store) lock() (lock, error) {
+	const tries = 100
+	for try := 1; ; try++ {
+		l, err := s.tryLock()
+		vanished := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)
+		if !vanished || try == tries {
+			return l, err
+		}
+	}
+}
+
+func (s *Store) tryLock() (lock, error) {
+	if err := s.makeJournalDir(); err != nil {
+		return nil, fmt.Errorf("making provisioning journal: %w", err)
+	}
+	return s.disk.Lock(filepath.Join(s.journalDir(), "lock"))
 }
 
 func (j *Journal) resume() error {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -300,6 +302,35 @@ func TestBeginAndCloseLeaveNothingBehind(t *testing.T) {
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
+}
+
+func TestRunsThatComeAndGoLeaveTheLockToOneOfThem(t *testing.T) {
+	dir := t.TempDir()
+	var holders atomic.Int32
+	var runs sync.WaitGroup
+	for range 8 {
+		s := realStore(t, dir)
+		runs.Go(func() {
+			for range 50 {
+				j, err := s.Begin()
+				if _, ok := errors.AsType[*LockedError](err); ok {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d runs hold the lock", n)
+				}
+				holders.Add(-1)
+				if err := j.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	runs.Wait()
 }
 
 // TestMain lets the test binary be a process that holds the lock.

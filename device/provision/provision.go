@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"syscall"
 	"time"
 
 	"example.com/fleety/device/identity"
@@ -172,19 +173,24 @@ func runWith(ctx context.Context, c Config, t timing) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	journal, err := c.Store.Begin()
-	if err != nil {
-		return nil, err
-	}
 	r := &run{
 		Config:    c,
 		timing:    t,
-		journal:   journal,
 		clientID:  claimClientID(c.Store.SerialNumber()),
 		connected: map[string]time.Time{},
 		silence:   map[string]int{},
-		inDoubt:   journal.Stage() == identity.CertificateHeld,
 	}
+	journal, err := c.Store.Begin()
+	if errors.Is(err, syscall.EROFS) && !c.Reprovision {
+		// Where nothing can change, nothing needs the lock to prove what is there.
+		if id, loadErr := c.Store.Load(); loadErr == nil {
+			return r.proveExisting(ctx, id)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.journal, r.inDoubt = journal, journal.Stage() == identity.CertificateHeld
 	result, err := r.run(ctx)
 	if closeErr := journal.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("closing provisioning journal: %w", closeErr)
@@ -203,8 +209,13 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	if err != nil && !replaceable {
 		return nil, err
 	}
-	if id != nil && r.journal.Stage() == identity.Empty && (!r.Reprovision || r.journal.Finished() != nil) {
-		return r.proveExisting(ctx, id)
+	finished := r.journal.Finished()
+	if id != nil && r.journal.Stage() == identity.Empty && (!r.Reprovision || finished != nil) {
+		result, err := r.proveExisting(ctx, id)
+		if err == nil {
+			result.Retired = retiredBy(finished)
+		}
+		return result, err
 	}
 	if err := r.retry(ctx, r.attempt); err != nil {
 		return nil, err
@@ -227,5 +238,5 @@ func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Identity: id, Retired: retiredBy(r.journal.Finished()), RoundTrips: r.trips.withTotal()}, nil
+	return &Result{Identity: id, RoundTrips: r.trips.withTotal()}, nil
 }
