@@ -85,6 +85,10 @@ func (c *Console) Note(text string) {
 	fmt.Fprintln(c.Err, term.Clean(text))
 }
 
+// Live reports whether a command may show progress of its own that it rewrites
+// in place on Err.
+func (c *Console) Live() bool { return c.Terminal && !c.quiet && c.records == nil }
+
 // line writes one finding to Err: an error, a warning or a hint.
 func (c *Console) line(level slog.Level, label, text string) {
 	if c.records != nil {

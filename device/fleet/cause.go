@@ -1,0 +1,81 @@
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"strings"
+	"syscall"
+
+	"example.com/fleety/device/provision"
+	"example.com/fleety/device/session"
+)
+
+// stageOf returns the stage at which a connection failed.
+func stageOf(err error, otherwise Stage) Stage {
+	e, ok := errors.AsType[*session.Error](err)
+	if !ok {
+		return otherwise
+	}
+	switch e.Stage {
+	case session.StageResolve, session.StageDial, session.StageProxy:
+		return StageDial
+	case session.StageTLS:
+		return StageTLS
+	}
+	return otherwise
+}
+
+// cause tells why something failed, in words that are the same for every
+// device, so that they can be counted.
+func cause(err error, serial string) string {
+	if e, ok := errors.AsType[*provision.TimeoutError](err); ok {
+		return e.Error()
+	}
+	if errors.Is(err, session.ErrClosedSilently) {
+		return closedSilently(err)
+	}
+	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+		return "server sent a TLS alert: " + alert.Error()
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error()
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return "interrupted"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "out of time"
+	}
+	return strings.ReplaceAll(root(err).Error(), serial, "SERIAL")
+}
+
+func closedSilently(err error) string {
+	text := "connection closed without an answer"
+	if e, ok := errors.AsType[*session.Error](err); ok && e.After != "" {
+		text += " to " + e.After
+	}
+	return text
+}
+
+// root follows the chain of causes to its end. Of several it takes the last:
+// what was wrapped is told in what wraps it.
+func root(err error) error {
+	for {
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			if e.Unwrap() == nil {
+				return err
+			}
+			err = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			errs := e.Unwrap()
+			if len(errs) == 0 {
+				return err
+			}
+			err = errs[len(errs)-1]
+		default:
+			return err
+		}
+	}
+}

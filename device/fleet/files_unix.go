@@ -1,0 +1,50 @@
+//go:build unix
+
+package fleet
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkFiles makes sure that the process may have need files open, raising
+// its own limit if that is allowed.
+func checkFiles(need int) error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return nil // whoever has no limit to read has none to obey
+	}
+	if uint64(limit.Cur) >= uint64(need) {
+		return nil
+	}
+	raised := limit
+	raised.Cur, raised.Max = max(limit.Cur, uint64(need)), max(limit.Max, uint64(need))
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err != nil {
+		return &FilesError{Need: need, Limit: int(limit.Max)}
+	}
+	return nil
+}
+
+// space returns what this user may still put into the file system of dir.
+func space(dir string) (bytes, inodes uint64, ok bool) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, 0, false
+	}
+	inodes = uint64(s.Ffree)
+	if s.Files == 0 {
+		inodes = 1 << 62 // a file system that has no such limit
+	}
+	return uint64(s.Bavail) * uint64(s.Bsize), inodes, true
+}
+
+// usage returns the CPU seconds that the process has used.
+func usage() float64 {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		return 0
+	}
+	seconds := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
+	return seconds(r.Utime) + seconds(r.Stime)
+}

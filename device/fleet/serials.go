@@ -1,0 +1,108 @@
+package fleet
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// digits is the least number of digits that follow the prefix in serial
+// numbers that are chosen here.
+const digits = 7
+
+// maxDigits keeps the numbers within an int64.
+const maxDigits = 18
+
+// Serials are serial numbers in a row: a prefix, and decimal digits that count
+// up without growing longer. The zero value holds none.
+type Serials struct {
+	Prefix string
+	Count  int
+	first  int64
+	width  int
+}
+
+// NewSerials returns count serial numbers that begin with prefix. first is the
+// first one, in full; empty means number 1 with seven digits, or as many as
+// count takes. The error is a *[RangeError] or a *[ValueError].
+func NewSerials(prefix, first string, count int) (Serials, error) {
+	s := Serials{Prefix: prefix, Count: count, first: 1, width: max(digits, len(strconv.Itoa(count)))}
+	if count < 1 || count > MaxDevices {
+		return s, &ValueError{"devices", strconv.Itoa(count), fmt.Sprintf("1 to %d", MaxDevices)}
+	}
+	if first != "" {
+		number, ok := strings.CutPrefix(first, prefix)
+		if !ok {
+			return s, &RangeError{first, fmt.Sprintf("does not begin with the prefix %s", prefix)}
+		}
+		n, err := strconv.ParseUint(number, 10, 63)
+		if err != nil || len(number) > maxDigits {
+			return s, &RangeError{first, fmt.Sprintf("must have 1 to %d digits after the prefix %s, to count up from", maxDigits, prefix)}
+		}
+		s.first, s.width = int64(n), len(number)
+	}
+	return s, s.check()
+}
+
+func (s Serials) check() error {
+	if s.Count < 1 {
+		return &ValueError{"devices", strconv.Itoa(s.Count), fmt.Sprintf("1 to %d", MaxDevices)}
+	}
+	if last := strconv.FormatInt(s.first+int64(s.Count)-1, 10); len(last) > s.width {
+		return &RangeError{s.At(0), fmt.Sprintf("and the %d that follow leave the prefix %s: begin with a lower number or with more digits", s.Count-1, s.Prefix)}
+	}
+	return nil
+}
+
+// At returns serial number i, from 0.
+func (s Serials) At(i int) string {
+	return fmt.Sprintf("%s%0*d", s.Prefix, s.width, s.first+int64(i))
+}
+
+// A RangeError tells that serial numbers are outside of the prefix.
+type RangeError struct{ Serial, Reason string }
+
+// Error names the first serial number and what is wrong.
+func (e *RangeError) Error() string { return fmt.Sprintf("serial number %s %s", e.Serial, e.Reason) }
+
+// A Shard is the share of one of several processes in a launch: every Of-th
+// device, from the Index-th on, both counted from 1.
+type Shard struct {
+	Index int `json:"index"`
+	Of    int `json:"of"`
+}
+
+// ParseShard reads "2/5".
+func ParseShard(text string) (Shard, error) {
+	index, of, _ := strings.Cut(text, "/")
+	i, err1 := strconv.Atoi(index)
+	n, err2 := strconv.Atoi(of)
+	s := Shard{Index: i, Of: n}
+	if err1 != nil || err2 != nil || s.check() != nil {
+		return Shard{}, &ValueError{"shard", strconv.Quote(text), "NUMBER/OF, as in 2/5"}
+	}
+	return s, nil
+}
+
+// String returns the form that [ParseShard] reads.
+func (s Shard) String() string { return fmt.Sprintf("%d/%d", s.Index, s.Of) }
+
+func (s Shard) withDefaults() Shard {
+	if s == (Shard{}) {
+		return Shard{Index: 1, Of: 1}
+	}
+	return s
+}
+
+func (s Shard) check() error {
+	if s.Of < 1 || s.Index < 1 || s.Index > s.Of {
+		return &ValueError{"shard", s.String(), "NUMBER/OF, as in 2/5"}
+	}
+	return nil
+}
+
+// device returns the number, in the whole launch, of the shard's k-th device.
+func (s Shard) device(k int) int { return s.Index - 1 + k*s.Of }
+
+// size returns how many of all devices are the shard's.
+func (s Shard) size(all int) int { return (all - s.Index + s.Of) / s.Of }

@@ -1,0 +1,112 @@
+package fleet
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestSerialsCountUpWithinThePrefix(t *testing.T) {
+	for name, test := range map[string]struct {
+		first string
+		count int
+		want  []string // first and last; nil for an error
+	}{
+		"default":                  {"", 1000, []string{"2974680000001", "2974680001000"}},
+		"more than seven digits":   {"", 10_000_000, []string{"29746800000001", "29746810000000"}},
+		"from a number":            {"2974685", 3, []string{"2974685", "2974687"}},
+		"last of one digit":        {"2974685", 5, []string{"2974685", "2974689"}},
+		"out of one digit":         {"2974685", 6, nil},
+		"zeros are kept":           {"29746800098", 3, []string{"29746800098", "29746800100"}},
+		"another prefix":           {"1234567", 1, nil},
+		"the bare prefix":          {"297468", 1, nil},
+		"letters":                  {"297468x1", 1, nil},
+		"a sign":                   {"297468+1", 1, nil},
+		"too many digits to count": {"2974681234567890123456789", 1, nil},
+		"none":                     {"", 0, nil},
+		"less than none":           {"", -5, nil},
+		"absurdly many":            {"", MaxDevices + 1, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := NewSerials("297468", test.first, test.count)
+			var got []string
+			if err == nil {
+				got = []string{s.At(0), s.At(s.Count - 1)}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("serials (-want +got), error %v:\n%s", err, diff)
+			}
+		})
+	}
+}
+
+func TestShardsDivideWithoutRest(t *testing.T) {
+	for _, all := range []int{1, 2, 7, 100} {
+		for of := 1; of <= 9; of++ {
+			seen := map[int]bool{}
+			for i := 1; i <= of; i++ {
+				s := Shard{Index: i, Of: of}
+				for k := range s.size(all) {
+					seen[s.device(k)] = true
+				}
+			}
+			if len(seen) != all || seen[all] || !seen[0] || !seen[all-1] {
+				t.Errorf("%d shards of %d devices have %d", of, all, len(seen))
+			}
+		}
+	}
+}
+
+func FuzzParseShard(f *testing.F) {
+	for _, seed := range []string{"1/1", "2/5", "0/1", "3/2", "", "/", "1/", "-1/-1", "1/1/1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := ParseShard(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseShard(s.String()); err != nil || again != s || s.Index < 1 || s.Index > s.Of {
+			t.Errorf("%q is %+v, and printed again %+v, %v", text, s, again, err)
+		}
+	})
+}
+
+func TestDueTimesFollowRateAndRamp(t *testing.T) {
+	for name, test := range map[string]struct {
+		load Load
+		want map[int]time.Duration
+	}{
+		"no ramp": {Load{Rate: 10}, map[int]time.Duration{0: 0, 1: 100 * time.Millisecond, 20: 2 * time.Second}},
+		// In ten seconds the rate grows from 0 to 10, which is 50 devices.
+		"ramp": {Load{Rate: 10, Ramp: 10 * time.Second}, map[int]time.Duration{0: 0, 2: 2 * time.Second, 50: 10 * time.Second, 60: 11 * time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i, want := range test.want {
+				if got := test.load.due(i); (got - want).Abs() > time.Microsecond {
+					t.Errorf("device %d is due after %v, want %v", i, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestRoomIsAskedForBytesAndFiles(t *testing.T) {
+	for name, test := range map[string]struct {
+		bytes, inodes uint64
+		unit          string
+	}{
+		"enough":        {1 << 40, 1 << 40, ""},
+		"full":          {0, 1 << 40, "MB"},
+		"out of inodes": {1 << 40, 100, "files"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := roomFor("dir", 1000, test.bytes, test.inodes)
+			e, _ := err.(*SpaceError)
+			if (err != nil) != (test.unit != "") || e != nil && e.Unit != test.unit {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

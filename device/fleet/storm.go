@@ -1,0 +1,4 @@
+package fleet
+
+// Stormed tells of a storm.
+type Stormed struct{}

@@ -1,0 +1,74 @@
+package fleetcli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/provision"
+)
+
+// An incompleteError tells that some devices have no identity. Which and why
+// is in the report.
+type incompleteError struct{ report *fleet.Report }
+
+func (e *incompleteError) Error() string {
+	r := e.report
+	text := fmt.Sprintf("%d of %d devices failed", r.Counts.Failed, r.Counts.Devices)
+	if len(r.Failures) > 0 {
+		text += fmt.Sprintf("; most often (%d): %s: %s", r.Failures[0].Count, r.Failures[0].Stage, r.Failures[0].Cause)
+	}
+	return text
+}
+
+// explain judges an error by its type: the exit code, and what to do next.
+func explain(err error) cli.Explanation {
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		e := cli.Explanation{Code: cli.ExitUsage}
+		for _, p := range problems {
+			e.Lines = append(e.Lines, p.String())
+		}
+		return e
+	}
+	if e, ok := errors.AsType[*incompleteError](err); ok {
+		return explainIncomplete(e)
+	}
+	switch {
+	case isA[*awsError](err), isA[*fleet.ValueError](err), isA[*fleet.RangeError](err), isA[*reportError](err):
+		return cli.Explanation{Code: cli.ExitUsage}
+	case isA[*fleet.FilesError](err):
+		return cli.Explanation{Code: cli.ExitFailed}
+	case isA[*fleet.SpaceError](err), isA[*fs.PathError](err):
+		return cli.Explanation{Code: cli.ExitFailed, Hint: "make room there, or name another place"}
+	}
+	return cli.Explanation{Code: cli.ExitFailed}
+}
+
+// explainIncomplete tells what is worst among the failures: what retrying
+// cannot help comes first.
+func explainIncomplete(e *incompleteError) cli.Explanation {
+	classes := e.report.Classes()
+	for _, c := range []struct {
+		class provision.Class
+		code  int
+		hint  string
+	}{
+		{provision.Local, cli.ExitFailed, "the cause is on this machine: disk, memory or open files"},
+		{provision.Misconfigured, cli.ExitUsage, "try one device first: iot_device bootstrap tells more of its cause"},
+		{provision.Refused, cli.ExitRefused, "try one device first: iot_device bootstrap tells more of its cause"},
+	} {
+		if slices.Contains(classes, c.class.String()) {
+			return cli.Explanation{Code: c.code, Hint: c.hint}
+		}
+	}
+	return cli.Explanation{Code: cli.ExitTemporary, Hint: "go on with the same command; with --keep, devices that have their identity keep it"}
+}
+
+func isA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}

@@ -1,0 +1,89 @@
+package fleetcli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/pflag"
+
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/internal/cli"
+)
+
+// output are the flags that say where the report goes.
+type output struct {
+	json   bool
+	report string
+	html   string
+}
+
+func (o *output) addFlags(flags *pflag.FlagSet) {
+	flags.BoolVar(&o.json, "json", false, "print the report as one JSON object")
+	flags.StringVar(&o.report, "report", "", "write the report as JSON into `FILE`")
+	flags.StringVar(&o.html, "html", "", "write the report as a page into `FILE`")
+}
+
+// A reportError tells that a report cannot be written or read.
+type reportError struct {
+	path string
+	err  error
+}
+
+func (e *reportError) Error() string { return fmt.Sprintf("report %s: %v", e.path, e.err) }
+func (e *reportError) Unwrap() error { return e.err }
+
+// check finds out before a long run whether its report can be written.
+func (o *output) check() error {
+	for _, path := range []string{o.report, o.html} {
+		if path == "" {
+			continue
+		}
+		probe, err := os.CreateTemp(filepath.Dir(path), ".report-*")
+		if err != nil {
+			return &reportError{path, err}
+		}
+		probe.Close()
+		os.Remove(probe.Name())
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return &reportError{path, fmt.Errorf("is a directory")}
+		}
+	}
+	return nil
+}
+
+// write gives the report to whoever was named.
+func (o *output) write(console *cli.Console, r *fleet.Report) error {
+	if o.report != "" {
+		if err := writeFile(o.report, r.Write); err != nil {
+			return err
+		}
+	}
+	if o.html != "" {
+		if err := writeFile(o.html, r.HTML); err != nil {
+			return err
+		}
+	}
+	if o.json {
+		return console.JSON(r)
+	}
+	return printReport(console, r)
+}
+
+// writeFile writes a file whole or not at all.
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	if err != nil {
+		return &reportError{path, err}
+	}
+	defer f.Cleanup()
+	if err := write(f); err != nil {
+		return &reportError{path, err}
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return &reportError{path, err}
+	}
+	return nil
+}
