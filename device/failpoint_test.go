@@ -21,13 +21,20 @@ type crashSite struct {
 	serials     atomic.Int64
 }
 
-func newCrashSite(t *testing.T, binary func() (string, error)) *crashSite {
+func newCrashSite(t testing.TB, binary func() (string, error)) *crashSite {
 	return &crashSite{cloud: startCloud(t), binary: build(t, binary), dir: t.TempDir()}
 }
 
-func (s *crashSite) device(t *testing.T, flow string) *device {
+// device returns a new device that reaches the cloud directly.
+func (s *crashSite) device(t testing.TB, flow string) *device {
 	t.Helper()
 	_, port := s.cloud.Endpoint()
+	return s.deviceAt(t, flow, port)
+}
+
+// deviceAt returns a new device that reaches the cloud through a port.
+func (s *crashSite) deviceAt(t testing.TB, flow string, port int) *device {
+	t.Helper()
 	return newDevice(t, s.binary, s.dir, fmt.Sprintf("297468%05d", s.serials.Add(1)), flow, s.cloud, port)
 }
 
