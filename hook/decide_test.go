@@ -26,14 +26,20 @@ func event(parameters string) []byte {
 // returns the answer with the lines that were logged.
 func invoke(t *testing.T, event []byte) (answer []byte, logged string) {
 	t.Helper()
-	var log bytes.Buffer
-	d := decider{log: slog.New(slog.NewJSONHandler(&log, nil))}
-	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "request-1"})
-	answer, err := lambda.NewHandler(d.decide).Invoke(ctx, event)
+	answer, logged, err := decider{}.invoke(t, event)
 	if err != nil {
 		t.Fatalf("answering %s: %v", event, err)
 	}
-	return answer, log.String()
+	return answer, logged
+}
+
+func (d decider) invoke(t *testing.T, event []byte) (answer []byte, logged string, err error) {
+	t.Helper()
+	var log bytes.Buffer
+	d.log = slog.New(slog.NewJSONHandler(&log, nil))
+	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "request-1"})
+	answer, err = lambda.NewHandler(d.decide).Invoke(ctx, event)
+	return answer, log.String(), err
 }
 
 func TestDecideAnswersAndLogs(t *testing.T) {

@@ -2,8 +2,13 @@
 // RegisterThing, whether the device may come in. The rules are in package
 // admit; here they are wired to Lambda and every decision is logged.
 //
-// The environment variable SERIAL_PREFIX replaces the prefix that serial
-// numbers must begin with.
+// It is configured by its environment:
+//
+//   - SERIAL_PREFIX replaces the prefix that serial numbers must begin with.
+//   - EXISTING_THINGS says what happens to a thing that has another active
+//     certificate: refuse (the default) or allow, which asks AWS IoT nothing.
+//   - AWS_ENDPOINT_URL_IOT, or AWS_ENDPOINT_URL, names what to ask in place of
+//     AWS IoT.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 package main
@@ -13,14 +18,14 @@ import (
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
-
-	"example.com/fleety/hook/admit"
 )
 
 func main() {
-	d := decider{
-		rules: admit.Rules{SerialPrefix: os.Getenv("SERIAL_PREFIX")},
-		log:   slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	d, err := configured(os.Getenv, log)
+	if err != nil {
+		log.Error("the hook is not configured", "error", err)
+		os.Exit(1) // Lambda reports it, and AWS IoT Core refuses every device
 	}
 	lambda.StartHandlerFunc(d.decide)
 }

@@ -111,7 +111,7 @@ func TestProcessAnswersOverTheRuntimeAPI(t *testing.T) {
 
 	t.Run("with the fleet's prefix", func(t *testing.T) {
 		api := startRuntimeAPI(t)
-		stop := startHook(t, binary, api)
+		stop := startHook(t, binary, api, "EXISTING_THINGS=allow")
 		if got := api.invoke(t, string(event(`{"serialNumber":"2974685"}`))); got != admitted {
 			t.Errorf("serial of the fleet: %s", got)
 		}
@@ -128,7 +128,7 @@ func TestProcessAnswersOverTheRuntimeAPI(t *testing.T) {
 	})
 	t.Run("with another prefix", func(t *testing.T) {
 		api := startRuntimeAPI(t)
-		stop := startHook(t, binary, api, "SERIAL_PREFIX=1234")
+		stop := startHook(t, binary, api, "SERIAL_PREFIX=1234", "EXISTING_THINGS=allow")
 		defer stop()
 		if got := api.invoke(t, string(event(`{"serialNumber":"1234567"}`))); got != admitted {
 			t.Errorf("serial with the prefix: %s", got)
@@ -137,6 +137,44 @@ func TestProcessAnswersOverTheRuntimeAPI(t *testing.T) {
 			t.Errorf("serial without the prefix: %s", got)
 		}
 	})
+}
+
+// TestProcessAsksAWSIoT shows that the binary finds AWS IoT by its environment.
+func TestProcessAsksAWSIoT(t *testing.T) {
+	binary := buildHook(t, "..", runtime.GOARCH)
+	iot := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/things/fleety_2974685/principals":
+			_, _ = io.WriteString(w, `{"principals":["arn:aws:iot:us-east-1:123456789012:cert/old"]}`)
+		case "/certificates/old":
+			_, _ = io.WriteString(w, `{"certificateDescription":{"status":"ACTIVE"}}`)
+		default:
+			t.Errorf("asked for %s", r.URL)
+		}
+	}))
+	defer iot.Close()
+	for name, variable := range map[string]string{"for AWS IoT": "AWS_ENDPOINT_URL_IOT=", "for every service": "AWS_ENDPOINT_URL="} {
+		t.Run(name, func(t *testing.T) {
+			api := startRuntimeAPI(t)
+			stop := startHook(t, binary, api, variable+iot.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b")
+			if got := api.invoke(t, string(event(`{"serialNumber":"2974685"}`))); !strings.Contains(got, `"allowProvisioning":false`) {
+				t.Errorf("thing in use: %s", got)
+			}
+			want := "aws iot update-certificate --certificate-id old --new-status INACTIVE --region us-east-1 --endpoint-url " + iot.URL
+			if log := stop(); !strings.Contains(log, want) {
+				t.Errorf("the log does not have %q:\n%s", want, log)
+			}
+		})
+	}
+}
+
+func TestProcessRefusesToStartMisconfigured(t *testing.T) {
+	hook := exec.CommandContext(t.Context(), buildHook(t, "..", runtime.GOARCH))
+	hook.Env = []string{"EXISTING_THINGS=maybe", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1"}
+	output, err := hook.CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "want refuse or allow") {
+		t.Errorf("%v\n%s", err, output)
+	}
 }
 
 // TestBuildIsReproducible builds two copies of the source, in two folders and

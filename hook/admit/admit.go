@@ -23,12 +23,16 @@ const (
 	SerialTooLong     Reason = "serial number is too long"
 	SerialCharacters  Reason = "serial number has characters that a thing name cannot have"
 	SerialOtherPrefix Reason = "serial number does not begin with the prefix of this fleet"
+	ThingTaken        Reason = "thing has another active certificate"
+	ThingUnknown      Reason = "thing's certificates could not be looked up"
 )
 
 // A Verdict is the answer to one request.
 type Verdict struct {
 	Admitted bool
 	Reason   Reason
+	// ActiveCertificateID is what stands in the way when Reason is [ThingTaken].
+	ActiveCertificateID string
 }
 
 // Rules decide which devices may come in. The zero value admits the serial

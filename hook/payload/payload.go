@@ -28,6 +28,14 @@ const (
 // SerialPrefix begins every serial number of our fleet.
 const SerialPrefix = "297468"
 
+// ThingNamePrefix begins the name of every thing; the serial number follows.
+// templates/fleet_template.json builds the same name.
+const ThingNamePrefix = "fleety_"
+
+// ThingName returns the name of the thing that a device with this serial number
+// becomes.
+func ThingName(serialNumber string) string { return ThingNamePrefix + serialNumber }
+
 // MaxSerialLength is the greatest length of a serial number, in bytes.
 const MaxSerialLength = 64
 

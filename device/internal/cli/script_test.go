@@ -39,6 +39,8 @@ import (
 //	mode FILE MODE       demand a file mode, in octal
 //	files DIR NAME...    demand that certs/ or the like holds these files and, beside
 //	                     what iot_core_local writes, no others
+//	deactivate RECORD    deactivate the certificate of an identity record, as an
+//	                     operator would
 //	jsonlines FILE       demand that each line is a JSON object
 //	foreignhook FILE     write a hook that is built for another machine
 //	sawsecrets           demand that a private key and a token were on disk
@@ -64,7 +66,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"core": startCore, "stopcore": stopCore, "exits": exits, "reports": reports, "listen": listen, "proxy": proxy,
-			"claim": claim, "mode": mode, "files": files, "jsonlines": jsonLines, "foreignhook": foreignHook,
+			"claim": claim, "mode": mode, "files": files, "deactivate": deactivate, "jsonlines": jsonLines, "foreignhook": foreignHook,
 			"sawsecrets": sawSecrets,
 		},
 	})
@@ -250,6 +252,19 @@ func jsonLines(ts *testscript.TestScript, _ bool, args []string) {
 		if err := json.Unmarshal([]byte(line), &object); err != nil {
 			ts.Fatalf("%q is not a JSON object: %v", line, err)
 		}
+	}
+}
+
+func deactivate(ts *testscript.TestScript, _ bool, args []string) {
+	var record struct{ CertificateID string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &record))
+	request, err := http.NewRequest(http.MethodPut, ts.Getenv("API")+"/certificates/"+record.CertificateID+"?newStatus=INACTIVE", nil)
+	ts.Check(err)
+	answer, err := http.DefaultClient.Do(request)
+	ts.Check(err)
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		ts.Fatalf("deactivating %s: %s", record.CertificateID, answer.Status)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/provision"
@@ -42,7 +41,8 @@ its default. "iot_device help exit-codes" tells what the exit codes mean.`,
   # For scripts: one JSON object on stdout
   $ iot_device bootstrap --config device.yaml --json | jq -r .thingName
 
-  # Replace the identity; the old one stays until the new one is proved
+  # Replace the identity; the old one stays until the new one is proved. The
+  # hook admits the new one when the old certificate has been deactivated
   $ iot_device bootstrap --reprovision`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,18 +62,18 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if o.timeout <= 0 {
 		return &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--timeout\" flag: want more than zero", o.timeout)}
 	}
-	c, files, store, err := o.open(console, o.reprovision)
+	d, err := o.open(console, o.reprovision)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
 	defer cancel()
-	done, err := provision.Run(ctx, provisioning(c, files, store, o, console))
+	done, err := provision.Run(ctx, d.provisioning(console, o.reprovision))
 	if err != nil {
-		return &bootstrapError{config: c, err: err}
+		return &bootstrapError{config: d.config, err: err}
 	}
 	console.Ready(done.Identity.Record.ThingName + " has proved its identity")
-	return printBootstrap(console, o, newBootstrapResult(c, done), done.Retired)
+	return printBootstrap(console, o, newBootstrapResult(d.config, done), done.Retired)
 }
 
 // A timeoutError tells that --timeout has passed.
@@ -85,24 +85,25 @@ func (e timeoutError) Error() string {
 func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 // provisioning translates the configuration for package provision.
-func provisioning(c *config.Config, files *config.Files, store *identity.Store, o bootstrapOptions, console *cli.Console) provision.Config {
+func (d *device) provisioning(console *cli.Console, reprovision bool) provision.Config {
+	c := d.config
 	return provision.Config{
-		Store: store,
+		Store: d.store,
 		Session: session.Options{
 			Endpoint: c.Server.Endpoint,
 			Port:     c.Server.Port,
-			RootCAs:  files.Roots,
+			RootCAs:  d.files.Roots,
 			Proxy:    c.Server.Proxy,
 			Log:      console.Log,
 		},
-		Claim:             files.Claim,
+		Claim:             d.files.Claim,
 		Template:          c.Bootstrap.ProvisioningTemplate,
 		Parameters:        c.TemplateParameters(),
 		Author:            c.Author,
 		Keys:              provision.Keys(c.Bootstrap.Keys),
 		ThingName:         c.ThingName,
 		ExpectedThingName: c.ExpectedThingName(),
-		Reprovision:       o.reprovision,
+		Reprovision:       reprovision,
 		Progress:          func(e provision.Event) { showStep(console, e) },
 		Log:               console.Log,
 	}
@@ -167,8 +168,7 @@ func newBootstrapResult(c *config.Config, done *provision.Result) bootstrapResul
 
 func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult, retired *provision.Retired) error {
 	if retired != nil {
-		console.Note(fmt.Sprintf("The certificate %s, which this one replaces, is still active in AWS IoT. To deactivate it:", retired.CertificateID))
-		console.Note("  " + retired.Command)
+		console.Warn(fmt.Sprintf("certificate %s, which was replaced, is still active in AWS IoT; to deactivate it, run: %s", retired.CertificateID, retired.Command))
 	}
 	if o.json {
 		return console.JSON(r)

@@ -95,6 +95,9 @@ func hintForRefusal(c *config.Config, e *fleetapi.ErrorResponse) string {
 	switch {
 	case e.Temporary():
 		return "AWS IoT is throttling or unwell; run again later, it goes on where it stopped"
+	case e.StatusCode == 403 && strings.HasPrefix(c.SerialNumber, payload.SerialPrefix):
+		return fmt.Sprintf("the pre-provisioning hook probably refused serial %q because its thing has another active certificate; its log says why, and by which command an operator lets the device in",
+			c.SerialNumber)
 	case e.StatusCode == 403:
 		return fmt.Sprintf("the pre-provisioning hook probably refused serial %q (it admits serials that begin with %s); its log says why",
 			c.SerialNumber, payload.SerialPrefix)

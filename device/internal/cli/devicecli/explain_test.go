@@ -82,6 +82,14 @@ func TestErrorsGetTheirCodeAndHint(t *testing.T) {
 	}
 }
 
+func TestRefusalOfOurOwnSerialPointsToItsThing(t *testing.T) {
+	err := &fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}
+	got := explain(&bootstrapError{config: &config.Config{SerialNumber: "2974685"}, err: err})
+	if want := "another active certificate"; got.Code != 3 || !strings.Contains(got.Hint, want) {
+		t.Errorf("code %d, hint %q, want code 3 and a hint with %q", got.Code, got.Hint, want)
+	}
+}
+
 func TestProblemsOfTheConfigurationAreOneLineEach(t *testing.T) {
 	got := explain(config.Problems{{What: "a", Remedy: "b"}, {Origin: config.Origin{Source: "f", Line: 1, Column: 2}, What: "c"}})
 	if want := []string{"a; b", "f:1:2: c"}; got.Code != 2 || strings.Join(got.Lines, "|") != strings.Join(want, "|") {
