@@ -40,24 +40,34 @@ func (s *settings) load(console *cli.Console) (*config.Config, error) {
 	return config.Load(sources)
 }
 
-// open reads the configuration and opens the identity store that it describes.
-// With reprovision, or without an identity, the claim is checked too, so that
-// all problems come at once.
-func (s *settings) open(console *cli.Console, reprovision bool) (*config.Config, *config.Files, *identity.Store, error) {
+// A device is all that is known of this device before it connects.
+type device struct {
+	config *config.Config
+	files  *config.Files
+	store  *identity.Store
+}
+
+// open reads the configuration and the files that it names, and opens the
+// identity store. All problems come at once; those of the claim do not count
+// where it is no longer needed.
+func (s *settings) open(console *cli.Console, reprovision bool) (*device, error) {
 	c, problems := s.load(console)
 	if c == nil {
-		return nil, nil, nil, problems
+		return nil, problems
 	}
 	store, err := newStore(c, console)
 	if err != nil && problems == nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	claim := store == nil || needsClaim(store.Status(), reprovision)
 	files, warnings, missing := c.Check(time.Now(), claim)
 	for _, warning := range warnings {
 		console.Warn(warning)
 	}
-	return c, files, store, config.Join(problems, missing)
+	if err := config.Join(problems, missing); err != nil {
+		return nil, err
+	}
+	return &device{config: c, files: files, store: store}, nil
 }
 
 // needsClaim reports whether the claim is still needed: not once a thing is
