@@ -1,0 +1,178 @@
+package localcore_test
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/localcore"
+)
+
+var updateFidelity = flag.Bool("update-fidelity", false, "write docs/fidelity.md")
+
+const fidelityPage = "../../docs/fidelity.md"
+
+// A behaviour of AWS, the page that documents it, and the test that holds it.
+type behaviour struct{ text, source, test, file string }
+
+// The page lists what the tests say of themselves: a test whose comment begins
+// with the address of an AWS page holds what follows the address (or else what
+// its name says), and so does a case of a table with a field named page.
+func TestFidelityPageIsWhatTheTestsHold(t *testing.T) {
+	behaviours := collectBehaviours(t)
+	if len(behaviours) < 60 {
+		t.Errorf("only %d behaviours are held", len(behaviours))
+	}
+	want := renderFidelity(behaviours)
+	if *updateFidelity {
+		if err := os.WriteFile(fidelityPage, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(fidelityPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("docs/fidelity.md is not what the tests hold; write it with: go test ./localcore -run Fidelity -update-fidelity\n%s", diff)
+	}
+}
+
+func collectBehaviours(t *testing.T) []behaviour {
+	t.Helper()
+	var all []behaviour
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, declaration := range file.Decls {
+			if f, ok := declaration.(*ast.FuncDecl); ok && strings.HasPrefix(f.Name.Name, "Test") {
+				all = append(all, behavioursOf(f, filepath.ToSlash(path))...)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(all, func(a, b behaviour) int {
+		return cmp.Or(cmp.Compare(filepath.Dir(a.file), filepath.Dir(b.file)), cmp.Compare(a.source, b.source), cmp.Compare(a.text, b.text))
+	})
+	return all
+}
+
+var sourceAndText = regexp.MustCompile(`^https://docs\.aws\.amazon\.com/(\S+?)\.html[:.]?(?:\s+(.*))?$`)
+
+func behavioursOf(f *ast.FuncDecl, file string) []behaviour {
+	cases := casesWithPage(f, file)
+	m := sourceAndText.FindStringSubmatch(strings.Join(strings.Fields(f.Doc.Text()), " "))
+	if m == nil {
+		return cases
+	}
+	text := inWords(f.Name.Name)
+	if detail, _, _ := strings.Cut(m[2], ". "); strings.Count(detail, " ") > 3 {
+		text += ": " + strings.TrimSuffix(detail, ".")
+	}
+	return append(cases, behaviour{text, m[1], f.Name.Name, file})
+}
+
+// casesWithPage finds the cases of a table that name their own page of the
+// developer guide.
+func casesWithPage(f *ast.FuncDecl, file string) (cases []behaviour) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		entry, ok := n.(*ast.KeyValueExpr)
+		if !ok {
+			return true
+		}
+		name, isText := stringOf(entry.Key)
+		value, isStruct := entry.Value.(*ast.CompositeLit)
+		if !isText || !isStruct {
+			return true
+		}
+		for _, element := range value.Elts {
+			field, ok := element.(*ast.KeyValueExpr)
+			if !ok {
+				continue
+			}
+			if key, ok := field.Key.(*ast.Ident); ok && key.Name == "page" {
+				if page, ok := stringOf(field.Value); ok {
+					cases = append(cases, behaviour{name, "iot/latest/developerguide/" + page, f.Name.Name, file})
+				}
+			}
+		}
+		return true
+	})
+	return cases
+}
+
+func stringOf(e ast.Expr) (string, bool) {
+	literal, ok := e.(*ast.BasicLit)
+	if !ok || literal.Kind != token.STRING {
+		return "", false
+	}
+	s, err := strconv.Unquote(literal.Value)
+	return s, err == nil
+}
+
+// inWords turns TestHookDecides into "hook decides", and leaves initialisms.
+func inWords(name string) string {
+	runes := []rune(strings.TrimPrefix(name, "Test"))
+	var words strings.Builder
+	for i, r := range runes {
+		endsWord := i > 0 && unicode.IsUpper(r) && (unicode.IsLower(runes[i-1]) || i+1 < len(runes) && unicode.IsLower(runes[i+1]))
+		initialism := unicode.IsUpper(r) && (i+1 == len(runes) || unicode.IsUpper(runes[i+1]))
+		if endsWord {
+			words.WriteByte(' ')
+		}
+		if !initialism {
+			r = unicode.ToLower(r)
+		}
+		words.WriteRune(r)
+	}
+	return words.String()
+}
+
+func renderFidelity(behaviours []behaviour) string {
+	var page strings.Builder
+	fmt.Fprintf(&page, `# What iot_core_local does as AWS IoT Core does
+
+Written from the tests of `+"`device/localcore`"+`, which fail when this page differs. %d behaviours that AWS documents, each with its
+page and the test that holds it.
+`, len(behaviours))
+	folder := ""
+	for _, b := range behaviours {
+		if f := filepath.ToSlash(filepath.Join("localcore", filepath.Dir(b.file))); f != folder {
+			folder = f
+			fmt.Fprintf(&page, "\n## `%s`\n\n| Behaviour | AWS page | Test |\n|---|---|---|\n", folder)
+		}
+		fmt.Fprintf(&page, "| %s | [%s](https://docs.aws.amazon.com/%s.html) | `%s` |\n",
+			cell(b.text), pageName(b.source), b.source, b.test)
+	}
+	page.WriteString("\n## What AWS leaves open\n\n`iot_core_local help fidelity` prints this table too.\n\n| | Point | Here |\n|---|---|---|\n")
+	for _, point := range localcore.Fidelity() {
+		fmt.Fprintf(&page, "| %s | %s | %s |\n", point.ID, cell(point.Question), cell(point.Answer))
+	}
+	return page.String()
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+func pageName(source string) string { return source[strings.LastIndex(source, "/")+1:] }
