@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"example.com/fleety/device/localcore/registry"
 )
 
 // The whole campaign, which takes minutes:
@@ -39,10 +41,17 @@ type campaign struct {
 
 	mu   sync.Mutex
 	done []*device
+	hits map[string]int // kills, by what they found on the disk
 }
 
 func TestRandomKillsLoseNothing(t *testing.T) {
-	c := &campaign{cloud: startCloud(t), binary: build(t, shipped), dir: t.TempDir(), seed: *crashSeed}
+	c := &campaign{
+		cloud:  startCloud(t),
+		binary: build(t, shipped),
+		dir:    t.TempDir(),
+		seed:   *crashSeed,
+		hits:   map[string]int{},
+	}
 	if c.seed == 0 {
 		c.seed = rand.Uint64()
 	}
@@ -59,9 +68,19 @@ func TestRandomKillsLoseNothing(t *testing.T) {
 	})
 	c.cloud.checkNothingLeft(t, c.done)
 	t.Logf("%d devices came in over %d runs, %d of them killed, %d cut off", len(c.done), c.runs.Load(), c.kills.Load(), c.cuts.Load())
+	t.Logf("what the kills left on the disk: %v", c.hits)
+	if c.kills.Load() < 500 {
+		return // too few to have come everywhere
+	}
+	for _, state := range []string{"empty", "key made", "certificate held", "registered", "identity"} {
+		if c.hits[state] == 0 {
+			t.Errorf("no kill left %q", state)
+		}
+	}
 }
 
-// torment provisions one device through kills at random instants.
+// torment provisions one device through kills at random instants, and some
+// devices once more.
 func (c *campaign) torment(t *testing.T) {
 	number := c.serials.Add(1)
 	random := rand.New(rand.NewPCG(c.seed, uint64(number)))
@@ -83,9 +102,35 @@ func (c *campaign) torment(t *testing.T) {
 	}
 	d.mustRun(t)
 	d.checkWhole(t, c.cloud)
+	if random.IntN(4) == 0 {
+		c.replaceIdentity(t, d, slow, random, longest)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.done = append(c.done, d)
+}
+
+// replaceIdentity kills the device while it replaces its identity. Whichever
+// of the two it has in the end, the old one is known if it is still ACTIVE.
+func (c *campaign) replaceIdentity(t *testing.T, d *device, slow *link, random *rand.Rand, longest time.Duration) {
+	old := d.load(t).Record.CertificateID
+	d.flags = []string{"--reprovision"}
+	c.runAndKill(t, d, slow, random, longest)
+	if d.load(t) == nil {
+		t.Fatalf("%s: the old identity is gone and the new one not there", d.serial)
+	}
+	d.flags = nil
+	d.mustRun(t)
+	if record := d.load(t).Record; record.CertificateID != old {
+		if record.Replaces != old {
+			t.Errorf("%s: %s replaced %s, and does not say so", d.serial, record.CertificateID, old)
+		}
+		// As the device tells its user to.
+		if err := c.cloud.Registry().UpdateCertificate(old, registry.Inactive); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.checkWhole(t, c.cloud)
 }
 
 // runAndKill reports whether the device was faster. In one of eight runs the
@@ -111,6 +156,9 @@ func (c *campaign) runAndKill(t *testing.T, d *device, slow *link, random *rand.
 		t.Fatalf("%s: not killed, and yet: %v\n%s", d.serial, err, stderr)
 	}
 	c.kills.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hits[d.state(t)]++
 	return false
 }
 

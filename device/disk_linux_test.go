@@ -59,7 +59,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 		for _, flow := range flows {
 			t.Run(name+" "+flow, func(t *testing.T) {
 				s := newCrashSite(t, shipped)
-				failed := map[identity.Stage]bool{}
+				failed := map[string]bool{}
 				var devices []*device
 				for room := 1; ; room++ {
 					d := s.device(t, flow)
@@ -70,25 +70,18 @@ func TestFullDiskLosesNothing(t *testing.T) {
 						break
 					}
 					checkSaysDiskIsFull(t, o)
-					failed[stageOf(t, d)] = true
+					failed[d.state(t)] = true
 					m.remount(t, 0, ample)
 					d.mustRun(t)
 					d.checkWhole(t, s.cloud)
 				}
 				s.cloud.checkNothingLeft(t, devices)
 				if len(failed) < 3 {
-					t.Errorf("the disk was full at these stages only: %v", failed)
+					t.Errorf("the disk was full in these states only: %v", failed)
 				}
 			})
 		}
 	}
-}
-
-func stageOf(t *testing.T, d *device) identity.Stage {
-	if p := d.store(t).Status().Pending; p != nil {
-		return p.Stage
-	}
-	return identity.Empty
 }
 
 func TestFullDiskKeepsTheIdentityThatIsToBeReplaced(t *testing.T) {

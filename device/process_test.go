@@ -78,8 +78,9 @@ func (c *cloud) active(t testing.TB, thing string) []string {
 	return ids
 }
 
-// checkNothingLeft demands that, once the tokens have lapsed, the claim and
-// one certificate for each device are all there is.
+// checkNothingLeft demands that, once the tokens have lapsed, no certificates
+// are left but the claim, one for each device, and those that were
+// deactivated.
 func (c *cloud) checkNothingLeft(t testing.TB, devices []*device) {
 	t.Helper()
 	if _, err := c.LapsePending(); err != nil {
@@ -90,7 +91,7 @@ func (c *cloud) checkNothingLeft(t testing.TB, devices []*device) {
 		wanted[d.load(t).Record.CertificateID] = true
 	}
 	for _, cert := range c.Registry().ListCertificates() {
-		if !wanted[cert.ID] {
+		if !wanted[cert.ID] && cert.Status != registry.Inactive {
 			t.Errorf("certificate %s (%s) is nobody's", cert.ID, cert.Status)
 		}
 	}
@@ -205,6 +206,19 @@ func (d *device) load(t testing.TB) *identity.Identity {
 		t.Fatalf("%s: %v", d.serial, err)
 	}
 	return id
+}
+
+// state says in words what the device has on its disk.
+func (d *device) state(t testing.TB) string {
+	t.Helper()
+	status := d.store(t).Status()
+	switch {
+	case status.Pending != nil:
+		return status.Pending.Stage.String()
+	case status.Identity != nil:
+		return "identity"
+	}
+	return identity.Empty.String()
 }
 
 // checkWhole demands one identity on the device, the same in the cloud, and
