@@ -211,10 +211,40 @@ func (s *Session) await(ctx context.Context, call func() mqtt.Token) (mqtt.Token
 				return nil, token.Error()
 			}
 		case <-s.done:
+			if token = taken(token, called); succeeded(token) { // the answer was the last thing that came
+				return token, nil
+			}
 			return nil, s.reason()
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+	}
+}
+
+// taken returns the token of a call when the session has ended. A call that
+// the client has taken returns at once; one that came too late hangs for a
+// while, and gets none.
+func taken(token mqtt.Token, called <-chan mqtt.Token) mqtt.Token {
+	if token != nil {
+		return token
+	}
+	select {
+	case token = <-called:
+	case <-time.After(100 * time.Millisecond):
+	}
+	return token
+}
+
+// succeeded reports whether a token has its answer.
+func succeeded(token mqtt.Token) bool {
+	if token == nil {
+		return false
+	}
+	select {
+	case <-token.Done():
+		return token.Error() == nil
+	default:
+		return false
 	}
 }
 

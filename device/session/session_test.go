@@ -90,6 +90,23 @@ func TestPublishWaitsForPuback(t *testing.T) {
 	}
 }
 
+// A PUBACK counts, even when it is the last thing that the server says.
+func TestPublishIsAcknowledgedByADyingServer(t *testing.T) {
+	s := serve(t, nil, broker(hooks{
+		packets.Publish: func(w io.Writer, p packets.ControlPacket) bool {
+			answer(w, p)
+			return false
+		},
+	}))
+	for range 30 {
+		c := connect(t, s.options())
+		if err := c.Publish(t.Context(), "t", nil); err != nil {
+			t.Fatal(err)
+		}
+		<-c.Done()
+	}
+}
+
 func TestPublishObeysItsContext(t *testing.T) {
 	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
 		packets.Publish: func(io.Writer, packets.ControlPacket) bool { return true },
