@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -205,7 +204,9 @@ func (j *Journal) Close() error {
 	if j.Stage() != Empty {
 		return j.lock.Release()
 	}
-	return errors.Join(j.lock.RemoveAndRelease(), j.store.removeJournalDir())
+	err := j.lock.RemoveAndRelease()
+	_ = j.store.disk.Remove(j.store.journalDir()) // stays if a run has begun meanwhile
+	return err
 }
 
 // at returns an error unless the journal is at one of stages.
