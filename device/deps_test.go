@@ -32,8 +32,8 @@ var rooms = map[string]room{
 	"device/localcore/template":   {nil, "templates are resolved without a registry"},
 	"device/localcore/registry":   {nil, "it stores what AWS stores, whoever asks"},
 	"device/localcore/lambdahost": {nil, "it hosts any Lambda function"},
-	"device/localcore/assembly":   {nil, "it reads what the CDK writes, whoever deploys it"},
 	"device/localcore/ca":         {nil, "it signs whatever it is given"},
+	"device/localcore/assembly":   {nil, "it reads what the CDK writes, whoever deploys it"},
 	"device/localcore/controlapi": {[]string{"device/localcore/registry"}, "it is a handler over the registry; the core hands in the rest"},
 
 	"device/internal/term":          {nil, "everyone that speaks to a user imports it"},
