@@ -1,0 +1,204 @@
+// Package assembly reads a cloud assembly, the folder that `cdk synth` writes,
+// and resolves the references of one of its stacks to plain values, as
+// CloudFormation would: what AWS IoT Core and the pre-provisioning hook would
+// get, without an account. It deploys nothing and knows only the resources
+// that provisioning consists of.
+//
+// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference.html
+package assembly
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const (
+	manifestFile = "manifest.json"
+
+	typeStack  = "aws:cloudformation:stack"
+	typeAssets = "cdk:asset-manifest"
+)
+
+// A Stack is one synthesized stack, still with its references.
+type Stack struct {
+	// Name is what CloudFormation would call the stack.
+	Name string
+	// Account and Region are those that it was synthesized for; empty for any.
+	Account, Region string
+
+	dir      string
+	file     string // path of the template
+	template document
+	assets   map[string]asset // by object key
+}
+
+// manifest is the part of manifest.json that tells what is where.
+type manifest struct {
+	Artifacts map[string]artifact `json:"artifacts"`
+}
+
+type artifact struct {
+	Type         string   `json:"type"`
+	Environment  string   `json:"environment"` // aws://ACCOUNT/REGION
+	Dependencies []string `json:"dependencies"`
+	Properties   struct {
+		StackName    string `json:"stackName"`
+		TemplateFile string `json:"templateFile"`
+		File         string `json:"file"`
+	} `json:"properties"`
+}
+
+// A document is a CloudFormation template, as far as it is used.
+type document struct {
+	Parameters map[string]parameter
+	Mappings   map[string]map[string]map[string]any
+	Conditions map[string]any
+	Resources  map[string]resource
+}
+
+type parameter struct {
+	Type    string
+	Default any
+}
+
+type resource struct {
+	Type       string
+	Condition  string
+	Properties map[string]any
+}
+
+// An asset is a file or folder that the CDK would upload.
+type asset struct {
+	Path      string `json:"path"`
+	Packaging string `json:"packaging"` // zip for a folder
+}
+
+// Open reads the stack of this name in the assembly dir. An empty name means
+// the only stack that is there. A missing folder is [fs.ErrNotExist].
+func Open(dir, name string) (*Stack, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("reading the assembly: %w; cdk synth writes it", err)
+	}
+	s, err := open(os.DirFS(dir), dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("reading the assembly: %w", err)
+	}
+	return s, nil
+}
+
+// open reads the stack from fsys, whose path is dir.
+func open(fsys fs.FS, dir, name string) (*Stack, error) {
+	var m manifest
+	if err := readJSON(fsys, dir, manifestFile, &m); err != nil {
+		return nil, err
+	}
+	id, err := m.choose(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, manifestFile), err)
+	}
+	a := m.Artifacts[id]
+	s := &Stack{Name: a.stackName(id), dir: dir, file: filepath.Join(dir, a.Properties.TemplateFile), assets: map[string]asset{}}
+	s.Account, s.Region = a.home()
+	if err := readJSON(fsys, dir, a.Properties.TemplateFile, &s.template); err != nil {
+		return nil, err
+	}
+	for _, dependency := range a.Dependencies {
+		if d := m.Artifacts[dependency]; d.Type == typeAssets {
+			if err := s.readAssets(fsys, d.Properties.File); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s, nil
+}
+
+// choose returns the id of the stack's artifact.
+func (m manifest) choose(name string) (string, error) {
+	stacks := map[string]string{} // ids by name
+	for id, a := range m.Artifacts {
+		if a.Type == typeStack {
+			stacks[a.stackName(id)] = id
+		}
+	}
+	names := strings.Join(slices.Sorted(maps.Keys(stacks)), ", ")
+	switch id, found := stacks[name]; {
+	case found:
+		return id, nil
+	case len(stacks) == 0:
+		return "", errors.New("the assembly holds no stack")
+	case name != "":
+		return "", fmt.Errorf("the assembly holds no stack %s; it holds %s", name, names)
+	case len(stacks) > 1:
+		return "", fmt.Errorf("the assembly holds several stacks, name one of them: %s", names)
+	}
+	for _, id := range stacks {
+		return id, nil
+	}
+	panic("unreachable: there is one stack")
+}
+
+func (a artifact) stackName(id string) string {
+	if a.Properties.StackName != "" {
+		return a.Properties.StackName
+	}
+	return id
+}
+
+// home returns account and Region of the artifact; empty where the app left
+// them open.
+func (a artifact) home() (account, region string) {
+	account, region, _ = strings.Cut(strings.TrimPrefix(a.Environment, "aws://"), "/")
+	if strings.HasPrefix(account, "unknown-") {
+		account = ""
+	}
+	if strings.HasPrefix(region, "unknown-") {
+		region = ""
+	}
+	return account, region
+}
+
+// readAssets adds the assets of an asset manifest.
+func (s *Stack) readAssets(fsys fs.FS, name string) error {
+	var m struct {
+		Files map[string]struct {
+			Source       asset `json:"source"`
+			Destinations map[string]struct {
+				ObjectKey string `json:"objectKey"`
+			} `json:"destinations"`
+		} `json:"files"`
+	}
+	if err := readJSON(fsys, s.dir, name, &m); err != nil {
+		return err
+	}
+	for _, file := range m.Files {
+		for _, d := range file.Destinations {
+			s.assets[d.ObjectKey] = file.Source
+		}
+	}
+	return nil
+}
+
+// readJSON reads a file of the assembly. Numbers keep their digits.
+func readJSON(fsys fs.FS, dir, name string, into any) error {
+	data, err := fs.ReadFile(fsys, filepath.ToSlash(name))
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, name), pathError.Err)
+	}
+	if err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	if err := decoder.Decode(into); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+package assembly
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// us is where the golden stack is synthesized for.
+var us = Environment{Partition: "aws", Account: "123456789012", Region: "us-east-1"}
+
+const shared = "../../../templates"
+
+func goldenFile() ([]byte, error) {
+	return os.ReadFile("../../../infra/stack/testdata/template.golden.json")
+}
+
+// An app is an assembly with one stack, as the CDK writes it.
+func app(template []byte) fstest.MapFS {
+	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	return fstest.MapFS{
+		"manifest.json": file(`{"version": "54.0.0", "artifacts": {
+			"Fleet.assets": {"type": "cdk:asset-manifest", "properties": {"file": "Fleet.assets.json"}},
+			"Fleet": {"type": "aws:cloudformation:stack", "environment": "aws://123456789012/us-east-1",
+				"properties": {"templateFile": "Fleet.template.json"}, "dependencies": ["Fleet.assets"]},
+			"Tree": {"type": "cdk:tree", "properties": {"file": "tree.json"}}}}`),
+		"Fleet.template.json": {Data: template},
+		"Fleet.assets.json": file(`{"files": {
+			"HOOK": {"source": {"path": "asset.HOOK", "packaging": "zip"}, "destinations": {"d": {"objectKey": "HOOK.zip"}}},
+			"out": {"source": {"path": "../elsewhere", "packaging": "zip"}, "destinations": {"d": {"objectKey": "OUT.zip"}}},
+			"file": {"source": {"path": "f.zip", "packaging": "file"}, "destinations": {"d": {"objectKey": "FILE.zip"}}}}}`),
+	}
+}
+
+// resolveGolden resolves the template that the CDK app of this repository
+// gives, after edit.
+func resolveGolden(t *testing.T, edit ...string) (*Resources, error) {
+	t.Helper()
+	template, err := goldenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(edit); i += 2 {
+		if !strings.Contains(string(template), edit[i]) {
+			t.Fatalf("the golden template holds no %s", edit[i])
+		}
+	}
+	text := strings.NewReplacer(edit...).Replace(string(template))
+	s, err := open(app([]byte(text)), "out", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Resolve(us)
+}
+
+// What a rehearsal gets from the stack must be what the local core gets from
+// the shared templates: else one of the two is not what is deployed.
+func TestGoldenStackResolvesToTheSharedTemplates(t *testing.T) {
+	all, err := resolveGolden(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]any{}
+	for _, p := range all.Policies {
+		got[p.Name] = parse(t, p.Document)
+	}
+	for _, p := range all.Templates {
+		got[p.Name] = parse(t, []byte(p.Body))
+	}
+	want := map[string]any{
+		"GoIoTFleetProvisioningPolicy": sharedTemplate(t, "claim_policy.json"),
+		"GoIoTDevicePolicy":            sharedTemplate(t, "device_policy.json"),
+		"GoFleetProvisioningTemplate":  sharedTemplate(t, "fleet_template.json"),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("shared templates (-), assembly (+):\n%s", diff)
+	}
+}
+
+func sharedTemplate(t *testing.T, name string) any {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(shared, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, []byte(strings.NewReplacer(
+		"${AWS::Partition}", us.Partition, "${AWS::Region}", us.Region, "${AWS::AccountId}", us.Account,
+		"${TemplateName}", "GoFleetProvisioningTemplate").Replace(string(data))))
+}
+
+func parse(t *testing.T, data []byte) (v any) {
+	t.Helper()
+	if err := json.Unmarshal(data, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestGoldenStackHasWhatADeviceNeeds(t *testing.T) {
+	all, err := resolveGolden(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := []string{all.ThingGroups[0].Name, all.ThingTypes[0].Name}; !cmp.Equal(got, []string{"fleet-provisioning-group", "fleety"}) {
+		t.Errorf("group and type are %q", got)
+	}
+	for _, a := range all.Attachments {
+		if a.PolicyName != "GoIoTFleetProvisioningPolicy" || !strings.HasPrefix(a.Principal, "arn:aws:iot:us-east-1:123456789012:cert/") {
+			t.Errorf("attached: %+v", a)
+		}
+	}
+	template := all.Templates[0]
+	if !template.Enabled || template.Type != "FLEET_PROVISIONING" || !strings.HasPrefix(template.RoleARN, "arn:aws:iam::123456789012:role/Fleet-ProvisioningRole") {
+		t.Errorf("the template is %+v", template)
+	}
+	hook := template.Hook
+	if hook.PayloadVersion != "2020-04-01" || hook.TargetARN != hook.Function.ARN || !strings.HasPrefix(hook.TargetARN, "arn:aws:lambda:us-east-1:123456789012:function:Fleet-Hook") {
+		t.Errorf("the hook is %+v", hook)
+	}
+	f := hook.Function
+	if f.Path != filepath.Join("out", "asset.HOOK", "bootstrap") || f.Architecture != "arm64" || f.Timeout != 5*time.Second {
+		t.Errorf("the function is %+v", f)
+	}
+	if !strings.Contains(strings.Join(f.Environment, " "), "SERIAL_PREFIX=297468") {
+		t.Errorf("the function's environment is %q", f.Environment)
+	}
+}
+
+func TestStackThatAWSWouldRefuseDevicesWithIsRefused(t *testing.T) {
+	tests := map[string]struct{ from, to, want string }{
+		"no permission":       {`"AWS::Lambda::Permission"`, `"AWS::Other"`, "no AWS::Lambda::Permission lets iot.amazonaws.com call it"},
+		"another principal":   {`"Principal": "iot.amazonaws.com"`, `"Principal": "s3.amazonaws.com"`, "its principal is s3.amazonaws.com"},
+		"another template":    {`:provisioningtemplate/GoFleetProvisioningTemplate"`, `:provisioningtemplate/Other"`, "its source is arn:aws:iot:us-east-1:123456789012:provisioningtemplate/Other"},
+		"another action":      {`"lambda:InvokeFunction"`, `"lambda:GetFunction"`, "its action is lambda:GetFunction"},
+		"function elsewhere":  {`"TargetArn": {`, `"TargetArn": "arn:x", "PayloadVersion": {`, "arn:x is no function of this stack"},
+		"not an executable":   {`provided.al2023`, `nodejs22.x`, `the runtime is "nodejs22.x"`},
+		"code not in assets":  {`HOOK.zip`, `LOST.zip`, "LOST.zip is not among the assets"},
+		"code out of folder":  {`HOOK.zip`, `OUT.zip`, "../elsewhere is not a folder of the assembly"},
+		"code is a file":      {`HOOK.zip`, `FILE.zip`, "f.zip is not a folder of the assembly"},
+		"unknown property":    {`"ThingTypeName": "fleety"`, `"ThingTypeName": "fleety", "Colour": "red"`, `ThingType.Properties: json: unknown field "Colour"`},
+		"unknown reference":   {`"Ref": "ClaimPolicy"`, `"Ref": "Nothing"`, `the stack has no resource or parameter "Nothing"`},
+		"value in an account": {`"ThingTypeName": "fleety"`, `"ThingTypeName": {"Ref": "BootstrapVersion"}`, "the value of parameter BootstrapVersion is stored in an AWS account"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := resolveGolden(t, test.from, test.to)
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), filepath.Join("out", "Fleet.template.json")+": ") {
+				t.Errorf("error %v, want one of the template with %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestOpenTellsWhatIsWrong(t *testing.T) {
+	stack := func(id string) string {
+		return `"` + id + `": {"type": "aws:cloudformation:stack", "properties": {"templateFile": "` + id + `.json"}}`
+	}
+	manifest := func(stacks ...string) fstest.MapFS {
+		return fstest.MapFS{"manifest.json": {Data: []byte(`{"artifacts": {` + strings.Join(stacks, ",") + `}}`)}}
+	}
+	tests := map[string]struct {
+		files fstest.MapFS
+		name  string
+		want  string
+	}{
+		"no manifest":      {fstest.MapFS{}, "", "out/manifest.json: file does not exist"},
+		"damaged manifest": {fstest.MapFS{"manifest.json": {Data: []byte("{")}}, "", "out/manifest.json: unexpected EOF"},
+		"no stack":         {manifest(), "", "out/manifest.json: the assembly holds no stack"},
+		"several stacks":   {manifest(stack("B"), stack("A")), "", "holds several stacks, name one of them: A, B"},
+		"another stack":    {manifest(stack("A")), "C", "holds no stack C; it holds A"},
+		"no template":      {manifest(stack("A")), "A", "out/A.json: file does not exist"},
+		"template outside": {manifest(stack("../A")), "", "A.json: file does not exist"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := open(test.files, "out", test.name)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestMissingFolderIsNotExist(t *testing.T) {
+	_, err := Open(filepath.Join(t.TempDir(), "cdk.out"), "")
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "cdk synth writes it") {
+		t.Errorf("error %v does not say how to get an assembly", err)
+	}
+}
