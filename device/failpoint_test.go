@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-var crashPairs = flag.Int("crash.pairs", 53, "TestTwoKills takes one of so many pairs of instants; 1 takes all")
+var crashPairs = flag.Int("crash.pairs", 97, "TestTwoKills takes one of so many pairs of instants; 1 takes all")
 
 // killAt makes a binary with failpoints kill itself before that change to the
 // disk, the first being 1.

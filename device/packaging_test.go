@@ -55,6 +55,34 @@ func TestUnitFile(t *testing.T) {
 	}
 }
 
+func TestUserOfTheServiceCanBeMade(t *testing.T) {
+	if _, err := exec.LookPath("systemd-sysusers"); err != nil {
+		t.Skip("systemd-sysusers is not installed")
+	}
+	unit, err := os.ReadFile(unitFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(unit), "\nUser=iot_device\n") {
+		t.Fatalf("%s names another user", unitFile)
+	}
+	config, err := filepath.Abs("packaging/iot_device.sysusers.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := runTool("systemd-sysusers", "--root="+root, config); err != nil {
+		t.Fatal(err)
+	}
+	users, err := os.ReadFile(filepath.Join(root, "etc", "passwd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(string(users), "iot_device:") || !strings.Contains(string(users), ":/var/lib/iot_device:") {
+		t.Errorf("made %s", users)
+	}
+}
+
 // A manager is the service manager's end of sd_notify.
 type manager struct {
 	conn     *net.UnixConn
