@@ -26,6 +26,9 @@ type Quotas struct {
 	CreateFromCSR  float64 `json:"createFromCsr"`  // CreateCertificateFromCsr
 	CreateWithKeys float64 `json:"createWithKeys"` // CreateKeysAndCertificate
 	RegisterThing  float64 `json:"registerThing"`
+	// ListThingPrincipals is what the hook asks the registry with each
+	// registration. The fleet does not send it, and cannot pace it.
+	ListThingPrincipals float64 `json:"listThingPrincipals"`
 }
 
 // LargeRegionQuotas are the defaults in the Regions that AWS lists with the
@@ -38,14 +41,14 @@ func LargeRegionQuotas() Quotas {
 
 // OtherRegionQuotas are the defaults in most Regions.
 func OtherRegionQuotas() Quotas {
-	return Quotas{Connect: 100, Subscribe: 200, Publish: 2000, CreateFromCSR: 20, CreateWithKeys: 10, RegisterThing: 10}
+	return Quotas{Connect: 100, Subscribe: 200, Publish: 2000, CreateFromCSR: 20, CreateWithKeys: 10, RegisterThing: 10, ListThingPrincipals: 20}
 }
 
 func (q *Quotas) check() error {
 	if q == nil {
 		return nil
 	}
-	for _, r := range []float64{q.Connect, q.Subscribe, q.Publish, q.CreateFromCSR, q.CreateWithKeys, q.RegisterThing} {
+	for _, r := range []float64{q.Connect, q.Subscribe, q.Publish, q.CreateFromCSR, q.CreateWithKeys, q.RegisterThing, q.ListThingPrincipals} {
 		if !(r >= 0) || math.IsInf(r, 0) {
 			return &ValueError{"quota", fmt.Sprint(r), "a rate per second of 0 or more; 0 is none"}
 		}
@@ -132,6 +135,7 @@ func (q *Quotas) devices(keys provision.Keys) []named {
 		{"PUBLISH, inbound", q.Publish, q.Publish / publishsPerDevice},
 		{create, q.create(keys), q.create(keys)},
 		{"RegisterThing", q.RegisterThing, q.RegisterThing},
+		{"ListThingPrincipals, by the hook", q.ListThingPrincipals, q.ListThingPrincipals},
 	}
 	return slices.DeleteFunc(all, func(n named) bool { return n.quota == 0 })
 }
@@ -168,12 +172,12 @@ func (q *Quotas) Set(text string) error {
 	fields := map[string]*float64{
 		"connect": &q.Connect, "subscribe": &q.Subscribe, "publish": &q.Publish,
 		"createcertificatefromcsr": &q.CreateFromCSR, "createkeysandcertificate": &q.CreateWithKeys,
-		"registerthing": &q.RegisterThing,
+		"registerthing": &q.RegisterThing, "listthingprincipals": &q.ListThingPrincipals,
 	}
 	field := fields[strings.ToLower(name)]
 	perSecond, err := strconv.ParseFloat(value, 64)
 	if field == nil || err != nil || !(perSecond >= 0) || math.IsInf(perSecond, 0) {
-		return &ValueError{"quota", strconv.Quote(text), "NAME=PER_SECOND with one of connect, subscribe, publish, CreateCertificateFromCsr, CreateKeysAndCertificate, RegisterThing"}
+		return &ValueError{"quota", strconv.Quote(text), "NAME=PER_SECOND with one of connect, subscribe, publish, CreateCertificateFromCsr, CreateKeysAndCertificate, RegisterThing, ListThingPrincipals"}
 	}
 	*field = perSecond
 	return nil

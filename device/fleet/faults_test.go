@@ -1,0 +1,123 @@
+package fleet_test
+
+import (
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/provision"
+)
+
+// refuseThird refuses the third device that asks to be registered.
+func refuseThird() func(localcore.Exchange) localcore.Fault {
+	return func(e localcore.Exchange) localcore.Fault {
+		if e.Operation == fleetapi.RegisterThing && e.Number == 3 {
+			return localcore.Fault{Reject: &fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}}
+		}
+		return localcore.Fault{}
+	}
+}
+
+// kinds are all the ways in which an exchange can be spoilt and still be
+// repeated.
+var kinds = []localcore.Fault{
+	{Reject: &fleetapi.ErrorResponse{StatusCode: 429, ErrorCode: "Throttling"}},
+	{Reject: &fleetapi.ErrorResponse{StatusCode: 503, ErrorCode: "ServiceUnavailable"}},
+	{DropReply: true},
+	{DuplicateReply: true},
+	{DelayReply: 300 * time.Millisecond},
+	{CloseBefore: true},
+	{CloseAfter: true},
+}
+
+// TestTwoHundredDevicesLoseNothingToFaults enrols with the real hook while one
+// exchange in twenty is spoilt, each kind of fault in its turn: every device
+// has one identity in the end, and registry and report agree.
+func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
+	const n = 200
+	hook := filepath.Join(t.TempDir(), "hook")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", hook, ".")
+	build.Dir = "../../hook"
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the hook: %v\n%s", err, out)
+	}
+	core := startCore(t, func(c *localcore.Config) {
+		c.API = "" // the hook asks it about things
+		c.Hook, c.HookFunc = hook, nil
+	})
+	var exchanges, spoilt atomic.Int64
+	core.Faults.Set(func(localcore.Exchange) localcore.Fault {
+		if exchanges.Add(1)%20 != 0 {
+			return localcore.Fault{}
+		}
+		return kinds[int(spoilt.Add(1))%len(kinds)]
+	})
+	c := newConfig(t, core, n)
+	c.Load.Concurrency = 40
+	device := c.Device
+	c.Device = func(serial string) provision.Config {
+		p := device(serial)
+		p.AnswerTimeout = 5 * time.Second
+		return p
+	}
+	r := enrol(t, c)
+
+	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
+		t.Errorf("counts are %+v; failures %+v", r.Counts, r.Failures)
+	}
+	checkRegistry(t, core, r)
+	if got := int(spoilt.Load()); got < n/20 || got < len(kinds) {
+		t.Errorf("only %d exchanges were spoilt", got)
+	}
+	t.Logf("%d exchanges, %d spoilt; %.1f devices/s; %+v", exchanges.Load(), spoilt.Load(), r.DevicesPerSecond, r.Retries)
+}
+
+// TestQuotasAreKept launches against a core that holds to AWS's rates: nobody
+// is throttled, and the launch is about as fast as the quota allows.
+func TestQuotasAreKept(t *testing.T) {
+	const n = 40
+	core := startCore(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
+	c := newConfig(t, core, n)
+	quotas := fleet.OtherRegionQuotas()
+	c.Quotas = &quotas
+	r := enrol(t, c)
+	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
+		t.Errorf("counts are %+v; failures %+v", r.Counts, r.Failures)
+	}
+	for _, trouble := range r.Retries {
+		t.Errorf("attempts failed: %+v", trouble)
+	}
+	forecast := fleet.PlanLaunch(n, quotas, c.Device("").Keys)
+	if ratio := r.ElapsedSeconds / forecast.Duration.Seconds(); ratio < 0.8 || ratio > 1.5 {
+		t.Errorf("took %.1f s, forecast %v", r.ElapsedSeconds, forecast.Duration)
+	}
+}
+
+// TestThrottledDevicesSlowTheLaunchDown tells the fleet of quotas twice as
+// high as the core's: it is throttled, slows down, and loses nobody.
+func TestThrottledDevicesSlowTheLaunchDown(t *testing.T) {
+	const n = 60
+	core := startCore(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
+	c := newConfig(t, core, n)
+	quotas := fleet.OtherRegionQuotas()
+	quotas.RegisterThing, quotas.CreateFromCSR = 25, 0
+	c.Quotas = &quotas
+	r := enrol(t, c)
+	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
+		t.Errorf("counts are %+v; failures %+v", r.Counts, r.Failures)
+	}
+	checkRegistry(t, core, r)
+	throttled := 0
+	for _, trouble := range r.Retries {
+		throttled += trouble.Count
+	}
+	if throttled == 0 || throttled > n {
+		t.Errorf("throttled %d times: %+v", throttled, r.Retries)
+	}
+}
