@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"example.com/fleety/hook/admit"
+	"example.com/fleety/hook/serials"
 	"example.com/fleety/hook/things"
 )
 
@@ -21,6 +22,9 @@ func configured(getenv func(string) string, log *slog.Logger) (decider, error) {
 	case "allow":
 	default:
 		return d, fmt.Errorf("EXISTING_THINGS is %.100q, want refuse or allow", existing)
+	}
+	if table := getenv("SERIAL_TABLE"); table != "" {
+		d.serials = serials.New(awsConfig(getenv, "DYNAMODB"), table)
 	}
 	return d, nil
 }

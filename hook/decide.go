@@ -27,11 +27,19 @@ type registry interface {
 	Deactivation(certificateID string) string
 }
 
+// A list knows which serial numbers may come in, marks them as used, and knows
+// by which command an operator releases one.
+type list interface {
+	Use(ctx context.Context, serialNumber, certificateID string) (admit.Listing, error)
+	Releasing(serialNumber string) string
+}
+
 // A decider answers AWS IoT Core and logs one line for every answer.
 type decider struct {
-	rules  admit.Rules
-	things registry // nil: whether the thing is in use does not matter
-	log    *slog.Logger
+	rules   admit.Rules
+	things  registry // nil: whether the thing is in use does not matter
+	serials list     // nil: every serial number that the rules admit may come in
+	log     *slog.Logger
 }
 
 // decide never returns an error for what a device sent: AWS IoT Core would
@@ -43,19 +51,32 @@ func (d decider) decide(ctx context.Context, request payload.Request) (payload.R
 	return payload.Response{AllowProvisioning: verdict.Admitted}, err
 }
 
-// judge asks AWS only about devices that the pure rules admit.
+// judge asks AWS only about devices that the pure rules admit. The list comes
+// last, so that who is refused for another reason uses up no serial number.
 func (d decider) judge(ctx context.Context, request payload.Request) (admit.Verdict, error) {
-	verdict := d.rules.Judge(request)
-	if !verdict.Admitted || d.things == nil {
-		return verdict, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, lookupWithin)
 	defer cancel()
-	has, err := d.things.Certificates(ctx, thingName(request))
-	if err != nil {
-		return admit.Verdict{Reason: admit.ThingUnknown}, fmt.Errorf("%s: %w", admit.ThingUnknown, err)
+	verdict := d.rules.Judge(request)
+	if verdict.Admitted && d.things != nil {
+		has, err := d.things.Certificates(ctx, thingName(request))
+		if err != nil {
+			return unknown(admit.ThingUnknown, err)
+		}
+		verdict = admit.JudgeThing(request, has)
 	}
-	return admit.JudgeThing(request, has), nil
+	if verdict.Admitted && d.serials != nil {
+		listing, err := d.serials.Use(ctx, serialNumber(request), request.CertificateID)
+		if err != nil {
+			return unknown(admit.ListUnknown, err)
+		}
+		verdict = admit.JudgeListing(request, listing)
+	}
+	return verdict, nil
+}
+
+// unknown refuses whom AWS could not be asked about.
+func unknown(why admit.Reason, err error) (admit.Verdict, error) {
+	return admit.Verdict{Reason: why}, fmt.Errorf("%s: %w", why, err)
 }
 
 // record logs a decision with what an operator needs to change it.
@@ -73,22 +94,32 @@ func (d decider) record(ctx context.Context, request payload.Request, verdict ad
 		slog.String("verdict", word),
 		slog.String("reason", string(verdict.Reason)),
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		level = slog.LevelError
 		line = append(line, slog.String("error", err.Error()))
-	case verdict.Reason == admit.ThingTaken:
+	}
+	if verdict.HeldBy != "" {
 		line = append(line,
 			slog.String("thingName", thingName(request)),
-			slog.String("activeCertificateId", verdict.ActiveCertificateID),
-			slog.String("remedy", "if this device may come in again, run: "+d.things.Deactivation(verdict.ActiveCertificateID)))
+			slog.String("heldBy", verdict.HeldBy),
+			slog.String("remedy", "if this device may come in again, run: "+d.remedy(request, verdict)))
 	}
 	d.log.LogAttrs(ctx, level, "decision", line...)
 }
 
+// remedy is the command that takes away what stands in the device's way.
+func (d decider) remedy(request payload.Request, verdict admit.Verdict) string {
+	if verdict.Reason == admit.SerialUsed {
+		return d.serials.Releasing(serialNumber(request))
+	}
+	return d.things.Deactivation(verdict.HeldBy)
+}
+
 // thingName is the thing that an admitted device becomes.
-func thingName(request payload.Request) string {
-	return payload.ThingName(textOf(request.Parameters, payload.SerialNumber))
+func thingName(request payload.Request) string { return payload.ThingName(serialNumber(request)) }
+
+func serialNumber(request payload.Request) string {
+	return textOf(request.Parameters, payload.SerialNumber)
 }
 
 func requestID(ctx context.Context) string {

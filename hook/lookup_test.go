@@ -13,7 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/hook/admit"
+	"example.com/fleety/hook/internal/dynamotest"
 	"example.com/fleety/hook/payload"
+	"example.com/fleety/hook/serials"
 )
 
 // registryFunc is a registry that answers by a function.
@@ -71,7 +73,7 @@ func TestRefusalOfAThingInUseSaysHowToLetItIn(t *testing.T) {
 	}
 	want := map[string]any{"level": "WARN", "msg": "decision", "requestId": "request-1", "claimCertificateId": "57c92e",
 		"clientId": "claim-1", "serialNumber": "2974685", "author": "", "verdict": "refused",
-		"reason": "thing has another active certificate", "thingName": "fleety_2974685", "activeCertificateId": "old",
+		"reason": "thing has another active certificate", "thingName": "fleety_2974685", "heldBy": "old",
 		"remedy": "if this device may come in again, run: deactivate old"}
 	if diff := cmp.Diff(want, onlyLine(t, logged)); diff != "" {
 		t.Errorf("log line differs (-want +got):\n%s", diff)
@@ -143,5 +145,51 @@ func TestConfigured(t *testing.T) {
 				t.Errorf("things %v, error %v", d.things, err)
 			}
 		})
+	}
+}
+
+func TestTheListAdmitsASerialNumberOnce(t *testing.T) {
+	under := dynamotest.Serve(t, "serials", serials.Key)
+	d := decider{things: having(), serials: serials.New(under.Config(), "serials")}
+	decide := func(serial, certificate string) (allowed bool, line map[string]any) {
+		t.Helper()
+		request := strings.Replace(string(event(`{"serialNumber":"`+serial+`"}`)), "9f2b1c", certificate, 1)
+		answer, logged, err := d.invoke(t, []byte(request))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(answer), `"allowProvisioning":true`), onlyLine(t, logged)
+	}
+	if _, err := serials.New(under.Config(), "serials").Add(t.Context(), "2974685"); err != nil {
+		t.Fatal(err)
+	}
+	if allowed, line := decide("2974686", "a"); allowed || line["reason"] != "serial number is not in the list" {
+		t.Errorf("not listed: %t, %v", allowed, line)
+	}
+	for range 2 {
+		if allowed, line := decide("2974685", "a"); !allowed {
+			t.Errorf("listed: %v", line)
+		}
+	}
+	allowed, line := decide("2974685", "b")
+	if want := "if this device may come in again, run: go run ./cmd/serials release --table serials 2974685"; allowed || line["heldBy"] != "a" || line["remedy"] != want {
+		t.Errorf("used: %t, %v", allowed, line)
+	}
+	under.Break("ProvisionedThroughputExceededException")
+	if _, logged, err := d.invoke(t, event(`{"serialNumber":"2974685"}`)); err == nil || onlyLine(t, logged)["reason"] != "list of serial numbers could not be asked" {
+		t.Errorf("list out of reach: %v, %s", err, logged)
+	}
+}
+
+func TestWhoIsRefusedUsesNoSerialNumberUp(t *testing.T) {
+	under := dynamotest.Serve(t, "serials", serials.Key)
+	d := decider{things: having(admit.Certificate{ID: "old", Active: true}), serials: serials.New(under.Config(), "serials")}
+	for _, serial := range []string{"2974685", "1234567"} {
+		if _, _, err := d.invoke(t, event(`{"serialNumber":"`+serial+`"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if called := under.Called(); len(called) != 0 {
+		t.Errorf("the table was called: %v", called)
 	}
 }

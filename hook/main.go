@@ -7,8 +7,10 @@
 //   - SERIAL_PREFIX replaces the prefix that serial numbers must begin with.
 //   - EXISTING_THINGS says what happens to a thing that has another active
 //     certificate: refuse (the default) or allow, which asks AWS IoT nothing.
-//   - AWS_ENDPOINT_URL_IOT, or AWS_ENDPOINT_URL, names what to ask in place of
-//     AWS IoT.
+//   - SERIAL_TABLE names the DynamoDB table of the serial numbers that may come
+//     in, each once. Without it there is no such list.
+//   - AWS_ENDPOINT_URL_IOT, AWS_ENDPOINT_URL_DYNAMODB and, for both,
+//     AWS_ENDPOINT_URL name what to ask in place of AWS.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 package main

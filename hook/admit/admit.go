@@ -25,14 +25,18 @@ const (
 	SerialOtherPrefix Reason = "serial number does not begin with the prefix of this fleet"
 	ThingTaken        Reason = "thing has another active certificate"
 	ThingUnknown      Reason = "thing's certificates could not be looked up"
+	SerialUnlisted    Reason = "serial number is not in the list"
+	SerialUsed        Reason = "serial number was used by another certificate"
+	ListUnknown       Reason = "list of serial numbers could not be asked"
 )
 
 // A Verdict is the answer to one request.
 type Verdict struct {
 	Admitted bool
 	Reason   Reason
-	// ActiveCertificateID is what stands in the way when Reason is [ThingTaken].
-	ActiveCertificateID string
+	// HeldBy is the certificate that stands in the way when Reason is
+	// [ThingTaken] or [SerialUsed].
+	HeldBy string
 }
 
 // Rules decide which devices may come in. The zero value admits the serial
@@ -52,10 +56,11 @@ func (r Rules) Judge(request payload.Request) Verdict {
 	case !isString:
 		return refused(SerialNotString)
 	}
-	return r.judgeSerial(serial)
+	return r.JudgeSerial(serial)
 }
 
-func (r Rules) judgeSerial(serial string) Verdict {
+// JudgeSerial decides on a serial number alone.
+func (r Rules) JudgeSerial(serial string) Verdict {
 	switch {
 	case serial == "":
 		return refused(SerialEmpty)

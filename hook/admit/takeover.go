@@ -17,7 +17,7 @@ type Certificate struct {
 func JudgeThing(request payload.Request, has []Certificate) Verdict {
 	for _, c := range has {
 		if c.Active && c.ID != request.CertificateID {
-			return Verdict{Reason: ThingTaken, ActiveCertificateID: c.ID}
+			return Verdict{Reason: ThingTaken, HeldBy: c.ID}
 		}
 	}
 	return Verdict{Admitted: true, Reason: Admitted}

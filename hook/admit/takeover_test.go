@@ -10,7 +10,7 @@ import (
 func TestJudgeThing(t *testing.T) {
 	admitted := admit.Verdict{Admitted: true, Reason: admit.Admitted}
 	takenBy := func(id string) admit.Verdict {
-		return admit.Verdict{Reason: admit.ThingTaken, ActiveCertificateID: id}
+		return admit.Verdict{Reason: admit.ThingTaken, HeldBy: id}
 	}
 	tests := map[string]struct {
 		has  []admit.Certificate
