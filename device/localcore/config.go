@@ -68,6 +68,14 @@ type Config struct {
 	// HookTimeout bounds one call of the hook. Zero means 5 seconds, AWS's own.
 	HookTimeout time.Duration
 
+	// Assembly is a folder that cdk synth wrote. What a stack in it would deploy
+	// takes the place of Templates and of Hook, which must be empty; account and
+	// Region are the stack's. The claim certificates that the stack names live
+	// in a real account: [Server.Claim] stands in for them.
+	Assembly string
+	// Stack is the stack's name. Empty means the only one in Assembly.
+	Stack string
+
 	// State is the directory that keeps registry, authority and retained
 	// messages; sessions of devices do not outlive the server. Empty means
 	// memory only. It is made if need be.
@@ -92,6 +100,8 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock for certificates and ownership tokens. Nil means time.Now.
 	Now func() time.Time
+
+	assembled *assembled // what Assembly holds; nil without one
 }
 
 // Choices are switches for what AWS does not document. The zero value is what
@@ -152,6 +162,12 @@ func (c Config) validate() error {
 	var errs []error
 	if !accountPattern.MatchString(c.Account) {
 		errs = append(errs, fmt.Errorf("account %q: an AWS account has 12 digits", c.Account))
+	}
+	if c.Assembly != "" && (c.Templates != "" || c.Hook != "") {
+		errs = append(errs, errors.New("the assembly brings its own templates and hook: give none besides"))
+	}
+	if c.Stack != "" && c.Assembly == "" {
+		errs = append(errs, fmt.Errorf("stack %s: there is no assembly to find it in", c.Stack))
 	}
 	if c.Quotas != QuotasOff && c.Quotas != QuotasAWS {
 		errs = append(errs, fmt.Errorf("quotas %q: must be %q or %q", c.Quotas, QuotasAWS, QuotasOff))

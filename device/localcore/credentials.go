@@ -62,10 +62,24 @@ func newClaim(c *Config, r *registry.Registry, a *ca.Authority, key *rsa.Private
 	if _, err := r.CreateCertificate(registry.NewCertificate{PEM: string(cert.PEM), Status: registry.Active}); err != nil {
 		return Credential{}, fmt.Errorf("registering a claim: %w", err)
 	}
-	if err := r.AttachPolicy(ClaimPolicyName, registry.CertificateTarget(cert.ID)); err != nil {
-		return Credential{}, fmt.Errorf("registering a claim: %w", err)
+	if err := c.attachClaim(r, cert.ID); err != nil {
+		return Credential{}, err
 	}
 	return Credential{cert.ID, cert.PEM, cert.PrivateKeyPEM, cert.PublicKeyPEM}, nil
+}
+
+// attachClaim gives a claim its policies.
+func (c *Config) attachClaim(r *registry.Registry, certificateID string) error {
+	policies := []string{ClaimPolicyName}
+	if c.assembled != nil {
+		policies = c.assembled.claimPolicies()
+	}
+	for _, name := range policies {
+		if err := r.AttachPolicy(name, registry.CertificateTarget(certificateID)); err != nil {
+			return fmt.Errorf("registering a claim: %w", err)
+		}
+	}
+	return nil
 }
 
 // openClaim returns the claim of the state directory, or a new one.
@@ -83,7 +97,10 @@ func openClaim(c *Config, r *registry.Registry, a *ca.Authority) (Credential, er
 		return claim, err
 	}
 	if _, registered := r.CertificateByID(claim.CertificateID); registered {
-		return claim, nil
+		if c.assembled == nil {
+			return claim, nil // with the policies that it was left with
+		}
+		return claim, c.attachClaim(r, claim.CertificateID)
 	}
 	key, err := ca.NewKey()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/hook/payload"
@@ -18,22 +19,16 @@ type hookFunc func(context.Context, payload.Request) (payload.Response, error)
 
 // startHook starts the hook that the configuration names. Both results are nil
 // when it names none. What the hook asks AWS IoT goes to api, the URL of the
-// control API; when that is empty, the hook is told to ask nothing.
+// control API.
 func startHook(ctx context.Context, c *Config, api string) (hookFunc, *lambdahost.Host, error) {
 	if c.HookFunc != nil {
 		return c.HookFunc, nil, nil
 	}
-	if c.Hook == "" {
+	f, ok := c.hookFunction(api)
+	if !ok {
 		return nil, nil, nil
 	}
-	host, err := lambdahost.Start(ctx, lambdahost.Config{
-		Path:        c.Hook,
-		FunctionARN: c.hookARN(),
-		Region:      c.Region,
-		Timeout:     c.HookTimeout,
-		Env:         hookEnvironment(api),
-		Log:         c.Log.With("from", "hook"),
-	})
+	host, err := lambdahost.Start(ctx, f)
 	if err != nil {
 		return nil, nil, fmt.Errorf("starting the hook: %w", err)
 	}
@@ -42,15 +37,34 @@ func startHook(ctx context.Context, c *Config, api string) (hookFunc, *lambdahos
 	}, host, nil
 }
 
-func hookEnvironment(api string) []string {
-	if api == "" {
-		return []string{"EXISTING_THINGS=allow"}
+// hookFunction tells what to run as the hook, if anything. A hook that has no
+// control API to ask is told to ask nothing, unless a stack says what it gets.
+func (c *Config) hookFunction(api string) (f lambdahost.Config, ok bool) {
+	f = lambdahost.Config{
+		Path:        c.Hook,
+		FunctionARN: c.hookARN(),
+		Region:      c.Region,
+		Timeout:     c.HookTimeout,
+		Log:         c.Log.With("from", "hook"),
 	}
-	return []string{"AWS_ENDPOINT_URL_IOT=" + api}
+	switch {
+	case c.assembled != nil && c.assembled.hook != nil:
+		hook := c.assembled.hook
+		f.Path, f.Timeout, f.Env = hook.Path, hook.Timeout, slices.Clone(hook.Environment)
+	case api == "":
+		f.Env = []string{"EXISTING_THINGS=allow"}
+	}
+	if api != "" {
+		f.Env = append(f.Env, "AWS_ENDPOINT_URL_IOT="+api)
+	}
+	return f, f.Path != ""
 }
 
 // hookARN is the full name of the hook's function.
 func (c *Config) hookARN() string {
+	if c.assembled != nil && c.assembled.hook != nil {
+		return c.assembled.hook.ARN
+	}
 	return "arn:" + c.Partition + ":lambda:" + c.Region + ":" + c.Account + ":function:" + hookFunction
 }
 

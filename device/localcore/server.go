@@ -58,7 +58,7 @@ type Server struct {
 // Start starts a local core. ctx bounds the start only; [Server.Close] ends
 // what was started. Errors of templates and policies name file and place.
 func Start(ctx context.Context, c Config) (*Server, error) {
-	s := &Server{config: c.withDefaults()}
+	s := &Server{config: c}
 	if err := s.start(ctx); err != nil {
 		return nil, fmt.Errorf("starting the local core: %w", errors.Join(err, s.Close()))
 	}
@@ -67,6 +67,11 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 
 func (s *Server) start(ctx context.Context) error {
 	c := &s.config
+	read, err := c.withAssembly()
+	if err != nil {
+		return err
+	}
+	*c = read.withDefaults()
 	if err := c.validate(); err != nil {
 		return err
 	}

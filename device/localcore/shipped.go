@@ -88,6 +88,9 @@ func (c *Config) readTemplate() (shipped, error) {
 // install brings the registry to what the configuration ships: policies, thing
 // group and type, and the provisioning template.
 func (c *Config) install(r *registry.Registry) error {
+	if c.assembled != nil {
+		return c.assembled.install(r)
+	}
 	if c.Templates == "" {
 		return installPolicy(r, ClaimPolicyName, c.expand(openClaimPolicy))
 	}
@@ -103,10 +106,13 @@ func (c *Config) install(r *registry.Registry) error {
 	if err := installPolicy(r, DevicePolicyName, device.text); err != nil {
 		return err
 	}
-	if err := installGroupAndType(r); err != nil {
+	if err := installType(r, registry.NewThingType{Name: ThingTypeName}); err != nil {
 		return err
 	}
-	return c.installTemplate(r, fleet.text)
+	if err := installGroup(r, registry.NewThingGroup{Name: ThingGroupName}); err != nil {
+		return err
+	}
+	return installTemplate(r, c.shippedTemplate(fleet.text))
 }
 
 // installPolicy creates the policy or, when its text has changed, gives it a
@@ -136,35 +142,45 @@ func installPolicy(r *registry.Registry, name, text string) error {
 	return nil
 }
 
-func installGroupAndType(r *registry.Registry) error {
-	if _, err := r.DescribeThingType(ThingTypeName); isNotFound(err) {
-		if _, err := r.CreateThingType(registry.NewThingType{Name: ThingTypeName}); err != nil {
-			return fmt.Errorf("creating thing type %s: %w", ThingTypeName, err)
-		}
+func installType(r *registry.Registry, n registry.NewThingType) error {
+	if _, err := r.DescribeThingType(n.Name); !isNotFound(err) {
+		return err
 	}
-	if _, _, err := r.DescribeThingGroup(ThingGroupName); isNotFound(err) {
-		if _, err := r.CreateThingGroup(registry.NewThingGroup{Name: ThingGroupName}); err != nil {
-			return fmt.Errorf("creating thing group %s: %w", ThingGroupName, err)
-		}
+	if _, err := r.CreateThingType(n); err != nil {
+		return fmt.Errorf("creating thing type %s: %w", n.Name, err)
 	}
 	return nil
 }
 
-// installTemplate creates the provisioning template or brings its body and its
-// hook up to date.
-func (c *Config) installTemplate(r *registry.Registry, body string) error {
-	var hook *registry.Hook
-	if c.Hook != "" || c.HookFunc != nil {
-		hook = &registry.Hook{TargetARN: c.hookARN()}
+func installGroup(r *registry.Registry, n registry.NewThingGroup) error {
+	if _, _, err := r.DescribeThingGroup(n.Name); !isNotFound(err) {
+		return err
 	}
-	stored, err := r.DescribeProvisioningTemplate(TemplateName)
+	if _, err := r.CreateThingGroup(n); err != nil {
+		return fmt.Errorf("creating thing group %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// shippedTemplate is the provisioning template of Config.Templates.
+func (c *Config) shippedTemplate(body string) registry.NewProvisioningTemplate {
+	n := registry.NewProvisioningTemplate{
+		Name: TemplateName, Body: body, Enabled: true,
+		RoleARN: "arn:" + c.Partition + ":iam::" + c.Account + ":role/" + TemplateName,
+	}
+	if c.Hook != "" || c.HookFunc != nil {
+		n.Hook = &registry.Hook{TargetARN: c.hookARN()}
+	}
+	return n
+}
+
+// installTemplate creates the provisioning template or brings it up to date;
+// one that was disabled since stays so.
+func installTemplate(r *registry.Registry, n registry.NewProvisioningTemplate) error {
+	stored, err := r.DescribeProvisioningTemplate(n.Name)
 	if isNotFound(err) {
-		_, err := r.CreateProvisioningTemplate(registry.NewProvisioningTemplate{
-			Name: TemplateName, Body: body, Enabled: true, Hook: hook,
-			RoleARN: "arn:" + c.Partition + ":iam::" + c.Account + ":role/" + TemplateName,
-		})
-		if err != nil {
-			return fmt.Errorf("creating provisioning template %s: %w", TemplateName, err)
+		if _, err := r.CreateProvisioningTemplate(n); err != nil {
+			return fmt.Errorf("creating provisioning template %s: %w", n.Name, err)
 		}
 		return nil
 	}
@@ -172,14 +188,14 @@ func (c *Config) installTemplate(r *registry.Registry, body string) error {
 		return err
 	}
 	if err := r.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
-		Name: TemplateName, Hook: hook, RemoveHook: hook == nil,
+		Name: n.Name, Description: &n.Description, RoleARN: n.RoleARN, Hook: n.Hook, RemoveHook: n.Hook == nil,
 	}); err != nil {
-		return fmt.Errorf("updating provisioning template %s: %w", TemplateName, err)
+		return fmt.Errorf("updating provisioning template %s: %w", n.Name, err)
 	}
-	if stored.Body() == body {
+	if stored.Body() == n.Body {
 		return nil
 	}
-	return renewTemplate(r, stored, body)
+	return renewTemplate(r, stored, n.Body)
 }
 
 // renewTemplate gives the template a new default version.
