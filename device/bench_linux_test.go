@@ -23,15 +23,15 @@ import (
 func BenchmarkBootstrap(b *testing.B) {
 	fmt.Printf("limits: %d binary-bytes, %d peak-bytes, 7 round-trips to the second CONNACK\n", maxBinarySize, maxMemory)
 	fmt.Println("peers: AWS's C++ client: 8.2 MB and 5 MB of shared libraries, 13.0 MB of memory, 2.13 to 3.08 s at 200 ms; others: 10 to 16 round trips")
-	site := newCrashSite(b, shipped)
+	s := newSite(b, shipped)
 	for _, flow := range flows {
 		for _, rtt := range []time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond} {
-			b.Run(fmt.Sprintf("%s-keys/%v", flow, rtt), func(b *testing.B) { site.benchmark(b, flow, rtt) })
+			b.Run(fmt.Sprintf("%s-keys/%v", flow, rtt), func(b *testing.B) { s.benchmark(b, flow, rtt) })
 		}
 	}
 }
 
-func (s *crashSite) benchmark(b *testing.B, flow string, rtt time.Duration) {
+func (s *site) benchmark(b *testing.B, flow string, rtt time.Duration) {
 	link := newLink(b, s.cloud.address(), rtt/2)
 	defer link.close()
 	bare := newFloor(b, s.cloud, rtt)

@@ -32,12 +32,8 @@ const (
 
 // A campaign kills devices until there were enough kills.
 type campaign struct {
-	cloud  *cloud
-	binary string
-	dir    string // a directory in it for each device
-	seed   uint64
-
-	serials, runs, kills, cuts atomic.Int64
+	*site
+	runs, kills, cuts atomic.Int64
 
 	mu   sync.Mutex
 	done []*device
@@ -45,23 +41,19 @@ type campaign struct {
 }
 
 func TestRandomKillsLoseNothing(t *testing.T) {
-	c := &campaign{
-		cloud:  startCloud(t),
-		binary: build(t, shipped),
-		dir:    t.TempDir(),
-		seed:   *crashSeed,
-		hits:   map[string]int{},
+	c := &campaign{site: newSite(t, shipped), hits: map[string]int{}}
+	seed := *crashSeed
+	if seed == 0 {
+		seed = rand.Uint64()
 	}
-	if c.seed == 0 {
-		c.seed = rand.Uint64()
-	}
-	t.Logf("-crash.seed %d", c.seed)
+	t.Logf("-crash.seed %d", seed)
 	t.Run("devices", func(t *testing.T) {
 		for worker := range crashWorkers {
 			t.Run(fmt.Sprint(worker), func(t *testing.T) {
 				t.Parallel()
-				for c.kills.Load() < *crashKills && !t.Failed() {
-					c.torment(t)
+				random := rand.New(rand.NewPCG(seed, uint64(worker)))
+				for c.kills.Load() < *crashKills {
+					c.torment(t, random)
 				}
 			})
 		}
@@ -81,14 +73,11 @@ func TestRandomKillsLoseNothing(t *testing.T) {
 
 // torment provisions one device through kills at random instants, and some
 // devices once more.
-func (c *campaign) torment(t *testing.T) {
-	number := c.serials.Add(1)
-	random := rand.New(rand.NewPCG(c.seed, uint64(number)))
+func (c *campaign) torment(t *testing.T, random *rand.Rand) {
 	delay := leastDelay + upTo(random, mostDelay-leastDelay)
-	flow := flows[number%2]
 	slow := newLink(t, c.cloud.address(), delay)
 	defer slow.close()
-	d := newDevice(t, c.binary, c.dir, fmt.Sprintf("297468%05d", number), flow, c.cloud, slow.port())
+	d := c.deviceAt(t, flows[random.IntN(len(flows))], slow.port())
 	// Ten round trips, and what the two ends compute.
 	longest := 20*delay + 100*time.Millisecond
 	for range maxKills {

@@ -58,7 +58,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 	for name, options := range full {
 		for _, flow := range flows {
 			t.Run(name+" "+flow, func(t *testing.T) {
-				s := newCrashSite(t, shipped)
+				s := newSite(t, shipped)
 				failed := map[string]bool{}
 				var devices []*device
 				for room := 1; ; room++ {
@@ -85,7 +85,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 }
 
 func TestFullDiskKeepsTheIdentityThatIsToBeReplaced(t *testing.T) {
-	s := newCrashSite(t, shipped)
+	s := newSite(t, shipped)
 	d := s.device(t, "device")
 	m := mountSmallDisk(t, d, ample)
 	old := d.mustRun(t).result.CertificateID
@@ -119,7 +119,7 @@ func checkSaysDiskIsFull(t *testing.T, o outcome) {
 }
 
 func TestReadOnlyDiskIsTold(t *testing.T) {
-	s := newCrashSite(t, shipped)
+	s := newSite(t, shipped)
 	d := s.device(t, "device")
 	m := mountSmallDisk(t, d, ample)
 	m.remount(t, syscall.MS_RDONLY, ample)
@@ -132,7 +132,7 @@ func TestReadOnlyDiskIsTold(t *testing.T) {
 }
 
 func TestReadOnlyDiskIsEnoughForAnIdentityThatIsThere(t *testing.T) {
-	s := newCrashSite(t, shipped)
+	s := newSite(t, shipped)
 	d := s.device(t, "device")
 	m := mountSmallDisk(t, d, ample)
 	d.mustRun(t)

@@ -33,7 +33,7 @@ func TestBinaryIsSmall(t *testing.T) {
 
 func TestBootstrapTakesLittleMemory(t *testing.T) {
 	onAMD64(t)
-	s := newCrashSite(t, shipped)
+	s := newSite(t, shipped)
 	for _, flow := range flows {
 		t.Run(flow, func(t *testing.T) {
 			peak := s.device(t, flow).peakMemory(t)

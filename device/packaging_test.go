@@ -130,7 +130,7 @@ func (m *manager) all(t *testing.T) []string {
 }
 
 func TestServiceManagerIsToldOfEveryStep(t *testing.T) {
-	s := newCrashSite(t, shipped)
+	s := newSite(t, shipped)
 	d := s.device(t, "device")
 	m := newManager(t)
 	if o := d.run(t, m.environ()); o.code != 0 {
@@ -155,7 +155,7 @@ func TestServiceManagerIsToldOfEveryStep(t *testing.T) {
 }
 
 func TestServiceManagerIsToldOfAFailure(t *testing.T) {
-	s := newCrashSite(t, shipped)
+	s := newSite(t, shipped)
 	_, port := s.cloud.Endpoint()
 	d := newDevice(t, s.binary, s.dir, "1234567", "device", s.cloud, port)
 	m := newManager(t)
@@ -174,7 +174,7 @@ func TestServiceManagerIsToldOfAFailure(t *testing.T) {
 }
 
 func TestMissingServiceManagerDoesNoHarm(t *testing.T) {
-	d := newCrashSite(t, shipped).device(t, "device")
+	d := newSite(t, shipped).device(t, "device")
 	if o := d.run(t, "NOTIFY_SOCKET="+filepath.Join(t.TempDir(), "nobody")); o.code != 0 {
 		t.Errorf("exit code %d:\n%s", o.code, o.stderr)
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,6 +140,30 @@ func (d *device) command(ctx context.Context, env ...string) (*exec.Cmd, *bytes.
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	return cmd, &stderr
+}
+
+// A site has a cloud and makes devices for it.
+type site struct {
+	cloud       *cloud
+	binary, dir string
+	serials     atomic.Int64
+}
+
+func newSite(t testing.TB, binary func() (string, error)) *site {
+	return &site{cloud: startCloud(t), binary: build(t, binary), dir: t.TempDir()}
+}
+
+// device returns a new device that reaches the cloud directly.
+func (s *site) device(t testing.TB, flow string) *device {
+	t.Helper()
+	_, port := s.cloud.Endpoint()
+	return s.deviceAt(t, flow, port)
+}
+
+// deviceAt returns a new device that reaches the cloud through a port.
+func (s *site) deviceAt(t testing.TB, flow string, port int) *device {
+	t.Helper()
+	return newDevice(t, s.binary, s.dir, fmt.Sprintf("297468%05d", s.serials.Add(1)), flow, s.cloud, port)
 }
 
 // An outcome is how a run of the binary ended.
