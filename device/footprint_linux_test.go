@@ -10,7 +10,9 @@ import (
 	"time"
 )
 
-// What a bootstrap may take of a small device.
+// What a bootstrap may take of a small device. Of the binary, TLS, X.509, JSON
+// and logs take 5.2 MB, cobra 0.6, paho 0.6 (a third of it WebSockets, which it
+// always links), goccy/go-yaml 0.4, proxies 0.1.
 const (
 	maxBinarySize = 8_000_000  // bytes, stripped, for linux/amd64
 	maxMemory     = 11_000_000 // bytes resident at the peak
