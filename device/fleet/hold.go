@@ -152,9 +152,11 @@ func (c *crowd) connect(ctx context.Context, m *member, delays *backoff.Exponent
 	}
 }
 
-func (c *crowd) arrived() {
-	n := c.meter.held.Add(1)
-	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); most = c.most.Load() {
+func (c *crowd) arrived() { raise(&c.most, c.meter.held.Add(1)) }
+
+// raise makes a number n if it is less.
+func raise(number *atomic.Int64, n int64) {
+	for old := number.Load(); n > old && !number.CompareAndSwap(old, n); old = number.Load() {
 	}
 }
 

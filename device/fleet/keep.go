@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -79,4 +80,32 @@ func (c Config) store(serial string) (*identity.Store, error) {
 	}
 	own.Dir = filepath.Join(c.Keep, serial)
 	return identity.NewStore(own)
+}
+
+// Kept returns the identities in a directory that [Config.Keep] named. Devices
+// that are not enrolled yet are left out.
+func Kept(dir string) ([]*identity.Identity, error) {
+	folders, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading kept identities: %w", err)
+	}
+	var kept []*identity.Identity
+	for _, f := range folders {
+		if !f.IsDir() {
+			continue
+		}
+		store, err := Config{Keep: dir}.store(f.Name())
+		if err != nil {
+			return nil, err
+		}
+		id, err := store.Load()
+		if errors.Is(err, identity.ErrNone) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading kept identities: %w", err)
+		}
+		kept = append(kept, id)
+	}
+	return kept, nil
 }

@@ -103,8 +103,11 @@ type counter struct {
 	by    []int // under mu
 }
 
-func (c *counter) add(at time.Time) {
-	second := max(0, int(at.Sub(c.began)/time.Second))
+func (c *counter) add(at time.Time) { c.addAfter(at.Sub(c.began)) }
+
+// addAfter counts something that was so long after the beginning.
+func (c *counter) addAfter(d time.Duration) {
+	second := max(0, int(d/time.Second))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.by) <= second {

@@ -1,0 +1,113 @@
+package fleet_test
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/fleet"
+)
+
+// written returns a report as another process reads it.
+func written(t *testing.T, r *fleet.Report) *fleet.Report {
+	t.Helper()
+	var b bytes.Buffer
+	if err := r.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	again, err := fleet.ReadReport(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+func TestReportsOfShardsMergeIntoOne(t *testing.T) {
+	const n = 9
+	core := startCore(t)
+	c := newConfig(t, core, n)
+	var parts []*fleet.Report
+	for i := 1; i <= 2; i++ {
+		c.Shard = fleet.Shard{Index: i, Of: 2}
+		parts = append(parts, written(t, enrol(t, c)))
+	}
+	r, err := fleet.Merge(parts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
+		t.Errorf("counts are %+v", r.Counts)
+	}
+	checkRegistry(t, core, r)
+	if got := stagesOf(r); got[fleet.StageDevice] != n || got[fleet.StageDial] != 2*n {
+		t.Errorf("stages are %v", got)
+	}
+	for i, s := range r.Stages {
+		if want := max(parts[0].Stages[i].Max, parts[1].Stages[i].Max); s.Max != want {
+			t.Errorf("the slowest %s took %v, want %v", s.Stage, s.Max, want)
+		}
+	}
+	if sum(r.Timeline.Enrolled) != n || r.ElapsedSeconds < parts[0].ElapsedSeconds+parts[1].ElapsedSeconds-0.1 {
+		t.Errorf("timeline %+v in %v s", r.Timeline, r.ElapsedSeconds)
+	}
+	if r.Resources.BytesIn != parts[0].Resources.BytesIn+parts[1].Resources.BytesIn {
+		t.Errorf("resources are %+v", r.Resources)
+	}
+	if diff := cmp.Diff([]fleet.Shard{{Index: 1, Of: 2}, {Index: 2, Of: 2}}, r.Plan.Shards); diff != "" {
+		t.Errorf("shards (-want +got):\n%s", diff)
+	}
+}
+
+func TestReportsThatDoNotBelongTogetherAreNotMerged(t *testing.T) {
+	report := func(change func(*fleet.Report)) *fleet.Report {
+		r := &fleet.Report{
+			FormatVersion: fleet.ReportVersion, Command: "enrol", Endpoint: "localhost", Template: "T",
+			Plan: fleet.Plan{Devices: 10, FirstSerial: "2974680000001", Shards: []fleet.Shard{{Index: 2, Of: 2}}},
+		}
+		change(r)
+		return r
+	}
+	first := report(func(r *fleet.Report) { r.Plan.Shards[0].Index = 1 })
+	for name, change := range map[string]func(*fleet.Report){
+		"the same shard":      func(r *fleet.Report) { r.Plan.Shards[0].Index = 1 },
+		"another division":    func(r *fleet.Report) { r.Plan.Shards[0].Of = 3 },
+		"another endpoint":    func(r *fleet.Report) { r.Endpoint = "elsewhere" },
+		"another template":    func(r *fleet.Report) { r.Template = "U" },
+		"another range":       func(r *fleet.Report) { r.Plan.FirstSerial = "2974689000001" },
+		"another number":      func(r *fleet.Report) { r.Plan.Devices = 11 },
+		"not of an enrolment": func(r *fleet.Report) { r.Command = "storm" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := fleet.Merge(first, report(change))
+			if _, ok := errors.AsType[*fleet.MergeError](err); !ok || r != nil {
+				t.Errorf("got %v, %v", r, err)
+			}
+		})
+	}
+	if _, err := fleet.Merge(first, report(func(*fleet.Report) {})); err != nil {
+		t.Errorf("two shards that belong together: %v", err)
+	}
+}
+
+func FuzzReadReport(f *testing.F) {
+	f.Add(`{"formatVersion":1,"stages":[]}`)
+	f.Add(`{"formatVersion":1,"stages":[{"stage":"dial","histogram":"HISTFAAAAA"}]}`)
+	f.Add(`{"formatVersion":2}`)
+	f.Add(`[]`)
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := fleet.ReadReport(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		if r.FormatVersion != fleet.ReportVersion {
+			t.Errorf("read version %d", r.FormatVersion)
+		}
+		if slices.ContainsFunc(r.Stages, func(s fleet.Latency) bool { return s.Histogram == "" }) {
+			t.Error("read a stage without latencies")
+		}
+	})
+}
