@@ -28,6 +28,9 @@ func (c Config) withAssembly() (Config, error) {
 	if c.Assembly == "" {
 		return c, nil
 	}
+	if c.Templates != "" || c.Hook != "" {
+		return c, fmt.Errorf("the assembly %s brings its own templates and hook: give none besides", c.Assembly)
+	}
 	stack, err := assembly.Open(c.Assembly, c.Stack)
 	if err != nil {
 		return c, err

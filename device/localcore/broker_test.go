@@ -571,6 +571,17 @@ func TestSilentClientIsDropped(t *testing.T) {
 	})
 }
 
+func TestMalformedPacketIsExplained(t *testing.T) {
+	versions(t, func(t *testing.T, version byte) {
+		s := startFree(t, localcore.Config{})
+		c := s.connect(t, version, "a")
+		c.write([]byte("\x30\x02\x00\x09")) // a topic that is longer than its packet
+		c.closed()
+		awaitRefusal(t, s.Server, localcore.ActionPacket, "malformed")
+		awaitDisconnect(t, s.Server, "a", "CLIENT_ERROR")
+	})
+}
+
 func TestWillMayBeEmpty(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 
 	"example.com/fleety/device/fleetapi"
@@ -71,7 +72,7 @@ func connect5(t *testing.T, s *localcore.Server, id string, config *tls.Config) 
 	}
 	received := make(chan *paho.Publish, 10)
 	client := paho.NewClient(paho.ClientConfig{
-		Conn: conn,
+		Conn: packets.NewThreadSafeConn(conn), // its pings would else split its other packets
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(m paho.PublishReceived) (bool, error) {
 			received <- m.Packet
 			return true, nil

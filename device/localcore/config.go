@@ -163,9 +163,6 @@ func (c Config) validate() error {
 	if !accountPattern.MatchString(c.Account) {
 		errs = append(errs, fmt.Errorf("account %q: an AWS account has 12 digits", c.Account))
 	}
-	if c.Assembly != "" && (c.Templates != "" || c.Hook != "") {
-		errs = append(errs, errors.New("the assembly brings its own templates and hook: give none besides"))
-	}
 	if c.Stack != "" && c.Assembly == "" {
 		errs = append(errs, fmt.Errorf("stack %s: there is no assembly to find it in", c.Stack))
 	}

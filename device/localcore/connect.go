@@ -214,8 +214,14 @@ func (b *broker) connected(c *connection) {
 	b.lifecycleConnected(c)
 }
 
-// disconnected follows the end of a connection that was established.
-func (b *broker) disconnected(c *connection) {
+// disconnected follows the end of a connection that was established. An error
+// code that is not our own is mochi's: it could not read what the client sent.
+func (b *broker) disconnected(c *connection, err error) {
+	code, ok := errors.AsType[packets.Code](err)
+	unread := ok && code != packets.ErrRejectPacket && code.Code >= packets.ErrUnspecifiedError.Code
+	if unread && c.because(reasonClientError) {
+		b.refuse(c, ActionPacket, "", err.Error())
+	}
 	e := c.event(Disconnected)
 	e.Reason = c.endReason()
 	b.journal.record(e)

@@ -120,13 +120,15 @@ func (c *connection) end(reason string, code packets.Code) {
 	c.Close()
 }
 
-// because keeps the first reason for the end.
-func (c *connection) because(reason string) {
+// because keeps the first reason for the end, and tells whether it is this one.
+func (c *connection) because(reason string) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.reason == "" {
-		c.reason = reason
+	if c.reason != "" {
+		return false
 	}
+	c.reason = reason
+	return true
 }
 
 // endReason returns why the connection ended; lost if nobody knows.

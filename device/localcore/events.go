@@ -34,7 +34,7 @@ const (
 	ActionSubscribe Action = "subscribe"
 	ActionReceive   Action = "receive"
 	ActionProvision Action = "provision"
-	ActionPacket    Action = "packet" // one that AWS IoT does not support
+	ActionPacket    Action = "packet" // one that is malformed or not supported
 )
 
 // An Event is one thing that happened to one client. It holds no secrets.

@@ -70,9 +70,7 @@ func (g *gate) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	case packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
 		return pk, g.breach(c, ActionPacket, errUnsupportedPacket)
 	case packets.Disconnect:
-		if pk.ReasonCode != packets.CodeDisconnectWillMessage.Code {
-			c.because(reasonClientInitiated)
-		}
+		c.because(reasonClientInitiated)
 	}
 	return pk, nil
 }
@@ -103,8 +101,8 @@ func (g *gate) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 }
 
 // OnDisconnect follows the end of an established connection.
-func (g *gate) OnDisconnect(cl *mqtt.Client, _ error, _ bool) {
-	g.disconnected(connectionOf(cl))
+func (g *gate) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
+	g.disconnected(connectionOf(cl), err)
 }
 
 // OnClientExpired drops what mochi leaves behind of a lapsed session.

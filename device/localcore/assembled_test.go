@@ -1,0 +1,134 @@
+package localcore_test
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
+)
+
+// lambdaArchitecture is Lambda's name of this machine's architecture.
+var lambdaArchitecture = map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
+
+// newAssembly writes the assembly of the golden stack for this machine, after
+// edit, with the hook at hook as its asset.
+func newAssembly(t *testing.T, hook string, edit ...string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "cdk.out")
+	if err := os.CopyFS(filepath.Join(dir, "asset.HOOK"), os.DirFS(filepath.Dir(hook))); err != nil {
+		t.Fatal(err)
+	}
+	golden, err := os.ReadFile("../../infra/stack/testdata/template.golden.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(edit) == 0 {
+		edit = []string{`"arm64"`, `"` + lambdaArchitecture + `"`}
+	}
+	for name, text := range map[string]string{
+		"manifest.json": `{"artifacts": {
+			"Fleet.assets": {"type": "cdk:asset-manifest", "properties": {"file": "Fleet.assets.json"}},
+			"Fleet": {"type": "aws:cloudformation:stack", "environment": "aws://123456789012/us-east-1",
+				"properties": {"templateFile": "Fleet.template.json"}, "dependencies": ["Fleet.assets"]}}}`,
+		"Fleet.assets.json":   `{"files": {"HOOK": {"source": {"path": "asset.HOOK", "packaging": "zip"}, "destinations": {"d": {"objectKey": "HOOK.zip"}}}}}`,
+		"Fleet.template.json": strings.NewReplacer(edit...).Replace(string(golden)),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestAssemblyIsPlayedWithItsHook(t *testing.T) {
+	dir := newAssembly(t, buildHook(t), `"arm64"`, `"`+lambdaArchitecture+`"`, `"SERIAL_PREFIX": "297468"`, `"SERIAL_PREFIX": "77"`)
+	s := start(t, localcore.Config{Assembly: dir})
+	if name, _ := enrol(t, s, "7712"); name != "fleety_7712" {
+		t.Errorf("thing name %q", name)
+	}
+	thing, err := s.Registry().DescribeThing("fleety_7712")
+	if err != nil || thing.Type != "fleety" {
+		t.Errorf("thing %+v, error %v", thing, err)
+	}
+	claim := dialClaim(t, s)
+	for _, serial := range []string{"2974685", "7712"} { // the shared prefix, and a thing in use
+		got := rejected(t, registerTopic, claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, serial)))
+		if want := (fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}); got != want {
+			t.Errorf("serial %s: rejected with %+v", serial, got)
+		}
+	}
+}
+
+// The claim of the stack is a certificate in a real account.
+func TestOwnClaimStandsInForThatOfTheAssembly(t *testing.T) {
+	state := t.TempDir()
+	for _, c := range []localcore.Config{
+		{State: state, Templates: templates, HookFunc: admitAll},
+		{State: state, Assembly: newAssembly(t, buildHook(t)), HookFunc: admitAll},
+	} {
+		s := start(t, c)
+		policies, err := s.Registry().ListAttachedPolicies(registry.CertificateTarget(s.Claim().CertificateID), false)
+		if err != nil || len(policies) != 1 || policies[0] != localcore.ClaimPolicyName {
+			t.Errorf("the claim has policies %q, error %v", policies, err)
+		}
+		s.Close()
+	}
+}
+
+func TestAssemblyThatCannotBePlayedIsOneClearLine(t *testing.T) {
+	hook := buildHook(t)
+	other := map[string]string{"arm64": "x86_64", "x86_64": "arm64"}[lambdaArchitecture]
+	good := newAssembly(t, hook)
+	tests := map[string]struct {
+		config localcore.Config
+		want   string
+	}{
+		"another machine's hook": {localcore.Config{Assembly: newAssembly(t, hook, `"arm64"`, `"`+other+`"`)}, "synthesize it with -c hookArchitecture=" + lambdaArchitecture},
+		"another account":        {localcore.Config{Assembly: good, Account: "210987654321"}, "stack Fleet was synthesized for 123456789012"},
+		"another region":         {localcore.Config{Assembly: good, Region: "eu-west-1"}, "stack Fleet was synthesized for us-east-1"},
+		"templates besides":      {localcore.Config{Assembly: good, Templates: templates}, "give none besides"},
+		"a hook besides":         {localcore.Config{Assembly: good, Hook: hook}, "give none besides"},
+		"no hook":                {localcore.Config{Assembly: good, Hook: localcore.NoHook}, "give none besides"},
+		"another stack":          {localcore.Config{Assembly: good, Stack: "Other"}, "holds no stack Other; it holds Fleet"},
+		"a stack alone":          {localcore.Config{Stack: "Fleet"}, "there is no assembly to find it in"},
+		"no template":            {localcore.Config{Assembly: newAssembly(t, hook, "AWS::IoT::ProvisioningTemplate", "AWS::Other")}, "it has no provisioning template"},
+		"no claim":               {localcore.Config{Assembly: newAssembly(t, hook, "AWS::IoT::PolicyPrincipalAttachment", "AWS::Other")}, "it attaches no policy to a certificate"},
+		"a malformed policy":     {localcore.Config{Assembly: newAssembly(t, hook, `"arm64"`, `"`+lambdaArchitecture+`"`, `"Allow"`, `"Permit"`)}, "creating policy GoIoTFleetProvisioningPolicy: "},
+		"not there":              {localcore.Config{Assembly: filepath.Join(t.TempDir(), "cdk.out")}, "no such file or directory; cdk synth writes it"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s, err := localcore.Start(t.Context(), test.config)
+			if err == nil {
+				s.Close()
+				t.Fatal("it started")
+			}
+			if text := err.Error(); !strings.Contains(text, test.want) || strings.Contains(text, "\n") {
+				t.Errorf("error %q, want one line with %q", text, test.want)
+			}
+		})
+	}
+}
+
+func TestLogTellsWhichStackIsPlayed(t *testing.T) {
+	var log bytes.Buffer
+	s, err := localcore.Start(t.Context(), localcore.Config{
+		Assembly: newAssembly(t, buildHook(t)), HookFunc: admitAll, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "stack=Fleet") || !strings.Contains(log.String(), "account=123456789012") {
+		t.Errorf("the log is\n%s", &log)
+	}
+}
