@@ -26,7 +26,12 @@ AWS. It prints one line when it is ready, and runs until it is interrupted.
 Every refusal is logged with its reason.
 
 The hook must be built for this machine; what "make hook" builds is for
-linux/arm64, as Lambda wants it.`,
+linux/arm64, as Lambda wants it.
+
+With --assembly it plays a stack that "cdk synth" wrote: template, policies,
+group, type and hook, with what the hook gets from its environment, in the
+stack's account and Region. The stack's claim certificates live in a real
+account; the claim in the credentials directory stands in for them.`,
 		Example: `  # With the hook, built for this machine
   $ (cd hook && go build -o dist/local .)
   $ iot_core_local serve --hook hook/dist/local
@@ -34,10 +39,17 @@ linux/arm64, as Lambda wants it.`,
   # For scripts: free ports, told in one JSON object
   $ iot_core_local serve --listen 127.0.0.1:0 --api 127.0.0.1:0 --hook none --json
 
+  # What is going to be deployed
+  $ (cd infra && npx cdk synth --quiet -c certificateArn=ARN -c hookArchitecture=x86_64)
+  $ iot_core_local serve --assembly infra/cdk.out
+
   # The AWS CLI against it
   $ aws iot list-things --endpoint-url http://127.0.0.1:8480`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), console, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.leaveToAssembly(cmd.Flags().Changed)
+			return runServe(cmd.Context(), console, o)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8883", "listen for devices on `ADDRESS`; port 0 is any free one")
@@ -46,6 +58,8 @@ linux/arm64, as Lambda wants it.`,
 	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API asks nobody for credentials")
 	flags.StringVar(&o.Templates, "templates", "templates", "read template and policies from `DIR`")
 	flags.StringVar(&o.Hook, "hook", "hook/dist/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
+	flags.StringVar(&o.Assembly, "assembly", "", "play the stack that cdk synth wrote into `DIR`, instead of templates and hook")
+	flags.StringVar(&o.Stack, "stack", "", "play the stack of this `NAME` (default: the only one in the assembly)")
 	flags.StringVar(&o.State, "state", "", "keep things, certificates and authority in `DIR` over restarts (default: memory only)")
 	flags.StringVar(&o.Credentials, "credentials", "certs/local", "write the server's root and the claim into `DIR`")
 	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` to play")
@@ -53,6 +67,20 @@ linux/arm64, as Lambda wants it.`,
 	flags.StringVar((*string)(&o.Quotas), "quotas", string(localcore.QuotasOff), "hold to AWS's `RATES`: aws or off")
 	flags.BoolVar(&o.json, "json", false, "print the ready line as one JSON object")
 	return cmd
+}
+
+// leaveToAssembly drops the defaults of what an assembly brings itself.
+func (o *serveOptions) leaveToAssembly(given func(flag string) bool) {
+	if o.Assembly == "" {
+		return
+	}
+	for flag, value := range map[string]*string{
+		"templates": &o.Templates, "hook": &o.Hook, "account": &o.Account, "region": &o.Region,
+	} {
+		if !given(flag) {
+			*value = ""
+		}
+	}
 }
 
 // ready is the line that tells that the server can be used. Its JSON keys are
