@@ -12,16 +12,20 @@ HOOK_ARCH   ?= arm64
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CDK         := npx --no-install cdk
 
-.PHONY: demo test device hook local fleet synth deploy bench release clean
+.PHONY: demo rehearse test device hook local fleet synth deploy bench release clean
 .PHONY: check unit
 
 # The whole path on this machine: a device comes in, and one is refused.
 demo: device local
 	scripts/build-hook.sh dist/hook/bootstrap $$($(GO) env GOARCH)
-	scripts/demo.sh dist/hook/bootstrap
+	scripts/demo.sh --templates templates --hook dist/hook/bootstrap
+
+# The same against the stack that is deployed, as cdk synth writes it.
+rehearse: device local infra/node_modules
+	CERTIFICATE_ARN=$(CERTIFICATE_ARN) scripts/rehearse.sh
 
 # All tests, as CI runs them.
-test: check unit
+test: check unit rehearse
 
 device:
 	cd device && $(BUILD) $(SMALL) -o $(DEVICE) ./cmd/iot_device
@@ -36,7 +40,7 @@ hook:
 
 # Each module is checked by itself, as whoever imports it alone would see it.
 check:
-	@unformatted=$$(gofmt -l hook device infra/*.go infra/stack); if [ -n "$$unformatted" ]; then \
+	@unformatted=$$(gofmt -l hook device infra/*.go infra/stack infra/scripttest); if [ -n "$$unformatted" ]; then \
 		echo "gofmt would change: $$unformatted" >&2; exit 1; fi
 	@for module in $(MODULES); do echo "checking $$module"; ( cd $$module && \
 		GOWORK=off $(GO) mod tidy -diff && \

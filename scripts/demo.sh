@@ -4,12 +4,17 @@
 # that serial 1234567 is refused, and stops. Fails when anything differs.
 set -eu
 
-if [ $# -ne 1 ]; then
-	echo "usage: demo.sh HOOK   (make demo builds what it needs)" >&2
+if [ $# -eq 0 ]; then
+	cat >&2 <<-'END'
+		usage: demo.sh --templates DIR --hook PATH
+		       demo.sh --assembly DIR
+
+		The flags are those of iot_core_local serve. make demo and make rehearse
+		build what is needed.
+	END
 	exit 2
 fi
 root=$(cd -- "$(dirname -- "$0")/.." && pwd)
-hook=$(cd -- "$(dirname -- "$1")" && pwd)/$(basename -- "$1")
 work=$(mktemp -d)
 core=
 
@@ -53,12 +58,11 @@ config() {
 
 bootstrap() { "$root/iot_device" bootstrap --author "Wilford Brimley" --config "$1.yaml" --json; }
 
-cd "$work"
 say "AWS IoT Core in small, with the templates, policies and hook that cdk deploy sends to AWS"
-"$root/iot_core_local" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 \
-	--templates "$root/templates" --hook "$hook" \
-	--state state --credentials certs --json >ready.json 2>core.log &
+"$root/iot_core_local" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 "$@" \
+	--state "$work/state" --credentials "$work/certs" --json >"$work/ready.json" 2>"$work/core.log" &
 core=$!
+cd "$work"
 until [ -s ready.json ]; do
 	kill -0 "$core" 2>/dev/null || fail "iot_core_local did not start"
 	sleep 0.1
