@@ -53,7 +53,7 @@ func (j *Journal) resume() error {
 		j.store.log.Warn("the latest step in the provisioning journal is damaged; going on from the step before it", "path", path)
 	}
 	if st == nil {
-		return nil
+		return j.store.slots().sweep()
 	}
 	if st.SerialNumber != j.store.config.SerialNumber {
 		return &CorruptError{Path: j.store.journalDir(), Reason: fmt.Sprintf("is of serial number %q", st.SerialNumber)}

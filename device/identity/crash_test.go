@@ -296,6 +296,30 @@ func TestReplacingAnIdentityNeverLeavesTheDeviceWithoutOne(t *testing.T) {
 	}
 }
 
+func TestAReplacementThatIsGivenUpLeavesNothing(t *testing.T) {
+	d, _ := provisioned(t)
+	calls := countCalls(t, d, true)
+	for _, how := range []cut{kill, power, torn} {
+		t.Run(string(how), func(t *testing.T) {
+			for call := 1; call <= calls; call++ {
+				d, c := provisioned(t)
+				old := c.active[0]
+				d.fault = crashAt(call)
+				_ = provision(t, storeOn(t, d), c, true)
+				d = d.reboot(how)
+				if err := provision(t, storeOn(t, d), c, false); err != nil {
+					t.Fatalf("crash at call %d: next run: %v", call, err)
+				}
+				if len(c.active) == 1 {
+					checkWhole(t, d, c)
+				} else {
+					checkWhole(t, d, c, old)
+				}
+			}
+		})
+	}
+}
+
 func TestAFailingDiskIsToldAndTheNextRunWorks(t *testing.T) {
 	calls := countCalls(t, newMemDisk(), false)
 	faults := map[string]func(from int) func(int, string, string) error{

@@ -45,8 +45,7 @@ type lock interface {
 // or the new content is there, whole. One writer at a time: the temporary
 // file's name is fixed, so that crashes leave one at most.
 func replaceFile(d disk, path string, data []byte, perm fs.FileMode) error {
-	dir := filepath.Dir(path)
-	temp := filepath.Join(dir, "."+filepath.Base(path)+".tmp")
+	temp := tempPath(path)
 	if err := remove(d, temp); err != nil {
 		return err
 	}
@@ -58,7 +57,12 @@ func replaceFile(d disk, path string, data []byte, perm fs.FileMode) error {
 		_ = d.Remove(temp)
 		return err
 	}
-	return d.SyncDir(dir)
+	return d.SyncDir(filepath.Dir(path))
+}
+
+// tempPath is where replaceFile writes before it renames.
+func tempPath(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 }
 
 func writeFile(d disk, path string, data []byte, perm fs.FileMode) (err error) {

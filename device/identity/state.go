@@ -142,6 +142,19 @@ func (s slots) write(st *state) error {
 	return replaceFile(s.disk, s.path(st.Sequence), data, 0o600)
 }
 
+// sweep removes what a crash has left of a first step that was not reached, and
+// that may never be tried again.
+func (s slots) sweep() error {
+	for slot := range uint64(2) {
+		for _, path := range []string{s.path(slot), tempPath(s.path(slot))} {
+			if err := remove(s.disk, path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // clear removes the older slot before the newest, durably, lest a crash in
 // between bring the older one back.
 func (s slots) clear(newest uint64) error {
