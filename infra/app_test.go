@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/aws/jsii-runtime-go"
+	"github.com/google/go-cmp/cmp"
 )
 
 const certificateARN = "arn:aws:iot:us-east-1:123456789012:cert/57c92eba56f4a8a5bf4d2bb4b2f5a9b5ea9ad4ecf0b5e7ec0f3fdd9d3ca32f10"
@@ -108,6 +109,27 @@ func TestSynthFromCleanCopyBuildsTheHook(t *testing.T) {
 	}
 	if want := builtHook(t); string(readFile(t, filepath.Join(folder, "bootstrap"))) != string(want) {
 		t.Error("the asset is not what scripts/build-hook.sh builds")
+	}
+}
+
+// TestTwoFoldersGiveTheSameAssembly: what one machine has deployed is no change
+// to another, down to the hash of the hook.
+func TestTwoFoldersGiveTheSameAssembly(t *testing.T) {
+	var first map[string]string
+	for range 2 {
+		infra := checkout(t)
+		if output, err := cdkSynth(t, infra, "-c", "certificateArn="+certificateARN); err != nil {
+			t.Fatalf("cdk synth: %v\n%s", err, output)
+		}
+		assembly := map[string]string{"asset": filepath.Base(hookAsset(t, filepath.Join(infra, "cdk.out")))}
+		for _, name := range []string{"GoFleetProvisioning.template.json", "GoFleetProvisioning.assets.json"} {
+			assembly[name] = string(readFile(t, filepath.Join(infra, "cdk.out", name)))
+		}
+		if first == nil {
+			first = assembly
+		} else if diff := cmp.Diff(first, assembly); diff != "" {
+			t.Errorf("two folders give two assemblies (-first +second):\n%s", diff)
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ func synth(props *stack.Props) (err error) {
 		}
 	}()
 	app := awscdk.NewApp(nil)
-	stack.New(app, stack.Name, props)
+	stack.New(app, props)
 	app.Synth(nil)
 	return nil
 }

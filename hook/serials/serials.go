@@ -18,11 +18,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"example.com/fleety/hook/admit"
+	"example.com/fleety/hook/payload"
 )
 
-// Attributes of an item. Key is the table's partition key, a string.
+// Attributes of an item. Key is the table's partition key, a string, and also
+// what the column of a CSV file is called.
 const (
-	Key    = "serialNumber"
+	Key    = payload.SerialNumber
 	usedBy = "usedBy" // a certificate id; an unused item has none
 	usedAt = "usedAt" // RFC 3339, UTC
 )

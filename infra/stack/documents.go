@@ -64,21 +64,26 @@ func readObject(path string) (string, error) {
 	return compact.String(), nil
 }
 
-// deployable replaces our placeholders with what CloudFormation fills in. The
-// policy variables stay: they reach AWS IoT Core as they are.
-func deployable(document string) string {
+// deployable replaces our placeholders with what CloudFormation fills in, and the
+// default names of resources with the stack's. The policy variables stay: they
+// reach AWS IoT Core as they are.
+func deployable(document string, names Names) string {
+	quoted := func(name string) string { return `"` + name + `"` }
 	return strings.NewReplacer(
+		quoted(defaultNames.DevicePolicy), quoted(names.DevicePolicy),
+		quoted(defaultNames.ThingGroup), quoted(names.ThingGroup),
+		quoted(defaultNames.ThingType), quoted(names.ThingType),
 		"${AWS::Partition}", *awscdk.Aws_PARTITION(),
 		"${AWS::Region}", *awscdk.Aws_REGION(),
 		"${AWS::AccountId}", *awscdk.Aws_ACCOUNT_ID(),
-		"${TemplateName}", TemplateName,
+		"${TemplateName}", names.Template,
 	).Replace(document)
 }
 
 // deployableObject is the document as an object, for properties that want one.
-func deployableObject(document string) map[string]any {
+func deployableObject(document string, names Names) map[string]any {
 	var object map[string]any
-	if err := json.Unmarshal([]byte(deployable(document)), &object); err != nil {
+	if err := json.Unmarshal([]byte(deployable(document, names)), &object); err != nil {
 		panic(fmt.Sprintf("stack: documents that ReadDocuments did not read: %v", err))
 	}
 	return object

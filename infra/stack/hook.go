@@ -1,7 +1,10 @@
 package stack
 
 import (
+	"fmt"
+
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsdynamodb"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
@@ -17,24 +20,27 @@ type hook struct {
 	permission awslambda.CfnPermission
 }
 
-func newHook(s awscdk.Stack, props *Props) hook {
+// newHook declares the hook. serials is nil without a list of serial numbers.
+func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) hook {
 	logs := awslogs.NewLogGroup(s, jsii.String("HookLog"), &awslogs.LogGroupProps{
 		Retention:     awslogs.RetentionDays_ONE_MONTH,
 		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
 	})
 	function := awslambda.NewFunction(s, jsii.String("Hook"), &awslambda.FunctionProps{
-		Description:  jsii.String("Decides which device may be provisioned"),
-		Runtime:      awslambda.Runtime_PROVIDED_AL2023(),
-		Architecture: lambdaArchitecture(props.HookArchitecture),
-		Handler:      jsii.String("bootstrap"),
-		Code:         awslambda.Code_FromAsset(&props.HookFolder, nil),
-		Timeout:      awscdk.Duration_Seconds(jsii.Number(payload.AnswerWithin.Seconds())),
-		MemorySize:   jsii.Number(128),
-		Role:         newHookRole(s, logs),
-		LogGroup:     logs,
-		Environment:  &map[string]*string{"SERIAL_PREFIX": &props.SerialPrefix},
+		Description:                  jsii.String("Decides which device may be provisioned"),
+		Runtime:                      awslambda.Runtime_PROVIDED_AL2023(),
+		Architecture:                 lambdaArchitecture(props.HookArchitecture),
+		Handler:                      jsii.String("bootstrap"),
+		Code:                         awslambda.Code_FromAsset(&props.HookFolder, nil),
+		Timeout:                      awscdk.Duration_Seconds(jsii.Number(payload.AnswerWithin.Seconds())),
+		MemorySize:                   jsii.Number(128),
+		ReservedConcurrentExecutions: props.reservedConcurrency(),
+		Tracing:                      props.tracing(),
+		Role:                         newHookRole(s, props, logs, serials),
+		LogGroup:                     logs,
+		Environment:                  hookEnvironment(props, serials),
 	})
-	return hook{function, newHookPermission(s, function)}
+	return hook{function, newHookPermission(s, props.Names, function)}
 }
 
 func lambdaArchitecture(a Architecture) awslambda.Architecture {
@@ -44,26 +50,79 @@ func lambdaArchitecture(a Architecture) awslambda.Architecture {
 	return awslambda.Architecture_ARM_64()
 }
 
-// newHookRole lets the hook write its own log and nothing else.
-func newHookRole(s awscdk.Stack, logs awslogs.LogGroup) awsiam.Role {
+// reservedConcurrency is nil for the account's shared concurrency.
+func (o Options) reservedConcurrency() *float64 {
+	if o.HookConcurrency == 0 {
+		return nil
+	}
+	return jsii.Number(o.HookConcurrency)
+}
+
+func (o Options) tracing() awslambda.Tracing {
+	if o.XRay {
+		return awslambda.Tracing_ACTIVE
+	}
+	return awslambda.Tracing_DISABLED
+}
+
+// hookEnvironment is described in the hook's main.go.
+func hookEnvironment(props *Props, serials awsdynamodb.Table) *map[string]*string {
+	environment := map[string]*string{
+		"SERIAL_PREFIX":   &props.SerialPrefix,
+		"EXISTING_THINGS": jsii.String(string(props.ExistingThings)),
+	}
+	if serials != nil {
+		environment["SERIAL_TABLE"] = serials.TableName()
+	}
+	return &environment
+}
+
+// newHookRole lets the hook write its own log and ask what the options have it
+// ask, and nothing else.
+func newHookRole(s awscdk.Stack, props *Props, logs awslogs.LogGroup, serials awsdynamodb.Table) awsiam.Role {
 	role := awsiam.NewRole(s, jsii.String("HookRole"), &awsiam.RoleProps{
-		Description: jsii.String("The pre-provisioning hook writes its log with it"),
+		Description: jsii.String("The pre-provisioning hook writes its log and asks about things with it"),
 		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
 	})
 	logs.GrantWrite(role)
+	if props.ExistingThings == RefuseExisting {
+		allow(role, "iot:ListThingPrincipals", iotARN("thing/"+payload.ThingName(props.SerialPrefix)+"*"))
+		// A certificate's id is known only once it is there, so it cannot be narrower.
+		allow(role, "iot:DescribeCertificate", iotARN("cert/*"))
+	}
+	if serials != nil {
+		allow(role, "dynamodb:UpdateItem", serials.TableArn())
+	}
 	return role
+}
+
+func allow(role awsiam.Role, action string, resource *string) {
+	role.AddToPolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Actions:   jsii.Strings(action),
+		Resources: &[]*string{resource},
+	}))
 }
 
 // newHookPermission lets AWS IoT Core call the hook for this account's one
 // template, so that no other account's template can.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
-func newHookPermission(s awscdk.Stack, function awslambda.Function) awslambda.CfnPermission {
+func newHookPermission(s awscdk.Stack, names Names, function awslambda.Function) awslambda.CfnPermission {
 	return awslambda.NewCfnPermission(s, jsii.String("HookPermission"), &awslambda.CfnPermissionProps{
 		Action:        jsii.String("lambda:InvokeFunction"),
 		FunctionName:  function.FunctionArn(),
 		Principal:     jsii.String("iot.amazonaws.com"),
 		SourceAccount: awscdk.Aws_ACCOUNT_ID(),
-		SourceArn:     templateARN(),
+		SourceArn:     templateARN(names),
 	})
 }
+
+// iotARN is the full name of a resource of AWS IoT in the stack's account and Region.
+func iotARN(resource string) *string {
+	return jsii.String(fmt.Sprintf("arn:%s:iot:%s:%s:%s",
+		*awscdk.Aws_PARTITION(), *awscdk.Aws_REGION(), *awscdk.Aws_ACCOUNT_ID(), resource))
+}
+
+// templateARN is built from the template's fixed name: the template needs the
+// role and the hook, and these need the template's ARN for their conditions.
+func templateARN(names Names) *string { return iotARN("provisioningtemplate/" + names.Template) }

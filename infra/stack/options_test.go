@@ -22,6 +22,12 @@ func TestParseOptionsFillsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := stack.Options{
+		Names: stack.Names{
+			Stack: "GoFleetProvisioning", Template: "GoFleetProvisioningTemplate",
+			ClaimPolicy: "GoIoTFleetProvisioningPolicy", DevicePolicy: "GoIoTDevicePolicy",
+			ThingGroup: "fleet-provisioning-group", ThingType: "fleety",
+		},
+		ExistingThings:    stack.RefuseExisting,
 		ClaimCertificates: []stack.Certificate{{ARN: arnA, Partition: "aws", Region: "us-east-1", Account: "123456789012", ID: idA}},
 		SerialPrefix:      "297468",
 		HookArchitecture:  stack.ARM64,
@@ -39,6 +45,12 @@ func TestParseOptionsReadsAll(t *testing.T) {
 				"serialPrefix":     "ACME-",
 				"hookArchitecture": "x86_64",
 				"minimalRole":      minimal,
+				"name":             "Second-1",
+				"existingThings":   "allow",
+				"serialRegistry":   minimal,
+				"hookConcurrency":  "10",
+				"xray":             minimal,
+				"alarmEmail":       "ops@example.com",
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -51,6 +63,15 @@ func TestParseOptionsReadsAll(t *testing.T) {
 				SerialPrefix:     "ACME-",
 				HookArchitecture: stack.X86_64,
 				MinimalRole:      true,
+				Names: stack.Names{
+					Stack: "Second-1", Template: "Second-1Template", ClaimPolicy: "Second-1ClaimPolicy",
+					DevicePolicy: "Second-1DevicePolicy", ThingGroup: "Second-1Group", ThingType: "Second-1Type",
+				},
+				ExistingThings:  stack.AllowExisting,
+				SerialRegistry:  true,
+				HookConcurrency: 10,
+				XRay:            true,
+				AlarmEmail:      "ops@example.com",
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("options differ (-want +got):\n%s", diff)
@@ -91,9 +112,18 @@ func TestParseOptionsRefuses(t *testing.T) {
 		"prefix too long":     {map[string]any{"certificateArn": arnA, "serialPrefix": strings.Repeat("1", 65)}, []string{"serialPrefix"}},
 		"architecture":        {map[string]any{"certificateArn": arnA, "hookArchitecture": "riscv64"}, []string{"give arm64 or x86_64"}},
 		"neither true nor no": {map[string]any{"certificateArn": arnA, "minimalRole": "yes"}, []string{"neither true nor false"}},
+		"name too long":       {map[string]any{"certificateArn": arnA, "name": strings.Repeat("a", 29)}, []string{"name: no stack"}},
+		"name with a digit":   {map[string]any{"certificateArn": arnA, "name": "2nd"}, []string{"name: no stack"}},
+		"existing things":     {map[string]any{"certificateArn": arnA, "existingThings": "Allow"}, []string{"give refuse or allow"}},
+		"no concurrency":      {map[string]any{"certificateArn": arnA, "hookConcurrency": "0"}, []string{"not a number of 1 or more"}},
+		"some concurrency":    {map[string]any{"certificateArn": arnA, "hookConcurrency": "some"}, []string{"not a number of 1 or more"}},
+		"half an address":     {map[string]any{"certificateArn": arnA, "alarmEmail": "ops"}, []string{"alarmEmail"}},
+		"address with a name": {map[string]any{"certificateArn": arnA, "alarmEmail": "Ops <ops@example.com>"}, []string{"alarmEmail"}},
 		"everything at once": {
-			map[string]any{"serialPrefix": "/", "hookArchitecture": "6502", "minimalRole": "2"},
-			[]string{"certificateArn is missing", "serialPrefix", "hookArchitecture", "minimalRole"},
+			map[string]any{"name": "", "serialPrefix": "/", "hookArchitecture": "6502", "minimalRole": "2", "existingThings": "x",
+				"serialRegistry": "x", "hookConcurrency": "-1", "xray": "x", "alarmEmail": "x", "alarmemail": "x"},
+			[]string{"certificateArn is missing", "serialPrefix", "hookArchitecture", "minimalRole",
+				"existingThings", "serialRegistry", "hookConcurrency", "xray", "alarmEmail", "alarmemail is spelt alarmEmail"},
 		},
 	}
 	for name, test := range tests {

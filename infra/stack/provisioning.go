@@ -25,9 +25,9 @@ var furtherPolicies = []string{
 // Only AWS IoT Core may take it, and only for this account's one template.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/cross-service-confused-deputy-prevention.html
-func newProvisioningRole(s awscdk.Stack, minimal bool) awsiam.Role {
+func newProvisioningRole(s awscdk.Stack, props *Props) awsiam.Role {
 	names := []string{thingsRegistration}
-	if !minimal {
+	if !props.MinimalRole {
 		names = append(names, furtherPolicies...)
 	}
 	var policies []awsiam.IManagedPolicy
@@ -40,7 +40,7 @@ func newProvisioningRole(s awscdk.Stack, minimal bool) awsiam.Role {
 		AssumedBy: awsiam.NewServicePrincipal(jsii.String("iot.amazonaws.com"), &awsiam.ServicePrincipalOpts{
 			Conditions: &map[string]any{
 				"StringEquals": map[string]any{"aws:SourceAccount": awscdk.Aws_ACCOUNT_ID()},
-				"ArnLike":      map[string]any{"aws:SourceArn": templateARN()},
+				"ArnLike":      map[string]any{"aws:SourceArn": templateARN(props.Names)},
 			},
 		}),
 	})
@@ -48,12 +48,12 @@ func newProvisioningRole(s awscdk.Stack, minimal bool) awsiam.Role {
 
 func newTemplate(s awscdk.Stack, props *Props, role awsiam.Role, hook awslambda.Function) awsiot.CfnProvisioningTemplate {
 	return awsiot.NewCfnProvisioningTemplate(s, jsii.String("Template"), &awsiot.CfnProvisioningTemplateProps{
-		TemplateName:        jsii.String(TemplateName),
+		TemplateName:        &props.Names.Template,
 		TemplateType:        jsii.String("FLEET_PROVISIONING"),
 		Description:         jsii.String("Provisions devices that come with a claim certificate"),
 		Enabled:             true,
 		ProvisioningRoleArn: role.RoleArn(),
-		TemplateBody:        jsii.String(deployable(props.FleetTemplate)),
+		TemplateBody:        jsii.String(deployable(props.FleetTemplate, props.Names)),
 		PreProvisioningHook: &awsiot.CfnProvisioningTemplate_ProvisioningHookProperty{
 			PayloadVersion: jsii.String(payload.Version),
 			TargetArn:      hook.FunctionArn(),

@@ -7,9 +7,8 @@
 package stack
 
 import (
-	"fmt"
-
 	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsdynamodb"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiot"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
@@ -27,22 +26,31 @@ type Props struct {
 // New declares the stack, in the account and Region of the claim certificates.
 // Like every CDK constructor it panics when the CDK refuses; what a person may
 // get wrong was found by [ParseOptions] and [ReadDocuments] before.
-func New(scope constructs.Construct, id string, props *Props) awscdk.Stack {
+func New(scope constructs.Construct, props *Props) awscdk.Stack {
 	home := props.ClaimCertificates[0]
-	s := awscdk.NewStack(scope, &id, &awscdk.StackProps{
+	s := awscdk.NewStack(scope, &props.Names.Stack, &awscdk.StackProps{
 		Description: jsii.String("Fleet provisioning by claim: devices trade a shared claim certificate for their own."),
 		Env:         &awscdk.Environment{Account: &home.Account, Region: &home.Region},
 		// The CDK's report names the versions of Go and Node.js: the template would differ between machines.
 		AnalyticsReporting: jsii.Bool(false),
 	})
 
+	// Whoever reads the bill or the console sees what belongs here.
+	awscdk.Tags_Of(s).Add(jsii.String("fleety:stack"), &props.Names.Stack, nil)
+
 	claimPolicy := newClaimPolicy(s, props)
 	attachClaims(s, claimPolicy, props.ClaimCertificates)
 	devicePolicy := newDevicePolicy(s, props)
-	group, kind := newThingGroup(s), newThingType(s)
+	group, kind := newThingGroup(s, props.Names), newThingType(s, props.Names)
 
-	hook := newHook(s, props)
-	template := newTemplate(s, props, newProvisioningRole(s, props.MinimalRole), hook.function)
+	var serials awsdynamodb.Table
+	if props.SerialRegistry {
+		serials = newSerialTable(s)
+		output(s, "SerialTableName", "The table of the serial numbers that may come in", serials.TableName())
+	}
+	hook := newHook(s, props, serials)
+	newAlarms(s, props, hook.function)
+	template := newTemplate(s, props, newProvisioningRole(s, props), hook.function)
 	// A device may come in as soon as the template is there: what it needs comes first.
 	for _, needed := range []awscdk.CfnResource{hook.permission, devicePolicy, group, kind} {
 		template.AddResourceDependency(needed, nil)
@@ -64,8 +72,8 @@ func output(s awscdk.Stack, name, description string, value *string) {
 
 func newClaimPolicy(s awscdk.Stack, props *Props) awsiot.CfnPolicy {
 	return awsiot.NewCfnPolicy(s, jsii.String("ClaimPolicy"), &awsiot.CfnPolicyProps{
-		PolicyName:     jsii.String(ClaimPolicyName),
-		PolicyDocument: deployableObject(props.ClaimPolicy),
+		PolicyName:     &props.Names.ClaimPolicy,
+		PolicyDocument: deployableObject(props.ClaimPolicy, props.Names),
 	})
 }
 
@@ -84,33 +92,26 @@ func attachClaims(s awscdk.Stack, policy awsiot.CfnPolicy, certificates []Certif
 // devices' certificates hold, and without it those devices could not connect.
 func newDevicePolicy(s awscdk.Stack, props *Props) awsiot.CfnPolicy {
 	policy := awsiot.NewCfnPolicy(s, jsii.String("DevicePolicy"), &awsiot.CfnPolicyProps{
-		PolicyName:     jsii.String(DevicePolicyName),
-		PolicyDocument: deployableObject(props.DevicePolicy),
+		PolicyName:     &props.Names.DevicePolicy,
+		PolicyDocument: deployableObject(props.DevicePolicy, props.Names),
 	})
 	policy.ApplyRemovalPolicy(awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, nil)
 	return policy
 }
 
-func newThingGroup(s awscdk.Stack) awsiot.CfnThingGroup {
+func newThingGroup(s awscdk.Stack, names Names) awsiot.CfnThingGroup {
 	return awsiot.NewCfnThingGroup(s, jsii.String("ThingGroup"), &awsiot.CfnThingGroupProps{
-		ThingGroupName: jsii.String(ThingGroupName),
+		ThingGroupName: &names.ThingGroup,
 	})
 }
 
 // newThingType outlives the stack: AWS IoT refuses to delete a type that things have.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteThingType.html
-func newThingType(s awscdk.Stack) awsiot.CfnThingType {
+func newThingType(s awscdk.Stack, names Names) awsiot.CfnThingType {
 	kind := awsiot.NewCfnThingType(s, jsii.String("ThingType"), &awsiot.CfnThingTypeProps{
-		ThingTypeName: jsii.String(ThingTypeName),
+		ThingTypeName: &names.ThingType,
 	})
 	kind.ApplyRemovalPolicy(awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, nil)
 	return kind
-}
-
-// templateARN is built from the template's fixed name: the template needs the
-// role and the hook, and these need the template's ARN for their conditions.
-func templateARN() string {
-	return fmt.Sprintf("arn:%s:iot:%s:%s:provisioningtemplate/%s",
-		*awscdk.Aws_PARTITION(), *awscdk.Aws_REGION(), *awscdk.Aws_ACCOUNT_ID(), TemplateName)
 }

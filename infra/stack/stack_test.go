@@ -3,6 +3,7 @@ package stack_test
 import (
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -58,6 +59,7 @@ func TestClaimPolicyAllowsNothingButProvisioning(t *testing.T) {
 		}
 	}
 	want := map[string]any{
+		"Tags":       []any{map[string]any{"Key": "fleety:stack", "Value": "GoFleetProvisioning"}},
 		"PolicyName": "GoIoTFleetProvisioningPolicy",
 		"PolicyDocument": map[string]any{
 			"Version": "2012-10-17",
@@ -223,7 +225,7 @@ func TestTemplateCallsTheHook(t *testing.T) {
 		"ProvisioningRoleArn": "att(" + role + ".Arn)",
 		"PreProvisioningHook": map[string]any{"PayloadVersion": "2020-04-01", "TargetArn": "att(" + function + ".Arn)"},
 	}
-	rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool { return key == "TemplateBody" || key == "Description" })
+	rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool { return key == "TemplateBody" || key == "Description" || key == "Tags" })
 	if diff := cmp.Diff(want, got, rest); diff != "" {
 		t.Errorf("provisioning template differs (-want +got):\n%s", diff)
 	}
@@ -244,14 +246,26 @@ func TestTemplateComesAfterWhatDevicesNeed(t *testing.T) {
 	}
 }
 
+// serialTable is the logical id that the CDK makes of "Serials".
+const serialTable = "SerialsEC2CC47F"
+
 func TestHookFunction(t *testing.T) {
-	for name, test := range map[string]struct {
-		synth                func() (template, error)
-		architecture, prefix string
+	tests := map[string]struct {
+		synth func() (template, error)
+		want  map[string]any // beyond what is always so
 	}{
-		"by default":   {byDefault, "arm64", "297468"},
-		"with options": {withOptions, "x86_64", "ACME-"},
-	} {
+		"by default": {byDefault, map[string]any{
+			"Architectures": []any{"arm64"},
+			"Environment":   map[string]any{"Variables": map[string]any{"SERIAL_PREFIX": "297468", "EXISTING_THINGS": "refuse"}},
+		}},
+		"with options": {withOptions, map[string]any{
+			"Architectures":                []any{"x86_64"},
+			"Environment":                  map[string]any{"Variables": map[string]any{"SERIAL_PREFIX": "ACME-", "EXISTING_THINGS": "allow", "SERIAL_TABLE": "ref(" + serialTable + ")"}},
+			"ReservedConcurrentExecutions": 10.0,
+			"TracingConfig":                map[string]any{"Mode": "Active"},
+		}},
+	}
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			tmpl := synthesized(t, test.synth)
 			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
@@ -259,16 +273,16 @@ func TestHookFunction(t *testing.T) {
 			_, function := tmpl.named(t, "AWS::Lambda::Function", "")
 			want := map[string]any{
 				"Runtime":       "provided.al2023",
-				"Architectures": []any{test.architecture},
 				"Handler":       "bootstrap",
 				"Timeout":       5.0,
 				"MemorySize":    128.0,
 				"Role":          "att(" + role + ".Arn)",
 				"LoggingConfig": map[string]any{"LogGroup": "ref(" + log + ")"},
-				"Environment":   map[string]any{"Variables": map[string]any{"SERIAL_PREFIX": test.prefix}},
 			}
-			rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool { return key == "Code" || key == "Description" })
-			if diff := cmp.Diff(want, resolved(function.Properties), rest); diff != "" {
+			maps.Copy(want, test.want)
+			got := resolved(function.Properties)
+			rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool { return key == "Code" || key == "Description" || key == "Tags" })
+			if diff := cmp.Diff(want, got, rest); diff != "" {
 				t.Errorf("function differs (-want +got):\n%s", diff)
 			}
 		})
@@ -282,33 +296,55 @@ func TestHookLogIsKeptForAMonth(t *testing.T) {
 	}
 }
 
-func TestHookMayOnlyWriteItsLog(t *testing.T) {
-	tmpl := synthesized(t, byDefault)
-	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
-	role, hookRole := tmpl.named(t, "AWS::IAM::Role", "HookRole")
-	if managed, ok := hookRole.Properties["ManagedPolicyArns"]; ok {
-		t.Errorf("the hook's role has managed policies: %v", managed)
+// TestHookMayDoNothingElse is the whole of what the hook can do in the account.
+func TestHookMayDoNothingElse(t *testing.T) {
+	statement := func(resource any, actions ...any) any {
+		s := map[string]any{"Effect": "Allow", "Action": any(actions), "Resource": resource}
+		if len(actions) == 1 {
+			s["Action"] = actions[0]
+		}
+		return s
 	}
-	_, policy := tmpl.named(t, "AWS::IAM::Policy", "") // the only one
-	got := resolved(policy.Properties).(map[string]any)
-	if diff := cmp.Diff([]any{"ref(" + role + ")"}, got["Roles"]); diff != "" {
-		t.Errorf("policy is for other roles (-want +got):\n%s", diff)
-	}
-	want := map[string]any{
-		"Version": "2012-10-17",
-		"Statement": []any{map[string]any{
-			"Effect":   "Allow",
-			"Action":   []any{"logs:CreateLogStream", "logs:PutLogEvents"},
-			"Resource": "att(" + log + ".Arn)",
+	for name, test := range map[string]struct {
+		synth func() (template, error)
+		want  []any // beyond its log
+	}{
+		"by default": {byDefault, []any{
+			statement("arn:aws:iot:us-east-1:123456789012:thing/fleety_297468*", "iot:ListThingPrincipals"),
+			statement("arn:aws:iot:us-east-1:123456789012:cert/*", "iot:DescribeCertificate"),
 		}},
-	}
-	if diff := cmp.Diff(want, got["PolicyDocument"]); diff != "" {
-		t.Errorf("policy differs (-want +got):\n%s", diff)
+		"with options": {withOptions, []any{
+			statement("att("+serialTable+".Arn)", "dynamodb:UpdateItem"),
+			statement("*", "xray:PutTraceSegments", "xray:PutTelemetryRecords"),
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmpl := synthesized(t, test.synth)
+			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+			role, hookRole := tmpl.named(t, "AWS::IAM::Role", "HookRole")
+			if managed, ok := hookRole.Properties["ManagedPolicyArns"]; ok {
+				t.Errorf("the hook's role has managed policies: %v", managed)
+			}
+			_, policy := tmpl.named(t, "AWS::IAM::Policy", "") // the only one
+			got := resolved(policy.Properties).(map[string]any)
+			if diff := cmp.Diff([]any{"ref(" + role + ")"}, got["Roles"]); diff != "" {
+				t.Errorf("policy is for other roles (-want +got):\n%s", diff)
+			}
+			want := append([]any{statement("att("+log+".Arn)", "logs:CreateLogStream", "logs:PutLogEvents")}, test.want...)
+			if diff := cmp.Diff(want, got["PolicyDocument"].(map[string]any)["Statement"]); diff != "" {
+				t.Errorf("policy differs (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
 func TestGroupAndTypeHaveTheNamesInTheTemplate(t *testing.T) {
-	tmpl := synthesized(t, byDefault)
+	for name, synth := range map[string]func() (template, error){"by default": byDefault, "another name": withOptions} {
+		t.Run(name, func(t *testing.T) { checkNames(t, synthesized(t, synth)) })
+	}
+}
+
+func checkNames(t *testing.T, tmpl template) {
 	_, group := tmpl.named(t, "AWS::IoT::ThingGroup", "")
 	_, kind := tmpl.named(t, "AWS::IoT::ThingType", "")
 	_, r := tmpl.named(t, "AWS::IoT::ProvisioningTemplate", "")
@@ -332,6 +368,138 @@ func TestGroupAndTypeHaveTheNamesInTheTemplate(t *testing.T) {
 	got := []any{kind.Properties["ThingTypeName"], group.Properties["ThingGroupName"], policy.Properties["PolicyName"]}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what the template names and what is deployed differ (-template +stack):\n%s", diff)
+	}
+}
+
+// fixedNames are the names that AWS accepts once in an account and Region.
+func fixedNames(t *testing.T, tmpl template) map[string]any {
+	t.Helper()
+	names := map[string]any{}
+	for id, r := range tmpl.Resources {
+		for property, value := range r.Properties {
+			if strings.HasSuffix(property, "Name") && strings.HasPrefix(r.Type, "AWS::IoT::") && r.Type != "AWS::IoT::PolicyPrincipalAttachment" {
+				names[r.Type+"/"+id] = value
+			}
+		}
+	}
+	if len(names) != 5 {
+		t.Errorf("names of the template, two policies, a group and a type expected: %v", names)
+	}
+	return names
+}
+
+func TestTwoStacksShareNoName(t *testing.T) {
+	first, second := fixedNames(t, synthesized(t, byDefault)), fixedNames(t, synthesized(t, withOptions))
+	for id, name := range first {
+		if second[id] == name {
+			t.Errorf("%s is named %v in both", id, name)
+		}
+	}
+}
+
+func TestOtherResourcesAreNamedByCloudFormation(t *testing.T) {
+	for id, r := range synthesized(t, withOptions).Resources {
+		for _, property := range []string{"FunctionName", "RoleName", "LogGroupName", "TableName", "TopicName", "AlarmName"} {
+			if name, ok := r.Properties[property].(string); ok {
+				t.Errorf("%s has the fixed %s %s: a second stack could not have it", id, property, name)
+			}
+		}
+	}
+}
+
+// cannotBeTagged are the types that take no tags.
+//
+// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-template-resource-type-ref.html
+var cannotBeTagged = []string{
+	"AWS::IAM::Policy", "AWS::IoT::PolicyPrincipalAttachment", "AWS::Lambda::Permission", "AWS::SNS::Subscription",
+}
+
+func TestEveryResourceIsTagged(t *testing.T) {
+	tmpl := synthesized(t, withOptions)
+	for id, r := range tmpl.Resources {
+		want := []any{map[string]any{"Key": "fleety:stack", "Value": "Second"}}
+		if slices.Contains(cannotBeTagged, r.Type) {
+			want = nil
+		}
+		got, _ := r.Properties["Tags"].([]any)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("tags of %s (%s) differ (-want +got):\n%s", id, r.Type, diff)
+		}
+	}
+}
+
+func TestListOfSerialNumbersOutlivesTheStack(t *testing.T) {
+	_, table := synthesized(t, withOptions).named(t, "AWS::DynamoDB::Table", "")
+	if table.DeletionPolicy != "RetainExceptOnCreate" {
+		t.Errorf("deletion policy %q", table.DeletionPolicy)
+	}
+	want := map[string]any{
+		"AttributeDefinitions": []any{map[string]any{"AttributeName": "serialNumber", "AttributeType": "S"}},
+		"KeySchema":            []any{map[string]any{"AttributeName": "serialNumber", "KeyType": "HASH"}},
+		"BillingMode":          "PAY_PER_REQUEST",
+	}
+	rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool { return key == "Tags" })
+	if diff := cmp.Diff(want, table.Properties, rest); diff != "" {
+		t.Errorf("table differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestNothingOptionalIsDeployedUnasked(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	for _, kind := range []string{"AWS::DynamoDB::Table", "AWS::SNS::Topic", "AWS::SNS::Subscription"} {
+		if found := tmpl.ofType(kind); len(found) != 0 {
+			t.Errorf("there is a %s", kind)
+		}
+	}
+}
+
+func TestAlarms(t *testing.T) {
+	for name, test := range map[string]struct {
+		synth func() (template, error)
+		tells bool
+	}{"nobody": {byDefault, false}, "an address": {withOptions, true}} {
+		t.Run(name, func(t *testing.T) {
+			tmpl := synthesized(t, test.synth)
+			function, _ := tmpl.named(t, "AWS::Lambda::Function", "")
+			_, errors := tmpl.named(t, "AWS::CloudWatch::Alarm", "HookErrors")
+			_, failures := tmpl.named(t, "AWS::CloudWatch::Alarm", "RegisterThingFailures")
+			want := map[string]any{
+				"Namespace": "AWS/Lambda", "MetricName": "Errors", "Statistic": "Sum", "Period": 300.0, "Threshold": 1.0,
+				"Dimensions":         []any{map[string]any{"Name": "FunctionName", "Value": "ref(" + function + ")"}},
+				"ComparisonOperator": "GreaterThanOrEqualToThreshold", "EvaluationPeriods": 1.0, "TreatMissingData": "notBreaching",
+			}
+			rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool {
+				return key == "Tags" || key == "AlarmDescription" || strings.HasSuffix(key, "Actions")
+			})
+			if diff := cmp.Diff(want, resolved(errors.Properties), rest); diff != "" {
+				t.Errorf("alarm on errors differs (-want +got):\n%s", diff)
+			}
+			query := failures.Properties["Metrics"].([]any)[0].(map[string]any)
+			if query["Expression"] != `SELECT SUM(RegisterThingFailed) FROM "AWS/IoT"` || query["Period"] != 300.0 || failures.Properties["Threshold"] != 10.0 {
+				t.Errorf("alarm on failures: %v, threshold %v", query, failures.Properties["Threshold"])
+			}
+			for _, alarm := range []resource{errors, failures} {
+				for _, property := range []string{"AlarmActions", "OKActions"} {
+					if _, tells := alarm.Properties[property]; tells != test.tells {
+						t.Errorf("%s: %v, want some: %t", property, alarm.Properties[property], test.tells)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestAlarmsGoToTheAddress(t *testing.T) {
+	tmpl := synthesized(t, withOptions)
+	topic, _ := tmpl.named(t, "AWS::SNS::Topic", "")
+	_, subscription := tmpl.named(t, "AWS::SNS::Subscription", "")
+	want := map[string]any{"Protocol": "email", "Endpoint": "ops@example.com", "TopicArn": "ref(" + topic + ")"}
+	if diff := cmp.Diff(want, resolved(subscription.Properties)); diff != "" {
+		t.Errorf("subscription differs (-want +got):\n%s", diff)
+	}
+	_, alarm := tmpl.named(t, "AWS::CloudWatch::Alarm", "HookErrors")
+	if diff := cmp.Diff([]any{"ref(" + topic + ")"}, resolved(alarm.Properties["AlarmActions"])); diff != "" {
+		t.Errorf("actions differ (-want +got):\n%s", diff)
 	}
 }
 

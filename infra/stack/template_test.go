@@ -81,9 +81,9 @@ func synth(context map[string]any) (template, error) {
 
 	out := filepath.Join(dir, "out")
 	app := awscdk.NewApp(&awscdk.AppProps{Outdir: &out})
-	stack.New(app, stack.Name, props)
+	stack.New(app, props)
 	app.Synth(nil)
-	return readTemplate(filepath.Join(out, stack.Name+".template.json"))
+	return readTemplate(filepath.Join(out, props.Names.Stack+".template.json"))
 }
 
 func readTemplate(path string) (t template, err error) {
@@ -100,7 +100,9 @@ var (
 	})
 	withOptions = sync.OnceValues(func() (template, error) {
 		return synth(map[string]any{
-			"certificateArn": arnA + "," + arnB, "serialPrefix": "ACME-", "hookArchitecture": "x86_64", "minimalRole": "true",
+			"certificateArn": arnA + "," + arnB, "name": "Second", "serialPrefix": "ACME-", "hookArchitecture": "x86_64",
+			"minimalRole": "true", "existingThings": "allow", "serialRegistry": "true", "hookConcurrency": "10",
+			"xray": "true", "alarmEmail": "ops@example.com",
 		})
 	})
 )
