@@ -28,7 +28,8 @@ func TestCleanupRemovesWhatARunMadeAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	stays := enrol(t, other)
-	shared := made.Devices[0].ThingName
+	i := slices.IndexFunc(made.Devices, func(d fleet.Device) bool { return d.Outcome == fleet.Enrolled })
+	shared := made.Devices[i].ThingName
 	if err := core.Registry().AttachThingPrincipal(shared, stays.Devices[0].CertificateID, registry.NonExclusive); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/aws/smithy-go"
+
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -38,8 +40,10 @@ func explain(err error) cli.Explanation {
 		return explainIncomplete(e)
 	}
 	switch {
-	case isA[*awsError](err), isA[*fleet.ValueError](err), isA[*fleet.RangeError](err), isA[*reportError](err):
+	case isA[*awsError](err), isA[*fleet.ValueError](err), isA[*fleet.RangeError](err), isA[*reportError](err), isA[*fleet.MergeError](err):
 		return cli.Explanation{Code: cli.ExitUsage}
+	case isA[smithy.APIError](err):
+		return cli.Explanation{Code: cli.ExitRefused, Hint: "run it again when the cause is gone: what is removed already is skipped"}
 	case isA[*fleet.FilesError](err):
 		return cli.Explanation{Code: cli.ExitFailed}
 	case isA[*fleet.SpaceError](err), isA[*fs.PathError](err):

@@ -1,8 +1,10 @@
 package fleetcli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -43,7 +45,7 @@ func (o *output) check() error {
 		}
 		probe, err := os.CreateTemp(filepath.Dir(path), ".report-*")
 		if err != nil {
-			return &reportError{path, err}
+			return &reportError{path, cause(err)}
 		}
 		probe.Close()
 		os.Remove(probe.Name())
@@ -86,4 +88,13 @@ func writeFile(path string, write func(io.Writer) error) error {
 		return &reportError{path, err}
 	}
 	return nil
+}
+
+// cause drops the operation and the path from an error of package os: whoever
+// wraps it names the file already.
+func cause(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
 }

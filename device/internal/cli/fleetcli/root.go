@@ -37,7 +37,11 @@ cause.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(
+		newPlanCmd(console),
 		newEnrolCmd(console),
+		newStormCmd(console),
+		newReportCmd(console),
+		newCleanupCmd(console),
 		cli.NewVersionCmd(console),
 		cli.NewCompletionCmd(console),
 		cli.NewExitCodesCmd(console),

@@ -29,6 +29,9 @@ func printReport(console *cli.Console, r *fleet.Report) error {
 }
 
 func summary(r *fleet.Report) cli.Table {
+	if r.Storm != nil {
+		return stormSummary(r)
+	}
 	c := r.Counts
 	t := cli.Table{
 		{"endpoint", r.Endpoint},

@@ -1,0 +1,117 @@
+package fleetcli
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/provision"
+	"github.com/spf13/cobra"
+)
+
+type planOptions struct {
+	devices int
+	quotas  quotaOptions
+	keys    string
+	json    bool
+}
+
+func newPlanCmd(console *cli.Console) *cobra.Command {
+	o := planOptions{quotas: quotaOptions{mode: "aws"}}
+	cmd := &cobra.Command{
+		Use:   "plan --devices N [flags]",
+		Short: "Tell how long a launch takes on AWS, and what it costs",
+		Long: `Plan tells from AWS's quotas how long the enrolment of N devices takes at
+best, which quota binds, what an increase of it gains, and what AWS will
+charge, at list prices of us-east-1 without free tier: check them before you
+rely on them.
+
+It connects to nothing.`,
+		Example: `  $ iot_fleet plan --devices 1000000
+
+  # With a quota that AWS has raised
+  $ iot_fleet plan --devices 1000000 --quota RegisterThing=100 --quota CreateCertificateFromCsr=100`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return runPlan(console, o) },
+	}
+	flags := cmd.Flags()
+	flags.IntVarP(&o.devices, "devices", "n", 0, "plan for `N` devices")
+	o.quotas.addFlags(flags)
+	flags.StringVar(&o.keys, "keys", string(provision.DeviceKeys), "private keys are made by `WHOM`: device or service")
+	flags.BoolVar(&o.json, "json", false, "print the plan as one JSON object")
+	return cmd
+}
+
+func runPlan(console *cli.Console, o planOptions) error {
+	if _, err := fleet.NewSerials("", "", o.devices); err != nil {
+		return err
+	}
+	keys := provision.Keys(o.keys)
+	if keys != provision.DeviceKeys && keys != provision.ServiceKeys {
+		return &fleet.ValueError{Name: "--keys", Value: o.keys, Want: "device or service"}
+	}
+	if o.quotas.mode == "auto" {
+		o.quotas.mode = "aws"
+	}
+	q, err := o.quotas.quotas("")
+	if err != nil {
+		return err
+	}
+	if q == nil {
+		return &fleet.ValueError{Name: "--quotas", Value: o.quotas.mode, Want: "aws or large: a plan follows from the quotas"}
+	}
+	f := fleet.PlanLaunch(o.devices, *q, keys)
+	if o.json {
+		return console.JSON(f)
+	}
+	return printPlan(console, f)
+}
+
+func printPlan(console *cli.Console, f fleet.Forecast) error {
+	first := f.Limits[0]
+	t := cli.Table{
+		{"devices", fmt.Sprint(f.Devices)},
+		{"takes at least", fmt.Sprintf("%s, at %.1f devices/s", long(f.Seconds), f.Rate)},
+		{"bound by", fmt.Sprintf("%s, %g a second", f.Binding, first.PerSecond)},
+		{"costs about", fmt.Sprintf("%.2f USD", f.USD)},
+	}
+	if first.Worth > first.PerSecond {
+		t = append(t, cli.Row{"worth most", fmt.Sprintf("raise %s to %.4g a second: %s", first.Quota, first.Worth, long(first.SecondsAfter))})
+	}
+	if err := console.Table(t); err != nil {
+		return err
+	}
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nquota\ta second\tdevices/s\ttakes alone")
+	for _, l := range f.Limits {
+		fmt.Fprintf(w, "%s\t%g\t%.1f\t%s\n", l.Quota, l.PerSecond, l.DevicesPerSecond, long(l.Seconds))
+	}
+	fmt.Fprintln(w, "\ncharge\tunits\tUSD\t")
+	for _, c := range f.Costs {
+		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t\n", c.What, c.Units, c.USD)
+	}
+	w.Flush()
+	if _, err := fmt.Fprint(console.Out, b.String()); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
+
+// long writes a time of hours or days so that it can be grasped.
+func long(seconds float64) string {
+	const day = 24 * time.Hour
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d >= 2*day:
+		return fmt.Sprintf("%d days %d h", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%.1f s", seconds)
+}
