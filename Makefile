@@ -10,6 +10,7 @@ SMALL       := -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x
 DEVICE      ?= $(CURDIR)/iot_device
 HOOK_ARCH   ?= arm64
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 
 .PHONY: demo rehearse test device hook local fleet synth deploy bench release clean
@@ -48,12 +49,12 @@ check:
 		GOWORK=off $(GO) run $(STATICCHECK) ./... ) || exit 1; done
 
 # With the race detector. CDK synthesis, with the hook built for Lambda, is among infra's tests.
-unit: infra/node_modules
+unit: infra/node_modules $(AWSSDK)/node_modules
 	@for module in $(MODULES); do echo "testing $$module"; ( cd $$module && \
 		$(GO) test -race -timeout 30m ./... ) || exit 1; done
 
-infra/node_modules: infra/package.json infra/package-lock.json
-	cd infra && npm ci --silent --no-audit --no-fund
+%/node_modules: %/package.json %/package-lock.json
+	cd $* && npm ci --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 # --- cloud -------------------------------------------------------------------
@@ -83,4 +84,4 @@ release/%:
 		-o ../dist/iot_device_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/iot_device
 
 clean:
-	rm -rf iot_device iot_core_local iot_fleet dist hook/dist infra/cdk.out infra/node_modules .ci/tools
+	rm -rf iot_device iot_core_local iot_fleet dist hook/dist infra/cdk.out infra/node_modules $(AWSSDK)/node_modules .ci/tools
