@@ -51,12 +51,16 @@ func TestSynthesisIsRepeatable(t *testing.T) {
 func TestClaimPolicyAllowsNothingButProvisioning(t *testing.T) {
 	_, policy := synthesized(t, byDefault).named(t, "AWS::IoT::Policy", "ClaimPolicy")
 	const arn = "arn:aws:iot:us-east-1:123456789012:"
-	onTopics := func(kind string) []any {
-		return []any{
-			arn + kind + "/$aws/certificates/create/*",
-			arn + kind + "/$aws/certificates/create-from-csr/*",
-			arn + kind + "/$aws/provisioning-templates/GoFleetProvisioningTemplate/provision/*",
+	on := func(kind string, endings ...string) (resources []any) {
+		for _, topic := range []string{"certificates/create/", "certificates/create-from-csr/", "provisioning-templates/GoFleetProvisioningTemplate/provision/"} {
+			for _, ending := range endings {
+				resources = append(resources, arn+kind+"/$aws/"+topic+ending)
+			}
 		}
+		return resources
+	}
+	statement := func(sid, action string, resource any) any {
+		return map[string]any{"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource}
 	}
 	want := map[string]any{
 		"Tags":       []any{map[string]any{"Key": "fleety:stack", "Value": "GoFleetProvisioning"}},
@@ -64,9 +68,10 @@ func TestClaimPolicyAllowsNothingButProvisioning(t *testing.T) {
 		"PolicyDocument": map[string]any{
 			"Version": "2012-10-17",
 			"Statement": []any{
-				map[string]any{"Sid": "ConnectAsClaim", "Effect": "Allow", "Action": "iot:Connect", "Resource": arn + "client/claim-*"},
-				map[string]any{"Sid": "UseProvisioningTopics", "Effect": "Allow", "Action": []any{"iot:Publish", "iot:Receive"}, "Resource": onTopics("topic")},
-				map[string]any{"Sid": "SubscribeToAnswers", "Effect": "Allow", "Action": "iot:Subscribe", "Resource": onTopics("topicfilter")},
+				statement("ConnectAsClaim", "iot:Connect", arn+"client/claim-*"),
+				statement("UseProvisioningTopics", "iot:Publish", on("topic", "json", "cbor")),
+				statement("ReceiveAnswers", "iot:Receive", on("topic", "*/*")),
+				statement("SubscribeToAnswers", "iot:Subscribe", on("topicfilter", "*/*")),
 			},
 		},
 	}

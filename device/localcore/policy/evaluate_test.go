@@ -14,14 +14,14 @@ func TestEvaluateShippedPolicies(t *testing.T) {
 		"a device uses what is its own": {"device_policy.json", []check{
 			{request(own, "iot:Connect", "client/fleety_2974685"), true},
 			{request(own, "iot:Publish", "topic/fleet/fleety_2974685"), true},
-			{request(own, "iot:Publish", "topic/fleet/fleety_2974685/birth"), true},
-			{request(own, "iot:Receive", "topic/$aws/things/fleety_2974685/shadow/update/accepted"), true},
+			{request(own, "iot:Receive", "topic/fleet/fleety_2974685/hello"), true},
 			{request(own, "iot:Subscribe", "topicfilter/fleet/fleety_2974685/#"), true},
 		}},
 		"a device uses nothing else": {"device_policy.json", []check{
 			{request(own, "iot:Connect", "client/fleety_1"), false},
 			{request(own, "iot:Publish", "topic/fleet/fleety_29746850"), false},
 			{request(own, "iot:Subscribe", "topicfilter/fleet/#"), false},
+			{request(own, "iot:Publish", "topic/fleet/fleety_2974685/birth"), false},
 			{request(own, "iot:RetainPublish", "topic/fleet/fleety_2974685"), false},
 			{request(imposter, "iot:Connect", "client/fleety_1"), false},
 			{request(imposter, "iot:Publish", "topic/fleet/fleety_1"), false},
@@ -139,7 +139,7 @@ func shippedRequests(t testing.TB) map[string]struct {
 	}{
 		"device-connect":   {operational, request(own, "iot:Connect", "client/fleety_2974685")},
 		"device-publish":   {operational, request(own, "iot:Publish", "topic/fleet/fleety_2974685/birth")},
-		"device-subscribe": {operational, request(own, "iot:Subscribe", "topicfilter/$aws/things/fleety_2974685/shadow/update/+")},
+		"device-subscribe": {operational, request(own, "iot:Subscribe", "topicfilter/fleet/fleety_2974685/+")},
 		"device-refused":   {operational, request(own, "iot:Publish", "topic/fleet/fleety_1/birth")},
 		"claim-connect":    {claim, request(claims, "iot:Connect", "client/claim-2974685")},
 		"claim-publish":    {claim, request(claims, "iot:Publish", "topic/$aws/provisioning-templates/GoFleetProvisioningTemplate/provision/json")},

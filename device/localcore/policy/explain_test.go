@@ -63,7 +63,7 @@ func TestExplain(t *testing.T) {
 			[]Policy{operational, claim}, request(own, "iot:Publish", "topic/$aws/certificates/create-from-cs/json"),
 			`no statement of GoIoTDevicePolicy, GoIoTFleetProvisioningPolicy allows iot:Publish on topic/$aws/certificates/create-from-cs/json; ` +
 				`nearest is "UseProvisioningTopics" of GoIoTFleetProvisioningPolicy: its resource ` +
-				`topic/$aws/certificates/create-from-csr/* differs after topic/$aws/certificates/create-from-cs`,
+				`topic/$aws/certificates/create-from-csr/json differs after topic/$aws/certificates/create-from-cs`,
 		},
 		"another account": {
 			one(fields{"Effect": "Allow", "Action": "*", "Resource": "arn:aws:iot:us-east-1:111111111111:topic/a"}),
