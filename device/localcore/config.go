@@ -180,6 +180,9 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
+// ErrBeyondLoopback tells that [Config].UnsafeAllowAnyAddress is missing.
+var ErrBeyondLoopback = errors.New("is not a loopback address; listening beyond this machine must be allowed explicitly")
+
 func (c Config) validateAddress(address string) error {
 	if address == "" || address == NoAPI {
 		return nil
@@ -192,7 +195,7 @@ func (c Config) validateAddress(address string) error {
 		return nil
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
-		return errors.New("is not a loopback address; listening beyond this machine must be allowed explicitly")
+		return ErrBeyondLoopback
 	}
 	return nil
 }

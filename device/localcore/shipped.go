@@ -42,9 +42,11 @@ type shipped struct {
 	text string
 }
 
-// expand fills in the placeholders of CloudFormation that the files may hold.
+// Expand fills in what the files of Templates leave to the deployment:
+// ${AWS::Partition}, ${AWS::Region}, ${AWS::AccountId} and ${TemplateName}.
 // Every other ${…} is a policy variable and stays.
-func (c *Config) expand(text string) string {
+func (c Config) Expand(text string) string {
+	c = c.withDefaults()
 	return strings.NewReplacer(
 		"${AWS::Partition}", c.Partition,
 		"${AWS::Region}", c.Region,
@@ -59,7 +61,7 @@ func (c *Config) readShipped(name string) (shipped, error) {
 	if err != nil {
 		return shipped{}, fmt.Errorf("reading the templates: %w", err)
 	}
-	return shipped{path, c.expand(string(data))}, nil
+	return shipped{path, c.Expand(string(data))}, nil
 }
 
 // readPolicy reads and checks a policy. The error names file and place.
@@ -92,7 +94,7 @@ func (c *Config) install(r *registry.Registry) error {
 		return c.assembled.install(r)
 	}
 	if c.Templates == "" {
-		return installPolicy(r, ClaimPolicyName, c.expand(openClaimPolicy))
+		return installPolicy(r, ClaimPolicyName, c.Expand(openClaimPolicy))
 	}
 	claim, claimErr := c.readPolicy(claimPolicyFile)
 	device, deviceErr := c.readPolicy(devicePolicyFile)
