@@ -96,7 +96,8 @@ func (l Load) withDefaults() Load {
 	return l
 }
 
-func (l Load) check() error {
+// Check reports numbers that make no sense.
+func (l Load) Check() error {
 	var errs []error
 	if l.Concurrency < 0 || l.Concurrency > MaxConcurrency {
 		errs = append(errs, &ValueError{"concurrency", fmt.Sprint(l.Concurrency), fmt.Sprintf("1 to %d", MaxConcurrency)})
@@ -147,7 +148,7 @@ func (c Config) withDefaults() Config {
 // same first.
 func (c Config) Check() error {
 	c = c.withDefaults()
-	errs := []error{c.Load.check(), c.Shard.check(), c.Serials.check(), c.Quotas.check()}
+	errs := []error{c.Load.Check(), c.Shard.check(), c.Serials.check(), c.Quotas.check()}
 	if c.Device == nil {
 		errs = append(errs, errors.New("fleet: no devices described"))
 	}

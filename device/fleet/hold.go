@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -212,15 +211,15 @@ func (c *crowd) publish(ctx context.Context, m *member, number int) {
 	if err != nil || c.pace.publish.wait(ctx) != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, provision.DefaultAnswerTimeout)
+	answer, cancel := context.WithTimeout(ctx, provision.DefaultAnswerTimeout)
 	defer cancel()
 	began := time.Now()
 	// The connection's own loss is noticed where it is kept.
-	switch err := m.live.Publish(ctx, "fleet/"+thing, payload); {
+	switch err := m.live.Publish(answer, "fleet/"+thing, payload); {
 	case err == nil:
 		c.meter.latencies.record(StagePublish, time.Since(began))
 		c.published.Add(1)
-	case !errors.Is(ctx.Err(), context.Canceled):
+	case ctx.Err() == nil:
 		c.unheard.Add(1)
 		c.meter.retries.add(StagePublish, cause(err, m.identity.Record.SerialNumber))
 	}

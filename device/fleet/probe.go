@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"example.com/fleety/device/identity"
@@ -97,6 +98,9 @@ func (p *probe) step(e provision.Event) {
 	case provision.Failed:
 		p.stage = stageOf(e.Err, stage)
 		p.pace.failed(e)
+		if errors.Is(e.Err, context.Canceled) {
+			return // the end of the run, which is no trouble of the device's
+		}
 		p.meter.retries.add(p.stage, cause(e.Err, p.serial))
 	}
 }

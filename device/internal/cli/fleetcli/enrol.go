@@ -119,6 +119,9 @@ func runEnrol(ctx context.Context, console *cli.Console, o enrolOptions) error {
 func (o *enrolOptions) config(console *cli.Console) (c fleet.Config, err error) {
 	c = o.fleet
 	c.Load = o.load
+	if err := c.Load.Check(); err != nil {
+		return c, err
+	}
 	if c.Serials, err = fleet.NewSerials(o.serials.prefix, o.serials.first, o.serials.devices); err != nil {
 		return c, err
 	}

@@ -1,0 +1,185 @@
+package fleetcli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/internal/cli/fleetcli"
+	"example.com/fleety/device/internal/term"
+	"example.com/fleety/device/localcore"
+)
+
+// run runs iot_fleet and returns its exit code and what it wrote.
+func run(args ...string) (code int, out, errs string) {
+	var o, e bytes.Buffer
+	code = fleetcli.Main(args, term.New(strings.NewReader(""), &o, &e, nil))
+	return code, o.String(), e.String()
+}
+
+// startCore starts a core in a new current directory, with a configuration
+// for it.
+func startCore(t *testing.T) *localcore.Server {
+	t.Helper()
+	templates, err := filepath.Abs("../../../../templates")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	core, err := localcore.Start(t.Context(), localcore.Config{Templates: templates, Credentials: "certs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { core.Close() })
+	host, port := core.Endpoint()
+	text := fmt.Sprintf("serialNumber: \"2974685\"\ndeviceLocation: USA\nserver: {endpoint: %s, port: %d, proxy: direct}\n", host, port)
+	if err := os.WriteFile("device.yaml", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return core
+}
+
+// TestEveryCommandOnALocalCore enrols in two shards, merges, storms, and
+// cleans up.
+func TestEveryCommandOnALocalCore(t *testing.T) {
+	core := startCore(t)
+	for shard := 1; shard <= 2; shard++ {
+		code, out, errs := run("enrol", "-n", "5", "-c", "device.yaml", "--keep", "fleet", "--shard", fmt.Sprintf("%d/2", shard), "--report", fmt.Sprintf("%d.json", shard))
+		if code != 0 || !strings.Contains(out, "enrolled") {
+			t.Fatalf("exit %d\n%s%s", code, out, errs)
+		}
+	}
+	code, out, errs := run("report", "1.json", "2.json", "--report", "all.json", "--html", "all.html", "--json")
+	var merged fleet.Report
+	if err := json.Unmarshal([]byte(out), &merged); code != 0 || err != nil || merged.Counts.Enrolled != 5 {
+		t.Errorf("exit %d, %v, %+v\n%s", code, err, merged.Counts, errs)
+	}
+	if page, err := os.ReadFile("all.html"); err != nil || !bytes.Contains(page, []byte("<svg")) {
+		t.Errorf("the page: %v, %.100s", err, page)
+	}
+	code, out, errs = run("storm", "-c", "device.yaml", "--keep", "fleet", "--window", "1s", "--cut")
+	if code != 0 || !strings.Contains(out, "came back  5 within") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	for _, test := range []struct {
+		flag, want string
+		left       int
+	}{
+		{"--json=false", "5 certificates and 5 things would be removed", 6},
+		{"--delete", "5 certificates and 5 things removed", 1},
+		{"--delete", "0 certificates and 0 things removed, 5 were gone", 1},
+	} {
+		code, out, errs := run("cleanup", "all.json", "--endpoint-url", core.APIURL(), test.flag)
+		if left := len(core.Registry().ListCertificates()); code != 0 || !strings.Contains(out, test.want) || left != test.left {
+			t.Errorf("exit %d, %d certificates are left\n%s%s", code, left, out, errs)
+		}
+	}
+}
+
+// TestBadInputGetsOneClearLine demands one line of error, an exit code, and
+// that nothing was begun.
+func TestBadInputGetsOneClearLine(t *testing.T) {
+	core := startCore(t)
+	enrol := func(args ...string) []string { return append([]string{"enrol", "-c", "device.yaml"}, args...) }
+	if err := os.WriteFile("file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"no number":              {enrol(), 2, "devices 0"},
+		"less than none":         {enrol("-n", "-1"), 2, "devices -1"},
+		"absurdly many":          {enrol("-n", "99999999999"), 2, "devices 99999999999"},
+		"outside the prefix":     {enrol("-n", "2", "--first", "1234567"), 2, "does not begin with the prefix 297468"},
+		"leaving the prefix":     {enrol("-n", "9", "--first", "2974685"), 2, "leave the prefix 297468"},
+		"no concurrency":         {enrol("-n", "1", "--concurrency", "0"), 2, "--concurrency 0"},
+		"absurd concurrency":     {enrol("-n", "1", "--concurrency", "9999999"), 2, "concurrency 9999999"},
+		"a rate of zero":         {enrol("-n", "1", "--rate", "0"), 2, "--rate 0"},
+		"no rate at all":         {enrol("-n", "1", "--rate", "NaN"), 2, "rate NaN"},
+		"an interval of nothing": {enrol("-n", "1", "--interval", "1us"), 2, "interval 1µs"},
+		"a negative hold":        {enrol("-n", "1", "--hold", "-1s"), 2, "hold -1s"},
+		"no such shard":          {enrol("-n", "1", "--shard", "3/2"), 2, `shard "3/2"`},
+		"unknown quotas":         {enrol("-n", "1", "--quotas", "most"), 2, "--quotas most"},
+		"unknown quota":          {enrol("-n", "1", "--quota", "Wishes=3"), 2, "Wishes=3"},
+		"AWS by mistake":         {enrol("-n", "1", "--set", "server.endpoint=a1b2-ats.iot.eu-west-1.amazonaws.com"), 2, "--yes-this-is-aws"},
+		"AWS by another name":    {enrol("-n", "1", "--set", "server.endpoint=A1B2-ATS.IOT.cn-north-1.AMAZONAWS.COM.CN"), 2, "--yes-this-is-aws"},
+		"kept in a file":         {enrol("-n", "1", "--keep", "file"), 1, "file"},
+		"report into nowhere":    {enrol("-n", "1", "--report", "none/r.json"), 2, "none/r.json"},
+		"report over a folder":   {enrol("-n", "1", "--report", "certs"), 2, "certs"},
+		"no configuration":       {[]string{"enrol", "-n", "1", "-c", "none.yaml"}, 2, "none.yaml"},
+		"a storm of nobody":      {[]string{"storm", "-c", "device.yaml", "--keep", "certs"}, 1, "no devices with an identity"},
+		"a storm of nothing":     {[]string{"storm", "-c", "device.yaml"}, 2, "--keep"},
+		"a plan of nothing":      {[]string{"plan"}, 2, "devices 0"},
+		"a plan without quotas":  {[]string{"plan", "-n", "1", "--quotas", "off"}, 2, "--quotas off"},
+		"no report":              {[]string{"report", "none.json"}, 2, "none.json"},
+		"not a report":           {[]string{"report", "device.yaml"}, 2, "device.yaml"},
+		"cleanup of no report":   {[]string{"cleanup", "none.json"}, 2, "none.json"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := run(test.args...)
+			first, rest, _ := strings.Cut(errs, "\n")
+			if code != test.code || out != "" || !strings.Contains(first, test.want) || strings.Contains(rest, "error:") {
+				t.Errorf("exit %d, stdout %q\n%s", code, out, errs)
+			}
+		})
+	}
+	if n := len(core.Registry().ListCertificates()); n != 1 {
+		t.Errorf("%d certificates, where only the claim's should be", n)
+	}
+}
+
+func TestRefusedDevicesGiveExitCode3AndTheReport(t *testing.T) {
+	startCore(t)
+	code, out, errs := run("enrol", "-n", "2", "-c", "device.yaml", "--set", "bootstrap.provisioningTemplate=Other")
+	if code == 0 || !strings.Contains(out, "failed      2") || !strings.Contains(errs, "2 of 2 devices failed") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// TestAnInterruptEndsWithTheReport sends the signal of Ctrl-C to the binary.
+func TestAnInterruptEndsWithTheReport(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "iot_fleet")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../../cmd/iot_fleet")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	core := startCore(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, "enrol", "-n", "100000", "-c", "device.yaml", "--report", "r.json", "--concurrency", "4")
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := core.AwaitThing(ctx, "fleety_2974680000020"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(errs.String(), "interrupted") {
+		t.Errorf("exit %d\n%s", code, errs.String())
+	}
+	f, err := os.Open("r.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := fleet.ReadReport(f)
+	if err != nil || r.Counts.Enrolled == 0 || r.Counts.NotStarted == 0 || !strings.Contains(out.String(), "not started") {
+		t.Errorf("%v, report %+v\n%s", err, r, out.String())
+	}
+}
