@@ -227,9 +227,12 @@ func (j *Journal) save(next state) error {
 	if next.Started.IsZero() {
 		next.Started = now
 	}
-	key, cert, err := j.store.open(&next)
-	if err != nil {
-		return err
+	key, cert := j.key, j.cert
+	if next.KeyPEM != j.state.KeyPEM || next.CertificatePEM != j.state.CertificatePEM {
+		var err error
+		if key, cert, err = j.store.open(&next); err != nil {
+			return err
+		}
 	}
 	if err := j.store.slots().write(&next); err != nil {
 		return fmt.Errorf("storing %q: %w", next.Stage, err)

@@ -13,6 +13,10 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 )
 
+// readBuffer takes the packets that come often; of a fleet of connections that
+// wait, each has one.
+const readBuffer = 512
+
 // maxPacket bounds an incoming packet, in bytes. AWS IoT sends 146 KB at most.
 const maxPacket = 256 << 10
 
@@ -53,7 +57,7 @@ type request struct {
 }
 
 func newWire(conn net.Conn, explain func(error) error) *wire {
-	return &wire{Conn: conn, explain: explain, reader: bufio.NewReader(conn)}
+	return &wire{Conn: conn, explain: explain, reader: bufio.NewReaderSize(conn, readBuffer)}
 }
 
 // Read hands over bytes of one packet.
