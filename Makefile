@@ -34,6 +34,9 @@ device:
 local:
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
 
+fleet:
+	cd device && $(BUILD) -o ../iot_fleet ./cmd/iot_fleet
+
 hook:
 	scripts/build-hook.sh hook/dist/bootstrap $(HOOK_ARCH)
 
