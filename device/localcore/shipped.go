@@ -3,13 +3,9 @@ package localcore
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
-	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/registry"
-	"example.com/fleety/device/localcore/template"
 )
 
 // Files of Config.Templates.
@@ -35,58 +31,6 @@ const openClaimPolicy = `{
   ]
 }`
 
-// A shipped document is a file of Config.Templates after its placeholders were
-// filled in.
-type shipped struct {
-	path string
-	text string
-}
-
-// Expand fills in what the files of Templates leave to the deployment:
-// ${AWS::Partition}, ${AWS::Region}, ${AWS::AccountId} and ${TemplateName}.
-// Every other ${…} is a policy variable and stays.
-func (c Config) Expand(text string) string {
-	c = c.withDefaults()
-	return strings.NewReplacer(
-		"${AWS::Partition}", c.Partition,
-		"${AWS::Region}", c.Region,
-		"${AWS::AccountId}", c.Account,
-		"${TemplateName}", TemplateName,
-	).Replace(text)
-}
-
-func (c *Config) readShipped(name string) (shipped, error) {
-	path := filepath.Join(c.Templates, name)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return shipped{}, fmt.Errorf("reading the templates: %w", err)
-	}
-	return shipped{path, c.Expand(string(data))}, nil
-}
-
-// readPolicy reads and checks a policy. The error names file and place.
-func (c *Config) readPolicy(name string) (shipped, error) {
-	s, err := c.readShipped(name)
-	if err != nil {
-		return s, err
-	}
-	if _, err := policy.Parse([]byte(s.text)); err != nil {
-		return s, fmt.Errorf("policy %s: %w", s.path, err)
-	}
-	return s, nil
-}
-
-func (c *Config) readTemplate() (shipped, error) {
-	s, err := c.readShipped(templateFile)
-	if err != nil {
-		return s, err
-	}
-	if _, err := template.Parse([]byte(s.text)); err != nil {
-		return s, fmt.Errorf("provisioning template %s: %w", s.path, err)
-	}
-	return s, nil
-}
-
 // install brings the registry to what the configuration ships: policies, thing
 // group and type, and the provisioning template.
 func (c *Config) install(r *registry.Registry) error {
@@ -96,9 +40,9 @@ func (c *Config) install(r *registry.Registry) error {
 	if c.Templates == "" {
 		return installPolicy(r, ClaimPolicyName, c.Expand(openClaimPolicy))
 	}
-	claim, claimErr := c.readPolicy(claimPolicyFile)
-	device, deviceErr := c.readPolicy(devicePolicyFile)
-	fleet, fleetErr := c.readTemplate()
+	claim, _, claimErr := c.readPolicy(filepath.Join(c.Templates, claimPolicyFile))
+	device, _, deviceErr := c.readPolicy(filepath.Join(c.Templates, devicePolicyFile))
+	fleet, fleetErr := c.readTemplate(filepath.Join(c.Templates, templateFile))
 	if err := errors.Join(claimErr, deviceErr, fleetErr); err != nil {
 		return err
 	}

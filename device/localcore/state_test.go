@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -158,11 +159,11 @@ func TestBadTemplatesStopTheStartWithFileAndPlace(t *testing.T) {
 		want  string
 	}{
 		"missing file":         {"device_policy.json", func([]byte) []byte { return nil }, "no such file"},
-		"bad JSON":             {"claim_policy.json", replace("[", "("), "line "},
-		"bad effect":           {"claim_policy.json", replace("Allow", "Permit"), "line 6"},
-		"unknown function":     {"fleet_template.json", replace("Fn::Join", "Fn::Base64"), "line "},
-		"unknown section":      {"fleet_template.json", replace("Mappings", "Conditions"), "line "},
-		"reference to nothing": {"fleet_template.json", replace(`"Ref": "serialNumber"`, `"Fn::FindInMap": ["Nope", "a", "b"]`), "line "},
+		"bad JSON":             {"claim_policy.json", replace("[", "("), "claim_policy.json:3:16: $: not JSON"},
+		"bad effect":           {"claim_policy.json", replace("Allow", "Permit"), "claim_policy.json:6:17: $.Statement[0].Effect"},
+		"unknown function":     {"fleet_template.json", replace("Fn::Join", "Fn::Base64"), "fleet_template.json:18:23: "},
+		"unknown section":      {"fleet_template.json", replace("Mappings", "Conditions"), "fleet_template.json:7:"},
+		"reference to nothing": {"fleet_template.json", replace(`"Ref": "serialNumber"`, `"Fn::FindInMap": ["Nope", "a", "b"]`), "fleet_template.json:18:71: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := copyTemplates(t, test.file, test.spoil)
@@ -177,6 +178,24 @@ func TestBadTemplatesStopTheStartWithFileAndPlace(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A place is that in the file, though placeholders before it have become longer
+// or shorter by then.
+func TestFaultsArePlacedInTheFileAsItIs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.json")
+	const document = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iot:Connect",
+  "Resource": "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:client/é", "Condition": 7}}`
+	if err := os.WriteFile(path, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := localcore.Config{}.ReadPolicy(path)
+	if want := path + ":2:99: $.Statement.Condition: "; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %q does not begin with %q", err, want)
+	}
+	if _, ok := errors.AsType[*policy.SyntaxError](err); !ok {
+		t.Errorf("%T wraps no SyntaxError", err)
 	}
 }
 
