@@ -13,7 +13,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 
-.PHONY: demo rehearse test device hook local fleet synth deploy bench release clean
+.PHONY: demo rehearse test device hook local fleet synth deploy destroy bench release clean
 .PHONY: check unit
 
 # The whole path on this machine: a device comes in, and one is refused.
@@ -63,14 +63,19 @@ unit: infra/node_modules $(AWSSDK)/node_modules
 # --- cloud -------------------------------------------------------------------
 
 synth: infra/node_modules
-	cd infra && $(CDK) synth $(if $(CERTIFICATE_ARN),-c certificateArn=$(CERTIFICATE_ARN))
+	cd infra && $(CDK) synth $(if $(CERTIFICATE_ARN),-c certificateArn=$(CERTIFICATE_ARN)) $(CDK_ARGS)
 
+# CDK_ARGS holds further options, as in CDK_ARGS='-c serialRegistry=true'.
 deploy: infra/node_modules
-	cd infra && $(CDK) deploy $(if $(CERTIFICATE_ARN),-c certificateArn=$(CERTIFICATE_ARN))
+	@scripts/deploy.sh '$(CERTIFICATE_ARN)' $(CDK_ARGS)
+
+destroy: infra/node_modules
+	@scripts/deploy.sh --destroy '$(CERTIFICATE_ARN)' $(CDK_ARGS)
 
 # --- measure, release, clean ---------------------------------------------------
 
 bench:
+	cd hook && $(GO) test -run '^$$' -bench . -benchmem .
 	cd device && $(GO) test -run '^$$' -bench . -benchmem ./...
 
 PLATFORMS := linux/amd64 linux/arm64 linux/arm/6 linux/arm/7 linux/386 linux/riscv64 linux/mipsle \

@@ -1,0 +1,285 @@
+package scripttest
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// fakeCloud is an aws command line over a folder of answers: $FAKE/SERVICE
+// OPERATION NAME holds what is answered; a file that ends with .error holds the
+// message of a failure; without either, the thing is not there.
+const fakeCloud = `#!/bin/sh
+question="$1 $2"
+echo "$@" >>"$FAKE/asked"
+shift 2
+while [ $# -gt 0 ]; do
+	case $1 in
+	--region | --output | --endpoint-type) shift ;;
+	--query) case $2 in *OutputKey*) question="$question $2" ;; esac; shift ;;
+	--*) question="$question $2"; shift ;;
+	esac
+	shift
+done
+file=$FAKE/$(echo "$question" | tr '/' '_')
+if [ -e "$file.error" ]; then cat "$file.error" >&2; exit 255; fi
+if [ -e "$file" ]; then cat "$file"; exit 0; fi
+echo "An error occurred (ResourceNotFoundException): $question" >&2
+exit 254
+`
+
+// ready are the answers of an account that a stack can be deployed to.
+var ready = map[string]string{
+	"sts get-caller-identity": "123456789012",
+	"iot describe-endpoint":   "abc-ats.iot.us-east-1.amazonaws.com",
+	"iot describe-certificate " + claimARN[strings.Index(claimARN, "/")+1:]: "ACTIVE",
+	"ssm get-parameter _cdk-bootstrap_hnb659fds_version":                    "21",
+}
+
+const deployedStack = "UPDATE_COMPLETE\tFleet provisioning by claim: devices trade a shared claim certificate for their own."
+
+// newCloud is a place with the tools of a deployment: changed answers replace
+// those of ready; an empty one takes it away.
+func newCloud(t *testing.T, changed map[string]string) (p *place, notes string) {
+	t.Helper()
+	p = newPlace(t, "tail")
+	notes = p.fake(t, fakeCloud)
+	answers := maps.Clone(ready)
+	maps.Copy(answers, changed)
+	for question, answer := range answers {
+		if answer == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(notes, question), []byte(answer+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.tool(t, filepath.Join("bin", "node"), "echo v22.1.0")
+	p.tool(t, filepath.Join("bin", "go"), "exit 0")
+	p.tool(t, filepath.Join("infra", "node_modules", ".bin", "cdk"),
+		`case $1 in --version) echo "2.1148.1 (build abc)" ;; *) echo "cdk $*" >>"$FAKE/cdk"; echo the CDK speaks ;; esac`)
+	return p, notes
+}
+
+// tool puts a shell script into the place.
+func (p *place) tool(t *testing.T, name, script string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(p.path(name)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.path(name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPreflightIsSilentWhenAllIsWell(t *testing.T) {
+	again := map[string]string{"cloudformation describe-stacks GoFleetProvisioning": deployedStack, "iot get-policy GoIoTDevicePolicy": "there"}
+	for name, test := range map[string]struct {
+		answers map[string]string
+		args    []string
+	}{
+		"first time":   {nil, []string{claimARN}},
+		"again":        {again, []string{claimARN}},
+		"another name": {again, []string{"--name", "Second", claimARN}},
+		"removal":      {again, []string{"--destroy", claimARN}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, notes := newCloud(t, test.answers)
+			if r := p.run(t, "preflight.sh", test.args...); r != (result{}) {
+				t.Errorf("%+v", r)
+			}
+			for line := range strings.Lines(note(t, notes, "asked")) {
+				operation := strings.Fields(line)[1]
+				if !strings.HasPrefix(operation, "describe-") && !strings.HasPrefix(operation, "get-") {
+					t.Errorf("preflight does more than read: %s", line)
+				}
+				if !strings.Contains(line, "--region us-east-1") {
+					t.Errorf("not in the claim's Region: %s", line)
+				}
+			}
+		})
+	}
+}
+
+func TestPreflightSaysWhatToDo(t *testing.T) {
+	const certificate, bootstrap, stack = "iot describe-certificate " + "57c92eba56f4a8a5bf4d2bb4b2f5a9b5ea9ad4ecf0b5e7ec0f3fdd9d3ca32f10",
+		"ssm get-parameter _cdk-bootstrap_hnb659fds_version", "cloudformation describe-stacks GoFleetProvisioning"
+	tests := map[string]struct {
+		answers map[string]string
+		args    []string // beyond the ARN
+		want    string
+	}{
+		"no credentials":       {map[string]string{"sts get-caller-identity.error": "Unable to locate credentials. You can configure credentials"}, nil, "run aws configure, or set AWS_PROFILE"},
+		"expired credentials":  {map[string]string{"sts get-caller-identity.error": "An error occurred (ExpiredToken)"}, nil, "renew them"},
+		"another account":      {map[string]string{"sts get-caller-identity": "999999999999"}, nil, "set AWS_PROFILE to one of 123456789012"},
+		"no such Region":       {map[string]string{"iot describe-endpoint.error": "Could not connect to the endpoint URL"}, nil, "whether us-east-1 is a Region"},
+		"no rights":            {map[string]string{"iot describe-endpoint.error": "(AccessDeniedException) not authorized to perform: iot:DescribeEndpoint"}, nil, "iot:DescribeEndpoint"},
+		"certificate inactive": {map[string]string{certificate: "INACTIVE"}, nil, "--new-status ACTIVE --region us-east-1"},
+		"certificate missing":  {map[string]string{certificate: ""}, nil, "is not in this account and Region"},
+		"certificate unclear":  {map[string]string{certificate + ".error": "(ThrottlingException) slow down"}, nil, "slow down"},
+		"not bootstrapped":     {map[string]string{bootstrap: "", bootstrap + ".error": "(ParameterNotFound)"}, nil, "run npx cdk bootstrap aws://123456789012/us-east-1"},
+		"bootstrap too old":    {map[string]string{bootstrap: "5"}, nil, "of version 5: run npx cdk bootstrap"},
+		"stack in progress":    {map[string]string{stack: strings.Replace(deployedStack, "UPDATE_COMPLETE", "UPDATE_IN_PROGRESS", 1)}, nil, "is being changed: wait"},
+		"stack rolled back":    {map[string]string{stack: strings.Replace(deployedStack, "UPDATE_COMPLETE", "ROLLBACK_COMPLETE", 1)}, nil, "make destroy"},
+		"stack of another app": {map[string]string{stack: "CREATE_COMPLETE\tA shop"}, nil, "-c name=NAME"},
+		"template there":       {map[string]string{"iot describe-provisioning-template GoFleetProvisioningTemplate": "there"}, nil, "aws iot delete-provisioning-template --template-name GoFleetProvisioningTemplate"},
+		"claim policy there":   {map[string]string{"iot get-policy GoIoTFleetProvisioningPolicy": "there"}, nil, "aws iot delete-policy --policy-name GoIoTFleetProvisioningPolicy"},
+		"device policy there":  {map[string]string{"iot get-policy GoIoTDevicePolicy": "there"}, nil, "aws iot delete-policy --policy-name GoIoTDevicePolicy"},
+		"group there":          {map[string]string{"iot describe-thing-group fleet-provisioning-group": "there"}, nil, "aws iot delete-thing-group"},
+		"type there":           {map[string]string{"iot describe-thing-type fleety": "there"}, nil, "aws iot deprecate-thing-type --thing-type-name fleety"},
+		"second stack's names": {map[string]string{"iot get-policy SecondDevicePolicy": "there"}, []string{"--name", "Second"}, "SecondDevicePolicy"},
+		"nothing to remove":    {nil, []string{"--destroy"}, "there is no stack GoFleetProvisioning"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			p, _ := newCloud(t, test.answers)
+			r := p.run(t, "preflight.sh", append(test.args, claimARN)...)
+			r.fails(t, 1, test.want)
+			if strings.Count(r.stderr, ": error: ") != 1 || !strings.HasSuffix(r.stderr, "nothing was changed in AWS\n") {
+				t.Errorf("want one problem:\n%s", r.stderr)
+			}
+		})
+	}
+}
+
+func TestPreflightChecksTheTools(t *testing.T) {
+	tests := map[string]struct{ tool, script, want string }{
+		"no node":     {"bin/node", "", "Node.js is not installed"},
+		"old node":    {"bin/node", "echo v18.20.4", "Node.js is version 18"},
+		"no cdk":      {"infra/node_modules/.bin/cdk", "", "run npm ci in infra/"},
+		"old cdk":     {"infra/node_modules/.bin/cdk", "echo '2.1100.0 (build x)'", "2.1148 or later"},
+		"ancient cdk": {"infra/node_modules/.bin/cdk", "echo '1.204.0 (build x)'", "2.1148 or later"},
+		"no go":       {"bin/go", "", "Go is not installed"},
+		"no aws":      {"bin/aws", "", "the aws command line is not installed"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			p, _ := newCloud(t, nil)
+			if test.script != "" {
+				p.tool(t, test.tool, test.script)
+			} else if err := os.Remove(p.path(test.tool)); err != nil {
+				t.Fatal(err)
+			}
+			p.run(t, "preflight.sh", claimARN).fails(t, 1, test.want)
+		})
+	}
+}
+
+func TestPreflightNamesEveryProblemAtOnce(t *testing.T) {
+	p, _ := newCloud(t, map[string]string{
+		"sts get-caller-identity": "999999999999", "ssm get-parameter _cdk-bootstrap_hnb659fds_version": "", "iot get-policy GoIoTDevicePolicy": "there",
+	})
+	p.tool(t, "bin/node", "echo v18.0.0")
+	r := p.run(t, "preflight.sh", claimARN+","+strings.Replace(claimARN, "cert/57", "cert/99", 1))
+	if got := strings.Count(r.stderr, ": error: "); got != 5 || r.code != 1 {
+		t.Errorf("%d problems, want 5:\n%s", got, r.stderr)
+	}
+}
+
+func TestMalformedARNIsRefusedBeforeAnythingIsAsked(t *testing.T) {
+	for _, arn := range []string{"", "claim", "arn:aws:iot:us-east-1:123456789012:policy/x", "arn:aws:iot::123456789012:cert/x"} {
+		p, notes := newCloud(t, nil)
+		p.run(t, "preflight.sh", arn).fails(t, 1, "scripts/create-keys-and-cert.sh creates one")
+		if _, err := os.Stat(filepath.Join(notes, "asked")); err == nil {
+			t.Errorf("%q: AWS was asked", arn)
+		}
+	}
+}
+
+const templateOutput = "cloudformation describe-stacks GoFleetProvisioning Stacks[0].Outputs[?OutputKey=='ProvisioningTemplateName'].OutputValue"
+
+func TestDeployPrintsTheConfiguration(t *testing.T) {
+	p, notes := newCloud(t, map[string]string{
+		templateOutput: "GoFleetProvisioningTemplate",
+		strings.Replace(templateOutput, "ProvisioningTemplateName", "SerialTableName", 1): "Serials-1ABC",
+	})
+	r := p.run(t, "deploy.sh", claimARN, "-c", "serialRegistry=true")
+	want := `# The device's configuration, .simple-go-iot-device.yaml:
+server:
+  port: 8883
+  endpoint: abc-ats.iot.us-east-1.amazonaws.com
+bootstrap:
+  provisioningTemplate: GoFleetProvisioningTemplate
+# No device comes in before its serial number is loaded, in hook/:
+#   go run ./cmd/serials load --table Serials-1ABC FILE.csv
+`
+	if r.code != 0 || r.stdout != want {
+		t.Errorf("%+v", r)
+	}
+	if got, want := note(t, notes, "cdk"), "cdk deploy -c certificateArn="+claimARN+" -c serialRegistry=true\n"; got != want {
+		t.Errorf("the CDK was run as %q, want %q", got, want)
+	}
+}
+
+func TestDeployWithoutAList(t *testing.T) {
+	p, _ := newCloud(t, map[string]string{templateOutput: "GoFleetProvisioningTemplate",
+		strings.Replace(templateOutput, "ProvisioningTemplateName", "SerialTableName", 1): "None"})
+	if r := p.run(t, "deploy.sh", claimARN); r.code != 0 || strings.Contains(r.stdout, "serials") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestDestroySaysWhatStays(t *testing.T) {
+	p, notes := newCloud(t, map[string]string{"cloudformation describe-stacks Second": deployedStack})
+	r := p.run(t, "deploy.sh", "--destroy", claimARN, "-c", "name=Second", "--force")
+	if r.code != 0 || !strings.Contains(r.stdout, "the policy SecondDevicePolicy") || !strings.Contains(r.stdout, "the thing type SecondType") {
+		t.Errorf("%+v", r)
+	}
+	if got, want := note(t, notes, "cdk"), "cdk destroy -c certificateArn="+claimARN+" -c name=Second --force\n"; got != want {
+		t.Errorf("the CDK was run as %q, want %q", got, want)
+	}
+}
+
+func TestNothingIsDeployedAfterAProblem(t *testing.T) {
+	for _, args := range [][]string{{claimARN}, {"--destroy", claimARN}} {
+		p, notes := newCloud(t, map[string]string{"sts get-caller-identity": "999999999999"})
+		p.run(t, "deploy.sh", args...).fails(t, 1, "999999999999")
+		if _, err := os.Stat(filepath.Join(notes, "cdk")); err == nil {
+			t.Errorf("%v: the CDK was run", args)
+		}
+	}
+}
+
+func TestDeployWithoutAClaimSaysHowToGetOne(t *testing.T) {
+	p, _ := newCloud(t, nil)
+	p.run(t, "deploy.sh", "").fails(t, 1, "scripts/create-keys-and-cert.sh creates one")
+	p.run(t, "deploy.sh").fails(t, 2, "usage: ")
+}
+
+func TestFailureOfTheCDKIsTheScripts(t *testing.T) {
+	p, _ := newCloud(t, nil)
+	p.tool(t, "infra/node_modules/.bin/cdk", `case $1 in --version) echo 2.1148.1 ;; *) echo boom >&2; exit 7 ;; esac`)
+	p.run(t, "deploy.sh", claimARN).fails(t, 7, "boom")
+}
+
+// TestPreflightKnowsTheNamesOfTheStack compares the script with the app.
+func TestPreflightKnowsTheNamesOfTheStack(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join("..", "stack", "names.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stack := range []string{"GoFleetProvisioning", "Second"} {
+		p, notes := newCloud(t, nil)
+		if r := p.run(t, "preflight.sh", "--name", stack, claimARN); r.code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		var names []string
+		for line := range strings.Lines(note(t, notes, "asked")) {
+			fields := strings.Fields(line)
+			if fields[0] == "iot" && strings.HasSuffix(fields[2], "-name") {
+				names = append(names, strings.TrimPrefix(fields[3], "Second"))
+			}
+		}
+		if len(names) != 5 {
+			t.Errorf("names asked for: %v", names)
+		}
+		for _, name := range slices.Compact(names) {
+			if !strings.Contains(string(source), `"`+name+`"`) {
+				t.Errorf("names.go has no %q", name)
+			}
+		}
+	}
+}

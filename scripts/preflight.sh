@@ -1,0 +1,200 @@
+#!/bin/sh
+# Finds out, before AWS is asked to change anything, whether a deployment or a
+# removal can work, and says for each thing in the way what to do about it.
+# It only reads.
+set -eu
+
+usage() {
+	cat <<-'END'
+		usage: preflight.sh [--destroy] [--name NAME] CERTIFICATE_ARN[,CERTIFICATE_ARN...]
+
+		Checks the tools, the credentials, the Region, the claim certificates, the CDK's
+		bootstrap stack and the names that the stack will take. Prints every problem
+		with its remedy; exits 1 if there is one.
+
+		  --destroy    before a removal: only what that needs
+		  --name NAME  the stack's name, if it is deployed with -c name=NAME
+	END
+}
+
+destroy=false
+stack=GoFleetProvisioning
+while [ $# -gt 0 ]; do
+	case $1 in
+	-h | --help) usage && exit 0 ;;
+	--destroy) destroy=true ;;
+	--name)
+		[ $# -ge 2 ] || { usage >&2 && exit 2; }
+		stack=$2 && shift
+		;;
+	-*) usage >&2 && exit 2 ;;
+	*) break ;;
+	esac
+	shift
+done
+[ $# -eq 1 ] || { usage >&2 && exit 2; }
+arns=$1
+
+infra=$(cd -- "$(dirname -- "$0")/../infra" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+trap 'exit 130' HUP INT TERM
+
+problems=0
+problem() {
+	echo "preflight.sh: error: $*" >&2
+	problems=$((problems + 1))
+}
+
+finish() {
+	[ "$problems" -eq 0 ] && exit 0
+	echo "preflight.sh: nothing was changed in AWS" >&2
+	exit 1
+}
+
+# ask COMMAND... puts the answer of the aws command line into $answer. On
+# failure its message is in $work/message.
+ask() { answer=$(aws "$@" --region "$region" --output text 2>"$work/message"); }
+
+# absent tells whether the last failure was that the thing asked for is not there.
+absent() { grep -q -e 'ResourceNotFoundException' -e 'does not exist' -e 'ParameterNotFound' "$work/message"; }
+
+# because says why the last question failed, and what to do.
+because() {
+	case $(cat "$work/message") in
+	*'locate credentials'* | *'NoCredentials'* | *'config profile'*)
+		echo "there are no AWS credentials: run aws configure, or set AWS_PROFILE" ;;
+	*'ExpiredToken'* | *'InvalidClientTokenId'* | *'UnrecognizedClient'* | *'Token has expired'*)
+		echo "AWS does not accept the credentials: renew them (aws sso login, or aws configure)" ;;
+	*'AccessDenied'* | *'not authorized'*)
+		echo "the credentials do not allow it: $(tail -n 1 "$work/message")" ;;
+	*'connect to the endpoint'* | *'onnection'* | *'timeout'*)
+		echo "AWS cannot be reached: check the network, the proxy and whether $region is a Region with AWS IoT Core" ;;
+	*) tail -n 1 "$work/message" ;;
+	esac
+}
+
+check_tools() {
+	if ! command -v node >/dev/null; then
+		problem "Node.js is not installed: get version 22 or later from https://nodejs.org"
+	elif major=$(node --version | sed 's/^v\([0-9]*\).*/\1/') && [ "$major" -lt 20 ]; then
+		problem "Node.js is version $major: the CDK needs 20 or later, better 22: get it from https://nodejs.org"
+	elif [ ! -x "$infra/node_modules/.bin/cdk" ]; then
+		problem "the CDK command line is not installed: run npm ci in infra/"
+	else
+		version=$("$infra/node_modules/.bin/cdk" --version | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')
+		if [ "${version%.*}" -ne 2 ] || [ "${version#*.}" -lt 1148 ]; then
+			problem "the CDK command line is version $version: run npm ci in infra/ to get 2.1148 or later"
+		fi
+	fi
+	command -v go >/dev/null || problem "Go is not installed: get it from https://go.dev/dl/"
+}
+
+check_account() {
+	if ! ask sts get-caller-identity --query Account; then
+		problem "asking who you are: $(because)"
+		finish
+	fi
+	[ "$answer" = "$account" ] ||
+		problem "the credentials are of account $answer, the claim certificate is in $account: set AWS_PROFILE to one of $account, or make a claim in $answer with scripts/create-keys-and-cert.sh"
+	ask iot describe-endpoint --endpoint-type iot:Data-ATS --query endpointAddress ||
+		problem "asking for the endpoint of $region: $(because)"
+}
+
+check_claim() {
+	if ask iot describe-certificate --certificate-id "${1##*/}" --query certificateDescription.status; then
+		[ "$answer" = ACTIVE ] ||
+			problem "the claim certificate $1 is $answer: run aws iot update-certificate --certificate-id ${1##*/} --new-status ACTIVE --region $region, or make another claim with scripts/create-keys-and-cert.sh"
+	elif absent; then
+		problem "the claim certificate $1 is not in this account and Region: make one with scripts/create-keys-and-cert.sh --force"
+	else
+		problem "asking for the claim certificate $1: $(because)"
+	fi
+}
+
+check_bootstrap() {
+	if ask ssm get-parameter --name /cdk-bootstrap/hnb659fds/version --query Parameter.Value; then
+		[ "$answer" -ge 6 ] ||
+			problem "the CDK's bootstrap stack is of version $answer: run npx cdk bootstrap aws://$account/$region in infra/"
+	elif absent; then
+		problem "the CDK has no bootstrap stack in $region of account $account: run npx cdk bootstrap aws://$account/$region in infra/"
+	else
+		problem "asking for the CDK's bootstrap stack: $(because)"
+	fi
+}
+
+# check_stack leaves in $deployed whether the stack is there.
+check_stack() {
+	deployed=false
+	if ! ask cloudformation describe-stacks --stack-name "$stack" --query 'Stacks[0].[StackStatus,Description]'; then
+		absent || problem "asking for the stack $stack: $(because)"
+		return 0
+	fi
+	deployed=true
+	case $answer in
+	*'Fleet provisioning by claim'*) ;;
+	*) problem "there is a stack $stack that is not of this app: deploy with another name, -c name=NAME" ;;
+	esac
+	case $answer in
+	*_IN_PROGRESS*) problem "the stack $stack is being changed: wait until aws cloudformation describe-stacks --stack-name $stack --region $region says that it is complete" ;;
+	ROLLBACK_COMPLETE* | ROLLBACK_FAILED*) $destroy ||
+		problem "the stack $stack could not be created the last time: remove what is left of it with make destroy, then deploy again" ;;
+	esac
+}
+
+# check_free KIND NAME REMOVAL QUESTION... checks that nothing has a name yet.
+check_free() {
+	kind=$1 name=$2 removal=$3
+	shift 3
+	if ask iot "$@" "$name" --query "'there'"; then
+		problem "there is a $kind $name already, which no stack $stack has: if no device needs it, $removal; else deploy with another name, -c name=NAME"
+	elif ! absent; then
+		problem "asking for the $kind $name: $(because)"
+	fi
+}
+
+# check_names checks the names of Names in infra/stack/names.go.
+check_names() {
+	template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy group=${stack}Group type=${stack}Type
+	if [ "$stack" = GoFleetProvisioning ]; then
+		claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy group=fleet-provisioning-group type=fleety
+	fi
+	check_free "provisioning template" "$template" "run aws iot delete-provisioning-template --template-name $template --region $region" \
+		describe-provisioning-template --template-name
+	for policy in "$claim" "$device"; do
+		check_free policy "$policy" "run aws iot delete-policy --policy-name $policy --region $region" get-policy --policy-name
+	done
+	check_free "thing group" "$group" "run aws iot delete-thing-group --thing-group-name $group --region $region" \
+		describe-thing-group --thing-group-name
+	check_free "thing type" "$type" "run aws iot deprecate-thing-type --thing-type-name $type --region $region and, five minutes later, aws iot delete-thing-type --thing-type-name $type --region $region" \
+		describe-thing-type --thing-type-name
+}
+
+# The app checks the ARNs in full; here only what is asked about must be known.
+first=${arns%%,*}
+region=$(echo "$first" | cut -d: -f4)
+account=$(echo "$first" | cut -d: -f5)
+case $first in
+arn:*:iot:?*:????????????:cert/?*) ;;
+*)
+	problem "\"$first\" is not the ARN of a claim certificate, arn:aws:iot:REGION:ACCOUNT:cert/ID: scripts/create-keys-and-cert.sh creates one and prints its ARN"
+	finish
+	;;
+esac
+
+check_tools
+if ! command -v aws >/dev/null; then
+	problem "the aws command line is not installed: see https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html"
+	finish
+fi
+check_account
+check_stack
+if $destroy; then
+	$deployed || problem "there is no stack $stack in $region of account $account: nothing is to be removed, or the name is another (-c name=NAME)"
+	finish
+fi
+echo "$arns" | tr ',' '\n' >"$work/arns"
+while read -r arn; do check_claim "$arn"; done <"$work/arns"
+check_bootstrap
+$deployed || check_names
+finish
