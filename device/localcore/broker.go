@@ -33,7 +33,8 @@ const (
 	maxMessageExpiry       = 604800 // seconds
 	publishesPerSecond     = 100    // per connection, both ways
 	connectsPerSecond      = 1      // per client id
-	outboundQueue          = 1024   // packets; ours
+	outboundQueue          = 1024   // messages that wait for one connection; ours
+	maxStoredMessages      = 65_535 // that wait for one persistent session; ours
 	maxConnectRates        = 10_000 // client ids whose CONNECTs are counted; ours
 	neverPublishSysTopics  = math.MaxInt32
 	localListener          = "local"
@@ -51,31 +52,34 @@ type broker struct {
 	// provision answers the provisioning API.
 	provision *provisioner
 	policies  policyCache
-	service   *mqtt.Client // publishes in the name of AWS IoT
 	listeners []*listener
-	retained  *retainedStore // nil without a state
+	store     *store // nil without a state
 	serving   bool
 	gag       gag
+	lapsing   sync.Mutex // one session opens or lapses at a time
 
 	mu       sync.Mutex
-	current  map[string]*connection // by client id, under mu
-	connects map[string]*rate       // by client id, under mu
+	current  map[string]*connection  // by client id, under mu
+	outboxes map[string]*outbox      // by client id, of sessions that are open or persistent; under mu
+	wills    map[string]*delayedWill // by client id, under mu
+	delayed  sync.WaitGroup          // delayed wills
+	connects map[string]*rate        // by client id, under mu
 }
 
 func newBroker(c *Config, r *registry.Registry, j *journal, p *provisioner) (*broker, error) {
 	b := &broker{
 		config: c, registry: r, journal: j, provision: p,
-		current: map[string]*connection{}, connects: map[string]*rate{},
+		current: map[string]*connection{}, outboxes: map[string]*outbox{},
+		wills: map[string]*delayedWill{}, connects: map[string]*rate{},
 	}
 	capabilities := mqtt.NewDefaultServerCapabilities()
 	capabilities.MaximumQos = 1
 	capabilities.MinimumProtocolVersion = 4
 	capabilities.MaximumPacketSize = maxPacket
 	capabilities.ReceiveMaximum = maxUnacknowledged
-	capabilities.MaximumInflight = math.MaxUint16
 	capabilities.TopicAliasMaximum = maxTopicAliases
 	capabilities.SubIDAvailable = 0
-	capabilities.MaximumClientWritesPending = outboundQueue
+	capabilities.MaximumClientWritesPending = 1   // never used: an outbox has its own queue
 	capabilities.MaximumMessageExpiryInterval = 0 // no expiry but the publisher's
 	capabilities.MaximumSessionExpiryInterval = uint32(c.SessionExpiry.Seconds())
 	capabilities.Compatibilities.NoInheritedPropertiesOnAck = true
@@ -84,22 +88,28 @@ func newBroker(c *Config, r *registry.Registry, j *journal, p *provisioner) (*br
 		Logger:                 slog.New(brokerLog{c.Log.Handler(), &b.gag}),
 		SysTopicResendInterval: neverPublishSysTopics,
 	})
-	b.service = b.mochi.NewClient(nil, localListener, "", true)
 	if err := b.mochi.AddHook(&gate{broker: b}, nil); err != nil {
 		return nil, fmt.Errorf("starting the broker: %w", err)
 	}
-	return b, b.openRetained()
+	return b, b.openStore()
 }
 
-// openRetained brings the retained messages of an earlier run back.
-func (b *broker) openRetained() (err error) {
+// openStore brings retained messages and sessions of an earlier run back.
+func (b *broker) openStore() (err error) {
 	if b.config.State == "" {
 		return nil
 	}
-	if b.retained, err = openRetainedStore(filepath.Join(b.config.State, retainedFile)); err != nil {
+	if b.store, err = openStore(filepath.Join(b.config.State, storeFile)); err != nil {
 		return err
 	}
-	return b.retained.load(b.mochi.Topics)
+	retained, err := b.store.retained()
+	if err != nil {
+		return err
+	}
+	for _, pk := range retained {
+		b.mochi.Topics.RetainMessage(pk)
+	}
+	return b.restoreSessions()
 }
 
 // judge evaluates the policies that hold for the connection now.
@@ -115,23 +125,8 @@ func (b *broker) refuse(c *connection, a Action, topic, reason string) {
 	b.journal.record(e)
 }
 
-// inject publishes a message into the topic tree. mochi would take it from the
-// client itself, but then it keeps inbound and outbound packet ids in one
-// space, where a device's publish can erase an unacknowledged delivery.
-func (b *broker) inject(c *connection, pk packets.Packet) error {
-	if c.publisher == nil {
-		c.publisher = b.mochi.NewClient(nil, localListener, c.session.ClientID, true)
-		c.publisher.Properties.ProtocolVersion = c.client.Properties.ProtocolVersion
-	}
-	return b.mochi.InjectPacket(c.publisher, pk)
-}
-
 // publish sends a message of the service itself: no policy is asked.
-func (b *broker) publish(pk packets.Packet) error {
-	pk.FixedHeader.Type = packets.Publish
-	pk.PacketID = uint16(pk.FixedHeader.Qos) // mochi wants one with QoS 1, and does not use it
-	return b.mochi.InjectPacket(b.service, pk)
-}
+func (b *broker) publish(pk packets.Packet) { b.route("", 5, pk) }
 
 // disconnectClient ends the connection of a client id. found tells whether
 // there was one.
@@ -149,33 +144,6 @@ func (b *broker) disconnectClient(clientID string, cleanSession, preventWill boo
 		b.dropSession(clientID)
 	}
 	return true
-}
-
-// dropSession forgets a stored session.
-func (b *broker) dropSession(clientID string) {
-	stored, ok := b.mochi.Clients.Get(clientID)
-	if !ok || !stored.Closed() {
-		return
-	}
-	stored.ClearInflights()
-	b.mochi.UnsubscribeClient(stored)
-	b.mochi.Clients.Delete(clientID)
-}
-
-// deliver sends a message to one client only, past the topic tree.
-func (b *broker) deliver(c *connection, m packets.Packet) error {
-	m.FixedHeader.Type = packets.Publish
-	m.FixedHeader.Dup = false
-	if m.FixedHeader.Qos > 0 {
-		id, err := c.client.NextPacketID()
-		if err != nil {
-			return fmt.Errorf("delivering to %s: %w", c.session.ClientID, err)
-		}
-		m.PacketID = uint16(id)
-		m.Created = b.config.Now().Unix()
-		c.client.State.Inflight.Set(m) // resent when a persistent session resumes
-	}
-	return c.client.WritePacket(m)
 }
 
 // disconnectCertificate ends every connection that uses a certificate.
@@ -216,8 +184,9 @@ func (b *broker) close() error {
 			l.tcp.Close()
 		}
 	}
-	if b.retained != nil {
-		errs = append(errs, b.retained.close())
+	b.cancelWills()
+	if b.store != nil {
+		errs = append(errs, b.store.close())
 	}
 	return errors.Join(errs...)
 }

@@ -1,6 +1,7 @@
 package localcore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -21,7 +22,6 @@ func (b *broker) connect(c *connection, cl *mqtt.Client, pk packets.Packet) erro
 	if c.emptyWill {
 		cl.Properties.Will.Payload, pk.Connect.WillPayload = nil, nil
 	}
-	c.cleanSession = pk.Connect.Clean
 	c.session = b.newSession(c, cl.ID)
 	_, c.exclusive = b.registry.ExclusiveThing(c.certificateID)
 	clampKeepAlive(cl)
@@ -40,7 +40,7 @@ func (b *broker) connect(c *connection, cl *mqtt.Client, pk packets.Packet) erro
 	if err := b.takeOver(c); err != nil {
 		return err
 	}
-	b.dropForeignSession(cl)
+	b.openSession(c)
 	c.sessionID = xid.New().String()
 	return nil
 }
@@ -180,6 +180,9 @@ func (b *broker) takeOver(c *connection) error {
 
 // letGo forgets the connection, unless another has its client id already.
 func (b *broker) letGo(c *connection) {
+	if c.outbox != nil {
+		c.outbox.leave(c, b.config.Now().Add(b.sessionExpiry(c.client)))
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.current[c.session.ClientID] == c {
@@ -187,22 +190,14 @@ func (b *broker) letGo(c *connection) {
 	}
 }
 
-// dropForeignSession discards a stored session of the other version of MQTT:
-// it cannot be resumed.
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
-func (b *broker) dropForeignSession(cl *mqtt.Client) {
-	stored, ok := b.mochi.Clients.Get(cl.ID)
-	if ok && stored.Properties.ProtocolVersion != cl.Properties.ProtocolVersion {
-		b.dropSession(cl.ID)
-	}
-}
-
 // abandon follows a connection that was admitted but gone before its CONNACK:
 // mochi would keep its session as if it had been established.
 func (b *broker) abandon(c *connection) {
 	stored, ok := b.mochi.Clients.Get(c.session.ClientID)
-	if ok && stored == c.client && c.cleanSession {
+	if ok && stored == c.client && b.sessionExpiry(c.client) == 0 {
 		b.dropSession(c.session.ClientID)
+	} else {
+		b.closeSession(c)
 	}
 }
 
@@ -210,6 +205,9 @@ func (b *broker) abandon(c *connection) {
 func (b *broker) connected(c *connection) {
 	c.announced = true
 	c.noteFilters()
+	ctx, cancel := context.WithCancel(context.Background())
+	c.stopWriter = cancel
+	c.writer.Go(func() { b.write(ctx, c) })
 	b.journal.record(c.event(Connected))
 	b.lifecycleConnected(c)
 }
@@ -222,6 +220,7 @@ func (b *broker) disconnected(c *connection, err error) {
 	if unread && c.because(reasonClientError) {
 		b.refuse(c, ActionPacket, "", err.Error())
 	}
+	b.closeSession(c)
 	e := c.event(Disconnected)
 	e.Reason = c.endReason()
 	b.journal.record(e)

@@ -1,6 +1,7 @@
 package localcore
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -47,19 +48,18 @@ type connection struct {
 	ended         chan struct{} // closed when the broker has let go
 
 	// The following is set by the CONNECT, before anyone else sees it.
-	client       *mqtt.Client
-	session      policy.Session
-	sessionID    string
-	exclusive    bool // the certificate belongs to one thing alone
-	cleanSession bool
-	emptyWill    bool        // its will has no payload
-	established  atomic.Bool // the CONNACK of success is under way
-	announced    bool        // its Connected event was recorded; for the reader only
-	preventWill  atomic.Bool // its will must not be published
+	client      *mqtt.Client
+	session     policy.Session
+	sessionID   string
+	exclusive   bool        // the certificate belongs to one thing alone
+	emptyWill   bool        // its will has no payload
+	established atomic.Bool // the CONNACK of success is under way
+	announced   bool        // its Connected event was recorded; for the reader only
+	preventWill atomic.Bool // its will must not be published
 
-	// publisher stands for the client where its messages enter the topic
-	// tree; see broker.inject. Only the client's reader uses it.
-	publisher *mqtt.Client
+	outbox     *outbox
+	stopWriter context.CancelFunc // nil until it runs
+	writer     sync.WaitGroup
 
 	// hasMultiLevel tells that some subscription ends with /#.
 	hasMultiLevel atomic.Bool
@@ -98,6 +98,15 @@ func (c *connection) Read(p []byte) (int, error) {
 		c.end(reasonKeepAliveTimeout, packets.ErrKeepAliveTimeout)
 	}
 	return n, err
+}
+
+// endWriter returns when the goroutine that sends has ended.
+func (c *connection) endWriter() {
+	c.Close()
+	if c.stopWriter != nil {
+		c.stopWriter()
+	}
+	c.writer.Wait()
 }
 
 // v5 tells whether the client speaks MQTT 5.

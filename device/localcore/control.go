@@ -163,7 +163,8 @@ func (s control) Publish(_ context.Context, m controlapi.Message) error {
 	for _, u := range m.UserProperties {
 		pk.Properties.User = append(pk.Properties.User, packets.UserProperty{Key: u.Key, Val: u.Value})
 	}
-	return s.broker.publish(pk)
+	s.broker.publish(pk)
+	return nil
 }
 
 // RetainedMessage implements [controlapi.RetainedStore].

@@ -8,7 +8,7 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// expiryInterval is how often lapsed certificates are looked for.
+// expiryInterval is how often lapsed certificates and sessions are looked for.
 const expiryInterval = 10 * time.Second
 
 // An expiry deletes pending certificates whose token has lapsed, and ends the
@@ -54,13 +54,20 @@ func (x *expiry) run() {
 	for {
 		select {
 		case <-ticker.C:
-			if _, err := x.broker.registry.Expire(x.broker.config.Now()); err != nil {
-				x.broker.config.Log.Error("deleting lapsed certificates", "error", err)
-			}
+			x.sweep(x.broker.config.Now())
 		case <-x.ctx.Done():
 			return
 		}
 	}
+}
+
+// sweep ends what has lapsed: pending certificates, and sessions whose clients
+// have been away too long.
+func (x *expiry) sweep(now time.Time) {
+	if _, err := x.broker.registry.Expire(now); err != nil {
+		x.broker.config.Log.Error("deleting lapsed certificates", "error", err)
+	}
+	x.broker.dropLapsed(now)
 }
 
 // disconnect ends the connections of a certificate that left ACTIVE, after the

@@ -8,8 +8,9 @@ import (
 // A gate is the broker's only mochi hook: mochi combines the answers of
 // several by OR, so that a second one could only open what this one closes.
 //
-// PUBLISH, SUBSCRIBE and UNSUBSCRIBE are dealt with as they are read and never
-// reach mochi's own processing, from which AWS differs at every step.
+// PUBLISH, PUBACK, SUBSCRIBE and UNSUBSCRIBE are dealt with as they are read and
+// never reach mochi's own processing, from which AWS differs at every step. What
+// goes out waits in our outboxes: mochi has nothing in flight.
 type gate struct {
 	mqtt.HookBase
 	*broker
@@ -25,9 +26,9 @@ func (g *gate) ID() string { return "gate" }
 // Provides tells mochi which methods to call.
 func (g *gate) Provides(method byte) bool {
 	switch method {
-	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablished, mqtt.OnACLCheck,
+	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablished,
 		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnDisconnect, mqtt.OnClientExpired, mqtt.OnWill,
-		mqtt.OnRetainMessage, mqtt.OnRetainedExpired:
+		mqtt.OnRetainedExpired:
 		return true
 	}
 	return false
@@ -46,12 +47,6 @@ func (g *gate) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	g.connected(connectionOf(cl))
 }
 
-// OnACLCheck judges a delivery: mochi asks for nothing else, see gate.
-func (g *gate) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
-	c := connectionOf(cl)
-	return c != nil && !write && g.mayReceive(c, topic)
-}
-
 // OnPacketRead sees every packet before mochi. Any error closes the connection.
 func (g *gate) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connectionOf(cl)
@@ -65,6 +60,8 @@ func (g *gate) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 		return done, g.subscribe(c, pk)
 	case packets.Unsubscribe:
 		return done, g.unsubscribe(c, pk)
+	case packets.Puback:
+		return done, g.acknowledged(c, pk)
 	case packets.Connect:
 		return pk, g.breach(c, ActionConnect, packets.ErrProtocolViolationSecondConnect)
 	case packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
@@ -90,8 +87,6 @@ func (g *gate) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 	switch pk.FixedHeader.Type {
 	case packets.Connack:
 		return g.completeConnack(cl, pk)
-	case packets.Publish:
-		pk.FixedHeader.Dup = false // DUP is not supported
 	case packets.Disconnect:
 		if cl.Properties.ProtocolVersion < 5 {
 			pk.FixedHeader.Type = packets.Reserved // 3.1.1 has no DISCONNECT for servers: mochi drops it
@@ -107,30 +102,20 @@ func (g *gate) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 
 // OnClientExpired drops what mochi leaves behind of a lapsed session.
 func (g *gate) OnClientExpired(cl *mqtt.Client) {
-	cl.ClearInflights()
 	g.mochi.UnsubscribeClient(cl)
+	g.forgetSession(cl.ID)
 }
 
-// OnWill sees a will before it is published. An empty topic matches nobody.
+// OnWill takes a will that is due. mochi sends the empty one to nobody.
 func (g *gate) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
-	if connectionOf(cl).preventWill.Load() {
-		return mqtt.Will{}, nil
+	cl.Properties.Will.WillDelayInterval = 0
+	if c := connectionOf(cl); !c.preventWill.Load() {
+		g.publishWill(c, will)
 	}
-	return will, nil
-}
-
-// OnRetainMessage follows a message that was retained, or the empty one that
-// removes it.
-func (g *gate) OnRetainMessage(_ *mqtt.Client, pk packets.Packet, _ int64) {
-	if g.retained == nil {
-		return
-	}
-	if err := g.retained.keep(pk); err != nil {
-		g.config.Log.Error("keeping a retained message", "topic", pk.TopicName, "error", err)
-	}
+	return mqtt.Will{}, nil
 }
 
 // OnRetainedExpired follows the end of a retained message.
 func (g *gate) OnRetainedExpired(topic string) {
-	g.OnRetainMessage(nil, packets.Packet{TopicName: topic}, 0)
+	g.keepRetained(packets.Packet{TopicName: topic})
 }

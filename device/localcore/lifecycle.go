@@ -70,7 +70,5 @@ func (b *broker) lifecycle(c *connection, group string, e lifecycleEvent) {
 	}
 	pk := packets.Packet{TopicName: "$aws/events/" + group + "/" + e.EventType + "/" + e.ClientID, Payload: payload}
 	pk.FixedHeader.Qos = 1
-	if err := b.publish(pk); err != nil {
-		b.config.Log.Error("publishing a lifecycle event", "error", err)
-	}
+	b.publish(pk)
 }

@@ -177,6 +177,7 @@ func (l *listener) serve(raw net.Conn, establish listeners.EstablishFn) {
 	c := newConnection(secure)
 	defer close(c.ended)
 	defer l.broker.letGo(c)
+	defer c.endWriter()
 	defer l.broker.survive(c)
 	if err := c.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return

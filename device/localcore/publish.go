@@ -14,7 +14,7 @@ import (
 // provisioning API or the topic tree, and PUBACK. An error closes the connection.
 func (b *broker) published(c *connection, pk packets.Packet) error {
 	if code := pk.PublishValidate(maxTopicAliases); code != packets.CodeSuccess {
-		return b.breach(c, ActionPublish, code)
+		return b.refusePublish(c, pk, code, reasonClientError, code.Reason)
 	}
 	pk = resolveAlias(c, pk)
 	if pk.FixedHeader.Qos > 1 {
@@ -52,12 +52,7 @@ func (b *broker) accept(c *connection, pk packets.Packet) error {
 	if strings.HasPrefix(pk.TopicName, "$aws/rules/") {
 		return b.acknowledge(c, pk) // Basic Ingest goes to rules, never to subscribers
 	}
-	if pk.Properties.MessageExpiryInterval > maxMessageExpiry {
-		pk.Properties.MessageExpiryInterval = maxMessageExpiry
-	}
-	if err := b.inject(c, pk); err != nil {
-		return b.breach(c, ActionPublish, packets.ErrUnspecifiedError)
-	}
+	b.route(c.session.ClientID, c.client.Properties.ProtocolVersion, pk)
 	return b.acknowledge(c, pk)
 }
 
@@ -71,6 +66,14 @@ func (b *broker) acknowledge(c *connection, pk packets.Packet) error {
 		PacketID:    pk.PacketID,
 	}); err != nil {
 		return packets.ErrRejectPacket // the connection is gone
+	}
+	return nil
+}
+
+// acknowledged follows a PUBACK of the client.
+func (b *broker) acknowledged(c *connection, pk packets.Packet) error {
+	if err := c.outbox.acknowledge(pk.PacketID); err != nil {
+		b.config.Log.Error("removing a message of a session", "client", c.session.ClientID, "error", err)
 	}
 	return nil
 }

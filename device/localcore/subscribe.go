@@ -144,6 +144,7 @@ func (b *broker) addSubscriptions(c *connection, filters packets.Subscriptions, 
 		return existed
 	}
 	c.noteFilters()
+	b.keepSubscriptions(c, topics)
 	for _, topic := range topics {
 		e := c.event(Subscribed)
 		e.Topic = topic
@@ -169,7 +170,7 @@ func (b *broker) deliverRetained(c *connection, filters packets.Subscriptions, c
 		m = m.Copy(false)
 		m.FixedHeader.Retain = true
 		m.FixedHeader.Qos = min(m.FixedHeader.Qos, codes[i])
-		_ = b.deliver(c, m) // the reader sees that the connection is gone
+		b.post(c.outbox, m)
 	}
 }
 
@@ -192,6 +193,7 @@ func (b *broker) unsubscribe(c *connection, pk packets.Packet) error {
 	}
 	c.noteFilters()
 	if len(topics) > 0 {
+		b.keepUnsubscribed(c, topics)
 		b.lifecycleSubscription(c, "unsubscribed", topics)
 	}
 	if err := c.client.WritePacket(packets.Packet{
