@@ -17,7 +17,7 @@ import (
 
 // buildHook builds the hook by the one recipe there is, from a copy of the
 // source at root, for the given architecture.
-func buildHook(t *testing.T, root, arch string, env ...string) string {
+func buildHook(t testing.TB, root, arch string, env ...string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "bootstrap")
 	build := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "build-hook.sh"), out, arch)
@@ -38,7 +38,7 @@ type runtimeAPI struct {
 	answers chan string // "response BODY" or "error BODY"
 }
 
-func startRuntimeAPI(t *testing.T) *runtimeAPI {
+func startRuntimeAPI(t testing.TB) *runtimeAPI {
 	t.Helper()
 	api := &runtimeAPI{events: make(chan string), answers: make(chan string, 1)}
 	mux := http.NewServeMux()
@@ -65,7 +65,7 @@ func (api *runtimeAPI) answer(w http.ResponseWriter, r *http.Request) {
 }
 
 // invoke sends one event to the function and waits for its answer.
-func (api *runtimeAPI) invoke(t *testing.T, event string) string {
+func (api *runtimeAPI) invoke(t testing.TB, event string) string {
 	t.Helper()
 	deadline := time.After(time.Minute)
 	select {
@@ -84,7 +84,7 @@ func (api *runtimeAPI) invoke(t *testing.T, event string) string {
 
 // startHook runs the built hook as Lambda would. The returned function stops
 // it and returns its log.
-func startHook(t *testing.T, binary string, api *runtimeAPI, env ...string) (stop func() string) {
+func startHook(t testing.TB, binary string, api *runtimeAPI, env ...string) (stop func() string) {
 	t.Helper()
 	var log bytes.Buffer
 	hook := exec.CommandContext(t.Context(), binary)
