@@ -260,7 +260,7 @@ func (r *Report) histogram(stage Stage) *hdrhistogram.Histogram {
 func (r *Report) stormChart() chart {
 	c := chart{
 		ID: "storm", Title: "Connections a second after the loss", Height: chartHeight,
-		Note: "The line is the ideal: the same number, spread evenly over the same time.",
+		Note: "The line is the ideal: as many, spread evenly over the window.",
 	}
 	if r.Storm == nil || len(r.Storm.Connects) == 0 {
 		return c

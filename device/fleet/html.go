@@ -53,7 +53,7 @@ func (r *Report) tiles() []tile {
 			{fmt.Sprint(s.Returned), fmt.Sprintf("of %d", s.Devices), "devices came back"},
 			{secondsText(s.ReturnSeconds), "", "until the last was back"},
 			{fmt.Sprint(s.PeakConnects), "a second", "connections at the peak"},
-			{fmt.Sprintf("%.1f", s.IdealConnects), "a second", "if spread evenly"},
+			{fmt.Sprintf("%.1f", s.IdealConnects), "a second", "if spread evenly over the window"},
 		}
 	}
 	t := []tile{

@@ -126,6 +126,17 @@ func TestThePageInABrowser(t *testing.T) {
 	}
 }
 
+func TestThePageOfAStormInABrowser(t *testing.T) {
+	core := startCore(t)
+	c := newStorm(t, core, 10)
+	c.Window, c.Cut = 2*time.Second, true
+	_, text := savePage(t, rage(t, c))
+	want := measure{Charts: []string{"storm", "stages", "distribution-return"}}
+	if diff := cmp.Diff(want, measured(t, text, 360)); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+}
+
 // measured shows the page in a frame of that width and asks the browser about
 // it.
 func measured(t *testing.T, page string, width int) measure {

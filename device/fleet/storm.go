@@ -28,7 +28,8 @@ type Stormed struct {
 	Connects []int `json:"connects"`
 	Attempts []int `json:"attempts"`
 	// PeakConnects is the greatest of Connects; IdealConnects what it would be
-	// if the same devices came back evenly in the same time.
+	// if the same devices came back evenly over the window. Without jitter that
+	// is the window that there could have been.
 	PeakConnects  int     `json:"peakConnects"`
 	IdealConnects float64 `json:"idealConnects"`
 }
@@ -271,7 +272,6 @@ func (s *storm) report() *Report {
 	for _, n := range r.Storm.Connects {
 		r.Storm.PeakConnects = max(r.Storm.PeakConnects, n)
 	}
-	// Within less than a second nothing can be spread.
-	r.Storm.IdealConnects = float64(r.Storm.Returned) / max(1, r.Storm.ReturnSeconds)
+	r.Storm.IdealConnects = float64(r.Storm.Returned) / max(1, s.Window.Seconds()) // counted by the second
 	return r
 }
