@@ -23,5 +23,13 @@ func (s *Server) LapseKeepAlive(clientID string) {
 	}
 }
 
+// Retry lets the writer of a client look for overdue acknowledgements now.
+func (s *Server) Retry(clientID string) {
+	o := s.broker.outboxOf(clientID)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ring()
+}
+
 // Matches is matches.
 var Matches = matches

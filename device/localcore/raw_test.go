@@ -29,6 +29,11 @@ type rawClient struct {
 func dialRaw(t *testing.T, s *localcore.Server, version byte, config *tls.Config) *rawClient {
 	t.Helper()
 	_, port := s.Endpoint()
+	return dialPort(t, port, version, config)
+}
+
+func dialPort(t *testing.T, port int, version byte, config *tls.Config) *rawClient {
+	t.Helper()
 	conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +49,12 @@ func dialRaw(t *testing.T, s *localcore.Server, version byte, config *tls.Config
 func connectRaw(t *testing.T, s *localcore.Server, version byte, id string, config *tls.Config, adjust ...func(*packets.Packet)) (*rawClient, packets.Packet) {
 	t.Helper()
 	c := dialRaw(t, s, version, config)
+	return c, c.connect(id, adjust...)
+}
+
+// connect sends a CONNECT and returns what answers it.
+func (c *rawClient) connect(id string, adjust ...func(*packets.Packet)) packets.Packet {
+	c.t.Helper()
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}}
 	pk.Connect.ProtocolName = []byte("MQTT")
 	pk.Connect.ClientIdentifier = id
@@ -53,7 +64,7 @@ func connectRaw(t *testing.T, s *localcore.Server, version byte, id string, conf
 		f(&pk)
 	}
 	c.send(pk)
-	return c, c.receive(packets.Connack)
+	return c.receive(packets.Connack)
 }
 
 func (c *rawClient) send(pk packets.Packet) {
