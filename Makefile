@@ -26,7 +26,7 @@ rehearse: device local infra/node_modules
 	CERTIFICATE_ARN=$(CERTIFICATE_ARN) scripts/rehearse.sh
 
 # All tests, as CI runs them.
-test: check unit rehearse
+test: check rehearse unit
 
 device:
 	cd device && $(BUILD) $(SMALL) -o $(DEVICE) ./cmd/iot_device
@@ -44,7 +44,7 @@ hook:
 
 # Each module is checked by itself, as whoever imports it alone would see it.
 check:
-	@unformatted=$$(gofmt -l hook device infra/*.go infra/stack infra/scripttest); if [ -n "$$unformatted" ]; then \
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$unformatted" ]; then \
 		echo "gofmt would change: $$unformatted" >&2; exit 1; fi
 	@for module in $(MODULES); do echo "checking $$module"; ( cd $$module && \
 		GOWORK=off $(GO) mod tidy -diff && \
