@@ -42,7 +42,7 @@ type shipped struct {
 func (c *Config) readShipped(path string) (shipped, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return shipped{}, fmt.Errorf("reading the templates: %w", err)
+		return shipped{}, err
 	}
 	return shipped{path, string(data), c.Expand(string(data))}, nil
 }
@@ -50,7 +50,7 @@ func (c *Config) readShipped(path string) (shipped, error) {
 func (c *Config) readPolicy(path string) (shipped, *policy.Document, error) {
 	s, err := c.readShipped(path)
 	if err != nil {
-		return s, nil, err
+		return s, nil, fmt.Errorf("reading a policy: %w", err)
 	}
 	document, err := policy.Parse([]byte(s.text))
 	if e, ok := errors.AsType[*policy.SyntaxError](err); ok {
@@ -63,7 +63,7 @@ func (c *Config) readPolicy(path string) (shipped, *policy.Document, error) {
 func (c *Config) readTemplate(path string) (shipped, error) {
 	s, err := c.readShipped(path)
 	if err != nil {
-		return s, err
+		return s, fmt.Errorf("reading the provisioning template: %w", err)
 	}
 	_, err = template.Parse([]byte(s.text))
 	faults, ok := errors.AsType[template.SyntaxErrors](err)

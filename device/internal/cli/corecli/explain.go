@@ -1,28 +1,201 @@
 package corecli
 
 import (
+	"cmp"
 	"errors"
-	"io/fs"
-	"syscall"
+	"fmt"
+	"net/netip"
+	"strings"
 
 	"example.com/fleety/device/internal/cli"
-	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/policy"
+	"github.com/spf13/cobra"
 )
 
-// explain judges an error by its type. What keeps the core from starting is
-// the configuration, unless the machine says otherwise.
-func explain(err error) cli.Explanation {
-	if _, ok := errors.AsType[*lambdahost.BinaryError](err); ok {
-		return cli.Explanation{Code: cli.ExitUsage, Hint: "name another one with --hook, or admit every device with --hook none"}
+type explainOptions struct {
+	localcore.Config // for placeholders and ARNs
+
+	policies         []string
+	thing            string
+	thingType        string
+	attributes       []string
+	detached         bool
+	clientID         string
+	sourceIP         string
+	action, resource string
+	json             bool
+}
+
+func newExplainCmd(console *cli.Console) *cobra.Command {
+	var o explainOptions
+	cmd := &cobra.Command{
+		Use:   "explain --policy FILE... --action ACTION --resource RESOURCE [flags]",
+		Short: "Tell whether policies allow an action, and why",
+		Long: `Explain evaluates AWS IoT policies as AWS IoT Core does, and tells which
+statement decided or, where none allows, the nearest one and what differed. It
+needs no server. Placeholders such as ${AWS::Region} are filled in, as serve
+does with its templates.
+
+The resource is an ARN, or its last part: client/ID for iot:Connect, topic/TOPIC
+for iot:Publish and iot:Receive, topicfilter/FILTER for iot:Subscribe.
+
+It ends with exit code 0 when the action is allowed, and 3 when it is denied.`,
+		Example: `  # May a device publish on another one's topic?
+  $ iot_core_local explain --policy templates/device_policy.json \
+      --as-thing fleety_2974685 --action iot:Publish --resource topic/fleet/fleety_2974686
+
+  # A claim has no thing. Quote topics that begin with a dollar sign
+  $ iot_core_local explain --policy templates/claim_policy.json --client-id claim-1 \
+      --action iot:Subscribe --resource 'topicfilter/$aws/certificates/create/json/accepted'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(o.policies) == 0 || o.action == "" || o.resource == "" {
+				return &cli.UsageError{Err: errors.New("\"--policy\", \"--action\" and \"--resource\" must be given"), Command: cmd}
+			}
+			return runExplain(console, o)
+		},
 	}
-	errno, ok := errors.AsType[syscall.Errno](err)
+	flags := cmd.Flags()
+	flags.StringArrayVar(&o.policies, "policy", nil, "evaluate the policy in `FILE`; several hold together")
+	flags.StringVar(&o.action, "action", "", "ask for `ACTION`, such as iot:Publish")
+	flags.StringVar(&o.resource, "resource", "", "ask for it on `RESOURCE`, such as topic/a/b")
+	flags.StringVar(&o.thing, "as-thing", "", "ask as the thing `NAME`, attached to the certificate")
+	flags.StringVar(&o.thingType, "type", "", "let the thing be of type `NAME`")
+	flags.StringArrayVar(&o.attributes, "attribute", nil, "let the thing have the attribute `NAME=VALUE`; may be repeated")
+	flags.BoolVar(&o.detached, "detached", false, "let the thing not be attached to the certificate")
+	flags.StringVar(&o.clientID, "client-id", "", "connect as client `ID` (default: the thing's name)")
+	flags.StringVar(&o.sourceIP, "source-ip", "", "connect from `ADDRESS`")
+	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` of ARNs and placeholders")
+	flags.StringVar(&o.Region, "region", "us-east-1", "AWS `REGION` of ARNs and placeholders")
+	flags.BoolVar(&o.json, "json", false, "print the answer as one JSON object")
+	return cmd
+}
+
+// A verdict is what explain prints.
+type verdict struct {
+	Allowed  bool   `json:"allowed"`
+	Action   string `json:"action"`
+	Resource string `json:"resource"`
+	// Policy and Statement decided; empty when none allows.
+	Policy      string `json:"policy,omitempty"`
+	Statement   string `json:"statement,omitempty"`
+	Explanation string `json:"explanation"`
+}
+
+func runExplain(console *cli.Console, o explainOptions) error {
+	request, err := o.request()
+	if err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	policies, err := o.read()
+	if err != nil {
+		return err
+	}
+	decision := policy.Evaluate(policies, request)
+	v := verdict{
+		Allowed: decision.Allowed, Action: request.Action, Resource: request.Resource,
+		Policy: decision.Policy, Explanation: decision.Explain(),
+	}
+	if s := decision.Statement; s != nil {
+		v.Statement = cmp.Or(s.Sid, s.String())
+	}
+	if err := v.print(console, o.json); err != nil {
+		return err
+	}
+	if !v.Allowed {
+		return cli.Reported(cli.ExitRefused)
+	}
+	return nil
+}
+
+func (v verdict) print(console *cli.Console, asJSON bool) error {
+	if asJSON {
+		return console.JSON(v)
+	}
+	word := "denied"
+	if v.Allowed {
+		word = "allowed"
+	}
+	_, err := fmt.Fprintf(console.Out, "%s: %s\n", word, v.Explanation)
+	return err
+}
+
+// read reads all policies, and reports all that is wrong with them at once.
+func (o explainOptions) read() (policies []policy.Policy, err error) {
+	for _, path := range o.policies {
+		document, fault := o.ReadPolicy(path)
+		err = errors.Join(err, fault)
+		policies = append(policies, policy.Policy{Name: path, Document: document})
+	}
+	return policies, err
+}
+
+func (o explainOptions) request() (*policy.Request, error) {
+	session, err := o.session()
+	if err != nil {
+		return nil, err
+	}
+	if service, name, _ := strings.Cut(o.action, ":"); service == "" || name == "" {
+		return nil, fmt.Errorf("invalid argument %q for \"--action\" flag: want SERVICE:ACTION, such as iot:Publish", o.action)
+	}
+	resource, err := o.arn()
+	if err != nil {
+		return nil, err
+	}
+	return &policy.Request{Action: o.action, Resource: resource, Session: session}, nil
+}
+
+// resourceKinds are what the actions of MQTT are about.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-action-resources.html
+var resourceKinds = map[string]string{
+	"iot:connect":       "client",
+	"iot:publish":       "topic",
+	"iot:retainpublish": "topic",
+	"iot:receive":       "topic",
+	"iot:subscribe":     "topicfilter",
+}
+
+// arn returns the resource in full.
+func (o explainOptions) arn() (string, error) {
+	if strings.HasPrefix(o.resource, "arn:") {
+		return o.resource, nil
+	}
+	kind, name, _ := strings.Cut(o.resource, "/")
+	want, known := resourceKinds[strings.ToLower(o.action)]
 	switch {
-	case !ok || errors.Is(err, fs.ErrNotExist):
-		return cli.Explanation{Code: cli.ExitUsage, Hint: "\"iot_core_local serve --help\" tells what each flag wants"}
-	case errno == syscall.EADDRINUSE:
-		return cli.Explanation{Code: cli.ExitFailed, Hint: "another program listens there, perhaps another iot_core_local; port 0 takes any free one"}
-	case errors.Is(err, fs.ErrPermission):
-		return cli.Explanation{Code: cli.ExitFailed, Hint: "choose a place that this user may use"}
+	case kind == "" || name == "":
+		return "", fmt.Errorf("invalid argument %q for \"--resource\" flag: want an ARN or KIND/NAME, such as topic/a/b", o.resource)
+	case known && kind != want:
+		return "", fmt.Errorf("invalid argument %q for \"--resource\" flag: %s is about %s/NAME", o.resource, o.action, want)
 	}
-	return cli.Explanation{Code: cli.ExitFailed}
+	return o.Expand("arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:") + o.resource, nil
+}
+
+// session is who asks.
+func (o explainOptions) session() (*policy.Session, error) {
+	s := &policy.Session{ClientID: cmp.Or(o.clientID, o.thing)}
+	if o.sourceIP != "" {
+		address, err := netip.ParseAddr(o.sourceIP)
+		if err != nil {
+			return nil, fmt.Errorf("invalid argument %q for \"--source-ip\" flag: want an IP address", o.sourceIP)
+		}
+		s.SourceIP = address
+	}
+	if o.thing == "" {
+		if o.thingType != "" || len(o.attributes) > 0 || o.detached {
+			return nil, errors.New("\"--type\", \"--attribute\" and \"--detached\" tell of a thing: name it with \"--as-thing\"")
+		}
+		return s, nil
+	}
+	s.Thing = &policy.Thing{Name: o.thing, Type: o.thingType, Attributes: map[string]string{}, Attached: !o.detached}
+	for _, pair := range o.attributes {
+		name, value, found := strings.Cut(pair, "=")
+		if !found || name == "" {
+			return nil, fmt.Errorf("invalid argument %q for \"--attribute\" flag: want NAME=VALUE", pair)
+		}
+		s.Thing.Attributes[name] = value
+	}
+	return s, nil
 }

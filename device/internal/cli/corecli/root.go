@@ -25,12 +25,16 @@ func newRootCmd(console *cli.Console) *cobra.Command {
 provisioning templates, policies and hook binary as in the cloud, over real
 mutual TLS, with no AWS account. It refuses what AWS refuses and says why.`,
 		Example: `  $ iot_core_local serve --hook none
-  $ iot_core_local serve --listen 127.0.0.1:0 --json`,
+  $ iot_core_local events
+  $ iot_core_local explain --policy templates/device_policy.json \
+      --as-thing fleety_2974685 --action iot:Publish --resource topic/fleet/fleety_2974685`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(
 		newServeCmd(console),
+		newEventsCmd(console),
+		newExplainCmd(console),
 		cli.NewVersionCmd(console),
 		cli.NewCompletionCmd(console),
 		cli.NewExitCodesCmd(console),

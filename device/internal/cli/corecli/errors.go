@@ -1,0 +1,48 @@
+package corecli
+
+import (
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/template"
+)
+
+// explain judges an error by its type. What keeps a command from its work is
+// the configuration, unless the machine says otherwise.
+func explain(err error) cli.Explanation {
+	switch {
+	case isA[*lambdahost.BinaryError](err):
+		return cli.Explanation{Code: cli.ExitUsage, Hint: "name another one with --hook, or admit every device with --hook none"}
+	case isA[*policy.SyntaxError](err), isA[*template.SyntaxError](err):
+		return cli.Explanation{Code: cli.ExitUsage}
+	case errors.Is(err, localcore.ErrBeyondLoopback):
+		return cli.Explanation{Code: cli.ExitUsage, Hint: "the control API asks nobody for credentials; if other machines may reach it all the same, add --unsafe-allow-any-address"}
+	case isA[*absentError](err):
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "start one with \"iot_core_local serve\", or give the control API's address in its ready line to --api"}
+	}
+	return explainSystem(err)
+}
+
+// explainSystem judges an error by what the operating system says.
+func explainSystem(err error) cli.Explanation {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	switch {
+	case !ok || errors.Is(err, fs.ErrNotExist):
+		return cli.Explanation{Code: cli.ExitUsage, Hint: "the command's --help tells what each flag wants"}
+	case errno == syscall.EADDRINUSE:
+		return cli.Explanation{Code: cli.ExitFailed, Hint: "another program listens there, perhaps another iot_core_local; port 0 takes any free one"}
+	case errors.Is(err, fs.ErrPermission), errno == syscall.ENOTDIR, errno == syscall.EROFS:
+		return cli.Explanation{Code: cli.ExitFailed, Hint: "choose a place that this user may use"}
+	}
+	return cli.Explanation{Code: cli.ExitFailed}
+}
+
+func isA[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}

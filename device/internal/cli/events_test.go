@@ -1,0 +1,127 @@
+package cli_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"example.com/fleety/device/localcore"
+)
+
+// A follower is a run of iot_core_local events.
+type follower struct {
+	*exec.Cmd
+	lines  *bufio.Scanner
+	stderr strings.Builder
+}
+
+func follow(t *testing.T, api string, args ...string) *follower {
+	t.Helper()
+	f := &follower{Cmd: exec.CommandContext(t.Context(), filepath.Join(binDir, "iot_core_local"), append([]string{"events", "--api", api}, args...)...)}
+	out, err := f.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.lines, f.Stderr = bufio.NewScanner(out), &f.stderr
+	if err := f.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// until returns the first line that matches.
+func (f *follower) until(t *testing.T, pattern string) string {
+	t.Helper()
+	wanted := regexp.MustCompile(pattern)
+	for f.lines.Scan() {
+		if wanted.MatchString(f.lines.Text()) {
+			return f.lines.Text()
+		}
+	}
+	t.Fatalf("no line matches %s", pattern)
+	return ""
+}
+
+func (f *follower) exit(t *testing.T) int {
+	t.Helper()
+	for f.lines.Scan() { // Wait would close the pipe under an unread line
+	}
+	if err := f.Wait(); err != nil && f.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return f.ProcessState.ExitCode()
+}
+
+// refuseOne lets the core refuse a device.
+func refuseOne(t *testing.T, server *localcore.Server, dir string) {
+	t.Helper()
+	writeConfig(t, dir, "1234567", server)
+	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 3 {
+		t.Fatalf("exit code %d\n%s", code, stderr)
+	}
+}
+
+func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
+	server, dir := startLocalCore(t)
+	past := follow(t, server.APIURL(), "--past")
+	refuseOne(t, server, dir)
+	past.until(t, `^\d\d:\d\d:\d\d\.\d{3} connected         claim-\S+ \(certificate [0-9a-f]{8}…, from 127\.0\.0\.1:\d+\)$`)
+	past.until(t, `^\S+ refused provision claim-\S+ RegisterThing .*AccessDenied: .*hook`)
+	if err := past.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if code := past.exit(t); code != 130 {
+		t.Errorf("exit code %d, want 130\n%s", code, &past.stderr)
+	}
+}
+
+func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {
+	server, dir := startLocalCore(t)
+	refuseOne(t, server, dir)
+	f := follow(t, server.APIURL(), "--past", "--json")
+	var e localcore.Event
+	if err := json.Unmarshal([]byte(f.until(t, `"type":"refused"`)), &e); err != nil {
+		t.Fatal(err)
+	}
+	if e.Action != localcore.ActionProvision || e.Code != "AccessDenied" || e.Reason == "" || e.Time.IsZero() {
+		t.Errorf("event %+v", e)
+	}
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if code := f.exit(t); code != 4 || !strings.Contains(f.stderr.String(), "error: following the events of "+server.APIURL()+": the local core has ended\n") {
+		t.Errorf("exit code %d, want 4\n%s", code, &f.stderr)
+	}
+}
+
+func TestEventsTellWhyThereAreNone(t *testing.T) {
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for name, test := range map[string]struct {
+		api  string
+		code int
+		want string
+	}{
+		"nobody there":   {gone.URL, 4, "no local core answers: dial tcp"},
+		"another server": {other.URL, 2, "another server is there: it answered 404 Not Found"},
+		"no URL":         {"localhost:8480", 2, `invalid argument "localhost:8480" for "--api" flag`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), filepath.Join(binDir, "iot_core_local"), "events", "--api", test.api).Output()
+			failed, ok := errors.AsType[*exec.ExitError](err)
+			if !ok || failed.ExitCode() != test.code || len(out) > 0 || !strings.Contains(string(failed.Stderr), test.want) {
+				t.Errorf("%v, stdout %q", err, out)
+			}
+		})
+	}
+}
