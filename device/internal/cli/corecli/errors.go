@@ -9,6 +9,7 @@ import (
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/template"
 )
 
@@ -22,6 +23,8 @@ func explain(err error) cli.Explanation {
 		return cli.Explanation{Code: cli.ExitUsage}
 	case errors.Is(err, localcore.ErrBeyondLoopback):
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "the control API asks nobody for credentials; if other machines may reach it all the same, add --unsafe-allow-any-address"}
+	case errors.Is(err, registry.ErrLocked):
+		return cli.Explanation{Code: cli.ExitFailed}
 	case isA[*absentError](err):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "start one with \"iot_core_local serve\", or give the control API's address in its ready line to --api"}
 	}
