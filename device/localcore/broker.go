@@ -40,6 +40,7 @@ const (
 	localListener          = "local"
 	propertyByteLimit      = 8 << 10 // correlation data; user properties in sum
 	maxContentType         = 256
+	mochiReadBuffer        = 16 // bytes, the least: an incoming has its own buffer
 )
 
 // A broker is the MQTT side: mochi keeps sessions, the topic tree and the
@@ -84,9 +85,10 @@ func newBroker(c *Config, r *registry.Registry, j *journal, p *provisioner) (*br
 	capabilities.MaximumSessionExpiryInterval = uint32(c.SessionExpiry.Seconds())
 	capabilities.Compatibilities.NoInheritedPropertiesOnAck = true
 	b.mochi = mqtt.New(&mqtt.Options{
-		Capabilities:           capabilities,
-		Logger:                 slog.New(brokerLog{c.Log.Handler(), &b.gag}),
-		SysTopicResendInterval: neverPublishSysTopics,
+		Capabilities:            capabilities,
+		Logger:                  slog.New(brokerLog{c.Log.Handler(), &b.gag}),
+		SysTopicResendInterval:  neverPublishSysTopics,
+		ClientNetReadBufferSize: mochiReadBuffer,
 	})
 	if err := b.mochi.AddHook(&gate{broker: b}, nil); err != nil {
 		return nil, fmt.Errorf("starting the broker: %w", err)

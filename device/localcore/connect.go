@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rs/xid"
 
@@ -213,12 +214,15 @@ func (b *broker) connected(c *connection) {
 }
 
 // disconnected follows the end of a connection that was established. An error
-// code that is not our own is mochi's: it could not read what the client sent.
+// code that is not our own is mochi's, which found a packet out of place.
 func (b *broker) disconnected(c *connection, err error) {
 	code, ok := errors.AsType[packets.Code](err)
-	unread := ok && code != packets.ErrRejectPacket && code.Code >= packets.ErrUnspecifiedError.Code
-	if unread && c.because(reasonClientError) {
-		b.refuse(c, ActionPacket, "", err.Error())
+	misplaced := ok && code != packets.ErrRejectPacket && code.Code >= packets.ErrUnspecifiedError.Code
+	if c.complaint == "" && misplaced && c.because(reasonClientError) {
+		c.complaint = err.Error()
+	}
+	if c.complaint != "" {
+		b.refuse(c, ActionPacket, "", c.complaint)
 	}
 	b.closeSession(c)
 	e := c.event(Disconnected)
@@ -227,11 +231,19 @@ func (b *broker) disconnected(c *connection, err error) {
 	b.lifecycleDisconnected(c)
 }
 
+// connackCodes are the reason codes that AWS answers a refused CONNECT of
+// MQTT 5 with. 0x86 is for custom authorizers.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+var connackCodes = []byte{0x80, 0x85, 0x86, 0x87, 0x90, 0x97, 0x9B}
+
 // completeConnack tells an MQTT 5 client what AWS tells it, and notes that the
 // connection is established from now on.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 func (b *broker) completeConnack(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	if pk.ReasonCode != packets.CodeSuccess.Code {
+		if cl.Properties.ProtocolVersion == 5 && !slices.Contains(connackCodes, pk.ReasonCode) {
+			pk.ReasonCode = packets.ErrUnspecifiedError.Code
+		}
 		return pk
 	}
 	connectionOf(cl).established.Store(true)

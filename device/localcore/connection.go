@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +44,8 @@ type connection struct {
 	serverName    string
 	address       netip.AddrPort
 	ended         chan struct{} // closed when the broker has let go
+	incoming      incoming      // for the reader only
+	complaint     string        // why a packet could not be read; for the reader only
 
 	// The following is set by the CONNECT, before anyone else sees it.
 	client      *mqtt.Client
@@ -82,6 +82,7 @@ func newConnection(c *tls.Conn) *connection {
 		serverName:    state.ServerName,
 		address:       netip.AddrPortFrom(address.Addr().Unmap(), address.Port()),
 		ended:         make(chan struct{}),
+		incoming:      newIncoming(c),
 	}
 }
 
@@ -89,15 +90,6 @@ func newConnection(c *tls.Conn) *connection {
 func connectionOf(cl *mqtt.Client) *connection {
 	c, _ := cl.Net.Conn.(*connection)
 	return c
-}
-
-// Read notices that the keep-alive lapsed: mochi sets it as a deadline.
-func (c *connection) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-		c.end(reasonKeepAliveTimeout, packets.ErrKeepAliveTimeout)
-	}
-	return n, err
 }
 
 // endWriter returns when the goroutine that sends has ended.

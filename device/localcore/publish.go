@@ -17,6 +17,9 @@ func (b *broker) published(c *connection, pk packets.Packet) error {
 		return b.refusePublish(c, pk, code, reasonClientError, code.Reason)
 	}
 	pk = resolveAlias(c, pk)
+	if pk.TopicName == "" {
+		return b.breach(c, ActionPublish, packets.ErrProtocolViolationNoTopic) // an alias that stands for nothing
+	}
 	if pk.FixedHeader.Qos > 1 {
 		return b.refuseQoS2(c, ActionPublish, pk.TopicName)
 	}
@@ -31,7 +34,7 @@ func (b *broker) published(c *connection, pk packets.Packet) error {
 		return nil
 	}
 	if d := b.judgePublish(c, pk.TopicName, pk.FixedHeader.Retain); !d.Allowed {
-		return b.denyPublish(c, pk, d)
+		return b.refusePublish(c, pk, packets.ErrNotAuthorized, reasonForbidden, d.Explain())
 	}
 	e := c.event(Published)
 	e.Topic = pk.TopicName
@@ -165,26 +168,20 @@ func (b *broker) judgePublish(c *connection, topic string, retain bool) policy.D
 	return d
 }
 
-// denyPublish answers a PUBLISH that no policy allows: MQTT 3.1.1 by closing
-// without PUBACK, MQTT 5 with reason code 0x87.
-func (b *broker) denyPublish(c *connection, pk packets.Packet, d policy.Decision) error {
+// refusePublish answers a PUBLISH that is not accepted: MQTT 3.1.1 by closing
+// without PUBACK, MQTT 5 with the reason code in PUBACK and DISCONNECT.
+func (b *broker) refusePublish(c *connection, pk packets.Packet, code packets.Code, reason, why string) error {
+	b.refuse(c, ActionPublish, pk.TopicName, why)
 	if c.v5() && pk.FixedHeader.Qos == 1 {
-		_ = c.client.WritePacket(packets.Packet{ // it is closed either way
+		_ = c.client.WritePacket(packets.Packet{ // the reader sees that the connection is gone
 			FixedHeader: packets.FixedHeader{Type: packets.Puback},
 			PacketID:    pk.PacketID,
-			ReasonCode:  packets.ErrNotAuthorized.Code,
+			ReasonCode:  code.Code,
 		})
 		if b.config.Choices.KeepOpenOnDeny {
-			b.refuse(c, ActionPublish, pk.TopicName, d.Explain())
 			return nil
 		}
 	}
-	return b.refusePublish(c, pk, packets.ErrNotAuthorized, reasonForbidden, d.Explain())
-}
-
-// refusePublish closes the connection because of a PUBLISH.
-func (b *broker) refusePublish(c *connection, pk packets.Packet, code packets.Code, reason, why string) error {
-	b.refuse(c, ActionPublish, pk.TopicName, why)
 	c.end(reason, code)
 	return packets.ErrRejectPacket
 }

@@ -182,6 +182,11 @@ func (b *broker) unsubscribe(c *connection, pk packets.Packet) error {
 	codes := make([]byte, len(pk.Filters))
 	var topics []string
 	for i, sub := range pk.Filters {
+		if code, reason := checkFilter(sub); reason != "" {
+			b.refuse(c, ActionSubscribe, sub.Filter, reason)
+			codes[i] = code.Code
+			continue
+		}
 		if b.mochi.Topics.Unsubscribe(sub.Filter, c.session.ClientID) {
 			topics = append(topics, sub.Filter)
 			e := c.event(Unsubscribed)
