@@ -66,6 +66,15 @@ func TestAssemblyIsPlayedWithItsHook(t *testing.T) {
 	}
 }
 
+// Without a table of serial numbers the hook refuses, and no account is asked.
+func TestHookOfAnAssemblyReachesNoAccount(t *testing.T) {
+	s := start(t, localcore.Config{Assembly: newAssembly(t, buildHook(t), `"arm64"`, `"`+lambdaArchitecture+`"`,
+		`"SERIAL_PREFIX"`, `"SERIAL_TABLE": "serials", "SERIAL_PREFIX"`)})
+	claim := dialClaim(t, s)
+	rejected(t, registerTopic, claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, "2974685")))
+	awaitRefusal(t, s, localcore.ActionProvision, "StatusCode: 404")
+}
+
 // The claim of the stack is a certificate in a real account.
 func TestOwnClaimStandsInForThatOfTheAssembly(t *testing.T) {
 	state := t.TempDir()
@@ -84,6 +93,10 @@ func TestOwnClaimStandsInForThatOfTheAssembly(t *testing.T) {
 
 func TestAssemblyThatCannotBePlayedIsOneClearLine(t *testing.T) {
 	hook := buildHook(t)
+	lost := newAssembly(t, hook)
+	if err := os.Remove(filepath.Join(lost, "asset.HOOK", "bootstrap")); err != nil {
+		t.Fatal(err)
+	}
 	other := map[string]string{"arm64": "x86_64", "x86_64": "arm64"}[lambdaArchitecture]
 	good := newAssembly(t, hook)
 	tests := map[string]struct {
@@ -91,6 +104,7 @@ func TestAssemblyThatCannotBePlayedIsOneClearLine(t *testing.T) {
 		want   string
 	}{
 		"another machine's hook": {localcore.Config{Assembly: newAssembly(t, hook, `"arm64"`, `"`+other+`"`)}, "synthesize it with -c hookArchitecture=" + lambdaArchitecture},
+		"no executable":          {localcore.Config{Assembly: lost}, "bootstrap does not exist: synthesize the assembly anew"},
 		"another account":        {localcore.Config{Assembly: good, Account: "210987654321"}, "stack Fleet was synthesized for 123456789012"},
 		"another region":         {localcore.Config{Assembly: good, Region: "eu-west-1"}, "stack Fleet was synthesized for us-east-1"},
 		"templates besides":      {localcore.Config{Assembly: good, Templates: templates}, "give none besides"},

@@ -18,7 +18,7 @@ const hookFunction = "fleet-provisioning-hook"
 type hookFunc func(context.Context, payload.Request) (payload.Response, error)
 
 // startHook starts the hook that the configuration names. Both results are nil
-// when it names none. What the hook asks AWS IoT goes to api, the URL of the
+// when it names none. What the hook asks AWS goes to api, the URL of the
 // control API.
 func startHook(ctx context.Context, c *Config, api string) (hookFunc, *lambdahost.Host, error) {
 	if c.HookFunc != nil {
@@ -29,6 +29,9 @@ func startHook(ctx context.Context, c *Config, api string) (hookFunc, *lambdahos
 		return nil, nil, nil
 	}
 	host, err := lambdahost.Start(ctx, f)
+	if e, ok := errors.AsType[*lambdahost.BinaryError](err); ok && c.assembled != nil {
+		return nil, nil, fmt.Errorf("starting the hook: %s %s: synthesize the assembly anew, for this machine", e.Path, e.Problem)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("starting the hook: %w", err)
 	}
@@ -55,7 +58,7 @@ func (c *Config) hookFunction(api string) (f lambdahost.Config, ok bool) {
 		f.Env = []string{"EXISTING_THINGS=allow"}
 	}
 	if api != "" {
-		f.Env = append(f.Env, "AWS_ENDPOINT_URL_IOT="+api)
+		f.Env = append(f.Env, "AWS_ENDPOINT_URL="+api) // of every service: nothing here may reach a real account
 	}
 	return f, f.Path != ""
 }
