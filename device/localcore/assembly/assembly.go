@@ -128,21 +128,18 @@ func (m manifest) choose(name string) (string, error) {
 			stacks[a.stackName(id)] = id
 		}
 	}
-	names := strings.Join(slices.Sorted(maps.Keys(stacks)), ", ")
+	names := slices.Sorted(maps.Keys(stacks))
 	switch id, found := stacks[name]; {
 	case found:
 		return id, nil
 	case len(stacks) == 0:
 		return "", errors.New("the assembly holds no stack")
 	case name != "":
-		return "", fmt.Errorf("the assembly holds no stack %s; it holds %s", name, names)
+		return "", fmt.Errorf("the assembly holds no stack %s; it holds %s", name, strings.Join(names, ", "))
 	case len(stacks) > 1:
-		return "", fmt.Errorf("the assembly holds several stacks, name one of them: %s", names)
+		return "", fmt.Errorf("the assembly holds several stacks, name one of them: %s", strings.Join(names, ", "))
 	}
-	for _, id := range stacks {
-		return id, nil
-	}
-	panic("unreachable: there is one stack")
+	return stacks[names[0]], nil
 }
 
 func (a artifact) stackName(id string) string {

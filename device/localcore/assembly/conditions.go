@@ -1,5 +1,10 @@
 package assembly
 
+import (
+	"maps"
+	"slices"
+)
+
 // condition tells whether a condition of the template holds.
 func (r *resolver) condition(at place, name string) (holds bool, err error) {
 	if holds, known := r.conditions[name]; known {
@@ -25,30 +30,28 @@ func (r *resolver) test(at place, expression any) (bool, error) {
 	if !ok || len(object) != 1 {
 		return false, at.fail("must be one function of conditions")
 	}
-	for name, argument := range object {
-		at := at.field(name)
-		switch name {
-		case "Condition":
-			if other, ok := argument.(string); ok {
-				return r.condition(at, other)
-			}
-			return false, at.fail("must be the name of a condition")
-		case "Fn::Equals":
-			return r.equals(at, argument)
-		case "Fn::Not":
-			holds, err := r.count(at, argument)
-			return holds == 0, err
-		case "Fn::And":
-			list, _ := argument.([]any)
-			holds, err := r.count(at, argument)
-			return holds == len(list), err
-		case "Fn::Or":
-			holds, err := r.count(at, argument)
-			return holds > 0, err
+	name := slices.Collect(maps.Keys(object))[0]
+	argument, at := object[name], at.field(name)
+	switch name {
+	case "Condition":
+		if other, ok := argument.(string); ok {
+			return r.condition(at, other)
 		}
-		return false, at.fail("is not a function of conditions")
+		return false, at.fail("must be the name of a condition")
+	case "Fn::Equals":
+		return r.equals(at, argument)
+	case "Fn::Not":
+		holds, err := r.count(at, argument)
+		return holds == 0, err
+	case "Fn::And":
+		list, _ := argument.([]any)
+		holds, err := r.count(at, argument)
+		return holds == len(list), err
+	case "Fn::Or":
+		holds, err := r.count(at, argument)
+		return holds > 0, err
 	}
-	panic("unreachable: the object has one key")
+	return false, at.fail("is not a function of conditions")
 }
 
 func (r *resolver) equals(at place, argument any) (bool, error) {
