@@ -1,0 +1,91 @@
+package cli_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The commands that the pages show to users of the local core work as they
+// are written, but for its port and the id of a certificate.
+func TestCommandsOfThePagesWork(t *testing.T) {
+	server, dir := startLocalCore(t)
+	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
+		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
+	}
+	certificates, err := server.Registry().ListThingPrincipals("fleety_2974685")
+	if err != nil || len(certificates) != 1 {
+		t.Fatalf("certificates %v, %v", certificates, err)
+	}
+	adapt := strings.NewReplacer(
+		"http://127.0.0.1:8480", server.APIURL(),
+		"--certificate-id ID", "--certificate-id "+certificates[0].CertificateID,
+		"./iot_core_local", filepath.Join(binDir, "iot_core_local"),
+	)
+	for page, tools := range map[string][]string{
+		"README.md":          {"aws"},
+		"docs/local-core.md": {"aws", "curl", "./iot_core_local explain"},
+	} {
+		for _, tool := range tools {
+			t.Run(page+", "+tool, func(t *testing.T) {
+				if program := adapt.Replace(strings.Fields(tool)[0]); !isInstalled(program) {
+					t.Skipf("%s is not installed", program)
+				}
+				commands := shown(t, page, tool)
+				if len(commands) == 0 {
+					t.Fatal("the page shows none")
+				}
+				for _, command := range commands {
+					cmd := exec.CommandContext(t.Context(), "sh", "-c", adapt.Replace(command))
+					cmd.Dir, cmd.Env = filepath.Join(deviceDir, ".."), awsEnvironment(t, server.APIURL())
+					out, err := cmd.CombinedOutput()
+					if denied := cmd.ProcessState.ExitCode() == 3 && strings.Contains(readPage(t, page), string(out)); err != nil && !denied {
+						t.Errorf("%s: %v\n%s", command, err, out)
+					}
+				}
+			})
+		}
+	}
+}
+
+func isInstalled(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
+}
+
+func readPage(t *testing.T, page string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(deviceDir, "..", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// shown returns the commands of a tool in the page's blocks of shell.
+func shown(t *testing.T, page, tool string) (commands []string) {
+	t.Helper()
+	for i, block := range strings.Split(readPage(t, page), "```") {
+		if i%2 == 0 || !strings.HasPrefix(block, "sh\n") {
+			continue
+		}
+		for line := range strings.Lines(block) {
+			if strings.HasPrefix(line, tool+" ") || strings.HasPrefix(line, tool+"-") {
+				commands = append(commands, strings.TrimSpace(line))
+			}
+		}
+	}
+	return commands
+}
+
+// awsEnvironment keeps the AWS command line from any real account.
+func awsEnvironment(t *testing.T, api string) []string {
+	t.Helper()
+	none := filepath.Join(t.TempDir(), "none")
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") })
+	return append(env, "AWS_ENDPOINT_URL="+api, "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=us-east-1",
+		"AWS_PAGER=", "AWS_MAX_ATTEMPTS=1", "AWS_CONFIG_FILE="+none, "AWS_SHARED_CREDENTIALS_FILE="+none)
+}
