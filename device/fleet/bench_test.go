@@ -1,3 +1,5 @@
+//go:build unix
+
 package fleet_test
 
 import (
@@ -183,18 +185,4 @@ func (f *floor) handshake(b *testing.B, c tls.Certificate) {
 		b.Error(err)
 	}
 	serving.Wait()
-}
-
-// BenchmarkHeldDevice tells what a connected device takes of memory on both
-// sides together, here in one process.
-func BenchmarkHeldDevice(b *testing.B) {
-	core := startCore(b)
-	c := newConfig(b, core, b.N)
-	c.Hold, c.Interval = time.Millisecond, time.Hour
-	r := enrol(b, c)
-	if r.Hold.Most != b.N {
-		b.Errorf("held %+v, retries %+v", r.Hold, r.Retries)
-	}
-	b.ReportMetric(float64(r.Hold.BytesPerDevice)/1000, "kB/device")
-	b.ReportMetric(0, "ns/op")
 }
