@@ -68,10 +68,14 @@ func (s *Server) apiHandler() http.Handler {
 		Disconnecter: services,
 		Log:          s.config.Log,
 	}))
+	complete := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Claim() // the registry shows it
+		mux.ServeHTTP(w, r)
+	})
 	if s.config.UnsafeAllowAnyAddress {
-		return mux
+		return complete
 	}
-	return loopbackOnly(mux)
+	return loopbackOnly(complete)
 }
 
 // loopbackOnly refuses requests for another host name: a web page whose name

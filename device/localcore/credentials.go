@@ -169,9 +169,12 @@ func checkOurs(dir string) error {
 	return fmt.Errorf("writing the credentials: %s was not written by the local core and would be lost; choose another directory, or move it away", key)
 }
 
-// Claim returns the claim that [Start] registered: an ACTIVE certificate with
-// the claim policy.
-func (s *Server) Claim() Credential { return s.claim }
+// Claim returns the claim that [Start] registers: an ACTIVE certificate with
+// the claim policy. The first call in a process may wait for RSA keys.
+func (s *Server) Claim() Credential {
+	claim, _ := s.claim() // an error is logged by makeClaim, or ended Start
+	return claim
+}
 
 // NewClaim registers one more claim like that of [Server.Claim].
 func (s *Server) NewClaim(ctx context.Context) (Credential, error) {

@@ -45,7 +45,8 @@ type Server struct {
 	hook      *lambdahost.Host // nil without one
 	provision *provisioner
 	broker    *broker
-	claim     Credential
+	claim     func() (Credential, error) // made once, see makeClaim
+	making    sync.WaitGroup             // of keys and the claim
 	mqtts     *listener
 	alpn      *listener // nil without one
 	expiry    *expiry
@@ -76,29 +77,38 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	s.journal = newJournal(c.Log, c.Now)
-	if c.State == "" {
-		var keys sync.WaitGroup // two RSA keys are most of a first start: make them side by side
-		keys.Go(func() { _, _ = processClaimKey() })
-		defer keys.Wait()
-	}
 	if err := s.openState(); err != nil {
 		return err
 	}
 	if err := c.install(s.registry); err != nil {
 		return err
 	}
-	claim, err := openClaim(c, s.registry, s.authority)
-	if err != nil {
-		return err
-	}
-	s.claim = claim
+	s.claim = sync.OnceValues(func() (Credential, error) { return openClaim(c, s.registry, s.authority) })
 	if err := s.startServices(ctx); err != nil {
 		return err
 	}
-	if c.Credentials != "" {
-		return writeCredentials(c.Credentials, s.authority.RootPEM(), claim)
+	return s.makeClaim()
+}
+
+// makeClaim makes the claim now where files hold it. In memory it is made in
+// the background, with the two RSA keys that are nearly all of a first start;
+// whoever can see it waits for it.
+func (s *Server) makeClaim() error {
+	c := &s.config
+	s.making.Go(s.authority.Prepare)
+	if c.State == "" && c.Credentials == "" && c.assembled == nil {
+		s.making.Go(func() {
+			if _, err := s.claim(); err != nil {
+				c.Log.Error("making the claim in the background", "error", err)
+			}
+		})
+		return nil
 	}
-	return nil
+	claim, err := s.claim()
+	if err != nil || c.Credentials == "" {
+		return err
+	}
+	return writeCredentials(c.Credentials, s.authority.RootPEM(), claim)
 }
 
 // openState opens registry and authority.
@@ -182,6 +192,7 @@ func (s *Server) Close() error {
 // close ends what start began, as far as it came, in the opposite order.
 func (s *Server) close() error {
 	var errs []error
+	s.making.Wait()
 	if s.api != nil {
 		errs = append(errs, s.api.close())
 	}
@@ -215,8 +226,12 @@ func (s *Server) PortALPN() int {
 	return s.alpn.port()
 }
 
-// Registry returns the things, certificates, policies and templates.
-func (s *Server) Registry() *registry.Registry { return s.registry }
+// Registry returns the things, certificates, policies and templates, the
+// claim's among them.
+func (s *Server) Registry() *registry.Registry {
+	s.Claim()
+	return s.registry
+}
 
 // ARN returns the full name of a resource of this account, such as thing/NAME.
 func (s *Server) ARN(resource string) string { return s.config.arn(resource) }

@@ -33,7 +33,7 @@ import (
 // An Authority holds the key that signs device certificates and the root of
 // the server's certificate. It is safe for concurrent use.
 type Authority struct {
-	issuer authorityKey
+	issuer func() (authorityKey, error) // made when first needed, in memory
 	root   authorityKey
 }
 
@@ -55,7 +55,8 @@ var processIssuer = sync.OnceValues(NewKey)
 func NewKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) }
 
 // Open returns the authority kept in dir, made there if need be. An empty dir
-// means memory only; such authorities share one issuing key in a process.
+// means memory only; such authorities share one issuing key in a process, which
+// the first certificate waits for.
 func Open(dir string) (*Authority, error) {
 	if dir == "" {
 		return newAuthority(processIssuer)
@@ -91,14 +92,13 @@ func create(path string) (*Authority, error) {
 }
 
 func newAuthority(issuingKey func() (*rsa.PrivateKey, error)) (*Authority, error) {
-	rsaKey, err := issuingKey()
-	if err != nil {
-		return nil, fmt.Errorf("making the issuing key: %w", err)
-	}
-	issuer, err := selfSigned(rsaKey, &x509.Certificate{RawSubject: issuerName})
-	if err != nil {
-		return nil, fmt.Errorf("making the issuing certificate: %w", err)
-	}
+	issuer := sync.OnceValues(func() (authorityKey, error) {
+		key, err := issuingKey()
+		if err != nil {
+			return authorityKey{}, fmt.Errorf("making the issuing key: %w", err)
+		}
+		return selfSigned(key, &x509.Certificate{RawSubject: issuerName})
+	})
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making the root key: %w", err)
@@ -111,6 +111,10 @@ func newAuthority(issuingKey func() (*rsa.PrivateKey, error)) (*Authority, error
 	}
 	return &Authority{issuer: issuer, root: root}, nil
 }
+
+// Prepare makes the issuing key now, if it is still missing. An error comes
+// back with the first certificate.
+func (a *Authority) Prepare() { _, _ = a.issuer() }
 
 // selfSigned completes the template, which brings the subject, as that of a
 // certificate authority.
@@ -181,8 +185,12 @@ func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error)
 // encode writes both keys and certificates as one file, so that it is there
 // whole or not at all.
 func (a *Authority) encode() ([]byte, error) {
+	issuer, err := a.issuer()
+	if err != nil {
+		return nil, err
+	}
 	var data []byte
-	for _, k := range []authorityKey{a.issuer, a.root} {
+	for _, k := range []authorityKey{issuer, a.root} {
 		der, err := x509.MarshalPKCS8PrivateKey(k.key)
 		if err != nil {
 			return nil, fmt.Errorf("encoding the certificate authority: %w", err)
@@ -202,7 +210,7 @@ func decode(data []byte) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server root: %w", err)
 	}
-	return &Authority{issuer: issuer, root: root}, nil
+	return &Authority{issuer: func() (authorityKey, error) { return issuer, nil }, root: root}, nil
 }
 
 func decodeKey(data []byte) (authorityKey, []byte, error) {

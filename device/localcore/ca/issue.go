@@ -77,6 +77,10 @@ func (a *Authority) IssueForCSR(csrPEM string, now time.Time) (*Certificate, err
 }
 
 func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.Time) (*Certificate, error) {
+	issuer, err := a.issuer()
+	if err != nil {
+		return nil, fmt.Errorf("issuing a certificate: %w", err)
+	}
 	serial, err := newSerial()
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
@@ -85,7 +89,7 @@ func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.T
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
-	extensions, err := deviceExtensions(a.issuer.cert.SubjectKeyId, publicDER)
+	extensions, err := deviceExtensions(issuer.cert.SubjectKeyId, publicDER)
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
@@ -97,7 +101,7 @@ func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.T
 		SignatureAlgorithm: x509.SHA256WithRSA, // for keys on curves too
 		ExtraExtensions:    extensions,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.issuer.cert, public, a.issuer.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer.cert, public, issuer.key)
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
