@@ -30,12 +30,15 @@ const (
 	maxKeepAlive           = 1200 // seconds, the default too
 	maxUnacknowledged      = 100
 	maxTopicAliases        = 8
-	maxMessageExpiry       = 604800 // seconds
-	publishesPerSecond     = 100    // per connection, both ways
-	connectsPerSecond      = 1      // per client id
-	outboundQueue          = 1024   // messages that wait for one connection; ours
-	maxStoredMessages      = 65_535 // that wait for one persistent session; ours
-	maxConnectRates        = 10_000 // client ids whose CONNECTs are counted; ours
+	maxMessageExpiry       = 604800    // seconds
+	publishesPerSecond     = 100       // per connection, both ways
+	connectsPerSecond      = 1         // per client id
+	accountConnects        = 100       // a second, in the smaller Regions
+	accountSubscribes      = 200       // a second, in the smaller Regions
+	bytesPerSecond         = 512 << 10 // per connection, both ways
+	outboundQueue          = 1024      // messages that wait for one connection; ours
+	maxStoredMessages      = 65_535    // that wait for one persistent session; ours
+	maxConnectRates        = 10_000    // client ids whose CONNECTs are counted; ours
 	neverPublishSysTopics  = math.MaxInt32
 	localListener          = "local"
 	propertyByteLimit      = 8 << 10 // correlation data; user properties in sum
@@ -51,13 +54,15 @@ type broker struct {
 	journal  *journal
 	mochi    *mqtt.Server
 	// provision answers the provisioning API.
-	provision *provisioner
-	policies  policyCache
-	listeners []*listener
-	store     *store // nil without a state
-	serving   bool
-	gag       gag
-	lapsing   sync.Mutex // one session opens or lapses at a time
+	provision     *provisioner
+	policies      policyCache
+	listeners     []*listener
+	store         *store // nil without a state
+	serving       bool
+	gag           gag
+	allConnects   rate
+	allSubscribes rate
+	lapsing       sync.Mutex // one session opens or lapses at a time
 
 	mu       sync.Mutex
 	current  map[string]*connection  // by client id, under mu

@@ -29,8 +29,8 @@ func (b *broker) connect(c *connection, cl *mqtt.Client, pk packets.Packet) erro
 	if code, reason := b.checkConnect(pk); reason != "" {
 		return b.refuseConnect(c, code, reasonClientError, reason)
 	}
-	if b.config.Quotas == QuotasAWS && !b.connectRate(cl.ID).allow(b.config.Now(), connectsPerSecond) {
-		return b.refuseConnect(c, packets.ErrQuotaExceeded, reasonThrottled, "more than one CONNECT in a second under this client id")
+	if reason := b.throttleConnect(cl.ID); reason != "" {
+		return b.refuseConnect(c, packets.ErrQuotaExceeded, reasonThrottled, reason)
 	}
 	if d := b.judgeConnect(c, pk); !d.Allowed {
 		return b.refuseConnect(c, packets.ErrNotAuthorized, reasonForbidden, d.Explain())
@@ -142,6 +142,20 @@ func (b *broker) refuseConnect(c *connection, code packets.Code, reason, why str
 		})
 	}
 	return errConnectRefused
+}
+
+// throttleConnect tells which of AWS's rates a CONNECT is over, if any.
+func (b *broker) throttleConnect(clientID string) (reason string) {
+	now := b.config.Now()
+	switch {
+	case b.config.Quotas != QuotasAWS:
+		return ""
+	case !b.connectRate(clientID).allow(now, connectsPerSecond):
+		return "more than one CONNECT in a second under this client id"
+	case !b.allConnects.allow(now, accountConnects):
+		return fmt.Sprintf("more than %d CONNECTs in a second in this account", accountConnects)
+	}
+	return ""
 }
 
 // connectRate returns the counter of a client id.

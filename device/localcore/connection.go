@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	bandwidth "golang.org/x/time/rate"
+
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -43,9 +45,10 @@ type connection struct {
 	certificateID string
 	serverName    string
 	address       netip.AddrPort
-	ended         chan struct{} // closed when the broker has let go
-	incoming      incoming      // for the reader only
-	complaint     string        // why a packet could not be read; for the reader only
+	ended         chan struct{}      // closed when the broker has let go
+	incoming      incoming           // for the reader only
+	throughput    *bandwidth.Limiter // nil without quotas
+	complaint     string             // why a packet could not be read; for the reader only
 
 	// The following is set by the CONNECT, before anyone else sees it.
 	client      *mqtt.Client
@@ -71,7 +74,7 @@ type connection struct {
 	working  bool       // a goroutine works on requests; under mu
 }
 
-func newConnection(c *tls.Conn) *connection {
+func newConnection(c *tls.Conn, throughput *bandwidth.Limiter) *connection {
 	state := c.ConnectionState()
 	cert := state.PeerCertificates[0]
 	address, _ := netip.ParseAddrPort(c.RemoteAddr().String()) // TCP addresses parse
@@ -83,6 +86,7 @@ func newConnection(c *tls.Conn) *connection {
 		address:       netip.AddrPortFrom(address.Addr().Unmap(), address.Port()),
 		ended:         make(chan struct{}),
 		incoming:      newIncoming(c),
+		throughput:    throughput,
 	}
 }
 
@@ -90,6 +94,20 @@ func newConnection(c *tls.Conn) *connection {
 func connectionOf(cl *mqtt.Client) *connection {
 	c, _ := cl.Net.Conn.(*connection)
 	return c
+}
+
+// Write delays what is over the throughput that AWS allows.
+func (c *connection) Write(p []byte) (int, error) {
+	c.hold(len(p))
+	return c.Conn.Write(p)
+}
+
+// hold waits until so many bytes, a packet at most, may pass.
+func (c *connection) hold(n int) {
+	if c.throughput == nil {
+		return
+	}
+	time.Sleep(c.throughput.ReserveN(time.Now(), n).Delay())
 }
 
 // endWriter returns when the goroutine that sends has ended.

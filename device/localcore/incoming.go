@@ -99,6 +99,7 @@ func (c *connection) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, c.unreadable(err)
 		}
+		c.hold(len(c.incoming.packet))
 	}
 	n := copy(p, c.incoming.packet)
 	c.incoming.packet = c.incoming.packet[n:]

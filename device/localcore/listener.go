@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/listeners"
+	bandwidth "golang.org/x/time/rate"
 
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
@@ -174,7 +175,7 @@ func (l *listener) serve(raw net.Conn, establish listeners.EstablishFn) {
 		l.broker.refuseHandshake(raw.RemoteAddr(), err)
 		return
 	}
-	c := newConnection(secure)
+	c := newConnection(secure, l.broker.newThroughput())
 	defer close(c.ended)
 	defer l.broker.letGo(c)
 	defer c.endWriter()
@@ -190,6 +191,15 @@ func (l *listener) serve(raw net.Conn, establish listeners.EstablishFn) {
 	default:
 		l.broker.refuse(c, ActionConnect, "", fmt.Sprintf("no acceptable CONNECT came: %v", err))
 	}
+}
+
+// newThroughput returns what delays a connection that moves too many bytes;
+// nil without quotas. A packet fits whole.
+func (b *broker) newThroughput() *bandwidth.Limiter {
+	if b.config.Quotas != QuotasAWS {
+		return nil
+	}
+	return bandwidth.NewLimiter(bytesPerSecond, bytesPerSecond)
 }
 
 // survive keeps a packet that makes the broker panic from ending everyone else.

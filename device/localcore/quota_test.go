@@ -1,6 +1,8 @@
 package localcore_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +43,50 @@ func TestConnectsBeyondTheRateAreRefused(t *testing.T) {
 	}
 	c.closed()
 	s.connect(t, 5, "b").alive()
+}
+
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: an account has
+// 100 CONNECTs a second in the smaller Regions.
+func TestConnectsOfAllClientsAreCounted(t *testing.T) {
+	s := startMetered(t)
+	for i := range 100 {
+		s.connect(t, 5, fmt.Sprint("client-", i)).conn.Close()
+	}
+	if _, ack := connectRaw(t, s.Server, 5, "one-more", s.tls); ack.ReasonCode != 0x97 {
+		t.Errorf("CONNACK 0x%02x", ack.ReasonCode)
+	}
+	awaitRefusal(t, s.Server, localcore.ActionConnect, "100 CONNECTs")
+}
+
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: an account has
+// 200 SUBSCRIBEs a second in the smaller Regions; SUBACK 0x97 or 0x80 beyond.
+func TestSubscribesOfAllClientsAreCounted(t *testing.T) {
+	versions(t, func(t *testing.T, version byte) {
+		s := startMetered(t)
+		c := s.connect(t, version, "a")
+		for range 200 {
+			c.mustSubscribe(0, "t")
+		}
+		c.subscribe(0, "t")
+		if got, want := c.receive(packets.Suback).ReasonCodes, map[byte]byte{4: 0x80, 5: 0x97}[version]; got[0] != want {
+			t.Errorf("SUBACK %x, want %x", got, want)
+		}
+	})
+}
+
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a connection
+// moves 512 KB a second, what is beyond is delayed and not lost.
+func TestThroughputIsLimited(t *testing.T) {
+	s := startMetered(t)
+	c := s.connect(t, 4, "a")
+	before := time.Now()
+	for range 6 { // 750 KB
+		c.publish("t", 1, strings.Repeat("x", 125<<10))
+		c.receive(packets.Puback)
+	}
+	if took := time.Since(before); took < 400*time.Millisecond {
+		t.Errorf("750 KB took %s", took)
+	}
 }
 
 func TestRatesDoNotHoldByDefault(t *testing.T) {

@@ -66,11 +66,14 @@ func forVersion(c *connection, codes []byte) []byte {
 // denied one.
 func (b *broker) judgeFilters(c *connection, filters packets.Subscriptions) (codes []byte, denied bool) {
 	codes = make([]byte, len(filters))
+	throttled := b.config.Quotas == QuotasAWS && !b.allSubscribes.allow(b.config.Now(), accountSubscribes)
 	room := maxSubscriptions - c.client.State.Subscriptions.Len()
 	for i, sub := range filters {
 		code, reason := checkFilter(sub)
 		_, known := c.client.State.Subscriptions.Get(sub.Filter)
 		switch {
+		case throttled:
+			code, reason = packets.ErrQuotaExceeded, fmt.Sprintf("more than %d SUBSCRIBEs in a second in this account", accountSubscribes)
 		case len(filters) > maxFiltersPerSubscribe:
 			code, reason = packets.ErrQuotaExceeded, fmt.Sprintf("a SUBSCRIBE with %d filters; %d are allowed", len(filters), maxFiltersPerSubscribe)
 		case reason == "" && !known && room <= 0:
