@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -149,6 +151,59 @@ func BenchmarkPublishTo100Subscribers(b *testing.B) {
 		publisher.Publish("t", 0, false, "x")
 		heard.Wait()
 	}
+}
+
+// What a connection costs the server in resident memory: 1,000 are held by a
+// server in a process of its own.
+func BenchmarkHeldConnections(b *testing.B) {
+	const held = 1000
+	for b.Loop() {
+		r, kill := startChild(b, b.TempDir())
+		pair, err := tls.X509KeyPair(r.Claim.CertificatePEM, r.Claim.PrivateKeyPEM)
+		if err != nil {
+			b.Fatal(err)
+		}
+		config := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}, ServerName: "localhost"}
+		hold(b, r.Port, config, "warm-up")
+		before := residentBytes(b, r.PID)
+		for i := range held {
+			hold(b, r.Port, config, fmt.Sprint("client-", i))
+		}
+		b.ReportMetric(float64(residentBytes(b, r.PID)-before)/held, "B/connection")
+		kill()
+	}
+}
+
+// hold connects a client of MQTT 3.1.1 that stays.
+func hold(b *testing.B, port int, config *tls.Config, id string) {
+	b.Helper()
+	conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	variable := "\x00\x04MQTT\x04\x02\x04\xb0\x00" + string(rune(len(id))) + id // clean, 1200 s
+	if _, err := conn.Write([]byte("\x10" + string(rune(len(variable))) + variable)); err != nil {
+		b.Fatal(err)
+	}
+	answer := make([]byte, 4)
+	if _, err := io.ReadFull(conn, answer); err != nil || answer[3] != 0 {
+		b.Fatalf("CONNACK %x, %v", answer, err)
+	}
+}
+
+// residentBytes returns the resident memory of a process.
+func residentBytes(b *testing.B, pid int) int {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		b.Skip("needs /proc: ", err)
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(data), &size, &resident); err != nil {
+		b.Fatal(err)
+	}
+	return resident * os.Getpagesize()
 }
 
 // The first start of a process, which has no keys to share yet. The aim is

@@ -21,6 +21,7 @@ const childTask = "LOCALCORE_TEST_CHILD"
 // A childReport is what a child writes to its standard output.
 type childReport struct {
 	Port    int
+	PID     int
 	Root    []byte
 	Claim   localcore.Credential
 	Started time.Duration // what Start took
@@ -43,7 +44,7 @@ func runChild(task string) (code int) {
 		return 1
 	}
 	_, port := s.Endpoint()
-	if err := json.NewEncoder(os.Stdout).Encode(childReport{port, s.RootPEM(), s.Claim(), took}); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(childReport{port, os.Getpid(), s.RootPEM(), s.Claim(), took}); err != nil {
 		return 1
 	}
 	if task != "measure" {
