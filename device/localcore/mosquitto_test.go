@@ -19,7 +19,7 @@ import (
 func TestMosquittoClientsUseTheDevicesTopicOnly(t *testing.T) {
 	for _, tool := range []string{"mosquitto_pub", "mosquitto_sub"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
+			missing(t, tool, "the Debian package mosquitto-clients")
 		}
 	}
 	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
