@@ -76,9 +76,9 @@ type Config struct {
 	// Stack is the stack's name. Empty means the only one in Assembly.
 	Stack string
 
-	// State is the directory that keeps registry, authority and retained
-	// messages; sessions of devices do not outlive the server. Empty means
-	// memory only. It is made if need be.
+	// State is the directory that keeps registry, authority, persistent
+	// sessions and retained messages. Empty means memory only. It is made if
+	// need be.
 	State string
 	// Credentials is the directory that receives the server's root and the
 	// claim's files. Empty means that they are not written.

@@ -60,7 +60,7 @@ account; the claim in the credentials directory stands in for them.`,
 	flags.StringVar(&o.Hook, "hook", "hook/dist/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
 	flags.StringVar(&o.Assembly, "assembly", "", "play the stack that cdk synth wrote into `DIR`, instead of templates and hook")
 	flags.StringVar(&o.Stack, "stack", "", "play the stack of this `NAME` (default: the only one in the assembly)")
-	flags.StringVar(&o.State, "state", "", "keep things, certificates and authority in `DIR` over restarts (default: memory only)")
+	flags.StringVar(&o.State, "state", "", "keep things, certificates, authority, sessions and messages in `DIR` over restarts (default: memory only)")
 	flags.StringVar(&o.Credentials, "credentials", "certs/local", "write the server's root and the claim into `DIR`")
 	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` to play")
 	flags.StringVar(&o.Region, "region", "us-east-1", "AWS `REGION` to play")
