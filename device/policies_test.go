@@ -67,18 +67,19 @@ func exchange(template string) (used []access) {
 	return used
 }
 
-// bootstrapping is what iot_device does as this thing, with the topics of
-// packages provision and doctor.
-func bootstrapping(thing string) []access {
-	return []access{
+// ownSpace is what a device may use as this thing: the topic of the birth
+// message that package provision publishes, what is below it, and its shadows.
+func ownSpace(thing string) []access {
+	fleet, shadow := "fleet/"+thing, "$aws/things/"+thing+"/shadow/"
+	used := []access{
 		"Connect client/" + thing,
-		"Publish topic/fleet/" + thing, // the birth message
-		"Subscribe topicfilter/fleet/" + thing,
-		"Subscribe topicfilter/fleet/" + thing + "/#", // doctor's
-		"Subscribe topicfilter/fleet/" + thing + "/hello",
-		"Receive topic/fleet/" + thing,
-		"Receive topic/fleet/" + thing + "/hello",
+		"Subscribe topicfilter/" + fleet + "/#", // doctor's
+		"Subscribe topicfilter/" + shadow + "#",
 	}
+	for _, topic := range []string{fleet, fleet + "/hello", shadow + "update", shadow + "update/accepted", shadow + "name/config/get"} {
+		used = append(used, "Publish topic/"+topic, "Receive topic/"+topic, "Subscribe topicfilter/"+topic)
+	}
+	return used
 }
 
 // universe is every action on everything that a device may think of: on the
@@ -91,7 +92,7 @@ func universe() (all []access) {
 		"$aws/things/fleety_1/shadow/update", "$aws/things/fleety_2/shadow/update", "$aws/things/fleety_1/jobs/get",
 		"$aws/events/presence/connected/fleety_1", "$aws/rules/rule", "$share/group/fleet/fleety_1",
 	}
-	for _, used := range [][]access{exchange(localcore.TemplateName), exchange("Other"), bootstrapping("fleety_1"), bootstrapping("fleety_2"), bootstrapping("fleety_11")} {
+	for _, used := range [][]access{exchange(localcore.TemplateName), exchange("Other"), ownSpace("fleety_1"), ownSpace("fleety_2"), ownSpace("fleety_11")} {
 		for _, a := range used {
 			_, resource, _ := strings.Cut(a, " ")
 			_, topic, _ := strings.Cut(resource, "/")
@@ -99,11 +100,8 @@ func universe() (all []access) {
 		}
 	}
 	for _, topic := range topics {
-		for _, action := range []string{"Publish", "RetainPublish"} {
-			all = append(all, action+" topic/"+topic)
-		}
 		if !strings.ContainsAny(topic, "#+") { // no message has such a topic
-			all = append(all, "Receive topic/"+topic)
+			all = append(all, "Publish topic/"+topic, "RetainPublish topic/"+topic, "Receive topic/"+topic)
 		}
 		all = append(all, "Subscribe topicfilter/"+topic, "Connect client/"+topic, "DeleteConnection client/"+topic)
 	}
@@ -127,12 +125,12 @@ func TestClaimPolicyIsExactlyTheExchange(t *testing.T) {
 	}
 }
 
-func TestDevicePolicyIsExactlyWhatTheDeviceDoes(t *testing.T) {
-	want := bootstrapping("fleety_1")
+func TestDevicePolicyIsExactlyTheThingsOwnSpace(t *testing.T) {
+	want := ownSpace("fleety_1")
 	slices.Sort(want)
 	session := &policy.Session{ClientID: "fleety_1", Thing: &policy.Thing{Name: "fleety_1", Attached: true}}
 	if diff := cmp.Diff(want, allowed(shippedPolicy(t, "device_policy.json"), session, append(universe(), want...))); diff != "" {
-		t.Errorf("device_policy.json differs from what iot_device does (-device +policy):\n%s", diff)
+		t.Errorf("device_policy.json differs from the thing's own space (-own +policy):\n%s", diff)
 	}
 }
 
@@ -154,7 +152,7 @@ func TestDevicePolicyGivesNothingWithoutAThing(t *testing.T) {
 // universe above may not think of.
 func TestWildcardsReachNoOtherThing(t *testing.T) {
 	fixed := map[string][]string{ // what must stand before the first wildcard of a resource
-		"device_policy.json": {"/fleet/${iot:Connection.Thing.ThingName}/"},
+		"device_policy.json": {"/fleet/${iot:Connection.Thing.ThingName}/", "/$aws/things/${iot:Connection.Thing.ThingName}/shadow/"},
 		"claim_policy.json": {
 			"client/claim-", "/$aws/certificates/create/", "/$aws/certificates/create-from-csr/",
 			"/$aws/provisioning-templates/" + localcore.TemplateName + "/provision/",
