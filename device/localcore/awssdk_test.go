@@ -12,6 +12,9 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html:
+// AWS's own device SDK provisions by claim, unchanged.
+//
 // The AWS IoT Device SDK for JavaScript, unmodified, takes a device in by
 // claim, with both of its identity clients and both flows. The device then
 // connects with what it got and publishes.

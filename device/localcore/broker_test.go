@@ -112,7 +112,9 @@ func awaitDisconnect(t *testing.T, s *localcore.Server, client, reason string) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: no QoS 2.
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: QoS 2 gets
+// no PUBACK and no SUBACK in MQTT 3.1.1, and ends a connection of MQTT 5 with
+// 0x9B.
 func TestQoS2IsNotSupported(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	t.Run("3.1.1 publish gets no answer", func(t *testing.T) {
@@ -152,8 +154,8 @@ func TestPubrecClosesTheConnection(t *testing.T) {
 	awaitDisconnect(t, s.Server, "a", "CLIENT_ERROR")
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: sensor/#
-// does not match sensor.
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: the filter
+// sensor/# does not match the topic sensor.
 func TestMultiLevelWildcardDoesNotMatchItsParent(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
@@ -171,8 +173,8 @@ func TestMultiLevelWildcardDoesNotMatchItsParent(t *testing.T) {
 	})
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: retained
-// messages come on subscribing with an exact filter only.
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a retained
+// message comes on subscribing with its exact topic, never for a wildcard.
 func TestRetainedMessagesComeForExactFiltersOnly(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
@@ -190,6 +192,8 @@ func TestRetainedMessagesComeForExactFiltersOnly(t *testing.T) {
 	})
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a reserved
+// topic takes no retained message.
 func TestReservedTopicsTakeNoRetainedMessages(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 5, "a")
@@ -199,8 +203,8 @@ func TestReservedTopicsTakeNoRetainedMessages(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: the newer
-// connection wins.
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: of two
+// connections under one client id the newer wins, and the older is dropped.
 func TestDuplicateClientIDTakesOver(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
@@ -220,7 +224,8 @@ func TestDuplicateClientIDTakesOver(t *testing.T) {
 	})
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: keep-alive.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a keep-alive of
+// 0 or more than 1200 seconds becomes 1200, one of less than 30 becomes 30.
 func TestKeepAliveIsClamped(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	for name, test := range map[string]struct{ asked, granted uint16 }{
@@ -238,8 +243,9 @@ func TestKeepAliveIsClamped(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: properties
-// of CONNACK.
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: CONNACK of
+// MQTT 5 tells QoS 1 at most, no subscription identifiers, 8 topic aliases,
+// packets of 146 KB and the expiry that is granted.
 func TestConnackTellsWhatAWSOffers(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	_, ack := connectRaw(t, s.Server, 5, "a", s.tls, func(pk *packets.Packet) {
@@ -261,6 +267,8 @@ func TestConnackTellsWhatAWSOffers(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: an MQTT 5
+// client that brings no client id is assigned one.
 func TestEmptyClientID(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	t.Run("3.1.1 is refused", func(t *testing.T) {
@@ -279,7 +287,8 @@ func TestEmptyClientID(t *testing.T) {
 	})
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: client id.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a client id has
+// 128 bytes at most.
 func TestClientIDHas128BytesAtMost(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
@@ -292,8 +301,9 @@ func TestClientIDHas128BytesAtMost(t *testing.T) {
 	})
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: topic and
-// payload.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a topic has 256
+// bytes and 7 slashes at most, those of $aws/rules/NAME/ not counted, and a
+// payload 128 KB.
 func TestPublishLimits(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	for name, test := range map[string]struct {
@@ -328,8 +338,9 @@ func TestPublishLimits(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: 8 subscriptions
-// in a SUBSCRIBE, 50 on a connection; SUBACK 0x80 or 0x97 beyond.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a SUBSCRIBE has
+// 8 filters and a connection 50 subscriptions at most; SUBACK 0x80 or 0x97
+// answers what is beyond.
 func TestSubscriptionLimits(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
@@ -350,6 +361,8 @@ func TestSubscriptionLimits(t *testing.T) {
 	})
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/cwl-format.html: one
+// SUBACK can grant a filter and refuse another with 0x8F.
 func TestFiltersAreJudgedOneByOne(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 5, "a")
@@ -360,8 +373,9 @@ func TestFiltersAreJudgedOneByOne(t *testing.T) {
 	c.alive()
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: persistent
-// sessions.
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a persistent
+// session keeps subscriptions and messages of QoS 1 while its client is away,
+// and CONNACK tells that it is present.
 func TestPersistentSessionKeepsSubscriptionsAndMessages(t *testing.T) {
 	persistent := func(pk *packets.Packet) {
 		pk.Connect.Clean = false
@@ -391,6 +405,8 @@ func TestPersistentSessionKeepsSubscriptionsAndMessages(t *testing.T) {
 	})
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a session of
+// one version of MQTT cannot be resumed with the other.
 func TestSessionOfOtherVersionIsNotResumed(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 4, "a", func(pk *packets.Packet) { pk.Connect.Clean = false })
@@ -434,7 +450,9 @@ func TestWillIsSentUnlessTheClientDisconnects(t *testing.T) {
 	})
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html:
+// connecting, disconnecting, subscribing and unsubscribing are published under
+// $aws/events/.
 func TestLifecycleEvents(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	watcher := mustDial(t, s.Server, "watcher", s.tls)
@@ -474,6 +492,8 @@ func TestLifecycleEvents(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html:
+// a second CONNECT ends the connection with CLIENT_ERROR.
 func TestSecondConnectClosesTheConnection(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
@@ -523,6 +543,8 @@ func TestInboundPacketIDDoesNotEraseAnUnacknowledgedDelivery(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateCertificate.html:
+// a certificate that leaves ACTIVE disconnects who uses it.
 func TestCertificateThatLeavesActiveDisconnectsItsUsers(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
@@ -556,8 +578,8 @@ func TestPahoOrdersItsMessages(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a client that
-// is silent for one and a half keep-alives is dropped.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a client that is
+// silent for one and a half keep-alives is dropped.
 func TestSilentClientIsDropped(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
@@ -573,6 +595,8 @@ func TestSilentClientIsDropped(t *testing.T) {
 	})
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html:
+// a packet that cannot be read ends the connection with CLIENT_ERROR.
 func TestMalformedPacketIsExplained(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})

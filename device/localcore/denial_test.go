@@ -21,7 +21,8 @@ const narrow = `{"Version":"2012-10-17","Statement":[
 	{"Effect":"Allow","Action":"iot:Subscribe","Resource":"arn:aws:iot:us-east-1:123456789012:topicfilter/ok*"},
 	{"Effect":"Allow","Action":"iot:Receive","Resource":"arn:aws:iot:us-east-1:123456789012:topic/ok/heard"}]}`
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html:
+// CONNECT needs iot:Connect; MQTT 5 is told with CONNACK 0x87.
 func TestConnectThatNoPolicyAllows(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, narrow)
 	t.Run("3.1.1 is closed in silence", func(t *testing.T) {
@@ -64,6 +65,9 @@ func TestWillOnForbiddenTopicIsRefused(t *testing.T) {
 	awaitRefusal(t, s.Server, localcore.ActionConnect, "forbidden")
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html:
+// PUBLISH needs iot:Publish, and iot:RetainPublish if it is retained; MQTT 5 is
+// told with PUBACK 0x87.
 func TestPublishThatNoPolicyAllows(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, narrow)
 	t.Run("3.1.1 is closed without PUBACK", func(t *testing.T) {
@@ -105,6 +109,9 @@ func TestMQTT5ConnectionCanStayOpenAfterADenial(t *testing.T) {
 	c.alive()
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html:
+// SUBSCRIBE needs iot:Subscribe for each filter; MQTT 5 is told with SUBACK
+// 0x87.
 func TestSubscribeThatNoPolicyAllows(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, narrow)
 	t.Run("3.1.1 is closed without SUBACK", func(t *testing.T) {
@@ -123,6 +130,8 @@ func TestSubscribeThatNoPolicyAllows(t *testing.T) {
 	})
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html:
+// a message is delivered only if iot:Receive is allowed.
 func TestReceiveThatNoPolicyAllowsIsNotDelivered(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startWithPolicy(t, localcore.Config{}, narrow)
@@ -138,6 +147,8 @@ func TestReceiveThatNoPolicyAllowsIsNotDelivered(t *testing.T) {
 	})
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-policies.html: a
+// change of a policy holds for connections that are open.
 func TestPolicyChangeHoldsForOpenConnections(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, narrow)
 	c := s.connect(t, 4, "ok")
@@ -150,7 +161,9 @@ func TestPolicyChangeHoldsForOpenConnections(t *testing.T) {
 	c.closed()
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/diagnosing-connectivity-issues.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/diagnosing-connectivity-issues.html:
+// a client without a certificate that is registered and ACTIVE does not come
+// in.
 func TestTLSRefusalsAreExplained(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil   func(t *testing.T, s free) *tls.Config
@@ -226,6 +239,8 @@ func handshake(t *testing.T, s free, config *tls.Config) error {
 	return err
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html:
+// a certificate connects only while it is valid.
 func TestExpiredCertificateIsRefused(t *testing.T) {
 	s := startFree(t, localcore.Config{Now: func() time.Time { return time.Now().Add(2 * time.Hour) }})
 	if err := handshake(t, s, s.tls); err == nil {
@@ -234,6 +249,8 @@ func TestExpiredCertificateIsRefused(t *testing.T) {
 	awaitRefusal(t, s.Server, localcore.ActionTLS, "valid from")
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-devices.html:
+// a client that names no server (SNI) is refused.
 func TestSNIIsRequired(t *testing.T) {
 	silent := func(s free) *tls.Config {
 		c := s.tls.Clone()
@@ -257,7 +274,7 @@ func TestSNIIsRequired(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html: port
-// 443 wants ALPN.
+// 443 demands the ALPN protocol x-amzn-mqtt-ca.
 func TestALPN(t *testing.T) {
 	s := startFree(t, localcore.Config{ListenALPN: "127.0.0.1:0"})
 	with := s.tls.Clone()
@@ -280,6 +297,8 @@ func TestALPN(t *testing.T) {
 	awaitRefusal(t, s.Server, localcore.ActionTLS, "x-amzn-mqtt-ca")
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/transport-security.html:
+// TLS session tickets are not supported.
 func TestNoSessionTickets(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	config := s.tls.Clone()

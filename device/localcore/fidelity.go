@@ -1,8 +1,16 @@
 package localcore
 
+import (
+	"fmt"
+	"slices"
+
+	"example.com/fleety/device/localcore/template"
+)
+
 // A Choice is an answer to what AWS does not document.
 type Choice struct {
-	// ID is the point's number, such as U4.
+	// ID is the point's number, such as U4: U of provisioning and connections,
+	// B of the broker, A of the control API, P of policies, T of templates.
 	ID string `json:"id"`
 	// Question is what AWS leaves open.
 	Question string `json:"question"`
@@ -14,7 +22,13 @@ type Choice struct {
 
 // Fidelity returns the points that AWS leaves open and what the local core
 // does about each. Everything else follows AWS's documentation.
-func Fidelity() []Choice { return append([]Choice(nil), choices...) }
+func Fidelity() []Choice {
+	all := slices.Clone(choices)
+	for i, c := range template.Choices() {
+		all = append(all, Choice{ID: fmt.Sprint("T", i+1), Question: c.Point, Answer: c.Taken})
+	}
+	return all
+}
 
 var choices = []Choice{
 	{ID: "U1", Question: "error codes of the provisioning API beyond the two that were seen",
@@ -67,4 +81,49 @@ var choices = []Choice{
 		Answer: "thingName is left out"},
 	{ID: "U25", Question: "policy resource of a shared subscription; signature algorithms of a CSR",
 		Answer: "topicfilter/$share/GROUP/FILTER, as subscribed; whatever Go verifies"},
+
+	{ID: "B1", Question: "how often a message of QoS 1 that is not acknowledged is sent again",
+		Answer: "every 30 seconds within the documented window, under another packet id, and when a session resumes"},
+	{ID: "B2", Question: "DISCONNECT of an MQTT 5 client whose packet is over 146 KB: AWS's table has no code for it",
+		Answer: "0x95, as MQTT 5 says"},
+	{ID: "B3", Question: "whether a refused PUBLISH of MQTT 5 gets its code in PUBACK or in DISCONNECT",
+		Answer: "QoS 1 in both, QoS 0 in DISCONNECT", Switch: "Choices.KeepOpenOnDeny"},
+	{ID: "B4", Question: "which of two values of a quota holds, that of large Regions or of others",
+		Answer: "that of the others"},
+	{ID: "B5", Question: "when a session ends after its expiry, where AWS may take 30 minutes more",
+		Answer: "at once"},
+	{ID: "B6", Question: "from when the expiry of a session counts whose broker was killed",
+		Answer: "from the restart, if the client was connected; else from its going"},
+	{ID: "B7", Question: "topic aliases in messages to the client",
+		Answer: "none"},
+	{ID: "B8", Question: "UNSUBSCRIBE of a filter that was not subscribed",
+		Answer: "success"},
+
+	{ID: "A1", Question: "an operation that the control API does not have",
+		Answer: "UnknownOperationException (404), and one line in the log"},
+	{ID: "A2", Question: "ListThingGroups without recursive",
+		Answer: "the whole tree"},
+	{ID: "A3", Question: "order of lists",
+		Answer: "by name; certificates, which have an order, newest first unless ascendingOrder is set"},
+	{ID: "A4", Question: "OverrideSettings FAIL on a thing that has the same value",
+		Answer: "refused: FAIL refuses whenever the thing exists"},
+	{ID: "A5", Question: "status of ResourceConflictsException",
+		Answer: "409"},
+	{ID: "A6", Question: "TestAuthorization with several resources in one AuthInfo",
+		Answer: "one result for each resource"},
+	{ID: "A7", Question: "times that AWS takes or demands, such as 5 minutes before a deprecated thing type is deleted",
+		Answer: "none: a change holds at once"},
+
+	{ID: "P1", Question: "letter case in policies",
+		Answer: "ignored in actions, condition keys and variables; kept in operators, resources and values"},
+	{ID: "P2", Question: "NotAction and NotResource",
+		Answer: "accepted, as in IAM"},
+	{ID: "P3", Question: "Version that is missing",
+		Answer: "refused"},
+	{ID: "P4", Question: "form of Sid",
+		Answer: "letters and digits, and unique, as in IAM"},
+	{ID: "P5", Question: "a key that is given twice in an object",
+		Answer: "refused"},
+	{ID: "P6", Question: "actions, Regions, accounts and condition keys that do not exist",
+		Answer: "accepted, and match nothing"},
 }

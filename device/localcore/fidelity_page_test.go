@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -29,13 +30,19 @@ const fidelityPage = "../../docs/fidelity.md"
 // A behaviour of AWS, the page that documents it, and the test that holds it.
 type behaviour struct{ text, source, test, file string }
 
-// The page lists what the tests say of themselves: a test whose comment begins
-// with the address of an AWS page holds what follows the address (or else what
-// its name says), and so does a case of a table with a field named page.
+// The page lists what the tests say of themselves. A test whose comment begins
+// with the address of an AWS page holds the sentence that follows. A comment
+// "Each case is of ADDRESS." makes every case of the test's table a behaviour,
+// and a field named page that one case: its name is the sentence.
 func TestFidelityPageIsWhatTheTestsHold(t *testing.T) {
 	behaviours := collectBehaviours(t)
-	if len(behaviours) < 60 {
+	if len(behaviours) < 100 {
 		t.Errorf("only %d behaviours are held", len(behaviours))
+	}
+	for _, b := range behaviours {
+		if strings.Count(b.text, " ") < 2 {
+			t.Errorf("%s: %s cites an AWS page, but %q is no sentence", b.file, b.test, b.text)
+		}
 	}
 	want := renderFidelity(behaviours)
 	if *updateFidelity {
@@ -79,24 +86,27 @@ func collectBehaviours(t *testing.T) []behaviour {
 	return all
 }
 
-var sourceAndText = regexp.MustCompile(`^https://docs\.aws\.amazon\.com/(\S+?)\.html[:.]?(?:\s+(.*))?$`)
+var (
+	sourceAndText = regexp.MustCompile(`^https://docs\.aws\.amazon\.com/(\S+?)\.html(?:[:.]\s*|$)(.*?)(?:\.(?:\s.*)?)?$`)
+	sourceOfCases = regexp.MustCompile(`^Each case is of https://docs\.aws\.amazon\.com/(\S+?)\.html\.`)
+)
 
 func behavioursOf(f *ast.FuncDecl, file string) []behaviour {
-	cases := casesWithPage(f, file)
-	m := sourceAndText.FindStringSubmatch(strings.Join(strings.Fields(f.Doc.Text()), " "))
-	if m == nil {
-		return cases
+	comment := strings.Join(strings.Fields(f.Doc.Text()), " ")
+	ofCases := ""
+	if m := sourceOfCases.FindStringSubmatch(comment); m != nil {
+		ofCases = m[1]
 	}
-	text := inWords(f.Name.Name)
-	if detail, _, _ := strings.Cut(m[2], ". "); strings.Count(detail, " ") > 3 {
-		text += ": " + strings.TrimSuffix(detail, ".")
+	cases := behavioursOfCases(f, file, ofCases)
+	if m := sourceAndText.FindStringSubmatch(comment); m != nil {
+		return append(cases, behaviour{asSentence(m[2]), m[1], f.Name.Name, file})
 	}
-	return append(cases, behaviour{text, m[1], f.Name.Name, file})
+	return cases
 }
 
-// casesWithPage finds the cases of a table that name their own page of the
-// developer guide.
-func casesWithPage(f *ast.FuncDecl, file string) (cases []behaviour) {
+// behavioursOfCases finds the cases of a table that name their own page of the
+// developer guide, or all of them if there is a source for all.
+func behavioursOfCases(f *ast.FuncDecl, file, source string) (cases []behaviour) {
 	ast.Inspect(f, func(n ast.Node) bool {
 		entry, ok := n.(*ast.KeyValueExpr)
 		if !ok {
@@ -107,20 +117,41 @@ func casesWithPage(f *ast.FuncDecl, file string) (cases []behaviour) {
 		if !isText || !isStruct {
 			return true
 		}
-		for _, element := range value.Elts {
-			field, ok := element.(*ast.KeyValueExpr)
-			if !ok {
-				continue
-			}
-			if key, ok := field.Key.(*ast.Ident); ok && key.Name == "page" {
-				if page, ok := stringOf(field.Value); ok {
-					cases = append(cases, behaviour{name, "iot/latest/developerguide/" + page, f.Name.Name, file})
-				}
-			}
+		of := source
+		if page := pageOf(value); page != "" {
+			of = "iot/latest/developerguide/" + page
 		}
-		return true
+		if of != "" {
+			cases = append(cases, behaviour{asSentence(name), of, f.Name.Name, file})
+		}
+		return false
 	})
 	return cases
+}
+
+// pageOf returns the value of the field named page, empty without one.
+func pageOf(value *ast.CompositeLit) string {
+	for _, element := range value.Elts {
+		field, ok := element.(*ast.KeyValueExpr)
+		if !ok {
+			continue
+		}
+		if key, ok := field.Key.(*ast.Ident); ok && key.Name == "page" {
+			page, _ := stringOf(field.Value)
+			return page
+		}
+	}
+	return ""
+}
+
+// asSentence begins with a capital and has no full stop.
+func asSentence(s string) string {
+	s = strings.TrimSuffix(s, ".")
+	first, size := utf8.DecodeRuneInString(s)
+	if word, _, _ := strings.Cut(s, " "); strings.ToLower(word) != word {
+		return s // a name, such as thingName
+	}
+	return string(unicode.ToUpper(first)) + s[size:]
 }
 
 func stringOf(e ast.Expr) (string, bool) {
@@ -130,24 +161,6 @@ func stringOf(e ast.Expr) (string, bool) {
 	}
 	s, err := strconv.Unquote(literal.Value)
 	return s, err == nil
-}
-
-// inWords turns TestHookDecides into "hook decides", and leaves initialisms.
-func inWords(name string) string {
-	runes := []rune(strings.TrimPrefix(name, "Test"))
-	var words strings.Builder
-	for i, r := range runes {
-		endsWord := i > 0 && unicode.IsUpper(r) && (unicode.IsLower(runes[i-1]) || i+1 < len(runes) && unicode.IsLower(runes[i+1]))
-		initialism := unicode.IsUpper(r) && (i+1 == len(runes) || unicode.IsUpper(runes[i+1]))
-		if endsWord {
-			words.WriteByte(' ')
-		}
-		if !initialism {
-			r = unicode.ToLower(r)
-		}
-		words.WriteRune(r)
-	}
-	return words.String()
 }
 
 func renderFidelity(behaviours []behaviour) string {

@@ -27,6 +27,8 @@ func buildHook(t *testing.T) string {
 	return path
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html:
+// the hook is a Lambda function, run from the same executable as in the cloud.
 func TestRealHookDecides(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates, Hook: buildHook(t)})
 	if name, _ := enrol(t, s, "2974685"); name != "fleety_2974685" {

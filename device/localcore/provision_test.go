@@ -30,7 +30,9 @@ func pending(t *testing.T, claim *device) fleetapi.CreateCertificateFromCSRRespo
 		claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html:
+// a device comes in by claim, gets keys and certificate, registers and connects
+// with them.
 func TestDeviceComesInWithKeysOfTheService(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
 	claim := dialClaim(t, s)
@@ -53,7 +55,9 @@ func TestDeviceComesInWithKeysOfTheService(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
+// RegisterThing makes the thing, activates the certificate, and attaches thing
+// and policies to it.
 func TestRegistryAfterRegisterThing(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
 	claim := dialClaim(t, s)
@@ -84,7 +88,7 @@ func TestRegistryAfterRegisterThing(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
-// the format of the topic is that of both payloads.
+// the format in the topic, JSON or CBOR, is that of both payloads.
 func TestCBORIsSpokenLikeJSON(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
 	claim := dialClaim(t, s)
@@ -126,7 +130,8 @@ func TestCBORIsSpokenLikeJSON(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html:
-// answers come directly, subscribed or not, and nobody else sees them.
+// answers of provisioning come directly, subscribed or not, and nobody else
+// sees them.
 func TestAnswersGoToTheAskingConnectionOnly(t *testing.T) {
 	s := startFree(t, localcore.Config{Templates: templates})
 	listener := s.connect(t, 4, "listener")
@@ -231,6 +236,9 @@ func TestUnknownTemplateIsNotFound(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
+// an ownership token proves that the certificate is of the claim that asked for
+// it.
 func TestTokenWorksOnceAndForItsClaimOnly(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
 	claim := dialClaim(t, s)
@@ -274,6 +282,9 @@ func TestPendingCertificateLapsesAfterAnHour(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
+// a certificate is PENDING_ACTIVATION until RegisterThing, and cannot connect
+// before.
 func TestPendingCertificateCannotConnect(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates})
 	csr, key := newCSR(t)
@@ -289,7 +300,8 @@ func TestPendingCertificateCannotConnect(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html:
+// the pre-provisioning hook decides whether a device may be registered.
 func TestHookDecides(t *testing.T) {
 	for name, test := range map[string]struct {
 		hook    func(context.Context, payload.Request) (payload.Response, error)
@@ -328,6 +340,9 @@ func TestHookDecides(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html:
+// the hook is told claim, certificate, template and parameters, and may
+// override the parameters.
 func TestHookIsToldAndOverrides(t *testing.T) {
 	asked := make(chan payload.Request, 1)
 	s := start(t, localcore.Config{Templates: templates, HookFunc: func(_ context.Context, r payload.Request) (payload.Response, error) {
@@ -465,6 +480,9 @@ func TestFaultsSpoilExchanges(t *testing.T) {
 	})
 }
 
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: an account makes
+// 10 CreateKeysAndCertificate and RegisterThing and 20 CreateCertificateFromCsr
+// a second.
 func TestThrottling(t *testing.T) {
 	now := time.Now()
 	s := start(t, localcore.Config{Quotas: localcore.QuotasAWS, Now: func() time.Time { return now }})
@@ -479,6 +497,8 @@ func TestThrottling(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
+// a certificate signing request that is not valid is rejected.
 func TestBadCSRIsRejected(t *testing.T) {
 	s := start(t, localcore.Config{})
 	claim := dialClaim(t, s)
@@ -488,6 +508,8 @@ func TestBadCSRIsRejected(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_Certificate.html: a
+// certificate id is the lower-case SHA-256 of the certificate.
 func TestIssuedCertificateIDIsItsFingerprint(t *testing.T) {
 	s := start(t, localcore.Config{})
 	made := pending(t, dialClaim(t, s))

@@ -251,7 +251,8 @@ func TestChangedTemplatesReplaceThoseOfTheState(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a retained
+// message stays until an empty one removes it.
 func TestStateKeepsRetainedMessages(t *testing.T) {
 	config := localcore.Config{State: t.TempDir()}
 	s := start(t, config)

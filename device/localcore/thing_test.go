@@ -34,7 +34,8 @@ func (f free) mayPublish(t *testing.T, client, topic string) bool {
 	return c.receive(packets.Puback).ReasonCode == 0
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html:
+// thing variables resolve if the client id is the thing's name.
 func TestThingVariablesNeedTheThingsNameAsClientID(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, ownThing)
 	s.attach(t, "mine", registry.NonExclusive)
@@ -46,7 +47,8 @@ func TestThingVariablesNeedTheThingsNameAsClientID(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html:
+// the variables of an exclusive thing resolve under any client id.
 func TestExclusiveThingHoldsForAnyClientID(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, ownThing)
 	s.attach(t, "mine", registry.Exclusive)
@@ -56,7 +58,7 @@ func TestExclusiveThingHoldsForAnyClientID(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html:
-// policies of a group count if the client id is the thing's name.
+// policies of a thing's groups count if the client id is the thing's name.
 func TestPoliciesOfTheThingsGroupsCount(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, ownThing)
 	s.attach(t, "mine", registry.NonExclusive)
@@ -105,7 +107,8 @@ func TestLifecycleEventNamesExclusiveThingsOnly(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html:
+// a refused CONNECT is published under $aws/events/presence/connect_failed/.
 func TestRefusedConnectIsALifecycleEvent(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, `{"Version":"2012-10-17","Statement":[
 		{"Effect":"Allow","Action":["iot:Connect"],"Resource":"arn:aws:iot:us-east-1:123456789012:client/watcher"},
@@ -123,7 +126,8 @@ func TestRefusedConnectIsALifecycleEvent(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a shared
+// subscription gives each message to one client of its group.
 func TestSharedSubscriptionGivesEachMessageToOneOfTheGroup(t *testing.T) {
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})

@@ -47,6 +47,8 @@ func TestControlAPITellsTheEndpoint(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_Publish.html:
+// a message that is published over HTTPS reaches subscribers over MQTT.
 func TestPublishOverHTTPReachesSubscribers(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 4, "a")
@@ -59,6 +61,8 @@ func TestPublishOverHTTPReachesSubscribers(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_GetRetainedMessage.html:
+// a retained message can be read over HTTPS.
 func TestRetainedMessageIsReadOverHTTP(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 4, "a")
@@ -75,7 +79,8 @@ func TestRetainedMessageIsReadOverHTTP(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_DeleteConnection.html
+// https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_DeleteConnection.html:
+// DeleteConnection ends the connection of a client id.
 func TestDeleteConnectionDisconnects(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	watcher := s.connect(t, 4, "watcher")
@@ -96,6 +101,8 @@ func TestDeleteConnectionDisconnects(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html:
+// a new certificate is INACTIVE unless setAsActive is given.
 func TestCertificateMadeOverHTTPConnectsAfterActivation(t *testing.T) {
 	s := start(t, localcore.Config{})
 	status, answer := call(t, s, "POST", "/keys-and-certificate?setAsActive=true", "")
@@ -185,10 +192,15 @@ func TestFidelityTableIsComplete(t *testing.T) {
 	if err := json.Unmarshal([]byte(answer), &choices); err != nil || status != 200 {
 		t.Fatalf("%d %v", status, err)
 	}
-	if len(choices) != 25 {
-		t.Errorf("%d choices", len(choices))
+	if diff := cmp.Diff(localcore.Fidelity(), choices); diff != "" {
+		t.Error(diff)
 	}
+	ids := map[string]bool{}
 	for _, c := range choices {
+		if ids[c.ID] {
+			t.Errorf("two choices are %s", c.ID)
+		}
+		ids[c.ID] = true
 		if c.ID == "" || c.Question == "" || c.Answer == "" {
 			t.Errorf("incomplete: %+v", c)
 		}

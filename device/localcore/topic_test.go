@@ -7,7 +7,9 @@ import (
 	"example.com/fleety/device/localcore"
 )
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: the
+// wildcards + and # stand for whole levels, and match no topic that begins with
+// $.
 func TestFiltersMatchTopics(t *testing.T) {
 	for name, test := range map[string]struct {
 		filter, topic string

@@ -106,8 +106,9 @@ func attributes(t *testing.T, raw []byte) []attribute {
 	return out
 }
 
-// The names and fields are those of certificates that AWS IoT has issued.
-// https://docs.aws.amazon.com/iot/latest/developerguide/device-certs-create.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/device-certs-create.html:
+// a certificate has AWS's issuer and subject, a serial of 20 octets,
+// sha256WithRSAEncryption, RSA of 2048 bits, and ends with the year 2049.
 func TestIssuedCertificateLooksLikeAWSs(t *testing.T) {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	issued, c := issue(t, now)
@@ -143,6 +144,9 @@ func TestIssuedCertificateLooksLikeAWSs(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/device-certs-create.html:
+// a certificate has key ids, CA:FALSE and digitalSignature, the latter two
+// critical, and no other extension.
 func TestExtensionsAreAWSsInAWSsOrder(t *testing.T) {
 	_, c := issue(t, time.Now())
 	type extension struct {
@@ -168,6 +172,8 @@ func TestExtensionsAreAWSsInAWSsOrder(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html:
+// the private key is PKCS #1 and the certificate one PEM block without a chain.
 func TestPEMFormsAreAWSs(t *testing.T) {
 	issued, c := issue(t, time.Now())
 	block, rest := pem.Decode(issued.PEM)
@@ -188,6 +194,9 @@ func TestPEMFormsAreAWSs(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
+// a CSR's subject is kept and its extensions are not, and RSA signs keys on
+// curves too.
 func TestSubjectOfTheCSRIsKept(t *testing.T) {
 	subject := pkix.Name{CommonName: "device 7", Organization: []string{"Acme"}, SerialNumber: "2974685"}
 	key := p256(t)
@@ -211,6 +220,8 @@ func TestSubjectOfTheCSRIsKept(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
+// the same CSR gives another certificate each time.
 func TestSameCSRTwiceGivesTwoCertificates(t *testing.T) {
 	a, csr, now := open(t, ""), csrFor(t, p256(t), &x509.CertificateRequest{}), time.Now()
 	first, err1 := a.IssueForCSR(csr, now)
@@ -223,7 +234,9 @@ func TestSameCSRTwiceGivesTwoCertificates(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
+// a CSR has 4096 characters at most, a signature that fits, and a key of an
+// allowed kind.
 func TestCSRThatAWSRefuses(t *testing.T) {
 	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
@@ -252,6 +265,8 @@ func TestCSRThatAWSRefuses(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
+// a CSR may have a key on P-256, P-384 or P-521.
 func TestKeysThatAWSAccepts(t *testing.T) {
 	for name, curve := range map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()} {
 		t.Run(name, func(t *testing.T) {
@@ -288,6 +303,8 @@ func TestServerCertificateVerifiesForItsHosts(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html:
+// device certificates do not chain to the root of the server's certificate.
 func TestDeviceCertificatesDoNotChainToTheServerRoot(t *testing.T) {
 	a := open(t, "")
 	issued, err := a.IssueForCSR(csrFor(t, p256(t), &x509.CertificateRequest{}), time.Now())

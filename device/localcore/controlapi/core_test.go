@@ -16,6 +16,8 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeEndpoint.html:
+// DescribeEndpoint tells the address for devices.
 func TestDescribeEndpoint(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	got := must(e.iot.DescribeEndpoint(ctx, &iot.DescribeEndpointInput{EndpointType: aws.String("iot:Data-ATS")}))(t)
@@ -24,6 +26,9 @@ func TestDescribeEndpoint(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_RegisterThing.html:
+// RegisterThing gives the ARNs by logical name, and fails as
+// ResourceRegistrationFailureException.
 func TestRegisterThing(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	in := &iot.RegisterThingInput{TemplateBody: aws.String("{}"), Parameters: map[string]string{"serialNumber": "1"}}
@@ -39,6 +44,9 @@ func TestRegisterThing(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_TestAuthorization.html:
+// TestAuthorization answers ALLOWED, IMPLICIT_DENY or EXPLICIT_DENY, with
+// policies added or left out.
 func TestAuthorizationByTheEffectivePolicies(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	id := e.furnish(t)
@@ -77,6 +85,8 @@ func TestAuthorizationByTheEffectivePolicies(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_GetEffectivePolicies.html:
+// effective policies are the certificate's and those of the thing's groups.
 func TestEffectivePolicies(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	id := e.furnish(t)
@@ -99,6 +109,8 @@ func TestEffectivePolicies(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_Publish.html:
+// Publish carries the properties of MQTT 5.
 func TestPublishCarriesItsProperties(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	must(e.data.Publish(ctx, &iotdataplane.PublishInput{
@@ -117,6 +129,8 @@ func TestPublishCarriesItsProperties(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_ListRetainedMessages.html:
+// retained messages are listed in pages and read by topic.
 func TestRetainedMessages(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	e.core.retained = []controlapi.RetainedMessage{
@@ -144,6 +158,9 @@ func TestRetainedMessages(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_DeleteConnection.html:
+// DeleteConnection of a client that is not connected is
+// ResourceNotFoundException.
 func TestDeleteConnection(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	must(e.data.DeleteConnection(ctx, &iotdataplane.DeleteConnectionInput{ClientId: aws.String("known"), CleanSession: true}))(t)

@@ -62,8 +62,8 @@ func TestLocalCoreBehindTheSDK(t *testing.T) {
 	}
 }
 
-// TestClaimScript runs the script that makes a claim in AWS, as it is, with an
-// aws command in front of the real one that adds the endpoint.
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html:
+// the aws command makes a claim against this API as against AWS.
 func TestClaimScript(t *testing.T) {
 	s := startCore(t)
 	client := newCLI(t, s.APIURL())

@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_AttachPrincipalPolicy.html:
+// the deprecated operations on principal policies do as their successors.
 func TestPrincipalPoliciesAreTheOlderForm(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	principal, name := aws.String(arnPrefix+"cert/"+e.furnish(t)), aws.String("policy")

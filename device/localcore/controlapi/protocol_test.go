@@ -27,6 +27,8 @@ func is[E error](err error) bool {
 	return errors.As(err, &target)
 }
 
+// Each case is of
+// https://docs.aws.amazon.com/iot/latest/apireference/API_Operations.html.
 func TestExceptionsAreTyped(t *testing.T) {
 	ctx := t.Context()
 	tests := map[string]struct {
@@ -34,42 +36,42 @@ func TestExceptionsAreTyped(t *testing.T) {
 		typed  func(error) bool
 		status int
 	}{
-		"ResourceNotFound": {func(e *environment, id string) error {
+		"ResourceNotFoundException has status 404.": {func(e *environment, id string) error {
 			_, err := e.iot.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: aws.String("none")})
 			return err
 		}, is[*types.ResourceNotFoundException], 404},
-		"ResourceAlreadyExists": {func(e *environment, id string) error {
+		"ResourceAlreadyExistsException has status 409.": {func(e *environment, id string) error {
 			_, err := e.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("policy"), PolicyDocument: aws.String(document)})
 			return err
 		}, is[*types.ResourceAlreadyExistsException], 409},
-		"MalformedPolicy": {func(e *environment, id string) error {
+		"MalformedPolicyException has status 400.": {func(e *environment, id string) error {
 			_, err := e.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("p"), PolicyDocument: aws.String("no")})
 			return err
 		}, is[*types.MalformedPolicyException], 400},
-		"InvalidRequest": {func(e *environment, id string) error {
+		"InvalidRequestException has status 400.": {func(e *environment, id string) error {
 			_, err := e.iot.CreateThing(ctx, &iot.CreateThingInput{ThingName: aws.String("a b")})
 			return err
 		}, is[*types.InvalidRequestException], 400},
-		"InvalidRequest for a foreign ARN": {func(e *environment, id string) error {
+		"An ARN of another account is InvalidRequestException.": {func(e *environment, id string) error {
 			_, err := e.iot.AttachThingPrincipal(ctx, &iot.AttachThingPrincipalInput{
 				ThingName: aws.String("thing"), Principal: aws.String("arn:aws:iot:eu-west-1:210987654321:cert/" + id),
 			})
 			return err
 		}, is[*types.InvalidRequestException], 400},
-		"VersionConflict": {func(e *environment, id string) error {
+		"VersionConflictException has status 409.": {func(e *environment, id string) error {
 			_, err := e.iot.UpdateThing(ctx, &iot.UpdateThingInput{ThingName: aws.String("thing"), ExpectedVersion: aws.Int64(9)})
 			return err
 		}, is[*types.VersionConflictException], 409},
-		"CertificateState": {func(e *environment, id string) error {
+		"CertificateStateException has status 406.": {func(e *environment, id string) error {
 			_, err := e.iot.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &id})
 			return err
 		}, is[*types.CertificateStateException], 406},
-		"DeleteConflict": {func(e *environment, id string) error {
+		"DeleteConflictException has status 409.": {func(e *environment, id string) error {
 			e.registry.AttachPolicy("policy", registry.CertificateTarget(id))
 			_, err := e.iot.DeletePolicy(ctx, &iot.DeletePolicyInput{PolicyName: aws.String("policy")})
 			return err
 		}, is[*types.DeleteConflictException], 409},
-		"LimitExceeded": {func(e *environment, id string) (err error) {
+		"LimitExceededException has status 410.": {func(e *environment, id string) (err error) {
 			principal := aws.String(arnPrefix + "cert/" + id)
 			for i := range 11 {
 				name := fmt.Sprint("limit", i)
@@ -78,13 +80,13 @@ func TestExceptionsAreTyped(t *testing.T) {
 			}
 			return err
 		}, is[*types.LimitExceededException], 410},
-		"VersionsLimitExceeded": {func(e *environment, id string) (err error) {
+		"VersionsLimitExceededException has status 409.": {func(e *environment, id string) (err error) {
 			for range 5 {
 				_, err = e.iot.CreatePolicyVersion(ctx, &iot.CreatePolicyVersionInput{PolicyName: aws.String("policy"), PolicyDocument: aws.String(document)})
 			}
 			return err
 		}, is[*types.VersionsLimitExceededException], 409},
-		"CertificateValidation": {func(e *environment, id string) error {
+		"CertificateValidationException has status 400.": {func(e *environment, id string) error {
 			_, err := e.iot.RegisterCertificateWithoutCA(ctx, &iot.RegisterCertificateWithoutCAInput{CertificatePem: aws.String("no")})
 			return err
 		}, is[*types.CertificateValidationException], 400},
@@ -104,6 +106,8 @@ func TestExceptionsAreTyped(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_ResourceAlreadyExistsException.html:
+// the exception for what exists names its id and ARN.
 func TestAlreadyExistsNamesTheResource(t *testing.T) {
 	e := start(t)
 	text := issue()
@@ -116,6 +120,8 @@ func TestAlreadyExistsNamesTheResource(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_ListThings.html:
+// lists come in pages, with a token for the next.
 func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	for i := range 7 {
@@ -134,6 +140,9 @@ func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_ListCertificates.html:
+// certificates are listed by their age, in the order that ascendingOrder asks
+// for.
 func TestCertificatesAreListedByAge(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	var oldestFirst []string

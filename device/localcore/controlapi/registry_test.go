@@ -10,6 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateThing.html:
+// things are created, updated with expectedVersion, listed by attribute and
+// type, and deleted.
 func TestThings(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	must(e.iot.CreateThingType(ctx, &iot.CreateThingTypeInput{ThingTypeName: aws.String("kind")}))(t)
@@ -44,6 +47,8 @@ func TestThings(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_DeprecateThingType.html:
+// a thing type is deprecated before it is deleted.
 func TestThingTypes(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	name := aws.String("kind")
@@ -65,6 +70,9 @@ func TestThingTypes(t *testing.T) {
 	must(e.iot.DeleteThingType(ctx, &iot.DeleteThingTypeInput{ThingTypeName: name}))(t)
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateThingGroup.html:
+// groups have parents and attributes, and things are put into them and taken
+// out.
 func TestThingGroups(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	e.furnish(t)
@@ -107,6 +115,9 @@ func TestThingGroups(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_RegisterCertificateWithoutCA.html:
+// certificates are made with keys, from a CSR or brought along, and each has
+// its status.
 func TestCertificates(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	made := must(e.iot.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true}))(t)
@@ -145,6 +156,8 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreatePolicyVersion.html:
+// policies have numbered versions, of which one is the default.
 func TestPolicies(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	name := aws.String("a+policy=,.@-")
@@ -178,6 +191,8 @@ func TestPolicies(t *testing.T) {
 	must(e.iot.DeletePolicy(ctx, &iot.DeletePolicyInput{PolicyName: name}))(t)
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_AttachPolicy.html: a
+// policy is attached to certificates and groups, and both ends list it.
 func TestPolicyAttachments(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	certificate := aws.String(arnPrefix + "cert/" + e.furnish(t))
@@ -199,6 +214,9 @@ func TestPolicyAttachments(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_ListThingPrincipalsV2.html:
+// an attachment tells whether it is exclusive, and a thing is deleted after it
+// is gone.
 func TestThingPrincipals(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	principal, thing := aws.String(arnPrefix+"cert/"+e.furnish(t)), aws.String("thing")
@@ -224,6 +242,9 @@ func TestThingPrincipals(t *testing.T) {
 	must(e.iot.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: thing}))(t)
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeProvisioningTemplate.html:
+// templates have versions, a default one, and a hook of payload version
+// 2020-04-01.
 func TestProvisioningTemplates(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	name := aws.String("template")
@@ -257,6 +278,8 @@ func TestProvisioningTemplates(t *testing.T) {
 	must(e.iot.DeleteProvisioningTemplate(ctx, &iot.DeleteProvisioningTemplateInput{TemplateName: name}))(t)
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningClaim.html:
+// a provisioning claim lasts five minutes.
 func TestProvisioningClaimLastsFiveMinutes(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	must(e.iot.CreateProvisioningTemplate(ctx, &iot.CreateProvisioningTemplateInput{

@@ -125,7 +125,8 @@ func TestProcessIsReused(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html: next invocation.
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html: the next
+// invocation brings request id, deadline and function ARN in its headers.
 func TestHeadersAreThoseOfTheRuntimeAPI(t *testing.T) {
 	c := config(t, "function")
 	c.FunctionARN = "arn:aws:lambda:eu-central-1:123456789012:function:hook"
@@ -170,7 +171,8 @@ func TestDeadlineIsTheCallersWhenEarlier(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
+// https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html: a
+// function sees Lambda's variables and its own, and not those of the caller.
 func TestEnvironmentIsLambdasAndNotTheCallers(t *testing.T) {
 	t.Setenv("AWS_PROFILE", "production")
 	t.Setenv("AWS_ACCESS_KEY_ID", "of the shell")
@@ -211,7 +213,8 @@ func TestEnvironmentIsLambdasAndNotTheCallers(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html: invocation error.
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html: a function
+// reports an invocation error by its type and message.
 func TestFunctionErrors(t *testing.T) {
 	h := start(t, config(t, "function"))
 	for name, want := range map[string]*lambdahost.FunctionError{

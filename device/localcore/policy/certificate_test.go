@@ -74,8 +74,9 @@ func attribute(arc int, value string) pkix.AttributeTypeAndValue {
 	return pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, arc}, Value: value}
 }
 
-// TestCertificateVariables: pages cert-policy-variables and
-// certificate-policy-examples.
+// https://docs.aws.amazon.com/iot/latest/developerguide/cert-policy-variables.html:
+// a policy can use subject, issuer, serial number and alternative names of the
+// client's certificate.
 func TestCertificateVariables(t *testing.T) {
 	var subject []pkix.AttributeTypeAndValue
 	for _, known := range nameFields {
@@ -131,6 +132,8 @@ func TestCertificateVariables(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/cert-policy-variables.html:
+// a field that the certificate does not have resolves to nothing.
 func TestCertificateAvailableKeys(t *testing.T) {
 	c := newCertificate(t, []pkix.AttributeTypeAndValue{attribute(11, "OU")}, []pkix.AttributeTypeAndValue{attribute(3, "a"), attribute(6, "#")})
 	k := parseKey("iot:Certificate.AvailableKeys")
@@ -152,8 +155,8 @@ func TestCertificateAvailableKeys(t *testing.T) {
 	}
 }
 
-// TestCertificatePolicies holds the facts of the examples on the pages
-// cert-policy-variables and certificate-policy-examples.
+// https://docs.aws.amazon.com/iot/latest/developerguide/certificate-policy-examples.html:
+// policies compare fields of the certificate in resources and conditions.
 func TestCertificatePolicies(t *testing.T) {
 	issued := func(organizations ...string) *Session {
 		subject := []pkix.AttributeTypeAndValue{attribute(3, "device-7")}

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestConditionOperators compares with the client id, the address or the
-// attribute x of the thing. The operators are those of the page
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html:
+// string, numeric, date, Boolean, binary, IP address, ARN and Null operators
+// compare as IAM documents.
 func TestConditionOperators(t *testing.T) {
 	const id, attribute, ip = "iot:ClientId", "iot:Connection.Thing.Attributes[x]", "aws:SourceIp"
 	type values = []string
@@ -71,9 +71,9 @@ func TestConditionOperators(t *testing.T) {
 	}
 }
 
-// TestConditionOnAbsentKey: an absent key meets negated operators, IfExists
-// and ForAllValues, and nothing else. Page
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html:
+// an absent key meets negated operators, IfExists and ForAllValues, and nothing
+// else.
 func TestConditionOnAbsentKey(t *testing.T) {
 	tests := map[string]bool{
 		"StringEquals":                       false,
@@ -94,6 +94,8 @@ func TestConditionOnAbsentKey(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html:
+// ForAnyValue wants one value of the request to match, ForAllValues wants all.
 func TestConditionQuantifiers(t *testing.T) {
 	tests := map[string]struct {
 		operator string
@@ -134,6 +136,9 @@ func TestConditionOfUnresolvedVariable(t *testing.T) {
 	runChecks(t, d, check{me, false})
 }
 
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html:
+// all operators and keys of a condition must hold, one of the values of a key
+// is enough.
 func TestConditionsMustAllHold(t *testing.T) {
 	d := document(t, allow("*", "*").
 		when("StringLike", "iot:ClientId", "a*").

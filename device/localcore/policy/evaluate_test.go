@@ -105,6 +105,8 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-policies.html: all
+// policies count together, and an explicit deny wins over any allow.
 func TestEvaluateJoinsPolicies(t *testing.T) {
 	opens := Policy{"Opens", document(t, allow("iot:Publish", "*"))}
 	closes := Policy{"Closes", document(t, allow("iot:Connect", "*"), deny("iot:Publish", "topic/a"))}

@@ -156,7 +156,8 @@ func TestParseRefusesASidUsedTwice(t *testing.T) {
 	}
 }
 
-// TestParseCountsNoWhitespace: page https://docs.aws.amazon.com/general/latest/gr/iot-core.html.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a policy has
+// 2048 characters at most, white space not counted.
 func TestParseCountsNoWhitespace(t *testing.T) {
 	sized := func(size int) []byte {
 		const head, tail = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"arn:aws:iot:r:a:`, `"}}`

@@ -7,6 +7,9 @@ import (
 	"unicode/utf8"
 )
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/pub-sub-policy.html: in
+// a policy * stands for any characters and ? for one; + and # are plain
+// characters.
 func TestPatternMatch(t *testing.T) {
 	const id = "${iot:ClientId}"
 	tests := map[string]struct {

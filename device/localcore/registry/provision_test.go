@@ -29,6 +29,9 @@ func registration() Provisioning {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// registration makes thing, policies and attachments and activates the
+// certificate.
 func TestProvisionMakesEverything(t *testing.T) {
 	r, _ := open(t)
 	furnish(t, r)
@@ -95,6 +98,8 @@ func TestProvisionIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// DO_NOTHING, REPLACE, MERGE and FAIL say what happens to a thing that exists.
 func TestOverrideSettings(t *testing.T) {
 	type outcome struct {
 		Code       string
@@ -200,6 +205,8 @@ func TestOlderCertificatesStayAttached(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
+// a certificate whose token lapses without registration is deleted.
 func TestExpire(t *testing.T) {
 	tests := map[string]struct {
 		use     func(r *Registry, c Certificate) error
@@ -246,6 +253,8 @@ func TestExpire(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningClaim.html:
+// a provisioning claim is an active certificate that lapses.
 func TestProvisioningClaimIsUnlistedAndLapses(t *testing.T) {
 	r, _ := open(t)
 	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "template", Body: "{}", RoleARN: "role"}))(t)

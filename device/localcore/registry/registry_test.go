@@ -109,67 +109,69 @@ func furnish(t *testing.T, r *Registry) {
 	must(r.CreateThing(NewThing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
 }
 
+// Each case is of
+// https://docs.aws.amazon.com/iot/latest/apireference/API_Operations.html.
 func TestRefusals(t *testing.T) {
 	tests := map[string]struct {
 		do   func(r *Registry, active, inactive string) error
 		want string
 	}{
-		"thing of a bad name": {
+		"A thing's name has letters, digits and :_- only.": {
 			func(r *Registry, _, _ string) error { _, err := r.CreateThing(NewThing{Name: "a b"}); return err },
 			CodeInvalidRequest,
 		},
-		"thing of the same name and other properties": {
+		"A thing that exists with other properties is ResourceAlreadyExistsException.": {
 			func(r *Registry, _, _ string) error { _, err := r.CreateThing(NewThing{Name: "thing"}); return err },
 			CodeAlreadyExists,
 		},
-		"thing of an unknown type": {
+		"A thing's type must exist.": {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateThing(NewThing{Name: "t", Type: "none"})
 				return err
 			},
 			CodeNotFound,
 		},
-		"attribute value with a space": {
+		"An attribute value has no space.": {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateThing(NewThing{Name: "t", Attributes: map[string]string{"a": "b c"}})
 				return err
 			},
 			CodeInvalidRequest,
 		},
-		"four attributes without a type": {
+		"A thing without a type has 3 attributes at most.": {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateThing(NewThing{Name: "t", Attributes: map[string]string{"a": "1", "b": "1", "c": "1", "d": "1"}})
 				return err
 			},
 			CodeInvalidRequest,
 		},
-		"update of an unknown thing": {
+		"Updating a thing that does not exist is ResourceNotFoundException.": {
 			func(r *Registry, _, _ string) error { return r.UpdateThing(ThingUpdate{Name: "none"}) },
 			CodeNotFound,
 		},
-		"update of another version": {
+		"An expectedVersion that is not the current one is VersionConflictException.": {
 			func(r *Registry, _, _ string) error {
 				return r.UpdateThing(ThingUpdate{Name: "thing", ExpectedVersion: 7})
 			},
 			CodeVersionConflict,
 		},
-		"deleting a thing with a principal": {
+		"A thing is not deleted while a principal is attached.": {
 			func(r *Registry, active, _ string) error {
 				return errors.Join(r.AttachThingPrincipal("thing", active, ""), r.DeleteThing("thing", 0))
 			},
 			CodeInvalidRequest,
 		},
-		"deleting a type in use": {
+		"A thing type is not deleted while a thing has it.": {
 			func(r *Registry, _, _ string) error {
 				return errors.Join(r.DeprecateThingType("type", false), r.DeleteThingType("type"))
 			},
 			CodeInvalidRequest,
 		},
-		"deleting a type that is not deprecated": {
+		"A thing type must be deprecated before it is deleted.": {
 			func(r *Registry, _, _ string) error { return r.DeleteThingType("type") },
 			CodeInvalidRequest,
 		},
-		"thing of a deprecated type": {
+		"No thing gets a deprecated type.": {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateThing(NewThing{Name: "t", Type: "type"})
 				return errors.Join(r.DeprecateThingType("type", false), r.DeleteThing("t", 0), err,
@@ -177,31 +179,31 @@ func TestRefusals(t *testing.T) {
 			},
 			CodeInvalidRequest,
 		},
-		"group under an unknown parent": {
+		"A group's parent must exist.": {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateThingGroup(NewThingGroup{Name: "g", Parent: "none"})
 				return err
 			},
 			CodeNotFound,
 		},
-		"deleting a group with children": {
+		"A group with child groups is not deleted.": {
 			func(r *Registry, _, _ string) error { return r.DeleteThingGroup("root", 0) },
 			CodeInvalidRequest,
 		},
-		"two groups of one hierarchy": {
+		"A thing is not in two groups of one hierarchy.": {
 			func(r *Registry, _, _ string) error {
 				return errors.Join(r.AddThingToThingGroup("thing", "root"), r.AddThingToThingGroup("thing", "child"))
 			},
 			CodeInvalidRequest,
 		},
-		"certificate that is no PEM": {
+		"A certificate to register must be in PEM form.": {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateCertificate(NewCertificate{PEM: "x"})
 				return err
 			},
 			CodeCertificateInvalid,
 		},
-		"certificate that is registered": {
+		"A certificate is registered once.": {
 			func(r *Registry, active, _ string) error {
 				c, _ := r.CertificateByID(active)
 				_, err := r.CreateCertificate(NewCertificate{PEM: c.PEM})
@@ -209,64 +211,64 @@ func TestRefusals(t *testing.T) {
 			},
 			CodeAlreadyExists,
 		},
-		"status that cannot be set": {
+		"PENDING_ACTIVATION cannot be set.": {
 			func(r *Registry, active, _ string) error { return r.UpdateCertificate(active, PendingActivation) },
 			CodeInvalidRequest,
 		},
-		"deleting an active certificate": {
+		"An ACTIVE certificate is not deleted, by force neither: CertificateStateException.": {
 			func(r *Registry, active, _ string) error { return r.DeleteCertificate(active, true) },
 			CodeCertificateState,
 		},
-		"deleting a certificate with a policy": {
+		"A certificate with a policy is not deleted without force: DeleteConflictException.": {
 			func(r *Registry, _, inactive string) error {
 				return errors.Join(r.AttachPolicy("policy", CertificateTarget(inactive)), r.DeleteCertificate(inactive, false))
 			},
 			CodeDeleteConflict,
 		},
-		"forced deleting of a certificate with a thing": {
+		"A certificate with a thing is not deleted even by force: DeleteConflictException.": {
 			func(r *Registry, _, inactive string) error {
 				return errors.Join(r.AttachThingPrincipal("thing", inactive, ""), r.DeleteCertificate(inactive, true))
 			},
 			CodeDeleteConflict,
 		},
-		"policy of the same name": {
+		"A policy that exists is ResourceAlreadyExistsException, even with the same document.": {
 			func(r *Registry, _, _ string) error { _, err := r.CreatePolicy("policy", document); return err },
 			CodeAlreadyExists,
 		},
-		"policy that is no object": {
+		"A policy document that is no JSON object is MalformedPolicyException.": {
 			func(r *Registry, _, _ string) error { _, err := r.CreatePolicy("p", `[]`); return err },
 			CodeMalformedPolicy,
 		},
-		"deleting an attached policy": {
+		"A policy is not deleted while it is attached: DeleteConflictException.": {
 			func(r *Registry, active, _ string) error {
 				return errors.Join(r.AttachPolicy("policy", CertificateTarget(active)), r.DeletePolicy("policy"))
 			},
 			CodeDeleteConflict,
 		},
-		"deleting the default version of a policy": {
+		"The default version of a policy is not deleted.": {
 			func(r *Registry, _, _ string) error { return r.DeletePolicyVersion("policy", 1) },
 			CodeInvalidRequest,
 		},
-		"unknown version of a policy": {
+		"A default version of a policy must exist.": {
 			func(r *Registry, _, _ string) error { return r.SetDefaultPolicyVersion("policy", 2) },
 			CodeNotFound,
 		},
-		"policy on an unknown target": {
+		"A policy is attached to certificates and thing groups only.": {
 			func(r *Registry, _, _ string) error { return r.AttachPolicy("policy", "thing/thing") },
 			CodeInvalidRequest,
 		},
-		"policy on an unknown certificate": {
+		"A policy is not attached to a certificate that is not registered.": {
 			func(r *Registry, _, _ string) error { return r.AttachPolicy("policy", CertificateTarget("00")) },
 			CodeNotFound,
 		},
-		"template without a role": {
+		"A provisioning template needs a role.": {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}"})
 				return err
 			},
 			CodeInvalidRequest,
 		},
-		"claim for an unknown template": {
+		"A provisioning claim's template must exist.": {
 			func(r *Registry, active, _ string) error {
 				c, _ := r.CertificateByID(active)
 				_, _, err := r.CreateClaimCertificate(c.PEM, "none", time.Minute)
@@ -292,13 +294,14 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Each case is of https://docs.aws.amazon.com/general/latest/gr/iot-core.html.
 func TestLimits(t *testing.T) {
 	tests := map[string]struct {
 		allowed int
 		step    func(r *Registry, certificate string, i int) error
 		want    string
 	}{
-		"depth of groups": {MaxGroupDepth, func(r *Registry, _ string, i int) error {
+		"A tree of thing groups is 7 deep at most.": {MaxGroupDepth, func(r *Registry, _ string, i int) error {
 			g := NewThingGroup{Name: fmt.Sprint("d", i)}
 			if i > 0 {
 				g.Parent = fmt.Sprint("d", i-1)
@@ -306,32 +309,32 @@ func TestLimits(t *testing.T) {
 			_, err := r.CreateThingGroup(g)
 			return err
 		}, CodeInvalidRequest},
-		"children of a group": {MaxGroupChildren, func(r *Registry, _ string, i int) error {
+		"A thing group has 100 direct children at most.": {MaxGroupChildren, func(r *Registry, _ string, i int) error {
 			_, err := r.CreateThingGroup(NewThingGroup{Name: fmt.Sprint("c", i), Parent: "other"})
 			return err
 		}, CodeInvalidRequest},
-		"groups of a thing": {MaxGroupsPerThing, func(r *Registry, _ string, i int) error {
+		"A thing is in 10 groups at most.": {MaxGroupsPerThing, func(r *Registry, _ string, i int) error {
 			group := fmt.Sprint("g", i)
 			_, err := r.CreateThingGroup(NewThingGroup{Name: group})
 			return errors.Join(err, r.AddThingToThingGroup("thing", group))
 		}, CodeInvalidRequest},
-		"policies of a certificate": {MaxPoliciesPerPrincipal, func(r *Registry, certificate string, i int) error {
+		"A certificate has 10 policies at most.": {MaxPoliciesPerPrincipal, func(r *Registry, certificate string, i int) error {
 			_, err := r.CreatePolicy(fmt.Sprint("p", i), document)
 			return errors.Join(err, r.AttachPolicy(fmt.Sprint("p", i), CertificateTarget(certificate)))
 		}, CodeLimitExceeded},
-		"policies of a group": {MaxPoliciesPerGroup, func(r *Registry, _ string, i int) error {
+		"A thing group has 2 policies at most.": {MaxPoliciesPerGroup, func(r *Registry, _ string, i int) error {
 			_, err := r.CreatePolicy(fmt.Sprint("p", i), document)
 			return errors.Join(err, r.AttachPolicy(fmt.Sprint("p", i), ThingGroupTarget("root")))
 		}, CodeLimitExceeded},
-		"versions of a policy": {MaxPolicyVersions - 1, func(r *Registry, _ string, i int) error {
+		"A policy has 5 versions at most.": {MaxPolicyVersions - 1, func(r *Registry, _ string, i int) error {
 			_, err := r.CreatePolicyVersion("policy", document, true)
 			return err
 		}, CodeVersionsLimitExceeded},
-		"templates": {MaxTemplates, func(r *Registry, _ string, i int) error {
+		"An account has 256 provisioning templates at most.": {MaxTemplates, func(r *Registry, _ string, i int) error {
 			_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: fmt.Sprint("t", i), Body: "{}", RoleARN: "role"})
 			return err
 		}, CodeLimitExceeded},
-		"versions of a template": {MaxTemplateVersions, func(r *Registry, _ string, i int) error {
+		"A provisioning template has 5 versions at most.": {MaxTemplateVersions, func(r *Registry, _ string, i int) error {
 			if i == 0 {
 				_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role"})
 				return err
@@ -357,6 +360,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a stored policy
+// has 2048 characters at most, white space not counted.
 func TestPolicyLengthCountsNoWhiteSpace(t *testing.T) {
 	r, _ := open(t)
 	fill := func(n int) string {
@@ -368,6 +373,9 @@ func TestPolicyLengthCountsNoWhiteSpace(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThing.html:
+// creating a thing again with the same configuration succeeds and changes
+// nothing.
 func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
 	r, _ := open(t)
 	furnish(t, r)
@@ -392,6 +400,9 @@ func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateThing.html:
+// attributes are replaced, or merged if merge is set, and an empty value
+// removes an attribute.
 func TestUpdateThingAttributes(t *testing.T) {
 	tests := map[string]struct {
 		update AttributeUpdate
@@ -440,6 +451,8 @@ func TestFailedMutationLeavesNoTrace(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html: a
+// thing in a group counts for the groups above it when listed recursively.
 func TestGroupTree(t *testing.T) {
 	r, _ := open(t)
 	furnish(t, r)
@@ -472,6 +485,9 @@ func TestGroupTree(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html:
+// an exclusively attached thing is found under any client id, another under its
+// own name only.
 func TestSessionThing(t *testing.T) {
 	tests := map[string]struct {
 		kind     PrincipalType
@@ -496,6 +512,8 @@ func TestSessionThing(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_AttachThingPrincipal.html:
+// an EXCLUSIVE_THING principal is tied to one thing.
 func TestExclusiveCertificateHasOneThing(t *testing.T) {
 	r, _ := open(t)
 	furnish(t, r)
@@ -514,6 +532,8 @@ func TestExclusiveCertificateHasOneThing(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html:
+// policies of a group and of the groups above it hold for its things.
 func TestSessionPolicies(t *testing.T) {
 	r, _ := open(t)
 	furnish(t, r)
@@ -544,6 +564,9 @@ func TestSessionPolicies(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_SetDefaultPolicyVersion.html:
+// the default version of a policy is in effect, and version numbers are not
+// used again.
 func TestPolicyVersionInEffectIsTheDefault(t *testing.T) {
 	r, _ := open(t)
 	furnish(t, r)

@@ -47,7 +47,8 @@ func TestFaultsOfTheWholeText(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningTemplate.html: 10,240 characters.
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningTemplate.html:
+// a template has 10,240 characters at most.
 func TestLongestTemplateIsAccepted(t *testing.T) {
 	body := configured(`"ü"`) // a character is not a byte
 	body += strings.Repeat(" ", template.MaxBody-len([]rune(body)))
@@ -56,6 +57,8 @@ func TestLongestTemplateIsAccepted(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// each parameter is a String, with or without a default.
 func TestFaultsOfParameters(t *testing.T) {
 	const rest = `, "Resources": {"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "P"}}}}`
 	long := strings.Repeat("x", 4097)
@@ -74,6 +77,8 @@ func TestFaultsOfParameters(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// there are six intrinsic functions, and no others.
 func TestFaultsOfFunctions(t *testing.T) {
 	const known = "Ref, Fn::Join, Fn::Select, Fn::Split, Fn::FindInMap and Fn::Sub"
 	for name, tc := range map[string]struct{ value, path, reason string }{
@@ -126,8 +131,9 @@ func TestFaultsOfFunctions(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: what
-// each resource may have, and no Fn::Join inside policies.
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// things, certificates and policies have the documented properties only, and
+// there is no Fn::Join inside policies.
 func TestFaultsOfResources(t *testing.T) {
 	const (
 		thing       = `"r": {"Type": "AWS::IoT::Thing", "Properties": %s}`

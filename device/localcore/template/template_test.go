@@ -76,8 +76,9 @@ func configured(value string) string {
 "DeviceConfiguration": {"v": ` + value + `}}`
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: the
-// intrinsic functions.
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// Ref, Fn::Join, Fn::Select, Fn::Split, Fn::FindInMap and Fn::Sub resolve as in
+// CloudFormation.
 func TestFunctions(t *testing.T) {
 	for name, tc := range map[string]struct{ value, want string }{
 		"constant":              {`"c"`, "c"},
@@ -116,9 +117,8 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: a
-// provisioning error for what does not resolve. The pseudo parameters of
-// CloudFormation were seen to be refused.
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// a reference that does not resolve is a provisioning error.
 func TestRefusals(t *testing.T) {
 	const invalid = "InvalidParameters"
 	for name, tc := range map[string]struct{ value, code, message string }{
@@ -166,8 +166,9 @@ func resourced(resources string) string {
 	return "{\"Resources\": {\n" + resources + "\n}}"
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: the
-// implicit parameter of fleet provisioning.
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// AWS::IoT::Certificate::Id has its value from AWS IoT, whatever the device
+// sends.
 func TestImplicitCertificateIDWins(t *testing.T) {
 	const ref = `"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}`
 	declared := `{"Parameters": {"AWS::IoT::Certificate::Id": {"Type": "String", "Default": "default"}}, "Resources": {` + ref + `}}`
@@ -197,8 +198,9 @@ func TestImplicitCertificateIDWins(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html: the
-// three kinds of resources and their override settings.
+// https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
+// a template makes a thing, a certificate and policies, each with its override
+// settings.
 func TestResources(t *testing.T) {
 	for name, tc := range map[string]struct {
 		resources string
@@ -288,7 +290,8 @@ func TestDocumentIsNamedByItsContent(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThing.html: names and values.
+// https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThing.html:
+// resolved names and values obey the registry's limits.
 func TestResolvedValuesObeyTheRegistry(t *testing.T) {
 	thing := func(properties string) string {
 		return resourced(`"t": {"Type": "AWS::IoT::Thing", "Properties": {` + properties + `}}`)
@@ -338,7 +341,8 @@ func TestResolvedValuesObeyTheRegistry(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/iot/latest/apireference/API_RegisterThing.html: parameter names.
+// https://docs.aws.amazon.com/iot/latest/apireference/API_RegisterThing.html: a
+// parameter's name has 2048 characters at most.
 func TestLongParameterName(t *testing.T) {
 	_, err := parse(t, string(shipped(t))).Resolve(template.Input{Parameters: map[string]string{strings.Repeat("n", 2049): ""}})
 	if want := "InvalidParameters (400): a parameter's name has 2049 characters, 2048 are allowed"; err == nil || err.Error() != want {
