@@ -159,8 +159,9 @@ func TestUnacknowledgedMessageIsSentAgainWithinTheWindow(t *testing.T) {
 		s := startFree(t, localcore.Config{Now: clock.Now})
 		c := s.connect(t, version, "a")
 		c.mustSubscribe(1, "t")
-		c.publish("t", 1, "x")
-		c.receive(packets.Puback)
+		p := s.connect(t, version, "p")
+		p.publish("t", 1, "x")
+		p.receive(packets.Puback)
 		first := c.receive(packets.Publish)
 		s.Retry("a")
 		c.alive() // it is too early

@@ -14,6 +14,7 @@ func TestEvaluateShippedPolicies(t *testing.T) {
 		"a device uses what is its own": {"device_policy.json", []check{
 			{request(own, "iot:Connect", "client/fleety_2974685"), true},
 			{request(own, "iot:Publish", "topic/fleet/fleety_2974685"), true},
+			{request(own, "iot:Publish", "topic/fleet/fleety_2974685/birth"), true},
 			{request(own, "iot:Receive", "topic/fleet/fleety_2974685/hello"), true},
 			{request(own, "iot:Subscribe", "topicfilter/fleet/fleety_2974685/#"), true},
 		}},
@@ -21,7 +22,7 @@ func TestEvaluateShippedPolicies(t *testing.T) {
 			{request(own, "iot:Connect", "client/fleety_1"), false},
 			{request(own, "iot:Publish", "topic/fleet/fleety_29746850"), false},
 			{request(own, "iot:Subscribe", "topicfilter/fleet/#"), false},
-			{request(own, "iot:Publish", "topic/fleet/fleety_2974685/birth"), false},
+			{request(own, "iot:Publish", "topic/fleet/fleety_29746850/birth"), false},
 			{request(own, "iot:RetainPublish", "topic/fleet/fleety_2974685"), false},
 			{request(imposter, "iot:Connect", "client/fleety_1"), false},
 			{request(imposter, "iot:Publish", "topic/fleet/fleety_1"), false},
