@@ -84,6 +84,9 @@ type Config struct {
 	// claim's files. Empty means that they are not written.
 	Credentials string
 
+	// SecurityPolicy defaults to [SecurityPolicyTLS13Or12].
+	SecurityPolicy SecurityPolicy
+
 	// Account defaults to 123456789012, Region to us-east-1, Partition to aws.
 	Account, Region, Partition string
 
@@ -133,6 +136,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Account, "123456789012")
 	setDefault(&c.Region, "us-east-1")
 	setDefault(&c.Partition, "aws")
+	setDefault(&c.SecurityPolicy, SecurityPolicyTLS13Or12)
 	setDefault(&c.Quotas, QuotasOff)
 	setDefault(&c.HookTimeout, payload.AnswerWithin)
 	setDefault(&c.SessionExpiry, time.Hour)
@@ -168,6 +172,9 @@ func (c Config) validate() error {
 	}
 	if c.Quotas != QuotasOff && c.Quotas != QuotasAWS {
 		errs = append(errs, fmt.Errorf("quotas %q: must be %q or %q", c.Quotas, QuotasAWS, QuotasOff))
+	}
+	if _, _, err := c.SecurityPolicy.versions(); err != nil {
+		errs = append(errs, err)
 	}
 	if r := c.Choices.ConnackOnDeny; r != 0 && r != 5 && r != 7 {
 		errs = append(errs, fmt.Errorf("connack on deny %d: must be 5, 7 or 0", r))

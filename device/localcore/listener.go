@@ -64,9 +64,11 @@ func (b *broker) listen(id, address string, cert *tls.Certificate, requireALPN b
 // tlsConfig demands a client certificate and looks it up by its fingerprint:
 // no chain of AWS's device certificates can be verified.
 func (b *broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config {
+	least, most, _ := b.config.SecurityPolicy.versions() // validated
 	return &tls.Config{
 		Certificates:           []tls.Certificate{*cert},
-		MinVersion:             tls.VersionTLS12, // IoTSecurityPolicy_TLS13_1_2_2022_10
+		MinVersion:             least,
+		MaxVersion:             most,
 		NextProtos:             []string{alpnMQTT},
 		ClientAuth:             tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true,
