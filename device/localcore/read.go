@@ -15,13 +15,18 @@ import (
 // ${AWS::Partition}, ${AWS::Region}, ${AWS::AccountId} and ${TemplateName}.
 // Every other ${…} is a policy variable and stays.
 func (c Config) Expand(text string) string {
+	return strings.NewReplacer(c.placeholders()...).Replace(text)
+}
+
+// placeholders returns each with what it stands for.
+func (c Config) placeholders() []string {
 	c = c.withDefaults()
-	return strings.NewReplacer(
+	return []string{
 		"${AWS::Partition}", c.Partition,
 		"${AWS::Region}", c.Region,
 		"${AWS::AccountId}", c.Account,
 		"${TemplateName}", TemplateName,
-	).Replace(text)
+	}
 }
 
 // ReadPolicy reads a policy from a file and fills in its placeholders. The
@@ -81,17 +86,32 @@ func (c *Config) readTemplate(path string) (shipped, error) {
 // column returns the column in the source of a place in the text: placeholders
 // before it have another length than what they stand for.
 func (c *Config) column(s shipped, line, column int) int {
-	lines, expanded := strings.Split(s.source, "\n"), strings.Split(s.text, "\n")
-	if line > len(lines) || len(lines) != len(expanded) {
+	lines := strings.Split(s.source, "\n")
+	if line > len(lines) {
 		return column
 	}
-	source, before := lines[line-1], string([]rune(expanded[line-1])[:column-1])
-	for i := range source + "\n" {
-		if c.Expand(source[:i]) == before {
-			return utf8.RuneCountInString(source[:i]) + 1
+	placeholders, passed := c.placeholders(), 0
+	for rest, at := lines[line-1], 1; at < column && rest != ""; {
+		written, meant := nextPart(rest, placeholders)
+		if at += utf8.RuneCountInString(meant); at > column {
+			break // the place is inside what a placeholder stands for
+		}
+		passed += utf8.RuneCountInString(written)
+		rest = rest[len(written):]
+	}
+	return passed + 1
+}
+
+// nextPart returns the placeholder that a text begins with and what it stands
+// for, else the first character, twice.
+func nextPart(text string, placeholders []string) (written, meant string) {
+	for i := 0; i < len(placeholders); i += 2 {
+		if strings.HasPrefix(text, placeholders[i]) {
+			return placeholders[i], placeholders[i+1]
 		}
 	}
-	return column
+	_, size := utf8.DecodeRuneInString(text)
+	return text[:size], text[:size]
 }
 
 // A faultyFile is one fault of a shipped document, with its place in the file.
