@@ -87,7 +87,6 @@ func newBroker(c *Config, r *registry.Registry, j *journal, p *provisioner) (*br
 	capabilities.SubIDAvailable = 0
 	capabilities.MaximumClientWritesPending = 1   // never used: an outbox has its own queue
 	capabilities.MaximumMessageExpiryInterval = 0 // no expiry but the publisher's
-	capabilities.MaximumSessionExpiryInterval = uint32(c.SessionExpiry.Seconds())
 	capabilities.Compatibilities.NoInheritedPropertiesOnAck = true
 	b.mochi = mqtt.New(&mqtt.Options{
 		Capabilities:            capabilities,

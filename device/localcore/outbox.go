@@ -103,6 +103,9 @@ func (o *outbox) hasLapsed(now time.Time) bool {
 // whether there was room.
 func (o *outbox) add(pk packets.Packet) (ok bool, err error) {
 	m := &message{packet: pk}
+	if !o.hasRoom(pk) {
+		return false, nil
+	}
 	if o.store != nil && pk.FixedHeader.Qos > 0 {
 		if m.number, err = o.store.add(o.clientID, pk); err != nil {
 			return false, err
@@ -110,17 +113,21 @@ func (o *outbox) add(pk packets.Packet) (ok bool, err error) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	room := outboundQueue
-	if o.persistent && pk.FixedHeader.Qos > 0 {
-		room = maxStoredMessages
-	}
-	if len(o.waiting) >= room {
-		return false, nil
-	}
 	m.waited = o.conn == nil
 	o.waiting = append(o.waiting, m)
 	o.ring()
 	return true, nil
+}
+
+// hasRoom tells whether one more message may wait. Publishers that ask at the
+// same time may each add one.
+func (o *outbox) hasRoom(pk packets.Packet) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.persistent && pk.FixedHeader.Qos > 0 {
+		return len(o.waiting) < maxStoredMessages
+	}
+	return len(o.waiting) < outboundQueue
 }
 
 // ring wakes the writer. The caller holds mu.

@@ -20,6 +20,17 @@ func (b *broker) sessionExpiry(cl *mqtt.Client) time.Duration {
 	}
 }
 
+// grantExpiry clamps what an MQTT 5 client asks for, and keeps mochi from
+// counting too: it would drop a session whose client comes back at that moment.
+func (b *broker) grantExpiry(cl *mqtt.Client) time.Duration {
+	expiry := b.sessionExpiry(cl)
+	if cl.Properties.ProtocolVersion == 5 {
+		cl.Properties.Props.SessionExpiryInterval = uint32(expiry / time.Second)
+		cl.Properties.Props.SessionExpiryIntervalFlag = false
+	}
+	return expiry
+}
+
 // openSession gives a connection its outbox: that of the session which it
 // resumes, or a new one. mochi finds the same session by the same rule.
 func (b *broker) openSession(c *connection) {
@@ -27,7 +38,7 @@ func (b *broker) openSession(c *connection) {
 	defer b.lapsing.Unlock()
 	cl := c.client
 	old := b.outboxOf(cl.ID)
-	expiry := b.sessionExpiry(cl)
+	expiry := b.grantExpiry(cl)
 	resumed := old != nil && old.persistent && !cl.Properties.Clean &&
 		old.version == cl.Properties.ProtocolVersion && !old.hasLapsed(b.config.Now())
 	if resumed {
@@ -137,7 +148,6 @@ func (b *broker) restoreSession(s storedSession) {
 	cl := b.mochi.NewClient(nil, localListener, s.clientID, false)
 	cl.Properties.ProtocolVersion = s.ProtocolVersion
 	cl.Properties.Props.SessionExpiryInterval = uint32(s.Expiry / time.Second)
-	cl.Properties.Props.SessionExpiryIntervalFlag = true
 	cl.Stop(packets.ErrServerShuttingDown)
 	for _, sub := range s.subscriptions {
 		b.mochi.Topics.Subscribe(s.clientID, sub)
