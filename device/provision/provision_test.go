@@ -28,13 +28,17 @@ func admit(_ context.Context, r payload.Request) (payload.Response, error) {
 	return payload.Response{AllowProvisioning: ok && len(value) > 6 && value[:6] == payload.SerialPrefix}, nil
 }
 
-func startCore(t *testing.T) *localcore.Server {
+func startCore(t *testing.T, change ...func(*localcore.Config)) *localcore.Server {
 	t.Helper()
-	core, err := localcore.Start(t.Context(), localcore.Config{
+	c := localcore.Config{
 		Templates: "../../templates",
 		API:       localcore.NoAPI,
 		HookFunc:  admit,
-	})
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	core, err := localcore.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 }
 
 func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) error {
-	r.Log.WarnContext(ctx, "trying again", "after", delay, "error", cause)
+	r.Log.InfoContext(ctx, "trying again", "after", delay, "error", cause)
 	r.Progress(Event{Step: StepWait, Phase: Begin, Elapsed: delay, Err: cause})
 	began := time.Now()
 	err := sleep(ctx, delay)
