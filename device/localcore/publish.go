@@ -59,7 +59,9 @@ func (b *broker) accept(c *connection, pk packets.Packet) error {
 	return b.acknowledge(c, pk)
 }
 
-// acknowledge sends the PUBACK of a message of QoS 1.
+// acknowledge sends the PUBACK of a message of QoS 1. The next packet is read
+// after it, so that no client has more than one unacknowledged here, where AWS
+// allows 100.
 func (b *broker) acknowledge(c *connection, pk packets.Packet) error {
 	if pk.FixedHeader.Qos == 0 {
 		return nil

@@ -56,8 +56,11 @@ type Server struct {
 	closed  error
 }
 
-// Start starts a local core. ctx bounds the start only; [Server.Close] ends
-// what was started. Errors of templates and policies name file and place.
+// Start starts a local core, within milliseconds. The first start on a new
+// Config.State, or in a process with Config.Credentials, makes two RSA keys
+// before it returns, a tenth of a second each: the files must be there then.
+// ctx bounds the start only; [Server.Close] ends what was started. Errors of
+// templates and policies name file and place.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{config: c}
 	if err := s.start(ctx); err != nil {
