@@ -31,11 +31,10 @@ type cloud struct {
 	credentials string
 }
 
-func startCloud(t testing.TB) *cloud {
+func startCloud(t testing.TB, change ...func(*localcore.Config)) *cloud {
 	t.Helper()
 	c := &cloud{credentials: filepath.Join(t.TempDir(), "claim")}
-	var err error
-	c.Server, err = localcore.Start(t.Context(), localcore.Config{
+	config := localcore.Config{
 		Templates:   filepath.Join("..", "templates"),
 		API:         localcore.NoAPI,
 		Credentials: c.credentials,
@@ -43,8 +42,12 @@ func startCloud(t testing.TB) *cloud {
 			serial, _, ok := r.Parameters.String(payload.SerialNumber)
 			return payload.Response{AllowProvisioning: ok && strings.HasPrefix(serial, payload.SerialPrefix)}, nil
 		},
-	})
-	if err != nil {
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	var err error
+	if c.Server, err = localcore.Start(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
