@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -109,17 +110,20 @@ func (w *watcher) watch(text string) <-chan struct{} {
 // The link gives the broker the time to die: what is under way when the moment
 // comes is not there yet, and never will be.
 func TestABrokerThatIsKilledAndStartedAgainLosesNothing(t *testing.T) {
-	moments := map[string]func(device, broker *watcher) <-chan struct{}{
-		"the certificate is there, RegisterThing under way": func(device, _ *watcher) <-chan struct{} {
-			return device.watch(`"step":"store key and certificate"`)
-		},
-		"RegisterThing is done, its answer under way": func(_, broker *watcher) <-chan struct{} {
+	moments := map[string]struct {
+		watch func(device, broker *watcher) <-chan struct{}
+		again string // the step that helps, afterwards
+	}{
+		"the certificate is there, RegisterThing under way": {func(device, _ *watcher) <-chan struct{} {
+			return device.watch(done("store key and certificate"))
+		}, "register thing"},
+		"RegisterThing is done, its answer under way": {func(_, broker *watcher) <-chan struct{} {
 			return broker.watch("msg=registered")
-		},
+		}, "look whether the thing is registered"},
 	}
-	for moment, watch := range moments {
+	for name, moment := range moments {
 		for _, flow := range flows {
-			t.Run(moment+" "+flow, func(t *testing.T) {
+			t.Run(name+" "+flow, func(t *testing.T) {
 				t.Parallel()
 				b := newBroker(t)
 				slow := newLink(t, fmt.Sprintf("127.0.0.1:%d", b.port), 250*time.Millisecond)
@@ -130,7 +134,7 @@ func TestABrokerThatIsKilledAndStartedAgainLosesNothing(t *testing.T) {
 				cmd, _ := d.command(t.Context())
 				stderr := &watcher{}
 				cmd.Stderr = stderr
-				now := watch(stderr, b.stderr)
+				now := moment.watch(stderr, b.stderr)
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
@@ -147,6 +151,11 @@ func TestABrokerThatIsKilledAndStartedAgainLosesNothing(t *testing.T) {
 				if err := <-ended; err != nil {
 					t.Fatalf("the run did not go on by itself: %v\n%s", err, stderr)
 				}
+				for _, step := range []string{"create certificate", moment.again} {
+					if got := strings.Count(stderr.String(), done(step)); got != 1 {
+						t.Errorf("%q was done %d times, want once:\n%s", step, got, stderr)
+					}
+				}
 				b.kill()
 				after := b.cloud(t)
 				d.checkWhole(t, after)
@@ -155,6 +164,9 @@ func TestABrokerThatIsKilledAndStartedAgainLosesNothing(t *testing.T) {
 		}
 	}
 }
+
+// done is how the device's log says that a step is done.
+func done(step string) string { return fmt.Sprintf(`"msg":"step done","step":%q`, step) }
 
 // cloud opens what the broker has left.
 func (b *broker) cloud(t *testing.T) *cloud {
