@@ -34,7 +34,7 @@ func (s *Steps) Begin(step string) {
 		s.write("  "+Clean(step)+"\n", false)
 		return
 	}
-	s.write(s.paint(dim, "·")+" "+Clean(step), true)
+	s.write(noWrap+s.paint(dim, "·")+" "+Clean(step)+wrap, true)
 }
 
 // Done shows that a step is done, in the same words and what it cost.
@@ -79,7 +79,6 @@ func (s *Steps) write(text string, open bool) {
 
 // rewrite writes a line over the unfinished one, if there is one.
 func (s *Steps) rewrite(line string) {
-	const eraseLine = "\r\x1b[K"
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open {
@@ -88,6 +87,14 @@ func (s *Steps) rewrite(line string) {
 	io.WriteString(s.w, line+"\n")
 	s.open = false
 }
+
+// Of an unfinished line, only as much is shown as fits into the terminal's: a
+// second one would not be erased with it.
+const (
+	noWrap    = "\x1b[?7l"
+	wrap      = "\x1b[?7h"
+	eraseLine = "\r\x1b[K"
+)
 
 // Colours of the eight that every terminal has.
 const (

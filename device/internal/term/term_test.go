@@ -23,12 +23,12 @@ func TestStepsAreRewrittenInPlaceOnlyOnATerminal(t *testing.T) {
 		},
 		"terminal without colours": {
 			term.Streams{Terminal: true},
-			"· connect\r\x1b[K✓ connect  5ms, 3 round trips\n· subscribe\na log line\n✗ subscribe: no answer\n· wait\nlast\n",
+			"\x1b[?7l· connect\x1b[?7h\r\x1b[K✓ connect  5ms, 3 round trips\n\x1b[?7l· subscribe\x1b[?7h\na log line\n✗ subscribe: no answer\n\x1b[?7l· wait\x1b[?7h\nlast\n",
 		},
 		"terminal": {
 			term.Streams{Terminal: true, Color: true},
-			"\x1b[2m·\x1b[0m connect\r\x1b[K\x1b[32m✓\x1b[0m connect  \x1b[2m5ms, 3 round trips\x1b[0m\n" +
-				"\x1b[2m·\x1b[0m subscribe\na log line\n\x1b[31m✗\x1b[0m subscribe: no answer\n\x1b[2m·\x1b[0m wait\nlast\n",
+			"\x1b[?7l\x1b[2m·\x1b[0m connect\x1b[?7h\r\x1b[K\x1b[32m✓\x1b[0m connect  \x1b[2m5ms, 3 round trips\x1b[0m\n" +
+				"\x1b[?7l\x1b[2m·\x1b[0m subscribe\x1b[?7h\na log line\n\x1b[31m✗\x1b[0m subscribe: no answer\n\x1b[?7l\x1b[2m·\x1b[0m wait\x1b[?7h\nlast\n",
 		},
 	}
 	for name, tt := range tests {
