@@ -9,12 +9,13 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SMALL       := -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x/crypto/...=
 DEVICE      ?= $(CURDIR)/iot_device
 HOOK_ARCH   ?= arm64
+FUZZTIME    ?= 500x
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 
 .PHONY: demo rehearse test device hook local fleet synth deploy destroy bench release clean
-.PHONY: check unit
+.PHONY: check fuzz unit
 
 # The whole path on this machine: a device comes in, and one is refused.
 demo: device local
@@ -26,7 +27,7 @@ rehearse: device local infra/node_modules
 	CERTIFICATE_ARN=$(CERTIFICATE_ARN) scripts/rehearse.sh
 
 # All tests, as CI runs them.
-test: check rehearse unit
+test: check rehearse fuzz unit
 
 device:
 	cd device && $(BUILD) $(SMALL) -o $(DEVICE) ./cmd/iot_device
@@ -50,6 +51,13 @@ check:
 		GOWORK=off $(GO) mod tidy -diff && \
 		GOWORK=off $(GO) vet ./... && \
 		GOWORK=off $(GO) run $(STATICCHECK) ./... ) || exit 1; done
+
+# A short run of every fuzz target. Not infra's: instrumenting the CDK takes minutes, and unit runs its seeds.
+fuzz:
+	@git grep -E '^func Fuzz' -- 'hook/*_test.go' 'device/*_test.go' | \
+	sed 's#^\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*#\1 \2#' | while read -r folder target; do \
+		echo "fuzzing $$folder $$target"; ( cd $$folder && $(GO) test -run '^$$' -fuzz "^$$target\$$" \
+			-fuzztime $(FUZZTIME) -fuzzminimizetime 1s . >/dev/null ) || exit 1; done
 
 # With the race detector. CDK synthesis, with the hook built for Lambda, is among infra's tests.
 unit: infra/node_modules $(AWSSDK)/node_modules
