@@ -1,9 +1,12 @@
 package fleet_test
 
 import (
+	"context"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +38,40 @@ var kinds = []localcore.Fault{
 	{CloseAfter: true},
 }
 
+// A faultyDialer spoils one connection in twenty, in its turn at each moment:
+// it is refused, or cut at one of its first writes, which are those of the TLS
+// handshake, of CONNECT and of what follows.
+type faultyDialer struct{ dialed, spoilt atomic.Int64 }
+
+func (d *faultyDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil || d.dialed.Add(1)%20 != 0 {
+		return conn, err
+	}
+	writes := int(d.spoilt.Add(1)) % 5
+	if writes == 0 {
+		_ = conn.Close()
+		return nil, syscall.ECONNREFUSED
+	}
+	return &cutConn{Conn: conn, writes: writes - 1}, nil
+}
+
+// A cutConn is lost once it has written that often. Like TLS, it has one
+// writer at a time.
+type cutConn struct {
+	net.Conn
+	writes int
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	if c.writes == 0 {
+		_ = c.Close()
+		return 0, syscall.ECONNRESET
+	}
+	c.writes--
+	return c.Conn.Write(p)
+}
+
 // build builds a program in the folder of its module and returns its path.
 func build(t testing.TB, dir, pkg string) string {
 	t.Helper()
@@ -49,8 +86,9 @@ func build(t testing.TB, dir, pkg string) string {
 }
 
 // TestTwoHundredDevicesLoseNothingToFaults enrols with the real hook while one
-// exchange in twenty is spoilt, each kind of fault in its turn: every device
-// has one identity in the end, and registry and report agree.
+// exchange and one connection in twenty are spoilt, each kind of fault in its
+// turn: every device has one identity in the end, and registry and report
+// agree.
 func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 	const n = 200
 	hook := build(t, "../../hook", ".")
@@ -58,6 +96,7 @@ func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 		c.API = "" // the hook asks it about things
 		c.Hook, c.HookFunc = hook, nil
 	})
+	var dialer faultyDialer
 	var exchanges, spoilt atomic.Int64
 	core.Faults.Set(func(localcore.Exchange) localcore.Fault {
 		if exchanges.Add(1)%20 != 0 {
@@ -71,6 +110,7 @@ func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 	c.Device = func(serial string) provision.Config {
 		p := device(serial)
 		p.AnswerTimeout = 5 * time.Second
+		p.Session.DialContext = dialer.DialContext
 		return p
 	}
 	r := enrol(t, c)
@@ -79,10 +119,14 @@ func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 		t.Errorf("counts are %+v; failures %+v", r.Counts, r.Failures)
 	}
 	checkRegistry(t, core, r)
+	if got := dialer.spoilt.Load(); got < n/20 {
+		t.Errorf("only %d connections were spoilt", got)
+	}
 	if got := int(spoilt.Load()); got < n/20 || got < len(kinds) {
 		t.Errorf("only %d exchanges were spoilt", got)
 	}
-	t.Logf("%d exchanges, %d spoilt; %.1f devices/s; %+v", exchanges.Load(), spoilt.Load(), r.DevicesPerSecond, r.Retries)
+	t.Logf("%d exchanges, %d spoilt; %d connections, %d spoilt; %.1f devices/s; %+v",
+		exchanges.Load(), spoilt.Load(), dialer.dialed.Load(), dialer.spoilt.Load(), r.DevicesPerSecond, r.Retries)
 }
 
 // TestQuotasAreKept launches against a core that holds to AWS's rates: hardly
