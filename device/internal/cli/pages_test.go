@@ -32,6 +32,9 @@ func TestCommandsOfThePagesWork(t *testing.T) {
 		for _, tool := range tools {
 			t.Run(page+", "+tool, func(t *testing.T) {
 				if program := adapt.Replace(strings.Fields(tool)[0]); !isInstalled(program) {
+					if os.Getenv("CI") != "" {
+						t.Fatalf("%s is not installed", program)
+					}
 					t.Skipf("%s is not installed", program)
 				}
 				commands := shown(t, page, tool)
