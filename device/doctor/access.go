@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/session"
 )
@@ -33,9 +33,9 @@ type role struct {
 // claimAccess connects with the claim and subscribes to the answers of the
 // provisioning API, as bootstrap would.
 func (e *examination) claimAccess(ctx context.Context) {
-	create := fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.JSON}
+	create := awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.JSON}
 	if e.Settings.Bootstrap.Keys == config.KeysService {
-		create.Operation = fleetapi.CreateKeysAndCertificate
+		create.Operation = awsiot.CreateKeysAndCertificate
 	}
 	register := e.registerTopic()
 	granted := e.access(ctx, role{
@@ -49,11 +49,11 @@ func (e *examination) claimAccess(ctx context.Context) {
 	e.template = granted[register.Accepted()] && granted[register.Rejected()]
 }
 
-func (e *examination) registerTopic() fleetapi.Topic {
-	return fleetapi.Topic{
-		Operation: fleetapi.RegisterThing,
+func (e *examination) registerTopic() awsiot.Topic {
+	return awsiot.Topic{
+		Operation: awsiot.RegisterThing,
 		Template:  e.Settings.Bootstrap.ProvisioningTemplate,
-		Format:    fleetapi.JSON,
+		Format:    awsiot.JSON,
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/fleet"
-	"example.com/fleety/device/fleetapi"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/provision"
 )
@@ -19,8 +19,8 @@ import (
 // refuseThird refuses the third device that asks to be registered.
 func refuseThird() func(localcore.Exchange) localcore.Fault {
 	return func(e localcore.Exchange) localcore.Fault {
-		if e.Operation == fleetapi.RegisterThing && e.Number == 3 {
-			return localcore.Fault{Reject: &fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}}
+		if e.Operation == awsiot.RegisterThing && e.Number == 3 {
+			return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}}
 		}
 		return localcore.Fault{}
 	}
@@ -29,8 +29,8 @@ func refuseThird() func(localcore.Exchange) localcore.Fault {
 // kinds are all the ways in which an exchange can be spoilt and still be
 // repeated.
 var kinds = []localcore.Fault{
-	{Reject: &fleetapi.ErrorResponse{StatusCode: 429, ErrorCode: "Throttling"}},
-	{Reject: &fleetapi.ErrorResponse{StatusCode: 503, ErrorCode: "ServiceUnavailable"}},
+	{Reject: &awsiot.ErrorResponse{StatusCode: 429, ErrorCode: "Throttling"}},
+	{Reject: &awsiot.ErrorResponse{StatusCode: 503, ErrorCode: "ServiceUnavailable"}},
 	{DropReply: true},
 	{DuplicateReply: true},
 	{DelayReply: 300 * time.Millisecond},

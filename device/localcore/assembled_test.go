@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -60,7 +60,7 @@ func TestAssemblyIsPlayedWithItsHook(t *testing.T) {
 	claim := dialClaim(t, s)
 	for _, serial := range []string{"2974685", "7712"} { // the shared prefix, and a thing in use
 		got := rejected(t, registerTopic, claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, serial)))
-		if want := (fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}); got != want {
+		if want := (awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}); got != want {
 			t.Errorf("serial %s: rejected with %+v", serial, got)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -85,7 +85,7 @@ func BenchmarkEnrol(b *testing.B) {
 	client := dialBench(b, s, "claim-bench", claimTLSBench(b, s), func(m paho.Message) { answers <- m })
 	defer client.Disconnect(0)
 	csr := csrBench(b)
-	ask := func(topic fleetapi.Topic, request, answer any) {
+	ask := func(topic awsiot.Topic, request, answer any) {
 		data, err := json.Marshal(request)
 		if err != nil {
 			b.Fatal(err)
@@ -106,9 +106,9 @@ func BenchmarkEnrol(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		var made fleetapi.CreateCertificateFromCSRResponse
-		ask(csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}, &made)
-		var done fleetapi.RegisterThingResponse
+		var made awsiot.CreateCertificateFromCSRResponse
+		ask(csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}, &made)
+		var done awsiot.RegisterThingResponse
 		ask(registerTopic, registration(made.CertificateOwnershipToken, fmt.Sprintf("297468%d", n)), &done)
 	}
 }

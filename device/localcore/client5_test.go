@@ -9,7 +9,7 @@ import (
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/hook/payload"
 )
@@ -24,7 +24,7 @@ func TestMQTT5ClientComesIn(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	ask := func(topic fleetapi.Topic, request, answer any) {
+	ask := func(topic awsiot.Topic, request, answer any) {
 		t.Helper()
 		data, err := json.Marshal(request)
 		if err != nil {
@@ -46,10 +46,10 @@ func TestMQTT5ClientComesIn(t *testing.T) {
 		}
 	}
 	csr, key := newCSR(t)
-	var made fleetapi.CreateCertificateFromCSRResponse
-	ask(csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}, &made)
-	var done fleetapi.RegisterThingResponse
-	ask(registerTopic, fleetapi.RegisterThingRequest{
+	var made awsiot.CreateCertificateFromCSRResponse
+	ask(csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}, &made)
+	var done awsiot.RegisterThingResponse
+	ask(registerTopic, awsiot.RegisterThingRequest{
 		CertificateOwnershipToken: made.CertificateOwnershipToken,
 		Parameters:                map[string]string{payload.SerialNumber: "2974685", payload.DeviceLocation: "USA"},
 	}, &done)

@@ -5,20 +5,20 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 )
 
 // encode writes a document of the provisioning API. Both formats take the
 // field names from the JSON tags.
-func encode(f fleetapi.Format, v any) ([]byte, error) {
-	if f == fleetapi.CBOR {
+func encode(f awsiot.Format, v any) ([]byte, error) {
+	if f == awsiot.CBOR {
 		return cbor.Marshal(v)
 	}
 	return json.Marshal(v)
 }
 
-func decode(f fleetapi.Format, data []byte, v any) error {
-	if f == fleetapi.CBOR {
+func decode(f awsiot.Format, data []byte, v any) error {
+	if f == awsiot.CBOR {
 		return cbor.Unmarshal(data, v)
 	}
 	return json.Unmarshal(data, v)
@@ -27,12 +27,12 @@ func decode(f fleetapi.Format, data []byte, v any) error {
 // A registerRequest is a RegisterThing request before its parameters are known
 // to be strings.
 type registerRequest struct {
-	CertificateOwnershipToken fleetapi.Secret `json:"certificateOwnershipToken"`
-	Parameters                map[string]any  `json:"parameters"`
+	CertificateOwnershipToken awsiot.Secret  `json:"certificateOwnershipToken"`
+	Parameters                map[string]any `json:"parameters"`
 }
 
 // decodeRegister reads a RegisterThing request.
-func decodeRegister(f fleetapi.Format, data []byte) (token fleetapi.Secret, parameters map[string]string, err error) {
+func decodeRegister(f awsiot.Format, data []byte) (token awsiot.Secret, parameters map[string]string, err error) {
 	var r registerRequest
 	if err := decode(f, data, &r); err != nil {
 		// What the decoder says may quote the payload, and with it the token.

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 )
 
 func FuzzDecodeRegister(f *testing.F) {
@@ -16,9 +16,9 @@ func FuzzDecodeRegister(f *testing.F) {
 		f.Add([]byte(seed), false)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, inCBOR bool) {
-		format := fleetapi.JSON
+		format := awsiot.JSON
 		if inCBOR {
-			format = fleetapi.CBOR
+			format = awsiot.CBOR
 		}
 		token, parameters, err := decodeRegister(format, data)
 		if err == nil {

@@ -10,7 +10,7 @@ import (
 	"regexp"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/hook/payload"
 )
 
@@ -208,7 +208,7 @@ func (c Config) validateAddress(address string) error {
 }
 
 // ownershipTokenLife is AWS's.
-const ownershipTokenLife = fleetapi.OwnershipTokenLife
+const ownershipTokenLife = awsiot.OwnershipTokenLife
 
 // arn returns the full name of a resource of this account.
 func (c Config) arn(resource string) string {

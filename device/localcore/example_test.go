@@ -7,7 +7,7 @@ import (
 	"log"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/hook/payload"
 )
@@ -55,7 +55,7 @@ func ExampleFaults_Set() {
 	}
 	defer s.Close()
 	s.Faults.Set(func(x localcore.Exchange) localcore.Fault {
-		return localcore.Fault{DropReply: x.Operation == fleetapi.RegisterThing && x.Number == 2}
+		return localcore.Fault{DropReply: x.Operation == awsiot.RegisterThing && x.Number == 2}
 	})
 }
 

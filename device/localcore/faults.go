@@ -5,12 +5,12 @@ import (
 	"sync"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 )
 
 // An Exchange is one provisioning request that a fault may spoil.
 type Exchange struct {
-	Operation fleetapi.Operation
+	Operation awsiot.Operation
 	// Template is that of RegisterThing.
 	Template      string
 	ClientID      string
@@ -22,7 +22,7 @@ type Exchange struct {
 // A Fault says what goes wrong with one exchange. The zero Fault is none.
 type Fault struct {
 	// Reject refuses the request, without doing it, with this error.
-	Reject *fleetapi.ErrorResponse
+	Reject *awsiot.ErrorResponse
 	// DropReply does the work and keeps the answer.
 	DropReply bool
 	// DuplicateReply sends the answer twice.
@@ -66,14 +66,14 @@ func (f *Faults) of(e Exchange) Fault {
 // spoils, and how. Of several rules the first that applies counts.
 type FaultRule struct {
 	// Operation and ClientID select exchanges; empty selects all.
-	Operation fleetapi.Operation `json:"operation,omitempty"`
-	ClientID  string             `json:"clientId,omitempty"`
+	Operation awsiot.Operation `json:"operation,omitempty"`
+	ClientID  string           `json:"clientId,omitempty"`
 	// Times is how many exchanges the rule spoils; zero means every one.
 	Times int `json:"times,omitempty"`
 
-	Reject         *fleetapi.ErrorResponse `json:"reject,omitempty"`
-	DropReply      bool                    `json:"dropReply,omitempty"`
-	DuplicateReply bool                    `json:"duplicateReply,omitempty"`
+	Reject         *awsiot.ErrorResponse `json:"reject,omitempty"`
+	DropReply      bool                  `json:"dropReply,omitempty"`
+	DuplicateReply bool                  `json:"duplicateReply,omitempty"`
 	// DelayReply is a duration such as 2s.
 	DelayReply  string `json:"delayReply,omitempty"`
 	CloseBefore bool   `json:"closeBefore,omitempty"`

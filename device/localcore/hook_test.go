@@ -10,7 +10,7 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -36,7 +36,7 @@ func TestRealHookDecides(t *testing.T) {
 	}
 	claim := dialClaim(t, s)
 	got := rejected(t, registerTopic, claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, "1234567")))
-	if want := (fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}); got != want {
+	if want := (awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}); got != want {
 		t.Errorf("rejected with %+v", got)
 	}
 }
@@ -57,7 +57,7 @@ func TestRealHookProtectsThingsInUse(t *testing.T) {
 	if err := s.Registry().UpdateCertificate(hex.EncodeToString(digest[:]), registry.Inactive); err != nil {
 		t.Fatal(err)
 	}
-	accepted[fleetapi.RegisterThingResponse](t, registerTopic, again())
+	accepted[awsiot.RegisterThingResponse](t, registerTopic, again())
 
 	t.Run("without the control API nothing is asked", func(t *testing.T) {
 		s := start(t, localcore.Config{Templates: templates, Hook: hook, API: localcore.NoAPI})

@@ -18,7 +18,7 @@ func TestImportsStayOnThisSide(t *testing.T) {
 		switch {
 		case path == "testing":
 			t.Error("package testing is linked")
-		case strings.HasPrefix(path, "example.com/fleety/device/localcore"), path == "example.com/fleety/device/fleetapi", path == "example.com/fleety/hook/payload":
+		case strings.HasPrefix(path, "example.com/fleety/device/localcore"), path == "example.com/fleety/device/awsiot", path == "example.com/fleety/hook/payload":
 		case strings.HasPrefix(path, "example.com/fleety/"):
 			t.Errorf("%s is imported", path)
 		}

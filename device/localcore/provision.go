@@ -11,7 +11,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/template"
@@ -24,10 +24,10 @@ const maxQueued = maxUnacknowledged
 
 // Requests per second and account.
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
-var operationRates = map[fleetapi.Operation]int{
-	fleetapi.CreateKeysAndCertificate: 10,
-	fleetapi.CreateCertificateFromCSR: 20,
-	fleetapi.RegisterThing:            10,
+var operationRates = map[awsiot.Operation]int{
+	awsiot.CreateKeysAndCertificate: 10,
+	awsiot.CreateCertificateFromCSR: 20,
+	awsiot.RegisterThing:            10,
 }
 
 // A provisioner answers the fleet provisioning API. Requests of one connection
@@ -49,20 +49,20 @@ type provisioner struct {
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
-	counts map[fleetapi.Operation]int   // under mu
-	rates  map[fleetapi.Operation]*rate // never changed
+	counts map[awsiot.Operation]int   // under mu
+	rates  map[awsiot.Operation]*rate // never changed
 }
 
 // An exchange is one request and where its answer goes.
 type exchange struct {
-	topic   fleetapi.Topic
+	topic   awsiot.Topic
 	payload []byte
 }
 
 func newProvisioner(c *Config, r *registry.Registry, a *ca.Authority, keys *ca.Pool, hook hookFunc, f *Faults, j *journal) *provisioner {
 	p := &provisioner{
 		config: c, registry: r, authority: a, keys: keys, hook: hook, faults: f, journal: j,
-		counts: map[fleetapi.Operation]int{}, rates: map[fleetapi.Operation]*rate{},
+		counts: map[awsiot.Operation]int{}, rates: map[awsiot.Operation]*rate{},
 	}
 	for operation := range operationRates {
 		p.rates[operation] = new(rate)
@@ -80,7 +80,7 @@ func (p *provisioner) close() {
 }
 
 // enqueue takes a request over from the connection's reader.
-func (p *provisioner) enqueue(c *connection, topic fleetapi.Topic, payload []byte) {
+func (p *provisioner) enqueue(c *connection, topic awsiot.Topic, payload []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.requests) == maxQueued {
@@ -135,7 +135,7 @@ func (p *provisioner) serve(c *connection, x exchange) {
 }
 
 // describe counts the request and returns what faults can ask about it.
-func (p *provisioner) describe(c *connection, t fleetapi.Topic) Exchange {
+func (p *provisioner) describe(c *connection, t awsiot.Topic) Exchange {
 	p.mu.Lock()
 	p.counts[t.Operation]++
 	number := p.counts[t.Operation]
@@ -182,7 +182,7 @@ func (p *provisioner) answer(c *connection, x exchange, fault Fault) (topic stri
 	return topic, payload
 }
 
-func (p *provisioner) refuse(c *connection, t fleetapi.Topic, r *rejection) {
+func (p *provisioner) refuse(c *connection, t awsiot.Topic, r *rejection) {
 	e := c.event(Refused)
 	e.Action, e.Operation, e.Topic = ActionProvision, string(t.Operation), t.String()
 	e.Code, e.Reason = r.ErrorCode, r.reason
@@ -193,7 +193,7 @@ func (p *provisioner) refuse(c *connection, t fleetapi.Topic, r *rejection) {
 // not, and to nobody else.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html
-func (p *provisioner) reply(c *connection, t fleetapi.Topic, topic string, answer []byte) {
+func (p *provisioner) reply(c *connection, t awsiot.Topic, topic string, answer []byte) {
 	if p.config.Choices.CheckReceiveOnReplies && !p.broker.mayReceive(c, topic) {
 		return
 	}
@@ -218,9 +218,9 @@ func (p *provisioner) perform(c *connection, x exchange, fault Fault) (any, erro
 		return nil, throttled.reject("More than %d %s requests in a second.", limit, operation)
 	}
 	switch operation {
-	case fleetapi.CreateKeysAndCertificate:
+	case awsiot.CreateKeysAndCertificate:
 		return p.createKeysAndCertificate(c)
-	case fleetapi.CreateCertificateFromCSR:
+	case awsiot.CreateCertificateFromCSR:
 		return p.createCertificateFromCSR(c, x)
 	default:
 		return p.registerThing(c, x)
@@ -242,16 +242,16 @@ func (p *provisioner) createKeysAndCertificate(c *connection) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fleetapi.CreateKeysAndCertificateResponse{
+	return awsiot.CreateKeysAndCertificateResponse{
 		CertificateID:             cert.ID,
 		CertificatePEM:            string(cert.PEM),
-		PrivateKey:                fleetapi.Secret(cert.PrivateKeyPEM),
+		PrivateKey:                awsiot.Secret(cert.PrivateKeyPEM),
 		CertificateOwnershipToken: token,
 	}, nil
 }
 
 func (p *provisioner) createCertificateFromCSR(c *connection, x exchange) (any, error) {
-	var request fleetapi.CreateCertificateFromCSRRequest
+	var request awsiot.CreateCertificateFromCSRRequest
 	if err := decode(x.topic.Format, x.payload, &request); err != nil {
 		return nil, badRequest.reject("The payload is not a %s object with certificateSigningRequest.", x.topic.Format)
 	}
@@ -263,7 +263,7 @@ func (p *provisioner) createCertificateFromCSR(c *connection, x exchange) (any, 
 	if err != nil {
 		return nil, err
 	}
-	return fleetapi.CreateCertificateFromCSRResponse{
+	return awsiot.CreateCertificateFromCSRResponse{
 		CertificateOwnershipToken: token,
 		CertificateID:             cert.ID,
 		CertificatePEM:            string(cert.PEM),
@@ -272,19 +272,19 @@ func (p *provisioner) createCertificateFromCSR(c *connection, x exchange) (any, 
 
 // admitPending registers a new certificate as PENDING_ACTIVATION and returns
 // its ownership token.
-func (p *provisioner) admitPending(c *connection, cert *ca.Certificate) (fleetapi.Secret, error) {
+func (p *provisioner) admitPending(c *connection, cert *ca.Certificate) (awsiot.Secret, error) {
 	var random [48]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		return "", fmt.Errorf("making an ownership token: %w", err)
 	}
 	token := base64.RawURLEncoding.EncodeToString(random[:])
-	if _, err := p.registry.CreatePendingCertificate(string(cert.PEM), token, c.certificateID, fleetapi.OwnershipTokenLife); err != nil {
+	if _, err := p.registry.CreatePendingCertificate(string(cert.PEM), token, c.certificateID, awsiot.OwnershipTokenLife); err != nil {
 		return "", err
 	}
 	e := c.event(Issued)
 	e.Reason = "certificate " + cert.ID + " is PENDING_ACTIVATION"
 	p.journal.record(e)
-	return fleetapi.Secret(token), nil
+	return awsiot.Secret(token), nil
 }
 
 // registerThing checks the token, asks the hook, resolves the template and
@@ -321,7 +321,7 @@ func (p *provisioner) registerThing(c *connection, x exchange) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	response := fleetapi.RegisterThingResponse{DeviceConfiguration: plan.DeviceConfiguration}
+	response := awsiot.RegisterThingResponse{DeviceConfiguration: plan.DeviceConfiguration}
 	e := c.event(Registered)
 	e.Reason = fmt.Sprintf("certificate %s is %s", done.Certificate.ID, done.Certificate.Status)
 	if done.Thing != nil {

@@ -16,18 +16,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/mochi-mqtt/server/v2/packets"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/hook/payload"
 )
 
 // pending gets a certificate with its token for a connected claim.
-func pending(t *testing.T, claim *device) fleetapi.CreateCertificateFromCSRResponse {
+func pending(t *testing.T, claim *device) awsiot.CreateCertificateFromCSRResponse {
 	t.Helper()
 	csr, _ := newCSR(t)
-	return accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic,
-		claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
+	return accepted[awsiot.CreateCertificateFromCSRResponse](t, csrTopic,
+		claim.ask(t, csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html:
@@ -36,13 +36,13 @@ func pending(t *testing.T, claim *device) fleetapi.CreateCertificateFromCSRRespo
 func TestDeviceComesInWithKeysOfTheService(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
 	claim := dialClaim(t, s)
-	made := accepted[fleetapi.CreateKeysAndCertificateResponse](t, createTopic, claim.ask(t, createTopic, nil))
+	made := accepted[awsiot.CreateKeysAndCertificateResponse](t, createTopic, claim.ask(t, createTopic, nil))
 	if !strings.HasPrefix(string(made.PrivateKey), "-----BEGIN RSA PRIVATE KEY-----\n") {
 		t.Error("the private key is not PKCS #1 in PEM form")
 	}
-	done := accepted[fleetapi.RegisterThingResponse](t, registerTopic,
+	done := accepted[awsiot.RegisterThingResponse](t, registerTopic,
 		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974681")))
-	want := fleetapi.RegisterThingResponse{
+	want := awsiot.RegisterThingResponse{
 		ThingName:           "fleety_2974681",
 		DeviceConfiguration: map[string]string{"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca"},
 	}
@@ -65,7 +65,7 @@ func TestRegistryAfterRegisterThing(t *testing.T) {
 	if c, _ := s.Registry().CertificateByID(made.CertificateID); c.Status != registry.PendingActivation {
 		t.Errorf("status before: %s", c.Status)
 	}
-	accepted[fleetapi.RegisterThingResponse](t, registerTopic,
+	accepted[awsiot.RegisterThingResponse](t, registerTopic,
 		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974682")))
 	if c, _ := s.Registry().CertificateByID(made.CertificateID); c.Status != registry.Active {
 		t.Errorf("status after: %s", c.Status)
@@ -92,7 +92,7 @@ func TestRegistryAfterRegisterThing(t *testing.T) {
 func TestCBORIsSpokenLikeJSON(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
 	claim := dialClaim(t, s)
-	topic := fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.CBOR}
+	topic := awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.CBOR}
 	csr, _ := newCSR(t)
 	request, err := cbor.Marshal(map[string]string{"certificateSigningRequest": csr})
 	if err != nil {
@@ -105,7 +105,7 @@ func TestCBORIsSpokenLikeJSON(t *testing.T) {
 	if m := claim.next(t); m.Topic() != topic.Accepted() || cbor.Unmarshal(m.Payload(), &made) != nil {
 		t.Fatalf("answer on %s: %x", m.Topic(), m.Payload())
 	}
-	topic = fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: localcore.TemplateName, Format: fleetapi.CBOR}
+	topic = awsiot.Topic{Operation: awsiot.RegisterThing, Template: localcore.TemplateName, Format: awsiot.CBOR}
 	request, err = cbor.Marshal(map[string]any{
 		"certificateOwnershipToken": made["certificateOwnershipToken"],
 		"parameters":                map[string]string{"serialNumber": "2974683", "deviceLocation": "Berlin"},
@@ -170,40 +170,40 @@ func TestRegisterThingIsRejected(t *testing.T) {
 	claim := dialClaim(t, s)
 	valid := map[string]string{"serialNumber": "2974684", "deviceLocation": "USA"}
 	for name, test := range map[string]struct {
-		request func(token fleetapi.Secret) any
-		want    fleetapi.ErrorResponse
+		request func(token awsiot.Secret) any
+		want    awsiot.ErrorResponse
 	}{
 		"no token": {
-			func(fleetapi.Secret) any { return fleetapi.RegisterThingRequest{Parameters: valid} },
-			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidCertificateOwnershipToken", ErrorMessage: "Certificate ownership token cannot be empty."},
+			func(awsiot.Secret) any { return awsiot.RegisterThingRequest{Parameters: valid} },
+			awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidCertificateOwnershipToken", ErrorMessage: "Certificate ownership token cannot be empty."},
 		},
 		"unknown token": {
-			func(fleetapi.Secret) any {
-				return fleetapi.RegisterThingRequest{CertificateOwnershipToken: "x", Parameters: valid}
+			func(awsiot.Secret) any {
+				return awsiot.RegisterThingRequest{CertificateOwnershipToken: "x", Parameters: valid}
 			},
-			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidCertificateOwnershipToken"},
+			awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidCertificateOwnershipToken"},
 		},
 		"missing parameter": {
-			func(token fleetapi.Secret) any {
-				return fleetapi.RegisterThingRequest{CertificateOwnershipToken: token}
+			func(token awsiot.Secret) any {
+				return awsiot.RegisterThingRequest{CertificateOwnershipToken: token}
 			},
-			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
+			awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
 		},
 		"parameter that is no string": {
-			func(token fleetapi.Secret) any {
+			func(token awsiot.Secret) any {
 				return map[string]any{"certificateOwnershipToken": string(token), "parameters": map[string]any{"serialNumber": 2974684}}
 			},
-			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
+			awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
 		},
 		"location that is not in the mapping": {
-			func(token fleetapi.Secret) any {
-				return fleetapi.RegisterThingRequest{CertificateOwnershipToken: token, Parameters: map[string]string{"serialNumber": "2974684", "deviceLocation": "Mars"}}
+			func(token awsiot.Secret) any {
+				return awsiot.RegisterThingRequest{CertificateOwnershipToken: token, Parameters: map[string]string{"serialNumber": "2974684", "deviceLocation": "Mars"}}
 			},
-			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
+			awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"},
 		},
 		"not an object": {
-			func(fleetapi.Secret) any { return "hello" },
-			fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidRequest"},
+			func(awsiot.Secret) any { return "hello" },
+			awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidRequest"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -252,7 +252,7 @@ func TestTokenWorksOnceAndForItsClaimOnly(t *testing.T) {
 	if got.ErrorCode != "InvalidCertificateOwnershipToken" {
 		t.Errorf("stranger got %+v", got)
 	}
-	accepted[fleetapi.RegisterThingResponse](t, registerTopic, claim.ask(t, registerTopic, registration(token, "2974685")))
+	accepted[awsiot.RegisterThingResponse](t, registerTopic, claim.ask(t, registerTopic, registration(token, "2974685")))
 	got = rejected(t, registerTopic, claim.ask(t, registerTopic, registration(token, "2974685")))
 	if got.ErrorCode != "InvalidCertificateOwnershipToken" {
 		t.Errorf("second use got %+v", got)
@@ -289,8 +289,8 @@ func TestPendingCertificateCannotConnect(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates})
 	csr, key := newCSR(t)
 	claim := dialClaim(t, s)
-	made := accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic,
-		claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
+	made := accepted[awsiot.CreateCertificateFromCSRResponse](t, csrTopic,
+		claim.ask(t, csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
 	if _, err := dial(t, s, "any", tlsConfig(t, s, []byte(made.CertificatePEM), key)); err == nil {
 		t.Error("it connected")
 	}
@@ -351,7 +351,7 @@ func TestHookIsToldAndOverrides(t *testing.T) {
 	}})
 	claim := dialClaim(t, s)
 	made := pending(t, claim)
-	done := accepted[fleetapi.RegisterThingResponse](t, registerTopic,
+	done := accepted[awsiot.RegisterThingResponse](t, registerTopic,
 		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974685")))
 	if done.DeviceConfiguration["LocationUrl"] != "https://www.seattle.gov" {
 		t.Errorf("the override did not win: %v", done.DeviceConfiguration)
@@ -382,10 +382,10 @@ func TestSlowHookDelaysNobodyElse(t *testing.T) {
 	}})
 	slow := mustDial(t, s, "claim-slow", claimTLS(t, s))
 	token := pending(t, slow).CertificateOwnershipToken
-	waiting := make(chan fleetapi.RegisterThingResponse, 1)
+	waiting := make(chan awsiot.RegisterThingResponse, 1)
 	go func() {
 		m := slow.ask(t, registerTopic, registration(token, "2974681"))
-		waiting <- accepted[fleetapi.RegisterThingResponse](t, registerTopic, m)
+		waiting <- accepted[awsiot.RegisterThingResponse](t, registerTopic, m)
 	}()
 	enrol(t, s, "2974682")
 	close(release)
@@ -417,7 +417,7 @@ func TestFaultsSpoilExchanges(t *testing.T) {
 	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
 	first := func(f localcore.Fault) {
 		s.Faults.Set(func(x localcore.Exchange) localcore.Fault {
-			if x.Operation == fleetapi.CreateCertificateFromCSR {
+			if x.Operation == awsiot.CreateCertificateFromCSR {
 				return f
 			}
 			return localcore.Fault{}
@@ -429,7 +429,7 @@ func TestFaultsSpoilExchanges(t *testing.T) {
 			[]byte(`{"certificateSigningRequest":` + quote(t, csr) + `}`)
 	}
 	t.Run("reject", func(t *testing.T) {
-		want := fleetapi.ErrorResponse{StatusCode: 503, ErrorCode: "ServiceUnavailable", ErrorMessage: "later"}
+		want := awsiot.ErrorResponse{StatusCode: 503, ErrorCode: "ServiceUnavailable", ErrorMessage: "later"}
 		first(localcore.Fault{Reject: &want})
 		d, data := request(t)
 		if err := d.publish(t, csrTopic.String(), 1, data); err != nil {
@@ -450,7 +450,7 @@ func TestFaultsSpoilExchanges(t *testing.T) {
 		}
 	})
 	t.Run("drop", func(t *testing.T) {
-		if err := s.Faults.SetRules([]localcore.FaultRule{{Operation: fleetapi.CreateCertificateFromCSR, Times: 1, DropReply: true}}); err != nil {
+		if err := s.Faults.SetRules([]localcore.FaultRule{{Operation: awsiot.CreateCertificateFromCSR, Times: 1, DropReply: true}}); err != nil {
 			t.Fatal(err)
 		}
 		d, data := request(t)
@@ -460,7 +460,7 @@ func TestFaultsSpoilExchanges(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic, d.next(t))
+		accepted[awsiot.CreateCertificateFromCSRResponse](t, csrTopic, d.next(t))
 		if n := len(s.Registry().ListCertificates()) - before; n != 2 || len(d.received) != 0 {
 			t.Errorf("%d certificates were made, %d more answers came", n, len(d.received))
 		}
@@ -491,7 +491,7 @@ func TestThrottling(t *testing.T) {
 		pending(t, claim)
 	}
 	csr, _ := newCSR(t)
-	got := rejected(t, csrTopic, claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
+	got := rejected(t, csrTopic, claim.ask(t, csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
 	if got.StatusCode != 429 || !got.Temporary() {
 		t.Errorf("rejected with %+v", got)
 	}
@@ -502,7 +502,7 @@ func TestThrottling(t *testing.T) {
 func TestBadCSRIsRejected(t *testing.T) {
 	s := start(t, localcore.Config{})
 	claim := dialClaim(t, s)
-	got := rejected(t, csrTopic, claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: "hello"}))
+	got := rejected(t, csrTopic, claim.ask(t, csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: "hello"}))
 	if got.StatusCode != 400 || got.ErrorCode != "InvalidRequest" {
 		t.Errorf("rejected with %+v", got)
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/policy"
 )
 
@@ -45,7 +45,7 @@ func (b *broker) published(c *connection, pk packets.Packet) error {
 // accept passes a message on and acknowledges it. A provisioning request is
 // acknowledged first: its answer may take long.
 func (b *broker) accept(c *connection, pk packets.Packet) error {
-	if topic, ok := fleetapi.ParseTopic(pk.TopicName); ok {
+	if topic, ok := awsiot.ParseTopic(pk.TopicName); ok {
 		if err := b.acknowledge(c, pk); err != nil {
 			return err
 		}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/template"
@@ -14,7 +14,7 @@ import (
 // A rejection is the answer to a provisioning request that was refused, with
 // the reason for the log, which may tell more than the device may know.
 type rejection struct {
-	fleetapi.ErrorResponse
+	awsiot.ErrorResponse
 	reason string
 }
 
@@ -48,7 +48,7 @@ func (c cause) reject(format string, args ...any) *rejection {
 
 // because answers with a message, and keeps the reason for the log.
 func (c cause) because(message, reason string) *rejection {
-	return &rejection{fleetapi.ErrorResponse{StatusCode: c.status, ErrorCode: c.code, ErrorMessage: message}, reason}
+	return &rejection{awsiot.ErrorResponse{StatusCode: c.status, ErrorCode: c.code, ErrorMessage: message}, reason}
 }
 
 // rejectionOf turns an error of the packages that do the work into the answer.

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 )
 
@@ -37,12 +37,12 @@ func TestNoSecretIsLoggedOrKeptAsEvent(t *testing.T) {
 		Log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug - 4})),
 	})
 	claim := dialClaim(t, s)
-	made := accepted[fleetapi.CreateKeysAndCertificateResponse](t, createTopic, claim.ask(t, createTopic, nil))
+	made := accepted[awsiot.CreateKeysAndCertificateResponse](t, createTopic, claim.ask(t, createTopic, nil))
 	token := made.CertificateOwnershipToken
 	rejected(t, registerTopic, claim.ask(t, registerTopic, registration(token, "has a space")))
 	rejected(t, registerTopic, claim.ask(t, registerTopic, registration(token+"x", "2974685")))
 	rejected(t, registerTopic, claim.ask(t, registerTopic, string(token)))
-	accepted[fleetapi.RegisterThingResponse](t, registerTopic, claim.ask(t, registerTopic, registration(token, "2974685")))
+	accepted[awsiot.RegisterThingResponse](t, registerTopic, claim.ask(t, registerTopic, registration(token, "2974685")))
 	// A denied publish with secrets in it must not show them either.
 	claim.Publish("forbidden", 1, false, string(token)+string(made.PrivateKey))
 	awaitRefusal(t, s, localcore.ActionPublish, "forbidden")

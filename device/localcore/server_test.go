@@ -18,7 +18,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"go.uber.org/goleak"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/hook/payload"
 )
@@ -145,7 +145,7 @@ func (d *device) next(t *testing.T) paho.Message {
 }
 
 // ask sends a provisioning request and returns the answer.
-func (d *device) ask(t *testing.T, topic fleetapi.Topic, request any) paho.Message {
+func (d *device) ask(t *testing.T, topic awsiot.Topic, request any) paho.Message {
 	t.Helper()
 	data := []byte{}
 	if request != nil {
@@ -161,13 +161,13 @@ func (d *device) ask(t *testing.T, topic fleetapi.Topic, request any) paho.Messa
 }
 
 var (
-	createTopic   = fleetapi.Topic{Operation: fleetapi.CreateKeysAndCertificate, Format: fleetapi.JSON}
-	csrTopic      = fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.JSON}
-	registerTopic = fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: localcore.TemplateName, Format: fleetapi.JSON}
+	createTopic   = awsiot.Topic{Operation: awsiot.CreateKeysAndCertificate, Format: awsiot.JSON}
+	csrTopic      = awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.JSON}
+	registerTopic = awsiot.Topic{Operation: awsiot.RegisterThing, Template: localcore.TemplateName, Format: awsiot.JSON}
 )
 
 // accepted decodes an answer that must be one of acceptance.
-func accepted[T any](t *testing.T, topic fleetapi.Topic, m paho.Message) T {
+func accepted[T any](t *testing.T, topic awsiot.Topic, m paho.Message) T {
 	t.Helper()
 	var answer T
 	if m.Topic() != topic.Accepted() {
@@ -180,9 +180,9 @@ func accepted[T any](t *testing.T, topic fleetapi.Topic, m paho.Message) T {
 }
 
 // rejected decodes an answer that must be one of refusal.
-func rejected(t *testing.T, topic fleetapi.Topic, m paho.Message) fleetapi.ErrorResponse {
+func rejected(t *testing.T, topic awsiot.Topic, m paho.Message) awsiot.ErrorResponse {
 	t.Helper()
-	var answer fleetapi.ErrorResponse
+	var answer awsiot.ErrorResponse
 	if m.Topic() != topic.Rejected() {
 		t.Fatalf("answer on %s: %s", m.Topic(), m.Payload())
 	}
@@ -218,15 +218,15 @@ func enrol(t *testing.T, s *localcore.Server, serial string) (thing string, conf
 	claim := mustDial(t, s, "claim-"+serial, claimTLS(t, s))
 	defer claim.Disconnect(100)
 	csr, key := newCSR(t)
-	made := accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic,
-		claim.ask(t, csrTopic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
-	done := accepted[fleetapi.RegisterThingResponse](t, registerTopic,
+	made := accepted[awsiot.CreateCertificateFromCSRResponse](t, csrTopic,
+		claim.ask(t, csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
+	done := accepted[awsiot.RegisterThingResponse](t, registerTopic,
 		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, serial)))
 	return done.ThingName, tlsConfig(t, s, []byte(made.CertificatePEM), key)
 }
 
-func registration(token fleetapi.Secret, serial string) fleetapi.RegisterThingRequest {
-	return fleetapi.RegisterThingRequest{
+func registration(token awsiot.Secret, serial string) awsiot.RegisterThingRequest {
+	return awsiot.RegisterThingRequest{
 		CertificateOwnershipToken: token,
 		Parameters:                map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/mochi-mqtt/server/v2/packets"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 )
 
@@ -162,11 +162,11 @@ func TestFaultsAreSetOverHTTP(t *testing.T) {
 		t.Fatalf("%d %s", status, answer)
 	}
 	csr, _ := newCSR(t)
-	request := fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}
+	request := awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}
 	if got := rejected(t, csrTopic, claim.ask(t, csrTopic, request)); got.ErrorMessage != "by order" {
 		t.Errorf("rejected with %+v", got)
 	}
-	accepted[fleetapi.CreateCertificateFromCSRResponse](t, csrTopic, claim.ask(t, csrTopic, request))
+	accepted[awsiot.CreateCertificateFromCSRResponse](t, csrTopic, claim.ask(t, csrTopic, request))
 	for name, body := range map[string]string{
 		"unknown field": `[{"explode":true}]`, "bad duration": `[{"delayReply":"soon"}]`, "no list": `{}`,
 	} {

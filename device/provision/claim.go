@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/session"
 )
@@ -47,7 +47,7 @@ func (r *run) claim(ctx context.Context) error {
 		}
 	}
 	err = c.registerThing(ctx)
-	refusal, refused := errors.AsType[*fleetapi.ErrorResponse](err)
+	refusal, refused := errors.AsType[*awsiot.ErrorResponse](err)
 	if !refused || refusal.Temporary() || deniesDevice(refusal) || !r.inDoubt {
 		return err
 	}
@@ -79,12 +79,12 @@ func (c *claimSession) receive(m session.Message) {
 }
 
 // topics returns those of the two requests of this flow.
-func (r *run) topics() (create, register fleetapi.Topic) {
-	create = fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.JSON}
+func (r *run) topics() (create, register awsiot.Topic) {
+	create = awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.JSON}
 	if r.Keys == ServiceKeys {
-		create.Operation = fleetapi.CreateKeysAndCertificate
+		create.Operation = awsiot.CreateKeysAndCertificate
 	}
-	return create, fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: r.Template, Format: fleetapi.JSON}
+	return create, awsiot.Topic{Operation: awsiot.RegisterThing, Template: r.Template, Format: awsiot.JSON}
 }
 
 // subscribe asks for all answers in one packet, before anything is requested.
@@ -114,14 +114,14 @@ func (c *claimSession) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	grant.TokenExpires = c.Session.Now().Add(fleetapi.OwnershipTokenLife)
+	grant.TokenExpires = c.Session.Now().Add(awsiot.OwnershipTokenLife)
 	c.inDoubt = false
 	return c.step(StepStore, grant.CertificateID, func() error { return c.journal.HoldCertificate(grant) })
 }
 
-func (c *claimSession) askForCertificate(ctx context.Context, topic fleetapi.Topic) (identity.Grant, error) {
+func (c *claimSession) askForCertificate(ctx context.Context, topic awsiot.Topic) (identity.Grant, error) {
 	if c.Keys == ServiceKeys {
-		var answer fleetapi.CreateKeysAndCertificateResponse
+		var answer awsiot.CreateKeysAndCertificateResponse
 		err := c.askOnce(ctx, topic, nil, &answer)
 		return identity.Grant{
 			CertificateID:  answer.CertificateID,
@@ -134,8 +134,8 @@ func (c *claimSession) askForCertificate(ctx context.Context, topic fleetapi.Top
 	if err != nil {
 		return identity.Grant{}, err
 	}
-	var answer fleetapi.CreateCertificateFromCSRResponse
-	err = c.askOnce(ctx, topic, fleetapi.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}, &answer)
+	var answer awsiot.CreateCertificateFromCSRResponse
+	err = c.askOnce(ctx, topic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}, &answer)
 	return identity.Grant{
 		CertificateID:  answer.CertificateID,
 		CertificatePEM: answer.CertificatePEM,
@@ -146,11 +146,11 @@ func (c *claimSession) askForCertificate(ctx context.Context, topic fleetapi.Top
 // askOnce sends a create request. When it arrived and no answer comes, a
 // certificate may have been made nevertheless; it lapses within the hour, but
 // too many of them must not pile up.
-func (c *claimSession) askOnce(ctx context.Context, topic fleetapi.Topic, request, answer any) error {
+func (c *claimSession) askOnce(ctx context.Context, topic awsiot.Topic, request, answer any) error {
 	c.prepare(ctx)
 	c.lostCreates++
 	err := c.ask(ctx, topic, request, answer)
-	_, answered := errors.AsType[*fleetapi.ErrorResponse](err)
+	_, answered := errors.AsType[*awsiot.ErrorResponse](err)
 	if err == nil || answered || unanswered(err) == "PUBLISH" {
 		c.lostCreates--
 	} else if c.lostCreates >= maxLostCreates {
@@ -174,16 +174,16 @@ func (c *claimSession) signingRequest() (string, error) {
 func (c *claimSession) registerThing(ctx context.Context) error {
 	token, _ := c.journal.Token()
 	_, topic := c.topics()
-	var answer fleetapi.RegisterThingResponse
+	var answer awsiot.RegisterThingResponse
 	err := c.step(StepRegister, c.Template, func() error {
 		c.prepare(ctx)
 		c.asked = time.Now()
-		return c.ask(ctx, topic, fleetapi.RegisterThingRequest{
-			CertificateOwnershipToken: fleetapi.Secret(token),
+		return c.ask(ctx, topic, awsiot.RegisterThingRequest{
+			CertificateOwnershipToken: awsiot.Secret(token),
 			Parameters:                c.Parameters,
 		}, &answer)
 	})
-	if _, refused := errors.AsType[*fleetapi.ErrorResponse](err); err != nil {
+	if _, refused := errors.AsType[*awsiot.ErrorResponse](err); err != nil {
 		c.inDoubt = c.inDoubt || !refused
 		return err
 	}
@@ -200,7 +200,7 @@ func (c *claimSession) registerThing(ctx context.Context) error {
 
 // ask publishes a request and waits for its answer. The answer may come before
 // the request's own PUBACK.
-func (c *claimSession) ask(ctx context.Context, topic fleetapi.Topic, request, answer any) error {
+func (c *claimSession) ask(ctx context.Context, topic awsiot.Topic, request, answer any) error {
 	payload, err := encode(request)
 	if err != nil {
 		return err
@@ -216,7 +216,7 @@ func (c *claimSession) ask(ctx context.Context, topic fleetapi.Topic, request, a
 	return c.heard(err, claimRole, topic.String())
 }
 
-func (c *claimSession) await(ctx context.Context, topic fleetapi.Topic, published <-chan error, answer any) error {
+func (c *claimSession) await(ctx context.Context, topic awsiot.Topic, published <-chan error, answer any) error {
 	for {
 		var ended error
 		select {
@@ -242,7 +242,7 @@ func (c *claimSession) await(ctx context.Context, topic fleetapi.Topic, publishe
 }
 
 // lastWord looks for an answer that arrived before the end.
-func (c *claimSession) lastWord(ctx context.Context, topic fleetapi.Topic, answer any, ended error) error {
+func (c *claimSession) lastWord(ctx context.Context, topic awsiot.Topic, answer any, ended error) error {
 	for {
 		select {
 		case m := <-c.inbox:
@@ -255,7 +255,7 @@ func (c *claimSession) lastWord(ctx context.Context, topic fleetapi.Topic, answe
 	}
 }
 
-func (c *claimSession) take(ctx context.Context, topic fleetapi.Topic, m session.Message, answer any) (mine bool, err error) {
+func (c *claimSession) take(ctx context.Context, topic awsiot.Topic, m session.Message, answer any) (mine bool, err error) {
 	mine, err = read(topic, m, answer)
 	if !mine {
 		c.Log.InfoContext(ctx, "message ignored: it answers no open request", "topic", m.Topic)

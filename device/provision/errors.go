@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
 
@@ -42,7 +42,7 @@ func ClassOf(err error) Class {
 	if e, ok := errors.AsType[classed](err); ok {
 		return e.class()
 	}
-	if e, ok := errors.AsType[*fleetapi.ErrorResponse](err); ok {
+	if e, ok := errors.AsType[*awsiot.ErrorResponse](err); ok {
 		if e.Temporary() {
 			return Temporary
 		}

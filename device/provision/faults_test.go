@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/provision"
@@ -21,7 +21,7 @@ func once(number int) bool { return number == 1 }
 func issued(core *localcore.Server) int { return len(core.Registry().ListCertificates()) - 1 }
 
 func rejection(status int) localcore.Fault {
-	return localcore.Fault{Reject: &fleetapi.ErrorResponse{StatusCode: status, ErrorCode: "Test"}}
+	return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: status, ErrorCode: "Test"}}
 }
 
 // TestFaultsOfTheExchange spoils each request of both flows in each way.
@@ -29,9 +29,9 @@ func rejection(status int) localcore.Fault {
 // the right class, and the next run, undisturbed, ends with an identity.
 func TestFaultsOfTheExchange(t *testing.T) {
 	const succeeds provision.Class = -1
-	register := fleetapi.RegisterThing
+	register := awsiot.RegisterThing
 	tests := map[string]struct {
-		operation fleetapi.Operation // empty: the flow's create operation
+		operation awsiot.Operation // empty: the flow's create operation
 		fault     localcore.Fault
 		when      func(int) bool
 		want      provision.Class
@@ -65,9 +65,9 @@ func TestFaultsOfTheExchange(t *testing.T) {
 		"closed after register":        {register, localcore.Fault{CloseAfter: true}, always, succeeds, 1},
 	}
 	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
-		create := fleetapi.CreateCertificateFromCSR
+		create := awsiot.CreateCertificateFromCSR
 		if keys == provision.ServiceKeys {
-			create = fleetapi.CreateKeysAndCertificate
+			create = awsiot.CreateKeysAndCertificate
 		}
 		for name, test := range tests {
 			t.Run(string(keys)+"/"+name, func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestATimedOutRunTellsWhatItWaitedFor(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || provision.ClassOf(err) != provision.Temporary {
 		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
 	}
-	if refusal, ok := errors.AsType[*fleetapi.ErrorResponse](err); !ok || refusal.StatusCode != 429 {
+	if refusal, ok := errors.AsType[*awsiot.ErrorResponse](err); !ok || refusal.StatusCode != 429 {
 		t.Errorf("the cause is lost: %v", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/session"
 )
@@ -81,8 +81,8 @@ func TestDelaysAreExponentialWithFullJitter(t *testing.T) {
 }
 
 func TestOnlyTemporaryFailuresAreTriedAgain(t *testing.T) {
-	throttled := &fleetapi.ErrorResponse{StatusCode: 429, ErrorCode: "Throttled"}
-	refused := &fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}
+	throttled := &awsiot.ErrorResponse{StatusCode: 429, ErrorCode: "Throttled"}
+	refused := &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}
 	tests := map[string]struct {
 		fail []error
 		want error
@@ -117,7 +117,7 @@ func TestRetryingEndsWithTheContextAndTellsTheCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		throttled := &fleetapi.ErrorResponse{StatusCode: 429, ErrorCode: "Throttled"}
+		throttled := &awsiot.ErrorResponse{StatusCode: 429, ErrorCode: "Throttled"}
 		began := time.Now()
 		err := newTestRun(t).retry(ctx, func(context.Context) error { return throttled })
 		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, throttled) {
@@ -139,10 +139,10 @@ func TestClassOf(t *testing.T) {
 		"strange certificate":    {&identity.CertificateError{Reason: "x"}, Local},
 		"no claim":               {&ConfigError{Setting: "claim"}, Misconfigured},
 		"thing name":             {&ThingNameError{}, Misconfigured},
-		"access denied":          {&fleetapi.ErrorResponse{StatusCode: 403}, Refused},
-		"conflict":               {&fleetapi.ErrorResponse{StatusCode: 409}, Refused},
-		"throttled":              {&fleetapi.ErrorResponse{StatusCode: 429}, Temporary},
-		"unavailable":            {&fleetapi.ErrorResponse{StatusCode: 503}, Temporary},
+		"access denied":          {&awsiot.ErrorResponse{StatusCode: 403}, Refused},
+		"conflict":               {&awsiot.ErrorResponse{StatusCode: 409}, Refused},
+		"throttled":              {&awsiot.ErrorResponse{StatusCode: 429}, Temporary},
+		"unavailable":            {&awsiot.ErrorResponse{StatusCode: 503}, Temporary},
 		"no answer":              {&TimeoutError{To: "x"}, Temporary},
 		"bad answer":             {&ReplyError{Topic: "x"}, Temporary},
 		"denied":                 {&DeniedError{Err: &session.Error{Err: session.ErrClosedSilently}}, Refused},
@@ -178,8 +178,8 @@ func TestTheCommandNamesTheEndpointsRegion(t *testing.T) {
 }
 
 var (
-	createTopic   = fleetapi.Topic{Operation: fleetapi.CreateKeysAndCertificate, Format: fleetapi.JSON}
-	registerTopic = fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: "T", Format: fleetapi.JSON}
+	createTopic   = awsiot.Topic{Operation: awsiot.CreateKeysAndCertificate, Format: awsiot.JSON}
+	registerTopic = awsiot.Topic{Operation: awsiot.RegisterThing, Template: "T", Format: awsiot.JSON}
 )
 
 func TestAnswersThatCannotBeUsedAreTold(t *testing.T) {
@@ -199,7 +199,7 @@ func TestAnswersThatCannotBeUsedAreTold(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			var answer fleetapi.CreateKeysAndCertificateResponse
+			var answer awsiot.CreateKeysAndCertificateResponse
 			mine, err := read(createTopic, session.Message{Topic: test.topic, Payload: []byte(test.payload)}, &answer)
 			reply, ok := errors.AsType[*ReplyError](err)
 			if !mine || !ok || !strings.Contains(reply.Reason, test.reason) {
@@ -211,7 +211,7 @@ func TestAnswersThatCannotBeUsedAreTold(t *testing.T) {
 
 func TestMessagesOfOtherTopicsAreNoAnswer(t *testing.T) {
 	for _, topic := range []string{createTopic.String(), registerTopic.Accepted(), registerTopic.Rejected(), "fleet/x", ""} {
-		var answer fleetapi.CreateKeysAndCertificateResponse
+		var answer awsiot.CreateKeysAndCertificateResponse
 		if mine, err := read(createTopic, session.Message{Topic: topic, Payload: []byte("{}")}, &answer); mine || err != nil {
 			t.Errorf("%q: %v, %v", topic, mine, err)
 		}
@@ -223,9 +223,9 @@ func FuzzRead(f *testing.F) {
 	f.Add(true, []byte(`{"certificateId":"i","certificatePem":"p","privateKey":"k","certificateOwnershipToken":"t"}`))
 	f.Add(false, []byte(`{"statusCode":403,"errorCode":"AccessDenied","errorMessage":"no"}`))
 	f.Fuzz(func(t *testing.T, accepted bool, payload []byte) {
-		for topic, answer := range map[fleetapi.Topic]any{
-			createTopic:   new(fleetapi.CreateKeysAndCertificateResponse),
-			registerTopic: new(fleetapi.RegisterThingResponse),
+		for topic, answer := range map[awsiot.Topic]any{
+			createTopic:   new(awsiot.CreateKeysAndCertificateResponse),
+			registerTopic: new(awsiot.RegisterThingResponse),
 		} {
 			m := session.Message{Topic: topic.Rejected(), Payload: payload}
 			if accepted {

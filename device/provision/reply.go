@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
 
@@ -19,7 +19,7 @@ func encode(request any) ([]byte, error) {
 
 // read reads a message as the answer to a request on topic. mine is false for
 // messages of other topics: late, repeated or foreign ones.
-func read(topic fleetapi.Topic, m session.Message, answer any) (mine bool, err error) {
+func read(topic awsiot.Topic, m session.Message, answer any) (mine bool, err error) {
 	switch m.Topic {
 	case topic.Accepted():
 		err = decode(m, answer)
@@ -28,7 +28,7 @@ func read(topic fleetapi.Topic, m session.Message, answer any) (mine bool, err e
 		}
 		return true, err
 	case topic.Rejected():
-		var refusal fleetapi.ErrorResponse
+		var refusal awsiot.ErrorResponse
 		if err := decode(m, &refusal); err != nil {
 			return true, err
 		}
@@ -56,10 +56,10 @@ func decode(m session.Message, into any) error {
 func complete(m session.Message, answer any) error {
 	var missing string
 	switch a := answer.(type) {
-	case *fleetapi.CreateCertificateFromCSRResponse:
+	case *awsiot.CreateCertificateFromCSRResponse:
 		missing = firstEmpty("certificateId", a.CertificateID, "certificatePem", a.CertificatePEM,
 			"certificateOwnershipToken", string(a.CertificateOwnershipToken))
-	case *fleetapi.CreateKeysAndCertificateResponse:
+	case *awsiot.CreateKeysAndCertificateResponse:
 		missing = firstEmpty("certificateId", a.CertificateID, "certificatePem", a.CertificatePEM,
 			"privateKey", string(a.PrivateKey), "certificateOwnershipToken", string(a.CertificateOwnershipToken))
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
@@ -129,7 +129,7 @@ func TestAFailedReprovisioningKeepsTheOldIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
-		if e.Operation == fleetapi.RegisterThing {
+		if e.Operation == awsiot.RegisterThing {
 			return rejection(403)
 		}
 		return localcore.Fault{}
@@ -262,7 +262,7 @@ func TestSecretsStayInTheirFiles(t *testing.T) {
 			d := newDevice(t, startCore(t))
 			d.config.Keys = keys
 			d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
-				if e.Operation == fleetapi.RegisterThing && e.Number < 3 {
+				if e.Operation == awsiot.RegisterThing && e.Number < 3 {
 					return rejection(503)
 				}
 				return localcore.Fault{DuplicateReply: true}

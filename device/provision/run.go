@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/session"
 )
@@ -129,7 +129,7 @@ func notAccepted(err error) bool {
 
 // deniesDevice reports whether a refusal is for want of permission. Any other
 // may be about the token: not taken, because an earlier request with it was.
-func deniesDevice(refusal *fleetapi.ErrorResponse) bool {
+func deniesDevice(refusal *awsiot.ErrorResponse) bool {
 	return refusal.StatusCode == 401 || refusal.StatusCode == 403
 }
 

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"testing"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/session"
 )
@@ -44,8 +44,8 @@ func TestLocalCoreTakesAClaimSession(t *testing.T) {
 	answers := make(chan session.Message, 1)
 	o.OnMessage = func(m session.Message) { answers <- m }
 	s := connect(t, o)
-	create := fleetapi.Topic{Operation: fleetapi.CreateKeysAndCertificate, Format: fleetapi.JSON}
-	register := fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: localcore.TemplateName, Format: fleetapi.JSON}
+	create := awsiot.Topic{Operation: awsiot.CreateKeysAndCertificate, Format: awsiot.JSON}
+	register := awsiot.Topic{Operation: awsiot.RegisterThing, Template: localcore.TemplateName, Format: awsiot.JSON}
 	err := s.Subscribe(t.Context(), create.Accepted(), create.Rejected(), register.Accepted(), register.Rejected())
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 )
 
@@ -107,9 +107,9 @@ func finalFiles(t *testing.T, dir string) []string {
 }
 
 func TestInterruptLeavesNothingHalfWrittenAndTheNextRunGoesOn(t *testing.T) {
-	operations := map[string]fleetapi.Operation{
-		"while a certificate is made":   fleetapi.CreateCertificateFromCSR,
-		"while the thing is registered": fleetapi.RegisterThing,
+	operations := map[string]awsiot.Operation{
+		"while a certificate is made":   awsiot.CreateCertificateFromCSR,
+		"while the thing is registered": awsiot.RegisterThing,
 	}
 	for name, operation := range operations {
 		for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
@@ -120,8 +120,8 @@ func TestInterruptLeavesNothingHalfWrittenAndTheNextRunGoesOn(t *testing.T) {
 				})
 				p := startDevice(t, dir, "bootstrap", "--json")
 				awaitEvent(t, server, func(e localcore.Event) bool {
-					return e.Operation == string(operation) || e.Type == localcore.Issued && operation == fleetapi.CreateCertificateFromCSR ||
-						e.Type == localcore.Registered && operation == fleetapi.RegisterThing
+					return e.Operation == string(operation) || e.Type == localcore.Issued && operation == awsiot.CreateCertificateFromCSR ||
+						e.Type == localcore.Registered && operation == awsiot.RegisterThing
 				})
 				sent := time.Now()
 				if err := p.Process.Signal(sig); err != nil {

@@ -9,7 +9,7 @@ import (
 	"net"
 	"strings"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -65,7 +65,7 @@ func exitCode(err error) int {
 // hint says what to do about a failed bootstrap. The most telling cause in the
 // chain decides; "probably" marks what is inferred.
 func hint(b *bootstrapError) string {
-	if e, ok := errors.AsType[*fleetapi.ErrorResponse](b.err); ok {
+	if e, ok := errors.AsType[*awsiot.ErrorResponse](b.err); ok {
 		return hintForRefusal(b.config, e)
 	}
 	if e, ok := errors.AsType[*provision.ThingNameError](b.err); ok {
@@ -91,7 +91,7 @@ func hint(b *bootstrapError) string {
 
 // hintForRefusal reads what AWS IoT answered. AWS documents no list of codes,
 // so only the status counts.
-func hintForRefusal(c *config.Config, e *fleetapi.ErrorResponse) string {
+func hintForRefusal(c *config.Config, e *awsiot.ErrorResponse) string {
 	switch {
 	case e.Temporary():
 		return "AWS IoT is throttling or unwell; run again later, it goes on where it stopped"

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/provision"
@@ -23,7 +23,7 @@ import (
 // however deep it is wrapped.
 func TestErrorsGetTheirCodeAndHint(t *testing.T) {
 	refused := func(status int) error {
-		return &fleetapi.ErrorResponse{StatusCode: status, ErrorCode: "Code", ErrorMessage: "message"}
+		return &awsiot.ErrorResponse{StatusCode: status, ErrorCode: "Code", ErrorMessage: "message"}
 	}
 	at := func(stage session.Stage, err error) error {
 		return &session.Error{Stage: stage, Endpoint: "localhost:8883", Err: err}
@@ -83,7 +83,7 @@ func TestErrorsGetTheirCodeAndHint(t *testing.T) {
 }
 
 func TestRefusalOfOurOwnSerialPointsToItsThing(t *testing.T) {
-	err := &fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}
+	err := &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}
 	got := explain(&bootstrapError{config: &config.Config{SerialNumber: "2974685"}, err: err})
 	if want := "another active certificate"; got.Code != 3 || !strings.Contains(got.Hint, want) {
 		t.Errorf("code %d, hint %q, want code 3 and a hint with %q", got.Code, got.Hint, want)

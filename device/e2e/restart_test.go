@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 // localCore is iot_core_local, built for this machine.
 var localCore = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(binDir, "iot_core_local")
-	return path, runTool("go", "build", "-o", path, "./cmd/iot_core_local")
+	return path, runTool("go", "build", "-o", path, module+"device/cmd/iot_core_local")
 })
 
 // A broker is iot_core_local as a process, with a state that outlives it.
@@ -45,7 +45,7 @@ func (b *broker) start(t *testing.T) {
 	t.Helper()
 	b.cmd = exec.CommandContext(t.Context(), b.binary, "serve", "--json",
 		"--listen", fmt.Sprintf("127.0.0.1:%d", b.port), "--api", "127.0.0.1:0",
-		"--templates", filepath.Join("..", "templates"), "--hook", b.hook,
+		"--templates", filepath.Join("..", "..", "templates"), "--hook", b.hook,
 		"--state", b.state(), "--credentials", b.credentials())
 	b.stderr = &watcher{}
 	b.cmd.Stderr = b.stderr

@@ -1,6 +1,6 @@
-// Package device_test holds the architecture to its drawing: which room may
-// import which, and what the binaries link.
-package device_test
+// Package e2e tests the built programs, and checks the architecture: which
+// room may import which, and what the binaries link.
+package e2e
 
 import (
 	"os/exec"
@@ -20,13 +20,13 @@ type room struct {
 // The rooms, by their path below the module's.
 var rooms = map[string]room{
 	"hook/payload":            {nil, "both ends of the hook share it, so it must not bring either end along"},
-	"device/fleetapi":         {nil, "wire types are pinned to AWS's, not to our code"},
+	"device/awsiot":           {nil, "wire types are pinned to AWS's, not to our code"},
 	"device/identity":         {nil, "keys and journal must work, and be tested, without a network"},
 	"device/session":          {nil, "a connection knows nothing of what it is used for"},
-	"device/provision":        {[]string{"device/fleetapi", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
-	"device/doctor":           {[]string{"device/internal/config", "device/identity", "device/session", "device/fleetapi"}, "it looks at what the device uses, without using the exchange"},
+	"device/provision":        {[]string{"device/awsiot", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
+	"device/doctor":           {[]string{"device/internal/config", "device/identity", "device/session", "device/awsiot"}, "it looks at what the device uses, without using the exchange"},
 	"device/fleet":            {[]string{"device/provision", "device/identity", "device/session"}, "it measures the real device"},
-	"device/localcore":        {[]string{"device/localcore/...", "device/fleetapi", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
+	"device/localcore":        {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
 	"device/localcore/policy": {nil, "policies are judged without a broker"},
 
 	"device/localcore/template":   {nil, "templates are resolved without a registry"},
@@ -39,9 +39,9 @@ var rooms = map[string]room{
 	"device/internal/term":          {nil, "everyone that speaks to a user imports it"},
 	"device/internal/config":        {[]string{"hook/payload"}, "settings are read before anything is made of them"},
 	"device/internal/cli":           {[]string{"device/internal/term"}, "every binary links it, so it must not bring along what only one needs"},
-	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/provision", "device/doctor", "device/identity", "device/session", "device/fleetapi", "hook/payload"}, "the device does not link the broker"},
+	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/provision", "device/doctor", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the device does not link the broker"},
 	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/..."}, "the core does not link the device"},
-	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet", "device/provision", "device/identity", "device/session", "device/fleetapi", "hook/payload"}, "the fleet does not link the broker"},
+	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the fleet does not link the broker"},
 
 	"device/cmd/iot_device":     {[]string{"device/internal/cli/devicecli", "device/internal/term"}, "a dozen lines"},
 	"device/cmd/iot_core_local": {[]string{"device/internal/cli/corecli", "device/internal/term"}, "a dozen lines"},
@@ -49,10 +49,10 @@ var rooms = map[string]room{
 }
 
 func TestRoomsImportOnlyWhatTheyMay(t *testing.T) {
-	for line := range strings.Lines(goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...", module+"hook/payload")) {
+	for line := range strings.Lines(goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"device/...", module+"hook/payload")) {
 		fields := strings.Fields(line)
 		name := strings.TrimPrefix(fields[0], module)
-		if name == "device" {
+		if name == "device/e2e" {
 			continue // only this test
 		}
 		t.Run(name, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestBinariesDoNotLinkWhatTheyDoNotNeed(t *testing.T) {
 	}
 	for binary, forbidden := range tests {
 		t.Run(binary, func(t *testing.T) {
-			for dep := range strings.FieldsSeq(goList(t, "-deps", "./cmd/"+binary)) {
+			for dep := range strings.FieldsSeq(goList(t, "-deps", module+"device/cmd/"+binary)) {
 				for prefix, why := range forbidden {
 					if dep == prefix || strings.HasPrefix(dep, prefix+"/") {
 						t.Errorf("%s links %s: %s", binary, dep, why)
@@ -110,7 +110,7 @@ func TestBinariesDoNotLinkWhatTheyDoNotNeed(t *testing.T) {
 }
 
 func TestLocalcoreDoesNotImportTesting(t *testing.T) {
-	for line := range strings.Lines(goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./localcore/...")) {
+	for line := range strings.Lines(goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"device/localcore/...")) {
 		fields := strings.Fields(line)
 		if slices.Contains(fields[1:], "testing") {
 			t.Errorf("%s imports testing outside of tests: it ships in a binary of its own", fields[0])

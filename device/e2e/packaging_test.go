@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const unitFile = "packaging/iot_device.service"
+const unitFile = "../packaging/iot_device.service"
 
 // unitForThisMachine returns the unit file with the path of a binary that is
 // here, since systemd looks for it.
@@ -72,7 +72,7 @@ func TestUserOfTheServiceCanBeMade(t *testing.T) {
 	if !strings.Contains(string(unit), "\nUser=iot_device\n") {
 		t.Fatalf("%s names another user", unitFile)
 	}
-	config, err := filepath.Abs("packaging/iot_device.sysusers.conf")
+	config, err := filepath.Abs("../packaging/iot_device.sysusers.conf")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ func startCloud(t testing.TB, change ...func(*localcore.Config)) *cloud {
 	t.Helper()
 	c := &cloud{credentials: filepath.Join(t.TempDir(), "claim")}
 	config := localcore.Config{
-		Templates:   filepath.Join("..", "templates"),
+		Templates:   filepath.Join("..", "..", "templates"),
 		API:         localcore.NoAPI,
 		Credentials: c.credentials,
 		HookFunc: func(_ context.Context, r payload.Request) (payload.Response, error) {

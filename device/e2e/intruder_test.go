@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 )
 
@@ -64,14 +64,14 @@ func (p party) thing() string {
 // hook is the pre-provisioning hook, built for this machine.
 var hook = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(binDir, "bootstrap")
-	return path, runTool("go", "-C", filepath.Join("..", "hook"), "build", "-tags", "lambda.norpc", "-o", path, ".")
+	return path, runTool("go", "-C", filepath.Join("..", "..", "hook"), "build", "-tags", "lambda.norpc", "-o", path, ".")
 })
 
 func startRealm(t *testing.T) *realm {
 	t.Helper()
 	r := &realm{verdicts: make(verdicts, 256)}
 	s, err := localcore.Start(t.Context(), localcore.Config{
-		Templates: filepath.Join("..", "templates"), Hook: build(t, hook), Log: slog.New(r.verdicts),
+		Templates: filepath.Join("..", "..", "templates"), Hook: build(t, hook), Log: slog.New(r.verdicts),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -103,17 +103,17 @@ func (r *realm) enrol(t *testing.T, serial string) party {
 	c := r.mustConnect(t, r.claim)
 	defer c.Close()
 	p, token := c.certificate()
-	var registered fleetapi.RegisterThingResponse
+	var registered awsiot.RegisterThingResponse
 	c.must(registerTopic, registration(token, serial), &registered)
 	p.client = registered.ThingName
 	return p
 }
 
-var registerTopic = fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: localcore.TemplateName, Format: fleetapi.JSON}
+var registerTopic = awsiot.Topic{Operation: awsiot.RegisterThing, Template: localcore.TemplateName, Format: awsiot.JSON}
 
 // registration asks for a thing. The fields of the request are written out, for
 // requests that our own types do not allow.
-func registration(token fleetapi.Secret, serial string) map[string]any {
+func registration(token awsiot.Secret, serial string) map[string]any {
 	return map[string]any{
 		"certificateOwnershipToken": string(token),
 		"parameters":                map[string]string{"serialNumber": serial, "deviceLocation": "USA"},
@@ -226,7 +226,7 @@ func (c *intruder) heard(own string) (topics []string) {
 }
 
 // ask sends a provisioning request and returns the answer.
-func (c *intruder) ask(topic fleetapi.Topic, request any) (answer []byte, accepted bool) {
+func (c *intruder) ask(topic awsiot.Topic, request any) (answer []byte, accepted bool) {
 	c.t.Helper()
 	payload, err := json.Marshal(request)
 	if err != nil {
@@ -244,7 +244,7 @@ func (c *intruder) ask(topic fleetapi.Topic, request any) (answer []byte, accept
 }
 
 // must sends a provisioning request that must be accepted.
-func (c *intruder) must(topic fleetapi.Topic, request, response any) {
+func (c *intruder) must(topic awsiot.Topic, request, response any) {
 	c.t.Helper()
 	answer, accepted := c.ask(topic, request)
 	if !accepted {
@@ -257,7 +257,7 @@ func (c *intruder) must(topic fleetapi.Topic, request, response any) {
 
 // certificate has a certificate made for a new key. Until a thing is registered
 // with the token it is pending.
-func (c *intruder) certificate() (party, fleetapi.Secret) {
+func (c *intruder) certificate() (party, awsiot.Secret) {
 	c.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -267,8 +267,8 @@ func (c *intruder) certificate() (party, fleetapi.Secret) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	var made fleetapi.CreateCertificateFromCSRResponse
-	c.must(fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.JSON}, fleetapi.CreateCertificateFromCSRRequest{
+	var made awsiot.CreateCertificateFromCSRResponse
+	c.must(awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.JSON}, awsiot.CreateCertificateFromCSRRequest{
 		CertificateSigningRequest: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
 	}, &made)
 	block, _ := pem.Decode([]byte(made.CertificatePEM))

@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"flag"
@@ -40,12 +40,12 @@ var (
 // what is shipped.
 func buildShipped() (string, error) {
 	path := filepath.Join(binDir, "iot_device")
-	return path, runTool("make", "-s", "-C", "..", "device", "DEVICE="+path)
+	return path, runTool("make", "-s", "-C", "../..", "device", "DEVICE="+path)
 }
 
 func buildWithKillers() (string, error) {
 	path := filepath.Join(binDir, "iot_device_failpoints")
-	return path, runTool("go", "build", "-tags", "failpoints", "-o", path, "./cmd/iot_device")
+	return path, runTool("go", "build", "-tags", "failpoints", "-o", path, module+"device/cmd/iot_device")
 }
 
 func runTool(name string, args ...string) error {

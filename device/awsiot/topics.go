@@ -1,9 +1,9 @@
-// Package fleetapi holds the topics and wire types of the fleet provisioning
+// Package awsiot is the vocabulary of AWS IoT Core: topics and wire types of the fleet provisioning
 // MQTT API of AWS IoT Core. Topics are built and read here and spelled nowhere
 // else. It does no I/O.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
-package fleetapi
+package awsiot
 
 import "strings"
 

@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ import (
 // core, the same links as [BenchmarkBootstrap], a process for each device. Its
 // script keeps nothing on disk.
 func BenchmarkPeer(b *testing.B) {
-	folder := filepath.Join("localcore", "testdata", "awssdk")
+	folder := filepath.Join("..", "localcore", "testdata", "awssdk")
 	if _, err := exec.LookPath("node"); err != nil {
 		b.Skip("the peer needs node")
 	}

@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -336,7 +336,7 @@ func TestNobodyHearsTheAnswersToAnother(t *testing.T) {
 
 func TestNobodyRegistersWhatTheyMayNot(t *testing.T) {
 	r := startRealm(t)
-	token := func(c *intruder) fleetapi.Secret {
+	token := func(c *intruder) awsiot.Secret {
 		_, token := c.certificate()
 		return token
 	}
@@ -349,7 +349,7 @@ func TestNobodyRegistersWhatTheyMayNot(t *testing.T) {
 		return with(map[string]string{"serialNumber": serial, "deviceLocation": "USA"})
 	}
 	withToken := func(token string) func(*intruder) any {
-		return func(*intruder) any { return registration(fleetapi.Secret(token), "2974687") }
+		return func(*intruder) any { return registration(awsiot.Secret(token), "2974687") }
 	}
 	const (
 		badToken = "InvalidCertificateOwnershipToken"
@@ -391,11 +391,11 @@ func TestNobodyRegistersWhatTheyMayNot(t *testing.T) {
 		for name, a := range attempts {
 			t.Run(name, func(t *testing.T) {
 				want := localcore.Event{Action: localcore.ActionProvision, CertificateID: r.claim.id(), ClientID: r.claim.client,
-					Operation: string(fleetapi.RegisterThing), Topic: registerTopic.String(), Code: a.code, Reason: a.why}
+					Operation: string(awsiot.RegisterThing), Topic: registerTopic.String(), Code: a.code, Reason: a.why}
 				r.check(t, want, func() {
 					c := r.mustConnect(t, r.claim)
 					answer, accepted := c.ask(registerTopic, a.request(c))
-					var refusal fleetapi.ErrorResponse
+					var refusal awsiot.ErrorResponse
 					if err := json.Unmarshal(answer, &refusal); err != nil || accepted || refusal.ErrorCode != a.code {
 						t.Errorf("answered with %s", answer)
 					}
@@ -424,7 +424,7 @@ func (r *realm) usedToken(t *testing.T) string {
 	t.Helper()
 	c := r.mustConnect(t, r.claim)
 	_, token := c.certificate()
-	c.must(registerTopic, registration(token, "2974688"), new(fleetapi.RegisterThingResponse))
+	c.must(registerTopic, registration(token, "2974688"), new(awsiot.RegisterThingResponse))
 	return string(token)
 }
 
@@ -443,7 +443,7 @@ func TestParametersCannotNameACertificate(t *testing.T) {
 	r := startRealm(t)
 	c := r.mustConnect(t, r.claim)
 	made, token := c.certificate()
-	var registered fleetapi.RegisterThingResponse
+	var registered awsiot.RegisterThingResponse
 	c.must(registerTopic, map[string]any{
 		"certificateOwnershipToken": string(token),
 		"parameters": map[string]string{

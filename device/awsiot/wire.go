@@ -1,4 +1,4 @@
-package fleetapi
+package awsiot
 
 import (
 	"fmt"

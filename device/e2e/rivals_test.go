@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"slices"

@@ -1,33 +1,33 @@
-package fleetapi_test
+package awsiot_test
 
 import (
 	"testing"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"github.com/google/go-cmp/cmp"
 )
 
 func TestTopicsAreThoseOfTheAPIPage(t *testing.T) {
 	tests := map[string]struct {
-		topic    fleetapi.Topic
+		topic    awsiot.Topic
 		request  string
 		accepted string
 		rejected string
 	}{
 		"keys and certificate": {
-			topic:    fleetapi.Topic{Operation: fleetapi.CreateKeysAndCertificate, Format: fleetapi.JSON},
+			topic:    awsiot.Topic{Operation: awsiot.CreateKeysAndCertificate, Format: awsiot.JSON},
 			request:  "$aws/certificates/create/json",
 			accepted: "$aws/certificates/create/json/accepted",
 			rejected: "$aws/certificates/create/json/rejected",
 		},
 		"certificate from CSR": {
-			topic:    fleetapi.Topic{Operation: fleetapi.CreateCertificateFromCSR, Format: fleetapi.CBOR},
+			topic:    awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.CBOR},
 			request:  "$aws/certificates/create-from-csr/cbor",
 			accepted: "$aws/certificates/create-from-csr/cbor/accepted",
 			rejected: "$aws/certificates/create-from-csr/cbor/rejected",
 		},
 		"register thing": {
-			topic:    fleetapi.Topic{Operation: fleetapi.RegisterThing, Template: "T_1-a", Format: fleetapi.JSON},
+			topic:    awsiot.Topic{Operation: awsiot.RegisterThing, Template: "T_1-a", Format: awsiot.JSON},
 			request:  "$aws/provisioning-templates/T_1-a/provision/json",
 			accepted: "$aws/provisioning-templates/T_1-a/provision/json/accepted",
 			rejected: "$aws/provisioning-templates/T_1-a/provision/json/rejected",
@@ -39,7 +39,7 @@ func TestTopicsAreThoseOfTheAPIPage(t *testing.T) {
 			if diff := cmp.Diff([]string{tc.request, tc.accepted, tc.rejected}, got); diff != "" {
 				t.Error(diff)
 			}
-			parsed, ok := fleetapi.ParseTopic(tc.request)
+			parsed, ok := awsiot.ParseTopic(tc.request)
 			if !ok || parsed != tc.topic {
 				t.Errorf("ParseTopic(%q) = %+v, %t", tc.request, parsed, ok)
 			}
@@ -62,7 +62,7 @@ func TestParseTopicTakesNothingElse(t *testing.T) {
 		"$aws/provisioning-templates/a/provision",
 		"fleet/fleety_2974685",
 	} {
-		if got, ok := fleetapi.ParseTopic(topic); ok {
+		if got, ok := awsiot.ParseTopic(topic); ok {
 			t.Errorf("ParseTopic(%q) = %+v, want none", topic, got)
 		}
 	}
@@ -74,11 +74,11 @@ func FuzzParseTopic(f *testing.F) {
 	f.Add("$aws/provisioning-templates/T/provision/json")
 	f.Add("$aws/provisioning-templates//provision/provision/json")
 	f.Fuzz(func(t *testing.T, topic string) {
-		parsed, ok := fleetapi.ParseTopic(topic)
+		parsed, ok := awsiot.ParseTopic(topic)
 		if ok && parsed.String() != topic {
 			t.Errorf("%q parsed and printed is %q", topic, parsed.String())
 		}
-		if !ok && parsed != (fleetapi.Topic{}) {
+		if !ok && parsed != (awsiot.Topic{}) {
 			t.Errorf("%q was not taken and yet gave %+v", topic, parsed)
 		}
 	})

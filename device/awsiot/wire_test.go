@@ -1,4 +1,4 @@
-package fleetapi_test
+package awsiot_test
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 )
@@ -18,12 +18,12 @@ import (
 // The fixtures have the shapes of the API page.
 func wireTypes() map[string]any {
 	return map[string]any{
-		"keys_accepted.json":     new(fleetapi.CreateKeysAndCertificateResponse),
-		"csr_request.json":       new(fleetapi.CreateCertificateFromCSRRequest),
-		"csr_accepted.json":      new(fleetapi.CreateCertificateFromCSRResponse),
-		"register_request.json":  new(fleetapi.RegisterThingRequest),
-		"register_accepted.json": new(fleetapi.RegisterThingResponse),
-		"rejected.json":          new(fleetapi.ErrorResponse),
+		"keys_accepted.json":     new(awsiot.CreateKeysAndCertificateResponse),
+		"csr_request.json":       new(awsiot.CreateCertificateFromCSRRequest),
+		"csr_accepted.json":      new(awsiot.CreateCertificateFromCSRResponse),
+		"register_request.json":  new(awsiot.RegisterThingRequest),
+		"register_accepted.json": new(awsiot.RegisterThingResponse),
+		"rejected.json":          new(awsiot.ErrorResponse),
 	}
 }
 
@@ -80,7 +80,7 @@ func normal(t *testing.T, document map[string]any) string {
 
 func TestSecretsAreMaskedHoweverTheyArePrinted(t *testing.T) {
 	const secret = "open sesame"
-	r := fleetapi.CreateKeysAndCertificateResponse{PrivateKey: secret, CertificateOwnershipToken: secret}
+	r := awsiot.CreateKeysAndCertificateResponse{PrivateKey: secret, CertificateOwnershipToken: secret}
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("text", "token", r.CertificateOwnershipToken, "response", r)
 	s := r.PrivateKey
@@ -99,7 +99,7 @@ func TestSecretsAreMaskedHoweverTheyArePrinted(t *testing.T) {
 
 func TestOnlyTheStatusClassMakesARefusalTemporary(t *testing.T) {
 	for status, want := range map[int]bool{400: false, 401: false, 403: false, 404: false, 409: false, 410: false, 429: true, 500: true, 503: true} {
-		e := &fleetapi.ErrorResponse{StatusCode: status, ErrorCode: "Throttling", ErrorMessage: "try again later"}
+		e := &awsiot.ErrorResponse{StatusCode: status, ErrorCode: "Throttling", ErrorMessage: "try again later"}
 		if got := e.Temporary(); got != want {
 			t.Errorf("status %d: Temporary() = %t, want %t", status, got, want)
 		}
@@ -108,11 +108,11 @@ func TestOnlyTheStatusClassMakesARefusalTemporary(t *testing.T) {
 
 func TestRefusalReadsAsOneLine(t *testing.T) {
 	for _, tc := range []struct {
-		refusal fleetapi.ErrorResponse
+		refusal awsiot.ErrorResponse
 		want    string
 	}{
-		{fleetapi.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}, "refused by AWS IoT: AccessDenied (403)"},
-		{fleetapi.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters", ErrorMessage: "Cannot resolve reference value: x"},
+		{awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}, "refused by AWS IoT: AccessDenied (403)"},
+		{awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters", ErrorMessage: "Cannot resolve reference value: x"},
 			"refused by AWS IoT: InvalidParameters (400): Cannot resolve reference value: x"},
 	} {
 		if got := tc.refusal.Error(); got != tc.want {

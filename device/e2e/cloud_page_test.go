@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func newOperator(t *testing.T) *operator {
 	}
 	o := &operator{}
 	core, err := localcore.Start(t.Context(), localcore.Config{
-		Templates: filepath.Join("..", "templates"),
+		Templates: filepath.Join("..", "..", "templates"),
 		Now:       func() time.Time { return time.Now().Add(time.Duration(o.later.Load())) },
 		HookFunc: func(context.Context, payload.Request) (payload.Response, error) {
 			return payload.Response{AllowProvisioning: true}, nil
@@ -122,7 +122,7 @@ func (o *operator) status(t *testing.T, id string) registry.CertificateStatus {
 // page returns the commands under a heading of docs/cloud.md.
 func page(t *testing.T, heading string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "docs", "cloud.md"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "cloud.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

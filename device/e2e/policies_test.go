@@ -1,4 +1,4 @@
-package device_test
+package e2e
 
 import (
 	"os"
@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/fleety/device/fleetapi"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/policy"
 )
@@ -19,7 +19,7 @@ const accountARN = "arn:aws:iot:us-east-1:123456789012:"
 // shippedPolicy reads a policy of templates/ as it is deployed.
 func shippedPolicy(t *testing.T, file string) []policy.Policy {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "templates", file))
+	text, err := os.ReadFile(filepath.Join("..", "..", "templates", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,10 +52,10 @@ func allowed(policies []policy.Policy, session *policy.Session, universe []acces
 // exchange is what both flows of provisioning do with a template, in every
 // format: publish each request, subscribe to its two answers and receive them.
 func exchange(template string) (used []access) {
-	for _, operation := range []fleetapi.Operation{fleetapi.CreateKeysAndCertificate, fleetapi.CreateCertificateFromCSR, fleetapi.RegisterThing} {
-		for _, format := range []fleetapi.Format{fleetapi.JSON, fleetapi.CBOR} {
-			topic := fleetapi.Topic{Operation: operation, Format: format}
-			if operation == fleetapi.RegisterThing {
+	for _, operation := range []awsiot.Operation{awsiot.CreateKeysAndCertificate, awsiot.CreateCertificateFromCSR, awsiot.RegisterThing} {
+		for _, format := range []awsiot.Format{awsiot.JSON, awsiot.CBOR} {
+			topic := awsiot.Topic{Operation: operation, Format: format}
+			if operation == awsiot.RegisterThing {
 				topic.Template = template
 			}
 			used = append(used, "Publish topic/"+topic.String())
