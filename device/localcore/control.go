@@ -55,7 +55,7 @@ func (s control) IssueKeys(ctx context.Context) (controlapi.Keys, error) {
 func (s control) IssueCSR(_ context.Context, csr string) (string, error) {
 	cert, err := s.authority.IssueForCSR(csr, s.config.Now())
 	if e, ok := errors.AsType[*ca.CSRError](err); ok {
-		return "", registry.Refuse(registry.CodeInvalidRequest, "The %v", e)
+		return "", registry.Reject(registry.CodeInvalidRequest, "The %v", e)
 	}
 	if err != nil {
 		return "", err
@@ -67,17 +67,17 @@ func (s control) IssueCSR(_ context.Context, csr string) (string, error) {
 func (s control) RegisterThing(_ context.Context, body string, parameters map[string]string) (controlapi.Registration, error) {
 	t, err := template.Parse([]byte(body))
 	if err != nil {
-		return controlapi.Registration{}, registry.Refuse(registry.CodeInvalidRequest, "The template is not valid: %v", err)
+		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %v", err)
 	}
 	plan, err := t.Resolve(template.Input{Parameters: parameters, CertificateID: parameters[certificateIDParameter]})
 	if e, ok := errors.AsType[*template.Error](err); ok {
-		return controlapi.Registration{}, registry.Refuse(registry.CodeInvalidRequest, "%s", e.Message)
+		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "%s", e.Message)
 	}
 	if err != nil {
 		return controlapi.Registration{}, err
 	}
 	if plan.Certificate == nil || plan.Certificate.ID == "" {
-		return controlapi.Registration{}, registry.Refuse(registry.CodeInvalidRequest, "The template names no certificate: give parameter %s.", certificateIDParameter)
+		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "The template names no certificate: give parameter %s.", certificateIDParameter)
 	}
 	request := provisioningOf(plan)
 	request.CertificateID = plan.Certificate.ID
@@ -118,7 +118,7 @@ func (s control) resourceARNs(body string, plan *template.Plan) map[string]strin
 }
 
 // Authorize implements [controlapi.Authorizer].
-func (s control) Authorize(_ context.Context, q controlapi.Question) controlapi.Answer {
+func (s control) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi.AuthResult {
 	session := &policy.Session{ClientID: q.ClientID}
 	if t, ok := s.registry.ThingFor(q.CertificateID, q.ClientID); ok {
 		session.Thing = policyThing(t)
@@ -129,7 +129,7 @@ func (s control) Authorize(_ context.Context, q controlapi.Question) controlapi.
 	d := policy.Evaluate(parsePolicies(q.Policies), &policy.Request{
 		Action: q.Action, Resource: q.Resource, Session: session,
 	})
-	return controlapi.Answer{
+	return controlapi.AuthResult{
 		Allowed:  d.Allowed,
 		Explicit: d.Statement != nil && d.Statement.Effect == policy.Deny,
 		Policy:   d.Policy,
@@ -149,7 +149,7 @@ func parsePolicies(documents []registry.PolicyDocument) []policy.Policy {
 // Publish implements [controlapi.Publisher].
 func (s control) Publish(_ context.Context, m controlapi.Message) error {
 	if _, reason := checkPublication(m.Topic, m.Payload, m.Retain); reason != "" {
-		return registry.Refuse(registry.CodeInvalidRequest, "Cannot publish: %s.", reason)
+		return registry.Reject(registry.CodeInvalidRequest, "Cannot publish: %s.", reason)
 	}
 	pk := packets.Packet{TopicName: m.Topic, Payload: m.Payload}
 	pk.FixedHeader.Qos, pk.FixedHeader.Retain = m.QoS, m.Retain

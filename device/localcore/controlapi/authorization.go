@@ -85,7 +85,7 @@ type denied struct {
 	Explicit *decidedBy `json:"explicitDeny,omitempty"`
 }
 
-type authResult struct {
+type authResultBody struct {
 	Info     authInfo   `json:"authInfo"`
 	Allowed  *decidedBy `json:"allowed,omitempty"`
 	Denied   *denied    `json:"denied,omitempty"`
@@ -109,7 +109,7 @@ func (a *api) testAuthorization(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	results := []authResult{}
+	results := []authResultBody{}
 	for _, info := range in.AuthInfos {
 		for _, resource := range info.Resources {
 			question.Action, question.Resource = actions[info.ActionType], resource
@@ -118,7 +118,7 @@ func (a *api) testAuthorization(q *request) (any, error) {
 		}
 	}
 	return struct {
-		Results []authResult `json:"authResults"`
+		Results []authResultBody `json:"authResults"`
 	}{results}, nil
 }
 
@@ -139,8 +139,8 @@ func (in testAuthorization) check() error {
 
 // question gathers the policies that count: those of the principal and of the
 // thing named as the client id, with the changes that the caller asks for.
-func (a *api) question(in testAuthorization, clientID string) (Question, error) {
-	q := Question{ClientID: clientID}
+func (a *api) question(in testAuthorization, clientID string) (AuthRequest, error) {
+	q := AuthRequest{ClientID: clientID}
 	if in.Principal != "" {
 		id, err := a.names.principal(in.Principal)
 		if err != nil {
@@ -163,12 +163,12 @@ func (a *api) question(in testAuthorization, clientID string) (Question, error) 
 	return q, nil
 }
 
-func (a *api) result(info authInfo, answer Answer) authResult {
+func (a *api) result(info authInfo, answer AuthResult) authResultBody {
 	by := &decidedBy{[]policySummary{}}
 	if answer.Policy != "" {
 		by.Policies = append(by.Policies, a.policySummary(answer.Policy))
 	}
-	r := authResult{Info: info, Missing: []string{}}
+	r := authResultBody{Info: info, Missing: []string{}}
 	switch {
 	case answer.Allowed:
 		r.Decision, r.Allowed = "ALLOWED", by

@@ -42,7 +42,7 @@ type Config struct {
 }
 
 // An Issuer makes device certificates; it does not register them. Its refusals
-// are *registry.Error values, see [registry.Refuse].
+// are *registry.Error values, see [registry.Reject].
 type Issuer interface {
 	// IssueKeys makes a key pair and a certificate for it.
 	IssueKeys(ctx context.Context) (Keys, error)
@@ -71,25 +71,25 @@ type Registration struct {
 
 // An Authorizer evaluates policies.
 type Authorizer interface {
-	Authorize(ctx context.Context, q Question) Answer
+	Authorize(ctx context.Context, q AuthRequest) AuthResult
 }
 
-// A Question asks whether a session may do something.
-type Question struct {
+// An AuthRequest is one action on one resource for an Authorizer to evaluate.
+type AuthRequest struct {
 	// CertificateID is empty if the principal is not a certificate.
 	CertificateID string
 	// ClientID is the MQTT client id of the session, or empty.
 	ClientID string
-	// Policies are all that count.
+	// Policies are all that apply.
 	Policies []registry.PolicyDocument
 	// Action is an IoT action, such as "iot:Publish"; Resource a full ARN.
 	Action, Resource string
 }
 
-// An Answer is the verdict on a Question.
-type Answer struct {
+// An AuthResult is the decision on an AuthRequest.
+type AuthResult struct {
 	Allowed bool
-	// Explicit tells that a Deny statement decided.
+	// Explicit is true when a Deny statement decided.
 	Explicit bool
 	// Policy is the name of the policy that decided, empty for a default deny.
 	Policy string

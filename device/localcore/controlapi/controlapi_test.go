@@ -47,7 +47,7 @@ func (c *core) IssueKeys(context.Context) (controlapi.Keys, error) {
 
 func (c *core) IssueCSR(_ context.Context, csr string) (string, error) {
 	if !strings.Contains(csr, "REQUEST") {
-		return "", registry.Refuse(registry.CodeInvalidRequest, "The CSR is invalid.")
+		return "", registry.Reject(registry.CodeInvalidRequest, "The CSR is invalid.")
 	}
 	return issue(), nil
 }
@@ -59,16 +59,16 @@ func (c *core) RegisterThing(_ context.Context, _ string, parameters map[string]
 
 // Authorize allows connecting and lets policy "deny" deny, as long as they
 // count.
-func (c *core) Authorize(_ context.Context, q controlapi.Question) controlapi.Answer {
+func (c *core) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi.AuthResult {
 	for _, p := range q.Policies {
 		if p.Name == "deny" {
-			return controlapi.Answer{Explicit: true, Policy: "deny"}
+			return controlapi.AuthResult{Explicit: true, Policy: "deny"}
 		}
 	}
 	if q.Action == "iot:Connect" && len(q.Policies) > 0 {
-		return controlapi.Answer{Allowed: true, Policy: q.Policies[0].Name}
+		return controlapi.AuthResult{Allowed: true, Policy: q.Policies[0].Name}
 	}
-	return controlapi.Answer{}
+	return controlapi.AuthResult{}
 }
 
 func (c *core) Publish(_ context.Context, m controlapi.Message) error {

@@ -36,7 +36,7 @@ func TestRegisterThing(t *testing.T) {
 	if got.ResourceArns["thing"] != arnPrefix+"thing/t" || e.core.registered["serialNumber"] != "1" {
 		t.Errorf("got %+v, registered with %v", got, e.core.registered)
 	}
-	e.core.refuse = registry.Refuse(registry.CodeNotFound, "Thing group g cannot be found.")
+	e.core.refuse = registry.Reject(registry.CodeNotFound, "Thing group g cannot be found.")
 	_, err := e.iot.RegisterThing(ctx, in)
 	var failure *types.ResourceRegistrationFailureException
 	if !errors.As(err, &failure) {

@@ -87,7 +87,7 @@ func (a *api) retainedMessage(q *request) (any, error) {
 	topic := q.path("topic")
 	m, ok := a.Retained.RetainedMessage(topic)
 	if !ok {
-		return nil, registry.Refuse(registry.CodeNotFound, "There is no retained message on topic %q.", clip(topic))
+		return nil, registry.Reject(registry.CodeNotFound, "There is no retained message on topic %q.", clip(topic))
 	}
 	out := struct {
 		Topic          string `json:"topic"`
@@ -142,7 +142,7 @@ func (a *api) deleteConnection(q *request) (any, error) {
 		return nil, unavailable("broker")
 	}
 	if !a.Disconnecter.Disconnect(q.Context(), id, q.flag("cleanSession"), q.flag("preventWillMessage")) {
-		return nil, registry.Refuse(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))
+		return nil, registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))
 	}
 	return nil, nil
 }

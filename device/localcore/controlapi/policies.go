@@ -120,7 +120,7 @@ func (a *api) getPolicyVersion(q *request) (any, error) {
 	}
 	v, ok := p.Version(id)
 	if !ok {
-		return nil, registry.Refuse(registry.CodeNotFound, "Policy %s has no version %d.", p.Name, id)
+		return nil, registry.Reject(registry.CodeNotFound, "Policy %s has no version %d.", p.Name, id)
 	}
 	return struct {
 		Name      string `json:"policyName"`

@@ -37,7 +37,7 @@ func (a *api) serve(op operation) http.Handler {
 			out, err = op.run(q)
 		}
 		if err != nil {
-			a.refuse(w, r, op.name, err)
+			a.reject(w, r, op.name, err)
 			return
 		}
 		writeJSON(w, http.StatusOK, out)
@@ -45,21 +45,21 @@ func (a *api) serve(op operation) http.Handler {
 }
 
 func (a *api) unknown(w http.ResponseWriter, r *http.Request) {
-	a.refuse(w, r, "unknown", &registry.Error{
+	a.reject(w, r, "unknown", &registry.Error{
 		Code:    codeUnknownOperation,
 		Status:  http.StatusNotFound,
 		Message: "There is no operation " + r.Method + " " + clip(r.URL.Path) + " here.",
 	})
 }
 
-// refuse writes an exception and logs it: at INFO if a question was answered
+// reject writes an exception and logs it: at INFO if a question was answered
 // with "not found", which is no refusal. What is not a *registry.Error is ours to
 // mend: the caller learns no more than that.
-func (a *api) refuse(w http.ResponseWriter, r *http.Request, operation string, err error) {
+func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, err error) {
 	refusal, ok := errors.AsType[*registry.Error](err)
 	if !ok {
 		a.Log.ErrorContext(r.Context(), "control plane operation failed", "operation", operation, "error", err)
-		refusal = registry.Refuse(registry.CodeInternalFailure, "An internal error has happened; the log of the local core tells more.")
+		refusal = registry.Reject(registry.CodeInternalFailure, "An internal error has happened; the log of the local core tells more.")
 	} else {
 		level := slog.LevelWarn
 		if refusal.Code == registry.CodeNotFound && r.Method == http.MethodGet {
@@ -101,12 +101,12 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 func invalid(format string, args ...any) error {
-	return registry.Refuse(registry.CodeInvalidRequest, format, args...)
+	return registry.Reject(registry.CodeInvalidRequest, format, args...)
 }
 
 // unavailable refuses an operation whose part of the core is missing.
 func unavailable(what string) error {
-	return registry.Refuse(registry.CodeServiceUnavailable, "This server has no %s.", what)
+	return registry.Reject(registry.CodeServiceUnavailable, "This server has no %s.", what)
 }
 
 // clip shortens text that came from outside, for use in a message.

@@ -184,7 +184,7 @@ func (a *api) describeProvisioningTemplateVersion(q *request) (any, error) {
 	}
 	v, ok := t.Version(id)
 	if !ok {
-		return nil, registry.Refuse(registry.CodeNotFound, "Template %s has no version %d.", t.Name, id)
+		return nil, registry.Reject(registry.CodeNotFound, "Template %s has no version %d.", t.Name, id)
 	}
 	return templateVersion{v.ID, v.ID == t.DefaultVersion, epoch(v.Created), v.Body}, nil
 }
@@ -246,7 +246,7 @@ func (a *api) registerThing(q *request) (any, error) {
 	refusal, refused := errors.AsType[*registry.Error](err)
 	switch {
 	case refused && refusal.Code != registry.CodeInvalidRequest && refusal.Status < 500:
-		return nil, registry.Refuse(registry.CodeRegistrationFailure, "%s: %s", refusal.Code, refusal.Message)
+		return nil, registry.Reject(registry.CodeRegistrationFailure, "%s: %s", refusal.Code, refusal.Message)
 	case err != nil:
 		return nil, err
 	}

@@ -166,7 +166,7 @@ func (tx *transaction) attachPolicy(policy string, target Target) error {
 		limit = MaxPoliciesPerGroup
 	}
 	if len(tx.policyTargets.leftsOf(string(target))) >= limit {
-		return Refuse(CodeLimitExceeded, "%s has %d policies already, which is the limit.", target, limit)
+		return Reject(CodeLimitExceeded, "%s has %d policies already, which is the limit.", target, limit)
 	}
 	tx.policyTargets.put(policy, string(target), struct{}{})
 	return nil

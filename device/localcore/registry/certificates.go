@@ -133,13 +133,13 @@ func (r *Registry) DeleteCertificate(id string, force bool) error {
 			return err
 		}
 		if c.Status == Active {
-			return Refuse(CodeCertificateState, "The certificate must be deactivated before deletion.")
+			return Reject(CodeCertificateState, "The certificate must be deactivated before deletion.")
 		}
 		if things := tx.thingCerts.leftsOf(id); len(things) > 0 {
-			return Refuse(CodeDeleteConflict, "Things must be detached before deletion (%s).", clip(strings.Join(things, ", ")))
+			return Reject(CodeDeleteConflict, "Things must be detached before deletion (%s).", clip(strings.Join(things, ", ")))
 		}
 		if policies := tx.policyTargets.leftsOf(string(CertificateTarget(id))); len(policies) > 0 && !force {
-			return Refuse(CodeDeleteConflict, "Certificate policies must be detached before deletion (%s).", clip(strings.Join(policies, ", ")))
+			return Reject(CodeDeleteConflict, "Certificate policies must be detached before deletion (%s).", clip(strings.Join(policies, ", ")))
 		}
 		tx.deleteCertificate(c)
 		return nil
@@ -164,16 +164,16 @@ func (s *state) certificate(id string) (Certificate, error) {
 
 func (s *state) owned(token, principal string, now time.Time) (Certificate, error) {
 	if token == "" {
-		return Certificate{}, Refuse(CodeInvalidToken, "Certificate ownership token cannot be empty.")
+		return Certificate{}, Reject(CodeInvalidToken, "Certificate ownership token cannot be empty.")
 	}
 	o, ok := s.ownerships.get(hashToken(token))
 	switch {
 	case !ok:
-		return Certificate{}, Refuse(CodeInvalidToken, "The certificate ownership token is unknown or was used already.")
+		return Certificate{}, Reject(CodeInvalidToken, "The certificate ownership token is unknown or was used already.")
 	case o.Principal != principal:
-		return Certificate{}, Refuse(CodeInvalidToken, "The certificate ownership token was given to another principal.")
+		return Certificate{}, Reject(CodeInvalidToken, "The certificate ownership token was given to another principal.")
 	case !now.Before(o.Expires):
-		return Certificate{}, Refuse(CodeInvalidToken, "The certificate ownership token has expired.")
+		return Certificate{}, Reject(CodeInvalidToken, "The certificate ownership token has expired.")
 	}
 	return s.certificate(o.CertificateID)
 }
@@ -191,7 +191,7 @@ func (tx *transaction) createCertificate(n NewCertificate) (Certificate, error) 
 	}
 	id := fingerprint(parsed.Raw)
 	if tx.certificates.has(id) {
-		e := Refuse(CodeAlreadyExists, "The certificate is already registered.")
+		e := Reject(CodeAlreadyExists, "The certificate is already registered.")
 		e.Resource = "cert/" + id
 		return Certificate{}, e
 	}
@@ -233,11 +233,11 @@ func (tx *transaction) deleteCertificate(c Certificate) {
 func parseCertificate(text string) (*x509.Certificate, error) {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE" || strings.TrimSpace(string(rest)) != "" {
-		return nil, Refuse(CodeCertificateInvalid, "The certificate is not one PEM block of type CERTIFICATE.")
+		return nil, Reject(CodeCertificateInvalid, "The certificate is not one PEM block of type CERTIFICATE.")
 	}
 	parsed, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return nil, Refuse(CodeCertificateInvalid, "The certificate cannot be read: %v", err)
+		return nil, Reject(CodeCertificateInvalid, "The certificate cannot be read: %v", err)
 	}
 	return parsed, nil
 }

@@ -72,21 +72,21 @@ var statuses = map[string]int{
 	CodeServiceUnavailable:    http.StatusServiceUnavailable,
 }
 
-// Refuse returns an Error with one of the codes above and its status.
-func Refuse(code, format string, args ...any) *Error {
+// Reject returns an Error with one of the codes above and its status.
+func Reject(code, format string, args ...any) *Error {
 	return &Error{Code: code, Status: statuses[code], Message: fmt.Sprintf(format, args...)}
 }
 
-func invalid(format string, args ...any) *Error { return Refuse(CodeInvalidRequest, format, args...) }
+func invalid(format string, args ...any) *Error { return Reject(CodeInvalidRequest, format, args...) }
 
 func notFound(resource, what string) *Error {
-	e := Refuse(CodeNotFound, "%s cannot be found.", what)
+	e := Reject(CodeNotFound, "%s cannot be found.", what)
 	e.Resource = resource
 	return e
 }
 
 func alreadyExists(resource, what string) *Error {
-	e := Refuse(CodeAlreadyExists, "%s already exists with different properties.", what)
+	e := Reject(CodeAlreadyExists, "%s already exists with different properties.", what)
 	e.Resource = resource
 	return e
 }

@@ -36,10 +36,10 @@ func (r *Registry) DeletePolicy(name string) error {
 			return err
 		}
 		if len(p.Versions) > 1 {
-			return Refuse(CodeDeleteConflict, "Cannot delete policy %s: it has versions that are not the default.", name)
+			return Reject(CodeDeleteConflict, "Cannot delete policy %s: it has versions that are not the default.", name)
 		}
 		if targets := tx.policyTargets.rightsOf(name); len(targets) > 0 {
-			return Refuse(CodeDeleteConflict, "Cannot delete policy %s: it is attached to %s (of %d targets).", name, targets[0], len(targets))
+			return Reject(CodeDeleteConflict, "Cannot delete policy %s: it is attached to %s (of %d targets).", name, targets[0], len(targets))
 		}
 		tx.policies.remove(name)
 		return nil
@@ -58,7 +58,7 @@ func (r *Registry) CreatePolicyVersion(name, document string, setDefault bool) (
 			return PolicyVersion{}, err
 		}
 		if len(p.Versions) >= MaxPolicyVersions {
-			return PolicyVersion{}, Refuse(CodeVersionsLimitExceeded, "Policy %s has %d versions already, which is the limit.", name, MaxPolicyVersions)
+			return PolicyVersion{}, Reject(CodeVersionsLimitExceeded, "Policy %s has %d versions already, which is the limit.", name, MaxPolicyVersions)
 		}
 		v := PolicyVersion{ID: p.NextVersion, Document: document, Created: tx.now}
 		p.Versions = append(slices.Clone(p.Versions), v)
@@ -117,7 +117,7 @@ func (s *state) policyWith(name string, version int) (Policy, error) {
 		return Policy{}, err
 	}
 	if _, ok := p.Version(version); !ok {
-		return Policy{}, Refuse(CodeNotFound, "Policy %s has no version %d.", name, version)
+		return Policy{}, Reject(CodeNotFound, "Policy %s has no version %d.", name, version)
 	}
 	return p, nil
 }
@@ -127,7 +127,7 @@ func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 		return Policy{}, invalid("policy name %q must be 1 to 128 word characters or +=,.@-", clip(name))
 	}
 	if tx.policies.has(name) {
-		e := Refuse(CodeAlreadyExists, "Policy %s already exists.", name)
+		e := Reject(CodeAlreadyExists, "Policy %s already exists.", name)
 		e.Resource = "policy/" + name
 		return Policy{}, e
 	}

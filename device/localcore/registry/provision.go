@@ -160,7 +160,7 @@ func (o Override) scalar(what, old, wanted string) (string, error) {
 }
 
 func conflict(what, old string) *Error {
-	return Refuse(CodeResourceConflicts, "The template does not allow replacing the %s, which is %q.", what, clip(old))
+	return Reject(CodeResourceConflicts, "The template does not allow replacing the %s, which is %q.", what, clip(old))
 }
 
 // attributes returns what the attributes of a thing become.
@@ -172,7 +172,7 @@ func (o Override) attributes(thing string, old, wanted map[string]string) (map[s
 	case o == Merge:
 		return (&AttributeUpdate{wanted, true}).apply(old), nil
 	case o == Fail, o == Unset && len(old) > 0 && !maps.Equal(old, replaced):
-		return nil, Refuse(CodeResourceConflicts, "The template does not allow replacing the attributes of thing %s, which exists.", thing)
+		return nil, Reject(CodeResourceConflicts, "The template does not allow replacing the attributes of thing %s, which exists.", thing)
 	}
 	return replaced, nil
 }
@@ -228,7 +228,7 @@ func (tx *transaction) provisionGroups(p *ProvisionedThing, created bool) error 
 		case o == DoNothing:
 			return nil
 		case o == Fail, o == Unset && len(old) > 0 && !slices.Equal(old, wanted):
-			return Refuse(CodeResourceConflicts, "The template does not allow changing the groups of thing %s, which exists.", p.Name)
+			return Reject(CodeResourceConflicts, "The template does not allow changing the groups of thing %s, which exists.", p.Name)
 		case o == Replace:
 			for _, group := range old {
 				tx.thingGroups.remove(p.Name, group)

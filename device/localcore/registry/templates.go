@@ -69,7 +69,7 @@ func (r *Registry) DeleteProvisioningTemplate(name string) error {
 			return err
 		}
 		if len(t.Versions) > 1 {
-			return Refuse(CodeDeleteConflict, "Cannot delete template %s: it has versions that are not the default.", name)
+			return Reject(CodeDeleteConflict, "Cannot delete template %s: it has versions that are not the default.", name)
 		}
 		tx.templates.remove(name)
 		return nil
@@ -88,7 +88,7 @@ func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefau
 			return TemplateVersion{}, err
 		}
 		if len(t.Versions) >= MaxTemplateVersions {
-			return TemplateVersion{}, Refuse(CodeVersionsLimitExceeded, "Template %s has %d versions already, which is the limit.", name, MaxTemplateVersions)
+			return TemplateVersion{}, Reject(CodeVersionsLimitExceeded, "Template %s has %d versions already, which is the limit.", name, MaxTemplateVersions)
 		}
 		v := TemplateVersion{ID: t.NextVersion, Body: body, Created: tx.now}
 		t.Versions = append(slices.Clone(t.Versions), v)
@@ -114,7 +114,7 @@ func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) e
 			return noTemplateVersion(name, version)
 		}
 		if version == t.DefaultVersion {
-			return Refuse(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
+			return Reject(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
 		}
 		t.Versions = slices.DeleteFunc(slices.Clone(t.Versions), func(v TemplateVersion) bool { return v.ID == version })
 		t.Modified = tx.now
@@ -128,7 +128,7 @@ func noTemplate(name string) *Error {
 }
 
 func noTemplateVersion(name string, version int) *Error {
-	return Refuse(CodeNotFound, "Template %s has no version %d.", name, version)
+	return Reject(CodeNotFound, "Template %s has no version %d.", name, version)
 }
 
 func (s *state) template(name string) (ProvisioningTemplate, error) {
@@ -159,12 +159,12 @@ func (tx *transaction) createTemplate(n NewProvisioningTemplate) (ProvisioningTe
 		return ProvisioningTemplate{}, err
 	}
 	if tx.templates.has(n.Name) {
-		e := Refuse(CodeAlreadyExists, "Template %s already exists.", n.Name)
+		e := Reject(CodeAlreadyExists, "Template %s already exists.", n.Name)
 		e.Resource = "provisioningtemplate/" + n.Name
 		return ProvisioningTemplate{}, e
 	}
 	if len(tx.templates.keys()) >= MaxTemplates {
-		return ProvisioningTemplate{}, Refuse(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
+		return ProvisioningTemplate{}, Reject(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
 	}
 	tx.templates.put(t.Name, t)
 	return t.clone(), nil

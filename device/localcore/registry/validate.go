@@ -78,23 +78,23 @@ func checkDescription(text string, limit int) error {
 // checkVersion judges an expectedVersion; zero means any.
 func checkVersion(what string, expected, current int64) error {
 	if expected != 0 && expected != current {
-		return Refuse(CodeVersionConflict, "%s has version %d, expected version %d.", what, current, expected)
+		return Reject(CodeVersionConflict, "%s has version %d, expected version %d.", what, current, expected)
 	}
 	return nil
 }
 
 func (o *Options) checkPolicy(document string) error {
 	if n := lengthWithoutSpace(document); n > MaxPolicyDocument {
-		return Refuse(CodeMalformedPolicy, "The policy document has %d characters without white space, at most %d are allowed.", n, MaxPolicyDocument)
+		return Reject(CodeMalformedPolicy, "The policy document has %d characters without white space, at most %d are allowed.", n, MaxPolicyDocument)
 	}
 	if !isObject(document) {
-		return Refuse(CodeMalformedPolicy, "The policy document is not a JSON object.")
+		return Reject(CodeMalformedPolicy, "The policy document is not a JSON object.")
 	}
 	if o.CheckPolicy == nil {
 		return nil
 	}
 	if err := o.CheckPolicy([]byte(document)); err != nil {
-		return Refuse(CodeMalformedPolicy, "The policy document is malformed: %v", err)
+		return Reject(CodeMalformedPolicy, "The policy document is malformed: %v", err)
 	}
 	return nil
 }
