@@ -24,7 +24,7 @@ var rooms = map[string]room{
 	"device/identity":         {nil, "keys and journal must work, and be tested, without a network"},
 	"device/session":          {nil, "a connection knows nothing of what it is used for"},
 	"device/provision":        {[]string{"device/awsiot", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
-	"device/doctor":           {[]string{"device/internal/config", "device/identity", "device/session", "device/awsiot"}, "it looks at what the device uses, without using the exchange"},
+	"device/internal/doctor":  {[]string{"device/internal/config", "device/identity", "device/session", "device/awsiot"}, "it looks at what the device uses, without using the exchange"},
 	"device/fleet":            {[]string{"device/provision", "device/identity", "device/session"}, "it measures the real device"},
 	"device/localcore":        {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
 	"device/localcore/policy": {nil, "policies are judged without a broker"},
@@ -39,7 +39,7 @@ var rooms = map[string]room{
 	"device/internal/term":          {nil, "everyone that speaks to a user imports it"},
 	"device/internal/config":        {[]string{"hook/payload"}, "settings are read before anything is made of them"},
 	"device/internal/cli":           {[]string{"device/internal/term"}, "every binary links it, so it must not bring along what only one needs"},
-	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/provision", "device/doctor", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the device does not link the broker"},
+	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the device does not link the broker"},
 	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/..."}, "the core does not link the device"},
 	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the fleet does not link the broker"},
 

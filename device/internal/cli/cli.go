@@ -1,12 +1,14 @@
-// Package cli holds what the commands of all binaries share: the way in and
-// out of a program, its exit codes, its one way of reporting errors, and its
-// logs. The commands themselves are in a subpackage per binary, so that the
-// device's does not link what only the others need.
+// Package cli holds what the commands of all programs share: the root command,
+// exit codes, the one way of reporting errors, and logs. The commands themselves
+// are in a subpackage per program, so that the device's does not link what only
+// the others need.
 package cli
 
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,38 +17,41 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes. Scripts and init systems tell 3 from 4 to know whether to try
-// again.
+// Exit codes, as design.md and "help exit-codes" have them.
 const (
 	ExitDone        = 0
 	ExitFailed      = 1   // a defect or the local machine: disk, permission
 	ExitUsage       = 2   // wrong usage or configuration
-	ExitRefused     = 3   // refused by AWS IoT, retrying will not help
-	ExitTemporary   = 4   // network, throttling, time-out: retrying may help
+	ExitDenied      = 3   // denied by AWS IoT, retrying will not help
+	ExitTemporary   = 4   // network, clock, throttling, time-out: retrying may help
 	ExitInterrupted = 130 // by a signal
 )
 
 // A Program is one binary.
 type Program struct {
 	Name string
-	// Root returns the command tree.
+	// Root returns the command tree, made with [NewRoot].
 	Root func(*Console) *cobra.Command
 	// LogLevel is the default of --log-level; empty means warn.
 	LogLevel string
 	// Interrupted is the hint after an interrupt; empty for none.
 	Interrupted string
-	// Explain judges an error of a command by its type. nil takes every error
-	// for a failure of the local machine.
+	// Explain classifies an error of a command by its type. nil takes every
+	// error for a failure of the local machine.
 	Explain func(error) Explanation
 }
 
 // An Explanation is what an error means for the user.
 type Explanation struct {
 	Code int
-	// Lines replace the error's own text where one error is several findings.
-	Lines []string
 	// Hint says what to do next; empty when the error says so itself.
 	Hint string
+}
+
+// IsA reports whether an error of type E is in the chain of err.
+func IsA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // Main runs a program and returns its exit code. An interrupt or a request to
@@ -65,6 +70,27 @@ func Main(p Program, args []string, streams term.Streams) int {
 		err = &UsageError{Err: err, Command: cmd}
 	}
 	return console.finish(ctx, p, err)
+}
+
+// NewRoot completes the root of a command tree: it prints its help, suggests
+// what a misspelt command may have meant, and has the given commands and those
+// of every program.
+func NewRoot(c *Console, root *cobra.Command, commands ...*cobra.Command) *cobra.Command {
+	root.SuggestionsMinimumDistance = 2
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			err = fmt.Errorf("%w; did you mean %q?", err, near[0])
+		}
+		return err
+	}
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	root.AddCommand(commands...)
+	root.AddCommand(newVersionCmd(c), newCompletionCmd(c), newExitCodesCmd(c))
+	return root
 }
 
 // prepare sets up what is the same in every command tree. The returned flag

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// A Console is what a command is given to speak with: results on Out, and on
-// Err all else, as much and in the form that the flags ask for.
+// A Console is a command's standard streams: the result on Out, and on Err
+// everything else, as much and in the format that the flags say.
 type Console struct {
 	term.Streams
 
@@ -38,8 +38,8 @@ var logLevels = []string{"debug", "info", "warn", "error"}
 
 func (c *Console) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress and no hints on success")
-	flags.StringVar(&c.logLevel, "log-level", c.logLevel, "log from this `LEVEL` on: "+strings.Join(logLevels, ", "))
-	flags.StringVar(&c.logFormat, "log-format", "text", "write logs as `FORMAT`: text, or json, with which all of stderr is one JSON object a line")
+	flags.StringVar(&c.logLevel, "log-level", c.logLevel, "minimum log `LEVEL`: "+strings.Join(logLevels, ", "))
+	flags.StringVar(&c.logFormat, "log-format", "text", "write logs as `FORMAT`: text or json (all of stderr, one object per line)")
 }
 
 // open reads the flags that say what goes to Err.
@@ -56,7 +56,7 @@ func (c *Console) open() error {
 	case "text":
 		if !c.quiet {
 			c.steps = term.NewSteps(c.Streams)
-			c.Err = c.steps.Writer() // from now on nobody writes into a step's line
+			c.Err = c.steps.Writer() // never within the line of a step
 		}
 		c.Log = slog.New(slog.NewTextHandler(c.Err, options))
 	case "json":
@@ -68,12 +68,12 @@ func (c *Console) open() error {
 	return nil
 }
 
-// Warn tells of something that works but should not stay so.
+// Warn shows a warning: something that works but needs attention.
 func (c *Console) Warn(text string) {
 	c.line(slog.LevelWarn, "warning", text)
 }
 
-// Note tells what to do next after a success.
+// Note shows what to do next after a success.
 func (c *Console) Note(text string) {
 	if c.quiet {
 		return
@@ -108,8 +108,8 @@ func (c *Console) JSON(v any) error {
 	return nil
 }
 
-// finish reports how a program ended, the only place that does, and returns
-// its exit code.
+// finish reports how the program ended and returns its exit code. No other
+// place prints errors.
 func (c *Console) finish(ctx context.Context, p Program, err error) int {
 	switch {
 	case err == nil:
@@ -131,11 +131,8 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 	if p.Explain != nil {
 		explanation = p.Explain(err)
 	}
-	if len(explanation.Lines) == 0 {
-		explanation.Lines = strings.Split(err.Error(), "\n") // one for each of several errors
-	}
-	for _, text := range explanation.Lines {
-		c.line(slog.LevelError, "error", text)
+	for _, finding := range findings(err) {
+		c.line(slog.LevelError, "error", finding.Error())
 	}
 	if explanation.Hint != "" {
 		c.line(slog.LevelInfo, "hint", explanation.Hint)
@@ -143,20 +140,35 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 	return explanation.Code
 }
 
-// Reported is the exit code of a command whose result is itself a finding:
-// there is nothing left to say.
+// findings takes apart an error that is a list of errors, one per line. A line
+// break in the text of any other error is no reason for a second line: the text
+// may come from a server.
+func findings(err error) []error {
+	list, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	parts := list.Unwrap()
+	if errors.Join(parts...).Error() != err.Error() {
+		return []error{err} // a sentence about several causes
+	}
+	return parts
+}
+
+// Reported is the exit code of a command whose result reports the failure
+// already.
 type Reported int
 
 // Error names the code.
 func (r Reported) Error() string { return fmt.Sprintf("exit code %d", int(r)) }
 
-// A UsageError tells that the command line is wrong.
+// A UsageError is an error in the command line.
 type UsageError struct {
 	Err     error
 	Command *cobra.Command
 }
 
-// Error returns what is wrong with the command line.
+// Error implements error.
 func (e *UsageError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
@@ -166,7 +178,7 @@ func (c *Console) usage(e *UsageError) int {
 	c.line(slog.LevelError, "error", e.Error())
 	if e.Command != nil {
 		c.line(slog.LevelInfo, "usage", e.Command.UseLine())
-		c.line(slog.LevelInfo, "hint", fmt.Sprintf("%s --help tells more", e.Command.CommandPath()))
+		c.line(slog.LevelInfo, "hint", fmt.Sprintf("for details, run: %s --help", e.Command.CommandPath()))
 	}
 	return ExitUsage
 }

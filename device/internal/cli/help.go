@@ -11,12 +11,16 @@ const exitCodes = `Exit codes tell scripts and init systems what happened:
     0  done
     1  failed: a defect, or the local machine (disk, permission)
     2  wrong usage or configuration: correct it first
-    3  refused by AWS IoT: retrying will not help
-    4  temporary (network, throttling, time-out): retrying may help
-  130  interrupted (Ctrl-C, or a request to terminate)`
+    3  denied by AWS IoT: retrying will not help
+    4  temporary: network, name resolution, clock not set yet, throttling,
+       time-out, or a server that has not proved its identity; retry
+  130  interrupted (Ctrl-C, or a request to terminate)
 
-// NewExitCodesCmd returns the help topic on exit codes.
-func NewExitCodesCmd(c *Console) *cobra.Command {
+A service manager should retry after every code but 0, with growing delays: what
+causes a 1, 2 or 3 can be corrected elsewhere while nobody is at the device.`
+
+// newExitCodesCmd returns the help topic on exit codes.
+func newExitCodesCmd(c *Console) *cobra.Command {
 	return &cobra.Command{
 		Use:     "exit-codes",
 		Short:   "What the exit codes mean",
@@ -25,8 +29,8 @@ func NewExitCodesCmd(c *Console) *cobra.Command {
 	}
 }
 
-// NewCompletionCmd returns the command that prints a shell's completion script.
-func NewCompletionCmd(c *Console) *cobra.Command {
+// newCompletionCmd returns the command that prints a shell's completion script.
+func newCompletionCmd(c *Console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion {bash | zsh | fish | powershell}",
 		Short: "Print a completion script for a shell",

@@ -6,19 +6,19 @@ import (
 	"example.com/fleety/device/internal/term"
 )
 
-// Ready tells the service manager that the program has reached what it was
-// started for, and in a few words what that is. Without one it does nothing.
+// Ready notifies the service manager that start-up is complete, with a short
+// status. Without a service manager it does nothing.
 //
 // Page: https://www.freedesktop.org/software/systemd/man/sd_notify.html
 func (c *Console) Ready(status string) { c.notify("READY=1\n" + statusLine(status)) }
 
-// notifyStatus shows in the service manager what is going on.
+// notifyStatus sets the status that the service manager shows.
 func (c *Console) notifyStatus(status string) { c.notify(statusLine(status)) }
 
 func statusLine(text string) string { return "STATUS=" + term.Clean(text) }
 
 func (c *Console) notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		c.Log.Debug("the service manager could not be told", "error", err)
+		c.Log.Debug("notifying the service manager failed", "error", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 // version is set when the program is linked (-X …/internal/cli.version=v1.2.3).
 var version string
 
-// Version tells the version that was set at link time, else the one that the
+// Version returns the version that was set at link time, else the one that the
 // go command recorded, with the compiler and the platform.
 func Version() string {
 	recorded := ""
@@ -22,8 +22,8 @@ func Version() string {
 	return fmt.Sprintf("%s (%s %s/%s)", cmp.Or(version, recorded, "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// NewVersionCmd returns the version command.
-func NewVersionCmd(c *Console) *cobra.Command {
+// newVersionCmd returns the version command.
+func newVersionCmd(c *Console) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",

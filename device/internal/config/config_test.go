@@ -389,7 +389,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("error of type %T", err)
 		}
 		for _, p := range problems {
-			if strings.Contains(p.String(), "\n") {
+			if strings.Contains(p.Error(), "\n") {
 				t.Fatalf("problem of several lines: %q", p)
 			}
 		}

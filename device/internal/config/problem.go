@@ -14,8 +14,8 @@ type Problem struct {
 	Remedy string // what to do about it
 }
 
-// String returns the problem in one line: where, what, and what to do.
-func (p Problem) String() string {
+// Error returns the problem in one line: where, what, and what to do.
+func (p Problem) Error() string {
 	var b strings.Builder
 	if place := p.Origin.String(); place != "" {
 		b.WriteString(place + ": ")
@@ -39,12 +39,15 @@ func (o Origin) String() string {
 type Problems []Problem
 
 // Error returns one line for each problem.
-func (p Problems) Error() string {
-	lines := make([]string, len(p))
+func (p Problems) Error() string { return errors.Join(p.Unwrap()...).Error() }
+
+// Unwrap returns the problems one by one, each of type [Problem].
+func (p Problems) Unwrap() []error {
+	errs := make([]error, len(p))
 	for i, problem := range p {
-		lines[i] = problem.String()
+		errs[i] = problem
 	}
-	return strings.Join(lines, "\n")
+	return errs
 }
 
 // Join returns the problems of several checks as one error: nil when there are

@@ -17,15 +17,15 @@ import (
 // the configuration, unless the machine says otherwise.
 func explain(err error) cli.Explanation {
 	switch {
-	case isA[*lambdahost.BinaryError](err):
+	case cli.IsA[*lambdahost.BinaryError](err):
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "name another one with --hook, or admit every device with --hook none"}
-	case isA[*policy.SyntaxError](err), isA[*template.SyntaxError](err):
+	case cli.IsA[*policy.SyntaxError](err), cli.IsA[*template.SyntaxError](err):
 		return cli.Explanation{Code: cli.ExitUsage}
 	case errors.Is(err, localcore.ErrBeyondLoopback):
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "the control API asks nobody for credentials; if other machines may reach it all the same, add --unsafe-allow-any-address"}
 	case errors.Is(err, registry.ErrLocked):
 		return cli.Explanation{Code: cli.ExitFailed}
-	case isA[*absentError](err):
+	case cli.IsA[*absentError](err):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "start one with \"iot_core_local serve\", or give the control API's address in its ready line to --api"}
 	}
 	return explainSystem(err)
@@ -43,9 +43,4 @@ func explainSystem(err error) cli.Explanation {
 		return cli.Explanation{Code: cli.ExitFailed, Hint: "choose a place that this user may use"}
 	}
 	return cli.Explanation{Code: cli.ExitFailed}
-}
-
-func isA[T error](err error) bool {
-	_, ok := errors.AsType[T](err)
-	return ok
 }

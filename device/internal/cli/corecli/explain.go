@@ -104,7 +104,7 @@ func runExplain(console *cli.Console, o explainOptions) error {
 		return err
 	}
 	if !v.Allowed {
-		return cli.Reported(cli.ExitRefused)
+		return cli.Reported(cli.ExitDenied)
 	}
 	return nil
 }

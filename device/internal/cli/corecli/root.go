@@ -18,7 +18,7 @@ func Main(args []string, streams term.Streams) int {
 }
 
 func newRootCmd(console *cli.Console) *cobra.Command {
-	root := &cobra.Command{
+	return cli.NewRoot(console, &cobra.Command{
 		Use:   "iot_core_local",
 		Short: "AWS IoT Core on this machine",
 		Long: `iot_core_local is AWS IoT Core towards devices, on this machine: the same
@@ -28,17 +28,10 @@ mutual TLS, with no AWS account. It refuses what AWS refuses and says why.`,
   $ iot_core_local events
   $ iot_core_local explain --policy templates/device_policy.json \
       --as-thing fleety_2974685 --action iot:Publish --resource topic/fleet/fleety_2974685`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.AddCommand(
+	},
 		newServeCmd(console),
 		newEventsCmd(console),
 		newExplainCmd(console),
-		cli.NewVersionCmd(console),
-		cli.NewCompletionCmd(console),
-		cli.NewExitCodesCmd(console),
 		newFidelityCmd(console),
 	)
-	return root
 }

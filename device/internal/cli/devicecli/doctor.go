@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"example.com/fleety/device/doctor"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/internal/doctor"
 	"example.com/fleety/device/session"
 	"example.com/fleety/hook/payload"
 	"github.com/spf13/cobra"
@@ -43,7 +43,7 @@ The exit code is that of the worst finding; 0 means that all is well.`,
 
 func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error {
 	c, problems := o.load(console)
-	if isA[*cli.UsageError](problems) {
+	if cli.IsA[*cli.UsageError](problems) {
 		return problems
 	}
 	examination := doctor.Config{Settings: c, Problems: problems, Log: console.Log}
@@ -78,7 +78,7 @@ func exitCodeOfClass(c session.Class) int {
 	case session.ClassConfig:
 		return cli.ExitUsage
 	case session.ClassRefused:
-		return cli.ExitRefused
+		return cli.ExitDenied
 	case session.ClassTemporary:
 		return cli.ExitTemporary
 	}

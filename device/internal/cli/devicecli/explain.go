@@ -30,12 +30,8 @@ func (e *bootstrapError) Unwrap() error { return e.err }
 
 // explain judges an error by its type: the exit code, and what to do next.
 func explain(err error) cli.Explanation {
-	if problems, ok := errors.AsType[config.Problems](err); ok {
-		e := cli.Explanation{Code: cli.ExitUsage}
-		for _, p := range problems {
-			e.Lines = append(e.Lines, p.String())
-		}
-		return e
+	if cli.IsA[config.Problems](err) {
+		return cli.Explanation{Code: cli.ExitUsage}
 	}
 	e := cli.Explanation{Code: cli.ExitFailed, Hint: hintForDisk(err)}
 	if b, ok := errors.AsType[*bootstrapError](err); ok {
@@ -46,14 +42,14 @@ func explain(err error) cli.Explanation {
 }
 
 func exitCode(err error) int {
-	if isA[*identity.LockedError](err) {
+	if cli.IsA[*identity.LockedError](err) {
 		return cli.ExitTemporary // the other run will end
 	}
 	switch provision.ClassOf(err) {
 	case provision.Misconfigured:
 		return cli.ExitUsage
 	case provision.Refused:
-		return cli.ExitRefused
+		return cli.ExitDenied
 	case provision.Temporary:
 		return cli.ExitTemporary
 	case provision.Interrupted:
@@ -113,18 +109,18 @@ func hintForRefusal(c *config.Config, e *awsiot.ErrorResponse) string {
 
 func hintForSession(c *config.Config, e *session.Error) string {
 	switch {
-	case isA[x509.UnknownAuthorityError](e):
+	case cli.IsA[x509.UnknownAuthorityError](e):
 		return fmt.Sprintf("%s does not hold the root of the server's certificate; run scripts/create-root-ca-bundle.sh, or check server.endpoint",
 			c.Bootstrap.CACertificatePath)
 	case errors.Is(e, session.ErrClosedSilently):
 		return hintForSilence(e)
-	case isA[x509.HostnameError](e):
+	case cli.IsA[x509.HostnameError](e):
 		return "the server is not " + e.Endpoint + ": check server.endpoint, and for a proxy that answers in its place"
-	case isA[*session.ValidityError](e):
+	case cli.IsA[*session.ValidityError](e):
 		return "set the device's clock, if that is what is wrong"
-	case isA[*session.ProxyError](e):
+	case cli.IsA[*session.ProxyError](e):
 		return "check server.proxy, HTTPS_PROXY and NO_PROXY, and whether the proxy lets this host and port through"
-	case isA[*session.ConnackError](e):
+	case cli.IsA[*session.ConnackError](e):
 		return "the certificate's policy probably does not allow this client id, or the certificate is not active"
 	}
 	return hintForNetwork(c, e)
@@ -169,13 +165,8 @@ func hintForDisk(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return "run as the user that owns the files, or change their owner"
-	case isA[*fs.PathError](err):
+	case cli.IsA[*fs.PathError](err):
 		return "check the path, and that the disk is neither full nor read-only"
 	}
 	return ""
-}
-
-func isA[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
 }

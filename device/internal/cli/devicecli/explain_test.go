@@ -89,10 +89,3 @@ func TestRefusalOfOurOwnSerialPointsToItsThing(t *testing.T) {
 		t.Errorf("code %d, hint %q, want code 3 and a hint with %q", got.Code, got.Hint, want)
 	}
 }
-
-func TestProblemsOfTheConfigurationAreOneLineEach(t *testing.T) {
-	got := explain(config.Problems{{What: "a", Remedy: "b"}, {Origin: config.Origin{Source: "f", Line: 1, Column: 2}, What: "c"}})
-	if want := []string{"a; b", "f:1:2: c"}; got.Code != 2 || strings.Join(got.Lines, "|") != strings.Join(want, "|") {
-		t.Errorf("got %+v, want code 2 and %q", got, want)
-	}
-}

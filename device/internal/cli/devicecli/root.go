@@ -20,7 +20,7 @@ func Main(args []string, streams term.Streams) int {
 }
 
 func newRootCmd(console *cli.Console) *cobra.Command {
-	root := &cobra.Command{
+	return cli.NewRoot(console, &cobra.Command{
 		Use:   "iot_device",
 		Short: "Give this device its own identity in AWS IoT Core, and use it",
 		Long: `iot_device trades a claim certificate, which many devices share, for a
@@ -28,16 +28,9 @@ certificate of this device alone (fleet provisioning by claim), keeps it
 safely, and connects to AWS IoT Core with it.`,
 		Example: `  $ iot_device bootstrap --author "Wilford Brimley"
   $ iot_device status`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.AddCommand(
+	},
 		newBootstrapCmd(console),
 		newStatusCmd(console),
 		newDoctorCmd(console),
-		cli.NewVersionCmd(console),
-		cli.NewCompletionCmd(console),
-		cli.NewExitCodesCmd(console),
 	)
-	return root
 }

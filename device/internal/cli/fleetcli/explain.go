@@ -29,24 +29,20 @@ func (e *incompleteError) Error() string {
 
 // explain judges an error by its type: the exit code, and what to do next.
 func explain(err error) cli.Explanation {
-	if problems, ok := errors.AsType[config.Problems](err); ok {
-		e := cli.Explanation{Code: cli.ExitUsage}
-		for _, p := range problems {
-			e.Lines = append(e.Lines, p.String())
-		}
-		return e
+	if cli.IsA[config.Problems](err) {
+		return cli.Explanation{Code: cli.ExitUsage}
 	}
 	if e, ok := errors.AsType[*incompleteError](err); ok {
 		return explainIncomplete(e)
 	}
 	switch {
-	case isA[*awsError](err), isA[*fleet.ValueError](err), isA[*fleet.RangeError](err), isA[*reportError](err), isA[*fleet.MergeError](err):
+	case cli.IsA[*awsError](err), cli.IsA[*fleet.ValueError](err), cli.IsA[*fleet.RangeError](err), cli.IsA[*reportError](err), cli.IsA[*fleet.MergeError](err):
 		return cli.Explanation{Code: cli.ExitUsage}
-	case isA[smithy.APIError](err):
-		return cli.Explanation{Code: cli.ExitRefused, Hint: "run it again when the cause is gone: what is removed already is skipped"}
-	case isA[*fleet.FilesError](err):
+	case cli.IsA[smithy.APIError](err):
+		return cli.Explanation{Code: cli.ExitDenied, Hint: "run it again when the cause is gone: what is removed already is skipped"}
+	case cli.IsA[*fleet.FilesError](err):
 		return cli.Explanation{Code: cli.ExitFailed}
-	case isA[*fleet.SpaceError](err), isA[*fs.PathError](err):
+	case cli.IsA[*fleet.SpaceError](err), cli.IsA[*fs.PathError](err):
 		return cli.Explanation{Code: cli.ExitFailed, Hint: "make room there, or name another place"}
 	}
 	return cli.Explanation{Code: cli.ExitFailed}
@@ -63,16 +59,11 @@ func explainIncomplete(e *incompleteError) cli.Explanation {
 	}{
 		{provision.Local, cli.ExitFailed, "the cause is on this machine: disk, memory or open files"},
 		{provision.Misconfigured, cli.ExitUsage, "try one device first: iot_device bootstrap tells more of its cause"},
-		{provision.Refused, cli.ExitRefused, "try one device first: iot_device bootstrap tells more of its cause"},
+		{provision.Refused, cli.ExitDenied, "try one device first: iot_device bootstrap tells more of its cause"},
 	} {
 		if slices.Contains(classes, c.class.String()) {
 			return cli.Explanation{Code: c.code, Hint: c.hint}
 		}
 	}
 	return cli.Explanation{Code: cli.ExitTemporary, Hint: "go on with the same command; with --keep, devices that have their identity keep it"}
-}
-
-func isA[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
 }

@@ -20,7 +20,7 @@ func Main(args []string, streams term.Streams) int {
 }
 
 func newRootCmd(console *cli.Console) *cobra.Command {
-	root := &cobra.Command{
+	return cli.NewRoot(console, &cobra.Command{
 		Use:   "iot_fleet",
 		Short: "Enrol thousands of simulated devices for real, and measure it",
 		Long: `iot_fleet enrols simulated devices in AWS IoT Core or iot_core_local. Each has
@@ -33,18 +33,11 @@ cause.`,
 
   # How long would a launch take on AWS?
   $ iot_fleet plan --devices 1000000`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.AddCommand(
+	},
 		newPlanCmd(console),
 		newEnrolCmd(console),
 		newStormCmd(console),
 		newReportCmd(console),
 		newCleanupCmd(console),
-		cli.NewVersionCmd(console),
-		cli.NewCompletionCmd(console),
-		cli.NewExitCodesCmd(console),
 	)
-	return root
 }

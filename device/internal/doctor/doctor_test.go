@@ -26,9 +26,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"example.com/fleety/device/doctor"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/internal/doctor"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/provision"
@@ -49,7 +49,7 @@ type patient struct {
 // configuration are relative.
 func newPatient(t *testing.T) *patient {
 	t.Helper()
-	templates, err := filepath.Abs(filepath.Join("..", "..", "templates"))
+	templates, err := filepath.Abs(filepath.Join("..", "..", "..", "templates"))
 	if err != nil {
 		t.Fatal(err)
 	}

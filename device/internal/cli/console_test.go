@@ -1,0 +1,40 @@
+package cli_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/term"
+)
+
+// The text of an error may come from a server, so only a list of errors is
+// printed on several lines.
+func TestLineBreaksInAnErrorForgeNoSecondLine(t *testing.T) {
+	forged := errors.New("denied\niot_device: error: disk \u202edamaged\u009b2J")
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"one error":                    {forged, "p: error: denied iot_device: error: disk \uFFFDdamaged\uFFFD2J\n"},
+		"wrapped":                      {fmt.Errorf("registering thing: %w", forged), "p: error: registering thing: denied iot_device: error: disk \uFFFDdamaged\uFFFD2J\n"},
+		"a sentence about two errors":  {fmt.Errorf("%w (%w)", errors.New("a"), errors.New("b")), "p: error: a (b)\n"},
+		"a list":                       {errors.Join(errors.New("a"), forged), "p: error: a\np: error: denied iot_device: error: disk \uFFFDdamaged\uFFFD2J\n"},
+		"a list with several lines in": {errors.Join(errors.New("a\nb"), errors.New("c")), "p: error: a b\np: error: c\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			code := cli.Main(cli.Program{Name: "p", Root: func(c *cli.Console) *cobra.Command {
+				return cli.NewRoot(c, &cobra.Command{Use: "p"}, &cobra.Command{Use: "fail", RunE: func(*cobra.Command, []string) error { return tt.err }})
+			}}, []string{"fail"}, term.Streams{Out: new(bytes.Buffer), Err: &stderr})
+			if diff := cmp.Diff(tt.want, stderr.String()); diff != "" || code != cli.ExitFailed {
+				t.Errorf("code %d, stderr (-want +got):\n%s", code, diff)
+			}
+		})
+	}
+}
