@@ -50,6 +50,10 @@ type Options struct {
 	// "direct" means none.
 	Proxy string
 
+	// CurvePreferences are the key exchanges to offer; nil means those of
+	// crypto/tls, ML-KEM among them.
+	CurvePreferences []tls.CurveID
+
 	KeepAlive      time.Duration // 0 means 60 s; AWS IoT honours 30 s to 1200 s
 	ConnectTimeout time.Duration // from the look-up to CONNACK; 0 means 30 s
 

@@ -22,6 +22,8 @@ func (o *Options) tlsConfig(certificate func(context.Context) (*tls.Certificate,
 		RootCAs:    o.RootCAs,
 		MinVersion: tls.VersionTLS12,
 		Time:       o.Now,
+
+		CurvePreferences: o.CurvePreferences,
 		GetClientCertificate: func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return certificate(info.Context())
 		},
