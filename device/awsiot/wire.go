@@ -3,6 +3,9 @@ package awsiot
 import (
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -68,24 +71,60 @@ type RegisterThingResponse struct {
 	ThingName           string            `json:"thingName,omitempty"`
 }
 
-// An ErrorResponse refuses any of the three requests. As an error it is what
-// AWS IoT said; judge it by [ErrorResponse.Temporary], never by its text.
+// An ErrorResponse rejects any of the three requests. Decide by [ErrorResponse.Class],
+// never by the text.
 type ErrorResponse struct {
 	StatusCode   int    `json:"statusCode"`
 	ErrorCode    string `json:"errorCode"`
 	ErrorMessage string `json:"errorMessage"`
 }
 
-// Error returns the refusal in one line.
+// Error returns the rejection in one line. Line breaks and control characters,
+// which the server chose, are shown escaped.
 func (e *ErrorResponse) Error() string {
+	code := printable(e.ErrorCode)
 	if e.ErrorMessage == "" {
-		return fmt.Sprintf("refused by AWS IoT: %s (%d)", e.ErrorCode, e.StatusCode)
+		return fmt.Sprintf("rejected by AWS IoT: %s (%d)", code, e.StatusCode)
 	}
-	return fmt.Sprintf("refused by AWS IoT: %s (%d): %s", e.ErrorCode, e.StatusCode, e.ErrorMessage)
+	return fmt.Sprintf("rejected by AWS IoT: %s (%d): %s", code, e.StatusCode, printable(e.ErrorMessage))
 }
 
-// Temporary reports whether the same request may succeed later: status 429 and
-// the 5xx class. AWS publishes no list of the codes, so only the class counts.
-func (e *ErrorResponse) Temporary() bool {
-	return e.StatusCode == 429 || e.StatusCode >= 500
+// printable escapes every character that could forge a line or steer a
+// terminal: control and formatting characters, bidirectional ones included.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			quoted := strconv.QuoteRuneToASCII(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
 }
+
+// temporaryCodes begin the codes of errors that pass. The service model of AWS
+// IoT gives Throttling the status 400 and ConflictingResourceUpdate 409, so the
+// status alone does not show them.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/CommonErrors.html
+var temporaryCodes = []string{
+	"Throttl", "TooManyRequests", "RequestThrottled", "RequestLimitExceeded", "ConflictingResourceUpdate",
+	"InternalFailure", "InternalServer", "InternalError", "ServiceUnavailable", "ServiceFailure", "RequestTimeout",
+}
+
+// Class returns Temporary where the same request may succeed later, else
+// Denied. The code decides; a code that is not known is classed by its status
+// (408, 429 and 5xx are temporary). AWS publishes no list of the codes.
+func (e *ErrorResponse) Class() Class {
+	known := func(code string) bool { return strings.HasPrefix(e.ErrorCode, code) }
+	if slices.ContainsFunc(temporaryCodes, known) ||
+		e.StatusCode == 408 || e.StatusCode == 429 || e.StatusCode >= 500 {
+		return Temporary
+	}
+	return Denied
+}
+
+// Temporary reports whether the same request may succeed later.
+func (e *ErrorResponse) Temporary() bool { return e.Class() == Temporary }

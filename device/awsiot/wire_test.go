@@ -97,25 +97,25 @@ func TestSecretsAreMaskedHoweverTheyArePrinted(t *testing.T) {
 	}
 }
 
-func TestOnlyTheStatusClassMakesARefusalTemporary(t *testing.T) {
+func TestUnknownCodesAreClassedByStatusAndNeverByText(t *testing.T) {
 	for status, want := range map[int]bool{400: false, 401: false, 403: false, 404: false, 409: false, 410: false, 429: true, 500: true, 503: true} {
-		e := &awsiot.ErrorResponse{StatusCode: status, ErrorCode: "Throttling", ErrorMessage: "try again later"}
+		e := &awsiot.ErrorResponse{StatusCode: status, ErrorCode: "Other", ErrorMessage: "Throttling: try again later"}
 		if got := e.Temporary(); got != want {
 			t.Errorf("status %d: Temporary() = %t, want %t", status, got, want)
 		}
 	}
 }
 
-func TestRefusalReadsAsOneLine(t *testing.T) {
+func TestRejectionNamesCodeStatusAndMessage(t *testing.T) {
 	for _, tc := range []struct {
-		refusal awsiot.ErrorResponse
-		want    string
+		rejection awsiot.ErrorResponse
+		want      string
 	}{
-		{awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}, "refused by AWS IoT: AccessDenied (403)"},
+		{awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}, "rejected by AWS IoT: AccessDenied (403)"},
 		{awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters", ErrorMessage: "Cannot resolve reference value: x"},
-			"refused by AWS IoT: InvalidParameters (400): Cannot resolve reference value: x"},
+			"rejected by AWS IoT: InvalidParameters (400): Cannot resolve reference value: x"},
 	} {
-		if got := tc.refusal.Error(); got != tc.want {
+		if got := tc.rejection.Error(); got != tc.want {
 			t.Errorf("got %q, want %q", got, tc.want)
 		}
 	}

@@ -53,7 +53,7 @@ func TestEnrolTellsRefusedDevicesByStageAndCause(t *testing.T) {
 	if want := (fleet.Counts{Devices: 3, Enrolled: 2, Failed: 1}); r.Counts != want {
 		t.Errorf("counts are %+v", r.Counts)
 	}
-	want := []fleet.Trouble{{Stage: fleet.StageRegister, Cause: "refused by AWS IoT: AccessDenied (403): Access denied", Count: 1}}
+	want := []fleet.Trouble{{Stage: fleet.StageRegister, Cause: "rejected by AWS IoT: AccessDenied (403): Access denied", Count: 1}}
 	if diff := cmp.Diff(want, r.Failures); diff != "" {
 		t.Errorf("failures (-want +got):\n%s", diff)
 	}

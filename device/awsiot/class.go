@@ -1,0 +1,55 @@
+package awsiot
+
+import (
+	"context"
+	"errors"
+)
+
+// A Class says what an error means for whoever may try again. Programs map it
+// to their exit codes.
+type Class int
+
+// The classes. The zero value stands for every error without a class of its
+// own.
+const (
+	Failed        Class = iota // a defect, or the local machine: disk, permission
+	Misconfigured              // usage or configuration; it must change before another attempt
+	Denied                     // AWS IoT denied the request; retrying soon does not help
+	Temporary                  // network, name resolution, clock, throttling, time-out; retrying may help
+	Interrupted                // the caller canceled the context
+)
+
+// String returns the class in one lower-case word.
+func (c Class) String() string {
+	switch c {
+	case Misconfigured:
+		return "misconfigured"
+	case Denied:
+		return "denied"
+	case Temporary:
+		return "temporary"
+	case Interrupted:
+		return "interrupted"
+	}
+	return "failed"
+}
+
+// ClassOf returns the class of an error: Interrupted where a context was
+// canceled, else that of the outermost error in the chain that has a method
+// Class() Class, else Temporary where a deadline passed, else Failed.
+func ClassOf(err error) Class {
+	if errors.Is(err, context.Canceled) {
+		return Interrupted
+	}
+	var e interface {
+		error
+		Class() Class
+	}
+	switch {
+	case errors.As(err, &e):
+		return e.Class()
+	case errors.Is(err, context.DeadlineExceeded):
+		return Temporary
+	}
+	return Failed
+}

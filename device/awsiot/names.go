@@ -1,0 +1,53 @@
+package awsiot
+
+import "strings"
+
+// The rules for names, as text for messages. Each belongs to the function of
+// the same subject below.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Types.html
+const (
+	ThingNameRule    = "1 to 128 characters of a-z A-Z 0-9 : _ -"
+	TemplateNameRule = "1 to 36 characters of a-z A-Z 0-9 _ -"
+	PolicyNameRule   = "1 to 128 characters of a-z A-Z 0-9 _ + = , . @ -"
+	ShadowNameRule   = "1 to 64 characters of a-z A-Z 0-9 : _ - $"
+)
+
+// ValidThingName reports whether a thing, thing type, thing group or billing
+// group may have the name.
+func ValidThingName(name string) bool { return within(name, 128, ":_-") }
+
+// ValidTemplateName reports whether a provisioning template may have the name.
+func ValidTemplateName(name string) bool { return within(name, 36, "_-") }
+
+// ValidPolicyName reports whether a policy may have the name.
+func ValidPolicyName(name string) bool { return within(name, 128, "_+=,.@-") }
+
+// ValidShadowName reports whether a named shadow may have the name. The empty
+// name is that of the classic shadow and not valid here. AWS itself uses $ in
+// the name $package.
+func ValidShadowName(name string) bool { return within(name, 64, ":_-$") }
+
+// ValidCertificateID reports whether the text has the form of [CertificateID].
+func ValidCertificateID(id string) bool {
+	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
+}
+
+// ValidAccountID reports whether the text has the form of an AWS account ID.
+func ValidAccountID(id string) bool {
+	return len(id) == 12 && strings.Trim(id, "0123456789") == ""
+}
+
+// within reports whether name has 1 to most ASCII letters, digits and
+// characters of others.
+func within(name string, most int, others string) bool {
+	for i := range len(name) {
+		c := name[i]
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		digit := '0' <= c && c <= '9'
+		if !letter && !digit && strings.IndexByte(others, c) < 0 {
+			return false
+		}
+	}
+	return 0 < len(name) && len(name) <= most
+}

@@ -1,0 +1,160 @@
+package awsiot
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// CertificateID returns the ID that AWS IoT gives to a certificate: the
+// lower-case hexadecimal SHA-256 of its DER form.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Certificate.html
+func CertificateID(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// Certificates reads every certificate of a PEM text, in order; blocks of
+// other kinds are passed over. The text may be as people have it: with a byte
+// order mark, indented, with carriage returns or with "\n" for line ends.
+//
+// A damaged block is an error, never passed over. Where there is no
+// certificate, the error says what the text is instead: DER, UTF-16, a private
+// key and so on.
+func Certificates(text []byte) ([]*x509.Certificate, error) {
+	blocks, err := pemBlocks(text)
+	if err != nil {
+		return nil, err
+	}
+	var list []*x509.Certificate
+	for _, b := range blocks {
+		if b.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d is damaged: %w", len(list)+1, err)
+		}
+		list = append(list, c)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("no certificate in it, only %s", kinds(blocks))
+	}
+	return list, nil
+}
+
+// PrivateKey reads the first private key of a PEM text (PKCS #8, PKCS #1 or
+// SEC 1), which may be as untidy as for [Certificates]. Blocks of other kinds,
+// such as EC PARAMETERS or certificates, are passed over. Its errors quote
+// nothing of the text; an encrypted key is named as such.
+func PrivateKey(text []byte) (crypto.Signer, error) {
+	blocks, err := pemBlocks(text)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range blocks {
+		var key any
+		var err error
+		switch b.Type {
+		case "PRIVATE KEY":
+			key, err = x509.ParsePKCS8PrivateKey(b.Bytes)
+		case "RSA PRIVATE KEY", "EC PRIVATE KEY":
+			switch {
+			case b.Headers["DEK-Info"] != "":
+				return nil, errEncrypted
+			case b.Type == "RSA PRIVATE KEY":
+				key, err = x509.ParsePKCS1PrivateKey(b.Bytes)
+			default:
+				key, err = x509.ParseECPrivateKey(b.Bytes)
+			}
+		case "ENCRYPTED PRIVATE KEY":
+			return nil, errEncrypted
+		default:
+			continue
+		}
+		signer, ok := key.(crypto.Signer)
+		if err != nil || !ok {
+			return nil, errors.New("the private key is damaged, or of a kind that cannot sign")
+		}
+		return signer, nil
+	}
+	return nil, fmt.Errorf("no private key in it, only %s", kinds(blocks))
+}
+
+var errEncrypted = errors.New("the private key is encrypted, which is not supported: decrypt it with openssl pkey")
+
+// Matches reports whether key is the private half of the certificate's key.
+func Matches(key crypto.Signer, c *x509.Certificate) bool {
+	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(c.PublicKey)
+}
+
+// pemBlocks returns at least one block, or an error that says what the text is.
+func pemBlocks(text []byte) ([]*pem.Block, error) {
+	if err := notPEM(text); err != nil {
+		return nil, err
+	}
+	tidy := tidyPEM(text)
+	wanted := bytes.Count(tidy, []byte("-----BEGIN "))
+	var blocks []*pem.Block
+	for block, rest := pem.Decode(tidy); block != nil; block, rest = pem.Decode(rest) {
+		blocks = append(blocks, block)
+	}
+	switch {
+	case wanted == 0:
+		return nil, errors.New("not in PEM form: it has no line -----BEGIN …-----")
+	case len(blocks) != wanted: // the decoder passes over what it cannot read
+		return nil, fmt.Errorf("%d of its %d PEM blocks are damaged or incomplete", wanted-len(blocks), wanted)
+	}
+	return blocks, nil
+}
+
+// notPEM names the forms that are mistaken for PEM most often.
+func notPEM(text []byte) error {
+	switch {
+	case len(bytes.TrimSpace(text)) == 0:
+		return errors.New("it is empty")
+	case bytes.HasPrefix(text, []byte{0xff, 0xfe}), bytes.HasPrefix(text, []byte{0xfe, 0xff}),
+		bytes.HasPrefix(text, []byte("-\x00-\x00")), bytes.HasPrefix(text, []byte("\x00-\x00-")):
+		return errors.New("it is UTF-16 text, not UTF-8: save it as UTF-8 or ASCII")
+	case text[0] == 0x30 && len(text) > 1 && !utf8.Valid(text):
+		return errors.New("it is binary DER (or PKCS #12), not PEM: convert it with openssl")
+	}
+	return nil
+}
+
+// tidyPEM undoes what editors, shells and YAML do to a PEM text.
+func tidyPEM(text []byte) []byte {
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	if !bytes.ContainsRune(bytes.TrimSpace(text), '\n') { // pasted from JSON
+		text = bytes.ReplaceAll(text, []byte(`\r`), nil)
+		text = bytes.ReplaceAll(text, []byte(`\n`), []byte("\n"))
+	}
+	text = bytes.ReplaceAll(text, []byte("----------BEGIN "), []byte("-----\n-----BEGIN "))
+	var b bytes.Buffer
+	for line := range bytes.Lines(text) {
+		// A byte order mark also stands where files were joined.
+		b.Write(bytes.Trim(bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")), " \t\r\n\""))
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
+}
+
+func kinds(blocks []*pem.Block) string {
+	var names []string
+	for _, b := range blocks {
+		if name := strings.ToLower(b.Type); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
