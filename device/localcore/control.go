@@ -3,7 +3,6 @@ package localcore
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"slices"
@@ -64,8 +63,8 @@ func (s control) IssueCSR(_ context.Context, csr string) (string, error) {
 }
 
 // RegisterThing implements [controlapi.Registrar].
-func (s control) RegisterThing(_ context.Context, body string, parameters map[string]string) (controlapi.Registration, error) {
-	t, err := template.Parse([]byte(body))
+func (s control) RegisterThing(ctx context.Context, body string, parameters map[string]string) (controlapi.Registration, error) {
+	t, err := template.ParseBody([]byte(body))
 	if err != nil {
 		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %v", err)
 	}
@@ -76,43 +75,58 @@ func (s control) RegisterThing(_ context.Context, body string, parameters map[st
 	if err != nil {
 		return controlapi.Registration{}, err
 	}
-	if plan.Certificate == nil || plan.Certificate.ID == "" {
-		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "The template names no certificate: give parameter %s.", certificateIDParameter)
-	}
 	request := provisioningOf(plan)
-	request.CertificateID = plan.Certificate.ID
+	if c := plan.Certificate; c != nil {
+		request.CertificateID = c.ID
+		if c.ID == "" {
+			if request.NewCertificate, err = s.newCertificate(ctx, c); err != nil {
+				return controlapi.Registration{}, err
+			}
+		}
+	}
 	done, err := s.registry.Provision(request)
 	if err != nil {
 		return controlapi.Registration{}, err
 	}
 	return controlapi.Registration{
 		CertificatePEM: done.Certificate.PEM,
-		ResourceARNs:   s.resourceARNs(body, plan),
+		ResourceARNs:   s.resourceARNs(plan, done),
 	}, nil
 }
 
-// resourceARNs gives the ARNs of a plan the logical names of its template.
-func (s control) resourceARNs(body string, plan *template.Plan) map[string]string {
-	var document struct {
-		Resources map[string]struct{ Type string }
-	}
-	if err := json.Unmarshal([]byte(body), &document); err != nil {
-		return nil // the body was parsed before
-	}
-	arns := map[string]string{}
-	var policies []string
-	for name, resource := range document.Resources {
-		switch resource.Type {
-		case "AWS::IoT::Thing":
-			arns[name] = s.ARN("thing/" + plan.Thing.Name)
-		case "AWS::IoT::Certificate":
-			arns[name] = s.ARN("cert/" + plan.Certificate.ID)
-		case "AWS::IoT::Policy":
-			policies = append(policies, name)
+// newCertificate returns the certificate that a template gives by a signing
+// request or in PEM form. Whether its authority is registered is not checked.
+func (s control) newCertificate(ctx context.Context, c *template.Certificate) (*registry.NewCertificate, error) {
+	switch {
+	case c.CSR != "":
+		pem, err := s.IssueCSR(ctx, c.CSR)
+		return &registry.NewCertificate{PEM: pem}, err
+	case c.PEM == "":
+		return nil, registry.Reject(registry.CodeInvalidRequest, "The template's certificate resolves to nothing.")
+	case c.CAPEM != "":
+		certificate, err := parsePEM(c.PEM)
+		authority, caErr := parsePEM(c.CAPEM)
+		if err := errors.Join(err, caErr); err != nil {
+			return nil, registry.Reject(registry.CodeCertificateInvalid, "The certificate or that of its authority cannot be read: %v", err)
+		}
+		if err := certificate.CheckSignatureFrom(authority); err != nil {
+			return nil, registry.Reject(registry.CodeCertificateInvalid, "CACertificatePem did not sign CertificatePem: %v", err)
 		}
 	}
-	if len(policies) == 1 && len(plan.Policies) == 1 {
-		arns[policies[0]] = s.ARN("policy/" + plan.Policies[0].Name)
+	return &registry.NewCertificate{PEM: c.PEM}, nil
+}
+
+// resourceARNs gives the ARNs of a plan by the logical names of its template.
+func (s control) resourceARNs(plan *template.Plan, done registry.Provisioned) map[string]string {
+	arns := map[string]string{}
+	if t := plan.Thing; t != nil {
+		arns[t.LogicalName] = s.ARN("thing/" + t.Name)
+	}
+	if c := plan.Certificate; c != nil {
+		arns[c.LogicalName] = s.ARN("cert/" + done.Certificate.ID)
+	}
+	for _, p := range plan.Policies {
+		arns[p.LogicalName] = s.ARN("policy/" + p.Name)
 	}
 	return arns
 }

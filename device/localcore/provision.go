@@ -40,6 +40,7 @@ type provisioner struct {
 	authority *ca.Authority
 	keys      *ca.Pool
 	hook      hookFunc // nil without one
+	templates template.Cache
 	faults    *Faults
 	journal   *journal
 	broker    *broker
@@ -362,7 +363,7 @@ func (p *provisioner) consult(c *connection, stored registry.ProvisioningTemplat
 }
 
 func (p *provisioner) resolve(body string, in template.Input) (*template.Plan, error) {
-	t, err := template.Parse([]byte(body))
+	t, err := p.templates.Parse(body)
 	if err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 )
@@ -13,7 +14,7 @@ type Override string
 
 // The override settings of AWS IoT. Fail refuses whatever exists already. Unset
 // is for a template that says nothing: then only a value that is there and
-// differs is refused (open point U5).
+// differs is rejected (open point U5).
 const (
 	Unset     Override = ""
 	DoNothing Override = "DO_NOTHING"
@@ -29,8 +30,10 @@ type Provisioning struct {
 	// Principal is the id of the claim certificate that presents it.
 	Token, Principal string
 	// CertificateID names the certificate where there is no token, as in
-	// RegisterThing over HTTPS.
-	CertificateID string
+	// RegisterThing over HTTPS. NewCertificate registers one, unless it is
+	// registered already. Without all three there is none.
+	CertificateID  string
+	NewCertificate *NewCertificate
 
 	Thing       *ProvisionedThing
 	Certificate *ProvisionedCertificate
@@ -65,6 +68,7 @@ type ProvisionedPolicy struct {
 
 // A Provisioned tells what RegisterThing has done.
 type Provisioned struct {
+	// Certificate is zero if the template names none.
 	Certificate Certificate
 	// Thing is the thing as it is now, nil if the template names none.
 	Thing *Thing
@@ -82,7 +86,7 @@ func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 }
 
 func (tx *transaction) provision(p Provisioning) (out Provisioned, err error) {
-	c, err := tx.provisionedCertificate(p)
+	c, existed, err := tx.provisionedCertificate(p)
 	if err != nil {
 		return out, err
 	}
@@ -91,8 +95,13 @@ func (tx *transaction) provision(p Provisioning) (out Provisioned, err error) {
 			return out, err
 		}
 	}
+	for _, policy := range p.Policies {
+		if err := tx.provisionPolicy(policy, c.ID, p.Certificate != nil); err != nil {
+			return out, err
+		}
+	}
 	if p.Certificate != nil {
-		if c, err = tx.provisionCertificate(c, p); err != nil {
+		if c, err = tx.provisionCertificate(c, existed, p); err != nil {
 			return out, err
 		}
 	}
@@ -108,16 +117,26 @@ func (tx *transaction) provision(p Provisioning) (out Provisioned, err error) {
 	return out, nil
 }
 
-// provisionedCertificate finds the certificate and uses its token up.
-func (tx *transaction) provisionedCertificate(p Provisioning) (Certificate, error) {
-	if p.Token == "" && p.CertificateID != "" {
-		return tx.certificate(p.CertificateID)
+// provisionedCertificate finds or registers the certificate, and uses its token
+// up. existed is true for one that is neither new nor pending.
+func (tx *transaction) provisionedCertificate(p Provisioning) (c Certificate, existed bool, err error) {
+	switch {
+	case p.NewCertificate != nil:
+		c, err = tx.createCertificate(*p.NewCertificate)
+		if e, ok := errors.AsType[*Error](err); ok && e.Code == CodeAlreadyExists {
+			id, _ := Target(e.Resource).Certificate()
+			c, err = tx.certificate(id)
+			existed = true
+		}
+	case p.CertificateID != "":
+		c, err = tx.certificate(p.CertificateID)
+		existed = true
+	case p.Certificate != nil || p.Principal != "":
+		if c, err = tx.owned(p.Token, p.Principal, tx.now); err == nil {
+			c = tx.useToken(c)
+		}
 	}
-	c, err := tx.owned(p.Token, p.Principal, tx.now)
-	if err != nil {
-		return Certificate{}, err
-	}
-	return tx.useToken(c), nil
+	return c, existed && c.Status != PendingActivation, err
 }
 
 func (tx *transaction) provisionThing(p *ProvisionedThing) (created bool, err error) {
@@ -177,12 +196,7 @@ func (o Override) attributes(thing string, old, wanted map[string]string) (map[s
 	return replaced, nil
 }
 
-func (tx *transaction) provisionCertificate(c Certificate, p Provisioning) (Certificate, error) {
-	for _, policy := range p.Policies {
-		if err := tx.provisionPolicy(policy, c.ID); err != nil {
-			return c, err
-		}
-	}
+func (tx *transaction) provisionCertificate(c Certificate, existed bool, p Provisioning) (Certificate, error) {
 	if p.Thing != nil {
 		if err := tx.attachPrincipal(p.Thing.Name, c.ID, p.Certificate.Type); err != nil {
 			return c, err
@@ -192,7 +206,10 @@ func (tx *transaction) provisionCertificate(c Certificate, p Provisioning) (Cert
 	if err := checkSettable(status); err != nil {
 		return c, err
 	}
-	if c.Status != PendingActivation {
+	// A template that says nothing of replacing the status sets it, but brings no
+	// revoked certificate back.
+	unsaid := p.Certificate.OverrideStatus == Unset && c.Status != Revoked
+	if existed && !unsaid {
 		kept, err := p.Certificate.OverrideStatus.scalar("status of certificate "+c.ID, string(c.Status), string(status))
 		if err != nil {
 			return c, err
@@ -203,11 +220,15 @@ func (tx *transaction) provisionCertificate(c Certificate, p Provisioning) (Cert
 	return tx.certificate(c.ID)
 }
 
-func (tx *transaction) provisionPolicy(p ProvisionedPolicy, certificateID string) error {
+func (tx *transaction) provisionPolicy(p ProvisionedPolicy, certificateID string, attach bool) error {
 	if p.Document != "" && !tx.policies.has(p.Name) {
 		if _, err := tx.createPolicy(p.Name, p.Document); err != nil {
 			return err
 		}
+	}
+	if !attach {
+		_, err := tx.policy(p.Name)
+		return err
 	}
 	return tx.attachPolicy(p.Name, CertificateTarget(certificateID))
 }

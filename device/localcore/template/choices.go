@@ -55,7 +55,7 @@ var choices = []Choice{
 	{"AWS::IoT::Certificate:: parameters other than Id", "they have no value"},
 	{"letter case of Status, ThingPrincipalType and OverrideSettings values", "any"},
 	{"OverrideSettings keys in capitals (ATTRIBUTE_PAYLOAD)", "accepted like the CamelCase ones"},
-	{"the name of a policy that is given as a document", "the hexadecimal SHA-256 of the document without white space"},
+	{"the name of a policy that is given as a document", "the hexadecimal SHA-1 of the document without white space, in capitals as in AWS's example"},
 	{"functions inside a policy document that is an object", "resolved, Fn::Join excepted"},
 	{"the syntax of Fn::Sub", "CloudFormation's: a string or [string, variables], ${Name}, and ${!Name} for ${Name} itself"},
 	{"delimiters of Fn::Join and Fn::Split", "constant strings; that of Fn::Split is not empty"},

@@ -2,9 +2,9 @@ package template
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/sha1"
 	"encoding/json"
+	"fmt"
 	"strings"
 )
 
@@ -68,11 +68,11 @@ func (c compacted) eval(s *scope) (string, error) {
 	return b.String(), nil
 }
 
-// documentName names the policy of a document by its hash.
-func documentName(body string) string {
-	sum := sha256.Sum256([]byte(body))
-	return hex.EncodeToString(sum[:])
-}
+// documentName names the policy of a document by its hash, in the form of AWS's
+// example: 40 hexadecimal digits in capitals.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/single-thing-provisioning.html
+func documentName(body string) string { return fmt.Sprintf("%X", sha1.Sum([]byte(body))) }
 
 // readDocument reads a policy document: an object, or a string or function
 // that holds one.

@@ -10,11 +10,17 @@ import (
 	"unicode/utf8"
 )
 
-// Parse reads a template and finds what is wrong with it whatever the
-// parameters will be. The error is [SyntaxErrors], of which [errors.As] also
-// finds the first *[SyntaxError].
-func Parse(body []byte) (*Template, error) {
-	p := &parser{body: body, template: &Template{}}
+// Parse reads a fleet provisioning template and finds what is wrong with it
+// whatever the parameters will be. The error is [SyntaxErrors], of which
+// [errors.As] also finds the first *[SyntaxError].
+func Parse(body []byte) (*Template, error) { return parse(body, true) }
+
+// ParseBody is [Parse] for the template body of RegisterThing over HTTPS, which
+// may give the certificate as a signing request or in PEM form too.
+func ParseBody(body []byte) (*Template, error) { return parse(body, false) }
+
+func parse(body []byte, fleet bool) (*Template, error) {
+	p := &parser{body: body, fleet: fleet, template: &Template{}}
 	if p.checkText() {
 		if root := readJSON(body, p.failAt); root != nil && len(p.faults) == 0 {
 			p.readTemplate(root)
@@ -32,6 +38,7 @@ func Parse(body []byte) (*Template, error) {
 // A parser collects the faults of a template while it reads it.
 type parser struct {
 	body     []byte
+	fleet    bool // of fleet provisioning
 	template *Template
 	mappings mappings
 	inPolicy bool // inside a Policy resource

@@ -19,7 +19,9 @@ type Plan struct {
 
 // A Thing is the thing to create or update.
 type Thing struct {
-	Name string
+	// LogicalName is the resource's name in the template.
+	LogicalName string
+	Name        string
 	// Type is the thing type's name; empty means none.
 	Type string
 	// Groups are names of thing groups.
@@ -40,9 +42,18 @@ type ThingOverride struct {
 	ThingGroups      Override
 }
 
-// A Certificate is the certificate to attach to the thing.
+// A Certificate is the certificate to attach to the thing: one of ID, CSR and
+// PEM says which. Fleet provisioning knows ID alone.
 type Certificate struct {
+	// LogicalName is the resource's name in the template.
+	LogicalName string
+	// ID is that of a registered certificate.
 	ID string
+	// CSR is a certificate signing request in PEM form, to issue from.
+	CSR string
+	// PEM is a certificate to register; CAPEM the certificate of the authority
+	// that signed it, or empty.
+	PEM, CAPEM string
 	// Status is the one to set: [StatusActive] or [StatusInactive].
 	Status string
 	// Exclusive ties the certificate to this thing alone (ThingPrincipalType
@@ -60,6 +71,8 @@ const (
 
 // A Policy is a policy to attach to the certificate.
 type Policy struct {
+	// LogicalName is the resource's name in the template.
+	LogicalName string
 	// Name is that of a policy that must exist when Document is nil; else the
 	// name to create the document under.
 	Name     string

@@ -37,21 +37,21 @@ func (p *parser) readResource(n *node) {
 	settings := n.get("OverrideSettings")
 	switch kind.text {
 	case "AWS::IoT::Thing":
-		p.readThing(kind, properties, settings)
+		p.readThing(kind, properties, settings, n.key)
 	case "AWS::IoT::Certificate":
-		p.readCertificate(kind, properties, settings)
+		p.readCertificate(kind, properties, settings, n.key)
 	case "AWS::IoT::Policy":
-		p.readPolicy(properties, settings)
+		p.readPolicy(properties, settings, n.key)
 	default:
 		p.fail(kind, "%q is not a resource type; they are AWS::IoT::Thing, AWS::IoT::Certificate and AWS::IoT::Policy", kind.text)
 	}
 }
 
-func (p *parser) readThing(kind, n, settings *node) {
+func (p *parser) readThing(kind, n, settings *node, logicalName string) {
 	if p.template.thing != nil {
 		p.fail(kind, "the template has a thing already")
 	}
-	t := &thing{}
+	t := &thing{logicalName: logicalName}
 	p.template.thing = t
 	if settings != nil {
 		t.override = ThingOverride{
@@ -131,29 +131,22 @@ func (p *parser) readGroups(n *node) listExpression {
 	return g
 }
 
-func (p *parser) readCertificate(kind, n, settings *node) {
+func (p *parser) readCertificate(kind, n, settings *node, logicalName string) {
 	if p.template.certificate != nil {
 		p.fail(kind, "the template has a certificate already")
 	}
-	c := &certificate{status: literal(StatusActive), principalType: literal(nonExclusiveThing)}
+	c := &certificate{logicalName: logicalName, status: literal(StatusActive), principalType: literal(nonExclusiveThing)}
 	p.template.certificate = c
 	if settings != nil {
 		c.statusOverride = p.override(settings, "Status")
 		p.overrideKeys(settings, "Status")
 	}
-	for _, other := range []string{"CertificateSigningRequest", "CertificatePem", "CACertificatePem"} {
-		if m := n.get(other); m != nil {
-			p.failKey(m, `fleet provisioning knows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
-			return
-		}
-	}
-	if !p.members(n, "CertificateId", "Status", "ThingPrincipalType") {
+	if !p.members(n, "CertificateId", "CertificateSigningRequest", "CertificatePem", "CACertificatePem", "Status", "ThingPrincipalType") {
 		return
 	}
-	c.id = p.optional(n, "CertificateId", nil)
-	if c.id == nil {
-		p.fail(n, `a certificate needs CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
-	}
+	c.id, c.csr = p.optional(n, "CertificateId", nil), p.optional(n, "CertificateSigningRequest", nil)
+	c.pem, c.caPEM = p.optional(n, "CertificatePem", nil), p.optional(n, "CACertificatePem", nil)
+	p.checkSource(n)
 	if e := p.optional(n, "Status", oneOf("Status", StatusActive, StatusInactive)); e != nil {
 		c.status = e
 	}
@@ -162,7 +155,33 @@ func (p *parser) readCertificate(kind, n, settings *node) {
 	}
 }
 
-func (p *parser) readPolicy(n, settings *node) {
+// checkSource reports a certificate that is not given in exactly one way, or in
+// one that this kind of template does not know.
+func (p *parser) checkSource(n *node) {
+	var given []string
+	for _, m := range n.items {
+		switch m.key {
+		case "CertificateSigningRequest", "CertificatePem", "CACertificatePem":
+			if p.fleet {
+				p.failKey(m, `fleet provisioning knows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
+				return
+			}
+		}
+		if m.key == "CertificateId" || m.key == "CertificateSigningRequest" || m.key == "CertificatePem" {
+			given = append(given, m.key)
+		}
+	}
+	switch {
+	case len(given) == 0 && p.fleet:
+		p.fail(n, `a certificate needs CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
+	case len(given) != 1:
+		p.fail(n, "a certificate needs exactly one of CertificateId, CertificateSigningRequest and CertificatePem")
+	case given[0] != "CertificatePem" && n.get("CACertificatePem") != nil:
+		p.failKey(n.get("CACertificatePem"), "belongs to CertificatePem")
+	}
+}
+
+func (p *parser) readPolicy(n, settings *node, logicalName string) {
 	p.inPolicy = true
 	defer func() { p.inPolicy = false }()
 	if settings != nil {
@@ -176,9 +195,9 @@ func (p *parser) readPolicy(n, settings *node) {
 	case name == nil && document == nil, name != nil && document != nil:
 		p.fail(n, "a policy needs exactly one of PolicyName and PolicyDocument")
 	case name != nil:
-		p.template.policies = append(p.template.policies, policy{name: p.value(name, obeying(policyName))})
+		p.template.policies = append(p.template.policies, policy{logicalName: logicalName, name: p.value(name, obeying(policyName))})
 	default:
-		p.template.policies = append(p.template.policies, policy{document: p.readDocument(document)})
+		p.template.policies = append(p.template.policies, policy{logicalName: logicalName, document: p.readDocument(document)})
 	}
 }
 

@@ -29,6 +29,7 @@ type parameter struct{ fallback *string }
 
 // A thing is a Thing before its values are known.
 type thing struct {
+	logicalName     string
 	name            expression
 	kind            expression // nil when absent, like the two that follow
 	groups          listExpression
@@ -39,7 +40,11 @@ type thing struct {
 }
 
 type certificate struct {
-	id             expression
+	logicalName    string
+	id             expression // of these three exactly one is set
+	csr            expression
+	pem            expression
+	caPEM          expression // beside pem, or nil
 	status         expression
 	principalType  expression
 	statusOverride Override
@@ -47,8 +52,9 @@ type certificate struct {
 
 // A policy has a name or a document.
 type policy struct {
-	name     expression
-	document expression
+	logicalName string
+	name        expression
+	document    expression
 }
 
 // Input is what one registration gives to a template.
@@ -106,7 +112,7 @@ func (t *Template) resolveThing(s *scope, plan *Plan) error {
 	if t.thing == nil {
 		return nil
 	}
-	resolved := &Thing{Override: t.thing.override}
+	resolved := &Thing{LogicalName: t.thing.logicalName, Override: t.thing.override}
 	plan.Thing = resolved
 	for _, v := range []struct {
 		from expression
@@ -137,10 +143,20 @@ func (t *Template) resolveCertificate(s *scope, plan *Plan) error {
 	if t.certificate == nil {
 		return nil
 	}
-	resolved := &Certificate{StatusOverride: t.certificate.statusOverride}
+	resolved := &Certificate{LogicalName: t.certificate.logicalName, StatusOverride: t.certificate.statusOverride}
 	plan.Certificate = resolved
-	if err := resolveText(s, t.certificate.id, &resolved.ID); err != nil {
-		return err
+	for _, v := range []struct {
+		from expression
+		to   *string
+	}{
+		{t.certificate.id, &resolved.ID},
+		{t.certificate.csr, &resolved.CSR},
+		{t.certificate.pem, &resolved.PEM},
+		{t.certificate.caPEM, &resolved.CAPEM},
+	} {
+		if err := resolveText(s, v.from, v.to); err != nil {
+			return err
+		}
 	}
 	if s.certificateID != "" && resolved.ID != s.certificateID {
 		return otherCertificate.errorf("CertificateId resolves to %q, not to the certificate of the ownership token", resolved.ID)
@@ -155,7 +171,7 @@ func (t *Template) resolveCertificate(s *scope, plan *Plan) error {
 
 func (t *Template) resolvePolicies(s *scope, plan *Plan) error {
 	for _, p := range t.policies {
-		var resolved Policy
+		resolved := Policy{LogicalName: p.logicalName}
 		if err := resolveText(s, p.name, &resolved.Name); err != nil {
 			return err
 		}
@@ -164,7 +180,7 @@ func (t *Template) resolvePolicies(s *scope, plan *Plan) error {
 			if err := resolveText(s, p.document, &body); err != nil {
 				return err
 			}
-			resolved = Policy{Name: documentName(body), Document: []byte(body)}
+			resolved.Name, resolved.Document = documentName(body), []byte(body)
 		}
 		plan.Policies = append(plan.Policies, resolved)
 	}
