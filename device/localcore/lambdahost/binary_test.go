@@ -54,7 +54,7 @@ func TestFormatIsThatOfTheMachine(t *testing.T) {
 	}
 }
 
-func TestStartRefusesWhatCannotRun(t *testing.T) {
+func TestStartRejectsWhatCannotRun(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -80,7 +80,7 @@ func TestStartRefusesWhatCannotRun(t *testing.T) {
 	}
 }
 
-func TestStartRefusesNegativeNumbers(t *testing.T) {
+func TestStartRejectsNegativeNumbers(t *testing.T) {
 	for _, c := range []Config{{Timeout: -1}, {Concurrency: -1}} {
 		if _, err := Start(t.Context(), c); err == nil {
 			t.Errorf("%+v: no error", c)

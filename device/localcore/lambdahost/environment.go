@@ -1,16 +1,18 @@
 package lambdahost
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 )
 
 // environment returns the variables that Lambda sets for a function on an
-// OS-only runtime, with credentials that are plainly not real, and then those
-// of the caller.
+// OS-only runtime, and then those of the caller. Nothing is inherited: the
+// credentials are plainly not real, the files and the metadata service that AWS
+// SDKs would ask for others are switched off, and endpoint gets their calls.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
-func environment(c *Config, api string) []string {
+func environment(c *Config, api, endpoint string) []string {
 	dir := filepath.Dir(c.Path)
 	name := c.FunctionARN[strings.LastIndex(c.FunctionARN, ":")+1:]
 	return append([]string{
@@ -27,6 +29,10 @@ func environment(c *Config, api string) []string {
 		"AWS_ACCESS_KEY_ID=local",
 		"AWS_SECRET_ACCESS_KEY=local",
 		"AWS_SESSION_TOKEN=local",
+		"AWS_ENDPOINT_URL=" + endpoint,
+		"AWS_CONFIG_FILE=" + os.DevNull,
+		"AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull,
+		"AWS_EC2_METADATA_DISABLED=true",
 		"LAMBDA_TASK_ROOT=" + dir,
 		"LAMBDA_RUNTIME_DIR=" + dir,
 		"PATH=/usr/local/bin:/usr/bin:/bin:/opt/bin",

@@ -1,9 +1,10 @@
 package lambdahost
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // A FunctionError is a failure that the function itself reported: an error
@@ -15,16 +16,14 @@ type FunctionError struct {
 }
 
 func (e *FunctionError) Error() string {
-	switch {
-	case e.Type == "":
-		return "the function failed: " + e.Message
-	case e.Message == "":
-		return "the function failed: " + e.Type
+	text := e.Type
+	if e.Type != "" && e.Message != "" {
+		text += ": "
 	}
-	return fmt.Sprintf("the function failed: %s: %s", e.Type, e.Message)
+	return "the function failed: " + oneLine(text+e.Message)
 }
 
-// An ExitError says that the function's process ended when it should have
+// An ExitError reports that the function's process ended when it should have
 // worked. It is [ErrExited].
 type ExitError struct {
 	// Status is how it ended: "exit status 1", "signal: killed".
@@ -35,15 +34,24 @@ type ExitError struct {
 
 func (e *ExitError) Error() string {
 	s := ErrExited.Error() + ": " + e.Status
-	if words := e.lastWords(); words != "" {
-		s += "; its last words: " + words
+	if summary := e.stderrSummary(); summary != "" {
+		s += "; standard error: " + oneLine(summary)
 	}
 	return s
 }
 
-// lastWords returns what best tells why: the first line of a Go panic, which
+// oneLine quotes a function's text that would break or disguise the line it
+// stands in.
+func oneLine(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+// stderrSummary returns the most telling line: the first of a Go panic, which
 // its stack trace follows, else the last line.
-func (e *ExitError) lastWords() string {
+func (e *ExitError) stderrSummary() string {
 	for _, line := range slices.Backward(e.Stderr) {
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
 			return line
@@ -58,7 +66,7 @@ func (e *ExitError) lastWords() string {
 // Unwrap returns [ErrExited].
 func (e *ExitError) Unwrap() error { return ErrExited }
 
-// A BinaryError says why a file cannot run as a function on this machine.
+// A BinaryError reports why a file cannot run as a function on this machine.
 type BinaryError struct {
 	Path    string
 	Problem string // what is wrong with it

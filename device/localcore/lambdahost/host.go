@@ -5,8 +5,10 @@
 //
 // It is not a sandbox: the function runs as the user who started it, with no
 // limit of memory. Its environment is Lambda's, not the caller's, so that
-// credentials of the shell do not reach it. The Runtime API has no
-// authentication, here as in Lambda: it listens on the loopback address alone.
+// credentials of the shell do not reach it; its calls of AWS services go to
+// [Config.Endpoint] or fail. Other users and web pages cannot answer in its
+// place: the Runtime API listens on the loopback address, under a random path
+// that only the function is given, and rejects what a browser sends.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 package lambdahost
@@ -45,18 +47,21 @@ const MaxPayload = 6 << 20
 type Config struct {
 	// Path is the function's executable, in Lambda named bootstrap.
 	Path string
-	// FunctionARN is what the function is told to be. Empty means a function
-	// named after Path's folder entry, in account 123456789012.
+	// FunctionARN is the function's ARN. Empty means a function named after the
+	// last element of Path, in account 123456789012.
 	FunctionARN string
 	// Region is AWS_REGION of the function. Empty means [DefaultRegion].
 	Region string
+	// Endpoint is the URL that the function's calls of every AWS service go to,
+	// its AWS_ENDPOINT_URL. Empty means none: each call fails, none reaches AWS.
+	Endpoint string
 	// Timeout bounds one invocation. Zero means [DefaultTimeout].
 	Timeout time.Duration
 	// Concurrency is how many processes may run at once, each with one
 	// invocation at a time, as in Lambda. They are started on demand. Zero
 	// means one per CPU that Go uses.
 	Concurrency int
-	// Env holds further variables, as NAME=value. They win over Lambda's.
+	// Env holds further variables, as NAME=value. They override Lambda's.
 	Env []string
 	// Log receives each line that the function writes. Nil means discard.
 	Log *slog.Logger

@@ -174,24 +174,19 @@ func TestDeadlineIsTheCallersWhenEarlier(t *testing.T) {
 // https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html: a
 // function sees Lambda's variables and its own, and not those of the caller.
 func TestEnvironmentIsLambdasAndNotTheCallers(t *testing.T) {
-	t.Setenv("AWS_PROFILE", "production")
-	t.Setenv("AWS_ACCESS_KEY_ID", "of the shell")
+	for _, name := range []string{"AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL_DYNAMODB", "HOME", "HTTPS_PROXY"} {
+		t.Setenv(name, "of the shell")
+	}
 	c := config(t, "function")
 	c.FunctionARN = "arn:aws:lambda:eu-central-1:123456789012:function:hook"
 	c.Region = "eu-central-1"
 	c.Env = append(c.Env, "TZ=Europe/Berlin", "EXTRA=1")
 	h := start(t, c)
-	var list []string
-	if err := json.Unmarshal([]byte(mustInvoke(t, h, order{Do: "environment"})), &list); err != nil {
-		t.Fatal(err)
-	}
-	env := make(map[string]string)
-	for _, v := range list {
-		name, value, _ := strings.Cut(v, "=")
-		env[name] = value
-	}
-	if _, leaked := env["AWS_PROFILE"]; leaked {
-		t.Error("AWS_PROFILE of the caller reached the function")
+	env := environmentOf(t, h)
+	for name, value := range env {
+		if value == "of the shell" {
+			t.Errorf("%s of the caller reached the function", name)
+		}
 	}
 	for name, want := range map[string]string{
 		"AWS_ACCESS_KEY_ID":           "local",
@@ -210,6 +205,93 @@ func TestEnvironmentIsLambdasAndNotTheCallers(t *testing.T) {
 		if env[name] == "" {
 			t.Errorf("%s is not set", name)
 		}
+	}
+}
+
+// environmentOf returns the variables that the function sees.
+func environmentOf(t *testing.T, h *lambdahost.Host) map[string]string {
+	t.Helper()
+	var list []string
+	if err := json.Unmarshal([]byte(mustInvoke(t, h, order{Do: "environment"})), &list); err != nil {
+		t.Fatal(err)
+	}
+	env := make(map[string]string)
+	for _, v := range list {
+		name, value, _ := strings.Cut(v, "=")
+		env[name] = value
+	}
+	return env
+}
+
+// A function that was given no endpoint can call no AWS service, by none of the
+// ways in which an SDK finds an endpoint or credentials.
+func TestFunctionReachesNoAWSEndpointUnlessAsked(t *testing.T) {
+	c := config(t, "function")
+	env := environmentOf(t, start(t, c))
+	resp, err := http.Get(env["AWS_ENDPOINT_URL"] + "/things/thing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if kind := resp.Header.Get("X-Amzn-ErrorType"); resp.StatusCode != http.StatusForbidden || kind != "NoEndpointException" {
+		t.Errorf("status %d, error %q", resp.StatusCode, kind)
+	}
+	for name, want := range map[string]string{
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local",
+	} {
+		if env[name] != want {
+			t.Errorf("%s is %q, want %q", name, env[name], want)
+		}
+	}
+	c.Endpoint = "http://127.0.0.1:1"
+	if got := environmentOf(t, start(t, c))["AWS_ENDPOINT_URL"]; got != c.Endpoint {
+		t.Errorf("endpoint %q, want %q", got, c.Endpoint)
+	}
+}
+
+// Neither another user of this machine, who does not know the path, nor a web
+// page can fetch an event or answer it.
+func TestRuntimeAPIIsForTheFunctionAlone(t *testing.T) {
+	h := start(t, config(t, "function"))
+	api := environmentOf(t, h)["AWS_LAMBDA_RUNTIME_API"]
+	host, path, found := strings.Cut(api, "/")
+	if !found || len(path) < 20 {
+		t.Fatalf("the path of %s can be guessed", api)
+	}
+	for name, tc := range map[string]struct{ path, host, header, value string }{
+		"without the path":       {path: "", host: host},
+		"by another path":        {path: "/" + strings.Repeat("A", len(path)), host: host},
+		"by another host name":   {path: "/" + path, host: "rebound.example.com"},
+		"by localhost":           {path: "/" + path, host: "localhost"},
+		"from a page":            {path: "/" + path, host: host, header: "Origin", value: "http://" + host},
+		"from a page, no-cors":   {path: "/" + path, host: host, header: "Sec-Fetch-Site", value: "cross-site"},
+		"from a page of its own": {path: "/" + path, host: host, header: "Sec-Fetch-Site", value: "same-origin"},
+	} {
+		for _, call := range []string{"GET /invocation/next", "POST /invocation/1/response", "POST /invocation/1/error", "POST /init/error"} {
+			t.Run(name+" "+call, func(t *testing.T) {
+				method, operation, _ := strings.Cut(call, " ")
+				r, err := http.NewRequestWithContext(t.Context(), method, "http://"+host+tc.path+"/2018-06-01/runtime"+operation, strings.NewReader("{}"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Host = tc.host
+				if tc.header != "" {
+					r.Header.Set(tc.header, tc.value)
+				}
+				resp, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusForbidden && resp.StatusCode != http.StatusNotFound {
+					t.Errorf("status %d", resp.StatusCode)
+				}
+			})
+		}
+	}
+	if got := mustInvoke(t, h, order{Do: "echo", Text: "answer"}); got != "answer" {
+		t.Errorf("the function answered %q", got)
 	}
 }
 
@@ -240,7 +322,7 @@ func TestFunctionErrors(t *testing.T) {
 	}
 }
 
-func TestAnswersToNothingAreRefused(t *testing.T) {
+func TestAnswersToNoInvocationAreRejected(t *testing.T) {
 	h := start(t, config(t, "function"))
 	want := `[400,"InvalidRequestID",400,"InvalidInvocationId",403]`
 	if got := mustInvoke(t, h, order{Do: "answer others"}); got != want {
@@ -254,7 +336,7 @@ func TestExitDuringAnInvocation(t *testing.T) {
 	if !errors.Is(err, lambdahost.ErrExited) {
 		t.Fatalf("got %v", err)
 	}
-	if want := "the function exited: exit status 3; its last words: cannot go on"; err.Error() != want {
+	if want := "the function exited: exit status 3; standard error: cannot go on"; err.Error() != want {
 		t.Errorf("got  %q\nwant %q", err, want)
 	}
 	mustInvoke(t, h, order{Do: "echo"})
@@ -330,11 +412,11 @@ func TestEventTooLarge(t *testing.T) {
 	}
 }
 
-func TestStartTellsWhyTheFunctionDoesNotStart(t *testing.T) {
+func TestStartReportsWhyTheFunctionDoesNotStart(t *testing.T) {
 	for role, want := range map[string]string{
-		"crash":      "exited: exit status 2; its last words: panic: no table of serial numbers",
+		"crash":      "exited: exit status 2; standard error: panic: no table of serial numbers",
 		"mute crash": "exited: exit status 4",
-		"last line":  "exited: exit status 1; its last words: no newline at the end",
+		"last line":  "exited: exit status 1; standard error: no newline at the end",
 		"init error": "failed: ConfigError: SERIAL_PREFIX is empty",
 	} {
 		t.Run(role, func(t *testing.T) {

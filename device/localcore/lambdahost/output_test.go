@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -53,7 +54,7 @@ func TestOutputIsCutIntoLines(t *testing.T) {
 	}
 }
 
-func TestFunctionErrorSaysWhatIsKnown(t *testing.T) {
+func TestFunctionErrorHasTypeAndMessage(t *testing.T) {
 	for want, e := range map[string]FunctionError{
 		"the function failed: Kind: words": {Type: "Kind", Message: "words"},
 		"the function failed: Kind":        {Type: "Kind"},
@@ -65,9 +66,24 @@ func TestFunctionErrorSaysWhatIsKnown(t *testing.T) {
 	}
 }
 
-func TestLastWordsNameThePanic(t *testing.T) {
+// A function's text stays in the line that it stands in, and shows its control
+// and direction characters.
+func TestFunctionCannotForgeLines(t *testing.T) {
+	for _, text := range []string{"fine\nERROR forged", "\x1b[2K", "\u009b31m", "\u202egnp.exe"} {
+		for _, err := range []error{
+			&FunctionError{Type: text}, &FunctionError{Type: "Kind", Message: text},
+			&ExitError{Status: "exit status 1", Stderr: []string{text}},
+		} {
+			if strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("%q is not one printable line", err.Error())
+			}
+		}
+	}
+}
+
+func TestStderrSummaryIsThePanic(t *testing.T) {
 	e := &ExitError{Status: "exit status 2", Stderr: []string{"starting", "panic: boom", "goroutine 1 [running]:", "main.main()"}}
-	if want := "the function exited: exit status 2; its last words: panic: boom"; e.Error() != want {
+	if want := "the function exited: exit status 2; standard error: panic: boom"; e.Error() != want {
 		t.Errorf("got  %q\nwant %q", e, want)
 	}
 }

@@ -1,7 +1,9 @@
 package lambdahost
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -59,10 +61,12 @@ func launch(c *Config) (*process, error) {
 		done:   make(chan struct{}),
 	}
 	p.ready = sync.OnceFunc(func() { close(p.asked) })
-	p.server = newRuntimeAPI(p)
+	host := listener.Addr().String()
+	secret := "/" + rand.Text()
+	p.server = newRuntimeAPI(p, host, secret)
 	p.cmd = exec.Command(c.Path)
 	p.cmd.Dir = filepath.Dir(c.Path)
-	p.cmd.Env = environment(c, listener.Addr().String())
+	p.cmd.Env = environment(c, host+secret, cmp.Or(c.Endpoint, "http://"+host+secret+noEndpoint))
 	p.cmd.Stdout = p.output.stream("stdout")
 	p.cmd.Stderr = p.output.stream("stderr")
 	p.cmd.WaitDelay = stopWithin

@@ -16,6 +16,10 @@ import (
 
 const apiVersion = "/2018-06-01"
 
+// noEndpoint is the path of the endpoint of AWS services of a function that has
+// none.
+const noEndpoint = "/aws"
+
 // Headers of the Runtime API.
 const (
 	headerRequestID    = "Lambda-Runtime-Aws-Request-Id"
@@ -56,15 +60,28 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// newRuntimeAPI returns the server that the function of p talks to.
-func newRuntimeAPI(p *process) *http.Server {
+// newRuntimeAPI returns the Runtime API server of the function of p, below the
+// path secret. Host is what its clients call it.
+func newRuntimeAPI(p *process, host, secret string) *http.Server {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+apiVersion+"/runtime/invocation/next", p.serveNext)
-	mux.HandleFunc("POST "+apiVersion+"/runtime/invocation/{id}/response", p.serveResponse)
-	mux.HandleFunc("POST "+apiVersion+"/runtime/invocation/{id}/error", p.serveError)
-	mux.HandleFunc("POST "+apiVersion+"/runtime/init/error", p.serveInitError)
+	api := secret + apiVersion + "/runtime/"
+	mux.HandleFunc("GET "+api+"invocation/next", p.serveNext)
+	mux.HandleFunc("POST "+api+"invocation/{id}/response", p.serveResponse)
+	mux.HandleFunc("POST "+api+"invocation/{id}/error", p.serveError)
+	mux.HandleFunc("POST "+api+"init/error", p.serveInitError)
+	mux.HandleFunc(secret+noEndpoint+"/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Amzn-ErrorType", "NoEndpointException")
+		reject(w, http.StatusForbidden, "NoEndpointException", "the function has no endpoint of AWS services here")
+	})
 	return &http.Server{
-		Handler:           mux,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			// No function sends these headers; a web page cannot leave them out.
+			if r.Host != host || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+				reject(w, http.StatusForbidden, "Forbidden", "only the function itself may use its Runtime API")
+				return
+			}
+			mux.ServeHTTP(w, r)
+		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(p.config.Log.Handler(), slog.LevelDebug),
 	}
@@ -73,7 +90,7 @@ func newRuntimeAPI(p *process) *http.Server {
 // serveNext answers with the next event, however long that takes.
 func (p *process) serveNext(w http.ResponseWriter, r *http.Request) {
 	if p.busy() {
-		refuse(w, http.StatusForbidden, "InvalidStateTransition", "the last event is not answered yet")
+		reject(w, http.StatusForbidden, "InvalidStateTransition", "the last event is not answered yet")
 		return
 	}
 	p.ready()
@@ -104,11 +121,11 @@ func (p *process) serveResponse(w http.ResponseWriter, r *http.Request) {
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		message := fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", MaxPayload)
 		inv.answer <- answer{err: &FunctionError{Type: "Function.ResponseSizeTooLarge", Message: message}}
-		refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", message)
+		reject(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", message)
 		return
 	}
-	if err != nil { // the function broke off; its end or the timeout will tell
-		refuse(w, http.StatusBadRequest, "InvalidRequest", "reading the response: "+err.Error())
+	if err != nil { // the function broke off; its end or the timeout follows
+		reject(w, http.StatusBadRequest, "InvalidRequest", "reading the response: "+err.Error())
 		return
 	}
 	if kind := r.Trailer.Get(headerErrorType); kind != "" {
@@ -154,18 +171,18 @@ func (p *process) begin(inv *invocation) {
 }
 
 // finish returns the invocation that r answers and makes room for the next.
-// When r answers no invocation that waits, it refuses r and returns nil.
+// When r answers no invocation that waits, it rejects r and returns nil.
 func (p *process) finish(w http.ResponseWriter, r *http.Request) *invocation {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	inv := p.current
 	if inv == nil || inv.id != r.PathValue("id") {
-		refuse(w, http.StatusBadRequest, "InvalidRequestID", "no event with this request id waits for an answer")
+		reject(w, http.StatusBadRequest, "InvalidRequestID", "no event with this request id waits for an answer")
 		return nil
 	}
 	// The echo is optional.
 	if echo := r.Header.Get(headerInvocationID); echo != "" && echo != inv.nonce {
-		refuse(w, http.StatusBadRequest, "InvalidInvocationId", "the invocation id is not that of the event")
+		reject(w, http.StatusBadRequest, "InvalidInvocationId", "the invocation id is not that of the event")
 		return nil
 	}
 	p.current = nil
@@ -188,7 +205,7 @@ func readFunctionError(kind string, report []byte) *FunctionError {
 	return &FunctionError{Type: doc.ErrorType, Message: doc.ErrorMessage}
 }
 
-func refuse(w http.ResponseWriter, status int, kind, message string) {
+func reject(w http.ResponseWriter, status int, kind, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(map[string]string{"errorType": kind, "errorMessage": message})
