@@ -62,8 +62,46 @@ func (j *Journal) resume() error {
 		return &CorruptError{Path: j.store.journalDir(), Reason: err.Error()}
 	}
 	j.state = *st
-	if j.Stage() == Proved {
-		j.finished, err = j.Commit()
+	if j.Stage() == Committed {
+		j.finished, err = j.Install()
 	}
 	return err
+}
+
+// DiscardPending ends a provisioning that was to replace the identity, also one
+// whose journal is damaged, and keeps the identity. It returns what was
+// discarded, nil if nothing was or the journal could not be read. A certificate
+// in it, from [Registered] on, is active in AWS IoT and stays so.
+//
+// It returns an error that wraps [ErrNone] when there is no identity to keep: the
+// pending provisioning may be all that the device has. It returns a *[LockedError]
+// while a run is working on it. An identity that is committed already is not
+// pending: it is installed, and nothing is discarded.
+func (s *Store) DiscardPending() (*Pending, error) {
+	if _, err := s.Load(); err != nil {
+		return nil, fmt.Errorf("discarding pending provisioning: keeping the identity: %w", err)
+	}
+	l, err := s.lock()
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{store: s, lock: l, state: state{SerialNumber: s.config.SerialNumber}}
+	var discarded *Pending
+	st, _, err := s.slots().read()
+	if _, corrupt := errors.AsType[*CorruptError](err); err != nil && !corrupt {
+		return nil, errors.Join(err, l.Release())
+	}
+	if st != nil && st.Stage == Committed {
+		err = j.resume()
+		return nil, errors.Join(err, j.Close())
+	}
+	sequence := uint64(1)
+	if st != nil {
+		discarded, sequence = s.pending(st), st.Sequence
+		discarded.PID = 0
+	}
+	if err := s.slots().clear(sequence); err != nil {
+		return nil, errors.Join(fmt.Errorf("discarding pending provisioning: %w", err), l.Release())
+	}
+	return discarded, j.Close()
 }

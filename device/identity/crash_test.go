@@ -160,9 +160,9 @@ func provision(t testing.TB, s *Store, c *cloud, replace bool) error {
 			}
 			err = j.Register(Registration{ThingName: "fleety_" + serial, Endpoint: "localhost"})
 		case Registered:
-			err = j.Prove()
-		case Proved:
-			_, err = j.Commit()
+			err = j.Commit()
+		case Committed:
+			_, err = j.Install()
 			return err
 		}
 		if err != nil {

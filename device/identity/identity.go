@@ -2,10 +2,10 @@
 // certificate, the record that describes them, and the journal of a
 // provisioning that is under way. It knows nothing of MQTT or of AWS's API.
 //
-// Nothing is ever half there. While a device is being provisioned all that it
-// has lives in the [Journal]. [Journal.Prove] is the one atomic moment: from
-// then on the new identity is the device's, and [Journal.Commit], which can be
-// repeated after a crash until it is complete, writes the final files.
+// An identity is never partially written. While a device is being provisioned,
+// all that it has is in the [Journal]. [Journal.Commit] is the one atomic step:
+// from then on the new identity is the device's, and [Journal.Install], which
+// can be repeated after a crash until it is complete, writes the final files.
 package identity
 
 import (

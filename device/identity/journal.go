@@ -19,10 +19,10 @@ const (
 	KeyMade                      // the device's key is stored
 	CertificateHeld              // so are the certificate and its ownership token
 	Registered                   // AWS IoT has registered the thing
-	Proved                       // a connection with the new certificate worked
+	Committed                    // a connection with the new certificate worked
 )
 
-var stageNames = [...]string{"empty", "key made", "certificate held", "registered", "proved"}
+var stageNames = [...]string{"empty", "key made", "certificate held", "registered", "committed"}
 
 // String returns the stage in words.
 func (s Stage) String() string {
@@ -159,14 +159,14 @@ func (j *Journal) Register(r Registration) error {
 	return j.save(next)
 }
 
-// Prove stores that a connection with the new certificate worked. From here
-// on it is the device's identity.
-func (j *Journal) Prove() error {
+// Commit stores that a connection with the new certificate worked. From here
+// on it is the device's identity; [Journal.Install] writes its files.
+func (j *Journal) Commit() error {
 	if err := j.at(Registered); err != nil {
 		return err
 	}
 	next := j.state
-	next.Stage = Proved
+	next.Stage = Committed
 	next.Record.ProvedAt = j.store.now()
 	old, files, err := j.store.oldRecord()
 	if err != nil {
@@ -183,9 +183,9 @@ func (j *Journal) Prove() error {
 	return j.save(next)
 }
 
-// Discard drops certificate and registration and keeps the device's key, for
-// a certificate that AWS IoT no longer accepts.
-func (j *Journal) Discard() error {
+// DiscardCertificate drops certificate and registration and keeps the device's
+// key, for a certificate that AWS IoT no longer accepts.
+func (j *Journal) DiscardCertificate() error {
 	if err := j.at(CertificateHeld, Registered); err != nil {
 		return err
 	}

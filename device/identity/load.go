@@ -28,10 +28,10 @@ func (s *Store) Load() (*Identity, error) {
 
 func (s *Store) load() (*Identity, error) {
 	st, _, err := s.slots().read()
-	if err == nil && st != nil && st.Stage == Proved {
+	if err == nil && st != nil && st.Stage == Committed {
 		j := &Journal{store: s, state: *st}
 		if j.key, j.cert, err = s.open(st); err == nil {
-			return j.proved(), nil
+			return j.committed(), nil
 		}
 	}
 	files, record, err := s.find()

@@ -34,10 +34,10 @@ type state struct {
 	TokenExpires   time.Time `json:"tokenExpires,omitzero"`
 
 	// The identity's record, filled in as its parts become known; whole from
-	// Proved.
+	// Committed.
 	Record Record `json:"record,omitzero"`
 
-	// Replaced are the files of the identity before this one, from Proved.
+	// Replaced are the files of the identity before this one, from Committed.
 	Replaced *Files `json:"replaced,omitempty"`
 }
 
@@ -70,7 +70,7 @@ func decodeState(data []byte) (*state, error) {
 		return nil, errDamaged
 	}
 	var s state
-	if err := json.Unmarshal(body, &s); err != nil || s.Stage < KeyMade || s.Stage > Proved || s.Sequence == 0 {
+	if err := json.Unmarshal(body, &s); err != nil || s.Stage < KeyMade || s.Stage > Committed || s.Sequence == 0 {
 		return nil, errDamaged
 	}
 	return &s, nil

@@ -44,7 +44,7 @@ func TestADamagedSlotCostsOneStepAtMost(t *testing.T) {
 			d := atRegistered(t)
 			d.names[test.damaged].data = damage(d.names[test.damaged].data)
 			s := storeOn(t, d)
-			if problems := s.Status().Problems; len(problems) != 1 || !strings.Contains(problems[0], test.damaged) {
+			if problems := s.Status().Problems; len(problems) != 1 || !strings.Contains(problems[0].Error(), test.damaged) {
 				t.Errorf("Status() problems = %q", problems)
 			}
 			j, err := s.Begin()

@@ -2,21 +2,49 @@ package identity
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 )
 
-// A Status is what is on disk. Ages count from the times in it.
-type Status struct {
-	// Identity is the device's identity, nil if there is none.
-	Identity *Identity
-	// Pending is the provisioning that is under way, nil if there is none.
-	Pending *Pending
-	// Problems tells in words what is damaged or inconsistent.
-	Problems []string
+// A State says whether a device has an identity.
+type State int
+
+// The states.
+const (
+	Absent     State = iota // no identity
+	Present                 // an identity that is whole
+	Damaged                 // files that do not make an identity: *[BrokenError]
+	Unreadable              // files that this process cannot read, for want of permission as a rule
+)
+
+// String returns the state in one lower-case word.
+func (s State) String() string {
+	switch s {
+	case Absent:
+		return "absent"
+	case Present:
+		return "present"
+	case Damaged:
+		return "damaged"
+	case Unreadable:
+		return "unreadable"
+	}
+	return fmt.Sprintf("state %d", int(s))
 }
 
-// Pending describes a provisioning that is under way or was interrupted.
+// A Status is what is on disk: the identity, and apart from it the provisioning
+// that is in progress, which may be to replace that identity.
+type Status struct {
+	State    State
+	Identity *Identity // nil unless State is [Present]
+	Pending  *Pending  // nil if no provisioning is in progress or was interrupted
+	// Problems are the errors found: that of [Store.Load] unless it is
+	// [ErrNone], then those of the journal. Each names its file.
+	Problems []error
+}
+
+// Pending describes a provisioning that is in progress or was interrupted.
 type Pending struct {
 	Stage         Stage
 	Since         time.Time // when the first step was stored
@@ -27,34 +55,44 @@ type Pending struct {
 	PID           int       // of the run that is working on it now, else 0
 }
 
-// Status tells what is on disk. It changes nothing and needs no network.
-// Damage is told in the status and is not an error.
+// Status returns what is on disk. It changes nothing and needs no network.
 func (s *Store) Status() *Status {
 	var status Status
-	id, err := s.Load()
+	var err error
+	status.Identity, err = s.Load()
+	broken, _ := errors.AsType[*BrokenError](err)
 	switch {
 	case err == nil:
-		status.Identity = id
-	case !errors.Is(err, ErrNone):
-		status.Problems = append(status.Problems, err.Error())
+		status.State = Present
+	case errors.Is(err, ErrNone):
+	case broken != nil:
+		status.State = Damaged
+		status.Problems = append(status.Problems, err)
+	default:
+		status.State = Unreadable
+		status.Problems = append(status.Problems, err)
 	}
 	st, damaged, err := s.slots().read()
 	if err != nil {
-		status.Problems = append(status.Problems, err.Error())
+		status.Problems = append(status.Problems, err)
 	}
 	for _, path := range damaged {
-		status.Problems = append(status.Problems, path+" is damaged; the next run goes on from the step before it")
+		status.Problems = append(status.Problems, &CorruptError{Path: path, Reason: "the next run goes on from the step before it"})
 	}
 	if st != nil {
-		status.Pending = &Pending{
-			Stage:         st.Stage,
-			Since:         st.Started,
-			Updated:       st.Updated,
-			CertificateID: st.Record.CertificateID,
-			ThingName:     st.Record.ThingName,
-			TokenExpires:  st.TokenExpires,
-			PID:           s.disk.Holder(filepath.Join(s.journalDir(), "lock")),
-		}
+		status.Pending = s.pending(st)
 	}
 	return &status
+}
+
+func (s *Store) pending(st *state) *Pending {
+	return &Pending{
+		Stage:         st.Stage,
+		Since:         st.Started,
+		Updated:       st.Updated,
+		CertificateID: st.Record.CertificateID,
+		ThingName:     st.Record.ThingName,
+		TokenExpires:  st.TokenExpires,
+		PID:           s.disk.Holder(filepath.Join(s.journalDir(), "lock")),
+	}
 }

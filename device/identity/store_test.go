@@ -177,7 +177,7 @@ func TestLoadTellsFilesThatAreNoIdentity(t *testing.T) {
 			if !ok || broken.Path != path || !strings.Contains(broken.Reason, test.reason) {
 				t.Errorf("Load() error = %v, want one about %s: %s", err, path, test.reason)
 			}
-			if problems := s.Status().Problems; len(problems) != 1 || problems[0] != err.Error() {
+			if problems := s.Status().Problems; len(problems) != 1 || problems[0].Error() != err.Error() {
 				t.Errorf("Status() problems = %q", problems)
 			}
 		})
@@ -230,10 +230,10 @@ func TestAStageCannotBeSkipped(t *testing.T) {
 	if err := j.Register(Registration{ThingName: "x"}); err == nil {
 		t.Error("registered without a certificate")
 	}
-	if err := j.Prove(); err == nil {
+	if err := j.Commit(); err == nil {
 		t.Error("proved without a registration")
 	}
-	if _, err := j.Commit(); err == nil {
+	if _, err := j.Install(); err == nil {
 		t.Error("committed without a proof")
 	}
 }

@@ -63,7 +63,7 @@ func (r *run) attempt(ctx context.Context) error {
 		}
 	}
 	return r.step(StepCommit, "", func() (err error) {
-		r.committed, err = r.journal.Commit()
+		r.committed, err = r.journal.Install()
 		return err
 	})
 }
@@ -88,7 +88,7 @@ func (r *run) proveNew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.journal.Prove()
+	return r.journal.Commit()
 }
 
 func (r *run) checkThingName(got string) error {
@@ -159,7 +159,7 @@ func (r *run) renew(refusal error) error {
 	}
 	r.renewed = true
 	r.inDoubt = false
-	if err := r.journal.Discard(); err != nil {
+	if err := r.journal.DiscardCertificate(); err != nil {
 		return err
 	}
 	return again{refusal}

@@ -162,7 +162,7 @@ func (e *examination) identityFiles(context.Context) {
 	}
 	status := store.Status()
 	for _, p := range status.Problems {
-		e.fail(name, session.ClassFailed, p, "", `restore the file, or run "iot_device bootstrap --reprovision" for a new identity`)
+		e.fail(name, session.ClassFailed, p.Error(), "", `restore the file, or run "iot_device bootstrap --reprovision" for a new identity`)
 	}
 	if p := status.Pending; p != nil {
 		e.ok(name, fmt.Sprintf("a provisioning is under way since %s: %s", date(p.Since), p.Stage))

@@ -95,9 +95,9 @@ type pendingResult struct {
 }
 
 func newStatusResult(serial string, s *identity.Status) statusResult {
-	r := statusResult{State: stateNone, SerialNumber: serial, Problems: s.Problems}
-	if r.Problems == nil {
-		r.Problems = []string{}
+	r := statusResult{State: stateNone, SerialNumber: serial, Problems: []string{}}
+	for _, p := range s.Problems {
+		r.Problems = append(r.Problems, p.Error())
 	}
 	if p := s.Pending; p != nil {
 		r.State = statePending

@@ -7,15 +7,15 @@ import (
 	"io/fs"
 )
 
-// Commit gives the identity its final files, the record last, and ends the
+// Install writes the files of a committed identity, the record last, and ends the
 // journal. The old identity, if any, is replaced; Record.Replaces names its
-// certificate. Commit may be repeated after an error or a crash: the next
+// certificate. Install may be repeated after an error or a crash: the next
 // [Store.Begin] does so.
-func (j *Journal) Commit() (*Identity, error) {
-	if err := j.at(Proved); err != nil {
+func (j *Journal) Install() (*Identity, error) {
+	if err := j.at(Committed); err != nil {
 		return nil, err
 	}
-	id := j.proved()
+	id := j.committed()
 	if err := j.writeFiles(id.Files); err != nil {
 		return nil, fmt.Errorf("saving identity: %w", err)
 	}
@@ -30,8 +30,8 @@ func (j *Journal) Commit() (*Identity, error) {
 	return id, nil
 }
 
-// proved returns the identity of a journal at Proved.
-func (j *Journal) proved() *Identity {
+// committed returns the identity of a journal at Committed.
+func (j *Journal) committed() *Identity {
 	return &Identity{
 		Record:      j.state.Record,
 		Files:       j.store.files(j.state.Record.ThingName),
@@ -45,7 +45,7 @@ func (j *Journal) writeFiles(to Files) error {
 	if err := j.store.makeDirs(to); err != nil {
 		return err
 	}
-	if err := j.setStrangerAside(to.PrivateKey); err != nil {
+	if err := j.backupForeignFile(to.PrivateKey); err != nil {
 		return err
 	}
 	if err := replaceFile(d, to.PrivateKey, []byte(j.state.KeyPEM), 0o600); err != nil {
@@ -57,10 +57,10 @@ func (j *Journal) writeFiles(to Files) error {
 	return replaceFile(d, to.Record, j.state.Record.encode(), 0o644)
 }
 
-// setStrangerAside renames a key that neither this identity nor the one before
+// backupForeignFile renames a key that neither this identity nor the one before
 // it has put there: no key is ever overwritten that might be someone's only
 // copy.
-func (j *Journal) setStrangerAside(path string) error {
+func (j *Journal) backupForeignFile(path string) error {
 	d := j.store.disk
 	if j.state.Replaced != nil && j.state.Replaced.PrivateKey == path {
 		return nil
