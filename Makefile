@@ -1,4 +1,5 @@
 # What a user and CI run. `make demo` needs Go alone; `make test` needs Go and Node.js.
+# `make help` lists the targets: a comment with two # after a target is its help.
 
 GO          ?= go
 MODULES     := hook device infra
@@ -10,54 +11,66 @@ SMALL       := -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x
 DEVICE      ?= $(CURDIR)/iot_device
 HOOK_ARCH   ?= arm64
 FUZZTIME    ?= 500x
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
+LINT        := $(CURDIR)/.ci/tools/golangci-lint
 
-.PHONY: demo rehearse test device hook local fleet synth deploy destroy bench release clean
-.PHONY: check fuzz unit
+.PHONY: help demo rehearse test check-fast device hook local fleet synth deploy destroy bench release clean
+.PHONY: check fmt lint vulnerabilities fuzz unit
 
-# The whole path on this machine: a device comes in, and one is refused.
-demo: device local
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: device local  ## run the complete provisioning flow on this machine; needs Go alone
 	scripts/build-hook.sh dist/hook/bootstrap $$($(GO) env GOARCH)
 	scripts/demo.sh --templates templates --hook dist/hook/bootstrap
 
-# The same against the stack that is deployed, as cdk synth writes it.
-rehearse: device local infra/node_modules
+rehearse: device local infra/node_modules  ## run the flow against the stack that cdk synth writes, on the emulator
 	CERTIFICATE_ARN=$(CERTIFICATE_ARN) scripts/rehearse.sh
 
-# All tests, as CI runs them.
-test: check rehearse fuzz unit
+test: check rehearse fuzz unit  ## all tests, as CI runs them; needs Go and Node.js
 
-device:
+# Everything that can be checked without building a program or the CDK app.
+check-fast: fmt  ## what to run before each commit: format, vet, unit tests of hook and device
+	@for module in hook device; do ( cd $$module && $(GO) vet ./... && \
+		$(GO) test -short $$($(GO) list ./... | grep -v /e2e) ) || exit 1; done
+
+device:  ## build ./iot_device, static
 	cd device && $(BUILD) $(SMALL) -o $(DEVICE) ./cmd/iot_device
 
-local:
+local:  ## build ./iot_core_local, the emulator
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
 
-fleet:
+fleet:  ## build ./iot_fleet
 	cd device && $(BUILD) -o ../iot_fleet ./cmd/iot_fleet
 
-hook:
+hook:  ## build hook/dist/bootstrap for Lambda, linux/arm64
 	scripts/build-hook.sh hook/dist/bootstrap $(HOOK_ARCH)
 
 # --- tests -------------------------------------------------------------------
 
-# Each module is checked by itself, as whoever imports it alone would see it.
-check:
+fmt:
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$unformatted" ]; then \
 		echo "gofmt would change: $$unformatted" >&2; exit 1; fi
-	@for module in $(MODULES); do echo "checking $$module"; ( cd $$module && \
-		GOWORK=off $(GO) mod tidy -diff && \
-		GOWORK=off $(GO) vet ./... && \
-		GOWORK=off $(GO) run $(STATICCHECK) ./... ) || exit 1; done
 
-# A short run of every fuzz target. Not infra's: instrumenting the CDK takes minutes, and unit runs its seeds.
-fuzz:
-	@git grep -E '^func Fuzz' -- 'hook/*_test.go' 'device/*_test.go' | \
-	sed 's#^\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*#\1 \2#' | while read -r folder target; do \
-		echo "fuzzing $$folder $$target"; ( cd $$folder && $(GO) test -run '^$$' -fuzz "^$$target\$$" \
-			-fuzztime $(FUZZTIME) -fuzzminimizetime 1s . >/dev/null ) || exit 1; done
+# Each module is checked by itself, as a program that imports it alone sees it.
+check: fmt lint
+	@for module in $(MODULES); do ( cd $$module && GOWORK=off $(GO) mod tidy -diff ) || exit 1; done
+
+lint: $(LINT)  ## run the linters of .golangci.yaml on every module
+	@for module in $(MODULES); do echo "linting $$module"; \
+		( cd $$module && GOWORK=off $(LINT) run --config ../.golangci.yaml ./... ) || exit 1; done
+
+vulnerabilities: $(LINT)  ## look for known vulnerabilities in code that is called
+	@for module in $(MODULES); do ( cd $$module && GOWORK=off $(dir $(LINT))govulncheck ./... ) || exit 1; done
+
+# The tools are pinned in a module of their own.
+$(LINT): .ci/lint/go.mod .ci/lint/go.sum
+	cd .ci/lint && GOWORK=off $(GO) build -o ../tools/ tool
+	@touch $@
+
+fuzz:  ## run every fuzz target for FUZZTIME inputs
+	@scripts/fuzz.sh $(FUZZTIME)
 
 # With the race detector. CDK synthesis, with the hook built for Lambda, is among infra's tests.
 unit: infra/node_modules $(AWSSDK)/node_modules
@@ -70,26 +83,26 @@ unit: infra/node_modules $(AWSSDK)/node_modules
 
 # --- cloud -------------------------------------------------------------------
 
-synth: infra/node_modules
+synth: infra/node_modules  ## run cdk synth
 	cd infra && $(CDK) synth $(if $(CERTIFICATE_ARN),-c certificateArn=$(CERTIFICATE_ARN)) $(CDK_ARGS)
 
 # CDK_ARGS holds further options, as in CDK_ARGS='-c serialRegistry=true'.
-deploy: infra/node_modules
+deploy: infra/node_modules  ## deploy the stack after preflight checks: CERTIFICATE_ARN=…
 	@scripts/deploy.sh '$(CERTIFICATE_ARN)' $(CDK_ARGS)
 
-destroy: infra/node_modules
+destroy: infra/node_modules  ## delete the stack
 	@scripts/deploy.sh --destroy '$(CERTIFICATE_ARN)' $(CDK_ARGS)
 
 # --- measure, release, clean ---------------------------------------------------
 
-bench:
+bench:  ## run the benchmarks
 	cd hook && $(GO) test -run '^$$' -bench . -benchmem .
 	cd device && $(GO) test -run '^$$' -bench . -benchmem ./...
 
 PLATFORMS := linux/amd64 linux/arm64 linux/arm/6 linux/arm/7 linux/386 linux/riscv64 linux/mipsle \
 	darwin/amd64 darwin/arm64 windows/amd64
 
-release: $(addprefix release/,$(PLATFORMS))
+release: $(addprefix release/,$(PLATFORMS))  ## build the device for every platform into dist/
 
 # release/OS/ARCH[/ARM VERSION] makes dist/iot_device_OS_ARCH[vVERSION].
 release/%: os   = $(word 1,$(subst /, ,$*))
@@ -99,5 +112,5 @@ release/%:
 	cd device && GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) GOMIPS=softfloat $(BUILD) $(SMALL) \
 		-o ../dist/iot_device_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/iot_device
 
-clean:
+clean:  ## remove build output
 	rm -rf iot_device iot_core_local iot_fleet dist hook/dist infra/cdk.out infra/node_modules $(AWSSDK)/node_modules .ci/tools
