@@ -112,7 +112,7 @@ func (p *patient) provision(t *testing.T) *identity.Identity {
 		t.Fatal(p.doctor.Problems)
 	}
 	c := p.doctor.Settings
-	files, _, err := c.Check(time.Now(), true)
+	files, _, err := c.Check(true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,10 +244,13 @@ func TestFaults(t *testing.T) {
 			reached: []string{"roots", "claim-files", "clock", "disk"},
 		},
 		"bundle is missing": {
-			harm:    func(t *testing.T, _ *patient) { remove(t, "certs/root.ca.bundle.pem") },
+			harm: func(t *testing.T, p *patient) {
+				remove(t, "certs/root.ca.bundle.pem")
+				p.settings["bootstrap.cacertificatepath"] = "certs/root.ca.bundle.pem"
+			},
 			check:   "roots",
 			class:   session.ClassConfig,
-			says:    []string{"no such file", "create-root-ca-bundle.sh"},
+			says:    []string{"no such file", "Amazon roots"},
 			reached: []string{"claim-files", "dns", "disk"},
 		},
 		"bundle of another server": {

@@ -29,13 +29,15 @@ func (e *incompleteError) Error() string {
 
 // explain judges an error by its type: the exit code, and what to do next.
 func explain(err error) cli.Explanation {
-	if cli.IsA[config.Problems](err) {
-		return cli.Explanation{Code: cli.ExitUsage}
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		return cli.Explanation{Code: cli.ExitCode(problems.Class())}
 	}
 	if e, ok := errors.AsType[*incompleteError](err); ok {
 		return explainIncomplete(e)
 	}
 	switch {
+	case cli.IsA[*config.ClaimTimeError](err):
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "set this machine's clock, or get a new claim"}
 	case cli.IsA[*awsError](err), cli.IsA[*fleet.ValueError](err), cli.IsA[*fleet.RangeError](err), cli.IsA[*reportError](err), cli.IsA[*fleet.MergeError](err):
 		return cli.Explanation{Code: cli.ExitUsage}
 	case cli.IsA[smithy.APIError](err):

@@ -3,7 +3,6 @@ package fleetcli
 import (
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
 	"example.com/fleety/device/internal/cli"
@@ -15,16 +14,13 @@ import (
 
 // settings are the flags that say where the devices' configuration comes from.
 type settings struct {
-	path   string
-	author string
-	set    []string
-	aws    bool
+	config.Sources
+	aws bool
 }
 
 func (s *settings) addFlags(flags *pflag.FlagSet) {
-	flags.StringVarP(&s.path, "config", "c", config.DefaultPath, "read the devices' configuration from `FILE`")
-	flags.StringArrayVar(&s.set, "set", nil, "override one setting: `KEY=VALUE`, as in server.port=443 (repeatable)")
-	flags.StringVar(&s.author, "author", "", "`NAME` of whoever the devices are bootstrapped for")
+	s.AddFlags(flags)
+	s.AddAuthorFlag(flags, "`NAME` recorded as the devices' author")
 	flags.BoolVar(&s.aws, "yes-this-is-aws", false, "the endpoint is AWS's own, which costs money")
 }
 
@@ -42,26 +38,19 @@ func onAWS(endpoint string) bool { return awsEndpoint.MatchString(endpoint) }
 
 // load reads the configuration and the files that it names.
 func (s *settings) load(console *cli.Console) (*config.Config, *config.Files, error) {
-	sources := config.Sources{Path: s.path, Environ: console.Environ}
-	for _, pair := range s.set {
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			return nil, nil, &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--set\" flag: want KEY=VALUE", pair)}
-		}
-		sources.Flags = append(sources.Flags, config.Setting{Key: key, Value: value, Flag: "--set"})
-	}
-	if s.author != "" {
-		sources.Flags = append(sources.Flags, config.Setting{Key: "author", Value: s.author, Flag: "--author"})
-	}
-	c, problems := config.Load(sources)
+	s.Environ = console.Environ
+	c, problems := config.Load(s.Sources)
 	if c == nil {
 		return nil, nil, problems
 	}
-	files, warnings, missing := c.Check(time.Now(), true)
-	for _, warning := range warnings {
+	files, warnings, missing := c.Check(true)
+	for _, warning := range append(c.Warnings, warnings...) {
 		console.Warn(warning)
 	}
 	if err := config.Join(problems, missing); err != nil {
+		return nil, nil, err
+	}
+	if err := files.ClaimTime(time.Now()); err != nil {
 		return nil, nil, err
 	}
 	if onAWS(c.Server.Endpoint) && !s.aws {
