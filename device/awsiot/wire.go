@@ -77,6 +77,9 @@ type ErrorResponse struct {
 	StatusCode   int    `json:"statusCode"`
 	ErrorCode    string `json:"errorCode"`
 	ErrorMessage string `json:"errorMessage"`
+	// Operation is that of the rejected request, for whoever receives the
+	// response; it is not part of the message.
+	Operation Operation `json:"-"`
 }
 
 // Error returns the rejection in one line. Line breaks and control characters,
