@@ -675,7 +675,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 // anyKey is a private key of nobody's.
 func anyKey(t *testing.T) []byte {
 	t.Helper()
-	pem, err := identity.SoftwareKeys{}.New()
+	_, pem, err := identity.SoftwareKeys{}.New()
 	if err != nil {
 		t.Fatal(err)
 	}
