@@ -57,7 +57,7 @@ func TestEnrolTellsRefusedDevicesByStageAndCause(t *testing.T) {
 	if diff := cmp.Diff(want, r.Failures); diff != "" {
 		t.Errorf("failures (-want +got):\n%s", diff)
 	}
-	if d := r.Devices[1]; d.Outcome != fleet.Failed || d.Class != "refused" || len(d.CertificateID) != 64 {
+	if d := r.Devices[1]; d.Outcome != fleet.Failed || d.Class != "denied" || len(d.CertificateID) != 64 {
 		t.Errorf("the refused device is %+v", d)
 	}
 	checkRegistry(t, core, r)

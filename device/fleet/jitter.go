@@ -30,5 +30,5 @@ func newBackOff(first time.Duration) *backoff.ExponentialBackOff {
 // that closes in silence may have denied, but may as well be restarting.
 func temporary(err error) bool {
 	e, ok := errors.AsType[*session.Error](err)
-	return ok && e.Temporary()
+	return ok && e.Class() == session.ClassTemporary
 }

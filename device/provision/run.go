@@ -124,7 +124,7 @@ func notAccepted(err error) bool {
 	if !ok || e.Stage != session.StageTLS && e.Stage != session.StageConnect {
 		return false
 	}
-	return e.Refused() || errors.Is(err, session.ErrClosedSilently)
+	return e.Class() == awsiot.Denied || errors.Is(err, session.ErrClosedSilently)
 }
 
 // deniesDevice reports whether a refusal is for want of permission. Any other

@@ -388,7 +388,7 @@ func TestFaults(t *testing.T) {
 				p.settings["server.proxy"] = "http://someone:hunter2@127.0.0.1:" + port(l)
 			},
 			check:   "tcp-",
-			class:   session.ClassConfig,
+			class:   session.ClassTemporary,
 			says:    []string{"407", "http://USER:PASSWORD@HOST:PORT"},
 			reached: []string{"proxy", "disk"},
 		},
