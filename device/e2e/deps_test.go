@@ -37,7 +37,7 @@ var rooms = map[string]room{
 	"device/localcore/controlapi": {[]string{"device/localcore/registry"}, "it is a handler over the registry; the core hands in the rest"},
 
 	"device/internal/term":          {nil, "everyone that speaks to a user imports it"},
-	"device/internal/config":        {[]string{"device/awsiot"}, "settings are read before anything is made of them"},
+	"device/internal/config":        {[]string{"device/awsiot", "device/identity"}, "settings are read before anything is made of them, and say where the identity is"},
 	"device/internal/cli":           {[]string{"device/internal/term", "device/awsiot"}, "every binary links it, so it must not bring along what only one needs"},
 	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the device does not link the broker"},
 	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/..."}, "the core does not link the device"},

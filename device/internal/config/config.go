@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
 )
 
 // The configuration files that are looked for when none is named, in this order.
@@ -143,6 +144,19 @@ func (c *Config) ExpectedThingName() string {
 		return ThingNamePrefix + c.SerialNumber
 	}
 	return c.ThingName
+}
+
+// Identity says where the identity is kept, and which files it must leave alone.
+func (c *Config) Identity() identity.Config {
+	b := c.Bootstrap
+	return identity.Config{
+		SerialNumber: c.SerialNumber,
+		ThingName:    c.ExpectedThingName(),
+		Dir:          c.StateDir,
+		Certificate:  c.Primary.CertificatePath,
+		PrivateKey:   c.Primary.PrivateKeyPath,
+		Reserved:     []string{c.Path, b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath},
+	}
 }
 
 // TemplateParameters are the parameters of the RegisterThing request: those of

@@ -131,14 +131,9 @@ func (e *examination) claimFiles(context.Context) {
 // identityFiles checks the device's own certificate, key and record.
 func (e *examination) identityFiles(context.Context) {
 	const name = "identity-files"
-	store, err := identity.NewStore(identity.Config{
-		SerialNumber: e.Settings.SerialNumber,
-		Dir:          e.Settings.StateDir,
-		Certificate:  e.Settings.Primary.CertificatePath,
-		PrivateKey:   e.Settings.Primary.PrivateKeyPath,
-		Now:          e.Now,
-		Log:          e.Log,
-	})
+	own := e.Settings.Identity()
+	own.Now, own.Log = e.Now, e.Log
+	store, err := identity.NewStore(own)
 	if err != nil {
 		e.skip(name, err.Error())
 		return

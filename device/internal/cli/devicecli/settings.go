@@ -59,11 +59,7 @@ func needsClaim(s *identity.Status, reprovision bool) bool {
 }
 
 func newStore(c *config.Config, console *cli.Console) (*identity.Store, error) {
-	return identity.NewStore(identity.Config{
-		SerialNumber: c.SerialNumber,
-		Dir:          c.StateDir,
-		Certificate:  c.Primary.CertificatePath,
-		PrivateKey:   c.Primary.PrivateKeyPath,
-		Log:          console.Log,
-	})
+	own := c.Identity()
+	own.Log = console.Log
+	return identity.NewStore(own)
 }
