@@ -3,6 +3,7 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
@@ -13,8 +14,8 @@ type State int
 const (
 	Absent     State = iota // no identity
 	Present                 // an identity that is whole
-	Damaged                 // files that do not make this device's identity: *[BrokenError], *[ConflictError]
-	Unreadable              // files that this process may not read, or that others may write: *[AccessError]
+	Damaged                 // files that do not make an identity: *[BrokenError]
+	Unreadable              // files that this process cannot read, for want of permission as a rule
 )
 
 // String returns the state in one lower-case word.
@@ -48,7 +49,6 @@ type Pending struct {
 	Stage         Stage
 	Since         time.Time // when the first step was stored
 	Updated       time.Time // when the latest step was stored
-	RequestedBy   string    // as in [Grant]; empty before [CertificateHeld]
 	CertificateID string    // empty before [CertificateHeld]
 	ThingName     string    // empty before [Registered]
 	TokenExpires  time.Time // zero unless at [CertificateHeld]
@@ -60,25 +60,24 @@ func (s *Store) Status() *Status {
 	var status Status
 	var err error
 	status.Identity, err = s.Load()
-	_, broken := errors.AsType[*BrokenError](err)
-	_, conflict := errors.AsType[*ConflictError](err)
+	broken, _ := errors.AsType[*BrokenError](err)
 	switch {
 	case err == nil:
 		status.State = Present
 	case errors.Is(err, ErrNone):
-	case broken || conflict:
+	case broken != nil:
 		status.State = Damaged
 		status.Problems = append(status.Problems, err)
 	default:
 		status.State = Unreadable
 		status.Problems = append(status.Problems, err)
 	}
-	st, damaged, err := s.storage.readState()
+	st, damaged, err := s.slots().read()
 	if err != nil {
 		status.Problems = append(status.Problems, err)
 	}
 	for _, path := range damaged {
-		status.Problems = append(status.Problems, &CorruptError{Path: path, Reason: "the next run continues from the step before it"})
+		status.Problems = append(status.Problems, &CorruptError{Path: path, Reason: "the next run goes on from the step before it"})
 	}
 	if st != nil {
 		status.Pending = s.pending(st)
@@ -91,10 +90,9 @@ func (s *Store) pending(st *state) *Pending {
 		Stage:         st.Stage,
 		Since:         st.Started,
 		Updated:       st.Updated,
-		RequestedBy:   st.RequestedBy,
 		CertificateID: st.Record.CertificateID,
 		ThingName:     st.Record.ThingName,
 		TokenExpires:  st.TokenExpires,
-		PID:           s.storage.holder(),
+		PID:           s.disk.Holder(filepath.Join(s.journalDir(), "lock")),
 	}
 }

@@ -114,9 +114,6 @@ func (c *claimSession) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Claim.Leaf != nil {
-		grant.RequestedBy = awsiot.CertificateID(c.Claim.Leaf)
-	}
 	grant.TokenExpires = c.Session.Now().Add(awsiot.OwnershipTokenLife)
 	c.inDoubt = false
 	return c.step(StepStore, grant.CertificateID, func() error { return c.journal.HoldCertificate(grant) })
@@ -195,7 +192,7 @@ func (c *claimSession) registerThing(ctx context.Context) error {
 	if answer.ThingName == "" {
 		answer.ThingName = c.ExpectedThingName
 	}
-	if !awsiot.ValidThingName(answer.ThingName) {
+	if !identity.ValidThingName(answer.ThingName) {
 		return enough{&ReplyError{Topic: topic.Accepted(), Reason: fmt.Sprintf("it names no valid thing: %q", answer.ThingName)}}
 	}
 	return c.register(answer.ThingName, answer.DeviceConfiguration)

@@ -67,31 +67,31 @@ func TestLocalCoreDeniesLikeAWS(t *testing.T) {
 		change func(*session.Options)
 		found  func(error) bool
 		after  string
-		class  awsiot.Class
+		class  session.Class
 	}{
 		"client id": {
 			change: func(o *session.Options) { o.ClientID = "somebody" },
 			found:  isSilent,
 			after:  "CONNECT",
-			class:  awsiot.Temporary,
+			class:  session.ClassTemporary,
 		},
 		"client id, with CONNACK": {
 			config: localcore.Config{Choices: localcore.Choices{ConnackOnDeny: 7}},
 			change: func(o *session.Options) { o.ClientID = "somebody" },
 			found:  is[*session.ConnackError],
-			class:  awsiot.Denied,
+			class:  session.ClassRefused,
 		},
 		"topic filter": {
 			change: func(*session.Options) {},
 			found:  isSilent,
 			after:  "SUBSCRIBE",
-			class:  awsiot.Temporary,
+			class:  session.ClassTemporary,
 		},
 		"unknown certificate": {
 			change: func(o *session.Options) { o.Certificate = newAuthority(t).clientCertificate() },
 			found:  is[tls.AlertError],
 			after:  "CONNECT",
-			class:  awsiot.Denied,
+			class:  session.ClassRefused,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

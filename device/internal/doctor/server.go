@@ -91,7 +91,7 @@ func (e *examination) judgeChain(chain []*x509.Certificate) {
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		e.fail(serverName, session.ClassConfig, fmt.Sprintf("%q expired on %s", invalid.Cert.Subject, date(invalid.Cert.NotAfter)),
-			"the clock says "+date(e.rightTime())+": either it is ahead, or the server or the bundle is out of date", "check the clock; then "+removeBundle)
+			"the clock says "+date(e.rightTime())+": either it is ahead, or the server or the bundle is out of date", "check the clock; then renew the bundle with scripts/create-root-ca-bundle.sh")
 		return
 	}
 	e.unknownRoot(chain[len(chain)-1], err)
@@ -110,24 +110,21 @@ func (e *examination) verifyOptions(chain []*x509.Certificate) x509.VerifyOption
 	return o
 }
 
-// removeBundle is the way back to roots that are known to be right.
-const removeBundle = "remove bootstrap.cacertificatepath to use the Amazon roots of this program"
-
 // unknownRoot names the root that the bundle lacks: the issuer at the top of
 // the chain.
 func (e *examination) unknownRoot(top *x509.Certificate, err error) {
-	bundle := e.rootsFrom
+	bundle := e.Settings.Bootstrap.CACertificatePath
 	missing := top.Issuer.CommonName
 	if missing == "" {
 		missing = top.Issuer.String()
 	}
 	found := fmt.Sprintf("%s does not hold its root, %q", bundle, missing)
-	const renew = "" + removeBundle
+	const renew = "run scripts/create-root-ca-bundle.sh"
 	switch {
 	case !isUnknownAuthority(err):
-		e.fail(serverName, session.ClassConfig, "it cannot be verified: "+err.Error(), "", removeBundle)
+		e.fail(serverName, session.ClassConfig, "it cannot be verified: "+err.Error(), "", renew)
 	case isAWSRoot(missing):
-		e.fail(serverName, session.ClassConfig, found, "the bundle is incomplete", removeBundle)
+		e.fail(serverName, session.ClassConfig, found, "the bundle is incomplete", renew)
 	case strings.Contains(missing, "VeriSign") || strings.Contains(missing, "Symantec"):
 		e.fail(serverName, session.ClassConfig, found, "this is the legacy endpoint, whose root is trusted no more",
 			`set server.endpoint to what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`)

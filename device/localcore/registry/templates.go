@@ -1,10 +1,6 @@
 package registry
 
-import (
-	"slices"
-
-	"example.com/fleety/device/awsiot"
-)
+import "slices"
 
 // hookPayloadVersion is the one version of the hook's payload that AWS has
 // published.
@@ -64,15 +60,18 @@ func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) erro
 	return r.update(func(tx *transaction) error { return tx.updateTemplate(u) })
 }
 
-// DeleteProvisioningTemplate deletes a template with all its versions, as AWS's
-// own CloudFormation handler relies on.
+// DeleteProvisioningTemplate deletes a template that has only its default
+// version.
 func (r *Registry) DeleteProvisioningTemplate(name string) error {
 	return r.update(func(tx *transaction) error {
-		if _, err := tx.template(name); err != nil {
+		t, err := tx.template(name)
+		if err != nil {
 			return err
 		}
+		if len(t.Versions) > 1 {
+			return Reject(CodeDeleteConflict, "Cannot delete template %s: it has versions that are not the default.", name)
+		}
 		tx.templates.remove(name)
-		tx.tags.remove("provisioningtemplate/" + name)
 		return nil
 	})
 }
@@ -211,8 +210,8 @@ func (tx *transaction) updateTemplate(u ProvisioningTemplateUpdate) error {
 
 func (t ProvisioningTemplate) check() error {
 	switch {
-	case !awsiot.ValidTemplateName(t.Name):
-		return invalid("template name %q must have %s", clip(t.Name), awsiot.TemplateNameRule)
+	case !templateNamePattern.MatchString(t.Name):
+		return invalid("template name %q must be 1 to 36 of a-z, A-Z, 0-9, _ and -", clip(t.Name))
 	case t.RoleARN == "":
 		return invalid("A provisioning role ARN is required.")
 	case t.Type != FleetProvisioning && t.Type != JITP:

@@ -86,8 +86,7 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 			return err
 		}
 		if children := tx.children(name); len(children) > 0 {
-			// Tools wait for the children to go by this sentence of AWS's.
-			return invalid("Cannot delete thing group : %s when there are still child groups attached to it.", name)
+			return invalid("Cannot delete thing group %s: it has child groups.", name)
 		}
 		for _, thing := range tx.thingGroups.leftsOf(name) {
 			tx.thingGroups.remove(thing, name)
@@ -97,7 +96,6 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 			tx.policyTargets.remove(policy, target)
 		}
 		tx.groups.remove(name)
-		tx.tags.remove(thingGroupPrefix + name)
 		return nil
 	})
 }

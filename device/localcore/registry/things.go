@@ -35,11 +35,10 @@ type AttributeUpdate struct {
 
 // A ThingFilter selects things. Empty fields select all.
 type ThingFilter struct {
-	Type string
-	// AttributeName selects the things that have the attribute; AttributeValue
-	// those in which it has this value or, with ValuePrefix, begins with it.
+	Type                          string
 	AttributeName, AttributeValue string
-	ValuePrefix                   bool
+	// ValuePrefix makes AttributeValue a prefix.
+	ValuePrefix bool
 }
 
 // CreateThing makes a thing. Creating it again with the same type and
@@ -104,7 +103,7 @@ func (f ThingFilter) selects(t Thing) bool {
 		return true
 	}
 	value, ok := t.Attributes[f.AttributeName]
-	if f.ValuePrefix || f.AttributeValue == "" {
+	if f.ValuePrefix {
 		return ok && strings.HasPrefix(value, f.AttributeValue)
 	}
 	return ok && value == f.AttributeValue
@@ -124,7 +123,7 @@ func (tx *transaction) createThing(n NewThing) (Thing, error) {
 	}
 	n.Attributes = withValues(n.Attributes)
 	if n.BillingGroup != "" {
-		if _, err := tx.billingGroup(n.BillingGroup); err != nil {
+		if err := checkName("billing group", n.BillingGroup); err != nil {
 			return Thing{}, err
 		}
 	}

@@ -9,7 +9,6 @@ import (
 type NewThingType struct {
 	Name, Description    string
 	SearchableAttributes []string
-	Propagating          []PropagatingAttribute
 }
 
 // CreateThingType makes a thing type. Creating it again with the same
@@ -26,8 +25,7 @@ func (r *Registry) DescribeThingType(name string) (ThingType, error) {
 	})
 }
 
-// UpdateThingType replaces the propagating attributes. AWS rejects every other
-// change.
+// UpdateThingType replaces description and searchable attributes.
 func (r *Registry) UpdateThingType(n NewThingType) error {
 	return r.update(func(tx *transaction) error {
 		t, err := tx.thingType(n.Name)
@@ -37,11 +35,7 @@ func (r *Registry) UpdateThingType(n NewThingType) error {
 		if err := n.check(); err != nil {
 			return err
 		}
-		if n.Description != "" && n.Description != t.Description ||
-			n.SearchableAttributes != nil && !slices.Equal(n.SearchableAttributes, t.SearchableAttributes) {
-			return invalid("Can only update mqtt5Configuration.")
-		}
-		t.Propagating = slices.Clone(n.Propagating)
+		t.Description, t.SearchableAttributes = n.Description, slices.Clone(n.SearchableAttributes)
 		tx.types.put(t.Name, t)
 		return nil
 	})
@@ -67,7 +61,7 @@ func (r *Registry) DeprecateThingType(name string, undo bool) error {
 }
 
 // DeleteThingType deletes a thing type that is deprecated and has no things.
-// AWS also requires five minutes between the two calls; this does not.
+// AWS also wants five minutes between the two calls; this does not.
 func (r *Registry) DeleteThingType(name string) error {
 	return r.update(func(tx *transaction) error {
 		t, err := tx.thingType(name)
@@ -83,7 +77,6 @@ func (r *Registry) DeleteThingType(name string) error {
 			}
 		}
 		tx.types.remove(name)
-		tx.tags.remove("thingtype/" + name)
 		return nil
 	})
 }
@@ -110,7 +103,7 @@ func (s *state) thingType(name string) (ThingType, error) {
 	return t, nil
 }
 
-// checkUsableType checks a type for a thing; none at all is fine.
+// checkUsableType judges a type for a thing; none at all is fine.
 func (s *state) checkUsableType(name string) error {
 	if name == "" {
 		return nil
@@ -137,14 +130,6 @@ func (n NewThingType) check() error {
 			return invalid("%q is no attribute name", clip(name))
 		}
 	}
-	if len(n.Propagating) > MaxPropagating {
-		return invalid("%d propagating attributes, at most %d are allowed", len(n.Propagating), MaxPropagating)
-	}
-	for _, p := range n.Propagating {
-		if p.UserPropertyKey == "" || (p.ThingAttribute == "") == (p.ConnectionAttribute == "") {
-			return invalid("A propagating attribute needs userPropertyKey and one of thingAttribute and connectionAttribute.")
-		}
-	}
 	return checkDescription(n.Description, MaxDescription)
 }
 
@@ -153,15 +138,14 @@ func (tx *transaction) createThingType(n NewThingType) (ThingType, error) {
 		return ThingType{}, err
 	}
 	if old, ok := tx.types.get(n.Name); ok {
-		if old.Description == n.Description && slices.Equal(old.SearchableAttributes, n.SearchableAttributes) &&
-			slices.Equal(old.Propagating, n.Propagating) {
+		if old.Description == n.Description && slices.Equal(old.SearchableAttributes, n.SearchableAttributes) {
 			return old.clone(), nil
 		}
 		return ThingType{}, alreadyExists("thingtype/"+n.Name, "Thing type "+n.Name)
 	}
 	t := ThingType{
 		Name: n.Name, ID: newID(), Description: n.Description,
-		SearchableAttributes: slices.Clone(n.SearchableAttributes), Propagating: slices.Clone(n.Propagating), Created: tx.now,
+		SearchableAttributes: slices.Clone(n.SearchableAttributes), Created: tx.now,
 	}
 	tx.types.put(t.Name, t)
 	return t.clone(), nil

@@ -13,7 +13,7 @@ import (
 )
 
 type doctorOptions struct {
-	config.Sources
+	settings
 	json bool
 }
 
@@ -36,13 +36,13 @@ The exit code is that of the worst finding; 0 means that all is well.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), console, o) },
 	}
-	o.AddFlags(cmd.Flags())
+	o.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the report as one JSON object")
 	return cmd
 }
 
 func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error {
-	c, problems := load(console, o.Sources)
+	c, problems := o.load(console)
 	if cli.IsA[*cli.UsageError](problems) {
 		return problems
 	}

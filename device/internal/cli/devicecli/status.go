@@ -8,12 +8,11 @@ import (
 
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
-	"example.com/fleety/device/internal/config"
 	"github.com/spf13/cobra"
 )
 
 type statusOptions struct {
-	config.Sources
+	settings
 	json bool
 }
 
@@ -31,13 +30,13 @@ an interrupted provisioning has come, and what is damaged. It changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return runStatus(console, o) },
 	}
-	o.AddFlags(cmd.Flags())
+	o.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the status as one JSON object")
 	return cmd
 }
 
 func runStatus(console *cli.Console, o statusOptions) error {
-	c, err := load(console, o.Sources)
+	c, err := o.load(console)
 	if err != nil {
 		return err
 	}
