@@ -57,6 +57,10 @@ func serveThings(b *testing.B) string {
 			_, _ = io.WriteString(w, `{"certificateDescription":{"status":"INACTIVE"}}`)
 			return
 		}
+		if r.URL.Path == "/principals/things" {
+			_, _ = io.WriteString(w, `{"things":[]}`)
+			return
+		}
 		_, _ = io.WriteString(w, `{"principals":["arn:aws:iot:us-east-1:123456789012:cert/old"]}`)
 	}))
 	b.Cleanup(server.Close)

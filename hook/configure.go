@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -15,21 +17,39 @@ import (
 
 // configured makes a decider of the environment.
 func configured(getenv func(string) string, log *slog.Logger) (decider, error) {
-	d := decider{rules: admit.Rules{SerialPrefix: getenv("SERIAL_PREFIX")}, log: log}
-	switch existing := getenv("EXISTING_THINGS"); existing {
-	case "", "refuse":
-		d.things = things.New(awsConfig(getenv, "IOT"))
-	case "allow":
-	default:
-		return d, fmt.Errorf("EXISTING_THINGS is %.100q, want refuse or allow", existing)
+	d := decider{rules: admit.Rules{SerialPrefix: getenv("SERIAL_PREFIX"), ThingPrefix: getenv("THING_PREFIX")}, log: log, now: time.Now}
+	if locations := getenv("DEVICE_LOCATIONS"); locations != "" {
+		if err := json.Unmarshal([]byte(locations), &d.rules.Locations); err != nil {
+			return d, fmt.Errorf("DEVICE_LOCATIONS is %.100q, want a JSON list of strings: %w", locations, err)
+		}
 	}
-	if table := getenv("SERIAL_TABLE"); table != "" {
+	table, rotation := getenv("SERIAL_TABLE"), getenv("ROTATION")
+	for _, choice := range []struct {
+		name, normal, other string
+		isOther             *bool
+	}{
+		{"EXISTING_THINGS", "refuse", "allow", &d.rules.TakeExisting},
+		{"ROTATION", "allow", "deny", &d.rules.NoRotation},
+		{"SERIAL_REGISTRY", "once", "listed", &d.rules.ListedOnly},
+	} {
+		value := cmp.Or(getenv(choice.name), choice.normal)
+		if *choice.isOther = value == choice.other; !*choice.isOther && value != choice.normal {
+			return d, fmt.Errorf("%s is %.100q, want %s or %s", choice.name, value, choice.normal, choice.other)
+		}
+	}
+	if d.rules.ListedOnly && table == "" {
+		return d, fmt.Errorf("SERIAL_REGISTRY is listed, but SERIAL_TABLE names no table")
+	}
+	if table != "" {
 		d.serials = serials.New(awsConfig(getenv, "DYNAMODB"), table)
+	}
+	if !d.rules.TakeExisting || table != "" || rotation == "allow" {
+		d.things = things.New(awsConfig(getenv, "IOT"))
 	}
 	return d, nil
 }
 
-// awsConfig is what Lambda tells a function about its account. The SDK's own
+// awsConfig is what Lambda passes to a function about its account. The SDK's own
 // loader also reads files and asks other services, which a function has not,
 // and would double the size of the hook.
 //

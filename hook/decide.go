@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/fleety/hook/admit"
 	"example.com/fleety/hook/payload"
@@ -20,74 +23,124 @@ const maxLogged = 128
 // included. It leaves time to answer within [payload.AnswerWithin].
 const lookupWithin = 3 * time.Second
 
-// A registry knows which certificates things have, and by which command an
-// operator deactivates one.
-type registry interface {
+// A thingRegistry knows the certificates of things and the things of
+// certificates.
+type thingRegistry interface {
 	Certificates(ctx context.Context, thingName string) ([]admit.Certificate, error)
+	Status(ctx context.Context, certificateID string) (admit.Status, error)
+	Things(ctx context.Context, certificateARN string) ([]string, error)
+	// Deactivation is the command by which an operator deactivates a certificate.
 	Deactivation(certificateID string) string
 }
 
-// A list knows which serial numbers may come in, marks them as used, and knows
-// by which command an operator releases one.
-type list interface {
-	Use(ctx context.Context, serialNumber, certificateID string) (admit.Listing, error)
-	Releasing(serialNumber string) string
+// A serialRegistry knows which certificate each serial number was used by.
+type serialRegistry interface {
+	Mark(ctx context.Context, serialNumber string) (admit.Mark, error)
+	Take(ctx context.Context, serialNumber, certificateID string, read admit.Mark, now time.Time) (bool, error)
 }
 
 // A decider answers AWS IoT Core and logs one line for every answer.
 type decider struct {
 	rules   admit.Rules
-	things  registry // nil: whether the thing is in use does not matter
-	serials list     // nil: every serial number that the rules admit may come in
+	things  thingRegistry  // nil: whether the thing is in use does not matter
+	serials serialRegistry // nil: a serial number is admitted any number of times
 	log     *slog.Logger
+	now     func() time.Time
 }
 
 // decide never returns an error for what a device sent: AWS IoT Core would
-// count it as a fault of the function and alarm the wrong people. An error
-// tells that AWS could not be asked; the device is refused for it too.
+// count it as a fault of the function and alarm the wrong people. An error says
+// that a look-up failed. AWS IoT Core answers the device with AccessDenied for
+// it too, so that only the log distinguishes the two.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func (d decider) decide(ctx context.Context, request payload.Request) (payload.Response, error) {
-	verdict, err := d.judge(ctx, request)
+	verdict, err := d.evaluate(ctx, request)
 	d.record(ctx, request, verdict, err)
-	return payload.Response{AllowProvisioning: verdict.Admitted}, err
+	return payload.Response{AllowProvisioning: err == nil && verdict.Admitted}, err
 }
 
-// judge asks AWS only about devices that the pure rules admit. The list comes
-// last, so that who is refused for another reason uses up no serial number.
-func (d decider) judge(ctx context.Context, request payload.Request) (admit.Verdict, error) {
+// evaluate looks up only what concerns devices that the pure rules admit. The
+// serial number is marked last, so that a device that is denied uses up none.
+func (d decider) evaluate(ctx context.Context, request payload.Request) (admit.Verdict, error) {
+	verdict := d.rules.EvaluateRequest(request)
+	if !verdict.Admitted || d.things == nil {
+		return verdict, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookupWithin)
 	defer cancel()
-	verdict := d.rules.Judge(request)
-	if verdict.Admitted && d.things != nil {
-		has, err := d.things.Certificates(ctx, thingName(request))
-		if err != nil {
-			return unknown(admit.ThingUnknown, err)
-		}
-		verdict = admit.JudgeThing(request, has)
+	facts, why, err := d.lookUp(ctx, request)
+	if err != nil {
+		return admit.Verdict{Reason: why}, fmt.Errorf("%s: %w", why, err)
 	}
-	if verdict.Admitted && d.serials != nil {
-		listing, err := d.serials.Use(ctx, serialNumber(request), request.CertificateID)
-		if err != nil {
-			return unknown(admit.ListUnknown, err)
-		}
-		verdict = admit.JudgeListing(request, listing)
+	verdict = d.rules.Evaluate(request, facts)
+	if !verdict.Admitted || facts.Mark == nil || d.rules.ListedOnly && !facts.Mark.Listed {
+		return verdict, nil // the last of these: a device rotates whose number was taken off the list
+	}
+	taken, err := d.serials.Take(ctx, serialNumber(request), request.CertificateID, *facts.Mark, facts.Now)
+	switch {
+	case err != nil:
+		return admit.Verdict{Reason: admit.SerialRegistryFailed}, fmt.Errorf("%s: %w", admit.SerialRegistryFailed, err)
+	case !taken:
+		return admit.Verdict{Reason: admit.SerialPending}, nil
 	}
 	return verdict, nil
 }
 
-// unknown refuses whom AWS could not be asked about.
-func unknown(why admit.Reason, err error) (admit.Verdict, error) {
-	return admit.Verdict{Reason: why}, fmt.Errorf("%s: %w", why, err)
+// lookUp asks for all facts at once. The reason is that of an error.
+func (d decider) lookUp(ctx context.Context, request payload.Request) (facts admit.Facts, why admit.Reason, err error) {
+	facts.Now = d.now()
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		facts.Certificates, err = d.things.Certificates(groupCtx, d.rules.ThingName(serialNumber(request)))
+		return err
+	})
+	group.Go(func() (err error) {
+		facts.Caller, err = d.things.Things(groupCtx, claimARN(request))
+		return err
+	})
+	var markErr error
+	if d.serials != nil {
+		group.Go(func() error {
+			var m admit.Mark
+			if m, markErr = d.serials.Mark(groupCtx, serialNumber(request)); markErr != nil {
+				return markErr
+			}
+			facts.Mark = &m
+			if m.HeldBy == "" {
+				return nil
+			}
+			var err error
+			m.Holder, err = d.things.Status(groupCtx, m.HeldBy)
+			return err
+		})
+	}
+	if err = group.Wait(); err != nil && errors.Is(err, markErr) {
+		return facts, admit.SerialRegistryFailed, err
+	}
+	return facts, admit.ThingUnknown, err
+}
+
+// claimARN is the full name of the certificate that the request came from, which
+// is of the template's account and Region.
+func claimARN(request payload.Request) string {
+	home, _, _ := strings.Cut(request.TemplateARN, ":provisioningtemplate/")
+	return home + ":cert/" + request.ClaimCertificateID
 }
 
 // record logs a decision with what an operator needs to change it.
 func (d decider) record(ctx context.Context, request payload.Request, verdict admit.Verdict, err error) {
 	level, word := slog.LevelInfo, "admitted"
-	if !verdict.Admitted {
-		level, word = slog.LevelWarn, "refused"
+	switch {
+	case err != nil:
+		level, word = slog.LevelError, "failed"
+	case !verdict.Admitted:
+		level, word = slog.LevelWarn, "denied"
 	}
 	line := []slog.Attr{
 		slog.String("requestId", requestID(ctx)),
 		slog.String("claimCertificateId", bounded(request.ClaimCertificateID)),
+		slog.String("certificateId", bounded(request.CertificateID)),
 		slog.String("serialNumber", bounded(textOf(request.Parameters, payload.SerialNumber))),
 		slog.String("clientId", bounded(request.ClientID)),
 		slog.String("author", bounded(textOf(request.Parameters, payload.Author))),
@@ -95,28 +148,20 @@ func (d decider) record(ctx context.Context, request payload.Request, verdict ad
 		slog.String("reason", string(verdict.Reason)),
 	}
 	if err != nil {
-		level = slog.LevelError
-		line = append(line, slog.String("error", err.Error()))
+		line = append(line, slog.String("error", err.Error()),
+			slog.String("remedy", "AWS IoT answers the device as if it were denied; the device tries again by itself once the look-up works"))
 	}
 	if verdict.HeldBy != "" {
-		line = append(line,
-			slog.String("thingName", thingName(request)),
-			slog.String("heldBy", verdict.HeldBy),
-			slog.String("remedy", "if this device may come in again, run: "+d.remedy(request, verdict)))
+		line = append(line, slog.String("thingName", d.rules.ThingName(serialNumber(request))), slog.String("heldBy", verdict.HeldBy))
+	}
+	switch verdict.Reason {
+	case admit.ThingTaken, admit.SerialUsed:
+		line = append(line, slog.String("remedy", "to allow this device, run: "+d.things.Deactivation(verdict.HeldBy)))
+	case admit.ThingRevoked, admit.SerialRevoked:
+		line = append(line, slog.String("remedy", "a revoked device is denied until its certificate is deleted: see docs/cloud.md"))
 	}
 	d.log.LogAttrs(ctx, level, "decision", line...)
 }
-
-// remedy is the command that takes away what stands in the device's way.
-func (d decider) remedy(request payload.Request, verdict admit.Verdict) string {
-	if verdict.Reason == admit.SerialUsed {
-		return d.serials.Releasing(serialNumber(request))
-	}
-	return d.things.Deactivation(verdict.HeldBy)
-}
-
-// thingName is the thing that an admitted device becomes.
-func thingName(request payload.Request) string { return payload.ThingName(serialNumber(request)) }
 
 func serialNumber(request payload.Request) string {
 	return textOf(request.Parameters, payload.SerialNumber)

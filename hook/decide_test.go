@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
@@ -37,6 +38,9 @@ func (d decider) invoke(t *testing.T, event []byte) (answer []byte, logged strin
 	t.Helper()
 	var log bytes.Buffer
 	d.log = slog.New(slog.NewJSONHandler(&log, nil))
+	if d.now == nil {
+		d.now = time.Now
+	}
 	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "request-1"})
 	answer, err = lambda.NewHandler(d.decide).Invoke(ctx, event)
 	return answer, log.String(), err
@@ -54,23 +58,23 @@ func TestDecideAnswersAndLogs(t *testing.T) {
 			line: map[string]any{"level": "INFO", "serialNumber": "2974685", "author": "Wilford Brimley",
 				"verdict": "admitted", "reason": "admitted"},
 		},
-		"refused": {
+		"denied": {
 			parameters: `{"serialNumber":"1234567"}`,
 			answer:     `{"allowProvisioning":false,"parameterOverrides":{}}`,
 			line: map[string]any{"level": "WARN", "serialNumber": "1234567", "author": "",
-				"verdict": "refused", "reason": "serial number does not begin with the prefix of this fleet"},
+				"verdict": "denied", "reason": "serial number does not begin with the prefix of this fleet"},
 		},
 		"not a string": {
 			parameters: `{"serialNumber":2974685,"author":["a"]}`,
 			answer:     `{"allowProvisioning":false,"parameterOverrides":{}}`,
 			line: map[string]any{"level": "WARN", "serialNumber": "2974685", "author": `["a"]`,
-				"verdict": "refused", "reason": "serial number is not a string"},
+				"verdict": "denied", "reason": "serial number is not a string"},
 		},
 		"parameters not an object": {
 			parameters: `[]`,
 			answer:     `{"allowProvisioning":false,"parameterOverrides":{}}`,
 			line: map[string]any{"level": "WARN", "serialNumber": "", "author": "",
-				"verdict": "refused", "reason": "serial number is missing"},
+				"verdict": "denied", "reason": "serial number is missing"},
 		},
 	}
 	for name, test := range tests {
@@ -82,6 +86,7 @@ func TestDecideAnswersAndLogs(t *testing.T) {
 			test.line["msg"] = "decision"
 			test.line["requestId"] = "request-1"
 			test.line["claimCertificateId"] = "57c92e"
+			test.line["certificateId"] = "9f2b1c"
 			test.line["clientId"] = "claim-1"
 			if diff := cmp.Diff(test.line, onlyLine(t, logged)); diff != "" {
 				t.Errorf("log line differs (-want +got):\n%s", diff)
@@ -108,6 +113,7 @@ func TestLogBoundsWhatADeviceSends(t *testing.T) {
 	long := strings.Repeat("\n", 100_000)
 	event, err := json.Marshal(payload.Request{
 		ClaimCertificateID: long,
+		CertificateID:      long,
 		ClientID:           long,
 		Parameters:         payload.ParametersOf(map[string]string{payload.SerialNumber: long, payload.Author: long}),
 	})
@@ -116,7 +122,7 @@ func TestLogBoundsWhatADeviceSends(t *testing.T) {
 	}
 	_, logged := invoke(t, event)
 	line := onlyLine(t, logged)
-	for _, name := range []string{"claimCertificateId", "clientId", "serialNumber", "author"} {
+	for _, name := range []string{"claimCertificateId", "certificateId", "clientId", "serialNumber", "author"} {
 		if got, want := line[name], long[:maxLogged]+"…"; got != want {
 			t.Errorf("%s was logged as %q, want %q", name, got, want)
 		}

@@ -1,16 +1,27 @@
-// Command hook is the Lambda function that AWS IoT Core asks, for every
-// RegisterThing, whether the device may come in. The rules are in package
-// admit; here they are wired to Lambda and every decision is logged.
+// Command hook is the pre-provisioning hook: the Lambda function that AWS IoT
+// Core invokes for every RegisterThing to ask whether the device is allowed. The
+// rules are in package admit; here they are wired to Lambda and every decision is
+// logged.
 //
 // It is configured by its environment:
 //
 //   - SERIAL_PREFIX replaces the prefix that serial numbers must begin with.
-//   - EXISTING_THINGS says what happens to a thing that has another active
-//     certificate: refuse (the default) or allow, which asks AWS IoT nothing.
-//   - SERIAL_TABLE names the DynamoDB table of the serial numbers that may come
-//     in, each once. Without it there is no such list.
+//   - THING_PREFIX replaces the prefix of the template's thing names.
+//   - DEVICE_LOCATIONS is a JSON list of the template's locations. Without it the
+//     template alone decides.
+//   - EXISTING_THINGS: refuse (the default) denies a claim to a thing that has an
+//     active certificate; allow does not.
+//   - ROTATION: allow (the default) lets the certificate of a thing register that
+//     thing again; deny does not.
+//   - SERIAL_TABLE names the DynamoDB table in which each serial number that is
+//     admitted is marked. Without it a serial number is admitted any number of times.
+//   - SERIAL_REGISTRY: once (the default) admits each serial number once; listed
+//     admits those alone that the table lists.
 //   - AWS_ENDPOINT_URL_IOT, AWS_ENDPOINT_URL_DYNAMODB and, for both,
 //     AWS_ENDPOINT_URL name what to ask in place of AWS.
+//
+// With EXISTING_THINGS=allow, no table and no explicit ROTATION it looks up
+// nothing.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 package main
@@ -27,7 +38,7 @@ func main() {
 	d, err := configured(os.Getenv, log)
 	if err != nil {
 		log.Error("the hook is not configured", "error", err)
-		os.Exit(1) // Lambda reports it, and AWS IoT Core refuses every device
+		os.Exit(1) // Lambda reports it, and AWS IoT Core denies every device
 	}
 	lambda.StartHandlerFunc(d.decide)
 }

@@ -107,7 +107,7 @@ func TestProcessAnswersOverTheRuntimeAPI(t *testing.T) {
 	}
 	binary := buildHook(t, "..", runtime.GOARCH)
 	const admitted = `response {"allowProvisioning":true,"parameterOverrides":{}}`
-	const refused = `response {"allowProvisioning":false,"parameterOverrides":{}}`
+	const denied = `response {"allowProvisioning":false,"parameterOverrides":{}}`
 
 	t.Run("with the fleet's prefix", func(t *testing.T) {
 		api := startRuntimeAPI(t)
@@ -115,10 +115,10 @@ func TestProcessAnswersOverTheRuntimeAPI(t *testing.T) {
 		if got := api.invoke(t, string(event(`{"serialNumber":"2974685"}`))); got != admitted {
 			t.Errorf("serial of the fleet: %s", got)
 		}
-		if got := api.invoke(t, string(event(`{"serialNumber":null}`))); got != refused {
+		if got := api.invoke(t, string(event(`{"serialNumber":null}`))); got != denied {
 			t.Errorf("null serial: %s", got)
 		}
-		if got := api.invoke(t, string(event(`{"serialNumber":"1234567"}`))); got != refused {
+		if got := api.invoke(t, string(event(`{"serialNumber":"1234567"}`))); got != denied {
 			t.Errorf("serial of another fleet: %s", got)
 		}
 		log := stop()
@@ -133,19 +133,21 @@ func TestProcessAnswersOverTheRuntimeAPI(t *testing.T) {
 		if got := api.invoke(t, string(event(`{"serialNumber":"1234567"}`))); got != admitted {
 			t.Errorf("serial with the prefix: %s", got)
 		}
-		if got := api.invoke(t, string(event(`{"serialNumber":"2974685"}`))); got != refused {
+		if got := api.invoke(t, string(event(`{"serialNumber":"2974685"}`))); got != denied {
 			t.Errorf("serial without the prefix: %s", got)
 		}
 	})
 }
 
-// TestProcessAsksAWSIoT shows that the binary finds AWS IoT by its environment.
-func TestProcessAsksAWSIoT(t *testing.T) {
+// TestProcessLooksUpInAWSIoT shows that the binary finds AWS IoT by its environment.
+func TestProcessLooksUpInAWSIoT(t *testing.T) {
 	binary := buildHook(t, "..", runtime.GOARCH)
 	iot := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/things/fleety_2974685/principals":
 			_, _ = io.WriteString(w, `{"principals":["arn:aws:iot:us-east-1:123456789012:cert/old"]}`)
+		case "/principals/things":
+			_, _ = io.WriteString(w, `{"things":[]}`)
 		case "/certificates/old":
 			_, _ = io.WriteString(w, `{"certificateDescription":{"status":"ACTIVE"}}`)
 		default:
@@ -168,7 +170,7 @@ func TestProcessAsksAWSIoT(t *testing.T) {
 	}
 }
 
-func TestProcessRefusesToStartMisconfigured(t *testing.T) {
+func TestProcessDoesNotStartMisconfigured(t *testing.T) {
 	hook := exec.CommandContext(t.Context(), buildHook(t, "..", runtime.GOARCH))
 	hook.Env = []string{"EXISTING_THINGS=maybe", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1"}
 	output, err := hook.CombinedOutput()

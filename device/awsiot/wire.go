@@ -77,21 +77,24 @@ type ErrorResponse struct {
 	StatusCode   int    `json:"statusCode"`
 	ErrorCode    string `json:"errorCode"`
 	ErrorMessage string `json:"errorMessage"`
+	// Operation is that of the rejected request, for whoever receives the
+	// response; it is not part of the message.
+	Operation Operation `json:"-"`
 }
 
 // Error returns the rejection in one line. Line breaks and control characters,
 // which the server chose, are shown escaped.
 func (e *ErrorResponse) Error() string {
-	code := printable(e.ErrorCode)
+	code := Printable(e.ErrorCode)
 	if e.ErrorMessage == "" {
 		return fmt.Sprintf("rejected by AWS IoT: %s (%d)", code, e.StatusCode)
 	}
-	return fmt.Sprintf("rejected by AWS IoT: %s (%d): %s", code, e.StatusCode, printable(e.ErrorMessage))
+	return fmt.Sprintf("rejected by AWS IoT: %s (%d): %s", code, e.StatusCode, Printable(e.ErrorMessage))
 }
 
-// printable escapes every character that could forge a line or steer a
+// Printable escapes every character that could forge a line or steer a
 // terminal: control and formatting characters, bidirectional ones included.
-func printable(text string) string {
+func Printable(text string) string {
 	var b strings.Builder
 	for _, r := range text {
 		if strconv.IsPrint(r) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
 )
@@ -81,7 +82,7 @@ func TestDevicesWithTheSameSerialNumberAtOnceDoNotMix(t *testing.T) {
 // must name.
 func certificateID(t *testing.T, id *identity.Identity) string {
 	t.Helper()
-	got := identity.CertificateID(id.Certificate)
+	got := awsiot.CertificateID(id.Certificate)
 	if got != id.Record.CertificateID {
 		t.Errorf("the record names certificate %s, the file holds %s", id.Record.CertificateID, got)
 	}

@@ -2,28 +2,42 @@ package identity
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 )
 
 // A disk is what the package asks of the file system, one method for each
 // call that can fail or be the last one before a crash. Tests put one that
-// fails and forgets in its place; that is why atomic files are written here
-// and not by a library.
+// fails and loses in its place, and each step here syncs its directory; google/renameio
+// allows neither, which is why atomic files are written here.
 type disk interface {
+	// ReadFile is as [ReadFile].
 	ReadFile(path string) ([]byte, error)
 	ReadDir(path string) (names []string, err error)
-	MkdirAll(path string, perm fs.FileMode) error
+	Mkdir(path string, perm fs.FileMode) error
 	// Create makes a file that must not exist yet.
 	Create(path string, perm fs.FileMode) (file, error)
 	Rename(from, to string) error
 	Remove(path string) error
 	// SyncDir makes the names in a directory durable.
 	SyncDir(path string) error
+
+	// Resolve returns the file that a symbolic link names, which need not exist,
+	// and path if it is none.
+	Resolve(path string) (string, error)
+	// Same reports whether two paths are of one file, or would be.
+	Same(a, b string) bool
+	// MayWrite and MayRead return an *AccessError for a directory, or a file,
+	// that others could have written to.
+	MayWrite(dir string) error
+	MayRead(path string) error
+
 	// Lock locks a file, made if need be, or returns a *LockedError.
 	Lock(path string) (lock, error)
 	// Holder returns the process that has the lock, 0 if none has.
@@ -49,12 +63,12 @@ func replaceFile(d disk, path string, data []byte, perm fs.FileMode) error {
 	if err := remove(d, temp); err != nil {
 		return err
 	}
-	if err := writeFile(d, temp, data, perm); err != nil {
-		_ = d.Remove(temp) // the first error counts
-		return err
+	err := writeFile(d, temp, data, perm)
+	if err == nil {
+		err = d.Rename(temp, path)
 	}
-	if err := d.Rename(temp, path); err != nil {
-		_ = d.Remove(temp)
+	if err != nil {
+		_ = d.Remove(temp) // the first error counts
 		return err
 	}
 	return d.SyncDir(filepath.Dir(path))
@@ -89,13 +103,43 @@ func remove(d disk, path string) error {
 	return nil
 }
 
+// makeDir makes a directory and those above it where they are missing. They are
+// durable only once [syncAbove] has returned.
+func makeDir(d disk, path string) error {
+	err := d.Mkdir(path, 0o700)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
+		if err := makeDir(d, filepath.Dir(path)); err != nil {
+			return err
+		}
+		err = d.Mkdir(path, 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// syncAbove makes the name of a directory durable, and that of each above it. They
+// are synced even if they were there already: the run that made them may have been
+// killed before it synced them. One that this process may not read or write is not
+// its own making.
+func syncAbove(d disk, path string) error {
+	for parent := filepath.Dir(path); parent != path; path, parent = parent, filepath.Dir(parent) {
+		err := d.SyncDir(parent)
+		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+			return err
+		}
+	}
+	return nil
+}
+
 // osDisk is the real file system.
 type osDisk struct{}
 
-func (osDisk) ReadFile(path string) ([]byte, error)         { return os.ReadFile(path) }
-func (osDisk) MkdirAll(path string, perm fs.FileMode) error { return os.MkdirAll(path, perm) }
-func (osDisk) Rename(from, to string) error                 { return os.Rename(from, to) }
-func (osDisk) Remove(path string) error                     { return os.Remove(path) }
+func (osDisk) ReadFile(path string) ([]byte, error)      { return ReadFile(path) }
+func (osDisk) Mkdir(path string, perm fs.FileMode) error { return os.Mkdir(path, perm) }
+func (osDisk) Rename(from, to string) error              { return os.Rename(from, to) }
+func (osDisk) Remove(path string) error                  { return os.Remove(path) }
 
 func (osDisk) ReadDir(path string) ([]string, error) {
 	entries, err := os.ReadDir(path)
@@ -106,14 +150,52 @@ func (osDisk) ReadDir(path string) ([]string, error) {
 	return names, err
 }
 
+// ErrNotRegular is returned by [ReadFile] for a FIFO, a socket or a device.
+var ErrNotRegular = errors.New("is not a regular file")
+
+// maxFileSize is far more than any key, certificate or journal takes.
+const maxFileSize = 1 << 20
+
+// ReadFile reads a regular file of 1 MiB at most, also through a symbolic link.
+// For anything else it returns an error at once: a FIFO without a writer would
+// make a plain read wait for ever.
+func ReadFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
+	case !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: ErrNotRegular}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err == nil && len(data) > maxFileSize {
+		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("is larger than 1 MiB")}
+	}
+	return data, err
+}
+
+// Create gives the file its mode whatever the umask is. A file system without
+// modes, such as FAT, will do if no one else has more rights than are wanted.
 func (osDisk) Create(path string, perm fs.FileMode) (file, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return nil, err
 	}
-	// The umask may have taken rights away that others are meant to have.
-	if err := f.Chmod(perm); err != nil {
-		return nil, errors.Join(err, f.Close())
+	info, err := f.Stat()
+	if err == nil && info.Mode().Perm() != perm {
+		if err = f.Chmod(perm); err != nil && info.Mode().Perm()&0o077&^perm == 0 {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(path))
 	}
 	return f, nil
 }
@@ -132,4 +214,70 @@ func (osDisk) SyncDir(path string) error {
 		return nil // this file system syncs no directories
 	}
 	return err
+}
+
+func (osDisk) Resolve(path string) (string, error) {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		return path, nil // what is wrong with it shows when it is used
+	}
+	if err := checkOwner(path, info); err != nil {
+		return "", err
+	}
+	return canonical(path)
+}
+
+// canonical returns an absolute path without symbolic links, also for a file that
+// does not exist.
+func canonical(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	const most = 40
+	for range most {
+		path = filepath.Join(evalDir(filepath.Dir(path)), filepath.Base(path))
+		target, err := os.Readlink(path)
+		if err != nil {
+			return path, nil
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return "", &fs.PathError{Op: "readlink", Path: path, Err: fmt.Errorf("more than %d symbolic links", most)}
+}
+
+// evalDir evaluates the symbolic links in as much of a directory as exists.
+func evalDir(dir string) string {
+	found, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		return found
+	}
+	parent := filepath.Dir(dir)
+	if parent == dir {
+		return dir
+	}
+	return filepath.Join(evalDir(parent), filepath.Base(dir))
+}
+
+// Same also takes names for one that differ in case, as for a FAT file system they
+// do not.
+func (osDisk) Same(a, b string) bool {
+	pathA, errA := canonical(a)
+	pathB, errB := canonical(b)
+	if errA != nil || errB != nil {
+		return false
+	}
+	if strings.EqualFold(pathA, pathB) || sameFile(pathA, pathB) {
+		return true
+	}
+	return strings.EqualFold(filepath.Base(pathA), filepath.Base(pathB)) && sameFile(filepath.Dir(pathA), filepath.Dir(pathB))
+}
+
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }

@@ -42,9 +42,9 @@ func (d deadlyDisk) count() {
 	select {} // until the signal arrives
 }
 
-func (d deadlyDisk) MkdirAll(path string, perm fs.FileMode) error {
+func (d deadlyDisk) Mkdir(path string, perm fs.FileMode) error {
 	d.count()
-	return d.osDisk.MkdirAll(path, perm)
+	return d.osDisk.Mkdir(path, perm)
 }
 
 func (d deadlyDisk) Create(path string, perm fs.FileMode) (file, error) {

@@ -1,8 +1,18 @@
 package identity
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
 
-// A LockedError tells that another run is using the store.
+	"example.com/fleety/device/awsiot"
+)
+
+// A LockedError reports that another run is using the store.
 type LockedError struct {
 	PID  int // of the process that has the lock, 0 if unknown
 	Path string
@@ -16,8 +26,11 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("another run, process %d, is provisioning this device (lock %s)", e.PID, e.Path)
 }
 
-// A BrokenError tells that files are there that do not make an identity.
-// Replacing the identity repairs it.
+// Class returns [awsiot.Temporary]: the other run will end.
+func (*LockedError) Class() awsiot.Class { return awsiot.Temporary }
+
+// A BrokenError reports that files are there that do not make an identity.
+// Replacing the identity repairs it; the files are renamed then, not overwritten.
 type BrokenError struct {
 	Path   string
 	Reason string
@@ -26,7 +39,35 @@ type BrokenError struct {
 // Error names the file and what is wrong with it.
 func (e *BrokenError) Error() string { return fmt.Sprintf("device identity: %s: %s", e.Path, e.Reason) }
 
-// A CorruptError tells that the journal cannot be read.
+// A ConflictError reports that one of the identity's paths is that of another file:
+// of another of its own, of one that is reserved, or of another device's identity.
+// Other paths repair it; nothing has been written.
+type ConflictError struct {
+	Path   string
+	Reason string
+}
+
+// Error names the path and what it is.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("device identity: %s: %s", e.Path, e.Reason)
+}
+
+// Class returns [awsiot.Misconfigured].
+func (*ConflictError) Class() awsiot.Class { return awsiot.Misconfigured }
+
+// An AccessError reports a file or directory that others own or may write to, so
+// that what is in it may be anyone's.
+type AccessError struct {
+	Path   string
+	Reason string
+}
+
+// Error names the path, and owner or mode.
+func (e *AccessError) Error() string {
+	return fmt.Sprintf("device identity: %s %s: it must belong to root or to the user that runs this, and no one else may write to it", e.Path, e.Reason)
+}
+
+// A CorruptError reports that the journal cannot be read.
 type CorruptError struct {
 	Path   string
 	Reason string
@@ -37,9 +78,64 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("provisioning journal %s is damaged: %s", e.Path, e.Reason)
 }
 
-// A CertificateError tells that a certificate that was answered cannot be this
+// A CertificateError reports that the certificate in an answer cannot be this
 // device's.
 type CertificateError struct{ Reason string }
 
-// Error says what does not fit.
+// Error says what does not match.
 func (e *CertificateError) Error() string { return "certificate from AWS IoT: " + e.Reason }
+
+// A DiskError reports what the file system did not do.
+type DiskError struct {
+	// FileSystem is its type, such as "vfat" or "nfs", empty if unknown.
+	FileSystem string
+	Err        error // names operation and path
+}
+
+// Error names operation, path and cause, and the file system where the cause is
+// likely to be what that cannot do.
+func (e *DiskError) Error() string {
+	path, _ := errors.AsType[*fs.PathError](e.Err)
+	if path == nil || e.FileSystem == "" {
+		return e.Err.Error()
+	}
+	switch path.Op {
+	case "chmod":
+		return fmt.Sprintf("%v: the file system (%s) does not keep the permission bits that a private key needs", e.Err, e.FileSystem)
+	case "flock":
+		return fmt.Sprintf("%v: the file system (%s) has no locks", e.Err, e.FileSystem)
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns Err.
+func (e *DiskError) Unwrap() error { return e.Err }
+
+var temporary = []error{
+	syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR, syscall.EBUSY, syscall.ESTALE,
+}
+
+// Class returns [awsiot.Temporary] for what may pass by itself, such as a full disk,
+// else [awsiot.Failed].
+func (e *DiskError) Class() awsiot.Class {
+	if slices.ContainsFunc(temporary, func(t error) bool { return errors.Is(e.Err, t) }) {
+		return awsiot.Temporary
+	}
+	return awsiot.Failed
+}
+
+// diskError makes a *DiskError of an error of the file system.
+func diskError(err error) error {
+	var path string
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		path = e.Path
+	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
+		path = e.New
+	} else {
+		return err
+	}
+	if _, done := errors.AsType[*DiskError](err); done {
+		return err
+	}
+	return &DiskError{FileSystem: fileSystem(filepath.Dir(path)), Err: err}
+}

@@ -1,28 +1,36 @@
 // Package identity keeps a device's identity on disk: its private key, its
 // certificate, the record that describes them, and the journal of a
-// provisioning that is under way. It knows nothing of MQTT or of AWS's API.
+// provisioning in progress. It knows nothing of MQTT or of AWS's API.
 //
 // An identity is never partially written. While a device is being provisioned,
 // all that it has is in the [Journal]. [Journal.Commit] is the one atomic step:
 // from then on the new identity is the device's, and [Journal.Install], which
 // can be repeated after a crash until it is complete, writes the final files.
+// An identity that is being replaced stays untouched until then.
+//
+// Nothing that is not this identity's own is ever overwritten or removed: a file
+// at one of its paths that it did not write is renamed, and a path that belongs
+// to the claim or to another device is an error before anything is written.
+//
+// As ssh does, the package writes only where no one else can: in directories that
+// belong to root or to the process's own user, and that nobody else may write to.
+// A directory is also trusted when its sticky bit is set, since what others put
+// there is known by its owner, or when only root's group or the process's own may
+// write to it. See [AccessError].
 package identity
 
 import (
 	"crypto"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
-	"regexp"
 )
 
 // ErrNone is returned by [Store.Load] when the device has no identity yet.
 var ErrNone = errors.New("no device identity yet")
 
-// An Identity is what a provisioned device is known by to AWS IoT. Its key
-// fits its certificate, and its record names that certificate.
+// An Identity is what a provisioned device presents to AWS IoT. Its key matches
+// its certificate, and its record names that certificate.
 type Identity struct {
 	Record      Record
 	Files       Files
@@ -37,24 +45,11 @@ func clientCertificate(c *x509.Certificate, key crypto.Signer) *tls.Certificate 
 	return &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
 }
 
-// Files are the paths of the three files that make an identity.
+// Files are the paths of the three files of an identity.
 type Files struct {
-	Certificate string `json:"certificate"` // PEM, mode 0644
-	PrivateKey  string `json:"privateKey"`  // PEM, mode 0600
-	Record      string `json:"record"`      // JSON, mode 0644; written last
+	Certificate string // PEM, mode 0644
+	PrivateKey  string // PEM, mode 0600
+	Record      string // JSON, mode 0644; written last
 }
 
-// CertificateID returns the id that AWS IoT knows a certificate by: the
-// lower-case hex SHA-256 of its DER.
-func CertificateID(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
-}
-
-var thingName = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
-
-// ValidThingName reports whether AWS IoT allows name for a thing. Such a name
-// can stand in a path.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThing.html
-func ValidThingName(name string) bool { return thingName.MatchString(name) }
+func (f Files) all() []string { return []string{f.Record, f.Certificate, f.PrivateKey} }

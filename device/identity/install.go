@@ -5,95 +5,133 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
+	"slices"
 )
 
-// Install writes the files of a committed identity, the record last, and ends the
-// journal. The old identity, if any, is replaced; Record.Replaces names its
-// certificate. Install may be repeated after an error or a crash: the next
-// [Store.Begin] does so.
-func (j *Journal) Install() (*Identity, error) {
-	if err := j.at(Committed); err != nil {
-		return nil, err
+// replacing returns what is there of an identity: its record, and of the other
+// files those that belong to it.
+func (d *directory) replacing() (string, []replacedFile, error) {
+	files, record, err := d.find()
+	if _, broken := errors.AsType[*BrokenError](err); broken || errors.Is(err, ErrNone) {
+		return "", nil, nil
 	}
-	id := j.committed()
-	if err := j.writeFiles(id.Files); err != nil {
-		return nil, fmt.Errorf("saving identity: %w", err)
+	if err != nil {
+		return "", nil, err
 	}
-	if err := j.removeReplaced(id.Files); err != nil {
+	paths := files.all()
+	if _, err := d.loadFiles(files, record); err != nil {
+		paths = paths[:1]
+	}
+	var replaced []replacedFile
+	for _, path := range paths {
+		data, err := d.disk.ReadFile(path)
+		if err != nil {
+			return "", nil, err
+		}
+		replaced = append(replaced, replacedFile{path, checksum(data)})
+	}
+	return record.CertificateID, replaced, nil
+}
+
+func (d *directory) install(st *state) (*Identity, error) {
+	to := d.files(st.base())
+	for _, f := range []struct {
+		path string
+		data []byte
+		perm fs.FileMode
+	}{
+		{to.PrivateKey, []byte(st.KeyPEM), 0o600},
+		{to.Certificate, []byte(st.CertificatePEM), 0o644},
+		{to.Record, st.Record.encode(), 0o644},
+	} {
+		if err := d.installFile(st, f.path, f.data, f.perm); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.removeReplaced(st, to); err != nil {
 		return nil, fmt.Errorf("removing the identity that was replaced: %w", err)
 	}
-	if err := j.store.slots().clear(j.state.Sequence); err != nil {
-		return nil, fmt.Errorf("ending provisioning journal: %w", err)
-	}
-	j.state = state{SerialNumber: j.state.SerialNumber}
-	j.key, j.cert = nil, nil
-	return id, nil
+	return st.identity(to), nil
 }
 
-// committed returns the identity of a journal at Committed.
-func (j *Journal) committed() *Identity {
-	return &Identity{
-		Record:      j.state.Record,
-		Files:       j.store.files(j.state.Record.ThingName),
-		Certificate: j.cert,
-		Key:         j.key,
-	}
-}
-
-func (j *Journal) writeFiles(to Files) error {
-	d := j.store.disk
-	if err := j.store.makeDirs(to); err != nil {
-		return err
-	}
-	if err := j.backupForeignFile(to.PrivateKey); err != nil {
-		return err
-	}
-	if err := replaceFile(d, to.PrivateKey, []byte(j.state.KeyPEM), 0o600); err != nil {
-		return err
-	}
-	if err := replaceFile(d, to.Certificate, []byte(j.state.CertificatePEM), 0o644); err != nil {
-		return err
-	}
-	return replaceFile(d, to.Record, j.state.Record.encode(), 0o644)
-}
-
-// backupForeignFile renames a key that neither this identity nor the one before
-// it has put there: no key is ever overwritten that might be someone's only
-// copy.
-func (j *Journal) backupForeignFile(path string) error {
-	d := j.store.disk
-	if j.state.Replaced != nil && j.state.Replaced.PrivateKey == path {
-		return nil
-	}
-	found, err := d.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// installFile writes a file, or the one that a symbolic link in its place names.
+// A file there that neither this identity nor the one before it has written is
+// renamed.
+func (d *directory) installFile(st *state, path string, data []byte, perm fs.FileMode) error {
+	target, err := d.disk.Resolve(path)
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(found, []byte(j.state.KeyPEM)) {
-		return nil
+	dir := filepath.Dir(target)
+	if err := makeDir(d.disk, dir); err != nil {
+		return err
 	}
-	aside := path + ".found-" + j.store.now().Format("20060102T150405Z")
-	j.store.log.Warn("a private key of unknown origin was in the way and is kept", "path", aside)
-	return d.Rename(path, aside)
+	if err := d.disk.MayWrite(dir); err != nil {
+		return err
+	}
+	found, err := d.disk.ReadFile(target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err == nil && (bytes.Equal(found, data) || st.replaces(path, found)):
+	case err == nil || errors.Is(err, ErrNotRegular):
+		if err := d.backupForeignFile(target); err != nil {
+			return err
+		}
+	default:
+		return err
+	}
+	if err := replaceFile(d.disk, target, data, perm); err != nil {
+		return err
+	}
+	return syncAbove(d.disk, dir)
 }
 
-// removeReplaced removes the old identity's files where the new ones have
-// other names: the record first, so that no half identity is ever found.
-func (j *Journal) removeReplaced(by Files) error {
-	old := j.state.Replaced
-	if old == nil {
-		return nil
+// backupForeignFile renames a file: none is ever overwritten that might be
+// someone's only copy.
+func (d *directory) backupForeignFile(path string) error {
+	backup := path + ".found-" + d.now().Format("20060102T150405Z")
+	for {
+		if _, err := d.disk.ReadFile(backup); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		backup += "x"
 	}
-	d := j.store.disk
-	for _, pair := range [][2]string{{old.Record, by.Record}, {old.Certificate, by.Certificate}, {old.PrivateKey, by.PrivateKey}} {
-		if pair[0] == pair[1] {
+	d.Log.Warn("a file of unknown origin was in the way and is kept", "path", backup)
+	if err := d.disk.Rename(path, backup); err != nil {
+		return err
+	}
+	return d.disk.SyncDir(filepath.Dir(path))
+}
+
+// removeReplaced removes the old identity's files where the new ones have other
+// names: the record first, so that it is never found without the others.
+func (d *directory) removeReplaced(st *state, by Files) error {
+	for _, old := range st.Replaced {
+		if slices.Contains(by.all(), old.Path) {
 			continue
 		}
-		if err := remove(d, pair[0]); err != nil {
+		target, err := d.disk.Resolve(old.Path)
+		if err != nil {
 			return err
+		}
+		found, err := d.disk.ReadFile(target)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !st.replaces(old.Path, found) {
+			continue
+		}
+		for _, path := range slices.Compact([]string{target, old.Path}) {
+			if err := remove(d.disk, path); err != nil {
+				return err
+			}
+			if err := d.disk.SyncDir(filepath.Dir(path)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

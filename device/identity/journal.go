@@ -6,7 +6,10 @@ import (
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A Stage is how far a provisioning has come. Each is on stable storage before
@@ -32,17 +35,15 @@ func (s Stage) String() string {
 	return stageNames[s]
 }
 
-// A Journal is one provisioning under way, and the lock on its store. It is
-// not safe for concurrent use. Its methods that store a step return only when
-// the step is durable; after an error the step counts as not done, and the
-// journal can be used on.
+// A Journal records one provisioning in progress, and holds the lock on its
+// store. It is not safe for concurrent use. Its methods that store a step return
+// only when the step is durable; after an error the step counts as not done, and
+// the journal can still be used.
 type Journal struct {
 	store *Store
 	lock  lock
 	state state
-	key   crypto.Signer
-	cert  *x509.Certificate
-	// finished is the identity whose commit Begin completed.
+	// finished is the identity whose installation Begin completed.
 	finished *Identity
 }
 
@@ -50,22 +51,22 @@ type Journal struct {
 func (j *Journal) Stage() Stage { return j.state.Stage }
 
 // Key returns the device's key, nil before [KeyMade].
-func (j *Journal) Key() crypto.Signer { return j.key }
+func (j *Journal) Key() crypto.Signer { return j.state.key }
 
 // Certificate returns the certificate, nil before [CertificateHeld].
-func (j *Journal) Certificate() *x509.Certificate { return j.cert }
+func (j *Journal) Certificate() *x509.Certificate { return j.state.cert }
 
 // TLS returns key and certificate as a client certificate, nil before
 // [CertificateHeld].
 func (j *Journal) TLS() *tls.Certificate {
-	if j.cert == nil {
+	if j.state.cert == nil {
 		return nil
 	}
-	return clientCertificate(j.cert, j.key)
+	return clientCertificate(j.state.cert, j.state.key)
 }
 
 // Token returns the certificate ownership token, a secret, and when it
-// expires. It is empty before [CertificateHeld].
+// expires. It is empty unless at [CertificateHeld].
 func (j *Journal) Token() (token string, expires time.Time) {
 	return j.state.Token, j.state.TokenExpires
 }
@@ -78,16 +79,16 @@ func (j *Journal) MakeKey() error {
 	if err := j.at(Empty); err != nil {
 		return err
 	}
-	text, err := j.store.config.Keys.New()
+	key, text, err := j.store.config.Keys.New()
 	if err != nil {
 		return fmt.Errorf("making key: %w", err)
 	}
 	next := j.state
-	next.Stage, next.KeyPEM = KeyMade, string(text)
+	next.Stage, next.KeyPEM, next.key = KeyMade, string(text), key
 	return j.save(next)
 }
 
-// A Grant is a certificate that AWS IoT made for the device, not yet
+// A Grant is a certificate that AWS IoT issued to the device, not yet
 // registered.
 type Grant struct {
 	CertificateID  string // as AWS IoT gave it
@@ -96,6 +97,9 @@ type Grant struct {
 	PrivateKeyPEM string
 	Token         string
 	TokenExpires  time.Time
+	// RequestedBy is the id of the certificate that authenticated the request:
+	// the claim's, or the device's present one.
+	RequestedBy string
 }
 
 // HoldCertificate stores a certificate and its token. It returns a
@@ -108,54 +112,62 @@ func (j *Journal) HoldCertificate(g Grant) error {
 	}
 	next := j.state
 	next.Stage = CertificateHeld
-	next.CertificatePEM, next.Token, next.TokenExpires = g.CertificatePEM, g.Token, g.TokenExpires.UTC()
+	next.CertificatePEM, next.RequestedBy = g.CertificatePEM, g.RequestedBy
+	next.Token, next.TokenExpires = g.Token, g.TokenExpires.UTC()
+	var err error
 	if g.PrivateKeyPEM != "" {
 		next.KeyPEM = g.PrivateKeyPEM
+		if next.key, err = j.store.config.Keys.Open([]byte(next.KeyPEM)); err != nil {
+			return &CertificateError{Reason: err.Error()}
+		}
 	}
-	key, cert, err := j.store.open(&next)
-	if err != nil {
+	if next.cert, err = parseCertificate([]byte(g.CertificatePEM)); err != nil {
 		return &CertificateError{Reason: err.Error()}
 	}
-	if id := CertificateID(cert); id != g.CertificateID {
+	if id := awsiot.CertificateID(next.cert); id != g.CertificateID {
 		return &CertificateError{Reason: fmt.Sprintf("its id is %q, its SHA-256 is %s", g.CertificateID, id)}
 	}
-	if !fits(key, cert) {
+	if next.key == nil || !awsiot.Matches(next.key, next.cert) {
 		return &CertificateError{Reason: "it is for another key than this device's"}
 	}
 	next.Record = Record{
 		FormatVersion: RecordVersion,
 		SerialNumber:  next.SerialNumber,
 		CertificateID: g.CertificateID,
-		NotAfter:      cert.NotAfter.UTC(),
-		IssuedAt:      j.store.now(),
+		NotAfter:      next.cert.NotAfter.UTC(),
+		IssuedAt:      j.store.config.now(),
 	}
 	return j.save(next)
 }
 
 // A Registration is what is known of the thing once it is registered.
 type Registration struct {
-	ThingName           string            // valid by [ValidThingName]
+	ThingName           string            // valid by [awsiot.ValidThingName]
 	DeviceConfiguration map[string]string // nil when the answer was lost
 	Endpoint            string
 	Author              string
 }
 
-// Register stores that AWS IoT has registered the thing. The token has done
-// its work and is forgotten.
+// Register stores that AWS IoT has registered the thing. The token has served
+// its purpose and is dropped.
 func (j *Journal) Register(r Registration) error {
 	if err := j.at(CertificateHeld); err != nil {
 		return err
 	}
-	if !ValidThingName(r.ThingName) {
+	if !awsiot.ValidThingName(r.ThingName) {
 		return fmt.Errorf("%q is no valid thing name", r.ThingName)
 	}
 	next := j.state
+	var err error
+	if next.FileBase, err = j.store.storage.fileBase(r.ThingName); err != nil {
+		return diskError(err)
+	}
 	next.Stage, next.Token, next.TokenExpires = Registered, "", time.Time{}
 	next.Record.ThingName = r.ThingName
 	next.Record.DeviceConfiguration = maps.Clone(r.DeviceConfiguration)
 	next.Record.Endpoint = r.Endpoint
 	next.Record.Author = r.Author
-	next.Record.RegisteredAt = j.store.now()
+	next.Record.RegisteredAt = j.store.config.now()
 	return j.save(next)
 }
 
@@ -167,20 +179,39 @@ func (j *Journal) Commit() error {
 	}
 	next := j.state
 	next.Stage = Committed
-	next.Record.ProvedAt = j.store.now()
-	old, files, err := j.store.oldRecord()
-	if err != nil {
-		return err
-	}
-	if old != nil {
-		next.Replaced, next.Record.Replaces = &files, old.CertificateID
-		// An earlier commit of this very identity was interrupted and the
-		// journal's newest state lost.
-		if old.CertificateID == next.Record.CertificateID {
-			next.Record.Replaces = old.Replaces
-		}
+	next.Record.ProvedAt = j.store.config.now()
+	var err error
+	if next.Record.Replaces, next.Replaced, err = j.store.storage.replacing(); err != nil {
+		return diskError(err)
 	}
 	return j.save(next)
+}
+
+// Install writes the files of a committed identity, the record last, and ends
+// the journal. The old identity, if any, is replaced; Record.Replaces names its
+// certificate. Install may be repeated after an error or a crash: the next
+// [Store.Begin] does so.
+func (j *Journal) Install() (*Identity, error) {
+	if err := j.at(Committed); err != nil {
+		return nil, err
+	}
+	id, err := j.store.storage.install(&j.state)
+	if err != nil {
+		return nil, diskError(fmt.Errorf("saving identity: %w", err))
+	}
+	if err := j.end(); err != nil {
+		return nil, diskError(fmt.Errorf("ending provisioning journal: %w", err))
+	}
+	return id, nil
+}
+
+// end removes what the journal holds.
+func (j *Journal) end() error {
+	if err := j.store.storage.clearState(&j.state); err != nil {
+		return err
+	}
+	j.state = state{SerialNumber: j.state.SerialNumber}
+	return nil
 }
 
 // DiscardCertificate drops certificate and registration and keeps the device's
@@ -189,54 +220,41 @@ func (j *Journal) DiscardCertificate() error {
 	if err := j.at(CertificateHeld, Registered); err != nil {
 		return err
 	}
-	next := j.state
-	next.Stage, next.CertificatePEM, next.Token, next.TokenExpires, next.Record = KeyMade, "", "", time.Time{}, Record{}
+	next := state{
+		Sequence: j.state.Sequence, SerialNumber: j.state.SerialNumber, Stage: KeyMade, Started: j.state.Started,
+		KeyPEM: j.state.KeyPEM, key: j.state.key,
+	}
 	return j.save(next)
 }
 
-// Finished returns the identity whose commit an earlier run had begun and
+// Finished returns the identity whose installation an earlier run had begun and
 // [Store.Begin] has completed, else nil.
 func (j *Journal) Finished() *Identity { return j.finished }
 
 // Close releases the lock. What the journal holds stays for the next run; an
 // empty journal leaves nothing behind.
 func (j *Journal) Close() error {
-	if j.Stage() != Empty {
-		return j.lock.Release()
-	}
-	err := j.lock.RemoveAndRelease()
-	_ = j.store.disk.Remove(j.store.journalDir()) // stays if a run has begun meanwhile
-	return err
+	return diskError(j.store.storage.unlock(j.lock, j.Stage() == Empty))
 }
 
 // at returns an error unless the journal is at one of stages.
 func (j *Journal) at(stages ...Stage) error {
-	for _, s := range stages {
-		if j.Stage() == s {
-			return nil
-		}
+	if slices.Contains(stages, j.Stage()) {
+		return nil
 	}
 	return fmt.Errorf("provisioning journal is at %q, not at %q", j.Stage(), stages)
 }
 
 // save makes next durable, then the journal's own.
 func (j *Journal) save(next state) error {
-	now := j.store.now()
 	next.Sequence++
-	next.Updated = now
+	next.Updated = j.store.config.now()
 	if next.Started.IsZero() {
-		next.Started = now
+		next.Started = next.Updated
 	}
-	key, cert := j.key, j.cert
-	if next.KeyPEM != j.state.KeyPEM || next.CertificatePEM != j.state.CertificatePEM {
-		var err error
-		if key, cert, err = j.store.open(&next); err != nil {
-			return err
-		}
+	if err := j.store.storage.writeState(&next); err != nil {
+		return diskError(fmt.Errorf("storing %q: %w", next.Stage, err))
 	}
-	if err := j.store.slots().write(&next); err != nil {
-		return fmt.Errorf("storing %q: %w", next.Stage, err)
-	}
-	j.state, j.key, j.cert = next, key, cert
+	j.state = next
 	return nil
 }

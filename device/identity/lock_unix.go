@@ -17,7 +17,7 @@ type fileLock struct{ f *os.File }
 
 func (osDisk) Lock(path string) (lock, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, err
 		}
@@ -30,7 +30,7 @@ func (osDisk) Lock(path string) (lock, error) {
 		}
 		// The last holder may have removed the file after we opened it; then
 		// the lock is on a file that nobody else will find.
-		if sameFile(f, path) {
+		if isAt(f, path) {
 			writePID(f)
 			return fileLock{f}, nil
 		}
@@ -69,14 +69,14 @@ func flock(f *os.File, how int) error {
 	return err
 }
 
-func sameFile(f *os.File, path string) bool {
+func isAt(f *os.File, path string) bool {
 	ours, err1 := f.Stat()
 	theirs, err2 := os.Stat(path)
 	return err1 == nil && err2 == nil && os.SameFile(ours, theirs)
 }
 
-// writePID tells others who has the lock. It is a courtesy: a full disk must
-// not keep a device from going on.
+// writePID lets others see who has the lock. A full disk must not keep a device
+// from continuing, so errors do not count.
 func writePID(f *os.File) {
 	_ = f.Truncate(0)
 	_, _ = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)

@@ -4,21 +4,22 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"path/filepath"
+	"math/rand/v2"
+	"path"
 	"slices"
-	"strings"
+
+	"syscall"
 )
 
 // errCrashed is what everything returns once a memDisk's machine is down.
 var errCrashed = errors.New("crashed")
 
-// A memDisk is a file system that remembers what is durable and what is not:
-// data is from Sync on, names are from SyncDir on. Its machine can be made to
-// crash, or its calls to fail, at any call that changes something.
+// A memDisk is a file system on which nothing is durable that was not synced:
+// data is from Sync on, and a name, that of a directory included, from SyncDir of
+// the directory it is in. A power cut keeps any part of the rest. The machine can
+// be made to crash, or its calls to fail, at any call that changes something.
 type memDisk struct {
-	names   map[string]*inode // as seen by running processes
-	durable map[string]*inode // as found after a power cut
-	dirs    map[string]bool   // false until durable
+	root *dirNode
 
 	calls int
 	// fault decides about the call of that number; nil never fails.
@@ -27,54 +28,104 @@ type memDisk struct {
 	held  map[string]bool
 }
 
+// A node is a *dirNode or an *inode.
+type node any
+
+type dirNode struct {
+	names   map[string]node // as seen by running processes
+	durable map[string]node // as found after a power cut that keeps nothing else
+	pending []change        // what makes the one of the other
+}
+
+// A change sets a name, or removes it if to is nil; a rename does both at once.
+type change struct {
+	removes, sets string
+	to            node
+}
+
+func (c change) apply(names map[string]node) {
+	delete(names, c.removes)
+	if c.to != nil {
+		names[c.sets] = c.to
+	}
+}
+
 type inode struct {
 	data, synced []byte
 	perm         fs.FileMode
 }
 
-func newMemDisk() *memDisk {
-	return &memDisk{names: map[string]*inode{}, durable: map[string]*inode{}, dirs: map[string]bool{}, held: map[string]bool{}}
+func newDir() *dirNode { return &dirNode{names: map[string]node{}, durable: map[string]node{}} }
+
+func (d *dirNode) change(c change) {
+	c.apply(d.names)
+	d.pending = append(d.pending, c)
 }
+
+func newMemDisk() *memDisk { return &memDisk{root: newDir(), held: map[string]bool{}} }
 
 // A cut says what is left of what was not durable when the machine went down.
 type cut string
 
 const (
-	kill  cut = "kill"  // the process died; the kernel keeps it all
-	power cut = "power" // nothing is left
-	torn  cut = "torn"  // names are left, of their data the first half
+	kill      cut = "kill"      // the process died; the kernel keeps it all, and syncs none of it
+	power     cut = "power"     // nothing is left
+	torn      cut = "torn"      // names are left, of their data the first half
+	scattered cut = "scattered" // any of the changes, and any of the data
 )
+
+var cuts = []cut{kill, power, torn, scattered}
 
 // reboot returns the disk as the next run finds it.
 func (d *memDisk) reboot(how cut) *memDisk {
 	next := newMemDisk()
-	names := d.names
-	if how == power {
-		names = d.durable
-	}
-	for dir, durable := range d.dirs {
-		if durable || how != power {
-			next.dirs[dir] = true
-		}
-	}
-	for path, n := range names {
-		data := n.data
-		switch {
-		case how == power:
-			data = n.synced
-		case how == torn && len(n.data) != len(n.synced):
-			data = n.data[:len(n.data)/2]
-		}
-		if _, ok := next.dirs[filepath.Dir(path)]; !ok {
-			continue
-		}
-		left := &inode{data: data, synced: data, perm: n.perm}
-		next.names[path], next.durable[path] = left, left
+	next.root = d.root
+	if how != kill {
+		next.root = d.root.afterCut(how, map[*inode]*inode{})
 	}
 	return next
 }
 
-// call counts a call that changes something, and lets it fail.
+func (d *dirNode) afterCut(how cut, files map[*inode]*inode) *dirNode {
+	left := newDir()
+	names := maps.Clone(d.durable)
+	for _, c := range d.pending {
+		if how == torn || how == scattered && rand.IntN(2) == 0 {
+			c.apply(names)
+		}
+	}
+	for name, n := range names {
+		switch n := n.(type) {
+		case *dirNode:
+			left.names[name] = n.afterCut(how, files)
+		case *inode:
+			if files[n] == nil {
+				data := n.afterCut(how)
+				files[n] = &inode{data: data, synced: data, perm: n.perm}
+			}
+			left.names[name] = files[n]
+		}
+	}
+	left.durable = maps.Clone(left.names)
+	return left
+}
+
+func (n *inode) afterCut(how cut) []byte {
+	if slices.Equal(n.data, n.synced) {
+		return n.synced
+	}
+	half := n.data[:len(n.data)/2]
+	switch {
+	case how == torn:
+		return half
+	case how == scattered:
+		zeros := make([]byte, len(n.data))
+		return [][]byte{n.synced, n.data, half, zeros}[rand.IntN(4)]
+	}
+	return n.synced
+}
+
+// call counts a call that changes something, and may make it fail.
 func (d *memDisk) call(op, path string) error {
 	if d.down {
 		return errCrashed
@@ -93,103 +144,151 @@ func (d *memDisk) call(op, path string) error {
 	return nil
 }
 
-func (d *memDisk) paths() []string { return slices.Sorted(maps.Keys(d.names)) }
+// at returns what a path names, and the directory it is in; nil for what is not
+// there.
+func (d *memDisk) at(p string) (node, *dirNode) {
+	p = path.Clean(p)
+	if p == "." || p == "/" {
+		return d.root, d.root
+	}
+	dir, _ := d.at(path.Dir(p))
+	parent, ok := dir.(*dirNode)
+	if !ok {
+		return nil, nil
+	}
+	return parent.names[path.Base(p)], parent
+}
+
+func notExist(op, path string) error {
+	return &fs.PathError{Op: op, Path: path, Err: fs.ErrNotExist}
+}
+
+// files returns all files, by path.
+func (d *memDisk) files() map[string]*inode {
+	all := map[string]*inode{}
+	var walk func(prefix string, dir *dirNode)
+	walk = func(prefix string, dir *dirNode) {
+		for name, n := range dir.names {
+			switch n := n.(type) {
+			case *dirNode:
+				walk(prefix+name+"/", n)
+			case *inode:
+				all[prefix+name] = n
+			}
+		}
+	}
+	walk("", d.root)
+	return all
+}
+
+func (d *memDisk) paths() []string { return slices.Sorted(maps.Keys(d.files())) }
 
 func (d *memDisk) ReadFile(path string) ([]byte, error) {
 	if d.down {
 		return nil, errCrashed
 	}
-	n, ok := d.names[path]
-	if !ok {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	switch n, _ := d.at(path); n := n.(type) {
+	case *inode:
+		return n.data, nil
+	case *dirNode:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
 	}
-	return n.data, nil
+	return nil, notExist("open", path)
 }
 
 func (d *memDisk) ReadDir(path string) ([]string, error) {
-	if _, ok := d.dirs[path]; !ok {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	n, _ := d.at(path)
+	dir, ok := n.(*dirNode)
+	if !ok {
+		return nil, notExist("open", path)
 	}
-	var names []string
-	for _, p := range d.paths() {
-		if filepath.Dir(p) == path {
-			names = append(names, filepath.Base(p))
-		}
-	}
-	return names, nil
+	return slices.Sorted(maps.Keys(dir.names)), nil
 }
 
-func (d *memDisk) MkdirAll(path string, perm fs.FileMode) error {
-	if err := d.call("mkdir", path); err != nil {
+func (d *memDisk) Mkdir(p string, perm fs.FileMode) error {
+	if err := d.call("mkdir", p); err != nil {
 		return err
 	}
-	for ; path != "." && path != "/"; path = filepath.Dir(path) {
-		if _, ok := d.dirs[path]; !ok {
-			// A directory above ours is the installer's, and durable.
-			d.dirs[path] = !strings.Contains(path, ".provisioning")
-		}
+	switch n, parent := d.at(p); {
+	case parent == nil:
+		return notExist("mkdir", p)
+	case n != nil:
+		return &fs.PathError{Op: "mkdir", Path: p, Err: fs.ErrExist}
+	default:
+		parent.change(change{sets: path.Base(p), to: newDir()})
 	}
 	return nil
 }
 
-func (d *memDisk) Create(path string, perm fs.FileMode) (file, error) {
-	if err := d.call("create", path); err != nil {
+func (d *memDisk) Create(p string, perm fs.FileMode) (file, error) {
+	if err := d.call("create", p); err != nil {
 		return nil, err
 	}
-	if _, ok := d.names[path]; ok {
-		return nil, &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	n, parent := d.at(p)
+	if parent == nil {
+		return nil, notExist("create", p)
 	}
-	n := &inode{perm: perm}
-	d.names[path] = n
-	return &memFile{disk: d, path: path, inode: n}, nil
+	if n != nil {
+		return nil, &fs.PathError{Op: "create", Path: p, Err: fs.ErrExist}
+	}
+	made := &inode{perm: perm}
+	parent.change(change{sets: path.Base(p), to: made})
+	return &memFile{disk: d, path: p, inode: made}, nil
 }
 
 func (d *memDisk) Rename(from, to string) error {
 	if err := d.call("rename", to); err != nil {
 		return err
 	}
-	n, ok := d.names[from]
+	n, parent := d.at(from)
+	if n == nil {
+		return notExist("rename", from)
+	}
+	if path.Dir(from) != path.Dir(to) {
+		return &fs.PathError{Op: "rename", Path: to, Err: syscall.EXDEV}
+	}
+	parent.change(change{removes: path.Base(from), sets: path.Base(to), to: n})
+	return nil
+}
+
+func (d *memDisk) Remove(p string) error {
+	if err := d.call("remove", p); err != nil {
+		return err
+	}
+	n, parent := d.at(p)
+	if n == nil {
+		return notExist("remove", p)
+	}
+	if dir, ok := n.(*dirNode); ok && len(dir.names) > 0 {
+		return &fs.PathError{Op: "remove", Path: p, Err: syscall.ENOTEMPTY}
+	}
+	parent.change(change{removes: path.Base(p)})
+	return nil
+}
+
+func (d *memDisk) SyncDir(path string) error {
+	if err := d.call("syncdir", path); err != nil {
+		return err
+	}
+	n, _ := d.at(path)
+	dir, ok := n.(*dirNode)
 	if !ok {
-		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+		return notExist("open", path)
 	}
-	delete(d.names, from)
-	d.names[to] = n
+	dir.durable, dir.pending = maps.Clone(dir.names), nil
 	return nil
 }
 
-func (d *memDisk) Remove(path string) error {
-	if err := d.call("remove", path); err != nil {
-		return err
-	}
-	if _, ok := d.dirs[path]; ok {
-		delete(d.dirs, path)
-		return nil
-	}
-	if _, ok := d.names[path]; !ok {
-		return &fs.PathError{Op: "remove", Path: path, Err: fs.ErrNotExist}
-	}
-	delete(d.names, path)
-	return nil
-}
+func (d *memDisk) Resolve(path string) (string, error) { return path, nil }
+func (d *memDisk) Same(a, b string) bool               { return path.Clean(a) == path.Clean(b) }
+func (d *memDisk) MayWrite(path string) error          { return d.MayRead(path) }
 
-func (d *memDisk) SyncDir(dir string) error {
-	if err := d.call("syncdir", dir); err != nil {
-		return err
+func (d *memDisk) MayRead(path string) error {
+	if d.down {
+		return errCrashed
 	}
-	for path := range d.durable {
-		if filepath.Dir(path) == dir && d.names[path] == nil {
-			delete(d.durable, path)
-		}
-	}
-	for path, n := range d.names {
-		if filepath.Dir(path) == dir {
-			d.durable[path] = n
-		}
-	}
-	for sub := range d.dirs {
-		if filepath.Dir(sub) == dir {
-			d.dirs[sub] = true
-		}
+	if n, _ := d.at(path); n == nil {
+		return notExist("stat", path)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func TestAMemoryStoreKeepsAnIdentityWithoutADisk(t *testing.T) {
 		t.Errorf("an empty store gave %v", err)
 	}
 	c := newCloud(t)
-	if err := provision(t, s, c, false); err != nil {
+	if err := provision(t, s, c, run{}); err != nil {
 		t.Fatal(err)
 	}
 	id, err := s.Load()

@@ -5,32 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // RecordVersion is the format version of the records that this package writes.
 const RecordVersion = 1
 
 // A Record describes an identity. It is stored as JSON beside the certificate
-// and names that certificate, so that the three files stand or fall together.
+// and names that certificate, so that the three files are valid only together.
 type Record struct {
 	// FormatVersion is [RecordVersion] in every record that is written.
 	FormatVersion int    `json:"formatVersion"`
 	ThingName     string `json:"thingName"`
 	SerialNumber  string `json:"serialNumber"`
-	// CertificateID is as [CertificateID] gives it.
+	// CertificateID is as [awsiot.CertificateID] returns it.
 	CertificateID string    `json:"certificateId"`
 	Endpoint      string    `json:"endpoint"`
 	NotAfter      time.Time `json:"notAfter"`
-	// DeviceConfiguration is what RegisterThing answered. It is nil when the
-	// thing was registered but the answer was lost on its way.
+	// DeviceConfiguration is what RegisterThing returned. It is nil when the
+	// thing was registered but the answer was lost.
 	DeviceConfiguration map[string]string `json:"deviceConfiguration"`
 	Author              string            `json:"author"`
 	// Times of the steps by the device's own clock, in UTC.
 	IssuedAt     time.Time `json:"issuedAt"`
 	RegisteredAt time.Time `json:"registeredAt"`
 	ProvedAt     time.Time `json:"provedAt"`
-	// Replaces is the certificate id of the identity before this one. That
-	// certificate stays active in AWS IoT until someone deactivates it.
+	// Replaces is the certificate id of the identity before this one. A
+	// provisioning does not deactivate that certificate in AWS IoT.
 	Replaces string `json:"replaces,omitempty"`
 }
 
@@ -43,7 +45,7 @@ func ParseRecord(data []byte) (*Record, error) {
 	if r.FormatVersion != RecordVersion {
 		return nil, fmt.Errorf("identity record has format version %d, this program reads version %d", r.FormatVersion, RecordVersion)
 	}
-	if !ValidThingName(r.ThingName) {
+	if !awsiot.ValidThingName(r.ThingName) {
 		return nil, fmt.Errorf("identity record has no valid thing name: %q", r.ThingName)
 	}
 	if r.SerialNumber == "" || r.CertificateID == "" {

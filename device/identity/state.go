@@ -2,14 +2,18 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
+	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
+	"slices"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // stateVersion is the format version of the journal.
@@ -26,19 +30,80 @@ type state struct {
 	Updated      time.Time `json:"updated"`
 
 	// From KeyMade.
-	KeyPEM string `json:"keyPem"`
+	KeyPEM string        `json:"keyPem"`
+	key    crypto.Signer // as KeyPEM has it
 
 	// From CertificateHeld.
-	CertificatePEM string    `json:"certificatePem,omitempty"`
-	Token          string    `json:"token,omitempty"`
-	TokenExpires   time.Time `json:"tokenExpires,omitzero"`
+	CertificatePEM string            `json:"certificatePem,omitempty"`
+	cert           *x509.Certificate // as CertificatePEM has it
+	RequestedBy    string            `json:"requestedBy,omitempty"`
+	Token          string            `json:"token,omitempty"`
+	TokenExpires   time.Time         `json:"tokenExpires,omitzero"`
 
 	// The identity's record, filled in as its parts become known; whole from
 	// Committed.
 	Record Record `json:"record,omitzero"`
 
+	// FileBase is what the names of the identity's files begin with, from
+	// Registered; empty means the thing's name.
+	FileBase string `json:"fileBase,omitempty"`
+
 	// Replaced are the files of the identity before this one, from Committed.
-	Replaced *Files `json:"replaced,omitempty"`
+	Replaced []replacedFile `json:"replacedFiles,omitempty"`
+}
+
+// A replacedFile is one that may be overwritten or removed, as long as it has
+// the content that it had when the new identity was committed.
+type replacedFile struct {
+	Path string `json:"path"`
+	Sum  string `json:"sha256"`
+}
+
+func (s *state) base() string { return cmp.Or(s.FileBase, s.Record.ThingName) }
+
+// replaces reports whether the identity before this one had that file.
+func (s *state) replaces(path string, content []byte) bool {
+	return slices.Contains(s.Replaced, replacedFile{path, checksum(content)})
+}
+
+// identity returns the identity of a committed state.
+func (s *state) identity(f Files) *Identity {
+	return &Identity{Record: s.Record, Files: f, Certificate: s.cert, Key: s.key}
+}
+
+// open reads key and certificate, and checks what anyone may have written into a
+// journal: a checksum is no signature.
+func (s *state) open(c *Config) (err error) {
+	switch {
+	case s.SerialNumber != c.SerialNumber:
+		return fmt.Errorf("is of serial number %q", s.SerialNumber)
+	case s.Stage >= Registered && !c.isFileBase(s.base(), s.Record.ThingName):
+		return fmt.Errorf("names the thing %q and its files %q", s.Record.ThingName, s.base())
+	}
+	for _, f := range s.Replaced {
+		if !c.mayReplace(f.Path) {
+			return fmt.Errorf("would replace %q, which is no file of an identity", f.Path)
+		}
+	}
+	if s.KeyPEM != "" {
+		if s.key, err = c.Keys.Open([]byte(s.KeyPEM)); err != nil {
+			return err
+		}
+	}
+	if s.CertificatePEM != "" {
+		if s.cert, err = parseCertificate([]byte(s.CertificatePEM)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.key == nil || s.Stage >= CertificateHeld && s.cert == nil:
+		return errors.New("key or certificate is missing")
+	case s.cert != nil && !awsiot.Matches(s.key, s.cert):
+		return errors.New("key and certificate do not match")
+	case s.cert != nil && awsiot.CertificateID(s.cert) != s.Record.CertificateID:
+		return errors.New("certificate and record do not match")
+	}
+	return nil
 }
 
 // encode writes a line with format, version and checksum, then the state.
@@ -51,7 +116,7 @@ func (s *state) encode() ([]byte, error) {
 	return append([]byte(header), body...), nil
 }
 
-// errDamaged tells that a journal is not what was written.
+// errDamaged reports that a journal is not what was written.
 var errDamaged = errors.New("damaged")
 
 // decodeState reads what encode wrote. It returns errDamaged for anything else,
@@ -79,92 +144,4 @@ func decodeState(data []byte) (*state, error) {
 func checksum(body []byte) string {
 	sum := sha256.Sum256(body)
 	return hex.EncodeToString(sum[:])
-}
-
-// slots are the two files that take the states in turn, so that damage to the
-// newest leaves the one before it, from which every step can be done again.
-type slots struct {
-	disk disk
-	dir  string
-}
-
-func (s slots) path(sequence uint64) string {
-	return filepath.Join(s.dir, fmt.Sprintf("journal.%d", sequence%2))
-}
-
-// read returns the newest state, nil if there is none, and the paths of slots
-// that are damaged.
-func (s slots) read() (newest *state, damaged []string, err error) {
-	for slot := range uint64(2) {
-		path := s.path(slot)
-		data, err := s.disk.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		st, err := decodeState(data)
-		if errors.Is(err, errDamaged) {
-			damaged = append(damaged, path)
-			continue
-		}
-		if err != nil {
-			return nil, nil, &CorruptError{Path: path, Reason: err.Error()}
-		}
-		if newest == nil || st.Sequence > newest.Sequence {
-			newest = st
-		}
-	}
-	if newest == nil && s.lost(damaged) {
-		return nil, nil, &CorruptError{Path: s.dir, Reason: "no readable copy is left; remove the directory to start again with a new key"}
-	}
-	return newest, damaged, nil
-}
-
-// lost reports whether damage, with no good slot left, has cost more than the
-// very first step, which can simply be done again.
-func (s slots) lost(damaged []string) bool {
-	switch len(damaged) {
-	case 0:
-		return false
-	case 1:
-		return damaged[0] != s.path(1)
-	}
-	return true
-}
-
-func (s slots) write(st *state) error {
-	data, err := st.encode()
-	if err != nil {
-		return err
-	}
-	return replaceFile(s.disk, s.path(st.Sequence), data, 0o600)
-}
-
-// sweep removes what a crash has left of a first step that was not reached, and
-// that may never be tried again.
-func (s slots) sweep() error {
-	for slot := range uint64(2) {
-		for _, path := range []string{s.path(slot), tempPath(s.path(slot))} {
-			if err := remove(s.disk, path); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// clear removes the older slot before the newest, durably, lest a crash in
-// between bring the older one back.
-func (s slots) clear(newest uint64) error {
-	for _, sequence := range []uint64{newest + 1, newest} {
-		if err := remove(s.disk, s.path(sequence)); err != nil {
-			return err
-		}
-		if err := s.disk.SyncDir(s.dir); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -3,7 +3,6 @@ package identity
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 )
 
@@ -14,8 +13,8 @@ type State int
 const (
 	Absent     State = iota // no identity
 	Present                 // an identity that is whole
-	Damaged                 // files that do not make an identity: *[BrokenError]
-	Unreadable              // files that this process cannot read, for want of permission as a rule
+	Damaged                 // files that do not make this device's identity: *[BrokenError], *[ConflictError]
+	Unreadable              // files that this process may not read, or that others may write: *[AccessError]
 )
 
 // String returns the state in one lower-case word.
@@ -49,6 +48,7 @@ type Pending struct {
 	Stage         Stage
 	Since         time.Time // when the first step was stored
 	Updated       time.Time // when the latest step was stored
+	RequestedBy   string    // as in [Grant]; empty before [CertificateHeld]
 	CertificateID string    // empty before [CertificateHeld]
 	ThingName     string    // empty before [Registered]
 	TokenExpires  time.Time // zero unless at [CertificateHeld]
@@ -60,24 +60,25 @@ func (s *Store) Status() *Status {
 	var status Status
 	var err error
 	status.Identity, err = s.Load()
-	broken, _ := errors.AsType[*BrokenError](err)
+	_, broken := errors.AsType[*BrokenError](err)
+	_, conflict := errors.AsType[*ConflictError](err)
 	switch {
 	case err == nil:
 		status.State = Present
 	case errors.Is(err, ErrNone):
-	case broken != nil:
+	case broken || conflict:
 		status.State = Damaged
 		status.Problems = append(status.Problems, err)
 	default:
 		status.State = Unreadable
 		status.Problems = append(status.Problems, err)
 	}
-	st, damaged, err := s.slots().read()
+	st, damaged, err := s.storage.readState()
 	if err != nil {
 		status.Problems = append(status.Problems, err)
 	}
 	for _, path := range damaged {
-		status.Problems = append(status.Problems, &CorruptError{Path: path, Reason: "the next run goes on from the step before it"})
+		status.Problems = append(status.Problems, &CorruptError{Path: path, Reason: "the next run continues from the step before it"})
 	}
 	if st != nil {
 		status.Pending = s.pending(st)
@@ -90,9 +91,10 @@ func (s *Store) pending(st *state) *Pending {
 		Stage:         st.Stage,
 		Since:         st.Started,
 		Updated:       st.Updated,
+		RequestedBy:   st.RequestedBy,
 		CertificateID: st.Record.CertificateID,
 		ThingName:     st.Record.ThingName,
 		TokenExpires:  st.TokenExpires,
-		PID:           s.disk.Holder(filepath.Join(s.journalDir(), "lock")),
+		PID:           s.storage.holder(),
 	}
 }

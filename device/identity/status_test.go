@@ -56,7 +56,7 @@ func TestDiscardPendingKeepsTheIdentity(t *testing.T) {
 
 func TestDiscardPendingEndsADamagedJournal(t *testing.T) {
 	d, _, _ := pendingReplacement(t, Registered)
-	for path, n := range d.names {
+	for path, n := range d.files() {
 		if strings.Contains(path, "journal.") {
 			n.data = damage(n.data)
 		}

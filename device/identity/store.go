@@ -2,9 +2,8 @@ package identity
 
 import (
 	"cmp"
-	"crypto"
-	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -12,41 +11,97 @@ import (
 // DefaultDir holds the identity unless a [Config] says otherwise.
 const DefaultDir = "certs"
 
-const certificateSuffix = ".certificate.pem"
-
-// Config says where a device's identity lives.
+// Config says where a device's identity is kept.
 type Config struct {
 	// SerialNumber of the device, required. The journal is named after it,
-	// since the thing's name comes only with AWS IoT's answer.
+	// since the thing's name is known only from AWS IoT's answer.
 	SerialNumber string
+	// ThingName is what the template is expected to give the thing, empty if
+	// unknown. Files of that name count as this device's even when their record
+	// is damaged.
+	ThingName string
 	// Dir holds the identity's files; default [DefaultDir].
 	Dir string
 	// Certificate and PrivateKey are paths of the final files; default
 	// DIR/THINGNAME.certificate.pem and DIR/THINGNAME.private.key. The record
-	// and the journal live beside the certificate.
+	// and the journal are kept beside the certificate. A symbolic link stays,
+	// and the file that it names is written.
 	Certificate string
 	PrivateKey  string
+	// Reserved are paths of other files, such as the claim's: a [ConflictError]
+	// is returned rather than that one of them is written.
+	Reserved []string
 	// Keys makes and opens private keys; default [SoftwareKeys].
 	Keys KeyStore
-	// Log receives warnings about damage that was repaired; default none.
+	// Log receives warnings about damage that was repaired and about files that
+	// were renamed; default none.
 	Log *slog.Logger
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
 
+// now is the clock with the precision that files keep.
+func (c *Config) now() time.Time { return c.Now().UTC().Truncate(time.Millisecond) }
+
 // A Store is the place of one device's identity. Its methods may be used
 // concurrently, also by several processes: what changes files goes through
-// [Store.Begin], which takes a lock.
+// [Store.Begin] and [Store.DiscardPending], which take a lock.
 type Store struct {
-	config Config
-	disk   disk
-	log    *slog.Logger
+	config  *Config
+	storage storage
+}
+
+// storage is where a store's journal and identity are: in a directory, or in
+// memory.
+type storage interface {
+	// lock returns a *LockedError while someone else has the lock.
+	lock() (lock, error)
+	// unlock releases the lock, and leaves nothing of it if the journal is empty.
+	unlock(l lock, empty bool) error
+	// holder returns the process that has the lock, 0 if none has.
+	holder() int
+	// readState returns the newest state, checked, nil if there is none, and
+	// the paths of copies that are damaged.
+	readState() (newest *state, damaged []string, err error)
+	// secureState makes the state that was read durable.
+	secureState() error
+	writeState(*state) error
+	// clearState removes all states, of which newest is the latest, nil if that
+	// is unknown.
+	clearState(newest *state) error
+
+	// load returns the identity that is installed.
+	load() (*Identity, error)
+	// fileBase returns what the names of the thing's files begin with, such that
+	// they are nobody else's.
+	fileBase(thing string) (string, error)
+	// replacing returns the id of the certificate that an identity would replace,
+	// empty if there is none, and the files.
+	replacing() (certificateID string, files []replacedFile, err error)
+	install(*state) (*Identity, error)
 }
 
 // NewStore returns the store that c describes. It touches no files.
 func NewStore(c Config) (*Store, error) {
+	if err := c.setDefaults(); err != nil {
+		return nil, err
+	}
+	return &Store{&c, &directory{Config: &c, disk: newDisk()}}, nil
+}
+
+// NewMemoryStore returns a store like that of [NewStore], but one that keeps
+// its files in memory and loses them with the process: for devices that are
+// simulated. The paths of c are names only.
+func NewMemoryStore(c Config) (*Store, error) {
+	if err := c.setDefaults(); err != nil {
+		return nil, err
+	}
+	return &Store{&c, &memory{config: &c}}, nil
+}
+
+func (c *Config) setDefaults() error {
 	if c.SerialNumber == "" {
-		return nil, errors.New("identity store: no serial number")
+		return errors.New("identity store: no serial number")
 	}
 	c.Dir = cmp.Or(c.Dir, DefaultDir)
 	if c.Keys == nil {
@@ -55,32 +110,120 @@ func NewStore(c Config) (*Store, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Store{config: c, disk: newDisk(), log: c.Log}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return s, nil
+	return nil
 }
 
 // SerialNumber returns the serial number of the store's device.
 func (s *Store) SerialNumber() string { return s.config.SerialNumber }
 
-// open opens the key and the certificate of a state, nil where it has none.
-func (s *Store) open(st *state) (key crypto.Signer, cert *x509.Certificate, err error) {
-	if st.KeyPEM != "" {
-		if key, err = s.config.Keys.Open([]byte(st.KeyPEM)); err != nil {
-			return nil, nil, err
+// Load returns the device's identity, checked: the key matches the certificate
+// and the record names it. A provisioning that is in progress has no influence
+// until it is committed; from then on Load returns the new identity. Load needs
+// no lock.
+//
+// It returns [ErrNone] when there is no identity, a *[BrokenError] when files are
+// there that do not make one, a *[ConflictError] when they are another device's,
+// an *[AccessError] when others may write to them, and an error that wraps
+// [fs.ErrPermission] when this process may not read them.
+func (s *Store) Load() (*Identity, error) {
+	var id *Identity
+	var err error
+	// An installation that ends between our look at the journal and at the files
+	// makes them disagree, once.
+	for range 2 {
+		if st, _, err := s.storage.readState(); err == nil && st != nil && st.Stage == Committed {
+			return st.identity(s.config.files(st.base())), nil
+		}
+		id, err = s.storage.load()
+		if _, broken := errors.AsType[*BrokenError](err); !broken {
+			break
 		}
 	}
-	if st.CertificatePEM != "" {
-		if cert, err = parseCertificate([]byte(st.CertificatePEM)); err != nil {
-			return nil, nil, err
-		}
-	}
-	if st.Stage >= KeyMade && key == nil || st.Stage >= CertificateHeld && cert == nil {
-		return nil, nil, errors.New("key or certificate is missing")
-	}
-	return key, cert, nil
+	return id, err
 }
 
-func (s *Store) now() time.Time { return s.config.Now().UTC().Truncate(time.Millisecond) }
+// Begin takes the store's lock, completes an installation that was interrupted,
+// and opens the journal, empty if no provisioning is in progress. What is in the
+// journal is on stable storage then. The caller closes the journal.
+//
+// It returns a *[LockedError] while another process or store has the lock, a
+// *[ConflictError] or an *[AccessError] when the identity's paths cannot be used,
+// a *[CorruptError] when a journal is there that cannot be read, and a *[DiskError]
+// for what the file system cannot do. None of these keeps a caller from using the
+// identity that [Store.Load] returns.
+func (s *Store) Begin() (*Journal, error) {
+	l, err := s.storage.lock()
+	if err != nil {
+		return nil, diskError(err)
+	}
+	j := &Journal{store: s, lock: l, state: state{SerialNumber: s.config.SerialNumber}}
+	if err := j.resume(); err != nil {
+		return nil, diskError(errors.Join(err, l.Release()))
+	}
+	return j, nil
+}
+
+func (j *Journal) resume() error {
+	st, damaged, err := j.store.storage.readState()
+	if err != nil {
+		return err
+	}
+	for _, path := range damaged {
+		j.store.config.Log.Warn("the latest step in the provisioning journal is damaged; continuing from the step before it", "path", path)
+	}
+	if st == nil {
+		return nil
+	}
+	// A process that was killed may have left a state that is not durable yet.
+	if err := j.store.storage.secureState(); err != nil {
+		return err
+	}
+	j.state = *st
+	if j.Stage() == Committed {
+		j.finished, err = j.Install()
+	}
+	return err
+}
+
+// DiscardPending ends a provisioning that was to replace the identity, also one
+// whose journal is damaged, and keeps the identity. It returns what was
+// discarded, nil if nothing was or the journal could not be read. A certificate
+// in it, from [Registered] on, is active in AWS IoT and stays so.
+//
+// It returns an error that wraps [ErrNone] when there is no identity to keep: the
+// pending provisioning may be all that the device has. It returns a *[LockedError]
+// while a run is working on it. An identity that is committed already is not
+// pending: it is installed, and nothing is discarded.
+func (s *Store) DiscardPending() (*Pending, error) {
+	if _, err := s.Load(); err != nil {
+		return nil, fmt.Errorf("discarding pending provisioning: keeping the identity: %w", err)
+	}
+	j, err := s.Begin()
+	if _, corrupt := errors.AsType[*CorruptError](err); corrupt {
+		return nil, s.discardCorrupt()
+	}
+	if err != nil {
+		return nil, err
+	}
+	var discarded *Pending
+	if j.Stage() != Empty {
+		discarded = s.pending(&j.state)
+		discarded.PID = 0
+		if err := j.end(); err != nil {
+			return nil, diskError(errors.Join(fmt.Errorf("discarding pending provisioning: %w", err), j.Close()))
+		}
+	}
+	return discarded, j.Close()
+}
+
+func (s *Store) discardCorrupt() error {
+	l, err := s.storage.lock()
+	if err != nil {
+		return diskError(err)
+	}
+	err = s.storage.clearState(nil)
+	return diskError(errors.Join(err, s.storage.unlock(l, err == nil)))
+}

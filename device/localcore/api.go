@@ -66,6 +66,7 @@ func (s *Server) apiHandler() http.Handler {
 		Publisher:    services,
 		Retained:     services,
 		Disconnecter: services,
+		Quotas:       s.config.Quotas == QuotasAWS,
 		Log:          s.config.Log,
 	}))
 	complete := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

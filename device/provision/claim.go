@@ -114,6 +114,9 @@ func (c *claimSession) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Claim.Leaf != nil {
+		grant.RequestedBy = awsiot.CertificateID(c.Claim.Leaf)
+	}
 	grant.TokenExpires = c.Session.Now().Add(awsiot.OwnershipTokenLife)
 	c.inDoubt = false
 	return c.step(StepStore, grant.CertificateID, func() error { return c.journal.HoldCertificate(grant) })
@@ -192,7 +195,7 @@ func (c *claimSession) registerThing(ctx context.Context) error {
 	if answer.ThingName == "" {
 		answer.ThingName = c.ExpectedThingName
 	}
-	if !identity.ValidThingName(answer.ThingName) {
+	if !awsiot.ValidThingName(answer.ThingName) {
 		return enough{&ReplyError{Topic: topic.Accepted(), Reason: fmt.Sprintf("it names no valid thing: %q", answer.ThingName)}}
 	}
 	return c.register(answer.ThingName, answer.DeviceConfiguration)

@@ -147,7 +147,7 @@ func TestClassOf(t *testing.T) {
 		"bad answer":             {&ReplyError{Topic: "x"}, Temporary},
 		"denied":                 {&DeniedError{Err: &session.Error{Err: session.ErrClosedSilently}}, Refused},
 		"closed":                 {&session.Error{Err: session.ErrClosedSilently}, Temporary},
-		"connack":                {&session.Error{Err: &session.ConnackError{Code: 5}}, Refused},
+		"connack":                {&session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}, Refused},
 		"time is up":             {context.DeadlineExceeded, Temporary},
 		"interrupted":            {&session.Error{Err: context.Canceled}, Interrupted},
 		"no answer in a session": {&session.Error{Err: &TimeoutError{To: "x"}}, Temporary},

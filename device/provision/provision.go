@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
-	"syscall"
 	"time"
 
 	"example.com/fleety/device/identity"
@@ -181,13 +180,14 @@ func runWith(ctx context.Context, c Config, t timing) (*Result, error) {
 		silence:   map[string]int{},
 	}
 	journal, err := c.Store.Begin()
-	if errors.Is(err, syscall.EROFS) && !c.Reprovision {
-		// Where nothing can change, nothing needs the lock to prove what is there.
-		if id, loadErr := c.Store.Load(); loadErr == nil {
+	if err != nil {
+		// A disk that is full or read-only, a damaged journal or a folder that others
+		// may write to is no reason not to prove an identity that is whole.
+		_, locked := errors.AsType[*identity.LockedError](err)
+		if id, loadErr := c.Store.Load(); loadErr == nil && !locked && !c.Reprovision {
+			c.Log.WarnContext(ctx, "proving the identity only: nothing can be provisioned", "error", err)
 			return r.proveExisting(ctx, id)
 		}
-	}
-	if err != nil {
 		return nil, err
 	}
 	r.journal, r.inDoubt = journal, journal.Stage() == identity.CertificateHeld

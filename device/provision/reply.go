@@ -35,6 +35,7 @@ func read(topic awsiot.Topic, m session.Message, answer any) (mine bool, err err
 		if refusal.StatusCode == 0 {
 			return true, &ReplyError{Topic: m.Topic, Reason: "it is a refusal without a status code"}
 		}
+		refusal.Operation = topic.Operation
 		return true, &refusal
 	}
 	return false, nil

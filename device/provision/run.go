@@ -78,7 +78,7 @@ func (r *run) proveNew(ctx context.Context) error {
 	record := identity.Record{
 		ThingName:     thing,
 		SerialNumber:  r.Store.SerialNumber(),
-		CertificateID: identity.CertificateID(r.journal.Certificate()),
+		CertificateID: awsiot.CertificateID(r.journal.Certificate()),
 		Author:        r.Author,
 	}
 	err := r.prove(ctx, record, r.journal.TLS())
@@ -124,7 +124,7 @@ func notAccepted(err error) bool {
 	if !ok || e.Stage != session.StageTLS && e.Stage != session.StageConnect {
 		return false
 	}
-	return e.Refused() || errors.Is(err, session.ErrClosedSilently)
+	return e.Class() == awsiot.Denied || errors.Is(err, session.ErrClosedSilently)
 }
 
 // deniesDevice reports whether a refusal is for want of permission. Any other
@@ -192,7 +192,7 @@ func claimClientID(serial string) string {
 }
 
 func plain(c rune) rune {
-	if c < 0x80 && identity.ValidThingName(string(c)) {
+	if c < 0x80 && awsiot.ValidThingName(string(c)) {
 		return c
 	}
 	return '_'

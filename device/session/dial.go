@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -40,9 +41,9 @@ func (o Options) ProxyURL() (*url.URL, error) {
 	return o.proxyURL()
 }
 
-// open returns the connection to the endpoint and the turns that the proxy
-// took.
-func (o *Options) open(ctx context.Context) (m *meter, proxyTurns int, err error) {
+// open returns the connection to the endpoint and the round trips that the
+// proxy took.
+func (o *Options) open(ctx context.Context) (m *meter, proxyRoundTrips int, err error) {
 	proxy, err := o.proxyURL()
 	if err != nil {
 		return nil, 0, err
@@ -61,31 +62,38 @@ func (o *Options) open(ctx context.Context) (m *meter, proxyTurns int, err error
 	return &meter{Conn: conn}, 0, nil
 }
 
+// openThrough asks the proxy for a connection to the endpoint (RFC 9110,
+// section 9.3.6). Nothing can follow the answer's head yet, since a TLS server
+// does not speak first, so the reader may be dropped.
 func (o *Options) openThrough(ctx context.Context, proxy *url.URL) (*meter, int, error) {
-	conn, err := o.DialContext(ctx, "tcp", proxyAddress(proxy))
+	port := proxy.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
+	}
+	address := net.JoinHostPort(proxy.Hostname(), port)
+	conn, err := o.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, 0, o.fail(StageProxy, proxy.Host, withCause(ctx, err))
+		return nil, 0, o.fail(StageProxy, address, fmt.Errorf("the proxy cannot be reached: %w", withCause(ctx, err)))
 	}
 	m := &meter{Conn: conn}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	tunnel, err := o.tunnel(ctx, m, proxy)
+	tunnel, err := o.requestTunnel(ctx, m, proxy)
 	if !stop() || err != nil {
 		conn.Close()
-		return nil, 0, o.fail(StageProxy, proxy.Host, withCause(ctx, o.explain(err)))
+		return nil, 0, o.fail(StageProxy, address, withCause(ctx, o.explain(err)))
 	}
-	turns := m.lap()
+	roundTrips := m.takeRoundTrips()
 	if tunnel != net.Conn(m) {
 		m = &meter{Conn: tunnel}
 	}
-	return m, turns, nil
+	return m, roundTrips, nil
 }
 
-// tunnel asks the proxy for a connection to the endpoint (RFC 9110, section
-// 9.3.6). Nothing can follow the answer's head yet, since a TLS server does
-// not speak first, so the reader may be dropped.
-func (o *Options) tunnel(ctx context.Context, conn net.Conn, proxy *url.URL) (net.Conn, error) {
+// requestTunnel sends CONNECT and returns the connection to speak to the
+// endpoint over: conn, or TLS with the proxy over it.
+func (o *Options) requestTunnel(ctx context.Context, conn net.Conn, proxy *url.URL) (net.Conn, error) {
 	if proxy.Scheme == "https" {
-		secure := tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), MinVersion: tls.VersionTLS12, Time: o.Now})
+		secure := tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), MinVersion: tls.VersionTLS12, CipherSuites: cipherSuites, Time: o.Now})
 		if err := secure.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}
@@ -109,50 +117,52 @@ func (o *Options) tunnel(ctx context.Context, conn net.Conn, proxy *url.URL) (ne
 	if err != nil {
 		return nil, fmt.Errorf("reading the proxy's answer: %w", err)
 	}
-	if answer.StatusCode != http.StatusOK {
-		return nil, &ProxyError{StatusCode: answer.StatusCode, Status: answer.Status}
+	if answer.StatusCode/100 != 2 {
+		e := &ProxyError{StatusCode: answer.StatusCode, Status: answer.Status}
+		for _, challenge := range answer.Header.Values("Proxy-Authenticate") {
+			scheme, _, _ := strings.Cut(challenge, " ")
+			e.Schemes = append(e.Schemes, scheme)
+		}
+		return nil, e
 	}
 	return conn, nil
 }
 
-// proxyURL picks the proxy: the option, or else the environment, as net/http
-// reads it once for the whole process.
+// proxyURL returns the proxy of the options, or else of the environment, as
+// net/http reads it once for the whole process. Its errors repeat nothing of
+// the address: wherever the password stands in a malformed one, it stays
+// hidden.
 func (o *Options) proxyURL() (*url.URL, error) {
 	var proxy *url.URL
 	var err error
-	switch o.Proxy {
-	case "direct":
+	switch {
+	case o.Proxy == "direct":
 		return nil, nil
-	case "":
+	case o.Proxy == "":
 		proxy, err = http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: o.address()}})
-	default:
+		if proxy == nil && err == nil {
+			return nil, nil
+		}
+	case strings.Contains(o.Proxy, "://"):
 		proxy, err = url.Parse(o.Proxy)
+	default:
+		proxy, err = url.Parse("http://" + o.Proxy)
 	}
-	if err != nil {
-		// The text of the error repeats the address, password included.
-		return nil, o.fail(StageOptions, "", errors.New("proxy address is not a URL"))
-	}
-	if proxy != nil && (proxy.Scheme != "http" && proxy.Scheme != "https" || proxy.Hostname() == "") {
-		return nil, o.fail(StageOptions, "", fmt.Errorf("proxy %s is not of the form http://HOST:PORT or https://HOST:PORT", proxy.Redacted()))
+	if err != nil || proxy.Scheme != "http" && proxy.Scheme != "https" || proxy.Hostname() == "" ||
+		proxy.Path != "" && proxy.Path != "/" || proxy.RawQuery != "" || proxy.Fragment != "" {
+		return nil, o.fail(StageOptions, "", errors.New("the proxy's address is not of the form http://HOST:PORT or https://HOST:PORT; a user and a password may precede HOST, with special characters %-encoded"))
 	}
 	return proxy, nil
-}
-
-func proxyAddress(proxy *url.URL) string {
-	port := proxy.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
-	}
-	return net.JoinHostPort(proxy.Hostname(), port)
 }
 
 // withCause puts the end of the context before what it brought about.
 func withCause(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
+	isContextError := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case cause == nil:
 		return err
-	case err == nil || isContextError(err) || isTimeout(err) || errors.Is(err, net.ErrClosed):
+	case err == nil || isContextError || isTimeout(err) || errors.Is(err, net.ErrClosed):
 		return cause
 	}
 	return fmt.Errorf("%w (%w)", cause, err)

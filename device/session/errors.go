@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
+	"slices"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A Stage is the step of a connection's life at which an error arose.
@@ -15,9 +17,9 @@ type Stage string
 // The stages, in the order in which a connection passes them.
 const (
 	StageOptions   Stage = "options"   // the options cannot be used
-	StageResolve   Stage = "resolve"   // finding the addresses of the endpoint or of the proxy
+	StageResolve   Stage = "resolve"   // finding the addresses of the endpoint
 	StageDial      Stage = "dial"      // opening the TCP connection
-	StageProxy     Stage = "proxy"     // asking an HTTP proxy for a tunnel
+	StageProxy     Stage = "proxy"     // reaching an HTTP proxy and asking it for a tunnel
 	StageTLS       Stage = "tls"       // the TLS handshake, as far as the client can see it
 	StageConnect   Stage = "connect"   // from CONNECT to CONNACK, TLS 1.3 client authentication included
 	StageSubscribe Stage = "subscribe" // from SUBSCRIBE to SUBACK
@@ -25,35 +27,26 @@ const (
 	StageLost      Stage = "lost"      // an established connection that ended with nothing unanswered
 )
 
-// A Class says what may be done about an error.
-type Class int
-
-// The classes. The zero value is a defect or a trouble of the local machine.
-const (
-	ClassFailed    Class = iota // neither waiting nor another configuration will help
-	ClassConfig                 // something the owner configured is wrong
-	ClassRefused                // the server said no; the same request will be refused again
-	ClassTemporary              // the same attempt may succeed later
-	ClassCanceled               // the caller's context was cancelled
+// Causes to look for with [errors.Is].
+var (
+	// ErrClosedSilently: the server closed the connection without a response
+	// while a packet was unanswered. AWS IoT denies that way: CONNECT, SUBSCRIBE
+	// and PUBLISH that no policy allows all end like this, and so does a
+	// connection over a quota, or on a network that breaks down. Error.After
+	// names the packet. One such end, or several within seconds, prove nothing.
+	ErrClosedSilently = errors.New("server closed the connection without a response")
+	// ErrNoServerHello: nothing came back after the ClientHello, with and
+	// without ML-KEM.
+	ErrNoServerHello = errors.New("no response to the TLS ClientHello")
+	// ErrProtocol: what the server sent is not MQTT 3.1.1, or not at that time.
+	ErrProtocol = errors.New("server broke MQTT")
+	// ErrLimit: the request exceeds a limit of AWS IoT and was not sent.
+	ErrLimit = errors.New("AWS IoT would reject the request")
+	// ErrCertificate: Options.Certificate returned an error.
+	ErrCertificate = errors.New("obtaining the client certificate")
+	// ErrNotConnected: the session was closed.
+	ErrNotConnected = errors.New("session is closed")
 )
-
-// String returns the class in one lower-case word.
-func (c Class) String() string {
-	return [...]string{"failed", "config", "refused", "temporary", "canceled"}[c]
-}
-
-// ErrClosedSilently is found, with [errors.Is], in the error of a connection
-// that the server closed without a word while a packet waited for its answer.
-// AWS IoT denies that way: CONNECT, SUBSCRIBE and PUBLISH that no policy
-// allows all end like this, and so does a network that breaks down. The
-// error's After field tells which packet it was. Its class is temporary,
-// since one such end proves nothing: count them, and take several after the
-// same packet for a refusal.
-var ErrClosedSilently = errors.New("server closed the connection without an answer")
-
-// ErrNotConnected is returned for work on a session that has ended without a
-// fault: one that was closed.
-var ErrNotConnected = errors.New("session is closed")
 
 // An Error is the end of an attempt or of a session. Find it with
 // [errors.As]; find its cause (a [*ConnackError], [*SubackError],
@@ -61,16 +54,21 @@ var ErrNotConnected = errors.New("session is closed")
 // [x509.UnknownAuthorityError], [ErrClosedSilently] and so on) likewise.
 type Error struct {
 	Stage    Stage
-	Endpoint string   // host:port of the server that was wanted
-	Address  string   // the address that was reached, if any: the server's or the proxy's
-	After    string   // the packet that was left unanswered: "CONNECT", "SUBSCRIBE", "PUBLISH" or ""
-	Topics   []string // the topic filters of that SUBSCRIBE, or the topic of that PUBLISH
-	Err      error
+	Endpoint string // host:port of the server that was wanted
+	Address  string // the address that was reached, if any: the server's or the proxy's
+	// Authenticated: the server had proved with its certificate that it is the
+	// endpoint. What anything says before that may come from a captive portal or
+	// another device on the way.
+	Authenticated bool
+	After         string   // the oldest unanswered packet: "CONNECT", "SUBSCRIBE", "PUBLISH" or ""
+	Topics        []string // the topic filters of that SUBSCRIBE, or the topic of that PUBLISH
+	Err           error
 }
 
-// Error tells the step, the place and the cause in one line.
+// Error returns step, place and cause in one line. Characters of the server's
+// choice that could forge a line are escaped.
 func (e *Error) Error() string {
-	return e.doing() + ": " + e.Err.Error()
+	return awsiot.Printable(e.doing() + ": " + e.Err.Error())
 }
 
 func (e *Error) doing() string {
@@ -84,9 +82,9 @@ func (e *Error) doing() string {
 	case StageProxy:
 		return "asking proxy " + e.Address + " for a tunnel to " + e.Endpoint
 	case StageTLS:
-		return "negotiating TLS with " + e.Endpoint
+		return "negotiating TLS with " + e.Endpoint + e.withoutSNI()
 	case StageConnect:
-		return "connecting to " + e.Endpoint
+		return "connecting to " + e.Endpoint + e.withoutSNI()
 	case StageSubscribe:
 		return "subscribing to " + strings.Join(e.Topics, ", ")
 	case StagePublish:
@@ -95,82 +93,67 @@ func (e *Error) doing() string {
 	return "connection to " + e.Endpoint + " lost"
 }
 
+// withoutSNI explains an endpoint that is an address: TLS sends no server name
+// for it (RFC 6066, section 3), and AWS IoT requires one.
+func (e *Error) withoutSNI() string {
+	if isAddress(e.Endpoint) {
+		return " (an address sends no SNI, which AWS IoT requires; use the endpoint's host name)"
+	}
+	return ""
+}
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Temporary reports whether the same attempt may succeed later.
-func (e *Error) Temporary() bool { return e.Class() == ClassTemporary }
-
-// Refused reports whether the server said no.
-func (e *Error) Refused() bool { return e.Class() == ClassRefused }
-
-// Config reports whether something configured is wrong: endpoint, roots,
-// proxy, port.
-func (e *Error) Config() bool { return e.Class() == ClassConfig }
-
-// Class judges the error by its cause.
-func (e *Error) Class() Class {
-	if errors.Is(e.Err, context.Canceled) {
-		return ClassCanceled
-	}
-	if c, ok := errors.AsType[classed](e.Err); ok {
-		return c.class()
-	}
-	if alert, ok := errors.AsType[tls.AlertError](e.Err); ok {
-		return alertClass(alert)
-	}
-	dns, isDNS := errors.AsType[*net.DNSError](e.Err)
+// Class returns the error's class. Until the server has authenticated, every
+// failure of time, names, network and TLS is [awsiot.Temporary]: clocks are set
+// and networks come up while a device boots. After that only a CONNACK or a TLS
+// alert about the client is [awsiot.Denied].
+func (e *Error) Class() awsiot.Class {
 	switch {
-	case e.Stage == StageOptions,
-		isDNS && dns.IsNotFound,
-		e.Stage == StageTLS && !isNetworkError(e.Err): // a certificate, a name, a version, or no TLS at all
-		return ClassConfig
+	case errors.Is(e.Err, context.Canceled):
+		return awsiot.Interrupted
+	case e.Stage == StageOptions:
+		return awsiot.Misconfigured
+	case errors.Is(e.Err, ErrLimit), errors.Is(e.Err, ErrCertificate):
+		return awsiot.Failed
+	case e.Authenticated && denies(e.Err):
+		return awsiot.Denied
 	}
-	return ClassTemporary
+	return awsiot.Temporary
 }
 
-func isNetworkError(err error) bool {
-	return errors.Is(err, ErrClosedSilently) || isContextError(err) || isTimeout(err)
+// denyingAlerts are those about the client and its certificate (RFC 8446,
+// section 6.2).
+var denyingAlerts = []tls.AlertError{
+	40,                     // handshake_failure: in TLS 1.2 also "no certificate"
+	42, 43, 44, 45, 46, 48, // bad, unsupported, revoked, expired, unknown certificate; unknown_ca
+	49, 51, 116, // access_denied, decrypt_error, certificate_required
 }
 
-// blameUnanswered names the packet that waits for its answer. A lost session
-// takes the stage of that packet.
-func (e *Error) blameUnanswered(w *wire) {
-	r, ok := w.unanswered()
-	if !ok {
-		return
+func denies(err error) bool {
+	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+		return slices.Contains(denyingAlerts, alert)
 	}
-	e.After = r.packet
-	if e.Stage == StageLost {
-		e.Stage, e.Topics = stageOf[r.packet], r.topics
-	}
+	connack, ok := errors.AsType[*ConnackError](err)
+	return ok && connack.Code != connackUnavailable
 }
 
-var stageOf = map[string]Stage{"CONNECT": StageConnect, "SUBSCRIBE": StageSubscribe, "PUBLISH": StagePublish}
-
-func isContextError(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// classed is what our own causes have in common.
-type classed interface {
-	error
-	class() Class
-}
-
-// A ConnackError is the refusal of a CONNECT by a CONNACK packet (MQTT 3.1.1,
-// section 3.2.2.3).
+// A ConnackError is the rejection of a CONNECT by a CONNACK packet (MQTT
+// 3.1.1, section 3.2.2.3).
 type ConnackError struct {
-	Code byte // 1 to 5 as in MQTT; 7 is what older AWS pages name for "not authorised"
+	Code byte // 1 to 5 as in MQTT; 7 is what older AWS pages name for "not authorized"
 }
+
+const connackUnavailable = 3
 
 var connackReasons = map[byte]string{
 	1: "unacceptable protocol version",
 	2: "client id rejected",
 	3: "server unavailable",
 	4: "bad user name or password",
-	5: "not authorised",
-	7: "not authorised",
+	5: "not authorized",
+	7: "not authorized",
 }
 
 // Error returns the reason and the code.
@@ -179,64 +162,48 @@ func (e *ConnackError) Error() string {
 	if reason == "" {
 		reason = "unknown reason"
 	}
-	return fmt.Sprintf("refused by the server: %s (CONNACK return code %d)", reason, e.Code)
+	return fmt.Sprintf("rejected by the server: %s (CONNACK return code %d)", reason, e.Code)
 }
 
-func (e *ConnackError) class() Class {
-	switch e.Code {
-	case 1:
-		return ClassConfig
-	case 3:
-		return ClassTemporary
-	}
-	return ClassRefused
-}
-
-// A SubackError tells which topic filters of a SUBSCRIBE were refused with
-// return code 0x80. AWS IoT answers so when a subscription quota is reached;
+// A SubackError lists the topic filters of a SUBSCRIBE that were rejected with
+// return code 0x80. AWS IoT does so when a subscription quota is reached;
 // filters that no policy allows end in [ErrClosedSilently] instead.
 type SubackError struct {
 	Filters []string
 }
 
-// Error names the refused filters.
+// Error names the rejected filters.
 func (e *SubackError) Error() string {
-	return "refused by the server (SUBACK return code 0x80): " + strings.Join(e.Filters, ", ")
+	return "rejected by the server (SUBACK return code 0x80): " + strings.Join(e.Filters, ", ")
 }
-
-func (e *SubackError) class() Class { return ClassRefused }
 
 // A ProxyError is a proxy's answer to CONNECT other than success.
 type ProxyError struct {
 	StatusCode int    // 407: credentials wanted; 403: this host or port is forbidden
 	Status     string // as received, such as "407 Proxy Authentication Required"
+	// Schemes are the authentication schemes that the proxy offers with 407.
+	// Only Basic is supported.
+	Schemes []string
 }
 
-// Error returns the proxy's answer.
-func (e *ProxyError) Error() string { return "proxy answered " + e.Status }
-
-func (e *ProxyError) class() Class {
-	if e.StatusCode >= 500 || e.StatusCode == 429 {
-		return ClassTemporary
+// Error returns the proxy's answer, and the schemes if Basic is not among them.
+func (e *ProxyError) Error() string {
+	text := "proxy answered " + awsiot.Printable(e.Status)
+	basic := slices.ContainsFunc(e.Schemes, func(s string) bool { return strings.EqualFold(s, "Basic") })
+	if len(e.Schemes) > 0 && !basic {
+		text += "; it accepts only " + awsiot.Printable(strings.Join(e.Schemes, " and ")) + " authentication, this program only Basic"
 	}
-	return ClassConfig
+	return text
 }
 
-// callbackError marks what Options.Certificate returned.
-type callbackError struct{ err error }
+// Class and its values are awsiot's, under their former names.
+type Class = awsiot.Class
 
-func (e *callbackError) Error() string { return "obtaining the client certificate: " + e.err.Error() }
-func (e *callbackError) Unwrap() error { return e.err }
-func (e *callbackError) class() Class  { return ClassFailed }
-
-// A protocolError is what a server sent against MQTT 3.1.1.
-type protocolError struct{ msg string }
-
-func (e *protocolError) Error() string { return "server broke MQTT: " + e.msg }
-func (e *protocolError) class() Class  { return ClassConfig }
-
-// A limitError is a request that AWS IoT would answer by closing the session.
-type limitError struct{ msg string }
-
-func (e *limitError) Error() string { return e.msg }
-func (e *limitError) class() Class  { return ClassFailed }
+// The classes of errors.
+const (
+	ClassFailed    = awsiot.Failed
+	ClassConfig    = awsiot.Misconfigured
+	ClassRefused   = awsiot.Denied
+	ClassTemporary = awsiot.Temporary
+	ClassCanceled  = awsiot.Interrupted
+)

@@ -67,31 +67,31 @@ func TestLocalCoreDeniesLikeAWS(t *testing.T) {
 		change func(*session.Options)
 		found  func(error) bool
 		after  string
-		class  session.Class
+		class  awsiot.Class
 	}{
 		"client id": {
 			change: func(o *session.Options) { o.ClientID = "somebody" },
 			found:  isSilent,
 			after:  "CONNECT",
-			class:  session.ClassTemporary,
+			class:  awsiot.Temporary,
 		},
 		"client id, with CONNACK": {
 			config: localcore.Config{Choices: localcore.Choices{ConnackOnDeny: 7}},
 			change: func(o *session.Options) { o.ClientID = "somebody" },
 			found:  is[*session.ConnackError],
-			class:  session.ClassRefused,
+			class:  awsiot.Denied,
 		},
 		"topic filter": {
 			change: func(*session.Options) {},
 			found:  isSilent,
 			after:  "SUBSCRIBE",
-			class:  session.ClassTemporary,
+			class:  awsiot.Temporary,
 		},
 		"unknown certificate": {
 			change: func(o *session.Options) { o.Certificate = newAuthority(t).clientCertificate() },
 			found:  is[tls.AlertError],
 			after:  "CONNECT",
-			class:  session.ClassRefused,
+			class:  awsiot.Denied,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

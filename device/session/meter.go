@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// A meter counts the bytes and the turns of a connection. A turn is a read
-// that brings bytes after a write: the peer was asked and has answered.
+// A meter counts the bytes and the round trips of a connection. A round trip is
+// a read that brings bytes after a write.
 type meter struct {
 	net.Conn
-	in, out atomic.Int64
-	turns   atomic.Int64
-	wrote   atomic.Bool
+	in, out    atomic.Int64
+	roundTrips atomic.Int64
+	wrote      atomic.Bool
 }
 
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.Conn.Read(p)
 	m.in.Add(int64(n))
 	if n > 0 && m.wrote.Swap(false) {
-		m.turns.Add(1)
+		m.roundTrips.Add(1)
 	}
 	return n, err
 }
@@ -30,8 +30,8 @@ func (m *meter) Write(p []byte) (int, error) {
 	return m.Conn.Write(p)
 }
 
-// lap returns the turns since the last call.
-func (m *meter) lap() int { return int(m.turns.Swap(0)) }
+// takeRoundTrips returns the round trips since the last call.
+func (m *meter) takeRoundTrips() int { return int(m.roundTrips.Swap(0)) }
 
 // Stats are what a session has measured on its own connection so far.
 //

@@ -6,13 +6,13 @@ import (
 	"example.com/fleety/device/session"
 )
 
-func TestOnConnectIsToldWhatTheConnectionTook(t *testing.T) {
+func TestOnConnectReceivesWhatWasMeasured(t *testing.T) {
 	s := serve(t, nil, broker(nil))
 	o := s.options()
-	var told []session.Stats
-	o.OnConnect = func(stats session.Stats) { told = append(told, stats) }
+	var got []session.Stats
+	o.OnConnect = func(stats session.Stats) { got = append(got, stats) }
 	connect(t, o)
-	if len(told) != 1 || told[0].RoundTrips() == 0 || told[0].Dial <= 0 || told[0].Handshake <= 0 || told[0].Connect <= 0 || told[0].BytesOut == 0 {
-		t.Errorf("told %+v", told)
+	if len(got) != 1 || got[0].RoundTrips() == 0 || got[0].Dial <= 0 || got[0].Handshake <= 0 || got[0].Connect <= 0 || got[0].BytesOut == 0 {
+		t.Errorf("got %+v", got)
 	}
 }

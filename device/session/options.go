@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 )
@@ -32,7 +33,7 @@ const (
 const ALPNProtocol = "x-amzn-mqtt-ca"
 
 // Options say where and how to connect. Endpoint, ClientID and Certificate are
-// needed; every other zero value is usable.
+// required; every other zero value is usable.
 type Options struct {
 	Endpoint string // host name of the account's endpoint, also sent as SNI
 	Port     int    // 0 means 8883; 443 offers ALPN x-amzn-mqtt-ca
@@ -46,41 +47,41 @@ type Options struct {
 	Certificate func(ctx context.Context) (*tls.Certificate, error)
 
 	// Proxy is the URL of an HTTP proxy (http or https, with user and password
-	// if it wants any). Empty means what HTTPS_PROXY and NO_PROXY say;
-	// "direct" means none.
+	// if it wants any; without a scheme it is http). Empty means what
+	// HTTPS_PROXY and NO_PROXY say; "direct" means none.
 	Proxy string
 
 	// CurvePreferences are the key exchanges to offer; nil means those of
-	// crypto/tls, ML-KEM among them.
+	// crypto/tls, ML-KEM among them, and after silence [ClassicCurves].
 	CurvePreferences []tls.CurveID
 
 	KeepAlive      time.Duration // 0 means 60 s; AWS IoT honours 30 s to 1200 s
 	ConnectTimeout time.Duration // from the look-up to CONNACK; 0 means 30 s
 
-	// OnMessage takes every message that arrives, in order, on a goroutine of
-	// the session. It must not block, nor call the session. nil drops them.
+	// OnMessage receives every message, in order, on a goroutine of the session.
+	// It must not block, nor call the session. nil drops them.
 	OnMessage func(Message)
 
-	// OnConnect is told what the connection has taken as soon as CONNACK has
-	// come, on the goroutine that connects. nil for none.
+	// OnConnect receives what was measured as soon as CONNACK has come, on the
+	// goroutine that connects. nil for none.
 	OnConnect func(Stats)
 
 	// DialContext opens TCP connections. nil means a net.Dialer, which races
 	// IPv6 against IPv4 and turns Nagle's algorithm off.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
-	Now func() time.Time // the clock that certificates are judged by; nil means time.Now
+	Now func() time.Time // the clock that certificates are verified by; nil means time.Now
 	Log *slog.Logger     // nil discards
 }
 
-// A Message is what a subscription brought.
+// A Message is a PUBLISH from the server.
 type Message struct {
 	Topic   string
 	Payload []byte
 }
 
-// withDefaults returns the options with every zero value replaced, or says
-// what cannot be used.
+// withDefaults returns the options with every zero value replaced, or an
+// [*Error] of [StageOptions].
 func (o Options) withDefaults() (Options, error) {
 	if o.Port == 0 {
 		o.Port = DefaultPort
@@ -100,22 +101,18 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := o.check(); err != nil {
-		return o, o.fail(StageOptions, "", err)
-	}
-	return o, nil
-}
-
-func (o *Options) check() error {
+	var err error
 	switch {
 	case o.Endpoint == "":
-		return errors.New("no endpoint")
+		err = errors.New("no endpoint")
 	case o.Port < 1 || o.Port > 65535:
-		return fmt.Errorf("port %d is not between 1 and 65535", o.Port)
-	case o.KeepAlive < 0 || o.ConnectTimeout < 0:
-		return errors.New("negative duration")
+		err = fmt.Errorf("port %d is not between 1 and 65535", o.Port)
+	case o.KeepAlive < time.Second || o.KeepAlive >= 1<<16*time.Second || o.ConnectTimeout < 0:
+		err = errors.New("duration out of range")
+	default:
+		return o, nil
 	}
-	return nil
+	return o, o.fail(StageOptions, "", err)
 }
 
 // address is the endpoint as host:port.
@@ -129,8 +126,15 @@ func (o *Options) limit(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeoutCause(ctx, o.ConnectTimeout, cause)
 }
 
-// pingTimeout is how long PINGRESP may take.
-func (o *Options) pingTimeout() time.Duration { return min(o.KeepAlive/2, 10*time.Second) }
+// isAddress reports whether the host of a host:port is an IP address.
+func isAddress(hostPort string) bool {
+	_, err := netip.ParseAddrPort(hostPort)
+	return err == nil
+}
+
+// pingInterval is when PINGREQ is due, pingTimeout how long PINGRESP may take.
+func (o *Options) pingInterval() time.Duration { return o.KeepAlive * 9 / 10 }
+func (o *Options) pingTimeout() time.Duration  { return min(o.KeepAlive/2, 10*time.Second) }
 
 // fail makes the error of an attempt.
 func (o *Options) fail(stage Stage, address string, err error) error {

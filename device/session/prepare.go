@@ -11,8 +11,8 @@ import (
 
 // A Prepared session has its TCP connection and as much of its TLS handshake
 // as can be had without the client's certificate. It costs no round trip to
-// have it wait. The server may tire of it; Connect then fails, and a plain
-// [Connect] is the way out.
+// have it wait. The server may close it meanwhile; Connect then fails, and a
+// plain [Connect] is the alternative.
 //
 // Either Connect or Close must be called, once. Close may be called at any
 // time and more than once.
@@ -20,15 +20,15 @@ type Prepared struct {
 	// ClientID is that of the options. It may be set until Connect.
 	ClientID string
 
-	o       Options
-	meter   *meter
-	conn    *tls.Conn
-	stats   Stats
-	asked   chan struct{} // closed when the handshake wants the certificate
-	release chan struct{} // closed to let it have it
-	cancel  context.CancelFunc
-	done    chan struct{} // closed at the end of the handshake
-	err     error         // how it ended; to be read after done
+	o         Options
+	meter     *meter
+	conn      *tls.Conn
+	stats     Stats
+	requested chan struct{} // closed when the server has authenticated and requests the certificate
+	release   chan struct{} // closed to let the handshake have it
+	cancel    context.CancelFunc
+	done      chan struct{} // closed at the end of the handshake
+	err       error         // how it ended; to be read after done
 
 	used bool
 	once sync.Once
@@ -38,6 +38,9 @@ type Prepared struct {
 // the client's certificate is due. The context governs this call alone.
 // Options.Certificate is not called before Connect; ClientID may be empty
 // until then. The error is an [*Error].
+//
+// Unless Options.CurvePreferences chooses the key exchanges, a server that does
+// not respond to a ClientHello with ML-KEM is tried once more without.
 func Prepare(ctx context.Context, o Options) (*Prepared, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -45,55 +48,79 @@ func Prepare(ctx context.Context, o Options) (*Prepared, error) {
 	}
 	ctx, cancel := o.limit(ctx)
 	defer cancel()
+	if o.CurvePreferences != nil {
+		return o.prepare(ctx, o.ConnectTimeout)
+	}
+	p, err := o.prepare(ctx, o.ConnectTimeout/3)
+	if !errors.Is(err, ErrNoServerHello) {
+		return p, err
+	}
+	o.CurvePreferences = ClassicCurves
+	p, err = o.prepare(ctx, o.ConnectTimeout)
+	if err == nil {
+		o.Log.WarnContext(ctx, "the server responded only to a TLS ClientHello without ML-KEM; a firewall or router on the way probably drops handshakes of more than one packet",
+			"endpoint", o.address())
+	}
+	return p, err
+}
+
+// prepare makes one attempt. The server's first byte must come within
+// helloTimeout.
+func (o Options) prepare(ctx context.Context, helloTimeout time.Duration) (*Prepared, error) {
 	began := time.Now()
-	m, proxyTurns, err := o.open(ctx)
+	m, proxyRoundTrips, err := o.open(ctx)
 	if err != nil {
 		return nil, err
 	}
+	handshakeCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &Prepared{
-		ClientID: o.ClientID,
-		o:        o,
-		meter:    m,
-		stats:    Stats{TCP: 1, Proxy: proxyTurns, Dial: time.Since(began)},
-		asked:    make(chan struct{}),
-		release:  make(chan struct{}),
-		done:     make(chan struct{}),
+		ClientID:  o.ClientID,
+		o:         o,
+		meter:     m,
+		stats:     Stats{TCP: 1, Proxy: proxyRoundTrips, Dial: time.Since(began)},
+		requested: make(chan struct{}),
+		release:   make(chan struct{}),
+		cancel:    cancel,
+		done:      make(chan struct{}),
 	}
-	if err := p.begin(ctx); err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// begin starts the handshake and waits until it holds, or ends.
-func (p *Prepared) begin(ctx context.Context) error {
-	began := time.Now()
-	var handshakeCtx context.Context
-	handshakeCtx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	p.conn = tls.Client(p.meter, p.o.tlsConfig(p.certificate))
+	began = time.Now()
+	received := m.in.Load()
+	p.conn = tls.Client(m, o.tlsConfig(p.certificate))
 	go func() {
 		defer close(p.done)
 		p.err = p.conn.HandshakeContext(handshakeCtx)
 	}()
-
-	select {
-	case <-p.asked:
-	case <-p.done: // refused, or a server that wants no certificate
-		if p.err != nil {
-			p.Close()
-			return p.fail(StageTLS, p.err)
+	hello := time.NewTimer(helloTimeout)
+	defer hello.Stop()
+	for {
+		select {
+		case <-p.requested:
+			err = nil
+		case <-p.done: // rejected, or a server that wants no certificate
+			if err = p.err; err != nil && m.in.Load() == received && closedByPeer(err) {
+				err = fmt.Errorf("%w (%w)", ErrNoServerHello, o.explain(err))
+			}
+		case <-hello.C:
+			if m.in.Load() != received {
+				continue
+			}
+			err = fmt.Errorf("%w within %v (%w)", ErrNoServerHello, helloTimeout, context.DeadlineExceeded)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
 		}
-	case <-ctx.Done():
-		p.Close()
-		return p.fail(StageTLS, context.Cause(ctx))
+		if err != nil {
+			p.Close()
+			return nil, p.fail(StageTLS, err)
+		}
+		p.stats.Handshake = time.Since(began)
+		return p, nil
 	}
-	p.stats.Handshake = time.Since(began)
-	return nil
 }
 
-// certificate is called by the handshake, once.
+// certificate is called by the handshake, once, after the server has proved
+// its identity.
 func (p *Prepared) certificate(ctx context.Context) (*tls.Certificate, error) {
-	close(p.asked)
+	close(p.requested)
 	select {
 	case <-p.release:
 	case <-ctx.Done():
@@ -107,7 +134,7 @@ func (p *Prepared) certificate(ctx context.Context) (*tls.Certificate, error) {
 		err = errors.New("there is none")
 	}
 	if err != nil {
-		return nil, &callbackError{err}
+		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
 	return c, nil
 }
@@ -122,14 +149,21 @@ func (p *Prepared) Connect(ctx context.Context) (*Session, error) {
 	p.used = true
 	if p.ClientID == "" || len(p.ClientID) > MaxClientIDLength {
 		p.Close()
-		return nil, p.fail(StageOptions, fmt.Errorf("client id of %d bytes; AWS IoT takes 1 to %d", len(p.ClientID), MaxClientIDLength))
+		return nil, p.fail(StageOptions, fmt.Errorf("client id of %d bytes; AWS IoT accepts 1 to %d", len(p.ClientID), MaxClientIDLength))
 	}
 	ctx, cancel := p.o.limit(ctx)
 	defer cancel()
-	if err := p.finish(ctx); err != nil {
+	began := time.Now()
+	stop := context.AfterFunc(ctx, p.cancel)
+	close(p.release)
+	<-p.done
+	stop()
+	if err := withCause(ctx, p.err); err != nil {
 		p.Close()
 		return nil, p.fail(StageTLS, err)
 	}
+	p.stats.TLS = p.meter.takeRoundTrips()
+	p.stats.Handshake += time.Since(began)
 	s, err := p.open(ctx)
 	if err != nil {
 		p.Close()
@@ -137,18 +171,6 @@ func (p *Prepared) Connect(ctx context.Context) (*Session, error) {
 	}
 	p.once.Do(func() {}) // the connection is the session's now
 	return s, nil
-}
-
-// finish lets the handshake have the certificate and waits for its end.
-func (p *Prepared) finish(ctx context.Context) error {
-	began := time.Now()
-	stop := context.AfterFunc(ctx, p.cancel)
-	defer stop()
-	close(p.release)
-	<-p.done
-	p.stats.TLS = p.meter.lap()
-	p.stats.Handshake += time.Since(began)
-	return withCause(ctx, p.err)
 }
 
 // Close gives the connection up. After a Connect that succeeded it does
@@ -162,5 +184,11 @@ func (p *Prepared) Close() {
 }
 
 func (p *Prepared) fail(stage Stage, err error) error {
-	return p.o.fail(stage, p.meter.RemoteAddr().String(), p.o.explain(err))
+	e := &Error{Stage: stage, Endpoint: p.o.address(), Address: p.meter.RemoteAddr().String(), Err: p.o.explain(err)}
+	select {
+	case <-p.requested:
+		e.Authenticated = true
+	default:
+	}
+	return e
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
 
@@ -168,6 +169,21 @@ func TestEachWaitIsOneRoundTrip(t *testing.T) {
 	})
 }
 
+func TestSubscribeAndPublishShareARoundTrip(t *testing.T) {
+	bubble(t, tls.VersionTLS13, nil, func(t *testing.T, o session.Options) {
+		began := time.Now()
+		s, err := session.Connect(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close(t.Context())
+		if err := s.SubscribeAndPublish(t.Context(), []string{"a", "b"}, "c", nil); err != nil {
+			t.Error(err)
+		}
+		checkRoundTrips(t, time.Since(began), s.Stats(), session.Stats{TCP: 1, TLS: 1, MQTT: 2})
+	})
+}
+
 func checkRoundTrips(t *testing.T, took time.Duration, got, want session.Stats) {
 	t.Helper()
 	ignore := cmpopts.IgnoreFields(session.Stats{}, "BytesIn", "BytesOut", "Dial", "Handshake", "Connect")
@@ -206,7 +222,7 @@ func TestPreparedSessionEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = p.Connect(ctx)
-		if !errors.Is(err, context.DeadlineExceeded) || !sessionError(t, err).Temporary() {
+		if !errors.Is(err, context.DeadlineExceeded) || sessionError(t, err).Class() != awsiot.Temporary {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -228,7 +244,7 @@ func TestPreparationHasATimeLimit(t *testing.T) {
 		began := time.Now()
 		_, err := session.Prepare(t.Context(), o)
 		e := sessionError(t, err)
-		if e.Stage != session.StageTLS || !e.Temporary() || time.Since(began) != 7*time.Second {
+		if e.Stage != session.StageTLS || e.Class() != awsiot.Temporary || time.Since(began) != 7*time.Second {
 			t.Errorf("after %v: %v (%v, %v)", time.Since(began), err, e.Stage, e.Class())
 		}
 	})
@@ -236,7 +252,7 @@ func TestPreparationHasATimeLimit(t *testing.T) {
 
 // A server that drops a held handshake must be found out by Connect, so that
 // the caller falls back to a plain connection.
-func TestServerTiresOfHeldHandshake(t *testing.T) {
+func TestServerClosesAHeldHandshake(t *testing.T) {
 	bubble(t, tls.VersionTLS13, nil, func(t *testing.T, o session.Options) {
 		dial := o.DialContext
 		var conn net.Conn

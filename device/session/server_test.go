@@ -144,6 +144,15 @@ func listen(t testing.TB, handle func(net.Conn)) net.Listener {
 	return l
 }
 
+// optionsTo are those of options, by way of l.
+func (s *server) optionsTo(l net.Listener) session.Options {
+	o := s.options()
+	o.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
+	}
+	return o
+}
+
 // options connect to the server with a certificate that it accepts.
 func (s *server) options() session.Options {
 	return session.Options{
@@ -171,7 +180,7 @@ var (
 	pingresp        = []byte{0xd0, 0}
 )
 
-// broker answers every packet as MQTT wants it until the client disconnects.
+// broker answers every packet as MQTT requires until the client disconnects.
 // A hook, by packet type, takes the place of the answer; it ends the
 // connection by returning false.
 func broker(hooks map[byte]func(io.Writer, packets.ControlPacket) bool) func(*tls.Conn) {

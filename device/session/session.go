@@ -1,52 +1,72 @@
 // Package session is one MQTT 3.1.1 connection to AWS IoT Core: mutual TLS on
 // port 8883, or on port 443 with ALPN, directly or through an HTTP proxy. It
-// does not reconnect and does not retry; it tells precisely why an attempt or
-// a session ended, so that its caller can decide.
+// does not reconnect and does not retry; its errors say precisely why an
+// attempt or a session ended, so that its caller can decide.
 //
 // It knows nothing of provisioning, of files, or of what is in a message.
+// Packets are encoded and decoded by paho; its client is not used, since it
+// reports neither which packet was left unanswered nor the server's alert.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 // and https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
 
-	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
 )
 
-// How long a packet may wait for the one before it to be written, and how
-// long Close waits for DISCONNECT to leave.
 const (
-	handOverTimeout = 2 * time.Second
-	closeTimeout    = 2 * time.Second
+	writeTimeout    = 15 * time.Second // one packet
+	closeTimeout    = 2 * time.Second  // all of Close
+	diagnoseTimeout = time.Second      // how long a failed write waits for the server's reason
 )
 
 // A Session is a connection that CONNACK has accepted. Its methods may be
 // called concurrently.
 type Session struct {
-	o      Options
-	conn   *tls.Conn
-	meter  *meter
-	wire   *wire
-	client mqtt.Client
-	stats  Stats // without what meter and wire count
+	o     Options
+	conn  *tls.Conn
+	meter *meter
+	stats Stats // without what is counted from CONNECT on
 
-	mu     sync.Mutex
-	closed bool           // under mu: no more calls into the client
-	calls  sync.WaitGroup // those under way, which may outlive their callers
+	writing chan struct{}  // holds a value while packets are written
+	running sync.WaitGroup // the reader and the writes; grows only under mu until ended
 
-	end  sync.Once
+	mu         sync.Mutex
+	ended      bool       // no more requests are accepted
+	waiting    []*request // sent and not answered, oldest first
+	lastID     uint16
+	asked      bool // something that must be answered was sent, and nothing has come since
+	roundTrips int
+	keepAlive  *time.Timer
+	pinged     bool // PINGREQ waits for its PINGRESP
+
 	done chan struct{}
 	err  error // why the session ended; to be read after done
+}
+
+// A request is a packet that the server must answer.
+type request struct {
+	stage    Stage
+	packet   packets.ControlPacket
+	id       uint16
+	topics   []string
+	answered chan struct{} // closed when the answer has come
+	err      error         // what the answer says; to be read after answered
+}
+
+// name returns the packet's name, for Error.After.
+func (r *request) name() string {
+	return map[Stage]string{StageConnect: "CONNECT", StageSubscribe: "SUBSCRIBE", StagePublish: "PUBLISH"}[r.stage]
 }
 
 // Connect opens a session: TCP, TLS, CONNECT, CONNACK. The context governs
@@ -69,24 +89,25 @@ func Connect(ctx context.Context, o Options) (*Session, error) {
 func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	began := time.Now()
 	s := &Session{
-		o:     p.o,
-		conn:  p.conn,
-		meter: p.meter,
-		wire:  newWire(p.conn, p.o.explain),
-		done:  make(chan struct{}),
+		o:       p.o,
+		conn:    p.conn,
+		meter:   p.meter,
+		stats:   p.stats,
+		writing: make(chan struct{}, 1),
+		done:    make(chan struct{}),
 	}
-	s.client = mqtt.NewClient(s.clientOptions(p.ClientID))
-	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
-	token := s.client.Connect()
-	<-token.Done()
-	late := !stop()
-	if late && token.Error() == nil {
-		s.client.Disconnect(uint(closeTimeout / time.Millisecond))
+	connect := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
+	connect.ProtocolName, connect.ProtocolVersion = "MQTT", 4
+	connect.CleanSession = true
+	connect.ClientIdentifier = p.ClientID
+	connect.Keepalive = uint16(s.o.KeepAlive / time.Second)
+	s.running.Go(s.read)
+	if err := s.exchange(ctx, &request{stage: StageConnect, packet: connect}); err != nil {
+		s.meter.Close()
+		s.running.Wait()
+		return nil, err
 	}
-	if late || token.Error() != nil {
-		return nil, s.fault(StageConnect, nil, withCause(ctx, token.Error()))
-	}
-	s.stats = p.stats
+	s.startKeepAlive()
 	s.stats.Connect = time.Since(began)
 	s.o.Log.DebugContext(ctx, "connected", "endpoint", p.o.address(), "clientId", p.ClientID, "roundTrips", s.Stats().RoundTrips())
 	if s.o.OnConnect != nil {
@@ -95,170 +116,212 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	return s, nil
 }
 
-// clientOptions sets the client up for one session over the connection that
-// there is: no reconnecting, no resending, no fall-back to MQTT 3.1. Its
-// package-level loggers discard everything and stay so: they are shared by
-// the whole process, and what they tell is in our errors.
-func (s *Session) clientOptions(clientID string) *mqtt.ClientOptions {
-	o := mqtt.NewClientOptions().
-		AddBroker("mqtts://" + s.o.address()).
-		SetClientID(clientID).
-		SetProtocolVersion(4).
-		SetCleanSession(true).
-		SetAutoReconnect(false).
-		SetConnectRetry(false).
-		SetOrderMatters(true).
-		SetKeepAlive(s.o.KeepAlive).
-		SetPingTimeout(s.o.pingTimeout()).
-		SetConnectTimeout(s.o.ConnectTimeout + time.Second). // the context comes first, and says more
-		SetWriteTimeout(handOverTimeout).
-		SetConnectionLostHandler(func(_ mqtt.Client, why error) { s.lost(why) }).
-		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return s.wire, nil })
-	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
-		if s.o.OnMessage != nil {
-			s.o.OnMessage(Message{Topic: m.Topic(), Payload: m.Payload()})
-		}
-	})
-	return o
-}
-
-// lost ends the session for a reason other than Close.
-func (s *Session) lost(why error) {
-	err := s.fault(StageLost, nil, why)
-	s.finish(err)
-}
-
-func (s *Session) finish(err error) {
-	s.end.Do(func() {
-		s.err = err
-		close(s.done)
-	})
-}
-
 // Subscribe subscribes to the topic filters at QoS 1 in one packet and waits
-// for SUBACK. AWS IoT takes [MaxFilters] at most. The error is an [*Error].
+// for SUBACK. AWS IoT accepts [MaxFilters] at most. The error is an [*Error].
 func (s *Session) Subscribe(ctx context.Context, filters ...string) error {
-	if len(filters) > MaxFilters {
-		err := &limitError{fmt.Sprintf("%d topic filters; AWS IoT takes %d in one SUBSCRIBE", len(filters), MaxFilters)}
-		return s.fault(StageSubscribe, filters, err)
-	}
-	wanted := make(map[string]byte, len(filters))
-	for _, f := range filters {
-		wanted[f] = 1
-	}
-	token, err := s.await(ctx, func() mqtt.Token { return s.client.SubscribeMultiple(wanted, nil) })
-	if err == nil {
-		err = refusedFilters(filters, token.(*mqtt.SubscribeToken).Result())
-	}
-	if err != nil {
-		return s.fault(StageSubscribe, filters, err)
-	}
-	return nil
-}
-
-func refusedFilters(filters []string, granted map[string]byte) error {
-	refused := slices.DeleteFunc(slices.Clone(filters), func(f string) bool {
-		qos, ok := granted[f]
-		return ok && qos <= 2
-	})
-	if len(refused) > 0 {
-		return &SubackError{Filters: refused}
-	}
-	return nil
+	return s.exchange(ctx, subscribe(filters))
 }
 
 // Publish publishes at QoS 1 and waits for PUBACK. When the context ends
-// first, the message may have arrived nevertheless. AWS IoT takes
+// first, the message may have arrived nevertheless. AWS IoT accepts
 // [MaxPayload] bytes at most. The error is an [*Error].
 func (s *Session) Publish(ctx context.Context, topic string, payload []byte) error {
-	topics := []string{topic}
-	if len(payload) > MaxPayload {
-		err := &limitError{fmt.Sprintf("%d bytes; AWS IoT takes %d in one message", len(payload), MaxPayload)}
-		return s.fault(StagePublish, topics, err)
+	return s.exchange(ctx, publish(topic, payload))
+}
+
+// SubscribeAndPublish sends SUBSCRIBE and, without waiting for SUBACK,
+// PUBLISH, and waits for both acknowledgements: one round trip less than
+// Subscribe and Publish take.
+func (s *Session) SubscribeAndPublish(ctx context.Context, filters []string, topic string, payload []byte) error {
+	return s.exchange(ctx, subscribe(filters), publish(topic, payload))
+}
+
+func subscribe(filters []string) *request {
+	p := packets.NewControlPacket(packets.Subscribe).(*packets.SubscribePacket)
+	p.Topics, p.Qoss = filters, bytes.Repeat([]byte{1}, len(filters))
+	return &request{stage: StageSubscribe, packet: p, topics: filters}
+}
+
+func publish(topic string, payload []byte) *request {
+	p := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
+	p.TopicName, p.Payload, p.Qos = topic, payload, 1
+	return &request{stage: StagePublish, packet: p, topics: []string{topic}}
+}
+
+// exchange sends requests in one write and waits until all are answered.
+func (s *Session) exchange(ctx context.Context, requests ...*request) error {
+	if err := s.Err(); err != nil {
+		return err
 	}
-	if _, err := s.await(ctx, func() mqtt.Token { return s.client.Publish(topic, 1, false, payload) }); err != nil {
-		return s.fault(StagePublish, topics, err)
+	for _, r := range requests {
+		r.answered = make(chan struct{})
+		if err := r.checkLimits(); err != nil {
+			return s.fault(r, err)
+		}
+	}
+	err := context.Cause(ctx)
+	if err == nil {
+		err = s.send(requests)
+	}
+	if err != nil {
+		return s.fault(requests[0], err)
+	}
+	for _, r := range requests {
+		select {
+		case <-r.answered:
+		case <-s.done:
+			select {
+			case <-r.answered: // the answer was the last thing that came
+			default:
+				return s.fault(r, s.reason())
+			}
+		case <-ctx.Done():
+			return s.fault(r, context.Cause(ctx))
+		}
+		if r.err != nil {
+			return s.fault(r, r.err)
+		}
 	}
 	return nil
 }
 
-// await makes a call into the client and waits for its token, the end of the
-// session or that of the context. The call itself may block while another
-// packet is being written, and knows no context, so it has a goroutine.
-func (s *Session) await(ctx context.Context, call func() mqtt.Token) (mqtt.Token, error) {
-	if err := s.Err(); err != nil {
-		return nil, err
+func (r *request) checkLimits() error {
+	switch p := r.packet.(type) {
+	case *packets.SubscribePacket:
+		if len(p.Topics) > MaxFilters {
+			return fmt.Errorf("%w: %d topic filters in one SUBSCRIBE, %d are allowed", ErrLimit, len(p.Topics), MaxFilters)
+		}
+	case *packets.PublishPacket:
+		if len(p.Payload) > MaxPayload {
+			return fmt.Errorf("%w: a message of %d bytes, %d are allowed", ErrLimit, len(p.Payload), MaxPayload)
+		}
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
+	return nil
+}
+
+// send registers the requests and starts to write them.
+func (s *Session) send(requests []*request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return ErrNotConnected
 	}
-	called := make(chan mqtt.Token, 1)
-	if !s.begin(func() { called <- call() }) {
-		return nil, ErrNotConnected
+	var data bytes.Buffer
+	for _, r := range requests {
+		switch p := r.packet.(type) {
+		case *packets.SubscribePacket:
+			p.MessageID = s.nextID()
+			r.id = p.MessageID
+		case *packets.PublishPacket:
+			p.MessageID = s.nextID()
+			r.id = p.MessageID
+		}
+		if err := r.packet.Write(&data); err != nil {
+			return err
+		}
+		s.waiting = append(s.waiting, r)
 	}
-	var token mqtt.Token
-	var answered <-chan struct{}
+	s.asked = true
+	s.running.Go(func() { s.writeOrEnd(data.Bytes()) })
+	return nil
+}
+
+// nextID returns a packet identifier that no unanswered request has.
+func (s *Session) nextID() uint16 {
 	for {
-		select {
-		case token = <-called:
-			answered = token.Done()
-		case <-answered:
-			if token.Error() == nil {
-				return token, nil
-			}
-			answered = nil // the session is ending, and will say why
-			if s.client.IsConnectionOpen() {
-				return nil, token.Error()
-			}
-		case <-s.done:
-			if token = taken(token, called); succeeded(token) { // the answer was the last thing that came
-				return token, nil
-			}
-			return nil, s.reason()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		s.lastID++
+		used := slices.ContainsFunc(s.waiting, func(r *request) bool { return r.id == s.lastID })
+		if s.lastID != 0 && !used {
+			return s.lastID
 		}
 	}
 }
 
-// taken returns the token of a call when the session has ended. A call that
-// the client has taken returns at once; one that came too late hangs for a
-// while, and gets none.
-func taken(token mqtt.Token, called <-chan mqtt.Token) mqtt.Token {
-	if token != nil {
-		return token
+// take removes a request that was answered and returns it, nil if there is
+// none. The caller holds mu.
+func (s *Session) take(stage Stage, id uint16) *request {
+	for i, r := range s.waiting {
+		if r.stage == stage && r.id == id {
+			s.waiting = slices.Delete(s.waiting, i, i+1)
+			return r
+		}
 	}
-	select {
-	case token = <-called:
-	case <-time.After(100 * time.Millisecond):
-	}
-	return token
+	return nil
 }
 
-// succeeded reports whether a token has its answer.
-func succeeded(token mqtt.Token) bool {
-	if token == nil {
-		return false
-	}
-	select {
-	case <-token.Done():
-		return token.Error() == nil
-	default:
-		return false
-	}
+// write writes whole packets, after those that are being written. It may last
+// as long as the peer reads nothing, up to writeTimeout.
+func (s *Session) write(data []byte) error {
+	s.writing <- struct{}{}
+	defer func() { <-s.writing }()
+	s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := s.conn.Write(data)
+	return err
 }
 
-// begin runs a call into the client, unless the session is being closed.
-func (s *Session) begin(call func()) bool {
+// writeOrEnd writes packets; an error ends the session. The reader may be
+// about to learn why the write failed: an alert says more than a broken pipe.
+func (s *Session) writeOrEnd(data []byte) {
+	err := s.write(data)
+	if err == nil {
+		return
+	}
+	if !isTimeout(err) {
+		select {
+		case <-s.done:
+		case <-time.After(diagnoseTimeout):
+		}
+	}
+	s.finish(s.o.explain(err))
+}
+
+// startKeepAlive sends a PINGREQ whenever 9/10 of the keep-alive time has
+// passed, and ends the session when no PINGRESP comes (MQTT 3.1.1, section
+// 3.1.2.10).
+func (s *Session) startKeepAlive() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.calls.Go(call)
+	if s.ended {
+		return
 	}
-	return !s.closed
+	var ping bytes.Buffer
+	packets.NewControlPacket(packets.Pingreq).Write(&ping)
+	s.keepAlive = time.AfterFunc(s.o.pingInterval(), func() {
+		s.mu.Lock()
+		unanswered := s.pinged
+		if !s.ended && !unanswered {
+			s.pinged = true
+			s.running.Go(func() { s.writeOrEnd(ping.Bytes()) })
+			s.keepAlive.Reset(s.o.pingTimeout())
+		}
+		s.mu.Unlock()
+		if unanswered {
+			s.finish(fmt.Errorf("no answer to PINGREQ within %v", s.o.pingTimeout()))
+		}
+	})
 }
 
-// reason returns the bare cause of the session's end, for a call that was
+// finish ends the session, once; err is nil for Close.
+func (s *Session) finish(err error) (first bool) {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return false
+	}
+	s.ended = true
+	if s.keepAlive != nil {
+		s.keepAlive.Stop()
+	}
+	s.mu.Unlock()
+	if err != nil {
+		s.err = s.fault(nil, err)
+		s.meter.Close()
+	}
+	close(s.done)
+	return true
+}
+
+// reason returns the bare cause of the session's end, for a request that was
 // waiting when it came.
 func (s *Session) reason() error {
 	if e, ok := errors.AsType[*Error](s.err); ok {
@@ -267,23 +330,28 @@ func (s *Session) reason() error {
 	return ErrNotConnected
 }
 
-// fault makes the error for what went wrong at a stage. What the wire saw
-// comes before what the client reports; an error that is complete stays.
-func (s *Session) fault(stage Stage, topics []string, err error) error {
-	if _, ok := err.(*Error); ok {
-		return err
-	}
+// fault makes the error of a request, or of a session that ended. The latter
+// takes the stage of the oldest unanswered packet, if there is one.
+func (s *Session) fault(r *request, err error) error {
 	e := &Error{
-		Stage:    stage,
-		Endpoint: s.o.address(),
-		Address:  s.conn.RemoteAddr().String(),
-		Topics:   topics,
-		Err:      err,
+		Stage:         StageLost,
+		Endpoint:      s.o.address(),
+		Address:       s.conn.RemoteAddr().String(),
+		Authenticated: true,
+		Err:           err,
 	}
-	if cause := s.wire.cause(); cause != nil && !isContextError(err) {
-		e.Err = cause
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) > 0 {
+		oldest := s.waiting[0]
+		e.After = oldest.name()
+		if r == nil {
+			r = oldest
+		}
 	}
-	e.blameUnanswered(s.wire)
+	if r != nil {
+		e.Stage, e.Topics = r.stage, r.topics
+	}
 	return e
 }
 
@@ -303,36 +371,32 @@ func (s *Session) Err() error {
 
 // Close sends DISCONNECT and closes the connection. It returns when nothing
 // of the session runs any more, after two seconds or the end of the context
-// at the latest, save for what OnMessage takes. The error tells that
-// DISCONNECT could not be sent in time; it can mostly be ignored.
+// at the latest, except that it waits for OnMessage to return. The error says
+// that DISCONNECT could not be sent in time; it can mostly be ignored.
 func (s *Session) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
-	s.endCalls()
-	s.wire.close()
-	s.client.Disconnect(uint(2 * closeTimeout / time.Millisecond))
-	late := !stop()
-	s.meter.Close()
-	s.finish(nil)
-	if late {
+	var err error
+	if s.finish(nil) {
+		var disconnect bytes.Buffer
+		packets.NewControlPacket(packets.Disconnect).Write(&disconnect)
+		err = s.write(disconnect.Bytes())
+	}
+	s.conn.Close()
+	s.running.Wait()
+	if !stop() && err != nil {
 		return fmt.Errorf("closing the connection to %s: %w", s.o.address(), context.Cause(ctx))
 	}
 	return nil
 }
 
-// endCalls lets no call begin any more and waits for those under way.
-func (s *Session) endCalls() {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.calls.Wait()
-}
-
 // Stats returns what has been measured so far.
 func (s *Session) Stats() Stats {
 	stats := s.stats
-	stats.MQTT = s.wire.roundTrips()
+	s.mu.Lock()
+	stats.MQTT = s.roundTrips
+	s.mu.Unlock()
 	stats.BytesIn, stats.BytesOut = s.meter.in.Load(), s.meter.out.Load()
 	return stats
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
 
@@ -90,8 +92,7 @@ func TestPublishWaitsForPuback(t *testing.T) {
 	}
 }
 
-// A PUBACK counts, even when it is the last thing that the server says.
-func TestPublishIsAcknowledgedByADyingServer(t *testing.T) {
+func TestPubackThatIsTheLastPacketCounts(t *testing.T) {
 	s := serve(t, nil, broker(hooks{
 		packets.Publish: func(w io.Writer, p packets.ControlPacket) bool {
 			answer(w, p)
@@ -116,7 +117,7 @@ func TestPublishObeysItsContext(t *testing.T) {
 	defer cancel()
 	err := c.Publish(ctx, "fleet/x", nil)
 	e := sessionError(t, err)
-	if !errors.Is(err, context.DeadlineExceeded) || e.Stage != session.StagePublish || !e.Temporary() {
+	if !errors.Is(err, context.DeadlineExceeded) || e.Stage != session.StagePublish || e.Class() != awsiot.Temporary {
 		t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
 	}
 	if c.Err() != nil {
@@ -233,7 +234,7 @@ func TestCloseReturnsWhenThePeerReadsNoMore(t *testing.T) {
 	})
 }
 
-// Whenever the server hangs up, and whenever Close is called, every call must
+// Whenever the server closes the connection, and whenever Close is called, every call must
 // return and nothing may go on running.
 func TestSessionsEndWhateverHappens(t *testing.T) {
 	for _, patience := range []int{0, 1, 2, 5, 8} {
@@ -268,25 +269,26 @@ func TestSessionsEndWhateverHappens(t *testing.T) {
 }
 
 func TestKeepAlivePings(t *testing.T) {
-	pinged := make(chan struct{}, 10)
-	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
-		packets.Pingreq: func(w io.Writer, p packets.ControlPacket) bool {
-			pinged <- struct{}{}
-			answer(w, p)
-			return true
-		},
-	}))
-	o := s.options()
-	o.KeepAlive = time.Second
-	c := connect(t, o)
-	<-pinged
-	<-pinged
-	if c.Err() != nil {
-		t.Error(c.Err())
+	var pings atomic.Int32
+	count := func(w io.Writer, p packets.ControlPacket) bool {
+		pings.Add(1)
+		answer(w, p)
+		return true
 	}
+	bubble(t, tls.VersionTLS13, hooks{packets.Pingreq: count}, func(t *testing.T, o session.Options) {
+		c, err := session.Connect(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(t.Context())
+		time.Sleep(10 * session.DefaultKeepAlive)
+		if c.Err() != nil || pings.Load() < 10 {
+			t.Errorf("after 10 keep-alive times: %d pings, error %v", pings.Load(), c.Err())
+		}
+	})
 }
 
-func TestSessionOffersWhatAWSWants(t *testing.T) {
+func TestSessionOffersWhatAWSRequires(t *testing.T) {
 	for name, tc := range map[string]struct {
 		port int
 		alpn []string
@@ -314,6 +316,11 @@ func TestSessionOffersWhatAWSWants(t *testing.T) {
 			o.Endpoint, o.Port = "iot.example.com", tc.port
 			c := connect(t, o)
 			h, p := <-hello, <-packet
+			for _, suite := range h.CipherSuites {
+				if strings.Contains(tls.CipherSuiteName(suite), "CBC") {
+					t.Errorf("%s is offered", tls.CipherSuiteName(suite))
+				}
+			}
 			if h.ServerName != "iot.example.com" {
 				t.Errorf("SNI is %q", h.ServerName)
 			}

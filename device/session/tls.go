@@ -13,17 +13,30 @@ import (
 	"time"
 )
 
+// ClassicCurves are the key exchanges without ML-KEM. A ClientHello with
+// ML-KEM has 1.5 kB and needs two TCP segments, which some devices on the way
+// drop or reset.
+var ClassicCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+
+// cipherSuites are those of TLS 1.2 that are offered: authenticated encryption
+// only, no CBC.
+var cipherSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
 // tlsConfig is the client's side of AWS IoT's TLS: SNI always, ALPN on port
-// 443 alone. Session tickets are not used, since AWS IoT knows none.
+// 443 alone. Session tickets are not used, since AWS IoT does not support them.
 // https://docs.aws.amazon.com/iot/latest/developerguide/transport-security.html
 func (o *Options) tlsConfig(certificate func(context.Context) (*tls.Certificate, error)) *tls.Config {
 	c := &tls.Config{
-		ServerName: o.Endpoint,
-		RootCAs:    o.RootCAs,
-		MinVersion: tls.VersionTLS12,
-		Time:       o.Now,
-
+		ServerName:       o.Endpoint,
+		RootCAs:          o.RootCAs,
+		MinVersion:       tls.VersionTLS12,
+		CipherSuites:     cipherSuites,
 		CurvePreferences: o.CurvePreferences,
+		Time:             o.Now,
 		GetClientCertificate: func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return certificate(info.Context())
 		},
@@ -35,22 +48,22 @@ func (o *Options) tlsConfig(certificate func(context.Context) (*tls.Certificate,
 }
 
 // A ValidityError is a certificate of the server's chain that is not valid at
-// the time that the device's clock shows. When it is not valid yet, the clock
-// is probably behind, and the error is temporary: a clock is often set a
-// while after boot.
+// the time that the device's clock shows. Its class is temporary: a clock is
+// often set a while after boot.
 type ValidityError struct {
 	Certificate *x509.Certificate
-	Now         time.Time // what the device's clock said
+	Now         time.Time // the device's clock
 	err         error
 }
 
-// Early reports whether the certificate is not valid yet.
-func (e *ValidityError) Early() bool { return e.Now.Before(e.Certificate.NotBefore) }
+// NotYetValid reports whether the certificate is not valid yet: the clock is
+// probably behind.
+func (e *ValidityError) NotYetValid() bool { return e.Now.Before(e.Certificate.NotBefore) }
 
 // Error names the certificate, its limit and the clock.
 func (e *ValidityError) Error() string {
 	what, when := "expired on", e.Certificate.NotAfter
-	if e.Early() {
+	if e.NotYetValid() {
 		what, when = "is not valid before", e.Certificate.NotBefore
 	}
 	return fmt.Sprintf("server certificate %q %s %s, and this device's clock says %s",
@@ -60,15 +73,8 @@ func (e *ValidityError) Error() string {
 // Unwrap returns the error of crypto/tls.
 func (e *ValidityError) Unwrap() error { return e.err }
 
-func (e *ValidityError) class() Class {
-	if e.Early() {
-		return ClassTemporary
-	}
-	return ClassConfig
-}
-
-// explain turns what a connection returned into a cause that can be told and
-// tested.
+// explain turns what a connection returned into a cause that can be shown and
+// compared.
 func (o *Options) explain(err error) error {
 	if alert, ok := receivedAlert(err); ok {
 		return fmt.Errorf("server sent a TLS alert: %w", alert)
@@ -76,7 +82,7 @@ func (o *Options) explain(err error) error {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		return &ValidityError{Certificate: invalid.Cert, Now: o.Now(), err: err}
 	}
-	if hungUp(err) {
+	if closedByPeer(err) {
 		return fmt.Errorf("%w (%w)", ErrClosedSilently, err)
 	}
 	return err
@@ -96,19 +102,8 @@ func receivedAlert(err error) (tls.AlertError, bool) {
 	return tls.AlertError(v.Uint()), true
 }
 
-// hungUp reports whether the peer ended the connection, with FIN or RST.
-func hungUp(err error) bool {
+// closedByPeer reports whether the peer ended the connection, with FIN or RST.
+func closedByPeer(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-}
-
-// alertClass judges an alert that the server sent (RFC 8446, section 6.2).
-func alertClass(a tls.AlertError) Class {
-	switch a {
-	case 42, 43, 44, 45, 46, 48, 49, 116: // about the client's certificate
-		return ClassRefused
-	case 80, 90: // internal_error, user_canceled
-		return ClassTemporary
-	}
-	return ClassConfig
 }

@@ -1,10 +1,10 @@
 // Package admit holds the rules that decide whether a device may be
-// provisioned. It is pure: it reads a request and answers, without I/O, clock
-// or logging. It judges only what identifies the device; the location and other
-// parameters are the business of the provisioning template.
+// provisioned. It is pure: it reads a request and what AWS knows of it, and
+// answers without I/O, clock or logging.
 package admit
 
 import (
+	"slices"
 	"strings"
 
 	"example.com/fleety/hook/payload"
@@ -14,20 +14,30 @@ import (
 type Reason string
 
 // Every reason that a [Verdict] can have. They appear in the hook's log, where
-// operators search for them: their text does not change.
+// operators, metric filters and saved queries search for them: their text does
+// not change.
 const (
-	Admitted          Reason = "admitted"
-	SerialMissing     Reason = "serial number is missing"
-	SerialNotString   Reason = "serial number is not a string"
-	SerialEmpty       Reason = "serial number is empty"
-	SerialTooLong     Reason = "serial number is too long"
-	SerialCharacters  Reason = "serial number has characters that a thing name cannot have"
-	SerialOtherPrefix Reason = "serial number does not begin with the prefix of this fleet"
-	ThingTaken        Reason = "thing has another active certificate"
-	ThingUnknown      Reason = "thing's certificates could not be looked up"
-	SerialUnlisted    Reason = "serial number is not in the list"
-	SerialUsed        Reason = "serial number was used by another certificate"
-	ListUnknown       Reason = "list of serial numbers could not be asked"
+	Admitted             Reason = "admitted"
+	Rotated              Reason = "device rotates its own certificate"
+	SerialMissing        Reason = "serial number is missing"
+	SerialNotString      Reason = "serial number is not a string"
+	SerialEmpty          Reason = "serial number is empty"
+	SerialTooLong        Reason = "serial number is too long"
+	SerialCharacters     Reason = "serial number has characters that a thing name cannot have"
+	SerialOtherPrefix    Reason = "serial number does not begin with the prefix of this fleet"
+	ParameterNotString   Reason = "a parameter is not a string"
+	LocationUnknown      Reason = "device location is not in the provisioning template"
+	ThingTaken           Reason = "thing has another active certificate"
+	ThingRevoked         Reason = "a certificate of the thing is revoked"
+	OtherThing           Reason = "certificate of the connection belongs to another thing"
+	RotationOff          Reason = "certificate of the connection belongs to a thing, and rotation is off"
+	RotationNotActive    Reason = "certificate of the connection is not active"
+	ThingUnknown         Reason = "thing's certificates could not be looked up"
+	SerialUnlisted       Reason = "serial number is not in the list"
+	SerialUsed           Reason = "serial number was used by another certificate"
+	SerialRevoked        Reason = "serial number was used by a certificate that is revoked"
+	SerialPending        Reason = "another certificate is being registered with the serial number"
+	SerialRegistryFailed Reason = "registry of serial numbers could not be reached"
 )
 
 // A Verdict is the answer to one request.
@@ -35,53 +45,89 @@ type Verdict struct {
 	Admitted bool
 	Reason   Reason
 	// HeldBy is the certificate that stands in the way when Reason is
-	// [ThingTaken] or [SerialUsed].
+	// [ThingTaken], [ThingRevoked], [SerialUsed], [SerialRevoked] or
+	// [SerialPending].
 	HeldBy string
 }
 
-// Rules decide which devices may come in. The zero value admits the serial
-// numbers of our fleet, those that begin with [payload.SerialPrefix].
+// Rules decide which devices are admitted. The zero value admits the serial
+// numbers of our fleet, those that begin with [payload.SerialPrefix], in every
+// location, with rotation.
 type Rules struct {
 	// SerialPrefix is what a serial number must begin with;
 	// empty means [payload.SerialPrefix], never "any serial number".
 	SerialPrefix string
+	// ThingPrefix begins the thing names of the provisioning template;
+	// empty means [payload.ThingNamePrefix].
+	ThingPrefix string
+	// Locations are those that the provisioning template has. A device with
+	// another one could not be registered, so it is denied before its serial
+	// number is marked as used. Empty means that the template decides.
+	Locations []string
+	// TakeExisting admits a claim to a thing that has an active certificate.
+	TakeExisting bool
+	// NoRotation denies every request that comes from the certificate of a thing.
+	NoRotation bool
+	// ListedOnly admits only serial numbers that the registry lists.
+	ListedOnly bool
 }
 
-// Judge decides on a request. Whatever a device sends gets a verdict.
-func (r Rules) Judge(request payload.Request) Verdict {
+// ThingName is the thing that a device with this serial number becomes.
+func (r Rules) ThingName(serialNumber string) string {
+	if r.ThingPrefix == "" {
+		return payload.ThingName(serialNumber)
+	}
+	return r.ThingPrefix + serialNumber
+}
+
+// EvaluateRequest decides on what a device sent, before anything is looked up.
+// Whatever that is, it gets a verdict.
+func (r Rules) EvaluateRequest(request payload.Request) Verdict {
 	serial, present, isString := request.Parameters.String(payload.SerialNumber)
 	switch {
 	case !present:
-		return refused(SerialMissing)
+		return denied(SerialMissing)
 	case !isString:
-		return refused(SerialNotString)
+		return denied(SerialNotString)
 	}
-	return r.JudgeSerial(serial)
-}
-
-// JudgeSerial decides on a serial number alone.
-func (r Rules) JudgeSerial(serial string) Verdict {
-	switch {
-	case serial == "":
-		return refused(SerialEmpty)
-	case len(serial) > payload.MaxSerialLength:
-		return refused(SerialTooLong)
-	case strings.ContainsFunc(serial, notInThingName):
-		return refused(SerialCharacters)
-	case !strings.HasPrefix(serial, r.prefix()):
-		return refused(SerialOtherPrefix)
+	if v := r.EvaluateSerial(serial); !v.Admitted {
+		return v
+	}
+	// AWS IoT would reject these only after the hook has answered. A claim could
+	// then distinguish a serial number that is admitted from others without
+	// registering it.
+	for name := range request.Parameters {
+		if _, _, isString := request.Parameters.String(name); !isString {
+			return denied(ParameterNotString)
+		}
+	}
+	location, _, _ := request.Parameters.String(payload.DeviceLocation)
+	if len(r.Locations) > 0 && !slices.Contains(r.Locations, location) {
+		return denied(LocationUnknown)
 	}
 	return Verdict{Admitted: true, Reason: Admitted}
 }
 
-func (r Rules) prefix() string {
-	if r.SerialPrefix == "" {
-		return payload.SerialPrefix
+// EvaluateSerial decides on a serial number alone.
+func (r Rules) EvaluateSerial(serial string) Verdict {
+	prefix := r.SerialPrefix
+	if prefix == "" {
+		prefix = payload.SerialPrefix
 	}
-	return r.SerialPrefix
+	switch {
+	case serial == "":
+		return denied(SerialEmpty)
+	case len(serial) > payload.MaxSerialLength:
+		return denied(SerialTooLong)
+	case strings.ContainsFunc(serial, notInThingName):
+		return denied(SerialCharacters)
+	case !strings.HasPrefix(serial, prefix):
+		return denied(SerialOtherPrefix)
+	}
+	return Verdict{Admitted: true, Reason: Admitted}
 }
 
-func refused(why Reason) Verdict { return Verdict{Reason: why} }
+func denied(why Reason) Verdict { return Verdict{Reason: why} }
 
 // notInThingName reports characters outside AWS's pattern for thing names,
 // [a-zA-Z0-9:_-]+.

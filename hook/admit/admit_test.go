@@ -25,7 +25,7 @@ func withSerial(t testing.TB, serial string) payload.Request {
 	return payload.Request{Parameters: payload.ParametersOf(map[string]string{payload.SerialNumber: serial})}
 }
 
-func TestJudgeSerialNumbers(t *testing.T) {
+func TestSerialNumbers(t *testing.T) {
 	longest := payload.SerialPrefix + strings.Repeat("x", payload.MaxSerialLength-len(payload.SerialPrefix))
 	tests := map[string]struct {
 		serial string
@@ -53,14 +53,14 @@ func TestJudgeSerialNumbers(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			want := admit.Verdict{Admitted: test.want == admit.Admitted, Reason: test.want}
-			if got := (admit.Rules{}).Judge(withSerial(t, test.serial)); got != want {
-				t.Errorf("Judge(%q) = %+v, want %+v", test.serial, got, want)
+			if got := (admit.Rules{}).EvaluateRequest(withSerial(t, test.serial)); got != want {
+				t.Errorf("EvaluateRequest(%q) = %+v, want %+v", test.serial, got, want)
 			}
 		})
 	}
 }
 
-func TestJudgeParameters(t *testing.T) {
+func TestParameters(t *testing.T) {
 	tests := map[string]struct {
 		parameters string
 		want       admit.Reason
@@ -73,13 +73,16 @@ func TestJudgeParameters(t *testing.T) {
 		"list":                   {`{"serialNumber":["2974685"]}`, admit.SerialNotString},
 		"object":                 {`{"serialNumber":{"Ref":"2974685"}}`, admit.SerialNotString},
 		"true":                   {`{"serialNumber":true}`, admit.SerialNotString},
-		"other parameters odd":   {`{"serialNumber":"2974685","deviceLocation":7}`, admit.Admitted},
+		"other parameters too":   {`{"serialNumber":"2974685","deviceLocation":"Mars","author":""}`, admit.Admitted},
+		"location a number":      {`{"serialNumber":"2974685","deviceLocation":7}`, admit.ParameterNotString},
+		"author null":            {`{"serialNumber":"2974685","author":null}`, admit.ParameterNotString},
+		"unknown one a list":     {`{"serialNumber":"2974685","x":[]}`, admit.ParameterNotString},
 		"given twice, last wins": {`{"serialNumber":"2974685","serialNumber":"1"}`, admit.SerialOtherPrefix},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := (admit.Rules{}).Judge(request(t, test.parameters)).Reason; got != test.want {
-				t.Errorf("Judge(%s): %q, want %q", test.parameters, got, test.want)
+			if got := (admit.Rules{}).EvaluateRequest(request(t, test.parameters)).Reason; got != test.want {
+				t.Errorf("EvaluateRequest(%s): %q, want %q", test.parameters, got, test.want)
 			}
 		})
 	}
@@ -91,30 +94,56 @@ func TestSerialPrefixCanBeAnother(t *testing.T) {
 		"ACME-1":  admit.Admitted,
 		"2974685": admit.SerialOtherPrefix,
 	} {
-		if got := rules.Judge(withSerial(t, serial)).Reason; got != want {
-			t.Errorf("Judge(%q) = %q, want %q", serial, got, want)
+		if got := rules.EvaluateRequest(withSerial(t, serial)).Reason; got != want {
+			t.Errorf("EvaluateRequest(%q) = %q, want %q", serial, got, want)
 		}
 	}
 }
 
-// FuzzJudge compares the rules with the same rules written as a regular
+func TestThingNameBeginsWithThePrefix(t *testing.T) {
+	for prefix, want := range map[string]string{"": "fleety_1", "acme-": "acme-1"} {
+		if got := (admit.Rules{ThingPrefix: prefix}).ThingName("1"); got != want {
+			t.Errorf("prefix %q: thing %s, want %s", prefix, got, want)
+		}
+	}
+}
+
+// A location that the template does not have fails the registration after the
+// hook has admitted it: it must not get so far.
+func TestLocationsAreThoseOfTheTemplate(t *testing.T) {
+	rules := admit.Rules{Locations: []string{"Berlin", "USA"}}
+	for parameters, want := range map[string]admit.Reason{
+		`{"serialNumber":"2974685","deviceLocation":"USA"}`:  admit.Admitted,
+		`{"serialNumber":"2974685","deviceLocation":"Mars"}`: admit.LocationUnknown,
+		`{"serialNumber":"2974685","deviceLocation":"usa"}`:  admit.LocationUnknown,
+		`{"serialNumber":"2974685","deviceLocation":""}`:     admit.LocationUnknown,
+		`{"serialNumber":"2974685"}`:                         admit.LocationUnknown,
+		`{"serialNumber":"1","deviceLocation":"USA"}`:        admit.SerialOtherPrefix,
+	} {
+		if got := rules.EvaluateRequest(request(t, parameters)).Reason; got != want {
+			t.Errorf("%s: %q, want %q", parameters, got, want)
+		}
+	}
+}
+
+// FuzzEvaluateRequest compares the rules with the same rules written as a regular
 // expression, for whatever a device may send as its serial number.
-func FuzzJudge(f *testing.F) {
+func FuzzEvaluateRequest(f *testing.F) {
 	for _, seed := range []string{`"2974685"`, `"1234567"`, `""`, `"297468\u0000"`, `null`, `7`, `{`, `"297468` + strings.Repeat("9", 58) + `"`} {
 		f.Add([]byte(seed))
 	}
 	admissible := regexp.MustCompile(`\A297468[a-zA-Z0-9:_-]{0,58}\z`)
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		got := (admit.Rules{}).Judge(payload.Request{Parameters: payload.Parameters{payload.SerialNumber: raw}})
+		got := (admit.Rules{}).EvaluateRequest(payload.Request{Parameters: payload.Parameters{payload.SerialNumber: raw}})
 
 		var decoded any
 		_ = json.Unmarshal(raw, &decoded)
 		serial, isString := decoded.(string)
 		if want := isString && admissible.MatchString(serial); got.Admitted != want {
-			t.Errorf("Judge(%q) = %+v, want admitted: %t", raw, got, want)
+			t.Errorf("EvaluateRequest(%q) = %+v, want admitted: %t", raw, got, want)
 		}
 		if got.Admitted != (got.Reason == admit.Admitted) {
-			t.Errorf("Judge(%q) = %+v contradicts itself", raw, got)
+			t.Errorf("EvaluateRequest(%q) = %+v contradicts itself", raw, got)
 		}
 	})
 }

@@ -56,7 +56,7 @@ type Request struct {
 }
 
 // A Response is the hook's answer. Anything but AllowProvisioning true makes
-// AWS IoT refuse the device.
+// AWS IoT deny the device.
 type Response struct {
 	AllowProvisioning bool `json:"allowProvisioning"`
 	// ParameterOverrides are added to the device's parameters and win over
@@ -75,11 +75,11 @@ func (r Response) MarshalJSON() ([]byte, error) {
 
 // Parameters are the parameters of a RegisterThing request. AWS documents
 // strings; whatever else a device sends is kept here as it came, so that the
-// hook can refuse it by name instead of failing to read the event.
+// hook can deny it by name instead of failing to read the event.
 type Parameters map[string]json.RawMessage
 
 // UnmarshalJSON reads a JSON object. Anything else reads as no parameters, so
-// that a device that sends it is refused rather than taken for a fault.
+// that a device that sends it is denied rather than taken for a fault.
 func (p *Parameters) UnmarshalJSON(data []byte) error {
 	var object map[string]json.RawMessage
 	if json.Unmarshal(data, &object) != nil {
@@ -98,7 +98,7 @@ func ParametersOf(values map[string]string) Parameters {
 	return p
 }
 
-// String returns the parameter of that name. present tells whether it was
+// String returns the parameter of that name. present says whether it was
 // sent, ok whether it is a string.
 func (p Parameters) String(name string) (value string, present, ok bool) {
 	raw, present := p[name]

@@ -12,7 +12,7 @@ import (
 
 // Read reads the serial numbers of a CSV file: its first column, or the one
 // that its first line calls serialNumber. Other columns do not matter. The error
-// names every line whose serial number the rules would refuse or that repeats
+// names every line whose serial number the rules would deny or that repeats
 // an earlier one.
 func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 	records := csv.NewReader(r)
@@ -52,7 +52,7 @@ func numberIn(record []string, column int, rules admit.Rules, seen map[string]in
 		return "", fmt.Errorf("there is no column %d", column+1)
 	}
 	number := strings.TrimSpace(record[column])
-	if verdict := rules.JudgeSerial(number); !verdict.Admitted {
+	if verdict := rules.EvaluateSerial(number); !verdict.Admitted {
 		return "", fmt.Errorf("%.100q: %s", number, verdict.Reason)
 	}
 	if line, ok := seen[number]; ok {

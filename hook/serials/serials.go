@@ -1,8 +1,8 @@
-// Package serials keeps the list of serial numbers that may come in, each
-// once: a DynamoDB table with one item for each serial number. The hook marks an
-// item as used; operators add and release items. Each of these is one
-// conditional write, so that of two devices with one serial number only one
-// comes in, however close they are.
+// Package serials is the registry of serial numbers: a DynamoDB table with one
+// item for each serial number that was admitted or listed. The hook marks an
+// item with the certificate that it admits; operators list and release serial
+// numbers. Each of these is one conditional write, so that of two devices with
+// one serial number only one is provisioned, however close they are.
 //
 // AWS page: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.ConditionExpressions.html
 package serials
@@ -26,59 +26,78 @@ import (
 const (
 	Key    = payload.SerialNumber
 	usedBy = "usedBy" // a certificate id; an unused item has none
-	usedAt = "usedAt" // RFC 3339, UTC
+	usedAt = "usedAt" // RFC 3339 with nanoseconds, UTC
 )
 
-// ErrUnlisted tells that the list does not have a serial number.
+// ErrUnlisted says that the registry does not have a serial number.
 var ErrUnlisted = errors.New("the serial number is not in the list")
 
-// A Table is the list. It is safe for concurrent use.
+// A Table is the registry. It is safe for concurrent use.
 type Table struct {
 	client *dynamodb.Client
 	name   string
-	now    func() time.Time
 }
 
 // New returns the table of that name, in the account and Region that the
 // configuration leads to. Its BaseEndpoint, when set, stands in for AWS.
 func New(c aws.Config, name string) *Table {
-	return &Table{client: dynamodb.NewFromConfig(c), name: name, now: time.Now}
+	return &Table{client: dynamodb.NewFromConfig(c), name: name}
 }
 
-// Use marks a serial number as used by a certificate, unless another one has
-// used it, and returns what the list then says. To repeat it changes nothing.
-func (t *Table) Use(ctx context.Context, serialNumber, certificateID string) (admit.Listing, error) {
-	_, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName:           &t.name,
-		Key:                 item(serialNumber),
-		ConditionExpression: aws.String("attribute_exists(" + Key + ") AND (attribute_not_exists(" + usedBy + ") OR " + usedBy + " = :certificate)"),
-		UpdateExpression:    aws.String("SET " + usedBy + " = :certificate, " + usedAt + " = if_not_exists(" + usedAt + ", :now)"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{
-			":certificate": text(certificateID),
-			":now":         text(t.now().UTC().Format(time.RFC3339)),
-		},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+// Mark returns the entry of a serial number, without the state of its holder.
+func (t *Table) Mark(ctx context.Context, serialNumber string) (admit.Mark, error) {
+	answer, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &t.name, Key: item(serialNumber), ConsistentRead: aws.Bool(true)})
+	if err != nil {
+		return admit.Mark{}, fmt.Errorf("reading serial number %s from table %s: %w", serialNumber, t.name, err)
+	}
+	m := admit.Mark{Listed: answer.Item != nil}
+	if by, ok := answer.Item[usedBy].(*types.AttributeValueMemberS); ok {
+		m.HeldBy = by.Value
+	}
+	if at, ok := answer.Item[usedAt].(*types.AttributeValueMemberS); ok {
+		if m.Since, err = time.Parse(time.RFC3339Nano, at.Value); err != nil {
+			return admit.Mark{}, fmt.Errorf("reading serial number %s from table %s: %w", serialNumber, t.name, err)
+		}
+	}
+	return m, nil
+}
+
+// Take marks a serial number as used by a certificate since now, if its entry is
+// still as it was read, or is the certificate's own. It returns false when
+// another certificate was faster.
+func (t *Table) Take(ctx context.Context, serialNumber, certificateID string, read admit.Mark, now time.Time) (taken bool, err error) {
+	condition := "attribute_not_exists(" + usedBy + ")"
+	values := map[string]types.AttributeValue{
+		":certificate": text(certificateID),
+		":now":         text(now.UTC().Format(time.RFC3339Nano)),
+	}
+	if read.HeldBy != "" {
+		condition = usedBy + " = :holder AND " + usedAt + " = :since"
+		values[":holder"] = text(read.HeldBy)
+		values[":since"] = text(read.Since.UTC().Format(time.RFC3339Nano))
+	}
+	condition = usedBy + " = :certificate OR (" + condition + ")"
+	if read.Listed {
+		condition = "attribute_exists(" + Key + ") AND (" + condition + ")" // it may have been removed from the list
+	}
+	_, err = t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:                 &t.name,
+		Key:                       item(serialNumber),
+		ConditionExpression:       &condition,
+		UpdateExpression:          aws.String("SET " + usedBy + " = :certificate, " + usedAt + " = :now"),
+		ExpressionAttributeValues: values,
 	})
-	if failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err); ok {
-		return listing(failed.Item), nil
+	if _, failed := errors.AsType[*types.ConditionalCheckFailedException](err); failed {
+		return false, nil
 	}
 	if err != nil {
-		return admit.Listing{}, fmt.Errorf("marking serial number %s as used in table %s: %w", serialNumber, t.name, err)
+		return false, fmt.Errorf("marking serial number %s as used in table %s: %w", serialNumber, t.name, err)
 	}
-	return admit.Listing{Listed: true, UsedBy: certificateID}, nil
+	return true, nil
 }
 
-// listing reads an item, nil if there is none.
-func listing(item map[string]types.AttributeValue) admit.Listing {
-	by, _ := item[usedBy].(*types.AttributeValueMemberS)
-	if by == nil {
-		return admit.Listing{Listed: item != nil}
-	}
-	return admit.Listing{Listed: true, UsedBy: by.Value}
-}
-
-// Add adds an unused serial number. It leaves one alone that is there already,
-// used or not, and then returns false.
+// Add lists a serial number. It leaves one alone that is there already, used or
+// not, and then returns false.
 func (t *Table) Add(ctx context.Context, serialNumber string) (added bool, err error) {
 	_, err = t.client.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName:           &t.name,
@@ -94,9 +113,9 @@ func (t *Table) Add(ctx context.Context, serialNumber string) (added bool, err e
 	return true, nil
 }
 
-// Release makes a used serial number unused, so that its device can come in
-// with another certificate. The error is [ErrUnlisted] for one that is not in
-// the list.
+// Release makes a used serial number unused, so that its device can be
+// provisioned with another certificate. The error is [ErrUnlisted] for one that
+// is not in the registry.
 func (t *Table) Release(ctx context.Context, serialNumber string) error {
 	_, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
@@ -111,12 +130,6 @@ func (t *Table) Release(ctx context.Context, serialNumber string) error {
 		return fmt.Errorf("releasing serial number %s in table %s: %w", serialNumber, t.name, err)
 	}
 	return nil
-}
-
-// Releasing is the command by which an operator releases a serial number. It
-// is run in the hook's folder of the sources.
-func (t *Table) Releasing(serialNumber string) string {
-	return "go run ./cmd/serials release --table " + t.name + " " + serialNumber
 }
 
 func item(serialNumber string) map[string]types.AttributeValue {

@@ -2,12 +2,13 @@ package serials_test
 
 import (
 	"errors"
-	"slices"
-	"strings"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/hook/admit"
@@ -15,10 +16,11 @@ import (
 	"example.com/fleety/hook/serials"
 )
 
-// tables returns the list and what lies under it.
-func tables(t *testing.T) (*serials.Table, *dynamotest.Table) {
-	under := dynamotest.Serve(t, "serials", serials.Key)
-	return serials.New(under.Config(), "serials"), under
+// table is an empty registry.
+func table(t *testing.T) (*serials.Table, aws.Config) {
+	t.Helper()
+	c := dynamotest.Serve(t)
+	return serials.New(c, dynamotest.Table), c
 }
 
 func add(t *testing.T, table *serials.Table, number string, want bool) {
@@ -28,101 +30,128 @@ func add(t *testing.T, table *serials.Table, number string, want bool) {
 	}
 }
 
-func use(t *testing.T, table *serials.Table, number, certificate string) admit.Listing {
+func mark(t *testing.T, table *serials.Table, number string) admit.Mark {
 	t.Helper()
-	listing, err := table.Use(t.Context(), number, certificate)
+	m, err := table.Mark(t.Context(), number)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return listing
+	return m
 }
 
-func TestASerialNumberIsUsedOnce(t *testing.T) {
-	table, under := tables(t)
-	add(t, table, "2974685", true)
-	for _, step := range []struct {
-		number, certificate string
-		want                admit.Listing
-	}{
-		{"2974686", "a", admit.Listing{}},
-		{"2974685", "a", admit.Listing{Listed: true, UsedBy: "a"}},
-		{"2974685", "a", admit.Listing{Listed: true, UsedBy: "a"}}, // again
-		{"2974685", "b", admit.Listing{Listed: true, UsedBy: "a"}},
-	} {
-		if got := use(t, table, step.number, step.certificate); got != step.want {
-			t.Errorf("%s used by %s: %+v, want %+v", step.number, step.certificate, got, step.want)
+func take(t *testing.T, table *serials.Table, number, certificate string, read admit.Mark, now time.Time, want bool) {
+	t.Helper()
+	if taken, err := table.Take(t.Context(), number, certificate, read, now); taken != want || err != nil {
+		t.Errorf("taking %s for %s: %t, %v, want %t", number, certificate, taken, err, want)
+	}
+}
+
+var began = time.Date(2026, time.November, 26, 12, 0, 0, 5, time.UTC)
+
+func TestTakeMarksWhatIsStillAsItWasRead(t *testing.T) {
+	for name, listed := range map[string]bool{"listed": true, "not listed": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			table, _ := table(t)
+			if listed {
+				add(t, table, "2974685", true)
+			}
+			free := mark(t, table, "2974685")
+			if want := (admit.Mark{Listed: listed}); free != want {
+				t.Errorf("a serial number that nobody used: %+v, want %+v", free, want)
+			}
+			take(t, table, "2974685", "a", free, began, true)
+			take(t, table, "2974685", "b", free, began, false)                 // a was faster
+			take(t, table, "2974685", "a", free, began.Add(time.Second), true) // asks again
+			held := mark(t, table, "2974685")
+			if want := (admit.Mark{Listed: true, HeldBy: "a", Since: began.Add(time.Second)}); held != want {
+				t.Errorf("%+v, want %+v: an attempt renews the lease", held, want)
+			}
+			stale := held
+			stale.Since = began
+			take(t, table, "2974685", "b", stale, began, false) // a renewed it meanwhile
+			take(t, table, "2974685", "b", held, began, true)
+			if got := mark(t, table, "2974685"); got.HeldBy != "b" {
+				t.Errorf("%+v, want held by b", got)
+			}
+		})
+	}
+}
+
+func TestTakeDoesNotBringBackWhatWasUnlisted(t *testing.T) {
+	t.Parallel()
+	table, c := table(t)
+	take(t, table, "2974685", "a", admit.Mark{Listed: true}, began, false)
+	if items := dynamotest.Items(t, c); len(items) != 0 {
+		t.Errorf("items %v", items)
+	}
+}
+
+// TestConcurrentTakesAdmitOne: of many certificates that read the same entry,
+// one gets it, whether it was free or held by a certificate that is gone.
+func TestConcurrentTakesAdmitOne(t *testing.T) {
+	t.Parallel()
+	table, _ := table(t)
+	for round := range 20 {
+		number := fmt.Sprint("297468", round)
+		if round%2 == 1 {
+			take(t, table, number, "gone", admit.Mark{}, began, true)
+		}
+		read := mark(t, table, number)
+		var taken atomic.Int64
+		var group sync.WaitGroup
+		for i := range 40 {
+			group.Go(func() {
+				ok, err := table.Take(t.Context(), number, fmt.Sprint("certificate-", i), read, began)
+				if err != nil {
+					t.Error(err)
+				}
+				if ok {
+					taken.Add(1)
+				}
+			})
+		}
+		if group.Wait(); taken.Load() != 1 {
+			t.Fatalf("round %d: %d certificates got the serial number", round, taken.Load())
 		}
 	}
-	items := under.Items()
-	if _, err := time.Parse(time.RFC3339, items["2974685"]["usedAt"]); err != nil || len(items) != 1 {
-		t.Errorf("items %v: %v", items, err)
-	}
 }
 
-func TestAddLeavesWhatIsThere(t *testing.T) {
-	table, _ := tables(t)
+func TestAddLeavesAnEntryAlone(t *testing.T) {
+	t.Parallel()
+	table, _ := table(t)
 	add(t, table, "2974685", true)
-	use(t, table, "2974685", "a")
+	take(t, table, "2974685", "a", mark(t, table, "2974685"), began, true)
 	add(t, table, "2974685", false)
-	if got := use(t, table, "2974685", "b"); got.UsedBy != "a" {
+	if got := mark(t, table, "2974685"); got.HeldBy != "a" {
 		t.Errorf("adding it again released it: %+v", got)
 	}
 }
 
-func TestReleaseLetsInAgain(t *testing.T) {
-	table, under := tables(t)
-	add(t, table, "2974685", true)
-	use(t, table, "2974685", "a")
+func TestReleaseMakesASerialNumberUnused(t *testing.T) {
+	t.Parallel()
+	table, c := table(t)
+	take(t, table, "2974685", "a", admit.Mark{}, began, true)
 	if err := table.Release(t.Context(), "2974685"); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]map[string]string{"2974685": {serials.Key: "2974685"}}, under.Items()); diff != "" {
+	if diff := cmp.Diff(map[string]map[string]string{"2974685": {serials.Key: "2974685"}}, dynamotest.Items(t, c)); diff != "" {
 		t.Errorf("items differ (-want +got):\n%s", diff)
-	}
-	if got := use(t, table, "2974685", "b"); got.UsedBy != "b" {
-		t.Errorf("listing %+v", got)
 	}
 	if err := table.Release(t.Context(), "2974686"); !errors.Is(err, serials.ErrUnlisted) {
 		t.Errorf("releasing what is not listed: %v", err)
 	}
 }
 
-func TestOfManyAtOnceOneComesIn(t *testing.T) {
-	table, _ := tables(t)
-	add(t, table, "2974685", true)
-	certificates := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
-	usedBy := make([]string, len(certificates))
-	var group sync.WaitGroup
-	for i, certificate := range certificates {
-		group.Go(func() {
-			listing, err := table.Use(t.Context(), "2974685", certificate)
-			if err != nil {
-				t.Error(err)
-			}
-			usedBy[i] = listing.UsedBy
-		})
-	}
-	group.Wait()
-	if slices.Sort(usedBy); usedBy[0] == "" || usedBy[0] != usedBy[len(usedBy)-1] {
-		t.Errorf("the serial number was used by %v", usedBy)
-	}
-}
-
-func TestFailuresNameSerialAndTable(t *testing.T) {
-	table, under := tables(t)
-	under.Break("AccessDeniedException")
-	_, useErr := table.Use(t.Context(), "2974685", "a")
+func TestFailuresAreErrors(t *testing.T) {
+	t.Parallel()
+	table := serials.New(dynamotest.ServeFailure(t, "AccessDeniedException"), dynamotest.Table)
+	_, markErr := table.Mark(t.Context(), "2974685")
+	_, takeErr := table.Take(t.Context(), "2974685", "a", admit.Mark{}, began)
 	_, addErr := table.Add(t.Context(), "2974685")
-	for _, err := range []error{useErr, addErr, table.Release(t.Context(), "2974685")} {
-		if err == nil || !strings.Contains(err.Error(), "2974685") || !strings.Contains(err.Error(), "table serials") {
-			t.Errorf("error %v", err)
+	for _, err := range []error{markErr, takeErr, addErr, table.Release(t.Context(), "2974685")} {
+		if err == nil {
+			t.Error("no error")
 		}
-	}
-}
-
-func TestReleasingIsTheCommand(t *testing.T) {
-	table, _ := tables(t)
-	if got, want := table.Releasing("2974685"), "go run ./cmd/serials release --table serials 2974685"; got != want {
-		t.Errorf("command %q, want %q", got, want)
 	}
 }

@@ -1,6 +1,7 @@
-// Package things asks AWS IoT which certificates a thing has. It makes two
-// calls, which the hook's role must allow: iot:ListThingPrincipals on the thing
-// and iot:DescribeCertificate on its certificates.
+// Package things looks up in AWS IoT which certificates a thing has, in which
+// state each is, and which things a certificate belongs to. The hook's role must
+// allow iot:ListThingPrincipals on the thing, iot:DescribeCertificate and
+// iot:ListPrincipalThings.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_ListThingPrincipals.html
 package things
@@ -10,13 +11,22 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/fleety/hook/admit"
 )
+
+// rememberClaims is for how long a certificate that has no thing is not looked
+// up again. The claims of a fleet are few and every device asks with one of
+// them, while AWS IoT allows an account few look-ups per second. A certificate
+// that can connect got its thing before, when it was activated.
+const rememberClaims = time.Minute
 
 // A Registry is the thing registry of one account and Region. It is safe for
 // concurrent use.
@@ -24,12 +34,18 @@ type Registry struct {
 	client   *iot.Client
 	region   string
 	endpoint string
+
+	mu     sync.Mutex
+	claims map[string]time.Time // by ARN: when it was seen to have no thing
 }
 
 // New returns the registry that the configuration leads to. Its BaseEndpoint,
 // when set, stands in for AWS.
 func New(c aws.Config) *Registry {
-	return &Registry{client: iot.NewFromConfig(c), region: c.Region, endpoint: aws.ToString(c.BaseEndpoint)}
+	return &Registry{
+		client: iot.NewFromConfig(c), region: c.Region, endpoint: aws.ToString(c.BaseEndpoint),
+		claims: map[string]time.Time{},
+	}
 }
 
 // Certificates returns the certificates of a thing, none for a thing that does
@@ -46,32 +62,69 @@ func (r *Registry) Certificates(ctx context.Context, thingName string) ([]admit.
 			return nil, fmt.Errorf("listing the certificates of thing %s: %w", thingName, err)
 		}
 		for _, principal := range page.Principals {
-			id, ok := certificateID(principal)
-			if !ok {
-				continue // an Amazon Cognito identity
+			if id, ok := certificateID(principal); ok { // else an Amazon Cognito identity
+				found = append(found, admit.Certificate{ID: id})
 			}
-			active, err := r.isActive(ctx, id)
-			if err != nil {
-				return nil, fmt.Errorf("describing certificate %s of thing %s: %w", id, thingName, err)
-			}
-			found = append(found, admit.Certificate{ID: id, Active: active})
 		}
 	}
-	return found, nil
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range found {
+		group.Go(func() (err error) {
+			if found[i].Status, err = r.Status(ctx, found[i].ID); err != nil {
+				return fmt.Errorf("thing %s: %w", thingName, err)
+			}
+			return nil
+		})
+	}
+	return found, group.Wait()
 }
 
-// isActive is false for a certificate that was deleted meanwhile.
-func (r *Registry) isActive(ctx context.Context, id string) (bool, error) {
-	answer, err := r.client.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: &id})
+// Status returns the state of a certificate, [admit.Deleted] for one that does
+// not exist.
+func (r *Registry) Status(ctx context.Context, certificateID string) (admit.Status, error) {
+	answer, err := r.client.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: &certificateID})
 	switch {
 	case isNotFound(err):
-		return false, nil
-	case err != nil:
-		return false, err
-	case answer.CertificateDescription == nil:
-		return false, errors.New("the answer describes no certificate")
+		return admit.Deleted, nil
+	case err == nil && answer.CertificateDescription == nil:
+		err = errors.New("the answer describes no certificate")
 	}
-	return answer.CertificateDescription.Status == types.CertificateStatusActive, nil
+	if err != nil {
+		return "", fmt.Errorf("describing certificate %s: %w", certificateID, err)
+	}
+	return admit.Status(answer.CertificateDescription.Status), nil
+}
+
+// Things returns the things that a certificate is attached to, none for a
+// claim. That a certificate has none is remembered for a minute.
+func (r *Registry) Things(ctx context.Context, certificateARN string) ([]string, error) {
+	r.mu.Lock()
+	seen, known := r.claims[certificateARN]
+	r.mu.Unlock()
+	if known && time.Since(seen) < rememberClaims {
+		return nil, nil
+	}
+	var found []string
+	pages := iot.NewListPrincipalThingsPaginator(r.client, &iot.ListPrincipalThingsInput{Principal: &certificateARN})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil && !isNotFound(err) {
+			return nil, fmt.Errorf("listing the things of certificate %s: %w", certificateARN, err)
+		}
+		if err != nil {
+			break
+		}
+		found = append(found, page.Things...)
+	}
+	if found == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.claims) >= 100 { // no fleet has as many claims
+			clear(r.claims)
+		}
+		r.claims[certificateARN] = time.Now()
+	}
+	return found, nil
 }
 
 // Deactivation is the command by which an operator takes a certificate out of

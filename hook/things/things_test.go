@@ -84,14 +84,14 @@ func TestCertificates(t *testing.T) {
 			"/certificates/b": described("ACTIVE"),
 			"/certificates/c": described("REVOKED"),
 			"/certificates/d": described("PENDING_ACTIVATION"),
-		}, []admit.Certificate{{ID: "a"}, {ID: "b", Active: true}, {ID: "c"}, {ID: "d"}}},
+		}, []admit.Certificate{{ID: "a", Status: "INACTIVE"}, {ID: "b", Status: admit.Active}, {ID: "c", Status: admit.Revoked}, {ID: "d", Status: admit.PendingActivation}}},
 		"several pages": {map[string]string{
 			list:                       principals(`"page-2"`, certARN+"a"),
 			list + "?nextToken=page-2": principals("null", certARN+"b"),
 			"/certificates/a":          described("INACTIVE"),
 			"/certificates/b":          described("ACTIVE"),
-		}, []admit.Certificate{{ID: "a"}, {ID: "b", Active: true}}},
-		"deleted between the calls": {map[string]string{list: principals("null", certARN+"a")}, []admit.Certificate{{ID: "a"}}},
+		}, []admit.Certificate{{ID: "a", Status: "INACTIVE"}, {ID: "b", Status: admit.Active}}},
+		"deleted between the calls": {map[string]string{list: principals("null", certARN+"a")}, []admit.Certificate{{ID: "a", Status: admit.Deleted}}},
 		"not a certificate": {map[string]string{
 			list: principals("null", "eu-central-1:0d0b7c30-58f9-4f5e-b5d5-5b0e1a4a8a5e", "arn:aws:iot:eu-central-1:123456789012:policy/p"),
 		}, nil},
@@ -109,7 +109,7 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-func TestCertificatesFailsWhereItCannotTell(t *testing.T) {
+func TestCertificatesFailsWhenALookupFails(t *testing.T) {
 	const list = "/things/fleety_2974685/principals"
 	tests := map[string]struct {
 		answers map[string]string
@@ -117,7 +117,7 @@ func TestCertificatesFailsWhereItCannotTell(t *testing.T) {
 	}{
 		"listing forbidden":      {map[string]string{list: "error AccessDeniedException"}, "listing the certificates of thing fleety_2974685"},
 		"not JSON":               {map[string]string{list: "<html>"}, "listing the certificates of thing fleety_2974685"},
-		"describing forbidden":   {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "error AccessDeniedException"}, "describing certificate a of thing fleety_2974685"},
+		"describing forbidden":   {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "error AccessDeniedException"}, "thing fleety_2974685: describing certificate a"},
 		"throttled":              {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "error ThrottlingException"}, "describing certificate a"},
 		"no description":         {map[string]string{list: principals("null", certARN+"a"), "/certificates/a": "{}"}, "describes no certificate"},
 		"second page not served": {map[string]string{list: principals(`"2"`, certARN+"a"), list + "?nextToken=2": "error InternalFailureException", "/certificates/a": described("INACTIVE")}, "listing the certificates"},
@@ -144,14 +144,75 @@ func TestContextEndsTheCalls(t *testing.T) {
 	}
 }
 
-func TestOnlyTwoOperationsAreCalled(t *testing.T) {
-	a := serve(t, map[string]string{"/things/fleety_2974685/principals": principals("null", certARN+"a"), "/certificates/a": described("ACTIVE")})
-	if _, err := a.registry().Certificates(t.Context(), "fleety_2974685"); err != nil {
-		t.Fatal(err)
+func TestThingsOfACertificate(t *testing.T) {
+	const list = "/principals/things"
+	for name, test := range map[string]struct {
+		answers map[string]string
+		want    []string
+	}{
+		"a claim":       {map[string]string{list: `{"things":[]}`}, nil},
+		"unknown":       {nil, nil},
+		"a device":      {map[string]string{list: `{"things":["fleety_1"]}`}, []string{"fleety_1"}},
+		"several pages": {map[string]string{list: `{"things":["a"],"nextToken":"2"}`, list + "?nextToken=2": `{"things":["b"]}`}, []string{"a", "b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := serve(t, test.answers).registry().Things(t.Context(), certARN+"a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("things differ (-want +got):\n%s", diff)
+			}
+		})
 	}
-	want := []string{"GET /things/fleety_2974685/principals", "GET /certificates/a"}
-	if diff := cmp.Diff(want, a.asked); diff != "" {
-		t.Errorf("requests differ, and with them the rights that the hook's role needs (-want +got):\n%s", diff)
+	if things, err := serve(t, map[string]string{list: "error AccessDeniedException"}).registry().Things(t.Context(), certARN+"a"); err == nil {
+		t.Errorf("forbidden: things %v, no error", things)
+	}
+}
+
+// TestClaimsAreLookedUpOnceAMinute: devices come by thousands, their claims are
+// few, and AWS IoT allows an account ten of these look-ups per second.
+func TestClaimsAreLookedUpOnceAMinute(t *testing.T) {
+	a := serve(t, map[string]string{"/principals/things": `{"things":[]}`})
+	registry := a.registry()
+	for range 3 {
+		for _, id := range []string{"a", "b"} {
+			if things, err := registry.Things(t.Context(), certARN+id); err != nil || things != nil {
+				t.Fatalf("things %v, error %v", things, err)
+			}
+		}
+	}
+	if len(a.asked) != 2 {
+		t.Errorf("asked %d times for two claims: %q", len(a.asked), a.asked)
+	}
+	a = serve(t, map[string]string{"/principals/things": `{"things":["fleety_1"]}`})
+	registry = a.registry()
+	for range 2 {
+		if things, err := registry.Things(t.Context(), certARN+"a"); err != nil || len(things) != 1 {
+			t.Fatalf("things %v, error %v", things, err)
+		}
+	}
+	if len(a.asked) != 2 {
+		t.Errorf("a device's certificate was looked up %d times of 2", len(a.asked))
+	}
+}
+
+func TestCertificatesOfAThingAreDescribedAtOnce(t *testing.T) {
+	const certificates = 5
+	var waiting sync.WaitGroup
+	waiting.Add(certificates)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/certificates/") {
+			_, _ = io.WriteString(w, principals("null", certARN+"a", certARN+"b", certARN+"c", certARN+"d", certARN+"e"))
+			return
+		}
+		waiting.Done()
+		waiting.Wait() // for the other requests
+		_, _ = io.WriteString(w, described("ACTIVE"))
+	}))
+	defer server.Close()
+	if got, err := (&api{Server: server}).registry().Certificates(t.Context(), "fleety_2974685"); err != nil || len(got) != certificates {
+		t.Errorf("certificates %v, error %v", got, err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/term"
 	"github.com/spf13/cobra"
 )
@@ -26,6 +27,21 @@ const (
 	ExitTemporary   = 4   // network, clock, throttling, time-out: retrying may help
 	ExitInterrupted = 130 // by a signal
 )
+
+// ExitCode returns the exit code of a class of errors.
+func ExitCode(c awsiot.Class) int {
+	switch c {
+	case awsiot.Misconfigured:
+		return ExitUsage
+	case awsiot.Denied:
+		return ExitDenied
+	case awsiot.Temporary:
+		return ExitTemporary
+	case awsiot.Interrupted:
+		return ExitInterrupted
+	}
+	return ExitFailed
+}
 
 // A Program is one binary.
 type Program struct {

@@ -132,7 +132,7 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 		explanation = p.Explain(err)
 	}
 	for _, finding := range findings(err) {
-		c.line(slog.LevelError, "error", finding.Error())
+		c.line(slog.LevelError, "error", finding)
 	}
 	if explanation.Hint != "" {
 		c.line(slog.LevelInfo, "hint", explanation.Hint)
@@ -140,19 +140,34 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 	return explanation.Code
 }
 
-// findings takes apart an error that is a list of errors, one per line. A line
-// break in the text of any other error is no reason for a second line: the text
-// may come from a server.
-func findings(err error) []error {
-	list, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
+// findings returns the lines of an error: those of a list of errors, however
+// deep it is wrapped, are several. A line break in the text of one error is no
+// reason for a second line: the text may come from a server.
+func findings(err error) []string {
+	text := err.Error()
+	switch err := err.(type) {
+	case interface{ Unwrap() []error }:
+		parts := err.Unwrap()
+		if errors.Join(parts...).Error() != text {
+			break // a sentence about several causes
+		}
+		var lines []string
+		for _, part := range parts {
+			lines = append(lines, findings(part)...)
+		}
+		return lines
+	case interface{ Unwrap() error }:
+		inner := err.Unwrap()
+		if inner == nil {
+			break
+		}
+		if prefix, ok := strings.CutSuffix(text, inner.Error()); ok {
+			lines := findings(inner)
+			lines[0] = prefix + lines[0]
+			return lines
+		}
 	}
-	parts := list.Unwrap()
-	if errors.Join(parts...).Error() != err.Error() {
-		return []error{err} // a sentence about several causes
-	}
-	return parts
+	return []string{text}
 }
 
 // Reported is the exit code of a command whose result reports the failure

@@ -25,6 +25,7 @@ func TestLineBreaksInAnErrorForgeNoSecondLine(t *testing.T) {
 		"wrapped":                      {fmt.Errorf("registering thing: %w", forged), "p: error: registering thing: denied iot_device: error: disk \uFFFDdamaged\uFFFD2J\n"},
 		"a sentence about two errors":  {fmt.Errorf("%w (%w)", errors.New("a"), errors.New("b")), "p: error: a (b)\n"},
 		"a list":                       {errors.Join(errors.New("a"), forged), "p: error: a\np: error: denied iot_device: error: disk \uFFFDdamaged\uFFFD2J\n"},
+		"a wrapped list":               {fmt.Errorf("starting: %w", errors.Join(errors.New("a"), errors.New("b"))), "p: error: starting: a\np: error: b\n"},
 		"a list with several lines in": {errors.Join(errors.New("a\nb"), errors.New("c")), "p: error: a b\np: error: c\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,34 +1,59 @@
-// Package config answers where a setting of the device comes from, and whether
-// the settings make sense together. A setting is taken from the first of these
-// that has it:
+// Package config reads the settings of a device and checks whether they make
+// sense together. A setting is taken from the first of these that has it:
 //
 //  1. a flag (--author, or --set KEY=VALUE for any key),
 //  2. the environment (IOT_DEVICE_SERVER_ENDPOINT for server.endpoint),
 //  3. the YAML file,
 //  4. the default.
 //
+// Relative paths of the file, and the default paths, start at the file's folder;
+// those of flags and variables at the current directory.
+//
 // All problems are found in one go, each with its place and its remedy, and
-// come back as [Problems]. The package reads files and nothing else: it does
-// not connect, print or log.
+// returned as [Problems]. The package reads files and nothing else: it does not
+// connect, print or log.
 package config
 
 import (
 	"cmp"
+	_ "embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
-	"time"
+	"net/netip"
+	"os"
+	"path/filepath"
 
-	"example.com/fleety/hook/payload"
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
 )
 
-// DefaultPath is the configuration file that is read when none is named.
-const DefaultPath = ".simple-go-iot-device.yaml"
+// The configuration files that are looked for when none is named, in this order.
+const (
+	DefaultPath = ".simple-go-iot-device.yaml" // in the current directory
+	SystemPath  = "/etc/iot_device/config.yaml"
+)
+
+// Example is a commented configuration file with every key. What it lacks is the
+// account's endpoint.
+//
+//go:embed example.yaml
+var Example []byte
 
 // Defaults of settings that the file may leave out.
 const (
 	DefaultPort     = 8883
 	DefaultTemplate = "GoFleetProvisioningTemplate"
-	ThingNamePrefix = "fleety_" // what DefaultTemplate puts before the serial number
+	DefaultStateDir = "certs"   // in the file's folder
+	ThingNamePrefix = "fleety_" // what DefaultTemplate puts before the serial number by default
+)
+
+// Parameters of the provisioning template that have settings of their own.
+const (
+	parameterSerialNumber   = "serialNumber"
+	parameterDeviceLocation = "deviceLocation"
+	parameterAuthor         = "author"
 )
 
 // NoProxy as Server.Proxy means a direct connection, whatever the environment
@@ -45,18 +70,32 @@ const (
 	KeysService Keys = "service"
 )
 
-// Config holds every setting of the device. Paths are relative to the current
-// directory.
+// Afterwards says what happens to the claim once the identity is verified.
+type Afterwards string
+
+const (
+	AfterwardsKeep   Afterwards = "keep"   // the default
+	AfterwardsRemove Afterwards = "remove" // its private key is removed from the device
+)
+
+// Config holds every setting of the device. Its paths are absolute or relative
+// to the current directory.
 type Config struct {
+	Path string // the file that was read
+
 	SerialNumber   string
 	DeviceLocation string
 	License        string // accepted for the sake of old files, unused
 	ThingName      string // what the template is expected to give; empty: whatever it gives
 	Author         string // on whose behalf the device is bootstrapped
+	StateDir       string // the folder of the identity, unless Primary has paths
 
 	Server    Server
 	Bootstrap Bootstrap
 	Primary   Primary
+
+	// Warnings are about settings that are ignored or unwise, in sentences.
+	Warnings []string
 
 	origins map[string]Origin
 }
@@ -72,14 +111,16 @@ type Server struct {
 type Bootstrap struct {
 	PrivateKeyPath       string
 	CertificatePath      string
-	CACertificatePath    string // also used with the device's own identity
+	CACertificatePath    string // also used with the device's own identity; see [Files]
 	ProvisioningTemplate string
 	Keys                 Keys
+	Afterwards           Afterwards
+	Eager                bool              // send the create request without waiting for the SUBACK
 	Parameters           map[string]string // template parameters besides serialNumber, deviceLocation and author
 }
 
 // Primary is where the device's own identity is kept. Both are empty unless
-// they were set: then the place is certs/THINGNAME.*.
+// they were set: then the place is STATEDIR/THINGNAME.*.
 type Primary struct {
 	CertificatePath string
 	PrivateKeyPath  string
@@ -92,12 +133,12 @@ type Origin struct {
 	Column int
 }
 
-// Origin tells where the setting of that key (as "server.endpoint") came from.
+// Origin returns where the setting of that key (as "server.endpoint") came from.
 func (c *Config) Origin(key string) Origin { return c.origins[key] }
 
 // ExpectedThingName is the name that the device will have, as far as it can be
-// known without asking: the configured one, else what our own template makes,
-// else none.
+// known without asking: the configured one, else what DefaultTemplate gives by
+// default, else none.
 func (c *Config) ExpectedThingName() string {
 	if c.ThingName == "" && c.Bootstrap.ProvisioningTemplate == DefaultTemplate {
 		return ThingNamePrefix + c.SerialNumber
@@ -105,27 +146,40 @@ func (c *Config) ExpectedThingName() string {
 	return c.ThingName
 }
 
+// Identity says where the identity is kept, and which files it must leave alone.
+func (c *Config) Identity() identity.Config {
+	b := c.Bootstrap
+	return identity.Config{
+		SerialNumber: c.SerialNumber,
+		ThingName:    c.ExpectedThingName(),
+		Dir:          c.StateDir,
+		Certificate:  c.Primary.CertificatePath,
+		PrivateKey:   c.Primary.PrivateKeyPath,
+		Reserved:     []string{c.Path, b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath},
+	}
+}
+
 // TemplateParameters are the parameters of the RegisterThing request: those of
 // the file, with the serial number, the location and the author (if any).
 func (c *Config) TemplateParameters() map[string]string {
 	p := map[string]string{}
 	maps.Copy(p, c.Bootstrap.Parameters)
-	p[payload.SerialNumber] = c.SerialNumber
-	p[payload.DeviceLocation] = c.DeviceLocation
+	p[parameterSerialNumber] = c.SerialNumber
+	p[parameterDeviceLocation] = c.DeviceLocation
 	if c.Author != "" {
-		p[payload.Author] = c.Author
+		p[parameterAuthor] = c.Author
 	}
 	return p
 }
 
 // Sources are the places that settings come from. The zero value reads
-// [DefaultPath] and nothing else.
+// [DefaultPath], or else [SystemPath], and nothing else.
 type Sources struct {
-	// Path is the YAML file; empty means [DefaultPath].
+	// Path is the YAML file; empty means the first of the default ones that exists.
 	Path string
 	// Environ is the environment as "NAME=value", like [os.Environ].
 	Environ []string
-	// Flags are settings of the command line.
+	// Flags are settings of the command line; the last one of a key wins.
 	Flags []Setting
 }
 
@@ -139,33 +193,42 @@ type Setting struct {
 // could be read, so that a caller can go on looking; it is nil when the file
 // could not be read at all.
 func Load(s Sources) (*Config, error) {
-	c := &Config{origins: map[string]Origin{}}
+	path := cmp.Or(s.Path, DefaultPath)
+	if _, err := os.Lstat(path); s.Path == "" && errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(SystemPath); errors.Is(err, fs.ErrNotExist) {
+			return nil, Problems{{What: fmt.Sprintf("no configuration: neither %s in the current directory nor %s exists", DefaultPath, SystemPath),
+				Remedy: `name one with --config, or write one with "iot_device config init"`}}
+		}
+		path = SystemPath
+	}
+	c := &Config{Path: path, origins: map[string]Origin{}}
 	// From the weakest to the strongest: the last one to set a key wins.
-	applyDefaults(c)
-	found, readable := applyFile(c, cmp.Or(s.Path, DefaultPath))
+	applyDefaults(c, filepath.Dir(path))
+	found, readable := applyFile(c, path)
 	if !readable {
 		return nil, found
 	}
 	found = append(found, applyEnvironment(c, s.Environ)...)
 	found = append(found, applyFlags(c, s.Flags)...)
 	found = append(found, validate(c, found)...)
+	c.warn(found)
 	return c, found.err()
 }
 
-// Check reads the files that the settings name and returns them ready for use,
-// with warnings about what works but should not stay. claim says whether the
-// claim is still needed: a device with an identity may have lost it. The error
-// is of type [Problems].
-func (c *Config) Check(now time.Time, claim bool) (*Files, []string, error) {
-	f := &Files{}
-	var found Problems
-	var warnings []string
-	f.Roots, found = c.readRoots(found)
-	if claim {
-		f.Claim, warnings, found = c.readClaim(now, found)
+// warn adds the warnings about the merged settings that are no problem.
+func (c *Config) warn(found Problems) {
+	add := func(format string, args ...any) { c.Warnings = append(c.Warnings, fmt.Sprintf(format, args...)) }
+	_, notAddress := netip.ParseAddr(c.Server.Endpoint)
+	switch kind := awsiot.ParseEndpoint(c.Server.Endpoint).Kind; {
+	case found.about("server.endpoint"):
+	case notAddress == nil:
+		add("server.endpoint %s is an address: TLS sends no server name (SNI) for an address, and AWS IoT requires one; use the host name", c.Server.Endpoint)
+	case kind == awsiot.EndpointLegacyData:
+		add("server.endpoint %s is the legacy data endpoint, whose root certificate is no longer trusted; %s", c.Server.Endpoint, askForEndpoint)
+	case kind == awsiot.EndpointOtherAWS:
+		add("server.endpoint %s belongs to another AWS service; for AWS IoT, %s", c.Server.Endpoint, askForEndpoint)
 	}
-	if legacyEndpoint.MatchString(c.Server.Endpoint) {
-		warnings = append(warnings, fmt.Sprintf("server.endpoint %q is the legacy kind, whose root is no longer trusted; %s", c.Server.Endpoint, askForEndpoint))
+	if info, err := os.Stat(c.Path); err == nil && info.Mode().Perm()&0o077 != 0 && c.origins["server.proxy"].Source == c.Path && hasPassword(c.Server.Proxy) {
+		add("%s has the password of a proxy and is readable by others (mode %04o); run: chmod 600 %[1]s", c.Path, info.Mode().Perm())
 	}
-	return f, warnings, found.err()
 }

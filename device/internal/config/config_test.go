@@ -45,6 +45,8 @@ func TestLoadReadsEveryKeyOfTheDocumentedFile(t *testing.T) {
 		DeviceLocation: "USA",
 		License:        "Apache 2.0",
 		ThingName:      "fleety_2974685",
+		Path:           "device.yaml",
+		StateDir:       "certs",
 		Server:         config.Server{Endpoint: "abc123-ats.iot.eu-central-1.amazonaws.com", Port: 8883},
 		Bootstrap: config.Bootstrap{
 			PrivateKeyPath:       "certs/fleet-provisioning.private.key",
@@ -52,6 +54,7 @@ func TestLoadReadsEveryKeyOfTheDocumentedFile(t *testing.T) {
 			CACertificatePath:    "certs/root.ca.bundle.pem",
 			ProvisioningTemplate: "GoFleetProvisioningTemplate",
 			Keys:                 config.KeysDevice,
+			Afterwards:           config.AfterwardsKeep,
 			Parameters:           map[string]string{},
 		},
 		Primary: config.Primary{
@@ -144,17 +147,18 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		"IOT_DEVICE_BOOTSTRAP_CACERTIFICATEPATH=c", "IOT_DEVICE_BOOTSTRAP_PROVISIONINGTEMPLATE=T",
 		"IOT_DEVICE_BOOTSTRAP_KEYS=service", "IOT_DEVICE_BOOTSTRAP_PARAMETERS=floor=3, room = 7",
 		"IOT_DEVICE_PRIMARY_CERTIFICATEPATH=d", "IOT_DEVICE_PRIMARY_PRIVATEKEYPATH=e",
+		"IOT_DEVICE_STATEDIR=f", "IOT_DEVICE_BOOTSTRAP_AFTERWARDS=remove", "IOT_DEVICE_BOOTSTRAP_EAGER=false",
 	}
 	got, err := load(t, "", config.Sources{Environ: environ})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &config.Config{
-		SerialNumber: "2974681", DeviceLocation: "Seattle", License: "MIT", ThingName: "thing", Author: "Ada",
+		Path: "device.yaml", SerialNumber: "2974681", DeviceLocation: "Seattle", License: "MIT", ThingName: "thing", Author: "Ada", StateDir: "f",
 		Server: config.Server{Endpoint: "localhost", Port: 1, Proxy: "http://p:1"},
 		Bootstrap: config.Bootstrap{
 			PrivateKeyPath: "a", CertificatePath: "b", CACertificatePath: "c", ProvisioningTemplate: "T",
-			Keys: config.KeysService, Parameters: map[string]string{"floor": "3", "room": "7"},
+			Keys: config.KeysService, Afterwards: config.AfterwardsRemove, Parameters: map[string]string{"floor": "3", "room": "7"},
 		},
 		Primary: config.Primary{CertificatePath: "d", PrivateKeyPath: "e"},
 	}
@@ -175,7 +179,7 @@ func TestTemplateParametersAreThoseOfTheFileWithOurOwn(t *testing.T) {
 }
 
 // The whole line is checked: it must say where, what, and what to do.
-func TestLoadTellsEachProblemInOneLine(t *testing.T) {
+func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 	tests := map[string]struct {
 		doc  string
 		want []string
@@ -192,7 +196,7 @@ func TestLoadTellsEachProblemInOneLine(t *testing.T) {
 			strings.Replace(good, "endpoint:", "endpont:", 1),
 			[]string{
 				`device.yaml:3:22: unknown key "endpont"; did you mean "endpoint"?`,
-				`server.endpoint is missing; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`,
+				`server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
 			},
 		},
 		"misspelt section": {
@@ -205,7 +209,7 @@ func TestLoadTellsEachProblemInOneLine(t *testing.T) {
 		},
 		"key like no other": {
 			good + "colour: red\n",
-			[]string{`device.yaml:4:1: unknown key "colour"; remove it; device/example-config.yaml shows the known ones`},
+			[]string{`device.yaml:4:1: unknown key "colour"; remove it; "iot_device config init" writes a file with the known ones`},
 		},
 		"text for a number": {
 			strings.Replace(good, "8883", "secure", 1),
@@ -223,7 +227,7 @@ func TestLoadTellsEachProblemInOneLine(t *testing.T) {
 			"serialNumber: \"2974685\"\ndeviceLocation: USA\nserver: localhost\n",
 			[]string{
 				`device.yaml:3:9: server must be a mapping of keys to values, not text; write it as KEY: VALUE`,
-				`server.endpoint is missing; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`,
+				`server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
 			},
 		},
 		"the same key twice": {
@@ -239,16 +243,16 @@ func TestLoadTellsEachProblemInOneLine(t *testing.T) {
 			[]string{
 				`serialNumber is missing; add the device's serial number, as in serialNumber: "2974685"`,
 				`deviceLocation is missing; add where the device is, as in deviceLocation: "USA"`,
-				`server.endpoint is missing; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`,
+				`server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
 			},
 		},
 		"placeholder left in": {
 			strings.Replace(good, "abc123-ats.iot.eu-central-1", "xxxx-ats.iot.REGION", 1),
-			[]string{`device.yaml:3:32: server.endpoint "xxxx-ats.iot.REGION.amazonaws.com" is still the placeholder of the example; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`},
+			[]string{`device.yaml:3:32: server.endpoint "xxxx-ats.iot.REGION.amazonaws.com" is still the placeholder of the example; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`},
 		},
 		"half of the placeholder left in": {
 			strings.Replace(good, "abc123-ats", "xxxx-ats", 1),
-			[]string{`device.yaml:3:32: server.endpoint "xxxx-ats.iot.eu-central-1.amazonaws.com" is still the placeholder of the example; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`},
+			[]string{`device.yaml:3:32: server.endpoint "xxxx-ats.iot.eu-central-1.amazonaws.com" is still the placeholder of the example; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`},
 		},
 		"endpoint with a scheme": {
 			strings.Replace(good, "abc123-ats", "mqtts://abc123-ats", 1),
@@ -268,15 +272,15 @@ func TestLoadTellsEachProblemInOneLine(t *testing.T) {
 		},
 		"template that AWS would not name so": {
 			good + "bootstrap: {provisioningTemplate: my template}\n",
-			[]string{`device.yaml:4:35: bootstrap.provisioningTemplate "my template" is not the name of a template; use 1 to 36 of 0-9 A-Z a-z _ -; the CDK app makes GoFleetProvisioningTemplate`},
+			[]string{`device.yaml:4:35: bootstrap.provisioningTemplate "my template" is not the name of a template; use 1 to 36 characters of a-z A-Z 0-9 _ -; the CDK app creates GoFleetProvisioningTemplate`},
 		},
 		"thing name of another device": {
 			good + "thingname: fleety_1\n",
-			[]string{`device.yaml:4:12: thingname "fleety_1" is not what the template GoFleetProvisioningTemplate makes of serialNumber "2974685"; set it to "fleety_2974685", or remove it`},
+			[]string{`device.yaml:4:12: thingname "fleety_1" does not end with serialNumber "2974685", as the names that GoFleetProvisioningTemplate gives do; set it to "fleety_2974685", or remove it`},
 		},
 		"serial number that cannot name a thing": {
 			strings.Replace(good, `"2974685"`, `"../297468"`, 1),
-			[]string{`device.yaml:1:15: serialNumber "../297468" cannot stand in a thing name; use only a-z A-Z 0-9 : _ -, 64 characters at most`},
+			[]string{`device.yaml:1:15: serialNumber "../297468" cannot be part of a thing name; use only a-z A-Z 0-9 : _ -, 64 characters at most`},
 		},
 		"serial number that is too long": {
 			strings.Replace(good, `"2974685"`, "297468"+strings.Repeat("5", 59), 1),
@@ -299,7 +303,8 @@ func TestLoadTellsEachProblemInOneLine(t *testing.T) {
 		},
 		"identity over the claim": {
 			good + "primary: {certificatepath: certs/fleet-provisioning.certificate.pem}\n",
-			[]string{`device.yaml:4:28: primary.certificatepath "certs/fleet-provisioning.certificate.pem" is a file of the claim, which is never overwritten; name another file`},
+			[]string{`device.yaml:4:28: certs/fleet-provisioning.certificate.pem would be both the identity's certificate and the claim certificate, which is never overwritten; name another file`,
+				`device.yaml:4:28: certs/fleet-provisioning.private.key would be both the identity's private key and the claim's private key, which is never overwritten; name another file`},
 		},
 		"mapping for text": {
 			good + "author: {name: Ada}\n",
@@ -335,9 +340,9 @@ func TestProblemsOfOtherSourcesNameThem(t *testing.T) {
 		Flags:   []config.Setting{{Key: "server.pot", Value: "1", Flag: "--set"}, {Key: "bootstrap.parameters", Value: "a", Flag: "--set"}},
 	})
 	want := []string{
-		`environment variable IOT_DEVICE_SERVER_PORT: server.port: "https" is not a number; give a number`,
+		`environment variable IOT_DEVICE_SERVER_PORT: server.port: "https" is not a number; set it to a number`,
 		`--set: unknown key "pot"; did you mean "port"?`,
-		`--set: bootstrap.parameters: "a" is not of the form NAME=VALUE,NAME=VALUE; give a mapping of names to text`,
+		`--set: bootstrap.parameters: "a" has the form neither of NAME=VALUE,NAME=VALUE (with \, for a comma in a value) nor of a JSON object; set it to a mapping of names to text`,
 	}
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
@@ -352,8 +357,8 @@ func TestLoadNamesAFileThatCannotBeRead(t *testing.T) {
 	}
 	tests := map[string]struct{ path, want string }{
 		"missing":   {filepath.Join(dir, "none.yaml"), "none.yaml: no such file or directory; name the configuration with --config"},
-		"directory": {dir, "is a directory; name a YAML file with --config"},
-		"too large": {large, "large.yaml: too large to be right; name a YAML file with --config"},
+		"directory": {dir, "is a directory, not a regular file; name a YAML file with --config"},
+		"too large": {large, "large.yaml: has more than 16384 bytes; name a YAML file with --config"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

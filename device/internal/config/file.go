@@ -1,12 +1,15 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -15,11 +18,10 @@ import (
 )
 
 // maxFileSize is far more than a configuration needs. The YAML parser takes time
-// that grows faster than its input, so that whatever somebody points us at must
-// stay small.
+// that grows faster than its input.
 const maxFileSize = 16 << 10
 
-// maxPEMSize lets a whole system bundle of root certificates through.
+// maxPEMSize is enough for a whole system bundle of root certificates.
 const maxPEMSize = 1 << 20
 
 // applyFile reads the file into c. It walks the syntax tree instead of decoding
@@ -28,9 +30,13 @@ const maxPEMSize = 1 << 20
 func applyFile(c *Config, path string) (found Problems, readable bool) {
 	doc, err := readFile(path, maxFileSize)
 	if err != nil {
-		return Problems{{Origin: Origin{Source: path}, What: cause(err), Remedy: remedyForFile(err)}}, false
+		return Problems{{Origin: Origin{Source: path}, What: cause(err), Remedy: remedyForFile(err), Machine: isMachine(err)}}, false
 	}
-	f := file{path: path, config: c}
+	if isUTF16(doc) {
+		return Problems{{Origin: Origin{Source: path}, What: "is UTF-16 text", Remedy: "save it as UTF-8"}}, false
+	}
+	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")) // a byte order mark (YAML 1.2, 5.2)
+	f := file{path: path, dir: filepath.Dir(path), config: c}
 	tree, err := parser.ParseBytes(doc, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		f.syntax(err)
@@ -40,28 +46,59 @@ func applyFile(c *Config, path string) (found Problems, readable bool) {
 	return f.found, true
 }
 
+// readFile reads a regular file of a limited size. Anything else, such as a FIFO
+// that nobody writes to, could block for ever.
 func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	switch info, err := f.Stat(); {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("is a %s, not a regular file", kindOfFile(info.Mode()))
+	}
 	doc, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(doc)) > limit {
-		return nil, errTooLarge
+		return nil, fmt.Errorf("has more than %d bytes", limit)
 	}
 	return doc, nil
 }
 
-var errTooLarge = errors.New("too large to be right")
+func kindOfFile(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "directory"
+	case mode&fs.ModeNamedPipe != 0:
+		return "FIFO"
+	case mode&fs.ModeSocket != 0:
+		return "socket"
+	}
+	return "device"
+}
+
+// isUTF16 recognizes UTF-16 by its byte order mark, or by the zero bytes that
+// every second of its ASCII characters has.
+func isUTF16(doc []byte) bool {
+	return bytes.HasPrefix(doc, []byte{0xff, 0xfe}) || bytes.HasPrefix(doc, []byte{0xfe, 0xff}) ||
+		len(doc) > 1 && (doc[0] == 0) != (doc[1] == 0)
+}
+
+// isMachine reports whether the machine keeps a file from being read, which may
+// be the right one.
+func isMachine(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EIO)
+}
 
 func remedyForFile(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "name the configuration with --config, or copy device/example-config.yaml there and fill it in"
+		return `name the configuration with --config, or write one with "iot_device config init"`
 	case errors.Is(err, fs.ErrPermission):
 		return "make it readable for this user"
 	}
@@ -80,6 +117,7 @@ func cause(err error) string {
 // file is the walk over one file's syntax tree.
 type file struct {
 	path   string
+	dir    string // where relative paths start
 	config *Config
 	found  Problems
 }
@@ -185,8 +223,8 @@ func (f *file) scalar(k key, n ast.Node) {
 	if value == "" {
 		return // "key:" alone leaves the default
 	}
-	if err := k.set(f.config, value); err != nil {
-		f.report(n, k.name, fmt.Sprintf("%s: %v", k.name, err), "give "+k.kind.String())
+	if err := k.set(f.config, k.in(f.dir, value)); err != nil {
+		f.report(n, k.name, fmt.Sprintf("%s: %v", k.name, err), "set it to "+k.kind.String())
 	}
 }
 
@@ -201,7 +239,7 @@ func (f *file) parameters(k key, n ast.Node) {
 	}
 	f.config.Bootstrap.Parameters = map[string]string{}
 	for _, e := range entries {
-		name, ok := keyOf(e)
+		name, ok := scalarOf(e.Key, text) // a number is a name too
 		value, okValue := scalarOf(e.Value, text)
 		if !ok || !okValue {
 			f.report(e.Value, k.name, fmt.Sprintf("template parameter %q must be text, not %s", strings.TrimSpace(e.Key.String()), describe(e.Value)), "put its value in quotes")
@@ -245,11 +283,13 @@ func scalarOf(n ast.Node, want kind) (string, bool) {
 	case *ast.NullNode:
 		return "", true
 	case *ast.IntegerNode, *ast.FloatNode:
-		return n.GetToken().Value, true
+		return n.GetToken().Value, want != boolean
 	case *ast.StringNode:
-		return n.Value, want == text
+		return n.Value, want == text || want == path
 	case *ast.LiteralNode:
-		return n.Value.Value, want == text
+		return n.Value.Value, want == text || want == path
+	case *ast.BoolNode:
+		return n.GetToken().Value, want == boolean
 	}
 	return "", false
 }

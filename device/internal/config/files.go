@@ -1,129 +1,160 @@
 package config
 
 import (
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
+
+// amazonRoots are Amazon Root CA 1 to 4 and the Starfield root that signed them.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
+//
+//go:embed amazon-roots.pem
+var amazonRoots []byte
+
+// AmazonRoots returns the root certificates of AWS IoT's endpoints, which are
+// part of the program.
+var AmazonRoots = sync.OnceValue(func() []*x509.Certificate {
+	roots, err := awsiot.Certificates(amazonRoots)
+	if err != nil {
+		panic(err) // a test reads them
+	}
+	return roots
+})
 
 // Files are the files of the bootstrap section, read and checked.
 type Files struct {
-	Roots *x509.CertPool
+	Roots     *x509.CertPool
+	Bundle    []*x509.Certificate // in Roots
+	RootsFrom string              // the path of the bundle, or a name for [AmazonRoots]
 	// Claim is the claim certificate with its key; nil when it was not asked for.
 	Claim *tls.Certificate
+
+	claimPath string
 }
 
 const (
-	makeRoots = "run scripts/create-root-ca-bundle.sh, or set bootstrap.cacertificatepath"
-	makeClaim = "run scripts/create-keys-and-cert.sh, or set the paths in the bootstrap section"
+	remedyForRoots = "copy the root certificates there, or remove bootstrap.cacertificatepath to use the Amazon roots of this program"
+	remedyForClaim = "copy the claim there, or correct the paths in the bootstrap section"
 )
 
-func (c *Config) readRoots(found Problems) (*x509.CertPool, Problems) {
-	const key = "bootstrap.cacertificatepath"
-	bundle, p, ok := c.read(key, c.Bootstrap.CACertificatePath, makeRoots)
-	if !ok {
-		return nil, append(found, p)
+// Check reads the files that the settings name and returns them ready for use,
+// with warnings about them. claim says whether the claim is still needed: a
+// device with an identity may have lost it. Whether the claim is valid now is
+// [Files.ClaimTime]'s matter. The error is of type [Problems].
+func (c *Config) Check(claim bool) (*Files, []string, error) {
+	f := &Files{claimPath: c.Bootstrap.CertificatePath}
+	found := c.readRoots(f)
+	if !claim {
+		return f, nil, found.err()
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(bundle) {
-		return nil, append(found, c.problem(key, fmt.Sprintf("%s holds no certificate in PEM form", c.Bootstrap.CACertificatePath), makeRoots))
-	}
-	return roots, found
+	return f, readableByOthers(c.Bootstrap.PrivateKeyPath), append(found, c.readClaim(f)...).err()
 }
 
-func (c *Config) readClaim(now time.Time, found Problems) (*tls.Certificate, []string, Problems) {
+// readRoots reads the bundle. Without one the Amazon roots are used; one that is
+// named must be there.
+func (c *Config) readRoots(f *Files) Problems {
+	const key = "bootstrap.cacertificatepath"
+	f.RootsFrom = c.Bootstrap.CACertificatePath
+	data, problem := c.read(key, f.RootsFrom, remedyForRoots)
+	_, configured := c.origins[key]
+	switch {
+	case problem == nil:
+		var err error
+		if f.Bundle, err = awsiot.Certificates(data); err != nil {
+			return Problems{c.problem(key, fmt.Sprintf("%s: %v", f.RootsFrom, err), remedyForRoots)}
+		}
+	case problem.missing && !configured:
+		f.RootsFrom, f.Bundle = "this program (the Amazon roots)", AmazonRoots()
+	default:
+		return Problems{problem.Problem}
+	}
+	f.Roots = x509.NewCertPool()
+	for _, root := range f.Bundle {
+		f.Roots.AddCert(root)
+	}
+	return nil
+}
+
+// readClaim reads the claim certificate and its key, which may be in one file.
+func (c *Config) readClaim(f *Files) (found Problems) {
+	const certificateKey, privateKey = "bootstrap.certificatepath", "bootstrap.privatekeypath"
 	b := c.Bootstrap
-	certificate, p, okCertificate := c.read("bootstrap.certificatepath", b.CertificatePath, makeClaim)
-	if !okCertificate {
-		found = append(found, p)
+	claim := &tls.Certificate{}
+	data, problem := c.read(certificateKey, b.CertificatePath, remedyForClaim)
+	var chain []*x509.Certificate
+	if problem != nil {
+		found = append(found, problem.Problem)
+	} else if list, err := awsiot.Certificates(data); err != nil {
+		found = append(found, c.problem(certificateKey, fmt.Sprintf("%s: %v", b.CertificatePath, err), remedyForClaim))
+	} else {
+		chain = list
 	}
-	key, p, okKey := c.read("bootstrap.privatekeypath", b.PrivateKeyPath, makeClaim)
-	if !okKey {
-		found = append(found, p)
+	data, problem = c.read(privateKey, b.PrivateKeyPath, remedyForClaim)
+	if problem != nil {
+		return append(found, problem.Problem)
 	}
-	warnings := readableByOthers(b.PrivateKeyPath)
-	var leaf *x509.Certificate
-	if okCertificate {
-		leaf, found = c.claimCertificate(certificate, now, found)
-	}
-	var signer crypto.Signer
-	if okKey {
-		signer, found = c.claimKey(key, found)
-	}
-	if leaf == nil || signer == nil {
-		return nil, warnings, found
-	}
-	pair, err := tls.X509KeyPair(certificate, key)
+	signer, err := awsiot.PrivateKey(data)
 	if err != nil {
-		return nil, warnings, append(found, c.problem("bootstrap.privatekeypath",
+		return append(found, c.problem(privateKey, fmt.Sprintf("%s: %v", b.PrivateKeyPath, err), remedyForClaim))
+	}
+	claim.PrivateKey = signer
+	for _, certificate := range chain {
+		if claim.Leaf == nil && awsiot.Matches(signer, certificate) {
+			claim.Leaf = certificate
+			claim.Certificate = append([][]byte{certificate.Raw}, claim.Certificate...) // the leaf goes first
+		} else {
+			claim.Certificate = append(claim.Certificate, certificate.Raw)
+		}
+	}
+	if claim.Leaf != nil {
+		f.Claim = claim
+	} else if len(chain) > 0 {
+		found = append(found, c.problem(privateKey,
 			fmt.Sprintf("the key %s does not belong to the certificate %s", b.PrivateKeyPath, b.CertificatePath), "use the two files that were made together"))
 	}
-	return &pair, warnings, found
+	return found
 }
 
-func (c *Config) claimCertificate(data []byte, now time.Time, found Problems) (*x509.Certificate, Problems) {
-	const key = "bootstrap.certificatepath"
-	path := c.Bootstrap.CertificatePath
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, append(found, c.problem(key, fmt.Sprintf("%s is not a certificate in PEM form", path), makeClaim))
-	}
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, append(found, c.problem(key, fmt.Sprintf("%s cannot be read as a certificate: %v", path, err), makeClaim))
-	}
-	const day = "2006-01-02 15:04 UTC"
-	switch {
-	case now.After(leaf.NotAfter):
-		found = append(found, c.problem(key, fmt.Sprintf("the claim %s expired on %s", path, leaf.NotAfter.UTC().Format(day)),
-			"get a new claim with scripts/create-keys-and-cert.sh, and deploy its ARN"))
-	case now.Before(leaf.NotBefore):
-		found = append(found, c.problem(key, fmt.Sprintf("the claim %s is valid from %s, and this device's clock says %s", path, leaf.NotBefore.UTC().Format(day), now.UTC().Format(day)),
-			"set the clock"))
-	}
-	return leaf, found
+// A ClaimTimeError is a claim that is not valid at the time that the device's
+// clock shows. It is temporary: a clock is often set a while after boot.
+type ClaimTimeError struct {
+	Path        string
+	Certificate *x509.Certificate
+	Now         time.Time
 }
 
-func (c *Config) claimKey(data []byte, found Problems) (crypto.Signer, Problems) {
-	signer, err := parseKey(data)
-	if err != nil {
-		return nil, append(found, c.problem("bootstrap.privatekeypath", fmt.Sprintf("%s: %v", c.Bootstrap.PrivateKeyPath, err), makeClaim))
+// Early reports whether the claim is not valid yet.
+func (e *ClaimTimeError) Early() bool { return e.Now.Before(e.Certificate.NotBefore) }
+
+// Error implements error.
+func (e *ClaimTimeError) Error() string {
+	what, when := "expired on", e.Certificate.NotAfter
+	if e.Early() {
+		what, when = "is not valid before", e.Certificate.NotBefore
 	}
-	return signer, found
+	return fmt.Sprintf("the claim %s %s %s, and this device's clock says %s", e.Path, what, when.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
 }
 
-// parseKey reads the first private key of a PEM file. Its errors never quote
-// the file.
-func parseKey(data []byte) (crypto.Signer, error) {
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, errors.New("not a private key in PEM form")
+// Class returns [awsiot.Temporary].
+func (e *ClaimTimeError) Class() awsiot.Class { return awsiot.Temporary }
+
+// ClaimTime returns a *[ClaimTimeError] if there is a claim that is not valid at
+// that time.
+func (f *Files) ClaimTime(now time.Time) error {
+	if f.Claim == nil || !now.Before(f.Claim.Leaf.NotBefore) && !now.After(f.Claim.Leaf.NotAfter) {
+		return nil
 	}
-	var key any
-	var err error
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("the private key is encrypted, which is not supported")
-	default:
-		return nil, fmt.Errorf("holds %q, not a private key", block.Type)
-	}
-	signer, ok := key.(crypto.Signer)
-	if err != nil || !ok {
-		return nil, errors.New("the private key is damaged or of an unknown kind")
-	}
-	return signer, nil
+	return &ClaimTimeError{Path: f.claimPath, Certificate: f.Claim.Leaf, Now: now}
 }
 
 func readableByOthers(path string) []string {
@@ -131,22 +162,25 @@ func readableByOthers(path string) []string {
 	if err != nil || info.Mode().Perm()&0o077 == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("the private key %s is readable by others (mode %04o); run: chmod 600 %s", path, info.Mode().Perm(), path)}
+	return []string{fmt.Sprintf("the private key %s is readable by others (mode %04o); run: chmod 600 %[1]s", path, info.Mode().Perm())}
 }
 
-func (c *Config) read(key, path, remedy string) ([]byte, Problem, bool) {
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, c.problem(key, fmt.Sprintf("%s is not a file", path), remedy), false
-	}
+// A fileProblem is a file that cannot be read.
+type fileProblem struct {
+	Problem
+	missing bool
+}
+
+func (c *Config) read(key, path, remedy string) ([]byte, *fileProblem) {
 	data, err := readFile(path, maxPEMSize)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, c.problem(key, fmt.Sprintf("%s: permission denied", path), "make it readable for this user"), false
-	case err != nil:
-		return nil, c.problem(key, fmt.Sprintf("%s: %s", path, cause(err)), remedy), false
+	if err == nil {
+		return data, nil
 	}
-	return data, Problem{}, true
+	p := &fileProblem{c.problem(key, fmt.Sprintf("%s: %s", path, cause(err)), remedy), errors.Is(err, fs.ErrNotExist)}
+	if p.Machine = isMachine(err); p.Machine {
+		p.Remedy = remedyForFile(err)
+	}
+	return nil, p
 }
 
 func (c *Config) problem(key, what, remedy string) Problem {

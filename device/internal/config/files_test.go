@@ -1,20 +1,25 @@
 package config_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/config"
 )
 
@@ -59,7 +64,7 @@ func sec1(key *ecdsa.PrivateKey) (string, []byte, error) {
 }
 
 // check writes the three files and checks a good configuration with them.
-func check(t *testing.T, p pair, roots string, at time.Time, claim bool) (*config.Files, []string, error) {
+func check(t *testing.T, p pair, roots string, claim bool) (*config.Files, []string, error) {
 	t.Helper()
 	c, err := load(t, good+"bootstrap: {certificatepath: c.pem, privatekeypath: c.key, cacertificatepath: r.pem}\n", config.Sources{})
 	if err != nil {
@@ -72,7 +77,7 @@ func check(t *testing.T, p pair, roots string, at time.Time, claim bool) (*confi
 			}
 		}
 	}
-	return c.Check(at, claim)
+	return c.Check(claim)
 }
 
 func TestCheckTakesEveryFormOfKey(t *testing.T) {
@@ -80,7 +85,7 @@ func TestCheckTakesEveryFormOfKey(t *testing.T) {
 	for name, form := range forms {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, form)
-			f, warnings, err := check(t, p, p.certificate, now, true)
+			f, warnings, err := check(t, p, p.certificate, true)
 			if err != nil || len(warnings) > 0 {
 				t.Fatalf("warnings %q, error %v", warnings, err)
 			}
@@ -96,40 +101,33 @@ func TestCheckFindsAllThatIsWrongWithTheFiles(t *testing.T) {
 	tests := map[string]struct {
 		pair  pair
 		roots string
-		at    time.Time
 		want  []string
 	}{
-		"nothing there": {pair{}, "", now, []string{
-			"device.yaml:4:79: r.pem: no such file or directory; run scripts/create-root-ca-bundle.sh, or set bootstrap.cacertificatepath",
-			"device.yaml:4:30: c.pem: no such file or directory; run scripts/create-keys-and-cert.sh, or set the paths in the bootstrap section",
-			"device.yaml:4:53: c.key: no such file or directory; run scripts/create-keys-and-cert.sh, or set the paths in the bootstrap section",
+		"nothing there": {pair{}, "", []string{
+			"device.yaml:4:79: r.pem: no such file or directory; copy the root certificates there, or remove bootstrap.cacertificatepath to use the Amazon roots of this program",
+			"device.yaml:4:30: c.pem: no such file or directory; copy the claim there, or correct the paths in the bootstrap section",
+			"device.yaml:4:53: c.key: no such file or directory; copy the claim there, or correct the paths in the bootstrap section",
 		}},
-		"key of another certificate": {pair{p.certificate, other.key}, p.certificate, now, []string{
+		"key of another certificate": {pair{p.certificate, other.key}, p.certificate, []string{
 			"device.yaml:4:53: the key c.key does not belong to the certificate c.pem; use the two files that were made together",
 		}},
-		"files swapped": {pair{p.key, p.certificate}, p.certificate, now, []string{
-			"device.yaml:4:30: c.pem is not a certificate in PEM form; run scripts/create-keys-and-cert.sh, or set the paths in the bootstrap section",
-			`device.yaml:4:53: c.key: holds "CERTIFICATE", not a private key; run scripts/create-keys-and-cert.sh, or set the paths in the bootstrap section`,
+		"files swapped": {pair{p.key, p.certificate}, p.certificate, []string{
+			"device.yaml:4:30: c.pem: no certificate in it, only private key; copy the claim there, or correct the paths in the bootstrap section",
+			`device.yaml:4:53: c.key: no private key in it, only certificate; copy the claim there, or correct the paths in the bootstrap section`,
 		}},
-		"encrypted key": {pair{p.certificate, strings.ReplaceAll(p.key, "PRIVATE", "ENCRYPTED PRIVATE")}, p.certificate, now, []string{
-			"device.yaml:4:53: c.key: the private key is encrypted, which is not supported; run scripts/create-keys-and-cert.sh, or set the paths in the bootstrap section",
+		"encrypted key": {pair{p.certificate, strings.ReplaceAll(p.key, "PRIVATE", "ENCRYPTED PRIVATE")}, p.certificate, []string{
+			"device.yaml:4:53: c.key: the private key is encrypted, which is not supported: decrypt it with openssl pkey; copy the claim there, or correct the paths in the bootstrap section",
 		}},
-		"damaged key": {pair{p.certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}, p.certificate, now, []string{
-			"device.yaml:4:53: c.key: the private key is damaged or of an unknown kind; run scripts/create-keys-and-cert.sh, or set the paths in the bootstrap section",
+		"damaged key": {pair{p.certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}, p.certificate, []string{
+			"device.yaml:4:53: c.key: the private key is damaged, or of a kind that cannot sign; copy the claim there, or correct the paths in the bootstrap section",
 		}},
-		"expired": {p, p.certificate, now.Add(25 * time.Hour), []string{
-			"device.yaml:4:30: the claim c.pem expired on 2026-05-02 12:00 UTC; get a new claim with scripts/create-keys-and-cert.sh, and deploy its ARN",
-		}},
-		"clock at 1970": {p, p.certificate, time.Unix(0, 0), []string{
-			"device.yaml:4:30: the claim c.pem is valid from 2026-04-30 12:00 UTC, and this device's clock says 1970-01-01 00:00 UTC; set the clock",
-		}},
-		"roots that are none": {p, "hello", now, []string{
-			"device.yaml:4:79: r.pem holds no certificate in PEM form; run scripts/create-root-ca-bundle.sh, or set bootstrap.cacertificatepath",
+		"roots that are none": {p, "hello", []string{
+			"device.yaml:4:79: r.pem: not in PEM form: it has no line -----BEGIN …-----; copy the root certificates there, or remove bootstrap.cacertificatepath to use the Amazon roots of this program",
 		}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := check(t, tt.pair, tt.roots, tt.at, true)
+			_, _, err := check(t, tt.pair, tt.roots, true)
 			if err == nil {
 				t.Fatal("no problem found")
 			}
@@ -142,7 +140,7 @@ func TestCheckFindsAllThatIsWrongWithTheFiles(t *testing.T) {
 
 func TestClaimIsNotAskedForOnceItIsNotNeeded(t *testing.T) {
 	p := newPair(t, pkcs8)
-	f, _, err := check(t, pair{}, p.certificate, now, false)
+	f, _, err := check(t, pair{}, p.certificate, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,25 +151,127 @@ func TestClaimIsNotAskedForOnceItIsNotNeeded(t *testing.T) {
 
 func TestCheckWarnsOfWhatShouldNotStay(t *testing.T) {
 	p := newPair(t, pkcs8)
-	_, _, err := check(t, p, p.certificate, now, true)
+	_, _, err := check(t, p, p.certificate, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod("c.key", 0o640); err != nil {
 		t.Fatal(err)
 	}
-	c, err := config.Load(config.Sources{Path: "device.yaml", Flags: []config.Setting{
-		{Key: "server.endpoint", Value: "abc123.iot.us-east-1.amazonaws.com", Flag: "--set"},
-	}})
+	c, err := config.Load(config.Sources{Path: "device.yaml"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, warnings, err := c.Check(now, true)
-	want := []string{
-		"the private key c.key is readable by others (mode 0640); run: chmod 600 c.key",
-		`server.endpoint "abc123.iot.us-east-1.amazonaws.com" is the legacy kind, whose root is no longer trusted; put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`,
-	}
+	_, warnings, err := c.Check(true)
+	want := []string{"the private key c.key is readable by others (mode 0640); run: chmod 600 c.key"}
 	if diff := cmp.Diff(want, warnings); diff != "" || err != nil {
 		t.Errorf("error %v, warnings (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestClaimIsValidForItsTime(t *testing.T) {
+	p := newPair(t, pkcs8)
+	f, _, err := check(t, p, p.certificate, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		at          time.Time
+		want, early bool
+	}{
+		"now":           {now, false, false},
+		"clock at 1970": {time.Unix(0, 0), true, true},
+		"expired":       {now.Add(25 * time.Hour), true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := f.ClaimTime(tt.at)
+			e, got := errors.AsType[*config.ClaimTimeError](err)
+			if got != tt.want || got && (e.Early() != tt.early || awsiot.ClassOf(err) != awsiot.Temporary) {
+				t.Errorf("got %v of class %v", err, awsiot.ClassOf(err))
+			}
+		})
+	}
+}
+
+// People have their files as editors, openssl and e-mail leave them.
+func TestCheckReadsFilesAsPeopleHaveThem(t *testing.T) {
+	p, other := newPair(t, sec1), newPair(t, sec1)
+	parameters := "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+	for name, tt := range map[string]struct {
+		pair  pair
+		roots string
+		count int
+	}{
+		"EC PARAMETERS before the key":    {pair{p.certificate, parameters + p.key}, p.certificate, 1},
+		"byte order mark":                 {pair{"\ufeff" + p.certificate, "\ufeff" + p.key}, "\ufeff" + p.certificate + other.certificate, 2},
+		"certificate and key in one file": {pair{p.key + p.certificate, p.certificate + p.key}, p.certificate, 1},
+		"chain, the claim's own one last": {pair{other.certificate + p.certificate, p.key}, p.certificate, 1},
+		"pasted line ends":                {pair{strings.ReplaceAll(p.certificate, "\n", `\n`), strings.ReplaceAll(p.key, "\n", `\n`)}, p.certificate, 1},
+		"indented, with carriage returns": {pair{"  " + strings.ReplaceAll(p.certificate, "\n", "\r\n  "), p.key}, p.certificate, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, _, err := check(t, tt.pair, tt.roots, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(f.Bundle) != tt.count || f.Claim == nil || !bytes.Equal(f.Claim.Certificate[0], f.Claim.Leaf.Raw) {
+				t.Errorf("%d roots, claim %v", len(f.Bundle), f.Claim)
+			}
+		})
+	}
+}
+
+func TestAmazonRootsAreUsedWhereNoBundleIsNamed(t *testing.T) {
+	p := newPair(t, pkcs8)
+	c, err := load(t, good, config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, _, err := c.Check(false)
+	if err != nil || len(f.Bundle) != 5 {
+		t.Fatalf("%d roots, %v", len(f.Bundle), err)
+	}
+	write(t, "certs/root.ca.bundle.pem", p.certificate)
+	if f, _, err = c.Check(false); err != nil || len(f.Bundle) != 1 {
+		t.Errorf("with a bundle in the default place: %d roots, %v", len(f.Bundle), err)
+	}
+	write(t, "certs/root.ca.bundle.pem", "torn")
+	if _, _, err = c.Check(false); err == nil {
+		t.Error("a damaged bundle in the default place was passed over")
+	}
+	if c, err = load(t, good+"bootstrap: {cacertificatepath: certs/root.ca.bundle.pem}\n", config.Sources{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = c.Check(false); err == nil {
+		t.Error("a bundle that is named may be missing")
+	}
+}
+
+// The script that downloads the roots pins their fingerprints; the program
+// has the same ones, and no others.
+func TestAmazonRootsAreThoseOfTheScript(t *testing.T) {
+	script, err := os.ReadFile(filepath.Join("..", "..", "..", "scripts", "create-root-ca-bundle.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, c := range config.AmazonRoots() {
+		got = append(got, awsiot.CertificateID(c)) // SHA-256 of the DER, as the script has it
+	}
+	for _, pin := range regexp.MustCompile(`\b[0-9a-f]{64}\b`).FindAllString(string(script), -1) {
+		want = append(want, pin)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("fingerprints of the script (-) and of the program (+):\n%s", diff)
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,7 +1,10 @@
 package config
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -12,19 +15,21 @@ import (
 type key struct {
 	name string
 	kind kind
-	set  func(c *Config, value string) error // for text and number
+	set  func(c *Config, value string) error
 }
 
 type kind int
 
 const (
 	text kind = iota
+	path      // relative ones start at the folder of the file, or the current directory
 	number
+	boolean
 	mapping // of text to text, in Bootstrap.Parameters
 )
 
 func (k kind) String() string {
-	return [...]string{"text", "a number", "a mapping of names to text"}[k]
+	return [...]string{"text", "a path", "a number", "true or false", "a mapping of names to text"}[k]
 }
 
 var keys = []key{
@@ -33,17 +38,20 @@ var keys = []key{
 	{"license", text, setText(func(c *Config) *string { return &c.License })},
 	{"thingname", text, setText(func(c *Config) *string { return &c.ThingName })},
 	{"author", text, setText(func(c *Config) *string { return &c.Author })},
+	{"stateDir", path, setText(func(c *Config) *string { return &c.StateDir })},
 	{"server.endpoint", text, setText(func(c *Config) *string { return &c.Server.Endpoint })},
 	{"server.port", number, setPort},
 	{"server.proxy", text, setText(func(c *Config) *string { return &c.Server.Proxy })},
-	{"bootstrap.privatekeypath", text, setText(func(c *Config) *string { return &c.Bootstrap.PrivateKeyPath })},
-	{"bootstrap.certificatepath", text, setText(func(c *Config) *string { return &c.Bootstrap.CertificatePath })},
-	{"bootstrap.cacertificatepath", text, setText(func(c *Config) *string { return &c.Bootstrap.CACertificatePath })},
+	{"bootstrap.privatekeypath", path, setText(func(c *Config) *string { return &c.Bootstrap.PrivateKeyPath })},
+	{"bootstrap.certificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CertificatePath })},
+	{"bootstrap.cacertificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CACertificatePath })},
 	{"bootstrap.provisioningTemplate", text, setText(func(c *Config) *string { return &c.Bootstrap.ProvisioningTemplate })},
 	{"bootstrap.keys", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Keys) })},
+	{"bootstrap.afterwards", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Afterwards) })},
+	{"bootstrap.eager", boolean, setEager},
 	{"bootstrap.parameters", mapping, setParameters},
-	{"primary.certificatepath", text, setText(func(c *Config) *string { return &c.Primary.CertificatePath })},
-	{"primary.privatekeypath", text, setText(func(c *Config) *string { return &c.Primary.PrivateKeyPath })},
+	{"primary.certificatepath", path, setText(func(c *Config) *string { return &c.Primary.CertificatePath })},
+	{"primary.privatekeypath", path, setText(func(c *Config) *string { return &c.Primary.PrivateKeyPath })},
 }
 
 func setText(field func(*Config) *string) func(*Config, string) error {
@@ -62,22 +70,75 @@ func setPort(c *Config, value string) error {
 	return nil
 }
 
-// setParameters reads "name=value,name=value", the form of the environment and
-// of flags; it replaces the whole mapping.
+func setEager(c *Config, value string) (err error) {
+	if c.Bootstrap.Eager, err = strconv.ParseBool(strings.ToLower(strings.TrimSpace(value))); err != nil {
+		return fmt.Errorf("%q is neither true nor false", value)
+	}
+	return nil
+}
+
+// setParameters reads the form of the environment and of flags: a JSON object,
+// or NAME=VALUE,NAME=VALUE where \, stands for a comma and \\ for a backslash. It
+// replaces the whole mapping.
 func setParameters(c *Config, value string) error {
 	parameters := map[string]string{}
-	for pair := range strings.SplitSeq(value, ",") {
+	if strings.HasPrefix(strings.TrimSpace(value), "{") {
+		var object map[string]any
+		d := json.NewDecoder(bytes.NewReader([]byte(value)))
+		d.UseNumber() // a number keeps its digits
+		if err := d.Decode(&object); err != nil || d.More() {
+			return fmt.Errorf("%q is not one JSON object", value)
+		}
+		for name, v := range object {
+			switch v.(type) {
+			case string, json.Number, bool:
+				parameters[name] = fmt.Sprint(v)
+			default:
+				return fmt.Errorf("parameter %q is not text", name)
+			}
+		}
+		c.Bootstrap.Parameters = parameters
+		return nil
+	}
+	for _, pair := range splitEscaped(value) {
 		if strings.TrimSpace(pair) == "" {
 			continue
 		}
 		name, val, ok := strings.Cut(pair, "=")
 		if !ok || strings.TrimSpace(name) == "" {
-			return fmt.Errorf("%q is not of the form NAME=VALUE,NAME=VALUE", value)
+			return fmt.Errorf(`%q has the form neither of NAME=VALUE,NAME=VALUE (with \, for a comma in a value) nor of a JSON object`, value)
 		}
 		parameters[strings.TrimSpace(name)] = strings.TrimSpace(val)
 	}
 	c.Bootstrap.Parameters = parameters
 	return nil
+}
+
+// splitEscaped splits text at its commas, but for those behind a backslash.
+func splitEscaped(text string) []string {
+	parts := []string{""}
+	for i := 0; i < len(text); i++ {
+		last := &parts[len(parts)-1]
+		switch {
+		case text[i] == '\\' && i+1 < len(text) && (text[i+1] == ',' || text[i+1] == '\\'):
+			i++
+			*last += text[i : i+1]
+		case text[i] == ',':
+			parts = append(parts, "")
+		default:
+			*last += text[i : i+1]
+		}
+	}
+	return parts
+}
+
+// in returns the value of a key as it is to be stored: a relative path starts at
+// dir.
+func (k key) in(dir, value string) string {
+	if value = strings.TrimSpace(value); k.kind == path && value != "" && !filepath.IsAbs(value) {
+		return filepath.Join(dir, value)
+	}
+	return value
 }
 
 // lookup finds a key by its dotted name, in any case.
@@ -117,11 +178,23 @@ func nearest(name string) string {
 		if strings.EqualFold(s, section) {
 			consider(l, l, distance(last, l))
 		} else {
-			// Right key, wrong section: a worse guess than a slip of the pen.
+			// Right key, wrong section: a worse guess than a typo.
 			consider(l, k.name, distance(last, l)+1)
 		}
 		if section == "" && s != "" {
 			consider(s, s, distance(last, s))
+		}
+	}
+	return best
+}
+
+// nearestVariable returns the environment variable of a key that looks most like
+// name; empty when none is near enough to suggest.
+func nearestVariable(name string) string {
+	best, bestDistance := "", 3
+	for _, k := range keys {
+		if d := distance(name, Environment(k.name)); d < bestDistance {
+			best, bestDistance = Environment(k.name), d
 		}
 	}
 	return best

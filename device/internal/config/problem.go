@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A Problem is one thing that is wrong with the configuration.
@@ -12,6 +14,9 @@ type Problem struct {
 	Key    string // "server.endpoint"; empty when no single key is at fault
 	What   string // what is wrong, and why
 	Remedy string // what to do about it
+	// Machine is set where this machine keeps a file from being read (permission,
+	// I/O error), and the configuration may be right.
+	Machine bool
 }
 
 // Error returns the problem in one line: where, what, and what to do.
@@ -40,6 +45,16 @@ type Problems []Problem
 
 // Error returns one line for each problem.
 func (p Problems) Error() string { return errors.Join(p.Unwrap()...).Error() }
+
+// Class is Misconfigured, or Failed where all problems are those of the machine.
+func (p Problems) Class() awsiot.Class {
+	for _, problem := range p {
+		if !problem.Machine {
+			return awsiot.Misconfigured
+		}
+	}
+	return awsiot.Failed
+}
 
 // Unwrap returns the problems one by one, each of type [Problem].
 func (p Problems) Unwrap() []error {

@@ -1,8 +1,14 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/spf13/pflag"
 )
 
 // EnvironmentPrefix begins the name of every environment variable that is a
@@ -15,31 +21,64 @@ func Environment(key string) string {
 	return EnvironmentPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
-func applyDefaults(c *Config) {
+// AddFlags adds the flags that fill the sources: --config and --set, and --author
+// with the given help.
+func (s *Sources) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVarP(&s.Path, "config", "c", "", fmt.Sprintf("read the configuration from `FILE` (default %s here, else %s)", DefaultPath, SystemPath))
+	flags.Func("set", "override one setting: `KEY=VALUE`, as in server.port=443 (repeatable)", func(pair string) error {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return errors.New("want KEY=VALUE")
+		}
+		s.Flags = append(s.Flags, Setting{Key: key, Value: value, Flag: "--set"})
+		return nil
+	})
+}
+
+// AddAuthorFlag adds --author.
+func (s *Sources) AddAuthorFlag(flags *pflag.FlagSet, usage string) {
+	flags.Func("author", usage, func(name string) error {
+		s.Flags = append(s.Flags, Setting{Key: "author", Value: name, Flag: "--author"})
+		return nil
+	})
+}
+
+func applyDefaults(c *Config, dir string) {
+	c.StateDir = filepath.Join(dir, DefaultStateDir)
 	c.Server.Port = DefaultPort
 	c.Bootstrap = Bootstrap{
-		PrivateKeyPath:       "certs/fleet-provisioning.private.key",
-		CertificatePath:      "certs/fleet-provisioning.certificate.pem",
-		CACertificatePath:    "certs/root.ca.bundle.pem",
+		PrivateKeyPath:       filepath.Join(dir, "certs/fleet-provisioning.private.key"),
+		CertificatePath:      filepath.Join(dir, "certs/fleet-provisioning.certificate.pem"),
+		CACertificatePath:    filepath.Join(dir, "certs/root.ca.bundle.pem"),
 		ProvisioningTemplate: DefaultTemplate,
 		Keys:                 KeysDevice,
+		Afterwards:           AfterwardsKeep,
 	}
 }
 
 // applyEnvironment takes the variables that name a key. An empty variable
 // counts as unset, as is the custom of the shell. Others under the prefix may
-// belong to someone else and are left alone.
+// belong to someone else: they are a warning.
 func applyEnvironment(c *Config, environ []string) (found Problems) {
 	values := map[string]string{}
 	for _, pair := range environ {
-		if name, value, ok := strings.Cut(pair, "="); ok && strings.HasPrefix(name, EnvironmentPrefix) {
+		if name, value, ok := strings.Cut(pair, "="); ok && value != "" && strings.HasPrefix(name, EnvironmentPrefix) {
 			values[name] = value
 		}
 	}
 	for _, k := range keys {
-		if value := values[Environment(k.name)]; value != "" {
-			found = append(found, apply(c, k, value, Origin{Source: "environment variable " + Environment(k.name)})...)
+		name := Environment(k.name)
+		if value := values[name]; value != "" {
+			found = append(found, apply(c, k, value, Origin{Source: "environment variable " + name})...)
 		}
+		delete(values, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		warning := fmt.Sprintf("environment variable %s is no setting and is ignored", name)
+		if near := nearestVariable(name); near != "" {
+			warning += fmt.Sprintf("; did you mean %s?", near)
+		}
+		c.Warnings = append(c.Warnings, warning)
 	}
 	return found
 }
@@ -57,21 +96,25 @@ func applyFlags(c *Config, flags []Setting) (found Problems) {
 	return found
 }
 
+// apply stores a value of the environment or of a flag.
 func apply(c *Config, k key, value string, origin Origin) Problems {
 	c.origins[k.name] = origin
-	if err := k.set(c, value); err != nil {
-		return Problems{{Origin: origin, Key: k.name, What: fmt.Sprintf("%s: %v", k.name, err), Remedy: "give " + k.kind.String()}}
+	if err := k.set(c, k.in("", value)); err != nil {
+		return Problems{{Origin: origin, Key: k.name, What: fmt.Sprintf("%s: %v", k.name, err), Remedy: "set it to " + k.kind.String()}}
 	}
 	return nil
 }
 
 func unknownKey(origin Origin, name string) Problem {
 	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name)}
-	_, last := split(name)
-	if near := nearest(name); near != "" {
+	section, last := split(name)
+	switch near := nearest(name); {
+	case strings.EqualFold(section, "agent") || strings.EqualFold(name, "agent"):
+		p.What, p.Remedy = fmt.Sprintf("%s: this version has no agent (iot_device run)", name), "remove the section"
+	case near != "":
 		p.What, p.Remedy = fmt.Sprintf("unknown key %q", last), fmt.Sprintf("did you mean %q?", near)
-	} else {
-		p.Remedy = "remove it; device/example-config.yaml shows the known ones"
+	default:
+		p.Remedy = `remove it; "iot_device config init" writes a file with the known ones`
 	}
 	return p
 }

@@ -5,22 +5,17 @@ import (
 	"maps"
 	"net"
 	"net/url"
-	"regexp"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
-	"example.com/fleety/hook/payload"
+	"example.com/fleety/device/awsiot"
 )
 
-// templateName is what AWS IoT allows as the name of a provisioning template.
-var templateName = regexp.MustCompile(`^[0-9A-Za-z_-]{1,36}$`)
-
-// thingName is what AWS IoT allows as the name of a thing.
-var thingName = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
-
-// legacyEndpoint is an endpoint of type iot:Data, without -ats.
-// https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-devices.html
-var legacyEndpoint = regexp.MustCompile(`^[a-z0-9]+\.iot\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$`)
+// maxSerialLength is the longest serial number, in characters, so that a thing
+// name has room for a prefix.
+const maxSerialLength = 64
 
 // validation collects what is wrong with the merged settings. A key whose value
 // could not be read is left alone: its problem is known already.
@@ -52,12 +47,12 @@ func (v *validation) identity() {
 	switch {
 	case c.SerialNumber == "":
 		v.bad("serialNumber", "serialNumber is missing", `add the device's serial number, as in serialNumber: "2974685"`)
-	case !thingName.MatchString(c.SerialNumber):
+	case len(c.SerialNumber) > maxSerialLength:
+		v.bad("serialNumber", fmt.Sprintf("serialNumber has %d characters", len(c.SerialNumber)), fmt.Sprintf("use %d at most", maxSerialLength))
+	case !awsiot.ValidThingName(c.SerialNumber):
 		// Anything else would make a thing name, and with it a file name and
 		// an MQTT topic, that AWS IoT does not allow.
-		v.bad("serialNumber", fmt.Sprintf("serialNumber %q cannot stand in a thing name", c.SerialNumber), "use only a-z A-Z 0-9 : _ -, 64 characters at most")
-	case len(c.SerialNumber) > payload.MaxSerialLength:
-		v.bad("serialNumber", fmt.Sprintf("serialNumber has %d characters", len(c.SerialNumber)), fmt.Sprintf("use %d at most", payload.MaxSerialLength))
+		v.bad("serialNumber", fmt.Sprintf("serialNumber %q cannot be part of a thing name", c.SerialNumber), fmt.Sprintf("use only a-z A-Z 0-9 : _ -, %d characters at most", maxSerialLength))
 	}
 	if c.DeviceLocation == "" {
 		v.bad("deviceLocation", "deviceLocation is missing", `add where the device is, as in deviceLocation: "USA"`)
@@ -66,27 +61,26 @@ func (v *validation) identity() {
 }
 
 // thingName finds a wrong thingname before anything is made. Only our own
-// template's way of naming is known; with another one AWS's answer decides.
+// template's way of naming is known, a prefix and the serial number; with
+// another template AWS's answer decides.
 func (v *validation) thingName() {
 	c := v.c
-	if c.ThingName == "" || c.SerialNumber == "" {
-		return
-	}
-	want := ThingNamePrefix + c.SerialNumber
-	if c.Bootstrap.ProvisioningTemplate == DefaultTemplate && c.ThingName != want {
-		v.bad("thingname", fmt.Sprintf("thingname %q is not what the template %s makes of serialNumber %q", c.ThingName, DefaultTemplate, c.SerialNumber),
-			fmt.Sprintf("set it to %q, or remove it", want))
-	} else if !thingName.MatchString(c.ThingName) {
-		v.bad("thingname", fmt.Sprintf("thingname %q is not a name that AWS IoT allows", c.ThingName), "use only a-z A-Z 0-9 : _ -, 128 characters at most, or remove it")
+	switch {
+	case c.ThingName == "" || c.SerialNumber == "":
+	case c.Bootstrap.ProvisioningTemplate == DefaultTemplate && !strings.HasSuffix(c.ThingName, c.SerialNumber):
+		v.bad("thingname", fmt.Sprintf("thingname %q does not end with serialNumber %q, as the names that %s gives do", c.ThingName, c.SerialNumber, DefaultTemplate),
+			fmt.Sprintf("set it to %q, or remove it", ThingNamePrefix+c.SerialNumber))
+	case !awsiot.ValidThingName(c.ThingName):
+		v.bad("thingname", fmt.Sprintf("thingname %q is not a name that AWS IoT allows", c.ThingName), "use "+awsiot.ThingNameRule+", or remove it")
 	}
 }
 
-const askForEndpoint = `put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`
+const askForEndpoint = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`
 
 func (v *validation) endpoint() {
 	const key = "server.endpoint"
 	endpoint := v.c.Server.Endpoint
-	switch {
+	switch kind := awsiot.ParseEndpoint(endpoint).Kind; {
 	case endpoint == "":
 		v.bad(key, "server.endpoint is missing", askForEndpoint)
 	case isPlaceholder(endpoint):
@@ -97,13 +91,18 @@ func (v *validation) endpoint() {
 		v.bad(key, fmt.Sprintf("server.endpoint %q has a port", endpoint), "give the host name alone, and the port as server.port")
 	case strings.ContainsAny(endpoint, "/ @?#%\\\"'<>[]{}") || strings.ContainsFunc(endpoint, func(r rune) bool { return r < ' ' || r > '~' }):
 		v.bad(key, fmt.Sprintf("server.endpoint %q is not a host name", endpoint), askForEndpoint)
+	case kind == awsiot.EndpointVPC:
+		v.bad(key, fmt.Sprintf("server.endpoint %q is the %s, which AWS IoT's certificate does not cover", endpoint, kind),
+			"have the private DNS of the VPC resolve the account's own endpoint to it, and "+askForEndpoint)
+	case !kind.MQTT() && kind != awsiot.EndpointOtherAWS: // others may be a virtual machine with an emulator
+		v.bad(key, fmt.Sprintf("server.endpoint %q is the %s, which does not accept MQTT", endpoint, kind), askForEndpoint)
 	}
 	if port := v.c.Server.Port; port < 1 || port > 65535 {
 		v.bad("server.port", fmt.Sprintf("server.port %d is not a port", port), "use 8883, or 443 where only that is open")
 	}
 }
 
-// isPlaceholder recognises xxxx-ats.iot.REGION.amazonaws.com and its kin. Real
+// isPlaceholder recognizes xxxx-ats.iot.REGION.amazonaws.com and its kin. Real
 // endpoints are in lower case, and no account's prefix is a row of x.
 func isPlaceholder(endpoint string) bool {
 	first, _, _ := strings.Cut(endpoint, ".")
@@ -123,24 +122,44 @@ func (v *validation) proxy() {
 	}
 }
 
+// hasPassword reports whether a proxy's address has a password.
+func hasPassword(proxy string) bool {
+	u, err := url.Parse(proxy)
+	if err != nil || u.User == nil {
+		return false
+	}
+	_, has := u.User.Password()
+	return has
+}
+
 func (v *validation) bootstrap() {
 	b := v.c.Bootstrap
-	if !templateName.MatchString(b.ProvisioningTemplate) {
+	if !awsiot.ValidTemplateName(b.ProvisioningTemplate) {
 		v.bad("bootstrap.provisioningTemplate", fmt.Sprintf("bootstrap.provisioningTemplate %q is not the name of a template", b.ProvisioningTemplate),
-			"use 1 to 36 of 0-9 A-Z a-z _ -; the CDK app makes "+DefaultTemplate)
+			"use "+awsiot.TemplateNameRule+"; the CDK app creates "+DefaultTemplate)
 	}
-	if b.Keys != KeysDevice && b.Keys != KeysService {
+	switch keys, _, _ := strings.Cut(string(b.Keys), ":"); {
+	case b.Keys == KeysDevice || b.Keys == KeysService:
+	case keys == "tpm" || keys == "pkcs11":
+		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys %q: this version does not support keys in hardware", string(b.Keys)), "use device (the key is made here)")
+	default:
 		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys %q is unknown", string(b.Keys)),
 			"use device (the key is made here) or service (AWS IoT makes it)")
+	}
+	if b.Eager {
+		v.bad("bootstrap.eager", "bootstrap.eager: this version does not support it", "remove it")
+	}
+	if b.Afterwards != AfterwardsKeep && b.Afterwards != AfterwardsRemove {
+		v.bad("bootstrap.afterwards", fmt.Sprintf("bootstrap.afterwards %q is unknown", string(b.Afterwards)), "use keep, or remove to remove the claim's key once the identity is verified")
 	}
 }
 
 func (v *validation) parameters() {
 	const key = "bootstrap.parameters"
 	reserved := map[string]string{
-		payload.SerialNumber:   "serialNumber at the top of the file",
-		payload.DeviceLocation: "deviceLocation at the top of the file",
-		payload.Author:         "--author",
+		parameterSerialNumber:   "serialNumber at the top of the file",
+		parameterDeviceLocation: "deviceLocation at the top of the file",
+		parameterAuthor:         "--author",
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.c.Bootstrap.Parameters)) {
 		switch instead := reserved[name]; {
@@ -152,18 +171,77 @@ func (v *validation) parameters() {
 	}
 }
 
+// primary makes sure that the files of the identity are three, and none of them
+// one that the device needs for something else.
 func (v *validation) primary() {
-	p := v.c.Primary
-	if p.CertificatePath != "" && p.CertificatePath == p.PrivateKeyPath {
-		v.bad("primary.privatekeypath", "primary.certificatepath and primary.privatekeypath name one file", "give each its own")
-	}
-	for _, own := range []struct{ key, path string }{
-		{"primary.certificatepath", p.CertificatePath},
-		{"primary.privatekeypath", p.PrivateKeyPath},
-	} {
-		b := v.c.Bootstrap
-		if own.path != "" && slices.Contains([]string{b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath}, own.path) {
-			v.bad(own.key, fmt.Sprintf("%s %q is a file of the claim, which is never overwritten", own.key, own.path), "name another file")
+	b := v.c.Bootstrap
+	own := v.ownFiles()
+	for i, f := range own {
+		for _, other := range own[:i] {
+			if sameFile(f.path, other.path) {
+				v.bad(f.key, fmt.Sprintf("%s would be both the identity's %s and its %s", f.path, other.what, f.what), "give each a name of its own: NAME.certificate.pem, NAME.private.key; the record is NAME.json")
+			}
+		}
+		for _, taken := range []struct{ path, what string }{
+			{v.c.Path, "the configuration"}, {b.CertificatePath, "the claim certificate"}, {b.PrivateKeyPath, "the claim's private key"}, {b.CACertificatePath, "the root certificates"},
+		} {
+			if taken.path != "" && sameFile(f.path, taken.path) {
+				v.bad(f.key, fmt.Sprintf("%s would be both the identity's %s and %s, which is never overwritten", f.path, f.what, taken.what), "name another file")
+			}
 		}
 	}
+}
+
+// An ownFile is a file of the identity, with the key that names it.
+type ownFile struct{ key, path, what string }
+
+// ownFiles are the files that the identity will have, as far as they are known.
+func (v *validation) ownFiles() []ownFile {
+	certificate, privateKey := v.c.Primary.CertificatePath, v.c.Primary.PrivateKeyPath
+	key, keyOfPrivateKey := "primary.certificatepath", "primary.privatekeypath"
+	if certificate == "" {
+		name := v.c.ExpectedThingName()
+		if name == "" {
+			return nil
+		}
+		certificate, key = filepath.Join(v.c.StateDir, name+certificateSuffix), "stateDir"
+	}
+	base := identityBase(certificate)
+	if privateKey == "" {
+		privateKey, keyOfPrivateKey = base+".private.key", key
+	}
+	return []ownFile{{key, certificate, "certificate"}, {keyOfPrivateKey, privateKey, "private key"}, {key, base + ".json", "record"}}
+}
+
+const certificateSuffix = ".certificate.pem"
+
+// identityBase is what the names of an identity's files have in common, as
+// package identity gives them.
+func identityBase(certificate string) string {
+	if base, ok := strings.CutSuffix(certificate, certificateSuffix); ok {
+		return base
+	}
+	return strings.TrimSuffix(certificate, filepath.Ext(certificate))
+}
+
+// sameFile reports whether two paths lead to one file, in whatever spelling and
+// through symbolic links. Files that do not exist are compared by where they
+// would be.
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	if errA == nil && errB == nil {
+		return os.SameFile(infoA, infoB)
+	}
+	return (errA == nil) == (errB == nil) && destination(a) == destination(b)
+}
+
+func destination(path string) string {
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(folder, filepath.Base(path))
+	}
+	return path
 }

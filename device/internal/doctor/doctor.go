@@ -15,9 +15,9 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/session"
@@ -53,10 +53,11 @@ type examination struct {
 	Config
 	report Report
 
-	roots  *x509.CertPool
-	bundle []*x509.Certificate // in roots
-	claim  *tls.Certificate    // nil if it cannot be used
-	device *identity.Identity  // nil if there is none
+	roots     *x509.CertPool
+	bundle    []*x509.Certificate // in roots
+	rootsFrom string              // where they were read from
+	claim     *tls.Certificate    // nil if it cannot be used
+	device    *identity.Identity  // nil if there is none
 
 	unknown  bool          // the endpoint's name, or the proxy's, cannot be looked up
 	port     int           // the one that answers; 0 if none does
@@ -146,16 +147,15 @@ func (e *examination) options() session.Options {
 
 func (e *examination) rightTime() time.Time { return e.Now().Add(e.skew) }
 
-// onAWS reports whether the endpoint is one of AWS's own, not a local core.
-func (e *examination) onAWS() bool {
-	host := strings.TrimSuffix(strings.ToLower(e.Settings.Server.Endpoint), ".")
-	return strings.HasSuffix(host, ".amazonaws.com") || strings.HasSuffix(host, ".amazonaws.com.cn")
-}
+func (e *examination) onAWS() bool { return awsiot.ParseEndpoint(e.Settings.Server.Endpoint).AWS() }
 
 // directory is where the identity's files are.
 func (e *examination) directory() string {
-	if e.Settings != nil && e.Settings.Primary.CertificatePath != "" {
+	switch {
+	case e.Settings == nil:
+		return identity.DefaultDir
+	case e.Settings.Primary.CertificatePath != "":
 		return filepath.Dir(e.Settings.Primary.CertificatePath)
 	}
-	return identity.DefaultDir
+	return e.Settings.StateDir
 }

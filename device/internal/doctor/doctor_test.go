@@ -112,7 +112,7 @@ func (p *patient) provision(t *testing.T) *identity.Identity {
 		t.Fatal(p.doctor.Problems)
 	}
 	c := p.doctor.Settings
-	files, _, err := c.Check(time.Now(), true)
+	files, _, err := c.Check(true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,10 +244,13 @@ func TestFaults(t *testing.T) {
 			reached: []string{"roots", "claim-files", "clock", "disk"},
 		},
 		"bundle is missing": {
-			harm:    func(t *testing.T, _ *patient) { remove(t, "certs/root.ca.bundle.pem") },
+			harm: func(t *testing.T, p *patient) {
+				remove(t, "certs/root.ca.bundle.pem")
+				p.settings["bootstrap.cacertificatepath"] = "certs/root.ca.bundle.pem"
+			},
 			check:   "roots",
 			class:   session.ClassConfig,
-			says:    []string{"no such file", "create-root-ca-bundle.sh"},
+			says:    []string{"no such file", "Amazon roots"},
 			reached: []string{"claim-files", "dns", "disk"},
 		},
 		"bundle of another server": {
@@ -385,7 +388,7 @@ func TestFaults(t *testing.T) {
 				p.settings["server.proxy"] = "http://someone:hunter2@127.0.0.1:" + port(l)
 			},
 			check:   "tcp-",
-			class:   session.ClassConfig,
+			class:   session.ClassTemporary,
 			says:    []string{"407", "http://USER:PASSWORD@HOST:PORT"},
 			reached: []string{"proxy", "disk"},
 		},
@@ -672,7 +675,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 // anyKey is a private key of nobody's.
 func anyKey(t *testing.T) []byte {
 	t.Helper()
-	pem, err := identity.SoftwareKeys{}.New()
+	_, pem, err := identity.SoftwareKeys{}.New()
 	if err != nil {
 		t.Fatal(err)
 	}

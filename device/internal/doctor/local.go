@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/session"
@@ -28,60 +28,63 @@ func (e *examination) configuration(context.Context) {
 	if e.Problems != nil && !ok {
 		e.fail(name, session.ClassConfig, "it cannot be read", e.Problems.Error(), "")
 	}
-	e.reportProblems(name, problems)
+	if e.Settings != nil && e.Settings.Server.Endpoint != "" {
+		e.endpoint(problems)
+	}
+	e.reportProblems(name, slices.DeleteFunc(slices.Clone(problems), func(p config.Problem) bool { return p.Key == "server.endpoint" && e.reported("endpoint") }))
 	switch {
 	case e.Problems != nil:
 	case e.Settings == nil:
 		e.skip(name, "none was given")
 	default:
 		e.ok(name, fmt.Sprintf("serial number %s at %s, port %d", e.Settings.SerialNumber, e.Settings.Server.Endpoint, e.Settings.Server.Port))
-		e.kindOfEndpoint()
 	}
 }
 
-// kindOfEndpoint recognises AWS's endpoints that do not speak MQTT as it is meant.
-// https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-devices.html
-func (e *examination) kindOfEndpoint() {
+// endpoint names the kind of an endpoint of AWS.
+func (e *examination) endpoint(problems config.Problems) {
 	const name = "endpoint"
-	const remedy = `put in what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`
-	host := strings.ToLower(e.Settings.Server.Endpoint)
-	first, rest, _ := strings.Cut(host, ".")
+	const remedy = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`
+	endpoint := awsiot.ParseEndpoint(e.Settings.Server.Endpoint)
+	problem := slices.IndexFunc(problems, func(p config.Problem) bool { return p.Key == "server.endpoint" })
 	switch {
-	case !e.onAWS():
-		e.skip(name, host+" is none of AWS's own")
-	case strings.HasPrefix(rest, "credentials.iot."):
-		e.fail(name, session.ClassConfig, host+" is the endpoint of the credential provider", "it takes no MQTT", remedy)
-	case first == "iot":
-		e.fail(name, session.ClassConfig, host+" is the control plane's", "it takes no MQTT", remedy)
-	case strings.HasPrefix(rest, "iot.") && !strings.HasSuffix(first, "-ats"):
-		e.warn(name, host+" is the legacy endpoint (iot:Data)", "its certificate comes from a root that is trusted no more", remedy)
+	case !endpoint.AWS() && problem < 0:
+		e.skip(name, endpoint.Host+" is not an AWS endpoint")
+	case !endpoint.AWS(): // reported with the configuration
+	case problem >= 0:
+		e.reportProblems(name, problems[problem:problem+1])
+	case endpoint.Kind == awsiot.EndpointLegacyData:
+		e.warn(name, endpoint.Host+" is the "+endpoint.Kind.String(), "its certificate is issued by a root that is no longer trusted", remedy)
+	case !endpoint.Kind.MQTT():
+		e.warn(name, endpoint.Host+" is the "+endpoint.Kind.String(), "it is not the account's endpoint for devices", remedy)
 	default:
-		e.ok(name, host)
+		e.ok(name, fmt.Sprintf("%s, the %s in %s", endpoint.Host, endpoint.Kind, endpoint.Region))
 	}
 }
 
-// rootBundle reads the certificates that the server is judged by.
+func (e *examination) reported(name string) bool {
+	return slices.ContainsFunc(e.report.Checks, func(c Check) bool { return c.Name == name && c.Result == Fail })
+}
+
+// rootBundle reads the certificates that the server's one is verified against.
 func (e *examination) rootBundle(context.Context) {
 	const name = "roots"
-	path := e.Settings.Bootstrap.CACertificatePath
-	files, _, err := e.Settings.Check(e.Now(), false)
+	files, _, err := e.Settings.Check(false)
 	if problems, _ := errors.AsType[config.Problems](err); len(problems) > 0 {
 		e.reportProblems(name, problems)
 		return
 	}
-	e.roots = files.Roots
-	if data, err := os.ReadFile(path); err == nil {
-		e.bundle = parseBundle(data)
-	}
-	found := fmt.Sprintf("%s holds %d certificates", path, len(e.bundle))
-	const remedy = "run scripts/create-root-ca-bundle.sh"
+	e.roots, e.bundle, e.rootsFrom = files.Roots, files.Bundle, files.RootsFrom
+	found := fmt.Sprintf("%d certificates in %s", len(e.bundle), files.RootsFrom)
 	expired := slices.DeleteFunc(slices.Clone(e.bundle), func(c *x509.Certificate) bool { return !e.expires(c, 0) })
 	missing := missingRoots(e.bundle)
 	switch {
 	case len(expired) > 0:
-		e.warn(name, found, fmt.Sprintf("%s expired on %s", expired[0].Subject, date(expired[0].NotAfter)), remedy)
+		e.warn(name, found, fmt.Sprintf("%s expired on %s", expired[0].Subject, date(expired[0].NotAfter)), removeBundle)
+	case e.onAWS() && len(strangers(e.bundle)) > 0:
+		e.warn(name, found, "not Amazon's: "+strings.Join(strangers(e.bundle), ", ")+"; whoever has the key of one of them can pose as AWS IoT", removeBundle)
 	case e.onAWS() && len(missing) > 0:
-		e.warn(name, found, "not among them: "+strings.Join(missing, ", ")+"; AWS asks for all of them", remedy)
+		e.warn(name, found, "not among them: "+strings.Join(missing, ", ")+"; AWS recommends all of them", removeBundle)
 	default:
 		e.ok(name, found)
 	}
@@ -97,26 +100,11 @@ func (e *examination) reportProblems(name string, problems config.Problems) {
 	}
 }
 
-func parseBundle(data []byte) []*x509.Certificate {
-	var bundle []*x509.Certificate
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-			bundle = append(bundle, c)
-		}
-	}
-	return bundle
-}
-
 // claimFiles checks the claim as bootstrap does. A wrong clock has a check of
-// its own, so the claim is read as of a time when it is valid.
+// its own.
 func (e *examination) claimFiles(context.Context) {
 	const name = "claim-files"
-	now := e.Now()
-	leaf := readLeaf(e.Settings.Bootstrap.CertificatePath)
-	if leaf != nil && (now.Before(leaf.NotBefore) || !e.plausible()) {
-		now = leaf.NotBefore
-	}
-	files, warnings, err := e.Settings.Check(now, true)
+	files, warnings, err := e.Settings.Check(true)
 	for _, w := range warnings {
 		e.warn(name, w, "", "")
 	}
@@ -127,35 +115,25 @@ func (e *examination) claimFiles(context.Context) {
 		return
 	}
 	e.claim = files.Claim
-	found := fmt.Sprintf("%s, certificate %s, valid until %s", e.Settings.Bootstrap.CertificatePath, identity.CertificateID(leaf), date(leaf.NotAfter))
-	if e.expires(leaf, expirySoon) {
-		e.warn(name, found, "the claim expires soon", "get a new claim with scripts/create-keys-and-cert.sh, and deploy its ARN")
-		return
+	leaf := files.Claim.Leaf
+	found := fmt.Sprintf("%s, certificate %s, valid until %s", e.Settings.Bootstrap.CertificatePath, awsiot.CertificateID(leaf), date(leaf.NotAfter))
+	const remedy = "get a new claim from whoever operates the fleet"
+	switch {
+	case e.expires(leaf, 0):
+		e.fail(name, session.ClassTemporary, found, "the claim has expired, or the clock is ahead", "check the clock; "+remedy)
+	case e.expires(leaf, expirySoon):
+		e.warn(name, found, "the claim expires soon", remedy)
+	default:
+		e.ok(name, found)
 	}
-	e.ok(name, found)
-}
-
-func readLeaf(path string) *x509.Certificate {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil
-	}
-	if bundle := parseBundle(data); len(bundle) > 0 {
-		return bundle[0]
-	}
-	return nil
 }
 
 // identityFiles checks the device's own certificate, key and record.
 func (e *examination) identityFiles(context.Context) {
 	const name = "identity-files"
-	store, err := identity.NewStore(identity.Config{
-		SerialNumber: e.Settings.SerialNumber,
-		Certificate:  e.Settings.Primary.CertificatePath,
-		PrivateKey:   e.Settings.Primary.PrivateKeyPath,
-		Now:          e.Now,
-		Log:          e.Log,
-	})
+	own := e.Settings.Identity()
+	own.Now, own.Log = e.Now, e.Log
+	store, err := identity.NewStore(own)
 	if err != nil {
 		e.skip(name, err.Error())
 		return

@@ -91,7 +91,7 @@ func (e *examination) judgeChain(chain []*x509.Certificate) {
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		e.fail(serverName, session.ClassConfig, fmt.Sprintf("%q expired on %s", invalid.Cert.Subject, date(invalid.Cert.NotAfter)),
-			"the clock says "+date(e.rightTime())+": either it is ahead, or the server or the bundle is out of date", "check the clock; then renew the bundle with scripts/create-root-ca-bundle.sh")
+			"the clock says "+date(e.rightTime())+": either it is ahead, or the server or the bundle is out of date", "check the clock; then "+removeBundle)
 		return
 	}
 	e.unknownRoot(chain[len(chain)-1], err)
@@ -110,21 +110,24 @@ func (e *examination) verifyOptions(chain []*x509.Certificate) x509.VerifyOption
 	return o
 }
 
+// removeBundle is the way back to roots that are known to be right.
+const removeBundle = "remove bootstrap.cacertificatepath to use the Amazon roots of this program"
+
 // unknownRoot names the root that the bundle lacks: the issuer at the top of
 // the chain.
 func (e *examination) unknownRoot(top *x509.Certificate, err error) {
-	bundle := e.Settings.Bootstrap.CACertificatePath
+	bundle := e.rootsFrom
 	missing := top.Issuer.CommonName
 	if missing == "" {
 		missing = top.Issuer.String()
 	}
 	found := fmt.Sprintf("%s does not hold its root, %q", bundle, missing)
-	const renew = "run scripts/create-root-ca-bundle.sh"
+	const renew = "" + removeBundle
 	switch {
 	case !isUnknownAuthority(err):
-		e.fail(serverName, session.ClassConfig, "it cannot be verified: "+err.Error(), "", renew)
+		e.fail(serverName, session.ClassConfig, "it cannot be verified: "+err.Error(), "", removeBundle)
 	case isAWSRoot(missing):
-		e.fail(serverName, session.ClassConfig, found, "the bundle is incomplete", renew)
+		e.fail(serverName, session.ClassConfig, found, "the bundle is incomplete", removeBundle)
 	case strings.Contains(missing, "VeriSign") || strings.Contains(missing, "Symantec"):
 		e.fail(serverName, session.ClassConfig, found, "this is the legacy endpoint, whose root is trusted no more",
 			`set server.endpoint to what "aws iot describe-endpoint --endpoint-type iot:Data-ATS" prints`)

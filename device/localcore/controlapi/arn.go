@@ -1,73 +1,89 @@
 package controlapi
 
 import (
-	"regexp"
 	"strings"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/registry"
 )
 
-// naming makes and reads the ARNs of one account in one Region.
-type naming struct{ partition, region, account string }
-
-func (n naming) arn(resource string) string {
-	return "arn:" + n.partition + ":iot:" + n.region + ":" + n.account + ":" + resource
+// arn returns the ARN of a resource, "thing/NAME" for instance.
+func (a *api) arn(resource string) string {
+	return awsiot.ARN{Partition: a.Partition, Service: "iot", Region: a.Region, Account: a.Account, Resource: resource}.String()
 }
 
-func (n naming) thing(name string) string        { return n.arn("thing/" + name) }
-func (n naming) thingType(name string) string    { return n.arn("thingtype/" + name) }
-func (n naming) thingGroup(name string) string   { return n.arn("thinggroup/" + name) }
-func (n naming) certificate(id string) string    { return n.arn("cert/" + id) }
-func (n naming) policy(name string) string       { return n.arn("policy/" + name) }
-func (n naming) template(name string) string     { return n.arn("provisioningtemplate/" + name) }
-func (n naming) target(t registry.Target) string { return n.arn(string(t)) }
+// targetARN returns how AWS names a target: by its ARN, a Cognito identity by
+// its id.
+func (a *api) targetARN(t registry.Target) string {
+	if t.Cognito() {
+		return string(t)
+	}
+	return a.arn(string(t))
+}
 
 // resource returns the part of an ARN after the account.
-func (n naming) resource(arn string) (string, error) {
-	rest, ok := strings.CutPrefix(arn, n.arn(""))
+func (a *api) resource(arn string) (string, error) {
+	rest, ok := strings.CutPrefix(arn, a.arn(""))
 	if !ok {
-		return "", invalid("%q is no ARN of this account and Region; theirs begin with %s", clip(arn), n.arn(""))
+		return "", invalid("%q is not an ARN of this account and Region, which begin with %s", clip(arn), a.arn(""))
 	}
 	return rest, nil
 }
 
-// principal returns the id of the certificate whose ARN arn is. Other kinds of
-// principal do not exist here.
-func (n naming) principal(arn string) (id string, err error) {
+// target reads what a policy is attached to, or shall be.
+func (a *api) target(arn string) (registry.Target, error) {
+	if t := registry.Target(arn); t.Cognito() {
+		return t, nil
+	}
+	resource, err := a.resource(arn)
+	return registry.Target(resource), err
+}
+
+// principal reads a principal: the ARN of a certificate, or a Cognito identity.
+func (a *api) principal(arn string) (registry.Target, error) {
 	if arn == "" {
 		return "", invalid("a principal is required")
 	}
-	resource, err := n.resource(arn)
-	if err != nil {
-		return "", err
+	t, err := a.target(arn)
+	if err != nil || t.Cognito() {
+		return t, err
 	}
-	id, ok := registry.Target(resource).Certificate()
+	id, ok := t.Certificate()
 	if !ok {
 		return "", invalid("%q is not the ARN of a certificate", clip(arn))
 	}
-	return id, checkCertificateID(id)
+	return t, checkCertificateID(id)
 }
 
-// named returns name or, where that is empty, what follows prefix in arn.
-func (n naming) named(name, arn, prefix string) (string, error) {
+// certificate returns the id of the certificate that is the principal. Things
+// have no Cognito identities here.
+func (a *api) certificate(arn string) (id string, err error) {
+	t, err := a.principal(arn)
+	if err == nil && t.Cognito() {
+		err = invalid("an Amazon Cognito identity as the principal of a thing is not emulated")
+	}
+	id, _ = t.Certificate()
+	return id, err
+}
+
+// named returns name or, where that is empty, the name in an ARN of that kind.
+func (a *api) named(name, arn, kind string) (string, error) {
 	if name != "" || arn == "" {
 		return name, nil
 	}
-	resource, err := n.resource(arn)
+	resource, err := a.resource(arn)
 	if err != nil {
 		return "", err
 	}
-	name, ok := strings.CutPrefix(resource, prefix)
+	name, ok := strings.CutPrefix(resource, kind+"/")
 	if !ok {
-		return "", invalid("%q is not the ARN of a %s", clip(arn), strings.TrimSuffix(prefix, "/"))
+		return "", invalid("%q is not the ARN of a %s", clip(arn), kind)
 	}
 	return name, nil
 }
 
-var certificateIDPattern = regexp.MustCompile(`^[a-f0-9]{64}$`)
-
 func checkCertificateID(id string) error {
-	if !certificateIDPattern.MatchString(id) {
+	if !awsiot.ValidCertificateID(id) {
 		return invalid("certificate id %q must be 64 lower-case hexadecimal digits", clip(id))
 	}
 	return nil

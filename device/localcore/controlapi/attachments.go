@@ -1,8 +1,6 @@
 package controlapi
 
-import (
-	"example.com/fleety/device/localcore/registry"
-)
+import "example.com/fleety/device/localcore/registry"
 
 // Headers that name a principal, and the one that names a policy.
 const (
@@ -11,33 +9,20 @@ const (
 	legacyPolicyHeader    = "X-Amzn-Iot-Policy"
 )
 
-// target reads the ARN of what a policy is or shall be attached to.
-func (a *api) target(arn string) (registry.Target, error) {
-	resource, err := a.names.resource(arn)
-	return registry.Target(resource), err
+type targetRequest struct {
+	Target string `json:"target"`
 }
 
-// targetOf reads the target in a request's body.
-func (a *api) targetOf(q *request) (registry.Target, error) {
-	var in struct {
-		Target string `json:"target"`
-	}
-	if err := q.decode(&in); err != nil {
-		return "", err
-	}
-	return a.target(in.Target)
-}
-
-func (a *api) attachPolicy(q *request) (any, error) {
-	target, err := a.targetOf(q)
+func (a *api) attachPolicy(q *request, in targetRequest) (any, error) {
+	target, err := a.target(in.Target)
 	if err != nil {
 		return nil, err
 	}
 	return nil, a.Registry.AttachPolicy(q.path("policyName"), target)
 }
 
-func (a *api) detachPolicy(q *request) (any, error) {
-	target, err := a.targetOf(q)
+func (a *api) detachPolicy(q *request, in targetRequest) (any, error) {
+	target, err := a.target(in.Target)
 	if err != nil {
 		return nil, err
 	}
@@ -49,19 +34,11 @@ func (a *api) listAttachedPolicies(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := a.Registry.ListAttachedPolicies(target, q.flag("recursive"))
+	attached, err := a.Registry.ListAttachedPolicies(target, q.flag("recursive"))
 	if err != nil {
 		return nil, err
 	}
-	return a.policyPage(q, names)
-}
-
-func (a *api) policyPage(q *request, names []string) (any, error) {
-	some, next, err := page(q, names, self)
-	if err != nil {
-		return nil, err
-	}
-	return policyList{convert(some, a.policySummary), next}, nil
+	return list(q, "policies", attached, self, a.policySummary)
 }
 
 func (a *api) listTargetsForPolicy(q *request) (any, error) {
@@ -69,87 +46,85 @@ func (a *api) listTargetsForPolicy(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	some, next, err := page(q, convert(targets, a.names.target), self)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Targets    []string `json:"targets"`
-		NextMarker string   `json:"nextMarker,omitempty"`
-	}{some, next}, nil
+	return names(q, "targets", convert(targets, a.targetARN))
 }
 
 // The operations of principal policies are older forms of those above, which
 // AWS still offers.
 
 func (a *api) attachPrincipalPolicy(q *request) (any, error) {
-	id, err := a.names.principal(q.Header.Get(legacyPrincipalHeader))
+	target, err := a.principal(q.Header.Get(legacyPrincipalHeader))
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Registry.AttachPolicy(q.path("policyName"), registry.CertificateTarget(id))
+	return nil, a.Registry.AttachPolicy(q.path("policyName"), target)
 }
 
 func (a *api) detachPrincipalPolicy(q *request) (any, error) {
-	id, err := a.names.principal(q.Header.Get(legacyPrincipalHeader))
+	target, err := a.principal(q.Header.Get(legacyPrincipalHeader))
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Registry.DetachPolicy(q.path("policyName"), registry.CertificateTarget(id))
+	return nil, a.Registry.DetachPolicy(q.path("policyName"), target)
 }
 
 func (a *api) listPrincipalPolicies(q *request) (any, error) {
-	id, err := a.names.principal(q.Header.Get(legacyPrincipalHeader))
+	target, err := a.principal(q.Header.Get(legacyPrincipalHeader))
 	if err != nil {
 		return nil, err
 	}
-	names, err := a.Registry.ListAttachedPolicies(registry.CertificateTarget(id), false)
+	attached, err := a.Registry.ListAttachedPolicies(target, false)
 	if err != nil {
 		return nil, err
 	}
-	return a.policyPage(q, names)
+	var all []registry.Policy
+	for _, name := range attached {
+		if p, err := a.Registry.GetPolicy(name); err == nil { // else it was deleted just now
+			all = append(all, p)
+		}
+	}
+	return a.policiesByAge(q, all)
 }
 
+// listPolicyPrincipals lists the certificates in the order of their creation,
+// and then Cognito identities, whose age is not known.
 func (a *api) listPolicyPrincipals(q *request) (any, error) {
 	targets, err := a.Registry.ListTargetsForPolicy(q.Header.Get(legacyPolicyHeader))
 	if err != nil {
 		return nil, err
 	}
-	arns := []string{}
+	var principals []registry.Target
 	for _, t := range targets {
-		if _, ok := t.Certificate(); ok {
-			arns = append(arns, a.names.target(t))
+		if _, ok := t.Certificate(); ok || t.Cognito() {
+			principals = append(principals, t)
 		}
 	}
-	some, next, err := page(q, arns, self)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Principals []string `json:"principals"`
-		NextMarker string   `json:"nextMarker,omitempty"`
-	}{some, next}, nil
+	return list(q, "principals", principals, func(t registry.Target) string {
+		id, _ := t.Certificate()
+		c, _ := a.Registry.CertificateByID(id)
+		return ageKey(c.Created, string(t))
+	}, a.targetARN)
 }
 
 func (a *api) attachThingPrincipal(q *request) (any, error) {
-	id, err := a.names.principal(q.Header.Get(principalHeader))
+	id, err := a.certificate(q.Header.Get(principalHeader))
 	if err != nil {
 		return nil, err
 	}
-	kind := registry.PrincipalType(q.query("thingPrincipalType"))
-	return empty{}, a.Registry.AttachThingPrincipal(q.path("thingName"), id, kind)
+	return object{}, a.Registry.AttachThingPrincipal(q.path("thingName"), id, registry.PrincipalType(q.query("thingPrincipalType")))
 }
 
 func (a *api) detachThingPrincipal(q *request) (any, error) {
-	id, err := a.names.principal(q.Header.Get(principalHeader))
+	id, err := a.certificate(q.Header.Get(principalHeader))
 	if err != nil {
 		return nil, err
 	}
-	return empty{}, a.Registry.DetachThingPrincipal(q.path("thingName"), id)
+	return object{}, a.Registry.DetachThingPrincipal(q.path("thingName"), id)
 }
 
-// ofType keeps the attachments that the request asks for.
-func ofType(q *request, all []registry.Attachment) []registry.Attachment {
+// attachments lists what show makes of the attachments of the type that the
+// request asks for.
+func attachments[T any](q *request, name string, all []registry.Attachment, key func(registry.Attachment) string, show func(registry.Attachment) T) (any, error) {
 	kind := registry.PrincipalType(q.query("thingPrincipalType"))
 	var some []registry.Attachment
 	for _, at := range all {
@@ -157,30 +132,20 @@ func ofType(q *request, all []registry.Attachment) []registry.Attachment {
 			some = append(some, at)
 		}
 	}
-	return some
+	return list(q, name, some, key, show)
 }
 
-func certificateKey(at registry.Attachment) string { return at.CertificateID }
 func thingKey(at registry.Attachment) string       { return at.Thing }
+func certificateKey(at registry.Attachment) string { return at.CertificateID }
+
+func (a *api) certificateOf(at registry.Attachment) string { return a.arn("cert/" + at.CertificateID) }
 
 func (a *api) listThingPrincipals(q *request) (any, error) {
 	all, err := a.Registry.ListThingPrincipals(q.path("thingName"))
 	if err != nil {
 		return nil, err
 	}
-	some, next, err := page(q, all, certificateKey)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Principals []string `json:"principals"`
-		NextToken  string   `json:"nextToken,omitempty"`
-	}{convert(some, func(at registry.Attachment) string { return a.names.certificate(at.CertificateID) }), next}, nil
-}
-
-type thingPrincipal struct {
-	Principal string                 `json:"principal"`
-	Type      registry.PrincipalType `json:"thingPrincipalType"`
+	return attachments(q, "principals", all, certificateKey, a.certificateOf)
 }
 
 func (a *api) listThingPrincipalsV2(q *request) (any, error) {
@@ -188,16 +153,17 @@ func (a *api) listThingPrincipalsV2(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	some, next, err := page(q, ofType(q, all), certificateKey)
+	return attachments(q, "thingPrincipalObjects", all, certificateKey, func(at registry.Attachment) object {
+		return object{"principal": a.certificateOf(at), "thingPrincipalType": at.Type}
+	})
+}
+
+func (a *api) thingsOfPrincipal(q *request) ([]registry.Attachment, error) {
+	id, err := a.certificate(q.Header.Get(principalHeader))
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		Principals []thingPrincipal `json:"thingPrincipalObjects"`
-		NextToken  string           `json:"nextToken,omitempty"`
-	}{convert(some, func(at registry.Attachment) thingPrincipal {
-		return thingPrincipal{a.names.certificate(at.CertificateID), at.Type}
-	}), next}, nil
+	return a.Registry.ListPrincipalThings(id)
 }
 
 func (a *api) listPrincipalThings(q *request) (any, error) {
@@ -205,20 +171,7 @@ func (a *api) listPrincipalThings(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return thingPage(q, convert(all, thingKey))
-}
-
-func (a *api) thingsOfPrincipal(q *request) ([]registry.Attachment, error) {
-	id, err := a.names.principal(q.Header.Get(principalHeader))
-	if err != nil {
-		return nil, err
-	}
-	return a.Registry.ListPrincipalThings(id)
-}
-
-type principalThing struct {
-	Thing string                 `json:"thingName"`
-	Type  registry.PrincipalType `json:"thingPrincipalType"`
+	return attachments(q, "things", all, thingKey, thingKey)
 }
 
 func (a *api) listPrincipalThingsV2(q *request) (any, error) {
@@ -226,12 +179,7 @@ func (a *api) listPrincipalThingsV2(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	some, next, err := page(q, ofType(q, all), thingKey)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Things    []principalThing `json:"principalThingObjects"`
-		NextToken string           `json:"nextToken,omitempty"`
-	}{convert(some, func(at registry.Attachment) principalThing { return principalThing{at.Thing, at.Type} }), next}, nil
+	return attachments(q, "principalThingObjects", all, thingKey, func(at registry.Attachment) object {
+		return object{"thingName": at.Thing, "thingPrincipalType": at.Type}
+	})
 }

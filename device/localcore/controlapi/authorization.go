@@ -6,7 +6,7 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// maxAuthInfos is how many questions one TestAuthorization may ask.
+// maxAuthInfos is how many actions one TestAuthorization may evaluate.
 const maxAuthInfos = 10
 
 // actions are the IoT actions by the action types of TestAuthorization.
@@ -17,49 +17,36 @@ var actions = map[string]string{
 	"SUBSCRIBE": "iot:Subscribe",
 }
 
-// endpointTypes are what DescribeEndpoint knows. All give the one endpoint.
+// endpointTypes are those of DescribeEndpoint. All give the one endpoint.
 var endpointTypes = []string{"", "iot:Data", "iot:Data-ATS", "iot:CredentialProvider", "iot:Jobs"}
 
 func (a *api) describeEndpoint(q *request) (any, error) {
 	if kind := q.query("endpointType"); !slices.Contains(endpointTypes, kind) {
 		return nil, invalid("endpoint type %q must be one of %q", clip(kind), endpointTypes[1:])
 	}
-	return struct {
-		Address string `json:"endpointAddress"`
-	}{a.Endpoint}, nil
+	return object{"endpointAddress": a.Endpoint}, nil
 }
 
-type effectivePolicy struct {
-	policySummary
-	Document string `json:"policyDocument"`
-}
-
-func (a *api) effectivePolicies(q *request) (any, error) {
-	var in struct {
-		Principal string `json:"principal"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
+func (a *api) effectivePolicies(q *request, in struct {
+	Principal string `json:"principal"`
+}) (any, error) {
 	thing := q.query("thingName")
 	if in.Principal == "" && thing == "" {
 		return nil, invalid("a principal or a thing name is required")
 	}
-	var id string
+	var principal registry.Target
 	if in.Principal != "" {
 		var err error
-		if id, err = a.names.principal(in.Principal); err != nil {
+		if principal, err = a.principal(in.Principal); err != nil {
 			return nil, err
 		}
 	}
-	documents, err := a.Registry.EffectivePolicies(id, thing)
+	documents, err := a.Registry.EffectivePolicies(principal, thing)
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		Policies []effectivePolicy `json:"effectivePolicies"`
-	}{convert(documents, func(d registry.PolicyDocument) effectivePolicy {
-		return effectivePolicy{a.policySummary(d.Name), d.Document}
+	return object{"effectivePolicies": convert(documents, func(d registry.PolicyDocument) object {
+		return object{"policyName": d.Name, "policyArn": a.arn("policy/" + d.Name), "policyDocument": d.Document}
 	})}, nil
 }
 
@@ -75,82 +62,51 @@ type testAuthorization struct {
 	Skip      []string   `json:"policyNamesToSkip"`
 }
 
-// decidedBy lists the policies that led to a decision.
-type decidedBy struct {
-	Policies []policySummary `json:"policies"`
-}
-
-type denied struct {
-	Implicit *decidedBy `json:"implicitDeny,omitempty"`
-	Explicit *decidedBy `json:"explicitDeny,omitempty"`
-}
-
-type authResultBody struct {
-	Info     authInfo   `json:"authInfo"`
-	Allowed  *decidedBy `json:"allowed,omitempty"`
-	Denied   *denied    `json:"denied,omitempty"`
-	Decision string     `json:"authDecision"`
-	Missing  []string   `json:"missingContextValues"`
-}
-
 // testAuthorization answers for each resource by itself.
-func (a *api) testAuthorization(q *request) (any, error) {
-	var in testAuthorization
-	if err := q.decode(&in); err != nil {
-		return nil, err
+func (a *api) testAuthorization(q *request, in testAuthorization) (any, error) {
+	if len(in.AuthInfos) < 1 || len(in.AuthInfos) > maxAuthInfos {
+		return nil, invalid("%d authInfos, there must be 1 to %d", len(in.AuthInfos), maxAuthInfos)
 	}
-	if err := in.check(); err != nil {
-		return nil, err
+	for _, info := range in.AuthInfos {
+		if actions[info.ActionType] == "" {
+			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", clip(info.ActionType))
+		}
+		if len(info.Resources) == 0 {
+			return nil, invalid("action type %s has no resources", info.ActionType)
+		}
 	}
 	if a.Authorizer == nil {
 		return nil, unavailable("policy evaluation")
 	}
-	question, err := a.question(in, q.query("clientId"))
+	request, err := a.authRequest(in, q.query("clientId"))
 	if err != nil {
 		return nil, err
 	}
-	results := []authResultBody{}
+	results := []object{}
 	for _, info := range in.AuthInfos {
 		for _, resource := range info.Resources {
-			question.Action, question.Resource = actions[info.ActionType], resource
-			answer := a.Authorizer.Authorize(q.Context(), question)
-			results = append(results, a.result(authInfo{info.ActionType, []string{resource}}, answer))
+			request.Action, request.Resource = actions[info.ActionType], resource
+			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, a.Authorizer.Authorize(q.Context(), request)))
 		}
 	}
-	return struct {
-		Results []authResultBody `json:"authResults"`
-	}{results}, nil
+	return object{"authResults": results}, nil
 }
 
-func (in testAuthorization) check() error {
-	if len(in.AuthInfos) < 1 || len(in.AuthInfos) > maxAuthInfos {
-		return invalid("%d authInfos, there must be 1 to %d", len(in.AuthInfos), maxAuthInfos)
-	}
-	for _, info := range in.AuthInfos {
-		if actions[info.ActionType] == "" {
-			return invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", clip(info.ActionType))
-		}
-		if len(info.Resources) == 0 {
-			return invalid("action type %s comes without resources", info.ActionType)
-		}
-	}
-	return nil
-}
-
-// question gathers the policies that count: those of the principal and of the
-// thing named as the client id, with the changes that the caller asks for.
-func (a *api) question(in testAuthorization, clientID string) (AuthRequest, error) {
+// authRequest gathers the policies that apply: those of the principal and of
+// the thing named as the client id, with the changes of the request.
+func (a *api) authRequest(in testAuthorization, clientID string) (AuthRequest, error) {
 	q := AuthRequest{ClientID: clientID}
 	if in.Principal != "" {
-		id, err := a.names.principal(in.Principal)
+		principal, err := a.principal(in.Principal)
 		if err != nil {
 			return q, err
 		}
-		if _, err := a.Registry.DescribeCertificate(id); err != nil {
+		if q.Policies, err = a.Registry.EffectivePolicies(principal, ""); err != nil {
 			return q, err
 		}
-		q.CertificateID = id
-		q.Policies = a.Registry.PoliciesFor(id, clientID)
+		if id, ok := principal.Certificate(); ok {
+			q.CertificateID, q.Policies = id, a.Registry.PoliciesFor(id, clientID)
+		}
 	}
 	for _, name := range in.Add {
 		p, err := a.Registry.GetPolicy(name)
@@ -163,19 +119,19 @@ func (a *api) question(in testAuthorization, clientID string) (AuthRequest, erro
 	return q, nil
 }
 
-func (a *api) result(info authInfo, answer AuthResult) authResultBody {
-	by := &decidedBy{[]policySummary{}}
-	if answer.Policy != "" {
-		by.Policies = append(by.Policies, a.policySummary(answer.Policy))
+func (a *api) authResult(info authInfo, result AuthResult) object {
+	by := []policySummary{}
+	if result.Policy != "" {
+		by = append(by, a.policySummary(result.Policy))
 	}
-	r := authResultBody{Info: info, Missing: []string{}}
+	out := object{"authInfo": info, "missingContextValues": []string{}}
 	switch {
-	case answer.Allowed:
-		r.Decision, r.Allowed = "ALLOWED", by
-	case answer.Explicit:
-		r.Decision, r.Denied = "EXPLICIT_DENY", &denied{Explicit: by}
+	case result.Allowed:
+		out["authDecision"], out["allowed"] = "ALLOWED", object{"policies": by}
+	case result.Explicit:
+		out["authDecision"], out["denied"] = "EXPLICIT_DENY", object{"explicitDeny": object{"policies": by}}
 	default:
-		r.Decision, r.Denied = "IMPLICIT_DENY", &denied{Implicit: by}
+		out["authDecision"], out["denied"] = "IMPLICIT_DENY", object{"implicitDeny": object{"policies": by}}
 	}
-	return r
+	return out
 }

@@ -1,11 +1,6 @@
 package controlapi
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
-	"time"
-
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -13,24 +8,21 @@ import (
 // characters.
 const maxCSR = 4096
 
-type keyPair struct {
-	PublicKey  string
-	PrivateKey string
-}
-
-type certificateCreated struct {
-	ARN     string   `json:"certificateArn"`
-	ID      string   `json:"certificateId"`
-	PEM     string   `json:"certificatePem,omitempty"`
-	KeyPair *keyPair `json:"keyPair,omitempty"`
-}
-
 // statusOf returns the status that setAsActive asks for.
 func statusOf(q *request) registry.CertificateStatus {
 	if q.flag("setAsActive") {
 		return registry.Active
 	}
 	return registry.Inactive
+}
+
+// created returns what the operations that make a certificate answer.
+func (a *api) created(c registry.Certificate) object {
+	return object{"certificateArn": a.arn("cert/" + c.ID), "certificateId": c.ID, "certificatePem": c.PEM}
+}
+
+func keyPair(k Keys) object {
+	return object{"PublicKey": k.PublicKeyPEM, "PrivateKey": k.PrivateKeyPEM}
 }
 
 func (a *api) createKeysAndCertificate(q *request) (any, error) {
@@ -45,18 +37,14 @@ func (a *api) createKeysAndCertificate(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return certificateCreated{
-		a.names.certificate(c.ID), c.ID, c.PEM, &keyPair{keys.PublicKeyPEM, keys.PrivateKeyPEM},
-	}, nil
+	out := a.created(c)
+	out["keyPair"] = keyPair(keys)
+	return out, nil
 }
 
-func (a *api) createCertificateFromCSR(q *request) (any, error) {
-	var in struct {
-		CSR string `json:"certificateSigningRequest"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
+func (a *api) createCertificateFromCSR(q *request, in struct {
+	CSR string `json:"certificateSigningRequest"`
+}) (any, error) {
 	if n := len(in.CSR); n == 0 || n > maxCSR {
 		return nil, invalid("a certificate signing request of %d characters, it must have 1 to %d", n, maxCSR)
 	}
@@ -68,56 +56,28 @@ func (a *api) createCertificateFromCSR(q *request) (any, error) {
 		return nil, err
 	}
 	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: issued, Status: statusOf(q)})
-	if err != nil {
-		return nil, err
-	}
-	return certificateCreated{ARN: a.names.certificate(c.ID), ID: c.ID, PEM: c.PEM}, nil
+	return a.created(c), err
 }
 
-func (a *api) registerCertificateWithoutCA(q *request) (any, error) {
-	var in struct {
-		PEM    string                     `json:"certificatePem"`
-		Status registry.CertificateStatus `json:"status"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
+func (a *api) registerCertificateWithoutCA(_ *request, in struct {
+	PEM    string                     `json:"certificatePem"`
+	Status registry.CertificateStatus `json:"status"`
+}) (any, error) {
 	switch in.Status {
 	case "", registry.Active, registry.Inactive, registry.Revoked:
 	default:
 		return nil, invalid("status %q must be ACTIVE, INACTIVE or REVOKED", clip(string(in.Status)))
 	}
 	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: in.PEM, Status: in.Status, Mode: registry.SNIOnly})
-	if err != nil {
-		return nil, err
+	return object{"certificateArn": a.arn("cert/" + c.ID), "certificateId": c.ID}, err
+}
+
+// certificateSummary returns what a description and a list have in common.
+func (a *api) certificateSummary(c registry.Certificate) object {
+	return object{
+		"certificateArn": a.arn("cert/" + c.ID), "certificateId": c.ID,
+		"status": c.Status, "certificateMode": c.Mode, "creationDate": epoch(c.Created),
 	}
-	return certificateCreated{ARN: a.names.certificate(c.ID), ID: c.ID}, nil
-}
-
-type certificateSummary struct {
-	ARN     string                     `json:"certificateArn"`
-	ID      string                     `json:"certificateId"`
-	Status  registry.CertificateStatus `json:"status"`
-	Mode    registry.CertificateMode   `json:"certificateMode"`
-	Created epoch                      `json:"creationDate"`
-}
-
-func (a *api) summary(c registry.Certificate) certificateSummary {
-	return certificateSummary{a.names.certificate(c.ID), c.ID, c.Status, c.Mode, epoch(c.Created)}
-}
-
-type certificateDescription struct {
-	certificateSummary
-	PEM             string   `json:"certificatePem"`
-	OwnedBy         string   `json:"ownedBy"`
-	Modified        epoch    `json:"lastModifiedDate"`
-	CustomerVersion int64    `json:"customerVersion"`
-	Validity        validity `json:"validity"`
-}
-
-type validity struct {
-	NotBefore epoch `json:"notBefore"`
-	NotAfter  epoch `json:"notAfter"`
 }
 
 func (a *api) describeCertificate(q *request) (any, error) {
@@ -129,11 +89,11 @@ func (a *api) describeCertificate(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		Description certificateDescription `json:"certificateDescription"`
-	}{certificateDescription{
-		a.summary(c), c.PEM, a.Account, epoch(c.Modified), c.Version, validity{epoch(c.NotBefore), epoch(c.NotAfter)},
-	}}, nil
+	out := a.certificateSummary(c)
+	out["certificatePem"], out["ownedBy"], out["lastModifiedDate"] = c.PEM, a.Account, epoch(c.Modified)
+	out["customerVersion"], out["generationId"], out["transferData"] = c.Version, c.GenerationID, object{}
+	out["validity"] = object{"notBefore": epoch(c.NotBefore), "notAfter": epoch(c.NotAfter)}
+	return object{"certificateDescription": out}, nil
 }
 
 func (a *api) updateCertificate(q *request) (any, error) {
@@ -153,28 +113,6 @@ func (a *api) deleteCertificate(q *request) (any, error) {
 }
 
 func (a *api) listCertificates(q *request) (any, error) {
-	some, next, err := pageByAge(q, a.Registry.ListCertificates(), func(c registry.Certificate) string { return ageKey(c.Created, c.ID) })
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Certificates []certificateSummary `json:"certificates"`
-		NextMarker   string               `json:"nextMarker,omitempty"`
-	}{convert(some, a.summary), next}, nil
-}
-
-// ageKey is the key of an item in the order of creation.
-func ageKey(created time.Time, name string) string {
-	return fmt.Sprintf("%020d %s", created.UnixNano(), name)
-}
-
-// pageByAge is page for what is listed by creation date: ascending if
-// isAscendingOrder says so, else the newest first.
-func pageByAge[T any](q *request, items []T, key func(T) string) (some []T, next string, err error) {
-	slices.SortFunc(items, func(x, y T) int { return cmp.Compare(key(x), key(y)) })
-	if q.flag("isAscendingOrder") {
-		return page(q, items, key)
-	}
-	slices.Reverse(items)
-	return pageDescending(q, items, key)
+	return list(q, "certificates", a.Registry.ListCertificates(),
+		func(c registry.Certificate) string { return ageKey(c.Created, c.ID) }, a.certificateSummary)
 }

@@ -2,12 +2,14 @@
 // its data plane that needs no rules or shadows, over a registry: the AWS CLI
 // and SDKs work with it by their endpoint option.
 //
-// It asks nobody for credentials: signatures are neither needed nor checked. It
-// is meant for the loopback interface; whoever reaches it owns the registry.
-// Requests that a browser sends on behalf of another site are refused.
+// It does not authenticate callers: signatures are neither needed nor checked.
+// It is meant for the loopback interface; anyone who reaches it owns the
+// registry. Requests that a browser sends on behalf of another site are
+// rejected.
 //
 // Operations, bindings, pagination and exceptions are those of AWS's service
-// models iot/2015-05-28 and iot-data/2015-05-28.
+// models iot/2015-05-28 and iot-data/2015-05-28. Nothing is dropped in silence:
+// an operation or a parameter that is not emulated is rejected by its name.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/
 package controlapi
@@ -37,12 +39,15 @@ type Config struct {
 	Retained     RetainedStore
 	Disconnecter Disconnecter
 
-	// Log receives refused and unknown operations. Nil means discard.
+	// Quotas enforces AWS's request quotas, by ThrottlingException.
+	Quotas bool
+
+	// Log receives rejected and unknown operations. Nil means discard.
 	Log *slog.Logger
 }
 
-// An Issuer makes device certificates; it does not register them. Its refusals
-// are *registry.Error values, see [registry.Reject].
+// An Issuer makes device certificates; it does not register them. Its
+// rejections are *registry.Error values, see [registry.Reject].
 type Issuer interface {
 	// IssueKeys makes a key pair and a certificate for it.
 	IssueKeys(ctx context.Context) (Keys, error)
@@ -56,14 +61,15 @@ type Keys struct {
 	PrivateKeyPEM                string // secret
 }
 
-// A Registrar carries out RegisterThing with a template that the request
-// brings along. Its refusals are *registry.Error values.
+// A Registrar carries out RegisterThing with the template of the request. Its
+// rejections are *registry.Error values.
 type Registrar interface {
 	RegisterThing(ctx context.Context, templateBody string, parameters map[string]string) (Registration, error)
 }
 
-// A Registration is what RegisterThing has done.
+// A Registration is the result of RegisterThing.
 type Registration struct {
+	// CertificatePEM is empty if the template names no certificate.
 	CertificatePEM string
 	// ResourceARNs has the ARNs by the logical names of the template.
 	ResourceARNs map[string]string
@@ -95,8 +101,8 @@ type AuthResult struct {
 	Policy string
 }
 
-// A Publisher publishes in the name of AWS IoT itself: no policy is asked. Its
-// refusals, of a topic that is too long for instance, are *registry.Error
+// A Publisher publishes as AWS IoT itself: no policy is evaluated. Its
+// rejections, of a topic that is too long for instance, are *registry.Error
 // values.
 type Publisher interface {
 	Publish(ctx context.Context, m Message) error
@@ -121,7 +127,7 @@ type Message struct {
 // A UserProperty is one user property of MQTT 5. Keys may repeat.
 type UserProperty struct{ Key, Value string }
 
-// A RetainedStore knows the retained messages.
+// A RetainedStore holds the retained messages.
 type RetainedStore interface {
 	// RetainedMessage returns the message retained on the topic.
 	RetainedMessage(topic string) (RetainedMessage, bool)
@@ -129,7 +135,7 @@ type RetainedStore interface {
 	RetainedMessages() []RetainedMessage
 }
 
-// A RetainedMessage is a retained message and when it came.
+// A RetainedMessage is a retained message and when it was published.
 type RetainedMessage struct {
 	Message
 	Modified time.Time
@@ -142,17 +148,14 @@ type Disconnecter interface {
 	Disconnect(ctx context.Context, clientID string, cleanSession, preventWill bool) (found bool)
 }
 
-type api struct {
-	Config
-	names naming
-}
+type api struct{ Config }
 
 // New returns the handler. It is safe for concurrent use.
 func New(c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Config: c, names: naming{c.Partition, c.Region, c.Account}}
+	a := &api{c}
 	mux := http.NewServeMux()
 	for _, op := range a.operations() {
 		mux.Handle(op.pattern, a.serve(op))

@@ -1,11 +1,9 @@
 package controlapi
 
 import (
-	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -89,48 +87,30 @@ func (a *api) retainedMessage(q *request) (any, error) {
 	if !ok {
 		return nil, registry.Reject(registry.CodeNotFound, "There is no retained message on topic %q.", clip(topic))
 	}
-	out := struct {
-		Topic          string `json:"topic"`
-		Payload        []byte `json:"payload"`
-		QoS            byte   `json:"qos"`
-		Modified       int64  `json:"lastModifiedTime"` // milliseconds since 1970
-		UserProperties []byte `json:"userProperties,omitempty"`
-	}{Topic: m.Topic, Payload: m.Payload, QoS: m.QoS, Modified: m.Modified.UnixMilli()}
+	out := object{"topic": m.Topic, "payload": m.Payload, "qos": m.QoS, "lastModifiedTime": m.Modified.UnixMilli()}
+	if m.Payload == nil {
+		out["payload"] = []byte{}
+	}
 	if len(m.UserProperties) > 0 {
-		var err error
-		out.UserProperties, err = json.Marshal(convert(m.UserProperties, func(p UserProperty) map[string]string {
+		properties, err := json.Marshal(convert(m.UserProperties, func(p UserProperty) map[string]string {
 			return map[string]string{p.Key: p.Value}
 		}))
 		if err != nil {
 			return nil, err
 		}
+		out["userProperties"] = properties
 	}
 	return out, nil
-}
-
-type retainedSummary struct {
-	Topic    string `json:"topic"`
-	Size     int    `json:"payloadSize"`
-	QoS      byte   `json:"qos"`
-	Modified int64  `json:"lastModifiedTime"` // milliseconds since 1970
 }
 
 func (a *api) listRetainedMessages(q *request) (any, error) {
 	if a.Retained == nil {
 		return nil, unavailable("broker")
 	}
-	all := a.Retained.RetainedMessages()
-	slices.SortFunc(all, func(x, y RetainedMessage) int { return cmp.Compare(x.Topic, y.Topic) })
-	some, next, err := page(q, all, func(m RetainedMessage) string { return m.Topic })
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Topics    []retainedSummary `json:"retainedTopics"`
-		NextToken string            `json:"nextToken,omitempty"`
-	}{convert(some, func(m RetainedMessage) retainedSummary {
-		return retainedSummary{m.Topic, len(m.Payload), m.QoS, m.Modified.UnixMilli()}
-	}), next}, nil
+	return list(q, "retainedTopics", a.Retained.RetainedMessages(), func(m RetainedMessage) string { return m.Topic },
+		func(m RetainedMessage) object {
+			return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Modified.UnixMilli()}
+		})
 }
 
 func (a *api) deleteConnection(q *request) (any, error) {

@@ -1,91 +1,172 @@
 package controlapi
 
+import (
+	_ "embed"
+	"net/http"
+	"slices"
+	"strings"
+)
+
 // An operation is one call of the API: AWS's name, the pattern of its method
 // and path, and what it does. The result is written as JSON, nil as no body.
 type operation struct {
 	name, pattern string
+	query         string // the names of its query parameters, separated by spaces
 	run           func(*request) (any, error)
 }
 
-// operations lists all that there is. The paths are those of AWS's models.
+// takes reports whether the operation has the query parameter.
+func (o operation) takes(name string) bool { return slices.Contains(strings.Fields(o.query), name) }
+
+// Query parameters of lists, in the two forms that AWS IoT has.
+const (
+	paged  = "maxResults nextToken"
+	marked = "pageSize marker"
+)
+
+// operations lists the operations that are emulated. Names, paths and query
+// parameters are those of AWS's models.
 func (a *api) operations() []operation {
 	return []operation{
-		{"CreateThing", "POST /things/{thingName}", a.createThing},
-		{"DescribeThing", "GET /things/{thingName}", a.describeThing},
-		{"UpdateThing", "PATCH /things/{thingName}", a.updateThing},
-		{"DeleteThing", "DELETE /things/{thingName}", a.deleteThing},
-		{"ListThings", "GET /things", a.listThings},
-		{"RegisterThing", "POST /things", a.registerThing},
+		{"CreateThing", "POST /things/{thingName}", "", with(a.createThing)},
+		{"DescribeThing", "GET /things/{thingName}", "", a.describeThing},
+		{"UpdateThing", "PATCH /things/{thingName}", "", with(a.updateThing)},
+		{"DeleteThing", "DELETE /things/{thingName}", "expectedVersion", a.deleteThing},
+		{"ListThings", "GET /things", paged + " attributeName attributeValue thingTypeName usePrefixAttributeValue", a.listThings},
+		{"RegisterThing", "POST /things", "", with(a.registerThing)},
 
-		{"CreateThingType", "POST /thing-types/{thingTypeName}", a.createThingType},
-		{"DescribeThingType", "GET /thing-types/{thingTypeName}", a.describeThingType},
-		{"UpdateThingType", "PATCH /thing-types/{thingTypeName}", a.updateThingType},
-		{"DeprecateThingType", "POST /thing-types/{thingTypeName}/deprecate", a.deprecateThingType},
-		{"DeleteThingType", "DELETE /thing-types/{thingTypeName}", a.deleteThingType},
-		{"ListThingTypes", "GET /thing-types", a.listThingTypes},
+		{"CreateThingType", "POST /thing-types/{thingTypeName}", "", with(a.createThingType)},
+		{"DescribeThingType", "GET /thing-types/{thingTypeName}", "", a.describeThingType},
+		{"UpdateThingType", "PATCH /thing-types/{thingTypeName}", "", with(a.updateThingType)},
+		{"DeprecateThingType", "POST /thing-types/{thingTypeName}/deprecate", "", with(a.deprecateThingType)},
+		{"DeleteThingType", "DELETE /thing-types/{thingTypeName}", "", a.deleteThingType},
+		{"ListThingTypes", "GET /thing-types", paged + " thingTypeName", a.listThingTypes},
 
-		{"CreateThingGroup", "POST /thing-groups/{thingGroupName}", a.createThingGroup},
-		{"DescribeThingGroup", "GET /thing-groups/{thingGroupName}", a.describeThingGroup},
-		{"UpdateThingGroup", "PATCH /thing-groups/{thingGroupName}", a.updateThingGroup},
-		{"DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}", a.deleteThingGroup},
-		{"ListThingGroups", "GET /thing-groups", a.listThingGroups},
-		{"AddThingToThingGroup", "PUT /thing-groups/addThingToThingGroup", a.addThingToThingGroup},
-		{"RemoveThingFromThingGroup", "PUT /thing-groups/removeThingFromThingGroup", a.removeThingFromThingGroup},
-		{"UpdateThingGroupsForThing", "PUT /thing-groups/updateThingGroupsForThing", a.updateThingGroupsForThing},
-		{"ListThingGroupsForThing", "GET /things/{thingName}/thing-groups", a.listThingGroupsForThing},
-		{"ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things", a.listThingsInThingGroup},
+		{"CreateThingGroup", "POST /thing-groups/{thingGroupName}", "", with(a.createThingGroup)},
+		{"DescribeThingGroup", "GET /thing-groups/{thingGroupName}", "", a.describeThingGroup},
+		{"UpdateThingGroup", "PATCH /thing-groups/{thingGroupName}", "", with(a.updateThingGroup)},
+		{"DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}", "expectedVersion", a.deleteThingGroup},
+		{"ListThingGroups", "GET /thing-groups", paged + " parentGroup namePrefixFilter recursive", a.listThingGroups},
+		{"AddThingToThingGroup", "PUT /thing-groups/addThingToThingGroup", "", with(a.addThingToThingGroup)},
+		{"RemoveThingFromThingGroup", "PUT /thing-groups/removeThingFromThingGroup", "", with(a.removeThingFromThingGroup)},
+		{"UpdateThingGroupsForThing", "PUT /thing-groups/updateThingGroupsForThing", "", with(a.updateThingGroupsForThing)},
+		{"ListThingGroupsForThing", "GET /things/{thingName}/thing-groups", paged, a.listThingGroupsForThing},
+		{"ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things", paged + " recursive", a.listThingsInThingGroup},
 
-		{"CreateKeysAndCertificate", "POST /keys-and-certificate", a.createKeysAndCertificate},
-		{"CreateCertificateFromCsr", "POST /certificates", a.createCertificateFromCSR},
-		{"RegisterCertificateWithoutCA", "POST /certificate/register-no-ca", a.registerCertificateWithoutCA},
-		{"DescribeCertificate", "GET /certificates/{certificateId}", a.describeCertificate},
-		{"UpdateCertificate", "PUT /certificates/{certificateId}", a.updateCertificate},
-		{"DeleteCertificate", "DELETE /certificates/{certificateId}", a.deleteCertificate},
-		{"ListCertificates", "GET /certificates", a.listCertificates},
+		{"CreateBillingGroup", "POST /billing-groups/{billingGroupName}", "", with(a.createBillingGroup)},
+		{"DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", "", a.describeBillingGroup},
+		{"UpdateBillingGroup", "PATCH /billing-groups/{billingGroupName}", "", with(a.updateBillingGroup)},
+		{"DeleteBillingGroup", "DELETE /billing-groups/{billingGroupName}", "expectedVersion", a.deleteBillingGroup},
+		{"ListBillingGroups", "GET /billing-groups", paged + " namePrefixFilter", a.listBillingGroups},
+		{"AddThingToBillingGroup", "PUT /billing-groups/addThingToBillingGroup", "", with(a.addThingToBillingGroup)},
+		{"RemoveThingFromBillingGroup", "PUT /billing-groups/removeThingFromBillingGroup", "", with(a.removeThingFromBillingGroup)},
+		{"ListThingsInBillingGroup", "GET /billing-groups/{billingGroupName}/things", paged, a.listThingsInBillingGroup},
 
-		{"CreatePolicy", "POST /policies/{policyName}", a.createPolicy},
-		{"GetPolicy", "GET /policies/{policyName}", a.getPolicy},
-		{"DeletePolicy", "DELETE /policies/{policyName}", a.deletePolicy},
-		{"ListPolicies", "GET /policies", a.listPolicies},
-		{"CreatePolicyVersion", "POST /policies/{policyName}/version", a.createPolicyVersion},
-		{"ListPolicyVersions", "GET /policies/{policyName}/version", a.listPolicyVersions},
-		{"GetPolicyVersion", "GET /policies/{policyName}/version/{policyVersionId}", a.getPolicyVersion},
-		{"SetDefaultPolicyVersion", "PATCH /policies/{policyName}/version/{policyVersionId}", a.setDefaultPolicyVersion},
-		{"DeletePolicyVersion", "DELETE /policies/{policyName}/version/{policyVersionId}", a.deletePolicyVersion},
+		{"TagResource", "POST /tags", "", with(a.tagResource)},
+		{"UntagResource", "POST /untag", "", with(a.untagResource)},
+		{"ListTagsForResource", "GET /tags", "resourceArn nextToken", a.listTagsForResource},
 
-		{"AttachPolicy", "PUT /target-policies/{policyName}", a.attachPolicy},
-		{"DetachPolicy", "POST /target-policies/{policyName}", a.detachPolicy},
-		{"ListAttachedPolicies", "POST /attached-policies/{target...}", a.listAttachedPolicies},
-		{"ListTargetsForPolicy", "POST /policy-targets/{policyName}", a.listTargetsForPolicy},
-		{"AttachPrincipalPolicy", "PUT /principal-policies/{policyName}", a.attachPrincipalPolicy},
-		{"DetachPrincipalPolicy", "DELETE /principal-policies/{policyName}", a.detachPrincipalPolicy},
-		{"ListPrincipalPolicies", "GET /principal-policies", a.listPrincipalPolicies},
-		{"ListPolicyPrincipals", "GET /policy-principals", a.listPolicyPrincipals},
-		{"AttachThingPrincipal", "PUT /things/{thingName}/principals", a.attachThingPrincipal},
-		{"DetachThingPrincipal", "DELETE /things/{thingName}/principals", a.detachThingPrincipal},
-		{"ListThingPrincipals", "GET /things/{thingName}/principals", a.listThingPrincipals},
-		{"ListThingPrincipalsV2", "GET /things/{thingName}/principals-v2", a.listThingPrincipalsV2},
-		{"ListPrincipalThings", "GET /principals/things", a.listPrincipalThings},
-		{"ListPrincipalThingsV2", "GET /principals/things-v2", a.listPrincipalThingsV2},
+		{"CreateKeysAndCertificate", "POST /keys-and-certificate", "setAsActive", a.createKeysAndCertificate},
+		{"CreateCertificateFromCsr", "POST /certificates", "setAsActive", with(a.createCertificateFromCSR)},
+		{"RegisterCertificateWithoutCA", "POST /certificate/register-no-ca", "", with(a.registerCertificateWithoutCA)},
+		{"DescribeCertificate", "GET /certificates/{certificateId}", "", a.describeCertificate},
+		{"UpdateCertificate", "PUT /certificates/{certificateId}", "newStatus", a.updateCertificate},
+		{"DeleteCertificate", "DELETE /certificates/{certificateId}", "forceDelete", a.deleteCertificate},
+		{"ListCertificates", "GET /certificates", marked + " isAscendingOrder", a.listCertificates},
 
-		{"CreateProvisioningTemplate", "POST /provisioning-templates", a.createProvisioningTemplate},
-		{"DescribeProvisioningTemplate", "GET /provisioning-templates/{templateName}", a.describeProvisioningTemplate},
-		{"UpdateProvisioningTemplate", "PATCH /provisioning-templates/{templateName}", a.updateProvisioningTemplate},
-		{"DeleteProvisioningTemplate", "DELETE /provisioning-templates/{templateName}", a.deleteProvisioningTemplate},
-		{"ListProvisioningTemplates", "GET /provisioning-templates", a.listProvisioningTemplates},
-		{"CreateProvisioningTemplateVersion", "POST /provisioning-templates/{templateName}/versions", a.createProvisioningTemplateVersion},
-		{"ListProvisioningTemplateVersions", "GET /provisioning-templates/{templateName}/versions", a.listProvisioningTemplateVersions},
-		{"DescribeProvisioningTemplateVersion", "GET /provisioning-templates/{templateName}/versions/{versionId}", a.describeProvisioningTemplateVersion},
-		{"DeleteProvisioningTemplateVersion", "DELETE /provisioning-templates/{templateName}/versions/{versionId}", a.deleteProvisioningTemplateVersion},
-		{"CreateProvisioningClaim", "POST /provisioning-templates/{templateName}/provisioning-claim", a.createProvisioningClaim},
+		{"CreatePolicy", "POST /policies/{policyName}", "", with(a.createPolicy)},
+		{"GetPolicy", "GET /policies/{policyName}", "", a.getPolicy},
+		{"DeletePolicy", "DELETE /policies/{policyName}", "", a.deletePolicy},
+		{"ListPolicies", "GET /policies", marked + " isAscendingOrder", a.listPolicies},
+		{"CreatePolicyVersion", "POST /policies/{policyName}/version", "setAsDefault", with(a.createPolicyVersion)},
+		{"ListPolicyVersions", "GET /policies/{policyName}/version", "", a.listPolicyVersions},
+		{"GetPolicyVersion", "GET /policies/{policyName}/version/{policyVersionId}", "", a.getPolicyVersion},
+		{"SetDefaultPolicyVersion", "PATCH /policies/{policyName}/version/{policyVersionId}", "", a.setDefaultPolicyVersion},
+		{"DeletePolicyVersion", "DELETE /policies/{policyName}/version/{policyVersionId}", "", a.deletePolicyVersion},
 
-		{"DescribeEndpoint", "GET /endpoint", a.describeEndpoint},
-		{"TestAuthorization", "POST /test-authorization", a.testAuthorization},
-		{"GetEffectivePolicies", "POST /effective-policies", a.effectivePolicies},
+		{"AttachPolicy", "PUT /target-policies/{policyName}", "", with(a.attachPolicy)},
+		{"DetachPolicy", "POST /target-policies/{policyName}", "", with(a.detachPolicy)},
+		{"ListAttachedPolicies", "POST /attached-policies/{target...}", marked + " recursive", a.listAttachedPolicies},
+		{"ListTargetsForPolicy", "POST /policy-targets/{policyName}", marked, a.listTargetsForPolicy},
+		{"AttachPrincipalPolicy", "PUT /principal-policies/{policyName}", "", a.attachPrincipalPolicy},
+		{"DetachPrincipalPolicy", "DELETE /principal-policies/{policyName}", "", a.detachPrincipalPolicy},
+		{"ListPrincipalPolicies", "GET /principal-policies", marked + " isAscendingOrder", a.listPrincipalPolicies},
+		{"ListPolicyPrincipals", "GET /policy-principals", marked + " isAscendingOrder", a.listPolicyPrincipals},
+		{"AttachThingPrincipal", "PUT /things/{thingName}/principals", "thingPrincipalType", a.attachThingPrincipal},
+		{"DetachThingPrincipal", "DELETE /things/{thingName}/principals", "", a.detachThingPrincipal},
+		{"ListThingPrincipals", "GET /things/{thingName}/principals", paged, a.listThingPrincipals},
+		{"ListThingPrincipalsV2", "GET /things/{thingName}/principals-v2", paged + " thingPrincipalType", a.listThingPrincipalsV2},
+		{"ListPrincipalThings", "GET /principals/things", paged, a.listPrincipalThings},
+		{"ListPrincipalThingsV2", "GET /principals/things-v2", paged + " thingPrincipalType", a.listPrincipalThingsV2},
 
-		{"Publish", "POST /topics/{topic...}", a.publish},
-		{"GetRetainedMessage", "GET /retainedMessage/{topic...}", a.retainedMessage},
-		{"ListRetainedMessages", "GET /retainedMessage", a.listRetainedMessages},
-		{"DeleteConnection", "DELETE /connections/{clientId}", a.deleteConnection},
+		{"CreateProvisioningTemplate", "POST /provisioning-templates", "", with(a.createProvisioningTemplate)},
+		{"DescribeProvisioningTemplate", "GET /provisioning-templates/{templateName}", "", a.describeProvisioningTemplate},
+		{"UpdateProvisioningTemplate", "PATCH /provisioning-templates/{templateName}", "", with(a.updateProvisioningTemplate)},
+		{"DeleteProvisioningTemplate", "DELETE /provisioning-templates/{templateName}", "", a.deleteProvisioningTemplate},
+		{"ListProvisioningTemplates", "GET /provisioning-templates", paged, a.listProvisioningTemplates},
+		{"CreateProvisioningTemplateVersion", "POST /provisioning-templates/{templateName}/versions", "setAsDefault", with(a.createProvisioningTemplateVersion)},
+		{"ListProvisioningTemplateVersions", "GET /provisioning-templates/{templateName}/versions", paged, a.listProvisioningTemplateVersions},
+		{"DescribeProvisioningTemplateVersion", "GET /provisioning-templates/{templateName}/versions/{versionId}", "", a.describeProvisioningTemplateVersion},
+		{"DeleteProvisioningTemplateVersion", "DELETE /provisioning-templates/{templateName}/versions/{versionId}", "", a.deleteProvisioningTemplateVersion},
+		{"CreateProvisioningClaim", "POST /provisioning-templates/{templateName}/provisioning-claim", "", a.createProvisioningClaim},
+
+		{"DescribeEndpoint", "GET /endpoint", "endpointType", a.describeEndpoint},
+		{"TestAuthorization", "POST /test-authorization", "clientId", with(a.testAuthorization)},
+		{"GetEffectivePolicies", "POST /effective-policies", "thingName", with(a.effectivePolicies)},
+
+		{"Publish", "POST /topics/{topic...}", "qos retain contentType responseTopic messageExpiry", a.publish},
+		{"GetRetainedMessage", "GET /retainedMessage/{topic...}", "", a.retainedMessage},
+		{"ListRetainedMessages", "GET /retainedMessage", paged, a.listRetainedMessages},
+		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", a.deleteConnection},
 	}
+}
+
+// awsOperations has a line "NAME METHOD PATH" for each operation of AWS's
+// models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29.
+//
+//go:embed aws_operations.txt
+var awsOperations string
+
+// NotEmulated returns the names of AWS's operations that this API does not
+// have, sorted.
+func NotEmulated() []string {
+	emulated := new(api).operations()
+	var names []string
+	for line := range strings.Lines(awsOperations) {
+		name := strings.Fields(line)[0]
+		if !slices.ContainsFunc(emulated, func(o operation) bool { return o.name == name }) {
+			names = append(names, name)
+		}
+	}
+	return slices.Compact(names)
+}
+
+// operationOf returns AWS's name for a request, or "". JSON protocols name
+// the operation in a header.
+func operationOf(r *http.Request) string {
+	if target := r.Header.Get("X-Amz-Target"); target != "" {
+		return target[strings.LastIndex(target, ".")+1:]
+	}
+	got := strings.Split(r.URL.EscapedPath(), "/")
+	best, most := "", -1
+	for line := range strings.Lines(awsOperations) {
+		f := strings.Fields(line)
+		want := strings.Split(f[2], "/")
+		if f[1] != r.Method || len(want) != len(got) {
+			continue
+		}
+		literals := 0
+		for i, segment := range want {
+			switch {
+			case segment == got[i]:
+				literals++
+			case !strings.HasPrefix(segment, "{") || got[i] == "":
+				literals = -len(want)
+			}
+		}
+		if literals > most {
+			best, most = f[0], literals
+		}
+	}
+	return best
 }

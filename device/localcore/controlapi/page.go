@@ -1,71 +1,62 @@
 package controlapi
 
 import (
+	"cmp"
 	"encoding/base64"
+	"fmt"
 	"slices"
+	"time"
 )
 
 // defaultPage is how many items a page has where the request does not say.
 const defaultPage = 250
 
-// page returns the page of items that a request asks for, by maxResults and
-// nextToken or by pageSize and marker, and the token of the next page. The items
-// must be in ascending order of their keys. A token names the last key that was
-// returned, so that deletions between two pages lose nothing.
-func page[T any](q *request, items []T, key func(T) string) (some []T, next string, err error) {
-	after, err := q.token()
-	if err != nil {
-		return nil, "", err
-	}
-	return pageBy(q, items, func(item T) bool { return after == "" || key(item) > after }, key)
-}
-
-// pageDescending is page for items in descending order.
-func pageDescending[T any](q *request, items []T, key func(T) string) (some []T, next string, err error) {
-	before, err := q.token()
-	if err != nil {
-		return nil, "", err
-	}
-	return pageBy(q, items, func(item T) bool { return before == "" || key(item) < before }, key)
-}
-
-func pageBy[T any](q *request, items []T, wanted func(T) bool, key func(T) string) ([]T, string, error) {
-	start := slices.IndexFunc(items, wanted)
-	if start < 0 {
-		return []T{}, "", nil
-	}
-	items = items[start:]
-	limit := q.pageSize()
-	if len(items) <= limit {
-		return items, "", nil
-	}
-	items = items[:limit]
-	return items, base64.RawURLEncoding.EncodeToString([]byte(key(items[limit-1]))), nil
-}
-
-func (q *request) pageSize() int {
-	for _, name := range []string{"maxResults", "pageSize"} {
-		if n := q.number(name); n > 0 {
-			return int(n)
+// list answers with the page of items that the request asks for, under name,
+// and with the token of the next page. The items are in the order of their
+// keys, ascending unless the operation has isAscendingOrder and it is not set.
+// A token names the last key that was returned, so that deletions between two
+// pages lose nothing.
+func list[T, U any](q *request, name string, items []T, key func(T) string, show func(T) U) (any, error) {
+	descending := q.op.takes("isAscendingOrder") && !q.flag("isAscendingOrder")
+	compare := func(x, y string) int {
+		if descending {
+			return cmp.Compare(y, x)
 		}
+		return cmp.Compare(x, y)
 	}
-	return defaultPage
-}
-
-func (q *request) token() (string, error) {
-	text := q.query("nextToken")
-	if text == "" {
-		text = q.query("marker")
+	token, next := cmp.Or(q.query("nextToken"), q.query("marker")), "nextToken"
+	if q.op.takes("marker") {
+		next = "nextMarker"
 	}
-	key, err := base64.RawURLEncoding.DecodeString(text)
+	last, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
-		return "", invalid("the pagination token %q is not one of ours", clip(text))
+		return nil, invalid("the pagination token %q is not one of ours", clip(token))
 	}
-	return string(key), nil
+	items = slices.SortedStableFunc(slices.Values(items), func(x, y T) int { return compare(key(x), key(y)) })
+	if token != "" {
+		items = slices.DeleteFunc(items, func(item T) bool { return compare(key(item), string(last)) <= 0 })
+	}
+	out := object{}
+	limit := int(cmp.Or(q.number("maxResults"), q.number("pageSize"), defaultPage))
+	if len(items) > limit {
+		items = items[:limit]
+		out[next] = base64.RawURLEncoding.EncodeToString([]byte(key(items[limit-1])))
+	}
+	out[name] = convert(items, show)
+	return out, nil
 }
 
-// self is the key of items that are their own key.
+// names is list for items that are their own key.
+func names(q *request, name string, items []string) (any, error) {
+	return list(q, name, items, self, self)
+}
+
 func self(item string) string { return item }
+
+// ageKey is the key of an item in the order of creation.
+func ageKey(created time.Time, name string) string {
+	return fmt.Sprintf("%020d %s", created.UnixNano(), name)
+}
 
 // convert returns what f makes of each item; never nil, so that JSON has an
 // empty list.

@@ -1,35 +1,25 @@
 package controlapi
 
 import (
+	"slices"
 	"strconv"
 
 	"example.com/fleety/device/localcore/registry"
 )
 
-// documentOf reads the policy document of a request.
-func documentOf(q *request) (string, error) {
-	var in struct {
-		Document string `json:"policyDocument"`
-	}
-	err := q.decode(&in)
-	return in.Document, err
-}
-
-func (a *api) createPolicy(q *request) (any, error) {
-	document, err := documentOf(q)
+func (a *api) createPolicy(q *request, in struct {
+	Document string `json:"policyDocument"`
+	Tags     tags   `json:"tags"`
+}) (any, error) {
+	name := q.path("policyName")
+	p, err := tagged(a, in.Tags, "policy/"+name, func() (registry.Policy, error) { return a.Registry.CreatePolicy(name, in.Document) })
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.Registry.CreatePolicy(q.path("policyName"), document)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Name     string `json:"policyName"`
-		ARN      string `json:"policyArn"`
-		Document string `json:"policyDocument"`
-		Version  string `json:"policyVersionId"`
-	}{p.Name, a.names.policy(p.Name), p.Document(), strconv.Itoa(p.DefaultVersion)}, nil
+	return object{
+		"policyName": p.Name, "policyArn": a.arn("policy/" + p.Name),
+		"policyDocument": p.Document(), "policyVersionId": strconv.Itoa(p.DefaultVersion),
+	}, nil
 }
 
 func (a *api) getPolicy(q *request) (any, error) {
@@ -37,14 +27,11 @@ func (a *api) getPolicy(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		Name           string `json:"policyName"`
-		ARN            string `json:"policyArn"`
-		Document       string `json:"policyDocument"`
-		DefaultVersion string `json:"defaultVersionId"`
-		Created        epoch  `json:"creationDate"`
-		Modified       epoch  `json:"lastModifiedDate"`
-	}{p.Name, a.names.policy(p.Name), p.Document(), strconv.Itoa(p.DefaultVersion), epoch(p.Created), epoch(p.Modified)}, nil
+	return object{
+		"policyName": p.Name, "policyArn": a.arn("policy/" + p.Name),
+		"policyDocument": p.Document(), "defaultVersionId": strconv.Itoa(p.DefaultVersion),
+		"creationDate": epoch(p.Created), "lastModifiedDate": epoch(p.Modified), "generationId": p.GenerationID,
+	}, nil
 }
 
 func (a *api) deletePolicy(q *request) (any, error) {
@@ -57,55 +44,41 @@ type policySummary struct {
 }
 
 func (a *api) policySummary(name string) policySummary {
-	return policySummary{name, a.names.policy(name)}
-}
-
-type policyList struct {
-	Policies   []policySummary `json:"policies"`
-	NextMarker string          `json:"nextMarker,omitempty"`
+	return policySummary{name, a.arn("policy/" + name)}
 }
 
 func (a *api) listPolicies(q *request) (any, error) {
-	some, next, err := pageByAge(q, a.Registry.ListPolicies(), func(p registry.Policy) string { return ageKey(p.Created, p.Name) })
-	if err != nil {
-		return nil, err
-	}
-	return policyList{convert(some, func(p registry.Policy) policySummary { return a.policySummary(p.Name) }), next}, nil
+	return a.policiesByAge(q, a.Registry.ListPolicies())
 }
 
-func (a *api) createPolicyVersion(q *request) (any, error) {
-	document, err := documentOf(q)
-	if err != nil {
-		return nil, err
-	}
+func (a *api) policiesByAge(q *request, all []registry.Policy) (any, error) {
+	return list(q, "policies", all, func(p registry.Policy) string { return ageKey(p.Created, p.Name) },
+		func(p registry.Policy) policySummary { return a.policySummary(p.Name) })
+}
+
+func (a *api) createPolicyVersion(q *request, in struct {
+	Document string `json:"policyDocument"`
+}) (any, error) {
 	name := q.path("policyName")
-	v, err := a.Registry.CreatePolicyVersion(name, document, q.flag("setAsDefault"))
+	v, err := a.Registry.CreatePolicyVersion(name, in.Document, q.flag("setAsDefault"))
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		ARN       string `json:"policyArn"`
-		Document  string `json:"policyDocument"`
-		Version   string `json:"policyVersionId"`
-		IsDefault bool   `json:"isDefaultVersion"`
-	}{a.names.policy(name), v.Document, strconv.Itoa(v.ID), q.flag("setAsDefault")}, nil
+	return object{
+		"policyArn": a.arn("policy/" + name), "policyDocument": v.Document,
+		"policyVersionId": strconv.Itoa(v.ID), "isDefaultVersion": q.flag("setAsDefault"),
+	}, nil
 }
 
-type policyVersion struct {
-	Version   string `json:"versionId"`
-	IsDefault bool   `json:"isDefaultVersion"`
-	Created   epoch  `json:"createDate"`
-}
-
+// listPolicyVersions lists the newest first, as AWS's example does.
 func (a *api) listPolicyVersions(q *request) (any, error) {
 	p, err := a.Registry.GetPolicy(q.path("policyName"))
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		Versions []policyVersion `json:"policyVersions"`
-	}{convert(p.Versions, func(v registry.PolicyVersion) policyVersion {
-		return policyVersion{strconv.Itoa(v.ID), v.ID == p.DefaultVersion, epoch(v.Created)}
+	slices.Reverse(p.Versions)
+	return object{"policyVersions": convert(p.Versions, func(v registry.PolicyVersion) object {
+		return object{"versionId": strconv.Itoa(v.ID), "isDefaultVersion": v.ID == p.DefaultVersion, "createDate": epoch(v.Created)}
 	})}, nil
 }
 
@@ -122,15 +95,11 @@ func (a *api) getPolicyVersion(q *request) (any, error) {
 	if !ok {
 		return nil, registry.Reject(registry.CodeNotFound, "Policy %s has no version %d.", p.Name, id)
 	}
-	return struct {
-		Name      string `json:"policyName"`
-		ARN       string `json:"policyArn"`
-		Document  string `json:"policyDocument"`
-		Version   string `json:"policyVersionId"`
-		IsDefault bool   `json:"isDefaultVersion"`
-		Created   epoch  `json:"creationDate"`
-		Modified  epoch  `json:"lastModifiedDate"`
-	}{p.Name, a.names.policy(p.Name), v.Document, strconv.Itoa(v.ID), v.ID == p.DefaultVersion, epoch(v.Created), epoch(v.Created)}, nil
+	return object{
+		"policyName": p.Name, "policyArn": a.arn("policy/" + p.Name), "policyDocument": v.Document,
+		"policyVersionId": strconv.Itoa(v.ID), "isDefaultVersion": v.ID == p.DefaultVersion,
+		"creationDate": epoch(v.Created), "lastModifiedDate": epoch(v.Created), "generationId": p.GenerationID,
+	}, nil
 }
 
 func (a *api) setDefaultPolicyVersion(q *request) (any, error) {

@@ -196,7 +196,12 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		"unknown endpoint":      {"GET", "/endpoint?endpointType=iot:None", "", nil, 400, "InvalidRequestException"},
 		"topic with slashes":    {"POST", "/topics/a/b", text, nil, 200, ""},
 		"no body":               {"POST", "/things/new", "", nil, 200, ""},
-		"unknown member":        {"POST", "/things/new2", `{"other":1}`, nil, 200, ""},
+		"unknown member":        {"POST", "/things/new2", `{"other":1}`, nil, 400, "InvalidRequestException"},
+		"unknown inner member":  {"POST", "/things/new2", `{"attributePayload":{"other":1}}`, nil, 400, "InvalidRequestException"},
+		"unknown parameter":     {"GET", "/things?other=1", "", nil, 400, "InvalidRequestException"},
+		"foreign parameter":     {"GET", "/things/thing?maxResults=1", "", nil, 400, "InvalidRequestException"},
+		"signature in query":    {"GET", "/things?X-Amz-Signature=0&X-Amz-Date=0", "", nil, 200, ""},
+		"byte order mark":       {"POST", "/things/new3", "\xef\xbb\xbf{}", nil, 200, ""},
 		"from another site":     {"POST", "/things/new", "", http.Header{"Sec-Fetch-Site": {"cross-site"}}, 403, ""},
 	}
 	e := start(t)
@@ -221,7 +226,7 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreLogged(t *testing.T) {
+func TestRejectionsAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	api := controlapi.New(controlapi.Config{
 		Registry: must(registry.Open("", registry.Options{}))(t),

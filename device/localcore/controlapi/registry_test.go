@@ -8,11 +8,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"example.com/fleety/device/localcore/registry"
 )
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateThing.html:
-// things are created, updated with expectedVersion, listed by attribute and
-// type, and deleted.
+// things are created, updated with expectedVersion, listed and deleted.
 func TestThings(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	must(e.iot.CreateThingType(ctx, &iot.CreateThingTypeInput{ThingTypeName: aws.String("kind")}))(t)
@@ -35,15 +37,63 @@ func TestThings(t *testing.T) {
 		t.Errorf("description %+v", got)
 	}
 	must(e.iot.CreateThing(ctx, &iot.CreateThingInput{ThingName: aws.String("other")}))(t)
-	listed := must(e.iot.ListThings(ctx, &iot.ListThingsInput{
-		AttributeName: aws.String("b"), AttributeValue: aws.String("2"), ThingTypeName: aws.String("kind"),
-	}))(t)
-	if len(listed.Things) != 1 || *listed.Things[0].ThingName != "a:thing" {
-		t.Errorf("listed %+v", listed.Things)
-	}
 	must(e.iot.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: aws.String("a:thing"), ExpectedVersion: aws.Int64(2)}))(t)
 	if left := must(e.iot.ListThings(ctx, &iot.ListThingsInput{}))(t); len(left.Things) != 1 {
 		t.Errorf("left %+v", left.Things)
+	}
+}
+
+// https://docs.aws.amazon.com/iot/latest/apireference/API_ListThings.html:
+// things are listed by type, or by attribute, its whole value or the beginning
+// of it.
+func TestThingsAreListedByEveryFilter(t *testing.T) {
+	e, ctx := start(t), t.Context()
+	must(e.registry.CreateThingType(registry.NewThingType{Name: "kind"}))(t)
+	must(e.registry.CreateThing(registry.NewThing{Name: "typed", Type: "kind", Attributes: map[string]string{"line": "7"}}))(t)
+	must(e.registry.CreateThing(registry.NewThing{Name: "other", Attributes: map[string]string{"line": "70"}}))(t)
+	must(e.registry.CreateThing(registry.NewThing{Name: "plain"}))(t)
+	line, seven, none, kind := aws.String("line"), aws.String("7"), aws.String("8"), aws.String("kind")
+	for name, tc := range map[string]struct {
+		in   iot.ListThingsInput
+		want []string
+		code string
+	}{
+		"nothing":                   {iot.ListThingsInput{}, []string{"other", "plain", "typed"}, ""},
+		"type":                      {iot.ListThingsInput{ThingTypeName: kind}, []string{"typed"}, ""},
+		"unused type":               {iot.ListThingsInput{ThingTypeName: aws.String("none")}, nil, ""},
+		"attribute":                 {iot.ListThingsInput{AttributeName: line}, []string{"other", "typed"}, ""},
+		"value":                     {iot.ListThingsInput{AttributeName: line, AttributeValue: seven}, []string{"typed"}, ""},
+		"beginning":                 {iot.ListThingsInput{AttributeName: line, AttributeValue: seven, UsePrefixAttributeValue: true}, []string{"other", "typed"}, ""},
+		"beginning of nothing":      {iot.ListThingsInput{AttributeName: line, UsePrefixAttributeValue: true}, []string{"other", "typed"}, ""},
+		"another value":             {iot.ListThingsInput{AttributeName: line, AttributeValue: none}, nil, ""},
+		"value without attribute":   {iot.ListThingsInput{AttributeValue: seven}, nil, "InvalidRequestException"},
+		"prefix without attribute":  {iot.ListThingsInput{UsePrefixAttributeValue: true}, nil, "InvalidRequestException"},
+		"type and value":            {iot.ListThingsInput{ThingTypeName: kind, AttributeValue: seven}, nil, "InvalidRequestException"},
+		"type and attribute":        {iot.ListThingsInput{ThingTypeName: kind, AttributeName: line}, nil, "InvalidRequestException"},
+		"type, attribute and value": {iot.ListThingsInput{ThingTypeName: kind, AttributeName: line, AttributeValue: seven}, nil, "InvalidRequestException"},
+		"type and prefix": {iot.ListThingsInput{
+			ThingTypeName: kind, AttributeName: line, AttributeValue: seven, UsePrefixAttributeValue: true,
+		}, nil, "InvalidRequestException"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pages := iot.NewListThingsPaginator(e.iot, &tc.in, func(o *iot.ListThingsPaginatorOptions) { o.Limit = 1 })
+			var got []string
+			for pages.HasMorePages() {
+				page, err := pages.NextPage(ctx)
+				if code := codeOf(err); code != tc.code {
+					t.Fatalf("got %v, want %q", err, tc.code)
+				}
+				if err != nil {
+					return
+				}
+				for _, thing := range page.Things {
+					got = append(got, *thing.ThingName)
+				}
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 
@@ -55,12 +105,28 @@ func TestThingTypes(t *testing.T) {
 	must(e.iot.CreateThingType(ctx, &iot.CreateThingTypeInput{ThingTypeName: name, ThingTypeProperties: &types.ThingTypeProperties{
 		ThingTypeDescription: aws.String("text"), SearchableAttributes: []string{"a"},
 	}}))(t)
+	propagating := &types.Mqtt5Configuration{PropagatingAttributes: []types.PropagatingAttribute{
+		{UserPropertyKey: aws.String("line"), ThingAttribute: aws.String("line")},
+		{UserPropertyKey: aws.String("id"), ConnectionAttribute: aws.String("iot:ClientId")},
+	}}
 	must(e.iot.UpdateThingType(ctx, &iot.UpdateThingTypeInput{ThingTypeName: name, ThingTypeProperties: &types.ThingTypeProperties{
-		ThingTypeDescription: aws.String("new text"),
+		Mqtt5Configuration: propagating,
 	}}))(t)
+	// AWS was seen to reject every other change.
+	for _, other := range []*types.ThingTypeProperties{
+		{ThingTypeDescription: aws.String("new text")}, {SearchableAttributes: []string{"b"}, Mqtt5Configuration: propagating},
+	} {
+		_, err := e.iot.UpdateThingType(ctx, &iot.UpdateThingTypeInput{ThingTypeName: name, ThingTypeProperties: other})
+		if code := codeOf(err); code != "InvalidRequestException" {
+			t.Errorf("got %v", err)
+		}
+	}
 	must(e.iot.DeprecateThingType(ctx, &iot.DeprecateThingTypeInput{ThingTypeName: name}))(t)
 	got := must(e.iot.DescribeThingType(ctx, &iot.DescribeThingTypeInput{ThingTypeName: name}))(t)
-	if *got.ThingTypeProperties.ThingTypeDescription != "new text" || !got.ThingTypeMetadata.Deprecated ||
+	if diff := cmp.Diff(propagating, got.ThingTypeProperties.Mqtt5Configuration, cmpopts.IgnoreUnexported(types.Mqtt5Configuration{}, types.PropagatingAttribute{})); diff != "" {
+		t.Error(diff)
+	}
+	if *got.ThingTypeProperties.ThingTypeDescription != "text" || !got.ThingTypeMetadata.Deprecated ||
 		!got.ThingTypeMetadata.CreationDate.Equal(epoch.Add(time.Second)) || got.ThingTypeMetadata.DeprecationDate == nil {
 		t.Errorf("got %+v %+v", got.ThingTypeProperties, got.ThingTypeMetadata)
 	}

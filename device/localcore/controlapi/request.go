@@ -8,16 +8,24 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
 )
 
-// maxBody is the greatest body that is read: twice the payload of the greatest
-// message.
-const maxBody = 256 << 10
+const (
+	// maxBody is the greatest body that is read: twice the payload of the
+	// greatest message.
+	maxBody = 256 << 10
+	// readTimeout bounds how long a body may take to arrive.
+	readTimeout = 30 * time.Second
+)
 
 // A request is one call of an operation. Its query parameters are checked
 // before the operation runs, so that reading them cannot fail.
 type request struct {
 	*http.Request
+	op     operation
 	params url.Values
 	body   []byte
 }
@@ -37,17 +45,21 @@ var boolean = map[string]bool{
 	"usePrefixAttributeValue": true, "retain": true, "cleanSession": true, "preventWillMessage": true,
 }
 
-func readRequest(w http.ResponseWriter, r *http.Request) (*request, error) {
+func readRequest(w http.ResponseWriter, r *http.Request, op operation) (*request, error) {
 	params, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, invalid("the query cannot be read: %v", err)
 	}
 	for name := range params {
-		if err := checkParam(name, params.Get(name)); err != nil {
+		if err := op.checkParam(name, params.Get(name)); err != nil {
 			return nil, err
 		}
 	}
+	// Recorders of tests have no deadline to set.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(readTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	_ = control.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -55,10 +67,15 @@ func readRequest(w http.ResponseWriter, r *http.Request) (*request, error) {
 	case err != nil:
 		return nil, invalid("the body cannot be read: %v", err)
 	}
-	return &request{Request: r, params: params, body: body}, nil
+	return &request{Request: r, op: op, params: params, body: body}, nil
 }
 
-func checkParam(name, value string) error {
+// checkParam rejects a parameter that would otherwise be dropped in silence.
+// Those of a signature in the query are for nobody here.
+func (o operation) checkParam(name, value string) error {
+	if !o.takes(name) && !strings.HasPrefix(strings.ToLower(name), "x-amz-") {
+		return invalid("query parameter %q of %s is not emulated", clip(name), o.name)
+	}
 	if limits, ok := numeric[name]; ok {
 		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil || n < limits.min || n > limits.max {
@@ -90,19 +107,47 @@ func (q *request) version(name string) (int, error) {
 	return n, nil
 }
 
+// with returns an operation that reads the body as a T before it runs.
+func with[T any](run func(*request, T) (any, error)) func(*request) (any, error) {
+	return func(q *request) (any, error) {
+		var in T
+		if err := q.decode(&in); err != nil {
+			return nil, err
+		}
+		return run(q, in)
+	}
+}
+
 // decode reads the body as JSON into v, a pointer to a struct. No body is an
-// empty object. Members that v does not know are ignored, as AWS does.
+// empty object. A member that v does not know is rejected by its name, so that
+// nothing is dropped in silence; AWS ignores what its model does not know.
 func (q *request) decode(v any) error {
-	if len(bytes.TrimSpace(q.body)) == 0 {
+	body := bytes.TrimPrefix(q.body, []byte("\xef\xbb\xbf"))
+	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
-	err := json.Unmarshal(q.body, v)
-	var mistyped *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &mistyped):
-		return invalid("the body is malformed: member %q cannot be a %s", mistyped.Field, mistyped.Value)
-	case err != nil:
-		return invalid("the body is malformed JSON: %v", err)
+	var whole json.RawMessage
+	if err := json.Unmarshal(body, &whole); err != nil {
+		offset := len(body)
+		if e, ok := errors.AsType[*json.SyntaxError](err); ok && !strings.HasPrefix(e.Error(), "unexpected end") {
+			offset = int(e.Offset) - 1
+		}
+		before := body[:max(offset, 0)]
+		line := before[bytes.LastIndexByte(before, '\n')+1:]
+		return invalid("The body is not JSON: line %d, column %d: %v.", bytes.Count(before, []byte("\n"))+1, utf8.RuneCount(line)+1, err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(v)
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return invalid("the body is malformed: member %q cannot be a %s", e.Field, e.Value)
+	}
+	if err != nil {
+		member, unknown := strings.CutPrefix(err.Error(), "json: unknown field ")
+		if unknown {
+			return invalid("parameter %s of %s is not emulated", clip(member), q.op.name)
+		}
+		return invalid("the body is malformed: %v", err)
 	}
 	return nil
 }

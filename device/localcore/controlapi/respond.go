@@ -1,13 +1,18 @@
 package controlapi
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strconv"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"example.com/fleety/device/localcore/registry"
 )
@@ -15,6 +20,23 @@ import (
 // codeUnknownOperation answers a request that is no operation. AWS's gateways
 // use this name and status 404; for AWS IoT neither is documented.
 const codeUnknownOperation = "UnknownOperationException"
+
+// An object is the JSON object of an answer.
+type object map[string]any
+
+// optional adds a member unless its value is zero or empty: what AWS leaves out
+// is left out here.
+func (o object) optional(name string, value any) object {
+	v := reflect.ValueOf(value)
+	empty := v.IsZero()
+	if kind := v.Kind(); kind == reflect.Map || kind == reflect.Slice {
+		empty = v.Len() == 0
+	}
+	if !empty {
+		o[name] = value
+	}
+	return o
+}
 
 // epoch is a time as the control plane writes it: seconds since 1970, with
 // fractions.
@@ -25,13 +47,15 @@ func (e epoch) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, float64(time.Time(e).UnixMilli())/1000, 'f', 3, 64), nil
 }
 
-// IsZero lets omitzero leave out a time that is not set.
-func (e epoch) IsZero() bool { return time.Time(e).IsZero() }
-
 // serve runs an operation and writes its answer.
 func (a *api) serve(op operation) http.Handler {
+	limit := limiter(op.name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q, err := readRequest(w, r)
+		if a.Quotas && !limit.Allow() {
+			a.reject(w, r, op.name, registry.Reject(registry.CodeThrottling, "Rate exceeded"))
+			return
+		}
+		q, err := readRequest(w, r, op)
 		var out any
 		if err == nil {
 			out, err = op.run(q)
@@ -40,71 +64,85 @@ func (a *api) serve(op operation) http.Handler {
 			a.reject(w, r, op.name, err)
 			return
 		}
-		writeJSON(w, http.StatusOK, out)
+		a.write(w, r, http.StatusOK, out)
 	})
 }
 
+// unknown answers what is no operation of this API, by AWS's name for it.
 func (a *api) unknown(w http.ResponseWriter, r *http.Request) {
-	a.reject(w, r, "unknown", &registry.Error{
-		Code:    codeUnknownOperation,
-		Status:  http.StatusNotFound,
-		Message: "There is no operation " + r.Method + " " + clip(r.URL.Path) + " here.",
-	})
+	name, message := operationOf(r), ""
+	if name != "" {
+		message = name + " is not emulated here."
+	} else {
+		name = "unknown"
+		message = fmt.Sprintf("There is no operation %s %q here.", clip(r.Method), clip(r.URL.Path))
+	}
+	a.reject(w, r, name, &registry.Error{Code: codeUnknownOperation, Status: http.StatusNotFound, Message: message})
 }
 
 // reject writes an exception and logs it: at INFO if a question was answered
-// with "not found", which is no refusal. What is not a *registry.Error is ours to
-// mend: the caller learns no more than that.
+// with "not found", which rejects nothing. What is not a *registry.Error is a
+// defect of this program: the caller gets no detail of it.
 func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, err error) {
-	refusal, ok := errors.AsType[*registry.Error](err)
+	rejection, ok := errors.AsType[*registry.Error](err)
 	if !ok {
 		a.Log.ErrorContext(r.Context(), "control plane operation failed", "operation", operation, "error", err)
-		refusal = registry.Reject(registry.CodeInternalFailure, "An internal error has happened; the log of the local core tells more.")
+		rejection = registry.Reject(registry.CodeInternalFailure, "An internal error has happened; see the log of the emulator.")
 	} else {
 		level := slog.LevelWarn
-		if refusal.Code == registry.CodeNotFound && r.Method == http.MethodGet {
+		if rejection.Code == registry.CodeNotFound && r.Method == http.MethodGet {
 			level = slog.LevelInfo
 		}
 		a.Log.Log(r.Context(), level, "control plane operation refused", "operation", operation,
-			"method", r.Method, "path", clip(r.URL.Path), "code", refusal.Code, "reason", refusal.Message)
+			"method", r.Method, "path", clip(r.URL.Path), "code", rejection.Code, "reason", rejection.Message)
 	}
-	w.Header().Set("X-Amzn-ErrorType", refusal.Code)
-	writeJSON(w, refusal.Status, a.exception(refusal))
-}
-
-// An exception is the body of a refusal.
-type exception struct {
-	Message     string `json:"message"`
-	ResourceARN string `json:"resourceArn,omitempty"`
-	ResourceID  string `json:"resourceId,omitempty"`
-}
-
-func (a *api) exception(e *registry.Error) exception {
-	x := exception{Message: e.Message}
-	if e.Code == registry.CodeAlreadyExists && e.Resource != "" {
-		x.ResourceARN = a.names.arn(e.Resource)
-		x.ResourceID, _ = registry.Target(e.Resource).Certificate()
+	out := object{"message": rejection.Message}
+	if rejection.Code == registry.CodeAlreadyExists && rejection.Resource != "" {
+		id, _ := registry.Target(rejection.Resource).Certificate()
+		out["resourceArn"] = a.arn(rejection.Resource)
+		out.optional("resourceId", id)
 	}
-	return x
+	w.Header().Set("X-Amzn-ErrorType", rejection.Code)
+	a.write(w, r, rejection.Status, out)
 }
 
-// writeJSON writes v, or no body at all for nil.
-func writeJSON(w http.ResponseWriter, status int, v any) {
+// write writes v as JSON, or no body at all for nil.
+func (a *api) write(w http.ResponseWriter, r *http.Request, status int, v any) {
 	w.Header().Set("x-amzn-RequestId", rand.Text())
 	if v == nil {
 		w.WriteHeader(status)
 		return
 	}
+	body, err := json.Marshal(v)
+	if err != nil {
+		a.Log.ErrorContext(r.Context(), "encoding an answer", "error", err)
+		status, body = http.StatusInternalServerError, []byte("{}")
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v) // its only error is that of a client that has gone
+	w.Write(printable(body)) // its only error is that of a client that has gone
+}
+
+// printable escapes in JSON the characters that a terminal would obey: the C1
+// controls and those that turn the direction of text. Encoding/json escapes
+// the rest.
+func printable(body []byte) []byte {
+	var out bytes.Buffer
+	for _, c := range string(body) {
+		if c >= utf8.RuneSelf && (unicode.IsControl(c) || unicode.Is(unicode.Cf, c)) && c <= 0xffff {
+			fmt.Fprintf(&out, `\u%04x`, c)
+		} else {
+			out.WriteRune(c)
+		}
+	}
+	return out.Bytes()
 }
 
 func invalid(format string, args ...any) error {
 	return registry.Reject(registry.CodeInvalidRequest, format, args...)
 }
 
-// unavailable refuses an operation whose part of the core is missing.
+// unavailable rejects an operation whose part of the emulator is missing.
 func unavailable(what string) error {
 	return registry.Reject(registry.CodeServiceUnavailable, "This server has no %s.", what)
 }

@@ -1,7 +1,6 @@
 package controlapi
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,12 +10,6 @@ import (
 // claimLife is how long a provisioning claim is valid.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 const claimLife = 5 * time.Minute
-
-// maxParameters bounds the parameters of RegisterThing.
-const (
-	maxParameterName  = 2048
-	maxParameterValue = 4096
-)
 
 type provisioningHook struct {
 	PayloadVersion string `json:"payloadVersion,omitempty"`
@@ -30,55 +23,31 @@ func (h *provisioningHook) hook() *registry.Hook {
 	return &registry.Hook{PayloadVersion: h.PayloadVersion, TargetARN: h.TargetARN}
 }
 
-func (a *api) createProvisioningTemplate(q *request) (any, error) {
-	var in struct {
-		Name        string                `json:"templateName"`
-		Description string                `json:"description"`
-		Body        string                `json:"templateBody"`
-		Enabled     bool                  `json:"enabled"`
-		RoleARN     string                `json:"provisioningRoleArn"`
-		Hook        *provisioningHook     `json:"preProvisioningHook"`
-		Type        registry.TemplateType `json:"type"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
-	t, err := a.Registry.CreateProvisioningTemplate(registry.NewProvisioningTemplate{
-		Name: in.Name, Description: in.Description, Body: in.Body, Enabled: in.Enabled,
-		RoleARN: in.RoleARN, Hook: in.Hook.hook(), Type: in.Type,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Name           string `json:"templateName"`
-		ARN            string `json:"templateArn"`
-		DefaultVersion int    `json:"defaultVersionId"`
-	}{t.Name, a.names.template(t.Name), t.DefaultVersion}, nil
-}
-
-type templateSummary struct {
+func (a *api) createProvisioningTemplate(_ *request, in struct {
 	Name        string                `json:"templateName"`
-	ARN         string                `json:"templateArn"`
-	Description string                `json:"description,omitempty"`
+	Description string                `json:"description"`
+	Body        string                `json:"templateBody"`
 	Enabled     bool                  `json:"enabled"`
+	RoleARN     string                `json:"provisioningRoleArn"`
+	Hook        *provisioningHook     `json:"preProvisioningHook"`
 	Type        registry.TemplateType `json:"type"`
-	Created     epoch                 `json:"creationDate"`
-	Modified    epoch                 `json:"lastModifiedDate"`
+	Tags        tags                  `json:"tags"`
+}) (any, error) {
+	t, err := tagged(a, in.Tags, "provisioningtemplate/"+in.Name, func() (registry.ProvisioningTemplate, error) {
+		return a.Registry.CreateProvisioningTemplate(registry.NewProvisioningTemplate{
+			Name: in.Name, Description: in.Description, Body: in.Body, Enabled: in.Enabled,
+			RoleARN: in.RoleARN, Hook: in.Hook.hook(), Type: in.Type,
+		})
+	})
+	return object{"templateName": t.Name, "templateArn": a.arn("provisioningtemplate/" + t.Name), "defaultVersionId": t.DefaultVersion}, err
 }
 
-func (a *api) templateSummary(t registry.ProvisioningTemplate) templateSummary {
-	return templateSummary{
-		t.Name, a.names.template(t.Name), t.Description, t.Enabled, t.Type, epoch(t.Created), epoch(t.Modified),
-	}
-}
-
-type templateDescription struct {
-	templateSummary
-	Body           string            `json:"templateBody"`
-	DefaultVersion int               `json:"defaultVersionId"`
-	RoleARN        string            `json:"provisioningRoleArn"`
-	Hook           *provisioningHook `json:"preProvisioningHook,omitempty"`
+// templateSummary returns what a description and a list have in common.
+func (a *api) templateSummary(t registry.ProvisioningTemplate) object {
+	return object{
+		"templateName": t.Name, "templateArn": a.arn("provisioningtemplate/" + t.Name), "enabled": t.Enabled, "type": t.Type,
+		"creationDate": epoch(t.Created), "lastModifiedDate": epoch(t.Modified),
+	}.optional("description", t.Description)
 }
 
 func (a *api) describeProvisioningTemplate(q *request) (any, error) {
@@ -86,74 +55,50 @@ func (a *api) describeProvisioningTemplate(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := templateDescription{
-		templateSummary: a.templateSummary(t), Body: t.Body(), DefaultVersion: t.DefaultVersion, RoleARN: t.RoleARN,
-	}
+	out := a.templateSummary(t)
+	out["templateBody"], out["defaultVersionId"], out["provisioningRoleArn"] = t.Body(), t.DefaultVersion, t.RoleARN
 	if t.Hook != nil {
-		out.Hook = &provisioningHook{t.Hook.PayloadVersion, t.Hook.TargetARN}
+		out["preProvisioningHook"] = provisioningHook{t.Hook.PayloadVersion, t.Hook.TargetARN}
 	}
 	return out, nil
 }
 
-func (a *api) updateProvisioningTemplate(q *request) (any, error) {
-	var in struct {
-		Description    *string           `json:"description"`
-		Enabled        *bool             `json:"enabled"`
-		DefaultVersion int               `json:"defaultVersionId"`
-		RoleARN        string            `json:"provisioningRoleArn"`
-		Hook           *provisioningHook `json:"preProvisioningHook"`
-		RemoveHook     bool              `json:"removePreProvisioningHook"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
-	return empty{}, a.Registry.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
+func (a *api) updateProvisioningTemplate(q *request, in struct {
+	Description    *string           `json:"description"`
+	Enabled        *bool             `json:"enabled"`
+	DefaultVersion int               `json:"defaultVersionId"`
+	RoleARN        string            `json:"provisioningRoleArn"`
+	Hook           *provisioningHook `json:"preProvisioningHook"`
+	RemoveHook     bool              `json:"removePreProvisioningHook"`
+}) (any, error) {
+	return object{}, a.Registry.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
 		Name: q.path("templateName"), Description: in.Description, Enabled: in.Enabled, RoleARN: in.RoleARN,
 		DefaultVersion: in.DefaultVersion, Hook: in.Hook.hook(), RemoveHook: in.RemoveHook,
 	})
 }
 
 func (a *api) deleteProvisioningTemplate(q *request) (any, error) {
-	return empty{}, a.Registry.DeleteProvisioningTemplate(q.path("templateName"))
+	return object{}, a.Registry.DeleteProvisioningTemplate(q.path("templateName"))
 }
 
 func (a *api) listProvisioningTemplates(q *request) (any, error) {
-	all := a.Registry.ListProvisioningTemplates()
-	some, next, err := page(q, all, func(t registry.ProvisioningTemplate) string { return t.Name })
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Templates []templateSummary `json:"templates"`
-		NextToken string            `json:"nextToken,omitempty"`
-	}{convert(some, a.templateSummary), next}, nil
+	return list(q, "templates", a.Registry.ListProvisioningTemplates(),
+		func(t registry.ProvisioningTemplate) string { return t.Name }, a.templateSummary)
 }
 
-func (a *api) createProvisioningTemplateVersion(q *request) (any, error) {
-	var in struct {
-		Body string `json:"templateBody"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
+func (a *api) createProvisioningTemplateVersion(q *request, in struct {
+	Body string `json:"templateBody"`
+}) (any, error) {
 	name := q.path("templateName")
 	v, err := a.Registry.CreateProvisioningTemplateVersion(name, in.Body, q.flag("setAsDefault"))
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Name      string `json:"templateName"`
-		ARN       string `json:"templateArn"`
-		Version   int    `json:"versionId"`
-		IsDefault bool   `json:"isDefaultVersion"`
-	}{name, a.names.template(name), v.ID, q.flag("setAsDefault")}, nil
+	return object{
+		"templateName": name, "templateArn": a.arn("provisioningtemplate/" + name),
+		"versionId": v.ID, "isDefaultVersion": q.flag("setAsDefault"),
+	}, err
 }
 
-type templateVersion struct {
-	Version   int    `json:"versionId"`
-	IsDefault bool   `json:"isDefaultVersion"`
-	Created   epoch  `json:"creationDate"`
-	Body      string `json:"templateBody,omitempty"`
+func templateVersion(t registry.ProvisioningTemplate, v registry.TemplateVersion) object {
+	return object{"versionId": v.ID, "isDefaultVersion": v.ID == t.DefaultVersion, "creationDate": epoch(v.Created)}
 }
 
 func (a *api) listProvisioningTemplateVersions(q *request) (any, error) {
@@ -161,16 +106,8 @@ func (a *api) listProvisioningTemplateVersions(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	some, next, err := page(q, t.Versions, func(v registry.TemplateVersion) string { return fmt.Sprintf("%09d", v.ID) })
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Versions  []templateVersion `json:"versions"`
-		NextToken string            `json:"nextToken,omitempty"`
-	}{convert(some, func(v registry.TemplateVersion) templateVersion {
-		return templateVersion{Version: v.ID, IsDefault: v.ID == t.DefaultVersion, Created: epoch(v.Created)}
-	}), next}, nil
+	return list(q, "versions", t.Versions, func(v registry.TemplateVersion) string { return fmt.Sprintf("%09d", v.ID) },
+		func(v registry.TemplateVersion) object { return templateVersion(t, v) })
 }
 
 func (a *api) describeProvisioningTemplateVersion(q *request) (any, error) {
@@ -186,7 +123,9 @@ func (a *api) describeProvisioningTemplateVersion(q *request) (any, error) {
 	if !ok {
 		return nil, registry.Reject(registry.CodeNotFound, "Template %s has no version %d.", t.Name, id)
 	}
-	return templateVersion{v.ID, v.ID == t.DefaultVersion, epoch(v.Created), v.Body}, nil
+	out := templateVersion(t, v)
+	out["templateBody"] = v.Body
+	return out, nil
 }
 
 func (a *api) deleteProvisioningTemplateVersion(q *request) (any, error) {
@@ -194,7 +133,7 @@ func (a *api) deleteProvisioningTemplateVersion(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return empty{}, a.Registry.DeleteProvisioningTemplateVersion(q.path("templateName"), id)
+	return object{}, a.Registry.DeleteProvisioningTemplateVersion(q.path("templateName"), id)
 }
 
 func (a *api) createProvisioningClaim(q *request) (any, error) {
@@ -210,48 +149,5 @@ func (a *api) createProvisioningClaim(q *request) (any, error) {
 		return nil, err
 	}
 	c, expires, err := a.Registry.CreateClaimCertificate(keys.CertificatePEM, template, claimLife)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		ID      string  `json:"certificateId"`
-		PEM     string  `json:"certificatePem"`
-		KeyPair keyPair `json:"keyPair"`
-		Expires epoch   `json:"expiration"`
-	}{c.ID, c.PEM, keyPair{keys.PublicKeyPEM, keys.PrivateKeyPEM}, epoch(expires)}, nil
-}
-
-// registerThing is RegisterThing over HTTPS. What the registry refuses, a
-// missing group for instance, is a ResourceRegistrationFailureException.
-func (a *api) registerThing(q *request) (any, error) {
-	var in struct {
-		Body       string            `json:"templateBody"`
-		Parameters map[string]string `json:"parameters"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
-	if in.Body == "" {
-		return nil, invalid("a template body is required")
-	}
-	for name, value := range in.Parameters {
-		if len(name) > maxParameterName || len(value) > maxParameterValue {
-			return nil, invalid("parameter %q: names have at most %d characters, values %d", clip(name), maxParameterName, maxParameterValue)
-		}
-	}
-	if a.Registrar == nil {
-		return nil, unavailable("provisioning")
-	}
-	done, err := a.Registrar.RegisterThing(q.Context(), in.Body, in.Parameters)
-	refusal, refused := errors.AsType[*registry.Error](err)
-	switch {
-	case refused && refusal.Code != registry.CodeInvalidRequest && refusal.Status < 500:
-		return nil, registry.Reject(registry.CodeRegistrationFailure, "%s: %s", refusal.Code, refusal.Message)
-	case err != nil:
-		return nil, err
-	}
-	return struct {
-		PEM          string            `json:"certificatePem,omitempty"`
-		ResourceARNs map[string]string `json:"resourceArns"`
-	}{done.CertificatePEM, notNil(done.ResourceARNs)}, nil
+	return object{"certificateId": c.ID, "certificatePem": c.PEM, "keyPair": keyPair(keys), "expiration": epoch(expires)}, err
 }

@@ -2,15 +2,10 @@ package controlapi
 
 import "example.com/fleety/device/localcore/registry"
 
-const (
-	thingResource      = "thing/"
-	thingGroupResource = "thinggroup/"
-)
-
 // thingGroupProperties is AWS's ThingGroupProperties; nil leaves a part alone.
 type thingGroupProperties struct {
-	Description *string           `json:"thingGroupDescription,omitempty"`
-	Attributes  *attributePayload `json:"attributePayload,omitempty"`
+	Description *string           `json:"thingGroupDescription"`
+	Attributes  *attributePayload `json:"attributePayload"`
 }
 
 type groupName struct {
@@ -18,46 +13,24 @@ type groupName struct {
 	ARN  string `json:"groupArn"`
 }
 
-func (a *api) groupName(name string) groupName { return groupName{name, a.names.thingGroup(name)} }
+func (a *api) groupName(name string) groupName { return groupName{name, a.arn("thinggroup/" + name)} }
 
-func (a *api) createThingGroup(q *request) (any, error) {
-	var in struct {
-		Parent     string               `json:"parentGroupName"`
-		Properties thingGroupProperties `json:"thingGroupProperties"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
+func (a *api) createThingGroup(q *request, in struct {
+	Parent     string               `json:"parentGroupName"`
+	Properties thingGroupProperties `json:"thingGroupProperties"`
+	Tags       tags                 `json:"tags"`
+}) (any, error) {
 	n := registry.NewThingGroup{
 		Name: q.path("thingGroupName"), Parent: in.Parent, Attributes: in.Properties.Attributes.attributes(),
 	}
 	if in.Properties.Description != nil {
 		n.Description = *in.Properties.Description
 	}
-	g, err := a.Registry.CreateThingGroup(n)
+	g, err := tagged(a, in.Tags, "thinggroup/"+n.Name, func() (registry.ThingGroup, error) { return a.Registry.CreateThingGroup(n) })
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		Name string `json:"thingGroupName"`
-		ARN  string `json:"thingGroupArn"`
-		ID   string `json:"thingGroupId"`
-	}{g.Name, a.names.thingGroup(g.Name), g.ID}, nil
-}
-
-type thingGroupMetadata struct {
-	Parent    string      `json:"parentGroupName,omitempty"`
-	Ancestors []groupName `json:"rootToParentThingGroups"`
-	Created   epoch       `json:"creationDate"`
-}
-
-type thingGroupDescription struct {
-	Name       string               `json:"thingGroupName"`
-	ID         string               `json:"thingGroupId"`
-	ARN        string               `json:"thingGroupArn"`
-	Version    int64                `json:"version"`
-	Properties thingGroupProperties `json:"thingGroupProperties"`
-	Metadata   thingGroupMetadata   `json:"thingGroupMetadata"`
+	return object{"thingGroupName": g.Name, "thingGroupArn": a.arn("thinggroup/" + g.Name), "thingGroupId": g.ID}, nil
 }
 
 func (a *api) describeThingGroup(q *request) (any, error) {
@@ -65,35 +38,31 @@ func (a *api) describeThingGroup(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return thingGroupDescription{
-		Name: g.Name, ID: g.ID, ARN: a.names.thingGroup(g.Name), Version: g.Version,
-		Properties: thingGroupProperties{&g.Description, &attributePayload{Attributes: notNil(g.Attributes)}},
-		Metadata:   thingGroupMetadata{g.Parent, convert(ancestors, a.groupName), epoch(g.Created)},
+	properties := object{}.optional("thingGroupDescription", g.Description)
+	if len(g.Attributes) > 0 {
+		properties["attributePayload"] = object{"attributes": g.Attributes}
+	}
+	return object{
+		"thingGroupName": g.Name, "thingGroupId": g.ID, "thingGroupArn": a.arn("thinggroup/" + g.Name), "version": g.Version,
+		"thingGroupProperties": properties,
+		"thingGroupMetadata": object{"creationDate": epoch(g.Created)}.optional("parentGroupName", g.Parent).
+			optional("rootToParentThingGroups", convert(ancestors, a.groupName)),
 	}, nil
 }
 
-func (a *api) updateThingGroup(q *request) (any, error) {
-	var in struct {
-		Properties      thingGroupProperties `json:"thingGroupProperties"`
-		ExpectedVersion int64                `json:"expectedVersion"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
+func (a *api) updateThingGroup(q *request, in struct {
+	Properties      thingGroupProperties `json:"thingGroupProperties"`
+	ExpectedVersion int64                `json:"expectedVersion"`
+}) (any, error) {
 	version, err := a.Registry.UpdateThingGroup(registry.ThingGroupUpdate{
 		Name: q.path("thingGroupName"), Description: in.Properties.Description,
 		Attributes: in.Properties.Attributes.update(), ExpectedVersion: in.ExpectedVersion,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Version int64 `json:"version"`
-	}{version}, nil
+	return object{"version": version}, err
 }
 
 func (a *api) deleteThingGroup(q *request) (any, error) {
-	return empty{}, a.Registry.DeleteThingGroup(q.path("thingGroupName"), q.number("expectedVersion"))
+	return object{}, a.Registry.DeleteThingGroup(q.path("thingGroupName"), q.number("expectedVersion"))
 }
 
 func (a *api) listThingGroups(q *request) (any, error) {
@@ -106,95 +75,70 @@ func (a *api) listThingGroups(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.groupPage(q, convert(all, func(g registry.ThingGroup) string { return g.Name }))
+	return list(q, "thingGroups", convert(all, func(g registry.ThingGroup) string { return g.Name }), self, a.groupName)
 }
 
-// groupPage answers with a page of groups, given by their names.
-func (a *api) groupPage(q *request, names []string) (any, error) {
-	some, next, err := page(q, names, self)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		ThingGroups []groupName `json:"thingGroups"`
-		NextToken   string      `json:"nextToken,omitempty"`
-	}{convert(some, a.groupName), next}, nil
-}
-
-// membership reads which thing and which group a request means, each by name
+// membership returns which thing and which group a request means, each by name
 // or by ARN.
-func (a *api) membership(q *request) (thing, group string, err error) {
-	var in struct {
-		ThingName string `json:"thingName"`
-		ThingARN  string `json:"thingArn"`
-		GroupName string `json:"thingGroupName"`
-		GroupARN  string `json:"thingGroupArn"`
-	}
-	if err := q.decode(&in); err != nil {
+func (a *api) membership(thingName, thingARN, groupName, groupARN, kind string) (thing, group string, err error) {
+	if thing, err = a.named(thingName, thingARN, "thing"); err != nil {
 		return "", "", err
 	}
-	if thing, err = a.names.named(in.ThingName, in.ThingARN, thingResource); err != nil {
-		return "", "", err
-	}
-	group, err = a.names.named(in.GroupName, in.GroupARN, thingGroupResource)
+	group, err = a.named(groupName, groupARN, kind)
 	if err == nil && (thing == "" || group == "") {
-		err = invalid("a thing and a thing group are required, by name or ARN")
+		err = invalid("a thing and a %s are required, by name or ARN", kind)
 	}
 	return thing, group, err
 }
 
-func (a *api) addThingToThingGroup(q *request) (any, error) {
-	thing, group, err := a.membership(q)
+func (a *api) addThingToThingGroup(_ *request, in struct {
+	ThingName string `json:"thingName"`
+	ThingARN  string `json:"thingArn"`
+	GroupName string `json:"thingGroupName"`
+	GroupARN  string `json:"thingGroupArn"`
+	Override  bool   `json:"overrideDynamicGroups"` // there are none to override
+}) (any, error) {
+	thing, group, err := a.membership(in.ThingName, in.ThingARN, in.GroupName, in.GroupARN, "thinggroup")
 	if err != nil {
 		return nil, err
 	}
-	return empty{}, a.Registry.AddThingToThingGroup(thing, group)
+	return object{}, a.Registry.AddThingToThingGroup(thing, group)
 }
 
-func (a *api) removeThingFromThingGroup(q *request) (any, error) {
-	thing, group, err := a.membership(q)
+func (a *api) removeThingFromThingGroup(_ *request, in struct {
+	ThingName string `json:"thingName"`
+	ThingARN  string `json:"thingArn"`
+	GroupName string `json:"thingGroupName"`
+	GroupARN  string `json:"thingGroupArn"`
+}) (any, error) {
+	thing, group, err := a.membership(in.ThingName, in.ThingARN, in.GroupName, in.GroupARN, "thinggroup")
 	if err != nil {
 		return nil, err
 	}
-	return empty{}, a.Registry.RemoveThingFromThingGroup(thing, group)
+	return object{}, a.Registry.RemoveThingFromThingGroup(thing, group)
 }
 
-func (a *api) updateThingGroupsForThing(q *request) (any, error) {
-	var in struct {
-		Thing  string   `json:"thingName"`
-		Add    []string `json:"thingGroupsToAdd"`
-		Remove []string `json:"thingGroupsToRemove"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
-	return empty{}, a.Registry.UpdateThingGroupsForThing(in.Thing, in.Add, in.Remove)
+func (a *api) updateThingGroupsForThing(_ *request, in struct {
+	Thing    string   `json:"thingName"`
+	Add      []string `json:"thingGroupsToAdd"`
+	Remove   []string `json:"thingGroupsToRemove"`
+	Override bool     `json:"overrideDynamicGroups"` // there are none to override
+}) (any, error) {
+	return object{}, a.Registry.UpdateThingGroupsForThing(in.Thing, in.Add, in.Remove)
 }
 
 func (a *api) listThingGroupsForThing(q *request) (any, error) {
-	names, err := a.Registry.ListThingGroupsForThing(q.path("thingName"))
+	groups, err := a.Registry.ListThingGroupsForThing(q.path("thingName"))
 	if err != nil {
 		return nil, err
 	}
-	return a.groupPage(q, names)
+	return list(q, "thingGroups", groups, self, a.groupName)
 }
 
 func (a *api) listThingsInThingGroup(q *request) (any, error) {
-	names, err := a.Registry.ListThingsInThingGroup(q.path("thingGroupName"), q.flag("recursive"))
+	things, err := a.Registry.ListThingsInThingGroup(q.path("thingGroupName"), q.flag("recursive"))
 	if err != nil {
 		return nil, err
 	}
-	return thingPage(q, names)
-}
-
-// thingPage answers with a page of names of things.
-func thingPage(q *request, names []string) (any, error) {
-	some, next, err := page(q, names, self)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Things    []string `json:"things"`
-		NextToken string   `json:"nextToken,omitempty"`
-	}{some, next}, nil
+	return names(q, "things", things)
 }

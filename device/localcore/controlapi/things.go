@@ -1,11 +1,15 @@
 package controlapi
 
-import "example.com/fleety/device/localcore/registry"
+import (
+	"errors"
+
+	"example.com/fleety/device/localcore/registry"
+)
 
 // attributePayload is AWS's AttributePayload.
 type attributePayload struct {
 	Attributes map[string]string `json:"attributes"`
-	Merge      bool              `json:"merge,omitempty"`
+	Merge      bool              `json:"merge"`
 }
 
 // update returns the change that a payload asks for, nil for no payload.
@@ -24,39 +28,28 @@ func (p *attributePayload) attributes() map[string]string {
 	return p.Attributes
 }
 
-type thingCreated struct {
-	Name string `json:"thingName"`
-	ARN  string `json:"thingArn"`
-	ID   string `json:"thingId"`
-}
-
-func (a *api) createThing(q *request) (any, error) {
-	var in struct {
-		TypeName     string            `json:"thingTypeName"`
-		BillingGroup string            `json:"billingGroupName"`
-		Attributes   *attributePayload `json:"attributePayload"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
+func (a *api) createThing(q *request, in struct {
+	TypeName     string            `json:"thingTypeName"`
+	BillingGroup string            `json:"billingGroupName"`
+	Attributes   *attributePayload `json:"attributePayload"`
+}) (any, error) {
 	t, err := a.Registry.CreateThing(registry.NewThing{
 		Name: q.path("thingName"), Type: in.TypeName, BillingGroup: in.BillingGroup, Attributes: in.Attributes.attributes(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return thingCreated{t.Name, a.names.thing(t.Name), t.ID}, nil
+	return object{"thingName": t.Name, "thingArn": a.arn("thing/" + t.Name), "thingId": t.ID}, nil
 }
 
-type thingDescription struct {
-	Name            string            `json:"thingName"`
-	ARN             string            `json:"thingArn"`
-	ID              string            `json:"thingId"`
-	DefaultClientID string            `json:"defaultClientId"`
-	Type            string            `json:"thingTypeName,omitempty"`
-	BillingGroup    string            `json:"billingGroupName,omitempty"`
-	Attributes      map[string]string `json:"attributes"`
-	Version         int64             `json:"version"`
+// thing returns what a description and a list have in common.
+func (a *api) thing(t registry.Thing) object {
+	attributes := t.Attributes
+	if attributes == nil {
+		attributes = map[string]string{}
+	}
+	return object{"thingName": t.Name, "thingArn": a.arn("thing/" + t.Name), "attributes": attributes, "version": t.Version}.
+		optional("thingTypeName", t.Type)
 }
 
 func (a *api) describeThing(q *request) (any, error) {
@@ -64,67 +57,74 @@ func (a *api) describeThing(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return thingDescription{
-		Name: t.Name, ARN: a.names.thing(t.Name), ID: t.ID, DefaultClientID: t.Name, Type: t.Type,
-		BillingGroup: t.BillingGroup, Attributes: notNil(t.Attributes), Version: t.Version,
-	}, nil
+	out := a.thing(t).optional("billingGroupName", t.BillingGroup)
+	out["thingId"], out["defaultClientId"] = t.ID, t.Name
+	return out, nil
 }
 
-// notNil makes JSON have an empty object where there are no attributes.
-func notNil(attributes map[string]string) map[string]string {
-	if attributes == nil {
-		return map[string]string{}
-	}
-	return attributes
-}
-
-func (a *api) updateThing(q *request) (any, error) {
-	var in struct {
-		TypeName        string            `json:"thingTypeName"`
-		RemoveType      bool              `json:"removeThingType"`
-		Attributes      *attributePayload `json:"attributePayload"`
-		ExpectedVersion int64             `json:"expectedVersion"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
-	return empty{}, a.Registry.UpdateThing(registry.ThingUpdate{
+func (a *api) updateThing(q *request, in struct {
+	TypeName        string            `json:"thingTypeName"`
+	RemoveType      bool              `json:"removeThingType"`
+	Attributes      *attributePayload `json:"attributePayload"`
+	ExpectedVersion int64             `json:"expectedVersion"`
+}) (any, error) {
+	return object{}, a.Registry.UpdateThing(registry.ThingUpdate{
 		Name: q.path("thingName"), Type: in.TypeName, RemoveType: in.RemoveType,
 		Attributes: in.Attributes.update(), ExpectedVersion: in.ExpectedVersion,
 	})
 }
 
-// empty is the answer of an operation that has nothing to tell.
-type empty struct{}
-
 func (a *api) deleteThing(q *request) (any, error) {
-	return empty{}, a.Registry.DeleteThing(q.path("thingName"), q.number("expectedVersion"))
+	return object{}, a.Registry.DeleteThing(q.path("thingName"), q.number("expectedVersion"))
 }
 
-type thingSummary struct {
-	Name       string            `json:"thingName"`
-	ARN        string            `json:"thingArn"`
-	Type       string            `json:"thingTypeName,omitempty"`
-	Attributes map[string]string `json:"attributes"`
-	Version    int64             `json:"version"`
-}
-
+// listThings rejects the combinations that AWS rejects: a type and an attribute,
+// in AWS's own words, and a value without an attribute.
 func (a *api) listThings(q *request) (any, error) {
-	all := a.Registry.ListThings(registry.ThingFilter{
+	f := registry.ThingFilter{
 		Type:          q.query("thingTypeName"),
 		AttributeName: q.query("attributeName"), AttributeValue: q.query("attributeValue"),
 		ValuePrefix: q.flag("usePrefixAttributeValue"),
-	})
-	some, next, err := page(q, all, func(t registry.Thing) string { return t.Name })
-	if err != nil {
+	}
+	switch {
+	case f.Type != "" && f.AttributeName != "":
+		return nil, invalid("Listing things by the combination of attribute and thing type is not supported")
+	case f.AttributeName == "" && (f.AttributeValue != "" || f.ValuePrefix):
+		return nil, invalid("attributeValue and usePrefixAttributeValue need attributeName")
+	}
+	return list(q, "things", a.Registry.ListThings(f), func(t registry.Thing) string { return t.Name }, a.thing)
+}
+
+// Limits of the parameters of RegisterThing, in bytes.
+const (
+	maxParameterName  = 2048
+	maxParameterValue = 4096
+)
+
+// registerThing is RegisterThing over HTTPS. What the registry rejects, a
+// missing group for instance, is a ResourceRegistrationFailureException.
+func (a *api) registerThing(q *request, in struct {
+	Body       string            `json:"templateBody"`
+	Parameters map[string]string `json:"parameters"`
+}) (any, error) {
+	if in.Body == "" {
+		return nil, invalid("a template body is required")
+	}
+	for name, value := range in.Parameters {
+		if len(name) > maxParameterName || len(value) > maxParameterValue {
+			return nil, invalid("parameter %q: names have at most %d characters, values %d", clip(name), maxParameterName, maxParameterValue)
+		}
+	}
+	if a.Registrar == nil {
+		return nil, unavailable("provisioning")
+	}
+	done, err := a.Registrar.RegisterThing(q.Context(), in.Body, in.Parameters)
+	rejection, rejected := errors.AsType[*registry.Error](err)
+	switch {
+	case rejected && rejection.Code != registry.CodeInvalidRequest && rejection.Status < 500:
+		return nil, registry.Reject(registry.CodeRegistrationFailure, "%s: %s", rejection.Code, rejection.Message)
+	case err != nil:
 		return nil, err
 	}
-	return struct {
-		Things    []thingSummary `json:"things"`
-		NextToken string         `json:"nextToken,omitempty"`
-	}{
-		convert(some, func(t registry.Thing) thingSummary {
-			return thingSummary{t.Name, a.names.thing(t.Name), t.Type, notNil(t.Attributes), t.Version}
-		}), next,
-	}, nil
+	return object{"resourceArns": done.ResourceARNs}.optional("certificatePem", done.CertificatePEM), nil
 }

@@ -2,51 +2,34 @@ package controlapi
 
 import "example.com/fleety/device/localcore/registry"
 
-type thingTypeProperties struct {
-	Description          string   `json:"thingTypeDescription,omitempty"`
-	SearchableAttributes []string `json:"searchableAttributes,omitempty"`
+// thingTypeRequest describes a thing type. Only a creation has tags.
+type thingTypeRequest struct {
+	Properties struct {
+		Description          string   `json:"thingTypeDescription"`
+		SearchableAttributes []string `json:"searchableAttributes"`
+		MQTT5                struct {
+			Propagating []registry.PropagatingAttribute `json:"propagatingAttributes"`
+		} `json:"mqtt5Configuration"`
+	} `json:"thingTypeProperties"`
 }
 
-type thingTypeMetadata struct {
-	Deprecated   bool  `json:"deprecated"`
-	DeprecatedAt epoch `json:"deprecationDate,omitzero"`
-	Created      epoch `json:"creationDate"`
-}
-
-type thingTypeDescription struct {
-	Name       string              `json:"thingTypeName"`
-	ID         string              `json:"thingTypeId,omitempty"`
-	ARN        string              `json:"thingTypeArn"`
-	Properties thingTypeProperties `json:"thingTypeProperties"`
-	Metadata   thingTypeMetadata   `json:"thingTypeMetadata"`
-}
-
-// thingTypeOf reads the thing type that a request describes.
-func thingTypeOf(q *request) (registry.NewThingType, error) {
-	var in struct {
-		Properties thingTypeProperties `json:"thingTypeProperties"`
-	}
-	err := q.decode(&in)
+func (in thingTypeRequest) thingType(q *request) registry.NewThingType {
 	return registry.NewThingType{
-		Name:        q.path("thingTypeName"),
-		Description: in.Properties.Description, SearchableAttributes: in.Properties.SearchableAttributes,
-	}, err
+		Name: q.path("thingTypeName"), Description: in.Properties.Description,
+		SearchableAttributes: in.Properties.SearchableAttributes, Propagating: in.Properties.MQTT5.Propagating,
+	}
 }
 
-func (a *api) createThingType(q *request) (any, error) {
-	n, err := thingTypeOf(q)
+func (a *api) createThingType(q *request, in struct {
+	thingTypeRequest
+	Tags tags `json:"tags"`
+}) (any, error) {
+	n := in.thingType(q)
+	t, err := tagged(a, in.Tags, "thingtype/"+n.Name, func() (registry.ThingType, error) { return a.Registry.CreateThingType(n) })
 	if err != nil {
 		return nil, err
 	}
-	t, err := a.Registry.CreateThingType(n)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		Name string `json:"thingTypeName"`
-		ARN  string `json:"thingTypeArn"`
-		ID   string `json:"thingTypeId"`
-	}{t.Name, a.names.thingType(t.Name), t.ID}, nil
+	return object{"thingTypeName": t.Name, "thingTypeArn": a.arn("thingtype/" + t.Name), "thingTypeId": t.ID}, nil
 }
 
 func (a *api) describeThingType(q *request) (any, error) {
@@ -54,47 +37,42 @@ func (a *api) describeThingType(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.describe(t), nil
+	out := a.thingType(t)
+	out["thingTypeId"] = t.ID
+	return out, nil
 }
 
-func (a *api) describe(t registry.ThingType) thingTypeDescription {
-	return thingTypeDescription{
-		Name: t.Name, ID: t.ID, ARN: a.names.thingType(t.Name),
-		Properties: thingTypeProperties{t.Description, t.SearchableAttributes},
-		Metadata:   thingTypeMetadata{t.Deprecated, epoch(t.DeprecatedAt), epoch(t.Created)},
+// thingType returns what a description and a list have in common.
+func (a *api) thingType(t registry.ThingType) object {
+	properties := object{}.optional("thingTypeDescription", t.Description).optional("searchableAttributes", t.SearchableAttributes)
+	if len(t.Propagating) > 0 {
+		properties["mqtt5Configuration"] = object{"propagatingAttributes": t.Propagating}
+	}
+	metadata := object{"deprecated": t.Deprecated, "creationDate": epoch(t.Created)}
+	if t.Deprecated {
+		metadata["deprecationDate"] = epoch(t.DeprecatedAt)
+	}
+	return object{
+		"thingTypeName": t.Name, "thingTypeArn": a.arn("thingtype/" + t.Name),
+		"thingTypeProperties": properties, "thingTypeMetadata": metadata,
 	}
 }
 
-func (a *api) updateThingType(q *request) (any, error) {
-	n, err := thingTypeOf(q)
-	if err != nil {
-		return nil, err
-	}
-	return empty{}, a.Registry.UpdateThingType(n)
+func (a *api) updateThingType(q *request, in thingTypeRequest) (any, error) {
+	return object{}, a.Registry.UpdateThingType(in.thingType(q))
 }
 
-func (a *api) deprecateThingType(q *request) (any, error) {
-	var in struct {
-		Undo bool `json:"undoDeprecate"`
-	}
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
-	return empty{}, a.Registry.DeprecateThingType(q.path("thingTypeName"), in.Undo)
+func (a *api) deprecateThingType(q *request, in struct {
+	Undo bool `json:"undoDeprecate"`
+}) (any, error) {
+	return object{}, a.Registry.DeprecateThingType(q.path("thingTypeName"), in.Undo)
 }
 
 func (a *api) deleteThingType(q *request) (any, error) {
-	return empty{}, a.Registry.DeleteThingType(q.path("thingTypeName"))
+	return object{}, a.Registry.DeleteThingType(q.path("thingTypeName"))
 }
 
 func (a *api) listThingTypes(q *request) (any, error) {
-	all := a.Registry.ListThingTypes(q.query("thingTypeName"))
-	some, next, err := page(q, all, func(t registry.ThingType) string { return t.Name })
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		ThingTypes []thingTypeDescription `json:"thingTypes"`
-		NextToken  string                 `json:"nextToken,omitempty"`
-	}{convert(some, a.describe), next}, nil
+	return list(q, "thingTypes", a.Registry.ListThingTypes(q.query("thingTypeName")),
+		func(t registry.ThingType) string { return t.Name }, a.thingType)
 }

@@ -1,13 +1,22 @@
 package registry
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
 
 // A Target is what a policy is attached to, as the resource part of its ARN:
-// "cert/ID" or "thinggroup/NAME".
+// "cert/ID" or "thinggroup/NAME". An Amazon Cognito identity, which AWS IoT does
+// not register, is its own target: "REGION:UUID".
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/cog-iot-policies.html
 type Target string
+
+var cognitoIdentity = regexp.MustCompile(`^[a-z]{2}[a-z0-9-]+:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// Cognito reports whether the target is an Amazon Cognito identity.
+func (t Target) Cognito() bool { return cognitoIdentity.MatchString(string(t)) }
 
 const (
 	certificatePrefix = "cert/"
@@ -82,8 +91,8 @@ func (r *Registry) ListTargetsForPolicy(policy string) ([]Target, error) {
 }
 
 // AttachThingPrincipal attaches a certificate to a thing. An exclusive
-// attachment ties the certificate to that one thing: it is refused while
-// another thing has the certificate, and refuses others afterwards.
+// attachment ties the certificate to that one thing: it is rejected while
+// another thing has the certificate, as are others afterwards.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
 func (r *Registry) AttachThingPrincipal(thing, certificateID string, kind PrincipalType) error {
@@ -148,7 +157,10 @@ func (s *state) checkTarget(target Target) error {
 		_, err := s.group(name)
 		return err
 	}
-	return invalid("target %q is neither a certificate nor a thing group", clip(string(target)))
+	if target.Cognito() {
+		return nil
+	}
+	return invalid("target %q is no certificate, thing group or Amazon Cognito identity", clip(string(target)))
 }
 
 func (tx *transaction) attachPolicy(policy string, target Target) error {

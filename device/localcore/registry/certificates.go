@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A NewCertificate describes a certificate to register.
 type NewCertificate struct {
-	// PEM is one certificate.
+	// PEM is one certificate; it is kept in the standard form.
 	PEM string
 	// Status is Inactive where it is empty. PendingActivation is for
 	// [Registry.CreatePendingCertificate].
@@ -31,7 +33,7 @@ func (r *Registry) CreateCertificate(n NewCertificate) (Certificate, error) {
 // CreatePendingCertificate registers a certificate that waits for RegisterThing
 // with its ownership token. Only a hash of the token is kept. The token works
 // once, for the claim certificate principal alone, and until life is over;
-// then [Registry.Expire] deletes the certificate unless it came into use.
+// then [Registry.Expire] deletes the certificate unless it is in use.
 func (r *Registry) CreatePendingCertificate(pemText, token, principal string, life time.Duration) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
 		c, err := tx.createCertificate(NewCertificate{PEM: pemText, Status: PendingActivation})
@@ -84,7 +86,7 @@ func (r *Registry) ClaimTemplate(certificateID string) (template string, ok bool
 
 // CertificateByToken returns the pending certificate that an ownership token
 // stands for, without using the token up. A token that is empty, unknown, used,
-// lapsed or of another claim principal gives [CodeInvalidToken].
+// expired or of another claim principal gives [CodeInvalidToken].
 func (r *Registry) CertificateByToken(token, principal string) (Certificate, error) {
 	now := r.options.Now()
 	return read(r, func(s *state) (Certificate, error) { return s.owned(token, principal, now) })
@@ -189,14 +191,15 @@ func (tx *transaction) createCertificate(n NewCertificate) (Certificate, error) 
 	if n.Mode == "" {
 		n.Mode = DefaultMode
 	}
-	id := fingerprint(parsed.Raw)
+	id := awsiot.CertificateID(parsed)
 	if tx.certificates.has(id) {
 		e := Reject(CodeAlreadyExists, "The certificate is already registered.")
 		e.Resource = "cert/" + id
 		return Certificate{}, e
 	}
 	c := Certificate{
-		ID: id, PEM: n.PEM, Status: n.Status, Mode: n.Mode, Version: 1,
+		ID: id, PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
+		Status: n.Status, Mode: n.Mode, Version: 1, GenerationID: newID(),
 		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
 	}
 	tx.certificates.put(id, c)
@@ -242,9 +245,7 @@ func parseCertificate(text string) (*x509.Certificate, error) {
 	return parsed, nil
 }
 
-func fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:])
 }
-
-func hashToken(token string) string { return fingerprint([]byte(token)) }

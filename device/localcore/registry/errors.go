@@ -5,14 +5,14 @@ import (
 	"net/http"
 )
 
-// An Error is a refusal, as the control plane of AWS IoT would answer it. Test
+// An Error is a rejection, as the control plane of AWS IoT would answer it. Test
 // for it with errors.As and compare Code.
 type Error struct {
 	// Code is AWS's exception name, one of the Code constants.
 	Code string
 	// Status is the HTTP status that goes with Code.
 	Status int
-	// Message says what was refused and why.
+	// Message says what was rejected and why.
 	Message string
 	// Resource names the record that is in the way or is missing, as the part
 	// of its ARN after the account: "thing/NAME", "cert/ID". It may be empty.
@@ -41,10 +41,11 @@ const (
 	CodeLimitExceeded         = "LimitExceededException"
 	CodeCertificateInvalid    = "CertificateValidationException"
 	CodeRegistrationFailure   = "ResourceRegistrationFailureException"
+	CodeThrottling            = "ThrottlingException"
 	CodeInternalFailure       = "InternalFailureException"
 	CodeServiceUnavailable    = "ServiceUnavailableException"
 
-	// CodeInvalidToken answers an unknown, used, lapsed or foreign ownership
+	// CodeInvalidToken answers an unknown, used, expired or foreign ownership
 	// token. AWS is known to send it for a missing one; the other cases are
 	// our choice.
 	CodeInvalidToken = "InvalidCertificateOwnershipToken"
@@ -59,6 +60,7 @@ var statuses = map[string]int{
 	CodeCertificateInvalid:    http.StatusBadRequest,
 	CodeRegistrationFailure:   http.StatusBadRequest,
 	CodeInvalidToken:          http.StatusBadRequest,
+	CodeThrottling:            http.StatusBadRequest, // by the service model, not 429
 	CodeNotFound:              http.StatusNotFound,
 	CodeCertificateState:      http.StatusNotAcceptable,
 	CodeAlreadyExists:         http.StatusConflict,

@@ -2,8 +2,8 @@ package registry
 
 import "time"
 
-// Expire deletes what has lapsed at now: pending certificates whose ownership
-// token has run out, and provisioning claims. A certificate that was taken out
+// Expire deletes what has expired at now: pending certificates whose ownership
+// token has expired, and provisioning claims. A certificate that was taken out
 // of PENDING_ACTIVATION and attached to a policy or thing by then loses only
 // its token. It returns the ids of the deleted certificates.
 //
@@ -17,7 +17,7 @@ func (r *Registry) Expire(now time.Time) (deleted []string, err error) {
 	})
 }
 
-// NextExpiry returns when the next certificate lapses. ok is false when none
+// NextExpiry returns when the next certificate expires. ok is false when none
 // will.
 func (r *Registry) NextExpiry() (at time.Time, ok bool) {
 	r.mu.RLock()

@@ -1,6 +1,10 @@
 package registry
 
-import "slices"
+import (
+	"slices"
+
+	"example.com/fleety/device/awsiot"
+)
 
 // CreatePolicy makes a policy; the document becomes version 1.
 func (r *Registry) CreatePolicy(name, document string) (Policy, error) {
@@ -27,8 +31,8 @@ func (r *Registry) ListPolicies() []Policy {
 }
 
 // DeletePolicy deletes a policy that is attached to nothing and has only its
-// default version. AWS wants up to five minutes between detaching and this;
-// this does not.
+// default version. AWS may require a wait of five minutes after
+// detaching; this does not.
 func (r *Registry) DeletePolicy(name string) error {
 	return r.update(func(tx *transaction) error {
 		p, err := tx.policy(name)
@@ -42,6 +46,7 @@ func (r *Registry) DeletePolicy(name string) error {
 			return Reject(CodeDeleteConflict, "Cannot delete policy %s: it is attached to %s (of %d targets).", name, targets[0], len(targets))
 		}
 		tx.policies.remove(name)
+		tx.tags.remove("policy/" + name)
 		return nil
 	})
 }
@@ -123,8 +128,8 @@ func (s *state) policyWith(name string, version int) (Policy, error) {
 }
 
 func (tx *transaction) createPolicy(name, document string) (Policy, error) {
-	if !policyNamePattern.MatchString(name) {
-		return Policy{}, invalid("policy name %q must be 1 to 128 word characters or +=,.@-", clip(name))
+	if !awsiot.ValidPolicyName(name) {
+		return Policy{}, invalid("policy name %q must have %s", clip(name), awsiot.PolicyNameRule)
 	}
 	if tx.policies.has(name) {
 		e := Reject(CodeAlreadyExists, "Policy %s already exists.", name)
@@ -135,7 +140,7 @@ func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 		return Policy{}, err
 	}
 	p := Policy{
-		Name: name, DefaultVersion: 1, NextVersion: 2, Created: tx.now, Modified: tx.now,
+		Name: name, DefaultVersion: 1, NextVersion: 2, Created: tx.now, Modified: tx.now, GenerationID: newID(),
 		Versions: []PolicyVersion{{ID: 1, Document: document, Created: tx.now}},
 	}
 	tx.policies.put(name, p)

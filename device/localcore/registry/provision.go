@@ -66,13 +66,13 @@ type ProvisionedPolicy struct {
 	Name, Document string
 }
 
-// A Provisioned tells what RegisterThing has done.
+// A Provisioned is the result of RegisterThing.
 type Provisioned struct {
 	// Certificate is zero if the template names none.
 	Certificate Certificate
 	// Thing is the thing as it is now, nil if the template names none.
 	Thing *Thing
-	// Created tells that the thing is new.
+	// Created is true for a new thing.
 	Created bool
 }
 
@@ -152,6 +152,13 @@ func (tx *transaction) provisionThing(p *ProvisionedThing) (created bool, err er
 	attributes, err := p.OverrideAttributes.attributes(p.Name, old.Attributes, p.Attributes)
 	if err != nil {
 		return false, err
+	}
+	if p.BillingGroup != "" && p.BillingGroup != old.BillingGroup {
+		if _, err := tx.billingGroup(p.BillingGroup); err != nil {
+			return false, err
+		}
+		old.BillingGroup = p.BillingGroup
+		tx.things.put(p.Name, old)
 	}
 	update := ThingUpdate{Name: p.Name}
 	if thingType != old.Type {

@@ -24,18 +24,40 @@ func (t Thing) clone() Thing {
 	return t
 }
 
+// A BillingGroup is a label for the costs of things.
+type BillingGroup struct {
+	Name, ID, Description string
+	Created               time.Time
+	// Version begins at 1 and grows with each update.
+	Version int64
+}
+
 // A ThingType describes things of one kind.
 type ThingType struct {
 	Name, ID, Description string
 	SearchableAttributes  []string
-	Created               time.Time
-	Deprecated            bool
+	// Propagating are the attributes that AWS IoT adds to MQTT 5 messages. They
+	// are kept, not added.
+	Propagating []PropagatingAttribute
+	Created     time.Time
+	Deprecated  bool
 	// DeprecatedAt is zero unless Deprecated.
 	DeprecatedAt time.Time
 }
 
+// A PropagatingAttribute names an attribute of the thing or of the connection
+// that becomes a user property.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_PropagatingAttribute.html
+type PropagatingAttribute struct {
+	UserPropertyKey     string `json:"userPropertyKey"`
+	ThingAttribute      string `json:"thingAttribute,omitempty"`
+	ConnectionAttribute string `json:"connectionAttribute,omitempty"`
+}
+
 func (t ThingType) clone() ThingType {
 	t.SearchableAttributes = slices.Clone(t.SearchableAttributes)
+	t.Propagating = slices.Clone(t.Propagating)
 	return t
 }
 
@@ -66,7 +88,7 @@ const (
 	PendingActivation CertificateStatus = "PENDING_ACTIVATION"
 )
 
-// A CertificateMode says how a certificate came in.
+// A CertificateMode says how a certificate was registered.
 type CertificateMode string
 
 // The modes of AWS IoT. SNIOnly certificates were registered without a CA.
@@ -89,10 +111,24 @@ type Certificate struct {
 	Created, Modified time.Time
 	// Version begins at 1 and grows with each change of status.
 	Version int64
+	// GenerationID is a random UUID, new for each registration.
+	GenerationID string
 	// TokenHash is the hex SHA-256 of the ownership token, empty when there is
 	// none or it was used.
 	TokenHash string
 }
+
+// String returns AWS's name of the status.
+func (s CertificateStatus) String() string { return string(s) }
+
+// String returns AWS's name of the mode.
+func (m CertificateMode) String() string { return string(m) }
+
+// String returns AWS's name of the type.
+func (t PrincipalType) String() string { return string(t) }
+
+// String returns AWS's name of the type.
+func (t TemplateType) String() string { return string(t) }
 
 // A PrincipalType says whether a certificate may belong to several things.
 type PrincipalType string
@@ -117,6 +153,8 @@ type Policy struct {
 	DefaultVersion    int
 	NextVersion       int
 	Created, Modified time.Time
+	// GenerationID is a random UUID, new for each creation of the name.
+	GenerationID string
 }
 
 // A PolicyVersion is one document of a policy. Versions count from 1 and are
@@ -156,7 +194,7 @@ const (
 	JITP              TemplateType = "JITP"
 )
 
-// A Hook is the Lambda function that is asked before provisioning.
+// A Hook is the Lambda function that is invoked before provisioning.
 type Hook struct {
 	// PayloadVersion is "2020-04-01" where it is empty.
 	PayloadVersion string

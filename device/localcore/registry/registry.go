@@ -8,7 +8,7 @@
 //
 // It knows names and certificate ids, but no account and no region: ARNs are
 // the business of who shows them. Likewise it stores policies and templates
-// without reading them; Options says who judges them.
+// without reading them; Options says who checks them.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-registry.html
 // and https://docs.aws.amazon.com/iot/latest/apireference/.
@@ -27,14 +27,14 @@ import (
 // ErrClosed reports a mutation after Close.
 var ErrClosed = errors.New("the registry is closed")
 
-// Options are what a registry asks others for. The zero value works.
+// Options are what a registry leaves to others. The zero value works.
 type Options struct {
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
-	// CheckPolicy judges a policy document; what it returns becomes the text
+	// CheckPolicy checks a policy document; what it returns becomes the text
 	// of a MalformedPolicyException. Nil means that any JSON object will do.
 	CheckPolicy func(document []byte) error
-	// CheckTemplate judges the body of a provisioning template; what it
+	// CheckTemplate checks the body of a provisioning template; what it
 	// returns becomes the text of an InvalidRequestException. Nil means that
 	// any JSON object will do.
 	CheckTemplate func(body []byte) error
@@ -95,7 +95,7 @@ func (r *Registry) Close() error {
 // the same, so does every answer of the registry; callers may cache by it.
 func (r *Registry) Generation() uint64 { return r.generation.Load() }
 
-// A Change tells that a certificate's status has changed or that it is gone.
+// A Change reports that a certificate's status has changed or that it is gone.
 type Change struct {
 	CertificateID string
 	// Status is the new status, empty for a deleted certificate.
@@ -105,7 +105,7 @@ type Change struct {
 // Watch calls f after each committed mutation that changed the status of a
 // certificate or deleted it, before the mutating method returns and without
 // any lock held. Changes made at the same time may arrive in either order:
-// f should ask [Registry.CertificateByID] where that matters. Calling stop
+// f should call [Registry.CertificateByID] where that matters. Calling stop
 // ends it.
 func (r *Registry) Watch(f func(Change)) (stop func()) {
 	r.watching.Lock()

@@ -40,16 +40,16 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 }
 
 // EffectivePolicies returns what GetEffectivePolicies lists: the policies of a
-// certificate and those of a thing's groups and their ancestors, whether or not
+// principal and those of a thing's groups and their ancestors, whether or not
 // the two are attached. Either may be empty.
-func (r *Registry) EffectivePolicies(certificateID, thing string) ([]PolicyDocument, error) {
+func (r *Registry) EffectivePolicies(principal Target, thing string) ([]PolicyDocument, error) {
 	return read(r, func(s *state) ([]PolicyDocument, error) {
 		var targets []Target
-		if certificateID != "" {
-			if _, err := s.certificate(certificateID); err != nil {
+		if principal != "" {
+			if err := s.checkTarget(principal); err != nil {
 				return nil, err
 			}
-			targets = append(targets, CertificateTarget(certificateID))
+			targets = append(targets, principal)
 		}
 		if thing != "" {
 			if _, err := s.thing(thing); err != nil {

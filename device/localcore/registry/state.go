@@ -5,14 +5,16 @@ import "time"
 // state is everything the registry knows. A state may lie over another one and
 // then holds only changes; see table.
 type state struct {
-	things       *table[Thing]
-	types        *table[ThingType]
-	groups       *table[ThingGroup]
-	certificates *table[Certificate]
-	policies     *table[Policy]
-	templates    *table[ProvisioningTemplate]
-	ownerships   *table[ownership] // by the hex SHA-256 of the token
-	claims       *table[claim]     // by certificate id
+	things        *table[Thing]
+	types         *table[ThingType]
+	groups        *table[ThingGroup]
+	certificates  *table[Certificate]
+	policies      *table[Policy]
+	billingGroups *table[BillingGroup]
+	tags          *table[map[string]string] // by the resource part of the ARN
+	templates     *table[ProvisioningTemplate]
+	ownerships    *table[ownership] // by the hex SHA-256 of the token
+	claims        *table[claim]     // by certificate id
 
 	thingGroups   *relation[struct{}]      // thing name, group name
 	thingCerts    *relation[PrincipalType] // thing name, certificate id
@@ -43,6 +45,8 @@ func newState(base *state) *state {
 		groups:        newTable(base.groups),
 		certificates:  newTable(base.certificates),
 		policies:      newTable(base.policies),
+		billingGroups: newTable(base.billingGroups),
+		tags:          newTable(base.tags),
 		templates:     newTable(base.templates),
 		ownerships:    newTable(base.ownerships),
 		claims:        newTable(base.claims),
@@ -61,6 +65,8 @@ func (s *state) buckets() map[string]bucket {
 		"thing-groups":       s.groups,
 		"certificates":       s.certificates,
 		"policies":           s.policies,
+		"billing-groups":     s.billingGroups,
+		"tags":               s.tags,
 		"templates":          s.templates,
 		"ownerships":         s.ownerships,
 		"claims":             s.claims,
@@ -87,6 +93,8 @@ func (s *state) merge(over *state) {
 	s.groups.merge(over.groups)
 	s.certificates.merge(over.certificates)
 	s.policies.merge(over.policies)
+	s.billingGroups.merge(over.billingGroups)
+	s.tags.merge(over.tags)
 	s.templates.merge(over.templates)
 	s.ownerships.merge(over.ownerships)
 	s.claims.merge(over.claims)

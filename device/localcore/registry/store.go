@@ -13,10 +13,10 @@ import (
 )
 
 // formatVersion is the version of what the buckets hold. A file of another
-// version is refused.
+// version is rejected.
 const formatVersion = "1"
 
-// lockWait is how long Open waits for another process to let the file go.
+// lockWait is how long Open waits for another process to release the file.
 const lockWait = 200 * time.Millisecond
 
 // ErrLocked reports that another process has the registry's file open.

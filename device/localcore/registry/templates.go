@@ -1,6 +1,10 @@
 package registry
 
-import "slices"
+import (
+	"slices"
+
+	"example.com/fleety/device/awsiot"
+)
 
 // hookPayloadVersion is the one version of the hook's payload that AWS has
 // published.
@@ -60,18 +64,15 @@ func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) erro
 	return r.update(func(tx *transaction) error { return tx.updateTemplate(u) })
 }
 
-// DeleteProvisioningTemplate deletes a template that has only its default
-// version.
+// DeleteProvisioningTemplate deletes a template with all its versions, as AWS's
+// own CloudFormation handler relies on.
 func (r *Registry) DeleteProvisioningTemplate(name string) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.template(name)
-		if err != nil {
+		if _, err := tx.template(name); err != nil {
 			return err
 		}
-		if len(t.Versions) > 1 {
-			return Reject(CodeDeleteConflict, "Cannot delete template %s: it has versions that are not the default.", name)
-		}
 		tx.templates.remove(name)
+		tx.tags.remove("provisioningtemplate/" + name)
 		return nil
 	})
 }
@@ -210,8 +211,8 @@ func (tx *transaction) updateTemplate(u ProvisioningTemplateUpdate) error {
 
 func (t ProvisioningTemplate) check() error {
 	switch {
-	case !templateNamePattern.MatchString(t.Name):
-		return invalid("template name %q must be 1 to 36 of a-z, A-Z, 0-9, _ and -", clip(t.Name))
+	case !awsiot.ValidTemplateName(t.Name):
+		return invalid("template name %q must have %s", clip(t.Name), awsiot.TemplateNameRule)
 	case t.RoleARN == "":
 		return invalid("A provisioning role ARN is required.")
 	case t.Type != FleetProvisioning && t.Type != JITP:

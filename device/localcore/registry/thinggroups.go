@@ -86,7 +86,8 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 			return err
 		}
 		if children := tx.children(name); len(children) > 0 {
-			return invalid("Cannot delete thing group %s: it has child groups.", name)
+			// Tools wait for the children to go by this sentence of AWS's.
+			return invalid("Cannot delete thing group : %s when there are still child groups attached to it.", name)
 		}
 		for _, thing := range tx.thingGroups.leftsOf(name) {
 			tx.thingGroups.remove(thing, name)
@@ -96,6 +97,7 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 			tx.policyTargets.remove(policy, target)
 		}
 		tx.groups.remove(name)
+		tx.tags.remove(thingGroupPrefix + name)
 		return nil
 	})
 }

@@ -35,10 +35,11 @@ type AttributeUpdate struct {
 
 // A ThingFilter selects things. Empty fields select all.
 type ThingFilter struct {
-	Type                          string
+	Type string
+	// AttributeName selects the things that have the attribute; AttributeValue
+	// those in which it has this value or, with ValuePrefix, begins with it.
 	AttributeName, AttributeValue string
-	// ValuePrefix makes AttributeValue a prefix.
-	ValuePrefix bool
+	ValuePrefix                   bool
 }
 
 // CreateThing makes a thing. Creating it again with the same type and
@@ -103,7 +104,7 @@ func (f ThingFilter) selects(t Thing) bool {
 		return true
 	}
 	value, ok := t.Attributes[f.AttributeName]
-	if f.ValuePrefix {
+	if f.ValuePrefix || f.AttributeValue == "" {
 		return ok && strings.HasPrefix(value, f.AttributeValue)
 	}
 	return ok && value == f.AttributeValue
@@ -123,7 +124,7 @@ func (tx *transaction) createThing(n NewThing) (Thing, error) {
 	}
 	n.Attributes = withValues(n.Attributes)
 	if n.BillingGroup != "" {
-		if err := checkName("billing group", n.BillingGroup); err != nil {
+		if _, err := tx.billingGroup(n.BillingGroup); err != nil {
 			return Thing{}, err
 		}
 	}

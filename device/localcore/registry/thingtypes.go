@@ -9,6 +9,7 @@ import (
 type NewThingType struct {
 	Name, Description    string
 	SearchableAttributes []string
+	Propagating          []PropagatingAttribute
 }
 
 // CreateThingType makes a thing type. Creating it again with the same
@@ -25,7 +26,8 @@ func (r *Registry) DescribeThingType(name string) (ThingType, error) {
 	})
 }
 
-// UpdateThingType replaces description and searchable attributes.
+// UpdateThingType replaces the propagating attributes. AWS rejects every other
+// change.
 func (r *Registry) UpdateThingType(n NewThingType) error {
 	return r.update(func(tx *transaction) error {
 		t, err := tx.thingType(n.Name)
@@ -35,7 +37,11 @@ func (r *Registry) UpdateThingType(n NewThingType) error {
 		if err := n.check(); err != nil {
 			return err
 		}
-		t.Description, t.SearchableAttributes = n.Description, slices.Clone(n.SearchableAttributes)
+		if n.Description != "" && n.Description != t.Description ||
+			n.SearchableAttributes != nil && !slices.Equal(n.SearchableAttributes, t.SearchableAttributes) {
+			return invalid("Can only update mqtt5Configuration.")
+		}
+		t.Propagating = slices.Clone(n.Propagating)
 		tx.types.put(t.Name, t)
 		return nil
 	})
@@ -61,7 +67,7 @@ func (r *Registry) DeprecateThingType(name string, undo bool) error {
 }
 
 // DeleteThingType deletes a thing type that is deprecated and has no things.
-// AWS also wants five minutes between the two calls; this does not.
+// AWS also requires five minutes between the two calls; this does not.
 func (r *Registry) DeleteThingType(name string) error {
 	return r.update(func(tx *transaction) error {
 		t, err := tx.thingType(name)
@@ -77,6 +83,7 @@ func (r *Registry) DeleteThingType(name string) error {
 			}
 		}
 		tx.types.remove(name)
+		tx.tags.remove("thingtype/" + name)
 		return nil
 	})
 }
@@ -103,7 +110,7 @@ func (s *state) thingType(name string) (ThingType, error) {
 	return t, nil
 }
 
-// checkUsableType judges a type for a thing; none at all is fine.
+// checkUsableType checks a type for a thing; none at all is fine.
 func (s *state) checkUsableType(name string) error {
 	if name == "" {
 		return nil
@@ -130,6 +137,14 @@ func (n NewThingType) check() error {
 			return invalid("%q is no attribute name", clip(name))
 		}
 	}
+	if len(n.Propagating) > MaxPropagating {
+		return invalid("%d propagating attributes, at most %d are allowed", len(n.Propagating), MaxPropagating)
+	}
+	for _, p := range n.Propagating {
+		if p.UserPropertyKey == "" || (p.ThingAttribute == "") == (p.ConnectionAttribute == "") {
+			return invalid("A propagating attribute needs userPropertyKey and one of thingAttribute and connectionAttribute.")
+		}
+	}
 	return checkDescription(n.Description, MaxDescription)
 }
 
@@ -138,14 +153,15 @@ func (tx *transaction) createThingType(n NewThingType) (ThingType, error) {
 		return ThingType{}, err
 	}
 	if old, ok := tx.types.get(n.Name); ok {
-		if old.Description == n.Description && slices.Equal(old.SearchableAttributes, n.SearchableAttributes) {
+		if old.Description == n.Description && slices.Equal(old.SearchableAttributes, n.SearchableAttributes) &&
+			slices.Equal(old.Propagating, n.Propagating) {
 			return old.clone(), nil
 		}
 		return ThingType{}, alreadyExists("thingtype/"+n.Name, "Thing type "+n.Name)
 	}
 	t := ThingType{
 		Name: n.Name, ID: newID(), Description: n.Description,
-		SearchableAttributes: slices.Clone(n.SearchableAttributes), Created: tx.now,
+		SearchableAttributes: slices.Clone(n.SearchableAttributes), Propagating: slices.Clone(n.Propagating), Created: tx.now,
 	}
 	tx.types.put(t.Name, t)
 	return t.clone(), nil

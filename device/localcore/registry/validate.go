@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"regexp"
 	"unicode"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // Limits of AWS IoT.
@@ -27,26 +29,24 @@ const (
 	MaxTemplateDescription  = 500
 	MaxDescription          = 2028
 	MaxSearchable           = 3
+	MaxPropagating          = 20
 )
 
 var (
-	thingNamePattern      = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
 	attributeNamePattern  = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#-]+$`)
 	attributeValuePattern = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#=\[\]-]*$`)
-	policyNamePattern     = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
-	templateNamePattern   = regexp.MustCompile(`^[0-9A-Za-z_-]{1,36}$`)
 	hookVersionPattern    = regexp.MustCompile(`^[0-9-]{10,32}$`)
 )
 
-// checkName judges the name of a thing, thing type or thing group.
+// checkName checks the name of a thing, thing type, thing group or billing group.
 func checkName(what, name string) error {
-	if !thingNamePattern.MatchString(name) {
-		return invalid("%s name %q must be 1 to 128 of a-z, A-Z, 0-9, :, _ and -", what, clip(name))
+	if !awsiot.ValidThingName(name) {
+		return invalid("%s name %q must have %s", what, clip(name), awsiot.ThingNameRule)
 	}
 	return nil
 }
 
-// checkAttributes judges attributes; limit is how many there may be.
+// checkAttributes checks attributes; limit is how many there may be.
 func checkAttributes(attributes map[string]string, limit int) error {
 	if len(attributes) > limit {
 		return invalid("%d attributes, at most %d are allowed here (%d for a thing with a type, %d without)",
@@ -75,7 +75,7 @@ func checkDescription(text string, limit int) error {
 	return nil
 }
 
-// checkVersion judges an expectedVersion; zero means any.
+// checkVersion checks an expectedVersion; zero means any.
 func checkVersion(what string, expected, current int64) error {
 	if expected != 0 && expected != current {
 		return Reject(CodeVersionConflict, "%s has version %d, expected version %d.", what, current, expected)

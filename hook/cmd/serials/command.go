@@ -37,7 +37,7 @@ func openTable(ctx context.Context, name string) (*serials.Table, error) {
 func newCommand(open opener) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "serials",
-		Short:         "Keep the list of serial numbers that may come in",
+		Short:         "Manage the list of allowed serial numbers",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -53,11 +53,11 @@ func newLoadCommand(open opener) *cobra.Command {
 		Use:   "load --table NAME FILE",
 		Short: "Add the serial numbers of a CSV file",
 		Long: `Load adds the serial numbers of a CSV file, "-" for standard input: its first
-column, or the one that its first line calls serialNumber. Nothing is added when
-one of them could not come in anyway, or is there twice.
+column, or the one that its first line calls serialNumber. Nothing is added if
+one of them could never be admitted, or occurs twice.
 
-Serial numbers that the list has already stay as they are, used or not: a load
-that was interrupted is simply run again.`,
+Serial numbers that are listed already stay as they are, used or not: run an
+interrupted load again.`,
 		Example: "  $ go run ./cmd/serials load --table GoFleetProvisioning-Serials-1ABC delivery.csv",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -83,7 +83,7 @@ func newReleaseCommand(open opener) *cobra.Command {
 	var table string
 	cmd := &cobra.Command{
 		Use:     "release --table NAME SERIAL...",
-		Short:   "Let devices come in again, with another certificate",
+		Short:   "Release serial numbers, for another certificate",
 		Example: "  $ go run ./cmd/serials release --table GoFleetProvisioning-Serials-1ABC 2974685",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

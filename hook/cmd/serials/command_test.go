@@ -8,18 +8,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/hook/internal/dynamotest"
 	"example.com/fleety/hook/serials"
 )
 
-// run runs the command against a table called T.
-func run(t *testing.T, under *dynamotest.Table, stdin string, args ...string) (stdout string, err error) {
+// run runs the command against a DynamoDB.
+func run(t *testing.T, under aws.Config, stdin string, args ...string) (stdout string, err error) {
 	t.Helper()
 	var out bytes.Buffer
 	command := newCommand(func(_ context.Context, name string) (*serials.Table, error) {
-		return serials.New(under.Config(), name), nil
+		return serials.New(under, name), nil
 	})
 	command.SetArgs(args)
 	command.SetIn(strings.NewReader(stdin))
@@ -30,35 +31,35 @@ func run(t *testing.T, under *dynamotest.Table, stdin string, args ...string) (s
 }
 
 func TestLoadAddsAFile(t *testing.T) {
-	under := dynamotest.Serve(t, "T", serials.Key)
+	under := dynamotest.Serve(t)
 	file := filepath.Join(t.TempDir(), "delivery.csv")
 	if err := os.WriteFile(file, []byte("serialNumber,model\n2974681,A\n2974682,B\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"added 2 of 2 serial numbers\n", "added 0 of 2 serial numbers\n"} {
-		if got, err := run(t, under, "", "load", "--table", "T", file); got != want || err != nil {
+		if got, err := run(t, under, "", "load", "--table", dynamotest.Table, file); got != want || err != nil {
 			t.Errorf("%q, %v, want %q", got, err, want)
 		}
 	}
 	want := map[string]map[string]string{"2974681": {"serialNumber": "2974681"}, "2974682": {"serialNumber": "2974682"}}
-	if diff := cmp.Diff(want, under.Items()); diff != "" {
+	if diff := cmp.Diff(want, dynamotest.Items(t, under)); diff != "" {
 		t.Errorf("items differ (-want +got):\n%s", diff)
 	}
 }
 
 func TestLoadTakesStandardInputAndAnotherPrefix(t *testing.T) {
-	under := dynamotest.Serve(t, "T", serials.Key)
-	if got, err := run(t, under, "ACME-1\n", "load", "--table", "T", "--prefix", "ACME-", "-"); err != nil || got != "added 1 of 1 serial numbers\n" {
+	under := dynamotest.Serve(t)
+	if got, err := run(t, under, "ACME-1\n", "load", "--table", dynamotest.Table, "--prefix", "ACME-", "-"); err != nil || got != "added 1 of 1 serial numbers\n" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
 
 func TestReleaseSaysWhatItReleased(t *testing.T) {
-	under := dynamotest.Serve(t, "T", serials.Key)
-	if _, err := run(t, under, "2974681\n", "load", "--table", "T", "-"); err != nil {
+	under := dynamotest.Serve(t)
+	if _, err := run(t, under, "2974681\n", "load", "--table", dynamotest.Table, "-"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := run(t, under, "", "release", "--table", "T", "2974681", "2974689")
+	got, err := run(t, under, "", "release", "--table", dynamotest.Table, "2974681", "2974689")
 	if got != "released 2974681\n" || err == nil || !strings.Contains(err.Error(), "2974689") {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -71,21 +72,22 @@ func TestFailuresAddNothing(t *testing.T) {
 		want  string
 	}{
 		"no table":        {"2974681\n", []string{"load", "-"}, `required flag(s) "table" not set`},
-		"another table":   {"2974681\n", []string{"load", "--table", "U", "-"}, "ResourceNotFoundException"},
-		"bad line":        {"2974681\n1234567\n", []string{"load", "--table", "T", "-"}, "nothing was added:\nline 2"},
-		"no file":         {"", []string{"load", "--table", "T", "missing.csv"}, "missing.csv"},
-		"no serial":       {"", []string{"release", "--table", "T"}, "requires at least 1 arg"},
-		"unknown":         {"", []string{"delete", "--table", "T", "2974681"}, "unknown"},
-		"not on the list": {"", []string{"release", "--table", "T", "2974681"}, "not in the list"},
+		"another table":   {"2974681\n", []string{"load", "--table", "other", "-"}, "ResourceNotFoundException"},
+		"bad line":        {"2974681\n1234567\n", []string{"load", "--table", dynamotest.Table, "-"}, "nothing was added:\nline 2"},
+		"no file":         {"", []string{"load", "--table", dynamotest.Table, "missing.csv"}, "missing.csv"},
+		"no serial":       {"", []string{"release", "--table", dynamotest.Table}, "requires at least 1 arg"},
+		"unknown":         {"", []string{"delete", "--table", dynamotest.Table, "2974681"}, "unknown"},
+		"not on the list": {"", []string{"release", "--table", dynamotest.Table, "2974681"}, "not in the list"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			under := dynamotest.Serve(t, "T", serials.Key)
+			t.Parallel()
+			under := dynamotest.Serve(t)
 			_, err := run(t, under, test.stdin, test.args...)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}
-			if items := under.Items(); len(items) != 0 {
+			if items := dynamotest.Items(t, under); len(items) != 0 {
 				t.Errorf("added %v", items)
 			}
 		})
@@ -93,10 +95,10 @@ func TestFailuresAddNothing(t *testing.T) {
 }
 
 func TestLoadStopsWhenInterrupted(t *testing.T) {
-	under := dynamotest.Serve(t, "T", serials.Key)
+	under := dynamotest.Serve(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	added, err := addAll(ctx, serials.New(under.Config(), "T"), []string{"2974681"})
+	added, err := addAll(ctx, serials.New(under, dynamotest.Table), []string{"2974681"})
 	if added != 0 || err == nil {
 		t.Errorf("added %d, error %v", added, err)
 	}

@@ -1,6 +1,7 @@
-// Command serials keeps the list of serial numbers that may come in, which the
-// hook asks when the stack was deployed with -c serialRegistry=true. It finds
-// credentials and Region as the aws command line does.
+// Command serials manages the registry of serial numbers that the hook uses: it
+// lists the allowed ones, for a stack that was deployed with -c
+// serialRegistry=listed, and releases used ones. It finds credentials and Region
+// as the aws command line does.
 package main
 
 import (

@@ -1,53 +1,85 @@
-// Package dynamotest is as much of DynamoDB as the tests of this module need:
-// PutItem and UpdateItem over DynamoDB's JSON protocol, with condition and update
-// expressions evaluated, each request atomic. It knows string attributes only,
-// and one table with one partition key. It is no substitute for a run against
-// DynamoDB itself.
-//
-// AWS page: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.LowLevelAPI.html
+// Package dynamotest runs DynamoDB for tests: dynalite, a process of its own
+// that npm ci installs in infra/.
 package dynamotest
 
 import (
+	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// A Table is one table, served over HTTP. It is safe for concurrent use.
-type Table struct {
-	name, key string
-	server    *httptest.Server
+// Table is the name of the table that is there, with the partition key
+// serialNumber.
+const Table = "serials"
 
-	mu     sync.Mutex
-	items  map[string]map[string]string
-	called map[string]int // by operation
-	broken string         // the error code of every answer, if not empty
+// Serve runs DynamoDB until the test ends. The configuration leads the AWS SDK
+// there, with retries off.
+func Serve(t testing.TB) aws.Config {
+	t.Helper()
+	root := ".." // go test runs in the package's folder, somewhere in the hook's
+	for range 4 {
+		if _, err := os.Stat(filepath.Join(root, "scripts", "dynamodb.mjs")); err == nil {
+			break
+		}
+		root = filepath.Join(root, "..")
+	}
+	if _, err := os.Stat(filepath.Join(root, "infra", "node_modules", "dynalite")); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("dynalite is not installed: run npm ci in infra/")
+		}
+		t.Skip("dynalite is not installed: run npm ci in infra/")
+	}
+	node := exec.Command("node", filepath.Join(root, "scripts", "dynamodb.mjs"), Table)
+	node.Stderr = os.Stderr
+	stdin, err := node.StdinPipe() // its end is the end of the process
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := node.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		_ = node.Wait()
+	})
+	endpoint, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("starting DynamoDB: %v", err)
+	}
+	return config(strings.TrimSpace(endpoint))
 }
 
-// Serve serves an empty table until the test ends.
-func Serve(t testing.TB, name, key string) *Table {
-	table := &Table{name: name, key: key, items: map[string]map[string]string{}, called: map[string]int{}}
-	table.server = httptest.NewServer(http.HandlerFunc(table.serve))
-	t.Cleanup(table.server.Close)
-	return table
+// ServeFailure leads the AWS SDK to a DynamoDB that answers every request with
+// this error code.
+func ServeFailure(t testing.TB, code string) aws.Config {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"__type":"com.amazonaws.dynamodb.v20120810#%s","message":"no"}`, code)
+	}))
+	t.Cleanup(server.Close)
+	return config(server.URL)
 }
 
-// URL is the endpoint.
-func (t *Table) URL() string { return t.server.URL }
-
-// Config leads the AWS SDK to the table, with retries off.
-func (t *Table) Config() aws.Config {
+func config(endpoint string) aws.Config {
 	return aws.Config{
 		Region:       "us-east-1",
-		BaseEndpoint: &t.server.URL,
+		BaseEndpoint: &endpoint,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "id", SecretAccessKey: "secret"}, nil
 		}),
@@ -55,127 +87,20 @@ func (t *Table) Config() aws.Config {
 	}
 }
 
-// Break makes every further request fail with this error code.
-func (t *Table) Break(code string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.broken = code
-}
-
-// Items returns a copy of all items, by key.
-func (t *Table) Items() map[string]map[string]string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// Items returns the string attributes of all items, by serial number.
+func Items(t testing.TB, c aws.Config) map[string]map[string]string {
+	t.Helper()
+	answer, err := dynamodb.NewFromConfig(c).Scan(t.Context(), &dynamodb.ScanInput{TableName: aws.String(Table)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	all := map[string]map[string]string{}
-	for key, item := range t.items {
-		all[key] = maps.Clone(item)
+	for _, item := range answer.Items {
+		plain := map[string]string{}
+		for name, value := range item {
+			plain[name] = value.(*types.AttributeValueMemberS).Value
+		}
+		all[plain["serialNumber"]] = plain
 	}
 	return all
-}
-
-// Called returns how often each operation was called.
-func (t *Table) Called() map[string]int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return maps.Clone(t.called)
-}
-
-// attributes are an item on the wire.
-type attributes map[string]struct{ S string }
-
-func (a attributes) strings() map[string]string {
-	plain := map[string]string{}
-	for name, value := range a {
-		plain[name] = value.S
-	}
-	return plain
-}
-
-func wire(item map[string]string) map[string]any {
-	out := map[string]any{}
-	for name, value := range item {
-		out[name] = map[string]string{"S": value}
-	}
-	return out
-}
-
-type request struct {
-	TableName                           string
-	Key, Item                           attributes
-	ConditionExpression                 string
-	UpdateExpression                    string
-	ExpressionAttributeValues           attributes
-	ReturnValuesOnConditionCheckFailure string
-}
-
-// An apiError is an answer of failure.
-type apiError struct {
-	code string
-	item map[string]string // of a condition that failed, if asked for
-}
-
-func (t *Table) serve(w http.ResponseWriter, r *http.Request) {
-	_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), "DynamoDB_20120810.")
-	var q request
-	failure := &apiError{code: "SerializationException"}
-	if json.NewDecoder(r.Body).Decode(&q) == nil {
-		failure = t.do(operation, q)
-	}
-	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
-	if failure == nil {
-		fmt.Fprint(w, "{}")
-		return
-	}
-	w.WriteHeader(http.StatusBadRequest)
-	answer := map[string]any{"__type": "com.amazonaws.dynamodb.v20120810#" + failure.code, "message": "no"}
-	if failure.item != nil {
-		answer["Item"] = wire(failure.item)
-	}
-	_ = json.NewEncoder(w).Encode(answer)
-}
-
-func (t *Table) do(operation string, q request) *apiError {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.called[operation]++
-	switch {
-	case t.broken != "":
-		return &apiError{code: t.broken}
-	case q.TableName != t.name:
-		return &apiError{code: "ResourceNotFoundException"}
-	}
-	given := q.Key
-	if operation == "PutItem" {
-		given = q.Item
-	}
-	key, ok := given[t.key]
-	if !ok || key.S == "" {
-		return &apiError{code: "ValidationException"}
-	}
-	values := q.ExpressionAttributeValues.strings()
-	old := t.items[key.S]
-	holds, err := condition(q.ConditionExpression, old, values)
-	if err != nil {
-		return &apiError{code: "ValidationException"}
-	}
-	if !holds {
-		failure := &apiError{code: "ConditionalCheckFailedException"}
-		if q.ReturnValuesOnConditionCheckFailure == "ALL_OLD" {
-			failure.item = old
-		}
-		return failure
-	}
-	changed := maps.Clone(given.strings())
-	switch operation {
-	case "PutItem":
-	case "UpdateItem":
-		maps.Copy(changed, old)
-		if err := update(q.UpdateExpression, changed, values); err != nil {
-			return &apiError{code: "ValidationException"}
-		}
-	default:
-		return &apiError{code: "UnknownOperationException"}
-	}
-	t.items[key.S] = changed
-	return nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 type bootstrapOptions struct {
-	settings
+	config.Sources
 	json        bool
 	reprovision bool
 	timeout     time.Duration
@@ -50,8 +50,8 @@ its default. "iot_device help exit-codes" tells what the exit codes mean.`,
 		},
 	}
 	flags := cmd.Flags()
-	o.addFlags(flags)
-	flags.StringVar(&o.author, "author", "", "`NAME` of whoever the device is bootstrapped for")
+	o.AddFlags(flags)
+	o.AddAuthorFlag(flags, "`NAME` recorded as the device's author")
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
 	flags.BoolVar(&o.reprovision, "reprovision", false, "replace the identity that the device has")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`")
@@ -62,12 +62,15 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if o.timeout <= 0 {
 		return &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--timeout\" flag: want more than zero", o.timeout)}
 	}
-	d, err := o.open(console, o.reprovision)
+	d, err := open(console, o.Sources, o.reprovision)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
 	defer cancel()
+	if err := awaitClaimTime(ctx, console, d.files); err != nil {
+		return &bootstrapError{config: d.config, err: err}
+	}
 	done, err := provision.Run(ctx, d.provisioning(console, o.reprovision))
 	if err != nil {
 		return &bootstrapError{config: d.config, err: err}
@@ -76,7 +79,32 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	return printBootstrap(console, o, newBootstrapResult(d.config, done), done.Retired)
 }
 
-// A timeoutError tells that --timeout has passed.
+// awaitClaimTime waits while the claim is not valid by this device's clock: without
+// a battery the clock is wrong until the network has set it.
+func awaitClaimTime(ctx context.Context, console *cli.Console, f *config.Files) error {
+	err := f.ClaimTime(time.Now())
+	if err == nil {
+		return nil
+	}
+	step := cli.Step{Name: "wait for clock", Text: "wait for clock (" + err.Error() + ")"}
+	console.StepBegins(step)
+	began, tick := time.Now(), time.NewTicker(time.Second)
+	defer tick.Stop()
+	for ; err != nil; err = f.ClaimTime(time.Now()) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			step.Text, step.Elapsed, step.Err = step.Name, time.Since(began), err
+			console.StepFailed(step)
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+	step.Text, step.Elapsed = step.Name, time.Since(began)
+	console.StepDone(step)
+	return nil
+}
+
+// A timeoutError is the end of --timeout.
 type timeoutError time.Duration
 
 func (e timeoutError) Error() string {

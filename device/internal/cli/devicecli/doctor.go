@@ -13,7 +13,7 @@ import (
 )
 
 type doctorOptions struct {
-	settings
+	config.Sources
 	json bool
 }
 
@@ -36,13 +36,13 @@ The exit code is that of the worst finding; 0 means that all is well.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), console, o) },
 	}
-	o.addFlags(cmd.Flags())
+	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the report as one JSON object")
 	return cmd
 }
 
 func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error {
-	c, problems := o.load(console)
+	c, problems := load(console, o.Sources)
 	if cli.IsA[*cli.UsageError](problems) {
 		return problems
 	}

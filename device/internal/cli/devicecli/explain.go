@@ -30,8 +30,8 @@ func (e *bootstrapError) Unwrap() error { return e.err }
 
 // explain judges an error by its type: the exit code, and what to do next.
 func explain(err error) cli.Explanation {
-	if cli.IsA[config.Problems](err) {
-		return cli.Explanation{Code: cli.ExitUsage}
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		return cli.Explanation{Code: cli.ExitCode(problems.Class())}
 	}
 	e := cli.Explanation{Code: cli.ExitFailed, Hint: hintForDisk(err)}
 	if b, ok := errors.AsType[*bootstrapError](err); ok {
@@ -44,6 +44,9 @@ func explain(err error) cli.Explanation {
 func exitCode(err error) int {
 	if cli.IsA[*identity.LockedError](err) {
 		return cli.ExitTemporary // the other run will end
+	}
+	if cli.IsA[*config.ClaimTimeError](err) && !errors.Is(err, context.Canceled) {
+		return cli.ExitTemporary
 	}
 	switch provision.ClassOf(err) {
 	case provision.Misconfigured:

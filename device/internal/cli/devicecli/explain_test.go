@@ -26,7 +26,7 @@ func TestErrorsGetTheirCodeAndHint(t *testing.T) {
 		return &awsiot.ErrorResponse{StatusCode: status, ErrorCode: "Code", ErrorMessage: "message"}
 	}
 	at := func(stage session.Stage, err error) error {
-		return &session.Error{Stage: stage, Endpoint: "localhost:8883", Err: err}
+		return &session.Error{Stage: stage, Endpoint: "localhost:8883", Authenticated: stage == session.StageConnect, Err: err}
 	}
 	after := func(packet string, topics ...string) error {
 		return &session.Error{Stage: session.StageConnect, Endpoint: "localhost:8883", After: packet, Topics: topics, Err: session.ErrClosedSilently}
@@ -53,12 +53,12 @@ func TestErrorsGetTheirCodeAndHint(t *testing.T) {
 		"permission":          {&fs.PathError{Op: "open", Path: "p", Err: fs.ErrPermission}, 1, "owns the files"},
 		"full disk":           {&fs.PathError{Op: "write", Path: "p", Err: syscall.ENOSPC}, 1, "full"},
 		"defect":              {errors.New("surprise"), 1, ""},
-		"no such host":        {at(session.StageResolve, &net.DNSError{Err: "no such host", IsNotFound: true}), 2, "check server.endpoint"},
+		"no such host":        {at(session.StageResolve, &net.DNSError{Err: "no such host", IsNotFound: true}), 4, "check server.endpoint"},
 		"no name service":     {at(session.StageResolve, &net.DNSError{Err: "timeout", IsTimeout: true}), 4, "DNS answers"},
 		"nobody listens":      {at(session.StageDial, syscall.ECONNREFUSED), 4, "lets port 8883 out; server.port 443"},
-		"proxy":               {at(session.StageProxy, &session.ProxyError{StatusCode: 407, Status: "407 Proxy Authentication Required"}), 2, "check server.proxy"},
-		"unknown root":        {at(session.StageTLS, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), 2, "roots.pem does not hold the root"},
-		"another server":      {at(session.StageTLS, &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "x"}}), 2, "the server is not localhost:8883"},
+		"proxy":               {at(session.StageProxy, &session.ProxyError{StatusCode: 407, Status: "407 Proxy Authentication Required"}), 4, "check server.proxy"},
+		"unknown root":        {at(session.StageTLS, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), 4, "roots.pem does not hold the root"},
+		"another server":      {at(session.StageTLS, &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "x"}}), 4, "the server is not localhost:8883"},
 		"unknown certificate": {at(session.StageConnect, tls.AlertError(42)), 3, "not registered or not active"},
 		"client id":           {at(session.StageConnect, &session.ConnackError{Code: 5}), 3, "does not allow this client id"},
 		"silence on CONNECT":  {after("CONNECT"), 4, "does not allow this client id"},

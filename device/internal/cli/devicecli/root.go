@@ -1,6 +1,6 @@
 // Package devicecli holds the commands of iot_device. Each command reads its
-// flags, calls the package that does the work, and prints its result; what an
-// error means for the user is in one place, [explain].
+// flags, calls the package that does the work, and prints its result. What an
+// error means for the user is in package doctor's table of causes.
 package devicecli
 
 import (
@@ -15,22 +15,23 @@ func Main(args []string, streams term.Streams) int {
 		Name:        "iot_device",
 		Root:        newRootCmd,
 		Explain:     explain,
-		Interrupted: "run it again: it goes on where it stopped",
+		Interrupted: "run it again: an interrupted run is resumed",
 	}, args, streams)
 }
 
 func newRootCmd(console *cli.Console) *cobra.Command {
 	return cli.NewRoot(console, &cobra.Command{
 		Use:   "iot_device",
-		Short: "Give this device its own identity in AWS IoT Core, and use it",
-		Long: `iot_device trades a claim certificate, which many devices share, for a
-certificate of this device alone (fleet provisioning by claim), keeps it
-safely, and connects to AWS IoT Core with it.`,
+		Short: "Provisions this device with AWS IoT Core",
+		Long: `Iot_device exchanges a claim certificate, which many devices share, for a
+certificate of this device alone (fleet provisioning by claim), stores it safely,
+and verifies that the device can connect to AWS IoT Core with it.`,
 		Example: `  $ iot_device bootstrap --author "Wilford Brimley"
   $ iot_device status`,
 	},
 		newBootstrapCmd(console),
 		newStatusCmd(console),
 		newDoctorCmd(console),
+		newConfigCmd(console),
 	)
 }

@@ -8,11 +8,12 @@ import (
 
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/config"
 	"github.com/spf13/cobra"
 )
 
 type statusOptions struct {
-	settings
+	config.Sources
 	json bool
 }
 
@@ -30,13 +31,13 @@ an interrupted provisioning has come, and what is damaged. It changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return runStatus(console, o) },
 	}
-	o.addFlags(cmd.Flags())
+	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the status as one JSON object")
 	return cmd
 }
 
 func runStatus(console *cli.Console, o statusOptions) error {
-	c, err := o.load(console)
+	c, err := load(console, o.Sources)
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,10 @@
 package fleetcli
 
 import (
-	"crypto/tls"
 	"fmt"
-	"strings"
+	"regexp"
 	"time"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/provision"
@@ -14,52 +12,45 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// settings are the flags of the devices' configuration.
+// settings are the flags that say where the devices' configuration comes from.
 type settings struct {
-	path   string
-	author string
-	set    []string
-	aws    bool
+	config.Sources
+	aws bool
 }
 
 func (s *settings) addFlags(flags *pflag.FlagSet) {
-	flags.StringVarP(&s.path, "config", "c", config.DefaultPath, "read the devices' configuration from `FILE`")
-	flags.StringArrayVar(&s.set, "set", nil, "override one setting: `KEY=VALUE`, as in server.port=443 (repeatable)")
-	flags.StringVar(&s.author, "author", "", "`NAME` recorded as the author of the devices")
-	flags.BoolVar(&s.aws, "yes-this-is-aws", false, "enroll at an endpoint of AWS, which costs money")
+	s.AddFlags(flags)
+	s.AddAuthorFlag(flags, "`NAME` recorded as the devices' author")
+	flags.BoolVar(&s.aws, "yes-this-is-aws", false, "the endpoint is AWS's own, which costs money")
 }
 
-// An awsError prevents a run that costs money, or changes devices, by mistake.
+// An awsError keeps a run from costing money by mistake.
 type awsError struct{ endpoint string }
 
 func (e *awsError) Error() string {
-	return fmt.Sprintf("%s is AWS: this costs money and changes things and certificates there; if that is what you want, add --yes-this-is-aws", e.endpoint)
+	return fmt.Sprintf("%s is AWS IoT Core itself: it costs money and leaves things and certificates behind; add --yes-this-is-aws if that is what you want, after a look at \"iot_fleet plan\"", e.endpoint)
 }
 
-func onAWS(endpoint string) bool { return awsiot.ParseEndpoint(endpoint).AWS() }
+var awsEndpoint = regexp.MustCompile(`(?i)\.amazonaws\.com(\.cn)?\.?$`)
+
+// onAWS reports whether an endpoint is AWS's own.
+func onAWS(endpoint string) bool { return awsEndpoint.MatchString(endpoint) }
 
 // load reads the configuration and the files that it names.
 func (s *settings) load(console *cli.Console) (*config.Config, *config.Files, error) {
-	sources := config.Sources{Path: s.path, Environ: console.Environ}
-	for _, pair := range s.set {
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			return nil, nil, &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--set\" flag: want KEY=VALUE", pair)}
-		}
-		sources.Flags = append(sources.Flags, config.Setting{Key: key, Value: value, Flag: "--set"})
-	}
-	if s.author != "" {
-		sources.Flags = append(sources.Flags, config.Setting{Key: "author", Value: s.author, Flag: "--author"})
-	}
-	c, problems := config.Load(sources)
+	s.Environ = console.Environ
+	c, problems := config.Load(s.Sources)
 	if c == nil {
 		return nil, nil, problems
 	}
-	files, warnings, missing := c.Check(time.Now(), true)
-	for _, warning := range warnings {
+	files, warnings, missing := c.Check(true)
+	for _, warning := range append(c.Warnings, warnings...) {
 		console.Warn(warning)
 	}
 	if err := config.Join(problems, missing); err != nil {
+		return nil, nil, err
+	}
+	if err := files.ClaimTime(time.Now()); err != nil {
 		return nil, nil, err
 	}
 	if onAWS(c.Server.Endpoint) && !s.aws {
@@ -71,7 +62,7 @@ func (s *settings) load(console *cli.Console) (*config.Config, *config.Files, er
 // device returns a function that translates the configuration for the device
 // of a serial number. The file's own serial number and thing name are those
 // of one device and do not count.
-func device(base *config.Config, files *config.Files, curves []tls.CurveID) func(serial string) provision.Config {
+func device(base *config.Config, files *config.Files) func(serial string) provision.Config {
 	return func(serial string) provision.Config {
 		c := *base
 		c.SerialNumber, c.ThingName = serial, ""
@@ -81,8 +72,6 @@ func device(base *config.Config, files *config.Files, curves []tls.CurveID) func
 				Port:     c.Server.Port,
 				RootCAs:  files.Roots,
 				Proxy:    c.Server.Proxy,
-
-				CurvePreferences: curves,
 			},
 			Claim:             files.Claim,
 			Template:          c.Bootstrap.ProvisioningTemplate,

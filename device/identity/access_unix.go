@@ -1,0 +1,85 @@
+//go:build unix
+
+package identity
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+)
+
+// MayWrite checks the directory as ssh does with StrictModes. Of the directories
+// above it only those count in which anyone could put another in its place.
+func (osDisk) MayWrite(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if err := checkOwner(dir, info); err != nil {
+		return err
+	}
+	if err := checkMode(dir, info); err != nil {
+		return err
+	}
+	path, err := canonical(dir)
+	if err != nil {
+		return err
+	}
+	for parent := filepath.Dir(path); parent != path; path, parent = parent, filepath.Dir(parent) {
+		if info, err := os.Stat(parent); err == nil && info.Mode()&fs.ModeSticky == 0 && info.Mode()&0o002 != 0 {
+			return &AccessError{Path: parent, Reason: writable(info, "everyone")}
+		}
+	}
+	return nil
+}
+
+// MayRead checks a file of an identity, or the journal's directory. Its owner may
+// also be that of the directory it is in: root may look at a service's files.
+func (osDisk) MayRead(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	dir, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if err := checkOwner(path, info, ownerOf(dir)); err != nil {
+		return err
+	}
+	return checkMode(path, info)
+}
+
+// checkOwner accepts root, this process's user, and others.
+func checkOwner(path string, info fs.FileInfo, others ...int) error {
+	owner, user := ownerOf(info), os.Geteuid()
+	if owner == 0 || owner == user || slices.Contains(others, owner) {
+		return nil
+	}
+	return &AccessError{Path: path, Reason: fmt.Sprintf("belongs to user %d, and this is user %d", owner, user)}
+}
+
+// checkMode lets root's group and this process's own write: service users and
+// the users of Debian and Fedora have a group of their own.
+func checkMode(path string, info fs.FileInfo) error {
+	mode := info.Mode()
+	group := int(info.Sys().(*syscall.Stat_t).Gid)
+	switch {
+	case info.IsDir() && mode&fs.ModeSticky != 0:
+		return nil
+	case mode&0o002 != 0:
+		return &AccessError{Path: path, Reason: writable(info, "everyone")}
+	case mode&0o020 != 0 && group != 0 && group != os.Getegid():
+		return &AccessError{Path: path, Reason: writable(info, fmt.Sprintf("group %d", group))}
+	}
+	return nil
+}
+
+func writable(info fs.FileInfo, by string) string {
+	return fmt.Sprintf("can be written by %s (mode %04o)", by, info.Mode().Perm())
+}
+
+func ownerOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }

@@ -1,0 +1,162 @@
+package identity
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+)
+
+// A directory is the storage of a device on a file system: three files of the
+// identity, and the journal, whose two files take the states in turn, so that
+// damage to the newest leaves the one before it, from which every step can be
+// done again.
+type directory struct {
+	*Config
+	disk disk
+}
+
+func (d *directory) lockPath() string { return filepath.Join(d.journalDir(), "lock") }
+
+func (d *directory) statePath(sequence uint64) string {
+	return filepath.Join(d.journalDir(), fmt.Sprintf("journal.%d", sequence%2))
+}
+
+// lock makes the journal's directory and takes the lock in it. Runs that end
+// meanwhile may remove the directory in between.
+func (d *directory) lock() (lock, error) {
+	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {
+		return nil, err
+	}
+	const tries = 100
+	for try := 1; ; try++ {
+		l, err := d.tryLock()
+		vanished := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)
+		if !vanished || try == tries {
+			return l, err
+		}
+	}
+}
+
+func (d *directory) tryLock() (lock, error) {
+	if target, err := d.disk.Resolve(d.journalDir()); err != nil || target != d.journalDir() {
+		return nil, cmp.Or[error](err, &AccessError{Path: d.journalDir(), Reason: "is a symbolic link"})
+	}
+	if err := makeDir(d.disk, d.journalDir()); err != nil {
+		return nil, fmt.Errorf("making provisioning journal: %w", err)
+	}
+	for _, dir := range []string{d.home(), d.journalDir()} {
+		if err := d.disk.MayWrite(dir); err != nil {
+			return nil, err
+		}
+	}
+	return d.disk.Lock(d.lockPath())
+}
+
+func (d *directory) holder() int { return d.disk.Holder(d.lockPath()) }
+
+// unlock removes, where the journal is empty, what a crash has left of a first
+// step that was not reached and may never be tried again, the lock and the
+// directory, which stays if another run has begun meanwhile.
+func (d *directory) unlock(l lock, empty bool) error {
+	if !empty {
+		return l.Release()
+	}
+	for sequence := range uint64(2) {
+		for _, path := range []string{d.statePath(sequence), tempPath(d.statePath(sequence))} {
+			if err := remove(d.disk, path); err != nil {
+				return errors.Join(err, l.Release())
+			}
+		}
+	}
+	err := l.RemoveAndRelease()
+	_ = d.disk.Remove(d.journalDir())
+	return err
+}
+
+func (d *directory) readState() (newest *state, damaged []string, err error) {
+	err = d.disk.MayRead(d.journalDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for sequence := range uint64(2) {
+		path := d.statePath(sequence)
+		err := d.disk.MayRead(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		data, err := d.disk.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		st, err := decodeState(data)
+		if errors.Is(err, errDamaged) {
+			damaged = append(damaged, path)
+			continue
+		}
+		if err != nil {
+			return nil, nil, &CorruptError{Path: path, Reason: err.Error()}
+		}
+		if newest == nil || st.Sequence > newest.Sequence {
+			newest = st
+		}
+	}
+	if newest == nil {
+		// Damage to the very first step costs nothing: it is done again.
+		if len(damaged) > 0 && !slices.Equal(damaged, []string{d.statePath(1)}) {
+			return nil, nil, &CorruptError{Path: d.journalDir(), Reason: "no readable copy is left"}
+		}
+		return nil, damaged, nil
+	}
+	if err := newest.open(d.Config); err != nil {
+		return nil, nil, &CorruptError{Path: d.journalDir(), Reason: err.Error()}
+	}
+	return newest, damaged, nil
+}
+
+func (d *directory) secureState() error {
+	if err := d.disk.SyncDir(d.journalDir()); err != nil {
+		return err
+	}
+	return syncAbove(d.disk, d.journalDir())
+}
+
+func (d *directory) writeState(st *state) error {
+	data, err := st.encode()
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(d.disk, d.statePath(st.Sequence), data, 0o600); err != nil || st.Sequence > 1 {
+		return err
+	}
+	return syncAbove(d.disk, d.journalDir())
+}
+
+// clearState removes the older copy before the newest, durably, lest a crash in
+// between bring the older one back.
+func (d *directory) clearState(newest *state) error {
+	sequence := uint64(1)
+	if newest != nil {
+		sequence = newest.Sequence
+	}
+	for _, n := range []uint64{sequence + 1, sequence} {
+		if err := remove(d.disk, d.statePath(n)); err != nil {
+			return err
+		}
+		if err := d.disk.SyncDir(d.journalDir()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,29 @@
+package identity
+
+import (
+	"fmt"
+	"syscall"
+)
+
+// fileSystems are the names of those that devices have, by the magic numbers of
+// statfs(2).
+var fileSystems = map[uint32]string{
+	0xEF53: "ext4", 0xF2F52010: "f2fs", 0x9123683E: "btrfs", 0x58465342: "xfs", 0x24051905: "ubifs", 0x72B6: "jffs2", 0xE0F5E1E2: "erofs",
+	0x4D44: "vfat", 0x2011BAB0: "exfat", 0x5346544E: "ntfs", 0x7366746E: "ntfs3", 0x65735546: "fuse",
+	0x6969: "nfs", 0xFF534D42: "cifs", 0xFE534D42: "smb2", 0x01021997: "9p", 0x5346414F: "afs", 0x00C36400: "ceph",
+	0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x794C7630: "overlayfs", 0x73717368: "squashfs",
+}
+
+// fileSystem returns the type of the file system that a directory is on, "" if
+// unknown.
+func fileSystem(dir string) string {
+	var st syscall.Statfs_t
+	if syscall.Statfs(dir, &st) != nil {
+		return ""
+	}
+	magic := uint32(st.Type)
+	if name, ok := fileSystems[magic]; ok {
+		return name
+	}
+	return fmt.Sprintf("type %#x", magic)
+}

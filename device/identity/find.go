@@ -1,0 +1,173 @@
+package identity
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// load returns the identity that is installed.
+func (d *directory) load() (*Identity, error) {
+	files, record, err := d.find()
+	if err != nil {
+		return nil, err
+	}
+	return d.loadFiles(files, record)
+}
+
+// find returns the files of this device's identity and its record.
+func (d *directory) find() (Files, *Record, error) {
+	if d.Certificate != "" {
+		return d.findConfigured()
+	}
+	names, err := d.disk.ReadDir(d.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Files{}, nil, err
+	}
+	var found []*Record
+	bases := map[*Record]string{}
+	var unusable error // of the first record that is this device's and cannot be used
+	for _, name := range names {
+		base, ok := strings.CutSuffix(name, recordSuffix)
+		thing, _, _ := strings.Cut(base, "~")
+		if !ok || !d.isFileBase(base, thing) {
+			continue
+		}
+		record, data, err := d.readRecord(filepath.Join(d.Dir, name))
+		switch {
+		case err == nil && record.SerialNumber == d.SerialNumber && record.ThingName == thing:
+			found, bases[record] = append(found, record), base
+		case err != nil && unusable == nil && d.isOurs(base, data):
+			unusable = err
+		}
+	}
+	if record := newest(found); record != nil {
+		return d.files(bases[record]), record, nil
+	}
+	if unusable != nil {
+		return Files{}, nil, unusable
+	}
+	return Files{}, nil, ErrNone
+}
+
+func (d *directory) findConfigured() (Files, *Record, error) {
+	files := d.files("")
+	record, _, err := d.readRecord(files.Record)
+	if err == nil && record.SerialNumber != d.SerialNumber {
+		return files, nil, d.conflictWith(files.Record, record)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return files, record, err
+	}
+	for _, path := range []string{files.PrivateKey, files.Certificate} {
+		if _, err := d.disk.ReadFile(path); !errors.Is(err, fs.ErrNotExist) {
+			return files, nil, &BrokenError{Path: path, Reason: "is there without its record " + files.Record}
+		}
+	}
+	return files, nil, ErrNone
+}
+
+// newest returns the record that no other one replaces; of several, which only
+// files that were copied by hand can be, the one that was registered last.
+func newest(records []*Record) *Record {
+	replaced := map[string]bool{}
+	for _, r := range records {
+		replaced[r.Replaces] = true
+	}
+	var last *Record
+	for _, r := range records {
+		if last == nil || replaced[last.CertificateID] || !replaced[r.CertificateID] && r.RegisteredAt.After(last.RegisteredAt) {
+			last = r
+		}
+	}
+	return last
+}
+
+var serialInRecord = regexp.MustCompile(`"serialNumber"\s*:\s*("(?:[^"\\]|\\.)*")`)
+
+// isOurs reports whether a record that cannot be read is this device's: by the
+// serial number in what there is of it, by its name, or by the certificate beside
+// it. Another device's damage is no reason to stop.
+func (d *directory) isOurs(base string, data []byte) bool {
+	var serial string
+	if m := serialInRecord.FindSubmatch(data); m != nil && json.Unmarshal(m[1], &serial) == nil {
+		return serial == d.SerialNumber
+	}
+	if base == d.ThingName || strings.Contains(base, "~") {
+		return true
+	}
+	text, err := d.disk.ReadFile(d.files(base).Certificate)
+	if err == nil {
+		// AWS IoT takes the name from the device's own request, and gives this one
+		// to a certificate whose key it has made.
+		if cert, err := parseCertificate(text); err == nil && cert.Subject.CommonName != "AWS IoT Certificate" {
+			return cert.Subject.CommonName == d.SerialNumber
+		}
+	}
+	prefix, ok := strings.CutSuffix(base, d.SerialNumber)
+	return ok && (prefix == "" || strings.HasSuffix(prefix, "_") || strings.HasSuffix(prefix, "-") || strings.HasSuffix(prefix, ":"))
+}
+
+// readRecord reads a record, and returns as data what it could read.
+func (d *directory) readRecord(path string) (*Record, []byte, error) {
+	data, err := d.readPart(path)
+	if err != nil {
+		return nil, data, err
+	}
+	record, err := ParseRecord(data)
+	if err != nil {
+		return nil, data, &BrokenError{Path: path, Reason: err.Error()}
+	}
+	return record, data, nil
+}
+
+func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
+	certPEM, err := d.readPart(files.Certificate)
+	if err != nil {
+		return nil, missing(files.Certificate, err)
+	}
+	cert, err := parseCertificate(certPEM)
+	if err != nil {
+		return nil, &BrokenError{Path: files.Certificate, Reason: err.Error()}
+	}
+	if awsiot.CertificateID(cert) != record.CertificateID {
+		return nil, &BrokenError{Path: files.Certificate, Reason: "is not the certificate that " + files.Record + " names"}
+	}
+	keyPEM, err := d.readPart(files.PrivateKey)
+	if err != nil {
+		return nil, missing(files.PrivateKey, err)
+	}
+	key, err := d.Keys.Open(keyPEM)
+	if err != nil {
+		return nil, &BrokenError{Path: files.PrivateKey, Reason: err.Error()}
+	}
+	if !awsiot.Matches(key, cert) {
+		return nil, &BrokenError{Path: files.PrivateKey, Reason: "is not the key of " + files.Certificate}
+	}
+	return &Identity{Record: *record, Files: files, Certificate: cert, Key: key}, nil
+}
+
+// readPart reads one of an identity's files.
+func (d *directory) readPart(path string) ([]byte, error) {
+	data, err := d.disk.ReadFile(path)
+	if errors.Is(err, ErrNotRegular) {
+		return nil, &BrokenError{Path: path, Reason: ErrNotRegular.Error()}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, d.disk.MayRead(path)
+}
+
+// missing makes a damage of a file that is not there although the record is.
+func missing(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &BrokenError{Path: path, Reason: "is missing"}
+	}
+	return err
+}

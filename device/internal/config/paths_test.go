@@ -1,0 +1,267 @@
+package config_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode/utf16"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/config"
+	"example.com/fleety/hook/payload"
+)
+
+func TestRelativePathsStartWhereTheyAreWritten(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, "etc/device.yaml", good+"stateDir: state\nbootstrap: {certificatepath: a/claim.pem, cacertificatepath: /roots.pem}\n")
+	got, err := config.Load(config.Sources{
+		Path:    "etc/device.yaml",
+		Environ: []string{"IOT_DEVICE_PRIMARY_CERTIFICATEPATH=own.pem"},
+		Flags:   []config.Setting{{Key: "primary.privatekeypath", Value: "./own.key", Flag: "--set"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := got.Bootstrap
+	paths := []string{got.StateDir, b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath, got.Primary.CertificatePath, got.Primary.PrivateKeyPath}
+	want := []string{"etc/state", "etc/a/claim.pem", "etc/certs/fleet-provisioning.private.key", "/roots.pem", "own.pem", "own.key"}
+	if diff := cmp.Diff(want, paths); diff != "" {
+		t.Errorf("paths (-want +got):\n%s", diff)
+	}
+}
+
+func TestUnknownVariableOfTheDeviceIsAWarning(t *testing.T) {
+	c, err := load(t, good, config.Sources{Environ: []string{
+		"IOT_DEVICE_SERVER_ENDPONT=x", "IOT_DEVICE_SOMETHING_ELSE=y", "IOT_DEVICE_EMPTY=", "IOT_DEVICELESS=z", "IOT_DEVICE_SERVER_PORT=443",
+	}})
+	want := []string{
+		"environment variable IOT_DEVICE_SERVER_ENDPONT is no setting and is ignored; did you mean IOT_DEVICE_SERVER_ENDPOINT?",
+		"environment variable IOT_DEVICE_SOMETHING_ELSE is no setting and is ignored",
+	}
+	if err != nil || !slices.Equal(c.Warnings, want) {
+		t.Errorf("error %v, warnings:\n%s", err, cmp.Diff(want, c.Warnings))
+	}
+}
+
+// Editors of other systems write these at the start of a file.
+func TestByteOrderMarks(t *testing.T) {
+	if c, err := load(t, "\ufeff"+good, config.Sources{}); err != nil || c.SerialNumber != "2974685" {
+		t.Errorf("with a mark: %v", err)
+	}
+	for name, order := range map[string]func(uint16) []byte{
+		"little endian": func(u uint16) []byte { return []byte{byte(u), byte(u >> 8)} },
+		"big endian":    func(u uint16) []byte { return []byte{byte(u >> 8), byte(u)} },
+	} {
+		for _, mark := range []string{"\ufeff", ""} {
+			var doc strings.Builder
+			for _, u := range utf16.Encode([]rune(mark + good)) {
+				doc.Write(order(u))
+			}
+			if _, err := load(t, doc.String(), config.Sources{}); err == nil || !strings.Contains(err.Error(), "UTF-16") {
+				t.Errorf("%s, mark %q: %v", name, mark, err)
+			}
+		}
+	}
+}
+
+func TestParameterNamesMayBeNumbers(t *testing.T) {
+	c, err := load(t, good+"bootstrap:\n  parameters: {7: seven, 1.5: x, true: y}\n", config.Sources{})
+	if err == nil {
+		t.Fatal("true is not text and passed")
+	}
+	c, err = load(t, good+"bootstrap:\n  parameters: {7: seven, 1.5: x}\n", config.Sources{})
+	if diff := cmp.Diff(map[string]string{"7": "seven", "1.5": "x"}, c.Bootstrap.Parameters); diff != "" || err != nil {
+		t.Errorf("error %v, parameters (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestParametersOfTheEnvironment(t *testing.T) {
+	for value, want := range map[string]map[string]string{
+		`floor=3,room=7`:                 {"floor": "3", "room": "7"},
+		`address=Main St 1\, Berlin,a=b`: {"address": "Main St 1, Berlin", "a": "b"},
+		`path=C:\dir\\,a=b=c`:            {"path": `C:\dir\`, "a": "b=c"},
+		`{"address": "Main St 1, Berlin", "floor": 3.10, "open": true}`: {"address": "Main St 1, Berlin", "floor": "3.10", "open": "true"},
+		`{"floor": [3]}`:  nil,
+		`{"floor": 3} {}`: nil,
+		`floor`:           nil,
+		`floor=3,Berlin`:  nil,
+		`{"floor": "3"`:   nil,
+		`a=1,=2`:          nil,
+	} {
+		t.Run(value, func(t *testing.T) {
+			c, err := load(t, good, config.Sources{Environ: []string{"IOT_DEVICE_BOOTSTRAP_PARAMETERS=" + value}})
+			if (err != nil) != (want == nil) {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, c.Bootstrap.Parameters); diff != "" && want != nil {
+				t.Errorf("parameters (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What this version cannot do is not accepted in silence.
+func TestSettingsOfFeaturesThatAreNotThereAreErrors(t *testing.T) {
+	for _, setting := range []string{"agent: {socket: /run/x}", "bootstrap: {keys: tpm}", "bootstrap: {keys: 'pkcs11:token=x'}", "bootstrap: {eager: true}"} {
+		if _, err := load(t, good+setting+"\n", config.Sources{}); awsiot.ClassOf(err) != awsiot.Misconfigured || !strings.Contains(err.Error(), "this version") {
+			t.Errorf("%s: %v", setting, err)
+		}
+	}
+	for _, setting := range []string{"bootstrap: {afterwards: keep, eager: false}", "bootstrap: {afterwards: remove}"} {
+		if _, err := load(t, good+setting+"\n", config.Sources{}); err != nil {
+			t.Errorf("%s: %v", setting, err)
+		}
+	}
+}
+
+// A FIFO or a device blocks its reader until somebody writes.
+func TestOnlyRegularFilesAreRead(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := load(t, good+fmt.Sprintf("bootstrap: {certificatepath: %s, privatekeypath: %[1]s, cacertificatepath: /dev/zero}\n", fifo), config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	go func() {
+		_, _, err := c.Check(true)
+		done <- err
+		_, err = config.Load(config.Sources{Path: fifo})
+		done <- err
+	}()
+	for range 2 {
+		select {
+		case err := <-done:
+			if awsiot.ClassOf(err) != awsiot.Misconfigured {
+				t.Errorf("got %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("it waits for a writer")
+		}
+	}
+}
+
+// Nothing is to be lost: the identity's files are three, and none of them is
+// needed for something else, in whatever spelling.
+func TestFilesOfTheIdentityAreDistinct(t *testing.T) {
+	for name, tt := range map[string]struct {
+		primary string
+		want    bool // a problem
+	}{
+		"two of their own":                  {"{certificatepath: x/a.pem, privatekeypath: x/a.key}", false},
+		"certificate alone":                 {"{certificatepath: x/a.certificate.pem}", false},
+		"key alone":                         {"{privatekeypath: x/a.key}", false},
+		"one file, spelled alike":           {"{certificatepath: x/a.pem, privatekeypath: x/a.pem}", true},
+		"one file, spelled in two ways":     {"{certificatepath: x/a.pem, privatekeypath: x/../x/./a.pem}", true},
+		"certificate over the record":       {"{certificatepath: x/a.json, privatekeypath: x/a.key}", true},
+		"key over the record":               {"{certificatepath: x/a.pem, privatekeypath: x/a.json}", true},
+		"over the claim":                    {"{certificatepath: ./certs/fleet-provisioning.certificate.pem}", true},
+		"over the claim's key":              {"{certificatepath: a.pem, privatekeypath: certs/fleet-provisioning.private.key}", true},
+		"key beside, over the claim's key":  {"{certificatepath: certs/fleet-provisioning.crt}", true},
+		"over the roots, absolute":          {"{certificatepath: $PWD/certs/root.ca.bundle.pem}", true},
+		"over the configuration":            {"{certificatepath: device.yaml}", true},
+		"over the claim, by symbolic link":  {"{certificatepath: link.pem, privatekeypath: x/a.key}", true},
+		"into the claim's folder by a link": {"{certificatepath: linked/fleet-provisioning.certificate.pem, privatekeypath: x/a.key}", true},
+		"record over the configuration":     {"{certificatepath: conf.pem, privatekeypath: x/a.key}", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			pwd, err := os.Getwd()
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := "device.yaml"
+			if strings.HasPrefix(name, "record") {
+				file = "conf.json"
+			}
+			write(t, file, good+"primary: "+strings.ReplaceAll(tt.primary, "$PWD", pwd)+"\n")
+			write(t, "certs/fleet-provisioning.certificate.pem", "claim")
+			for link, to := range map[string]string{"link.pem": "certs/fleet-provisioning.certificate.pem", "linked": "certs"} {
+				if err := os.Symlink(to, link); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := config.Load(config.Sources{Path: file}); (err != nil) != tt.want {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestEndpointsThatDoNotSpeakMQTTAreProblems(t *testing.T) {
+	for endpoint, want := range map[string]bool{
+		"abc123-ats.iot.eu-central-1.amazonaws.com":               false,
+		"abc123-ats.iot.eu-central-1.api.aws":                     false,
+		"abc123.ats.iot.cn-north-1.amazonaws.com.cn":              false,
+		"ec2-192-0-2-1.compute-1.amazonaws.com":                   false,
+		"abc123.iot.eu-central-1.amazonaws.com":                   false, // a warning
+		"abc123.credentials.iot.eu-central-1.amazonaws.com":       true,
+		"abc123.jobs.iot.eu-central-1.amazonaws.com":              true,
+		"iot.eu-central-1.amazonaws.com":                          true,
+		"vpce-0123-abcd.data.iot.eu-central-1.vpce.amazonaws.com": true,
+		"eu-central-1.console.aws.amazon.com":                     true,
+	} {
+		c, err := load(t, strings.Replace(good, "abc123-ats.iot.eu-central-1.amazonaws.com", endpoint, 1), config.Sources{})
+		if (err != nil) != want {
+			t.Errorf("%s: %v", endpoint, err)
+		}
+		if legacy := strings.HasPrefix(endpoint, "abc123.iot."); legacy && len(c.Warnings) != 1 {
+			t.Errorf("%s: warnings %q", endpoint, c.Warnings)
+		}
+	}
+	if c, err := load(t, strings.Replace(good, "abc123-ats.iot.eu-central-1.amazonaws.com", "192.0.2.1", 1), config.Sources{}); err != nil || len(c.Warnings) != 1 {
+		t.Errorf("an address: %v", err)
+	}
+}
+
+func TestPasswordOfAProxyInAFileThatOthersReadIsAWarning(t *testing.T) {
+	doc := strings.Replace(good, "port: 8883", `proxy: "http://me:hunter2@proxy:3128"`, 1)
+	if c, err := load(t, doc, config.Sources{}); err != nil || len(c.Warnings) > 0 {
+		t.Fatalf("mode 0600: %v", err)
+	}
+	if err := os.Chmod("device.yaml", 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(config.Sources{Path: "device.yaml"})
+	if err != nil || len(c.Warnings) != 1 || strings.Contains(c.Warnings[0], "hunter2") {
+		t.Errorf("mode 0644: error %v, warnings %v", err, c.Warnings)
+	}
+}
+
+func TestConfigurationIsLookedForInTwoPlaces(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if _, err := os.Stat(config.SystemPath); err == nil {
+		t.Skipf("this machine has a %s", config.SystemPath)
+	}
+	if _, err := config.Load(config.Sources{}); err == nil || !strings.Contains(err.Error(), config.SystemPath) || !strings.Contains(err.Error(), config.DefaultPath) {
+		t.Errorf("without one: %v", err)
+	}
+	write(t, config.DefaultPath, good)
+	if c, err := config.Load(config.Sources{}); err != nil || c.Path != config.DefaultPath {
+		t.Errorf("with one here: %v", err)
+	}
+}
+
+// The hook reads the parameters by these names.
+func TestParametersAreNamedAsTheHookReadsThem(t *testing.T) {
+	c, err := load(t, good+"author: Ada\n", config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{payload.SerialNumber: "2974685", payload.DeviceLocation: "USA", payload.Author: "Ada"}
+	if diff := cmp.Diff(want, c.TemplateParameters()); diff != "" {
+		t.Errorf("parameters (-want +got):\n%s", diff)
+	}
+	if _, err := load(t, strings.Replace(good, "2974685", strings.Repeat("1", payload.MaxSerialLength), 1), config.Sources{}); err != nil {
+		t.Errorf("the longest serial number: %v", err)
+	}
+}

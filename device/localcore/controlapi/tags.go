@@ -1,0 +1,75 @@
+package controlapi
+
+import (
+	"maps"
+	"slices"
+
+	"example.com/fleety/device/localcore/registry"
+)
+
+type tag struct{ Key, Value string }
+
+// tags are the tags of a request. A key that comes twice is an error.
+type tags []tag
+
+func (t tags) asMap() (map[string]string, error) {
+	all := map[string]string{}
+	for _, tag := range t {
+		if _, twice := all[tag.Key]; twice {
+			return nil, invalid("tag key %q is given twice", clip(tag.Key))
+		}
+		all[tag.Key] = tag.Value
+	}
+	return all, registry.CheckTags(all)
+}
+
+// tagged runs create, which makes the resource, and gives it the tags of the
+// request, which are checked first.
+func tagged[T any](a *api, t tags, resource string, create func() (T, error)) (made T, err error) {
+	all, err := t.asMap()
+	if err != nil {
+		return made, err
+	}
+	if made, err = create(); err != nil {
+		return made, err
+	}
+	return made, a.Registry.TagResource(resource, all)
+}
+
+func (a *api) tagResource(_ *request, in struct {
+	ARN  string `json:"resourceArn"`
+	Tags tags   `json:"tags"`
+}) (any, error) {
+	resource, err := a.resource(in.ARN)
+	if err != nil {
+		return nil, err
+	}
+	all, err := in.Tags.asMap()
+	if err != nil {
+		return nil, err
+	}
+	return object{}, a.Registry.TagResource(resource, all)
+}
+
+func (a *api) untagResource(_ *request, in struct {
+	ARN  string   `json:"resourceArn"`
+	Keys []string `json:"tagKeys"`
+}) (any, error) {
+	resource, err := a.resource(in.ARN)
+	if err != nil {
+		return nil, err
+	}
+	return object{}, a.Registry.UntagResource(resource, in.Keys)
+}
+
+func (a *api) listTagsForResource(q *request) (any, error) {
+	resource, err := a.resource(q.query("resourceArn"))
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.Registry.TagsOf(resource)
+	if err != nil {
+		return nil, err
+	}
+	return list(q, "tags", slices.Collect(maps.Keys(all)), self, func(key string) tag { return tag{key, all[key]} })
+}

@@ -1,0 +1,119 @@
+package registry
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Limits of tags.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/tagging-iot.html
+const (
+	MaxTags     = 50
+	MaxTagKey   = 128 // characters
+	MaxTagValue = 256 // characters
+)
+
+// CheckTags returns an error for tags that no resource may have.
+func CheckTags(tags map[string]string) error {
+	if len(tags) > MaxTags {
+		return invalid("%d tags, at most %d are allowed", len(tags), MaxTags)
+	}
+	for key, value := range tags {
+		switch {
+		case key == "" || utf8.RuneCountInString(key) > MaxTagKey:
+			return invalid("a tag key has %d characters, it must have 1 to %d", utf8.RuneCountInString(key), MaxTagKey)
+		case utf8.RuneCountInString(value) > MaxTagValue:
+			return invalid("the value of tag %q has %d characters, at most %d are allowed", key, utf8.RuneCountInString(value), MaxTagValue)
+		case strings.HasPrefix(strings.ToLower(key), "aws:"):
+			return invalid("tag key %q begins with aws:, which AWS keeps for itself", key)
+		}
+		for _, c := range key + value {
+			if !unicode.In(c, unicode.L, unicode.Z, unicode.N) && !strings.ContainsRune("_.:/=+-@", c) {
+				return invalid("tag %q has the character %q; letters, spaces, digits and _.:/=+-@ are allowed", key, c)
+			}
+		}
+	}
+	return nil
+}
+
+// TagResource adds tags to a policy, thing type, thing group, billing group or
+// provisioning template, given as the part of its ARN after the account. A key
+// that is there already gets the new value.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_TagResource.html
+func (r *Registry) TagResource(resource string, tags map[string]string) error {
+	return r.update(func(tx *transaction) error {
+		old, err := tx.tagsOf(resource)
+		if err != nil || len(tags) == 0 {
+			return err
+		}
+		all := maps.Clone(old)
+		if all == nil {
+			all = map[string]string{}
+		}
+		maps.Copy(all, tags)
+		if err := CheckTags(all); err != nil {
+			return err
+		}
+		tx.tags.put(resource, all)
+		return nil
+	})
+}
+
+// UntagResource removes the tags with these keys. A key that is not there is no
+// error.
+func (r *Registry) UntagResource(resource string, keys []string) error {
+	return r.update(func(tx *transaction) error {
+		tags, err := tx.tagsOf(resource)
+		if err != nil {
+			return err
+		}
+		left := maps.Clone(tags)
+		maps.DeleteFunc(left, func(key, _ string) bool { return slices.Contains(keys, key) })
+		if len(left) == 0 {
+			tx.tags.remove(resource)
+			return nil
+		}
+		tx.tags.put(resource, left)
+		return nil
+	})
+}
+
+// TagsOf returns the tags of a resource.
+func (r *Registry) TagsOf(resource string) (map[string]string, error) {
+	return read(r, func(s *state) (map[string]string, error) {
+		tags, err := s.tagsOf(resource)
+		return maps.Clone(tags), err
+	})
+}
+
+// tagsOf returns the tags of a resource that exists and can have some.
+func (s *state) tagsOf(resource string) (map[string]string, error) {
+	kind, name, _ := strings.Cut(resource, "/")
+	known, exists := true, false
+	switch kind {
+	case "policy":
+		exists = s.policies.has(name)
+	case "thingtype":
+		exists = s.types.has(name)
+	case "thinggroup":
+		exists = s.groups.has(name)
+	case "billinggroup":
+		exists = s.billingGroups.has(name)
+	case "provisioningtemplate":
+		exists = s.templates.has(name)
+	default:
+		known = false
+	}
+	if !known {
+		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups and provisioning templates can", clip(resource))
+	}
+	if !exists {
+		return nil, notFound(resource, "Resource "+clip(resource))
+	}
+	tags, _ := s.tags.get(resource)
+	return tags, nil
+}
