@@ -19,15 +19,16 @@ type room struct {
 
 // The rooms, by their path below the module's.
 var rooms = map[string]room{
-	"hook/payload":            {nil, "both ends of the hook share it, so it must not bring either end along"},
-	"device/awsiot":           {nil, "wire types are pinned to AWS's, not to our code"},
-	"device/identity":         {nil, "keys and journal must work, and be tested, without a network"},
-	"device/session":          {nil, "a connection knows nothing of what it is used for"},
-	"device/provision":        {[]string{"device/awsiot", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
-	"device/internal/doctor":  {[]string{"device/internal/config", "device/identity", "device/session", "device/awsiot"}, "it looks at what the device uses, without using the exchange"},
-	"device/fleet":            {[]string{"device/provision", "device/identity", "device/session"}, "it measures the real device"},
-	"device/localcore":        {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
-	"device/localcore/policy": {nil, "policies are judged without a broker"},
+	"hook/payload":              {nil, "both ends of the hook share it, so it must not bring either end along"},
+	"device/awsiot":             {nil, "wire types are pinned to AWS's, not to our code"},
+	"device/identity":           {nil, "keys and journal must work, and be tested, without a network"},
+	"device/session":            {nil, "a connection knows nothing of what it is used for"},
+	"device/provision":          {[]string{"device/awsiot", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
+	"device/internal/doctor":    {[]string{"device/internal/config", "device/identity", "device/session", "device/awsiot"}, "it looks at what the device uses, without using the exchange"},
+	"device/fleet":              {[]string{"device/provision", "device/identity", "device/session"}, "it measures the real device"},
+	"device/fleet/controlplane": {[]string{"device/fleet", "device/awsiot"}, "it works on what AWS IoT has of a fleet, and alone links the AWS SDK"},
+	"device/localcore":          {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
+	"device/localcore/policy":   {nil, "policies are judged without a broker"},
 
 	"device/localcore/template":   {nil, "templates are resolved without a registry"},
 	"device/localcore/registry":   {nil, "it stores what AWS stores, whoever asks"},
@@ -41,7 +42,7 @@ var rooms = map[string]room{
 	"device/internal/cli":           {[]string{"device/internal/term", "device/awsiot"}, "every binary links it, so it must not bring along what only one needs"},
 	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the device does not link the broker"},
 	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/..."}, "the core does not link the device"},
-	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the fleet does not link the broker"},
+	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the fleet does not link the broker"},
 
 	"device/cmd/iot_device":     {[]string{"device/internal/cli/devicecli", "device/internal/term"}, "a dozen lines"},
 	"device/cmd/iot_core_local": {[]string{"device/internal/cli/corecli", "device/internal/term"}, "a dozen lines"},
@@ -85,7 +86,6 @@ func TestBinariesDoNotLinkWhatTheyDoNotNeed(t *testing.T) {
 			"go.etcd.io/bbolt":               "a device has no registry",
 			"github.com/aws/aws-sdk-go-v2":   "a device speaks MQTT to AWS IoT and nothing else",
 			"testing":                        "it registers flags and belongs to tests",
-			"github.com/schollz/progressbar": "a device shows steps, not bars",
 			"github.com/HdrHistogram":        "only the fleet measures latencies",
 			"github.com/aws/aws-lambda-go":   "the hook does not run on a device",
 			"github.com/eclipse/paho.golang": "the device speaks MQTT 3.1.1",
@@ -106,6 +106,14 @@ func TestBinariesDoNotLinkWhatTheyDoNotNeed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestFleetDoesNotCompileAWSSDK(t *testing.T) {
+	for dep := range strings.FieldsSeq(goList(t, "-deps", "-test", module+"device/fleet")) {
+		if strings.HasPrefix(dep, "github.com/aws/") {
+			t.Errorf("package fleet and its tests link %s: only fleet/controlplane needs the AWS SDK", dep)
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// BenchmarkHeld enrols devices and holds them, against an iot_core_local in a
+// BenchmarkHeld enrolls devices and holds them, against an iot_core_local in a
 // process of its own with the real hook. Metrics:
 //
 //	devices/s      enrolled in a second
@@ -45,7 +45,7 @@ func BenchmarkHeld(b *testing.B) {
 	}
 	b.ResetTimer()
 	var r *fleet.Report
-	_, fleetCPU := took(func() { r = enrol(b, c) })
+	_, fleetCPU := took(func() { r = enroll(b, c) })
 	b.StopTimer()
 	if r.Hold.Most != b.N {
 		b.Errorf("held %+v, retries %+v", r.Hold, r.Retries)

@@ -24,7 +24,7 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// BenchmarkEnrolment enrols devices against a local core in the same process,
+// BenchmarkEnrollment enrolls devices against a local core in the same process,
 // and does the bare cryptography of as many devices in the same run, a tenth of
 // each in turns. Metrics:
 //
@@ -33,7 +33,7 @@ import (
 //	%floor      the first in per cent of the second
 //	%floor-CPU  the same by CPU time, which other work on the machine hardly
 //	            changes
-func BenchmarkEnrolment(b *testing.B) {
+func BenchmarkEnrollment(b *testing.B) {
 	core := startCore(b)
 	f := newFloor(b)
 	c := newConfig(b, core, b.N)
@@ -45,7 +45,7 @@ func BenchmarkEnrolment(b *testing.B) {
 	for i := range rounds {
 		c.Shard = fleet.Shard{Index: i + 1, Of: rounds}
 		var r *fleet.Report
-		elapsed, cpu := took(func() { r = enrol(b, c) })
+		elapsed, cpu := took(func() { r = enroll(b, c) })
 		enrolling, enrolCPU = enrolling+elapsed, enrolCPU+cpu
 		if r.Counts.Enrolled != r.Counts.Devices {
 			b.Errorf("counts are %+v, failures %+v", r.Counts, r.Failures)
@@ -74,7 +74,7 @@ func took(work func()) (elapsed, cpu time.Duration) {
 	return time.Since(began), used() - before
 }
 
-// A floor is the least that an enrolment takes: two mutual TLS handshakes, one
+// A floor is the least that an enrollment takes: two mutual TLS handshakes, one
 // certificate request with its key, one signature under a certificate. Keys are
 // of the kinds that AWS and the local core use: the claim's and the issuer's
 // RSA, the server's and the device's P-256.

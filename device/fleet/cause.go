@@ -13,27 +13,28 @@ import (
 
 // stageOf returns the stage at which a connection failed.
 func stageOf(err error, otherwise Stage) Stage {
-	e, ok := errors.AsType[*session.Error](err)
-	if !ok {
-		return otherwise
-	}
-	switch e.Stage {
-	case session.StageResolve, session.StageDial, session.StageProxy:
-		return StageDial
-	case session.StageTLS:
-		return StageTLS
+	if e, ok := errors.AsType[*session.Error](err); ok {
+		switch e.Stage {
+		case session.StageResolve, session.StageDial, session.StageProxy:
+			return StageDial
+		case session.StageTLS:
+			return StageTLS
+		}
 	}
 	return otherwise
 }
 
-// cause tells why something failed, in words that are the same for every
-// device, so that they can be counted.
+// cause returns why something failed, in a text that is the same for every
+// device, so that failures can be counted.
 func cause(err error, serial string) string {
 	if e, ok := errors.AsType[*provision.TimeoutError](err); ok {
 		return e.Error()
 	}
 	if errors.Is(err, session.ErrClosedSilently) {
-		return closedSilently(err)
+		if e, ok := errors.AsType[*session.Error](err); ok && e.After != "" {
+			return "connection closed without a response to " + e.After
+		}
+		return "connection closed without a response"
 	}
 	if alert, ok := errors.AsType[tls.AlertError](err); ok {
 		return "server sent a TLS alert: " + alert.Error()
@@ -45,21 +46,13 @@ func cause(err error, serial string) string {
 	case errors.Is(err, context.Canceled):
 		return "interrupted"
 	case errors.Is(err, context.DeadlineExceeded):
-		return "out of time"
+		return "timed out"
 	}
 	return strings.ReplaceAll(root(err).Error(), serial, "SERIAL")
 }
 
-func closedSilently(err error) string {
-	text := "connection closed without an answer"
-	if e, ok := errors.AsType[*session.Error](err); ok && e.After != "" {
-		text += " to " + e.After
-	}
-	return text
-}
-
-// root follows the chain of causes to its end. Of several it takes the last:
-// what was wrapped is told in what wraps it.
+// root follows the chain of causes to its end. Of several it takes the last,
+// since what wraps an error says what that was.
 func root(err error) error {
 	for {
 		switch e := err.(type) {

@@ -71,11 +71,11 @@ func newConfig(t testing.TB, core *localcore.Server, n int) fleet.Config {
 	}
 }
 
-func enrol(t testing.TB, c fleet.Config) *fleet.Report {
+func enroll(t testing.TB, c fleet.Config) *fleet.Report {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	r, err := fleet.Enrol(ctx, c)
+	r, err := fleet.Enroll(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}

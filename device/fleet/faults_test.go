@@ -85,7 +85,7 @@ func build(t testing.TB, dir, pkg string) string {
 	return path
 }
 
-// TestTwoHundredDevicesLoseNothingToFaults enrols with the real hook while one
+// TestTwoHundredDevicesLoseNothingToFaults enrolls with the real hook while one
 // exchange and one connection in twenty are spoilt, each kind of fault in its
 // turn: every device has one identity in the end, and registry and report
 // agree.
@@ -113,7 +113,7 @@ func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 		p.Session.DialContext = dialer.DialContext
 		return p
 	}
-	r := enrol(t, c)
+	r := enroll(t, c)
 
 	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
 		t.Errorf("counts are %+v; failures %+v", r.Counts, r.Failures)
@@ -139,7 +139,7 @@ func TestQuotasAreKept(t *testing.T) {
 	c := newConfig(t, core, n)
 	quotas := fleet.OtherRegionQuotas()
 	c.Quotas = &quotas
-	r := enrol(t, c)
+	r := enroll(t, c)
 	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
 		t.Errorf("counts are %+v; failures %+v", r.Counts, r.Failures)
 	}
@@ -166,7 +166,7 @@ func TestThrottledDevicesSlowTheLaunchDown(t *testing.T) {
 	quotas := fleet.OtherRegionQuotas()
 	quotas.RegisterThing, quotas.CreateFromCSR = 25, 0
 	c.Quotas = &quotas
-	r := enrol(t, c)
+	r := enroll(t, c)
 	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
 		t.Errorf("counts are %+v; failures %+v", r.Counts, r.Failures)
 	}

@@ -3,17 +3,21 @@
 package fleet
 
 import (
+	"fmt"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// privateModes tells that a directory's mode says who may use it.
+const privateModes = true
 
 // checkFiles makes sure that the process may have need files open, raising
 // its own limit if that is allowed.
 func checkFiles(need int) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return nil // whoever has no limit to read has none to obey
+		return nil // there is no limit to read
 	}
 	if uint64(limit.Cur) >= uint64(need) {
 		return nil
@@ -21,7 +25,7 @@ func checkFiles(need int) error {
 	raised := limit
 	raised.Cur, raised.Max = max(limit.Cur, uint64(need)), max(limit.Max, uint64(need))
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err != nil {
-		return &FilesError{Need: need, Limit: int(limit.Max)}
+		return fmt.Errorf("this many devices at once take %d open files, and this process may have %d: run \"ulimit -n %[1]d\" first (as a service, LimitNOFILE=%[1]d), or lower --concurrency or the number of devices", need, limit.Max)
 	}
 	return nil
 }

@@ -1,10 +1,10 @@
-// Package fleet enrols many simulated devices at once and measures what that
-// takes. Each device has a key and an identity of its own and goes through the
-// same [provision.Run] as a real one; the fleet adds when each begins, keeps
-// to quotas, and counts.
+// Package fleet enrolls many simulated devices at once and measures what that
+// takes. Each device has its own key and identity and runs the same
+// [provision.Run] as a real one; the fleet decides when each begins, keeps to
+// AWS's quotas, and counts.
 //
-// It is not a load generator for MQTT traffic: while devices are held they
-// publish as much as shows that they are alive.
+// It is not a load generator for MQTT traffic: devices that are held publish
+// only as much as shows that they are alive.
 package fleet
 
 import (
@@ -23,99 +23,85 @@ const (
 	MaxConcurrency = 100_000
 	MaxRate        = 100_000 // devices per second
 	// MinInterval between two messages of one device: AWS IoT discards more
-	// than 100 a second on one connection, which is also what a device needs.
+	// than 100 per second on one connection.
 	// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 	MinInterval = 10 * time.Millisecond
+	MaxWindow   = time.Hour
 )
 
 // Defaults of a [Config].
 const (
 	DefaultConcurrency = 50
-	// DefaultInFlight bounds the devices under way at a fixed rate.
+	// DefaultInFlight bounds the devices in progress at a fixed rate.
 	DefaultInFlight = 1000
 	DefaultInterval = 30 * time.Second
-	// DefaultDeviceTimeout is what iot_device bootstrap grants one device.
+	DefaultWindow   = 30 * time.Second
+	// DefaultDeviceTimeout is that of iot_device bootstrap.
 	DefaultDeviceTimeout = 2 * time.Minute
 )
 
-// Config says which devices to enrol, where, and how fast. Device and Serials
+// Config says which devices to enroll, where, and how fast. Device and Serials
 // are required.
 type Config struct {
 	// Device returns the provisioning of one device. Store and Progress, and of
-	// its Session DialContext and OnConnect, are the fleet's own.
+	// its Session DialContext and OnConnect, are set by the fleet.
 	Device func(serial string) provision.Config
-	// Serials are those of the whole launch, also when it is shared.
+	// Serials are those of the whole launch, also when it is divided.
 	Serials Serials
 	// Shard is this process's share; the zero value is all.
 	Shard Shard
 	Load  Load
-	// Quotas to keep to; nil keeps to none.
+	// Quotas to keep to; nil for none.
 	Quotas *Quotas
-	// Keep is the directory that keeps the identities, each in a folder named
-	// after its serial number; empty means memory only.
+	// Keep is the directory for the identities, a folder for each serial
+	// number; empty means memory only. It must be private to this user (mode
+	// 0700), and gets a .gitignore that excludes all of it.
 	Keep string
-	// Hold is how long all devices stay connected once they are enrolled; they
+	// DeviceTimeout bounds the enrollment of one device, waits included;
+	// default [DefaultDeviceTimeout].
+	DeviceTimeout time.Duration
+
+	// Hold is how long all devices stay connected after they are enrolled; they
 	// publish every Interval, [DefaultInterval] if zero.
 	Hold     time.Duration
 	Interval time.Duration
-	// DeviceTimeout bounds one device's enrolment, waits included; default
-	// [DefaultDeviceTimeout], and with Quotas what the launch should take more.
-	DeviceTimeout time.Duration
+	// ReconnectAfter closes all held connections at once, that long after the
+	// beginning of Hold; zero does not. Devices reconnect as they do after any
+	// other loss of their connection.
+	ReconnectAfter time.Duration
+	// ReconnectWindow is the time within which a device that lost its
+	// connection makes its first attempt, at random (full jitter); it doubles
+	// with each further attempt. Default [DefaultWindow].
+	ReconnectWindow time.Duration
+	// NoJitter makes the first attempt at once and repeats it after 1, 2, 4 …
+	// seconds, as devices without jitter do.
+	NoJitter bool
 
-	// Progress, if set, is called about ten times a second.
+	// Progress, if set, is called about ten times per second.
 	Progress func(Progress)
-	// Log receives what single devices log; nil discards.
+	// Log receives the logs of single devices; nil discards them.
 	Log *slog.Logger
 }
 
 // A Load says when devices begin. With Rate zero the loop is closed: a device
 // begins when one of Concurrency others has ended. Otherwise it is open:
-// devices begin at Rate whether others have ended or not, and how long each
-// took counts from when it was due, so that a stall shows in every device that
-// it delayed.
+// devices begin at Rate whether others have ended or not, and latencies count
+// from when a device was due, so that a stall shows in every device that it
+// delayed.
 type Load struct {
-	// Concurrency is how many devices are under way at most. Zero means
+	// Concurrency is the greatest number of devices in progress. Zero means
 	// [DefaultConcurrency], in an open loop [DefaultInFlight].
 	Concurrency int
 	// Rate is in devices per second, of the whole launch.
 	Rate float64
 	// Ramp is how long concurrency or rate grows from zero.
 	Ramp time.Duration
-	// Duration ends the beginning of new devices; zero means no end.
+	// Duration after which no more devices begin; zero means no limit.
 	Duration time.Duration
 }
 
-func (l Load) withDefaults() Load {
-	switch {
-	case l.Concurrency != 0:
-	case l.Rate > 0:
-		l.Concurrency = DefaultInFlight
-	default:
-		l.Concurrency = DefaultConcurrency
-	}
-	return l
-}
-
-// Check reports numbers that make no sense.
-func (l Load) Check() error {
-	var errs []error
-	if l.Concurrency < 0 || l.Concurrency > MaxConcurrency {
-		errs = append(errs, &ValueError{"concurrency", fmt.Sprint(l.Concurrency), fmt.Sprintf("1 to %d", MaxConcurrency)})
-	}
-	if !(l.Rate >= 0 && l.Rate <= MaxRate) || math.IsNaN(l.Rate) {
-		errs = append(errs, &ValueError{"rate", fmt.Sprint(l.Rate), fmt.Sprintf("more than 0 and at most %d devices a second", MaxRate)})
-	}
-	if l.Ramp < 0 {
-		errs = append(errs, &ValueError{"ramp", l.Ramp.String(), "a duration of 0 or more"})
-	}
-	if l.Duration < 0 {
-		errs = append(errs, &ValueError{"duration", l.Duration.String(), "a duration of 0 or more"})
-	}
-	return errors.Join(errs...)
-}
-
 // due returns when device number i, from 0, begins in an open loop. During the
-// ramp the rate grows in a straight line, so that the devices begun grow with
+// ramp the rate grows linearly, so that the number of devices begun grows with
 // the square of the time.
 func (l Load) due(i int) time.Duration {
 	ramp := l.Ramp.Seconds()
@@ -128,10 +114,21 @@ func (l Load) due(i int) time.Duration {
 }
 
 func (c Config) withDefaults() Config {
-	c.Load = c.Load.withDefaults()
-	c.Shard = c.Shard.withDefaults()
+	switch l := &c.Load; {
+	case l.Concurrency != 0:
+	case l.Rate > 0:
+		l.Concurrency = DefaultInFlight
+	default:
+		l.Concurrency = DefaultConcurrency
+	}
+	if c.Shard == (Shard{}) {
+		c.Shard = Shard{Index: 1, Of: 1}
+	}
 	if c.Interval == 0 {
 		c.Interval = DefaultInterval
+	}
+	if c.ReconnectWindow == 0 {
+		c.ReconnectWindow = DefaultWindow
 	}
 	if c.DeviceTimeout == 0 {
 		c.DeviceTimeout = DefaultDeviceTimeout
@@ -142,35 +139,47 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Check reports everything that keeps the fleet from starting: numbers that
-// make no sense, too few file descriptors, a directory that cannot take the
-// identities. It may raise the process's limit of open files. [Enrol] does the
-// same first.
+// Check reports everything that prevents the fleet from starting: settings out
+// of range as a *[ValueError], too few file descriptors, a directory that
+// cannot take the identities. It may raise the process's limit of open files.
+// [Enroll] does the same first.
 func (c Config) Check() error {
 	c = c.withDefaults()
-	errs := []error{c.Load.Check(), c.Shard.check(), c.Serials.check(), c.Quotas.check()}
+	errs := []error{c.Serials.check(), c.Shard.check(), c.Quotas.check()}
 	if c.Device == nil {
-		errs = append(errs, errors.New("fleet: no devices described"))
+		errs = append(errs, errors.New("fleet: Config.Device is missing"))
 	}
-	if c.Hold < 0 {
-		errs = append(errs, &ValueError{"hold", c.Hold.String(), "a duration of 0 or more"})
+	within := func(ok bool, name string, value any, want string) {
+		if !ok {
+			errs = append(errs, &ValueError{name, fmt.Sprint(value), want})
+		}
 	}
-	if c.Interval < MinInterval {
-		errs = append(errs, &ValueError{"interval", c.Interval.String(), fmt.Sprintf("%s or more: AWS IoT takes 100 messages a second of one connection", MinInterval)})
-	}
-	if c.DeviceTimeout < 0 {
-		errs = append(errs, &ValueError{"device timeout", c.DeviceTimeout.String(), "more than 0"})
-	}
+	const duration = "a duration of 0 or more"
+	l := c.Load
+	within(l.Concurrency > 0 && l.Concurrency <= MaxConcurrency, "concurrency", l.Concurrency, fmt.Sprintf("1 to %d", MaxConcurrency))
+	within(l.Rate >= 0 && l.Rate <= MaxRate, "rate", l.Rate, fmt.Sprintf("more than 0 and at most %d devices per second", MaxRate)) // NaN is neither
+	within(l.Ramp >= 0, "ramp", l.Ramp, duration)
+	within(l.Duration >= 0, "duration", l.Duration, duration)
+	within(c.DeviceTimeout >= 0, "timeout", c.DeviceTimeout, "more than 0")
+	within(c.Hold >= 0, "hold", c.Hold, duration)
+	within(c.Interval >= MinInterval, "interval", c.Interval, fmt.Sprintf("%s or more: AWS IoT accepts 100 messages per second on one connection", MinInterval))
+	within(c.ReconnectAfter >= 0 && (c.ReconnectAfter == 0 || c.ReconnectAfter < c.Hold), "reconnect-after", c.ReconnectAfter, "a duration shorter than that of hold")
+	within(c.ReconnectWindow > 0 && c.ReconnectWindow <= MaxWindow, "reconnect-window", c.ReconnectWindow, fmt.Sprintf("more than 0 and at most %s", MaxWindow))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(checkFiles(c.files()), c.checkKeep())
+	if c.Keep != "" {
+		if err := prepareKeep(c.Keep, uint64(c.Shard.size(c.Serials.Count))); err != nil {
+			return err
+		}
+	}
+	return checkFiles(c.files())
 }
 
-// files returns how many files may be open at once. A device under way has two
+// files returns how many files may be open at once. A device in progress has two
 // connections: the claim's, and its own, which is being prepared.
 func (c Config) files() int {
-	const own = 64
+	const ours = 64
 	devices := c.Shard.size(c.Serials.Count)
 	each := 2
 	if c.Keep != "" {
@@ -178,12 +187,13 @@ func (c Config) files() int {
 	}
 	open := each * min(c.Load.Concurrency, devices)
 	if c.Hold > 0 {
-		open = max(open, 2*min(c.Load.Concurrency, devices)+devices)
+		// While a device reconnects, its old connection may not be closed yet.
+		open = max(open, 2*devices)
 	}
-	return own + open
+	return ours + open
 }
 
-// A ValueError tells that a setting makes no sense.
+// A ValueError is a setting that is out of range.
 type ValueError struct{ Name, Value, Want string }
 
 // Error names the setting, its value, and what it may be.

@@ -4,233 +4,334 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/cenkalti/backoff/v5"
 
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/provision"
 	"example.com/fleety/device/session"
 )
 
-// connectInterval is what AWS IoT wants between two CONNECTs of one client id.
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
-const connectInterval = time.Second
+const (
+	// connectInterval is the shortest time between two CONNECTs of one client id.
+	// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+	connectInterval = time.Second
+	// maxDelay bounds the delay before another attempt to connect.
+	maxDelay = 2 * time.Minute
+)
 
-// Held tells of the devices that were held.
+// Held describes the devices that were held.
 type Held struct {
-	Devices         int     `json:"devices"`         // that were to be held
+	Devices         int     `json:"devices"`         // to be held
 	Connected       int     `json:"connected"`       // at the end
-	Most            int     `json:"most"`            // at once
+	Most            int     `json:"most"`            // connected at once
 	ConnectSeconds  float64 `json:"connectSeconds"`  // until all had connected or failed
 	HeldSeconds     float64 `json:"heldSeconds"`     // after that
-	Lost            int     `json:"lost"`            // connections that ended without our doing
+	Lost            int     `json:"lost"`            // connections
 	Published       int     `json:"published"`       // and acknowledged
-	PublishFailures int     `json:"publishFailures"` //
+	PublishFailures int     `json:"publishFailures"` // not acknowledged
 	BytesPerDevice  int64   `json:"bytesPerDevice"`  // of this process's memory; 0 if unknown
 	CPUPercent      float64 `json:"cpuPercent"`      // of one core, while holding
-	NotConnectedWhy string  `json:"notConnectedWhy,omitempty"`
 	IntervalSeconds float64 `json:"intervalSeconds"` // between two messages of a device
+	// NotConnectedWhy is the first cause for which a device was not connected
+	// again.
+	NotConnectedWhy string `json:"notConnectedWhy,omitempty"`
+	// Reconnect is nil when no connection was lost.
+	Reconnect *Reconnect `json:"reconnect,omitempty"`
 }
 
-// A member is a device with an identity that is held connected.
-type member struct {
-	identity *identity.Identity
-	session  session.Options
-	live     *session.Session
+// Reconnect describes how the devices that lost their connection reconnected.
+// Each device counts once, however often it lost its connection.
+type Reconnect struct {
+	Devices       int     `json:"devices"`       // that lost a connection
+	Returned      int     `json:"returned"`      // of those, connected at the end
+	Rejected      int     `json:"rejected"`      // of those, rejected: retrying does not help
+	WindowSeconds float64 `json:"windowSeconds"` // of the first attempts; 0 without jitter
+	ReturnSeconds float64 `json:"returnSeconds"` // from the first loss to the latest reconnection
+	// Connects are the CONNACKs per second from the first loss on, Attempts the
+	// attempts, those without a reply included.
+	Connects []int `json:"connects"`
+	Attempts []int `json:"attempts"`
+	// PeakConnects is the greatest of Connects; IdealConnects what it would be if
+	// the same devices reconnected evenly over the window.
+	PeakConnects  int     `json:"peakConnects"`
+	IdealConnects float64 `json:"idealConnects"`
 }
 
-// options are those of the member's own connection.
-func (m *member) options() session.Options {
-	o := m.session
-	o.ClientID = m.identity.Record.ThingName
-	cert := m.identity.TLS()
-	o.Certificate = func(context.Context) (*tls.Certificate, error) { return cert, nil }
-	return o
+// A heldDevice is a device that is held connected. It keeps no more of the
+// identity than another handshake takes: there are many.
+type heldDevice struct {
+	serial, thing string
+	proved        time.Time
+	options       session.Options
+
+	live     *session.Session // nil while not connected; used by one goroutine at a time
+	lost     bool             // a connection, at least once
+	rejected bool
 }
 
-// crowd are the members of a launch and what is counted while they are held.
-type crowd struct {
-	*launch
-	members   []*member
-	lost      atomic.Int64
-	published atomic.Int64
-	unheard   atomic.Int64 // messages without acknowledgement
-	most      atomic.Int64
-	why       atomic.Pointer[string]
+func (d *heldDevice) connected() bool { return d.live != nil && d.live.Err() == nil }
+
+func (l *launch) newHeldDevice(id *identity.Identity) *heldDevice {
+	d := &heldDevice{serial: id.Record.SerialNumber, thing: id.Record.ThingName, proved: id.Record.ProvedAt}
+	d.options = l.measured(l.Device(d.serial).Session)
+	d.options.ClientID = d.thing
+	c := id.TLS()
+	c.Leaf = nil // a client needs no parsed certificate
+	d.options.Certificate = func(context.Context) (*tls.Certificate, error) { return c, nil }
+	return d
 }
 
-// hold connects all enrolled devices, keeps them for the time of Config.Hold,
-// and lets them go.
+// A hold counts while devices are held.
+type hold struct {
+	l       *launch
+	devices []*heldDevice
+	cut     chan struct{} // closed to end all connections at once
+
+	lost, published, unacknowledged, most atomic.Int64
+	why                                   atomic.Pointer[string]
+
+	firstLoss    atomic.Pointer[time.Time]
+	latestReturn atomic.Int64 // nanoseconds after firstLoss
+	attempts     counter      // after firstLoss
+	connects     counter
+}
+
+// hold connects all enrolled devices, keeps them connected for the duration of
+// Config.Hold, and closes them.
 func (l *launch) hold(ctx context.Context) *Held {
-	c := &crowd{launch: l}
-	for _, m := range l.members {
-		if m != nil {
-			c.members = append(c.members, m)
-		}
-	}
+	h := &hold{l: l, cut: make(chan struct{})}
+	h.devices = slices.DeleteFunc(l.held, func(d *heldDevice) bool { return d == nil })
 	before, began := resident(), time.Now()
 	l.meter.enter(PhaseConnect)
-	c.connectAll(ctx)
-	h := &Held{Devices: len(c.members), ConnectSeconds: time.Since(began).Seconds(), IntervalSeconds: l.Interval.Seconds()}
+	h.each(func(d *heldDevice) {
+		began := time.Time{}
+		err := h.connect(ctx, d, func(attempt int) error {
+			wait := time.Until(d.proved.Add(connectInterval)) // it has just connected with this client id
+			if attempt > 0 {
+				wait = connectInterval + rand.N(min(time.Second<<min(attempt-1, 10), maxDelay))
+			}
+			if err := sleep(ctx, wait); err != nil {
+				return err
+			}
+			if attempt == 0 {
+				began = time.Now()
+			}
+			return h.l.paces.connect.wait(ctx)
+		})
+		if err == nil {
+			l.meter.latencies.record(StageHold, time.Since(began))
+		}
+	})
+	r := &Held{Devices: len(h.devices), ConnectSeconds: time.Since(began).Seconds(), IntervalSeconds: l.Interval.Seconds()}
 	if n := l.meter.held.Load(); n > 0 && before > 0 {
-		h.BytesPerDevice = (resident() - before) / n
+		r.BytesPerDevice = (resident() - before) / n
 	}
+
 	l.meter.enter(PhaseHold)
 	began, cpu := time.Now(), usage()
 	holding, end := context.WithTimeout(ctx, l.Hold)
-	c.keepAll(holding)
-	end()
-	h.HeldSeconds = time.Since(began).Seconds()
-	h.CPUPercent = 100 * ratio(usage()-cpu, h.HeldSeconds)
-	h.Connected, h.Most = int(l.meter.held.Load()), int(c.most.Load())
-	c.closeAll()
-	h.Lost, h.Published, h.PublishFailures = int(c.lost.Load()), int(c.published.Load()), int(c.unheard.Load())
-	if why := c.why.Load(); why != nil {
-		h.NotConnectedWhy = *why
+	if l.ReconnectAfter > 0 {
+		timer := time.AfterFunc(l.ReconnectAfter, func() { close(h.cut) })
+		defer timer.Stop()
 	}
-	return h
+	var keepers sync.WaitGroup
+	for _, d := range h.devices {
+		if d.live != nil {
+			keepers.Go(func() { h.keep(holding, d) })
+		}
+	}
+	keepers.Wait()
+	end()
+	r.HeldSeconds = time.Since(began).Seconds()
+	r.CPUPercent = 100 * ratio(usage()-cpu, r.HeldSeconds)
+	r.Reconnect = h.reconnected()
+	r.Most = int(h.most.Load())
+	for _, d := range h.devices {
+		if d.connected() {
+			r.Connected++
+		}
+	}
+	r.Lost, r.Published, r.PublishFailures = int(h.lost.Load()), int(h.published.Load()), int(h.unacknowledged.Load())
+	if why := h.why.Load(); why != nil {
+		r.NotConnectedWhy = *why
+	}
+	h.each(func(d *heldDevice) {
+		if d.live != nil {
+			_ = d.live.Close(context.WithoutCancel(ctx)) // it has its own time limit
+		}
+	})
+	return r
 }
 
-// each runs work for every member, a few at a time.
-func (c *crowd) each(work func(*member)) {
+// each runs work for every device, a few at a time.
+func (h *hold) each(work func(*heldDevice)) {
 	var next atomic.Int64
 	var workers sync.WaitGroup
-	for range min(c.Load.Concurrency, len(c.members)) {
+	for range min(h.l.Load.Concurrency, len(h.devices)) {
 		workers.Go(func() {
-			for i := next.Add(1) - 1; int(i) < len(c.members); i = next.Add(1) - 1 {
-				work(c.members[i])
+			for i := next.Add(1) - 1; int(i) < len(h.devices); i = next.Add(1) - 1 {
+				work(h.devices[i])
 			}
 		})
 	}
 	workers.Wait()
 }
 
-// connectAll connects every member, or gives it up for a refusal.
-func (c *crowd) connectAll(ctx context.Context) {
-	c.each(func(m *member) {
-		// The device has just shown its identity under the same client id.
-		turn := m.identity.Record.ProvedAt.Add(connectInterval)
-		if sleep(ctx, time.Until(turn)) != nil {
-			return
+// connect connects a device, repeatedly while that may help. turn waits for
+// each attempt, from 0.
+func (h *hold) connect(ctx context.Context, d *heldDevice, turn func(attempt int) error) error {
+	for attempt := 0; ; attempt++ {
+		if err := turn(attempt); err != nil {
+			return err
 		}
-		began := time.Now()
-		if c.connect(ctx, m, newBackOff(time.Second)) == nil {
-			c.meter.latencies.record(StageHold, time.Since(began))
-		}
-	})
-}
-
-// connect connects a member, again and again while that may help.
-func (c *crowd) connect(ctx context.Context, m *member, delays *backoff.ExponentialBackOff) error {
-	for {
-		err := c.pace.connect.wait(ctx)
+		live, err := session.Connect(ctx, d.options)
 		if err == nil {
-			m.live, err = session.Connect(ctx, m.options())
-		}
-		if err == nil {
-			c.arrived()
+			d.live = live
+			raise(&h.most, h.l.meter.held.Add(1))
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		serial := m.identity.Record.SerialNumber
-		c.meter.retries.add(stageOf(err, StageHold), cause(err, serial))
-		if !temporary(err) {
-			why := cause(err, serial)
-			c.why.CompareAndSwap(nil, &why)
-			return err
-		}
-		if err := sleep(ctx, connectInterval+delays.NextBackOff()); err != nil {
+		why := cause(err, d.serial)
+		h.l.meter.retries.add(Failure{Stage: stageOf(err, StageHold), Cause: why}, 1)
+		// A server that closes without a reply may have denied the connection, but
+		// may as well be restarting.
+		if e, ok := errors.AsType[*session.Error](err); !ok || e.Class() != session.ClassTemporary {
+			d.rejected = true
+			h.why.CompareAndSwap(nil, &why)
 			return err
 		}
 	}
 }
 
-func (c *crowd) arrived() { raise(&c.most, c.meter.held.Add(1)) }
-
-// raise makes a number n if it is less.
+// raise sets a number to n if it is less.
 func raise(number *atomic.Int64, n int64) {
 	for old := number.Load(); n > old && !number.CompareAndSwap(old, n); old = number.Load() {
 	}
 }
 
-// keepAll keeps the members connected and publishing until ctx ends.
-func (c *crowd) keepAll(ctx context.Context) {
-	var keepers sync.WaitGroup
-	for _, m := range c.members {
-		if m.live != nil {
-			keepers.Go(func() { c.keep(ctx, m) })
-		}
-	}
-	keepers.Wait()
-}
-
-// keep keeps one member. The first message comes at random, so that messages
-// of many devices spread.
-func (c *crowd) keep(ctx context.Context, m *member) {
-	timer := time.NewTimer(rand.N(c.Interval))
+// keep keeps a device connected and publishing until ctx ends. The first message
+// comes at random, so that those of many devices are spread.
+func (h *hold) keep(ctx context.Context, d *heldDevice) {
+	timer := time.NewTimer(rand.N(h.l.Interval))
 	defer timer.Stop()
+	cut := h.cut
 	for n := 1; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			c.publish(ctx, m, n)
+			h.publish(ctx, d, n)
 			n++
-			timer.Reset(c.Interval)
-		case <-m.live.Done():
-			c.lost.Add(1)
-			c.meter.held.Add(-1)
-			lostAt := time.Now()
-			delays := newBackOff(time.Second)
-			_ = m.live.Close(ctx)
-			m.live = nil
-			if sleep(ctx, delays.NextBackOff()) != nil || c.connect(ctx, m, delays) != nil {
-				return
-			}
-			c.meter.latencies.record(StageReturn, time.Since(lostAt))
+			timer.Reset(h.l.Interval)
+			continue
+		case <-cut:
+			cut = nil
+		case <-d.live.Done():
+		}
+		_ = d.live.Close(ctx)
+		d.live = nil
+		if h.reconnect(ctx, d) != nil {
+			return
 		}
 	}
 }
 
-// A sign of life is what a held device publishes.
-type sign struct {
-	ThingName string    `json:"thingName"`
-	Number    int       `json:"number"`
-	Time      time.Time `json:"time"`
+// reconnect connects a device that has just lost its connection. The quotas do
+// not delay it: devices in the field do not know of one another.
+func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
+	lostAt := time.Now()
+	h.firstLoss.CompareAndSwap(nil, &lostAt)
+	first := *h.firstLoss.Load()
+	d.lost = true
+	h.lost.Add(1)
+	h.l.meter.held.Add(-1)
+	err := h.connect(ctx, d, func(attempt int) error {
+		limit := min(h.l.ReconnectWindow<<min(attempt, 10), max(h.l.ReconnectWindow, maxDelay))
+		delay := rand.N(limit)
+		if h.l.NoJitter {
+			delay = min(connectInterval<<min(attempt, 10)/2, maxDelay)
+			if attempt == 0 {
+				delay = 0
+			}
+		}
+		if err := sleep(ctx, delay); err != nil {
+			return err
+		}
+		h.attempts.add(time.Since(first))
+		return nil
+	})
+	if err == nil {
+		h.connects.add(time.Since(first))
+		raise(&h.latestReturn, int64(time.Since(first)))
+		h.l.meter.latencies.record(StageReturn, time.Since(lostAt))
+	}
+	return err
 }
 
-func (c *crowd) publish(ctx context.Context, m *member, number int) {
-	thing := m.identity.Record.ThingName
-	payload, err := json.Marshal(sign{thing, number, time.Now().UTC()})
-	if err != nil || c.pace.publish.wait(ctx) != nil {
+// publish publishes a message that shows that the device is alive.
+func (h *hold) publish(ctx context.Context, d *heldDevice, number int) {
+	message, err := json.Marshal(struct {
+		ThingName string    `json:"thingName"`
+		Number    int       `json:"number"`
+		Time      time.Time `json:"time"`
+	}{d.thing, number, time.Now().UTC()})
+	if err != nil || h.l.paces.publish.wait(ctx) != nil {
 		return
 	}
-	answer, cancel := context.WithTimeout(ctx, provision.DefaultAnswerTimeout)
+	reply, cancel := context.WithTimeout(ctx, provision.DefaultAnswerTimeout)
 	defer cancel()
 	began := time.Now()
-	// The connection's own loss is noticed where it is kept.
-	switch err := m.live.Publish(answer, "fleet/"+thing, payload); {
+	// That the connection is lost is noticed by keep.
+	switch err := d.live.Publish(reply, "fleet/"+d.thing, message); {
 	case err == nil:
-		c.meter.latencies.record(StagePublish, time.Since(began))
-		c.published.Add(1)
+		h.l.meter.latencies.record(StagePublish, time.Since(began))
+		h.published.Add(1)
 	case ctx.Err() == nil:
-		c.unheard.Add(1)
-		c.meter.retries.add(StagePublish, cause(err, m.identity.Record.SerialNumber))
+		h.unacknowledged.Add(1)
+		h.l.meter.retries.add(Failure{Stage: StagePublish, Cause: cause(err, d.serial)}, 1)
 	}
 }
 
-// closeAll lets every member go.
-func (c *crowd) closeAll() {
-	c.each(func(m *member) {
-		if m.live != nil {
-			_ = m.live.Close(context.Background()) // it has its own time limit
-			m.live = nil
+// reconnected is called after all devices' goroutines have ended.
+func (h *hold) reconnected() *Reconnect {
+	if h.lost.Load() == 0 {
+		return nil
+	}
+	r := &Reconnect{
+		ReturnSeconds: time.Duration(h.latestReturn.Load()).Seconds(),
+		Connects:      h.connects.counts(), Attempts: h.attempts.counts(),
+	}
+	if !h.l.NoJitter {
+		r.WindowSeconds = h.l.ReconnectWindow.Seconds()
+	}
+	for _, d := range h.devices {
+		if !d.lost {
+			continue
 		}
-	})
+		r.Devices++
+		if d.connected() {
+			r.Returned++
+		}
+		if d.rejected {
+			r.Rejected++
+		}
+	}
+	r.sum()
+	return r
+}
+
+// sum fills what follows from the counts.
+func (r *Reconnect) sum() {
+	r.PeakConnects = 0
+	for _, n := range r.Connects {
+		r.PeakConnects = max(r.PeakConnects, n)
+	}
+	r.IdealConnects = float64(r.Returned) / max(1, r.WindowSeconds) // counted by the second
 }

@@ -1,21 +1,20 @@
 package fleet
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"time"
 )
 
-// A MergeError tells that reports do not belong together.
-type MergeError struct{ Reason string }
+// ErrMerge is wrapped by the errors of [Merge].
+var ErrMerge = errors.New("reports cannot be merged")
 
-// Error says what does not fit.
-func (e *MergeError) Error() string { return "reports do not belong together: " + e.Reason }
-
-// Merge makes one report of those of the shards of one launch. Shards may be
-// missing, but none may be there twice; the error is a *[MergeError].
-// Latencies are merged value by value, not averaged.
+// Merge merges the reports of the shards of one launch into one. Shards may be
+// missing, but none may be there twice. Latencies are merged value by value,
+// not averaged.
 func Merge(reports ...*Report) (*Report, error) {
-	if err := belongTogether(reports); err != nil {
+	if err := checkMerge(reports); err != nil {
 		return nil, err
 	}
 	merged := *reports[0]
@@ -29,45 +28,50 @@ func Merge(reports ...*Report) (*Report, error) {
 		}
 	}
 	merged.ElapsedSeconds = ended.Sub(merged.Started).Seconds()
+	merged.CommandLine = "" // each has its own
 	merged.Plan.Shards, merged.Devices, merged.Hold = nil, nil, nil
 	merged.Resources, merged.Timeline, merged.Plan.Concurrency = Resources{}, Timeline{}, 0
-	latencies, failures, retries := newLatencies(), newTroubles(), newTroubles()
+	var sum meter
 	for _, r := range reports {
 		merged.add(r)
 		for _, s := range r.Stages {
-			latencies.merge(s)
+			if s.h != nil {
+				sum.latencies.of(s.Stage).Merge(s.h)
+			}
 		}
-		failures.merge(r.Failures)
-		retries.merge(r.Retries)
+		for _, f := range r.Failures {
+			sum.failures.add(Failure{Stage: f.Stage, Cause: f.Cause}, f.Count)
+		}
+		for _, f := range r.Retries {
+			sum.retries.add(Failure{Stage: f.Stage, Cause: f.Cause}, f.Count)
+		}
 	}
-	merged.Stages, merged.Failures, merged.Retries = latencies.summary(), failures.list(), retries.list()
+	merged.Stages, merged.Failures, merged.Retries = sum.latencies.summary(), sum.failures.list(), sum.retries.list()
 	merged.count()
 	return &merged, nil
 }
 
-// belongTogether compares what every shard of a launch has in common.
-func belongTogether(reports []*Report) error {
+// checkMerge compares what all shards of a launch have in common.
+func checkMerge(reports []*Report) error {
 	if len(reports) == 0 {
-		return &MergeError{"there are none"}
+		return fmt.Errorf("%w: there are none", ErrMerge)
 	}
 	first := reports[0]
 	seen := map[Shard]bool{}
 	for _, r := range reports {
 		switch {
-		case r.Command != "enrol":
-			return &MergeError{fmt.Sprintf("one is of %q, only those of enrol can be merged", r.Command)}
 		case r.Endpoint != first.Endpoint || r.Template != first.Template:
-			return &MergeError{fmt.Sprintf("one is of %s at %s, another of %s at %s", first.Template, first.Endpoint, r.Template, r.Endpoint)}
+			return fmt.Errorf("%w: one is of %s at %s, another of %s at %s", ErrMerge, first.Template, first.Endpoint, r.Template, r.Endpoint)
 		case r.Plan.Devices != first.Plan.Devices || r.Plan.FirstSerial != first.Plan.FirstSerial:
-			return &MergeError{fmt.Sprintf("one is of %d devices from serial number %s on, another of %d from %s on",
-				first.Plan.Devices, first.Plan.FirstSerial, r.Plan.Devices, r.Plan.FirstSerial)}
+			return fmt.Errorf("%w: one is of %d devices from serial number %s on, another of %d from %s on",
+				ErrMerge, first.Plan.Devices, first.Plan.FirstSerial, r.Plan.Devices, r.Plan.FirstSerial)
 		}
 		for _, s := range r.Plan.Shards {
 			if seen[s] {
-				return &MergeError{fmt.Sprintf("shard %s is there twice", s)}
+				return fmt.Errorf("%w: shard %s is there twice", ErrMerge, s)
 			}
 			if s.Of != first.Plan.Shards[0].Of {
-				return &MergeError{fmt.Sprintf("one is shard %s, another shard %s", first.Plan.Shards[0], s)}
+				return fmt.Errorf("%w: one is shard %s, another shard %s", ErrMerge, first.Plan.Shards[0], s)
 			}
 			seen[s] = true
 		}
@@ -109,8 +113,7 @@ func addCounts(sum, counts []int, late int) []int {
 
 func addHeld(sum, h *Held) *Held {
 	if sum == nil {
-		first := *h
-		return &first
+		sum = &Held{IntervalSeconds: h.IntervalSeconds}
 	}
 	if most := sum.Most + h.Most; most > 0 {
 		sum.BytesPerDevice = (sum.BytesPerDevice*int64(sum.Most) + h.BytesPerDevice*int64(h.Most)) / int64(most)
@@ -124,29 +127,19 @@ func addHeld(sum, h *Held) *Held {
 	sum.Published += h.Published
 	sum.PublishFailures += h.PublishFailures
 	sum.CPUPercent += h.CPUPercent
-	if sum.NotConnectedWhy == "" {
-		sum.NotConnectedWhy = h.NotConnectedWhy
+	sum.NotConnectedWhy = cmp.Or(sum.NotConnectedWhy, h.NotConnectedWhy)
+	if r := h.Reconnect; r != nil {
+		if sum.Reconnect == nil {
+			sum.Reconnect = &Reconnect{}
+		}
+		s := sum.Reconnect
+		s.Devices += r.Devices
+		s.Returned += r.Returned
+		s.Rejected += r.Rejected
+		s.WindowSeconds = max(s.WindowSeconds, r.WindowSeconds)
+		s.ReturnSeconds = max(s.ReturnSeconds, r.ReturnSeconds)
+		s.Connects, s.Attempts = addCounts(s.Connects, r.Connects, 0), addCounts(s.Attempts, r.Attempts, 0)
+		s.sum()
 	}
 	return sum
-}
-
-func (l *latencies) merge(s Latency) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.stages[s.Stage] == nil {
-		l.stages[s.Stage] = newHistogram()
-	}
-	if s.h != nil {
-		l.stages[s.Stage].Merge(s.h)
-	}
-}
-
-func (t *troubles) merge(list []Trouble) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, x := range list {
-		key := x
-		key.Count = 0
-		t.counts[key] += x.Count
-	}
 }

@@ -26,14 +26,14 @@ func written(t *testing.T, r *fleet.Report) *fleet.Report {
 	return again
 }
 
-func TestReportsOfShardsMergeIntoOne(t *testing.T) {
+func TestMergeSumsShards(t *testing.T) {
 	const n = 9
 	core := startCore(t)
 	c := newConfig(t, core, n)
 	var parts []*fleet.Report
 	for i := 1; i <= 2; i++ {
 		c.Shard = fleet.Shard{Index: i, Of: 2}
-		parts = append(parts, written(t, enrol(t, c)))
+		parts = append(parts, written(t, enroll(t, c)))
 	}
 	r, err := fleet.Merge(parts...)
 	if err != nil {
@@ -62,10 +62,10 @@ func TestReportsOfShardsMergeIntoOne(t *testing.T) {
 	}
 }
 
-func TestReportsThatDoNotBelongTogetherAreNotMerged(t *testing.T) {
+func TestMergeRejectsReportsOfDifferentLaunches(t *testing.T) {
 	report := func(change func(*fleet.Report)) *fleet.Report {
 		r := &fleet.Report{
-			FormatVersion: fleet.ReportVersion, Command: "enrol", Endpoint: "localhost", Template: "T",
+			FormatVersion: fleet.ReportVersion, Command: "enroll", Endpoint: "localhost", Template: "T",
 			Plan: fleet.Plan{Devices: 10, FirstSerial: "2974680000001", Shards: []fleet.Shard{{Index: 2, Of: 2}}},
 		}
 		change(r)
@@ -73,17 +73,16 @@ func TestReportsThatDoNotBelongTogetherAreNotMerged(t *testing.T) {
 	}
 	first := report(func(r *fleet.Report) { r.Plan.Shards[0].Index = 1 })
 	for name, change := range map[string]func(*fleet.Report){
-		"the same shard":      func(r *fleet.Report) { r.Plan.Shards[0].Index = 1 },
-		"another division":    func(r *fleet.Report) { r.Plan.Shards[0].Of = 3 },
-		"another endpoint":    func(r *fleet.Report) { r.Endpoint = "elsewhere" },
-		"another template":    func(r *fleet.Report) { r.Template = "U" },
-		"another range":       func(r *fleet.Report) { r.Plan.FirstSerial = "2974689000001" },
-		"another number":      func(r *fleet.Report) { r.Plan.Devices = 11 },
-		"not of an enrolment": func(r *fleet.Report) { r.Command = "storm" },
+		"the same shard":   func(r *fleet.Report) { r.Plan.Shards[0].Index = 1 },
+		"another division": func(r *fleet.Report) { r.Plan.Shards[0].Of = 3 },
+		"another endpoint": func(r *fleet.Report) { r.Endpoint = "elsewhere" },
+		"another template": func(r *fleet.Report) { r.Template = "U" },
+		"another range":    func(r *fleet.Report) { r.Plan.FirstSerial = "2974689000001" },
+		"another number":   func(r *fleet.Report) { r.Plan.Devices = 11 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := fleet.Merge(first, report(change))
-			if _, ok := errors.AsType[*fleet.MergeError](err); !ok || r != nil {
+			if !errors.Is(err, fleet.ErrMerge) || r != nil {
 				t.Errorf("got %v, %v", r, err)
 			}
 		})

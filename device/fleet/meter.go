@@ -8,80 +8,174 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// A meter counts what a launch does. It is safe for concurrent use.
+// A Stage is a part of what a device goes through.
+type Stage string
+
+// The stages. A device opens two connections, one with the claim and one with
+// its own certificate, and dial, TLS and connect count both. Most of the second
+// is prepared while the first is in use; reconnect is the part of it that the
+// device waits for. Failed attempts are not in the latencies.
+const (
+	StageDial      Stage = "dial"      // name resolution and TCP
+	StageTLS       Stage = "TLS"       // up to the client's last message
+	StageConnect   Stage = "connect"   // CONNECT to CONNACK
+	StageSubscribe Stage = "subscribe" // to the response topics, in one packet
+	StageCreate    Stage = "create"    // the certificate
+	StageRegister  Stage = "register"  // the thing, hook included
+	StageReconnect Stage = "reconnect" // with the device's own certificate
+	StageBirth     Stage = "birth"     // the first message, acknowledged
+	StageDevice    Stage = "device"    // all of it, from when the device was due
+	StageHold      Stage = "hold"      // connecting once more, to be held
+	StagePublish   Stage = "publish"   // a message of a device that is held
+	StageReturn    Stage = "return"    // from the loss of a connection to the next CONNACK
+)
+
+// stages in the order of reports.
+var stages = [...]Stage{
+	StageDial, StageTLS, StageConnect, StageSubscribe, StageCreate, StageRegister,
+	StageReconnect, StageBirth, StageDevice, StageHold, StagePublish, StageReturn,
+}
+
+// Bounds and precision of latencies.
+const (
+	shortest    = time.Microsecond
+	longest     = 2 * time.Hour
+	significant = 3 // decimal digits
+)
+
+// latencies holds a histogram per stage, in microseconds. It is safe for
+// concurrent use.
+type latencies struct {
+	mu     sync.Mutex
+	stages map[Stage]*hdrhistogram.Histogram // under mu
+}
+
+func (l *latencies) record(s Stage, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.of(s).RecordValue(min(max(took, shortest), longest).Microseconds()) // within bounds
+}
+
+// of returns the histogram of a stage; l.mu is held.
+func (l *latencies) of(s Stage) *hdrhistogram.Histogram {
+	if l.stages == nil {
+		l.stages = map[Stage]*hdrhistogram.Histogram{}
+	}
+	if l.stages[s] == nil {
+		l.stages[s] = hdrhistogram.New(shortest.Microseconds(), longest.Microseconds(), significant)
+	}
+	return l.stages[s]
+}
+
+// A Failure is a cause of failed devices or attempts, and how often it occurred.
+type Failure struct {
+	Stage Stage  `json:"stage"`
+	Cause string `json:"cause"`
+	Count int    `json:"count"`
+}
+
+// failures counts failures by stage and cause. It is safe for concurrent use.
+type failures struct {
+	mu     sync.Mutex
+	counts map[Failure]int // by Failure without Count; under mu
+}
+
+// maxCauses bounds the list against causes that differ in every device.
+const maxCauses = 100
+
+func (t *failures) add(f Failure, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts == nil {
+		t.counts = map[Failure]int{}
+	}
+	if _, known := t.counts[f]; !known && len(t.counts) >= maxCauses {
+		f.Cause = "other"
+	}
+	t.counts[f] += n
+}
+
+// A counter counts by the second. It is safe for concurrent use.
+type counter struct {
+	mu sync.Mutex
+	by []int // under mu
+}
+
+// add counts an event that long after the beginning.
+func (c *counter) add(after time.Duration) {
+	second := max(0, int(after/time.Second))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.by) <= second {
+		c.by = append(c.by, 0)
+	}
+	c.by[second]++
+}
+
+func (c *counter) counts() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]int{}, c.by...)
+}
+
+// A meter measures a launch. It is safe for concurrent use.
 type meter struct {
 	began time.Time
-	cpu   float64
+	cpu   float64 // before
 	total int
 
-	latencies *latencies
-	failures  *troubles
-	retries   *troubles
+	latencies latencies
+	failures  failures
+	retries   failures
 
-	in, out  atomic.Int64 // bytes
-	done     atomic.Int64 // devices that have an identity
-	failed   atomic.Int64
-	enrolled *counter // by second
-	lost     *counter // devices that failed, by second
-	connects *counter // CONNACKs, by second
+	in, out      atomic.Int64 // bytes
+	done, failed atomic.Int64 // devices
+	held         atomic.Int64 // connected
 
-	elapsed       time.Duration // of the enrolment
-	enrolCPU      float64
-	inThen, outTo int64 // bytes at the end of the enrolment
+	enrolledBy, failedBy, connects counter // since began
 
-	phase atomic.Pointer[string]
-	held  atomic.Int64
+	phase atomic.Pointer[Phase]
 }
 
 func newMeter(total int) *meter {
-	now := time.Now()
-	m := &meter{
-		began: now, cpu: usage(), total: total,
-		latencies: newLatencies(), failures: newTroubles(), retries: newTroubles(),
-		enrolled: &counter{began: now}, lost: &counter{began: now}, connects: &counter{began: now},
-	}
-	m.enter(PhaseEnrol)
+	m := &meter{began: time.Now(), cpu: usage(), total: total}
+	m.enter(PhaseEnroll)
 	return m
 }
 
-func (m *meter) enter(phase string) { m.phase.Store(&phase) }
+func (m *meter) enter(p Phase) { m.phase.Store(&p) }
 
-func (m *meter) connected() { m.connects.add(time.Now()) }
-
-// deviceEnds counts a device that took so long from when it was due.
-func (m *meter) deviceEnds(d *Device, took time.Duration) {
+// ended counts a device that took that long from when it was due.
+func (m *meter) ended(d *Device, took time.Duration) {
 	switch d.Outcome {
 	case Enrolled, Already:
 		m.latencies.record(StageDevice, took)
 		m.done.Add(1)
-		m.enrolled.add(time.Now())
+		m.enrolledBy.add(time.Since(m.began))
 	case Failed:
-		m.failures.add(d.Stage, d.Cause)
+		m.failures.add(Failure{Stage: d.Stage, Cause: d.Cause}, 1)
 		m.failed.Add(1)
-		m.lost.add(time.Now())
+		m.failedBy.add(time.Since(m.began))
 	}
 }
 
-// enrolmentEnds keeps what has been used so far as the cost of enrolling.
-func (m *meter) enrolmentEnds() {
-	m.elapsed, m.enrolCPU = time.Since(m.began), usage()-m.cpu
-	m.inThen, m.outTo = m.in.Load(), m.out.Load()
-}
+// A Phase is a part of a run.
+type Phase string
 
 // The phases of a run.
 const (
-	PhaseEnrol   = "enrolling"
-	PhaseConnect = "connecting" // to hold
-	PhaseHold    = "holding"
-	PhaseWait    = "waiting for the connections to be lost"
-	PhaseReturn  = "reconnecting"
+	PhaseEnroll  Phase = "enrolling"
+	PhaseConnect Phase = "connecting" // to hold
+	PhaseHold    Phase = "holding"
 )
 
-// Progress tells how far a run is.
+// Progress is the state of a run.
 type Progress struct {
-	Phase   string
+	Phase   Phase
 	Devices int // of this process
 	Done    int // that have an identity
 	Failed  int
@@ -89,16 +183,11 @@ type Progress struct {
 	Elapsed time.Duration
 }
 
-// Rate returns the devices done a second.
-func (p Progress) Rate() float64 {
-	if p.Elapsed <= 0 {
-		return 0
-	}
-	return float64(p.Done) / p.Elapsed.Seconds()
-}
+// Rate returns the devices done per second.
+func (p Progress) Rate() float64 { return ratio(float64(p.Done), p.Elapsed.Seconds()) }
 
-// Left returns how long the rest takes if all goes on as it has; zero when that
-// cannot be told.
+// Left estimates the remaining time from the time so far; zero when it is
+// unknown.
 func (p Progress) Left() time.Duration {
 	ended := p.Done + p.Failed
 	if ended == 0 || ended >= p.Devices {
@@ -107,44 +196,35 @@ func (p Progress) Left() time.Duration {
 	return time.Duration(float64(p.Elapsed) * float64(p.Devices-ended) / float64(ended))
 }
 
-func (m *meter) progress() Progress {
-	return Progress{
-		Phase:   *m.phase.Load(),
-		Devices: m.total,
-		Done:    int(m.done.Load()),
-		Failed:  int(m.failed.Load()),
-		Held:    int(m.held.Load()),
-		Elapsed: time.Since(m.began),
-	}
-}
-
-// tell reports progress until the returned function is called, and once more
-// then.
-func (m *meter) tell(to func(Progress)) (stop func()) {
+// reportProgress reports progress until the returned function is called, and
+// once more then.
+func (m *meter) reportProgress(to func(Progress)) (stop func()) {
 	const interval = 100 * time.Millisecond
 	end := make(chan struct{})
-	var teller sync.WaitGroup
-	teller.Go(func() {
+	var reporter sync.WaitGroup
+	reporter.Go(func() {
 		ticks := time.NewTicker(interval)
 		defer ticks.Stop()
-		for {
+		for open := true; open; {
 			select {
 			case <-ticks.C:
-				to(m.progress())
 			case <-end:
-				to(m.progress())
-				return
+				open = false
 			}
+			to(Progress{
+				Phase: *m.phase.Load(), Devices: m.total, Done: int(m.done.Load()), Failed: int(m.failed.Load()),
+				Held: int(m.held.Load()), Elapsed: time.Since(m.began),
+			})
 		}
 	})
 	return func() {
 		close(end)
-		teller.Wait()
+		reporter.Wait()
 	}
 }
 
-// resident returns the bytes of memory that the process has now, after what it
-// can give back is given back; 0 where that cannot be known.
+// resident returns the process's resident memory in bytes, after what can be
+// returned to the system is returned; 0 where it is unknown.
 func resident() int64 {
 	debug.FreeOSMemory()
 	statm, err := os.ReadFile("/proc/self/statm")

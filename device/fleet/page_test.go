@@ -64,7 +64,7 @@ func browse(t *testing.T, page string, args ...string) string {
 	return string(out)
 }
 
-// sampleReport enrols devices, one of them in vain, so that every part of the
+// sampleReport enrolls devices, one of them in vain, so that every part of the
 // page has something to show.
 func sampleReport(t *testing.T) *fleet.Report {
 	t.Helper()
@@ -73,7 +73,7 @@ func sampleReport(t *testing.T) *fleet.Report {
 	c := newConfig(t, core, 40)
 	c.Load.Concurrency = 8
 	c.Hold, c.Interval = time.Second, 200*time.Millisecond
-	return enrol(t, c)
+	return enroll(t, c)
 }
 
 // savePage writes the page of a report into a file.
@@ -90,7 +90,7 @@ func savePage(t *testing.T, r *fleet.Report) (path, text string) {
 	return path, b.String()
 }
 
-func TestThePageNeedsNothingElse(t *testing.T) {
+func TestPageIsSelfContained(t *testing.T) {
 	_, text := savePage(t, sampleReport(t))
 	for _, forbidden := range []string{"http://", "https://", "<script", "@import", "ZgotmplZ", "NaN", "Inf"} {
 		if strings.Contains(text, forbidden) {
@@ -102,16 +102,21 @@ func TestThePageNeedsNothingElse(t *testing.T) {
 // A measure is what the browser says of the page.
 type measure struct {
 	Charts   []string // by id; drawn, with room on the screen
-	Overflow bool     // the page is wider than its screen
+	Overflow bool     // the page, or a section of it, is wider than its screen
+	Small    int      // labels of less than 9 pixels, or that overlap another of their axis
+	Failures string   // "first" if they stand before the charts, empty if there are none
 }
 
-// TestThePageInABrowser looks at the page as a phone and a desk would show it.
-func TestThePageInABrowser(t *testing.T) {
+// TestPageFitsScreens looks at the page as a phone and a desk would show it.
+func TestPageFitsScreens(t *testing.T) {
 	path, text := savePage(t, sampleReport(t))
-	for name, width := range map[string]int{"phone": 360, "desk": 1200} {
+	for name, test := range map[string]struct {
+		width  int
+		suffix string
+	}{"phone": {390, "-narrow"}, "small phone": {360, "-narrow"}, "desk": {1200, "-wide"}} {
 		t.Run(name, func(t *testing.T) {
-			want := measure{Charts: []string{"timeline", "stages", "distribution-device"}}
-			if diff := cmp.Diff(want, measured(t, text, width)); diff != "" {
+			want := measure{Charts: []string{"timeline" + test.suffix, "stages" + test.suffix, "distribution-device" + test.suffix}, Failures: "first"}
+			if diff := cmp.Diff(want, measured(t, text, test.width)); diff != "" {
 				t.Errorf("page (-want +got):\n%s", diff)
 			}
 		})
@@ -126,13 +131,11 @@ func TestThePageInABrowser(t *testing.T) {
 	}
 }
 
-func TestThePageOfAStormInABrowser(t *testing.T) {
-	core := startCore(t)
-	c := newStorm(t, core, 10)
-	c.Window, c.Cut = 2*time.Second, true
-	_, text := savePage(t, rage(t, c))
-	want := measure{Charts: []string{"storm", "stages", "distribution-return"}}
-	if diff := cmp.Diff(want, measured(t, text, 360)); diff != "" {
+func TestPageOfReconnectFitsPhone(t *testing.T) {
+	c := holdConfig(t, startCore(t), 10, 5*time.Second, time.Second, 2*time.Second)
+	_, text := savePage(t, enroll(t, c))
+	want := measure{Charts: []string{"timeline-narrow", "reconnect-narrow", "stages-narrow", "distribution-device-narrow", "distribution-return-narrow"}}
+	if diff := cmp.Diff(want, measured(t, text, 390)); diff != "" {
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
 }
@@ -146,7 +149,13 @@ func measured(t *testing.T, page string, width int) measure {
 		const shapes = s => [...s.querySelectorAll("rect, path")].some(e => e.getBoundingClientRect().height > 1);
 		document.querySelector("pre").textContent = JSON.stringify({
 			Charts: [...d.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().height > 50 && shapes(s)).map(s => s.id),
-			Overflow: d.documentElement.scrollWidth > d.documentElement.clientWidth,
+			Overflow: [d.documentElement, ...d.querySelectorAll("section")].some(e => e.scrollWidth > e.clientWidth),
+			Small: [...d.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().height > 50).flatMap(s => {
+				const boxes = [...s.querySelectorAll("text")].filter(e => e.textContent).map(e => e.getBoundingClientRect());
+				const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+				return boxes.filter((b, i) => b.height < 9 || boxes.slice(i + 1).some(o => overlap(b, o)));
+			}).length,
+			Failures: d.querySelector("section.bad") ? (d.querySelector("section.bad").compareDocumentPosition(d.querySelector("svg")) & 4 ? "first" : "late") : "",
 		});
 	}</script>`
 	frame := fmt.Sprintf(`<!DOCTYPE html><pre></pre><iframe width="%d" height="800" srcdoc="%s"></iframe>%s`, width, html.EscapeString(page), ask)

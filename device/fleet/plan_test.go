@@ -8,19 +8,19 @@ import (
 	"example.com/fleety/device/provision"
 )
 
-func TestAForecastNamesTheQuotaThatBinds(t *testing.T) {
+func TestForecastNamesBindingQuota(t *testing.T) {
 	for name, test := range map[string]struct {
 		change  func(*Quotas)
 		keys    provision.Keys
 		binding string
 		seconds float64 // with all of the quota used
-		worth   float64
+		target  float64
 	}{
-		"defaults":                 {func(*Quotas) {}, provision.DeviceKeys, "RegisterThing", 100, 20},
-		"keys made by the service": {func(*Quotas) {}, provision.ServiceKeys, "CreateKeysAndCertificate", 100, 10},
-		"a higher RegisterThing":   {func(q *Quotas) { q.RegisterThing = 15 }, provision.DeviceKeys, "RegisterThing", 1000.0 / 15, 20},
-		"CONNECT counts twice":     {func(q *Quotas) { q.Connect = 12 }, provision.DeviceKeys, "CONNECT", 1000.0 / 6, 20},
-		"PUBLISH counts thrice":    {func(q *Quotas) { q.Publish = 15 }, provision.DeviceKeys, "PUBLISH, inbound", 200, 30},
+		"defaults":                   {func(*Quotas) {}, provision.DeviceKeys, "RegisterThing", 100, 20},
+		"keys of the service":        {func(*Quotas) {}, provision.ServiceKeys, "CreateKeysAndCertificate", 100, 10},
+		"a higher RegisterThing":     {func(q *Quotas) { q.RegisterThing = 15 }, provision.DeviceKeys, "RegisterThing", 1000.0 / 15, 20},
+		"two CONNECTs per device":    {func(q *Quotas) { q.Connect = 12 }, provision.DeviceKeys, "CONNECT", 1000.0 / 6, 20},
+		"three PUBLISHes per device": {func(q *Quotas) { q.Publish = 15 }, provision.DeviceKeys, "PUBLISH, inbound", 200, 30},
 		"the hook binds": {func(q *Quotas) { q.RegisterThing, q.CreateFromCSR = 100, 100 }, provision.DeviceKeys,
 			"ListThingPrincipals, by the hook", 50, 50},
 	} {
@@ -28,7 +28,7 @@ func TestAForecastNamesTheQuotaThatBinds(t *testing.T) {
 			q := OtherRegionQuotas()
 			test.change(&q)
 			f := PlanLaunch(1000, q, test.keys)
-			if f.Binding != test.binding || math.Abs(f.Seconds*headroom-test.seconds) > 0.01 || math.Abs(f.Limits[0].Worth-test.worth) > 0.01 {
+			if f.Binding != test.binding || math.Abs(f.Seconds*headroom-test.seconds) > 0.01 || math.Abs(f.Limits[0].QuotaIncreaseTarget-test.target) > 0.01 {
 				t.Errorf("forecast %+v", f)
 			}
 			if f.Duration.Seconds()-f.Seconds > float64(time.Microsecond) {
@@ -38,8 +38,8 @@ func TestAForecastNamesTheQuotaThatBinds(t *testing.T) {
 	}
 }
 
-func TestAForecastWithoutQuotasKnowsNoTime(t *testing.T) {
-	if f := PlanLaunch(1000, Quotas{}, provision.DeviceKeys); f.Seconds != 0 || f.Binding != "" || f.USD <= 0 {
+func TestForecastWithoutQuotasHasNoDuration(t *testing.T) {
+	if f := PlanLaunch(1000, Quotas{}, provision.DeviceKeys); f.Seconds != 0 || f.Binding != "" {
 		t.Errorf("forecast %+v", f)
 	}
 }
@@ -51,7 +51,7 @@ func FuzzQuotasSet(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		q := OtherRegionQuotas()
 		if err := q.Set(text); err == nil && q.check() != nil {
-			t.Errorf("%q was taken, and gives %+v", text, q)
+			t.Errorf("%q was accepted, and gives %+v", text, q)
 		}
 	})
 }

@@ -26,8 +26,8 @@ type Quotas struct {
 	CreateFromCSR  float64 `json:"createFromCsr"`  // CreateCertificateFromCsr
 	CreateWithKeys float64 `json:"createWithKeys"` // CreateKeysAndCertificate
 	RegisterThing  float64 `json:"registerThing"`
-	// ListThingPrincipals is what the hook asks the registry with each
-	// registration. The fleet does not send it, and cannot pace it.
+	// ListThingPrincipals is called by the hook for each registration. The fleet
+	// does not send it, and cannot pace it.
 	ListThingPrincipals float64 `json:"listThingPrincipals"`
 }
 
@@ -48,7 +48,7 @@ func (q *Quotas) check() error {
 	if q == nil {
 		return nil
 	}
-	for _, r := range []float64{q.Connect, q.Subscribe, q.Publish, q.CreateFromCSR, q.CreateWithKeys, q.RegisterThing, q.ListThingPrincipals} {
+	for _, r := range [...]float64{q.Connect, q.Subscribe, q.Publish, q.CreateFromCSR, q.CreateWithKeys, q.RegisterThing, q.ListThingPrincipals} {
 		if !(r >= 0) || math.IsInf(r, 0) {
 			return &ValueError{"quota", fmt.Sprint(r), "a rate per second of 0 or more; 0 is none"}
 		}
@@ -57,12 +57,11 @@ func (q *Quotas) check() error {
 }
 
 // headroom is the part of a quota that is used: clocks and networks are not
-// exact, and AWS counts as it likes.
+// exact.
 const headroom = 0.95
 
-// A pacer spreads what happens over time, first come first served, and slows
-// down when it is told that it was too fast nevertheless. A nil one never
-// waits.
+// A pacer spreads events over time, first come, first served, and slows down
+// when AWS throttles nevertheless. A nil one never waits.
 type pacer struct {
 	limiter *rate.Limiter
 	most    rate.Limit
@@ -92,7 +91,7 @@ const (
 	slowDown      = 0.7             // factor, at most once a second
 	recovery      = 1.02            // factor, with each that passes
 	slowestFactor = 0.1             // of the full rate
-	calm          = 2 * time.Second // without throttling, before the rate grows
+	quietFor      = 2 * time.Second // without throttling, before the rate grows
 )
 
 // throttled lowers the rate, once for all answers that come together.
@@ -113,57 +112,81 @@ func (p *pacer) throttled() {
 func (p *pacer) recover(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if limit := p.limiter.Limit(); limit < p.most && now.Sub(p.slowed) > calm {
+	if limit := p.limiter.Limit(); limit < p.most && now.Sub(p.slowed) > quietFor {
 		p.limiter.SetLimit(min(limit*recovery, p.most))
 	}
 }
 
-// A named rate is how many devices a second a quota lets through.
-type named struct {
-	name    string
-	quota   float64 // as AWS counts it
-	devices float64 // a second
-}
-
-// devices returns how many devices a second each quota lets through, in the
-// order in which a device meets them. Quotas that are off are left out.
-func (q *Quotas) devices(keys provision.Keys) []named {
-	create := operationOf(keys)
-	all := []named{
-		{"CONNECT", q.Connect, q.Connect / connectsPerDevice},
-		{"SUBSCRIBE", q.Subscribe, q.Subscribe},
-		{"PUBLISH, inbound", q.Publish, q.Publish / publishsPerDevice},
-		{create, q.create(keys), q.create(keys)},
-		{"RegisterThing", q.RegisterThing, q.RegisterThing},
-		{"ListThingPrincipals, by the hook", q.ListThingPrincipals, q.ListThingPrincipals},
+// devices returns how many devices per second each quota allows, in the order
+// in which a device meets them. Quotas that are off are left out.
+func (q *Quotas) devices(keys provision.Keys) []Limit {
+	name, create := "CreateCertificateFromCsr", q.CreateFromCSR
+	if keys == provision.ServiceKeys {
+		name, create = "CreateKeysAndCertificate", q.CreateWithKeys
 	}
-	return slices.DeleteFunc(all, func(n named) bool { return n.quota == 0 })
+	all := []Limit{
+		{Quota: "CONNECT", PerSecond: q.Connect, DevicesPerSecond: q.Connect / connectsPerDevice},
+		{Quota: "SUBSCRIBE", PerSecond: q.Subscribe, DevicesPerSecond: q.Subscribe},
+		{Quota: "PUBLISH, inbound", PerSecond: q.Publish, DevicesPerSecond: q.Publish / publishesPerDevice},
+		{Quota: name, PerSecond: create, DevicesPerSecond: create},
+		{Quota: "RegisterThing", PerSecond: q.RegisterThing, DevicesPerSecond: q.RegisterThing},
+		{Quota: "ListThingPrincipals, by the hook", PerSecond: q.ListThingPrincipals, DevicesPerSecond: q.ListThingPrincipals},
+	}
+	return slices.DeleteFunc(all, func(l Limit) bool { return l.PerSecond == 0 })
 }
 
-// binding returns the quota that lets the fewest devices through, and how many
-// a second; 0 if all are off.
-func (q *Quotas) binding(keys provision.Keys) (name string, perSecond float64) {
-	for _, n := range q.devices(keys) {
-		if perSecond == 0 || n.devices < perSecond {
-			name, perSecond = n.name, n.devices
+// How often one enrollment uses quotas that are not of its own operations.
+const (
+	connectsPerDevice  = 2
+	publishesPerDevice = 3 // create, register, birth
+)
+
+// paces are the pacers of a launch, nil where there is no quota. begin admits
+// devices no faster than the tightest quota allows, so that they wait there and
+// not with an open connection and a token that expires.
+type paces struct {
+	begin, connect, subscribe, publish, create, register *pacer
+}
+
+// paces returns pacers for a process that is one of share.
+func (q *Quotas) paces(keys provision.Keys, share int) paces {
+	if q == nil {
+		return paces{}
+	}
+	tightest, create := 0.0, q.CreateFromCSR
+	if keys == provision.ServiceKeys {
+		create = q.CreateWithKeys
+	}
+	for _, l := range q.devices(keys) {
+		if tightest == 0 || l.DevicesPerSecond < tightest {
+			tightest = l.DevicesPerSecond
 		}
 	}
-	return name, perSecond
+	return paces{
+		begin:     newPacer(tightest, share),
+		connect:   newPacer(q.Connect, share),
+		subscribe: newPacer(q.Subscribe, share),
+		publish:   newPacer(q.Publish, share),
+		create:    newPacer(create, share),
+		register:  newPacer(q.RegisterThing, share),
+	}
 }
 
-func (q *Quotas) create(keys provision.Keys) float64 {
-	if keys == provision.ServiceKeys {
-		return q.CreateWithKeys
+// of returns the pacers of the quotas that a step uses.
+func (p paces) of(s provision.Step) []*pacer {
+	switch s {
+	case provision.StepConnectClaim, provision.StepConnectDevice, provision.StepProbe:
+		return []*pacer{p.connect}
+	case provision.StepSubscribe:
+		return []*pacer{p.subscribe}
+	case provision.StepCreate:
+		return []*pacer{p.publish, p.create}
+	case provision.StepRegister:
+		return []*pacer{p.publish, p.register}
+	case provision.StepPublishBirth:
+		return []*pacer{p.publish}
 	}
-	return q.CreateFromCSR
-}
-
-// operationOf names the create operation of a flow.
-func operationOf(keys provision.Keys) string {
-	if keys == provision.ServiceKeys {
-		return "CreateKeysAndCertificate"
-	}
-	return "CreateCertificateFromCsr"
+	return nil
 }
 
 // Set changes one quota: "RegisterThing=50".

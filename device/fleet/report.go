@@ -2,10 +2,11 @@ package fleet
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"time"
 
@@ -15,14 +16,14 @@ import (
 // ReportVersion is the format version of the reports that this package writes.
 const ReportVersion = 1
 
-// An Outcome is what became of a device.
+// An Outcome is the result of one device.
 type Outcome string
 
 // The outcomes.
 const (
-	Enrolled    Outcome = "enrolled"    // by this run
-	Already     Outcome = "already"     // it had an identity, which was proved
-	Failed      Outcome = "failed"      //
+	Enrolled    Outcome = "enrolled" // by this run
+	Already     Outcome = "already"  // it had an identity, which was verified
+	Failed      Outcome = "failed"
 	Interrupted Outcome = "interrupted" // the run ended first
 	NotStarted  Outcome = "not started"
 )
@@ -31,42 +32,47 @@ const (
 type Device struct {
 	SerialNumber string  `json:"serialNumber"`
 	Outcome      Outcome `json:"outcome"`
-	// ThingName and CertificateID are what AWS IoT knows it by, as far as it
-	// came; also of a device that failed half-way.
+	// ThingName and CertificateID are those in AWS IoT, as far as the device
+	// got; also of one that failed half-way.
 	ThingName     string `json:"thingName,omitempty"`
 	CertificateID string `json:"certificateId,omitempty"`
-	// Stage, Cause and Class tell why it failed. Class is a [provision.Class].
+	// Stage, Cause and Class of the failure. Class is a [provision.Class].
 	Stage Stage  `json:"stage,omitempty"`
 	Cause string `json:"cause,omitempty"`
 	Class string `json:"class,omitempty"`
 }
 
-// A Report tells what a run has done and what it took. It is written as JSON;
-// the keys are part of the command's contract.
+// A Report is the result of a run. It is written as JSON; the keys are part of
+// the command's contract.
 type Report struct {
-	FormatVersion int       `json:"formatVersion"`
-	Command       string    `json:"command"` // enrol or storm
-	Endpoint      string    `json:"endpoint"`
-	Template      string    `json:"template,omitempty"`
-	Started       time.Time `json:"started"`
-	Plan          Plan      `json:"plan"`
+	FormatVersion int    `json:"formatVersion"`
+	Command       string `json:"command"` // enroll
+	// Version and CommandLine are the program's, for whoever reads the report
+	// later. They hold no secret.
+	Version     string `json:"version,omitempty"`
+	CommandLine string `json:"commandLine,omitempty"`
+	// ClaimCertificateID is that of the claim, which no device's may be.
+	ClaimCertificateID string    `json:"claimCertificateId,omitempty"`
+	Endpoint           string    `json:"endpoint"`
+	Template           string    `json:"template,omitempty"`
+	Started            time.Time `json:"started"`
+	Plan               Plan      `json:"plan"`
 
 	Counts           Counts  `json:"counts"`
-	ElapsedSeconds   float64 `json:"elapsedSeconds"` // of the enrolment
+	ElapsedSeconds   float64 `json:"elapsedSeconds"` // of the enrollment
 	DevicesPerSecond float64 `json:"devicesPerSecond"`
 
 	Stages   []Latency `json:"stages"`
-	Failures []Trouble `json:"failures"` // devices that have no identity
-	Retries  []Trouble `json:"retries"`  // attempts that were repeated or given up
+	Failures []Failure `json:"failures"` // devices that have no identity
+	Retries  []Failure `json:"retries"`  // attempts that were repeated or given up
 
 	Resources Resources `json:"resources"`
 	Timeline  Timeline  `json:"timeline"`
 	Hold      *Held     `json:"hold,omitempty"`
-	Storm     *Stormed  `json:"storm,omitempty"`
 	Devices   []Device  `json:"devices"`
 }
 
-// A Plan is what was asked for.
+// A Plan is the request.
 type Plan struct {
 	Devices     int     `json:"devices"` // of the whole launch
 	FirstSerial string  `json:"firstSerial"`
@@ -119,12 +125,12 @@ type Timeline struct {
 	Connects []int `json:"connects"` // CONNACKs
 }
 
-// report makes a report of the enrolment.
+// report makes the report of the enrollment, which has just ended.
 func (l *launch) report() *Report {
 	base := l.Device(l.Serials.At(0))
 	r := &Report{
 		FormatVersion: ReportVersion,
-		Command:       "enrol",
+		Command:       "enroll",
 		Endpoint:      base.Session.Endpoint,
 		Template:      base.Template,
 		Started:       l.meter.began.UTC().Truncate(time.Millisecond),
@@ -132,12 +138,61 @@ func (l *launch) report() *Report {
 			Devices: l.Serials.Count, FirstSerial: l.Serials.At(0), Shards: []Shard{l.Shard},
 			Concurrency: l.Load.Concurrency, Rate: l.Load.Rate, RampSeconds: l.Load.Ramp.Seconds(), Quotas: l.Quotas,
 		},
-		Devices: l.entries,
+		ElapsedSeconds: time.Since(l.meter.began).Seconds(),
+		Resources:      Resources{CPUSeconds: usage() - l.meter.cpu, BytesIn: l.meter.in.Load(), BytesOut: l.meter.out.Load()},
+		Devices:        l.devices,
 	}
-	r.ElapsedSeconds = l.meter.elapsed.Seconds()
-	r.Resources = Resources{CPUSeconds: l.meter.enrolCPU, BytesIn: l.meter.inThen, BytesOut: l.meter.outTo}
+	if base.Claim != nil && len(base.Claim.Certificate) > 0 {
+		id := sha256.Sum256(base.Claim.Certificate[0])
+		r.ClaimCertificateID = hex.EncodeToString(id[:])
+	}
 	r.count()
 	return r
+}
+
+// Complete reports whether the run did what it was to do: no device failed, and
+// all that were held are connected at the end.
+func (r *Report) Complete() bool {
+	return r.Counts.Failed == 0 && (r.Hold == nil || r.Hold.Connected == r.Hold.Devices)
+}
+
+// Headline says in one line how the run ended, failures first.
+func (r *Report) Headline() string {
+	c, done := r.Counts, r.Counts.Enrolled+r.Counts.Already
+	switch h := r.Hold; {
+	case c.Failed > 0 && done == 0:
+		return fmt.Sprintf("Enrollment failed: none of %d devices enrolled", c.Devices)
+	case c.Failed > 0:
+		return fmt.Sprintf("Enrollment failed for %d of %d devices", c.Failed, c.Devices)
+	case h != nil && h.Connected < h.Devices:
+		return fmt.Sprintf("Connection lost: %d of %d held devices are not connected at the end", h.Devices-h.Connected, h.Devices)
+	case done < c.Devices:
+		return fmt.Sprintf("Enrollment ended early: %d of %d devices enrolled", done, c.Devices)
+	case h != nil && h.Reconnect != nil:
+		return fmt.Sprintf("%d devices enrolled, %d reconnected", done, h.Reconnect.Returned)
+	}
+	return fmt.Sprintf("%d devices enrolled", done)
+}
+
+// Throughput says in words how fast devices were enrolled; empty if none was.
+func (r *Report) Throughput() string {
+	if r.DevicesPerSecond == 0 {
+		return ""
+	}
+	return fmt.Sprintf("On average, %.1f devices per second were enrolled: %.0f per minute. At this rate, 20000 devices take %s.",
+		r.DevicesPerSecond, 60*r.DevicesPerSecond, duration(20_000/r.DevicesPerSecond))
+}
+
+// duration writes seconds with the digits that matter.
+func duration(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d >= time.Hour:
+		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%.1f s", seconds)
 }
 
 // count fills what follows from devices, elapsed time and resources.
@@ -174,7 +229,7 @@ func ratio(a, b float64) float64 {
 func (m *meter) fill(r *Report) {
 	r.Stages = m.latencies.summary()
 	r.Failures, r.Retries = m.failures.list(), m.retries.list()
-	r.Timeline = Timeline{Enrolled: m.enrolled.counts(), Failed: m.lost.counts(), Connects: m.connects.counts()}
+	r.Timeline = Timeline{Enrolled: m.enrolledBy.counts(), Failed: m.failedBy.counts(), Connects: m.connects.counts()}
 }
 
 // summary returns the stages that were passed at least once, in order.
@@ -182,36 +237,34 @@ func (l *latencies) summary() []Latency {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	list := []Latency{}
+	ms := func(us int64) float64 { return float64(us) / 1000 }
 	for _, s := range stages {
-		if h := l.stages[s]; h != nil {
-			list = append(list, summarize(s, h))
+		h := l.stages[s]
+		if h == nil {
+			continue
 		}
+		stage := Latency{
+			Stage: s, Count: h.TotalCount(), h: h,
+			P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)), P99: ms(h.ValueAtQuantile(99)), Max: ms(h.Max()),
+		}
+		if encoded, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err == nil {
+			stage.Histogram = string(encoded)
+		}
+		list = append(list, stage)
 	}
 	return list
 }
 
-func summarize(s Stage, h *hdrhistogram.Histogram) Latency {
-	ms := func(us int64) float64 { return float64(us) / 1000 }
-	l := Latency{
-		Stage: s, Count: h.TotalCount(), h: h,
-		P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)), P99: ms(h.ValueAtQuantile(99)), Max: ms(h.Max()),
-	}
-	if encoded, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err == nil {
-		l.Histogram = string(encoded)
-	}
-	return l
-}
-
-// list returns the troubles, the most frequent first.
-func (t *troubles) list() []Trouble {
+// list returns the failures, the most frequent first.
+func (t *failures) list() []Failure {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := []Trouble{}
-	for key, n := range t.counts {
-		key.Count = n
-		list = append(list, key)
+	list := []Failure{}
+	for f, n := range t.counts {
+		f.Count = n
+		list = append(list, f)
 	}
-	slices.SortFunc(list, func(a, b Trouble) int {
+	slices.SortFunc(list, func(a, b Failure) int {
 		return cmp.Or(b.Count-a.Count, cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Cause, b.Cause))
 	})
 	return list
@@ -246,11 +299,12 @@ func ReadReport(in io.Reader) (*Report, error) {
 
 // Classes returns the classes of the devices that failed, each once, sorted.
 func (r *Report) Classes() []string {
-	classes := map[string]bool{}
+	var classes []string
 	for _, d := range r.Devices {
-		if d.Outcome == Failed {
-			classes[d.Class] = true
+		if d.Outcome == Failed && !slices.Contains(classes, d.Class) {
+			classes = append(classes, d.Class)
 		}
 	}
-	return slices.Sorted(maps.Keys(classes))
+	slices.Sort(classes)
+	return classes
 }

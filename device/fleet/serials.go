@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// digits is the least number of digits that follow the prefix in serial
-// numbers that are chosen here.
-const digits = 7
+// Digits after the prefix: the least of generated serial numbers, and the most
+// that fit into an int64.
+const (
+	digits    = 7
+	maxDigits = 18
+)
 
-// maxDigits keeps the numbers within an int64.
-const maxDigits = 18
-
-// Serials are serial numbers in a row: a prefix, and decimal digits that count
-// up without growing longer. The zero value holds none.
+// Serials are consecutive serial numbers: a prefix, and a fixed number of decimal
+// digits. The zero value holds none.
 type Serials struct {
 	Prefix string
 	Count  int
@@ -24,7 +24,7 @@ type Serials struct {
 
 // NewSerials returns count serial numbers that begin with prefix. first is the
 // first one, in full; empty means number 1 with seven digits, or as many as
-// count takes. The error is a *[RangeError] or a *[ValueError].
+// count takes. The error is a *[ValueError].
 func NewSerials(prefix, first string, count int) (Serials, error) {
 	s := Serials{Prefix: prefix, Count: count, first: 1, width: max(digits, len(strconv.Itoa(count)))}
 	if count < 1 || count > MaxDevices {
@@ -33,11 +33,11 @@ func NewSerials(prefix, first string, count int) (Serials, error) {
 	if first != "" {
 		number, ok := strings.CutPrefix(first, prefix)
 		if !ok {
-			return s, &RangeError{first, fmt.Sprintf("does not begin with the prefix %s", prefix)}
+			return s, &ValueError{"first", first, "a serial number that begins with the prefix " + prefix}
 		}
 		n, err := strconv.ParseUint(number, 10, 63)
 		if err != nil || len(number) > maxDigits {
-			return s, &RangeError{first, fmt.Sprintf("must have 1 to %d digits after the prefix %s, to count up from", maxDigits, prefix)}
+			return s, &ValueError{"first", first, fmt.Sprintf("the prefix %s and 1 to %d digits, to count up from", prefix, maxDigits)}
 		}
 		s.first, s.width = int64(n), len(number)
 	}
@@ -49,7 +49,7 @@ func (s Serials) check() error {
 		return &ValueError{"devices", strconv.Itoa(s.Count), fmt.Sprintf("1 to %d", MaxDevices)}
 	}
 	if last := strconv.FormatInt(s.first+int64(s.Count)-1, 10); len(last) > s.width {
-		return &RangeError{s.At(0), fmt.Sprintf("and the %d that follow leave the prefix %s: begin with a lower number or with more digits", s.Count-1, s.Prefix)}
+		return &ValueError{"first", s.At(0), fmt.Sprintf("a lower number or more digits: the %d serial numbers that follow leave the prefix %s", s.Count-1, s.Prefix)}
 	}
 	return nil
 }
@@ -58,12 +58,6 @@ func (s Serials) check() error {
 func (s Serials) At(i int) string {
 	return fmt.Sprintf("%s%0*d", s.Prefix, s.width, s.first+int64(i))
 }
-
-// A RangeError tells that serial numbers are outside of the prefix.
-type RangeError struct{ Serial, Reason string }
-
-// Error names the first serial number and what is wrong.
-func (e *RangeError) Error() string { return fmt.Sprintf("serial number %s %s", e.Serial, e.Reason) }
 
 // A Shard is the share of one of several processes in a launch: every Of-th
 // device, from the Index-th on, both counted from 1.
@@ -86,13 +80,6 @@ func ParseShard(text string) (Shard, error) {
 
 // String returns the form that [ParseShard] reads.
 func (s Shard) String() string { return fmt.Sprintf("%d/%d", s.Index, s.Of) }
-
-func (s Shard) withDefaults() Shard {
-	if s == (Shard{}) {
-		return Shard{Index: 1, Of: 1}
-	}
-	return s
-}
 
 func (s Shard) check() error {
 	if s.Of < 1 || s.Index < 1 || s.Index > s.Of {

@@ -15,7 +15,7 @@ import (
 	"example.com/fleety/device/internal/cli"
 )
 
-// output are the flags that say where the report goes.
+// output are the flags of the report's destinations.
 type output struct {
 	json   bool
 	report string
@@ -24,20 +24,20 @@ type output struct {
 
 func (o *output) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.json, "json", false, "print the report as one JSON object")
-	flags.StringVar(&o.report, "report", "", "write the report as JSON into `FILE`")
-	flags.StringVar(&o.html, "html", "", "write the report as a page into `FILE`")
+	flags.StringVar(&o.report, "report", "", "write the report as JSON to `FILE`")
+	flags.StringVar(&o.html, "html", "", "write the report as an HTML page to `FILE`")
 }
 
-// A reportError tells that a report cannot be written or read.
-type reportError struct {
+// A fileError is a file named on the command line that cannot be written or read.
+type fileError struct {
 	path string
 	err  error
 }
 
-func (e *reportError) Error() string { return fmt.Sprintf("report %s: %v", e.path, e.err) }
-func (e *reportError) Unwrap() error { return e.err }
+func (e *fileError) Error() string { return fmt.Sprintf("file %s: %v", e.path, e.err) }
+func (e *fileError) Unwrap() error { return e.err }
 
-// check finds out before a long run whether its report can be written.
+// check checks before a long run that its report can be written.
 func (o *output) check() error {
 	for _, path := range []string{o.report, o.html} {
 		if path == "" {
@@ -45,18 +45,18 @@ func (o *output) check() error {
 		}
 		probe, err := os.CreateTemp(filepath.Dir(path), ".report-*")
 		if err != nil {
-			return &reportError{path, cause(err)}
+			return &fileError{path, cause(err)}
 		}
 		probe.Close()
 		os.Remove(probe.Name())
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			return &reportError{path, fmt.Errorf("is a directory")}
+			return &fileError{path, fmt.Errorf("is a directory")}
 		}
 	}
 	return nil
 }
 
-// write gives the report to whoever was named.
+// write writes the report to its destinations.
 func (o *output) write(console *cli.Console, r *fleet.Report) error {
 	if o.report != "" {
 		if err := writeFile(o.report, r.Write); err != nil {
@@ -77,21 +77,20 @@ func (o *output) write(console *cli.Console, r *fleet.Report) error {
 // writeFile writes a file whole or not at all.
 func writeFile(path string, write func(io.Writer) error) error {
 	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	if err == nil {
+		defer f.Cleanup()
+		if err = write(f); err == nil {
+			err = f.CloseAtomicallyReplace()
+		}
+	}
 	if err != nil {
-		return &reportError{path, err}
-	}
-	defer f.Cleanup()
-	if err := write(f); err != nil {
-		return &reportError{path, err}
-	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return &reportError{path, err}
+		return &fileError{path, err}
 	}
 	return nil
 }
 
-// cause drops the operation and the path from an error of package os: whoever
-// wraps it names the file already.
+// cause drops the operation and the path from an error of package os: a fileError
+// names the file already.
 func cause(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err

@@ -23,16 +23,13 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 	o := planOptions{quotas: quotaOptions{mode: "aws"}}
 	cmd := &cobra.Command{
 		Use:   "plan --devices N [flags]",
-		Short: "Tell how long a launch takes on AWS, and what it costs",
-		Long: `Plan tells from AWS's quotas how long the enrolment of N devices takes at
-best, which quota binds, what an increase of it gains, and what AWS will
-charge, at list prices of us-east-1 without free tier: check them before you
-rely on them.
-
-It connects to nothing.`,
+		Short: "Estimate how long a launch takes on AWS",
+		Long: `Plan estimates from AWS's quotas the minimum duration of a launch of N devices,
+which quota limits it, and what an increase of that quota gains. It connects to
+nothing.`,
 		Example: `  $ iot_fleet plan --devices 1000000
 
-  # With a quota that AWS has raised
+  # With quotas that AWS raised for your account
   $ iot_fleet plan --devices 1000000 --quota RegisterThing=100 --quota CreateCertificateFromCsr=100`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return runPlan(console, o) },
@@ -40,7 +37,7 @@ It connects to nothing.`,
 	flags := cmd.Flags()
 	flags.IntVarP(&o.devices, "devices", "n", 0, "plan for `N` devices")
 	o.quotas.addFlags(flags)
-	flags.StringVar(&o.keys, "keys", string(provision.DeviceKeys), "private keys are made by `WHOM`: device or service")
+	flags.StringVar(&o.keys, "keys", string(provision.DeviceKeys), "who generates the private keys, `FLOW`: device or service")
 	flags.BoolVar(&o.json, "json", false, "print the plan as one JSON object")
 	return cmd
 }
@@ -74,25 +71,20 @@ func printPlan(console *cli.Console, f fleet.Forecast) error {
 	first := f.Limits[0]
 	t := cli.Table{
 		{"devices", fmt.Sprint(f.Devices)},
-		{"takes at least", fmt.Sprintf("%s, at %.1f devices/s", long(f.Seconds), f.Rate)},
-		{"bound by", fmt.Sprintf("%s, %g a second", f.Binding, first.PerSecond)},
-		{"costs about", fmt.Sprintf("%.2f USD", f.USD)},
+		{"minimum duration", fmt.Sprintf("%s, at %.1f devices per second", long(f.Seconds), f.Rate)},
+		{"limited by", fmt.Sprintf("%s, %g per second", f.Binding, first.PerSecond)},
 	}
-	if first.Worth > first.PerSecond {
-		t = append(t, cli.Row{"worth most", fmt.Sprintf("raise %s to %.4g a second: %s", first.Quota, first.Worth, long(first.SecondsAfter))})
+	if first.QuotaIncreaseTarget > first.PerSecond {
+		t = append(t, cli.Row{"best improvement", fmt.Sprintf("raise %s to %.4g per second: %s", first.Quota, first.QuotaIncreaseTarget, long(first.SecondsAfter))})
 	}
 	if err := console.Table(t); err != nil {
 		return err
 	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nquota\ta second\tdevices/s\ttakes alone")
+	fmt.Fprintln(w, "\nquota\tper second\tdevices per second\tduration at this quota alone")
 	for _, l := range f.Limits {
 		fmt.Fprintf(w, "%s\t%g\t%.1f\t%s\n", l.Quota, l.PerSecond, l.DevicesPerSecond, long(l.Seconds))
-	}
-	fmt.Fprintln(w, "\ncharge\tunits\tUSD\t")
-	for _, c := range f.Costs {
-		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t\n", c.What, c.Units, c.USD)
 	}
 	w.Flush()
 	if _, err := fmt.Fprint(console.Out, b.String()); err != nil {
@@ -101,7 +93,7 @@ func printPlan(console *cli.Console, f fleet.Forecast) error {
 	return nil
 }
 
-// long writes a time of hours or days so that it can be grasped.
+// long writes a duration of up to many days.
 func long(seconds float64) string {
 	const day = 24 * time.Hour
 	d := time.Duration(seconds * float64(time.Second))

@@ -2,78 +2,81 @@ package fleetcli
 
 import (
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
+	xterm "golang.org/x/term"
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
 )
 
-// lineEvery is how often progress is told where lines cannot be rewritten.
+// lineEvery is the interval of progress where lines cannot be rewritten.
 const lineEvery = 5 * time.Second
 
-// A bar shows the progress of a fleet: rewritten in place on a terminal, as a
-// plain line now and then elsewhere.
-type bar struct {
+// progress shows the progress of a fleet: one line rewritten in place on a
+// terminal, a line now and then elsewhere.
+type progress struct {
 	console *cli.Console
-	bar     *progressbar.ProgressBar // nil for plain lines
-	told    time.Time
-	phase   string
+	width   func() int // columns of the terminal
+	shown   time.Time
+	phase   fleet.Phase
+	open    bool // a line is unfinished
 }
 
-func newBar(console *cli.Console) *bar { return &bar{console: console, told: time.Now()} }
+func newProgress(console *cli.Console) *progress {
+	return &progress{console: console, shown: time.Now(), width: func() int {
+		if columns, _, err := xterm.GetSize(int(os.Stderr.Fd())); err == nil && columns > 0 {
+			return columns
+		}
+		return 80
+	}}
+}
 
-func (b *bar) show(p fleet.Progress) {
-	if !b.console.Live() {
-		b.line(p)
-		return
-	}
+func (b *progress) show(p fleet.Progress) {
 	total, done := p.Devices, p.Done+p.Failed
-	if p.Phase != fleet.PhaseEnrol {
-		total, done = p.Done, p.Held
+	text := fmt.Sprintf("%d failed, %.1f/s", p.Failed, p.Rate())
+	if left := p.Left(); left > 0 {
+		text += fmt.Sprintf(", %s left", left.Round(time.Second))
 	}
-	if b.bar == nil || b.phase != p.Phase {
-		b.end()
-		b.phase = p.Phase
-		b.bar = progressbar.NewOptions(total,
-			progressbar.OptionSetWriter(b.console.Err),
-			progressbar.OptionSetWidth(24),
-			progressbar.OptionShowCount(),
-			progressbar.OptionSetPredictTime(false),
-			progressbar.OptionUseANSICodes(true),
-			progressbar.OptionEnableColorCodes(false),
-		)
+	if p.Phase != fleet.PhaseEnroll {
+		total, done, text = p.Done, p.Held, "connected"
 	}
-	b.bar.Describe(text(p))
-	_ = b.bar.Set(done) // a terminal that is gone is no reason to stop
-}
-
-// line tells of progress in a line of its own, not too often.
-func (b *bar) line(p fleet.Progress) {
-	if time.Since(b.told) < lineEvery && b.phase == p.Phase || b.phase == "" && p.Elapsed < lineEvery {
+	switch {
+	case b.console.Live():
+		if b.phase != p.Phase {
+			b.end()
+		}
+		fmt.Fprint(b.console.Err, "\r", line(string(p.Phase), done, total, text, b.width()), eraseRest)
+		b.open = true
+	case b.phase != p.Phase && (b.phase != "" || p.Elapsed >= lineEvery), time.Since(b.shown) >= lineEvery:
+		b.shown = time.Now()
+		b.console.Note(fmt.Sprintf("%s: %d of %d, %s", p.Phase, done, total, text))
+	default:
 		return
 	}
-	b.told, b.phase = time.Now(), p.Phase
-	b.console.Note(fmt.Sprintf("%d of %d: %s", p.Done+p.Failed, p.Devices, text(p)))
+	b.phase = p.Phase
 }
 
-// text says how fast it goes, what failed, and how long it will take.
-func text(p fleet.Progress) string {
-	if p.Phase != fleet.PhaseEnrol {
-		return fmt.Sprintf("%s, %d connected", p.Phase, p.Held)
+const eraseRest = "\x1b[K"
+
+// line returns a line of progress that is narrower than the terminal: in the last
+// column some would wrap. The bar takes what is left, or is left out.
+func line(phase string, done, total int, text string, columns int) string {
+	text = fmt.Sprintf("%s %d/%d, %s", phase, done, total, text)
+	columns = max(0, columns-1)
+	if room := min(30, columns-len(text)-3); room >= 5 && total > 0 {
+		full := min(room, room*done/total)
+		text = "[" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "] " + text
 	}
-	t := fmt.Sprintf("%s, %.1f/s, %d failed", p.Phase, p.Rate(), p.Failed)
-	if left := p.Left(); left > 0 {
-		t += fmt.Sprintf(", about %s left", left.Round(time.Second))
-	}
-	return t
+	return text[:min(len(text), columns)]
 }
 
-// end leaves the line of the bar.
-func (b *bar) end() {
-	if b.bar != nil {
+// end leaves the line.
+func (b *progress) end() {
+	if b.open {
 		fmt.Fprintln(b.console.Err)
-		b.bar = nil
+		b.open = false
 	}
 }

@@ -13,9 +13,9 @@ func newReportCmd(console *cli.Console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report FILE.json... [flags]",
 		Short: "Show a report, or merge those of the shards of one launch",
-		Long: `Report reads what "enrol --report" or "storm --report" wrote, and prints it or
-makes a page of it. Several are merged into one: those of the shards of one
-launch, in which latencies are merged value by value.`,
+		Long: `Report reads the files of "enroll --report" and prints them or writes them as a
+page. Several are merged into one: those of the shards of one launch. Latencies
+are merged value by value.`,
 		Example: `  $ iot_fleet report launch.json --html launch.html
   $ iot_fleet report 1.json 2.json 3.json --report launch.json`,
 		Args: cobra.MinimumNArgs(1),
@@ -49,12 +49,12 @@ func runReport(console *cli.Console, o output, paths []string) error {
 func readReport(path string) (*fleet.Report, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, &reportError{path, cause(err)}
+		return nil, &fileError{path, cause(err)}
 	}
 	defer f.Close()
 	r, err := fleet.ReadReport(f)
 	if err != nil {
-		return nil, &reportError{path, err}
+		return nil, &fileError{path, err}
 	}
 	return r, nil
 }

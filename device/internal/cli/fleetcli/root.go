@@ -1,6 +1,6 @@
-// Package fleetcli holds the commands of iot_fleet. Each command reads its
-// flags, calls package fleet, and prints the report; what an error means for
-// the user is in one place, [explain].
+// Package fleetcli holds the commands of iot_fleet. Each command reads its flags,
+// calls package fleet or controlplane, and prints the result; exit codes and hints
+// of all errors are in [explain].
 package fleetcli
 
 import (
@@ -13,31 +13,34 @@ import (
 func Main(args []string, streams term.Streams) int {
 	return cli.Main(cli.Program{
 		Name:        "iot_fleet",
-		Root:        newRootCmd,
+		Root:        func(console *cli.Console) *cobra.Command { return newRootCmd(console, args) },
 		Explain:     explain,
-		Interrupted: "the report tells how far it came; with --keep the same command goes on from there",
+		Interrupted: "the report has the results so far; with --keep the same command resumes",
 	}, args, streams)
 }
 
-func newRootCmd(console *cli.Console) *cobra.Command {
+func newRootCmd(console *cli.Console, args []string) *cobra.Command {
+	enrol := newEnrollCmd(console, args)
+	enrol.Use, enrol.Hidden = "enrol --devices N [flags]", true
 	return cli.NewRoot(console, &cobra.Command{
 		Use:   "iot_fleet",
-		Short: "Enrol thousands of simulated devices for real, and measure it",
-		Long: `iot_fleet enrols simulated devices in AWS IoT Core or iot_core_local. Each has
-its own key and its own identity, and goes through the same provisioning as
-iot_device. The report tells throughput, latencies by stage, and failures by
-cause.`,
+		Short: "Enroll thousands of simulated devices and measure it",
+		Long: `iot_fleet enrolls simulated devices in AWS IoT Core or iot_core_local. Each has
+its own key and identity, and is provisioned as iot_device is. The report has
+throughput, latencies by stage, and failures by cause. Other commands work on
+many devices in AWS IoT.`,
 		Example: `  # A local core, and a thousand devices
   $ iot_core_local serve &
-  $ iot_fleet enrol --devices 1000 --config device.yaml
+  $ iot_fleet enroll --devices 1000 --config device.yaml
 
-  # How long would a launch take on AWS?
+  # How long does a launch take on AWS?
   $ iot_fleet plan --devices 1000000`,
 	},
 		newPlanCmd(console),
-		newEnrolCmd(console),
-		newStormCmd(console),
+		newEnrollCmd(console, args),
+		enrol, // the British spelling
 		newReportCmd(console),
 		newCleanupCmd(console),
+		newRevokeCmd(console),
 	)
 }

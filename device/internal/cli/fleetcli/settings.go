@@ -1,10 +1,11 @@
 package fleetcli
 
 import (
+	"crypto/tls"
 	"fmt"
-	"regexp"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/provision"
@@ -12,7 +13,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// settings are the flags that say where the devices' configuration comes from.
+// settings are the flags of the devices' configuration.
 type settings struct {
 	config.Sources
 	aws bool
@@ -21,20 +22,17 @@ type settings struct {
 func (s *settings) addFlags(flags *pflag.FlagSet) {
 	s.AddFlags(flags)
 	s.AddAuthorFlag(flags, "`NAME` recorded as the devices' author")
-	flags.BoolVar(&s.aws, "yes-this-is-aws", false, "the endpoint is AWS's own, which costs money")
+	flags.BoolVar(&s.aws, "yes-this-is-aws", false, "enroll at an endpoint of AWS, which costs money")
 }
 
-// An awsError keeps a run from costing money by mistake.
+// An awsError prevents a run that costs money, or changes devices, by mistake.
 type awsError struct{ endpoint string }
 
 func (e *awsError) Error() string {
-	return fmt.Sprintf("%s is AWS IoT Core itself: it costs money and leaves things and certificates behind; add --yes-this-is-aws if that is what you want, after a look at \"iot_fleet plan\"", e.endpoint)
+	return fmt.Sprintf("%s is AWS: this costs money and changes things and certificates there; if that is what you want, add --yes-this-is-aws", e.endpoint)
 }
 
-var awsEndpoint = regexp.MustCompile(`(?i)\.amazonaws\.com(\.cn)?\.?$`)
-
-// onAWS reports whether an endpoint is AWS's own.
-func onAWS(endpoint string) bool { return awsEndpoint.MatchString(endpoint) }
+func onAWS(endpoint string) bool { return awsiot.ParseEndpoint(endpoint).AWS() }
 
 // load reads the configuration and the files that it names.
 func (s *settings) load(console *cli.Console) (*config.Config, *config.Files, error) {
@@ -62,7 +60,7 @@ func (s *settings) load(console *cli.Console) (*config.Config, *config.Files, er
 // device returns a function that translates the configuration for the device
 // of a serial number. The file's own serial number and thing name are those
 // of one device and do not count.
-func device(base *config.Config, files *config.Files) func(serial string) provision.Config {
+func device(base *config.Config, files *config.Files, curves []tls.CurveID) func(serial string) provision.Config {
 	return func(serial string) provision.Config {
 		c := *base
 		c.SerialNumber, c.ThingName = serial, ""
@@ -72,6 +70,8 @@ func device(base *config.Config, files *config.Files) func(serial string) provis
 				Port:     c.Server.Port,
 				RootCAs:  files.Roots,
 				Proxy:    c.Server.Proxy,
+
+				CurvePreferences: curves,
 			},
 			Claim:             files.Claim,
 			Template:          c.Bootstrap.ProvisioningTemplate,

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
@@ -20,8 +21,8 @@ func printReport(console *cli.Console, r *fleet.Report) error {
 	if len(r.Stages) > 0 {
 		stageTable(&b, r.Stages)
 	}
-	troubleTable(&b, "failed devices", r.Failures)
-	troubleTable(&b, "attempts that failed", r.Retries)
+	failureTable(&b, "failed devices", r.Failures)
+	failureTable(&b, "failed attempts", r.Retries)
 	if _, err := io.WriteString(console.Out, b.String()); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
@@ -29,25 +30,40 @@ func printReport(console *cli.Console, r *fleet.Report) error {
 }
 
 func summary(r *fleet.Report) cli.Table {
-	if r.Storm != nil {
-		return stormSummary(r)
-	}
 	c := r.Counts
 	t := cli.Table{
+		{"result", r.Headline()},
 		{"endpoint", r.Endpoint},
-		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f devices/s", c.Enrolled, c.Devices, round(r.ElapsedSeconds), r.DevicesPerSecond)},
+		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f per second", c.Enrolled, c.Devices, round(r.ElapsedSeconds), r.DevicesPerSecond)},
 		{"already enrolled", count(c.Already)},
 		{"failed", fmt.Sprint(c.Failed)},
 		{"interrupted", count(c.Interrupted)},
 		{"not started", count(c.NotStarted)},
-		{"per device", fmt.Sprintf("%.1f ms of CPU here, %.1f kB over the network", 1000*r.Resources.CPUSecondsPerDevice, r.Resources.BytesPerDevice/1000)},
+		{"per device", fmt.Sprintf("%.1f ms of CPU time here, %.1f kB of network traffic", 1000*r.Resources.CPUSecondsPerDevice, r.Resources.BytesPerDevice/1000)},
 	}
-	if h := r.Hold; h != nil {
+	h := r.Hold
+	if h == nil {
+		return t
+	}
+	t = append(t, cli.Table{
+		{"held", fmt.Sprintf("%d of %d devices for %s, connected within %s; %d connected at the end", h.Most, h.Devices, round(h.HeldSeconds), round(h.ConnectSeconds), h.Connected)},
+		{"while held", fmt.Sprintf("%d connections lost, %d messages acknowledged, %d not; %.0f %% of a core here", h.Lost, h.Published, h.PublishFailures, h.CPUPercent)},
+		{"per held device", fmt.Sprintf("%.1f kB of memory here", float64(h.BytesPerDevice)/1000)},
+		{"not connected", h.NotConnectedWhy},
+	}...)
+	if s := h.Reconnect; s != nil {
+		jitter := "without jitter"
+		if s.WindowSeconds > 0 {
+			jitter = "full jitter over " + round(s.WindowSeconds).String()
+		}
+		attempts := 0
+		for _, n := range s.Attempts {
+			attempts += n
+		}
 		t = append(t, cli.Table{
-			{"held", fmt.Sprintf("%d of %d devices for %s, connected within %s", h.Most, h.Devices, round(h.HeldSeconds), round(h.ConnectSeconds))},
-			{"while held", fmt.Sprintf("%d connections lost, %d messages acknowledged, %d not; %.0f %% of a core here", h.Lost, h.Published, h.PublishFailures, h.CPUPercent)},
-			{"per held device", fmt.Sprintf("%.1f kB of memory here", float64(h.BytesPerDevice)/1000)},
-			{"not connected", h.NotConnectedWhy},
+			{"reconnected", fmt.Sprintf("%d of %d devices within %s, %d attempts, %s", s.Returned, s.Devices, round(s.ReturnSeconds), attempts, jitter)},
+			{"rejected", count(s.Rejected)},
+			{"peak", fmt.Sprintf("%d connections per second; ideal, spread evenly: %.1f", s.PeakConnects, s.IdealConnects)},
 		}...)
 	}
 	return t
@@ -71,14 +87,26 @@ func stageTable(w io.Writer, stages []fleet.Latency) {
 	t.Flush() // into memory
 }
 
-func troubleTable(w io.Writer, title string, troubles []fleet.Trouble) {
-	if len(troubles) == 0 {
+func failureTable(w io.Writer, title string, failures []fleet.Failure) {
+	if len(failures) == 0 {
 		return
 	}
 	fmt.Fprintf(w, "\n%s\n", title)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, x := range troubles {
+	for _, x := range failures {
 		fmt.Fprintf(t, "  %d\t%s\t%s\n", x.Count, x.Stage, term.Clean(x.Cause))
 	}
 	t.Flush()
+}
+
+// round makes a duration of a report readable.
+func round(seconds float64) time.Duration {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d > time.Hour:
+		return d.Round(time.Minute)
+	case d > time.Minute:
+		return d.Round(time.Second)
+	}
+	return d.Round(10 * time.Millisecond)
 }

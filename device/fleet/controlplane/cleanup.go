@@ -1,0 +1,186 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+
+	"example.com/fleety/device/fleet"
+)
+
+// clockSkew is how far the clocks of AWS and of the machine of a run may differ.
+const clockSkew = 5 * time.Minute
+
+// CleanupReport removes what the report's run made, also of devices that failed
+// half-way: their certificates, and the things that have no other certificate
+// then. A device is kept when what AWS IoT has of it does not fit the report:
+// the serial number and name of its thing, the certificate's creation within the
+// time of the run, and its policies. Devices that had their identity before are
+// not touched. It can be repeated after an error.
+func (r *Run) CleanupReport(ctx context.Context, report *fleet.Report) (Counts, error) {
+	return r.each(ctx, func(yield func(Target, error) bool) {
+		for _, d := range report.Devices {
+			if d.CertificateID == "" || d.Outcome == fleet.Already {
+				continue
+			}
+			if !yield(Target{d.SerialNumber, d.ThingName, d.CertificateID}, nil) {
+				return
+			}
+		}
+	}, func(ctx context.Context, t Target) (Counts, error) {
+		d, err := r.device(ctx, t)
+		if err != nil {
+			return Counts{}, err
+		}
+		things := []string{}
+		if len(d.Certificates) == 1 && d.Kept == "" {
+			if things, d.Kept, err = r.madeBy(ctx, report, t, d.Certificates[0]); err != nil {
+				return Counts{}, err
+			}
+		}
+		if len(d.Certificates) == 0 {
+			return Counts{Gone: 1}, nil
+		}
+		return r.remove(ctx, d, things)
+	})
+}
+
+// madeBy returns the things that the report's run made with the certificate, or
+// why the certificate is not that run's.
+func (r *Run) madeBy(ctx context.Context, report *fleet.Report, t Target, c Certificate) (things []string, not string, err error) {
+	from := report.Started.Add(-clockSkew)
+	to := report.Started.Add(time.Duration(report.ElapsedSeconds*float64(time.Second)) + clockSkew)
+	switch {
+	case c.ID == report.ClaimCertificateID:
+		return nil, "it is the claim certificate", nil
+	case c.Created.Before(from) || c.Created.After(to):
+		return nil, fmt.Sprintf("its certificate was created at %s, not during the run", c.Created.UTC().Format(time.RFC3339)), nil
+	case len(c.Things) == 0 && len(c.Policies) > 0 && t.ThingName != "":
+		return nil, fmt.Sprintf("its certificate is in use without thing %s", t.ThingName), nil
+	}
+	things = c.Things
+	if len(things) == 0 && t.ThingName != "" {
+		things = []string{t.ThingName} // an earlier cleanup may have detached it
+	}
+	for _, name := range things {
+		thing, err := r.Client.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: &name})
+		if isNotFound(err) {
+			return nil, "", nil
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		if serial, ok := thing.Attributes["serialNumber"]; ok && serial != t.SerialNumber || !ok && !strings.Contains(name, t.SerialNumber) {
+			return nil, fmt.Sprintf("thing %s is not that of serial number %s", name, t.SerialNumber), nil
+		}
+	}
+	return things, "", nil
+}
+
+// CleanupType removes all things of a thing type, and their certificates.
+func (r *Run) CleanupType(ctx context.Context, thingType string) (Counts, error) {
+	return r.each(ctx, r.ThingsOfType(ctx, thingType), func(ctx context.Context, t Target) (Counts, error) {
+		d, err := r.device(ctx, t)
+		if err != nil {
+			return Counts{}, err
+		}
+		return r.remove(ctx, d, []string{t.ThingName})
+	})
+}
+
+// ThingsOfType returns the things of a thing type. The error ends the sequence.
+func (r *Run) ThingsOfType(ctx context.Context, thingType string) iter.Seq2[Target, error] {
+	return func(yield func(Target, error) bool) {
+		// All are listed first: the next page's token need not survive the removal
+		// of what the page before had.
+		var names []string
+		pages := iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				yield(Target{}, fmt.Errorf("listing things of type %s: %w", thingType, err))
+				return
+			}
+			for _, thing := range page.Things {
+				names = append(names, aws.ToString(thing.ThingName))
+			}
+		}
+		for _, name := range names {
+			if !yield(Target{ThingName: name}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// remove removes a device's certificates, and those of its things that have no
+// other, in the order that AWS IoT requires: nothing may be attached to a
+// certificate that is deleted, and it may not be active. The certificate goes
+// last, so that a run that is repeated finds what is left.
+func (r *Run) remove(ctx context.Context, d Device, things []string) (Counts, error) {
+	for _, thing := range things {
+		principals, err := r.principals(ctx, thing)
+		if err != nil {
+			return Counts{}, err
+		}
+		own := func(arn string) bool {
+			return slices.ContainsFunc(d.Certificates, func(c Certificate) bool { return c.arn == arn })
+		}
+		if slices.ContainsFunc(principals, func(arn string) bool { return !own(arn) }) {
+			d.Shared = append(d.Shared, thing)
+		} else {
+			d.Things = append(d.Things, thing)
+		}
+	}
+	if r.found(d) {
+		return Counts{Kept: 1}, nil
+	}
+	counts := Counts{Certificates: len(d.Certificates), Things: len(d.Things), Shared: len(d.Shared)}
+	if !r.Apply {
+		return counts, nil
+	}
+	for _, c := range d.Certificates {
+		for _, thing := range c.Things {
+			if _, err := r.Client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil {
+				return Counts{}, fmt.Errorf("detaching certificate %s: %w", c.ID, err)
+			}
+		}
+		for _, policy := range c.Policies {
+			if _, err := r.Client.DetachPolicy(ctx, &iot.DetachPolicyInput{PolicyName: &policy, Target: &c.arn}); err != nil {
+				return Counts{}, fmt.Errorf("detaching policy %s: %w", policy, err)
+			}
+		}
+		if c.Status == types.CertificateStatusActive || c.Status == types.CertificateStatusPendingActivation {
+			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: types.CertificateStatusInactive}); err != nil {
+				return Counts{}, fmt.Errorf("deactivating certificate %s: %w", c.ID, err)
+			}
+		}
+	}
+	for _, thing := range d.Things {
+		// Another certificate may have been attached meanwhile.
+		principals, err := r.principals(ctx, thing)
+		if err == nil && len(principals) > 0 {
+			counts.Things, counts.Shared = counts.Things-1, counts.Shared+1
+			continue
+		}
+		if err == nil {
+			_, err = r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing})
+		}
+		if err != nil {
+			return Counts{}, fmt.Errorf("deleting thing %s: %w", thing, err)
+		}
+	}
+	for _, c := range d.Certificates {
+		if _, err := r.Client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.ID}); err != nil {
+			return Counts{}, fmt.Errorf("deleting certificate %s: %w", c.ID, err)
+		}
+	}
+	return counts, nil
+}

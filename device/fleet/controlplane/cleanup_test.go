@@ -1,0 +1,320 @@
+package controlplane_test
+
+import (
+	"context"
+	"crypto/tls"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/fleet/controlplane"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/provision"
+	"example.com/fleety/device/session"
+	"example.com/fleety/hook/payload"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func startCore(t *testing.T) *localcore.Server {
+	t.Helper()
+	core, err := localcore.Start(t.Context(), localcore.Config{Templates: "../../../templates", HookFunc: func(context.Context, payload.Request) (payload.Response, error) {
+		return payload.Response{AllowProvisioning: true}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { core.Close() })
+	return core
+}
+
+// enroll enrolls n devices from a serial number on.
+func enroll(t *testing.T, core *localcore.Server, first string, n int) *fleet.Report {
+	t.Helper()
+	claim, err := tls.X509KeyPair(core.Claim().CertificatePEM, core.Claim().PrivateKeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serials, err := fleet.NewSerials(payload.SerialPrefix, first, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port := core.Endpoint()
+	r, err := fleet.Enroll(t.Context(), fleet.Config{Serials: serials, Device: func(serial string) provision.Config {
+		return provision.Config{
+			Session:    session.Options{Endpoint: host, Port: port, RootCAs: core.RootCAs(), Proxy: "direct"},
+			Claim:      &claim,
+			Template:   localcore.TemplateName,
+			Parameters: map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// A recorder keeps what runs find, by serial number or thing.
+type recorder struct {
+	mu    sync.Mutex
+	found map[string]controlplane.Device // under mu
+}
+
+func newRun(core *localcore.Server, apply bool) (*controlplane.Run, *recorder) {
+	rec := &recorder{found: map[string]controlplane.Device{}}
+	return &controlplane.Run{
+		Client: iot.New(iot.Options{BaseEndpoint: aws.String(core.APIURL()), Region: "us-east-1", Credentials: aws.AnonymousCredentials{}}),
+		Apply:  apply, Rate: 1000,
+		Found: func(d controlplane.Device) {
+			rec.mu.Lock()
+			defer rec.mu.Unlock()
+			rec.found[d.Target.String()] = d
+		},
+	}, rec
+}
+
+// statuses returns the statuses of all certificates by id, and the names of all
+// things.
+func statuses(core *localcore.Server) (map[string]registry.CertificateStatus, []string) {
+	certificates := map[string]registry.CertificateStatus{}
+	for _, c := range core.Registry().ListCertificates() {
+		certificates[c.ID] = c.Status
+	}
+	var things []string
+	for _, thing := range core.Registry().ListThings(registry.ThingFilter{}) {
+		things = append(things, thing.Name)
+	}
+	return certificates, things
+}
+
+// TestCleanupRemovesWhatTheRunMade has two runs in one registry, of which one is
+// cleaned up; one of its things has another certificate since then.
+func TestCleanupRemovesWhatTheRunMade(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	core.Faults.Set(func(e localcore.Exchange) localcore.Fault { // leaves a certificate that is not registered
+		if e.Operation == awsiot.RegisterThing && e.Number == 3 {
+			return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}}
+		}
+		return localcore.Fault{}
+	})
+	made := enroll(t, core, "2974680000001", 4)
+	core.Faults.Set(nil)
+	other := enroll(t, core, "2974689000001", 2)
+	i := slices.IndexFunc(made.Devices, func(d fleet.Device) bool { return d.Outcome == fleet.Enrolled })
+	shared := made.Devices[i].ThingName
+	if err := core.Registry().AttachThingPrincipal(shared, other.Devices[0].CertificateID, registry.NonExclusive); err != nil {
+		t.Fatal(err)
+	}
+	certificatesBefore, thingsBefore := statuses(core)
+
+	want := controlplane.Counts{Certificates: 4, Things: 2, Shared: 1}
+	dry, rec := newRun(core, false)
+	if got, err := dry.CleanupReport(t.Context(), made); err != nil || got != want {
+		t.Errorf("a dry run found %+v, %v", got, err)
+	}
+	certificates, things := statuses(core)
+	if diff := cmp.Diff(certificatesBefore, certificates) + cmp.Diff(thingsBefore, things); diff != "" {
+		t.Errorf("a dry run changed something:\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"2974680000001", "2974680000002", "2974680000003", "2974680000004"}, slices.Sorted(maps.Keys(rec.found))); diff != "" {
+		t.Errorf("found (-want +got):\n%s", diff)
+	}
+
+	run, _ := newRun(core, true)
+	if got, err := run.CleanupReport(t.Context(), made); err != nil || got != want {
+		t.Errorf("removed %+v, %v", got, err)
+	}
+	certificates, things = statuses(core)
+	if len(certificates) != 3 || !slices.Equal(things, []string{shared, "fleety_2974689000001", "fleety_2974689000002"}) {
+		t.Errorf("left are %v, %v", certificates, things)
+	}
+	run, _ = newRun(core, true)
+	if got, err := run.CleanupReport(t.Context(), made); err != nil || got != (controlplane.Counts{Gone: 4}) {
+		t.Errorf("once more: %+v, %v", got, err)
+	}
+}
+
+// TestCleanupKeepsWhatTheRunDidNotMake has reports that name certificates of
+// others, as an edited, stale or hostile report does.
+func TestCleanupKeepsWhatTheRunDidNotMake(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	live := enroll(t, core, "2974681000001", 1).Devices[0]
+	made := enroll(t, core, "2974682000001", 1)
+	device := made.Devices[0]
+	claim := core.Claim().CertificateID
+	hour := time.Hour
+	for name, change := range map[string]func(*fleet.Report){
+		"the claim":                        func(r *fleet.Report) { r.Devices[0].CertificateID = claim },
+		"the claim, of a half-way failure": func(r *fleet.Report) { r.Devices[0].CertificateID, r.Devices[0].ThingName = claim, "" },
+		"the claim, unknown to the report": func(r *fleet.Report) { r.ClaimCertificateID, r.Devices[0].CertificateID = "", claim },
+		"a live device's certificate":      func(r *fleet.Report) { r.Devices[0].CertificateID = live.CertificateID },
+		"a live device's, without a thing": func(r *fleet.Report) { r.Devices[0].CertificateID, r.Devices[0].ThingName = live.CertificateID, "" },
+		"a live device's, with its thing": func(r *fleet.Report) {
+			r.Devices[0].CertificateID, r.Devices[0].ThingName = live.CertificateID, live.ThingName
+		},
+		"another thing for the certificate": func(r *fleet.Report) { r.Devices[0].ThingName = live.ThingName },
+		"another serial number":             func(r *fleet.Report) { r.Devices[0].SerialNumber = "2974681000001" },
+		"a run before":                      func(r *fleet.Report) { r.Started = r.Started.Add(-hour) },
+		"a run after":                       func(r *fleet.Report) { r.Started = r.Started.Add(hour) },
+	} {
+		r := *made
+		r.Devices = []fleet.Device{device}
+		change(&r)
+		before, things := statuses(core)
+		run, rec := newRun(core, true)
+		got, err := run.CleanupReport(t.Context(), &r)
+		if err != nil || got != (controlplane.Counts{Kept: 1}) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		for _, d := range rec.found {
+			if d.Kept == "" {
+				t.Errorf("%s: no reason in %+v", name, d)
+			}
+		}
+		after, thingsAfter := statuses(core)
+		if diff := cmp.Diff(before, after) + cmp.Diff(things, thingsAfter); diff != "" {
+			t.Errorf("%s: changed\n%s", name, diff)
+		}
+	}
+	// With a claim that is attached to the very thing, too.
+	if err := core.Registry().AttachThingPrincipal(device.ThingName, claim, registry.NonExclusive); err != nil {
+		t.Fatal(err)
+	}
+	run, _ := newRun(core, true)
+	if got, err := run.CleanupType(t.Context(), "fleety"); err != nil || got.Kept != 1 || got.Things != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if certificates, _ := statuses(core); certificates[claim] != registry.Active || certificates[device.CertificateID] != registry.Active {
+		t.Errorf("left are %v", certificates)
+	}
+}
+
+// TestCleanupTypeRemovesEveryThingOfTheType has more things than one page, and
+// one of another type.
+func TestCleanupTypeRemovesEveryThingOfTheType(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	made := enroll(t, core, "2974680000001", 3)
+	api, _ := newRun(core, true)
+	ctx := t.Context()
+	if _, err := api.Client.CreateThing(ctx, &iot.CreateThingInput{ThingName: aws.String("lamp")}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		if _, err := api.Client.CreateThing(ctx, &iot.CreateThingInput{ThingName: aws.String("spare_" + string(rune('A'+i/26)) + string(rune('a'+i%26))), ThingTypeName: aws.String("fleety")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := controlplane.Counts{Certificates: 3, Things: 303}
+	for _, apply := range []bool{false, true} {
+		run, _ := newRun(core, apply)
+		if got, err := run.CleanupType(ctx, "fleety"); err != nil || got != want {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	certificates, things := statuses(core)
+	if len(certificates) != 1 || !slices.Equal(things, []string{"lamp"}) {
+		t.Errorf("left are %v, %v, of %d devices", certificates, things, len(made.Devices))
+	}
+}
+
+// TestRevokeResumesFromJournal stops a run in its middle and repeats it.
+func TestRevokeResumesFromJournal(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	made := enroll(t, core, "2974680000001", 6)
+	path := t.TempDir() + "/done.txt"
+	targets := func(until int) func(func(controlplane.Target, error) bool) {
+		return func(yield func(controlplane.Target, error) bool) {
+			for i, d := range made.Devices {
+				if i == until {
+					yield(controlplane.Target{}, context.DeadlineExceeded)
+					return
+				}
+				if !yield(controlplane.Target{ThingName: d.ThingName}, nil) {
+					return
+				}
+			}
+		}
+	}
+	var total int
+	for _, until := range []int{2, -1, -1} {
+		journal, err := controlplane.OpenJournal(path, "revoked of all")
+		if err != nil {
+			t.Fatal(err)
+		}
+		run, rec := newRun(core, true)
+		run.Journal = journal
+		got, err := run.Revoke(t.Context(), targets(until), types.CertificateStatusRevoked)
+		if (err != nil) != (until >= 0) || len(rec.found) != got.Certificates || got.Resumed != total {
+			t.Errorf("%+v, found %d, %v", got, len(rec.found), err)
+		}
+		total += got.Certificates
+		if err := journal.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if certificates, _ := statuses(core); total != 6 {
+		t.Errorf("%d were revoked: %v", total, certificates)
+	}
+	if _, err := controlplane.OpenJournal(path, "revoked of others"); err == nil {
+		t.Error("the journal of another operation was accepted")
+	}
+}
+
+// TestOneFailingDeviceDoesNotStopOthers has a target that AWS IoT rejects.
+func TestOneFailingDeviceDoesNotStopOthers(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	made := enroll(t, core, "2974680000001", 2)
+	run, _ := newRun(core, true)
+	got, err := run.Revoke(t.Context(), func(yield func(controlplane.Target, error) bool) {
+		_ = yield(controlplane.Target{ThingName: made.Devices[0].ThingName}, nil) &&
+			yield(controlplane.Target{CertificateID: strings.Repeat("z", 64)}, nil) &&
+			yield(controlplane.Target{ThingName: "fleety_nobody"}, nil) &&
+			yield(controlplane.Target{CertificateID: made.Devices[1].CertificateID}, nil)
+	}, types.CertificateStatusRevoked)
+	if want := (controlplane.Counts{Certificates: 2, Gone: 1, Failed: 1}); err == nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestReadTargets(t *testing.T) {
+	t.Parallel()
+	id := strings.Repeat("0af1", 16)
+	for name, test := range map[string]struct {
+		text string
+		want []controlplane.Target // nil for an error
+	}{
+		"one column":       {"a\nb\n", []controlplane.Target{{ThingName: "a"}, {ThingName: "b"}}},
+		"certificate ids":  {id + "\nb", []controlplane.Target{{CertificateID: id}, {ThingName: "b"}}},
+		"header":           {"thingName\na", []controlplane.Target{{ThingName: "a"}}},
+		"named column":     {"x,CERTIFICATEID\n1," + id, []controlplane.Target{{CertificateID: id}}},
+		"byte order mark":  {"\ufeffthingName\r\na\r\n", []controlplane.Target{{ThingName: "a"}}},
+		"quotes, comments": {"# old\n\"a\", stolen\n", []controlplane.Target{{ThingName: "a"}}},
+		"empty":            {"", nil},
+		"header only":      {"thingName\n", nil},
+		"spaces within":    {"a b\n", nil},
+		"bad later line":   {"a\nb;c\n", nil},
+		"column missing":   {"x,thingName\n1\n", nil},
+	} {
+		got, err := controlplane.ReadTargets(strings.NewReader(test.text))
+		if diff := cmp.Diff(test.want, got); diff != "" || (err != nil) != (test.want == nil) {
+			t.Errorf("%s: %v (-want +got)\n%s", name, err, diff)
+		}
+	}
+}

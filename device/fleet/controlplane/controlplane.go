@@ -1,0 +1,307 @@
+// Package controlplane works through the devices of a fleet in AWS IoT's control
+// plane API: it removes what a run made or all devices of a thing type, and
+// revokes certificates. It is apart from package fleet, so that only programs
+// that need it link the AWS SDK.
+//
+// It never touches a claim certificate, nor a certificate that other things use,
+// too. AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Operations_AWS_IoT.html
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+)
+
+// DefaultRate is in devices per second. AWS grants 10 UpdateCertificate per
+// second in every Region.
+const DefaultRate = 8
+
+const (
+	atOnce      = 8   // devices in progress
+	maxFailures = 100 // after which a run stops
+)
+
+// A Run works through devices. Client is required. A Run is used once.
+type Run struct {
+	Client *iot.Client
+	// Apply makes the changes; without it everything is only looked up.
+	Apply bool
+	// Rate is the greatest number of devices per second; 0 means [DefaultRate].
+	Rate float64
+	// Journal, if set, has the devices that an earlier run completed: they are
+	// skipped. Those of this run are added if it makes changes.
+	Journal *Journal
+	// Found, if set, is called for each device before it is changed, from one
+	// goroutine at a time.
+	Found func(Device)
+
+	mu     sync.Mutex
+	claims map[string]bool // policies, by name: whether a claim has it; under mu
+}
+
+// A Target names a device to work on: by its thing, by its certificate, or both.
+type Target struct{ SerialNumber, ThingName, CertificateID string }
+
+func (t Target) key() string { return t.ThingName + " " + t.CertificateID }
+
+func (t Target) String() string {
+	for _, name := range []string{t.SerialNumber, t.ThingName} {
+		if name != "" {
+			return name
+		}
+	}
+	return "certificate " + t.CertificateID
+}
+
+// A Device is what AWS IoT has of a target.
+type Device struct {
+	Target
+	Certificates []Certificate
+	// Things are to be removed.
+	Things []string
+	// Shared things are kept, because they have other certificates.
+	Shared []string
+	// Kept is why the device is left alone; empty otherwise.
+	Kept string
+}
+
+// A Certificate is a certificate in AWS IoT.
+type Certificate struct {
+	ID       string
+	Status   types.CertificateStatus
+	Created  time.Time
+	Policies []string
+	Things   []string // that it is attached to
+
+	arn string
+}
+
+// Counts are the results of a run.
+type Counts struct {
+	Certificates int `json:"certificates"` // removed or revoked, or that would be
+	Things       int `json:"things"`       // removed, or that would be
+	Gone         int `json:"gone"`         // targets that no longer exist or are revoked already
+	Shared       int `json:"shared"`       // things kept, because they have other certificates
+	Kept         int `json:"kept"`         // devices left alone; see [Device.Kept]
+	Failed       int `json:"failed"`       // devices with an error
+	Resumed      int `json:"resumed"`      // devices that the journal has
+}
+
+func (c *Counts) add(d Counts) {
+	c.Certificates += d.Certificates
+	c.Things += d.Things
+	c.Gone += d.Gone
+	c.Shared += d.Shared
+	c.Kept += d.Kept
+	c.Failed += d.Failed
+	c.Resumed += d.Resumed
+}
+
+// work looks one target up, and changes it if r.Apply.
+type work func(context.Context, Target) (Counts, error)
+
+// each works through the targets. A device that fails does not keep the others
+// from being worked on; the error has the first of their errors.
+func (r *Run) each(ctx context.Context, targets iter.Seq2[Target, error], work work) (Counts, error) {
+	var (
+		mu    sync.Mutex
+		total Counts // under mu
+		first error  // under mu
+	)
+	perSecond := r.Rate
+	if perSecond == 0 {
+		perSecond = DefaultRate
+	}
+	limiter := rate.NewLimiter(rate.Limit(perSecond), 1)
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for t, err := range targets {
+		mu.Lock()
+		if err == nil && total.Failed >= maxFailures {
+			err = fmt.Errorf("stopped after %d devices with an error", total.Failed)
+		}
+		mu.Unlock()
+		if err == nil && r.Journal.has(t.key()) {
+			mu.Lock()
+			total.Resumed++
+			mu.Unlock()
+			continue
+		}
+		if err == nil {
+			err = limiter.Wait(ctx)
+		}
+		if err != nil {
+			mu.Lock()
+			first = errors.Join(first, err)
+			mu.Unlock()
+			break
+		}
+		group.Go(func() error {
+			done, err := work(ctx, t)
+			if err == nil && r.Apply {
+				err = r.Journal.add(t.key())
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				done = Counts{Failed: 1}
+				if first == nil {
+					first = fmt.Errorf("%s: %w", t, err)
+				}
+			}
+			total.add(done)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return total, first
+}
+
+// found reports a device, and whether it is left alone.
+func (r *Run) found(d Device) (kept bool) {
+	if r.Found != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.Found(d)
+	}
+	return d.Kept != ""
+}
+
+// certificate looks a certificate up by its id.
+func (r *Run) certificate(ctx context.Context, id string) (c Certificate, err error) {
+	described, err := r.Client.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: &id})
+	if err != nil {
+		return c, err
+	}
+	d := described.CertificateDescription
+	c = Certificate{ID: id, Status: d.Status, Created: aws.ToTime(d.CreationDate), arn: aws.ToString(d.CertificateArn)}
+	policies := iot.NewListAttachedPoliciesPaginator(r.Client, &iot.ListAttachedPoliciesInput{Target: &c.arn})
+	for policies.HasMorePages() {
+		page, err := policies.NextPage(ctx)
+		if err != nil {
+			return c, err
+		}
+		for _, p := range page.Policies {
+			c.Policies = append(c.Policies, aws.ToString(p.PolicyName))
+		}
+	}
+	things := iot.NewListPrincipalThingsPaginator(r.Client, &iot.ListPrincipalThingsInput{Principal: &c.arn})
+	for things.HasMorePages() {
+		page, err := things.NextPage(ctx)
+		if err != nil {
+			return c, err
+		}
+		c.Things = append(c.Things, page.Things...)
+	}
+	return c, nil
+}
+
+// principals returns the ARNs of what is attached to a thing; none when there is
+// no such thing.
+func (r *Run) principals(ctx context.Context, thing string) (arns []string, err error) {
+	pages := iot.NewListThingPrincipalsPaginator(r.Client, &iot.ListThingPrincipalsInput{ThingName: &thing})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if isNotFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		arns = append(arns, page.Principals...)
+	}
+	return arns, nil
+}
+
+// claimPolicy returns the first of the certificate's policies with which it is a
+// claim: one that allows provisioning, and not as a thing of its own, as a
+// policy to rotate certificates does.
+func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
+	for _, name := range c.Policies {
+		r.mu.Lock()
+		claim, known := r.claims[name]
+		r.mu.Unlock()
+		if !known {
+			policy, err := r.Client.GetPolicy(ctx, &iot.GetPolicyInput{PolicyName: &name})
+			if err != nil {
+				return "", err
+			}
+			text := aws.ToString(policy.PolicyDocument)
+			claim = (strings.Contains(text, "$aws/provisioning-templates/") || strings.Contains(text, "$aws/certificates/create")) &&
+				!strings.Contains(text, "iot:Connection.Thing.")
+			r.mu.Lock()
+			if r.claims == nil {
+				r.claims = map[string]bool{}
+			}
+			r.claims[name] = claim
+			r.mu.Unlock()
+		}
+		if claim {
+			return name, nil
+		}
+	}
+	return "", nil
+}
+
+// device looks a target up by its thing, or by its certificate if it names one.
+// A device is kept that has a claim certificate, a certificate that other things
+// use, too, or a principal that is no certificate. Nothing is found when neither
+// thing nor certificate exists.
+func (r *Run) device(ctx context.Context, t Target) (d Device, err error) {
+	d = Device{Target: t}
+	ids := []string{t.CertificateID}
+	if t.CertificateID == "" {
+		arns, err := r.principals(ctx, t.ThingName)
+		if err != nil {
+			return d, err
+		}
+		ids = nil
+		for _, arn := range arns {
+			_, id, ok := strings.Cut(arn, ":cert/")
+			if !ok {
+				d.Kept = "its principal " + arn + " is not a certificate"
+				continue
+			}
+			ids = append(ids, id)
+		}
+	}
+	for _, id := range ids {
+		c, err := r.certificate(ctx, id)
+		if isNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return d, err
+		}
+		d.Certificates = append(d.Certificates, c)
+		policy, err := r.claimPolicy(ctx, c)
+		if err != nil {
+			return d, err
+		}
+		others := slices.DeleteFunc(slices.Clone(c.Things), func(thing string) bool { return thing == t.ThingName })
+		switch {
+		case policy != "":
+			d.Kept = fmt.Sprintf("certificate %s is a claim certificate: policy %s allows provisioning", id, policy)
+		case len(others) > 0 && t.ThingName != "" || len(others) > 1:
+			d.Kept = fmt.Sprintf("certificate %s is attached to %s, too", id, strings.Join(others, ", "))
+		}
+	}
+	return d, nil
+}
+
+func isNotFound(err error) bool {
+	_, ok := errors.AsType[*types.ResourceNotFoundException](err)
+	return ok
+}

@@ -1,0 +1,114 @@
+package controlplane
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// Revoke sets the certificates of the targets to a status: REVOKED, or INACTIVE,
+// from which a certificate can be activated again. Certificates that have it are
+// left alone, and so are revoked ones. AWS IoT disconnects the devices within a
+// few minutes, and rejects their connections from then on.
+func (r *Run) Revoke(ctx context.Context, targets iter.Seq2[Target, error], status types.CertificateStatus) (Counts, error) {
+	return r.each(ctx, targets, func(ctx context.Context, t Target) (Counts, error) {
+		d, err := r.device(ctx, t)
+		if err != nil {
+			return Counts{}, err
+		}
+		d.Certificates = slices.DeleteFunc(d.Certificates, func(c Certificate) bool {
+			return c.Status == status || c.Status == types.CertificateStatusRevoked
+		})
+		switch {
+		case d.Kept == "" && len(d.Certificates) == 0:
+			return Counts{Gone: 1}, nil
+		case r.found(d):
+			return Counts{Kept: 1}, nil
+		}
+		for _, c := range d.Certificates {
+			if !r.Apply {
+				break
+			}
+			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: status}); err != nil {
+				return Counts{}, fmt.Errorf("setting certificate %s to %s: %w", c.ID, status, err)
+			}
+		}
+		return Counts{Certificates: len(d.Certificates)}, nil
+	})
+}
+
+// ThingsInGroup returns the things of a thing group and of the groups in it. The
+// error ends the sequence.
+func (r *Run) ThingsInGroup(ctx context.Context, group string) iter.Seq2[Target, error] {
+	return func(yield func(Target, error) bool) {
+		pages := iot.NewListThingsInThingGroupPaginator(r.Client, &iot.ListThingsInThingGroupInput{ThingGroupName: &group, Recursive: true})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				yield(Target{}, fmt.Errorf("listing things in group %s: %w", group, err))
+				return
+			}
+			for _, name := range page.Things {
+				if !yield(Target{ThingName: name}, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ReadTargets reads targets from CSV: the column thingName or certificateId of a
+// file whose first line names its columns, else the first column, in which what
+// has the form of a certificate id is one. All lines are read before the first
+// target is returned, so that a bad line changes nothing.
+func ReadTargets(in io.Reader) ([]Target, error) {
+	c := csv.NewReader(in)
+	c.FieldsPerRecord, c.TrimLeadingSpace, c.Comment = -1, true, '#'
+	var targets []Target
+	column := -1
+	for {
+		fields, err := c.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		line, _ := c.FieldPos(0)
+		if column < 0 {
+			fields[0] = strings.TrimPrefix(fields[0], "\ufeff") // byte order mark
+			column = slices.IndexFunc(fields, func(f string) bool {
+				return strings.EqualFold(f, "thingName") || strings.EqualFold(f, "certificateId")
+			})
+			if column >= 0 {
+				continue
+			}
+			column = 0
+		}
+		if column >= len(fields) {
+			return nil, fmt.Errorf("line %d has %d columns", line, len(fields))
+		}
+		switch value := strings.TrimSpace(fields[column]); {
+		case awsiot.ValidCertificateID(value):
+			targets = append(targets, Target{CertificateID: value})
+		case awsiot.ValidThingName(value):
+			targets = append(targets, Target{ThingName: value})
+		default:
+			return nil, fmt.Errorf("line %d: %q is neither a thing name nor a certificate id", line, value)
+		}
+	}
+	if len(targets) == 0 {
+		return nil, errors.New("names no thing and no certificate")
+	}
+	return targets, nil
+}

@@ -1,0 +1,293 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/provision"
+	"example.com/fleety/device/session"
+)
+
+// A launch is one run of the fleet.
+type launch struct {
+	Config
+	meter *meter
+	paces paces
+
+	next    atomic.Int64  // the shard's next device
+	devices []Device      // by the shard's number; each written by one goroutine
+	held    []*heldDevice // likewise; nil if nothing is held
+}
+
+// Enroll enrolls the devices and, if they are to be held, keeps them connected
+// for a while. It ends early when ctx ends, with that context's cause. There is
+// always a report, except when nothing could be started: then it is nil and the
+// error is that of [Config.Check]. Devices that failed are in the report and
+// are no error.
+func Enroll(ctx context.Context, c Config) (*Report, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	l := &launch{Config: c, devices: make([]Device, c.Shard.size(c.Serials.Count))}
+	l.paces = c.Quotas.paces(c.Device(c.Serials.At(0)).Keys, c.Shard.Of)
+	for k := range l.devices {
+		l.devices[k] = Device{SerialNumber: c.Serials.At(c.Shard.device(k)), Outcome: NotStarted}
+	}
+	if c.Hold > 0 {
+		l.held = make([]*heldDevice, len(l.devices))
+	}
+	l.meter = newMeter(len(l.devices))
+
+	stop := l.meter.reportProgress(l.Progress)
+	if l.Load.Rate > 0 {
+		l.enrollAtRate(ctx)
+	} else {
+		l.enrollConcurrently(ctx)
+	}
+	r := l.report()
+	if c.Hold > 0 && ctx.Err() == nil {
+		r.Hold = l.hold(ctx)
+	}
+	stop()
+	l.meter.fill(r)
+	if ctx.Err() != nil {
+		return r, context.Cause(ctx)
+	}
+	return r, nil
+}
+
+// enrollConcurrently is the closed loop. It returns when every device that
+// began has ended.
+func (l *launch) enrollConcurrently(ctx context.Context) {
+	var workers sync.WaitGroup
+	n := min(l.Load.Concurrency, len(l.devices))
+	for i := range n {
+		workers.Go(func() {
+			if sleep(ctx, l.Load.Ramp*time.Duration(i)/time.Duration(n)) != nil {
+				return
+			}
+			for ctx.Err() == nil && !l.over() {
+				k := int(l.next.Add(1)) - 1
+				if k >= len(l.devices) {
+					return
+				}
+				l.enroll(ctx, k, time.Time{})
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// enrollAtRate is the open loop. A device that is due while too many are in
+// progress waits, and all that are due after it wait with it: their latencies
+// count from when they were due.
+func (l *launch) enrollAtRate(ctx context.Context) {
+	var devices sync.WaitGroup
+	defer devices.Wait()
+	places := make(chan struct{}, l.Load.Concurrency)
+	for k := range l.devices {
+		due := l.meter.began.Add(l.Load.due(l.Shard.device(k)))
+		if sleep(ctx, time.Until(due)) != nil {
+			return
+		}
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		if l.over() {
+			return
+		}
+		devices.Go(func() {
+			defer func() { <-places }()
+			l.enroll(ctx, k, due)
+		})
+	}
+}
+
+// over reports whether no more devices are to begin.
+func (l *launch) over() bool {
+	return l.Load.Duration > 0 && time.Since(l.meter.began) >= l.Load.Duration
+}
+
+// enroll enrolls the shard's k-th device, which was due at that time; zero
+// means as soon as the quotas allow.
+func (l *launch) enroll(ctx context.Context, k int, due time.Time) {
+	if l.paces.begin.wait(ctx) != nil {
+		return
+	}
+	if due.IsZero() {
+		due = time.Now()
+	}
+	d := &l.devices[k]
+	stage := StageConnect // of the latest step
+	var store *identity.Store
+	result, err := func() (*provision.Result, error) {
+		ctx, cancel := context.WithTimeout(ctx, l.DeviceTimeout)
+		defer cancel()
+		var err error
+		if store, err = l.store(d.SerialNumber); err != nil {
+			return nil, err
+		}
+		c := l.Device(d.SerialNumber)
+		c.Store, c.Session = store, l.measured(c.Session)
+		c.Progress = func(e provision.Event) { l.step(ctx, e, d.SerialNumber, &stage) }
+		if l.Log != nil {
+			c.Log = l.Log.With("serial", d.SerialNumber)
+		}
+		return provision.Run(ctx, c)
+	}()
+	switch {
+	case err == nil:
+		id := result.Identity
+		d.Outcome, d.ThingName, d.CertificateID = Already, id.Record.ThingName, id.Record.CertificateID
+		if result.Provisioned {
+			d.Outcome = Enrolled
+		}
+		if l.held != nil {
+			l.held[k] = l.newHeldDevice(id)
+		}
+	case ctx.Err() != nil:
+		d.Outcome = Interrupted
+	default:
+		d.Outcome, d.Stage, d.Cause = Failed, stage, cause(err, d.SerialNumber)
+		d.Class = provision.ClassOf(err).String()
+	}
+	if err != nil && store != nil {
+		if pending := store.Status().Pending; pending != nil { // AWS IoT has a certificate of it
+			d.ThingName, d.CertificateID = pending.ThingName, pending.CertificateID
+		}
+	}
+	l.meter.ended(d, time.Since(due))
+}
+
+// store opens a device's store: on disk if identities are kept, each in its own
+// folder, which spares each device the search through all others.
+func (l *launch) store(serial string) (*identity.Store, error) {
+	c := identity.Config{SerialNumber: serial, Log: l.Log}
+	if l.Keep == "" {
+		return identity.NewMemoryStore(c)
+	}
+	c.Dir = filepath.Join(l.Keep, serial)
+	return identity.NewStore(c)
+}
+
+// measured returns options whose sessions are measured.
+func (l *launch) measured(o session.Options) session.Options {
+	dial := o.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &countedConn{conn, l.meter}, nil
+	}
+	o.OnConnect = func(s session.Stats) {
+		l.meter.latencies.record(StageDial, s.Dial)
+		l.meter.latencies.record(StageTLS, s.Handshake)
+		l.meter.latencies.record(StageConnect, s.Connect)
+		l.meter.connects.add(time.Since(l.meter.began))
+	}
+	return o
+}
+
+// A countedConn counts the bytes on the wire, TLS included.
+type countedConn struct {
+	net.Conn
+	meter *meter
+}
+
+func (c *countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.meter.in.Add(int64(n))
+	return n, err
+}
+
+func (c *countedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.meter.out.Add(int64(n))
+	return n, err
+}
+
+// stageOfStep has the stage of each step that a device waits for.
+var stageOfStep = map[provision.Step]Stage{
+	provision.StepConnectClaim:  StageConnect,
+	provision.StepSubscribe:     StageSubscribe,
+	provision.StepMakeKey:       StageCreate,
+	provision.StepCreate:        StageCreate,
+	provision.StepStore:         StageCreate,
+	provision.StepRegister:      StageRegister,
+	provision.StepProbe:         StageReconnect,
+	provision.StepConnectDevice: StageReconnect,
+	provision.StepPublishBirth:  StageBirth,
+	provision.StepCommit:        StageBirth,
+}
+
+// step measures a step of one device, on the goroutine of its provisioning, and
+// makes it wait for the quotas before it begins.
+func (l *launch) step(ctx context.Context, e provision.Event, serial string, at *Stage) {
+	stage, ok := stageOfStep[e.Step]
+	if !ok {
+		return
+	}
+	switch e.Phase {
+	case provision.Begin:
+		*at = stage
+		for _, p := range l.paces.of(e.Step) {
+			if p.wait(ctx) != nil {
+				return // the step itself ends with ctx
+			}
+		}
+	case provision.Done:
+		switch e.Step {
+		// Those that are a stage each; connecting with the claim is three, and
+		// measured with the session.
+		case provision.StepSubscribe, provision.StepCreate, provision.StepRegister, provision.StepConnectDevice, provision.StepPublishBirth:
+			l.meter.latencies.record(stage, e.Elapsed)
+		}
+	case provision.Failed:
+		*at = stageOf(e.Err, stage)
+		if overloaded(e.Err) {
+			l.paces.begin.throttled()
+			for _, p := range l.paces.of(e.Step) {
+				p.throttled()
+			}
+		}
+		if !errors.Is(e.Err, context.Canceled) { // the end of the run
+			l.meter.retries.add(Failure{Stage: *at, Cause: cause(e.Err, serial)}, 1)
+		}
+	}
+}
+
+// overloaded reports whether AWS IoT replied that it cannot do it now:
+// throttling, or a failure of its own.
+func overloaded(err error) bool {
+	_, network := errors.AsType[*session.Error](err)
+	_, unanswered := errors.AsType[*provision.TimeoutError](err)
+	return provision.ClassOf(err) == provision.Temporary && !network && !unanswered
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

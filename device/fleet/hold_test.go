@@ -1,0 +1,167 @@
+package fleet_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
+)
+
+func TestHeldDevicesStayConnectedAndPublish(t *testing.T) {
+	const n = 5
+	core := startCore(t)
+	c := newConfig(t, core, n)
+	c.Hold, c.Interval = 1500*time.Millisecond, 300*time.Millisecond
+	r := enroll(t, c)
+	h := r.Hold
+	if h == nil || h.Devices != n || h.Most != n || h.Connected != n || h.Lost != 0 || h.PublishFailures != 0 {
+		t.Fatalf("held %+v", h)
+	}
+	// Each publishes first within the interval and then once per interval.
+	if h.Published < 3*n || h.Published > 6*n {
+		t.Errorf("published %d messages", h.Published)
+	}
+}
+
+func TestHeldDevicesReconnectAfterDisconnect(t *testing.T) {
+	core := startCore(t, func(c *localcore.Config) { c.API = "" })
+	c := newConfig(t, core, 3)
+	c.Hold = 5 * time.Second
+	cut := false
+	c.Progress = func(p fleet.Progress) {
+		if p.Phase == fleet.PhaseHold && !cut {
+			cut = true
+			for i := range 3 {
+				disconnect(t, core, "fleety_"+c.Serials.At(i))
+			}
+		}
+	}
+	c.ReconnectWindow = time.Second
+	r := enroll(t, c)
+	if h := r.Hold; h.Lost != 3 || h.Connected != 3 || h.Reconnect == nil || h.Reconnect.Returned != 3 || !r.Complete() {
+		t.Errorf("held %+v, retries %+v", h, r.Retries)
+	}
+	if n := stagesOf(r)[fleet.StageReturn]; n != 3 {
+		t.Errorf("%d devices returned", n)
+	}
+}
+
+// disconnect ends the connection of a client id as an operator would.
+func disconnect(t *testing.T, core *localcore.Server, clientID string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, core.APIURL()+"/connections/"+clientID, nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(request)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode/100 != 2 {
+		t.Errorf("DeleteConnection answered %s", answer.Status)
+	}
+}
+
+// holdConfig describes n devices that are held and lose their connections.
+func holdConfig(t *testing.T, core *localcore.Server, n int, hold, after, window time.Duration) fleet.Config {
+	c := newConfig(t, core, n)
+	c.Hold, c.ReconnectAfter, c.ReconnectWindow = hold, after, window
+	return c
+}
+
+// onHold calls f once, when all devices are held.
+func onHold(c *fleet.Config, f func()) {
+	done := false
+	c.Progress = func(p fleet.Progress) {
+		if p.Phase == fleet.PhaseHold && !done {
+			done = true
+			f()
+		}
+	}
+}
+
+// TestJitterSpreadsReconnects restarts the broker under a connected fleet.
+func TestJitterSpreadsReconnects(t *testing.T) {
+	const n, window = 60, 6 * time.Second
+	state := t.TempDir()
+	core := startCore(t, func(c *localcore.Config) { c.State = state })
+	_, port := core.Endpoint()
+	c := holdConfig(t, core, n, 25*time.Second, 0, window)
+	onHold(&c, func() {
+		if err := core.Close(); err != nil {
+			t.Error(err)
+		}
+		startCore(t, func(c *localcore.Config) { c.State, c.Listen = state, fmt.Sprintf("127.0.0.1:%d", port) })
+	})
+	r := enroll(t, c)
+	s := r.Hold.Reconnect
+	if s == nil || s.Devices != n || s.Returned != n || s.Rejected != 0 || !r.Complete() {
+		t.Fatalf("reconnect %+v, retries %+v", s, r.Retries)
+	}
+	if sum(s.Connects) < n || sum(s.Attempts) < n {
+		t.Errorf("%d connections in %d attempts", sum(s.Connects), sum(s.Attempts))
+	}
+	// Ten per second are ideal. Half of all random delays do not fall into one
+	// second by chance.
+	if s.PeakConnects > n/2 || s.ReturnSeconds < 2 {
+		t.Errorf("%d connected in one second, all within %v s", s.PeakConnects, s.ReturnSeconds)
+	}
+}
+
+// TestReconnectWithoutJitterIsAtOnce is what the one above is compared to.
+func TestReconnectWithoutJitterIsAtOnce(t *testing.T) {
+	t.Parallel()
+	const n = 40
+	c := holdConfig(t, startCore(t), n, 6*time.Second, time.Second, 0)
+	c.NoJitter = true
+	s := enroll(t, c).Hold.Reconnect
+	if s == nil || s.Devices != n || s.Returned != n || s.Attempts[0] < n/2 || s.WindowSeconds != 0 {
+		t.Errorf("reconnect %+v", s)
+	}
+}
+
+// TestDeviceLostTwiceCountsOnce ends every connection twice.
+func TestDeviceLostTwiceCountsOnce(t *testing.T) {
+	t.Parallel()
+	const n = 3
+	core := startCore(t, func(c *localcore.Config) { c.API = "" })
+	c := holdConfig(t, core, n, 8*time.Second, 4*time.Second, 500*time.Millisecond)
+	onHold(&c, func() {
+		for i := range n {
+			disconnect(t, core, "fleety_"+c.Serials.At(i))
+		}
+	})
+	h := enroll(t, c).Hold
+	if h.Lost != 2*n || h.Reconnect.Devices != n || h.Reconnect.Returned != n || h.Connected != n {
+		t.Errorf("held %+v, reconnect %+v", h, h.Reconnect)
+	}
+}
+
+// TestRunIsIncompleteWhenDevicesDoNotReconnect deactivates one certificate of
+// two, and cuts both connections.
+func TestRunIsIncompleteWhenDevicesDoNotReconnect(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	c := holdConfig(t, core, 2, 5*time.Second, time.Second, 500*time.Millisecond)
+	onHold(&c, func() {
+		attached, err := core.Registry().ListThingPrincipals("fleety_" + c.Serials.At(0))
+		if err == nil {
+			err = core.Registry().UpdateCertificate(attached[0].CertificateID, registry.Inactive)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	r := enroll(t, c)
+	if h := r.Hold; r.Complete() || h.Connected != 1 || h.Reconnect.Returned != 1 || h.Reconnect.Rejected != 1 {
+		t.Errorf("held %+v, reconnect %+v, retries %+v", h, h.Reconnect, r.Retries)
+	}
+}

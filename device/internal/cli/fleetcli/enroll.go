@@ -1,0 +1,237 @@
+package fleetcli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/hook/payload"
+)
+
+type enrollOptions struct {
+	settings
+	output
+	quotas      quotaOptions
+	fleet       fleet.Config
+	devices     int
+	prefix      string
+	first       string
+	shard       string
+	curves      []string
+	commandLine string
+}
+
+func newEnrollCmd(console *cli.Console, args []string) *cobra.Command {
+	o := enrollOptions{commandLine: commandLine(args)}
+	cmd := &cobra.Command{
+		Use:   "enroll --devices N [flags]",
+		Short: "Enroll N devices and report the results",
+		Long: `Enroll provisions N simulated devices with consecutive serial numbers, each with
+its own key, and verifies each identity, as "iot_device bootstrap" does.
+
+A device begins when another has ended (--concurrency), or at a fixed --rate;
+then latencies count from when the device was due, so that a stall shows.
+Identities are kept in memory, or on disk with --keep; then the same command
+resumes an interrupted launch.
+
+With --hold all devices stay connected afterwards and publish. A device that
+loses its connection reconnects after a random delay within --reconnect-window,
+which doubles with each attempt (full jitter). To measure a reconnect storm,
+restart the broker during --hold, or set --reconnect-after, which closes all
+connections from here. --no-jitter shows the difference.
+
+The configuration is that of iot_device; its serialNumber, thingname and primary
+paths are not used. An endpoint of AWS needs --yes-this-is-aws; --quotas is aws
+there by default.`,
+		Example: `  # A thousand devices on a local core, fifty at a time
+  $ iot_fleet enroll --devices 1000
+
+  # Twenty per second, with a report as JSON and as a page
+  $ iot_fleet enroll --devices 1000 --rate 20 --ramp 10s --report launch.json --html launch.html
+
+  # Five thousand that stay connected for ten minutes
+  $ iot_fleet enroll --devices 5000 --hold 10m --interval 1m
+
+  # A reconnect storm: all connections are lost after ten seconds
+  $ iot_fleet enroll --devices 1000 --hold 1m --reconnect-after 10s --reconnect-window 20s
+
+  # The second of four machines, against AWS
+  $ iot_fleet enroll --devices 100000 --shard 2/4 --yes-this-is-aws --report 2.json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// In a fleet.Config zero means the default.
+			for _, name := range []string{"concurrency", "rate", "interval", "timeout", "reconnect-window"} {
+				if f := cmd.Flags().Lookup(name); f.Changed && (f.Value.String() == "0" || f.Value.String() == "0s") {
+					return &fleet.ValueError{Name: "--" + name, Value: f.Value.String(), Want: "more than 0"}
+				}
+			}
+			return runEnroll(cmd.Context(), console, o)
+		},
+	}
+	flags := cmd.Flags()
+	o.settings.addFlags(flags)
+	o.quotas.addFlags(flags)
+	o.output.addFlags(flags)
+	c, l := &o.fleet, &o.fleet.Load
+	flags.IntVarP(&o.devices, "devices", "n", 0, "enroll `N` devices")
+	flags.StringVar(&o.prefix, "prefix", payload.SerialPrefix, "begin serial numbers with `PREFIX`, the hook's")
+	flags.StringVar(&o.first, "first", "", "first `SERIAL` number; the others count up from it (default: PREFIX0000001)")
+	flags.IntVar(&l.Concurrency, "concurrency", 0, fmt.Sprintf("at most `N` devices in progress (default %d, with --rate %d)", fleet.DefaultConcurrency, fleet.DefaultInFlight))
+	flags.Float64Var(&l.Rate, "rate", 0, "begin `R` devices per second, whether others have ended or not")
+	flags.DurationVar(&l.Ramp, "ramp", 0, "increase concurrency or rate from zero over this `DURATION`")
+	flags.DurationVar(&l.Duration, "duration", 0, "begin no more devices after this `DURATION`")
+	flags.DurationVar(&c.Hold, "hold", 0, "keep all devices connected for this `DURATION` afterwards")
+	flags.DurationVar(&c.Interval, "interval", fleet.DefaultInterval, "`DURATION` between two messages of a held device")
+	flags.DurationVar(&c.ReconnectAfter, "reconnect-after", 0, "close all held connections at once after this `DURATION` of --hold")
+	flags.DurationVar(&c.ReconnectWindow, "reconnect-window", fleet.DefaultWindow, "`DURATION` over which the first attempts to reconnect are spread")
+	flags.BoolVar(&c.NoJitter, "no-jitter", false, "reconnect at once, as devices without jitter do")
+	flags.DurationVar(&c.DeviceTimeout, "timeout", fleet.DefaultDeviceTimeout, "`DURATION` after which a device fails")
+	flags.StringVar(&c.Keep, "keep", "", "keep the identities in `DIR`, a folder each (default: in memory)")
+	flags.StringVar(&o.shard, "shard", "", "enroll one share of the devices: `I/N`, as in 2/5")
+	flags.StringSliceVar(&o.curves, "curves", nil, "key exchanges to offer, as `NAMES` in order: X25519MLKEM768, X25519, P256, P384, P521 (default: all)")
+	return cmd
+}
+
+func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error {
+	c, err := o.config(console)
+	if err != nil {
+		return err
+	}
+	if err := o.output.check(); err != nil {
+		return err
+	}
+	progress := newProgress(console)
+	c.Progress = progress.show
+	report, err := fleet.Enroll(ctx, c)
+	progress.end()
+	if report == nil {
+		return err
+	}
+	report.Version, report.CommandLine = cli.Version(), o.commandLine
+	if writeErr := o.output.write(console, report); writeErr != nil {
+		return errors.Join(err, writeErr)
+	}
+	if err == nil && !report.Complete() {
+		return &incompleteError{report}
+	}
+	return err
+}
+
+// config checks the flags before it reads any file.
+func (o *enrollOptions) config(console *cli.Console) (c fleet.Config, err error) {
+	c = o.fleet
+	if c.Serials, err = fleet.NewSerials(o.prefix, o.first, o.devices); err != nil {
+		return c, err
+	}
+	if last := c.Serials.At(o.devices - 1); len(last) > payload.MaxSerialLength {
+		return c, &fleet.ValueError{Name: "first", Value: last, Want: fmt.Sprintf("serial numbers of at most %d characters", payload.MaxSerialLength)}
+	}
+	if o.shard != "" {
+		if c.Shard, err = fleet.ParseShard(o.shard); err != nil {
+			return c, err
+		}
+	}
+	curves, err := parseCurves(o.curves)
+	if err != nil {
+		return c, err
+	}
+	base, files, err := o.settings.load(console)
+	if err != nil {
+		return c, err
+	}
+	c.Device = device(base, files, curves)
+	if c.Quotas, err = o.quotas.quotas(base.Server.Endpoint); err != nil {
+		return c, err
+	}
+	if console.Log.Enabled(context.Background(), slog.LevelInfo) {
+		c.Log = console.Log // thousands of devices log only when that is requested
+	}
+	return c, nil
+}
+
+// parseCurves returns the key exchanges of those names, nil for none.
+func parseCurves(names []string) (curves []tls.CurveID, err error) {
+	for _, name := range names {
+		found := false
+		for _, id := range []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521} {
+			if strings.EqualFold(name, strings.TrimPrefix(id.String(), "Curve")) {
+				curves, found = append(curves, id), true
+			}
+		}
+		if !found {
+			return nil, &fleet.ValueError{Name: "--curves", Value: strconv.Quote(name), Want: "X25519MLKEM768, X25519, P256, P384 or P521"}
+		}
+	}
+	return curves, nil
+}
+
+// The password of a proxy may stand in its setting, or in any URL.
+var (
+	proxySetting = regexp.MustCompile(`(?i)(proxy["']?\s*[=:]\s*).+`)
+	urlUser      = regexp.MustCompile(`(://).*@`)
+	plainWord    = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
+)
+
+// commandLine returns the command line for a report, without secrets.
+func commandLine(args []string) string {
+	line := "iot_fleet"
+	for _, arg := range args {
+		arg = urlUser.ReplaceAllString(proxySetting.ReplaceAllString(arg, "${1}REDACTED"), "${1}REDACTED@")
+		if !plainWord.MatchString(arg) {
+			arg = strconv.Quote(arg)
+		}
+		line += " " + arg
+	}
+	return line
+}
+
+// quotaOptions are the flags that keep the fleet to AWS's quotas.
+type quotaOptions struct {
+	mode string
+	sets []string
+}
+
+func (o *quotaOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.mode, "quotas", "auto", "keep to AWS's default `QUOTAS`: aws (most Regions), large (the Regions with higher ones), off, or auto: aws on AWS, else off")
+	flags.StringArrayVar(&o.sets, "quota", nil, "override a quota: `NAME=PER_SECOND`, as in RegisterThing=50 (repeatable)")
+}
+
+// quotas returns the quotas to keep to, nil for none.
+func (o *quotaOptions) quotas(endpoint string) (*fleet.Quotas, error) {
+	mode := o.mode
+	if mode == "auto" {
+		mode = "off"
+		if onAWS(endpoint) {
+			mode = "aws"
+		}
+	}
+	var q fleet.Quotas
+	switch mode {
+	case "off":
+		if len(o.sets) == 0 {
+			return nil, nil
+		}
+	case "aws":
+		q = fleet.OtherRegionQuotas()
+	case "large":
+		q = fleet.LargeRegionQuotas()
+	default:
+		return nil, &fleet.ValueError{Name: "--quotas", Value: o.mode, Want: "aws, large, off or auto"}
+	}
+	for _, set := range o.sets {
+		if err := q.Set(set); err != nil {
+			return nil, err
+		}
+	}
+	return &q, nil
+}
