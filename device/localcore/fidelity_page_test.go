@@ -21,6 +21,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/controlapi"
 )
 
 var updateFidelity = flag.Bool("update-fidelity", false, "write docs/fidelity.md")
@@ -183,6 +184,8 @@ page and the test that holds it.
 	for _, point := range localcore.Fidelity() {
 		fmt.Fprintf(&page, "| %s | %s | %s |\n", point.ID, cell(point.Question), cell(point.Answer))
 	}
+	page.WriteString("\n## What is not there\n\nThe control API rejects these operations of AWS IoT by their names, and every parameter that it does not emulate:\n")
+	fmt.Fprintf(&page, "%s.\n", strings.Join(controlapi.NotEmulated(), ", "))
 	return page.String()
 }
 

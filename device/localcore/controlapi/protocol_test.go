@@ -230,12 +230,12 @@ func TestRejectionsAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	api := controlapi.New(controlapi.Config{
 		Registry: must(registry.Open("", registry.Options{}))(t),
-		Log:      slog.New(slog.NewTextHandler(&log, nil)),
+		Log:      slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	for _, target := range []string{"/things/none", "/rules"} {
 		api.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", target, nil))
 	}
-	for _, want := range []string{"operation=DescribeThing", "ResourceNotFoundException", "UnknownOperationException"} {
+	for _, want := range []string{"level=DEBUG", "operation=DescribeThing", "ResourceNotFoundException", "level=WARN", "UnknownOperationException"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("log lacks %s:\n%s", want, log.String())
 		}

@@ -80,8 +80,8 @@ func (a *api) unknown(w http.ResponseWriter, r *http.Request) {
 	a.reject(w, r, name, &registry.Error{Code: codeUnknownOperation, Status: http.StatusNotFound, Message: message})
 }
 
-// reject writes an exception and logs it: at INFO if a question was answered
-// with "not found", which rejects nothing. What is not a *registry.Error is a
+// reject writes an exception and logs it: at DEBUG if a question was answered
+// with "not found", as a hook asks of each new device. What is not a *registry.Error is a
 // defect of this program: the caller gets no detail of it.
 func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, err error) {
 	rejection, ok := errors.AsType[*registry.Error](err)
@@ -91,9 +91,9 @@ func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, e
 	} else {
 		level := slog.LevelWarn
 		if rejection.Code == registry.CodeNotFound && r.Method == http.MethodGet {
-			level = slog.LevelInfo
+			level = slog.LevelDebug
 		}
-		a.Log.Log(r.Context(), level, "control plane operation refused", "operation", operation,
+		a.Log.Log(r.Context(), level, "control plane operation rejected", "operation", operation,
 			"method", r.Method, "path", clip(r.URL.Path), "code", rejection.Code, "reason", rejection.Message)
 	}
 	out := object{"message": rejection.Message}
