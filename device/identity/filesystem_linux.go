@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"path/filepath"
 	"syscall"
 )
 
@@ -14,11 +15,16 @@ var fileSystems = map[uint32]string{
 	0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x794C7630: "overlayfs", 0x73717368: "squashfs",
 }
 
-// fileSystem returns the type of the file system that a directory is on, "" if
-// unknown.
+// fileSystem returns the type of the file system that a directory is on, or would
+// be, "" if unknown.
 func fileSystem(dir string) string {
 	var st syscall.Statfs_t
-	if syscall.Statfs(dir, &st) != nil {
+	err := syscall.Statfs(dir, &st)
+	for parent := filepath.Dir(dir); err == syscall.ENOENT && parent != dir; parent = filepath.Dir(dir) {
+		dir = parent
+		err = syscall.Statfs(dir, &st)
+	}
+	if err != nil {
 		return ""
 	}
 	magic := uint32(st.Type)

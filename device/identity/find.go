@@ -42,7 +42,7 @@ func (d *directory) find() (Files, *Record, error) {
 		switch {
 		case err == nil && record.SerialNumber == d.SerialNumber && record.ThingName == thing:
 			found, bases[record] = append(found, record), base
-		case err != nil && unusable == nil && d.isOurs(base, data):
+		case err != nil && !errors.Is(err, fs.ErrNotExist) && unusable == nil && d.isOurs(base, data):
 			unusable = err
 		}
 	}

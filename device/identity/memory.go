@@ -60,6 +60,8 @@ func (m *memory) load() (*Identity, error) {
 	return &id, nil
 }
 
+func (m *memory) check() error { return nil }
+
 func (m *memory) fileBase(thing string) (string, error) { return thing, nil }
 
 func (m *memory) replacing() (string, []replacedFile, error) {

@@ -79,6 +79,9 @@ type storage interface {
 	// empty if there is none, and the files.
 	replacing() (certificateID string, files []replacedFile, err error)
 	install(*state) (*Identity, error)
+
+	// check tries what the other methods do.
+	check() error
 }
 
 // NewStore returns the store that c describes. It touches no files.

@@ -229,24 +229,6 @@ func TestAStageCannotBeSkipped(t *testing.T) {
 	}
 }
 
-func TestAForeignKeyInTheWayIsKept(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "fleety_2974685.private.key")
-	if err := os.WriteFile(path, []byte("someone's only copy"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := provision(t, realStore(t, dir), newCloud(t), run{}); err != nil {
-		t.Fatal(err)
-	}
-	kept, err := filepath.Glob(path + ".found-*")
-	if err != nil || len(kept) != 1 {
-		t.Fatalf("kept: %v, %v", kept, err)
-	}
-	if data, err := os.ReadFile(kept[0]); err != nil || string(data) != "someone's only copy" {
-		t.Errorf("kept file has %q, %v", data, err)
-	}
-}
-
 func TestStatusTellsAnInterruptedProvisioning(t *testing.T) {
 	s := realStore(t, t.TempDir())
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

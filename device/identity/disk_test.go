@@ -1,0 +1,169 @@
+//go:build unix
+
+package identity
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// A faultyDisk is the real file system, of which some calls fail.
+type faultyDisk struct {
+	osDisk
+	fault func(op string) error
+}
+
+func (d faultyDisk) Create(path string, perm fs.FileMode) (file, error) {
+	if err := d.fault("chmod"); err != nil {
+		return nil, &fs.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return d.osDisk.Create(path, perm)
+}
+
+func (d faultyDisk) Rename(from, to string) error {
+	if err := d.fault("rename"); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return d.osDisk.Rename(from, to)
+}
+
+func (d faultyDisk) Lock(path string) (lock, error) {
+	if err := d.fault("flock"); err != nil {
+		return nil, &fs.PathError{Op: "flock", Path: path, Err: err}
+	}
+	return d.osDisk.Lock(path)
+}
+
+// TestFileSystemThatCannotHoldAnIdentityIsNamed covers FAT, which has no modes, NFS
+// and others without locks, and those that do not rename; and a full disk, which is
+// none of these.
+func TestFileSystemThatCannotHoldAnIdentityIsNamed(t *testing.T) {
+	tests := map[string]struct {
+		op    string
+		err   error
+		class awsiot.Class
+	}{
+		"no permission bits": {"chmod", syscall.EPERM, awsiot.Failed},
+		"no locks":           {"flock", syscall.ENOLCK, awsiot.Failed},
+		"no locks, NFS":      {"flock", syscall.EOPNOTSUPP, awsiot.Failed},
+		"no rename":          {"rename", syscall.ENOSYS, awsiot.Failed},
+		"full":               {"chmod", syscall.ENOSPC, awsiot.Temporary},
+		"over quota":         {"rename", syscall.EDQUOT, awsiot.Temporary},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := realStore(t, dir)
+			s.storage.(*directory).disk = faultyDisk{fault: func(op string) error {
+				if op == test.op {
+					return test.err
+				}
+				return nil
+			}}
+			for what, err := range map[string]error{"provisioning": provision(t, s, newCloud(t), run{}), "CheckDisk": s.CheckDisk()} {
+				e, ok := errors.AsType[*DiskError](err)
+				if !ok || !errors.Is(err, test.err) || awsiot.ClassOf(err) != test.class {
+					t.Errorf("%s: error %v of class %v", what, err, awsiot.ClassOf(err))
+				}
+				if ok && e.FileSystem != fileSystem(dir) {
+					t.Errorf("%s: file system %q", what, e.FileSystem)
+				}
+			}
+		})
+	}
+}
+
+func TestCheckDiskLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if err := realStore(t, filepath.Join(dir, "not", "there", "yet")).CheckDisk(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+func TestFIFOInPlaceOfAFileIsAnErrorAtOnce(t *testing.T) {
+	for _, suffix := range []string{".certificate.pem", ".private.key", ".json"} {
+		t.Run(suffix, func(t *testing.T) {
+			dir := t.TempDir()
+			s := realStore(t, dir)
+			if err := provision(t, s, newCloud(t), run{}); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, "fleety_"+serial+suffix)
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Mkfifo(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := s.Load()
+			if broken, ok := errors.AsType[*BrokenError](err); !ok || broken.Path != path {
+				t.Errorf("Load() error = %v", err)
+			}
+			if st := s.Status(); st.State != Damaged {
+				t.Errorf("state is %v", st.State)
+			}
+			// Replacing the identity keeps it.
+			c := newCloud(t)
+			if err := provision(t, s, c, run{replace: true}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Load(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestSymbolicLinksAreWrittenThrough(t *testing.T) {
+	dir, persistent := t.TempDir(), filepath.Join(t.TempDir(), "persistent")
+	names := []string{"fleety_" + serial + ".certificate.pem", "fleety_" + serial + ".private.key", "fleety_" + serial + ".json"}
+	for _, name := range names {
+		// The first provisioning finds links whose target, and its directory, are missing.
+		if err := os.Symlink(filepath.Join(persistent, name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, c := realStore(t, dir), newCloud(t)
+	for _, r := range []run{{}, {replace: true}} {
+		if err := provision(t, s, c, r); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if info, err := os.Lstat(filepath.Join(dir, name)); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+				t.Errorf("%s is no symbolic link any more: %v, %v", name, info, err)
+			}
+			if info, err := os.Lstat(filepath.Join(persistent, name)); err != nil || !info.Mode().IsRegular() {
+				t.Errorf("its target: %v, %v", info, err)
+			}
+		}
+		if id, err := s.Load(); err != nil || id.Record.CertificateID != c.active[len(c.active)-1] {
+			t.Errorf("identity %+v, %v", id, err)
+		}
+	}
+	// Another name leaves neither the links nor what they named.
+	if err := provision(t, s, c, run{replace: true, thing: "unit_" + serial}); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{dir, persistent} {
+		entries, err := os.ReadDir(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), "fleety_") {
+				t.Errorf("left: %s", filepath.Join(d, e.Name()))
+			}
+		}
+	}
+}
