@@ -47,9 +47,12 @@ func (r *Report) tiles() []tile {
 	t := []tile{
 		{count(r.Counts.Enrolled + r.Counts.Already), fmt.Sprintf("of %d", r.Counts.Devices), "devices enrolled", false},
 		{count(r.Counts.Failed), "", "devices failed", r.Counts.Failed > 0},
-		{fixed(r.DevicesPerSecond), "per second", "devices enrolled on average", false},
-		{fixed(1000 * r.Resources.CPUSecondsPerDevice), "ms", "CPU time per device", false},
-		{fixed(r.Resources.BytesPerDevice / 1000), "kB", "network traffic per device", false},
+	}
+	if r.DevicesPerSecond > 0 {
+		t = append(t,
+			tile{fixed(r.DevicesPerSecond), "/s", "devices enrolled per second", false},
+			tile{fixed(1000 * r.Resources.CPUSecondsPerDevice), "ms", "CPU time per device", false},
+			tile{fixed(r.Resources.BytesPerDevice / 1000), "kB", "network traffic per device", false})
 	}
 	if h := r.Hold; h != nil {
 		t = append(t,
@@ -59,8 +62,8 @@ func (r *Report) tiles() []tile {
 			t = append(t,
 				tile{count(s.Returned), fmt.Sprintf("of %d", s.Devices), "devices reconnected", s.Returned < s.Devices},
 				tile{duration(s.ReturnSeconds), "", "until the last reconnected", false},
-				tile{count(s.PeakConnects), "per second", "connections at the peak", false},
-				tile{fixed(s.IdealConnects), "per second", "if spread evenly over the window", false})
+				tile{count(s.PeakConnects), "/s", "connections per second at the peak", false},
+				tile{fixed(s.IdealConnects), "/s", "the same, spread evenly over the window", false})
 		}
 	}
 	return t
@@ -116,7 +119,7 @@ type dot struct {
 const top = 12.0 // of the drawing, in a view
 
 // LabelFoot is the line of the labels under the drawing.
-func (v *view) LabelFoot() float64 { return v.Foot + 18 }
+func (v *view) LabelFoot() float64 { return v.Foot + 21 }
 
 // draw returns a chart of both views. rows is the number of rows of fixed
 // height, 0 for a chart of the usual height.
@@ -156,7 +159,7 @@ func (a axis) at(v float64) float64 {
 func linear(high, from, to float64, n int, label func(float64) string) (axis, []tick) {
 	a := axis{high: high, from: from, to: to}
 	var ticks []tick
-	for step, v := floor125(high/float64(n), 1), 0.0; v <= high*1.0001; v += step {
+	for step, v := round125(high/float64(n), 1), 0.0; v <= high*1.0001; v += step {
 		ticks = append(ticks, tick{a.at(v), label(v)})
 	}
 	return a, ticks
@@ -166,14 +169,14 @@ func linear(high, from, to float64, n int, label func(float64) string) (axis, []
 // of 1, 2, 5, 10 … to another, with a tick at each. Those between powers of ten
 // have a label where there is room for it.
 func (v *view) millis(low, high float64) (axis, []tick) {
-	a := axis{low: floor125(max(low, 0.001), 0), high: floor125(max(high, 0.002), 1), from: v.Left, to: v.Right, log: true}
+	a := axis{low: round125(max(low, 0.001), 0), high: round125(max(high, 0.002), 1), from: v.Left, to: v.Right, log: true}
 	if a.high <= a.low {
-		a.high = floor125(a.low*1.01, 1)
+		a.high = round125(a.low*1.01, 1)
 	}
 	const room = 48
 	decade := (a.to - a.from) / math.Log10(a.high/a.low)
 	var ticks []tick
-	for at := a.low; at <= a.high*1.0001; at = floor125(at*1.01, 1) {
+	for at := a.low; at <= a.high*1.0001; at = round125(at*1.01, 1) {
 		t := tick{At: a.at(at)}
 		power := math.Abs(math.Remainder(math.Log10(at), 1)) < 0.01
 		if power && decade >= room || decade*math.Log10(2) >= room || power && math.Abs(math.Remainder(math.Log10(at), 2)) < 0.01 {
@@ -184,8 +187,8 @@ func (v *view) millis(low, high float64) (axis, []tick) {
 	return a, ticks
 }
 
-// floor125 rounds to 1, 2 or 5 times a power of ten: down, or up if up is 1.
-func floor125(x float64, up int) float64 {
+// round125 rounds to 1, 2 or 5 times a power of ten: down, or up if up is 1.
+func round125(x float64, up int) float64 {
 	if x <= 0 {
 		return 1
 	}
