@@ -10,7 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"example.com/fleety/device/localcore/jsontree"
 )
 
 const (
@@ -127,14 +128,8 @@ func (q *request) decode(v any) error {
 		return nil
 	}
 	var whole json.RawMessage
-	if err := json.Unmarshal(body, &whole); err != nil {
-		offset := len(body)
-		if e, ok := errors.AsType[*json.SyntaxError](err); ok && !strings.HasPrefix(e.Error(), "unexpected end") {
-			offset = int(e.Offset) - 1
-		}
-		before := body[:max(offset, 0)]
-		line := before[bytes.LastIndexByte(before, '\n')+1:]
-		return invalid("The body is not JSON: line %d, column %d: %v.", bytes.Count(before, []byte("\n"))+1, utf8.RuneCount(line)+1, err)
+	if e := jsontree.SyntaxError(body, json.Unmarshal(body, &whole)); e != nil {
+		return invalid("The body cannot be read: line %d, column %d: %s.", e.Line, e.Column, e.Reason)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()

@@ -1,11 +1,9 @@
 package policy
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/hex"
 	"net"
 	"slices"
 	"strconv"
@@ -285,10 +283,4 @@ func available(c *x509.Certificate) []string {
 		add("Issuer."+alternativePrefix+known.name, field{source: issuerAlternative, tag: known.tag})
 	}
 	return names
-}
-
-// fingerprint returns the certificate id: the SHA-256 digest of the DER form.
-func fingerprint(c *x509.Certificate) string {
-	digest := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(digest[:])
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // newCertificate issues a certificate whose serial number is the one of AWS's
@@ -183,8 +185,8 @@ func TestCertificatePolicies(t *testing.T) {
 
 	named := document(t, allow("iot:Publish", "topic/${iot:CertificateId}", "topic/${iot:Certificate.Subject.CommonName}"))
 	runChecks(t, named,
-		check{publish(example, fingerprint(example.Certificate)), true},
-		check{publish(example, fingerprint(other.Certificate)), false},
+		check{publish(example, awsiot.CertificateID(example.Certificate)), true},
+		check{publish(example, awsiot.CertificateID(other.Certificate)), false},
 		check{publish(example, "device-7"), true},
 		check{publish(stranger("client1"), "device-7"), false})
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A keyKind is one of the names that AWS IoT documents, as a variable or as a
@@ -121,7 +123,7 @@ func (k *key) values(dst []string, r *Request) []string {
 		return appendSet(dst, r.LastWillTopic)
 	case certificateID:
 		if s.Certificate != nil {
-			return append(dst, fingerprint(s.Certificate))
+			return append(dst, awsiot.CertificateID(s.Certificate))
 		}
 	case certificateField:
 		if s.Certificate != nil {

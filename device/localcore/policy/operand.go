@@ -2,7 +2,6 @@ package policy
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -10,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"example.com/fleety/device/localcore/jsontree"
 )
 
 // An operand is one value of a condition, compiled for its comparison.
@@ -25,22 +26,20 @@ type operand struct {
 }
 
 // conditions reads {OPERATOR: {KEY: VALUE or list}}. All of them must hold.
-func (p *parser) conditions(n node) ([]condition, error) {
-	byOperator, ok := n.value.([]member)
-	if !ok {
-		return nil, p.fail(n, "must be an object, not %s", kindOf(n))
+func (p *parser) conditions(n *jsontree.Node) ([]condition, error) {
+	if n.Kind != jsontree.Object {
+		return nil, p.fail(n, "must be an object, not %s", n.Kind)
 	}
 	var conditions []condition
-	for _, m := range byOperator {
-		template, err := parseOperator(m.name)
+	for _, m := range n.Items {
+		template, err := parseOperator(m.Key)
 		if err != nil {
-			return nil, p.fail(m.node, "%v", err)
+			return nil, p.fail(m, "%v", err)
 		}
-		byKey, ok := m.value.([]member)
-		if !ok {
-			return nil, p.fail(m.node, "must be an object, not %s", kindOf(m.node))
+		if m.Kind != jsontree.Object {
+			return nil, p.fail(m, "must be an object, not %s", m.Kind)
 		}
-		for _, m := range byKey {
+		for _, m := range m.Items {
 			c, err := p.condition(template, m)
 			if err != nil {
 				return nil, err
@@ -78,18 +77,14 @@ func parseOperator(written string) (condition, error) {
 	return c, fmt.Errorf("unknown condition operator %q", written)
 }
 
-func (p *parser) condition(c condition, m member) (condition, error) {
-	if !strings.Contains(m.name, ":") {
-		return c, p.fail(m.node, "condition key %q has no prefix such as iot:", m.name)
+func (p *parser) condition(c condition, m *jsontree.Node) (condition, error) {
+	if !strings.Contains(m.Key, ":") {
+		return c, p.fail(m, "condition key %q has no prefix such as iot:", m.Key)
 	}
-	c.key = parseKey(m.name)
+	c.key = parseKey(m.Key)
 	// An empty list is allowed: the page connect-policy uses one to accept
 	// no attribute at all.
-	values, ok := m.value.([]node)
-	if !ok {
-		values = []node{m.node}
-	}
-	for _, n := range values {
+	for _, n := range listed(m) {
 		o, err := c.compile(n)
 		if err != nil {
 			return c, p.fail(n, "%v", err)
@@ -97,22 +92,17 @@ func (p *parser) condition(c condition, m member) (condition, error) {
 		c.operands = append(c.operands, o)
 	}
 	if c.comparison == isNull && len(c.operands) != 1 {
-		return c, p.fail(m.node, "Null takes one value, true or false")
+		return c, p.fail(m, "Null takes one value, true or false")
 	}
 	return c, nil
 }
 
-func (c *condition) compile(n node) (operand, error) {
-	o := operand{}
-	switch value := n.value.(type) {
-	case string:
-		o.raw = value
-	case json.Number:
-		o.raw = value.String()
-	case bool:
-		o.raw = strconv.FormatBool(value)
+func (c *condition) compile(n *jsontree.Node) (operand, error) {
+	o := operand{raw: n.Text}
+	switch n.Kind {
+	case jsontree.String, jsontree.Number, jsontree.Boolean:
 	default:
-		return o, fmt.Errorf("must be a string, not %s", kindOf(n))
+		return o, fmt.Errorf("must be a string, not %s", n.Kind)
 	}
 	var err error
 	switch c.comparison {

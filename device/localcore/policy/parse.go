@@ -1,24 +1,33 @@
 package policy
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
+
+	"example.com/fleety/device/localcore/jsontree"
 )
+
+// A SyntaxError says what AWS IoT would reject as a malformed policy, with line,
+// column and path.
+type SyntaxError = jsontree.Error
+
+// maxDepth is the deepest nesting that a policy can have: the list at
+// $.Statement[0].Condition.StringEquals.key, and one level to spare.
+const maxDepth = 7
 
 // Parse compiles a policy document. It returns a *SyntaxError for what AWS
 // IoT answers with MalformedPolicyException.
 //
 // AWS IoT names few of its own checks. The choices made here: Version must be
 // there; Sid holds letters and digits and is unique, as in IAM; NotAction is
-// known, as in IAM; a key given twice is refused; regions, accounts, action
+// known, as in IAM; a key given twice is rejected; regions, accounts, action
 // names and condition keys are not compared with any list.
 func Parse(doc []byte) (*Document, error) {
-	root, err := readTree(doc)
-	if err != nil {
-		return nil, err
+	root, faults := jsontree.Parse(doc, maxDepth)
+	if root == nil {
+		return nil, faults[0]
 	}
 	p := parser{doc: doc}
 	if size := visibleLength(doc); size > MaxSize {
@@ -41,11 +50,11 @@ type parser struct {
 	doc []byte
 }
 
-func (p *parser) fail(n node, format string, args ...any) error {
-	return syntaxError(p.doc, n.offset, n.path, fmt.Sprintf(format, args...))
+func (p *parser) fail(n *jsontree.Node, format string, args ...any) error {
+	return jsontree.ErrorAt(p.doc, n.Start, n.Path(), fmt.Sprintf(format, args...))
 }
 
-func (p *parser) document(root node) (*Document, error) {
+func (p *parser) document(root *jsontree.Node) (*Document, error) {
 	fields, err := p.object(root, "Version", "Id", "Statement")
 	if err != nil {
 		return nil, err
@@ -57,22 +66,19 @@ func (p *parser) document(root node) (*Document, error) {
 	if !ok {
 		return nil, p.fail(root, "Statement is missing")
 	}
-	list, ok := statement.value.([]node)
-	if !ok {
-		list = []node{statement}
-	}
+	list := listed(statement)
 	if len(list) == 0 {
 		return nil, p.fail(statement, "a policy has at least one statement")
 	}
 	return p.statements(list)
 }
 
-func (p *parser) version(root node, fields map[string]node) error {
+func (p *parser) version(root *jsontree.Node, fields map[string]*jsontree.Node) error {
 	version, ok := fields["Version"]
 	if !ok {
 		return p.fail(root, "Version is missing; it must be %q", Version)
 	}
-	if version.value != Version {
+	if version.Kind != jsontree.String || version.Text != Version {
 		return p.fail(version, "Version must be %q", Version)
 	}
 	if id, ok := fields["Id"]; ok {
@@ -82,7 +88,7 @@ func (p *parser) version(root node, fields map[string]node) error {
 	return nil
 }
 
-func (p *parser) statements(list []node) (*Document, error) {
+func (p *parser) statements(list []*jsontree.Node) (*Document, error) {
 	doc := &Document{}
 	sids := map[string]bool{}
 	for i, n := range list {
@@ -102,7 +108,7 @@ func (p *parser) statements(list []node) (*Document, error) {
 
 var sidFormat = regexp.MustCompile(`^[A-Za-z0-9]*$`)
 
-func (p *parser) statement(n node) (*Statement, error) {
+func (p *parser) statement(n *jsontree.Node) (*Statement, error) {
 	fields, err := p.object(n, "Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition")
 	if err != nil {
 		return nil, err
@@ -131,23 +137,19 @@ func (p *parser) statement(n node) (*Statement, error) {
 	return s, err
 }
 
-func (p *parser) effect(n node, fields map[string]node, s *Statement) error {
+func (p *parser) effect(n *jsontree.Node, fields map[string]*jsontree.Node, s *Statement) error {
 	effect, ok := fields["Effect"]
 	if !ok {
 		return p.fail(n, "Effect is missing; it must be Allow or Deny")
 	}
-	switch effect.value {
-	case string(Allow):
-		s.Effect = Allow
-	case string(Deny):
-		s.Effect = Deny
-	default:
+	s.Effect = Effect(effect.Text)
+	if effect.Kind != jsontree.String || s.Effect != Allow && s.Effect != Deny {
 		return p.fail(effect, "Effect must be Allow or Deny, in this spelling")
 	}
 	return nil
 }
 
-func (p *parser) actions(n node, fields map[string]node, s *Statement) error {
+func (p *parser) actions(n *jsontree.Node, fields map[string]*jsontree.Node, s *Statement) error {
 	not, err := p.patterns(n, fields, "Action", "NotAction", checkAction, &s.actions)
 	if not {
 		s.NotActions = raw(s.actions)
@@ -157,7 +159,7 @@ func (p *parser) actions(n node, fields map[string]node, s *Statement) error {
 	return err
 }
 
-func (p *parser) resources(n node, fields map[string]node, s *Statement) error {
+func (p *parser) resources(n *jsontree.Node, fields map[string]*jsontree.Node, s *Statement) error {
 	not, err := p.patterns(n, fields, "Resource", "NotResource", checkResource, &s.resources)
 	if not {
 		s.NotResources = raw(s.resources)
@@ -188,13 +190,13 @@ func checkResource(text string) error {
 
 // patterns compiles the texts of the one of two keys that must be there, and
 // says whether it is the second.
-func (p *parser) patterns(n node, fields map[string]node, name, not string, check func(string) error, dst *[]pattern) (bool, error) {
+func (p *parser) patterns(n *jsontree.Node, fields map[string]*jsontree.Node, name, not string, check func(string) error, dst *[]pattern) (bool, error) {
 	list, negated, err := p.either(n, fields, name, not)
 	if err != nil {
 		return negated, err
 	}
 	for _, item := range list {
-		text := item.value.(string)
+		text := item.Text
 		if err := check(text); err != nil {
 			return negated, p.fail(item, "%v", err)
 		}
@@ -209,7 +211,7 @@ func (p *parser) patterns(n node, fields map[string]node, name, not string, chec
 
 // either returns the texts of the one of two keys that must be there, and
 // whether it is the second.
-func (p *parser) either(n node, fields map[string]node, name, not string) ([]node, bool, error) {
+func (p *parser) either(n *jsontree.Node, fields map[string]*jsontree.Node, name, not string) ([]*jsontree.Node, bool, error) {
 	positive, hasPositive := fields[name]
 	negative, hasNegative := fields[not]
 	switch {
@@ -226,11 +228,8 @@ func (p *parser) either(n node, fields map[string]node, name, not string) ([]nod
 }
 
 // texts reads one string or a list of at least one.
-func (p *parser) texts(n node) ([]node, error) {
-	list, ok := n.value.([]node)
-	if !ok {
-		list = []node{n}
-	}
+func (p *parser) texts(n *jsontree.Node) ([]*jsontree.Node, error) {
+	list := listed(n)
 	if len(list) == 0 {
 		return nil, p.fail(n, "the list is empty")
 	}
@@ -246,59 +245,50 @@ func (p *parser) texts(n node) ([]node, error) {
 	return list, nil
 }
 
-func (p *parser) text(n node) (string, error) {
-	text, ok := n.value.(string)
-	if !ok {
-		return "", p.fail(n, "must be a string, not %s", kindOf(n))
+func (p *parser) text(n *jsontree.Node) (string, error) {
+	if n.Kind != jsontree.String {
+		return "", p.fail(n, "must be a string, not %s", n.Kind)
 	}
-	return text, nil
+	return n.Text, nil
+}
+
+// listed returns the items of a list, or the one value that stands for a list
+// of it.
+func listed(n *jsontree.Node) []*jsontree.Node {
+	if n.Kind == jsontree.Array {
+		return n.Items
+	}
+	return []*jsontree.Node{n}
 }
 
 // object reads an object whose keys are among the known ones.
-func (p *parser) object(n node, known ...string) (map[string]node, error) {
-	members, ok := n.value.([]member)
-	if !ok {
-		return nil, p.fail(n, "must be an object, not %s", kindOf(n))
+func (p *parser) object(n *jsontree.Node, known ...string) (map[string]*jsontree.Node, error) {
+	if n.Kind != jsontree.Object {
+		return nil, p.fail(n, "must be an object, not %s", n.Kind)
 	}
-	fields := map[string]node{}
-	for _, m := range members {
+	fields := map[string]*jsontree.Node{}
+	for _, m := range n.Items {
 		if err := p.known(m, known); err != nil {
 			return nil, err
 		}
-		fields[m.name] = m.node
+		fields[m.Key] = m
 	}
 	return fields, nil
 }
 
-func (p *parser) known(m member, known []string) error {
+func (p *parser) known(m *jsontree.Node, known []string) error {
 	for _, name := range known {
-		if m.name == name {
+		if m.Key == name {
 			return nil
 		}
-		if strings.EqualFold(m.name, name) {
-			return p.fail(m.node, "unknown key %q; it is spelled %q", m.name, name)
+		if strings.EqualFold(m.Key, name) {
+			return p.fail(m, "unknown key %q; it is spelled %q", m.Key, name)
 		}
 	}
-	if m.name == "Principal" || m.name == "NotPrincipal" {
-		return p.fail(m.node, "%s is not part of an AWS IoT policy, which applies to what it is attached to", m.name)
+	if m.Key == "Principal" || m.Key == "NotPrincipal" {
+		return p.fail(m, "%s is not part of an AWS IoT policy, which applies to what it is attached to", m.Key)
 	}
-	return p.fail(m.node, "unknown key %q; known are %s", m.name, strings.Join(known, ", "))
-}
-
-func kindOf(n node) string {
-	switch n.value.(type) {
-	case string:
-		return "a string"
-	case json.Number:
-		return "a number"
-	case bool:
-		return "a boolean"
-	case []node:
-		return "a list"
-	case []member:
-		return "an object"
-	}
-	return "null"
+	return p.fail(m, "unknown key %q; known are %s", m.Key, strings.Join(known, ", "))
 }
 
 func raw(patterns []pattern) []string {

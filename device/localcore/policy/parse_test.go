@@ -44,9 +44,9 @@ func TestParseAcceptsEveryForm(t *testing.T) {
 	}
 }
 
-// TestParseRefuses gives each fault its place and its reason. The mark « is
+// TestParseRejects gives each fault its place and its reason. The mark « is
 // taken out; it stands where the error must point to.
-func TestParseRefuses(t *testing.T) {
+func TestParseRejects(t *testing.T) {
 	const head = "{\"Version\": \"2012-10-17\",\n \"Statement\": ["
 	tests := map[string]struct {
 		doc    string
@@ -54,10 +54,10 @@ func TestParseRefuses(t *testing.T) {
 		reason string
 	}{
 		"no JSON":             {`«x`, "$", "not JSON"},
-		"cut off":             {`{"Version«"`, "$", "not JSON"},
+		"cut off":             {`{"Version"«`, "$", "not JSON"},
 		"two documents":       {`{} «{}`, "$", "not JSON"},
 		"not UTF-8":           {"{\"«\xff\": 1}", "$", "not UTF-8"},
-		"a list":              {`«[]`, "$", "must be an object, not a list"},
+		"a list":              {`«[]`, "$", "must be an object, not an array"},
 		"no Version":          {`«{"Statement": []}`, "$", "Version is missing"},
 		"an older Version":    {`{"Version": «"2008-10-17"}`, "$.Version", `must be "2012-10-17"`},
 		"an Id of no string":  {`{"Version": "2012-10-17", "Id": «1}`, "$.Id", "must be a string, not a number"},
@@ -65,7 +65,7 @@ func TestParseRefuses(t *testing.T) {
 		"no statements":       {`{"Version": "2012-10-17", "Statement": «[]}`, "$.Statement", "at least one"},
 		"an unknown key":      {`{"Version": "2012-10-17", "Statements": «[]}`, "$.Statements", "known are Version, Id, Statement"},
 		"a misspelt key":      {`{"version": «"2012-10-17"}`, "$.version", `it is spelled "Version"`},
-		"a key given twice":   {`{"Version": "2012-10-17", «"Version": ""}`, "$.Version", "twice"},
+		"a key given twice":   {`{"Version": "2012-10-17", «"Version": ""}`, "$.Version", "given before"},
 		"too deep":            {head + `{"Condition": {"Bool": {"iot:a": [[«[]]]}}}]}`, `$.Statement[0].Condition.Bool["iot:a"][0][0]`, "deeper"},
 		"a statement of null": {head + "\n  «null]}", "$.Statement[0]", "must be an object, not null"},
 		"a Principal": {head + `{"Effect": "Allow", "Principal": «"*"}]}`, "$.Statement[0].Principal",
@@ -147,11 +147,11 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-func TestParseRefusesASidUsedTwice(t *testing.T) {
+func TestParseRejectsASidUsedTwice(t *testing.T) {
 	_, err := Parse([]byte(`{"Version": "2012-10-17", "Statement": [
 {"Sid": "A", "Effect": "Allow", "Action": "*", "Resource": "*"},
 {"Sid": "A", "Effect": "Allow", "Action": "*", "Resource": "*"}]}`))
-	if err == nil || err.Error() != `line 3, column 1 ($.Statement[1]): Sid "A" is used by an earlier statement` {
+	if err == nil || err.Error() != `line 3, column 1: $.Statement[1]: Sid "A" is used by an earlier statement` {
 		t.Errorf("Parse: %v", err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"example.com/fleety/device/localcore/jsontree"
 )
 
 // A document is a policy document that was given as an object: JSON with
@@ -76,8 +78,8 @@ func documentName(body string) string { return fmt.Sprintf("%X", sha1.Sum([]byte
 
 // readDocument reads a policy document: an object, or a string or function
 // that holds one.
-func (p *parser) readDocument(n *node) expression {
-	if n.kind != object || isFunction(n) {
+func (p *parser) readDocument(n *jsontree.Node) expression {
+	if n.Kind != jsontree.Object || isFunction(n) {
 		return p.value(n, func(e expression) expression { return compacted{e} })
 	}
 	d := p.appendDocument(nil, n)
@@ -86,34 +88,34 @@ func (p *parser) readDocument(n *node) expression {
 	return d
 }
 
-func (p *parser) appendDocument(d document, n *node) document {
+func (p *parser) appendDocument(d document, n *jsontree.Node) document {
 	switch {
 	case isFunction(n):
 		return append(d, p.readDocumentFunction(n))
-	case n.kind == object:
+	case n.Kind == jsontree.Object:
 		return p.appendItems(d, n, "{", "}")
-	case n.kind == array:
+	case n.Kind == jsontree.Array:
 		return p.appendItems(d, n, "[", "]")
 	}
-	return d.append(string(p.body[n.start:n.end]))
+	return d.append(string(p.body[n.Start:n.End]))
 }
 
-func (p *parser) appendItems(d document, n *node, open, closing string) document {
+func (p *parser) appendItems(d document, n *jsontree.Node, open, closing string) document {
 	d = d.append(open)
-	for i, m := range n.items {
+	for i, m := range n.Items {
 		if i > 0 {
 			d = d.append(",")
 		}
-		if n.kind == object {
-			d = d.append(string(encode(m.key)) + ":")
+		if n.Kind == jsontree.Object {
+			d = d.append(string(encode(m.Key)) + ":")
 		}
 		d = p.appendDocument(d, m)
 	}
 	return d.append(closing)
 }
 
-func (p *parser) readDocumentFunction(n *node) documentPart {
-	if n.get("Fn::Split") != nil {
+func (p *parser) readDocumentFunction(n *jsontree.Node) documentPart {
+	if n.Get("Fn::Split") != nil {
 		return documentPart{list: p.list(n)}
 	}
 	return documentPart{text: p.expression(n)}

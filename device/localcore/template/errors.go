@@ -3,9 +3,11 @@ package template
 import (
 	"fmt"
 	"strings"
+
+	"example.com/fleety/device/localcore/jsontree"
 )
 
-// An Error is a refusal of RegisterThing, in the form in which the device gets it.
+// An Error is a rejection of RegisterThing, in the form in which the device gets it.
 type Error struct {
 	StatusCode int
 	Code       string // AWS's spelling, such as InvalidParameters
@@ -16,18 +18,8 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s (%d): %s", e.Code, e.StatusCode, e.Message)
 }
 
-// A SyntaxError is one fault of a template's text.
-type SyntaxError struct {
-	// Line and Column count from 1; a column is a character.
-	Line, Column int
-	// Path is the JSON path of the faulty value, such as $.Resources.thing.
-	Path   string
-	Reason string
-}
-
-func (e *SyntaxError) Error() string {
-	return fmt.Sprintf("line %d, column %d: %s: %s", e.Line, e.Column, e.Path, e.Reason)
-}
+// A SyntaxError is one fault of a template's text, with line, column and path.
+type SyntaxError = jsontree.Error
 
 // SyntaxErrors are all faults of a template's text, in its order. There is at
 // least one.

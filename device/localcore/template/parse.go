@@ -1,14 +1,18 @@
 package template
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"example.com/fleety/device/localcore/jsontree"
 )
+
+// maxDepth bounds how deep values may be nested in each other.
+const maxDepth = 64
 
 // Parse reads a fleet provisioning template and finds what is wrong with it
 // whatever the parameters will be. The error is [SyntaxErrors], of which
@@ -21,10 +25,12 @@ func ParseBody(body []byte) (*Template, error) { return parse(body, false) }
 
 func parse(body []byte, fleet bool) (*Template, error) {
 	p := &parser{body: body, fleet: fleet, template: &Template{}}
-	if p.checkText() {
-		if root := readJSON(body, p.failAt); root != nil && len(p.faults) == 0 {
-			p.readTemplate(root)
-		}
+	if n := utf8.RuneCount(body); n > MaxBody {
+		p.faults = SyntaxErrors{jsontree.ErrorAt(body, 0, "$", fmt.Sprintf("the template has %d characters, %d are allowed", n, MaxBody))}
+	} else if root, faults := jsontree.Parse(body, maxDepth); root != nil {
+		p.readTemplate(root)
+	} else {
+		p.faults = faults
 	}
 	if len(p.faults) > 0 {
 		slices.SortStableFunc(p.faults, func(a, b *SyntaxError) int {
@@ -45,131 +51,115 @@ type parser struct {
 	faults   SyntaxErrors
 }
 
-func (p *parser) failAt(offset int, path, reason string) {
-	line, column := position(p.body, offset)
-	p.faults = append(p.faults, &SyntaxError{Line: line, Column: column, Path: path, Reason: reason})
-}
-
-func (p *parser) fail(n *node, format string, args ...any) {
-	p.failAt(n.start, n.path(), fmt.Sprintf(format, args...))
+func (p *parser) fail(n *jsontree.Node, format string, args ...any) {
+	p.faults = append(p.faults, jsontree.ErrorAt(p.body, n.Start, n.Path(), fmt.Sprintf(format, args...)))
 }
 
 // failKey reports a fault of the key that n is the value of.
-func (p *parser) failKey(n *node, format string, args ...any) {
-	p.failAt(n.keyAt, n.path(), fmt.Sprintf(format, args...))
-}
-
-func (p *parser) checkText() bool {
-	if n := utf8.RuneCount(p.body); n > MaxBody {
-		p.failAt(0, "$", fmt.Sprintf("the template has %d characters, %d are allowed", n, MaxBody))
-	}
-	if !utf8.Valid(p.body) {
-		at := bytes.IndexFunc(p.body, func(r rune) bool { return r == utf8.RuneError })
-		p.failAt(at, "$", "not UTF-8")
-	}
-	return len(p.faults) == 0
+func (p *parser) failKey(n *jsontree.Node, format string, args ...any) {
+	p.faults = append(p.faults, jsontree.ErrorAt(p.body, n.KeyStart, n.Path(), fmt.Sprintf(format, args...)))
 }
 
 // members reports whether n is an object that has no other keys than those.
-func (p *parser) members(n *node, keys ...string) bool {
-	if !p.expect(n, object) {
+func (p *parser) members(n *jsontree.Node, keys ...string) bool {
+	if !p.expect(n, jsontree.Object) {
 		return false
 	}
-	for _, m := range n.items {
-		if !slices.Contains(keys, m.key) {
+	for _, m := range n.Items {
+		if !slices.Contains(keys, m.Key) {
 			p.failKey(m, "not known here; known are %s", strings.Join(keys, ", "))
 		}
 	}
 	return true
 }
 
-func (p *parser) expect(n *node, want kind) bool {
-	if n.kind != want {
-		p.fail(n, "must be %s, is %s", want, n.kind)
+func (p *parser) expect(n *jsontree.Node, want jsontree.Kind) bool {
+	if n.Kind != want {
+		p.fail(n, "must be %s, is %s", want, n.Kind)
 	}
-	return n.kind == want
+	return n.Kind == want
 }
 
-func (p *parser) readTemplate(root *node) {
+func (p *parser) readTemplate(root *jsontree.Node) {
 	if !p.members(root, "Parameters", "Mappings", "Resources", "DeviceConfiguration") {
 		return
 	}
-	if n := root.get("Parameters"); n != nil {
+	if n := root.Get("Parameters"); n != nil {
 		p.readParameters(n)
 	}
-	if n := root.get("Mappings"); n != nil {
+	if n := root.Get("Mappings"); n != nil {
 		p.readMappings(n)
 	}
-	if n := root.get("Resources"); n != nil {
+	if n := root.Get("Resources"); n != nil {
 		p.readResources(n)
 	} else {
 		p.fail(root, "has no Resources")
 	}
-	if n := root.get("DeviceConfiguration"); n != nil {
+	if n := root.Get("DeviceConfiguration"); n != nil {
 		p.template.configuration = p.texts(n, nil)
 	}
 }
 
-func (p *parser) readParameters(n *node) {
+func (p *parser) readParameters(n *jsontree.Node) {
 	p.template.parameters = make(map[string]parameter)
-	if !p.expect(n, object) {
+	if !p.expect(n, jsontree.Object) {
 		return
 	}
-	for _, m := range n.items {
-		if length := utf8.RuneCountInString(m.key); length == 0 || length > MaxParameterName {
+	for _, m := range n.Items {
+		if length := utf8.RuneCountInString(m.Key); length == 0 || length > MaxParameterName {
 			p.failKey(m, "a parameter's name must have 1 to %d characters, has %d", MaxParameterName, length)
 		}
-		p.template.parameters[m.key] = p.readParameter(m)
+		p.template.parameters[m.Key] = p.readParameter(m)
 	}
 }
 
-func (p *parser) readParameter(n *node) (declared parameter) {
+func (p *parser) readParameter(n *jsontree.Node) (declared parameter) {
 	if !p.members(n, "Type", "Default") {
 		return declared
 	}
-	switch kind := n.get("Type"); {
+	switch kind := n.Get("Type"); {
 	case kind == nil:
 		p.fail(n, `has no Type; the only one is "String"`)
-	case kind.text != "String" || kind.kind != text:
+	case kind.Text != "String" || kind.Kind != jsontree.String:
 		p.fail(kind, `the only Type is "String"`)
 	}
-	if d := n.get("Default"); d != nil && p.expect(d, text) {
-		if length := utf8.RuneCountInString(d.text); length > MaxParameterValue {
+	if d := n.Get("Default"); d != nil && p.expect(d, jsontree.String) {
+		if length := utf8.RuneCountInString(d.Text); length > MaxParameterValue {
 			p.fail(d, "has %d characters, %d are allowed", length, MaxParameterValue)
 		}
-		declared.fallback = &d.text
+		declared.fallback = &d.Text
 	}
 	return declared
 }
 
-func (p *parser) readMappings(n *node) {
+func (p *parser) readMappings(n *jsontree.Node) {
 	p.mappings = make(mappings)
-	if !p.expect(n, object) {
+	if !p.expect(n, jsontree.Object) {
 		return
 	}
-	for _, table := range n.items {
+	for _, table := range n.Items {
 		rows := make(map[string]map[string]string)
-		p.mappings[table.key] = rows
-		if !p.expect(table, object) {
+		p.mappings[table.Key] = rows
+		if !p.expect(table, jsontree.Object) {
 			continue
 		}
-		for _, row := range table.items {
-			rows[row.key] = p.readRow(row)
+		for _, row := range table.Items {
+			rows[row.Key] = p.readRow(row)
 		}
 	}
 }
 
-func (p *parser) readRow(n *node) map[string]string {
+func (p *parser) readRow(n *jsontree.Node) map[string]string {
 	values := make(map[string]string)
-	if !p.expect(n, object) {
+	if !p.expect(n, jsontree.Object) {
 		return values
 	}
-	for _, m := range n.items {
+	for _, m := range n.Items {
 		switch {
 		case isFunction(n) || isFunction(m):
 			p.fail(m, "no functions are allowed inside Mappings")
-		case p.expect(m, text):
-			values[m.key] = m.text
+		case p.expect(m, jsontree.String):
+			values[m.Key] = m.Text
 		}
 	}
 	return values
@@ -188,7 +178,7 @@ func oneOf(what string, values ...string) constraint {
 
 // value reads a string or function with what it must obey, and looks for
 // faults that do not depend on parameters.
-func (p *parser) value(n *node, c constraint) expression {
+func (p *parser) value(n *jsontree.Node, c constraint) expression {
 	e := p.expression(n)
 	if c != nil {
 		e = c(e)
@@ -199,8 +189,8 @@ func (p *parser) value(n *node, c constraint) expression {
 }
 
 // optional reads a member of n; absent is nil.
-func (p *parser) optional(n *node, key string, c constraint) expression {
-	m := n.get(key)
+func (p *parser) optional(n *jsontree.Node, key string, c constraint) expression {
+	m := n.Get(key)
 	if m == nil {
 		return nil
 	}
@@ -208,24 +198,24 @@ func (p *parser) optional(n *node, key string, c constraint) expression {
 }
 
 // texts reads a flat object of strings and functions.
-func (p *parser) texts(n *node, c constraint) map[string]expression {
-	if !p.expect(n, object) {
+func (p *parser) texts(n *jsontree.Node, c constraint) map[string]expression {
+	if !p.expect(n, jsontree.Object) {
 		return nil
 	}
-	values := make(map[string]expression, len(n.items))
-	for _, m := range n.items {
-		if m.kind == object && !isFunction(m) {
+	values := make(map[string]expression, len(n.Items))
+	for _, m := range n.Items {
+		if m.Kind == jsontree.Object && !isFunction(m) {
 			p.fail(m, "must be a string or a function; nested objects are not allowed")
 			continue
 		}
-		values[m.key] = p.value(m, c)
+		values[m.Key] = p.value(m, c)
 	}
 	return values
 }
 
 // failEarly reports the error of an evaluation while parsing. A reference that
 // has no value yet is none.
-func (p *parser) failEarly(n *node, err error) {
+func (p *parser) failEarly(n *jsontree.Node, err error) {
 	if e, ok := errors.AsType[*Error](err); ok {
 		p.fail(n, "%s", e.Message)
 	}

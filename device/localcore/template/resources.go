@@ -2,6 +2,8 @@ package template
 
 import (
 	"strings"
+
+	"example.com/fleety/device/localcore/jsontree"
 )
 
 // Values of ThingPrincipalType.
@@ -10,44 +12,44 @@ const (
 	nonExclusiveThing = "NON_EXCLUSIVE_THING"
 )
 
-func (p *parser) readResources(n *node) {
-	if !p.expect(n, object) {
+func (p *parser) readResources(n *jsontree.Node) {
+	if !p.expect(n, jsontree.Object) {
 		return
 	}
-	if len(n.items) == 0 {
+	if len(n.Items) == 0 {
 		p.fail(n, "declares no resource")
 	}
-	for _, m := range n.items {
+	for _, m := range n.Items {
 		p.readResource(m)
 	}
 }
 
-func (p *parser) readResource(n *node) {
+func (p *parser) readResource(n *jsontree.Node) {
 	if !p.members(n, "Type", "Properties", "OverrideSettings") {
 		return
 	}
-	kind, properties := n.get("Type"), n.get("Properties")
+	kind, properties := n.Get("Type"), n.Get("Properties")
 	if kind == nil || properties == nil {
 		p.fail(n, "a resource needs Type and Properties")
 		return
 	}
-	if !p.expect(kind, text) {
+	if !p.expect(kind, jsontree.String) {
 		return
 	}
-	settings := n.get("OverrideSettings")
-	switch kind.text {
+	settings := n.Get("OverrideSettings")
+	switch kind.Text {
 	case "AWS::IoT::Thing":
-		p.readThing(kind, properties, settings, n.key)
+		p.readThing(kind, properties, settings, n.Key)
 	case "AWS::IoT::Certificate":
-		p.readCertificate(kind, properties, settings, n.key)
+		p.readCertificate(kind, properties, settings, n.Key)
 	case "AWS::IoT::Policy":
-		p.readPolicy(properties, settings, n.key)
+		p.readPolicy(properties, settings, n.Key)
 	default:
-		p.fail(kind, "%q is not a resource type; they are AWS::IoT::Thing, AWS::IoT::Certificate and AWS::IoT::Policy", kind.text)
+		p.fail(kind, "%q is not a resource type; they are AWS::IoT::Thing, AWS::IoT::Certificate and AWS::IoT::Policy", kind.Text)
 	}
 }
 
-func (p *parser) readThing(kind, n, settings *node, logicalName string) {
+func (p *parser) readThing(kind, n, settings *jsontree.Node, logicalName string) {
 	if p.template.thing != nil {
 		p.fail(kind, "the template has a thing already")
 	}
@@ -70,23 +72,23 @@ func (p *parser) readThing(kind, n, settings *node, logicalName string) {
 	}
 	t.kind = p.optional(n, "ThingTypeName", obeying(thingTypeName))
 	t.billingGroup = p.optional(n, "BillingGroup", obeying(billingGroup))
-	if m := n.get("AttributePayload"); m != nil {
+	if m := n.Get("AttributePayload"); m != nil {
 		t.attributes = p.readAttributes(m, t.kind != nil)
 	}
-	if m := n.get("ThingGroups"); m != nil {
+	if m := n.Get("ThingGroups"); m != nil {
 		t.groups = p.readGroups(m)
 	}
-	if m := n.get("PackageVersions"); m != nil {
+	if m := n.Get("PackageVersions"); m != nil {
 		t.packageVersions = p.texts(m, nil)
 	}
 }
 
-func (p *parser) readAttributes(n *node, typed bool) map[string]expression {
-	if !p.expect(n, object) {
+func (p *parser) readAttributes(n *jsontree.Node, typed bool) map[string]expression {
+	if !p.expect(n, jsontree.Object) {
 		return nil
 	}
 	// The form of the registry's own API.
-	if m := n.get("attributes"); m != nil && m.kind == object && !isFunction(m) {
+	if m := n.Get("attributes"); m != nil && m.Kind == jsontree.Object && !isFunction(m) {
 		p.failKey(m, "AttributePayload holds the attributes themselves here")
 		return nil
 	}
@@ -94,11 +96,11 @@ func (p *parser) readAttributes(n *node, typed bool) map[string]expression {
 	if typed {
 		limit, who = MaxAttributes, "with a type"
 	}
-	if len(n.items) > limit {
-		p.fail(n, "has %d attributes, a thing %s may have %d", len(n.items), who, limit)
+	if len(n.Items) > limit {
+		p.fail(n, "has %d attributes, a thing %s may have %d", len(n.Items), who, limit)
 	}
-	for _, m := range n.items {
-		if wrong := attributeName.check(m.key); wrong != "" {
+	for _, m := range n.Items {
+		if wrong := attributeName.check(m.Key); wrong != "" {
 			p.failKey(m, "%s", wrong)
 		}
 	}
@@ -124,14 +126,14 @@ func (g groups) evalList(s *scope) ([]string, error) {
 	return names, nil
 }
 
-func (p *parser) readGroups(n *node) listExpression {
+func (p *parser) readGroups(n *jsontree.Node) listExpression {
 	g := groups{p.list(n)}
 	_, err := g.evalList(&scope{parsing: true})
 	p.failEarly(n, err)
 	return g
 }
 
-func (p *parser) readCertificate(kind, n, settings *node, logicalName string) {
+func (p *parser) readCertificate(kind, n, settings *jsontree.Node, logicalName string) {
 	if p.template.certificate != nil {
 		p.fail(kind, "the template has a certificate already")
 	}
@@ -157,18 +159,18 @@ func (p *parser) readCertificate(kind, n, settings *node, logicalName string) {
 
 // checkSource reports a certificate that is not given in exactly one way, or in
 // one that this kind of template does not know.
-func (p *parser) checkSource(n *node) {
+func (p *parser) checkSource(n *jsontree.Node) {
 	var given []string
-	for _, m := range n.items {
-		switch m.key {
+	for _, m := range n.Items {
+		switch m.Key {
 		case "CertificateSigningRequest", "CertificatePem", "CACertificatePem":
 			if p.fleet {
 				p.failKey(m, `fleet provisioning knows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
 				return
 			}
 		}
-		if m.key == "CertificateId" || m.key == "CertificateSigningRequest" || m.key == "CertificatePem" {
-			given = append(given, m.key)
+		if m.Key == "CertificateId" || m.Key == "CertificateSigningRequest" || m.Key == "CertificatePem" {
+			given = append(given, m.Key)
 		}
 	}
 	switch {
@@ -176,12 +178,12 @@ func (p *parser) checkSource(n *node) {
 		p.fail(n, `a certificate needs CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
 	case len(given) != 1:
 		p.fail(n, "a certificate needs exactly one of CertificateId, CertificateSigningRequest and CertificatePem")
-	case given[0] != "CertificatePem" && n.get("CACertificatePem") != nil:
-		p.failKey(n.get("CACertificatePem"), "belongs to CertificatePem")
+	case given[0] != "CertificatePem" && n.Get("CACertificatePem") != nil:
+		p.failKey(n.Get("CACertificatePem"), "belongs to CertificatePem")
 	}
 }
 
-func (p *parser) readPolicy(n, settings *node, logicalName string) {
+func (p *parser) readPolicy(n, settings *jsontree.Node, logicalName string) {
 	p.inPolicy = true
 	defer func() { p.inPolicy = false }()
 	if settings != nil {
@@ -190,7 +192,7 @@ func (p *parser) readPolicy(n, settings *node, logicalName string) {
 	if !p.members(n, "PolicyName", "PolicyDocument") {
 		return
 	}
-	name, document := n.get("PolicyName"), n.get("PolicyDocument")
+	name, document := n.Get("PolicyName"), n.Get("PolicyDocument")
 	switch {
 	case name == nil && document == nil, name != nil && document != nil:
 		p.fail(n, "a policy needs exactly one of PolicyName and PolicyDocument")
@@ -215,24 +217,24 @@ func screaming(key string) string {
 
 // override reads one setting. Beside DO_NOTHING, REPLACE and FAIL it may have
 // the values of more.
-func (p *parser) override(settings *node, key string, more ...string) Override {
-	m := settings.get(key)
-	if other := settings.get(screaming(key)); other != nil && other.key != key {
+func (p *parser) override(settings *jsontree.Node, key string, more ...string) Override {
+	m := settings.Get(key)
+	if other := settings.Get(screaming(key)); other != nil && other.Key != key {
 		if m != nil {
 			p.failKey(other, "the same setting as %s", key)
 		}
 		m = other
 	}
-	if m == nil || !p.expect(m, text) {
+	if m == nil || !p.expect(m, jsontree.String) {
 		return Unset
 	}
 	allowed := append([]string{string(DoNothing), string(Replace), string(Fail)}, more...)
-	value, err := enum{literal(m.text), key, allowed}.eval(nil)
+	value, err := enum{literal(m.Text), key, allowed}.eval(nil)
 	p.failEarly(m, err)
 	return Override(value)
 }
 
-func (p *parser) overrideKeys(settings *node, keys ...string) {
+func (p *parser) overrideKeys(settings *jsontree.Node, keys ...string) {
 	both := keys
 	for _, key := range keys {
 		if other := screaming(key); other != key {

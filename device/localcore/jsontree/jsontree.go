@@ -1,0 +1,202 @@
+// Package jsontree reads JSON into values that know where they stand in the
+// text, which encoding/json does not keep: policies and provisioning templates
+// are checked with it, and each fault is reported with line, column and path.
+package jsontree
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// An Error is one fault of a JSON text and its place.
+type Error struct {
+	// Line and Column count from 1; a column is a character.
+	Line, Column int
+	// Path leads to the faulty value, such as $.Statement[0].Effect.
+	Path   string
+	Reason string
+}
+
+// Error returns place and reason in one line.
+func (e *Error) Error() string {
+	return fmt.Sprintf("line %d, column %d: %s: %s", e.Line, e.Column, e.Path, e.Reason)
+}
+
+// ErrorAt returns an error with the place of a byte offset of the text.
+func ErrorAt(text []byte, offset int, path, reason string) *Error {
+	before := text[:min(max(offset, 0), len(text))]
+	line := before[bytes.LastIndexByte(before, '\n')+1:]
+	return &Error{bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(line) + 1, path, reason}
+}
+
+// SyntaxError returns an error with the place of the fault for what
+// [json.Unmarshal] returned for the text, or nil if it found no fault of syntax.
+func SyntaxError(text []byte, err error) *Error {
+	e, ok := errors.AsType[*json.SyntaxError](err)
+	if !ok {
+		return nil
+	}
+	offset := int(e.Offset) - 1 // it counts the faulty byte
+	if strings.HasPrefix(e.Error(), "unexpected end") {
+		offset = len(text)
+	}
+	return ErrorAt(text, offset, "$", "not JSON: "+e.Error())
+}
+
+// A Kind is the type of a JSON value, as text for messages.
+type Kind string
+
+// The kinds of JSON values.
+const (
+	Object  Kind = "an object"
+	Array   Kind = "an array"
+	String  Kind = "a string"
+	Number  Kind = "a number"
+	Boolean Kind = "a boolean"
+	Null    Kind = "null"
+)
+
+// String returns the kind with its article.
+func (k Kind) String() string { return string(k) }
+
+// A Node is one JSON value.
+type Node struct {
+	Kind Kind
+	// Start and End are the offsets of its first byte and behind its last one.
+	Start, End int
+	// Text is the value of a string, or the number or boolean as it is written.
+	Text string
+	// Items are those of an array or the values of an object's members.
+	Items []*Node
+	// Key and KeyStart are the name and its offset, in a parent that is an object.
+	Key      string
+	KeyStart int
+
+	parent *Node
+	index  int // in a parent that is an array
+}
+
+// Get returns the member of an object, or nil.
+func (n *Node) Get(key string) *Node {
+	if n.Kind == Object {
+		for _, m := range n.Items {
+			if m.Key == key {
+				return m
+			}
+		}
+	}
+	return nil
+}
+
+var plainKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// Path returns the JSON path of the value.
+func (n *Node) Path() string {
+	switch {
+	case n.parent == nil:
+		return "$"
+	case n.parent.Kind == Array:
+		return fmt.Sprintf("%s[%d]", n.parent.Path(), n.index)
+	case plainKey.MatchString(n.Key):
+		return n.parent.Path() + "." + n.Key
+	}
+	return n.parent.Path() + "[" + strconv.Quote(n.Key) + "]"
+}
+
+type reader struct {
+	text     []byte
+	decoder  *json.Decoder
+	maxDepth int
+	faults   []*Error
+}
+
+// Parse reads a text whose arrays and objects are nested at most maxDepth deep.
+// The faults are those of encoding, syntax and nesting, and keys that come
+// twice; the tree is nil if there is one.
+func Parse(text []byte, maxDepth int) (*Node, []*Error) {
+	if !utf8.Valid(text) {
+		valid := 0
+		for r, size := utf8.DecodeRune(text); r != utf8.RuneError || size != 1; r, size = utf8.DecodeRune(text[valid:]) {
+			valid += size
+		}
+		return nil, []*Error{ErrorAt(text, valid, "$", "not UTF-8")}
+	}
+	var whole json.RawMessage
+	if e := SyntaxError(text, json.Unmarshal(text, &whole)); e != nil {
+		return nil, []*Error{e}
+	}
+	r := &reader{text: text, decoder: json.NewDecoder(bytes.NewReader(text)), maxDepth: maxDepth}
+	r.decoder.UseNumber()
+	root := r.read(&Node{}, 0)
+	if len(r.faults) > 0 {
+		return nil, r.faults
+	}
+	return root, nil
+}
+
+func (r *reader) fail(n *Node, offset int, reason string) {
+	r.faults = append(r.faults, ErrorAt(r.text, offset, n.Path(), reason))
+}
+
+// read fills n, whose place in its parent is set, from the next value. The text
+// is valid, so that no call of the decoder fails.
+func (r *reader) read(n *Node, depth int) *Node {
+	n.Start = r.next()
+	token, _ := r.decoder.Token()
+	switch v := token.(type) {
+	case json.Delim:
+		n.Kind = Array
+		if v == '{' {
+			n.Kind = Object
+		}
+		r.readItems(n, depth+1)
+	case string:
+		n.Kind, n.Text = String, v
+	case json.Number:
+		n.Kind, n.Text = Number, v.String()
+	case bool:
+		n.Kind, n.Text = Boolean, strconv.FormatBool(v)
+	default:
+		n.Kind = Null
+	}
+	n.End = int(r.decoder.InputOffset())
+	return n
+}
+
+func (r *reader) readItems(n *Node, depth int) {
+	tooDeep := depth > r.maxDepth
+	if tooDeep {
+		r.fail(n, n.Start, fmt.Sprintf("nested deeper than %d levels", r.maxDepth))
+	}
+	seen := make(map[string]bool)
+	for i := 0; r.decoder.More(); i++ {
+		if tooDeep {
+			_ = r.decoder.Decode(new(json.RawMessage)) // skip it
+			continue
+		}
+		item := &Node{parent: n, index: i}
+		if n.Kind == Object {
+			item.KeyStart = r.next()
+			key, _ := r.decoder.Token()
+			item.Key, _ = key.(string)
+			if seen[item.Key] {
+				r.fail(item, item.KeyStart, "this key was given before")
+			}
+			seen[item.Key] = true
+		}
+		n.Items = append(n.Items, r.read(item, depth))
+	}
+	_, _ = r.decoder.Token() // the closing bracket
+}
+
+// next returns the offset of the next token.
+func (r *reader) next() int {
+	at := int(r.decoder.InputOffset())
+	return at + len(r.text[at:]) - len(bytes.TrimLeft(r.text[at:], " \t\r\n,:"))
+}
