@@ -13,7 +13,7 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// The whole campaign, which takes minutes:
+// All kills, which takes minutes:
 //
 //	go test -run Kill -crash.kills 1000 -crash.pairs 1 -timeout 1h .
 var (
@@ -53,16 +53,16 @@ func TestRandomKillsLoseNothing(t *testing.T) {
 				t.Parallel()
 				random := rand.New(rand.NewPCG(seed, uint64(worker)))
 				for c.kills.Load() < *crashKills {
-					c.torment(t, random)
+					c.provision(t, random)
 				}
 			})
 		}
 	})
 	c.cloud.checkNothingLeft(t, c.done)
-	t.Logf("%d devices came in over %d runs, %d of them killed, %d cut off", len(c.done), c.runs.Load(), c.kills.Load(), c.cuts.Load())
+	t.Logf("%d devices were provisioned in %d runs, %d of them killed, %d disconnected", len(c.done), c.runs.Load(), c.kills.Load(), c.cuts.Load())
 	t.Logf("what the kills left on the disk: %v", c.hits)
 	if c.kills.Load() < 500 {
-		return // too few to have come everywhere
+		return // too few to reach every step
 	}
 	for _, state := range []string{"empty", "key made", "certificate held", "registered", "identity"} {
 		if c.hits[state] == 0 {
@@ -71,9 +71,9 @@ func TestRandomKillsLoseNothing(t *testing.T) {
 	}
 }
 
-// torment provisions one device through kills at random instants, and some
+// provision provisions one device through kills at random instants, and some
 // devices once more.
-func (c *campaign) torment(t *testing.T, random *rand.Rand) {
+func (c *campaign) provision(t *testing.T, random *rand.Rand) {
 	delay := leastDelay + upTo(random, mostDelay-leastDelay)
 	slow := newLink(t, c.cloud.address(), delay)
 	defer slow.close()
@@ -114,7 +114,7 @@ func (c *campaign) replaceIdentity(t *testing.T, d *device, slow *link, random *
 		if record.Replaces != old {
 			t.Errorf("%s: %s replaced %s, and does not say so", d.serial, record.CertificateID, old)
 		}
-		// As the device tells its user to.
+		// As the operator does.
 		if err := c.cloud.Registry().UpdateCertificate(old, registry.Inactive); err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +122,7 @@ func (c *campaign) replaceIdentity(t *testing.T, d *device, slow *link, random *
 	d.checkWhole(t, c.cloud)
 }
 
-// runAndKill reports whether the device was faster. In one of eight runs the
+// runAndKill reports whether the device finished first. In one of eight runs the
 // connections end before the process does.
 func (c *campaign) runAndKill(t *testing.T, d *device, slow *link, random *rand.Rand, longest time.Duration) (finished bool) {
 	cmd, stderr := d.command(t.Context())

@@ -4,10 +4,15 @@ import (
 	"flag"
 	"fmt"
 	"sort"
+	"strings"
+	"sync"
 	"testing"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore"
 )
 
-var crashPairs = flag.Int("crash.pairs", 97, "TestTwoKills takes one of so many pairs of instants; 1 takes all")
+var crashPairs = flag.Int("crash.pairs", 97, "tests of two failures take one of so many pairs of instants; 1 takes all")
 
 // killAt makes a binary with failpoints kill itself before that change to the
 // disk, the first being 1.
@@ -72,5 +77,40 @@ func TestTwoKillsLoseNothing(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestKillAndLostAnswerLoseNothing pairs a change to the disk before which the
+// device is killed with a request whose answer is lost, before it or after.
+func TestKillAndLostAnswerLoseNothing(t *testing.T) {
+	s := newSite(t, withKillers)
+	var mu sync.Mutex
+	loses := map[string]awsiot.Operation{} // by serial number; once each
+	s.cloud.Faults.Set(func(x localcore.Exchange) localcore.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		for serial, operation := range loses {
+			if operation == x.Operation && strings.Contains(x.ClientID, serial) {
+				delete(loses, serial)
+				return localcore.Fault{CloseAfter: true}
+			}
+		}
+		return localcore.Fault{}
+	})
+	n := changes(t, "device")
+	for worker := range crashWorkers {
+		t.Run(fmt.Sprint(worker), func(t *testing.T) {
+			t.Parallel()
+			step := max(1, *crashPairs/30)
+			for pair := worker * step; pair < 2*n; pair += crashWorkers * step {
+				d := s.device(t, "device")
+				mu.Lock()
+				loses[d.serial] = []awsiot.Operation{awsiot.CreateCertificateFromCSR, awsiot.RegisterThing}[pair%2]
+				mu.Unlock()
+				runTo(t, d, 1+pair/2)
+				d.mustRun(t)
+				d.checkWhole(t, s.cloud)
+			}
+		})
 	}
 }

@@ -125,7 +125,7 @@ func (k *link) carry(to, from net.Conn, opened time.Time) {
 	for c := range queue {
 		time.Sleep(time.Until(c.due))
 		if len(c.data) > 0 {
-			_, _ = to.Write(c.data) // whoever has gone reads no more
+			_, _ = to.Write(c.data) // the other end may have closed
 		}
 	}
 	// A process that was killed goes in both directions.

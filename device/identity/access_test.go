@@ -30,13 +30,6 @@ func certsDir(t *testing.T) string {
 	return dir
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func isAccessError(err error, path string) bool {
 	e, ok := errors.AsType[*AccessError](err)
 	return ok && e.Path == path

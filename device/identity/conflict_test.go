@@ -5,28 +5,12 @@ package identity
 import (
 	"bytes"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"example.com/fleety/device/awsiot"
 )
-
-// contents returns the files below a directory, by path.
-func contents(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	all := map[string]string{}
-	must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		all[path] = string(data)
-		return err
-	}))
-	return all
-}
 
 func TestPathsThatMeetAreAnErrorBeforeAnythingIsWritten(t *testing.T) {
 	t.Parallel()

@@ -9,7 +9,7 @@ import (
 )
 
 // A fileLock is the existence of a file that is open: on Windows an open file
-// cannot be removed, so whoever can remove it may make it anew.
+// cannot be removed, so a process that can remove it may make it again.
 type fileLock struct{ f *os.File }
 
 func (osDisk) Lock(path string) (lock, error) {

@@ -27,6 +27,28 @@ func realStore(t testing.TB, dir string) *Store {
 	return s
 }
 
+// contents returns the files below a directory, by path.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		all[path] = string(data)
+		return err
+	}))
+	return all
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFilesHaveTheirModesUnderAnyUmask(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "certs")
 	if err := provision(t, realStore(t, dir), newCloud(t), run{}); err != nil {

@@ -119,7 +119,9 @@ func (c *claimSession) create(ctx context.Context) error {
 	}
 	grant.TokenExpires = c.Session.Now().Add(awsiot.OwnershipTokenLife)
 	c.inDoubt = false
-	return c.step(StepStore, grant.CertificateID, func() error { return c.journal.HoldCertificate(grant) })
+	return c.step(StepStore, grant.CertificateID, func() error {
+		return c.store(func() error { return c.journal.HoldCertificate(grant) })
+	})
 }
 
 func (c *claimSession) askForCertificate(ctx context.Context, topic awsiot.Topic) (identity.Grant, error) {

@@ -35,6 +35,7 @@ type run struct {
 	// inDoubt tells that a RegisterThing for the certificate that is held may
 	// have been sent, and its answer lost.
 	inDoubt     bool
+	unstored    func() error         // saves an answer that could not be saved
 	connected   map[string]time.Time // when last, by client id
 	silence     map[string]int       // silent ends in a row, by the packet they followed
 	asked       time.Time            // when this run last sent RegisterThing
@@ -47,6 +48,11 @@ type run struct {
 func (r *run) attempt(ctx context.Context) error {
 	r.trips = RoundTrips{}
 	defer r.dropPrepared()
+	if r.unstored != nil {
+		if err := r.step(StepStore, "", func() error { return r.store(r.unstored) }); err != nil {
+			return err
+		}
+	}
 	if r.inDoubt {
 		if err := r.probe(ctx); err != nil && !notAccepted(err) {
 			return err
@@ -168,12 +174,25 @@ func (r *run) renew(refusal error) error {
 // register stores what AWS IoT has done.
 func (r *run) register(thing string, configuration map[string]string) error {
 	r.inDoubt = false
-	return r.journal.Register(identity.Registration{
-		ThingName:           thing,
-		DeviceConfiguration: configuration,
-		Endpoint:            r.Session.Endpoint,
-		Author:              r.Author,
+	return r.store(func() error {
+		return r.journal.Register(identity.Registration{
+			ThingName:           thing,
+			DeviceConfiguration: configuration,
+			Endpoint:            r.Session.Endpoint,
+			Author:              r.Author,
+		})
 	})
+}
+
+// store saves an answer of AWS IoT. Where the disk is full, the next attempt tries to
+// save it again, rather than to ask again.
+func (r *run) store(save func() error) error {
+	r.unstored = save
+	err := save()
+	if err == nil {
+		r.unstored = nil
+	}
+	return err
 }
 
 // tokenExpired judges by a clock that may have been set since: one that has
