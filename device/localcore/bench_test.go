@@ -126,8 +126,14 @@ func csrBench(b *testing.B) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
-// One message of QoS 0 to 100 subscribers, policies judged for each.
-func BenchmarkPublishTo100Subscribers(b *testing.B) {
+// One message of QoS 0 to one subscriber, and to 100, policies evaluated for each.
+func BenchmarkPublish(b *testing.B) {
+	for _, subscribers := range []int{1, 100} {
+		b.Run(fmt.Sprint("to ", subscribers), func(b *testing.B) { benchPublish(b, subscribers) })
+	}
+}
+
+func benchPublish(b *testing.B, subscribers int) {
 	s := startBench(b, localcore.Config{API: localcore.NoAPI})
 	if _, err := s.Registry().CreatePolicy("all", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`); err != nil {
 		b.Fatal(err)
@@ -137,7 +143,7 @@ func BenchmarkPublishTo100Subscribers(b *testing.B) {
 	}
 	config := claimTLSBench(b, s)
 	var heard sync.WaitGroup
-	for i := range 100 {
+	for i := range subscribers {
 		client := dialBench(b, s, fmt.Sprintf("subscriber-%d", i), config, func(paho.Message) { heard.Done() })
 		defer client.Disconnect(0)
 		if token := client.Subscribe("t", 0, nil); token.Wait() && token.Error() != nil {
@@ -147,7 +153,7 @@ func BenchmarkPublishTo100Subscribers(b *testing.B) {
 	publisher := dialBench(b, s, "publisher", config, nil)
 	defer publisher.Disconnect(0)
 	for b.Loop() {
-		heard.Add(100)
+		heard.Add(subscribers)
 		publisher.Publish("t", 0, false, "x")
 		heard.Wait()
 	}
