@@ -42,7 +42,7 @@ func (r *realm) check(t *testing.T, want localcore.Event, attempt func()) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	got, err := r.AwaitEvent(ctx, func(e localcore.Event) bool {
-		return e.Type == localcore.Refused && e.CertificateID == want.CertificateID && !e.Time.Before(began)
+		return e.Type == localcore.Rejected && e.CertificateID == want.CertificateID && !e.Time.Before(began)
 	})
 	if err != nil {
 		t.Fatalf("no refusal was told: %v", err)
@@ -50,7 +50,7 @@ func (r *realm) check(t *testing.T, want localcore.Event, attempt func()) {
 	if !strings.Contains(got.Reason, want.Reason) {
 		t.Errorf("the reason is\n%s\nand says nothing of\n%s", got.Reason, want.Reason)
 	}
-	want.Type, want.Time, want.Address, want.Reason = localcore.Refused, got.Time, got.Address, got.Reason
+	want.Type, want.Time, want.Address, want.Reason = localcore.Rejected, got.Time, got.Address, got.Reason
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("wanted (-), told (+):\n%s", diff)
 	}
@@ -432,7 +432,7 @@ func (r *realm) usedToken(t *testing.T) string {
 func (r *realm) lapsedToken(t *testing.T) string {
 	t.Helper()
 	_, token := r.mustConnect(t, r.claim).certificate()
-	if _, err := r.LapsePending(); err != nil {
+	if _, err := r.ExpireTokens(); err != nil {
 		t.Fatal(err)
 	}
 	return string(token)

@@ -87,7 +87,7 @@ func (c *cloud) active(t testing.TB, thing string) []string {
 // deactivated.
 func (c *cloud) checkNothingLeft(t testing.TB, devices []*device) {
 	t.Helper()
-	if _, err := c.LapsePending(); err != nil {
+	if _, err := c.ExpireTokens(); err != nil {
 		t.Fatal(err)
 	}
 	wanted := map[string]bool{c.Claim().CertificateID: true}

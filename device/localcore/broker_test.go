@@ -90,7 +90,7 @@ func versions(t *testing.T, f func(t *testing.T, version byte)) {
 
 func refusal(action localcore.Action, part string) func(localcore.Event) bool {
 	return func(e localcore.Event) bool {
-		return e.Type == localcore.Refused && e.Action == action && strings.Contains(e.Reason, part)
+		return e.Type == localcore.Rejected && e.Action == action && strings.Contains(e.Reason, part)
 	}
 }
 
@@ -578,23 +578,6 @@ func TestPahoOrdersItsMessages(t *testing.T) {
 	}
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a client that is
-// silent for one and a half keep-alives is dropped.
-func TestSilentClientIsDropped(t *testing.T) {
-	versions(t, func(t *testing.T, version byte) {
-		s := startFree(t, localcore.Config{})
-		c := s.connect(t, version, "a")
-		s.LapseKeepAlive("a")
-		if version == 5 {
-			if got := c.receive(packets.Disconnect).ReasonCode; got != 0x8D {
-				t.Errorf("DISCONNECT 0x%02x", got)
-			}
-		}
-		c.closed()
-		awaitDisconnect(t, s.Server, "a", "MQTT_KEEP_ALIVE_TIMEOUT")
-	})
-}
-
 // https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html:
 // a packet that cannot be read ends the connection with CLIENT_ERROR.
 func TestMalformedPacketIsExplained(t *testing.T) {
@@ -626,7 +609,7 @@ func TestWillMayBeEmpty(t *testing.T) {
 }
 
 func TestDisconnectAfterDeactivationCanBeDelayed(t *testing.T) {
-	s := startFree(t, localcore.Config{Choices: localcore.Choices{DisconnectDelay: time.Hour}})
+	s := startFree(t, localcore.Config{AmbiguousBehavior: localcore.AmbiguousBehavior{DisconnectDelay: time.Hour}})
 	c := s.connect(t, 4, "a")
 	if err := s.Registry().UpdateCertificate(s.id, registry.Inactive); err != nil {
 		t.Fatal(err)

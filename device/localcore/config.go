@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"time"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/hook/payload"
 )
 
@@ -54,7 +53,7 @@ type Config struct {
 	// loopback port, [NoAPI] none.
 	API string
 	// UnsafeAllowAnyAddress permits addresses beyond loopback. The control API
-	// asks nobody for credentials: whoever reaches it owns the registry.
+	// does not authenticate callers: anyone who reaches it owns the registry.
 	UnsafeAllowAnyAddress bool
 
 	// Templates is the directory with fleet_template.json, claim_policy.json
@@ -92,41 +91,19 @@ type Config struct {
 
 	// Quotas defaults to [QuotasOff].
 	Quotas Quotas
-	// Choices are the answers to what AWS leaves open.
-	Choices Choices
+	// AmbiguousBehavior decides what AWS leaves open.
+	AmbiguousBehavior AmbiguousBehavior
 	// SessionExpiry is how long a persistent session outlives its connection at
 	// most. Zero means 1 hour, AWS's default; AWS allows up to 7 days.
 	SessionExpiry time.Duration
 
-	// Log receives every refusal at WARN with its reason, and what happens at
+	// Log receives every rejection at WARN with its reason, and what happens at
 	// INFO. Nil means discard.
 	Log *slog.Logger
 	// Now is the clock for certificates and ownership tokens. Nil means time.Now.
 	Now func() time.Time
 
 	assembled *assembled // what Assembly holds; nil without one
-}
-
-// Choices are switches for what AWS does not document. The zero value is what
-// `iot_core_local help fidelity` describes.
-type Choices struct {
-	// CheckReceiveOnReplies demands iot:Receive for the direct replies of the
-	// provisioning API (U3).
-	CheckReceiveOnReplies bool
-	// ConnackOnDeny answers a refused CONNECT of MQTT 3.1.1 with this return
-	// code, 5 or 7, before closing (U12). Zero closes in silence.
-	ConnackOnDeny byte
-	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK
-	// or SUBACK (U13).
-	KeepOpenOnDeny bool
-	// AllowMissingSNI admits clients that name no server (U19).
-	AllowMissingSNI bool
-	// DisconnectDelay is the time between a certificate's leaving ACTIVE and
-	// the end of its connections (U22).
-	DisconnectDelay time.Duration
-	// DropThrottled leaves a throttled provisioning request without an answer,
-	// where else it is rejected (U23).
-	DropThrottled bool
 }
 
 // withDefaults fills what is empty.
@@ -176,7 +153,7 @@ func (c Config) validate() error {
 	if _, _, err := c.SecurityPolicy.versions(); err != nil {
 		errs = append(errs, err)
 	}
-	if r := c.Choices.ConnackOnDeny; r != 0 && r != 5 && r != 7 {
+	if r := c.AmbiguousBehavior.ConnackOnDeny; r != 0 && r != 5 && r != 7 {
 		errs = append(errs, fmt.Errorf("connack on deny %d: must be 5, 7 or 0", r))
 	}
 	for name, address := range map[string]string{"listen": c.Listen, "ALPN listen": c.ListenALPN, "api": c.API} {
@@ -187,7 +164,7 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// ErrBeyondLoopback tells that [Config].UnsafeAllowAnyAddress is missing.
+// ErrBeyondLoopback reports that [Config].UnsafeAllowAnyAddress is missing.
 var ErrBeyondLoopback = errors.New("is not a loopback address; listening beyond this machine must be allowed explicitly")
 
 func (c Config) validateAddress(address string) error {
@@ -206,9 +183,6 @@ func (c Config) validateAddress(address string) error {
 	}
 	return nil
 }
-
-// ownershipTokenLife is AWS's.
-const ownershipTokenLife = awsiot.OwnershipTokenLife
 
 // arn returns the full name of a resource of this account.
 func (c Config) arn(resource string) string {

@@ -5,15 +5,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"slices"
-	"strings"
-	"time"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/controlapi"
 	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/template"
 )
@@ -75,7 +72,7 @@ func (s control) RegisterThing(ctx context.Context, body string, parameters map[
 	if err != nil {
 		return controlapi.Registration{}, err
 	}
-	request := provisioningOf(plan)
+	request := provisioning.FromPlan(plan)
 	if c := plan.Certificate; c != nil {
 		request.CertificateID = c.ID
 		if c.ID == "" {
@@ -162,60 +159,51 @@ func parsePolicies(documents []registry.PolicyDocument) []policy.Policy {
 
 // Publish implements [controlapi.Publisher].
 func (s control) Publish(_ context.Context, m controlapi.Message) error {
-	if _, reason := checkPublication(m.Topic, m.Payload, m.Retain); reason != "" {
-		return registry.Reject(registry.CodeInvalidRequest, "Cannot publish: %s.", reason)
+	if err := broker.CheckMessage(m.Topic, m.Payload, m.Retain); err != nil {
+		return registry.Reject(registry.CodeInvalidRequest, "%v.", err)
 	}
-	pk := packets.Packet{TopicName: m.Topic, Payload: m.Payload}
-	pk.FixedHeader.Qos, pk.FixedHeader.Retain = m.QoS, m.Retain
-	pk.Properties = packets.Properties{
-		ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: m.CorrelationData,
-		MessageExpiryInterval: uint32(min(m.Expiry/time.Second, maxMessageExpiry)),
-	}
-	if m.UTF8 {
-		pk.Properties.PayloadFormat, pk.Properties.PayloadFormatFlag = 1, true
+	out := &broker.Message{
+		Topic: m.Topic, Payload: m.Payload, QoS: m.QoS, Retain: m.Retain, UTF8: m.UTF8,
+		ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: m.CorrelationData, Expiry: m.Expiry,
 	}
 	for _, u := range m.UserProperties {
-		pk.Properties.User = append(pk.Properties.User, packets.UserProperty{Key: u.Key, Val: u.Value})
+		out.UserProperties = append(out.UserProperties, broker.UserProperty(u))
 	}
-	s.broker.publish(pk)
+	s.broker.Publish(out)
 	return nil
 }
 
 // RetainedMessage implements [controlapi.RetainedStore].
 func (s control) RetainedMessage(topic string) (controlapi.RetainedMessage, bool) {
-	pk, ok := s.broker.mochi.Topics.Retained.Get(topic)
-	if !ok || strings.HasPrefix(topic, "$") {
+	m, ok := s.broker.Retained(topic)
+	if !ok {
 		return controlapi.RetainedMessage{}, false
 	}
-	return retainedMessage(pk), true
+	return retainedMessage(m), true
 }
 
 // RetainedMessages implements [controlapi.RetainedStore].
 func (s control) RetainedMessages() []controlapi.RetainedMessage {
 	var all []controlapi.RetainedMessage
-	for topic, pk := range s.broker.mochi.Topics.Retained.GetAll() {
-		if !strings.HasPrefix(topic, "$") { // mochi's own
-			all = append(all, retainedMessage(pk))
-		}
+	for _, m := range s.broker.AllRetained() {
+		all = append(all, retainedMessage(m))
 	}
 	return all
 }
 
-func retainedMessage(pk packets.Packet) controlapi.RetainedMessage {
-	m := controlapi.RetainedMessage{Modified: time.Unix(pk.Created, 0)}
-	m.Topic, m.Payload, m.QoS, m.Retain = pk.TopicName, slices.Clone(pk.Payload), pk.FixedHeader.Qos, true
-	m.ContentType, m.ResponseTopic = pk.Properties.ContentType, pk.Properties.ResponseTopic
-	m.CorrelationData = pk.Properties.CorrelationData
-	m.UTF8 = pk.Properties.PayloadFormat == 1
-	for _, u := range pk.Properties.User {
-		m.UserProperties = append(m.UserProperties, controlapi.UserProperty{Key: u.Key, Value: u.Val})
+func retainedMessage(m *broker.Message) controlapi.RetainedMessage {
+	r := controlapi.RetainedMessage{Modified: m.Time}
+	r.Topic, r.Payload, r.QoS, r.Retain = m.Topic, m.Payload, m.QoS, true
+	r.ContentType, r.ResponseTopic, r.CorrelationData, r.UTF8 = m.ContentType, m.ResponseTopic, m.CorrelationData, m.UTF8
+	for _, u := range m.UserProperties {
+		r.UserProperties = append(r.UserProperties, controlapi.UserProperty(u))
 	}
-	return m
+	return r
 }
 
 // Disconnect implements [controlapi.Disconnecter].
 func (s control) Disconnect(_ context.Context, clientID string, cleanSession, preventWill bool) (found bool) {
-	return s.broker.disconnectClient(clientID, cleanSession, preventWill)
+	return s.broker.Disconnect(clientID, cleanSession, preventWill)
 }
 
 func parsePEM(text string) (*x509.Certificate, error) {

@@ -44,7 +44,7 @@ func TestConnectThatNoPolicyAllows(t *testing.T) {
 }
 
 func TestConnackOnDenyCanBeChosen(t *testing.T) {
-	s := startWithPolicy(t, localcore.Config{Choices: localcore.Choices{ConnackOnDeny: 7}}, narrow)
+	s := startWithPolicy(t, localcore.Config{AmbiguousBehavior: localcore.AmbiguousBehavior{ConnackOnDeny: 7}}, narrow)
 	c, ack := connectRaw(t, s.Server, 4, "x", s.tls)
 	if ack.ReasonCode != 7 {
 		t.Errorf("CONNACK %d", ack.ReasonCode)
@@ -98,7 +98,7 @@ func TestPublishThatNoPolicyAllows(t *testing.T) {
 }
 
 func TestMQTT5ConnectionCanStayOpenAfterADenial(t *testing.T) {
-	s := startWithPolicy(t, localcore.Config{Choices: localcore.Choices{KeepOpenOnDeny: true}}, narrow)
+	s := startWithPolicy(t, localcore.Config{AmbiguousBehavior: localcore.AmbiguousBehavior{KeepOpenOnDeny: true}}, narrow)
 	c := s.connect(t, 5, "ok")
 	c.publish("forbidden", 1, "x")
 	c.receive(packets.Puback)
@@ -194,7 +194,7 @@ func TestTLSRefusalsAreExplained(t *testing.T) {
 			c := s.tls.Clone()
 			c.RootCAs = nil
 			return c
-		}, "refused our certificate"},
+		}, "rejected our certificate"},
 		"old TLS": {func(t *testing.T, s free) *tls.Config {
 			c := s.tls.Clone()
 			c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
@@ -265,7 +265,7 @@ func TestSNIIsRequired(t *testing.T) {
 		awaitRefusal(t, s.Server, localcore.ActionTLS, "SNI")
 	})
 	t.Run("unless it is allowed to miss", func(t *testing.T) {
-		s := startFree(t, localcore.Config{Choices: localcore.Choices{AllowMissingSNI: true}})
+		s := startFree(t, localcore.Config{AmbiguousBehavior: localcore.AmbiguousBehavior{AllowMissingSNI: true}})
 		_, ack := connectRaw(t, s.Server, 4, "a", silent(s))
 		if ack.ReasonCode != 0 {
 			t.Errorf("CONNACK %d", ack.ReasonCode)

@@ -2,146 +2,83 @@ package localcore
 
 import (
 	"context"
-	"log/slog"
-	"sync"
-	"time"
-)
+	"fmt"
 
-// An EventType names what happened.
-type EventType string
-
-// The types of events.
-const (
-	Connected    EventType = "connected"
-	Disconnected EventType = "disconnected"
-	Subscribed   EventType = "subscribed"
-	Unsubscribed EventType = "unsubscribed"
-	Published    EventType = "published"
-	Issued       EventType = "issued"     // a certificate, by a create operation
-	Registered   EventType = "registered" // a thing, by RegisterThing
-	Replied      EventType = "replied"    // to a provisioning request
-	Refused      EventType = "refused"    // Action tells what
-)
-
-// An Action is what a refused client wanted to do.
-type Action string
-
-// The actions that can be refused.
-const (
-	ActionTLS       Action = "tls"
-	ActionConnect   Action = "connect"
-	ActionPublish   Action = "publish"
-	ActionSubscribe Action = "subscribe"
-	ActionReceive   Action = "receive"
-	ActionProvision Action = "provision"
-	ActionPacket    Action = "packet" // one that is malformed or not supported
+	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/localcore/registry"
 )
 
 // An Event is one thing that happened to one client. It holds no secrets.
-type Event struct {
-	Time time.Time `json:"time"`
-	Type EventType `json:"type"`
-	// Action is set on Refused only.
-	Action Action `json:"action,omitempty"`
+type (
+	Event     = event.Event
+	EventType = event.Type
+	Action    = event.Action
+)
 
-	ClientID      string `json:"clientId,omitempty"`
-	CertificateID string `json:"certificateId,omitempty"`
-	ThingName     string `json:"thingName,omitempty"`
-	Address       string `json:"address,omitempty"`
+// The types of events.
+const (
+	Connected    = event.Connected
+	Disconnected = event.Disconnected
+	Subscribed   = event.Subscribed
+	Unsubscribed = event.Unsubscribed
+	Published    = event.Published
+	Issued       = event.Issued      // a certificate, by a create operation
+	Provisioned  = event.Provisioned // a thing, by RegisterThing
+	Replied      = event.Replied     // to a request on a reserved topic
+	Rejected     = event.Rejected    // Action says what
+)
 
-	// Topic is the topic or filter.
-	Topic string `json:"topic,omitempty"`
-	// Operation is that of a provisioning request, by AWS's name.
-	Operation string `json:"operation,omitempty"`
-	// Code is the errorCode of a rejected provisioning request.
-	Code string `json:"code,omitempty"`
-	// Reason says why: on Refused which rule decided and what would allow it,
-	// on Disconnected AWS's reason.
-	Reason string `json:"reason,omitempty"`
-}
+// The actions that can be rejected.
+const (
+	ActionTLS       = event.TLS
+	ActionConnect   = event.Connect
+	ActionPublish   = event.Publish
+	ActionSubscribe = event.Subscribe
+	ActionReceive   = event.Receive
+	ActionProvision = event.Provision
+	ActionPacket    = event.Packet // one that is malformed or not supported
+)
 
-// attrs returns the fields that are set, for a log line.
-func (e Event) attrs() []slog.Attr {
-	var attrs []slog.Attr
-	for _, f := range [...]struct{ key, value string }{
-		{"action", string(e.Action)}, {"client", e.ClientID}, {"certificate", e.CertificateID},
-		{"thing", e.ThingName}, {"address", e.Address}, {"topic", e.Topic},
-		{"operation", e.Operation}, {"code", e.Code}, {"reason", e.Reason},
-	} {
-		if f.value != "" {
-			attrs = append(attrs, slog.String(f.key, f.value))
+// AwaitThing waits until a thing of this name is registered and returns it.
+func (s *Server) AwaitThing(ctx context.Context, name string) (registry.Thing, error) {
+	for number := s.history.End(); ; number++ {
+		thing, err := s.registry.DescribeThing(name)
+		if !isNotFound(err) {
+			return thing, err
 		}
-	}
-	return attrs
-}
-
-// maxHistory is how many events are kept for those who ask late.
-const maxHistory = 4096
-
-// journal keeps the latest events and wakes who waits for the next.
-type journal struct {
-	log *slog.Logger
-	now func() time.Time
-
-	mu     sync.Mutex
-	events []Event       // under mu
-	first  int           // number of events[0], under mu
-	grown  chan struct{} // closed when an event comes, under mu
-}
-
-func newJournal(log *slog.Logger, now func() time.Time) *journal {
-	return &journal{log: log, now: now, grown: make(chan struct{})}
-}
-
-// record logs the event, in one line, and hands it to who follows.
-func (j *journal) record(e Event) {
-	e.Time = j.now().UTC()
-	level := slog.LevelInfo
-	switch e.Type {
-	case Refused:
-		level = slog.LevelWarn
-	case Published, Subscribed, Unsubscribed, Replied:
-		level = slog.LevelDebug
-	}
-	if ctx := context.Background(); j.log.Enabled(ctx, level) {
-		j.log.LogAttrs(ctx, level, string(e.Type), e.attrs()...)
-	}
-
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.events) == maxHistory {
-		j.events = append(j.events[:0:0], j.events[maxHistory/2:]...)
-		j.first += maxHistory / 2
-	}
-	j.events = append(j.events, e)
-	close(j.grown)
-	j.grown = make(chan struct{})
-}
-
-// next returns the event with this number or the first later one that is still
-// kept, and its number. It waits for it if need be.
-func (j *journal) next(ctx context.Context, number int) (Event, int, error) {
-	for {
-		j.mu.Lock()
-		number = max(number, j.first)
-		if i := number - j.first; i < len(j.events) {
-			e := j.events[i]
-			j.mu.Unlock()
-			return e, number, nil
-		}
-		grown := j.grown
-		j.mu.Unlock()
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return Event{}, number, ctx.Err()
+		if _, number, err = s.history.Next(ctx, number); err != nil {
+			return thing, fmt.Errorf("waiting for thing %s: %w", name, err)
 		}
 	}
 }
 
-// latest returns the number that the next event will have.
-func (j *journal) latest() int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.first + len(j.events)
+// AwaitEvent waits for an event that match accepts. Past events count too, as
+// far as they are kept: the latest 2048 at least.
+func (s *Server) AwaitEvent(ctx context.Context, match func(Event) bool) (Event, error) {
+	for number := 0; ; number++ {
+		e, n, err := s.history.Next(ctx, number)
+		if err != nil {
+			return Event{}, fmt.Errorf("waiting for an event: %w", err)
+		}
+		if match(e) {
+			return e, nil
+		}
+		number = n
+	}
+}
+
+// Follow calls yield for every event from now on, until yield returns false
+// or ctx ends, whose error it then returns. A slow yield loses events, the
+// oldest first, when more than 2048 are waiting.
+func (s *Server) Follow(ctx context.Context, yield func(Event) bool) error {
+	for number := s.history.End(); ; number++ {
+		e, n, err := s.history.Next(ctx, number)
+		if err != nil {
+			return err
+		}
+		if !yield(e) {
+			return nil
+		}
+		number = n
+	}
 }

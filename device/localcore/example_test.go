@@ -74,7 +74,7 @@ func ExampleServer_AwaitEvent() {
 	if err == nil {
 		conn.Close() // TLS 1.3 tells the client only when it reads
 	}
-	e, err := s.AwaitEvent(ctx, func(e localcore.Event) bool { return e.Type == localcore.Refused })
+	e, err := s.AwaitEvent(ctx, func(e localcore.Event) bool { return e.Type == localcore.Rejected })
 	if err != nil {
 		log.Fatal(err)
 	}

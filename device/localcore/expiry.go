@@ -1,22 +1,20 @@
 package localcore
 
 import (
-	"context"
 	"sync"
 	"time"
 
 	"example.com/fleety/device/localcore/registry"
 )
 
-// expiryInterval is how often lapsed certificates and sessions are looked for.
-const expiryInterval = 10 * time.Second
+// sweepInterval is how often what has expired is looked for.
+const sweepInterval = 5 * time.Second
 
-// An expiry deletes pending certificates whose token has lapsed, and ends the
+// An expiry deletes pending certificates whose token has expired, and ends the
 // connections of certificates that may no longer connect.
 type expiry struct {
-	broker  *broker
-	ctx     context.Context // ends with stop
-	cancel  context.CancelFunc
+	server  *Server
+	done    chan struct{} // closed by stop
 	unwatch func()
 	wg      sync.WaitGroup
 
@@ -24,11 +22,10 @@ type expiry struct {
 	stopped bool // under mu; then nothing is added to wg
 }
 
-func watchCertificates(b *broker) *expiry {
-	x := &expiry{broker: b}
-	x.ctx, x.cancel = context.WithCancel(context.Background())
+func (s *Server) watchExpiry() *expiry {
+	x := &expiry{server: s, done: make(chan struct{})}
 	x.wg.Go(x.run)
-	x.unwatch = b.registry.Watch(func(change registry.Change) {
+	x.unwatch = s.registry.Watch(func(change registry.Change) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		if change.Status != registry.Active && !x.stopped {
@@ -44,47 +41,41 @@ func (x *expiry) stop() {
 	x.mu.Lock()
 	x.stopped = true
 	x.mu.Unlock()
-	x.cancel()
+	close(x.done)
 	x.wg.Wait()
 }
 
 func (x *expiry) run() {
-	ticker := time.NewTicker(expiryInterval)
+	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
-			x.sweep(x.broker.config.Now())
-		case <-x.ctx.Done():
+			if _, err := x.server.registry.Expire(x.server.config.Now()); err != nil {
+				x.server.config.Log.Error("deleting expired certificates", "error", err)
+			}
+			x.server.broker.Sweep()
+		case <-x.done:
 			return
 		}
 	}
 }
 
-// sweep ends what has lapsed: pending certificates, and sessions whose clients
-// have been away too long.
-func (x *expiry) sweep(now time.Time) {
-	if _, err := x.broker.registry.Expire(now); err != nil {
-		x.broker.config.Log.Error("deleting lapsed certificates", "error", err)
-	}
-	x.broker.dropLapsed(now)
-}
-
 // disconnect ends the connections of a certificate that left ACTIVE, after the
-// delay that U22 leaves open.
+// delay that AWS leaves open (U22).
 func (x *expiry) disconnect(certificateID string) {
-	if d := x.broker.config.Choices.DisconnectDelay; d > 0 {
+	if d := x.server.config.AmbiguousBehavior.DisconnectDelay; d > 0 {
 		timer := time.NewTimer(d)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-		case <-x.ctx.Done():
+		case <-x.done:
 			return
 		}
 	}
-	cert, ok := x.broker.registry.CertificateByID(certificateID)
+	cert, ok := x.server.registry.CertificateByID(certificateID)
 	if ok && cert.Status == registry.Active {
-		return // it came back meanwhile
+		return // it became ACTIVE again meanwhile
 	}
-	x.broker.disconnectCertificate(certificateID)
+	x.server.broker.DisconnectCertificate(certificateID)
 }

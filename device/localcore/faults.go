@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/provisioning"
 )
 
-// An Exchange is one provisioning request that a fault may spoil.
+// An Exchange is one provisioning request that a fault may alter.
 type Exchange struct {
 	Operation awsiot.Operation
 	// Template is that of RegisterThing.
@@ -21,7 +22,7 @@ type Exchange struct {
 
 // A Fault says what goes wrong with one exchange. The zero Fault is none.
 type Fault struct {
-	// Reject refuses the request, without doing it, with this error.
+	// Reject rejects the request, without doing it, with this status and code.
 	Reject *awsiot.ErrorResponse
 	// DropReply does the work and keeps the answer.
 	DropReply bool
@@ -37,11 +38,12 @@ type Fault struct {
 	CloseAfter bool
 }
 
-// Faults spoil exchanges on purpose, to show what a device makes of it. The
-// zero value spoils nothing. It is safe for concurrent use.
+// Faults inject faults into exchanges, to test how a device reacts. The zero
+// value injects none. It is safe for concurrent use.
 type Faults struct {
 	mu     sync.Mutex
-	choose func(Exchange) Fault
+	choose func(Exchange) Fault     // under mu
+	counts map[awsiot.Operation]int // under mu
 }
 
 // Set makes choose decide on every exchange from now on; nil ends all faults.
@@ -52,8 +54,17 @@ func (f *Faults) Set(choose func(Exchange) Fault) {
 	f.choose = choose
 }
 
-func (f *Faults) of(e Exchange) Fault {
+// of counts a request and returns its fault.
+func (f *Faults) of(r provisioning.Request) Fault {
 	f.mu.Lock()
+	if f.counts == nil {
+		f.counts = map[awsiot.Operation]int{}
+	}
+	f.counts[r.Topic.Operation]++
+	e := Exchange{
+		Operation: r.Topic.Operation, Template: r.Topic.Template,
+		ClientID: r.ClientID, CertificateID: r.CertificateID, Number: f.counts[r.Topic.Operation],
+	}
 	choose := f.choose
 	f.mu.Unlock()
 	if choose == nil {
@@ -63,12 +74,12 @@ func (f *Faults) of(e Exchange) Fault {
 }
 
 // A FaultRule is a fault as the control API takes it: which exchanges it
-// spoils, and how. Of several rules the first that applies counts.
+// alters, and how. Of several rules the first that applies counts.
 type FaultRule struct {
 	// Operation and ClientID select exchanges; empty selects all.
 	Operation awsiot.Operation `json:"operation,omitempty"`
 	ClientID  string           `json:"clientId,omitempty"`
-	// Times is how many exchanges the rule spoils; zero means every one.
+	// Times is how many exchanges the rule alters; zero means every one.
 	Times int `json:"times,omitempty"`
 
 	Reject         *awsiot.ErrorResponse `json:"reject,omitempty"`

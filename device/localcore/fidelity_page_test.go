@@ -181,7 +181,7 @@ page and the test that holds it.
 			cell(b.text), pageName(b.source), b.source, b.test)
 	}
 	page.WriteString("\n## What AWS leaves open\n\n`iot_core_local help fidelity` prints this table too.\n\n| | Point | Here |\n|---|---|---|\n")
-	for _, point := range localcore.Fidelity() {
+	for _, point := range localcore.Ambiguities() {
 		fmt.Fprintf(&page, "| %s | %s | %s |\n", point.ID, cell(point.Question), cell(point.Answer))
 	}
 	page.WriteString("\n## What is not there\n\nThe control API rejects these operations of AWS IoT by their names, and every parameter that it does not emulate:\n")

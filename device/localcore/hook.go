@@ -14,7 +14,7 @@ import (
 // hookFunction is the name of the hook's Lambda function.
 const hookFunction = "fleet-provisioning-hook"
 
-// A hookFunc asks the pre-provisioning hook whether a device may come in.
+// A hookFunc asks the pre-provisioning hook whether a device may be provisioned.
 type hookFunc func(context.Context, payload.Request) (payload.Response, error)
 
 // startHook starts the hook that the configuration names. Both results are nil
@@ -40,8 +40,9 @@ func startHook(ctx context.Context, c *Config, api string) (hookFunc, *lambdahos
 	}, host, nil
 }
 
-// hookFunction tells what to run as the hook, if anything. A hook that has no
-// control API to ask is told to ask nothing, unless a stack says what it gets.
+// hookFunction returns what to run as the hook, if anything. A hook without a
+// control API to call is configured to call nothing, unless a stack says what
+// it gets.
 func (c *Config) hookFunction(api string) (f lambdahost.Config, ok bool) {
 	f = lambdahost.Config{
 		Path:        c.Hook,
@@ -84,30 +85,4 @@ func invokeHook(ctx context.Context, host *lambdahost.Host, r payload.Request) (
 		return answer, fmt.Errorf("reading the hook's answer: %w", err)
 	}
 	return answer, nil
-}
-
-// askHook returns the parameters with the hook's overrides over them. Whatever
-// goes wrong is a denial, as AWS says; the device does not learn what it was.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
-func (p *provisioner) askHook(ctx context.Context, r payload.Request, parameters map[string]string) (map[string]string, error) {
-	const message = "Access denied"
-	ctx, cancel := context.WithTimeout(ctx, p.config.HookTimeout)
-	defer cancel()
-	answer, err := p.hook(ctx, r)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, lambdahost.ErrTimeout):
-		return nil, deniedByHook.because(message, fmt.Sprintf("the pre-provisioning hook did not answer within %v", p.config.HookTimeout))
-	case err != nil:
-		return nil, deniedByHook.because(message, "the pre-provisioning hook failed: "+err.Error())
-	case !answer.AllowProvisioning:
-		return nil, deniedByHook.because(message, "the pre-provisioning hook refused (allowProvisioning was not true); its log says why")
-	}
-	merged := make(map[string]string, len(parameters)+len(answer.ParameterOverrides))
-	for _, set := range []map[string]string{parameters, answer.ParameterOverrides} {
-		for name, value := range set {
-			merged[name] = value
-		}
-	}
-	return merged, nil
 }

@@ -5,14 +5,17 @@ import (
 	"net/http"
 )
 
-// localHandler serves what the local core has and AWS has not, for clients in
+// maxRequestBody bounds the body of a request, in bytes.
+const maxRequestBody = 1 << 20
+
+// localHandler serves what the emulator has and AWS has not, for clients in
 // other languages:
 //
 //	GET    /_local/events     follow the events, one JSON object a line; ?past=true begins with those kept
 //	PUT    /_local/faults     set the faults: a JSON list of FaultRule
 //	DELETE /_local/faults     end all faults
-//	POST   /_local/lapse      let every ownership token lapse now
-//	GET    /_local/fidelity   what AWS leaves open, and what is done here
+//	POST   /_local/expire-tokens  expire the pending certificate ownership tokens
+//	GET    /_local/fidelity   undocumented AWS behavior and how it is emulated
 func (s *Server) localHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_local/events", s.serveEvents)
@@ -21,9 +24,9 @@ func (s *Server) localHandler() http.Handler {
 		s.Faults.Set(nil)
 		w.WriteHeader(http.StatusNoContent)
 	})
-	mux.HandleFunc("POST /_local/lapse", s.serveLapse)
+	mux.HandleFunc("POST /_local/expire-tokens", s.serveExpireTokens)
 	mux.HandleFunc("GET /_local/fidelity", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, Fidelity())
+		writeJSON(w, Ambiguities())
 	})
 	return mux
 }
@@ -35,7 +38,7 @@ func writeJSON(w http.ResponseWriter, v any) {
 
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	number := s.journal.latest()
+	number := s.history.End()
 	if r.URL.Query().Get("past") == "true" {
 		number = 0
 	}
@@ -45,7 +48,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	encoder := json.NewEncoder(w)
 	for {
-		e, n, err := s.journal.next(r.Context(), number)
+		e, n, err := s.history.Next(r.Context(), number)
 		if err != nil || encoder.Encode(e) != nil || flusher.Flush() != nil {
 			return
 		}
@@ -55,7 +58,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serveFaults(w http.ResponseWriter, r *http.Request) {
 	var rules []FaultRule
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPayload))
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&rules); err != nil {
 		http.Error(w, "not a list of faults: "+err.Error(), http.StatusBadRequest)
@@ -68,11 +71,11 @@ func (s *Server) serveFaults(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (s *Server) serveLapse(w http.ResponseWriter, _ *http.Request) {
-	lapsed, err := s.LapsePending()
+func (s *Server) serveExpireTokens(w http.ResponseWriter, _ *http.Request) {
+	expired, err := s.ExpireTokens()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	writeJSON(w, map[string][]string{"certificateIds": lapsed})
+	writeJSON(w, map[string][]string{"certificateIds": expired})
 }

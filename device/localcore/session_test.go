@@ -150,41 +150,6 @@ func tlsOf(s free, restarted *localcore.Server) *tls.Config {
 	return config
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a message of
-// QoS 1 that is not acknowledged is sent again for one hour in MQTT 3.1.1, for
-// 960 seconds in MQTT 5.
-func TestUnacknowledgedMessageIsSentAgainWithinTheWindow(t *testing.T) {
-	versions(t, func(t *testing.T, version byte) {
-		clock := newClock()
-		s := startFree(t, localcore.Config{Now: clock.Now})
-		c := s.connect(t, version, "a")
-		c.mustSubscribe(1, "t")
-		p := s.connect(t, version, "p")
-		p.publish("t", 1, "x")
-		p.receive(packets.Puback)
-		first := c.receive(packets.Publish)
-		s.Retry("a")
-		c.alive() // it is too early
-		clock.advance(30 * time.Second)
-		s.Retry("a")
-		again := c.receive(packets.Publish)
-		if string(again.Payload) != "x" || again.FixedHeader.Dup || again.PacketID == first.PacketID {
-			t.Errorf("received %q, DUP %v, packet ids %d and %d", again.Payload, again.FixedHeader.Dup, first.PacketID, again.PacketID)
-		}
-		window := time.Hour
-		if version == 5 {
-			window = 960 * time.Second
-		}
-		clock.advance(window - 31*time.Second)
-		s.Retry("a")
-		c.receive(packets.Publish)
-		clock.advance(31 * time.Second)
-		s.Retry("a")
-		awaitRefusal(t, s.Server, localcore.ActionReceive, "given up")
-		c.alive()
-	})
-}
-
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a client has at
 // most 100 messages of QoS 1 that it has not acknowledged, and no more than
 // its Receive Maximum.
@@ -215,56 +180,5 @@ func TestUnacknowledgedMessagesAreLimited(t *testing.T) {
 				t.Errorf("received %s after an acknowledgement", got)
 			}
 		})
-	}
-}
-
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: what was
-// stored for a client that was away is delivered at 10 messages a second.
-func TestStoredMessagesAreDeliveredTenASecond(t *testing.T) {
-	clock := newClock()
-	s := startFree(t, localcore.Config{Quotas: localcore.QuotasAWS, Now: clock.Now})
-	c := s.connect(t, 4, "a", persistent(60))
-	c.mustSubscribe(1, "t")
-	c.conn.Close()
-	awaitDisconnect(t, s.Server, "a", "CONNECTION_LOST")
-	p := s.connect(t, 4, "p")
-	for range 5 {
-		p.publish("t", 1, "x")
-		p.receive(packets.Puback)
-	}
-	clock.advance(time.Second) // one CONNECT a second under a client id
-	before := time.Now()
-	c, _ = connectRaw(t, s.Server, 4, "a", s.tls, persistent(60))
-	for range 5 {
-		c.receive(packets.Publish)
-	}
-	if took := time.Since(before); took < 400*time.Millisecond {
-		t.Errorf("5 messages came within %s", took)
-	}
-}
-
-// A delayed will is not sent when the client is back in time [MQTT-3.1.3-9].
-func TestDelayedWill(t *testing.T) {
-	s := startFree(t, localcore.Config{})
-	watcher := s.connect(t, 5, "watcher")
-	watcher.mustSubscribe(0, "will")
-	will := func(text string, delay uint32) func(*packets.Packet) {
-		return func(pk *packets.Packet) {
-			persistent(60)(pk)
-			pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload = true, "will", []byte(text)
-			pk.Connect.WillProperties.WillDelayInterval = delay
-		}
-	}
-	s.connect(t, 5, "late", will("late", 1)).conn.Close()
-	s.connect(t, 5, "back", will("back", 1)).conn.Close()
-	awaitDisconnect(t, s.Server, "back", "CONNECTION_LOST")
-	s.connect(t, 5, "back")
-	s.connect(t, 5, "never", will("never", 60)).conn.Close()
-	if got := string(watcher.receive(packets.Publish).Payload); got != "late" {
-		t.Errorf("received the will %q", got)
-	}
-	awaitDisconnect(t, s.Server, "never", "CONNECTION_LOST")
-	if got := payloads(watcher.settled()); len(got) > 0 {
-		t.Errorf("received %q too", got)
 	}
 }

@@ -157,13 +157,13 @@ func TestEventsAreFollowedOverHTTP(t *testing.T) {
 func TestFaultsAreSetOverHTTP(t *testing.T) {
 	s := start(t, localcore.Config{})
 	claim := dialClaim(t, s)
-	status, answer := call(t, s, "PUT", "/_local/faults", `[{"operation":"CreateCertificateFromCsr","times":1,"reject":{"statusCode":500,"errorCode":"InternalFailure","errorMessage":"by order"}}]`)
+	status, answer := call(t, s, "PUT", "/_local/faults", `[{"operation":"CreateCertificateFromCsr","times":1,"reject":{"statusCode":500,"errorCode":"InternalFailure","errorMessage":"injected fault"}}]`)
 	if status != 204 {
 		t.Fatalf("%d %s", status, answer)
 	}
 	csr, _ := newCSR(t)
 	request := awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}
-	if got := rejected(t, csrTopic, claim.ask(t, csrTopic, request)); got.ErrorMessage != "by order" {
+	if got := rejected(t, csrTopic, claim.ask(t, csrTopic, request)); got.ErrorMessage != "injected fault" {
 		t.Errorf("rejected with %+v", got)
 	}
 	accepted[awsiot.CreateCertificateFromCSRResponse](t, csrTopic, claim.ask(t, csrTopic, request))
@@ -179,7 +179,7 @@ func TestFaultsAreSetOverHTTP(t *testing.T) {
 func TestPendingCertificatesLapseOverHTTP(t *testing.T) {
 	s := start(t, localcore.Config{})
 	made := pending(t, dialClaim(t, s))
-	status, answer := call(t, s, "POST", "/_local/lapse", "")
+	status, answer := call(t, s, "POST", "/_local/expire-tokens", "")
 	if status != 200 || !strings.Contains(answer, made.CertificateID) {
 		t.Errorf("%d %s", status, answer)
 	}
@@ -188,11 +188,11 @@ func TestPendingCertificatesLapseOverHTTP(t *testing.T) {
 func TestFidelityTableIsComplete(t *testing.T) {
 	s := start(t, localcore.Config{})
 	status, answer := call(t, s, "GET", "/_local/fidelity", "")
-	var choices []localcore.Choice
+	var choices []localcore.Ambiguity
 	if err := json.Unmarshal([]byte(answer), &choices); err != nil || status != 200 {
 		t.Fatalf("%d %v", status, err)
 	}
-	if diff := cmp.Diff(localcore.Fidelity(), choices); diff != "" {
+	if diff := cmp.Diff(localcore.Ambiguities(), choices); diff != "" {
 		t.Error(diff)
 	}
 	ids := map[string]bool{}
@@ -213,7 +213,7 @@ func TestWebPagesCannotReachTheAPI(t *testing.T) {
 		"another host name": func(r *http.Request) { r.Host = "attacker.example" },
 		"another origin":    func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") },
 	} {
-		for _, path := range []string{"/_local/lapse", "/keys-and-certificate"} {
+		for _, path := range []string{"/_local/expire-tokens", "/keys-and-certificate"} {
 			if status, _ := call(t, s, "POST", path, "", spoil); status != 403 {
 				t.Errorf("%s at %s: status %d", name, path, status)
 			}

@@ -79,7 +79,7 @@ func TestAnExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
 				t.Fatal("it was not killed")
 			}
 			key := d.pendingKey(t)
-			if _, err := d.core.LapsePending(); err != nil {
+			if _, err := d.core.ExpireTokens(); err != nil {
 				t.Fatal(err)
 			}
 			_, err := d.run(t, func(c *provision.Config) {

@@ -76,7 +76,7 @@ func TestLocalCoreDeniesLikeAWS(t *testing.T) {
 			class:  awsiot.Temporary,
 		},
 		"client id, with CONNACK": {
-			config: localcore.Config{Choices: localcore.Choices{ConnackOnDeny: 7}},
+			config: localcore.Config{AmbiguousBehavior: localcore.AmbiguousBehavior{ConnackOnDeny: 7}},
 			change: func(o *session.Options) { o.ClientID = "somebody" },
 			found:  is[*session.ConnackError],
 			class:  awsiot.Denied,

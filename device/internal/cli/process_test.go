@@ -121,7 +121,7 @@ func TestInterruptLeavesNothingHalfWrittenAndTheNextRunGoesOn(t *testing.T) {
 				p := startDevice(t, dir, "bootstrap", "--json")
 				awaitEvent(t, server, func(e localcore.Event) bool {
 					return e.Operation == string(operation) || e.Type == localcore.Issued && operation == awsiot.CreateCertificateFromCSR ||
-						e.Type == localcore.Registered && operation == awsiot.RegisterThing
+						e.Type == localcore.Provisioned && operation == awsiot.RegisterThing
 				})
 				sent := time.Now()
 				if err := p.Process.Signal(sig); err != nil {
@@ -294,7 +294,7 @@ func TestMosquittoCanUseTheDevicesTopicAndNoOther(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The tools connect again and again: the core's word counts.
-			e := awaitEvent(t, server, func(e localcore.Event) bool { return e.Type == localcore.Refused && e.Action == action[name] })
+			e := awaitEvent(t, server, func(e localcore.Event) bool { return e.Type == localcore.Rejected && e.Action == action[name] })
 			if e.Reason == "" {
 				t.Errorf("refused without a reason: %+v", e)
 			}

@@ -23,11 +23,11 @@ func TestEventsAreDescribedInOneLine(t *testing.T) {
 			"03:04:05.067 connected         a (thing lamp)",
 		},
 		"of who has no name yet": {
-			localcore.Event{Type: localcore.Refused, Action: localcore.ActionTLS, Address: "127.0.0.1:9", Reason: "no certificate"},
+			localcore.Event{Type: localcore.Rejected, Action: localcore.ActionTLS, Address: "127.0.0.1:9", Reason: "no certificate"},
 			"03:04:05.067 refused tls       127.0.0.1:9: no certificate",
 		},
 		"of a refused registration": {
-			localcore.Event{Type: localcore.Refused, Action: localcore.ActionProvision, ClientID: "a", Operation: "RegisterThing", Code: "AccessDenied", Reason: "why"},
+			localcore.Event{Type: localcore.Rejected, Action: localcore.ActionProvision, ClientID: "a", Operation: "RegisterThing", Code: "AccessDenied", Reason: "why"},
 			"03:04:05.067 refused provision a RegisterThing AccessDenied: why",
 		},
 		"of nobody": {localcore.Event{Type: localcore.Disconnected}, "03:04:05.067 disconnected      someone"},

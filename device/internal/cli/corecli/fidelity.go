@@ -14,12 +14,12 @@ func newFidelityCmd(console *cli.Console) *cobra.Command {
 	return &cobra.Command{
 		Use:     "fidelity",
 		Short:   "What AWS leaves open, and what is done here",
-		Long:    fidelity(localcore.Fidelity()),
+		Long:    fidelity(localcore.Ambiguities()),
 		Example: "  $ " + console.Name + " help fidelity",
 	}
 }
 
-func fidelity(choices []localcore.Choice) string {
+func fidelity(choices []localcore.Ambiguity) string {
 	var b strings.Builder
 	b.WriteString("Where AWS IoT Core is documented, iot_core_local does the same. These are the\npoints that AWS leaves open, and what is done about each:\n")
 	for _, c := range choices {

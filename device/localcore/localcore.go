@@ -1,12 +1,15 @@
-// Package localcore is AWS IoT Core towards devices, on this machine: MQTT
-// over mutual TLS, fleet provisioning by claim with the same templates,
-// policies and hook binary as in the cloud, and the control-plane API. It is to
-// AWS IoT what net/http/httptest is to HTTP: [Start] one in a test, point the
-// device at it, wait with [Server.AwaitThing].
+// Package localcore is a local emulator of AWS IoT Core: MQTT over mutual TLS,
+// fleet provisioning by claim with the same templates, policies and hook binary
+// as in the cloud, and the control-plane API. It is to AWS IoT what
+// net/http/httptest is to HTTP: [Start] one in a test, point the device at it,
+// wait with [Server.AwaitThing].
 //
-// It refuses what AWS refuses and, other than AWS, says why: each refusal is
-// one log line. What AWS leaves open is in one table, see [Fidelity]. It is no
-// substitute for rules, shadows, jobs or any other service behind the broker.
+// It rejects what AWS rejects and, unlike AWS, logs the reason. What AWS leaves
+// open is in one table, see [Ambiguities].
+//
+// This package composes the emulator: package broker carries the messages,
+// package provisioning answers the provisioning API, and they meet in
+// Server.reserved.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-provision.html
 package localcore
@@ -20,9 +23,13 @@ import (
 	"sync"
 	"time"
 
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/ca"
+	"example.com/fleety/device/localcore/event"
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/template"
 )
@@ -30,33 +37,34 @@ import (
 const (
 	keysReady    = 2 // in the pool, for CreateKeysAndCertificate
 	registryFile = "registry.db"
+	brokerFile   = "broker.db"
 )
 
-// A Server is a running local core. It is safe for concurrent use.
+// A Server is a running emulator. It is safe for concurrent use.
 type Server struct {
-	// Faults spoil provisioning exchanges; set them at any time.
+	// Faults alter the answers to provisioning requests; set them at any time.
 	Faults Faults
 
-	config    Config
-	registry  *registry.Registry
-	journal   *journal
-	authority *ca.Authority
-	keys      *ca.Pool
-	hook      *lambdahost.Host // nil without one
-	provision *provisioner
-	broker    *broker
-	claim     func() (Credential, error) // made once, see makeClaim
-	making    sync.WaitGroup             // of keys and the claim
-	mqtts     *listener
-	alpn      *listener // nil without one
-	expiry    *expiry
-	api       *apiServer // nil without one
+	config       Config
+	registry     *registry.Registry
+	history      *event.History
+	authority    *ca.Authority
+	keys         *ca.Pool
+	hook         *lambdahost.Host // nil without one
+	provisioning *provisioning.Service
+	broker       *broker.Broker
+	claim        func() (Credential, error) // made once, see makeClaim
+	making       sync.WaitGroup             // of keys and the claim
+	port         int                        // for devices
+	portALPN     int                        // 0 without one
+	expiry       *expiry
+	api          *apiServer // nil without one
 
 	closing sync.Once
 	closed  error
 }
 
-// Start starts a local core, within milliseconds. The first start on a new
+// Start starts an emulator, within milliseconds. The first start on a new
 // Config.State, or in a process with Config.Credentials, makes two RSA keys
 // before it returns, a tenth of a second each: the files must be there then.
 // ctx bounds the start only; [Server.Close] ends what was started. Errors of
@@ -64,7 +72,7 @@ type Server struct {
 func Start(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{config: c}
 	if err := s.start(ctx); err != nil {
-		return nil, fmt.Errorf("starting the local core: %w", errors.Join(err, s.Close()))
+		return nil, fmt.Errorf("starting the emulator: %w", errors.Join(err, s.Close()))
 	}
 	return s, nil
 }
@@ -79,7 +87,7 @@ func (s *Server) start(ctx context.Context) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	s.journal = newJournal(c.Log, c.Now)
+	s.history = event.NewHistory(c.Log, c.Now)
 	if err := s.openState(); err != nil {
 		return err
 	}
@@ -95,7 +103,7 @@ func (s *Server) start(ctx context.Context) error {
 
 // makeClaim makes the claim now where files hold it. In memory it is made in
 // the background, with the two RSA keys that are nearly all of a first start;
-// whoever can see it waits for it.
+// everything that shows it waits for it.
 func (s *Server) makeClaim() error {
 	c := &s.config
 	s.making.Go(s.authority.Prepare)
@@ -151,36 +159,60 @@ func (s *Server) startServices(ctx context.Context) error {
 	}
 	s.hook = host
 	s.keys = ca.NewPool(keysReady)
-	s.provision = newProvisioner(c, s.registry, s.authority, s.keys, hook, &s.Faults, s.journal)
-	s.broker, err = newBroker(c, s.registry, s.journal, s.provision)
-	if err != nil {
+	s.provisioning = provisioning.New(provisioning.Config{
+		Registry: s.registry, Authority: s.authority, Keys: s.keys,
+		Hook: hook, HookARN: c.hookARN(), HookTimeout: c.HookTimeout,
+		ARN: c.arn, EnforceRates: c.Quotas == QuotasAWS, DropThrottled: c.AmbiguousBehavior.DropThrottled,
+		Record: s.history.Record, Log: c.Log, Now: c.Now,
+	})
+	if err := s.openBroker(); err != nil {
 		return err
 	}
-	s.provision.broker = s.broker
-	s.expiry = watchCertificates(s.broker)
-	return s.listen()
-}
-
-// listen opens the ports and begins to serve.
-func (s *Server) listen() error {
-	cert, err := s.authority.ServerCertificate("localhost", "127.0.0.1", "::1",
-		"*.iot."+s.config.Region+".amazonaws.com")
-	if err != nil {
-		return err
-	}
-	if s.mqtts, err = s.broker.listen("mqtts", s.config.Listen, cert, false); err != nil {
-		return fmt.Errorf("listening for devices: %w", err)
-	}
-	if s.config.ListenALPN != "" {
-		if s.alpn, err = s.broker.listen("alpn", s.config.ListenALPN, cert, true); err != nil {
-			return fmt.Errorf("listening for devices with ALPN: %w", err)
-		}
-	}
-	if err := s.broker.serve(); err != nil {
-		return err
-	}
+	s.expiry = s.watchExpiry()
+	s.broker.Serve()
 	if s.api != nil {
 		s.api.serve(s.apiHandler())
+	}
+	return nil
+}
+
+// openBroker opens the broker and its ports.
+func (s *Server) openBroker() error {
+	c := &s.config
+	least, most, _ := c.SecurityPolicy.versions() // validated
+	state := ""
+	if c.State != "" {
+		state = filepath.Join(c.State, brokerFile)
+	}
+	b, err := broker.New(broker.Config{
+		Authorizer: &authorizer{config: c, registry: s.registry},
+		Reserved:   s.reserved,
+		Record:     s.history.Record,
+
+		EnforceRates: c.Quotas == QuotasAWS, SessionExpiry: c.SessionExpiry, State: state,
+		MinTLS: least, MaxTLS: most,
+		AllowMissingSNI:       c.AmbiguousBehavior.AllowMissingSNI,
+		ConnackOnDeny:         c.AmbiguousBehavior.ConnackOnDeny,
+		KeepOpenOnDeny:        c.AmbiguousBehavior.KeepOpenOnDeny,
+		CheckReceiveOnReplies: c.AmbiguousBehavior.CheckReceiveOnReplies,
+
+		Log: c.Log, Now: c.Now,
+	})
+	if err != nil {
+		return err
+	}
+	s.broker = b
+	cert, err := s.authority.ServerCertificate("localhost", "127.0.0.1", "::1", "*.iot."+c.Region+".amazonaws.com")
+	if err != nil {
+		return err
+	}
+	if s.port, err = b.Listen(c.Listen, cert, false); err != nil {
+		return fmt.Errorf("listening for devices: %w", err)
+	}
+	if c.ListenALPN != "" {
+		if s.portALPN, err = b.Listen(c.ListenALPN, cert, true); err != nil {
+			return fmt.Errorf("listening for devices with ALPN: %w", err)
+		}
 	}
 	return nil
 }
@@ -203,10 +235,10 @@ func (s *Server) close() error {
 		s.expiry.stop()
 	}
 	if s.broker != nil {
-		errs = append(errs, s.broker.close())
+		errs = append(errs, s.broker.Close())
 	}
-	if s.provision != nil {
-		s.provision.close()
+	if s.keys != nil {
+		s.keys.Close()
 	}
 	if s.hook != nil {
 		errs = append(errs, s.hook.Close())
@@ -218,16 +250,11 @@ func (s *Server) close() error {
 }
 
 // Endpoint returns the host name and port for devices. The name is localhost:
-// the server demands SNI, which clients do not send for an address.
-func (s *Server) Endpoint() (host string, port int) { return "localhost", s.mqtts.port() }
+// the server requires SNI, which clients do not send for an address.
+func (s *Server) Endpoint() (host string, port int) { return "localhost", s.port }
 
 // PortALPN returns the port of the listener that requires ALPN, 0 without one.
-func (s *Server) PortALPN() int {
-	if s.alpn == nil {
-		return 0
-	}
-	return s.alpn.port()
-}
+func (s *Server) PortALPN() int { return s.portALPN }
 
 // Registry returns the things, certificates, policies and templates, the
 // claim's among them.
@@ -239,52 +266,8 @@ func (s *Server) Registry() *registry.Registry {
 // ARN returns the full name of a resource of this account, such as thing/NAME.
 func (s *Server) ARN(resource string) string { return s.config.arn(resource) }
 
-// AwaitThing waits until a thing of this name is registered and returns it.
-func (s *Server) AwaitThing(ctx context.Context, name string) (registry.Thing, error) {
-	for number := s.journal.latest(); ; number++ {
-		thing, err := s.registry.DescribeThing(name)
-		if !isNotFound(err) {
-			return thing, err
-		}
-		if _, number, err = s.journal.next(ctx, number); err != nil {
-			return thing, fmt.Errorf("waiting for thing %s: %w", name, err)
-		}
-	}
-}
-
-// AwaitEvent waits for an event that match accepts. Past events count too, as
-// far as they are kept: the latest 2048 at least.
-func (s *Server) AwaitEvent(ctx context.Context, match func(Event) bool) (Event, error) {
-	for number := 0; ; number++ {
-		e, n, err := s.journal.next(ctx, number)
-		if err != nil {
-			return Event{}, fmt.Errorf("waiting for an event: %w", err)
-		}
-		if match(e) {
-			return e, nil
-		}
-		number = n
-	}
-}
-
-// Follow calls yield for every event from now on, until yield returns false
-// or ctx ends, whose error it then returns. A slow yield loses events, the
-// oldest first, when more than 2048 are waiting.
-func (s *Server) Follow(ctx context.Context, yield func(Event) bool) error {
-	for number := s.journal.latest(); ; number++ {
-		e, n, err := s.journal.next(ctx, number)
-		if err != nil {
-			return err
-		}
-		if !yield(e) {
-			return nil
-		}
-		number = n
-	}
-}
-
-// LapsePending makes every ownership token lapse now: certificates that wait
-// for RegisterThing are deleted. It returns their ids.
-func (s *Server) LapsePending() ([]string, error) {
-	return s.registry.Expire(s.config.Now().Add(ownershipTokenLife + time.Second))
+// ExpireTokens makes every pending certificate ownership token expire now: the
+// certificates that wait for RegisterThing are deleted. It returns their ids.
+func (s *Server) ExpireTokens() ([]string, error) {
+	return s.registry.Expire(s.config.Now().Add(awsiot.OwnershipTokenLife + time.Second))
 }

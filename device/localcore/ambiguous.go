@@ -3,44 +3,67 @@ package localcore
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"example.com/fleety/device/localcore/template"
 )
 
-// A Choice is an answer to what AWS does not document.
-type Choice struct {
-	// ID is the point's number, such as U4: U of provisioning and connections,
-	// B of the broker, A of the control API, P of policies, T of templates.
+// AmbiguousBehavior switches what AWS does not document. The zero value is what
+// `iot_core_local help fidelity` describes.
+type AmbiguousBehavior struct {
+	// CheckReceiveOnReplies requires iot:Receive for the direct replies of the
+	// provisioning API (U3).
+	CheckReceiveOnReplies bool
+	// ConnackOnDeny answers a rejected CONNECT of MQTT 3.1.1 with this return
+	// code, 5 or 7, before closing. Zero closes without an answer (U12).
+	ConnackOnDeny byte
+	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK
+	// or SUBACK (U13).
+	KeepOpenOnDeny bool
+	// AllowMissingSNI admits clients that name no server (U19).
+	AllowMissingSNI bool
+	// DisconnectDelay is the time between a certificate's leaving ACTIVE and
+	// the end of its connections (U22).
+	DisconnectDelay time.Duration
+	// DropThrottled leaves a throttled provisioning request without a reply,
+	// where else it is rejected (U23).
+	DropThrottled bool
+}
+
+// An Ambiguity is a question that AWS's documentation leaves open.
+type Ambiguity struct {
+	// ID is its number, such as U4: U of provisioning and connections, B of the
+	// broker, A of the control API, P of policies, T of templates.
 	ID string `json:"id"`
 	// Question is what AWS leaves open.
 	Question string `json:"question"`
-	// Answer is what the local core does.
+	// Answer is what the emulator does.
 	Answer string `json:"answer"`
 	// Switch names what changes the answer, if anything does.
 	Switch string `json:"switch,omitempty"`
 }
 
-// Fidelity returns the points that AWS leaves open and what the local core
-// does about each. Everything else follows AWS's documentation.
-func Fidelity() []Choice {
-	all := slices.Clone(choices)
+// Ambiguities returns the questions that AWS leaves open and how the emulator
+// answers each. Everything else follows AWS's documentation.
+func Ambiguities() []Ambiguity {
+	all := slices.Clone(ambiguities)
 	for i, c := range template.Choices() {
-		all = append(all, Choice{ID: fmt.Sprint("T", i+1), Question: c.Point, Answer: c.Taken})
+		all = append(all, Ambiguity{ID: fmt.Sprint("T", i+1), Question: c.Point, Answer: c.Taken})
 	}
 	return all
 }
 
-var choices = []Choice{
+var ambiguities = []Ambiguity{
 	{ID: "U1", Question: "error codes of the provisioning API beyond the two that were seen",
 		Answer: "the exception names of the HTTPS API without \"Exception\", with their status; AccessDenied (403) for the hook, ResourceNotFound (404) for the template, InvalidCertificateOwnershipToken (400) for any token that does not work"},
 	{ID: "U2", Question: "what an ownership token is bound to, and how often it works",
-		Answer: "to the claim certificate that got it; once; for one hour; a refused RegisterThing does not use it up"},
+		Answer: "to the claim certificate that got it; once; for one hour; a rejected RegisterThing does not use it up"},
 	{ID: "U3", Question: "whether iot:Receive is checked for the direct replies",
-		Answer: "no", Switch: "Choices.CheckReceiveOnReplies"},
+		Answer: "no", Switch: "AmbiguousBehavior.CheckReceiveOnReplies"},
 	{ID: "U4", Question: "QoS of the replies",
 		Answer: "1 if the client subscribed to the reply topic at QoS 1, else 0"},
 	{ID: "U5", Question: "default of OverrideSettings",
-		Answer: "a value that differs from the existing one is refused"},
+		Answer: "a value that differs from the existing one is rejected"},
 	{ID: "U6", Question: "parameters that the template does not declare, from device or hook",
 		Answer: "accepted; they resolve, and the log names them"},
 	{ID: "U7", Question: "whether AWS::IoT::Certificate::Id must be declared",
@@ -52,31 +75,31 @@ var choices = []Choice{
 	{ID: "U10", Question: "what remains of a RegisterThing that fails half-way",
 		Answer: "nothing: all or nothing. AWS may differ"},
 	{ID: "U11", Question: "the hook's time-out: code, retries, and whether the token is checked first",
-		Answer: "as a refusal; one call; the token is checked first", Switch: "Config.HookTimeout"},
+		Answer: "as a denial; one call; the token is checked first", Switch: "Config.HookTimeout"},
 	{ID: "U12", Question: "CONNACK of a CONNECT that no policy allows, in MQTT 3.1.1",
-		Answer: "none: the connection is closed", Switch: "Choices.ConnackOnDeny"},
+		Answer: "none: the connection is closed", Switch: "AmbiguousBehavior.ConnackOnDeny"},
 	{ID: "U13", Question: "whether MQTT 5 connections are closed after reason code 0x87",
-		Answer: "yes, with DISCONNECT 0x87 after the PUBACK or SUBACK", Switch: "Choices.KeepOpenOnDeny"},
+		Answer: "yes, with DISCONNECT 0x87 after the PUBACK or SUBACK", Switch: "AmbiguousBehavior.KeepOpenOnDeny"},
 	{ID: "U14", Question: "policy variables that do not resolve",
 		Answer: "the statement does not match"},
 	{ID: "U15", Question: "an empty client id in MQTT 3.1.1",
-		Answer: "refused with return code 2"},
+		Answer: "rejected with return code 2"},
 	{ID: "U16", Question: "form of the private key, NotBefore, issuing chain",
 		Answer: "PKCS #1; the time of issue; an authority of our own under AWS's issuer name"},
-	{ID: "U17", Question: "at which step an unknown certificate is refused",
+	{ID: "U17", Question: "at which step an unknown certificate is rejected",
 		Answer: "in the handshake, with TLS alert bad_certificate; a TLS 1.3 client sees it at its first read"},
 	{ID: "U18", Question: "pruning of old template versions by CloudFormation, default of Enabled",
 		Answer: "does not arise here: the shipped template is enabled, and at five versions the oldest goes"},
 	{ID: "U19", Question: "whether SNI is required",
-		Answer: "yes", Switch: "Choices.AllowMissingSNI"},
+		Answer: "yes", Switch: "AmbiguousBehavior.AllowMissingSNI"},
 	{ID: "U20", Question: "how long retained messages are kept",
 		Answer: "with a state directory for ever, without one until the server stops"},
 	{ID: "U21", Question: "whether a revoked certificate can become active again",
 		Answer: "yes"},
 	{ID: "U22", Question: "how soon connections end when their certificate leaves ACTIVE",
-		Answer: "at once", Switch: "Choices.DisconnectDelay"},
+		Answer: "at once", Switch: "AmbiguousBehavior.DisconnectDelay"},
 	{ID: "U23", Question: "answer to a throttled provisioning request",
-		Answer: "rejected with Throttling (429), when quotas are on", Switch: "Choices.DropThrottled"},
+		Answer: "rejected with Throttling (400, as in AWS's service model), when quotas are on", Switch: "AmbiguousBehavior.DropThrottled"},
 	{ID: "U24", Question: "accepted RegisterThing when the template has no thing",
 		Answer: "thingName is left out"},
 	{ID: "U25", Question: "policy resource of a shared subscription; signature algorithms of a CSR",
@@ -86,8 +109,8 @@ var choices = []Choice{
 		Answer: "every 30 seconds within the documented window, under another packet id, and when a session resumes"},
 	{ID: "B2", Question: "DISCONNECT of an MQTT 5 client whose packet is over 146 KB: AWS's table has no code for it",
 		Answer: "0x95, as MQTT 5 says"},
-	{ID: "B3", Question: "whether a refused PUBLISH of MQTT 5 gets its code in PUBACK or in DISCONNECT",
-		Answer: "QoS 1 in both, QoS 0 in DISCONNECT", Switch: "Choices.KeepOpenOnDeny"},
+	{ID: "B3", Question: "whether a rejected PUBLISH of MQTT 5 gets its code in PUBACK or in DISCONNECT",
+		Answer: "QoS 1 in both, QoS 0 in DISCONNECT", Switch: "AmbiguousBehavior.KeepOpenOnDeny"},
 	{ID: "B4", Question: "which of two values of a quota holds, that of large Regions or of others",
 		Answer: "that of the others"},
 	{ID: "B5", Question: "when a session ends after its expiry, where AWS may take 30 minutes more",
@@ -106,7 +129,7 @@ var choices = []Choice{
 	{ID: "A3", Question: "order of lists",
 		Answer: "by name; certificates, which have an order, newest first unless ascendingOrder is set"},
 	{ID: "A4", Question: "OverrideSettings FAIL on a thing that has the same value",
-		Answer: "refused: FAIL refuses whenever the thing exists"},
+		Answer: "rejected: FAIL rejects whenever the thing exists"},
 	{ID: "A5", Question: "status of ResourceConflictsException",
 		Answer: "409"},
 	{ID: "A6", Question: "TestAuthorization with several resources in one AuthInfo",
@@ -119,11 +142,11 @@ var choices = []Choice{
 	{ID: "P2", Question: "NotAction and NotResource",
 		Answer: "accepted, as in IAM"},
 	{ID: "P3", Question: "Version that is missing",
-		Answer: "refused"},
+		Answer: "rejected"},
 	{ID: "P4", Question: "form of Sid",
 		Answer: "letters and digits, and unique, as in IAM"},
 	{ID: "P5", Question: "a key that is given twice in an object",
-		Answer: "refused"},
+		Answer: "rejected"},
 	{ID: "P6", Question: "actions, Regions, accounts and condition keys that do not exist",
 		Answer: "accepted, and match nothing"},
 }

@@ -1,10 +1,8 @@
-package localcore_test
+package broker
 
 import (
 	"strings"
 	"testing"
-
-	"example.com/fleety/device/localcore"
 )
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: the
@@ -33,11 +31,27 @@ func TestFiltersMatchTopics(t *testing.T) {
 		"shared rest is not parent": {"$share/g/a/#", "a", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := localcore.Matches(test.filter, test.topic); got != test.want {
+			if got := matches(test.filter, test.topic); got != test.want {
 				t.Errorf("%s matches %s: %v", test.filter, test.topic, got)
+			}
+			if got := treeMatches(test.filter, test.topic); got != test.want {
+				t.Errorf("in the tree, %s matches %s: %v", test.filter, test.topic, got)
 			}
 		})
 	}
+}
+
+// treeMatches asks the tree, which must be empty again without the subscription.
+func treeMatches(filter, topic string) bool {
+	var tree topicTree
+	s := new(session)
+	tree.add(s, subscription{Filter: filter})
+	_, found := tree.match(topic)[s]
+	tree.remove(s, filter)
+	if len(tree.root.children) > 0 {
+		panic(filter + " was not removed")
+	}
+	return found
 }
 
 func FuzzFilterWithoutWildcardMatchesItselfOnly(f *testing.F) {
@@ -45,11 +59,25 @@ func FuzzFilterWithoutWildcardMatchesItselfOnly(f *testing.F) {
 	f.Add("a//", "a/")
 	f.Add("$aws/x", "$aws/x")
 	f.Fuzz(func(t *testing.T, filter, topic string) {
-		if strings.ContainsAny(filter, "+#") || strings.HasPrefix(filter, "$share/") {
+		if strings.ContainsAny(filter+topic, "+#") || strings.HasPrefix(filter, sharePrefix) {
 			t.Skip()
 		}
-		if got := localcore.Matches(filter, topic); got != (filter == topic) {
+		if got := matches(filter, topic); got != (filter == topic) {
 			t.Errorf("%q matches %q: %v", filter, topic, got)
+		}
+	})
+}
+
+func FuzzTreeMatchesAsEachFilterDoes(f *testing.F) {
+	f.Add("a/+/#", "a/b/c")
+	f.Add("$share/g/+", "a")
+	f.Add("#", "$aws/x")
+	f.Fuzz(func(t *testing.T, filter, topic string) {
+		if !validFilter(filter) || topic == "" || strings.ContainsAny(topic, "+#") {
+			t.Skip()
+		}
+		if tree, one := treeMatches(filter, topic), matches(filter, topic); tree != one {
+			t.Errorf("filter %q, topic %q: the tree says %v, the filter %v", filter, topic, tree, one)
 		}
 	})
 }

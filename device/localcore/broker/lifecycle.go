@@ -1,10 +1,8 @@
-package localcore
+package broker
 
 import (
 	"encoding/json"
 	"strings"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // A lifecycleEvent is the payload of a lifecycle event.
@@ -25,50 +23,48 @@ type lifecycleEvent struct {
 	VersionNumber             int      `json:"versionNumber"`
 }
 
-func (b *broker) lifecycleConnected(c *connection) {
-	b.lifecycle(c, "presence", lifecycleEvent{EventType: "connected", IPAddress: c.address.Addr().String()})
+func (b *Broker) lifecycleConnected(c *Conn) {
+	b.lifecycle(c, "presence", lifecycleEvent{EventType: "connected", IPAddress: c.principal.Address.Addr().String()})
 }
 
-func (b *broker) lifecycleConnectFailed(c *connection, reason string) {
+func (b *Broker) lifecycleConnectFailed(c *Conn, reason string) {
 	if reason == reasonForbidden {
 		reason = "AUTHORIZATION_FAILED"
 	}
 	b.lifecycle(c, "presence", lifecycleEvent{
-		EventType: "connect_failed", ConnectFailureReason: reason, IPAddress: c.address.Addr().String(),
+		EventType: "connect_failed", ConnectFailureReason: reason, IPAddress: c.principal.Address.Addr().String(),
 	})
 }
 
-func (b *broker) lifecycleDisconnected(c *connection) {
-	reason := c.endReason()
+func (b *Broker) lifecycleDisconnected(c *Conn) {
+	reason := c.disconnectReason()
 	byClient := reason == reasonClientInitiated
 	b.lifecycle(c, "presence", lifecycleEvent{
 		EventType: "disconnected", DisconnectReason: reason, ClientInitiatedDisconnect: &byClient,
 	})
 }
 
-func (b *broker) lifecycleSubscription(c *connection, eventType string, topics []string) {
+func (b *Broker) lifecycleSubscription(c *Conn, eventType string, topics []string) {
 	b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: eventType, Topics: topics})
 }
 
-// lifecycle publishes an event under $aws/events/GROUP/TYPE/CLIENTID, if
-// somebody may listen there. Client ids with wildcards have no events.
-func (b *broker) lifecycle(c *connection, group string, e lifecycleEvent) {
-	if strings.ContainsAny(c.session.ClientID, "+#") {
+// lifecycle publishes an event under $aws/events/GROUP/TYPE/CLIENTID. Client
+// ids with wildcards have no events.
+func (b *Broker) lifecycle(c *Conn, group string, e lifecycleEvent) {
+	if strings.ContainsAny(c.principal.ClientID, "+#") {
 		return
 	}
-	e.ClientID = c.session.ClientID
+	e.ClientID = c.principal.ClientID
 	e.TimestampMS = b.config.Now().UnixMilli()
 	e.SessionIdentifier = c.sessionID
-	e.PrincipalIdentifier = c.certificateID
-	if c.exclusive {
-		e.ThingName = c.thingName()
+	e.PrincipalIdentifier = c.principal.CertificateID
+	if thing, exclusive := c.auth.Thing(); exclusive {
+		e.ThingName = thing
 	}
 	payload, err := json.Marshal(e)
 	if err != nil {
 		b.config.Log.Error("encoding a lifecycle event", "error", err)
 		return
 	}
-	pk := packets.Packet{TopicName: "$aws/events/" + group + "/" + e.EventType + "/" + e.ClientID, Payload: payload}
-	pk.FixedHeader.Qos = 1
-	b.publish(pk)
+	b.Publish(&Message{Topic: "$aws/events/" + group + "/" + e.EventType + "/" + e.ClientID, Payload: payload, QoS: 1})
 }

@@ -1,4 +1,4 @@
-package localcore
+package provisioning
 
 import (
 	"errors"
@@ -11,8 +11,8 @@ import (
 	"example.com/fleety/device/localcore/template"
 )
 
-// A rejection is the answer to a provisioning request that was refused, with
-// the reason for the log, which may tell more than the device may know.
+// A rejection is the reply that rejects a request, with the reason for the log,
+// which may say more than the device may know.
 type rejection struct {
 	awsiot.ErrorResponse
 	reason string
@@ -28,25 +28,26 @@ type cause struct {
 
 // The table of rejections. AWS publishes none: InvalidCertificateOwnershipToken
 // and InvalidParameters were seen in the wild, the others are the exception
-// names of the HTTPS API without their suffix (U1, U11, U23).
+// names of the HTTPS API without their suffix, with the status of AWS's service
+// model, where Throttling is 400 and ConflictingResourceUpdate, from the
+// registry, 409 (U1, U11, U23).
 var (
 	badRequest       = cause{400, "InvalidRequest"}
 	badParameters    = cause{400, "InvalidParameters"} // those of the template come from package template
-	deniedByHook     = cause{403, "AccessDenied"}
-	deniedToClaim    = cause{403, "AccessDenied"}
+	denied           = cause{403, "AccessDenied"}      // by the hook, or to a claim of another template
 	templateNotFound = cause{404, "ResourceNotFound"}
 	templateDisabled = cause{400, "InvalidRequest"}
-	throttled        = cause{429, "Throttling"}
+	throttled        = cause{400, "Throttling"}
 	internalFailure  = cause{500, "InternalFailure"}
 )
 
-// reject answers with a message that tells the device all there is to know.
+// reject returns a rejection whose message is the whole reason.
 func (c cause) reject(format string, args ...any) *rejection {
 	message := fmt.Sprintf(format, args...)
 	return c.because(message, message)
 }
 
-// because answers with a message, and keeps the reason for the log.
+// because returns a rejection whose reason is for the log only.
 func (c cause) because(message, reason string) *rejection {
 	return &rejection{awsiot.ErrorResponse{StatusCode: c.status, ErrorCode: c.code, ErrorMessage: message}, reason}
 }

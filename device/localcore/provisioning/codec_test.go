@@ -1,4 +1,4 @@
-package localcore
+package provisioning
 
 import (
 	"strings"

@@ -1,4 +1,4 @@
-package localcore
+package broker
 
 import (
 	"encoding/binary"
@@ -10,10 +10,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-const (
-	storeFile   = "broker.db"
-	openTimeout = time.Second
-)
+const openTimeout = time.Second
 
 // The store has a bucket of retained messages by topic, and one of sessions:
 // a bucket for each client id, with a record and two buckets in it.
@@ -31,21 +28,19 @@ type store struct{ db *bolt.DB }
 
 // A messageRecord is a message as it is stored.
 type messageRecord struct {
-	Topic           string             `json:"topic"`
-	Payload         []byte             `json:"payload"`
-	QoS             byte               `json:"qos"`
-	Retain          bool               `json:"retain,omitempty"`
-	ProtocolVersion byte               `json:"protocolVersion"`
-	CreatedUnix     int64              `json:"created"`
-	ExpiryUnix      int64              `json:"expiry,omitempty"`
-	Properties      packets.Properties `json:"properties"`
+	Topic       string             `json:"topic"`
+	Payload     []byte             `json:"payload"`
+	QoS         byte               `json:"qos"`
+	Retain      bool               `json:"retain,omitempty"`
+	CreatedUnix int64              `json:"created"`
+	Properties  packets.Properties `json:"properties"`
 }
 
 // A sessionRecord is a persistent session without what is in its buckets.
 type sessionRecord struct {
 	ProtocolVersion byte          `json:"protocolVersion"`
 	Expiry          time.Duration `json:"expiryNs"`
-	// Left is when the client went; zero while it is connected.
+	// Left is when the client disconnected; zero while it is connected.
 	Left time.Time `json:"left,omitzero"`
 }
 
@@ -53,8 +48,8 @@ type sessionRecord struct {
 type storedSession struct {
 	sessionRecord
 	clientID      string
-	subscriptions []packets.Subscription
-	messages      []*message
+	subscriptions []subscription
+	messages      []*delivery
 }
 
 func openStore(path string) (*store, error) {
@@ -79,23 +74,14 @@ func openStore(path string) (*store, error) {
 
 func (s *store) close() error { return s.db.Close() }
 
-func recordOf(pk packets.Packet) messageRecord {
-	return messageRecord{
-		pk.TopicName, pk.Payload, pk.FixedHeader.Qos, pk.FixedHeader.Retain,
-		pk.ProtocolVersion, pk.Created, pk.Expiry, pk.Properties,
-	}
+func recordOf(m *Message, qos byte, retain bool) messageRecord {
+	return messageRecord{m.Topic, m.Payload, qos, retain, m.Time.Unix(), m.properties()}
 }
 
-func (m messageRecord) packet() packets.Packet {
-	return packets.Packet{
-		FixedHeader:     packets.FixedHeader{Type: packets.Publish, Qos: m.QoS, Retain: m.Retain},
-		TopicName:       m.Topic,
-		Payload:         m.Payload,
-		ProtocolVersion: m.ProtocolVersion,
-		Created:         m.CreatedUnix,
-		Expiry:          m.ExpiryUnix,
-		Properties:      m.Properties,
-	}
+func (r messageRecord) message() *Message {
+	m := &Message{Topic: r.Topic, Payload: r.Payload, QoS: r.QoS, Retain: r.Retain, Time: time.Unix(r.CreatedUnix, 0)}
+	m.setProperties(r.Properties)
+	return m
 }
 
 func put(b *bolt.Bucket, key []byte, value any) error {
@@ -107,25 +93,25 @@ func put(b *bolt.Bucket, key []byte, value any) error {
 }
 
 // retain stores a message under its topic. One without payload removes it.
-func (s *store) retain(pk packets.Packet) error {
+func (s *store) retain(m *Message) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
 		bucket := tx.Bucket(retainedBucket)
-		if len(pk.Payload) == 0 {
-			return bucket.Delete([]byte(pk.TopicName))
+		if len(m.Payload) == 0 {
+			return bucket.Delete([]byte(m.Topic))
 		}
-		return put(bucket, []byte(pk.TopicName), recordOf(pk))
+		return put(bucket, []byte(m.Topic), recordOf(m, m.QoS, true))
 	})
 }
 
 // retained returns all retained messages.
-func (s *store) retained() (all []packets.Packet, err error) {
+func (s *store) retained() (all []*Message, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		return tx.Bucket(retainedBucket).ForEach(func(topic, value []byte) error {
-			var m messageRecord
-			if err := json.Unmarshal(value, &m); err != nil {
+			var r messageRecord
+			if err := json.Unmarshal(value, &r); err != nil {
 				return fmt.Errorf("topic %s: %w", topic, err)
 			}
-			all = append(all, m.packet())
+			all = append(all, r.message())
 			return nil
 		})
 	})
@@ -183,7 +169,7 @@ func (s *store) updateSession(clientID string, name []byte, work func(*bolt.Buck
 }
 
 // subscribe stores subscriptions of a session.
-func (s *store) subscribe(clientID string, subscriptions []packets.Subscription) error {
+func (s *store) subscribe(clientID string, subscriptions []subscription) error {
 	return s.updateSession(clientID, subscriptionsBucket, func(b *bolt.Bucket) error {
 		for _, sub := range subscriptions {
 			if err := put(b, []byte(sub.Filter), sub); err != nil {
@@ -207,12 +193,12 @@ func (s *store) unsubscribe(clientID string, filters []string) error {
 }
 
 // add stores a message of a session and returns its number, from 1.
-func (s *store) add(clientID string, pk packets.Packet) (number uint64, err error) {
+func (s *store) add(clientID string, d *delivery) (number uint64, err error) {
 	err = s.updateSession(clientID, messagesBucket, func(b *bolt.Bucket) error {
 		if number, err = b.NextSequence(); err != nil {
 			return err
 		}
-		return put(b, binary.BigEndian.AppendUint64(nil, number), recordOf(pk))
+		return put(b, binary.BigEndian.AppendUint64(nil, number), recordOf(d.message, d.qos, d.retain))
 	})
 	return number, err
 }
@@ -249,7 +235,7 @@ func readSession(b *bolt.Bucket) (s storedSession, err error) {
 		return s, err
 	}
 	err = b.Bucket(subscriptionsBucket).ForEach(func(_, value []byte) error {
-		var sub packets.Subscription
+		var sub subscription
 		s.subscriptions = append(s.subscriptions, sub)
 		return json.Unmarshal(value, &s.subscriptions[len(s.subscriptions)-1])
 	})
@@ -257,11 +243,13 @@ func readSession(b *bolt.Bucket) (s storedSession, err error) {
 		return s, err
 	}
 	err = b.Bucket(messagesBucket).ForEach(func(number, value []byte) error {
-		var m messageRecord
-		if err := json.Unmarshal(value, &m); err != nil {
+		var r messageRecord
+		if err := json.Unmarshal(value, &r); err != nil {
 			return err
 		}
-		s.messages = append(s.messages, &message{packet: m.packet(), number: binary.BigEndian.Uint64(number)})
+		s.messages = append(s.messages, &delivery{
+			message: r.message(), qos: r.QoS, retain: r.Retain, number: binary.BigEndian.Uint64(number),
+		})
 		return nil
 	})
 	return s, err

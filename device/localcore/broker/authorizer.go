@@ -1,0 +1,61 @@
+package broker
+
+import (
+	"crypto/x509"
+	"net/netip"
+)
+
+// An Authorizer knows which certificates may connect, and what the policies of
+// a client allow.
+type Authorizer interface {
+	// VerifyCertificate returns an error that says why a client with this
+	// certificate cannot connect now.
+	VerifyCertificate(*x509.Certificate) error
+	// NewSession returns what policies say of one connection.
+	NewSession(Principal) AuthSession
+}
+
+// A Principal is who a connection belongs to.
+type Principal struct {
+	ClientID      string
+	CertificateID string
+	Certificate   *x509.Certificate
+	ServerName    string // that the client asked for (SNI)
+	Address       netip.AddrPort
+}
+
+// An AuthSession evaluates the policies that hold for one connection at the
+// moment of each call. It is safe for concurrent use.
+type AuthSession interface {
+	// Authorize reports whether the request is allowed and, if it is not, which
+	// statement decided and what would allow it.
+	Authorize(AuthRequest) (allowed bool, reason string)
+	// Thing returns the name of the thing that policies see, empty without one,
+	// and whether the certificate is attached to it exclusively.
+	Thing() (name string, exclusive bool)
+}
+
+// An AuthRequest is one action that a client wants to do.
+type AuthRequest struct {
+	Action   string // such as iot:Publish
+	Resource string // the last part of its ARN, such as topic/a/b
+	// Of iot:Connect:
+	Persistent bool
+	HasWill    bool
+	WillTopic  string
+}
+
+// authorize asks the policies of a connection.
+func (c *Conn) authorize(action, resource string) (allowed bool, reason string) {
+	return c.auth.Authorize(AuthRequest{Action: action, Resource: resource})
+}
+
+// authorizePublish asks for iot:Publish and, for a retained message, for
+// iot:RetainPublish besides.
+func (c *Conn) authorizePublish(topic string, retain bool) (allowed bool, reason string) {
+	allowed, reason = c.authorize("iot:Publish", "topic/"+topic)
+	if allowed && retain {
+		return c.authorize("iot:RetainPublish", "topic/"+topic)
+	}
+	return allowed, reason
+}

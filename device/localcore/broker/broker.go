@@ -1,0 +1,256 @@
+// Package broker is the MQTT side of the emulator: it accepts devices over
+// mutual TLS, speaks MQTT 3.1.1 and 5 as AWS IoT Core does, and delivers
+// messages. It knows certificates and policies only through an [Authorizer],
+// and the services behind reserved topics only through Config.Reserved.
+//
+// The connection loop is our own. Of mochi-mqtt only the codec, its package
+// packets, is linked: AWS differs from mochi's server at every step from
+// CONNECT to PUBACK, so that a hook had to fake an acknowledgement for each
+// packet, and its topic index matches a/# to a, where AWS does not, and copies
+// two maps for each subscriber. Measured against it, this one holds a
+// connection in less than half of the memory and fans out twice as fast.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+package broker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"example.com/fleety/device/localcore/event"
+)
+
+// A Config says what a broker depends on, and how it decides what AWS leaves
+// open. Authorizer, Record, Log, Now and SessionExpiry must be set.
+type Config struct {
+	Authorizer Authorizer
+	// Reserved returns what answers messages that clients publish to a reserved
+	// topic, one that begins with $aws/; a nil handler means that nothing does.
+	// A direct message goes to its handler alone, others to subscribers too. Nil
+	// means no handlers.
+	Reserved func(topic string) (h Handler, direct bool)
+	// Observe sees every message that is published: by clients, also to
+	// reserved topics, by the services, and by the broker itself. It must not
+	// block, nor change the message. Nil means nobody looks.
+	Observe func(*Message)
+	// Record takes events. It must not block.
+	Record func(event.Event)
+
+	// EnforceRates turns AWS's quotas per second on. The structural limits, such
+	// as the length of a topic, always hold.
+	EnforceRates bool
+	// SessionExpiry is how long a session outlives its connection at most.
+	SessionExpiry time.Duration
+	// State is the file that keeps persistent sessions and retained messages.
+	// Empty means memory only.
+	State string
+
+	// MinTLS and MaxTLS are versions of TLS, as in [tls.Config].
+	MinTLS, MaxTLS uint16
+	// AllowMissingSNI admits clients that name no server.
+	AllowMissingSNI bool
+	// ConnackOnDeny is the return code for a CONNECT of MQTT 3.1.1 that no
+	// policy allows. Zero closes without an answer.
+	ConnackOnDeny byte
+	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK or
+	// SUBACK.
+	KeepOpenOnDeny bool
+	// CheckReceiveOnReplies demands iot:Receive for [Conn.Reply].
+	CheckReceiveOnReplies bool
+
+	// Log receives what is no event: failures of the emulator itself.
+	Log *slog.Logger
+	Now func() time.Time
+}
+
+// A Broker accepts connections and delivers messages. It is safe for concurrent
+// use.
+type Broker struct {
+	config    Config
+	store     *store // nil without Config.State
+	topics    topicTree
+	retained  retained
+	listeners []*listener
+	stop      context.CancelFunc // ends Serve; nil before
+	work      sync.WaitGroup     // every goroutine
+
+	allConnects   *rate.Limiter // of the account
+	allSubscribes *rate.Limiter // of the account
+
+	// opening is held while a session is found or made, or expires: nothing may
+	// end the session that a connection is about to resume.
+	opening sync.Mutex
+
+	mu       sync.Mutex
+	closed   bool                     // under mu
+	open     map[net.Conn]struct{}    // every TCP connection, under mu
+	current  map[string]*Conn         // by client id, under mu
+	sessions map[string]*session      // by client id, under mu
+	wills    map[string]*delayedWill  // by client id, under mu
+	connects map[string]*rate.Limiter // by client id, under mu
+	silent   map[string]bool          // reserved topics without a service that were warned about, under mu
+}
+
+// New returns a broker with the sessions and retained messages of an earlier
+// run. Use Listen and Serve to accept connections.
+func New(c Config) (*Broker, error) {
+	b := &Broker{
+		config:        c,
+		allConnects:   rate.NewLimiter(accountConnects, accountConnects),
+		allSubscribes: rate.NewLimiter(accountSubscribes, accountSubscribes),
+		open:          map[net.Conn]struct{}{},
+		current:       map[string]*Conn{},
+		sessions:      map[string]*session{},
+		wills:         map[string]*delayedWill{},
+		connects:      map[string]*rate.Limiter{},
+		silent:        map[string]bool{},
+	}
+	if c.State == "" {
+		return b, nil
+	}
+	var err error
+	if b.store, err = openStore(c.State); err != nil {
+		return nil, err
+	}
+	if err := b.restore(); err != nil {
+		return nil, errors.Join(err, b.store.close())
+	}
+	return b, nil
+}
+
+// restore brings back what an earlier run kept.
+func (b *Broker) restore() error {
+	messages, err := b.store.retained()
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		b.retained.set(m)
+	}
+	return b.restoreSessions()
+}
+
+// Serve begins to accept connections on all ports that Listen opened.
+func (b *Broker) Serve() {
+	ctx, stop := context.WithCancel(context.Background())
+	b.stop = stop
+	for _, l := range b.listeners {
+		b.work.Go(func() { b.accept(ctx, l) })
+	}
+}
+
+// Close ends every connection and returns when the last goroutine has ended.
+// Close must be called once.
+func (b *Broker) Close() error {
+	for _, l := range b.listeners {
+		l.tcp.Close()
+	}
+	b.mu.Lock()
+	b.closed = true
+	current := make([]*Conn, 0, len(b.current))
+	for _, c := range b.current {
+		current = append(current, c)
+	}
+	b.mu.Unlock()
+	var closing sync.WaitGroup
+	for _, c := range current {
+		closing.Go(func() { c.end(reasonServerInitiated, errShuttingDown) })
+	}
+	closing.Wait()
+	b.mu.Lock()
+	for conn := range b.open {
+		conn.Close()
+	}
+	b.mu.Unlock()
+	if b.stop != nil {
+		b.stop()
+	}
+	b.cancelWills()
+	b.work.Wait()
+	if b.store == nil {
+		return nil
+	}
+	return b.store.close()
+}
+
+// Disconnect ends the connection of a client id, and its session if
+// cleanSession is set. preventWill keeps its will back. found reports whether
+// the client was connected.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_DeleteConnection.html
+func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (found bool) {
+	c := b.connection(clientID)
+	if c == nil {
+		return false
+	}
+	if preventWill {
+		c.withoutWill.Store(true)
+	}
+	c.end(reasonAPIInitiated, errAdministrativeAction)
+	<-c.ended
+	if cleanSession {
+		b.opening.Lock()
+		defer b.opening.Unlock()
+		if b.connection(clientID) == nil {
+			b.dropSession(clientID)
+		}
+	}
+	return true
+}
+
+// DisconnectCertificate ends every connection that uses a certificate, for it
+// may not connect any more.
+func (b *Broker) DisconnectCertificate(id string) {
+	b.mu.Lock()
+	var users []*Conn
+	for _, c := range b.current {
+		if c.principal.CertificateID == id {
+			users = append(users, c)
+		}
+	}
+	b.mu.Unlock()
+	for _, c := range users {
+		b.reject(c, event.Connect, "", "the certificate is no longer ACTIVE")
+		c.end(reasonAuthError, errNotAuthorized)
+	}
+}
+
+// Sweep sends overdue messages again, and ends the sessions and retained
+// messages whose time is over. Call it every few seconds.
+func (b *Broker) Sweep() {
+	now := b.config.Now()
+	b.expireRetained(now)
+	b.mu.Lock()
+	sessions := make([]*session, 0, len(b.sessions))
+	for _, s := range b.sessions {
+		sessions = append(sessions, s)
+	}
+	b.mu.Unlock()
+	for _, s := range sessions {
+		if s.expired(now) {
+			b.expireSession(s, now)
+		} else {
+			b.retry(s, now)
+		}
+	}
+}
+
+// connection returns the connection of a client id, nil without one.
+func (b *Broker) connection(clientID string) *Conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.current[clientID]
+}
+
+// reject records that something was rejected, and why.
+func (b *Broker) reject(c *Conn, a event.Action, topic, reason string) {
+	e := c.Event(event.Rejected)
+	e.Action, e.Topic, e.Reason = a, topic, reason
+	b.config.Record(e)
+}

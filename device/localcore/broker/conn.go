@@ -1,0 +1,272 @@
+package broker
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"golang.org/x/time/rate"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/event"
+)
+
+// A Conn is one connection of a device. Its exported methods are safe for
+// concurrent use.
+type Conn struct {
+	broker    *Broker
+	net       net.Conn
+	reader    *bufio.Reader // for the reader only
+	principal Principal
+	ended     chan struct{} // closed when nothing of the connection is left
+
+	throughput *rate.Limiter // bytes both ways; nil without rates
+	publishes  *rate.Limiter // messages both ways; nil without rates
+
+	// The following is set by CONNECT, before anyone else sees it.
+	version       byte // of MQTT, 4 or 5
+	keepAlive     time.Duration
+	maxPacketSize uint32 // that the client takes; 0 is any
+	noProblemInfo bool   // the client wants no reason strings
+	auth          AuthSession
+	session       *session
+	sessionID     string // of lifecycle events
+	will          *will  // nil without one; for the reader only
+	withoutWill   atomic.Bool
+	established   atomic.Bool       // CONNACK of success was sent
+	aliases       map[uint16]string // topics by alias; for the reader only
+
+	outMu    sync.Mutex
+	out      *bytes.Buffer // encoded packets that are not written yet; nil without any; under outMu
+	writing  bool          // a goroutine writes; under outMu
+	writeErr error         // that of the latest write; under outMu
+	written  sync.Cond     // of outMu: something was written
+
+	mu       sync.Mutex
+	reason   string    // why it ended, the first one counts; under mu
+	requests []request // that wait for their handlers; under mu
+	working  bool      // a goroutine works on requests; under mu
+}
+
+// A request is a message to a reserved topic that waits for its handler.
+type request struct {
+	handler Handler
+	message *Message
+}
+
+func (b *Broker) newConn(c *tls.Conn) *Conn {
+	state := c.ConnectionState()
+	cert := state.PeerCertificates[0]
+	address, _ := netip.ParseAddrPort(c.RemoteAddr().String()) // TCP addresses parse
+	conn := &Conn{
+		broker: b,
+		net:    c,
+		reader: bufio.NewReaderSize(c, readBuffer),
+		principal: Principal{
+			CertificateID: awsiot.CertificateID(cert),
+			Certificate:   cert,
+			ServerName:    state.ServerName,
+			Address:       netip.AddrPortFrom(address.Addr().Unmap(), address.Port()),
+		},
+		ended: make(chan struct{}),
+	}
+	conn.written.L = &conn.outMu
+	if b.config.EnforceRates {
+		conn.throughput = rate.NewLimiter(bytesPerSecond, bytesPerSecond) // a packet fits whole
+		conn.publishes = rate.NewLimiter(publishesPerSecond, publishesPerSecond)
+	}
+	return conn
+}
+
+// ClientID returns the MQTT client id.
+func (c *Conn) ClientID() string { return c.principal.ClientID }
+
+// CertificateID returns the id of the client's certificate.
+func (c *Conn) CertificateID() string { return c.principal.CertificateID }
+
+// Event returns an event of this type about the connection.
+func (c *Conn) Event(t event.Type) event.Event {
+	e := event.Event{
+		Type:          t,
+		ClientID:      c.principal.ClientID,
+		CertificateID: c.principal.CertificateID,
+		Address:       c.principal.Address.String(),
+	}
+	if c.auth != nil {
+		e.ThingName, _ = c.auth.Thing()
+	}
+	return e
+}
+
+// Close ends the connection as AWS does when it needs the server.
+func (c *Conn) Close() { c.end(reasonServerInitiated, errShuttingDown) }
+
+// v5 reports whether the client speaks MQTT 5.
+func (c *Conn) v5() bool { return c.version == 5 }
+
+// end closes the connection for a reason. Only MQTT 5 has a packet that says
+// why; MQTT 3.1.1 is closed without one.
+func (c *Conn) end(reason string, code packets.Code) {
+	c.setDisconnectReason(reason)
+	if c.v5() && c.established.Load() {
+		_ = c.net.SetDeadline(time.Now().Add(closeTimeout))
+		_ = c.send(&packets.Packet{ // the client may be gone already
+			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
+			ReasonCode:  code.Code,
+			Properties:  packets.Properties{ReasonString: code.Reason},
+		})
+	}
+	c.net.Close()
+}
+
+// setDisconnectReason keeps the first reason for the end, and reports whether
+// it is this one.
+func (c *Conn) setDisconnectReason(reason string) (first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason != "" {
+		return false
+	}
+	c.reason = reason
+	return true
+}
+
+// disconnectReason returns why the connection ended; lost if nobody knows.
+func (c *Conn) disconnectReason() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason == "" {
+		return reasonConnectionLost
+	}
+	return c.reason
+}
+
+const (
+	flushAt = 16 << 10 // bytes that are written together
+	maxOut  = 64 << 10 // bytes that wait while others are being written
+)
+
+var outBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// send writes a packet, and those that were queued before it, and returns when
+// they have been written.
+func (c *Conn) send(pk *packets.Packet) error {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	if err := c.encode(pk); err != nil {
+		return err
+	}
+	for c.writing {
+		c.written.Wait()
+	}
+	return c.writeOut()
+}
+
+// queue leaves a packet to be written by the next flush, so that several share
+// one TLS record and one system call. It waits only for a client that reads
+// nothing.
+func (c *Conn) queue(pk *packets.Packet) error {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	for c.writing && c.out != nil && c.out.Len() >= maxOut {
+		c.written.Wait()
+	}
+	if err := c.encode(pk); err != nil {
+		return err
+	}
+	if c.writing || c.out.Len() < flushAt {
+		return c.writeErr
+	}
+	return c.writeOut()
+}
+
+// flush writes what was queued, unless another goroutine is writing: that one
+// takes it along.
+func (c *Conn) flush() error {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	if c.writing {
+		return c.writeErr
+	}
+	return c.writeOut()
+}
+
+// writeOut writes until nothing is queued. The caller holds outMu, which is
+// free while it writes.
+func (c *Conn) writeOut() error {
+	c.writing = true
+	for c.out != nil && c.writeErr == nil {
+		out := c.out
+		c.out = nil
+		c.outMu.Unlock()
+		c.throttle(out.Len())
+		_, err := c.net.Write(out.Bytes())
+		if out.Cap() <= 2*flushAt {
+			out.Reset()
+			outBuffers.Put(out)
+		}
+		c.outMu.Lock()
+		c.writeErr = err
+		c.written.Broadcast()
+	}
+	c.writing = false
+	c.written.Broadcast()
+	return c.writeErr
+}
+
+// encode appends a packet to out. A packet that is too large for the client
+// leaves out as it was. The caller holds outMu.
+func (c *Conn) encode(pk *packets.Packet) (err error) {
+	if c.out == nil {
+		c.out = outBuffers.Get().(*bytes.Buffer)
+	}
+	pk.ProtocolVersion = c.version
+	pk.Mods.MaxSize = c.maxPacketSize
+	pk.Mods.DisallowProblemInfo = c.noProblemInfo                      // [MQTT-3.1.2-29]
+	pk.Mods.AllowResponseInfo = pk.FixedHeader.Type != packets.Connack // [MQTT-3.1.2-28]
+	before := c.out.Len()
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
+		err = pk.ConnackEncode(c.out)
+	case packets.Publish:
+		err = pk.PublishEncode(c.out)
+	case packets.Puback:
+		err = pk.PubackEncode(c.out)
+	case packets.Suback:
+		err = pk.SubackEncode(c.out)
+	case packets.Unsuback:
+		err = pk.UnsubackEncode(c.out)
+	case packets.Pingresp:
+		err = pk.PingrespEncode(c.out)
+	case packets.Disconnect:
+		err = pk.DisconnectEncode(c.out)
+	}
+	if err == nil && c.maxPacketSize > 0 && uint32(c.out.Len()-before) > c.maxPacketSize {
+		err = packets.ErrPacketTooLarge // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+	}
+	if err != nil {
+		c.out.Truncate(before)
+		if before == 0 {
+			c.out = nil
+		}
+	}
+	return err
+}
+
+// throttle waits until so many bytes, a packet at most, may pass.
+func (c *Conn) throttle(n int) {
+	if c.throughput != nil {
+		time.Sleep(c.throughput.ReserveN(time.Now(), min(n, bytesPerSecond)).Delay())
+	}
+}
+
+// overRate counts a message and reports whether it is beyond AWS's rate.
+func (c *Conn) overRate(now time.Time) bool {
+	return c.publishes != nil && !c.publishes.AllowN(now, 1)
+}

@@ -1,0 +1,269 @@
+package broker
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"golang.org/x/time/rate"
+
+	"example.com/fleety/device/localcore/event"
+)
+
+// connect reads and authorizes CONNECT, makes the connection the one of its
+// client id, and answers CONNACK.
+func (b *Broker) connect(c *Conn) error {
+	pk, err := b.readConnect(c)
+	if err != nil {
+		return err
+	}
+	c.version = pk.ProtocolVersion
+	c.maxPacketSize = pk.Properties.MaximumPacketSize
+	c.noProblemInfo = pk.Properties.RequestProblemInfoFlag && pk.Properties.RequestProblemInfo == 0
+	c.keepAlive = grantKeepAlive(pk.Connect.Keepalive)
+	c.principal.ClientID = pk.Connect.ClientIdentifier
+	assigned := ""
+	if c.v5() && c.principal.ClientID == "" {
+		assigned = rand.Text() // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+		c.principal.ClientID = assigned
+	}
+	c.auth = b.config.Authorizer.NewSession(c.principal)
+	if code, reason := checkConnect(pk); reason != "" {
+		return b.rejectConnect(c, code, reasonClientError, reason)
+	}
+	if c.sentAlready() {
+		return b.rejectConnect(c, packets.ErrProtocolViolation, reasonClientError, "a packet came before CONNACK, which the client must wait for")
+	}
+	if reason := b.throttleConnect(c.principal.ClientID); reason != "" {
+		return b.rejectConnect(c, errQuotaExceeded, reasonThrottled, reason)
+	}
+	persistent := !pk.Connect.Clean || pk.Properties.SessionExpiryInterval > 0
+	if allowed, reason := c.auth.Authorize(AuthRequest{
+		Action: "iot:Connect", Resource: "client/" + c.principal.ClientID,
+		Persistent: persistent, HasWill: pk.Connect.WillFlag, WillTopic: pk.Connect.WillTopic,
+	}); !allowed {
+		return b.rejectConnect(c, errNotAuthorized, reasonForbidden, reason)
+	}
+	// The will is published on behalf of the client.
+	// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html
+	if pk.Connect.WillFlag {
+		if allowed, reason := c.authorizePublish(pk.Connect.WillTopic, pk.Connect.WillRetain); !allowed {
+			return b.rejectConnect(c, errNotAuthorized, reasonForbidden, "will on topic "+pk.Connect.WillTopic+": "+reason)
+		}
+	}
+	if err := b.takeOver(c); err != nil {
+		return err
+	}
+	// The certificate may have left ACTIVE since the handshake; from here on
+	// DisconnectCertificate finds the connection.
+	if err := b.config.Authorizer.VerifyCertificate(c.principal.Certificate); err != nil {
+		return b.rejectConnect(c, errNotAuthorized, reasonAuthError, err.Error())
+	}
+	expiry := b.config.SessionExpiry
+	if c.v5() {
+		expiry = b.grantExpiry(pk.Properties.SessionExpiryInterval)
+	} else if pk.Connect.Clean {
+		expiry = 0
+	}
+	present := b.openSession(c, pk.Connect.Clean, expiry, pk.Properties.ReceiveMaximum)
+	c.will = newWill(pk, c.principal)
+	c.sessionID = rand.Text()
+	if err := c.send(connack(c, present, assigned)); err != nil {
+		return errClosed
+	}
+	c.established.Store(true)
+	b.config.Record(c.Event(event.Connected))
+	b.lifecycleConnected(c)
+	b.startDelivery(c.session)
+	return nil
+}
+
+// bridgeBit is set in the protocol level by the bridges of mosquitto. AWS IoT
+// takes it.
+const bridgeBit = 0x80
+
+// readConnect reads a CONNECT of MQTT 3.1.1 or 5. Every other level is answered
+// in the way of 3.1.1, which each client understands.
+func (b *Broker) readConnect(c *Conn) (*packets.Packet, error) {
+	first, body, err := c.readFrame()
+	if err != nil {
+		return nil, err
+	}
+	if first>>4 != packets.Connect {
+		return nil, errors.New("the first packet is a " + packets.PacketNames[first>>4])
+	}
+	name, level, ok := protocolOf(body)
+	if !ok {
+		return nil, packets.ErrMalformedProtocolName
+	}
+	if name == "MQTT" && *level == 4|bridgeBit {
+		*level = 4
+	}
+	if name == "MQIsdp" || name == "MQTT" && *level != 4 && *level != 5 {
+		b.reject(c, event.Connect, "", fmt.Sprintf("protocol %s of level 0x%02x; AWS IoT speaks MQTT 3.1.1 (level 4) and 5", name, *level))
+		c.version = 4
+		_ = c.send(&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ReasonCode: packets.Err3UnsupportedProtocolVersion.Code}) // [MQTT-3.1.2-2]
+		return nil, errClosed
+	}
+	return decode(first, body, 0)
+}
+
+// protocolOf finds the protocol's name and level in the body of a CONNECT.
+func protocolOf(body []byte) (name string, level *byte, ok bool) {
+	if len(body) < 2 {
+		return "", nil, false
+	}
+	end := 2 + int(body[0])<<8 + int(body[1])
+	if len(body) <= end {
+		return "", nil, false
+	}
+	return string(body[2:end]), &body[end], true
+}
+
+// sentAlready reports whether the client sent more than its CONNECT, as far as
+// that has come in.
+func (c *Conn) sentAlready() bool {
+	_ = c.net.SetReadDeadline(time.Unix(1, 0)) // do not wait
+	_, err := c.reader.Peek(1)
+	_ = c.net.SetReadDeadline(time.Now().Add(connectTimeout))
+	return err == nil
+}
+
+// grantKeepAlive returns the keep-alive that AWS grants: 0 and more than 1200
+// seconds become 1200, less than 30 becomes 30.
+func grantKeepAlive(seconds uint16) time.Duration {
+	if seconds == 0 {
+		seconds = maxKeepAlive
+	}
+	return time.Duration(min(max(seconds, minKeepAlive), maxKeepAlive)) * time.Second
+}
+
+// checkConnect finds what is wrong with the packet, whichever client sends it.
+func checkConnect(pk *packets.Packet) (code packets.Code, reason string) {
+	will := pk.Connect.WillPayload
+	if pk.Connect.WillFlag && len(will) == 0 {
+		pk.Connect.WillPayload = []byte{0} // mochi rejects the empty will, which MQTT allows [MQTT-3.1.3.3]
+	}
+	code = pk.ConnectValidate()
+	pk.Connect.WillPayload = will
+	id := pk.Connect.ClientIdentifier
+	switch {
+	case code != packets.CodeSuccess:
+		return code, code.Reason
+	case len(id) > maxClientID:
+		return packets.ErrClientIdentifierNotValid, fmt.Sprintf("the client id has %d bytes; %d are allowed", len(id), maxClientID)
+	case id == "" && pk.ProtocolVersion < 5:
+		return packets.ErrClientIdentifierNotValid, "the client id is empty, which AWS allows with MQTT 5 only"
+	case pk.Properties.MaximumPacketSize > 0 && pk.Properties.MaximumPacketSize < minClientPacket:
+		return packets.ErrUnspecifiedError, fmt.Sprintf("the Maximum Packet Size of the client is under %d bytes", minClientPacket)
+	case pk.Connect.WillFlag && pk.Connect.WillQos > 1:
+		return packets.ErrQosNotSupported, "a will of QoS 2 is not supported; use 0 or 1" // [MQTT-3.2.2-12]
+	case pk.Connect.WillFlag:
+		return checkPublication(pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillRetain)
+	}
+	return packets.CodeSuccess, ""
+}
+
+// connackCodes are the reason codes that AWS answers a rejected CONNECT of
+// MQTT 5 with. 0x86 is for custom authorizers.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+var connackCodes = []byte{0x80, 0x85, 0x86, 0x87, 0x90, 0x97, 0x9B}
+
+// rejectConnect answers a rejected CONNECT: MQTT 5 with its reason code, MQTT
+// 3.1.1 by closing, with a return code where the client id is at fault or
+// Config.ConnackOnDeny says so (U12).
+func (b *Broker) rejectConnect(c *Conn, code packets.Code, reason, why string) error {
+	b.reject(c, event.Connect, "", why)
+	c.setDisconnectReason(reason)
+	b.lifecycleConnectFailed(c, reason)
+	answer := byte(0)
+	switch {
+	case c.v5() && slices.Contains(connackCodes, code.Code):
+		answer = code.Code
+	case c.v5():
+		answer = packets.ErrUnspecifiedError.Code
+	case code == packets.ErrClientIdentifierNotValid:
+		answer = packets.Err3ClientIdentifierNotValid.Code
+	case code == errNotAuthorized:
+		answer = b.config.ConnackOnDeny
+	}
+	if answer != 0 {
+		_ = c.send(&packets.Packet{ // it is closed either way
+			FixedHeader: packets.FixedHeader{Type: packets.Connack}, ReasonCode: answer,
+			Properties: packets.Properties{ReasonString: code.Reason},
+		})
+	}
+	return errClosed
+}
+
+// connack returns the CONNACK of success, which in MQTT 5 tells what AWS
+// offers.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+func connack(c *Conn, present bool, assigned string) *packets.Packet {
+	return &packets.Packet{
+		FixedHeader:    packets.FixedHeader{Type: packets.Connack},
+		SessionPresent: present,
+		Properties: packets.Properties{
+			AssignedClientID: assigned,
+			ServerKeepAlive:  uint16(c.keepAlive / time.Second), ServerKeepAliveFlag: true, // [MQTT-3.1.2-21]
+			ReceiveMaximum: maxUnacknowledged,
+			MaximumQos:     1, MaximumQosFlag: true,
+			RetainAvailable: 1, RetainAvailableFlag: true,
+			WildcardSubAvailable: 1, WildcardSubAvailableFlag: true,
+			SubIDAvailable: 0, SubIDAvailableFlag: true,
+			SharedSubAvailable: 1, SharedSubAvailableFlag: true,
+			TopicAliasMaximum:     maxTopicAliases,
+			MaximumPacketSize:     maxPacket,
+			SessionExpiryInterval: uint32(c.session.expiry / time.Second), SessionExpiryIntervalFlag: true,
+		},
+	}
+}
+
+// throttleConnect returns which of AWS's rates a CONNECT is over, if any.
+func (b *Broker) throttleConnect(clientID string) (reason string) {
+	if !b.config.EnforceRates {
+		return ""
+	}
+	b.mu.Lock()
+	if len(b.connects) > maxConnectRates {
+		clear(b.connects)
+	}
+	limiter := b.connects[clientID]
+	if limiter == nil {
+		limiter = rate.NewLimiter(connectsPerSecond, connectsPerSecond)
+		b.connects[clientID] = limiter
+	}
+	b.mu.Unlock()
+	switch now := b.config.Now(); {
+	case !limiter.AllowN(now, 1):
+		return "more than one CONNECT per second under this client id"
+	case !b.allConnects.AllowN(now, 1):
+		return fmt.Sprintf("more than %d CONNECTs per second in this account", accountConnects)
+	}
+	return ""
+}
+
+// takeOver ends the connection that has the client id now and waits until
+// nothing of it is left.
+func (b *Broker) takeOver(c *Conn) error {
+	b.mu.Lock()
+	older := b.current[c.principal.ClientID]
+	b.current[c.principal.ClientID] = c
+	closed := b.closed
+	b.mu.Unlock()
+	if closed {
+		return errClosed
+	}
+	if older == nil {
+		return nil
+	}
+	older.end(reasonDuplicateID, packets.ErrSessionTakenOver)
+	<-older.ended
+	if b.connection(c.principal.ClientID) != c {
+		return errClosed // a still newer one came meanwhile
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Limits of AWS IoT Core.
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const (
+	// MaxPayload is the greatest size of a message.
+	MaxPayload             = 128 << 10
+	maxClientID            = 128 // bytes
+	maxTopic               = 256 // bytes
+	maxTopicSlashes        = 7
+	maxPacket              = 146 << 10
+	minClientPacket        = 512
+	maxFiltersPerSubscribe = 8
+	maxSubscriptions       = 50
+	minKeepAlive           = 30   // seconds
+	maxKeepAlive           = 1200 // seconds, the default too
+	maxUnacknowledged      = 100
+	maxTopicAliases        = 8
+	maxMessageExpiry       = 604800 * time.Second
+	publishesPerSecond     = 100       // per connection, both ways
+	connectsPerSecond      = 1         // per client id
+	accountConnects        = 100       // per second, in the smaller Regions
+	accountSubscribes      = 200       // per second, in the smaller Regions
+	bytesPerSecond         = 512 << 10 // per connection, both ways
+	propertyByteLimit      = 8 << 10   // correlation data; user properties in sum
+	maxContentType         = 256
+
+	// storedInterval is the distance of messages that waited for the client: AWS
+	// delivers 10 per second.
+	// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+	storedInterval = time.Second / 10
+	// retryInterval is how long a PUBACK is awaited before the message is sent
+	// again. AWS documents only for how long it tries, see retryWindow.
+	retryInterval = 30 * time.Second
+)
+
+// retryWindow is how long AWS resends a message of QoS 1 on one connection
+// before it gives the message up.
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+func retryWindow(version byte) time.Duration {
+	if version == 5 {
+		return 960 * time.Second
+	}
+	return time.Hour
+}
+
+// Limits of our own.
+const (
+	maxQueuedBytes  = 64 << 20 // of messages for one client
+	maxQueued       = 1024     // messages that wait for a client whose session is not persistent
+	messageOverhead = 256      // bytes that a queued message takes besides its content
+	maxRequests     = maxUnacknowledged
+	maxConnectRates = 10_000 // client ids whose CONNECTs are counted
+	maxSilentTopics = 1000   // reserved topics that were warned about
+
+	handshakeTimeout = 10 * time.Second
+	connectTimeout   = 30 * time.Second
+	closeTimeout     = time.Second // for the writing of a last packet
+)
+
+// Reasons why a connection ended, by AWS's names.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html
+const (
+	reasonAuthError        = "AUTH_ERROR"
+	reasonClientInitiated  = "CLIENT_INITIATED_DISCONNECT"
+	reasonClientError      = "CLIENT_ERROR"
+	reasonConnectionLost   = "CONNECTION_LOST"
+	reasonDuplicateID      = "DUPLICATE_CLIENTID"
+	reasonForbidden        = "FORBIDDEN_ACCESS"
+	reasonKeepAliveTimeout = "MQTT_KEEP_ALIVE_TIMEOUT"
+	reasonServerInitiated  = "SERVER_INITIATED_DISCONNECT"
+	reasonAPIInitiated     = "API_INITIATED_DISCONNECT"
+	reasonThrottled        = "THROTTLED"
+)
+
+// Reason codes that are used in several places.
+var (
+	errNotAuthorized        = packets.ErrNotAuthorized
+	errQuotaExceeded        = packets.ErrQuotaExceeded
+	errShuttingDown         = packets.ErrServerShuttingDown
+	errAdministrativeAction = packets.ErrAdministrativeAction
+	// errUnsupportedPacket answers PUBREC, PUBREL, PUBCOMP and AUTH.
+	errUnsupportedPacket = packets.Code{Code: packets.ErrProtocolViolation.Code, Reason: "a packet that AWS IoT does not support"}
+	// errServerPacket answers what only a server may send.
+	errServerPacket = packets.Code{Code: packets.ErrProtocolViolation.Code, Reason: "protocol violation: a packet that clients do not send"}
+)

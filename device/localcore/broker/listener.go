@@ -1,0 +1,135 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/event"
+)
+
+// alpnMQTT is the ALPN protocol of MQTT with a client certificate.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
+const alpnMQTT = "x-amzn-mqtt-ca"
+
+// A listener is an open port.
+type listener struct {
+	tcp net.Listener
+	tls *tls.Config
+}
+
+// Listen opens a port and returns its number. Connections wait until Serve.
+// With requireALPN the client must ask for the protocol x-amzn-mqtt-ca.
+func (b *Broker) Listen(address string, cert *tls.Certificate, requireALPN bool) (port int, err error) {
+	tcp, err := net.Listen("tcp", address)
+	if err != nil {
+		return 0, err
+	}
+	b.listeners = append(b.listeners, &listener{tcp, b.tlsConfig(cert, requireALPN)})
+	return tcp.Addr().(*net.TCPAddr).Port, nil
+}
+
+// tlsConfig demands a client certificate that the Authorizer knows: no chain of
+// AWS's device certificates can be verified.
+func (b *Broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config {
+	return &tls.Config{
+		Certificates:           []tls.Certificate{*cert},
+		MinVersion:             b.config.MinTLS,
+		MaxVersion:             b.config.MaxTLS,
+		NextProtos:             []string{alpnMQTT},
+		ClientAuth:             tls.RequireAnyClientCert,
+		SessionTicketsDisabled: true,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if hello.ServerName == "" && !b.config.AllowMissingSNI {
+				return nil, &handshakeError{reason: "the client named no server (SNI): connect to the host name localhost, not to an address"}
+			}
+			if requireALPN && !slices.Contains(hello.SupportedProtos, alpnMQTT) {
+				return nil, &handshakeError{reason: fmt.Sprintf("this port requires the ALPN protocol %s; the client offered %q", alpnMQTT, hello.SupportedProtos)}
+			}
+			return nil, nil
+		},
+		VerifyConnection: func(state tls.ConnectionState) error {
+			cert := state.PeerCertificates[0]
+			if err := b.config.Authorizer.VerifyCertificate(cert); err != nil {
+				return &handshakeError{cert, err.Error()}
+			}
+			return nil
+		},
+	}
+}
+
+// A handshakeError is our own reason to end a handshake.
+type handshakeError struct {
+	certificate *x509.Certificate // nil if it is not about one
+	reason      string
+}
+
+func (e *handshakeError) Error() string { return e.reason }
+
+// accept accepts connections until the port is closed.
+func (b *Broker) accept(ctx context.Context, l *listener) {
+	for {
+		raw, err := l.tcp.Accept()
+		if err != nil {
+			return
+		}
+		b.mu.Lock()
+		if b.closed {
+			b.mu.Unlock()
+			raw.Close()
+			return
+		}
+		b.open[raw] = struct{}{}
+		b.work.Go(func() { b.handshake(ctx, l, raw) })
+		b.mu.Unlock()
+	}
+}
+
+// release closes a TCP connection and forgets it.
+func (b *Broker) release(raw net.Conn) {
+	raw.Close()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.open, raw)
+}
+
+// handshake makes a TLS connection out of a TCP connection. The loop that
+// serves it gets a goroutine of its own: a handshake needs a stack of 32 KB,
+// which the reader of an idle connection would keep.
+func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
+	setQuickACK(raw)
+	secure := tls.Server(raw, l.tls)
+	limited, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := secure.HandshakeContext(limited); err != nil {
+		b.rejectHandshake(raw.RemoteAddr(), err)
+		b.release(raw)
+		return
+	}
+	b.work.Go(func() {
+		defer b.release(raw)
+		b.serve(ctx, b.newConn(secure))
+	})
+}
+
+// rejectHandshake records why a handshake failed.
+func (b *Broker) rejectHandshake(from net.Addr, err error) {
+	e := event.Event{Type: event.Rejected, Action: event.TLS, Address: from.String(), Reason: err.Error()}
+	if own, ok := errors.AsType[*handshakeError](err); ok {
+		if own.certificate != nil {
+			e.CertificateID = awsiot.CertificateID(own.certificate)
+		}
+	} else if errors.Is(err, io.EOF) {
+		e.Reason = "client closed the connection during the TLS handshake"
+	} else if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		e.Reason = "the client rejected our certificate: " + strings.TrimPrefix(err.Error(), "remote error: ") + " (does it trust the server root in root.ca.bundle.pem?)"
+	}
+	b.config.Record(e)
+}

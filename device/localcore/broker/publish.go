@@ -1,0 +1,256 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"example.com/fleety/device/localcore/event"
+)
+
+// published deals with a PUBLISH of a client: checks, policies, then the service
+// behind a reserved topic or the subscribers, and PUBACK. An error ends the
+// connection.
+func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) error {
+	if code := pk.PublishValidate(maxTopicAliases); code != packets.CodeSuccess {
+		return b.rejectPublish(c, pk, code, reasonClientError, code.Reason)
+	}
+	c.resolveAlias(pk)
+	if pk.TopicName == "" {
+		return b.violation(c, event.Publish, packets.ErrProtocolViolationNoTopic) // an alias that stands for nothing
+	}
+	if pk.FixedHeader.Qos > 1 {
+		return b.rejectQoS2(c, event.Publish, pk.TopicName)
+	}
+	if code, reason := checkPublication(pk.TopicName, pk.Payload, pk.FixedHeader.Retain); reason != "" {
+		return b.rejectPublish(c, pk, code, reasonClientError, reason)
+	}
+	if reason := checkProperties(pk.Properties); reason != "" {
+		return b.rejectPublish(c, pk, errQuotaExceeded, reasonClientError, reason)
+	}
+	if c.overRate(b.config.Now()) {
+		b.reject(c, event.Publish, pk.TopicName, fmt.Sprintf("more than %d messages per second; this one is discarded", publishesPerSecond))
+		return nil
+	}
+	if allowed, reason := c.authorizePublish(pk.TopicName, pk.FixedHeader.Retain); !allowed {
+		return b.rejectPublish(c, pk, errNotAuthorized, reasonForbidden, reason)
+	}
+	e := c.Event(event.Published)
+	e.Topic = pk.TopicName
+	b.config.Record(e)
+
+	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader, pk.Properties, c.principal)
+	if strings.HasPrefix(m.Topic, "$aws/") {
+		return b.publishedReserved(ctx, c, m, pk)
+	}
+	b.Publish(m)
+	return b.acknowledge(c, pk)
+}
+
+// acknowledge sends the PUBACK of a message of QoS 1. Each message is dealt with
+// before the next one is read, so that no client has more than one
+// unacknowledged here, where AWS allows 100.
+func (b *Broker) acknowledge(c *Conn, pk *packets.Packet) error {
+	if pk.FixedHeader.Qos == 0 {
+		return nil
+	}
+	return c.queue(&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: pk.PacketID})
+}
+
+// resolveAlias puts the topic of an MQTT 5 topic alias into the packet.
+func (c *Conn) resolveAlias(pk *packets.Packet) {
+	alias := pk.Properties.TopicAlias
+	if alias == 0 {
+		return
+	}
+	if pk.TopicName == "" {
+		pk.TopicName = c.aliases[alias]
+		return
+	}
+	if c.aliases == nil {
+		c.aliases = map[uint16]string{}
+	}
+	c.aliases[alias] = pk.TopicName
+}
+
+// A Handler answers a message that a client published to a reserved topic. The
+// broker calls it for one message of a connection after the other, each after
+// its PUBACK, so that it may take its time. ctx ends when the broker closes.
+type Handler func(ctx context.Context, c *Conn, m *Message)
+
+// publishedReserved deals with a message to a reserved topic. It is acknowledged
+// first: its answer may take long.
+func (b *Broker) publishedReserved(ctx context.Context, c *Conn, m *Message, pk *packets.Packet) error {
+	if err := b.acknowledge(c, pk); err != nil {
+		return err
+	}
+	var handler Handler
+	direct := strings.HasPrefix(m.Topic, basicIngest) // to rules, never to subscribers
+	if b.config.Reserved != nil && !direct {
+		handler, direct = b.config.Reserved(m.Topic)
+	}
+	b.stamp(m)
+	if !direct {
+		b.route(m)
+	}
+	switch {
+	case handler != nil:
+		b.handOver(ctx, c, request{handler, m})
+	case !direct || b.config.Observe == nil:
+		b.warnSilent(m)
+	}
+	return nil
+}
+
+// handOver gives a message to its handler when those before it have been dealt
+// with.
+func (b *Broker) handOver(ctx context.Context, c *Conn, r request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.requests) == maxRequests {
+		b.config.Log.Warn("discarded a message to a reserved topic: too many wait", "client", c.principal.ClientID, "topic", r.message.Topic)
+		return
+	}
+	c.requests = append(c.requests, r)
+	if c.working {
+		return
+	}
+	c.working = true
+	b.work.Go(func() {
+		for {
+			c.mu.Lock()
+			if len(c.requests) == 0 {
+				c.working, c.requests = false, nil
+				c.mu.Unlock()
+				return
+			}
+			r := c.requests[0]
+			c.requests = c.requests[1:]
+			c.mu.Unlock()
+			r.handler(ctx, c, r.message)
+		}
+	})
+}
+
+// warnSilent says once for each topic that no answer will come.
+func (b *Broker) warnSilent(m *Message) {
+	b.mu.Lock()
+	known := b.silent[m.Topic] || len(b.silent) >= maxSilentTopics
+	b.silent[m.Topic] = true
+	b.mu.Unlock()
+	if !known {
+		b.config.Log.Warn("nothing answers on this reserved topic: the emulator has no such service",
+			slog.String("topic", m.Topic), slog.String("client", m.ClientID))
+	}
+}
+
+// CheckMessage returns an error that says what is wrong with a message,
+// whichever client sends it, and whether over MQTT or HTTPS.
+func CheckMessage(topic string, payload []byte, retain bool) error {
+	if _, reason := checkPublication(topic, payload, retain); reason != "" {
+		return fmt.Errorf("cannot publish: %s", reason)
+	}
+	return nil
+}
+
+// checkPublication finds what is wrong with a message. Wills are checked alike.
+func checkPublication(topic string, payload []byte, retain bool) (code packets.Code, reason string) {
+	switch {
+	case topic == "" || strings.ContainsAny(topic, "+#\x00"):
+		return packets.ErrTopicNameInvalid, "the topic is empty or holds a wildcard"
+	case len(topic) > maxTopic:
+		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has %d bytes; %d are allowed", len(topic), maxTopic)
+	case countedSlashes(topic) > maxTopicSlashes:
+		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has more than %d slashes", maxTopicSlashes)
+	case len(payload) > MaxPayload:
+		return errQuotaExceeded, fmt.Sprintf("the payload has %d bytes; %d are allowed", len(payload), MaxPayload)
+	case retain && strings.HasPrefix(topic, "$"):
+		return packets.ErrTopicNameInvalid, "a reserved topic takes no retained messages"
+	case !mayPublishReserved(topic):
+		return packets.ErrTopicNameInvalid, "the topic is reserved, and AWS IoT offers nothing under it to publish to"
+	}
+	return packets.CodeSuccess, ""
+}
+
+// checkProperties finds what is too large in the properties of MQTT 5.
+func checkProperties(p packets.Properties) string {
+	user := 0
+	for _, u := range p.User {
+		user += len(u.Key) + len(u.Val)
+	}
+	switch {
+	case len(p.ContentType) > maxContentType:
+		return fmt.Sprintf("the content type has %d bytes; %d are allowed", len(p.ContentType), maxContentType)
+	case len(p.CorrelationData) > propertyByteLimit:
+		return fmt.Sprintf("the correlation data has %d bytes; %d are allowed", len(p.CorrelationData), propertyByteLimit)
+	case user > propertyByteLimit:
+		return fmt.Sprintf("the user properties have %d bytes in sum; %d are allowed", user, propertyByteLimit)
+	}
+	return ""
+}
+
+// basicIngest begins the topics that go to rules past the broker.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
+const basicIngest = "$aws/rules/"
+
+// countedSlashes counts a topic's slashes, the first three of
+// $aws/rules/NAME/ not among them.
+func countedSlashes(topic string) int {
+	n := strings.Count(topic, "/")
+	if strings.HasPrefix(topic, basicIngest) {
+		n -= 3
+	}
+	return n
+}
+
+// reservedPrefixes are the reserved topics that devices may publish to, by
+// prefix.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html
+var reservedPrefixes = []string{
+	"$aws/certificates/", "$aws/provisioning-templates/", "$aws/things/", basicIngest, "$aws/commands/",
+}
+
+func mayPublishReserved(topic string) bool {
+	if !strings.HasPrefix(topic, "$") {
+		return true
+	}
+	for _, prefix := range reservedPrefixes {
+		if strings.HasPrefix(topic, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// rejectPublish answers a PUBLISH that is not accepted: MQTT 3.1.1 by closing
+// without PUBACK, MQTT 5 with the reason code in PUBACK and DISCONNECT.
+func (b *Broker) rejectPublish(c *Conn, pk *packets.Packet, code packets.Code, reason, why string) error {
+	b.reject(c, event.Publish, pk.TopicName, why)
+	if c.v5() && pk.FixedHeader.Qos == 1 {
+		err := c.queue(&packets.Packet{
+			FixedHeader: packets.FixedHeader{Type: packets.Puback},
+			PacketID:    pk.PacketID,
+			ReasonCode:  code.Code,
+		})
+		if err != nil || b.config.KeepOpenOnDeny {
+			return err
+		}
+	}
+	_ = c.flush() // of answers to earlier packets
+	c.end(reason, code)
+	return errClosed
+}
+
+// rejectQoS2 leaves MQTT 3.1.1 without an answer and closes MQTT 5 with 0x9B.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+func (b *Broker) rejectQoS2(c *Conn, a event.Action, topic string) error {
+	b.reject(c, a, topic, "QoS 2 is not supported; use 0 or 1")
+	if !c.v5() {
+		return nil
+	}
+	c.end(reasonClientError, packets.ErrQosNotSupported)
+	return errClosed
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package broker
+
+import "net"
+
+func setQuickACK(net.Conn) {}

@@ -1,0 +1,77 @@
+package broker
+
+import (
+	"encoding/binary"
+	"io"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+const (
+	readBuffer      = 512 // bytes; what is larger is read past the buffer
+	maxLengthBytes  = 4   // of a Remaining Length
+	firstLengthMore = 0x80
+)
+
+// read reads and decodes one packet. Errors of the packet itself are of type
+// [packets.Code].
+func (c *Conn) read() (*packets.Packet, error) {
+	first, body, err := c.readFrame()
+	if err != nil {
+		return nil, err
+	}
+	c.throttle(len(body) + 2)
+	return decode(first, body, c.version)
+}
+
+// readFrame reads the first byte of a packet and what follows its length.
+func (c *Conn) readFrame() (first byte, body []byte, err error) {
+	if first, err = c.reader.ReadByte(); err != nil {
+		return 0, nil, err
+	}
+	var length [maxLengthBytes]byte
+	n := 0
+	for more := true; more; n++ {
+		if n == maxLengthBytes {
+			return 0, nil, packets.ErrMalformedVariableByteInteger
+		}
+		if length[n], err = c.reader.ReadByte(); err != nil {
+			return 0, nil, err
+		}
+		more = length[n]&firstLengthMore != 0
+	}
+	remaining, _ := binary.Uvarint(length[:n]) // MQTT encodes as protocol buffers do
+	if 1+n+int(remaining) > maxPacket {
+		return 0, nil, packets.ErrPacketTooLarge
+	}
+	body = make([]byte, remaining)
+	_, err = io.ReadFull(c.reader, body)
+	return first, body, err
+}
+
+// decode decodes a packet that a client may send. The packet keeps parts of
+// body. Of packets that AWS does not support only the type is decoded.
+func decode(first byte, body []byte, version byte) (*packets.Packet, error) {
+	pk := &packets.Packet{ProtocolVersion: version}
+	if err := pk.FixedHeader.Decode(first); err != nil {
+		return nil, err
+	}
+	pk.FixedHeader.Remaining = len(body)
+	switch pk.FixedHeader.Type {
+	case packets.Connect:
+		return pk, pk.ConnectDecode(body)
+	case packets.Publish:
+		return pk, pk.PublishDecode(body)
+	case packets.Puback:
+		return pk, pk.PubackDecode(body)
+	case packets.Subscribe:
+		return pk, pk.SubscribeDecode(body)
+	case packets.Unsubscribe:
+		return pk, pk.UnsubscribeDecode(body)
+	case packets.Disconnect:
+		return pk, pk.DisconnectDecode(body)
+	case packets.Pingreq, packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
+		return pk, nil
+	}
+	return nil, errServerPacket
+}

@@ -1,0 +1,132 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"example.com/fleety/device/localcore/event"
+)
+
+// errClosed ends a connection that was closed, or answered, already.
+var errClosed = errors.New("the connection was closed")
+
+// serve leads a connection through its life, from CONNECT to its end.
+func (b *Broker) serve(ctx context.Context, c *Conn) {
+	defer close(c.ended)
+	defer b.disconnected(c)
+	defer b.recoverPanic(c)
+	if err := c.net.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
+		return
+	}
+	if err := b.connect(c); err != nil {
+		if !errors.Is(err, errClosed) {
+			b.reject(c, event.Connect, "", "no acceptable CONNECT came: "+err.Error())
+		}
+		return
+	}
+	for {
+		if err := c.net.SetDeadline(time.Now().Add(c.keepAlive * 3 / 2)); err != nil { // [MQTT-3.1.2-22]
+			return
+		}
+		pk, err := c.read()
+		if err == nil {
+			err = b.handle(ctx, c, pk)
+		}
+		if err == nil && c.reader.Buffered() == 0 {
+			err = c.flush() // what came together is answered together
+		}
+		if err != nil {
+			b.readFailed(c, err)
+			return
+		}
+	}
+}
+
+// readFailed follows an error of the connection or of its packets.
+func (b *Broker) readFailed(c *Conn, err error) {
+	_ = c.flush() // of answers to earlier packets; the client may be gone
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.end(reasonKeepAliveTimeout, packets.ErrKeepAliveTimeout)
+	}
+	if code, ok := errors.AsType[packets.Code](err); ok {
+		b.reject(c, event.Packet, "", err.Error())
+		c.end(reasonClientError, code)
+	}
+}
+
+// handle deals with one packet after CONNECT. An error ends the connection.
+func (b *Broker) handle(ctx context.Context, c *Conn, pk *packets.Packet) error {
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		return b.published(ctx, c, pk)
+	case packets.Puback:
+		return b.acknowledged(c, pk.PacketID)
+	case packets.Subscribe:
+		return b.subscribe(c, pk)
+	case packets.Unsubscribe:
+		return b.unsubscribe(c, pk)
+	case packets.Pingreq:
+		return c.queue(&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingresp}})
+	case packets.Connect:
+		return b.violation(c, event.Connect, packets.ErrProtocolViolationSecondConnect)
+	case packets.Disconnect:
+		return b.disconnect(c, pk)
+	}
+	return b.violation(c, event.Packet, errUnsupportedPacket) // PUBREC, PUBREL, PUBCOMP, AUTH
+}
+
+// violation ends a connection whose client broke the protocol.
+func (b *Broker) violation(c *Conn, a event.Action, code packets.Code) error {
+	b.reject(c, a, "", code.Reason)
+	c.end(reasonClientError, code)
+	return errClosed
+}
+
+// disconnect follows a DISCONNECT of the client.
+func (b *Broker) disconnect(c *Conn, pk *packets.Packet) error {
+	if p := pk.Properties; p.SessionExpiryIntervalFlag {
+		if p.SessionExpiryInterval > 0 && c.session.expiry == 0 {
+			return b.violation(c, event.Packet, packets.ErrProtocolViolationZeroNonZeroExpiry) // [MQTT-3.14.2-2]
+		}
+		c.session.expiry = b.grantExpiry(p.SessionExpiryInterval)
+	}
+	if pk.ReasonCode != packets.CodeDisconnectWillMessage.Code {
+		c.will = nil // [MQTT-3.1.2-10]
+	}
+	c.setDisconnectReason(reasonClientInitiated)
+	return errClosed
+}
+
+// disconnected follows the end of a connection, however far it came.
+func (b *Broker) disconnected(c *Conn) {
+	c.net.Close()
+	if c.session != nil {
+		b.publishWill(c)
+		b.closeSession(c)
+	}
+	if c.established.Load() {
+		e := c.Event(event.Disconnected)
+		e.Reason = c.disconnectReason()
+		b.config.Record(e)
+		b.lifecycleDisconnected(c)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.current[c.principal.ClientID] == c {
+		delete(b.current, c.principal.ClientID)
+	}
+}
+
+// recoverPanic keeps a packet that makes the broker panic from ending the
+// connections of all others.
+func (b *Broker) recoverPanic(c *Conn) {
+	if r := recover(); r != nil {
+		b.config.Log.Error("the broker panicked", "panic", r, "client", c.principal.ClientID,
+			"certificate", c.principal.CertificateID, "stack", string(debug.Stack()))
+	}
+}

@@ -1,0 +1,185 @@
+package broker
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"example.com/fleety/device/localcore/event"
+)
+
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a client that is
+// silent for one and a half keep-alives is dropped.
+func TestSilentClientIsDropped(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		p := b.connect(version, "a") // of 60 seconds
+		time.Sleep(89 * time.Second)
+		p.ping()
+		before := time.Now()
+		if version == 5 {
+			if got := p.receive(packets.Disconnect).ReasonCode; got != 0x8D {
+				b.Errorf("DISCONNECT 0x%02x", got)
+			}
+		}
+		p.closed()
+		if took := time.Since(before); took != 90*time.Second {
+			b.Errorf("dropped after %s", took)
+		}
+		if !b.disconnected("a", "MQTT_KEEP_ALIVE_TIMEOUT") {
+			b.Error("not disconnected with MQTT_KEEP_ALIVE_TIMEOUT")
+		}
+	})
+}
+
+func TestConnectionWithoutConnectIsDropped(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		before := time.Now()
+		b.dial(version).closed()
+		if took := time.Since(before); took != connectTimeout {
+			b.Errorf("dropped after %s", took)
+		}
+	})
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: what was
+// stored for a client that was away is delivered at 10 messages per second.
+func TestStoredMessagesAreDeliveredTenPerSecond(t *testing.T) {
+	inBubble(t, Config{EnforceRates: true}, func(b *bubble, version byte) {
+		p := b.connect(version, "a", persistent(60))
+		p.subscribe(1, "t")
+		p.conn.Close()
+		if !b.disconnected("a", "CONNECTION_LOST") {
+			b.Fatal("still connected")
+		}
+		publisher := b.connect(version, "p")
+		for i := range 5 {
+			publisher.publish("t", fmt.Sprint(i))
+		}
+		time.Sleep(time.Second) // one CONNECT per second under a client id
+		before := time.Now()
+		p = b.connect(version, "a", persistent(60))
+		for i := range 5 {
+			if got := string(p.receive(packets.Publish).Payload); got != fmt.Sprint(i) {
+				b.Errorf("message %d is %q", i, got)
+			}
+		}
+		if took := time.Since(before); took != 500*time.Millisecond {
+			b.Errorf("5 messages came within %s", took)
+		}
+	})
+}
+
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a message of
+// QoS 1 that is not acknowledged is sent again for one hour in MQTT 3.1.1, for
+// 960 seconds in MQTT 5.
+func TestUnacknowledgedMessageIsSentAgainWithinTheWindow(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		longKeepAlive := func(pk *packets.Packet) { pk.Connect.Keepalive = 1200 }
+		p := b.connect(version, "a", longKeepAlive)
+		p.subscribe(1, "t")
+		publisher := b.connect(version, "p")
+		publisher.publish("t", "x")
+		first := p.receive(packets.Publish)
+		window := map[byte]time.Duration{4: time.Hour, 5: 960 * time.Second}[version]
+		sent, began := 0, time.Now()
+		for time.Since(began) < window-retryInterval {
+			b.Sweep()
+			p.silentFor(retryInterval - time.Second) // it is too early
+			time.Sleep(time.Second)
+			p.ping()
+			b.Sweep()
+			again := p.receive(packets.Publish)
+			if string(again.Payload) != "x" || again.FixedHeader.Dup || again.PacketID == first.PacketID {
+				b.Fatalf("received %q, DUP %v, packet ids %d and %d", again.Payload, again.FixedHeader.Dup, first.PacketID, again.PacketID)
+			}
+			first = again
+			sent++
+		}
+		if want := int(window/retryInterval) - 1; sent != want {
+			b.Errorf("sent again %d times, want %d", sent, want)
+		}
+		time.Sleep(retryInterval)
+		b.Sweep()
+		p.silentFor(retryInterval)
+		if !b.recorded(func(e event.Event) bool { return e.Action == event.Receive && e.Topic == "t" }) {
+			b.Error("nothing says that the message was given up")
+		}
+	})
+}
+
+// A delayed will is not published when the client is back in time
+// [MQTT-3.1.3-9]; MQTT 3.1.1 has no delay.
+func TestDelayedWill(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		watcher := b.connect(5, "watcher", func(pk *packets.Packet) { pk.Connect.Keepalive = 1200 })
+		watcher.subscribe(0, "will")
+		will := func(text string, delay uint32) func(*packets.Packet) {
+			return func(pk *packets.Packet) {
+				persistent(60)(pk)
+				pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload = true, "will", []byte(text)
+				pk.Connect.WillProperties.WillDelayInterval = delay
+			}
+		}
+		delays := map[byte]time.Duration{4: 0, 5: 10 * time.Second}
+		before := time.Now()
+		b.connect(version, "late", will("late", 10)).conn.Close()
+		if got := string(watcher.receive(packets.Publish).Payload); got != "late" {
+			b.Errorf("received the will %q", got)
+		}
+		if took := time.Since(before); took != delays[version] {
+			b.Errorf("the will came after %s", took)
+		}
+		if version == 4 {
+			return
+		}
+		b.connect(5, "back", will("back", 10)).conn.Close()
+		if !b.disconnected("back", "CONNECTION_LOST") {
+			b.Fatal("still connected")
+		}
+		b.connect(5, "back")
+		b.connect(5, "session ends first", will("session ends first", 3600)).conn.Close()
+		before = time.Now()
+		if got := string(watcher.receive(packets.Publish).Payload); got != "session ends first" {
+			b.Errorf("received the will %q", got)
+		}
+		if took := time.Since(before); took != time.Minute {
+			b.Errorf("the will came after %s, its session lasted 60", took)
+		}
+		b.connect(5, "never", will("never", 60)).conn.Close() // at Close it still waits
+	})
+}
+
+func TestQueuedBytesOfOneClientAreBounded(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		p := b.connect(version, "a", persistent(60))
+		p.subscribe(1, "t")
+		p.conn.Close()
+		if !b.disconnected("a", "CONNECTION_LOST") {
+			b.Fatal("still connected")
+		}
+		m := &Message{Topic: "t", Payload: []byte(strings.Repeat("x", MaxPayload)), QoS: 1}
+		for range maxQueuedBytes/MaxPayload + 1 {
+			b.Publish(m)
+		}
+		s := b.session("a")
+		if s.bytes > maxQueuedBytes {
+			b.Errorf("%d bytes wait", s.bytes)
+		}
+		if !b.recorded(func(e event.Event) bool { return e.Type == event.Rejected && e.ClientID == "a" && e.Topic == "t" }) {
+			b.Error("nothing says that a message was discarded")
+		}
+		waiting := len(s.waiting)
+		p = b.connect(version, "a", persistent(60))
+		for range waiting {
+			pk := p.receive(packets.Publish)
+			p.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: pk.PacketID})
+		}
+		p.ping()
+		if s.bytes != 0 {
+			b.Errorf("%d bytes are counted when all are acknowledged", s.bytes)
+		}
+	})
+}

@@ -1,0 +1,83 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// A will is the message that is published when a client goes without
+// DISCONNECT.
+type will struct {
+	message *Message
+	delay   time.Duration
+}
+
+// newWill returns the will of a CONNECT, nil without one.
+func newWill(pk *packets.Packet, from Principal) *will {
+	p := &pk.Connect
+	if !p.WillFlag {
+		return nil
+	}
+	header := packets.FixedHeader{Qos: p.WillQos, Retain: p.WillRetain}
+	return &will{
+		message: newMessage(p.WillTopic, p.WillPayload, header, p.WillProperties, from),
+		delay:   time.Duration(p.WillProperties.WillDelayInterval) * time.Second,
+	}
+}
+
+// A delayedWill waits for its time [MQTT-3.1.3-9].
+type delayedWill struct{ timer *time.Timer }
+
+// publishWill publishes the will of a connection that has ended, after its
+// delay; a session that ends earlier ends the delay too.
+func (b *Broker) publishWill(c *Conn) {
+	if c.will == nil || !c.established.Load() || c.withoutWill.Load() {
+		return
+	}
+	w, clientID := c.will, c.principal.ClientID
+	delay := min(w.delay, c.session.expiry)
+	if delay == 0 {
+		b.Publish(w.message)
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return // nothing waits for it any more
+	}
+	d := new(delayedWill)
+	b.wills[clientID] = d
+	b.work.Add(1)
+	d.timer = time.AfterFunc(delay, func() {
+		defer b.work.Done()
+		b.mu.Lock()
+		due := b.wills[clientID] == d
+		if due {
+			delete(b.wills, clientID)
+		}
+		b.mu.Unlock()
+		if due {
+			b.Publish(w.message)
+		}
+	})
+}
+
+// cancelWill drops the delayed will of a client that is back. The caller holds mu.
+func (b *Broker) cancelWill(clientID string) {
+	if w := b.wills[clientID]; w != nil {
+		delete(b.wills, clientID)
+		if w.timer.Stop() {
+			b.work.Done()
+		}
+	}
+}
+
+// cancelWills drops all delayed wills.
+func (b *Broker) cancelWills() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for clientID := range b.wills {
+		b.cancelWill(clientID)
+	}
+}

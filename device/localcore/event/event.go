@@ -1,0 +1,157 @@
+// Package event holds what happened in the emulator, for its log and for
+// those who follow. Every part of the emulator records here.
+package event
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A Type names what happened.
+type Type string
+
+// The types of events.
+const (
+	Connected    Type = "connected"
+	Disconnected Type = "disconnected"
+	Subscribed   Type = "subscribed"
+	Unsubscribed Type = "unsubscribed"
+	Published    Type = "published"
+	Issued       Type = "issued"      // a certificate, by a create operation
+	Provisioned  Type = "provisioned" // a thing, by RegisterThing
+	Replied      Type = "replied"     // to a request on a reserved topic
+	Rejected     Type = "rejected"    // Action says what
+)
+
+// An Action is what a rejected client tried to do.
+type Action string
+
+// The actions that can be rejected.
+const (
+	TLS       Action = "tls"
+	Connect   Action = "connect"
+	Publish   Action = "publish"
+	Subscribe Action = "subscribe"
+	Receive   Action = "receive"
+	Provision Action = "provision"
+	Packet    Action = "packet" // one that is malformed or not supported
+)
+
+// An Event is one thing that happened to one client. It holds no secrets.
+type Event struct {
+	Time time.Time `json:"time"`
+	Type Type      `json:"type"`
+	// Action is set on Rejected only.
+	Action Action `json:"action,omitempty"`
+
+	ClientID      string `json:"clientId,omitempty"`
+	CertificateID string `json:"certificateId,omitempty"`
+	ThingName     string `json:"thingName,omitempty"`
+	Address       string `json:"address,omitempty"`
+
+	// Topic is the topic or filter.
+	Topic string `json:"topic,omitempty"`
+	// Operation is that of a request on a reserved topic, by AWS's name.
+	Operation string `json:"operation,omitempty"`
+	// Code is the errorCode of a rejected request.
+	Code string `json:"code,omitempty"`
+	// Reason says why: on Rejected which rule decided and what would allow it,
+	// on Disconnected AWS's reason.
+	Reason string `json:"reason,omitempty"`
+}
+
+// attrs returns the fields that are set, for a log line.
+func (e Event) attrs() []slog.Attr {
+	var attrs []slog.Attr
+	for _, f := range [...]struct{ key, value string }{
+		{"action", string(e.Action)}, {"client", e.ClientID}, {"certificate", e.CertificateID},
+		{"thing", e.ThingName}, {"address", e.Address}, {"topic", e.Topic},
+		{"operation", e.Operation}, {"code", e.Code}, {"reason", e.Reason},
+	} {
+		if f.value != "" {
+			attrs = append(attrs, slog.String(f.key, f.value))
+		}
+	}
+	return attrs
+}
+
+// maxHistory is how many events are kept at most; after that, the older half
+// is dropped.
+const maxHistory = 4096
+
+// A History keeps the latest events, 2048 at least, and wakes who waits for the
+// next. It is safe for concurrent use.
+type History struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu     sync.Mutex
+	events []Event       // under mu
+	first  int           // number of events[0], under mu
+	grown  chan struct{} // closed when an event is added; nil while nobody waits; under mu
+}
+
+// NewHistory returns an empty history that logs to log and reads the time from now.
+func NewHistory(log *slog.Logger, now func() time.Time) *History {
+	return &History{log: log, now: now}
+}
+
+// Record logs the event, in one line, and hands it to those who wait.
+func (h *History) Record(e Event) {
+	e.Time = h.now().UTC()
+	level := slog.LevelInfo
+	switch e.Type {
+	case Rejected:
+		level = slog.LevelWarn
+	case Published, Subscribed, Unsubscribed, Replied:
+		level = slog.LevelDebug
+	}
+	if ctx := context.Background(); h.log.Enabled(ctx, level) {
+		h.log.LogAttrs(ctx, level, string(e.Type), e.attrs()...)
+	}
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.events) == maxHistory {
+		h.events = append(h.events[:0:0], h.events[maxHistory/2:]...)
+		h.first += maxHistory / 2
+	}
+	h.events = append(h.events, e)
+	if h.grown != nil {
+		close(h.grown)
+		h.grown = nil
+	}
+}
+
+// Next returns the event with this number or the first later one that is still
+// kept, and its number. It waits for it until ctx ends.
+func (h *History) Next(ctx context.Context, number int) (Event, int, error) {
+	for {
+		h.mu.Lock()
+		number = max(number, h.first)
+		if i := number - h.first; i < len(h.events) {
+			e := h.events[i]
+			h.mu.Unlock()
+			return e, number, nil
+		}
+		if h.grown == nil {
+			h.grown = make(chan struct{})
+		}
+		grown := h.grown
+		h.mu.Unlock()
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return Event{}, number, ctx.Err()
+		}
+	}
+}
+
+// End returns the number that the next event will have.
+func (h *History) End() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.first + len(h.events)
+}

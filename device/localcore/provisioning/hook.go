@@ -1,0 +1,45 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/hook/payload"
+)
+
+// invokeHook asks the template's hook, and returns the parameters with the
+// hook's overrides over them. Whatever goes wrong is a denial, as AWS says; the
+// device does not learn what it was.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
+func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.ProvisioningTemplate, pending registry.Certificate, parameters map[string]string) (map[string]string, error) {
+	const message = "Access denied"
+	if s.config.Hook == nil || stored.Hook.TargetARN != s.config.HookARN {
+		return nil, denied.because(message, "the template's hook "+stored.Hook.TargetARN+" does not run here; this one does: "+s.config.HookARN)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.config.HookTimeout)
+	defer cancel()
+	answer, err := s.config.Hook(ctx, payload.Request{
+		ClaimCertificateID: r.CertificateID,
+		CertificateID:      pending.ID,
+		CertificatePEM:     pending.PEM,
+		TemplateARN:        s.config.ARN("provisioningtemplate/" + stored.Name),
+		ClientID:           r.ClientID,
+		Parameters:         payload.ParametersOf(parameters),
+	})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, lambdahost.ErrTimeout):
+		return nil, denied.because(message, fmt.Sprintf("the pre-provisioning hook did not answer within %v", s.config.HookTimeout))
+	case err != nil:
+		return nil, denied.because(message, "the pre-provisioning hook failed: "+err.Error())
+	case !answer.AllowProvisioning:
+		return nil, denied.because(message, "the pre-provisioning hook denied (allowProvisioning was not true); its log says why")
+	}
+	merged := maps.Clone(parameters)
+	maps.Copy(merged, answer.ParameterOverrides)
+	return merged, nil
+}

@@ -1,0 +1,295 @@
+// Package provisioning is the fleet provisioning API of the emulator: it issues
+// certificates with ownership tokens, and registers things by a template after
+// its pre-provisioning hook has allowed it. It takes requests and returns
+// replies; how they travel is not its concern.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
+package provisioning
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/ca"
+	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/template"
+	"example.com/fleety/hook/payload"
+)
+
+// operationRates are requests per second and account.
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+var operationRates = map[awsiot.Operation]int{
+	awsiot.CreateKeysAndCertificate: 10,
+	awsiot.CreateCertificateFromCSR: 20,
+	awsiot.RegisterThing:            10,
+}
+
+// A Config says what the service depends on. Every field but Hook must be set.
+type Config struct {
+	Registry  *registry.Registry
+	Authority *ca.Authority
+	Keys      *ca.Pool // for CreateKeysAndCertificate
+
+	// Hook invokes the pre-provisioning hook, the Lambda function HookARN. Nil
+	// means that there is none: templates with a hook then deny everyone.
+	Hook    func(context.Context, payload.Request) (payload.Response, error)
+	HookARN string
+	// HookTimeout bounds one invocation.
+	HookTimeout time.Duration
+
+	// ARN returns the full name of a resource such as thing/NAME.
+	ARN func(resource string) string
+	// EnforceRates turns AWS's quotas per second on.
+	EnforceRates bool
+	// DropThrottled leaves a throttled request without a reply (U23).
+	DropThrottled bool
+
+	Record func(event.Event)
+	Log    *slog.Logger
+	Now    func() time.Time
+}
+
+// A Service answers the fleet provisioning API. It is safe for concurrent use.
+type Service struct {
+	config Config
+	rates  map[awsiot.Operation]*rate.Limiter // never changed
+}
+
+// New returns a service.
+func New(c Config) *Service {
+	s := &Service{config: c, rates: map[awsiot.Operation]*rate.Limiter{}}
+	for operation, limit := range operationRates {
+		s.rates[operation] = rate.NewLimiter(rate.Limit(limit), limit)
+	}
+	return s
+}
+
+// A Request is one message to a topic of the API.
+type Request struct {
+	Topic         awsiot.Topic
+	Payload       []byte
+	ClientID      string
+	CertificateID string // of the claim, or of a device
+	// Event returns an event about the client.
+	Event func(event.Type) event.Event
+}
+
+// A Reply is the answer to a request.
+type Reply struct {
+	Topic   string
+	Payload []byte
+}
+
+// Answer does what a request asks for. ok is false when AWS would not reply.
+func (s *Service) Answer(ctx context.Context, r Request) (reply Reply, ok bool) {
+	result, err := s.perform(ctx, r)
+	if err == nil {
+		return s.encode(r, r.Topic.Accepted(), result)
+	}
+	e := rejectionOf(err)
+	if e.ErrorCode == throttled.code && s.config.DropThrottled {
+		s.record(r, e)
+		return Reply{}, false
+	}
+	return s.Reject(r, e.ErrorResponse, e.reason)
+}
+
+// Reject returns the reply that rejects a request, and records it with a reason
+// that the device does not learn.
+func (s *Service) Reject(r Request, e awsiot.ErrorResponse, reason string) (reply Reply, ok bool) {
+	s.record(r, &rejection{e, reason})
+	return s.encode(r, r.Topic.Rejected(), e)
+}
+
+func (s *Service) record(r Request, rejected *rejection) {
+	e := r.Event(event.Rejected)
+	e.Action, e.Operation, e.Topic = event.Provision, string(r.Topic.Operation), r.Topic.String()
+	e.Code, e.Reason = rejected.ErrorCode, rejected.reason
+	s.config.Record(e)
+}
+
+func (s *Service) encode(r Request, topic string, result any) (Reply, bool) {
+	data, err := encode(r.Topic.Format, result)
+	if err != nil {
+		s.config.Log.Error("encoding a reply", "topic", topic, "error", err)
+		return Reply{}, false
+	}
+	return Reply{topic, data}, true
+}
+
+func (s *Service) perform(ctx context.Context, r Request) (any, error) {
+	operation := r.Topic.Operation
+	if s.config.EnforceRates && !s.rates[operation].AllowN(s.config.Now(), 1) {
+		return nil, throttled.reject("More than %d %s requests per second.", operationRates[operation], operation)
+	}
+	switch operation {
+	case awsiot.CreateKeysAndCertificate:
+		return s.createKeysAndCertificate(ctx, r)
+	case awsiot.CreateCertificateFromCSR:
+		return s.createCertificateFromCSR(r)
+	default:
+		return s.registerThing(ctx, r)
+	}
+}
+
+// createKeysAndCertificate ignores the payload: AWS asks for an empty one, and
+// its SDKs send {}.
+func (s *Service) createKeysAndCertificate(ctx context.Context, r Request) (any, error) {
+	key, err := s.config.Keys.Take(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	cert, err := s.config.Authority.IssueForKey(key, s.config.Now())
+	if err != nil {
+		return nil, err
+	}
+	token, err := s.createPending(r, cert)
+	if err != nil {
+		return nil, err
+	}
+	return awsiot.CreateKeysAndCertificateResponse{
+		CertificateID:             cert.ID,
+		CertificatePEM:            string(cert.PEM),
+		PrivateKey:                awsiot.Secret(cert.PrivateKeyPEM),
+		CertificateOwnershipToken: token,
+	}, nil
+}
+
+func (s *Service) createCertificateFromCSR(r Request) (any, error) {
+	var request awsiot.CreateCertificateFromCSRRequest
+	if err := decode(r.Topic.Format, r.Payload, &request); err != nil {
+		return nil, badRequest.reject("The payload is not a %s object with certificateSigningRequest.", r.Topic.Format)
+	}
+	cert, err := s.config.Authority.IssueForCSR(request.CertificateSigningRequest, s.config.Now())
+	if err != nil {
+		return nil, err
+	}
+	token, err := s.createPending(r, cert)
+	if err != nil {
+		return nil, err
+	}
+	return awsiot.CreateCertificateFromCSRResponse{
+		CertificateOwnershipToken: token,
+		CertificateID:             cert.ID,
+		CertificatePEM:            string(cert.PEM),
+	}, nil
+}
+
+// createPending registers a new certificate as PENDING_ACTIVATION and returns
+// its ownership token.
+func (s *Service) createPending(r Request, cert *ca.Certificate) (awsiot.Secret, error) {
+	var random [48]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", fmt.Errorf("making an ownership token: %w", err)
+	}
+	token := base64.RawURLEncoding.EncodeToString(random[:])
+	if _, err := s.config.Registry.CreatePendingCertificate(string(cert.PEM), token, r.CertificateID, awsiot.OwnershipTokenLife); err != nil {
+		return "", err
+	}
+	e := r.Event(event.Issued)
+	e.Operation = string(r.Topic.Operation)
+	e.Reason = "certificate " + cert.ID + " is PENDING_ACTIVATION"
+	s.config.Record(e)
+	return awsiot.Secret(token), nil
+}
+
+// registerThing checks the token, invokes the hook, resolves the template and
+// carries it out, all or nothing (U10, U11).
+func (s *Service) registerThing(ctx context.Context, r Request) (any, error) {
+	token, parameters, err := decodeRegister(r.Topic.Format, r.Payload)
+	if err != nil {
+		return nil, err
+	}
+	pending, err := s.config.Registry.CertificateByToken(string(token), r.CertificateID)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := s.templateFor(r)
+	if err != nil {
+		return nil, err
+	}
+	if stored.Hook != nil {
+		if parameters, err = s.invokeHook(ctx, r, stored, pending, parameters); err != nil {
+			return nil, err
+		}
+	}
+	t, err := template.Parse([]byte(stored.Body()))
+	if err != nil {
+		return nil, fmt.Errorf("reading the template: %w", err)
+	}
+	plan, err := t.Resolve(template.Input{Parameters: parameters, CertificateID: pending.ID})
+	if err != nil {
+		return nil, err
+	}
+	if len(plan.Undeclared) > 0 {
+		s.config.Log.Warn("the device or the hook gave parameters that the template does not declare",
+			slog.String("template", stored.Name), slog.Any("parameters", plan.Undeclared))
+	}
+	change := FromPlan(plan)
+	change.Token, change.Principal = string(token), r.CertificateID
+	done, err := s.config.Registry.Provision(change)
+	if err != nil {
+		return nil, err
+	}
+	response := awsiot.RegisterThingResponse{DeviceConfiguration: plan.DeviceConfiguration}
+	e := r.Event(event.Provisioned)
+	e.Operation = string(r.Topic.Operation)
+	e.Reason = fmt.Sprintf("certificate %s is %s", done.Certificate.ID, done.Certificate.Status)
+	if done.Thing != nil {
+		response.ThingName, e.ThingName = done.Thing.Name, done.Thing.Name
+	}
+	s.config.Record(e)
+	return response, nil
+}
+
+// templateFor returns the template of a request, if its client may use it.
+func (s *Service) templateFor(r Request) (registry.ProvisioningTemplate, error) {
+	name := r.Topic.Template
+	stored, err := s.config.Registry.DescribeProvisioningTemplate(name)
+	if err != nil {
+		return stored, templateNotFound.reject("Provisioning template %s cannot be found.", name)
+	}
+	if !stored.Enabled {
+		return stored, templateDisabled.reject("Provisioning template %s is not enabled.", name)
+	}
+	if bound, ok := s.config.Registry.ClaimTemplate(r.CertificateID); ok && bound != name {
+		return stored, denied.because("Access denied", "the provisioning claim is for template "+bound+" only")
+	}
+	return stored, nil
+}
+
+// FromPlan returns the change to the registry that a resolved template stands
+// for.
+func FromPlan(plan *template.Plan) registry.Provisioning {
+	var r registry.Provisioning
+	if t := plan.Thing; t != nil {
+		r.Thing = &registry.ProvisionedThing{
+			Name: t.Name, Type: t.Type, BillingGroup: t.BillingGroup, Groups: t.Groups, Attributes: t.Attributes,
+			OverrideType:       registry.Override(t.Override.ThingTypeName),
+			OverrideGroups:     registry.Override(t.Override.ThingGroups),
+			OverrideAttributes: registry.Override(t.Override.AttributePayload),
+		}
+	}
+	if c := plan.Certificate; c != nil {
+		r.Certificate = &registry.ProvisionedCertificate{
+			Status:         registry.CertificateStatus(c.Status),
+			Type:           registry.NonExclusive,
+			OverrideStatus: registry.Override(c.StatusOverride),
+		}
+		if c.Exclusive {
+			r.Certificate.Type = registry.Exclusive
+		}
+	}
+	for _, policy := range plan.Policies {
+		r.Policies = append(r.Policies, registry.ProvisionedPolicy{Name: policy.Name, Document: string(policy.Document)})
+	}
+	return r
+}
