@@ -135,7 +135,7 @@ func TestClassOf(t *testing.T) {
 		want Class
 	}{
 		"disk full":              {&fs.PathError{Op: "write", Path: "x", Err: errors.New("no space left on device")}, Local},
-		"locked":                 {&identity.LockedError{PID: 7}, Local},
+		"locked":                 {&identity.LockedError{PID: 7}, Temporary},
 		"strange certificate":    {&identity.CertificateError{Reason: "x"}, Local},
 		"no claim":               {&ConfigError{Setting: "claim"}, Misconfigured},
 		"thing name":             {&ThingNameError{}, Misconfigured},
