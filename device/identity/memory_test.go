@@ -1,13 +1,14 @@
 package identity
 
 import (
+	"crypto"
 	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestAMemoryStoreKeepsAnIdentityWithoutADisk(t *testing.T) {
+func TestMemoryStoreKeepsAnIdentityWithoutADisk(t *testing.T) {
 	t.Chdir(t.TempDir())
 	s, err := NewMemoryStore(Config{SerialNumber: serial})
 	if err != nil {
@@ -36,7 +37,7 @@ func TestAMemoryStoreKeepsAnIdentityWithoutADisk(t *testing.T) {
 	}
 }
 
-func TestAMemoryStoreIsLockedWhileInUse(t *testing.T) {
+func TestMemoryStoreIsLockedWhileInUse(t *testing.T) {
 	s, err := NewMemoryStore(Config{SerialNumber: serial})
 	if err != nil {
 		t.Fatal(err)
@@ -58,5 +59,58 @@ func TestAMemoryStoreIsLockedWhileInUse(t *testing.T) {
 	}
 	if err := j.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// BenchmarkMemoryStore measures what a simulated device's identity takes beside
+// its key and its certificate, which are made before.
+func BenchmarkMemoryStore(b *testing.B) {
+	c := newCloud(b)
+	key := stock()[0].key
+	g := c.create(b, key.Public())
+	for b.Loop() {
+		s, err := NewMemoryStore(Config{SerialNumber: serial, Keys: sameKey{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		j, err := s.Begin()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(j.MakeKey(), j.HoldCertificate(g), j.Register(Registration{ThingName: "fleety_" + serial}), j.Commit()); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := j.Install(); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Load(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// sameKey always returns one key.
+type sameKey struct{ quickKeys }
+
+func (sameKey) New() (crypto.Signer, []byte, error) { return stock()[0].key, stock()[0].text, nil }
+
+// countedKeys counts how often a key is opened.
+type countedKeys struct {
+	SoftwareKeys
+	opened *int
+}
+
+func (k countedKeys) Open(text []byte) (crypto.Signer, error) {
+	*k.opened++
+	return k.SoftwareKeys.Open(text)
+}
+
+func TestMemoryStoreParsesNoKeyAgain(t *testing.T) {
+	opened := 0
+	s, err := NewMemoryStore(Config{SerialNumber: serial, Keys: countedKeys{opened: &opened}})
+	must(t, err)
+	must(t, provision(t, s, newCloud(t), run{}))
+	if _, err := s.Load(); err != nil || opened != 0 {
+		t.Errorf("%d keys parsed, %v", opened, err)
 	}
 }

@@ -32,7 +32,7 @@ func atRegistered(t *testing.T) *memDisk {
 
 func damage(data []byte) []byte { return data[:len(data)-10] }
 
-func TestADamagedSlotCostsOneStepAtMost(t *testing.T) {
+func TestDamagedSlotCostsOneStepAtMost(t *testing.T) {
 	tests := map[string]struct {
 		damaged string
 		want    Stage
@@ -60,7 +60,7 @@ func TestADamagedSlotCostsOneStepAtMost(t *testing.T) {
 	}
 }
 
-func TestADamagedFirstStepIsDoneAgain(t *testing.T) {
+func TestDamagedFirstStepIsDoneAgain(t *testing.T) {
 	d := newMemDisk()
 	j, err := storeOn(t, d).Begin()
 	if err != nil {
@@ -79,7 +79,7 @@ func TestADamagedFirstStepIsDoneAgain(t *testing.T) {
 	checkWhole(t, d, c)
 }
 
-func TestAJournalThatIsLostIsAnError(t *testing.T) {
+func TestJournalThatIsLostIsAnError(t *testing.T) {
 	d := atRegistered(t)
 	for path, n := range d.files() {
 		if strings.Contains(path, "journal.") {
@@ -95,7 +95,7 @@ func TestAJournalThatIsLostIsAnError(t *testing.T) {
 	}
 }
 
-func TestAJournalOfALaterVersionIsLeftAlone(t *testing.T) {
+func TestJournalOfALaterVersionIsLeftAlone(t *testing.T) {
 	d := atRegistered(t)
 	n := d.files()["certs/.2974685.provisioning/journal.1"]
 	n.data = []byte(strings.Replace(string(n.data), "fleety-journal 1", "fleety-journal 2", 1))

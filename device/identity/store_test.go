@@ -76,7 +76,7 @@ func TestFilesHaveTheirModesUnderAnyUmask(t *testing.T) {
 	}
 }
 
-func TestTheRecordTellsWhatTheIdentityIs(t *testing.T) {
+func TestRecordDescribesTheIdentity(t *testing.T) {
 	dir := t.TempDir()
 	s := realStore(t, dir)
 	s.config.Now = func() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
@@ -137,7 +137,7 @@ func TestConfiguredPathsAreUsed(t *testing.T) {
 	}
 }
 
-func TestASerialNumberCannotLeaveTheDirectory(t *testing.T) {
+func TestSerialNumberCannotLeaveTheDirectory(t *testing.T) {
 	s, err := NewStore(Config{SerialNumber: "../../etc/x", Dir: "certs"})
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func TestASerialNumberCannotLeaveTheDirectory(t *testing.T) {
 	}
 }
 
-func TestLoadTellsFilesThatAreNoIdentity(t *testing.T) {
+func TestLoadReportsFilesThatAreNoIdentity(t *testing.T) {
 	other := newCloud(t)
 	files := Files{
 		Certificate: "fleety_2974685.certificate.pem",
@@ -201,11 +201,11 @@ func TestLoadTellsFilesThatAreNoIdentity(t *testing.T) {
 	}
 }
 
-func TestACertificateThatIsNotTheDevicesIsNotHeld(t *testing.T) {
+func TestCertificateForAnotherKeyIsRejected(t *testing.T) {
 	c := newCloud(t)
-	tests := map[string]func(g *Grant, stranger Grant){
-		"for another key":  func(g *Grant, stranger Grant) { *g = stranger },
-		"under another id": func(g *Grant, stranger Grant) { g.CertificateID = stranger.CertificateID },
+	tests := map[string]func(g *Grant, foreign Grant){
+		"for another key":  func(g *Grant, foreign Grant) { *g = foreign },
+		"under another id": func(g *Grant, foreign Grant) { g.CertificateID = foreign.CertificateID },
 		"no certificate":   func(g *Grant, _ Grant) { g.CertificatePEM = "-----BEGIN" },
 	}
 	for name, spoil := range tests {
@@ -218,12 +218,12 @@ func TestACertificateThatIsNotTheDevicesIsNotHeld(t *testing.T) {
 			if err := j.MakeKey(); err != nil {
 				t.Fatal(err)
 			}
-			stranger, _, err := SoftwareKeys{}.New()
+			foreign, _, err := SoftwareKeys{}.New()
 			if err != nil {
 				t.Fatal(err)
 			}
 			g := c.create(t, j.Key().Public())
-			spoil(&g, c.create(t, stranger.Public()))
+			spoil(&g, c.create(t, foreign.Public()))
 			if _, ok := errors.AsType[*CertificateError](j.HoldCertificate(g)); !ok {
 				t.Error("it was accepted")
 			}
@@ -234,7 +234,7 @@ func TestACertificateThatIsNotTheDevicesIsNotHeld(t *testing.T) {
 	}
 }
 
-func TestAStageCannotBeSkipped(t *testing.T) {
+func TestStageCannotBeSkipped(t *testing.T) {
 	j, err := realStore(t, t.TempDir()).Begin()
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestAStageCannotBeSkipped(t *testing.T) {
 	}
 }
 
-func TestStatusTellsAnInterruptedProvisioning(t *testing.T) {
+func TestStatusShowsAnInterruptedProvisioning(t *testing.T) {
 	s := realStore(t, t.TempDir())
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	s.config.Now = func() time.Time { return now }
@@ -299,7 +299,7 @@ func TestBeginAndCloseLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-func TestRunsThatComeAndGoLeaveTheLockToOneOfThem(t *testing.T) {
+func TestConcurrentRunsExcludeEachOther(t *testing.T) {
 	dir := t.TempDir()
 	var holders atomic.Int32
 	var runs sync.WaitGroup
@@ -349,7 +349,7 @@ func holdLock(dir string) {
 	os.Stdin.Read(make([]byte, 1)) // until killed
 }
 
-func TestASecondRunIsToldWhoHasTheLock(t *testing.T) {
+func TestLockedErrorNamesTheProcess(t *testing.T) {
 	dir := t.TempDir()
 	holder := exec.CommandContext(t.Context(), os.Args[0])
 	holder.Env = append(os.Environ(), "IDENTITY_TEST_HOLD="+dir)
