@@ -239,7 +239,10 @@ func (s *Service) registerThing(ctx context.Context, r Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	response := awsiot.RegisterThingResponse{DeviceConfiguration: plan.DeviceConfiguration}
+	response := awsiot.RegisterThingResponse{DeviceConfiguration: map[string]any{}}
+	for name, value := range plan.DeviceConfiguration {
+		response.DeviceConfiguration[name] = value
+	}
 	e := r.Event(event.Provisioned)
 	e.Operation = string(r.Topic.Operation)
 	e.Reason = fmt.Sprintf("certificate %s is %s", done.Certificate.ID, done.Certificate.Status)
