@@ -24,7 +24,7 @@ var rooms = map[string]room{
 	"device/identity":           {[]string{"device/awsiot"}, "keys and journal must work, and be tested, without a network"},
 	"device/session":            {[]string{"device/awsiot"}, "a connection knows nothing of what it is used for"},
 	"device/provision":          {[]string{"device/awsiot", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
-	"device/internal/doctor":    {[]string{"device/internal/config", "device/identity", "device/session", "device/awsiot"}, "it looks at what the device uses, without using the exchange"},
+	"device/internal/doctor":    {[]string{"device/internal/config", "device/internal/term", "device/provision", "device/identity", "device/session", "device/awsiot"}, "its table has the causes of every error of the device"},
 	"device/fleet":              {[]string{"device/provision", "device/identity", "device/session"}, "it measures the real device"},
 	"device/fleet/controlplane": {[]string{"device/fleet", "device/awsiot"}, "it works on what AWS IoT has of a fleet, and alone links the AWS SDK"},
 	"device/localcore":          {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
