@@ -20,6 +20,7 @@ import (
 )
 
 func TestEnrollGivesEveryDeviceItsOwnIdentity(t *testing.T) {
+	t.Parallel()
 	const n = 12
 	core := startCore(t)
 	c := newConfig(t, core, n)
@@ -45,6 +46,7 @@ func TestEnrollGivesEveryDeviceItsOwnIdentity(t *testing.T) {
 }
 
 func TestDeniedDevicesAreCountedByStageAndCause(t *testing.T) {
+	t.Parallel()
 	core := startCore(t, func(c *localcore.Config) {
 		c.HookFunc = func(_ context.Context, r payload.Request) (payload.Response, error) {
 			serial, _, _ := r.Parameters.String(payload.SerialNumber)
@@ -65,6 +67,7 @@ func TestDeniedDevicesAreCountedByStageAndCause(t *testing.T) {
 }
 
 func TestKeptIdentitiesAreVerifiedAndNotReplaced(t *testing.T) {
+	t.Parallel()
 	core := startCore(t)
 	c := newConfig(t, core, 3)
 	c.Keep = filepath.Join(t.TempDir(), "fleet")
@@ -92,6 +95,7 @@ func TestKeptIdentitiesAreVerifiedAndNotReplaced(t *testing.T) {
 }
 
 func TestShardsEnrollEveryDeviceOnce(t *testing.T) {
+	t.Parallel()
 	core := startCore(t)
 	c := newConfig(t, core, 7)
 	var reports []*fleet.Report
@@ -106,6 +110,7 @@ func TestShardsEnrollEveryDeviceOnce(t *testing.T) {
 }
 
 func TestInterruptedLaunchHasPartialReport(t *testing.T) {
+	t.Parallel()
 	core := startCore(t)
 	c := newConfig(t, core, 50)
 	c.Load.Concurrency = 2
@@ -126,6 +131,7 @@ func TestInterruptedLaunchHasPartialReport(t *testing.T) {
 }
 
 func TestNoDeviceBeginsAfterDuration(t *testing.T) {
+	t.Parallel()
 	core := startCore(t)
 	c := newConfig(t, core, 10_000)
 	c.Load.Rate, c.Load.Duration = 20, 500*time.Millisecond
@@ -139,6 +145,7 @@ func TestNoDeviceBeginsAfterDuration(t *testing.T) {
 // TestOpenLoopLatencyCountsFromDueTime lets one device through at a time, so
 // slowly that the last of those due at once waits for all others.
 func TestOpenLoopLatencyCountsFromDueTime(t *testing.T) {
+	t.Parallel()
 	const slow = 100 * time.Millisecond
 	core := startCore(t)
 	core.Faults.Set(func(e localcore.Exchange) localcore.Fault { return localcore.Fault{DelayReply: slow / 2} })
@@ -153,6 +160,7 @@ func TestOpenLoopLatencyCountsFromDueTime(t *testing.T) {
 }
 
 func TestInvalidConfigurationIsRejected(t *testing.T) {
+	t.Parallel()
 	serials := func(first string, n int) fleet.Serials {
 		s, _ := fleet.NewSerials("297468", first, n)
 		return s

@@ -90,6 +90,7 @@ func build(t testing.TB, dir, pkg string) string {
 // turn: every device has one identity in the end, and registry and report
 // agree.
 func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
+	t.Parallel()
 	const n = 200
 	hook := build(t, "../../hook", ".")
 	core := startCore(t, func(c *localcore.Config) {
@@ -160,7 +161,7 @@ func TestQuotasAreKept(t *testing.T) {
 // TestThrottledDevicesSlowTheLaunchDown tells the fleet of quotas twice as
 // high as the core's: it is throttled, slows down, and loses nobody.
 func TestThrottledDevicesSlowTheLaunchDown(t *testing.T) {
-	const n = 60
+	const n = 40
 	core := startCore(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
 	c := newConfig(t, core, n)
 	quotas := fleet.OtherRegionQuotas()
