@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
@@ -60,7 +61,7 @@ func TestDeniedDevicesAreCountedByStageAndCause(t *testing.T) {
 	if len(r.Failures) != 1 || r.Failures[0].Stage != fleet.StageRegister || r.Failures[0].Count != 1 || r.Failures[0].Cause == "" {
 		t.Errorf("failures are %+v", r.Failures)
 	}
-	if d := r.Devices[1]; d.Outcome != fleet.Failed || d.Class != provision.Refused.String() || len(d.CertificateID) != 64 {
+	if d := r.Devices[1]; d.Outcome != fleet.Failed || d.Class != awsiot.Denied.String() || len(d.CertificateID) != 64 {
 		t.Errorf("the denied device is %+v", d)
 	}
 	checkRegistry(t, core, r)

@@ -69,7 +69,7 @@ func browse(t *testing.T, page string, args ...string) string {
 func sampleReport(t *testing.T) *fleet.Report {
 	t.Helper()
 	core := startCore(t)
-	core.Faults.Set(refuseThird())
+	core.Faults.Set(rejectThird())
 	c := newConfig(t, core, 40)
 	c.Load.Concurrency = 8
 	c.Hold, c.Interval = time.Second, 200*time.Millisecond
