@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/jsii-runtime-go"
@@ -45,6 +46,9 @@ func run(ctx context.Context) error {
 	if props.Documents, err = stack.ReadDocuments(filepath.Join("..", "templates")); err != nil {
 		return err
 	}
+	if err := props.Check(); err != nil {
+		return err
+	}
 	if props.HookFolder, err = os.MkdirTemp("", "fleety-hook-"); err != nil {
 		return fmt.Errorf("making a folder for the hook: %w", err)
 	}
@@ -63,7 +67,9 @@ func cdkContext() (map[string]any, error) {
 		return nil, errors.New("run by hand: this app is run by the CDK command line, as in: npx cdk synth -c certificateArn=ARN")
 	}
 	var context map[string]any
-	if err := json.Unmarshal([]byte(text), &context); err != nil {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber() // a serial prefix keeps its digits
+	if err := decoder.Decode(&context); err != nil {
 		return nil, fmt.Errorf("reading the CDK context from CDK_CONTEXT_JSON: %w", err)
 	}
 	return context, nil

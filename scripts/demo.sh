@@ -1,7 +1,8 @@
 #!/bin/sh
 # The main job on this machine, with no AWS account: starts iot_core_local,
-# provisions device 2974685, shows that a second run reuses its identity and
-# that serial 1234567 is refused, and stops. Fails when anything differs.
+# provisions a device, shows that a second run reuses its identity and that a
+# device with another serial number is denied, and stops. Fails when anything
+# differs.
 set -eu
 
 if [ $# -eq 0 ]; then
@@ -10,11 +11,19 @@ if [ $# -eq 0 ]; then
 		       demo.sh --assembly DIR
 
 		The flags are those of iot_core_local serve. make demo and make rehearse
-		build what is needed.
+		build what is needed. TEMPLATE, THING_PREFIX and SERIAL name the provisioning
+		template, the prefix of its things and the serial number to provision;
+		IOT_DEVICE and IOT_CORE_LOCAL name the programs.
 	END
 	exit 2
 fi
 root=$(cd -- "$(dirname -- "$0")/.." && pwd)
+device=${IOT_DEVICE:-$root/iot_device}
+emulator=${IOT_CORE_LOCAL:-$root/iot_core_local}
+template=${TEMPLATE:-GoFleetProvisioningTemplate}
+prefix=${THING_PREFIX:-fleety_}
+serial=${SERIAL:-2974685}
+stranger=1234567
 work=$(mktemp -d)
 core=
 
@@ -33,7 +42,7 @@ say() { printf '\n== %s\n' "$*"; }
 fail() {
 	printf 'demo: error: %s\n' "$*" >&2
 	if [ -s core.log ]; then
-		printf 'demo: what iot_core_local logged last:\n' >&2
+		printf 'demo: last lines of the log of iot_core_local:\n' >&2
 		tail -n 20 core.log >&2
 	fi
 	exit 1
@@ -52,14 +61,14 @@ config() {
 		  privatekeypath: certs/fleet-provisioning.private.key
 		  certificatepath: certs/fleet-provisioning.certificate.pem
 		  cacertificatepath: certs/root.ca.bundle.pem
-		  provisioningTemplate: GoFleetProvisioningTemplate
+		  provisioningTemplate: $template
 	END
 }
 
-bootstrap() { "$root/iot_device" bootstrap --author "Wilford Brimley" --config "$1.yaml" --json; }
+bootstrap() { "$device" bootstrap --author "Wilford Brimley" --config "$1.yaml" --json; }
 
-say "AWS IoT Core in small, with the templates, policies and hook that cdk deploy sends to AWS"
-"$root/iot_core_local" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 "$@" \
+say "Starting the emulator, with the templates, policies and hook that cdk deploy sends to AWS"
+"$emulator" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 "$@" \
 	--state "$work/state" --credentials "$work/certs" --json >"$work/ready.json" 2>"$work/core.log" &
 core=$!
 cd "$work"
@@ -71,32 +80,32 @@ endpoint=$(field endpoint <ready.json)
 port=$(field port <ready.json)
 echo "iot_core_local listens on $endpoint:$port; its claim certificate is in certs/"
 
-say "Device 2974685 trades the claim certificate for an identity of its own"
-config 2974685
-bootstrap 2974685 >first.json || fail "the device was not provisioned (exit code $?)"
+say "Device $serial exchanges the claim certificate for its own certificate"
+config "$serial"
+bootstrap "$serial" >first.json || fail "the device was not provisioned (exit code $?)"
 cat first.json
-[ "$(field thingName <first.json)" = fleety_2974685 ] || fail "the thing has another name"
+[ "$(field thingName <first.json)" = "$prefix$serial" ] || fail "the thing has another name"
 [ "$(field provisioned <first.json)" = true ] || fail "the first run did not register the thing"
 
 say "A second run reuses that identity"
-bootstrap 2974685 >second.json || fail "the second run did not work (exit code $?)"
+bootstrap "$serial" >second.json || fail "the second run did not work (exit code $?)"
 [ "$(field provisioned <second.json)" = false ] || fail "the second run registered the thing again"
 [ "$(field certificateId <second.json)" = "$(field certificateId <first.json)" ] ||
 	fail "the second run has another certificate"
 echo "same certificate: $(field certificateId <second.json)"
 
-say "Serial 1234567 is refused"
-config 1234567
+say "Serial $stranger is denied"
+config "$stranger"
 code=0
-bootstrap 1234567 >third.json || code=$?
+bootstrap "$stranger" >third.json || code=$?
 [ "$code" -eq 3 ] || fail "expected exit code 3, got $code"
-[ ! -s third.json ] || fail "a refused device printed a result"
-[ ! -e certs/fleety_1234567.certificate.pem ] || fail "a refused device has a certificate"
+[ ! -s third.json ] || fail "a denied device printed a result"
+[ ! -e "certs/$prefix$stranger.certificate.pem" ] || fail "a denied device has a certificate"
 
 say "What was created"
-"$root/iot_device" status --config 2974685.yaml
+"$device" status --config "$serial.yaml"
 ls -l certs
-say "What the local core says of it"
-grep -E 'REGISTERED|WARN' core.log || fail "the local core logged no refusal"
+say "Emulator log"
+grep -E 'REGISTERED|WARN' core.log || fail "the emulator logged no denial"
 
-say "Done: one device came in, one was refused"
+say "Done: one device was provisioned, one was denied"

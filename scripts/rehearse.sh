@@ -1,16 +1,26 @@
 #!/bin/sh
 # Rehearses a deployment on this machine, with no AWS account: synthesizes the
-# stack as a deployment does, but with the hook built for this machine, has
-# iot_core_local play it, and does the main job against it.
+# stack as a deployment does, but with the hook built for this machine, runs it on
+# iot_core_local, with DynamoDB beside it, and does the main job against it.
 set -eu
+
+# One rehearsal a line. Together they have every option, each with another value
+# than its default; infra/scripttest compares this table with the options.
+rehearsals='
+thingPrefix=acme- serialPrefix=ACME- serialRegistry=listed existingThings=allow minimalRole=true claimClientIds=claim-*,gg-* claimSourceIp=127.0.0.0/8
+name=Second serialRegistry=none rotation=false hookConcurrency=5 xray=true expectedAdmissions=7 alarmEmail=ops@example.com
+'
 
 usage() {
 	cat <<-'END'
 		usage: rehearse.sh [-c NAME=VALUE]...
+		       rehearse.sh --every-option
 
-		The options are those of cdk deploy. The claim certificate is that of
-		CERTIFICATE_ARN, by default one that exists nowhere: a claim of
-		iot_core_local stands in for it. make rehearse builds what it needs.
+		The options are those of cdk deploy; names and prefixes are read from what is
+		synthesized. The claim certificate is that of CERTIFICATE_ARN, by default one
+		that does not exist: a claim of iot_core_local stands in for it. --every-option
+		rehearses once for each line of a table that has all options. make rehearse
+		builds what is needed; IOT_DEVICE and IOT_CORE_LOCAL name other programs.
 	END
 }
 
@@ -19,8 +29,19 @@ die() {
 	exit 1
 }
 
+scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 case "${1:-}" in
 '' | -c | --context) ;;
+--every-option)
+	echo "$rehearsals" | while read -r options; do
+		[ -n "$options" ] || continue
+		# shellcheck disable=SC2086
+		set -f -- $options
+		for option; do set -- "$@" -c "$option" && shift; done
+		"$scripts/rehearse.sh" "$@" </dev/null || exit 1
+	done
+	exit
+	;;
 -h | --help) usage && exit 0 ;;
 *) usage >&2 && exit 2 ;;
 esac
@@ -33,14 +54,13 @@ esac
 nowhere=arn:aws:iot:us-east-1:123456789012:cert/0000000000000000000000000000000000000000000000000000000000000000
 certificate=${CERTIFICATE_ARN:-$nowhere}
 
-scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 work=$(mktemp -d)
-trap 'rm -rf -- "$work"' EXIT
+trap 'exec 3>&-; rm -rf -- "$work"' EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-printf '\n== The stack that cdk deploy sends to AWS, with its hook for %s\n' "$architecture"
+printf '\n== The stack that cdk deploy sends to AWS%s, with its hook for %s\n' "${*:+, with $*}" "$architecture"
 cd "$scripts/../infra"
 [ -x node_modules/.bin/cdk ] || die "the CDK command line is not installed: run npm ci in infra/"
 AWS_EC2_METADATA_DISABLED=true node_modules/.bin/cdk synth --quiet --no-notices --output "$work/cdk.out" \
@@ -48,6 +68,43 @@ AWS_EC2_METADATA_DISABLED=true node_modules/.bin/cdk synth --quiet --no-notices 
 	cat "$work/cdk.log" >&2
 	die "cdk synth failed: its messages are above"
 }
-(cd "$work/cdk.out" && ls -- *.template.json)
+template=$(echo "$work"/cdk.out/*.template.json)
+basename -- "$template"
+
+# resource TYPE EXPRESSION prints what JavaScript says of each resource r of the type, with its id.
+resource() {
+	node -e 'const {Resources} = JSON.parse(require("fs").readFileSync(process.argv[1]))
+		for (const [id, r] of Object.entries(Resources)) if (r.Type === process.argv[2]) console.log(eval(process.argv[3]))' \
+		"$template" "$1" "$2"
+}
+variable() { resource AWS::Lambda::Function "r.Properties.Environment.Variables.$1 ?? ''"; }
+
+TEMPLATE=$(resource AWS::IoT::ProvisioningTemplate 'r.Properties.TemplateName')
+THING_PREFIX=$(variable THING_PREFIX)
+SERIAL=$(variable SERIAL_PREFIX)5
+export TEMPLATE THING_PREFIX SERIAL
+
+# iot_core_local names an unnamed resource STACK-LOGICALID.
+table=$(resource AWS::DynamoDB::Table "'$(basename -- "$template" .template.json)-' + id")
+if [ -n "$table" ]; then
+	[ -d node_modules/dynalite ] || die "DynamoDB for rehearsals is not installed: run npm ci in infra/"
+	mkfifo "$work/open"
+	node "$scripts/dynamodb.mjs" "$table" <"$work/open" >"$work/endpoint" & # ends when descriptor 3 is closed
+	dynamodb=$!
+	exec 3>"$work/open"
+	until [ -s "$work/endpoint" ]; do
+		kill -0 "$dynamodb" 2>/dev/null || die "DynamoDB did not start"
+		sleep 0.1
+	done
+	endpoint=$(cat "$work/endpoint")
+	# The one change to the stack: where its hook finds DynamoDB.
+	node -e 'const fs = require("fs"), [file, url] = process.argv.slice(1), t = JSON.parse(fs.readFileSync(file))
+		for (const r of Object.values(t.Resources)) if (r.Type === "AWS::Lambda::Function") r.Properties.Environment.Variables.AWS_ENDPOINT_URL_DYNAMODB = url
+		fs.writeFileSync(file, JSON.stringify(t))' "$template" "$endpoint"
+	if [ "$(variable SERIAL_REGISTRY)" = listed ]; then
+		echo "$SERIAL" | (cd ../hook && AWS_ENDPOINT_URL_DYNAMODB=$endpoint AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local \
+			go run ./cmd/serials load --table "$table" --prefix "$(variable SERIAL_PREFIX)" -)
+	fi
+fi
 
 "$scripts/demo.sh" --assembly "$work/cdk.out"

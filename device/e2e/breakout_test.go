@@ -23,14 +23,13 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// Whoever holds the claim or a device tries below what the policies, the hook
-// and the template must not let them do. Each attempt must be refused, must be
-// told in an event that says who, what and which rule, and must leave the other
-// device alone.
+// The tests below hold the claim or a device and try what the policies, the hook
+// and the template do not allow. Each attempt must be rejected, must cause an event
+// that says who, what and which rule, and must not affect the other device.
 
 // denied is the explanation of a request that no statement allows.
-func denied(policy, action, resource string) string {
-	return "no statement of " + policy + " allows " + action + " on " + resource + "; nearest is "
+func denied(action, resource string) string {
+	return "allows " + action + " on " + resource + "; nearest is "
 }
 
 // check compares the refusal of an attempt, which begins now, with what it must
@@ -45,14 +44,14 @@ func (r *realm) check(t *testing.T, want localcore.Event, attempt func()) {
 		return e.Type == localcore.Rejected && e.CertificateID == want.CertificateID && !e.Time.Before(began)
 	})
 	if err != nil {
-		t.Fatalf("no refusal was told: %v", err)
+		t.Fatalf("no event tells of a rejection: %v", err)
 	}
 	if !strings.Contains(got.Reason, want.Reason) {
 		t.Errorf("the reason is\n%s\nand says nothing of\n%s", got.Reason, want.Reason)
 	}
 	want.Type, want.Time, want.Address, want.Reason = localcore.Rejected, got.Time, got.Address, got.Reason
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("wanted (-), told (+):\n%s", diff)
+		t.Errorf("wanted (-), got (+):\n%s", diff)
 	}
 }
 
@@ -62,17 +61,34 @@ func (r *realm) guard(t *testing.T, attempts func()) {
 	t.Helper()
 	things := r.Registry().ListThings(registry.ThingFilter{})
 	v := r.mustConnect(t, r.victim)
-	v.mustSubscribe("fleet/" + theirs)
-	v.mustSubscribe("fleet/" + theirs + "/#")
+	v.mustSubscribe("fleet/" + theirs + "/down/#")
+	v.mustSubscribe("$aws/things/" + theirs + "/shadow/#")
 	attempts()
-	if heard := v.heard("fleet/" + theirs); len(heard) > 0 {
-		t.Errorf("the other device heard %q", heard)
+	const end = "fleet/" + theirs + "/down/end"
+	r.send(t, end)
+	for p, ok := v.next().(*packets.PublishPacket); !ok || p.TopicName != end; p, ok = v.next().(*packets.PublishPacket) {
+		t.Errorf("the other device received %v", p)
+		if !ok {
+			break
+		}
 	}
 	if diff := cmp.Diff(things, r.Registry().ListThings(registry.ThingFilter{})); diff != "" {
 		t.Errorf("things before (-) and after (+):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{r.victim.id()}, r.principals(t, theirs)); diff != "" {
 		t.Errorf("certificate of the other device (-), certificates that it has (+):\n%s", diff)
+	}
+}
+
+// send publishes a message as the owner of the account.
+func (r *realm) send(t *testing.T, topic string) {
+	t.Helper()
+	answer, err := http.Post(r.APIURL()+"/topics/"+topic+"?qos=1", "", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.Body.Close(); answer.StatusCode != http.StatusOK {
+		t.Fatalf("publishing: %s", answer.Status)
 	}
 }
 
@@ -117,7 +133,7 @@ func TestNobodyConnectsAsAnother(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				a.by.client = a.client
 				if a.why == "" {
-					a.why = denied(a.by.policy, "iot:Connect", "client/"+a.client)
+					a.why = denied("iot:Connect", "client/"+a.client)
 				}
 				want := localcore.Event{Action: localcore.ActionConnect, CertificateID: a.by.id(), ClientID: a.client, Reason: a.why}
 				r.check(t, want, func() {
@@ -138,18 +154,18 @@ func TestNobodyLeavesAWillElsewhere(t *testing.T) {
 		retain bool
 		why    string // no right to publish, if empty
 	}{
-		"claim to a device":       {r.claim, "fleet/" + theirs, false, ""},
-		"claim as AWS":            {r.claim, registerTopic.Accepted(), false, ""},
+		"claim to a device":       {r.claim, "fleet/" + theirs, false, "iot:ConnectAttributes"},
+		"claim for a certificate": {r.claim, "$aws/certificates/create/json", false, "iot:ConnectAttributes"},
 		"device to another":       {r.device, "fleet/" + theirs, false, ""},
 		"device to a shadow":      {r.device, "$aws/things/" + theirs + "/shadow/update", false, ""},
-		"device for good":         {r.device, "fleet/" + ours, true, denied(r.device.policy, "iot:RetainPublish", "topic/fleet/"+ours)},
+		"device for good":         {r.device, "fleet/" + ours, true, denied("iot:RetainPublish", "topic/fleet/"+ours)},
 		"device as another's end": {r.device, "$aws/events/presence/disconnected/" + theirs, false, "the topic is reserved"},
 	}
 	r.guard(t, func() {
 		for name, a := range attempts {
 			t.Run(name, func(t *testing.T) {
 				if a.why == "" {
-					a.why = "will on topic " + a.topic + ": " + denied(a.by.policy, "iot:Publish", "topic/"+a.topic)
+					a.why = denied("iot:Publish", "topic/"+a.topic)
 				}
 				want := localcore.Event{Action: localcore.ActionConnect, CertificateID: a.by.id(), ClientID: a.by.client, ThingName: a.by.thing(), Reason: a.why}
 				r.check(t, want, func() {
@@ -161,6 +177,18 @@ func TestNobodyLeavesAWillElsewhere(t *testing.T) {
 					}
 				})
 			})
+		}
+	})
+}
+
+// AWS IoT keeps a persistent session for an hour or more after its client has
+// gone: a claim that everybody shares needs none.
+func TestClaimGetsNoPersistentSession(t *testing.T) {
+	r := startRealm(t)
+	want := localcore.Event{Action: localcore.ActionConnect, CertificateID: r.claim.id(), ClientID: r.claim.client, Reason: "iot:ConnectAttributes"}
+	r.check(t, want, func() {
+		if _, ack := r.connect(t, r.claim, func(p *packets.ConnectPacket) { p.CleanSession = false }); ack != nil && ack.ReturnCode == 0 {
+			t.Error("it was admitted")
 		}
 	})
 }
@@ -204,25 +232,31 @@ func TestNobodyPublishesElsewhere(t *testing.T) {
 		"device with an endless topic":      {r.device, "fleet/" + ours + "/" + strings.Repeat("x", 256), "277 bytes; 256 are allowed"},
 		"device to another's shadow":        {r.device, "$aws/things/" + theirs + "/shadow/update", ""},
 		"device to another's named shadow":  {r.device, "$aws/things/" + theirs + "/shadow/name/" + ours + "/update", ""},
-		"device to its jobs":                {r.device, "$aws/things/" + ours + "/jobs/start-next", ""},
+		"device to itself":                  {r.device, "fleet/" + ours + "/down/hello", ""},
+		"device beside its topics":          {r.device, "fleet/" + ours + "/hello", ""},
+		"device as its shadow":              {r.device, "$aws/things/" + ours + "/shadow/update/accepted", ""},
+		"device as its delta":               {r.device, "$aws/things/" + ours + "/shadow/update/delta", ""},
+		"device as its named shadow":        {r.device, "$aws/things/" + ours + "/shadow/name/a/update/documents", ""},
+		"device to delete its shadow":       {r.device, "$aws/things/" + ours + "/shadow/delete", ""},
+		"device as its jobs":                {r.device, "$aws/things/" + ours + "/jobs/notify", ""},
+		"device as its tunnels":             {r.device, "$aws/things/" + ours + "/tunnels/notify", ""},
 		"device to another's jobs":          {r.device, "$aws/things/" + theirs + "/jobs/1/update", ""},
 		"device to a rule":                  {r.device, "$aws/rules/birth/fleet/" + theirs, ""},
 		"device as a life-cycle event":      {r.device, "$aws/events/presence/disconnected/" + theirs, reserved},
 		"device to the broker's own topics": {r.device, "$SYS/broker", reserved},
 		"device for a new certificate":      {r.device, "$aws/certificates/create/json", ""},
-		"device for another thing":          {r.device, registerTopic.String(), ""},
 	}
 	r.guard(t, func() {
 		for name, a := range attempts {
 			t.Run(name, func(t *testing.T) {
 				if a.why == "" {
-					a.why = denied(a.by.policy, "iot:Publish", "topic/"+a.topic)
+					a.why = denied("iot:Publish", "topic/"+a.topic)
 				}
 				r.checkPublish(t, a.by, a.topic, false, a.why)
 			})
 		}
 		t.Run("device for good", func(t *testing.T) {
-			r.checkPublish(t, r.device, "fleet/"+ours, true, denied(r.device.policy, "iot:RetainPublish", "topic/fleet/"+ours))
+			r.checkPublish(t, r.device, "fleet/"+ours, true, denied("iot:RetainPublish", "topic/fleet/"+ours))
 		})
 	})
 }
@@ -239,7 +273,7 @@ func (r *realm) checkPublish(t *testing.T, by party, topic string, retain bool, 
 	})
 }
 
-func TestNobodyListensElsewhere(t *testing.T) {
+func TestNobodySubscribesElsewhere(t *testing.T) {
 	r := startRealm(t)
 	attempts := map[string]struct {
 		by          party
@@ -268,17 +302,19 @@ func TestNobodyListensElsewhere(t *testing.T) {
 		"device in a nameless group":      {r.device, "$share//fleet/" + theirs, ""},
 		"device to all shadows":           {r.device, "$aws/things/+/shadow/#", ""},
 		"device to another's shadow":      {r.device, "$aws/things/" + theirs + "/shadow/update/delta", ""},
-		"device to its jobs":              {r.device, "$aws/things/" + ours + "/jobs/notify", ""},
+		"device to what it sends":         {r.device, "fleet/" + ours, ""},
+		"device to all that it sends":     {r.device, "fleet/" + ours + "/up/#", ""},
+		"device to all below its own":     {r.device, "fleet/" + ours + "/#", ""},
+		"device to all of its thing":      {r.device, "$aws/things/" + ours + "/#", ""},
 		"device to another's jobs":        {r.device, "$aws/things/" + theirs + "/jobs/notify", ""},
 		"device to life-cycle events":     {r.device, "$aws/events/presence/+/" + theirs, ""},
-		"device to answers to claims":     {r.device, registerTopic.Accepted(), ""},
 		"device to the broker's own":      {r.device, "$SYS/#", "the filter is reserved, and AWS IoT offers nothing under it"},
 	}
 	r.guard(t, func() {
 		for name, a := range attempts {
 			t.Run(name, func(t *testing.T) {
 				if a.why == "" {
-					a.why = denied(a.by.policy, "iot:Subscribe", "topicfilter/"+a.filter)
+					a.why = denied("iot:Subscribe", "topicfilter/"+a.filter)
 				}
 				want := localcore.Event{Action: localcore.ActionSubscribe, CertificateID: a.by.id(), ClientID: a.by.client, ThingName: a.by.thing(), Topic: a.filter, Reason: a.why}
 				r.check(t, want, func() {
@@ -293,24 +329,18 @@ func TestNobodyListensElsewhere(t *testing.T) {
 	})
 }
 
-func TestNobodyHearsWhatTheirPolicyNoLongerGrants(t *testing.T) {
+func TestDetachedPolicyEndsDeliveries(t *testing.T) {
 	r := startRealm(t)
-	topic := "fleet/" + ours + "/orders"
+	topic := "fleet/" + ours + "/down/orders"
 	c := r.mustConnect(t, r.device)
 	c.mustSubscribe(topic)
 	if err := r.Registry().DetachPolicy(r.device.policy, registry.CertificateTarget(r.device.id())); err != nil {
 		t.Fatal(err)
 	}
 	want := localcore.Event{Action: localcore.ActionReceive, CertificateID: r.device.id(), ClientID: ours, ThingName: ours, Topic: topic,
-		Reason: "nothing allows iot:Receive on topic/" + topic + ": no policy is attached"}
+		Reason: denied("iot:Receive", "topic/"+topic)}
 	r.check(t, want, func() {
-		answer, err := http.Post(r.APIURL()+"/topics/"+topic+"?qos=1", "", strings.NewReader("x"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if answer.Body.Close(); answer.StatusCode != http.StatusOK {
-			t.Fatalf("publishing: %s", answer.Status)
-		}
+		r.send(t, topic)
 	})
 	c.send(packets.NewControlPacket(packets.Pingreq))
 	if p, ok := c.next().(*packets.PingrespPacket); !ok {
@@ -318,7 +348,7 @@ func TestNobodyHearsWhatTheirPolicyNoLongerGrants(t *testing.T) {
 	}
 }
 
-func TestNobodyHearsTheAnswersToAnother(t *testing.T) {
+func TestAnswersGoToTheConnectionThatAsked(t *testing.T) {
 	r := startRealm(t)
 	spy, err := r.NewClaim(t.Context())
 	if err != nil {
@@ -334,7 +364,7 @@ func TestNobodyHearsTheAnswersToAnother(t *testing.T) {
 	}
 }
 
-func TestNobodyRegistersWhatTheyMayNot(t *testing.T) {
+func TestClaimRegistersNothingThatTheHookDenies(t *testing.T) {
 	r := startRealm(t)
 	token := func(c *intruder) awsiot.Secret {
 		_, token := c.certificate()
@@ -381,7 +411,7 @@ func TestNobodyRegistersWhatTheyMayNot(t *testing.T) {
 		"a place that the template has not": {with(map[string]string{"serialNumber": "2974687", "deviceLocation": "Mars"}), "InvalidParameters", "Mars", "admitted"},
 		"a token of another claim":          {withToken(r.foreignToken(t)), badToken, unknown, ""},
 		"a token that was used":             {withToken(r.usedToken(t)), badToken, unknown, ""},
-		"a token that has lapsed":           {withToken(r.lapsedToken(t)), badToken, unknown, ""},
+		"a token that has expired":          {withToken(r.expiredToken(t)), badToken, unknown, ""},
 		"a token of its own making":         {withToken("AAAA"), badToken, unknown, ""},
 		"a certificate's id as its token":   {withToken(r.victim.id()), badToken, unknown, ""},
 		"no token":                          {withToken(""), badToken, "cannot be empty", ""},
@@ -428,8 +458,8 @@ func (r *realm) usedToken(t *testing.T) string {
 	return string(token)
 }
 
-// lapsedToken is an ownership token of the claim that is too old.
-func (r *realm) lapsedToken(t *testing.T) string {
+// expiredToken is an ownership token of the claim that is too old.
+func (r *realm) expiredToken(t *testing.T) string {
 	t.Helper()
 	_, token := r.mustConnect(t, r.claim).certificate()
 	if _, err := r.ExpireTokens(); err != nil {
@@ -457,7 +487,7 @@ func TestParametersCannotNameACertificate(t *testing.T) {
 	}
 }
 
-func TestNobodyComesInWithACertificateThatDoesNotCount(t *testing.T) {
+func TestNobodyConnectsWithACertificateThatIsNotActive(t *testing.T) {
 	r := startRealm(t)
 	enrolled := func(serial string, status registry.CertificateStatus) party {
 		p := r.enrol(t, serial)
@@ -485,12 +515,98 @@ func TestNobodyComesInWithACertificateThatDoesNotCount(t *testing.T) {
 				r.check(t, localcore.Event{Action: localcore.ActionTLS, CertificateID: a.by.id(), Reason: a.why}, func() {
 					c, err := r.dial(t, a.by)
 					if err == nil && c.next() != nil {
-						t.Error("it came in")
+						t.Error("it was admitted")
 					}
 				})
 			})
 		}
 	})
+}
+
+// register has a party ask for a certificate of its own and register it with a
+// serial number.
+func (r *realm) register(t *testing.T, by party, serial string) (made party, accepted bool) {
+	t.Helper()
+	c := r.mustConnect(t, by)
+	defer c.Close()
+	made, token := c.certificate()
+	_, accepted = c.ask(registerTopic, registration(token, serial))
+	return made, accepted
+}
+
+// A device proves possession of its present key by the connection that it asks
+// on: that gives it the right to its own thing, and to nothing else.
+func TestDeviceRotatesItselfAlone(t *testing.T) {
+	r := startRealm(t)
+	r.guard(t, func() {
+		for name, serial := range map[string]string{"the other device": "2974686", "a new device": "2974687", "a stranger's": "1234567"} {
+			if _, accepted := r.register(t, r.device, serial); accepted {
+				t.Errorf("a device registered %s", name)
+			}
+		}
+		r.verdicts.await(t, "certificate of the connection belongs to another thing")
+		rotated, accepted := r.register(t, r.device, "2974685")
+		if !accepted {
+			t.Fatal("the device did not rotate")
+		}
+		again, accepted := r.register(t, r.device, "2974685") // the first answer was lost, and the key with it
+		if !accepted {
+			t.Fatal("the device did not rotate again")
+		}
+		for _, p := range []party{rotated, again} {
+			r.mustConnect(t, p).Close()
+		}
+	})
+}
+
+func TestClaimCannotRotateADevice(t *testing.T) {
+	r := startRealm(t)
+	r.guard(t, func() {
+		for _, serial := range []string{"2974685", "2974686"} {
+			if _, accepted := r.register(t, r.claim, serial); accepted {
+				t.Errorf("the claim registered %s", serial)
+			}
+		}
+	})
+}
+
+// A connection that is open while its certificate is revoked may still ask.
+func TestRevokedDeviceNeitherRotatesNorIsProvisionedAgain(t *testing.T) {
+	for status, want := range map[registry.CertificateStatus]bool{registry.Revoked: false, registry.Inactive: true} {
+		t.Run(string(status), func(t *testing.T) {
+			r := startRealm(t)
+			c := r.mustConnect(t, r.device)
+			_, token := c.certificate()
+			if err := r.Registry().UpdateCertificate(r.device.id(), status); err != nil {
+				t.Fatal(err)
+			}
+			if p := packetAfter(c, registerTopic, registration(token, "2974685")); p != nil && p.TopicName == registerTopic.Accepted() {
+				t.Errorf("the %s certificate rotated", status)
+			}
+			if _, accepted := r.register(t, r.claim, "2974685"); accepted != want {
+				t.Errorf("provisioned again by the claim: %t, want %t", accepted, want)
+			}
+		})
+	}
+}
+
+// packetAfter is the message that answers a request; nil if the connection was
+// closed instead.
+func packetAfter(c *intruder, topic awsiot.Topic, request any) *packets.PublishPacket {
+	c.t.Helper()
+	payload, err := json.Marshal(request)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.publish(topic.String(), payload, false)
+	for {
+		switch p := c.next().(type) {
+		case nil:
+			return nil
+		case *packets.PublishPacket:
+			return p
+		}
+	}
 }
 
 // selfMade is a certificate that bears the other device's name.

@@ -23,10 +23,10 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// An operator runs the commands of docs/cloud.md against a local core.
+// An operator runs the commands of docs/cloud.md against an emulator.
 type operator struct {
 	core  *localcore.Server
-	later atomic.Int64 // what the clock of the core is ahead, as a time.Duration
+	later atomic.Int64 // by how much the clock of the emulator is ahead, as a time.Duration
 }
 
 func newOperator(t *testing.T) *operator {
@@ -72,7 +72,8 @@ func (o *operator) certificate(t *testing.T, thing string) (id string) {
 	_, err = r.CreateThing(registry.NewThing{Name: thing, Type: localcore.ThingTypeName})
 	err = errors.Join(err,
 		r.AttachThingPrincipal(thing, c.ID, registry.NonExclusive),
-		r.AttachPolicy(localcore.DevicePolicyName, registry.CertificateTarget(c.ID)))
+		r.AttachPolicy(localcore.DevicePolicyName, registry.CertificateTarget(c.ID)),
+		r.AttachPolicy(localcore.RotationPolicyName, registry.CertificateTarget(c.ID)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,8 +139,8 @@ func page(t *testing.T, heading string) string {
 
 func TestCommandsOfTheCloudPageForOneDevice(t *testing.T) {
 	for heading, want := range map[string]registry.CertificateStatus{
-		"Let a device in again": registry.Inactive,
-		"Revoke a device":       registry.Revoked,
+		"Provision a device again": registry.Inactive,
+		"Revoke a device":          registry.Revoked,
 	} {
 		t.Run(heading, func(t *testing.T) {
 			o := newOperator(t)

@@ -32,15 +32,15 @@ const (
 	patience = 20 * time.Second
 )
 
-// A realm is a local core with the real policies and the real hook, in which
-// someone who holds a credential tries to do more than they grant.
+// A realm is an emulator with the real policies and the real hook, in which a
+// party tries to do more than its credential allows.
 type realm struct {
 	*localcore.Server
 	claim, device, victim party
 	verdicts              verdicts
 }
 
-// A party is someone who holds a certificate.
+// A party holds a certificate.
 type party struct {
 	tls.Certificate
 	client string // the client id that its policy grants
@@ -97,7 +97,7 @@ func claimOf(t *testing.T, c localcore.Credential, client string) party {
 	return party{cert, client, localcore.ClaimPolicyName}
 }
 
-// enrol brings a device in.
+// enrol provisions a device.
 func (r *realm) enrol(t *testing.T, serial string) party {
 	t.Helper()
 	c := r.mustConnect(t, r.claim)
@@ -120,7 +120,7 @@ func registration(token awsiot.Secret, serial string) map[string]any {
 	}
 }
 
-// An intruder is an MQTT connection that says what no client library would.
+// An intruder is an MQTT connection that sends what no client library would.
 type intruder struct {
 	t *testing.T
 	net.Conn
@@ -206,41 +206,14 @@ func (c *intruder) mustSubscribe(filter string) {
 	}
 }
 
-// heard returns the topics of what has come by now. The message that settles it
-// is one from itself.
-func (c *intruder) heard(own string) (topics []string) {
-	c.t.Helper()
-	const end = "the end"
-	c.publish(own, []byte(end), false)
-	for {
-		switch p := c.next().(type) {
-		case nil:
-			c.t.Fatal("the connection was closed")
-		case *packets.PublishPacket:
-			if string(p.Payload) == end {
-				return topics
-			}
-			topics = append(topics, p.TopicName)
-		}
-	}
-}
-
 // ask sends a provisioning request and returns the answer.
 func (c *intruder) ask(topic awsiot.Topic, request any) (answer []byte, accepted bool) {
 	c.t.Helper()
-	payload, err := json.Marshal(request)
-	if err != nil {
-		c.t.Fatal(err)
+	p := packetAfter(c, topic, request)
+	if p == nil {
+		c.t.Fatalf("the connection was closed instead of answering on %s", topic)
 	}
-	c.publish(topic.String(), payload, false)
-	for {
-		switch p := c.next().(type) {
-		case nil:
-			c.t.Fatalf("the connection was closed instead of answering on %s", topic)
-		case *packets.PublishPacket:
-			return p.Payload, p.TopicName == topic.Accepted()
-		}
-	}
+	return p.Payload, p.TopicName == topic.Accepted()
 }
 
 // must sends a provisioning request that must be accepted.

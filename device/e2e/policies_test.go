@@ -25,7 +25,7 @@ func shippedPolicy(t *testing.T, file string) []policy.Policy {
 	}
 	document, err := policy.Parse([]byte(strings.NewReplacer(
 		"${AWS::Partition}", "aws", "${AWS::Region}", "us-east-1", "${AWS::AccountId}", "123456789012",
-		"${TemplateName}", localcore.TemplateName,
+		"${TemplateName}", localcore.TemplateName, "${ThingPrefix}", "fleety_",
 	).Replace(string(text))))
 	if err != nil {
 		t.Fatal(err)
@@ -49,10 +49,11 @@ func allowed(policies []policy.Policy, session *policy.Session, universe []acces
 	return slices.Compact(granted)
 }
 
-// exchange is what both flows of provisioning do with a template, in every
-// format: publish each request, subscribe to its two answers and receive them.
-func exchange(template string) (used []access) {
-	for _, operation := range []awsiot.Operation{awsiot.CreateKeysAndCertificate, awsiot.CreateCertificateFromCSR, awsiot.RegisterThing} {
+// exchange is what provisioning does with a template by these operations, in
+// every format: publish each request, subscribe to its two answers and receive
+// them.
+func exchange(template string, operations ...awsiot.Operation) (used []access) {
+	for _, operation := range append(operations, awsiot.RegisterThing) {
 		for _, format := range []awsiot.Format{awsiot.JSON, awsiot.CBOR} {
 			topic := awsiot.Topic{Operation: operation, Format: format}
 			if operation == awsiot.RegisterThing {
@@ -67,17 +68,37 @@ func exchange(template string) (used []access) {
 	return used
 }
 
-// ownSpace is what a device may use as this thing: the topic of the birth
-// message that package provision publishes, what is below it, and its shadows.
+// claimExchange is what both flows of provisioning by claim do.
+func claimExchange(template string) []access {
+	return exchange(template, awsiot.CreateKeysAndCertificate, awsiot.CreateCertificateFromCSR)
+}
+
+// ownSpace is what a device may use as this thing: it publishes its birth message
+// and what its programs send, asks its shadows and jobs, and receives what is
+// sent to it.
 func ownSpace(thing string) []access {
-	fleet, shadow := "fleet/"+thing, "$aws/things/"+thing+"/shadow/"
-	used := []access{
-		"Connect client/" + thing,
-		"Subscribe topicfilter/" + fleet + "/#", // doctor's
-		"Subscribe topicfilter/" + shadow + "#",
+	fleet, things := "fleet/"+thing, "$aws/things/"+thing
+	used := []access{"Connect client/" + thing}
+	for _, topic := range []string{
+		fleet, fleet + "/up/temperature", fleet + "/up/a/b",
+		things + "/shadow/get", things + "/shadow/update", things + "/shadow/name/config/get", things + "/shadow/name/config/update",
+		things + "/jobs/get", things + "/jobs/start-next", things + "/jobs/1/get", things + "/jobs/$next/get", things + "/jobs/1/update",
+	} {
+		used = append(used, "Publish topic/"+topic)
 	}
-	for _, topic := range []string{fleet, fleet + "/hello", shadow + "update", shadow + "update/accepted", shadow + "name/config/get"} {
-		used = append(used, "Publish topic/"+topic, "Receive topic/"+topic, "Subscribe topicfilter/"+topic)
+	for _, filter := range []string{fleet + "/down/#", things + "/shadow/#", things + "/jobs/#", things + "/jobs/+/update/accepted", things + "/shadow/name/+/update/delta"} {
+		used = append(used, "Subscribe topicfilter/"+filter)
+	}
+	for _, topic := range []string{
+		fleet + "/down/hello", things + "/shadow/update/delta", things + "/shadow/get/accepted", things + "/shadow/name/config/update/documents",
+		things + "/jobs/notify", things + "/jobs/notify-next", things + "/jobs/1/update/rejected", things + "/tunnels/notify",
+	} {
+		used = append(used, "Receive topic/"+topic, "Subscribe topicfilter/"+topic)
+	}
+	// What is published to the own shadow and jobs can be received: AWS's filters
+	// for the answers, such as shadow/#, cover it.
+	for _, topic := range []string{"shadow/get", "shadow/update", "shadow/name/config/get", "shadow/name/config/update", "jobs/get", "jobs/start-next", "jobs/1/get", "jobs/$next/get", "jobs/1/update"} {
+		used = append(used, "Receive topic/"+things+"/"+topic, "Subscribe topicfilter/"+things+"/"+topic)
 	}
 	return used
 }
@@ -89,10 +110,11 @@ func universe() (all []access) {
 		"#", "+", "+/+", "fleet", "fleet/#", "fleet/+", "fleet/+/hello", "*", "$aws/#", "$aws/certificates/#", "$aws/certificates/+/json",
 		"$aws/certificates/create/#", "$aws/certificates/create/+",
 		"$aws/provisioning-templates/+/provision/json/accepted", "$aws/provisioning-templates/#",
-		"$aws/things/fleety_1/shadow/update", "$aws/things/fleety_2/shadow/update", "$aws/things/fleety_1/jobs/get",
+		"$aws/things/fleety_1/#", "$aws/things/fleety_1/+/update", "$aws/things/fleety_1/defender/metrics/json", "$aws/things/fleety_1/streams/1/get/json",
+		"fleet/fleety_1/#", "fleet/fleety_1/hello", "fleet/fleety_1/up", "fleet/fleety_1/down", "fleet/fleety_1/up/#",
 		"$aws/events/presence/connected/fleety_1", "$aws/rules/rule", "$share/group/fleet/fleety_1",
 	}
-	for _, used := range [][]access{exchange(localcore.TemplateName), exchange("Other"), ownSpace("fleety_1"), ownSpace("fleety_2"), ownSpace("fleety_11")} {
+	for _, used := range [][]access{claimExchange(localcore.TemplateName), claimExchange("Other"), ownSpace("fleety_1"), ownSpace("fleety_2"), ownSpace("fleety_11")} {
 		for _, a := range used {
 			_, resource, _ := strings.Cut(a, " ")
 			_, topic, _ := strings.Cut(resource, "/")
@@ -114,10 +136,10 @@ func universe() (all []access) {
 	return all
 }
 
-// TestClaimPolicyIsExactlyTheExchange holds policy and code together: a topic
-// that the exchange does not have is not allowed, and one that it has is.
+// TestClaimPolicyIsExactlyTheExchange compares policy and code: a topic that the
+// exchange does not have is not allowed, and one that it has is.
 func TestClaimPolicyIsExactlyTheExchange(t *testing.T) {
-	want := append(exchange(localcore.TemplateName), "Connect client/claim-1", "Connect client/claim-")
+	want := append(claimExchange(localcore.TemplateName), "Connect client/claim-1", "Connect client/claim-")
 	slices.Sort(want)
 	session := &policy.Session{ClientID: "claim-1"}
 	if diff := cmp.Diff(want, allowed(shippedPolicy(t, "claim_policy.json"), session, append(universe(), want...))); diff != "" {
@@ -131,6 +153,57 @@ func TestDevicePolicyIsExactlyTheThingsOwnSpace(t *testing.T) {
 	session := &policy.Session{ClientID: "fleety_1", Thing: &policy.Thing{Name: "fleety_1", Attached: true}}
 	if diff := cmp.Diff(want, allowed(shippedPolicy(t, "device_policy.json"), session, append(universe(), want...))); diff != "" {
 		t.Errorf("device_policy.json differs from the thing's own space (-own +policy):\n%s", diff)
+	}
+}
+
+// Every topic of AWS's that a device may receive on it may not publish to, but
+// for its own requests: it would be taken for AWS.
+func TestDeviceCannotPublishAsAWS(t *testing.T) {
+	const things = "Publish topic/$aws/things/fleety_1/"
+	var forged []access
+	for _, shadow := range []string{"shadow", "shadow/name/config"} {
+		for _, ending := range []string{"update/accepted", "update/rejected", "update/delta", "update/documents", "get/accepted", "get/rejected", "delete", "delete/accepted", "delete/rejected"} {
+			forged = append(forged, things+shadow+"/"+ending)
+		}
+	}
+	for _, topic := range []string{"jobs/notify", "jobs/notify-next", "jobs/get/accepted", "jobs/1/get/rejected", "jobs/1/update/accepted", "jobs/start-next/accepted", "tunnels/notify"} {
+		forged = append(forged, things+topic)
+	}
+	session := &policy.Session{ClientID: "fleety_1", Thing: &policy.Thing{Name: "fleety_1", Attached: true}}
+	if granted := allowed(append(shippedPolicy(t, "device_policy.json"), shippedPolicy(t, "rotation_policy.json")...), session, forged); granted != nil {
+		t.Errorf("allowed: %v", granted)
+	}
+}
+
+func TestRotationPolicyIsExactlyTheExchangeByCSR(t *testing.T) {
+	want := exchange(localcore.TemplateName, awsiot.CreateCertificateFromCSR)
+	slices.Sort(want)
+	session := &policy.Session{ClientID: "fleety_1", Thing: &policy.Thing{Name: "fleety_1", Attached: true}}
+	if diff := cmp.Diff(want, allowed(shippedPolicy(t, "rotation_policy.json"), session, append(universe(), want...))); diff != "" {
+		t.Errorf("rotation_policy.json differs from the exchange (-exchange +policy):\n%s", diff)
+	}
+	stranger := &policy.Session{ClientID: "claim-1"}
+	for _, a := range allowed(shippedPolicy(t, "rotation_policy.json"), stranger, universe()) {
+		if strings.HasPrefix(a, "Publish ") || strings.HasPrefix(a, "Connect ") {
+			t.Errorf("without a thing: %s", a)
+		}
+	}
+}
+
+// AWS counts a policy's characters without white space, after it was resolved.
+//
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html#security-limits
+func TestPoliciesFitAWSsLimitInEveryRegion(t *testing.T) {
+	for _, file := range []string{"claim_policy.json", "device_policy.json", "rotation_policy.json"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "templates", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		longest := strings.NewReplacer("${AWS::Partition}", "aws-us-gov", "${AWS::Region}", "ap-southeast-2", "${AWS::AccountId}", "123456789012",
+			"${TemplateName}", strings.Repeat("T", 36)).Replace(string(text))
+		if n := len(strings.Join(strings.Fields(longest), "")); n > 2048 {
+			t.Errorf("%s can have %d characters, AWS IoT takes 2048", file, n)
+		}
 	}
 }
 
@@ -152,7 +225,11 @@ func TestDevicePolicyGivesNothingWithoutAThing(t *testing.T) {
 // universe above may not think of.
 func TestWildcardsReachNoOtherThing(t *testing.T) {
 	fixed := map[string][]string{ // what must stand before the first wildcard of a resource
-		"device_policy.json": {"/fleet/${iot:Connection.Thing.ThingName}/", "/$aws/things/${iot:Connection.Thing.ThingName}/shadow/"},
+		"device_policy.json": {
+			"/fleet/${iot:Connection.Thing.ThingName}/up/", "/fleet/${iot:Connection.Thing.ThingName}/down/",
+			"/$aws/things/${iot:Connection.Thing.ThingName}/", "/$aws/things/${iot:Connection.Thing.ThingName}/shadow/", "/$aws/things/${iot:Connection.Thing.ThingName}/jobs/",
+		},
+		"rotation_policy.json": {"/$aws/certificates/create-from-csr/", "/$aws/provisioning-templates/" + localcore.TemplateName + "/provision/"},
 		"claim_policy.json": {
 			"client/claim-", "/$aws/certificates/create/", "/$aws/certificates/create-from-csr/",
 			"/$aws/provisioning-templates/" + localcore.TemplateName + "/provision/",

@@ -32,6 +32,7 @@ func newAssembly(t *testing.T, hook string, edit ...string) string {
 	if len(edit) == 0 {
 		edit = []string{`"arm64"`, `"` + lambdaArchitecture + `"`}
 	}
+	edit = append(edit, `"SERIAL_TABLE"`, `"NO_TABLE"`) // the emulator is no DynamoDB
 	for name, text := range map[string]string{
 		"manifest.json": `{"artifacts": {
 			"Fleet.assets": {"type": "cdk:asset-manifest", "properties": {"file": "Fleet.assets.json"}},

@@ -15,11 +15,12 @@ import (
 
 // Names of what [Start] creates from [Config].Templates.
 const (
-	TemplateName     = "GoFleetProvisioningTemplate"
-	ClaimPolicyName  = "GoIoTFleetProvisioningPolicy"
-	DevicePolicyName = "GoIoTDevicePolicy"
-	ThingGroupName   = "fleet-provisioning-group"
-	ThingTypeName    = "fleety"
+	TemplateName       = "GoFleetProvisioningTemplate"
+	ClaimPolicyName    = "GoIoTFleetProvisioningPolicy"
+	DevicePolicyName   = "GoIoTDevicePolicy"
+	RotationPolicyName = "GoIoTRotationPolicy" // if the templates have one
+	ThingGroupName     = "fleet-provisioning-group"
+	ThingTypeName      = "fleety"
 )
 
 // A Quotas value says which of AWS's rates hold. The structural limits, such

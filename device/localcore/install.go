@@ -3,6 +3,7 @@ package localcore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"example.com/fleety/device/localcore/registry"
@@ -13,6 +14,7 @@ const (
 	templateFile     = "fleet_template.json"
 	claimPolicyFile  = "claim_policy.json"
 	devicePolicyFile = "device_policy.json"
+	rotationFile     = "rotation_policy.json" // need not be there
 )
 
 // openClaimPolicy is the claim policy where no templates are given: the
@@ -50,6 +52,13 @@ func (c *Config) install(r *registry.Registry) error {
 		return err
 	}
 	if err := installPolicy(r, DevicePolicyName, device.text); err != nil {
+		return err
+	}
+	rotation, _, err := c.readPolicy(filepath.Join(c.Templates, rotationFile))
+	if err == nil {
+		err = installPolicy(r, RotationPolicyName, rotation.text)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := installType(r, registry.NewThingType{Name: ThingTypeName}); err != nil {

@@ -45,7 +45,7 @@ func TestMosquittoClientsUseTheDevicesTopicOnly(t *testing.T) {
 			"--cert", filepath.Join(dir, "cert.pem"), "--key", filepath.Join(dir, "key.pem"),
 		}, args...)...)
 	}
-	watcher := mosquitto(within(t), "mosquitto_sub", "fleet/"+name+"/+", "-C", "1")
+	watcher := mosquitto(within(t), "mosquitto_sub", "fleet/"+name+"/down/+", "-C", "1")
 	var heard strings.Builder
 	watcher.Stdout = &heard
 	if err := watcher.Start(); err != nil {
@@ -54,7 +54,7 @@ func TestMosquittoClientsUseTheDevicesTopicOnly(t *testing.T) {
 	if _, err := s.AwaitEvent(within(t), func(e localcore.Event) bool { return e.Type == localcore.Subscribed }); err != nil {
 		t.Fatal(err)
 	}
-	if status, answer := call(t, s, "POST", "/topics/fleet/"+name+"/hello?qos=1", "hello"); status != 200 {
+	if status, answer := call(t, s, "POST", "/topics/fleet/"+name+"/down/hello?qos=1", "hello"); status != 200 {
 		t.Fatalf("%d %s", status, answer)
 	}
 	if err := watcher.Wait(); err != nil || heard.String() != "hello\n" {

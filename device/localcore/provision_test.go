@@ -82,7 +82,7 @@ func TestRegistryAfterRegisterThing(t *testing.T) {
 		t.Errorf("groups %q, %v", groups, err)
 	}
 	policies, err := s.Registry().ListAttachedPolicies(registry.CertificateTarget(made.CertificateID), false)
-	if err != nil || !cmp.Equal(policies, []string{"GoIoTDevicePolicy"}) {
+	if err != nil || !cmp.Equal(policies, []string{"GoIoTDevicePolicy", "GoIoTRotationPolicy"}) {
 		t.Errorf("policies %q, %v", policies, err)
 	}
 }

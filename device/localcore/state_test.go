@@ -163,7 +163,7 @@ func TestBadTemplatesStopTheStartWithFileAndPlace(t *testing.T) {
 		"bad effect":           {"claim_policy.json", replace("Allow", "Permit"), "claim_policy.json:6:17: $.Statement[0].Effect"},
 		"unknown function":     {"fleet_template.json", replace("Fn::Join", "Fn::Base64"), "fleet_template.json:18:23: "},
 		"unknown section":      {"fleet_template.json", replace("Mappings", "Conditions"), "fleet_template.json:7:"},
-		"reference to nothing": {"fleet_template.json", replace(`"Ref": "serialNumber"`, `"Fn::FindInMap": ["Nope", "a", "b"]`), "fleet_template.json:18:71: "},
+		"reference to nothing": {"fleet_template.json", replace(`"Ref": "serialNumber"`, `"Fn::FindInMap": ["Nope", "a", "b"]`), "fleet_template.json:18:78: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := copyTemplates(t, test.file, test.spoil)

@@ -9,10 +9,12 @@ import (
 
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/template"
+	"example.com/fleety/hook/payload"
 )
 
 // Expand fills in what the files of Templates leave to the deployment:
-// ${AWS::Partition}, ${AWS::Region}, ${AWS::AccountId} and ${TemplateName}.
+// ${AWS::Partition}, ${AWS::Region}, ${AWS::AccountId}, ${TemplateName} and
+// ${ThingPrefix}.
 // Every other ${…} is a policy variable and stays.
 func (c Config) Expand(text string) string {
 	return strings.NewReplacer(c.placeholders()...).Replace(text)
@@ -26,6 +28,7 @@ func (c Config) placeholders() []string {
 		"${AWS::Region}", c.Region,
 		"${AWS::AccountId}", c.Account,
 		"${TemplateName}", TemplateName,
+		"${ThingPrefix}", payload.ThingNamePrefix,
 	}
 }
 

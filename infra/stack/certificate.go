@@ -26,9 +26,29 @@ func parseCertificate(arn string) (Certificate, error) {
 	m := certificateARN.FindStringSubmatch(arn)
 	if m == nil {
 		return Certificate{}, fmt.Errorf("certificateArn: %.200q is not the ARN of an AWS IoT certificate, "+
-			"arn:aws:iot:REGION:ACCOUNT:cert/ID with 64 hexadecimal digits as ID; %s", arn, howToGetOne)
+			"arn:aws:iot:REGION:ACCOUNT:cert/ID with 64 lower-case hexadecimal digits as ID; %s", arn, howToGetOne)
 	}
-	return Certificate{ARN: m[0], Partition: m[1], Region: m[2], Account: m[3], ID: m[4]}, nil
+	c := Certificate{ARN: m[0], Partition: m[1], Region: m[2], Account: m[3], ID: m[4]}
+	if p := partitionOf(c.Region); p != c.Partition {
+		return Certificate{}, fmt.Errorf("certificateArn: %s is in partition %s, but Region %s is in %s; copy the ARN as AWS IoT prints it; %s",
+			arn, c.Partition, c.Region, p, howToGetOne)
+	}
+	return c, nil
+}
+
+// partitionOf is the partition of a Region, by the first letters of its name.
+//
+// AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
+func partitionOf(region string) string {
+	for _, p := range []struct{ regions, partition string }{
+		{"cn-", "aws-cn"}, {"us-gov-", "aws-us-gov"}, {"us-iso-", "aws-iso"}, {"us-isob-", "aws-iso-b"},
+		{"eu-isoe-", "aws-iso-e"}, {"us-isof-", "aws-iso-f"}, {"eusc-", "aws-eusc"},
+	} {
+		if strings.HasPrefix(region, p.regions) {
+			return p.partition
+		}
+	}
+	return "aws"
 }
 
 // parseCertificates reads a comma-separated list of ARNs, at least one. They

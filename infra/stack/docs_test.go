@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -58,19 +59,23 @@ func withoutHash(id string) string {
 func quoted(s string) string { return "`" + s + "`" }
 
 func TestDocumentedResourcesAreTheDeployedOnes(t *testing.T) {
-	type facts struct{ Type, Deployed, OnRemoval string }
+	type facts struct{ Type, Deployed, OnDeletion string }
 	want := map[string]facts{}
+	byDefault, withOptions := synthesized(t, byDefault).Resources, synthesized(t, withOptions).Resources
 	always := map[string]bool{}
-	for id := range synthesized(t, byDefault).Resources {
-		always[withoutHash(id)] = true
+	for id := range byDefault {
+		_, found := withOptions[id]
+		always[withoutHash(id)] = found
 	}
-	for id, r := range synthesized(t, withOptions).Resources {
-		f := facts{quoted(r.Type), "on request", "goes"}
+	all := maps.Clone(withOptions)
+	maps.Copy(all, byDefault)
+	for id, r := range all {
+		f := facts{quoted(r.Type), "on request", "deleted"}
 		if always[withoutHash(id)] {
 			f.Deployed = "always"
 		}
 		if strings.HasPrefix(r.DeletionPolicy, "Retain") {
-			f.OnRemoval = "stays"
+			f.OnDeletion = "retained"
 		}
 		want[quoted(withoutHash(id))] = f
 	}
@@ -136,7 +141,7 @@ func TestDocumentedPermissionsAreTheGivenOnes(t *testing.T) {
 }
 
 func TestDocumentedOptionsAreTheOnesThatAreRead(t *testing.T) {
-	read := regexp.MustCompile(`r\.[a-zA-Z]+\("([a-zA-Z]+)"\)`).FindAllStringSubmatch(readText(t, "infra/stack/options.go"), -1)
+	read := regexp.MustCompile(`r\.[a-zA-Z]+\("([a-zA-Z]+)"`).FindAllStringSubmatch(readText(t, "infra/stack/options.go"), -1)
 	var want, got []string
 	for _, m := range read {
 		want = append(want, quoted(m[1]))

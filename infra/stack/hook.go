@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
@@ -13,21 +14,23 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// A hook is the pre-provisioning hook with the permission that lets AWS IoT
-// Core call it.
+// A hook is the pre-provisioning hook with its log and the permission that lets
+// AWS IoT Core call it.
 type hook struct {
 	function   awslambda.Function
 	permission awslambda.CfnPermission
+	log        awslogs.LogGroup
 }
 
-// newHook declares the hook. serials is nil without a list of serial numbers.
+// newHook declares the hook. serials is nil without a registry of serial numbers.
+// Its log outlives the stack: it says who was provisioned by which claim.
 func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) hook {
 	logs := awslogs.NewLogGroup(s, jsii.String("HookLog"), &awslogs.LogGroupProps{
-		Retention:     awslogs.RetentionDays_ONE_MONTH,
-		RemovalPolicy: awscdk.RemovalPolicy_DESTROY,
+		Retention:     awslogs.RetentionDays_ONE_YEAR,
+		RemovalPolicy: awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
 	})
 	function := awslambda.NewFunction(s, jsii.String("Hook"), &awslambda.FunctionProps{
-		Description:                  jsii.String("Decides which device may be provisioned"),
+		Description:                  jsii.String("Decides which devices are allowed to provision"),
 		Runtime:                      awslambda.Runtime_PROVIDED_AL2023(),
 		Architecture:                 lambdaArchitecture(props.HookArchitecture),
 		Handler:                      jsii.String("bootstrap"),
@@ -40,7 +43,7 @@ func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) hook {
 		LogGroup:                     logs,
 		Environment:                  hookEnvironment(props, serials),
 	})
-	return hook{function, newHookPermission(s, props.Names, function)}
+	return hook{function, newHookPermission(s, props.Names, function), logs}
 }
 
 func lambdaArchitecture(a Architecture) awslambda.Architecture {
@@ -69,36 +72,44 @@ func (o Options) tracing() awslambda.Tracing {
 func hookEnvironment(props *Props, serials awsdynamodb.Table) *map[string]*string {
 	environment := map[string]*string{
 		"SERIAL_PREFIX":   &props.SerialPrefix,
+		"THING_PREFIX":    &props.Names.ThingPrefix,
 		"EXISTING_THINGS": jsii.String(string(props.ExistingThings)),
+		"ROTATION":        jsii.String(map[bool]string{true: "allow", false: "deny"}[props.Rotation]),
+	}
+	if locations := props.locations(); locations != nil {
+		list, _ := json.Marshal(locations) // strings always marshal
+		environment["DEVICE_LOCATIONS"] = jsii.String(string(list))
 	}
 	if serials != nil {
 		environment["SERIAL_TABLE"] = serials.TableName()
+		environment["SERIAL_REGISTRY"] = jsii.String(string(props.SerialRegistry))
 	}
 	return &environment
 }
 
-// newHookRole lets the hook write its own log and ask what the options have it
-// ask, and nothing else.
+// newHookRole lets the hook write its own log and look up what the options have
+// it look up, and nothing else.
 func newHookRole(s awscdk.Stack, props *Props, logs awslogs.LogGroup, serials awsdynamodb.Table) awsiam.Role {
 	role := awsiam.NewRole(s, jsii.String("HookRole"), &awsiam.RoleProps{
-		Description: jsii.String("The pre-provisioning hook writes its log and asks about things with it"),
+		Description: jsii.String("For the pre-provisioning hook: writes its log, looks up things and serial numbers"),
 		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
 	})
 	logs.GrantWrite(role)
-	if props.ExistingThings == RefuseExisting {
-		allow(role, "iot:ListThingPrincipals", iotARN("thing/"+payload.ThingName(props.SerialPrefix)+"*"))
+	if props.ExistingThings == RefuseExisting || props.Rotation || serials != nil {
+		allow(role, iotARN("thing/"+props.Names.ThingPrefix+props.SerialPrefix+"*"), "iot:ListThingPrincipals")
 		// A certificate's id is known only once it is there, so it cannot be narrower.
-		allow(role, "iot:DescribeCertificate", iotARN("cert/*"))
+		allow(role, iotARN("cert/*"), "iot:DescribeCertificate")
+		allow(role, jsii.String("*"), "iot:ListPrincipalThings") // has no resource types
 	}
 	if serials != nil {
-		allow(role, "dynamodb:UpdateItem", serials.TableArn())
+		allow(role, serials.TableArn(), "dynamodb:GetItem", "dynamodb:UpdateItem")
 	}
 	return role
 }
 
-func allow(role awsiam.Role, action string, resource *string) {
+func allow(role awsiam.Role, resource *string, actions ...string) {
 	role.AddToPolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-		Actions:   jsii.Strings(action),
+		Actions:   jsii.Strings(actions...),
 		Resources: &[]*string{resource},
 	}))
 }

@@ -2,10 +2,12 @@ package stack
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/mail"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -28,37 +30,59 @@ type Existing string
 
 // What can happen to it.
 const (
-	RefuseExisting Existing = "refuse" // its device is refused
-	AllowExisting  Existing = "allow"  // whoever has a claim certificate can take its name
+	RefuseExisting Existing = "refuse" // its device is denied
+	AllowExisting  Existing = "allow"  // anyone who has a claim certificate can take its name
+)
+
+// A Registry says how often a serial number is admitted.
+type Registry string
+
+// Registries of serial numbers.
+const (
+	Once       Registry = "once"   // each serial number once
+	Listed     Registry = "listed" // those alone that are listed, each once
+	NoRegistry Registry = "none"   // any number of times
 )
 
 // Options are what the person who deploys decides, as `cdk deploy -c NAME=VALUE`.
 type Options struct {
-	// Names are those of the resources that are known by name.
-	// (name, by default Name; two stacks of one account and Region need two)
+	// Names are those of the resources and things that are known by name.
+	// (name, by default Name, and thingPrefix; two stacks of one account and
+	// Region need two of each)
 	Names Names
 	// ClaimCertificates get the claim policy: one, or several while claims are
 	// rotated. (certificateArn, required, comma-separated)
 	ClaimCertificates []Certificate
+	// ClaimClientIDs are the MQTT client ids of claims, with the wildcards * and ?.
+	// (claimClientIds, comma-separated, by default claim-*)
+	ClaimClientIDs []string
+	// ClaimSourceIPs are the address ranges that claims connect from.
+	// (claimSourceIp, comma-separated, by default empty: any)
+	ClaimSourceIPs []string
 	// SerialPrefix begins the serial numbers that the hook admits.
 	// (serialPrefix, by default payload.SerialPrefix)
 	SerialPrefix string
-	// HookArchitecture is what the hook runs on. (hookArchitecture, by default ARM64)
-	HookArchitecture Architecture
-	// MinimalRole leaves the provisioning role with the one managed policy that
-	// provisioning needs. (minimalRole, by default false)
-	MinimalRole bool
+	// SerialRegistry is how often a serial number is admitted.
+	// (serialRegistry, by default Once)
+	SerialRegistry Registry
 	// ExistingThings is what the hook does about things in use.
 	// (existingThings, by default RefuseExisting)
 	ExistingThings Existing
-	// SerialRegistry adds a table of the serial numbers that may come in, each
-	// once. (serialRegistry, by default false)
-	SerialRegistry bool
+	// Rotation lets a device replace its own certificate. (rotation, by default true)
+	Rotation bool
+	// HookArchitecture is what the hook runs on. (hookArchitecture, by default ARM64)
+	HookArchitecture Architecture
 	// HookConcurrency is how many calls of the hook can run at once, reserved for
 	// it. (hookConcurrency, by default 0: as many as the account has left)
 	HookConcurrency int
+	// MinimalRole leaves the provisioning role with what provisioning needs, on
+	// this fleet's names. (minimalRole, by default false)
+	MinimalRole bool
 	// XRay traces the hook. (xray, by default false)
 	XRay bool
+	// ExpectedAdmissions is how many devices are admitted within five minutes when
+	// all is well. More raise an alarm. (expectedAdmissions, by default 50)
+	ExpectedAdmissions int
 	// AlarmEmail receives the alarms. (alarmEmail, by default empty: nobody does)
 	AlarmEmail string
 }
@@ -66,27 +90,39 @@ type Options struct {
 // ParseOptions reads the options from a CDK context, where they stand among
 // the CDK's own keys. The error names every problem, each with its remedy.
 func ParseOptions(context map[string]any) (Options, error) {
-	r := optionReader{context: context}
+	r := optionReader{context: context, known: map[string]bool{}}
 	options := Options{
-		Names:             r.names("name"),
-		ClaimCertificates: r.certificates("certificateArn"),
-		SerialPrefix:      r.serialPrefix("serialPrefix"),
-		HookArchitecture:  r.architecture("hookArchitecture"),
-		MinimalRole:       r.boolean("minimalRole"),
-		ExistingThings:    r.existing("existingThings"),
-		SerialRegistry:    r.boolean("serialRegistry"),
-		HookConcurrency:   r.concurrency("hookConcurrency"),
-		XRay:              r.boolean("xray"),
-		AlarmEmail:        r.email("alarmEmail"),
+		Names:              r.names("name"),
+		ClaimCertificates:  r.certificates("certificateArn"),
+		ClaimClientIDs:     r.clientIDs("claimClientIds"),
+		ClaimSourceIPs:     r.addresses("claimSourceIp"),
+		SerialPrefix:       cmp.Or(r.prefix("serialPrefix", payload.MaxSerialLength), payload.SerialPrefix),
+		SerialRegistry:     Registry(r.choice("serialRegistry", string(Once), string(Listed), string(NoRegistry))),
+		ExistingThings:     Existing(r.choice("existingThings", string(RefuseExisting), string(AllowExisting))),
+		Rotation:           r.choice("rotation", "true", "false") == "true",
+		HookArchitecture:   Architecture(r.choice("hookArchitecture", string(ARM64), string(X86_64))),
+		HookConcurrency:    r.number("hookConcurrency"),
+		MinimalRole:        r.choice("minimalRole", "false", "true") == "true",
+		XRay:               r.choice("xray", "false", "true") == "true",
+		ExpectedAdmissions: cmp.Or(r.number("expectedAdmissions"), 50),
+		AlarmEmail:         r.email("alarmEmail"),
 	}
-	r.refuseMisspelt("name", "certificateArn", "serialPrefix", "hookArchitecture", "minimalRole",
-		"existingThings", "serialRegistry", "hookConcurrency", "xray", "alarmEmail")
+	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", maxThingPrefix), options.Names.ThingPrefix)
+	if n := options.Names; n.Stack != Name && overlap(n.ThingPrefix, defaultNames.ThingPrefix) {
+		r.problem("thingPrefix: things of stack %s could have the names of those of %s, whose prefix is %s; give another prefix", n.Stack, Name, defaultNames.ThingPrefix)
+	}
+	r.rejectMisspelt()
 	return options, errors.Join(r.problems...)
 }
+
+// maxThingPrefix leaves room for the longest serial number in a thing name of
+// 128 characters.
+const maxThingPrefix = 128 - payload.MaxSerialLength
 
 // An optionReader takes options from a context and collects what is wrong.
 type optionReader struct {
 	context  map[string]any
+	known    map[string]bool // the options that were read
 	problems []error
 }
 
@@ -94,17 +130,49 @@ func (r *optionReader) problem(format string, args ...any) {
 	r.problems = append(r.problems, fmt.Errorf(format, args...))
 }
 
-// text is the option as -c gives it: a string. A cdk.json may hold other types.
+// text is the option as -c gives it: a string. A cdk.json may hold a number,
+// which is read by its digits, or a boolean.
 func (r *optionReader) text(name string) string {
-	value, ok := r.context[name]
-	if !ok || value == nil {
+	r.known[name] = true
+	switch value := r.context[name].(type) {
+	case nil:
+		return ""
+	case float64:
+		return strconv.FormatFloat(value, 'f', -1, 64)
+	case string, bool, int, json.Number:
+		return fmt.Sprint(value)
+	default:
+		r.problem("%s: %.100v is neither a string nor a number; write several values as one string, separated by commas", name, value)
 		return ""
 	}
-	return fmt.Sprint(value)
+}
+
+// list is an option of several values, separated by commas.
+func (r *optionReader) list(name string) (values []string) {
+	if text := r.text(name); text != "" {
+		for value := range strings.SplitSeq(text, ",") {
+			values = append(values, strings.TrimSpace(value))
+		}
+	}
+	return values
+}
+
+// choice is one of the given values; the first is the default.
+func (r *optionReader) choice(name string, values ...string) string {
+	value := cmp.Or(r.text(name), values[0])
+	if !slices.Contains(values, value) {
+		r.problem("%s: %.100q is unknown; give %s or %s", name, value, strings.Join(values[:len(values)-1], ", "), values[len(values)-1])
+	}
+	return value
 }
 
 func (r *optionReader) certificates(name string) []Certificate {
-	certificates, err := parseCertificates(r.text(name))
+	before := len(r.problems)
+	text := r.text(name)
+	if len(r.problems) > before {
+		return nil
+	}
+	certificates, err := parseCertificates(text)
 	if err != nil {
 		r.problems = append(r.problems, err)
 	}
@@ -123,19 +191,46 @@ func (r *optionReader) names(name string) Names {
 	return namesOf(stack)
 }
 
-func (r *optionReader) existing(name string) Existing {
-	switch e := Existing(r.text(name)); e {
-	case "":
-		return RefuseExisting
-	case RefuseExisting, AllowExisting:
-		return e
-	default:
-		r.problem("%s: %.100q is unknown; give %s or %s", name, e, RefuseExisting, AllowExisting)
-		return e
+var prefixPattern = regexp.MustCompile(`^[a-zA-Z0-9:_-]+$`)
+
+// prefix is what serial numbers or thing names begin with.
+func (r *optionReader) prefix(name string, longest int) string {
+	prefix := r.text(name)
+	if prefix != "" && (!prefixPattern.MatchString(prefix) || len(prefix) > longest) {
+		r.problem("%s: %.100q is no such prefix; give 1 to %d of the characters a-z A-Z 0-9 : _ -", name, prefix, longest)
 	}
+	return prefix
 }
 
-func (r *optionReader) concurrency(name string) int {
+var clientIDPattern = regexp.MustCompile(`^[a-zA-Z0-9:._*?-]{1,128}$`)
+
+func (r *optionReader) clientIDs(name string) []string {
+	ids := r.list(name)
+	for _, id := range ids {
+		if !clientIDPattern.MatchString(id) {
+			r.problem("%s: %.100q is no client id; give 1 to 128 of the characters a-z A-Z 0-9 : . _ -, and * or ? for any", name, id)
+		}
+	}
+	if ids == nil {
+		return []string{"claim-*"}
+	}
+	return ids
+}
+
+func (r *optionReader) addresses(name string) []string {
+	ranges := r.list(name)
+	for _, address := range ranges {
+		if _, err := netip.ParsePrefix(address); err != nil {
+			if _, err := netip.ParseAddr(address); err != nil {
+				r.problem("%s: %.100q is no address range, as in 203.0.113.0/24", name, address)
+			}
+		}
+	}
+	return ranges
+}
+
+// number is a positive number; 0 if it is not given.
+func (r *optionReader) number(name string) int {
 	text := r.text(name)
 	if text == "" {
 		return 0
@@ -155,52 +250,55 @@ func (r *optionReader) email(name string) string {
 	return text
 }
 
-var prefixPattern = regexp.MustCompile(`^[a-zA-Z0-9:_-]+$`)
-
-func (r *optionReader) serialPrefix(name string) string {
-	prefix := r.text(name)
-	switch {
-	case prefix == "":
-		return payload.SerialPrefix
-	case !prefixPattern.MatchString(prefix), len(prefix) > payload.MaxSerialLength:
-		r.problem("%s: no serial number can begin with %.100q; give 1 to %d of the characters a-z A-Z 0-9 : _ -",
-			name, prefix, payload.MaxSerialLength)
-	}
-	return prefix
-}
-
-func (r *optionReader) architecture(name string) Architecture {
-	switch a := Architecture(r.text(name)); a {
-	case "":
-		return ARM64
-	case ARM64, X86_64:
-		return a
-	default:
-		r.problem("%s: %.100q is unknown; give %s or %s", name, a, ARM64, X86_64)
-		return a
-	}
-}
-
-func (r *optionReader) boolean(name string) bool {
-	text := r.text(name)
-	if text == "" {
-		return false
-	}
-	value, err := strconv.ParseBool(text)
-	if err != nil {
-		r.problem("%s: %.100q is neither true nor false", name, text)
-	}
-	return value
-}
-
-// refuseMisspelt finds options in the wrong case, which would be overlooked in
-// silence otherwise. Other unknown keys may be the CDK's or the user's own.
-func (r *optionReader) refuseMisspelt(names ...string) {
+// rejectMisspelt finds unknown keys that are near an option, which the CDK would
+// ignore in silence. Keys far from every option may be the CDK's or the user's
+// own.
+func (r *optionReader) rejectMisspelt() {
 	for _, key := range slices.Sorted(maps.Keys(r.context)) {
-		for _, name := range names {
-			if key != name && strings.EqualFold(key, name) {
-				r.problem("%s is spelt %s", key, name)
+		if r.known[key] || strings.ContainsAny(key, ":@/") { // the CDK's
+			continue
+		}
+		for _, option := range slices.Sorted(maps.Keys(r.known)) {
+			if near(key, option) {
+				r.problem("%s is not an option; the one that is meant is probably %s", key, option)
+				break
 			}
 		}
 	}
+}
+
+var notLetter = regexp.MustCompile(`[^a-z0-9]`)
+
+// near reports whether a key is probably a misspelt option: other case or
+// punctuation, one or two letters wrong, or with a word more or less.
+func near(key, option string) bool {
+	key = notLetter.ReplaceAllString(strings.ToLower(key), "")
+	option = strings.ToLower(option)
+	wrong := 2
+	if len(option) < 6 {
+		wrong = 1
+	}
+	const word = 6 // letters
+	return distance(key, option) <= wrong ||
+		len(option) >= word && strings.Contains(key, option) || len(key) >= word && strings.Contains(option, key)
+}
+
+// distance is Levenshtein's, in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			above := row[j+1]
+			if a[i] != b[j] {
+				diagonal = 1 + min(diagonal, above, row[j])
+			}
+			row[j+1], diagonal = diagonal, above
+		}
+	}
+	return row[len(b)]
 }

@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -25,12 +26,16 @@ func TestParseOptionsFillsDefaults(t *testing.T) {
 		Names: stack.Names{
 			Stack: "GoFleetProvisioning", Template: "GoFleetProvisioningTemplate",
 			ClaimPolicy: "GoIoTFleetProvisioningPolicy", DevicePolicy: "GoIoTDevicePolicy",
-			ThingGroup: "fleet-provisioning-group", ThingType: "fleety",
+			RotationPolicy: "GoIoTRotationPolicy", ThingGroup: "fleet-provisioning-group", ThingType: "fleety", ThingPrefix: "fleety_",
 		},
-		ExistingThings:    stack.RefuseExisting,
-		ClaimCertificates: []stack.Certificate{{ARN: arnA, Partition: "aws", Region: "us-east-1", Account: "123456789012", ID: idA}},
-		SerialPrefix:      "297468",
-		HookArchitecture:  stack.ARM64,
+		ExistingThings:     stack.RefuseExisting,
+		SerialRegistry:     stack.Once,
+		Rotation:           true,
+		ClaimCertificates:  []stack.Certificate{{ARN: arnA, Partition: "aws", Region: "us-east-1", Account: "123456789012", ID: idA}},
+		ClaimClientIDs:     []string{"claim-*"},
+		SerialPrefix:       "297468",
+		HookArchitecture:   stack.ARM64,
+		ExpectedAdmissions: 50,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("options differ (-want +got):\n%s", diff)
@@ -38,19 +43,24 @@ func TestParseOptionsFillsDefaults(t *testing.T) {
 }
 
 func TestParseOptionsReadsAll(t *testing.T) {
-	for name, minimal := range map[string]any{"as -c gives it": "true", "as cdk.json gives it": true} {
+	for name, given := range map[string]struct{ yes, number any }{"as -c gives it": {"true", "10"}, "as cdk.json gives it": {true, json.Number("10")}} {
 		t.Run(name, func(t *testing.T) {
 			got, err := stack.ParseOptions(map[string]any{
-				"certificateArn":   " arn:aws-us-gov:iot:us-gov-west-1:123456789012:cert/" + idA + ", arn:aws-us-gov:iot:us-gov-west-1:123456789012:cert/" + idB + "\n",
-				"serialPrefix":     "ACME-",
-				"hookArchitecture": "x86_64",
-				"minimalRole":      minimal,
-				"name":             "Second-1",
-				"existingThings":   "allow",
-				"serialRegistry":   minimal,
-				"hookConcurrency":  "10",
-				"xray":             minimal,
-				"alarmEmail":       "ops@example.com",
+				"certificateArn":     " arn:aws-us-gov:iot:us-gov-west-1:123456789012:cert/" + idA + ", arn:aws-us-gov:iot:us-gov-west-1:123456789012:cert/" + idB + "\n",
+				"serialPrefix":       "ACME-",
+				"thingPrefix":        "acme:",
+				"hookArchitecture":   "x86_64",
+				"minimalRole":        given.yes,
+				"name":               "Second-1",
+				"existingThings":     "allow",
+				"serialRegistry":     "listed",
+				"rotation":           "false",
+				"hookConcurrency":    given.number,
+				"expectedAdmissions": given.number,
+				"claimClientIds":     "claim-*, *",
+				"claimSourceIp":      "203.0.113.0/24, 2001:db8::1",
+				"xray":               given.yes,
+				"alarmEmail":         "ops@example.com",
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -60,15 +70,19 @@ func TestParseOptionsReadsAll(t *testing.T) {
 					{"arn:aws-us-gov:iot:us-gov-west-1:123456789012:cert/" + idA, "aws-us-gov", "us-gov-west-1", "123456789012", idA},
 					{"arn:aws-us-gov:iot:us-gov-west-1:123456789012:cert/" + idB, "aws-us-gov", "us-gov-west-1", "123456789012", idB},
 				},
-				SerialPrefix:     "ACME-",
-				HookArchitecture: stack.X86_64,
-				MinimalRole:      true,
+				ClaimClientIDs:     []string{"claim-*", "*"},
+				ClaimSourceIPs:     []string{"203.0.113.0/24", "2001:db8::1"},
+				SerialPrefix:       "ACME-",
+				ExpectedAdmissions: 10,
+				HookArchitecture:   stack.X86_64,
+				MinimalRole:        true,
 				Names: stack.Names{
 					Stack: "Second-1", Template: "Second-1Template", ClaimPolicy: "Second-1ClaimPolicy",
-					DevicePolicy: "Second-1DevicePolicy", ThingGroup: "Second-1Group", ThingType: "Second-1Type",
+					DevicePolicy: "Second-1DevicePolicy", RotationPolicy: "Second-1RotationPolicy", ThingGroup: "Second-1Group", ThingType: "Second-1Type",
+					ThingPrefix: "acme:",
 				},
 				ExistingThings:  stack.AllowExisting,
-				SerialRegistry:  true,
+				SerialRegistry:  stack.Listed,
 				HookConcurrency: 10,
 				XRay:            true,
 				AlarmEmail:      "ops@example.com",
@@ -80,7 +94,7 @@ func TestParseOptionsReadsAll(t *testing.T) {
 	}
 }
 
-func TestParseOptionsRefuses(t *testing.T) {
+func TestParseOptionsRejects(t *testing.T) {
 	const script = "scripts/create-keys-and-cert.sh"
 	tests := map[string]struct {
 		context map[string]any
@@ -100,18 +114,30 @@ func TestParseOptionsRefuses(t *testing.T) {
 		"policy":              {map[string]any{"certificateArn": "arn:aws:iot:us-east-1:123456789012:policy/GoIoTDevicePolicy"}, []string{script}},
 		"ACM certificate":     {map[string]any{"certificateArn": strings.Replace(arnA, ":iot:", ":acm:", 1)}, []string{script}},
 		"number":              {map[string]any{"certificateArn": 7}, []string{`"7" is not the ARN`}},
-		"list":                {map[string]any{"certificateArn": []any{arnA}}, []string{script}},
+		"list":                {map[string]any{"certificateArn": []any{arnA}}, []string{"separated by commas"}},
 		"line after line":     {map[string]any{"certificateArn": arnA + "\n" + arnB}, []string{script}},
 		"comma at the end":    {map[string]any{"certificateArn": arnA + ","}, []string{`"" is not the ARN`}},
 		"second one bad":      {map[string]any{"certificateArn": arnA + ",x"}, []string{`"x" is not the ARN`}},
 		"given twice":         {map[string]any{"certificateArn": arnA + "," + arnA}, []string{"given twice"}},
 		"two accounts":        {map[string]any{"certificateArn": arnA + "," + strings.Replace(arnB, "123456789012", "210987654321", 1)}, []string{"different accounts or Regions"}},
 		"two Regions":         {map[string]any{"certificateArn": arnA + "," + strings.Replace(arnB, "us-east-1", "eu-central-1", 1)}, []string{"different accounts or Regions"}},
-		"name in other case":  {map[string]any{"certificateARN": arnA}, []string{script, "certificateARN is spelt certificateArn"}},
+		"name in other case":  {map[string]any{"certificateARN": arnA}, []string{script, "certificateARN"}},
+		"id in capitals":      {map[string]any{"certificateArn": strings.ToUpper(arnA[len(arnA)-64:])}, []string{script}},
+		"China elsewhere":     {map[string]any{"certificateArn": strings.Replace(arnA, ":aws:", ":aws-cn:", 1)}, []string{"aws-cn"}},
+		"not in GovCloud":     {map[string]any{"certificateArn": strings.Replace(arnA, "us-east-1", "us-gov-west-1", 1)}, []string{"aws-us-gov"}},
+		"true as before":      {map[string]any{"certificateArn": arnA, "serialRegistry": "true"}, []string{"give once, listed or none"}},
+		"prefix of the first": {map[string]any{"certificateArn": arnA, "name": "Second", "thingPrefix": "fleety_"}, []string{"thingPrefix"}},
+		"prefix within it":    {map[string]any{"certificateArn": arnA, "name": "Second", "thingPrefix": "fleety_2"}, []string{"thingPrefix"}},
+		"prefix around it":    {map[string]any{"certificateArn": arnA, "name": "Second", "thingPrefix": "fleet"}, []string{"thingPrefix"}},
+		"thing prefix":        {map[string]any{"certificateArn": arnA, "thingPrefix": "a/b"}, []string{"thingPrefix"}},
+		"long thing prefix":   {map[string]any{"certificateArn": arnA, "thingPrefix": strings.Repeat("a", 65)}, []string{"thingPrefix"}},
+		"client id":           {map[string]any{"certificateArn": arnA, "claimClientIds": "claim-*,a/b"}, []string{"claimClientIds"}},
+		"address":             {map[string]any{"certificateArn": arnA, "claimSourceIp": "203.0.113.0/33"}, []string{"claimSourceIp"}},
+		"list in cdk.json":    {map[string]any{"certificateArn": arnA, "claimSourceIp": []any{"203.0.113.0"}}, []string{"claimSourceIp"}},
 		"prefix with space":   {map[string]any{"certificateArn": arnA, "serialPrefix": "29 7468"}, []string{"serialPrefix"}},
 		"prefix too long":     {map[string]any{"certificateArn": arnA, "serialPrefix": strings.Repeat("1", 65)}, []string{"serialPrefix"}},
 		"architecture":        {map[string]any{"certificateArn": arnA, "hookArchitecture": "riscv64"}, []string{"give arm64 or x86_64"}},
-		"neither true nor no": {map[string]any{"certificateArn": arnA, "minimalRole": "yes"}, []string{"neither true nor false"}},
+		"neither true nor no": {map[string]any{"certificateArn": arnA, "minimalRole": "yes"}, []string{"give false or true"}},
 		"name too long":       {map[string]any{"certificateArn": arnA, "name": strings.Repeat("a", 29)}, []string{"name: no stack"}},
 		"name with a digit":   {map[string]any{"certificateArn": arnA, "name": "2nd"}, []string{"name: no stack"}},
 		"existing things":     {map[string]any{"certificateArn": arnA, "existingThings": "Allow"}, []string{"give refuse or allow"}},
@@ -120,10 +146,10 @@ func TestParseOptionsRefuses(t *testing.T) {
 		"half an address":     {map[string]any{"certificateArn": arnA, "alarmEmail": "ops"}, []string{"alarmEmail"}},
 		"address with a name": {map[string]any{"certificateArn": arnA, "alarmEmail": "Ops <ops@example.com>"}, []string{"alarmEmail"}},
 		"everything at once": {
-			map[string]any{"name": "", "serialPrefix": "/", "hookArchitecture": "6502", "minimalRole": "2", "existingThings": "x",
+			map[string]any{"name": "", "serialPrefix": "/", "thingPrefix": "/", "claimClientIds": "/", "claimSourceIp": "/", "rotation": "x", "expectedAdmissions": "x", "hookArchitecture": "6502", "minimalRole": "2", "existingThings": "x",
 				"serialRegistry": "x", "hookConcurrency": "-1", "xray": "x", "alarmEmail": "x", "alarmemail": "x"},
-			[]string{"certificateArn is missing", "serialPrefix", "hookArchitecture", "minimalRole",
-				"existingThings", "serialRegistry", "hookConcurrency", "xray", "alarmEmail", "alarmemail is spelt alarmEmail"},
+			[]string{"certificateArn is missing", "claimClientIds", "claimSourceIp", "serialPrefix", "serialRegistry", "existingThings", "rotation", "hookArchitecture",
+				"hookConcurrency", "minimalRole", "xray", "expectedAdmissions", "alarmEmail", "thingPrefix", "alarmemail"},
 		},
 	}
 	for name, test := range tests {
@@ -142,6 +168,58 @@ func TestParseOptionsRefuses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The CDK ignores what it does not know: an option that is misspelt would be
+// dropped in silence.
+func TestMisspeltOptionsAreErrors(t *testing.T) {
+	for key, want := range map[string]string{
+		"serialRegistery": "serialRegistry", "serialregistry": "serialRegistry", "serial-registry": "serialRegistry", "serial_prefix": "serialPrefix",
+		"certificateArns": "certificateArn", "cerificateArn": "certificateArn", "minimalRoles": "minimalRole", "existingThing": "existingThings",
+		"hookArch": "hookArchitecture", "alarmMail": "alarmEmail", "claimSourceIP": "claimSourceIp", "claimSourceIps": "claimSourceIp",
+		"claimClientId": "claimClientIds", "clientIds": "claimClientIds", "x-ray": "xray", "Name": "name", "nmae": "", "thingPrefixes": "thingPrefix",
+		"enableRotation": "rotation", "rotate": "rotation", "hookConcurency": "hookConcurrency",
+	} {
+		_, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, key: "true"})
+		if want == "" {
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v does not name %s", key, err, want)
+		}
+	}
+	for _, key := range []string{"aws:cdk:enable-path-metadata", "@aws-cdk/core:newStyleStackSynthesis", "cli-telemetry", "availability-zones:account=1:region=us-east-1", "team", "notices"} {
+		if _, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, key: true}); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+func TestNumbersAreReadByTheirDigits(t *testing.T) {
+	for name, value := range map[string]any{"digits": json.Number("2974680123456789012"), "string": "2974680123456789012"} {
+		options, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, "serialPrefix": value})
+		if err != nil || options.SerialPrefix != "2974680123456789012" {
+			t.Errorf("%s: prefix %s, error %v", name, options.SerialPrefix, err)
+		}
+	}
+	if options, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, "serialPrefix": 2974680.0}); err != nil || options.SerialPrefix != "2974680" {
+		t.Errorf("prefix %s, error %v", options.SerialPrefix, err)
+	}
+}
+
+func TestAnotherStackHasAThingPrefixOfItsOwn(t *testing.T) {
+	for name, want := range map[string]string{"GoFleetProvisioning": "fleety_", "Second": "Second_", "fleety": "fleety_"} {
+		options, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, "name": name})
+		if name == "fleety" {
+			if err == nil {
+				t.Error("a stack fleety would take over the things of the first")
+			}
+			continue
+		}
+		if err != nil || options.Names.ThingPrefix != want {
+			t.Errorf("%s: prefix %s, error %v, want %s", name, options.Names.ThingPrefix, err, want)
+		}
 	}
 }
 

@@ -8,12 +8,15 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// newSerialTable is the list of serial numbers that may come in. It outlives the
-// stack: it holds what an operator has loaded and which numbers are used up.
+// newSerialTable is the registry of serial numbers. It outlives the stack, and
+// mistakes: it holds which serial numbers are used up, and those that an operator
+// has listed.
 func newSerialTable(s awscdk.Stack) awsdynamodb.Table {
 	return awsdynamodb.NewTable(s, jsii.String("Serials"), &awsdynamodb.TableProps{
-		PartitionKey:  &awsdynamodb.Attribute{Name: jsii.String(payload.SerialNumber), Type: awsdynamodb.AttributeType_STRING},
-		BillingMode:   awsdynamodb.BillingMode_PAY_PER_REQUEST,
-		RemovalPolicy: awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
+		PartitionKey:                     &awsdynamodb.Attribute{Name: jsii.String(payload.SerialNumber), Type: awsdynamodb.AttributeType_STRING},
+		BillingMode:                      awsdynamodb.BillingMode_PAY_PER_REQUEST,
+		PointInTimeRecoverySpecification: &awsdynamodb.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: jsii.Bool(true)},
+		DeletionProtection:               jsii.Bool(true),
+		RemovalPolicy:                    awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
 	})
 }

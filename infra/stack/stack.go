@@ -1,7 +1,7 @@
 // Package stack declares the cloud side of fleet provisioning by claim: the
 // provisioning template with its hook and role, the policies of claims and of
 // devices, and the thing group and type that devices join. The documents are
-// read from templates/, the same files that the local core reads.
+// read from templates/, the same files that the local emulator reads.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 package stack
@@ -24,44 +24,53 @@ type Props struct {
 }
 
 // New declares the stack, in the account and Region of the claim certificates.
-// Like every CDK constructor it panics when the CDK refuses; what a person may
-// get wrong was found by [ParseOptions] and [ReadDocuments] before.
+// Like every CDK constructor it panics when the CDK rejects something; mistakes
+// of the person who deploys are found by [ParseOptions], [ReadDocuments] and
+// [Props.Check] before.
 func New(scope constructs.Construct, props *Props) awscdk.Stack {
 	home := props.ClaimCertificates[0]
 	s := awscdk.NewStack(scope, &props.Names.Stack, &awscdk.StackProps{
-		Description: jsii.String("Fleet provisioning by claim: devices trade a shared claim certificate for their own."),
+		Description: jsii.String("Fleet provisioning by claim: devices exchange a shared claim certificate for their own."),
 		Env:         &awscdk.Environment{Account: &home.Account, Region: &home.Region},
 		// The CDK's report names the versions of Go and Node.js: the template would differ between machines.
 		AnalyticsReporting: jsii.Bool(false),
 	})
 
-	// Whoever reads the bill or the console sees what belongs here.
-	awscdk.Tags_Of(s).Add(jsii.String("fleety:stack"), &props.Names.Stack, nil)
+	// The bill and the console show what belongs here.
+	awscdk.Tags_Of(s).Add(jsii.String("fleety:stack"), &props.Names.Stack, &awscdk.TagProps{
+		ExcludeResourceTypes: jsii.Strings("AWS::CloudWatch::Dashboard"), // takes none in most Regions
+	})
 
 	claimPolicy := newClaimPolicy(s, props)
 	attachClaims(s, claimPolicy, props.ClaimCertificates)
-	devicePolicy := newDevicePolicy(s, props)
+	devicePolicy := newDevicePolicy(s, "DevicePolicy", props.Names.DevicePolicy, props.fill(props.DevicePolicy))
 	group, kind := newThingGroup(s, props.Names), newThingType(s, props.Names)
+	needed := []awscdk.CfnResource{devicePolicy, group, kind}
+	if props.Rotation {
+		needed = append(needed, newDevicePolicy(s, "RotationPolicy", props.Names.RotationPolicy, props.fill(props.RotationPolicy)))
+	}
 
 	var serials awsdynamodb.Table
-	if props.SerialRegistry {
+	if props.SerialRegistry != NoRegistry {
 		serials = newSerialTable(s)
-		output(s, "SerialTableName", "The table of the serial numbers that may come in", serials.TableName())
+		output(s, "SerialTableName", "Registry of serial numbers", serials.TableName())
 	}
 	hook := newHook(s, props, serials)
-	newAlarms(s, props, hook.function)
+	newMonitoring(s, props, hook)
 	template := newTemplate(s, props, newProvisioningRole(s, props), hook.function)
-	// A device may come in as soon as the template is there: what it needs comes first.
-	for _, needed := range []awscdk.CfnResource{hook.permission, devicePolicy, group, kind} {
+	// A device may be provisioned as soon as the template is there: what it needs comes first.
+	for _, needed := range append(needed, hook.permission) {
 		template.AddResourceDependency(needed, nil)
 	}
 
-	output(s, "ProvisioningTemplateName", "What a device names as its provisioning template", template.Ref())
-	output(s, "ClaimPolicyName", "The policy of the claim certificates", claimPolicy.Ref())
-	output(s, "DevicePolicyName", "The policy of every device's own certificate", devicePolicy.Ref())
-	output(s, "HookFunctionName", "The function that decides which device may come in", hook.function.FunctionName())
-	output(s, "ThingGroupName", "The group that every device joins", group.Ref())
-	output(s, "EndpointCommand", "Prints the endpoint that devices connect to",
+	output(s, "ProvisioningTemplateName", "Provisioning template name", template.Ref())
+	output(s, "ThingNamePrefix", "Prefix of thing names; the serial number follows", &props.Names.ThingPrefix)
+	output(s, "ClaimPolicyName", "Policy of the claim certificates", claimPolicy.Ref())
+	output(s, "DevicePolicyName", "Policy of each device's own certificate", devicePolicy.Ref())
+	output(s, "HookFunctionName", "Pre-provisioning hook function", hook.function.FunctionName())
+	output(s, "HookLogName", "Log group with each decision of the hook", hook.log.LogGroupName())
+	output(s, "ThingGroupName", "Thing group of all devices", group.Ref())
+	output(s, "EndpointCommand", "Command that prints the endpoint of devices",
 		jsii.String("aws iot describe-endpoint --endpoint-type iot:Data-ATS --query endpointAddress --output text --region "+home.Region))
 	return s
 }
@@ -73,7 +82,7 @@ func output(s awscdk.Stack, name, description string, value *string) {
 func newClaimPolicy(s awscdk.Stack, props *Props) awsiot.CfnPolicy {
 	return awsiot.NewCfnPolicy(s, jsii.String("ClaimPolicy"), &awsiot.CfnPolicyProps{
 		PolicyName:     &props.Names.ClaimPolicy,
-		PolicyDocument: deployableObject(props.ClaimPolicy, props.Names),
+		PolicyDocument: object(props.claimPolicy()),
 	})
 }
 
@@ -88,13 +97,10 @@ func attachClaims(s awscdk.Stack, policy awsiot.CfnPolicy, certificates []Certif
 	}
 }
 
-// newDevicePolicy outlives the stack: AWS IoT refuses to delete a policy that
-// devices' certificates hold, and without it those devices could not connect.
-func newDevicePolicy(s awscdk.Stack, props *Props) awsiot.CfnPolicy {
-	policy := awsiot.NewCfnPolicy(s, jsii.String("DevicePolicy"), &awsiot.CfnPolicyProps{
-		PolicyName:     &props.Names.DevicePolicy,
-		PolicyDocument: deployableObject(props.DevicePolicy, props.Names),
-	})
+// newDevicePolicy outlives the stack: AWS IoT deletes no policy that is attached
+// to devices' certificates, and without it those devices could not connect.
+func newDevicePolicy(s awscdk.Stack, id, name, document string) awsiot.CfnPolicy {
+	policy := awsiot.NewCfnPolicy(s, &id, &awsiot.CfnPolicyProps{PolicyName: &name, PolicyDocument: object(document)})
 	policy.ApplyRemovalPolicy(awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, nil)
 	return policy
 }
@@ -105,7 +111,7 @@ func newThingGroup(s awscdk.Stack, names Names) awsiot.CfnThingGroup {
 	})
 }
 
-// newThingType outlives the stack: AWS IoT refuses to delete a type that things have.
+// newThingType outlives the stack: AWS IoT deletes no type that things have.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteThingType.html
 func newThingType(s awscdk.Stack, names Names) awsiot.CfnThingType {

@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"maps"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"example.com/fleety/hook/admit"
 )
 
 var update = flag.Bool("update", false, "write the golden template anew")
@@ -68,7 +71,8 @@ func TestClaimPolicyAllowsNothingButProvisioning(t *testing.T) {
 		"PolicyDocument": map[string]any{
 			"Version": "2012-10-17",
 			"Statement": []any{
-				statement("ConnectAsClaim", "iot:Connect", arn+"client/claim-*"),
+				map[string]any{"Sid": "ConnectAsClaim", "Effect": "Allow", "Action": "iot:Connect", "Resource": arn + "client/claim-*",
+					"Condition": map[string]any{"ForAllValues:StringNotEquals": map[string]any{"iot:ConnectAttributes": []any{"PersistentConnect", "LastWill"}}}},
 				statement("UseProvisioningTopics", "iot:Publish", on("topic", "json", "cbor")),
 				statement("ReceiveAnswers", "iot:Receive", on("topic", "*/*")),
 				statement("SubscribeToAnswers", "iot:Subscribe", on("topicfilter", "*/*")),
@@ -77,6 +81,22 @@ func TestClaimPolicyAllowsNothingButProvisioning(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, resolved(policy.Properties)); diff != "" {
 		t.Errorf("claim policy differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestClaimPolicyHasTheClientIDsAndAddressesOfTheOptions(t *testing.T) {
+	_, policy := synthesized(t, withOptions).named(t, "AWS::IoT::Policy", "ClaimPolicy")
+	document := resolved(policy.Properties["PolicyDocument"]).(map[string]any)
+	const client = "arn:aws:iot:us-east-1:123456789012:client/"
+	want := map[string]any{
+		"Sid": "ConnectAsClaim", "Effect": "Allow", "Action": "iot:Connect", "Resource": []any{client + "claim-*", client + "gg-?"},
+		"Condition": map[string]any{
+			"ForAllValues:StringNotEquals": map[string]any{"iot:ConnectAttributes": []any{"PersistentConnect", "LastWill"}},
+			"IpAddress":                    map[string]any{"aws:SourceIp": []any{"203.0.113.0/24"}},
+		},
+	}
+	if diff := cmp.Diff(want, document["Statement"].([]any)[0]); diff != "" {
+		t.Errorf("statement differs (-want +got):\n%s", diff)
 	}
 }
 
@@ -104,7 +124,10 @@ func TestDeviceResourcesOutliveTheStack(t *testing.T) {
 	tmpl := synthesized(t, byDefault)
 	_, policy := tmpl.named(t, "AWS::IoT::Policy", "DevicePolicy")
 	_, kind := tmpl.named(t, "AWS::IoT::ThingType", "")
-	for _, r := range []resource{policy, kind} {
+	_, rotation := tmpl.named(t, "AWS::IoT::Policy", "RotationPolicy")
+	_, log := tmpl.named(t, "AWS::Logs::LogGroup", "")
+	_, table := tmpl.named(t, "AWS::DynamoDB::Table", "")
+	for _, r := range []resource{policy, rotation, kind, log, table} {
 		if r.DeletionPolicy != "RetainExceptOnCreate" {
 			t.Errorf("%s has DeletionPolicy %q: its removal fails while devices hold it", r.Type, r.DeletionPolicy)
 		}
@@ -184,20 +207,47 @@ func TestProvisioningRoleHasItsManagedPolicies(t *testing.T) {
 			"arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",
 			"arn:aws:iam::aws:policy/service-role/AWSIoTRuleActions",
 		}},
-		"minimal": {withOptions, []any{"arn:aws:iam::aws:policy/service-role/AWSIoTThingsRegistration"}},
+		"minimal": {withOptions, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tmpl := synthesized(t, test.synth)
 			id, role := tmpl.named(t, "AWS::IAM::Role", "ProvisioningRole")
-			if diff := cmp.Diff(test.want, resolved(role.Properties["ManagedPolicyArns"])); diff != "" {
+			got, _ := resolved(role.Properties["ManagedPolicyArns"]).([]any)
+			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("managed policies differ (-want +got):\n%s", diff)
 			}
 			for policy, r := range tmpl.ofType("AWS::IAM::Policy") {
-				if slices.Contains(resolved(r.Properties["Roles"]).([]any), any("ref("+id+")")) {
+				if test.want != nil && slices.Contains(resolved(r.Properties["Roles"]).([]any), any("ref("+id+")")) {
 					t.Errorf("%s gives the provisioning role further rights", policy)
 				}
 			}
 		})
+	}
+}
+
+// The minimal role acts on this fleet's names; AWS offers no resource types for
+// the rest.
+func TestMinimalRoleActsOnThisFleet(t *testing.T) {
+	_, policy := synthesized(t, withOptions).named(t, "AWS::IAM::Policy", "ProvisioningRole")
+	document := resolved(policy.Properties["PolicyDocument"]).(map[string]any)
+	const arn = "arn:aws:iot:us-east-1:123456789012:"
+	for _, s := range document["Statement"].([]any) {
+		statement := s.(map[string]any)
+		resources, several := statement["Resource"].([]any)
+		if !several {
+			resources = []any{statement["Resource"]}
+		}
+		for _, r := range resources {
+			switch r {
+			case arn + "thing/acme-ACME-*", arn + "thinggroup/SecondGroup", arn + "thingtype/SecondType", arn + "cert/*", arn + "policy/SecondDevicePolicy":
+			case "*":
+				if diff := cmp.Diff([]any{"iot:AttachThingPrincipal", "iot:RegisterThing"}, statement["Action"]); diff != "" {
+					t.Errorf("actions on everything differ (-want +got):\n%s", diff)
+				}
+			default:
+				t.Errorf("%v on %v", statement["Action"], r)
+			}
+		}
 	}
 }
 
@@ -216,7 +266,7 @@ func TestTemplateCallsTheHook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(source, &document); err != nil {
+	if err := json.Unmarshal(bytes.ReplaceAll(source, []byte("${ThingPrefix}"), []byte("fleety_")), &document); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(document, body); diff != "" {
@@ -241,7 +291,7 @@ func TestTemplateComesAfterWhatDevicesNeed(t *testing.T) {
 	_, r := tmpl.named(t, "AWS::IoT::ProvisioningTemplate", "")
 	for kind, prefix := range map[string]string{
 		"AWS::Lambda::Permission": "",
-		"AWS::IoT::Policy":        "DevicePolicy",
+		"AWS::IoT::Policy":        "RotationPolicy",
 		"AWS::IoT::ThingGroup":    "",
 		"AWS::IoT::ThingType":     "",
 	} {
@@ -261,11 +311,16 @@ func TestHookFunction(t *testing.T) {
 	}{
 		"by default": {byDefault, map[string]any{
 			"Architectures": []any{"arm64"},
-			"Environment":   map[string]any{"Variables": map[string]any{"SERIAL_PREFIX": "297468", "EXISTING_THINGS": "refuse"}},
+			"Environment": map[string]any{"Variables": map[string]any{
+				"SERIAL_PREFIX": "297468", "THING_PREFIX": "fleety_", "DEVICE_LOCATIONS": `["Berlin","Seattle","USA"]`, "EXISTING_THINGS": "refuse",
+				"ROTATION": "allow", "SERIAL_TABLE": "ref(" + serialTable + ")", "SERIAL_REGISTRY": "once",
+			}},
 		}},
 		"with options": {withOptions, map[string]any{
-			"Architectures":                []any{"x86_64"},
-			"Environment":                  map[string]any{"Variables": map[string]any{"SERIAL_PREFIX": "ACME-", "EXISTING_THINGS": "allow", "SERIAL_TABLE": "ref(" + serialTable + ")"}},
+			"Architectures": []any{"x86_64"},
+			"Environment": map[string]any{"Variables": map[string]any{
+				"SERIAL_PREFIX": "ACME-", "THING_PREFIX": "acme-", "DEVICE_LOCATIONS": `["Berlin","Seattle","USA"]`, "EXISTING_THINGS": "allow", "ROTATION": "deny",
+			}},
 			"ReservedConcurrentExecutions": 10.0,
 			"TracingConfig":                map[string]any{"Mode": "Active"},
 		}},
@@ -294,10 +349,10 @@ func TestHookFunction(t *testing.T) {
 	}
 }
 
-func TestHookLogIsKeptForAMonth(t *testing.T) {
+func TestHookLogIsKeptForAYear(t *testing.T) {
 	_, log := synthesized(t, byDefault).named(t, "AWS::Logs::LogGroup", "")
-	if got := log.Properties["RetentionInDays"]; got != 30.0 {
-		t.Errorf("log retention is %v days, want 30", got)
+	if got := log.Properties["RetentionInDays"]; got != 365.0 {
+		t.Errorf("log retention is %v days, want 365", got)
 	}
 }
 
@@ -317,9 +372,10 @@ func TestHookMayDoNothingElse(t *testing.T) {
 		"by default": {byDefault, []any{
 			statement("arn:aws:iot:us-east-1:123456789012:thing/fleety_297468*", "iot:ListThingPrincipals"),
 			statement("arn:aws:iot:us-east-1:123456789012:cert/*", "iot:DescribeCertificate"),
+			statement("*", "iot:ListPrincipalThings"),
+			statement("att("+serialTable+".Arn)", "dynamodb:GetItem", "dynamodb:UpdateItem"),
 		}},
 		"with options": {withOptions, []any{
-			statement("att("+serialTable+".Arn)", "dynamodb:UpdateItem"),
 			statement("*", "xray:PutTraceSegments", "xray:PutTelemetryRecords"),
 		}},
 	} {
@@ -330,7 +386,7 @@ func TestHookMayDoNothingElse(t *testing.T) {
 			if managed, ok := hookRole.Properties["ManagedPolicyArns"]; ok {
 				t.Errorf("the hook's role has managed policies: %v", managed)
 			}
-			_, policy := tmpl.named(t, "AWS::IAM::Policy", "") // the only one
+			_, policy := tmpl.named(t, "AWS::IAM::Policy", "HookRole")
 			got := resolved(policy.Properties).(map[string]any)
 			if diff := cmp.Diff([]any{"ref(" + role + ")"}, got["Roles"]); diff != "" {
 				t.Errorf("policy is for other roles (-want +got):\n%s", diff)
@@ -387,8 +443,8 @@ func fixedNames(t *testing.T, tmpl template) map[string]any {
 			}
 		}
 	}
-	if len(names) != 5 {
-		t.Errorf("names of the template, two policies, a group and a type expected: %v", names)
+	if len(names) < 5 {
+		t.Errorf("names of the template, two or three policies, a group and a type expected: %v", names)
 	}
 	return names
 }
@@ -404,7 +460,7 @@ func TestTwoStacksShareNoName(t *testing.T) {
 
 func TestOtherResourcesAreNamedByCloudFormation(t *testing.T) {
 	for id, r := range synthesized(t, withOptions).Resources {
-		for _, property := range []string{"FunctionName", "RoleName", "LogGroupName", "TableName", "TopicName", "AlarmName"} {
+		for _, property := range []string{"FunctionName", "RoleName", "LogGroupName", "TableName", "TopicName", "AlarmName", "DashboardName"} {
 			if name, ok := r.Properties[property].(string); ok {
 				t.Errorf("%s has the fixed %s %s: a second stack could not have it", id, property, name)
 			}
@@ -417,6 +473,7 @@ func TestOtherResourcesAreNamedByCloudFormation(t *testing.T) {
 // AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-template-resource-type-ref.html
 var cannotBeTagged = []string{
 	"AWS::IAM::Policy", "AWS::IoT::PolicyPrincipalAttachment", "AWS::Lambda::Permission", "AWS::SNS::Subscription",
+	"AWS::Logs::MetricFilter", "AWS::Logs::QueryDefinition", "AWS::CloudWatch::Dashboard",
 }
 
 func TestEveryResourceIsTagged(t *testing.T) {
@@ -433,15 +490,17 @@ func TestEveryResourceIsTagged(t *testing.T) {
 	}
 }
 
-func TestListOfSerialNumbersOutlivesTheStack(t *testing.T) {
-	_, table := synthesized(t, withOptions).named(t, "AWS::DynamoDB::Table", "")
+func TestSerialNumbersOutliveTheStackAndMistakes(t *testing.T) {
+	_, table := synthesized(t, byDefault).named(t, "AWS::DynamoDB::Table", "")
 	if table.DeletionPolicy != "RetainExceptOnCreate" {
 		t.Errorf("deletion policy %q", table.DeletionPolicy)
 	}
 	want := map[string]any{
-		"AttributeDefinitions": []any{map[string]any{"AttributeName": "serialNumber", "AttributeType": "S"}},
-		"KeySchema":            []any{map[string]any{"AttributeName": "serialNumber", "KeyType": "HASH"}},
-		"BillingMode":          "PAY_PER_REQUEST",
+		"AttributeDefinitions":             []any{map[string]any{"AttributeName": "serialNumber", "AttributeType": "S"}},
+		"KeySchema":                        []any{map[string]any{"AttributeName": "serialNumber", "KeyType": "HASH"}},
+		"BillingMode":                      "PAY_PER_REQUEST",
+		"DeletionProtectionEnabled":        true,
+		"PointInTimeRecoverySpecification": map[string]any{"PointInTimeRecoveryEnabled": true},
 	}
 	rest := cmpopts.IgnoreMapEntries(func(key string, _ any) bool { return key == "Tags" })
 	if diff := cmp.Diff(want, table.Properties, rest); diff != "" {
@@ -450,8 +509,9 @@ func TestListOfSerialNumbersOutlivesTheStack(t *testing.T) {
 }
 
 func TestNothingOptionalIsDeployedUnasked(t *testing.T) {
-	tmpl := synthesized(t, byDefault)
-	for _, kind := range []string{"AWS::DynamoDB::Table", "AWS::SNS::Topic", "AWS::SNS::Subscription"} {
+	for kind, tmpl := range map[string]template{
+		"AWS::SNS::Topic": synthesized(t, byDefault), "AWS::SNS::Subscription": synthesized(t, byDefault), "AWS::DynamoDB::Table": synthesized(t, withOptions),
+	} {
 		if found := tmpl.ofType(kind); len(found) != 0 {
 			t.Errorf("there is a %s", kind)
 		}
@@ -480,7 +540,7 @@ func TestAlarms(t *testing.T) {
 				t.Errorf("alarm on errors differs (-want +got):\n%s", diff)
 			}
 			query := failures.Properties["Metrics"].([]any)[0].(map[string]any)
-			if query["Expression"] != `SELECT SUM(RegisterThingFailed) FROM "AWS/IoT"` || query["Period"] != 300.0 || failures.Properties["Threshold"] != 10.0 {
+			if query["Expression"] != `SELECT SUM("RegisterThingFailed") FROM "AWS/IoT"` || query["Period"] != 300.0 || failures.Properties["Threshold"] != 10.0 {
 				t.Errorf("alarm on failures: %v, threshold %v", query, failures.Properties["Threshold"])
 			}
 			for _, alarm := range []resource{errors, failures} {
@@ -491,6 +551,65 @@ func TestAlarms(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAlarmsCountDecisionsOfTheHook compares the patterns of the metric filters
+// with what the hook logs.
+func TestAlarmsCountDecisionsOfTheHook(t *testing.T) {
+	for name, test := range map[string]struct {
+		synth     func() (template, error)
+		expected  float64
+		namespace string
+	}{"by default": {byDefault, 50, "Fleety/GoFleetProvisioning"}, "with options": {withOptions, 7, "Fleety/Second"}} {
+		t.Run(name, func(t *testing.T) {
+			tmpl := synthesized(t, test.synth)
+			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+			for id, want := range map[string]struct {
+				filter, pattern string
+				threshold       float64
+			}{
+				"TooManyAdmissions":    {"Admissions", `{ $.verdict = "admitted" }`, test.expected + 1},
+				"AttemptsAtLiveThings": {"AttemptsAtLiveNames", "", 5},
+			} {
+				_, filter := tmpl.named(t, "AWS::Logs::MetricFilter", want.filter)
+				metric := map[string]any{"MetricName": want.filter, "MetricNamespace": test.namespace, "MetricValue": "1", "DefaultValue": 0.0}
+				if diff := cmp.Diff([]any{metric}, filter.Properties["MetricTransformations"]); diff != "" {
+					t.Errorf("%s differs (-want +got):\n%s", want.filter, diff)
+				}
+				if got := resolved(filter.Properties["LogGroupName"]); got != "ref("+log+")" {
+					t.Errorf("%s is of log group %v", want.filter, got)
+				}
+				if want.pattern == "" {
+					for _, reason := range []admit.Reason{admit.ThingTaken, admit.ThingRevoked, admit.SerialUsed, admit.SerialRevoked, admit.OtherThing} {
+						want.pattern += ` || ($.reason = "` + string(reason) + `")`
+					}
+					want.pattern = "{ " + strings.TrimPrefix(want.pattern, " || ") + " }"
+				}
+				if got := filter.Properties["FilterPattern"]; got != want.pattern {
+					t.Errorf("pattern %v, want %s", got, want.pattern)
+				}
+				_, alarm := tmpl.named(t, "AWS::CloudWatch::Alarm", id)
+				p := alarm.Properties
+				if p["MetricName"] != want.filter || p["Namespace"] != test.namespace || p["Threshold"] != want.threshold || p["Period"] != 300.0 || p["Statistic"] != "Sum" {
+					t.Errorf("%s watches %v", id, p)
+				}
+			}
+		})
+	}
+}
+
+func TestQueriesReadTheLogOfTheHook(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+	for _, id := range []string{"DecisionsByReason", "DeniedDevices", "DecisionsByClaim"} {
+		_, query := tmpl.named(t, "AWS::Logs::QueryDefinition", id)
+		if diff := cmp.Diff([]any{"ref(" + log + ")"}, resolved(query.Properties["LogGroupNames"])); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", id, diff)
+		}
+		if text, _ := query.Properties["QueryString"].(string); text == "" {
+			t.Errorf("%s has no query", id)
+		}
 	}
 }
 
@@ -511,6 +630,7 @@ func TestAlarmsGoToTheAddress(t *testing.T) {
 func TestOutputs(t *testing.T) {
 	tmpl := synthesized(t, byDefault)
 	hook, _ := tmpl.named(t, "AWS::Lambda::Function", "")
+	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
 	got := map[string]any{}
 	for name, output := range tmpl.Outputs {
 		got[name] = resolved(output.Value)
@@ -521,6 +641,9 @@ func TestOutputs(t *testing.T) {
 		"DevicePolicyName":         "ref(DevicePolicy)",
 		"HookFunctionName":         "ref(" + hook + ")",
 		"ThingGroupName":           "ref(ThingGroup)",
+		"ThingNamePrefix":          "fleety_",
+		"SerialTableName":          "ref(" + serialTable + ")",
+		"HookLogName":              "ref(" + log + ")",
 		"EndpointCommand":          "aws iot describe-endpoint --endpoint-type iot:Data-ATS --query endpointAddress --output text --region us-east-1",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

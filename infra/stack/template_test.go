@@ -72,6 +72,9 @@ func synth(context map[string]any) (template, error) {
 	if props.Documents, err = stack.ReadDocuments(filepath.Join("..", "..", "templates")); err != nil {
 		return template{}, err
 	}
+	if err := props.Check(); err != nil {
+		return template{}, err
+	}
 	if err := os.Mkdir(props.HookFolder, 0o700); err != nil {
 		return template{}, err
 	}
@@ -93,16 +96,16 @@ func readTemplate(path string) (t template, err error) {
 	return t, json.Unmarshal(t.Text, &t)
 }
 
-// byDefault and withOptions are synthesized once: each takes seconds.
+// byDefault and withOptions, which has every option but its default, are synthesized once: each takes seconds.
 var (
 	byDefault = sync.OnceValues(func() (template, error) {
 		return synth(map[string]any{"certificateArn": arnA})
 	})
 	withOptions = sync.OnceValues(func() (template, error) {
 		return synth(map[string]any{
-			"certificateArn": arnA + "," + arnB, "name": "Second", "serialPrefix": "ACME-", "hookArchitecture": "x86_64",
-			"minimalRole": "true", "existingThings": "allow", "serialRegistry": "true", "hookConcurrency": "10",
-			"xray": "true", "alarmEmail": "ops@example.com",
+			"certificateArn": arnA + "," + arnB, "name": "Second", "serialPrefix": "ACME-", "thingPrefix": "acme-", "hookArchitecture": "x86_64",
+			"minimalRole": "true", "existingThings": "allow", "serialRegistry": "none", "rotation": "false", "hookConcurrency": "10",
+			"claimClientIds": "claim-*,gg-?", "claimSourceIp": "203.0.113.0/24", "expectedAdmissions": "7", "xray": "true", "alarmEmail": "ops@example.com",
 		})
 	})
 )

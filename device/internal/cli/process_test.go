@@ -255,9 +255,9 @@ func TestMosquittoCanUseTheDevicesTopicAndNoOther(t *testing.T) {
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
 	}
-	const own = "fleet/fleety_2974685"
-	t.Run("own topic, both ways", func(t *testing.T) {
-		sub := mosquitto(t, server, dir, "mosquitto_sub", "-i", "fleety_2974685", "-t", own, "-q", "1", "-C", "1", "-W", "20")
+	const own, down = "fleet/fleety_2974685", "fleet/fleety_2974685/down/hello"
+	t.Run("own topic, downwards", func(t *testing.T) {
+		sub := mosquitto(t, server, dir, "mosquitto_sub", "-i", "fleety_2974685", "-t", down, "-q", "1", "-C", "1", "-W", "20")
 		out, err := sub.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -265,8 +265,8 @@ func TestMosquittoCanUseTheDevicesTopicAndNoOther(t *testing.T) {
 		if err := sub.Start(); err != nil {
 			t.Fatal(err)
 		}
-		awaitEvent(t, server, func(e localcore.Event) bool { return e.Type == localcore.Subscribed && e.Topic == own })
-		publishAsAWS(t, server, own, "hello")
+		awaitEvent(t, server, func(e localcore.Event) bool { return e.Type == localcore.Subscribed && e.Topic == down })
+		publishAsAWS(t, server, down, "hello")
 		got, _ := io.ReadAll(out)
 		if err := sub.Wait(); err != nil || strings.TrimSpace(string(got)) != "hello" {
 			t.Errorf("received %q, %v", got, err)

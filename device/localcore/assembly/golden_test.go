@@ -78,6 +78,7 @@ func TestGoldenStackResolvesToTheSharedTemplates(t *testing.T) {
 	want := map[string]any{
 		"GoIoTFleetProvisioningPolicy": sharedTemplate(t, "claim_policy.json"),
 		"GoIoTDevicePolicy":            sharedTemplate(t, "device_policy.json"),
+		"GoIoTRotationPolicy":          sharedTemplate(t, "rotation_policy.json"),
 		"GoFleetProvisioningTemplate":  sharedTemplate(t, "fleet_template.json"),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -93,7 +94,7 @@ func sharedTemplate(t *testing.T, name string) any {
 	}
 	return parse(t, []byte(strings.NewReplacer(
 		"${AWS::Partition}", us.Partition, "${AWS::Region}", us.Region, "${AWS::AccountId}", us.Account,
-		"${TemplateName}", "GoFleetProvisioningTemplate").Replace(string(data))))
+		"${TemplateName}", "GoFleetProvisioningTemplate", "${ThingPrefix}", "fleety_").Replace(string(data))))
 }
 
 func parse(t *testing.T, data []byte) (v any) {

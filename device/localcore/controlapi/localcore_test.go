@@ -35,7 +35,7 @@ func TestLocalCoreBehindTheSDK(t *testing.T) {
 	data := iotdataplane.New(iotdataplane.Options{Region: "us-east-1", BaseEndpoint: &url, Credentials: aws.AnonymousCredentials{}})
 
 	made := must(control.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true}))(t)
-	template := string(must(os.ReadFile(filepath.Join(root, "templates", "fleet_template.json")))(t))
+	template := localcore.Config{}.Expand(string(must(os.ReadFile(filepath.Join(root, "templates", "fleet_template.json")))(t)))
 	registered := must(control.RegisterThing(ctx, &iot.RegisterThingInput{TemplateBody: &template, Parameters: map[string]string{
 		"serialNumber": "2974685", "deviceLocation": "USA", "AWS::IoT::Certificate::Id": *made.CertificateId,
 	}}))(t)

@@ -14,9 +14,9 @@ func TestEvaluateShippedPolicies(t *testing.T) {
 		"a device uses what is its own": {"device_policy.json", []check{
 			{request(own, "iot:Connect", "client/fleety_2974685"), true},
 			{request(own, "iot:Publish", "topic/fleet/fleety_2974685"), true},
-			{request(own, "iot:Publish", "topic/fleet/fleety_2974685/birth"), true},
-			{request(own, "iot:Receive", "topic/fleet/fleety_2974685/hello"), true},
-			{request(own, "iot:Subscribe", "topicfilter/fleet/fleety_2974685/#"), true},
+			{request(own, "iot:Publish", "topic/fleet/fleety_2974685/up/temperature"), true},
+			{request(own, "iot:Receive", "topic/fleet/fleety_2974685/down/hello"), true},
+			{request(own, "iot:Subscribe", "topicfilter/fleet/fleety_2974685/down/#"), true},
 		}},
 		"a device uses nothing else": {"device_policy.json", []check{
 			{request(own, "iot:Connect", "client/fleety_1"), false},

@@ -21,7 +21,7 @@ func TestExplain(t *testing.T) {
 	}{
 		"an allow names its statement and resource": {
 			[]Policy{operational}, request(own, "iot:Publish", "topic/fleet/fleety_2974685"),
-			`"UseOwnTopics" of GoIoTDevicePolicy allows iot:Publish on topic/fleet/fleety_2974685: ` +
+			`"PublishToOwnTopics" of GoIoTDevicePolicy allows iot:Publish on topic/fleet/fleety_2974685: ` +
 				`the resource matches topic/fleet/${iot:Connection.Thing.ThingName}`,
 		},
 		"an allow names its condition": {
@@ -52,12 +52,12 @@ func TestExplain(t *testing.T) {
 		"another action on the same resource": {
 			[]Policy{operational}, request(own, "iot:RetainPublish", "topic/fleet/fleety_2974685"),
 			`no statement of GoIoTDevicePolicy allows iot:RetainPublish on topic/fleet/fleety_2974685; ` +
-				`nearest is "UseOwnTopics": its resource matches, but its actions are iot:Publish, iot:Receive`,
+				`nearest is "PublishToOwnTopics": its resource matches, but its action is iot:Publish`,
 		},
 		"a resource that differs": {
 			[]Policy{operational}, request(own, "iot:Publish", "topic/fleet/other"),
 			`no statement of GoIoTDevicePolicy allows iot:Publish on topic/fleet/other; ` +
-				`nearest is "UseOwnTopics": its resource topic/fleet/fleety_2974685 differs after topic/fleet/`,
+				`nearest is "PublishToOwnTopics": its resource topic/fleet/fleety_2974685 differs after topic/fleet/`,
 		},
 		"the nearest of two policies": {
 			[]Policy{operational, claim}, request(own, "iot:Publish", "topic/$aws/certificates/create-from-cs/json"),

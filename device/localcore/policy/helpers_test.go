@@ -76,6 +76,7 @@ func shipped(t testing.TB, name string) *Document {
 		"${AWS::Region}", "us-east-1",
 		"${AWS::AccountId}", "123456789012",
 		"${TemplateName}", "GoFleetProvisioningTemplate",
+		"${ThingPrefix}", "fleety_",
 	).Replace(string(text)))
 }
 

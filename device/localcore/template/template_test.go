@@ -1,6 +1,7 @@
 package template_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -19,7 +20,7 @@ func shipped(t testing.TB) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return body
+	return bytes.ReplaceAll(body, []byte("${ThingPrefix}"), []byte("fleety_"))
 }
 
 func parse(t testing.TB, body string) *template.Template {
@@ -49,7 +50,7 @@ func TestShippedTemplate(t *testing.T) {
 			},
 		},
 		Certificate: &template.Certificate{LogicalName: "certificate", ID: certificateID, Status: "ACTIVE", StatusOverride: template.Replace},
-		Policies:    []template.Policy{{LogicalName: "policy", Name: "GoIoTDevicePolicy"}},
+		Policies:    []template.Policy{{LogicalName: "policy", Name: "GoIoTDevicePolicy"}, {LogicalName: "rotationPolicy", Name: "GoIoTRotationPolicy"}},
 		DeviceConfiguration: map[string]string{
 			"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca",
 		},

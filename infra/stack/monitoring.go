@@ -1,0 +1,136 @@
+package stack
+
+import (
+	"strings"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatchactions"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssnssubscriptions"
+	"github.com/aws/aws-cdk-go/awscdk/v2/interfaces/interfacesawslogs"
+	"github.com/aws/jsii-runtime-go"
+)
+
+// How often something must happen within five minutes to raise an alarm. A
+// single denial is normal operation.
+const (
+	denialsToAlarm  = 10
+	attemptsToAlarm = 5
+)
+
+// attemptReasons are the reasons, in the hook's log, for which a certificate is
+// denied a name that another certificate has.
+var attemptReasons = []string{
+	"thing has another active certificate",
+	"a certificate of the thing is revoked",
+	"serial number was used by another certificate",
+	"serial number was used by a certificate that is revoked",
+	"certificate of the connection belongs to another thing",
+}
+
+// newMonitoring watches the hook and its decisions. With an address, it gets a
+// message when an alarm goes off and when it is over.
+func newMonitoring(s awscdk.Stack, props *Props, h hook) {
+	period := awscdk.Duration_Minutes(jsii.Number(5))
+	sum := &awscloudwatch.MetricOptions{Period: period, Statistic: jsii.String("Sum")}
+	attempts := make([]string, len(attemptReasons))
+	for i, reason := range attemptReasons {
+		attempts[i] = `($.reason = "` + reason + `")`
+	}
+	admitted := newDecisionMetric(s, props, h, "Admissions", `{ $.verdict = "admitted" }`, sum)
+	attempted := newDecisionMetric(s, props, h, "AttemptsAtLiveNames", "{ "+strings.Join(attempts, " || ")+" }", sum)
+	failed := newDecisionMetric(s, props, h, "FailedLookups", `{ $.verdict = "failed" }`, sum)
+	alarms := []awscloudwatch.Alarm{
+		newAlarm(s, "HookErrors", "The pre-provisioning hook fails, and every device is denied: its log says why", 1, h.function.MetricErrors(sum)),
+		newAlarm(s, "HookThrottles", "Lambda throttles the pre-provisioning hook, and devices are denied: raise its concurrency", 1, h.function.MetricThrottles(sum)),
+		newAlarm(s, "ConnectThrottles", "AWS IoT throttles connections, of any client in the account and Region", 1, iotSum("Connect.Throttle", period)),
+		newAlarm(s, "RegisterThingFailures", "Many devices are denied: the log of the pre-provisioning hook says why", denialsToAlarm, iotSum("RegisterThingFailed", period)),
+		newAlarm(s, "TooManyAdmissions", "More devices are provisioned than expected: a claim certificate may have leaked", float64(props.ExpectedAdmissions)+1, admitted),
+		newAlarm(s, "AttemptsAtLiveThings", "A claim asks for the names of devices that are provisioned: it may have leaked", attemptsToAlarm, attempted),
+	}
+	if props.AlarmEmail != "" {
+		topic := awssns.NewTopic(s, jsii.String("Alarms"), &awssns.TopicProps{DisplayName: jsii.String("Alarms of " + props.Names.Stack)})
+		topic.AddSubscription(awssnssubscriptions.NewEmailSubscription(&props.AlarmEmail, nil))
+		notify := awscloudwatchactions.NewSnsAction(topic)
+		for _, alarm := range alarms {
+			alarm.AddAlarmAction(notify)
+			alarm.AddOkAction(notify)
+		}
+	}
+	newQueries(s, props, h.log)
+	newDashboard(s, h, []awscloudwatch.IMetric{admitted, attempted, failed}, sum)
+}
+
+func newAlarm(s awscdk.Stack, id, description string, threshold float64, metric awscloudwatch.IMetric) awscloudwatch.Alarm {
+	return awscloudwatch.NewAlarm(s, &id, &awscloudwatch.AlarmProps{
+		AlarmDescription:   &description,
+		Metric:             metric,
+		Threshold:          &threshold,
+		ComparisonOperator: awscloudwatch.ComparisonOperator_GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+		EvaluationPeriods:  jsii.Number(1),
+		TreatMissingData:   awscloudwatch.TreatMissingData_NOT_BREACHING, // no device was provisioned
+	})
+}
+
+// iotSum adds up a metric of AWS IoT over all its dimensions: AWS does not say
+// which of them each has, and an alarm on the wrong ones would stay silent. So it
+// counts for all of the account and Region.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/metrics_dimensions.html
+func iotSum(metric string, period awscdk.Duration) awscloudwatch.IMetric {
+	return awscloudwatch.NewMathExpression(&awscloudwatch.MathExpressionProps{
+		Expression: jsii.String(`SELECT SUM("` + metric + `") FROM "AWS/IoT"`),
+		Label:      &metric,
+		Period:     period,
+	})
+}
+
+// newDecisionMetric counts the lines of the hook's log that the pattern matches.
+func newDecisionMetric(s awscdk.Stack, props *Props, h hook, name, pattern string, options *awscloudwatch.MetricOptions) awscloudwatch.IMetric {
+	filter := awslogs.NewMetricFilter(s, &name, &awslogs.MetricFilterProps{
+		LogGroup:        h.log,
+		FilterPattern:   awslogs.FilterPattern_Literal(&pattern),
+		MetricNamespace: jsii.String("Fleety/" + props.Names.Stack),
+		MetricName:      &name,
+		DefaultValue:    jsii.Number(0),
+	})
+	return filter.Metric(options)
+}
+
+// queries are saved in CloudWatch Logs Insights, by logical id.
+var queries = []struct{ id, name, query string }{
+	{"DecisionsByReason", "decisions by reason", "stats count(*) as decisions by verdict, reason | sort decisions desc"},
+	{"DeniedDevices", "denied devices", `filter msg = "decision" and verdict != "admitted"
+| fields @timestamp, serialNumber, reason, clientId, claimCertificateId, certificateId, heldBy, remedy, error
+| sort @timestamp desc`},
+	{"DecisionsByClaim", "decisions by claim certificate", `filter msg = "decision"
+| stats count(*) as decisions, count_distinct(serialNumber) as serialNumbers by claimCertificateId, verdict | sort decisions desc`},
+}
+
+func newQueries(s awscdk.Stack, props *Props, log awslogs.LogGroup) {
+	for _, q := range queries {
+		awslogs.NewQueryDefinition(s, &q.id, &awslogs.QueryDefinitionProps{
+			QueryDefinitionName: jsii.String(props.Names.Stack + "/" + q.name),
+			LogGroups:           &[]interfacesawslogs.ILogGroupRef{log},
+			QueryString:         awslogs.NewQueryString(&awslogs.QueryStringProps{}),
+		}).Node().DefaultChild().(awslogs.CfnQueryDefinition).SetQueryString(&q.query)
+	}
+}
+
+func newDashboard(s awscdk.Stack, h hook, decisions []awscloudwatch.IMetric, sum *awscloudwatch.MetricOptions) {
+	graph := func(title string, metrics ...awscloudwatch.IMetric) awscloudwatch.IWidget {
+		return awscloudwatch.NewGraphWidget(&awscloudwatch.GraphWidgetProps{Title: &title, Left: &metrics, Width: jsii.Number(8)})
+	}
+	dashboard := awscloudwatch.NewDashboard(s, jsii.String("Dashboard"), nil)
+	dashboard.AddWidgets(
+		graph("Decisions in five minutes", decisions...),
+		graph("Hook", h.function.MetricInvocations(sum), h.function.MetricErrors(sum), h.function.MetricThrottles(sum)),
+		graph("Duration of the hook", h.function.MetricDuration(&awscloudwatch.MetricOptions{Period: sum.Period, Statistic: jsii.String("p99")})),
+	)
+	dashboard.AddWidgets(awscloudwatch.NewLogQueryWidget(&awscloudwatch.LogQueryWidgetProps{
+		Title: jsii.String("Decisions by reason"), LogGroupNames: &[]*string{h.log.LogGroupName()}, QueryString: &queries[0].query,
+		Width: jsii.Number(24),
+	}))
+}
