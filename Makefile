@@ -15,7 +15,7 @@ AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 LINT        := $(CURDIR)/.ci/tools/golangci-lint
 
-.PHONY: help demo rehearse test check-fast device hook local fleet synth deploy destroy bench release clean
+.PHONY: help demo rehearse test check-fast device hook local fleet synth deploy destroy bench torture release clean
 .PHONY: check fmt lint vulnerabilities fuzz unit
 
 help:  ## list the targets
@@ -98,6 +98,15 @@ destroy: infra/node_modules  ## delete the stack
 bench:  ## run the benchmarks
 	cd hook && $(GO) test -run '^$$' -bench . -benchmem .
 	cd device && $(GO) test -run '^$$' -bench . -benchmem ./...
+
+# What virtual machines go through: first boots that meet trouble, under systemd,
+# and 200 power cuts. Needs root and the packages that .ci/run installs, and
+# debootstrap; takes an hour.
+torture: device  ## hours of faults: virtual machines, power cuts, kills
+	scripts/torture-kernel.sh
+	scripts/torture-root.sh
+	cd device && CI=true $(GO) test ./e2e -v -timeout 6h -parallel 2 -run 'PowerCuts|FirstBoot' -power.cuts 67 -first.boot
+	cd device && $(GO) test ./e2e -v -timeout 2h -run Kill -crash.kills 1000 -crash.pairs 1
 
 PLATFORMS := linux/amd64 linux/arm64 linux/arm/6 linux/arm/7 linux/386 linux/riscv64 linux/mipsle \
 	darwin/amd64 darwin/arm64 windows/amd64

@@ -119,7 +119,7 @@ func TestABrokerThatIsKilledAndStartedAgainLosesNothing(t *testing.T) {
 		}, "register thing"},
 		"RegisterThing is done, its answer under way": {func(_, broker *watcher) <-chan struct{} {
 			return broker.watch("msg=registered")
-		}, "check registration"},
+		}, "look whether the thing is registered"},
 	}
 	for name, moment := range moments {
 		for _, flow := range flows {

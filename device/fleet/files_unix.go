@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// privateModes means that the mode of a directory limits access to it.
+// privateModes tells that a directory's mode says who may use it.
 const privateModes = true
 
 // checkFiles makes sure that the process may have need files open, raising

@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/provision"
@@ -117,7 +116,7 @@ func (d *device) check(t *testing.T) *identity.Identity {
 	return id
 }
 
-func TestRunExchangesTheClaimForAnIdentity(t *testing.T) {
+func TestRunTradesTheClaimForAnIdentity(t *testing.T) {
 	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
 		t.Run(string(keys), func(t *testing.T) {
 			d := newDevice(t, startCore(t))
@@ -134,7 +133,7 @@ func TestRunExchangesTheClaimForAnIdentity(t *testing.T) {
 			if diff := cmp.Diff(want, result.RoundTrips); diff != "" {
 				t.Errorf("round trips (-want +got):\n%s", diff)
 			}
-			configuration := map[string]any{"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca"}
+			configuration := map[string]string{"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca"}
 			if diff := cmp.Diff(configuration, id.Record.DeviceConfiguration); diff != "" {
 				t.Errorf("device configuration (-want +got):\n%s", diff)
 			}
@@ -145,7 +144,7 @@ func TestRunExchangesTheClaimForAnIdentity(t *testing.T) {
 	}
 }
 
-func TestSecondRunOnlyProvesTheIdentity(t *testing.T) {
+func TestASecondRunOnlyProvesTheIdentity(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	first, err := d.run(t)
 	if err != nil {
@@ -175,12 +174,12 @@ func TestSecondRunOnlyProvesTheIdentity(t *testing.T) {
 	d.check(t)
 }
 
-func TestDeniedSerialNumberLeavesNoIdentity(t *testing.T) {
+func TestARefusedSerialNumberIsNotTriedAgain(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	d.config.Parameters = map[string]string{payload.SerialNumber: "1234567", payload.DeviceLocation: "USA"}
 	for range 2 {
 		_, err := d.run(t)
-		if got := awsiot.ClassOf(err); got != awsiot.Denied {
+		if got := provision.ClassOf(err); got != provision.Refused {
 			t.Fatalf("class %v, error %v", got, err)
 		}
 	}

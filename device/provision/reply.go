@@ -1,7 +1,6 @@
 package provision
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -10,7 +9,7 @@ import (
 )
 
 // encode returns a request's payload. No request at all is zero bytes, as
-// CreateKeysAndCertificate requires.
+// CreateKeysAndCertificate wants it.
 func encode(request any) ([]byte, error) {
 	if request == nil {
 		return nil, nil
@@ -29,28 +28,26 @@ func read(topic awsiot.Topic, m session.Message, answer any) (mine bool, err err
 		}
 		return true, err
 	case topic.Rejected():
-		var rejection awsiot.ErrorResponse
-		if err := decode(m, &rejection); err != nil {
+		var refusal awsiot.ErrorResponse
+		if err := decode(m, &refusal); err != nil {
 			return true, err
 		}
-		if rejection.StatusCode == 0 {
-			return true, &ReplyError{Topic: m.Topic, Reason: "it is a rejection without a status code"}
+		if refusal.StatusCode == 0 {
+			return true, &ReplyError{Topic: m.Topic, Reason: "it is a refusal without a status code"}
 		}
-		rejection.Operation = topic.Operation
-		return true, &rejection
+		refusal.Operation = topic.Operation
+		return true, &refusal
 	}
 	return false, nil
 }
 
-// decode reads JSON; numbers of a device configuration keep their digits. Its
-// error does not repeat what was read: there may be a secret in it.
+// decode reads JSON. Its error does not repeat what was read: there may be a
+// secret in it.
 func decode(m session.Message, into any) error {
 	if len(m.Payload) > session.MaxPayload {
 		return &ReplyError{Topic: m.Topic, Reason: fmt.Sprintf("it is %d bytes long", len(m.Payload))}
 	}
-	d := json.NewDecoder(bytes.NewReader(m.Payload))
-	d.UseNumber()
-	if err := d.Decode(into); err != nil || d.More() {
+	if err := json.Unmarshal(m.Payload, into); err != nil {
 		return &ReplyError{Topic: m.Topic, Reason: "it is not the JSON that AWS documents"}
 	}
 	return nil

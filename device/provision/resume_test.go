@@ -44,7 +44,7 @@ func steps(into *[]provision.Step) func(*provision.Config) {
 	}
 }
 
-func TestLostAnswerDoesNotRegisterTheThingTwice(t *testing.T) {
+func TestAfterALostAnswerTheThingIsNotRegisteredTwice(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	if !d.runProcess(t, eventName(provision.Event{Step: provision.StepRegister, Phase: provision.Done})) {
 		t.Fatal("it was not killed")
@@ -55,7 +55,7 @@ func TestLostAnswerDoesNotRegisterTheThingTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []provision.Step{provision.StepConnectClaim, provision.StepSubscribe, provision.StepProbe, provision.StepConnectDevice, provision.StepPublishBirth, provision.StepCommit}
+	want := []provision.Step{provision.StepProbe, provision.StepConnectDevice, provision.StepPublishBirth, provision.StepCommit}
 	if diff := cmp.Diff(want, done); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
@@ -67,7 +67,7 @@ func TestLostAnswerDoesNotRegisterTheThingTwice(t *testing.T) {
 	}
 }
 
-func TestExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
+func TestAnExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
 	tests := map[string]time.Duration{
 		"known to the device":        2 * time.Hour,
 		"unknown, its clock is late": 0,
@@ -122,48 +122,24 @@ func TestReprovisioningRetiresTheOldCertificate(t *testing.T) {
 	}
 }
 
-func TestFailedReprovisioningKeepsTheOldIdentityInUse(t *testing.T) {
+func TestAFailedReprovisioningKeepsTheOldIdentity(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	first, err := d.run(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := first.Identity.Record.CertificateID
 	d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
 		if e.Operation == awsiot.RegisterThing {
 			return rejection(403)
 		}
 		return localcore.Fault{}
 	})
-	reprovision := func(c *provision.Config) { c.Reprovision = true }
-	if _, err = d.run(t, reprovision); awsiot.ClassOf(err) != awsiot.Denied {
+	_, err = d.run(t, func(c *provision.Config) { c.Reprovision = true })
+	if provision.ClassOf(err) != provision.Refused {
 		t.Fatalf("error %v", err)
 	}
-
-	// The next boot proves what there is and leaves the replacement pending.
-	plain, err := d.run(t)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if plain.Identity.Record.CertificateID != old || plain.Provisioned || plain.Pending == nil || plain.Pending.Stage != identity.CertificateHeld {
-		t.Errorf("plain run: %+v, pending %+v", plain, plain.Pending)
-	}
-
-	// It can be ended, or resumed.
-	if _, err := d.store(t).DiscardPending(); err != nil {
-		t.Fatal(err)
-	}
-	if plain, err = d.run(t); err != nil || plain.Pending != nil {
-		t.Errorf("after discarding: error %v, pending %+v", err, plain.Pending)
-	}
-	if _, err = d.run(t, reprovision); awsiot.ClassOf(err) != awsiot.Denied {
-		t.Fatalf("error %v", err)
-	}
-	d.core.Faults.Set(nil)
-	before := issued(d.core)
-	resumed, err := d.run(t, reprovision)
-	if err != nil || resumed.Identity.Record.Replaces != old || issued(d.core) != before {
-		t.Errorf("resumed: %+v, error %v, %d certificates more", resumed, err, issued(d.core)-before)
+	if id := d.loaded(t); id.Record.CertificateID != first.Identity.Record.CertificateID {
+		t.Error("the device has another identity")
 	}
 }
 
@@ -176,7 +152,7 @@ func (d *device) loaded(t *testing.T) *identity.Identity {
 	return id
 }
 
-func TestInactiveIdentityIsDenied(t *testing.T) {
+func TestAnIdentityThatAWSNoLongerAcceptsIsRefused(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	result, err := d.run(t)
 	if err != nil {
@@ -186,8 +162,8 @@ func TestInactiveIdentityIsDenied(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.run(t)
-	if awsiot.ClassOf(err) != awsiot.Denied {
-		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
+	if provision.ClassOf(err) != provision.Refused {
+		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
 	}
 	if _, err := d.run(t, func(c *provision.Config) { c.Reprovision = true }); err != nil {
 		t.Fatalf("replacing it: %v", err)
@@ -195,7 +171,7 @@ func TestInactiveIdentityIsDenied(t *testing.T) {
 	d.check(t)
 }
 
-func TestBrokenIdentityIsReportedAndCanBeReplaced(t *testing.T) {
+func TestABrokenIdentityIsToldAndCanBeReplaced(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	first, err := d.run(t)
 	if err != nil {
@@ -217,12 +193,12 @@ func TestBrokenIdentityIsReportedAndCanBeReplaced(t *testing.T) {
 	}
 }
 
-func TestUnexpectedThingNameLosesNothing(t *testing.T) {
+func TestAnotherThingNameIsAnErrorThatLosesNothing(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	_, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" })
 	want := &provision.ThingNameError{Want: "fleety_other", Got: thing}
 	got, ok := errors.AsType[*provision.ThingNameError](err)
-	if !ok || *got != *want || awsiot.ClassOf(err) != awsiot.Misconfigured {
+	if !ok || *got != *want || provision.ClassOf(err) != provision.Misconfigured {
 		t.Fatalf("error %v", err)
 	}
 	if _, err := d.run(t); err != nil {
@@ -232,7 +208,7 @@ func TestUnexpectedThingNameLosesNothing(t *testing.T) {
 	if got := issued(d.core); got != 1 {
 		t.Errorf("%d certificates were issued", got)
 	}
-	if _, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" }); awsiot.ClassOf(err) != awsiot.Misconfigured {
+	if _, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" }); provision.ClassOf(err) != provision.Misconfigured {
 		t.Errorf("with an identity: error %v", err)
 	}
 }
@@ -249,11 +225,11 @@ func TestTwoDevicesWithOneSerialNumberBothGetAnIdentity(t *testing.T) {
 	}
 }
 
-func TestMissingClaimIsMisconfigured(t *testing.T) {
+func TestAMissingClaimIsAMisconfiguration(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	_, err := d.run(t, func(c *provision.Config) { c.Claim = nil })
-	if awsiot.ClassOf(err) != awsiot.Misconfigured {
-		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
+	if provision.ClassOf(err) != provision.Misconfigured {
+		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
 	}
 	if _, err := os.Stat(d.dir); err == nil {
 		if entries, _ := os.ReadDir(d.dir); len(entries) != 0 {
@@ -262,7 +238,7 @@ func TestMissingClaimIsMisconfigured(t *testing.T) {
 	}
 }
 
-func TestUnreachableServerIsTemporary(t *testing.T) {
+func TestAServerThatIsNotThereIsTemporary(t *testing.T) {
 	core := startCore(t)
 	d := newDevice(t, core)
 	if err := core.Close(); err != nil {
@@ -273,8 +249,8 @@ func TestUnreachableServerIsTemporary(t *testing.T) {
 	c := d.config
 	c.Store = d.store(t)
 	_, err := provision.RunQuickly(ctx, c)
-	if awsiot.ClassOf(err) != awsiot.Temporary {
-		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
+	if provision.ClassOf(err) != provision.Temporary {
+		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
 	}
 }
 

@@ -111,7 +111,7 @@ func furnish(t *testing.T, r *Registry) {
 
 // Each case is of
 // https://docs.aws.amazon.com/iot/latest/apireference/API_Operations.html.
-func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
+func TestRefusals(t *testing.T) {
 	tests := map[string]struct {
 		do   func(r *Registry, active, inactive string) error
 		want string
@@ -586,7 +586,7 @@ func TestPolicyVersionInEffectIsTheDefault(t *testing.T) {
 	}
 }
 
-func TestWatchReportsStatusAndDeletion(t *testing.T) {
+func TestWatchTellsOfStatusAndDeletion(t *testing.T) {
 	r, _ := open(t)
 	c := newCertificate(t, r, Active)
 	var got []Change

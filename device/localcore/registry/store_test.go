@@ -160,7 +160,7 @@ func snapshot(t *testing.T, r *Registry) map[string]string {
 	return out
 }
 
-func TestOpenRejectsWhatItCannotUse(t *testing.T) {
+func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 	t.Run("locked", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "registry.db")
 		openAt(t, path)
@@ -215,7 +215,7 @@ func TestFailedWriteLeavesMemoryAlone(t *testing.T) {
 	}
 }
 
-func TestMutationAfterCloseIsAnError(t *testing.T) {
+func TestMutationAfterCloseIsRefused(t *testing.T) {
 	r, _ := open(t)
 	ok(t, r.Close())
 	if _, err := r.CreateThing(NewThing{Name: "thing"}); !errors.Is(err, ErrClosed) {

@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// The whole campaign, which takes most of an hour: make torture.
+var powerCuts = flag.Int("power.cuts", 1, "how often TestPowerCuts cuts the power on each kind of file system")
+
+// A filesystem is one that devices have their state on.
+type filesystem struct{ name, kind, options string }
+
+var filesystems = []filesystem{
+	{"ext4", "ext4", ""},
+	{"ext4 writeback", "ext4", ",data=writeback"},
+	{"f2fs", "f2fs", ""},
+}
+
+// format returns a disk with the folder's files.
+func (fs filesystem) format(t *testing.T, folder string) []byte {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "disk")
+	steps := [][]string{{"mke2fs", "-q", "-F", "-t", "ext4", "-d", folder, image, "16M"}}
+	if fs.kind == "f2fs" {
+		steps = [][]string{{"truncate", "-s", "64M", image}, {"mkfs.f2fs", "-q", image}, {"sload.f2fs", "-f", folder, image}}
+	}
+	for _, step := range steps {
+		if out, err := exec.CommandContext(t.Context(), step[0], step[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", step, err, out)
+		}
+	}
+	data, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// A device in a virtual machine loses its power while it provisions, and with
+// it any part of what its disk had in its cache. The next boot must end with
+// the one identity that AWS IoT has active, and an identity that was reported
+// must still be there.
+func TestPowerCuts(t *testing.T) {
+	needGuest(t, "mke2fs", "mkfs.f2fs", "sload.f2fs")
+	t.Parallel()
+	site := newSite(t, shipped)
+	image := newGuestImage(t, site.binary)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for kind, fs := range filesystems {
+		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
+			// Between the first change and the last the power may fail.
+			whole := newLossyDisk(fs.format(t, site.diskFolder(t)))
+			run := image.boot(t.Context(), t, whole, fs, "", true)
+			if run.code != 0 || !run.exited {
+				t.Fatalf("bootstrap without a cut: exit %d\n%s", run.code, run.console)
+			}
+			random := rand.New(rand.NewPCG(seed, uint64(kind)))
+			for range *powerCuts {
+				site.cutPower(t, image, fs, random, 1+random.IntN(whole.changes+whole.changes/8))
+			}
+		})
+	}
+}
+
+// diskFolder returns a new device's files as they are on its disk.
+func (s *site) diskFolder(t *testing.T) string {
+	t.Helper()
+	d := s.device(t, "device")
+	for _, name := range []string{"fleet-provisioning.private.key", "fleet-provisioning.certificate.pem", "root.ca.bundle.pem"} {
+		copyFile(t, filepath.Join(s.cloud.credentials, name), filepath.Join(d.dir, name), 0o600)
+	}
+	_, port := s.cloud.Endpoint()
+	writeFile(t, filepath.Join(d.dir, "device.yaml"), fmt.Sprintf(`serialNumber: %q
+deviceLocation: USA
+server: {endpoint: localhost, port: %d, proxy: direct}
+bootstrap:
+  privatekeypath: fleet-provisioning.private.key
+  certificatepath: fleet-provisioning.certificate.pem
+  cacertificatepath: root.ca.bundle.pem
+  provisioningTemplate: GoFleetProvisioningTemplate
+`, d.serial, port), 0o600)
+	return d.dir
+}
+
+// cutPower provisions a new device, cuts the power after so many changes of
+// its disk, or when the bootstrap has ended, and boots again.
+func (s *site) cutPower(t *testing.T, image guestImage, fs filesystem, random *rand.Rand, changes int) {
+	t.Helper()
+	folder := s.diskFolder(t)
+	serial := filepath.Base(folder)
+	disk := newLossyDisk(fs.format(t, folder))
+	ctx, cut := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cut()
+	disk.onChange = func(n int) {
+		if n >= changes {
+			cut()
+		}
+	}
+	first := image.boot(ctx, t, disk, fs, "", true)
+	if first.exited && first.code != 0 {
+		t.Errorf("%s: the first run ended with exit %d\n%s", serial, first.code, first.console)
+	}
+	after := newLossyDisk(disk.cut(random))
+	second := image.boot(t.Context(), t, after, fs, "", false)
+	switch active := s.cloud.active(t, "fleety_"+serial); {
+	case !second.exited || second.code != 0:
+		t.Errorf("%s, cut after change %d: the next boot ended with exit %d\n%s", serial, changes, second.code, second.console)
+	case !slices.Equal(active, []string{second.result.CertificateID}):
+		t.Errorf("%s, cut after change %d: the device has certificate %s, ACTIVE are %v", serial, changes, second.result.CertificateID, active)
+	case first.exited && first.result.CertificateID != second.result.CertificateID:
+		t.Errorf("%s, cut after change %d: certificate %s was reported and is lost", serial, changes, first.result.CertificateID)
+	}
+}
