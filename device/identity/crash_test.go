@@ -147,7 +147,13 @@ func (quickKeys) Open(text []byte) (crypto.Signer, error) {
 
 func storeOn(t testing.TB, d *memDisk) *Store {
 	t.Helper()
-	s, err := NewStore(Config{SerialNumber: serial, Keys: quickKeys{}})
+	return storeAt(t, d, Config{})
+}
+
+func storeAt(t testing.TB, d *memDisk, c Config) *Store {
+	t.Helper()
+	c.SerialNumber, c.Keys = serial, quickKeys{}
+	s, err := NewStore(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,6 +287,41 @@ func TestCrashAtAnyCallLosesNothing(t *testing.T) {
 				checkEnd(t, d, c)
 			}
 		})
+	}
+}
+
+// TestDirectoriesAreDurableWhereverTheyAre has the files in directories of their
+// own, several levels of which are missing.
+func TestDirectoriesAreDurableWhereverTheyAre(t *testing.T) {
+	config := Config{Certificate: "a/b/x.certificate.pem", PrivateKey: "c/d/x.private.key"}
+	d := newMemDisk()
+	must(t, provision(t, storeAt(t, d, config), newCloud(t), run{}))
+	for call := 0; call <= d.calls; call++ {
+		for _, how := range cuts {
+			d, c := newMemDisk(), newCloud(t)
+			d.fault = crashAt(call)
+			_ = provision(t, storeAt(t, d, config), c, run{})
+			d = d.reboot(how)
+			if err := provision(t, storeAt(t, d, config), c, run{}); err != nil {
+				t.Fatalf("crash at call %d: next run: %v", call, err)
+			}
+			id, err := storeAt(t, d.reboot(power), config).Load()
+			if err != nil || len(c.active) != 1 || id.Record.CertificateID != c.active[0] {
+				t.Fatalf("crash at call %d: identity %+v, %v", call, id, err)
+			}
+		}
+	}
+}
+
+// TestFinishedProvisioningIsDurable demands that neither the files nor the end of the
+// journal are lost in a power cut after the run.
+func TestFinishedProvisioningIsDurable(t *testing.T) {
+	for _, r := range replacements {
+		d, c := provisioned(t)
+		old := c.active[0]
+		checkWhole(t, d, c)
+		must(t, provision(t, storeOn(t, d), c, r))
+		checkWhole(t, d.reboot(power), c, old)
 	}
 }
 

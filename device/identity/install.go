@@ -11,13 +11,13 @@ import (
 
 // replacing returns what is there of an identity: its record, and of the other
 // files those that belong to it.
-func (d *directory) replacing() (string, []replacedFile, error) {
+func (d *directory) replacing() (*Record, []replacedFile, error) {
 	files, record, err := d.find()
 	if _, broken := errors.AsType[*BrokenError](err); broken || errors.Is(err, ErrNone) {
-		return "", nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return "", nil, err
+		return nil, nil, err
 	}
 	paths := files.all()
 	if _, err := d.loadFiles(files, record); err != nil {
@@ -27,11 +27,11 @@ func (d *directory) replacing() (string, []replacedFile, error) {
 	for _, path := range paths {
 		data, err := d.disk.ReadFile(path)
 		if err != nil {
-			return "", nil, err
+			return nil, nil, err
 		}
 		replaced = append(replaced, replacedFile{path, checksum(data)})
 	}
-	return record.CertificateID, replaced, nil
+	return record, replaced, nil
 }
 
 func (d *directory) install(st *state) (*Identity, error) {

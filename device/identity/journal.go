@@ -180,9 +180,17 @@ func (j *Journal) Commit() error {
 	next := j.state
 	next.Stage = Committed
 	next.Record.ProvedAt = j.store.config.now()
-	var err error
-	if next.Record.Replaces, next.Replaced, err = j.store.storage.replacing(); err != nil {
+	old, files, err := j.store.storage.replacing()
+	if err != nil {
 		return diskError(err)
+	}
+	if next.Replaced = files; old != nil {
+		next.Record.Replaces = old.CertificateID
+		// This very identity was installed before, and then the journal's newest
+		// state lost.
+		if old.CertificateID == next.Record.CertificateID {
+			next.Record.Replaces = old.Replaces
+		}
 	}
 	return j.save(next)
 }

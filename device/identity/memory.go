@@ -64,11 +64,11 @@ func (m *memory) check() error { return nil }
 
 func (m *memory) fileBase(thing string) (string, error) { return thing, nil }
 
-func (m *memory) replacing() (string, []replacedFile, error) {
+func (m *memory) replacing() (*Record, []replacedFile, error) {
 	if id, err := m.load(); err == nil {
-		return id.Record.CertificateID, nil, nil
+		return &id.Record, nil, nil
 	}
-	return "", nil, nil
+	return nil, nil, nil
 }
 
 func (m *memory) install(st *state) (*Identity, error) {

@@ -1,7 +1,9 @@
 package identity
 
 import (
+	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +59,36 @@ func TestDamagedSlotCostsOneStepAtMost(t *testing.T) {
 				t.Errorf("journal is at %q, want %q", j.Stage(), test.want)
 			}
 		})
+	}
+}
+
+// TestIdentityNeverReplacesItself loses the newest state after the identity was
+// installed, so that it is committed once more.
+func TestIdentityNeverReplacesItself(t *testing.T) {
+	d, c, old := pendingReplacement(t, Registered)
+	journal := "certs/.2974685.provisioning/journal.1"
+	registered := slices.Clone(d.files()[journal].data)
+	j, err := storeOn(t, d).Begin()
+	must(t, err)
+	must(t, j.Commit())
+	d.fault = func(_ int, op, path string) error { // the end of the journal
+		if op == "remove" && strings.Contains(path, "journal.") && !strings.HasSuffix(path, ".tmp") {
+			return errCrashed
+		}
+		return nil
+	}
+	if _, err := j.Install(); !errors.Is(err, errCrashed) {
+		t.Fatalf("Install() error = %v", err)
+	}
+	d = d.reboot(kill)
+	newest := d.files()["certs/.2974685.provisioning/journal.0"]
+	newest.data = damage(newest.data)
+	if data := d.files()[journal].data; !bytes.Equal(data, registered) {
+		t.Fatal("the older state is not that of Registered")
+	}
+	must(t, provision(t, storeOn(t, d), c, run{thing: "other_" + serial}))
+	if id, err := storeOn(t, d).Load(); err != nil || id.Record.Replaces != old {
+		t.Errorf("identity %+v, %v", id, err)
 	}
 }
 

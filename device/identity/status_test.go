@@ -42,7 +42,8 @@ func TestDiscardPendingKeepsTheIdentity(t *testing.T) {
 			if err != nil || p == nil || p.Stage != stage {
 				t.Errorf("discarded %+v, %v", p, err)
 			}
-			if st := s.Status(); st.State != Present || st.Identity.Record.CertificateID != old || st.Pending != nil || len(st.Problems) > 0 {
+			d = d.reboot(power)
+			if st := storeOn(t, d).Status(); st.State != Present || st.Identity.Record.CertificateID != old || st.Pending != nil || len(st.Problems) > 0 {
 				t.Errorf("after: %+v", st)
 			}
 			for _, path := range d.paths() {

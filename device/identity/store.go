@@ -75,9 +75,9 @@ type storage interface {
 	// fileBase returns what the names of the thing's files begin with, such that
 	// they are nobody else's.
 	fileBase(thing string) (string, error)
-	// replacing returns the id of the certificate that an identity would replace,
-	// empty if there is none, and the files.
-	replacing() (certificateID string, files []replacedFile, err error)
+	// replacing returns the record that a new identity would replace, nil if there
+	// is none, and the files.
+	replacing() (*Record, []replacedFile, error)
 	install(*state) (*Identity, error)
 
 	// check tries what the other methods do.
