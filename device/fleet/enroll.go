@@ -243,7 +243,7 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 	switch e.Phase {
 	case provision.Begin:
 		*at = stage
-		for _, p := range l.paces.of(e.Step) {
+		for _, p := range l.paces.steps[e.Step] {
 			if p.wait(ctx) != nil {
 				return // the step itself ends with ctx
 			}
@@ -259,7 +259,7 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 		*at = stageOf(e.Err, stage)
 		if overloaded(e.Err) {
 			l.paces.begin.throttled()
-			for _, p := range l.paces.of(e.Step) {
+			for _, p := range l.paces.steps[e.Step] {
 				p.throttled()
 			}
 		}

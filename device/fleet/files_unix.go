@@ -5,8 +5,6 @@ package fleet
 import (
 	"fmt"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // privateModes tells that a directory's mode says who may use it.
@@ -28,19 +26,6 @@ func checkFiles(need int) error {
 		return fmt.Errorf("this many devices at once take %d open files, and this process may have %d: run \"ulimit -n %[1]d\" first (as a service, LimitNOFILE=%[1]d), or lower --concurrency or the number of devices", need, limit.Max)
 	}
 	return nil
-}
-
-// space returns what this user may still put into the file system of dir.
-func space(dir string) (bytes, inodes uint64, ok bool) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, 0, false
-	}
-	inodes = uint64(s.Ffree)
-	if s.Files == 0 {
-		inodes = 1 << 62 // a file system that has no such limit
-	}
-	return uint64(s.Bavail) * uint64(s.Bsize), inodes, true
 }
 
 // usage returns the CPU seconds that the process has used.

@@ -169,7 +169,7 @@ func (c Config) Check() error {
 		return err
 	}
 	if c.Keep != "" {
-		if err := prepareKeep(c.Keep, uint64(c.Shard.size(c.Serials.Count))); err != nil {
+		if err := prepareKeep(c.Keep); err != nil {
 			return err
 		}
 	}

@@ -16,7 +16,7 @@ var pageSource string
 
 var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
 	"ms":      milliseconds,
-	"seconds": duration,
+	"seconds": FormatSeconds,
 	"fixed":   func(x float64) string { return fmt.Sprintf("%.1f", x) },
 	"time":    func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") },
 }).Parse(pageSource))
@@ -61,7 +61,7 @@ func (r *Report) tiles() []tile {
 		if s := h.Reconnect; s != nil {
 			t = append(t,
 				tile{count(s.Returned), fmt.Sprintf("of %d", s.Devices), "devices reconnected", s.Returned < s.Devices},
-				tile{duration(s.ReturnSeconds), "", "until the last reconnected", false},
+				tile{FormatSeconds(s.ReturnSeconds), "", "until the last reconnected", false},
 				tile{count(s.PeakConnects), "/s", "connections per second at the peak", false},
 				tile{fixed(s.IdealConnects), "/s", "the same, spread evenly over the window", false})
 		}

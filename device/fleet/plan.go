@@ -38,14 +38,14 @@ type Limit struct {
 // PlanLaunch forecasts a launch of that many devices. As [Enroll] does, it
 // leaves a little of each quota unused.
 func PlanLaunch(devices int, q Quotas, keys provision.Keys) Forecast {
-	f := Forecast{Devices: devices, Limits: q.devices(keys)}
+	f := Forecast{Devices: devices, Limits: []Limit{}}
+	for _, x := range q.of(keys) {
+		perSecond := *x.rate(&q)
+		rate := headroom * perSecond / x.uses
+		f.Limits = append(f.Limits, Limit{Quota: x.name, PerSecond: perSecond, DevicesPerSecond: rate, Seconds: float64(devices) / rate})
+	}
 	if len(f.Limits) == 0 {
 		return f
-	}
-	for i := range f.Limits {
-		l := &f.Limits[i]
-		l.DevicesPerSecond *= headroom
-		l.Seconds = float64(devices) / l.DevicesPerSecond
 	}
 	slices.SortStableFunc(f.Limits, func(a, b Limit) int { return cmp.Compare(a.DevicesPerSecond, b.DevicesPerSecond) })
 	first := &f.Limits[0]

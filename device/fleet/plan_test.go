@@ -20,9 +20,9 @@ func TestForecastNamesBindingQuota(t *testing.T) {
 		"keys of the service":        {func(*Quotas) {}, provision.ServiceKeys, "CreateKeysAndCertificate", 100, 10},
 		"a higher RegisterThing":     {func(q *Quotas) { q.RegisterThing = 15 }, provision.DeviceKeys, "RegisterThing", 1000.0 / 15, 20},
 		"two CONNECTs per device":    {func(q *Quotas) { q.Connect = 12 }, provision.DeviceKeys, "CONNECT", 1000.0 / 6, 20},
-		"three PUBLISHes per device": {func(q *Quotas) { q.Publish = 15 }, provision.DeviceKeys, "PUBLISH, inbound", 200, 30},
+		"three PUBLISHes per device": {func(q *Quotas) { q.Publish = 15 }, provision.DeviceKeys, "PUBLISH", 200, 30},
 		"the hook binds": {func(q *Quotas) { q.RegisterThing, q.CreateFromCSR = 100, 100 }, provision.DeviceKeys,
-			"ListThingPrincipals, by the hook", 50, 50},
+			"ListThingPrincipals", 50, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := OtherRegionQuotas()

@@ -1,10 +1,10 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,16 +44,65 @@ func OtherRegionQuotas() Quotas {
 	return Quotas{Connect: 100, Subscribe: 200, Publish: 2000, CreateFromCSR: 20, CreateWithKeys: 10, RegisterThing: 10, ListThingPrincipals: 20}
 }
 
+// A quota is one of [Quotas] as one enrollment uses it.
+type quota struct {
+	name  string
+	rate  func(*Quotas) *float64
+	uses  float64          // per device
+	steps []provision.Step // that use it; none are the hook's
+	keys  provision.Keys   // of the flow that uses it; empty for both
+}
+
+// quotas in the order in which a device meets them.
+var quotas = [...]quota{
+	{"CONNECT", func(q *Quotas) *float64 { return &q.Connect }, 2, []provision.Step{provision.StepConnectClaim, provision.StepConnectDevice, provision.StepProbe}, ""},
+	{"SUBSCRIBE", func(q *Quotas) *float64 { return &q.Subscribe }, 1, []provision.Step{provision.StepSubscribe}, ""},
+	{"PUBLISH", func(q *Quotas) *float64 { return &q.Publish }, 3, []provision.Step{provision.StepCreate, provision.StepRegister, provision.StepPublishBirth}, ""},
+	{"CreateCertificateFromCsr", func(q *Quotas) *float64 { return &q.CreateFromCSR }, 1, []provision.Step{provision.StepCreate}, provision.DeviceKeys},
+	{"CreateKeysAndCertificate", func(q *Quotas) *float64 { return &q.CreateWithKeys }, 1, []provision.Step{provision.StepCreate}, provision.ServiceKeys},
+	{"RegisterThing", func(q *Quotas) *float64 { return &q.RegisterThing }, 1, []provision.Step{provision.StepRegister}, ""},
+	{"ListThingPrincipals", func(q *Quotas) *float64 { return &q.ListThingPrincipals }, 1, nil, ""},
+}
+
+// of returns the quotas that an enrollment uses, without those that are off.
+func (q *Quotas) of(keys provision.Keys) (list []quota) {
+	keys = cmp.Or(keys, provision.DeviceKeys)
+	for _, x := range quotas {
+		if (x.keys == "" || x.keys == keys) && *x.rate(q) > 0 {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
 func (q *Quotas) check() error {
 	if q == nil {
 		return nil
 	}
-	for _, r := range [...]float64{q.Connect, q.Subscribe, q.Publish, q.CreateFromCSR, q.CreateWithKeys, q.RegisterThing, q.ListThingPrincipals} {
-		if !(r >= 0) || math.IsInf(r, 0) {
-			return &ValueError{"quota", fmt.Sprint(r), "a rate per second of 0 or more; 0 is none"}
+	for _, x := range quotas {
+		if r := *x.rate(q); !(r >= 0) || math.IsInf(r, 0) {
+			return &ValueError{"quota " + x.name, fmt.Sprint(r), "a rate per second of 0 or more; 0 is none"}
 		}
 	}
 	return nil
+}
+
+// Set changes one quota: "RegisterThing=50".
+func (q *Quotas) Set(text string) error {
+	name, value, _ := strings.Cut(text, "=")
+	perSecond, err := strconv.ParseFloat(value, 64)
+	names := make([]string, len(quotas))
+	for i, x := range quotas {
+		names[i] = x.name
+		if changed := *q; err == nil && strings.EqualFold(name, x.name) {
+			*x.rate(&changed) = perSecond
+			if changed.check() == nil {
+				*q = changed
+				return nil
+			}
+		}
+	}
+	return &ValueError{"quota", strconv.Quote(text), "NAME=PER_SECOND with one of " + strings.Join(names, ", ")}
 }
 
 // headroom is the part of a quota that is used: clocks and networks are not
@@ -117,91 +166,32 @@ func (p *pacer) recover(now time.Time) {
 	}
 }
 
-// devices returns how many devices per second each quota allows, in the order
-// in which a device meets them. Quotas that are off are left out.
-func (q *Quotas) devices(keys provision.Keys) []Limit {
-	name, create := "CreateCertificateFromCsr", q.CreateFromCSR
-	if keys == provision.ServiceKeys {
-		name, create = "CreateKeysAndCertificate", q.CreateWithKeys
-	}
-	all := []Limit{
-		{Quota: "CONNECT", PerSecond: q.Connect, DevicesPerSecond: q.Connect / connectsPerDevice},
-		{Quota: "SUBSCRIBE", PerSecond: q.Subscribe, DevicesPerSecond: q.Subscribe},
-		{Quota: "PUBLISH, inbound", PerSecond: q.Publish, DevicesPerSecond: q.Publish / publishesPerDevice},
-		{Quota: name, PerSecond: create, DevicesPerSecond: create},
-		{Quota: "RegisterThing", PerSecond: q.RegisterThing, DevicesPerSecond: q.RegisterThing},
-		{Quota: "ListThingPrincipals, by the hook", PerSecond: q.ListThingPrincipals, DevicesPerSecond: q.ListThingPrincipals},
-	}
-	return slices.DeleteFunc(all, func(l Limit) bool { return l.PerSecond == 0 })
-}
-
-// How often one enrollment uses quotas that are not of its own operations.
-const (
-	connectsPerDevice  = 2
-	publishesPerDevice = 3 // create, register, birth
-)
-
-// paces are the pacers of a launch, nil where there is no quota. begin admits
-// devices no faster than the tightest quota allows, so that they wait there and
-// not with an open connection and a token that expires.
+// paces are the pacers of a launch. begin admits devices no faster than the
+// tightest quota allows, so that they wait there and not with an open connection
+// and a token that expires.
 type paces struct {
-	begin, connect, subscribe, publish, create, register *pacer
+	begin, connect, publish *pacer // nil where there is no quota
+	steps                   map[provision.Step][]*pacer
 }
 
 // paces returns pacers for a process that is one of share.
 func (q *Quotas) paces(keys provision.Keys, share int) paces {
+	p := paces{steps: map[provision.Step][]*pacer{}}
 	if q == nil {
-		return paces{}
+		return p
 	}
-	tightest, create := 0.0, q.CreateFromCSR
-	if keys == provision.ServiceKeys {
-		create = q.CreateWithKeys
-	}
-	for _, l := range q.devices(keys) {
-		if tightest == 0 || l.DevicesPerSecond < tightest {
-			tightest = l.DevicesPerSecond
+	p.begin = newPacer(PlanLaunch(1, *q, keys).Rate/headroom, share)
+	for _, x := range q.of(keys) {
+		pacer := newPacer(*x.rate(q), share)
+		for _, step := range x.steps {
+			p.steps[step] = append(p.steps[step], pacer)
+		}
+		switch x.name {
+		case "CONNECT":
+			p.connect = pacer
+		case "PUBLISH":
+			p.publish = pacer
 		}
 	}
-	return paces{
-		begin:     newPacer(tightest, share),
-		connect:   newPacer(q.Connect, share),
-		subscribe: newPacer(q.Subscribe, share),
-		publish:   newPacer(q.Publish, share),
-		create:    newPacer(create, share),
-		register:  newPacer(q.RegisterThing, share),
-	}
-}
-
-// of returns the pacers of the quotas that a step uses.
-func (p paces) of(s provision.Step) []*pacer {
-	switch s {
-	case provision.StepConnectClaim, provision.StepConnectDevice, provision.StepProbe:
-		return []*pacer{p.connect}
-	case provision.StepSubscribe:
-		return []*pacer{p.subscribe}
-	case provision.StepCreate:
-		return []*pacer{p.publish, p.create}
-	case provision.StepRegister:
-		return []*pacer{p.publish, p.register}
-	case provision.StepPublishBirth:
-		return []*pacer{p.publish}
-	}
-	return nil
-}
-
-// Set changes one quota: "RegisterThing=50".
-func (q *Quotas) Set(text string) error {
-	name, value, _ := strings.Cut(text, "=")
-	fields := map[string]*float64{
-		"connect": &q.Connect, "subscribe": &q.Subscribe, "publish": &q.Publish,
-		"createcertificatefromcsr": &q.CreateFromCSR, "createkeysandcertificate": &q.CreateWithKeys,
-		"registerthing": &q.RegisterThing, "listthingprincipals": &q.ListThingPrincipals,
-	}
-	field := fields[strings.ToLower(name)]
-	perSecond, err := strconv.ParseFloat(value, 64)
-	if field == nil || err != nil || !(perSecond >= 0) || math.IsInf(perSecond, 0) {
-		return &ValueError{"quota", strconv.Quote(text), "NAME=PER_SECOND with one of connect, subscribe, publish, CreateCertificateFromCsr, CreateKeysAndCertificate, RegisterThing, ListThingPrincipals"}
-	}
-	*field = perSecond
-	return nil
+	return p
 }

@@ -180,13 +180,16 @@ func (r *Report) Throughput() string {
 		return ""
 	}
 	return fmt.Sprintf("On average, %.1f devices per second were enrolled: %.0f per minute. At this rate, 20000 devices take %s.",
-		r.DevicesPerSecond, 60*r.DevicesPerSecond, duration(20_000/r.DevicesPerSecond))
+		r.DevicesPerSecond, 60*r.DevicesPerSecond, FormatSeconds(20_000/r.DevicesPerSecond))
 }
 
-// duration writes seconds with the digits that matter.
-func duration(seconds float64) string {
+// FormatSeconds writes a duration of up to many days with the digits that matter.
+func FormatSeconds(seconds float64) string {
+	const day = 24 * time.Hour
 	d := time.Duration(seconds * float64(time.Second))
 	switch {
+	case d >= 2*day:
+		return fmt.Sprintf("%d days %d h", d/day, d%day/time.Hour)
 	case d >= time.Hour:
 		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
 	case d >= time.Minute:

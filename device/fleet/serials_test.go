@@ -91,20 +91,3 @@ func TestDueTimesFollowRateAndRamp(t *testing.T) {
 		})
 	}
 }
-
-func TestKeepNeedsRoomForBytesAndInodes(t *testing.T) {
-	for name, test := range map[string]struct {
-		bytes, inodes uint64
-		ok            bool
-	}{
-		"enough":        {1 << 40, 1 << 40, true},
-		"full":          {0, 1 << 40, false},
-		"out of inodes": {1 << 40, 100, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if err := roomFor("dir", 1000, test.bytes, test.inodes); (err == nil) != test.ok {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
@@ -71,11 +70,11 @@ func printPlan(console *cli.Console, f fleet.Forecast) error {
 	first := f.Limits[0]
 	t := cli.Table{
 		{"devices", fmt.Sprint(f.Devices)},
-		{"minimum duration", fmt.Sprintf("%s, at %.1f devices per second", long(f.Seconds), f.Rate)},
+		{"minimum duration", fmt.Sprintf("%s, at %.1f devices per second", fleet.FormatSeconds(f.Seconds), f.Rate)},
 		{"limited by", fmt.Sprintf("%s, %g per second", f.Binding, first.PerSecond)},
 	}
 	if first.QuotaIncreaseTarget > first.PerSecond {
-		t = append(t, cli.Row{"best improvement", fmt.Sprintf("raise %s to %.4g per second: %s", first.Quota, first.QuotaIncreaseTarget, long(first.SecondsAfter))})
+		t = append(t, cli.Row{"best improvement", fmt.Sprintf("raise %s to %.4g per second: %s", first.Quota, first.QuotaIncreaseTarget, fleet.FormatSeconds(first.SecondsAfter))})
 	}
 	if err := console.Table(t); err != nil {
 		return err
@@ -84,26 +83,11 @@ func printPlan(console *cli.Console, f fleet.Forecast) error {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nquota\tper second\tdevices per second\tduration at this quota alone")
 	for _, l := range f.Limits {
-		fmt.Fprintf(w, "%s\t%g\t%.1f\t%s\n", l.Quota, l.PerSecond, l.DevicesPerSecond, long(l.Seconds))
+		fmt.Fprintf(w, "%s\t%g\t%.1f\t%s\n", l.Quota, l.PerSecond, l.DevicesPerSecond, fleet.FormatSeconds(l.Seconds))
 	}
 	w.Flush()
 	if _, err := fmt.Fprint(console.Out, b.String()); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	return nil
-}
-
-// long writes a duration of up to many days.
-func long(seconds float64) string {
-	const day = 24 * time.Hour
-	d := time.Duration(seconds * float64(time.Second))
-	switch {
-	case d >= 2*day:
-		return fmt.Sprintf("%d days %d h", d/day, d%day/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
-	}
-	return fmt.Sprintf("%.1f s", seconds)
 }

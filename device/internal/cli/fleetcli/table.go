@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
@@ -34,7 +33,7 @@ func summary(r *fleet.Report) cli.Table {
 	t := cli.Table{
 		{"result", r.Headline()},
 		{"endpoint", r.Endpoint},
-		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f per second", c.Enrolled, c.Devices, round(r.ElapsedSeconds), r.DevicesPerSecond)},
+		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f per second", c.Enrolled, c.Devices, fleet.FormatSeconds(r.ElapsedSeconds), r.DevicesPerSecond)},
 		{"already enrolled", count(c.Already)},
 		{"failed", fmt.Sprint(c.Failed)},
 		{"interrupted", count(c.Interrupted)},
@@ -46,7 +45,7 @@ func summary(r *fleet.Report) cli.Table {
 		return t
 	}
 	t = append(t, cli.Table{
-		{"held", fmt.Sprintf("%d of %d devices for %s, connected within %s; %d connected at the end", h.Most, h.Devices, round(h.HeldSeconds), round(h.ConnectSeconds), h.Connected)},
+		{"held", fmt.Sprintf("%d of %d devices for %s, connected within %s; %d connected at the end", h.Most, h.Devices, fleet.FormatSeconds(h.HeldSeconds), fleet.FormatSeconds(h.ConnectSeconds), h.Connected)},
 		{"while held", fmt.Sprintf("%d connections lost, %d messages acknowledged, %d not; %.0f %% of a core here", h.Lost, h.Published, h.PublishFailures, h.CPUPercent)},
 		{"per held device", fmt.Sprintf("%.1f kB of memory here", float64(h.BytesPerDevice)/1000)},
 		{"not connected", h.NotConnectedWhy},
@@ -54,14 +53,14 @@ func summary(r *fleet.Report) cli.Table {
 	if s := h.Reconnect; s != nil {
 		jitter := "without jitter"
 		if s.WindowSeconds > 0 {
-			jitter = "full jitter over " + round(s.WindowSeconds).String()
+			jitter = "full jitter over " + fleet.FormatSeconds(s.WindowSeconds)
 		}
 		attempts := 0
 		for _, n := range s.Attempts {
 			attempts += n
 		}
 		t = append(t, cli.Table{
-			{"reconnected", fmt.Sprintf("%d of %d devices within %s, %d attempts, %s", s.Returned, s.Devices, round(s.ReturnSeconds), attempts, jitter)},
+			{"reconnected", fmt.Sprintf("%d of %d devices within %s, %d attempts, %s", s.Returned, s.Devices, fleet.FormatSeconds(s.ReturnSeconds), attempts, jitter)},
 			{"rejected", count(s.Rejected)},
 			{"peak", fmt.Sprintf("%d connections per second; ideal, spread evenly: %.1f", s.PeakConnects, s.IdealConnects)},
 		}...)
@@ -97,16 +96,4 @@ func failureTable(w io.Writer, title string, failures []fleet.Failure) {
 		fmt.Fprintf(t, "  %d\t%s\t%s\n", x.Count, x.Stage, term.Clean(x.Cause))
 	}
 	t.Flush()
-}
-
-// round makes a duration of a report readable.
-func round(seconds float64) time.Duration {
-	d := time.Duration(seconds * float64(time.Second))
-	switch {
-	case d > time.Hour:
-		return d.Round(time.Minute)
-	case d > time.Minute:
-		return d.Round(time.Second)
-	}
-	return d.Round(10 * time.Millisecond)
 }
