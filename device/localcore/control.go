@@ -15,9 +15,6 @@ import (
 	"example.com/fleety/device/localcore/template"
 )
 
-// certificateIDParameter is the implicit parameter that names the certificate.
-const certificateIDParameter = "AWS::IoT::Certificate::Id"
-
 // A control does for the control API what needs more than the registry.
 type control struct{ *Server }
 
@@ -65,7 +62,7 @@ func (s control) RegisterThing(ctx context.Context, body string, parameters map[
 	if err != nil {
 		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %v", err)
 	}
-	plan, err := t.Resolve(template.Input{Parameters: parameters, CertificateID: parameters[certificateIDParameter]})
+	plan, err := t.Resolve(template.Input{Parameters: parameters})
 	if e, ok := errors.AsType[*template.Error](err); ok {
 		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "%s", e.Message)
 	}

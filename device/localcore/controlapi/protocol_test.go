@@ -203,6 +203,10 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		"signature in query":    {"GET", "/things?X-Amz-Signature=0&X-Amz-Date=0", "", nil, 200, ""},
 		"byte order mark":       {"POST", "/things/new3", "\xef\xbb\xbf{}", nil, 200, ""},
 		"from another site":     {"POST", "/things/new", "", http.Header{"Sec-Fetch-Site": {"cross-site"}}, 403, ""},
+		"read by another site":  {"GET", "/things", "", http.Header{"Sec-Fetch-Site": {"cross-site"}}, 403, ""},
+		"read by another port":  {"GET", "/things", "", http.Header{"Origin": {"http://127.0.0.1:1"}}, 403, ""},
+		"from a file":           {"DELETE", "/things/new", "", http.Header{"Origin": {"null"}}, 403, ""},
+		"from a page of ours":   {"GET", "/things", "", http.Header{"Sec-Fetch-Site": {"same-origin"}}, 200, ""},
 	}
 	e := start(t)
 	e.furnish(t)

@@ -57,6 +57,9 @@ const (
 	Deny  Effect = "Deny"
 )
 
+// String returns the effect as a policy writes it.
+func (e Effect) String() string { return string(e) }
+
 // A Statement is one compiled statement of a document. The exported fields
 // are as written, variables and wildcards included, and must not be changed.
 type Statement struct {

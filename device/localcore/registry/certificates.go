@@ -135,7 +135,7 @@ func (r *Registry) DeleteCertificate(id string, force bool) error {
 			return err
 		}
 		if c.Status == Active {
-			return Reject(CodeCertificateState, "The certificate must be deactivated before deletion.")
+			return Reject(CodeCertificateState, "Certificate must be deactivated (not ACTIVE) before deletion.")
 		}
 		if things := tx.thingCerts.leftsOf(id); len(things) > 0 {
 			return Reject(CodeDeleteConflict, "Things must be detached before deletion (%s).", clip(strings.Join(things, ", ")))

@@ -3,6 +3,9 @@ package registry
 import (
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
+	"unicode"
 )
 
 // An Error is a rejection, as the control plane of AWS IoT would answer it. Test
@@ -74,9 +77,15 @@ var statuses = map[string]int{
 	CodeServiceUnavailable:    http.StatusServiceUnavailable,
 }
 
-// Reject returns an Error with one of the codes above and its status.
+// Reject returns an Error with one of the codes above and its status. The message
+// becomes one printable line, whatever names from outside it holds.
 func Reject(code, format string, args ...any) *Error {
-	return &Error{Code: code, Status: statuses[code], Message: fmt.Sprintf(format, args...)}
+	message := fmt.Sprintf(format, args...)
+	if strings.ContainsFunc(message, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		quoted := strconv.Quote(message)
+		message = strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+	}
+	return &Error{Code: code, Status: statuses[code], Message: message}
 }
 
 func invalid(format string, args ...any) *Error { return Reject(CodeInvalidRequest, format, args...) }

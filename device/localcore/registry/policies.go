@@ -40,10 +40,10 @@ func (r *Registry) DeletePolicy(name string) error {
 			return err
 		}
 		if len(p.Versions) > 1 {
-			return Reject(CodeDeleteConflict, "Cannot delete policy %s: it has versions that are not the default.", name)
+			return Reject(CodeDeleteConflict, "Cannot delete the policy because it has one or more policy versions attached to it (name=%s).", name)
 		}
 		if targets := tx.policyTargets.rightsOf(name); len(targets) > 0 {
-			return Reject(CodeDeleteConflict, "Cannot delete policy %s: it is attached to %s (of %d targets).", name, targets[0], len(targets))
+			return Reject(CodeDeleteConflict, "The policy cannot be deleted as the policy is attached to one or more principals (name=%s): %s, of %d.", name, targets[0], len(targets))
 		}
 		tx.policies.remove(name)
 		tx.tags.remove("policy/" + name)
@@ -63,7 +63,7 @@ func (r *Registry) CreatePolicyVersion(name, document string, setDefault bool) (
 			return PolicyVersion{}, err
 		}
 		if len(p.Versions) >= MaxPolicyVersions {
-			return PolicyVersion{}, Reject(CodeVersionsLimitExceeded, "Policy %s has %d versions already, which is the limit.", name, MaxPolicyVersions)
+			return PolicyVersion{}, Reject(CodeVersionsLimitExceeded, "The policy %s already has the maximum number of versions (%d).", name, MaxPolicyVersions)
 		}
 		v := PolicyVersion{ID: p.NextVersion, Document: document, Created: tx.now}
 		p.Versions = append(slices.Clone(p.Versions), v)
@@ -132,7 +132,7 @@ func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 		return Policy{}, invalid("policy name %q must have %s", clip(name), awsiot.PolicyNameRule)
 	}
 	if tx.policies.has(name) {
-		e := Reject(CodeAlreadyExists, "Policy %s already exists.", name)
+		e := Reject(CodeAlreadyExists, "Policy cannot be created - name already exists (name=%s).", name)
 		e.Resource = "policy/" + name
 		return Policy{}, e
 	}

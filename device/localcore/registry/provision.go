@@ -23,6 +23,9 @@ const (
 	Merge     Override = "MERGE" // attributes and groups only
 )
 
+// String returns AWS's name of the setting.
+func (o Override) String() string { return string(o) }
+
 // A Provisioning is a resolved provisioning template: what RegisterThing is to
 // bring about.
 type Provisioning struct {

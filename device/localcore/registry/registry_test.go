@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"math/big"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -107,6 +109,18 @@ func furnish(t *testing.T, r *Registry) {
 	must(r.CreateThingGroup(NewThingGroup{Name: "other"}))(t)
 	must(r.CreatePolicy("policy", document))(t)
 	must(r.CreateThing(NewThing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
+}
+
+// A name from outside cannot forge a line of a log or of a tool's output.
+func TestRejectionIsOnePrintableLine(t *testing.T) {
+	r, _ := open(t)
+	for _, name := range []string{"a\nERROR forged", "\x1b[2Ja", "\u009b31m", "\u202egnp.exe", `"quoted"`} {
+		_, err := r.DescribeThing(name)
+		e, ok := errors.AsType[*Error](err)
+		if !ok || strings.ContainsFunc(e.Message, func(c rune) bool { return !unicode.IsPrint(c) }) {
+			t.Errorf("%q: got %q", name, err)
+		}
+	}
 }
 
 // Each case is of

@@ -73,7 +73,7 @@ func (r *Registry) DeleteThing(name string, expectedVersion int64) error {
 			return err
 		}
 		if len(tx.thingCerts.rightsOf(name)) > 0 {
-			return invalid("Cannot delete thing %s: principals are attached to it; detach them first.", name)
+			return invalid("Cannot delete. Thing %s is still attached to one or more principals.", name)
 		}
 		for _, group := range tx.thingGroups.rightsOf(name) {
 			tx.thingGroups.remove(name, group)

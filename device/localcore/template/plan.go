@@ -82,6 +82,9 @@ type Policy struct {
 // An Override is the value of one OverrideSettings key.
 type Override string
 
+// String returns AWS's name of the setting.
+func (o Override) String() string { return string(o) }
+
 // The values that AWS documents, and [Unset] for a key that is absent, whose
 // effect AWS leaves open.
 const (

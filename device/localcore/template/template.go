@@ -158,7 +158,7 @@ func (t *Template) resolveCertificate(s *scope, plan *Plan) error {
 			return err
 		}
 	}
-	if s.certificateID != "" && resolved.ID != s.certificateID {
+	if t.certificate.id != nil && s.certificateID != "" && resolved.ID != s.certificateID {
 		return otherCertificate.errorf("CertificateId resolves to %q, not to the certificate of the ownership token", resolved.ID)
 	}
 	var principalType string
