@@ -65,10 +65,11 @@ type RegisterThingRequest struct {
 }
 
 // RegisterThingResponse accepts a RegisterThing request. ThingName is empty
-// when the template makes no thing.
+// when the template makes no thing. AWS documents strings as the values of the
+// configuration; a device should expect any JSON.
 type RegisterThingResponse struct {
-	DeviceConfiguration map[string]string `json:"deviceConfiguration"`
-	ThingName           string            `json:"thingName,omitempty"`
+	DeviceConfiguration map[string]any `json:"deviceConfiguration"`
+	ThingName           string         `json:"thingName,omitempty"`
 }
 
 // An ErrorResponse rejects any of the three requests. Decide by [ErrorResponse.Class],

@@ -178,7 +178,7 @@ func TestServiceManagerIsNotifiedOfEveryStep(t *testing.T) {
 	want := []string{
 		"STATUS=connect with claim certificate (localhost)",
 		"STATUS=subscribe to response topics",
-		"STATUS=make private key",
+		"STATUS=generate private key",
 		"STATUS=create certificate (CreateCertificateFromCsr)",
 		"STATUS=store key and certificate (" + id + ")",
 		"STATUS=register thing (GoFleetProvisioningTemplate)",

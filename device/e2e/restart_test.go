@@ -119,7 +119,7 @@ func TestABrokerThatIsKilledAndStartedAgainLosesNothing(t *testing.T) {
 		}, "register thing"},
 		"RegisterThing is done, its answer under way": {func(_, broker *watcher) <-chan struct{} {
 			return broker.watch("msg=registered")
-		}, "look whether the thing is registered"},
+		}, "check registration"},
 	}
 	for name, moment := range moments {
 		for _, flow := range flows {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
@@ -20,6 +21,7 @@ import (
 )
 
 func TestEnrollGivesEveryDeviceItsOwnIdentity(t *testing.T) {
+	t.Parallel()
 	const n = 12
 	core := startCore(t)
 	c := newConfig(t, core, n)
@@ -45,6 +47,7 @@ func TestEnrollGivesEveryDeviceItsOwnIdentity(t *testing.T) {
 }
 
 func TestDeniedDevicesAreCountedByStageAndCause(t *testing.T) {
+	t.Parallel()
 	core := startCore(t, func(c *localcore.Config) {
 		c.HookFunc = func(_ context.Context, r payload.Request) (payload.Response, error) {
 			serial, _, _ := r.Parameters.String(payload.SerialNumber)
@@ -58,13 +61,14 @@ func TestDeniedDevicesAreCountedByStageAndCause(t *testing.T) {
 	if len(r.Failures) != 1 || r.Failures[0].Stage != fleet.StageRegister || r.Failures[0].Count != 1 || r.Failures[0].Cause == "" {
 		t.Errorf("failures are %+v", r.Failures)
 	}
-	if d := r.Devices[1]; d.Outcome != fleet.Failed || d.Class != provision.Refused.String() || len(d.CertificateID) != 64 {
+	if d := r.Devices[1]; d.Outcome != fleet.Failed || d.Class != awsiot.Denied.String() || len(d.CertificateID) != 64 {
 		t.Errorf("the denied device is %+v", d)
 	}
 	checkRegistry(t, core, r)
 }
 
 func TestKeptIdentitiesAreVerifiedAndNotReplaced(t *testing.T) {
+	t.Parallel()
 	core := startCore(t)
 	c := newConfig(t, core, 3)
 	c.Keep = filepath.Join(t.TempDir(), "fleet")
@@ -92,6 +96,7 @@ func TestKeptIdentitiesAreVerifiedAndNotReplaced(t *testing.T) {
 }
 
 func TestShardsEnrollEveryDeviceOnce(t *testing.T) {
+	t.Parallel()
 	core := startCore(t)
 	c := newConfig(t, core, 7)
 	var reports []*fleet.Report
@@ -106,6 +111,7 @@ func TestShardsEnrollEveryDeviceOnce(t *testing.T) {
 }
 
 func TestInterruptedLaunchHasPartialReport(t *testing.T) {
+	t.Parallel()
 	core := startCore(t)
 	c := newConfig(t, core, 50)
 	c.Load.Concurrency = 2
@@ -126,6 +132,7 @@ func TestInterruptedLaunchHasPartialReport(t *testing.T) {
 }
 
 func TestNoDeviceBeginsAfterDuration(t *testing.T) {
+	t.Parallel()
 	core := startCore(t)
 	c := newConfig(t, core, 10_000)
 	c.Load.Rate, c.Load.Duration = 20, 500*time.Millisecond
@@ -139,6 +146,7 @@ func TestNoDeviceBeginsAfterDuration(t *testing.T) {
 // TestOpenLoopLatencyCountsFromDueTime lets one device through at a time, so
 // slowly that the last of those due at once waits for all others.
 func TestOpenLoopLatencyCountsFromDueTime(t *testing.T) {
+	t.Parallel()
 	const slow = 100 * time.Millisecond
 	core := startCore(t)
 	core.Faults.Set(func(e localcore.Exchange) localcore.Fault { return localcore.Fault{DelayReply: slow / 2} })
@@ -153,6 +161,7 @@ func TestOpenLoopLatencyCountsFromDueTime(t *testing.T) {
 }
 
 func TestInvalidConfigurationIsRejected(t *testing.T) {
+	t.Parallel()
 	serials := func(first string, n int) fleet.Serials {
 		s, _ := fleet.NewSerials("297468", first, n)
 		return s

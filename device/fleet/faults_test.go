@@ -16,8 +16,8 @@ import (
 	"example.com/fleety/device/provision"
 )
 
-// refuseThird refuses the third device that asks to be registered.
-func refuseThird() func(localcore.Exchange) localcore.Fault {
+// rejectThird rejects the third device that asks to be registered.
+func rejectThird() func(localcore.Exchange) localcore.Fault {
 	return func(e localcore.Exchange) localcore.Fault {
 		if e.Operation == awsiot.RegisterThing && e.Number == 3 {
 			return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}}
@@ -90,6 +90,7 @@ func build(t testing.TB, dir, pkg string) string {
 // turn: every device has one identity in the end, and registry and report
 // agree.
 func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
+	t.Parallel()
 	const n = 200
 	hook := build(t, "../../hook", ".")
 	core := startCore(t, func(c *localcore.Config) {
@@ -157,10 +158,10 @@ func TestQuotasAreKept(t *testing.T) {
 	t.Logf("took %.1f s, forecast %.1f s, throttled %d times", r.ElapsedSeconds, forecast.Seconds, throttled)
 }
 
-// TestThrottledDevicesSlowTheLaunchDown tells the fleet of quotas twice as
-// high as the core's: it is throttled, slows down, and loses nobody.
+// TestThrottledDevicesSlowTheLaunchDown gives the fleet quotas twice as high
+// as those of the emulator: it is throttled, slows down, and no device fails.
 func TestThrottledDevicesSlowTheLaunchDown(t *testing.T) {
-	const n = 60
+	const n = 40
 	core := startCore(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
 	c := newConfig(t, core, n)
 	quotas := fleet.OtherRegionQuotas()

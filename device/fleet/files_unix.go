@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// privateModes tells that a directory's mode says who may use it.
+// privateModes means that the mode of a directory limits access to it.
 const privateModes = true
 
 // checkFiles makes sure that the process may have need files open, raising

@@ -27,6 +27,7 @@ func written(t *testing.T, r *fleet.Report) *fleet.Report {
 }
 
 func TestMergeSumsShards(t *testing.T) {
+	t.Parallel()
 	const n = 9
 	core := startCore(t)
 	c := newConfig(t, core, n)
@@ -63,6 +64,7 @@ func TestMergeSumsShards(t *testing.T) {
 }
 
 func TestMergeRejectsReportsOfDifferentLaunches(t *testing.T) {
+	t.Parallel()
 	report := func(change func(*fleet.Report)) *fleet.Report {
 		r := &fleet.Report{
 			FormatVersion: fleet.ReportVersion, Command: "enroll", Endpoint: "localhost", Template: "T",

@@ -69,7 +69,7 @@ func browse(t *testing.T, page string, args ...string) string {
 func sampleReport(t *testing.T) *fleet.Report {
 	t.Helper()
 	core := startCore(t)
-	core.Faults.Set(refuseThird())
+	core.Faults.Set(rejectThird())
 	c := newConfig(t, core, 40)
 	c.Load.Concurrency = 8
 	c.Hold, c.Interval = time.Second, 200*time.Millisecond
@@ -91,6 +91,7 @@ func savePage(t *testing.T, r *fleet.Report) (path, text string) {
 }
 
 func TestPageIsSelfContained(t *testing.T) {
+	t.Parallel()
 	_, text := savePage(t, sampleReport(t))
 	for _, forbidden := range []string{"http://", "https://", "<script", "@import", "ZgotmplZ", "NaN", "Inf"} {
 		if strings.Contains(text, forbidden) {
@@ -109,6 +110,7 @@ type measure struct {
 
 // TestPageFitsScreens looks at the page as a phone and a desk would show it.
 func TestPageFitsScreens(t *testing.T) {
+	t.Parallel()
 	path, text := savePage(t, sampleReport(t))
 	for name, test := range map[string]struct {
 		width  int
@@ -132,6 +134,7 @@ func TestPageFitsScreens(t *testing.T) {
 }
 
 func TestPageOfReconnectFitsPhone(t *testing.T) {
+	t.Parallel()
 	c := holdConfig(t, startCore(t), 10, 5*time.Second, time.Second, 2*time.Second)
 	_, text := savePage(t, enroll(t, c))
 	want := measure{Charts: []string{"timeline-narrow", "reconnect-narrow", "stages-narrow", "distribution-device-narrow", "distribution-return-narrow"}}

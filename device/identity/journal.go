@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -142,33 +143,52 @@ func (j *Journal) HoldCertificate(g Grant) error {
 
 // A Registration is what is known of the thing once it is registered.
 type Registration struct {
-	ThingName           string            // valid by [awsiot.ValidThingName]
-	DeviceConfiguration map[string]string // nil when the answer was lost
+	ThingName           string         // valid by [awsiot.ValidThingName], or empty: AWS IoT named none
+	DeviceConfiguration map[string]any // nil when the answer was lost
 	Endpoint            string
 	Author              string
 }
 
-// Register stores that AWS IoT has registered the thing. The token has served
-// its purpose and is dropped.
+// Register stores that AWS IoT has registered the certificate and, where it
+// named one, the thing. The token has served its purpose and is dropped.
 func (j *Journal) Register(r Registration) error {
 	if err := j.at(CertificateHeld); err != nil {
 		return err
 	}
-	if !awsiot.ValidThingName(r.ThingName) {
-		return fmt.Errorf("%q is no valid thing name", r.ThingName)
-	}
 	next := j.state
-	var err error
-	if next.FileBase, err = j.store.storage.fileBase(r.ThingName); err != nil {
-		return diskError(err)
+	if r.ThingName != "" {
+		if err := j.nameThing(&next, r.ThingName); err != nil {
+			return err
+		}
 	}
 	next.Stage, next.Token, next.TokenExpires = Registered, "", time.Time{}
-	next.Record.ThingName = r.ThingName
 	next.Record.DeviceConfiguration = maps.Clone(r.DeviceConfiguration)
 	next.Record.Endpoint = r.Endpoint
 	next.Record.Author = r.Author
 	next.Record.RegisteredAt = j.store.config.now()
 	return j.save(next)
+}
+
+// NameThing stores the name of the thing where AWS IoT registered the
+// certificate without one. Commit requires a name.
+func (j *Journal) NameThing(name string) error {
+	if err := j.at(Registered); err != nil {
+		return err
+	}
+	next := j.state
+	if err := j.nameThing(&next, name); err != nil {
+		return err
+	}
+	return j.save(next)
+}
+
+func (j *Journal) nameThing(next *state, name string) (err error) {
+	if !awsiot.ValidThingName(name) {
+		return fmt.Errorf("%q is no valid thing name", name)
+	}
+	next.Record.ThingName = name
+	next.FileBase, err = j.store.storage.fileBase(name)
+	return diskError(err)
 }
 
 // Commit stores that a connection with the new certificate worked. From here
@@ -178,6 +198,9 @@ func (j *Journal) Commit() error {
 		return err
 	}
 	next := j.state
+	if next.Record.ThingName == "" {
+		return errors.New("the provisioning has no thing name yet")
+	}
 	next.Stage = Committed
 	next.Record.ProvedAt = j.store.config.now()
 	old, files, err := j.store.storage.replacing()

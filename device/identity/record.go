@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,8 +26,8 @@ type Record struct {
 	NotAfter      time.Time `json:"notAfter"`
 	// DeviceConfiguration is what RegisterThing returned. It is nil when the
 	// thing was registered but the answer was lost.
-	DeviceConfiguration map[string]string `json:"deviceConfiguration"`
-	Author              string            `json:"author"`
+	DeviceConfiguration map[string]any `json:"deviceConfiguration"`
+	Author              string         `json:"author"`
 	// Times of the steps by the device's own clock, in UTC.
 	IssuedAt     time.Time `json:"issuedAt"`
 	RegisteredAt time.Time `json:"registeredAt"`
@@ -39,7 +40,7 @@ type Record struct {
 // ParseRecord reads a record and checks its format version and its fields.
 func ParseRecord(data []byte) (*Record, error) {
 	var r Record
-	if err := json.Unmarshal(data, &r); err != nil {
+	if err := decodeJSON(data, &r); err != nil {
 		return nil, fmt.Errorf("reading identity record: %w", err)
 	}
 	if r.FormatVersion != RecordVersion {
@@ -52,6 +53,20 @@ func ParseRecord(data []byte) (*Record, error) {
 		return nil, errors.New("identity record lacks its serial number or certificate id")
 	}
 	return &r, nil
+}
+
+// decodeJSON is json.Unmarshal, except that numbers of a device configuration
+// keep their digits.
+func decodeJSON(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if d.More() {
+		return errors.New("there is more than one JSON value")
+	}
+	return nil
 }
 
 func (r *Record) encode() []byte {

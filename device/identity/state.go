@@ -77,6 +77,7 @@ func (s *state) open(c *Config) (err error) {
 	switch {
 	case s.SerialNumber != c.SerialNumber:
 		return fmt.Errorf("is of serial number %q", s.SerialNumber)
+	case s.Stage == Registered && s.base() == "": // AWS IoT named no thing
 	case s.Stage >= Registered && !c.isFileBase(s.base(), s.Record.ThingName):
 		return fmt.Errorf("names the thing %q and its files %q", s.Record.ThingName, s.base())
 	}
@@ -135,7 +136,7 @@ func decodeState(data []byte) (*state, error) {
 		return nil, errDamaged
 	}
 	var s state
-	if err := json.Unmarshal(body, &s); err != nil || s.Stage < KeyMade || s.Stage > Committed || s.Sequence == 0 {
+	if err := decodeJSON(body, &s); err != nil || s.Stage < KeyMade || s.Stage > Committed || s.Sequence == 0 {
 		return nil, errDamaged
 	}
 	return &s, nil

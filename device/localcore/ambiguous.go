@@ -47,8 +47,8 @@ type Ambiguity struct {
 // answers each. Everything else follows AWS's documentation.
 func Ambiguities() []Ambiguity {
 	all := slices.Clone(ambiguities)
-	for i, c := range template.Choices() {
-		all = append(all, Ambiguity{ID: fmt.Sprint("T", i+1), Question: c.Point, Answer: c.Taken})
+	for i, c := range template.Ambiguities() {
+		all = append(all, Ambiguity{ID: fmt.Sprint("T", i+1), Question: c.Question, Answer: c.Answer})
 	}
 	return all
 }

@@ -44,7 +44,7 @@ func TestDeviceComesInWithKeysOfTheService(t *testing.T) {
 		claim.ask(t, registerTopic, registration(made.CertificateOwnershipToken, "2974681")))
 	want := awsiot.RegisterThingResponse{
 		ThingName:           "fleety_2974681",
-		DeviceConfiguration: map[string]string{"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca"},
+		DeviceConfiguration: map[string]any{"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca"},
 	}
 	if diff := cmp.Diff(want, done); diff != "" {
 		t.Error(diff)

@@ -23,8 +23,8 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// A childConfig is what a device in a process of its own is told, in the
-// environment.
+// A childConfig configures a device in a process of its own, by
+// the environment.
 type childConfig struct {
 	Port                int
 	Roots               []byte
@@ -123,7 +123,7 @@ func (d *device) process(t *testing.T, killAt string) *exec.Cmd {
 	return cmd
 }
 
-// runProcess runs the device; killed tells that it came to the event.
+// runProcess runs the device; killed says that it came to the event.
 func (d *device) runProcess(t *testing.T, killAt string) (killed bool) {
 	t.Helper()
 	out, err := d.process(t, killAt).CombinedOutput()
@@ -137,7 +137,7 @@ func (d *device) runProcess(t *testing.T, killAt string) (killed bool) {
 	return false
 }
 
-// events returns all that an undisturbed run tells, in order.
+// events returns those of an undisturbed run, in order.
 func events(t *testing.T, keys provision.Keys) []string {
 	d := newDevice(t, startCore(t))
 	d.config.Keys = keys
@@ -150,7 +150,7 @@ func events(t *testing.T, keys provision.Keys) []string {
 	return names
 }
 
-func TestADeviceKilledAnywhereEndsWithOneIdentity(t *testing.T) {
+func TestKillAtAnyStepEndsWithOneIdentity(t *testing.T) {
 	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
 		for _, event := range events(t, keys) {
 			t.Run(string(keys)+"/"+event, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestADeviceKilledAnywhereEndsWithOneIdentity(t *testing.T) {
 	}
 }
 
-func TestADeviceKilledTwiceEndsWithOneIdentity(t *testing.T) {
+func TestTwoKillsEndWithOneIdentity(t *testing.T) {
 	points := []provision.Event{
 		{Step: provision.StepStore, Phase: provision.Done},
 		{Step: provision.StepRegister, Phase: provision.Done},
@@ -188,9 +188,9 @@ func TestADeviceKilledTwiceEndsWithOneIdentity(t *testing.T) {
 	}
 }
 
-// TestALinkThatBreaksAnywhereEndsWithOneIdentity cuts every connection as a step
+// TestConnectionsCutAtAnyStepEndWithOneIdentity cuts every connection as a step
 // begins, the prepared one included.
-func TestALinkThatBreaksAnywhereEndsWithOneIdentity(t *testing.T) {
+func TestConnectionsCutAtAnyStepEndWithOneIdentity(t *testing.T) {
 	for _, event := range events(t, provision.DeviceKeys) {
 		t.Run(event, func(t *testing.T) {
 			t.Parallel()
@@ -217,7 +217,7 @@ func TestALinkThatBreaksAnywhereEndsWithOneIdentity(t *testing.T) {
 	}
 }
 
-func TestTwoRunsAtOnceDoNotMeet(t *testing.T) {
+func TestSecondRunAtOnceIsLockedOut(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	var second error
 	_, err := d.run(t, func(c *provision.Config) {

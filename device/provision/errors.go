@@ -22,7 +22,7 @@ const (
 // ClassOf is [awsiot.ClassOf].
 func ClassOf(err error) Class { return awsiot.ClassOf(err) }
 
-// A ConfigError tells that [Config] cannot be used.
+// A ConfigError reports that [Config] cannot be used.
 type ConfigError struct{ Setting, Reason string }
 
 // Error names the setting.
@@ -31,20 +31,54 @@ func (e *ConfigError) Error() string { return e.Setting + " " + e.Reason }
 // Class returns the class.
 func (e *ConfigError) Class() awsiot.Class { return awsiot.Misconfigured }
 
-// A ThingNameError tells that AWS IoT gave the thing another name than the
-// configuration demands. The thing is registered and its certificate kept:
-// once the configuration names it, the next run goes on.
+// A ThingNameError reports that AWS IoT gave the thing another name than the
+// configuration requires. The thing is registered and its certificate kept:
+// once the configuration names it, the next run resumes.
 type ThingNameError struct{ Want, Got string }
 
 // Error names both.
 func (e *ThingNameError) Error() string {
-	return fmt.Sprintf("AWS IoT named the thing %q, the configuration demands %q", e.Got, e.Want)
+	return fmt.Sprintf("AWS IoT named the thing %q, the configuration requires %q", e.Got, e.Want)
 }
 
 // Class returns the class.
 func (e *ThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
 
-// A ReplyError tells that an answer could not be understood.
+// A NoThingNameError reports that AWS IoT registered the certificate and named no
+// thing, as for a template that has none. The certificate is active and kept:
+// once the configuration sets the thing's name, the next run resumes.
+type NoThingNameError struct{ CertificateID string }
+
+// Error names the certificate.
+func (e *NoThingNameError) Error() string {
+	return fmt.Sprintf("AWS IoT registered certificate %s without naming a thing", e.CertificateID)
+}
+
+// Class returns the class.
+func (e *NoThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
+
+// A ClockError reports that AWS IoT rejected a certificate that is not valid yet
+// by the device's clock, which is probably behind.
+type ClockError struct {
+	Role      string // "claim" or "device": whose certificate it was
+	NotBefore time.Time
+	Now       time.Time // the device's clock
+	Err       error     // the *session.Error
+}
+
+// Error names the certificate, its limit and the clock.
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("%v: the %s certificate is not valid before %s, and this device's clock says %s",
+		e.Err, e.Role, e.NotBefore.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
+}
+
+// Unwrap returns the session's error.
+func (e *ClockError) Unwrap() error { return e.Err }
+
+// Class returns the class.
+func (e *ClockError) Class() awsiot.Class { return awsiot.Temporary }
+
+// A ReplyError reports an answer that cannot be read.
 type ReplyError struct {
 	Topic  string
 	Reason string
@@ -56,7 +90,7 @@ func (e *ReplyError) Error() string { return fmt.Sprintf("answer on %s: %s", e.T
 // Class returns the class.
 func (e *ReplyError) Class() awsiot.Class { return awsiot.Temporary }
 
-// A TimeoutError tells that no answer came in time.
+// A TimeoutError reports that no answer came in time.
 type TimeoutError struct {
 	To    string // the operation or packet
 	After time.Duration
@@ -70,9 +104,9 @@ func (e *TimeoutError) Error() string {
 // Class returns the class.
 func (e *TimeoutError) Class() awsiot.Class { return awsiot.Temporary }
 
-// A DeniedError tells that the server closed the connection in silence several
-// times after the same packet. That is how AWS IoT answers what no policy
-// allows.
+// A DeniedError reports that the server closed the connection without a response
+// after the same packet, several times over minutes. That is how AWS IoT denies
+// what no policy allows.
 type DeniedError struct {
 	Role   string // "claim" or "device": whose certificate it was
 	Packet string // CONNECT, SUBSCRIBE or PUBLISH
@@ -80,9 +114,9 @@ type DeniedError struct {
 	Err    error // the last *session.Error, which has the topics
 }
 
-// Error says what was denied.
+// Error names what was denied.
 func (e *DeniedError) Error() string {
-	return fmt.Sprintf("probably denied to the %s certificate (%d times in a row): %v", e.Role, e.Times, e.Err)
+	return fmt.Sprintf("probably denied to the %s certificate (%d times, one after the other): %v", e.Role, e.Times, e.Err)
 }
 
 // Unwrap returns the last of the errors.

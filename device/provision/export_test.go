@@ -12,6 +12,8 @@ func RunQuickly(ctx context.Context, c Config) (*Result, error) {
 		connects:   20 * time.Millisecond,
 		firstDelay: 20 * time.Millisecond,
 		maxDelay:   200 * time.Millisecond,
-		settle:     100 * time.Millisecond,
+		rejected:   []time.Duration{20 * time.Millisecond, 20 * time.Millisecond},
+		resolve:    100 * time.Millisecond,
+		silent:     50 * time.Millisecond,
 	})
 }

@@ -28,39 +28,39 @@ func rejection(status int) localcore.Fault {
 // Whatever happens, the run ends in time, with an identity or with an error of
 // the right class, and the next run, undisturbed, ends with an identity.
 func TestFaultsOfTheExchange(t *testing.T) {
-	const succeeds provision.Class = -1
+	const succeeds awsiot.Class = -1
 	register := awsiot.RegisterThing
 	tests := map[string]struct {
 		operation awsiot.Operation // empty: the flow's create operation
 		fault     localcore.Fault
 		when      func(int) bool
-		want      provision.Class
+		want      awsiot.Class
 		issued    int // certificates, by this run
 	}{
 		"create throttled once":        {"", rejection(429), once, succeeds, 1},
-		"create throttled":             {"", rejection(429), always, provision.Temporary, 0},
+		"create throttled":             {"", rejection(429), always, awsiot.Temporary, 0},
 		"create unavailable once":      {"", rejection(503), once, succeeds, 1},
-		"create refused":               {"", rejection(400), always, provision.Refused, 0},
+		"create rejected":              {"", rejection(400), always, awsiot.Denied, 0},
 		"create unanswered once":       {"", localcore.Fault{DropReply: true}, once, succeeds, 2},
-		"create unanswered":            {"", localcore.Fault{DropReply: true}, always, provision.Temporary, 3},
+		"create unanswered":            {"", localcore.Fault{DropReply: true}, always, awsiot.Temporary, 3},
 		"create answered twice":        {"", localcore.Fault{DuplicateReply: true}, always, succeeds, 1},
 		"create answered too late":     {"", localcore.Fault{DelayReply: 2 * time.Second}, once, succeeds, 2},
 		"create answered late":         {"", localcore.Fault{DelayReply: 200 * time.Millisecond}, always, succeeds, 1},
 		"closed before create, once":   {"", localcore.Fault{CloseBefore: true}, once, succeeds, 1},
-		"closed before create":         {"", localcore.Fault{CloseBefore: true}, always, provision.Temporary, 0},
+		"closed before create":         {"", localcore.Fault{CloseBefore: true}, always, awsiot.Temporary, 0},
 		"closed after create, once":    {"", localcore.Fault{CloseAfter: true}, once, succeeds, 2},
-		"closed after create":          {"", localcore.Fault{CloseAfter: true}, always, provision.Temporary, 3},
+		"closed after create":          {"", localcore.Fault{CloseAfter: true}, always, awsiot.Temporary, 3},
 		"register throttled once":      {register, rejection(429), once, succeeds, 1},
-		"register throttled":           {register, rejection(429), always, provision.Temporary, 1},
+		"register throttled":           {register, rejection(429), always, awsiot.Temporary, 1},
 		"register unavailable once":    {register, rejection(500), once, succeeds, 1},
-		"register refused":             {register, rejection(400), always, provision.Refused, 1},
-		"register denied":              {register, rejection(403), always, provision.Refused, 1},
+		"register rejected":            {register, rejection(400), always, awsiot.Denied, 1},
+		"register denied":              {register, rejection(403), always, awsiot.Denied, 1},
 		"register unanswered once":     {register, localcore.Fault{DropReply: true}, once, succeeds, 1},
 		"register unanswered":          {register, localcore.Fault{DropReply: true}, always, succeeds, 1},
 		"register answered twice":      {register, localcore.Fault{DuplicateReply: true}, always, succeeds, 1},
 		"register answered too late":   {register, localcore.Fault{DelayReply: 2 * time.Second}, once, succeeds, 1},
 		"closed before register, once": {register, localcore.Fault{CloseBefore: true}, once, succeeds, 1},
-		"closed before register":       {register, localcore.Fault{CloseBefore: true}, always, provision.Temporary, 1},
+		"closed before register":       {register, localcore.Fault{CloseBefore: true}, always, awsiot.Temporary, 1},
 		"closed after register, once":  {register, localcore.Fault{CloseAfter: true}, once, succeeds, 1},
 		"closed after register":        {register, localcore.Fault{CloseAfter: true}, always, succeeds, 1},
 	}
@@ -93,10 +93,10 @@ func TestFaultsOfTheExchange(t *testing.T) {
 	}
 }
 
-func (d *device) checkFaulty(t *testing.T, want provision.Class, certificates int) {
+func (d *device) checkFaulty(t *testing.T, want awsiot.Class, certificates int) {
 	t.Helper()
 	timeout := 30 * time.Second
-	if want == provision.Temporary && certificates < 3 {
+	if want == awsiot.Temporary && certificates < 3 {
 		timeout = time.Second // it would go on for as long as it may
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -114,7 +114,7 @@ func (d *device) checkFaulty(t *testing.T, want provision.Class, certificates in
 		d.check(t)
 		return
 	}
-	if got := provision.ClassOf(err); got != want || err == nil {
+	if got := awsiot.ClassOf(err); got != want || err == nil {
 		t.Errorf("error %v of class %v, want %v", err, got, want)
 	}
 	if _, err := d.store(t).Load(); !errors.Is(err, identity.ErrNone) {
@@ -127,7 +127,7 @@ func (d *device) checkFaulty(t *testing.T, want provision.Class, certificates in
 	d.check(t)
 }
 
-func TestATimedOutRunTellsWhatItWaitedFor(t *testing.T) {
+func TestTimedOutRunNamesWhatItWaitedFor(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	d.config.AnswerTimeout = 200 * time.Millisecond
 	d.core.Faults.Set(func(localcore.Exchange) localcore.Fault { return rejection(429) })
@@ -136,10 +136,10 @@ func TestATimedOutRunTellsWhatItWaitedFor(t *testing.T) {
 	c := d.config
 	c.Store = d.store(t)
 	_, err := provision.Run(ctx, c)
-	if !errors.Is(err, context.DeadlineExceeded) || provision.ClassOf(err) != provision.Temporary {
-		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	if !errors.Is(err, context.DeadlineExceeded) || awsiot.ClassOf(err) != awsiot.Temporary {
+		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
 	}
-	if refusal, ok := errors.AsType[*awsiot.ErrorResponse](err); !ok || refusal.StatusCode != 429 {
+	if rejection, ok := errors.AsType[*awsiot.ErrorResponse](err); !ok || rejection.StatusCode != 429 {
 		t.Errorf("the cause is lost: %v", err)
 	}
 }
@@ -154,15 +154,15 @@ func TestACancelledRunEndsAtOnce(t *testing.T) {
 	c := d.config
 	c.Store = d.store(t)
 	_, err := provision.Run(ctx, c)
-	if provision.ClassOf(err) != provision.Interrupted || !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	if awsiot.ClassOf(err) != awsiot.Interrupted || !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
 	}
 	if strings.Count(err.Error(), "context canceled") > 1 {
 		t.Errorf("the error says it twice: %v", err)
 	}
 }
 
-func TestWhatAPolicyDeniesIsRefused(t *testing.T) {
+func TestDenialByPolicyIsNamed(t *testing.T) {
 	allow := func(action, resource string) string {
 		return `{"Effect":"Allow","Action":"iot:` + action + `","Resource":"` + resource + `"}`
 	}
@@ -201,7 +201,7 @@ func TestWhatAPolicyDeniesIsRefused(t *testing.T) {
 			}
 			_, err = d.run(t)
 			denied, ok := errors.AsType[*provision.DeniedError](err)
-			if !ok || provision.ClassOf(err) != provision.Refused {
+			if !ok || awsiot.ClassOf(err) != awsiot.Denied {
 				t.Fatalf("error %v", err)
 			}
 			if denied.Role != test.role || denied.Packet != test.packet {

@@ -42,7 +42,7 @@ func newTestRun(t *testing.T) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &run{Config: c, timing: awsTiming, connected: map[string]time.Time{}, silence: map[string]int{}}
+	return &run{Config: c, timing: awsTiming, connected: map[string]time.Time{}, silentCloses: map[string]silentCloses{}}
 }
 
 func TestConnectsWithOneClientIDAreASecondApart(t *testing.T) {
@@ -50,7 +50,7 @@ func TestConnectsWithOneClientIDAreASecondApart(t *testing.T) {
 		r := newTestRun(t)
 		began := time.Now()
 		for _, id := range []string{"a", "b", "a", "a"} {
-			if err := r.awaitTurn(t.Context(), id); err != nil {
+			if err := r.awaitConnectInterval(t.Context(), id); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -80,19 +80,22 @@ func TestDelaysAreExponentialWithFullJitter(t *testing.T) {
 	}
 }
 
-func TestOnlyTemporaryFailuresAreTriedAgain(t *testing.T) {
+func TestOnlyFailuresThatMayPassAreRetried(t *testing.T) {
 	throttled := &awsiot.ErrorResponse{StatusCode: 429, ErrorCode: "Throttled"}
-	refused := &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}
+	invalid := &awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidParameters"}
+	denied := &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}
 	tests := map[string]struct {
 		fail []error
 		want error
 	}{
-		"temporary, then good":    {[]error{throttled, throttled, nil}, nil},
-		"refused":                 {[]error{refused}, refused},
-		"temporary, then refused": {[]error{throttled, refused}, refused},
-		"local":                   {[]error{fs.ErrPermission}, fs.ErrPermission},
-		"enough of it":            {[]error{enough{throttled}}, throttled},
-		"again":                   {[]error{again{refused}, nil}, nil},
+		"temporary, then good":     {[]error{throttled, throttled, nil}, nil},
+		"rejected":                 {[]error{invalid}, invalid},
+		"temporary, then rejected": {[]error{throttled, invalid}, invalid},
+		"a hook that failed once":  {[]error{denied, nil}, nil},
+		"denied":                   {[]error{denied, throttled, denied, denied}, denied},
+		"local":                    {[]error{fs.ErrPermission}, fs.ErrPermission},
+		"too often":                {[]error{doNotRetry{throttled}}, throttled},
+		"at once":                  {[]error{retryAtOnce{invalid}, nil}, nil},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -113,7 +116,7 @@ func TestOnlyTemporaryFailuresAreTriedAgain(t *testing.T) {
 	}
 }
 
-func TestRetryingEndsWithTheContextAndTellsTheCause(t *testing.T) {
+func TestRetryingEndsWithTheContextAndNamesTheCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -129,34 +132,65 @@ func TestRetryingEndsWithTheContextAndTellsTheCause(t *testing.T) {
 	})
 }
 
-func TestClassOf(t *testing.T) {
+func TestClassOfErrors(t *testing.T) {
 	tests := map[string]struct {
 		err  error
-		want Class
+		want awsiot.Class
 	}{
-		"disk full":              {&fs.PathError{Op: "write", Path: "x", Err: errors.New("no space left on device")}, Local},
-		"locked":                 {&identity.LockedError{PID: 7}, Temporary},
-		"strange certificate":    {&identity.CertificateError{Reason: "x"}, Local},
-		"no claim":               {&ConfigError{Setting: "claim"}, Misconfigured},
-		"thing name":             {&ThingNameError{}, Misconfigured},
-		"access denied":          {&awsiot.ErrorResponse{StatusCode: 403}, Refused},
-		"conflict":               {&awsiot.ErrorResponse{StatusCode: 409}, Refused},
-		"throttled":              {&awsiot.ErrorResponse{StatusCode: 429}, Temporary},
-		"unavailable":            {&awsiot.ErrorResponse{StatusCode: 503}, Temporary},
-		"no answer":              {&TimeoutError{To: "x"}, Temporary},
-		"bad answer":             {&ReplyError{Topic: "x"}, Temporary},
-		"denied":                 {&DeniedError{Err: &session.Error{Err: session.ErrClosedSilently}}, Refused},
-		"closed":                 {&session.Error{Err: session.ErrClosedSilently}, Temporary},
-		"connack":                {&session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}, Refused},
-		"time is up":             {context.DeadlineExceeded, Temporary},
-		"interrupted":            {&session.Error{Err: context.Canceled}, Interrupted},
-		"no answer in a session": {&session.Error{Err: &TimeoutError{To: "x"}}, Temporary},
+		"disk full":              {&fs.PathError{Op: "write", Path: "x", Err: errors.New("no space left on device")}, awsiot.Failed},
+		"strange certificate":    {&identity.CertificateError{Reason: "x"}, awsiot.Failed},
+		"no claim":               {&ConfigError{Setting: "claim"}, awsiot.Misconfigured},
+		"thing name":             {&ThingNameError{}, awsiot.Misconfigured},
+		"no thing name":          {&NoThingNameError{}, awsiot.Misconfigured},
+		"no answer":              {&TimeoutError{To: "x"}, awsiot.Temporary},
+		"bad answer":             {&ReplyError{Topic: "x"}, awsiot.Temporary},
+		"clock behind":           {&ClockError{Err: &session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}}, awsiot.Temporary},
+		"denied in silence":      {&DeniedError{Err: &session.Error{Err: session.ErrClosedSilently}}, awsiot.Denied},
+		"interrupted":            {&session.Error{Err: context.Canceled}, awsiot.Interrupted},
+		"no answer in a session": {&session.Error{Err: &TimeoutError{To: "x"}}, awsiot.Temporary},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := ClassOf(fmt.Errorf("wrapped: %w", test.err)); got != test.want {
+			if got := awsiot.ClassOf(fmt.Errorf("wrapped: %w", test.err)); got != test.want {
 				t.Errorf("class %v, want %v", got, test.want)
 			}
+		})
+	}
+}
+
+func TestSilentClosesAreDeniedOnlyAfterMinutesAndNeverOnceProved(t *testing.T) {
+	closed := &session.Error{Authenticated: true, Stage: session.StageConnect, After: "CONNECT", Err: session.ErrClosedSilently}
+	tests := map[string]struct {
+		proved   bool
+		every    time.Duration
+		closes   int
+		other    int // after as many closes comes another error
+		deniedAt int // 0: never
+	}{
+		"five within ten seconds": {every: 2 * time.Second, closes: 5},
+		"many within a minute":    {every: time.Second, closes: 60},
+		"few over an hour":        {every: 15 * time.Minute, closes: 4},
+		"over minutes":            {every: 20 * time.Second, closes: 12, deniedAt: 10},
+		"rare":                    {every: 10 * time.Minute, closes: 6, deniedAt: 5},
+		"interrupted":             {every: 20 * time.Second, closes: 12, other: 6},
+		"proved before":           {proved: true, every: time.Minute, closes: 100},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTestRun(t)
+				r.proved = test.proved
+				for n := 1; n <= test.closes; n++ {
+					if n == test.other {
+						r.countSilentCloses(&session.Error{Stage: session.StageDial, Err: errors.New("unreachable")}, claimRole, "CONNECT")
+					}
+					err := r.countSilentCloses(closed, claimRole, "CONNECT")
+					if denied := awsiot.ClassOf(err) == awsiot.Denied; denied != (test.deniedAt > 0 && n >= test.deniedAt) {
+						t.Fatalf("close %d: denied %v", n, denied)
+					}
+					time.Sleep(test.every)
+				}
+			})
 		})
 	}
 }
@@ -182,27 +216,27 @@ var (
 	registerTopic = awsiot.Topic{Operation: awsiot.RegisterThing, Template: "T", Format: awsiot.JSON}
 )
 
-func TestAnswersThatCannotBeUsedAreTold(t *testing.T) {
+func TestUnreadableAnswersAreReplyErrors(t *testing.T) {
 	whole := `{"certificateId":"i","certificatePem":"p","privateKey":"k","certificateOwnershipToken":"t"}`
 	tests := map[string]struct {
-		topic, payload, reason string
+		topic, payload string
 	}{
-		"not JSON":             {createTopic.Accepted(), whole[:40], "not the JSON that AWS documents"},
-		"null":                 {createTopic.Accepted(), "null", "certificateId is missing"},
-		"empty":                {createTopic.Accepted(), "", "not the JSON that AWS documents"},
-		"without a key":        {createTopic.Accepted(), strings.Replace(whole, "privateKey", "x", 1), "privateKey is missing"},
-		"without a token":      {createTopic.Accepted(), strings.Replace(whole, "certificateOwnershipToken", "x", 1), "certificateOwnershipToken is missing"},
-		"of another type":      {createTopic.Accepted(), `{"certificateId":7}`, "not the JSON that AWS documents"},
-		"oversized":            {createTopic.Accepted(), strings.Repeat(" ", session.MaxPayload+1), "bytes long"},
-		"refusal not JSON":     {createTopic.Rejected(), "<html>", "not the JSON that AWS documents"},
-		"refusal without code": {createTopic.Rejected(), "{}", "without a status code"},
+		"not JSON":               {createTopic.Accepted(), whole[:40]},
+		"two objects":            {createTopic.Accepted(), whole + whole},
+		"null":                   {createTopic.Accepted(), "null"},
+		"empty":                  {createTopic.Accepted(), ""},
+		"without a key":          {createTopic.Accepted(), strings.Replace(whole, "privateKey", "x", 1)},
+		"without a token":        {createTopic.Accepted(), strings.Replace(whole, "certificateOwnershipToken", "x", 1)},
+		"of another type":        {createTopic.Accepted(), `{"certificateId":7}`},
+		"oversized":              {createTopic.Accepted(), strings.Repeat(" ", session.MaxPayload+1)},
+		"rejection not JSON":     {createTopic.Rejected(), "<html>"},
+		"rejection without code": {createTopic.Rejected(), "{}"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			var answer awsiot.CreateKeysAndCertificateResponse
 			mine, err := read(createTopic, session.Message{Topic: test.topic, Payload: []byte(test.payload)}, &answer)
-			reply, ok := errors.AsType[*ReplyError](err)
-			if !mine || !ok || !strings.Contains(reply.Reason, test.reason) {
+			if reply, ok := errors.AsType[*ReplyError](err); !mine || !ok || reply.Topic != test.topic {
 				t.Errorf("read: %v, %v", mine, err)
 			}
 		})

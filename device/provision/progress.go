@@ -13,15 +13,15 @@ type Step string
 const (
 	StepConnectClaim  Step = "connect with claim certificate"
 	StepSubscribe     Step = "subscribe to response topics"
-	StepMakeKey       Step = "make private key"
+	StepMakeKey       Step = "generate private key"
 	StepCreate        Step = "create certificate"
 	StepStore         Step = "store key and certificate"
 	StepRegister      Step = "register thing"
-	StepProbe         Step = "look whether the thing is registered"
+	StepProbe         Step = "check registration"
 	StepConnectDevice Step = "connect with device certificate"
 	StepPublishBirth  Step = "publish birth message"
 	StepCommit        Step = "save identity"
-	StepWait          Step = "wait before trying again"
+	StepWait          Step = "retry"
 )
 
 // A Phase of a step.
@@ -34,7 +34,7 @@ const (
 	Failed
 )
 
-// An Event tells of a step that begins or ends. It never holds a secret.
+// An Event reports a step that begins or ends. It never holds a secret.
 type Event struct {
 	Step  Step
 	Phase Phase
@@ -57,12 +57,12 @@ var doing = map[Step]string{
 	StepCreate:        "creating certificate",
 	StepStore:         "storing key and certificate",
 	StepRegister:      "registering thing",
-	StepProbe:         "looking whether the thing is registered",
+	StepProbe:         "checking registration",
 	StepConnectDevice: "connecting with device certificate",
 	StepPublishBirth:  "publishing birth message",
 }
 
-// step does a step's work and tells of its begin and end.
+// step does a step's work and reports its begin and end.
 func (r *run) step(step Step, detail string, work func() error) error {
 	r.Progress(Event{Step: step, Phase: Begin, Detail: detail})
 	began := time.Now()

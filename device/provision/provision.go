@@ -1,25 +1,26 @@
-// Package provision trades a claim certificate for a device's own identity:
+// Package provision exchanges a claim certificate for a device's own identity:
 // AWS IoT's fleet provisioning by claim, resumable at every step. What it has
 // reached is kept by package identity; after a crash, a lost answer or a full
-// disk the next [Run] goes on from there.
+// disk the next [Run] continues from there.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 package provision
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/session"
 )
 
-// Keys tells who makes the device's private key.
+// Keys says who makes the device's private key.
 type Keys string
 
 // The two flows of fleet provisioning by claim.
@@ -27,12 +28,12 @@ const (
 	// DeviceKeys makes the key on the device and sends a CSR:
 	// CreateCertificateFromCsr. The key never leaves the device.
 	DeviceKeys Keys = "device"
-	// ServiceKeys takes a key that AWS IoT made: CreateKeysAndCertificate.
+	// ServiceKeys uses a key that AWS IoT generates: CreateKeysAndCertificate.
 	ServiceKeys Keys = "service"
 )
 
 // DefaultAnswerTimeout is how long a run waits for each answer: three times
-// what AWS IoT grants the pre-provisioning hook.
+// what AWS IoT allows the pre-provisioning hook.
 const DefaultAnswerTimeout = 15 * time.Second
 
 // Config says what to provision, where and with which claim. Store, Session
@@ -50,21 +51,26 @@ type Config struct {
 	Template string
 	// Parameters are the template's parameters, all of them, sent as they are.
 	Parameters map[string]string
-	// Author on whose behalf the device is provisioned, for the record.
+	// Author is the name to record with the provisioning.
 	Author string
 	// Keys chooses the flow; default DeviceKeys.
 	Keys Keys
 	// ThingName, if set, must be what AWS IoT answers; otherwise Run returns a
-	// *[ThingNameError].
+	// *[ThingNameError]. It names the thing where the answer names none: a
+	// template without a thing, or an answer that cannot be read.
 	ThingName string
 	// ExpectedThingName is the name that the template is known to give. It is
 	// tried, not enforced: when the answer of RegisterThing was lost, a
 	// connection under this name shows whether the thing was registered.
 	// Default: ThingName.
 	ExpectedThingName string
-	// Reprovision replaces an identity, also a broken one. The old one stays
-	// until the new one is proved.
+	// Reprovision replaces an identity, also a broken one, or resumes that. The
+	// old one stays until the new one is proved. Without it an identity is only
+	// proved, whatever replacement is pending.
 	Reprovision bool
+	// Eager sends the create request together with SUBSCRIBE, which saves a
+	// round trip. Where that fails, the run continues without.
+	Eager bool
 	// AnswerTimeout bounds each wait for one answer; default
 	// [DefaultAnswerTimeout]. The whole run is bounded by its context.
 	AnswerTimeout time.Duration
@@ -85,12 +91,8 @@ func (c Config) withDefaults() (Config, error) {
 	case c.Keys != "" && c.Keys != DeviceKeys && c.Keys != ServiceKeys:
 		return c, &ConfigError{Setting: "keys", Reason: fmt.Sprintf("%q is neither %q nor %q", c.Keys, DeviceKeys, ServiceKeys)}
 	}
-	if c.Keys == "" {
-		c.Keys = DeviceKeys
-	}
-	if c.ExpectedThingName == "" {
-		c.ExpectedThingName = c.ThingName
-	}
+	c.Keys = cmp.Or(c.Keys, DeviceKeys)
+	c.ExpectedThingName = cmp.Or(c.ExpectedThingName, c.ThingName)
 	if c.AnswerTimeout <= 0 {
 		c.AnswerTimeout = DefaultAnswerTimeout
 	}
@@ -106,20 +108,25 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// A Result is a device's proved identity.
+// A Result is a device's proved identity. The device configuration in its record
+// is nil when AWS IoT's answer to RegisterThing was lost; only provisioning the
+// device again brings another.
 type Result struct {
 	Identity *identity.Identity
-	// Provisioned tells that this run registered the thing.
+	// Provisioned: this run registered the thing.
 	Provisioned bool
 	// Retired is the identity that this run replaced, nil if there was none.
 	Retired *Retired
+	// Pending is a replacement that an earlier run began and this one left as it
+	// is: Config.Reprovision resumes it, [identity.Store.DiscardPending] ends it.
+	Pending *identity.Pending
 	// RoundTrips that this run waited for.
 	RoundTrips RoundTrips
 }
 
 // RoundTrips are those that a run waited for, one after the other, from the
 // first SYN up to the CONNACK under the device's own certificate. Attempts
-// that failed are not counted. The look-up of names is not seen.
+// that failed are not counted, and neither is the look-up of names.
 type RoundTrips struct {
 	Claim    int `json:"claim"`    // TCP, TLS and CONNECT with the claim certificate
 	Exchange int `json:"exchange"` // SUBSCRIBE, create, RegisterThing
@@ -129,13 +136,9 @@ type RoundTrips struct {
 
 func (t RoundTrips) total() int { return t.Claim + t.Exchange + t.Device }
 
-func (t RoundTrips) withTotal() RoundTrips {
-	t.Total = t.total()
-	return t
-}
-
 // Retired names the certificate that an identity had before it was replaced.
-// It is still active in AWS IoT.
+// Provisioning does not deactivate it; whether an operator has, the device
+// cannot know.
 type Retired struct {
 	ThingName     string
 	CertificateID string
@@ -143,26 +146,25 @@ type Retired struct {
 	Command string
 }
 
-var awsEndpoint = regexp.MustCompile(`\.iot\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?$`)
-
 func retiredBy(id *identity.Identity) *Retired {
 	if id == nil || id.Record.Replaces == "" {
 		return nil
 	}
 	command := "aws iot update-certificate --certificate-id " + id.Record.Replaces + " --new-status INACTIVE"
-	if m := awsEndpoint.FindStringSubmatch(id.Record.Endpoint); m != nil {
-		command += " --region " + m[1]
+	if region := awsiot.ParseEndpoint(id.Record.Endpoint).Region; region != "" {
+		command += " --region " + region
 	}
 	return &Retired{ThingName: id.Record.ThingName, CertificateID: id.Record.Replaces, Command: command}
 }
 
-// Run provisions the device if it has no identity, or goes on where an earlier
+// Run provisions the device if it has no identity, or resumes where an earlier
 // run was interrupted, and then proves the identity: it connects with it and
-// publishes a birth message. With an identity it only proves it.
+// publishes a birth message, as Sparkplug calls it. With an identity it only
+// proves it.
 //
-// Temporary failures are tried again until ctx ends. [ClassOf] tells what an
-// error means. At most one Run per store works at a time; a second one returns
-// an *[identity.LockedError].
+// Temporary failures are tried again until ctx ends, a rejection with status
+// 403 a few times, slowly. [awsiot.ClassOf] classes the error. At most one Run
+// per store works at a time; a second one returns an *[identity.LockedError].
 func Run(ctx context.Context, c Config) (*Result, error) {
 	return runWith(ctx, c, awsTiming)
 }
@@ -173,24 +175,24 @@ func runWith(ctx context.Context, c Config, t timing) (*Result, error) {
 		return nil, err
 	}
 	r := &run{
-		Config:    c,
-		timing:    t,
-		clientID:  claimClientID(c.Store.SerialNumber()),
-		connected: map[string]time.Time{},
-		silence:   map[string]int{},
+		Config:       c,
+		timing:       t,
+		clientID:     claimClientID(c.Store.SerialNumber()),
+		connected:    map[string]time.Time{},
+		silentCloses: map[string]silentCloses{},
 	}
+	id, loadErr := c.Store.Load()
+	r.proved = loadErr == nil
 	journal, err := c.Store.Begin()
+	if _, locked := errors.AsType[*identity.LockedError](err); err != nil && !locked && r.proved && !c.Reprovision {
+		// A read-only disk or a damaged journal: proving needs neither.
+		c.Log.WarnContext(ctx, "the provisioning journal cannot be used", "error", err)
+		return r.proveExisting(ctx, id)
+	}
 	if err != nil {
-		// A disk that is full or read-only, a damaged journal or a folder that others
-		// may write to is no reason not to prove an identity that is whole.
-		_, locked := errors.AsType[*identity.LockedError](err)
-		if id, loadErr := c.Store.Load(); loadErr == nil && !locked && !c.Reprovision {
-			c.Log.WarnContext(ctx, "proving the identity only: nothing can be provisioned", "error", err)
-			return r.proveExisting(ctx, id)
-		}
 		return nil, err
 	}
-	r.journal, r.inDoubt = journal, journal.Stage() == identity.CertificateHeld
+	r.journal = journal
 	result, err := r.run(ctx)
 	if closeErr := journal.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("closing provisioning journal: %w", closeErr)
@@ -199,44 +201,4 @@ func runWith(ctx context.Context, c Config, t timing) (*Result, error) {
 		return nil, err
 	}
 	return result, nil
-}
-
-// run chooses between proving what there is and making what there is not.
-func (r *run) run(ctx context.Context) (*Result, error) {
-	id, err := r.Store.Load()
-	_, broken := errors.AsType[*identity.BrokenError](err)
-	replaceable := errors.Is(err, identity.ErrNone) || broken && r.Reprovision
-	if err != nil && !replaceable {
-		return nil, err
-	}
-	finished := r.journal.Finished()
-	if id != nil && r.journal.Stage() == identity.Empty && (!r.Reprovision || finished != nil) {
-		result, err := r.proveExisting(ctx, id)
-		if err == nil {
-			result.Retired = retiredBy(finished)
-		}
-		return result, err
-	}
-	if err := r.retry(ctx, r.attempt); err != nil {
-		return nil, err
-	}
-	return &Result{
-		Identity:    r.committed,
-		Provisioned: r.registered,
-		Retired:     retiredBy(r.committed),
-		RoundTrips:  r.trips.withTotal(),
-	}, nil
-}
-
-func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result, error) {
-	if err := r.checkThingName(id.Record.ThingName); err != nil {
-		return nil, err
-	}
-	err := r.retry(ctx, func(ctx context.Context) error {
-		return r.prove(ctx, id.Record, id.TLS())
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &Result{Identity: id, RoundTrips: r.trips.withTotal()}, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/provision"
@@ -116,7 +117,7 @@ func (d *device) check(t *testing.T) *identity.Identity {
 	return id
 }
 
-func TestRunTradesTheClaimForAnIdentity(t *testing.T) {
+func TestRunExchangesTheClaimForAnIdentity(t *testing.T) {
 	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
 		t.Run(string(keys), func(t *testing.T) {
 			d := newDevice(t, startCore(t))
@@ -133,7 +134,7 @@ func TestRunTradesTheClaimForAnIdentity(t *testing.T) {
 			if diff := cmp.Diff(want, result.RoundTrips); diff != "" {
 				t.Errorf("round trips (-want +got):\n%s", diff)
 			}
-			configuration := map[string]string{"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca"}
+			configuration := map[string]any{"FallbackUrl": "https://www.example.com/test-site", "LocationUrl": "https://ameri.ca"}
 			if diff := cmp.Diff(configuration, id.Record.DeviceConfiguration); diff != "" {
 				t.Errorf("device configuration (-want +got):\n%s", diff)
 			}
@@ -144,7 +145,7 @@ func TestRunTradesTheClaimForAnIdentity(t *testing.T) {
 	}
 }
 
-func TestASecondRunOnlyProvesTheIdentity(t *testing.T) {
+func TestSecondRunOnlyProvesTheIdentity(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	first, err := d.run(t)
 	if err != nil {
@@ -174,12 +175,12 @@ func TestASecondRunOnlyProvesTheIdentity(t *testing.T) {
 	d.check(t)
 }
 
-func TestARefusedSerialNumberIsNotTriedAgain(t *testing.T) {
+func TestDeniedSerialNumberLeavesNoIdentity(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	d.config.Parameters = map[string]string{payload.SerialNumber: "1234567", payload.DeviceLocation: "USA"}
 	for range 2 {
 		_, err := d.run(t)
-		if got := provision.ClassOf(err); got != provision.Refused {
+		if got := awsiot.ClassOf(err); got != awsiot.Denied {
 			t.Fatalf("class %v, error %v", got, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // encode returns a request's payload. No request at all is zero bytes, as
-// CreateKeysAndCertificate wants it.
+// CreateKeysAndCertificate requires.
 func encode(request any) ([]byte, error) {
 	if request == nil {
 		return nil, nil
@@ -28,26 +29,28 @@ func read(topic awsiot.Topic, m session.Message, answer any) (mine bool, err err
 		}
 		return true, err
 	case topic.Rejected():
-		var refusal awsiot.ErrorResponse
-		if err := decode(m, &refusal); err != nil {
+		var rejection awsiot.ErrorResponse
+		if err := decode(m, &rejection); err != nil {
 			return true, err
 		}
-		if refusal.StatusCode == 0 {
-			return true, &ReplyError{Topic: m.Topic, Reason: "it is a refusal without a status code"}
+		if rejection.StatusCode == 0 {
+			return true, &ReplyError{Topic: m.Topic, Reason: "it is a rejection without a status code"}
 		}
-		refusal.Operation = topic.Operation
-		return true, &refusal
+		rejection.Operation = topic.Operation
+		return true, &rejection
 	}
 	return false, nil
 }
 
-// decode reads JSON. Its error does not repeat what was read: there may be a
-// secret in it.
+// decode reads JSON; numbers of a device configuration keep their digits. Its
+// error does not repeat what was read: there may be a secret in it.
 func decode(m session.Message, into any) error {
 	if len(m.Payload) > session.MaxPayload {
 		return &ReplyError{Topic: m.Topic, Reason: fmt.Sprintf("it is %d bytes long", len(m.Payload))}
 	}
-	if err := json.Unmarshal(m.Payload, into); err != nil {
+	d := json.NewDecoder(bytes.NewReader(m.Payload))
+	d.UseNumber()
+	if err := d.Decode(into); err != nil || d.More() {
 		return &ReplyError{Topic: m.Topic, Reason: "it is not the JSON that AWS documents"}
 	}
 	return nil

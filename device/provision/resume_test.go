@@ -44,7 +44,7 @@ func steps(into *[]provision.Step) func(*provision.Config) {
 	}
 }
 
-func TestAfterALostAnswerTheThingIsNotRegisteredTwice(t *testing.T) {
+func TestLostAnswerDoesNotRegisterTheThingTwice(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	if !d.runProcess(t, eventName(provision.Event{Step: provision.StepRegister, Phase: provision.Done})) {
 		t.Fatal("it was not killed")
@@ -55,7 +55,7 @@ func TestAfterALostAnswerTheThingIsNotRegisteredTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []provision.Step{provision.StepProbe, provision.StepConnectDevice, provision.StepPublishBirth, provision.StepCommit}
+	want := []provision.Step{provision.StepConnectClaim, provision.StepSubscribe, provision.StepProbe, provision.StepConnectDevice, provision.StepPublishBirth, provision.StepCommit}
 	if diff := cmp.Diff(want, done); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
@@ -67,7 +67,7 @@ func TestAfterALostAnswerTheThingIsNotRegisteredTwice(t *testing.T) {
 	}
 }
 
-func TestAnExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
+func TestExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
 	tests := map[string]time.Duration{
 		"known to the device":        2 * time.Hour,
 		"unknown, its clock is late": 0,
@@ -122,24 +122,48 @@ func TestReprovisioningRetiresTheOldCertificate(t *testing.T) {
 	}
 }
 
-func TestAFailedReprovisioningKeepsTheOldIdentity(t *testing.T) {
+func TestFailedReprovisioningKeepsTheOldIdentityInUse(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	first, err := d.run(t)
 	if err != nil {
 		t.Fatal(err)
 	}
+	old := first.Identity.Record.CertificateID
 	d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
 		if e.Operation == awsiot.RegisterThing {
 			return rejection(403)
 		}
 		return localcore.Fault{}
 	})
-	_, err = d.run(t, func(c *provision.Config) { c.Reprovision = true })
-	if provision.ClassOf(err) != provision.Refused {
+	reprovision := func(c *provision.Config) { c.Reprovision = true }
+	if _, err = d.run(t, reprovision); awsiot.ClassOf(err) != awsiot.Denied {
 		t.Fatalf("error %v", err)
 	}
-	if id := d.loaded(t); id.Record.CertificateID != first.Identity.Record.CertificateID {
-		t.Error("the device has another identity")
+
+	// The next boot proves what there is and leaves the replacement pending.
+	plain, err := d.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain.Identity.Record.CertificateID != old || plain.Provisioned || plain.Pending == nil || plain.Pending.Stage != identity.CertificateHeld {
+		t.Errorf("plain run: %+v, pending %+v", plain, plain.Pending)
+	}
+
+	// It can be ended, or resumed.
+	if _, err := d.store(t).DiscardPending(); err != nil {
+		t.Fatal(err)
+	}
+	if plain, err = d.run(t); err != nil || plain.Pending != nil {
+		t.Errorf("after discarding: error %v, pending %+v", err, plain.Pending)
+	}
+	if _, err = d.run(t, reprovision); awsiot.ClassOf(err) != awsiot.Denied {
+		t.Fatalf("error %v", err)
+	}
+	d.core.Faults.Set(nil)
+	before := issued(d.core)
+	resumed, err := d.run(t, reprovision)
+	if err != nil || resumed.Identity.Record.Replaces != old || issued(d.core) != before {
+		t.Errorf("resumed: %+v, error %v, %d certificates more", resumed, err, issued(d.core)-before)
 	}
 }
 
@@ -152,7 +176,7 @@ func (d *device) loaded(t *testing.T) *identity.Identity {
 	return id
 }
 
-func TestAnIdentityThatAWSNoLongerAcceptsIsRefused(t *testing.T) {
+func TestInactiveIdentityIsDenied(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	result, err := d.run(t)
 	if err != nil {
@@ -162,8 +186,8 @@ func TestAnIdentityThatAWSNoLongerAcceptsIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.run(t)
-	if provision.ClassOf(err) != provision.Refused {
-		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	if awsiot.ClassOf(err) != awsiot.Denied {
+		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
 	}
 	if _, err := d.run(t, func(c *provision.Config) { c.Reprovision = true }); err != nil {
 		t.Fatalf("replacing it: %v", err)
@@ -171,7 +195,7 @@ func TestAnIdentityThatAWSNoLongerAcceptsIsRefused(t *testing.T) {
 	d.check(t)
 }
 
-func TestABrokenIdentityIsToldAndCanBeReplaced(t *testing.T) {
+func TestBrokenIdentityIsReportedAndCanBeReplaced(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	first, err := d.run(t)
 	if err != nil {
@@ -193,12 +217,12 @@ func TestABrokenIdentityIsToldAndCanBeReplaced(t *testing.T) {
 	}
 }
 
-func TestAnotherThingNameIsAnErrorThatLosesNothing(t *testing.T) {
+func TestUnexpectedThingNameLosesNothing(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	_, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" })
 	want := &provision.ThingNameError{Want: "fleety_other", Got: thing}
 	got, ok := errors.AsType[*provision.ThingNameError](err)
-	if !ok || *got != *want || provision.ClassOf(err) != provision.Misconfigured {
+	if !ok || *got != *want || awsiot.ClassOf(err) != awsiot.Misconfigured {
 		t.Fatalf("error %v", err)
 	}
 	if _, err := d.run(t); err != nil {
@@ -208,7 +232,7 @@ func TestAnotherThingNameIsAnErrorThatLosesNothing(t *testing.T) {
 	if got := issued(d.core); got != 1 {
 		t.Errorf("%d certificates were issued", got)
 	}
-	if _, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" }); provision.ClassOf(err) != provision.Misconfigured {
+	if _, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" }); awsiot.ClassOf(err) != awsiot.Misconfigured {
 		t.Errorf("with an identity: error %v", err)
 	}
 }
@@ -225,11 +249,11 @@ func TestTwoDevicesWithOneSerialNumberBothGetAnIdentity(t *testing.T) {
 	}
 }
 
-func TestAMissingClaimIsAMisconfiguration(t *testing.T) {
+func TestMissingClaimIsMisconfigured(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	_, err := d.run(t, func(c *provision.Config) { c.Claim = nil })
-	if provision.ClassOf(err) != provision.Misconfigured {
-		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	if awsiot.ClassOf(err) != awsiot.Misconfigured {
+		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
 	}
 	if _, err := os.Stat(d.dir); err == nil {
 		if entries, _ := os.ReadDir(d.dir); len(entries) != 0 {
@@ -238,7 +262,7 @@ func TestAMissingClaimIsAMisconfiguration(t *testing.T) {
 	}
 }
 
-func TestAServerThatIsNotThereIsTemporary(t *testing.T) {
+func TestUnreachableServerIsTemporary(t *testing.T) {
 	core := startCore(t)
 	d := newDevice(t, core)
 	if err := core.Close(); err != nil {
@@ -249,8 +273,8 @@ func TestAServerThatIsNotThereIsTemporary(t *testing.T) {
 	c := d.config
 	c.Store = d.store(t)
 	_, err := provision.RunQuickly(ctx, c)
-	if provision.ClassOf(err) != provision.Temporary {
-		t.Errorf("error %v of class %v", err, provision.ClassOf(err))
+	if awsiot.ClassOf(err) != awsiot.Temporary {
+		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
 	}
 }
 

@@ -4,47 +4,58 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
 
-// maxSilence is how many silent ends in a row, after the same packet, count as
-// a denial. A policy that was just attached may take a few seconds.
-const maxSilence = 5
+// A denial without a response takes as many silent closes after the same packet,
+// one after the other, over as long a time. An account over its CONNECT quota
+// closes connections too, and AWS says that a change of policy takes 6 to 8
+// minutes.
+const maxSilentCloses = 5
 
 // A timing says how a run waits.
 type timing struct {
 	connects   time.Duration // least time between two CONNECTs with one client id
 	firstDelay time.Duration // the first limit of the delay before another attempt
 	maxDelay   time.Duration // the last one
-	// settle is how long AWS IoT may still be working on a registration whose
+	// rejected are the delays after rejections with status 401 or 403, each
+	// random between half of it and all. As many are tried again.
+	rejected []time.Duration
+	// resolve is how long AWS IoT may still be working on a registration whose
 	// answer was lost.
-	settle time.Duration
+	resolve time.Duration
+	// silent is the least time from the first silent close to a denial.
+	silent time.Duration
 }
 
-// awsTiming obeys AWS IoT's limit of one CONNECT a second, and waits for what
-// the hook is granted, and a little more.
+// awsTiming obeys AWS IoT's limit of one CONNECT a second for a client id, and
+// waits for what the hook is allowed, and a little more.
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 var awsTiming = timing{
 	connects:   time.Second,
 	firstDelay: time.Second,
 	maxDelay:   20 * time.Second,
-	settle:     7 * time.Second,
+	rejected:   []time.Duration{2 * time.Second, 6 * time.Second},
+	resolve:    7 * time.Second,
+	silent:     3 * time.Minute,
 }
 
-// again marks an error after which the very same attempt makes sense at once.
-type again struct{ error }
+// retryAtOnce marks an error after which the same attempt makes sense at once.
+type retryAtOnce struct{ error }
 
-func (e again) Unwrap() error { return e.error }
+func (e retryAtOnce) Unwrap() error { return e.error }
 
-// enough marks an error that would be worth another attempt, had there not
+// doNotRetry marks an error that would be worth another attempt, had there not
 // been too many.
-type enough struct{ error }
+type doNotRetry struct{ error }
 
-func (e enough) Unwrap() error { return e.error }
+func (e doNotRetry) Unwrap() error { return e.error }
 
 // newBackOff returns exponential delays with full jitter: each is random
 // between zero and a limit that doubles.
@@ -58,8 +69,8 @@ func (t timing) newBackOff() *backoff.ExponentialBackOff {
 	}
 }
 
-// retry repeats an attempt while that may help and ctx lasts. At the end of
-// ctx its error tells the failure that was to be retried, too.
+// retry repeats an attempt while that may help and ctx lasts. When ctx ends, the
+// error names the failure that was to be retried, too.
 func (r *run) retry(ctx context.Context, attempt func(context.Context) error) error {
 	delays := r.timing.newBackOff()
 	var cause error // of the last attempt that failed by itself
@@ -72,22 +83,39 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 			cause = err
 		}
 		if ctx.Err() != nil {
-			return ended(ctx, cause)
+			return withCause(ctx, cause)
 		}
-		delay := delays.NextBackOff()
-		if _, ok := errors.AsType[again](err); ok {
-			delay = 0
-		} else if _, ok := errors.AsType[enough](err); ok || ClassOf(err) != Temporary {
+		delay, again := r.delayAfter(err, delays)
+		if !again {
 			return err
 		}
 		if r.waitAfter(ctx, delay, err) != nil {
-			return ended(ctx, err)
+			return withCause(ctx, err)
 		}
 	}
 }
 
+// delayAfter returns how long to wait before another attempt, and whether to
+// make one.
+func (r *run) delayAfter(err error, delays *backoff.ExponentialBackOff) (delay time.Duration, again bool) {
+	if _, ok := errors.AsType[retryAtOnce](err); ok {
+		return 0, true
+	}
+	if _, ok := errors.AsType[doNotRetry](err); ok {
+		return 0, false
+	}
+	// AWS IoT answers a hook that failed as one that denied.
+	rejection, rejected := errors.AsType[*awsiot.ErrorResponse](err)
+	if rejected && deniesDevice(rejection) && rejection.Class() == awsiot.Denied && r.rejections < len(r.timing.rejected) {
+		longest := r.timing.rejected[r.rejections]
+		r.rejections++
+		return longest/2 + rand.N(longest/2), true
+	}
+	return delays.NextBackOff(), awsiot.ClassOf(err) == awsiot.Temporary
+}
+
 func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) error {
-	r.Log.InfoContext(ctx, "trying again", "after", delay, "error", cause)
+	r.Log.InfoContext(ctx, "retrying", "after", delay, "error", cause)
 	r.Progress(Event{Step: StepWait, Phase: Begin, Elapsed: delay, Err: cause})
 	began := time.Now()
 	err := sleep(ctx, delay)
@@ -99,8 +127,8 @@ func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) e
 	return err
 }
 
-// ended joins the end of ctx with what went wrong before, if anything did.
-func ended(ctx context.Context, cause error) error {
+// withCause joins the end of ctx with what failed before, if anything did.
+func withCause(ctx context.Context, cause error) error {
 	if cause == nil {
 		return context.Cause(ctx)
 	}
@@ -118,8 +146,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// awaitTurn keeps CONNECTs with the same client id apart.
-func (r *run) awaitTurn(ctx context.Context, clientID string) error {
+// awaitConnectInterval keeps CONNECTs with the same client id apart.
+func (r *run) awaitConnectInterval(ctx context.Context, clientID string) error {
 	if last, ok := r.connected[clientID]; ok {
 		if err := sleep(ctx, time.Until(last.Add(r.timing.connects))); err != nil {
 			return err
@@ -135,9 +163,15 @@ const (
 	deviceRole = "device"
 )
 
-// unanswered returns the packet after which the server closed the connection in
-// silence, "" for errors of other kinds.
-func unanswered(err error) string {
+// silentCloses counts those after one packet, one after the other.
+type silentCloses struct {
+	count int
+	first time.Time
+}
+
+// unansweredPacket returns the packet after which the server closed the
+// connection without a response, "" for errors of other kinds.
+func unansweredPacket(err error) string {
 	e, ok := errors.AsType[*session.Error](err)
 	if !ok || !errors.Is(err, session.ErrClosedSilently) {
 		return ""
@@ -145,18 +179,24 @@ func unanswered(err error) string {
 	return e.After
 }
 
-// heard counts the silent ends that follow the same packet, and makes a
-// denial of too many: AWS IoT denies by closing the connection.
-func (r *run) heard(err error, role, what string) error {
+// countSilentCloses counts the silent closes after the same packet, what, and
+// returns a *[DeniedError] for too many: AWS IoT denies by closing the
+// connection. An identity that was proved before is not denied so.
+func (r *run) countSilentCloses(err error, role, what string) error {
 	key := role + " " + what
-	packet := unanswered(err)
+	packet := unansweredPacket(err)
 	if packet == "" {
-		delete(r.silence, key)
+		delete(r.silentCloses, key)
 		return err
 	}
-	r.silence[key]++
-	if r.silence[key] < maxSilence {
+	n := r.silentCloses[key]
+	if n.count == 0 {
+		n.first = time.Now()
+	}
+	n.count++
+	r.silentCloses[key] = n
+	if r.proved || n.count < maxSilentCloses || time.Since(n.first) < r.timing.silent {
 		return err
 	}
-	return &DeniedError{Role: role, Packet: packet, Times: r.silence[key], Err: err}
+	return &DeniedError{Role: role, Packet: packet, Times: n.count, Err: err}
 }

@@ -2,23 +2,14 @@ package provision
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
 	"errors"
-	"strings"
 	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/session"
-)
-
-const (
-	// tokenMargin is how long before its end a token counts as expired, so
-	// that a request with it still arrives in time.
-	tokenMargin = 30 * time.Second
-	// maxLostCreates bounds the create requests that one run sends without
-	// hearing of a certificate. Each leaves one behind in AWS IoT for an hour.
-	maxLostCreates = 3
 )
 
 // A run is the state of one [Run]. What must outlive it is in the journal.
@@ -27,24 +18,79 @@ type run struct {
 	timing   timing
 	journal  *identity.Journal
 	clientID string // of the claim's sessions
+	proved   bool   // the device has an identity, which was proved before
 
 	trips     RoundTrips // of the current attempt
 	prepared  *preparation
-	committed *identity.Identity
+	installed *identity.Identity
 
-	// inDoubt tells that a RegisterThing for the certificate that is held may
-	// have been sent, and its answer lost.
-	inDoubt     bool
-	unstored    func() error         // saves an answer that could not be saved
-	connected   map[string]time.Time // when last, by client id
-	silence     map[string]int       // silent ends in a row, by the packet they followed
-	asked       time.Time            // when this run last sent RegisterThing
-	registered  bool                 // this run sent RegisterThing, and it happened
-	renewed     bool                 // this run has given up a certificate once
-	lostCreates int
+	// unresolved: a RegisterThing for the certificate that is held may have been
+	// sent, and its answer lost.
+	unresolved   bool
+	inherited    bool      // it was so when the run began
+	repeated     bool      // an attempt to send it again, for the device configuration, failed
+	registerSent time.Time // when this run last sent RegisterThing
+	registered   bool      // this run sent RegisterThing, and AWS IoT accepted it
+	renewed      bool      // this run has discarded a certificate once
+	careful      bool      // Eager failed in this run
+	lostCreates  int
+	unstored     func() error            // saves an answer that could not be saved
+	rejections   int                     // with status 401 or 403
+	connected    map[string]time.Time    // when last, by client id
+	silentCloses map[string]silentCloses // in a row, by certificate and packet
 }
 
-// attempt goes from the journal's stage to the end, or as far as it comes.
+// run proves the identity that is there, or provisions one.
+func (r *run) run(ctx context.Context) (*Result, error) {
+	id, err := r.Store.Load()
+	_, broken := errors.AsType[*identity.BrokenError](err)
+	replaceable := errors.Is(err, identity.ErrNone) || broken && r.Reprovision
+	if err != nil && !replaceable {
+		return nil, err
+	}
+	// What this run was asked to replace may have been replaced a moment ago,
+	// when the journal was opened.
+	finished := r.journal.Finished()
+	if id != nil && (!r.Reprovision || finished != nil) {
+		result, err := r.proveExisting(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		result.Retired = retiredBy(finished)
+		if r.journal.Stage() != identity.Empty {
+			result.Pending = r.Store.Status().Pending
+		}
+		return result, nil
+	}
+	r.unresolved = r.journal.Stage() == identity.CertificateHeld
+	r.inherited = r.unresolved
+	if err := r.retry(ctx, r.attempt); err != nil {
+		return nil, err
+	}
+	r.trips.Total = r.trips.total()
+	return &Result{
+		Identity:    r.installed,
+		Provisioned: r.registered,
+		Retired:     retiredBy(r.installed),
+		RoundTrips:  r.trips,
+	}, nil
+}
+
+func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result, error) {
+	if err := r.checkThingName(id.Record.ThingName); err != nil {
+		return nil, err
+	}
+	err := r.retry(ctx, func(ctx context.Context) error {
+		return r.prove(ctx, id.Record, id.TLS())
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.trips.Total = r.trips.total()
+	return &Result{Identity: id, RoundTrips: r.trips}, nil
+}
+
+// attempt continues from the journal's stage to the end, or to the first error.
 func (r *run) attempt(ctx context.Context) error {
 	r.trips = RoundTrips{}
 	defer r.dropPrepared()
@@ -53,13 +99,21 @@ func (r *run) attempt(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.inDoubt {
+	if r.unresolved && (r.repeated || r.tokenExpired()) {
 		if err := r.probe(ctx); err != nil && !notAccepted(err) {
 			return err
 		}
 	}
 	if r.journal.Stage() < identity.Registered {
-		if err := r.claim(ctx); err != nil {
+		wasUnresolved := r.unresolved
+		err := r.exchange(ctx)
+		if err != nil && wasUnresolved && r.journal.Stage() == identity.CertificateHeld {
+			r.repeated = true
+			if class := awsiot.ClassOf(err); class == awsiot.Denied || class == awsiot.Misconfigured {
+				err = r.resolve(ctx, err)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -69,15 +123,25 @@ func (r *run) attempt(ctx context.Context) error {
 		}
 	}
 	return r.step(StepCommit, "", func() (err error) {
-		r.committed, err = r.journal.Install()
+		r.installed, err = r.journal.Install()
 		return err
 	})
 }
 
 // proveNew proves the certificate that was registered. One that an earlier run
-// registered and AWS IoT refuses now is given up if a new one is wanted.
+// registered and AWS IoT denies now is discarded if a new one is wanted.
 func (r *run) proveNew(ctx context.Context) error {
 	thing := r.journal.ThingName()
+	if thing == "" {
+		// AWS IoT registered the certificate and named no thing: it has one for as
+		// long as the configuration names none.
+		if thing = r.ThingName; thing == "" {
+			return &NoThingNameError{CertificateID: awsiot.CertificateID(r.journal.Certificate())}
+		}
+		if err := r.journal.NameThing(thing); err != nil {
+			return err
+		}
+	}
 	if err := r.checkThingName(thing); err != nil {
 		return err
 	}
@@ -88,7 +152,7 @@ func (r *run) proveNew(ctx context.Context) error {
 		Author:        r.Author,
 	}
 	err := r.prove(ctx, record, r.journal.TLS())
-	if err != nil && r.Reprovision && !r.registered && ClassOf(err) == Refused {
+	if err != nil && r.Reprovision && !r.registered && awsiot.ClassOf(err) == awsiot.Denied {
 		return r.renew(err)
 	}
 	if err != nil {
@@ -104,6 +168,45 @@ func (r *run) checkThingName(got string) error {
 	return nil
 }
 
+// prove connects as the thing and publishes a birth message. An identity
+// counts only once that was acknowledged.
+func (r *run) prove(ctx context.Context, record identity.Record, cert *tls.Certificate) error {
+	var s *session.Session
+	err := r.step(StepConnectDevice, record.ThingName, func() (err error) {
+		if s, err = r.connectPrepared(ctx, record.ThingName); s != nil || err != nil {
+			return err
+		}
+		s, err = r.connect(ctx, deviceRole, record.ThingName, cert, nil)
+		if err == nil {
+			r.trips.Device = s.Stats().RoundTrips()
+		}
+		return r.countSilentCloses(err, deviceRole, "CONNECT")
+	})
+	if err != nil {
+		return err
+	}
+	defer s.Close(context.WithoutCancel(ctx))
+	topic := "fleet/" + record.ThingName
+	return r.step(StepPublishBirth, topic, func() error {
+		payload, err := json.Marshal(birth{record.ThingName, record.SerialNumber, record.CertificateID, record.Author, r.Session.Now().UTC()})
+		if err != nil {
+			return err
+		}
+		ctx, cancel := answerBy(ctx, "PUBLISH", r.AnswerTimeout)
+		defer cancel()
+		return r.countSilentCloses(s.Publish(ctx, topic, payload), deviceRole, topic)
+	})
+}
+
+// A birth is the message by which a device shows that its identity works.
+type birth struct {
+	ThingName     string    `json:"thingName"`
+	SerialNumber  string    `json:"serialNumber"`
+	CertificateID string    `json:"certificateId"`
+	Author        string    `json:"author"`
+	Time          time.Time `json:"time"`
+}
+
 // probe finds out whether a registration whose answer was lost has happened: a
 // certificate that is not registered cannot connect.
 func (r *run) probe(ctx context.Context) error {
@@ -112,68 +215,69 @@ func (r *run) probe(ctx context.Context) error {
 		return nil
 	}
 	return r.step(StepProbe, name, func() error {
-		s, err := r.connect(ctx, name, r.journal.TLS(), nil)
+		s, err := r.connect(ctx, deviceRole, name, r.journal.TLS(), nil)
 		if err != nil {
 			return err
 		}
 		_ = s.Close(ctx)
-		r.Log.WarnContext(ctx, "the thing is registered, the answer was lost, and with it the device configuration", "thing", name)
-		r.registered = !r.asked.IsZero()
+		r.Log.WarnContext(ctx, "the thing is registered, but AWS IoT's answer was lost, and with it the device configuration; only provisioning the device again brings another",
+			"thing", name)
+		r.registered = !r.inherited
 		return r.register(name, nil)
 	})
 }
 
-// notAccepted reports whether the server took the connection but not the
+// notAccepted reports whether the server accepted the connection but not the
 // certificate or the client id.
 func notAccepted(err error) bool {
 	e, ok := errors.AsType[*session.Error](err)
-	if !ok || e.Stage != session.StageTLS && e.Stage != session.StageConnect {
-		return false
-	}
-	return e.Class() == awsiot.Denied || errors.Is(err, session.ErrClosedSilently)
+	return ok && e.Authenticated && (e.Class() == awsiot.Denied || e.After == "CONNECT" && errors.Is(err, session.ErrClosedSilently))
 }
 
-// deniesDevice reports whether a refusal is for want of permission. Any other
-// may be about the token: not taken, because an earlier request with it was.
-func deniesDevice(refusal *awsiot.ErrorResponse) bool {
-	return refusal.StatusCode == 401 || refusal.StatusCode == 403
-}
-
-// settle waits until it is clear what an earlier RegisterThing has done. If
-// nothing, the certificate is given up for a new one, once a run.
-func (r *run) settle(ctx context.Context, refusal error) error {
-	begun := r.asked
+// resolve finds out what an earlier RegisterThing has done, after a repeated one
+// ended with err. AWS IoT may still be working on the earlier one. If it did
+// nothing, and the repeated one was rejected for its token or parameters, the
+// certificate is discarded for a new one, once in a run.
+func (r *run) resolve(ctx context.Context, err error) error {
+	began := r.registerSent
+	rejection, rejected := errors.AsType[*awsiot.ErrorResponse](err)
 	for {
-		err := r.probe(ctx)
+		probeErr := r.probe(ctx)
 		if r.journal.Stage() == identity.Registered {
-			return err
+			return probeErr
 		}
-		if err != nil && !notAccepted(err) {
-			return err
+		if probeErr != nil && !notAccepted(probeErr) {
+			return probeErr
 		}
-		if r.ExpectedThingName == "" || time.Since(begun) > r.timing.settle {
-			return r.renew(refusal)
+		switch {
+		case !rejected || deniesDevice(rejection):
+			return err
+		case r.ExpectedThingName == "" || time.Since(began) > r.timing.resolve:
+			return r.renew(err)
 		}
 	}
 }
 
-// renew drops a certificate that AWS IoT refused, so that the next attempt
-// asks for a new one for the same key. Once a run is enough.
-func (r *run) renew(refusal error) error {
+// deniesDevice reports whether a rejection is for want of permission: the hook
+// denied the device, or failed, which AWS IoT answers alike.
+func deniesDevice(e *awsiot.ErrorResponse) bool { return e.StatusCode == 401 || e.StatusCode == 403 }
+
+// renew discards a certificate that AWS IoT rejected, so that the next attempt
+// requests a new one for the same key. Once a run is enough.
+func (r *run) renew(err error) error {
 	if r.renewed {
-		return refusal
+		return err
 	}
-	r.renewed = true
-	r.inDoubt = false
+	r.renewed, r.unresolved, r.repeated = true, false, false
 	if err := r.journal.DiscardCertificate(); err != nil {
 		return err
 	}
-	return again{refusal}
+	return retryAtOnce{err}
 }
 
 // register stores what AWS IoT has done.
-func (r *run) register(thing string, configuration map[string]string) error {
-	r.inDoubt = false
+func (r *run) register(thing string, configuration map[string]any) error {
+	r.unresolved = false
 	return r.store(func() error {
 		return r.journal.Register(identity.Registration{
 			ThingName:           thing,
@@ -184,8 +288,8 @@ func (r *run) register(thing string, configuration map[string]string) error {
 	})
 }
 
-// store saves an answer of AWS IoT. Where the disk is full, the next attempt tries to
-// save it again, rather than to ask again.
+// store saves an answer of AWS IoT. Where the disk is full, the next attempt saves
+// it again, rather than request another.
 func (r *run) store(save func() error) error {
 	r.unstored = save
 	err := save()
@@ -195,24 +299,107 @@ func (r *run) store(save func() error) error {
 	return err
 }
 
-// tokenExpired judges by a clock that may have been set since: one that has
-// gone back says nothing.
+// tokenExpired compares with a clock that may have been set since: one that was
+// set back says nothing.
 func (r *run) tokenExpired() bool {
 	_, expires := r.journal.Token()
 	return !r.Session.Now().Before(expires.Add(-tokenMargin))
 }
 
-// claimClientID makes a client id that is unique to the device and the run:
-// two sessions with one id would end each other.
-func claimClientID(serial string) string {
-	const longest = 96
-	id := "claim-" + strings.Map(plain, serial)
-	return id[:min(len(id), longest)] + "-" + rand.Text()
+// connect opens a session, not too soon after the last one with that client id.
+func (r *run) connect(ctx context.Context, role, clientID string, cert *tls.Certificate, receive func(session.Message)) (*session.Session, error) {
+	if err := r.awaitConnectInterval(ctx, clientID); err != nil {
+		return nil, err
+	}
+	s, err := session.Connect(ctx, r.options(clientID, cert, receive))
+	if err == nil && r.Session.CurvePreferences == nil && s.TLS().CurveID != tls.X25519MLKEM768 {
+		r.Session.CurvePreferences = session.ClassicCurves // the server or the network does not use ML-KEM
+	}
+	if now := r.Session.Now(); awsiot.ClassOf(err) == awsiot.Denied && cert.Leaf != nil && now.Before(cert.Leaf.NotBefore) {
+		return nil, &ClockError{Role: role, NotBefore: cert.Leaf.NotBefore, Now: now, Err: err}
+	}
+	return s, err
 }
 
-func plain(c rune) rune {
-	if c < 0x80 && awsiot.ValidThingName(string(c)) {
-		return c
+func (r *run) options(clientID string, cert *tls.Certificate, receive func(session.Message)) session.Options {
+	o := r.Session
+	o.ClientID = clientID
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return cert, nil }
+	o.OnMessage = receive
+	return o
+}
+
+// A preparation is a connection whose handshake waits for the certificate, so
+// that it costs no round trips of its own. It is a shortcut and nothing more:
+// whatever fails with it, a plain connection follows.
+type preparation struct {
+	cancel  context.CancelFunc
+	done    chan struct{}
+	session *session.Prepared // nil if err
+	err     error
+}
+
+// prepare begins a preparation, unless there is one.
+func (r *run) prepare(ctx context.Context) {
+	if r.prepared != nil {
+		return
 	}
-	return '_'
+	ctx, cancel := context.WithCancel(ctx)
+	p := &preparation{cancel: cancel, done: make(chan struct{})}
+	o := r.options("", nil, nil)
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return r.journal.TLS(), nil }
+	go func() {
+		defer close(p.done)
+		p.session, p.err = session.Prepare(ctx, o)
+	}()
+	r.prepared = p
+}
+
+// connectPrepared returns the prepared connection as a session, nil if there is
+// none that works. The error is that of ctx.
+func (r *run) connectPrepared(ctx context.Context, thing string) (*session.Session, error) {
+	p := r.prepared
+	if p == nil {
+		return nil, nil
+	}
+	defer r.dropPrepared()
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	err := p.err
+	var s *session.Session
+	if err == nil {
+		if err := r.awaitConnectInterval(ctx, thing); err != nil {
+			return nil, err
+		}
+		p.session.ClientID = thing
+		s, err = p.session.Connect(ctx)
+	}
+	if err != nil {
+		r.Log.InfoContext(ctx, "prepared connection failed; connecting anew", "error", err)
+		return nil, nil
+	}
+	// Of TCP and TLS only the server's last message in TLS 1.2 was still to come.
+	r.trips.Device = s.Stats().MQTT
+	if s.TLS().Version < tls.VersionTLS13 {
+		r.trips.Device++
+	}
+	return s, nil
+}
+
+// dropPrepared ends a preparation. It does nothing to a connection that has
+// become a session.
+func (r *run) dropPrepared() {
+	p := r.prepared
+	if p == nil {
+		return
+	}
+	r.prepared = nil
+	p.cancel()
+	<-p.done
+	if p.session != nil {
+		p.session.Close()
+	}
 }

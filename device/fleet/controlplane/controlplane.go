@@ -8,6 +8,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,12 +58,7 @@ type Target struct{ SerialNumber, ThingName, CertificateID string }
 func (t Target) key() string { return t.ThingName + " " + t.CertificateID }
 
 func (t Target) String() string {
-	for _, name := range []string{t.SerialNumber, t.ThingName} {
-		if name != "" {
-			return name
-		}
-	}
-	return "certificate " + t.CertificateID
+	return cmp.Or(t.SerialNumber, t.ThingName, "certificate "+t.CertificateID)
 }
 
 // A Device is what AWS IoT has of a target.
@@ -105,67 +101,57 @@ func (c *Counts) add(d Counts) {
 	c.Gone += d.Gone
 	c.Shared += d.Shared
 	c.Kept += d.Kept
-	c.Failed += d.Failed
-	c.Resumed += d.Resumed
 }
-
-// work looks one target up, and changes it if r.Apply.
-type work func(context.Context, Target) (Counts, error)
 
 // each works through the targets. A device that fails does not keep the others
 // from being worked on; the error has the first of their errors.
-func (r *Run) each(ctx context.Context, targets iter.Seq2[Target, error], work work) (Counts, error) {
-	var (
-		mu    sync.Mutex
-		total Counts // under mu
-		first error  // under mu
-	)
-	perSecond := r.Rate
-	if perSecond == 0 {
-		perSecond = DefaultRate
-	}
-	limiter := rate.NewLimiter(rate.Limit(perSecond), 1)
-	var group errgroup.Group
+func (r *Run) each(ctx context.Context, targets iter.Seq2[Target, error], work func(context.Context, Target) (Counts, error)) (total Counts, err error) {
+	limiter := rate.NewLimiter(rate.Limit(cmp.Or(r.Rate, DefaultRate)), 1)
+	var mu sync.Mutex
+	var first error // under mu, as total
+	group, open := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for t, err := range targets {
-		mu.Lock()
-		if err == nil && total.Failed >= maxFailures {
-			err = fmt.Errorf("stopped after %d devices with an error", total.Failed)
-		}
-		mu.Unlock()
-		if err == nil && r.Journal.has(t.key()) {
-			mu.Lock()
-			total.Resumed++
-			mu.Unlock()
-			continue
-		}
-		if err == nil {
-			err = limiter.Wait(ctx)
-		}
 		if err != nil {
-			mu.Lock()
-			first = errors.Join(first, err)
-			mu.Unlock()
+			group.Go(func() error { return err })
+			break
+		}
+		if open.Err() != nil {
 			break
 		}
 		group.Go(func() error {
-			done, err := work(ctx, t)
+			if r.Journal.has(t.key()) {
+				mu.Lock()
+				defer mu.Unlock()
+				total.Resumed++
+				return nil
+			}
+			if err := limiter.Wait(open); err != nil {
+				return err
+			}
+			done, err := work(ctx, t) // to its end, also when no more targets begin
 			if err == nil && r.Apply {
 				err = r.Journal.add(t.key())
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				done = Counts{Failed: 1}
-				if first == nil {
-					first = fmt.Errorf("%s: %w", t, err)
-				}
+			if err == nil {
+				total.add(done)
+				return nil
 			}
-			total.add(done)
+			total.Failed++
+			if first == nil {
+				first = fmt.Errorf("%s: %w", t, err)
+			}
+			if total.Failed >= maxFailures {
+				return first
+			}
 			return nil
 		})
 	}
-	_ = group.Wait()
+	if err := group.Wait(); err != nil {
+		return total, err
+	}
 	return total, first
 }
 

@@ -20,8 +20,8 @@ type Journal struct {
 // ErrJournal is wrapped by the error for a journal of another operation.
 var ErrJournal = errors.New("the file is not a journal of this operation")
 
-// OpenJournal opens or creates the journal of an operation, which is any text of
-// one line that tells it from others.
+// OpenJournal opens or creates the journal of an operation, named by any text of
+// one line.
 func OpenJournal(path, operation string) (*Journal, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {

@@ -301,11 +301,6 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 			good + "bootstrap:\n  parameters: floor\n",
 			[]string{`device.yaml:5:15: bootstrap.parameters must be a mapping of names to text, not text; write it as {NAME: VALUE}`},
 		},
-		"identity over the claim": {
-			good + "primary: {certificatepath: certs/fleet-provisioning.certificate.pem}\n",
-			[]string{`device.yaml:4:28: certs/fleet-provisioning.certificate.pem would be both the identity's certificate and the claim certificate, which is never overwritten; name another file`,
-				`device.yaml:4:28: certs/fleet-provisioning.private.key would be both the identity's private key and the claim's private key, which is never overwritten; name another file`},
-		},
 		"mapping for text": {
 			good + "author: {name: Ada}\n",
 			[]string{`device.yaml:4:10: author must be text, not a mapping; correct its value`},

@@ -150,53 +150,6 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 	}
 }
 
-// Nothing is to be lost: the identity's files are three, and none of them is
-// needed for something else, in whatever spelling.
-func TestFilesOfTheIdentityAreDistinct(t *testing.T) {
-	for name, tt := range map[string]struct {
-		primary string
-		want    bool // a problem
-	}{
-		"two of their own":                  {"{certificatepath: x/a.pem, privatekeypath: x/a.key}", false},
-		"certificate alone":                 {"{certificatepath: x/a.certificate.pem}", false},
-		"key alone":                         {"{privatekeypath: x/a.key}", false},
-		"one file, spelled alike":           {"{certificatepath: x/a.pem, privatekeypath: x/a.pem}", true},
-		"one file, spelled in two ways":     {"{certificatepath: x/a.pem, privatekeypath: x/../x/./a.pem}", true},
-		"certificate over the record":       {"{certificatepath: x/a.json, privatekeypath: x/a.key}", true},
-		"key over the record":               {"{certificatepath: x/a.pem, privatekeypath: x/a.json}", true},
-		"over the claim":                    {"{certificatepath: ./certs/fleet-provisioning.certificate.pem}", true},
-		"over the claim's key":              {"{certificatepath: a.pem, privatekeypath: certs/fleet-provisioning.private.key}", true},
-		"key beside, over the claim's key":  {"{certificatepath: certs/fleet-provisioning.crt}", true},
-		"over the roots, absolute":          {"{certificatepath: $PWD/certs/root.ca.bundle.pem}", true},
-		"over the configuration":            {"{certificatepath: device.yaml}", true},
-		"over the claim, by symbolic link":  {"{certificatepath: link.pem, privatekeypath: x/a.key}", true},
-		"into the claim's folder by a link": {"{certificatepath: linked/fleet-provisioning.certificate.pem, privatekeypath: x/a.key}", true},
-		"record over the configuration":     {"{certificatepath: conf.pem, privatekeypath: x/a.key}", true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Chdir(t.TempDir())
-			pwd, err := os.Getwd()
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := "device.yaml"
-			if strings.HasPrefix(name, "record") {
-				file = "conf.json"
-			}
-			write(t, file, good+"primary: "+strings.ReplaceAll(tt.primary, "$PWD", pwd)+"\n")
-			write(t, "certs/fleet-provisioning.certificate.pem", "claim")
-			for link, to := range map[string]string{"link.pem": "certs/fleet-provisioning.certificate.pem", "linked": "certs"} {
-				if err := os.Symlink(to, link); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, err := config.Load(config.Sources{Path: file}); (err != nil) != tt.want {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-}
-
 func TestEndpointsThatDoNotSpeakMQTTAreProblems(t *testing.T) {
 	for endpoint, want := range map[string]bool{
 		"abc123-ats.iot.eu-central-1.amazonaws.com":               false,

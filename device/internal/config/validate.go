@@ -5,8 +5,6 @@ import (
 	"maps"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -38,7 +36,6 @@ func validate(c *Config, known Problems) Problems {
 	v.proxy()
 	v.bootstrap()
 	v.parameters()
-	v.primary()
 	return v.found
 }
 
@@ -169,79 +166,4 @@ func (v *validation) parameters() {
 			v.bad(key, fmt.Sprintf("template parameter %q cannot be sent by a device", name), "remove it")
 		}
 	}
-}
-
-// primary makes sure that the files of the identity are three, and none of them
-// one that the device needs for something else.
-func (v *validation) primary() {
-	b := v.c.Bootstrap
-	own := v.ownFiles()
-	for i, f := range own {
-		for _, other := range own[:i] {
-			if sameFile(f.path, other.path) {
-				v.bad(f.key, fmt.Sprintf("%s would be both the identity's %s and its %s", f.path, other.what, f.what), "give each a name of its own: NAME.certificate.pem, NAME.private.key; the record is NAME.json")
-			}
-		}
-		for _, taken := range []struct{ path, what string }{
-			{v.c.Path, "the configuration"}, {b.CertificatePath, "the claim certificate"}, {b.PrivateKeyPath, "the claim's private key"}, {b.CACertificatePath, "the root certificates"},
-		} {
-			if taken.path != "" && sameFile(f.path, taken.path) {
-				v.bad(f.key, fmt.Sprintf("%s would be both the identity's %s and %s, which is never overwritten", f.path, f.what, taken.what), "name another file")
-			}
-		}
-	}
-}
-
-// An ownFile is a file of the identity, with the key that names it.
-type ownFile struct{ key, path, what string }
-
-// ownFiles are the files that the identity will have, as far as they are known.
-func (v *validation) ownFiles() []ownFile {
-	certificate, privateKey := v.c.Primary.CertificatePath, v.c.Primary.PrivateKeyPath
-	key, keyOfPrivateKey := "primary.certificatepath", "primary.privatekeypath"
-	if certificate == "" {
-		name := v.c.ExpectedThingName()
-		if name == "" {
-			return nil
-		}
-		certificate, key = filepath.Join(v.c.StateDir, name+certificateSuffix), "stateDir"
-	}
-	base := identityBase(certificate)
-	if privateKey == "" {
-		privateKey, keyOfPrivateKey = base+".private.key", key
-	}
-	return []ownFile{{key, certificate, "certificate"}, {keyOfPrivateKey, privateKey, "private key"}, {key, base + ".json", "record"}}
-}
-
-const certificateSuffix = ".certificate.pem"
-
-// identityBase is what the names of an identity's files have in common, as
-// package identity gives them.
-func identityBase(certificate string) string {
-	if base, ok := strings.CutSuffix(certificate, certificateSuffix); ok {
-		return base
-	}
-	return strings.TrimSuffix(certificate, filepath.Ext(certificate))
-}
-
-// sameFile reports whether two paths lead to one file, in whatever spelling and
-// through symbolic links. Files that do not exist are compared by where they
-// would be.
-func sameFile(a, b string) bool {
-	infoA, errA := os.Stat(a)
-	infoB, errB := os.Stat(b)
-	if errA == nil && errB == nil {
-		return os.SameFile(infoA, infoB)
-	}
-	return (errA == nil) == (errB == nil) && destination(a) == destination(b)
-}
-
-func destination(path string) string {
-	if absolute, err := filepath.Abs(path); err == nil {
-		path = absolute
-	}
-	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		return filepath.Join(folder, filepath.Base(path))
-	}
-	return path
 }

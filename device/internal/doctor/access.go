@@ -17,7 +17,8 @@ import (
 )
 
 // connectInterval is AWS IoT's limit on CONNECT per client id.
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+//
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 const connectInterval = time.Second
 
 // A role is one of the device's two certificates and what it has to be allowed.
@@ -26,126 +27,98 @@ type role struct {
 	certificate *tls.Certificate
 	clientID    func() string
 	filters     []string
-	inactive    string // what to do when AWS IoT does not take the certificate
-	policy      string // what to do when its policy denies
 }
 
-// claimAccess connects with the claim and subscribes to the answers of the
-// provisioning API, as bootstrap would.
-func (e *examination) claimAccess(ctx context.Context) {
+// claimAccess connects with the claim and subscribes to the response topics of
+// the provisioning API, as bootstrap would.
+func (r *run) claimAccess(ctx context.Context) {
 	create := awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.JSON}
-	if e.Settings.Bootstrap.Keys == config.KeysService {
+	if r.Settings.Bootstrap.Keys == config.KeysService {
 		create.Operation = awsiot.CreateKeysAndCertificate
 	}
-	register := e.registerTopic()
-	granted := e.access(ctx, role{
+	register := awsiot.Topic{Operation: awsiot.RegisterThing, Template: r.Settings.Bootstrap.ProvisioningTemplate, Format: awsiot.JSON}
+	granted := r.access(ctx, role{
 		name:        "claim",
-		certificate: e.claim,
+		certificate: r.claim,
 		clientID:    func() string { return "claim-doctor-" + strings.ToLower(rand.Text()) },
 		filters:     []string{create.Accepted(), create.Rejected(), register.Accepted(), register.Rejected()},
-		inactive:    "activate the claim certificate in this account and Region, or make a new one with scripts/create-keys-and-cert.sh, and deploy its ARN",
-		policy:      "attach the claim policy to this certificate (cdk deploy -c certificateArn=…), and compare its topics with bootstrap.provisioningTemplate",
 	})
-	e.template = granted[register.Accepted()] && granted[register.Rejected()]
-}
-
-func (e *examination) registerTopic() awsiot.Topic {
-	return awsiot.Topic{
-		Operation: awsiot.RegisterThing,
-		Template:  e.Settings.Bootstrap.ProvisioningTemplate,
-		Format:    awsiot.JSON,
-	}
+	r.template = granted[register.Accepted()] && granted[register.Rejected()]
 }
 
 // deviceAccess connects as the device and subscribes below its own topic.
-func (e *examination) deviceAccess(ctx context.Context) {
-	r := role{name: "device"}
-	if e.device != nil {
-		thing := e.device.Record.ThingName
-		r.certificate = e.device.TLS()
-		r.clientID = func() string { return thing }
-		r.filters = []string{"fleet/" + thing + "/#"}
-		r.inactive = `activate the certificate in this account and Region, or run "iot_device bootstrap --reprovision"`
-		r.policy = "attach the device policy to this certificate, and the certificate to the thing"
+func (r *run) deviceAccess(ctx context.Context) {
+	own := role{name: "device"}
+	if r.device != nil {
+		thing := r.device.Record.ThingName
+		own.certificate = r.device.TLS()
+		own.clientID = func() string { return thing }
+		own.filters = []string{"fleet/" + thing + "/down/#"}
 	}
-	e.access(ctx, r)
+	r.access(ctx, own)
 }
 
 // access connects with the role's certificate and tries its topic filters. It
 // returns the filters that were granted.
-func (e *examination) access(ctx context.Context, r role) map[string]bool {
-	certificateCheck, connectCheck := r.name+"-certificate", r.name+"-connect"
+func (r *run) access(ctx context.Context, as role) map[string]bool {
+	certificateCheck, connectCheck := as.name+"-certificate", as.name+"-connect"
 	switch {
-	case r.certificate == nil:
-		e.skip(connectCheck, "there is no usable "+r.name+" certificate")
+	case as.certificate == nil:
+		r.skip(connectCheck, "there is no usable "+as.name+" certificate")
 		return nil
-	case !e.trusted:
-		e.skip(connectCheck, "nothing is said to a server that cannot be trusted")
-		return nil
-	}
-	s, err := e.connect(ctx, r)
-	if err != nil {
-		e.noSession(r, certificateCheck, connectCheck, err)
+	case !r.trusted:
+		r.skip(connectCheck, "the server is not trusted")
 		return nil
 	}
-	e.ok(certificateCheck, "accepted by the server")
-	stats := s.Stats()
-	e.ok(connectCheck, fmt.Sprintf("in %d round trips and %v", stats.RoundTrips(), (stats.Dial+stats.Handshake+stats.Connect).Round(time.Millisecond)))
-	return e.subscribe(ctx, r, s)
-}
-
-// connect opens a session. A silent end is tried once more: it may be the
-// network's doing, and twice in a row it is AWS IoT's way to deny.
-func (e *examination) connect(ctx context.Context, r role) (*session.Session, error) {
-	s, err := e.connectOnce(ctx, r)
-	if errors.Is(err, session.ErrClosedSilently) && sleep(ctx, connectInterval) == nil {
-		return e.connectOnce(ctx, r)
-	}
-	return s, err
-}
-
-func (e *examination) connectOnce(ctx context.Context, r role) (*session.Session, error) {
-	o := e.options()
-	o.Port = e.port
-	o.ClientID = r.clientID()
-	o.Certificate = func(context.Context) (*tls.Certificate, error) { return r.certificate, nil }
-	return session.Connect(ctx, o)
-}
-
-// noSession tells a certificate that was not taken from a CONNECT that was
-// not, as far as the server lets us.
-func (e *examination) noSession(r role, certificateCheck, connectCheck string, err error) {
-	class := classOf(err)
-	alert, isAlert := errors.AsType[tls.AlertError](err)
-	_, isConnack := errors.AsType[*session.ConnackError](err)
+	s, err := r.connect(ctx, as)
 	switch {
-	case isAlert && class == session.ClassRefused:
-		e.fail(certificateCheck, class, "refused by the server: "+alert.Error(), "it is probably not registered, or not active, in this account and Region", r.inactive)
-		e.skip(connectCheck, "the certificate was refused")
-	case isConnack:
-		e.ok(certificateCheck, "accepted by the server")
-		e.fail(connectCheck, class, err.Error(), "the policy does not allow this client id, or the certificate is not active", r.policy)
+	case err == nil:
+		r.ok(certificateCheck, "accepted by the server")
+		stats := s.Stats()
+		r.ok(connectCheck, fmt.Sprintf("in %d round trips and %v", stats.RoundTrips(), (stats.Dial+stats.Handshake+stats.Connect).Round(time.Millisecond)))
+		return r.subscribe(ctx, as, s)
+	case isA[tls.AlertError](err) && awsiot.ClassOf(err) == awsiot.Denied:
+		r.failure(certificateCheck, err)
+		r.skip(connectCheck, "the certificate was rejected")
+	case isA[*session.ConnackError](err):
+		r.ok(certificateCheck, "accepted by the server")
+		r.failure(connectCheck, err)
 	case errors.Is(err, session.ErrClosedSilently):
-		e.skip(certificateCheck, "the server said nothing about it")
-		e.fail(connectCheck, session.ClassRefused, "the server closed the connection after CONNECT, twice, without a word, which is how AWS IoT denies",
-			"the certificate is not active in this account and Region, or no policy allows this client id", r.inactive+"; "+r.policy)
+		r.skip(certificateCheck, "the server sent no response")
+		r.fail(connectCheck, awsiot.Denied, "the server closed the connection after CONNECT, twice, without a response; AWS IoT does this when a policy denies the request", cause("connect-denied"))
 	default:
-		e.skip(certificateCheck, "it could not be shown")
-		e.fail(connectCheck, class, err.Error(), "", "check the network between here and the endpoint")
+		r.skip(certificateCheck, "not verified")
+		r.failure(connectCheck, err)
+	}
+	return nil
+}
+
+// connect opens a session. A silent end is tried once more: one may be the
+// network's fault.
+func (r *run) connect(ctx context.Context, as role) (*session.Session, error) {
+	o := r.options()
+	o.Port = r.port
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return as.certificate, nil }
+	for try := 1; ; try++ {
+		o.ClientID = as.clientID()
+		s, err := session.Connect(ctx, o)
+		if try == 2 || !errors.Is(err, session.ErrClosedSilently) || !pause(ctx) {
+			return s, err
+		}
 	}
 }
 
 // subscribe tries all filters at once, and one by one when that is denied.
-func (e *examination) subscribe(ctx context.Context, r role, s *session.Session) map[string]bool {
+func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[string]bool {
 	granted := map[string]bool{}
-	err := e.trySubscribe(ctx, s, r.filters...)
-	alone := err == nil || len(r.filters) == 1
-	for _, filter := range r.filters {
-		if !alone {
-			s, err = e.subscribeAlone(ctx, r, s, filter)
+	err := r.trySubscribe(ctx, s, as.filters...)
+	together := err == nil || len(as.filters) == 1
+	for _, filter := range as.filters {
+		if !together {
+			s, err = r.subscribeAlone(ctx, as, s, filter)
 		}
 		granted[filter] = err == nil
-		e.reportFilter(r, filter, err)
+		r.reportFilter(as, filter, err)
 	}
 	if s != nil {
 		s.Close(ctx)
@@ -154,53 +127,52 @@ func (e *examination) subscribe(ctx context.Context, r role, s *session.Session)
 }
 
 // subscribeAlone tries one filter, on a new session if the last one ended.
-func (e *examination) subscribeAlone(ctx context.Context, r role, s *session.Session, filter string) (*session.Session, error) {
+func (r *run) subscribeAlone(ctx context.Context, as role, s *session.Session, filter string) (*session.Session, error) {
 	if s == nil || ended(s) {
-		if err := sleep(ctx, connectInterval); err != nil {
-			return nil, err
+		if !pause(ctx) {
+			return nil, ctx.Err()
 		}
 		var err error
-		if s, err = e.connect(ctx, r); err != nil {
+		if s, err = r.connect(ctx, as); err != nil {
 			return nil, err
 		}
 	}
-	return s, e.trySubscribe(ctx, s, filter)
+	return s, r.trySubscribe(ctx, s, filter)
 }
 
-func (e *examination) trySubscribe(ctx context.Context, s *session.Session, filters ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
+func (r *run) trySubscribe(ctx context.Context, s *session.Session, filters ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	return s.Subscribe(ctx, filters...)
 }
 
-func (e *examination) reportFilter(r role, filter string, err error) {
-	name := r.name + "-subscribe"
+func (r *run) reportFilter(as role, filter string, err error) {
+	name := as.name + "-subscribe"
 	switch {
 	case err == nil:
-		e.ok(name, filter)
+		r.ok(name, filter)
 	case errors.Is(err, session.ErrClosedSilently):
-		e.fail(name, session.ClassRefused, filter+": the server closed the connection without a word, which is how AWS IoT denies",
-			"the "+r.name+" certificate's policy does not allow it", r.policy)
+		c := cause("topic-denied", "topics", filter)
+		if as.name == "claim" {
+			c.Remedy = "compare bootstrap.provisioningTemplate with the topics of the claim policy; " + readLog
+		}
+		r.fail(name, awsiot.Denied, filter+": the server closed the connection without a response; AWS IoT does this when a policy denies the request", c)
 	default:
-		e.fail(name, classOf(err), err.Error(), "", r.policy)
+		r.failure(name, err)
 	}
 }
 
-// provisioningTemplate tells what can be known of the template without
+// provisioningTemplate reports what is known of the template without
 // registering a thing.
-func (e *examination) provisioningTemplate(context.Context) {
+func (r *run) provisioningTemplate(context.Context) {
 	const name = "template"
-	b := e.Settings.Bootstrap
-	if prefix := e.SerialPrefix; prefix != "" && b.ProvisioningTemplate == config.DefaultTemplate && !strings.HasPrefix(e.Settings.SerialNumber, prefix) {
-		e.warn(name, "serial number "+e.Settings.SerialNumber, "the pre-provisioning hook admits serial numbers that begin with "+prefix, "correct serialNumber, or have the hook admit it")
-	}
-	parameters := slices.Sorted(maps.Keys(e.Settings.TemplateParameters()))
-	found := fmt.Sprintf("%s with %s", b.ProvisioningTemplate, strings.Join(parameters, ", "))
-	if !e.template {
-		e.skip(name, found+": the claim could not be seen to use it")
+	parameters := slices.Sorted(maps.Keys(r.Settings.TemplateParameters()))
+	found := fmt.Sprintf("%s with %s", r.Settings.Bootstrap.ProvisioningTemplate, strings.Join(parameters, ", "))
+	if !r.template {
+		r.skip(name, found+": not verified")
 		return
 	}
-	e.ok(name, found+": the claim may use it; whether it exists and takes these shows only when a thing is registered")
+	r.ok(name, found+": the claim policy allows it; existence and parameters can be verified only by registering")
 }
 
 func ended(s *session.Session) bool {
@@ -212,13 +184,12 @@ func ended(s *session.Session) bool {
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+// pause keeps two CONNECTs apart. It reports whether the context goes on.
+func pause(ctx context.Context) bool {
 	select {
-	case <-timer.C:
-		return nil
+	case <-time.After(connectInterval):
+		return true
 	case <-ctx.Done():
-		return ctx.Err()
+		return false
 	}
 }

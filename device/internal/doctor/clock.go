@@ -6,64 +6,51 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/fleety/device/session"
+	"example.com/fleety/device/awsiot"
 )
 
-// No device has run this program before earliest, and AWS IoT's certificates
-// and roots are over by latest. A clock without a battery begins at 1970 or
-// 2000; one with a broken battery may show anything.
+// No device has run this program before earliest, and the roots of AWS IoT have
+// expired by latest. A clock without a battery begins at 1970 or 2000; one with
+// a broken battery may show anything.
 var (
 	earliest = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 	latest   = time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-const setClock = "set the clock: start an NTP client, or wait for the one that is there (timedatectl tells)"
-
 // plausible reports whether the clock may be right.
-func (e *examination) plausible() bool {
-	now := e.Now()
+func (r *run) plausible() bool {
+	now := r.Now()
 	return !now.Before(earliest) && now.Before(latest)
 }
 
-// clock judges the clock by itself and by what is on disk.
-func (e *examination) clock(context.Context) {
-	const name = "clock"
-	now := e.Now()
-	if !e.plausible() {
-		e.skew = earliest.Sub(now)
-		e.fail(name, session.ClassTemporary, fmt.Sprintf("the clock is %d: it says %s", now.UTC().Year(), date(now)),
-			"it has not been set since the device started, or its battery is empty", setClock)
+// clock compares the clock with itself and with what is on disk.
+func (r *run) clock(context.Context) {
+	now := r.Now()
+	if !r.plausible() {
+		r.skew = earliest.Sub(now)
+		r.fail("clock", awsiot.Temporary, fmt.Sprintf("the clock is %d: it shows %s", now.UTC().Year(), date(now)), cause("clock"))
 	}
-	for _, c := range e.ownCertificates() {
-		e.noEarlierThan(c, fmt.Sprintf("certificate %q", c.Subject))
+	if r.claim != nil {
+		r.noEarlierThan(r.claim.Leaf, fmt.Sprintf("the claim certificate %q", r.claim.Leaf.Subject))
 	}
-	if e.skew == 0 {
-		e.ok(name, date(now))
+	if r.device != nil {
+		r.noEarlierThan(r.device.Certificate, "the device's certificate")
+	}
+	if r.skew == 0 {
+		r.ok("clock", date(now))
 	}
 }
 
-// noEarlierThan finds a clock that is behind a certificate, and puts it right.
-// A wrong clock is told once.
-func (e *examination) noEarlierThan(c *x509.Certificate, what string) {
-	if !e.rightTime().Before(c.NotBefore) {
+// noEarlierThan finds a clock that is behind a certificate, and corrects it. A
+// wrong clock is reported once.
+func (r *run) noEarlierThan(c *x509.Certificate, what string) {
+	if !r.correctTime().Before(c.NotBefore) {
 		return
 	}
-	if e.skew == 0 {
-		e.fail("clock", session.ClassTemporary, "the clock says "+date(e.Now()),
-			what+" was made after that, on "+date(c.NotBefore)+": the clock is behind", setClock)
+	if r.skew == 0 {
+		r.fail("clock", awsiot.Temporary, fmt.Sprintf("the clock shows %s, and %s was made after that, on %s: the clock is behind", date(r.Now()), what, date(c.NotBefore)), cause("clock"))
 	}
-	e.skew = c.NotBefore.Add(time.Minute).Sub(e.Now())
+	r.skew = c.NotBefore.Add(time.Minute).Sub(r.Now())
 }
 
-func (e *examination) ownCertificates() []*x509.Certificate {
-	var own []*x509.Certificate
-	if e.claim != nil {
-		if c, err := x509.ParseCertificate(e.claim.Certificate[0]); err == nil {
-			own = append(own, c)
-		}
-	}
-	if e.device != nil {
-		own = append(own, e.device.Certificate)
-	}
-	return own
-}
+func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }

@@ -1,10 +1,11 @@
-// Package doctor finds out why a device does not reach AWS IoT. It makes the
-// checks that a support engineer would make, in the order of their causes,
-// and tells for each what was found, why, and what to do. It stops at nothing
-// that it can go past, changes nothing, and registers nothing.
+// Package doctor finds out why a device does not reach AWS IoT: it runs
+// diagnostic checks, most fundamental first, and reports for each what was
+// found, why, and what to do. Its table of causes also serves the hints of
+// errors. It goes on after a failure where it can, changes nothing, and
+// registers nothing.
 //
 // It does connect: with the claim, under client ids of its own, and with the
-// device's certificate under the device's client id. AWS IoT then drops a
+// device's certificate under the device's client id. AWS IoT then ends a
 // session that the device has under that id, since it allows one.
 package doctor
 
@@ -23,19 +24,15 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// DefaultTimeout bounds each thing that is waited for on the network.
+// DefaultTimeout bounds each wait for the network.
 const DefaultTimeout = 10 * time.Second
 
-// Config says what to examine. Every zero value is usable.
+// Config says what to check. Every zero value is usable.
 type Config struct {
 	// Settings and Problems are what config.Load returned. Settings is nil when
-	// nothing could be read; then only clock and disk are examined.
+	// nothing could be read; then only the clock is checked.
 	Settings *config.Config
 	Problems error
-
-	// SerialPrefix is what serial numbers begin with where our own
-	// pre-provisioning hook decides. Empty leaves it unchecked.
-	SerialPrefix string
 
 	// Resolve looks host names up; nil means the system's resolver.
 	// DialContext opens TCP connections; nil means a net.Dialer.
@@ -44,12 +41,13 @@ type Config struct {
 
 	Now      func() time.Time // nil means time.Now
 	Timeout  time.Duration    // 0 means [DefaultTimeout]
-	Progress func(Check)      // called after each check; nil means nobody
+	Progress func(Check)      // called after each check; nil for none
 	Log      *slog.Logger     // nil discards
 }
 
-// An examination is one run: what is to be examined, and what is known so far.
-type examination struct {
+// A run is the state of one [Run]: what is to be checked, and what is known so
+// far.
+type run struct {
 	Config
 	report Report
 
@@ -57,6 +55,7 @@ type examination struct {
 	bundle    []*x509.Certificate // in roots
 	rootsFrom string              // where they were read from
 	claim     *tls.Certificate    // nil if it cannot be used
+	store     *identity.Store     // nil without settings
 	device    *identity.Identity  // nil if there is none
 
 	unknown  bool          // the endpoint's name, or the proxy's, cannot be looked up
@@ -75,40 +74,40 @@ const (
 	endpoint // and with it settings
 )
 
-// Run makes all checks. It never fails; when the context ends, the checks
-// that are left are skipped.
+// Run makes all checks. It never fails; when the context ends, the remaining
+// checks are skipped.
 func Run(ctx context.Context, c Config) Report {
-	e := &examination{Config: c.withDefaults()}
+	r := &run{Config: c.withDefaults()}
 	for _, step := range []struct {
 		name string
 		run  func(context.Context)
 		need need
 	}{
-		{"configuration", e.configuration, nothing},
-		{"roots", e.rootBundle, settings},
-		{"claim-files", e.claimFiles, settings},
-		{"identity-files", e.identityFiles, settings},
-		{"clock", e.clock, nothing},
-		{"dns", e.dns, endpoint},
-		{"tcp", e.tcp, endpoint},
-		{"server-certificate", e.server, endpoint},
-		{"claim-connect", e.claimAccess, endpoint},
-		{"template", e.provisioningTemplate, settings},
-		{"device-connect", e.deviceAccess, endpoint},
-		{"disk", e.disk, nothing},
+		{"configuration", r.configuration, nothing},
+		{"roots", r.rootBundle, settings},
+		{"identity-files", r.identityFiles, settings},
+		{"claim-files", r.claimFiles, settings},
+		{"disk", r.disk, settings},
+		{"clock", r.clock, nothing},
+		{"dns", r.dns, endpoint},
+		{"tcp", r.tcp, endpoint},
+		{"server-certificate", r.server, endpoint},
+		{"claim-connect", r.claimAccess, endpoint},
+		{"template", r.provisioningTemplate, settings},
+		{"device-connect", r.deviceAccess, endpoint},
 	} {
 		switch {
 		case ctx.Err() != nil:
-			e.skip(step.name, "interrupted")
-		case step.need >= settings && e.Settings == nil:
-			e.skip(step.name, "there is no configuration")
-		case step.need == endpoint && e.Settings.Server.Endpoint == "":
-			e.skip(step.name, "there is no endpoint")
+			r.skip(step.name, "interrupted")
+		case step.need >= settings && r.Settings == nil:
+			r.skip(step.name, "there is no configuration")
+		case step.need == endpoint && r.Settings.Server.Endpoint == "":
+			r.skip(step.name, "there is no endpoint")
 		default:
 			step.run(ctx)
 		}
 	}
-	return e.report
+	return r.report
 }
 
 func (c Config) withDefaults() Config {
@@ -131,31 +130,28 @@ func (c Config) withDefaults() Config {
 }
 
 // options are those of every connection to the endpoint. A clock that is
-// known to be wrong is put right, to see what else there is.
-func (e *examination) options() session.Options {
+// known to be wrong is corrected, to see what else there is.
+func (r *run) options() session.Options {
 	return session.Options{
-		Endpoint:       e.Settings.Server.Endpoint,
-		Port:           e.Settings.Server.Port,
-		RootCAs:        e.roots,
-		Proxy:          e.Settings.Server.Proxy,
-		ConnectTimeout: e.Timeout,
-		DialContext:    e.DialContext,
-		Now:            e.rightTime,
-		Log:            e.Log,
+		Endpoint:       r.Settings.Server.Endpoint,
+		Port:           r.Settings.Server.Port,
+		RootCAs:        r.roots,
+		Proxy:          r.Settings.Server.Proxy,
+		ConnectTimeout: r.Timeout,
+		DialContext:    r.DialContext,
+		Now:            r.correctTime,
+		Log:            r.Log,
 	}
 }
 
-func (e *examination) rightTime() time.Time { return e.Now().Add(e.skew) }
+func (r *run) correctTime() time.Time { return r.Now().Add(r.skew) }
 
-func (e *examination) onAWS() bool { return awsiot.ParseEndpoint(e.Settings.Server.Endpoint).AWS() }
+func (r *run) onAWS() bool { return awsiot.ParseEndpoint(r.Settings.Server.Endpoint).AWS() }
 
 // directory is where the identity's files are.
-func (e *examination) directory() string {
-	switch {
-	case e.Settings == nil:
-		return identity.DefaultDir
-	case e.Settings.Primary.CertificatePath != "":
-		return filepath.Dir(e.Settings.Primary.CertificatePath)
+func (r *run) directory() string {
+	if certificate := r.Settings.Primary.CertificatePath; certificate != "" {
+		return filepath.Dir(certificate)
 	}
-	return e.Settings.StateDir
+	return r.Settings.StateDir
 }

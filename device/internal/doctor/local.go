@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,219 +15,231 @@ import (
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/config"
-	"example.com/fleety/device/session"
 )
 
-// expirySoon is when a certificate's end is worth a warning.
+// expirySoon is when the end of a certificate is worth a warning.
 const expirySoon = 30 * 24 * time.Hour
 
-const rootsKey = "bootstrap.cacertificatepath"
-
-func (e *examination) configuration(context.Context) {
+func (r *run) configuration(context.Context) {
 	const name = "configuration"
-	problems, ok := errors.AsType[config.Problems](e.Problems)
-	if e.Problems != nil && !ok {
-		e.fail(name, session.ClassConfig, "it cannot be read", e.Problems.Error(), "")
+	problems, ok := errors.AsType[config.Problems](r.Problems)
+	if r.Problems != nil && !ok {
+		r.failure(name, r.Problems)
 	}
-	if e.Settings != nil && e.Settings.Server.Endpoint != "" {
-		e.endpoint(problems)
-	}
-	e.reportProblems(name, slices.DeleteFunc(slices.Clone(problems), func(p config.Problem) bool { return p.Key == "server.endpoint" && e.reported("endpoint") }))
-	switch {
-	case e.Problems != nil:
-	case e.Settings == nil:
-		e.skip(name, "none was given")
-	default:
-		e.ok(name, fmt.Sprintf("serial number %s at %s, port %d", e.Settings.SerialNumber, e.Settings.Server.Endpoint, e.Settings.Server.Port))
-	}
-}
-
-// endpoint names the kind of an endpoint of AWS.
-func (e *examination) endpoint(problems config.Problems) {
-	const name = "endpoint"
-	const remedy = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`
-	endpoint := awsiot.ParseEndpoint(e.Settings.Server.Endpoint)
-	problem := slices.IndexFunc(problems, func(p config.Problem) bool { return p.Key == "server.endpoint" })
-	switch {
-	case !endpoint.AWS() && problem < 0:
-		e.skip(name, endpoint.Host+" is not an AWS endpoint")
-	case !endpoint.AWS(): // reported with the configuration
-	case problem >= 0:
-		e.reportProblems(name, problems[problem:problem+1])
-	case endpoint.Kind == awsiot.EndpointLegacyData:
-		e.warn(name, endpoint.Host+" is the "+endpoint.Kind.String(), "its certificate is issued by a root that is no longer trusted", remedy)
-	case !endpoint.Kind.MQTT():
-		e.warn(name, endpoint.Host+" is the "+endpoint.Kind.String(), "it is not the account's endpoint for devices", remedy)
-	default:
-		e.ok(name, fmt.Sprintf("%s, the %s in %s", endpoint.Host, endpoint.Kind, endpoint.Region))
-	}
-}
-
-func (e *examination) reported(name string) bool {
-	return slices.ContainsFunc(e.report.Checks, func(c Check) bool { return c.Name == name && c.Result == Fail })
-}
-
-// rootBundle reads the certificates that the server's one is verified against.
-func (e *examination) rootBundle(context.Context) {
-	const name = "roots"
-	files, _, err := e.Settings.Check(false)
-	if problems, _ := errors.AsType[config.Problems](err); len(problems) > 0 {
-		e.reportProblems(name, problems)
+	if r.Settings == nil {
+		r.reportProblems(name, problems)
+		if r.Problems == nil {
+			r.skip(name, "none was given")
+		}
 		return
 	}
-	e.roots, e.bundle, e.rootsFrom = files.Roots, files.Bundle, files.RootsFrom
-	found := fmt.Sprintf("%d certificates in %s", len(e.bundle), files.RootsFrom)
-	expired := slices.DeleteFunc(slices.Clone(e.bundle), func(c *x509.Certificate) bool { return !e.expires(c, 0) })
-	missing := missingRoots(e.bundle)
-	switch {
-	case len(expired) > 0:
-		e.warn(name, found, fmt.Sprintf("%s expired on %s", expired[0].Subject, date(expired[0].NotAfter)), removeBundle)
-	case e.onAWS() && len(strangers(e.bundle)) > 0:
-		e.warn(name, found, "not Amazon's: "+strings.Join(strangers(e.bundle), ", ")+"; whoever has the key of one of them can pose as AWS IoT", removeBundle)
-	case e.onAWS() && len(missing) > 0:
-		e.warn(name, found, "not among them: "+strings.Join(missing, ", ")+"; AWS recommends all of them", removeBundle)
-	default:
-		e.ok(name, found)
+	for _, w := range r.Settings.Warnings {
+		r.warn(name, w, "", "")
+	}
+	r.endpointKind(problems)
+	if r.Problems == nil {
+		r.ok(name, fmt.Sprintf("serial number %s at %s, port %d", r.Settings.SerialNumber, r.Settings.Server.Endpoint, r.Settings.Server.Port))
 	}
 }
 
-func (e *examination) reportProblems(name string, problems config.Problems) {
+// endpointKind names the kind of an endpoint of AWS, and reports the problems
+// of the configuration: those of such an endpoint under its own name.
+func (r *run) endpointKind(problems config.Problems) {
+	endpoint := awsiot.ParseEndpoint(r.Settings.Server.Endpoint)
+	for _, p := range problems {
+		name := "configuration"
+		if p.Key == "server.endpoint" && endpoint.AWS() {
+			name = "endpoint"
+		}
+		r.reportProblems(name, config.Problems{p})
+	}
+	switch {
+	case slices.ContainsFunc(problems, func(p config.Problem) bool { return p.Key == "server.endpoint" }):
+	case endpoint.Kind == awsiot.EndpointData:
+		r.ok("endpoint", fmt.Sprintf("%s, the %s in %s", endpoint.Host, endpoint.Kind, endpoint.Region))
+	case endpoint.AWS():
+		r.warn("endpoint", endpoint.Host+" is the "+endpoint.Kind.String(), "", askForEndpoint)
+	default:
+		r.skip("endpoint", endpoint.Host+" is not an AWS endpoint")
+	}
+}
+
+func (r *run) reportProblems(name string, problems config.Problems) {
 	for _, p := range problems {
 		found := p.What
 		if place := p.Origin.String(); place != "" {
 			found = place + ": " + found
 		}
-		e.fail(name, session.ClassConfig, found, "", p.Remedy)
+		r.fail(name, config.Problems{p}.Class(), found, Cause{Remedy: p.Remedy})
+	}
+}
+
+// removeBundle is the way back to roots that are known to be right.
+const removeBundle = "remove bootstrap.cacertificatepath to use the Amazon roots of this program"
+
+// rootBundle reads the certificates that the server's one is verified against.
+func (r *run) rootBundle(context.Context) {
+	const name = "roots"
+	files, _, err := r.Settings.Check(false)
+	if problems, _ := errors.AsType[config.Problems](err); len(problems) > 0 {
+		r.reportProblems(name, problems)
+		return
+	}
+	r.roots, r.bundle, r.rootsFrom = files.Roots, files.Bundle, files.RootsFrom
+	found := fmt.Sprintf("certificates: %d, in %s", len(r.bundle), r.rootsFrom)
+	others, missing := otherRoots(r.bundle), missingRoots(r.bundle)
+	expired := slices.IndexFunc(r.bundle, func(c *x509.Certificate) bool { return r.expires(c, 0) })
+	switch {
+	case expired >= 0:
+		r.warn(name, found, fmt.Sprintf("%s expired on %s", r.bundle[expired].Subject, date(r.bundle[expired].NotAfter)), removeBundle)
+	case r.onAWS() && len(others) > 0:
+		r.warn(name, found, "not Amazon's: "+strings.Join(others, ", ")+"; whoever has the key of one of them can impersonate AWS IoT", removeBundle)
+	case r.onAWS() && len(missing) > 0:
+		r.warn(name, found, "not among them: "+strings.Join(missing, ", ")+"; AWS recommends all of them", removeBundle)
+	default:
+		r.ok(name, found)
 	}
 }
 
 // claimFiles checks the claim as bootstrap does. A wrong clock has a check of
 // its own.
-func (e *examination) claimFiles(context.Context) {
+func (r *run) claimFiles(context.Context) {
 	const name = "claim-files"
-	files, warnings, err := e.Settings.Check(true)
-	for _, w := range warnings {
-		e.warn(name, w, "", "")
-	}
-	all, _ := errors.AsType[config.Problems](err)
-	problems := slices.DeleteFunc(slices.Clone(all), func(p config.Problem) bool { return p.Key == rootsKey })
-	if len(problems) > 0 {
-		e.reportProblems(name, problems)
+	if _, err := os.Stat(r.Settings.Bootstrap.PrivateKeyPath); errors.Is(err, fs.ErrNotExist) && r.device != nil {
+		r.skip(name, "the claim's key is not here; a device with an identity does not need it")
 		return
 	}
-	e.claim = files.Claim
-	leaf := files.Claim.Leaf
-	found := fmt.Sprintf("%s, certificate %s, valid until %s", e.Settings.Bootstrap.CertificatePath, awsiot.CertificateID(leaf), date(leaf.NotAfter))
-	const remedy = "get a new claim from whoever operates the fleet"
+	files, warnings, err := r.Settings.Check(true)
+	for _, w := range warnings {
+		r.warn(name, w, "", "")
+	}
+	all, _ := errors.AsType[config.Problems](err)
+	problems := slices.DeleteFunc(slices.Clone(all), func(p config.Problem) bool { return p.Key == "bootstrap.cacertificatepath" })
+	if len(problems) > 0 {
+		r.reportProblems(name, problems)
+		return
+	}
+	r.claim = files.Claim
+	leaf := r.claim.Leaf
+	found := fmt.Sprintf("%s, certificate %s, valid until %s", r.Settings.Bootstrap.CertificatePath, awsiot.CertificateID(leaf), date(leaf.NotAfter))
 	switch {
-	case e.expires(leaf, 0):
-		e.fail(name, session.ClassTemporary, found, "the claim has expired, or the clock is ahead", "check the clock; "+remedy)
-	case e.expires(leaf, expirySoon):
-		e.warn(name, found, "the claim expires soon", remedy)
+	case r.expires(leaf, 0):
+		r.fail(name, awsiot.Temporary, found, cause("clock"))
+	case r.expires(leaf, expirySoon):
+		r.warn(name, found, "the claim expires soon", "have the fleet's operator make a new claim")
 	default:
-		e.ok(name, found)
+		r.ok(name, found)
 	}
 }
 
 // identityFiles checks the device's own certificate, key and record.
-func (e *examination) identityFiles(context.Context) {
+func (r *run) identityFiles(context.Context) {
 	const name = "identity-files"
-	own := e.Settings.Identity()
-	own.Now, own.Log = e.Now, e.Log
+	own := r.Settings.Identity()
+	own.Now, own.Log = r.Now, r.Log
 	store, err := identity.NewStore(own)
 	if err != nil {
-		e.skip(name, err.Error())
+		r.skip(name, err.Error())
 		return
 	}
+	r.store = store
 	status := store.Status()
-	for _, p := range status.Problems {
-		e.fail(name, session.ClassFailed, p.Error(), "", `restore the file, or run "iot_device bootstrap --reprovision" for a new identity`)
+	for _, err := range status.Problems {
+		r.failure(name, err)
 	}
-	if p := status.Pending; p != nil {
-		e.ok(name, fmt.Sprintf("a provisioning is under way since %s: %s", date(p.Since), p.Stage))
+	r.device = status.Identity
+	switch p := status.Pending; {
+	case p == nil:
+	case r.device == nil:
+		r.ok(name, fmt.Sprintf("a provisioning is pending since %s: %s", date(p.Since), p.Stage))
+	default:
+		r.warn(name, fmt.Sprintf("a replacement of the identity is pending since %s: %s", date(p.Since), p.Stage), "a run with --reprovision did not complete; the identity stays in use",
+			`"iot_device bootstrap --reprovision" resumes it, "iot_device bootstrap --discard-pending" ends it`)
 	}
-	e.device = status.Identity
 	switch {
-	case e.device != nil:
-		e.identityOnDisk(name)
+	case r.device != nil:
+		r.identityOnDisk(name)
 	case status.Pending == nil && len(status.Problems) == 0:
-		e.ok(name, `the device has no identity yet; "iot_device bootstrap" gets one`)
+		r.ok(name, `no identity yet; "iot_device bootstrap" provisions the device`)
+	}
+	r.folder()
+}
+
+func (r *run) identityOnDisk(name string) {
+	record, path := r.device.Record, r.device.Files.PrivateKey
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+		r.warn(name, fmt.Sprintf("%s is readable by others (mode %04o)", path, info.Mode().Perm()), "", "run: chmod 600 "+path)
+	}
+	if record.Endpoint != r.Settings.Server.Endpoint {
+		r.warn(name, "the identity was made at "+record.Endpoint, "server.endpoint names another: "+r.Settings.Server.Endpoint, "correct server.endpoint, unless the endpoint has a new name")
+	}
+	// A hook may give the thing the name of another serial number: only a name
+	// that the configuration demands is compared.
+	if want := r.Settings.ThingName; want != "" && want != record.ThingName {
+		r.fail(name, awsiot.Misconfigured, "the identity is that of "+record.ThingName+", the configuration demands "+want, cause("thing-name", "got", record.ThingName))
+	}
+	found := fmt.Sprintf("%s, certificate %s, valid until %s", record.ThingName, record.CertificateID, date(r.device.Certificate.NotAfter))
+	const remedy = `have an operator allow the device to provision again, then run "iot_device bootstrap --reprovision"`
+	switch {
+	case r.expires(r.device.Certificate, 0):
+		r.fail(name, awsiot.Failed, found, Cause{Why: "the certificate has expired, or the clock is ahead", Remedy: "check the clock; " + remedy})
+	case r.expires(r.device.Certificate, expirySoon):
+		r.warn(name, found, "the certificate expires soon", remedy)
+	default:
+		r.ok(name, found)
 	}
 }
 
-func (e *examination) identityOnDisk(name string) {
-	r, path := e.device.Record, e.device.Files.PrivateKey
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-		e.warn(name, fmt.Sprintf("%s can be read by others (mode %04o)", path, info.Mode().Perm()), "", "run: chmod 600 "+path)
-	}
-	if r.Endpoint != e.Settings.Server.Endpoint {
-		e.warn(name, "the identity was made at "+r.Endpoint, "server.endpoint names another: "+e.Settings.Server.Endpoint,
-			"set server.endpoint back, or run \"iot_device bootstrap --reprovision\"")
-	}
-	if want := e.Settings.ExpectedThingName(); want != "" && want != r.ThingName {
-		e.fail(name, session.ClassConfig, "the identity is that of "+r.ThingName, "the configuration expects "+want, "correct serialNumber or thingname")
-	}
-	found := fmt.Sprintf("%s, certificate %s, valid until %s", r.ThingName, r.CertificateID, date(e.device.Certificate.NotAfter))
-	const remedy = `run "iot_device bootstrap --reprovision"`
-	switch {
-	case e.expires(e.device.Certificate, 0):
-		e.fail(name, session.ClassFailed, found, "the certificate has expired", remedy)
-	case e.expires(e.device.Certificate, expirySoon):
-		e.warn(name, found, "the certificate expires soon", remedy)
-	default:
-		e.ok(name, found)
+// folder warns of a folder in which others may put files: the device would read
+// them as its own.
+func (r *run) folder() {
+	dir := r.directory()
+	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		r.warn("identity-files", fmt.Sprintf("the folder %s is writable by others (mode %04o)", dir, info.Mode().Perm()),
+			"whoever may write there can replace the device's files", "run: chmod go-w "+dir)
 	}
 }
 
 // expires reports whether a certificate ends before the given time is over,
-// as far as the clock can be believed.
-func (e *examination) expires(c *x509.Certificate, within time.Duration) bool {
-	return e.plausible() && e.Now().Add(within).After(c.NotAfter)
+// as far as the clock is plausible.
+func (r *run) expires(c *x509.Certificate, within time.Duration) bool {
+	return r.plausible() && r.Now().Add(within).After(c.NotAfter)
 }
 
-// minSpace is what an identity with its journal needs, with room to spare.
-const minSpace = 1 << 20
+// ampleSpace is more than identity, journal and their replacements ever need.
+const ampleSpace = 1 << 20
 
-// disk writes and syncs a file where the identity goes, or would go.
-func (e *examination) disk(context.Context) {
+// disk tries what bootstrap does where the identity is or would be. A device that
+// has its identity can do without.
+func (r *run) disk(context.Context) {
 	const name = "disk"
-	dir := existing(e.directory())
-	if free, ok := freeSpace(dir); ok && free < minSpace {
-		e.fail(name, session.ClassFailed, fmt.Sprintf("%s has %d bytes left", dir, free), "the disk is full", "make room: an identity needs 1 MB at most")
+	if r.store == nil {
+		r.skip(name, "without a serial number its place is unknown")
 		return
 	}
+	dir := existing(r.directory())
 	began := time.Now()
-	if err := writeAndSync(dir); err != nil {
-		e.fail(name, session.ClassFailed, dir+" cannot be written", err.Error(), "check owner, mode and mount options of the directory, and that the disk is neither full nor read-only")
-		return
+	err := r.store.CheckDisk()
+	free, known := freeSpace(dir)
+	switch {
+	case err != nil && r.device != nil:
+		c, _ := CauseOf(err, r.Settings)
+		r.warn(name, err.Error(), c.Why+"; the identity can be used and verified, but not replaced", c.Remedy)
+	case err != nil:
+		r.failure(name, err)
+	case known && free < ampleSpace:
+		r.warn(name, fmt.Sprintf("%s can be written and synced, and has %d kB left", dir, free>>10), "", "free space there if it becomes less")
+	default:
+		r.ok(name, fmt.Sprintf("%s can be written and synced, in %v", dir, time.Since(began).Round(time.Millisecond)))
 	}
-	e.ok(name, fmt.Sprintf("%s can be written and synced, in %v", dir, time.Since(began).Round(time.Millisecond)))
 }
 
-// existing returns the nearest path upwards that is there.
+// existing returns the nearest folder upwards that exists.
 func existing(dir string) string {
 	for {
-		if _, err := os.Stat(dir); err == nil {
+		if _, err := os.Stat(dir); err == nil || filepath.Dir(dir) == dir {
 			return dir
 		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return dir
-		}
-		dir = parent
+		dir = filepath.Dir(dir)
 	}
 }
-
-func writeAndSync(dir string) (err error) {
-	f, err := os.CreateTemp(dir, ".doctor-*")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
-	if _, err := f.Write(make([]byte, 16<<10)); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }

@@ -2,23 +2,25 @@ package doctor
 
 import (
 	"fmt"
-	"io"
+	"regexp"
 	"strings"
-	"unicode"
 
-	"example.com/fleety/device/session"
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/term"
 )
 
-// A Result is how a check came out.
+// A Result is the outcome of a check.
 type Result string
 
-// The results.
+// The results, from good to bad.
 const (
+	Skipped Result = "skipped" // could not be made, or does not apply here
 	OK      Result = "ok"
-	Warn    Result = "warn" // works, but should not stay
+	Warn    Result = "warn" // works, but needs attention
 	Fail    Result = "fail"
-	Skipped Result = "skipped" // could not be made, or is of no use here
 )
+
+var severity = map[Result]int{"": 0, Skipped: 1, OK: 2, Warn: 3, Fail: 4}
 
 // A Check is one finding. Several may share a name: one for each topic filter,
 // for example.
@@ -26,11 +28,13 @@ type Check struct {
 	Name   string `json:"name"`
 	Result Result `json:"result"`
 	Found  string `json:"found"`            // what was found, in one line
-	Cause  string `json:"cause,omitempty"`  // why, as far as it can be known
+	Cause  string `json:"cause,omitempty"`  // why, as far as it is known
 	Remedy string `json:"remedy,omitempty"` // what to do
-	Class  string `json:"class,omitempty"`  // of a failure: failed, config, refused or temporary
+	// CauseID names the entry of [Causes] that Cause and Remedy come from, if any.
+	CauseID string `json:"causeId,omitempty"`
+	Class   string `json:"class,omitempty"` // of a failure, as [awsiot.Class] names it
 
-	class session.Class
+	class awsiot.Class
 }
 
 // A Report is all checks in the order in which they were made.
@@ -40,13 +44,13 @@ type Report struct {
 }
 
 // Worst returns the failure that decides the exit code: the first one that
-// waiting will not cure, since the later ones may follow from it, else the
-// first one. ok is false when nothing failed.
-func (r Report) Worst() (c Check, class session.Class, ok bool) {
+// waiting will not cure, since later ones may follow from it, else the first
+// one. ok is false when nothing failed.
+func (r Report) Worst() (c Check, class awsiot.Class, ok bool) {
 	for _, check := range r.Checks {
 		switch {
 		case check.Result != Fail:
-		case check.class != session.ClassTemporary:
+		case check.class != awsiot.Temporary:
 			return check, check.class, true
 		case !ok:
 			c, ok = check, true
@@ -55,65 +59,92 @@ func (r Report) Worst() (c Check, class session.Class, ok bool) {
 	return c, c.class, ok
 }
 
-// WriteText writes the report for a person.
-func (r Report) WriteText(w io.Writer) error {
-	var b strings.Builder
+// Verdict returns the report in one sentence.
+func (r Report) Verdict() string {
+	count := map[Result]int{}
 	for _, c := range r.Checks {
-		b.WriteString(c.String())
+		count[c.Result]++
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	warnings := ""
+	if n := count[Warn]; n > 0 {
+		warnings = fmt.Sprintf("; warnings: %d", n)
+	}
+	worst, class, failed := r.Worst()
+	if !failed {
+		return "no check failed" + warnings
+	}
+	return fmt.Sprintf("checks failed: %d%s; begin with %s (%s)", count[Fail], warnings, worst.Name, class)
 }
 
-// String returns the check in one line, or three when there is something to do.
+// width is that of a terminal that nobody has made larger.
+const width = 80
+
+// indent is where the text of a check begins.
+const indent = 29
+
+// String returns the check in lines of 80 columns at most, where its words
+// allow that. Certificate IDs are shortened.
 func (c Check) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-8s %-19s %s\n", c.Result, c.Name, c.Found)
-	if c.Cause != "" {
-		fmt.Fprintf(&b, "%28s why: %s\n", "", c.Cause)
-	}
-	if c.Remedy != "" {
-		fmt.Fprintf(&b, "%28s do:  %s\n", "", c.Remedy)
+	fmt.Fprintf(&b, "%-8s %-19s ", c.Result, c.Name)
+	fold(&b, c.Found, indent)
+	for _, part := range [][2]string{{"why: ", c.Cause}, {"do:  ", c.Remedy}} {
+		if part[1] != "" {
+			b.WriteString(strings.Repeat(" ", indent) + part[0])
+			fold(&b, part[1], indent+len(part[0]))
+		}
 	}
 	return b.String()
 }
 
-var severity = map[Result]int{Skipped: 0, OK: 1, Warn: 2, Fail: 3}
+var certificateID = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
 
-func (e *examination) add(c Check) {
-	c.Found, c.Cause, c.Remedy = clean(c.Found), clean(c.Cause), clean(c.Remedy)
+// fold writes text in lines that begin at a column; the first one has begun.
+func fold(b *strings.Builder, text string, column int) {
+	at := column
+	for i, word := range strings.Fields(certificateID.ReplaceAllString(text, "$1...")) {
+		n := len([]rune(word))
+		switch {
+		case i == 0:
+		case at+1+n > width:
+			b.WriteString("\n" + strings.Repeat(" ", column))
+			at = column
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += n
+	}
+	b.WriteByte('\n')
+}
+
+func (r *run) add(c Check) {
+	c.Found, c.Cause, c.Remedy = term.Clean(c.Found), term.Clean(c.Cause), term.Clean(c.Remedy)
 	if c.Result == Fail {
 		c.Class = c.class.String()
 	}
-	if severity[c.Result] > severity[e.report.Result] || e.report.Result == "" {
-		e.report.Result = c.Result
+	if severity[c.Result] > severity[r.report.Result] {
+		r.report.Result = c.Result
 	}
-	e.report.Checks = append(e.report.Checks, c)
-	e.Progress(c)
+	r.report.Checks = append(r.report.Checks, c)
+	r.Progress(c)
 }
 
-func (e *examination) ok(name, found string) {
-	e.add(Check{Name: name, Result: OK, Found: found})
+func (r *run) ok(name, found string) { r.add(Check{Name: name, Result: OK, Found: found}) }
+
+func (r *run) skip(name, why string) { r.add(Check{Name: name, Result: Skipped, Found: why}) }
+
+func (r *run) warn(name, found, why, remedy string) {
+	r.add(Check{Name: name, Result: Warn, Found: found, Cause: why, Remedy: remedy})
 }
 
-func (e *examination) warn(name, found, cause, remedy string) {
-	e.add(Check{Name: name, Result: Warn, Found: found, Cause: cause, Remedy: remedy})
+func (r *run) fail(name string, class awsiot.Class, found string, c Cause) {
+	r.add(Check{Name: name, Result: Fail, Found: found, Cause: c.Why, Remedy: c.Remedy, CauseID: c.ID, class: class})
 }
 
-func (e *examination) fail(name string, class session.Class, found, cause, remedy string) {
-	e.add(Check{Name: name, Result: Fail, Found: found, Cause: cause, Remedy: remedy, class: class})
-}
-
-func (e *examination) skip(name, why string) {
-	e.add(Check{Name: name, Result: Skipped, Found: why})
-}
-
-// clean drops what could command a terminal: some of the text is the server's.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, s)
+// failure reports an error with the cause that the table has for it.
+func (r *run) failure(name string, err error) {
+	c, _ := CauseOf(err, r.Settings)
+	r.fail(name, awsiot.ClassOf(err), err.Error(), c)
 }

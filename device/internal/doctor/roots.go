@@ -21,8 +21,8 @@ func missingRoots(bundle []*x509.Certificate) (missing []string) {
 	return missing
 }
 
-// strangers returns the names of the roots in a bundle that are not Amazon's.
-func strangers(bundle []*x509.Certificate) (names []string) {
+// otherRoots returns the names of the roots in a bundle that are not Amazon's.
+func otherRoots(bundle []*x509.Certificate) (names []string) {
 	for _, c := range bundle {
 		if !slices.ContainsFunc(config.AmazonRoots(), c.Equal) {
 			names = append(names, c.Subject.String())

@@ -1,7 +1,7 @@
 // Package assembly reads a cloud assembly, the folder that `cdk synth` writes,
 // and resolves the references of one of its stacks to plain values, as
 // CloudFormation would: what AWS IoT Core and the pre-provisioning hook would
-// get, without an account. It deploys nothing and knows only the resources
+// get, without an account. It deploys nothing and reads only the resources
 // that provisioning consists of.
 //
 // AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference.html
@@ -40,7 +40,7 @@ type Stack struct {
 	assets   map[string]asset // by object key
 }
 
-// manifest is the part of manifest.json that tells what is where.
+// manifest is the part of manifest.json that says what is where.
 type manifest struct {
 	Artifacts map[string]artifact `json:"artifacts"`
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// condition tells whether a condition of the template holds.
+// condition reports whether a condition of the template holds.
 func (r *resolver) condition(at place, name string) (holds bool, err error) {
 	if holds, known := r.conditions[name]; known {
 		return holds, nil
@@ -24,7 +24,7 @@ func (r *resolver) condition(at place, name string) (holds bool, err error) {
 	return holds, err
 }
 
-// test tells whether the expression of a condition holds.
+// test reports whether the expression of a condition holds.
 func (r *resolver) test(at place, expression any) (bool, error) {
 	object, ok := expression.(map[string]any)
 	if !ok || len(object) != 1 {
@@ -67,7 +67,7 @@ func (r *resolver) equals(at place, argument any) (bool, error) {
 	return left == right, err
 }
 
-// count tells how many of a list of expressions hold.
+// count returns how many of a list of expressions hold.
 func (r *resolver) count(at place, argument any) (n int, err error) {
 	list, ok := argument.([]any)
 	if !ok || len(list) == 0 {

@@ -135,9 +135,9 @@ func TestGoldenStackHasWhatADeviceNeeds(t *testing.T) {
 	}
 }
 
-func TestStackThatAWSWouldRefuseDevicesWithIsRefused(t *testing.T) {
+func TestStackWhoseHookAWSCannotCallIsRejected(t *testing.T) {
 	tests := map[string]struct{ from, to, want string }{
-		"no permission":       {`"AWS::Lambda::Permission"`, `"AWS::Other"`, "no AWS::Lambda::Permission lets iot.amazonaws.com call it"},
+		"no permission":       {`"AWS::Lambda::Permission"`, `"AWS::Other"`, "no AWS::Lambda::Permission allows iot.amazonaws.com to call it"},
 		"another principal":   {`"Principal": "iot.amazonaws.com"`, `"Principal": "s3.amazonaws.com"`, "its principal is s3.amazonaws.com"},
 		"another template":    {`:provisioningtemplate/GoFleetProvisioningTemplate"`, `:provisioningtemplate/Other"`, "its source is arn:aws:iot:us-east-1:123456789012:provisioningtemplate/Other"},
 		"another action":      {`"lambda:InvokeFunction"`, `"lambda:GetFunction"`, "its action is lambda:GetFunction"},
@@ -160,7 +160,7 @@ func TestStackThatAWSWouldRefuseDevicesWithIsRefused(t *testing.T) {
 	}
 }
 
-func TestOpenTellsWhatIsWrong(t *testing.T) {
+func TestOpenReportsWhatIsWrong(t *testing.T) {
 	stack := func(id string) string {
 		return `"` + id + `": {"type": "aws:cloudformation:stack", "properties": {"templateFile": "` + id + `.json"}}`
 	}

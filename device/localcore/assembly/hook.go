@@ -146,8 +146,8 @@ func (r *resolver) executable(at place, code any) (string, error) {
 	return filepath.Join(r.stack.dir, folder, executable), nil
 }
 
-// checkPermission sees that a permission lets AWS IoT Core call the function
-// for this template: without it AWS IoT refuses every device.
+// checkPermission checks that a permission allows AWS IoT Core to call the
+// function for this template: without it AWS IoT denies every device.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func (r *resolver) checkPermission(template string, f *Function) error {
@@ -159,7 +159,7 @@ func (r *resolver) checkPermission(template string, f *Function) error {
 	if err != nil {
 		return err
 	}
-	problem := "no " + typePermission + " lets " + iotService + " call it, so that AWS IoT would refuse every device"
+	problem := "no " + typePermission + " allows " + iotService + " to call it, so that AWS IoT would deny every device"
 	for _, id := range permissions {
 		reason, err := r.permits(id, f.ARN, source)
 		if err != nil || reason == "" {

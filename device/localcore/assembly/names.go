@@ -17,7 +17,7 @@ func (e Environment) urlSuffix() string {
 	return "amazonaws.com"
 }
 
-// A kind is a type of resource whose name and ARN can be told before it is
+// A kind is a type of resource whose name and ARN are known before it is
 // deployed. Ref gives the name of each of these.
 type kind struct {
 	property  string // that names the resource
@@ -49,7 +49,7 @@ func (r *resolver) resource(at place, id string) (resource, error) {
 	return res, at.fail("condition %s leaves %s out", res.Condition, id)
 }
 
-// deployed tells whether the resource's condition holds.
+// deployed reports whether the resource's condition holds.
 func (r *resolver) deployed(id string, res resource) (bool, error) {
 	if res.Condition == "" {
 		return true, nil

@@ -119,7 +119,7 @@ func TestWhatCannotBeResolvedIsNamedWithItsPlace(t *testing.T) {
 	}
 }
 
-func TestTextsThatGrowWithoutEndAreRefused(t *testing.T) {
+func TestTextsThatGrowWithoutEndAreRejected(t *testing.T) {
 	value := `"0123456789"`
 	for range 40 {
 		value = `{"Fn::Sub": ["${a}${a}", {"a": ` + value + `}]}`

@@ -1,8 +1,8 @@
-// Package ca is the certificate authority of the local core: it issues device
+// Package ca is the certificate authority of the emulator: it issues device
 // certificates that look like those of AWS IoT Core, and the certificate that
-// the local core itself shows to devices. The two have separate roots, as on
+// the emulator itself shows to devices. The two have separate roots, as on
 // AWS, where nobody can verify a device certificate by its chain: the broker
-// knows it by its fingerprint.
+// finds it by its fingerprint.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html
 package ca
@@ -149,7 +149,7 @@ func newSerial() (*big.Int, error) {
 // RootPEM returns the root of the server's certificate, which devices trust.
 func (a *Authority) RootPEM() []byte { return EncodeCertificate(a.root.cert.Raw) }
 
-// ServerCertificate returns a new certificate for the local core itself. The
+// ServerCertificate returns a new certificate for the emulator itself. The
 // hosts are DNS names, wildcards included, and IP addresses.
 func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -237,7 +237,7 @@ func TestSameCSRTwiceGivesTwoCertificates(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
 // a CSR has 4096 characters at most, a signature that fits, and a key of an
 // allowed kind.
-func TestCSRThatAWSRefuses(t *testing.T) {
+func TestCSRThatAWSRejects(t *testing.T) {
 	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func (a *Authority) IssueForKey(key *rsa.PrivateKey, now time.Time) (*Certificat
 }
 
 // IssueForCSR certifies the key of a certificate signing request in PEM form
-// and keeps its subject. What AWS IoT would refuse is a *CSRError.
+// and keeps its subject. What AWS IoT would reject is a *CSRError.
 func (a *Authority) IssueForCSR(csrPEM string, now time.Time) (*Certificate, error) {
 	csr, err := parseCSR(csrPEM)
 	if err != nil {

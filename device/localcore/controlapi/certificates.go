@@ -8,7 +8,7 @@ import (
 // characters.
 const maxCSR = 4096
 
-// statusOf returns the status that setAsActive asks for.
+// statusOf returns the status that setAsActive selects.
 func statusOf(q *request) registry.CertificateStatus {
 	if q.flag("setAsActive") {
 		return registry.Active

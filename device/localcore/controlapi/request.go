@@ -120,8 +120,8 @@ func with[T any](run func(*request, T) (any, error)) func(*request) (any, error)
 }
 
 // decode reads the body as JSON into v, a pointer to a struct. No body is an
-// empty object. A member that v does not know is rejected by its name, so that
-// nothing is dropped in silence; AWS ignores what its model does not know.
+// empty object. A member that v does not have is rejected by its name, so that
+// nothing is dropped in silence; AWS ignores what its model does not have.
 func (q *request) decode(v any) error {
 	body := bytes.TrimPrefix(q.body, []byte("\xef\xbb\xbf"))
 	if len(bytes.TrimSpace(body)) == 0 {

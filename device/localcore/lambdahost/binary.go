@@ -51,7 +51,7 @@ func checkBinary(path string) error {
 }
 
 // checkFormat looks at the executable's header. On Linux it admits ELF for
-// the machine, and scripts; elsewhere it only knows that ELF does not run.
+// the machine, and scripts; elsewhere it only rejects ELF.
 func checkFormat(r io.ReaderAt, goos, goarch string) (problem, remedy string) {
 	magic := make([]byte, len(elf.ELFMAG))
 	n, _ := r.ReadAt(magic, 0) // a short file has a short magic

@@ -9,7 +9,7 @@ import (
 // environment returns the variables that Lambda sets for a function on an
 // OS-only runtime, and then those of the caller. Nothing is inherited: the
 // credentials are plainly not real, the files and the metadata service that AWS
-// SDKs would ask for others are switched off, and endpoint gets their calls.
+// SDKs would read others from are switched off, and endpoint gets their calls.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 func environment(c *Config, api, endpoint string) []string {

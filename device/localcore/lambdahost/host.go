@@ -1,7 +1,7 @@
 // Package lambdahost runs a Lambda function's own binary, the `bootstrap` of
 // an OS-only runtime, on this machine: it speaks the Lambda Runtime API to it
-// over a loopback port, as the Lambda service does. The function cannot tell
-// the difference, so the hook that is tested here is the hook that is deployed.
+// over a loopback port, as the Lambda service does. The function sees no
+// difference, so the hook that is tested here is the hook that is deployed.
 //
 // It is not a sandbox: the function runs as the user who started it, with no
 // limit of memory. Its environment is Lambda's, not the caller's, so that
@@ -33,7 +33,7 @@ const (
 	DefaultRegion  = "us-east-1"
 )
 
-// InitTimeout is how long a process may take until it asks for its first
+// InitTimeout is how long a process may take until it polls for its first
 // event: the init phase of Lambda.
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 const InitTimeout = 10 * time.Second
@@ -96,12 +96,12 @@ type Host struct {
 }
 
 // Start checks that the function can run here, starts its first process and
-// waits until that asks for work. ctx bounds the wait only; [Host.Close] ends
+// waits until that polls for work. ctx bounds the wait only; [Host.Close] ends
 // what was started.
 //
 // The error is a [*BinaryError] when the file cannot run on this machine, an
 // [*ExitError] when the process ended at once, a [*FunctionError] when it
-// reported that its initialisation failed, [ErrTimeout] when it asked for no
+// reported that its initialization failed, [ErrTimeout] when it polled for no
 // work within [InitTimeout].
 func Start(ctx context.Context, c Config) (*Host, error) {
 	c, err := c.withDefaults()

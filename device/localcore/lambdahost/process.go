@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// errNotTaken marks an invocation whose process ended before it asked for it:
+// errNotTaken marks an invocation whose process ended before it took it:
 // the function has not seen the event.
 var errNotTaken = errors.New("the event was not taken")
 
@@ -32,8 +32,8 @@ type process struct {
 	server *http.Server
 
 	ready  func()          // the first call closes asked
-	asked  chan struct{}   // closed when the function first asked for work
-	work   chan invocation // handed to the request that asks for work
+	asked  chan struct{}   // closed when the function first polled for work
+	work   chan invocation // handed to the request that polls for work
 	exited chan struct{}   // closed when the process has ended and its output was read
 	done   chan struct{}   // closed when the server has ended too
 
@@ -107,10 +107,10 @@ func (p *process) run(listener net.Listener, started chan<- error) {
 	close(p.done)
 }
 
-// awaitReady waits until the function asks for work.
+// awaitReady waits until the function polls for work.
 func (p *process) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, InitTimeout,
-		fmt.Errorf("%w: it asked for no event within %v", ErrTimeout, InitTimeout))
+		fmt.Errorf("%w: it polled for no event within %v", ErrTimeout, InitTimeout))
 	defer cancel()
 	select {
 	case <-p.asked:

@@ -113,7 +113,7 @@ func (c *condition) holds(r *Request) bool {
 
 // accepts says whether one value passes: it equals one of the operands or,
 // for a negated operator, none. An operand whose variable does not resolve
-// equals nothing, and lets nothing pass a negated operator.
+// equals nothing, and makes a negated operator fail.
 func (c *condition) accepts(value string, r *Request) bool {
 	equals := false
 	for i := range c.operands {
@@ -151,7 +151,7 @@ func (c *condition) compare(value string, o *operand, r *Request) (matches, reso
 }
 
 // ordered says whether an order of the request's value to the policy's is
-// what the operator wants.
+// what the operator requires.
 func (c *condition) ordered(order int) bool {
 	if c.reversed {
 		order = -order

@@ -18,13 +18,13 @@ type Thing struct {
 	Attached bool
 }
 
-// A Session is who asks: one connection, for its whole life. Build it once
+// A Session is one connection, for its whole life. Build it once
 // and do not change it while requests use it.
 type Session struct {
 	ClientID string
 	// SourceIP is the client's address; the zero value does not resolve.
 	SourceIP netip.Addr
-	// DomainName is the server name that the client asked for (SNI); empty
+	// DomainName is the server name that the client sent (SNI); empty
 	// does not resolve.
 	DomainName string
 	// Thing is the one that the variables are about: the exclusive thing of
@@ -44,7 +44,7 @@ const (
 	LastWill          = "LastWill"
 )
 
-// A Request is one action that a session wants to do.
+// A Request is one action of a session.
 type Request struct {
 	// Action is in full, such as iot:Publish.
 	Action string
@@ -53,7 +53,7 @@ type Request struct {
 	Resource string
 	// Session must not be nil.
 	Session *Session
-	// ConnectAttributes tells what an iot:Connect asks for: PersistentConnect,
+	// ConnectAttributes is what an iot:Connect requests: PersistentConnect,
 	// LastWill, both, or nothing.
 	ConnectAttributes []string
 	// LastWillTopic is the full ARN of the will's topic, for iot:Connect;

@@ -95,7 +95,7 @@ func (s *Statement) because(r *Request) string {
 	return text + " and its conditions hold"
 }
 
-// explain says what the condition wants and what it found.
+// explain says what the condition requires and what it found.
 func (c *condition) explain(r *Request) string {
 	wants := make([]string, len(c.operands))
 	for i := range c.operands {

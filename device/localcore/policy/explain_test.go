@@ -117,7 +117,7 @@ func TestExplain(t *testing.T) {
 		"a condition on nothing": {
 			one(allow("*", "*").when("ForAnyValue:StringEquals", "iot:ConnectAttributes")), request(own, "iot:Connect", "client/me"),
 			`no statement of P allows iot:Connect on client/me; nearest is Statement[0]: its condition ForAnyValue:StringEquals on ` +
-				`iot:ConnectAttributes with no value does not hold: it has no value, because the connection asks for no attribute`,
+				`iot:ConnectAttributes with no value does not hold: it has no value, because the connection requests no attribute`,
 		},
 		"NotAction": {
 			one(fields{"Effect": "Allow", "NotAction": "iot:Connect", "Resource": "*"}), request(own, "iot:Connect", "client/a"),
@@ -157,7 +157,7 @@ func TestExplainAbsence(t *testing.T) {
 	tests := map[string]string{
 		"aws:SourceIp":                         "address of the client is not known",
 		"iot:DomainName":                       "named no server",
-		"iot:ConnectAttributes":                "asks for no attribute",
+		"iot:ConnectAttributes":                "requests no attribute",
 		"iot:LastWillTopic":                    "no last will",
 		"iot:CertificateId":                    "no certificate",
 		"iot:Certificate.Subject.Country":      "no certificate",

@@ -61,7 +61,7 @@ const (
 	certificatePrefix = "iot:certificate."
 )
 
-// parseKey knows no error: a name that AWS IoT does not document is a key
+// parseKey has no error: a name that AWS IoT does not document is a key
 // that never resolves.
 func parseKey(name string) key {
 	k := key{name: name}
@@ -170,7 +170,7 @@ func (k *key) absence(r *Request) string {
 	case thingName, thingType, thingAttribute, thingAttached:
 		return k.thingAbsence(s)
 	case connectAttributes:
-		return "the connection asks for no attribute"
+		return "the connection requests no attribute"
 	case lastWillTopic:
 		return "the connection has no last will"
 	case certificateID, certificateField:

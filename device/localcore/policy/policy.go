@@ -2,9 +2,9 @@
 //
 // It parses a policy document into a compiled form, decides whether a set of
 // documents allows one action on one resource, and says in one line which
-// statement decided, or what the nearest statement wanted. It knows nothing of
-// MQTT and holds no registry: the caller gathers the policies that apply and
-// says who asks.
+// statement decided, or how the nearest statement differs. It has no
+// MQTT and no registry: the caller gathers the policies that apply and
+// describes the session.
 //
 // AWS IoT says that its policies follow the conventions of IAM policies. Where
 // its own pages are silent, the grammar and the condition operators of IAM

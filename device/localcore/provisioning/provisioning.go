@@ -59,8 +59,9 @@ type Config struct {
 
 // A Service answers the fleet provisioning API. It is safe for concurrent use.
 type Service struct {
-	config Config
-	rates  map[awsiot.Operation]*rate.Limiter // never changed
+	config    Config
+	rates     map[awsiot.Operation]*rate.Limiter // never changed
+	templates template.Cache
 }
 
 // New returns a service.
@@ -221,7 +222,7 @@ func (s *Service) registerThing(ctx context.Context, r Request) (any, error) {
 			return nil, err
 		}
 	}
-	t, err := template.Parse([]byte(stored.Body()))
+	t, err := s.templates.Parse(stored.Body())
 	if err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}
@@ -239,7 +240,10 @@ func (s *Service) registerThing(ctx context.Context, r Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	response := awsiot.RegisterThingResponse{DeviceConfiguration: plan.DeviceConfiguration}
+	response := awsiot.RegisterThingResponse{DeviceConfiguration: map[string]any{}}
+	for name, value := range plan.DeviceConfiguration {
+		response.DeviceConfiguration[name] = value
+	}
 	e := r.Event(event.Provisioned)
 	e.Operation = string(r.Topic.Operation)
 	e.Reason = fmt.Sprintf("certificate %s is %s", done.Certificate.ID, done.Certificate.Status)

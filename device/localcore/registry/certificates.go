@@ -25,7 +25,7 @@ type NewCertificate struct {
 
 // CreateCertificate registers a certificate: the store's part of
 // CreateKeysAndCertificate, CreateCertificateFromCsr and the RegisterCertificate
-// operations. A certificate that is there already is refused.
+// operations. A certificate that is there already is rejected.
 func (r *Registry) CreateCertificate(n NewCertificate) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) { return tx.createCertificate(n) })
 }

@@ -12,7 +12,7 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
 type Override string
 
-// The override settings of AWS IoT. Fail refuses whatever exists already. Unset
+// The override settings of AWS IoT. Fail rejects a resource that exists already. Unset
 // is for a template that says nothing: then only a value that is there and
 // differs is rejected (open point U5).
 const (

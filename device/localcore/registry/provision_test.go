@@ -255,7 +255,7 @@ func TestExpire(t *testing.T) {
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningClaim.html:
 // a provisioning claim is an active certificate that lapses.
-func TestProvisioningClaimIsUnlistedAndLapses(t *testing.T) {
+func TestProvisioningClaimIsUnlistedAndExpires(t *testing.T) {
 	r, _ := open(t)
 	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "template", Body: "{}", RoleARN: "role"}))(t)
 	c, expires, err := r.CreateClaimCertificate(newPEM(t), "template", 5*time.Minute)

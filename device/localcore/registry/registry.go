@@ -6,8 +6,8 @@
 // one transaction of a bbolt file, and either happens whole or not at all, in
 // the file and in memory.
 //
-// It knows names and certificate ids, but no account and no region: ARNs are
-// the business of who shows them. Likewise it stores policies and templates
+// It has names and certificate ids, but no account and no Region: ARNs are made
+// by those who show them. Likewise it stores policies and templates
 // without reading them; Options says who checks them.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-registry.html

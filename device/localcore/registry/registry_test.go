@@ -125,7 +125,7 @@ func TestRejectionIsOnePrintableLine(t *testing.T) {
 
 // Each case is of
 // https://docs.aws.amazon.com/iot/latest/apireference/API_Operations.html.
-func TestRefusals(t *testing.T) {
+func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 	tests := map[string]struct {
 		do   func(r *Registry, active, inactive string) error
 		want string
@@ -600,7 +600,7 @@ func TestPolicyVersionInEffectIsTheDefault(t *testing.T) {
 	}
 }
 
-func TestWatchTellsOfStatusAndDeletion(t *testing.T) {
+func TestWatchReportsStatusAndDeletion(t *testing.T) {
 	r, _ := open(t)
 	c := newCertificate(t, r, Active)
 	var got []Change

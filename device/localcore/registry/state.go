@@ -2,7 +2,7 @@ package registry
 
 import "time"
 
-// state is everything the registry knows. A state may lie over another one and
+// state is all that the registry holds. A state may lie over another one and
 // then holds only changes; see table.
 type state struct {
 	things        *table[Thing]

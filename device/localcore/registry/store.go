@@ -133,7 +133,7 @@ func checkFormat(tx *bolt.Tx) error {
 	case found == nil:
 		return meta.Put(formatKey, []byte(formatVersion))
 	case string(found) != formatVersion:
-		return fmt.Errorf("format version %q, this program knows version %s; use the program that wrote it, or move the file away", found, formatVersion)
+		return fmt.Errorf("format version %q, this program reads version %s; use the program that wrote it, or move the file away", found, formatVersion)
 	}
 	return nil
 }

@@ -160,7 +160,7 @@ func snapshot(t *testing.T, r *Registry) map[string]string {
 	return out
 }
 
-func TestOpenRefusesWhatItCannotUse(t *testing.T) {
+func TestOpenRejectsWhatItCannotUse(t *testing.T) {
 	t.Run("locked", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "registry.db")
 		openAt(t, path)
@@ -215,7 +215,7 @@ func TestFailedWriteLeavesMemoryAlone(t *testing.T) {
 	}
 }
 
-func TestMutationAfterCloseIsRefused(t *testing.T) {
+func TestMutationAfterCloseIsAnError(t *testing.T) {
 	r, _ := open(t)
 	ok(t, r.Close())
 	if _, err := r.CreateThing(NewThing{Name: "thing"}); !errors.Is(err, ErrClosed) {

@@ -47,7 +47,7 @@ func (s *scope) lookup(name string) (string, error) {
 	return "", unresolved.errorf("Cannot resolve reference value: %s", name)
 }
 
-func (r refusal) errorf(format string, args ...any) *Error {
+func (r rejection) errorf(format string, args ...any) *Error {
 	return &Error{StatusCode: r.status, Code: r.code, Message: fmt.Sprintf(format, args...)}
 }
 
@@ -226,7 +226,7 @@ func bounded(value string) (string, error) {
 	return value, nil
 }
 
-// A checked expression refuses what breaks a rule of the registry.
+// A checked expression rejects what breaks a rule of the registry.
 type checked struct {
 	expression
 	rule rule

@@ -89,7 +89,7 @@ func (p *parser) argument(n *jsontree.Node) *jsontree.Node {
 // arguments returns the elements of n, an array of that many.
 func (p *parser) arguments(n *jsontree.Node, count int, form string) []*jsontree.Node {
 	if n.Kind != jsontree.Array || len(n.Items) != count {
-		p.fail(n, "%s wants %s", n.Key, form)
+		p.fail(n, "%s needs %s", n.Key, form)
 		return nil
 	}
 	return n.Items

@@ -2,8 +2,9 @@ package template
 
 import (
 	"fmt"
-	"strings"
-	"unicode/utf8"
+	"regexp"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // Limits of a template and of its parameters.
@@ -23,37 +24,38 @@ const (
 	MaxGroups            = 10 // of a thing
 )
 
-// A rule is what AWS IoT demands of a name or value.
+// A rule is what AWS IoT requires of a name or value.
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThing.html
 type rule struct {
-	what     string
-	min, max int    // characters
-	extra    string // characters beside letters and digits
+	what  string
+	valid func(string) bool
+	must  string // have
 }
 
 var (
-	thingName      = rule{"thing name", 1, 128, ":_-"}
-	thingTypeName  = rule{"thing type name", 1, 128, ":_-"}
-	groupName      = rule{"thing group name", 1, 128, ":_-"}
-	billingGroup   = rule{"billing group name", 1, 128, ":_-"}
-	policyName     = rule{"policy name", 1, 128, "_+=,.@-"}
-	attributeName  = rule{"attribute name", 1, 128, "_.,@/:#-"}
-	attributeValue = rule{"attribute value", 0, 800, "_.,@/:#=[]-"}
+	thingName     = rule{"thing name", awsiot.ValidThingName, awsiot.ThingNameRule}
+	thingTypeName = rule{"thing type name", awsiot.ValidThingName, awsiot.ThingNameRule}
+	groupName     = rule{"thing group name", awsiot.ValidThingName, awsiot.ThingNameRule}
+	billingGroup  = rule{"billing group name", awsiot.ValidThingName, awsiot.ThingNameRule}
+	policyName    = rule{"policy name", awsiot.ValidPolicyName, awsiot.PolicyNameRule}
+	attributeName = rule{
+		"attribute name", regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#-]{1,128}$`).MatchString,
+		"1 to 128 characters of a-z A-Z 0-9 _ . , @ / : # -",
+	}
+	attributeValue = rule{
+		"attribute value", regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#=\[\]-]{0,800}$`).MatchString,
+		"at most 800 characters of a-z A-Z 0-9 _ . , @ / : # = [ ] -",
+	}
 )
 
-// check tells what is wrong with s, in one line; empty means nothing.
+// check returns what is wrong with s, in one line; empty means nothing.
 func (r rule) check(s string) string {
-	if n := utf8.RuneCountInString(s); n < r.min || n > r.max {
-		return fmt.Sprintf("%s has %d characters, must have %d to %d", r.what, n, r.min, r.max)
+	if r.valid(s) {
+		return ""
 	}
-	for _, c := range s {
-		if !r.allows(c) {
-			return fmt.Sprintf("%s %q has %q; allowed are letters, digits and %s", r.what, s, c, r.extra)
-		}
+	const most = 130
+	if len(s) > most {
+		s = s[:most] + "…"
 	}
-	return ""
-}
-
-func (r rule) allows(c rune) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune(r.extra, c)
+	return fmt.Sprintf("%s %q must have %s", r.what, s, r.must)
 }

@@ -165,7 +165,7 @@ func (p *parser) readRow(n *jsontree.Node) map[string]string {
 	return values
 }
 
-// A constraint makes an expression refuse what it must not give.
+// A constraint makes an expression reject values that it must not have.
 type constraint func(expression) expression
 
 func obeying(r rule) constraint {

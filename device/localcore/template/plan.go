@@ -43,7 +43,7 @@ type ThingOverride struct {
 }
 
 // A Certificate is the certificate to attach to the thing: one of ID, CSR and
-// PEM says which. Fleet provisioning knows ID alone.
+// PEM says which. Fleet provisioning allows ID alone.
 type Certificate struct {
 	// LogicalName is the resource's name in the template.
 	LogicalName string

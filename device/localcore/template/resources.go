@@ -158,14 +158,14 @@ func (p *parser) readCertificate(kind, n, settings *jsontree.Node, logicalName s
 }
 
 // checkSource reports a certificate that is not given in exactly one way, or in
-// one that this kind of template does not know.
+// one that this kind of template does not allow.
 func (p *parser) checkSource(n *jsontree.Node) {
 	var given []string
 	for _, m := range n.Items {
 		switch m.Key {
 		case "CertificateSigningRequest", "CertificatePem", "CACertificatePem":
 			if p.fleet {
-				p.failKey(m, `fleet provisioning knows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
+				p.failKey(m, `fleet provisioning allows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
 				return
 			}
 		}

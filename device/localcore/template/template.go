@@ -3,7 +3,7 @@
 // to register. It touches no registry: whether a named policy, group or type
 // exists is for the one who carries out the plan.
 //
-// What AWS does not document is decided in choices.go and nowhere else.
+// What AWS does not document is decided in ambiguous.go and nowhere else.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
 package template

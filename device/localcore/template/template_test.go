@@ -121,7 +121,7 @@ func TestFunctions(t *testing.T) {
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
 // a reference that does not resolve is a provisioning error.
-func TestRefusals(t *testing.T) {
+func TestRejectionsHaveCodeAndMessage(t *testing.T) {
 	const invalid = "InvalidParameters"
 	for name, tc := range map[string]struct{ value, code, message string }{
 		"no value":           {`{"Ref": "p"}`, invalid, "Cannot resolve reference value: p"},
@@ -304,25 +304,25 @@ func TestResolvedValuesObeyTheRegistry(t *testing.T) {
 	}
 	for name, tc := range map[string]struct{ body, value, code, message string }{
 		"thing name": {thing(`"ThingName": {"Ref": "v"}`), "a b", "InvalidRequest",
-			`thing name "a b" has ' '; allowed are letters, digits and :_-`},
+			`thing name "a b" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
 		"empty thing name": {thing(`"ThingName": {"Ref": "v"}`), "", "InvalidRequest",
-			`thing name has 0 characters, must have 1 to 128`},
+			`thing name "" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
 		"type": {thing(`"ThingName": "t", "ThingTypeName": {"Ref": "v"}`), "a/b", "InvalidRequest",
-			`thing type name "a/b" has '/'; allowed are letters, digits and :_-`},
+			`thing type name "a/b" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
 		"group": {thing(`"ThingName": "t", "ThingGroups": [{"Ref": "v"}]`), "ü", "InvalidRequest",
-			`thing group name "ü" has 'ü'; allowed are letters, digits and :_-`},
+			`thing group name "ü" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
 		"groups": {thing(`"ThingName": "t", "ThingGroups": {"Fn::Split": [",", {"Ref": "v"}]}`), "a,b,c,d,e,f,g,h,i,j,k", "InvalidRequest",
 			`11 thing groups, a thing may be in 10`},
 		"billing group": {thing(`"ThingName": "t", "BillingGroup": {"Ref": "v"}`), "+", "InvalidRequest",
-			`billing group name "+" has '+'; allowed are letters, digits and :_-`},
+			`billing group name "+" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
 		"attribute": {thing(`"ThingName": "t", "AttributePayload": {"a": {"Ref": "v"}}`), "+02:00", "InvalidRequest",
-			`attribute value "+02:00" has '+'; allowed are letters, digits and _.,@/:#=[]-`},
+			`attribute value "+02:00" must have at most 800 characters of a-z A-Z 0-9 _ . , @ / : # = [ ] -`},
 		"long attribute": {thing(`"ThingName": "t", "AttributePayload": {"a": {"Ref": "v"}}`), strings.Repeat("x", 801), "InvalidRequest",
-			`attribute value has 801 characters, must have 0 to 800`},
+			`attribute value "` + strings.Repeat("x", 130) + `…" must have at most 800 characters of a-z A-Z 0-9 _ . , @ / : # = [ ] -`},
 		"status": {resourced(`"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": "c", "Status": {"Ref": "v"}}}`), "REVOKED", "InvalidRequest",
 			`Status "REVOKED" is not one of ACTIVE, INACTIVE`},
 		"policy name": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": {"Ref": "v"}}}`), "a b", "InvalidRequest",
-			`policy name "a b" has ' '; allowed are letters, digits and _+=,.@-`},
+			`policy name "a b" must have 1 to 128 characters of a-z A-Z 0-9 _ + = , . @ -`},
 		"document": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Ref": "v"}}}`), "[]", "MalformedPolicy",
 			`the policy document is not a JSON object`},
 		"broken document": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Ref": "v"}}}`), "{", "MalformedPolicy",
@@ -358,11 +358,11 @@ func TestLongParameterName(t *testing.T) {
 
 func TestEveryChoiceIsNamedOnce(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, c := range template.Choices() {
-		if c.Point == "" || c.Taken == "" || seen[c.Point] {
+	for _, c := range template.Ambiguities() {
+		if c.Question == "" || c.Answer == "" || seen[c.Question] {
 			t.Errorf("empty or repeated: %+v", c)
 		}
-		seen[c.Point] = true
+		seen[c.Question] = true
 	}
 }
 

@@ -167,7 +167,7 @@ type bootstrapResult struct {
 	PrivateKeyPath      string               `json:"privateKeyPath"`
 	Endpoint            string               `json:"endpoint"`
 	NotAfter            time.Time            `json:"notAfter"`
-	DeviceConfiguration map[string]string    `json:"deviceConfiguration"`
+	DeviceConfiguration map[string]any       `json:"deviceConfiguration"`
 	Author              string               `json:"author"`
 	Provisioned         bool                 `json:"provisioned"`
 	RoundTrips          provision.RoundTrips `json:"roundTrips"`
@@ -189,7 +189,7 @@ func newBootstrapResult(c *config.Config, done *provision.Result) bootstrapResul
 		RoundTrips:          done.RoundTrips,
 	}
 	if r.DeviceConfiguration == nil {
-		r.DeviceConfiguration = map[string]string{} // always an object
+		r.DeviceConfiguration = map[string]any{} // always an object
 	}
 	return r
 }

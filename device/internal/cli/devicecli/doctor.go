@@ -7,8 +7,6 @@ import (
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/internal/doctor"
-	"example.com/fleety/device/session"
-	"example.com/fleety/hook/payload"
 	"github.com/spf13/cobra"
 )
 
@@ -21,14 +19,14 @@ func newDoctorCmd(console *cli.Console) *cobra.Command {
 	var o doctorOptions
 	cmd := &cobra.Command{
 		Use:   "doctor [flags]",
-		Short: "Find out why the device does not work",
-		Long: `Doctor makes the checks that a support engineer would make, in the order of
-their causes: configuration, files, clock, network, server, policies, template
-and disk. For each it tells what was found, why, and what to do. It changes
-nothing and registers nothing, but it does connect: with the claim, and under
-the device's own client id, which ends a session that the device has.
+		Short: "Diagnose problems",
+		Long: `Doctor runs diagnostic checks, most fundamental first: configuration, files,
+disk, clock, network, server, policies and template. It reports for each what
+was found, why, and what to do. It changes nothing and registers nothing, but it
+does connect: with the claim certificate, and under the device's own client id,
+which ends a session that the device has.
 
-The exit code is that of the worst finding; 0 means that all is well.`,
+The exit code is that of the worst finding; 0 means that no check failed.`,
 		Example: `  $ iot_device doctor
 
   # For scripts: all findings that are not well
@@ -42,45 +40,27 @@ The exit code is that of the worst finding; 0 means that all is well.`,
 }
 
 func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error {
-	c, problems := load(console, o.Sources)
-	if cli.IsA[*cli.UsageError](problems) {
-		return problems
+	o.Environ = console.Environ
+	c, problems := config.Load(o.Sources)
+	checks := doctor.Config{Settings: c, Problems: problems, Log: console.Log}
+	if !o.json {
+		checks.Progress = func(c doctor.Check) { fmt.Fprint(console.Out, c) } // as they are made
 	}
-	examination := doctor.Config{Settings: c, Problems: problems, Log: console.Log}
-	if c != nil && c.Bootstrap.ProvisioningTemplate == config.DefaultTemplate {
-		examination.SerialPrefix = payload.SerialPrefix // our own hook decides
-	}
-	report := doctor.Run(ctx, examination)
+	report := doctor.Run(ctx, checks)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := printReport(console, o, report); err != nil {
+	var err error
+	if o.json {
+		err = console.JSON(report)
+	} else if _, err = fmt.Fprintf(console.Out, "\nVerdict: %s.\n", report.Verdict()); err != nil {
+		err = fmt.Errorf("writing the result: %w", err)
+	}
+	if err != nil {
 		return err
 	}
 	if _, class, failed := report.Worst(); failed {
-		return cli.Reported(exitCodeOfClass(class))
+		return cli.Reported(cli.ExitCode(class))
 	}
 	return nil
-}
-
-func printReport(console *cli.Console, o doctorOptions, report doctor.Report) error {
-	if o.json {
-		return console.JSON(report)
-	}
-	if err := report.WriteText(console.Out); err != nil {
-		return fmt.Errorf("writing the result: %w", err)
-	}
-	return nil
-}
-
-func exitCodeOfClass(c session.Class) int {
-	switch c {
-	case session.ClassConfig:
-		return cli.ExitUsage
-	case session.ClassRefused:
-		return cli.ExitDenied
-	case session.ClassTemporary:
-		return cli.ExitTemporary
-	}
-	return cli.ExitFailed
 }

@@ -1,6 +1,7 @@
 package devicecli
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,18 +72,18 @@ const (
 // A statusResult is what status prints. Its JSON keys are part of the
 // command's contract.
 type statusResult struct {
-	State               string            `json:"state"`
-	SerialNumber        string            `json:"serialNumber"`
-	ThingName           string            `json:"thingName,omitempty"`
-	CertificateID       string            `json:"certificateId,omitempty"`
-	CertificatePath     string            `json:"certificatePath,omitempty"`
-	PrivateKeyPath      string            `json:"privateKeyPath,omitempty"`
-	Endpoint            string            `json:"endpoint,omitempty"`
-	NotAfter            *time.Time        `json:"notAfter,omitempty"`
-	DeviceConfiguration map[string]string `json:"deviceConfiguration,omitempty"`
-	Author              string            `json:"author,omitempty"`
-	Pending             *pendingResult    `json:"pending,omitempty"`
-	Problems            []string          `json:"problems"`
+	State               string         `json:"state"`
+	SerialNumber        string         `json:"serialNumber"`
+	ThingName           string         `json:"thingName,omitempty"`
+	CertificateID       string         `json:"certificateId,omitempty"`
+	CertificatePath     string         `json:"certificatePath,omitempty"`
+	PrivateKeyPath      string         `json:"privateKeyPath,omitempty"`
+	Endpoint            string         `json:"endpoint,omitempty"`
+	NotAfter            *time.Time     `json:"notAfter,omitempty"`
+	DeviceConfiguration map[string]any `json:"deviceConfiguration,omitempty"`
+	Author              string         `json:"author,omitempty"`
+	Pending             *pendingResult `json:"pending,omitempty"`
+	Problems            []string       `json:"problems"`
 }
 
 type pendingResult struct {
@@ -166,9 +167,14 @@ func (p *pendingResult) table(now time.Time) cli.Table {
 }
 
 // mapRows lists a map in the order of its keys, under one label.
-func mapRows(label string, m map[string]string) (t cli.Table) {
+func mapRows(label string, m map[string]any) (t cli.Table) {
 	for _, name := range slices.Sorted(maps.Keys(m)) {
-		t = append(t, cli.Row{label, name + " = " + m[name]})
+		text, ok := m[name].(string)
+		if !ok {
+			data, _ := json.Marshal(m[name]) // it came as JSON
+			text = string(data)
+		}
+		t = append(t, cli.Row{label, name + " = " + text})
 		label = ""
 	}
 	return t

@@ -62,29 +62,23 @@ func (o *controlOptions) run(ctx context.Context, console *cli.Console, verb, op
 		run.Found = func(d controlplane.Device) { fmt.Fprintln(console.Out, term.Clean(deviceText(d))) }
 	}
 	counts, err := work(run)
-	if err != nil && counts.Failed == 0 {
-		return err
-	}
-	if o.json && err == nil {
+	switch {
+	case o.json && err == nil:
 		return console.JSON(struct {
 			Applied bool `json:"applied"`
 			controlplane.Counts
 		}{o.apply, counts})
-	}
-	if !o.json {
-		would := "would be " + verb + " (dry run)"
-		if o.apply {
-			would = verb
+	case !o.json && (err == nil || counts != controlplane.Counts{}):
+		if !o.apply {
+			verb = "would be " + verb + " (dry run)"
 		}
-		if _, err := fmt.Fprintf(console.Out, "%d certificates and %d things %s; %d already gone, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed\n",
-			counts.Certificates, counts.Things, would, counts.Gone, counts.Shared, counts.Kept, counts.Failed, counts.Resumed); err != nil {
-			return err
-		}
+		fmt.Fprintf(console.Out, "%d certificates and %d things %s; %d already gone, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed\n",
+			counts.Certificates, counts.Things, verb, counts.Gone, counts.Shared, counts.Kept, counts.Failed, counts.Resumed)
 	}
-	if err != nil {
+	if counts.Failed > 0 {
 		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
 	}
-	return nil
+	return err
 }
 
 func deviceText(d controlplane.Device) string {

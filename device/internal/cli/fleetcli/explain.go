@@ -7,10 +7,10 @@ import (
 
 	"github.com/aws/smithy-go"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
-	"example.com/fleety/device/provision"
 )
 
 // An incompleteError is a run in which devices failed, or were not connected at
@@ -53,23 +53,18 @@ func explain(err error) cli.Explanation {
 // explainIncomplete returns the worst class of the failures: those that retrying
 // does not help come first.
 func explainIncomplete(r *fleet.Report) cli.Explanation {
-	const one = "try one device: iot_device bootstrap shows more of the cause"
-	classes := r.Classes()
-	for _, c := range []struct {
-		class provision.Class
-		code  int
-		hint  string
-	}{
-		{provision.Local, cli.ExitFailed, "the cause is on this machine: disk, memory or open files"},
-		{provision.Misconfigured, cli.ExitUsage, one},
-		{provision.Refused, cli.ExitDenied, one},
-	} {
-		if slices.Contains(classes, c.class.String()) {
-			return cli.Explanation{Code: c.code, Hint: c.hint}
+	hints := [...]string{
+		awsiot.Failed:        "the cause is on this machine: disk, memory or open files",
+		awsiot.Misconfigured: "try one device: iot_device bootstrap shows more of the cause",
+		awsiot.Denied:        "try one device: iot_device bootstrap shows more of the cause",
+	}
+	for class, hint := range hints {
+		if slices.Contains(r.Classes(), awsiot.Class(class).String()) {
+			return cli.Explanation{Code: cli.ExitCode(awsiot.Class(class)), Hint: hint}
 		}
 	}
 	if h := r.Hold; r.Counts.Failed == 0 && h != nil && h.Reconnect != nil && h.Reconnect.Rejected > 0 {
-		return cli.Explanation{Code: cli.ExitDenied, Hint: one}
+		return cli.Explanation{Code: cli.ExitDenied, Hint: hints[awsiot.Denied]}
 	}
 	return cli.Explanation{Code: cli.ExitTemporary, Hint: "run the same command again; with --keep, devices that have their identity keep it"}
 }

@@ -11,43 +11,46 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
 const ImplicitCertificateID = "AWS::IoT::Certificate::Id"
 
-// A refusal is the code and status of an [Error].
-type refusal struct {
+// A rejection is the code and status of an [Error].
+type rejection struct {
 	status int
 	code   string
 }
 
 // String returns status and code.
-func (r refusal) String() string { return fmt.Sprint(r.status, " ", r.code) }
+func (r rejection) String() string { return fmt.Sprint(r.status, " ", r.code) }
 
 // unresolved answers a reference that has no value. It was observed:
 // 400 InvalidParameters, "Cannot resolve reference value: NAME".
-var unresolved = refusal{http.StatusBadRequest, "InvalidParameters"}
+var unresolved = rejection{http.StatusBadRequest, "InvalidParameters"}
 
-// The refusals that AWS does not document are our choice: the names of its
+// The rejections that AWS does not document are assumed: the names of its
 // HTTPS exceptions in the form of the observed code.
 var (
-	noSuchKey        = refusal{http.StatusBadRequest, "InvalidParameters"} // our choice
-	badSelection     = refusal{http.StatusBadRequest, "InvalidParameters"} // our choice
-	badParameter     = refusal{http.StatusBadRequest, "InvalidParameters"} // our choice
-	badValue         = refusal{http.StatusBadRequest, "InvalidRequest"}    // our choice
-	badDocument      = refusal{http.StatusBadRequest, "MalformedPolicy"}   // our choice
-	otherCertificate = refusal{http.StatusBadRequest, "InvalidParameters"} // our choice
+	noSuchKey        = rejection{http.StatusBadRequest, "InvalidParameters"} // assumed
+	badSelection     = rejection{http.StatusBadRequest, "InvalidParameters"} // assumed
+	badParameter     = rejection{http.StatusBadRequest, "InvalidParameters"} // assumed
+	badValue         = rejection{http.StatusBadRequest, "InvalidRequest"}    // assumed
+	badDocument      = rejection{http.StatusBadRequest, "MalformedPolicy"}   // assumed
+	otherCertificate = rejection{http.StatusBadRequest, "InvalidParameters"} // assumed
 )
 
 // maxText is the greatest length, in bytes, of a resolved value. AWS names no
-// such limit; without one, nested Fn::Sub could ask for any amount of memory.
-const maxText = 64 << 10 // our choice
+// such limit; without one, nested Fn::Sub could use any amount of memory.
+const maxText = 64 << 10 // assumed
 
-// A Choice is what this package does at a point that AWS leaves open.
-type Choice struct{ Point, Taken string }
+// An Ambiguity is what this package does at a point that AWS leaves open.
+type Ambiguity struct{ Question, Answer string }
 
-var choices = []Choice{
+var ambiguities = []Ambiguity{
 	{"Fn::FindInMap with a key that is not in the map", noSuchKey.String() + "; the message names the map, the key and the known keys"},
 	{"Fn::Select with an index that is not in the list", badSelection.String()},
 	{"a parameter whose name or value is too long", badParameter.String()},
 	{"a resolved name or value that the registry does not allow", badValue.String()},
 	{"a resolved policy document that is not a JSON object", badDocument.String()},
+	{"PackageVersions", "accepted; software packages are not emulated"},
+	{"CertificatePem whose authority is not registered", "accepted; CACertificatePem must have signed it"},
+	{"a certificate that is no longer pending, without OverrideSettings", "gets the template's Status, unless it is REVOKED"},
 	{"a CertificateId that resolves to another certificate than the token's", otherCertificate.String()},
 	{"a parameter that is sent but not declared", "it resolves; it is reported"},
 	{"a parameter that is declared and has the name of the implicit one", "accepted; the implicit value wins"},
@@ -60,12 +63,12 @@ var choices = []Choice{
 	{"the syntax of Fn::Sub", "CloudFormation's: a string or [string, variables], ${Name}, and ${!Name} for ${Name} itself"},
 	{"delimiters of Fn::Join and Fn::Split", "constant strings; that of Fn::Split is not empty"},
 	{"values of Mappings", "strings only"},
-	{"values of AttributePayload, PackageVersions and DeviceConfiguration", "strings only; numbers and booleans are refused"},
-	{"sections, properties and settings that are not documented", "refused"},
-	{"several things or several certificates in one template", "refused"},
+	{"values of AttributePayload, PackageVersions and DeviceConfiguration", "strings only; numbers and booleans are rejected"},
+	{"sections, properties and settings that are not documented", "rejected"},
+	{"several things or several certificates in one template", "rejected"},
 	{"the length of a resolved value", fmt.Sprintf("%d bytes at most", maxText)},
 	{"the depth of nesting", fmt.Sprintf("%d levels at most", maxDepth)},
 }
 
-// Choices lists what this package does where AWS documents nothing.
-func Choices() []Choice { return slices.Clone(choices) }
+// Ambiguities lists what this package does where AWS documents nothing.
+func Ambiguities() []Ambiguity { return slices.Clone(ambiguities) }

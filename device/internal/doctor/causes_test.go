@@ -1,0 +1,148 @@
+package doctor_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/internal/doctor"
+	"example.com/fleety/device/provision"
+	"example.com/fleety/device/session"
+)
+
+// A cause goes by the error's type and by operation and code, however deep it
+// is wrapped, and never by the status alone.
+func TestCausesOfErrors(t *testing.T) {
+	rejected := func(operation awsiot.Operation, status int, code string) error {
+		return &awsiot.ErrorResponse{Operation: operation, StatusCode: status, ErrorCode: code, ErrorMessage: "message"}
+	}
+	at := func(stage session.Stage, err error) error {
+		return &session.Error{Stage: stage, Endpoint: "localhost:8883", Address: "proxy:3128", Err: err}
+	}
+	after := func(packet string, topics ...string) error {
+		return &session.Error{Stage: session.StageConnect, Endpoint: "localhost:8883", After: packet, Topics: topics, Err: session.ErrClosedSilently}
+	}
+	certificate := &x509.Certificate{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(2 * time.Hour)}
+	create := awsiot.CreateCertificateFromCSR
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"hook denies":                    {rejected(awsiot.RegisterThing, 403, "AccessDenied"), "hook-denied"},
+		"create is denied":               {rejected(create, 403, "AccessDenied"), "create-denied"},
+		"template":                       {rejected(awsiot.RegisterThing, 404, "ResourceNotFound"), "template-missing"},
+		"create finds nothing":           {rejected(create, 404, "ResourceNotFound"), "rejected"},
+		"parameters":                     {rejected(awsiot.RegisterThing, 400, "InvalidParameters"), "parameter-invalid"},
+		"CSR":                            {rejected(create, 400, "InvalidCertificateSigningRequest"), "rejected"},
+		"token":                          {rejected(awsiot.RegisterThing, 400, "InvalidCertificateOwnershipToken"), "token-expired"},
+		"throttled with status 400":      {rejected(awsiot.RegisterThing, 400, "ThrottlingException"), "throttled"},
+		"conflicting update":             {rejected(awsiot.RegisterThing, 409, "ConflictingResourceUpdate"), "throttled"},
+		"server error":                   {rejected(create, 503, "ServiceUnavailable"), "throttled"},
+		"conflict":                       {rejected(awsiot.RegisterThing, 409, "ResourceAlreadyExists"), "rejected"},
+		"another thing name":             {&provision.ThingNameError{Want: "a", Got: "b"}, "thing-name"},
+		"no response":                    {&provision.TimeoutError{To: "RegisterThing"}, "no-response"},
+		"time-out":                       {context.DeadlineExceeded, "no-response"},
+		"interrupted":                    {context.Canceled, ""},
+		"claim's time":                   {&config.ClaimTimeError{Certificate: certificate}, "clock"},
+		"another run":                    {&identity.LockedError{PID: 7}, "locked"},
+		"damaged identity":               {&identity.BrokenError{Path: "p", Reason: "r"}, "identity-damaged"},
+		"damaged journal":                {&identity.CorruptError{Path: "the/journal", Reason: "r"}, "journal-damaged"},
+		"permission":                     {&fs.PathError{Op: "open", Path: "p", Err: fs.ErrPermission}, "permission"},
+		"full disk":                      {&fs.PathError{Op: "write", Path: "p", Err: syscall.ENOSPC}, "disk-full"},
+		"quota":                          {&fs.PathError{Op: "write", Path: "p", Err: syscall.EDQUOT}, "disk-full"},
+		"read-only":                      {&fs.PathError{Op: "open", Path: "p", Err: syscall.EROFS}, "read-only"},
+		"FAT":                            {&fs.PathError{Op: "chmod", Path: "p", Err: syscall.EPERM}, "no-permission-bits"},
+		"NFS without locks":              {&fs.PathError{Op: "flock", Path: "p", Err: syscall.ENOLCK}, "no-locks"},
+		"another error of the disk":      {&fs.PathError{Op: "read", Path: "p", Err: syscall.EIO}, "file"},
+		"defect":                         {errors.New("surprise"), ""},
+		"no such host":                   {at(session.StageResolve, &net.DNSError{Err: "no such host", IsNotFound: true}), "name-unknown"},
+		"no name service":                {at(session.StageResolve, &net.DNSError{Err: "timeout", IsTimeout: true}), "name-service"},
+		"nobody listens":                 {at(session.StageDial, syscall.ECONNREFUSED), "connection-refused"},
+		"no route":                       {at(session.StageDial, syscall.ENETUNREACH), "unreachable"},
+		"dropped packets":                {at(session.StageDial, context.DeadlineExceeded), "connection-timeout"},
+		"proxy wants a password":         {at(session.StageProxy, &session.ProxyError{StatusCode: 407}), "proxy-authentication"},
+		"proxy denies":                   {at(session.StageProxy, &session.ProxyError{StatusCode: 403}), "proxy-denied"},
+		"proxy is down":                  {at(session.StageProxy, syscall.ECONNREFUSED), "proxy-down"},
+		"proxy is unknown":               {at(session.StageProxy, &net.DNSError{IsNotFound: true}), "proxy-down"},
+		"unknown root":                   {at(session.StageTLS, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), "unknown-root"},
+		"another server":                 {at(session.StageTLS, &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: certificate, Host: "x"}}), "wrong-server"},
+		"clock against the server":       {at(session.StageTLS, &session.ValidityError{Certificate: certificate}), "server-time"},
+		"captive portal":                 {at(session.StageTLS, tls.RecordHeaderError{}), "not-tls"},
+		"silence in the handshake":       {at(session.StageTLS, session.ErrClosedSilently), "tls-silence"},
+		"address without SNI":            {&session.Error{Stage: session.StageTLS, Endpoint: "192.0.2.1:8883", Err: session.ErrClosedSilently}, "no-sni"},
+		"client id":                      {at(session.StageConnect, &session.ConnackError{Code: 5}), "connect-denied"},
+		"silence on CONNECT":             {after("CONNECT"), "connect-denied"},
+		"silence on PUBLISH":             {after("PUBLISH", "fleet/x"), "topic-denied"},
+		"silence with nothing in flight": {at(session.StageLost, session.ErrClosedSilently), "connection-lost"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok := doctor.CauseOf(fmt.Errorf("doing: %w", tt.err), nil)
+			if got.ID != tt.want || ok != (tt.want != "") {
+				t.Errorf("cause %q, want %q", got.ID, tt.want)
+			}
+			if strings.ContainsAny(got.Hint(), "{}") {
+				t.Errorf("a word is not filled in: %s", got.Hint())
+			}
+		})
+	}
+}
+
+// What is advised is done by people under pressure. It must not destroy, must
+// work on a device, and must not know what only the hook knows.
+func TestRemediesHarmNothing(t *testing.T) {
+	forbidden := regexp.MustCompile(`297468|scripts/|templates/|infra/|example-config|\.md\b|\brm\b|delete|INACTIVE|update-certificate|move .* away`)
+	seen := map[string]bool{}
+	for _, c := range doctor.Causes {
+		if seen[c.ID] || c.Message == "" || c.Why == "" || c.Remedy == "" {
+			t.Errorf("%s is there twice or incomplete", c.ID)
+		}
+		seen[c.ID] = true
+		if m := forbidden.FindString(c.Hint()); m != "" {
+			t.Errorf("%s: %q in: %s", c.ID, m, c.Hint())
+		}
+	}
+}
+
+// The page has the table as the program has it; -update writes it.
+func TestTroubleshootingPageIsTheTable(t *testing.T) {
+	page := filepath.Join("..", "..", "..", "docs", "troubleshooting.md")
+	want := doctor.Markdown()
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s is out of date; run: UPDATE_GOLDEN=1 go test ./internal/doctor -run Troubleshooting", page)
+	}
+}
+
+func TestFindingsFitATerminal(t *testing.T) {
+	c := doctor.Check{Name: "claim-certificate", Result: doctor.Fail, Found: strings.Repeat("word ", 40) + strings.Repeat("0a", 32), Cause: strings.Repeat("why ", 40), Remedy: "do"}
+	for line := range strings.Lines(c.String()) {
+		if len(strings.TrimRight(line, "\n")) > 80 {
+			t.Errorf("%d columns: %q", len(line), line)
+		}
+	}
+	if strings.Contains(c.String(), strings.Repeat("0a", 32)) {
+		t.Error("a certificate ID is not shortened")
+	}
+}
