@@ -195,7 +195,7 @@ func TestConnectionsCutAtAnyStepEndWithOneIdentity(t *testing.T) {
 		t.Run(event, func(t *testing.T) {
 			t.Parallel()
 			d := newDevice(t, startCore(t))
-			l, port := newLink(t, d.config.Session.Port, 0)
+			l, port := newLink(t, d.config.Session.Port)
 			d.config.Session.Port = port
 			cut := false
 			_, err := d.run(t, func(c *provision.Config) {

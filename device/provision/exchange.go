@@ -178,9 +178,8 @@ func (x *exchange) requestCertificate(ctx context.Context, filters []string) (id
 		if err != nil {
 			return grant, &identity.CertificateError{Reason: "its private key: " + err.Error()}
 		}
-		grant.CertificateID, grant.CertificatePEM = answer.CertificateID, answer.CertificatePEM
 		grant.PrivateKeyPEM, grant.Token = string(answer.PrivateKey), string(answer.CertificateOwnershipToken)
-		return grant, nil
+		return grant, setCertificate(&grant, answer.CertificateID, answer.CertificatePEM)
 	}
 	// AWS IoT copies the subject of the CSR into the certificate.
 	request := &x509.CertificateRequest{Subject: pkix.Name{CommonName: r.Store.SerialNumber()}}
@@ -191,9 +190,23 @@ func (x *exchange) requestCertificate(ctx context.Context, filters []string) (id
 	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 	var answer awsiot.CreateCertificateFromCSRResponse
 	err = x.ask(ctx, x.create, filters, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: string(csr)}, &answer)
-	grant.CertificateID, grant.CertificatePEM = answer.CertificateID, answer.CertificatePEM
+	if err != nil {
+		return grant, err
+	}
 	grant.Token = string(answer.CertificateOwnershipToken)
-	return grant, err
+	return grant, setCertificate(&grant, answer.CertificateID, answer.CertificatePEM)
+}
+
+// setCertificate encodes the certificate anew: whatever else stands in the text is
+// not stored.
+func setCertificate(g *identity.Grant, id, text string) error {
+	certificates, err := awsiot.Certificates([]byte(text))
+	if err != nil {
+		return &identity.CertificateError{Reason: err.Error()}
+	}
+	g.CertificateID = id
+	g.CertificatePEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificates[0].Raw}))
+	return nil
 }
 
 // registerThing registers the thing with the token and stores its name. From

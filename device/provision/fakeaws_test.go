@@ -38,6 +38,7 @@ type fakeAWS struct {
 	server *tls.Config
 	claim  *tls.Certificate
 	conns  sync.WaitGroup
+	rtt    time.Duration // of the network
 
 	mu         sync.Mutex
 	active     map[string]bool      // certificates, by id
@@ -47,8 +48,9 @@ type fakeAWS struct {
 	registered any                  // the accepted answer of RegisterThing; nil is the usual one
 	rsaBits    int                  // of keys of the service
 	cut        func(packet packets.ControlPacket) bool
-	loseEarly  bool // answers that come before the SUBACK are lost
-	chatter    int  // messages of another topic before each answer
+	loseEarly  bool   // answers that come before the SUBACK are lost
+	stuffing   string // before and after certificatePem
+	chatter    int    // messages of another topic before each answer
 	requests   map[string]int
 }
 
@@ -119,12 +121,45 @@ func (f *fakeAWS) roots() *x509.CertPool {
 
 // dial opens a connection to the fake.
 func (f *fakeAWS) dial(context.Context, string, string) (net.Conn, error) {
-	client, server := net.Pipe()
+	client, near := net.Pipe()
+	server := near
+	if f.rtt > 0 {
+		time.Sleep(f.rtt) // SYN, SYN-ACK
+		var far net.Conn
+		far, server = net.Pipe()
+		f.conns.Go(func() { delay(far, near, f.rtt/2) })
+		f.conns.Go(func() { delay(near, far, f.rtt/2) })
+	}
 	f.conns.Go(func() {
 		defer server.Close()
 		f.serve(tls.Server(server, f.server))
 	})
 	return client, nil
+}
+
+// delay copies from one connection to another, each byte d later.
+func delay(to, from net.Conn, d time.Duration) {
+	type parcel struct {
+		data []byte
+		due  time.Time
+	}
+	parcels := make(chan parcel, 1000)
+	go func() {
+		defer close(parcels)
+		for {
+			buffer := make([]byte, 16<<10)
+			n, err := from.Read(buffer)
+			if err != nil {
+				return
+			}
+			parcels <- parcel{buffer[:n], time.Now().Add(d)}
+		}
+	}()
+	for p := range parcels {
+		time.Sleep(time.Until(p.due))
+		to.Write(p.data)
+	}
+	to.Close()
 }
 
 func (f *fakeAWS) serve(conn *tls.Conn) {
@@ -256,7 +291,7 @@ func (f *fakeAWS) answer(topic awsiot.Topic, payload []byte) (suffix string, ans
 	id := awsiot.CertificateID(cert)
 	f.issued = append(f.issued, id)
 	response["certificateId"] = id
-	response["certificatePem"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	response["certificatePem"] = f.stuffing + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})) + f.stuffing
 	response["certificateOwnershipToken"] = "token-" + id
 	return "/accepted", response
 }

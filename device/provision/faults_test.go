@@ -79,7 +79,7 @@ func TestFaultsOfTheExchange(t *testing.T) {
 				d := newDevice(t, startCore(t))
 				d.config.Keys = keys
 				if test.fault.DropReply || test.fault.DelayReply > time.Second {
-					d.config.AnswerTimeout = time.Second
+					d.config.AnswerTimeout = 500 * time.Millisecond
 				}
 				d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
 					if e.Operation == operation && test.when(e.Number) {
