@@ -26,7 +26,7 @@ demo: device local  ## run the complete provisioning flow on this machine; needs
 	scripts/demo.sh --templates templates --hook dist/hook/bootstrap
 
 rehearse: device local infra/node_modules  ## run the flow against the stack that cdk synth writes, on the emulator
-	CERTIFICATE_ARN=$(CERTIFICATE_ARN) scripts/rehearse.sh
+	scripts/rehearse.sh
 
 test: check rehearse fuzz unit  ## all tests, as CI runs them; needs Go and Node.js
 
@@ -84,14 +84,19 @@ unit: infra/node_modules $(AWSSDK)/node_modules
 # --- cloud -------------------------------------------------------------------
 
 synth: infra/node_modules  ## run cdk synth
-	cd infra && $(CDK) synth $(if $(CERTIFICATE_ARN),-c certificateArn=$(CERTIFICATE_ARN)) $(CDK_ARGS)
+	cd infra && set -f && $(CDK) synth $${CERTIFICATE_ARN:+-c "certificateArn=$$CERTIFICATE_ARN"} $$CDK_ARGS
 
-# CDK_ARGS holds further options, as in CDK_ARGS='-c serialRegistry=true'.
+# CDK_ARGS holds further options, as in CDK_ARGS='-c serialRegistry=listed'. Recipes
+# get both through the environment: neither make nor the shell runs what is in them.
+override CERTIFICATE_ARN := $(value CERTIFICATE_ARN)
+override CDK_ARGS := $(value CDK_ARGS)
+export CERTIFICATE_ARN CDK_ARGS
+
 deploy: infra/node_modules  ## deploy the stack after preflight checks: CERTIFICATE_ARN=…
-	@scripts/deploy.sh '$(CERTIFICATE_ARN)' $(CDK_ARGS)
+	@set -f; scripts/deploy.sh "$$CERTIFICATE_ARN" $$CDK_ARGS
 
 destroy: infra/node_modules  ## delete the stack
-	@scripts/deploy.sh --destroy '$(CERTIFICATE_ARN)' $(CDK_ARGS)
+	@set -f; scripts/deploy.sh --destroy "$$CERTIFICATE_ARN" $$CDK_ARGS
 
 # --- measure, release, clean ---------------------------------------------------
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Creates the claim: the key and certificate that every new device carries and
-# trades for its own. Prints the certificate's ARN, which the CDK app wants.
+# exchanges for its own. Prints the certificate's ARN, which the CDK app needs.
 #
 # AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 set -eu
@@ -52,7 +52,7 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# hint says what to do about the aws command line's message on standard input.
+# hint prints what to do about the aws command line's message on standard input.
 hint() {
 	case $(cat) in
 	*'locate credentials'* | *'NoCredentials'* | *'config profile'*)
@@ -60,9 +60,9 @@ hint() {
 	*'specify a region'* | *'NoRegion'*)
 		echo "there is no AWS Region: run aws configure, or set AWS_DEFAULT_REGION" ;;
 	*'ExpiredToken'* | *'InvalidClientTokenId'* | *'UnrecognizedClient'* | *'security token'* | *'Token has expired'*)
-		echo "AWS does not accept the credentials: renew them (aws sts get-caller-identity tells whether they work)" ;;
+		echo "AWS does not accept the credentials: renew them (aws sts get-caller-identity checks them)" ;;
 	*'AccessDenied'* | *'not authorized'*)
-		echo "the credentials do not allow iot:CreateKeysAndCertificate: ask for that right" ;;
+		echo "the credentials do not allow iot:CreateKeysAndCertificate: ask for that permission" ;;
 	*'connect to the endpoint'* | *'onnection'* | *'timeout'*)
 		echo "AWS cannot be reached: check the network, the proxy and the Region" ;;
 	*)

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Gathers the certificate authorities that AWS IoT Core's server certificates
-# lead to. Each is known by its fingerprint, so nothing depends on how it came.
+# Downloads the root certificates of AWS IoT Core. Each is identified by its
+# fingerprint, and what is written is encoded from the very bytes that the
+# fingerprint was taken of, so that nothing depends on the server or the network.
 #
 # AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
 set -eu
@@ -14,7 +15,8 @@ usage() {
 		Downloads Amazon Root CA 1 to 4 and Starfield Services Root CA - G2, checks
 		the SHA-256 fingerprint of each and writes them to certs/root.ca.bundle.pem.
 
-		Needs curl or wget. ROOT_CA_BASE_URL names another folder to download from.
+		Needs curl or wget. ROOT_CA_BASE_URL names another folder to download from,
+		which must be https too.
 	END
 }
 
@@ -29,10 +31,14 @@ case "${1:-}" in
 *) usage >&2 && exit 2 ;;
 esac
 
+case $base_url in
+https://*) ;;
+*) die "ROOT_CA_BASE_URL is $base_url: it must begin with https://" ;;
+esac
 if command -v curl >/dev/null; then
-	fetch() { curl --fail --silent --show-error --location --connect-timeout 15 --max-time 60 "$1"; }
+	fetch() { curl --fail --silent --show-error --location --proto =https --proto-redir =https --connect-timeout 15 --max-time 60 "$1"; }
 elif command -v wget >/dev/null; then
-	fetch() { wget -q -T 30 -O - "$1"; }
+	fetch() { wget -q -T 30 --max-redirect=0 -O - "$1"; } # wget cannot be held to https after a redirect
 else
 	die "neither curl nor wget is installed: install one of them"
 fi
@@ -53,19 +59,31 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# root NAME FILE FINGERPRINT adds one authority to the bundle, if the file is
-# the certificate with that SHA-256 (of the DER) and nothing else.
+# root NAME FILE FINGERPRINT adds one root to the bundle, if the file is one PEM
+# block in strict base64, of the certificate (DER) with that SHA-256.
 root() {
 	url=$base_url/$2
 	fetch "$url" >"$work/download" ||
 		die "downloading $url: is there a network, and is https_proxy set where a proxy is needed?"
-	tr -d '\r' <"$work/download" |
-		sed -n '/^-----BEGIN CERTIFICATE-----$/,/^-----END CERTIFICATE-----$/p' >"$work/pem"
-	grep -q '^-----END CERTIFICATE-----$' "$work/pem" || die "$url is not a PEM certificate: nothing was written"
-	fingerprint=$(grep -v '^-----' "$work/pem" | base64 -d 2>/dev/null | sha256 | cut -d' ' -f1)
+	tr -d '\r' <"$work/download" >"$work/text"
+	sed -e 1d -e '$d' "$work/text" >"$work/base64"
+	base64 -d <"$work/base64" >"$work/der" 2>/dev/null || : >"$work/der"
+	base64 <"$work/der" | tr -d '\n' | fold -w 64 >"$work/body"
+	{
+		[ "$(sed -n 1p "$work/text")" = '-----BEGIN CERTIFICATE-----' ] &&
+			[ "$(sed -n '$p' "$work/text")" = '-----END CERTIFICATE-----' ] &&
+			[ "$(tr -d '\n' <"$work/base64")" = "$(tr -d '\n' <"$work/body")" ]
+	} ||
+		die "$url is not one PEM certificate and nothing else: nothing was written"
+	fingerprint=$(sha256 <"$work/der" | cut -d' ' -f1)
 	[ "$fingerprint" = "$3" ] ||
 		die "$url is not $1: its SHA-256 is $fingerprint instead of $3: nothing was written"
-	{ echo "# $1" && cat "$work/pem"; } >>"$work/bundle"
+	{
+		echo "# $1"
+		echo '-----BEGIN CERTIFICATE-----'
+		cat "$work/body"
+		printf '\n-----END CERTIFICATE-----\n'
+	} >>"$work/bundle"
 }
 
 root 'Amazon Root CA 1' AmazonRootCA1.pem 8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e

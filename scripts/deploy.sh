@@ -1,6 +1,6 @@
 #!/bin/sh
-# Deploys the cloud side, or removes it, after checking that it can work, and
-# says what comes next.
+# Deploys the cloud side, or deletes it, after preflight checks, and prints the
+# next steps.
 set -eu
 
 usage() {
@@ -8,9 +8,9 @@ usage() {
 		usage: deploy.sh [--destroy] CERTIFICATE_ARN[,CERTIFICATE_ARN...] [CDK ARGUMENT...]
 
 		Checks with preflight.sh, runs cdk deploy (with --destroy: cdk destroy) and
-		prints what to put into the device's configuration (what stays).
+		prints the device's configuration (the retained resources).
 
-		  deploy.sh ARN -c serialRegistry=true -c alarmEmail=ops@example.com
+		  deploy.sh ARN -c serialRegistry=listed -c alarmEmail=ops@example.com
 		  deploy.sh --destroy ARN --force
 	END
 }
@@ -23,14 +23,15 @@ esac
 case "${1--}" in
 -*) usage >&2 && exit 2 ;;
 esac
-arns=$1 # preflight.sh says what is wrong with it
+arns=$1 # preflight.sh checks it
 shift
 
 # The stack's name is among the CDK's arguments: -c name=NAME.
-stack=GoFleetProvisioning
+stack=GoFleetProvisioning listed=false
 for argument; do
 	case $argument in
 	name=*) stack=${argument#name=} ;;
+	serialRegistry=listed) listed=true ;;
 	esac
 done
 
@@ -50,23 +51,23 @@ output() {
 }
 
 if [ "$action" = destroy ]; then
-	device=${stack}DevicePolicy type=${stack}Type
+	device=${stack}DevicePolicy rotation=${stack}RotationPolicy type=${stack}Type
 	if [ "$stack" = GoFleetProvisioning ]; then
-		device=GoIoTDevicePolicy type=fleety
+		device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy type=fleety
 	fi
 	cat <<-END
-		The stack $stack is gone. These stay, because devices hold them:
-		  the things and certificates that devices have made, which keep working
-		  the policy $device
+		Stack $stack deleted. Retained because devices use them:
+		  the things and certificates of devices, which keep working
+		  the policies $device and $rotation
 		  the thing type $type
-		  the table of serial numbers, if there was one
+		Retained besides:
+		  the table of serial numbers and the log of the hook
 		  the claim certificate
-		docs/cloud.md says how to remove each.
+		To delete them, see docs/cloud.md.
 	END
 	exit 0
 fi
 endpoint=$(aws iot describe-endpoint --endpoint-type iot:Data-ATS --region "$region" --query endpointAddress --output text)
-table=$(output SerialTableName)
 cat <<-END
 	# The device's configuration, .simple-go-iot-device.yaml:
 	server:
@@ -75,10 +76,7 @@ cat <<-END
 	bootstrap:
 	  provisioningTemplate: $(output ProvisioningTemplateName)
 END
-case $table in
-'' | None) ;;
-*)
-	echo "# No device comes in before its serial number is loaded, in hook/:"
-	echo "#   go run ./cmd/serials load --table $table FILE.csv"
-	;;
-esac
+if $listed; then
+	echo "# Load serial numbers before you provision devices, in hook/:"
+	echo "#   go run ./cmd/serials load --table $(output SerialTableName) FILE.csv"
+fi

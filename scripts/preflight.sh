@@ -1,7 +1,6 @@
 #!/bin/sh
-# Finds out, before AWS is asked to change anything, whether a deployment or a
-# removal can work, and says for each thing in the way what to do about it.
-# It only reads.
+# Checks, before anything is changed in AWS, whether a deployment or a deletion can
+# work, and reports how to fix each problem. It only reads.
 set -eu
 
 usage() {
@@ -12,7 +11,7 @@ usage() {
 		bootstrap stack and the names that the stack will take. Prints every problem
 		with its remedy; exits 1 if there is one.
 
-		  --destroy    before a removal: only what that needs
+		  --destroy    before a deletion: only what that needs
 		  --name NAME  the stack's name, if it is deployed with -c name=NAME
 	END
 }
@@ -52,14 +51,14 @@ finish() {
 	exit 1
 }
 
-# ask COMMAND... puts the answer of the aws command line into $answer. On
+# ask COMMAND... sets $answer to the answer of the aws command line. On
 # failure its message is in $work/message.
 ask() { answer=$(aws "$@" --region "$region" --output text 2>"$work/message"); }
 
-# absent tells whether the last failure was that the thing asked for is not there.
+# absent is true if the last failure was that the resource does not exist.
 absent() { grep -q -e 'ResourceNotFoundException' -e 'does not exist' -e 'ParameterNotFound' "$work/message"; }
 
-# because says why the last question failed, and what to do.
+# because prints why the last call failed, and what to do.
 because() {
 	case $(cat "$work/message") in
 	*'locate credentials'* | *'NoCredentials'* | *'config profile'*)
@@ -92,23 +91,23 @@ check_tools() {
 
 check_account() {
 	if ! ask sts get-caller-identity --query Account; then
-		problem "asking who you are: $(because)"
+		problem "checking AWS credentials: $(because)"
 		finish
 	fi
 	[ "$answer" = "$account" ] ||
-		problem "the credentials are of account $answer, the claim certificate is in $account: set AWS_PROFILE to one of $account, or make a claim in $answer with scripts/create-keys-and-cert.sh"
+		problem "the credentials are of account $answer, the claim certificate is in $account: set AWS_PROFILE to one of $account, or create a claim in $answer with scripts/create-keys-and-cert.sh"
 	ask iot describe-endpoint --endpoint-type iot:Data-ATS --query endpointAddress ||
-		problem "asking for the endpoint of $region: $(because)"
+		problem "reading the endpoint of $region: $(because)"
 }
 
 check_claim() {
 	if ask iot describe-certificate --certificate-id "${1##*/}" --query certificateDescription.status; then
 		[ "$answer" = ACTIVE ] ||
-			problem "the claim certificate $1 is $answer: run aws iot update-certificate --certificate-id ${1##*/} --new-status ACTIVE --region $region, or make another claim with scripts/create-keys-and-cert.sh"
+			problem "the claim certificate $1 is $answer: run aws iot update-certificate --certificate-id ${1##*/} --new-status ACTIVE --region $region, or create another claim with scripts/create-keys-and-cert.sh"
 	elif absent; then
-		problem "the claim certificate $1 is not in this account and Region: make one with scripts/create-keys-and-cert.sh --force"
+		problem "the claim certificate $1 is not in this account and Region: create one with scripts/create-keys-and-cert.sh --force"
 	else
-		problem "asking for the claim certificate $1: $(because)"
+		problem "reading the claim certificate $1: $(because)"
 	fi
 }
 
@@ -119,15 +118,15 @@ check_bootstrap() {
 	elif absent; then
 		problem "the CDK has no bootstrap stack in $region of account $account: run npx cdk bootstrap aws://$account/$region in infra/"
 	else
-		problem "asking for the CDK's bootstrap stack: $(because)"
+		problem "reading the CDK's bootstrap stack: $(because)"
 	fi
 }
 
-# check_stack leaves in $deployed whether the stack is there.
+# check_stack sets $deployed to whether the stack exists.
 check_stack() {
 	deployed=false
 	if ! ask cloudformation describe-stacks --stack-name "$stack" --query 'Stacks[0].[StackStatus,Description]'; then
-		absent || problem "asking for the stack $stack: $(because)"
+		absent || problem "reading the stack $stack: $(because)"
 		return 0
 	fi
 	deployed=true
@@ -138,7 +137,7 @@ check_stack() {
 	case $answer in
 	*_IN_PROGRESS*) problem "the stack $stack is being changed: wait until aws cloudformation describe-stacks --stack-name $stack --region $region says that it is complete" ;;
 	ROLLBACK_COMPLETE* | ROLLBACK_FAILED*) $destroy ||
-		problem "the stack $stack could not be created the last time: remove what is left of it with make destroy, then deploy again" ;;
+		problem "the stack $stack could not be created the last time: delete what is left of it with make destroy, then deploy again" ;;
 	esac
 }
 
@@ -147,21 +146,21 @@ check_free() {
 	kind=$1 name=$2 removal=$3
 	shift 3
 	if ask iot "$@" "$name" --query "'there'"; then
-		problem "there is a $kind $name already, which no stack $stack has: if no device needs it, $removal; else deploy with another name, -c name=NAME"
+		problem "the $kind $name exists already, outside of any stack $stack: if no device needs it, $removal; else deploy with another name, -c name=NAME"
 	elif ! absent; then
-		problem "asking for the $kind $name: $(because)"
+		problem "reading the $kind $name: $(because)"
 	fi
 }
 
 # check_names checks the names of Names in infra/stack/names.go.
 check_names() {
-	template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy group=${stack}Group type=${stack}Type
+	template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy rotation=${stack}RotationPolicy group=${stack}Group type=${stack}Type
 	if [ "$stack" = GoFleetProvisioning ]; then
-		claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy group=fleet-provisioning-group type=fleety
+		claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy group=fleet-provisioning-group type=fleety
 	fi
 	check_free "provisioning template" "$template" "run aws iot delete-provisioning-template --template-name $template --region $region" \
 		describe-provisioning-template --template-name
-	for policy in "$claim" "$device"; do
+	for policy in "$claim" "$device" "$rotation"; do
 		check_free policy "$policy" "run aws iot delete-policy --policy-name $policy --region $region" get-policy --policy-name
 	done
 	check_free "thing group" "$group" "run aws iot delete-thing-group --thing-group-name $group --region $region" \
@@ -174,10 +173,13 @@ check_names() {
 first=${arns%%,*}
 region=$(echo "$first" | cut -d: -f4)
 account=$(echo "$first" | cut -d: -f5)
+case $arns in
+*[!A-Za-z0-9:/,\ -]*) first= ;; # no ARN of ours has other characters
+esac
 case $first in
-arn:*:iot:?*:????????????:cert/?*) ;;
+arn:aws*:iot:[a-z]*:[0-9]???????????:cert/?*) ;;
 *)
-	problem "\"$first\" is not the ARN of a claim certificate, arn:aws:iot:REGION:ACCOUNT:cert/ID: scripts/create-keys-and-cert.sh creates one and prints its ARN"
+	problem "\"${arns%%,*}\" is not the ARN of a claim certificate, arn:aws:iot:REGION:ACCOUNT:cert/ID: scripts/create-keys-and-cert.sh creates one and prints its ARN"
 	finish
 	;;
 esac
@@ -190,7 +192,7 @@ fi
 check_account
 check_stack
 if $destroy; then
-	$deployed || problem "there is no stack $stack in $region of account $account: nothing is to be removed, or the name is another (-c name=NAME)"
+	$deployed || problem "there is no stack $stack in $region of account $account: nothing to delete, or the name is another (-c name=NAME)"
 	finish
 fi
 echo "$arns" | tr ',' '\n' >"$work/arns"

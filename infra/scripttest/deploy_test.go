@@ -179,8 +179,8 @@ func TestPreflightNamesEveryProblemAtOnce(t *testing.T) {
 	}
 }
 
-func TestMalformedARNIsRefusedBeforeAnythingIsAsked(t *testing.T) {
-	for _, arn := range []string{"", "claim", "arn:aws:iot:us-east-1:123456789012:policy/x", "arn:aws:iot::123456789012:cert/x"} {
+func TestMalformedARNIsRejectedBeforeAWSIsAsked(t *testing.T) {
+	for _, arn := range []string{"", "claim", "arn:aws:iot:us-east-1:123456789012:policy/x", "arn:aws:iot::123456789012:cert/x", claimARN + ";x", claimARN + ",$(x)", "arn:aws:iot:--x:123456789012:cert/x"} {
 		p, notes := newCloud(t, nil)
 		p.run(t, "preflight.sh", arn).fails(t, 1, "scripts/create-keys-and-cert.sh creates one")
 		if _, err := os.Stat(filepath.Join(notes, "asked")); err == nil {
@@ -196,36 +196,35 @@ func TestDeployPrintsTheConfiguration(t *testing.T) {
 		templateOutput: "GoFleetProvisioningTemplate",
 		strings.Replace(templateOutput, "ProvisioningTemplateName", "SerialTableName", 1): "Serials-1ABC",
 	})
-	r := p.run(t, "deploy.sh", claimARN, "-c", "serialRegistry=true")
+	r := p.run(t, "deploy.sh", claimARN, "-c", "serialRegistry=listed")
 	want := `# The device's configuration, .simple-go-iot-device.yaml:
 server:
   port: 8883
   endpoint: abc-ats.iot.us-east-1.amazonaws.com
 bootstrap:
   provisioningTemplate: GoFleetProvisioningTemplate
-# No device comes in before its serial number is loaded, in hook/:
+# Load serial numbers before you provision devices, in hook/:
 #   go run ./cmd/serials load --table Serials-1ABC FILE.csv
 `
 	if r.code != 0 || r.stdout != want {
 		t.Errorf("%+v", r)
 	}
-	if got, want := note(t, notes, "cdk"), "cdk deploy -c certificateArn="+claimARN+" -c serialRegistry=true\n"; got != want {
+	if got, want := note(t, notes, "cdk"), "cdk deploy -c certificateArn="+claimARN+" -c serialRegistry=listed\n"; got != want {
 		t.Errorf("the CDK was run as %q, want %q", got, want)
 	}
 }
 
-func TestDeployWithoutAList(t *testing.T) {
-	p, _ := newCloud(t, map[string]string{templateOutput: "GoFleetProvisioningTemplate",
-		strings.Replace(templateOutput, "ProvisioningTemplateName", "SerialTableName", 1): "None"})
+func TestDeployWithoutAListPrintsNoCommandForIt(t *testing.T) {
+	p, _ := newCloud(t, map[string]string{templateOutput: "GoFleetProvisioningTemplate"})
 	if r := p.run(t, "deploy.sh", claimARN); r.code != 0 || strings.Contains(r.stdout, "serials") {
 		t.Errorf("%+v", r)
 	}
 }
 
-func TestDestroySaysWhatStays(t *testing.T) {
+func TestDestroyPrintsWhatIsRetained(t *testing.T) {
 	p, notes := newCloud(t, map[string]string{"cloudformation describe-stacks Second": deployedStack})
 	r := p.run(t, "deploy.sh", "--destroy", claimARN, "-c", "name=Second", "--force")
-	if r.code != 0 || !strings.Contains(r.stdout, "the policy SecondDevicePolicy") || !strings.Contains(r.stdout, "the thing type SecondType") {
+	if r.code != 0 || !strings.Contains(r.stdout, "SecondDevicePolicy") || !strings.Contains(r.stdout, "SecondRotationPolicy") || !strings.Contains(r.stdout, "SecondType") {
 		t.Errorf("%+v", r)
 	}
 	if got, want := note(t, notes, "cdk"), "cdk destroy -c certificateArn="+claimARN+" -c name=Second --force\n"; got != want {
@@ -273,7 +272,7 @@ func TestPreflightKnowsTheNamesOfTheStack(t *testing.T) {
 				names = append(names, strings.TrimPrefix(fields[3], "Second"))
 			}
 		}
-		if len(names) != 5 {
+		if len(names) != 6 {
 			t.Errorf("names asked for: %v", names)
 		}
 		for _, name := range slices.Compact(names) {

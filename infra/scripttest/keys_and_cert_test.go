@@ -60,36 +60,32 @@ func note(t *testing.T, notes, name string) string {
 }
 
 func TestClaimIsCreated(t *testing.T) {
-	for _, script := range []string{claimScript, "create-keys-and-certs.sh"} {
-		t.Run(script, func(t *testing.T) {
-			p := newPlace(t, "ls")
-			notes := p.fake(t, fakeAWS)
-			r := p.run(t, script)
-			if r.code != 0 || r.stdout != claimARN+"\n" {
-				t.Fatalf("%+v", r)
-			}
-			p.hasCerts(t, claimFiles)
-			if key := note(t, notes, "key"); !strings.HasPrefix(key, "-rw------- ") {
-				t.Errorf("the private key began as %s", key)
-			}
-			for name, want := range map[string]os.FileMode{"certificate.pem": 0o644, "private.key": 0o600, "public.key": 0o644} {
-				if got := p.mode(t, "fleet-provisioning."+name); got != want {
-					t.Errorf("%s has mode %v, want %v", name, got, want)
-				}
-			}
-			arguments := strings.Fields(note(t, notes, "arguments"))
-			for i, argument := range arguments {
-				if strings.HasPrefix(argument, p.root) {
-					arguments[i] = filepath.Base(argument)
-				}
-			}
-			want := strings.Fields("iot create-keys-and-certificate --set-as-active " +
-				"--certificate-pem-outfile certificate.pem --private-key-outfile private.key --public-key-outfile public.key " +
-				"--query certificateArn --output text")
-			if diff := cmp.Diff(want, arguments); diff != "" {
-				t.Errorf("arguments of aws differ (-want +got):\n%s", diff)
-			}
-		})
+	p := newPlace(t, "ls")
+	notes := p.fake(t, fakeAWS)
+	r := p.run(t, claimScript)
+	if r.code != 0 || r.stdout != claimARN+"\n" {
+		t.Fatalf("%+v", r)
+	}
+	p.hasCerts(t, claimFiles)
+	if key := note(t, notes, "key"); !strings.HasPrefix(key, "-rw------- ") {
+		t.Errorf("the private key began as %s", key)
+	}
+	for name, want := range map[string]os.FileMode{"certificate.pem": 0o644, "private.key": 0o600, "public.key": 0o644} {
+		if got := p.mode(t, "fleet-provisioning."+name); got != want {
+			t.Errorf("%s has mode %v, want %v", name, got, want)
+		}
+	}
+	arguments := strings.Fields(note(t, notes, "arguments"))
+	for i, argument := range arguments {
+		if strings.HasPrefix(argument, p.root) {
+			arguments[i] = filepath.Base(argument)
+		}
+	}
+	want := strings.Fields("iot create-keys-and-certificate --set-as-active " +
+		"--certificate-pem-outfile certificate.pem --private-key-outfile private.key --public-key-outfile public.key " +
+		"--query certificateArn --output text")
+	if diff := cmp.Diff(want, arguments); diff != "" {
+		t.Errorf("arguments of aws differ (-want +got):\n%s", diff)
 	}
 }
 

@@ -30,7 +30,7 @@ var roots = []struct{ file, debian, name, fingerprint string }{
 	{"SFSRootCAG2.pem", "Starfield_Services_Root_Certificate_Authority_-_G2.crt", "Starfield Services Root Certificate Authority - G2", "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5"},
 }
 
-// repository holds the true roots, by the names that they are downloaded under.
+// repository holds the genuine roots, by the names that they are downloaded under.
 func repository(t *testing.T) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -50,7 +50,7 @@ func repository(t *testing.T) map[string]string {
 // serve lets the script download from files instead of from Amazon.
 func (p *place) serve(t *testing.T, files map[string]string) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	p.serveHTTPS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		content, ok := files[strings.TrimPrefix(r.URL.Path, "/")]
 		if !ok {
 			http.NotFound(w, r)
@@ -58,8 +58,25 @@ func (p *place) serve(t *testing.T, files map[string]string) {
 		}
 		_, _ = w.Write([]byte(content))
 	}))
+}
+
+// serveHTTPS has the script download from a server whose certificate curl and
+// wget trust.
+func (p *place) serveHTTPS(t *testing.T, handler http.Handler) {
+	t.Helper()
+	server := httptest.NewTLSServer(handler)
 	t.Cleanup(server.Close)
-	p.env = append(p.env, "ROOT_CA_BASE_URL="+server.URL)
+	dir := t.TempDir()
+	authority, wgetrc := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "wgetrc")
+	for name, content := range map[string]string{
+		authority: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})),
+		wgetrc:    "ca_certificate = " + authority + "\n",
+	} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.env = append(p.env, "ROOT_CA_BASE_URL="+server.URL, "CURL_CA_BUNDLE="+authority, "WGETRC="+wgetrc)
 }
 
 func TestBundleHoldsTheFiveRoots(t *testing.T) {
@@ -112,21 +129,34 @@ func TestBundleIsReplacedWhole(t *testing.T) {
 	checkBundle(t, []byte(p.certs(t)["root.ca.bundle.pem"]))
 }
 
-func TestBundleRefusesWhatIsNotTheRoot(t *testing.T) {
+func TestBundleRejectsWhatIsNotTheRootAlone(t *testing.T) {
 	genuine := repository(t)
 	const file = "AmazonRootCA3.pem"
 	body := genuine[file]
+	const notOne = "is not one PEM certificate and nothing else"
+	// PEM readers skip blanks before base64; base64 -d stops there.
+	indented := strings.ReplaceAll(genuine["AmazonRootCA4.pem"], "\nM", "\n M")
 	tests := map[string]struct {
 		content string // empty: not found
 		want    string
 	}{
-		"not found":             {"", "downloading http://"},
-		"error page":            {"<html>Sign in to the Wi-Fi</html>", "is not a PEM certificate"},
+		"not found":             {"", "downloading https://"},
+		"error page":            {"<html>Sign in to the Wi-Fi</html>", notOne},
 		"another root":          {genuine["AmazonRootCA4.pem"], "is not Amazon Root CA 3"},
-		"cut short":             {body[:len(body)/2], "is not a PEM certificate"},
+		"cut short":             {body[:len(body)/2], notOne},
 		"one bit changed":       {strings.Replace(body, "MII", "MIJ", 1), "is not Amazon Root CA 3"},
-		"another one behind it": {body + genuine["AmazonRootCA4.pem"], "is not Amazon Root CA 3"},
-		"not base64":            {"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n", "is not Amazon Root CA 3"},
+		"another one behind it": {body + genuine["AmazonRootCA4.pem"], notOne},
+		"another one before it": {genuine["AmazonRootCA4.pem"] + body, notOne},
+		"another one, indented": {body + indented, notOne},
+		"indented before it":    {indented + body, notOne},
+		"another one inside it": {strings.Replace(body, "\n-----END", "\n"+genuine["AmazonRootCA4.pem"]+"-----END", 1), notOne},
+		"base64 behind padding": {strings.Replace(body, "\n-----END", "\n=\nAAAA\n-----END", 1), notOne},
+		"a blank in the base64": {strings.Replace(body, "MII", "MI I", 1), notOne},
+		"text before":           {"subject=CN\n" + body, notOne},
+		"text behind":           {body + "AAAA\n", notOne},
+		"a PEM header":          {strings.Replace(body, "CERTIFICATE-----\n", "CERTIFICATE-----\nA: b\n\n", 1), notOne},
+		"not base64":            {"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n", notOne},
+		"nothing":               {"\n", notOne},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -140,6 +170,30 @@ func TestBundleRefusesWhatIsNotTheRoot(t *testing.T) {
 			p.serve(t, files)
 			p.run(t, bundleScript).fails(t, 1, test.want)
 			p.hasCerts(t, map[string]string{"root.ca.bundle.pem": "an old bundle"})
+		})
+	}
+}
+
+// The fingerprints protect the bundle; https keeps a network from even choosing
+// what the script reads.
+func TestBundleDownloadsByHTTPSAlone(t *testing.T) {
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s was asked for without TLS", r.URL)
+		http.NotFound(w, r)
+	}))
+	defer plain.Close()
+	for _, tool := range []string{"curl", "wget"} {
+		t.Run("redirected, with "+tool, func(t *testing.T) {
+			p := newPlace(t, tool)
+			p.serveHTTPS(t, http.RedirectHandler(plain.URL, http.StatusFound))
+			p.run(t, bundleScript).fails(t, 1, "downloading https://")
+			p.hasCerts(t, map[string]string{})
+		})
+		t.Run("asked to, with "+tool, func(t *testing.T) {
+			p := newPlace(t, tool)
+			p.env = append(p.env, "ROOT_CA_BASE_URL="+plain.URL)
+			p.run(t, bundleScript).fails(t, 1, "https://")
+			p.hasCerts(t, map[string]string{})
 		})
 	}
 }
@@ -173,7 +227,7 @@ func TestBundleNamesWhatIsMissing(t *testing.T) {
 	})
 	for _, tool := range []string{"curl", "wget"} {
 		t.Run("network with "+tool, func(t *testing.T) {
-			server := httptest.NewServer(http.NotFoundHandler())
+			server := httptest.NewTLSServer(http.NotFoundHandler())
 			server.Close() // nothing listens there any more
 			p := newPlace(t, tool)
 			p.env = append(p.env, "ROOT_CA_BASE_URL="+server.URL)
@@ -209,12 +263,10 @@ func TestBundleInterruptedLeavesNothing(t *testing.T) {
 		t.Run(signal.String(), func(t *testing.T) {
 			p := newPlace(t, "curl")
 			asked := make(chan struct{})
-			hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			p.serveHTTPS(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				close(asked)
 				<-r.Context().Done() // the client was interrupted
 			}))
-			defer hanging.Close()
-			p.env = append(p.env, "ROOT_CA_BASE_URL="+hanging.URL)
 			if got := p.interrupt(t, signal, asked, bundleScript); got != code {
 				t.Errorf("exit code %d, want %d", got, code)
 			}

@@ -38,7 +38,7 @@ func newPlace(t *testing.T, tools ...string) *place {
 			t.Fatal(err)
 		}
 	}
-	standard := []string{"sh", "base64", "cat", "chmod", "cut", "dirname", "grep", "mkdir", "mktemp", "mv", "rm", "sed", "sha256sum", "tr"}
+	standard := []string{"sh", "base64", "cat", "chmod", "cut", "dirname", "fold", "grep", "mkdir", "mktemp", "mv", "rm", "sed", "sha256sum", "tr"}
 	for _, tool := range append(standard, tools...) {
 		found, err := exec.LookPath(tool)
 		if err != nil {
@@ -183,7 +183,7 @@ func TestScriptsPassShellcheck(t *testing.T) {
 
 func TestScriptsExplainThemselves(t *testing.T) {
 	p := newPlace(t)
-	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "create-keys-and-certs.sh", "build-hook.sh", "preflight.sh", "deploy.sh"} {
+	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "build-hook.sh", "preflight.sh", "deploy.sh"} {
 		t.Run(script, func(t *testing.T) {
 			help := p.run(t, script, "--help")
 			if help.code != 0 || help.stderr != "" || !strings.HasPrefix(help.stdout, "usage: ") {
@@ -197,7 +197,7 @@ func TestScriptsExplainThemselves(t *testing.T) {
 }
 
 func TestRepositoryShipsExecutableScripts(t *testing.T) {
-	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "create-keys-and-certs.sh", "build-hook.sh", "preflight.sh", "deploy.sh"} {
+	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "build-hook.sh", "preflight.sh", "deploy.sh"} {
 		info, err := os.Stat(filepath.Join("..", "..", "scripts", script))
 		if err != nil {
 			t.Error(err)

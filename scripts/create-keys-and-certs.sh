@@ -1,1 +1,0 @@
-create-keys-and-cert.sh
