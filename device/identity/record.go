@@ -35,6 +35,8 @@ type Record struct {
 	// Replaces is the certificate id of the identity before this one. A
 	// provisioning does not deactivate that certificate in AWS IoT.
 	Replaces string `json:"replaces,omitempty"`
+	// ClaimRemovedAt is when [Store.RemoveClaim] removed the claim's key.
+	ClaimRemovedAt time.Time `json:"claimRemovedAt,omitzero"`
 }
 
 // ParseRecord reads a record and checks its format version and its fields.

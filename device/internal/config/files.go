@@ -57,7 +57,7 @@ func (c *Config) Check(claim bool) (*Files, []string, error) {
 	if !claim {
 		return f, nil, found.err()
 	}
-	return f, readableByOthers(c.Bootstrap.PrivateKeyPath), append(found, c.readClaim(f)...).err()
+	return f, ReadableByOthers(c.Bootstrap.PrivateKeyPath), append(found, c.readClaim(f)...).err()
 }
 
 // readRoots reads the bundle. Without one the Amazon roots are used; one that is
@@ -157,7 +157,8 @@ func (f *Files) ClaimTime(now time.Time) error {
 	return &ClaimTimeError{Path: f.claimPath, Certificate: f.Claim.Leaf, Now: now}
 }
 
-func readableByOthers(path string) []string {
+// ReadableByOthers returns a warning if others may read a private key.
+func ReadableByOthers(path string) []string {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm()&0o077 == 0 {
 		return nil

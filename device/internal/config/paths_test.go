@@ -109,12 +109,12 @@ func TestParametersOfTheEnvironment(t *testing.T) {
 
 // What this version cannot do is not accepted in silence.
 func TestSettingsOfFeaturesThatAreNotThereAreErrors(t *testing.T) {
-	for _, setting := range []string{"agent: {socket: /run/x}", "bootstrap: {keys: tpm}", "bootstrap: {keys: 'pkcs11:token=x'}", "bootstrap: {eager: true}"} {
+	for _, setting := range []string{"agent: {socket: /run/x}", "bootstrap: {keys: tpm}", "bootstrap: {keys: 'pkcs11:token=x'}"} {
 		if _, err := load(t, good+setting+"\n", config.Sources{}); awsiot.ClassOf(err) != awsiot.Misconfigured || !strings.Contains(err.Error(), "this version") {
 			t.Errorf("%s: %v", setting, err)
 		}
 	}
-	for _, setting := range []string{"bootstrap: {afterwards: keep, eager: false}", "bootstrap: {afterwards: remove}"} {
+	for _, setting := range []string{"bootstrap: {afterwards: keep, eager: true}", "bootstrap: {afterwards: remove}"} {
 		if _, err := load(t, good+setting+"\n", config.Sources{}); err != nil {
 			t.Errorf("%s: %v", setting, err)
 		}

@@ -143,9 +143,6 @@ func (v *validation) bootstrap() {
 		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys %q is unknown", string(b.Keys)),
 			"use device (the key is made here) or service (AWS IoT makes it)")
 	}
-	if b.Eager {
-		v.bad("bootstrap.eager", "bootstrap.eager: this version does not support it", "remove it")
-	}
 	if b.Afterwards != AfterwardsKeep && b.Afterwards != AfterwardsRemove {
 		v.bad("bootstrap.afterwards", fmt.Sprintf("bootstrap.afterwards %q is unknown", string(b.Afterwards)), "use keep, or remove to remove the claim's key once the identity is verified")
 	}

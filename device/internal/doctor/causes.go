@@ -76,6 +76,9 @@ var Causes = []Cause{
 		"the template gives the thing another name than the configuration",
 		"set thingname to {got} or remove it, then run the command again: the certificate is kept"},
 
+	{"no-thing-name", "AWS IoT registered certificate … without naming a thing",
+		"the template creates no thing, or gives it no name", "set thingname to the name that the thing has, then run the command again: the certificate is kept"},
+
 	// What the server's silence, its alerts and its CONNACK mean.
 	{"certificate-rejected", "server sent a TLS alert: …",
 		"AWS IoT rejected the certificate: it is probably not registered or not active in this account and Region",
@@ -229,6 +232,12 @@ func identify(err error) (id string, facts []string) {
 	if e, ok := errors.AsType[*provision.ThingNameError](err); ok {
 		return "thing-name", []string{"got", fmt.Sprintf("%q", e.Got)}
 	}
+	if isA[*provision.NoThingNameError](err) {
+		return "no-thing-name", nil
+	}
+	if isA[*provision.ClockError](err) || isA[*config.ClaimTimeError](err) {
+		return "clock", nil
+	}
 	if e, ok := errors.AsType[*identity.CorruptError](err); ok {
 		return "journal-damaged", []string{"path", e.Path}
 	}
@@ -242,8 +251,6 @@ func identify(err error) (id string, facts []string) {
 		return "not-private", []string{"path", e.Path}
 	}
 	switch {
-	case isA[*config.ClaimTimeError](err):
-		return "clock", nil
 	case isA[*identity.LockedError](err):
 		return "locked", nil
 	case isA[*identity.BrokenError](err):

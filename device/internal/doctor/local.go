@@ -166,9 +166,9 @@ func (r *run) identityFiles(context.Context) {
 }
 
 func (r *run) identityOnDisk(name string) {
-	record, path := r.device.Record, r.device.Files.PrivateKey
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-		r.warn(name, fmt.Sprintf("%s is readable by others (mode %04o)", path, info.Mode().Perm()), "", "run: chmod 600 "+path)
+	record := r.device.Record
+	for _, w := range config.ReadableByOthers(r.device.Files.PrivateKey) {
+		r.warn(name, w, "", "")
 	}
 	if record.Endpoint != r.Settings.Server.Endpoint {
 		r.warn(name, "the identity was made at "+record.Endpoint, "server.endpoint names another: "+r.Settings.Server.Endpoint, "correct server.endpoint, unless the endpoint has a new name")

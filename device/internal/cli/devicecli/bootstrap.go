@@ -2,9 +2,12 @@ package devicecli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/provision"
@@ -14,35 +17,37 @@ import (
 
 type bootstrapOptions struct {
 	config.Sources
-	json        bool
-	reprovision bool
-	timeout     time.Duration
+	json           bool
+	reprovision    bool
+	discardPending bool
+	forgetClaim    bool
+	timeout        time.Duration
 }
 
 func newBootstrapCmd(console *cli.Console) *cobra.Command {
 	var o bootstrapOptions
 	cmd := &cobra.Command{
 		Use:   "bootstrap [flags]",
-		Short: "Provision this device, and prove that its identity works",
-		Long: `Bootstrap gives the device its own identity, if it has none yet: it connects
-with the claim certificate, asks AWS IoT for a certificate of its own, and
-registers the thing. What an interrupted run has left is taken up again.
+		Short: "Provision this device and verify its identity",
+		Long: `Bootstrap provisions the device if it has no identity yet: it connects with the
+claim certificate, requests a certificate for this device alone, and registers
+the thing. An interrupted run is resumed.
 
-Then it proves the identity: it connects with it and publishes a birth message
-to fleet/THINGNAME. With an identity it does only that, so it can be run again
-at any time.
+Then it verifies the identity: it connects with it and publishes a first message
+to fleet/THINGNAME. With an identity it does only that, whatever replacement is
+pending, so it can be run again at any time.
 
 A setting is taken from a flag, else from the environment
 (IOT_DEVICE_SERVER_ENDPOINT for server.endpoint), else from the file, else from
-its default. "iot_device help exit-codes" tells what the exit codes mean.`,
-		Example: `  # Provision, or prove the identity that is there
+its default. For the exit codes, run: iot_device help exit-codes`,
+		Example: `  # Provision, or verify the identity that exists
   $ iot_device bootstrap --author "Wilford Brimley"
 
   # For scripts: one JSON object on stdout
   $ iot_device bootstrap --config device.yaml --json | jq -r .thingName
 
-  # Replace the identity; the old one stays until the new one is proved. The
-  # hook admits the new one when the old certificate has been deactivated
+  # Replace the identity; the old one stays until the new one is verified. The
+  # hook allows the new one when the old certificate has been deactivated
   $ iot_device bootstrap --reprovision`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,7 +58,9 @@ its default. "iot_device help exit-codes" tells what the exit codes mean.`,
 	o.AddFlags(flags)
 	o.AddAuthorFlag(flags, "`NAME` recorded as the device's author")
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
-	flags.BoolVar(&o.reprovision, "reprovision", false, "replace the identity that the device has")
+	flags.BoolVar(&o.reprovision, "reprovision", false, "replace the identity, or resume its replacement")
+	flags.BoolVar(&o.discardPending, "discard-pending", false, "end a replacement that is pending, and keep the identity")
+	flags.BoolVar(&o.forgetClaim, "forget-claim", false, "remove the claim's private key once the identity is verified")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`")
 	return cmd
 }
@@ -62,46 +69,73 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if o.timeout <= 0 {
 		return &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--timeout\" flag: want more than zero", o.timeout)}
 	}
+	if o.reprovision && o.discardPending {
+		return &cli.UsageError{Err: errors.New("--discard-pending ends what --reprovision resumes: give one of them")}
+	}
 	d, err := open(console, o.Sources, o.reprovision)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
-	defer cancel()
-	if err := awaitClaimTime(ctx, console, d.files); err != nil {
-		return &bootstrapError{config: d.config, err: err}
-	}
-	done, err := provision.Run(ctx, d.provisioning(console, o.reprovision))
-	if err != nil {
-		return &bootstrapError{config: d.config, err: err}
-	}
-	console.Ready(done.Identity.Record.ThingName + " has proved its identity")
-	return printBootstrap(console, o, newBootstrapResult(d.config, done), done.Retired)
-}
-
-// awaitClaimTime waits while the claim is not valid by this device's clock: without
-// a battery the clock is wrong until the network has set it.
-func awaitClaimTime(ctx context.Context, console *cli.Console, f *config.Files) error {
-	err := f.ClaimTime(time.Now())
-	if err == nil {
-		return nil
-	}
-	step := cli.Step{Name: "wait for clock", Text: "wait for clock (" + err.Error() + ")"}
-	console.StepBegins(step)
-	began, tick := time.Now(), time.NewTicker(time.Second)
-	defer tick.Stop()
-	for ; err != nil; err = f.ClaimTime(time.Now()) {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			step.Text, step.Elapsed, step.Err = step.Name, time.Since(began), err
-			console.StepFailed(step)
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	if o.discardPending {
+		if err := discardPending(console, d.store); err != nil {
+			return &bootstrapError{config: d.config, err: err}
 		}
 	}
-	step.Text, step.Elapsed = step.Name, time.Since(began)
-	console.StepDone(step)
+	claimTime := d.files.ClaimTime(time.Now())
+	if claimTime != nil {
+		console.Warn(claimTime.Error()) // the clock may be wrong, and AWS IoT decides by its own
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
+	defer cancel()
+	done, err := provision.Run(ctx, d.provisioning(console, o.reprovision))
+	if err != nil {
+		if claimTime != nil && awsiot.ClassOf(err) == awsiot.Denied && cli.IsA[*session.Error](err) {
+			err = fmt.Errorf("%w: %w", claimTime, err)
+		}
+		return &bootstrapError{config: d.config, err: err}
+	}
+	console.Ready(done.Identity.Record.ThingName + ": identity verified")
+	if p := done.Pending; p != nil {
+		console.Warn(fmt.Sprintf("a replacement of the identity is pending since %s (%s); --reprovision resumes it, --discard-pending ends it", p.Since.UTC().Format(time.RFC3339), p.Stage))
+	}
+	if r := done.Retired; r != nil {
+		console.Warn(fmt.Sprintf("the identity replaces certificate %s; unless an operator has deactivated that one already, run: %s", r.CertificateID, r.Command))
+	}
+	if err := d.forgetClaim(console, o.forgetClaim); err != nil {
+		return err
+	}
+	return printBootstrap(console, o, newBootstrapResult(d.config, done))
+}
+
+// discardPending ends a replacement that an earlier run began.
+func discardPending(console *cli.Console, store *identity.Store) error {
+	discarded, err := store.DiscardPending()
+	switch {
+	case errors.Is(err, identity.ErrNone):
+		return &cli.UsageError{Err: errors.New("--discard-pending keeps the identity and ends its replacement, and this device has no identity")}
+	case err != nil:
+		return err
+	case discarded == nil:
+		console.Note("No replacement of the identity is pending.")
+	case discarded.Stage >= identity.Registered:
+		console.Warn(fmt.Sprintf("certificate %s was registered for the replacement and stays active, with a key that is discarded; have an operator deactivate it", discarded.CertificateID))
+	}
 	return nil
+}
+
+// forgetClaim removes the claim's private key, if a flag or the configuration
+// says so. Where only the configuration does, a failure is no reason to fail a
+// device whose identity works.
+func (d *device) forgetClaim(console *cli.Console, flag bool) error {
+	if !flag && d.config.Bootstrap.Afterwards != config.AfterwardsRemove {
+		return nil
+	}
+	err := d.store.RemoveClaim(d.config.Bootstrap.PrivateKeyPath)
+	if err != nil && !flag {
+		console.Warn("the claim's private key stays on the device: " + err.Error())
+		return nil
+	}
+	return err
 }
 
 // A timeoutError is the end of --timeout.
@@ -132,6 +166,7 @@ func (d *device) provisioning(console *cli.Console, reprovision bool) provision.
 		ThingName:         c.ThingName,
 		ExpectedThingName: c.ExpectedThingName(),
 		Reprovision:       reprovision,
+		Eager:             c.Bootstrap.Eager,
 		Progress:          func(e provision.Event) { showStep(console, e) },
 		Log:               console.Log,
 	}
@@ -194,16 +229,13 @@ func newBootstrapResult(c *config.Config, done *provision.Result) bootstrapResul
 	return r
 }
 
-func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult, retired *provision.Retired) error {
-	if retired != nil {
-		console.Warn(fmt.Sprintf("certificate %s, which was replaced, is still active in AWS IoT; to deactivate it, run: %s", retired.CertificateID, retired.Command))
-	}
+func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult) error {
 	if o.json {
 		return console.JSON(r)
 	}
-	state := "already provisioned, identity proved"
+	state := "provisioned before, verified"
 	if r.Provisioned {
-		state = "provisioned, identity proved"
+		state = "provisioned, verified"
 	}
 	t := cli.Table{{"thing name", r.ThingName}, {"state", state}}
 	t = append(t, cli.Table{
@@ -218,6 +250,6 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult,
 	if err := console.Table(append(t, mapRows("configuration", r.DeviceConfiguration)...)); err != nil {
 		return err
 	}
-	console.Note("The device can connect now, with client id " + r.ThingName + ". \"iot_device status\" shows its identity at any time.")
+	console.Note("The device can connect as client id " + r.ThingName + ". To show its identity, run: iot_device status")
 	return nil
 }

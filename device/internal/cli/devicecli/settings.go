@@ -38,7 +38,16 @@ func open(console *cli.Console, s config.Sources, reprovision bool) (*device, er
 	if err != nil && problems == nil {
 		return nil, err
 	}
-	claim := store == nil || needsClaim(store.Status(), reprovision)
+	claim := true
+	if store != nil {
+		status := store.Status()
+		claim = needsClaim(status, reprovision)
+		if id := status.Identity; id != nil {
+			for _, warning := range config.ReadableByOthers(id.Files.PrivateKey) {
+				console.Warn(warning)
+			}
+		}
+	}
 	files, warnings, missing := c.Check(claim)
 	for _, warning := range warnings {
 		console.Warn(warning)
@@ -49,13 +58,16 @@ func open(console *cli.Console, s config.Sources, reprovision bool) (*device, er
 	return &device{config: c, files: files, store: store}, nil
 }
 
-// needsClaim reports whether the claim is still needed: not once a thing is
-// registered for the identity that is wanted.
+// needsClaim reports whether this run needs the claim: not to verify an identity,
+// nor once a thing is registered for the one that is wanted.
 func needsClaim(s *identity.Status, reprovision bool) bool {
-	if s.Pending != nil {
+	switch {
+	case s.State != identity.Absent && !reprovision:
+		return false
+	case s.Pending != nil:
 		return s.Pending.Stage < identity.Registered
 	}
-	return reprovision || s.Identity == nil && len(s.Problems) == 0
+	return true
 }
 
 func newStore(c *config.Config, console *cli.Console) (*identity.Store, error) {

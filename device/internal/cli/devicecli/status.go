@@ -22,12 +22,12 @@ func newStatusCmd(console *cli.Console) *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
 		Use:   "status [flags]",
-		Short: "Tell what identity or half-done provisioning is on disk",
-		Long: `Status tells, without a network, whether the device has an identity, how far
-an interrupted provisioning has come, and what is damaged. It changes nothing.`,
+		Short: "Show the identity and any pending provisioning",
+		Long: `Status shows, without a network, whether the device has an identity, how far an
+interrupted provisioning has come, and what is damaged. It changes nothing.`,
 		Example: `  $ iot_device status
 
-  # For scripts: state is none, pending or provisioned
+  # For scripts: none, pending, provisioned, damaged or unreadable
   $ iot_device status --json | jq -r .state`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return runStatus(console, o) },
@@ -56,17 +56,25 @@ func runStatus(console *cli.Console, o statusOptions) error {
 	if err := console.Table(r.table(time.Now())); err != nil {
 		return err
 	}
-	if r.State != stateProvisioned || r.Pending != nil {
-		console.Note("\"iot_device bootstrap\" provisions the device, or goes on where it stopped.")
+	switch {
+	case r.State == stateProvisioned && r.Pending != nil:
+		console.Note("\"iot_device bootstrap --reprovision\" resumes the replacement, \"iot_device bootstrap --discard-pending\" ends it.")
+	case r.State == stateNone || r.State == statePending:
+		console.Note("\"iot_device bootstrap\" provisions the device, or resumes its provisioning.")
+	case r.State == stateDamaged || r.State == stateUnreadable:
+		console.Note("For what to do about it, run: iot_device doctor")
 	}
 	return nil
 }
 
-// The states of a device.
+// The states of a device. That of an identity comes before that of a
+// provisioning: a replacement may be pending.
 const (
 	stateNone        = "none"        // nothing is on disk
 	statePending     = "pending"     // a provisioning has begun
 	stateProvisioned = "provisioned" // an identity is there
+	stateDamaged     = "damaged"     // files are there that do not make an identity
+	stateUnreadable  = "unreadable"  // files are there that this user may not read
 )
 
 // A statusResult is what status prints. Its JSON keys are part of the
@@ -82,6 +90,7 @@ type statusResult struct {
 	NotAfter            *time.Time     `json:"notAfter,omitempty"`
 	DeviceConfiguration map[string]any `json:"deviceConfiguration,omitempty"`
 	Author              string         `json:"author,omitempty"`
+	ClaimRemovedAt      *time.Time     `json:"claimRemovedAt,omitempty"`
 	Pending             *pendingResult `json:"pending,omitempty"`
 	Problems            []string       `json:"problems"`
 }
@@ -93,16 +102,28 @@ type pendingResult struct {
 	CertificateID string     `json:"certificateId,omitempty"`
 	ThingName     string     `json:"thingName,omitempty"`
 	TokenExpires  *time.Time `json:"tokenExpires,omitempty"`
-	Running       int        `json:"running,omitempty"` // process id of the run that is at it
+	Running       int        `json:"running,omitempty"` // process id of the run that works on it
 }
 
 func newStatusResult(serial string, s *identity.Status) statusResult {
-	r := statusResult{State: stateNone, SerialNumber: serial, Problems: []string{}}
+	r := statusResult{SerialNumber: serial, Problems: []string{}}
+	switch s.State {
+	case identity.Present:
+		r.State = stateProvisioned
+	case identity.Damaged:
+		r.State = stateDamaged
+	case identity.Unreadable:
+		r.State = stateUnreadable
+	default:
+		r.State = stateNone
+		if s.Pending != nil {
+			r.State = statePending
+		}
+	}
 	for _, p := range s.Problems {
 		r.Problems = append(r.Problems, p.Error())
 	}
 	if p := s.Pending; p != nil {
-		r.State = statePending
 		r.Pending = &pendingResult{
 			Stage: p.Stage.String(), Since: p.Since.UTC(), Updated: p.Updated.UTC(),
 			CertificateID: p.CertificateID, ThingName: p.ThingName,
@@ -110,11 +131,11 @@ func newStatusResult(serial string, s *identity.Status) statusResult {
 		}
 	}
 	if id := s.Identity; id != nil {
-		r.State = stateProvisioned
 		r.ThingName, r.CertificateID = id.Record.ThingName, id.Record.CertificateID
 		r.CertificatePath, r.PrivateKeyPath = id.Files.Certificate, id.Files.PrivateKey
 		r.Endpoint, r.Author = id.Record.Endpoint, id.Record.Author
 		r.NotAfter, r.DeviceConfiguration = utc(id.Record.NotAfter), id.Record.DeviceConfiguration
+		r.ClaimRemovedAt = utc(id.Record.ClaimRemovedAt)
 	}
 	return r
 }
@@ -125,6 +146,13 @@ func utc(t time.Time) *time.Time {
 	}
 	t = t.UTC()
 	return &t
+}
+
+func timeText(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.Format(time.RFC3339)
 }
 
 func (r statusResult) table(now time.Time) cli.Table {
@@ -138,6 +166,7 @@ func (r statusResult) table(now time.Time) cli.Table {
 			{"valid until", r.NotAfter.Format(time.RFC3339)},
 			{"endpoint", r.Endpoint},
 			{"author", r.Author},
+			{"claim removed", timeText(r.ClaimRemovedAt)},
 		}...)
 		t = append(t, mapRows("configuration", r.DeviceConfiguration)...)
 	}
@@ -149,19 +178,19 @@ func (r statusResult) table(now time.Time) cli.Table {
 
 func (p *pendingResult) table(now time.Time) cli.Table {
 	t := cli.Table{
-		{"provisioning", p.Stage + ", since " + p.Since.Format(time.RFC3339)},
+		{"pending", p.Stage + ", since " + p.Since.Format(time.RFC3339)},
 		{"pending certificate", p.CertificateID},
 		{"registered as", p.ThingName},
 	}
 	switch expires := p.TokenExpires; {
 	case expires == nil || p.ThingName != "":
 	case now.Before(*expires):
-		t = append(t, cli.Row{"can register until", expires.Format(time.RFC3339)})
+		t = append(t, cli.Row{"token expires", expires.Format(time.RFC3339)})
 	default:
-		t = append(t, cli.Row{"ownership token", "expired at " + expires.Format(time.RFC3339) + "; the next run asks for a new certificate"})
+		t = append(t, cli.Row{"token expired", expires.Format(time.RFC3339) + "; the next run requests a new certificate"})
 	}
 	if p.Running != 0 {
-		t = append(t, cli.Row{"running", fmt.Sprintf("process %d is at it", p.Running)})
+		t = append(t, cli.Row{"running", fmt.Sprintf("process %d", p.Running)})
 	}
 	return t
 }

@@ -1,0 +1,78 @@
+package identity
+
+import (
+	"errors"
+	"testing"
+)
+
+const claimKey = "claim/claim.private.key"
+
+// withClaim puts the claim's key on a disk.
+func withClaim(t *testing.T, d *memDisk) {
+	t.Helper()
+	must(t, d.Mkdir("claim", 0o700))
+	must(t, d.SyncDir("."))
+	must(t, replaceFile(d, claimKey, []byte("claim"), 0o600))
+}
+
+// After any crash the identity is whole, the next call completes the removal, and
+// a record that says so is right even after a power cut.
+func TestCrashWhileTheClaimIsRemovedLosesNothingElse(t *testing.T) {
+	d, _ := provisioned(t)
+	withClaim(t, d)
+	before := d.calls
+	must(t, storeOn(t, d).RemoveClaim(claimKey))
+	calls := d.calls - before
+	for _, how := range cuts {
+		t.Run(string(how), func(t *testing.T) {
+			for call := 1; call <= calls; call++ {
+				d, c := provisioned(t)
+				withClaim(t, d)
+				d.fault = crashAt(d.calls + call)
+				_ = storeOn(t, d).RemoveClaim(claimKey)
+				d = d.reboot(how)
+				id, err := storeOn(t, d).Load()
+				if err != nil {
+					t.Fatalf("crash at call %d: %v", call, err)
+				}
+				if _, err := d.ReadFile(claimKey); err == nil && !id.Record.ClaimRemovedAt.IsZero() {
+					t.Fatalf("crash at call %d: the record says that the claim is gone, and it is not", call)
+				}
+				if err := storeOn(t, d).RemoveClaim(claimKey); err != nil {
+					t.Fatalf("crash at call %d: next call: %v", call, err)
+				}
+				d = d.reboot(power)
+				if _, err := d.ReadFile(claimKey); err == nil {
+					t.Fatalf("crash at call %d: a power cut brings the claim back", call)
+				}
+				if id, err := storeOn(t, d).Load(); err != nil || id.Record.ClaimRemovedAt.IsZero() {
+					t.Fatalf("crash at call %d: record %+v, %v", call, id, err)
+				}
+				checkEnd(t, d, c)
+			}
+		})
+	}
+}
+
+func TestClaimStaysWithoutAnIdentity(t *testing.T) {
+	d := newMemDisk()
+	withClaim(t, d)
+	if err := storeOn(t, d).RemoveClaim(claimKey); !errors.Is(err, ErrNone) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := d.ReadFile(claimKey); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDevicesOwnKeyIsNoClaim(t *testing.T) {
+	d, _ := provisioned(t)
+	id, err := storeOn(t, d).Load()
+	must(t, err)
+	if _, conflict := errors.AsType[*ConflictError](storeOn(t, d).RemoveClaim("certs/../" + id.Files.PrivateKey)); !conflict {
+		t.Error("the device's own key may be removed")
+	}
+	if _, err := storeOn(t, d).Load(); err != nil {
+		t.Error(err)
+	}
+}
