@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/provision"
 	"example.com/fleety/device/session"
@@ -158,7 +159,7 @@ func (l *launch) enroll(ctx context.Context, k int, due time.Time) {
 		d.Outcome = Interrupted
 	default:
 		d.Outcome, d.Stage, d.Cause = Failed, stage, cause(err, d.SerialNumber)
-		d.Class = provision.ClassOf(err).String()
+		d.Class = awsiot.ClassOf(err).String()
 	}
 	if err != nil && store != nil {
 		if pending := store.Status().Pending; pending != nil { // AWS IoT has a certificate of it
@@ -274,7 +275,7 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 func overloaded(err error) bool {
 	_, network := errors.AsType[*session.Error](err)
 	_, unanswered := errors.AsType[*provision.TimeoutError](err)
-	return provision.ClassOf(err) == provision.Temporary && !network && !unanswered
+	return awsiot.ClassOf(err) == awsiot.Temporary && !network && !unanswered
 }
 
 // sleep waits for d or the end of ctx.

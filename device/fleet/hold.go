@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/provision"
 	"example.com/fleety/device/session"
@@ -202,7 +203,7 @@ func (h *hold) connect(ctx context.Context, d *heldDevice, turn func(attempt int
 		h.l.meter.retries.add(Failure{Stage: stageOf(err, StageHold), Cause: why}, 1)
 		// A server that closes without a reply may have denied the connection, but
 		// may as well be restarting.
-		if e, ok := errors.AsType[*session.Error](err); !ok || e.Class() != session.ClassTemporary {
+		if e, ok := errors.AsType[*session.Error](err); !ok || e.Class() != awsiot.Temporary {
 			d.rejected = true
 			h.why.CompareAndSwap(nil, &why)
 			return err

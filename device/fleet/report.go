@@ -36,7 +36,7 @@ type Device struct {
 	// got; also of one that failed half-way.
 	ThingName     string `json:"thingName,omitempty"`
 	CertificateID string `json:"certificateId,omitempty"`
-	// Stage, Cause and Class of the failure. Class is a [provision.Class].
+	// Stage, Cause and Class of the failure. Class is a [awsiot.Class].
 	Stage Stage  `json:"stage,omitempty"`
 	Cause string `json:"cause,omitempty"`
 	Class string `json:"class,omitempty"`

@@ -7,21 +7,6 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// Class and its values are awsiot's, under their former names.
-type Class = awsiot.Class
-
-// The classes of errors.
-const (
-	Local         = awsiot.Failed
-	Misconfigured = awsiot.Misconfigured
-	Refused       = awsiot.Denied
-	Temporary     = awsiot.Temporary
-	Interrupted   = awsiot.Interrupted
-)
-
-// ClassOf is [awsiot.ClassOf].
-func ClassOf(err error) Class { return awsiot.ClassOf(err) }
-
 // A ConfigError reports that [Config] cannot be used.
 type ConfigError struct{ Setting, Reason string }
 

@@ -195,15 +195,3 @@ func (e *ProxyError) Error() string {
 	}
 	return text
 }
-
-// Class and its values are awsiot's, under their former names.
-type Class = awsiot.Class
-
-// The classes of errors.
-const (
-	ClassFailed    = awsiot.Failed
-	ClassConfig    = awsiot.Misconfigured
-	ClassRefused   = awsiot.Denied
-	ClassTemporary = awsiot.Temporary
-	ClassCanceled  = awsiot.Interrupted
-)
