@@ -147,7 +147,7 @@ func newSerial() (*big.Int, error) {
 }
 
 // RootPEM returns the root of the server's certificate, which devices trust.
-func (a *Authority) RootPEM() []byte { return EncodeCertificate(a.root.cert.Raw) }
+func (a *Authority) RootPEM() []byte { return encodeCertificate(a.root.cert.Raw) }
 
 // ServerCertificate returns a new certificate for the emulator itself. The
 // hosts are DNS names, wildcards included, and IP addresses.
@@ -196,7 +196,7 @@ func (a *Authority) encode() ([]byte, error) {
 			return nil, fmt.Errorf("encoding the certificate authority: %w", err)
 		}
 		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
-		data = append(data, EncodeCertificate(k.cert.Raw)...)
+		data = append(data, encodeCertificate(k.cert.Raw)...)
 	}
 	return data, nil
 }

@@ -7,15 +7,15 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 const (
@@ -106,9 +106,9 @@ func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.T
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
 	return &Certificate{
-		ID:           Fingerprint(der),
+		ID:           awsiot.CertificateID(&x509.Certificate{Raw: der}),
 		DER:          der,
-		PEM:          EncodeCertificate(der),
+		PEM:          encodeCertificate(der),
 		PublicKeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER}),
 	}, nil
 }
@@ -188,15 +188,8 @@ func checkKey(public crypto.PublicKey) error {
 	return errors.New("its key is neither RSA nor on a NIST curve")
 }
 
-// Fingerprint returns the certificate id that AWS IoT gives to a certificate:
-// the SHA-256 of its DER form in lower-case hexadecimal.
-func Fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
-}
-
-// EncodeCertificate returns a certificate in PEM form.
-func EncodeCertificate(der []byte) []byte {
+// encodeCertificate returns a certificate in PEM form.
+func encodeCertificate(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 

@@ -59,8 +59,17 @@ func (p *parser) document(root *jsontree.Node) (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.version(root, fields); err != nil {
-		return nil, err
+	version, ok := fields["Version"]
+	if !ok {
+		return nil, p.fail(root, "Version is missing; it must be %q", Version)
+	}
+	if version.Kind != jsontree.String || version.Text != Version {
+		return nil, p.fail(version, "Version must be %q", Version)
+	}
+	if id, ok := fields["Id"]; ok {
+		if _, err := p.text(id); err != nil {
+			return nil, err
+		}
 	}
 	statement, ok := fields["Statement"]
 	if !ok {
@@ -70,25 +79,6 @@ func (p *parser) document(root *jsontree.Node) (*Document, error) {
 	if len(list) == 0 {
 		return nil, p.fail(statement, "a policy has at least one statement")
 	}
-	return p.statements(list)
-}
-
-func (p *parser) version(root *jsontree.Node, fields map[string]*jsontree.Node) error {
-	version, ok := fields["Version"]
-	if !ok {
-		return p.fail(root, "Version is missing; it must be %q", Version)
-	}
-	if version.Kind != jsontree.String || version.Text != Version {
-		return p.fail(version, "Version must be %q", Version)
-	}
-	if id, ok := fields["Id"]; ok {
-		_, err := p.text(id)
-		return err
-	}
-	return nil
-}
-
-func (p *parser) statements(list []*jsontree.Node) (*Document, error) {
 	doc := &Document{}
 	sids := map[string]bool{}
 	for i, n := range list {
@@ -106,7 +96,10 @@ func (p *parser) statements(list []*jsontree.Node) (*Document, error) {
 	return doc, nil
 }
 
-var sidFormat = regexp.MustCompile(`^[A-Za-z0-9]*$`)
+var (
+	sidFormat    = regexp.MustCompile(`^[A-Za-z0-9]*$`)
+	actionFormat = regexp.MustCompile(`^(\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+)$`)
+)
 
 func (p *parser) statement(n *jsontree.Node) (*Statement, error) {
 	fields, err := p.object(n, "Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition")
@@ -122,54 +115,36 @@ func (p *parser) statement(n *jsontree.Node) (*Statement, error) {
 			return nil, p.fail(sid, "Sid %q may hold letters and digits only", s.Sid)
 		}
 	}
-	if err := p.effect(n, fields, s); err != nil {
+	effect, ok := fields["Effect"]
+	if !ok {
+		return nil, p.fail(n, "Effect is missing; it must be Allow or Deny")
+	}
+	s.Effect = Effect(effect.Text)
+	if effect.Kind != jsontree.String || s.Effect != Allow && s.Effect != Deny {
+		return nil, p.fail(effect, "Effect must be Allow or Deny, in this spelling")
+	}
+	var not bool
+	if s.actions, not, err = p.patterns(n, fields, "Action", checkAction); err != nil {
 		return nil, err
 	}
-	if err := p.actions(n, fields, s); err != nil {
+	if not {
+		s.NotActions = raw(s.actions)
+	} else {
+		s.Actions = raw(s.actions)
+	}
+	if s.resources, not, err = p.patterns(n, fields, "Resource", checkResource); err != nil {
 		return nil, err
 	}
-	if err := p.resources(n, fields, s); err != nil {
-		return nil, err
+	if not {
+		s.NotResources = raw(s.resources)
+	} else {
+		s.Resources = raw(s.resources)
 	}
 	if c, ok := fields["Condition"]; ok {
 		s.conditions, err = p.conditions(c)
 	}
 	return s, err
 }
-
-func (p *parser) effect(n *jsontree.Node, fields map[string]*jsontree.Node, s *Statement) error {
-	effect, ok := fields["Effect"]
-	if !ok {
-		return p.fail(n, "Effect is missing; it must be Allow or Deny")
-	}
-	s.Effect = Effect(effect.Text)
-	if effect.Kind != jsontree.String || s.Effect != Allow && s.Effect != Deny {
-		return p.fail(effect, "Effect must be Allow or Deny, in this spelling")
-	}
-	return nil
-}
-
-func (p *parser) actions(n *jsontree.Node, fields map[string]*jsontree.Node, s *Statement) error {
-	not, err := p.patterns(n, fields, "Action", "NotAction", checkAction, &s.actions)
-	if not {
-		s.NotActions = raw(s.actions)
-	} else {
-		s.Actions = raw(s.actions)
-	}
-	return err
-}
-
-func (p *parser) resources(n *jsontree.Node, fields map[string]*jsontree.Node, s *Statement) error {
-	not, err := p.patterns(n, fields, "Resource", "NotResource", checkResource, &s.resources)
-	if not {
-		s.NotResources = raw(s.resources)
-	} else {
-		s.Resources = raw(s.resources)
-	}
-	return err
-}
-
-var actionFormat = regexp.MustCompile(`^(\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+)$`)
 
 func checkAction(text string) error {
 	if !actionFormat.MatchString(text) {
@@ -188,43 +163,34 @@ func checkResource(text string) error {
 	return nil
 }
 
-// patterns compiles the texts of the one of two keys that must be there, and
-// says whether it is the second.
-func (p *parser) patterns(n *jsontree.Node, fields map[string]*jsontree.Node, name, not string, check func(string) error, dst *[]pattern) (bool, error) {
-	list, negated, err := p.either(n, fields, name, not)
+// patterns compiles the texts of a key or of its opposite, such as Action or
+// NotAction, of which exactly one must be there.
+func (p *parser) patterns(n *jsontree.Node, fields map[string]*jsontree.Node, name string, check func(string) error) (compiled []pattern, not bool, err error) {
+	value, positive := fields[name]
+	opposite, not := fields["Not"+name]
+	switch {
+	case positive && not:
+		return nil, not, p.fail(n, "%s and Not%s exclude each other", name, name)
+	case not:
+		value = opposite
+	case !positive:
+		return nil, not, p.fail(n, "%s is missing", name)
+	}
+	list, err := p.texts(value)
 	if err != nil {
-		return negated, err
+		return nil, not, err
 	}
 	for _, item := range list {
-		text := item.Text
-		if err := check(text); err != nil {
-			return negated, p.fail(item, "%v", err)
+		if err := check(item.Text); err != nil {
+			return nil, not, p.fail(item, "%v", err)
 		}
-		compiled, err := compilePattern(text, globbing)
+		c, err := compilePattern(item.Text, globbing)
 		if err != nil {
-			return negated, p.fail(item, "%v", err)
+			return nil, not, p.fail(item, "%v", err)
 		}
-		*dst = append(*dst, compiled)
+		compiled = append(compiled, c)
 	}
-	return negated, nil
-}
-
-// either returns the texts of the one of two keys that must be there, and
-// whether it is the second.
-func (p *parser) either(n *jsontree.Node, fields map[string]*jsontree.Node, name, not string) ([]*jsontree.Node, bool, error) {
-	positive, hasPositive := fields[name]
-	negative, hasNegative := fields[not]
-	switch {
-	case hasPositive && hasNegative:
-		return nil, false, p.fail(n, "%s and %s exclude each other", name, not)
-	case hasNegative:
-		list, err := p.texts(negative)
-		return list, true, err
-	case hasPositive:
-		list, err := p.texts(positive)
-		return list, false, err
-	}
-	return nil, false, p.fail(n, "%s is missing", name)
+	return compiled, not, nil
 }
 
 // texts reads one string or a list of at least one.

@@ -139,9 +139,5 @@ func (r *Registry) setBillingGroup(thing, group string, change func(*Thing)) err
 }
 
 func (s *state) billingGroup(name string) (BillingGroup, error) {
-	g, ok := s.billingGroups.get(name)
-	if !ok {
-		return BillingGroup{}, notFound(billingGroupPrefix+name, "Billing group "+clip(name))
-	}
-	return g, nil
+	return find(s.billingGroups, "billinggroup", "Billing group", name)
 }

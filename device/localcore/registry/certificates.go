@@ -53,8 +53,8 @@ func (r *Registry) CreatePendingCertificate(pemText, token, principal string, li
 func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Duration) (Certificate, time.Time, error) {
 	var expires time.Time
 	c, err := mutate(r, func(tx *transaction) (Certificate, error) {
-		if !tx.templates.has(template) {
-			return Certificate{}, noTemplate(template)
+		if _, err := tx.template(template); err != nil {
+			return Certificate{}, err
 		}
 		c, err := tx.createCertificate(NewCertificate{PEM: pemText, Status: Active})
 		if err != nil {
@@ -157,11 +157,7 @@ func checkSettable(status CertificateStatus) error {
 }
 
 func (s *state) certificate(id string) (Certificate, error) {
-	c, ok := s.certificates.get(id)
-	if !ok {
-		return Certificate{}, notFound("cert/"+id, "Certificate id "+clip(id))
-	}
-	return c, nil
+	return find(s.certificates, "cert", "Certificate id", id)
 }
 
 func (s *state) owned(token, principal string, now time.Time) (Certificate, error) {

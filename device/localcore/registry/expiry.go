@@ -12,8 +12,29 @@ func (r *Registry) Expire(now time.Time) (deleted []string, err error) {
 	if next, ok := r.NextExpiry(); !ok || now.Before(next) {
 		return nil, nil
 	}
-	return mutate(r, func(tx *transaction) ([]string, error) {
-		return append(tx.expireOwnerships(now), tx.expireClaims(now)...), nil
+	return mutate(r, func(tx *transaction) (deleted []string, err error) {
+		for _, hash := range tx.ownerships.keys() {
+			o, _ := tx.ownerships.get(hash)
+			if now.Before(o.Expires) {
+				continue
+			}
+			c, ok := tx.certificates.get(o.CertificateID)
+			if ok && c.Status != PendingActivation && tx.attached(c.ID) {
+				tx.useToken(c)
+				continue
+			}
+			tx.deleteCertificate(c)
+			deleted = append(deleted, c.ID)
+		}
+		for _, id := range tx.claims.keys() {
+			if c, _ := tx.claims.get(id); now.Before(c.Expires) {
+				continue
+			}
+			c, _ := tx.certificates.get(id)
+			tx.deleteCertificate(c)
+			deleted = append(deleted, id)
+		}
+		return deleted, nil
 	})
 }
 
@@ -34,35 +55,6 @@ func (r *Registry) NextExpiry() (at time.Time, ok bool) {
 		earlier(c.Expires)
 	}
 	return at, ok
-}
-
-func (tx *transaction) expireOwnerships(now time.Time) (deleted []string) {
-	for _, hash := range tx.ownerships.keys() {
-		o, _ := tx.ownerships.get(hash)
-		if now.Before(o.Expires) {
-			continue
-		}
-		c, ok := tx.certificates.get(o.CertificateID)
-		if ok && c.Status != PendingActivation && tx.attached(c.ID) {
-			tx.useToken(c)
-			continue
-		}
-		tx.deleteCertificate(c)
-		deleted = append(deleted, c.ID)
-	}
-	return deleted
-}
-
-func (tx *transaction) expireClaims(now time.Time) (deleted []string) {
-	for _, id := range tx.claims.keys() {
-		if c, _ := tx.claims.get(id); now.Before(c.Expires) {
-			continue
-		}
-		c, _ := tx.certificates.get(id)
-		tx.deleteCertificate(c)
-		deleted = append(deleted, id)
-	}
-	return deleted
 }
 
 // attached reports whether the certificate has a policy or a thing.

@@ -108,11 +108,7 @@ func (r *Registry) SetDefaultPolicyVersion(name string, version int) error {
 }
 
 func (s *state) policy(name string) (Policy, error) {
-	p, ok := s.policies.get(name)
-	if !ok {
-		return Policy{}, notFound("policy/"+name, "Policy "+clip(name))
-	}
-	return p, nil
+	return find(s.policies, "policy", "Policy", name)
 }
 
 // policyWith returns the policy if it has that version.

@@ -85,39 +85,37 @@ type Provisioned struct {
 // Older certificates of the thing stay attached (open point U9). An ownership
 // token is used up by success only.
 func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
-	return mutate(r, func(tx *transaction) (Provisioned, error) { return tx.provision(p) })
-}
-
-func (tx *transaction) provision(p Provisioning) (out Provisioned, err error) {
-	c, existed, err := tx.provisionedCertificate(p)
-	if err != nil {
-		return out, err
-	}
-	if p.Thing != nil {
-		if out.Created, err = tx.provisionThing(p.Thing); err != nil {
+	return mutate(r, func(tx *transaction) (out Provisioned, err error) {
+		c, existed, err := tx.provisionedCertificate(p)
+		if err != nil {
 			return out, err
 		}
-	}
-	for _, policy := range p.Policies {
-		if err := tx.provisionPolicy(policy, c.ID, p.Certificate != nil); err != nil {
-			return out, err
+		if p.Thing != nil {
+			if out.Created, err = tx.provisionThing(p.Thing); err != nil {
+				return out, err
+			}
 		}
-	}
-	if p.Certificate != nil {
-		if c, err = tx.provisionCertificate(c, existed, p); err != nil {
-			return out, err
+		for _, policy := range p.Policies {
+			if err := tx.provisionPolicy(policy, c.ID, p.Certificate != nil); err != nil {
+				return out, err
+			}
 		}
-	}
-	if p.Thing != nil {
-		if err := tx.provisionGroups(p.Thing, out.Created); err != nil {
-			return out, err
+		if p.Certificate != nil {
+			if c, err = tx.provisionCertificate(c, existed, p); err != nil {
+				return out, err
+			}
 		}
-		t, _ := tx.things.get(p.Thing.Name)
-		t = t.clone()
-		out.Thing = &t
-	}
-	out.Certificate = c
-	return out, nil
+		if p.Thing != nil {
+			if err := tx.provisionGroups(p.Thing, out.Created); err != nil {
+				return out, err
+			}
+			t, _ := tx.things.get(p.Thing.Name)
+			t = t.clone()
+			out.Thing = &t
+		}
+		out.Certificate = c
+		return out, nil
+	})
 }
 
 // provisionedCertificate finds or registers the certificate, and uses its token

@@ -91,9 +91,8 @@ func (r *relation[V]) leftsOf(right string) []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// merge moves the changes of over, which lies over r, into r.
-func (r *relation[V]) merge(over *relation[V]) {
-	for key, row := range over.pairs.rows {
+func (r *relation[V]) merge(over bucket) {
+	for key, row := range over.(*relation[V]).pairs.rows {
 		left, right, _ := strings.Cut(key, separator)
 		if row == nil {
 			r.remove(left, right)

@@ -16,7 +16,16 @@ type PolicyDocument struct {
 func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.committed.thingFor(certificateID, clientID)
+	s := r.committed
+	name, ok := s.exclusiveThing(certificateID)
+	if !ok {
+		name, ok = clientID, s.thingCerts.has(clientID, certificateID)
+	}
+	if !ok {
+		return Thing{}, false
+	}
+	thing, ok = s.things.get(name)
+	return thing.clone(), ok
 }
 
 // ExclusiveThing returns the name of the thing that the certificate is tied to
@@ -36,7 +45,12 @@ func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
 func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.committed.policiesFor(certificateID, clientID)
+	s := r.committed
+	targets := []Target{CertificateTarget(certificateID)}
+	if s.thingCerts.has(clientID, certificateID) {
+		targets = append(targets, s.groupTargets(clientID)...)
+	}
+	return s.documents(targets)
 }
 
 // EffectivePolicies returns what GetEffectivePolicies lists: the policies of a
@@ -61,18 +75,6 @@ func (r *Registry) EffectivePolicies(principal Target, thing string) ([]PolicyDo
 	})
 }
 
-func (s *state) thingFor(certificateID, clientID string) (Thing, bool) {
-	name, ok := s.exclusiveThing(certificateID)
-	if !ok {
-		name, ok = clientID, s.thingCerts.has(clientID, certificateID)
-	}
-	if !ok {
-		return Thing{}, false
-	}
-	t, ok := s.things.get(name)
-	return t.clone(), ok
-}
-
 func (s *state) exclusiveThing(certificateID string) (string, bool) {
 	for _, name := range s.thingCerts.leftsOf(certificateID) {
 		if kind, _ := s.thingCerts.get(name, certificateID); kind == Exclusive {
@@ -80,14 +82,6 @@ func (s *state) exclusiveThing(certificateID string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-func (s *state) policiesFor(certificateID, clientID string) []PolicyDocument {
-	targets := []Target{CertificateTarget(certificateID)}
-	if s.thingCerts.has(clientID, certificateID) {
-		targets = append(targets, s.groupTargets(clientID)...)
-	}
-	return s.documents(targets)
 }
 
 // groupTargets returns the thing's groups and all their ancestors.

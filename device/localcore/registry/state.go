@@ -88,17 +88,8 @@ func (s *state) empty() bool {
 
 // merge moves the changes of over, which lies over s, into s.
 func (s *state) merge(over *state) {
-	s.things.merge(over.things)
-	s.types.merge(over.types)
-	s.groups.merge(over.groups)
-	s.certificates.merge(over.certificates)
-	s.policies.merge(over.policies)
-	s.billingGroups.merge(over.billingGroups)
-	s.tags.merge(over.tags)
-	s.templates.merge(over.templates)
-	s.ownerships.merge(over.ownerships)
-	s.claims.merge(over.claims)
-	s.thingGroups.merge(over.thingGroups)
-	s.thingCerts.merge(over.thingCerts)
-	s.policyTargets.merge(over.policyTargets)
+	changed := over.buckets()
+	for name, part := range s.buckets() {
+		part.merge(changed[name])
+	}
 }

@@ -35,6 +35,8 @@ type bucket interface {
 	changes() (map[string][]byte, error)
 	// load takes one row from the store.
 	load(key string, value []byte) error
+	// merge moves the changes of over, which lies over the bucket, into it.
+	merge(over bucket)
 }
 
 func (t *table[V]) changes() (map[string][]byte, error) {

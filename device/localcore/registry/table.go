@@ -44,6 +44,16 @@ func (t *table[V]) remove(key string) {
 	t.rows[key] = nil
 }
 
+// find returns a record, or a rejection that names its kind, as in its ARN and in
+// a sentence.
+func find[V any](t *table[V], kind, what, key string) (V, error) {
+	v, ok := t.get(key)
+	if !ok {
+		return v, notFound(kind+"/"+key, what+" "+clip(key))
+	}
+	return v, nil
+}
+
 // keys returns the keys of all records, sorted.
 func (t *table[V]) keys() []string {
 	if t.base == nil {
@@ -73,9 +83,8 @@ func (t *table[V]) all() []V {
 	return out
 }
 
-// merge moves the changes of over, which lies over t, into t.
-func (t *table[V]) merge(over *table[V]) {
-	for k, row := range over.rows {
+func (t *table[V]) merge(over bucket) {
+	for k, row := range over.(*table[V]).rows {
 		if row == nil {
 			delete(t.rows, k)
 		} else {

@@ -37,7 +37,36 @@ type ProvisioningTemplateUpdate struct {
 
 // CreateProvisioningTemplate makes a template; the body becomes version 1.
 func (r *Registry) CreateProvisioningTemplate(n NewProvisioningTemplate) (ProvisioningTemplate, error) {
-	return mutate(r, func(tx *transaction) (ProvisioningTemplate, error) { return tx.createTemplate(n) })
+	return mutate(r, func(tx *transaction) (ProvisioningTemplate, error) {
+		if n.Type == "" {
+			n.Type = FleetProvisioning
+		}
+		hook, err := n.Hook.checked()
+		if err != nil {
+			return ProvisioningTemplate{}, err
+		}
+		t := ProvisioningTemplate{
+			Name: n.Name, Description: n.Description, RoleARN: n.RoleARN, Enabled: n.Enabled,
+			Type: n.Type, Hook: hook, DefaultVersion: 1, NextVersion: 2,
+			Versions: []TemplateVersion{{ID: 1, Body: n.Body, Created: tx.now}}, Created: tx.now, Modified: tx.now,
+		}
+		if err := t.check(); err != nil {
+			return ProvisioningTemplate{}, err
+		}
+		if err := tx.options.checkTemplate(n.Body); err != nil {
+			return ProvisioningTemplate{}, err
+		}
+		if tx.templates.has(n.Name) {
+			e := Reject(CodeAlreadyExists, "Template %s already exists.", n.Name)
+			e.Resource = "provisioningtemplate/" + n.Name
+			return ProvisioningTemplate{}, e
+		}
+		if len(tx.templates.keys()) >= MaxTemplates {
+			return ProvisioningTemplate{}, Reject(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
+		}
+		tx.templates.put(t.Name, t)
+		return t.clone(), nil
+	})
 }
 
 // DescribeProvisioningTemplate returns the template with its versions.
@@ -61,7 +90,43 @@ func (r *Registry) ListProvisioningTemplates() []ProvisioningTemplate {
 
 // UpdateProvisioningTemplate changes a template.
 func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) error {
-	return r.update(func(tx *transaction) error { return tx.updateTemplate(u) })
+	return r.update(func(tx *transaction) error {
+		t, err := tx.template(u.Name)
+		if err != nil {
+			return err
+		}
+		if u.Description != nil {
+			t.Description = *u.Description
+		}
+		if u.Enabled != nil {
+			t.Enabled = *u.Enabled
+		}
+		if u.RoleARN != "" {
+			t.RoleARN = u.RoleARN
+		}
+		if u.DefaultVersion != 0 {
+			if _, ok := t.Version(u.DefaultVersion); !ok {
+				return noTemplateVersion(u.Name, u.DefaultVersion)
+			}
+			t.DefaultVersion = u.DefaultVersion
+		}
+		switch {
+		case u.RemoveHook && u.Hook != nil:
+			return invalid("A pre-provisioning hook cannot be set and removed in one request.")
+		case u.RemoveHook:
+			t.Hook = nil
+		case u.Hook != nil:
+			if t.Hook, err = u.Hook.checked(); err != nil {
+				return err
+			}
+		}
+		if err := t.check(); err != nil {
+			return err
+		}
+		t.Modified = tx.now
+		tx.templates.put(t.Name, t)
+		return nil
+	})
 }
 
 // DeleteProvisioningTemplate deletes a template with all its versions, as AWS's
@@ -124,89 +189,12 @@ func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) e
 	})
 }
 
-func noTemplate(name string) *Error {
-	return notFound("provisioningtemplate/"+name, "Provisioning template "+clip(name))
-}
-
 func noTemplateVersion(name string, version int) *Error {
 	return Reject(CodeNotFound, "Template %s has no version %d.", name, version)
 }
 
 func (s *state) template(name string) (ProvisioningTemplate, error) {
-	t, ok := s.templates.get(name)
-	if !ok {
-		return ProvisioningTemplate{}, noTemplate(name)
-	}
-	return t, nil
-}
-
-func (tx *transaction) createTemplate(n NewProvisioningTemplate) (ProvisioningTemplate, error) {
-	if n.Type == "" {
-		n.Type = FleetProvisioning
-	}
-	hook, err := n.Hook.checked()
-	if err != nil {
-		return ProvisioningTemplate{}, err
-	}
-	t := ProvisioningTemplate{
-		Name: n.Name, Description: n.Description, RoleARN: n.RoleARN, Enabled: n.Enabled,
-		Type: n.Type, Hook: hook, DefaultVersion: 1, NextVersion: 2,
-		Versions: []TemplateVersion{{ID: 1, Body: n.Body, Created: tx.now}}, Created: tx.now, Modified: tx.now,
-	}
-	if err := t.check(); err != nil {
-		return ProvisioningTemplate{}, err
-	}
-	if err := tx.options.checkTemplate(n.Body); err != nil {
-		return ProvisioningTemplate{}, err
-	}
-	if tx.templates.has(n.Name) {
-		e := Reject(CodeAlreadyExists, "Template %s already exists.", n.Name)
-		e.Resource = "provisioningtemplate/" + n.Name
-		return ProvisioningTemplate{}, e
-	}
-	if len(tx.templates.keys()) >= MaxTemplates {
-		return ProvisioningTemplate{}, Reject(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
-	}
-	tx.templates.put(t.Name, t)
-	return t.clone(), nil
-}
-
-func (tx *transaction) updateTemplate(u ProvisioningTemplateUpdate) error {
-	t, err := tx.template(u.Name)
-	if err != nil {
-		return err
-	}
-	if u.Description != nil {
-		t.Description = *u.Description
-	}
-	if u.Enabled != nil {
-		t.Enabled = *u.Enabled
-	}
-	if u.RoleARN != "" {
-		t.RoleARN = u.RoleARN
-	}
-	if u.DefaultVersion != 0 {
-		if _, ok := t.Version(u.DefaultVersion); !ok {
-			return noTemplateVersion(u.Name, u.DefaultVersion)
-		}
-		t.DefaultVersion = u.DefaultVersion
-	}
-	switch {
-	case u.RemoveHook && u.Hook != nil:
-		return invalid("A pre-provisioning hook cannot be set and removed in one request.")
-	case u.RemoveHook:
-		t.Hook = nil
-	case u.Hook != nil:
-		if t.Hook, err = u.Hook.checked(); err != nil {
-			return err
-		}
-	}
-	if err := t.check(); err != nil {
-		return err
-	}
-	t.Modified = tx.now
-	tx.templates.put(t.Name, t)
-	return nil
+	return find(s.templates, "provisioningtemplate", "Provisioning template", name)
 }
 
 func (t ProvisioningTemplate) check() error {

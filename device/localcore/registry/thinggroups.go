@@ -33,7 +33,28 @@ type ThingGroupFilter struct {
 // CreateThingGroup makes a group. Creating it again with the same parent and
 // properties succeeds and changes nothing.
 func (r *Registry) CreateThingGroup(n NewThingGroup) (ThingGroup, error) {
-	return mutate(r, func(tx *transaction) (ThingGroup, error) { return tx.createGroup(n) })
+	return mutate(r, func(tx *transaction) (ThingGroup, error) {
+		g := ThingGroup{
+			Name: n.Name, ID: newID(), Parent: n.Parent, Description: n.Description,
+			Attributes: withValues(n.Attributes), Created: tx.now, Version: 1,
+		}
+		if err := g.check(); err != nil {
+			return ThingGroup{}, err
+		}
+		if old, ok := tx.groups.get(n.Name); ok {
+			if old.Parent == n.Parent && old.Description == n.Description && maps.Equal(old.Attributes, g.Attributes) {
+				return old.clone(), nil
+			}
+			return ThingGroup{}, alreadyExists(thingGroupPrefix+n.Name, "Thing group "+n.Name)
+		}
+		if n.Parent != "" {
+			if err := tx.checkParent(n.Parent); err != nil {
+				return ThingGroup{}, err
+			}
+		}
+		tx.groups.put(g.Name, g)
+		return g.clone(), nil
+	})
 }
 
 // DescribeThingGroup returns the group and the names of its ancestors, root
@@ -185,11 +206,7 @@ func (r *Registry) ListThingsInThingGroup(group string, recursive bool) ([]strin
 }
 
 func (s *state) group(name string) (ThingGroup, error) {
-	g, ok := s.groups.get(name)
-	if !ok {
-		return ThingGroup{}, notFound(thingGroupPrefix+name, "Thing group "+clip(name))
-	}
-	return g, nil
+	return find(s.groups, "thinggroup", "Thing group", name)
 }
 
 // ancestors returns the groups above a group, the parent first.
@@ -236,29 +253,6 @@ func (g ThingGroup) check() error {
 		return err
 	}
 	return checkAttributes(g.Attributes, MaxAttributes)
-}
-
-func (tx *transaction) createGroup(n NewThingGroup) (ThingGroup, error) {
-	g := ThingGroup{
-		Name: n.Name, ID: newID(), Parent: n.Parent, Description: n.Description,
-		Attributes: withValues(n.Attributes), Created: tx.now, Version: 1,
-	}
-	if err := g.check(); err != nil {
-		return ThingGroup{}, err
-	}
-	if old, ok := tx.groups.get(n.Name); ok {
-		if old.Parent == n.Parent && old.Description == n.Description && maps.Equal(old.Attributes, g.Attributes) {
-			return old.clone(), nil
-		}
-		return ThingGroup{}, alreadyExists(thingGroupPrefix+n.Name, "Thing group "+n.Name)
-	}
-	if n.Parent != "" {
-		if err := tx.checkParent(n.Parent); err != nil {
-			return ThingGroup{}, err
-		}
-	}
-	tx.groups.put(g.Name, g)
-	return g.clone(), nil
 }
 
 func (s *state) checkParent(name string) error {

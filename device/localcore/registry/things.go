@@ -110,13 +110,7 @@ func (f ThingFilter) selects(t Thing) bool {
 	return ok && value == f.AttributeValue
 }
 
-func (s *state) thing(name string) (Thing, error) {
-	t, ok := s.things.get(name)
-	if !ok {
-		return Thing{}, notFound("thing/"+name, "Thing "+clip(name))
-	}
-	return t, nil
-}
+func (s *state) thing(name string) (Thing, error) { return find(s.things, "thing", "Thing", name) }
 
 func (tx *transaction) createThing(n NewThing) (Thing, error) {
 	if err := checkName("thing", n.Name); err != nil {

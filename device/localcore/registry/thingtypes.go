@@ -15,7 +15,24 @@ type NewThingType struct {
 // CreateThingType makes a thing type. Creating it again with the same
 // properties succeeds and changes nothing.
 func (r *Registry) CreateThingType(n NewThingType) (ThingType, error) {
-	return mutate(r, func(tx *transaction) (ThingType, error) { return tx.createThingType(n) })
+	return mutate(r, func(tx *transaction) (ThingType, error) {
+		if err := n.check(); err != nil {
+			return ThingType{}, err
+		}
+		if old, ok := tx.types.get(n.Name); ok {
+			if old.Description == n.Description && slices.Equal(old.SearchableAttributes, n.SearchableAttributes) &&
+				slices.Equal(old.Propagating, n.Propagating) {
+				return old.clone(), nil
+			}
+			return ThingType{}, alreadyExists("thingtype/"+n.Name, "Thing type "+n.Name)
+		}
+		t := ThingType{
+			Name: n.Name, ID: newID(), Description: n.Description,
+			SearchableAttributes: slices.Clone(n.SearchableAttributes), Propagating: slices.Clone(n.Propagating), Created: tx.now,
+		}
+		tx.types.put(t.Name, t)
+		return t.clone(), nil
+	})
 }
 
 // DescribeThingType returns the thing type.
@@ -103,11 +120,7 @@ func (r *Registry) ListThingTypes(name string) []ThingType {
 }
 
 func (s *state) thingType(name string) (ThingType, error) {
-	t, ok := s.types.get(name)
-	if !ok {
-		return ThingType{}, notFound("thingtype/"+name, "Thing type "+clip(name))
-	}
-	return t, nil
+	return find(s.types, "thingtype", "Thing type", name)
 }
 
 // checkUsableType checks a type for a thing; none at all is fine.
@@ -146,23 +159,4 @@ func (n NewThingType) check() error {
 		}
 	}
 	return checkDescription(n.Description, MaxDescription)
-}
-
-func (tx *transaction) createThingType(n NewThingType) (ThingType, error) {
-	if err := n.check(); err != nil {
-		return ThingType{}, err
-	}
-	if old, ok := tx.types.get(n.Name); ok {
-		if old.Description == n.Description && slices.Equal(old.SearchableAttributes, n.SearchableAttributes) &&
-			slices.Equal(old.Propagating, n.Propagating) {
-			return old.clone(), nil
-		}
-		return ThingType{}, alreadyExists("thingtype/"+n.Name, "Thing type "+n.Name)
-	}
-	t := ThingType{
-		Name: n.Name, ID: newID(), Description: n.Description,
-		SearchableAttributes: slices.Clone(n.SearchableAttributes), Propagating: slices.Clone(n.Propagating), Created: tx.now,
-	}
-	tx.types.put(t.Name, t)
-	return t.clone(), nil
 }
