@@ -41,18 +41,21 @@ func (d *directory) checkFiles(f Files) error {
 			return &ConflictError{Path: path, Reason: "is a directory"}
 		}
 	}
-	others := slices.Concat(d.Reserved, temps, []string{d.journalDir(), d.lockPath(), d.statePath(0), d.statePath(1)})
-	for i, path := range paths {
-		for _, other := range slices.Concat(paths[:i], others) {
-			if other != "" && d.disk.Same(path, other) {
-				return &ConflictError{Path: path, Reason: "is also " + other}
+	reserved := d.locate(d.Reserved)
+	working := d.locate(append(temps, d.journalDir(), d.lockPath(), d.statePath(0), d.statePath(1)))
+	var earlier []located
+	for _, p := range d.locate(paths) {
+		for _, other := range slices.Concat(earlier, reserved, working) {
+			if p.same(other.place) {
+				return &ConflictError{Path: p.name, Reason: "is also " + other.name}
 			}
 		}
+		earlier = append(earlier, p)
 	}
-	for _, temp := range temps {
-		for _, other := range d.Reserved {
-			if other != "" && d.disk.Same(temp, other) {
-				return &ConflictError{Path: other, Reason: "has a name that is needed for a temporary file"}
+	for _, p := range reserved {
+		for _, temp := range working {
+			if p.same(temp.place) {
+				return &ConflictError{Path: p.name, Reason: "has a name that is needed for a temporary file"}
 			}
 		}
 	}
@@ -60,6 +63,21 @@ func (d *directory) checkFiles(f Files) error {
 		return d.conflictWith(f.Record, r)
 	}
 	return nil
+}
+
+// A located path is one with where it leads to.
+type located struct {
+	name string
+	place
+}
+
+func (d *directory) locate(paths []string) (all []located) {
+	for _, path := range paths {
+		if path != "" {
+			all = append(all, located{path, d.disk.Locate(path)})
+		}
+	}
+	return all
 }
 
 func (d *directory) conflictWith(path string, r *Record) error {

@@ -31,8 +31,8 @@ type disk interface {
 	// Resolve returns the file that a symbolic link names, which need not exist,
 	// and path if it is none.
 	Resolve(path string) (string, error)
-	// Same reports whether two paths are of one file, or would be.
-	Same(a, b string) bool
+	// Locate returns where a path leads to.
+	Locate(path string) place
 	// MayWrite and MayRead return an *AccessError for a directory, or a file,
 	// that others could have written to.
 	MayWrite(dir string) error
@@ -262,22 +262,25 @@ func evalDir(dir string) string {
 	return filepath.Join(evalDir(parent), filepath.Base(dir))
 }
 
-// Same also takes names for one that differ in case, as for a FAT file system they
-// do not.
-func (osDisk) Same(a, b string) bool {
-	pathA, errA := canonical(a)
-	pathB, errB := canonical(b)
-	if errA != nil || errB != nil {
-		return false
+func (osDisk) Locate(path string) place {
+	p := place{path: path}
+	if canonical, err := canonical(path); err == nil {
+		p.path = canonical
 	}
-	if strings.EqualFold(pathA, pathB) || sameFile(pathA, pathB) {
-		return true
-	}
-	return strings.EqualFold(filepath.Base(pathA), filepath.Base(pathB)) && sameFile(filepath.Dir(pathA), filepath.Dir(pathB))
+	p.file, _ = os.Stat(p.path) // nil for what does not exist
+	p.dir, _ = os.Stat(filepath.Dir(p.path))
+	return p
 }
 
-func sameFile(a, b string) bool {
-	infoA, errA := os.Stat(a)
-	infoB, errB := os.Stat(b)
-	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+// A place is where a path leads to.
+type place struct {
+	path      string      // without symbolic links
+	file, dir fs.FileInfo // nil if there is none
+}
+
+// same reports whether two paths are of one file, or would be. Names that differ in
+// case count as one, as they are for a FAT file system.
+func (p place) same(q place) bool {
+	return strings.EqualFold(p.path, q.path) || os.SameFile(p.file, q.file) ||
+		strings.EqualFold(filepath.Base(p.path), filepath.Base(q.path)) && os.SameFile(p.dir, q.dir)
 }
