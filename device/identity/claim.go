@@ -29,7 +29,7 @@ func (s *Store) RemoveClaim(privateKey string) error {
 	if err != nil {
 		return diskError(fmt.Errorf("removing the claim: %w", err))
 	}
-	if slices.Contains(id.Files.all(), privateKey) || d.disk.Same(privateKey, id.Files.PrivateKey) {
+	if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).same(d.disk.Locate(id.Files.PrivateKey)) {
 		return &ConflictError{Path: privateKey, Reason: "is also the device's own private key"}
 	}
 	_, missing := d.disk.ReadFile(target)

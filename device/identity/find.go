@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -40,8 +41,11 @@ func (d *directory) find() (Files, *Record, error) {
 		}
 		record, data, err := d.readRecord(filepath.Join(d.Dir, name))
 		switch {
-		case err == nil && record.SerialNumber == d.SerialNumber && record.ThingName == thing:
+		case err == nil && record.SerialNumber != d.SerialNumber:
+		case err == nil && record.ThingName == thing:
 			found, bases[record] = append(found, record), base
+		case err == nil:
+			unusable = cmp.Or[error](unusable, &BrokenError{Path: filepath.Join(d.Dir, name), Reason: "is the record of another thing, " + record.ThingName})
 		case err != nil && !errors.Is(err, fs.ErrNotExist) && unusable == nil && d.isOurs(base, data):
 			unusable = err
 		}

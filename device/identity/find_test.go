@@ -53,6 +53,7 @@ func TestDamagedIdentityIsNotAbsent(t *testing.T) {
 	tests := map[string]struct{ file, content, thing string }{
 		"torn":                               {"unit7.json", `{"formatVersion": 1, "thingName": "unit7", "serialNumber": "2974685", "cert`, ""},
 		"of a later version":                 {"unit7.json", `{"formatVersion": 9, "serialNumber":"2974685"}`, ""},
+		"of another thing":                   {"unit7.json", `{"formatVersion": 1, "thingName": "unit8", "serialNumber": "2974685", "certificateId": "x"}`, ""},
 		"empty, under the expected name":     {"unit7.json", "", "unit7"},
 		"zeros, under the serial's name":     {"fleety_2974685.json", "\x00\x00", ""},
 		"empty, under the serial alone":      {"2974685.json", "", ""},

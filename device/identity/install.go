@@ -84,6 +84,9 @@ func (d *directory) installFile(st *state, path string, data []byte, perm fs.Fil
 	if err := replaceFile(d.disk, target, data, perm); err != nil {
 		return err
 	}
+	if dir == d.home() {
+		return nil // is durable since the journal in it is
+	}
 	return syncAbove(d.disk, dir)
 }
 
