@@ -118,7 +118,7 @@ func TestABrokerThatIsKilledAndStartedAgainLosesNothing(t *testing.T) {
 			return device.watch(done("store key and certificate"))
 		}, "register thing"},
 		"RegisterThing is done, its answer under way": {func(_, broker *watcher) <-chan struct{} {
-			return broker.watch("msg=registered")
+			return broker.watch("msg=provisioned")
 		}, "check registration"},
 	}
 	for name, moment := range moments {

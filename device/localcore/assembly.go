@@ -22,8 +22,8 @@ type assembled struct {
 // lambdaArchitectures are Lambda's names of Go's architectures.
 var lambdaArchitectures = map[string]string{"amd64": "x86_64", "arm64": "arm64"}
 
-// withAssembly reads the stack, if one is configured, and plays the account and
-// Region that it was synthesized for.
+// withAssembly reads the stack, if one is configured, and emulates the account
+// and Region that it was synthesized for.
 func (c Config) withAssembly() (Config, error) {
 	if c.Assembly == "" {
 		return c, nil
@@ -36,8 +36,8 @@ func (c Config) withAssembly() (Config, error) {
 		return c, err
 	}
 	if err := errors.Join(
-		settle(&c.Account, stack.Account, "account", stack.Name),
-		settle(&c.Region, stack.Region, "region", stack.Name),
+		resolveSetting(&c.Account, stack.Account, "account", stack.Name),
+		resolveSetting(&c.Region, stack.Region, "region", stack.Name),
 	); err != nil {
 		return c, err
 	}
@@ -50,13 +50,13 @@ func (c Config) withAssembly() (Config, error) {
 	if err := c.assembled.check(c.HookFunc == nil); err != nil {
 		return c, fmt.Errorf("stack %s in %s: %w", stack.Name, c.Assembly, err)
 	}
-	c.Log.Info("plays a stack", slog.String("stack", stack.Name), slog.String("assembly", c.Assembly),
+	c.Log.Info("loaded stack", slog.String("stack", stack.Name), slog.String("assembly", c.Assembly),
 		slog.String("account", c.Account), slog.String("region", c.Region))
 	return c, nil
 }
 
-// settle makes a setting what the stack was synthesized for.
-func settle(setting *string, synthesized, what, stack string) error {
+// resolveSetting makes a setting what the stack was synthesized for.
+func resolveSetting(setting *string, synthesized, what, stack string) error {
 	if synthesized == "" || *setting == "" || *setting == synthesized {
 		*setting = cmp.Or(synthesized, *setting)
 		return nil
@@ -64,7 +64,7 @@ func settle(setting *string, synthesized, what, stack string) error {
 	return fmt.Errorf("%s %s: stack %s was synthesized for %s", what, *setting, stack, synthesized)
 }
 
-// check finds what keeps a stack from being played, and its hook.
+// check finds what keeps a stack from being emulated, and its hook.
 func (a *assembled) check(runsHook bool) error {
 	if len(a.Templates) == 0 {
 		return errors.New("it has no provisioning template")

@@ -33,16 +33,17 @@ const (
 	QuotasAWS Quotas = "aws" // the rates that AWS documents
 )
 
-// NoHook and NoAPI switch off what Config.Hook and Config.API name.
+// Special values of Config.Hook, Config.API and Config.Templates.
 const (
-	NoHook = "none"
-	NoAPI  = "none"
+	NoHook            = "none"
+	NoAPI             = "none"
+	EmbeddedTemplates = "embedded" // those of this repository
+	NoTemplates       = "none"     // start blank
 )
 
 // A Config says what to start. The zero value is usable: a free loopback port,
-// memory only, an authority of its own, and a claim that may provision with
-// any template; templates, policies and things can then be added through
-// [Server.Registry].
+// memory only, an authority of its own, the template, policies, group and type
+// of this repository, and no hook.
 type Config struct {
 	// Listen is the address for devices. Empty means a free loopback port. The
 	// ALPN protocol x-amzn-mqtt-ca is accepted, not required.
@@ -58,7 +59,10 @@ type Config struct {
 	UnsafeAllowAnyAddress bool
 
 	// Templates is the directory with fleet_template.json, claim_policy.json
-	// and device_policy.json. Empty means none of them.
+	// and device_policy.json. Empty and [EmbeddedTemplates] mean those of this
+	// repository. With [NoTemplates] there is only a claim that may provision
+	// with any template; templates, policies and things can then be added
+	// through [Server.Registry].
 	Templates string
 	// Hook is the executable of the pre-provisioning hook. Empty and [NoHook]
 	// mean none.
@@ -80,8 +84,9 @@ type Config struct {
 	// sessions and retained messages. Empty means memory only. It is made if
 	// need be.
 	State string
-	// Credentials is the directory that receives the server's root and the
-	// claim's files. Empty means that they are not written.
+	// Credentials is the directory that receives the server's root, the claim's
+	// files and device.yaml, a configuration for the device. Empty means that
+	// they are not written.
 	Credentials string
 
 	// SecurityPolicy defaults to [SecurityPolicyTLS13Or12].
@@ -111,6 +116,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	setDefault(&c.Listen, "127.0.0.1:0")
 	setDefault(&c.API, "127.0.0.1:0")
+	setDefault(&c.Templates, EmbeddedTemplates)
 	setDefault(&c.Account, "123456789012")
 	setDefault(&c.Region, "us-east-1")
 	setDefault(&c.Partition, "aws")

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/google/renameio/v2"
@@ -25,9 +26,11 @@ const (
 	claimCertificateFile = "fleet-provisioning.certificate.pem"
 	claimPrivateKeyFile  = "fleet-provisioning.private.key"
 	claimPublicKeyFile   = "fleet-provisioning.public.key"
-	// claimMark tells our claim from one of a real account, whose key must
+	// claimMark marks our claim, unlike one of a real account, whose key must
 	// not be overwritten: it holds the id of the claim certificate.
 	claimMark = ".iot_core_local"
+	// deviceFile is the configuration for the device.
+	deviceFile = "device.yaml"
 	// claimStateFile keeps the claim in Config.State.
 	claimStateFile = "claim.json"
 )
@@ -130,13 +133,41 @@ func readClaim(path string) (claim Credential, err error) {
 	return claim, nil
 }
 
-// writeCredentials writes what a device needs: the server's root and the claim.
-func writeCredentials(dir string, root []byte, claim Credential) error {
+// deviceConfiguration is the content of deviceFile. Its first line marks the
+// file as ours. Paths start at the file's folder.
+const deviceConfiguration = `# Written by iot_core_local at each start. Copy the file to change it.
+serialNumber: "2974685"
+deviceLocation: USA
+server:
+  endpoint: %s
+  port: %d
+bootstrap:
+  certificatepath: fleet-provisioning.certificate.pem
+  privatekeypath: fleet-provisioning.private.key
+  cacertificatepath: root.ca.bundle.pem
+  provisioningTemplate: %s
+stateDir: devices
+`
+
+// writeCredentials writes what a device needs: the server's root, the claim and
+// a configuration.
+func (s *Server) writeCredentials(dir string, claim Credential) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("writing the credentials: %w", err)
 	}
 	if err := checkOurs(dir); err != nil {
 		return err
+	}
+	template := TemplateName
+	if a := s.config.assembled; a != nil {
+		template = a.Templates[0].Name
+	}
+	host, port := s.Endpoint()
+	device := fmt.Sprintf(deviceConfiguration, host, port, template)
+	mark, _, _ := strings.Cut(device, "\n")
+	if old, err := os.ReadFile(filepath.Join(dir, deviceFile)); err == nil && !strings.HasPrefix(string(old), mark) {
+		s.config.Log.Warn("kept a configuration that the emulator did not write", "file", filepath.Join(dir, deviceFile))
+		device = string(old)
 	}
 	files := []struct {
 		name string
@@ -144,10 +175,11 @@ func writeCredentials(dir string, root []byte, claim Credential) error {
 		mode fs.FileMode
 	}{
 		{claimMark, []byte(claim.CertificateID + "\n"), 0o644},
-		{rootFile, root, 0o644},
+		{rootFile, s.authority.RootPEM(), 0o644},
 		{claimPrivateKeyFile, claim.PrivateKeyPEM, 0o600},
 		{claimPublicKeyFile, claim.PublicKeyPEM, 0o644},
 		{claimCertificateFile, claim.CertificatePEM, 0o644},
+		{deviceFile, []byte(device), 0o644},
 	}
 	for _, f := range files {
 		if err := renameio.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
@@ -157,7 +189,7 @@ func writeCredentials(dir string, root []byte, claim Credential) error {
 	return nil
 }
 
-// checkOurs refuses a directory that holds a claim of someone else.
+// checkOurs returns an error for a directory that holds another claim.
 func checkOurs(dir string) error {
 	key := filepath.Join(dir, claimPrivateKeyFile)
 	if _, err := os.Lstat(key); errors.Is(err, fs.ErrNotExist) {
@@ -166,7 +198,7 @@ func checkOurs(dir string) error {
 	if _, err := os.Lstat(filepath.Join(dir, claimMark)); err == nil {
 		return nil
 	}
-	return fmt.Errorf("writing the credentials: %s was not written by the local core and would be lost; choose another directory, or move it away", key)
+	return fmt.Errorf("writing the credentials: %s was not written by the emulator and would be lost; choose another directory, or move it away", key)
 }
 
 // Claim returns the claim that [Start] registers: an ACTIVE certificate with

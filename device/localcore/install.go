@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 
 	"example.com/fleety/device/localcore/registry"
 )
@@ -17,7 +16,7 @@ const (
 	rotationFile     = "rotation_policy.json" // need not be there
 )
 
-// openClaimPolicy is the claim policy where no templates are given: the
+// openClaimPolicy is the claim policy with [NoTemplates]: the
 // provisioning topics of every template, and nothing else.
 const openClaimPolicy = `{
   "Version": "2012-10-17",
@@ -27,7 +26,7 @@ const openClaimPolicy = `{
     {"Sid": "UseProvisioningTopics", "Effect": "Allow", "Action": ["iot:Publish", "iot:Receive"],
      "Resource": ["arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topic/$aws/certificates/*",
                   "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topic/$aws/provisioning-templates/*"]},
-    {"Sid": "SubscribeToAnswers", "Effect": "Allow", "Action": "iot:Subscribe",
+    {"Sid": "SubscribeToReplies", "Effect": "Allow", "Action": "iot:Subscribe",
      "Resource": ["arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topicfilter/$aws/certificates/*",
                   "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topicfilter/$aws/provisioning-templates/*"]}
   ]
@@ -39,12 +38,12 @@ func (c *Config) install(r *registry.Registry) error {
 	if c.assembled != nil {
 		return c.assembled.install(r)
 	}
-	if c.Templates == "" {
+	if c.Templates == NoTemplates {
 		return installPolicy(r, ClaimPolicyName, c.Expand(openClaimPolicy))
 	}
-	claim, _, claimErr := c.readPolicy(filepath.Join(c.Templates, claimPolicyFile))
-	device, _, deviceErr := c.readPolicy(filepath.Join(c.Templates, devicePolicyFile))
-	fleet, fleetErr := c.readTemplate(filepath.Join(c.Templates, templateFile))
+	claim, claimErr := c.readPolicy(claimPolicyFile)
+	device, deviceErr := c.readPolicy(devicePolicyFile)
+	fleet, fleetErr := c.readTemplate(templateFile)
 	if err := errors.Join(claimErr, deviceErr, fleetErr); err != nil {
 		return err
 	}
@@ -54,7 +53,7 @@ func (c *Config) install(r *registry.Registry) error {
 	if err := installPolicy(r, DevicePolicyName, device.text); err != nil {
 		return err
 	}
-	rotation, _, err := c.readPolicy(filepath.Join(c.Templates, rotationFile))
+	rotation, err := c.readPolicy(rotationFile)
 	if err == nil {
 		err = installPolicy(r, RotationPolicyName, rotation.text)
 	}

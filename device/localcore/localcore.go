@@ -119,7 +119,7 @@ func (s *Server) makeClaim() error {
 	if err != nil || c.Credentials == "" {
 		return err
 	}
-	return writeCredentials(c.Credentials, s.authority.RootPEM(), claim)
+	return s.writeCredentials(c.Credentials, claim)
 }
 
 // openState opens registry and authority.

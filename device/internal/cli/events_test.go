@@ -73,8 +73,8 @@ func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 	server, dir := startLocalCore(t)
 	past := follow(t, server.APIURL(), "--past")
 	refuseOne(t, server, dir)
-	past.until(t, `^\d\d:\d\d:\d\d\.\d{3} connected         claim-\S+ \(certificate [0-9a-f]{8}…, from 127\.0\.0\.1:\d+\)$`)
-	past.until(t, `^\S+ refused provision claim-\S+ RegisterThing .*AccessDenied: .*hook`)
+	past.until(t, `^\d\d:\d\d:\d\d\.\d{3} connected          claim-\S+ \(certificate [0-9a-f]{8}…, from 127\.0\.0\.1:\d+\)$`)
+	past.until(t, `^\S+ rejected provision claim-\S+ RegisterThing .*AccessDenied: .*hook`)
 	if err := past.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {
 	refuseOne(t, server, dir)
 	f := follow(t, server.APIURL(), "--past", "--json")
 	var e localcore.Event
-	if err := json.Unmarshal([]byte(f.until(t, `"type":"refused"`)), &e); err != nil {
+	if err := json.Unmarshal([]byte(f.until(t, `"type":"rejected"`)), &e); err != nil {
 		t.Fatal(err)
 	}
 	if e.Action != localcore.ActionProvision || e.Code != "AccessDenied" || e.Reason == "" || e.Time.IsZero() {
@@ -97,7 +97,7 @@ func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if code := f.exit(t); code != 4 || !strings.Contains(f.stderr.String(), "error: following the events of "+server.APIURL()+": the local core has ended\n") {
+	if code := f.exit(t); code != 4 || !strings.Contains(f.stderr.String(), "error: following the events of "+server.APIURL()+": the emulator has ended\n") {
 		t.Errorf("exit code %d, want 4\n%s", code, &f.stderr)
 	}
 }
@@ -112,7 +112,7 @@ func TestEventsTellWhyThereAreNone(t *testing.T) {
 		code int
 		want string
 	}{
-		"nobody there":   {gone.URL, 4, "no local core answers: dial tcp"},
+		"nobody there":   {gone.URL, 4, "no emulator answers: dial tcp"},
 		"another server": {other.URL, 2, "another server is there: it answered 404 Not Found"},
 		"no URL":         {"localhost:8480", 2, `invalid argument "localhost:8480" for "--api" flag`},
 	} {

@@ -13,16 +13,16 @@ import (
 	"example.com/fleety/device/localcore/template"
 )
 
-// explain judges an error by its type. What keeps a command from its work is
-// the configuration, unless the machine says otherwise.
+// explain classifies an error by its type. What fails a command is the
+// configuration, unless the machine says otherwise.
 func explain(err error) cli.Explanation {
 	switch {
 	case cli.IsA[*lambdahost.BinaryError](err):
-		return cli.Explanation{Code: cli.ExitUsage, Hint: "name another one with --hook, or admit every device with --hook none"}
+		return cli.Explanation{Code: cli.ExitUsage, Hint: "name another one with --hook, or allow every device with --hook none"}
 	case cli.IsA[*policy.SyntaxError](err), cli.IsA[*template.SyntaxError](err):
 		return cli.Explanation{Code: cli.ExitUsage}
 	case errors.Is(err, localcore.ErrBeyondLoopback):
-		return cli.Explanation{Code: cli.ExitUsage, Hint: "the control API asks nobody for credentials; if other machines may reach it all the same, add --unsafe-allow-any-address"}
+		return cli.Explanation{Code: cli.ExitUsage, Hint: "the control API does not authenticate callers; if other machines may reach it nevertheless, add --unsafe-allow-any-address"}
 	case errors.Is(err, registry.ErrLocked):
 		return cli.Explanation{Code: cli.ExitFailed}
 	case cli.IsA[*absentError](err):
@@ -31,12 +31,12 @@ func explain(err error) cli.Explanation {
 	return explainSystem(err)
 }
 
-// explainSystem judges an error by what the operating system says.
+// explainSystem classifies an error by what the operating system says.
 func explainSystem(err error) cli.Explanation {
 	errno, ok := errors.AsType[syscall.Errno](err)
 	switch {
 	case !ok || errors.Is(err, fs.ErrNotExist):
-		return cli.Explanation{Code: cli.ExitUsage, Hint: "the command's --help tells what each flag wants"}
+		return cli.Explanation{Code: cli.ExitUsage, Hint: "for each flag, run the command with --help"}
 	case errno == syscall.EADDRINUSE:
 		return cli.Explanation{Code: cli.ExitFailed, Hint: "another program listens there, perhaps another iot_core_local; port 0 takes any free one"}
 	case errors.Is(err, fs.ErrPermission), errno == syscall.ENOTDIR, errno == syscall.EROFS:

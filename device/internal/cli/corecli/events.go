@@ -32,28 +32,28 @@ func newEventsCmd(console *cli.Console) *cobra.Command {
 	var o eventsOptions
 	cmd := &cobra.Command{
 		Use:   "events [flags]",
-		Short: "Follow what happens in a running core",
+		Short: "Follow the events of a running emulator",
 		Long: `Events follows a running iot_core_local until it is interrupted, one line per
-event: who connected, subscribed, published, came in, or was refused, and why.
-Times are local; with --json they are UTC, and names are whole.
+event: who connected, subscribed, published, was provisioned, or was rejected,
+and why. Times are local; with --json they are UTC, and names are complete.
 
-It ends with exit code 130 when it is interrupted, and 4 when the core is not
-there or ends.`,
+It ends with exit code 130 when it is interrupted, and 4 when the emulator does
+not run or ends.`,
 		Example: `  $ iot_core_local events
 
-  # The reasons of all refusals so far, and of those to come
-  $ iot_core_local events --past --json | jq -r 'select(.type == "refused") | .reason'`,
+  # The reasons of all rejections so far, and of those to come
+  $ iot_core_local events --past --json | jq -r 'select(.type == "rejected") | .reason'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runEvents(cmd.Context(), console, o) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.api, "api", "http://127.0.0.1:8480", "ask the control API at `URL`")
-	flags.BoolVar(&o.past, "past", false, "begin with the events that the core still keeps")
+	flags.StringVar(&o.api, "api", "http://127.0.0.1:8480", "control API of the emulator: `URL`")
+	flags.BoolVar(&o.past, "past", false, "begin with the events that the emulator still keeps")
 	flags.BoolVar(&o.json, "json", false, "print each event as one JSON object in a line")
 	return cmd
 }
 
-// An absentError tells that no local core is there, or no more.
+// An absentError reports that no emulator runs there, or none any more.
 type absentError struct {
 	api   string
 	cause error
@@ -61,9 +61,9 @@ type absentError struct {
 
 func (e *absentError) Error() string {
 	if errors.Is(e.cause, io.EOF) {
-		return fmt.Sprintf("following the events of %s: the local core has ended", e.api)
+		return fmt.Sprintf("following the events of %s: the emulator has ended", e.api)
 	}
-	return fmt.Sprintf("following the events of %s: no local core answers: %v", e.api, e.cause)
+	return fmt.Sprintf("following the events of %s: no emulator answers: %v", e.api, e.cause)
 }
 
 func (e *absentError) Unwrap() error { return e.cause }
@@ -127,14 +127,14 @@ func printEvent(console *cli.Console, line []byte, asJSON bool) error {
 	return nil
 }
 
-// describe tells an event in one line: when, what, who, on what, why.
+// describe returns an event in one line: when, what, who, on what, why.
 func describe(e localcore.Event) string {
 	what := string(e.Type)
 	if e.Action != "" {
 		what += " " + string(e.Action)
 	}
-	who := cmp.Or(e.ClientID, e.ThingName, e.Address, "someone")
-	parts := []string{e.Time.Local().Format("15:04:05.000"), fmt.Sprintf("%-17s", what), who}
+	who := cmp.Or(e.ClientID, e.ThingName, e.Address, "unknown client")
+	parts := []string{e.Time.Local().Format("15:04:05.000"), fmt.Sprintf("%-18s", what), who}
 	for _, part := range []string{e.Operation, e.Topic, e.Code} {
 		if part != "" {
 			parts = append(parts, part)
@@ -147,7 +147,7 @@ func describe(e localcore.Event) string {
 	return text + aside(e, who)
 }
 
-// aside tells what else is known of who it was.
+// aside returns what else is known of who it was.
 func aside(e localcore.Event, who string) string {
 	var known []string
 	if e.ThingName != "" && e.ThingName != who {

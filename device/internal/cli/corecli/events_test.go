@@ -16,21 +16,21 @@ func TestEventsAreDescribedInOneLine(t *testing.T) {
 	}{
 		"of a client": {
 			localcore.Event{Type: localcore.Published, ClientID: "a", CertificateID: certificate, Address: "127.0.0.1:9", Topic: "t/1"},
-			"03:04:05.067 published         a t/1 (certificate 01234567…, from 127.0.0.1:9)",
+			"03:04:05.067 published          a t/1 (certificate 01234567…, from 127.0.0.1:9)",
 		},
 		"of a thing under another client id": {
 			localcore.Event{Type: localcore.Connected, ClientID: "a", ThingName: "lamp"},
-			"03:04:05.067 connected         a (thing lamp)",
+			"03:04:05.067 connected          a (thing lamp)",
 		},
-		"of who has no name yet": {
+		"of a client without an id yet": {
 			localcore.Event{Type: localcore.Rejected, Action: localcore.ActionTLS, Address: "127.0.0.1:9", Reason: "no certificate"},
-			"03:04:05.067 refused tls       127.0.0.1:9: no certificate",
+			"03:04:05.067 rejected tls       127.0.0.1:9: no certificate",
 		},
-		"of a refused registration": {
+		"of a rejected registration": {
 			localcore.Event{Type: localcore.Rejected, Action: localcore.ActionProvision, ClientID: "a", Operation: "RegisterThing", Code: "AccessDenied", Reason: "why"},
-			"03:04:05.067 refused provision a RegisterThing AccessDenied: why",
+			"03:04:05.067 rejected provision a RegisterThing AccessDenied: why",
 		},
-		"of nobody": {localcore.Event{Type: localcore.Disconnected}, "03:04:05.067 disconnected      someone"},
+		"of an unknown client": {localcore.Event{Type: localcore.Disconnected}, "03:04:05.067 disconnected       unknown client"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.event.Time = at

@@ -31,8 +31,8 @@ func newExplainCmd(console *cli.Console) *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
 		Use:   "explain --policy FILE... --action ACTION --resource RESOURCE [flags]",
-		Short: "Tell whether policies allow an action, and why",
-		Long: `Explain evaluates AWS IoT policies as AWS IoT Core does, and tells which
+		Short: "Evaluate policies offline",
+		Long: `Explain evaluates AWS IoT policies as AWS IoT Core does, and prints which
 statement decided or, where none allows, the nearest one and what differed. It
 needs no server. Placeholders such as ${AWS::Region} are filled in, as serve
 does with its templates.
@@ -41,7 +41,7 @@ The resource is an ARN, or its last part: client/ID for iot:Connect, topic/TOPIC
 for iot:Publish and iot:Receive, topicfilter/FILTER for iot:Subscribe.
 
 It ends with exit code 0 when the action is allowed, and 3 when it is denied.`,
-		Example: `  # May a device publish on another one's topic?
+		Example: `  # Check whether a device may publish on another device's topic
   $ iot_core_local explain --policy templates/device_policy.json \
       --as-thing fleety_2974685 --action iot:Publish --resource topic/fleet/fleety_2974686
 
@@ -58,12 +58,12 @@ It ends with exit code 0 when the action is allowed, and 3 when it is denied.`,
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.policies, "policy", nil, "evaluate the policy in `FILE`; several hold together")
-	flags.StringVar(&o.action, "action", "", "ask for `ACTION`, such as iot:Publish")
-	flags.StringVar(&o.resource, "resource", "", "ask for it on `RESOURCE`, such as topic/a/b")
-	flags.StringVar(&o.thing, "as-thing", "", "ask as the thing `NAME`, attached to the certificate")
-	flags.StringVar(&o.thingType, "type", "", "let the thing be of type `NAME`")
-	flags.StringArrayVar(&o.attributes, "attribute", nil, "let the thing have the attribute `NAME=VALUE`; may be repeated")
-	flags.BoolVar(&o.detached, "detached", false, "let the thing not be attached to the certificate")
+	flags.StringVar(&o.action, "action", "", "evaluate `ACTION`, such as iot:Publish")
+	flags.StringVar(&o.resource, "resource", "", "evaluate it on `RESOURCE`, such as topic/a/b")
+	flags.StringVar(&o.thing, "as-thing", "", "evaluate for the thing `NAME`, attached to the certificate")
+	flags.StringVar(&o.thingType, "type", "", "type `NAME` of the thing")
+	flags.StringArrayVar(&o.attributes, "attribute", nil, "attribute `NAME=VALUE` of the thing; may be repeated")
+	flags.BoolVar(&o.detached, "detached", false, "the thing is not attached to the certificate")
 	flags.StringVar(&o.clientID, "client-id", "", "connect as client `ID` (default: the thing's name)")
 	flags.StringVar(&o.sourceIP, "source-ip", "", "connect from `ADDRESS`")
 	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` of ARNs and placeholders")
@@ -72,8 +72,8 @@ It ends with exit code 0 when the action is allowed, and 3 when it is denied.`,
 	return cmd
 }
 
-// A verdict is what explain prints.
-type verdict struct {
+// A decision is what explain prints.
+type decision struct {
 	Allowed  bool   `json:"allowed"`
 	Action   string `json:"action"`
 	Resource string `json:"resource"`
@@ -92,12 +92,12 @@ func runExplain(console *cli.Console, o explainOptions) error {
 	if err != nil {
 		return err
 	}
-	decision := policy.Evaluate(policies, request)
-	v := verdict{
-		Allowed: decision.Allowed, Action: request.Action, Resource: request.Resource,
-		Policy: decision.Policy, Explanation: decision.Explain(),
+	d := policy.Evaluate(policies, request)
+	v := decision{
+		Allowed: d.Allowed, Action: request.Action, Resource: request.Resource,
+		Policy: d.Policy, Explanation: d.Explain(),
 	}
-	if s := decision.Statement; s != nil {
+	if s := d.Statement; s != nil {
 		v.Statement = cmp.Or(s.Sid, s.String())
 	}
 	if err := v.print(console, o.json); err != nil {
@@ -109,7 +109,7 @@ func runExplain(console *cli.Console, o explainOptions) error {
 	return nil
 }
 
-func (v verdict) print(console *cli.Console, asJSON bool) error {
+func (v decision) print(console *cli.Console, asJSON bool) error {
 	if asJSON {
 		return console.JSON(v)
 	}
@@ -173,7 +173,7 @@ func (o explainOptions) arn() (string, error) {
 	return o.Expand("arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:") + o.resource, nil
 }
 
-// session is who asks.
+// session returns the client that the policies are evaluated for.
 func (o explainOptions) session() (*policy.Session, error) {
 	s := &policy.Session{ClientID: cmp.Or(o.clientID, o.thing)}
 	if o.sourceIP != "" {
@@ -185,7 +185,7 @@ func (o explainOptions) session() (*policy.Session, error) {
 	}
 	if o.thing == "" {
 		if o.thingType != "" || len(o.attributes) > 0 || o.detached {
-			return nil, errors.New("\"--type\", \"--attribute\" and \"--detached\" tell of a thing: name it with \"--as-thing\"")
+			return nil, errors.New("\"--type\", \"--attribute\" and \"--detached\" describe a thing: name it with \"--as-thing\"")
 		}
 		return s, nil
 	}

@@ -9,20 +9,20 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// newFidelityCmd returns the help topic on what AWS leaves open.
+// newFidelityCmd returns the help topic on undocumented behavior.
 func newFidelityCmd(console *cli.Console) *cobra.Command {
 	return &cobra.Command{
 		Use:     "fidelity",
-		Short:   "What AWS leaves open, and what is done here",
+		Short:   "Undocumented AWS behavior and how it is emulated",
 		Long:    fidelity(localcore.Ambiguities()),
 		Example: "  $ " + console.Name + " help fidelity",
 	}
 }
 
-func fidelity(choices []localcore.Ambiguity) string {
+func fidelity(questions []localcore.Ambiguity) string {
 	var b strings.Builder
-	b.WriteString("Where AWS IoT Core is documented, iot_core_local does the same. These are the\npoints that AWS leaves open, and what is done about each:\n")
-	for _, c := range choices {
+	b.WriteString("Where AWS IoT Core is documented, iot_core_local does the same. These are the\nquestions that AWS's documentation leaves open, and how each is emulated:\n")
+	for _, c := range questions {
 		fmt.Fprintf(&b, "\n  %-4s %s\n       -> %s\n", c.ID, c.Question, c.Answer)
 		if c.Switch != "" {
 			fmt.Fprintf(&b, "       Go programs can change it: localcore %s\n", c.Switch)

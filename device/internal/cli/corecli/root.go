@@ -20,10 +20,11 @@ func Main(args []string, streams term.Streams) int {
 func newRootCmd(console *cli.Console) *cobra.Command {
 	return cli.NewRoot(console, &cobra.Command{
 		Use:   "iot_core_local",
-		Short: "AWS IoT Core on this machine",
-		Long: `iot_core_local is AWS IoT Core towards devices, on this machine: the same
-provisioning templates, policies and hook binary as in the cloud, over real
-mutual TLS, with no AWS account. It refuses what AWS refuses and says why.`,
+		Short: "Local emulator of AWS IoT Core",
+		Long: `iot_core_local is a local emulator of AWS IoT Core: it runs the same
+provisioning templates, policies and hook binary as the cloud, over mutual TLS,
+without an AWS account. It rejects what AWS rejects and, unlike AWS, logs the
+reason.`,
 		Example: `  $ iot_core_local serve --hook none
   $ iot_core_local events
   $ iot_core_local explain --policy templates/device_policy.json \

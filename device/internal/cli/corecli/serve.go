@@ -19,31 +19,33 @@ func newServeCmd(console *cli.Console) *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
 		Use:   "serve [flags]",
-		Short: "Serve devices until interrupted",
-		Long: `Serve starts the broker and the control API, and writes the server's root and
-a claim for devices into the credentials directory, as the two scripts do for
-AWS. It prints one line when it is ready, and runs until it is interrupted.
-Every refusal is logged with its reason.
+		Short: "Run the emulator",
+		Long: `Serve runs the MQTT broker and the control API until it is interrupted. It
+writes the server's root, a claim for devices and device.yaml, a configuration
+for iot_device, into the credentials directory, and prints one line when it is
+ready. Every rejection is logged with its reason.
 
-The hook must be built for this machine; what "make hook" builds is for
-linux/arm64, as Lambda wants it.
+Template and policies are those of this version unless --templates names a
+directory with others, or none for a blank start. The hook must be built for
+this machine; what "make hook" builds is for linux/arm64, as Lambda requires.
 
-With --assembly it plays a stack that "cdk synth" wrote: template, policies,
-group, type and hook, with what the hook gets from its environment, in the
-stack's account and Region. The stack's claim certificates live in a real
-account; the claim in the credentials directory stands in for them.`,
+With --assembly it emulates a stack that "cdk synth" wrote: template, policies,
+group, type and hook, with the hook's environment, in the stack's account and
+Region. The stack's claim certificates exist in a real account only; the claim
+in the credentials directory takes their place.`,
 		Example: `  # With the hook, built for this machine
   $ (cd hook && go build -o dist/local .)
   $ iot_core_local serve --hook hook/dist/local
 
-  # For scripts: free ports, told in one JSON object
+  # For scripts: use free ports and print them as JSON
   $ iot_core_local serve --listen 127.0.0.1:0 --api 127.0.0.1:0 --hook none --json
 
-  # What is going to be deployed
+  # Emulate what is going to be deployed
   $ (cd infra && npx cdk synth --quiet -c certificateArn=ARN -c hookArchitecture=x86_64)
   $ iot_core_local serve --assembly infra/cdk.out
 
-  # The AWS CLI against it
+  # Provision a device, and ask the AWS CLI
+  $ iot_device bootstrap --author me --config certs/local/device.yaml
   $ aws iot list-things --endpoint-url http://127.0.0.1:8480`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,16 +57,16 @@ account; the claim in the credentials directory stands in for them.`,
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8883", "listen for devices on `ADDRESS`; port 0 is any free one")
 	flags.StringVar(&o.ListenALPN, "listen-alpn", "", "listen on `ADDRESS` too, for devices that use ALPN as on port 443")
 	flags.StringVar(&o.API, "api", "127.0.0.1:8480", "serve the control API on `ADDRESS`, or none")
-	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API asks nobody for credentials")
-	flags.StringVar(&o.Templates, "templates", "templates", "read template and policies from `DIR`")
+	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API does not authenticate callers")
+	flags.StringVar(&o.Templates, "templates", localcore.EmbeddedTemplates, "read template and policies from `DIR`, or embedded, or none")
 	flags.StringVar(&o.Hook, "hook", "hook/dist/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
-	flags.StringVar(&o.Assembly, "assembly", "", "play the stack that cdk synth wrote into `DIR`, instead of templates and hook")
-	flags.StringVar(&o.Stack, "stack", "", "play the stack of this `NAME` (default: the only one in the assembly)")
-	flags.StringVar(&o.State, "state", "", "keep things, certificates, authority, sessions and messages in `DIR` over restarts (default: memory only)")
-	flags.StringVar(&o.Credentials, "credentials", "certs/local", "write the server's root and the claim into `DIR`")
-	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` to play")
-	flags.StringVar(&o.Region, "region", "us-east-1", "AWS `REGION` to play")
-	flags.StringVar((*string)(&o.Quotas), "quotas", string(localcore.QuotasOff), "hold to AWS's `RATES`: aws or off")
+	flags.StringVar(&o.Assembly, "assembly", "", "emulate the stack that cdk synth wrote into `DIR`, instead of templates and hook")
+	flags.StringVar(&o.Stack, "stack", "", "emulate the stack `NAME` (default: the only one in the assembly)")
+	flags.StringVar(&o.State, "state", "", "keep things, certificates, authority, sessions and messages in `DIR` across restarts (default: memory only)")
+	flags.StringVar(&o.Credentials, "credentials", "certs/local", "write the server's root, the claim and device.yaml into `DIR`")
+	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` to emulate")
+	flags.StringVar(&o.Region, "region", "us-east-1", "AWS `REGION` to emulate")
+	flags.StringVar((*string)(&o.Quotas), "quotas", string(localcore.QuotasOff), "enforce AWS quotas on `RATES`: aws or off")
 	flags.BoolVar(&o.json, "json", false, "print the ready line as one JSON object")
 	return cmd
 }
@@ -83,7 +85,7 @@ func (o *serveOptions) leaveToAssembly(given func(flag string) bool) {
 	}
 }
 
-// ready is the line that tells that the server can be used. Its JSON keys are
+// ready is the line that says that the server can be used. Its JSON keys are
 // part of the command's contract.
 type ready struct {
 	Endpoint    string `json:"endpoint"`

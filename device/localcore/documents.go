@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/template"
+	"example.com/fleety/device/localcore/templates"
 	"example.com/fleety/hook/payload"
 )
 
@@ -36,8 +38,11 @@ func (c Config) placeholders() []string {
 // error of a faulty one begins with FILE:LINE:COLUMN and wraps a
 // [policy.SyntaxError].
 func (c Config) ReadPolicy(path string) (*policy.Document, error) {
-	_, document, err := c.readPolicy(path)
-	return document, err
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a policy: %w", err)
+	}
+	return c.parsePolicy(c.shipped(path, data))
 }
 
 // A shipped document is a file of Config.Templates.
@@ -47,31 +52,45 @@ type shipped struct {
 	text   string // source with its placeholders filled in
 }
 
-func (c *Config) readShipped(path string) (shipped, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return shipped{}, err
-	}
-	return shipped{path, string(data), c.Expand(string(data))}, nil
+func (c *Config) shipped(path string, data []byte) shipped {
+	return shipped{path, string(data), c.Expand(string(data))}
 }
 
-func (c *Config) readPolicy(path string) (shipped, *policy.Document, error) {
-	s, err := c.readShipped(path)
-	if err != nil {
-		return s, nil, fmt.Errorf("reading a policy: %w", err)
+// readShipped reads a file of Config.Templates.
+func (c *Config) readShipped(name string) (shipped, error) {
+	path, read := name+" (embedded)", templates.FS.ReadFile
+	if c.Templates != EmbeddedTemplates {
+		path, read = filepath.Join(c.Templates, name), os.ReadFile
+		name = path
 	}
+	data, err := read(name)
+	if err != nil {
+		return shipped{}, fmt.Errorf("reading the templates: %w", err)
+	}
+	return c.shipped(path, data), nil
+}
+
+func (c *Config) parsePolicy(s shipped) (*policy.Document, error) {
 	document, err := policy.Parse([]byte(s.text))
 	if e, ok := errors.AsType[*policy.SyntaxError](err); ok {
 		e.Column = c.column(s, e.Line, e.Column)
-		return s, nil, &faultyFile{s.path, e.Line, e.Column, e.Path, e.Reason, e}
+		return nil, &faultyFile{s.path, e.Line, e.Column, e.Path, e.Reason, e}
 	}
-	return s, document, err
+	return document, err
 }
 
-func (c *Config) readTemplate(path string) (shipped, error) {
-	s, err := c.readShipped(path)
+func (c *Config) readPolicy(name string) (shipped, error) {
+	s, err := c.readShipped(name)
+	if err == nil {
+		_, err = c.parsePolicy(s)
+	}
+	return s, err
+}
+
+func (c *Config) readTemplate(name string) (shipped, error) {
+	s, err := c.readShipped(name)
 	if err != nil {
-		return s, fmt.Errorf("reading the provisioning template: %w", err)
+		return s, err
 	}
 	_, err = template.Parse([]byte(s.text))
 	faults, ok := errors.AsType[template.SyntaxErrors](err)
