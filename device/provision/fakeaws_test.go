@@ -27,8 +27,8 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A fakeAWS answers as the test wants, over pipes, so that it works in a bubble
-// whose clock does not wait. It demands what AWS IoT demands: certificates of
+// A fakeAWS answers as the test configures it, over pipes, so that it works in a
+// bubble whose clock does not wait. It requires what AWS IoT does: certificates of
 // its CA that are active, subscriptions before answers, one CONNECT a second for
 // a client id.
 type fakeAWS struct {

@@ -158,7 +158,7 @@ func TestACancelledRunEndsAtOnce(t *testing.T) {
 		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
 	}
 	if strings.Count(err.Error(), "context canceled") > 1 {
-		t.Errorf("the error says it twice: %v", err)
+		t.Errorf("the cause is there twice: %v", err)
 	}
 }
 

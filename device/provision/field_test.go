@@ -25,7 +25,7 @@ import (
 	"example.com/fleety/device/provision"
 )
 
-// What passes by itself, or cannot be told from that, ends with --timeout and is
+// What passes by itself, or cannot be distinguished from that, ends with --timeout and is
 // temporary; what passes in time ends with an identity.
 func TestWhatPassesIsRetriedUntilTheTimeout(t *testing.T) {
 	closeAll := func(d *fakeDevice, until time.Time) {

@@ -55,7 +55,7 @@ func TestConnectsWithOneClientIDAreASecondApart(t *testing.T) {
 			}
 		}
 		if got := time.Since(began); got != 2*time.Second {
-			t.Errorf("four turns took %v, want 2s", got)
+			t.Errorf("four connects took %v, want 2s", got)
 		}
 	})
 }

@@ -34,6 +34,9 @@ const (
 	Failed
 )
 
+// String returns the phase in one lower-case word.
+func (p Phase) String() string { return [...]string{"begin", "done", "failed"}[p] }
+
 // An Event reports a step that begins or ends. It never holds a secret.
 type Event struct {
 	Step  Step

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -57,7 +59,7 @@ type Error struct {
 	Endpoint string // host:port of the server that was wanted
 	Address  string // the address that was reached, if any: the server's or the proxy's
 	// Authenticated: the server had proved with its certificate that it is the
-	// endpoint. What anything says before that may come from a captive portal or
+	// endpoint. Before that, what comes may be from a captive portal or from
 	// another device on the way.
 	Authenticated bool
 	After         string   // the oldest unanswered packet: "CONNECT", "SUBSCRIBE", "PUBLISH" or ""
@@ -82,9 +84,9 @@ func (e *Error) doing() string {
 	case StageProxy:
 		return "asking proxy " + e.Address + " for a tunnel to " + e.Endpoint
 	case StageTLS:
-		return "negotiating TLS with " + e.Endpoint + e.withoutSNI()
+		return "negotiating TLS with " + e.Endpoint + e.unsuitable()
 	case StageConnect:
-		return "connecting to " + e.Endpoint + e.withoutSNI()
+		return "connecting to " + e.Endpoint + e.unsuitable()
 	case StageSubscribe:
 		return "subscribing to " + strings.Join(e.Topics, ", ")
 	case StagePublish:
@@ -93,11 +95,16 @@ func (e *Error) doing() string {
 	return "connection to " + e.Endpoint + " lost"
 }
 
-// withoutSNI explains an endpoint that is an address: TLS sends no server name
-// for it (RFC 6066, section 3), and AWS IoT requires one.
-func (e *Error) withoutSNI() string {
-	if isAddress(e.Endpoint) {
+// unsuitable explains an endpoint that AWS IoT speaks no MQTT at, or that is an
+// address: TLS sends no server name for it (RFC 6066, section 3), and AWS IoT
+// requires one.
+func (e *Error) unsuitable() string {
+	host, _, err := net.SplitHostPort(e.Endpoint)
+	if _, notAddress := netip.ParseAddr(host); err == nil && notAddress == nil {
 		return " (an address sends no SNI, which AWS IoT requires; use the endpoint's host name)"
+	}
+	if kind := awsiot.ParseEndpoint(host).Kind; !kind.MQTT() {
+		return fmt.Sprintf(" (the %s, which does not speak MQTT)", kind)
 	}
 	return ""
 }

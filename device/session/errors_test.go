@@ -42,13 +42,13 @@ func TestConnackRejections(t *testing.T) {
 		code byte
 		want awsiot.Class
 	}{
-		"protocol version":           {1, awsiot.Denied},
-		"client id":                  {2, awsiot.Denied},
-		"server unavailable":         {3, awsiot.Temporary},
-		"user name":                  {4, awsiot.Denied},
-		"not authorized":             {5, awsiot.Denied},
-		"not authorized, older AWS":  {7, awsiot.Denied},
-		"a code that nobody defined": {200, awsiot.Denied},
+		"protocol version":          {1, awsiot.Denied},
+		"client id":                 {2, awsiot.Denied},
+		"server unavailable":        {3, awsiot.Temporary},
+		"user name":                 {4, awsiot.Denied},
+		"not authorized":            {5, awsiot.Denied},
+		"not authorized, older AWS": {7, awsiot.Denied},
+		"an undefined code":         {200, awsiot.Denied},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, nil, broker(hooks{packets.Connect: respond(0x20, 2, 0, tc.code)}))
@@ -232,7 +232,7 @@ func TestCancelledConnectIsNoFailureOfTheServer(t *testing.T) {
 	}
 }
 
-// The alerts of a real server, and one that only says that it dislikes the
+// The alerts of a real server, and one that only rejects the
 // certificate, in both versions: TLS 1.3 shows them after the handshake.
 func TestServerAlertsAreReported(t *testing.T) {
 	for version, id := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
@@ -334,17 +334,17 @@ func is[E error](err error) bool {
 // Anything on the way may send these: they are no answer of AWS IoT.
 func TestWhatComesBeforeTheServerAuthenticatesIsTemporary(t *testing.T) {
 	for name, answer := range map[string]string{
-		"a web server":                  "HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n",
-		"a mail server":                 "220 mail ESMTP\r\n",
-		"alert: unknown CA":             "\x15\x03\x03\x00\x02\x02\x30",
-		"alert: bad certificate":        "\x15\x03\x03\x00\x02\x02\x2a",
-		"alert: access denied":          "\x15\x03\x03\x00\x02\x02\x31",
-		"alert: handshake failure":      "\x15\x03\x03\x00\x02\x02\x28",
-		"alert: protocol version":       "\x15\x03\x03\x00\x02\x02\x46",
-		"CONNACK without TLS":           "\x20\x02\x00\x05",
-		"closed without a byte":         "",
-		"half a record, then no more":   "\x16\x03\x03\x00\x7a\x02",
-		"an alert that nobody assigned": "\x15\x03\x03\x00\x02\x02\xee",
+		"a web server":                "HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n",
+		"a mail server":               "220 mail ESMTP\r\n",
+		"alert: unknown CA":           "\x15\x03\x03\x00\x02\x02\x30",
+		"alert: bad certificate":      "\x15\x03\x03\x00\x02\x02\x2a",
+		"alert: access denied":        "\x15\x03\x03\x00\x02\x02\x31",
+		"alert: handshake failure":    "\x15\x03\x03\x00\x02\x02\x28",
+		"alert: protocol version":     "\x15\x03\x03\x00\x02\x02\x46",
+		"CONNACK without TLS":         "\x20\x02\x00\x05",
+		"closed without a byte":       "",
+		"half a record, then no more": "\x16\x03\x03\x00\x7a\x02",
+		"an unassigned alert":         "\x15\x03\x03\x00\x02\x02\xee",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -412,6 +412,21 @@ func TestHandshakeFallsBackToASmallClientHello(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestUnsuitableEndpointsAreNamed(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"192.0.2.7:8883": "SNI", "[2001:db8::7]:8883": "SNI",
+		"c1.credentials.iot.eu-west-1.amazonaws.com:8883": "credentials",
+		"iot.eu-west-1.amazonaws.com:8883":                "control plane",
+		"abc-ats.iot.eu-west-1.amazonaws.com:8883":        "",
+		"localhost:8883": "",
+	} {
+		text := (&session.Error{Stage: session.StageTLS, Endpoint: endpoint, Err: io.EOF}).Error()
+		if plain := "negotiating TLS with " + endpoint + ": EOF"; !strings.Contains(text, want) || (want == "") != (text == plain) {
+			t.Errorf("%s: %s", endpoint, text)
+		}
+	}
 }
 
 // What the server or the proxy chose must not forge a line of the log or steer
@@ -593,8 +608,8 @@ func TestProxyThatSaysNothing(t *testing.T) {
 		handle func(net.Conn)
 		is     error
 	}{
-		"waits":    {func(c net.Conn) { io.Copy(io.Discard, c) }, context.DeadlineExceeded},
-		"hangs up": {func(c net.Conn) { c.Read(make([]byte, 1000)) }, session.ErrClosedSilently},
+		"waits":  {func(c net.Conn) { io.Copy(io.Discard, c) }, context.DeadlineExceeded},
+		"closes": {func(c net.Conn) { c.Read(make([]byte, 1000)) }, session.ErrClosedSilently},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := serve(t, nil, nil).options()

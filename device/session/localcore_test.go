@@ -112,7 +112,7 @@ func TestLocalCoreOnTheALPNPort(t *testing.T) {
 	core, o := claimOptions(t, localcore.Config{ListenALPN: "127.0.0.1:0"})
 	o.Port = core.PortALPN()
 	if _, err := session.Connect(t.Context(), o); err == nil {
-		t.Error("a session without ALPN was let in")
+		t.Error("a session without ALPN was accepted")
 	}
 	o.Port = 443
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(core.PortALPN()))

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"strconv"
 	"time"
 )
@@ -124,12 +123,6 @@ func (o *Options) address() string {
 func (o *Options) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	cause := fmt.Errorf("no answer within %v: %w", o.ConnectTimeout, context.DeadlineExceeded)
 	return context.WithTimeoutCause(ctx, o.ConnectTimeout, cause)
-}
-
-// isAddress reports whether the host of a host:port is an IP address.
-func isAddress(hostPort string) bool {
-	_, err := netip.ParseAddrPort(hostPort)
-	return err == nil
 }
 
 // pingInterval is when PINGREQ is due, pingTimeout how long PINGRESP may take.

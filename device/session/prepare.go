@@ -96,7 +96,7 @@ func (o Options) prepare(ctx context.Context, helloTimeout time.Duration) (*Prep
 		select {
 		case <-p.requested:
 			err = nil
-		case <-p.done: // rejected, or a server that wants no certificate
+		case <-p.done: // rejected, or a server that requests no certificate
 			if err = p.err; err != nil && m.in.Load() == received && closedByPeer(err) {
 				err = fmt.Errorf("%w (%w)", ErrNoServerHello, o.explain(err))
 			}

@@ -47,7 +47,7 @@ func FuzzRead(f *testing.F) {
 		}
 		select {
 		case <-r.answered:
-			if !bytes.Contains(sent, []byte{0x90, 4, 0, 1}) && !bytes.Contains(sent, []byte{4, 0, 1}) {
+			if !bytes.Contains(sent, []byte{4, 0, 1}) {
 				t.Error("answered without a SUBACK")
 			}
 		default:

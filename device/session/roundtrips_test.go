@@ -19,7 +19,7 @@ import (
 
 const rtt = 200 * time.Millisecond
 
-// A link is a network whose every byte takes half a round trip, on the
+// A link is a network that delays each byte by half a round trip, on the
 // bubble's clock: a wait is a whole number of round trips, exactly.
 type link struct {
 	server  func(net.Conn)

@@ -13,6 +13,7 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -162,6 +163,10 @@ func (s *Session) exchange(ctx context.Context, requests ...*request) error {
 	err := context.Cause(ctx)
 	if err == nil {
 		err = s.send(requests)
+	}
+	if errors.Is(err, ErrNotConnected) {
+		<-s.done
+		err = cmp.Or(s.err, err)
 	}
 	if err != nil {
 		return s.fault(requests[0], err)
@@ -333,6 +338,9 @@ func (s *Session) reason() error {
 // fault makes the error of a request, or of a session that ended. The latter
 // takes the stage of the oldest unanswered packet, if there is one.
 func (s *Session) fault(r *request, err error) error {
+	if _, ok := err.(*Error); ok {
+		return err // why the session ended
+	}
 	e := &Error{
 		Stage:         StageLost,
 		Endpoint:      s.o.address(),

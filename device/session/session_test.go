@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -226,7 +227,7 @@ func TestCloseReturnsWhenThePeerReadsNoMore(t *testing.T) {
 		}
 		began := time.Now()
 		if err := s.Close(t.Context()); err == nil {
-			t.Error("Close says that DISCONNECT was sent")
+			t.Error("Close reports that DISCONNECT was sent")
 		}
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("Close took %v", took)
@@ -266,6 +267,21 @@ func TestSessionsEndWhateverHappens(t *testing.T) {
 		c.Close(t.Context())
 		<-c.Done()
 	}
+}
+
+// A fleet holds thousands of sessions, and the agent's device is small.
+func TestIdleSessionHasOneGoroutine(t *testing.T) {
+	s := serve(t, nil, broker(nil))
+	before := runtime.NumGoroutine() + 1 // the listener's handler becomes the server's side
+	connect(t, s.options())
+	for range 100 {
+		if runtime.NumGoroutine() <= before {
+			return
+		}
+		runtime.Gosched()
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("%d goroutines more than before", runtime.NumGoroutine()-before+1)
 }
 
 func TestKeepAlivePings(t *testing.T) {
