@@ -38,8 +38,8 @@ type Held struct {
 	BytesPerDevice  int64   `json:"bytesPerDevice"`  // of this process's memory; 0 if unknown
 	CPUPercent      float64 `json:"cpuPercent"`      // of one core, while holding
 	IntervalSeconds float64 `json:"intervalSeconds"` // between two messages of a device
-	// NotConnectedWhy is the first cause for which a device was not connected
-	// again.
+	// NotConnectedWhy is the latest cause of a failed attempt to connect, when
+	// devices are not connected at the end.
 	NotConnectedWhy string `json:"notConnectedWhy,omitempty"`
 	// Reconnect is nil when no connection was lost.
 	Reconnect *Reconnect `json:"reconnect,omitempty"`
@@ -94,7 +94,7 @@ type hold struct {
 	cut     chan struct{} // closed to end all connections at once
 
 	lost, published, unacknowledged, most atomic.Int64
-	why                                   atomic.Pointer[string]
+	why                                   atomic.Pointer[string] // of the latest failed attempt
 
 	firstLoss    atomic.Pointer[time.Time]
 	latestReturn atomic.Int64 // nanoseconds after firstLoss
@@ -110,8 +110,10 @@ func (l *launch) hold(ctx context.Context) *Held {
 	before, began := resident(), time.Now()
 	l.meter.enter(PhaseConnect)
 	h.each(func(d *heldDevice) {
+		ctx, cancel := context.WithTimeout(ctx, l.DeviceTimeout)
+		defer cancel()
 		began := time.Time{}
-		err := h.connect(ctx, d, func(attempt int) error {
+		err := h.connect(ctx, d, StageHold, func(attempt int) error {
 			wait := time.Until(d.proved.Add(connectInterval)) // it has just connected with this client id
 			if attempt > 0 {
 				wait = connectInterval + rand.N(min(time.Second<<min(attempt-1, 10), maxDelay))
@@ -158,7 +160,7 @@ func (l *launch) hold(ctx context.Context) *Held {
 		}
 	}
 	r.Lost, r.Published, r.PublishFailures = int(h.lost.Load()), int(h.published.Load()), int(h.unacknowledged.Load())
-	if why := h.why.Load(); why != nil {
+	if why := h.why.Load(); why != nil && r.Connected < r.Devices {
 		r.NotConnectedWhy = *why
 	}
 	h.each(func(d *heldDevice) {
@@ -185,7 +187,7 @@ func (h *hold) each(work func(*heldDevice)) {
 
 // connect connects a device, repeatedly while that may help. turn waits for
 // each attempt, from 0.
-func (h *hold) connect(ctx context.Context, d *heldDevice, turn func(attempt int) error) error {
+func (h *hold) connect(ctx context.Context, d *heldDevice, stage Stage, turn func(attempt int) error) error {
 	for attempt := 0; ; attempt++ {
 		if err := turn(attempt); err != nil {
 			return err
@@ -200,12 +202,12 @@ func (h *hold) connect(ctx context.Context, d *heldDevice, turn func(attempt int
 			return ctx.Err()
 		}
 		why := cause(err, d.serial)
-		h.l.meter.retries.add(Failure{Stage: stageOf(err, StageHold), Cause: why}, 1)
+		h.why.Store(&why)
+		h.l.meter.retries.add(Failure{Stage: stageOf(err, stage), Cause: why}, 1)
 		// A server that closes without a reply may have denied the connection, but
 		// may as well be restarting.
 		if e, ok := errors.AsType[*session.Error](err); !ok || e.Class() != awsiot.Temporary {
 			d.rejected = true
-			h.why.CompareAndSwap(nil, &why)
 			return err
 		}
 	}
@@ -253,7 +255,7 @@ func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
 	d.lost = true
 	h.lost.Add(1)
 	h.l.meter.held.Add(-1)
-	err := h.connect(ctx, d, func(attempt int) error {
+	err := h.connect(ctx, d, StageReturn, func(attempt int) error {
 		limit := min(h.l.ReconnectWindow<<min(attempt, 10), max(h.l.ReconnectWindow, maxDelay))
 		delay := rand.N(limit)
 		if h.l.NoJitter {

@@ -168,3 +168,20 @@ func TestRunIsIncompleteWhenDevicesDoNotReconnect(t *testing.T) {
 		t.Errorf("held %+v, reconnect %+v, retries %+v", h, h.Reconnect, r.Retries)
 	}
 }
+
+// TestHoldEndsWhenServerIsGone stops the broker when the devices are enrolled.
+func TestHoldEndsWhenServerIsGone(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	c := holdConfig(t, core, 3, time.Second, 0, 0)
+	c.DeviceTimeout = 4 * time.Second
+	c.Progress = func(p fleet.Progress) {
+		if p.Phase == fleet.PhaseConnect {
+			_ = core.Close()
+		}
+	}
+	r := enroll(t, c)
+	if h := r.Hold; r.Complete() || h.Devices != 3 || h.Connected != 0 || h.NotConnectedWhy == "" {
+		t.Errorf("held %+v, retries %+v", h, r.Retries)
+	}
+}

@@ -62,8 +62,8 @@ func (r *Run) madeBy(ctx context.Context, report *fleet.Report, t Target, c Cert
 		return nil, "it is the claim certificate", nil
 	case c.Created.Before(from) || c.Created.After(to):
 		return nil, fmt.Sprintf("its certificate was created at %s, not during the run", c.Created.UTC().Format(time.RFC3339)), nil
-	case len(c.Things) == 0 && len(c.Policies) > 0 && t.ThingName != "":
-		return nil, fmt.Sprintf("its certificate is in use without thing %s", t.ThingName), nil
+	case len(c.Things) == 0 && len(c.Policies) > 0: // registration attaches both, an earlier cleanup detaches the thing last
+		return nil, "its certificate has a policy, but no thing that shows that the run made it", nil
 	}
 	things = c.Things
 	if len(things) == 0 && t.ThingName != "" {
@@ -147,14 +147,14 @@ func (r *Run) remove(ctx context.Context, d Device, things []string) (Counts, er
 		return counts, nil
 	}
 	for _, c := range d.Certificates {
-		for _, thing := range c.Things {
-			if _, err := r.Client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil {
-				return Counts{}, fmt.Errorf("detaching certificate %s: %w", c.ID, err)
-			}
-		}
 		for _, policy := range c.Policies {
 			if _, err := r.Client.DetachPolicy(ctx, &iot.DetachPolicyInput{PolicyName: &policy, Target: &c.arn}); err != nil {
 				return Counts{}, fmt.Errorf("detaching policy %s: %w", policy, err)
+			}
+		}
+		for _, thing := range c.Things {
+			if _, err := r.Client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil {
+				return Counts{}, fmt.Errorf("detaching certificate %s: %w", c.ID, err)
 			}
 		}
 		if c.Status == types.CertificateStatusActive || c.Status == types.CertificateStatusPendingActivation {

@@ -157,6 +157,19 @@ func TestCleanupKeepsWhatTheRunDidNotMake(t *testing.T) {
 	device := made.Devices[0]
 	claim := core.Claim().CertificateID
 	hour := time.Hour
+	api, _ := newRun(core, true)
+	// A claim that was made a moment before the run, as the first one always is,
+	// with a policy that allows everything.
+	fresh, err := api.Client.CreateKeysAndCertificate(t.Context(), &iot.CreateKeysAndCertificateInput{SetAsActive: true})
+	if err == nil {
+		_, err = api.Client.CreatePolicy(t.Context(), &iot.CreatePolicyInput{PolicyName: aws.String("all"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`)})
+	}
+	if err == nil {
+		_, err = api.Client.AttachPolicy(t.Context(), &iot.AttachPolicyInput{PolicyName: aws.String("all"), Target: fresh.CertificateArn})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, change := range map[string]func(*fleet.Report){
 		"the claim":                        func(r *fleet.Report) { r.Devices[0].CertificateID = claim },
 		"the claim, of a half-way failure": func(r *fleet.Report) { r.Devices[0].CertificateID, r.Devices[0].ThingName = claim, "" },

@@ -225,7 +225,7 @@ func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
 				return "", err
 			}
 			text := aws.ToString(policy.PolicyDocument)
-			claim = (strings.Contains(text, "$aws/provisioning-templates/") || strings.Contains(text, "$aws/certificates/create")) &&
+			claim = (strings.Contains(text, "$aws/provisioning-templates/") || strings.Contains(text, "$aws/certificates/")) &&
 				!strings.Contains(text, "iot:Connection.Thing.")
 			r.mu.Lock()
 			if r.claims == nil {

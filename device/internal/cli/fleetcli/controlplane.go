@@ -157,7 +157,7 @@ finds them; the Region is that of the report's endpoint.`,
   # Remove it
   $ iot_fleet cleanup launch.json --delete --yes-this-is-aws
 
-  # From a local core
+  # From the local emulator
   $ iot_fleet cleanup launch.json --endpoint-url http://127.0.0.1:8480 --delete
 
   # All test devices, five per second; run it again to resume
@@ -208,7 +208,7 @@ aws CLI finds them.`,
   # Revoke it; run it again to resume
   $ iot_fleet revoke stolen.csv --resume done.txt --apply --yes-this-is-aws
 
-  # Deactivate a whole group on a local core
+  # Deactivate a whole group on the local emulator
   $ iot_fleet revoke --thing-group recalled --deactivate --apply --endpoint-url http://127.0.0.1:8480`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

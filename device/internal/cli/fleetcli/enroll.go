@@ -53,7 +53,7 @@ connections from here. --no-jitter shows the difference.
 The configuration is that of iot_device; its serialNumber, thingname and primary
 paths are not used. An endpoint of AWS needs --yes-this-is-aws; --quotas is aws
 there by default.`,
-		Example: `  # A thousand devices on a local core, fifty at a time
+		Example: `  # A thousand devices on the local emulator, fifty at a time
   $ iot_fleet enroll --devices 1000
 
   # Twenty per second, with a report as JSON and as a page
@@ -98,7 +98,7 @@ there by default.`,
 	flags.DurationVar(&c.DeviceTimeout, "timeout", fleet.DefaultDeviceTimeout, "`DURATION` after which a device fails")
 	flags.StringVar(&c.Keep, "keep", "", "keep the identities in `DIR`, a folder each (default: in memory)")
 	flags.StringVar(&o.shard, "shard", "", "enroll one share of the devices: `I/N`, as in 2/5")
-	flags.StringSliceVar(&o.curves, "curves", nil, "key exchanges to offer, as `NAMES` in order: X25519MLKEM768, X25519, P256, P384, P521 (default: all)")
+	flags.StringSliceVar(&o.curves, "curves", nil, "key exchanges to offer, as `NAMES` in order: X25519MLKEM768, X25519, P256, P384, P521 (default: those of Go)")
 	return cmd
 }
 

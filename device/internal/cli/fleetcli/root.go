@@ -29,7 +29,7 @@ func newRootCmd(console *cli.Console, args []string) *cobra.Command {
 its own key and identity, and is provisioned as iot_device is. The report has
 throughput, latencies by stage, and failures by cause. Other commands work on
 many devices in AWS IoT.`,
-		Example: `  # A local core, and a thousand devices
+		Example: `  # A thousand devices on the local emulator
   $ iot_core_local serve &
   $ iot_fleet enroll --devices 1000 --config device.yaml
 
