@@ -1,0 +1,289 @@
+package shadow
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// Limits of a shadow document.
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html#device-shadow-limits
+const (
+	maxDocument    = 8 << 10 // bytes of desired and reported state, without metadata
+	maxLevels      = 8       // of a section
+	maxClientToken = 64      // bytes
+)
+
+// An object is a JSON object. Numbers in it are [json.Number], so that they are
+// returned as they were sent.
+type object = map[string]any
+
+// An Error rejects a request. As JSON it is the error response document.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-error-messages.html
+type Error struct {
+	// Code is an HTTP status.
+	Code        int    `json:"code"`
+	Message     string `json:"message"`
+	Timestamp   int64  `json:"timestamp,omitempty"` // seconds since 1970
+	ClientToken string `json:"clientToken,omitempty"`
+}
+
+// Error returns code and message in one line.
+func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Code) }
+
+func reject(code int, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Rejected returns the message about a request that failed. An error that is
+// not an [*Error] is answered as a failure of the service.
+func Rejected(t awsiot.ShadowTopic, err error) Message {
+	e, ok := err.(*Error)
+	if !ok {
+		e = reject(500, "Internal service failure")
+	}
+	return message(t.Rejected(), e)
+}
+
+func notFound(t awsiot.ShadowTopic) *Error {
+	name := t.Shadow
+	if name == "" {
+		name = t.Thing
+	}
+	return reject(404, "No shadow exists with name: '%s'", name)
+}
+
+// A request is the body of a request. Its state is nil unless it updates.
+type request struct {
+	clientToken string
+	version     *int64
+	state       object
+}
+
+// readRequest reads and checks the body of a request. The clientToken is set as
+// soon as it is known, for the error too. The body of a delete request is not
+// checked, that of a get request may be empty.
+func readRequest(o awsiot.ShadowOperation, payload []byte) (q request, err error) {
+	if !utf8.Valid(payload) {
+		return q, reject(415, "Unsupported documented encoding; supported encoding is UTF-8")
+	}
+	if o == awsiot.GetShadow && len(payload) == 0 {
+		return q, nil
+	}
+	var body object
+	if err := decode(payload, &body); (err != nil || body == nil) && o != awsiot.DeleteShadow {
+		return q, reject(400, "Invalid JSON")
+	}
+	if token, ok := body["clientToken"]; ok {
+		if q.clientToken, ok = token.(string); !ok || len(q.clientToken) > maxClientToken {
+			q.clientToken = ""
+			return q, reject(400, "Invalid clientToken")
+		}
+	}
+	if o != awsiot.UpdateShadow {
+		return q, nil
+	}
+	if version, ok := body["version"]; ok && version != nil {
+		number, _ := version.(json.Number)
+		n, err := number.Int64()
+		if err != nil || n < 0 {
+			return q, reject(400, "Invalid version")
+		}
+		q.version = &n
+	}
+	q.state, err = readState(body)
+	return q, err
+}
+
+func readState(body object) (object, error) {
+	node, ok := body["state"]
+	if !ok {
+		return nil, reject(400, "Missing required node: state")
+	}
+	state, ok := node.(object)
+	if !ok {
+		return nil, reject(400, "State node must be an object")
+	}
+	for section, node := range state {
+		title, known := map[string]string{"desired": "Desired", "reported": "Reported"}[section]
+		_, isObject := node.(object)
+		switch {
+		case !known, hasNullInArray(node):
+			return nil, reject(400, "State contains an invalid node")
+		case !isObject && node != nil:
+			return nil, reject(400, "%s node must be an object", title)
+		case levels(node) > maxLevels:
+			return nil, reject(400, "JSON contains too many levels of nesting; maximum is 6") // AWS's text, though its quota is 8
+		}
+	}
+	return state, nil
+}
+
+func hasNullInArray(node any) bool {
+	switch node := node.(type) {
+	case object:
+		for _, v := range node {
+			if hasNullInArray(v) {
+				return true
+			}
+		}
+	case []any:
+		for _, v := range node {
+			if v == nil || hasNullInArray(v) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// levels returns the greatest number of keys on a path into the node.
+func levels(node any) (most int) {
+	switch node := node.(type) {
+	case object:
+		for _, v := range node {
+			most = max(most, 1+levels(v))
+		}
+	case []any:
+		for _, v := range node {
+			most = max(most, levels(v))
+		}
+	}
+	return most
+}
+
+// merge returns state and metadata with the patch over them: null removes a
+// key, objects merge, everything else, arrays included, replaces. Its arguments
+// stay as they are.
+func merge(state, metadata, patch object, now int64) (object, object) {
+	newState, newMetadata := object{}, object{}
+	maps.Copy(newState, state)
+	maps.Copy(newMetadata, metadata)
+	for key, value := range patch {
+		switch value := value.(type) {
+		case nil:
+			delete(newState, key)
+			delete(newMetadata, key)
+		case object:
+			var below object
+			old, ok := state[key].(object)
+			if ok {
+				below, _ = metadata[key].(object)
+			}
+			newState[key], newMetadata[key] = merge(old, below, value, now)
+		default:
+			newState[key], newMetadata[key] = value, stamp(value, now)
+		}
+	}
+	return newState, newMetadata
+}
+
+// stamp returns the metadata of a node: a time for each leaf and for each
+// element of an array.
+func stamp(node any, now int64) any {
+	switch node := node.(type) {
+	case object:
+		out := object{}
+		for key, v := range node {
+			out[key] = stamp(v, now)
+		}
+		return out
+	case []any:
+		out := make([]any, len(node))
+		for i, v := range node {
+			out[i] = stamp(v, now)
+		}
+		return out
+	}
+	return object{"timestamp": now}
+}
+
+// difference returns the fields of desired that reported lacks or has
+// otherwise, with their metadata.
+func difference(desired, reported, metadata object) (delta, meta object) {
+	delta, meta = object{}, object{}
+	for key, want := range desired {
+		have, ok := reported[key]
+		wantObject, isObject := want.(object)
+		haveObject, bothObjects := have.(object)
+		if bothObjects = bothObjects && isObject; bothObjects {
+			below, _ := metadata[key].(object)
+			if d, m := difference(wantObject, haveObject, below); len(d) > 0 {
+				delta[key], meta[key] = d, m
+			}
+		} else if !ok || !equal(want, have) {
+			delta[key], meta[key] = want, metadata[key]
+		}
+	}
+	return delta, meta
+}
+
+// equal compares nodes; numbers count by their value, so that 20 is 20.0.
+func equal(a, b any) bool {
+	switch a := a.(type) {
+	case json.Number:
+		b, ok := b.(json.Number)
+		if a == b || !strings.ContainsAny(string(a+b), ".eE") {
+			return ok && a == b // integers of any size
+		}
+		x, errX := a.Float64()
+		y, errY := b.Float64()
+		return ok && errX == nil && errY == nil && x == y
+	case []any:
+		b, ok := b.([]any)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for i := range a {
+			if !equal(a[i], b[i]) {
+				return false
+			}
+		}
+		return true
+	case object:
+		b, ok := b.(object)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for key := range a {
+			other, ok := b[key]
+			if !ok || !equal(a[key], other) {
+				return false
+			}
+		}
+		return true
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// decode reads exactly one JSON value and keeps numbers as they are written.
+func decode(data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("reading JSON: more than one value")
+	}
+	return nil
+}
+
+// encode writes JSON. What it is given came from JSON, so that it cannot fail.
+func encode(v any) []byte {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
