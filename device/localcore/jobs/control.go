@@ -1,0 +1,577 @@
+package jobs
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// Limits of jobs.
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot_device_management.html
+const (
+	maxDocument    = 32768 // bytes
+	maxDescription = 2028  // characters
+	maxTargets     = 100
+	maxRate        = 1000        // things a minute
+	maxTimeout     = 7 * 24 * 60 // minutes
+	maxRetries     = 10          // of all failure types together
+)
+
+// A JobStatus is the state of a job.
+type JobStatus string
+
+// The states of jobs. Deletion is immediate here.
+const (
+	JobInProgress JobStatus = "IN_PROGRESS"
+	JobCanceled   JobStatus = "CANCELED"
+	JobCompleted  JobStatus = "COMPLETED"
+)
+
+// A TargetSelection says whether a job reaches things that join its groups later.
+type TargetSelection string
+
+// The two target selections.
+const (
+	Snapshot   TargetSelection = "SNAPSHOT"
+	Continuous TargetSelection = "CONTINUOUS"
+)
+
+// Settings are the parts of a job that UpdateJob can change.
+type Settings struct {
+	Description  string        `json:"description,omitempty"`
+	PresignedURL *PresignedURL `json:"presignedUrlConfig,omitempty"`
+	Rollout      *Rollout      `json:"jobExecutionsRolloutConfig,omitempty"`
+	Abort        *Abort        `json:"abortConfig,omitempty"`
+	Timeout      *Timeout      `json:"timeoutConfig,omitempty"`
+	Retry        *Retry        `json:"jobExecutionsRetryConfig,omitempty"`
+}
+
+// A PresignedURL configures presigned URLs in job documents. It is kept and
+// returned; placeholders in documents stay as they are.
+type PresignedURL struct {
+	RoleARN      string `json:"roleArn,omitempty"`
+	ExpiresInSec int    `json:"expiresInSec,omitempty"`
+}
+
+// A Rollout bounds how many things are notified of a job a minute.
+type Rollout struct {
+	MaximumPerMinute int          `json:"maximumPerMinute,omitempty"`
+	Exponential      *Exponential `json:"exponentialRate,omitempty"`
+}
+
+// An Exponential rate grows by a factor each time a number of things is reached.
+type Exponential struct {
+	BaseRate        int     `json:"baseRatePerMinute"`
+	IncrementFactor float64 `json:"incrementFactor"`
+	Criteria        struct {
+		NotifiedThings  int `json:"numberOfNotifiedThings,omitempty"`
+		SucceededThings int `json:"numberOfSucceededThings,omitempty"`
+	} `json:"rateIncreaseCriteria"`
+}
+
+// An Abort says when a job is canceled because of its failures.
+type Abort struct {
+	Criteria []struct {
+		FailureType         string  `json:"failureType"` // FAILED, REJECTED, TIMED_OUT or ALL
+		Action              string  `json:"action"`      // CANCEL
+		ThresholdPercentage float64 `json:"thresholdPercentage"`
+		MinThings           int     `json:"minNumberOfExecutedThings"`
+	} `json:"criteriaList"`
+}
+
+// A Timeout bounds how long an execution is in progress.
+type Timeout struct {
+	InProgressMinutes int `json:"inProgressTimeoutInMinutes"`
+}
+
+// A Retry says how often failed executions are repeated.
+type Retry struct {
+	Criteria []struct {
+		FailureType string `json:"failureType"` // FAILED, TIMED_OUT or ALL
+		Retries     int    `json:"numberOfRetries"`
+	} `json:"criteriaList"`
+}
+
+// A Job describes a job. Times are seconds since 1970.
+type Job struct {
+	ARN             string          `json:"jobArn"`
+	ID              string          `json:"jobId"`
+	TargetSelection TargetSelection `json:"targetSelection"`
+	Status          JobStatus       `json:"status"`
+	ForceCanceled   bool            `json:"forceCanceled,omitempty"`
+	ReasonCode      string          `json:"reasonCode,omitempty"`
+	Comment         string          `json:"comment,omitempty"`
+	Targets         []string        `json:"targets"`
+	Settings
+	CreatedAt      int64          `json:"createdAt"`
+	LastUpdatedAt  int64          `json:"lastUpdatedAt"`
+	CompletedAt    int64          `json:"completedAt,omitempty"`
+	ProcessDetails ProcessDetails `json:"jobProcessDetails"`
+}
+
+// ProcessDetails counts the things of a job by the status of their latest
+// execution.
+type ProcessDetails struct {
+	Canceled   int `json:"numberOfCanceledThings"`
+	Succeeded  int `json:"numberOfSucceededThings"`
+	Failed     int `json:"numberOfFailedThings"`
+	Rejected   int `json:"numberOfRejectedThings"`
+	Queued     int `json:"numberOfQueuedThings"`
+	InProgress int `json:"numberOfInProgressThings"`
+	Removed    int `json:"numberOfRemovedThings"`
+	TimedOut   int `json:"numberOfTimedOutThings"`
+}
+
+func (j *job) description() Job {
+	c := j.counts
+	out := j.Job
+	out.ProcessDetails = ProcessDetails{
+		c[Canceled], c[Succeeded], c[Failed], c[Rejected], c[Queued], c[InProgress], c[Removed], c[TimedOut],
+	}
+	return out
+}
+
+// A NewJob is the request of CreateJob.
+type NewJob struct {
+	Targets         []string        `json:"targets"`
+	Document        string          `json:"document"`
+	TargetSelection TargetSelection `json:"targetSelection"`
+	Settings
+}
+
+// CreateJob creates a job and begins to roll it out.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateJob.html
+func (s *Service) CreateJob(id string, n NewJob) (Job, error) {
+	n.TargetSelection = cmp.Or(n.TargetSelection, Snapshot)
+	if err := cmp.Or(checkID(id), n.check()); err != nil {
+		return Job{}, err
+	}
+	return s.mutate(func(tx *change) (*job, error) {
+		if tx.jobs[id] != nil {
+			return nil, reject(AlreadyExists, "Job %s already exists.", id)
+		}
+		if err := tx.checkTargets(n.Targets); err != nil {
+			return nil, err
+		}
+		tx.serial++
+		j := newJob()
+		j.Job = Job{
+			ARN: tx.config.ARN("job/" + id), ID: id, TargetSelection: n.TargetSelection, Status: JobInProgress,
+			Targets: n.Targets, Settings: n.Settings, CreatedAt: tx.now.Unix(), LastUpdatedAt: tx.now.Unix(),
+		}
+		j.Document, j.Serial, j.Waiting = n.Document, tx.serial, tx.targets(n.Targets)
+		if n.TargetSelection == Continuous {
+			j.Members = j.Waiting
+		}
+		tx.jobs[id] = j
+		tx.keepJob(j)
+		tx.rollOut(j)
+		tx.complete(j)
+		return j, nil
+	})
+}
+
+// mutate is change for the operations that return a job.
+func (s *Service) mutate(f func(*change) (*job, error)) (out Job, err error) {
+	err = s.change(func(tx *change) error {
+		j, err := f(tx)
+		if err == nil {
+			out = j.description()
+		}
+		return err
+	}, nil)
+	return out, err
+}
+
+// job returns the job with this id.
+func (s *Service) job(id string) (*job, error) {
+	if j := s.jobs[id]; j != nil {
+		return j, nil
+	}
+	return nil, reject(ResourceNotFound, "Job %s cannot be found.", id)
+}
+
+// DescribeJob returns a job and its document.
+func (s *Service) DescribeJob(id string) (Job, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, err := s.job(id)
+	if err != nil {
+		return Job{}, "", err
+	}
+	return j.description(), j.Document, nil
+}
+
+// Jobs returns all jobs, the newest first.
+func (s *Service) Jobs() []Job {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Job
+	for _, j := range s.inOrder() {
+		out = append(out, j.description())
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// UpdateJob changes the settings that are given; a nil part and an empty
+// description stay as they are.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateJob.html
+func (s *Service) UpdateJob(id string, n Settings) error {
+	_, err := s.mutate(func(tx *change) (*job, error) {
+		j, err := tx.job(id)
+		if err != nil {
+			return nil, err
+		}
+		if j.Status != JobInProgress {
+			return nil, invalid("Job %s is %s.", id, j.Status)
+		}
+		to := j.Settings
+		to.Description = cmp.Or(n.Description, to.Description)
+		to.PresignedURL = cmp.Or(n.PresignedURL, to.PresignedURL)
+		to.Rollout, to.Abort = cmp.Or(n.Rollout, to.Rollout), cmp.Or(n.Abort, to.Abort)
+		to.Timeout, to.Retry = cmp.Or(n.Timeout, to.Timeout), cmp.Or(n.Retry, to.Retry)
+		if err := to.check(); err != nil {
+			return nil, err
+		}
+		j.Settings, j.LastUpdatedAt = to, tx.now.Unix()
+		tx.keepJob(j)
+		return j, nil
+	})
+	return err
+}
+
+// CancelJob cancels a job. Executions in progress go on unless force is set.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CancelJob.html
+func (s *Service) CancelJob(id, reasonCode, comment string, force bool) (Job, error) {
+	return s.mutate(func(tx *change) (*job, error) {
+		j, err := tx.job(id)
+		if err != nil {
+			return nil, err
+		}
+		if reasonCode != "" && !reasonPattern.MatchString(reasonCode) {
+			return nil, invalid("reasonCode %q must have 1 to 128 upper-case letters, digits or underscores.", reasonCode)
+		}
+		if j.Status == JobCompleted {
+			return nil, invalid("Job %s is %s.", id, j.Status)
+		}
+		j.ReasonCode, j.Comment = cmp.Or(reasonCode, j.ReasonCode), cmp.Or(comment, j.Comment)
+		tx.cancel(j, force)
+		return j, nil
+	})
+}
+
+// DeleteJob deletes a job with its executions. One in progress must be forced.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteJob.html
+func (s *Service) DeleteJob(id string, force bool) error {
+	return s.change(func(tx *change) error {
+		j, err := tx.job(id)
+		if err != nil {
+			return err
+		}
+		if j.Status == JobInProgress && !force {
+			return reject(InvalidStateTransition, "Job %s is %s.", id, j.Status)
+		}
+		delete(tx.jobs, id)
+		tx.records[jobPrefix+id] = nil
+		for _, all := range j.executions {
+			for _, e := range all {
+				tx.touch(e.Thing)
+				tx.dropPending(e)
+				tx.records[e.key()] = nil
+			}
+		}
+		return nil
+	}, nil)
+}
+
+// AssociateTargetsWithJob adds targets to a continuous job.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_AssociateTargetsWithJob.html
+func (s *Service) AssociateTargetsWithJob(id string, targets []string, comment string) (Job, error) {
+	return s.mutate(func(tx *change) (*job, error) {
+		j, err := tx.job(id)
+		if err != nil {
+			return nil, err
+		}
+		all := slices.Clone(j.Targets)
+		for _, target := range targets {
+			if !slices.Contains(all, target) {
+				all = append(all, target)
+			}
+		}
+		switch {
+		case j.TargetSelection != Continuous || j.Status != JobInProgress:
+			return nil, invalid("Job %s is not a continuous job in progress.", id)
+		case len(targets) == 0 || len(all) > maxTargets:
+			return nil, invalid("A job must have 1 to %d targets.", maxTargets)
+		}
+		if err := tx.checkTargets(targets); err != nil {
+			return nil, err
+		}
+		j.Targets, j.Comment, j.LastUpdatedAt = all, cmp.Or(comment, j.Comment), tx.now.Unix()
+		tx.keepJob(j)
+		tx.follow(j)
+		return j, nil
+	})
+}
+
+// A Record is a job execution as the control plane describes it.
+type Record struct {
+	Execution
+	ForceCanceled bool
+	RetryAttempt  int
+}
+
+func (tx *change) record(e *execution) Record {
+	return Record{*tx.describe(e, false), e.ForceCanceled, e.FailedRetries + e.TimedOutRetries}
+}
+
+// JobExecutions returns the executions of a job, in the order of queueing.
+func (s *Service) JobExecutions(id string) (out []Record, err error) {
+	err = s.change(func(tx *change) error {
+		j, err := tx.job(id)
+		if err != nil {
+			return err
+		}
+		out = tx.recordsOf(slices.Concat(slices.Collect(maps.Values(j.executions))...))
+		return nil
+	}, nil)
+	return out, err
+}
+
+// ThingExecutions returns the executions for a thing, in the order of queueing.
+func (s *Service) ThingExecutions(thing string) (out []Record, err error) {
+	err = s.change(func(tx *change) error {
+		var all []*execution
+		for _, j := range tx.jobs {
+			all = append(all, j.executions[thing]...)
+		}
+		if out = tx.recordsOf(all); len(out) == 0 && !tx.config.Things.HasThing(thing) {
+			return reject(ResourceNotFound, "Thing %s cannot be found.", thing)
+		}
+		return nil
+	}, nil)
+	return out, err
+}
+
+func (tx *change) recordsOf(all []*execution) (out []Record) {
+	slices.SortFunc(all, func(a, b *execution) int { return cmp.Compare(a.Serial, b.Serial) })
+	for _, e := range all {
+		out = append(out, tx.record(e))
+	}
+	return out
+}
+
+// DescribeJobExecution returns an execution, the latest for a nil number.
+func (s *Service) DescribeJobExecution(id, thing string, number *int64) (out Record, err error) {
+	err = s.change(func(tx *change) error {
+		e, err := tx.find(topicOf(id, thing), number)
+		if err == nil {
+			out = tx.record(e)
+		}
+		return err
+	}, nil)
+	return out, err
+}
+
+// CancelJobExecution cancels the latest execution of a job for a thing. One in
+// progress must be forced.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CancelJobExecution.html
+func (s *Service) CancelJobExecution(id, thing string, expectedVersion *int64, details map[string]string, force bool) error {
+	return s.change(func(tx *change) error {
+		e, err := tx.find(topicOf(id, thing), nil)
+		if err = cmp.Or(err, checkDetails(details)); err != nil {
+			return err
+		}
+		switch {
+		case expectedVersion != nil && *expectedVersion != e.Version:
+			return reject(VersionConflict, "The execution has version %d, not %d.", e.Version, *expectedVersion)
+		case e.Status.terminal() || e.Status == InProgress && !force:
+			return reject(InvalidStateTransition, "The execution is %s.", e.Status)
+		}
+		if details != nil {
+			e.Details = details
+		}
+		e.ForceCanceled = e.Status == InProgress
+		tx.set(tx.jobs[id], e, Canceled)
+		return nil
+	}, nil)
+}
+
+// DeleteJobExecution deletes an execution. One that is pending must be forced.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteJobExecution.html
+func (s *Service) DeleteJobExecution(id, thing string, number int64, force bool) error {
+	return s.change(func(tx *change) error {
+		e, err := tx.find(topicOf(id, thing), &number)
+		if err != nil {
+			return err
+		}
+		if !e.Status.terminal() && !force {
+			return reject(InvalidStateTransition, "The execution is %s.", e.Status)
+		}
+		tx.touch(thing)
+		tx.dropPending(e)
+		tx.records[e.key()] = nil
+		j := tx.jobs[id]
+		if j.latest(thing) == e {
+			j.counts[e.Status]--
+			if all := j.executions[thing]; len(all) > 1 {
+				j.counts[all[len(all)-2].Status]++
+			}
+		}
+		j.executions[thing] = slices.DeleteFunc(j.executions[thing], func(x *execution) bool { return x == e })
+		if len(j.executions[thing]) == 0 {
+			delete(j.executions, thing)
+		}
+		tx.complete(j)
+		return nil
+	}, nil)
+}
+
+func topicOf(job, thing string) awsiot.JobsTopic { return awsiot.JobsTopic{Thing: thing, Job: job} }
+
+// checkTargets looks for the targets in the registry.
+func (tx *change) checkTargets(targets []string) error {
+	for _, arn := range targets {
+		thing, isThing := strings.CutPrefix(arn, tx.config.ARN("thing/"))
+		group, isGroup := strings.CutPrefix(arn, tx.config.ARN("thinggroup/"))
+		known := isThing && tx.config.Things.HasThing(thing)
+		if isGroup {
+			_, known = tx.config.Things.Members(group)
+		}
+		if !isThing && !isGroup {
+			return invalid("Target %q is not the ARN of a thing or thing group of this account and Region.", arn)
+		}
+		if !known {
+			return reject(ResourceNotFound, "Target %s cannot be found.", arn)
+		}
+	}
+	return nil
+}
+
+// targets returns the things that the targets stand for, sorted, each once.
+func (s *Service) targets(targets []string) (things []string) {
+	for _, arn := range targets {
+		if thing, ok := strings.CutPrefix(arn, s.config.ARN("thing/")); ok && s.config.Things.HasThing(thing) {
+			things = append(things, thing)
+		}
+		if group, ok := strings.CutPrefix(arn, s.config.ARN("thinggroup/")); ok {
+			members, _ := s.config.Things.Members(group)
+			things = append(things, members...)
+		}
+	}
+	slices.Sort(things)
+	return slices.Compact(things)
+}
+
+// inOrder returns the jobs in the order of their creation.
+func (s *Service) inOrder() []*job {
+	return slices.SortedFunc(maps.Values(s.jobs), func(a, b *job) int { return cmp.Compare(a.Serial, b.Serial) })
+}
+
+var (
+	idPattern     = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+	reasonPattern = regexp.MustCompile(`^[\p{Lu}\p{Nd}_]{1,128}$`)
+)
+
+func checkID(id string) error {
+	if idPattern.MatchString(id) {
+		return nil
+	}
+	return invalid("Job id %q must have 1 to 64 letters, digits, underscores or hyphens.", id)
+}
+
+func (n NewJob) check() error {
+	switch {
+	case len(n.Targets) == 0 || len(n.Targets) > maxTargets:
+		return invalid("A job must have 1 to %d targets.", maxTargets)
+	case n.TargetSelection != Snapshot && n.TargetSelection != Continuous:
+		return invalid("targetSelection %q must be SNAPSHOT or CONTINUOUS.", n.TargetSelection)
+	case len(n.Document) > maxDocument:
+		return invalid("The document has %d bytes, at most %d are allowed.", len(n.Document), maxDocument)
+	case !json.Valid([]byte(n.Document)):
+		return invalid("The document is not JSON.")
+	}
+	return n.Settings.check()
+}
+
+// check finds what AWS's ranges do not allow.
+func (c Settings) check() error {
+	var errs []error
+	within := func(name string, value, least, most float64) {
+		if value < least || value > most {
+			errs = append(errs, invalid("%s is %v, it must be from %v to %v.", name, value, least, most))
+		}
+	}
+	oneOf := func(name, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			errs = append(errs, invalid("%s %q must be one of %v.", name, value, allowed))
+		}
+	}
+	within("the length of description", float64(utf8.RuneCountInString(c.Description)), 0, maxDescription)
+	if p := c.PresignedURL; p != nil && p.ExpiresInSec != 0 {
+		within("expiresInSec", float64(p.ExpiresInSec), 60, 3600)
+	}
+	if r := c.Rollout; r != nil {
+		if r.MaximumPerMinute != 0 || r.Exponential == nil {
+			within("maximumPerMinute", float64(r.MaximumPerMinute), 1, maxRate)
+		}
+		if e := r.Exponential; e != nil {
+			within("baseRatePerMinute", float64(e.BaseRate), 1, maxRate)
+			within("incrementFactor", e.IncrementFactor, 1.1, 5)
+			if (e.Criteria.NotifiedThings > 0) == (e.Criteria.SucceededThings > 0) {
+				errs = append(errs, invalid("rateIncreaseCriteria must have one criterion of at least 1."))
+			}
+		}
+	}
+	if c.Abort != nil {
+		within("the length of abortConfig.criteriaList", float64(len(c.Abort.Criteria)), 1, 4)
+		for _, x := range c.Abort.Criteria {
+			oneOf("failureType", x.FailureType, "FAILED", "REJECTED", "TIMED_OUT", "ALL")
+			oneOf("action", x.Action, "CANCEL")
+			within("thresholdPercentage", x.ThresholdPercentage, 0.01, 100)
+			within("minNumberOfExecutedThings", float64(x.MinThings), 1, 1<<31)
+		}
+	}
+	if c.Timeout != nil {
+		within("inProgressTimeoutInMinutes", float64(c.Timeout.InProgressMinutes), 1, maxTimeout)
+	}
+	if c.Retry != nil {
+		within("the length of jobExecutionsRetryConfig.criteriaList", float64(len(c.Retry.Criteria)), 1, 2)
+		all := 0
+		for _, x := range c.Retry.Criteria {
+			oneOf("failureType", x.FailureType, "FAILED", "TIMED_OUT", "ALL")
+			within("numberOfRetries", float64(x.Retries), 0, maxRetries)
+			all += x.Retries
+		}
+		within("the sum of numberOfRetries", float64(all), 0, maxRetries)
+	}
+	return cmp.Or(errs...)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// encode writes JSON; nothing here fails to encode.
+func encode(v any) []byte {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}

@@ -1,0 +1,773 @@
+package jobs_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/jobs"
+)
+
+// A memory is a store of the test.
+type memory map[string][]byte
+
+func (m memory) Each(f func(string, []byte) error) error {
+	for key, value := range m {
+		if err := f(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m memory) Save(records map[string][]byte) error {
+	maps.Copy(m, records)
+	maps.DeleteFunc(m, func(_ string, value []byte) bool { return value == nil })
+	return nil
+}
+
+// A fleet is a registry: thing names by group; "" has the things of no group.
+type fleet map[string][]string
+
+func (f fleet) HasThing(name string) bool {
+	for _, things := range f {
+		if slices.Contains(things, name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (f fleet) Members(group string) ([]string, bool) {
+	things, ok := f[group]
+	return things, ok
+}
+
+func arn(resource string) string { return "arn:aws:iot:us-east-1:123456789012:" + resource }
+
+// A bench is a service in a bubble of synctest, whose clock begins at @0.
+type bench struct {
+	*testing.T
+	*jobs.Service
+	fleet fleet
+	store memory
+	stop  context.CancelFunc // of the service's Run
+
+	mu        sync.Mutex
+	published []string // "TOPIC PAYLOAD"
+}
+
+// bubble runs f with a service whose registry has things T1 to T4 in group G, and U.
+func bubble(t *testing.T, f func(*bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{T: t, fleet: fleet{"G": {"T1", "T2", "T3", "T4"}, "": {"U"}}, store: memory{}}
+		b.restart()
+		f(b)
+	})
+}
+
+// restart opens the service on its store.
+func (b *bench) restart() {
+	b.Helper()
+	s, err := jobs.Open(jobs.Config{Things: b.fleet, ARN: arn, Store: b.store, Publish: func(m jobs.Message) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.published = append(b.published, m.Topic+" "+string(m.Payload))
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if b.stop != nil {
+		b.stop()
+	}
+	ctx, stop := context.WithCancel(b.Context())
+	b.Service, b.stop = s, stop
+	go s.Run(ctx)
+}
+
+// create creates a job for a target such as thing/U; settings is JSON.
+func (b *bench) create(id, target, settings string) {
+	b.Helper()
+	n := jobs.NewJob{Document: `{"operation":"test"}`}
+	if settings != "" {
+		if err := json.Unmarshal([]byte(settings), &n); err != nil {
+			b.Fatal(err)
+		}
+	}
+	n.Targets = []string{arn(target)}
+	if _, err := b.CreateJob(id, n); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// request sends an MQTT request of a thing, "THING/jobs/… PAYLOAD", and returns
+// "accepted PAYLOAD" or "rejected PAYLOAD".
+func (b *bench) request(r string) string {
+	b.Helper()
+	topic, payload, _ := strings.Cut(r, " ")
+	t, ok := awsiot.ParseJobsTopic("$aws/things/" + topic)
+	if !ok {
+		b.Fatalf("%s is no topic of a request", topic)
+	}
+	var replies []string
+	b.Handle(t, []byte(payload), func(m jobs.Message) {
+		replies = append(replies, strings.TrimPrefix(m.Topic, t.String()+"/")+" "+string(m.Payload))
+	})
+	if len(replies) != 1 {
+		b.Fatalf("%d replies: %q", len(replies), replies)
+	}
+	return replies[0]
+}
+
+// notified compares what was published since the last call: "notify THING" or
+// "notify-next THING", then JSON.
+func (b *bench) notified(want ...string) {
+	b.Helper()
+	synctest.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(want) != len(b.published) {
+		b.Fatalf("published %q, want %q", b.published, want)
+	}
+	for i, got := range b.published {
+		words := strings.SplitN(want[i], " ", 3)
+		topic, payload, _ := strings.Cut(got, " ")
+		if topic != "$aws/things/"+words[1]+"/jobs/"+words[0] {
+			b.Errorf("published on %s, want %s", topic, want[i])
+		}
+		if len(words) == 3 {
+			same(b.T, words[2], payload)
+		}
+	}
+	b.published = nil
+}
+
+// follow lets the service see that its registry changed.
+func (b *bench) follow() {
+	b.RegistryChanged()
+	synctest.Wait()
+}
+
+// silent drops what was published so far.
+func (b *bench) silent() {
+	synctest.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.published = nil
+}
+
+var moment = regexp.MustCompile(`@(\d+)`)
+
+// same compares JSON; in want, @N stands for N seconds after the start.
+func same(t *testing.T, want, got string) {
+	t.Helper()
+	want = moment.ReplaceAllStringFunc(want, func(m string) string {
+		n, _ := strconv.Atoi(m[1:])
+		return strconv.Itoa(946684800 + n)
+	})
+	var w, g any
+	if err := json.Unmarshal([]byte(want), &w); err != nil {
+		t.Fatalf("%v in %s", err, want)
+	}
+	if err := json.Unmarshal([]byte(got), &g); err != nil {
+		t.Fatalf("%v in %s", err, got)
+	}
+	if diff := cmp.Diff(w, g); diff != "" {
+		t.Errorf("got %s\n%s", got, diff)
+	}
+}
+
+// expect compares the response to a request: its kind, then JSON.
+func (b *bench) expect(request, want string) {
+	b.Helper()
+	kind, payload, _ := strings.Cut(want, " ")
+	gotKind, got, _ := strings.Cut(b.request(request), " ")
+	if kind != gotKind {
+		b.Fatalf("%s: %s %s, want %s", request, gotKind, got, want)
+	}
+	same(b.T, payload, got)
+}
+
+// rejected compares the code of the response to a request.
+func (b *bench) rejected(request string, code jobs.Code) {
+	b.Helper()
+	kind, payload, _ := strings.Cut(b.request(request), " ")
+	var e jobs.Error
+	if json.Unmarshal([]byte(payload), &e); kind != "rejected" || e.Code != code || e.Message == "" {
+		b.Errorf("%s: %s %s, want %s", request, kind, payload, code)
+	}
+}
+
+// statuses returns the statuses of a job's executions, by thing and number.
+func (b *bench) statuses(id string) string {
+	b.Helper()
+	all, err := b.JobExecutions(id)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var out []string
+	for _, e := range all {
+		out = append(out, fmt.Sprintf("%s/%d:%s", e.ThingName, e.ExecutionNumber, e.Status))
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+func (b *bench) hasStatuses(id, want string) {
+	b.Helper()
+	synctest.Wait()
+	if got := b.statuses(id); got != want {
+		b.Errorf("executions of %s: %s, want %s", id, got, want)
+	}
+}
+
+func (b *bench) hasStatus(id string, want jobs.JobStatus) {
+	b.Helper()
+	j, _, err := b.DescribeJob(id)
+	if err != nil || j.Status != want {
+		b.Errorf("job %s is %s (%v), want %s", id, j.Status, err, want)
+	}
+}
+
+// fails compares the code of an error.
+func (b *bench) fails(err error, code jobs.Code) {
+	b.Helper()
+	if e, ok := errors.AsType[*jobs.Error](err); !ok || e.Code != code {
+		b.Errorf("got %v, want %s", err, code)
+	}
+}
+
+const queuedU = `{"jobId":"j","queuedAt":@0,"lastUpdatedAt":@0,"executionNumber":1,"versionNumber":1}`
+
+// Each case is of https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html.
+func TestJobsDeviceAPI(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		page string
+		run  func(*bench)
+	}{
+		"GetPendingJobExecutions lists what is in progress and what is queued": {run: func(b *bench) {
+			b.expect(`U/jobs/get {"clientToken":"c"}`, `accepted {"inProgressJobs":[],"queuedJobs":[],"timestamp":@0,"clientToken":"c"}`)
+			b.create("j", "thing/U", "")
+			b.create("k", "thing/U", "")
+			b.request(`U/jobs/k/update {"status":"IN_PROGRESS"}`)
+			b.expect(`U/jobs/get`, `accepted {"inProgressJobs":[{"jobId":"k","queuedAt":@0,"startedAt":@0,"lastUpdatedAt":@0,"executionNumber":1,"versionNumber":2}],
+				"queuedJobs":[`+queuedU+`],"timestamp":@0}`)
+		}},
+		"StartNextPendingJobExecution starts the oldest execution and sets its details": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			time.Sleep(5 * time.Second)
+			b.create("k", "thing/U", "")
+			b.expect(`U/jobs/start-next {"statusDetails":{"step":"1"},"clientToken":"c"}`, `accepted {"execution":{"jobId":"j","thingName":"U",
+				"jobDocument":{"operation":"test"},"status":"IN_PROGRESS","statusDetails":{"step":"1"},"queuedAt":@0,"startedAt":@5,"lastUpdatedAt":@5,
+				"versionNumber":2,"executionNumber":1},"timestamp":@5,"clientToken":"c"}`)
+		}},
+		"StartNextPendingJobExecution returns an execution in progress first, its details unchanged": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.create("k", "thing/U", "")
+			b.request(`U/jobs/k/update {"status":"IN_PROGRESS","statusDetails":{"step":"1"}}`)
+			b.expect(`U/jobs/start-next {"statusDetails":{"step":"2"}}`, `accepted {"execution":{"jobId":"k","thingName":"U",
+				"jobDocument":{"operation":"test"},"status":"IN_PROGRESS","statusDetails":{"step":"1"},"queuedAt":@0,"startedAt":@0,"lastUpdatedAt":@0,
+				"versionNumber":2,"executionNumber":1},"timestamp":@0}`)
+		}},
+		"StartNextPendingJobExecution has no execution when none is pending": {run: func(b *bench) {
+			b.expect(`U/jobs/start-next {"clientToken":"c"}`, `accepted {"timestamp":@0,"clientToken":"c"}`)
+		}},
+		"DescribeJobExecution of $next describes the next pending execution": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.expect(`U/jobs/$next/get`, `accepted {"execution":{"jobId":"j","thingName":"U","jobDocument":{"operation":"test"},"status":"QUEUED",
+				"queuedAt":@0,"lastUpdatedAt":@0,"versionNumber":1,"executionNumber":1},"timestamp":@0}`)
+		}},
+		"DescribeJobExecution leaves the document out on request": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.expect(`U/jobs/j/get {"includeJobDocument":false,"executionNumber":1}`, `accepted {"execution":{"jobId":"j","thingName":"U","status":"QUEUED",
+				"queuedAt":@0,"lastUpdatedAt":@0,"versionNumber":1,"executionNumber":1},"timestamp":@0}`)
+			b.rejected(`U/jobs/j/get {"executionNumber":2}`, jobs.ResourceNotFound)
+		}},
+		"UpdateJobExecution returns state and document on request only": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.expect(`U/jobs/j/update {"status":"IN_PROGRESS","clientToken":"c"}`, `accepted {"timestamp":@0,"clientToken":"c"}`)
+			b.expect(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":{"a":"b"},"includeJobExecutionState":true,"includeJobDocument":true}`,
+				`accepted {"executionState":{"status":"IN_PROGRESS","statusDetails":{"a":"b"},"versionNumber":3},"jobDocument":{"operation":"test"},"timestamp":@0}`)
+			b.expect(`U/jobs/j/update {"status":"SUCCEEDED","includeJobExecutionState":true}`,
+				`accepted {"executionState":{"status":"SUCCEEDED","statusDetails":{"a":"b"},"versionNumber":4},"timestamp":@0}`)
+		}},
+		"UpdateJobExecution with another version than the current one is a VersionMismatch with the state": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			const request = `U/jobs/j/update {"status":"IN_PROGRESS","expectedVersion":7,"clientToken":"c"}`
+			b.rejected(request, jobs.VersionMismatch)
+			if got := b.request(request); !strings.Contains(got, `"executionState":{"status":"QUEUED","versionNumber":1}`) || !strings.Contains(got, `"clientToken":"c"`) {
+				b.Error(got)
+			}
+			b.expect(`U/jobs/j/update {"status":"IN_PROGRESS","expectedVersion":1}`, `accepted {"timestamp":@0}`)
+		}},
+		"an execution that has ended cannot be updated": {page: "jobs-api", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.request(`U/jobs/j/update {"status":"SUCCEEDED"}`)
+			b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS"}`, jobs.InvalidStateTransition)
+			if got := b.request(`U/jobs/j/update {"status":"IN_PROGRESS"}`); !strings.Contains(got, `"executionState":{"status":"SUCCEEDED","versionNumber":2}`) {
+				b.Error(got)
+			}
+			b.rejected(`U/jobs/j/get`, jobs.TerminalStateReached)
+		}},
+		"an execution that does not exist is a ResourceNotFound": {page: "jobs-api", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.rejected(`U/jobs/k/update {"status":"IN_PROGRESS"}`, jobs.ResourceNotFound)
+			b.rejected(`T1/jobs/j/get`, jobs.ResourceNotFound)
+		}},
+		"a payload that is no JSON is InvalidJson": {page: "jobs-api", run: func(b *bench) {
+			b.rejected(`U/jobs/get {`, jobs.InvalidJSON)
+			b.rejected("U/jobs/get {\"clientToken\":\"\xff\"}", jobs.InvalidJSON)
+		}},
+		"a topic of no operation is an InvalidTopic": {page: "jobs-api", run: func(b *bench) {
+			b.rejected(`U/jobs/list {}`, jobs.InvalidTopic)
+			b.rejected(`U/jobs/j/cancel {}`, jobs.InvalidTopic)
+		}},
+		"a status that a device cannot set is an InvalidRequest": {page: "jobs-api", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			for _, status := range []string{"CANCELED", "TIMED_OUT", "REMOVED", "", "DONE"} {
+				b.rejected(`U/jobs/j/update {"status":"`+status+`"}`, jobs.InvalidRequest)
+			}
+			b.rejected(`U/jobs/j/update {"status":"QUEUED"}`, jobs.InvalidStateTransition)
+			b.rejected(`U/jobs/j/update {"status":7}`, jobs.InvalidRequest)
+		}},
+		"status details that break their limits are an InvalidRequest": {page: "jobs-api", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			for _, details := range []string{`{"a b":"x"}`, `{"a":""}`, `{"a":"x\n"}`, `{"a":"` + strings.Repeat("x", 1025) + `"}`} {
+				b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":`+details+`}`, jobs.InvalidRequest)
+				b.rejected(`U/jobs/start-next {"statusDetails":`+details+`}`, jobs.InvalidRequest)
+			}
+			b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS","stepTimeoutInMinutes":10081}`, jobs.InvalidRequest)
+			b.rejected(`U/jobs/start-next {"stepTimeoutInMinutes":-1}`, jobs.InvalidRequest)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) { bubble(t, test.run) })
+	}
+}
+
+// Each case is of https://docs.aws.amazon.com/iot/latest/developerguide/jobs-comm-notifications.html.
+func TestJobsNotifications(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		page string
+		run  func(*bench)
+	}{
+		"a first execution is in notify and in notify-next, with version 1 and its document": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.notified(`notify U {"timestamp":@0,"jobs":{"QUEUED":[`+queuedU+`]}}`,
+				`notify-next U {"timestamp":@0,"execution":{"jobId":"j","status":"QUEUED","queuedAt":@0,"lastUpdatedAt":@0,"versionNumber":1,"executionNumber":1,"jobDocument":{"operation":"test"}}}`)
+		}},
+		"an execution behind another is in notify alone": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.silent()
+			b.create("k", "thing/U", "")
+			b.notified(`notify U {"timestamp":@0,"jobs":{"QUEUED":[` + queuedU + `,` + strings.Replace(queuedU, `"j"`, `"k"`, 1) + `]}}`)
+		}},
+		"starting the first execution, and its progress, send no notification": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.silent()
+			b.request(`U/jobs/start-next`)
+			b.request(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":{"a":"b"}}`)
+			b.notified()
+		}},
+		"a later execution that is started becomes the next one": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.create("k", "thing/U", "")
+			b.silent()
+			b.request(`U/jobs/k/update {"status":"IN_PROGRESS"}`)
+			b.notified(`notify-next U {"timestamp":@0,"execution":{"jobId":"k","status":"IN_PROGRESS","queuedAt":@0,"startedAt":@0,"lastUpdatedAt":@0,"versionNumber":2,"executionNumber":1,"jobDocument":{"operation":"test"}}}`)
+		}},
+		"the end of the first execution notifies of the list and of the next one": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.create("k", "thing/U", "")
+			b.silent()
+			b.request(`U/jobs/j/update {"status":"SUCCEEDED"}`)
+			b.notified(`notify U`, `notify-next U`)
+			b.request(`U/jobs/k/update {"status":"REJECTED"}`)
+			b.notified(`notify U {"timestamp":@0,"jobs":{}}`, `notify-next U {"timestamp":@0}`)
+		}},
+		"the end of an execution behind the first is in notify alone": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.create("k", "thing/U", "")
+			b.silent()
+			b.request(`U/jobs/k/update {"status":"FAILED"}`)
+			b.notified(`notify U {"timestamp":@0,"jobs":{"QUEUED":[` + queuedU + `]}}`)
+		}},
+		"an execution that is deleted by force leaves an empty list": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.request(`U/jobs/start-next`)
+			b.silent()
+			if err := b.DeleteJobExecution("j", "U", 1, true); err != nil {
+				b.Fatal(err)
+			}
+			b.notified(`notify U {"timestamp":@0,"jobs":{}}`, `notify-next U {"timestamp":@0}`)
+			b.hasStatuses("j", "")
+		}},
+		"a notification lists ten executions at most": {run: func(b *bench) {
+			for i := range 12 {
+				b.silent()
+				b.create(fmt.Sprint("j", i), "thing/U", "")
+			}
+			b.notified(`notify U`)
+			b.create("k", "thing/U", "")
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if n := strings.Count(b.published[0], `"jobId"`); n != 10 {
+				b.Errorf("%d executions are listed", n)
+			}
+		}},
+		"a job deleted by force leaves the lists of its things": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thinggroup/G", "")
+			b.silent()
+			b.fails(b.DeleteJob("j", false), jobs.InvalidStateTransition)
+			if err := b.DeleteJob("j", true); err != nil {
+				b.Fatal(err)
+			}
+			b.notified(`notify T1`, `notify-next T1`, `notify T2`, `notify-next T2`, `notify T3`, `notify-next T3`, `notify T4`, `notify-next T4`)
+			b.restart()
+			if len(b.Jobs()) != 0 {
+				b.Error("the job is still there")
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) { bubble(t, test.run) })
+	}
+}
+
+// Each case is of https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html.
+func TestJobConfigurations(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		page string
+		run  func(*bench)
+	}{
+		"an execution times out when its in-progress timer expires": {run: func(b *bench) {
+			b.create("j", "thing/U", `{"timeoutConfig":{"inProgressTimeoutInMinutes":20}}`)
+			time.Sleep(time.Hour) // the timer starts with the execution
+			b.request(`U/jobs/start-next`)
+			b.silent()
+			time.Sleep(20*time.Minute - time.Second)
+			b.notified()
+			time.Sleep(time.Second)
+			b.notified(`notify U {"timestamp":@4800,"jobs":{}}`, `notify-next U {"timestamp":@4800}`)
+			b.hasStatuses("j", "U/1:TIMED_OUT")
+			b.hasStatus("j", jobs.JobCompleted)
+		}},
+		"a step timer replaces the one before and cannot outlast the in-progress timer": {run: func(b *bench) {
+			b.create("j", "thing/U", `{"timeoutConfig":{"inProgressTimeoutInMinutes":20}}`)
+			b.request(`U/jobs/start-next`)
+			for _, step := range []struct{ after, minutes, left int }{{5, 7, 7 * 60}, {5, 5, 5 * 60}, {3, 9, 7 * 60}} {
+				time.Sleep(time.Duration(step.after) * time.Minute)
+				b.request(fmt.Sprintf(`U/jobs/j/update {"status":"IN_PROGRESS","stepTimeoutInMinutes":%d}`, step.minutes))
+				if got := b.request(`U/jobs/j/get`); !strings.Contains(got, fmt.Sprintf(`"approximateSecondsBeforeTimedOut":%d,`, step.left)) {
+					b.Errorf("%+v: %s", step, got)
+				}
+			}
+			time.Sleep(7 * time.Minute)
+			b.hasStatuses("j", "U/1:TIMED_OUT")
+		}},
+		"a step timer of -1 ends the step timer": {page: "jobs-mqtt-api", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.request(`U/jobs/start-next {"stepTimeoutInMinutes":1}`)
+			b.request(`U/jobs/j/update {"status":"IN_PROGRESS","stepTimeoutInMinutes":-1}`)
+			time.Sleep(time.Hour)
+			b.hasStatuses("j", "U/1:IN_PROGRESS")
+		}},
+		"timers go on after a restart": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.request(`U/jobs/start-next {"stepTimeoutInMinutes":10}`)
+			time.Sleep(5 * time.Minute)
+			b.restart()
+			b.silent()
+			time.Sleep(5 * time.Minute)
+			b.hasStatuses("j", "U/1:TIMED_OUT")
+		}},
+		"a job reaches as many things a minute as its rate allows": {run: func(b *bench) {
+			b.create("j", "thinggroup/G", `{"jobExecutionsRolloutConfig":{"maximumPerMinute":3}}`)
+			b.hasStatuses("j", "T1/1:QUEUED T2/1:QUEUED T3/1:QUEUED")
+			time.Sleep(59 * time.Second)
+			b.hasStatuses("j", "T1/1:QUEUED T2/1:QUEUED T3/1:QUEUED")
+			time.Sleep(time.Second)
+			b.hasStatuses("j", "T1/1:QUEUED T2/1:QUEUED T3/1:QUEUED T4/1:QUEUED")
+		}},
+		"an exponential rate grows with the notified things": {run: func(b *bench) {
+			for i := range 20 {
+				b.fleet["G"] = append(b.fleet["G"], fmt.Sprintf("X%02d", i))
+			}
+			b.create("j", "thinggroup/G", `{"jobExecutionsRolloutConfig":{"maximumPerMinute":6,"exponentialRate":{"baseRatePerMinute":2,"incrementFactor":2,"rateIncreaseCriteria":{"numberOfNotifiedThings":4}}}}`)
+			for minute, want := range []int{2, 4, 8, 14, 20, 24} {
+				synctest.Wait()
+				if got := strings.Count(b.statuses("j"), "QUEUED"); got != want {
+					b.Errorf("minute %d: %d things are notified, want %d", minute, got, want)
+				}
+				time.Sleep(time.Minute)
+			}
+		}},
+		"a job that fails too often is canceled, its executions in progress go on": {run: func(b *bench) {
+			b.create("j", "thinggroup/G", `{"abortConfig":{"criteriaList":[{"failureType":"FAILED","action":"CANCEL","thresholdPercentage":50,"minNumberOfExecutedThings":2}]}}`)
+			b.request(`T1/jobs/start-next`)
+			b.request(`T2/jobs/j/update {"status":"FAILED"}`)
+			b.hasStatus("j", jobs.JobInProgress)
+			b.request(`T3/jobs/j/update {"status":"FAILED"}`)
+			b.hasStatus("j", jobs.JobCanceled)
+			b.hasStatuses("j", "T1/1:IN_PROGRESS T2/1:FAILED T3/1:FAILED T4/1:CANCELED")
+			b.expect(`T1/jobs/j/update {"status":"SUCCEEDED"}`, `accepted {"timestamp":@0}`)
+		}},
+		"a failed execution is queued again until its retries are used up": {run: func(b *bench) {
+			b.create("j", "thing/U", `{"jobExecutionsRetryConfig":{"criteriaList":[{"failureType":"FAILED","numberOfRetries":2}]}}`)
+			b.silent()
+			for range 3 {
+				b.hasStatus("j", jobs.JobInProgress)
+				b.request(`U/jobs/j/update {"status":"FAILED"}`)
+			}
+			b.hasStatuses("j", "U/1:FAILED U/2:FAILED U/3:FAILED")
+			b.hasStatus("j", jobs.JobCompleted)
+			if e, err := b.DescribeJobExecution("j", "U", nil); err != nil || e.RetryAttempt != 2 {
+				b.Error(e, err)
+			}
+		}},
+		"an execution that timed out is retried by its own criterion": {run: func(b *bench) {
+			b.create("j", "thing/U", `{"timeoutConfig":{"inProgressTimeoutInMinutes":1},"jobExecutionsRetryConfig":{"criteriaList":[{"failureType":"TIMED_OUT","numberOfRetries":1}]}}`)
+			b.request(`U/jobs/start-next`)
+			time.Sleep(time.Minute)
+			b.hasStatuses("j", "U/1:TIMED_OUT U/2:QUEUED")
+			b.request(`U/jobs/j/update {"status":"FAILED"}`)
+			b.hasStatuses("j", "U/1:TIMED_OUT U/2:FAILED")
+		}},
+		"a rejected execution is not retried": {run: func(b *bench) {
+			b.create("j", "thing/U", `{"jobExecutionsRetryConfig":{"criteriaList":[{"failureType":"ALL","numberOfRetries":10}]}}`)
+			b.request(`U/jobs/j/update {"status":"REJECTED"}`)
+			b.hasStatuses("j", "U/1:REJECTED")
+		}},
+		"a thing that joins the group of a continuous job gets an execution": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thinggroup/G", `{"targetSelection":"CONTINUOUS"}`)
+			for _, thing := range b.fleet["G"] {
+				b.request(thing + `/jobs/j/update {"status":"SUCCEEDED"}`)
+			}
+			b.hasStatus("j", jobs.JobInProgress)
+			b.silent()
+			b.fleet["G"] = append(b.fleet["G"], "U")
+			b.follow()
+			b.notified(`notify U`, `notify-next U`)
+		}},
+		"a thing that leaves the group loses its execution, and gets another when it rejoins": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.fleet["H"] = []string{"U"}
+			b.create("j", "thinggroup/H", `{"targetSelection":"CONTINUOUS","jobExecutionsRetryConfig":{"criteriaList":[{"failureType":"FAILED","numberOfRetries":1}]}}`)
+			b.request(`U/jobs/j/update {"status":"FAILED"}`)
+			for _, members := range [][]string{{}, {"U"}} {
+				b.fleet["H"] = members
+				b.follow()
+			}
+			b.hasStatuses("j", "U/1:FAILED U/2:REMOVED U/3:QUEUED")
+			b.request(`U/jobs/j/update {"status":"FAILED"}`) // its retries are counted from zero
+			b.hasStatuses("j", "U/1:FAILED U/2:REMOVED U/3:FAILED U/4:QUEUED")
+		}},
+		"a thing that is deleted has its executions removed": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.fleet[""] = nil
+			b.follow()
+			b.hasStatuses("j", "U/1:REMOVED")
+			b.hasStatus("j", jobs.JobCompleted)
+		}},
+		"a snapshot job is completed when its last execution has ended": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thinggroup/G", "")
+			for i, status := range []string{"SUCCEEDED", "FAILED", "REJECTED", "SUCCEEDED"} {
+				b.hasStatus("j", jobs.JobInProgress)
+				b.request(fmt.Sprintf(`T%d/jobs/j/update {"status":"%s"}`, i+1, status))
+			}
+			b.hasStatus("j", jobs.JobCompleted)
+			j, _, _ := b.DescribeJob("j")
+			if want := (jobs.ProcessDetails{Succeeded: 2, Failed: 1, Rejected: 1}); j.ProcessDetails != want || j.CompletedAt != 946684800 {
+				b.Errorf("%+v", j)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) { bubble(t, test.run) })
+	}
+}
+
+// Each case is of https://docs.aws.amazon.com/iot/latest/apireference/API_CreateJob.html.
+func TestJobsControlPlane(t *testing.T) {
+	t.Parallel()
+	create := func(b *bench, id, body string) error {
+		var n jobs.NewJob
+		if err := json.Unmarshal([]byte(body), &n); err != nil {
+			b.Fatal(err)
+		}
+		_, err := b.CreateJob(id, n)
+		return err
+	}
+	target := `"targets":["` + arn("thing/U") + `"]`
+	for name, test := range map[string]struct {
+		page string
+		run  func(*bench)
+	}{
+		"a job with the id of another is rejected": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.fails(create(b, "j", `{`+target+`,"document":"{}"}`), jobs.AlreadyExists)
+		}},
+		"a target that is not registered is not found": {run: func(b *bench) {
+			b.fails(create(b, "j", `{"targets":["`+arn("thing/V")+`"],"document":"{}"}`), jobs.ResourceNotFound)
+			b.fails(create(b, "j", `{"targets":["`+arn("thinggroup/V")+`"],"document":"{}"}`), jobs.ResourceNotFound)
+		}},
+		"values beyond their limits are rejected": {run: func(b *bench) {
+			for _, body := range []string{
+				`{"document":"{}"}`, `{` + target + `}`, `{` + target + `,"document":"x"}`, `{"targets":["U"],"document":"{}"}`,
+				`{` + target + `,"document":"{}","targetSelection":"ALL"}`,
+				`{` + target + `,"document":"\"` + strings.Repeat("x", 32768) + `\""}`,
+				`{` + target + `,"document":"{}","description":"` + strings.Repeat("x", 2029) + `"}`,
+				`{` + target + `,"document":"{}","timeoutConfig":{"inProgressTimeoutInMinutes":10081}}`,
+				`{` + target + `,"document":"{}","jobExecutionsRolloutConfig":{"maximumPerMinute":1001}}`,
+				`{` + target + `,"document":"{}","jobExecutionsRolloutConfig":{"exponentialRate":{"baseRatePerMinute":1,"incrementFactor":2}}}`,
+				`{` + target + `,"document":"{}","abortConfig":{"criteriaList":[{"failureType":"FAILED","action":"STOP","thresholdPercentage":1,"minNumberOfExecutedThings":1}]}}`,
+				`{` + target + `,"document":"{}","jobExecutionsRetryConfig":{"criteriaList":[{"failureType":"FAILED","numberOfRetries":6},{"failureType":"TIMED_OUT","numberOfRetries":5}]}}`,
+				`{` + target + `,"document":"{}","presignedUrlConfig":{"expiresInSec":59}}`,
+			} {
+				b.fails(create(b, "j", body), jobs.InvalidRequest)
+			}
+			b.fails(create(b, "j j", `{`+target+`,"document":"{}"}`), jobs.InvalidRequest)
+		}},
+		"a document is returned as it was given, its placeholders too": {run: func(b *bench) {
+			const document = `{ "files": ["${aws:iot:s3-presigned-url:https://s3.amazonaws.com/b/k?a=1&b=2}"] }`
+			quoted, _ := json.Marshal(document)
+			if err := create(b, "j", `{`+target+`,"document":`+string(quoted)+`,"presignedUrlConfig":{"roleArn":"arn:aws:iam::1:role/r","expiresInSec":60}}`); err != nil {
+				b.Fatal(err)
+			}
+			b.restart()
+			if _, got, err := b.DescribeJob("j"); err != nil || got != document {
+				b.Error(got, err)
+			}
+			if got := b.request(`U/jobs/$next/get`); !strings.Contains(got, "${aws:iot:s3-presigned-url:https://s3.amazonaws.com/b/k?a=1&b=2}") {
+				b.Error(got)
+			}
+		}},
+		"a job that is canceled cancels what is queued, by force what is in progress too": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thinggroup/G", "")
+			b.request(`T1/jobs/start-next`)
+			if j, err := b.CancelJob("j", "BAD_FIRMWARE", "never mind", false); err != nil || j.ReasonCode != "BAD_FIRMWARE" || j.Comment != "never mind" {
+				b.Error(j, err)
+			}
+			b.hasStatus("j", jobs.JobCanceled)
+			b.hasStatuses("j", "T1/1:IN_PROGRESS T2/1:CANCELED T3/1:CANCELED T4/1:CANCELED")
+			if _, err := b.CancelJob("j", "", "", true); err != nil {
+				b.Fatal(err)
+			}
+			b.hasStatuses("j", "T1/1:CANCELED T2/1:CANCELED T3/1:CANCELED T4/1:CANCELED")
+			if e, err := b.DescribeJobExecution("j", "T1", nil); err != nil || !e.ForceCanceled {
+				b.Error(e, err)
+			}
+		}},
+		"a canceled job with a rate reaches no more things": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thinggroup/G", `{"jobExecutionsRolloutConfig":{"maximumPerMinute":1}}`)
+			if _, err := b.CancelJob("j", "", "", false); err != nil {
+				b.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			b.hasStatuses("j", "T1/1:CANCELED")
+		}},
+		"only a queued execution is canceled without force": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.request(`U/jobs/start-next`)
+			b.fails(b.CancelJobExecution("j", "U", nil, nil, false), jobs.InvalidStateTransition)
+			version := int64(9)
+			b.fails(b.CancelJobExecution("j", "U", &version, nil, true), jobs.VersionConflict)
+			if err := b.CancelJobExecution("j", "U", nil, map[string]string{"why": "because"}, true); err != nil {
+				b.Fatal(err)
+			}
+			b.hasStatuses("j", "U/1:CANCELED")
+			b.fails(b.CancelJobExecution("j", "U", nil, nil, true), jobs.InvalidStateTransition)
+		}},
+		"a pending execution is deleted by force only": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thinggroup/G", "")
+			b.fails(b.DeleteJobExecution("j", "T1", 1, false), jobs.InvalidStateTransition)
+			b.fails(b.DeleteJobExecution("j", "T1", 2, true), jobs.ResourceNotFound)
+			for i := range 4 {
+				if err := b.DeleteJobExecution("j", fmt.Sprint("T", i+1), 1, true); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.hasStatus("j", jobs.JobCompleted)
+		}},
+		"targets are added to continuous jobs alone": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			_, err := b.AssociateTargetsWithJob("j", []string{arn("thinggroup/G")}, "")
+			b.fails(err, jobs.InvalidRequest)
+			b.create("k", "thing/U", `{"targetSelection":"CONTINUOUS"}`)
+			if _, err := b.AssociateTargetsWithJob("k", []string{arn("thinggroup/G")}, "more"); err != nil {
+				b.Fatal(err)
+			}
+			b.hasStatuses("k", "T1/1:QUEUED T2/1:QUEUED T3/1:QUEUED T4/1:QUEUED U/1:QUEUED")
+		}},
+		"settings of a job in progress are updated": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thing/U", `{"description":"before"}`)
+			if err := b.UpdateJob("j", jobs.Settings{Timeout: &jobs.Timeout{InProgressMinutes: 1}}); err != nil {
+				b.Fatal(err)
+			}
+			if j, _, _ := b.DescribeJob("j"); j.Description != "before" || j.Timeout.InProgressMinutes != 1 {
+				b.Errorf("%+v", j)
+			}
+			b.fails(b.UpdateJob("j", jobs.Settings{Timeout: &jobs.Timeout{}}), jobs.InvalidRequest)
+			b.fails(b.UpdateJob("k", jobs.Settings{}), jobs.ResourceNotFound)
+		}},
+		"jobs and executions outlive a restart": {page: "iot-jobs", run: func(b *bench) {
+			b.create("j", "thinggroup/G", `{"jobExecutionsRolloutConfig":{"maximumPerMinute":2}}`)
+			b.request(`T1/jobs/start-next`)
+			before, _, _ := b.DescribeJob("j")
+			b.restart()
+			after, _, err := b.DescribeJob("j")
+			if diff := cmp.Diff(before, after); diff != "" || err != nil {
+				b.Error(diff, err)
+			}
+			b.hasStatuses("j", "T1/1:IN_PROGRESS T2/1:QUEUED")
+			time.Sleep(time.Minute)
+			b.hasStatuses("j", "T1/1:IN_PROGRESS T2/1:QUEUED T3/1:QUEUED T4/1:QUEUED")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) { bubble(t, test.run) })
+	}
+}
+
+func FuzzJobsRequest(f *testing.F) {
+	f.Add("U/jobs/j/update", `{"status":"IN_PROGRESS","statusDetails":{"a":"b"},"expectedVersion":1,"stepTimeoutInMinutes":1}`)
+	f.Add("U/jobs/$next/get", `{"executionNumber":1,"includeJobDocument":false}`)
+	f.Add("U/jobs/start-next", `{"stepTimeoutInMinutes":-1,"clientToken":"x"}`)
+	f.Fuzz(func(t *testing.T, topic, payload string) {
+		parsed, ok := awsiot.ParseJobsTopic("$aws/things/" + topic)
+		if !ok {
+			return
+		}
+		if parsed.String() != "$aws/things/"+topic {
+			t.Fatalf("%q parsed and printed is %q", topic, parsed)
+		}
+		s, err := jobs.Open(jobs.Config{Things: fleet{"": {"U"}}, ARN: arn, Publish: func(jobs.Message) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.CreateJob("j", jobs.NewJob{Targets: []string{arn("thing/U")}, Document: "{}"}); err != nil {
+			t.Fatal(err)
+		}
+		replies := 0
+		s.Handle(parsed, []byte(payload), func(m jobs.Message) {
+			replies++
+			if !json.Valid(m.Payload) {
+				t.Errorf("%s %s", m.Topic, m.Payload)
+			}
+		})
+		if replies != 1 {
+			t.Errorf("%d replies", replies)
+		}
+	})
+}
