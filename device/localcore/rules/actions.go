@@ -1,0 +1,243 @@
+package rules
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// An Action is what a rule does with a message: exactly one member is set.
+type Action struct {
+	Lambda    *Lambda    `json:"lambda,omitempty"`
+	Republish *Republish `json:"republish,omitempty"`
+	HTTP      *HTTP      `json:"http,omitempty"`
+}
+
+// Lambda invokes a function asynchronously.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/lambda-rule-action.html
+type Lambda struct {
+	FunctionARN string `json:"functionArn"`
+}
+
+// Republish publishes to another topic.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/republish-rule-action.html
+type Republish struct {
+	RoleARN string `json:"roleArn"`
+	Topic   string `json:"topic"`
+	QoS     int    `json:"qos"`
+}
+
+// HTTP sends an HTTP request, here to this machine only. A destination needs
+// no confirmation.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/https-rule-action.html
+type HTTP struct {
+	URL             string   `json:"url"`
+	ConfirmationURL string   `json:"confirmationUrl,omitempty"`
+	Headers         []Header `json:"headers,omitempty"`
+}
+
+// A Header is one header of an HTTP action.
+type Header struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// UnmarshalJSON rejects what is not emulated by its name.
+func (a *Action) UnmarshalJSON(data []byte) error {
+	type plain Action
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode((*plain)(a)); err != nil {
+		if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+			return reject(InvalidRequest, "Action or parameter %s is not emulated; actions are lambda, republish and http.", name)
+		}
+		return err
+	}
+	return nil
+}
+
+// An action is an action that can be performed.
+type action struct {
+	name, resource string // for the error action
+	perform        func(ctx context.Context, s *scope, payload []byte) error
+	slow           bool // it is waited for
+}
+
+// A template is text with substitution templates in it.
+type template []expression
+
+func (t template) expand(s *scope) string {
+	var out strings.Builder
+	for _, part := range t {
+		text, _ := toString(part(s))
+		out.WriteString(text)
+	}
+	return out.String()
+}
+
+func compileTemplate(text string) (template, error) {
+	t, err := parseTemplate(text)
+	if err != nil {
+		return nil, reject(SQLParse, "The substitution template in %q cannot be parsed %v.", text, err)
+	}
+	return t, nil
+}
+
+func (s *Service) compileAction(a Action) (*action, error) {
+	switch {
+	case a.Lambda != nil && a.Republish == nil && a.HTTP == nil:
+		return s.compileLambda(a.Lambda)
+	case a.Republish != nil && a.Lambda == nil && a.HTTP == nil:
+		return s.compileRepublish(a.Republish)
+	case a.HTTP != nil && a.Lambda == nil && a.Republish == nil:
+		return compileHTTP(a.HTTP)
+	}
+	return nil, reject(InvalidRequest, "An action must be one of lambda, republish and http.")
+}
+
+// compileLambda returns an action that invokes a function and does not wait for
+// it: errors of the function itself are no failure of the action.
+func (s *Service) compileLambda(a *Lambda) (*action, error) {
+	function, err := compileTemplate(a.FunctionARN)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.Contains(a.FunctionARN, "${") && !s.config.HasFunction(a.FunctionARN) {
+		return nil, reject(InvalidRequest, "Lambda function %q does not run here.", a.FunctionARN)
+	}
+	return &action{name: "LambdaAction", resource: a.FunctionARN, perform: func(ctx context.Context, sc *scope, payload []byte) error {
+		arn := function.expand(sc)
+		if !s.config.HasFunction(arn) {
+			return fmt.Errorf("function %s does not run here", arn)
+		}
+		if !json.Valid(payload) {
+			return errors.New("the payload is not JSON")
+		}
+		s.working.Go(func() {
+			if err := s.config.Invoke(ctx, arn, payload); err != nil && ctx.Err() == nil {
+				s.config.Log.Warn("a function that a rule invoked failed", "function", arn, "error", err)
+			}
+		})
+		return nil
+	}}, nil
+}
+
+func (s *Service) compileRepublish(a *Republish) (*action, error) {
+	to, err := compileTemplate(a.Topic)
+	if err != nil {
+		return nil, err
+	}
+	if a.Topic == "" || a.RoleARN == "" || a.QoS < 0 || a.QoS > 1 {
+		return nil, reject(InvalidRequest, "A republish action needs a topic, a roleArn and a qos of 0 or 1.")
+	}
+	return &action{name: "RepublishAction", resource: a.Topic, perform: func(_ context.Context, sc *scope, payload []byte) error {
+		topic := to.expand(sc)
+		if reserved, ok := strings.CutPrefix(topic, "$$"); ok {
+			topic = "$" + reserved
+		} else if strings.HasPrefix(topic, "$") {
+			return fmt.Errorf("topic %s begins with $; a reserved topic begins with $$", topic)
+		}
+		hops := sc.message.Hops
+		if hops >= maxHops {
+			return fmt.Errorf("topic %s: the message was republished %d times, which looks like a loop", topic, hops)
+		}
+		return s.config.Publish(Message{Topic: topic, Payload: payload, Hops: hops + 1}, byte(a.QoS))
+	}}, nil
+}
+
+func compileHTTP(a *HTTP) (*action, error) {
+	address, err := compileTemplate(a.URL)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]template, len(a.Headers))
+	for i, h := range a.Headers {
+		if values[i], err = compileTemplate(h.Value); err != nil {
+			return nil, err
+		}
+	}
+	if !strings.Contains(a.URL, "${") {
+		err = checkLoopback(a.URL)
+	} else if a.ConfirmationURL == "" {
+		err = reject(InvalidRequest, "A URL with substitution templates needs a confirmationUrl.")
+	}
+	if err == nil && !strings.HasPrefix(a.URL, a.ConfirmationURL) {
+		err = reject(InvalidRequest, "confirmationUrl %q is no prefix of the URL.", a.ConfirmationURL)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &action{name: "HttpAction", resource: a.URL, slow: true, perform: func(ctx context.Context, sc *scope, payload []byte) error {
+		header := http.Header{"Content-Type": {"application/octet-stream"}}
+		if json.Valid(payload) {
+			header.Set("Content-Type", "application/json")
+		}
+		for i, h := range a.Headers {
+			header.Set(h.Key, values[i].expand(sc))
+		}
+		return post(ctx, address.expand(sc), header, payload)
+	}}, nil
+}
+
+// checkLoopback rejects a URL of another machine.
+func checkLoopback(text string) error {
+	u, err := url.Parse(text)
+	if err == nil && (u.Scheme == "http" || u.Scheme == "https") {
+		ip, err := netip.ParseAddr(u.Hostname())
+		if u.Hostname() == "localhost" || err == nil && ip.IsLoopback() {
+			return nil
+		}
+	}
+	return reject(InvalidRequest, "URL %q is not emulated: HTTP actions reach the loopback interface only.", text)
+}
+
+const (
+	httpTimeout = 3 * time.Second // of all tries
+	httpTries   = 3
+)
+
+// client follows no redirects, which could lead to other machines.
+var client = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true}, // and uses no proxy
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// post sends a request, again if the server is busy or fails.
+func post(ctx context.Context, address string, header http.Header, payload []byte) error {
+	if err := checkLoopback(address); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, httpTimeout)
+	defer cancel()
+	for try := 1; ; try++ {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(payload))
+		if err != nil {
+			return err
+		}
+		r.Header = header.Clone()
+		response, err := client.Do(r)
+		if err != nil {
+			return err
+		}
+		io.Copy(io.Discard, io.LimitReader(response.Body, 16<<10)) // its error shows in no result
+		response.Body.Close()
+		status := response.StatusCode
+		if status < 300 {
+			return nil
+		}
+		if try == httpTries || status != http.StatusTooManyRequests && status < 500 {
+			return fmt.Errorf("POST %s: %s", address, response.Status)
+		}
+	}
+}

@@ -1,0 +1,491 @@
+// Package rules is the rules engine of AWS IoT Core: topic rules with the SQL
+// of version 2016-03-23, and the actions Lambda, republish and HTTP. What it
+// does not emulate, functions and actions included, is rejected when a rule is
+// created. It handles no packets: the caller gives it the messages.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-rules.html
+package rules
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Store keeps records by key over restarts. It is called by one goroutine at
+// a time.
+type Store interface {
+	// Each calls f with every record until f fails, and returns f's error.
+	Each(f func(key string, value []byte) error) error
+	// Save stores records, all or none; a nil value removes one.
+	Save(records map[string][]byte) error
+}
+
+// A Message is an MQTT message that rules may match.
+type Message struct {
+	Topic   string
+	Payload []byte
+	// ClientID and Principal, a certificate id, are empty for a message that was
+	// not sent over MQTT.
+	ClientID, Principal string
+	// Hops counts the republish actions that led to the message.
+	Hops int
+}
+
+// A Config says what the service stands on. Account, Publish, Thing
+// and HasFunction are required.
+type Config struct {
+	Account string
+	// Publish sends what a republish action publishes to all who receive
+	// messages, this service among them.
+	Publish func(m Message, qos byte) error
+	// Thing returns the name of the thing of a connection, empty without one.
+	Thing func(principal, clientID string) string
+	// HasFunction reports whether a Lambda function can be invoked, and Invoke
+	// invokes it.
+	HasFunction func(arn string) bool
+	Invoke      func(ctx context.Context, arn string, event []byte) error
+	// Shadow returns a thing's shadow document. Nil means that there is none.
+	Shadow func(thing, name string) (document []byte, ok bool)
+	// Store is nil for memory only.
+	Store Store
+	// Now is the clock. Nil means time.Now.
+	Now func() time.Time
+	// Log receives actions that fail and messages that no rule takes. Nil means
+	// discard.
+	Log *slog.Logger
+}
+
+const (
+	maxQueued = 1000 // messages that wait for the rules
+	maxHops   = 10   // republish actions that one message can cause in a row
+)
+
+// A Service holds the topic rules of one account. It is safe for concurrent use.
+type Service struct {
+	config  Config
+	queue   chan delivery
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	working sync.WaitGroup
+
+	mu    sync.RWMutex
+	rules map[string]*rule // by name
+}
+
+// A delivery is a message for all rules that match, or for one rule.
+type delivery struct {
+	message Message
+	rule    string // of Basic Ingest
+}
+
+// A Rule is a topic rule.
+type Rule struct {
+	Name string `json:"ruleName"`
+	Definition
+	Created time.Time `json:"created"`
+}
+
+// A Definition is what CreateTopicRule is given.
+type Definition struct {
+	SQL         string   `json:"sql"`
+	Description string   `json:"description,omitempty"`
+	Actions     []Action `json:"actions"`
+	Disabled    bool     `json:"ruleDisabled"`
+	Version     string   `json:"awsIotSqlVersion"`
+	ErrorAction *Action  `json:"errorAction,omitempty"`
+}
+
+// A rule is a rule that can run.
+type rule struct {
+	Rule
+	statement *statement
+	actions   []*action
+	onError   *action // nil without an error action
+}
+
+// An Error rejects an operation.
+type Error struct {
+	// Code is AWS's exception name without "Exception".
+	Code    string
+	Message string
+}
+
+// Error returns code and message in one line.
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// The codes of errors.
+const (
+	InvalidRequest = "InvalidRequest"
+	SQLParse       = "SqlParse"
+	AlreadyExists  = "ResourceAlreadyExists"
+	// Unauthorized is AWS's answer about a rule that does not exist.
+	Unauthorized = "Unauthorized"
+)
+
+func reject(code, format string, args ...any) *Error {
+	return &Error{code, fmt.Sprintf(format, args...)}
+}
+
+// Open returns the service with the rules in the store, and starts it.
+func Open(c Config) (*Service, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{config: c, queue: make(chan delivery, maxQueued), rules: map[string]*rule{}}
+	if c.Store != nil {
+		err := c.Store.Each(func(name string, value []byte) error {
+			var stored Rule
+			if err := json.Unmarshal(value, &stored); err != nil {
+				return err
+			}
+			r, err := s.compile(stored)
+			if err != nil {
+				c.Log.Warn("a stored rule is disabled: it cannot run here", "rule", name, "error", err)
+				stored.Disabled = true
+				r = &rule{Rule: stored}
+			}
+			s.rules[name] = r
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("reading the topic rules: %w", err)
+		}
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.working.Go(s.work)
+	return s, nil
+}
+
+// Close ends actions under way and returns when the last has ended.
+func (s *Service) Close() {
+	s.cancel()
+	s.working.Wait()
+}
+
+var (
+	namePattern = regexp.MustCompile(`^[a-zA-Z0-9_]{1,128}$`)
+	versions    = []string{"2015-10-08", "2016-03-23"}
+)
+
+const maxActions = 10
+
+// compile checks a rule and makes it ready to run.
+func (s *Service) compile(r Rule) (*rule, error) {
+	out := &rule{Rule: r}
+	if !namePattern.MatchString(r.Name) {
+		return nil, reject(InvalidRequest, "Rule name %q must have 1 to 128 letters, digits or underscores.", r.Name)
+	}
+	if !slices.Contains(versions, r.Version) {
+		return nil, reject(InvalidRequest, "awsIotSqlVersion %q is not emulated; these are: %s.", r.Version, strings.Join(versions, ", "))
+	}
+	if len(r.Actions) > maxActions {
+		return nil, reject(InvalidRequest, "A rule has %d actions at most.", maxActions)
+	}
+	var err error
+	if out.statement, err = parseStatement(r.SQL); err != nil {
+		return nil, reject(SQLParse, "The SQL cannot be parsed %v.", err)
+	}
+	for _, a := range r.Actions {
+		compiled, err := s.compileAction(a)
+		if err != nil {
+			return nil, err
+		}
+		out.actions = append(out.actions, compiled)
+	}
+	if r.ErrorAction != nil {
+		out.onError, err = s.compileAction(*r.ErrorAction)
+	}
+	return out, err
+}
+
+// CreateTopicRule creates a rule.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateTopicRule.html
+func (s *Service) CreateTopicRule(name string, d Definition) error {
+	d.Version = cmp.Or(d.Version, versions[0]) // AWS's default
+	r, err := s.compile(Rule{name, d, s.config.Now()})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rules[name] != nil {
+		return reject(AlreadyExists, "Rule %s already exists.", name)
+	}
+	return s.keep(r)
+}
+
+// ReplaceTopicRule replaces a rule.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_ReplaceTopicRule.html
+func (s *Service) ReplaceTopicRule(name string, d Definition) error {
+	d.Version = cmp.Or(d.Version, versions[0])
+	return s.alter(name, func(old Rule) Rule { return Rule{name, d, old.Created} })
+}
+
+// SetDisabled disables or enables a rule.
+func (s *Service) SetDisabled(name string, disabled bool) error {
+	return s.alter(name, func(r Rule) Rule {
+		r.Disabled = disabled
+		return r
+	})
+}
+
+func (s *Service) alter(name string, f func(Rule) Rule) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, err := s.find(name)
+	if err != nil {
+		return err
+	}
+	r, err := s.compile(f(old.Rule))
+	if err != nil {
+		return err
+	}
+	return s.keep(r)
+}
+
+// DeleteTopicRule deletes a rule.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteTopicRule.html
+func (s *Service) DeleteTopicRule(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.find(name); err != nil {
+		return err
+	}
+	if s.config.Store != nil {
+		if err := s.config.Store.Save(map[string][]byte{name: nil}); err != nil {
+			return fmt.Errorf("deleting rule %s: %w", name, err)
+		}
+	}
+	delete(s.rules, name)
+	return nil
+}
+
+// TopicRule returns a rule.
+func (s *Service) TopicRule(name string) (Rule, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r, err := s.find(name)
+	if err != nil {
+		return Rule{}, err
+	}
+	return r.Rule, nil
+}
+
+// TopicRules returns all rules by name, with their topic filters.
+func (s *Service) TopicRules() (all []Rule, filters []string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.rules {
+		all = append(all, r.Rule)
+	}
+	slices.SortFunc(all, func(a, b Rule) int { return cmp.Compare(a.Name, b.Name) })
+	for _, r := range all {
+		filter := ""
+		if st := s.rules[r.Name].statement; st != nil {
+			filter = st.filter
+		}
+		filters = append(filters, filter)
+	}
+	return all, filters
+}
+
+func (s *Service) find(name string) (*rule, error) {
+	if r := s.rules[name]; r != nil {
+		return r, nil
+	}
+	return nil, reject(Unauthorized, "Access to topic rule '%s' was denied", name)
+}
+
+// keep stores a rule; the lock is held.
+func (s *Service) keep(r *rule) error {
+	if s.config.Store != nil {
+		value, err := json.Marshal(r.Rule)
+		if err == nil {
+			err = s.config.Store.Save(map[string][]byte{r.Name: value})
+		}
+		if err != nil {
+			return fmt.Errorf("storing rule %s: %w", r.Name, err)
+		}
+	}
+	s.rules[r.Name] = r
+	return nil
+}
+
+// Publish gives a message to the rules whose FROM matches its topic. It does
+// not wait for them.
+func (s *Service) Publish(m Message) {
+	s.mu.RLock()
+	matched := slices.ContainsFunc(slices.Collect(maps.Values(s.rules)), func(r *rule) bool { return r.matches(m.Topic) })
+	s.mu.RUnlock()
+	if matched {
+		s.enqueue(delivery{message: m})
+	}
+}
+
+// Ingest gives a message to one rule, past the broker: its topic begins with
+// $aws/rules/NAME/, which the rule does not see.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
+func (s *Service) Ingest(m Message) {
+	name, topic, _ := strings.Cut(strings.TrimPrefix(m.Topic, IngestPrefix), "/")
+	s.mu.RLock()
+	r := s.rules[name]
+	s.mu.RUnlock()
+	if r == nil || r.Disabled {
+		s.config.Log.Warn("no enabled rule of this name for a Basic Ingest message", "rule", name, "client", m.ClientID)
+		return
+	}
+	m.Topic = topic
+	s.enqueue(delivery{m, name})
+}
+
+// IngestPrefix begins the topics of Basic Ingest.
+const IngestPrefix = "$aws/rules/"
+
+func (s *Service) enqueue(d delivery) {
+	select {
+	case s.queue <- d:
+	default:
+		s.config.Log.Warn("discarded a message for the rules: too many are waiting", "topic", d.message.Topic)
+	}
+}
+
+// work evaluates the messages in their order.
+func (s *Service) work() {
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case d := <-s.queue:
+			s.mu.RLock()
+			var run []*rule
+			for _, r := range slices.Collect(maps.Values(s.rules)) {
+				if d.rule == r.Name && !r.Disabled || d.rule == "" && r.matches(d.message.Topic) {
+					run = append(run, r)
+				}
+			}
+			s.mu.RUnlock()
+			slices.SortFunc(run, func(a, b *rule) int { return cmp.Compare(a.Name, b.Name) })
+			payload, isJSON := decode(d.message.Payload)
+			if !isJSON {
+				payload = undefined
+			}
+			sc := &scope{service: s, message: &d.message, payload: payload}
+			if d.message.ClientID != "" {
+				sc.trace = newUUID()
+			}
+			for _, r := range run {
+				s.run(r, sc)
+			}
+		}
+	}
+}
+
+// matches reports whether an enabled rule's FROM matches the topic.
+func (r *rule) matches(topic string) bool {
+	return !r.Disabled && r.statement.filter != "" && matchFilter(r.statement.filter, topic)
+}
+
+// matchFilter matches as AWS does: other than in MQTT, a/# does not match a. A
+// filter that begins with a wildcard does not match reserved topics
+// [MQTT-4.7.2-1].
+func matchFilter(filter, topic string) bool {
+	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
+		return false
+	}
+	levels, filters := strings.Split(topic, "/"), strings.Split(filter, "/")
+	for i, f := range filters {
+		switch {
+		case i == len(levels):
+			return false
+		case f == "#":
+			return true
+		case f != "+" && f != levels[i]:
+			return false
+		}
+	}
+	return len(filters) == len(levels)
+}
+
+// run evaluates a rule and performs its actions, in the background if one of
+// them leaves this process.
+func (s *Service) run(r *rule, of *scope) {
+	sc := *of
+	sc.version = r.Version
+	payload, ok, err := r.statement.run(&sc)
+	if !ok {
+		return
+	}
+	perform := func() {
+		var failures []failure
+		if err != nil {
+			failures = []failure{{"RuleEvaluation", r.Name, err.Error()}}
+		} else {
+			for _, a := range r.actions {
+				if err := a.perform(s.ctx, &sc, payload); err != nil {
+					failures = append(failures, failure{a.name, a.resource, err.Error()})
+				}
+			}
+		}
+		s.fail(r, &sc, failures)
+	}
+	if slices.ContainsFunc(append(slices.Clone(r.actions), r.onError), func(a *action) bool { return a != nil && a.slow }) {
+		s.working.Go(perform)
+		return
+	}
+	perform()
+}
+
+// A failure is an action that failed, as the error action reports it.
+type failure struct {
+	Action   string `json:"failedAction"`
+	Resource string `json:"failedResource"`
+	Message  string `json:"errorMessage"`
+}
+
+// fail logs failures and performs the error action, once for all of them.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html
+func (s *Service) fail(r *rule, sc *scope, failures []failure) {
+	if len(failures) == 0 {
+		return
+	}
+	for _, f := range failures {
+		s.config.Log.Warn("a rule action failed", "rule", r.Name, "topic", sc.message.Topic, "action", f.Action, "resource", f.Resource, "reason", f.Message)
+	}
+	if r.onError == nil {
+		return
+	}
+	clientID := cmp.Or(sc.message.ClientID, "n/a")
+	var event bytes.Buffer
+	e := json.NewEncoder(&event)
+	e.SetEscapeHTML(false)
+	err := e.Encode(struct {
+		Rule     string    `json:"ruleName"`
+		Topic    string    `json:"topic"`
+		Trace    string    `json:"cloudwatchTraceId"`
+		ClientID string    `json:"clientId"`
+		Payload  []byte    `json:"base64OriginalPayload"`
+		Failures []failure `json:"failures"`
+	}{r.Name, sc.message.Topic, cmp.Or(sc.trace, newUUID()), clientID, sc.message.Payload, failures})
+	if err = errors.Join(err, r.onError.perform(s.ctx, sc, bytes.TrimSpace(event.Bytes()))); err != nil {
+		s.config.Log.Warn("an error action failed", "rule", r.Name, "error", err)
+	}
+}

@@ -1,0 +1,242 @@
+package rules
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"math/big"
+	"regexp"
+	"strings"
+)
+
+// A value of the SQL is nil for Null, bool, *big.Rat for Int and Decimal,
+// string, []any, object, or undefined. In SQL version 2016-03-23 a number that
+// is whole is an Int.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-data-types.html
+
+// undefined is the value of what is not there.
+var undefined = undefinedValue{}
+
+type undefinedValue struct{}
+
+type object = map[string]any
+
+const (
+	digits    = 34   // of a number
+	precision = 256  // bits of an intermediate result, more than digits need
+	maxScale  = 3322 // bits: the magnitude is from 1E-999 to 1E999
+)
+
+var decimalPattern = regexp.MustCompile(`^-?\d+(\.\d+)?([eE]-?\d+)?$`)
+
+// parseNumber reads a number of JSON, rounded to 34 digits.
+func parseNumber(text string) any {
+	f, _, err := big.ParseFloat(text, 10, precision, big.ToNearestEven)
+	if err != nil {
+		return undefined
+	}
+	return fromFloat(f)
+}
+
+// round returns r with 34 digits.
+func round(r *big.Rat) any {
+	if r.IsInt() && r.Num().BitLen() < 112 {
+		return r
+	}
+	return fromFloat(new(big.Float).SetPrec(precision).SetRat(r))
+}
+
+func fromFloat(f *big.Float) any {
+	if scale := f.MantExp(nil); f.IsInf() || scale > maxScale || scale < -maxScale {
+		return undefined
+	}
+	r, ok := new(big.Rat).SetString(f.Text('e', digits-1))
+	if !ok {
+		return undefined
+	}
+	return r
+}
+
+// fromFloat64 is for the functions that compute with double precision. What is
+// no number is undefined.
+func fromFloat64(x float64) any {
+	r := new(big.Rat)
+	if r.SetFloat64(x) == nil {
+		return undefined
+	}
+	text, _ := json.Marshal(x) // the shortest text that is this number
+	return parseNumber(string(text))
+}
+
+func integer(n int64) any { return new(big.Rat).SetInt64(n) }
+
+func formatNumber(r *big.Rat) string {
+	if r.IsInt() {
+		return r.Num().String()
+	}
+	return new(big.Float).SetPrec(precision).SetRat(r).Text('g', digits)
+}
+
+// toNumber converts by the rules for functions and operators.
+func toNumber(v any) (*big.Rat, bool) {
+	switch v := v.(type) {
+	case *big.Rat:
+		return v, true
+	case string:
+		if decimalPattern.MatchString(v) {
+			r, ok := parseNumber(v).(*big.Rat)
+			return r, ok
+		}
+	}
+	return nil, false
+}
+
+// toInt converts to an integer, rounded down.
+func toInt(v any) (*big.Int, bool) {
+	r, ok := toNumber(v)
+	if !ok {
+		return nil, false
+	}
+	return floor(r), true
+}
+
+func floor(r *big.Rat) *big.Int {
+	return new(big.Int).Div(r.Num(), r.Denom()) // Euclidean, and the divisor is positive
+}
+
+// toString converts by the rules for functions and operators; Null and
+// undefined have no string.
+func toString(v any) (string, bool) {
+	switch v := v.(type) {
+	case nil, undefinedValue:
+		return "", false
+	case string:
+		return v, true
+	case *big.Rat:
+		return formatNumber(v), true
+	case bool:
+		if v {
+			return "true", true
+		}
+		return "false", true
+	}
+	return string(encode(v)), true
+}
+
+// toBool converts by the rules for AND, OR and NOT.
+func toBool(v any) (value, ok bool) {
+	switch v := v.(type) {
+	case bool:
+		return v, true
+	case string:
+		return strings.EqualFold(v, "true"), strings.EqualFold(v, "true") || strings.EqualFold(v, "false")
+	}
+	return false, false
+}
+
+// equal compares as = does; it is undefined for an undefined operand.
+func equal(a, b any) any {
+	if a == undefined || b == undefined {
+		return undefined
+	}
+	return same(a, b)
+}
+
+func same(a, b any) bool {
+	switch a := a.(type) {
+	case *big.Rat:
+		b, ok := b.(*big.Rat)
+		return ok && a.Cmp(b) == 0
+	case []any:
+		b, ok := b.([]any)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for i := range a {
+			if !same(a[i], b[i]) {
+				return false
+			}
+		}
+		return true
+	case object:
+		b, ok := b.(object)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for key := range a {
+			other, ok := b[key]
+			if !ok || !same(a[key], other) {
+				return false
+			}
+		}
+		return true
+	}
+	switch b.(type) {
+	case []any, object:
+		return false
+	}
+	return a == b
+}
+
+// decode reads exactly one JSON value.
+func decode(data []byte) (any, bool) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, false
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, false
+	}
+	return convert(v, func(v any) any {
+		if n, ok := v.(json.Number); ok {
+			return parseNumber(string(n))
+		}
+		return v
+	}), true
+}
+
+// encode writes JSON. What is undefined is left out; alone it is nothing.
+func encode(v any) []byte {
+	if v == undefined {
+		return nil
+	}
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	err := e.Encode(convert(v, func(v any) any {
+		if r, ok := v.(*big.Rat); ok {
+			return json.Number(formatNumber(r))
+		}
+		return v
+	}))
+	if err != nil {
+		panic(err) // no value of the SQL fails to encode
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
+
+// convert copies v with f applied to each leaf, without what is undefined.
+func convert(v any, f func(any) any) any {
+	switch v := v.(type) {
+	case []any:
+		out := []any{}
+		for _, element := range v {
+			if element = convert(element, f); element != undefined {
+				out = append(out, element)
+			}
+		}
+		return out
+	case object:
+		out := object{}
+		for key, member := range v {
+			if member = convert(member, f); member != undefined {
+				out[key] = member
+			}
+		}
+		return out
+	}
+	return f(v)
+}
