@@ -39,7 +39,10 @@ var rooms = map[string]room{
 	"device/localcore/lambdahost":   {nil, "it hosts any Lambda function"},
 	"device/localcore/ca":           {[]string{"device/awsiot"}, "it signs any key"},
 	"device/localcore/assembly":     {[]string{"device/awsiot"}, "it reads what the CDK writes, and deploys nothing"},
-	"device/localcore/controlapi":   {[]string{"device/localcore/registry", "device/localcore/jsontree", "device/awsiot"}, "it is a handler over the registry; interfaces stand for the rest"},
+	"device/localcore/shadow":       {[]string{"device/awsiot"}, "it keeps shadows, however requests travel"},
+	"device/localcore/jobs":         {[]string{"device/awsiot"}, "it runs jobs, however requests travel"},
+	"device/localcore/rules":        {nil, "it evaluates messages, however they travel"},
+	"device/localcore/controlapi":   {[]string{"device/localcore/registry", "device/localcore/shadow", "device/localcore/jobs", "device/localcore/rules", "device/localcore/jsontree", "device/awsiot"}, "it is a handler over the registry and the services; interfaces stand for the rest"},
 
 	"device/internal/term":          {nil, "everyone that speaks to a user imports it"},
 	"device/internal/config":        {[]string{"device/awsiot", "device/identity"}, "settings are read before anything is made of them, and say where the identity is"},

@@ -66,6 +66,9 @@ func (s *Server) apiHandler() http.Handler {
 		Publisher:    services,
 		Retained:     services,
 		Disconnecter: services,
+		Shadows:      services,
+		Jobs:         s.jobs,
+		Rules:        s.rules,
 		Quotas:       s.config.Quotas == QuotasAWS,
 		Log:          s.config.Log,
 	}))

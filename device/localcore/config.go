@@ -72,6 +72,10 @@ type Config struct {
 	// HookTimeout bounds one call of the hook. Zero means 5 seconds, AWS's own.
 	HookTimeout time.Duration
 
+	// Functions are Lambda functions that topic rules can invoke beside the hook:
+	// executables by function name.
+	Functions map[string]string
+
 	// Assembly is a folder that cdk synth wrote. What a stack in it would deploy
 	// takes the place of Templates and of Hook, which must be empty; account and
 	// Region are the stack's. The claim certificates that the stack names live

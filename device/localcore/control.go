@@ -25,6 +25,7 @@ var (
 	_ controlapi.Publisher     = control{}
 	_ controlapi.RetainedStore = control{}
 	_ controlapi.Disconnecter  = control{}
+	_ controlapi.Shadows       = control{}
 )
 
 // IssueKeys implements [controlapi.Issuer].
@@ -166,7 +167,7 @@ func (s control) Publish(_ context.Context, m controlapi.Message) error {
 	for _, u := range m.UserProperties {
 		out.UserProperties = append(out.UserProperties, broker.UserProperty(u))
 	}
-	s.broker.Publish(out)
+	s.publishOn(out, 0)
 	return nil
 }
 

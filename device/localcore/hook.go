@@ -69,7 +69,21 @@ func (c *Config) hookARN() string {
 	if c.assembled != nil && c.assembled.hook != nil {
 		return c.assembled.hook.ARN
 	}
-	return "arn:" + c.Partition + ":lambda:" + c.Region + ":" + c.Account + ":function:" + hookFunction
+	return c.functionARN(hookFunction)
+}
+
+// functionARN is the full name of a Lambda function of this account.
+func (c *Config) functionARN(name string) string {
+	return "arn:" + c.Partition + ":lambda:" + c.Region + ":" + c.Account + ":function:" + name
+}
+
+// functionEnv keeps a function from every real account: it finds all services at
+// the control API.
+func functionEnv(api string) []string {
+	if api == "" {
+		return nil
+	}
+	return []string{"AWS_ENDPOINT_URL=" + api}
 }
 
 func invokeHook(ctx context.Context, host *lambdahost.Host, r payload.Request) (answer payload.Response, err error) {

@@ -23,14 +23,19 @@ import (
 	"sync"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/rules"
+	"example.com/fleety/device/localcore/shadow"
 	"example.com/fleety/device/localcore/template"
 )
 
@@ -59,6 +64,15 @@ type Server struct {
 	portALPN     int                        // 0 without one
 	expiry       *expiry
 	api          *apiServer // nil without one
+
+	records   *bolt.DB // of the services below; nil in memory
+	shadows   *shadow.Service
+	jobs      *jobs.Service
+	rules     *rules.Service
+	functions map[string]*lambdahost.Host // by ARN
+	hops      sync.Map                    // of messages under way, see publish: *broker.Message to int
+	running   sync.WaitGroup              // of the jobs' timers
+	stopJobs  context.CancelFunc
 
 	closing sync.Once
 	closed  error
@@ -135,6 +149,11 @@ func (s *Server) openState() (err error) {
 		Now:           s.config.Now,
 		CheckPolicy:   func(document []byte) error { _, err := policy.Parse(document); return err },
 		CheckTemplate: func(body []byte) error { _, err := template.Parse(body); return err },
+		Changed: func() {
+			if s.jobs != nil {
+				s.jobs.RegistryChanged()
+			}
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("opening the registry %s: %w", path, err)
@@ -165,15 +184,41 @@ func (s *Server) startServices(ctx context.Context) error {
 		ARN: c.arn, EnforceRates: c.Quotas == QuotasAWS, DropThrottled: c.AmbiguousBehavior.DropThrottled,
 		Record: s.history.Record, Log: c.Log, Now: c.Now,
 	})
+	if err := s.openServices(ctx); err != nil {
+		return err
+	}
 	if err := s.openBroker(); err != nil {
 		return err
 	}
+	timers, stop := context.WithCancel(context.Background())
+	s.stopJobs = stop
+	s.running.Go(func() { s.jobs.Run(timers) })
 	s.expiry = s.watchExpiry()
 	s.broker.Serve()
 	if s.api != nil {
 		s.api.serve(s.apiHandler())
 	}
 	return nil
+}
+
+// openServices opens the services behind the broker: shadows, jobs and rules.
+func (s *Server) openServices(ctx context.Context) (err error) {
+	var shadows shadow.Store
+	var jobStore jobs.Store
+	var ruleStore rules.Store
+	if s.config.State != "" {
+		if s.records, err = openRecords(s.config.State); err != nil {
+			return err
+		}
+		shadows, jobStore, ruleStore = records{s.records, "shadows"}, records{s.records, "jobs"}, records{s.records, "rules"}
+	}
+	if s.shadows, err = shadow.Open(shadows, s.config.Now); err != nil {
+		return err
+	}
+	if err := s.openJobs(jobStore); err != nil {
+		return err
+	}
+	return s.openRules(ctx, ruleStore)
 }
 
 // openBroker opens the broker and its ports.
@@ -187,6 +232,7 @@ func (s *Server) openBroker() error {
 	b, err := broker.New(broker.Config{
 		Authorizer: &authorizer{config: c, registry: s.registry},
 		Reserved:   s.reserved,
+		Observe:    s.observe,
 		Record:     s.history.Record,
 
 		EnforceRates: c.Quotas == QuotasAWS, SessionExpiry: c.SessionExpiry, State: state,
@@ -234,14 +280,27 @@ func (s *Server) close() error {
 	if s.expiry != nil {
 		s.expiry.stop()
 	}
+	if s.stopJobs != nil {
+		s.stopJobs()
+		s.running.Wait()
+	}
+	if s.rules != nil {
+		s.rules.Close()
+	}
 	if s.broker != nil {
 		errs = append(errs, s.broker.Close())
 	}
 	if s.keys != nil {
 		s.keys.Close()
 	}
+	for _, host := range s.functions {
+		errs = append(errs, host.Close())
+	}
 	if s.hook != nil {
-		errs = append(errs, s.hook.Close())
+		errs = append(errs, s.hook.Close()) // if it is not a function yet
+	}
+	if s.records != nil {
+		errs = append(errs, s.records.Close())
 	}
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())

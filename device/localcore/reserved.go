@@ -16,6 +16,12 @@ func (s *Server) reserved(topic string) (h broker.Handler, direct bool) {
 	if t, ok := awsiot.ParseTopic(topic); ok {
 		return func(ctx context.Context, c *broker.Conn, m *broker.Message) { s.provision(ctx, c, t, m.Payload) }, true
 	}
+	if t, ok := shadowTopic(topic); ok {
+		return func(_ context.Context, _ *broker.Conn, m *broker.Message) { s.requestShadow(t, m.Payload, 0) }, false
+	}
+	if t, ok := awsiot.ParseJobsTopic(topic); ok {
+		return s.requestJobs(t), true
+	}
 	return nil, false
 }
 

@@ -1,6 +1,6 @@
-// Package controlapi speaks the REST control plane of AWS IoT, and the part of
-// its data plane that needs no rules or shadows, over a registry: the AWS CLI
-// and SDKs work with it by their endpoint option.
+// Package controlapi speaks the REST control plane of AWS IoT and its data
+// planes over a registry and the services beside it: the AWS CLI and SDKs work
+// with it by their endpoint option.
 //
 // It does not authenticate callers: signatures are neither needed nor checked.
 // It is meant for the loopback interface; anyone who reaches it owns the
@@ -8,7 +8,7 @@
 // rejected.
 //
 // Operations, bindings, pagination and exceptions are those of AWS's service
-// models iot/2015-05-28 and iot-data/2015-05-28. Nothing is dropped in silence:
+// models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29. Nothing is dropped in silence:
 // an operation or a parameter that is not emulated is rejected by its name.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/
@@ -20,7 +20,9 @@ import (
 	"net/http"
 	"time"
 
+	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/rules"
 )
 
 // A Config says what the API stands on. Registry, Partition, Region and
@@ -38,6 +40,9 @@ type Config struct {
 	Publisher    Publisher
 	Retained     RetainedStore
 	Disconnecter Disconnecter
+	Shadows      Shadows
+	Jobs         *jobs.Service
+	Rules        *rules.Service
 
 	// Quotas enforces AWS's request quotas, by ThrottlingException.
 	Quotas bool
@@ -157,8 +162,16 @@ func New(c Config) http.Handler {
 	}
 	a := &api{c}
 	mux := http.NewServeMux()
+	handlers := map[string]http.Handler{}
 	for _, op := range a.operations() {
-		mux.Handle(op.pattern, a.serve(op))
+		if control, ok := handlers[op.pattern]; ok {
+			handlers[op.pattern] = byPlane(control, a.serve(op))
+		} else {
+			handlers[op.pattern] = a.serve(op)
+		}
+	}
+	for pattern, handler := range handlers {
+		mux.Handle(pattern, handler)
 	}
 	mux.HandleFunc("/", a.unknown)
 	// Net/http exempts reading; no page of another site has a reason to read here.

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // An operation is one call of the API: AWS's name, the pattern of its method
@@ -118,6 +120,38 @@ func (a *api) operations() []operation {
 		{"GetRetainedMessage", "GET /retainedMessage/{topic...}", "", a.retainedMessage},
 		{"ListRetainedMessages", "GET /retainedMessage", paged, a.listRetainedMessages},
 		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", a.deleteConnection},
+
+		{"GetThingShadow", "GET /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.GetShadow)},
+		{"UpdateThingShadow", "POST /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.UpdateShadow)},
+		{"DeleteThingShadow", "DELETE /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.DeleteShadow)},
+		{"ListNamedShadowsForThing", "GET /api/things/shadow/ListNamedShadowsForThing/{thingName}", "pageSize nextToken", a.listNamedShadows},
+
+		{"CreateJob", "PUT /jobs/{jobId}", "", a.jobsOf(with(a.createJob))},
+		{"DescribeJob", "GET /jobs/{jobId}", "", a.jobsOf(a.describeJob)},
+		{"UpdateJob", "PATCH /jobs/{jobId}", "", a.jobsOf(with(a.updateJob))},
+		{"DeleteJob", "DELETE /jobs/{jobId}", "force", a.jobsOf(a.deleteJob)},
+		{"CancelJob", "PUT /jobs/{jobId}/cancel", "force", a.jobsOf(with(a.cancelJob))},
+		{"AssociateTargetsWithJob", "POST /jobs/{jobId}/targets", "", a.jobsOf(with(a.associateTargets))},
+		{"GetJobDocument", "GET /jobs/{jobId}/job-document", "", a.jobsOf(a.jobDocument)},
+		{"ListJobs", "GET /jobs", paged + " status targetSelection thingGroupName", a.jobsOf(a.listJobs)},
+		{"ListJobExecutionsForJob", "GET /jobs/{jobId}/things", paged + " status", a.jobsOf(a.listJobExecutionsForJob)},
+		{"ListJobExecutionsForThing", "GET /things/{thingName}/jobs", paged + " status jobId", a.jobsOf(a.listJobExecutionsForThing)},
+		{"DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}", "executionNumber", a.jobsOf(a.describeJobExecution)},
+		{"CancelJobExecution", "PUT /things/{thingName}/jobs/{jobId}/cancel", "force", a.jobsOf(with(a.cancelJobExecution))},
+		{"DeleteJobExecution", "DELETE /things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}", "force", a.jobsOf(a.deleteJobExecution)},
+		// Of the jobs data plane; see byPlane.
+		{"GetPendingJobExecutions", "GET /things/{thingName}/jobs", "", a.deviceJobs(awsiot.GetPendingJobExecutions)},
+		{"StartNextPendingJobExecution", "PUT /things/{thingName}/jobs/$next", "", a.deviceJobs(awsiot.StartNextPendingJobExecution)},
+		{"DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}", "executionNumber includeJobDocument", a.deviceJobs(awsiot.DescribeJobExecution)},
+		{"UpdateJobExecution", "POST /things/{thingName}/jobs/{jobId}", "", a.deviceJobs(awsiot.UpdateJobExecution)},
+
+		{"CreateTopicRule", "POST /rules/{ruleName}", "", a.rulesOf(with(a.createTopicRule))},
+		{"GetTopicRule", "GET /rules/{ruleName}", "", a.rulesOf(a.topicRule)},
+		{"ReplaceTopicRule", "PATCH /rules/{ruleName}", "", a.rulesOf(with(a.replaceTopicRule))},
+		{"DeleteTopicRule", "DELETE /rules/{ruleName}", "", a.rulesOf(a.deleteTopicRule)},
+		{"EnableTopicRule", "POST /rules/{ruleName}/enable", "", a.rulesOf(a.enableTopicRule)},
+		{"DisableTopicRule", "POST /rules/{ruleName}/disable", "", a.rulesOf(a.disableTopicRule)},
+		{"ListTopicRules", "GET /rules", paged + " topic ruleDisabled", a.rulesOf(a.listTopicRules)},
 	}
 }
 

@@ -176,7 +176,7 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		status               int
 		code                 string
 	}{
-		"unknown path":          {"GET", "/rules", "", nil, 404, "UnknownOperationException"},
+		"unknown path":          {"GET", "/role-aliases", "", nil, 404, "UnknownOperationException"},
 		"unknown method":        {"PUT", "/things/thing", "", nil, 404, "UnknownOperationException"},
 		"malformed JSON":        {"POST", "/things/new", `{"attributePayload":`, nil, 400, "InvalidRequestException"},
 		"JSON of other types":   {"POST", "/things/new", `{"thingTypeName":5}`, nil, 400, "InvalidRequestException"},
@@ -236,7 +236,7 @@ func TestRejectionsAreLogged(t *testing.T) {
 		Registry: must(registry.Open("", registry.Options{}))(t),
 		Log:      slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-	for _, target := range []string{"/things/none", "/rules"} {
+	for _, target := range []string{"/things/none", "/role-aliases"} {
 		api.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", target, nil))
 	}
 	for _, want := range []string{"level=DEBUG", "operation=DescribeThing", "ResourceNotFoundException", "level=WARN", "UnknownOperationException"} {

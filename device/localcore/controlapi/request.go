@@ -38,12 +38,14 @@ var numeric = map[string]struct{ min, max int64 }{
 	"pageSize":        {1, 250},
 	"messageExpiry":   {0, 1 << 31},
 	"qos":             {0, 1},
+	"executionNumber": {0, 1 << 62},
 }
 
 // boolean are the query parameters that are true or false.
 var boolean = map[string]bool{
 	"setAsActive": true, "setAsDefault": true, "forceDelete": true, "recursive": true, "isAscendingOrder": true,
 	"usePrefixAttributeValue": true, "retain": true, "cleanSession": true, "preventWillMessage": true,
+	"force": true, "includeJobDocument": true, "ruleDisabled": true,
 }
 
 func readRequest(w http.ResponseWriter, r *http.Request, op operation) (*request, error) {

@@ -38,6 +38,9 @@ type Options struct {
 	// returns becomes the text of an InvalidRequestException. Nil means that
 	// any JSON object will do.
 	CheckTemplate func(body []byte) error
+	// Changed is called after each mutation, without any lock held. Nil means
+	// that nobody waits for it.
+	Changed func()
 }
 
 // A Registry holds the records. It is safe for concurrent use. Records that it
@@ -154,6 +157,9 @@ func (r *Registry) update(f func(*transaction) error) error {
 		return err
 	}
 	r.notify(changes)
+	if r.options.Changed != nil {
+		r.options.Changed()
+	}
 	return nil
 }
 

@@ -1,0 +1,79 @@
+package controlapi
+
+import (
+	"errors"
+	"net/http"
+
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/rules"
+)
+
+// rulesOf runs an operation of topic rules, if there are any.
+func (a *api) rulesOf(run func(*request) (any, error)) func(*request) (any, error) {
+	return func(q *request) (any, error) {
+		if a.Rules == nil {
+			return nil, unavailable("rules")
+		}
+		out, err := run(q)
+		if e, ok := errors.AsType[*rules.Error](err); ok {
+			status := map[string]int{rules.AlreadyExists: http.StatusConflict, rules.Unauthorized: http.StatusUnauthorized}[e.Code]
+			if status == 0 {
+				status = http.StatusBadRequest
+			}
+			err = &registry.Error{Code: e.Code + "Exception", Status: status, Message: e.Message}
+		}
+		return out, err
+	}
+}
+
+func (a *api) createTopicRule(q *request, in rules.Definition) (any, error) {
+	if q.Header.Get("X-Amz-Tagging") != "" {
+		return nil, invalid("tags of topic rules are not emulated")
+	}
+	return nil, a.Rules.CreateTopicRule(q.path("ruleName"), in)
+}
+
+func (a *api) replaceTopicRule(q *request, in rules.Definition) (any, error) {
+	return nil, a.Rules.ReplaceTopicRule(q.path("ruleName"), in)
+}
+
+func (a *api) topicRule(q *request) (any, error) {
+	r, err := a.Rules.TopicRule(q.path("ruleName"))
+	if err != nil {
+		return nil, err
+	}
+	return object{
+		"ruleArn": a.arn("rule/" + r.Name),
+		"rule": object{
+			"ruleName": r.Name, "sql": r.SQL, "createdAt": epoch(r.Created), "ruleDisabled": r.Disabled,
+			"awsIotSqlVersion": r.Version, "actions": convert(r.Actions, func(x rules.Action) rules.Action { return x }),
+		}.optional("description", r.Description).optional("errorAction", r.ErrorAction),
+	}, nil
+}
+
+func (a *api) deleteTopicRule(q *request) (any, error) {
+	return nil, a.Rules.DeleteTopicRule(q.path("ruleName"))
+}
+
+func (a *api) disableTopicRule(q *request) (any, error) {
+	return nil, a.Rules.SetDisabled(q.path("ruleName"), true)
+}
+
+func (a *api) enableTopicRule(q *request) (any, error) {
+	return nil, a.Rules.SetDisabled(q.path("ruleName"), false)
+}
+
+func (a *api) listTopicRules(q *request) (any, error) {
+	all, filters := a.Rules.TopicRules()
+	var some []object
+	for i, r := range all {
+		disabled := q.query("ruleDisabled")
+		if topic := q.query("topic"); topic != "" && topic != filters[i] || disabled != "" && q.flag("ruleDisabled") != r.Disabled {
+			continue
+		}
+		some = append(some, object{
+			"ruleArn": a.arn("rule/" + r.Name), "ruleName": r.Name, "createdAt": epoch(r.Created), "ruleDisabled": r.Disabled,
+		}.optional("topicPattern", filters[i]))
+	}
+	return list(q, "rules", some, func(o object) string { return o["ruleName"].(string) }, func(o object) object { return o })
+}
