@@ -64,6 +64,7 @@ func resolveGolden(t *testing.T, edit ...string) (*Resources, error) {
 // What a rehearsal gets from the stack must be what the local core gets from
 // the shared templates: else one of the two is not what is deployed.
 func TestGoldenStackResolvesToTheSharedTemplates(t *testing.T) {
+	t.Parallel()
 	all, err := resolveGolden(t)
 	if err != nil {
 		t.Fatal(err)
@@ -106,6 +107,7 @@ func parse(t *testing.T, data []byte) (v any) {
 }
 
 func TestGoldenStackHasWhatADeviceNeeds(t *testing.T) {
+	t.Parallel()
 	all, err := resolveGolden(t)
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +138,7 @@ func TestGoldenStackHasWhatADeviceNeeds(t *testing.T) {
 }
 
 func TestStackWhoseHookAWSCannotCallIsRejected(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct{ from, to, want string }{
 		"no permission":       {`"AWS::Lambda::Permission"`, `"AWS::Other"`, "no AWS::Lambda::Permission allows iot.amazonaws.com to call it"},
 		"another principal":   {`"Principal": "iot.amazonaws.com"`, `"Principal": "s3.amazonaws.com"`, "its principal is s3.amazonaws.com"},
@@ -161,6 +164,7 @@ func TestStackWhoseHookAWSCannotCallIsRejected(t *testing.T) {
 }
 
 func TestOpenReportsWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	stack := func(id string) string {
 		return `"` + id + `": {"type": "aws:cloudformation:stack", "properties": {"templateFile": "` + id + `.json"}}`
 	}
@@ -191,6 +195,7 @@ func TestOpenReportsWhatIsWrong(t *testing.T) {
 }
 
 func TestMissingFolderIsNotExist(t *testing.T) {
+	t.Parallel()
 	_, err := Open(filepath.Join(t.TempDir(), "cdk.out"), "")
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "cdk synth writes it") {
 		t.Errorf("error %v does not say how to get an assembly", err)

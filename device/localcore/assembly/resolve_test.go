@@ -46,6 +46,7 @@ func resolveText(t *testing.T, value string) (any, error) {
 }
 
 func TestFunctionsGiveWhatCloudFormationGives(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		value string
 		want  any
@@ -90,6 +91,7 @@ func TestFunctionsGiveWhatCloudFormationGives(t *testing.T) {
 }
 
 func TestWhatCannotBeResolvedIsNamedWithItsPlace(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct{ value, want string }{
 		"another stack's":        {`{"a": [0, {"Fn::ImportValue": "x"}]}`, "Probe.Value.a[1].Fn::ImportValue: the function Fn::ImportValue cannot be resolved without AWS"},
 		"unknown name":           {`{"Ref": "Nobody"}`, `Probe.Value.Ref: the stack has no resource or parameter "Nobody"`},
@@ -120,6 +122,7 @@ func TestWhatCannotBeResolvedIsNamedWithItsPlace(t *testing.T) {
 }
 
 func TestTextsThatGrowWithoutEndAreRejected(t *testing.T) {
+	t.Parallel()
 	value := `"0123456789"`
 	for range 40 {
 		value = `{"Fn::Sub": ["${a}${a}", {"a": ` + value + `}]}`

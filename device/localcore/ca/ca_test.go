@@ -110,6 +110,7 @@ func attributes(t *testing.T, raw []byte) []attribute {
 // a certificate has AWS's issuer and subject, a serial of 20 octets,
 // sha256WithRSAEncryption, RSA of 2048 bits, and ends with the year 2049.
 func TestIssuedCertificateLooksLikeAWSs(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	issued, c := issue(t, now)
 	if c.Version != 3 {
@@ -148,6 +149,7 @@ func TestIssuedCertificateLooksLikeAWSs(t *testing.T) {
 // a certificate has key ids, CA:FALSE and digitalSignature, the latter two
 // critical, and no other extension.
 func TestExtensionsAreAWSsInAWSsOrder(t *testing.T) {
+	t.Parallel()
 	_, c := issue(t, time.Now())
 	type extension struct {
 		OID      string
@@ -175,6 +177,7 @@ func TestExtensionsAreAWSsInAWSsOrder(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html:
 // the private key is PKCS #1 and the certificate one PEM block without a chain.
 func TestPEMFormsAreAWSs(t *testing.T) {
+	t.Parallel()
 	issued, c := issue(t, time.Now())
 	block, rest := pem.Decode(issued.PEM)
 	if block == nil || block.Type != "CERTIFICATE" || !bytes.Equal(block.Bytes, c.Raw) || len(rest) > 0 || !bytes.HasSuffix(issued.PEM, []byte("\n")) {
@@ -198,6 +201,7 @@ func TestPEMFormsAreAWSs(t *testing.T) {
 // a CSR's subject is kept and its extensions are not, and RSA signs keys on
 // curves too.
 func TestSubjectOfTheCSRIsKept(t *testing.T) {
+	t.Parallel()
 	subject := pkix.Name{CommonName: "device 7", Organization: []string{"Acme"}, SerialNumber: "2974685"}
 	key := p256(t)
 	issued, err := open(t, "").IssueForCSR(csrFor(t, key, &x509.CertificateRequest{Subject: subject, DNSNames: []string{"ignored.example"}}), time.Now())
@@ -223,6 +227,7 @@ func TestSubjectOfTheCSRIsKept(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
 // the same CSR gives another certificate each time.
 func TestSameCSRTwiceGivesTwoCertificates(t *testing.T) {
+	t.Parallel()
 	a, csr, now := open(t, ""), csrFor(t, p256(t), &x509.CertificateRequest{}), time.Now()
 	first, err1 := a.IssueForCSR(csr, now)
 	second, err2 := a.IssueForCSR(csr, now)
@@ -238,6 +243,7 @@ func TestSameCSRTwiceGivesTwoCertificates(t *testing.T) {
 // a CSR has 4096 characters at most, a signature that fits, and a key of an
 // allowed kind.
 func TestCSRThatAWSRejects(t *testing.T) {
+	t.Parallel()
 	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -268,6 +274,7 @@ func TestCSRThatAWSRejects(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
 // a CSR may have a key on P-256, P-384 or P-521.
 func TestKeysThatAWSAccepts(t *testing.T) {
+	t.Parallel()
 	for name, curve := range map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()} {
 		t.Run(name, func(t *testing.T) {
 			key, err := ecdsa.GenerateKey(curve, rand.Reader)
@@ -282,6 +289,7 @@ func TestKeysThatAWSAccepts(t *testing.T) {
 }
 
 func TestServerCertificateVerifiesForItsHosts(t *testing.T) {
+	t.Parallel()
 	a := open(t, "")
 	server, err := a.ServerCertificate("localhost", "127.0.0.1", "::1", "*.iot.us-east-1.amazonaws.com")
 	if err != nil {
@@ -306,6 +314,7 @@ func TestServerCertificateVerifiesForItsHosts(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html:
 // device certificates do not chain to the root of the server's certificate.
 func TestDeviceCertificatesDoNotChainToTheServerRoot(t *testing.T) {
+	t.Parallel()
 	a := open(t, "")
 	issued, err := a.IssueForCSR(csrFor(t, p256(t), &x509.CertificateRequest{}), time.Now())
 	if err != nil {
@@ -319,6 +328,7 @@ func TestDeviceCertificatesDoNotChainToTheServerRoot(t *testing.T) {
 }
 
 func TestAuthorityIsKept(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first, second := open(t, dir), open(t, dir)
 	if !bytes.Equal(first.RootPEM(), second.RootPEM()) {
@@ -331,6 +341,7 @@ func TestAuthorityIsKept(t *testing.T) {
 }
 
 func TestSpoiltAuthorityIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "authority.pem")
 	if err := os.WriteFile(path, []byte("spoilt"), 0o600); err != nil {
@@ -345,6 +356,7 @@ func TestSpoiltAuthorityIsNotReplaced(t *testing.T) {
 }
 
 func TestPoolGivesDifferentKeysAndStops(t *testing.T) {
+	t.Parallel()
 	p := ca.NewPool(1)
 	first, err1 := p.Take(t.Context())
 	second, err2 := p.Take(t.Context())
@@ -359,6 +371,7 @@ func TestPoolGivesDifferentKeysAndStops(t *testing.T) {
 }
 
 func TestNoKeyIsGivenTwice(t *testing.T) {
+	t.Parallel()
 	seen := map[string]bool{}
 	for range 3 {
 		p := ca.NewPool(2)
@@ -377,6 +390,7 @@ func TestNoKeyIsGivenTwice(t *testing.T) {
 }
 
 func TestPoolObeysTheContext(t *testing.T) {
+	t.Parallel()
 	p := ca.NewPool(0)
 	defer p.Close()
 	ctx, cancel := context.WithCancel(t.Context())

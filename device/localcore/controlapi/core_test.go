@@ -19,6 +19,7 @@ import (
 // https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeEndpoint.html:
 // DescribeEndpoint tells the address for devices.
 func TestDescribeEndpoint(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	got := must(e.iot.DescribeEndpoint(ctx, &iot.DescribeEndpointInput{EndpointType: aws.String("iot:Data-ATS")}))(t)
 	if *got.EndpointAddress != "localhost" {
@@ -30,6 +31,7 @@ func TestDescribeEndpoint(t *testing.T) {
 // RegisterThing gives the ARNs by logical name, and fails as
 // ResourceRegistrationFailureException.
 func TestRegisterThing(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	in := &iot.RegisterThingInput{TemplateBody: aws.String("{}"), Parameters: map[string]string{"serialNumber": "1"}}
 	got := must(e.iot.RegisterThing(ctx, in))(t)
@@ -48,6 +50,7 @@ func TestRegisterThing(t *testing.T) {
 // TestAuthorization answers ALLOWED, IMPLICIT_DENY or EXPLICIT_DENY, with
 // policies added or left out.
 func TestAuthorizationByTheEffectivePolicies(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	id := e.furnish(t)
 	must(e.registry.CreatePolicy("deny", document))(t)
@@ -88,6 +91,7 @@ func TestAuthorizationByTheEffectivePolicies(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_GetEffectivePolicies.html:
 // effective policies are the certificate's and those of the thing's groups.
 func TestEffectivePolicies(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	id := e.furnish(t)
 	must(e.registry.CreatePolicy("ofGroup", document))(t)
@@ -112,6 +116,7 @@ func TestEffectivePolicies(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_Publish.html:
 // Publish carries the properties of MQTT 5.
 func TestPublishCarriesItsProperties(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	must(e.data.Publish(ctx, &iotdataplane.PublishInput{
 		Topic: aws.String("a/b c//$d"), Payload: []byte{0, 1, 2}, Qos: 1, Retain: true,
@@ -132,6 +137,7 @@ func TestPublishCarriesItsProperties(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_ListRetainedMessages.html:
 // retained messages are listed in pages and read by topic.
 func TestRetainedMessages(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	e.core.retained = []controlapi.RetainedMessage{
 		{Message: controlapi.Message{Topic: "b/c", Payload: []byte("payload"), QoS: 1}, Modified: epoch},
@@ -162,6 +168,7 @@ func TestRetainedMessages(t *testing.T) {
 // DeleteConnection of a client that is not connected is
 // ResourceNotFoundException.
 func TestDeleteConnection(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	must(e.data.DeleteConnection(ctx, &iotdataplane.DeleteConnectionInput{ClientId: aws.String("known"), CleanSession: true}))(t)
 	if diff := cmp.Diff([]string{"known with options"}, e.core.disconnected); diff != "" {

@@ -29,6 +29,7 @@ func startCore(t *testing.T) *localcore.Server {
 }
 
 func TestLocalCoreBehindTheSDK(t *testing.T) {
+	t.Parallel()
 	s, ctx := startCore(t), t.Context()
 	url := s.APIURL()
 	control := iot.New(iot.Options{Region: "us-east-1", BaseEndpoint: &url, Credentials: aws.AnonymousCredentials{}})
@@ -65,6 +66,7 @@ func TestLocalCoreBehindTheSDK(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html:
 // the aws command makes a claim against this API as against AWS.
 func TestClaimScript(t *testing.T) {
+	t.Parallel()
 	s := startCore(t)
 	client := newCLI(t, s.APIURL())
 	dir := t.TempDir()

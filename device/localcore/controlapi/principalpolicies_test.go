@@ -13,6 +13,7 @@ import (
 // https://docs.aws.amazon.com/iot/latest/apireference/API_AttachPrincipalPolicy.html:
 // the deprecated operations on principal policies do as their successors.
 func TestPrincipalPoliciesAreTheOlderForm(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	principal, name := aws.String(arnPrefix+"cert/"+e.furnish(t)), aws.String("policy")
 	must(e.iot.AttachPrincipalPolicy(ctx, &iot.AttachPrincipalPolicyInput{PolicyName: name, Principal: principal}))(t)

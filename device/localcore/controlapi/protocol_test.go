@@ -30,6 +30,7 @@ func is[E error](err error) bool {
 // Each case is of
 // https://docs.aws.amazon.com/iot/latest/apireference/API_Operations.html.
 func TestExceptionsAreTyped(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	tests := map[string]struct {
 		call   func(e *environment, id string) error
@@ -109,6 +110,7 @@ func TestExceptionsAreTyped(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_ResourceAlreadyExistsException.html:
 // the exception for what exists names its id and ARN.
 func TestAlreadyExistsNamesTheResource(t *testing.T) {
+	t.Parallel()
 	e := start(t)
 	text := issue()
 	in := &iot.RegisterCertificateWithoutCAInput{CertificatePem: &text}
@@ -123,6 +125,7 @@ func TestAlreadyExistsNamesTheResource(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_ListThings.html:
 // lists come in pages, with a token for the next.
 func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	for i := range 7 {
 		must(e.registry.CreateThing(registry.NewThing{Name: fmt.Sprint("thing", i)}))(t)
@@ -144,6 +147,7 @@ func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
 // certificates are listed by their age, in the order that ascendingOrder asks
 // for.
 func TestCertificatesAreListedByAge(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	var oldestFirst []string
 	for range 5 {
@@ -169,6 +173,7 @@ func TestCertificatesAreListedByAge(t *testing.T) {
 }
 
 func TestRequestsThatNoSDKSends(t *testing.T) {
+	t.Parallel()
 	const text = "CREATE"
 	tests := map[string]struct {
 		method, target, body string
@@ -231,6 +236,7 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 }
 
 func TestRejectionsAreLogged(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	api := controlapi.New(controlapi.Config{
 		Registry: must(registry.Open("", registry.Options{}))(t),
@@ -247,6 +253,7 @@ func TestRejectionsAreLogged(t *testing.T) {
 }
 
 func TestOperationsWithoutTheirPartOfTheCore(t *testing.T) {
+	t.Parallel()
 	r := must(registry.Open("", registry.Options{}))(t)
 	must(r.CreateProvisioningTemplate(registry.NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role"}))(t)
 	api := controlapi.New(controlapi.Config{Registry: r})

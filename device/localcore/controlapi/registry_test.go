@@ -16,6 +16,7 @@ import (
 // https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateThing.html:
 // things are created, updated with expectedVersion, listed and deleted.
 func TestThings(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	must(e.iot.CreateThingType(ctx, &iot.CreateThingTypeInput{ThingTypeName: aws.String("kind")}))(t)
 	created := must(e.iot.CreateThing(ctx, &iot.CreateThingInput{
@@ -47,6 +48,7 @@ func TestThings(t *testing.T) {
 // things are listed by type, or by attribute, its whole value or the beginning
 // of it.
 func TestThingsAreListedByEveryFilter(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	must(e.registry.CreateThingType(registry.NewThingType{Name: "kind"}))(t)
 	must(e.registry.CreateThing(registry.NewThing{Name: "typed", Type: "kind", Attributes: map[string]string{"line": "7"}}))(t)
@@ -100,6 +102,7 @@ func TestThingsAreListedByEveryFilter(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_DeprecateThingType.html:
 // a thing type is deprecated before it is deleted.
 func TestThingTypes(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	name := aws.String("kind")
 	must(e.iot.CreateThingType(ctx, &iot.CreateThingTypeInput{ThingTypeName: name, ThingTypeProperties: &types.ThingTypeProperties{
@@ -140,6 +143,7 @@ func TestThingTypes(t *testing.T) {
 // groups have parents and attributes, and things are put into them and taken
 // out.
 func TestThingGroups(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	e.furnish(t)
 	must(e.iot.CreateThingGroup(ctx, &iot.CreateThingGroupInput{
@@ -185,6 +189,7 @@ func TestThingGroups(t *testing.T) {
 // certificates are made with keys, from a CSR or brought along, and each has
 // its status.
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	made := must(e.iot.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true}))(t)
 	if *made.CertificateId != fingerprint(*made.CertificatePem) || *made.CertificateArn != arnPrefix+"cert/"+*made.CertificateId ||
@@ -225,6 +230,7 @@ func TestCertificates(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreatePolicyVersion.html:
 // policies have numbered versions, of which one is the default.
 func TestPolicies(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	name := aws.String("a+policy=,.@-")
 	created := must(e.iot.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: name, PolicyDocument: aws.String(document)}))(t)
@@ -260,6 +266,7 @@ func TestPolicies(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_AttachPolicy.html: a
 // policy is attached to certificates and groups, and both ends list it.
 func TestPolicyAttachments(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	certificate := aws.String(arnPrefix + "cert/" + e.furnish(t))
 	group := aws.String(arnPrefix + "thinggroup/group")
@@ -284,6 +291,7 @@ func TestPolicyAttachments(t *testing.T) {
 // an attachment tells whether it is exclusive, and a thing is deleted after it
 // is gone.
 func TestThingPrincipals(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	principal, thing := aws.String(arnPrefix+"cert/"+e.furnish(t)), aws.String("thing")
 	must(e.iot.AttachThingPrincipal(ctx, &iot.AttachThingPrincipalInput{
@@ -312,6 +320,7 @@ func TestThingPrincipals(t *testing.T) {
 // templates have versions, a default one, and a hook of payload version
 // 2020-04-01.
 func TestProvisioningTemplates(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	name := aws.String("template")
 	must(e.iot.CreateProvisioningTemplate(ctx, &iot.CreateProvisioningTemplateInput{
@@ -347,6 +356,7 @@ func TestProvisioningTemplates(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningClaim.html:
 // a provisioning claim lasts five minutes.
 func TestProvisioningClaimLastsFiveMinutes(t *testing.T) {
+	t.Parallel()
 	e, ctx := start(t), t.Context()
 	must(e.iot.CreateProvisioningTemplate(ctx, &iot.CreateProvisioningTemplateInput{
 		TemplateName: aws.String("template"), TemplateBody: aws.String("{}"), ProvisioningRoleArn: aws.String("role"),

@@ -418,6 +418,7 @@ func (w world) thingGroupMembership() sequence {
 // The call sequences of Terraform's and CloudFormation's resources run to the
 // end: create, read without a difference, update, delete.
 func TestInfrastructureToolsRunToTheEnd(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	csr := newCSR(t)
 	for name, s := range map[string]sequence{
@@ -487,6 +488,7 @@ func TestInfrastructureToolsRunToTheEnd(t *testing.T) {
 // A stack is torn down in any order: what is in the way has the code and the
 // words that Terraform waits by.
 func TestTerraformWaitsForWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx, name := t.Context(), aws.String("world")
 	must(w.CreateThingGroup(ctx, &iot.CreateThingGroupInput{ThingGroupName: aws.String("child"), ParentGroupName: name}))(t)

@@ -28,6 +28,7 @@ func header(t *testing.T, machine elf.Machine) []byte {
 }
 
 func TestFormatIsThatOfTheMachine(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		file         []byte
 		goos, goarch string
@@ -55,6 +56,7 @@ func TestFormatIsThatOfTheMachine(t *testing.T) {
 }
 
 func TestStartRejectsWhatCannotRun(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write := func(name string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -81,6 +83,7 @@ func TestStartRejectsWhatCannotRun(t *testing.T) {
 }
 
 func TestStartRejectsNegativeNumbers(t *testing.T) {
+	t.Parallel()
 	for _, c := range []Config{{Timeout: -1}, {Concurrency: -1}} {
 		if _, err := Start(t.Context(), c); err == nil {
 			t.Errorf("%+v: no error", c)

@@ -26,6 +26,7 @@ func buildHook(t testing.TB) string {
 }
 
 func TestRealHook(t *testing.T) {
+	t.Parallel()
 	h := start(t, lambdahost.Config{
 		Path: buildHook(t), Timeout: payload.AnswerWithin,
 		Env: []string{"EXISTING_THINGS=allow"}, // there is no AWS IoT to ask
@@ -59,6 +60,7 @@ func TestRealHook(t *testing.T) {
 }
 
 func TestRealHookReportsAnEventThatItCannotRead(t *testing.T) {
+	t.Parallel()
 	h := start(t, lambdahost.Config{Path: buildHook(t), Timeout: 10 * time.Second})
 	if answer, err := h.Invoke(t.Context(), []byte(`[`)); err == nil {
 		t.Errorf("got %s, want an error", answer)

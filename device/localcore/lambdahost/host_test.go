@@ -106,6 +106,7 @@ func awaitEnd(t *testing.T, c net.Conn) {
 }
 
 func TestInvokeReturnsTheAnswer(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	for _, text := range []string{`{"a":1}`, `null`, ``} {
 		if got := mustInvoke(t, h, order{Do: "echo", Text: text}); got != text {
@@ -115,6 +116,7 @@ func TestInvokeReturnsTheAnswer(t *testing.T) {
 }
 
 func TestProcessIsReused(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	first := mustInvoke(t, h, order{Do: "pid"})
 	if _, err := invoke(t.Context(), h, order{Do: "fail"}); err == nil {
@@ -128,6 +130,7 @@ func TestProcessIsReused(t *testing.T) {
 // https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html: the next
 // invocation brings request id, deadline and function ARN in its headers.
 func TestHeadersAreThoseOfTheRuntimeAPI(t *testing.T) {
+	t.Parallel()
 	c := config(t, "function")
 	c.FunctionARN = "arn:aws:lambda:eu-central-1:123456789012:function:hook"
 	h := start(t, c)
@@ -154,6 +157,7 @@ func TestHeadersAreThoseOfTheRuntimeAPI(t *testing.T) {
 }
 
 func TestDeadlineIsTheCallersWhenEarlier(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	ctx, cancel := context.WithTimeout(t.Context(), waitFor/2)
 	defer cancel()
@@ -226,6 +230,7 @@ func environmentOf(t *testing.T, h *lambdahost.Host) map[string]string {
 // A function that was given no endpoint can call no AWS service, by none of the
 // ways in which an SDK finds an endpoint or credentials.
 func TestFunctionReachesNoAWSEndpointUnlessAsked(t *testing.T) {
+	t.Parallel()
 	c := config(t, "function")
 	env := environmentOf(t, start(t, c))
 	resp, err := http.Get(env["AWS_ENDPOINT_URL"] + "/things/thing")
@@ -253,6 +258,7 @@ func TestFunctionReachesNoAWSEndpointUnlessAsked(t *testing.T) {
 // Neither another user of this machine, who does not know the path, nor a web
 // page can fetch an event or answer it.
 func TestRuntimeAPIIsForTheFunctionAlone(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	api := environmentOf(t, h)["AWS_LAMBDA_RUNTIME_API"]
 	host, path, found := strings.Cut(api, "/")
@@ -298,6 +304,7 @@ func TestRuntimeAPIIsForTheFunctionAlone(t *testing.T) {
 // https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html: a function
 // reports an invocation error by its type and message.
 func TestFunctionErrors(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	for name, want := range map[string]*lambdahost.FunctionError{
 		"fail":             {Type: "errorString", Message: "out of ink"},
@@ -323,6 +330,7 @@ func TestFunctionErrors(t *testing.T) {
 }
 
 func TestAnswersToNoInvocationAreRejected(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	want := `[400,"InvalidRequestID",400,"InvalidInvocationId",403]`
 	if got := mustInvoke(t, h, order{Do: "answer others"}); got != want {
@@ -331,6 +339,7 @@ func TestAnswersToNoInvocationAreRejected(t *testing.T) {
 }
 
 func TestExitDuringAnInvocation(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	_, err := invoke(t.Context(), h, order{Do: "exit"})
 	if !errors.Is(err, lambdahost.ErrExited) {
@@ -343,6 +352,7 @@ func TestExitDuringAnInvocation(t *testing.T) {
 }
 
 func TestExitAfterTheAnswerIsNotSeen(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	for range 5 {
 		if got := mustInvoke(t, h, order{Do: "answer and exit"}); got != `"done"` {
@@ -352,6 +362,7 @@ func TestExitAfterTheAnswerIsNotSeen(t *testing.T) {
 }
 
 func TestTimeoutKillsTheProcessAndItsChildren(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("no process groups")
 	}
@@ -372,6 +383,7 @@ func TestTimeoutKillsTheProcessAndItsChildren(t *testing.T) {
 }
 
 func TestExitTakesTheChildrenAlong(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("no process groups")
 	}
@@ -386,6 +398,7 @@ func TestExitTakesTheChildrenAlong(t *testing.T) {
 }
 
 func TestInvokeEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	line := newLifeline(t)
 	c := config(t, "function")
 	c.Env = append(c.Env, line.variable())
@@ -405,6 +418,7 @@ func TestInvokeEndsWithItsContext(t *testing.T) {
 }
 
 func TestEventTooLarge(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	_, err := h.Invoke(t.Context(), make([]byte, lambdahost.MaxPayload+1))
 	if !errors.Is(err, lambdahost.ErrTooLarge) {
@@ -413,6 +427,7 @@ func TestEventTooLarge(t *testing.T) {
 }
 
 func TestStartReportsWhyTheFunctionDoesNotStart(t *testing.T) {
+	t.Parallel()
 	for role, want := range map[string]string{
 		"crash":      "exited: exit status 2; standard error: panic: no table of serial numbers",
 		"mute crash": "exited: exit status 4",
@@ -429,6 +444,7 @@ func TestStartReportsWhyTheFunctionDoesNotStart(t *testing.T) {
 }
 
 func TestStartEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	line := newLifeline(t)
 	c := config(t, "silent")
 	c.Env = append(c.Env, line.variable())
@@ -447,6 +463,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 }
 
 func TestConcurrentInvocationsHaveTheirOwnProcesses(t *testing.T) {
+	t.Parallel()
 	const processes = 3
 	line := newLifeline(t)
 	c := config(t, "function")
@@ -471,6 +488,7 @@ func TestConcurrentInvocationsHaveTheirOwnProcesses(t *testing.T) {
 }
 
 func TestManyCallersShareFewProcesses(t *testing.T) {
+	t.Parallel()
 	c := config(t, "function")
 	c.Concurrency = 2
 	h := start(t, c)
@@ -487,6 +505,7 @@ func TestManyCallersShareFewProcesses(t *testing.T) {
 }
 
 func TestCloseEndsInvocations(t *testing.T) {
+	t.Parallel()
 	line := newLifeline(t)
 	c := config(t, "function")
 	c.Env = append(c.Env, line.variable())
@@ -517,6 +536,7 @@ func TestCloseEndsInvocations(t *testing.T) {
 }
 
 func TestCloseWhileProcessesStart(t *testing.T) {
+	t.Parallel()
 	c := config(t, "function")
 	c.Concurrency = 4
 	h := start(t, c)
@@ -533,6 +553,7 @@ func TestCloseWhileProcessesStart(t *testing.T) {
 }
 
 func TestOutputBecomesLogRecords(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	c := config(t, "function")
 	c.Log = slog.New(slog.NewJSONHandler(&log, nil))
@@ -565,6 +586,7 @@ func TestOutputBecomesLogRecords(t *testing.T) {
 }
 
 func TestLongOutputDoesNotBlockTheFunction(t *testing.T) {
+	t.Parallel()
 	h := start(t, config(t, "function"))
 	mustInvoke(t, h, order{Do: "print", Text: strings.Repeat("x", 1<<20)})
 }
@@ -587,6 +609,7 @@ func hostForever() {
 }
 
 func TestKilledHostLeavesNoOrphan(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("the parent-death signal is Linux's")
 	}

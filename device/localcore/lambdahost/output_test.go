@@ -24,6 +24,7 @@ func (r *recorder) Handle(_ context.Context, record slog.Record) error {
 func (r *recorder) Enabled(context.Context, slog.Level) bool { return true }
 
 func TestOutputIsCutIntoLines(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("x", maxLine)
 	for name, tc := range map[string]struct{ writes, want []string }{
 		"whole lines":        {[]string{"a\nb\n"}, []string{"a", "b"}},
@@ -55,6 +56,7 @@ func TestOutputIsCutIntoLines(t *testing.T) {
 }
 
 func TestFunctionErrorHasTypeAndMessage(t *testing.T) {
+	t.Parallel()
 	for want, e := range map[string]FunctionError{
 		"the function failed: Kind: words": {Type: "Kind", Message: "words"},
 		"the function failed: Kind":        {Type: "Kind"},
@@ -69,6 +71,7 @@ func TestFunctionErrorHasTypeAndMessage(t *testing.T) {
 // A function's text stays in the line that it stands in, and shows its control
 // and direction characters.
 func TestFunctionCannotForgeLines(t *testing.T) {
+	t.Parallel()
 	for _, text := range []string{"fine\nERROR forged", "\x1b[2K", "\u009b31m", "\u202egnp.exe"} {
 		for _, err := range []error{
 			&FunctionError{Type: text}, &FunctionError{Type: "Kind", Message: text},
@@ -82,6 +85,7 @@ func TestFunctionCannotForgeLines(t *testing.T) {
 }
 
 func TestStderrSummaryIsThePanic(t *testing.T) {
+	t.Parallel()
 	e := &ExitError{Status: "exit status 2", Stderr: []string{"starting", "panic: boom", "goroutine 1 [running]:", "main.main()"}}
 	if want := "the function exited: exit status 2; standard error: panic: boom"; e.Error() != want {
 		t.Errorf("got  %q\nwant %q", e, want)

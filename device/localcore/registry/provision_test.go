@@ -33,6 +33,7 @@ func registration() Provisioning {
 // registration makes thing, policies and attachments and activates the
 // certificate.
 func TestProvisionMakesEverything(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	c := pending(t, r)
@@ -58,6 +59,7 @@ func TestProvisionMakesEverything(t *testing.T) {
 }
 
 func TestProvisionIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		spoil func(*Provisioning)
 		want  string
@@ -101,6 +103,7 @@ func TestProvisionIsAllOrNothing(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
 // DO_NOTHING, REPLACE, MERGE and FAIL say what happens to a thing that exists.
 func TestOverrideSettings(t *testing.T) {
+	t.Parallel()
 	type outcome struct {
 		Code       string
 		Type       string
@@ -184,6 +187,7 @@ func TestOverrideSettings(t *testing.T) {
 }
 
 func TestTokenWorksOnce(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	pending(t, r)
@@ -194,6 +198,7 @@ func TestTokenWorksOnce(t *testing.T) {
 }
 
 func TestOlderCertificatesStayAttached(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	old := newCertificate(t, r, Active)
@@ -208,6 +213,7 @@ func TestOlderCertificatesStayAttached(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
 // a certificate whose token lapses without registration is deleted.
 func TestExpire(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		use     func(r *Registry, c Certificate) error
 		deleted bool
@@ -256,6 +262,7 @@ func TestExpire(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningClaim.html:
 // a provisioning claim is an active certificate that lapses.
 func TestProvisioningClaimIsUnlistedAndExpires(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "template", Body: "{}", RoleARN: "role"}))(t)
 	c, expires, err := r.CreateClaimCertificate(newPEM(t), "template", 5*time.Minute)

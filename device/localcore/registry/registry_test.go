@@ -113,6 +113,7 @@ func furnish(t *testing.T, r *Registry) {
 
 // A name from outside cannot forge a line of a log or of a tool's output.
 func TestRejectionIsOnePrintableLine(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	for _, name := range []string{"a\nERROR forged", "\x1b[2Ja", "\u009b31m", "\u202egnp.exe", `"quoted"`} {
 		_, err := r.DescribeThing(name)
@@ -126,6 +127,7 @@ func TestRejectionIsOnePrintableLine(t *testing.T) {
 // Each case is of
 // https://docs.aws.amazon.com/iot/latest/apireference/API_Operations.html.
 func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		do   func(r *Registry, active, inactive string) error
 		want string
@@ -310,6 +312,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 
 // Each case is of https://docs.aws.amazon.com/general/latest/gr/iot-core.html.
 func TestLimits(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		allowed int
 		step    func(r *Registry, certificate string, i int) error
@@ -377,6 +380,7 @@ func TestLimits(t *testing.T) {
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a stored policy
 // has 2048 characters at most, white space not counted.
 func TestPolicyLengthCountsNoWhiteSpace(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	fill := func(n int) string {
 		return fmt.Sprintf("{\"a\": \n\t\"%0*d\"}", n-len(`{"a":""}`), 0)
@@ -391,6 +395,7 @@ func TestPolicyLengthCountsNoWhiteSpace(t *testing.T) {
 // creating a thing again with the same configuration succeeds and changes
 // nothing.
 func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	c := newCertificate(t, r, Active)
@@ -418,6 +423,7 @@ func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
 // attributes are replaced, or merged if merge is set, and an empty value
 // removes an attribute.
 func TestUpdateThingAttributes(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		update AttributeUpdate
 		want   map[string]string
@@ -440,6 +446,7 @@ func TestUpdateThingAttributes(t *testing.T) {
 }
 
 func TestReturnedRecordsBelongToTheCaller(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	got := must(r.DescribeThing("thing"))(t)
@@ -450,6 +457,7 @@ func TestReturnedRecordsBelongToTheCaller(t *testing.T) {
 }
 
 func TestFailedMutationLeavesNoTrace(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	generation := r.Generation()
@@ -468,6 +476,7 @@ func TestFailedMutationLeavesNoTrace(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html: a
 // thing in a group counts for the groups above it when listed recursively.
 func TestGroupTree(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	ok(t, r.AddThingToThingGroup("thing", "child"))
@@ -503,6 +512,7 @@ func TestGroupTree(t *testing.T) {
 // an exclusively attached thing is found under any client id, another under its
 // own name only.
 func TestSessionThing(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		kind     PrincipalType
 		clientID string
@@ -529,6 +539,7 @@ func TestSessionThing(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_AttachThingPrincipal.html:
 // an EXCLUSIVE_THING principal is tied to one thing.
 func TestExclusiveCertificateHasOneThing(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	must(r.CreateThing(NewThing{Name: "second"}))(t)
@@ -549,6 +560,7 @@ func TestExclusiveCertificateHasOneThing(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html:
 // policies of a group and of the groups above it hold for its things.
 func TestSessionPolicies(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	c := newCertificate(t, r, Active)
@@ -582,6 +594,7 @@ func TestSessionPolicies(t *testing.T) {
 // the default version of a policy is in effect, and version numbers are not
 // used again.
 func TestPolicyVersionInEffectIsTheDefault(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	c := newCertificate(t, r, Active)
@@ -601,6 +614,7 @@ func TestPolicyVersionInEffectIsTheDefault(t *testing.T) {
 }
 
 func TestWatchReportsStatusAndDeletion(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	c := newCertificate(t, r, Active)
 	var got []Change
@@ -615,6 +629,7 @@ func TestWatchReportsStatusAndDeletion(t *testing.T) {
 }
 
 func TestConcurrentRegistrationsAndSessions(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
 	var wg sync.WaitGroup

@@ -60,6 +60,7 @@ func openAt(t *testing.T, path string) *Registry {
 }
 
 func TestKilledProcessLosesNothingAndLeavesNoHalf(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "registry.db")
 	r := openAt(t, path)
 	furnish(t, r)
@@ -129,6 +130,7 @@ func checkWhole(t *testing.T, r *Registry) {
 }
 
 func TestReopeningGivesTheSameRegistry(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "registry.db")
 	r := openAt(t, path)
 	furnish(t, r)
@@ -161,6 +163,7 @@ func snapshot(t *testing.T, r *Registry) map[string]string {
 }
 
 func TestOpenRejectsWhatItCannotUse(t *testing.T) {
+	t.Parallel()
 	t.Run("locked", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "registry.db")
 		openAt(t, path)
@@ -193,6 +196,7 @@ func TestOpenRejectsWhatItCannotUse(t *testing.T) {
 }
 
 func TestTokensAreNotStored(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "registry.db")
 	r := openAt(t, path)
 	must(r.CreatePendingCertificate(newPEM(t), "the-secret-token", principal, time.Hour))(t)
@@ -203,6 +207,7 @@ func TestTokensAreNotStored(t *testing.T) {
 }
 
 func TestFailedWriteLeavesMemoryAlone(t *testing.T) {
+	t.Parallel()
 	r := openAt(t, filepath.Join(t.TempDir(), "registry.db"))
 	furnish(t, r)
 	ok(t, r.db.Close()) // from here on nothing can be written
@@ -216,6 +221,7 @@ func TestFailedWriteLeavesMemoryAlone(t *testing.T) {
 }
 
 func TestMutationAfterCloseIsAnError(t *testing.T) {
+	t.Parallel()
 	r, _ := open(t)
 	ok(t, r.Close())
 	if _, err := r.CreateThing(NewThing{Name: "thing"}); !errors.Is(err, ErrClosed) {

@@ -11,6 +11,7 @@ import (
 // TestLayersReadAsOne compares a relation in two layers with a plain set, over
 // random changes, before and after merging.
 func TestLayersReadAsOne(t *testing.T) {
+	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	base := newRelation[struct{}](nil)
 	model := map[[2]string]bool{}
