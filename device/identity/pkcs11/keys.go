@@ -1,0 +1,136 @@
+//go:build cgo && pkcs11
+
+package pkcs11
+
+import (
+	"cmp"
+	"crypto"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/ThalesGroup/crypto11"
+)
+
+// ErrNoKey is wrapped by the error for a key that is not in the token: another
+// token, or one that was initialized anew.
+var ErrNoKey = errors.New("the token does not hold the key")
+
+// Keys is an identity.KeyStore of one token. It is safe for concurrent use. A
+// key whose file was never written, since the device lost its power in
+// between, stays in the token, unused.
+type Keys struct {
+	uri URI
+
+	mu    sync.Mutex
+	token *crypto11.Context
+}
+
+// NewKeys returns the store of the token that a URI names. It does not open
+// the token yet.
+func NewKeys(u URI) *Keys {
+	u.Object, u.ID = cmp.Or(u.Object, "iot_device"), nil
+	return &Keys{uri: u}
+}
+
+// Close ends the sessions with the token. Keys that were opened cannot be used
+// afterwards.
+func (k *Keys) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.token == nil {
+		return nil
+	}
+	token := k.token
+	k.token = nil
+	return token.Close()
+}
+
+func (k *Keys) open() (*crypto11.Context, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.token != nil {
+		return k.token, nil
+	}
+	pin, err := k.uri.pin()
+	if err != nil {
+		return nil, err
+	}
+	config := &crypto11.Config{Path: k.uri.ModulePath, TokenLabel: k.uri.Token, Pin: pin}
+	if k.uri.Serial != "" {
+		config.TokenLabel, config.TokenSerial = "", k.uri.Serial
+	}
+	token, err := crypto11.Configure(config)
+	if err != nil {
+		return nil, fmt.Errorf("opening the PKCS #11 token: %w", err)
+	}
+	k.token = token
+	return token, nil
+}
+
+// New makes a P-256 key in the token and returns it with the text of its file.
+func (k *Keys) New() (crypto.Signer, []byte, error) {
+	token, err := k.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	id := make([]byte, 16)
+	rand.Read(id)
+	key, err := token.GenerateECDSAKeyPairWithLabel(id, []byte(k.uri.Object), elliptic.P256())
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a key in the PKCS #11 token: %w", err)
+	}
+	named := k.uri
+	named.ID = id
+	return &signer{key}, pem.EncodeToMemory(&pem.Block{Type: fileType, Bytes: []byte(named.String())}), nil
+}
+
+// fileType marks a key's file.
+const fileType = "PKCS11 KEY URI"
+
+// Open finds a key by its file. It returns an error that wraps [ErrNoKey] when
+// the token does not hold it.
+func (k *Keys) Open(text []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != fileType {
+		return nil, errors.New("reading the file of a key in a PKCS #11 token: it holds no URI")
+	}
+	named, err := ParseURI(string(block.Bytes))
+	if err != nil {
+		return nil, fmt.Errorf("reading the file of a key in a PKCS #11 token: %w", err)
+	}
+	if len(named.ID) == 0 {
+		return nil, errors.New("reading the file of a key in a PKCS #11 token: the URI has no id")
+	}
+	token, err := k.open()
+	if err != nil {
+		return nil, err
+	}
+	found, err := token.FindKeyPairs(named.ID, nil)
+	if err != nil {
+		return nil, fmt.Errorf("finding the key in the PKCS #11 token: %w", err)
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%w: %s", ErrNoKey, named.String())
+	}
+	return &signer{found[0]}, nil
+}
+
+// A signer names the token in its errors.
+type signer struct{ key crypto.Signer }
+
+// Public returns the key's public half.
+func (s *signer) Public() crypto.PublicKey { return s.key.Public() }
+
+// Sign signs a digest in the token.
+func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	signature, err := s.key.Sign(random, digest, opts)
+	if err != nil {
+		return nil, fmt.Errorf("signing in the PKCS #11 token: %w", err)
+	}
+	return signature, nil
+}

@@ -1,0 +1,142 @@
+//go:build cgo && pkcs11
+
+package pkcs11_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/identity/pkcs11"
+)
+
+var _ identity.KeyStore = (*pkcs11.Keys)(nil)
+
+const module = "/usr/lib/softhsm/libsofthsm2.so"
+
+// TestMain gives SoftHSM, which reads its configuration once, a folder.
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "softhsm")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		config := filepath.Join(dir, "softhsm2.conf")
+		if err := os.WriteFile(config, []byte("directories.tokendir = "+dir+"\nlog.level = ERROR\n"), 0o600); err != nil {
+			panic(err)
+		}
+		os.Setenv("SOFTHSM2_CONF", config)
+		return m.Run()
+	}())
+}
+
+// newToken makes a token and returns its URI, whose PIN is in a file.
+func newToken(t *testing.T, label string) pkcs11.URI {
+	t.Helper()
+	if _, err := os.Stat(module); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("softhsm2 is missing, and CI installs it")
+		}
+		t.Skip("softhsm2 is missing")
+	}
+	out, err := exec.Command("softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "87654321", "--pin", "1234").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	pin := filepath.Join(t.TempDir(), "pin")
+	if err := os.WriteFile(pin, []byte("1234\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return pkcs11.URI{Token: label, ModulePath: module, PINSource: "file:" + pin}
+}
+
+func TestKeyInTokenSignsAndIsFoundByItsFile(t *testing.T) {
+	uri := newToken(t, "signs")
+	keys := pkcs11.NewKeys(uri)
+	key, text, err := keys.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "1234") {
+		t.Error("the file holds the PIN")
+	}
+	if _, err := awsiot.PrivateKey(text); err == nil {
+		t.Error("the file holds a key that works without the token")
+	}
+	if err := keys.Close(); err != nil {
+		t.Fatal(err)
+	}
+	keys = pkcs11.NewKeys(uri)
+	defer keys.Close()
+	opened, err := keys.Open(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !key.Public().(*ecdsa.PublicKey).Equal(opened.Public()) {
+		t.Error("found another key")
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, opened)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if request, err := x509.ParseCertificateRequest(der); err != nil || request.CheckSignature() != nil {
+		t.Errorf("the request is not valid: %v", err)
+	}
+	var signing sync.WaitGroup
+	for range 8 {
+		signing.Go(func() {
+			digest := sha256.Sum256([]byte("message"))
+			signature, err := opened.Sign(rand.Reader, digest[:], crypto.SHA256)
+			if err != nil || !ecdsa.VerifyASN1(opened.Public().(*ecdsa.PublicKey), digest[:], signature) {
+				t.Errorf("signing at the same time: %v", err)
+			}
+		})
+	}
+	signing.Wait()
+}
+
+func TestKeyOfAnotherTokenIsNamed(t *testing.T) {
+	first := pkcs11.NewKeys(newToken(t, "first"))
+	_, text, err := first.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := pkcs11.NewKeys(newToken(t, "second"))
+	defer second.Close()
+	if _, err := second.Open(text); !errors.Is(err, pkcs11.ErrNoKey) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWrongOrMissingPINIsAnError(t *testing.T) {
+	uri := newToken(t, "pin")
+	uri.PINSource = ""
+	if _, _, err := pkcs11.NewKeys(uri).New(); err == nil {
+		t.Error("no error without a PIN")
+	}
+	t.Setenv(pkcs11.PINVariable, "9999")
+	if _, _, err := pkcs11.NewKeys(uri).New(); err == nil || strings.Contains(err.Error(), "9999") {
+		t.Errorf("a wrong PIN: %v", err)
+	}
+	t.Setenv(pkcs11.PINVariable, "1234")
+	keys := pkcs11.NewKeys(uri)
+	defer keys.Close()
+	if _, _, err := keys.New(); err != nil {
+		t.Error(err)
+	}
+}

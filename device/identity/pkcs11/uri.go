@@ -1,0 +1,135 @@
+// Package pkcs11 keeps private keys in a hardware token through its PKCS #11
+// module: a smart card, an HSM, a secure element. A key is made in the token and
+// cannot leave it; its file names it by a PKCS #11 URI (RFC 7512).
+//
+// Keys needs cgo and the build tag pkcs11, as make device-pkcs11 sets it.
+// [ParseURI] is there in every build, so that a configuration can be checked.
+package pkcs11
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+)
+
+// A URI names a token, and in a key's file a key in it (RFC 7512).
+type URI struct {
+	Token, Serial string // the token, by label or serial number; one of them at least
+	Object        string // label of keys; "iot_device" for new keys unless given
+	ID            []byte // of a key, empty in a configuration
+	ModulePath    string // the PKCS #11 module, an absolute path
+	PINSource     string // a file that holds the PIN, as file:PATH or PATH
+}
+
+// PINVariable is the environment variable with the PIN, read when the URI has
+// no pin-source.
+const PINVariable = "IOT_DEVICE_PKCS11_PIN"
+
+// ParseURI reads a PKCS #11 URI: pkcs11:token=LABEL?module-path=PATH&pin-source=file:PATH.
+// It returns an error for an attribute that has no meaning here, and for a
+// pin-value, which has no place in a configuration.
+func ParseURI(text string) (URI, error) {
+	rest, ok := strings.CutPrefix(text, "pkcs11:")
+	if !ok {
+		return URI{}, errors.New("a PKCS #11 URI begins with pkcs11:")
+	}
+	var u URI
+	path, query, _ := strings.Cut(rest, "?")
+	attributes := strings.Split(path, ";")
+	if query != "" {
+		attributes = append(attributes, strings.Split(query, "&")...)
+	}
+	for _, a := range attributes {
+		if a == "" {
+			continue
+		}
+		name, escaped, ok := strings.Cut(a, "=")
+		value, err := url.PathUnescape(escaped)
+		if !ok || err != nil {
+			return URI{}, fmt.Errorf("PKCS #11 URI: attribute %s has no readable value", name)
+		}
+		switch name {
+		case "token":
+			u.Token = value
+		case "serial":
+			u.Serial = value
+		case "object":
+			u.Object = value
+		case "id":
+			u.ID = []byte(value)
+		case "module-path":
+			u.ModulePath = value
+		case "pin-source":
+			u.PINSource = value
+		case "type":
+			if value != "private" {
+				return URI{}, fmt.Errorf("PKCS #11 URI: type %s is not a private key's", value)
+			}
+		case "pin-value":
+			return URI{}, errors.New("PKCS #11 URI: pin-value would store the PIN with the configuration: use pin-source=file:PATH, or the variable " + PINVariable)
+		default:
+			return URI{}, fmt.Errorf("PKCS #11 URI: attribute %s is not supported", name)
+		}
+	}
+	switch {
+	case u.Token == "" && u.Serial == "":
+		return URI{}, errors.New("PKCS #11 URI: neither token nor serial says which token it is")
+	case u.ModulePath == "":
+		return URI{}, errors.New("PKCS #11 URI: module-path is missing: the path of the token's PKCS #11 module")
+	}
+	return u, nil
+}
+
+// String returns the URI in its one form: [ParseURI] reads it back.
+func (u URI) String() string {
+	var path, query []string
+	add := func(list *[]string, name, value string) {
+		if value != "" {
+			*list = append(*list, name+"="+escape(value))
+		}
+	}
+	add(&path, "token", u.Token)
+	add(&path, "serial", u.Serial)
+	add(&path, "object", u.Object)
+	add(&path, "id", string(u.ID))
+	add(&query, "module-path", u.ModulePath)
+	add(&query, "pin-source", u.PINSource)
+	text := "pkcs11:" + strings.Join(path, ";")
+	if len(query) > 0 {
+		text += "?" + strings.Join(query, "&")
+	}
+	return text
+}
+
+// escape percent-encodes everything but the unreserved characters and the slash,
+// a subset of what RFC 7512 leaves as it is.
+func escape(value string) string {
+	var b strings.Builder
+	for _, c := range []byte(value) {
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~/:", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// pin returns the token's PIN from the URI's file or the environment.
+func (u URI) pin() (string, error) {
+	if u.PINSource == "" {
+		pin := os.Getenv(PINVariable)
+		if pin == "" {
+			return "", fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
+		}
+		return pin, nil
+	}
+	text, err := os.ReadFile(strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file://"), "file:"))
+	if err != nil {
+		return "", fmt.Errorf("reading the token's PIN: %w", err)
+	}
+	return string(bytes.TrimSpace(text)), nil
+}
