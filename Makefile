@@ -15,7 +15,7 @@ AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 LINT        := $(CURDIR)/.ci/tools/golangci-lint
 
-.PHONY: help demo rehearse test check-fast device hook local fleet synth deploy destroy bench torture release clean
+.PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench torture release clean
 .PHONY: check fmt lint vulnerabilities fuzz unit
 
 help:  ## list the targets
@@ -37,6 +37,9 @@ check-fast: fmt  ## what to run before each commit: format, vet, unit tests of h
 
 device:  ## build ./iot_device, static
 	cd device && $(BUILD) $(SMALL) -o $(DEVICE) ./cmd/iot_device
+
+device-pkcs11:  ## build ./iot_device with PKCS #11, which needs cgo
+	cd device && CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -tags pkcs11 -o $(DEVICE) ./cmd/iot_device
 
 local:  ## build ./iot_core_local, the emulator
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
@@ -76,6 +79,7 @@ fuzz:  ## run every fuzz target for FUZZTIME inputs
 unit: infra/node_modules $(AWSSDK)/node_modules
 	@for module in $(MODULES); do echo "testing $$module"; ( cd $$module && \
 		$(GO) test -race -timeout 30m ./... ) || exit 1; done
+	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
 
 %/node_modules: %/package.json %/package-lock.json
 	cd $* && npm ci --silent --ignore-scripts --no-audit --no-fund

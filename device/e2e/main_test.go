@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 var (
 	shipped     = sync.OnceValues(buildShipped)
 	withKillers = sync.OnceValues(buildWithKillers)
+	withPKCS11  = sync.OnceValues(buildWithPKCS11)
 )
 
 // buildShipped leaves the flags to the Makefile, so that what is measured is

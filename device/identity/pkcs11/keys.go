@@ -86,17 +86,14 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 	}
 	named := k.uri
 	named.ID = id
-	return &signer{key}, pem.EncodeToMemory(&pem.Block{Type: fileType, Bytes: []byte(named.String())}), nil
+	return &signer{key}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
 }
-
-// fileType marks a key's file.
-const fileType = "PKCS11 KEY URI"
 
 // Open finds a key by its file. It returns an error that wraps [ErrNoKey] when
 // the token does not hold it.
 func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
-	if block == nil || block.Type != fileType {
+	if block == nil || block.Type != FileType {
 		return nil, errors.New("reading the file of a key in a PKCS #11 token: it holds no URI")
 	}
 	named, err := ParseURI(string(block.Bytes))

@@ -24,6 +24,9 @@ type URI struct {
 	PINSource     string // a file that holds the PIN, as file:PATH or PATH
 }
 
+// FileType is the type of the PEM block in a key's file, which holds its URI.
+const FileType = "PKCS11 KEY URI"
+
 // PINVariable is the environment variable with the PIN, read when the URI has
 // no pin-source.
 const PINVariable = "IOT_DEVICE_PKCS11_PIN"

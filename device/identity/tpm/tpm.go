@@ -36,6 +36,9 @@ import (
 // use at once.
 const DefaultDevice = "/dev/tpmrm0"
 
+// FileType is the type of the PEM block in a key's file.
+const FileType = "TSS2 PRIVATE KEY"
+
 // busyFor is how long a busy TPM is asked again.
 const busyFor = 10 * time.Second
 

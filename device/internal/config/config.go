@@ -66,6 +66,9 @@ type Keys string
 const (
 	// KeysDevice makes the key on the device, which sends a CSR. The default.
 	KeysDevice Keys = "device"
+	// Hardware has settings of its own: "tpm", "tpm:PATH", either with "?pcrs=0,7"
+	// (see [tpm.Keys]), and a PKCS #11 URI (see [pkcs11.URI]).
+
 	// KeysService lets AWS IoT make the key (CreateKeysAndCertificate).
 	KeysService Keys = "service"
 )
@@ -155,6 +158,7 @@ func (c *Config) Identity() identity.Config {
 		Dir:          c.StateDir,
 		Certificate:  c.Primary.CertificatePath,
 		PrivateKey:   c.Primary.PrivateKeyPath,
+		Keys:         b.Keys.store(),
 		Reserved:     []string{c.Path, b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath},
 	}
 }

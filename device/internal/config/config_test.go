@@ -268,7 +268,7 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		},
 		"unknown flow": {
 			good + "bootstrap: {keys: cloud}\n",
-			[]string{`device.yaml:4:19: bootstrap.keys "cloud" is unknown; use device (the key is made here) or service (AWS IoT makes it)`},
+			[]string{`device.yaml:4:19: bootstrap.keys "cloud" is unknown; use device (the key is made here), service (AWS IoT makes it), tpm, or a PKCS #11 URI`},
 		},
 		"template that AWS would not name so": {
 			good + "bootstrap: {provisioningTemplate: my template}\n",

@@ -109,12 +109,17 @@ func TestParametersOfTheEnvironment(t *testing.T) {
 
 // What this version cannot do is not accepted in silence.
 func TestSettingsOfFeaturesThatAreNotThereAreErrors(t *testing.T) {
-	for _, setting := range []string{"agent: {socket: /run/x}", "bootstrap: {keys: tpm}", "bootstrap: {keys: 'pkcs11:token=x'}"} {
+	for _, setting := range []string{"agent: {socket: /run/x}"} {
 		if _, err := load(t, good+setting+"\n", config.Sources{}); awsiot.ClassOf(err) != awsiot.Misconfigured || !strings.Contains(err.Error(), "this version") {
 			t.Errorf("%s: %v", setting, err)
 		}
 	}
-	for _, setting := range []string{"bootstrap: {afterwards: keep, eager: true}", "bootstrap: {afterwards: remove}"} {
+	for _, keys := range []string{"tpm?pcrs=24", "tpm?pcrs=x", "tpm?bank=sha1", "tpmrm0", "pkcs11:token=x", "pkcs11:token=x?module-path=/m&pin-value=1"} {
+		if _, err := load(t, good+"bootstrap: {keys: '"+keys+"'}\n", config.Sources{}); awsiot.ClassOf(err) != awsiot.Misconfigured {
+			t.Errorf("%s: %v", keys, err)
+		}
+	}
+	for _, setting := range []string{"bootstrap: {keys: tpm}", "bootstrap: {keys: 'tpm:/dev/tpm0?pcrs=0,7'}", "bootstrap: {afterwards: keep, eager: true}", "bootstrap: {afterwards: remove}"} {
 		if _, err := load(t, good+setting+"\n", config.Sources{}); err != nil {
 			t.Errorf("%s: %v", setting, err)
 		}

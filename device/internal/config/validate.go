@@ -135,13 +135,13 @@ func (v *validation) bootstrap() {
 		v.bad("bootstrap.provisioningTemplate", fmt.Sprintf("bootstrap.provisioningTemplate %q is not the name of a template", b.ProvisioningTemplate),
 			"use "+awsiot.TemplateNameRule+"; the CDK app creates "+DefaultTemplate)
 	}
-	switch keys, _, _ := strings.Cut(string(b.Keys), ":"); {
+	switch err := b.Keys.check(); {
 	case b.Keys == KeysDevice || b.Keys == KeysService:
-	case keys == "tpm" || keys == "pkcs11":
-		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys %q: this version does not support keys in hardware", string(b.Keys)), "use device (the key is made here)")
-	default:
+	case b.Keys.hardware() == "":
 		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys %q is unknown", string(b.Keys)),
-			"use device (the key is made here) or service (AWS IoT makes it)")
+			"use device (the key is made here), service (AWS IoT makes it), tpm, or a PKCS #11 URI")
+	case err != nil:
+		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys: %v", err), "write tpm, tpm:PATH or pkcs11:token=LABEL?module-path=PATH")
 	}
 	if b.Afterwards != AfterwardsKeep && b.Afterwards != AfterwardsRemove {
 		v.bad("bootstrap.afterwards", fmt.Sprintf("bootstrap.afterwards %q is unknown", string(b.Afterwards)), "use keep, or remove to remove the claim's key once the identity is verified")

@@ -162,7 +162,7 @@ func (d *device) provisioning(console *cli.Console, reprovision bool) provision.
 		Template:          c.Bootstrap.ProvisioningTemplate,
 		Parameters:        c.TemplateParameters(),
 		Author:            c.Author,
-		Keys:              provision.Keys(c.Bootstrap.Keys),
+		Keys:              flow(c.Bootstrap.Keys),
 		ThingName:         c.ThingName,
 		ExpectedThingName: c.ExpectedThingName(),
 		Reprovision:       reprovision,
@@ -252,4 +252,12 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult)
 	}
 	console.Note("The device can connect as client id " + r.ThingName + ". To show its identity, run: iot_device status")
 	return nil
+}
+
+// flow says who makes the key: hardware belongs to the device.
+func flow(keys config.Keys) provision.Keys {
+	if keys == config.KeysService {
+		return provision.ServiceKeys
+	}
+	return provision.DeviceKeys
 }

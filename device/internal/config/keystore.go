@@ -1,0 +1,113 @@
+package config
+
+import (
+	"crypto"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/identity/pkcs11"
+	"example.com/fleety/device/identity/tpm"
+)
+
+// parseTPM reads "tpm", "tpm:PATH" or either with "?pcrs=0,7": the TPM's device,
+// by default [tpm.DefaultDevice], and the registers that new keys are bound to.
+func parseTPM(keys Keys) (*tpm.Keys, error) {
+	rest := strings.TrimPrefix(strings.TrimPrefix(string(keys), "tpm"), ":")
+	path, query, _ := strings.Cut(rest, "?")
+	k := &tpm.Keys{Device: path}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, err
+	}
+	for name, list := range values {
+		if name != "pcrs" || len(list) != 1 {
+			return nil, fmt.Errorf("%q is not an option of a TPM: pcrs is", name)
+		}
+		for text := range strings.SplitSeq(list[0], ",") {
+			n, err := strconv.ParseUint(text, 10, 8)
+			if err != nil || n > 23 {
+				return nil, fmt.Errorf("%q is not a platform configuration register: they have the numbers 0 to 23", text)
+			}
+			k.PCRs = append(k.PCRs, uint(n))
+		}
+	}
+	return k, nil
+}
+
+// hardware returns the kind of hardware that keys are made in, "" for none.
+func (k Keys) hardware() string {
+	kind, _, _ := strings.Cut(string(k), ":")
+	kind, _, _ = strings.Cut(kind, "?")
+	if kind == "tpm" || kind == "pkcs11" {
+		return kind
+	}
+	return ""
+}
+
+// check returns what is wrong with a setting of hardware keys.
+func (k Keys) check() error {
+	if k.hardware() == "tpm" {
+		_, err := parseTPM(k)
+		return err
+	}
+	uri, err := pkcs11.ParseURI(string(k))
+	if err == nil {
+		_, err = newTokenKeys(uri)
+	}
+	return err
+}
+
+// store makes keys as the setting says, and opens those of every kind: an
+// identity may be older than the setting.
+func (k Keys) store() identity.KeyStore {
+	s := keyStore{tpm: &tpm.Keys{}, file: identity.SoftwareKeys{}}
+	s.makes = s.file
+	switch k.hardware() {
+	case "tpm":
+		if t, err := parseTPM(k); err == nil { // else it was reported
+			s.tpm, s.makes = t, t
+		}
+	case "pkcs11":
+		if uri, err := pkcs11.ParseURI(string(k)); err == nil {
+			if t, err := newTokenKeys(uri); err == nil {
+				s.token, s.makes = t, t
+			}
+		}
+	}
+	return s
+}
+
+type keyStore struct {
+	makes identity.KeyStore
+	tpm   identity.KeyStore
+	token identity.KeyStore // nil unless the setting has one
+	file  identity.KeyStore
+}
+
+func (s keyStore) New() (crypto.Signer, []byte, error) { return s.makes.New() }
+
+func (s keyStore) Open(text []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(text)
+	switch {
+	case block == nil:
+	case block.Type == tpm.FileType:
+		return s.tpm.Open(text)
+	case block.Type == pkcs11.FileType && s.token != nil:
+		return s.token.Open(text)
+	case block.Type == pkcs11.FileType:
+		uri, err := pkcs11.ParseURI(string(block.Bytes))
+		if err != nil {
+			return nil, err
+		}
+		token, err := newTokenKeys(uri)
+		if err != nil {
+			return nil, err
+		}
+		return token.Open(text)
+	}
+	return s.file.Open(text)
+}

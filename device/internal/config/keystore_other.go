@@ -1,0 +1,14 @@
+//go:build !cgo || !pkcs11
+
+package config
+
+import (
+	"errors"
+
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/identity/pkcs11"
+)
+
+func newTokenKeys(pkcs11.URI) (identity.KeyStore, error) {
+	return nil, errors.New("this program is built without PKCS #11, which needs cgo: use one from make device-pkcs11")
+}
