@@ -185,7 +185,7 @@ func TestServiceManagerIsNotifiedOfEveryStep(t *testing.T) {
 		"STATUS=connect with device certificate (" + d.thing() + ")",
 		"STATUS=publish birth message (fleet/" + d.thing() + ")",
 		"STATUS=save identity",
-		"READY=1\nSTATUS=" + d.thing() + " has proved its identity",
+		"READY=1\nSTATUS=" + d.thing() + ": identity verified",
 	}
 	if diff := cmp.Diff(want, m.all(t)); diff != "" {
 		t.Errorf("notifications (-want +got):\n%s", diff)
