@@ -9,16 +9,24 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"math/big"
 	mathrand "math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"example.com/fleety/device/awsiot"
+)
+
+// The whole matrix, which takes a minute: go test -crash.pairs 1 -crash.histories 10000
+var (
+	crashPairs     = flag.Int("crash.pairs", 11, "tests of two failures take one of so many pairs; 1 takes all")
+	crashHistories = flag.Int("crash.histories", 200, "how many histories TestRandomHistories goes through")
 )
 
 const serial = "2974685"
@@ -56,13 +64,13 @@ func (c *cloud) create(t testing.TB, key crypto.PublicKey) Grant {
 }
 
 // issuedBefore saves making the same certificate a thousand times.
-var issuedBefore = map[string]*x509.Certificate{}
+var issuedBefore sync.Map // of *x509.Certificate, by key and number
 
 func issue(t testing.TB, issuer ed25519.PrivateKey, key crypto.PublicKey, number int64) *x509.Certificate {
 	t.Helper()
 	what := fmt.Sprint(key, number)
-	if cert, ok := issuedBefore[what]; ok {
-		return cert
+	if cert, ok := issuedBefore.Load(what); ok {
+		return cert.(*x509.Certificate)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(number),
@@ -77,7 +85,7 @@ func issue(t testing.TB, issuer ed25519.PrivateKey, key crypto.PublicKey, number
 	if err != nil {
 		t.Fatal(err)
 	}
-	issuedBefore[what] = cert
+	issuedBefore.Store(what, cert)
 	return cert
 }
 
@@ -128,11 +136,10 @@ var stock = sync.OnceValue(func() []stockKey {
 	return keys
 })
 
-var taken int
+var taken atomic.Int64
 
 func (quickKeys) New() (crypto.Signer, []byte, error) {
-	taken++
-	k := stock()[taken%len(stock())]
+	k := stock()[taken.Add(1)%int64(len(stock()))]
 	return k.key, k.text, nil
 }
 
@@ -328,7 +335,7 @@ func TestFinishedProvisioningIsDurable(t *testing.T) {
 func TestTwoCrashesLoseNothing(t *testing.T) {
 	calls := countCalls(t, newMemDisk(), run{})
 	for first := 1; first <= calls; first++ {
-		for second := 1; second <= calls; second++ {
+		for second := 1 + first%*crashPairs; second <= calls; second += *crashPairs {
 			d, c := newMemDisk(), newCloud(t)
 			d.fault = crashAt(first)
 			_ = provision(t, storeOn(t, d), c, run{})
@@ -467,11 +474,7 @@ func TestReplacementThatIsDiscardedLeavesTheIdentity(t *testing.T) {
 // TestRandomHistoriesEndWithOneIdentity goes through runs that crash, lose answers
 // and replace the identity under changing names.
 func TestRandomHistoriesEndWithOneIdentity(t *testing.T) {
-	histories := 1000
-	if testing.Short() {
-		histories = 100
-	}
-	for range histories {
+	for range *crashHistories {
 		d, c := newMemDisk(), newCloud(t)
 		var history []string
 		committed := false
