@@ -64,7 +64,8 @@ func startTPM(t testing.TB) string {
 		os.RemoveAll(dir)
 	})
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
+		if conn, err := net.Dial("unix", socket); err == nil {
+			conn.Close()
 			return socket
 		}
 		if time.Now().After(deadline) {
