@@ -8,8 +8,9 @@
 // rejected.
 //
 // Operations, bindings, pagination and exceptions are those of AWS's service
-// models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29. Nothing is dropped in silence:
-// an operation or a parameter that is not emulated is rejected by its name.
+// models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29.
+// Nothing is dropped in silence: an operation or a parameter that is not
+// emulated is rejected by its name.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/
 package controlapi

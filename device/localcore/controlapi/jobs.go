@@ -68,8 +68,12 @@ func jobSummary(j jobs.Job) object {
 	return object{"jobArn": j.ARN, "jobId": j.ID}.optional("description", j.Description)
 }
 
-func (a *api) createJob(q *request, in jobs.NewJob) (any, error) {
-	j, err := a.Jobs.CreateJob(q.path("jobId"), in)
+func (a *api) createJob(q *request, in struct {
+	jobs.NewJob
+	Tags tags `json:"tags"`
+}) (any, error) {
+	id := q.path("jobId")
+	j, err := tagged(a, in.Tags, "job/"+id, func() (jobs.Job, error) { return a.Jobs.CreateJob(id, in.NewJob) })
 	return jobSummary(j), err
 }
 
@@ -96,7 +100,10 @@ func (a *api) cancelJob(q *request, in struct {
 }
 
 func (a *api) deleteJob(q *request) (any, error) {
-	return nil, a.Jobs.DeleteJob(q.path("jobId"), q.flag("force"))
+	if err := a.Jobs.DeleteJob(q.path("jobId"), q.flag("force")); err != nil {
+		return nil, err
+	}
+	return nil, a.Registry.DeleteTags("job/" + q.path("jobId"))
 }
 
 func (a *api) associateTargets(q *request, in struct {

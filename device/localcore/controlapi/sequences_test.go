@@ -342,6 +342,57 @@ func (w world) provisioningTemplate() sequence {
 	}
 }
 
+// topicRule gets its tags in a header. AWS answers UnauthorizedException for a
+// rule that does not exist, by which tools know that it is gone.
+func (w world) topicRule() sequence {
+	name := aws.String("rule")
+	payload := func(sql string, disabled bool) *types.TopicRulePayload {
+		return &types.TopicRulePayload{Sql: &sql, RuleDisabled: &disabled, AwsIotSqlVersion: aws.String("2016-03-23"), Actions: []types.Action{
+			{Republish: &types.RepublishAction{RoleArn: &w.role, Topic: aws.String("copy")}},
+		}}
+	}
+	return sequence{
+		create: callOf(w.CreateTopicRule, &iot.CreateTopicRuleInput{RuleName: name, TopicRulePayload: payload("SELECT * FROM 'a'", false), Tags: aws.String("line=7")}),
+		read: func(ctx context.Context) (any, error) {
+			got, err := w.GetTopicRule(ctx, &iot.GetTopicRuleInput{RuleName: name})
+			if codeOf(err) == "UnauthorizedException" {
+				return nil, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			tags, err := w.tags(ctx, got.RuleArn)
+			return state{"sql": *got.Rule.Sql, "disabled": *got.Rule.RuleDisabled, "topic": *got.Rule.Actions[0].Republish.Topic, "tags": tags}, err
+		},
+		created: state{"sql": "SELECT * FROM 'a'", "disabled": false, "topic": "copy", "tags": tagsBefore},
+		update: inTurn(w.retag("rule/rule"),
+			callOf(w.ReplaceTopicRule, &iot.ReplaceTopicRuleInput{RuleName: name, TopicRulePayload: payload("SELECT * FROM 'b'", true)})),
+		updated: state{"sql": "SELECT * FROM 'b'", "disabled": true, "topic": "copy", "tags": tagsAfter},
+		destroy: callOf(w.DeleteTopicRule, &iot.DeleteTopicRuleInput{RuleName: name}),
+	}
+}
+
+func (w world) job() sequence {
+	id := aws.String("job")
+	return sequence{
+		create: callOf(w.CreateJob, &iot.CreateJobInput{
+			JobId: id, Document: aws.String("{}"), Targets: []string{w.arn("thing/world")}, Tags: lineTag, Description: aws.String("one"),
+		}),
+		read: func(ctx context.Context) (any, error) {
+			got, err := w.DescribeJob(ctx, &iot.DescribeJobInput{JobId: id})
+			if err != nil {
+				return nil, err
+			}
+			tags, err := w.tags(ctx, got.Job.JobArn)
+			return state{"description": *got.Job.Description, "targets": got.Job.Targets, "tags": tags}, err
+		},
+		created: state{"description": "one", "targets": []string{w.arn("thing/world")}, "tags": tagsBefore},
+		update:  inTurn(w.retag("job/job"), callOf(w.UpdateJob, &iot.UpdateJobInput{JobId: id, Description: aws.String("two")})),
+		updated: state{"description": "two", "targets": []string{w.arn("thing/world")}, "tags": tagsAfter},
+		destroy: callOf(w.DeleteJob, &iot.DeleteJobInput{JobId: id, Force: true}),
+	}
+}
+
 // attachment is a resource that is there or not, and cannot be updated.
 func attachment(create, destroy func(context.Context) error, list func(context.Context) ([]string, error), what string) sequence {
 	return sequence{
@@ -433,6 +484,8 @@ func TestInfrastructureToolsRunToTheEnd(t *testing.T) {
 		"policy attachment to a Cognito identity": w.policyAttachment("us-east-1:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"),
 		"thing principal attachment":              w.thingPrincipalAttachment(),
 		"thing group membership":                  w.thingGroupMembership(),
+		"topic rule":                              w.topicRule(),
+		"job":                                     w.job(),
 		"certificate with keys": w.certificateOf(func(ctx context.Context) (string, error) {
 			made, err := w.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true})
 			if err != nil {

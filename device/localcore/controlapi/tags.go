@@ -3,6 +3,7 @@ package controlapi
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"example.com/fleety/device/localcore/registry"
 )
@@ -36,11 +37,30 @@ func tagged[T any](a *api, t tags, resource string, create func() (T, error)) (m
 	return made, a.Registry.TagResource(resource, all)
 }
 
+// taggable returns the resource that an ARN names. That a policy, a type, a group
+// or a template exists is for the registry to check.
+func (a *api) taggable(arn string) (resource string, err error) {
+	if resource, err = a.resource(arn); err != nil {
+		return "", err
+	}
+	kind, name, _ := strings.Cut(resource, "/")
+	switch {
+	case kind == "rule" && a.Rules != nil:
+		_, err = a.Rules.TopicRule(name)
+	case kind == "job" && a.Jobs != nil:
+		_, _, err = a.Jobs.DescribeJob(name)
+	}
+	if err != nil {
+		return "", registry.Reject(registry.CodeNotFound, "Resource %s cannot be found.", clip(resource))
+	}
+	return resource, nil
+}
+
 func (a *api) tagResource(_ *request, in struct {
 	ARN  string `json:"resourceArn"`
 	Tags tags   `json:"tags"`
 }) (any, error) {
-	resource, err := a.resource(in.ARN)
+	resource, err := a.taggable(in.ARN)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +75,7 @@ func (a *api) untagResource(_ *request, in struct {
 	ARN  string   `json:"resourceArn"`
 	Keys []string `json:"tagKeys"`
 }) (any, error) {
-	resource, err := a.resource(in.ARN)
+	resource, err := a.taggable(in.ARN)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +83,7 @@ func (a *api) untagResource(_ *request, in struct {
 }
 
 func (a *api) listTagsForResource(q *request) (any, error) {
-	resource, err := a.resource(q.query("resourceArn"))
+	resource, err := a.taggable(q.query("resourceArn"))
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package controlapi
 import (
 	"errors"
 	"net/http"
+	"net/url"
 
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
@@ -26,11 +27,21 @@ func (a *api) rulesOf(run func(*request) (any, error)) func(*request) (any, erro
 	}
 }
 
+// createTopicRule gets tags in a header, in the form of a query.
 func (a *api) createTopicRule(q *request, in rules.Definition) (any, error) {
-	if q.Header.Get("X-Amz-Tagging") != "" {
-		return nil, invalid("tags of topic rules are not emulated")
+	query, err := url.ParseQuery(q.Header.Get("X-Amz-Tagging"))
+	if err != nil {
+		return nil, invalid("the tags cannot be read: %v", err)
 	}
-	return nil, a.Rules.CreateTopicRule(q.path("ruleName"), in)
+	var t tags
+	for key, values := range query {
+		for _, value := range values {
+			t = append(t, tag{key, value})
+		}
+	}
+	name := q.path("ruleName")
+	_, err = tagged(a, t, "rule/"+name, func() (any, error) { return nil, a.Rules.CreateTopicRule(name, in) })
+	return nil, err
 }
 
 func (a *api) replaceTopicRule(q *request, in rules.Definition) (any, error) {
@@ -52,7 +63,10 @@ func (a *api) topicRule(q *request) (any, error) {
 }
 
 func (a *api) deleteTopicRule(q *request) (any, error) {
-	return nil, a.Rules.DeleteTopicRule(q.path("ruleName"))
+	if err := a.Rules.DeleteTopicRule(q.path("ruleName")); err != nil {
+		return nil, err
+	}
+	return nil, a.Registry.DeleteTags("rule/" + q.path("ruleName"))
 }
 
 func (a *api) disableTopicRule(q *request) (any, error) {

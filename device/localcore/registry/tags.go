@@ -39,9 +39,10 @@ func CheckTags(tags map[string]string) error {
 	return nil
 }
 
-// TagResource adds tags to a policy, thing type, thing group, billing group or
-// provisioning template, given as the part of its ARN after the account. A key
-// that is there already gets the new value.
+// TagResource adds tags to a policy, thing type, thing group, billing group,
+// provisioning template, topic rule or job, given as the part of its ARN after
+// the account. A key that is there already gets the new value. Whether a rule or
+// a job exists, the registry cannot say.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_TagResource.html
 func (r *Registry) TagResource(resource string, tags map[string]string) error {
@@ -82,6 +83,16 @@ func (r *Registry) UntagResource(resource string, keys []string) error {
 	})
 }
 
+// DeleteTags removes all tags of a topic rule or job that was deleted.
+func (r *Registry) DeleteTags(resource string) error {
+	return r.update(func(tx *transaction) error {
+		if tx.tags.has(resource) {
+			tx.tags.remove(resource)
+		}
+		return nil
+	})
+}
+
 // TagsOf returns the tags of a resource.
 func (r *Registry) TagsOf(resource string) (map[string]string, error) {
 	return read(r, func(s *state) (map[string]string, error) {
@@ -93,7 +104,7 @@ func (r *Registry) TagsOf(resource string) (map[string]string, error) {
 // tagsOf returns the tags of a resource that exists and can have some.
 func (s *state) tagsOf(resource string) (map[string]string, error) {
 	kind, name, _ := strings.Cut(resource, "/")
-	known, exists := true, false
+	exists := false
 	switch kind {
 	case "policy":
 		exists = s.policies.has(name)
@@ -105,11 +116,10 @@ func (s *state) tagsOf(resource string) (map[string]string, error) {
 		exists = s.billingGroups.has(name)
 	case "provisioningtemplate":
 		exists = s.templates.has(name)
+	case "rule", "job":
+		exists = true
 	default:
-		known = false
-	}
-	if !known {
-		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups and provisioning templates can", clip(resource))
+		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, topic rules and jobs can", clip(resource))
 	}
 	if !exists {
 		return nil, notFound(resource, "Resource "+clip(resource))
