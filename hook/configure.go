@@ -2,15 +2,13 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
 	"example.com/fleety/hook/admit"
+	"example.com/fleety/hook/internal/awsenv"
 	"example.com/fleety/hook/serials"
 	"example.com/fleety/hook/things"
 )
@@ -41,32 +39,10 @@ func configured(getenv func(string) string, log *slog.Logger) (decider, error) {
 		return d, fmt.Errorf("SERIAL_REGISTRY is listed, but SERIAL_TABLE names no table")
 	}
 	if table != "" {
-		d.serials = serials.New(awsConfig(getenv, "DYNAMODB"), table)
+		d.serials = serials.New(awsenv.Config(getenv, "DYNAMODB"), table)
 	}
 	if !d.rules.TakeExisting || table != "" || rotation == "allow" {
-		d.things = things.New(awsConfig(getenv, "IOT"))
+		d.things = things.New(awsenv.Config(getenv, "IOT"))
 	}
 	return d, nil
-}
-
-// awsConfig is what Lambda passes to a function about its account. The SDK's own
-// loader also reads files and asks other services, which a function has not,
-// and would double the size of the hook.
-//
-// AWS page: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
-func awsConfig(getenv func(string) string, service string) aws.Config {
-	c := aws.Config{
-		Region: getenv("AWS_REGION"),
-		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-			return aws.Credentials{
-				AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
-				SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
-				SessionToken:    getenv("AWS_SESSION_TOKEN"),
-			}, nil
-		}),
-	}
-	if endpoint := cmp.Or(getenv("AWS_ENDPOINT_URL_"+service), getenv("AWS_ENDPOINT_URL")); endpoint != "" {
-		c.BaseEndpoint = &endpoint
-	}
-	return c
 }

@@ -207,7 +207,7 @@ func copyOfSource(t *testing.T, under string) (root string) {
 	t.Helper()
 	root = filepath.Join(t.TempDir(), under)
 	files := []string{"scripts/build-hook.sh", "hook/go.mod", "hook/go.sum"}
-	for _, pattern := range []string{"hook/*.go", "hook/*/*.go"} {
+	for _, pattern := range []string{"hook/*.go", "hook/*/*.go", "hook/*/*/*.go"} {
 		matches, err := filepath.Glob(filepath.Join("..", pattern))
 		if err != nil {
 			t.Fatal(err)

@@ -49,12 +49,19 @@ func run(ctx context.Context) error {
 	if err := props.Check(); err != nil {
 		return err
 	}
-	if props.HookFolder, err = os.MkdirTemp("", "fleety-hook-"); err != nil {
-		return fmt.Errorf("making a folder for the hook: %w", err)
+	work, err := os.MkdirTemp("", "fleety-hook-")
+	if err != nil {
+		return fmt.Errorf("making a folder for the functions: %w", err)
 	}
-	defer os.RemoveAll(props.HookFolder)
-	if err := buildHook(ctx, props.HookFolder, props.HookArchitecture); err != nil {
+	defer os.RemoveAll(work)
+	props.HookFolder, props.RetireFolder = filepath.Join(work, "hook"), filepath.Join(work, "retire")
+	if err := buildFunction(ctx, props.HookFolder, props.HookArchitecture, "."); err != nil {
 		return err
+	}
+	if props.Rotation {
+		if err := buildFunction(ctx, props.RetireFolder, props.HookArchitecture, "./cmd/retire"); err != nil {
+			return err
+		}
 	}
 	return synth(props)
 }
@@ -75,11 +82,12 @@ func cdkContext() (map[string]any, error) {
 	return context, nil
 }
 
-func buildHook(ctx context.Context, folder string, a stack.Architecture) error {
+// buildFunction builds a package of the hook's module into a folder.
+func buildFunction(ctx context.Context, folder string, a stack.Architecture, name string) error {
 	script := filepath.Join("..", "scripts", "build-hook.sh")
-	output, err := exec.CommandContext(ctx, script, filepath.Join(folder, "bootstrap"), string(a)).CombinedOutput()
+	output, err := exec.CommandContext(ctx, script, filepath.Join(folder, "bootstrap"), string(a), name).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("building the hook with %s: %w\n%s", script, err, output)
+		return fmt.Errorf("building %s of the hook with %s: %w\n%s", name, script, err, output)
 	}
 	return nil
 }

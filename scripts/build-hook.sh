@@ -1,21 +1,23 @@
 #!/bin/sh
-# Builds the pre-provisioning hook as Lambda's provided.al2023 runtime wants it.
+# Builds the pre-provisioning hook, or another function of its module, as Lambda's
+# provided.al2023 runtime needs it.
 # The same source and the same Go give the same bytes, in whatever folder.
 set -eu
 
 usage() {
 	cat <<-'END'
-		usage: build-hook.sh OUT [arm64|x86_64]
+		usage: build-hook.sh OUT [arm64|x86_64 [PACKAGE]]
 
 		Builds the pre-provisioning hook as the file OUT (for Lambda, name it
-		bootstrap), for Linux on the given architecture; the default is arm64.
+		bootstrap), for Linux on the given architecture; the default is arm64. PACKAGE
+		names another function, ./cmd/retire.
 	END
 }
 
 case "${1:-}" in
 -h | --help) usage && exit 0 ;;
 esac
-if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+if [ $# -lt 1 ] || [ $# -gt 3 ]; then
 	usage >&2
 	exit 2
 fi
@@ -43,4 +45,4 @@ fi
 cd -- "$(dirname -- "$0")/../hook"
 exec env GOWORK=off GOFLAGS= GOEXPERIMENT= GOFIPS140=off \
 	CGO_ENABLED=0 GOOS=linux GOARCH="$goarch" GOARM64=v8.0 GOAMD64=v1 \
-	go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w -buildid=' -o "$out" .
+	go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w -buildid=' -o "$out" "${3:-.}"

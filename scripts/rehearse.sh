@@ -7,7 +7,7 @@ set -eu
 # One rehearsal a line. Together they have every option, each with another value
 # than its default; infra/scripttest compares this table with the options.
 rehearsals='
-thingPrefix=acme- serialPrefix=ACME- serialRegistry=listed existingThings=allow minimalRole=true claimClientIds=claim-*,gg-* claimSourceIp=127.0.0.0/8
+thingPrefix=acme- serialPrefix=ACME- serialRegistry=listed existingThings=allow minimalRole=true claimClientIds=claim-*,gg-* claimSourceIp=127.0.0.0/8 retireAfter=7
 name=Second serialRegistry=none rotation=false hookConcurrency=5 xray=true expectedAdmissions=7 alarmEmail=ops@example.com
 '
 
@@ -77,7 +77,8 @@ resource() {
 		for (const [id, r] of Object.entries(Resources)) if (r.Type === process.argv[2]) console.log(eval(process.argv[3]))' \
 		"$template" "$1" "$2"
 }
-variable() { resource AWS::Lambda::Function "r.Properties.Environment.Variables.$1 ?? ''"; }
+# variable NAME prints a variable of the hook, the function that knows the thing prefix.
+variable() { resource AWS::Lambda::Function "(v => v.THING_PREFIX ? v.$1 ?? '' : [])(r.Properties.Environment.Variables)" | sed '/^\[\]$/d'; }
 
 TEMPLATE=$(resource AWS::IoT::ProvisioningTemplate 'r.Properties.TemplateName')
 THING_PREFIX=$(variable THING_PREFIX)

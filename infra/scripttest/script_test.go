@@ -189,7 +189,7 @@ func TestScriptsExplainThemselves(t *testing.T) {
 			if help.code != 0 || help.stderr != "" || !strings.HasPrefix(help.stdout, "usage: ") {
 				t.Errorf("--help: %+v", help)
 			}
-			wrong := p.run(t, script, "--frobnicate", "2", "3")
+			wrong := p.run(t, script, "--frobnicate", "2", "3", "4")
 			wrong.fails(t, 2, "usage: ")
 		})
 	}

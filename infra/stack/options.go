@@ -70,6 +70,9 @@ type Options struct {
 	ExistingThings Existing
 	// Rotation lets a device replace its own certificate. (rotation, by default true)
 	Rotation bool
+	// RetireAfter is after how many days a certificate that a device has rotated out
+	// is deleted. It is deactivated at once. (retireAfter, by default 30)
+	RetireAfter int
 	// HookArchitecture is what the hook runs on. (hookArchitecture, by default ARM64)
 	HookArchitecture Architecture
 	// HookConcurrency is how many calls of the hook can run at once, reserved for
@@ -100,6 +103,7 @@ func ParseOptions(context map[string]any) (Options, error) {
 		SerialRegistry:     Registry(r.choice("serialRegistry", string(Once), string(Listed), string(NoRegistry))),
 		ExistingThings:     Existing(r.choice("existingThings", string(RefuseExisting), string(AllowExisting))),
 		Rotation:           r.choice("rotation", "true", "false") == "true",
+		RetireAfter:        cmp.Or(r.number("retireAfter"), 30),
 		HookArchitecture:   Architecture(r.choice("hookArchitecture", string(ARM64), string(X86_64))),
 		HookConcurrency:    r.number("hookConcurrency"),
 		MinimalRole:        r.choice("minimalRole", "false", "true") == "true",
@@ -270,14 +274,11 @@ func (r *optionReader) rejectMisspelt() {
 var notLetter = regexp.MustCompile(`[^a-z0-9]`)
 
 // near reports whether a key is probably a misspelt option: other case or
-// punctuation, one or two letters wrong, or with a word more or less.
+// punctuation, up to three letters wrong, or with a word more or less.
 func near(key, option string) bool {
 	key = notLetter.ReplaceAllString(strings.ToLower(key), "")
 	option = strings.ToLower(option)
-	wrong := 2
-	if len(option) < 6 {
-		wrong = 1
-	}
+	wrong := min(3, (len(option)+1)/3)
 	const word = 6 // letters
 	return distance(key, option) <= wrong ||
 		len(option) >= word && strings.Contains(key, option) || len(key) >= word && strings.Contains(option, key)

@@ -31,6 +31,7 @@ func TestParseOptionsFillsDefaults(t *testing.T) {
 		ExistingThings:     stack.RefuseExisting,
 		SerialRegistry:     stack.Once,
 		Rotation:           true,
+		RetireAfter:        30,
 		ClaimCertificates:  []stack.Certificate{{ARN: arnA, Partition: "aws", Region: "us-east-1", Account: "123456789012", ID: idA}},
 		ClaimClientIDs:     []string{"claim-*"},
 		SerialPrefix:       "297468",
@@ -55,6 +56,7 @@ func TestParseOptionsReadsAll(t *testing.T) {
 				"existingThings":     "allow",
 				"serialRegistry":     "listed",
 				"rotation":           "false",
+				"retireAfter":        given.number,
 				"hookConcurrency":    given.number,
 				"expectedAdmissions": given.number,
 				"claimClientIds":     "claim-*, *",
@@ -74,6 +76,7 @@ func TestParseOptionsReadsAll(t *testing.T) {
 				ClaimSourceIPs:     []string{"203.0.113.0/24", "2001:db8::1"},
 				SerialPrefix:       "ACME-",
 				ExpectedAdmissions: 10,
+				RetireAfter:        10,
 				HookArchitecture:   stack.X86_64,
 				MinimalRole:        true,
 				Names: stack.Names{
@@ -146,9 +149,9 @@ func TestParseOptionsRejects(t *testing.T) {
 		"half an address":     {map[string]any{"certificateArn": arnA, "alarmEmail": "ops"}, []string{"alarmEmail"}},
 		"address with a name": {map[string]any{"certificateArn": arnA, "alarmEmail": "Ops <ops@example.com>"}, []string{"alarmEmail"}},
 		"everything at once": {
-			map[string]any{"name": "", "serialPrefix": "/", "thingPrefix": "/", "claimClientIds": "/", "claimSourceIp": "/", "rotation": "x", "expectedAdmissions": "x", "hookArchitecture": "6502", "minimalRole": "2", "existingThings": "x",
+			map[string]any{"name": "", "serialPrefix": "/", "thingPrefix": "/", "claimClientIds": "/", "claimSourceIp": "/", "rotation": "x", "retireAfter": "x", "expectedAdmissions": "x", "hookArchitecture": "6502", "minimalRole": "2", "existingThings": "x",
 				"serialRegistry": "x", "hookConcurrency": "-1", "xray": "x", "alarmEmail": "x", "alarmemail": "x"},
-			[]string{"certificateArn is missing", "claimClientIds", "claimSourceIp", "serialPrefix", "serialRegistry", "existingThings", "rotation", "hookArchitecture",
+			[]string{"certificateArn is missing", "claimClientIds", "claimSourceIp", "serialPrefix", "serialRegistry", "existingThings", "rotation", "retireAfter", "hookArchitecture",
 				"hookConcurrency", "minimalRole", "xray", "expectedAdmissions", "alarmEmail", "thingPrefix", "alarmemail"},
 		},
 	}

@@ -15,7 +15,7 @@ func TestMachineOfTheHookChangesNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	deployed := synthesized(t, byDefault).Text
-	if diff := cmp.Diff(string(deployed), string(bytes.Replace(rehearsed.Text, []byte(`"x86_64"`), []byte(`"arm64"`), 1))); diff != "" {
+	if diff := cmp.Diff(string(deployed), string(bytes.ReplaceAll(rehearsed.Text, []byte(`"x86_64"`), []byte(`"arm64"`)))); diff != "" {
 		t.Errorf("deployed (-), rehearsed (+):\n%s", diff)
 	}
 }

@@ -21,6 +21,9 @@ type Props struct {
 	// HookFolder holds the hook as Lambda takes it: one file, bootstrap, built
 	// for Options.HookArchitecture.
 	HookFolder string
+	// RetireFolder holds in the same way the function that retires certificates.
+	// It is needed with Options.Rotation.
+	RetireFolder string
 }
 
 // New declares the stack, in the account and Region of the claim certificates.
@@ -56,6 +59,9 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 		output(s, "SerialTableName", "Registry of serial numbers", serials.TableName())
 	}
 	hook := newHook(s, props, serials)
+	if props.Rotation {
+		output(s, "RetireFunctionName", "Function that retires the former certificates of devices", newRetirement(s, props).FunctionName())
+	}
 	newMonitoring(s, props, hook)
 	template := newTemplate(s, props, newProvisioningRole(s, props), hook.function)
 	// A device may be provisioned as soon as the template is there: what it needs comes first.

@@ -23,9 +23,19 @@ var update = flag.Bool("update", false, "write the golden template anew")
 // assetKey is the name of an uploaded file, which changes with its bytes.
 var assetKey = regexp.MustCompile(`"[0-9a-f]{64}\.zip"`)
 
+// masked replaces the names of the assets: the first is the hook's.
+func masked(text []byte) []byte {
+	names := [][]byte{[]byte(`"HOOK.zip"`), []byte(`"RETIRE.zip"`)}
+	return assetKey.ReplaceAllFunc(text, func([]byte) []byte {
+		name := names[0]
+		names = names[1:]
+		return name
+	})
+}
+
 func TestTemplateIsTheGoldenOne(t *testing.T) {
 	golden := filepath.Join("testdata", "template.golden.json")
-	got := assetKey.ReplaceAll(synthesized(t, byDefault).Text, []byte(`"HOOK.zip"`))
+	got := masked(synthesized(t, byDefault).Text)
 	if *update {
 		if err := os.WriteFile(golden, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -125,7 +135,7 @@ func TestDeviceResourcesOutliveTheStack(t *testing.T) {
 	_, policy := tmpl.named(t, "AWS::IoT::Policy", "DevicePolicy")
 	_, kind := tmpl.named(t, "AWS::IoT::ThingType", "")
 	_, rotation := tmpl.named(t, "AWS::IoT::Policy", "RotationPolicy")
-	_, log := tmpl.named(t, "AWS::Logs::LogGroup", "")
+	_, log := tmpl.named(t, "AWS::Logs::LogGroup", "HookLog")
 	_, table := tmpl.named(t, "AWS::DynamoDB::Table", "")
 	for _, r := range []resource{policy, rotation, kind, log, table} {
 		if r.DeletionPolicy != "RetainExceptOnCreate" {
@@ -164,7 +174,7 @@ const provisioningTemplateARN = "arn:aws:iot:us-east-1:123456789012:provisioning
 func TestHookPermissionIsBoundToTemplateAndAccount(t *testing.T) {
 	tmpl := synthesized(t, byDefault)
 	function, _ := tmpl.named(t, "AWS::Lambda::Function", "Hook")
-	_, permission := tmpl.named(t, "AWS::Lambda::Permission", "") // the only one
+	_, permission := tmpl.named(t, "AWS::Lambda::Permission", "Hook")
 	want := map[string]any{
 		"Action":        "lambda:InvokeFunction",
 		"FunctionName":  "att(" + function + ".Arn)",
@@ -290,7 +300,7 @@ func TestTemplateComesAfterWhatDevicesNeed(t *testing.T) {
 	tmpl := synthesized(t, byDefault)
 	_, r := tmpl.named(t, "AWS::IoT::ProvisioningTemplate", "")
 	for kind, prefix := range map[string]string{
-		"AWS::Lambda::Permission": "",
+		"AWS::Lambda::Permission": "Hook",
 		"AWS::IoT::Policy":        "RotationPolicy",
 		"AWS::IoT::ThingGroup":    "",
 		"AWS::IoT::ThingType":     "",
@@ -328,9 +338,9 @@ func TestHookFunction(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			tmpl := synthesized(t, test.synth)
-			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "HookLog")
 			role, _ := tmpl.named(t, "AWS::IAM::Role", "HookRole")
-			_, function := tmpl.named(t, "AWS::Lambda::Function", "")
+			_, function := tmpl.named(t, "AWS::Lambda::Function", "Hook")
 			want := map[string]any{
 				"Runtime":       "provided.al2023",
 				"Handler":       "bootstrap",
@@ -350,7 +360,7 @@ func TestHookFunction(t *testing.T) {
 }
 
 func TestHookLogIsKeptForAYear(t *testing.T) {
-	_, log := synthesized(t, byDefault).named(t, "AWS::Logs::LogGroup", "")
+	_, log := synthesized(t, byDefault).named(t, "AWS::Logs::LogGroup", "HookLog")
 	if got := log.Properties["RetentionInDays"]; got != 365.0 {
 		t.Errorf("log retention is %v days, want 365", got)
 	}
@@ -381,7 +391,7 @@ func TestHookMayDoNothingElse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tmpl := synthesized(t, test.synth)
-			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "HookLog")
 			role, hookRole := tmpl.named(t, "AWS::IAM::Role", "HookRole")
 			if managed, ok := hookRole.Properties["ManagedPolicyArns"]; ok {
 				t.Errorf("the hook's role has managed policies: %v", managed)
@@ -396,6 +406,53 @@ func TestHookMayDoNothingElse(t *testing.T) {
 				t.Errorf("policy differs (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestRetirementMayDoNothingElse is the whole of what the function that retires
+// certificates can do, and of what invokes it.
+func TestRetirementMayDoNothingElse(t *testing.T) {
+	tmpl := synthesized(t, byDefault)
+	const arn = "arn:aws:iot:us-east-1:123456789012:"
+	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "RetireLog")
+	_, policy := tmpl.named(t, "AWS::IAM::Policy", "RetireRole")
+	statement := func(resource any, actions ...any) any {
+		s := map[string]any{"Effect": "Allow", "Action": any(actions), "Resource": resource}
+		if len(actions) == 1 {
+			s["Action"] = actions[0]
+		}
+		return s
+	}
+	want := []any{
+		statement("att("+log+".Arn)", "logs:CreateLogStream", "logs:PutLogEvents"),
+		statement(arn+"thing/fleety_297468*", "iot:ListThingPrincipals"),
+		statement(arn+"cert/*", "iot:DescribeCertificate", "iot:UpdateCertificate", "iot:DeleteCertificate"),
+		statement("*", "iot:ListPrincipalThings", "iot:DetachThingPrincipal"),
+	}
+	if diff := cmp.Diff(want, resolved(policy.Properties["PolicyDocument"]).(map[string]any)["Statement"]); diff != "" {
+		t.Errorf("policy differs (-want +got):\n%s", diff)
+	}
+	id, function := tmpl.named(t, "AWS::Lambda::Function", "Retire")
+	environment := map[string]any{"Variables": map[string]any{"RETIRE_AFTER": "720h", "CLAIM_CERTIFICATES": idA}}
+	if diff := cmp.Diff(environment, resolved(function.Properties["Environment"])); diff != "" {
+		t.Errorf("environment differs (-want +got):\n%s", diff)
+	}
+	rule, r := tmpl.named(t, "AWS::IoT::TopicRule", "")
+	payload := resolved(r.Properties["TopicRulePayload"]).(map[string]any)
+	if want := "SELECT principal() AS certificateId, topic(2) AS thingName FROM 'fleet/+' WHERE startswith(topic(2), 'fleety_297468')"; payload["Sql"] != want {
+		t.Errorf("the rule is %v, want %s", payload["Sql"], want)
+	}
+	if diff := cmp.Diff([]any{map[string]any{"Lambda": map[string]any{"FunctionArn": "att(" + id + ".Arn)"}}}, payload["Actions"]); diff != "" {
+		t.Errorf("actions differ (-want +got):\n%s", diff)
+	}
+	_, permission := tmpl.named(t, "AWS::Lambda::Permission", "Retire")
+	if got := resolved(permission.Properties["SourceArn"]); got != "att("+rule+".Arn)" {
+		t.Errorf("the function may be invoked by %v", got)
+	}
+	for _, kind := range []string{"AWS::IoT::TopicRule"} {
+		if found := synthesized(t, withOptions).ofType(kind); len(found) != 0 {
+			t.Errorf("without rotation there is a %s", kind)
+		}
 	}
 }
 
@@ -525,7 +582,7 @@ func TestAlarms(t *testing.T) {
 	}{"nobody": {byDefault, false}, "an address": {withOptions, true}} {
 		t.Run(name, func(t *testing.T) {
 			tmpl := synthesized(t, test.synth)
-			function, _ := tmpl.named(t, "AWS::Lambda::Function", "")
+			function, _ := tmpl.named(t, "AWS::Lambda::Function", "Hook")
 			_, errors := tmpl.named(t, "AWS::CloudWatch::Alarm", "HookErrors")
 			_, failures := tmpl.named(t, "AWS::CloudWatch::Alarm", "RegisterThingFailures")
 			want := map[string]any{
@@ -564,7 +621,7 @@ func TestAlarmsCountDecisionsOfTheHook(t *testing.T) {
 	}{"by default": {byDefault, 50, "Fleety/GoFleetProvisioning"}, "with options": {withOptions, 7, "Fleety/Second"}} {
 		t.Run(name, func(t *testing.T) {
 			tmpl := synthesized(t, test.synth)
-			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+			log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "HookLog")
 			for id, want := range map[string]struct {
 				filter, pattern string
 				threshold       float64
@@ -601,7 +658,7 @@ func TestAlarmsCountDecisionsOfTheHook(t *testing.T) {
 
 func TestQueriesReadTheLogOfTheHook(t *testing.T) {
 	tmpl := synthesized(t, byDefault)
-	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "HookLog")
 	for _, id := range []string{"DecisionsByReason", "DeniedDevices", "DecisionsByClaim"} {
 		_, query := tmpl.named(t, "AWS::Logs::QueryDefinition", id)
 		if diff := cmp.Diff([]any{"ref(" + log + ")"}, resolved(query.Properties["LogGroupNames"])); diff != "" {
@@ -629,8 +686,9 @@ func TestAlarmsGoToTheAddress(t *testing.T) {
 
 func TestOutputs(t *testing.T) {
 	tmpl := synthesized(t, byDefault)
-	hook, _ := tmpl.named(t, "AWS::Lambda::Function", "")
-	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "")
+	hook, _ := tmpl.named(t, "AWS::Lambda::Function", "Hook")
+	retire, _ := tmpl.named(t, "AWS::Lambda::Function", "Retire")
+	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "HookLog")
 	got := map[string]any{}
 	for name, output := range tmpl.Outputs {
 		got[name] = resolved(output.Value)
@@ -644,6 +702,7 @@ func TestOutputs(t *testing.T) {
 		"ThingNamePrefix":          "fleety_",
 		"SerialTableName":          "ref(" + serialTable + ")",
 		"HookLogName":              "ref(" + log + ")",
+		"RetireFunctionName":       "ref(" + retire + ")",
 		"EndpointCommand":          "aws iot describe-endpoint --endpoint-type iot:Data-ATS --query endpointAddress --output text --region us-east-1",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

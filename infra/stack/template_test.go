@@ -65,7 +65,7 @@ func synth(context map[string]any) (template, error) {
 		return template{}, err
 	}
 	defer os.RemoveAll(dir)
-	props := &stack.Props{HookFolder: filepath.Join(dir, "hook")}
+	props := &stack.Props{HookFolder: filepath.Join(dir, "hook"), RetireFolder: filepath.Join(dir, "retire")}
 	if props.Options, err = stack.ParseOptions(context); err != nil {
 		return template{}, err
 	}
@@ -75,11 +75,13 @@ func synth(context map[string]any) (template, error) {
 	if err := props.Check(); err != nil {
 		return template{}, err
 	}
-	if err := os.Mkdir(props.HookFolder, 0o700); err != nil {
-		return template{}, err
-	}
-	if err := os.WriteFile(filepath.Join(props.HookFolder, "bootstrap"), []byte("a stub"), 0o700); err != nil {
-		return template{}, err
+	for _, folder := range []string{props.HookFolder, props.RetireFolder} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			return template{}, err
+		}
+		if err := os.WriteFile(filepath.Join(folder, "bootstrap"), []byte("a stub of "+filepath.Base(folder)), 0o700); err != nil {
+			return template{}, err
+		}
 	}
 
 	out := filepath.Join(dir, "out")
@@ -104,7 +106,7 @@ var (
 	withOptions = sync.OnceValues(func() (template, error) {
 		return synth(map[string]any{
 			"certificateArn": arnA + "," + arnB, "name": "Second", "serialPrefix": "ACME-", "thingPrefix": "acme-", "hookArchitecture": "x86_64",
-			"minimalRole": "true", "existingThings": "allow", "serialRegistry": "none", "rotation": "false", "hookConcurrency": "10",
+			"minimalRole": "true", "existingThings": "allow", "serialRegistry": "none", "rotation": "false", "retireAfter": "9", "hookConcurrency": "10",
 			"claimClientIds": "claim-*,gg-?", "claimSourceIp": "203.0.113.0/24", "expectedAdmissions": "7", "xray": "true", "alarmEmail": "ops@example.com",
 		})
 	})

@@ -174,17 +174,20 @@ func (r *resolver) checkPermission(template string, f *Function) error {
 // for the template, or nothing when it does.
 func (r *resolver) permits(id, function, source string) (reason string, err error) {
 	var p struct{ Action, FunctionName, Principal, SourceAccount, SourceArn string }
-	properties := r.stack.template.Resources[id].Properties
-	if err := r.decodeSome(r.in(id).field("Properties"), properties, &p,
-		"Action", "FunctionName", "Principal", "SourceAccount", "SourceArn"); err != nil {
+	at, properties := r.in(id).field("Properties"), r.stack.template.Resources[id].Properties
+	if err := r.decodeSome(at, properties, &p, "FunctionName"); err != nil {
 		return "", err
 	}
 	_, name, _ := strings.Cut(function, ":function:")
+	if p.FunctionName != function && p.FunctionName != name {
+		return "its function is " + p.FunctionName, nil // and its source perhaps a resource that is not known here
+	}
+	if err := r.decodeSome(at, properties, &p, "Action", "Principal", "SourceAccount", "SourceArn"); err != nil {
+		return "", err
+	}
 	switch {
 	case p.Action != invokeAction:
 		return "its action is " + p.Action, nil
-	case p.FunctionName != function && p.FunctionName != name:
-		return "its function is " + p.FunctionName, nil
 	case p.Principal != iotService:
 		return "its principal is " + p.Principal, nil
 	case p.SourceAccount != "" && p.SourceAccount != r.env.Account:
