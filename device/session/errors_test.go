@@ -392,6 +392,7 @@ func TestHandshakeFallsBackToASmallClientHello(t *testing.T) {
 		"reset":   func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) },
 		"closed":  func(net.Conn) {},
 		"dropped": func(c net.Conn) { io.Copy(io.Discard, c) },
+		"alert":   func(c net.Conn) { io.WriteString(c, "\x15\x03\x03\x00\x02\x02\x2f") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

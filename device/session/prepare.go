@@ -40,7 +40,8 @@ type Prepared struct {
 // until then. The error is an [*Error].
 //
 // Unless Options.CurvePreferences chooses the key exchanges, a server that does
-// not respond to a ClientHello with ML-KEM is tried once more without.
+// not respond to a ClientHello with ML-KEM, or responds with an alert, is tried
+// once more without.
 func Prepare(ctx context.Context, o Options) (*Prepared, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -52,7 +53,8 @@ func Prepare(ctx context.Context, o Options) (*Prepared, error) {
 		return o.prepare(ctx, o.ConnectTimeout)
 	}
 	p, err := o.prepare(ctx, o.ConnectTimeout/3)
-	if !errors.Is(err, ErrNoServerHello) {
+	_, alert := errors.AsType[tls.AlertError](err) // of an old server, or of a device on the way
+	if !alert && !errors.Is(err, ErrNoServerHello) {
 		return p, err
 	}
 	o.CurvePreferences = ClassicCurves
