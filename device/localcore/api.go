@@ -13,7 +13,12 @@ import (
 	"example.com/fleety/device/localcore/controlapi"
 )
 
-const apiHeaderTimeout = 10 * time.Second
+// Bounds of a connection of the control API.
+const (
+	apiHeaderTimeout = 10 * time.Second
+	apiIdleTimeout   = 2 * time.Minute
+	apiHeaderBytes   = 64 << 10
+)
 
 // An apiServer serves the control API and the endpoints of this server's own
 // under /_local/.
@@ -35,7 +40,9 @@ func listenAPI(c *Config) (*apiServer, error) {
 		listener: l,
 		cancel:   cancel,
 		http: &http.Server{
-			ReadHeaderTimeout: apiHeaderTimeout,
+			ReadHeaderTimeout: apiHeaderTimeout, // of a body: see controlapi
+			IdleTimeout:       apiIdleTimeout,
+			MaxHeaderBytes:    apiHeaderBytes,
 			BaseContext:       func(net.Listener) context.Context { return ctx },
 			ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		},

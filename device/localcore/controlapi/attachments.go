@@ -126,6 +126,9 @@ func (a *api) detachThingPrincipal(q *request) (any, error) {
 // request asks for.
 func attachments[T any](q *request, name string, all []registry.Attachment, key func(registry.Attachment) string, show func(registry.Attachment) T) (any, error) {
 	kind := registry.PrincipalType(q.query("thingPrincipalType"))
+	if kind != "" && kind != registry.Exclusive && kind != registry.NonExclusive {
+		return nil, invalid("thing principal type %q must be %s or %s", clip(string(kind)), registry.Exclusive, registry.NonExclusive)
+	}
 	var some []registry.Attachment
 	for _, at := range all {
 		if kind == "" || at.Type == kind {

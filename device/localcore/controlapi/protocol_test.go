@@ -196,6 +196,7 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		"bad properties":        {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {"e30="}}, 400, "InvalidRequestException"},
 		"version of no digit":   {"GET", "/policies/policy/version/x", "", nil, 400, "InvalidRequestException"},
 		"short certificate":     {"GET", "/certificates/00", "", nil, 400, "InvalidRequestException"},
+		"unknown type":          {"GET", "/things/thing/principals-v2?thingPrincipalType=NONE", "", nil, 400, "InvalidRequestException"},
 		"no principal":          {"GET", "/principals/things", "", nil, 400, "InvalidRequestException"},
 		"authorization of none": {"POST", "/test-authorization", `{"authInfos":[{"actionType":"CONNECT"}]}`, nil, 400, "InvalidRequestException"},
 		"unknown endpoint":      {"GET", "/endpoint?endpointType=iot:None", "", nil, 400, "InvalidRequestException"},

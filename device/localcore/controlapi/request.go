@@ -62,14 +62,14 @@ func readRequest(w http.ResponseWriter, r *http.Request, op operation) (*request
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(readTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	_ = control.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
 		return nil, invalid("the body is longer than %d bytes", maxBody)
-	case err != nil:
+	case err != nil: // the deadline stays, for net/http would read on
 		return nil, invalid("the body cannot be read: %v", err)
 	}
+	_ = control.SetReadDeadline(time.Time{})
 	return &request{Request: r, op: op, params: params, body: body}, nil
 }
 

@@ -1,10 +1,12 @@
 package controlapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -367,4 +369,38 @@ func TestCertificateIsKeptInTheStandardForm(t *testing.T) {
 	if !bytes.Equal([]byte(*got.CertificateDescription.CertificatePem), []byte(text)) {
 		t.Errorf("kept %q", *got.CertificateDescription.CertificatePem)
 	}
+}
+
+// A pipeListener accepts the one connection that it holds.
+type pipeListener struct {
+	conns chan net.Conn
+}
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	if c, ok := <-l.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (l pipeListener) Close() error   { return nil }
+func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A client that stops in the middle of its body does not hold a request for ever.
+func TestBodyThatDoesNotArriveEndsTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		l := pipeListener{make(chan net.Conn, 1)}
+		l.conns <- server
+		s := &http.Server{Handler: newHandler(t)}
+		go s.Serve(l)
+		began := time.Now()
+		fmt.Fprint(client, "POST /things/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+		response := must(http.ReadResponse(bufio.NewReader(client), nil))(t)
+		if response.StatusCode != http.StatusBadRequest || time.Since(began) > time.Minute {
+			t.Errorf("status %d after %v", response.StatusCode, time.Since(began))
+		}
+		client.Close()
+		close(l.conns)
+		s.Close()
+	})
 }
