@@ -80,6 +80,19 @@ func TestEveryCommandOnALocalCore(t *testing.T) {
 	}
 }
 
+// TestConfigurationOfHardwareKeysEnrollsSoftwareDevices has the configuration of a
+// device with a TPM, which removes its claim afterwards.
+func TestConfigurationOfHardwareKeysEnrollsSoftwareDevices(t *testing.T) {
+	startCore(t)
+	code, out, errs := run("enroll", "-n", "2", "-c", "device.yaml", "--set", "bootstrap.keys=tpm", "--set", "bootstrap.afterwards=remove", "--set", "bootstrap.eager=true")
+	if code != 0 || !strings.Contains(out, "2 devices enrolled") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if _, err := os.Stat("certs/fleet-provisioning.private.key"); err != nil {
+		t.Errorf("the claim's key: %v", err)
+	}
+}
+
 // TestReconnectScenario enrolls with the hidden spelling, and has all devices
 // reconnect.
 func TestReconnectScenario(t *testing.T) {

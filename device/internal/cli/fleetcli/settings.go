@@ -41,6 +41,9 @@ func (s *settings) load(console *cli.Console) (*config.Config, *config.Files, er
 	if c == nil {
 		return nil, nil, problems
 	}
+	if c.Bootstrap.Keys != config.KeysService {
+		c.Bootstrap.Keys = config.KeysDevice // simulated devices share no hardware
+	}
 	files, warnings, missing := c.Check(true)
 	for _, warning := range append(c.Warnings, warnings...) {
 		console.Warn(warning)
@@ -78,6 +81,7 @@ func device(base *config.Config, files *config.Files, curves []tls.CurveID) func
 			Parameters:        c.TemplateParameters(),
 			Author:            c.Author,
 			Keys:              provision.Keys(c.Bootstrap.Keys),
+			Eager:             c.Bootstrap.Eager,
 			ExpectedThingName: c.ExpectedThingName(),
 		}
 	}
