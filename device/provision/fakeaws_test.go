@@ -49,6 +49,7 @@ type fakeAWS struct {
 	rsaBits    int                  // of keys of the service
 	cut        func(packet packets.ControlPacket) bool
 	loseEarly  bool   // answers that come before the SUBACK are lost
+	unknown    int    // CONNECTs of devices that are rejected first
 	stuffing   string // before and after certificatePem
 	chatter    int    // messages of another topic before each answer
 	requests   map[string]int
@@ -189,8 +190,17 @@ func (f *fakeAWS) serve(conn *tls.Conn) {
 			if again && time.Since(last) < time.Second {
 				f.t.Errorf("client id %s connected twice within a second", p.ClientIdentifier)
 			}
-			connected = true
-			packets.NewControlPacket(packets.Connack).Write(conn)
+			connack := packets.NewControlPacket(packets.Connack).(*packets.ConnackPacket)
+			f.mu.Lock()
+			if !strings.HasPrefix(p.ClientIdentifier, "claim-") && f.unknown > 0 {
+				f.unknown--
+				connack.ReturnCode = packets.ErrRefusedNotAuthorised
+			}
+			f.mu.Unlock()
+			connack.Write(conn)
+			if connected = connack.ReturnCode == packets.Accepted; !connected {
+				return
+			}
 		case *packets.SubscribePacket:
 			suback := packets.NewControlPacket(packets.Suback).(*packets.SubackPacket)
 			suback.MessageID, suback.ReturnCodes = p.MessageID, p.Qoss

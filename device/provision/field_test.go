@@ -191,6 +191,38 @@ func TestRegistrationWithoutAUsableNameKeepsItsCertificate(t *testing.T) {
 	}
 }
 
+func TestNewCertificateMayBeUnknownForAMoment(t *testing.T) {
+	for rejected, want := range map[int]awsiot.Class{2: awsiot.Failed, 100: awsiot.Denied} {
+		inBubble(t, func(t *testing.T, d *fakeDevice) {
+			d.aws.unknown = rejected
+			_, err := d.run(t, time.Minute)
+			if (err == nil) != (want == awsiot.Failed) || awsiot.ClassOf(err) != want {
+				t.Errorf("%d rejections: error %v, class %v", rejected, err, awsiot.ClassOf(err))
+			}
+			d.aws.unknown = 1 // an identity that was proved is denied at once
+			time.Sleep(time.Second)
+			began := time.Now()
+			if _, err := d.run(t, time.Minute); want == awsiot.Failed && (awsiot.ClassOf(err) != awsiot.Denied || time.Since(began) > time.Second) {
+				t.Errorf("after %v: error %v", time.Since(began), err)
+			}
+		})
+	}
+}
+
+func TestReprovisioningReplacesARegistrationWithoutAName(t *testing.T) {
+	inBubble(t, func(t *testing.T, d *fakeDevice) {
+		d.aws.registered = map[string]any{}
+		if _, err := d.run(t, time.Minute); awsiot.ClassOf(err) != awsiot.Misconfigured {
+			t.Fatal(err)
+		}
+		d.aws.registered = nil // the template has a thing now
+		result, err := d.run(t, time.Minute, func(c *provision.Config) { c.Reprovision = true })
+		if err != nil || result.Identity.Record.CertificateID != d.aws.issued[1] {
+			t.Errorf("result %+v, error %v", result, err)
+		}
+	})
+}
+
 func TestDeviceConfigurationIsKeptAsItCame(t *testing.T) {
 	const configuration = `{"big":12345678901234567890,"exact":1.10,"flag":true,"list":[1,"a"],"none":null,"text":"x","tree":{"a":{"b":2}}}`
 	inBubble(t, func(t *testing.T, d *fakeDevice) {

@@ -24,8 +24,8 @@ type timing struct {
 	connects   time.Duration // least time between two CONNECTs with one client id
 	firstDelay time.Duration // the first limit of the delay before another attempt
 	maxDelay   time.Duration // the last one
-	// rejected are the delays after rejections with status 401 or 403, each
-	// random between half of it and all. As many are tried again.
+	// rejected are the delays after denials that may pass, each random between half
+	// of it and all. As many are tried again.
 	rejected []time.Duration
 	// resolve is how long AWS IoT may still be working on a registration whose
 	// answer was lost.
@@ -104,14 +104,17 @@ func (r *run) delayAfter(err error, delays *backoff.ExponentialBackOff) (delay t
 	if _, ok := errors.AsType[doNotRetry](err); ok {
 		return 0, false
 	}
-	// AWS IoT answers a hook that failed as one that denied.
+	class := awsiot.ClassOf(err)
 	rejection, rejected := errors.AsType[*awsiot.ErrorResponse](err)
-	if rejected && deniesDevice(rejection) && rejection.Class() == awsiot.Denied && r.rejections < len(r.timing.rejected) {
+	// AWS IoT answers a hook that failed as one that denied, and a certificate that
+	// was activated a moment ago may not be known everywhere.
+	mayPass := rejected && deniesDevice(rejection) || !rejected && r.registered
+	if class == awsiot.Denied && mayPass && r.rejections < len(r.timing.rejected) {
 		longest := r.timing.rejected[r.rejections]
 		r.rejections++
 		return longest/2 + rand.N(longest/2), true
 	}
-	return delays.NextBackOff(), awsiot.ClassOf(err) == awsiot.Temporary
+	return delays.NextBackOff(), class == awsiot.Temporary
 }
 
 func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) error {

@@ -35,7 +35,7 @@ type run struct {
 	careful      bool      // Eager failed in this run
 	lostCreates  int
 	unstored     func() error            // saves an answer that could not be saved
-	rejections   int                     // with status 401 or 403
+	rejections   int                     // that were retried although they deny
 	connected    map[string]time.Time    // when last, by client id
 	silentCloses map[string]silentCloses // in a row, by certificate and packet
 }
@@ -133,10 +133,13 @@ func (r *run) attempt(ctx context.Context) error {
 func (r *run) proveNew(ctx context.Context) error {
 	thing := r.journal.ThingName()
 	if thing == "" {
-		// AWS IoT registered the certificate and named no thing: it has one for as
-		// long as the configuration names none.
+		// AWS IoT registered the certificate and named no thing.
 		if thing = r.ThingName; thing == "" {
-			return &NoThingNameError{CertificateID: awsiot.CertificateID(r.journal.Certificate())}
+			err := &NoThingNameError{CertificateID: awsiot.CertificateID(r.journal.Certificate())}
+			if r.Reprovision && !r.registered {
+				return r.renew(err)
+			}
+			return err
 		}
 		if err := r.journal.NameThing(thing); err != nil {
 			return err
