@@ -299,7 +299,7 @@ func TestNobodySubscribesElsewhere(t *testing.T) {
 		"device to another by a wildcard": {r.device, "+/" + theirs, ""},
 		"device in a group":               {r.device, "$share/g/fleet/+", ""},
 		"device in a group of its name":   {r.device, "$share/" + ours + "/fleet/" + theirs, ""},
-		"device in a nameless group":      {r.device, "$share//fleet/" + theirs, ""},
+		"device in a nameless group":      {r.device, "$share//fleet/" + theirs, "the filter breaks the rules for wildcards"},
 		"device to all shadows":           {r.device, "$aws/things/+/shadow/#", ""},
 		"device to another's shadow":      {r.device, "$aws/things/" + theirs + "/shadow/update/delta", ""},
 		"device to what it sends":         {r.device, "fleet/" + ours, ""},
@@ -384,7 +384,7 @@ func TestClaimRegistersNothingThatTheHookDenies(t *testing.T) {
 	const (
 		badToken = "InvalidCertificateOwnershipToken"
 		unknown  = "The certificate ownership token is unknown or was used already."
-		byHook   = "the pre-provisioning hook refused"
+		byHook   = "the pre-provisioning hook"
 		prefix   = "serial number does not begin with the prefix of this fleet"
 		letters  = "serial number has characters that a thing name cannot have"
 		taken    = "thing has another active certificate"
