@@ -1,6 +1,7 @@
 package lambdahost
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,23 +24,6 @@ func (e *FunctionError) Error() string {
 	return "the function failed: " + oneLine(text+e.Message)
 }
 
-// An ExitError reports that the function's process ended when it should have
-// worked. It is [ErrExited].
-type ExitError struct {
-	// Status is how it ended: "exit status 1", "signal: killed".
-	Status string
-	// Stderr holds the last lines that it wrote to its standard error.
-	Stderr []string
-}
-
-func (e *ExitError) Error() string {
-	s := ErrExited.Error() + ": " + e.Status
-	if summary := e.stderrSummary(); summary != "" {
-		s += "; standard error: " + oneLine(summary)
-	}
-	return s
-}
-
 // oneLine quotes a function's text that would break or disguise the line it
 // stands in.
 func oneLine(text string) string {
@@ -49,22 +33,21 @@ func oneLine(text string) string {
 	return text
 }
 
-// stderrSummary returns the most telling line: the first of a Go panic, which
-// its stack trace follows, else the last line.
-func (e *ExitError) stderrSummary() string {
-	for _, line := range slices.Backward(e.Stderr) {
+// exitError is [ErrExited] with how the process ended, "signal: killed" for
+// instance, and the most telling one of the last lines of its standard error: the
+// first of a Go panic, which its stack trace follows, else the last line.
+func exitError(status string, stderr []string) error {
+	for _, line := range slices.Backward(stderr) {
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
-			return line
+			stderr = []string{line}
+			break
 		}
 	}
-	if len(e.Stderr) == 0 {
-		return ""
+	if len(stderr) == 0 {
+		return fmt.Errorf("%w: %s", ErrExited, status)
 	}
-	return e.Stderr[len(e.Stderr)-1]
+	return fmt.Errorf("%w: %s; standard error: %s", ErrExited, status, oneLine(stderr[len(stderr)-1]))
 }
-
-// Unwrap returns [ErrExited].
-func (e *ExitError) Unwrap() error { return ErrExited }
 
 // A BinaryError reports why a file cannot run as a function on this machine.
 type BinaryError struct {

@@ -72,8 +72,8 @@ var (
 	// ErrTimeout: the function did not answer within Config.Timeout. Its
 	// process was killed; the next invocation starts another.
 	ErrTimeout = errors.New("the function timed out")
-	// ErrExited: the function's process ended before it answered. The error
-	// is an [*ExitError].
+	// ErrExited: the function's process ended before it answered. The error's
+	// text has how, and the most telling line of its standard error.
 	ErrExited = errors.New("the function exited")
 	// ErrTooLarge: the event is longer than [MaxPayload].
 	ErrTooLarge = errors.New("the event is too large")
@@ -99,8 +99,8 @@ type Host struct {
 // waits until that polls for work. ctx bounds the wait only; [Host.Close] ends
 // what was started.
 //
-// The error is a [*BinaryError] when the file cannot run on this machine, an
-// [*ExitError] when the process ended at once, a [*FunctionError] when it
+// The error is a [*BinaryError] when the file cannot run on this machine,
+// [ErrExited] when the process ended at once, a [*FunctionError] when it
 // reported that its initialization failed, [ErrTimeout] when it polled for no
 // work within [InitTimeout].
 func Start(ctx context.Context, c Config) (*Host, error) {

@@ -14,7 +14,7 @@ import (
 
 const (
 	maxLine   = 64 << 10 // bytes; a longer line is split
-	keptLines = 32       // of standard error, for an ExitError
+	keptLines = 32       // of standard error, for ErrExited
 )
 
 // An output turns what a function writes into log records, one per line.

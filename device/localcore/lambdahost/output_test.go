@@ -75,7 +75,7 @@ func TestFunctionCannotForgeLines(t *testing.T) {
 	for _, text := range []string{"fine\nERROR forged", "\x1b[2K", "\u009b31m", "\u202egnp.exe"} {
 		for _, err := range []error{
 			&FunctionError{Type: text}, &FunctionError{Type: "Kind", Message: text},
-			&ExitError{Status: "exit status 1", Stderr: []string{text}},
+			exitError("exit status 1", []string{text}),
 		} {
 			if strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Errorf("%q is not one printable line", err.Error())
@@ -86,7 +86,7 @@ func TestFunctionCannotForgeLines(t *testing.T) {
 
 func TestStderrSummaryIsThePanic(t *testing.T) {
 	t.Parallel()
-	e := &ExitError{Status: "exit status 2", Stderr: []string{"starting", "panic: boom", "goroutine 1 [running]:", "main.main()"}}
+	e := exitError("exit status 2", []string{"starting", "panic: boom", "goroutine 1 [running]:", "main.main()"})
 	if want := "the function exited: exit status 2; standard error: panic: boom"; e.Error() != want {
 		t.Errorf("got  %q\nwant %q", e, want)
 	}

@@ -167,8 +167,8 @@ func (p *process) usable(err error) bool {
 	return answered
 }
 
-func (p *process) exitError() *ExitError {
-	return &ExitError{Status: p.cmd.ProcessState.String(), Stderr: p.output.lastLines()}
+func (p *process) exitError() error {
+	return exitError(p.cmd.ProcessState.String(), p.output.lastLines())
 }
 
 // kill ends the process and those that it started. It does not wait.

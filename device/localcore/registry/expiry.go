@@ -9,9 +9,6 @@ import "time"
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 func (r *Registry) Expire(now time.Time) (deleted []string, err error) {
-	if next, ok := r.NextExpiry(); !ok || now.Before(next) {
-		return nil, nil
-	}
 	return mutate(r, func(tx *transaction) (deleted []string, err error) {
 		for _, hash := range tx.ownerships.keys() {
 			o, _ := tx.ownerships.get(hash)
@@ -36,25 +33,6 @@ func (r *Registry) Expire(now time.Time) (deleted []string, err error) {
 		}
 		return deleted, nil
 	})
-}
-
-// NextExpiry returns when the next certificate expires. ok is false when none
-// will.
-func (r *Registry) NextExpiry() (at time.Time, ok bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	earlier := func(t time.Time) {
-		if !ok || t.Before(at) {
-			at, ok = t, true
-		}
-	}
-	for _, o := range r.committed.ownerships.rows {
-		earlier(o.Expires)
-	}
-	for _, c := range r.committed.claims.rows {
-		earlier(c.Expires)
-	}
-	return at, ok
 }
 
 // attached reports whether the certificate has a policy or a thing.

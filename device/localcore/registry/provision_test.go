@@ -53,8 +53,8 @@ func TestProvisionMakesEverything(t *testing.T) {
 	if diff := cmp.Diff(want, must(r.ListThingPrincipals("new"))(t)); diff != "" {
 		t.Error(diff)
 	}
-	if _, ok := r.NextExpiry(); ok {
-		t.Error("something will still lapse")
+	if n := len(r.committed.ownerships.rows); n != 0 {
+		t.Errorf("%d ownership tokens are left", n)
 	}
 }
 
@@ -211,7 +211,7 @@ func TestOlderCertificatesStayAttached(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
-// a certificate whose token lapses without registration is deleted.
+// a certificate whose token expires without registration is deleted.
 func TestExpire(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -237,30 +237,27 @@ func TestExpire(t *testing.T) {
 			furnish(t, r)
 			c := pending(t, r)
 			ok(t, test.use(r, c))
-			lapse, _ := r.NextExpiry()
-			if want := epoch.Add(time.Hour); !lapse.Equal(want) {
-				t.Fatalf("lapses at %v, want %v", lapse, want)
-			}
-			if deleted := must(r.Expire(lapse.Add(-1)))(t); len(deleted) != 0 {
+			expiry := epoch.Add(time.Hour)
+			if deleted := must(r.Expire(expiry.Add(-1)))(t); len(deleted) != 0 {
 				t.Fatalf("deleted %v too early", deleted)
 			}
-			clock.Time = lapse
+			clock.Time = expiry
 			if _, err := r.CertificateByToken(token, principal); code(err) != CodeInvalidToken {
-				t.Errorf("lapsed token: %v", err)
+				t.Errorf("expired token: %v", err)
 			}
-			must(r.Expire(lapse))(t)
+			must(r.Expire(expiry))(t)
 			if _, there := r.CertificateByID(c.ID); there == test.deleted {
 				t.Errorf("certificate is there: %v", there)
 			}
-			if next, ok := r.NextExpiry(); ok {
-				t.Errorf("next expiry %v", next)
+			if n := len(r.committed.ownerships.rows); n != 0 {
+				t.Errorf("%d ownership tokens are left", n)
 			}
 		})
 	}
 }
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningClaim.html:
-// a provisioning claim is an active certificate that lapses.
+// a provisioning claim is an active certificate that expires.
 func TestProvisioningClaimIsUnlistedAndExpires(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
