@@ -71,8 +71,8 @@ type Server struct {
 	rules     *rules.Service
 	functions map[string]*lambdahost.Host // by ARN
 	hops      sync.Map                    // of messages under way, see publish: *broker.Message to int
-	running   sync.WaitGroup              // of the jobs' timers
-	stopJobs  context.CancelFunc
+	running   sync.WaitGroup              // of jobs and rules
+	stop      context.CancelFunc          // ends them; nil before
 
 	closing sync.Once
 	closed  error
@@ -190,9 +190,10 @@ func (s *Server) startServices(ctx context.Context) error {
 	if err := s.openBroker(); err != nil {
 		return err
 	}
-	timers, stop := context.WithCancel(context.Background())
-	s.stopJobs = stop
-	s.running.Go(func() { s.jobs.Run(timers) })
+	running, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.running.Go(func() { s.jobs.Run(running) })
+	s.running.Go(func() { s.rules.Run(running) })
 	s.expiry = s.watchExpiry()
 	s.broker.Serve()
 	if s.api != nil {
@@ -280,12 +281,9 @@ func (s *Server) close() error {
 	if s.expiry != nil {
 		s.expiry.stop()
 	}
-	if s.stopJobs != nil {
-		s.stopJobs()
+	if s.stop != nil {
+		s.stop()
 		s.running.Wait()
-	}
-	if s.rules != nil {
-		s.rules.Close()
 	}
 	if s.broker != nil {
 		errs = append(errs, s.broker.Close())

@@ -110,30 +110,21 @@ type Job struct {
 	Comment         string          `json:"comment,omitempty"`
 	Targets         []string        `json:"targets"`
 	Settings
-	CreatedAt      int64          `json:"createdAt"`
-	LastUpdatedAt  int64          `json:"lastUpdatedAt"`
-	CompletedAt    int64          `json:"completedAt,omitempty"`
-	ProcessDetails ProcessDetails `json:"jobProcessDetails"`
-}
-
-// ProcessDetails counts the things of a job by the status of their latest
-// execution.
-type ProcessDetails struct {
-	Canceled   int `json:"numberOfCanceledThings"`
-	Succeeded  int `json:"numberOfSucceededThings"`
-	Failed     int `json:"numberOfFailedThings"`
-	Rejected   int `json:"numberOfRejectedThings"`
-	Queued     int `json:"numberOfQueuedThings"`
-	InProgress int `json:"numberOfInProgressThings"`
-	Removed    int `json:"numberOfRemovedThings"`
-	TimedOut   int `json:"numberOfTimedOutThings"`
+	CreatedAt     int64 `json:"createdAt"`
+	LastUpdatedAt int64 `json:"lastUpdatedAt"`
+	CompletedAt   int64 `json:"completedAt,omitempty"`
+	// ProcessDetails counts the things by the status of their latest execution.
+	ProcessDetails map[string]int `json:"jobProcessDetails,omitempty"`
 }
 
 func (j *job) description() Job {
-	c := j.counts
 	out := j.Job
-	out.ProcessDetails = ProcessDetails{
-		c[Canceled], c[Succeeded], c[Failed], c[Rejected], c[Queued], c[InProgress], c[Removed], c[TimedOut],
+	out.ProcessDetails = map[string]int{}
+	for status, name := range map[Status]string{
+		Canceled: "Canceled", Succeeded: "Succeeded", Failed: "Failed", Rejected: "Rejected",
+		Queued: "Queued", InProgress: "InProgress", Removed: "Removed", TimedOut: "TimedOut",
+	} {
+		out.ProcessDetails["numberOf"+name+"Things"] = j.counts[status]
 	}
 	return out
 }

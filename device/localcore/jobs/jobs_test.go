@@ -590,7 +590,7 @@ func TestJobConfigurations(t *testing.T) {
 			}
 			b.hasStatus("j", jobs.JobCompleted)
 			j, _, _ := b.DescribeJob("j")
-			if want := (jobs.ProcessDetails{Succeeded: 2, Failed: 1, Rejected: 1}); j.ProcessDetails != want || j.CompletedAt != 946684800 {
+			if n := j.ProcessDetails; n["numberOfSucceededThings"] != 2 || n["numberOfFailedThings"] != 1 || n["numberOfRejectedThings"] != 1 || n["numberOfQueuedThings"] != 0 || j.CompletedAt != 946684800 {
 				b.Errorf("%+v", j)
 			}
 		}},

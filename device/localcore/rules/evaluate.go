@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/big"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -26,43 +27,36 @@ func (s *scope) all(expressions []expression) []any {
 	return out
 }
 
-// errNotObject reports a payload that members cannot be added to.
-var errNotObject = errors.New("SELECT * with more items needs a payload that is a JSON object")
-
 // run evaluates a statement: ok is false if WHERE is not true.
 func (st *statement) run(s *scope) (payload []byte, ok bool, err error) {
 	if st.where != nil && st.where(s) != true {
 		return nil, false, nil
 	}
-	if len(st.items) == 1 && st.items[0].star {
+	star := slices.ContainsFunc(st.items, func(i item) bool { return i.value == nil })
+	if star && len(st.items) == 1 {
 		return s.message.Payload, true, nil
 	}
-	if _, isObject := s.payload.(object); !isObject && len(s.message.Payload) > 0 {
-		for _, i := range st.items {
-			if i.star {
-				return nil, true, errNotObject
-			}
-		}
+	if _, isObject := s.payload.(object); star && !isObject && len(s.message.Payload) > 0 {
+		return nil, true, errors.New("SELECT * with more items needs a payload that is a JSON object")
 	}
 	return encode(st.project(s)), true, nil
 }
 
 // project returns what the SELECT list makes of the scope.
 func (st *statement) project(s *scope) any {
-	if st.value {
-		if st.items[0].star {
-			return s.payload
-		}
-		return st.items[0].value(s)
-	}
 	out := object{}
 	for _, i := range st.items {
-		if i.star {
-			payload, _ := s.payload.(object)
-			maps.Copy(out, payload)
-			continue
+		v := s.payload
+		if i.value != nil {
+			v = i.value(s)
 		}
-		if v := i.value(s); v != undefined {
+		if st.value {
+			return v
+		}
+		if i.value == nil {
+			payload, _ := v.(object)
+			maps.Copy(out, payload)
+		} else if v != undefined {
 			assign(out, i.name, v)
 		}
 	}
@@ -125,109 +119,96 @@ func member(of expression, name string) expression {
 	}
 }
 
-// The operators follow the tables of
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-operators.html
-
-func logical(left, right expression, f func(a, b bool) bool) expression {
+func not(e expression) expression {
 	return func(s *scope) any {
-		a, okA := toBool(left(s))
-		b, okB := toBool(right(s))
+		if v, ok := toBool(e(s)); ok {
+			return !v
+		}
+		return undefined
+	}
+}
+
+// operation returns what a binary operator makes of its operands.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-operators.html
+func operation(operator string, left, right expression) expression {
+	f := arithmetic
+	switch operator {
+	case "AND", "OR":
+		f = logical
+	case "=", "<>", "<", "<=", ">", ">=", "LIKE", "IN":
+		f = compare
+	}
+	return func(s *scope) any { return f(operator, left(s), right(s)) }
+}
+
+func logical(operator string, a, b any) any {
+	x, okX := toBool(a)
+	y, okY := toBool(b)
+	switch {
+	case !okX || !okY:
+		return undefined
+	case operator == "AND":
+		return x && y
+	}
+	return x || y
+}
+
+func compare(operator string, a, b any) any {
+	switch operator {
+	case "=":
+		return equal(a, b)
+	case "<>":
+		return not(literal(equal(a, b)))(nil)
+	case "IN":
+		elements, ok := b.([]any)
+		if !ok || a == undefined {
+			return undefined
+		}
+		return slices.ContainsFunc(elements, func(element any) bool { return same(a, element) })
+	case "LIKE": // as in ANSI SQL: % stands for any characters, _ for one
+		subject, okA := toString(a)
+		pattern, okB := b.(string)
 		if !okA || !okB {
 			return undefined
 		}
-		return f(a, b)
+		re := strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(pattern))
+		matched, _ := regexp.MatchString("(?s)^"+re+"$", subject)
+		return matched
+	}
+	x, okX := toNumber(a)
+	y, okY := toNumber(b)
+	if !okX || !okY {
+		return undefined
+	}
+	switch c := x.Cmp(y); operator {
+	case "<":
+		return c < 0
+	case "<=":
+		return c <= 0
+	case ">":
+		return c > 0
+	default:
+		return c >= 0
 	}
 }
 
-func not(e expression) expression {
-	return func(s *scope) any {
-		v, ok := toBool(e(s))
-		if !ok {
-			return undefined
-		}
-		return !v
-	}
-}
-
-func compare(operator string, left, right expression) expression {
-	return func(s *scope) any {
-		a, b := left(s), right(s)
-		switch operator {
-		case "=":
-			return equal(a, b)
-		case "<>":
-			if v, ok := equal(a, b).(bool); ok {
-				return !v
-			}
-			return undefined
-		case "IN":
-			elements, ok := b.([]any)
-			if !ok || a == undefined {
-				return undefined
-			}
-			for _, element := range elements {
-				if equal(a, element) == true {
-					return true
-				}
-			}
-			return false
-		case "LIKE":
-			subject, okA := toString(a)
-			pattern, okB := b.(string)
-			if !okA || !okB {
-				return undefined
-			}
-			return like(subject, pattern)
-		}
-		x, okX := toNumber(a)
-		y, okY := toNumber(b)
+func arithmetic(operator string, a, b any) any {
+	_, leftText := a.(string)
+	_, rightText := b.(string)
+	if operator == "+" && (leftText || rightText) {
+		x, okX := toString(a)
+		y, okY := toString(b)
 		if !okX || !okY {
 			return undefined
 		}
-		switch c := x.Cmp(y); operator {
-		case "<":
-			return c < 0
-		case "<=":
-			return c <= 0
-		case ">":
-			return c > 0
-		default:
-			return c >= 0
-		}
+		return x + y
 	}
-}
-
-// like matches as in ANSI SQL: % stands for any characters, _ for one.
-func like(subject, pattern string) bool {
-	expr := strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(pattern))
-	re, err := regexp.Compile("(?s)^" + expr + "$")
-	return err == nil && re.MatchString(subject)
-}
-
-func arithmetic(operator string, left, right expression) expression {
-	return func(s *scope) any {
-		a, b := left(s), right(s)
-		_, leftText := a.(string)
-		_, rightText := b.(string)
-		if operator == "+" && (leftText || rightText) {
-			x, okX := toString(a)
-			y, okY := toString(b)
-			if !okX || !okY {
-				return undefined
-			}
-			return x + y
-		}
-		x, okX := toNumber(a)
-		y, okY := toNumber(b)
-		if !okX || !okY {
-			return undefined
-		}
-		return calculate(operator, x, y, !leftText && !rightText && x.IsInt() && y.IsInt())
+	x, okX := toNumber(a)
+	y, okY := toNumber(b)
+	if !okX || !okY || y.Sign() == 0 && (operator == "/" || operator == "%") {
+		return undefined
 	}
-}
-
-// calculate divides integers without a remainder.
-func calculate(operator string, x, y *big.Rat, integers bool) any {
 	out := new(big.Rat)
 	switch operator {
 	case "+":
@@ -236,20 +217,17 @@ func calculate(operator string, x, y *big.Rat, integers bool) any {
 		out.Sub(x, y)
 	case "*":
 		out.Mul(x, y)
-	default:
-		if y.Sign() == 0 {
-			return undefined
+	case "/":
+		if out.Quo(x, y); !leftText && !rightText && x.IsInt() && y.IsInt() {
+			out = truncated(out) // of integers there is no remainder
 		}
-		out.Quo(x, y)
-		if operator == "/" && !integers {
-			break
-		}
-		whole := new(big.Rat).SetInt(new(big.Int).Quo(out.Num(), out.Denom()))
-		if operator == "/" {
-			out = whole
-		} else {
-			out.Sub(x, whole.Mul(whole, y))
-		}
+	case "%":
+		out.Sub(x, out.Mul(truncated(out.Quo(x, y)), y))
 	}
 	return round(out)
+}
+
+// truncated returns the integer part.
+func truncated(r *big.Rat) *big.Rat {
+	return new(big.Rat).SetInt(new(big.Int).Quo(r.Num(), r.Denom()))
 }

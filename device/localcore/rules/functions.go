@@ -255,7 +255,7 @@ func roundHalf(r *big.Rat) any {
 }
 
 func remainder(_ *scope, a []any) any {
-	return arithmetic("%", literal(a[0]), literal(a[1]))(nil)
+	return arithmetic("%", a[0], a[1])
 }
 
 func truncate(_ *scope, a []any) any {

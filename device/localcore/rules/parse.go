@@ -3,17 +3,19 @@ package rules
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
-// maxDepth bounds how deeply expressions nest.
-const maxDepth = 64
+// maxDepth bounds how deeply expressions nest, operands counted.
+const maxDepth = 96
 
 // An expression returns its value for a message.
 type expression func(*scope) any
+
+func literal(v any) expression { return func(*scope) any { return v } }
 
 // A statement is a parsed SQL statement.
 //
@@ -26,32 +28,33 @@ type statement struct {
 	where  expression // nil without WHERE
 }
 
-// An item is one of the SELECT list.
+// An item is one of the SELECT list: everything if value is nil.
 type item struct {
-	star  bool
 	value expression
 	name  []string // the path of the alias
 }
 
 // A parser reads tokens of text.
 type parser struct {
-	text  string
-	pos   int // behind the current token
-	kind  kind
-	token string // of names as written, of strings the content
-	start int    // of the current token
-	depth int
+	text       string
+	start, pos int // of the current token, and behind it
+	kind       kind
+	token      string // of strings the content
+	depth      int
 }
 
-type kind byte
+// A kind of token is its group in tokenPattern.
+type kind int
 
 const (
-	kindEnd kind = iota
-	kindName
-	kindNumber
-	kindText
-	kindSymbol
+	end kind = iota
+	number
+	name
+	text
+	symbol
 )
+
+var tokenPattern = regexp.MustCompile(`^(?:(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|([A-Za-z_][\pL\pN_]*)|('(?:[^']|'')*'|"(?:[^"]|"")*")|(<>|<=|>=|[=<>+\-*/%()\[\]{},.:]))`)
 
 // A syntaxError unwinds the parser.
 type syntaxError string
@@ -70,125 +73,29 @@ func catch(err *error) {
 	}
 }
 
-// parseStatement reads a whole SQL statement.
-func parseStatement(sql string) (s *statement, err error) {
-	defer catch(&err)
-	p := &parser{text: sql}
-	p.next()
-	s = p.selection(false)
-	if p.kind != kindEnd {
-		p.fail("%q is not expected; SET, comments and other clauses are not emulated", p.token)
-	}
-	return s, nil
-}
-
-// parseTemplate reads a text with substitution templates.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-substitution-templates.html
-func parseTemplate(template string) (parts []expression, err error) {
-	defer catch(&err)
-	p := &parser{text: template}
-	for {
-		i := strings.Index(p.text[p.pos:], "${")
-		if i < 0 {
-			break
-		}
-		if i > 0 {
-			parts = append(parts, literal(p.text[p.pos:p.pos+i]))
-		}
-		p.pos += i + len("${")
-		p.next()
-		parts = append(parts, p.expression())
-		if p.token != "}" || p.kind != kindSymbol {
-			p.fail("the substitution template needs a closing brace")
-		}
-	}
-	if rest := p.text[p.pos:]; rest != "" {
-		parts = append(parts, literal(rest))
-	}
-	return parts, nil
-}
-
-func literal(v any) expression { return func(*scope) any { return v } }
-
-var symbols = []string{"<>", "<=", ">=", "=", "<", ">", "+", "-", "*", "/", "%", "(", ")", "[", "]", "{", "}", ",", ".", ":"}
-
-// next reads a token.
+// next reads a token. A quote in a string is written twice.
 func (p *parser) next() {
-	p.pos += len(p.text[p.pos:]) - len(strings.TrimLeftFunc(p.text[p.pos:], unicode.IsSpace))
-	p.start = p.pos
-	rest := p.text[p.pos:]
+	rest := strings.TrimLeft(p.text[p.pos:], " \t\r\n")
+	p.start = len(p.text) - len(rest)
 	if rest == "" {
-		p.kind, p.token = kindEnd, "the end"
+		p.pos, p.kind, p.token = p.start, end, "the end"
 		return
 	}
-	switch c := rest[0]; {
-	case c == '\'' || c == '"':
-		p.quoted(c)
-		return
-	case isDigit(c):
-		p.kind, p.token = kindNumber, rest[:scanNumber(rest)]
-	case c == '_' || c|0x20 >= 'a' && c|0x20 <= 'z':
-		n := strings.IndexFunc(rest, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
-		if n < 0 {
-			n = len(rest)
-		}
-		p.kind, p.token = kindName, rest[:n]
-	default:
-		i := slices.IndexFunc(symbols, func(s string) bool { return strings.HasPrefix(rest, s) })
-		if i < 0 {
-			p.fail("%q is no part of the SQL", rest[:1])
-		}
-		p.kind, p.token = kindSymbol, symbols[i]
+	m := tokenPattern.FindStringSubmatch(rest)
+	if m == nil {
+		p.fail("%.10q is no part of the SQL", rest)
 	}
-	p.pos += len(p.token)
-}
-
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
-
-func scanNumber(s string) int {
-	n := 0
-	for n < len(s) && isDigit(s[n]) {
-		n++
+	p.pos, p.token = p.start+len(m[0]), m[0]
+	p.kind = kind(1 + slices.IndexFunc(m[1:], func(group string) bool { return group != "" }))
+	if p.kind == text {
+		quote := m[0][:1]
+		p.token = strings.ReplaceAll(m[0][1:len(m[0])-1], quote+quote, quote)
 	}
-	if n+1 < len(s) && s[n] == '.' && isDigit(s[n+1]) {
-		for n++; n < len(s) && isDigit(s[n]); n++ {
-		}
-	}
-	if n < len(s) && s[n]|0x20 == 'e' {
-		m := n + 1
-		if m < len(s) && (s[m] == '-' || s[m] == '+') {
-			m++
-		}
-		if m < len(s) && isDigit(s[m]) {
-			for n = m; n < len(s) && isDigit(s[n]); n++ {
-			}
-		}
-	}
-	return n
-}
-
-// quoted reads a string. The quote itself is written twice in it.
-func (p *parser) quoted(quote byte) {
-	var content strings.Builder
-	for i := p.pos + 1; i < len(p.text); i++ {
-		switch {
-		case p.text[i] != quote:
-			content.WriteByte(p.text[i])
-		case i+1 < len(p.text) && p.text[i+1] == quote:
-			content.WriteByte(quote)
-			i++
-		default:
-			p.kind, p.token, p.pos = kindText, content.String(), i+1
-			return
-		}
-	}
-	p.fail("the string is not closed")
 }
 
 // is reports whether the current token is this symbol or keyword.
 func (p *parser) is(token string) bool {
-	return p.kind == kindSymbol && p.token == token || p.kind == kindName && strings.EqualFold(p.token, token)
+	return p.kind == symbol && p.token == token || p.kind == name && strings.EqualFold(p.token, token)
 }
 
 // accept passes over a symbol or keyword, if it is there.
@@ -206,6 +113,48 @@ func (p *parser) expect(token string) {
 	}
 }
 
+// take passes over a token of one of these kinds and returns it.
+func (p *parser) take(what string, kinds ...kind) string {
+	token := p.token
+	if !slices.Contains(kinds, p.kind) {
+		p.fail("%s is expected instead of %q", what, token)
+	}
+	p.next()
+	return token
+}
+
+// parseStatement reads a whole SQL statement.
+func parseStatement(sql string) (s *statement, err error) {
+	defer catch(&err)
+	p := &parser{text: sql}
+	p.next()
+	s = p.selection(false)
+	if p.kind != end {
+		p.fail("%q is not expected; SET, comments and other clauses are not emulated", p.token)
+	}
+	return s, nil
+}
+
+// parseTemplate reads a text with substitution templates.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-substitution-templates.html
+func parseTemplate(template string) (parts []expression, err error) {
+	defer catch(&err)
+	for p := (&parser{text: template}); ; {
+		before, _, found := strings.Cut(p.text[p.pos:], "${")
+		parts = append(parts, literal(before))
+		if !found {
+			return parts, nil
+		}
+		p.pos += len(before) + len("${")
+		p.next()
+		parts = append(parts, p.expression())
+		if !p.is("}") { // accepting it would read a token of the text behind
+			p.fail("the substitution template needs a closing brace")
+		}
+	}
+}
+
 // selection reads a SELECT, nested or not.
 func (p *parser) selection(nested bool) *statement {
 	p.expect("SELECT")
@@ -213,7 +162,7 @@ func (p *parser) selection(nested bool) *statement {
 	if p.is("VALUE") {
 		mark := *p
 		p.next()
-		if s.value = !(p.is(",") || p.is(".") || p.is("AS") || p.is("FROM") || p.kind == kindEnd); !s.value {
+		if s.value = !slices.ContainsFunc([]string{",", ".", "AS", "FROM"}, p.is) && p.kind != end; !s.value {
 			*p = mark // an attribute of this name
 		}
 	}
@@ -227,13 +176,9 @@ func (p *parser) selection(nested bool) *statement {
 		p.expect("FROM")
 		s.source = p.postfix()
 	} else if p.accept("FROM") {
-		if p.kind != kindText {
-			p.fail("the topic filter must be in single quotes")
-		}
-		if s.filter = p.token; !validFilter(s.filter) {
+		if s.filter = p.take("a topic filter in single quotes", text); !validFilter(s.filter) {
 			p.fail("%q is no topic filter", s.filter)
 		}
-		p.next()
 	}
 	if p.accept("WHERE") {
 		s.where = p.expression()
@@ -241,34 +186,28 @@ func (p *parser) selection(nested bool) *statement {
 	return s
 }
 
+// attributePath is what has a name without an alias: its last part.
+var attributePath = regexp.MustCompile(`^(?:[A-Za-z_][\pL\pN_]*\.)*([A-Za-z_][\pL\pN_]*)$`)
+
 func (p *parser) item(value bool) (i item) {
 	if p.accept("*") {
-		return item{star: true}
+		return i
 	}
-	first := *p
+	start := p.start
 	i.value = p.expression()
 	if p.accept("AS") {
 		for first := true; first || p.accept("."); first = false {
-			if p.kind != kindName && p.kind != kindText {
-				p.fail("%q is no alias", p.token)
-			}
-			i.name = append(i.name, p.token)
-			p.next()
+			i.name = append(i.name, p.take("an alias", name, text))
 		}
 		return i
 	}
-	// Without an alias only a path of attributes has a name, its last one.
-	words := strings.Split(strings.TrimSpace(p.text[first.start:p.start]), ".")
-	last := words[len(words)-1]
-	isPath := !slices.ContainsFunc(words, func(w string) bool { return w == "" || strings.ContainsFunc(w, notInName) || isDigit(w[0]) })
-	if !value && !isPath {
+	if path := attributePath.FindStringSubmatch(strings.TrimSpace(p.text[start:p.start])); path != nil {
+		i.name = path[1:]
+	} else if !value {
 		p.fail("an expression needs an alias: AS name")
 	}
-	i.name = []string{last}
 	return i
 }
-
-func notInName(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }
 
 // validFilter checks the form of a topic filter.
 func validFilter(filter string) bool {
@@ -278,120 +217,73 @@ func validFilter(filter string) bool {
 			return false
 		}
 	}
-	return filter != "" && !strings.Contains(filter, "\x00") && !strings.HasPrefix(filter, "$aws/rules/")
+	return filter != "" && !strings.Contains(filter, "\x00") && !strings.HasPrefix(filter, IngestPrefix)
 }
 
-// expression reads OR, the weakest operator.
-func (p *parser) expression() expression {
+// The binary operators, from those that bind weakest. NOT stands between AND
+// and the comparisons.
+const notLevel = 3
+
+var levels = map[string]int{
+	"OR": 1, "AND": 2, "=": 4, "<>": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "LIKE": 4, "IN": 4, "+": 5, "-": 5, "*": 6, "/": 6, "%": 6,
+}
+
+func (p *parser) expression() expression { return p.binary(1) }
+
+// binary reads operators that bind at least so strongly, and their operands.
+func (p *parser) binary(least int) expression {
 	if p.depth++; p.depth > maxDepth {
-		p.fail("the expression nests more than %d levels", maxDepth)
+		p.fail("the expression nests too deeply")
 	}
 	defer func() { p.depth-- }()
-	left := p.conjunction()
-	for p.accept("OR") {
-		left = logical(left, p.conjunction(), func(a, b bool) bool { return a || b })
+	if least <= notLevel && p.accept("NOT") {
+		return p.rest(least, not(p.binary(notLevel)))
 	}
-	return left
+	return p.rest(least, p.unary())
 }
 
-func (p *parser) conjunction() expression {
-	left := p.negation()
-	for p.accept("AND") {
-		left = logical(left, p.negation(), func(a, b bool) bool { return a && b })
-	}
-	return left
-}
-
-func (p *parser) negation() expression {
-	negations := 0
-	for p.accept("NOT") {
-		negations++
-	}
-	e := p.comparison()
-	for range negations {
-		e = not(e)
-	}
-	return e
-}
-
-var comparisons = []string{"=", "<>", "<=", ">=", "<", ">", "LIKE", "IN"}
-
-func (p *parser) comparison() expression {
-	left := p.sum()
-	for {
-		if p.is("NOT") { // NOT LIKE, NOT IN
+// rest reads what follows the left operand.
+func (p *parser) rest(least int, left expression) expression {
+	for p.kind == symbol || p.kind == name {
+		operator, negated := strings.ToUpper(p.token), false
+		if operator == "NOT" { // NOT LIKE, NOT IN
+			mark := *p
 			p.next()
-			if !p.is("LIKE") && !p.is("IN") {
-				p.fail("LIKE or IN is expected instead of %q", p.token)
+			if operator, negated = strings.ToUpper(p.token), true; operator != "LIKE" && operator != "IN" {
+				*p = mark
+				return left
 			}
-			operator := strings.ToUpper(p.token)
-			p.next()
-			left = not(compare(operator, left, p.operand(operator)))
-			continue
 		}
-		i := slices.IndexFunc(comparisons, p.is)
-		if i < 0 {
+		level := levels[operator]
+		if level == 0 || level < least {
 			return left
 		}
 		p.next()
-		left = compare(comparisons[i], left, p.operand(comparisons[i]))
-	}
-}
-
-// operand reads the right side of a comparison; that of IN may be a list in
-// parentheses.
-func (p *parser) operand(operator string) expression {
-	if operator == "IN" && p.accept("(") {
-		if p.is("SELECT") {
-			e := nested(p.selection(true))
-			p.expect(")")
-			return e
+		var right expression
+		if operator == "IN" && p.accept("(") && !p.is("SELECT") {
+			right = p.list(")")
+		} else {
+			right = p.binary(level + 1)
 		}
-		return p.list(")")
-	}
-	return p.sum()
-}
-
-func (p *parser) sum() expression {
-	left := p.product()
-	for p.is("+") || p.is("-") {
-		operator := p.token
-		p.next()
-		left = arithmetic(operator, left, p.product())
-	}
-	return left
-}
-
-func (p *parser) product() expression {
-	left := p.unary()
-	for p.is("*") || p.is("/") || p.is("%") {
-		operator := p.token
-		p.next()
-		left = arithmetic(operator, left, p.unary())
+		left = operation(operator, left, right)
+		if negated {
+			left = not(left)
+		}
 	}
 	return left
 }
 
 func (p *parser) unary() expression {
-	negative := false
-	for p.accept("-") {
-		negative = !negative
+	if !p.accept("-") {
+		return p.postfix()
 	}
-	e := p.postfix()
-	if negative {
-		return arithmetic("-", literal(integer(0)), e)
-	}
-	return e
+	return operation("-", literal(integer(0)), p.binary(7)) // nothing but the operand binds so strongly
 }
 
 func (p *parser) postfix() expression {
 	e := p.primary()
 	for p.accept(".") {
-		if p.kind != kindName {
-			p.fail("%q is no attribute; the get function reads others", p.token)
-		}
-		e = member(e, p.token)
-		p.next()
+		e = member(e, p.take("an attribute (the get function reads others)", name))
 	}
 	return e
 }
@@ -400,50 +292,11 @@ func (p *parser) postfix() expression {
 var reserved = []string{"SELECT", "FROM", "WHERE", "AND", "OR", "NOT", "LIKE", "IN", "WHEN", "THEN", "ELSE", "END", "AS"}
 
 func (p *parser) primary() expression {
-	token := p.token
-	switch p.kind {
-	case kindText:
-		p.next()
-		return literal(token)
-	case kindNumber:
-		p.next()
-		return literal(parseNumber(token))
-	case kindSymbol:
-		return p.bracketed()
-	case kindEnd:
-		p.fail("an expression is expected")
-	}
-	if i := slices.IndexFunc(reserved, p.is); i >= 0 {
-		p.fail("an expression is expected instead of %s", reserved[i])
-	}
-	p.next()
-	switch strings.ToUpper(token) {
-	case "NULL":
-		return literal(nil)
-	case "TRUE":
-		return literal(true)
-	case "FALSE":
-		return literal(false)
-	case "CASE":
-		return p.cases()
-	}
-	if p.is("(") {
-		return p.call(token)
-	}
-	return member(func(s *scope) any { return s.payload }, token)
-}
-
-// bracketed reads parentheses, an array or an object.
-func (p *parser) bracketed() expression {
 	switch {
 	case p.accept("("):
 		var e expression
 		if p.is("SELECT") {
-			if p.depth++; p.depth > maxDepth {
-				p.fail("the statement nests more than %d levels", maxDepth)
-			}
 			e = nested(p.selection(true))
-			p.depth--
 		} else {
 			e = p.expression()
 		}
@@ -452,61 +305,78 @@ func (p *parser) bracketed() expression {
 	case p.accept("["):
 		return p.list("]")
 	case p.accept("{"):
-		members := map[string]expression{}
-		for !p.accept("}") {
-			if len(members) > 0 {
-				p.expect(",")
-			}
-			key := p.token
-			if p.kind != kindText {
-				p.fail("a key in quotes is expected instead of %q", key)
-			}
-			p.next()
-			p.expect(":")
-			members[key] = p.expression()
-		}
-		return func(s *scope) any {
-			out := object{}
-			for key, e := range members {
-				out[key] = e(s)
-			}
-			return out
-		}
+		return p.object()
+	case p.kind == text:
+		return literal(p.take("", text))
+	case p.kind == number:
+		return literal(parseNumber(p.take("", number)))
+	case slices.ContainsFunc(reserved, p.is):
+		p.fail("an expression is expected instead of %s", p.token)
 	}
-	p.fail("%q is not expected", p.token)
-	return nil
+	switch token := p.take("an expression", name); strings.ToUpper(token) {
+	case "NULL":
+		return literal(nil)
+	case "TRUE":
+		return literal(true)
+	case "FALSE":
+		return literal(false)
+	case "CASE":
+		return p.cases()
+	default:
+		if p.accept("(") {
+			return p.call(token)
+		}
+		return member(func(s *scope) any { return s.payload }, token)
+	}
+}
+
+func (p *parser) object() expression {
+	members := map[string]expression{}
+	for first := true; !p.accept("}"); first = false {
+		if !first {
+			p.expect(",")
+		}
+		key := p.take("a key in quotes", text)
+		p.expect(":")
+		members[key] = p.expression()
+	}
+	return func(s *scope) any {
+		out := object{}
+		for key, e := range members {
+			out[key] = e(s)
+		}
+		return out
+	}
 }
 
 // list reads expressions up to the closing symbol, as an array.
 func (p *parser) list(closing string) expression {
-	var elements []expression
+	elements := p.expressions(closing)
+	return func(s *scope) any { return s.all(elements) }
+}
+
+func (p *parser) expressions(closing string) (all []expression) {
 	for !p.accept(closing) {
-		if len(elements) > 0 {
+		if len(all) > 0 {
 			p.expect(",")
 		}
-		elements = append(elements, p.expression())
+		all = append(all, p.expression())
 	}
-	return func(s *scope) any { return s.all(elements) }
+	return all
 }
 
 // cases reads a CASE statement.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-case.html
 func (p *parser) cases() expression {
-	if p.is("WHEN") {
-		p.fail("CASE needs an expression before WHEN")
-	}
-	value := p.expression()
+	value, otherwise := p.expression(), literal(undefined)
 	var when, then []expression
-	for p.accept("WHEN") {
+	for first := true; first || p.is("WHEN"); first = false {
+		p.expect("WHEN")
 		when = append(when, p.expression())
 		p.expect("THEN")
 		then = append(then, p.expression())
 	}
-	if len(when) == 0 {
-		p.fail("CASE needs a WHEN")
-	}
-	otherwise := literal(undefined)
 	if p.accept("ELSE") {
 		otherwise = p.expression()
 	}
@@ -529,7 +399,6 @@ func (p *parser) cases() expression {
 // error here, and so never a difference that nobody sees.
 func (p *parser) call(function string) expression {
 	lower := strings.ToLower(function)
-	p.expect("(")
 	if lower == "cast" {
 		value := p.expression()
 		p.expect("AS")
@@ -547,14 +416,10 @@ func (p *parser) call(function string) expression {
 	}
 	var arguments []expression
 	if lower == "encode" && p.accept("*") {
+		p.expect(",")
 		arguments = append(arguments, func(s *scope) any { return string(s.message.Payload) })
 	}
-	for !p.accept(")") {
-		if len(arguments) > 0 {
-			p.expect(",")
-		}
-		arguments = append(arguments, p.expression())
-	}
+	arguments = append(arguments, p.expressions(")")...)
 	if n := len(arguments); n < f.least || n > f.most {
 		p.fail("function %s takes %d to %d arguments, not %d", function, f.least, f.most, n)
 	}

@@ -75,9 +75,7 @@ const (
 type Service struct {
 	config  Config
 	queue   chan delivery
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
-	working sync.WaitGroup
+	working sync.WaitGroup // actions in the background
 
 	mu    sync.RWMutex
 	rules map[string]*rule // by name
@@ -137,7 +135,8 @@ func reject(code, format string, args ...any) *Error {
 	return &Error{code, fmt.Sprintf(format, args...)}
 }
 
-// Open returns the service with the rules in the store, and starts it.
+// Open returns the service with the rules in the store. [Service.Run] evaluates
+// the messages.
 func Open(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -146,34 +145,27 @@ func Open(c Config) (*Service, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{config: c, queue: make(chan delivery, maxQueued), rules: map[string]*rule{}}
-	if c.Store != nil {
-		err := c.Store.Each(func(name string, value []byte) error {
-			var stored Rule
-			if err := json.Unmarshal(value, &stored); err != nil {
-				return err
-			}
-			r, err := s.compile(stored)
-			if err != nil {
-				c.Log.Warn("a stored rule is disabled: it cannot run here", "rule", name, "error", err)
-				stored.Disabled = true
-				r = &rule{Rule: stored}
-			}
-			s.rules[name] = r
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("reading the topic rules: %w", err)
-		}
+	if c.Store == nil {
+		return s, nil
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.working.Go(s.work)
+	err := c.Store.Each(func(name string, value []byte) error {
+		var stored Rule
+		if err := json.Unmarshal(value, &stored); err != nil {
+			return err
+		}
+		r, err := s.compile(stored)
+		if err != nil {
+			c.Log.Warn("a stored rule is disabled: it cannot run here", "rule", name, "error", err)
+			stored.Disabled = true
+			r = &rule{Rule: stored}
+		}
+		s.rules[name] = r
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the topic rules: %w", err)
+	}
 	return s, nil
-}
-
-// Close ends actions under way and returns when the last has ended.
-func (s *Service) Close() {
-	s.cancel()
-	s.working.Wait()
 }
 
 var (
@@ -367,34 +359,40 @@ func (s *Service) enqueue(d delivery) {
 	}
 }
 
-// work evaluates the messages in their order.
-func (s *Service) work() {
+// Run evaluates the messages in their order until ctx ends, and returns when the
+// last action has ended.
+func (s *Service) Run(ctx context.Context) {
+	defer s.working.Wait()
 	for {
 		select {
-		case <-s.ctx.Done():
+		case <-ctx.Done():
 			return
 		case d := <-s.queue:
-			s.mu.RLock()
-			var run []*rule
-			for _, r := range slices.Collect(maps.Values(s.rules)) {
-				if d.rule == r.Name && !r.Disabled || d.rule == "" && r.matches(d.message.Topic) {
-					run = append(run, r)
-				}
-			}
-			s.mu.RUnlock()
-			slices.SortFunc(run, func(a, b *rule) int { return cmp.Compare(a.Name, b.Name) })
-			payload, isJSON := decode(d.message.Payload)
-			if !isJSON {
-				payload = undefined
-			}
-			sc := &scope{service: s, message: &d.message, payload: payload}
-			if d.message.ClientID != "" {
-				sc.trace = newUUID()
-			}
-			for _, r := range run {
-				s.run(r, sc)
-			}
+			s.evaluate(ctx, d)
 		}
+	}
+}
+
+func (s *Service) evaluate(ctx context.Context, d delivery) {
+	s.mu.RLock()
+	var run []*rule
+	for _, r := range s.rules {
+		if d.rule == r.Name && !r.Disabled || d.rule == "" && r.matches(d.message.Topic) {
+			run = append(run, r)
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(run, func(a, b *rule) int { return cmp.Compare(a.Name, b.Name) })
+	payload, isJSON := decode(d.message.Payload)
+	if !isJSON {
+		payload = undefined
+	}
+	trace := ""
+	if d.message.ClientID != "" {
+		trace = newUUID()
+	}
+	for _, r := range run {
+		s.run(ctx, r, &scope{service: s, message: &d.message, version: r.Version, trace: trace, payload: payload})
 	}
 }
 
@@ -426,10 +424,8 @@ func matchFilter(filter, topic string) bool {
 
 // run evaluates a rule and performs its actions, in the background if one of
 // them leaves this process.
-func (s *Service) run(r *rule, of *scope) {
-	sc := *of
-	sc.version = r.Version
-	payload, ok, err := r.statement.run(&sc)
+func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
+	payload, ok, err := r.statement.run(sc)
 	if !ok {
 		return
 	}
@@ -439,12 +435,12 @@ func (s *Service) run(r *rule, of *scope) {
 			failures = []failure{{"RuleEvaluation", r.Name, err.Error()}}
 		} else {
 			for _, a := range r.actions {
-				if err := a.perform(s.ctx, &sc, payload); err != nil {
+				if err := a.perform(ctx, sc, payload); err != nil {
 					failures = append(failures, failure{a.name, a.resource, err.Error()})
 				}
 			}
 		}
-		s.fail(r, &sc, failures)
+		s.fail(ctx, r, sc, failures)
 	}
 	if slices.ContainsFunc(append(slices.Clone(r.actions), r.onError), func(a *action) bool { return a != nil && a.slow }) {
 		s.working.Go(perform)
@@ -463,7 +459,7 @@ type failure struct {
 // fail logs failures and performs the error action, once for all of them.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html
-func (s *Service) fail(r *rule, sc *scope, failures []failure) {
+func (s *Service) fail(ctx context.Context, r *rule, sc *scope, failures []failure) {
 	if len(failures) == 0 {
 		return
 	}
@@ -485,7 +481,7 @@ func (s *Service) fail(r *rule, sc *scope, failures []failure) {
 		Payload  []byte    `json:"base64OriginalPayload"`
 		Failures []failure `json:"failures"`
 	}{r.Name, sc.message.Topic, cmp.Or(sc.trace, newUUID()), clientID, sc.message.Payload, failures})
-	if err = errors.Join(err, r.onError.perform(s.ctx, sc, bytes.TrimSpace(event.Bytes()))); err != nil {
+	if err = errors.Join(err, r.onError.perform(ctx, sc, bytes.TrimSpace(event.Bytes()))); err != nil {
 		s.config.Log.Warn("an error action failed", "rule", r.Name, "error", err)
 	}
 }

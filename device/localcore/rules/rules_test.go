@@ -52,6 +52,7 @@ type bench struct {
 	*rules.Service
 	store memory
 	log   *lockedBuffer
+	stop  func() // ends Run
 
 	events    chan string // of the Lambda function
 	published chan string // "TOPIC QOS PAYLOAD"
@@ -72,7 +73,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{T: t, store: memory{}, log: &lockedBuffer{}, events: make(chan string, 10), published: make(chan string, 100)}
 	b.open()
-	t.Cleanup(func() { b.Close() })
+	t.Cleanup(func() { b.stop() })
 	return b
 }
 
@@ -104,7 +105,10 @@ func (b *bench) open() {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Service = s
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx) })
+	b.Service, b.stop = s, func() { cancel(); running.Wait() }
 }
 
 // create creates a rule whose definition is JSON.
@@ -546,7 +550,7 @@ func TestRulesAreManaged(t *testing.T) {
 	if got := b.results(); got != nil {
 		t.Errorf("a disabled rule ran: %q", got)
 	}
-	b.Close()
+	b.stop()
 	b.open()
 	if err := b.SetDisabled("r", false); err != nil {
 		t.Fatal(err)
@@ -573,7 +577,7 @@ func FuzzSQL(f *testing.F) {
 	f.Add(`SELECT power(a, a) AS p, concat(a, [b]) AS c, regexp_replace(b, '(', '$1') AS r`, "\xff")
 	f.Fuzz(func(t *testing.T, sql, payload string) {
 		b := newBench(t)
-		defer b.Close()
+		defer b.stop()
 		if err := b.create("r", republishing(sql)); err != nil {
 			if _, ok := errors.AsType[*rules.Error](err); !ok {
 				t.Fatal(err)
@@ -594,7 +598,7 @@ func FuzzTemplate(f *testing.F) {
 	f.Add(`a/${topic()}/${{"x":"}"}.x}/$`)
 	f.Fuzz(func(t *testing.T, text string) {
 		b := newBench(t)
-		defer b.Close()
+		defer b.stop()
 		quoted, _ := json.Marshal(text)
 		if err := b.create("r", `{"sql":"SELECT * FROM 'a'","actions":[{"republish":{"topic":`+string(quoted)+`,"roleArn":"r"}}]}`); err != nil {
 			return

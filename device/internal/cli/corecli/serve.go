@@ -60,6 +60,7 @@ in the credentials directory takes their place.`,
 	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API does not authenticate callers")
 	flags.StringVar(&o.Templates, "templates", localcore.EmbeddedTemplates, "read template and policies from `DIR`, or embedded, or none")
 	flags.StringVar(&o.Hook, "hook", "hook/dist/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
+	flags.StringToStringVar(&o.Functions, "function", nil, "run `NAME=PATH` as a Lambda function for topic rules; may be given several times")
 	flags.StringVar(&o.Assembly, "assembly", "", "emulate the stack that cdk synth wrote into `DIR`, instead of templates and hook")
 	flags.StringVar(&o.Stack, "stack", "", "emulate the stack `NAME` (default: the only one in the assembly)")
 	flags.StringVar(&o.State, "state", "", "keep things, certificates, authority, sessions and messages in `DIR` across restarts (default: memory only)")
