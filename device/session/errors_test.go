@@ -604,7 +604,22 @@ func TestSessionThroughProxy(t *testing.T) {
 	}
 }
 
-func TestProxyThatSaysNothing(t *testing.T) {
+func TestDeadProxyIsNamed(t *testing.T) {
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.Close()
+	o := serve(t, nil, nil).options()
+	o.DialContext, o.Proxy = nil, "http://user:secret@"+dead.Addr().String()
+	_, err = session.Connect(t.Context(), o)
+	e := sessionError(t, err)
+	if e.Stage != session.StageProxy || e.Address != dead.Addr().String() || e.Class() != awsiot.Temporary || !errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v (%v at %s, %v)", err, e.Stage, e.Address, e.Class())
+	}
+}
+
+func TestSilentProxyIsTemporary(t *testing.T) {
 	for name, tc := range map[string]struct {
 		handle func(net.Conn)
 		is     error
