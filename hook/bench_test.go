@@ -76,7 +76,7 @@ func environments(b *testing.B) map[string][]string {
 }
 
 // BenchmarkFirstAnswer is the time from exec to the first answer, the part of a
-// cold start that is ours: aim 8 ms. It also tells the size of the hook as it
+// cold start that is ours: aim 8 ms. It also reports the size of the hook as it
 // is deployed: aim 4 MB zipped.
 func BenchmarkFirstAnswer(b *testing.B) {
 	binary := buildHook(b, "..", runtime.GOARCH)

@@ -19,7 +19,7 @@ import (
 // line. It is the longest client id that AWS IoT Core accepts.
 const maxLogged = 128
 
-// lookupWithin bounds all that the hook asks AWS for one decision, retries
+// lookupWithin bounds all look-ups for one decision, retries
 // included. It leaves time to answer within [payload.AnswerWithin].
 const lookupWithin = 3 * time.Second
 
@@ -87,7 +87,7 @@ func (d decider) evaluate(ctx context.Context, request payload.Request) (admit.V
 	return verdict, nil
 }
 
-// lookUp asks for all facts at once. The reason is that of an error.
+// lookUp requests all facts at once. The reason is that of an error.
 func (d decider) lookUp(ctx context.Context, request payload.Request) (facts admit.Facts, why admit.Reason, err error) {
 	facts.Now = d.now()
 	group, groupCtx := errgroup.WithContext(ctx)

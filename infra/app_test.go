@@ -173,7 +173,7 @@ func readFile(t *testing.T, path string) []byte {
 	return data
 }
 
-func TestSynthRefusesInOneLineAndWritesNothing(t *testing.T) {
+func TestSynthRejectsInOneLineAndWritesNothing(t *testing.T) {
 	infra := checkout(t)
 	broken := checkout(t)
 	if err := os.WriteFile(filepath.Join(broken, "..", "hook", "main.go"), []byte("package main\n\nfunc main() { undefined() }\n"), 0o644); err != nil {

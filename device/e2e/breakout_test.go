@@ -44,7 +44,7 @@ func (r *realm) check(t *testing.T, want localcore.Event, attempt func()) {
 		return e.Type == localcore.Rejected && e.CertificateID == want.CertificateID && !e.Time.Before(began)
 	})
 	if err != nil {
-		t.Fatalf("no event tells of a rejection: %v", err)
+		t.Fatalf("no event reports a rejection: %v", err)
 	}
 	if !strings.Contains(got.Reason, want.Reason) {
 		t.Errorf("the reason is\n%s\nand says nothing of\n%s", got.Reason, want.Reason)
@@ -357,7 +357,7 @@ func TestAnswersGoToTheConnectionThatAsked(t *testing.T) {
 	c := r.mustConnect(t, claimOf(t, spy, "claim-spy"))
 	c.mustSubscribe("$aws/certificates/create-from-csr/+/+")
 	c.mustSubscribe("$aws/provisioning-templates/GoFleetProvisioningTemplate/provision/json/#")
-	r.enrol(t, "2974689")
+	r.enroll(t, "2974689")
 	c.send(packets.NewControlPacket(packets.Pingreq))
 	if p, ok := c.next().(*packets.PingrespPacket); !ok {
 		t.Errorf("heard %v", p)
@@ -489,8 +489,8 @@ func TestParametersCannotNameACertificate(t *testing.T) {
 
 func TestNobodyConnectsWithACertificateThatIsNotActive(t *testing.T) {
 	r := startRealm(t)
-	enrolled := func(serial string, status registry.CertificateStatus) party {
-		p := r.enrol(t, serial)
+	provisioned := func(serial string, status registry.CertificateStatus) party {
+		p := r.enroll(t, serial)
 		if err := r.Registry().UpdateCertificate(p.id(), status); err != nil {
 			t.Fatal(err)
 		}
@@ -504,8 +504,8 @@ func TestNobodyConnectsWithACertificateThatIsNotActive(t *testing.T) {
 		why string
 	}{
 		"pending":                       {pending, "the certificate is PENDING_ACTIVATION: RegisterThing has not succeeded"},
-		"inactive":                      {enrolled("29746801", registry.Inactive), "the certificate is INACTIVE"},
-		"revoked":                       {enrolled("29746802", registry.Revoked), "the certificate is REVOKED"},
+		"inactive":                      {provisioned("29746801", registry.Inactive), "the certificate is INACTIVE"},
+		"revoked":                       {provisioned("29746802", registry.Revoked), "the certificate is REVOKED"},
 		"of its own making":             {selfMade(t), "the certificate is not registered here"},
 		"before another's in its chain": {chained, "the certificate is not registered here"},
 	}

@@ -83,8 +83,8 @@ func startRealm(t *testing.T) *realm {
 	})
 	r.Server = s
 	r.claim = claimOf(t, s.Claim(), "claim-intruder")
-	r.device = r.enrol(t, "2974685")
-	r.victim = r.enrol(t, "2974686")
+	r.device = r.enroll(t, "2974685")
+	r.victim = r.enroll(t, "2974686")
 	return r
 }
 
@@ -97,8 +97,8 @@ func claimOf(t *testing.T, c localcore.Credential, client string) party {
 	return party{cert, client, localcore.ClaimPolicyName}
 }
 
-// enrol provisions a device.
-func (r *realm) enrol(t *testing.T, serial string) party {
+// enroll provisions a device.
+func (r *realm) enroll(t *testing.T, serial string) party {
 	t.Helper()
 	c := r.mustConnect(t, r.claim)
 	defer c.Close()

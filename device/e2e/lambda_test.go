@@ -56,7 +56,7 @@ func (r *realm) statuses(t *testing.T, parties ...party) (all []registry.Certifi
 }
 
 // A birth message retires the certificates before the one that it was published
-// with, and no other, whoever publishes it and however often.
+// with, and no other, however often it is published and by which party.
 func TestProvedCertificateRetiresItsPredecessorsAlone(t *testing.T) {
 	r := startRealm(t)
 	host := r.lambda(t, build(t, retire), "CLAIM_CERTIFICATES="+r.claim.id())

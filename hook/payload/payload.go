@@ -1,6 +1,6 @@
 // Package payload holds what AWS IoT Core sends to the pre-provisioning hook,
 // what the hook answers, and the names both sides must agree on. The hook, the
-// local core and the CDK app share it. It has types and constants only: the
+// local emulator and the CDK app share it. It has types and constants only: the
 // rules are in package admit.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html

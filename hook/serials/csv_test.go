@@ -37,7 +37,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-func TestReadRefuses(t *testing.T) {
+func TestReadReportsEveryBadLine(t *testing.T) {
 	tests := map[string]struct {
 		file string
 		want []string // one for each line of the error

@@ -565,7 +565,7 @@ func TestSerialNumbersOutliveTheStackAndMistakes(t *testing.T) {
 	}
 }
 
-func TestNothingOptionalIsDeployedUnasked(t *testing.T) {
+func TestNothingOptionalIsDeployedByDefault(t *testing.T) {
 	for kind, tmpl := range map[string]template{
 		"AWS::SNS::Topic": synthesized(t, byDefault), "AWS::SNS::Subscription": synthesized(t, byDefault), "AWS::DynamoDB::Table": synthesized(t, withOptions),
 	} {
@@ -577,8 +577,8 @@ func TestNothingOptionalIsDeployedUnasked(t *testing.T) {
 
 func TestAlarms(t *testing.T) {
 	for name, test := range map[string]struct {
-		synth func() (template, error)
-		tells bool
+		synth    func() (template, error)
+		notifies bool
 	}{"nobody": {byDefault, false}, "an address": {withOptions, true}} {
 		t.Run(name, func(t *testing.T) {
 			tmpl := synthesized(t, test.synth)
@@ -602,8 +602,8 @@ func TestAlarms(t *testing.T) {
 			}
 			for _, alarm := range []resource{errors, failures} {
 				for _, property := range []string{"AlarmActions", "OKActions"} {
-					if _, tells := alarm.Properties[property]; tells != test.tells {
-						t.Errorf("%s: %v, want some: %t", property, alarm.Properties[property], test.tells)
+					if _, notifies := alarm.Properties[property]; notifies != test.notifies {
+						t.Errorf("%s: %v, want some: %t", property, alarm.Properties[property], test.notifies)
 					}
 				}
 			}
