@@ -60,8 +60,8 @@ func (c *Console) open() error {
 		}
 		c.Log = slog.New(slog.NewTextHandler(c.Err, options))
 	case "json":
-		c.Log = slog.New(slog.NewJSONHandler(c.Err, options))
-		c.records = slog.New(slog.NewJSONHandler(c.Err, nil))
+		c.Log = slog.New(slog.NewJSONHandler(term.JSON(c.Err), options))
+		c.records = slog.New(slog.NewJSONHandler(term.JSON(c.Err), nil))
 	default:
 		return fmt.Errorf("invalid argument %q for \"--log-format\" flag: want text or json", c.logFormat)
 	}
@@ -100,7 +100,7 @@ func (c *Console) line(level slog.Level, label, text string) {
 
 // JSON writes v to Out as one object.
 func (c *Console) JSON(v any) error {
-	e := json.NewEncoder(c.Out)
+	e := json.NewEncoder(term.JSON(c.Out))
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		return fmt.Errorf("writing the result: %w", err)

@@ -18,6 +18,7 @@ var (
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		os.Setenv("LANG", "C.UTF-8")
 		var err error
 		if binDir, err = os.MkdirTemp("", "fleety-bin"); err == nil {
 			defer os.RemoveAll(binDir)

@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", binDir+string(os.PathListSeparator)+env.Getenv("PATH"))
+			env.Setenv("LANG", "C.UTF-8")
 			env.Setenv("HOOK", filepath.Join(binDir, "hook"))
 			env.Setenv("TEMPLATES", templates)
 			env.Values[worldKey{}] = &world{}

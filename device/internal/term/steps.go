@@ -25,7 +25,7 @@ func NewSteps(s Streams) *Steps {
 	return &Steps{w: s.Err, inPlace: s.Terminal, color: s.Color}
 }
 
-// Begin shows a step that begins.
+// Begin shows that a step begins.
 func (s *Steps) Begin(step string) {
 	if s == nil {
 		return
@@ -37,7 +37,7 @@ func (s *Steps) Begin(step string) {
 	s.write(noWrap+s.paint(dim, "·")+" "+Clean(step)+wrap, true)
 }
 
-// Done shows that a step is done, in the same words and what it cost.
+// Done shows that a step is done, and what it cost.
 func (s *Steps) Done(step, cost string) {
 	if s == nil || !s.inPlace {
 		return
@@ -55,8 +55,8 @@ func (s *Steps) Failed(step string, why error) {
 	}
 }
 
-// Writer returns the same place for others to write whole lines to: a line
-// that is unfinished is ended first.
+// Writer returns a writer of whole lines to the same place: an unfinished line is
+// ended first.
 func (s *Steps) Writer() io.Writer { return lines{s} }
 
 type lines struct{ steps *Steps }
@@ -96,7 +96,7 @@ const (
 	eraseLine = "\r\x1b[K"
 )
 
-// Colours of the eight that every terminal has.
+// Colors of the eight that every terminal has.
 const (
 	red   = "\x1b[31m"
 	green = "\x1b[32m"
@@ -111,7 +111,7 @@ func (s *Steps) paint(color, text string) string {
 	return color + text + reset
 }
 
-// Cost says what a step took: "45 ms, 2 round trips".
+// Cost formats what a step took: "45 ms, 2 round trips".
 func Cost(elapsed time.Duration, roundTrips int) string {
 	precision := time.Millisecond
 	if elapsed < precision {

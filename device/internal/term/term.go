@@ -1,13 +1,16 @@
-// Package term decides who sees which bytes: the result goes to standard
-// output, everything else to standard error, and control characters that came
-// from outside go nowhere.
+// Package term wraps the standard streams: the result goes to standard output,
+// everything else to standard error. It replaces or escapes the control
+// characters of untrusted text.
 package term
 
 import (
+	"cmp"
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 
 	"golang.org/x/term"
 )
@@ -19,18 +22,36 @@ type Streams struct {
 	Err io.Writer // progress, warnings, hints, logs, errors
 
 	Environ []string // as [os.Environ]
-	// Terminal tells that Err is a terminal that understands cursor movement.
+	// Terminal: Err is a terminal that understands cursor movement.
 	Terminal bool
-	// Color tells that Err may be coloured: a terminal, and no NO_COLOR.
+	// Color: Err may be colored, as a terminal without NO_COLOR.
 	Color bool
 }
 
-// New returns streams over in, out and errw.
+// New returns streams over in, out and errw. Where the locale is not UTF-8, the
+// symbols of this program become ASCII.
 func New(in io.Reader, out, errw io.Writer, environ []string) Streams {
 	s := Streams{In: in, Out: out, Err: errw, Environ: environ}
 	s.Terminal = isTerminal(errw) && s.Getenv("TERM") != "dumb"
 	s.Color = s.Terminal && s.Getenv("NO_COLOR") == ""
+	locale := strings.ToLower(cmp.Or(s.Getenv("LC_ALL"), s.Getenv("LC_CTYPE"), s.Getenv("LANG")))
+	if !strings.Contains(locale, "utf-8") && !strings.Contains(locale, "utf8") {
+		s.Out, s.Err = ascii{out}, ascii{errw}
+	}
 	return s
+}
+
+// ascii writes the symbols of this program in ASCII. Text of others is left as it
+// is.
+type ascii struct{ w io.Writer }
+
+var symbols = strings.NewReplacer("✓", "+", "✗", "x", "·", "-", "…", "...", "\uFFFD", "?")
+
+func (a ascii) Write(p []byte) (int, error) {
+	if _, err := symbols.WriteString(a.w, string(p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // Getenv returns the value of an environment variable, the last one if it is
@@ -57,9 +78,36 @@ func Clean(text string) string {
 		switch {
 		case r == '\n', r == '\r', r == '\t':
 			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
+		case commands(r):
 			return unicode.ReplacementChar
 		}
 		return r
 	}, text)
+}
+
+// commands reports whether a character may do something else than show itself:
+// control characters, and those that change the direction of text.
+func commands(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
+
+// JSON returns a writer of JSON text that escapes what [Clean] replaces: JSON
+// itself does so only with some of the control characters.
+func JSON(w io.Writer) io.Writer { return jsonWriter{w} }
+
+type jsonWriter struct{ w io.Writer }
+
+func (j jsonWriter) Write(p []byte) (int, error) {
+	var b strings.Builder
+	for _, r := range string(p) {
+		if r < 0x7f || !commands(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, u := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, `\u%04x`, u)
+		}
+	}
+	if _, err := io.WriteString(j.w, b.String()); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }

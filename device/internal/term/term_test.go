@@ -2,8 +2,11 @@ package term_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,7 +24,7 @@ func TestStepsAreRewrittenInPlaceOnlyOnATerminal(t *testing.T) {
 			term.Streams{},
 			"  connect\n  subscribe\na log line\n✗ subscribe: no answer\n  wait\n",
 		},
-		"terminal without colours": {
+		"terminal without colors": {
 			term.Streams{Terminal: true},
 			"\x1b[?7l· connect\x1b[?7h\r\x1b[K✓ connect  5ms, 3 round trips\n\x1b[?7l· subscribe\x1b[?7h\na log line\n✗ subscribe: no answer\n\x1b[?7l· wait\x1b[?7h\nlast\n",
 		},
@@ -95,7 +98,45 @@ func TestGetenvTakesTheLastValue(t *testing.T) {
 	}
 }
 
-func TestOnlyATerminalIsColoured(t *testing.T) {
+// JSON leaves C1 controls and bidirectional characters as they are.
+func TestJSONHasNoControlCharacters(t *testing.T) {
+	var out bytes.Buffer
+	in := map[string]string{"a": "Straße \u009b31m \u202egnp \x7f \U000E0001 \x1b", "b\u0085": "…"}
+	if err := json.NewEncoder(term.JSON(&out)).Encode(in); err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.TrimSuffix(out.String(), "\n"); term.Clean(text) != text || !strings.Contains(text, "Straße") {
+		t.Errorf("got %q", text)
+	}
+	var back map[string]string
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || !maps.Equal(in, back) {
+		t.Errorf("%v; read back %q", err, back)
+	}
+}
+
+func TestSymbolsAreASCIIWithoutAUTF8Locale(t *testing.T) {
+	for name, tt := range map[string]struct {
+		environ []string
+		want    string
+	}{
+		"none":      {nil, "x step: a ... Straße"},
+		"C":         {[]string{"LANG=C"}, "x step: a ... Straße"},
+		"UTF-8":     {[]string{"LANG=de_DE.UTF-8"}, "✗ step: a … Straße"},
+		"LC_ALL":    {[]string{"LANG=de_DE.UTF-8", "LC_ALL=POSIX"}, "x step: a ... Straße"},
+		"LC_CTYPE":  {[]string{"LANG=C", "LC_CTYPE=C.utf8"}, "✗ step: a … Straße"},
+		"euro sign": {[]string{"LANG=de_DE@euro"}, "x step: a ... Straße"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			term.NewSteps(term.New(nil, nil, &out, tt.environ)).Failed("step", errors.New("a … Straße"))
+			if got := strings.TrimSpace(out.String()); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestOnlyATerminalIsColored(t *testing.T) {
 	if s := term.New(nil, nil, &bytes.Buffer{}, nil); s.Terminal || s.Color {
 		t.Errorf("a buffer counts as a terminal: %+v", s)
 	}
