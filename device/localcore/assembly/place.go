@@ -5,30 +5,9 @@ import (
 	"fmt"
 )
 
-// An Error says what in a stack cannot be resolved or used, and where.
-type Error struct {
-	// File is the path of the stack's template.
-	File string
-	// LogicalID is that of the resource, or the name of the condition.
-	LogicalID string
-	// Path leads there from the resource, as in Properties.Code.S3Key.
-	Path string
-	// Err is what is wrong.
-	Err error
-}
-
-func (e *Error) Error() string {
-	where := e.LogicalID
-	if e.Path != "" {
-		where += "." + e.Path
-	}
-	return fmt.Sprintf("%s: %s: %v", e.File, where, e.Err)
-}
-
-// Unwrap returns Err.
-func (e *Error) Unwrap() error { return e.Err }
-
-// A place is where a value stands in a template.
+// A place is where a value stands: the path of the stack's template, the logical
+// id of the resource or the name of the condition, and the way from there, as in
+// Properties.Code.S3Key.
 type place struct{ file, id, path string }
 
 func (p place) field(name string) place {
@@ -42,15 +21,31 @@ func (p place) index(i int) place {
 	return place{p.file, p.id, fmt.Sprintf("%s[%d]", p.path, i)}
 }
 
-// fail returns an *Error with this place.
+// A placeError is what is wrong at a place.
+type placeError struct {
+	place place
+	err   error
+}
+
+func (e *placeError) Error() string {
+	where := e.place.id
+	if e.place.path != "" {
+		where += "." + e.place.path
+	}
+	return fmt.Sprintf("%s: %s: %v", e.place.file, where, e.err)
+}
+
+func (e *placeError) Unwrap() error { return e.err }
+
+// fail returns an error with this place.
 func (p place) fail(format string, args ...any) error {
 	return p.wrap(fmt.Errorf(format, args...))
 }
 
 // wrap adds the place to an error that has none.
 func (p place) wrap(err error) error {
-	if _, ok := errors.AsType[*Error](err); ok {
+	if _, ok := errors.AsType[*placeError](err); ok {
 		return err
 	}
-	return &Error{p.file, p.id, p.path, err}
+	return &placeError{p, err}
 }

@@ -81,7 +81,7 @@ type ProvisioningTemplate struct {
 }
 
 // Resolve returns the stack's resources as they would be in that environment.
-// It is an [*Error] when one is not known without AWS, or has a property
+// It is an error with its place when one is not known without AWS, or has a property
 // that is not known here: it might change what a device may do.
 func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	r := newResolver(s, e)

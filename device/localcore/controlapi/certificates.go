@@ -89,9 +89,9 @@ func (a *api) describeCertificate(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := a.certificateSummary(c)
+	out := a.certificateSummary(c).optional("generationId", c.GenerationID)
 	out["certificatePem"], out["ownedBy"], out["lastModifiedDate"] = c.PEM, a.Account, epoch(c.Modified)
-	out["customerVersion"], out["generationId"], out["transferData"] = c.Version, c.GenerationID, object{}
+	out["customerVersion"], out["transferData"] = c.Version, object{}
 	out["validity"] = object{"notBefore": epoch(c.NotBefore), "notAfter": epoch(c.NotAfter)}
 	return object{"certificateDescription": out}, nil
 }

@@ -30,8 +30,8 @@ func (a *api) getPolicy(q *request) (any, error) {
 	return object{
 		"policyName": p.Name, "policyArn": a.arn("policy/" + p.Name),
 		"policyDocument": p.Document(), "defaultVersionId": strconv.Itoa(p.DefaultVersion),
-		"creationDate": epoch(p.Created), "lastModifiedDate": epoch(p.Modified), "generationId": p.GenerationID,
-	}, nil
+		"creationDate": epoch(p.Created), "lastModifiedDate": epoch(p.Modified),
+	}.optional("generationId", p.GenerationID), nil
 }
 
 func (a *api) deletePolicy(q *request) (any, error) {
@@ -98,8 +98,8 @@ func (a *api) getPolicyVersion(q *request) (any, error) {
 	return object{
 		"policyName": p.Name, "policyArn": a.arn("policy/" + p.Name), "policyDocument": v.Document,
 		"policyVersionId": strconv.Itoa(v.ID), "isDefaultVersion": v.ID == p.DefaultVersion,
-		"creationDate": epoch(v.Created), "lastModifiedDate": epoch(v.Created), "generationId": p.GenerationID,
-	}, nil
+		"creationDate": epoch(v.Created), "lastModifiedDate": epoch(v.Created),
+	}.optional("generationId", p.GenerationID), nil
 }
 
 func (a *api) setDefaultPolicyVersion(q *request) (any, error) {

@@ -111,7 +111,8 @@ type Certificate struct {
 	Created, Modified time.Time
 	// Version begins at 1 and grows with each change of status.
 	Version int64
-	// GenerationID is a random UUID, new for each registration.
+	// GenerationID is a random UUID, new for each registration; empty in records
+	// of earlier versions of this program.
 	GenerationID string
 	// TokenHash is the hex SHA-256 of the ownership token, empty when there is
 	// none or it was used.
@@ -153,7 +154,8 @@ type Policy struct {
 	DefaultVersion    int
 	NextVersion       int
 	Created, Modified time.Time
-	// GenerationID is a random UUID, new for each creation of the name.
+	// GenerationID is a random UUID, new for each creation of the name; empty in
+	// records of earlier versions of this program.
 	GenerationID string
 }
 

@@ -143,7 +143,22 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 		r.DeleteCertificate(gone.ID, false))
 	pending(t, r)
 	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role", Hook: &Hook{TargetARN: "arn"}}))(t)
+	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "u", Body: "{}", RoleARN: "role"}))(t)
+	_, _, err := r.CreateClaimCertificate(newPEM(t), "u", time.Minute)
+	ok(t, err)
+	must(r.CreateBillingGroup("payers", "plant 7"))(t)
+	must(r.CreateThingType(NewThingType{Name: "gauge", Propagating: []PropagatingAttribute{{UserPropertyKey: "k", ThingAttribute: "a"}}}))(t)
+	ok(t, r.AddThingToBillingGroup("thing", "payers"),
+		r.TagResource("policy/policy", map[string]string{"line": "7"}),
+		r.TagResource("job/job", map[string]string{"line": "7"}),
+		r.DeleteTags("job/job"),
+		r.AttachPolicy("policy", "us-east-1:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"))
 	before := snapshot(t, r)
+	for name, part := range r.committed.buckets() {
+		if part.size() == 0 {
+			t.Errorf("the test has nothing in bucket %s", name)
+		}
+	}
 	ok(t, r.Close())
 	if diff := cmp.Diff(before, snapshot(t, openAt(t, path))); diff != "" {
 		t.Error(diff)
