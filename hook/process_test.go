@@ -19,8 +19,13 @@ import (
 // source at root, for the given architecture.
 func buildHook(t testing.TB, root, arch string, env ...string) string {
 	t.Helper()
+	return buildFunction(t, root, arch, ".", env...)
+}
+
+func buildFunction(t testing.TB, root, arch, name string, env ...string) string {
+	t.Helper()
 	out := filepath.Join(t.TempDir(), "bootstrap")
-	build := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "build-hook.sh"), out, arch)
+	build := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "build-hook.sh"), out, arch, name)
 	build.Env = append(os.Environ(), env...)
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the hook: %v\n%s", err, output)

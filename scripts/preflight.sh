@@ -9,7 +9,8 @@ usage() {
 
 		Checks the tools, the credentials, the Region, the claim certificates, the CDK's
 		bootstrap stack and the names that the stack will take. Prints every problem
-		with its remedy; exits 1 if there is one.
+		with its remedy; exits 1 if there is one. Warns of a claim certificate with more
+		permissions than provisioning needs.
 
 		  --destroy    before a deletion: only what that needs
 		  --name NAME  the stack's name, if it is deployed with -c name=NAME
@@ -44,6 +45,8 @@ problem() {
 	echo "preflight.sh: error: $*" >&2
 	problems=$((problems + 1))
 }
+
+warning() { echo "preflight.sh: warning: $*" >&2; }
 
 finish() {
 	[ "$problems" -eq 0 ] && exit 0
@@ -100,7 +103,18 @@ check_account() {
 		problem "reading the endpoint of $region: $(because)"
 }
 
+# check_claim ARN checks that a claim is active, and warns of one that may do more
+# than the claim policy allows.
 check_claim() {
+	if ask iot list-attached-policies --target "$1" --query 'policies[].policyName'; then
+		for policy in $answer; do
+			[ "$policy" = "$claim" ] || [ "$policy" = None ] ||
+				warning "the claim certificate $1 also has the policy $policy, and so has every device that is not provisioned yet: detach what provisioning does not need"
+		done
+	fi
+	if ask iot list-principal-things --principal "$1" --query 'things' && [ -n "$answer" ] && [ "$answer" != None ]; then
+		warning "the claim certificate $1 is attached to a thing ($answer): the hook denies what it asks for, because it takes it for a device that rotates"
+	fi
 	if ask iot describe-certificate --certificate-id "${1##*/}" --query certificateDescription.status; then
 		[ "$answer" = ACTIVE ] ||
 			problem "the claim certificate $1 is $answer: run aws iot update-certificate --certificate-id ${1##*/} --new-status ACTIVE --region $region, or create another claim with scripts/create-keys-and-cert.sh"
@@ -152,12 +166,13 @@ check_free() {
 	fi
 }
 
-# check_names checks the names of Names in infra/stack/names.go.
+# These are Names in infra/stack/names.go.
+template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy rotation=${stack}RotationPolicy group=${stack}Group type=${stack}Type
+if [ "$stack" = GoFleetProvisioning ]; then
+	claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy group=fleet-provisioning-group type=fleety
+fi
+
 check_names() {
-	template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy rotation=${stack}RotationPolicy group=${stack}Group type=${stack}Type
-	if [ "$stack" = GoFleetProvisioning ]; then
-		claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy group=fleet-provisioning-group type=fleety
-	fi
 	check_free "provisioning template" "$template" "run aws iot delete-provisioning-template --template-name $template --region $region" \
 		describe-provisioning-template --template-name
 	for policy in "$claim" "$device" "$rotation"; do

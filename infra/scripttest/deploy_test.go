@@ -82,6 +82,7 @@ func TestPreflightIsSilentWhenAllIsWell(t *testing.T) {
 		args    []string
 	}{
 		"first time":   {nil, []string{claimARN}},
+		"its policy":   {map[string]string{policiesOfClaim: "GoIoTFleetProvisioningPolicy"}, []string{claimARN}},
 		"again":        {again, []string{claimARN}},
 		"another name": {again, []string{"--name", "Second", claimARN}},
 		"removal":      {again, []string{"--destroy", claimARN}},
@@ -93,7 +94,7 @@ func TestPreflightIsSilentWhenAllIsWell(t *testing.T) {
 			}
 			for line := range strings.Lines(note(t, notes, "asked")) {
 				operation := strings.Fields(line)[1]
-				if !strings.HasPrefix(operation, "describe-") && !strings.HasPrefix(operation, "get-") {
+				if !strings.HasPrefix(operation, "describe-") && !strings.HasPrefix(operation, "get-") && !strings.HasPrefix(operation, "list-") {
 					t.Errorf("preflight does more than read: %s", line)
 				}
 				if !strings.Contains(line, "--region us-east-1") {
@@ -101,6 +102,22 @@ func TestPreflightIsSilentWhenAllIsWell(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+var policiesOfClaim = "iot list-attached-policies " + strings.ReplaceAll(claimARN, "/", "_")
+
+// A claim with more rights is no reason not to deploy, but one for a warning.
+func TestPreflightWarnsOfAClaimThatMayDoMore(t *testing.T) {
+	for question, answer := range map[string]string{
+		policiesOfClaim: "GoIoTFleetProvisioningPolicy\tAllowAll",
+		"iot list-principal-things " + strings.ReplaceAll(claimARN, "/", "_"): "fleety_1",
+	} {
+		p, _ := newCloud(t, map[string]string{question: answer})
+		r := p.run(t, "preflight.sh", claimARN)
+		if r.code != 0 || strings.Count(r.stderr, ": warning: ") != 1 || !strings.Contains(r.stderr, strings.TrimPrefix(answer, "GoIoTFleetProvisioningPolicy\t")) {
+			t.Errorf("%s: %+v", question, r)
+		}
 	}
 }
 

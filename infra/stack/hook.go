@@ -76,8 +76,8 @@ func hookEnvironment(props *Props, serials awsdynamodb.Table) *map[string]*strin
 		"EXISTING_THINGS": jsii.String(string(props.ExistingThings)),
 		"ROTATION":        jsii.String(map[bool]string{true: "allow", false: "deny"}[props.Rotation]),
 	}
-	if locations := props.locations(); locations != nil {
-		list, _ := json.Marshal(locations) // strings always marshal
+	// Lambda takes 4 KB of variables. With more locations the template decides alone.
+	if list, _ := json.Marshal(props.locations()); len(list) < 3<<10 && string(list) != "null" {
 		environment["DEVICE_LOCATIONS"] = jsii.String(string(list))
 	}
 	if serials != nil {
