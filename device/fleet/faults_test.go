@@ -20,7 +20,7 @@ import (
 func rejectThird() func(localcore.Exchange) localcore.Fault {
 	return func(e localcore.Exchange) localcore.Fault {
 		if e.Operation == awsiot.RegisterThing && e.Number == 3 {
-			return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}}
+			return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidRequest"}}
 		}
 		return localcore.Fault{}
 	}
@@ -29,7 +29,8 @@ func rejectThird() func(localcore.Exchange) localcore.Fault {
 // kinds are all the ways in which an exchange can be spoilt and still be
 // repeated.
 var kinds = []localcore.Fault{
-	{Reject: &awsiot.ErrorResponse{StatusCode: 429, ErrorCode: "Throttling"}},
+	{Reject: &awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "Throttling"}},
+	{Reject: &awsiot.ErrorResponse{StatusCode: 409, ErrorCode: "ConflictingResourceUpdate"}},
 	{Reject: &awsiot.ErrorResponse{StatusCode: 503, ErrorCode: "ServiceUnavailable"}},
 	{DropReply: true},
 	{DuplicateReply: true},

@@ -106,7 +106,7 @@ func TestCleanupRemovesWhatTheRunMade(t *testing.T) {
 	core := startCore(t)
 	core.Faults.Set(func(e localcore.Exchange) localcore.Fault { // leaves a certificate that is not registered
 		if e.Operation == awsiot.RegisterThing && e.Number == 3 {
-			return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied"}}
+			return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidRequest"}}
 		}
 		return localcore.Fault{}
 	})
