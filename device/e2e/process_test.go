@@ -105,6 +105,7 @@ func (c *cloud) checkNothingLeft(t testing.TB, devices []*device) {
 type device struct {
 	binary, dir, serial string
 	flags               []string // further ones
+	verb                string   // the command; default bootstrap
 }
 
 // newDevice makes a device, in a directory of its own below dir, that reaches
@@ -137,6 +138,9 @@ func (d *device) thing() string { return "fleety_" + d.serial }
 // have said on stderr.
 func (d *device) command(ctx context.Context, env ...string) (*exec.Cmd, *bytes.Buffer) {
 	args := []string{"bootstrap", "--config", "device.yaml", "--author", "Wilford Brimley", "--json"}
+	if d.verb != "" {
+		args = []string{d.verb, "--config", "device.yaml", "--json"}
+	}
 	cmd := exec.CommandContext(ctx, d.binary, append(args, d.flags...)...)
 	cmd.Dir = d.dir
 	cmd.Env = env

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -34,21 +35,27 @@ const (
 	minRSABits = 2048
 )
 
-// An exchange is a connection with the claim certificate. AWS IoT's answers
-// have no field that tells requests apart, so there is one at a time.
+// An exchange is a connection with the claim certificate or, to rotate, with the
+// device's present one. AWS IoT's answers have no field that tells requests apart, so there is one at a time.
 type exchange struct {
 	run              *run
 	create, register awsiot.Topic
+	role             string // whose certificate it is
+	cert             *tls.Certificate
 	filters          []string // of all answers
 	session          *session.Session
 	inbox            chan session.Message
 	ignored          atomic.Int64 // messages that are no answers, or one too many
 }
 
-// exchange connects with the claim certificate, creates a certificate unless one
+// exchange connects with the claim certificate, or the present one, creates a certificate unless one
 // is held, and registers the thing with it.
 func (r *run) exchange(ctx context.Context) error {
-	if r.Claim == nil {
+	step, role, clientID, cert := StepConnectClaim, claimRole, r.clientID, r.Claim
+	if r.Rotate {
+		step, role, clientID, cert = StepConnectPresent, deviceRole, r.present.Record.ThingName, r.present.TLS()
+	}
+	if cert == nil {
 		return &ConfigError{Setting: "claim certificate", Reason: "is missing, and the device has no identity of its own yet"}
 	}
 	x := &exchange{
@@ -61,12 +68,13 @@ func (r *run) exchange(ctx context.Context) error {
 		x.create.Operation = awsiot.CreateKeysAndCertificate
 	}
 	x.filters = []string{x.create.Accepted(), x.create.Rejected(), x.register.Accepted(), x.register.Rejected()}
-	err := r.step(StepConnectClaim, r.Session.Endpoint, func() (err error) {
-		x.session, err = r.connect(ctx, claimRole, r.clientID, r.Claim, x.receive)
+	x.role, x.cert = role, cert
+	err := r.step(step, r.Session.Endpoint, func() (err error) {
+		x.session, err = r.connect(ctx, role, clientID, cert, x.receive)
 		if err == nil {
 			r.trips.Claim = x.session.Stats().RoundTrips()
 		}
-		return r.countSilentCloses(err, claimRole, "CONNECT")
+		return r.countSilentCloses(err, role, "CONNECT")
 	})
 	if err != nil {
 		return err
@@ -122,7 +130,7 @@ func (x *exchange) subscribe(ctx context.Context) error {
 		defer cancel()
 		err := x.session.Subscribe(ctx, x.filters...)
 		x.countRoundTrips()
-		return x.run.countSilentCloses(err, claimRole, "SUBSCRIBE")
+		return x.run.countSilentCloses(err, x.role, "SUBSCRIBE")
 	})
 }
 
@@ -163,8 +171,8 @@ func (x *exchange) createCertificate(ctx context.Context, filters []string) erro
 func (x *exchange) requestCertificate(ctx context.Context, filters []string) (identity.Grant, error) {
 	r := x.run
 	grant := identity.Grant{TokenExpires: r.Session.Now().Add(awsiot.OwnershipTokenLife)}
-	if r.Claim.Leaf != nil {
-		grant.RequestedBy = awsiot.CertificateID(r.Claim.Leaf)
+	if x.cert.Leaf != nil {
+		grant.RequestedBy = awsiot.CertificateID(x.cert.Leaf)
 	}
 	if r.Keys == ServiceKeys {
 		var answer awsiot.CreateKeysAndCertificateResponse
@@ -267,7 +275,7 @@ func (x *exchange) ask(ctx context.Context, topic awsiot.Topic, filters []string
 	})
 	err = x.awaitAnswer(ctx, topic, sent, answer)
 	x.countRoundTrips()
-	return x.run.countSilentCloses(err, claimRole, topic.String())
+	return x.run.countSilentCloses(err, x.role, topic.String())
 }
 
 func (x *exchange) awaitAnswer(ctx context.Context, topic awsiot.Topic, sent <-chan error, answer any) error {

@@ -11,17 +11,18 @@ type Step string
 
 // The steps. A run that resumes or only proves an identity skips some.
 const (
-	StepConnectClaim  Step = "connect with claim certificate"
-	StepSubscribe     Step = "subscribe to response topics"
-	StepMakeKey       Step = "generate private key"
-	StepCreate        Step = "create certificate"
-	StepStore         Step = "store key and certificate"
-	StepRegister      Step = "register thing"
-	StepProbe         Step = "check registration"
-	StepConnectDevice Step = "connect with device certificate"
-	StepPublishBirth  Step = "publish birth message"
-	StepCommit        Step = "save identity"
-	StepWait          Step = "retry"
+	StepConnectClaim   Step = "connect with claim certificate"
+	StepConnectPresent Step = "connect with present certificate" // to rotate
+	StepSubscribe      Step = "subscribe to response topics"
+	StepMakeKey        Step = "generate private key"
+	StepCreate         Step = "create certificate"
+	StepStore          Step = "store key and certificate"
+	StepRegister       Step = "register thing"
+	StepProbe          Step = "check registration"
+	StepConnectDevice  Step = "connect with device certificate"
+	StepPublishBirth   Step = "publish birth message"
+	StepCommit         Step = "save identity"
+	StepWait           Step = "retry"
 )
 
 // A Phase of a step.
@@ -55,14 +56,15 @@ type Event struct {
 
 // doing names the steps in errors, where what they return does not.
 var doing = map[Step]string{
-	StepConnectClaim:  "connecting with claim certificate",
-	StepSubscribe:     "subscribing to response topics",
-	StepCreate:        "creating certificate",
-	StepStore:         "storing key and certificate",
-	StepRegister:      "registering thing",
-	StepProbe:         "checking registration",
-	StepConnectDevice: "connecting with device certificate",
-	StepPublishBirth:  "publishing birth message",
+	StepConnectClaim:   "connecting with claim certificate",
+	StepConnectPresent: "connecting with present certificate",
+	StepSubscribe:      "subscribing to response topics",
+	StepCreate:         "creating certificate",
+	StepStore:          "storing key and certificate",
+	StepRegister:       "registering thing",
+	StepProbe:          "checking registration",
+	StepConnectDevice:  "connecting with device certificate",
+	StepPublishBirth:   "publishing birth message",
 }
 
 // step does a step's work and reports its begin and end.

@@ -68,6 +68,12 @@ type Config struct {
 	// old one stays until the new one is proved. Without it an identity is only
 	// proved, whatever replacement is pending.
 	Reprovision bool
+	// Rotate replaces the identity as Reprovision does, but the device asks with
+	// its present certificate, which proves that it has the present key; Claim is
+	// not used, and the key is always made on the device. AWS IoT must allow
+	// that: the stack's rotation policy and its hook do. Run returns an error that
+	// wraps [identity.ErrNone] when there is no identity.
+	Rotate bool
 	// Eager sends the create request together with SUBSCRIBE, which saves a
 	// round trip. Where that fails, the run continues without.
 	Eager bool
@@ -90,6 +96,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, &ConfigError{Setting: "provisioning template", Reason: "is missing"}
 	case c.Keys != "" && c.Keys != DeviceKeys && c.Keys != ServiceKeys:
 		return c, &ConfigError{Setting: "keys", Reason: fmt.Sprintf("%q is neither %q nor %q", c.Keys, DeviceKeys, ServiceKeys)}
+	}
+	if c.Rotate {
+		c.Reprovision, c.Keys = true, DeviceKeys
 	}
 	c.Keys = cmp.Or(c.Keys, DeviceKeys)
 	c.ExpectedThingName = cmp.Or(c.ExpectedThingName, c.ThingName)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -17,8 +18,9 @@ type run struct {
 	Config
 	timing   timing
 	journal  *identity.Journal
-	clientID string // of the claim's sessions
-	proved   bool   // the device has an identity, which was proved before
+	clientID string             // of the claim's sessions
+	proved   bool               // the device has an identity, which was proved before
+	present  *identity.Identity // that identity, when this run is to replace it
 
 	trips     RoundTrips // of the current attempt
 	prepared  *preparation
@@ -43,6 +45,9 @@ type run struct {
 // run proves the identity that is there, or provisions one.
 func (r *run) run(ctx context.Context) (*Result, error) {
 	id, err := r.Store.Load()
+	if err != nil && r.Rotate {
+		return nil, fmt.Errorf("rotating: %w", err)
+	}
 	_, broken := errors.AsType[*identity.BrokenError](err)
 	replaceable := errors.Is(err, identity.ErrNone) || broken && r.Reprovision
 	if err != nil && !replaceable {
@@ -62,6 +67,7 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 		}
 		return result, nil
 	}
+	r.present = id
 	r.unresolved = r.journal.Stage() == identity.CertificateHeld
 	r.inherited = r.unresolved
 	if err := r.retry(ctx, r.attempt); err != nil {
@@ -81,7 +87,7 @@ func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result
 		return nil, err
 	}
 	err := r.retry(ctx, func(ctx context.Context) error {
-		return r.prove(ctx, id.Record, id.TLS())
+		return r.prove(ctx, id.Record, id.TLS(), nil)
 	})
 	if err != nil {
 		return nil, err
@@ -94,6 +100,9 @@ func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result
 func (r *run) attempt(ctx context.Context) error {
 	r.trips = RoundTrips{}
 	defer r.dropPrepared()
+	if r.installed != nil { // and its birth message was not acknowledged
+		return r.prove(ctx, r.installed.Record, r.installed.TLS(), nil)
+	}
 	if r.unstored != nil {
 		if err := r.step(StepStore, "", func() error { return r.store(r.unstored) }); err != nil {
 			return err
@@ -122,6 +131,13 @@ func (r *run) attempt(ctx context.Context) error {
 			return err
 		}
 	}
+	if r.installed != nil {
+		return nil
+	}
+	return r.install()
+}
+
+func (r *run) install() error {
 	return r.step(StepCommit, "", func() (err error) {
 		r.installed, err = r.journal.Install()
 		return err
@@ -154,11 +170,22 @@ func (r *run) proveNew(ctx context.Context) error {
 		CertificateID: awsiot.CertificateID(r.journal.Certificate()),
 		Author:        r.Author,
 	}
-	err := r.prove(ctx, record, r.journal.TLS())
-	if err != nil && r.Reprovision && !r.registered && awsiot.ClassOf(err) == awsiot.Denied {
+	// A birth message with the new certificate has the old one retired. So where
+	// there is an old one, the new identity is installed before.
+	var connected func() error
+	if r.present != nil {
+		connected = func() error {
+			if err := r.journal.Commit(); err != nil {
+				return err
+			}
+			return r.install()
+		}
+	}
+	err := r.prove(ctx, record, r.journal.TLS(), connected)
+	if err != nil && r.Reprovision && r.installed == nil && !r.registered && awsiot.ClassOf(err) == awsiot.Denied {
 		return r.renew(err)
 	}
-	if err != nil {
+	if err != nil || r.installed != nil {
 		return err
 	}
 	return r.journal.Commit()
@@ -171,9 +198,9 @@ func (r *run) checkThingName(got string) error {
 	return nil
 }
 
-// prove connects as the thing and publishes a birth message. An identity
-// counts only once that was acknowledged.
-func (r *run) prove(ctx context.Context, record identity.Record, cert *tls.Certificate) error {
+// prove connects as the thing, calls connected unless it is nil, and publishes a
+// birth message, which must be acknowledged.
+func (r *run) prove(ctx context.Context, record identity.Record, cert *tls.Certificate, connected func() error) error {
 	var s *session.Session
 	err := r.step(StepConnectDevice, record.ThingName, func() (err error) {
 		if s, err = r.connectPrepared(ctx, record.ThingName); s != nil || err != nil {
@@ -189,6 +216,11 @@ func (r *run) prove(ctx context.Context, record identity.Record, cert *tls.Certi
 		return err
 	}
 	defer s.Close(context.WithoutCancel(ctx))
+	if connected != nil {
+		if err := connected(); err != nil {
+			return err
+		}
+	}
 	topic := "fleet/" + record.ThingName
 	return r.step(StepPublishBirth, topic, func() error {
 		payload, err := json.Marshal(birth{record.ThingName, record.SerialNumber, record.CertificateID, record.Author, r.Session.Now().UTC()})

@@ -19,6 +19,7 @@ type bootstrapOptions struct {
 	config.Sources
 	json           bool
 	reprovision    bool
+	rotate         bool
 	discardPending bool
 	forgetClaim    bool
 	timeout        time.Duration
@@ -72,7 +73,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if o.reprovision && o.discardPending {
 		return &cli.UsageError{Err: errors.New("--discard-pending ends what --reprovision resumes: give one of them")}
 	}
-	d, err := open(console, o.Sources, o.reprovision)
+	d, err := open(console, o.Sources, o.reprovision, o.rotate)
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,12 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
 	defer cancel()
-	done, err := provision.Run(ctx, d.provisioning(console, o.reprovision))
+	if o.rotate && d.config.Author == "" && d.identity != nil {
+		d.config.Author = d.identity.Record.Author
+	}
+	c := d.provisioning(console, o.reprovision)
+	c.Rotate = o.rotate
+	done, err := provision.Run(ctx, c)
 	if err != nil {
 		if claimTime != nil && awsiot.ClassOf(err) == awsiot.Denied && cli.IsA[*session.Error](err) {
 			err = fmt.Errorf("%w: %w", claimTime, err)
@@ -96,7 +102,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	}
 	console.Ready(done.Identity.Record.ThingName + ": identity verified")
 	if p := done.Pending; p != nil {
-		console.Warn(fmt.Sprintf("a replacement of the identity is pending since %s (%s); --reprovision resumes it, --discard-pending ends it", p.Since.UTC().Format(time.RFC3339), p.Stage))
+		console.Warn(fmt.Sprintf("a replacement of the identity is pending since %s (%s); bootstrap --reprovision or rotate resumes it, bootstrap --discard-pending ends it", p.Since.UTC().Format(time.RFC3339), p.Stage))
 	}
 	if r := done.Retired; r != nil {
 		console.Warn(fmt.Sprintf("the identity replaces certificate %s; unless an operator has deactivated that one already, run: %s", r.CertificateID, r.Command))

@@ -24,12 +24,14 @@ type device struct {
 	config *config.Config
 	files  *config.Files
 	store  *identity.Store
+	// identity is the present one, nil if there is none that works.
+	identity *identity.Identity
 }
 
 // open reads the configuration and the files that it names, and opens the
 // identity store. All problems come at once; those of the claim do not count
 // where it is no longer needed.
-func open(console *cli.Console, s config.Sources, reprovision bool) (*device, error) {
+func open(console *cli.Console, s config.Sources, reprovision, rotate bool) (*device, error) {
 	c, problems := load(console, s)
 	if c == nil {
 		return nil, problems
@@ -39,10 +41,11 @@ func open(console *cli.Console, s config.Sources, reprovision bool) (*device, er
 		return nil, err
 	}
 	claim := true
+	var id *identity.Identity
 	if store != nil {
 		status := store.Status()
-		claim = needsClaim(status, reprovision)
-		if id := status.Identity; id != nil {
+		claim = !rotate && needsClaim(status, reprovision)
+		if id = status.Identity; id != nil {
 			for _, warning := range config.ReadableByOthers(id.Files.PrivateKey) {
 				console.Warn(warning)
 			}
@@ -55,7 +58,7 @@ func open(console *cli.Console, s config.Sources, reprovision bool) (*device, er
 	if err := config.Join(problems, missing); err != nil {
 		return nil, err
 	}
-	return &device{config: c, files: files, store: store}, nil
+	return &device{config: c, files: files, store: store, identity: id}, nil
 }
 
 // needsClaim reports whether this run needs the claim: not to verify an identity,

@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/localcore/registry"
+)
+
+// retireAtOnce deactivates the thing's other certificates at every birth
+// message, as the stack's rule and function do, only sooner.
+func (c *cloud) retireAtOnce(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() {
+		err := c.Follow(ctx, func(e localcore.Event) bool {
+			if e.Type != event.Published || e.Topic != "fleet/"+e.ThingName {
+				return true
+			}
+			for _, id := range c.active(t, e.ThingName) {
+				if id != e.CertificateID {
+					if err := c.Registry().UpdateCertificate(id, registry.Inactive); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			return true
+		})
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { stop(); following.Wait() })
+}
+
+// rotate runs iot_device rotate.
+func (d *device) rotate(t testing.TB, env ...string) outcome {
+	t.Helper()
+	d.verb = "rotate"
+	defer func() { d.verb = "" }()
+	return d.run(t, env...)
+}
+
+// A device replaces its identity with the present one, and needs no claim.
+func TestRotationNeedsNoClaim(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shipped)
+	s.cloud.retireAtOnce(t)
+	d := s.device(t, "device")
+	first := d.mustRun(t)
+	config := filepath.Join(d.dir, "device.yaml")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = []byte(strings.ReplaceAll(string(text), "/fleet-provisioning.", "/removed."))
+	writeFile(t, config, string(text), 0o600)
+	second := d.rotate(t)
+	if second.code != 0 || !second.result.Provisioned || second.result.CertificateID == first.result.CertificateID || second.result.ThingName != d.thing() {
+		t.Fatalf("exit %d, %+v\n%s", second.code, second.result, second.stderr)
+	}
+	record := d.load(t).Record
+	if record.Replaces != first.result.CertificateID || record.Author != "Wilford Brimley" {
+		t.Errorf("record: %+v", record)
+	}
+	if after := d.mustRun(t); after.result.CertificateID != second.result.CertificateID || after.result.Provisioned {
+		t.Errorf("after the rotation: %+v", after.result)
+	}
+	d.checkWhole(t, s.cloud)
+}
+
+// A device without an identity has nothing to rotate.
+func TestRotationNeedsAnIdentity(t *testing.T) {
+	t.Parallel()
+	d := newSite(t, shipped).device(t, "device")
+	if o := d.rotate(t); o.code == 0 || o.code == 3 {
+		t.Errorf("exit %d\n%s", o.code, o.stderr)
+	}
+}
+
+// Killed before any change to its disk during a rotation, a device has one
+// identity that works, whichever command comes next.
+func TestKilledRotationLosesNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withKillers)
+	s.cloud.retireAtOnce(t)
+	n := 0
+	for d := s.device(t, "device"); ; n++ { // how many changes a rotation makes
+		d.mustRun(t)
+		if o := d.rotate(t, killAt(n+1)); !signalled(o.state) {
+			break
+		}
+		d = s.device(t, "device")
+		if n > 200 {
+			t.Fatal("a rotation does not end")
+		}
+	}
+	if n < 20 {
+		t.Fatalf("only %d changes of the disk", n)
+	}
+	for worker := range crashWorkers {
+		t.Run(fmt.Sprint(worker), func(t *testing.T) {
+			t.Parallel()
+			for call := worker; call < n; call += crashWorkers {
+				d := s.device(t, "device")
+				d.mustRun(t)
+				if o := d.rotate(t, killAt(1+call)); !signalled(o.state) {
+					t.Errorf("%s: not killed at change %d", d.serial, 1+call)
+				}
+				if call/crashWorkers%2 == 0 {
+					d.mustRun(t) // whatever is pending, the present identity works
+				}
+				if o := d.rotate(t); o.code != 0 {
+					t.Errorf("%s, killed at change %d: exit %d\n%s", d.serial, 1+call, o.code, o.stderr)
+				}
+				d.checkWhole(t, s.cloud)
+			}
+		})
+	}
+}

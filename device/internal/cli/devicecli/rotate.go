@@ -1,0 +1,36 @@
+package devicecli
+
+import (
+	"time"
+
+	"example.com/fleety/device/internal/cli"
+	"github.com/spf13/cobra"
+)
+
+func newRotateCmd(console *cli.Console) *cobra.Command {
+	o := bootstrapOptions{rotate: true}
+	cmd := &cobra.Command{
+		Use:   "rotate [flags]",
+		Short: "Replace the device's key and certificate",
+		Long: `Rotate replaces the private key and the certificate of this device. The device
+connects with its present certificate, which proves that it has the present key,
+and requests a new one; the claim certificate is not used.
+
+The present identity stays until a connection with the new one has worked, and an
+interrupted rotation is resumed when the command is run again. In the cloud, the
+stack's rotation option allows this, and deactivates the old certificate once the
+new one is in use. Where keys are made follows bootstrap.keys, so that a rotation
+can move a key from a file into a TPM.`,
+		Example: `  $ iot_device rotate
+  $ iot_device rotate --config device.yaml --json | jq -r .notAfter`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runBootstrap(cmd.Context(), console, o)
+		},
+	}
+	flags := cmd.Flags()
+	o.AddFlags(flags)
+	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
+	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`")
+	return cmd
+}
