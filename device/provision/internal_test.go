@@ -132,6 +132,21 @@ func TestRetryingEndsWithTheContextAndNamesTheCause(t *testing.T) {
 	})
 }
 
+func TestFirstAttemptThatLastsTooLongNamesWhatItAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		timeout := errors.New("gave up")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, fmt.Errorf("%w: %w", timeout, context.DeadlineExceeded))
+		defer cancel()
+		err := newTestRun(t).retry(ctx, func(ctx context.Context) error {
+			<-ctx.Done()
+			return &session.Error{Stage: session.StageProxy, Err: context.Cause(ctx)}
+		})
+		if e, ok := errors.AsType[*session.Error](err); !ok || e.Stage != session.StageProxy || !errors.Is(err, timeout) || awsiot.ClassOf(err) != awsiot.Temporary {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
 func TestClassOfErrors(t *testing.T) {
 	tests := map[string]struct {
 		err  error

@@ -70,7 +70,7 @@ func (t timing) newBackOff() *backoff.ExponentialBackOff {
 }
 
 // retry repeats an attempt while that may help and ctx lasts. When ctx ends, the
-// error names the failure that was to be retried, too.
+// error names the failure that was to be retried, or else what was awaited.
 func (r *run) retry(ctx context.Context, attempt func(context.Context) error) error {
 	delays := r.timing.newBackOff()
 	var cause error // of the last attempt that failed by itself
@@ -82,15 +82,15 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 		if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
 			cause = err
 		}
-		if ctx.Err() != nil {
-			return withCause(ctx, cause)
+		if ctx.Err() != nil && cause == nil {
+			return err // what the first attempt was waiting for
 		}
 		delay, again := r.delayAfter(err, delays)
-		if !again {
+		if ctx.Err() == nil && !again {
 			return err
 		}
-		if r.waitAfter(ctx, delay, err) != nil {
-			return withCause(ctx, err)
+		if ctx.Err() != nil || r.waitAfter(ctx, delay, err) != nil {
+			return fmt.Errorf("%w; before that: %w", context.Cause(ctx), cause)
 		}
 	}
 }
@@ -128,14 +128,6 @@ func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) e
 	}
 	r.Progress(Event{Step: StepWait, Phase: phase, Elapsed: time.Since(began), Err: err})
 	return err
-}
-
-// withCause joins the end of ctx with what failed before, if anything did.
-func withCause(ctx context.Context, cause error) error {
-	if cause == nil {
-		return context.Cause(ctx)
-	}
-	return fmt.Errorf("%w; before that: %w", context.Cause(ctx), cause)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
