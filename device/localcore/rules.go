@@ -81,9 +81,12 @@ func (s *Server) observe(m *broker.Message) {
 		s.rules.Ingest(out)
 		return
 	}
-	if _, direct := s.reserved(m.Topic); !direct {
-		s.rules.Publish(out)
+	if strings.HasPrefix(m.Topic, "$aws/") {
+		if _, direct := s.reserved(m.Topic); direct {
+			return
+		}
 	}
+	s.rules.Publish(out)
 }
 
 // republish publishes for a rule, to a service behind a reserved topic too.

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -323,10 +322,7 @@ func (s *Service) keep(r *rule) error {
 // Publish gives a message to the rules whose FROM matches its topic. It does
 // not wait for them.
 func (s *Service) Publish(m Message) {
-	s.mu.RLock()
-	matched := slices.ContainsFunc(slices.Collect(maps.Values(s.rules)), func(r *rule) bool { return r.matches(m.Topic) })
-	s.mu.RUnlock()
-	if matched {
+	if len(s.matching(delivery{message: m})) > 0 {
 		s.enqueue(delivery{message: m})
 	}
 }
@@ -374,15 +370,6 @@ func (s *Service) Run(ctx context.Context) {
 }
 
 func (s *Service) evaluate(ctx context.Context, d delivery) {
-	s.mu.RLock()
-	var run []*rule
-	for _, r := range s.rules {
-		if d.rule == r.Name && !r.Disabled || d.rule == "" && r.matches(d.message.Topic) {
-			run = append(run, r)
-		}
-	}
-	s.mu.RUnlock()
-	slices.SortFunc(run, func(a, b *rule) int { return cmp.Compare(a.Name, b.Name) })
 	payload, isJSON := decode(d.message.Payload)
 	if !isJSON {
 		payload = undefined
@@ -391,9 +378,22 @@ func (s *Service) evaluate(ctx context.Context, d delivery) {
 	if d.message.ClientID != "" {
 		trace = newUUID()
 	}
-	for _, r := range run {
+	for _, r := range s.matching(d) {
 		s.run(ctx, r, &scope{service: s, message: &d.message, version: r.Version, trace: trace, payload: payload})
 	}
+}
+
+// matching returns the rules that a message is for, by name.
+func (s *Service) matching(d delivery) (all []*rule) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.rules {
+		if d.rule == r.Name && !r.Disabled || d.rule == "" && r.matches(d.message.Topic) {
+			all = append(all, r)
+		}
+	}
+	slices.SortFunc(all, func(a, b *rule) int { return cmp.Compare(a.Name, b.Name) })
+	return all
 }
 
 // matches reports whether an enabled rule's FROM matches the topic.

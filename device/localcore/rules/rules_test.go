@@ -185,7 +185,7 @@ func TestSQL(t *testing.T) {
 		"WHERE cannot use an alias of SELECT":                     {"iot-sql-where", `SELECT color AS c FROM 'topic/subtopic' WHERE c = 'red'`, "", temperature, ``},
 		"a payload that is no JSON can be decoded":                {"iot-sql-where", `SELECT decode(encode(*, 'base64'), 'base64') AS value FROM 'topic/subtopic' WHERE decode(encode(*, 'base64'), 'base64') > 50`, "", `80`, `{"value":80}`},
 		"FROM matches the exact topic":                            {"iot-sql-from", `SELECT color FROM 'topic/subtopic'`, "topic/subtopic-2", temperature, ``},
-		"the wildcard # matches all levels that follow":           {"iot-sql-from", `SELECT color FROM 'topic/#'`, "topic/subtopic-3/details", temperature, `{"color":"red"}`},
+		"the wildcard # matches one or more levels":               {"iot-sql-from", `SELECT color FROM 'topic/#'`, "topic/subtopic-3/details", temperature, `{"color":"red"}`},
 		"the wildcard + matches one level":                        {"iot-sql-from", `SELECT color FROM 'topic/+'`, "topic/subtopic-3/details", temperature, ``},
 		"a filter that begins with a wildcard is of no $ topic":   {"iot-sql-from", `SELECT color FROM '+/things/#'`, "$aws/things/T/shadow/update/accepted", temperature, ``},
 		"a rule can follow reserved topics":                       {"iot-sql-from", `SELECT color FROM '$aws/things/+/shadow/update/accepted'`, "$aws/things/T/shadow/update/accepted", temperature, `{"color":"red"}`},
@@ -195,7 +195,7 @@ func TestSQL(t *testing.T) {
 		"a nested SELECT runs over the elements of an array":      {"iot-sql-nested-queries", `SELECT (SELECT VALUE n FROM e) AS sensors FROM 'topic/subtopic'`, "", readings, `{"sensors":["temperature","light","acidity"]}`},
 		"a nested SELECT has a WHERE of its own":                  {"iot-sql-nested-queries", `SELECT (SELECT v FROM e WHERE n = 'temperature') AS t FROM 'topic/subtopic'`, "", readings, `{"t":[{"v":22.5}]}`},
 		"a nested SELECT can be read with get":                    {"iot-sql-nested-queries", `SELECT get((SELECT v FROM e WHERE n = 'temperature'), 0).v AS t FROM 'topic/subtopic'`, "", readings, `{"t":22.5}`},
-		"transform enriches the objects of an array":              {"iot-sql-functions", `SELECT VALUE transform('enrichArray', (SELECT k FROM {"k":k}), (SELECT VALUE {'n':n} FROM e WHERE v < 10)) FROM 'topic/subtopic'`, "", readings, `[{"n":"acidity","k":"v"}]`},
+		"the function transform enriches the objects of an array": {"iot-sql-functions", `SELECT VALUE transform('enrichArray', (SELECT k FROM {"k":k}), (SELECT VALUE {'n':n} FROM e WHERE v < 10)) FROM 'topic/subtopic'`, "", readings, `[{"n":"acidity","k":"v"}]`},
 		"an empty payload can be added to":                        {"binary-payloads", `SELECT *, clientid() AS client FROM 'topic/subtopic'`, "", ``, `{"client":"C"}`},
 		"attributes of a payload that is no object are undefined": {"binary-payloads", `SELECT * FROM 'topic/subtopic' WHERE isUndefined(device_type)`, "", "\x00\xff", "\x00\xff"},
 		"strings can be in either quotes, a quote is doubled":     {"iot-sql-literals", `SELECT 'it''s' AS a, "b""c" AS b FROM 'topic/subtopic'`, "", `{}`, `{"a":"it's","b":"b\"c"}`},
@@ -257,7 +257,7 @@ func TestFunctionsAndOperators(t *testing.T) {
 		"AND, OR and NOT take booleans and their names": {"iot-sql-operators", [][2]string{
 			{`true AND 'TRUE'`, `true`}, {`true AND false OR true`, `true`}, {`NOT 'false'`, `true`}, {`NOT true OR true`, `true`}, {`true OR 1`, `-`}, {`NOT 'x'`, `-`}, {`NOT 1 = 2`, `true`},
 		}},
-		"cast converts as its tables say": {"", [][2]string{
+		"the function cast converts as its tables say": {"", [][2]string{
 			{`cast(true as Int)`, `1`}, {`cast('5E-1' as decimal)`, `0.5`}, {`cast(-1.5 as int)`, `-2`}, {`cast(0 as Boolean)`, `false`}, {`cast('TRUE' as bool)`, `true`},
 			{`cast('x' as bool)`, `-`}, {`cast([1,'a'] as String)`, `"[1,\"a\"]"`}, {`cast(null as string)`, `-`}, {`cast('1.5x' as int)`, `-`},
 		}},
@@ -280,20 +280,20 @@ func TestFunctionsAndOperators(t *testing.T) {
 			{`substring("012345", -50, 50)`, `"012345"`}, {`substring("012345", 3, 1)`, `""`},
 			{`md5("hello")`, `"5d41402abc4b2a76b9719d911017c592"`}, {`sha1("hello")`, `"aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d"`},
 		}},
-		"get reads arrays, strings and objects": {"", [][2]string{
+		"the function get reads arrays, strings and objects": {"", [][2]string{
 			{`get(["a", "b", "c"], 1)`, `"b"`}, {`get({"a":"b"}, "a")`, `"b"`}, {`get("abc", 1)`, `"b"`}, {`get([1], 1)`, `-`}, {`get([1], -1)`, `-`}, {`get({"a":"b"}, "x")`, `-`}, {`get(7, 0)`, `-`},
 		}},
 		"isNull and isUndefined distinguish null from what is missing": {"", [][2]string{
 			{`isNull(5)`, `false`}, {`isNull(Null)`, `true`}, {`isNull(missing)`, `false`}, {`isUndefined(missing)`, `true`}, {`isUndefined(floor([1,2,3]))`, `true`}, {`isUndefined(null)`, `false`},
 		}},
-		"encode and decode are of Base64": {"", [][2]string{
+		"the functions encode and decode are of Base64": {"", [][2]string{
 			{`encode('a', 'base64')`, `"YQ=="`}, {`decode('eyAidGVtcGVyYXR1cmUiOiAzMyB9Cg==', "base64").temperature`, `33`}, {`decode('YQ==', 'base64')`, `"a"`}, {`decode('?', 'base64')`, `null`},
 		}},
 		"functions return topic, client, principal and time of the message": {"", [][2]string{
 			{`topic()`, `"a/b"`}, {`topic(1)`, `"a"`}, {`topic(3)`, `-`}, {`clientid()`, `"C"`}, {`principal()`, `"ba67"`}, {`thingname()`, `"T"`}, {`accountid()`, `"123456789012"`},
 			{`sql_version()`, `"2016-03-23"`}, {`timestamp()`, `1481825251155`}, {`length(traceid())`, `36`}, {`length(newuuid())`, `36`}, {`newuuid() = newuuid()`, `false`}, {`traceid() = traceid()`, `true`},
 		}},
-		"get_thing_shadow reads the classic and the named shadows": {"", [][2]string{
+		"the function get_thing_shadow reads the classic and the named shadows": {"", [][2]string{
 			{`get_thing_shadow("T","arn:r").state.reported.name`, `""`}, {`get_thing_shadow("T","S","arn:r").state.reported`, `{"thing":"T","name":"S"}`}, {`get_thing_shadow("none","arn:r")`, `-`},
 		}},
 	} {

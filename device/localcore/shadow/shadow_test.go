@@ -98,13 +98,13 @@ func TestShadowDocuments(t *testing.T) {
 		want   map[string]string // messages by topic; others are not compared
 		absent string            // a topic without a message
 	}{
-		"update/accepted has the fields of the request alone, each leaf with its time": {
+		"the response update/accepted has the fields of the request alone, each leaf with its time": {
 			before: []string{desired},
 			last:   classic + `/update {"state":{"reported":{"light":{"r":1}}},"clientToken":"a"}`,
 			want: map[string]string{"update/accepted": `{"state":{"reported":{"light":{"r":1}}},
 				"metadata":{"reported":{"light":{"r":{"timestamp":TIME}}}},"version":2,"timestamp":TIME,"clientToken":"a"}`},
 		},
-		"get/accepted has desired, reported and delta, and the metadata of all three": {
+		"the response get/accepted has desired, reported and delta, and the metadata of all three": {
 			before: []string{desired, classic + `/update {"state":{"reported":{"color":"RED","light":{"r":1,"g":0},"engine":"ON"}}}`},
 			last:   classic + `/get {"clientToken":"c"}`,
 			want: map[string]string{"get/accepted": `{
@@ -115,13 +115,13 @@ func TestShadowDocuments(t *testing.T) {
 					"delta":{"light":{"g":{"timestamp":TIME}}}},
 				"version":2,"timestamp":TIME,"clientToken":"c"}`},
 		},
-		"update/delta is the difference itself, with the path from the root": {
+		"the message update/delta is the difference itself, with the path from the root": {
 			before: []string{desired},
 			last:   classic + `/update {"state":{"reported":{"color":"RED","light":{"r":1,"g":0}}},"clientToken":"d"}`,
 			want: map[string]string{"update/delta": `{"state":{"light":{"g":2}},"metadata":{"light":{"g":{"timestamp":TIME}}},
 				"version":2,"timestamp":TIME,"clientToken":"d"}`},
 		},
-		"update/documents has the document before and after the update": {
+		"the message update/documents has the document before and after the update": {
 			before: []string{classic + `/update {"state":{"reported":{"a":1}}}`},
 			last:   classic + `/update {"state":{"reported":{"a":2}},"clientToken":"e"}`,
 			want: map[string]string{"update/documents": `{
@@ -134,7 +134,7 @@ func TestShadowDocuments(t *testing.T) {
 			last:   classic + `/update {"state":{"reported":{"a":1,"b":2}}}`,
 			want:   map[string]string{}, absent: "update/delta",
 		},
-		"numbers are kept as they are written, and compared by value": {
+		"numbers are kept as they are written": {
 			before: []string{classic + `/update {"state":{"desired":{"id":9007199254740993,"t":20}}}`},
 			last:   classic + `/update {"state":{"reported":{"id":9007199254740992,"t":20.0}}}`,
 			want: map[string]string{"update/delta": `{"state":{"id":9007199254740993},"metadata":{"id":{"timestamp":TIME}},
@@ -226,7 +226,7 @@ func TestShadowDocuments(t *testing.T) {
 			want: map[string]string{"get/accepted": `{"state":{"reported":{"x":1}},"metadata":{"reported":{"x":{"timestamp":TIME}}},
 				"version":1,"timestamp":TIME}`},
 		},
-		"delete/accepted has version and time, whatever the request's payload": {
+		"the response delete/accepted has version and time, whatever the request's payload": {
 			page:   "device-shadow-mqtt",
 			before: []string{desired},
 			last:   classic + `/delete what ever`,
