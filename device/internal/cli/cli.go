@@ -110,8 +110,8 @@ func NewRoot(c *Console, root *cobra.Command, commands ...*cobra.Command) *cobra
 }
 
 // prepare sets up what is the same in every command tree. The returned flag
-// tells whether a command's own work has begun: errors before that are the
-// command line's.
+// becomes true when a command's own work begins: errors before that are errors
+// of the command line.
 func prepare(root *cobra.Command, console *Console, args []string) *bool {
 	started := false
 	root.SetArgs(args)

@@ -60,8 +60,8 @@ func (f *follower) exit(t *testing.T) int {
 	return f.ProcessState.ExitCode()
 }
 
-// refuseOne lets the core refuse a device.
-func refuseOne(t *testing.T, server *localcore.Server, dir string) {
+// denyOne has the emulator deny a device.
+func denyOne(t *testing.T, server *localcore.Server, dir string) {
 	t.Helper()
 	writeConfig(t, dir, "1234567", server)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 3 {
@@ -72,7 +72,7 @@ func refuseOne(t *testing.T, server *localcore.Server, dir string) {
 func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 	server, dir := startLocalCore(t)
 	past := follow(t, server.APIURL(), "--past")
-	refuseOne(t, server, dir)
+	denyOne(t, server, dir)
 	past.until(t, `^\d\d:\d\d:\d\d\.\d{3} connected          claim-\S+ \(certificate [0-9a-f]{8}…, from 127\.0\.0\.1:\d+\)$`)
 	past.until(t, `^\S+ rejected provision claim-\S+ RegisterThing .*AccessDenied: .*hook`)
 	if err := past.Process.Signal(os.Interrupt); err != nil {
@@ -85,7 +85,7 @@ func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 
 func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {
 	server, dir := startLocalCore(t)
-	refuseOne(t, server, dir)
+	denyOne(t, server, dir)
 	f := follow(t, server.APIURL(), "--past", "--json")
 	var e localcore.Event
 	if err := json.Unmarshal([]byte(f.until(t, `"type":"rejected"`)), &e); err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const exitCodes = `Exit codes tell scripts and init systems what happened:
+const exitCodes = `Scripts and service managers can rely on the exit codes:
 
     0  done
     1  failed: a defect, or the local machine (disk, permission)

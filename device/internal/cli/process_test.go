@@ -277,7 +277,7 @@ func TestMosquittoCanUseTheDevicesTopicAndNoOther(t *testing.T) {
 			t.Errorf("own topic: %v\n%s", err, out)
 		}
 	})
-	refused := map[string][]string{
+	denied := map[string][]string{
 		"publishing elsewhere":       {"mosquitto_pub", "-i", "fleety_2974685", "-t", "fleet/fleety_1", "-m", "hi", "-q", "1"},
 		"subscribing elsewhere":      {"mosquitto_sub", "-i", "fleety_2974685", "-t", "fleet/#", "-C", "1", "-W", "5"},
 		"connecting as someone else": {"mosquitto_pub", "-i", "fleety_1", "-t", own, "-m", "hi", "-q", "1"},
@@ -287,16 +287,16 @@ func TestMosquittoCanUseTheDevicesTopicAndNoOther(t *testing.T) {
 		"subscribing elsewhere":      localcore.ActionSubscribe,
 		"connecting as someone else": localcore.ActionConnect,
 	}
-	for name, args := range refused {
+	for name, args := range denied {
 		t.Run(name, func(t *testing.T) {
 			cmd := mosquitto(t, server, dir, args[0], args[1:]...)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// The tools connect again and again: the core's word counts.
+			// The tools connect again and again: what the emulator reports counts.
 			e := awaitEvent(t, server, func(e localcore.Event) bool { return e.Type == localcore.Rejected && e.Action == action[name] })
 			if e.Reason == "" {
-				t.Errorf("refused without a reason: %+v", e)
+				t.Errorf("denied without a reason: %+v", e)
 			}
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()

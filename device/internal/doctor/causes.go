@@ -152,7 +152,7 @@ var Causes = []Cause{
 		"{path} is needed for something else, or belongs to another device, such as the one that the image was copied from; that device's certificate must stay active",
 		"set stateDir, or the paths in the section primary, to a place for this device alone; keep the file, which may be the only copy of a key"},
 	{"not-private", "device identity: … belongs to user …, can be written by …",
-		"whoever may write {path} could have put it there",
+		"another user can write {path}, and could have put it there",
 		"check who made it, then correct its owner and mode: the user that runs iot_device, and writable for that user alone"},
 	{"journal-damaged", "provisioning journal … is damaged",
 		"what an interrupted run has stored cannot be read",

@@ -93,7 +93,7 @@ func (r *run) rootBundle(context.Context) {
 	case expired >= 0:
 		r.warn(name, found, fmt.Sprintf("%s expired on %s", r.bundle[expired].Subject, date(r.bundle[expired].NotAfter)), removeBundle)
 	case r.onAWS() && len(others) > 0:
-		r.warn(name, found, "not Amazon's: "+strings.Join(others, ", ")+"; whoever has the key of one of them can impersonate AWS IoT", removeBundle)
+		r.warn(name, found, "not Amazon's: "+strings.Join(others, ", ")+"; the holder of the key of one of them can impersonate AWS IoT", removeBundle)
 	case r.onAWS() && len(missing) > 0:
 		r.warn(name, found, "not among them: "+strings.Join(missing, ", ")+"; AWS recommends all of them", removeBundle)
 	default:
@@ -196,7 +196,7 @@ func (r *run) folder() {
 	dir := r.directory()
 	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
 		r.warn("identity-files", fmt.Sprintf("the folder %s is writable by others (mode %04o)", dir, info.Mode().Perm()),
-			"whoever may write there can replace the device's files", "run: chmod go-w "+dir)
+			"others can replace the device's files", "run: chmod go-w "+dir)
 	}
 }
 
