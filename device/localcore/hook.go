@@ -48,6 +48,7 @@ func (c *Config) hookFunction(api string) (f lambdahost.Config, ok bool) {
 		Path:        c.Hook,
 		FunctionARN: c.hookARN(),
 		Region:      c.Region,
+		Endpoint:    api,
 		Timeout:     c.HookTimeout,
 		Log:         c.Log.With("from", "hook"),
 	}
@@ -57,9 +58,6 @@ func (c *Config) hookFunction(api string) (f lambdahost.Config, ok bool) {
 		f.Path, f.Timeout, f.Env = hook.Path, hook.Timeout, slices.Clone(hook.Environment)
 	case api == "":
 		f.Env = []string{"EXISTING_THINGS=allow"}
-	}
-	if api != "" {
-		f.Env = append(f.Env, "AWS_ENDPOINT_URL="+api) // of every service: nothing here may reach a real account
 	}
 	return f, f.Path != ""
 }
@@ -75,15 +73,6 @@ func (c *Config) hookARN() string {
 // functionARN is the full name of a Lambda function of this account.
 func (c *Config) functionARN(name string) string {
 	return "arn:" + c.Partition + ":lambda:" + c.Region + ":" + c.Account + ":function:" + name
-}
-
-// functionEnv keeps a function from every real account: it finds all services at
-// the control API.
-func functionEnv(api string) []string {
-	if api == "" {
-		return nil
-	}
-	return []string{"AWS_ENDPOINT_URL=" + api}
 }
 
 func invokeHook(ctx context.Context, host *lambdahost.Host, r payload.Request) (answer payload.Response, err error) {

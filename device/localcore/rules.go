@@ -22,7 +22,7 @@ func (s *Server) openRules(ctx context.Context, store rules.Store) (err error) {
 	for name, path := range c.Functions {
 		arn := c.functionARN(name)
 		host, err := lambdahost.Start(ctx, lambdahost.Config{
-			Path: path, FunctionARN: arn, Region: c.Region, Log: c.Log.With("from", name), Env: functionEnv(s.APIURL()),
+			Path: path, FunctionARN: arn, Region: c.Region, Log: c.Log.With("from", name), Endpoint: s.APIURL(),
 		})
 		if err != nil {
 			return fmt.Errorf("starting function %s: %w", name, err)

@@ -228,6 +228,17 @@ func TestTagsLiveAsLongAsTheirResource(t *testing.T) {
 			}
 		})
 	}
+	call(t, h, "POST", "/policies/full", `{"policyDocument":"{}"}`)
+	for i, want := range []string{"", registry.CodeLimitExceeded} { // 50 tags, then one more
+		var some []string
+		for n := range 50 - 49*i {
+			some = append(some, fmt.Sprintf(`{"Key":"k%d-%d"}`, i, n))
+		}
+		body := `{"resourceArn":"` + arnPrefix + `policy/full","tags":[` + strings.Join(some, ",") + `]}`
+		if _, code, out := call(t, h, "POST", "/tags", body); code != want {
+			t.Errorf("%d tags: %s %s, want %q", len(some), code, out, want)
+		}
+	}
 	for name, body := range map[string]string{
 		"a thing":         `{"resourceArn":"` + arnPrefix + `thing/t","tags":[]}`,
 		"another account": `{"resourceArn":"arn:aws:iot:us-east-1:000000000000:policy/r","tags":[]}`,

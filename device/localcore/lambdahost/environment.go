@@ -1,10 +1,35 @@
 package lambdahost
 
 import (
+	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 )
+
+// checkEndpoints returns an error for a variable by which the function's calls
+// of an AWS service would leave this machine.
+func checkEndpoints(env []string) error {
+	for _, variable := range env {
+		name, value, _ := strings.Cut(variable, "=")
+		switch {
+		case name == "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS":
+			return fmt.Errorf("hosting a function: %s would have it call AWS itself", name)
+		case !strings.HasPrefix(name, "AWS_ENDPOINT_URL") || value == "":
+			continue
+		}
+		u, err := url.Parse(value)
+		if err != nil {
+			return fmt.Errorf("hosting a function: %s is not a URL: %w", name, err)
+		}
+		if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && !ip.IsLoopback() {
+			return fmt.Errorf("hosting a function: %s is at %s, not on this machine", name, u.Host)
+		}
+	}
+	return nil
+}
 
 // environment returns the variables that Lambda sets for a function on an
 // OS-only runtime, and then those of the caller. Nothing is inherited: the

@@ -53,7 +53,8 @@ type Config struct {
 	// Region is AWS_REGION of the function. Empty means [DefaultRegion].
 	Region string
 	// Endpoint is the URL that the function's calls of every AWS service go to,
-	// its AWS_ENDPOINT_URL. Empty means none: each call fails, none reaches AWS.
+	// its AWS_ENDPOINT_URL. It is on this machine. Empty means none: each call
+	// fails, none reaches AWS.
 	Endpoint string
 	// Timeout bounds one invocation. Zero means [DefaultTimeout].
 	Timeout time.Duration
@@ -61,7 +62,8 @@ type Config struct {
 	// invocation at a time, as in Lambda. They are started on demand. Zero
 	// means one per CPU that Go uses.
 	Concurrency int
-	// Env holds further variables, as NAME=value. They override Lambda's.
+	// Env holds further variables, as NAME=value. They override Lambda's. An
+	// AWS_ENDPOINT_URL_SERVICE among them must be on this machine too.
 	Env []string
 	// Log receives each line that the function writes. Nil means discard.
 	Log *slog.Logger
@@ -141,7 +143,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return c, nil
+	return c, checkEndpoints(append([]string{"AWS_ENDPOINT_URL=" + c.Endpoint}, c.Env...))
 }
 
 // Invoke hands event, a JSON document, to the function and returns its answer.

@@ -255,6 +255,32 @@ func TestFunctionReachesNoAWSEndpointUnlessAsked(t *testing.T) {
 	}
 }
 
+func TestStartRejectsAnEndpointBeyondThisMachine(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*lambdahost.Config){
+		"for all services": func(c *lambdahost.Config) { c.Endpoint = "https://iot.us-east-1.amazonaws.com" },
+		"for one service": func(c *lambdahost.Config) {
+			c.Env = append(c.Env, "AWS_ENDPOINT_URL_DYNAMODB=https://dynamodb.us-east-1.amazonaws.com")
+		},
+		"that is no URL":       func(c *lambdahost.Config) { c.Env = append(c.Env, "AWS_ENDPOINT_URL_S3=127.0.0.1:1") },
+		"by ignoring the rest": func(c *lambdahost.Config) { c.Env = append(c.Env, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := config(t, "function")
+			change(&c)
+			if h, err := lambdahost.Start(t.Context(), c); err == nil {
+				h.Close()
+				t.Error("the function was started")
+			}
+		})
+	}
+	c := config(t, "function")
+	c.Env = append(c.Env, "AWS_ENDPOINT_URL_DYNAMODB=http://[::1]:8000")
+	if got := environmentOf(t, start(t, c))["AWS_ENDPOINT_URL_DYNAMODB"]; got != "http://[::1]:8000" {
+		t.Errorf("a service of this machine is at %q", got)
+	}
+}
+
 // Neither another user of this machine, who does not know the path, nor a web
 // page can fetch an event or answer it.
 func TestRuntimeAPIIsForTheFunctionAlone(t *testing.T) {

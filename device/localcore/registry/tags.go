@@ -56,8 +56,11 @@ func (r *Registry) TagResource(resource string, tags map[string]string) error {
 			all = map[string]string{}
 		}
 		maps.Copy(all, tags)
-		if err := CheckTags(all); err != nil {
+		if err := CheckTags(tags); err != nil {
 			return err
+		}
+		if len(all) > MaxTags {
+			return Reject(CodeLimitExceeded, "%s would have %d tags, at most %d are allowed.", clip(resource), len(all), MaxTags)
 		}
 		tx.tags.put(resource, all)
 		return nil
