@@ -135,7 +135,7 @@ var ambiguities = []Ambiguity{
 		Answer: "409"},
 	{ID: "A6", Question: "TestAuthorization with several resources in one AuthInfo",
 		Answer: "one result for each resource"},
-	{ID: "A7", Question: "times that AWS takes or demands, such as 5 minutes before a deprecated thing type is deleted",
+	{ID: "A7", Question: "times that AWS takes or requires, such as 5 minutes before a deprecated thing type is deleted",
 		Answer: "none: a change holds at once"},
 
 	{ID: "P1", Question: "letter case in policies",

@@ -89,7 +89,7 @@ func (s *Server) apiHandler() http.Handler {
 	return loopbackOnly(complete)
 }
 
-// loopbackOnly refuses requests for another host name: a web page whose name
+// loopbackOnly rejects requests for another host name: a web page whose name
 // was made to resolve to this machine must not reach the registry.
 func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -18,12 +18,13 @@ import (
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html:
 // AWS's own device SDK provisions by claim, unchanged.
 //
-// The AWS IoT Device SDK for JavaScript, unmodified, takes a device in by
+// The AWS IoT Device SDK for JavaScript, unmodified, provisions a device by
 // claim, with both of its identity clients and both flows. The device then
 // connects with what it got and publishes.
-func TestAWSDeviceSDKComesIn(t *testing.T) {
+func TestAWSDeviceSDKProvisions(t *testing.T) {
+	t.Parallel()
 	needDeviceSDK(t)
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	for _, protocol := range []string{"mqtt311", "mqtt5"} {
 		for flow, withCSR := range map[string]bool{"key made by the service": false, "key made by the device": true} {
 			t.Run(protocol+", "+flow, func(t *testing.T) {

@@ -79,8 +79,8 @@ func BenchmarkConnect(b *testing.B) {
 }
 
 // A whole enrolment by CSR on an open claim connection, key not counted.
-func BenchmarkEnrol(b *testing.B) {
-	s := startBench(b, localcore.Config{Templates: templates, HookFunc: admitAll})
+func BenchmarkEnroll(b *testing.B) {
+	s := startBench(b, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	answers := make(chan paho.Message, 1)
 	client := dialBench(b, s, "claim-bench", claimTLSBench(b, s), func(m paho.Message) { answers <- m })
 	defer client.Disconnect(0)

@@ -14,9 +14,10 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// A device of eclipse/paho.golang, MQTT 5, comes in by claim.
-func TestMQTT5ClientComesIn(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+// A device of eclipse/paho.golang, MQTT 5, is provisioned by claim.
+func TestMQTT5ClientProvisions(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	claim, answers := connect5(t, s, "claim-5", claimTLS(t, s))
 	if _, err := claim.Subscribe(within(t), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{
 		{Topic: csrTopic.Accepted(), QoS: 1}, {Topic: csrTopic.Rejected(), QoS: 1},

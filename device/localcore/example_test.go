@@ -59,7 +59,7 @@ func ExampleFaults_Set() {
 	})
 }
 
-// A refusal is an event with its reason.
+// A rejection is an event with its reason.
 func ExampleServer_AwaitEvent() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -72,12 +72,12 @@ func ExampleServer_AwaitEvent() {
 	host, port := s.Endpoint()
 	conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", host, port), &tls.Config{RootCAs: s.RootCAs()})
 	if err == nil {
-		conn.Close() // TLS 1.3 tells the client only when it reads
+		conn.Close() // in TLS 1.3 the client sees it only when it reads
 	}
 	e, err := s.AwaitEvent(ctx, func(e localcore.Event) bool { return e.Type == localcore.Rejected })
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(e.Action, "refused:", e.Reason)
-	// Output: tls refused: tls: client didn't provide a certificate
+	fmt.Println(e.Action, "rejected:", e.Reason)
+	// Output: tls rejected: tls: client didn't provide a certificate
 }

@@ -35,7 +35,8 @@ type behaviour struct{ text, source, test, file string }
 // with the address of an AWS page holds the sentence that follows. A comment
 // "Each case is of ADDRESS." makes every case of the test's table a behaviour,
 // and a field named page that one case: its name is the sentence.
-func TestFidelityPageIsWhatTheTestsHold(t *testing.T) {
+func TestFidelityPageListsTheTestedBehaviors(t *testing.T) {
+	t.Parallel()
 	behaviours := collectBehaviours(t)
 	if len(behaviours) < 100 {
 		t.Errorf("only %d behaviours are held", len(behaviours))

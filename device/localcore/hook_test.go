@@ -3,9 +3,12 @@ package localcore_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -15,14 +18,28 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// buildHook builds the Lambda function for this machine.
-func buildHook(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "bootstrap")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "lambda.norpc", "-o", path, ".")
+// hookFolder holds the hook's executable alone, once hookBinary has built it.
+var hookFolder string
+
+var hookBinary = sync.OnceValues(func() (path string, err error) {
+	if hookFolder, err = os.MkdirTemp("", "hook"); err != nil {
+		return "", err
+	}
+	path = filepath.Join(hookFolder, "bootstrap")
+	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", path, ".")
 	build.Dir = "../../hook"
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the hook: %v\n%s", err, out)
+		return "", fmt.Errorf("building the hook: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// buildHook builds the Lambda function for this machine, once for all tests.
+func buildHook(t *testing.T) string {
+	t.Helper()
+	path, err := hookBinary()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
@@ -30,8 +47,9 @@ func buildHook(t *testing.T) string {
 // https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html:
 // the hook is a Lambda function, run from the same executable as in the cloud.
 func TestRealHookDecides(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates, Hook: buildHook(t)})
-	if name, _ := enrol(t, s, "2974685"); name != "fleety_2974685" {
+	if name, _ := enroll(t, s, "2974685"); name != "fleety_2974685" {
 		t.Errorf("thing name %q", name)
 	}
 	claim := dialClaim(t, s)
@@ -43,9 +61,10 @@ func TestRealHookDecides(t *testing.T) {
 
 // TestRealHookProtectsThingsInUse has the hook ask this server's control API.
 func TestRealHookProtectsThingsInUse(t *testing.T) {
+	t.Parallel()
 	hook := buildHook(t)
 	s := start(t, localcore.Config{Templates: templates, Hook: hook})
-	_, first := enrol(t, s, "2974685")
+	_, first := enroll(t, s, "2974685")
 	claim := dialClaim(t, s)
 	again := func() paho.Message {
 		return claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, "2974685"))
@@ -61,12 +80,13 @@ func TestRealHookProtectsThingsInUse(t *testing.T) {
 
 	t.Run("without the control API nothing is asked", func(t *testing.T) {
 		s := start(t, localcore.Config{Templates: templates, Hook: hook, API: localcore.NoAPI})
-		enrol(t, s, "2974685")
-		enrol(t, s, "2974685")
+		enroll(t, s, "2974685")
+		enroll(t, s, "2974685")
 	})
 }
 
 func TestHookThatCannotRunIsOneClearLine(t *testing.T) {
+	t.Parallel()
 	_, err := localcore.Start(t.Context(), localcore.Config{Templates: templates, Hook: "../../templates/claim_policy.json"})
 	if err == nil || !strings.Contains(err.Error(), "claim_policy.json") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error %v", err)

@@ -170,7 +170,7 @@ func (s *Server) startServices(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.api = api // before the hook, which is told its address
+		s.api = api // before the hook, which gets its address
 	}
 	hook, host, err := startHook(ctx, c, s.APIURL())
 	if err != nil {

@@ -17,13 +17,14 @@ import (
 // The clients of Debian's mosquitto-clients package use a device's own topic
 // and no other.
 func TestMosquittoClientsUseTheDevicesTopicOnly(t *testing.T) {
+	t.Parallel()
 	for _, tool := range []string{"mosquitto_pub", "mosquitto_sub"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			missing(t, tool, "the Debian package mosquitto-clients")
 		}
 	}
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
-	name, config := enrol(t, s, "2974685")
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
+	name, config := enroll(t, s, "2974685")
 	dir := t.TempDir()
 	key, err := x509.MarshalPKCS8PrivateKey(config.Certificates[0].PrivateKey)
 	if err != nil {
@@ -70,7 +71,7 @@ func TestMosquittoClientsUseTheDevicesTopicOnly(t *testing.T) {
 	if err := stranger.Start(); err != nil {
 		t.Fatal(err)
 	}
-	awaitRefusal(t, s, localcore.ActionPublish, "fleet/other")
+	awaitRejection(t, s, localcore.ActionPublish, "fleet/other")
 	cancel()
 	_ = stranger.Wait() // it was killed
 }

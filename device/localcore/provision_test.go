@@ -31,10 +31,11 @@ func pending(t *testing.T, claim *device) awsiot.CreateCertificateFromCSRRespons
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html:
-// a device comes in by claim, gets keys and certificate, registers and connects
+// a device connects with its claim, gets keys and certificate, registers and connects
 // with them.
-func TestDeviceComesInWithKeysOfTheService(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+func TestDeviceProvisionsWithKeysOfTheService(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	claim := dialClaim(t, s)
 	made := accepted[awsiot.CreateKeysAndCertificateResponse](t, createTopic, claim.ask(t, createTopic, nil))
 	if !strings.HasPrefix(string(made.PrivateKey), "-----BEGIN RSA PRIVATE KEY-----\n") {
@@ -59,7 +60,8 @@ func TestDeviceComesInWithKeysOfTheService(t *testing.T) {
 // RegisterThing makes the thing, activates the certificate, and attaches thing
 // and policies to it.
 func TestRegistryAfterRegisterThing(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	claim := dialClaim(t, s)
 	made := pending(t, claim)
 	if c, _ := s.Registry().CertificateByID(made.CertificateID); c.Status != registry.PendingActivation {
@@ -90,7 +92,8 @@ func TestRegistryAfterRegisterThing(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
 // the format in the topic, JSON or CBOR, is that of both payloads.
 func TestCBORIsSpokenLikeJSON(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	claim := dialClaim(t, s)
 	topic := awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.CBOR}
 	csr, _ := newCSR(t)
@@ -130,9 +133,10 @@ func TestCBORIsSpokenLikeJSON(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html:
-// answers of provisioning come directly, subscribed or not, and nobody else
+// answers of provisioning come directly, subscribed or not, and no other client
 // sees them.
-func TestAnswersGoToTheAskingConnectionOnly(t *testing.T) {
+func TestRepliesGoToTheRequestingConnectionOnly(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{Templates: templates})
 	listener := s.connect(t, 4, "listener")
 	listener.mustSubscribe(1, csrTopic.String()+"/#", "$aws/certificates/#")
@@ -148,7 +152,8 @@ func TestAnswersGoToTheAskingConnectionOnly(t *testing.T) {
 	}
 }
 
-func TestAnswerComesOnceWithTheQoSOfTheSubscription(t *testing.T) {
+func TestReplyComesOnceAtTheQoSOfTheSubscription(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 4, "a")
 	c.mustSubscribe(1, csrTopic.Accepted(), csrTopic.String()+"/+")
@@ -166,7 +171,8 @@ func TestAnswerComesOnceWithTheQoSOfTheSubscription(t *testing.T) {
 }
 
 func TestRegisterThingIsRejected(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	claim := dialClaim(t, s)
 	valid := map[string]string{"serialNumber": "2974684", "deviceLocation": "USA"}
 	for name, test := range map[string]struct {
@@ -226,6 +232,7 @@ func TestRegisterThingIsRejected(t *testing.T) {
 }
 
 func TestUnknownTemplateIsNotFound(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{Templates: templates})
 	d := mustDial(t, s.Server, "a", s.tls)
 	topic := registerTopic
@@ -240,7 +247,8 @@ func TestUnknownTemplateIsNotFound(t *testing.T) {
 // an ownership token proves that the certificate is of the claim that asked for
 // it.
 func TestTokenWorksOnceAndForItsClaimOnly(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	claim := dialClaim(t, s)
 	token := pending(t, claim).CertificateOwnershipToken
 	other, err := s.NewClaim(t.Context())
@@ -261,10 +269,11 @@ func TestTokenWorksOnceAndForItsClaimOnly(t *testing.T) {
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
 // a certificate that is not registered within the hour is deleted.
-func TestPendingCertificateLapsesAfterAnHour(t *testing.T) {
+func TestPendingCertificateExpiresAfterAnHour(t *testing.T) {
+	t.Parallel()
 	var skew atomic.Int64
 	s := start(t, localcore.Config{
-		Templates: templates, HookFunc: admitAll,
+		Templates: templates, HookFunc: allowEvery,
 		Now: func() time.Time { return time.Now().Add(time.Duration(skew.Load())) },
 	})
 	claim := dialClaim(t, s)
@@ -274,8 +283,8 @@ func TestPendingCertificateLapsesAfterAnHour(t *testing.T) {
 	if got.ErrorCode != "InvalidCertificateOwnershipToken" {
 		t.Errorf("rejected with %+v", got)
 	}
-	if lapsed, err := s.ExpireTokens(); err != nil || !cmp.Equal(lapsed, []string{made.CertificateID}) {
-		t.Errorf("lapsed %q, %v", lapsed, err)
+	if expired, err := s.ExpireTokens(); err != nil || !cmp.Equal(expired, []string{made.CertificateID}) {
+		t.Errorf("expired %q, %v", expired, err)
 	}
 	if _, ok := s.Registry().CertificateByID(made.CertificateID); ok {
 		t.Error("the certificate is still there")
@@ -286,6 +295,7 @@ func TestPendingCertificateLapsesAfterAnHour(t *testing.T) {
 // a certificate is PENDING_ACTIVATION until RegisterThing, and cannot connect
 // before.
 func TestPendingCertificateCannotConnect(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates})
 	csr, key := newCSR(t)
 	claim := dialClaim(t, s)
@@ -294,20 +304,21 @@ func TestPendingCertificateCannotConnect(t *testing.T) {
 	if _, err := dial(t, s, "any", tlsConfig(t, s, []byte(made.CertificatePEM), key)); err == nil {
 		t.Error("it connected")
 	}
-	e := awaitRefusal(t, s, localcore.ActionTLS, "PENDING_ACTIVATION")
+	e := awaitRejection(t, s, localcore.ActionTLS, "PENDING_ACTIVATION")
 	if e.CertificateID != made.CertificateID {
-		t.Errorf("the refusal names certificate %q", e.CertificateID)
+		t.Errorf("the event names certificate %q", e.CertificateID)
 	}
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html:
 // the pre-provisioning hook decides whether a device may be registered.
 func TestHookDecides(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		hook    func(context.Context, payload.Request) (payload.Response, error)
 		explain string
 	}{
-		"refuses": {
+		"denies": {
 			func(context.Context, payload.Request) (payload.Response, error) { return payload.Response{}, nil },
 			"allowProvisioning",
 		},
@@ -322,7 +333,7 @@ func TestHookDecides(t *testing.T) {
 				<-ctx.Done()
 				return payload.Response{}, ctx.Err()
 			},
-			"did not answer",
+			"50ms",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -332,7 +343,7 @@ func TestHookDecides(t *testing.T) {
 			if got.StatusCode != 403 || got.ErrorCode != "AccessDenied" || strings.Contains(got.ErrorMessage, test.explain) {
 				t.Errorf("rejected with %+v", got)
 			}
-			awaitRefusal(t, s, localcore.ActionProvision, test.explain)
+			awaitRejection(t, s, localcore.ActionProvision, test.explain)
 			if _, err := s.Registry().DescribeThing("fleety_2974685"); err == nil {
 				t.Error("the thing was made")
 			}
@@ -341,9 +352,10 @@ func TestHookDecides(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html:
-// the hook is told claim, certificate, template and parameters, and may
+// the hook receives claim, certificate, template and parameters, and may
 // override the parameters.
-func TestHookIsToldAndOverrides(t *testing.T) {
+func TestHookReceivesTheRequestAndOverridesParameters(t *testing.T) {
+	t.Parallel()
 	asked := make(chan payload.Request, 1)
 	s := start(t, localcore.Config{Templates: templates, HookFunc: func(_ context.Context, r payload.Request) (payload.Response, error) {
 		asked <- r
@@ -369,7 +381,8 @@ func TestHookIsToldAndOverrides(t *testing.T) {
 	}
 }
 
-func TestSlowHookDelaysNobodyElse(t *testing.T) {
+func TestSlowHookDelaysNoOtherClient(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	s := start(t, localcore.Config{Templates: templates, HookFunc: func(ctx context.Context, r payload.Request) (payload.Response, error) {
 		if serial, _, _ := r.Parameters.String("serialNumber"); serial == "2974681" {
@@ -387,7 +400,7 @@ func TestSlowHookDelaysNobodyElse(t *testing.T) {
 		m := slow.ask(t, registerTopic, registration(token, "2974681"))
 		waiting <- accepted[awsiot.RegisterThingResponse](t, registerTopic, m)
 	}()
-	enrol(t, s, "2974682")
+	enroll(t, s, "2974682")
 	close(release)
 	if got := (<-waiting).ThingName; got != "fleety_2974681" {
 		t.Errorf("the slow one became %q", got)
@@ -395,7 +408,8 @@ func TestSlowHookDelaysNobodyElse(t *testing.T) {
 }
 
 func TestThingIsNotRenewedWhenTheGroupIsGone(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	if err := s.Registry().DeleteThingGroup(localcore.ThingGroupName, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -413,8 +427,9 @@ func TestThingIsNotRenewedWhenTheGroupIsGone(t *testing.T) {
 	}
 }
 
-func TestFaultsSpoilExchanges(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
+func TestFaultsAlterExchanges(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
 	first := func(f localcore.Fault) {
 		s.Faults.Set(func(x localcore.Exchange) localcore.Fault {
 			if x.Operation == awsiot.CreateCertificateFromCSR {
@@ -484,6 +499,7 @@ func TestFaultsSpoilExchanges(t *testing.T) {
 // 10 CreateKeysAndCertificate and RegisterThing and 20 CreateCertificateFromCsr
 // a second.
 func TestThrottling(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	s := start(t, localcore.Config{Quotas: localcore.QuotasAWS, Now: func() time.Time { return now }})
 	claim := dialClaim(t, s)
@@ -500,6 +516,7 @@ func TestThrottling(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html:
 // a certificate signing request that is not valid is rejected.
 func TestBadCSRIsRejected(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{})
 	claim := dialClaim(t, s)
 	got := rejected(t, csrTopic, claim.ask(t, csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: "hello"}))
@@ -511,6 +528,7 @@ func TestBadCSRIsRejected(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_Certificate.html: a
 // certificate id is the lower-case SHA-256 of the certificate.
 func TestIssuedCertificateIDIsItsFingerprint(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{})
 	made := pending(t, dialClaim(t, s))
 	block, rest := pem.Decode([]byte(made.CertificatePEM))

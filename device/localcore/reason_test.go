@@ -13,6 +13,7 @@ import (
 
 // Each case ends an MQTT 5 connection with a reason code of AWS's table.
 func TestReasonCodeOfDisconnect(t *testing.T) {
+	t.Parallel()
 	message := func(adjust func(*packets.Packet)) func(*rawClient) {
 		return func(c *rawClient) { c.publish("t", 0, "x", adjust) }
 	}
@@ -99,7 +100,8 @@ func TestReasonCodeOfDisconnect(t *testing.T) {
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a broker
 // that shuts down sends DISCONNECT 0x8B.
-func TestClosingServerSaysSo(t *testing.T) {
+func TestClosingServerSendsDisconnect(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 5, "a")
 	if err := s.Close(); err != nil {
@@ -111,8 +113,9 @@ func TestClosingServerSaysSo(t *testing.T) {
 	c.closed()
 }
 
-// Each case refuses a CONNECT of MQTT 5 with a reason code of AWS's table.
+// Each case rejects a CONNECT of MQTT 5 with a reason code of AWS's table.
 func TestReasonCodeOfConnack(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	for name, test := range map[string]struct {
 		page   string
@@ -128,7 +131,7 @@ func TestReasonCodeOfConnack(t *testing.T) {
 		"A will of QoS 2 gets CONNACK 0x9B.": {"mqtt", func(pk *packets.Packet) {
 			pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillQos = true, "t", []byte("x"), 2
 		}, 0x9B},
-		"A Maximum Packet Size under 512 bytes is refused.": {"mqtt", func(pk *packets.Packet) {
+		"A Maximum Packet Size under 512 bytes is rejected.": {"mqtt", func(pk *packets.Packet) {
 			pk.Properties.MaximumPacketSize = 511
 		}, 0x80},
 		"A Maximum Packet Size of 512 bytes is accepted.": {"mqtt", func(pk *packets.Packet) {
@@ -146,6 +149,7 @@ func TestReasonCodeOfConnack(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: an
 // UNSUBSCRIBE gets one reason code for each filter, 0x8F for an invalid one.
 func TestReasonCodesOfUnsuback(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 5, "a")
 	c.mustSubscribe(0, "t")
@@ -159,6 +163,7 @@ func TestReasonCodesOfUnsuback(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a message
 // expiry of more than 604,800 seconds becomes 604,800.
 func TestMessageExpiryIsClamped(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 5, "a")
 	c.mustSubscribe(0, "t")
@@ -170,7 +175,8 @@ func TestMessageExpiryIsClamped(t *testing.T) {
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a message
 // larger than the client's Maximum Packet Size is not sent to it.
-func TestClientsMaximumPacketSizeHolds(t *testing.T) {
+func TestMaximumPacketSizeOfTheClientIsKept(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 5, "a", func(pk *packets.Packet) { pk.Properties.MaximumPacketSize = 600 })
 	c.mustSubscribe(1, "t")

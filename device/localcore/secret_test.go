@@ -31,9 +31,10 @@ func (b *lockedBuffer) String() string {
 }
 
 func TestNoSecretIsLoggedOrKeptAsEvent(t *testing.T) {
+	t.Parallel()
 	var out lockedBuffer
 	s := start(t, localcore.Config{
-		Templates: templates, HookFunc: admitAll,
+		Templates: templates, HookFunc: allowEvery,
 		Log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug - 4})),
 	})
 	claim := dialClaim(t, s)
@@ -45,7 +46,7 @@ func TestNoSecretIsLoggedOrKeptAsEvent(t *testing.T) {
 	accepted[awsiot.RegisterThingResponse](t, registerTopic, claim.ask(t, registerTopic, registration(token, "2974685")))
 	// A denied publish with secrets in it must not show them either.
 	claim.Publish("forbidden", 1, false, string(token)+string(made.PrivateKey))
-	awaitRefusal(t, s, localcore.ActionPublish, "forbidden")
+	awaitRejection(t, s, localcore.ActionPublish, "forbidden")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +67,7 @@ func TestNoSecretIsLoggedOrKeptAsEvent(t *testing.T) {
 }
 
 func TestCredentialIsPrintedWithoutItsKey(t *testing.T) {
+	t.Parallel()
 	c := localcore.Credential{CertificateID: "abc", PrivateKeyPEM: []byte("secret")}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 		if text := fmt.Sprintf(verb, c); strings.Contains(text, "secret") || strings.Contains(text, "115, 101") || strings.Contains(text, "0x73") {

@@ -27,7 +27,10 @@ func TestMain(m *testing.M) {
 	if task := os.Getenv(childTask); task != "" {
 		os.Exit(runChild(task))
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(hookFolder)
+		os.Exit(code)
+	}))
 }
 
 const templates = "../../templates"
@@ -50,8 +53,8 @@ func start(t *testing.T, c localcore.Config) *localcore.Server {
 	return s
 }
 
-// admitAll is a hook that lets everyone in.
-func admitAll(context.Context, payload.Request) (payload.Response, error) {
+// allowEvery is a hook that allows every device.
+func allowEvery(context.Context, payload.Request) (payload.Response, error) {
 	return payload.Response{AllowProvisioning: true}, nil
 }
 
@@ -79,7 +82,7 @@ type device struct {
 	lost     chan error
 }
 
-// dial connects a device, or tells why not.
+// dial connects a device, or returns why not.
 func dial(t *testing.T, s *localcore.Server, id string, config *tls.Config, adjust ...func(*paho.ClientOptions)) (*device, error) {
 	t.Helper()
 	d := &device{received: make(chan paho.Message, 100), lost: make(chan error, 1)}
@@ -179,7 +182,7 @@ func accepted[T any](t *testing.T, topic awsiot.Topic, m paho.Message) T {
 	return answer
 }
 
-// rejected decodes an answer that must be one of refusal.
+// rejected decodes an answer that must reject.
 func rejected(t *testing.T, topic awsiot.Topic, m paho.Message) awsiot.ErrorResponse {
 	t.Helper()
 	var answer awsiot.ErrorResponse
@@ -213,7 +216,7 @@ func newCSR(t *testing.T) (csrPEM string, keyPEM []byte) {
 
 // enrol provisions a device with a CSR and returns its thing name and how it
 // connects.
-func enrol(t *testing.T, s *localcore.Server, serial string) (thing string, config *tls.Config) {
+func enroll(t *testing.T, s *localcore.Server, serial string) (thing string, config *tls.Config) {
 	t.Helper()
 	claim := mustDial(t, s, "claim-"+serial, claimTLS(t, s))
 	defer claim.Disconnect(100)
@@ -233,6 +236,7 @@ func registration(token awsiot.Secret, serial string) awsiot.RegisterThingReques
 }
 
 func TestZeroConfigStartsAndCloses(t *testing.T) {
+	t.Parallel()
 	s, err := localcore.Start(t.Context(), localcore.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -245,9 +249,10 @@ func TestZeroConfigStartsAndCloses(t *testing.T) {
 	}
 }
 
-func TestDeviceComesInAndUsesItsOwnTopic(t *testing.T) {
-	s := start(t, localcore.Config{Templates: templates, HookFunc: admitAll})
-	name, config := enrol(t, s, "2974685")
+func TestProvisionedDeviceUsesItsOwnTopic(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
+	name, config := enroll(t, s, "2974685")
 	if name != "fleety_2974685" {
 		t.Errorf("thing name %q", name)
 	}

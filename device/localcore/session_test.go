@@ -48,6 +48,7 @@ func payloads(messages []packets.Packet) (all []string) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a
 // persistent session and its stored messages outlive the end of the broker.
 func TestPersistentSessionSurvivesKill(t *testing.T) {
+	t.Parallel()
 	versions(t, func(t *testing.T, version byte) {
 		state := t.TempDir()
 		connect := func(r childReport, id string, adjust ...func(*packets.Packet)) (*rawClient, bool) {
@@ -114,6 +115,7 @@ func TestPersistentSessionSurvivesKill(t *testing.T) {
 // ends when its client has been away for the granted expiry, a restart of the
 // broker included.
 func TestSessionExpiryCountsOverARestart(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		away    time.Duration
 		present bool
@@ -154,6 +156,7 @@ func tlsOf(s free, restarted *localcore.Server) *tls.Config {
 // most 100 messages of QoS 1 that it has not acknowledged, and no more than
 // its Receive Maximum.
 func TestUnacknowledgedMessagesAreLimited(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		receiveMaximum uint16
 		want           int

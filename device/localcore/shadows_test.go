@@ -116,7 +116,7 @@ func TestShadowRequestsNeedPublishOnly(t *testing.T) {
 	}
 	device.next(t)
 	_ = device.publish(t, "$aws/things/T/shadow/delete", 0, "")
-	awaitRefusal(t, s.Server, localcore.ActionPublish, "iot:Publish")
+	awaitRejection(t, s.Server, localcore.ActionPublish, "iot:Publish")
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-data-flow.html:

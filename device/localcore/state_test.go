@@ -38,6 +38,7 @@ func readAll(t *testing.T, dir string) map[string]string {
 }
 
 func TestCredentialsAreWrittenWithTheirModes(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "certs", "local")
 	s := start(t, localcore.Config{Credentials: dir})
 	for name, mode := range credentialFiles {
@@ -57,11 +58,12 @@ func TestCredentialsAreWrittenWithTheirModes(t *testing.T) {
 }
 
 func TestStateKeepsClaimRootThingsAndDevices(t *testing.T) {
+	t.Parallel()
 	state, dir := t.TempDir(), t.TempDir()
-	config := localcore.Config{State: state, Credentials: dir, Templates: templates, HookFunc: admitAll}
+	config := localcore.Config{State: state, Credentials: dir, Templates: templates, HookFunc: allowEvery}
 	s := start(t, config)
 	before := readAll(t, dir)
-	name, tls := enrol(t, s, "2974685")
+	name, tls := enroll(t, s, "2974685")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +78,8 @@ func TestStateKeepsClaimRootThingsAndDevices(t *testing.T) {
 	dialClaim(t, s)
 }
 
-func TestDeactivatedClaimStaysSoOverRestarts(t *testing.T) {
+func TestDeactivatedClaimStaysInactiveAcrossRestarts(t *testing.T) {
+	t.Parallel()
 	config := localcore.Config{State: t.TempDir()}
 	s := start(t, config)
 	if err := s.Registry().UpdateCertificate(s.Claim().CertificateID, registry.Inactive); err != nil {
@@ -91,7 +94,8 @@ func TestDeactivatedClaimStaysSoOverRestarts(t *testing.T) {
 	}
 }
 
-func TestClaimOfSomeoneElseIsNotOverwritten(t *testing.T) {
+func TestForeignClaimIsNotOverwritten(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	key := filepath.Join(dir, "fleet-provisioning.private.key")
 	if err := os.WriteFile(key, []byte("of a real account"), 0o600); err != nil {
@@ -107,6 +111,7 @@ func TestClaimOfSomeoneElseIsNotOverwritten(t *testing.T) {
 }
 
 func TestCredentialsOfAnEarlierRunAreReplaced(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for range 2 {
 		s := start(t, localcore.Config{Credentials: dir})
@@ -119,7 +124,8 @@ func TestCredentialsOfAnEarlierRunAreReplaced(t *testing.T) {
 	}
 }
 
-func TestSecondServerOnOneStateIsRefused(t *testing.T) {
+func TestSecondServerOnOneStateIsRejected(t *testing.T) {
+	t.Parallel()
 	config := localcore.Config{State: t.TempDir()}
 	start(t, config)
 	if _, err := localcore.Start(t.Context(), config); !errors.Is(err, registry.ErrLocked) {
@@ -150,6 +156,7 @@ func copyTemplates(t *testing.T, name string, spoil func([]byte) []byte) string 
 }
 
 func TestBadTemplatesStopTheStartWithFileAndPlace(t *testing.T) {
+	t.Parallel()
 	replace := func(old, new string) func([]byte) []byte {
 		return func(data []byte) []byte { return bytes.Replace(data, []byte(old), []byte(new), 1) }
 	}
@@ -184,6 +191,7 @@ func TestBadTemplatesStopTheStartWithFileAndPlace(t *testing.T) {
 // A place is that in the file, though placeholders before it have become longer
 // or shorter by then.
 func TestFaultsArePlacedInTheFileAsItIs(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "policy.json")
 	const document = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iot:Connect",
   "Resource": "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:client/é", "Condition": 7}}`
@@ -200,6 +208,7 @@ func TestFaultsArePlacedInTheFileAsItIs(t *testing.T) {
 }
 
 func TestPlaceholdersAreFilledInAndVariablesStay(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates, Account: "210987654321", Region: "eu-central-1", Partition: "aws-x"})
 	for _, name := range []string{localcore.ClaimPolicyName, localcore.DevicePolicyName} {
 		p, err := s.Registry().GetPolicy(name)
@@ -217,6 +226,7 @@ func TestPlaceholdersAreFilledInAndVariablesStay(t *testing.T) {
 }
 
 func TestChangedTemplatesReplaceThoseOfTheState(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	for i := range 8 { // more than there may be versions
 		dir := copyTemplates(t, "", nil)
@@ -254,6 +264,7 @@ func TestChangedTemplatesReplaceThoseOfTheState(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a retained
 // message stays until an empty one removes it.
 func TestStateKeepsRetainedMessages(t *testing.T) {
+	t.Parallel()
 	config := localcore.Config{State: t.TempDir()}
 	s := start(t, config)
 	retain := func(topic, payload string) {

@@ -26,7 +26,7 @@ func (f free) attach(t *testing.T, thing string, kind registry.PrincipalType) {
 	}
 }
 
-// mayPublish tells whether a client may publish to a topic.
+// mayPublish reports whether a client may publish to a topic.
 func (f free) mayPublish(t *testing.T, client, topic string) bool {
 	t.Helper()
 	c := f.connect(t, 5, client)
@@ -37,6 +37,7 @@ func (f free) mayPublish(t *testing.T, client, topic string) bool {
 // https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html:
 // thing variables resolve if the client id is the thing's name.
 func TestThingVariablesNeedTheThingsNameAsClientID(t *testing.T) {
+	t.Parallel()
 	s := startWithPolicy(t, localcore.Config{}, ownThing)
 	s.attach(t, "mine", registry.NonExclusive)
 	if !s.mayPublish(t, "mine", "mine") {
@@ -49,10 +50,11 @@ func TestThingVariablesNeedTheThingsNameAsClientID(t *testing.T) {
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html:
 // the variables of an exclusive thing resolve under any client id.
-func TestExclusiveThingHoldsForAnyClientID(t *testing.T) {
+func TestExclusiveThingAppliesToAnyClientID(t *testing.T) {
+	t.Parallel()
 	s := startWithPolicy(t, localcore.Config{}, ownThing)
 	s.attach(t, "mine", registry.Exclusive)
-	if !s.mayPublish(t, "whoever", "mine") {
+	if !s.mayPublish(t, "any", "mine") {
 		t.Error("the exclusive thing does not count")
 	}
 }
@@ -60,6 +62,7 @@ func TestExclusiveThingHoldsForAnyClientID(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html:
 // policies of a thing's groups count if the client id is the thing's name.
 func TestPoliciesOfTheThingsGroupsCount(t *testing.T) {
+	t.Parallel()
 	s := startWithPolicy(t, localcore.Config{}, ownThing)
 	s.attach(t, "mine", registry.NonExclusive)
 	r := s.Registry()
@@ -89,6 +92,7 @@ func TestPoliciesOfTheThingsGroupsCount(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html:
 // thingName is there for exclusively attached things only.
 func TestLifecycleEventNamesExclusiveThingsOnly(t *testing.T) {
+	t.Parallel()
 	for kind, want := range map[registry.PrincipalType]any{registry.Exclusive: "mine", registry.NonExclusive: nil} {
 		t.Run(string(kind), func(t *testing.T) {
 			s := startFree(t, localcore.Config{})
@@ -108,8 +112,9 @@ func TestLifecycleEventNamesExclusiveThingsOnly(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html:
-// a refused CONNECT is published under $aws/events/presence/connect_failed/.
-func TestRefusedConnectIsALifecycleEvent(t *testing.T) {
+// a rejected CONNECT is published under $aws/events/presence/connect_failed/.
+func TestRejectedConnectIsALifecycleEvent(t *testing.T) {
+	t.Parallel()
 	s := startWithPolicy(t, localcore.Config{}, `{"Version":"2012-10-17","Statement":[
 		{"Effect":"Allow","Action":["iot:Connect"],"Resource":"arn:aws:iot:us-east-1:123456789012:client/watcher"},
 		{"Effect":"Allow","Action":["iot:Subscribe","iot:Receive"],"Resource":"*"}]}`)
@@ -129,6 +134,7 @@ func TestRefusedConnectIsALifecycleEvent(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a shared
 // subscription gives each message to one client of its group.
 func TestSharedSubscriptionGivesEachMessageToOneOfTheGroup(t *testing.T) {
+	t.Parallel()
 	versions(t, func(t *testing.T, version byte) {
 		s := startFree(t, localcore.Config{})
 		a, b := s.connect(t, version, "a"), s.connect(t, version, "b")

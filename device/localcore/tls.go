@@ -11,7 +11,7 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/transport-security.html
 type SecurityPolicy string
 
-// The security policies that AWS offers everywhere. Two older ones are refused:
+// The security policies that AWS offers everywhere. Two older ones are rejected:
 // they exist in some Regions only, with other ciphers on port 443 than on 8883.
 const (
 	SecurityPolicyTLS13Or12 SecurityPolicy = "IoTSecurityPolicy_TLS13_1_2_2022_10" // TLS 1.2 and 1.3; the default

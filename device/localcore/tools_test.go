@@ -39,7 +39,8 @@ func call(t *testing.T, s *localcore.Server, method, path, body string, adjust .
 	return response.StatusCode, string(data)
 }
 
-func TestControlAPITellsTheEndpoint(t *testing.T) {
+func TestControlAPIReturnsTheEndpoint(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{})
 	status, answer := call(t, s, "GET", "/endpoint?endpointType=iot:Data-ATS", "")
 	if status != 200 || !strings.Contains(answer, "localhost:") {
@@ -50,6 +51,7 @@ func TestControlAPITellsTheEndpoint(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_Publish.html:
 // a message that is published over HTTPS reaches subscribers over MQTT.
 func TestPublishOverHTTPReachesSubscribers(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 4, "a")
 	c.mustSubscribe(1, "t/#")
@@ -64,6 +66,7 @@ func TestPublishOverHTTPReachesSubscribers(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_GetRetainedMessage.html:
 // a retained message can be read over HTTPS.
 func TestRetainedMessageIsReadOverHTTP(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 4, "a")
 	c.publish("t", 1, "kept", func(pk *packets.Packet) { pk.FixedHeader.Retain = true })
@@ -82,6 +85,7 @@ func TestRetainedMessageIsReadOverHTTP(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_DeleteConnection.html:
 // DeleteConnection ends the connection of a client id.
 func TestDeleteConnectionDisconnects(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	watcher := s.connect(t, 4, "watcher")
 	watcher.mustSubscribe(0, "will")
@@ -104,6 +108,7 @@ func TestDeleteConnectionDisconnects(t *testing.T) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html:
 // a new certificate is INACTIVE unless setAsActive is given.
 func TestCertificateMadeOverHTTPConnectsAfterActivation(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{})
 	status, answer := call(t, s, "POST", "/keys-and-certificate?setAsActive=true", "")
 	var made struct {
@@ -124,6 +129,7 @@ func TestCertificateMadeOverHTTPConnectsAfterActivation(t *testing.T) {
 }
 
 func TestEventsAreFollowedOverHTTP(t *testing.T) {
+	t.Parallel()
 	s := startFree(t, localcore.Config{})
 	s.connect(t, 4, "before")
 	ctx, cancel := context.WithCancel(within(t))
@@ -155,6 +161,7 @@ func TestEventsAreFollowedOverHTTP(t *testing.T) {
 }
 
 func TestFaultsAreSetOverHTTP(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{})
 	claim := dialClaim(t, s)
 	status, answer := call(t, s, "PUT", "/_local/faults", `[{"operation":"CreateCertificateFromCsr","times":1,"reject":{"statusCode":500,"errorCode":"InternalFailure","errorMessage":"injected fault"}}]`)
@@ -176,7 +183,8 @@ func TestFaultsAreSetOverHTTP(t *testing.T) {
 	}
 }
 
-func TestPendingCertificatesLapseOverHTTP(t *testing.T) {
+func TestTokensExpireOverHTTP(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{})
 	made := pending(t, dialClaim(t, s))
 	status, answer := call(t, s, "POST", "/_local/expire-tokens", "")
@@ -186,6 +194,7 @@ func TestPendingCertificatesLapseOverHTTP(t *testing.T) {
 }
 
 func TestFidelityTableIsComplete(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{})
 	status, answer := call(t, s, "GET", "/_local/fidelity", "")
 	var choices []localcore.Ambiguity
@@ -208,6 +217,7 @@ func TestFidelityTableIsComplete(t *testing.T) {
 }
 
 func TestWebPagesCannotReachTheAPI(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{})
 	for name, spoil := range map[string]func(*http.Request){
 		"another host name": func(r *http.Request) { r.Host = "attacker.example" },
@@ -222,6 +232,7 @@ func TestWebPagesCannotReachTheAPI(t *testing.T) {
 }
 
 func TestAPICanBeLeftOut(t *testing.T) {
+	t.Parallel()
 	if url := start(t, localcore.Config{API: localcore.NoAPI}).APIURL(); url != "" {
 		t.Errorf("API at %s", url)
 	}

@@ -37,7 +37,7 @@ type Config struct {
 	Reserved func(topic string) (h Handler, direct bool)
 	// Observe sees every message that is published: by clients, also to
 	// reserved topics, by the services, and by the broker itself. It must not
-	// block, nor change the message. Nil means nobody looks.
+	// block, nor change the message. Nil means no observer.
 	Observe func(*Message)
 	// Record takes events. It must not block.
 	Record func(event.Event)
@@ -61,7 +61,7 @@ type Config struct {
 	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK or
 	// SUBACK.
 	KeepOpenOnDeny bool
-	// CheckReceiveOnReplies demands iot:Receive for [Conn.Reply].
+	// CheckReceiveOnReplies requires iot:Receive for [Conn.Reply].
 	CheckReceiveOnReplies bool
 
 	// Log receives what is no event: failures of the emulator itself.

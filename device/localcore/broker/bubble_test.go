@@ -50,9 +50,13 @@ func inBubble(t *testing.T, c Config, test func(b *bubble, version byte)) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := &bubble{T: t, certificate: certificate(t)}
-				c.Authorizer, c.Log, c.Now = allowAll{}, slog.New(slog.DiscardHandler), time.Now
-				if c.SessionExpiry == 0 {
-					c.SessionExpiry = time.Hour
+				c := c
+				c.Now, c.SessionExpiry = time.Now, time.Hour
+				if c.Authorizer == nil {
+					c.Authorizer = allowAll{}
+				}
+				if c.Log == nil {
+					c.Log = slog.New(slog.DiscardHandler)
 				}
 				c.Record = func(e event.Event) {
 					b.mu.Lock()
@@ -126,7 +130,9 @@ func (b *bubble) dial(version byte) *peer {
 			b.Error(err)
 			return
 		}
-		b.mu2(func() { b.open[ours] = struct{}{} })
+		b.Broker.mu.Lock()
+		b.open[ours] = struct{}{}
+		b.Broker.mu.Unlock()
 		defer b.release(ours)
 		b.serve(context.Background(), b.newConn(secure))
 	})
@@ -136,12 +142,6 @@ func (b *bubble) dial(version byte) *peer {
 	}
 	b.Cleanup(func() { theirs.Close() })
 	return &peer{b.T, client, bufio.NewReader(client), version}
-}
-
-func (b *bubble) mu2(f func()) {
-	b.Broker.mu.Lock()
-	defer b.Broker.mu.Unlock()
-	f()
 }
 
 // connect dials and connects; adjust may change the CONNECT.

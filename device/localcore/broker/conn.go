@@ -137,7 +137,7 @@ func (c *Conn) setDisconnectReason(reason string) (first bool) {
 	return true
 }
 
-// disconnectReason returns why the connection ended; lost if nobody knows.
+// disconnectReason returns why the connection ended; CONNECTION_LOST if none was set.
 func (c *Conn) disconnectReason() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -71,12 +71,15 @@ func (b *Broker) connect(c *Conn) error {
 	present := b.openSession(c, pk.Connect.Clean, expiry, pk.Properties.ReceiveMaximum)
 	c.will = newWill(pk, c.principal)
 	c.sessionID = rand.Text()
-	if err := c.send(connack(c, present, assigned)); err != nil {
+	if err := c.queue(connack(c, present, assigned)); err != nil { // first, before others may send
 		return errClosed
 	}
 	c.established.Store(true)
 	b.config.Record(c.Event(event.Connected))
 	b.lifecycleConnected(c)
+	if err := c.flush(); err != nil {
+		return errClosed
+	}
 	b.startDelivery(c.session)
 	return nil
 }
@@ -88,12 +91,16 @@ const bridgeBit = 0x80
 // readConnect reads a CONNECT of MQTT 3.1.1 or 5. Every other level is answered
 // in the way of 3.1.1, which each client understands.
 func (b *Broker) readConnect(c *Conn) (*packets.Packet, error) {
-	first, body, err := c.readFrame()
+	start, err := c.reader.Peek(1)
 	if err != nil {
 		return nil, err
 	}
-	if first>>4 != packets.Connect {
-		return nil, errors.New("the first packet is a " + packets.PacketNames[first>>4])
+	if kind := start[0] >> 4; kind != packets.Connect {
+		return nil, errors.New("the first packet is a " + packets.PacketNames[kind])
+	}
+	first, body, err := c.readFrame()
+	if err != nil {
+		return nil, err
 	}
 	name, level, ok := protocolOf(body)
 	if !ok {
@@ -124,7 +131,7 @@ func protocolOf(body []byte) (name string, level *byte, ok bool) {
 }
 
 // sentAlready reports whether the client sent more than its CONNECT, as far as
-// that has come in.
+// it has arrived.
 func (c *Conn) sentAlready() bool {
 	_ = c.net.SetReadDeadline(time.Unix(1, 0)) // do not wait
 	_, err := c.reader.Peek(1)
@@ -199,7 +206,7 @@ func (b *Broker) rejectConnect(c *Conn, code packets.Code, reason, why string) e
 	return errClosed
 }
 
-// connack returns the CONNACK of success, which in MQTT 5 tells what AWS
+// connack returns the CONNACK of success, which in MQTT 5 advertises what AWS
 // offers.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 func connack(c *Conn, present bool, assigned string) *packets.Packet {

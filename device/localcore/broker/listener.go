@@ -36,7 +36,7 @@ func (b *Broker) Listen(address string, cert *tls.Certificate, requireALPN bool)
 	return tcp.Addr().(*net.TCPAddr).Port, nil
 }
 
-// tlsConfig demands a client certificate that the Authorizer knows: no chain of
+// tlsConfig requires a client certificate that the Authorizer knows: no chain of
 // AWS's device certificates can be verified.
 func (b *Broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config {
 	return &tls.Config{

@@ -80,7 +80,7 @@ func (t *topicTree) remove(s *session, filter string) {
 	t.root.remove(s, group, filter)
 }
 
-// remove also removes the levels that nobody needs any more.
+// remove also removes levels that became empty.
 func (n *topicNode) remove(s *session, group, filter string) {
 	level, rest, more := strings.Cut(filter, "/")
 	child := n.children[level]

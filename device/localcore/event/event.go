@@ -90,7 +90,7 @@ type History struct {
 	mu     sync.Mutex
 	events []Event       // under mu
 	first  int           // number of events[0], under mu
-	grown  chan struct{} // closed when an event is added; nil while nobody waits; under mu
+	grown  chan struct{} // closed when an event is added; nil without one who waits; under mu
 }
 
 // NewHistory returns an empty history that logs to log and reads the time from now.

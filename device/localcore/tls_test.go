@@ -15,6 +15,7 @@ import (
 // A security policy says which versions of TLS are spoken; unless another is
 // chosen, these are 1.2 and 1.3.
 func TestSecurityPolicySaysWhichVersionsOfTLSAreSpoken(t *testing.T) {
+	t.Parallel()
 	const v11, v12, v13 = tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13
 	for name, test := range map[string]struct {
 		policy localcore.SecurityPolicy
@@ -51,24 +52,23 @@ func speaks(t *testing.T, s free, version uint16) bool {
 		return true
 	}
 	if !strings.Contains(err.Error(), "protocol version not supported") {
-		t.Errorf("%s: refused, but not for its version: %v", tls.VersionName(version), err)
+		t.Errorf("%s: rejected, but not for its version: %v", tls.VersionName(version), err)
 	}
 	return false
 }
 
-func TestUnknownSecurityPoliciesAreRefused(t *testing.T) {
-	for policy, want := range map[localcore.SecurityPolicy]string{
-		"IoTSecurityPolicy_TLS12_1_0_2016_01": "some Regions only",
-		"IoTSecurityPolicy_TLS12_1_0_2015_01": "some Regions only",
-		"TLS13_1_2_2022_10":                   "must be IoTSecurityPolicy_TLS13_1_2_2022_10,",
+func TestUnknownSecurityPoliciesAreRejected(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []localcore.SecurityPolicy{
+		"IoTSecurityPolicy_TLS12_1_0_2016_01", "IoTSecurityPolicy_TLS12_1_0_2015_01", "TLS13_1_2_2022_10",
 	} {
 		t.Run(string(policy), func(t *testing.T) {
 			s, err := localcore.Start(t.Context(), localcore.Config{SecurityPolicy: policy})
 			if err == nil {
 				s.Close()
 			}
-			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), string(policy)) {
-				t.Errorf("error %v, want one that names the policy and says %q", err, want)
+			if err == nil || !strings.Contains(err.Error(), string(policy)) {
+				t.Errorf("error %v, want one that names the policy", err)
 			}
 		})
 	}

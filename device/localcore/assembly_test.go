@@ -48,10 +48,11 @@ func newAssembly(t *testing.T, hook string, edit ...string) string {
 	return dir
 }
 
-func TestAssemblyIsPlayedWithItsHook(t *testing.T) {
+func TestAssemblyIsEmulatedWithItsHook(t *testing.T) {
+	t.Parallel()
 	dir := newAssembly(t, buildHook(t), `"arm64"`, `"`+lambdaArchitecture+`"`, `"SERIAL_PREFIX": "297468"`, `"SERIAL_PREFIX": "77"`)
 	s := start(t, localcore.Config{Assembly: dir})
-	if name, _ := enrol(t, s, "7712"); name != "fleety_7712" {
+	if name, _ := enroll(t, s, "7712"); name != "fleety_7712" {
 		t.Errorf("thing name %q", name)
 	}
 	thing, err := s.Registry().DescribeThing("fleety_7712")
@@ -67,21 +68,23 @@ func TestAssemblyIsPlayedWithItsHook(t *testing.T) {
 	}
 }
 
-// Without a table of serial numbers the hook refuses, and no account is asked.
+// Without a table of serial numbers the hook denies, and no account is called.
 func TestHookOfAnAssemblyReachesNoAccount(t *testing.T) {
+	t.Parallel()
 	s := start(t, localcore.Config{Assembly: newAssembly(t, buildHook(t), `"arm64"`, `"`+lambdaArchitecture+`"`,
 		`"SERIAL_PREFIX"`, `"SERIAL_TABLE": "serials", "SERIAL_PREFIX"`)})
 	claim := dialClaim(t, s)
 	rejected(t, registerTopic, claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, "2974685")))
-	awaitRefusal(t, s, localcore.ActionProvision, "StatusCode: 404")
+	awaitRejection(t, s, localcore.ActionProvision, "StatusCode: 404")
 }
 
 // The claim of the stack is a certificate in a real account.
-func TestOwnClaimStandsInForThatOfTheAssembly(t *testing.T) {
+func TestClaimOfTheEmulatorReplacesThatOfTheAssembly(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	for _, c := range []localcore.Config{
-		{State: state, Templates: templates, HookFunc: admitAll},
-		{State: state, Assembly: newAssembly(t, buildHook(t)), HookFunc: admitAll},
+		{State: state, Templates: templates, HookFunc: allowEvery},
+		{State: state, Assembly: newAssembly(t, buildHook(t)), HookFunc: allowEvery},
 	} {
 		s := start(t, c)
 		policies, err := s.Registry().ListAttachedPolicies(registry.CertificateTarget(s.Claim().CertificateID), false)
@@ -92,7 +95,8 @@ func TestOwnClaimStandsInForThatOfTheAssembly(t *testing.T) {
 	}
 }
 
-func TestAssemblyThatCannotBePlayedIsOneClearLine(t *testing.T) {
+func TestInvalidAssemblyIsRejectedInOneLine(t *testing.T) {
+	t.Parallel()
 	hook := buildHook(t)
 	lost := newAssembly(t, hook)
 	if err := os.Remove(filepath.Join(lost, "asset.HOOK", "bootstrap")); err != nil {
@@ -132,10 +136,11 @@ func TestAssemblyThatCannotBePlayedIsOneClearLine(t *testing.T) {
 	}
 }
 
-func TestLogTellsWhichStackIsPlayed(t *testing.T) {
+func TestLogNamesTheLoadedStack(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	s, err := localcore.Start(t.Context(), localcore.Config{
-		Assembly: newAssembly(t, buildHook(t)), HookFunc: admitAll, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Assembly: newAssembly(t, buildHook(t)), HookFunc: allowEvery, Log: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,160 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// reserve returns a configuration with one handler for every reserved topic.
+func reserve(direct bool, h Handler) Config {
+	return Config{Reserved: func(string) (Handler, bool) { return h, direct }}
+}
+
+func TestRequestsOfAConnectionAreHandledInOrder(t *testing.T) {
+	config := reserve(true, func(_ context.Context, c *Conn, m *Message) {
+		if string(m.Payload) == "0" {
+			time.Sleep(time.Minute) // the later ones wait, their PUBACK does not
+		}
+		if err := c.Reply(m.Topic+"/accepted", m.Payload); err != nil {
+			panic(err)
+		}
+	})
+	inBubble(t, config, func(b *bubble, version byte) {
+		watcher := b.connect(version, "watcher", func(pk *packets.Packet) { pk.Connect.Keepalive = 1200 })
+		watcher.subscribe(1, "$aws/things/#")
+		p := b.connect(version, "a", func(pk *packets.Packet) { pk.Connect.Keepalive = 1200 })
+		for i := range 3 {
+			p.publish("$aws/things/a/shadow/get", fmt.Sprint(i))
+		}
+		for i := range 3 {
+			m := p.receive(packets.Publish)
+			if got := string(m.Payload); m.TopicName != "$aws/things/a/shadow/get/accepted" || got != fmt.Sprint(i) {
+				b.Errorf("reply %d is %q on %s", i, got, m.TopicName)
+			}
+		}
+		watcher.silentFor(time.Second) // neither requests nor replies are for others
+	})
+}
+
+func TestSharedRequestsGoToSubscribersToo(t *testing.T) {
+	config := reserve(false, func(context.Context, *Conn, *Message) {})
+	inBubble(t, config, func(b *bubble, version byte) {
+		watcher := b.connect(version, "watcher")
+		watcher.subscribe(0, "$aws/things/#")
+		p := b.connect(version, "a")
+		p.publish("$aws/things/a/shadow/update", "{}")
+		if m := watcher.receive(packets.Publish); m.TopicName != "$aws/things/a/shadow/update" {
+			b.Errorf("received a message on %s", m.TopicName)
+		}
+	})
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html: a
+// client may publish to reserved topics; one behind which nothing is emulated is
+// acknowledged, with a warning in the log.
+func TestReservedTopicWithoutServiceIsAcknowledgedAndLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	var mu sync.Mutex
+	inBubble(t, Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, func(b *bubble, version byte) {
+		mu.Lock() // the two versions share the log
+		defer mu.Unlock()
+		log.Reset()
+		p := b.connect(version, "a")
+		for range 3 {
+			p.publish("$aws/commands/things/a/executions/1/response/json", "{}")
+		}
+		p.publish("$aws/things/a/jobs/get", "{}")
+		synctest.Wait()
+		for _, topic := range []string{"$aws/commands/things/a/executions/1/response/json", "$aws/things/a/jobs/get"} {
+			if n := strings.Count(log.String(), "topic="+topic); n != 1 {
+				b.Errorf("%d warnings for %s", n, topic)
+			}
+		}
+		if strings.Count(log.String(), "level=WARN") != 2 {
+			b.Errorf("log:\n%s", &log)
+		}
+	})
+}
+
+// The rules engine sees what clients publish, wherever it goes.
+func TestObserverSeesEveryMessage(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[byte][]string{}
+	config := reserve(true, func(context.Context, *Conn, *Message) {})
+	versionOf := map[string]byte{"a4": 4, "a5": 5}
+	config.Observe = func(m *Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		if v, ok := versionOf[m.ClientID]; ok {
+			seen[v] = append(seen[v], m.Topic)
+		}
+	}
+	inBubble(t, config, func(b *bubble, version byte) {
+		watcher := b.connect(version, "watcher")
+		watcher.subscribe(0, "$aws/rules/#")
+		p := b.connect(version, fmt.Sprint("a", version))
+		topics := []string{"t", "$aws/things/a/shadow/update", "$aws/rules/r/t"}
+		for _, topic := range topics {
+			p.publish(topic, "x")
+		}
+		synctest.Wait()
+		mu.Lock()
+		if diff := cmp.Diff(topics, seen[version]); diff != "" {
+			b.Error(diff)
+		}
+		mu.Unlock()
+		watcher.silentFor(time.Second) // basic ingest goes to no subscriber
+	})
+}
+
+func TestRepliesKeepTheReceiveMaximum(t *testing.T) {
+	config := reserve(true, func(_ context.Context, c *Conn, m *Message) {
+		for i := range 2 {
+			if err := c.Reply("reply", fmt.Append(nil, i)); err != nil {
+				panic(err)
+			}
+		}
+	})
+	inBubble(t, config, func(b *bubble, version byte) {
+		if version == 4 {
+			return // it has no Receive Maximum
+		}
+		p := b.connect(5, "a", func(pk *packets.Packet) { pk.Properties.ReceiveMaximum = 1 })
+		p.subscribe(1, "reply")
+		p.publish("$aws/things/a/shadow/get", "")
+		first := p.receive(packets.Publish)
+		p.silentFor(time.Second)
+		p.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: first.PacketID})
+		if got := string(p.receive(packets.Publish).Payload); got != "1" {
+			b.Errorf("received %q", got)
+		}
+	})
+}
+
+func TestReplyIsLostWithItsConnection(t *testing.T) {
+	config := reserve(true, func(_ context.Context, c *Conn, m *Message) {
+		time.Sleep(time.Minute)
+		if c.Reply("reply", []byte("late")) == nil {
+			panic("the connection is gone")
+		}
+	})
+	inBubble(t, config, func(b *bubble, version byte) {
+		p := b.connect(version, "a", persistent(600))
+		p.subscribe(1, "reply")
+		p.publish("$aws/things/a/shadow/get", "")
+		p.conn.Close()
+		time.Sleep(2 * time.Minute)
+		p = b.connect(version, "a", persistent(600))
+		p.silentFor(time.Second)
+	})
+}
