@@ -12,7 +12,8 @@ if [ $# -eq 0 ]; then
 
 		The flags are those of iot_core_local serve. make demo and make rehearse
 		build what is needed. TEMPLATE, THING_PREFIX and SERIAL name the provisioning
-		template, the prefix of its things and the serial number to provision;
+		template, the prefix of its things and the serial number to provision; with
+		ROTATE=true the device then replaces its certificate, with false it must not;
 		IOT_DEVICE and IOT_CORE_LOCAL name the programs.
 	END
 	exit 2
@@ -93,6 +94,21 @@ bootstrap "$serial" >second.json || fail "the second run did not work (exit code
 [ "$(field certificateId <second.json)" = "$(field certificateId <first.json)" ] ||
 	fail "the second run has another certificate"
 echo "same certificate: $(field certificateId <second.json)"
+
+case ${ROTATE:-} in
+true)
+	say "The device replaces its certificate, with the present one"
+	"$device" rotate --config "$serial.yaml" --json >rotated.json || fail "the device did not rotate (exit code $?)"
+	[ "$(field thingName <rotated.json)" = "$prefix$serial" ] || fail "the thing has another name"
+	[ "$(field certificateId <rotated.json)" != "$(field certificateId <first.json)" ] || fail "the certificate is the same"
+	echo "new certificate: $(field certificateId <rotated.json)"
+	;;
+false)
+	say "Rotation is off"
+	! "$device" rotate --config "$serial.yaml" --timeout 5s --json >rotated.json || fail "the device rotated"
+	[ ! -s rotated.json ] || fail "a denied rotation printed a result"
+	;;
+esac
 
 say "Serial $stranger is denied"
 config "$stranger"

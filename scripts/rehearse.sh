@@ -83,7 +83,11 @@ variable() { resource AWS::Lambda::Function "(v => v.THING_PREFIX ? v.$1 ?? '' :
 TEMPLATE=$(resource AWS::IoT::ProvisioningTemplate 'r.Properties.TemplateName')
 THING_PREFIX=$(variable THING_PREFIX)
 SERIAL=$(variable SERIAL_PREFIX)5
-export TEMPLATE THING_PREFIX SERIAL
+case $(variable ROTATION) in
+allow) ROTATE=true ;;
+*) ROTATE=false ;;
+esac
+export TEMPLATE THING_PREFIX SERIAL ROTATE
 
 # iot_core_local names an unnamed resource STACK-LOGICALID.
 table=$(resource AWS::DynamoDB::Table "'$(basename -- "$template" .template.json)-' + id")
