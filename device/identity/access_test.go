@@ -228,13 +228,19 @@ func TestJournalOfAnotherUserIsRefused(t *testing.T) {
 
 func TestSymbolicLinkOfAnotherUserIsNotFollowed(t *testing.T) {
 	asRoot(t)
-	for _, name := range []string{"fleety_" + serial + ".private.key", "." + serial + ".provisioning"} {
+	for name, second := range map[string]bool{"fleety_" + serial + ".private.key": false, "." + serial + ".provisioning": false, "fleety_" + serial + ".json": true} {
 		t.Run(name, func(t *testing.T) {
 			dir := certsDir(t)
 			must(t, os.Chmod(dir, 0o777|fs.ModeSticky))
 			elsewhere := filepath.Join(filepath.Dir(dir), "elsewhere")
 			must(t, os.Mkdir(elsewhere, 0o755))
 			link := filepath.Join(dir, name)
+			if second { // a link of root's leads to one of someone else's
+				open := filepath.Join(filepath.Dir(dir), "open")
+				must(t, os.Mkdir(open, 0o777))
+				must(t, os.Symlink(filepath.Join(open, "link"), link))
+				link = filepath.Join(open, "link")
+			}
 			must(t, os.Symlink(elsewhere, link))
 			must(t, os.Lchown(link, someoneElse, someoneElse))
 			s, err := NewStore(Config{SerialNumber: serial, ThingName: "fleety_" + serial, Dir: dir})

@@ -17,7 +17,7 @@ import (
 // fails and loses in its place, and each step here syncs its directory; google/renameio
 // allows neither, which is why atomic files are written here.
 type disk interface {
-	// ReadFile is as [ReadFile].
+	// ReadFile is as [readFile].
 	ReadFile(path string) ([]byte, error)
 	ReadDir(path string) (names []string, err error)
 	Mkdir(path string, perm fs.FileMode) error
@@ -136,7 +136,7 @@ func syncAbove(d disk, path string) error {
 // osDisk is the real file system.
 type osDisk struct{}
 
-func (osDisk) ReadFile(path string) ([]byte, error)      { return ReadFile(path) }
+func (osDisk) ReadFile(path string) ([]byte, error)      { return readFile(path) }
 func (osDisk) Mkdir(path string, perm fs.FileMode) error { return os.Mkdir(path, perm) }
 func (osDisk) Rename(from, to string) error              { return os.Rename(from, to) }
 func (osDisk) Remove(path string) error                  { return os.Remove(path) }
@@ -150,16 +150,16 @@ func (osDisk) ReadDir(path string) ([]string, error) {
 	return names, err
 }
 
-// ErrNotRegular is returned by [ReadFile] for a FIFO, a socket or a device.
-var ErrNotRegular = errors.New("is not a regular file")
+// errNotRegular is what readFile returns for a FIFO, a socket or a device.
+var errNotRegular = errors.New("is not a regular file")
 
 // maxFileSize is far more than any key, certificate or journal takes.
 const maxFileSize = 1 << 20
 
-// ReadFile reads a regular file of 1 MiB at most, also through a symbolic link.
+// readFile reads a regular file of 1 MiB at most, also through a symbolic link.
 // For anything else it returns an error at once: a FIFO without a writer would
 // make a plain read wait for ever.
-func ReadFile(path string) ([]byte, error) {
+func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func ReadFile(path string) ([]byte, error) {
 	case info.IsDir():
 		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
 	case !info.Mode().IsRegular():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: ErrNotRegular}
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err == nil && len(data) > maxFileSize {
@@ -221,15 +221,18 @@ func (osDisk) Resolve(path string) (string, error) {
 	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
 		return path, nil // what is wrong with it shows when it is used
 	}
-	if err := checkOwner(path, info); err != nil {
-		return "", err
-	}
-	return canonical(path)
+	return followLinks(path, checkOwner)
 }
 
 // canonical returns an absolute path without symbolic links, also for a file that
 // does not exist.
 func canonical(path string) (string, error) {
+	return followLinks(path, func(string, fs.FileInfo, ...int) error { return nil })
+}
+
+// followLinks is canonical, with a check of each symbolic link at the end of the
+// path.
+func followLinks(path string, check func(string, fs.FileInfo, ...int) error) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -237,9 +240,16 @@ func canonical(path string) (string, error) {
 	const most = 40
 	for range most {
 		path = filepath.Join(evalDir(filepath.Dir(path)), filepath.Base(path))
+		info, err := os.Lstat(path)
+		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			return path, nil
+		}
+		if err := check(path, info); err != nil {
+			return "", err
+		}
 		target, err := os.Readlink(path)
 		if err != nil {
-			return path, nil
+			return "", err
 		}
 		if !filepath.IsAbs(target) {
 			target = filepath.Join(filepath.Dir(path), target)

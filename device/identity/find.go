@@ -159,8 +159,8 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 // readPart reads one of an identity's files.
 func (d *directory) readPart(path string) ([]byte, error) {
 	data, err := d.disk.ReadFile(path)
-	if errors.Is(err, ErrNotRegular) {
-		return nil, &BrokenError{Path: path, Reason: ErrNotRegular.Error()}
+	if errors.Is(err, errNotRegular) {
+		return nil, &BrokenError{Path: path, Reason: errNotRegular.Error()}
 	}
 	if err != nil {
 		return nil, err

@@ -74,7 +74,7 @@ func (d *directory) installFile(st *state, path string, data []byte, perm fs.Fil
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err == nil && (bytes.Equal(found, data) || st.replaces(path, found)):
-	case err == nil || errors.Is(err, ErrNotRegular):
+	case err == nil || errors.Is(err, errNotRegular):
 		if err := d.backupForeignFile(target); err != nil {
 			return err
 		}
