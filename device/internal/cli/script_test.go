@@ -237,7 +237,7 @@ func files(ts *testscript.TestScript, _ bool, args []string) {
 	var got []string
 	for _, e := range entries {
 		switch name := e.Name(); {
-		case strings.HasPrefix(name, "fleet-provisioning."), name == "root.ca.bundle.pem", name == ".iot_core_local":
+		case strings.HasPrefix(name, "fleet-provisioning."), name == "root.ca.bundle.pem", name == "device.yaml", name == ".iot_core_local":
 		default:
 			got = append(got, name)
 		}
