@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"strings"
 
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/ca"
@@ -61,7 +62,7 @@ func (s control) IssueCSR(_ context.Context, csr string) (string, error) {
 func (s control) RegisterThing(ctx context.Context, body string, parameters map[string]string) (controlapi.Registration, error) {
 	t, err := template.ParseBody([]byte(body))
 	if err != nil {
-		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %v", err)
+		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	plan, err := t.Resolve(template.Input{Parameters: parameters})
 	if e, ok := errors.AsType[*template.Error](err); ok {

@@ -63,6 +63,41 @@ func TestLocalCoreBehindTheSDK(t *testing.T) {
 	}
 }
 
+// A policy, a template and a body of RegisterThing that are not JSON, or wrong in
+// some place, are answered with line and column.
+func TestFaultsOfDocumentsAreAnsweredWithLineAndColumn(t *testing.T) {
+	t.Parallel()
+	client, ctx := sdkClient(startCore(t).APIURL()), t.Context()
+	role := aws.String("arn:aws:iam::" + account + ":role/r")
+	for text, place := range map[string]string{
+		"{\n  \"Version\": x}":              "line 2, column 14:",
+		"{\n":                               "line 2, column 1:",
+		"{\"Statement\": [],\n \"Odd\": 1}": "line 2, column ",
+	} {
+		for name, call := range map[string]func() error{
+			"CreatePolicy": func() error {
+				_, err := client.CreatePolicy(ctx, &iot.CreatePolicyInput{PolicyName: aws.String("p"), PolicyDocument: &text})
+				return err
+			},
+			"CreateProvisioningTemplate": func() error {
+				_, err := client.CreateProvisioningTemplate(ctx, &iot.CreateProvisioningTemplateInput{
+					TemplateName: aws.String("t"), TemplateBody: &text, ProvisioningRoleArn: role,
+				})
+				return err
+			},
+			"RegisterThing": func() error {
+				_, err := client.RegisterThing(ctx, &iot.RegisterThingInput{TemplateBody: &text})
+				return err
+			},
+		} {
+			err := call()
+			if code := codeOf(err); code != registry.CodeInvalidRequest && code != registry.CodeMalformedPolicy || !strings.Contains(err.Error(), place) {
+				t.Errorf("%s of %q: got %v, want %s", name, text, err, place)
+			}
+		}
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html:
 // the aws command makes a claim against this API as against AWS.
 func TestClaimScript(t *testing.T) {

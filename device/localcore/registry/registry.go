@@ -70,6 +70,12 @@ func Open(path string, o Options) (*Registry, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.CheckPolicy == nil {
+		o.CheckPolicy = checkObject
+	}
+	if o.CheckTemplate == nil {
+		o.CheckTemplate = checkObject
+	}
 	r := &Registry{options: o, committed: newState(nil), watchers: map[int]func(Change){}}
 	if path == "" {
 		return r, nil

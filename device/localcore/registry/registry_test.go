@@ -200,7 +200,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 				_, err := r.CreateThingGroup(NewThingGroup{Name: "g", Parent: "none"})
 				return err
 			},
-			CodeNotFound,
+			CodeInvalidRequest,
 		},
 		"A group with child groups is not deleted.": {
 			func(r *Registry, _, _ string) error { return r.DeleteThingGroup("root", 0) },

@@ -256,8 +256,8 @@ func (g ThingGroup) check() error {
 }
 
 func (s *state) checkParent(name string) error {
-	if _, err := s.group(name); err != nil {
-		return err
+	if !s.groups.has(name) { // the service model of CreateThingGroup has no ResourceNotFoundException
+		return invalid("The parent thing group %s does not exist.", clip(name))
 	}
 	if depth := len(s.ancestors(name)) + 2; depth > MaxGroupDepth {
 		return invalid("The group would be at depth %d of its hierarchy, at most %d is allowed.", depth, MaxGroupDepth)

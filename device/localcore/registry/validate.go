@@ -2,7 +2,9 @@ package registry
 
 import (
 	"encoding/json"
+	"errors"
 	"regexp"
+	"strings"
 	"unicode"
 
 	"example.com/fleety/device/awsiot"
@@ -87,12 +89,6 @@ func (o *Options) checkPolicy(document string) error {
 	if n := lengthWithoutSpace(document); n > MaxPolicyDocument {
 		return Reject(CodeMalformedPolicy, "The policy document has %d characters without white space, at most %d are allowed.", n, MaxPolicyDocument)
 	}
-	if !isObject(document) {
-		return Reject(CodeMalformedPolicy, "The policy document is not a JSON object.")
-	}
-	if o.CheckPolicy == nil {
-		return nil
-	}
 	if err := o.CheckPolicy([]byte(document)); err != nil {
 		return Reject(CodeMalformedPolicy, "The policy document is malformed: %v", err)
 	}
@@ -103,21 +99,19 @@ func (o *Options) checkTemplate(body string) error {
 	if n := len([]rune(body)); n == 0 || n > MaxTemplateBody {
 		return invalid("a template body of %d characters, it must have 1 to %d", n, MaxTemplateBody)
 	}
-	if !isObject(body) {
-		return invalid("The template body is not a JSON object.")
-	}
-	if o.CheckTemplate == nil {
-		return nil
-	}
 	if err := o.CheckTemplate([]byte(body)); err != nil {
-		return invalid("The template body is invalid: %v", err)
+		return invalid("The template body is invalid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return nil
 }
 
-func isObject(text string) bool {
+// checkObject accepts any JSON object.
+func checkObject(text []byte) error {
 	var object map[string]json.RawMessage
-	return json.Unmarshal([]byte(text), &object) == nil && object != nil
+	if err := json.Unmarshal(text, &object); err != nil || object == nil {
+		return errors.New("not a JSON object")
+	}
+	return nil
 }
 
 func lengthWithoutSpace(text string) int {
