@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"time"
 
+	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/hook/payload"
 )
 
@@ -72,9 +73,9 @@ type Config struct {
 	// HookTimeout bounds one call of the hook. Zero means 5 seconds, AWS's own.
 	HookTimeout time.Duration
 
-	// Functions are Lambda functions that topic rules can invoke beside the hook:
-	// executables by function name.
-	Functions map[string]string
+	// Functions are the Lambda functions that topic rules can invoke beside the
+	// hook, by name. ARN, Region, endpoint and log are set for them.
+	Functions map[string]lambdahost.Config
 
 	// Assembly is a folder that cdk synth wrote. What a stack in it would deploy
 	// takes the place of Templates and of Hook, which must be empty; account and

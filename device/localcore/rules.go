@@ -19,15 +19,13 @@ func (s *Server) openRules(ctx context.Context, store rules.Store) (err error) {
 	if s.hook != nil {
 		s.functions[c.hookARN()] = s.hook
 	}
-	for name, path := range c.Functions {
-		arn := c.functionARN(name)
-		host, err := lambdahost.Start(ctx, lambdahost.Config{
-			Path: path, FunctionARN: arn, Region: c.Region, Log: c.Log.With("from", name), Endpoint: s.APIURL(),
-		})
+	for name, f := range c.Functions {
+		f.FunctionARN, f.Region, f.Endpoint, f.Log = c.functionARN(name), c.Region, s.APIURL(), c.Log.With("from", name)
+		host, err := lambdahost.Start(ctx, f)
 		if err != nil {
 			return fmt.Errorf("starting function %s: %w", name, err)
 		}
-		s.functions[arn] = host
+		s.functions[f.FunctionARN] = host
 	}
 	s.rules, err = rules.Open(rules.Config{
 		Account: c.Account, Store: store, Now: c.Now, Log: c.Log,

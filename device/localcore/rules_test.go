@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/lambdahost"
 )
 
 func (f free) createRule(t *testing.T, name, sql string, actions ...types.Action) {
@@ -196,7 +197,7 @@ func TestLambdaActionInvokesTheRealBinary(t *testing.T) {
 	hook := buildHook(t)
 	for name, c := range map[string]localcore.Config{
 		"the hook":          {Hook: hook},
-		"a function beside": {Functions: map[string]string{"fleet-provisioning-hook": hook}},
+		"a function beside": {Functions: map[string]lambdahost.Config{"fleet-provisioning-hook": {Path: hook}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -7,12 +7,14 @@ import (
 
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/lambdahost"
 	"github.com/spf13/cobra"
 )
 
 type serveOptions struct {
 	localcore.Config
-	json bool
+	functions map[string]string // paths by name
+	json      bool
 }
 
 func newServeCmd(console *cli.Console) *cobra.Command {
@@ -60,7 +62,7 @@ in the credentials directory takes their place.`,
 	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API does not authenticate callers")
 	flags.StringVar(&o.Templates, "templates", localcore.EmbeddedTemplates, "read template and policies from `DIR`, or embedded, or none")
 	flags.StringVar(&o.Hook, "hook", "hook/dist/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
-	flags.StringToStringVar(&o.Functions, "function", nil, "run `NAME=PATH` as a Lambda function for topic rules; may be given several times")
+	flags.StringToStringVar(&o.functions, "function", nil, "run `NAME=PATH` as a Lambda function for topic rules; may be given several times")
 	flags.StringVar(&o.Assembly, "assembly", "", "emulate the stack that cdk synth wrote into `DIR`, instead of templates and hook")
 	flags.StringVar(&o.Stack, "stack", "", "emulate the stack `NAME` (default: the only one in the assembly)")
 	flags.StringVar(&o.State, "state", "", "keep things, certificates, authority, sessions and messages in `DIR` across restarts (default: memory only)")
@@ -98,6 +100,10 @@ type ready struct {
 
 func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	o.Log = console.Log
+	o.Functions = map[string]lambdahost.Config{}
+	for name, path := range o.functions {
+		o.Functions[name] = lambdahost.Config{Path: path}
+	}
 	server, err := localcore.Start(ctx, o.Config)
 	if err != nil {
 		return err
