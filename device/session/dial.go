@@ -157,6 +157,9 @@ func (o *Options) proxyURL() (*url.URL, error) {
 
 // withCause puts the end of the context before what it brought about.
 func withCause(ctx context.Context, err error) error {
+	if deadline, ok := ctx.Deadline(); ok && isTimeout(err) && !time.Now().Before(deadline) {
+		<-ctx.Done() // the dialer's timer, for the same deadline, was first
+	}
 	cause := context.Cause(ctx)
 	isContextError := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	switch {

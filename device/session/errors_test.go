@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -484,6 +485,24 @@ func TestNetworkFaults(t *testing.T) {
 				t.Errorf("got %v (%v, %v)", err, e.Stage, e.Class())
 			}
 		})
+	}
+}
+
+// The dialer has a timer of its own for the context's deadline.
+func TestDialThatTimesOutWithItsContextHasTheContextsCause(t *testing.T) {
+	o := serve(t, nil, nil).options()
+	reason := errors.New("gave up")
+	o.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		deadline, _ := ctx.Deadline()
+		for time.Now().Before(deadline) {
+			runtime.Gosched()
+		}
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, reason)
+	defer cancel()
+	if _, err := session.Connect(ctx, o); !errors.Is(err, reason) {
+		t.Errorf("got %v", err)
 	}
 }
 
