@@ -12,13 +12,11 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// Another team tests its own device: start a server, hand the device its
-// claim, wait for what the device does.
-func Example() {
+// Start an emulator, give a device its claim, and wait for what the device does.
+func ExampleStart() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s, err := localcore.Start(ctx, localcore.Config{
-		Templates: "../../templates",
 		HookFunc: func(context.Context, payload.Request) (payload.Response, error) {
 			return payload.Response{AllowProvisioning: true}, nil
 		},

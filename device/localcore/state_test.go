@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/registry"
@@ -22,12 +23,16 @@ var credentialFiles = map[string]fs.FileMode{
 	"fleet-provisioning.certificate.pem": 0o644,
 	"fleet-provisioning.private.key":     0o600,
 	"fleet-provisioning.public.key":      0o644,
+	"device.yaml":                        0o644,
 }
 
 func readAll(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	for name := range credentialFiles {
+		if name == "device.yaml" {
+			continue // its port changes
+		}
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -54,6 +59,42 @@ func TestCredentialsAreWrittenWithTheirModes(t *testing.T) {
 	files := readAll(t, dir)
 	if files["fleet-provisioning.certificate.pem"] != string(s.Claim().CertificatePEM) || files["root.ca.bundle.pem"] != string(s.RootPEM()) {
 		t.Error("the files are not those of the server")
+	}
+}
+
+func TestWrittenConfigurationIsThatOfTheDevice(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, localcore.Config{Credentials: dir})
+	c, err := config.Load(config.Sources{Path: filepath.Join(dir, "device.yaml")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port := s.Endpoint()
+	if c.Server.Endpoint != host || c.Server.Port != port || c.Bootstrap.ProvisioningTemplate != localcore.TemplateName {
+		t.Errorf("server %+v, template %q", c.Server, c.Bootstrap.ProvisioningTemplate)
+	}
+	for want, path := range map[string]string{
+		"fleet-provisioning.certificate.pem": c.Bootstrap.CertificatePath,
+		"fleet-provisioning.private.key":     c.Bootstrap.PrivateKeyPath,
+		"root.ca.bundle.pem":                 c.Bootstrap.CACertificatePath,
+	} {
+		if path != filepath.Join(dir, want) {
+			t.Errorf("%s is read from %s", want, path)
+		}
+	}
+}
+
+func TestConfigurationThatTheUserChangedIsKept(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "device.yaml")
+	const own = "serialNumber: \"29746850\"\n"
+	if err := os.WriteFile(path, []byte(own), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	start(t, localcore.Config{Credentials: filepath.Dir(path)})
+	if got, err := os.ReadFile(path); err != nil || string(got) != own {
+		t.Errorf("the file is %q, %v", got, err)
 	}
 }
 

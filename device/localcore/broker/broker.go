@@ -3,12 +3,13 @@
 // messages. It knows certificates and policies only through an [Authorizer],
 // and the services behind reserved topics only through Config.Reserved.
 //
-// The connection loop is our own. Of mochi-mqtt only the codec, its package
-// packets, is linked: AWS differs from mochi's server at every step from
-// CONNECT to PUBACK, so that a hook had to fake an acknowledgement for each
-// packet, and its topic index matches a/# to a, where AWS does not, and copies
-// two maps for each subscriber. Measured against it, this one holds a
-// connection in less than half of the memory and fans out twice as fast.
+// The connection loop is our own; of mochi-mqtt only the codec, its package
+// packets, is linked. AWS differs from mochi's server at every step from CONNECT
+// to PUBACK, so that each packet went around it, was decoded twice and ended as
+// a faked acknowledgement; its topic index matches a/# to a, which AWS does not,
+// and copies the subscriptions for each message. Measured side by side, a held
+// connection takes half the memory (30 KB, not 57), and a message to 100
+// subscribers a quarter less processor time, that of the clients included.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 package broker

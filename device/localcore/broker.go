@@ -2,12 +2,56 @@ package localcore
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
 	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/provisioning"
 )
+
+// openBroker opens the broker and its ports.
+func (s *Server) openBroker() error {
+	c := &s.config
+	least, most, _ := c.SecurityPolicy.versions() // validated
+	state := ""
+	if c.State != "" {
+		state = filepath.Join(c.State, brokerFile)
+	}
+	b, err := broker.New(broker.Config{
+		Authorizer: &authorizer{config: c, registry: s.registry},
+		Reserved:   s.reserved,
+		Observe:    s.observe,
+		Record:     s.history.Record,
+
+		EnforceRates: c.Quotas == QuotasAWS, SessionExpiry: c.SessionExpiry, State: state,
+		MinTLS: least, MaxTLS: most,
+		AllowMissingSNI:       c.AmbiguousBehavior.AllowMissingSNI,
+		ConnackOnDeny:         c.AmbiguousBehavior.ConnackOnDeny,
+		KeepOpenOnDeny:        c.AmbiguousBehavior.KeepOpenOnDeny,
+		CheckReceiveOnReplies: c.AmbiguousBehavior.CheckReceiveOnReplies,
+
+		Log: c.Log, Now: c.Now,
+	})
+	if err != nil {
+		return err
+	}
+	s.broker = b
+	cert, err := s.authority.ServerCertificate("localhost", "127.0.0.1", "::1", "*.iot."+c.Region+".amazonaws.com")
+	if err != nil {
+		return err
+	}
+	if s.port, err = b.Listen(c.Listen, cert, false); err != nil {
+		return fmt.Errorf("listening for devices: %w", err)
+	}
+	if c.ListenALPN != "" {
+		if s.portALPN, err = b.Listen(c.ListenALPN, cert, true); err != nil {
+			return fmt.Errorf("listening for devices with ALPN: %w", err)
+		}
+	}
+	return nil
+}
 
 // reserved finds the service behind a reserved topic. Another service is added
 // here: it gets what clients publish, and answers the connection itself with
