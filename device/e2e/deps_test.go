@@ -26,7 +26,7 @@ var rooms = map[string]room{
 	"device/identity/tpm":       {[]string{"device/awsiot"}, "a key store is one more way to make a key"},
 	"device/identity/pkcs11":    {nil, "a key store is one more way to make a key"},
 	"device/provision":          {[]string{"device/awsiot", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
-	"device/internal/doctor":    {[]string{"device/internal/config", "device/internal/term", "device/provision", "device/identity", "device/session", "device/awsiot"}, "its table has the causes of every error of the device"},
+	"device/internal/doctor":    {[]string{"device/internal/config", "device/internal/term", "device/provision", "device/identity", "device/session", "device/awsiot", "device/identity/tpm"}, "its table has the causes of every error of the device"},
 	"device/fleet":              {[]string{"device/provision", "device/identity", "device/session", "device/awsiot"}, "it measures the real device"},
 	"device/fleet/controlplane": {[]string{"device/fleet", "device/awsiot"}, "it works on what AWS IoT has of a fleet, and alone links the AWS SDK"},
 	"device/localcore":          {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},

@@ -15,6 +15,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/identity/tpm"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/provision"
 	"example.com/fleety/device/session"
@@ -157,6 +158,14 @@ var Causes = []Cause{
 	{"journal-damaged", "provisioning journal … is damaged",
 		"what an interrupted run has stored cannot be read",
 		"rename {path} and run the command again: the device requests a new certificate"},
+	{"tpm-missing", "no TPM 2.0 can be opened",
+		"bootstrap.keys is tpm, and this device has no TPM 2.0 that this user may open", "enable the TPM in the firmware, load its driver, and let the user open /dev/tpmrm0 (group tss)"},
+	{"tpm-other", "the key belongs to another TPM, or this TPM was cleared",
+		"the private key cannot be used on this hardware any more", "have an operator allow the device to provision again, then run \"iot_device bootstrap --reprovision\""},
+	{"tpm-policy", "the platform configuration registers differ",
+		"the key is bound to registers that an update of firmware, boot loader or kernel has changed", "go back to the former version, or have an operator allow the device to provision again, then run \"iot_device bootstrap --reprovision\""},
+	{"tpm-busy", "the TPM is locked, the TPM is in use",
+		"the TPM does not serve this program now", "use the resource manager /dev/tpmrm0, and wait: the lock ends by itself; the device tries again"},
 	{"no-permission-bits", "chmod …: operation not permitted",
 		"{path} is on a file system without permission bits ({filesystem}), such as FAT, exFAT or CIFS, where a private key is not protected",
 		"set stateDir to a folder on another file system, such as ext4"},
@@ -226,6 +235,14 @@ func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 // identify returns the ID of an error's cause, the most telling one of its
 // chain, with the facts that the error has.
 func identify(err error) (id string, facts []string) {
+	for target, id := range map[error]string{
+		tpm.ErrNoTPM: "tpm-missing", tpm.ErrOtherTPM: "tpm-other", tpm.ErrPolicy: "tpm-policy",
+		tpm.ErrLockout: "tpm-busy", tpm.ErrBusy: "tpm-busy",
+	} {
+		if errors.Is(err, target) {
+			return id, nil
+		}
+	}
 	if e, ok := errors.AsType[*awsiot.ErrorResponse](err); ok {
 		return identifyRejection(e), nil
 	}

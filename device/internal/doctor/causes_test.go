@@ -18,6 +18,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/identity/tpm"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/internal/doctor"
 	"example.com/fleety/device/provision"
@@ -61,6 +62,10 @@ func TestCausesOfErrors(t *testing.T) {
 		"another run":                    {&identity.LockedError{PID: 7}, "locked"},
 		"damaged identity":               {&identity.BrokenError{Path: "p", Reason: "r"}, "identity-damaged"},
 		"damaged journal":                {&identity.CorruptError{Path: "the/journal", Reason: "r"}, "journal-damaged"},
+		"no TPM":                         {fmt.Errorf("opening key: %w", tpm.ErrNoTPM), "tpm-missing"},
+		"cleared TPM":                    {tpm.ErrOtherTPM, "tpm-other"},
+		"TPM after an update":            {tpm.ErrPolicy, "tpm-policy"},
+		"locked TPM":                     {tpm.ErrLockout, "tpm-busy"},
 		"permission":                     {&fs.PathError{Op: "open", Path: "p", Err: fs.ErrPermission}, "permission"},
 		"full disk":                      {&fs.PathError{Op: "write", Path: "p", Err: syscall.ENOSPC}, "disk-full"},
 		"quota":                          {&fs.PathError{Op: "write", Path: "p", Err: syscall.EDQUOT}, "disk-full"},

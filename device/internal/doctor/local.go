@@ -153,8 +153,8 @@ func (r *run) identityFiles(context.Context) {
 	case r.device == nil:
 		r.ok(name, fmt.Sprintf("a provisioning is pending since %s: %s", date(p.Since), p.Stage))
 	default:
-		r.warn(name, fmt.Sprintf("a replacement of the identity is pending since %s: %s", date(p.Since), p.Stage), "a run with --reprovision did not complete; the identity stays in use",
-			`"iot_device bootstrap --reprovision" resumes it, "iot_device bootstrap --discard-pending" ends it`)
+		r.warn(name, fmt.Sprintf("a replacement of the identity is pending since %s: %s", date(p.Since), p.Stage), "the replacement did not complete; the identity stays in use",
+			`"iot_device bootstrap --reprovision" or "iot_device rotate" resumes it, "iot_device bootstrap --discard-pending" ends it`)
 	}
 	switch {
 	case r.device != nil:

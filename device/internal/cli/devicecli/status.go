@@ -58,7 +58,7 @@ func runStatus(console *cli.Console, o statusOptions) error {
 	}
 	switch {
 	case r.State == stateProvisioned && r.Pending != nil:
-		console.Note("\"iot_device bootstrap --reprovision\" resumes the replacement, \"iot_device bootstrap --discard-pending\" ends it.")
+		console.Note("\"iot_device bootstrap --reprovision\" or \"iot_device rotate\" resumes the replacement, \"iot_device bootstrap --discard-pending\" ends it.")
 	case r.State == stateNone || r.State == statePending:
 		console.Note("\"iot_device bootstrap\" provisions the device, or resumes its provisioning.")
 	case r.State == stateDamaged || r.State == stateUnreadable:
