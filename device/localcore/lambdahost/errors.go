@@ -3,9 +3,9 @@ package lambdahost
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A FunctionError is a failure that the function itself reported: an error
@@ -21,16 +21,7 @@ func (e *FunctionError) Error() string {
 	if e.Type != "" && e.Message != "" {
 		text += ": "
 	}
-	return "the function failed: " + oneLine(text+e.Message)
-}
-
-// oneLine quotes a function's text that would break or disguise the line it
-// stands in.
-func oneLine(text string) string {
-	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return strconv.Quote(text)
-	}
-	return text
+	return "the function failed: " + awsiot.Printable(text+e.Message)
 }
 
 // exitError is [ErrExited] with how the process ended, "signal: killed" for
@@ -46,7 +37,7 @@ func exitError(status string, stderr []string) error {
 	if len(stderr) == 0 {
 		return fmt.Errorf("%w: %s", ErrExited, status)
 	}
-	return fmt.Errorf("%w: %s; standard error: %s", ErrExited, status, oneLine(stderr[len(stderr)-1]))
+	return fmt.Errorf("%w: %s; standard error: %s", ErrExited, status, awsiot.Printable(stderr[len(stderr)-1]))
 }
 
 // A BinaryError reports why a file cannot run as a function on this machine.

@@ -3,9 +3,8 @@ package registry
 import (
 	"fmt"
 	"net/http"
-	"strconv"
-	"strings"
-	"unicode"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // An Error is a rejection, as the control plane of AWS IoT would answer it. Test
@@ -80,12 +79,7 @@ var statuses = map[string]int{
 // Reject returns an Error with one of the codes above and its status. The message
 // becomes one printable line, whatever names from outside it holds.
 func Reject(code, format string, args ...any) *Error {
-	message := fmt.Sprintf(format, args...)
-	if strings.ContainsFunc(message, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		quoted := strconv.Quote(message)
-		message = strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
-	}
-	return &Error{Code: code, Status: statuses[code], Message: message}
+	return &Error{Code: code, Status: statuses[code], Message: awsiot.Printable(fmt.Sprintf(format, args...))}
 }
 
 func invalid(format string, args ...any) *Error { return Reject(CodeInvalidRequest, format, args...) }

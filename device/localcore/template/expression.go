@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // An expression gives a string once the parameters are known. Its error is an
@@ -48,7 +50,7 @@ func (s *scope) lookup(name string) (string, error) {
 }
 
 func (r rejection) errorf(format string, args ...any) *Error {
-	return &Error{StatusCode: r.status, Code: r.code, Message: fmt.Sprintf(format, args...)}
+	return &Error{StatusCode: r.status, Code: r.code, Message: awsiot.Printable(fmt.Sprintf(format, args...))}
 }
 
 // A literal is a constant.
