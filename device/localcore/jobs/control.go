@@ -160,7 +160,7 @@ func (s *Service) CreateJob(id string, n NewJob) (Job, error) {
 		}
 		j.Document, j.Serial, j.Waiting = n.Document, tx.serial, tx.targets(n.Targets)
 		if n.TargetSelection == Continuous {
-			j.Members = j.Waiting
+			j.Members = slices.Clone(j.Waiting)
 		}
 		tx.jobs[id] = j
 		tx.keepJob(j)

@@ -79,13 +79,16 @@ func (tx *change) rollOut(j *job) {
 		n = min(n, max(rate-j.Notified, 0))
 	}
 	for _, thing := range j.Waiting[:n] {
-		tx.queue(j, execution{Thing: thing})
+		if tx.config.Things.HasThing(thing) {
+			tx.queue(j, execution{Thing: thing})
+		}
 	}
 	j.Waiting, j.Notified = j.Waiting[n:], j.Notified+n
 	tx.keepJob(j)
 	if len(j.Waiting) > 0 {
 		tx.schedule(j.Window.Add(time.Minute))
 	}
+	tx.complete(j) // if none of the last things exists any more
 }
 
 // rate returns how many things may be notified a minute now, 0 for any number.

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"math"
@@ -29,86 +28,205 @@ type function struct {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-functions.html
 var functions = map[string]function{
-	"accountid": ofMessage(func(s *scope) any { return s.service.config.Account }),
-	"clientid":  ofMessage(func(s *scope) any { return orElse(s.message.ClientID, "n/a") }),
-	"principal": ofMessage(func(s *scope) any { return orElse(s.message.Principal, undefined) }),
-	"thingname": ofMessage(func(s *scope) any {
+	"accountid": f0(func(s *scope) any { return s.service.config.Account }),
+	"clientid":  f0(func(s *scope) any { return orElse(s.message.ClientID, "n/a") }),
+	"principal": f0(func(s *scope) any { return orElse(s.message.Principal, undefined) }),
+	"thingname": f0(func(s *scope) any {
 		return orElse(s.service.config.Thing(s.message.Principal, s.message.ClientID), undefined)
 	}),
-	"traceid":     ofMessage(func(s *scope) any { return orElse(s.trace, undefined) }),
-	"sql_version": ofMessage(func(s *scope) any { return s.version }),
-	"timestamp":   ofMessage(func(s *scope) any { return integer(s.service.config.Now().UnixMilli()) }),
-	"newuuid":     ofMessage(func(*scope) any { return newUUID() }),
-	"rand":        ofMessage(func(*scope) any { return fromFloat64(mathrand.Float64()) }),
+	"traceid":     f0(func(s *scope) any { return orElse(s.trace, undefined) }),
+	"sql_version": f0(func(s *scope) any { return s.version }),
+	"timestamp":   f0(func(s *scope) any { return int(s.service.config.Now().UnixMilli()) }),
+	"newuuid":     f0(func(*scope) any { return newUUID() }),
+	"rand":        f0(func(*scope) any { return mathrand.Float64() }),
 	"topic":       {0, 1, topicLevel},
 
 	"get_thing_shadow": {2, 3, thingShadow},
 
-	"abs":   numeric(func(r *big.Rat) any { return new(big.Rat).Abs(r) }),
-	"sign":  numeric(func(r *big.Rat) any { return integer(int64(r.Sign())) }),
-	"ceil":  numeric(func(r *big.Rat) any { return whole(new(big.Int).Neg(floor(new(big.Rat).Neg(r)))) }),
-	"floor": numeric(func(r *big.Rat) any { return whole(floor(r)) }),
-	"round": numeric(roundHalf),
-	"trunc": {2, 2, truncate},
-	"acos":  double(math.Acos), "asin": double(math.Asin), "atan": double(math.Atan),
+	"abs":  f1(func(r *big.Rat) any { return new(big.Rat).Abs(r) }),
+	"sign": f1(func(r *big.Rat) any { return r.Sign() }),
+	"ceil": f1(func(r *big.Rat) any {
+		n := floor(new(big.Rat).Neg(r))
+		return n.Neg(n)
+	}),
+	"floor": f1(func(n *big.Int) any { return n }),
+	"round": f1(func(r *big.Rat) any { return truncated(r.Add(r, big.NewRat(int64(r.Sign()), 2))) }), // halves away from zero
+	"trunc": f2(func(r *big.Rat, places int) any {
+		scale := new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(0, min(places, digits)))), nil))
+		return r.Quo(truncated(r.Mul(r, scale)), scale)
+	}),
+	"acos": double(math.Acos), "asin": double(math.Asin), "atan": double(math.Atan),
 	"cos": double(math.Cos), "cosh": double(math.Cosh), "sin": double(math.Sin), "sinh": double(math.Sinh),
 	"tan": double(math.Tan), "tanh": double(math.Tanh),
 	"exp": double(math.Exp), "ln": double(math.Log), "log": double(math.Log10), "sqrt": double(math.Sqrt),
-	"atan2": double2(math.Atan2), "power": double2(math.Pow),
-	"mod": {2, 2, remainder}, "remainder": {2, 2, remainder},
-	"bitand": bits((*big.Int).And), "bitor": bits((*big.Int).Or), "bitxor": bits((*big.Int).Xor),
-	"bitnot": {1, 1, func(_ *scope, a []any) any {
-		if n, ok := toInt(a[0]); ok {
-			return whole(new(big.Int).Not(n))
+	"atan2":     f2(func(y, x float64) any { return math.Atan2(y, x) }),
+	"power":     f2(func(x, y float64) any { return math.Pow(x, y) }),
+	"mod":       f2(func(x, y any) any { return arithmetic("%", x, y) }),
+	"remainder": f2(func(x, y any) any { return arithmetic("%", x, y) }),
+	"bitand":    f2(func(x, y *big.Int) any { return x.And(x, y) }),
+	"bitor":     f2(func(x, y *big.Int) any { return x.Or(x, y) }),
+	"bitxor":    f2(func(x, y *big.Int) any { return x.Xor(x, y) }),
+	"bitnot":    f1(func(x *big.Int) any { return x.Not(x) }),
+	"nanvl": f2(func(v, otherwise any) any {
+		if v == nil || v == undefined {
+			return otherwise
+		}
+		return v
+	}),
+
+	"lower":      f1(func(s string) any { return strings.ToLower(s) }),
+	"upper":      f1(func(s string) any { return strings.ToUpper(s) }),
+	"trim":       f1(func(s string) any { return strings.TrimSpace(s) }),
+	"ltrim":      f1(func(s string) any { return strings.TrimLeft(s, " \t") }),
+	"rtrim":      f1(func(s string) any { return strings.TrimRight(s, " \t") }),
+	"length":     f1(func(s string) any { return utf8.RuneCountInString(s) }),
+	"numbytes":   f1(func(s string) any { return len(s) }),
+	"startswith": f2(func(s, prefix string) any { return strings.HasPrefix(s, prefix) }),
+	"endswith":   f2(func(s, suffix string) any { return strings.HasSuffix(s, suffix) }),
+	"indexof": f2(func(s, part string) any {
+		before, _, found := strings.Cut(s, part)
+		if !found {
+			return -1
+		}
+		return utf8.RuneCountInString(before)
+	}),
+	"replace":        f3(func(s, old, by string) any { return strings.ReplaceAll(s, old, by) }),
+	"regexp_matches": f2(func(s string, re *regexp.Regexp) any { return re.MatchString(s) }),
+	"regexp_substr":  f2(func(s string, re *regexp.Regexp) any { return re.FindString(s) }),
+	"regexp_replace": f3(func(s string, re *regexp.Regexp, by string) any {
+		return re.ReplaceAllString(s, groupReference.ReplaceAllString(by, "$${$1}"))
+	}),
+	"lpad":      f2(func(s string, n int) any { return padding(n) + s }),
+	"rpad":      f2(func(s string, n int) any { return s + padding(n) }),
+	"substring": {2, 3, substring},
+	"chr": f1(func(n int) any {
+		if n < 0 || n > 127 {
+			return undefined
+		}
+		return string(rune(n))
+	}),
+	"concat": {0, 255, concat},
+	"get":    {2, 2, get},
+	"md5":    f1(func(s string) any { return fmt.Sprintf("%x", md5.Sum([]byte(s))) }),
+	"sha1":   f1(func(s string) any { return fmt.Sprintf("%x", sha1.Sum([]byte(s))) }),
+	"sha224": f1(func(s string) any { return fmt.Sprintf("%x", sha256.Sum224([]byte(s))) }),
+	"sha256": f1(func(s string) any { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }),
+	"sha384": f1(func(s string) any { return fmt.Sprintf("%x", sha512.Sum384([]byte(s))) }),
+	"sha512": f1(func(s string) any { return fmt.Sprintf("%x", sha512.Sum512([]byte(s))) }),
+
+	"isnull":      f1(func(v any) any { return v == nil }),
+	"isundefined": f1(func(v any) any { return v == undefined }),
+	"encode": f2(func(s string, scheme any) any {
+		if scheme != "base64" {
+			return undefined
+		}
+		return base64.StdEncoding.EncodeToString([]byte(s))
+	}),
+	"decode": f2(func(v, scheme any) any {
+		s, _ := v.(string)
+		data, err := base64.StdEncoding.DecodeString(s)
+		if s == "" || err != nil || scheme != "base64" {
+			return nil
+		}
+		if v, ok := decode(data); ok {
+			return v
+		}
+		return string(data)
+	}),
+	"transform": f3(transform),
+}
+
+// to converts an argument to the type of a parameter, by the rules of AWS. What
+// it returns belongs to the function.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-data-types.html
+func to[T any](v any) (out T, ok bool) {
+	var converted any = v
+	ok = true
+	switch any(out).(type) {
+	case string:
+		converted, ok = toString(v)
+	case *regexp.Regexp:
+		s, isText := toString(v)
+		re, err := regexp.Compile(s)
+		converted, ok = re, isText && err == nil
+	case *big.Rat, float64, *big.Int, int:
+		r, isNumber := toNumber(v)
+		if !isNumber {
+			return out, false
+		}
+		switch any(out).(type) {
+		case *big.Rat:
+			converted = new(big.Rat).Set(r)
+		case float64:
+			converted, _ = r.Float64()
+		case *big.Int:
+			converted = floor(r)
+		case int: // limited, for positions and lengths
+			n := floor(r)
+			converted = int(n.Int64())
+			if !n.IsInt64() {
+				converted = n.Sign() * math.MaxInt32
+			}
+		}
+	}
+	if !ok {
+		return out, false
+	}
+	out, _ = converted.(T)
+	return out, true
+}
+
+// result makes a value of what a function returns.
+func result(v any) any {
+	switch v := v.(type) {
+	case int:
+		return integer(int64(v))
+	case float64:
+		return fromFloat64(v)
+	case *big.Int:
+		return round(new(big.Rat).SetInt(v))
+	case *big.Rat:
+		return round(v)
+	}
+	return v
+}
+
+func f0(f func(*scope) any) function {
+	return function{0, 0, func(s *scope, _ []any) any { return result(f(s)) }}
+}
+
+func f1[A any](f func(A) any) function {
+	return function{1, 1, func(_ *scope, v []any) any {
+		if a, ok := to[A](v[0]); ok {
+			return result(f(a))
 		}
 		return undefined
-	}},
-	"nanvl": {2, 2, func(_ *scope, a []any) any {
-		if a[0] == nil || a[0] == undefined {
-			return a[1]
-		}
-		return a[0]
-	}},
-
-	"lower": textual(1, func(a []string) any { return strings.ToLower(a[0]) }),
-	"upper": textual(1, func(a []string) any { return strings.ToUpper(a[0]) }),
-	"trim":  textual(1, func(a []string) any { return strings.TrimSpace(a[0]) }),
-	"ltrim": textual(1, func(a []string) any { return strings.TrimLeft(a[0], " \t") }),
-	"rtrim": textual(1, func(a []string) any { return strings.TrimRight(a[0], " \t") }),
-	"length": textual(1, func(a []string) any {
-		return integer(int64(utf8.RuneCountInString(a[0])))
-	}),
-	"numbytes":   textual(1, func(a []string) any { return integer(int64(len(a[0]))) }),
-	"startswith": textual(2, func(a []string) any { return strings.HasPrefix(a[0], a[1]) }),
-	"endswith":   textual(2, func(a []string) any { return strings.HasSuffix(a[0], a[1]) }),
-	"indexof":    textual(2, indexOf),
-	"replace":    textual(3, func(a []string) any { return strings.ReplaceAll(a[0], a[1], a[2]) }),
-	"regexp_matches": regular(2, func(re *regexp.Regexp, a []string) any {
-		return re.MatchString(a[0])
-	}),
-	"regexp_substr": regular(2, func(re *regexp.Regexp, a []string) any { return re.FindString(a[0]) }),
-	"regexp_replace": regular(3, func(re *regexp.Regexp, a []string) any {
-		return re.ReplaceAllString(a[0], groupReference.ReplaceAllString(a[2], "$${$1}"))
-	}),
-	"lpad":      {2, 2, func(_ *scope, a []any) any { return pad(a, func(s, blanks string) string { return blanks + s }) }},
-	"rpad":      {2, 2, func(_ *scope, a []any) any { return pad(a, func(s, blanks string) string { return s + blanks }) }},
-	"substring": {2, 3, substring},
-	"chr":       {1, 1, character},
-	"concat":    {0, 255, concat},
-	"get":       {2, 2, get},
-	"md5":       hash(func(b []byte) []byte { h := md5.Sum(b); return h[:] }),
-	"sha1":      hash(func(b []byte) []byte { h := sha1.Sum(b); return h[:] }),
-	"sha224":    hash(func(b []byte) []byte { h := sha256.Sum224(b); return h[:] }),
-	"sha256":    hash(func(b []byte) []byte { h := sha256.Sum256(b); return h[:] }),
-	"sha384":    hash(func(b []byte) []byte { h := sha512.Sum384(b); return h[:] }),
-	"sha512":    hash(func(b []byte) []byte { h := sha512.Sum512(b); return h[:] }),
-
-	"isnull":      {1, 1, func(_ *scope, a []any) any { return a[0] == nil }},
-	"isundefined": {1, 1, func(_ *scope, a []any) any { return a[0] == undefined }},
-	"encode":      {2, 2, encodeBase64},
-	"decode":      {2, 2, decodeBase64},
-	"transform":   {3, 3, transform},
+	}}
 }
+
+func f2[A, B any](f func(A, B) any) function {
+	return function{2, 2, func(_ *scope, v []any) any {
+		a, okA := to[A](v[0])
+		b, okB := to[B](v[1])
+		if okA && okB {
+			return result(f(a, b))
+		}
+		return undefined
+	}}
+}
+
+func f3[A, B, C any](f func(A, B, C) any) function {
+	return function{3, 3, func(_ *scope, v []any) any {
+		c, ok := to[C](v[2])
+		if !ok {
+			return undefined
+		}
+		return f2(func(a A, b B) any { return f(a, b, c) }).run(nil, v[:2])
+	}}
+}
+
+func double(f func(float64) float64) function { return f1(func(x float64) any { return f(x) }) }
 
 // casts convert to the types of cast, by name in lower case.
 var casts = map[string]func(any) any{
@@ -125,10 +243,10 @@ func castString(v any) any {
 }
 
 func castDecimal(v any) any {
-	if b, ok := v.(bool); ok {
-		if b {
-			return integer(1)
-		}
+	if v == true {
+		return integer(1)
+	}
+	if v == false {
 		return integer(0)
 	}
 	if r, ok := toNumber(v); ok {
@@ -139,7 +257,7 @@ func castDecimal(v any) any {
 
 func castInt(v any) any {
 	if r, ok := castDecimal(v).(*big.Rat); ok {
-		return whole(floor(r))
+		return result(floor(r))
 	}
 	return undefined
 }
@@ -161,8 +279,6 @@ func orElse(s string, otherwise any) any {
 	return s
 }
 
-func whole(n *big.Int) any { return round(new(big.Rat).SetInt(n)) }
-
 func newUUID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
@@ -170,133 +286,31 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-func ofMessage(f func(*scope) any) function {
-	return function{0, 0, func(s *scope, _ []any) any { return f(s) }}
-}
-
-func numeric(f func(*big.Rat) any) function {
-	return function{1, 1, func(_ *scope, a []any) any {
-		if r, ok := toNumber(a[0]); ok {
-			return f(r)
-		}
-		return undefined
-	}}
-}
-
-func double(f func(float64) float64) function {
-	return numeric(func(r *big.Rat) any {
-		x, _ := r.Float64()
-		return fromFloat64(f(x))
-	})
-}
-
-func double2(f func(x, y float64) float64) function {
-	return function{2, 2, func(_ *scope, a []any) any {
-		x, okX := toNumber(a[0])
-		y, okY := toNumber(a[1])
-		if !okX || !okY {
-			return undefined
-		}
-		fx, _ := x.Float64()
-		fy, _ := y.Float64()
-		return fromFloat64(f(fx, fy))
-	}}
-}
-
-func bits(f func(z, x, y *big.Int) *big.Int) function {
-	return function{2, 2, func(_ *scope, a []any) any {
-		x, okX := toInt(a[0])
-		y, okY := toInt(a[1])
-		if !okX || !okY {
-			return undefined
-		}
-		return whole(f(new(big.Int), x, y))
-	}}
-}
-
-func textual(n int, f func([]string) any) function {
-	return function{n, n, func(_ *scope, a []any) any {
-		texts := make([]string, n)
-		for i := range a {
-			var ok bool
-			if texts[i], ok = toString(a[i]); !ok {
-				return undefined
-			}
-		}
-		return f(texts)
-	}}
-}
-
 // groupReference is a reference to a capture group in a replacement; Go reads
 // $1x as a group named 1x.
 var groupReference = regexp.MustCompile(`\$(\d+)`)
-
-func regular(n int, f func(*regexp.Regexp, []string) any) function {
-	return textual(n, func(a []string) any {
-		re, err := regexp.Compile(a[1])
-		if err != nil {
-			return undefined
-		}
-		return f(re, a)
-	})
-}
-
-func hash(f func([]byte) []byte) function {
-	return textual(1, func(a []string) any { return hex.EncodeToString(f([]byte(a[0]))) })
-}
-
-// roundHalf rounds halves away from zero, as in AWS's examples.
-func roundHalf(r *big.Rat) any {
-	half := big.NewRat(1, 2)
-	if r.Sign() < 0 {
-		return whole(new(big.Int).Neg(floor(half.Sub(half, r))))
-	}
-	return whole(floor(half.Add(half, r)))
-}
-
-func remainder(_ *scope, a []any) any {
-	return arithmetic("%", a[0], a[1])
-}
-
-func truncate(_ *scope, a []any) any {
-	r, ok := toNumber(a[0])
-	places, okPlaces := toInt(a[1])
-	if !ok || !okPlaces {
-		return undefined
-	}
-	n := int64(0)
-	if places.Sign() > 0 {
-		n = digits
-		if places.IsInt64() {
-			n = min(places.Int64(), digits)
-		}
-	}
-	scale := new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(n), nil))
-	scaled := new(big.Rat).Mul(r, scale)
-	return round(scaled.Quo(new(big.Rat).SetInt(new(big.Int).Quo(scaled.Num(), scaled.Denom())), scale))
-}
 
 func topicLevel(s *scope, a []any) any {
 	if len(a) == 0 {
 		return s.message.Topic
 	}
-	n, ok := toInt(a[0])
+	n, ok := to[int](a[0])
 	levels := strings.Split(s.message.Topic, "/")
-	if !ok || !n.IsInt64() || n.Int64() < 1 || n.Int64() > int64(len(levels)) {
+	if !ok || n < 1 || n > len(levels) {
 		return undefined
 	}
-	return levels[n.Int64()-1]
+	return levels[n-1]
 }
 
 // thingShadow takes the thing, the shadow unless it is the classic one, and a
 // role, which is not evaluated.
 func thingShadow(s *scope, a []any) any {
 	thing, ok := a[0].(string)
-	name, okName := "", true
-	if len(a) == 3 {
-		name, okName = a[1].(string)
+	name := ""
+	if len(a) == 3 && ok {
+		name, ok = a[1].(string)
 	}
-	if !ok || !okName || s.service.config.Shadow == nil {
+	if !ok || s.service.config.Shadow == nil {
 		return undefined
 	}
 	document, ok := s.service.config.Shadow(thing, name)
@@ -307,81 +321,37 @@ func thingShadow(s *scope, a []any) any {
 	return v
 }
 
-func indexOf(a []string) any {
-	i := strings.Index(a[0], a[1])
-	if i > 0 {
-		i = utf8.RuneCountInString(a[0][:i])
-	}
-	return integer(int64(i))
-}
-
-// maxPadding is AWS's.
-const maxPadding = 1000
-
-func pad(a []any, f func(s, blanks string) string) any {
-	s, ok := toString(a[0])
-	n, okN := toInt(a[1])
-	if !ok || !okN {
-		return undefined
-	}
-	width := maxPadding
-	if n.IsInt64() {
-		width = int(max(0, min(n.Int64(), maxPadding)))
-	}
-	return f(s, strings.Repeat(" ", width))
-}
+// padding returns n blanks, at most AWS's 1000.
+func padding(n int) string { return strings.Repeat(" ", max(0, min(n, 1000))) }
 
 func substring(_ *scope, a []any) any {
 	text, ok := toString(a[0])
+	runes := []rune(text)
+	bounds := []int{0, len(runes)}
+	for i, v := range a[1:] {
+		n, isInt := to[int](v)
+		bounds[i], ok = max(0, min(n, len(runes))), ok && isInt
+	}
 	if !ok {
 		return undefined
-	}
-	runes := []rune(text)
-	bounds := []int64{0, int64(len(runes))}
-	for i, v := range a[1:] {
-		n, ok := toInt(v)
-		if !ok {
-			return undefined
-		}
-		switch {
-		case n.Sign() < 0:
-			bounds[i] = 0
-		case n.IsInt64():
-			bounds[i] = min(n.Int64(), int64(len(runes)))
-		default:
-			bounds[i] = int64(len(runes))
-		}
 	}
 	return string(runes[bounds[0]:max(bounds[0], bounds[1])])
 }
 
-func character(_ *scope, a []any) any {
-	n, ok := toInt(a[0])
-	if !ok || n.Sign() < 0 || n.Cmp(big.NewInt(127)) > 0 {
-		return undefined
-	}
-	return string(rune(n.Int64()))
-}
-
 func concat(_ *scope, a []any) any {
-	switch len(a) {
-	case 0:
-		return undefined
-	case 1:
+	if len(a) == 1 {
 		return a[0]
 	}
 	elements, anyArray, anyText := []any{}, false, false
 	var text strings.Builder
 	for _, v := range a {
-		switch v := v.(type) {
-		case []any:
-			elements, anyArray = append(elements, v...), true
+		if array, ok := v.([]any); ok {
+			elements, anyArray = append(elements, array...), true
 			continue
-		case string:
-			anyText = true
 		}
-		elements = append(elements, v)
+		_, isText := v.(string)
 		s, _ := toString(v)
+		elements, anyText = append(elements, v), anyText || isText
 		text.WriteString(s)
 	}
 	switch {
@@ -395,57 +365,30 @@ func concat(_ *scope, a []any) any {
 
 func get(_ *scope, a []any) any {
 	if o, ok := a[0].(object); ok {
-		key, ok := a[1].(string)
-		if v, found := o[key]; ok && found {
+		key, isText := a[1].(string)
+		if v, found := o[key]; isText && found {
 			return v
 		}
 		return undefined
 	}
-	n, ok := toInt(a[1])
-	if !ok || !n.IsInt64() || n.Sign() < 0 {
-		return undefined
-	}
-	i := n.Int64()
+	i, ok := to[int](a[1])
 	switch v := a[0].(type) {
 	case []any:
-		if i < int64(len(v)) {
+		if ok && i >= 0 && i < len(v) {
 			return v[i]
 		}
 	case string:
-		if runes := []rune(v); i < int64(len(runes)) {
+		if runes := []rune(v); ok && i >= 0 && i < len(runes) {
 			return string(runes[i])
 		}
 	}
 	return undefined
 }
 
-func encodeBase64(_ *scope, a []any) any {
-	s, ok := toString(a[0])
-	if !ok || a[1] != "base64" {
-		return undefined
-	}
-	return base64.StdEncoding.EncodeToString([]byte(s))
-}
-
-func decodeBase64(_ *scope, a []any) any {
-	s, ok := a[0].(string)
-	if !ok || a[1] != "base64" {
-		return nil
-	}
-	data, err := base64.StdEncoding.DecodeString(s)
-	if err != nil {
-		return nil
-	}
-	if v, ok := decode(data); ok {
-		return v
-	}
-	return string(data)
-}
-
-func transform(_ *scope, a []any) any {
-	with, ok := a[1].(object)
-	elements, isArray := a[2].([]any)
-	if a[0] != "enrichArray" || !ok || !isArray {
+func transform(mode, with, array any) any {
+	attributes, ok := with.(object)
+	elements, isArray := array.([]any)
+	if mode != "enrichArray" || !ok || !isArray {
 		return undefined
 	}
 	out := []any{}
@@ -454,7 +397,7 @@ func transform(_ *scope, a []any) any {
 		if !ok {
 			return undefined
 		}
-		enriched := maps.Clone(with)
+		enriched := maps.Clone(attributes)
 		maps.Copy(enriched, o)
 		out = append(out, enriched)
 	}

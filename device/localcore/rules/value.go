@@ -92,15 +92,7 @@ func toNumber(v any) (*big.Rat, bool) {
 	return nil, false
 }
 
-// toInt converts to an integer, rounded down.
-func toInt(v any) (*big.Int, bool) {
-	r, ok := toNumber(v)
-	if !ok {
-		return nil, false
-	}
-	return floor(r), true
-}
-
+// floor rounds down.
 func floor(r *big.Rat) *big.Int {
 	return new(big.Int).Div(r.Num(), r.Denom()) // Euclidean, and the divisor is positive
 }
