@@ -220,10 +220,11 @@ func (r *run) prove(ctx context.Context, record identity.Record, cert *tls.Certi
 		if err := connected(); err != nil {
 			return err
 		}
+		record = r.installed.Record // with the certificate that it replaces
 	}
 	topic := "fleet/" + record.ThingName
 	return r.step(StepPublishBirth, topic, func() error {
-		payload, err := json.Marshal(birth{record.ThingName, record.SerialNumber, record.CertificateID, record.Author, r.Session.Now().UTC()})
+		payload, err := json.Marshal(birth{record.ThingName, record.SerialNumber, record.CertificateID, record.Replaces, record.Author, r.Session.Now().UTC()})
 		if err != nil {
 			return err
 		}
@@ -235,11 +236,13 @@ func (r *run) prove(ctx context.Context, record identity.Record, cert *tls.Certi
 
 // A birth is the message by which a device shows that its identity works.
 type birth struct {
-	ThingName     string    `json:"thingName"`
-	SerialNumber  string    `json:"serialNumber"`
-	CertificateID string    `json:"certificateId"`
-	Author        string    `json:"author"`
-	Time          time.Time `json:"time"`
+	ThingName     string `json:"thingName"`
+	SerialNumber  string `json:"serialNumber"`
+	CertificateID string `json:"certificateId"`
+	// Replaces is the certificate before this one, which the stack then retires.
+	Replaces string    `json:"replaces,omitempty"`
+	Author   string    `json:"author"`
+	Time     time.Time `json:"time"`
 }
 
 // probe finds out whether a registration whose answer was lost has happened: a

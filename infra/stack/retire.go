@@ -14,8 +14,10 @@ import (
 
 // newRetirement declares the function that deactivates, and later deletes, the
 // certificates that a device has rotated out, and the rule that invokes it for
-// each birth message. A failure is tried again twice by Lambda, and the next birth
-// message retires what was left.
+// each birth message that names a former certificate: AWS IoT allows an account
+// few look-ups per second, and a fleet that reconnects at once sends many such
+// messages. A failure is tried again twice by Lambda, and the next birth message
+// retires what was left.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/lambda-rule-action.html
 func newRetirement(s awscdk.Stack, props *Props) awslambda.Function {
@@ -59,7 +61,7 @@ func newRetirement(s awscdk.Stack, props *Props) awslambda.Function {
 			Description:      jsii.String("Retires the former certificates of a device that connects with a new one"),
 			AwsIotSqlVersion: jsii.String("2016-03-23"),
 			Sql: jsii.String("SELECT principal() AS certificateId, topic(2) AS thingName FROM 'fleet/+' WHERE startswith(topic(2), '" +
-				props.Names.ThingPrefix + props.SerialPrefix + "')"),
+				props.Names.ThingPrefix + props.SerialPrefix + "') AND isUndefined(replaces) = false"),
 			Actions: []any{&awsiot.CfnTopicRule_ActionProperty{
 				Lambda: &awsiot.CfnTopicRule_LambdaActionProperty{FunctionArn: function.FunctionArn()},
 			}},

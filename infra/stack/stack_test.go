@@ -439,7 +439,7 @@ func TestRetirementMayDoNothingElse(t *testing.T) {
 	}
 	rule, r := tmpl.named(t, "AWS::IoT::TopicRule", "")
 	payload := resolved(r.Properties["TopicRulePayload"]).(map[string]any)
-	if want := "SELECT principal() AS certificateId, topic(2) AS thingName FROM 'fleet/+' WHERE startswith(topic(2), 'fleety_297468')"; payload["Sql"] != want {
+	if want := "SELECT principal() AS certificateId, topic(2) AS thingName FROM 'fleet/+' WHERE startswith(topic(2), 'fleety_297468') AND isUndefined(replaces) = false"; payload["Sql"] != want {
 		t.Errorf("the rule is %v, want %s", payload["Sql"], want)
 	}
 	if diff := cmp.Diff([]any{map[string]any{"Lambda": map[string]any{"FunctionArn": "att(" + id + ".Arn)"}}}, payload["Actions"]); diff != "" {

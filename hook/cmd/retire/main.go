@@ -1,9 +1,10 @@
 // Command retire is the Lambda function that takes the former certificates of a
 // thing out of use once its new one has proved itself. An AWS IoT rule invokes it
-// for each birth message, which a device publishes to fleet/THING when it
-// connects, with the certificate that the message was published with:
+// for the birth messages, which a device publishes to fleet/THING when it connects,
+// of devices that have rotated, with the certificate that published the message:
 //
 //	SELECT principal() AS certificateId, topic(2) AS thingName FROM 'fleet/+'
+//	WHERE isUndefined(replaces) = false
 //
 // It is configured by its environment:
 //
@@ -26,6 +27,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 
 	"example.com/fleety/hook/internal/awsenv"
@@ -46,8 +48,12 @@ func configured(getenv func(string) string, log *slog.Logger) (retirer, error) {
 	if err != nil || grace < 0 {
 		return retirer{}, fmt.Errorf("RETIRE_AFTER is %.100q, want a duration as in 720h", getenv("RETIRE_AFTER"))
 	}
+	c := awsenv.Config(getenv, "IOT")
+	// Lambda repeats a failed event minutes later. Until then AWS IoT's quotas are
+	// the hook's.
+	c.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	return retirer{
-		client: iot.NewFromConfig(awsenv.Config(getenv, "IOT")),
+		client: iot.NewFromConfig(c),
 		policy: policy{claims: strings.Split(getenv("CLAIM_CERTIFICATES"), ","), grace: grace},
 		log:    log,
 		now:    time.Now,
