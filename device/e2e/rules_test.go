@@ -3,6 +3,9 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -20,9 +23,17 @@ func TestRuleOfTheStackRetiresRotatedCertificates(t *testing.T) {
 	s := &site{binary: build(t, shipped), dir: t.TempDir(), cloud: startCloud(t, func(c *localcore.Config) {
 		c.API, c.Functions = "", map[string]lambdahost.Config{"retire": function}
 	})}
+	synthesized, err := os.ReadFile(filepath.Join("..", "..", "infra", "stack", "testdata", "template.golden.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sql := regexp.MustCompile(`"Sql": "(.*)"`).FindSubmatch(synthesized)
+	if sql == nil {
+		t.Fatal("the stack has no rule")
+	}
 	rule, err := json.Marshal(map[string]any{
 		"awsIotSqlVersion": "2016-03-23",
-		"sql":              "SELECT principal() AS certificateId, topic(2) AS thingName FROM 'fleet/+' WHERE startswith(topic(2), 'fleety_297468')",
+		"sql":              string(sql[1]),
 		"actions":          []any{map[string]any{"lambda": map[string]any{"functionArn": "arn:aws:lambda:us-east-1:123456789012:function:retire"}}},
 	})
 	if err != nil {
