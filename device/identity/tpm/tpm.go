@@ -26,8 +26,6 @@ import (
 	keyfile "github.com/foxboron/go-tpm-keyfiles"
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
-	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
-	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -166,11 +164,7 @@ func (k *Keys) once(f func(transport.TPM) error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoTPM, err)
 	}
-	open := linuxtpm.Open
-	if info.Mode().Type() == fs.ModeSocket {
-		open = linuxudstpm.Open
-	}
-	t, err := open(path)
+	t, err := open(path, info.Mode().Type() == fs.ModeSocket)
 	if err != nil {
 		if errors.Is(err, syscall.EBUSY) {
 			return fmt.Errorf("%w: %w", ErrBusy, err)
