@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -182,13 +183,19 @@ var (
 
 // broker answers every packet as MQTT requires until the client disconnects.
 // A hook, by packet type, takes the place of the answer; it ends the
-// connection by returning false.
+// connection by returning false. What MQTT forbids a client panics.
 func broker(hooks map[byte]func(io.Writer, packets.ControlPacket) bool) func(*tls.Conn) {
 	return func(conn *tls.Conn) {
-		for {
+		for first := true; ; first = false {
 			packet, err := packets.ReadPacket(conn)
 			if err != nil {
 				return
+			}
+			if _, connect := packet.(*packets.ConnectPacket); connect != first {
+				panic(fmt.Sprintf("%T, first packet: %v", packet, first)) // MQTT 3.1.1, section 3.1
+			}
+			if d := packet.Details(); d.Qos > 0 && d.MessageID == 0 {
+				panic(fmt.Sprintf("%T without a packet identifier", packet)) // section 2.3.1
 			}
 			if hook := hooks[kind(packet)]; hook != nil {
 				if !hook(conn, packet) {
