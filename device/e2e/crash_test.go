@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/fleety/device/identity"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -99,8 +100,10 @@ func (c *campaign) provision(t *testing.T, random *rand.Rand) {
 	c.done = append(c.done, d)
 }
 
-// replaceIdentity kills the device while it replaces its identity. Whichever
-// of the two it has in the end, the old one is known if it is still ACTIVE.
+// replaceIdentity kills the device while it replaces its identity. A replacement
+// that is not committed leaves the old identity in use, until it is resumed or
+// discarded. Whichever of the two identities the device has in the end, the other
+// certificate is known if it is still ACTIVE.
 func (c *campaign) replaceIdentity(t *testing.T, d *device, slow *link, random *rand.Rand, longest time.Duration) {
 	old := d.load(t).Record.CertificateID
 	d.flags = []string{"--reprovision"}
@@ -108,14 +111,29 @@ func (c *campaign) replaceIdentity(t *testing.T, d *device, slow *link, random *
 	if d.load(t) == nil {
 		t.Fatalf("%s: the old identity is gone and the new one not there", d.serial)
 	}
+	pending := d.store(t).Status().Pending
 	d.flags = nil
 	d.mustRun(t)
+	var left string // a certificate that an operator deactivates
+	if pending != nil && pending.Stage != identity.Committed {
+		if got := d.load(t).Record.CertificateID; got != old {
+			t.Errorf("%s: bootstrap without --reprovision replaced %s with %s", d.serial, old, got)
+		}
+		d.flags = []string{"--reprovision"}
+		if random.IntN(2) == 0 {
+			d.flags, left = []string{"--discard-pending"}, pending.CertificateID
+		}
+		d.mustRun(t)
+		d.flags = nil
+	}
 	if record := d.load(t).Record; record.CertificateID != old {
 		if record.Replaces != old {
 			t.Errorf("%s: %s replaced %s, and does not say so", d.serial, record.CertificateID, old)
 		}
-		// As the operator does.
-		if err := c.cloud.Registry().UpdateCertificate(old, registry.Inactive); err != nil {
+		left = old
+	}
+	if left != "" {
+		if err := c.cloud.Registry().UpdateCertificate(left, registry.Inactive); err != nil {
 			t.Fatal(err)
 		}
 	}

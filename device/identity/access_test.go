@@ -167,12 +167,11 @@ func TestPlantedJournalWritesAndRemovesNothingElsewhere(t *testing.T) {
 		"thing name":    func(s *state, p string) { s.Record.ThingName = "../elsewhere/x" },
 		"base of files": func(s *state, p string) { s.FileBase = "../elsewhere/x" },
 		"another base":  func(s *state, p string) { s.FileBase = "fleety_1" },
-		"replaced file": func(s *state, p string) { s.Replaced = []replacedFile{{p, checksum([]byte("root's"))}} },
-		"replaced by dots": func(s *state, p string) {
-			s.Replaced = []replacedFile{{filepath.Dir(filepath.Dir(p)) + "/certs/../elsewhere/x.json", checksum([]byte("root's"))}}
+		"replaced files": func(s *state, p string) {
+			s.Replaced = &replacedFiles{"../elsewhere/x", []string{checksum([]byte("root's"))}}
 		},
-		"replaced, plain name": func(s *state, p string) {
-			s.Replaced = []replacedFile{{filepath.Dir(filepath.Dir(p)) + "/certs/passwd", checksum([]byte("root's"))}}
+		"replaced files, plain name": func(s *state, p string) {
+			s.Replaced = &replacedFiles{"x~1", []string{checksum([]byte("root's"))}}
 		},
 		"another certificate": func(s *state, p string) { s.Record.CertificateID = checksum(nil) },
 	}

@@ -14,21 +14,23 @@ import (
 
 // load returns the identity that is installed.
 func (d *directory) load() (*Identity, error) {
-	files, record, err := d.find()
+	base, record, err := d.find()
 	if err != nil {
 		return nil, err
 	}
-	return d.loadFiles(files, record)
+	return d.loadFiles(d.files(base), record)
 }
 
-// find returns the files of this device's identity and its record.
-func (d *directory) find() (Files, *Record, error) {
+// find returns what the names of the identity's files begin with, empty for those that
+// are configured, and its record.
+func (d *directory) find() (base string, _ *Record, err error) {
 	if d.Certificate != "" {
-		return d.findConfigured()
+		record, err := d.findConfigured()
+		return "", record, err
 	}
 	names, err := d.disk.ReadDir(d.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Files{}, nil, err
+		return "", nil, err
 	}
 	var found []*Record
 	bases := map[*Record]string{}
@@ -51,29 +53,29 @@ func (d *directory) find() (Files, *Record, error) {
 		}
 	}
 	if record := newest(found); record != nil {
-		return d.files(bases[record]), record, nil
+		return bases[record], record, nil
 	}
 	if unusable != nil {
-		return Files{}, nil, unusable
+		return "", nil, unusable
 	}
-	return Files{}, nil, ErrNone
+	return "", nil, ErrNone
 }
 
-func (d *directory) findConfigured() (Files, *Record, error) {
+func (d *directory) findConfigured() (*Record, error) {
 	files := d.files("")
 	record, _, err := d.readRecord(files.Record)
 	if err == nil && record.SerialNumber != d.SerialNumber {
-		return files, nil, d.conflictWith(files.Record, record)
+		return nil, d.conflictWith(files.Record, record)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return files, record, err
+		return record, err
 	}
 	for _, path := range []string{files.PrivateKey, files.Certificate} {
 		if _, err := d.disk.ReadFile(path); !errors.Is(err, fs.ErrNotExist) {
-			return files, nil, &BrokenError{Path: path, Reason: "is there without its record " + files.Record}
+			return nil, &BrokenError{Path: path, Reason: "is there without its record " + files.Record}
 		}
 	}
-	return files, nil, ErrNone
+	return nil, ErrNone
 }
 
 // newest returns the record that no other one replaces; of several, which only

@@ -11,25 +11,26 @@ import (
 
 // replacing returns what is there of an identity: its record, and of the other
 // files those that belong to it.
-func (d *directory) replacing() (*Record, []replacedFile, error) {
-	files, record, err := d.find()
+func (d *directory) replacing() (*Record, *replacedFiles, error) {
+	base, record, err := d.find()
 	if _, broken := errors.AsType[*BrokenError](err); broken || errors.Is(err, ErrNone) {
 		return nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
+	files := d.files(base)
 	paths := files.all()
 	if _, err := d.loadFiles(files, record); err != nil {
 		paths = paths[:1]
 	}
-	var replaced []replacedFile
+	replaced := &replacedFiles{Base: base}
 	for _, path := range paths {
 		data, err := d.disk.ReadFile(path)
 		if err != nil {
 			return nil, nil, err
 		}
-		replaced = append(replaced, replacedFile{path, checksum(data)})
+		replaced.Sums = append(replaced.Sums, checksum(data))
 	}
 	return record, replaced, nil
 }
@@ -73,7 +74,7 @@ func (d *directory) installFile(st *state, path string, data []byte, perm fs.Fil
 	found, err := d.disk.ReadFile(target)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-	case err == nil && (bytes.Equal(found, data) || st.replaces(path, found)):
+	case err == nil && (bytes.Equal(found, data) || d.sums(st)[path] == checksum(found)):
 	case err == nil || errors.Is(err, errNotRegular):
 		if err := d.backupForeignFile(target); err != nil {
 			return err
@@ -110,11 +111,15 @@ func (d *directory) backupForeignFile(path string) error {
 // removeReplaced removes the old identity's files where the new ones have other
 // names: the record first, so that it is never found without the others.
 func (d *directory) removeReplaced(st *state, by Files) error {
-	for _, old := range st.Replaced {
-		if slices.Contains(by.all(), old.Path) {
+	if st.Replaced == nil {
+		return nil
+	}
+	sums := d.sums(st)
+	for _, old := range d.files(st.Replaced.Base).all() {
+		if sums[old] == "" || slices.Contains(by.all(), old) {
 			continue
 		}
-		target, err := d.disk.Resolve(old.Path)
+		target, err := d.disk.Resolve(old)
 		if err != nil {
 			return err
 		}
@@ -125,10 +130,10 @@ func (d *directory) removeReplaced(st *state, by Files) error {
 		if err != nil {
 			return err
 		}
-		if !st.replaces(old.Path, found) {
+		if sums[old] != checksum(found) {
 			continue
 		}
-		for _, path := range slices.Compact([]string{target, old.Path}) {
+		for _, path := range slices.Compact([]string{target, old}) {
 			if err := remove(d.disk, path); err != nil {
 				return err
 			}

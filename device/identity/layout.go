@@ -42,22 +42,16 @@ func (c *Config) isFileBase(base, thing string) bool {
 	return awsiot.ValidThingName(thing) && (base == thing || base == c.ownBase(thing))
 }
 
-// mayReplace reports whether a path is one that an identity of this device may
-// have had: as configured, or a plain name in the directory.
-func (c *Config) mayReplace(path string) bool {
-	if f := c.files("-"); c.Certificate != "" && (path == f.Certificate || path == f.Record) || c.PrivateKey != "" && path == c.PrivateKey {
-		return true
-	}
-	if filepath.Join(c.Dir, filepath.Base(path)) != path {
-		return false
-	}
-	for _, suffix := range []string{certificateSuffix, privateKeySuffix, recordSuffix} {
-		if base, ok := strings.CutSuffix(filepath.Base(path), suffix); ok {
-			thing, _, _ := strings.Cut(base, "~")
-			return c.isFileBase(base, thing)
+// sums returns the checksums of the files that a state replaces, by path.
+func (c *Config) sums(st *state) map[string]string {
+	sums := map[string]string{}
+	if r := st.Replaced; r != nil && (r.Base != "" || c.Certificate != "") {
+		paths := c.files(r.Base).all()
+		for i, sum := range r.Sums[:min(len(r.Sums), len(paths))] {
+			sums[paths[i]] = sum
 		}
 	}
-	return false
+	return sums
 }
 
 // journalDir is hidden beside the certificate. Escaping keeps any serial number

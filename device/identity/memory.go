@@ -64,7 +64,7 @@ func (m *memory) check() error { return nil }
 
 func (m *memory) fileBase(thing string) (string, error) { return thing, nil }
 
-func (m *memory) replacing() (*Record, []replacedFile, error) {
+func (m *memory) replacing() (*Record, *replacedFiles, error) {
 	if id, err := m.load(); err == nil {
 		return &id.Record, nil, nil
 	}

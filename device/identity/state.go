@@ -10,7 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -49,22 +49,18 @@ type state struct {
 	FileBase string `json:"fileBase,omitempty"`
 
 	// Replaced are the files of the identity before this one, from Committed.
-	Replaced []replacedFile `json:"replacedFiles,omitempty"`
+	Replaced *replacedFiles `json:"replaces,omitempty"`
 }
 
-// A replacedFile is one that may be overwritten or removed, as long as it has
-// the content that it had when the new identity was committed.
-type replacedFile struct {
-	Path string `json:"path"`
-	Sum  string `json:"sha256"`
+// replacedFiles may be overwritten or removed, as long as they have the content that
+// they had when the new identity was committed. Their paths are not stored: they
+// could name any file, and relative ones another one in the next run.
+type replacedFiles struct {
+	Base string   `json:"base"`   // of their names; empty for those that are configured
+	Sums []string `json:"sha256"` // in the order of Files.all, of those that belong together
 }
 
 func (s *state) base() string { return cmp.Or(s.FileBase, s.Record.ThingName) }
-
-// replaces reports whether the identity before this one had that file.
-func (s *state) replaces(path string, content []byte) bool {
-	return slices.Contains(s.Replaced, replacedFile{path, checksum(content)})
-}
 
 // identity returns the identity of a committed state.
 func (s *state) identity(f Files) *Identity {
@@ -81,9 +77,9 @@ func (s *state) open(c *Config) (err error) {
 	case s.Stage >= Registered && !c.isFileBase(s.base(), s.Record.ThingName):
 		return fmt.Errorf("names the thing %q and its files %q", s.Record.ThingName, s.base())
 	}
-	for _, f := range s.Replaced {
-		if !c.mayReplace(f.Path) {
-			return fmt.Errorf("would replace %q, which is no file of an identity", f.Path)
+	if r := s.Replaced; r != nil && r.Base != "" {
+		if thing, _, _ := strings.Cut(r.Base, "~"); !c.isFileBase(r.Base, thing) {
+			return fmt.Errorf("would replace the files %q", r.Base)
 		}
 	}
 	if s.KeyPEM != "" {

@@ -77,7 +77,7 @@ type storage interface {
 	fileBase(thing string) (string, error)
 	// replacing returns the record that a new identity would replace, nil if there
 	// is none, and the files.
-	replacing() (*Record, []replacedFile, error)
+	replacing() (*Record, *replacedFiles, error)
 	install(*state) (*Identity, error)
 
 	// check tries what the other methods do.

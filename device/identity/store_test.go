@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // realStore is on the real file system, in dir.
@@ -385,5 +389,35 @@ func TestLockedErrorNamesTheProcess(t *testing.T) {
 	defer j.Close()
 	if j.Stage() != KeyMade {
 		t.Errorf("journal is at %q", j.Stage())
+	}
+}
+
+// TestJournalCanBeContinuedFromAnotherDirectory commits under a relative path, and
+// continues under an absolute one.
+func TestJournalCanBeContinuedFromAnotherDirectory(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	s, c := realStore(t, "certs"), newCloud(t)
+	must(t, provision(t, s, c, run{}))
+	j, err := s.Begin()
+	must(t, err)
+	must(t, errors.Join(j.MakeKey(), j.HoldCertificate(c.create(t, j.Key().Public()))))
+	must(t, errors.Join(j.Register(Registration{ThingName: "unit_" + serial}), j.Commit()))
+	want := awsiot.CertificateID(j.Certificate())
+	must(t, j.Close())
+
+	t.Chdir(t.TempDir())
+	s = realStore(t, filepath.Join(dir, "certs"))
+	if id, err := s.Load(); err != nil || id.Record.CertificateID != want {
+		t.Errorf("before: identity %+v, %v", id, err)
+	}
+	j, err = s.Begin()
+	must(t, err)
+	must(t, j.Close())
+	if id, err := s.Load(); err != nil || id.Record.CertificateID != want {
+		t.Errorf("after: identity %+v, %v", id, err)
+	}
+	if files := contents(t, dir); len(files) != 3 {
+		t.Errorf("files: %v", slices.Sorted(maps.Keys(files)))
 	}
 }
