@@ -15,12 +15,17 @@ type Step struct {
 	Elapsed    time.Duration
 	RoundTrips int
 	Err        error
+	Wait       bool // it waits before another attempt
 }
 
 // StepBegins shows that a step begins, also to the service manager.
 func (c *Console) StepBegins(s Step) {
 	c.notifyStatus(s.Text)
-	if c.records == nil {
+	switch {
+	case c.records != nil:
+	case s.Wait:
+		c.steps.Wait(s.Text)
+	default:
 		c.steps.Begin(s.Text)
 	}
 }

@@ -3,6 +3,7 @@ package term
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 )
@@ -15,9 +16,12 @@ type Steps struct {
 	inPlace bool
 	color   bool
 
-	mu   sync.Mutex
-	w    io.Writer // under mu
-	open bool      // the line of the current step is unfinished; under mu
+	mu      sync.Mutex // guards the rest
+	w       io.Writer
+	open    bool   // the line of the current step is unfinished
+	waiting bool   // it is that of Wait, which leaves nothing
+	failure string // the line above, if it is that of a failure
+	times   int    // how often, one after the other
 }
 
 // NewSteps returns progress on the streams' Err.
@@ -30,11 +34,39 @@ func (s *Steps) Begin(step string) {
 	if s == nil {
 		return
 	}
+	s.begin(step, false)
+}
+
+// Wait shows that the steps wait before they try again. On a terminal nothing is
+// left of it.
+func (s *Steps) Wait(what string) {
+	if s != nil {
+		s.begin(what, true)
+	}
+}
+
+func (s *Steps) begin(step string, waiting bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.inPlace {
-		s.write("  "+Clean(step)+"\n", false)
+		io.WriteString(s.w, "  "+Clean(step)+"\n")
 		return
 	}
-	s.write(noWrap+s.paint(dim, "·")+" "+Clean(step)+wrap, true)
+	s.end()
+	io.WriteString(s.w, noWrap+s.paint(dim, "·")+" "+Clean(step)+wrap)
+	s.open, s.waiting = true, waiting
+}
+
+// end ends an unfinished line.
+func (s *Steps) end() {
+	switch {
+	case s.open && s.waiting:
+		io.WriteString(s.w, eraseLine)
+	case s.open:
+		io.WriteString(s.w, "\n")
+		s.failure = ""
+	}
+	s.open = false
 }
 
 // Done shows that a step is done, and what it cost.
@@ -42,17 +74,38 @@ func (s *Steps) Done(step, cost string) {
 	if s == nil || !s.inPlace {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open && s.waiting {
+		return
+	}
 	if cost != "" {
 		cost = "  " + s.paint(dim, cost)
 	}
 	s.rewrite(s.paint(green, "✓") + " " + Clean(step) + cost)
+	s.failure = ""
 }
 
-// Failed shows that a step has failed, and why.
+// Failed shows that a step has failed, and why. On a terminal the same failure of
+// several attempts, one after the other, is one line.
 func (s *Steps) Failed(step string, why error) {
-	if s != nil {
-		s.rewrite(s.paint(red, "✗") + " " + Clean(step) + ": " + Clean(why.Error()))
+	if s == nil {
+		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	line := s.paint(red, "✗") + " " + Clean(step) + ": " + Clean(why.Error())
+	if !s.inPlace {
+		io.WriteString(s.w, line+"\n")
+		return
+	}
+	if line != s.failure {
+		s.rewrite(noWrap + line + wrap)
+		s.failure, s.times = line, 1
+		return
+	}
+	s.times++
+	s.rewrite(lineUp + eraseLine + noWrap + fmt.Sprintf("%s %d times, last: %s", s.paint(red, "✗"), s.times, strings.TrimPrefix(line, s.paint(red, "✗")+" ")) + wrap)
 }
 
 // Writer returns a writer of whole lines to the same place: an unfinished line is
@@ -62,25 +115,15 @@ func (s *Steps) Writer() io.Writer { return lines{s} }
 type lines struct{ steps *Steps }
 
 func (l lines) Write(p []byte) (int, error) {
-	l.steps.write(string(p), false)
-	return len(p), nil
-}
-
-// write ends an unfinished line, then writes text, which may leave another.
-func (s *Steps) write(text string, open bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open {
-		text = "\n" + text
-	}
-	io.WriteString(s.w, text)
-	s.open = open
+	l.steps.mu.Lock()
+	defer l.steps.mu.Unlock()
+	l.steps.end()
+	l.steps.failure = ""
+	return l.steps.w.Write(p)
 }
 
 // rewrite writes a line over the unfinished one, if there is one.
 func (s *Steps) rewrite(line string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.open {
 		line = eraseLine + line
 	}
@@ -94,6 +137,7 @@ const (
 	noWrap    = "\x1b[?7l"
 	wrap      = "\x1b[?7h"
 	eraseLine = "\r\x1b[K"
+	lineUp    = "\x1b[1A"
 )
 
 // Colors of the eight that every terminal has.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,12 +27,12 @@ func TestStepsAreRewrittenInPlaceOnlyOnATerminal(t *testing.T) {
 		},
 		"terminal without colors": {
 			term.Streams{Terminal: true},
-			"\x1b[?7l· connect\x1b[?7h\r\x1b[K✓ connect  5ms, 3 round trips\n\x1b[?7l· subscribe\x1b[?7h\na log line\n✗ subscribe: no answer\n\x1b[?7l· wait\x1b[?7h\nlast\n",
+			"\x1b[?7l· connect\x1b[?7h\r\x1b[K✓ connect  5ms, 3 round trips\n\x1b[?7l· subscribe\x1b[?7h\na log line\n\x1b[?7l✗ subscribe: no answer\x1b[?7h\n\x1b[?7l· wait\x1b[?7h\nlast\n",
 		},
 		"terminal": {
 			term.Streams{Terminal: true, Color: true},
 			"\x1b[?7l\x1b[2m·\x1b[0m connect\x1b[?7h\r\x1b[K\x1b[32m✓\x1b[0m connect  \x1b[2m5ms, 3 round trips\x1b[0m\n" +
-				"\x1b[?7l\x1b[2m·\x1b[0m subscribe\x1b[?7h\na log line\n\x1b[31m✗\x1b[0m subscribe: no answer\n\x1b[?7l\x1b[2m·\x1b[0m wait\x1b[?7h\nlast\n",
+				"\x1b[?7l\x1b[2m·\x1b[0m subscribe\x1b[?7h\na log line\n\x1b[?7l\x1b[31m✗\x1b[0m subscribe: no answer\x1b[?7h\n\x1b[?7l\x1b[2m·\x1b[0m wait\x1b[?7h\nlast\n",
 		},
 	}
 	for name, tt := range tests {
@@ -55,9 +56,49 @@ func TestStepsAreRewrittenInPlaceOnlyOnATerminal(t *testing.T) {
 	}
 }
 
+// An attempt that fails again and again leaves one line on a terminal.
+func TestRepeatedFailureIsOneLineOnATerminal(t *testing.T) {
+	var out bytes.Buffer
+	s := term.NewSteps(term.Streams{Terminal: true, Err: &out})
+	for range 3 {
+		s.Begin("connect")
+		s.Failed("connect", errors.New("no answer"))
+		s.Wait("retry (1s)")
+		s.Done("retry", "1s")
+	}
+	s.Begin("connect")
+	s.Done("connect", "")
+	if got, want := screen(out.String()), []string{"✗ 3 times, last: connect: no answer", "✓ connect", ""}; !slices.Equal(got, want) {
+		t.Errorf("the terminal shows %q, want %q", got, want)
+	}
+}
+
+// screen is what a terminal shows after output with the commands of package term.
+func screen(output string) []string {
+	rows, row := []string{""}, 0
+	output = strings.NewReplacer("\x1b[?7l", "", "\x1b[?7h", "").Replace(output)
+	for output != "" {
+		switch {
+		case strings.HasPrefix(output, "\r\x1b[K"):
+			rows[row], output = "", output[4:]
+		case strings.HasPrefix(output, "\x1b[1A"):
+			row, output = row-1, output[4:]
+		case output[0] == '\n':
+			if row++; row == len(rows) {
+				rows = append(rows, "")
+			}
+			output = output[1:]
+		default:
+			rows[row], output = rows[row]+output[:1], output[1:]
+		}
+	}
+	return rows
+}
+
 func TestNilStepsShowNothing(t *testing.T) {
 	var s *term.Steps
 	s.Begin("a")
+	s.Wait("a")
 	s.Done("a", "")
 	s.Failed("a", errors.New("b"))
 }

@@ -187,7 +187,7 @@ func showStep(console *cli.Console, e provision.Event) {
 	case e.Detail != "":
 		text += " (" + e.Detail + ")"
 	}
-	step := cli.Step{Name: string(e.Step), Text: text, Elapsed: e.Elapsed, RoundTrips: e.RoundTrips, Err: e.Err}
+	step := cli.Step{Name: string(e.Step), Text: text, Elapsed: e.Elapsed, RoundTrips: e.RoundTrips, Err: e.Err, Wait: e.Step == provision.StepWait}
 	switch e.Phase {
 	case provision.Begin:
 		console.StepBegins(step)
