@@ -51,8 +51,13 @@ func (c *Conn) readFrame() (first byte, body []byte, err error) {
 
 // decode decodes a packet that a client may send. The packet keeps parts of
 // body. Of packets that AWS does not support only the type is decoded.
-func decode(first byte, body []byte, version byte) (*packets.Packet, error) {
-	pk := &packets.Packet{ProtocolVersion: version}
+func decode(first byte, body []byte, version byte) (pk *packets.Packet, err error) {
+	defer func() {
+		if recover() != nil { // mochi reads past the end of some packets, such as a SUBSCRIBE without options
+			pk, err = nil, packets.ErrMalformedPacket
+		}
+	}()
+	pk = &packets.Packet{ProtocolVersion: version}
 	if err := pk.FixedHeader.Decode(first); err != nil {
 		return nil, err
 	}
