@@ -263,8 +263,8 @@ func TestCSRThatAWSRejects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := open(t, "").IssueForCSR(test.csr, time.Now())
-			refusal, ok := errors.AsType[*ca.CSRError](err)
-			if !ok || !strings.Contains(refusal.Reason, test.reason) {
+			rejection, ok := errors.AsType[*ca.CSRError](err)
+			if !ok || !strings.Contains(rejection.Reason, test.reason) {
 				t.Errorf("error %v", err)
 			}
 		})

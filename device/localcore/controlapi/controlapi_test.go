@@ -38,7 +38,7 @@ type core struct {
 	retained     []controlapi.RetainedMessage
 	disconnected []string
 	registered   map[string]string
-	refuse       error
+	reject       error
 }
 
 func (c *core) IssueKeys(context.Context) (controlapi.Keys, error) {
@@ -54,7 +54,7 @@ func (c *core) IssueCSR(_ context.Context, csr string) (string, error) {
 
 func (c *core) RegisterThing(_ context.Context, _ string, parameters map[string]string) (controlapi.Registration, error) {
 	c.registered = parameters
-	return controlapi.Registration{CertificatePEM: "pem", ResourceARNs: map[string]string{"thing": arnPrefix + "thing/t"}}, c.refuse
+	return controlapi.Registration{CertificatePEM: "pem", ResourceARNs: map[string]string{"thing": arnPrefix + "thing/t"}}, c.reject
 }
 
 // Authorize allows connecting and lets policy "deny" deny, as long as they
@@ -73,7 +73,7 @@ func (c *core) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi
 
 func (c *core) Publish(_ context.Context, m controlapi.Message) error {
 	c.published = append(c.published, m)
-	return c.refuse
+	return c.reject
 }
 
 func (c *core) RetainedMessage(topic string) (controlapi.RetainedMessage, bool) {

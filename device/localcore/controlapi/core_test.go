@@ -17,7 +17,7 @@ import (
 )
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeEndpoint.html:
-// DescribeEndpoint tells the address for devices.
+// DescribeEndpoint returns the address for devices.
 func TestDescribeEndpoint(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()
@@ -38,7 +38,7 @@ func TestRegisterThing(t *testing.T) {
 	if got.ResourceArns["thing"] != arnPrefix+"thing/t" || e.core.registered["serialNumber"] != "1" {
 		t.Errorf("got %+v, registered with %v", got, e.core.registered)
 	}
-	e.core.refuse = registry.Reject(registry.CodeNotFound, "Thing group g cannot be found.")
+	e.core.reject = registry.Reject(registry.CodeNotFound, "Thing group g cannot be found.")
 	_, err := e.iot.RegisterThing(ctx, in)
 	var failure *types.ResourceRegistrationFailureException
 	if !errors.As(err, &failure) {

@@ -123,7 +123,7 @@ func TestAlreadyExistsNamesTheResource(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_ListThings.html:
-// lists come in pages, with a token for the next.
+// lists have pages, with a token for the next.
 func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()

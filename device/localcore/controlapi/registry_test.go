@@ -288,7 +288,7 @@ func TestPolicyAttachments(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_ListThingPrincipalsV2.html:
-// an attachment tells whether it is exclusive, and a thing is deleted after it
+// an attachment says whether it is exclusive, and a thing is deleted after it
 // is gone.
 func TestThingPrincipals(t *testing.T) {
 	t.Parallel()

@@ -18,7 +18,7 @@ import (
 )
 
 // The test binary is also the function under test: it is one when this
-// variable tells how it begins.
+// variable says how it begins.
 const roleVariable = "LAMBDAHOST_TEST_ROLE"
 
 // lifelineVariable holds the address that a role connects to, so that a test sees by the
@@ -113,7 +113,7 @@ func post(path, body string, header http.Header) (status int, reply string) {
 	return resp.StatusCode, string(text)
 }
 
-// An order is an event: it tells the function what to do.
+// An order is an event: it says what the function is to do.
 type order struct {
 	Do   string `json:"do"`
 	Text string `json:"text,omitempty"`

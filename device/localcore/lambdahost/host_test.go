@@ -585,7 +585,7 @@ func TestOutputBecomesLogRecords(t *testing.T) {
 	c.Log = slog.New(slog.NewJSONHandler(&log, nil))
 	h := start(t, c)
 	mustInvoke(t, h, order{Do: "print", Text: "plain words"})
-	mustInvoke(t, h, order{Do: "print", Text: `{"time":"2026-01-01T00:00:00Z","level":"WARN","msg":"refused","serial":"1234567"}`})
+	mustInvoke(t, h, order{Do: "print", Text: `{"time":"2026-01-01T00:00:00Z","level":"WARN","msg":"denied","serial":"1234567"}`})
 	mustInvoke(t, h, order{Do: "print", Text: `{"level":"INFO","msg":"admitted","requestId":"its own"}`})
 	h.Close() // all is written then
 
@@ -603,7 +603,7 @@ func TestOutputBecomesLogRecords(t *testing.T) {
 	}
 	want := []map[string]any{
 		{"level": "INFO", "msg": "plain words", "stream": "stderr", "requestId": "some"},
-		{"level": "WARN", "msg": "refused", "serial": "1234567", "stream": "stderr", "requestId": "some"},
+		{"level": "WARN", "msg": "denied", "serial": "1234567", "stream": "stderr", "requestId": "some"},
 		{"level": "INFO", "msg": "admitted", "stream": "stderr", "requestId": "its own"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

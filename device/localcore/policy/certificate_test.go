@@ -62,7 +62,7 @@ func alternativeNames(t *testing.T, oid asn1.ObjectIdentifier) pkix.Extension {
 		context(tagURI, []byte("https://example.com/a")),
 		context(tagDirectory, directory),
 	}
-	if oid.Equal(oidIssuerAlternative) { // crypto/x509 refuses it elsewhere
+	if oid.Equal(oidIssuerAlternative) { // crypto/x509 rejects it elsewhere
 		names = append(names, context(tagIP, []byte{1}))
 	}
 	value, err := asn1.Marshal(names)

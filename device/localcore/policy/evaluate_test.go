@@ -128,7 +128,7 @@ func TestEvaluateJoinsPolicies(t *testing.T) {
 }
 
 // shippedRequests are what one device does, most of it again and again, and
-// what it is refused.
+// what it is denied.
 func shippedRequests(t testing.TB) map[string]struct {
 	policies []Policy
 	request  *Request
@@ -143,10 +143,10 @@ func shippedRequests(t testing.TB) map[string]struct {
 		"device-connect":   {operational, request(own, "iot:Connect", "client/fleety_2974685")},
 		"device-publish":   {operational, request(own, "iot:Publish", "topic/fleet/fleety_2974685/birth")},
 		"device-subscribe": {operational, request(own, "iot:Subscribe", "topicfilter/fleet/fleety_2974685/+")},
-		"device-refused":   {operational, request(own, "iot:Publish", "topic/fleet/fleety_1/birth")},
+		"device-denied":    {operational, request(own, "iot:Publish", "topic/fleet/fleety_1/birth")},
 		"claim-connect":    {claim, request(claims, "iot:Connect", "client/claim-2974685")},
 		"claim-publish":    {claim, request(claims, "iot:Publish", "topic/$aws/provisioning-templates/GoFleetProvisioningTemplate/provision/json")},
-		"claim-refused":    {claim, request(claims, "iot:Connect", "client/fleety_2974685")},
+		"claim-denied":     {claim, request(claims, "iot:Connect", "client/fleety_2974685")},
 	}
 }
 
@@ -177,7 +177,7 @@ func BenchmarkEvaluate(b *testing.B) {
 }
 
 func BenchmarkExplain(b *testing.B) {
-	c := shippedRequests(b)["device-refused"]
+	c := shippedRequests(b)["device-denied"]
 	d := Evaluate(c.policies, c.request)
 	for b.Loop() {
 		sink = d.Explain() == ""

@@ -19,8 +19,8 @@ func ExampleOpen() {
 		return
 	}
 	err = r.AddThingToThingGroup("fleety_2974685", "fleet")
-	if refusal, ok := errors.AsType[*registry.Error](err); ok {
-		fmt.Println(refusal.Status, refusal)
+	if rejection, ok := errors.AsType[*registry.Error](err); ok {
+		fmt.Println(rejection.Status, rejection)
 	}
 	// Output: 404 ResourceNotFoundException: Thing group fleet cannot be found.
 }

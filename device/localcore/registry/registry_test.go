@@ -88,7 +88,7 @@ func ok(t *testing.T, errs ...error) {
 	}
 }
 
-// code returns the code of a refusal, empty for no error.
+// code returns the code of a rejection, empty for no error.
 func code(err error) string {
 	var e *Error
 	if errors.As(err, &e) {
