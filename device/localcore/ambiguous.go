@@ -161,6 +161,8 @@ var ambiguities = []Ambiguity{
 		Answer: "null"},
 	{ID: "R5", Question: "the name in \"No shadow exists with name\"",
 		Answer: "quoted; for the classic shadow the thing's name"},
+	{ID: "R31", Question: "text of the shadow error 429",
+		Answer: "Too many requests"},
 	{ID: "R6", Question: "whether notify is published when an execution goes from QUEUED to IN_PROGRESS",
 		Answer: "no, as in AWS's worked example"},
 	{ID: "R7", Question: "update of a job execution that has ended",

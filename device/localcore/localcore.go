@@ -213,7 +213,7 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 		}
 		shadows, jobStore, ruleStore = records{s.records, "shadows"}, records{s.records, "jobs"}, records{s.records, "rules"}
 	}
-	if s.shadows, err = shadow.Open(shadows, s.config.Now); err != nil {
+	if s.shadows, err = shadow.Open(shadow.Config{Store: shadows, Now: s.config.Now, EnforceRates: s.config.Quotas == QuotasAWS}); err != nil {
 		return err
 	}
 	if err := s.openJobs(jobStore); err != nil {

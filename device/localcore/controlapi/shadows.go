@@ -49,6 +49,7 @@ func shadowException(e *shadow.Error) error {
 		http.StatusConflict:              "ConflictException",
 		http.StatusRequestEntityTooLarge: "RequestEntityTooLargeException",
 		http.StatusUnsupportedMediaType:  "UnsupportedDocumentEncodingException",
+		http.StatusTooManyRequests:       registry.CodeThrottling,
 	}[e.Code]
 	if !ok {
 		code = registry.CodeInvalidRequest

@@ -13,12 +13,15 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// Limits of a shadow document.
+// Limits of a shadow and of its document.
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html#device-shadow-limits
 const (
 	maxDocument    = 8 << 10 // bytes of desired and reported state, without metadata
 	maxLevels      = 8       // of a section
 	maxClientToken = 64      // bytes
+
+	requestsPerSecond = 20    // for one shadow
+	maxRates          = 10000 // shadows whose requests are counted
 )
 
 // An object is a JSON object. Numbers in it are [json.Number], so that they are

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"example.com/fleety/device/awsiot"
 )
 
@@ -36,13 +38,23 @@ type Message struct {
 	Payload []byte
 }
 
+// A Config says what the service stands on. The zero value works.
+type Config struct {
+	// Store is nil for memory only.
+	Store Store
+	// Now is the clock. Nil means time.Now.
+	Now func() time.Time
+	// EnforceRates rejects more requests per second than AWS allows for a shadow.
+	EnforceRates bool
+}
+
 // A Service holds the shadows of one account. It is safe for concurrent use.
 type Service struct {
-	store Store // nil in memory
-	now   func() time.Time
+	config Config
 
 	mu     sync.Mutex
 	things map[string]map[string]record // by thing and shadow name; under mu
+	rates  map[string]*rate.Limiter     // by key of a shadow; under mu
 }
 
 // A record is a shadow as it is stored, never changed in place.
@@ -54,17 +66,16 @@ type record struct {
 	Deleted time.Time `json:"deleted,omitzero"`
 }
 
-// Open returns the service with the shadows in the store. A nil store means
-// memory only, a nil clock time.Now.
-func Open(store Store, now func() time.Time) (*Service, error) {
-	if now == nil {
-		now = time.Now
+// Open returns the service with the shadows in the store.
+func Open(c Config) (*Service, error) {
+	if c.Now == nil {
+		c.Now = time.Now
 	}
-	s := &Service{store: store, now: now, things: map[string]map[string]record{}}
-	if store == nil {
+	s := &Service{config: c, things: map[string]map[string]record{}, rates: map[string]*rate.Limiter{}}
+	if c.Store == nil {
 		return s, nil
 	}
-	err := store.Each(func(key string, value []byte) error {
+	err := c.Store.Each(func(key string, value []byte) error {
 		thing, name, _ := strings.Cut(key, "/")
 		var r record
 		if err := decode(value, &r); err != nil {
@@ -87,9 +98,12 @@ func Open(store Store, now func() time.Time) (*Service, error) {
 func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) ([]Message, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
+	now := s.config.Now()
 	var out []Message
 	q, err := readRequest(t.Operation, payload)
+	if !s.allow(t, now) {
+		err = reject(429, "Too many requests")
+	}
 	if err == nil {
 		switch t.Operation {
 		case awsiot.GetShadow:
@@ -105,6 +119,25 @@ func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) ([]Message, erro
 	}
 	return out, err
 }
+
+// allow counts a request for a shadow, if rates are enforced.
+func (s *Service) allow(t awsiot.ShadowTopic, now time.Time) bool {
+	if !s.config.EnforceRates {
+		return true
+	}
+	limit := s.rates[key(t)]
+	if limit == nil {
+		if len(s.rates) == maxRates {
+			clear(s.rates) // requests for ever new names must not fill the memory
+		}
+		limit = rate.NewLimiter(requestsPerSecond, requestsPerSecond)
+		s.rates[key(t)] = limit
+	}
+	return limit.AllowN(now, 1)
+}
+
+// key is the key of a shadow in the store; neither name has a slash.
+func key(t awsiot.ShadowTopic) string { return t.Thing + "/" + t.Shadow }
 
 // NamedShadows returns the names of the thing's named shadows, sorted.
 func (s *Service) NamedShadows(thing string) []string {
@@ -223,8 +256,8 @@ func (s *Service) lastVersion(t awsiot.ShadowTopic, now time.Time) int64 {
 }
 
 func (s *Service) save(t awsiot.ShadowTopic, r record) error {
-	if s.store != nil {
-		if err := s.store.Save(map[string][]byte{t.Thing + "/" + t.Shadow: encode(r)}); err != nil {
+	if s.config.Store != nil {
+		if err := s.config.Store.Save(map[string][]byte{key(t): encode(r)}); err != nil {
 			return fmt.Errorf("storing a shadow of thing %s: %w", t.Thing, err)
 		}
 	}

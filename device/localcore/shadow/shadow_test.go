@@ -39,7 +39,7 @@ func (m memory) Save(records map[string][]byte) error {
 func open(t *testing.T, store shadow.Store) (*shadow.Service, *time.Time) {
 	t.Helper()
 	clock := time.Unix(now, 0)
-	s, err := shadow.Open(store, func() time.Time { return clock })
+	s, err := shadow.Open(shadow.Config{Store: store, Now: func() time.Time { return clock }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +335,7 @@ func TestVersionOutlivesDeletionFor48Hours(t *testing.T) {
 	const update = named + `/update {"state":{"reported":{"a":1}}}`
 	for wait, want := range map[time.Duration]string{48 * time.Hour: `"version":3,`, 48*time.Hour + time.Second: `"version":1,`} {
 		store := memory{}
-		s, clock := open(t, store)
+		s, _ := open(t, store)
 		publish(t, s, update)
 		publish(t, s, update)
 		publish(t, s, named+`/delete`)
@@ -345,11 +345,36 @@ func TestVersionOutlivesDeletionFor48Hours(t *testing.T) {
 		if got := publish(t, s, named+`/get`); got["get/rejected"] == "" {
 			t.Error("a deleted shadow was returned")
 		}
-		s, clock = open(t, store)
+		s, clock := open(t, store)
 		*clock = clock.Add(wait)
 		if got := publish(t, s, update); !strings.Contains(got["update/accepted"], want) {
 			t.Errorf("after %v: %s, want %s", wait, got["update/accepted"], want)
 		}
+	}
+}
+
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a shadow takes 20
+// requests per second, what is beyond is rejected with 429.
+func TestRequestsForAShadowAreLimited(t *testing.T) {
+	t.Parallel()
+	clock := time.Unix(now, 0)
+	s, err := shadow.Open(shadow.Config{EnforceRates: true, Now: func() time.Time { return clock }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const update = `/update {"state":{"reported":{"a":1}},"clientToken":"t"}`
+	for range 20 {
+		if got := publish(t, s, classic+update); got["update/accepted"] == "" {
+			t.Fatalf("rejected: %s", got["update/rejected"])
+		}
+	}
+	compare(t, `{"code":429,"message":"Too many requests","timestamp":TIME,"clientToken":"t"}`, publish(t, s, classic+update)["update/rejected"])
+	if got := publish(t, s, named+update); got["update/accepted"] == "" {
+		t.Error("the limit of one shadow holds for another")
+	}
+	clock = clock.Add(time.Second)
+	if got := publish(t, s, classic+update); got["update/accepted"] == "" {
+		t.Error("rejected a second later")
 	}
 }
 
