@@ -56,9 +56,7 @@ func TestPasswordOfAMalformedProxyIsNotShown(t *testing.T) {
 func TestMiddleboxThatLosesLargeClientHellosIsNamed(t *testing.T) {
 	p := newPatient(t)
 	_, behind := p.core.Endpoint()
-	var serve func(net.Conn)
-	l := listen(t, func(c net.Conn) { serve(c) })
-	serve = func(c net.Conn) {
+	l := listen(t, func(c net.Conn) {
 		hello := make([]byte, 4096)
 		n, err := c.Read(hello)
 		if err != nil || n > 1400 {
@@ -77,7 +75,7 @@ func TestMiddleboxThatLosesLargeClientHellosIsNamed(t *testing.T) {
 			server.(*net.TCPConn).CloseWrite()
 		}()
 		io.Copy(c, server)
-	}
+	})
 	p.settings["server.port"] = port(l)
 	got := results(p.examine(t))
 	if got["client-hello"] != doctor.Warn || got["server-certificate"] != doctor.OK {
