@@ -138,7 +138,8 @@ func hookAsset(t *testing.T, assembly string) string {
 	t.Helper()
 	var assets struct {
 		Files map[string]struct {
-			Source struct{ Path, Packaging string }
+			DisplayName string
+			Source      struct{ Path, Packaging string }
 		}
 	}
 	data := readFile(t, filepath.Join(assembly, "GoFleetProvisioning.assets.json"))
@@ -146,11 +147,11 @@ func hookAsset(t *testing.T, assembly string) string {
 		t.Fatal(err)
 	}
 	for _, file := range assets.Files {
-		if file.Source.Packaging == "zip" {
+		if file.Source.Packaging == "zip" && file.DisplayName == "Hook/Code" {
 			return filepath.Join(assembly, file.Source.Path)
 		}
 	}
-	t.Fatalf("no zip among the assets:\n%s", data)
+	t.Fatalf("no zip of the hook among the assets:\n%s", data)
 	return ""
 }
 
