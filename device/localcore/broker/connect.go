@@ -76,7 +76,7 @@ func (b *Broker) connect(c *Conn) error {
 	}
 	c.established.Store(true)
 	b.config.Record(c.Event(event.Connected))
-	b.lifecycleConnected(c)
+	b.lifecycle(c, "presence", lifecycleEvent{EventType: "connected", IPAddress: c.principal.Address.Addr().String()})
 	if err := c.flush(); err != nil {
 		return errClosed
 	}
@@ -185,7 +185,13 @@ var connackCodes = []byte{0x80, 0x85, 0x86, 0x87, 0x90, 0x97, 0x9B}
 func (b *Broker) rejectConnect(c *Conn, code packets.Code, reason, why string) error {
 	b.reject(c, event.Connect, "", why)
 	c.setDisconnectReason(reason)
-	b.lifecycleConnectFailed(c, reason)
+	failure := reason
+	if failure == reasonForbidden {
+		failure = "AUTHORIZATION_FAILED"
+	}
+	b.lifecycle(c, "presence", lifecycleEvent{
+		EventType: "connect_failed", ConnectFailureReason: failure, IPAddress: c.principal.Address.Addr().String(),
+	})
 	answer := byte(0)
 	switch {
 	case c.v5() && slices.Contains(connackCodes, code.Code):

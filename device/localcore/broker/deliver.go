@@ -120,7 +120,7 @@ func (c *Conn) Reply(topic string, payload []byte) error {
 	}
 	d := &delivery{
 		message: &Message{Topic: topic, Payload: payload, Time: b.config.Now()},
-		qos:     s.grantedQoS(topic), direct: true,
+		qos:     b.topics.match(topic)[s].Qos, direct: true,
 	}
 	if !s.reserve(d) {
 		return errors.New("too many messages wait for the client")

@@ -23,31 +23,6 @@ type lifecycleEvent struct {
 	VersionNumber             int      `json:"versionNumber"`
 }
 
-func (b *Broker) lifecycleConnected(c *Conn) {
-	b.lifecycle(c, "presence", lifecycleEvent{EventType: "connected", IPAddress: c.principal.Address.Addr().String()})
-}
-
-func (b *Broker) lifecycleConnectFailed(c *Conn, reason string) {
-	if reason == reasonForbidden {
-		reason = "AUTHORIZATION_FAILED"
-	}
-	b.lifecycle(c, "presence", lifecycleEvent{
-		EventType: "connect_failed", ConnectFailureReason: reason, IPAddress: c.principal.Address.Addr().String(),
-	})
-}
-
-func (b *Broker) lifecycleDisconnected(c *Conn) {
-	reason := c.disconnectReason()
-	byClient := reason == reasonClientInitiated
-	b.lifecycle(c, "presence", lifecycleEvent{
-		EventType: "disconnected", DisconnectReason: reason, ClientInitiatedDisconnect: &byClient,
-	})
-}
-
-func (b *Broker) lifecycleSubscription(c *Conn, eventType string, topics []string) {
-	b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: eventType, Topics: topics})
-}
-
 // lifecycle publishes an event under $aws/events/GROUP/TYPE/CLIENTID. Client
 // ids with wildcards have no events.
 func (b *Broker) lifecycle(c *Conn, group string, e lifecycleEvent) {

@@ -113,7 +113,10 @@ func (b *Broker) disconnected(c *Conn) {
 		e := c.Event(event.Disconnected)
 		e.Reason = c.disconnectReason()
 		b.config.Record(e)
-		b.lifecycleDisconnected(c)
+		byClient := e.Reason == reasonClientInitiated
+		b.lifecycle(c, "presence", lifecycleEvent{
+			EventType: "disconnected", DisconnectReason: e.Reason, ClientInitiatedDisconnect: &byClient,
+		})
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -222,19 +222,6 @@ func (s *session) subscribed() map[string]subscription {
 	return all
 }
 
-// grantedQoS returns the highest QoS of the subscriptions that match the topic,
-// 0 if none does.
-func (s *session) grantedQoS(topic string) (granted byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for filter, sub := range s.subscriptions {
-		if sub.Qos > granted && matches(filter, topic) {
-			granted = sub.Qos
-		}
-	}
-	return granted
-}
-
 // takeUnacked removes and returns the unacknowledged messages that match, in
 // the order of their sending. The caller holds mu.
 func (s *session) takeUnacked(match func(*delivery) bool) (taken []*delivery) {

@@ -149,7 +149,7 @@ func (b *Broker) addSubscriptions(c *Conn, filters packets.Subscriptions, codes 
 			b.config.Log.Error("keeping subscriptions", "client", s.clientID, "error", err)
 		}
 	}
-	b.lifecycleSubscription(c, "subscribed", topics)
+	b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: "subscribed", Topics: topics})
 }
 
 // unsubscribe deals with an UNSUBSCRIBE.
@@ -186,7 +186,7 @@ func (b *Broker) unsubscribe(c *Conn, pk *packets.Packet) error {
 				b.config.Log.Error("removing subscriptions", "client", s.clientID, "error", err)
 			}
 		}
-		b.lifecycleSubscription(c, "unsubscribed", topics)
+		b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: "unsubscribed", Topics: topics})
 	}
 	return c.queue(&packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Unsuback}, PacketID: pk.PacketID, ReasonCodes: codes,

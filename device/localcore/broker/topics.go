@@ -151,29 +151,6 @@ func (n *topicNode) collect(found map[*session]subscription) {
 	}
 }
 
-// matches reports whether a filter matches a topic, by the rules of
-// [topicTree.match].
-func matches(filter, topic string) bool {
-	_, filter = splitShare(filter)
-	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
-		return false
-	}
-	for {
-		level, restFilter, moreFilter := strings.Cut(filter, "/")
-		if level == "#" {
-			return true
-		}
-		name, restTopic, moreTopic := strings.Cut(topic, "/")
-		if level != "+" && level != name || moreFilter != moreTopic {
-			return false
-		}
-		if !moreFilter {
-			return true
-		}
-		filter, topic = restFilter, restTopic
-	}
-}
-
 // validFilter reports whether each wildcard is a level of its own, # the last
 // one, and a share has a name [MQTT-4.7.1] [MQTT-4.8.2].
 func validFilter(filter string) bool {
