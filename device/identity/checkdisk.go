@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,11 +17,15 @@ const identitySize = 24 << 10
 // mode, renames, syncs and removes. It leaves nothing there. Where a directory is
 // missing it uses the nearest above it.
 //
-// It returns a *[DiskError] for what the file system cannot do, and an
-// *[AccessError] for a directory that others may write to.
+// It returns a *[DiskError] for what the file system cannot do, an *[AccessError]
+// for a directory that others may write to, and a *[ConflictError] where the
+// identity's files would not be three of its own.
 func (s *Store) CheckDisk() error { return diskError(s.storage.check()) }
 
 func (d *directory) check() error {
+	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {
+		return err
+	}
 	files := d.files("-")
 	dirs := []string{d.home()}
 	for _, path := range []string{files.Certificate, files.PrivateKey} {

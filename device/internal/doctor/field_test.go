@@ -192,6 +192,20 @@ func TestReportsHaveNoControlCharacters(t *testing.T) {
 	}
 }
 
+// What bootstrap would reject before it asks anything, the doctor reports.
+func TestFilesThatWouldOverwriteEachOtherAreReported(t *testing.T) {
+	for name, certificate := range map[string]string{"the key": "x/../x/own.key", "the claim": "./certs/fleet-provisioning.certificate.pem", "the configuration": "empty.yaml"} {
+		t.Run(name, func(t *testing.T) {
+			p := newPatient(t)
+			p.settings["primary.certificatepath"], p.settings["primary.privatekeypath"] = certificate, "x/own.key"
+			report := p.examine(t)
+			if c, ok := find(report, func(c doctor.Check) bool { return c.CauseID == "file-conflict" }); !ok || c.Class != awsiot.Misconfigured.String() {
+				t.Errorf("got:\n%s", c)
+			}
+		})
+	}
+}
+
 // The folder that is tried is the one that the configuration names.
 func TestDiskOfTheStateDirectoryIsTried(t *testing.T) {
 	t.Chdir(t.TempDir())
