@@ -7,11 +7,9 @@
 package rules
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"regexp"
@@ -469,19 +467,15 @@ func (s *Service) fail(ctx context.Context, r *rule, sc *scope, failures []failu
 	if r.onError == nil {
 		return
 	}
-	clientID := cmp.Or(sc.message.ClientID, "n/a")
-	var event bytes.Buffer
-	e := json.NewEncoder(&event)
-	e.SetEscapeHTML(false)
-	err := e.Encode(struct {
+	event := encode(struct {
 		Rule     string    `json:"ruleName"`
 		Topic    string    `json:"topic"`
 		Trace    string    `json:"cloudwatchTraceId"`
 		ClientID string    `json:"clientId"`
 		Payload  []byte    `json:"base64OriginalPayload"`
 		Failures []failure `json:"failures"`
-	}{r.Name, sc.message.Topic, cmp.Or(sc.trace, newUUID()), clientID, sc.message.Payload, failures})
-	if err = errors.Join(err, r.onError.perform(ctx, sc, bytes.TrimSpace(event.Bytes()))); err != nil {
+	}{r.Name, sc.message.Topic, cmp.Or(sc.trace, newUUID()), cmp.Or(sc.message.ClientID, "n/a"), sc.message.Payload, failures})
+	if err := r.onError.perform(ctx, sc, event); err != nil {
 		s.config.Log.Warn("an error action failed", "rule", r.Name, "error", err)
 	}
 }
