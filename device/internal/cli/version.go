@@ -12,27 +12,60 @@ import (
 // version is set when the program is linked (-X …/internal/cli.version=v1.2.3).
 var version string
 
-// Version returns the version that was set at link time, else the one that the
-// go command recorded, with the compiler and the platform.
-func Version() string {
+// A build is where a program comes from. Its JSON keys are part of the contract
+// of the version command.
+type build struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"` // absent when built outside a checkout
+	Modified bool   `json:"modified"`         // the checkout had uncommitted changes
+	Go       string `json:"go"`
+	Platform string `json:"platform"` // GOOS/GOARCH
+}
+
+// thisBuild has the version that was set at link time, else the one that the go
+// command recorded.
+func thisBuild() build {
+	b := build{Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	recorded := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		recorded = info.Main.Version
+		for _, setting := range info.Settings {
+			switch setting.Key {
+			case "vcs.revision":
+				b.Commit = setting.Value
+			case "vcs.modified":
+				b.Modified = setting.Value == "true"
+			}
+		}
 	}
-	return fmt.Sprintf("%s (%s %s/%s)", cmp.Or(version, recorded, "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	b.Version = cmp.Or(version, recorded, "unknown")
+	return b
+}
+
+// Version returns the version with the compiler and the platform.
+func Version() string {
+	b := thisBuild()
+	return fmt.Sprintf("%s (%s %s)", b.Version, b.Go, b.Platform)
 }
 
 // newVersionCmd returns the version command.
 func newVersionCmd(c *Console) *cobra.Command {
-	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version",
-		Long:    "Version prints the program's version, the Go version that built it, and the platform.",
-		Example: "  $ " + c.Name + " version",
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "version [flags]",
+		Short: "Print the version",
+		Long: `Version prints the program's version, the Go version that built it, and the
+platform; as JSON also the commit.`,
+		Example: "  $ " + c.Name + " version\n  $ " + c.Name + " version --json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if asJSON {
+				return c.JSON(thisBuild())
+			}
 			_, err := fmt.Fprintf(c.Out, "%s version %s\n", c.Name, Version())
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the version as one JSON object")
+	return cmd
 }
