@@ -4,7 +4,8 @@
 GO          ?= go
 MODULES     := hook device infra
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
-LDFLAGS     := -s -w -X example.com/fleety/device/internal/cli.version=$(VERSION)
+COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS     := -s -w $(foreach v,version=$(VERSION) commit=$(COMMIT),-X example.com/fleety/device/internal/cli.$v)
 BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 # A bootstrap waits for the network, so only its cryptography is worth inlining.
 SMALL       := -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x/crypto/...=
@@ -117,18 +118,34 @@ torture: device  ## hours of faults: virtual machines, power cuts, kills
 	cd device && CI=true $(GO) test ./e2e -v -timeout 6h -parallel 2 -run 'PowerCuts|FirstBoot' -power.cuts 67 -first.boot
 	cd device && $(GO) test ./e2e -v -timeout 2h -run Kill -crash.kills 1000 -crash.pairs 1
 
-PLATFORMS := linux/amd64 linux/arm64 linux/arm/6 linux/arm/7 linux/386 linux/riscv64 linux/mipsle \
-	darwin/amd64 darwin/arm64 windows/amd64
+PLATFORMS := linux/amd64 linux/arm64 linux/arm/5 linux/arm/6 linux/arm/7 linux/386 linux/riscv64 linux/mipsle \
+	darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+DESKTOPS  := $(filter %/amd64 %/arm64,$(PLATFORMS))
+BINARIES  := $(PLATFORMS:%=iot_device/%) $(DESKTOPS:%=iot_core_local/%) $(DESKTOPS:%=iot_fleet/%)
 
-release: $(addprefix release/,$(PLATFORMS))  ## build the device for every platform into dist/
+# Whatever in the caller's environment could change the bytes is set here.
+PINNED    := GOWORK=off GOFLAGS= GOEXPERIMENT= GOFIPS140=off CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0 GO386=sse2 \
+	GOMIPS=softfloat GORISCV64=rva20u64
 
-# release/OS/ARCH[/ARM VERSION] makes dist/iot_device_OS_ARCH[vVERSION].
-release/%: os   = $(word 1,$(subst /, ,$*))
-release/%: arch = $(word 2,$(subst /, ,$*))
-release/%: arm  = $(word 3,$(subst /, ,$*))
+release: $(BINARIES:%=release/%) .ci/tools/cyclonedx-gomod .ci/tools/notices  ## build every program for every platform into dist/, with SBOMs, notices and checksums
+	scripts/release.sh $(VERSION)
+
+# release/PROGRAM/OS/ARCH[/ARM VERSION] makes dist/PROGRAM_OS_ARCH[vVERSION].
+release/%: program = $(word 1,$(subst /, ,$*))
+release/%: os      = $(word 2,$(subst /, ,$*))
+release/%: arch    = $(word 3,$(subst /, ,$*))
+release/%: arm     = $(word 4,$(subst /, ,$*))
 release/%:
-	cd device && GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) GOMIPS=softfloat $(BUILD) $(SMALL) \
-		-o ../dist/iot_device_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/iot_device
+	cd device && $(PINNED) GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' \
+		$(if $(filter iot_device,$(program)),$(SMALL)) \
+		-o ../dist/$(program)_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/$(program)
+
+.ci/tools/notices: .ci/release/notices/main.go .ci/release/go.sum
+	cd .ci/release && GOWORK=off $(GO) build -trimpath -o ../tools/ ./notices
+
+.ci/tools/cyclonedx-gomod .ci/tools/nfpm: .ci/release/go.sum
+	cd .ci/release && GOWORK=off $(GO) build -trimpath -o ../tools/ tool
+	@touch .ci/tools/cyclonedx-gomod .ci/tools/nfpm
 
 clean:  ## remove build output
 	rm -rf iot_device iot_core_local iot_fleet dist hook/dist infra/cdk.out infra/node_modules $(AWSSDK)/node_modules .ci/tools

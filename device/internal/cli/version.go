@@ -9,36 +9,30 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set when the program is linked (-X …/internal/cli.version=v1.2.3).
-var version string
+// Set when the program is linked (-X …/internal/cli.version=v1.2.3).
+var version, commit string
 
 // A build is where a program comes from. Its JSON keys are part of the contract
 // of the version command.
 type build struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"` // absent when built outside a checkout
-	Modified bool   `json:"modified"`         // the checkout had uncommitted changes
 	Go       string `json:"go"`
 	Platform string `json:"platform"` // GOOS/GOARCH
 }
 
-// thisBuild has the version that was set at link time, else the one that the go
-// command recorded.
+// thisBuild has what was set at link time, else what the go command recorded.
 func thisBuild() build {
-	b := build{Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	recorded := ""
+	b := build{Version: version, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		recorded = info.Main.Version
+		b.Version = cmp.Or(b.Version, info.Main.Version)
 		for _, setting := range info.Settings {
-			switch setting.Key {
-			case "vcs.revision":
-				b.Commit = setting.Value
-			case "vcs.modified":
-				b.Modified = setting.Value == "true"
+			if setting.Key == "vcs.revision" {
+				b.Commit = cmp.Or(b.Commit, setting.Value)
 			}
 		}
 	}
-	b.Version = cmp.Or(version, recorded, "unknown")
+	b.Version = cmp.Or(b.Version, "unknown")
 	return b
 }
 
