@@ -88,6 +88,15 @@ func Main(p Program, args []string, streams term.Streams) int {
 	return console.finish(ctx, p, err)
 }
 
+// Tree returns the command tree of a program for its manual. Its commands do not
+// run.
+func Tree(p Program) *cobra.Command {
+	console := &Console{Name: p.Name, logLevel: cmp.Or(p.LogLevel, "warn")}
+	root := p.Root(console)
+	prepare(root, console, nil)
+	return root
+}
+
 // NewRoot completes the root of a command tree: it prints its help, suggests
 // what a misspelt command may have meant, and has the given commands and those
 // of every program.

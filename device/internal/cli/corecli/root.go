@@ -9,12 +9,17 @@ import (
 
 // Main runs iot_core_local and returns its exit code.
 func Main(args []string, streams term.Streams) int {
-	return cli.Main(cli.Program{
+	return cli.Main(Program(), args, streams)
+}
+
+// Program describes iot_core_local, also for its manual.
+func Program() cli.Program {
+	return cli.Program{
 		Name:     "iot_core_local",
 		Root:     newRootCmd,
 		Explain:  explain,
 		LogLevel: "info",
-	}, args, streams)
+	}
 }
 
 func newRootCmd(console *cli.Console) *cobra.Command {

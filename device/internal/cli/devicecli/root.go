@@ -11,12 +11,17 @@ import (
 
 // Main runs iot_device and returns its exit code.
 func Main(args []string, streams term.Streams) int {
-	return cli.Main(cli.Program{
+	return cli.Main(Program(), args, streams)
+}
+
+// Program describes iot_device, also for its manual.
+func Program() cli.Program {
+	return cli.Program{
 		Name:        "iot_device",
 		Root:        newRootCmd,
 		Explain:     explain,
 		Interrupted: "run it again: an interrupted run is resumed",
-	}, args, streams)
+	}
 }
 
 func newRootCmd(console *cli.Console) *cobra.Command {

@@ -11,12 +11,17 @@ import (
 
 // Main runs iot_fleet and returns its exit code.
 func Main(args []string, streams term.Streams) int {
-	return cli.Main(cli.Program{
+	return cli.Main(Program(args), args, streams)
+}
+
+// Program describes iot_fleet, also for its manual; a report has the args.
+func Program(args []string) cli.Program {
+	return cli.Program{
 		Name:        "iot_fleet",
 		Root:        func(console *cli.Console) *cobra.Command { return newRootCmd(console, args) },
 		Explain:     explain,
 		Interrupted: "the report has the results so far; with --keep the same command resumes",
-	}, args, streams)
+	}
 }
 
 func newRootCmd(console *cli.Console, args []string) *cobra.Command {

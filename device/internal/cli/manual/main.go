@@ -1,0 +1,116 @@
+// Command manual writes what a package has beside a program, made from the
+// commands: man1/, completions/{bash,zsh,fish}/ and, for the device, config.yaml.
+// It is a program of its own so that no other links what renders manual pages.
+//
+//	usage: manual PROGRAM FOLDER
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/cli/corecli"
+	"example.com/fleety/device/internal/cli/devicecli"
+	"example.com/fleety/device/internal/cli/fleetcli"
+	"example.com/fleety/device/internal/config"
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: manual PROGRAM FOLDER")
+		os.Exit(2)
+	}
+	if err := write(os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, "manual: error:", err)
+		os.Exit(1)
+	}
+}
+
+func write(name, dir string) error {
+	var program cli.Program
+	switch name {
+	case "iot_device":
+		program = devicecli.Program()
+	case "iot_core_local":
+		program = corecli.Program()
+	case "iot_fleet":
+		program = fleetcli.Program(nil)
+	default:
+		return fmt.Errorf("no program %s", name)
+	}
+	root := cli.Tree(program)
+	if err := writePages(root, filepath.Join(dir, "man1")); err != nil {
+		return err
+	}
+	if err := writeCompletions(root, filepath.Join(dir, "completions")); err != nil {
+		return err
+	}
+	if name != "iot_device" {
+		return nil
+	}
+	text, err := packaged(string(config.Example))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(text), 0o644)
+}
+
+// writePages writes a page for each command. Their date is SOURCE_DATE_EPOCH.
+func writePages(root *cobra.Command, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	root.DisableAutoGenTag = true
+	return doc.GenManTree(root, &doc.GenManHeader{
+		Title: strings.ToUpper(root.Name()), Section: "1", Source: root.Name(), Manual: "User commands",
+	}, dir)
+}
+
+func writeCompletions(root *cobra.Command, dir string) error {
+	for shell, generate := range map[string]func(string) error{
+		"bash/" + root.Name():           func(p string) error { return root.GenBashCompletionFileV2(p, true) },
+		"zsh/_" + root.Name():           root.GenZshCompletionFile,
+		"fish/" + root.Name() + ".fish": func(p string) error { return root.GenFishCompletionFile(p, true) },
+	} {
+		path := filepath.Join(dir, shell)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := generate(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packaged returns the example configuration as a package installs it. Nothing
+// in it is of another's device: without its values a device is not configured.
+// What changes is in /var/lib/iot_device, so that /etc can be read-only.
+func packaged(example string) (string, error) {
+	head, _, ok := strings.Cut(example, "# Optional: where the device's own identity is kept.")
+	if !ok {
+		return "", fmt.Errorf("the example configuration has no section on the identity")
+	}
+	const state = "/var/lib/iot_device"
+	for _, change := range [][2]string{
+		{`serialNumber: "2974685"`, `serialNumber: ""`},
+		{`deviceLocation: "USA"`, `deviceLocation: ""`},
+		{"thingname: fleety_2974685", "# thingname: fleety_2974685"},
+		{"# Optional: the folder of the device's identity, here the default.\n# stateDir: certs", "# The folder of the device's identity.\nstateDir: " + state},
+		{"endpoint: xxxx-ats.iot.REGION.amazonaws.com", `endpoint: ""`},
+		{"# cacertificatepath: certs/", "# cacertificatepath: /etc/iot_device/"},
+		{"privatekeypath: certs/", "privatekeypath: " + state + "/claim/"},
+		{"certificatepath: certs/", "certificatepath: " + state + "/claim/"},
+	} {
+		if strings.Count(head, change[0]) != 1 {
+			return "", fmt.Errorf("the example configuration has %q %d times", change[0], strings.Count(head, change[0]))
+		}
+		head = strings.Replace(head, change[0], change[1], 1)
+	}
+	return strings.TrimSpace(head) + "\n", nil
+}
