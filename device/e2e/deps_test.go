@@ -54,6 +54,8 @@ var rooms = map[string]room{
 	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/..."}, "the core does not link the device"},
 	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the fleet does not link the broker"},
 
+	"device/internal/cli/manual": {[]string{"device/internal/..."}, "it renders the commands of every program, and no program links it"},
+
 	"device/cmd/iot_device":     {[]string{"device/internal/cli/devicecli", "device/internal/term"}, "a dozen lines"},
 	"device/cmd/iot_core_local": {[]string{"device/internal/cli/corecli", "device/internal/term"}, "a dozen lines"},
 	"device/cmd/iot_fleet":      {[]string{"device/internal/cli/fleetcli", "device/internal/term"}, "a dozen lines"},
