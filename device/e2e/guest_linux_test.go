@@ -47,8 +47,8 @@ func needGuest(t *testing.T, more ...string) {
 // guestModules are the kernel modules of the guest, each with what it needs.
 var guestModules = []string{"virtio_pci", "virtio_blk", "virtio_net", "crc32c_generic", "crc32_generic", "ext4", "f2fs"}
 
-// guestInit runs one bootstrap on the disk. The kernel hands its parameters
-// FS, OPTS, ARGS and HOLD over as variables. What follows GUEST is for the test.
+// guestInit runs one command of the device on the disk. The kernel hands its
+// parameters FS, OPTS, VERB and HOLD over as variables. What follows GUEST is for the test.
 const guestInit = `#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
@@ -60,7 +60,7 @@ ifconfig lo up
 ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
 mount -t "$FS" -o "noatime$OPTS" /dev/vda /state || echo "GUEST failed to mount"
 cd /state
-iot_device bootstrap --config device.yaml --author Guest --json --timeout 100s $ARGS >/out 2>/err
+iot_device "$VERB" --config device.yaml --json --timeout 100s >/out 2>/err
 code=$?
 sed 's/^/GUEST stderr /' /err
 echo "GUEST exit $code $(cat /out)"
@@ -72,7 +72,7 @@ poweroff -f
 // A guestImage is a kernel and an initial file system with the device's binary.
 type guestImage struct{ kernel, initrd string }
 
-// newGuestImage makes the guest that runs one bootstrap of the device's binary.
+// newGuestImage makes the guest that runs one command of the device's binary.
 func newGuestImage(t *testing.T, binary string) guestImage {
 	t.Helper()
 	return packGuest(t, guestInit, binary)
@@ -154,7 +154,7 @@ func moduleFiles(t *testing.T, dir string) []string {
 
 // A guestRun is what a virtual machine has printed.
 type guestRun struct {
-	exited  bool // the bootstrap ended before the machine did
+	exited  bool // the command ended before the machine did
 	code    int
 	console string
 	result  struct {
@@ -163,10 +163,10 @@ type guestRun struct {
 	}
 }
 
-// boot runs a virtual machine on the disk until it powers off, the context
-// ends, or, with hold, the bootstrap has ended: then its power is cut before
-// the file system is unmounted.
-func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs filesystem, args string, hold bool) (run guestRun) {
+// boot runs a command of the device in a virtual machine on the disk, until it
+// powers off, the context ends, or, with hold, the command has ended: then its
+// power is cut before the file system is unmounted.
+func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs filesystem, verb string, hold bool) (run guestRun) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "disk.sock")
 	listener, err := net.Listen("unix", socket)
@@ -184,7 +184,7 @@ func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs 
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 FS=%s OPTS=%s ARGS=%s", fs.kind, fs.options, args)
+	parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 FS=%s OPTS=%s VERB=%s", fs.kind, fs.options, verb)
 	if hold {
 		parameters += " HOLD=1"
 	}
