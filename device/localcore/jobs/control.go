@@ -170,7 +170,7 @@ func (s *Service) CreateJob(id string, n NewJob) (Job, error) {
 	})
 }
 
-// mutate is change for the operations that return a job.
+// mutate is change for the operations on a job that return it.
 func (s *Service) mutate(f func(*change) (*job, error)) (out Job, err error) {
 	err = s.change(func(tx *change) error {
 		j, err := f(tx)
@@ -191,24 +191,26 @@ func (s *Service) job(id string) (*job, error) {
 }
 
 // DescribeJob returns a job and its document.
-func (s *Service) DescribeJob(id string) (Job, string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	j, err := s.job(id)
-	if err != nil {
-		return Job{}, "", err
-	}
-	return j.description(), j.Document, nil
+func (s *Service) DescribeJob(id string) (out Job, document string, err error) {
+	out, err = s.mutate(func(tx *change) (*job, error) {
+		j, err := tx.job(id)
+		if err == nil {
+			document = j.Document
+		}
+		return j, err
+	})
+	return out, document, err
 }
 
 // Jobs returns all jobs, the newest first.
 func (s *Service) Jobs() []Job {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var out []Job
-	for _, j := range s.inOrder() {
-		out = append(out, j.description())
-	}
+	_ = s.change(func(tx *change) error { // which can fail to store what it found only
+		for _, j := range tx.inOrder() {
+			out = append(out, j.description())
+		}
+		return nil
+	}, nil)
 	slices.Reverse(out)
 	return out
 }

@@ -204,11 +204,15 @@ type change struct {
 	before  map[string][]*execution
 }
 
-// change runs f and stores and publishes what it did. reply, if any, is called
+// change runs f on jobs that agree with the registry, and stores and publishes
+// what it did. reply, if any, is called
 // with f's error before the notifications are published.
 func (s *Service) change(f func(*change) error, reply func(error)) error {
 	s.mu.Lock()
 	tx := &change{s, s.config.Now(), map[string]any{}, map[string][]*execution{}}
+	if s.stale.Swap(false) {
+		tx.sync()
+	}
 	err := f(tx)
 	notifications := tx.notifications()
 	if storeErr := tx.store(); err == nil {

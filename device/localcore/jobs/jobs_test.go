@@ -82,6 +82,10 @@ func bubble(t *testing.T, f func(*bench)) {
 // restart opens the service on its store.
 func (b *bench) restart() {
 	b.Helper()
+	if b.stop != nil {
+		b.stop()
+		synctest.Wait()
+	}
 	s, err := jobs.Open(jobs.Config{Things: b.fleet, ARN: arn, Store: b.store, Publish: func(m jobs.Message) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -89,9 +93,6 @@ func (b *bench) restart() {
 	}})
 	if err != nil {
 		b.Fatal(err)
-	}
-	if b.stop != nil {
-		b.stop()
 	}
 	ctx, stop := context.WithCancel(b.Context())
 	b.Service, b.stop = s, stop
@@ -737,6 +738,24 @@ func TestJobsControlPlane(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) { bubble(t, test.run) })
+	}
+}
+
+func TestRequestFindsWhatTheRegistryGainedBefore(t *testing.T) {
+	t.Parallel()
+	f := fleet{"G": nil}
+	s, err := jobs.Open(jobs.Config{Things: f, ARN: arn, Publish: func(jobs.Message) {}}) // and no Run
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateJob("j", jobs.NewJob{Targets: []string{arn("thinggroup/G")}, Document: "{}", TargetSelection: jobs.Continuous}); err != nil {
+		t.Fatal(err)
+	}
+	f["G"] = []string{"T"}
+	s.RegistryChanged()
+	update := awsiot.JobsTopic{Thing: "T", Operation: awsiot.UpdateJobExecution, Job: "j"}
+	if _, err := s.Do(update, jobs.Request{Status: jobs.Succeeded}); err != nil {
+		t.Error(err)
 	}
 }
 

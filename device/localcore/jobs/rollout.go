@@ -18,20 +18,19 @@ func (s *Service) Run(ctx context.Context) {
 		if !due.IsZero() {
 			wait = due.Sub(s.config.Now())
 		}
-		timer, work := time.NewTimer(wait), (*change).advance
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-s.wake: // the time or the registry may have changed
 			timer.Stop()
-			if !s.stale.Swap(false) {
+			if !s.stale.Load() {
 				continue
 			}
-			work = (*change).sync
 		case <-timer.C:
 		}
-		if err := s.change(func(tx *change) error { work(tx); return nil }, nil); err != nil {
+		if err := s.change(func(tx *change) error { tx.advance(); return nil }, nil); err != nil {
 			s.config.Log.Error("advancing the jobs", "error", err)
 		}
 	}
@@ -180,7 +179,8 @@ func (tx *change) cancel(j *job, force bool) {
 	}
 }
 
-// RegistryChanged has Run look at the registry: things that joined the group of
+// RegistryChanged has the jobs follow the registry before the next request and
+// without one, by Run: things that joined the group of
 // a continuous job get an execution, those that left it or are gone lose theirs.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs-lifecycle.html
