@@ -17,6 +17,8 @@ type expression func(*scope) any
 
 func literal(v any) expression { return func(*scope) any { return v } }
 
+func payload(s *scope) any { return s.payload }
+
 // A statement is a parsed SQL statement.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-reference.html
@@ -190,11 +192,15 @@ func (p *parser) selection(nested bool) *statement {
 var attributePath = regexp.MustCompile(`^(?:[A-Za-z_][\pL\pN_]*\.)*([A-Za-z_][\pL\pN_]*)$`)
 
 func (p *parser) item(value bool) (i item) {
-	if p.accept("*") {
-		return i
-	}
 	start := p.start
-	i.value = p.expression()
+	if p.accept("*") {
+		if !p.is("AS") {
+			return i
+		}
+		i.value = payload
+	} else {
+		i.value = p.expression()
+	}
 	if p.accept("AS") {
 		for first := true; first || p.accept("."); first = false {
 			i.name = append(i.name, p.take("an alias", name, text))
@@ -326,7 +332,7 @@ func (p *parser) primary() expression {
 		if p.accept("(") {
 			return p.call(token)
 		}
-		return member(func(s *scope) any { return s.payload }, token)
+		return member(payload, token)
 	}
 }
 

@@ -173,6 +173,7 @@ func TestSQL(t *testing.T) {
 		"an attribute is selected by its name":                    {"", `SELECT color FROM 'topic/subtopic'`, "", temperature, `{"color":"red"}`},
 		"AS renames what is selected":                             {"", `select color as my_color, temperature AS fahrenheit from 'topic/subtopic'`, "", temperature, `{"my_color":"red","fahrenheit":50}`},
 		"items beside * are added to the payload":                 {"", `SELECT *, 15 as speed FROM 'topic/subtopic'`, "", `{"color":"red"}`, `{"color":"red","speed":15}`},
+		"* with an alias is the payload as a member":              {"", `SELECT * AS message, topic(1) AS t FROM 'topic/subtopic'`, "", `{"a":1}`, `{"message":{"a":1},"t":"topic"}`},
 		"SELECT VALUE makes a payload that is no object":          {"", `SELECT VALUE color FROM 'topic/subtopic'`, "", temperature, `"red"`},
 		"the dot selects a member of an object":                   {"", `SELECT rgb.red as red_value FROM 'topic/subtopic'`, "", temperature, `{"red_value":255}`},
 		"the last name of a path is its name in the result":       {"", `SELECT rgb.red FROM 'topic/subtopic'`, "", temperature, `{"red":255}`},
