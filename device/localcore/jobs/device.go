@@ -173,7 +173,9 @@ func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)
 			return
 		}
 		e, ok := errors.AsType[*Error](err)
-		if !ok {
+		if ok {
+			s.config.Log.Warn("rejected a job request", "topic", t, "code", e.Code, "reason", e.Message)
+		} else {
 			s.config.Log.Error("answering a job request", "topic", t, "error", err)
 			e = reject(InternalError, "An internal error has occurred.")
 		}

@@ -54,7 +54,8 @@ type Config struct {
 	Store Store
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
-	// Log receives what fails without a caller. Nil means discard.
+	// Log receives rejected MQTT requests, and what fails without a caller. Nil
+	// means discard.
 	Log *slog.Logger
 }
 
