@@ -14,7 +14,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
@@ -116,7 +116,7 @@ func openClaim(c *Config, r *registry.Registry, a *ca.Authority) (Credential, er
 	if err != nil {
 		return claim, fmt.Errorf("encoding the claim: %w", err)
 	}
-	if err := renameio.WriteFile(path, data, 0o600); err != nil {
+	if err := maybe.WriteFile(path, data, 0o600); err != nil {
 		return claim, fmt.Errorf("keeping the claim: %w", err)
 	}
 	return claim, nil
@@ -182,7 +182,7 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 		{deviceFile, []byte(device), 0o644},
 	}
 	for _, f := range files {
-		if err := renameio.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
+		if err := maybe.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
 			return fmt.Errorf("writing the credentials: %w", err)
 		}
 	}

@@ -27,7 +27,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 )
 
 // An Authority holds the key that signs device certificates and the root of
@@ -85,7 +85,7 @@ func create(path string) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := renameio.WriteFile(path, data, 0o600); err != nil {
+	if err := maybe.WriteFile(path, data, 0o600); err != nil {
 		return nil, fmt.Errorf("writing the certificate authority: %w", err)
 	}
 	return a, nil

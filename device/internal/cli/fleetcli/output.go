@@ -1,6 +1,7 @@
 package fleetcli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -8,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 	"github.com/spf13/pflag"
 
 	"example.com/fleety/device/fleet"
@@ -74,14 +75,12 @@ func (o *output) write(console *cli.Console, r *fleet.Report) error {
 	return printReport(console, r)
 }
 
-// writeFile writes a file whole or not at all.
+// writeFile writes a file whole or, but on Windows, not at all.
 func writeFile(path string, write func(io.Writer) error) error {
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	var b bytes.Buffer
+	err := write(&b)
 	if err == nil {
-		defer f.Cleanup()
-		if err = write(f); err == nil {
-			err = f.CloseAtomicallyReplace()
-		}
+		err = maybe.WriteFile(path, b.Bytes(), 0o644)
 	}
 	if err != nil {
 		return &fileError{path, err}
