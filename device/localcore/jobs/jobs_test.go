@@ -315,6 +315,25 @@ func TestJobsDeviceAPI(t *testing.T) {
 			}
 			b.expect(`U/jobs/j/update {"status":"IN_PROGRESS","expectedVersion":1}`, `accepted {"timestamp":@0}`)
 		}},
+		"status details that an update does not give stay as they are": {run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.request(`U/jobs/start-next {"statusDetails":{"a":"b"}}`)
+			b.expect(`U/jobs/j/update {"status":"IN_PROGRESS","includeJobExecutionState":true}`,
+				`accepted {"executionState":{"status":"IN_PROGRESS","statusDetails":{"a":"b"},"versionNumber":3},"timestamp":@0}`)
+			b.expect(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":{"c":"d"},"includeJobExecutionState":true}`,
+				`accepted {"executionState":{"status":"IN_PROGRESS","statusDetails":{"c":"d"},"versionNumber":4},"timestamp":@0}`)
+		}},
+		"a clientToken is returned in responses and errors": {run: func(b *bench) {
+			b.expect(`U/jobs/get {"clientToken":"a b"}`, `accepted {"inProgressJobs":[],"queuedJobs":[],"timestamp":@0,"clientToken":"a b"}`)
+			if got := b.request(`U/jobs/j/get {"clientToken":"a b"}`); !strings.HasPrefix(got, "rejected ") || !strings.Contains(got, `"clientToken":"a b"`) {
+				b.Error(got)
+			}
+		}},
+		"an execution that is queued can be rejected by its device at once": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			b.create("j", "thing/U", "")
+			b.expect(`U/jobs/j/update {"status":"REJECTED","statusDetails":{"why":"old"}}`, `accepted {"timestamp":@0}`)
+			b.hasStatuses("j", "U/1:REJECTED")
+		}},
 		"an execution that has ended cannot be updated": {page: "jobs-api", run: func(b *bench) {
 			b.create("j", "thing/U", "")
 			b.request(`U/jobs/j/update {"status":"SUCCEEDED"}`)

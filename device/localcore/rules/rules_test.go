@@ -185,6 +185,7 @@ func TestSQL(t *testing.T) {
 		"WHERE decides whether the actions are performed":         {"iot-sql-where", `SELECT color FROM 'topic/subtopic' WHERE temperature > 50 AND color <> 'red'`, "", temperature, ``},
 		"WHERE cannot use an alias of SELECT":                     {"iot-sql-where", `SELECT color AS c FROM 'topic/subtopic' WHERE c = 'red'`, "", temperature, ``},
 		"a payload that is no JSON can be decoded":                {"iot-sql-where", `SELECT decode(encode(*, 'base64'), 'base64') AS value FROM 'topic/subtopic' WHERE decode(encode(*, 'base64'), 'base64') > 50`, "", `80`, `{"value":80}`},
+		"FROM can be left out of a rule for Basic Ingest":         {"iot-basic-ingest", `SELECT color`, "topic/subtopic", temperature, ``},
 		"FROM matches the exact topic":                            {"iot-sql-from", `SELECT color FROM 'topic/subtopic'`, "topic/subtopic-2", temperature, ``},
 		"the wildcard # matches one or more levels":               {"iot-sql-from", `SELECT color FROM 'topic/#'`, "topic/subtopic-3/details", temperature, `{"color":"red"}`},
 		"the wildcard + matches one level":                        {"iot-sql-from", `SELECT color FROM 'topic/+'`, "topic/subtopic-3/details", temperature, ``},
@@ -247,6 +248,15 @@ func TestFunctionsAndOperators(t *testing.T) {
 		"arithmetic converts strings of numbers": {"iot-sql-operators", [][2]string{
 			{`7 - 2`, `5`}, {`'7' - 2.5`, `4.5`}, {`'x' - 1`, `-`}, {`6 * '1.5'`, `9`}, {`7 / 2`, `3`}, {`7 / 2.5`, `2.8`}, {`'7' / 2`, `3.5`}, {`-7 / 2`, `-3`},
 			{`7 % 4`, `3`}, {`7.5 % '2'`, `1.5`}, {`7 / 0`, `-`}, {`2 + 3 * 4`, `14`}, {`(2 + 3) * 4`, `20`}, {`- temperature`, `-50`}, {`null * 2`, `-`},
+		}},
+		"dividing integers gives an integer, other numbers a decimal": {"iot-sql-operators", [][2]string{
+			{`9 / 2`, `4`}, {`-9 / 2`, `-4`}, {`9 / 2.5`, `3.6`}, {`9 % 2`, `1`}, {`9 % 2.5`, `1.5`},
+		}},
+		"functions of invalid arguments are undefined": {"iot-sql-data-types", [][2]string{
+			{`floor([1,2,3])`, `-`}, {`sqrt(true)`, `-`}, {`upper(null)`, `-`}, {`lpad('a', 'b')`, `-`}, {`substring('a', {})`, `-`}, {`mod(1, 'x')`, `-`},
+		}},
+		"conversions to strings are those of JSON": {"iot-sql-data-types", [][2]string{
+			{`concat('', 1.50)`, `"1.5"`}, {`concat('', true)`, `"true"`}, {`concat('', {'a':[1,null]})`, `"{\"a\":[1,null]}"`}, {`length(123)`, `3`},
 		}},
 		"comparisons are of numbers": {"iot-sql-operators", [][2]string{
 			{`2 > 1`, `true`}, {`'2' >= 2`, `true`}, {`1 < '0.5'`, `false`}, {`2 <= 2`, `true`}, {`'a' < 'b'`, `-`}, {`missing > 1`, `-`},

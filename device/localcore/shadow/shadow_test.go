@@ -181,6 +181,14 @@ func TestShadowDocuments(t *testing.T) {
 			want: map[string]string{"update/accepted": `{"state":{"reported":{"a":1}},"metadata":{"reported":{"a":{"timestamp":TIME}}},
 				"version":2,"timestamp":TIME}`},
 		},
+		"a clientToken is returned in every message about its request": {
+			before: []string{classic + `/update {"state":{"desired":{"a":1}},"clientToken":"first"}`},
+			last:   classic + `/update {"state":{"reported":{"b":1}},"clientToken":"second"}`,
+			want: map[string]string{
+				"update/accepted": `{"state":{"reported":{"b":1}},"metadata":{"reported":{"b":{"timestamp":TIME}}},"version":2,"timestamp":TIME,"clientToken":"second"}`,
+				"update/delta":    `{"state":{"a":1},"metadata":{"a":{"timestamp":TIME}},"version":2,"timestamp":TIME,"clientToken":"second"}`,
+			},
+		},
 		"what stands outside desired and reported is not stored": {
 			before: []string{classic + `/update {"state":{"reported":{"a":1}},"metadata":{"x":1},"note":"y"}`},
 			last:   classic + `/get`,
