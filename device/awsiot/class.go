@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// A Class says what an error means for whoever may try again. Programs map it
-// to their exit codes.
+// A Class says what an error means for another attempt. Programs map it to
+// their exit codes.
 type Class int
 
 // The classes. The zero value stands for every error without a class of its

@@ -78,7 +78,7 @@ type ErrorResponse struct {
 	StatusCode   int    `json:"statusCode"`
 	ErrorCode    string `json:"errorCode"`
 	ErrorMessage string `json:"errorMessage"`
-	// Operation is that of the rejected request, for whoever receives the
+	// Operation is that of the rejected request, for the code that receives the
 	// response; it is not part of the message.
 	Operation Operation `json:"-"`
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -57,7 +58,7 @@ func sizeOf(t testing.TB, path string) int64 {
 }
 
 // peakMemory runs the device and returns how many bytes were resident at most.
-// It asks the kernel every millisecond: what wait4 tells of a child counts
+// It asks the kernel every millisecond: what wait4 reports of a child counts
 // the process that started it, too.
 func (d *device) peakMemory(t testing.TB) (peak int64) {
 	t.Helper()
@@ -76,7 +77,7 @@ func (d *device) peakMemory(t testing.TB) (peak int64) {
 				t.Fatalf("%v\n%s", err, stderr)
 			}
 			if peak == 0 {
-				t.Fatal("the kernel told nothing")
+				t.Fatal("the kernel reported nothing")
 			}
 			return peak
 		case <-tick.C:
@@ -90,7 +91,7 @@ func (d *device) peakMemory(t testing.TB) (peak int64) {
 func highWater(t testing.TB, pid int) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if _, ok := err.(*fs.PathError); ok {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return 0
 	}
 	for line := range strings.Lines(string(status)) {

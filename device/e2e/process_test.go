@@ -82,7 +82,7 @@ func (c *cloud) active(t testing.TB, thing string) []string {
 	return ids
 }
 
-// checkNothingLeft demands that, once the tokens have lapsed, no certificates
+// checkNothingLeft demands that, once the tokens have expired, no certificates
 // are left but the claim, one for each device, and those that were
 // deactivated.
 func (c *cloud) checkNothingLeft(t testing.TB, devices []*device) {

@@ -69,7 +69,7 @@ func (b *broker) kill() {
 	_ = b.cmd.Wait()
 }
 
-// A watcher keeps what a process writes and tells when it has written a text.
+// A watcher keeps what a process writes and reports when it has written a text.
 type watcher struct {
 	mu      sync.Mutex
 	written bytes.Buffer

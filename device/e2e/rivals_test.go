@@ -44,8 +44,8 @@ func TestSecondDeviceWithTheSameSerialNumberIsDenied(t *testing.T) {
 	}
 }
 
-// The hook asks and AWS IoT registers, so that both may come in. Whoever does
-// has an identity of its own that works.
+// The hook asks and AWS IoT registers, so that both may be provisioned. Each that
+// is has an identity of its own that works.
 func TestDevicesWithTheSameSerialNumberAtOnceDoNotMix(t *testing.T) {
 	for range 3 {
 		c, devices := rivals(t)
@@ -66,7 +66,7 @@ func TestDevicesWithTheSameSerialNumberAtOnceDoNotMix(t *testing.T) {
 			}
 		}
 		if len(in) == 0 {
-			t.Error("neither came in")
+			t.Error("neither was provisioned")
 		}
 		active := c.active(t, devices[0].thing())
 		slices.Sort(in)

@@ -131,7 +131,7 @@ func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 		exchanges.Load(), spoilt.Load(), dialer.dialed.Load(), dialer.spoilt.Load(), r.DevicesPerSecond, r.Retries)
 }
 
-// TestQuotasAreKept launches against a core that holds to AWS's rates: hardly
+// TestQuotasAreKept launches against an emulator that enforces AWS's quotas: hardly
 // anybody is throttled, and the launch takes about what was forecast. It cannot
 // be faster; on a busy machine it is slower, and what was spread when it left
 // may arrive together.

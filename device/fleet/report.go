@@ -47,7 +47,7 @@ type Device struct {
 type Report struct {
 	FormatVersion int    `json:"formatVersion"`
 	Command       string `json:"command"` // enroll
-	// Version and CommandLine are the program's, for whoever reads the report
+	// Version and CommandLine are the program's, for the reader of the report
 	// later. They hold no secret.
 	Version     string `json:"version,omitempty"`
 	CommandLine string `json:"commandLine,omitempty"`

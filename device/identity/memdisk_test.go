@@ -115,10 +115,10 @@ func (n *inode) afterCut(how cut) []byte {
 		return n.synced
 	}
 	half := n.data[:len(n.data)/2]
-	switch {
-	case how == torn:
+	switch how {
+	case torn:
 		return half
-	case how == scattered:
+	case scattered:
 		zeros := make([]byte, len(n.data))
 		return [][]byte{n.synced, n.data, half, zeros}[rand.IntN(4)]
 	}

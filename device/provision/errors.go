@@ -75,7 +75,7 @@ func (e *ReplyError) Error() string { return fmt.Sprintf("answer on %s: %s", e.T
 // Class returns the class.
 func (e *ReplyError) Class() awsiot.Class { return awsiot.Temporary }
 
-// A TimeoutError reports that no answer came in time.
+// A TimeoutError reports that no answer arrived in time.
 type TimeoutError struct {
 	To    string // the operation or packet
 	After time.Duration

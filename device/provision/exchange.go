@@ -36,7 +36,8 @@ const (
 )
 
 // An exchange is a connection with the claim certificate or, to rotate, with the
-// device's present one. AWS IoT's answers have no field that tells requests apart, so there is one at a time.
+// device's present one. AWS IoT's answers have no field
+// that distinguishes requests, so there is one at a time.
 type exchange struct {
 	run              *run
 	create, register awsiot.Topic

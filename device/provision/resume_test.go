@@ -167,15 +167,6 @@ func TestFailedReprovisioningKeepsTheOldIdentityInUse(t *testing.T) {
 	}
 }
 
-func (d *device) loaded(t *testing.T) *identity.Identity {
-	t.Helper()
-	id, err := d.store(t).Load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
 func TestInactiveIdentityIsDenied(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	result, err := d.run(t)

@@ -476,7 +476,7 @@ func TestNetworkFaults(t *testing.T) {
 			s := serve(t, nil, nil)
 			o := s.options()
 			o.DialContext = tc.dial
-			if tc.is == context.DeadlineExceeded {
+			if errors.Is(tc.is, context.DeadlineExceeded) {
 				o.ConnectTimeout = 20 * time.Millisecond
 			}
 			_, err := session.Connect(t.Context(), o)
@@ -649,7 +649,7 @@ func TestSilentProxyIsTemporary(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := serve(t, nil, nil).options()
 			o.DialContext = nil
-			if tc.is == context.DeadlineExceeded {
+			if errors.Is(tc.is, context.DeadlineExceeded) {
 				o.ConnectTimeout = 100 * time.Millisecond
 			}
 			o.Proxy = "http://" + listen(t, tc.handle).Addr().String()

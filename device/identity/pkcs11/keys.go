@@ -3,6 +3,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/elliptic"
@@ -11,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"sync"
 
 	"github.com/ThalesGroup/crypto11"
@@ -130,4 +133,20 @@ func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) (
 		return nil, fmt.Errorf("signing in the PKCS #11 token: %w", err)
 	}
 	return signature, nil
+}
+
+// pin returns the token's PIN from the URI's file or the environment.
+func (u URI) pin() (string, error) {
+	if u.PINSource == "" {
+		pin := os.Getenv(PINVariable)
+		if pin == "" {
+			return "", fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
+		}
+		return pin, nil
+	}
+	text, err := os.ReadFile(strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file://"), "file:"))
+	if err != nil {
+		return "", fmt.Errorf("reading the token's PIN: %w", err)
+	}
+	return string(bytes.TrimSpace(text)), nil
 }

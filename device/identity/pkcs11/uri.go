@@ -7,11 +7,9 @@
 package pkcs11
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 )
 
@@ -37,7 +35,7 @@ const PINVariable = "IOT_DEVICE_PKCS11_PIN"
 func ParseURI(text string) (URI, error) {
 	rest, ok := strings.CutPrefix(text, "pkcs11:")
 	if !ok {
-		return URI{}, errors.New("a PKCS #11 URI begins with pkcs11:")
+		return URI{}, errors.New("a PKCS #11 URI begins with the scheme pkcs11")
 	}
 	var u URI
 	path, query, _ := strings.Cut(rest, "?")
@@ -119,20 +117,4 @@ func escape(value string) string {
 		}
 	}
 	return b.String()
-}
-
-// pin returns the token's PIN from the URI's file or the environment.
-func (u URI) pin() (string, error) {
-	if u.PINSource == "" {
-		pin := os.Getenv(PINVariable)
-		if pin == "" {
-			return "", fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
-		}
-		return pin, nil
-	}
-	text, err := os.ReadFile(strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file://"), "file:"))
-	if err != nil {
-		return "", fmt.Errorf("reading the token's PIN: %w", err)
-	}
-	return string(bytes.TrimSpace(text)), nil
 }

@@ -258,9 +258,7 @@ func TestAmazonRootsAreThoseOfTheScript(t *testing.T) {
 	for _, c := range config.AmazonRoots() {
 		got = append(got, awsiot.CertificateID(c)) // SHA-256 of the DER, as the script has it
 	}
-	for _, pin := range regexp.MustCompile(`\b[0-9a-f]{64}\b`).FindAllString(string(script), -1) {
-		want = append(want, pin)
-	}
+	want = append(want, regexp.MustCompile(`\b[0-9a-f]{64}\b`).FindAllString(string(script), -1)...)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("fingerprints of the script (-) and of the program (+):\n%s", diff)
 	}

@@ -72,11 +72,10 @@ func TestByteOrderMarks(t *testing.T) {
 }
 
 func TestParameterNamesMayBeNumbers(t *testing.T) {
-	c, err := load(t, good+"bootstrap:\n  parameters: {7: seven, 1.5: x, true: y}\n", config.Sources{})
-	if err == nil {
+	if _, err := load(t, good+"bootstrap:\n  parameters: {7: seven, 1.5: x, true: y}\n", config.Sources{}); err == nil {
 		t.Fatal("true is not text and passed")
 	}
-	c, err = load(t, good+"bootstrap:\n  parameters: {7: seven, 1.5: x}\n", config.Sources{})
+	c, err := load(t, good+"bootstrap:\n  parameters: {7: seven, 1.5: x}\n", config.Sources{})
 	if diff := cmp.Diff(map[string]string{"7": "seven", "1.5": "x"}, c.Bootstrap.Parameters); diff != "" || err != nil {
 		t.Errorf("error %v, parameters (-want +got):\n%s", err, diff)
 	}

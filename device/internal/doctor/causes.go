@@ -232,7 +232,7 @@ func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 	return cause(id, facts...), true
 }
 
-// identify returns the ID of an error's cause, the most telling one of its
+// identify returns the ID of an error's cause, the most specific one of its
 // chain, with the facts that the error has.
 func identify(err error) (id string, facts []string) {
 	for target, id := range map[error]string{

@@ -41,7 +41,7 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 }
 
 // run does the work of a command: verb is what happens to certificates, and
-// operation tells its journal from others. Without an endpoint of a report the
+// operation distinguishes its journal from others. Without an endpoint of a report the
 // Region is that of the AWS configuration.
 func (o *controlOptions) run(ctx context.Context, console *cli.Console, verb, operation, endpoint string, work func(*controlplane.Run) (controlplane.Counts, error)) error {
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
