@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
@@ -78,16 +79,13 @@ func (a *api) enableTopicRule(q *request) (any, error) {
 }
 
 func (a *api) listTopicRules(q *request) (any, error) {
-	all, filters := a.Rules.TopicRules()
-	var some []object
-	for i, r := range all {
-		disabled := q.query("ruleDisabled")
-		if topic := q.query("topic"); topic != "" && topic != filters[i] || disabled != "" && q.flag("ruleDisabled") != r.Disabled {
-			continue
-		}
-		some = append(some, object{
+	all := slices.DeleteFunc(a.Rules.TopicRules(), func(r rules.Rule) bool {
+		topic := q.query("topic")
+		return topic != "" && topic != r.Filter || q.params.Has("ruleDisabled") && q.flag("ruleDisabled") != r.Disabled
+	})
+	return list(q, "rules", all, func(r rules.Rule) string { return r.Name }, func(r rules.Rule) object {
+		return object{
 			"ruleArn": a.arn("rule/" + r.Name), "ruleName": r.Name, "createdAt": epoch(r.Created), "ruleDisabled": r.Disabled,
-		}.optional("topicPattern", filters[i]))
-	}
-	return list(q, "rules", some, func(o object) string { return o["ruleName"].(string) }, func(o object) object { return o })
+		}.optional("topicPattern", r.Filter)
+	})
 }

@@ -140,17 +140,17 @@ type NewJob struct {
 // CreateJob creates a job and begins to roll it out.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateJob.html
-func (s *Service) CreateJob(id string, n NewJob) (Job, error) {
+func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 	n.TargetSelection = cmp.Or(n.TargetSelection, Snapshot)
 	if err := cmp.Or(checkID(id), n.check()); err != nil {
 		return Job{}, err
 	}
-	return s.mutate(func(tx *change) (*job, error) {
+	err = s.change(func(tx *change) error {
 		if tx.jobs[id] != nil {
-			return nil, reject(AlreadyExists, "Job %s already exists.", id)
+			return reject(AlreadyExists, "Job %s already exists.", id)
 		}
 		if err := tx.checkTargets(n.Targets); err != nil {
-			return nil, err
+			return err
 		}
 		tx.serial++
 		j := newJob()
@@ -166,38 +166,31 @@ func (s *Service) CreateJob(id string, n NewJob) (Job, error) {
 		tx.keepJob(j)
 		tx.rollOut(j)
 		tx.complete(j)
-		return j, nil
-	})
+		out = j.description()
+		return nil
+	}, nil)
+	return out, err
 }
 
-// mutate is change for the operations on a job that return it.
-func (s *Service) mutate(f func(*change) (*job, error)) (out Job, err error) {
+// mutate is change for the operations on one job, which it returns.
+func (s *Service) mutate(id string, f func(*change, *job) error) (out Job, err error) {
 	err = s.change(func(tx *change) error {
-		j, err := f(tx)
-		if err == nil {
-			out = j.description()
+		j := tx.jobs[id]
+		if j == nil {
+			return reject(ResourceNotFound, "Job %s cannot be found.", id)
 		}
+		err := f(tx, j)
+		out = j.description()
 		return err
 	}, nil)
 	return out, err
 }
 
-// job returns the job with this id.
-func (s *Service) job(id string) (*job, error) {
-	if j := s.jobs[id]; j != nil {
-		return j, nil
-	}
-	return nil, reject(ResourceNotFound, "Job %s cannot be found.", id)
-}
-
 // DescribeJob returns a job and its document.
 func (s *Service) DescribeJob(id string) (out Job, document string, err error) {
-	out, err = s.mutate(func(tx *change) (*job, error) {
-		j, err := tx.job(id)
-		if err == nil {
-			document = j.Document
-		}
-		return j, err
+	out, err = s.mutate(id, func(_ *change, j *job) error {
+		document = j.Document
+		return nil
 	})
 	return out, document, err
 }
@@ -220,13 +213,9 @@ func (s *Service) Jobs() []Job {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateJob.html
 func (s *Service) UpdateJob(id string, n Settings) error {
-	_, err := s.mutate(func(tx *change) (*job, error) {
-		j, err := tx.job(id)
-		if err != nil {
-			return nil, err
-		}
+	_, err := s.mutate(id, func(tx *change, j *job) error {
 		if j.Status != JobInProgress {
-			return nil, invalid("Job %s is %s.", id, j.Status)
+			return invalid("Job %s is %s.", id, j.Status)
 		}
 		to := j.Settings
 		to.Description = cmp.Or(n.Description, to.Description)
@@ -234,11 +223,11 @@ func (s *Service) UpdateJob(id string, n Settings) error {
 		to.Rollout, to.Abort = cmp.Or(n.Rollout, to.Rollout), cmp.Or(n.Abort, to.Abort)
 		to.Timeout, to.Retry = cmp.Or(n.Timeout, to.Timeout), cmp.Or(n.Retry, to.Retry)
 		if err := to.check(); err != nil {
-			return nil, err
+			return err
 		}
 		j.Settings, j.LastUpdatedAt = to, tx.now.Unix()
 		tx.keepJob(j)
-		return j, nil
+		return nil
 	})
 	return err
 }
@@ -247,20 +236,16 @@ func (s *Service) UpdateJob(id string, n Settings) error {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CancelJob.html
 func (s *Service) CancelJob(id, reasonCode, comment string, force bool) (Job, error) {
-	return s.mutate(func(tx *change) (*job, error) {
-		j, err := tx.job(id)
-		if err != nil {
-			return nil, err
-		}
+	return s.mutate(id, func(tx *change, j *job) error {
 		if reasonCode != "" && !reasonPattern.MatchString(reasonCode) {
-			return nil, invalid("reasonCode %q must have 1 to 128 upper-case letters, digits or underscores.", reasonCode)
+			return invalid("reasonCode %q must have 1 to 128 upper-case letters, digits or underscores.", reasonCode)
 		}
 		if j.Status == JobCompleted {
-			return nil, invalid("Job %s is %s.", id, j.Status)
+			return invalid("Job %s is %s.", id, j.Status)
 		}
 		j.ReasonCode, j.Comment = cmp.Or(reasonCode, j.ReasonCode), cmp.Or(comment, j.Comment)
 		tx.cancel(j, force)
-		return j, nil
+		return nil
 	})
 }
 
@@ -268,11 +253,7 @@ func (s *Service) CancelJob(id, reasonCode, comment string, force bool) (Job, er
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteJob.html
 func (s *Service) DeleteJob(id string, force bool) error {
-	return s.change(func(tx *change) error {
-		j, err := tx.job(id)
-		if err != nil {
-			return err
-		}
+	_, err := s.mutate(id, func(tx *change, j *job) error {
 		if j.Status == JobInProgress && !force {
 			return reject(InvalidStateTransition, "Job %s is %s.", id, j.Status)
 		}
@@ -286,18 +267,15 @@ func (s *Service) DeleteJob(id string, force bool) error {
 			}
 		}
 		return nil
-	}, nil)
+	})
+	return err
 }
 
 // AssociateTargetsWithJob adds targets to a continuous job.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_AssociateTargetsWithJob.html
 func (s *Service) AssociateTargetsWithJob(id string, targets []string, comment string) (Job, error) {
-	return s.mutate(func(tx *change) (*job, error) {
-		j, err := tx.job(id)
-		if err != nil {
-			return nil, err
-		}
+	return s.mutate(id, func(tx *change, j *job) error {
 		all := slices.Clone(j.Targets)
 		for _, target := range targets {
 			if !slices.Contains(all, target) {
@@ -306,17 +284,17 @@ func (s *Service) AssociateTargetsWithJob(id string, targets []string, comment s
 		}
 		switch {
 		case j.TargetSelection != Continuous || j.Status != JobInProgress:
-			return nil, invalid("Job %s is not a continuous job in progress.", id)
+			return invalid("Job %s is not a continuous job in progress.", id)
 		case len(targets) == 0 || len(all) > maxTargets:
-			return nil, invalid("A job must have 1 to %d targets.", maxTargets)
+			return invalid("A job must have 1 to %d targets.", maxTargets)
 		}
 		if err := tx.checkTargets(targets); err != nil {
-			return nil, err
+			return err
 		}
 		j.Targets, j.Comment, j.LastUpdatedAt = all, cmp.Or(comment, j.Comment), tx.now.Unix()
 		tx.keepJob(j)
 		tx.follow(j)
-		return j, nil
+		return nil
 	})
 }
 
@@ -333,14 +311,10 @@ func (tx *change) record(e *execution) Record {
 
 // JobExecutions returns the executions of a job, in the order of queueing.
 func (s *Service) JobExecutions(id string) (out []Record, err error) {
-	err = s.change(func(tx *change) error {
-		j, err := tx.job(id)
-		if err != nil {
-			return err
-		}
+	_, err = s.mutate(id, func(tx *change, j *job) error {
 		out = tx.recordsOf(slices.Concat(slices.Collect(maps.Values(j.executions))...))
 		return nil
-	}, nil)
+	})
 	return out, err
 }
 

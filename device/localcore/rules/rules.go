@@ -89,6 +89,8 @@ type Rule struct {
 	Name string `json:"ruleName"`
 	Definition
 	Created time.Time `json:"created"`
+	// Filter is the topic filter of FROM, empty without one.
+	Filter string `json:"-"`
 }
 
 // A Definition is what CreateTopicRule is given.
@@ -188,6 +190,7 @@ func (s *Service) compile(r Rule) (*rule, error) {
 	if out.statement, err = parseStatement(r.SQL); err != nil {
 		return nil, reject(SQLParse, "The SQL cannot be parsed %v.", err)
 	}
+	out.Filter = out.statement.filter
 	for _, a := range r.Actions {
 		compiled, err := s.compileAction(a)
 		if err != nil {
@@ -206,7 +209,7 @@ func (s *Service) compile(r Rule) (*rule, error) {
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateTopicRule.html
 func (s *Service) CreateTopicRule(name string, d Definition) error {
 	d.Version = cmp.Or(d.Version, versions[0]) // AWS's default
-	r, err := s.compile(Rule{name, d, s.config.Now()})
+	r, err := s.compile(Rule{Name: name, Definition: d, Created: s.config.Now()})
 	if err != nil {
 		return err
 	}
@@ -223,7 +226,7 @@ func (s *Service) CreateTopicRule(name string, d Definition) error {
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_ReplaceTopicRule.html
 func (s *Service) ReplaceTopicRule(name string, d Definition) error {
 	d.Version = cmp.Or(d.Version, versions[0])
-	return s.alter(name, func(old Rule) Rule { return Rule{name, d, old.Created} })
+	return s.alter(name, func(old Rule) Rule { return Rule{Name: name, Definition: d, Created: old.Created} })
 }
 
 // SetDisabled disables or enables a rule.
@@ -277,22 +280,14 @@ func (s *Service) TopicRule(name string) (Rule, error) {
 	return r.Rule, nil
 }
 
-// TopicRules returns all rules by name, with their topic filters.
-func (s *Service) TopicRules() (all []Rule, filters []string) {
+// TopicRules returns all rules, in any order.
+func (s *Service) TopicRules() (all []Rule) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, r := range s.rules {
 		all = append(all, r.Rule)
 	}
-	slices.SortFunc(all, func(a, b Rule) int { return cmp.Compare(a.Name, b.Name) })
-	for _, r := range all {
-		filter := ""
-		if st := s.rules[r.Name].statement; st != nil {
-			filter = st.filter
-		}
-		filters = append(filters, filter)
-	}
-	return all, filters
+	return all
 }
 
 func (s *Service) find(name string) (*rule, error) {
@@ -396,7 +391,7 @@ func (s *Service) matching(d delivery) (all []*rule) {
 
 // matches reports whether an enabled rule's FROM matches the topic.
 func (r *rule) matches(topic string) bool {
-	return !r.Disabled && r.statement.filter != "" && matchFilter(r.statement.filter, topic)
+	return !r.Disabled && r.Filter != "" && matchFilter(r.Filter, topic)
 }
 
 // matchFilter matches as AWS does: other than in MQTT, a/# does not match a. A

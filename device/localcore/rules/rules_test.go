@@ -570,9 +570,8 @@ func TestRulesAreManaged(t *testing.T) {
 	if got := b.results(); len(got) != 1 {
 		t.Errorf("got %q", got)
 	}
-	all, filters := b.TopicRules()
-	if len(all) != 2 || all[0].Name != "r" || filters[0] != "b" || all[0].Version != "2015-10-08" {
-		t.Errorf("%+v %q", all, filters)
+	if r, err := b.TopicRule("r"); err != nil || len(b.TopicRules()) != 2 || r.Filter != "b" || r.Version != "2015-10-08" {
+		t.Errorf("%+v %v", r, err)
 	}
 	if err := b.DeleteTopicRule("r"); err != nil {
 		t.Fatal(err)
