@@ -99,9 +99,13 @@ func (s *Server) republish(m rules.Message, qos byte) error {
 	return nil
 }
 
-// publishOn publishes a message that came from no device, and carries it out if
-// it is a shadow request.
+// publishOn publishes a message that came from no device, gives it to its rule
+// alone if it is for Basic Ingest, and carries it out if it is a shadow request.
 func (s *Server) publishOn(m *broker.Message, hops int) {
+	if strings.HasPrefix(m.Topic, rules.IngestPrefix) {
+		s.rules.Ingest(rules.Message{Topic: m.Topic, Payload: m.Payload, Hops: hops})
+		return
+	}
 	s.publish(m, hops)
 	if t, ok := shadowTopic(m.Topic); ok {
 		s.requestShadow(t, m.Payload, hops)

@@ -62,12 +62,23 @@ func TestBasicIngestPassesTheBroker(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	s.createRule(t, "r", `SELECT *, topic() AS topic`, republish("out"))
 	app, device := mustDial(t, s.Server, "app", s.tls), mustDial(t, s.Server, "T", s.tls)
-	app.subscribe(t, "#", "out")
-	if err := device.publish(t, "$aws/rules/r/a/b", 1, `{}`); err != nil {
-		t.Fatal(err)
-	}
-	if m := app.next(t); m.Topic() != "out" || string(m.Payload()) != `{"topic":"a/b"}` {
-		t.Errorf("got %s %s", m.Topic(), m.Payload())
+	app.subscribe(t, "out", "$aws/rules/#")
+	for topic, publish := range map[string]func(topic string){
+		"a/b": func(topic string) {
+			if err := device.publish(t, topic, 1, `{}`); err != nil {
+				t.Error(err)
+			}
+		},
+		"c": func(topic string) {
+			if status, answer := call(t, s.Server, "POST", "/topics/"+topic, `{}`); status != http.StatusOK {
+				t.Error(answer)
+			}
+		},
+	} {
+		publish("$aws/rules/r/" + topic)
+		if m := app.next(t); m.Topic() != "out" || string(m.Payload()) != `{"topic":"`+topic+`"}` {
+			t.Errorf("got %s %s", m.Topic(), m.Payload())
+		}
 	}
 }
 
