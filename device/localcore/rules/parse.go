@@ -164,7 +164,8 @@ func (p *parser) selection(nested bool) *statement {
 	if p.is("VALUE") {
 		mark := *p
 		p.next()
-		if s.value = !slices.ContainsFunc([]string{",", ".", "AS", "FROM"}, p.is) && p.kind != end; !s.value {
+		operator := slices.ContainsFunc([]string{"AS", "FROM", "WHERE", "AND", "OR", "LIKE", "IN"}, p.is)
+		if s.value = p.kind != end && p.kind != symbol && !operator || slices.ContainsFunc([]string{"(", "[", "{", "*"}, p.is); !s.value {
 			*p = mark // an attribute of this name
 		}
 	}

@@ -185,6 +185,7 @@ func TestSQL(t *testing.T) {
 		"WHERE decides whether the actions are performed":         {"iot-sql-where", `SELECT color FROM 'topic/subtopic' WHERE temperature > 50 AND color <> 'red'`, "", temperature, ``},
 		"WHERE cannot use an alias of SELECT":                     {"iot-sql-where", `SELECT color AS c FROM 'topic/subtopic' WHERE c = 'red'`, "", temperature, ``},
 		"a payload that is no JSON can be decoded":                {"iot-sql-where", `SELECT decode(encode(*, 'base64'), 'base64') AS value FROM 'topic/subtopic' WHERE decode(encode(*, 'base64'), 'base64') > 50`, "", `80`, `{"value":80}`},
+		"an attribute can be named value":                         {"", `SELECT value, value.x AS a, value > 5 AS b, value - 1 AS c, value IN [7] AS d FROM 'topic/subtopic' WHERE value = 7`, "", `{"value":7}`, `{"value":7,"b":true,"c":6,"d":true}`},
 		"FROM can be left out of a rule for Basic Ingest":         {"iot-basic-ingest", `SELECT color`, "topic/subtopic", temperature, ``},
 		"FROM matches the exact topic":                            {"iot-sql-from", `SELECT color FROM 'topic/subtopic'`, "topic/subtopic-2", temperature, ``},
 		"the wildcard # matches one or more levels":               {"iot-sql-from", `SELECT color FROM 'topic/#'`, "topic/subtopic-3/details", temperature, `{"color":"red"}`},
