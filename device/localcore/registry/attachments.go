@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -39,6 +40,25 @@ func (t Target) ThingGroup() (name string, ok bool) {
 	return strings.CutPrefix(string(t), thingGroupPrefix)
 }
 
+// A PrincipalType says whether a certificate may belong to several things.
+type PrincipalType string
+
+// The two kinds of attachment of a certificate to a thing. The empty type
+// stands for NonExclusive in requests.
+const (
+	NonExclusive PrincipalType = "NON_EXCLUSIVE_THING"
+	Exclusive    PrincipalType = "EXCLUSIVE_THING"
+)
+
+// String returns AWS's name of the type.
+func (t PrincipalType) String() string { return string(t) }
+
+// An Attachment ties a certificate to a thing.
+type Attachment struct {
+	Thing, CertificateID string
+	Type                 PrincipalType
+}
+
 // AttachPolicy attaches a policy to a certificate or thing group. Attaching it
 // again changes nothing.
 func (r *Registry) AttachPolicy(policy string, target Target) error {
@@ -49,9 +69,7 @@ func (r *Registry) AttachPolicy(policy string, target Target) error {
 // not exist, changes nothing.
 func (r *Registry) DetachPolicy(policy string, target Target) error {
 	return r.update(func(tx *transaction) error {
-		if tx.policyTargets.has(policy, string(target)) {
-			tx.policyTargets.remove(policy, string(target))
-		}
+		tx.policyTargets.remove(policy, string(target))
 		return nil
 	})
 }
@@ -79,7 +97,7 @@ func (r *Registry) ListAttachedPolicies(target Target, recursive bool) ([]string
 // ListTargetsForPolicy returns what the policy is attached to.
 func (r *Registry) ListTargetsForPolicy(policy string) ([]Target, error) {
 	return read(r, func(s *state) ([]Target, error) {
-		if _, err := s.policy(policy); err != nil {
+		if err := s.policies.check(policy); err != nil {
 			return nil, err
 		}
 		var targets []Target
@@ -104,10 +122,7 @@ func (r *Registry) AttachThingPrincipal(thing, certificateID string, kind Princi
 // nothing.
 func (r *Registry) DetachThingPrincipal(thing, certificateID string) error {
 	return r.update(func(tx *transaction) error {
-		if _, err := tx.thing(thing); err != nil {
-			return err
-		}
-		if _, err := tx.certificate(certificateID); err != nil {
+		if err := cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID)); err != nil {
 			return err
 		}
 		tx.thingCerts.remove(thing, certificateID)
@@ -118,7 +133,7 @@ func (r *Registry) DetachThingPrincipal(thing, certificateID string) error {
 // ListThingPrincipals returns the certificates of a thing.
 func (r *Registry) ListThingPrincipals(thing string) ([]Attachment, error) {
 	return read(r, func(s *state) ([]Attachment, error) {
-		if _, err := s.thing(thing); err != nil {
+		if err := s.things.check(thing); err != nil {
 			return nil, err
 		}
 		var out []Attachment
@@ -132,7 +147,7 @@ func (r *Registry) ListThingPrincipals(thing string) ([]Attachment, error) {
 // ListPrincipalThings returns the things of a certificate.
 func (r *Registry) ListPrincipalThings(certificateID string) ([]Attachment, error) {
 	return read(r, func(s *state) ([]Attachment, error) {
-		if _, err := s.certificate(certificateID); err != nil {
+		if err := s.certificates.check(certificateID); err != nil {
 			return nil, err
 		}
 		var out []Attachment
@@ -150,12 +165,10 @@ func (s *state) attachment(thing, certificateID string) Attachment {
 
 func (s *state) checkTarget(target Target) error {
 	if id, ok := target.Certificate(); ok {
-		_, err := s.certificate(id)
-		return err
+		return s.certificates.check(id)
 	}
 	if name, ok := target.ThingGroup(); ok {
-		_, err := s.group(name)
-		return err
+		return s.groups.check(name)
 	}
 	if target.Cognito() {
 		return nil
@@ -164,10 +177,7 @@ func (s *state) checkTarget(target Target) error {
 }
 
 func (tx *transaction) attachPolicy(policy string, target Target) error {
-	if _, err := tx.policy(policy); err != nil {
-		return err
-	}
-	if err := tx.checkTarget(target); err != nil {
+	if err := cmp.Or(tx.policies.check(policy), tx.checkTarget(target)); err != nil {
 		return err
 	}
 	if tx.policyTargets.has(policy, string(target)) {
@@ -185,16 +195,11 @@ func (tx *transaction) attachPolicy(policy string, target Target) error {
 }
 
 func (tx *transaction) attachPrincipal(thing, certificateID string, kind PrincipalType) error {
-	if kind == "" {
-		kind = NonExclusive
-	}
+	kind = cmp.Or(kind, NonExclusive)
 	if kind != Exclusive && kind != NonExclusive {
 		return invalid("thing principal type %q is neither %s nor %s", clip(string(kind)), Exclusive, NonExclusive)
 	}
-	if _, err := tx.thing(thing); err != nil {
-		return err
-	}
-	if _, err := tx.certificate(certificateID); err != nil {
+	if err := cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID)); err != nil {
 		return err
 	}
 	if tied, ok := tx.exclusiveThing(certificateID); ok && tied != thing {
@@ -210,4 +215,121 @@ func (tx *transaction) attachPrincipal(thing, certificateID string, kind Princip
 	}
 	tx.thingCerts.put(thing, certificateID, kind)
 	return nil
+}
+
+// A PolicyDocument is one policy that holds for a session.
+type PolicyDocument struct {
+	Name     string
+	Document string
+}
+
+// ThingFor returns the thing whose variables hold in a session of this
+// certificate and MQTT client id: the certificate's exclusive thing, whatever
+// the client id; else the thing named as the client id, if it is attached to
+// the certificate. ok is false when there is none.
+//
+// AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
+// and https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
+func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s := r.committed
+	name, ok := s.exclusiveThing(certificateID)
+	if !ok {
+		name, ok = clientID, s.thingCerts.has(clientID, certificateID)
+	}
+	if !ok {
+		return Thing{}, false
+	}
+	thing, ok = s.things.get(name)
+	return thing.clone(), ok
+}
+
+// ExclusiveThing returns the name of the thing that the certificate is tied to
+// exclusively. ok is false when there is none.
+func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.committed.exclusiveThing(certificateID)
+}
+
+// PoliciesFor returns the policies in effect, by their default versions: those
+// of the certificate, and those of the groups, and their ancestors, of the
+// thing that is named as the client id and attached to the certificate. Each
+// policy comes once. An empty client id leaves the group policies out.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html
+func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s := r.committed
+	targets := []Target{CertificateTarget(certificateID)}
+	if s.thingCerts.has(clientID, certificateID) {
+		targets = append(targets, s.groupTargets(clientID)...)
+	}
+	return s.documents(targets)
+}
+
+// EffectivePolicies returns what GetEffectivePolicies lists: the policies of a
+// principal and those of a thing's groups and their ancestors, whether or not
+// the two are attached. Either may be empty.
+func (r *Registry) EffectivePolicies(principal Target, thing string) ([]PolicyDocument, error) {
+	return read(r, func(s *state) ([]PolicyDocument, error) {
+		var targets []Target
+		if principal != "" {
+			if err := s.checkTarget(principal); err != nil {
+				return nil, err
+			}
+			targets = append(targets, principal)
+		}
+		if thing != "" {
+			if err := s.things.check(thing); err != nil {
+				return nil, err
+			}
+			targets = append(targets, s.groupTargets(thing)...)
+		}
+		return s.documents(targets), nil
+	})
+}
+
+func (s *state) exclusiveThing(certificateID string) (string, bool) {
+	for _, name := range s.thingCerts.leftsOf(certificateID) {
+		if kind, _ := s.thingCerts.get(name, certificateID); kind == Exclusive {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// groupTargets returns the thing's groups and all their ancestors.
+func (s *state) groupTargets(thing string) (targets []Target) {
+	for _, group := range s.thingGroups.rightsOf(thing) {
+		targets = append(targets, s.lineage(group)...)
+	}
+	return targets
+}
+
+// lineage returns a group and its ancestors as targets of policies.
+func (s *state) lineage(group string) []Target {
+	targets := []Target{ThingGroupTarget(group)}
+	for _, name := range s.ancestors(group) {
+		targets = append(targets, ThingGroupTarget(name))
+	}
+	return targets
+}
+
+func (s *state) documents(targets []Target) []PolicyDocument {
+	var out []PolicyDocument
+	seen := map[string]bool{}
+	for _, target := range targets {
+		for _, name := range s.policyTargets.leftsOf(string(target)) {
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			p, _ := s.policies.get(name)
+			out = append(out, PolicyDocument{name, p.Document()})
+		}
+	}
+	return out
 }

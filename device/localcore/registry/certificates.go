@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -11,6 +12,67 @@ import (
 
 	"example.com/fleety/device/awsiot"
 )
+
+// A CertificateStatus is the place of a certificate in its life.
+type CertificateStatus string
+
+// The statuses that this registry uses. Only Active authenticates.
+const (
+	Active            CertificateStatus = "ACTIVE"
+	Inactive          CertificateStatus = "INACTIVE"
+	Revoked           CertificateStatus = "REVOKED"
+	PendingActivation CertificateStatus = "PENDING_ACTIVATION"
+)
+
+// A CertificateMode says how a certificate was registered.
+type CertificateMode string
+
+// The modes of AWS IoT. SNIOnly certificates were registered without a CA.
+const (
+	DefaultMode CertificateMode = "DEFAULT"
+	SNIOnly     CertificateMode = "SNI_ONLY"
+)
+
+// A Certificate is a device certificate, known by its fingerprint.
+type Certificate struct {
+	// ID is the lower-case hex SHA-256 of the certificate's DER.
+	ID     string
+	PEM    string
+	Status CertificateStatus
+	Mode   CertificateMode
+	// NotBefore and NotAfter are the certificate's own validity.
+	NotBefore, NotAfter time.Time
+	// Created and Modified are the times of registration and of the last
+	// change of status.
+	Created, Modified time.Time
+	// Version begins at 1 and grows with each change of status.
+	Version int64
+	// GenerationID is a random UUID, new for each registration; empty in records
+	// of earlier versions of this program.
+	GenerationID string
+	// TokenHash is the hex SHA-256 of the ownership token, empty when there is
+	// none or it was used.
+	TokenHash string
+}
+
+// String returns AWS's name of the status.
+func (s CertificateStatus) String() string { return string(s) }
+
+// String returns AWS's name of the mode.
+func (m CertificateMode) String() string { return string(m) }
+
+// An ownership is what is known of an ownership token, but for the token.
+type ownership struct {
+	CertificateID string
+	Principal     string
+	Expires       time.Time
+}
+
+// A claim marks a certificate made by CreateProvisioningClaim.
+type claim struct {
+	Template string
+	Expires  time.Time
+}
 
 // A NewCertificate describes a certificate to register.
 type NewCertificate struct {
@@ -53,7 +115,7 @@ func (r *Registry) CreatePendingCertificate(pemText, token, principal string, li
 func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Duration) (Certificate, time.Time, error) {
 	var expires time.Time
 	c, err := mutate(r, func(tx *transaction) (Certificate, error) {
-		if _, err := tx.template(template); err != nil {
+		if err := tx.templates.check(template); err != nil {
 			return Certificate{}, err
 		}
 		c, err := tx.createCertificate(NewCertificate{PEM: pemText, Status: Active})
@@ -94,7 +156,7 @@ func (r *Registry) CertificateByToken(token, principal string) (Certificate, err
 
 // DescribeCertificate returns the certificate.
 func (r *Registry) DescribeCertificate(id string) (Certificate, error) {
-	return read(r, func(s *state) (Certificate, error) { return s.certificate(id) })
+	return read(r, func(s *state) (Certificate, error) { return s.certificates.find(id) })
 }
 
 // ListCertificates returns the certificates in the order of their creation,
@@ -114,11 +176,8 @@ func (r *Registry) ListCertificates() []Certificate {
 // does (open point U21).
 func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error {
 	return r.update(func(tx *transaction) error {
-		if err := checkSettable(status); err != nil {
-			return err
-		}
-		c, err := tx.certificate(id)
-		if err != nil {
+		c, err := tx.certificates.find(id)
+		if err := cmp.Or(checkSettable(status), err); err != nil {
 			return err
 		}
 		tx.setStatus(c, status)
@@ -130,7 +189,7 @@ func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error 
 // attached. force spares detaching its policies, not its things.
 func (r *Registry) DeleteCertificate(id string, force bool) error {
 	return r.update(func(tx *transaction) error {
-		c, err := tx.certificate(id)
+		c, err := tx.certificates.find(id)
 		if err != nil {
 			return err
 		}
@@ -156,10 +215,6 @@ func checkSettable(status CertificateStatus) error {
 	return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", clip(string(status)))
 }
 
-func (s *state) certificate(id string) (Certificate, error) {
-	return find(s.certificates, "cert", "Certificate id", id)
-}
-
 func (s *state) owned(token, principal string, now time.Time) (Certificate, error) {
 	if token == "" {
 		return Certificate{}, Reject(CodeInvalidToken, "Certificate ownership token cannot be empty.")
@@ -173,7 +228,7 @@ func (s *state) owned(token, principal string, now time.Time) (Certificate, erro
 	case !now.Before(o.Expires):
 		return Certificate{}, Reject(CodeInvalidToken, "The certificate ownership token has expired.")
 	}
-	return s.certificate(o.CertificateID)
+	return s.certificates.find(o.CertificateID)
 }
 
 func (tx *transaction) createCertificate(n NewCertificate) (Certificate, error) {
@@ -181,21 +236,13 @@ func (tx *transaction) createCertificate(n NewCertificate) (Certificate, error) 
 	if err != nil {
 		return Certificate{}, err
 	}
-	if n.Status == "" {
-		n.Status = Inactive
-	}
-	if n.Mode == "" {
-		n.Mode = DefaultMode
-	}
 	id := awsiot.CertificateID(parsed)
 	if tx.certificates.has(id) {
-		e := Reject(CodeAlreadyExists, "The certificate is already registered.")
-		e.Resource = "cert/" + id
-		return Certificate{}, e
+		return Certificate{}, rejectFor("cert/"+id, CodeAlreadyExists, "The certificate is already registered.")
 	}
 	c := Certificate{
 		ID: id, PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
-		Status: n.Status, Mode: n.Mode, Version: 1, GenerationID: newID(),
+		Status: cmp.Or(n.Status, Inactive), Mode: cmp.Or(n.Mode, DefaultMode), Version: 1, GenerationID: newID(),
 		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
 	}
 	tx.certificates.put(id, c)
@@ -244,4 +291,48 @@ func parseCertificate(text string) (*x509.Certificate, error) {
 func hashToken(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:])
+}
+
+// Expire deletes what has expired at now: pending certificates whose ownership
+// token has expired, and provisioning claims. A certificate that was taken out
+// of PENDING_ACTIVATION and attached to a policy or thing by then loses only
+// its token. It returns the ids of the deleted certificates.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
+func (r *Registry) Expire(now time.Time) (deleted []string, err error) {
+	return mutate(r, func(tx *transaction) (deleted []string, err error) {
+		for _, hash := range tx.ownerships.keys() {
+			o, _ := tx.ownerships.get(hash)
+			if now.Before(o.Expires) {
+				continue
+			}
+			c, _ := tx.certificates.get(o.CertificateID)
+			attached := len(tx.thingCerts.leftsOf(c.ID)) > 0 || len(tx.policyTargets.leftsOf(string(CertificateTarget(c.ID)))) > 0
+			if c.Status != PendingActivation && attached {
+				tx.useToken(c)
+				continue
+			}
+			tx.deleteCertificate(c)
+			deleted = append(deleted, c.ID)
+		}
+		for _, id := range tx.claims.keys() {
+			if c, _ := tx.claims.get(id); now.Before(c.Expires) {
+				continue
+			}
+			c, _ := tx.certificates.get(id)
+			tx.deleteCertificate(c)
+			deleted = append(deleted, id)
+		}
+		return deleted, nil
+	})
+}
+
+// useToken makes a certificate's ownership token worthless.
+func (tx *transaction) useToken(c Certificate) Certificate {
+	if c.TokenHash != "" {
+		tx.ownerships.remove(c.TokenHash)
+		c.TokenHash = ""
+		tx.certificates.put(c.ID, c)
+	}
+	return c
 }

@@ -1,8 +1,13 @@
 package registry
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"strings"
+	"unicode"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -84,14 +89,128 @@ func Reject(code, format string, args ...any) *Error {
 
 func invalid(format string, args ...any) *Error { return Reject(CodeInvalidRequest, format, args...) }
 
-func notFound(resource, what string) *Error {
-	e := Reject(CodeNotFound, "%s cannot be found.", what)
+// rejectFor is Reject with the Resource.
+func rejectFor(resource, code, format string, args ...any) *Error {
+	e := Reject(code, format, args...)
 	e.Resource = resource
 	return e
 }
 
-func alreadyExists(resource, what string) *Error {
-	e := Reject(CodeAlreadyExists, "%s already exists with different properties.", what)
-	e.Resource = resource
-	return e
+// Limits of AWS IoT.
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const (
+	MaxAttributesUntyped    = 3
+	MaxAttributes           = 50
+	MaxAttributeData        = 47 << 10 // bytes of names and values of one thing
+	MaxAttributeName        = 128
+	MaxAttributeValue       = 800
+	MaxGroupsPerThing       = 10
+	MaxGroupDepth           = 7
+	MaxGroupChildren        = 100
+	MaxPoliciesPerGroup     = 2
+	MaxPoliciesPerPrincipal = 10
+	MaxPolicyVersions       = 5
+	MaxPolicyDocument       = 2048 // characters, white space not counted
+	MaxTemplates            = 256
+	MaxTemplateVersions     = 5
+	MaxTemplateBody         = 10240
+	MaxTemplateDescription  = 500
+	MaxDescription          = 2028
+	MaxSearchable           = 3
+	MaxPropagating          = 20
+)
+
+var (
+	attributeNamePattern  = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#-]+$`)
+	attributeValuePattern = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#=\[\]-]*$`)
+	hookVersionPattern    = regexp.MustCompile(`^[0-9-]{10,32}$`)
+)
+
+// checkName checks the name of a thing, thing type, thing group or billing group.
+func checkName(what, name string) error {
+	if !awsiot.ValidThingName(name) {
+		return invalid("%s name %q must have %s", what, clip(name), awsiot.ThingNameRule)
+	}
+	return nil
+}
+
+// checkAttributes checks attributes; limit is how many there may be.
+func checkAttributes(attributes map[string]string, limit int) error {
+	if len(attributes) > limit {
+		return invalid("%d attributes, at most %d are allowed here (%d for a thing with a type, %d without)",
+			len(attributes), limit, MaxAttributes, MaxAttributesUntyped)
+	}
+	size := 0
+	for name, value := range attributes {
+		if len(name) > MaxAttributeName || !attributeNamePattern.MatchString(name) {
+			return invalid("attribute name %q must be 1 to %d of a-z, A-Z, 0-9 and _.,@/:#-", clip(name), MaxAttributeName)
+		}
+		if len(value) > MaxAttributeValue || !attributeValuePattern.MatchString(value) {
+			return invalid("value %q of attribute %q must be at most %d of a-z, A-Z, 0-9 and _.,@/:#=[]-", clip(value), name, MaxAttributeValue)
+		}
+		size += len(name) + len(value)
+	}
+	if size > MaxAttributeData {
+		return invalid("%d bytes of attributes, at most %d are allowed", size, MaxAttributeData)
+	}
+	return nil
+}
+
+func checkDescription(text string, limit int) error {
+	if n := len([]rune(text)); n > limit {
+		return invalid("a description of %d characters, at most %d are allowed", n, limit)
+	}
+	return nil
+}
+
+// checkVersion checks an expectedVersion; zero means any.
+func checkVersion(what string, expected, current int64) error {
+	if expected != 0 && expected != current {
+		return Reject(CodeVersionConflict, "%s has version %d, expected version %d.", what, current, expected)
+	}
+	return nil
+}
+
+func (o *Options) checkPolicy(document string) error {
+	n := 0
+	for _, c := range document {
+		if !unicode.IsSpace(c) {
+			n++
+		}
+	}
+	if n > MaxPolicyDocument {
+		return Reject(CodeMalformedPolicy, "The policy document has %d characters without white space, at most %d are allowed.", n, MaxPolicyDocument)
+	}
+	if err := o.CheckPolicy([]byte(document)); err != nil {
+		return Reject(CodeMalformedPolicy, "The policy document is malformed: %v", err)
+	}
+	return nil
+}
+
+func (o *Options) checkTemplate(body string) error {
+	if n := len([]rune(body)); n == 0 || n > MaxTemplateBody {
+		return invalid("a template body of %d characters, it must have 1 to %d", n, MaxTemplateBody)
+	}
+	if err := o.CheckTemplate([]byte(body)); err != nil {
+		return invalid("The template body is invalid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return nil
+}
+
+// checkObject accepts any JSON object.
+func checkObject(text []byte) error {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(text, &object); err != nil || object == nil {
+		return errors.New("not a JSON object")
+	}
+	return nil
+}
+
+// clip shortens text that came from outside, for use in a message.
+func clip(text string) string {
+	const most = 130
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
 }

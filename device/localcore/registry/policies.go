@@ -1,10 +1,52 @@
 package registry
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"example.com/fleety/device/awsiot"
 )
+
+// A Policy is an IoT policy with its versions, oldest first.
+type Policy struct {
+	Name              string
+	Versions          []PolicyVersion
+	DefaultVersion    int
+	NextVersion       int
+	Created, Modified time.Time
+	// GenerationID is a random UUID, new for each creation of the name; empty in
+	// records of earlier versions of this program.
+	GenerationID string
+}
+
+// A PolicyVersion is one document of a policy. Versions count from 1 and are
+// never reused.
+type PolicyVersion struct {
+	ID       int
+	Document string
+	Created  time.Time
+}
+
+func (p Policy) clone() Policy {
+	p.Versions = slices.Clone(p.Versions)
+	return p
+}
+
+// Version returns the version with this id.
+func (p Policy) Version(id int) (PolicyVersion, bool) {
+	i := slices.IndexFunc(p.Versions, func(v PolicyVersion) bool { return v.ID == id })
+	if i < 0 {
+		return PolicyVersion{}, false
+	}
+	return p.Versions[i], true
+}
+
+// Document returns the document of the default version, the one in effect.
+func (p Policy) Document() string {
+	v, _ := p.Version(p.DefaultVersion)
+	return v.Document
+}
 
 // CreatePolicy makes a policy; the document becomes version 1.
 func (r *Registry) CreatePolicy(name, document string) (Policy, error) {
@@ -13,21 +55,12 @@ func (r *Registry) CreatePolicy(name, document string) (Policy, error) {
 
 // GetPolicy returns the policy with its versions.
 func (r *Registry) GetPolicy(name string) (Policy, error) {
-	return read(r, func(s *state) (Policy, error) {
-		p, err := s.policy(name)
-		return p.clone(), err
-	})
+	return describe(r, r.committed.policies, name)
 }
 
 // ListPolicies returns all policies in the order of their names.
 func (r *Registry) ListPolicies() []Policy {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	all := r.committed.policies.all()
-	for i := range all {
-		all[i] = all[i].clone()
-	}
-	return all
+	return list(r, r.committed.policies, nil)
 }
 
 // DeletePolicy deletes a policy that is attached to nothing and has only its
@@ -35,7 +68,7 @@ func (r *Registry) ListPolicies() []Policy {
 // detaching; this does not.
 func (r *Registry) DeletePolicy(name string) error {
 	return r.update(func(tx *transaction) error {
-		p, err := tx.policy(name)
+		p, err := tx.policies.find(name)
 		if err != nil {
 			return err
 		}
@@ -55,11 +88,8 @@ func (r *Registry) DeletePolicy(name string) error {
 // default if setDefault says so.
 func (r *Registry) CreatePolicyVersion(name, document string, setDefault bool) (PolicyVersion, error) {
 	return mutate(r, func(tx *transaction) (PolicyVersion, error) {
-		p, err := tx.policy(name)
-		if err != nil {
-			return PolicyVersion{}, err
-		}
-		if err := tx.options.checkPolicy(document); err != nil {
+		p, err := tx.policies.find(name)
+		if err := cmp.Or(err, tx.options.checkPolicy(document)); err != nil {
 			return PolicyVersion{}, err
 		}
 		if len(p.Versions) >= MaxPolicyVersions {
@@ -107,13 +137,9 @@ func (r *Registry) SetDefaultPolicyVersion(name string, version int) error {
 	})
 }
 
-func (s *state) policy(name string) (Policy, error) {
-	return find(s.policies, "policy", "Policy", name)
-}
-
 // policyWith returns the policy if it has that version.
 func (s *state) policyWith(name string, version int) (Policy, error) {
-	p, err := s.policy(name)
+	p, err := s.policies.find(name)
 	if err != nil {
 		return Policy{}, err
 	}
@@ -128,9 +154,7 @@ func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 		return Policy{}, invalid("policy name %q must have %s", clip(name), awsiot.PolicyNameRule)
 	}
 	if tx.policies.has(name) {
-		e := Reject(CodeAlreadyExists, "Policy cannot be created - name already exists (name=%s).", name)
-		e.Resource = "policy/" + name
-		return Policy{}, e
+		return Policy{}, rejectFor("policy/"+name, CodeAlreadyExists, "Policy cannot be created - name already exists (name=%s).", name)
 	}
 	if err := tx.options.checkPolicy(document); err != nil {
 		return Policy{}, err

@@ -86,8 +86,8 @@ type Provisioned struct {
 // token is used up by success only.
 func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 	return mutate(r, func(tx *transaction) (out Provisioned, err error) {
-		c, existed, err := tx.provisionedCertificate(p)
-		if err != nil {
+		var existed bool
+		if out.Certificate, existed, err = tx.provisionedCertificate(p); err != nil {
 			return out, err
 		}
 		if p.Thing != nil {
@@ -96,25 +96,32 @@ func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 			}
 		}
 		for _, policy := range p.Policies {
-			if err := tx.provisionPolicy(policy, c.ID, p.Certificate != nil); err != nil {
+			if policy.Document != "" && !tx.policies.has(policy.Name) {
+				_, err = tx.createPolicy(policy.Name, policy.Document)
+			}
+			switch {
+			case err != nil:
+			case p.Certificate != nil:
+				err = tx.attachPolicy(policy.Name, CertificateTarget(out.Certificate.ID))
+			default:
+				err = tx.policies.check(policy.Name)
+			}
+			if err != nil {
 				return out, err
 			}
 		}
 		if p.Certificate != nil {
-			if c, err = tx.provisionCertificate(c, existed, p); err != nil {
+			if out.Certificate, err = tx.provisionCertificate(out.Certificate, existed, p); err != nil {
 				return out, err
 			}
 		}
 		if p.Thing != nil {
-			if err := tx.provisionGroups(p.Thing, out.Created); err != nil {
-				return out, err
-			}
+			err = tx.provisionGroups(p.Thing, out.Created)
 			t, _ := tx.things.get(p.Thing.Name)
 			t = t.clone()
 			out.Thing = &t
 		}
-		out.Certificate = c
-		return out, nil
+		return out, err
 	})
 }
 
@@ -126,11 +133,11 @@ func (tx *transaction) provisionedCertificate(p Provisioning) (c Certificate, ex
 		c, err = tx.createCertificate(*p.NewCertificate)
 		if e, ok := errors.AsType[*Error](err); ok && e.Code == CodeAlreadyExists {
 			id, _ := Target(e.Resource).Certificate()
-			c, err = tx.certificate(id)
+			c, err = tx.certificates.find(id)
 			existed = true
 		}
 	case p.CertificateID != "":
-		c, err = tx.certificate(p.CertificateID)
+		c, err = tx.certificates.find(p.CertificateID)
 		existed = true
 	case p.Certificate != nil || p.Principal != "":
 		if c, err = tx.owned(p.Token, p.Principal, tx.now); err == nil {
@@ -155,7 +162,7 @@ func (tx *transaction) provisionThing(p *ProvisionedThing) (created bool, err er
 		return false, err
 	}
 	if p.BillingGroup != "" && p.BillingGroup != old.BillingGroup {
-		if _, err := tx.billingGroup(p.BillingGroup); err != nil {
+		if err := tx.billingGroups.check(p.BillingGroup); err != nil {
 			return false, err
 		}
 		old.BillingGroup = p.BillingGroup
@@ -181,13 +188,9 @@ func (o Override) scalar(what, old, wanted string) (string, error) {
 	case wanted == "" || o == DoNothing:
 		return old, nil
 	case o == Fail, o == Unset && old != "" && old != wanted:
-		return "", conflict(what, old)
+		return "", Reject(CodeResourceConflicts, "The template does not allow replacing the %s, which is %q.", what, clip(old))
 	}
 	return wanted, nil
-}
-
-func conflict(what, old string) *Error {
-	return Reject(CodeResourceConflicts, "The template does not allow replacing the %s, which is %q.", what, clip(old))
 }
 
 // attributes returns what the attributes of a thing become.
@@ -225,28 +228,12 @@ func (tx *transaction) provisionCertificate(c Certificate, existed bool, p Provi
 		status = CertificateStatus(kept)
 	}
 	tx.setStatus(c, status)
-	return tx.certificate(c.ID)
-}
-
-func (tx *transaction) provisionPolicy(p ProvisionedPolicy, certificateID string, attach bool) error {
-	if p.Document != "" && !tx.policies.has(p.Name) {
-		if _, err := tx.createPolicy(p.Name, p.Document); err != nil {
-			return err
-		}
-	}
-	if !attach {
-		_, err := tx.policy(p.Name)
-		return err
-	}
-	return tx.attachPolicy(p.Name, CertificateTarget(certificateID))
+	return tx.certificates.find(c.ID)
 }
 
 func (tx *transaction) provisionGroups(p *ProvisionedThing, created bool) error {
-	if p.Groups == nil {
-		return nil
-	}
 	for _, group := range p.Groups {
-		if _, err := tx.group(group); err != nil {
+		if err := tx.groups.check(group); err != nil {
 			return err
 		}
 	}
@@ -254,7 +241,7 @@ func (tx *transaction) provisionGroups(p *ProvisionedThing, created bool) error 
 	wanted := slices.Compact(slices.Sorted(slices.Values(p.Groups)))
 	if !created {
 		switch o := p.OverrideGroups; {
-		case o == DoNothing:
+		case o == DoNothing, p.Groups == nil:
 			return nil
 		case o == Fail, o == Unset && len(old) > 0 && !slices.Equal(old, wanted):
 			return Reject(CodeResourceConflicts, "The template does not allow changing the groups of thing %s, which exists.", p.Name)

@@ -17,6 +17,8 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,23 +131,6 @@ func (r *Registry) Watch(f func(Change)) (stop func()) {
 	}
 }
 
-func (r *Registry) notify(changes []Change) {
-	if len(changes) == 0 {
-		return
-	}
-	r.watching.Lock()
-	var fs []func(Change)
-	for _, f := range r.watchers {
-		fs = append(fs, f)
-	}
-	r.watching.Unlock()
-	for _, c := range changes {
-		for _, f := range fs {
-			f(c)
-		}
-	}
-}
-
 // A transaction is one mutation under way: the state as it will be, and the
 // time at which all of it happens.
 type transaction struct {
@@ -162,7 +147,16 @@ func (r *Registry) update(f func(*transaction) error) error {
 	if err != nil {
 		return err
 	}
-	r.notify(changes)
+	if len(changes) > 0 {
+		r.watching.Lock()
+		watchers := slices.Collect(maps.Values(r.watchers))
+		r.watching.Unlock()
+		for _, c := range changes {
+			for _, f := range watchers {
+				f(c)
+			}
+		}
+	}
 	if r.options.Changed != nil {
 		r.options.Changed()
 	}
@@ -176,8 +170,12 @@ func (r *Registry) commit(f func(*transaction) error) ([]Change, error) {
 		return nil, ErrClosed
 	}
 	tx := &transaction{state: newState(r.committed), options: &r.options, now: r.options.Now().UTC()}
-	if err := f(tx); err != nil || tx.empty() {
+	if err := f(tx); err != nil {
 		return nil, err
+	}
+	maps.DeleteFunc(tx.buckets, func(_ string, b bucket) bool { return b.size() == 0 })
+	if len(tx.buckets) == 0 {
+		return nil, nil
 	}
 	if r.db != nil {
 		if err := persist(r.db, tx.state); err != nil {
@@ -185,17 +183,12 @@ func (r *Registry) commit(f func(*transaction) error) ([]Change, error) {
 		}
 	}
 	r.mu.Lock()
-	r.committed.merge(tx.state)
+	defer r.mu.Unlock()
+	for name, changed := range tx.buckets {
+		r.committed.buckets[name].merge(changed)
+	}
 	r.generation.Add(1)
-	r.mu.Unlock()
 	return tx.changes, nil
-}
-
-// read runs f on the committed state.
-func read[T any](r *Registry, f func(*state) (T, error)) (T, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return f(r.committed)
 }
 
 // mutate is update for operations with a result.
@@ -210,4 +203,36 @@ func mutate[T any](r *Registry, f func(*transaction) (T, error)) (T, error) {
 		return none, err
 	}
 	return out, nil
+}
+
+// read runs f on the committed state.
+func read[T any](r *Registry, f func(*state) (T, error)) (T, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return f(r.committed)
+}
+
+// A record can be copied for the caller.
+type record[V any] interface{ clone() V }
+
+// describe returns one record of a committed table.
+func describe[V record[V]](r *Registry, t *table[V], key string) (V, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	v, err := t.find(key)
+	return v.clone(), err
+}
+
+// list returns the records of a committed table that selects accepts, in the
+// order of their keys. Nil accepts all.
+func list[V record[V]](r *Registry, t *table[V], selects func(V) bool) []V {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []V
+	for _, v := range t.all() {
+		if selects == nil || selects(v) {
+			out = append(out, v.clone())
+		}
+	}
+	return out
 }

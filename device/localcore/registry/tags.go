@@ -51,10 +51,8 @@ func (r *Registry) TagResource(resource string, tags map[string]string) error {
 		if err != nil || len(tags) == 0 {
 			return err
 		}
-		all := maps.Clone(old)
-		if all == nil {
-			all = map[string]string{}
-		}
+		all := map[string]string{}
+		maps.Copy(all, old)
 		maps.Copy(all, tags)
 		if err := CheckTags(tags); err != nil {
 			return err
@@ -89,9 +87,7 @@ func (r *Registry) UntagResource(resource string, keys []string) error {
 // DeleteTags removes all tags of a topic rule or job that was deleted.
 func (r *Registry) DeleteTags(resource string) error {
 	return r.update(func(tx *transaction) error {
-		if tx.tags.has(resource) {
-			tx.tags.remove(resource)
-		}
+		tx.tags.remove(resource)
 		return nil
 	})
 }
@@ -125,7 +121,7 @@ func (s *state) tagsOf(resource string) (map[string]string, error) {
 		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, topic rules and jobs can", clip(resource))
 	}
 	if !exists {
-		return nil, notFound(resource, "Resource "+clip(resource))
+		return nil, rejectFor(resource, CodeNotFound, "Resource %s cannot be found.", clip(resource))
 	}
 	tags, _ := s.tags.get(resource)
 	return tags, nil

@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -9,6 +11,70 @@ import (
 // hookPayloadVersion is the one version of the hook's payload that AWS has
 // published.
 const hookPayloadVersion = "2020-04-01"
+
+// A TemplateType is the use of a provisioning template.
+type TemplateType string
+
+// The template types of AWS IoT.
+const (
+	FleetProvisioning TemplateType = "FLEET_PROVISIONING"
+	JITP              TemplateType = "JITP"
+)
+
+// String returns AWS's name of the type.
+func (t TemplateType) String() string { return string(t) }
+
+// A Hook is the Lambda function that is invoked before provisioning.
+type Hook struct {
+	// PayloadVersion is "2020-04-01" where it is empty.
+	PayloadVersion string
+	TargetARN      string
+}
+
+// A ProvisioningTemplate is a template with its versions, oldest first.
+type ProvisioningTemplate struct {
+	Name, Description string
+	RoleARN           string
+	Enabled           bool
+	Type              TemplateType
+	Hook              *Hook
+	Versions          []TemplateVersion
+	DefaultVersion    int
+	NextVersion       int
+	Created, Modified time.Time
+}
+
+// A TemplateVersion is one body of a provisioning template. Versions count
+// from 1 and are never reused.
+type TemplateVersion struct {
+	ID      int
+	Body    string
+	Created time.Time
+}
+
+func (t ProvisioningTemplate) clone() ProvisioningTemplate {
+	t.Versions = slices.Clone(t.Versions)
+	if t.Hook != nil {
+		h := *t.Hook
+		t.Hook = &h
+	}
+	return t
+}
+
+// Version returns the version with this id.
+func (t ProvisioningTemplate) Version(id int) (TemplateVersion, bool) {
+	i := slices.IndexFunc(t.Versions, func(v TemplateVersion) bool { return v.ID == id })
+	if i < 0 {
+		return TemplateVersion{}, false
+	}
+	return t.Versions[i], true
+}
+
+// Body returns the body of the default version, the one in effect.
+func (t ProvisioningTemplate) Body() string {
+	v, _ := t.Version(t.DefaultVersion)
+	return v.Body
+}
 
 // A NewProvisioningTemplate describes a template to create. Name, Body and
 // RoleARN are required.
@@ -38,28 +104,20 @@ type ProvisioningTemplateUpdate struct {
 // CreateProvisioningTemplate makes a template; the body becomes version 1.
 func (r *Registry) CreateProvisioningTemplate(n NewProvisioningTemplate) (ProvisioningTemplate, error) {
 	return mutate(r, func(tx *transaction) (ProvisioningTemplate, error) {
-		if n.Type == "" {
-			n.Type = FleetProvisioning
-		}
 		hook, err := n.Hook.checked()
 		if err != nil {
 			return ProvisioningTemplate{}, err
 		}
 		t := ProvisioningTemplate{
 			Name: n.Name, Description: n.Description, RoleARN: n.RoleARN, Enabled: n.Enabled,
-			Type: n.Type, Hook: hook, DefaultVersion: 1, NextVersion: 2,
+			Type: cmp.Or(n.Type, FleetProvisioning), Hook: hook, DefaultVersion: 1, NextVersion: 2,
 			Versions: []TemplateVersion{{ID: 1, Body: n.Body, Created: tx.now}}, Created: tx.now, Modified: tx.now,
 		}
-		if err := t.check(); err != nil {
-			return ProvisioningTemplate{}, err
-		}
-		if err := tx.options.checkTemplate(n.Body); err != nil {
+		if err := cmp.Or(t.check(), tx.options.checkTemplate(n.Body)); err != nil {
 			return ProvisioningTemplate{}, err
 		}
 		if tx.templates.has(n.Name) {
-			e := Reject(CodeAlreadyExists, "Template %s already exists.", n.Name)
-			e.Resource = "provisioningtemplate/" + n.Name
-			return ProvisioningTemplate{}, e
+			return ProvisioningTemplate{}, rejectFor("provisioningtemplate/"+n.Name, CodeAlreadyExists, "Template %s already exists.", n.Name)
 		}
 		if len(tx.templates.keys()) >= MaxTemplates {
 			return ProvisioningTemplate{}, Reject(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
@@ -71,27 +129,18 @@ func (r *Registry) CreateProvisioningTemplate(n NewProvisioningTemplate) (Provis
 
 // DescribeProvisioningTemplate returns the template with its versions.
 func (r *Registry) DescribeProvisioningTemplate(name string) (ProvisioningTemplate, error) {
-	return read(r, func(s *state) (ProvisioningTemplate, error) {
-		t, err := s.template(name)
-		return t.clone(), err
-	})
+	return describe(r, r.committed.templates, name)
 }
 
 // ListProvisioningTemplates returns all templates in the order of their names.
 func (r *Registry) ListProvisioningTemplates() []ProvisioningTemplate {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	all := r.committed.templates.all()
-	for i := range all {
-		all[i] = all[i].clone()
-	}
-	return all
+	return list(r, r.committed.templates, nil)
 }
 
 // UpdateProvisioningTemplate changes a template.
 func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.template(u.Name)
+		t, err := tx.templates.find(u.Name)
 		if err != nil {
 			return err
 		}
@@ -133,7 +182,7 @@ func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) erro
 // own CloudFormation handler relies on.
 func (r *Registry) DeleteProvisioningTemplate(name string) error {
 	return r.update(func(tx *transaction) error {
-		if _, err := tx.template(name); err != nil {
+		if err := tx.templates.check(name); err != nil {
 			return err
 		}
 		tx.templates.remove(name)
@@ -146,11 +195,8 @@ func (r *Registry) DeleteProvisioningTemplate(name string) error {
 // then is the default if setDefault says so.
 func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefault bool) (TemplateVersion, error) {
 	return mutate(r, func(tx *transaction) (TemplateVersion, error) {
-		t, err := tx.template(name)
-		if err != nil {
-			return TemplateVersion{}, err
-		}
-		if err := tx.options.checkTemplate(body); err != nil {
+		t, err := tx.templates.find(name)
+		if err := cmp.Or(err, tx.options.checkTemplate(body)); err != nil {
 			return TemplateVersion{}, err
 		}
 		if len(t.Versions) >= MaxTemplateVersions {
@@ -172,7 +218,7 @@ func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefau
 // one.
 func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.template(name)
+		t, err := tx.templates.find(name)
 		if err != nil {
 			return err
 		}
@@ -191,10 +237,6 @@ func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) e
 
 func noTemplateVersion(name string, version int) *Error {
 	return Reject(CodeNotFound, "Template %s has no version %d.", name, version)
-}
-
-func (s *state) template(name string) (ProvisioningTemplate, error) {
-	return find(s.templates, "provisioningtemplate", "Provisioning template", name)
 }
 
 func (t ProvisioningTemplate) check() error {
@@ -217,9 +259,7 @@ func (h *Hook) checked() (*Hook, error) {
 		return nil, nil
 	}
 	c := *h
-	if c.PayloadVersion == "" {
-		c.PayloadVersion = hookPayloadVersion
-	}
+	c.PayloadVersion = cmp.Or(c.PayloadVersion, hookPayloadVersion)
 	if !hookVersionPattern.MatchString(c.PayloadVersion) {
 		return nil, invalid("hook payload version %q must be 10 to 32 digits and -", clip(c.PayloadVersion))
 	}

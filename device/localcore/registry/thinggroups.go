@@ -1,10 +1,28 @@
 package registry
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
+
+// A ThingGroup is a node in a tree of groups.
+type ThingGroup struct {
+	Name, ID, Description string
+	// Parent is the parent group's name, empty for a root.
+	Parent     string
+	Attributes map[string]string
+	Created    time.Time
+	// Version begins at 1 and grows with each update.
+	Version int64
+}
+
+func (g ThingGroup) clone() ThingGroup {
+	g.Attributes = maps.Clone(g.Attributes)
+	return g
+}
 
 // A NewThingGroup describes a group to create. Only the name is required; a
 // group without parent is a root.
@@ -45,7 +63,7 @@ func (r *Registry) CreateThingGroup(n NewThingGroup) (ThingGroup, error) {
 			if old.Parent == n.Parent && old.Description == n.Description && maps.Equal(old.Attributes, g.Attributes) {
 				return old.clone(), nil
 			}
-			return ThingGroup{}, alreadyExists(thingGroupPrefix+n.Name, "Thing group "+n.Name)
+			return ThingGroup{}, tx.groups.differs(n.Name)
 		}
 		if n.Parent != "" {
 			if err := tx.checkParent(n.Parent); err != nil {
@@ -62,7 +80,7 @@ func (r *Registry) CreateThingGroup(n NewThingGroup) (ThingGroup, error) {
 func (r *Registry) DescribeThingGroup(name string) (ThingGroup, []string, error) {
 	var ancestors []string
 	g, err := read(r, func(s *state) (ThingGroup, error) {
-		g, err := s.group(name)
+		g, err := s.groups.find(name)
 		ancestors = s.ancestors(name)
 		return g.clone(), err
 	})
@@ -73,11 +91,8 @@ func (r *Registry) DescribeThingGroup(name string) (ThingGroup, []string, error)
 // UpdateThingGroup changes a group and returns its new version.
 func (r *Registry) UpdateThingGroup(u ThingGroupUpdate) (version int64, err error) {
 	return mutate(r, func(tx *transaction) (int64, error) {
-		g, err := tx.group(u.Name)
+		g, err := tx.groups.find(u.Name)
 		if err != nil {
-			return 0, err
-		}
-		if err := checkVersion("Thing group "+u.Name, u.ExpectedVersion, g.Version); err != nil {
 			return 0, err
 		}
 		if u.Description != nil {
@@ -86,7 +101,7 @@ func (r *Registry) UpdateThingGroup(u ThingGroupUpdate) (version int64, err erro
 		if u.Attributes != nil {
 			g.Attributes = u.Attributes.apply(g.Attributes)
 		}
-		if err := g.check(); err != nil {
+		if err := cmp.Or(checkVersion("Thing group "+u.Name, u.ExpectedVersion, g.Version), g.check()); err != nil {
 			return 0, err
 		}
 		g.Version++
@@ -125,19 +140,20 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 
 // ListThingGroups returns the selected groups in the order of their names.
 func (r *Registry) ListThingGroups(f ThingGroupFilter) ([]ThingGroup, error) {
-	return read(r, func(s *state) ([]ThingGroup, error) {
+	return read(r, func(s *state) (out []ThingGroup, err error) {
 		if f.Parent != "" {
-			if _, err := s.group(f.Parent); err != nil {
-				return nil, err
-			}
+			err = s.groups.check(f.Parent)
 		}
-		var out []ThingGroup
 		for _, g := range s.groups.all() {
-			if s.selects(f, g) {
+			selected := f.Parent == "" || slices.Contains(s.ancestors(g.Name), f.Parent)
+			if !f.Recursive {
+				selected = g.Parent == f.Parent
+			}
+			if selected && strings.HasPrefix(g.Name, f.NamePrefix) {
 				out = append(out, g.clone())
 			}
 		}
-		return out, nil
+		return out, err
 	})
 }
 
@@ -157,7 +173,7 @@ func (r *Registry) RemoveThingFromThingGroup(thing, group string) error {
 // others.
 func (r *Registry) UpdateThingGroupsForThing(thing string, add, remove []string) error {
 	return r.update(func(tx *transaction) error {
-		if _, err := tx.thing(thing); err != nil {
+		if err := tx.things.check(thing); err != nil {
 			return err
 		}
 		for _, group := range remove {
@@ -177,7 +193,7 @@ func (r *Registry) UpdateThingGroupsForThing(thing string, add, remove []string)
 // ListThingGroupsForThing returns the names of the thing's groups.
 func (r *Registry) ListThingGroupsForThing(thing string) ([]string, error) {
 	return read(r, func(s *state) ([]string, error) {
-		if _, err := s.thing(thing); err != nil {
+		if err := s.things.check(thing); err != nil {
 			return nil, err
 		}
 		return s.thingGroups.rightsOf(thing), nil
@@ -188,7 +204,7 @@ func (r *Registry) ListThingGroupsForThing(thing string) ([]string, error) {
 // recursive also those of the groups below it.
 func (r *Registry) ListThingsInThingGroup(group string, recursive bool) ([]string, error) {
 	return read(r, func(s *state) ([]string, error) {
-		if _, err := s.group(group); err != nil {
+		if err := s.groups.check(group); err != nil {
 			return nil, err
 		}
 		things := s.thingGroups.leftsOf(group)
@@ -203,10 +219,6 @@ func (r *Registry) ListThingsInThingGroup(group string, recursive bool) ([]strin
 		slices.Sort(things)
 		return slices.Compact(things), nil
 	})
-}
-
-func (s *state) group(name string) (ThingGroup, error) {
-	return find(s.groups, "thinggroup", "Thing group", name)
 }
 
 // ancestors returns the groups above a group, the parent first.
@@ -233,26 +245,8 @@ func (s *state) children(parent string) []string {
 	})
 }
 
-func (s *state) selects(f ThingGroupFilter, g ThingGroup) bool {
-	switch {
-	case !strings.HasPrefix(g.Name, f.NamePrefix):
-		return false
-	case !f.Recursive:
-		return g.Parent == f.Parent
-	case f.Parent == "":
-		return true
-	}
-	return slices.Contains(s.ancestors(g.Name), f.Parent)
-}
-
 func (g ThingGroup) check() error {
-	if err := checkName("thing group", g.Name); err != nil {
-		return err
-	}
-	if err := checkDescription(g.Description, MaxDescription); err != nil {
-		return err
-	}
-	return checkAttributes(g.Attributes, MaxAttributes)
+	return cmp.Or(checkName("thing group", g.Name), checkDescription(g.Description, MaxDescription), checkAttributes(g.Attributes, MaxAttributes))
 }
 
 func (s *state) checkParent(name string) error {
@@ -269,10 +263,7 @@ func (s *state) checkParent(name string) error {
 }
 
 func (tx *transaction) addToGroup(thing, group string) error {
-	if _, err := tx.thing(thing); err != nil {
-		return err
-	}
-	if _, err := tx.group(group); err != nil {
+	if err := cmp.Or(tx.things.check(thing), tx.groups.check(group)); err != nil {
 		return err
 	}
 	if tx.thingGroups.has(thing, group) {
@@ -292,10 +283,7 @@ func (tx *transaction) addToGroup(thing, group string) error {
 }
 
 func (tx *transaction) removeFromGroup(thing, group string) error {
-	if _, err := tx.thing(thing); err != nil {
-		return err
-	}
-	if _, err := tx.group(group); err != nil {
+	if err := cmp.Or(tx.things.check(thing), tx.groups.check(group)); err != nil {
 		return err
 	}
 	tx.thingGroups.remove(thing, group)

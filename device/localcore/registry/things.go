@@ -1,11 +1,31 @@
 package registry
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 )
+
+// A Thing is one entry of the thing registry.
+type Thing struct {
+	Name string
+	// ID is a random UUID, new for each creation of the name.
+	ID string
+	// Type is the thing type's name, or empty.
+	Type         string
+	Attributes   map[string]string
+	BillingGroup string
+	// Version begins at 1 and grows with each update.
+	Version int64
+}
+
+func (t Thing) clone() Thing {
+	t.Attributes = maps.Clone(t.Attributes)
+	return t
+}
 
 // A NewThing describes a thing to create. Only the name is required.
 type NewThing struct {
@@ -50,10 +70,7 @@ func (r *Registry) CreateThing(n NewThing) (Thing, error) {
 
 // DescribeThing returns the thing.
 func (r *Registry) DescribeThing(name string) (Thing, error) {
-	return read(r, func(s *state) (Thing, error) {
-		t, err := s.thing(name)
-		return t.clone(), err
-	})
+	return describe(r, r.committed.things, name)
 }
 
 // UpdateThing changes a thing.
@@ -85,32 +102,20 @@ func (r *Registry) DeleteThing(name string, expectedVersion int64) error {
 
 // ListThings returns the selected things in the order of their names.
 func (r *Registry) ListThings(f ThingFilter) []Thing {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var out []Thing
-	for _, t := range r.committed.things.all() {
-		if f.selects(t) {
-			out = append(out, t.clone())
+	return list(r, r.committed.things, func(t Thing) bool {
+		if f.Type != "" && t.Type != f.Type {
+			return false
 		}
-	}
-	return out
+		value, ok := t.Attributes[f.AttributeName]
+		switch {
+		case f.AttributeName == "":
+			return true
+		case f.ValuePrefix || f.AttributeValue == "":
+			return ok && strings.HasPrefix(value, f.AttributeValue)
+		}
+		return ok && value == f.AttributeValue
+	})
 }
-
-func (f ThingFilter) selects(t Thing) bool {
-	if f.Type != "" && t.Type != f.Type {
-		return false
-	}
-	if f.AttributeName == "" {
-		return true
-	}
-	value, ok := t.Attributes[f.AttributeName]
-	if f.ValuePrefix || f.AttributeValue == "" {
-		return ok && strings.HasPrefix(value, f.AttributeValue)
-	}
-	return ok && value == f.AttributeValue
-}
-
-func (s *state) thing(name string) (Thing, error) { return find(s.things, "thing", "Thing", name) }
 
 func (tx *transaction) createThing(n NewThing) (Thing, error) {
 	if err := checkName("thing", n.Name); err != nil {
@@ -118,7 +123,7 @@ func (tx *transaction) createThing(n NewThing) (Thing, error) {
 	}
 	n.Attributes = withValues(n.Attributes)
 	if n.BillingGroup != "" {
-		if _, err := tx.billingGroup(n.BillingGroup); err != nil {
+		if err := tx.billingGroups.check(n.BillingGroup); err != nil {
 			return Thing{}, err
 		}
 	}
@@ -126,24 +131,18 @@ func (tx *transaction) createThing(n NewThing) (Thing, error) {
 		if old.Type == n.Type && old.BillingGroup == n.BillingGroup && maps.Equal(old.Attributes, n.Attributes) {
 			return old.clone(), nil
 		}
-		return Thing{}, alreadyExists("thing/"+n.Name, "Thing "+n.Name)
+		return Thing{}, tx.things.differs(n.Name)
 	}
-	if err := tx.checkUsableType(n.Type); err != nil {
+	if err := cmp.Or(tx.checkUsableType(n.Type), checkAttributes(n.Attributes, attributeLimit(n.Type))); err != nil {
 		return Thing{}, err
 	}
-	if err := checkAttributes(n.Attributes, attributeLimit(n.Type)); err != nil {
-		return Thing{}, err
-	}
-	t := Thing{
-		Name: n.Name, ID: newID(), Type: n.Type, BillingGroup: n.BillingGroup,
-		Attributes: n.Attributes, Version: 1,
-	}
+	t := Thing{Name: n.Name, ID: newID(), Type: n.Type, BillingGroup: n.BillingGroup, Attributes: n.Attributes, Version: 1}
 	tx.things.put(t.Name, t)
 	return t.clone(), nil
 }
 
 func (tx *transaction) updateThing(u ThingUpdate) error {
-	t, err := tx.thing(u.Name)
+	t, err := tx.things.find(u.Name)
 	if err != nil {
 		return err
 	}
@@ -208,4 +207,131 @@ func newID() string {
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// A BillingGroup is a label for the costs of things.
+type BillingGroup struct {
+	Name, ID, Description string
+	Created               time.Time
+	// Version begins at 1 and grows with each update.
+	Version int64
+}
+
+func (g BillingGroup) clone() BillingGroup { return g }
+
+// CreateBillingGroup makes a billing group. Creating it again with the same
+// description succeeds and changes nothing.
+func (r *Registry) CreateBillingGroup(name, description string) (BillingGroup, error) {
+	return mutate(r, func(tx *transaction) (BillingGroup, error) {
+		if err := cmp.Or(checkName("billing group", name), checkDescription(description, MaxDescription)); err != nil {
+			return BillingGroup{}, err
+		}
+		if old, ok := tx.billingGroups.get(name); ok {
+			if old.Description != description {
+				return BillingGroup{}, tx.billingGroups.differs(name)
+			}
+			return old, nil
+		}
+		g := BillingGroup{Name: name, ID: newID(), Description: description, Created: tx.now, Version: 1}
+		tx.billingGroups.put(name, g)
+		return g, nil
+	})
+}
+
+// DescribeBillingGroup returns the billing group.
+func (r *Registry) DescribeBillingGroup(name string) (BillingGroup, error) {
+	return describe(r, r.committed.billingGroups, name)
+}
+
+// UpdateBillingGroup replaces the description, unless it is nil, and returns the
+// new version. A zero expectedVersion means any.
+func (r *Registry) UpdateBillingGroup(name string, description *string, expectedVersion int64) (version int64, err error) {
+	return mutate(r, func(tx *transaction) (int64, error) {
+		g, err := tx.billingGroups.find(name)
+		if err != nil {
+			return 0, err
+		}
+		if description != nil {
+			g.Description = *description
+		}
+		if err := cmp.Or(checkVersion("Billing group "+name, expectedVersion, g.Version), checkDescription(g.Description, MaxDescription)); err != nil {
+			return 0, err
+		}
+		g.Version++
+		tx.billingGroups.put(name, g)
+		return g.Version, nil
+	})
+}
+
+// DeleteBillingGroup deletes a billing group; its things leave it. One that
+// does not exist is no error.
+func (r *Registry) DeleteBillingGroup(name string, expectedVersion int64) error {
+	return r.update(func(tx *transaction) error {
+		g, ok := tx.billingGroups.get(name)
+		if !ok {
+			return checkName("billing group", name)
+		}
+		if err := checkVersion("Billing group "+name, expectedVersion, g.Version); err != nil {
+			return err
+		}
+		for _, t := range tx.things.all() {
+			if t.BillingGroup == name {
+				t.BillingGroup = ""
+				tx.things.put(t.Name, t)
+			}
+		}
+		tx.tags.remove("billinggroup/" + name)
+		tx.billingGroups.remove(name)
+		return nil
+	})
+}
+
+// ListBillingGroups returns the billing groups whose names begin with prefix,
+// in the order of their names.
+func (r *Registry) ListBillingGroups(prefix string) []BillingGroup {
+	return list(r, r.committed.billingGroups, func(g BillingGroup) bool { return strings.HasPrefix(g.Name, prefix) })
+}
+
+// ListThingsInBillingGroup returns the names of the group's things.
+func (r *Registry) ListThingsInBillingGroup(name string) ([]string, error) {
+	return read(r, func(s *state) ([]string, error) {
+		if err := s.billingGroups.check(name); err != nil {
+			return nil, err
+		}
+		var things []string
+		for _, t := range s.things.all() {
+			if t.BillingGroup == name {
+				things = append(things, t.Name)
+			}
+		}
+		return things, nil
+	})
+}
+
+// AddThingToBillingGroup puts a thing into a billing group, of which it has one
+// at most.
+func (r *Registry) AddThingToBillingGroup(thing, group string) error {
+	return r.setBillingGroup(thing, group, func(t *Thing) { t.BillingGroup = group })
+}
+
+// RemoveThingFromBillingGroup takes a thing out of a billing group. A thing that
+// is not in it is no error.
+func (r *Registry) RemoveThingFromBillingGroup(thing, group string) error {
+	return r.setBillingGroup(thing, group, func(t *Thing) {
+		if t.BillingGroup == group {
+			t.BillingGroup = ""
+		}
+	})
+}
+
+func (r *Registry) setBillingGroup(thing, group string, change func(*Thing)) error {
+	return r.update(func(tx *transaction) error {
+		t, err := tx.things.find(thing)
+		if err := cmp.Or(err, tx.billingGroups.check(group)); err != nil {
+			return err
+		}
+		change(&t)
+		tx.things.put(thing, t)
+		return nil
+	})
 }

@@ -1,9 +1,39 @@
 package registry
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
+
+// A ThingType describes things of one kind.
+type ThingType struct {
+	Name, ID, Description string
+	SearchableAttributes  []string
+	// Propagating are the attributes that AWS IoT adds to MQTT 5 messages. They
+	// are kept, not added.
+	Propagating []PropagatingAttribute
+	Created     time.Time
+	Deprecated  bool
+	// DeprecatedAt is zero unless Deprecated.
+	DeprecatedAt time.Time
+}
+
+// A PropagatingAttribute names an attribute of the thing or of the connection
+// that becomes a user property.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_PropagatingAttribute.html
+type PropagatingAttribute struct {
+	UserPropertyKey     string `json:"userPropertyKey"`
+	ThingAttribute      string `json:"thingAttribute,omitempty"`
+	ConnectionAttribute string `json:"connectionAttribute,omitempty"`
+}
+
+func (t ThingType) clone() ThingType {
+	t.SearchableAttributes = slices.Clone(t.SearchableAttributes)
+	t.Propagating = slices.Clone(t.Propagating)
+	return t
+}
 
 // A NewThingType describes a thing type to create. Only the name is required.
 type NewThingType struct {
@@ -24,7 +54,7 @@ func (r *Registry) CreateThingType(n NewThingType) (ThingType, error) {
 				slices.Equal(old.Propagating, n.Propagating) {
 				return old.clone(), nil
 			}
-			return ThingType{}, alreadyExists("thingtype/"+n.Name, "Thing type "+n.Name)
+			return ThingType{}, tx.types.differs(n.Name)
 		}
 		t := ThingType{
 			Name: n.Name, ID: newID(), Description: n.Description,
@@ -37,21 +67,15 @@ func (r *Registry) CreateThingType(n NewThingType) (ThingType, error) {
 
 // DescribeThingType returns the thing type.
 func (r *Registry) DescribeThingType(name string) (ThingType, error) {
-	return read(r, func(s *state) (ThingType, error) {
-		t, err := s.thingType(name)
-		return t.clone(), err
-	})
+	return describe(r, r.committed.types, name)
 }
 
 // UpdateThingType replaces the propagating attributes. AWS rejects every other
 // change.
 func (r *Registry) UpdateThingType(n NewThingType) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.thingType(n.Name)
-		if err != nil {
-			return err
-		}
-		if err := n.check(); err != nil {
+		t, err := tx.types.find(n.Name)
+		if err := cmp.Or(err, n.check()); err != nil {
 			return err
 		}
 		if n.Description != "" && n.Description != t.Description ||
@@ -67,7 +91,7 @@ func (r *Registry) UpdateThingType(n NewThingType) error {
 // DeprecateThingType keeps a thing type from further use, or allows it again.
 func (r *Registry) DeprecateThingType(name string, undo bool) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.thingType(name)
+		t, err := tx.types.find(name)
 		if err != nil {
 			return err
 		}
@@ -87,7 +111,7 @@ func (r *Registry) DeprecateThingType(name string, undo bool) error {
 // AWS also requires five minutes between the two calls; this does not.
 func (r *Registry) DeleteThingType(name string) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.thingType(name)
+		t, err := tx.types.find(name)
 		if err != nil {
 			return err
 		}
@@ -108,19 +132,7 @@ func (r *Registry) DeleteThingType(name string) error {
 // ListThingTypes returns all thing types in the order of their names or, with
 // a name, the one of that name.
 func (r *Registry) ListThingTypes(name string) []ThingType {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var out []ThingType
-	for _, t := range r.committed.types.all() {
-		if name == "" || t.Name == name {
-			out = append(out, t.clone())
-		}
-	}
-	return out
-}
-
-func (s *state) thingType(name string) (ThingType, error) {
-	return find(s.types, "thingtype", "Thing type", name)
+	return list(r, r.committed.types, func(t ThingType) bool { return name == "" || t.Name == name })
 }
 
 // checkUsableType checks a type for a thing; none at all is fine.
@@ -128,7 +140,7 @@ func (s *state) checkUsableType(name string) error {
 	if name == "" {
 		return nil
 	}
-	t, err := s.thingType(name)
+	t, err := s.types.find(name)
 	if err != nil {
 		return err
 	}
