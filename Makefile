@@ -14,7 +14,7 @@ HOOK_ARCH   ?= arm64
 FUZZTIME    ?= 500x
 AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
-LINT        := $(CURDIR)/.ci/tools/golangci-lint
+LINT        := .ci/tools/golangci-lint
 
 .PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench torture release clean
 .PHONY: check fmt lint vulnerabilities fuzz unit
@@ -22,9 +22,10 @@ LINT        := $(CURDIR)/.ci/tools/golangci-lint
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: device local  ## run the complete provisioning flow on this machine; needs Go alone
-	scripts/build-hook.sh dist/hook/bootstrap $$($(GO) env GOARCH)
-	scripts/demo.sh --templates templates --hook dist/hook/bootstrap
+demo:  ## run the complete provisioning flow on this machine; needs Go alone
+	@echo 'Building iot_device, iot_core_local and the hook; the first time takes minutes.'
+	@$(MAKE) --no-print-directory --silent device local
+	@scripts/demo.sh --hook dist/hook/bootstrap
 
 rehearse: device local infra/node_modules  ## run the flow against the stack that cdk synth writes, on the emulator
 	scripts/rehearse.sh
@@ -37,13 +38,14 @@ check-fast: fmt  ## what to run before each commit: format, vet, unit tests of h
 		$(GO) test -short $$($(GO) list ./... | grep -v /e2e) ) || exit 1; done
 
 device:  ## build ./iot_device, static
-	cd device && $(BUILD) $(SMALL) -o $(DEVICE) ./cmd/iot_device
+	cd device && $(BUILD) $(SMALL) -o '$(DEVICE)' ./cmd/iot_device
 
 device-pkcs11:  ## build ./iot_device with PKCS #11, which needs cgo
-	cd device && CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -tags pkcs11 -o $(DEVICE) ./cmd/iot_device
+	cd device && CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -tags pkcs11 -o '$(DEVICE)' ./cmd/iot_device
 
-local:  ## build ./iot_core_local, the emulator
+local:  ## build ./iot_core_local, the emulator, and the hook for this machine
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
+	scripts/build-hook.sh dist/hook/bootstrap $$($(GO) env GOARCH)
 
 fleet:  ## build ./iot_fleet
 	cd device && $(BUILD) -o ../iot_fleet ./cmd/iot_fleet
@@ -63,10 +65,10 @@ check: fmt lint
 
 lint: $(LINT)  ## run the linters of .golangci.yaml on every module
 	@for module in $(MODULES); do echo "linting $$module"; \
-		( cd $$module && GOWORK=off $(LINT) run --config ../.golangci.yaml ./... ) || exit 1; done
+		( cd $$module && GOWORK=off ../$(LINT) run --config ../.golangci.yaml ./... ) || exit 1; done
 
 vulnerabilities: $(LINT)  ## look for known vulnerabilities in code that is called
-	@for module in $(MODULES); do ( cd $$module && GOWORK=off $(dir $(LINT))govulncheck ./... ) || exit 1; done
+	@for module in $(MODULES); do ( cd $$module && GOWORK=off ../$(dir $(LINT))govulncheck ./... ) || exit 1; done
 
 # The tools are pinned in a module of their own.
 $(LINT): .ci/lint/go.mod .ci/lint/go.sum

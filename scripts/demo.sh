@@ -7,7 +7,7 @@ set -eu
 
 if [ $# -eq 0 ]; then
 	cat >&2 <<-'END'
-		usage: demo.sh --templates DIR --hook PATH
+		usage: demo.sh --hook PATH [--templates DIR]
 		       demo.sh --assembly DIR
 
 		The flags are those of iot_core_local serve. make demo and make rehearse
@@ -40,6 +40,9 @@ trap 'exit 130' INT TERM
 
 say() { printf '\n== %s\n' "$*"; }
 
+# narrow shortens certificate ids and wraps lines for a terminal of 80 columns.
+narrow() { sed 's/\([0-9a-f]\{12\}\)[0-9a-f]\{52\}/\1.../g' "$@" | fold -s -w 80; }
+
 fail() {
 	printf 'demo: error: %s\n' "$*" >&2
 	if [ -s core.log ]; then
@@ -66,9 +69,15 @@ config() {
 	END
 }
 
-bootstrap() { "$device" bootstrap --author "Wilford Brimley" --config "$1.yaml" --json; }
+# bootstrap SERIAL prints the result, a JSON object, on stdout and its steps on stderr.
+bootstrap() {
+	code=0
+	"$device" bootstrap --author "Wilford Brimley" --config "$1.yaml" --json 2>steps.log || code=$?
+	narrow steps.log >&2
+	return "$code"
+}
 
-say "Starting the emulator, with the templates, policies and hook that cdk deploy sends to AWS"
+say "Starting the emulator, with the templates, policies and hook of the stack"
 "$emulator" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 "$@" \
 	--state "$work/state" --credentials "$work/certs" --json >"$work/ready.json" 2>"$work/core.log" &
 core=$!
@@ -84,16 +93,16 @@ echo "iot_core_local listens on $endpoint:$port; its claim certificate is in cer
 say "Device $serial exchanges the claim certificate for its own certificate"
 config "$serial"
 bootstrap "$serial" >first.json || fail "the device was not provisioned (exit code $?)"
-cat first.json
 [ "$(field thingName <first.json)" = "$prefix$serial" ] || fail "the thing has another name"
 [ "$(field provisioned <first.json)" = true ] || fail "the first run did not register the thing"
+echo "registered as thing $(field thingName <first.json)"
 
 say "A second run reuses that identity"
 bootstrap "$serial" >second.json || fail "the second run did not work (exit code $?)"
 [ "$(field provisioned <second.json)" = false ] || fail "the second run registered the thing again"
 [ "$(field certificateId <second.json)" = "$(field certificateId <first.json)" ] ||
 	fail "the second run has another certificate"
-echo "same certificate: $(field certificateId <second.json)"
+echo "same certificate: $(field certificateId <second.json)" | narrow
 
 case ${ROTATE:-} in
 true)
@@ -101,7 +110,7 @@ true)
 	"$device" rotate --config "$serial.yaml" --json >rotated.json || fail "the device did not rotate (exit code $?)"
 	[ "$(field thingName <rotated.json)" = "$prefix$serial" ] || fail "the thing has another name"
 	[ "$(field certificateId <rotated.json)" != "$(field certificateId <first.json)" ] || fail "the certificate is the same"
-	echo "new certificate: $(field certificateId <rotated.json)"
+	echo "new certificate: $(field certificateId <rotated.json)" | narrow
 	;;
 false)
 	say "Rotation is off"
@@ -110,7 +119,7 @@ false)
 	;;
 esac
 
-say "Serial $stranger is denied"
+say "Serial $stranger is denied; the device tries again for a few seconds"
 config "$stranger"
 code=0
 bootstrap "$stranger" >third.json || code=$?
@@ -118,10 +127,30 @@ bootstrap "$stranger" >third.json || code=$?
 [ ! -s third.json ] || fail "a denied device printed a result"
 [ ! -e "certs/$prefix$stranger.certificate.pem" ] || fail "a denied device has a certificate"
 
+echo "exit code 3: denied by AWS IoT"
+
 say "What was created"
 "$device" status --config "$serial.yaml"
 ls -l certs
-say "Emulator log"
-grep -E 'msg=provisioned|WARN' core.log || fail "the emulator logged no rejection"
+
+say "Emulator log: who was provisioned, and why the other was denied"
+grep -E 'msg=provisioned|msg=decision|action=provision' core.log >decisions.log || fail "the emulator logged no decision"
+sed -E 's/(^| )(time|level|author|(client|claimCertificate|certificate|request)(Id)?|address|topic|stream)=("[^"]*"|[^ ]*)//g; s/^ //' decisions.log |
+	awk '!seen[$0]++' | narrow
 
 say "Done: one device was provisioned, one was denied"
+case ${1:-} in
+--assembly) ;;
+*)
+	cat <<-'END'
+
+		To try it by hand, in one terminal:
+		  ./iot_core_local serve
+		and in another:
+		  ./iot_device bootstrap --author NAME --config certs/local/device.yaml
+		  ./iot_device rotate --config certs/local/device.yaml
+		  ./iot_core_local events --past
+		README.md has the way to AWS.
+	END
+	;;
+esac

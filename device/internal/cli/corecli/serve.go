@@ -29,15 +29,17 @@ ready. Every rejection is logged with its reason.
 
 Template and policies are those of this version unless --templates names a
 directory with others, or none for a blank start. The hook must be built for
-this machine; what "make hook" builds is for linux/arm64, as Lambda requires.
+this machine, as "make local" does; "make hook" builds it for Lambda.
 
 With --assembly it emulates a stack that "cdk synth" wrote: template, policies,
 group, type and hook, with the hook's environment, in the stack's account and
 Region. The stack's claim certificates exist in a real account only; the claim
 in the credentials directory takes their place.`,
-		Example: `  # With the hook, built for this machine
-  $ (cd hook && go build -o dist/local .)
-  $ iot_core_local serve --hook hook/dist/local
+		Example: `  # With the hook that "make local" builds for this machine
+  $ iot_core_local serve
+
+  # Without one: every device is allowed
+  $ iot_core_local serve --hook none
 
   # For scripts: use free ports and print them as JSON
   $ iot_core_local serve --listen 127.0.0.1:0 --api 127.0.0.1:0 --hook none --json
@@ -61,7 +63,7 @@ in the credentials directory takes their place.`,
 	flags.StringVar(&o.API, "api", "127.0.0.1:8480", "serve the control API on `ADDRESS`, or none")
 	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API does not authenticate callers")
 	flags.StringVar(&o.Templates, "templates", localcore.EmbeddedTemplates, "read template and policies from `DIR`, or embedded, or none")
-	flags.StringVar(&o.Hook, "hook", "hook/dist/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
+	flags.StringVar(&o.Hook, "hook", "dist/hook/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
 	flags.StringToStringVar(&o.functions, "function", nil, "run `NAME=PATH` as a Lambda function for topic rules; may be given several times")
 	flags.StringVar(&o.Assembly, "assembly", "", "emulate the stack that cdk synth wrote into `DIR`, instead of templates and hook")
 	flags.StringVar(&o.Stack, "stack", "", "emulate the stack `NAME` (default: the only one in the assembly)")
