@@ -138,6 +138,7 @@ func page(t *testing.T, heading string) string {
 }
 
 func TestCommandsOfTheCloudPageForOneDevice(t *testing.T) {
+	t.Parallel()
 	for heading, want := range map[string]registry.CertificateStatus{
 		"Provision a device again": registry.Inactive,
 		"Revoke a device":          registry.Revoked,
@@ -157,6 +158,7 @@ func TestCommandsOfTheCloudPageForOneDevice(t *testing.T) {
 }
 
 func TestCommandsOfTheCloudPageForAnOldClaim(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	old := o.certificate(t, "")
 	o.run(t, "old="+o.core.ARN("cert/"+old)+"\n"+page(t, "Rotate the claim"))
@@ -166,6 +168,7 @@ func TestCommandsOfTheCloudPageForAnOldClaim(t *testing.T) {
 }
 
 func TestCommandsOfTheCloudPageRemoveEverything(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	certificates := []string{o.certificate(t, "fleety_2974685"), o.certificate(t, "fleety_2974686")}
 	commands, last, found := strings.Cut(page(t, "Remove everything"), "sleep 300")

@@ -42,6 +42,7 @@ type campaign struct {
 }
 
 func TestRandomKillsLoseNothing(t *testing.T) {
+	t.Parallel()
 	c := &campaign{site: newSite(t, shipped), hits: map[string]int{}}
 	seed := *crashSeed
 	if seed == 0 {

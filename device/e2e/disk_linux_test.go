@@ -51,6 +51,7 @@ const ample = "size=1m,nr_inodes=100"
 // Each size of the disk lets the device come one step further, until there is
 // enough.
 func TestFullDiskLosesNothing(t *testing.T) {
+	t.Parallel()
 	full := map[string]func(room int) string{
 		"blocks": func(room int) string { return fmt.Sprintf("size=%dk,nr_inodes=100", 4*room) },
 		"inodes": func(room int) string { return fmt.Sprintf("size=1m,nr_inodes=%d", 1+room) },
@@ -87,6 +88,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 }
 
 func TestFullDiskKeepsTheIdentityThatIsToBeReplaced(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, shipped)
 	d := s.device(t, "device")
 	m := mountSmallDisk(t, d, ample)

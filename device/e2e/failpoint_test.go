@@ -42,6 +42,7 @@ func changes(t *testing.T, flow string) int {
 }
 
 func TestAKillBeforeAnyChangeOfTheDiskLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, flow := range flows {
 		t.Run(flow, func(t *testing.T) {
 			t.Parallel()
@@ -62,6 +63,7 @@ func TestAKillBeforeAnyChangeOfTheDiskLosesNothing(t *testing.T) {
 }
 
 func TestTwoKillsLoseNothing(t *testing.T) {
+	t.Parallel()
 	for _, flow := range flows {
 		s := newSite(t, withKillers)
 		n := changes(t, flow)
@@ -83,6 +85,7 @@ func TestTwoKillsLoseNothing(t *testing.T) {
 // TestKillAndLostAnswerLoseNothing pairs a change to the disk before which the
 // device is killed with a request whose answer is lost, before it or after.
 func TestKillAndLostAnswerLoseNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, withKillers)
 	var mu sync.Mutex
 	loses := map[string]awsiot.Operation{} // by serial number; once each

@@ -193,6 +193,7 @@ func TestServiceManagerIsNotifiedOfEveryStep(t *testing.T) {
 }
 
 func TestServiceManagerIsNotifiedOfAFailure(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, shipped)
 	_, port := s.cloud.Endpoint()
 	d := newDevice(t, s.binary, s.dir, "1234567", "device", s.cloud, port)

@@ -130,6 +130,7 @@ func (s *site) cutPower(t *testing.T, image guestImage, fs filesystem, random *r
 		t.Errorf("%s: %s ended with exit %d\n%s", serial, verb, first.code, first.console)
 	}
 	second := image.boot(t.Context(), t, newLossyDisk(disk.cut(random)), fs, "bootstrap", false)
+	s.cloud.awaitRetired(t, "fleety_"+serial)
 	switch active := s.cloud.active(t, "fleety_"+serial); {
 	case !second.exited || second.code != 0:
 		t.Errorf("%s, %s cut after change %d: the next boot ended with exit %d\n%s", serial, verb, changes, second.code, second.console)

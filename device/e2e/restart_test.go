@@ -110,6 +110,7 @@ func (w *watcher) watch(text string) <-chan struct{} {
 // The link gives the broker the time to die: what is under way when the moment
 // comes is not there yet, and never will be.
 func TestABrokerThatIsKilledAndStartedAgainLosesNothing(t *testing.T) {
+	t.Parallel()
 	moments := map[string]struct {
 		watch func(device, broker *watcher) <-chan struct{}
 		again string // the step that helps, afterwards

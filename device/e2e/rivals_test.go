@@ -28,6 +28,7 @@ func rivals(t *testing.T) (*cloud, [2]*device) {
 }
 
 func TestSecondDeviceWithTheSameSerialNumberIsDenied(t *testing.T) {
+	t.Parallel()
 	c, devices := rivals(t)
 	first, second := devices[0], devices[1]
 	first.mustRun(t)
@@ -47,6 +48,7 @@ func TestSecondDeviceWithTheSameSerialNumberIsDenied(t *testing.T) {
 // The hook asks and AWS IoT registers, so that both may be provisioned. Each that
 // is has an identity of its own that works.
 func TestDevicesWithTheSameSerialNumberAtOnceDoNotMix(t *testing.T) {
+	t.Parallel()
 	for range 3 {
 		c, devices := rivals(t)
 		var outcomes [2]outcome
