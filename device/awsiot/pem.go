@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -132,14 +133,16 @@ func notPEM(text []byte) error {
 	return nil
 }
 
+// pemLine is the first or the last line of a block, which pastes may join to others.
+var pemLine = regexp.MustCompile(`\s*(-----(?:BEGIN|END) [A-Z0-9 ]+-----)\s*`)
+
 // tidyPEM undoes what editors, shells and YAML do to a PEM text.
 func tidyPEM(text []byte) []byte {
-	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
-	if !bytes.ContainsRune(bytes.TrimSpace(text), '\n') { // pasted from JSON
-		text = bytes.ReplaceAll(text, []byte(`\r`), nil)
-		text = bytes.ReplaceAll(text, []byte(`\n`), []byte("\n"))
-	}
-	text = bytes.ReplaceAll(text, []byte("----------BEGIN "), []byte("-----\n-----BEGIN "))
+	text = bytes.ReplaceAll(text, []byte(`\r`), nil) // pasted from JSON
+	text = bytes.ReplaceAll(text, []byte(`\n`), []byte("\n"))
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	text = bytes.ReplaceAll(text, []byte("\r"), []byte("\n"))
+	text = pemLine.ReplaceAll(text, []byte("\n$1\n"))
 	var b bytes.Buffer
 	for line := range bytes.Lines(text) {
 		// A byte order mark also stands where files were joined.

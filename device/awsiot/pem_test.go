@@ -60,6 +60,11 @@ func TestPEMIsReadAsPeopleHaveIt(t *testing.T) {
 		"pasted from JSON":       strings.ReplaceAll(keyPEM+certPEM, "\n", `\n`),
 		"pasted from JSON, CRLF": `"` + strings.ReplaceAll(keyPEM+certPEM, "\n", `\r\n`) + `"`,
 		"no newline between":     strings.TrimSpace(keyPEM) + strings.TrimSpace(certPEM),
+		"on one line":            strings.ReplaceAll(keyPEM+certPEM, "\n", " "),
+		"each on one line":       strings.ReplaceAll(keyPEM, "\n", `\n`) + "\n" + strings.ReplaceAll(certPEM, "\n", `\n`),
+		"carriage returns alone": strings.ReplaceAll(keyPEM+certPEM, "\n", "\r"),
+		"blank lines":            strings.ReplaceAll(keyPEM+certPEM, "\n", "\n\n"),
+		"Windows-1252 prose":     "\x93claim\x94\r\n" + certPEM + keyPEM,
 		"with prose":             "subject=CN = a\n" + certPEM + "\nBag Attributes\n" + keyPEM + "the end",
 	} {
 		t.Run(name, func(t *testing.T) {
