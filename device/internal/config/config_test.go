@@ -213,7 +213,7 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		},
 		"text for a number": {
 			strings.Replace(good, "8883", "secure", 1),
-			[]string{`device.yaml:3:16: server.port must be a number, not text; correct its value`},
+			[]string{`device.yaml:3:16: server.port: "secure" is not a number; set it to a number`},
 		},
 		"list for text": {
 			strings.Replace(good, `"USA"`, `[USA]`, 1),
@@ -233,6 +233,17 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		"the same key twice": {
 			good + "SERIALNUMBER: \"1\"\n",
 			[]string{`device.yaml:4:1: key "SERIALNUMBER" is there twice, first in line 1; keep one`},
+		},
+		"the same key twice, once with its section": {
+			"server.port: 443\n" + good,
+			[]string{`device.yaml:4:10: key "server.port" is there twice, first in line 1; keep one`},
+		},
+		"Latin-1": {
+			strings.Replace(good, "USA", "\xdcberlingen", 1) + "bootstrap: {parameters: {floor: \xfc}}\n",
+			[]string{
+				`device.yaml:2:17: deviceLocation: its value is not UTF-8 text; save the file as UTF-8`,
+				`device.yaml:4:33: template parameter "floor" is not UTF-8 text; save the file as UTF-8`,
+			},
 		},
 		"two documents": {
 			"---\n" + good + "---\na: 1\n",
@@ -314,6 +325,43 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, strings.Split(err.Error(), "\n")); diff != "" {
 				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestEndpointNames(t *testing.T) {
+	const aws = ".iot.eu-central-1.amazonaws.com"
+	for endpoint, right := range map[string]bool{
+		"abc123-ats" + aws: true, "ABC123-ats" + aws: true, "abc123-ats" + aws + ".": true, "localhost": true,
+		"abc123.ats.iot.cn-north-1.amazonaws.com.cn": true, "data.iot-fips.us-east-1.amazonaws.com": true,
+		"iot.your-company.com": true, "emulator_1": true, "::1": true,
+		"abc123-ats" + aws + "..": false, ".abc123-ats" + aws: false, "a..b.com": false, ".": false,
+		strings.Repeat("a", 64) + ".com": false, strings.Repeat("abcdefg.", 40) + "com": false,
+		"your-endpoint-ats" + aws: false, "account-specific-prefix-ats" + aws: false, "a3EXAMPLE-ats" + aws: false,
+		"xxxx" + aws: false, "abc123-ats.iot.region.amazonaws.com": false, "${ENDPOINT}": false,
+	} {
+		_, err := load(t, good, config.Sources{Flags: []config.Setting{{Key: "server.endpoint", Value: endpoint, Flag: "--set"}}})
+		if (err == nil) != right {
+			t.Errorf("%s: %v", endpoint, err)
+		}
+	}
+}
+
+func TestTextIsReadHoweverYAMLWritesIt(t *testing.T) {
+	for name, doc := range map[string]string{
+		"a directive first": "%YAML 1.2\n---\n" + good + "...\n",
+		"a tag":             strings.Replace(good, `"2974685"`, "!!str 2974685", 1),
+		"a port in quotes":  strings.Replace(good, "8883", `"8883"`, 1),
+		"a block":           strings.Replace(good, `"2974685"`, "|\n  2974685", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := load(t, doc, config.Sources{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.SerialNumber != "2974685" || c.Server.Port != 8883 {
+				t.Errorf("serial number %q, port %d", c.SerialNumber, c.Server.Port)
 			}
 		})
 	}

@@ -33,7 +33,7 @@ func applyFile(c *Config, path string) (found Problems, readable bool) {
 		return Problems{{Origin: Origin{Source: path}, What: cause(err), Remedy: remedyForFile(err), Machine: isMachine(err)}}, false
 	}
 	if isUTF16(doc) {
-		return Problems{{Origin: Origin{Source: path}, What: "is UTF-16 text", Remedy: "save it as UTF-8"}}, false
+		return Problems{{Origin: Origin{Source: path}, What: "is UTF-16 text", Remedy: saveAsUTF8}}, false
 	}
 	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")) // a byte order mark (YAML 1.2, 5.2)
 	f := file{path: path, dir: filepath.Dir(path), config: c}
@@ -81,6 +81,8 @@ func kindOfFile(mode fs.FileMode) string {
 	}
 	return "device"
 }
+
+const saveAsUTF8 = "save the file as UTF-8"
 
 // isUTF16 recognizes UTF-16 by its byte order mark, or by the zero bytes that
 // every second of its ASCII characters has.
@@ -145,7 +147,7 @@ func (f *file) at(t *token.Token) Origin {
 func (f *file) document(tree *ast.File) {
 	var bodies []ast.Node
 	for _, d := range tree.Docs {
-		if d.Body != nil {
+		if _, directive := d.Body.(*ast.DirectiveNode); d.Body != nil && !directive { // %YAML 1.2
 			bodies = append(bodies, d.Body)
 		}
 	}
@@ -199,6 +201,8 @@ func (f *file) mapping(section string, n ast.Node) {
 func (f *file) entry(name string, e *ast.MappingValueNode) {
 	k, known := lookup(name)
 	switch {
+	case known && f.config.origins[k.name].Source == f.path: // also as "server.port" beside server: {port: …}
+		f.report(e.Key, name, fmt.Sprintf("key %q is there twice, first in line %d", name, f.config.origins[k.name].Line), "keep one")
 	case !known && isSection(name):
 		if _, null := e.Value.(*ast.NullNode); !null {
 			f.mapping(strings.ToLower(name), e.Value)
@@ -224,7 +228,11 @@ func (f *file) scalar(k key, n ast.Node) {
 		return // "key:" alone leaves the default
 	}
 	if err := k.set(f.config, k.in(f.dir, value)); err != nil {
-		f.report(n, k.name, fmt.Sprintf("%s: %v", k.name, err), "set it to "+k.kind.String())
+		remedy := "set it to " + k.kind.String()
+		if errors.Is(err, errNotUTF8) {
+			remedy = saveAsUTF8
+		}
+		f.report(n, k.name, fmt.Sprintf("%s: %v", k.name, err), remedy)
 	}
 }
 
@@ -244,6 +252,9 @@ func (f *file) parameters(k key, n ast.Node) {
 		if !ok || !okValue {
 			f.report(e.Value, k.name, fmt.Sprintf("template parameter %q must be text, not %s", strings.TrimSpace(e.Key.String()), describe(e.Value)), "put its value in quotes")
 			continue
+		}
+		if notUTF8(name + value) {
+			f.report(e.Value, k.name, fmt.Sprintf("template parameter %q is not UTF-8 text", name), saveAsUTF8)
 		}
 		if _, twice := f.config.Bootstrap.Parameters[name]; twice {
 			f.report(e.Key, k.name, fmt.Sprintf("template parameter %q is there twice", name), "keep one")
@@ -284,8 +295,12 @@ func scalarOf(n ast.Node, want kind) (string, bool) {
 		return "", true
 	case *ast.IntegerNode, *ast.FloatNode:
 		return n.GetToken().Value, want != boolean
+	case *ast.TagNode:
+		if n.GetToken().Value == "!!str" {
+			return scalarOf(n.Value, want)
+		}
 	case *ast.StringNode:
-		return n.Value, want == text || want == path
+		return n.Value, want != mapping // "8883" is a number, too
 	case *ast.LiteralNode:
 		return n.Value.Value, want == text || want == path
 	case *ast.BoolNode:

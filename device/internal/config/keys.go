@@ -3,10 +3,12 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // A key is one setting: its name in the file, and how to read and store it.
@@ -39,7 +41,7 @@ var keys = []key{
 	{"thingname", text, setText(func(c *Config) *string { return &c.ThingName })},
 	{"author", text, setText(func(c *Config) *string { return &c.Author })},
 	{"stateDir", path, setText(func(c *Config) *string { return &c.StateDir })},
-	{"server.endpoint", text, setText(func(c *Config) *string { return &c.Server.Endpoint })},
+	{"server.endpoint", text, setEndpoint},
 	{"server.port", number, setPort},
 	{"server.proxy", text, setText(func(c *Config) *string { return &c.Server.Proxy })},
 	{"bootstrap.privatekeypath", path, setText(func(c *Config) *string { return &c.Bootstrap.PrivateKeyPath })},
@@ -56,9 +58,22 @@ var keys = []key{
 
 func setText(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, value string) error {
+		if notUTF8(value) {
+			return errNotUTF8
+		}
 		*field(c) = strings.TrimSpace(value)
 		return nil
 	}
+}
+
+var errNotUTF8 = errors.New("its value is not UTF-8 text")
+
+// notUTF8 also finds what the YAML parser has put in the place of such bytes.
+func notUTF8(value string) bool { return strings.ContainsRune(value, utf8.RuneError) }
+
+// setEndpoint drops the final dot of a fully qualified name, as TLS does.
+func setEndpoint(c *Config, value string) error {
+	return setText(func(c *Config) *string { return &c.Server.Endpoint })(c, strings.TrimSuffix(strings.TrimSpace(value), "."))
 }
 
 func setPort(c *Config, value string) error {
@@ -81,6 +96,9 @@ func setEager(c *Config, value string) (err error) {
 // or NAME=VALUE,NAME=VALUE where \, stands for a comma and \\ for a backslash. It
 // replaces the whole mapping.
 func setParameters(c *Config, value string) error {
+	if notUTF8(value) {
+		return errNotUTF8
+	}
 	parameters := map[string]string{}
 	if strings.HasPrefix(strings.TrimSpace(value), "{") {
 		var object map[string]any

@@ -86,7 +86,7 @@ func (v *validation) endpoint() {
 		v.bad(key, fmt.Sprintf("server.endpoint %q has a scheme", endpoint), "give the host name alone")
 	case net.ParseIP(endpoint) == nil && strings.Contains(endpoint, ":"):
 		v.bad(key, fmt.Sprintf("server.endpoint %q has a port", endpoint), "give the host name alone, and the port as server.port")
-	case strings.ContainsAny(endpoint, "/ @?#%\\\"'<>[]{}") || strings.ContainsFunc(endpoint, func(r rune) bool { return r < ' ' || r > '~' }):
+	case strings.ContainsAny(endpoint, "/ @?#%\\\"'<>[]{}") || strings.ContainsFunc(endpoint, func(r rune) bool { return r < ' ' || r > '~' }) || !fitsDNS(endpoint):
 		v.bad(key, fmt.Sprintf("server.endpoint %q is not a host name", endpoint), askForEndpoint)
 	case kind == awsiot.EndpointVPC:
 		v.bad(key, fmt.Sprintf("server.endpoint %q is the %s, which AWS IoT's certificate does not cover", endpoint, kind),
@@ -99,13 +99,27 @@ func (v *validation) endpoint() {
 	}
 }
 
-// isPlaceholder recognizes xxxx-ats.iot.REGION.amazonaws.com and its kin. Real
-// endpoints are in lower case, and no account's prefix is a row of x.
+// fitsDNS reports whether a name server can be asked for a name (RFC 1035, 2.3.4).
+func fitsDNS(name string) bool {
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 {
+			return net.ParseIP(name) != nil
+		}
+	}
+	return len(name) <= 253
+}
+
+// isPlaceholder recognizes xxxx-ats.iot.REGION.amazonaws.com, your-endpoint-ats…
+// and the like. Real endpoints are in lower case, and no account's prefix is a row
+// of x or has a hyphen.
 func isPlaceholder(endpoint string) bool {
-	first, _, _ := strings.Cut(endpoint, ".")
-	prefix := strings.ToLower(strings.TrimSuffix(first, "-ats"))
-	return strings.Contains(endpoint, "REGION") || strings.Contains(endpoint, "<") ||
-		strings.Contains(endpoint, "YOUR") || (prefix != "" && strings.Trim(prefix, "x") == "")
+	labels := strings.Split(endpoint, ".")
+	prefix := strings.ToLower(strings.TrimSuffix(labels[0], "-ats"))
+	data := awsiot.ParseEndpoint(endpoint).Kind
+	return strings.ContainsAny(endpoint, "<$") || strings.Contains(endpoint, "YOUR") || strings.Contains(endpoint, "EXAMPLE") ||
+		slices.ContainsFunc(labels, func(l string) bool { return strings.EqualFold(l, "region") }) ||
+		(prefix != "" && strings.Trim(prefix, "x") == "") ||
+		(data == awsiot.EndpointData || data == awsiot.EndpointLegacyData) && strings.ContainsAny(prefix, "-_")
 }
 
 func (v *validation) proxy() {
