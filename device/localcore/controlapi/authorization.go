@@ -42,12 +42,9 @@ func (a *api) effectivePolicies(q *request, in struct {
 		}
 	}
 	documents, err := a.Registry.EffectivePolicies(principal, thing)
-	if err != nil {
-		return nil, err
-	}
 	return object{"effectivePolicies": convert(documents, func(d registry.PolicyDocument) object {
 		return object{"policyName": d.Name, "policyArn": a.arn("policy/" + d.Name), "policyDocument": d.Document}
-	})}, nil
+	})}, err
 }
 
 type authInfo struct {

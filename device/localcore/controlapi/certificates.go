@@ -34,12 +34,9 @@ func (a *api) createKeysAndCertificate(q *request) (any, error) {
 		return nil, err
 	}
 	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: keys.CertificatePEM, Status: statusOf(q)})
-	if err != nil {
-		return nil, err
-	}
 	out := a.created(c)
 	out["keyPair"] = keyPair(keys)
-	return out, nil
+	return out, err
 }
 
 func (a *api) createCertificateFromCSR(q *request, in struct {
@@ -81,35 +78,12 @@ func (a *api) certificateSummary(c registry.Certificate) object {
 }
 
 func (a *api) describeCertificate(q *request) (any, error) {
-	id := q.path("certificateId")
-	if err := checkCertificateID(id); err != nil {
-		return nil, err
-	}
-	c, err := a.Registry.DescribeCertificate(id)
-	if err != nil {
-		return nil, err
-	}
+	c, err := a.Registry.DescribeCertificate(q.path("certificateId"))
 	out := a.certificateSummary(c).optional("generationId", c.GenerationID)
 	out["certificatePem"], out["ownedBy"], out["lastModifiedDate"] = c.PEM, a.Account, epoch(c.Modified)
 	out["customerVersion"], out["transferData"] = c.Version, object{}
 	out["validity"] = object{"notBefore": epoch(c.NotBefore), "notAfter": epoch(c.NotAfter)}
-	return object{"certificateDescription": out}, nil
-}
-
-func (a *api) updateCertificate(q *request) (any, error) {
-	id := q.path("certificateId")
-	if err := checkCertificateID(id); err != nil {
-		return nil, err
-	}
-	return nil, a.Registry.UpdateCertificate(id, registry.CertificateStatus(q.query("newStatus")))
-}
-
-func (a *api) deleteCertificate(q *request) (any, error) {
-	id := q.path("certificateId")
-	if err := checkCertificateID(id); err != nil {
-		return nil, err
-	}
-	return nil, a.Registry.DeleteCertificate(id, q.flag("forceDelete"))
+	return object{"certificateDescription": out}, err
 }
 
 func (a *api) listCertificates(q *request) (any, error) {

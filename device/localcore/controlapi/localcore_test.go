@@ -1,6 +1,7 @@
 package controlapi_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -120,9 +121,11 @@ func TestClaimScript(t *testing.T) {
 	}
 	command := exec.CommandContext(t.Context(), "sh", filepath.Join(dir, "scripts", name))
 	command.Env = slices.Concat(client.env, []string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")})
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
 	out, err := command.Output()
 	if err != nil {
-		t.Fatalf("%v: %s", err, err.(*exec.ExitError).Stderr)
+		t.Fatalf("%v: %s", err, &stderr)
 	}
 	id, ok := strings.CutPrefix(strings.TrimSpace(string(out)), s.ARN("cert/"))
 	if c, there := s.Registry().CertificateByID(id); !ok || !there || c.Status != registry.Active {

@@ -6,7 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/time/rate"
+
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/registry"
 )
 
 // An operation is one call of the API: AWS's name, the pattern of its method
@@ -33,7 +36,9 @@ func (a *api) operations() []operation {
 		{"CreateThing", "POST /things/{thingName}", "", with(a.createThing)},
 		{"DescribeThing", "GET /things/{thingName}", "", a.describeThing},
 		{"UpdateThing", "PATCH /things/{thingName}", "", with(a.updateThing)},
-		{"DeleteThing", "DELETE /things/{thingName}", "expectedVersion", a.deleteThing},
+		{"DeleteThing", "DELETE /things/{thingName}", "expectedVersion", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteThing(q.path("thingName"), q.number("expectedVersion"))
+		}},
 		{"ListThings", "GET /things", paged + " attributeName attributeValue thingTypeName usePrefixAttributeValue", a.listThings},
 		{"RegisterThing", "POST /things", "", with(a.registerThing)},
 
@@ -41,16 +46,20 @@ func (a *api) operations() []operation {
 		{"DescribeThingType", "GET /thing-types/{thingTypeName}", "", a.describeThingType},
 		{"UpdateThingType", "PATCH /thing-types/{thingTypeName}", "", with(a.updateThingType)},
 		{"DeprecateThingType", "POST /thing-types/{thingTypeName}/deprecate", "", with(a.deprecateThingType)},
-		{"DeleteThingType", "DELETE /thing-types/{thingTypeName}", "", a.deleteThingType},
+		{"DeleteThingType", "DELETE /thing-types/{thingTypeName}", "", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteThingType(q.path("thingTypeName"))
+		}},
 		{"ListThingTypes", "GET /thing-types", paged + " thingTypeName", a.listThingTypes},
 
 		{"CreateThingGroup", "POST /thing-groups/{thingGroupName}", "", with(a.createThingGroup)},
 		{"DescribeThingGroup", "GET /thing-groups/{thingGroupName}", "", a.describeThingGroup},
 		{"UpdateThingGroup", "PATCH /thing-groups/{thingGroupName}", "", with(a.updateThingGroup)},
-		{"DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}", "expectedVersion", a.deleteThingGroup},
+		{"DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}", "expectedVersion", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteThingGroup(q.path("thingGroupName"), q.number("expectedVersion"))
+		}},
 		{"ListThingGroups", "GET /thing-groups", paged + " parentGroup namePrefixFilter recursive", a.listThingGroups},
-		{"AddThingToThingGroup", "PUT /thing-groups/addThingToThingGroup", "", with(a.addThingToThingGroup)},
-		{"RemoveThingFromThingGroup", "PUT /thing-groups/removeThingFromThingGroup", "", with(a.removeThingFromThingGroup)},
+		{"AddThingToThingGroup", "PUT /thing-groups/addThingToThingGroup", "", change[addition](a, a.Registry.AddThingToThingGroup)},
+		{"RemoveThingFromThingGroup", "PUT /thing-groups/removeThingFromThingGroup", "", change[thingAndGroup](a, a.Registry.RemoveThingFromThingGroup)},
 		{"UpdateThingGroupsForThing", "PUT /thing-groups/updateThingGroupsForThing", "", with(a.updateThingGroupsForThing)},
 		{"ListThingGroupsForThing", "GET /things/{thingName}/thing-groups", paged, a.listThingGroupsForThing},
 		{"ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things", paged + " recursive", a.listThingsInThingGroup},
@@ -58,10 +67,12 @@ func (a *api) operations() []operation {
 		{"CreateBillingGroup", "POST /billing-groups/{billingGroupName}", "", with(a.createBillingGroup)},
 		{"DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", "", a.describeBillingGroup},
 		{"UpdateBillingGroup", "PATCH /billing-groups/{billingGroupName}", "", with(a.updateBillingGroup)},
-		{"DeleteBillingGroup", "DELETE /billing-groups/{billingGroupName}", "expectedVersion", a.deleteBillingGroup},
+		{"DeleteBillingGroup", "DELETE /billing-groups/{billingGroupName}", "expectedVersion", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteBillingGroup(q.path("billingGroupName"), q.number("expectedVersion"))
+		}},
 		{"ListBillingGroups", "GET /billing-groups", paged + " namePrefixFilter", a.listBillingGroups},
-		{"AddThingToBillingGroup", "PUT /billing-groups/addThingToBillingGroup", "", with(a.addThingToBillingGroup)},
-		{"RemoveThingFromBillingGroup", "PUT /billing-groups/removeThingFromBillingGroup", "", with(a.removeThingFromBillingGroup)},
+		{"AddThingToBillingGroup", "PUT /billing-groups/addThingToBillingGroup", "", change[thingAndBillingGroup](a, a.Registry.AddThingToBillingGroup)},
+		{"RemoveThingFromBillingGroup", "PUT /billing-groups/removeThingFromBillingGroup", "", change[thingAndBillingGroup](a, a.Registry.RemoveThingFromBillingGroup)},
 		{"ListThingsInBillingGroup", "GET /billing-groups/{billingGroupName}/things", paged, a.listThingsInBillingGroup},
 
 		{"TagResource", "POST /tags", "", with(a.tagResource)},
@@ -72,26 +83,38 @@ func (a *api) operations() []operation {
 		{"CreateCertificateFromCsr", "POST /certificates", "setAsActive", with(a.createCertificateFromCSR)},
 		{"RegisterCertificateWithoutCA", "POST /certificate/register-no-ca", "", with(a.registerCertificateWithoutCA)},
 		{"DescribeCertificate", "GET /certificates/{certificateId}", "", a.describeCertificate},
-		{"UpdateCertificate", "PUT /certificates/{certificateId}", "newStatus", a.updateCertificate},
-		{"DeleteCertificate", "DELETE /certificates/{certificateId}", "forceDelete", a.deleteCertificate},
+		{"UpdateCertificate", "PUT /certificates/{certificateId}", "newStatus", func(q *request) (any, error) {
+			return nil, a.Registry.UpdateCertificate(q.path("certificateId"), registry.CertificateStatus(q.query("newStatus")))
+		}},
+		{"DeleteCertificate", "DELETE /certificates/{certificateId}", "forceDelete", func(q *request) (any, error) {
+			return nil, a.Registry.DeleteCertificate(q.path("certificateId"), q.flag("forceDelete"))
+		}},
 		{"ListCertificates", "GET /certificates", marked + " isAscendingOrder", a.listCertificates},
 
 		{"CreatePolicy", "POST /policies/{policyName}", "", with(a.createPolicy)},
 		{"GetPolicy", "GET /policies/{policyName}", "", a.getPolicy},
-		{"DeletePolicy", "DELETE /policies/{policyName}", "", a.deletePolicy},
-		{"ListPolicies", "GET /policies", marked + " isAscendingOrder", a.listPolicies},
+		{"DeletePolicy", "DELETE /policies/{policyName}", "", func(q *request) (any, error) {
+			return nil, a.Registry.DeletePolicy(q.path("policyName"))
+		}},
+		{"ListPolicies", "GET /policies", marked + " isAscendingOrder", func(q *request) (any, error) {
+			return a.policiesByAge(q, a.Registry.ListPolicies())
+		}},
 		{"CreatePolicyVersion", "POST /policies/{policyName}/version", "setAsDefault", with(a.createPolicyVersion)},
 		{"ListPolicyVersions", "GET /policies/{policyName}/version", "", a.listPolicyVersions},
-		{"GetPolicyVersion", "GET /policies/{policyName}/version/{policyVersionId}", "", a.getPolicyVersion},
-		{"SetDefaultPolicyVersion", "PATCH /policies/{policyName}/version/{policyVersionId}", "", a.setDefaultPolicyVersion},
-		{"DeletePolicyVersion", "DELETE /policies/{policyName}/version/{policyVersionId}", "", a.deletePolicyVersion},
+		{"GetPolicyVersion", "GET /policies/{policyName}/version/{versionId}", "", a.getPolicyVersion},
+		{"SetDefaultPolicyVersion", "PATCH /policies/{policyName}/version/{versionId}", "", func(q *request) (any, error) {
+			return nil, a.Registry.SetDefaultPolicyVersion(q.path("policyName"), q.version())
+		}},
+		{"DeletePolicyVersion", "DELETE /policies/{policyName}/version/{versionId}", "", func(q *request) (any, error) {
+			return nil, a.Registry.DeletePolicyVersion(q.path("policyName"), q.version())
+		}},
 
-		{"AttachPolicy", "PUT /target-policies/{policyName}", "", with(a.attachPolicy)},
-		{"DetachPolicy", "POST /target-policies/{policyName}", "", with(a.detachPolicy)},
+		{"AttachPolicy", "PUT /target-policies/{policyName}", "", a.ofTarget(a.Registry.AttachPolicy)},
+		{"DetachPolicy", "POST /target-policies/{policyName}", "", a.ofTarget(a.Registry.DetachPolicy)},
 		{"ListAttachedPolicies", "POST /attached-policies/{target...}", marked + " recursive", a.listAttachedPolicies},
 		{"ListTargetsForPolicy", "POST /policy-targets/{policyName}", marked, a.listTargetsForPolicy},
-		{"AttachPrincipalPolicy", "PUT /principal-policies/{policyName}", "", a.attachPrincipalPolicy},
-		{"DetachPrincipalPolicy", "DELETE /principal-policies/{policyName}", "", a.detachPrincipalPolicy},
+		{"AttachPrincipalPolicy", "PUT /principal-policies/{policyName}", "", a.ofPrincipal(a.Registry.AttachPolicy)},
+		{"DetachPrincipalPolicy", "DELETE /principal-policies/{policyName}", "", a.ofPrincipal(a.Registry.DetachPolicy)},
 		{"ListPrincipalPolicies", "GET /principal-policies", marked + " isAscendingOrder", a.listPrincipalPolicies},
 		{"ListPolicyPrincipals", "GET /policy-principals", marked + " isAscendingOrder", a.listPolicyPrincipals},
 		{"AttachThingPrincipal", "PUT /things/{thingName}/principals", "thingPrincipalType", a.attachThingPrincipal},
@@ -104,12 +127,16 @@ func (a *api) operations() []operation {
 		{"CreateProvisioningTemplate", "POST /provisioning-templates", "", with(a.createProvisioningTemplate)},
 		{"DescribeProvisioningTemplate", "GET /provisioning-templates/{templateName}", "", a.describeProvisioningTemplate},
 		{"UpdateProvisioningTemplate", "PATCH /provisioning-templates/{templateName}", "", with(a.updateProvisioningTemplate)},
-		{"DeleteProvisioningTemplate", "DELETE /provisioning-templates/{templateName}", "", a.deleteProvisioningTemplate},
+		{"DeleteProvisioningTemplate", "DELETE /provisioning-templates/{templateName}", "", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteProvisioningTemplate(q.path("templateName"))
+		}},
 		{"ListProvisioningTemplates", "GET /provisioning-templates", paged, a.listProvisioningTemplates},
 		{"CreateProvisioningTemplateVersion", "POST /provisioning-templates/{templateName}/versions", "setAsDefault", with(a.createProvisioningTemplateVersion)},
 		{"ListProvisioningTemplateVersions", "GET /provisioning-templates/{templateName}/versions", paged, a.listProvisioningTemplateVersions},
 		{"DescribeProvisioningTemplateVersion", "GET /provisioning-templates/{templateName}/versions/{versionId}", "", a.describeProvisioningTemplateVersion},
-		{"DeleteProvisioningTemplateVersion", "DELETE /provisioning-templates/{templateName}/versions/{versionId}", "", a.deleteProvisioningTemplateVersion},
+		{"DeleteProvisioningTemplateVersion", "DELETE /provisioning-templates/{templateName}/versions/{versionId}", "", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteProvisioningTemplateVersion(q.path("templateName"), q.version())
+		}},
 		{"CreateProvisioningClaim", "POST /provisioning-templates/{templateName}/provisioning-claim", "", a.createProvisioningClaim},
 
 		{"DescribeEndpoint", "GET /endpoint", "endpointType", a.describeEndpoint},
@@ -203,4 +230,34 @@ func operationOf(r *http.Request) string {
 		}
 	}
 	return best
+}
+
+// quotas are the requests per second and account that AWS allows, by operation,
+// in its large Regions. Operations without an entry are not limited.
+//
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+var quotas = map[string]int{
+	"CreateKeysAndCertificate":   10,
+	"CreateCertificateFromCsr":   15,
+	"RegisterThing":              10,
+	"CreateThing":                100,
+	"UpdateThing":                100,
+	"AttachThingPrincipal":       100,
+	"AttachPolicy":               15,
+	"AddThingToThingGroup":       100,
+	"DescribeThing":              350,
+	"UpdateCertificate":          10,
+	"DescribeCertificate":        10,
+	"CreatePolicy":               10,
+	"DescribeEndpoint":           10,
+	"CreateProvisioningTemplate": 10,
+	"CreateProvisioningClaim":    10,
+	"ListThingPrincipals":        20,
+}
+
+func limiter(operation string) *rate.Limiter {
+	if n, ok := quotas[operation]; ok {
+		return rate.NewLimiter(rate.Limit(n), n)
+	}
+	return rate.NewLimiter(rate.Inf, 0)
 }

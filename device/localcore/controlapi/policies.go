@@ -13,29 +13,19 @@ func (a *api) createPolicy(q *request, in struct {
 }) (any, error) {
 	name := q.path("policyName")
 	p, err := tagged(a, in.Tags, "policy/"+name, func() (registry.Policy, error) { return a.Registry.CreatePolicy(name, in.Document) })
-	if err != nil {
-		return nil, err
-	}
 	return object{
 		"policyName": p.Name, "policyArn": a.arn("policy/" + p.Name),
 		"policyDocument": p.Document(), "policyVersionId": strconv.Itoa(p.DefaultVersion),
-	}, nil
+	}, err
 }
 
 func (a *api) getPolicy(q *request) (any, error) {
 	p, err := a.Registry.GetPolicy(q.path("policyName"))
-	if err != nil {
-		return nil, err
-	}
 	return object{
 		"policyName": p.Name, "policyArn": a.arn("policy/" + p.Name),
 		"policyDocument": p.Document(), "defaultVersionId": strconv.Itoa(p.DefaultVersion),
 		"creationDate": epoch(p.Created), "lastModifiedDate": epoch(p.Modified),
-	}.optional("generationId", p.GenerationID), nil
-}
-
-func (a *api) deletePolicy(q *request) (any, error) {
-	return nil, a.Registry.DeletePolicy(q.path("policyName"))
+	}.optional("generationId", p.GenerationID), err
 }
 
 type policySummary struct {
@@ -45,10 +35,6 @@ type policySummary struct {
 
 func (a *api) policySummary(name string) policySummary {
 	return policySummary{name, a.arn("policy/" + name)}
-}
-
-func (a *api) listPolicies(q *request) (any, error) {
-	return a.policiesByAge(q, a.Registry.ListPolicies())
 }
 
 func (a *api) policiesByAge(q *request, all []registry.Policy) (any, error) {
@@ -61,39 +47,29 @@ func (a *api) createPolicyVersion(q *request, in struct {
 }) (any, error) {
 	name := q.path("policyName")
 	v, err := a.Registry.CreatePolicyVersion(name, in.Document, q.flag("setAsDefault"))
-	if err != nil {
-		return nil, err
-	}
 	return object{
 		"policyArn": a.arn("policy/" + name), "policyDocument": v.Document,
 		"policyVersionId": strconv.Itoa(v.ID), "isDefaultVersion": q.flag("setAsDefault"),
-	}, nil
+	}, err
 }
 
 // listPolicyVersions lists the newest first, as AWS's example does.
 func (a *api) listPolicyVersions(q *request) (any, error) {
 	p, err := a.Registry.GetPolicy(q.path("policyName"))
-	if err != nil {
-		return nil, err
-	}
 	slices.Reverse(p.Versions)
 	return object{"policyVersions": convert(p.Versions, func(v registry.PolicyVersion) object {
 		return object{"versionId": strconv.Itoa(v.ID), "isDefaultVersion": v.ID == p.DefaultVersion, "createDate": epoch(v.Created)}
-	})}, nil
+	})}, err
 }
 
 func (a *api) getPolicyVersion(q *request) (any, error) {
-	id, err := q.version("policyVersionId")
-	if err != nil {
-		return nil, err
-	}
 	p, err := a.Registry.GetPolicy(q.path("policyName"))
 	if err != nil {
 		return nil, err
 	}
-	v, ok := p.Version(id)
+	v, ok := p.Version(q.version())
 	if !ok {
-		return nil, registry.Reject(registry.CodeNotFound, "Policy %s has no version %d.", p.Name, id)
+		return nil, registry.Reject(registry.CodeNotFound, "Policy %s has no version %d.", p.Name, q.version())
 	}
 	return object{
 		"policyName": p.Name, "policyArn": a.arn("policy/" + p.Name), "policyDocument": v.Document,
@@ -102,18 +78,141 @@ func (a *api) getPolicyVersion(q *request) (any, error) {
 	}.optional("generationId", p.GenerationID), nil
 }
 
-func (a *api) setDefaultPolicyVersion(q *request) (any, error) {
-	id, err := q.version("policyVersionId")
-	if err != nil {
-		return nil, err
-	}
-	return nil, a.Registry.SetDefaultPolicyVersion(q.path("policyName"), id)
+// Headers that name a principal, and the one that names a policy.
+const (
+	principalHeader       = "X-Amzn-Principal"
+	legacyPrincipalHeader = "X-Amzn-Iot-Principal"
+	legacyPolicyHeader    = "X-Amzn-Iot-Policy"
+)
+
+// ofTarget returns an operation that attaches or detaches a policy.
+func (a *api) ofTarget(change func(policy string, target registry.Target) error) func(*request) (any, error) {
+	return with(func(q *request, in struct {
+		Target string `json:"target"`
+	}) (any, error) {
+		target, err := a.target(in.Target)
+		if err != nil {
+			return nil, err
+		}
+		return nil, change(q.path("policyName"), target)
+	})
 }
 
-func (a *api) deletePolicyVersion(q *request) (any, error) {
-	id, err := q.version("policyVersionId")
+// ofPrincipal is ofTarget for the older operations of principal policies, which
+// AWS still offers.
+func (a *api) ofPrincipal(change func(policy string, target registry.Target) error) func(*request) (any, error) {
+	return func(q *request) (any, error) {
+		target, err := a.principal(q.Header.Get(legacyPrincipalHeader))
+		if err != nil {
+			return nil, err
+		}
+		return nil, change(q.path("policyName"), target)
+	}
+}
+
+func (a *api) listAttachedPolicies(q *request) (any, error) {
+	target, err := a.target(q.path("target"))
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Registry.DeletePolicyVersion(q.path("policyName"), id)
+	return listOf(q, "policies", self, a.policySummary)(a.Registry.ListAttachedPolicies(target, q.flag("recursive")))
+}
+
+func (a *api) listTargetsForPolicy(q *request) (any, error) {
+	return listOf(q, "targets", a.targetARN, a.targetARN)(a.Registry.ListTargetsForPolicy(q.path("policyName")))
+}
+
+func (a *api) listPrincipalPolicies(q *request) (any, error) {
+	target, err := a.principal(q.Header.Get(legacyPrincipalHeader))
+	if err != nil {
+		return nil, err
+	}
+	attached, err := a.Registry.ListAttachedPolicies(target, false)
+	if err != nil {
+		return nil, err
+	}
+	var all []registry.Policy
+	for _, name := range attached {
+		if p, err := a.Registry.GetPolicy(name); err == nil { // else it was deleted just now
+			all = append(all, p)
+		}
+	}
+	return a.policiesByAge(q, all)
+}
+
+// listPolicyPrincipals lists the certificates in the order of their creation,
+// and then Cognito identities, whose age is not known.
+func (a *api) listPolicyPrincipals(q *request) (any, error) {
+	targets, err := a.Registry.ListTargetsForPolicy(q.Header.Get(legacyPolicyHeader))
+	if err != nil {
+		return nil, err
+	}
+	targets = slices.DeleteFunc(targets, func(t registry.Target) bool { _, group := t.ThingGroup(); return group })
+	return list(q, "principals", targets, func(t registry.Target) string {
+		id, _ := t.Certificate()
+		c, _ := a.Registry.CertificateByID(id)
+		return ageKey(c.Created, string(t))
+	}, a.targetARN)
+}
+
+func (a *api) attachThingPrincipal(q *request) (any, error) {
+	id, err := a.certificate(q.Header.Get(principalHeader))
+	if err != nil {
+		return nil, err
+	}
+	return object{}, a.Registry.AttachThingPrincipal(q.path("thingName"), id, registry.PrincipalType(q.query("thingPrincipalType")))
+}
+
+func (a *api) detachThingPrincipal(q *request) (any, error) {
+	id, err := a.certificate(q.Header.Get(principalHeader))
+	if err != nil {
+		return nil, err
+	}
+	return object{}, a.Registry.DetachThingPrincipal(q.path("thingName"), id)
+}
+
+// attachments lists what show makes of the attachments of the type that the
+// request asks for.
+func attachments[T any](q *request, name string, key func(registry.Attachment) string, show func(registry.Attachment) T) func([]registry.Attachment, error) (any, error) {
+	return func(all []registry.Attachment, err error) (any, error) {
+		kind := registry.PrincipalType(q.query("thingPrincipalType"))
+		if err == nil && kind != "" && kind != registry.Exclusive && kind != registry.NonExclusive {
+			err = invalid("thing principal type %q must be %s or %s", clip(string(kind)), registry.Exclusive, registry.NonExclusive)
+		}
+		all = slices.DeleteFunc(all, func(at registry.Attachment) bool { return kind != "" && at.Type != kind })
+		return listOf(q, name, key, show)(all, err)
+	}
+}
+
+func thingKey(at registry.Attachment) string       { return at.Thing }
+func certificateKey(at registry.Attachment) string { return at.CertificateID }
+
+func (a *api) certificateOf(at registry.Attachment) string { return a.arn("cert/" + at.CertificateID) }
+
+func (a *api) listThingPrincipals(q *request) (any, error) {
+	return attachments(q, "principals", certificateKey, a.certificateOf)(a.Registry.ListThingPrincipals(q.path("thingName")))
+}
+
+func (a *api) listThingPrincipalsV2(q *request) (any, error) {
+	return attachments(q, "thingPrincipalObjects", certificateKey, func(at registry.Attachment) object {
+		return object{"principal": a.certificateOf(at), "thingPrincipalType": at.Type}
+	})(a.Registry.ListThingPrincipals(q.path("thingName")))
+}
+
+func (a *api) thingsOfPrincipal(q *request) ([]registry.Attachment, error) {
+	id, err := a.certificate(q.Header.Get(principalHeader))
+	if err != nil {
+		return nil, err
+	}
+	return a.Registry.ListPrincipalThings(id)
+}
+
+func (a *api) listPrincipalThings(q *request) (any, error) {
+	return attachments(q, "things", thingKey, thingKey)(a.thingsOfPrincipal(q))
+}
+
+func (a *api) listPrincipalThingsV2(q *request) (any, error) {
+	return attachments(q, "principalThingObjects", thingKey, func(at registry.Attachment) object {
+		return object{"thingName": at.Thing, "thingPrincipalType": at.Type}
+	})(a.thingsOfPrincipal(q))
 }

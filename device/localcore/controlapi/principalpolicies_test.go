@@ -1,3 +1,4 @@
+//nolint:staticcheck // deprecated operations, which AWS still offers
 package controlapi_test
 
 //lint:file-ignore SA1019 the deprecated operations are what this file is about

@@ -11,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/jsontree"
+	"example.com/fleety/device/localcore/registry"
 )
 
 const (
@@ -22,8 +24,9 @@ const (
 	readTimeout = 30 * time.Second
 )
 
-// A request is one call of an operation. Its query parameters are checked
-// before the operation runs, so that reading them cannot fail.
+// A request is one call of an operation. Its query parameters, and what its path
+// has of certificate and version ids, are checked before the operation runs, so
+// that reading them cannot fail.
 type request struct {
 	*http.Request
 	op     operation
@@ -56,6 +59,16 @@ func readRequest(w http.ResponseWriter, r *http.Request, op operation) (*request
 	for name := range params {
 		if err := op.checkParam(name, params.Get(name)); err != nil {
 			return nil, err
+		}
+	}
+	if id := r.PathValue("certificateId"); id != "" {
+		if err := checkCertificateID(id); err != nil {
+			return nil, err
+		}
+	}
+	if id := r.PathValue("versionId"); id != "" {
+		if n, err := strconv.Atoi(id); err != nil || n < 1 {
+			return nil, invalid("version %q must be a number from 1 up", clip(id))
 		}
 	}
 	// Recorders of tests have no deadline to set.
@@ -102,12 +115,9 @@ func (q *request) number(name string) int64 {
 }
 
 // version returns the id of a version in the path.
-func (q *request) version(name string) (int, error) {
-	n, err := strconv.Atoi(q.path(name))
-	if err != nil || n < 1 {
-		return 0, invalid("version %q must be a number from 1 up", clip(q.path(name)))
-	}
-	return n, nil
+func (q *request) version() int {
+	n, _ := strconv.Atoi(q.path("versionId"))
+	return n
 }
 
 // with returns an operation that reads the body as a T before it runs.
@@ -145,6 +155,88 @@ func (q *request) decode(v any) error {
 			return invalid("parameter %s of %s is not emulated", clip(member), q.op.name)
 		}
 		return invalid("the body is malformed: %v", err)
+	}
+	return nil
+}
+
+// arn returns the ARN of a resource, "thing/NAME" for instance.
+func (a *api) arn(resource string) string {
+	return awsiot.ARN{Partition: a.Partition, Service: "iot", Region: a.Region, Account: a.Account, Resource: resource}.String()
+}
+
+// targetARN returns how AWS names a target: by its ARN, a Cognito identity by
+// its id.
+func (a *api) targetARN(t registry.Target) string {
+	if t.Cognito() {
+		return string(t)
+	}
+	return a.arn(string(t))
+}
+
+// resource returns the part of an ARN after the account.
+func (a *api) resource(arn string) (string, error) {
+	rest, ok := strings.CutPrefix(arn, a.arn(""))
+	if !ok {
+		return "", invalid("%q is not an ARN of this account and Region, which begin with %s", clip(arn), a.arn(""))
+	}
+	return rest, nil
+}
+
+// target reads what a policy is attached to, or shall be.
+func (a *api) target(arn string) (registry.Target, error) {
+	if t := registry.Target(arn); t.Cognito() {
+		return t, nil
+	}
+	resource, err := a.resource(arn)
+	return registry.Target(resource), err
+}
+
+// principal reads a principal: the ARN of a certificate, or a Cognito identity.
+func (a *api) principal(arn string) (registry.Target, error) {
+	if arn == "" {
+		return "", invalid("a principal is required")
+	}
+	t, err := a.target(arn)
+	if err != nil || t.Cognito() {
+		return t, err
+	}
+	id, ok := t.Certificate()
+	if !ok {
+		return "", invalid("%q is not the ARN of a certificate", clip(arn))
+	}
+	return t, checkCertificateID(id)
+}
+
+// certificate returns the id of the certificate that is the principal. Things
+// have no Cognito identities here.
+func (a *api) certificate(arn string) (id string, err error) {
+	t, err := a.principal(arn)
+	if err == nil && t.Cognito() {
+		err = invalid("an Amazon Cognito identity as the principal of a thing is not emulated")
+	}
+	id, _ = t.Certificate()
+	return id, err
+}
+
+// named returns name or, where that is empty, the name in an ARN of that kind.
+func (a *api) named(name, arn, kind string) (string, error) {
+	if name != "" || arn == "" {
+		return name, nil
+	}
+	resource, err := a.resource(arn)
+	if err != nil {
+		return "", err
+	}
+	name, ok := strings.CutPrefix(resource, kind+"/")
+	if !ok {
+		return "", invalid("%q is not the ARN of a %s", clip(arn), kind)
+	}
+	return name, nil
+}
+
+func checkCertificateID(id string) error {
+	if !awsiot.ValidCertificateID(id) {
+		return invalid("certificate id %q must be 64 lower-case hexadecimal digits", clip(id))
 	}
 	return nil
 }

@@ -303,7 +303,7 @@ func TestPoliciesOfCognitoIdentities(t *testing.T) {
 	e.furnish(t)
 	const identity = "us-east-1:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
 	//lint:ignore SA1019 AWS still offers it
-	must(e.iot.AttachPrincipalPolicy(ctx, &iot.AttachPrincipalPolicyInput{PolicyName: aws.String("policy"), Principal: aws.String(identity)}))(t)
+	must(e.iot.AttachPrincipalPolicy(ctx, &iot.AttachPrincipalPolicyInput{PolicyName: aws.String("policy"), Principal: aws.String(identity)}))(t) //nolint:staticcheck // deprecated, which AWS still offers
 	targets := must(e.iot.ListTargetsForPolicy(ctx, &iot.ListTargetsForPolicyInput{PolicyName: aws.String("policy")}))(t)
 	if diff := cmp.Diff([]string{identity}, targets.Targets); diff != "" {
 		t.Error(diff)

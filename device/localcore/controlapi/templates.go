@@ -16,13 +16,6 @@ type provisioningHook struct {
 	TargetARN      string `json:"targetArn"`
 }
 
-func (h *provisioningHook) hook() *registry.Hook {
-	if h == nil {
-		return nil
-	}
-	return &registry.Hook{PayloadVersion: h.PayloadVersion, TargetARN: h.TargetARN}
-}
-
 func (a *api) createProvisioningTemplate(_ *request, in struct {
 	Name        string                `json:"templateName"`
 	Description string                `json:"description"`
@@ -36,7 +29,7 @@ func (a *api) createProvisioningTemplate(_ *request, in struct {
 	t, err := tagged(a, in.Tags, "provisioningtemplate/"+in.Name, func() (registry.ProvisioningTemplate, error) {
 		return a.Registry.CreateProvisioningTemplate(registry.NewProvisioningTemplate{
 			Name: in.Name, Description: in.Description, Body: in.Body, Enabled: in.Enabled,
-			RoleARN: in.RoleARN, Hook: in.Hook.hook(), Type: in.Type,
+			RoleARN: in.RoleARN, Hook: (*registry.Hook)(in.Hook), Type: in.Type,
 		})
 	})
 	return object{"templateName": t.Name, "templateArn": a.arn("provisioningtemplate/" + t.Name), "defaultVersionId": t.DefaultVersion}, err
@@ -52,15 +45,12 @@ func (a *api) templateSummary(t registry.ProvisioningTemplate) object {
 
 func (a *api) describeProvisioningTemplate(q *request) (any, error) {
 	t, err := a.Registry.DescribeProvisioningTemplate(q.path("templateName"))
-	if err != nil {
-		return nil, err
-	}
 	out := a.templateSummary(t)
 	out["templateBody"], out["defaultVersionId"], out["provisioningRoleArn"] = t.Body(), t.DefaultVersion, t.RoleARN
 	if t.Hook != nil {
-		out["preProvisioningHook"] = provisioningHook{t.Hook.PayloadVersion, t.Hook.TargetARN}
+		out["preProvisioningHook"] = provisioningHook(*t.Hook)
 	}
-	return out, nil
+	return out, err
 }
 
 func (a *api) updateProvisioningTemplate(q *request, in struct {
@@ -73,12 +63,8 @@ func (a *api) updateProvisioningTemplate(q *request, in struct {
 }) (any, error) {
 	return object{}, a.Registry.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
 		Name: q.path("templateName"), Description: in.Description, Enabled: in.Enabled, RoleARN: in.RoleARN,
-		DefaultVersion: in.DefaultVersion, Hook: in.Hook.hook(), RemoveHook: in.RemoveHook,
+		DefaultVersion: in.DefaultVersion, Hook: (*registry.Hook)(in.Hook), RemoveHook: in.RemoveHook,
 	})
-}
-
-func (a *api) deleteProvisioningTemplate(q *request) (any, error) {
-	return object{}, a.Registry.DeleteProvisioningTemplate(q.path("templateName"))
 }
 
 func (a *api) listProvisioningTemplates(q *request) (any, error) {
@@ -111,29 +97,17 @@ func (a *api) listProvisioningTemplateVersions(q *request) (any, error) {
 }
 
 func (a *api) describeProvisioningTemplateVersion(q *request) (any, error) {
-	id, err := q.version("versionId")
-	if err != nil {
-		return nil, err
-	}
 	t, err := a.Registry.DescribeProvisioningTemplate(q.path("templateName"))
 	if err != nil {
 		return nil, err
 	}
-	v, ok := t.Version(id)
+	v, ok := t.Version(q.version())
 	if !ok {
-		return nil, registry.Reject(registry.CodeNotFound, "Template %s has no version %d.", t.Name, id)
+		return nil, registry.Reject(registry.CodeNotFound, "Template %s has no version %d.", t.Name, q.version())
 	}
 	out := templateVersion(t, v)
 	out["templateBody"] = v.Body
 	return out, nil
-}
-
-func (a *api) deleteProvisioningTemplateVersion(q *request) (any, error) {
-	id, err := q.version("versionId")
-	if err != nil {
-		return nil, err
-	}
-	return object{}, a.Registry.DeleteProvisioningTemplateVersion(q.path("templateName"), id)
 }
 
 func (a *api) createProvisioningClaim(q *request) (any, error) {

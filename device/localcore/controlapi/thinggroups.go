@@ -1,6 +1,8 @@
 package controlapi
 
-import "example.com/fleety/device/localcore/registry"
+import (
+	"example.com/fleety/device/localcore/registry"
+)
 
 // thingGroupProperties is AWS's ThingGroupProperties; nil leaves a part alone.
 type thingGroupProperties struct {
@@ -27,17 +29,11 @@ func (a *api) createThingGroup(q *request, in struct {
 		n.Description = *in.Properties.Description
 	}
 	g, err := tagged(a, in.Tags, "thinggroup/"+n.Name, func() (registry.ThingGroup, error) { return a.Registry.CreateThingGroup(n) })
-	if err != nil {
-		return nil, err
-	}
-	return object{"thingGroupName": g.Name, "thingGroupArn": a.arn("thinggroup/" + g.Name), "thingGroupId": g.ID}, nil
+	return object{"thingGroupName": g.Name, "thingGroupArn": a.arn("thinggroup/" + g.Name), "thingGroupId": g.ID}, err
 }
 
 func (a *api) describeThingGroup(q *request) (any, error) {
 	g, ancestors, err := a.Registry.DescribeThingGroup(q.path("thingGroupName"))
-	if err != nil {
-		return nil, err
-	}
 	properties := object{}.optional("thingGroupDescription", g.Description)
 	if len(g.Attributes) > 0 {
 		properties["attributePayload"] = object{"attributes": g.Attributes}
@@ -47,7 +43,7 @@ func (a *api) describeThingGroup(q *request) (any, error) {
 		"thingGroupProperties": properties,
 		"thingGroupMetadata": object{"creationDate": epoch(g.Created)}.optional("parentGroupName", g.Parent).
 			optional("rootToParentThingGroups", convert(ancestors, a.groupName)),
-	}, nil
+	}, err
 }
 
 func (a *api) updateThingGroup(q *request, in struct {
@@ -61,61 +57,68 @@ func (a *api) updateThingGroup(q *request, in struct {
 	return object{"version": version}, err
 }
 
-func (a *api) deleteThingGroup(q *request) (any, error) {
-	return object{}, a.Registry.DeleteThingGroup(q.path("thingGroupName"), q.number("expectedVersion"))
-}
-
 func (a *api) listThingGroups(q *request) (any, error) {
-	all, err := a.Registry.ListThingGroups(registry.ThingGroupFilter{
+	f := registry.ThingGroupFilter{
 		NamePrefix: q.query("namePrefixFilter"),
 		Parent:     q.query("parentGroup"),
 		// The documentation gives no default; the whole tree is our choice.
 		Recursive: q.query("recursive") != "false",
+	}
+	return listOf(q, "thingGroups", func(g registry.ThingGroup) string { return g.Name },
+		func(g registry.ThingGroup) groupName { return a.groupName(g.Name) })(a.Registry.ListThingGroups(f))
+}
+
+// A membership is a request that names a thing and a group, each by name or ARN.
+type membership interface {
+	// names returns name and ARN of the thing and of the group, whose kind is
+	// that of its ARN.
+	names() (thing, thingARN, group, groupARN, kind string)
+}
+
+type thingAndGroup struct {
+	Thing    string `json:"thingName"`
+	ThingARN string `json:"thingArn"`
+	Group    string `json:"thingGroupName"`
+	GroupARN string `json:"thingGroupArn"`
+}
+
+func (m thingAndGroup) names() (thing, thingARN, group, groupARN, kind string) {
+	return m.Thing, m.ThingARN, m.Group, m.GroupARN, "thinggroup"
+}
+
+// An addition may override dynamic groups, of which there are none.
+type addition struct {
+	thingAndGroup
+	Override bool `json:"overrideDynamicGroups"`
+}
+
+type thingAndBillingGroup struct {
+	Thing    string `json:"thingName"`
+	ThingARN string `json:"thingArn"`
+	Group    string `json:"billingGroupName"`
+	GroupARN string `json:"billingGroupArn"`
+}
+
+func (m thingAndBillingGroup) names() (thing, thingARN, group, groupARN, kind string) {
+	return m.Thing, m.ThingARN, m.Group, m.GroupARN, "billinggroup"
+}
+
+// change returns an operation that adds a thing to a group or removes it.
+func change[M membership](a *api, change func(thing, group string) error) func(*request) (any, error) {
+	return with(func(_ *request, in M) (any, error) {
+		thing, thingARN, group, groupARN, kind := in.names()
+		thing, err := a.named(thing, thingARN, "thing")
+		if err != nil {
+			return nil, err
+		}
+		if group, err = a.named(group, groupARN, kind); err != nil {
+			return nil, err
+		}
+		if thing == "" || group == "" {
+			return nil, invalid("a thing and a %s are required, by name or ARN", kind)
+		}
+		return object{}, change(thing, group)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return list(q, "thingGroups", convert(all, func(g registry.ThingGroup) string { return g.Name }), self, a.groupName)
-}
-
-// membership returns which thing and which group a request means, each by name
-// or by ARN.
-func (a *api) membership(thingName, thingARN, groupName, groupARN, kind string) (thing, group string, err error) {
-	if thing, err = a.named(thingName, thingARN, "thing"); err != nil {
-		return "", "", err
-	}
-	group, err = a.named(groupName, groupARN, kind)
-	if err == nil && (thing == "" || group == "") {
-		err = invalid("a thing and a %s are required, by name or ARN", kind)
-	}
-	return thing, group, err
-}
-
-func (a *api) addThingToThingGroup(_ *request, in struct {
-	ThingName string `json:"thingName"`
-	ThingARN  string `json:"thingArn"`
-	GroupName string `json:"thingGroupName"`
-	GroupARN  string `json:"thingGroupArn"`
-	Override  bool   `json:"overrideDynamicGroups"` // there are none to override
-}) (any, error) {
-	thing, group, err := a.membership(in.ThingName, in.ThingARN, in.GroupName, in.GroupARN, "thinggroup")
-	if err != nil {
-		return nil, err
-	}
-	return object{}, a.Registry.AddThingToThingGroup(thing, group)
-}
-
-func (a *api) removeThingFromThingGroup(_ *request, in struct {
-	ThingName string `json:"thingName"`
-	ThingARN  string `json:"thingArn"`
-	GroupName string `json:"thingGroupName"`
-	GroupARN  string `json:"thingGroupArn"`
-}) (any, error) {
-	thing, group, err := a.membership(in.ThingName, in.ThingARN, in.GroupName, in.GroupARN, "thinggroup")
-	if err != nil {
-		return nil, err
-	}
-	return object{}, a.Registry.RemoveThingFromThingGroup(thing, group)
 }
 
 func (a *api) updateThingGroupsForThing(_ *request, in struct {
@@ -128,17 +131,51 @@ func (a *api) updateThingGroupsForThing(_ *request, in struct {
 }
 
 func (a *api) listThingGroupsForThing(q *request) (any, error) {
-	groups, err := a.Registry.ListThingGroupsForThing(q.path("thingName"))
-	if err != nil {
-		return nil, err
-	}
-	return list(q, "thingGroups", groups, self, a.groupName)
+	return listOf(q, "thingGroups", self, a.groupName)(a.Registry.ListThingGroupsForThing(q.path("thingName")))
 }
 
 func (a *api) listThingsInThingGroup(q *request) (any, error) {
-	things, err := a.Registry.ListThingsInThingGroup(q.path("thingGroupName"), q.flag("recursive"))
-	if err != nil {
-		return nil, err
-	}
-	return names(q, "things", things)
+	return listOf(q, "things", self, self)(a.Registry.ListThingsInThingGroup(q.path("thingGroupName"), q.flag("recursive")))
+}
+
+func (a *api) createBillingGroup(q *request, in struct {
+	Properties struct {
+		Description string `json:"billingGroupDescription"`
+	} `json:"billingGroupProperties"`
+	Tags tags `json:"tags"`
+}) (any, error) {
+	name := q.path("billingGroupName")
+	g, err := tagged(a, in.Tags, "billinggroup/"+name, func() (registry.BillingGroup, error) {
+		return a.Registry.CreateBillingGroup(name, in.Properties.Description)
+	})
+	return object{"billingGroupName": name, "billingGroupArn": a.arn("billinggroup/" + name), "billingGroupId": g.ID}, err
+}
+
+func (a *api) describeBillingGroup(q *request) (any, error) {
+	g, err := a.Registry.DescribeBillingGroup(q.path("billingGroupName"))
+	return object{
+		"billingGroupName": g.Name, "billingGroupArn": a.arn("billinggroup/" + g.Name), "billingGroupId": g.ID, "version": g.Version,
+		"billingGroupProperties": object{}.optional("billingGroupDescription", g.Description),
+		"billingGroupMetadata":   object{"creationDate": epoch(g.Created)},
+	}, err
+}
+
+func (a *api) updateBillingGroup(q *request, in struct {
+	Properties struct {
+		Description *string `json:"billingGroupDescription"`
+	} `json:"billingGroupProperties"`
+	ExpectedVersion int64 `json:"expectedVersion"`
+}) (any, error) {
+	version, err := a.Registry.UpdateBillingGroup(q.path("billingGroupName"), in.Properties.Description, in.ExpectedVersion)
+	return object{"version": version}, err
+}
+
+func (a *api) listBillingGroups(q *request) (any, error) {
+	return list(q, "billingGroups", a.Registry.ListBillingGroups(q.query("namePrefixFilter")),
+		func(g registry.BillingGroup) string { return g.Name },
+		func(g registry.BillingGroup) groupName { return groupName{g.Name, a.arn("billinggroup/" + g.Name)} })
+}
+
+func (a *api) listThingsInBillingGroup(q *request) (any, error) {
+	return listOf(q, "things", self, self)(a.Registry.ListThingsInBillingGroup(q.path("billingGroupName")))
 }

@@ -36,10 +36,7 @@ func (a *api) createThing(q *request, in struct {
 	t, err := a.Registry.CreateThing(registry.NewThing{
 		Name: q.path("thingName"), Type: in.TypeName, BillingGroup: in.BillingGroup, Attributes: in.Attributes.attributes(),
 	})
-	if err != nil {
-		return nil, err
-	}
-	return object{"thingName": t.Name, "thingArn": a.arn("thing/" + t.Name), "thingId": t.ID}, nil
+	return object{"thingName": t.Name, "thingArn": a.arn("thing/" + t.Name), "thingId": t.ID}, err
 }
 
 // thing returns what a description and a list have in common.
@@ -54,12 +51,9 @@ func (a *api) thing(t registry.Thing) object {
 
 func (a *api) describeThing(q *request) (any, error) {
 	t, err := a.Registry.DescribeThing(q.path("thingName"))
-	if err != nil {
-		return nil, err
-	}
 	out := a.thing(t).optional("billingGroupName", t.BillingGroup)
 	out["thingId"], out["defaultClientId"] = t.ID, t.Name
-	return out, nil
+	return out, err
 }
 
 func (a *api) updateThing(q *request, in struct {
@@ -72,10 +66,6 @@ func (a *api) updateThing(q *request, in struct {
 		Name: q.path("thingName"), Type: in.TypeName, RemoveType: in.RemoveType,
 		Attributes: in.Attributes.update(), ExpectedVersion: in.ExpectedVersion,
 	})
-}
-
-func (a *api) deleteThing(q *request) (any, error) {
-	return object{}, a.Registry.DeleteThing(q.path("thingName"), q.number("expectedVersion"))
 }
 
 // listThings rejects the combinations that AWS rejects: a type and an attribute,
@@ -127,4 +117,69 @@ func (a *api) registerThing(q *request, in struct {
 		return nil, err
 	}
 	return object{"resourceArns": done.ResourceARNs}.optional("certificatePem", done.CertificatePEM), nil
+}
+
+// thingTypeRequest describes a thing type. Only a creation has tags.
+type thingTypeRequest struct {
+	Properties struct {
+		Description          string   `json:"thingTypeDescription"`
+		SearchableAttributes []string `json:"searchableAttributes"`
+		MQTT5                struct {
+			Propagating []registry.PropagatingAttribute `json:"propagatingAttributes"`
+		} `json:"mqtt5Configuration"`
+	} `json:"thingTypeProperties"`
+}
+
+func (in thingTypeRequest) thingType(q *request) registry.NewThingType {
+	return registry.NewThingType{
+		Name: q.path("thingTypeName"), Description: in.Properties.Description,
+		SearchableAttributes: in.Properties.SearchableAttributes, Propagating: in.Properties.MQTT5.Propagating,
+	}
+}
+
+func (a *api) createThingType(q *request, in struct {
+	thingTypeRequest
+	Tags tags `json:"tags"`
+}) (any, error) {
+	n := in.thingType(q)
+	t, err := tagged(a, in.Tags, "thingtype/"+n.Name, func() (registry.ThingType, error) { return a.Registry.CreateThingType(n) })
+	return object{"thingTypeName": t.Name, "thingTypeArn": a.arn("thingtype/" + t.Name), "thingTypeId": t.ID}, err
+}
+
+func (a *api) describeThingType(q *request) (any, error) {
+	t, err := a.Registry.DescribeThingType(q.path("thingTypeName"))
+	out := a.thingType(t)
+	out["thingTypeId"] = t.ID
+	return out, err
+}
+
+// thingType returns what a description and a list have in common.
+func (a *api) thingType(t registry.ThingType) object {
+	properties := object{}.optional("thingTypeDescription", t.Description).optional("searchableAttributes", t.SearchableAttributes)
+	if len(t.Propagating) > 0 {
+		properties["mqtt5Configuration"] = object{"propagatingAttributes": t.Propagating}
+	}
+	metadata := object{"deprecated": t.Deprecated, "creationDate": epoch(t.Created)}
+	if t.Deprecated {
+		metadata["deprecationDate"] = epoch(t.DeprecatedAt)
+	}
+	return object{
+		"thingTypeName": t.Name, "thingTypeArn": a.arn("thingtype/" + t.Name),
+		"thingTypeProperties": properties, "thingTypeMetadata": metadata,
+	}
+}
+
+func (a *api) updateThingType(q *request, in thingTypeRequest) (any, error) {
+	return object{}, a.Registry.UpdateThingType(in.thingType(q))
+}
+
+func (a *api) deprecateThingType(q *request, in struct {
+	Undo bool `json:"undoDeprecate"`
+}) (any, error) {
+	return object{}, a.Registry.DeprecateThingType(q.path("thingTypeName"), in.Undo)
+}
+
+func (a *api) listThingTypes(q *request) (any, error) {
+	return list(q, "thingTypes", a.Registry.ListThingTypes(q.query("thingTypeName")),
+		func(t registry.ThingType) string { return t.Name }, a.thingType)
 }

@@ -244,7 +244,7 @@ func (h *Host) take(ctx context.Context) (*process, error) {
 }
 
 func (h *Host) launch(ctx context.Context) (*process, error) {
-	p, err := launch(&h.config)
+	p, err := launch(&h.config) //nolint:contextcheck // the process outlives the call
 	if err != nil {
 		return nil, fmt.Errorf("running %s: %w", h.config.Path, err)
 	}

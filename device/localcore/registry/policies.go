@@ -2,7 +2,9 @@ package registry
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -165,4 +167,331 @@ func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 	}
 	tx.policies.put(name, p)
 	return p.clone(), nil
+}
+
+// A Target is what a policy is attached to, as the resource part of its ARN:
+// "cert/ID" or "thinggroup/NAME". An Amazon Cognito identity, which AWS IoT does
+// not register, is its own target: "REGION:UUID".
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/cog-iot-policies.html
+type Target string
+
+var cognitoIdentity = regexp.MustCompile(`^[a-z]{2}[a-z0-9-]+:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// Cognito reports whether the target is an Amazon Cognito identity.
+func (t Target) Cognito() bool { return cognitoIdentity.MatchString(string(t)) }
+
+const (
+	certificatePrefix = "cert/"
+	thingGroupPrefix  = "thinggroup/"
+)
+
+// CertificateTarget returns the certificate as a target.
+func CertificateTarget(id string) Target { return Target(certificatePrefix + id) }
+
+// ThingGroupTarget returns the thing group as a target.
+func ThingGroupTarget(name string) Target { return Target(thingGroupPrefix + name) }
+
+// Certificate returns the certificate's id. ok is false for a thing group.
+func (t Target) Certificate() (id string, ok bool) {
+	return strings.CutPrefix(string(t), certificatePrefix)
+}
+
+// ThingGroup returns the group's name. ok is false for a certificate.
+func (t Target) ThingGroup() (name string, ok bool) {
+	return strings.CutPrefix(string(t), thingGroupPrefix)
+}
+
+// A PrincipalType says whether a certificate may belong to several things.
+type PrincipalType string
+
+// The two kinds of attachment of a certificate to a thing. The empty type
+// stands for NonExclusive in requests.
+const (
+	NonExclusive PrincipalType = "NON_EXCLUSIVE_THING"
+	Exclusive    PrincipalType = "EXCLUSIVE_THING"
+)
+
+// String returns AWS's name of the type.
+func (t PrincipalType) String() string { return string(t) }
+
+// An Attachment ties a certificate to a thing.
+type Attachment struct {
+	Thing, CertificateID string
+	Type                 PrincipalType
+}
+
+// AttachPolicy attaches a policy to a certificate or thing group. Attaching it
+// again changes nothing.
+func (r *Registry) AttachPolicy(policy string, target Target) error {
+	return r.update(func(tx *transaction) error { return tx.attachPolicy(policy, target) })
+}
+
+// DetachPolicy detaches a policy. Detaching one that is not attached, or does
+// not exist, changes nothing.
+func (r *Registry) DetachPolicy(policy string, target Target) error {
+	return r.update(func(tx *transaction) error {
+		tx.policyTargets.remove(policy, string(target))
+		return nil
+	})
+}
+
+// ListAttachedPolicies returns the names of the policies of a target, sorted. For a
+// thing group, recursive adds those of its ancestors.
+func (r *Registry) ListAttachedPolicies(target Target, recursive bool) ([]string, error) {
+	return read(r, func(s *state) ([]string, error) {
+		if err := s.checkTarget(target); err != nil {
+			return nil, err
+		}
+		targets := []Target{target}
+		if group, ok := target.ThingGroup(); ok && recursive {
+			targets = s.lineage(group)
+		}
+		var names []string
+		for _, d := range s.documents(targets) {
+			names = append(names, d.Name)
+		}
+		slices.Sort(names)
+		return names, nil
+	})
+}
+
+// ListTargetsForPolicy returns what the policy is attached to.
+func (r *Registry) ListTargetsForPolicy(policy string) ([]Target, error) {
+	return read(r, func(s *state) ([]Target, error) {
+		if err := s.policies.check(policy); err != nil {
+			return nil, err
+		}
+		var targets []Target
+		for _, t := range s.policyTargets.rightsOf(policy) {
+			targets = append(targets, Target(t))
+		}
+		return targets, nil
+	})
+}
+
+// AttachThingPrincipal attaches a certificate to a thing. An exclusive
+// attachment ties the certificate to that one thing: it is rejected while
+// another thing has the certificate, as are others afterwards.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
+func (r *Registry) AttachThingPrincipal(thing, certificateID string, kind PrincipalType) error {
+	return r.update(func(tx *transaction) error { return tx.attachPrincipal(thing, certificateID, kind) })
+}
+
+// DetachThingPrincipal detaches a certificate from a thing. It is done when it
+// returns; AWS takes some seconds. Detaching one that is not attached changes
+// nothing.
+func (r *Registry) DetachThingPrincipal(thing, certificateID string) error {
+	return r.update(func(tx *transaction) error {
+		if err := cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID)); err != nil {
+			return err
+		}
+		tx.thingCerts.remove(thing, certificateID)
+		return nil
+	})
+}
+
+// ListThingPrincipals returns the certificates of a thing.
+func (r *Registry) ListThingPrincipals(thing string) ([]Attachment, error) {
+	return read(r, func(s *state) ([]Attachment, error) {
+		if err := s.things.check(thing); err != nil {
+			return nil, err
+		}
+		var out []Attachment
+		for _, id := range s.thingCerts.rightsOf(thing) {
+			out = append(out, s.attachment(thing, id))
+		}
+		return out, nil
+	})
+}
+
+// ListPrincipalThings returns the things of a certificate.
+func (r *Registry) ListPrincipalThings(certificateID string) ([]Attachment, error) {
+	return read(r, func(s *state) ([]Attachment, error) {
+		if err := s.certificates.check(certificateID); err != nil {
+			return nil, err
+		}
+		var out []Attachment
+		for _, thing := range s.thingCerts.leftsOf(certificateID) {
+			out = append(out, s.attachment(thing, certificateID))
+		}
+		return out, nil
+	})
+}
+
+func (s *state) attachment(thing, certificateID string) Attachment {
+	kind, _ := s.thingCerts.get(thing, certificateID)
+	return Attachment{thing, certificateID, kind}
+}
+
+func (s *state) checkTarget(target Target) error {
+	if id, ok := target.Certificate(); ok {
+		return s.certificates.check(id)
+	}
+	if name, ok := target.ThingGroup(); ok {
+		return s.groups.check(name)
+	}
+	if target.Cognito() {
+		return nil
+	}
+	return invalid("target %q is no certificate, thing group or Amazon Cognito identity", clip(string(target)))
+}
+
+func (tx *transaction) attachPolicy(policy string, target Target) error {
+	if err := cmp.Or(tx.policies.check(policy), tx.checkTarget(target)); err != nil {
+		return err
+	}
+	if tx.policyTargets.has(policy, string(target)) {
+		return nil
+	}
+	limit := MaxPoliciesPerPrincipal
+	if _, ok := target.ThingGroup(); ok {
+		limit = MaxPoliciesPerGroup
+	}
+	if len(tx.policyTargets.leftsOf(string(target))) >= limit {
+		return Reject(CodeLimitExceeded, "%s has %d policies already, which is the limit.", target, limit)
+	}
+	tx.policyTargets.put(policy, string(target), struct{}{})
+	return nil
+}
+
+func (tx *transaction) attachPrincipal(thing, certificateID string, kind PrincipalType) error {
+	kind = cmp.Or(kind, NonExclusive)
+	if kind != Exclusive && kind != NonExclusive {
+		return invalid("thing principal type %q is neither %s nor %s", clip(string(kind)), Exclusive, NonExclusive)
+	}
+	if err := cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID)); err != nil {
+		return err
+	}
+	if tied, ok := tx.exclusiveThing(certificateID); ok && tied != thing {
+		return invalid("The certificate is attached to thing %s exclusively.", tied)
+	}
+	for _, other := range tx.thingCerts.leftsOf(certificateID) {
+		if kind == Exclusive && other != thing {
+			return invalid("The certificate is attached to thing %s already, so that it cannot be attached exclusively.", other)
+		}
+	}
+	if current, ok := tx.thingCerts.get(thing, certificateID); ok && current != kind {
+		return invalid("The certificate is attached to thing %s already, as %s.", thing, current)
+	}
+	tx.thingCerts.put(thing, certificateID, kind)
+	return nil
+}
+
+// A PolicyDocument is one policy that holds for a session.
+type PolicyDocument struct {
+	Name     string
+	Document string
+}
+
+// ThingFor returns the thing whose variables hold in a session of this
+// certificate and MQTT client id: the certificate's exclusive thing, whatever
+// the client id; else the thing named as the client id, if it is attached to
+// the certificate. ok is false when there is none.
+//
+// AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
+// and https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
+func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s := r.committed
+	name, ok := s.exclusiveThing(certificateID)
+	if !ok {
+		name, ok = clientID, s.thingCerts.has(clientID, certificateID)
+	}
+	if !ok {
+		return Thing{}, false
+	}
+	thing, ok = s.things.get(name)
+	return thing.clone(), ok
+}
+
+// ExclusiveThing returns the name of the thing that the certificate is tied to
+// exclusively. ok is false when there is none.
+func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.committed.exclusiveThing(certificateID)
+}
+
+// PoliciesFor returns the policies in effect, by their default versions: those
+// of the certificate, and those of the groups, and their ancestors, of the
+// thing that is named as the client id and attached to the certificate. Each
+// policy comes once. An empty client id leaves the group policies out.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html
+func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s := r.committed
+	targets := []Target{CertificateTarget(certificateID)}
+	if s.thingCerts.has(clientID, certificateID) {
+		targets = append(targets, s.groupTargets(clientID)...)
+	}
+	return s.documents(targets)
+}
+
+// EffectivePolicies returns what GetEffectivePolicies lists: the policies of a
+// principal and those of a thing's groups and their ancestors, whether or not
+// the two are attached. Either may be empty.
+func (r *Registry) EffectivePolicies(principal Target, thing string) ([]PolicyDocument, error) {
+	return read(r, func(s *state) ([]PolicyDocument, error) {
+		var targets []Target
+		if principal != "" {
+			if err := s.checkTarget(principal); err != nil {
+				return nil, err
+			}
+			targets = append(targets, principal)
+		}
+		if thing != "" {
+			if err := s.things.check(thing); err != nil {
+				return nil, err
+			}
+			targets = append(targets, s.groupTargets(thing)...)
+		}
+		return s.documents(targets), nil
+	})
+}
+
+func (s *state) exclusiveThing(certificateID string) (string, bool) {
+	for _, name := range s.thingCerts.leftsOf(certificateID) {
+		if kind, _ := s.thingCerts.get(name, certificateID); kind == Exclusive {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// groupTargets returns the thing's groups and all their ancestors.
+func (s *state) groupTargets(thing string) (targets []Target) {
+	for _, group := range s.thingGroups.rightsOf(thing) {
+		targets = append(targets, s.lineage(group)...)
+	}
+	return targets
+}
+
+// lineage returns a group and its ancestors as targets of policies.
+func (s *state) lineage(group string) []Target {
+	targets := []Target{ThingGroupTarget(group)}
+	for _, name := range s.ancestors(group) {
+		targets = append(targets, ThingGroupTarget(name))
+	}
+	return targets
+}
+
+func (s *state) documents(targets []Target) []PolicyDocument {
+	var out []PolicyDocument
+	seen := map[string]bool{}
+	for _, target := range targets {
+		for _, name := range s.policyTargets.leftsOf(string(target)) {
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			p, _ := s.policies.get(name)
+			out = append(out, PolicyDocument{name, p.Document()})
+		}
+	}
+	return out
 }
