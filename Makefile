@@ -16,7 +16,7 @@ AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 LINT        := .ci/tools/golangci-lint
 
-.PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench torture release clean
+.PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench torture release packages clean
 .PHONY: check fmt lint vulnerabilities fuzz unit
 
 help:  ## list the targets
@@ -141,6 +141,11 @@ release/%:
 	cd device && $(PINNED) GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' \
 		$(if $(filter iot_device,$(program)),$(SMALL)) \
 		-o ../dist/$(program)_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/$(program)
+
+packages: $(addprefix release/,$(foreach b,$(BINARIES),$(if $(findstring /linux/,$b),$b))) .ci/tools/nfpm .ci/tools/notices  ## make and test .deb, .rpm, .apk and .ipk in dist/packages
+	rm -rf dist/packages
+	scripts/packages.sh $(VERSION) dist/packages
+	cd device && $(GO) test ./e2e -packages -run 'Package|Release' -timeout 30m
 
 .ci/tools/notices: .ci/release/notices/main.go .ci/release/go.sum
 	cd .ci/release && GOWORK=off $(GO) build -trimpath -o ../tools/ ./notices

@@ -15,7 +15,8 @@ trap 'rm -f -- "$log"' EXIT
 
 cd device
 for program in iot_device iot_core_local iot_fleet; do
-	set -- $(find "../dist" -maxdepth 1 -name "${program}_*_*" ! -name '*.json' ! -name '*.txt' | LC_ALL=C sort)
+	# shellcheck disable=SC2046 # the names have no spaces
+	set -- $(find ../dist -maxdepth 1 -name "${program}_*_*" ! -name '*.json' ! -name '*.txt' | LC_ALL=C sort)
 	for binary; do
 		# It warns that it finds no licence of our own module.
 		"$tools/cyclonedx-gomod" bin -json -std -licenses -noserial -notimestamp -version "$version" \

@@ -1,0 +1,377 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A package is made of a release's binary, so only make packages and make torture
+// ask for these tests.
+var packages = flag.Bool("packages", false, "run the tests of packages and of the release")
+
+// needPackages skips unless the tests of packages were asked for and the programs
+// are here. On a CI machine, where .ci/run installs them, they must be.
+func needPackages(t *testing.T, programs ...string) {
+	t.Helper()
+	if !*packages {
+		t.Skip("takes minutes: make packages, or -packages")
+	}
+	for _, name := range append(programs, "make", "git") {
+		if _, err := exec.LookPath(name); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+}
+
+// makePackages makes the packages of iot_device for this machine's processor, in
+// the folder of a repository, and returns their paths by format.
+func makePackages(t *testing.T, repository, version string, env ...string) map[string]string {
+	t.Helper()
+	dir := t.TempDir()
+	run := func(name string, args ...string) {
+		cmd := exec.CommandContext(t.Context(), name, args...)
+		cmd.Dir, cmd.Env = repository, append(os.Environ(), env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+		}
+	}
+	run("make", "-s", "release/iot_device/linux/"+runtime.GOARCH, ".ci/tools/nfpm", ".ci/tools/notices")
+	args := []string{version, dir}
+	formats := []string{"deb", "rpm", "apk", "ipk"}
+	for _, format := range formats {
+		args = append(args, "iot_device/"+format+"/"+runtime.GOARCH)
+	}
+	run("scripts/packages.sh", args...)
+	paths := map[string]string{}
+	for _, format := range formats {
+		found, err := filepath.Glob(filepath.Join(dir, "*."+format))
+		if err != nil || len(found) != 1 {
+			t.Fatalf(".%s packages: %v %v", format, found, err)
+		}
+		paths[format] = found[0]
+	}
+	return paths
+}
+
+// repository is the root of this repository, an absolute path.
+func repository(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A device that installs, upgrades and removes the package keeps its configuration
+// and its identity; a purge removes both.
+func TestDebianPackageKeepsConfigurationAndIdentityUntilPurged(t *testing.T) {
+	needPackages(t, "dpkg-deb", "chroot", "debootstrap")
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("chroot needs root")
+		}
+		t.Skip("chroot needs root")
+	}
+	source := repository(t)
+	command(t, filepath.Join(source, "scripts", "torture-root.sh"))
+	c := startCloud(t)
+	d := debian{t: t, root: filepath.Join(t.TempDir(), "root")}
+	command(t, "cp", "-a", rootDir, d.root)
+	writeFile(t, d.path("etc/hosts"), "127.0.0.1 localhost\n", 0o644)
+	older := makePackages(t, source, "v1.2.3")["deb"]
+	newer := changedConfiguration(t, makePackages(t, source, "v1.2.3-4-gabcdef")["deb"])
+
+	d.must("dpkg", "-i", d.add(older))
+	d.wantMode("var/lib/iot_device", "700 iot_device iot_device")
+	d.wantMode("var/lib/iot_device/claim", "700 iot_device iot_device")
+	d.wantMode("etc/iot_device/config.yaml", "640 root iot_device")
+	d.wantEnabled("enabled")
+	if out, err := d.run("iot_device", "status"); err == nil || !strings.Contains(out, "server.endpoint") {
+		t.Errorf("without configuration: %v\n%s", err, out)
+	}
+
+	// As docs/device.md has it.
+	_, port := c.Endpoint()
+	for _, change := range []string{
+		`s/^serialNumber: .*/serialNumber: "297468321"/`,
+		`s/^deviceLocation: .*/deviceLocation: USA/`,
+		`s/^  endpoint: .*/  endpoint: localhost/`,
+		fmt.Sprintf("s/^  port: .*/  port: %d/", port),
+		`s/^  # cacertificatepath: /  cacertificatepath: /`,
+	} {
+		d.must("sed", "-i", change, "/etc/iot_device/config.yaml")
+	}
+	d.wantMode("etc/iot_device/config.yaml", "640 root iot_device")
+	copyFile(t, filepath.Join(c.credentials, "root.ca.bundle.pem"), d.path("etc/iot_device/root.ca.bundle.pem"), 0o644)
+	for _, name := range []string{"fleet-provisioning.private.key", "fleet-provisioning.certificate.pem"} {
+		copyFile(t, filepath.Join(c.credentials, name), d.path("tmp/"+name), 0o600)
+		d.must("install", "-o", "iot_device", "-g", "iot_device", "-m", "0600", "/tmp/"+name, "/var/lib/iot_device/claim/")
+	}
+	command(t, "chroot", "--userspec=iot_device", d.root, "iot_device", "bootstrap", "--timeout", "1m")
+	if active := c.active(t, "fleety_297468321"); len(active) != 1 {
+		t.Fatalf("ACTIVE certificates: %v", active)
+	}
+	kept := d.files("etc/iot_device", "var/lib/iot_device")
+
+	d.must("dpkg", "-i", "--force-confold", d.add(newer))
+	want := maps.Clone(kept)
+	d.wantFiles(want, "upgrade")
+	d.wantEnabled("enabled")
+	d.must("systemctl", "disable", "iot_device.service")
+	d.must("dpkg", "-i", "--force-confold", d.add(newer))
+	d.wantEnabled("disabled")
+
+	d.must("dpkg", "-r", "iot-device")
+	d.wantFiles(kept, "removal")
+	if _, err := os.Stat(d.path("usr/bin/iot_device")); err == nil {
+		t.Error("the program is still there after the removal")
+	}
+	d.must("dpkg", "-i", "--force-confold", d.add(older))
+	d.wantFiles(kept, "new installation")
+	if out := d.must("iot_device", "status", "--json"); !strings.Contains(out, `"state":"provisioned"`) {
+		t.Errorf("status after the new installation: %s", out)
+	}
+	d.must("dpkg", "-P", "iot-device")
+	if left := d.files("var/lib/iot_device"); len(left) > 0 {
+		t.Errorf("after the purge: %v", left)
+	}
+	if _, err := os.Stat(d.path("etc/iot_device/config.yaml")); err == nil {
+		t.Error("the configuration is still there after the purge")
+	}
+}
+
+// changedConfiguration returns the package with another default in its
+// configuration file, which is when an upgrade has two to choose from.
+func changedConfiguration(t *testing.T, deb string) string {
+	t.Helper()
+	tree := filepath.Join(t.TempDir(), "tree")
+	command(t, "dpkg-deb", "-R", deb, tree)
+	command(t, "sh", "-c", `echo "# a later default" >>"$0"`, filepath.Join(tree, "etc", "iot_device", "config.yaml"))
+	command(t, "dpkg-deb", "-Znone", "-b", tree, deb)
+	return deb
+}
+
+// debian is a Debian in a folder.
+type debian struct {
+	t    *testing.T
+	root string
+}
+
+func (d debian) path(name string) string { return filepath.Join(d.root, filepath.FromSlash(name)) }
+
+// add makes a package visible to the commands and returns its path there.
+func (d debian) add(deb string) string {
+	d.t.Helper()
+	name := "/tmp/" + filepath.Base(deb)
+	copyFile(d.t, deb, d.path(name), 0o644)
+	return name
+}
+
+func (d debian) run(args ...string) (string, error) {
+	cmd := exec.CommandContext(d.t.Context(), "chroot", append([]string{d.root}, args...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (d debian) must(args ...string) string {
+	d.t.Helper()
+	out, err := d.run(args...)
+	if err != nil {
+		d.t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+func (d debian) wantMode(name, want string) {
+	d.t.Helper()
+	if got := strings.TrimSpace(d.must("stat", "-c", "%a %U %G", "/"+name)); got != want {
+		d.t.Errorf("%s is %s, want %s", name, got, want)
+	}
+}
+
+func (d debian) wantEnabled(want string) {
+	d.t.Helper()
+	if out, _ := d.run("systemctl", "is-enabled", "iot_device.service"); strings.TrimSpace(out) != want {
+		d.t.Errorf("iot_device.service is %s, want %s", out, want)
+	}
+}
+
+func (d debian) files(dirs ...string) map[string]string {
+	d.t.Helper()
+	found := map[string]string{}
+	for _, dir := range dirs {
+		if _, err := os.Stat(d.path(dir)); err == nil {
+			maps.Copy(found, hashes(d.t, d.path(dir), dir))
+		}
+	}
+	return found
+}
+
+func (d debian) wantFiles(want map[string]string, after string) {
+	d.t.Helper()
+	got := d.files("etc/iot_device", "var/lib/iot_device")
+	maps.DeleteFunc(got, func(name, _ string) bool { return strings.HasSuffix(name, ".dpkg-dist") })
+	if diff := cmp.Diff(want, got); diff != "" {
+		d.t.Errorf("after the %s (-want +got):\n%s", after, diff)
+	}
+}
+
+// hashes returns mode and SHA-256 of the files under a folder by their path, which
+// begins with prefix.
+func hashes(t *testing.T, dir, prefix string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		found[filepath.ToSlash(filepath.Join(prefix, name))] = fmt.Sprintf("%v %x", info.Mode().Perm(), sha256.Sum256(data))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Every format installs the same files, but for those of the init system and the
+// folder of zsh.
+func TestPackagesInstallTheSameFiles(t *testing.T) {
+	needPackages(t, "dpkg-deb", "rpm2cpio", "cpio", "tar")
+	paths := makePackages(t, repository(t), "v1.2.3")
+	unpack := map[string]string{
+		"deb": `dpkg-deb -x "$0" .`,
+		"rpm": `rpm2cpio "$0" | cpio -id --quiet --no-absolute-filenames`,
+		"apk": `tar -xzf "$0" && rm -f .PKGINFO .p*`,
+		"ipk": `tar -xzOf "$0" ./data.tar.gz | tar -xz`,
+	}
+	own := map[string][]string{
+		"systemd": {"usr/lib/systemd/system/iot_device.service", "usr/lib/sysusers.d/iot_device.conf", "usr/lib/tmpfiles.d/iot_device.conf"},
+		"init":    {"etc/init.d/iot_device", "usr/lib/iot_device/bootstrap.sh"},
+	}
+	common := map[string]map[string]string{}
+	for format, path := range paths {
+		dir := t.TempDir()
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", unpack[format], path)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("unpacking .%s: %v\n%s", format, err, out)
+		}
+		files := hashes(t, dir, "")
+		kind := "systemd"
+		if format == "apk" || format == "ipk" {
+			kind = "init"
+		}
+		for _, name := range own[kind] {
+			if files[name] == "" {
+				t.Errorf(".%s has no %s", format, name)
+			}
+			delete(files, name)
+		}
+		maps.DeleteFunc(files, func(name, _ string) bool { return strings.HasPrefix(name, "usr/share/zsh/") })
+		common[format] = files
+	}
+	for _, format := range []string{"rpm", "apk", "ipk"} {
+		if diff := cmp.Diff(common["deb"], common[format]); diff != "" {
+			t.Errorf(".deb and .%s (-deb +%[1]s):\n%s", format, diff)
+		}
+	}
+	for _, name := range []string{
+		"etc/iot_device/config.yaml", "usr/bin/iot_device", "usr/share/man/man1/iot_device-bootstrap.1.gz",
+		"usr/share/bash-completion/completions/iot_device", "usr/share/doc/iot-device/copyright",
+	} {
+		if common["deb"][name] == "" {
+			t.Errorf("no package has %s: %v", name, slices.Sorted(maps.Keys(common["deb"])))
+		}
+	}
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", `dpkg-deb --ctrl-tarfile "$0" | tar -xO ./conffiles`, paths["deb"]).Output()
+	if want := "/etc/iot_device/config.yaml\n"; err != nil || string(out) != want {
+		t.Errorf("configuration files of the .deb: %q %v, want %q", out, err, want)
+	}
+}
+
+// The same commit gives the same bytes, whatever the folder and the cache.
+func TestReleaseIsReproducible(t *testing.T) {
+	needPackages(t)
+	contents := func(folder string, env ...string) map[string]string {
+		clone := filepath.Join(t.TempDir(), folder)
+		command(t, "git", "clone", "-q", repository(t), clone)
+		paths := makePackages(t, clone, "v1.2.3", env...)
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", `make -s .ci/tools/cyclonedx-gomod && .ci/tools/cyclonedx-gomod bin -json -std -licenses -noserial -notimestamp -output sbom.json dist/iot_device_*`)
+		cmd.Dir = clone
+		var stderr bytes.Buffer
+		if cmd.Stderr = &stderr; cmd.Run() != nil {
+			t.Fatalf("SBOM: %s", &stderr)
+		}
+		binaries, err := filepath.Glob(filepath.Join(clone, "dist", "iot_device_*"))
+		if err != nil || len(binaries) != 1 {
+			t.Fatalf("binaries: %v %v", binaries, err)
+		}
+		found := map[string]string{}
+		for _, path := range append(slices.Collect(maps.Values(paths)), binaries[0], filepath.Join(clone, "sbom.json")) {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[filepath.Base(path)] = fmt.Sprintf("%x", sha256.Sum256(data))
+		}
+		return found
+	}
+	first := contents("one")
+	second := contents("another folder", "GOCACHE="+t.TempDir(), "GOAMD64=v2", "GOARM64=v8.1")
+	if diff := cmp.Diff(first, second); diff != "" {
+		t.Errorf("two builds of one commit differ (-first +second):\n%s", diff)
+	}
+}
+
+// What a machine without systemd runs in place of the unit's restarts: every
+// failure is retried, slower and slower, up to once an hour.
+func TestBootstrapLoopRetriesSlowerAndSlower(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script, err := os.ReadFile("../packaging/bootstrap.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loop := filepath.Join(dir, "bootstrap.sh")
+	writeFile(t, loop, strings.ReplaceAll(string(script), "/var/lib/iot_device", dir), 0o755)
+	writeFile(t, filepath.Join(dir, "sleep"), "#!/bin/sh\necho \"$1\" >>sleeps\n", 0o755)
+	// Ten failures, then success.
+	writeFile(t, filepath.Join(dir, "iot_device"), "#!/bin/sh\n[ \"$1\" = bootstrap ] && [ -e sleeps ] && [ $(wc -l <sleeps) -ge 10 ]\n", 0o755)
+	cmd := exec.CommandContext(t.Context(), "sh", loop)
+	cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "sleeps"))
+	if want := "30\n60\n120\n240\n480\n960\n1920\n3600\n3600\n3600\n"; err != nil || string(got) != want {
+		t.Errorf("delays %q %v, want %q", got, err, want)
+	}
+}

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Runs after an installation or upgrade by dpkg, rpm, apk or opkg. The latter sets
+# IPKG_INSTROOT when it makes an image on another machine.
+set -e
+case ${1:-} in abort-* | triggered) exit 0 ;; esac
+root=${IPKG_INSTROOT:-}
+state=/var/lib/iot_device
+
+if grep -q '^iot_device:' "$root/etc/passwd"; then
+	:
+elif [ -f "$root/lib/functions.sh" ]; then # OpenWrt
+	# shellcheck disable=SC1091 # is on the device
+	. "$root/lib/functions.sh"
+	user_add iot_device "" "$(group_add_next iot_device)" "Identity of this device in AWS IoT Core" "$state" /bin/false
+elif command -v systemd-sysusers >/dev/null; then
+	systemd-sysusers iot_device.conf
+elif command -v useradd >/dev/null; then
+	useradd --system --user-group --home-dir "$state" --no-create-home --shell /usr/sbin/nologin iot_device
+else # BusyBox
+	addgroup -S iot_device
+	adduser -S -D -H -h "$state" -s /sbin/nologin -G iot_device iot_device
+fi
+
+# By number, for an image of another machine has users of its own. The
+# configuration is of that group because it can hold a proxy's password.
+ids=$(sed -n 's/^iot_device:[^:]*:\([0-9]*:[0-9]*\):.*/\1/p' "$root/etc/passwd")
+mkdir -p "$root$state/claim"
+chmod 0700 "$root$state" "$root$state/claim"
+chown "$ids" "$root$state" "$root$state/claim"
+chgrp "${ids#*:}" "$root/etc/iot_device/config.yaml"
+
+# Enabled by the first installation; what an administrator has disabled stays so.
+if command -v deb-systemd-helper >/dev/null; then
+	deb-systemd-helper unmask iot_device.service >/dev/null
+	if deb-systemd-helper --quiet was-enabled iot_device.service; then
+		deb-systemd-helper enable iot_device.service >/dev/null
+	else
+		deb-systemd-helper update-state iot_device.service >/dev/null
+	fi
+elif [ "${1:-}" = 1 ] && command -v systemctl >/dev/null; then # rpm
+	systemctl --no-reload preset iot_device.service
+elif [ -f "$root/etc/rc.common" ]; then # OpenWrt
+	IPKG_INSTROOT=$root "$root/etc/init.d/iot_device" enable
+fi
+
+# Started when it is configured and this is not an image; a service that is
+# active stays so, for its dependents would be restarted with it.
+if [ -d /run/systemd/system ] && [ -z "$root" ]; then
+	systemctl daemon-reload
+	if { [ ! -x /usr/sbin/policy-rc.d ] || /usr/sbin/policy-rc.d iot_device start; } &&
+		systemctl --quiet is-enabled iot_device.service &&
+		iot_device status --config /etc/iot_device/config.yaml >/dev/null 2>&1; then
+		systemctl --no-block start iot_device.service
+	fi
+fi
