@@ -646,35 +646,3 @@ func TestDisconnectAfterDeactivationCanBeDelayed(t *testing.T) {
 	awaitRejection(t, s.Server, localcore.ActionTLS, "INACTIVE")
 	c.alive()
 }
-
-func FuzzPacketsOfOneClientHurtNoOther(f *testing.F) {
-	for _, seed := range []string{
-		"\xc0\x00", "\x30\x03\x00\x01t", "\x82\x06\x00\x01\x00\x01t\x00", "\xe0\x00", "\x10\x00",
-		"\x32\x0a\x00\x03a/b\x00\x01\x00hi", "\xa2\x05\x00\x01\x00\x01t", "\x40\x02\x00\x01", "\xf0\x00", "\x62\x02\x00\x01",
-		"\x31\x05\x00\x01t\x00x", "\x82\x0c\x00\x01\x00\x00\x07$share/\x01", "\x30\x80\x80\x80\x01",
-	} {
-		f.Add([]byte(seed), byte(4))
-		f.Add([]byte(seed), byte(5))
-	}
-	s, err := localcore.Start(f.Context(), localcore.Config{API: localcore.NoAPI})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { s.Close() })
-	if _, err := s.Registry().CreatePolicy("all", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`); err != nil {
-		f.Fatal(err)
-	}
-	if err := s.Registry().AttachPolicy("all", registry.CertificateTarget(s.Claim().CertificateID)); err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, data []byte, version byte) {
-		version = 4 + version%2
-		config := claimTLS(t, s)
-		other, _ := connectRaw(t, s, version, "other", config)
-		c, _ := connectRaw(t, s, version, "fuzz", config)
-		c.write(data)
-		c.conn.Close()
-		other.alive()
-		other.conn.Close()
-	})
-}

@@ -158,15 +158,15 @@ func parsePolicies(documents []registry.PolicyDocument) []policy.Policy {
 
 // Publish implements [controlapi.Publisher].
 func (s control) Publish(_ context.Context, m controlapi.Message) error {
-	if err := broker.CheckMessage(m.Topic, m.Payload, m.Retain); err != nil {
-		return registry.Reject(registry.CodeInvalidRequest, "%v.", err)
-	}
 	out := &broker.Message{
 		Topic: m.Topic, Payload: m.Payload, QoS: m.QoS, Retain: m.Retain, UTF8: m.UTF8,
 		ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: m.CorrelationData, Expiry: m.Expiry,
 	}
 	for _, u := range m.UserProperties {
 		out.UserProperties = append(out.UserProperties, broker.UserProperty(u))
+	}
+	if err := broker.CheckMessage(out); err != nil {
+		return registry.Reject(registry.CodeInvalidRequest, "%v.", err)
 	}
 	s.publishOn(out, 0)
 	return nil

@@ -89,13 +89,14 @@ func (s *Server) observe(m *broker.Message) {
 
 // republish publishes for a rule, to a service behind a reserved topic too.
 func (s *Server) republish(m rules.Message, qos byte) error {
-	if err := broker.CheckMessage(m.Topic, m.Payload, false); err != nil {
+	out := &broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: qos}
+	if err := broker.CheckMessage(out); err != nil {
 		return err
 	}
 	if _, ok := awsiot.ParseJobsTopic(m.Topic); ok {
 		return errors.New("republishing to reserved topics of jobs is not supported")
 	}
-	s.publishOn(&broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: qos}, m.Hops)
+	s.publishOn(out, m.Hops)
 	return nil
 }
 

@@ -18,8 +18,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -77,6 +80,7 @@ type Broker struct {
 	store     *store // nil without Config.State
 	topics    topicTree
 	retained  retained
+	queued    atomic.Int64 // bytes of the messages of all sessions
 	listeners []*listener
 	stop      context.CancelFunc // ends Serve; nil before
 	work      sync.WaitGroup     // every goroutine
@@ -154,10 +158,7 @@ func (b *Broker) Close() error {
 	}
 	b.mu.Lock()
 	b.closed = true
-	current := make([]*Conn, 0, len(b.current))
-	for _, c := range b.current {
-		current = append(current, c)
-	}
+	current := slices.Collect(maps.Values(b.current))
 	b.mu.Unlock()
 	var closing sync.WaitGroup
 	for _, c := range current {
@@ -168,11 +169,14 @@ func (b *Broker) Close() error {
 	for conn := range b.open {
 		conn.Close()
 	}
+	waiting := maps.Clone(b.wills) // closed: no more come
 	b.mu.Unlock()
 	if b.stop != nil {
 		b.stop()
 	}
-	b.cancelWills()
+	for clientID := range waiting {
+		b.takeWill(clientID)
+	}
 	b.work.Wait()
 	if b.store == nil {
 		return nil
@@ -228,10 +232,7 @@ func (b *Broker) Sweep() {
 	now := b.config.Now()
 	b.expireRetained(now)
 	b.mu.Lock()
-	sessions := make([]*session, 0, len(b.sessions))
-	for _, s := range b.sessions {
-		sessions = append(sessions, s)
-	}
+	sessions := slices.Collect(maps.Values(b.sessions))
 	b.mu.Unlock()
 	for _, s := range sessions {
 		if s.expired(now) {

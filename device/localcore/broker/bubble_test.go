@@ -4,15 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"sync"
 	"testing"
@@ -37,7 +33,6 @@ func (allowAll) Thing() (string, bool)                     { return "", false }
 type bubble struct {
 	*testing.T
 	*Broker
-	certificate tls.Certificate
 
 	mu     sync.Mutex
 	events []event.Event
@@ -49,24 +44,7 @@ func inBubble(t *testing.T, c Config, test func(b *bubble, version byte)) {
 	for name, version := range map[string]byte{"3.1.1": 4, "5": 5} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := &bubble{T: t, certificate: certificate(t)}
-				c := c
-				c.Now, c.SessionExpiry = time.Now, time.Hour
-				if c.Authorizer == nil {
-					c.Authorizer = allowAll{}
-				}
-				if c.Log == nil {
-					c.Log = slog.New(slog.DiscardHandler)
-				}
-				c.Record = func(e event.Event) {
-					b.mu.Lock()
-					defer b.mu.Unlock()
-					b.events = append(b.events, e)
-				}
-				var err error
-				if b.Broker, err = New(c); err != nil {
-					t.Fatal(err)
-				}
+				b := newBubble(t, c)
 				test(b, version)
 				if err := b.Close(); err != nil {
 					t.Error(err)
@@ -76,18 +54,27 @@ func inBubble(t *testing.T, c Config, test func(b *bubble, version byte)) {
 	}
 }
 
-func certificate(t *testing.T) tls.Certificate {
+// newBubble returns a broker that is still to be closed.
+func newBubble(t *testing.T, c Config) *bubble {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
+	b := &bubble{T: t}
+	c.Now, c.SessionExpiry = time.Now, time.Hour
+	if c.Authorizer == nil {
+		c.Authorizer = allowAll{}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Record = func(e event.Event) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.events = append(b.events, e)
+	}
+	var err error
+	if b.Broker, err = New(c); err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return b
 }
 
 // recorded reports whether an event was recorded, once all is quiet.
@@ -122,26 +109,15 @@ type peer struct {
 func (b *bubble) dial(version byte) *peer {
 	b.Helper()
 	ours, theirs := net.Pipe()
-	config := &tls.Config{Certificates: []tls.Certificate{b.certificate}, ClientAuth: tls.RequireAnyClientCert,
-		InsecureSkipVerify: true, ServerName: "localhost", SessionTicketsDisabled: true}
+	b.Broker.mu.Lock()
+	b.open[ours] = struct{}{}
+	b.Broker.mu.Unlock()
 	b.work.Go(func() {
-		secure := tls.Server(ours, config)
-		if err := secure.HandshakeContext(context.Background()); err != nil {
-			b.Error(err)
-			return
-		}
-		b.Broker.mu.Lock()
-		b.open[ours] = struct{}{}
-		b.Broker.mu.Unlock()
 		defer b.release(ours)
-		b.serve(context.Background(), b.newConn(secure))
+		b.serve(context.Background(), b.newConn(ours, tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}))
 	})
-	client := tls.Client(theirs, config)
-	if err := client.Handshake(); err != nil {
-		b.Fatal(err)
-	}
 	b.Cleanup(func() { theirs.Close() })
-	return &peer{b.T, client, bufio.NewReader(client), version}
+	return &peer{b.T, theirs, bufio.NewReader(theirs), version}
 }
 
 // connect dials and connects; adjust may change the CONNECT.

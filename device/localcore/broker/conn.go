@@ -3,6 +3,7 @@ package broker
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"net"
 	"net/netip"
@@ -32,7 +33,7 @@ type Conn struct {
 	// The following is set by CONNECT, before anyone else sees it.
 	version       byte // of MQTT, 4 or 5
 	keepAlive     time.Duration
-	maxPacketSize uint32 // that the client takes; 0 is any
+	maxPacketSize uint32 // that the client takes
 	noProblemInfo bool   // the client wants no reason strings
 	auth          AuthSession
 	session       *session
@@ -60,8 +61,8 @@ type request struct {
 	message *Message
 }
 
-func (b *Broker) newConn(c *tls.Conn) *Conn {
-	state := c.ConnectionState()
+// newConn returns the connection of a client whose handshake ended in this state.
+func (b *Broker) newConn(c net.Conn, state tls.ConnectionState) *Conn {
 	cert := state.PeerCertificates[0]
 	address, _ := netip.ParseAddrPort(c.RemoteAddr().String()) // TCP addresses parse
 	conn := &Conn{
@@ -125,25 +126,11 @@ func (c *Conn) end(reason string, code packets.Code) {
 	c.net.Close()
 }
 
-// setDisconnectReason keeps the first reason for the end, and reports whether
-// it is this one.
-func (c *Conn) setDisconnectReason(reason string) (first bool) {
+// setDisconnectReason keeps and returns the first reason for the end.
+func (c *Conn) setDisconnectReason(reason string) (first string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.reason != "" {
-		return false
-	}
-	c.reason = reason
-	return true
-}
-
-// disconnectReason returns why the connection ended; CONNECTION_LOST if none was set.
-func (c *Conn) disconnectReason() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.reason == "" {
-		return reasonConnectionLost
-	}
+	c.reason = cmp.Or(c.reason, reason)
 	return c.reason
 }
 
@@ -247,7 +234,7 @@ func (c *Conn) encode(pk *packets.Packet) (err error) {
 	case packets.Disconnect:
 		err = pk.DisconnectEncode(c.out)
 	}
-	if err == nil && c.maxPacketSize > 0 && uint32(c.out.Len()-before) > c.maxPacketSize {
+	if err == nil && c.maxPacketSize > 0 && uint32(c.out.Len()-before) > c.maxPacketSize { // 0 before CONNECT
 		err = packets.ErrPacketTooLarge // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 	}
 	if err != nil {

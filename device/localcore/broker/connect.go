@@ -164,12 +164,19 @@ func checkConnect(pk *packets.Packet) (code packets.Code, reason string) {
 		return packets.ErrClientIdentifierNotValid, fmt.Sprintf("the client id has %d bytes; %d are allowed", len(id), maxClientID)
 	case id == "" && pk.ProtocolVersion < 5:
 		return packets.ErrClientIdentifierNotValid, "the client id is empty, which AWS allows with MQTT 5 only"
-	case pk.Properties.MaximumPacketSize > 0 && pk.Properties.MaximumPacketSize < minClientPacket:
+	case pk.ProtocolVersion < 5 && pk.Connect.PasswordFlag && !pk.Connect.UsernameFlag:
+		return packets.ErrProtocolViolation, "a password without a user name" // [MQTT-3.1.2-22]
+	case pk.Properties.ReceiveMaximum == 0:
+		return packets.ErrProtocolViolation, "the Receive Maximum of the client is 0" // [MQTT-3.1.2.11.3]
+	case pk.Properties.MaximumPacketSize < minClientPacket:
 		return packets.ErrUnspecifiedError, fmt.Sprintf("the Maximum Packet Size of the client is under %d bytes", minClientPacket)
 	case pk.Connect.WillFlag && pk.Connect.WillQos > 1:
 		return packets.ErrQosNotSupported, "a will of QoS 2 is not supported; use 0 or 1" // [MQTT-3.2.2-12]
 	case pk.Connect.WillFlag:
-		return checkPublication(pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillRetain)
+		if code, reason = checkMessage(pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillRetain, pk.Connect.WillProperties); reason != "" {
+			reason = "will on topic " + pk.Connect.WillTopic + ": " + reason
+		}
+		return code, reason
 	}
 	return packets.CodeSuccess, ""
 }

@@ -103,10 +103,10 @@ func (s *session) reserve(d *delivery) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	size := d.message.size()
-	if s.bytes+size > maxQueuedBytes || (!s.persistent || d.qos == 0) && len(s.waiting) >= maxQueued {
+	if s.bytes+size > maxQueuedBytes || s.allBytes.Load()+int64(size) > maxAllQueuedBytes || (!s.persistent || d.qos == 0) && len(s.waiting) >= maxQueued {
 		return false
 	}
-	s.bytes += size
+	s.count(size)
 	return true
 }
 

@@ -52,16 +52,19 @@ func retryWindow(version byte) time.Duration {
 
 // Limits of our own.
 const (
-	maxQueuedBytes  = 64 << 20 // of messages for one client
-	maxQueued       = 1024     // messages that wait for a client whose session is not persistent
-	messageOverhead = 256      // bytes that a queued message takes besides its content
-	maxRequests     = maxUnacknowledged
-	maxConnectRates = 10_000 // client ids whose CONNECTs are counted
-	maxSilentTopics = 1000   // reserved topics that were warned about
+	maxQueuedBytes    = 64 << 20  // of messages for one client
+	maxAllQueuedBytes = 512 << 20 // of messages for all clients
+	maxRetainedBytes  = 256 << 20 // of retained messages
+	maxQueued         = 1024      // messages that wait for a client whose session is not persistent
+	messageOverhead   = 256       // bytes that a queued message takes besides its content
+	maxRequests       = maxUnacknowledged
+	maxConnectRates   = 10_000 // client ids whose CONNECTs are counted
+	maxSilentTopics   = 1000   // reserved topics that were warned about
 
 	handshakeTimeout = 10 * time.Second
 	connectTimeout   = 30 * time.Second
 	closeTimeout     = time.Second // for the writing of a last packet
+	acceptRetry      = time.Second // after a failure to accept
 )
 
 // Reasons why a connection ended, by AWS's names.

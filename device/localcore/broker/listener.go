@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/event"
@@ -77,8 +78,17 @@ func (e *handshakeError) Error() string { return e.reason }
 func (b *Broker) accept(ctx context.Context, l *listener) {
 	for {
 		raw, err := l.tcp.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // such as too many open files, which passes
+			b.config.Log.Error("accepting a connection", "error", err)
+			select {
+			case <-time.After(acceptRetry):
+			case <-ctx.Done():
+				return
+			}
+			continue
 		}
 		b.mu.Lock()
 		if b.closed {
@@ -115,7 +125,7 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	}
 	b.work.Go(func() {
 		defer b.release(raw)
-		b.serve(ctx, b.newConn(secure))
+		b.serve(ctx, b.newConn(secure, secure.ConnectionState()))
 	})
 }
 

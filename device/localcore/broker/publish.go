@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -25,11 +26,8 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	if pk.FixedHeader.Qos > 1 {
 		return b.rejectQoS2(c, event.Publish, pk.TopicName)
 	}
-	if code, reason := checkPublication(pk.TopicName, pk.Payload, pk.FixedHeader.Retain); reason != "" {
+	if code, reason := checkMessage(pk.TopicName, pk.Payload, pk.FixedHeader.Retain, pk.Properties); reason != "" {
 		return b.rejectPublish(c, pk, code, reasonClientError, reason)
-	}
-	if reason := checkProperties(pk.Properties); reason != "" {
-		return b.rejectPublish(c, pk, errQuotaExceeded, reasonClientError, reason)
 	}
 	if c.overRate(b.config.Now()) {
 		b.reject(c, event.Publish, pk.TopicName, fmt.Sprintf("more than %d messages per second; this one is discarded", publishesPerSecond))
@@ -149,15 +147,19 @@ func (b *Broker) warnSilent(m *Message) {
 
 // CheckMessage returns an error that says what is wrong with a message,
 // whichever client sends it, and whether over MQTT or HTTPS.
-func CheckMessage(topic string, payload []byte, retain bool) error {
-	if _, reason := checkPublication(topic, payload, retain); reason != "" {
+func CheckMessage(m *Message) error {
+	if _, reason := checkMessage(m.Topic, m.Payload, m.Retain, m.properties()); reason != "" {
 		return fmt.Errorf("cannot publish: %s", reason)
 	}
 	return nil
 }
 
-// checkPublication finds what is wrong with a message. Wills are checked alike.
-func checkPublication(topic string, payload []byte, retain bool) (code packets.Code, reason string) {
+// checkMessage finds what is wrong with a message. Wills are checked alike.
+func checkMessage(topic string, payload []byte, retain bool, p packets.Properties) (code packets.Code, reason string) {
+	user := 0
+	for _, u := range p.User {
+		user += len(u.Key) + len(u.Val)
+	}
 	switch {
 	case topic == "" || strings.ContainsAny(topic, "+#\x00"):
 		return packets.ErrTopicNameInvalid, "the topic is empty or holds a wildcard"
@@ -171,25 +173,18 @@ func checkPublication(topic string, payload []byte, retain bool) (code packets.C
 		return packets.ErrTopicNameInvalid, "a reserved topic takes no retained messages"
 	case !mayPublishReserved(topic):
 		return packets.ErrTopicNameInvalid, "the topic is reserved, and AWS IoT offers nothing under it to publish to"
+	case p.PayloadFormat > 1:
+		return packets.ErrProtocolViolation, "the Payload Format Indicator is neither 0 nor 1" // [MQTT-3.3.2.3.2]
+	case strings.ContainsAny(p.ResponseTopic, "+#"):
+		return packets.ErrProtocolViolation, "the response topic holds a wildcard" // [MQTT-3.3.2-14]
+	case len(p.ContentType) > maxContentType:
+		return errQuotaExceeded, fmt.Sprintf("the content type has %d bytes; %d are allowed", len(p.ContentType), maxContentType)
+	case len(p.CorrelationData) > propertyByteLimit:
+		return errQuotaExceeded, fmt.Sprintf("the correlation data has %d bytes; %d are allowed", len(p.CorrelationData), propertyByteLimit)
+	case user > propertyByteLimit:
+		return errQuotaExceeded, fmt.Sprintf("the user properties have %d bytes in sum; %d are allowed", user, propertyByteLimit)
 	}
 	return packets.CodeSuccess, ""
-}
-
-// checkProperties finds what is too large in the properties of MQTT 5.
-func checkProperties(p packets.Properties) string {
-	user := 0
-	for _, u := range p.User {
-		user += len(u.Key) + len(u.Val)
-	}
-	switch {
-	case len(p.ContentType) > maxContentType:
-		return fmt.Sprintf("the content type has %d bytes; %d are allowed", len(p.ContentType), maxContentType)
-	case len(p.CorrelationData) > propertyByteLimit:
-		return fmt.Sprintf("the correlation data has %d bytes; %d are allowed", len(p.CorrelationData), propertyByteLimit)
-	case user > propertyByteLimit:
-		return fmt.Sprintf("the user properties have %d bytes in sum; %d are allowed", user, propertyByteLimit)
-	}
-	return ""
 }
 
 // basicIngest begins the topics that go to rules past the broker.
@@ -225,11 +220,16 @@ func mayPublishReserved(topic string) bool {
 	return false
 }
 
+// pubackCodes are the reason codes that AWS rejects with in PUBACK; others come
+// in DISCONNECT alone.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
+var pubackCodes = []byte{0x80, 0x87, 0x90, 0x91, 0x97}
+
 // rejectPublish answers a PUBLISH that is not accepted: MQTT 3.1.1 by closing
 // without PUBACK, MQTT 5 with the reason code in PUBACK and DISCONNECT.
 func (b *Broker) rejectPublish(c *Conn, pk *packets.Packet, code packets.Code, reason, why string) error {
 	b.reject(c, event.Publish, pk.TopicName, why)
-	if c.v5() && pk.FixedHeader.Qos == 1 {
+	if c.v5() && pk.FixedHeader.Qos == 1 && slices.Contains(pubackCodes, code.Code) {
 		err := c.queue(&packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Puback},
 			PacketID:    pk.PacketID,

@@ -3,6 +3,7 @@ package broker
 import (
 	"encoding/binary"
 	"io"
+	"math"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -40,6 +41,9 @@ func (c *Conn) readFrame() (first byte, body []byte, err error) {
 		}
 		more = length[n]&firstLengthMore != 0
 	}
+	if n > 1 && length[n-1] == 0 { // not the shortest form [MQTT-1.5.5-1]
+		return 0, nil, packets.ErrMalformedVariableByteInteger
+	}
 	remaining, _ := binary.Uvarint(length[:n]) // MQTT encodes as protocol buffers do
 	if 1+n+int(remaining) > maxPacket {
 		return 0, nil, packets.ErrPacketTooLarge
@@ -64,18 +68,36 @@ func decode(first byte, body []byte, version byte) (pk *packets.Packet, err erro
 	pk.FixedHeader.Remaining = len(body)
 	switch pk.FixedHeader.Type {
 	case packets.Connect:
+		// Set what their absence means: 0 is an error.
+		pk.Properties.ReceiveMaximum, pk.Properties.MaximumPacketSize = math.MaxUint16, math.MaxUint32
 		return pk, pk.ConnectDecode(body)
 	case packets.Publish:
-		return pk, pk.PublishDecode(body)
+		pk.Properties.MessageExpiryInterval = math.MaxUint32
+		err = pk.PublishDecode(body)
+		switch p := &pk.Properties; p.MessageExpiryInterval {
+		case math.MaxUint32: // absent
+			p.MessageExpiryInterval = 0
+		case 0:
+			p.MessageExpiryInterval = 1 // the least that AWS keeps
+		}
+		return pk, err
 	case packets.Puback:
 		return pk, pk.PubackDecode(body)
 	case packets.Subscribe:
 		return pk, pk.SubscribeDecode(body)
 	case packets.Unsubscribe:
 		return pk, pk.UnsubscribeDecode(body)
+	case packets.Pingreq:
+		if len(body) > 0 {
+			return nil, packets.ErrMalformedPacket
+		}
+		return pk, nil
 	case packets.Disconnect:
+		if version < 5 && len(body) > 0 {
+			return nil, packets.ErrMalformedPacket
+		}
 		return pk, pk.DisconnectDecode(body)
-	case packets.Pingreq, packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
+	case packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
 		return pk, nil
 	}
 	return nil, errServerPacket

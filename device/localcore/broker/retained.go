@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"example.com/fleety/device/localcore/event"
 )
 
 // A retained holds the messages that later subscribers get. The zero value has
@@ -12,26 +15,44 @@ import (
 type retained struct {
 	mu      sync.Mutex
 	byTopic map[string]*Message // under mu
+	bytes   int                 // of all, under mu
 }
 
 // set keeps a message in place of an earlier one; one without payload only
-// removes that [MQTT-3.3.1-6].
-func (r *retained) set(m *Message) {
+// removes that [MQTT-3.3.1-6]. It reports false, and keeps the earlier one, when
+// all would take more than maxRetainedBytes.
+func (r *retained) set(m *Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	bytes := r.bytes
+	if earlier := r.byTopic[m.Topic]; earlier != nil {
+		bytes -= earlier.size()
+	}
 	if len(m.Payload) == 0 {
 		delete(r.byTopic, m.Topic)
-		return
+		r.bytes = bytes
+		return true
 	}
+	if bytes += m.size(); bytes > maxRetainedBytes {
+		return false
+	}
+	r.bytes = bytes
 	if r.byTopic == nil {
 		r.byTopic = map[string]*Message{}
 	}
 	r.byTopic[m.Topic] = m
+	return true
 }
 
 // retain keeps a message for later subscribers, or removes it.
 func (b *Broker) retain(m *Message) {
-	b.retained.set(m)
+	if !b.retained.set(m) {
+		b.config.Record(event.Event{
+			Type: event.Rejected, Action: event.Publish, ClientID: m.ClientID, CertificateID: m.CertificateID, Topic: m.Topic,
+			Reason: fmt.Sprintf("the retained messages take %d bytes, all that are allowed; this one is not kept", maxRetainedBytes),
+		})
+		return
+	}
 	if b.store == nil {
 		return
 	}

@@ -111,7 +111,7 @@ func (b *Broker) disconnected(c *Conn) {
 	}
 	if c.established.Load() {
 		e := c.Event(event.Disconnected)
-		e.Reason = c.disconnectReason()
+		e.Reason = c.setDisconnectReason(reasonConnectionLost)
 		b.config.Record(e)
 		byClient := e.Reason == reasonClientInitiated
 		b.lifecycle(c, "presence", lifecycleEvent{

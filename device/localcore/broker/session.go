@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,9 +21,10 @@ type session struct {
 	conn          *Conn     // nil while the client is away
 	expires       time.Time // when the session ends; zero while the client is connected
 	subscriptions map[string]subscription
-	delivering    bool // a goroutine sends what waits
-	limit         int  // unacknowledged messages at most
-	bytes         int  // of all messages here
+	delivering    bool          // a goroutine sends what waits
+	limit         int           // unacknowledged messages at most
+	bytes         int           // of all messages here
+	allBytes      *atomic.Int64 // of all sessions
 	waiting       []*delivery
 	waitingQoS0   int
 	unacked       map[uint16]*delivery // by packet id
@@ -48,7 +50,7 @@ func (b *Broker) grantExpiry(seconds uint32) time.Duration {
 }
 
 func (b *Broker) newSession(clientID string, version byte, persistent bool) *session {
-	s := &session{clientID: clientID, version: version, persistent: persistent, limit: maxUnacknowledged}
+	s := &session{clientID: clientID, version: version, persistent: persistent, limit: maxUnacknowledged, allBytes: &b.queued}
 	if persistent {
 		s.store = b.store
 	}
@@ -76,9 +78,9 @@ func (b *Broker) openSession(c *Conn, clean bool, expiry time.Duration, receiveM
 	s.enter(c, receiveMaximum)
 	c.session = s
 	b.keepSession(s, time.Time{})
+	b.takeWill(clientID)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.cancelWill(clientID)
 	b.sessions[clientID] = s
 	return present
 }
@@ -95,7 +97,8 @@ func (b *Broker) closeSession(c *Conn) {
 	}
 }
 
-// dropSession ends the session of a client that is away, if there is one.
+// dropSession ends the session of a client that is away, if there is one. A will
+// that waits for its delay is published then [MQTT-3.1.2.5].
 func (b *Broker) dropSession(clientID string) {
 	b.mu.Lock()
 	s := b.sessions[clientID]
@@ -106,6 +109,10 @@ func (b *Broker) dropSession(clientID string) {
 	}
 	for filter := range s.subscribed() {
 		b.topics.remove(s, filter)
+	}
+	s.release()
+	if m := b.takeWill(clientID); m != nil {
+		b.Publish(m)
 	}
 	if s.store == nil {
 		return
@@ -157,7 +164,7 @@ func (b *Broker) restoreSessions() error {
 			b.topics.add(s, sub)
 		}
 		for _, d := range r.messages {
-			s.bytes += d.message.size()
+			s.count(d.message.size())
 		}
 		s.waiting = r.messages
 		b.sessions[r.clientID] = s
@@ -171,10 +178,7 @@ func (b *Broker) restoreSessions() error {
 func (s *session) enter(c *Conn, receiveMaximum uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn, s.expires, s.limit = c, time.Time{}, maxUnacknowledged
-	if receiveMaximum > 0 {
-		s.limit = min(s.limit, int(receiveMaximum))
-	}
+	s.conn, s.expires, s.limit = c, time.Time{}, min(maxUnacknowledged, int(receiveMaximum))
 	s.waiting = append(s.takeUnacked(func(*delivery) bool { return true }), s.waiting...)
 	for _, d := range s.waiting {
 		d.first, d.waited = time.Time{}, true
@@ -200,8 +204,29 @@ func (s *session) leave(expires time.Time) {
 // uncount takes a message that leaves from the bytes. It is true, for use in
 // conditions. The caller holds mu.
 func (s *session) uncount(d *delivery) bool {
-	s.bytes -= d.message.size()
+	s.count(-d.message.size())
 	return true
+}
+
+// count adds to the bytes of the session and of all. The caller holds mu.
+func (s *session) count(bytes int) {
+	s.bytes += bytes
+	s.allBytes.Add(int64(bytes))
+}
+
+// release takes the messages of a session that has ended from the bytes of all.
+func (s *session) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allBytes.Add(-int64(s.bytes))
+	s.allBytes = new(atomic.Int64) // for what is still under way to it
+}
+
+// connected reports whether the client is there.
+func (s *session) connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn != nil
 }
 
 // expired reports whether the session has ended while the client was away.

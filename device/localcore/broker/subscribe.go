@@ -21,6 +21,9 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		if sub.Qos > 1 {
 			return b.rejectQoS2(c, event.Subscribe, sub.Filter)
 		}
+		if sub.RetainHandling > 2 { // [MQTT-3.8.3-5]
+			return b.violation(c, event.Subscribe, packets.ErrProtocolViolation)
+		}
 		if sub.Identifier > 0 {
 			return b.violation(c, event.Subscribe, packets.ErrSubscriptionIdentifiersNotSupported)
 		}

@@ -139,7 +139,16 @@ func TestDelayedWill(t *testing.T) {
 		if !b.disconnected("back", "CONNECTION_LOST") {
 			b.Fatal("still connected")
 		}
-		b.connect(5, "back")
+		b.connect(5, "back", persistent(60))
+		b.connect(5, "clean", will("clean start", 10)).conn.Close()
+		if !b.disconnected("clean", "CONNECTION_LOST") {
+			b.Fatal("still connected")
+		}
+		before = time.Now()
+		b.connect(5, "clean") // which ends the session, and with it the delay [MQTT-3.1.2.5]
+		if got := string(watcher.receive(packets.Publish).Payload); got != "clean start" || time.Since(before) != 0 {
+			b.Errorf("received the will %q after %s", got, time.Since(before))
+		}
 		b.connect(5, "session ends first", will("session ends first", 3600)).conn.Close()
 		before = time.Now()
 		if got := string(watcher.receive(packets.Publish).Payload); got != "session ends first" {

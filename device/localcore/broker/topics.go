@@ -136,7 +136,8 @@ func (n *topicNode) collect(found map[*session]subscription) {
 	merge := func(s *session, sub subscription) {
 		if earlier, ok := found[s]; ok {
 			sub.Qos = max(sub.Qos, earlier.Qos)
-			sub.NoLocal = sub.NoLocal || earlier.NoLocal
+			sub.NoLocal = sub.NoLocal && earlier.NoLocal // the other one delivers it
+			sub.RetainAsPublished = sub.RetainAsPublished || earlier.RetainAsPublished
 		}
 		found[s] = sub
 	}
@@ -144,10 +145,13 @@ func (n *topicNode) collect(found map[*session]subscription) {
 		merge(s, sub)
 	}
 	for _, members := range n.groups {
-		for s, sub := range members { // in random order
-			merge(s, sub)
-			break
+		var chosen *session
+		for s := range members { // in random order; one that is away only if all are
+			if chosen = s; s.connected() {
+				break
+			}
 		}
+		merge(chosen, members[chosen])
 	}
 }
 

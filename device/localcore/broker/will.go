@@ -27,7 +27,10 @@ func newWill(pk *packets.Packet, from Principal) *will {
 }
 
 // A delayedWill waits for its time [MQTT-3.1.3-9].
-type delayedWill struct{ timer *time.Timer }
+type delayedWill struct {
+	message *Message
+	timer   *time.Timer
+}
 
 // publishWill publishes the will of a connection that has ended, after its
 // delay; a session that ends earlier ends the delay too.
@@ -46,7 +49,7 @@ func (b *Broker) publishWill(c *Conn) {
 	if b.closed {
 		return // nothing waits for it any more
 	}
-	d := new(delayedWill)
+	d := &delayedWill{message: w.message}
 	b.wills[clientID] = d
 	b.work.Add(1)
 	d.timer = time.AfterFunc(delay, func() {
@@ -63,21 +66,17 @@ func (b *Broker) publishWill(c *Conn) {
 	})
 }
 
-// cancelWill drops the delayed will of a client that is back. The caller holds mu.
-func (b *Broker) cancelWill(clientID string) {
-	if w := b.wills[clientID]; w != nil {
-		delete(b.wills, clientID)
-		if w.timer.Stop() {
-			b.work.Done()
-		}
-	}
-}
-
-// cancelWills drops all delayed wills.
-func (b *Broker) cancelWills() {
+// takeWill removes and returns the delayed will of a client, nil without one.
+func (b *Broker) takeWill(clientID string) *Message {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for clientID := range b.wills {
-		b.cancelWill(clientID)
+	w := b.wills[clientID]
+	if w == nil {
+		return nil
 	}
+	delete(b.wills, clientID)
+	if w.timer.Stop() {
+		b.work.Done()
+	}
+	return w.message
 }
