@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"example.com/fleety/device/localcore/console"
 	"example.com/fleety/device/localcore/controlapi"
 )
 
@@ -61,6 +62,12 @@ func (s *Server) apiHandler() http.Handler {
 	host, port := s.Endpoint()
 	mux := http.NewServeMux()
 	mux.Handle("/_local/", http.NewCrossOriginProtection().Handler(s.localHandler()))
+	if !s.config.NoConsole {
+		console.Register(mux, console.Config{
+			Endpoint: host, Port: port, API: s.APIURL(), Account: s.config.Account, Region: s.config.Region,
+			Credentials: s.config.Credentials, DeviceConfiguration: s.deviceConfiguration(),
+		})
+	}
 	mux.Handle("/", controlapi.New(controlapi.Config{
 		Registry:     s.registry,
 		Partition:    s.config.Partition,

@@ -55,6 +55,8 @@ type Config struct {
 	// API is the address of the control API, plain HTTP. Empty means a free
 	// loopback port, [NoAPI] none.
 	API string
+	// NoConsole leaves out the console, the page at the API's address.
+	NoConsole bool
 	// UnsafeAllowAnyAddress permits addresses beyond loopback. The control API
 	// does not authenticate callers: anyone who reaches it owns the registry.
 	UnsafeAllowAnyAddress bool

@@ -129,21 +129,27 @@ func (s control) resourceARNs(plan *template.Plan, done registry.Provisioned) ma
 
 // Authorize implements [controlapi.Authorizer].
 func (s control) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi.AuthResult {
-	session := &policy.Session{ClientID: q.ClientID}
-	if t, ok := s.registry.ThingFor(q.CertificateID, q.ClientID); ok {
-		session.Thing = policyThing(t)
-	}
-	if cert, ok := s.registry.CertificateByID(q.CertificateID); ok {
-		session.Certificate, _ = parsePEM(cert.PEM) // the registry holds valid ones only
-	}
 	d := policy.Evaluate(parsePolicies(q.Policies), &policy.Request{
-		Action: q.Action, Resource: q.Resource, Session: session,
+		Action: q.Action, Resource: q.Resource, Session: s.policySession(q.CertificateID, q.ClientID),
 	})
 	return controlapi.AuthResult{
 		Allowed:  d.Allowed,
 		Explicit: d.Statement != nil && d.Statement.Effect == policy.Deny,
 		Policy:   d.Policy,
 	}
+}
+
+// policySession returns the session that a client with this certificate would
+// have.
+func (s *Server) policySession(certificateID, clientID string) *policy.Session {
+	session := &policy.Session{ClientID: clientID}
+	if t, ok := s.registry.ThingFor(certificateID, clientID); ok {
+		session.Thing = policyThing(t)
+	}
+	if cert, ok := s.registry.CertificateByID(certificateID); ok {
+		session.Certificate, _ = parsePEM(cert.PEM) // the registry holds valid ones only
+	}
+	return session
 }
 
 func parsePolicies(documents []registry.PolicyDocument) []policy.Policy {

@@ -149,6 +149,15 @@ bootstrap:
 stateDir: devices
 `
 
+func (s *Server) deviceConfiguration() string {
+	template := TemplateName
+	if a := s.config.assembled; a != nil {
+		template = a.Templates[0].Name
+	}
+	host, port := s.Endpoint()
+	return fmt.Sprintf(deviceConfiguration, host, port, template)
+}
+
 // writeCredentials writes what a device needs: the server's root, the claim and
 // a configuration.
 func (s *Server) writeCredentials(dir string, claim Credential) error {
@@ -158,12 +167,7 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 	if err := checkOurs(dir); err != nil {
 		return err
 	}
-	template := TemplateName
-	if a := s.config.assembled; a != nil {
-		template = a.Templates[0].Name
-	}
-	host, port := s.Endpoint()
-	device := fmt.Sprintf(deviceConfiguration, host, port, template)
+	device := s.deviceConfiguration()
 	mark, _, _ := strings.Cut(device, "\n")
 	if old, err := os.ReadFile(filepath.Join(dir, deviceFile)); err == nil && !strings.HasPrefix(string(old), mark) {
 		s.config.Log.Warn("kept a configuration that the emulator did not write", "file", filepath.Join(dir, deviceFile))

@@ -23,6 +23,8 @@ const (
 	Unsubscribed = event.Unsubscribed
 	Published    = event.Published
 	Issued       = event.Issued      // a certificate, by a create operation
+	Invoked      = event.Invoked     // the pre-provisioning hook
+	Returned     = event.Returned    // the hook, with its decision in Reason
 	Provisioned  = event.Provisioned // a thing, by RegisterThing
 	Replied      = event.Replied     // to a request on a reserved topic
 	Rejected     = event.Rejected    // Action says what

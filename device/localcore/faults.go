@@ -2,6 +2,7 @@ package localcore
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type Fault struct {
 type Faults struct {
 	mu     sync.Mutex
 	choose func(Exchange) Fault     // under mu
+	rules  []FaultRule              // that choose carries out, if SetRules gave them; under mu
 	counts map[awsiot.Operation]int // under mu
 }
 
@@ -51,7 +53,7 @@ type Faults struct {
 func (f *Faults) Set(choose func(Exchange) Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.choose = choose
+	f.choose, f.rules = choose, nil
 }
 
 // of counts a request and returns its fault.
@@ -123,7 +125,7 @@ func (f *Faults) SetRules(rules []FaultRule) error {
 	}
 	var mu sync.Mutex
 	used := make([]int, len(rules))
-	f.Set(func(e Exchange) Fault {
+	choose := func(e Exchange) Fault {
 		mu.Lock()
 		defer mu.Unlock()
 		for i, r := range rules {
@@ -133,6 +135,16 @@ func (f *Faults) SetRules(rules []FaultRule) error {
 			}
 		}
 		return Fault{}
-	})
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.choose, f.rules = choose, slices.Clone(rules)
 	return nil
+}
+
+// Rules returns those that [Faults.SetRules] set, used up or not.
+func (f *Faults) Rules() []FaultRule {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.rules)
 }

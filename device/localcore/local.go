@@ -1,17 +1,29 @@
 package localcore
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
+	"net/netip"
+	"strings"
+
+	"example.com/fleety/device/localcore/policy"
 )
 
-// maxRequestBody bounds the body of a request, in bytes.
-const maxRequestBody = 1 << 20
+const (
+	maxRequestBody = 1 << 20 // bytes
+	maxConnections = 1000    // in one answer
+)
 
 // localHandler serves what the emulator has and AWS has not, for clients in
 // other languages:
 //
 //	GET    /_local/events     follow the events, one JSON object a line; ?past=true begins with those kept
+//	GET    /_local/health     answers as soon as devices can connect
+//	GET    /_local/messages   follow the messages, one JSON object a line; ?filter=FILTER selects
+//	GET    /_local/connections  open connections with their subscriptions, 1,000 at most, and how many there are
+//	POST   /_local/explain    evaluate policies: see explainRequest
+//	GET    /_local/faults     the faults that were set here
 //	PUT    /_local/faults     set the faults: a JSON list of FaultRule
 //	DELETE /_local/faults     end all faults
 //	POST   /_local/expire-tokens  expire the pending certificate ownership tokens
@@ -19,6 +31,18 @@ const maxRequestBody = 1 << 20
 func (s *Server) localHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_local/events", s.serveEvents)
+	mux.HandleFunc("GET /_local/health", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, map[string]string{"status": "ready"})
+	})
+	mux.HandleFunc("GET /_local/messages", s.serveMessages)
+	mux.HandleFunc("GET /_local/connections", func(w http.ResponseWriter, _ *http.Request) {
+		all := s.broker.Connections()
+		writeJSON(w, map[string]any{"connections": all[:min(len(all), maxConnections)], "total": len(all)})
+	})
+	mux.HandleFunc("POST /_local/explain", s.serveExplain)
+	mux.HandleFunc("GET /_local/faults", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, append([]FaultRule{}, s.Faults.Rules()...))
+	})
 	mux.HandleFunc("PUT /_local/faults", s.serveFaults)
 	mux.HandleFunc("DELETE /_local/faults", func(w http.ResponseWriter, _ *http.Request) {
 		s.Faults.Set(nil)
@@ -37,23 +61,91 @@ func writeJSON(w http.ResponseWriter, v any) {
 }
 
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/x-ndjson")
 	number := s.history.End()
 	if r.URL.Query().Get("past") == "true" {
 		number = 0
 	}
-	flusher := http.NewResponseController(w)
-	if flusher.Flush() != nil {
-		return
-	}
-	encoder := json.NewEncoder(w)
-	for {
+	stream(w, func() (any, error) {
 		e, n, err := s.history.Next(r.Context(), number)
-		if err != nil || encoder.Encode(e) != nil || flusher.Flush() != nil {
+		number = n + 1
+		return e, err
+	})
+}
+
+// stream writes what next returns, one JSON object a line, until an error.
+func stream(w http.ResponseWriter, next func() (any, error)) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	controller := http.NewResponseController(w)
+	encoder := json.NewEncoder(w)
+	for controller.Flush() == nil {
+		v, err := next()
+		if err != nil || encoder.Encode(v) != nil {
 			return
 		}
-		number = n + 1
 	}
+}
+
+// An explainRequest asks whether a client may do something. It is evaluated
+// with the certificate's policies, those of its thing's groups among them, or
+// with Policy alone.
+type explainRequest struct {
+	CertificateID string `json:"certificateId"`
+	ClientID      string `json:"clientId"`
+	SourceIP      string `json:"sourceIp"` // optional
+	Action        string `json:"action"`   // such as iot:Publish
+	Resource      string `json:"resource"` // an ARN, or its last part, such as topic/a
+	Policy        string `json:"policy"`   // a policy document; optional
+}
+
+// An explanation answers it.
+type explanation struct {
+	Allowed     bool   `json:"allowed"`
+	Policy      string `json:"policy,omitempty"`    // that decided
+	Statement   string `json:"statement,omitempty"` // that decided
+	Explanation string `json:"explanation"`
+	// Thing is the one that policy variables stand for. Policies are those that
+	// were evaluated.
+	Thing    string   `json:"thing,omitempty"`
+	Policies []string `json:"policies"`
+}
+
+func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
+	var q explainRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody)).Decode(&q); err != nil {
+		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	policies := parsePolicies(s.registry.PoliciesFor(q.CertificateID, q.ClientID))
+	if q.Policy != "" {
+		document, err := policy.Parse([]byte(q.Policy))
+		if err != nil {
+			http.Error(w, "reading the policy: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		policies = []policy.Policy{{Name: "the given policy", Document: document}}
+	}
+	if q.Action == "" || q.Resource == "" {
+		http.Error(w, "action and resource must be given", http.StatusBadRequest)
+		return
+	}
+	if !strings.HasPrefix(q.Resource, "arn:") {
+		q.Resource = s.ARN(q.Resource)
+	}
+	session := s.policySession(q.CertificateID, q.ClientID)
+	session.DomainName, _ = s.Endpoint()
+	session.SourceIP, _ = netip.ParseAddr(q.SourceIP) // the zero value does not resolve
+	d := policy.Evaluate(policies, &policy.Request{Action: q.Action, Resource: q.Resource, Session: session})
+	out := explanation{Allowed: d.Allowed, Policy: d.Policy, Explanation: d.Explain(), Policies: []string{}}
+	if d.Statement != nil {
+		out.Statement = cmp.Or(d.Statement.Sid, d.Statement.String())
+	}
+	if session.Thing != nil {
+		out.Thing = session.Thing.Name
+	}
+	for _, p := range policies {
+		out.Policies = append(out.Policies, p.Name)
+	}
+	writeJSON(w, out)
 }
 
 func (s *Server) serveFaults(w http.ResponseWriter, r *http.Request) {

@@ -70,6 +70,7 @@ type Server struct {
 	jobs      *jobs.Service
 	rules     *rules.Service
 	functions map[string]*lambdahost.Host // by ARN
+	observers observers                   // of messages
 	hops      sync.Map                    // of messages under way, see publish: *broker.Message to int
 	running   sync.WaitGroup              // of jobs and rules
 	stop      context.CancelFunc          // ends them; nil before

@@ -84,6 +84,7 @@ func (s *Server) observe(m *broker.Message) {
 			return
 		}
 	}
+	s.observers.send(m)
 	s.rules.Publish(out)
 }
 

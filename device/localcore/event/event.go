@@ -20,6 +20,8 @@ const (
 	Unsubscribed Type = "unsubscribed"
 	Published    Type = "published"
 	Issued       Type = "issued"      // a certificate, by a create operation
+	Invoked      Type = "invoked"     // the pre-provisioning hook
+	Returned     Type = "returned"    // the hook, with its decision in Reason
 	Provisioned  Type = "provisioned" // a thing, by RegisterThing
 	Replied      Type = "replied"     // to a request on a reserved topic
 	Rejected     Type = "rejected"    // Action says what
@@ -105,7 +107,7 @@ func (h *History) Record(e Event) {
 	switch e.Type {
 	case Rejected:
 		level = slog.LevelWarn
-	case Published, Subscribed, Unsubscribed, Replied:
+	case Published, Subscribed, Unsubscribed, Replied, Invoked, Returned:
 		level = slog.LevelDebug
 	}
 	if ctx := context.Background(); h.log.Enabled(ctx, level) {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 
+	"example.com/fleety/device/localcore/event"
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/hook/payload"
@@ -23,6 +26,8 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.config.HookTimeout)
 	defer cancel()
+	names := slices.Sorted(maps.Keys(parameters)) // not the values: a hook may take a secret
+	s.recordHook(r, event.Invoked, "parameters "+strings.Join(names, ", "))
 	answer, err := s.config.Hook(ctx, payload.Request{
 		ClaimCertificateID: r.CertificateID,
 		CertificateID:      pending.ID,
@@ -31,6 +36,14 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 		ClientID:           r.ClientID,
 		Parameters:         payload.ParametersOf(parameters),
 	})
+	switch {
+	case err != nil:
+		s.recordHook(r, event.Returned, "failed: "+err.Error())
+	case answer.AllowProvisioning:
+		s.recordHook(r, event.Returned, "allowed")
+	default:
+		s.recordHook(r, event.Returned, "denied")
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, lambdahost.ErrTimeout):
 		return nil, denied.because(message, fmt.Sprintf("the pre-provisioning hook did not answer within %v", s.config.HookTimeout))
@@ -42,4 +55,10 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 	merged := maps.Clone(parameters)
 	maps.Copy(merged, answer.ParameterOverrides)
 	return merged, nil
+}
+
+func (s *Service) recordHook(r Request, t event.Type, reason string) {
+	e := r.Event(t)
+	e.Operation, e.Reason = string(r.Topic.Operation), reason
+	s.config.Record(e)
 }

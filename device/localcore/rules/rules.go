@@ -391,13 +391,13 @@ func (s *Service) matching(d delivery) (all []*rule) {
 
 // matches reports whether an enabled rule's FROM matches the topic.
 func (r *rule) matches(topic string) bool {
-	return !r.Disabled && r.Filter != "" && matchFilter(r.Filter, topic)
+	return !r.Disabled && r.Filter != "" && MatchFilter(r.Filter, topic)
 }
 
-// matchFilter matches as AWS does: other than in MQTT, a/# does not match a. A
+// MatchFilter matches as AWS does: other than in MQTT, a/# does not match a. A
 // filter that begins with a wildcard does not match reserved topics
 // [MQTT-4.7.2-1].
-func matchFilter(filter, topic string) bool {
+func MatchFilter(filter, topic string) bool {
 	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
 		return false
 	}

@@ -25,7 +25,8 @@ func newServeCmd(console *cli.Console) *cobra.Command {
 		Long: `Serve runs the MQTT broker and the control API until it is interrupted. It
 writes the server's root, a claim for devices and device.yaml, a configuration
 for iot_device, into the credentials directory, and prints one line when it is
-ready. Every rejection is logged with its reason.
+ready. Every rejection is logged with its reason. The console, a page that shows
+what happens, is at the address of the control API.
 
 Template and policies are those of this version unless --templates names a
 directory with others, or none for a blank start. The hook must be built for
@@ -61,6 +62,7 @@ in the credentials directory takes their place.`,
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8883", "listen for devices on `ADDRESS`; port 0 is any free one")
 	flags.StringVar(&o.ListenALPN, "listen-alpn", "", "listen on `ADDRESS` too, for devices that use ALPN as on port 443")
 	flags.StringVar(&o.API, "api", "127.0.0.1:8480", "serve the control API on `ADDRESS`, or none")
+	flags.BoolVar(&o.NoConsole, "no-console", false, "serve no console, the page at the API's address")
 	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API does not authenticate callers")
 	flags.StringVar(&o.Templates, "templates", localcore.EmbeddedTemplates, "read template and policies from `DIR`, or embedded, or none")
 	flags.StringVar(&o.Hook, "hook", "dist/hook/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
