@@ -25,7 +25,7 @@ func (e *FunctionError) Error() string {
 }
 
 // exitError is [ErrExited] with how the process ended, "signal: killed" for
-// instance, and the most telling one of the last lines of its standard error: the
+// instance, and the most informative one of the last lines of its standard error: the
 // first of a Go panic, which its stack trace follows, else the last line.
 func exitError(status string, stderr []string) error {
 	for _, line := range slices.Backward(stderr) {

@@ -75,7 +75,7 @@ var (
 	// process was killed; the next invocation starts another.
 	ErrTimeout = errors.New("the function timed out")
 	// ErrExited: the function's process ended before it answered. The error's
-	// text has how, and the most telling line of its standard error.
+	// text has how, and the most informative line of its standard error.
 	ErrExited = errors.New("the function exited")
 	// ErrTooLarge: the event is longer than [MaxPayload].
 	ErrTooLarge = errors.New("the event is too large")

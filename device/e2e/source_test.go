@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"bufio"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// root is the repository's, seen from here.
+const root = "../.."
+
+// tracked returns the files of the repository that git tracks and that fit a
+// pattern, as paths from here.
+func tracked(t *testing.T, patterns ...string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "git", append([]string{"ls-files", "-z", "--"}, patterns...)...)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skip("not a git checkout: ", err)
+	}
+	var files []string
+	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+		files = append(files, filepath.Join(root, name))
+	}
+	if len(files) < 3 {
+		t.Fatalf("only %d files fit %q", len(files), patterns)
+	}
+	return files
+}
+
+// A context belongs to a call: https://go.dev/blog/context-and-structs.
+func TestNoStructKeepsAContext(t *testing.T) {
+	t.Parallel()
+	for _, name := range tracked(t, "*.go", ":!*_test.go") {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			s, ok := n.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			for _, field := range s.Fields.List {
+				if sel, ok := field.Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "Context" {
+					if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "context" {
+						t.Errorf("%s: a struct has a field of type context.Context", name)
+					}
+				}
+			}
+			return true
+		})
+	}
+}
+
+// oldWords are metaphors that an earlier version used for what MQTT, AWS IoT
+// and Go have words for.
+var oldWords = regexp.MustCompile(`(?i)\b(com(es?|ing) in\b|came in\b|let(s|ting)? (it |them |\w+ )?in\b|tell(s|ing)?\b|told\b|judg(e[sd]?|ing|ment)\b|laps(e[sd]?|ing)\b|play(s|ed|ing)? (a|the) (stack|account|assembly)|whoever\b|holds? to\b)`)
+
+// reviewed are the places where one of the words is right.
+var reviewed = map[string]*regexp.Regexp{
+	"device/e2e/source_test.go": regexp.MustCompile(``),             // the list itself
+	"CHANGELOG.md":              regexp.MustCompile(`_local/lapse`), // a name that is gone
+}
+
+func TestTheWordsAreTheFieldsOwn(t *testing.T) {
+	t.Parallel()
+	for _, name := range tracked(t, "*.go", "*.md", "*.sh", "*.yaml", "*.json", "*.txtar", "*.service", "Makefile",
+		":!*package-lock.json", ":!*/testdata/aws/*", ":!LICENSE") {
+		short, err := filepath.Rel(root, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exception := reviewed[filepath.ToSlash(short)]
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(f)
+		lines.Buffer(nil, 1<<20)
+		for n := 1; lines.Scan(); n++ {
+			if word := oldWords.FindString(lines.Text()); word != "" && (exception == nil || !exception.MatchString(lines.Text())) {
+				t.Errorf("%s:%d: %q in %q", short, n, word, strings.TrimSpace(lines.Text()))
+			}
+		}
+		if err := lines.Err(); err != nil {
+			t.Errorf("%s: %v", short, err)
+		}
+		f.Close()
+	}
+}
