@@ -1,7 +1,9 @@
 package template
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -165,15 +167,40 @@ func (p *parser) readRow(n *jsontree.Node) map[string]string {
 	return values
 }
 
-// A constraint makes an expression reject values that it must not have.
-type constraint func(expression) expression
+// A constraint returns a value as it will be used, or rejects it.
+type constraint func(s *scope, value string) string
 
 func obeying(r rule) constraint {
-	return func(e expression) expression { return checked{e, r} }
+	return func(s *scope, value string) string {
+		if wrong := r.check(value); wrong != "" {
+			return s.reject(badValue, "%s", wrong)
+		}
+		return value
+	}
 }
 
+// oneOf allows few values, in any letter case.
 func oneOf(what string, values ...string) constraint {
-	return func(e expression) expression { return enum{e, what, values} }
+	return func(s *scope, value string) string {
+		for _, v := range values {
+			if strings.EqualFold(v, value) {
+				return v
+			}
+		}
+		return s.reject(badValue, "%s %q is not one of %s", what, value, strings.Join(values, ", "))
+	}
+}
+
+// compacted requires a JSON object and removes its white space.
+func compacted(s *scope, value string) string {
+	var b bytes.Buffer
+	if err := json.Compact(&b, []byte(value)); err != nil {
+		return s.reject(badDocument, "the policy document is not JSON: %v", err)
+	}
+	if !strings.HasPrefix(b.String(), "{") {
+		return s.reject(badDocument, "the policy document is not a JSON object")
+	}
+	return b.String()
 }
 
 // value reads a string or function with what it must obey, and looks for
@@ -181,10 +208,10 @@ func oneOf(what string, values ...string) constraint {
 func (p *parser) value(n *jsontree.Node, c constraint) expression {
 	e := p.expression(n)
 	if c != nil {
-		e = c(e)
+		inner := e
+		e = func(s *scope) string { return c(s, inner(s)) }
 	}
-	_, err := e.eval(&scope{parsing: true})
-	p.failEarly(n, err)
+	p.try(n, func(s *scope) { e(s) })
 	return e
 }
 
@@ -213,10 +240,297 @@ func (p *parser) texts(n *jsontree.Node, c constraint) map[string]expression {
 	return values
 }
 
-// failEarly reports the error of an evaluation while parsing. A reference that
-// has no value yet is none.
-func (p *parser) failEarly(n *jsontree.Node, err error) {
-	if e, ok := errors.AsType[*Error](err); ok {
+// try reports the fault of an evaluation while parsing. A reference that has no
+// value yet is none.
+func (p *parser) try(n *jsontree.Node, eval func(*scope)) {
+	s := &scope{parsing: true}
+	eval(s)
+	if e, ok := errors.AsType[*Error](s.err); ok {
 		p.fail(n, "%s", e.Message)
 	}
+}
+
+// Values of ThingPrincipalType.
+const (
+	exclusiveThing    = "EXCLUSIVE_THING"
+	nonExclusiveThing = "NON_EXCLUSIVE_THING"
+)
+
+func (p *parser) readResources(n *jsontree.Node) {
+	if !p.expect(n, jsontree.Object) {
+		return
+	}
+	if len(n.Items) == 0 {
+		p.fail(n, "declares no resource")
+	}
+	for _, m := range n.Items {
+		p.readResource(m)
+	}
+}
+
+func (p *parser) readResource(n *jsontree.Node) {
+	if !p.members(n, "Type", "Properties", "OverrideSettings") {
+		return
+	}
+	kind, properties := n.Get("Type"), n.Get("Properties")
+	if kind == nil || properties == nil {
+		p.fail(n, "a resource needs Type and Properties")
+		return
+	}
+	if !p.expect(kind, jsontree.String) {
+		return
+	}
+	settings := n.Get("OverrideSettings")
+	switch kind.Text {
+	case "AWS::IoT::Thing":
+		p.readThing(kind, properties, settings, n.Key)
+	case "AWS::IoT::Certificate":
+		p.readCertificate(kind, properties, settings, n.Key)
+	case "AWS::IoT::Policy":
+		p.readPolicy(properties, settings, n.Key)
+	default:
+		p.fail(kind, "%q is not a resource type; they are AWS::IoT::Thing, AWS::IoT::Certificate and AWS::IoT::Policy", kind.Text)
+	}
+}
+
+func (p *parser) readThing(kind, n, settings *jsontree.Node, logicalName string) {
+	if p.template.thing != nil {
+		p.fail(kind, "the template has a thing already")
+	}
+	t := &thing{logicalName: logicalName}
+	p.template.thing = t
+	if settings != nil {
+		t.override = ThingOverride{
+			AttributePayload: p.override(settings, "AttributePayload", string(Merge)),
+			ThingTypeName:    p.override(settings, "ThingTypeName"),
+			ThingGroups:      p.override(settings, "ThingGroups", string(Merge)),
+		}
+		p.overrideKeys(settings, "AttributePayload", "ThingTypeName", "ThingGroups")
+	}
+	if !p.members(n, "ThingName", "AttributePayload", "ThingTypeName", "ThingGroups", "BillingGroup", "PackageVersions") {
+		return
+	}
+	t.name = p.optional(n, "ThingName", obeying(thingName))
+	if t.name == nil {
+		p.fail(n, "a thing needs a ThingName")
+	}
+	t.kind = p.optional(n, "ThingTypeName", obeying(thingTypeName))
+	t.billingGroup = p.optional(n, "BillingGroup", obeying(billingGroup))
+	if m := n.Get("AttributePayload"); m != nil {
+		t.attributes = p.readAttributes(m, t.kind != nil)
+	}
+	if m := n.Get("ThingGroups"); m != nil {
+		t.groups = p.readGroups(m)
+	}
+	if m := n.Get("PackageVersions"); m != nil {
+		t.packageVersions = p.texts(m, nil)
+	}
+}
+
+func (p *parser) readAttributes(n *jsontree.Node, typed bool) map[string]expression {
+	if !p.expect(n, jsontree.Object) {
+		return nil
+	}
+	// The form of the registry's own API.
+	if m := n.Get("attributes"); m != nil && m.Kind == jsontree.Object && !isFunction(m) {
+		p.failKey(m, "AttributePayload holds the attributes themselves here")
+		return nil
+	}
+	limit, who := MaxAttributesUntyped, "without a type"
+	if typed {
+		limit, who = MaxAttributes, "with a type"
+	}
+	if len(n.Items) > limit {
+		p.fail(n, "has %d attributes, a thing %s may have %d", len(n.Items), who, limit)
+	}
+	for _, m := range n.Items {
+		if wrong := attributeName.check(m.Key); wrong != "" {
+			p.failKey(m, "%s", wrong)
+		}
+	}
+	return p.texts(n, obeying(attributeValue))
+}
+
+// readGroups reads names of thing groups, within AWS IoT's limits.
+func (p *parser) readGroups(n *jsontree.Node) listExpression {
+	list := p.list(n)
+	groups := func(s *scope) []string {
+		names := list(s)
+		if len(names) > MaxGroups {
+			s.reject(badValue, "%d thing groups, a thing may be in %d", len(names), MaxGroups)
+		}
+		for _, name := range names {
+			obeying(groupName)(s, name)
+		}
+		return names
+	}
+	p.try(n, func(s *scope) { groups(s) })
+	return groups
+}
+
+func (p *parser) readCertificate(kind, n, settings *jsontree.Node, logicalName string) {
+	if p.template.certificate != nil {
+		p.fail(kind, "the template has a certificate already")
+	}
+	c := &certificate{logicalName: logicalName, status: constant(StatusActive), principalType: constant(nonExclusiveThing)}
+	p.template.certificate = c
+	if settings != nil {
+		c.statusOverride = p.override(settings, "Status")
+		p.overrideKeys(settings, "Status")
+	}
+	if !p.members(n, "CertificateId", "CertificateSigningRequest", "CertificatePem", "CACertificatePem", "Status", "ThingPrincipalType") {
+		return
+	}
+	c.id, c.csr = p.optional(n, "CertificateId", nil), p.optional(n, "CertificateSigningRequest", nil)
+	c.pem, c.caPEM = p.optional(n, "CertificatePem", nil), p.optional(n, "CACertificatePem", nil)
+	p.checkSource(n)
+	if e := p.optional(n, "Status", oneOf("Status", StatusActive, StatusInactive)); e != nil {
+		c.status = e
+	}
+	if e := p.optional(n, "ThingPrincipalType", oneOf("ThingPrincipalType", exclusiveThing, nonExclusiveThing)); e != nil {
+		c.principalType = e
+	}
+}
+
+// checkSource reports a certificate that is not given in exactly one way, or in
+// one that this kind of template does not allow.
+func (p *parser) checkSource(n *jsontree.Node) {
+	var given []string
+	for _, m := range n.Items {
+		switch m.Key {
+		case "CertificateSigningRequest", "CertificatePem", "CACertificatePem":
+			if p.fleet {
+				p.failKey(m, `fleet provisioning allows only CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
+				return
+			}
+		}
+		if m.Key == "CertificateId" || m.Key == "CertificateSigningRequest" || m.Key == "CertificatePem" {
+			given = append(given, m.Key)
+		}
+	}
+	switch {
+	case len(given) == 0 && p.fleet:
+		p.fail(n, `a certificate needs CertificateId, {"Ref": "%s"}`, ImplicitCertificateID)
+	case len(given) != 1:
+		p.fail(n, "a certificate needs exactly one of CertificateId, CertificateSigningRequest and CertificatePem")
+	case given[0] != "CertificatePem" && n.Get("CACertificatePem") != nil:
+		p.failKey(n.Get("CACertificatePem"), "belongs to CertificatePem")
+	}
+}
+
+func (p *parser) readPolicy(n, settings *jsontree.Node, logicalName string) {
+	p.inPolicy = true
+	defer func() { p.inPolicy = false }()
+	if settings != nil {
+		p.failKey(settings, "a policy has no OverrideSettings")
+	}
+	if !p.members(n, "PolicyName", "PolicyDocument") {
+		return
+	}
+	name, document := n.Get("PolicyName"), n.Get("PolicyDocument")
+	switch {
+	case name == nil && document == nil, name != nil && document != nil:
+		p.fail(n, "a policy needs exactly one of PolicyName and PolicyDocument")
+	case name != nil:
+		p.template.policies = append(p.template.policies, policy{logicalName: logicalName, name: p.value(name, obeying(policyName))})
+	default:
+		p.template.policies = append(p.template.policies, policy{logicalName: logicalName, document: p.readDocument(document)})
+	}
+}
+
+// screaming is the other spelling of a CamelCase key: THING_TYPE_NAME.
+func screaming(key string) string {
+	var b strings.Builder
+	for i, c := range key {
+		if i > 0 && 'A' <= c && c <= 'Z' {
+			b.WriteByte('_')
+		}
+		b.WriteRune(c)
+	}
+	return strings.ToUpper(b.String())
+}
+
+// override reads one setting. Beside DO_NOTHING, REPLACE and FAIL it may have
+// the values of more.
+func (p *parser) override(settings *jsontree.Node, key string, more ...string) Override {
+	m := settings.Get(key)
+	if other := settings.Get(screaming(key)); other != nil && other.Key != key {
+		if m != nil {
+			p.failKey(other, "the same setting as %s", key)
+		}
+		m = other
+	}
+	if m == nil || !p.expect(m, jsontree.String) {
+		return Unset
+	}
+	allowed := append([]string{string(DoNothing), string(Replace), string(Fail)}, more...)
+	var value string
+	p.try(m, func(s *scope) { value = oneOf(key, allowed...)(s, m.Text) })
+	return Override(value)
+}
+
+func (p *parser) overrideKeys(settings *jsontree.Node, keys ...string) {
+	both := keys
+	for _, key := range keys {
+		if other := screaming(key); other != key {
+			both = append(both, other)
+		}
+	}
+	p.members(settings, both...)
+}
+
+// readDocument reads a policy document: an object with expressions in it, or a
+// string or function that holds one.
+func (p *parser) readDocument(n *jsontree.Node) expression {
+	if n.Kind != jsontree.Object || isFunction(n) {
+		return p.value(n, compacted)
+	}
+	parts := p.appendDocument(nil, n)
+	document := func(s *scope) string {
+		var b strings.Builder
+		for _, part := range parts {
+			b.WriteString(part(s))
+		}
+		return s.bounded(b.String())
+	}
+	p.try(n, func(s *scope) { document(s) })
+	return document
+}
+
+// appendDocument appends the parts of the JSON text of n.
+func (p *parser) appendDocument(parts []expression, n *jsontree.Node) []expression {
+	brackets := "{}"
+	switch {
+	case isFunction(n) && n.Get("Fn::Split") != nil:
+		list := p.list(n)
+		return append(parts, func(s *scope) string { return encode(list(s)) })
+	case isFunction(n):
+		text := p.expression(n)
+		return append(parts, func(s *scope) string { return encode(text(s)) })
+	case n.Kind == jsontree.Array:
+		brackets = "[]"
+	case n.Kind != jsontree.Object:
+		return append(parts, constant(string(p.body[n.Start:n.End])))
+	}
+	separator := brackets[:1]
+	for _, m := range n.Items {
+		if n.Kind == jsontree.Object {
+			separator += encode(m.Key) + ":"
+		}
+		parts = p.appendDocument(append(parts, constant(separator)), m)
+		separator = ","
+	}
+	if len(n.Items) == 0 {
+		return append(parts, constant(brackets))
+	}
+	return append(parts, constant(brackets[1:]))
+}
+
+// encode returns strings as JSON, with no more escapes than needed.
+func encode(value any) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.Encode(value) // strings always encode
+	return strings.TrimSpace(b.String())
 }

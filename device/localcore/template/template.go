@@ -9,9 +9,16 @@
 package template
 
 import (
+	"crypto/sha1"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"unicode/utf8"
+
+	"example.com/fleety/device/localcore/jsontree"
 )
 
 // A Template is a parsed provisioning template. It does not change and is safe
@@ -70,155 +77,213 @@ type Input struct {
 // Resolve replaces every function and reference by its value. The error is an
 // *[Error], what AWS answers the device. It changes neither t nor in.
 func (t *Template) Resolve(in Input) (*Plan, error) {
-	if err := checkParameters(in.Parameters); err != nil {
-		return nil, err
-	}
 	s := &scope{certificateID: in.CertificateID, given: in.Parameters, declared: t.parameters}
-	plan := &Plan{Undeclared: t.undeclared(in.Parameters)}
-	for _, step := range []func(*scope, *Plan) error{
-		t.resolveThing, t.resolveCertificate, t.resolvePolicies, t.resolveConfiguration,
-	} {
-		if err := step(s, plan); err != nil {
-			return nil, err
+	plan := &Plan{}
+	for _, name := range slices.Sorted(maps.Keys(in.Parameters)) {
+		if n := utf8.RuneCountInString(name); n > MaxParameterName {
+			s.reject(badParameter, "a parameter's name has %d characters, %d are allowed", n, MaxParameterName)
 		}
+		if n := utf8.RuneCountInString(in.Parameters[name]); n > MaxParameterValue {
+			s.reject(badParameter, "parameter %s has %d characters, %d are allowed", name, n, MaxParameterValue)
+		}
+		if _, ok := t.parameters[name]; !ok {
+			plan.Undeclared = append(plan.Undeclared, name)
+		}
+	}
+	if t := t.thing; t != nil {
+		plan.Thing = &Thing{
+			LogicalName: t.logicalName, Override: t.override,
+			Name: s.text(t.name), Type: s.text(t.kind), BillingGroup: s.text(t.billingGroup),
+		}
+		if t.groups != nil {
+			plan.Thing.Groups = t.groups(s)
+		}
+		plan.Thing.Attributes, plan.Thing.PackageVersions = s.texts(t.attributes), s.texts(t.packageVersions)
+	}
+	if c := t.certificate; c != nil {
+		plan.Certificate = &Certificate{
+			LogicalName: c.logicalName, StatusOverride: c.statusOverride,
+			ID: s.text(c.id), CSR: s.text(c.csr), PEM: s.text(c.pem), CAPEM: s.text(c.caPEM),
+		}
+		if id := plan.Certificate.ID; c.id != nil && s.certificateID != "" && id != s.certificateID {
+			s.reject(otherCertificate, "CertificateId resolves to %q, not to the certificate of the ownership token", id)
+		}
+		plan.Certificate.Exclusive = c.principalType(s) == exclusiveThing
+		plan.Certificate.Status = c.status(s)
+	}
+	for _, p := range t.policies {
+		resolved := Policy{LogicalName: p.logicalName, Name: s.text(p.name)}
+		if p.document != nil {
+			// The name is the hash of the document, in the form of AWS's example.
+			// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/single-thing-provisioning.html
+			resolved.Document = []byte(p.document(s))
+			resolved.Name = fmt.Sprintf("%X", sha1.Sum(resolved.Document))
+		}
+		plan.Policies = append(plan.Policies, resolved)
+	}
+	if plan.DeviceConfiguration = s.texts(t.configuration); plan.DeviceConfiguration == nil {
+		plan.DeviceConfiguration = map[string]string{}
+	}
+	if s.err != nil {
+		return nil, s.err
 	}
 	return plan, nil
 }
 
-func checkParameters(given map[string]string) error {
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if n := utf8.RuneCountInString(name); n > MaxParameterName {
-			return badParameter.errorf("a parameter's name has %d characters, %d are allowed", n, MaxParameterName)
-		}
-		if n := utf8.RuneCountInString(given[name]); n > MaxParameterValue {
-			return badParameter.errorf("parameter %s has %d characters, %d are allowed", name, n, MaxParameterValue)
-		}
-	}
-	return nil
+// A Plan is a resolved template: what to register for one device.
+type Plan struct {
+	// Thing is nil when the template has none.
+	Thing *Thing
+	// Certificate is nil when the template has none.
+	Certificate *Certificate
+	// Policies are to be attached to the certificate, in the template's order.
+	Policies []Policy
+	// DeviceConfiguration is returned to the device. It is never nil.
+	DeviceConfiguration map[string]string
+	// Undeclared names, sorted, the parameters that were given and that the
+	// template does not declare. They resolve all the same.
+	Undeclared []string
 }
 
-func (t *Template) undeclared(given map[string]string) []string {
-	var names []string
-	for name := range given {
-		if _, ok := t.parameters[name]; !ok {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+// A Thing is the thing to create or update.
+type Thing struct {
+	// LogicalName is the resource's name in the template.
+	LogicalName string
+	Name        string
+	// Type is the thing type's name; empty means none.
+	Type string
+	// Groups are names of thing groups.
+	Groups []string
+	// BillingGroup is empty when there is none.
+	BillingGroup string
+	Attributes   map[string]string
+	// PackageVersions maps names of software packages to versions.
+	PackageVersions map[string]string
+	// Override says what happens when the thing exists.
+	Override ThingOverride
 }
 
-func (t *Template) resolveThing(s *scope, plan *Plan) error {
-	if t.thing == nil {
-		return nil
-	}
-	resolved := &Thing{LogicalName: t.thing.logicalName, Override: t.thing.override}
-	plan.Thing = resolved
-	for _, v := range []struct {
-		from expression
-		to   *string
-	}{
-		{t.thing.name, &resolved.Name},
-		{t.thing.kind, &resolved.Type},
-		{t.thing.billingGroup, &resolved.BillingGroup},
-	} {
-		if err := resolveText(s, v.from, v.to); err != nil {
-			return err
-		}
-	}
-	var err error
-	if t.thing.groups != nil {
-		if resolved.Groups, err = t.thing.groups.evalList(s); err != nil {
-			return err
-		}
-	}
-	if resolved.Attributes, err = resolveMap(s, t.thing.attributes); err != nil {
-		return err
-	}
-	resolved.PackageVersions, err = resolveMap(s, t.thing.packageVersions)
-	return err
+// A ThingOverride holds the OverrideSettings of a thing.
+type ThingOverride struct {
+	AttributePayload Override
+	ThingTypeName    Override
+	ThingGroups      Override
 }
 
-func (t *Template) resolveCertificate(s *scope, plan *Plan) error {
-	if t.certificate == nil {
-		return nil
-	}
-	resolved := &Certificate{LogicalName: t.certificate.logicalName, StatusOverride: t.certificate.statusOverride}
-	plan.Certificate = resolved
-	for _, v := range []struct {
-		from expression
-		to   *string
-	}{
-		{t.certificate.id, &resolved.ID},
-		{t.certificate.csr, &resolved.CSR},
-		{t.certificate.pem, &resolved.PEM},
-		{t.certificate.caPEM, &resolved.CAPEM},
-	} {
-		if err := resolveText(s, v.from, v.to); err != nil {
-			return err
-		}
-	}
-	if t.certificate.id != nil && s.certificateID != "" && resolved.ID != s.certificateID {
-		return otherCertificate.errorf("CertificateId resolves to %q, not to the certificate of the ownership token", resolved.ID)
-	}
-	var principalType string
-	if err := resolveText(s, t.certificate.principalType, &principalType); err != nil {
-		return err
-	}
-	resolved.Exclusive = principalType == exclusiveThing
-	return resolveText(s, t.certificate.status, &resolved.Status)
+// A Certificate is the certificate to attach to the thing: one of ID, CSR and
+// PEM says which. Fleet provisioning allows ID alone.
+type Certificate struct {
+	// LogicalName is the resource's name in the template.
+	LogicalName string
+	// ID is that of a registered certificate.
+	ID string
+	// CSR is a certificate signing request in PEM form, to issue from.
+	CSR string
+	// PEM is a certificate to register; CAPEM the certificate of the authority
+	// that signed it, or empty.
+	PEM, CAPEM string
+	// Status is the one to set: [StatusActive] or [StatusInactive].
+	Status string
+	// Exclusive ties the certificate to this thing alone (ThingPrincipalType
+	// EXCLUSIVE_THING).
+	Exclusive bool
+	// StatusOverride says what happens when the certificate is registered already.
+	StatusOverride Override
 }
 
-func (t *Template) resolvePolicies(s *scope, plan *Plan) error {
-	for _, p := range t.policies {
-		resolved := Policy{LogicalName: p.logicalName}
-		if err := resolveText(s, p.name, &resolved.Name); err != nil {
-			return err
-		}
-		if p.document != nil {
-			var body string
-			if err := resolveText(s, p.document, &body); err != nil {
-				return err
-			}
-			resolved.Name, resolved.Document = documentName(body), []byte(body)
-		}
-		plan.Policies = append(plan.Policies, resolved)
-	}
-	return nil
+// The statuses that a template may set.
+const (
+	StatusActive   = "ACTIVE"
+	StatusInactive = "INACTIVE"
+)
+
+// A Policy is a policy to attach to the certificate.
+type Policy struct {
+	// LogicalName is the resource's name in the template.
+	LogicalName string
+	// Name is that of a policy that must exist when Document is nil; else the
+	// name to create the document under.
+	Name     string
+	Document json.RawMessage
 }
 
-func (t *Template) resolveConfiguration(s *scope, plan *Plan) error {
-	resolved, err := resolveMap(s, t.configuration)
-	if resolved == nil {
-		resolved = make(map[string]string)
-	}
-	plan.DeviceConfiguration = resolved
-	return err
+// An Override is the value of one OverrideSettings key.
+type Override string
+
+// String returns AWS's name of the setting.
+func (o Override) String() string { return string(o) }
+
+// The values that AWS documents, and [Unset] for a key that is absent, whose
+// effect AWS leaves open.
+const (
+	Unset     Override = ""
+	DoNothing Override = "DO_NOTHING"
+	Replace   Override = "REPLACE"
+	Fail      Override = "FAIL"
+	Merge     Override = "MERGE"
+)
+
+// A Cache keeps parsed fleet provisioning templates, so that a registration
+// does not read its template anew. The zero value is empty. It is safe for
+// concurrent use.
+type Cache struct {
+	mu     sync.Mutex
+	parsed map[string]*Template // by body
 }
 
-// resolveText sets to unless from is nil.
-func resolveText(s *scope, from expression, to *string) error {
-	if from == nil {
-		return nil
+// maxCached is how many bodies a Cache keeps: more than the versions that are
+// in use at one time.
+const maxCached = 64
+
+// Parse is [Parse] for a body that was perhaps parsed before.
+func (c *Cache) Parse(body string) (*Template, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t, ok := c.parsed[body]; ok {
+		return t, nil
 	}
-	value, err := from.eval(s)
-	*to = value
-	return err
+	t, err := Parse([]byte(body))
+	if err != nil {
+		return nil, err
+	}
+	if c.parsed == nil || len(c.parsed) >= maxCached {
+		c.parsed = map[string]*Template{}
+	}
+	c.parsed[body] = t
+	return t, nil
 }
 
-// resolveMap returns nil for nothing. Of several faults it always returns that
-// of the first key.
-func resolveMap(s *scope, from map[string]expression) (map[string]string, error) {
-	if len(from) == 0 {
-		return nil, nil
+// An Error is a rejection of RegisterThing, in the form in which the device gets it.
+type Error struct {
+	StatusCode int
+	Code       string // AWS's spelling, such as InvalidParameters
+	Message    string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s (%d): %s", e.Code, e.StatusCode, e.Message)
+}
+
+// A SyntaxError is one fault of a template's text, with line, column and path.
+type SyntaxError = jsontree.Error
+
+// SyntaxErrors are all faults of a template's text, in its order. There is at
+// least one.
+type SyntaxErrors []*SyntaxError
+
+func (e SyntaxErrors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
 	}
-	resolved := make(map[string]string, len(from))
-	for _, key := range slices.Sorted(maps.Keys(from)) {
-		value, err := from[key].eval(s)
-		if err != nil {
-			return nil, err
-		}
-		resolved[key] = value
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the faults one by one.
+func (e SyntaxErrors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, err := range e {
+		errs[i] = err
 	}
-	return resolved, nil
+	return errs
 }
