@@ -22,46 +22,30 @@ const (
 	escapedInValues   = `,"\+=<>;`
 )
 
-// A source is the part of the certificate that a field is read from.
+// A source is what a field is read from.
 type source uint8
 
 const (
 	subject source = iota
 	issuer
-	subjectAlternative
-	issuerAlternative
 	serial
 	availableKeys
 )
 
 // A field is what follows iot:Certificate. in the name of a variable.
 type field struct {
-	source source
-	oid    int // of a name: the last arc of 2.5.4.x
-	tag    int // of an alternative name
-	index  int // counts from 0
-	list   bool
+	source    source
+	attribute attributeName
+	index     int // counts from 0
+	list      bool
 }
 
-// nameFields are the attributes of a distinguished name, by their last arc
-// under 2.5.4.
-var nameFields = []struct {
+// An attributeName is that of an attribute of a distinguished name, or of an
+// alternative name.
+type attributeName struct {
 	name string
-	oid  int
-}{
-	{"DistinguishedNameQualifier", 46},
-	{"Country", 6},
-	{"Organization", 10},
-	{"OrganizationalUnit", 11},
-	{"State", 8},
-	{"CommonName", 3},
-	{"SerialNumber", 5},
-	{"Title", 12},
-	{"Surname", 4},
-	{"GivenName", 42},
-	{"Initials", 43},
-	{"Pseudonym", 65},
-	{"GenerationQualifier", 44},
+	oid  int // the last arc of 2.5.4.x
+	tag  int
 }
 
 // Tags of GeneralName, RFC 5280 section 4.2.1.6.
@@ -73,76 +57,55 @@ const (
 	tagIP        = 7
 )
 
-var alternativeFields = []struct {
-	name string
-	tag  int
-}{
-	{"RFC822Name", tagEmail},
-	{"DNSName", tagDNS},
-	{"DirectoryName", tagDirectory},
-	{"UniformResourceIdentifier", tagURI},
-	{"IPAddress", tagIP},
+var nameFields = []attributeName{
+	{name: "DistinguishedNameQualifier", oid: 46},
+	{name: "Country", oid: 6},
+	{name: "Organization", oid: 10},
+	{name: "OrganizationalUnit", oid: 11},
+	{name: "State", oid: 8},
+	{name: "CommonName", oid: 3},
+	{name: "SerialNumber", oid: 5},
+	{name: "Title", oid: 12},
+	{name: "Surname", oid: 4},
+	{name: "GivenName", oid: 42},
+	{name: "Initials", oid: 43},
+	{name: "Pseudonym", oid: 65},
+	{name: "GenerationQualifier", oid: 44},
+	{name: "AlternativeName.RFC822Name", tag: tagEmail},
+	{name: "AlternativeName.DNSName", tag: tagDNS},
+	{name: "AlternativeName.DirectoryName", tag: tagDirectory},
+	{name: "AlternativeName.UniformResourceIdentifier", tag: tagURI},
+	{name: "AlternativeName.IPAddress", tag: tagIP},
 }
 
-const alternativePrefix = "AlternativeName."
-
-func parseField(name string) (field, bool) {
-	switch {
-	case strings.EqualFold(name, "SerialNumber"):
-		return field{source: serial}, true
-	case strings.EqualFold(name, "AvailableKeys"):
+// parseField reads a field. What may follow the name of an attribute: nothing for
+// the first value, an index that counts from zero, or List for all values.
+func parseField(name string) (f field, ok bool) {
+	if strings.EqualFold(name, "AvailableKeys") {
 		return field{source: availableKeys, list: true}, true
 	}
-	for _, of := range []struct {
-		prefix            string
-		name, alternative source
-	}{{"Subject.", subject, subjectAlternative}, {"Issuer.", issuer, issuerAlternative}} {
-		rest, ok := cutPrefixFold(name, of.prefix)
+	rest, ok := cutPrefixFold(name, "Subject.")
+	if !ok {
+		rest, ok = cutPrefixFold(name, "Issuer.")
+		f.source = issuer
+	}
+	if !ok {
+		return field{source: serial}, strings.EqualFold(name, "SerialNumber")
+	}
+	for _, f.attribute = range nameFields {
+		suffix, ok := cutPrefixFold(rest+".", f.attribute.name+".")
 		if !ok {
 			continue
 		}
-		if alternative, ok := cutPrefixFold(rest, alternativePrefix); ok {
-			return parseAlternative(alternative, field{source: of.alternative})
+		suffix = strings.TrimSuffix(suffix, ".")
+		if f.list = strings.EqualFold(suffix, "List"); f.list || suffix == "" {
+			return f, true
 		}
-		return parseName(rest, field{source: of.name})
+		index, err := strconv.ParseUint(suffix, 10, 8)
+		f.index = int(index)
+		return f, err == nil
 	}
 	return field{}, false
-}
-
-func parseName(text string, f field) (field, bool) {
-	name, suffix, _ := strings.Cut(text, ".")
-	for _, known := range nameFields {
-		if strings.EqualFold(name, known.name) {
-			f.oid = known.oid
-			return f, f.parseSuffix(suffix)
-		}
-	}
-	return field{}, false
-}
-
-func parseAlternative(text string, f field) (field, bool) {
-	name, suffix, _ := strings.Cut(text, ".")
-	for _, known := range alternativeFields {
-		if strings.EqualFold(name, known.name) {
-			f.tag = known.tag
-			return f, f.parseSuffix(suffix)
-		}
-	}
-	return field{}, false
-}
-
-// parseSuffix reads what may follow a field: nothing for the first value, an
-// index that counts from zero, or List for all values.
-func (f *field) parseSuffix(suffix string) bool {
-	if suffix == "" {
-		return true
-	}
-	if f.list = strings.EqualFold(suffix, "List"); f.list {
-		return true
-	}
-	index, err := strconv.ParseUint(suffix, 10, 8)
-	f.index = int(index)
-	return err == nil
 }
 
 func cutPrefixFold(text, prefix string) (string, bool) {
@@ -155,25 +118,28 @@ func cutPrefixFold(text, prefix string) (string, bool) {
 // values appends what the field holds in the certificate, without the values
 // that AWS IoT does not substitute.
 func (f *field) values(dst []string, c *x509.Certificate) []string {
+	name, alternative := c.Subject, oidSubjectAlternative
 	switch f.source {
 	case serial:
 		return append(dst, c.SerialNumber.String())
 	case availableKeys:
 		return append(dst, available(c)...)
+	case issuer:
+		name, alternative = c.Issuer, oidIssuerAlternative
 	}
-	return f.substituted(dst, c)
-}
-
-func (f *field) substituted(dst []string, c *x509.Certificate) []string {
-	all := f.all(c)
-	if len(all) > maxValues {
-		all = all[:maxValues]
-	}
-	if !f.list {
-		if f.index >= len(all) {
-			return dst
+	var all []string
+	if f.attribute.tag != 0 {
+		all = alternativeValues(c, alternative, f.attribute.tag)
+	} else {
+		for _, attribute := range name.Names {
+			if value, ok := attribute.Value.(string); ok && attribute.Type.Equal(asn1.ObjectIdentifier{2, 5, 4, f.attribute.oid}) {
+				all = append(all, value)
+			}
 		}
-		all = all[f.index : f.index+1]
+	}
+	all = all[:min(len(all), maxValues)]
+	if !f.list {
+		all = all[min(f.index, len(all)):min(f.index+1, len(all))]
 	}
 	for _, value := range all {
 		if utf8.RuneCountInString(value) <= maxValue && !strings.ContainsAny(value, wildcardsInValues) {
@@ -183,22 +149,10 @@ func (f *field) substituted(dst []string, c *x509.Certificate) []string {
 	return dst
 }
 
-func (f *field) all(c *x509.Certificate) []string {
-	switch f.source {
-	case subject:
-		return nameValues(c.Subject, f.oid)
-	case issuer:
-		return nameValues(c.Issuer, f.oid)
-	case subjectAlternative:
-		return alternativeValues(c, oidSubjectAlternative, f.tag)
-	}
-	return alternativeValues(c, oidIssuerAlternative, f.tag)
-}
-
 // escape puts a backslash before the characters that a policy must write with
 // one. The text of a directory name is escaped already.
 func (f *field) escape(value string) string {
-	if f.tag == tagDirectory || !strings.ContainsAny(value, escapedInValues) {
+	if f.attribute.tag == tagDirectory || !strings.ContainsAny(value, escapedInValues) {
 		return value
 	}
 	var b strings.Builder
@@ -209,19 +163,6 @@ func (f *field) escape(value string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
-}
-
-func nameValues(name pkix.Name, oid int) []string {
-	var values []string
-	for _, attribute := range name.Names {
-		if !attribute.Type.Equal(asn1.ObjectIdentifier{2, 5, 4, oid}) {
-			continue
-		}
-		if value, ok := attribute.Value.(string); ok {
-			values = append(values, value)
-		}
-	}
-	return values
 }
 
 var (
@@ -269,18 +210,12 @@ func alternativeText(name asn1.RawValue) string {
 // available returns the names of all certificate variables that have a value.
 func available(c *x509.Certificate) []string {
 	names := []string{"iot:Certificate.SerialNumber"}
-	add := func(name string, f field) {
-		if len(f.substituted(nil, c)) > 0 {
-			names = append(names, "iot:Certificate."+name)
+	for _, a := range nameFields {
+		for i, prefix := range []string{subject: "Subject.", issuer: "Issuer."} {
+			if f := (field{source: source(i), attribute: a}); len(f.values(nil, c)) > 0 {
+				names = append(names, "iot:Certificate."+prefix+a.name)
+			}
 		}
-	}
-	for _, known := range nameFields {
-		add("Subject."+known.name, field{source: subject, oid: known.oid})
-		add("Issuer."+known.name, field{source: issuer, oid: known.oid})
-	}
-	for _, known := range alternativeFields {
-		add("Subject."+alternativePrefix+known.name, field{source: subjectAlternative, tag: known.tag})
-		add("Issuer."+alternativePrefix+known.name, field{source: issuerAlternative, tag: known.tag})
 	}
 	return names
 }

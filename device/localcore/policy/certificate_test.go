@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,7 +82,8 @@ func attribute(arc int, value string) pkix.AttributeTypeAndValue {
 // client's certificate.
 func TestCertificateVariables(t *testing.T) {
 	var subject []pkix.AttributeTypeAndValue
-	for _, known := range nameFields {
+	names := slices.DeleteFunc(slices.Clone(nameFields), func(a attributeName) bool { return a.tag != 0 })
+	for _, known := range names {
 		subject = append(subject, attribute(known.oid, "my "+known.name))
 	}
 	subject = append(subject,
@@ -111,7 +113,7 @@ func TestCertificateVariables(t *testing.T) {
 		"iot:Certificate.Subject.AlternativeName.Other": nil,
 		"iot:Certificate.Other":                         nil,
 	}
-	for _, known := range nameFields {
+	for _, known := range names {
 		tests["iot:Certificate.Subject."+known.name] = []string{"my " + known.name}
 	}
 	for _, side := range []string{"Subject", "Issuer"} {

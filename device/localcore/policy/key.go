@@ -114,8 +114,14 @@ func (k *key) values(dst []string, r *Request) []string {
 	case thingAttached:
 		return append(dst, strconv.FormatBool(s.attached() != nil))
 	case thingName, thingType, thingAttribute:
-		if t := s.attached(); t != nil {
-			return k.thingValue(dst, t)
+		switch t := s.attached(); {
+		case t == nil:
+		case k.kind == thingName:
+			return appendSet(dst, t.Name)
+		case k.kind == thingType:
+			return appendSet(dst, t.Type)
+		default:
+			return appendSet(dst, t.Attributes[k.attribute])
 		}
 	case connectAttributes:
 		return append(dst, r.ConnectAttributes...)
@@ -131,16 +137,6 @@ func (k *key) values(dst []string, r *Request) []string {
 		}
 	}
 	return dst
-}
-
-func (k *key) thingValue(dst []string, t *Thing) []string {
-	switch k.kind {
-	case thingName:
-		return appendSet(dst, t.Name)
-	case thingType:
-		return appendSet(dst, t.Type)
-	}
-	return appendSet(dst, t.Attributes[k.attribute])
 }
 
 func appendSet(dst []string, value string) []string {
@@ -168,37 +164,29 @@ func (k *key) absence(r *Request) string {
 	case domainName:
 		return "the client named no server (SNI)"
 	case thingName, thingType, thingAttribute, thingAttached:
-		return k.thingAbsence(s)
+		switch t := s.attached(); {
+		case s.Thing == nil:
+			return fmt.Sprintf("client id %q is not the name of a thing attached to the certificate", s.ClientID)
+		case t == nil:
+			return fmt.Sprintf("thing %q is not attached to the certificate", s.Thing.Name)
+		case k.kind == thingType:
+			return fmt.Sprintf("thing %q has no type", t.Name)
+		case k.kind == thingAttribute:
+			return fmt.Sprintf("thing %q has no attribute %q", t.Name, k.attribute)
+		}
+		return "the thing has no name"
 	case connectAttributes:
 		return "the connection requests no attribute"
 	case lastWillTopic:
 		return "the connection has no last will"
 	case certificateID, certificateField:
-		return k.certificateAbsence(s)
+		switch {
+		case s.Certificate == nil:
+			return "the client has no certificate"
+		case k.field.list:
+			return "the certificate has no value for it, or a list stands where one value belongs"
+		}
+		return fmt.Sprintf("the certificate has no value for it, or one with any of %s or of more than %d characters", wildcardsInValues, maxValue)
 	}
 	return "AWS IoT documents no such variable"
-}
-
-func (k *key) thingAbsence(s *Session) string {
-	switch t := s.attached(); {
-	case s.Thing == nil:
-		return fmt.Sprintf("client id %q is not the name of a thing attached to the certificate", s.ClientID)
-	case t == nil:
-		return fmt.Sprintf("thing %q is not attached to the certificate", s.Thing.Name)
-	case k.kind == thingType:
-		return fmt.Sprintf("thing %q has no type", t.Name)
-	case k.kind == thingAttribute:
-		return fmt.Sprintf("thing %q has no attribute %q", t.Name, k.attribute)
-	}
-	return "the thing has no name"
-}
-
-func (k *key) certificateAbsence(s *Session) string {
-	switch {
-	case s.Certificate == nil:
-		return "the client has no certificate"
-	case k.field.list:
-		return "the certificate has no value for it, or a list stands where one value belongs"
-	}
-	return fmt.Sprintf("the certificate has no value for it, or one with any of %s or of more than %d characters", wildcardsInValues, maxValue)
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -29,71 +30,72 @@ func Parse(doc []byte) (*Document, error) {
 	if root == nil {
 		return nil, faults[0]
 	}
-	p := parser{doc: doc}
-	if size := visibleLength(doc); size > MaxSize {
-		return nil, p.fail(root, "the document has %d characters without whitespace; AWS IoT allows %d", size, MaxSize)
-	}
-	return p.document(root)
-}
-
-func visibleLength(doc []byte) int {
-	n := 0
+	p := &parser{doc: doc}
+	size := 0
 	for _, r := range string(doc) {
 		if !unicode.IsSpace(r) {
-			n++
+			size++
 		}
 	}
-	return n
+	if size > MaxSize {
+		p.fail(root, "the document has %d characters without whitespace; AWS IoT allows %d", size, MaxSize)
+	}
+	if d := p.document(root); p.err == nil {
+		return d, nil
+	}
+	return nil, p.err
 }
 
+// A parser keeps the first fault. What it returns after one means nothing.
 type parser struct {
 	doc []byte
+	err error
 }
 
-func (p *parser) fail(n *jsontree.Node, format string, args ...any) error {
-	return jsontree.ErrorAt(p.doc, n.Start, n.Path(), fmt.Sprintf(format, args...))
+func (p *parser) fail(n *jsontree.Node, format string, args ...any) {
+	if p.err == nil {
+		p.err = jsontree.ErrorAt(p.doc, n.Start, n.Path(), fmt.Sprintf(format, args...))
+	}
 }
 
-func (p *parser) document(root *jsontree.Node) (*Document, error) {
-	fields, err := p.object(root, "Version", "Id", "Statement")
+// failed reports an error that has no place yet.
+func (p *parser) failed(n *jsontree.Node, err error) {
 	if err != nil {
-		return nil, err
+		p.fail(n, "%v", err)
 	}
-	version, ok := fields["Version"]
-	if !ok {
-		return nil, p.fail(root, "Version is missing; it must be %q", Version)
+}
+
+func (p *parser) document(root *jsontree.Node) *Document {
+	fields := p.object(root, "Version", "Id", "Statement")
+	if version := fields["Version"]; version == nil {
+		p.fail(root, "Version is missing; it must be %q", Version)
+	} else if version.Kind != jsontree.String || version.Text != Version {
+		p.fail(version, "Version must be %q", Version)
 	}
-	if version.Kind != jsontree.String || version.Text != Version {
-		return nil, p.fail(version, "Version must be %q", Version)
+	if id := fields["Id"]; id != nil {
+		p.text(id)
 	}
-	if id, ok := fields["Id"]; ok {
-		if _, err := p.text(id); err != nil {
-			return nil, err
-		}
-	}
-	statement, ok := fields["Statement"]
-	if !ok {
-		return nil, p.fail(root, "Statement is missing")
+	doc := &Document{}
+	statement := fields["Statement"]
+	if statement == nil {
+		p.fail(root, "Statement is missing")
+		return doc
 	}
 	list := listed(statement)
 	if len(list) == 0 {
-		return nil, p.fail(statement, "a policy has at least one statement")
+		p.fail(statement, "a policy has at least one statement")
 	}
-	doc := &Document{}
 	sids := map[string]bool{}
 	for i, n := range list {
-		s, err := p.statement(n)
-		if err != nil {
-			return nil, err
-		}
+		s := p.statement(n)
 		if s.Sid != "" && sids[s.Sid] {
-			return nil, p.fail(n, "Sid %q is used by an earlier statement", s.Sid)
+			p.fail(n, "Sid %q is used by an earlier statement", s.Sid)
 		}
 		sids[s.Sid] = true
 		s.Index = i
 		doc.statements = append(doc.statements, s)
 	}
-	return doc, nil
+	return doc
 }
 
 var (
@@ -101,121 +103,74 @@ var (
 	actionFormat = regexp.MustCompile(`^(\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+)$`)
 )
 
-func (p *parser) statement(n *jsontree.Node) (*Statement, error) {
-	fields, err := p.object(n, "Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition")
-	if err != nil {
-		return nil, err
-	}
+func (p *parser) statement(n *jsontree.Node) *Statement {
+	fields := p.object(n, "Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition")
 	s := &Statement{}
-	if sid, ok := fields["Sid"]; ok {
-		if s.Sid, err = p.text(sid); err != nil {
-			return nil, err
-		}
-		if !sidFormat.MatchString(s.Sid) {
-			return nil, p.fail(sid, "Sid %q may hold letters and digits only", s.Sid)
+	if sid := fields["Sid"]; sid != nil {
+		if s.Sid = p.text(sid); !sidFormat.MatchString(s.Sid) {
+			p.fail(sid, "Sid %q may hold letters and digits only", s.Sid)
 		}
 	}
-	effect, ok := fields["Effect"]
-	if !ok {
-		return nil, p.fail(n, "Effect is missing; it must be Allow or Deny")
+	if effect := fields["Effect"]; effect == nil {
+		p.fail(n, "Effect is missing; it must be Allow or Deny")
+	} else if s.Effect = Effect(effect.Text); effect.Kind != jsontree.String || s.Effect != Allow && s.Effect != Deny {
+		p.fail(effect, "Effect must be Allow or Deny, in this spelling")
 	}
-	s.Effect = Effect(effect.Text)
-	if effect.Kind != jsontree.String || s.Effect != Allow && s.Effect != Deny {
-		return nil, p.fail(effect, "Effect must be Allow or Deny, in this spelling")
-	}
-	var not bool
-	if s.actions, not, err = p.patterns(n, fields, "Action", checkAction); err != nil {
-		return nil, err
-	}
-	if not {
-		s.NotActions = raw(s.actions)
-	} else {
-		s.Actions = raw(s.actions)
-	}
-	if s.resources, not, err = p.patterns(n, fields, "Resource", checkResource); err != nil {
-		return nil, err
-	}
-	if not {
-		s.NotResources = raw(s.resources)
-	} else {
-		s.Resources = raw(s.resources)
-	}
-	if c, ok := fields["Condition"]; ok {
-		s.conditions, err = p.conditions(c)
-	}
-	return s, err
-}
-
-func checkAction(text string) error {
-	if !actionFormat.MatchString(text) {
-		return fmt.Errorf("action %q must be * or SERVICE:NAME, such as iot:Publish", text)
-	}
-	return nil
-}
-
-func checkResource(text string) error {
-	if text == "*" {
+	s.actions, s.Actions, s.NotActions = p.patterns(n, fields, "Action", func(text string) error {
+		if !actionFormat.MatchString(text) {
+			return fmt.Errorf("action %q must be * or SERVICE:NAME, such as iot:Publish", text)
+		}
 		return nil
+	})
+	s.resources, s.Resources, s.NotResources = p.patterns(n, fields, "Resource", func(text string) error {
+		if err := checkARN(text); text != "*" && err != nil {
+			return fmt.Errorf("the resource %q is not in valid ARN format: %w", text, err)
+		}
+		return nil
+	})
+	if c := fields["Condition"]; c != nil {
+		s.conditions = p.conditions(c)
 	}
-	if err := checkARN(text); err != nil {
-		return fmt.Errorf("the resource %q is not in valid ARN format: %w", text, err)
-	}
-	return nil
+	return s
 }
 
 // patterns compiles the texts of a key or of its opposite, such as Action or
 // NotAction, of which exactly one must be there.
-func (p *parser) patterns(n *jsontree.Node, fields map[string]*jsontree.Node, name string, check func(string) error) (compiled []pattern, not bool, err error) {
-	value, positive := fields[name]
-	opposite, not := fields["Not"+name]
+func (p *parser) patterns(n *jsontree.Node, fields map[string]*jsontree.Node, name string, check func(string) error) (compiled []pattern, texts, notTexts []string) {
+	value, opposite := fields[name], fields["Not"+name]
+	into := &texts
 	switch {
-	case positive && not:
-		return nil, not, p.fail(n, "%s and Not%s exclude each other", name, name)
-	case not:
-		value = opposite
-	case !positive:
-		return nil, not, p.fail(n, "%s is missing", name)
+	case value != nil && opposite != nil:
+		p.fail(n, "%s and Not%s exclude each other", name, name)
+	case opposite != nil:
+		value, into = opposite, &notTexts
+	case value == nil:
+		p.fail(n, "%s is missing", name)
+		return nil, nil, nil
 	}
-	list, err := p.texts(value)
-	if err != nil {
-		return nil, not, err
-	}
-	for _, item := range list {
-		if err := check(item.Text); err != nil {
-			return nil, not, p.fail(item, "%v", err)
-		}
-		c, err := compilePattern(item.Text, globbing)
-		if err != nil {
-			return nil, not, p.fail(item, "%v", err)
-		}
-		compiled = append(compiled, c)
-	}
-	return compiled, not, nil
-}
-
-// texts reads one string or a list of at least one.
-func (p *parser) texts(n *jsontree.Node) ([]*jsontree.Node, error) {
-	list := listed(n)
+	list := listed(value)
 	if len(list) == 0 {
-		return nil, p.fail(n, "the list is empty")
+		p.fail(value, "the list is empty")
 	}
 	for _, item := range list {
-		text, err := p.text(item)
-		if err != nil {
-			return nil, err
-		}
-		if text == "" {
-			return nil, p.fail(item, "the text is empty")
+		if p.text(item) == "" {
+			p.fail(item, "the text is empty")
 		}
 	}
-	return list, nil
+	for _, item := range list {
+		p.failed(item, check(item.Text))
+		c, err := compilePattern(item.Text, globbing)
+		p.failed(item, err)
+		compiled, *into = append(compiled, c), append(*into, item.Text)
+	}
+	return compiled, texts, notTexts
 }
 
-func (p *parser) text(n *jsontree.Node) (string, error) {
+func (p *parser) text(n *jsontree.Node) string {
 	if n.Kind != jsontree.String {
-		return "", p.fail(n, "must be a string, not %s", n.Kind)
+		p.fail(n, "must be a string, not %s", n.Kind)
 	}
-	return n.Text, nil
+	return n.Text
 }
 
 // listed returns the items of a list, or the one value that stands for a list
@@ -228,39 +183,24 @@ func listed(n *jsontree.Node) []*jsontree.Node {
 }
 
 // object reads an object whose keys are among the known ones.
-func (p *parser) object(n *jsontree.Node, known ...string) (map[string]*jsontree.Node, error) {
+func (p *parser) object(n *jsontree.Node, known ...string) map[string]*jsontree.Node {
 	if n.Kind != jsontree.Object {
-		return nil, p.fail(n, "must be an object, not %s", n.Kind)
+		p.fail(n, "must be an object, not %s", n.Kind)
+		return nil
 	}
 	fields := map[string]*jsontree.Node{}
 	for _, m := range n.Items {
-		if err := p.known(m, known); err != nil {
-			return nil, err
+		i := slices.IndexFunc(known, func(name string) bool { return strings.EqualFold(m.Key, name) })
+		switch {
+		case i >= 0 && m.Key == known[i]:
+		case i >= 0:
+			p.fail(m, "unknown key %q; it is spelled %q", m.Key, known[i])
+		case m.Key == "Principal" || m.Key == "NotPrincipal":
+			p.fail(m, "%s is not part of an AWS IoT policy, which applies to what it is attached to", m.Key)
+		default:
+			p.fail(m, "unknown key %q; known are %s", m.Key, strings.Join(known, ", "))
 		}
 		fields[m.Key] = m
 	}
-	return fields, nil
-}
-
-func (p *parser) known(m *jsontree.Node, known []string) error {
-	for _, name := range known {
-		if m.Key == name {
-			return nil
-		}
-		if strings.EqualFold(m.Key, name) {
-			return p.fail(m, "unknown key %q; it is spelled %q", m.Key, name)
-		}
-	}
-	if m.Key == "Principal" || m.Key == "NotPrincipal" {
-		return p.fail(m, "%s is not part of an AWS IoT policy, which applies to what it is attached to", m.Key)
-	}
-	return p.fail(m, "unknown key %q; known are %s", m.Key, strings.Join(known, ", "))
-}
-
-func raw(patterns []pattern) []string {
-	texts := make([]string, len(patterns))
-	for i := range patterns {
-		texts[i] = patterns[i].raw
-	}
-	return texts
+	return fields
 }
