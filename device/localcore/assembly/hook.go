@@ -43,50 +43,23 @@ type Function struct {
 	Environment []string
 }
 
-// findHooks finds the functions of the templates' hooks. The templates are in
-// the order of their logical ids.
-func (r *resolver) findHooks(templates []ProvisioningTemplate) error {
-	ids, err := r.deployedOf(typeTemplate)
-	if err != nil {
-		return err
-	}
-	for i, id := range ids {
-		if hook := templates[i].Hook; hook != nil {
-			if err := r.findFunction(id, hook); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// findFunction finds the function of a template's hook in the stack, and sees
+// findFunction finds the function of a template's hook in the stack, and checks
 // that AWS IoT Core may call it.
-func (r *resolver) findFunction(template string, hook *Hook) error {
+func (r *resolver) findFunction(template string, hook *Hook) {
 	at := r.in(template).field("Properties").field("PreProvisioningHook").field("TargetArn")
-	functions, err := r.deployedOf(typeFunction)
-	if err != nil {
-		return err
+	for _, id := range r.deployedOf(typeFunction) {
+		if arn := r.attribute(at, id, kinds[typeFunction].attribute); arn == hook.TargetARN {
+			hook.Function = r.function(id, arn)
+			r.checkPermission(template, hook.Function)
+			return
+		}
 	}
-	for _, id := range functions {
-		arn, err := r.attribute(at, id, kinds[typeFunction].attribute)
-		if err != nil {
-			return err
-		}
-		if arn != hook.TargetARN {
-			continue
-		}
-		if hook.Function, err = r.function(id, arn); err != nil {
-			return err
-		}
-		return r.checkPermission(template, hook.Function)
-	}
-	return at.fail("%s is no function of this stack", hook.TargetARN)
+	r.fail(at, "%s is no function of this stack", hook.TargetARN)
 }
 
 // function reads what is needed to run a function. Its other properties, such
 // as its role, have no meaning outside of AWS.
-func (r *resolver) function(id, arn string) (*Function, error) {
+func (r *resolver) function(id, arn string) *Function {
 	var p struct {
 		Runtime       string
 		Timeout       int
@@ -94,17 +67,11 @@ func (r *resolver) function(id, arn string) (*Function, error) {
 		Environment   struct{ Variables map[string]string }
 	}
 	at, properties := r.in(id).field("Properties"), r.stack.template.Resources[id].Properties
-	if err := r.decodeSome(at, properties, &p, "Runtime", "Timeout", "Architectures", "Environment"); err != nil {
-		return nil, err
-	}
+	r.decodeSome(at, properties, &p, "Runtime", "Timeout", "Architectures", "Environment")
 	if !strings.HasPrefix(p.Runtime, osOnly) {
-		return nil, at.field("Runtime").fail("the runtime is %q; only executables run here, whose runtime is one like provided.al2023", p.Runtime)
+		r.fail(at.field("Runtime"), "the runtime is %q; only executables run here, whose runtime is one like provided.al2023", p.Runtime)
 	}
-	path, err := r.executable(at.field("Code"), properties["Code"])
-	if err != nil {
-		return nil, err
-	}
-	f := &Function{LogicalID: id, ARN: arn, Path: path, Architecture: "x86_64", Timeout: defaultTimeout}
+	f := &Function{LogicalID: id, ARN: arn, Path: r.executable(at.field("Code"), properties["Code"]), Architecture: "x86_64", Timeout: defaultTimeout}
 	if len(p.Architectures) > 0 {
 		f.Architecture = p.Architectures[0]
 	}
@@ -114,86 +81,69 @@ func (r *resolver) function(id, arn string) (*Function, error) {
 	for _, name := range slices.Sorted(maps.Keys(p.Environment.Variables)) {
 		f.Environment = append(f.Environment, name+"="+p.Environment.Variables[name])
 	}
-	return f, nil
+	return f
 }
 
 // decodeSome decodes the named properties and leaves the others unresolved.
-func (r *resolver) decodeSome(at place, properties map[string]any, into any, names ...string) error {
-	some := map[string]any{}
-	for _, name := range names {
-		if v, ok := properties[name]; ok {
-			some[name] = v
-		}
-	}
-	return r.decode(at, some, into)
+func (r *resolver) decodeSome(at place, properties map[string]any, into any, names ...string) {
+	some := maps.Clone(properties)
+	maps.DeleteFunc(some, func(name string, _ any) bool { return !slices.Contains(names, name) })
+	r.decode(at, some, into)
 }
 
 // executable finds the code that the CDK would upload.
-func (r *resolver) executable(at place, code any) (string, error) {
+func (r *resolver) executable(at place, code any) string {
+	at = at.field("S3Key")
 	object, _ := code.(map[string]any)
-	key, err := r.text(at.field("S3Key"), object["S3Key"])
-	if err != nil {
-		return "", err
-	}
+	key := r.text(at, object["S3Key"])
 	asset, ok := r.stack.assets[key]
-	if !ok {
-		return "", at.field("S3Key").fail("%s is not among the assets of the assembly", key)
-	}
 	folder := filepath.FromSlash(asset.Path)
-	if !filepath.IsLocal(folder) || asset.Packaging != "zip" {
-		return "", at.field("S3Key").fail("asset %s is not a folder of the assembly", asset.Path)
+	switch {
+	case !ok:
+		r.fail(at, "%s is not among the assets of the assembly", key)
+	case !filepath.IsLocal(folder) || asset.Packaging != "zip":
+		r.fail(at, "asset %s is not a folder of the assembly", asset.Path)
 	}
-	return filepath.Join(r.stack.dir, folder, executable), nil
+	return filepath.Join(r.stack.dir, folder, executable)
 }
 
 // checkPermission checks that a permission allows AWS IoT Core to call the
 // function for this template: without it AWS IoT denies every device.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
-func (r *resolver) checkPermission(template string, f *Function) error {
-	source, err := r.attribute(r.in(template), template, kinds[typeTemplate].attribute)
-	if err != nil {
-		return err
-	}
-	permissions, err := r.deployedOf(typePermission)
-	if err != nil {
-		return err
-	}
+func (r *resolver) checkPermission(template string, f *Function) {
+	source := r.attribute(r.in(template), template, kinds[typeTemplate].attribute)
 	problem := "no " + typePermission + " allows " + iotService + " to call it, so that AWS IoT would deny every device"
-	for _, id := range permissions {
-		reason, err := r.permits(id, f.ARN, source)
-		if err != nil || reason == "" {
-			return err
+	for _, id := range r.deployedOf(typePermission) {
+		reason := r.whyNot(id, f.ARN, source)
+		if reason == "" {
+			return
 		}
 		problem += "; " + id + " does not: " + reason
 	}
-	return r.in(f.LogicalID).fail("%s", problem)
+	r.fail(r.in(f.LogicalID), "%s", problem)
 }
 
-// permits returns why a permission does not let AWS IoT Core call the function
+// whyNot returns why a permission does not allow AWS IoT Core to call the function
 // for the template, or nothing when it does.
-func (r *resolver) permits(id, function, source string) (reason string, err error) {
+func (r *resolver) whyNot(id, function, source string) string {
 	var p struct{ Action, FunctionName, Principal, SourceAccount, SourceArn string }
 	at, properties := r.in(id).field("Properties"), r.stack.template.Resources[id].Properties
-	if err := r.decodeSome(at, properties, &p, "FunctionName"); err != nil {
-		return "", err
-	}
+	r.decodeSome(at, properties, &p, "FunctionName")
 	_, name, _ := strings.Cut(function, ":function:")
 	if p.FunctionName != function && p.FunctionName != name {
-		return "its function is " + p.FunctionName, nil // and its source perhaps a resource that is not known here
+		return "its function is " + p.FunctionName // and its source perhaps a resource that is not known here
 	}
-	if err := r.decodeSome(at, properties, &p, "Action", "Principal", "SourceAccount", "SourceArn"); err != nil {
-		return "", err
-	}
+	r.decodeSome(at, properties, &p, "Action", "Principal", "SourceAccount", "SourceArn")
 	switch {
 	case p.Action != invokeAction:
-		return "its action is " + p.Action, nil
+		return "its action is " + p.Action
 	case p.Principal != iotService:
-		return "its principal is " + p.Principal, nil
+		return "its principal is " + p.Principal
 	case p.SourceAccount != "" && p.SourceAccount != r.env.Account:
-		return "its source account is " + p.SourceAccount, nil
+		return "its source account is " + p.SourceAccount
 	case p.SourceArn != "" && p.SourceArn != source:
-		return fmt.Sprintf("its source is %s, the template is %s", p.SourceArn, source), nil
+		return fmt.Sprintf("its source is %s, the template is %s", p.SourceArn, source)
 	}
-	return "", nil
+	return ""
 }

@@ -2,8 +2,10 @@ package assembly
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -13,133 +15,458 @@ import (
 // AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 const maxText = 1 << 20
 
-// A resolver turns the values of a template into plain ones.
+// An Environment is where a stack is deployed to.
+type Environment struct{ Partition, Account, Region string }
+
+// A place is where a value stands: the logical id of the resource or the name of
+// the condition, and the way from there, as in Properties.Code.S3Key.
+type place struct{ id, path string }
+
+func (p place) field(name string) place {
+	if p.path != "" {
+		name = p.path + "." + name
+	}
+	return place{p.id, name}
+}
+
+func (p place) index(i int) place { return place{p.id, fmt.Sprintf("%s[%d]", p.path, i)} }
+
+// A resolver turns the values of a template into plain ones. It keeps the first
+// error; what it returns after one means nothing.
 type resolver struct {
 	stack      *Stack
 	env        Environment
 	names      map[string]string // of resources, by logical id
 	conditions map[string]bool
 	open       map[string]bool // names and conditions that are being resolved
+	err        error
 }
+
+func newResolver(s *Stack, e Environment) *resolver {
+	return &resolver{stack: s, env: e, names: map[string]string{}, conditions: map[string]bool{}, open: map[string]bool{}}
+}
+
+func (r *resolver) fail(at place, format string, args ...any) {
+	if r.err != nil {
+		return
+	}
+	where := at.id
+	if at.path != "" {
+		where += "." + at.path
+	}
+	r.err = fmt.Errorf("%s: %s: %w", r.stack.file, where, fmt.Errorf(format, args...))
+}
+
+// in returns the place of a resource or a condition.
+func (r *resolver) in(id string) place { return place{id: id} }
 
 // noValue is the value of AWS::NoValue: whatever is set to it is left out.
 type noValue struct{}
 
-func newResolver(s *Stack, e Environment) *resolver {
-	return &resolver{s, e, map[string]string{}, map[string]bool{}, map[string]bool{}}
-}
-
-// in returns the place of a resource or a condition.
-func (r *resolver) in(id string) place { return place{file: r.stack.file, id: id} }
-
 // value resolves v and all that is in it.
-func (r *resolver) value(at place, v any) (any, error) {
+func (r *resolver) value(at place, v any) any {
+	if r.err != nil {
+		return nil
+	}
 	switch v := v.(type) {
 	case map[string]any:
-		if name, ok := function(v); ok && len(v) > 1 {
-			return nil, at.fail("%s stands beside other keys", name)
-		} else if ok {
-			return r.call(at.field(name), name, v[name])
+		for name, argument := range v {
+			if strings.HasPrefix(name, "Fn::") || name == "Ref" && len(v) == 1 {
+				if len(v) > 1 {
+					r.fail(at, "%s stands beside other keys", name)
+				}
+				return r.call(at.field(name), name, argument)
+			}
 		}
 		return r.object(at, v)
 	case []any:
-		return r.list(at, v)
-	}
-	return v, nil
-}
-
-// function returns the name of the function that an object calls, if it does.
-func function(object map[string]any) (name string, ok bool) {
-	for key := range object {
-		if strings.HasPrefix(key, "Fn::") || key == "Ref" && len(object) == 1 {
-			return key, true
+		resolved := make([]any, 0, len(v))
+		for i, item := range v {
+			if item := r.value(at.index(i), item); item != (noValue{}) {
+				resolved = append(resolved, item)
+			}
 		}
+		return resolved
 	}
-	return "", false
+	return v
 }
 
-func (r *resolver) object(at place, object map[string]any) (any, error) {
+func (r *resolver) object(at place, object map[string]any) map[string]any {
 	resolved := make(map[string]any, len(object))
 	for _, key := range slices.Sorted(maps.Keys(object)) {
-		v, err := r.value(at.field(key), object[key])
-		if err != nil {
-			return nil, err
-		}
-		if v != (noValue{}) {
+		if v := r.value(at.field(key), object[key]); v != (noValue{}) {
 			resolved[key] = v
 		}
 	}
-	return resolved, nil
-}
-
-func (r *resolver) list(at place, list []any) (any, error) {
-	resolved := make([]any, 0, len(list))
-	for i, item := range list {
-		v, err := r.value(at.index(i), item)
-		if err != nil {
-			return nil, err
-		}
-		if v != (noValue{}) {
-			resolved = append(resolved, v)
-		}
-	}
-	return resolved, nil
+	return resolved
 }
 
 // text resolves what must be text in the end. Numbers and booleans are, too.
-func (r *resolver) text(at place, v any) (string, error) {
-	resolved, err := r.value(at, v)
-	if err != nil {
-		return "", err
-	}
-	switch v := resolved.(type) {
+func (r *resolver) text(at place, v any) string {
+	switch v := r.value(at, v).(type) {
 	case string:
-		return v, nil
+		return v
 	case json.Number:
-		return v.String(), nil
+		return v.String()
 	case bool:
-		if v {
-			return "true", nil
-		}
-		return "false", nil
+		return strconv.FormatBool(v)
 	}
-	return "", at.fail("must be text")
+	r.fail(at, "must be text")
+	return ""
+}
+
+// list resolves what must be a list in the end.
+func (r *resolver) list(at place, v any) []any {
+	list, ok := r.value(at, v).([]any)
+	if !ok {
+		r.fail(at, "must be a list")
+	}
+	return list
 }
 
 // texts resolves a list of texts.
-func (r *resolver) texts(at place, v any) ([]string, error) {
-	resolved, err := r.value(at, v)
-	if err != nil {
-		return nil, err
-	}
-	list, ok := resolved.([]any)
-	if !ok {
-		return nil, at.fail("must be a list")
-	}
+func (r *resolver) texts(at place, v any) []string {
+	list := r.list(at, v)
 	texts := make([]string, len(list))
 	for i, item := range list {
-		if texts[i], err = r.text(at.index(i), item); err != nil {
-			return nil, err
-		}
+		texts[i] = r.text(at.index(i), item)
 	}
-	return texts, nil
+	return texts
 }
 
-// arguments returns the arguments of a function that takes so many.
-func arguments(at place, v any, count int) ([]any, error) {
+// constant returns a text that no function may give.
+func (r *resolver) constant(at place, v any, what string) string {
+	text, ok := v.(string)
+	if !ok {
+		r.fail(at, "must be %s", what)
+	}
+	return text
+}
+
+// arguments returns the arguments of a function that has so many.
+func (r *resolver) arguments(at place, v any, count int) []any {
 	list, ok := v.([]any)
 	if !ok || len(list) != count {
-		return nil, at.fail("must be a list of %d", count)
+		r.fail(at, "must be a list of %d", count)
+		return make([]any, count)
 	}
-	return list, nil
+	return list
 }
 
-// once guards the resolving of something that may refer to itself.
-func (r *resolver) once(at place, what string, resolve func() error) error {
-	if r.open[what] {
-		return at.fail("the %s refers to itself", what)
+// bounded returns the text, which a function made.
+func (r *resolver) bounded(at place, length int, text func() string) string {
+	if length > maxText {
+		r.fail(at, "gives a text of more than %d bytes", maxText)
+		return ""
 	}
-	r.open[what] = true
-	defer delete(r.open, what)
-	return resolve()
+	return text()
+}
+
+// call resolves an intrinsic function. at is the place of the function.
+func (r *resolver) call(at place, name string, argument any) any {
+	switch name {
+	case "Ref":
+		return r.ref(at, r.constant(at, argument, "a name"))
+	case "Fn::GetAtt": // [ID, ATTRIBUTE] or "ID.ATTRIBUTE"
+		if text, ok := argument.(string); ok {
+			id, attribute, _ := strings.Cut(text, ".")
+			return r.attribute(at, id, attribute)
+		}
+		list := r.arguments(at, argument, 2)
+		return r.attribute(at, r.constant(at.index(0), list[0], "a logical id"), r.text(at.index(1), list[1]))
+	case "Fn::Join":
+		list := r.arguments(at, argument, 2)
+		separator, parts := r.constant(at.index(0), list[0], "text"), r.texts(at.index(1), list[1])
+		length := len(separator) * len(parts)
+		for _, part := range parts {
+			length += len(part)
+		}
+		return r.bounded(at, length, func() string { return strings.Join(parts, separator) })
+	case "Fn::Sub": // TEXT or [TEXT, VARIABLES]
+		if text, ok := argument.(string); ok {
+			return r.substitute(at, text, nil)
+		}
+		list := r.arguments(at, argument, 2)
+		text, isText := list[0].(string)
+		variables, isObject := list[1].(map[string]any)
+		if !isText || !isObject {
+			r.fail(at, "must be a text and an object")
+		}
+		return r.substitute(at, text, variables)
+	case "Fn::Select":
+		list := r.arguments(at, argument, 2)
+		number, items := r.text(at.index(0), list[0]), r.list(at.index(1), list[1])
+		i, err := strconv.Atoi(number)
+		if err != nil || i < 0 || i >= len(items) {
+			r.fail(at, "there is no item %q in a list of %d", number, len(items))
+			return nil
+		}
+		return items[i]
+	case "Fn::Split":
+		list := r.arguments(at, argument, 2)
+		separator := r.constant(at.index(0), list[0], "text")
+		if separator == "" {
+			r.fail(at.index(0), "must be text")
+		}
+		var parts []any
+		for part := range strings.SplitSeq(r.text(at.index(1), list[1]), separator) {
+			parts = append(parts, part)
+		}
+		return parts
+	case "Fn::FindInMap":
+		keys := r.texts(at, r.arguments(at, argument, 3))
+		if len(keys) == 3 {
+			if v, ok := r.stack.template.Mappings[keys[0]][keys[1]][keys[2]]; ok {
+				return v
+			}
+		}
+		r.fail(at, "the mappings hold no %s", strings.Join(keys, "."))
+	case "Fn::If":
+		list := r.arguments(at, argument, 3)
+		if r.condition(at, r.constant(at.index(0), list[0], "the name of a condition")) {
+			return r.value(at.index(1), list[1])
+		}
+		return r.value(at.index(2), list[2])
+	}
+	r.fail(at, "the function %s cannot be resolved without AWS", name)
+	return nil
+}
+
+// ref resolves the name of a pseudo parameter, a parameter or a resource.
+//
+// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/pseudo-parameter-reference.html
+func (r *resolver) ref(at place, id string) any {
+	switch id {
+	case "AWS::Partition":
+		return r.env.Partition
+	case "AWS::Region":
+		return r.env.Region
+	case "AWS::AccountId":
+		return r.env.Account
+	case "AWS::URLSuffix":
+		if strings.HasPrefix(r.env.Region, "cn-") {
+			return "amazonaws.com.cn"
+		}
+		return "amazonaws.com"
+	case "AWS::StackName":
+		return r.stack.Name
+	case "AWS::NoValue":
+		return noValue{}
+	}
+	if p, ok := r.stack.template.Parameters[id]; ok {
+		return r.parameter(at, id, p)
+	}
+	res := r.resource(at, id)
+	if _, known := kinds[res.Type]; !known {
+		r.fail(at, "what Ref gives for %s, of type %s, is not known here", id, res.Type)
+	}
+	return r.name(at, id)
+}
+
+// parameter returns a parameter's default: nobody gives another value.
+func (r *resolver) parameter(at place, id string, p parameter) any {
+	switch {
+	case strings.HasPrefix(p.Type, "AWS::SSM::"):
+		r.fail(at, "the value of parameter %s is stored in an AWS account", id)
+	case p.Default == nil:
+		r.fail(at, "parameter %s has no default", id)
+	}
+	text := r.text(r.in(id).field("Default"), p.Default)
+	if p.Type != "CommaDelimitedList" && !strings.HasPrefix(p.Type, "List<") {
+		return text
+	}
+	var list []any
+	for item := range strings.SplitSeq(text, ",") {
+		list = append(list, strings.TrimSpace(item))
+	}
+	return list
+}
+
+func (r *resolver) substitute(at place, text string, variables map[string]any) string {
+	var b strings.Builder
+	for r.err == nil {
+		before, rest, found := strings.Cut(text, "${")
+		b.WriteString(before)
+		if !found {
+			break
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		literal, quoted := strings.CutPrefix(name, "!")
+		v, own := variables[name]
+		switch {
+		case !closed:
+			r.fail(at, "a ${ has no }")
+		case quoted:
+			b.WriteString("${" + literal + "}")
+		case own:
+			b.WriteString(r.text(at.field(name), v))
+		case strings.Contains(name, "."):
+			b.WriteString(r.text(at, map[string]any{"Fn::GetAtt": name}))
+		default:
+			b.WriteString(r.text(at, map[string]any{"Ref": name}))
+		}
+		if b.Len() > maxText {
+			break
+		}
+		text = after
+	}
+	return r.bounded(at, b.Len(), b.String)
+}
+
+// enter guards the resolving of something that may refer to itself. It reports
+// whether that may begin; then leave ends it.
+func (r *resolver) enter(at place, what string) (ok bool) {
+	if r.open[what] {
+		r.fail(at, "the %s refers to itself", what)
+	}
+	if r.err == nil {
+		r.open[what] = true
+	}
+	return r.err == nil
+}
+
+func (r *resolver) leave(what string) { delete(r.open, what) }
+
+// condition reports whether a condition of the template holds.
+func (r *resolver) condition(at place, name string) bool {
+	if holds, known := r.conditions[name]; known {
+		return holds
+	}
+	expression, ok := r.stack.template.Conditions[name]
+	if !ok {
+		r.fail(at, "there is no condition %s", name)
+	}
+	if !r.enter(at, "condition "+name) {
+		return false
+	}
+	defer r.leave("condition " + name)
+	holds := r.test(r.in(name), expression)
+	if r.err == nil {
+		r.conditions[name] = holds
+	}
+	return holds
+}
+
+// test reports whether the expression of a condition holds.
+func (r *resolver) test(at place, expression any) bool {
+	object, ok := expression.(map[string]any)
+	if !ok || len(object) != 1 {
+		r.fail(at, "must be one function of conditions")
+		return false
+	}
+	name := slices.Collect(maps.Keys(object))[0]
+	argument, at := object[name], at.field(name)
+	switch name {
+	case "Condition":
+		return r.condition(at, r.constant(at, argument, "the name of a condition"))
+	case "Fn::Equals":
+		list := r.arguments(at, argument, 2)
+		return r.text(at.index(0), list[0]) == r.text(at.index(1), list[1])
+	case "Fn::Not", "Fn::And", "Fn::Or":
+	default:
+		r.fail(at, "is not a function of conditions")
+		return false
+	}
+	list, _ := argument.([]any)
+	if len(list) == 0 {
+		r.fail(at, "must be a list of conditions")
+	}
+	n := 0
+	for i, expression := range list {
+		if r.err == nil && r.test(at.index(i), expression) {
+			n++
+		}
+	}
+	switch name {
+	case "Fn::Not":
+		return n == 0
+	case "Fn::And":
+		return n == len(list)
+	}
+	return n > 0
+}
+
+// A kind is a type of resource whose name and ARN are known before it is
+// deployed. Ref gives the name of each of these.
+type kind struct {
+	property  string // that names the resource
+	attribute string // of Fn::GetAtt that gives the ARN
+	arn       string
+}
+
+var kinds = map[string]kind{
+	typePolicy:               {"PolicyName", "Arn", "arn:PARTITION:iot:REGION:ACCOUNT:policy/NAME"},
+	typeThingGroup:           {"ThingGroupName", "Arn", "arn:PARTITION:iot:REGION:ACCOUNT:thinggroup/NAME"},
+	typeThingType:            {"ThingTypeName", "Arn", "arn:PARTITION:iot:REGION:ACCOUNT:thingtype/NAME"},
+	typeTemplate:             {"TemplateName", "TemplateArn", "arn:PARTITION:iot:REGION:ACCOUNT:provisioningtemplate/NAME"},
+	typeFunction:             {"FunctionName", "Arn", "arn:PARTITION:lambda:REGION:ACCOUNT:function:NAME"},
+	"AWS::IAM::Role":         {"RoleName", "Arn", "arn:PARTITION:iam::ACCOUNT:role/NAME"},
+	"AWS::Logs::LogGroup":    {"LogGroupName", "Arn", "arn:PARTITION:logs:REGION:ACCOUNT:log-group:NAME:*"},
+	"AWS::DynamoDB::Table":   {"TableName", "Arn", "arn:PARTITION:dynamodb:REGION:ACCOUNT:table/NAME"},
+	"AWS::CloudWatch::Alarm": {"AlarmName", "Arn", "arn:PARTITION:cloudwatch:REGION:ACCOUNT:alarm:NAME"},
+}
+
+// resource returns a resource that the stack has under its conditions.
+func (r *resolver) resource(at place, id string) resource {
+	res, ok := r.stack.template.Resources[id]
+	if !ok {
+		r.fail(at, "the stack has no resource or parameter %q", id)
+	} else if !r.deployed(id, res) {
+		r.fail(at, "condition %s leaves %s out", res.Condition, id)
+	}
+	return res
+}
+
+// deployed reports whether the resource's condition holds.
+func (r *resolver) deployed(id string, res resource) bool {
+	return res.Condition == "" || r.condition(r.in(id).field("Condition"), res.Condition)
+}
+
+// deployedOf returns the logical ids of the deployed resources of a type,
+// sorted.
+func (r *resolver) deployedOf(kind string) (ids []string) {
+	for _, id := range slices.Sorted(maps.Keys(r.stack.template.Resources)) {
+		if res := r.stack.template.Resources[id]; res.Type == kind && r.deployed(id, res) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// name returns the name of a resource of a known kind. Where the template
+// leaves it to CloudFormation it is STACK-ID, without the random end that
+// CloudFormation adds.
+func (r *resolver) name(at place, id string) string {
+	if name, known := r.names[id]; known {
+		return name
+	}
+	if !r.enter(at, "name of "+id) {
+		return ""
+	}
+	defer r.leave("name of " + id)
+	res := r.stack.template.Resources[id]
+	name := r.stack.Name + "-" + id
+	if property := kinds[res.Type].property; res.Properties[property] != nil {
+		at := r.in(id).field("Properties").field(property)
+		if given := r.value(at, res.Properties[property]); given != (noValue{}) {
+			name = r.text(at, given)
+		}
+	}
+	if r.err == nil {
+		r.names[id] = name
+	}
+	return name
+}
+
+// attribute returns an attribute of a resource: of those that are known
+// before a deployment, the ARN.
+func (r *resolver) attribute(at place, id, attribute string) string {
+	res := r.resource(at, id)
+	kind, known := kinds[res.Type]
+	if !known || attribute != kind.attribute {
+		r.fail(at, "attribute %q of %s, of type %s, is not known before it is deployed", attribute, id, res.Type)
+	}
+	return strings.NewReplacer(
+		"PARTITION", r.env.Partition, "REGION", r.env.Region, "ACCOUNT", r.env.Account, "NAME", r.name(at, id),
+	).Replace(kind.arn)
 }

@@ -42,7 +42,8 @@ func resolveText(t *testing.T, value string) (any, error) {
 		t.Fatal(err)
 	}
 	r := newResolver(s, us)
-	return r.value(r.in("Probe").field("Value"), s.template.Resources["Probe"].Properties["Value"])
+	v := r.value(r.in("Probe").field("Value"), s.template.Resources["Probe"].Properties["Value"])
+	return v, r.err
 }
 
 func TestFunctionsGiveWhatCloudFormationGives(t *testing.T) {

@@ -85,63 +85,64 @@ type ProvisioningTemplate struct {
 // that is not known here: it might change what a device may do.
 func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	r := newResolver(s, e)
+	var errs []error
+	next := func() { // the error of one type hides none of another
+		errs = append(errs, r.err)
+		r.err = nil
+	}
 	all := new(Resources)
-	if err := errors.Join(
-		addAll(r, typePolicy, &all.Policies),
-		addAll(r, typeAttachment, &all.Attachments),
-		addAll(r, typeThingGroup, &all.ThingGroups),
-		addAll(r, typeThingType, &all.ThingTypes),
-		addAll(r, typeTemplate, &all.Templates),
-	); err != nil {
+	all.Policies = resolveAll[Policy](r, typePolicy)
+	next()
+	all.Attachments = resolveAll[Attachment](r, typeAttachment)
+	next()
+	all.ThingGroups = resolveAll[ThingGroup](r, typeThingGroup)
+	next()
+	all.ThingTypes = resolveAll[ThingType](r, typeThingType)
+	next()
+	all.Templates = resolveAll[ProvisioningTemplate](r, typeTemplate)
+	next()
+	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	if err := r.findHooks(all.Templates); err != nil {
-		return nil, err
+	for i, id := range r.deployedOf(typeTemplate) {
+		if hook := all.Templates[i].Hook; hook != nil {
+			r.findFunction(id, hook)
+		}
+	}
+	if r.err != nil {
+		return nil, r.err
 	}
 	return all, nil
 }
 
-// addAll adds the deployed resources of a type, all of whose properties must
+// resolveAll returns the deployed resources of a type, all of whose properties must
 // be known. CloudFormation names those that nobody else named.
-func addAll[T any](r *resolver, kind string, list *[]T) error {
-	ids, err := r.deployedOf(kind)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
+func resolveAll[T any](r *resolver, kind string) (list []T) {
+	for _, id := range r.deployedOf(kind) {
 		properties := map[string]any{}
 		maps.Copy(properties, r.stack.template.Resources[id].Properties)
 		delete(properties, "Tags") // for people and bills
 		if k, named := kinds[kind]; named {
-			if properties[k.property], err = r.name(r.in(id), id); err != nil {
-				return err
-			}
+			properties[k.property] = r.name(r.in(id), id)
 		}
 		var item T
-		if err := r.decode(r.in(id).field("Properties"), properties, &item); err != nil {
-			return err
-		}
-		*list = append(*list, item)
+		r.decode(r.in(id).field("Properties"), properties, &item)
+		list = append(list, item)
 	}
-	return nil
+	return list
 }
 
 // decode resolves properties and reads them into a struct that has them all.
-func (r *resolver) decode(at place, properties map[string]any, into any) error {
-	resolved, err := r.object(at, properties)
-	if err != nil {
-		return err
-	}
+func (r *resolver) decode(at place, properties map[string]any, into any) {
 	var data bytes.Buffer
 	encoder := json.NewEncoder(&data)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(resolved); err != nil {
-		return at.wrap(err)
+	if err := encoder.Encode(r.object(at, properties)); err != nil {
+		r.fail(at, "%w", err)
 	}
 	decoder := json.NewDecoder(&data)
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(into); err != nil {
-		return at.fail("%s", err)
+		r.fail(at, "%s", err)
 	}
-	return nil
 }
