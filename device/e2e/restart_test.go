@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,7 +25,7 @@ var localCore = sync.OnceValues(func() (string, error) {
 // A broker is iot_core_local as a process, with a state that outlives it.
 type broker struct {
 	binary, hook, dir string
-	port              int // 0 until it was started once
+	port              int
 
 	cmd    *exec.Cmd
 	stderr *watcher
@@ -31,7 +33,7 @@ type broker struct {
 
 func newBroker(t *testing.T) *broker {
 	t.Helper()
-	b := &broker{binary: build(t, localCore), hook: build(t, hook), dir: t.TempDir()}
+	b := &broker{binary: build(t, localCore), hook: build(t, hook), dir: t.TempDir(), port: stablePort(t)}
 	b.start(t)
 	t.Cleanup(b.kill)
 	return b
@@ -39,6 +41,23 @@ func newBroker(t *testing.T) *broker {
 
 func (b *broker) state() string       { return filepath.Join(b.dir, "state") }
 func (b *broker) credentials() string { return filepath.Join(b.dir, "claim") }
+
+// stablePort returns a free port on which a server can start again. It is below
+// those that the system takes for outgoing connections, 32768 and more on Linux:
+// one of those is soon another's, or even that of a client which tries to
+// connect to it and ends up at itself.
+func stablePort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
+}
 
 // start returns when devices can connect, on the same port each time.
 func (b *broker) start(t *testing.T) {
@@ -60,7 +79,9 @@ func (b *broker) start(t *testing.T) {
 	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
 		t.Fatalf("waiting for the ready line: %v\n%s", err, b.stderr)
 	}
-	b.port = ready.Port
+	if ready.Port != b.port {
+		t.Fatalf("it listens on port %d, not %d", ready.Port, b.port)
+	}
 }
 
 // kill ends the process as kill -9 does, and returns when it is gone.

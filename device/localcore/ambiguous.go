@@ -122,6 +122,10 @@ var ambiguities = []Ambiguity{
 		Answer: "none"},
 	{ID: "B8", Question: "UNSUBSCRIBE of a filter that was not subscribed",
 		Answer: "success"},
+	{ID: "B9", Question: "which client of a shared subscription gets a message",
+		Answer: "a random one that is connected; one that is away only if all are"},
+	{ID: "B10", Question: "how much is kept for clients that are away or slow",
+		Answer: "messages of 64 MiB for one client, 512 MiB for all; retained messages of 256 MiB; sessions without limit"},
 
 	{ID: "A1", Question: "an operation that the control API does not have",
 		Answer: "UnknownOperationException (404), and one line in the log"},
