@@ -31,12 +31,12 @@ type apiServer struct {
 }
 
 // listenAPI opens the port of the control API. Requests wait until serve.
-func listenAPI(c *Config) (*apiServer, error) {
+func listenAPI(ctx context.Context, c *Config) (*apiServer, error) {
 	l, err := net.Listen("tcp", c.API)
 	if err != nil {
 		return nil, fmt.Errorf("listening for tools: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	return &apiServer{
 		listener: l,
 		cancel:   cancel,

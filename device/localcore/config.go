@@ -1,6 +1,7 @@
 package localcore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,16 +122,16 @@ type Config struct {
 
 // withDefaults fills what is empty.
 func (c Config) withDefaults() Config {
-	setDefault(&c.Listen, "127.0.0.1:0")
-	setDefault(&c.API, "127.0.0.1:0")
-	setDefault(&c.Templates, EmbeddedTemplates)
-	setDefault(&c.Account, "123456789012")
-	setDefault(&c.Region, "us-east-1")
-	setDefault(&c.Partition, "aws")
-	setDefault(&c.SecurityPolicy, SecurityPolicyTLS13Or12)
-	setDefault(&c.Quotas, QuotasOff)
-	setDefault(&c.HookTimeout, payload.AnswerWithin)
-	setDefault(&c.SessionExpiry, time.Hour)
+	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
+	c.API = cmp.Or(c.API, "127.0.0.1:0")
+	c.Templates = cmp.Or(c.Templates, EmbeddedTemplates)
+	c.Account = cmp.Or(c.Account, "123456789012")
+	c.Region = cmp.Or(c.Region, "us-east-1")
+	c.Partition = cmp.Or(c.Partition, "aws")
+	c.SecurityPolicy = cmp.Or(c.SecurityPolicy, SecurityPolicyTLS13Or12)
+	c.Quotas = cmp.Or(c.Quotas, QuotasOff)
+	c.HookTimeout = cmp.Or(c.HookTimeout, payload.AnswerWithin)
+	c.SessionExpiry = cmp.Or(c.SessionExpiry, time.Hour)
 	if c.Hook == NoHook {
 		c.Hook = ""
 	}
@@ -141,13 +142,6 @@ func (c Config) withDefaults() Config {
 		c.Now = time.Now
 	}
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)

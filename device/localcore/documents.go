@@ -74,7 +74,7 @@ func (c *Config) parsePolicy(s shipped) (*policy.Document, error) {
 	document, err := policy.Parse([]byte(s.text))
 	if e, ok := errors.AsType[*policy.SyntaxError](err); ok {
 		e.Column = c.column(s, e.Line, e.Column)
-		return nil, &faultyFile{s.path, e.Line, e.Column, e.Path, e.Reason, e}
+		return nil, &faultyFile{s.path, e}
 	}
 	return document, err
 }
@@ -100,7 +100,7 @@ func (c *Config) readTemplate(name string) (shipped, error) {
 	var errs []error
 	for _, e := range faults {
 		e.Column = c.column(s, e.Line, e.Column)
-		errs = append(errs, &faultyFile{s.path, e.Line, e.Column, e.Path, e.Reason, e})
+		errs = append(errs, &faultyFile{s.path, e})
 	}
 	return s, errors.Join(errs...)
 }
@@ -138,14 +138,12 @@ func nextPart(text string, placeholders []string) (written, meant string) {
 
 // A faultyFile is one fault of a shipped document, with its place in the file.
 type faultyFile struct {
-	file         string
-	line, column int
-	path, reason string
-	cause        error
+	file  string
+	fault *policy.SyntaxError
 }
 
 func (e *faultyFile) Error() string {
-	return fmt.Sprintf("%s:%d:%d: %s: %s", e.file, e.line, e.column, e.path, e.reason)
+	return fmt.Sprintf("%s:%d:%d: %s: %s", e.file, e.fault.Line, e.fault.Column, e.fault.Path, e.fault.Reason)
 }
 
-func (e *faultyFile) Unwrap() error { return e.cause }
+func (e *faultyFile) Unwrap() error { return e.fault }

@@ -24,19 +24,19 @@ type Exchange struct {
 // A Fault says what goes wrong with one exchange. The zero Fault is none.
 type Fault struct {
 	// Reject rejects the request, without doing it, with this status and code.
-	Reject *awsiot.ErrorResponse
+	Reject *awsiot.ErrorResponse `json:"reject,omitempty"`
 	// DropReply does the work and keeps the answer.
-	DropReply bool
+	DropReply bool `json:"dropReply,omitempty"`
 	// DuplicateReply sends the answer twice.
-	DuplicateReply bool
+	DuplicateReply bool `json:"duplicateReply,omitempty"`
 	// DelayReply does the work and waits before it answers. The answer is
 	// lost when the client has gone by then.
-	DelayReply time.Duration
+	DelayReply time.Duration `json:"-"`
 	// CloseBefore closes the connection instead of doing the work.
-	CloseBefore bool
+	CloseBefore bool `json:"closeBefore,omitempty"`
 	// CloseAfter closes the connection when the work is done, instead of
 	// answering.
-	CloseAfter bool
+	CloseAfter bool `json:"closeAfter,omitempty"`
 }
 
 // Faults inject faults into exchanges, to test how a device reacts. The zero
@@ -84,29 +84,9 @@ type FaultRule struct {
 	// Times is how many exchanges the rule alters; zero means every one.
 	Times int `json:"times,omitempty"`
 
-	Reject         *awsiot.ErrorResponse `json:"reject,omitempty"`
-	DropReply      bool                  `json:"dropReply,omitempty"`
-	DuplicateReply bool                  `json:"duplicateReply,omitempty"`
-	// DelayReply is a duration such as 2s.
-	DelayReply  string `json:"delayReply,omitempty"`
-	CloseBefore bool   `json:"closeBefore,omitempty"`
-	CloseAfter  bool   `json:"closeAfter,omitempty"`
-}
-
-func (r FaultRule) fault() (Fault, error) {
-	f := Fault{
-		Reject: r.Reject, DropReply: r.DropReply, DuplicateReply: r.DuplicateReply,
-		CloseBefore: r.CloseBefore, CloseAfter: r.CloseAfter,
-	}
-	if r.DelayReply == "" {
-		return f, nil
-	}
-	d, err := time.ParseDuration(r.DelayReply)
-	if err != nil || d < 0 {
-		return f, fmt.Errorf("delayReply %q is not a duration such as 2s", r.DelayReply)
-	}
-	f.DelayReply = d
-	return f, nil
+	Fault
+	// DelayReply is a duration such as 2s, in place of that of Fault.
+	DelayReply string `json:"delayReply,omitempty"`
 }
 
 func (r FaultRule) selects(e Exchange) bool {
@@ -117,11 +97,15 @@ func (r FaultRule) selects(e Exchange) bool {
 func (f *Faults) SetRules(rules []FaultRule) error {
 	faults := make([]Fault, len(rules))
 	for i, r := range rules {
-		fault, err := r.fault()
-		if err != nil {
-			return fmt.Errorf("fault %d: %w", i+1, err)
+		faults[i] = r.Fault
+		if r.DelayReply == "" {
+			continue
 		}
-		faults[i] = fault
+		delay, err := time.ParseDuration(r.DelayReply)
+		if err != nil || delay < 0 {
+			return fmt.Errorf("fault %d: delayReply %q is not a duration such as 2s", i+1, r.DelayReply)
+		}
+		faults[i].DelayReply = delay
 	}
 	var mu sync.Mutex
 	used := make([]int, len(rules))

@@ -167,7 +167,7 @@ func (s *Server) openState() (err error) {
 func (s *Server) startServices(ctx context.Context) error {
 	c := &s.config
 	if c.API != NoAPI {
-		api, err := listenAPI(c)
+		api, err := listenAPI(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -191,12 +191,12 @@ func (s *Server) startServices(ctx context.Context) error {
 	if err := s.openBroker(); err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(context.Background())
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.running.Go(func() { s.jobs.Run(running) })
 	s.running.Go(func() { s.rules.Run(running) })
 	s.expiry = s.watchExpiry()
-	s.broker.Serve()
+	s.broker.Serve(ctx)
 	if s.api != nil {
 		s.api.serve(s.apiHandler())
 	}

@@ -465,7 +465,7 @@ func TestFaultsAlterExchanges(t *testing.T) {
 		}
 	})
 	t.Run("drop", func(t *testing.T) {
-		if err := s.Faults.SetRules([]localcore.FaultRule{{Operation: awsiot.CreateCertificateFromCSR, Times: 1, DropReply: true}}); err != nil {
+		if err := s.Faults.SetRules([]localcore.FaultRule{{Operation: awsiot.CreateCertificateFromCSR, Times: 1, Fault: localcore.Fault{DropReply: true}}}); err != nil {
 			t.Fatal(err)
 		}
 		d, data := request(t)

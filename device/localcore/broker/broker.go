@@ -141,9 +141,10 @@ func (b *Broker) restore() error {
 	return b.restoreSessions()
 }
 
-// Serve begins to accept connections on all ports that Listen opened.
-func (b *Broker) Serve() {
-	ctx, stop := context.WithCancel(context.Background())
+// Serve begins to accept connections on all ports that Listen opened. Close ends
+// it, the end of ctx does not.
+func (b *Broker) Serve(ctx context.Context) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
 	for _, l := range b.listeners {
 		b.work.Go(func() { b.accept(ctx, l) })
@@ -213,14 +214,12 @@ func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (fo
 // may not connect any more.
 func (b *Broker) DisconnectCertificate(id string) {
 	b.mu.Lock()
-	var users []*Conn
-	for _, c := range b.current {
-		if c.principal.CertificateID == id {
-			users = append(users, c)
-		}
-	}
+	current := slices.Collect(maps.Values(b.current))
 	b.mu.Unlock()
-	for _, c := range users {
+	for _, c := range current {
+		if c.principal.CertificateID != id {
+			continue
+		}
 		b.reject(c, event.Connect, "", "the certificate is no longer ACTIVE")
 		c.end(reasonAuthError, errNotAuthorized)
 	}

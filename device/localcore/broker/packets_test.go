@@ -176,7 +176,7 @@ func TestListenerOutlivesAFailureToAccept(t *testing.T) {
 	inBubble(t, Config{}, func(b *bubble, _ byte) {
 		l := &failingListener{conns: make(chan net.Conn)}
 		b.listeners = append(b.listeners, &listener{l, nil})
-		b.Serve()
+		b.Serve(b.Context())
 		ours, theirs := net.Pipe()
 		theirs.Close()
 		select {

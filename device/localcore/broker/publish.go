@@ -128,7 +128,10 @@ func (b *Broker) handOver(ctx context.Context, c *Conn, r request) {
 			r := c.requests[0]
 			c.requests = c.requests[1:]
 			c.mu.Unlock()
-			r.handler(ctx, c, r.message)
+			func() {
+				defer b.recoverPanic(c)
+				r.handler(ctx, c, r.message)
+			}()
 		}
 	})
 }
@@ -171,7 +174,7 @@ func checkMessage(topic string, payload []byte, retain bool, p packets.Propertie
 		return errQuotaExceeded, fmt.Sprintf("the payload has %d bytes; %d are allowed", len(payload), MaxPayload)
 	case retain && strings.HasPrefix(topic, "$"):
 		return packets.ErrTopicNameInvalid, "a reserved topic takes no retained messages"
-	case !mayPublishReserved(topic):
+	case strings.HasPrefix(topic, "$") && !slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(topic, p) }):
 		return packets.ErrTopicNameInvalid, "the topic is reserved, and AWS IoT offers nothing under it to publish to"
 	case p.PayloadFormat > 1:
 		return packets.ErrProtocolViolation, "the Payload Format Indicator is neither 0 nor 1" // [MQTT-3.3.2.3.2]
@@ -206,18 +209,6 @@ func countedSlashes(topic string) int {
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html
 var reservedPrefixes = []string{
 	"$aws/certificates/", "$aws/provisioning-templates/", "$aws/things/", basicIngest, "$aws/commands/",
-}
-
-func mayPublishReserved(topic string) bool {
-	if !strings.HasPrefix(topic, "$") {
-		return true
-	}
-	for _, prefix := range reservedPrefixes {
-		if strings.HasPrefix(topic, prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // pubackCodes are the reason codes that AWS rejects with in PUBACK; others come

@@ -46,6 +46,30 @@ func TestRequestsOfAConnectionAreHandledInOrder(t *testing.T) {
 	})
 }
 
+func TestPanicOfAHandlerHurtsNoOtherRequest(t *testing.T) {
+	handled := make(chan string, 1)
+	handler := func(_ context.Context, _ *Conn, m *Message) {
+		if string(m.Payload) == "panic" {
+			panic("as ordered")
+		}
+		handled <- string(m.Payload)
+	}
+	inBubble(t, Config{Reserved: func(string) (Handler, bool) { return handler, true }}, func(b *bubble, version byte) {
+		p := b.connect(version, "a")
+		p.publish("$aws/things/a/jobs/get", "panic")
+		p.publish("$aws/things/a/jobs/get", "next")
+		synctest.Wait()
+		select {
+		case got := <-handled:
+			if got != "next" {
+				b.Errorf("handled %q", got)
+			}
+		default:
+			b.Error("the next request was not handled")
+		}
+	})
+}
+
 func TestSharedRequestsGoToSubscribersToo(t *testing.T) {
 	config := reserve(false, func(context.Context, *Conn, *Message) {})
 	inBubble(t, config, func(b *bubble, version byte) {

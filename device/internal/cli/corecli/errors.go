@@ -25,7 +25,7 @@ func explain(err error) cli.Explanation {
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "the control API does not authenticate callers; if other machines may reach it nevertheless, add --unsafe-allow-any-address"}
 	case errors.Is(err, registry.ErrLocked):
 		return cli.Explanation{Code: cli.ExitFailed}
-	case cli.IsA[*absentError](err):
+	case errors.Is(err, errAbsent), errors.Is(err, errEnded):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "start one with \"iot_core_local serve\", or give the control API's address in its ready line to --api"}
 	}
 	return explainSystem(err)

@@ -53,20 +53,11 @@ not run or ends.`,
 	return cmd
 }
 
-// An absentError reports that no emulator runs there, or none any more.
-type absentError struct {
-	api   string
-	cause error
-}
-
-func (e *absentError) Error() string {
-	if errors.Is(e.cause, io.EOF) {
-		return fmt.Sprintf("following the events of %s: the emulator has ended", e.api)
-	}
-	return fmt.Sprintf("following the events of %s: no emulator answers: %v", e.api, e.cause)
-}
-
-func (e *absentError) Unwrap() error { return e.cause }
+// The emulator does not run, or has ended.
+var (
+	errAbsent = errors.New("no emulator answers")
+	errEnded  = errors.New("the emulator has ended")
+)
 
 // runEvents always returns an error: events end when someone ends them.
 func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error {
@@ -79,7 +70,7 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 	for lines := bufio.NewReader(stream); ; {
 		line, err := lines.ReadBytes('\n')
 		if err != nil {
-			return &absentError{o.api, io.EOF}
+			return fmt.Errorf("following the events of %s: %w", o.api, errEnded)
 		}
 		if err := printEvent(console, line, o.json); err != nil {
 			return err
@@ -101,7 +92,7 @@ func openEvents(ctx context.Context, o eventsOptions) (io.ReadCloser, error) {
 	client := http.Client{Transport: &http.Transport{ResponseHeaderTimeout: answerWithin}}
 	response, err := client.Do(request)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return nil, &absentError{o.api, failed.Err}
+		return nil, fmt.Errorf("following the events of %s: %w: %w", o.api, errAbsent, failed.Err)
 	}
 	if err != nil {
 		return nil, err
