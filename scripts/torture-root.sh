@@ -7,7 +7,8 @@ root=dist/torture/root
 [ -e "$root/sbin/init" ] && exit 0
 mkdir -p dist/torture
 # The release and the mirror are those of this machine.
-release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+# shellcheck disable=SC2016 # the format is apt-get's
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' "Created-By: Packages" | sed -n '/security/d; s/ main$//p' | head -n 1)
 rm -rf "$root.new"
 debootstrap --variant=minbase --include=systemd,systemd-sysv,udev,iproute2,kmod "$release" "$root.new" "$mirror" >dist/torture/debootstrap.log 2>&1 ||
