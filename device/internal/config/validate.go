@@ -114,7 +114,7 @@ func fitsDNS(name string) bool {
 // of x or has a hyphen.
 func isPlaceholder(endpoint string) bool {
 	labels := strings.Split(endpoint, ".")
-	prefix := strings.ToLower(strings.TrimSuffix(labels[0], "-ats"))
+	prefix := strings.TrimSuffix(strings.ToLower(labels[0]), "-ats")
 	data := awsiot.ParseEndpoint(endpoint).Kind
 	return strings.ContainsAny(endpoint, "<$") || strings.Contains(endpoint, "YOUR") || strings.Contains(endpoint, "EXAMPLE") ||
 		slices.ContainsFunc(labels, func(l string) bool { return strings.EqualFold(l, "region") }) ||
