@@ -20,7 +20,7 @@ LINT        := .ci/tools/golangci-lint
 .PHONY: check fmt lint vulnerabilities fuzz unit
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:  ## run the complete provisioning flow on this machine; needs Go alone
 	@echo 'Building iot_device, iot_core_local and the hook; the first time takes minutes.'

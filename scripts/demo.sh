@@ -69,13 +69,15 @@ config() {
 	END
 }
 
-# bootstrap SERIAL prints the result, a JSON object, on stdout and its steps on stderr.
-bootstrap() {
+# narrowly COMMAND… runs it; its result, on stdout, stays as it is.
+narrowly() {
 	code=0
-	"$device" bootstrap --author "Wilford Brimley" --config "$1.yaml" --json 2>steps.log || code=$?
+	"$@" 2>steps.log || code=$?
 	narrow steps.log >&2
 	return "$code"
 }
+
+bootstrap() { narrowly "$device" bootstrap --author "Wilford Brimley" --config "$1.yaml" --json; }
 
 say "Starting the emulator, with the templates, policies and hook of the stack"
 "$emulator" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 "$@" \
@@ -107,14 +109,14 @@ echo "same certificate: $(field certificateId <second.json)" | narrow
 case ${ROTATE:-} in
 true)
 	say "The device replaces its certificate, with the present one"
-	"$device" rotate --config "$serial.yaml" --json >rotated.json || fail "the device did not rotate (exit code $?)"
+	narrowly "$device" rotate --config "$serial.yaml" --json >rotated.json || fail "the device did not rotate (exit code $?)"
 	[ "$(field thingName <rotated.json)" = "$prefix$serial" ] || fail "the thing has another name"
 	[ "$(field certificateId <rotated.json)" != "$(field certificateId <first.json)" ] || fail "the certificate is the same"
 	echo "new certificate: $(field certificateId <rotated.json)" | narrow
 	;;
 false)
 	say "Rotation is off"
-	! "$device" rotate --config "$serial.yaml" --timeout 5s --json >rotated.json || fail "the device rotated"
+	! narrowly "$device" rotate --config "$serial.yaml" --timeout 5s --json >rotated.json || fail "the device rotated"
 	[ ! -s rotated.json ] || fail "a denied rotation printed a result"
 	;;
 esac

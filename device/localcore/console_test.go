@@ -257,7 +257,7 @@ func TestFaultsAreReadBack(t *testing.T) {
 	}
 }
 
-// The steps of a provisioning come in the order in which they happen.
+// The steps of a provisioning appear in the order in which they happen.
 func TestEventsOfAProvisioningNameTheHook(t *testing.T) {
 	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
