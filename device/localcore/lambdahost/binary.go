@@ -23,6 +23,21 @@ var architectures = map[elf.Machine]string{
 	elf.EM_S390:      "s390x",
 }
 
+// A BinaryError reports why a file cannot run as a function on this machine.
+type BinaryError struct {
+	Path    string
+	Problem string // what is wrong with it
+	Remedy  string // what to do; may be empty
+}
+
+func (e *BinaryError) Error() string {
+	s := e.Path + " " + e.Problem
+	if e.Remedy != "" {
+		s += "; " + e.Remedy
+	}
+	return s
+}
+
 // checkBinary returns a *BinaryError when the file cannot run on this machine.
 func checkBinary(path string) error {
 	info, err := os.Stat(path)
@@ -55,23 +70,19 @@ func checkBinary(path string) error {
 func checkFormat(r io.ReaderAt, goos, goarch string) (problem, remedy string) {
 	magic := make([]byte, len(elf.ELFMAG))
 	n, _ := r.ReadAt(magic, 0) // a short file has a short magic
-	magic = magic[:n]
-	isELF := string(magic) == elf.ELFMAG
-	if goos != "linux" {
-		if isELF {
-			return "is built for linux, this machine runs " + goos, "build it for this machine with go build"
-		}
+	isELF := string(magic[:n]) == elf.ELFMAG
+	remedy = "build it with make hook HOOK_ARCH=" + goarch
+	switch {
+	case goos != "linux" && isELF:
+		return "is built for linux, this machine runs " + goos, "build it for this machine with go build"
+	case goos != "linux", bytes.HasPrefix(magic[:n], []byte("#!")):
 		return "", ""
-	}
-	if bytes.HasPrefix(magic, []byte("#!")) {
-		return "", ""
-	}
-	if !isELF {
-		return "is not a Linux executable", "build it with make hook HOOK_ARCH=" + goarch
+	case !isELF:
+		return "is not a Linux executable", remedy
 	}
 	f, err := elf.NewFile(r)
 	if err != nil {
-		return "is a damaged executable: " + err.Error(), "build it with make hook HOOK_ARCH=" + goarch
+		return "is a damaged executable: " + err.Error(), remedy
 	}
 	arch, known := architectures[f.Machine]
 	if !known {
@@ -81,7 +92,7 @@ func checkFormat(r io.ReaderAt, goos, goarch string) (problem, remedy string) {
 		arch = "ppc64le"
 	}
 	if arch != goarch {
-		return fmt.Sprintf("is built for %s, this machine is %s", arch, goarch), "build it with make hook HOOK_ARCH=" + goarch
+		return fmt.Sprintf("is built for %s, this machine is %s", arch, goarch), remedy
 	}
 	return "", ""
 }

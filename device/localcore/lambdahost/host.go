@@ -92,7 +92,6 @@ type Host struct {
 	active  sync.WaitGroup // calls of Invoke
 
 	mu        sync.Mutex
-	closed    bool
 	processes map[*process]bool // all that were launched and not yet stopped
 	idle      []*process        // those that wait for work, the warmest last
 }
@@ -155,15 +154,30 @@ func (h *Host) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if len(event) > MaxPayload {
 		return nil, fmt.Errorf("invoking the function: %w: %d bytes, %d are allowed", ErrTooLarge, len(event), MaxPayload)
 	}
-	if !h.enter() {
+	h.mu.Lock()
+	closed := h.closed()
+	if !closed {
+		h.active.Add(1)
+	}
+	h.mu.Unlock()
+	if closed {
 		return nil, ErrClosed
 	}
 	defer h.active.Done()
 	answer, err := h.invoke(ctx, event)
-	if err != nil && h.isClosed() {
+	if err != nil && h.closed() {
 		return nil, ErrClosed
 	}
 	return answer, err
+}
+
+func (h *Host) closed() bool {
+	select {
+	case <-h.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 func (h *Host) invoke(ctx context.Context, event []byte) ([]byte, error) {
@@ -176,22 +190,28 @@ func (h *Host) invoke(ctx context.Context, event []byte) ([]byte, error) {
 		return nil, ErrClosed
 	}
 	for {
-		p, err := h.take(ctx)
-		if err != nil {
-			return nil, err
+		var p *process
+		h.mu.Lock()
+		if n := len(h.idle) - 1; n >= 0 {
+			p, h.idle = h.idle[n], h.idle[:n]
+		}
+		h.mu.Unlock()
+		if p == nil {
+			var err error
+			if p, err = h.launch(ctx); err != nil {
+				return nil, err
+			}
 		}
 		fresh := !p.used
 		answer, err := p.invoke(ctx, event)
-		if errors.Is(err, errNotTaken) && !fresh {
-			h.discard(p) // it ended after its last answer, as after a panic
-			continue
-		}
-		if p.usable(err) {
+		if _, answered := errors.AsType[*FunctionError](err); err == nil || answered {
 			h.release(p)
-		} else {
-			h.discard(p)
+			return answer, err
 		}
-		return answer, err
+		h.discard(p)
+		if fresh || !errors.Is(err, errNotTaken) {
+			return nil, err
+		} // else it ended after its last answer, as after a panic
 	}
 }
 
@@ -199,8 +219,7 @@ func (h *Host) invoke(ctx context.Context, event []byte) ([]byte, error) {
 // Invocations that are under way end with [ErrClosed]. Further calls do nothing.
 func (h *Host) Close() error {
 	h.mu.Lock()
-	if !h.closed {
-		h.closed = true
+	if !h.closed() {
 		close(h.closing)
 	}
 	processes := slices.Collect(maps.Keys(h.processes))
@@ -215,34 +234,6 @@ func (h *Host) Close() error {
 	return nil
 }
 
-func (h *Host) enter() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.closed {
-		h.active.Add(1)
-	}
-	return !h.closed
-}
-
-func (h *Host) isClosed() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.closed
-}
-
-// take returns an idle process, or a new one. The caller holds a slot.
-func (h *Host) take(ctx context.Context) (*process, error) {
-	h.mu.Lock()
-	if n := len(h.idle); n > 0 {
-		p := h.idle[n-1]
-		h.idle = h.idle[:n-1]
-		h.mu.Unlock()
-		return p, nil
-	}
-	h.mu.Unlock()
-	return h.launch(ctx)
-}
-
 func (h *Host) launch(ctx context.Context) (*process, error) {
 	p, err := launch(&h.config) //nolint:contextcheck // the process outlives the call
 	if err != nil {
@@ -250,7 +241,7 @@ func (h *Host) launch(ctx context.Context) (*process, error) {
 	}
 	h.mu.Lock()
 	h.processes[p] = true
-	closed := h.closed
+	closed := h.closed()
 	h.mu.Unlock()
 	if closed {
 		h.discard(p)

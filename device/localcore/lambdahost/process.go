@@ -8,11 +8,17 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // errNotTaken marks an invocation whose process ended before it took it:
@@ -134,7 +140,8 @@ func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 		fmt.Errorf("%w after %v", ErrTimeout, p.config.Timeout))
 	defer cancel()
 	p.used = true
-	inv := newInvocation(ctx, event)
+	deadline, _ := ctx.Deadline()
+	inv := invocation{id: newUUID(), nonce: newUUID(), event: event, deadline: deadline, answer: make(chan answer, 1)}
 	select {
 	case p.work <- inv:
 	case <-p.exited:
@@ -157,18 +164,24 @@ func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 	}
 }
 
-// usable reports whether the process can take another event after invoke
-// returned err.
-func (p *process) usable(err error) bool {
-	if err == nil {
-		return true
-	}
-	_, answered := errors.AsType[*FunctionError](err)
-	return answered
-}
-
 func (p *process) exitError() error {
 	return exitError(p.cmd.ProcessState.String(), p.output.lastLines())
+}
+
+// exitError is [ErrExited] with how the process ended, "signal: killed" for
+// instance, and the most informative one of the last lines of its standard error: the
+// first of a Go panic, which its stack trace follows, else the last line.
+func exitError(status string, stderr []string) error {
+	for _, line := range slices.Backward(stderr) {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			stderr = []string{line}
+			break
+		}
+	}
+	if len(stderr) == 0 {
+		return fmt.Errorf("%w: %s", ErrExited, status)
+	}
+	return fmt.Errorf("%w: %s; standard error: %s", ErrExited, status, awsiot.Printable(stderr[len(stderr)-1]))
 }
 
 // kill ends the process and those that it started. It does not wait.
@@ -184,4 +197,61 @@ func (p *process) kill() {
 func (p *process) stop() {
 	p.kill()
 	<-p.done
+}
+
+// checkEndpoints returns an error for a variable by which the function's calls
+// of an AWS service would leave this machine.
+func checkEndpoints(env []string) error {
+	for _, variable := range env {
+		name, value, _ := strings.Cut(variable, "=")
+		switch {
+		case name == "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS":
+			return fmt.Errorf("hosting a function: %s would have it call AWS itself", name)
+		case !strings.HasPrefix(name, "AWS_ENDPOINT_URL") || value == "":
+			continue
+		}
+		u, err := url.Parse(value)
+		if err != nil {
+			return fmt.Errorf("hosting a function: %s is not a URL: %w", name, err)
+		}
+		if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && !ip.IsLoopback() {
+			return fmt.Errorf("hosting a function: %s is at %s, not on this machine", name, u.Host)
+		}
+	}
+	return nil
+}
+
+// environment returns the variables that Lambda sets for a function on an
+// OS-only runtime, and then those of the caller. Nothing is inherited: the
+// credentials are plainly not real, the files and the metadata service that AWS
+// SDKs would read others from are switched off, and endpoint gets their calls.
+//
+// AWS page: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+func environment(c *Config, api, endpoint string) []string {
+	dir := filepath.Dir(c.Path)
+	name := c.FunctionARN[strings.LastIndex(c.FunctionARN, ":")+1:]
+	return append([]string{
+		"AWS_LAMBDA_RUNTIME_API=" + api,
+		"_HANDLER=" + filepath.Base(c.Path),
+		"AWS_REGION=" + c.Region,
+		"AWS_DEFAULT_REGION=" + c.Region,
+		"AWS_LAMBDA_FUNCTION_NAME=" + name,
+		"AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=128",
+		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
+		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/" + name,
+		"AWS_LAMBDA_LOG_STREAM_NAME=local",
+		"AWS_ACCESS_KEY_ID=local",
+		"AWS_SECRET_ACCESS_KEY=local",
+		"AWS_SESSION_TOKEN=local",
+		"AWS_ENDPOINT_URL=" + endpoint,
+		"AWS_CONFIG_FILE=" + os.DevNull,
+		"AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull,
+		"AWS_EC2_METADATA_DISABLED=true",
+		"LAMBDA_TASK_ROOT=" + dir,
+		"LAMBDA_RUNTIME_DIR=" + dir,
+		"PATH=/usr/local/bin:/usr/bin:/bin:/opt/bin",
+		"LANG=en_US.UTF-8",
+		"TZ=:UTC",
+	}, c.Env...)
 }

@@ -1,7 +1,7 @@
 package lambdahost
 
 import (
-	"context"
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 const apiVersion = "/2018-06-01"
@@ -43,12 +45,6 @@ type invocation struct {
 type answer struct {
 	body []byte
 	err  error
-}
-
-// newInvocation makes an invocation whose deadline is that of ctx.
-func newInvocation(ctx context.Context, event []byte) invocation {
-	deadline, _ := ctx.Deadline()
-	return invocation{id: newUUID(), nonce: newUUID(), event: event, deadline: deadline, answer: make(chan answer, 1)}
 }
 
 // newUUID returns a random UUID, RFC 9562 version 4.
@@ -89,14 +85,20 @@ func newRuntimeAPI(p *process, host, secret string) *http.Server {
 
 // serveNext answers with the next event, however long that takes.
 func (p *process) serveNext(w http.ResponseWriter, r *http.Request) {
-	if p.busy() {
+	p.mu.Lock()
+	busy := p.current != nil
+	p.mu.Unlock()
+	if busy {
 		reject(w, http.StatusForbidden, "InvalidStateTransition", "the last event is not answered yet")
 		return
 	}
 	p.ready()
 	select {
 	case inv := <-p.work:
-		p.begin(&inv)
+		p.mu.Lock()
+		p.current = &inv
+		p.mu.Unlock()
+		p.output.setRequestID(inv.id)
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
 		header.Set(headerRequestID, inv.id)
@@ -157,19 +159,6 @@ func (p *process) serveInitError(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-func (p *process) busy() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.current != nil
-}
-
-func (p *process) begin(inv *invocation) {
-	p.mu.Lock()
-	p.current = inv
-	p.mu.Unlock()
-	p.output.setRequestID(inv.id)
-}
-
 // finish returns the invocation that r answers and makes room for the next.
 // When r answers no invocation that waits, it rejects r and returns nil.
 func (p *process) finish(w http.ResponseWriter, r *http.Request) *invocation {
@@ -189,6 +178,22 @@ func (p *process) finish(w http.ResponseWriter, r *http.Request) *invocation {
 	return inv
 }
 
+// A FunctionError is a failure that the function itself reported: an error
+// that its handler returned, a panic, or a failed initialisation.
+type FunctionError struct {
+	// Type is the error's type as the function named it, such as errorString.
+	Type    string
+	Message string
+}
+
+func (e *FunctionError) Error() string {
+	text := e.Type
+	if e.Type != "" && e.Message != "" {
+		text += ": "
+	}
+	return "the function failed: " + awsiot.Printable(text+e.Message)
+}
+
 // readFunctionError reads the error document of the Runtime API. What it does
 // not say is left to kind, the error type of the request's header.
 func readFunctionError(kind string, report []byte) *FunctionError {
@@ -199,10 +204,7 @@ func readFunctionError(kind string, report []byte) *FunctionError {
 	if err := json.Unmarshal(report, &doc); err != nil {
 		return &FunctionError{Type: kind, Message: "it sent an error report that cannot be read"}
 	}
-	if doc.ErrorType == "" {
-		doc.ErrorType = kind
-	}
-	return &FunctionError{Type: doc.ErrorType, Message: doc.ErrorMessage}
+	return &FunctionError{Type: cmp.Or(doc.ErrorType, kind), Message: doc.ErrorMessage}
 }
 
 func reject(w http.ResponseWriter, status int, kind, message string) {
