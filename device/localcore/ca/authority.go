@@ -64,7 +64,17 @@ func Open(dir string) (*Authority, error) {
 	path := filepath.Join(dir, authorityFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return create(path)
+		a, err := newAuthority(NewKey)
+		if err != nil {
+			return nil, err
+		}
+		if data, err = a.encode(); err != nil {
+			return nil, err
+		}
+		if err := maybe.WriteFile(path, data, 0o600); err != nil {
+			return nil, fmt.Errorf("writing the certificate authority: %w", err)
+		}
+		return a, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate authority: %w", err)
@@ -72,21 +82,6 @@ func Open(dir string) (*Authority, error) {
 	a, err := decode(data)
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate authority in %s: %w (remove the file to make a new one; devices then need the new root)", path, err)
-	}
-	return a, nil
-}
-
-func create(path string) (*Authority, error) {
-	a, err := newAuthority(NewKey)
-	if err != nil {
-		return nil, err
-	}
-	data, err := a.encode()
-	if err != nil {
-		return nil, err
-	}
-	if err := maybe.WriteFile(path, data, 0o600); err != nil {
-		return nil, fmt.Errorf("writing the certificate authority: %w", err)
 	}
 	return a, nil
 }
@@ -119,11 +114,7 @@ func (a *Authority) Prepare() { _, _ = a.issuer() }
 // selfSigned completes the template, which brings the subject, as that of a
 // certificate authority.
 func selfSigned(key crypto.Signer, template *x509.Certificate) (authorityKey, error) {
-	serial, err := newSerial()
-	if err != nil {
-		return authorityKey{}, err
-	}
-	template.SerialNumber = serial
+	template.SerialNumber = newSerial()
 	template.NotBefore = time.Now().Add(-time.Hour)
 	template.NotAfter = notAfter
 	template.IsCA, template.BasicConstraintsValid = true, true
@@ -137,13 +128,11 @@ func selfSigned(key crypto.Signer, template *x509.Certificate) (authorityKey, er
 }
 
 // newSerial returns a random positive number of 20 octets.
-func newSerial() (*big.Int, error) {
+func newSerial() *big.Int {
 	var octets [20]byte
-	if _, err := rand.Read(octets[:]); err != nil {
-		return nil, err
-	}
+	rand.Read(octets[:]) // never fails
 	octets[0] = octets[0]&0x7f | 0x40
-	return new(big.Int).SetBytes(octets[:]), nil
+	return new(big.Int).SetBytes(octets[:])
 }
 
 // RootPEM returns the root of the server's certificate, which devices trust.
@@ -156,12 +145,8 @@ func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error)
 	if err != nil {
 		return nil, fmt.Errorf("making the server key: %w", err)
 	}
-	serial, err := newSerial()
-	if err != nil {
-		return nil, fmt.Errorf("making the server certificate: %w", err)
-	}
 	template := &x509.Certificate{
-		SerialNumber: serial,
+		SerialNumber: newSerial(),
 		Subject:      pkix.Name{CommonName: hosts[0]},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(serverLife),

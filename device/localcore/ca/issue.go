@@ -11,8 +11,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -81,10 +81,6 @@ func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.T
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
-	serial, err := newSerial()
-	if err != nil {
-		return nil, fmt.Errorf("issuing a certificate: %w", err)
-	}
 	publicDER, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
@@ -94,7 +90,7 @@ func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.T
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
 	template := &x509.Certificate{
-		SerialNumber:       serial,
+		SerialNumber:       newSerial(),
 		RawSubject:         rawSubject,
 		NotBefore:          now,
 		NotAfter:           notAfter,
@@ -162,30 +158,22 @@ func parseCSR(csrPEM string) (*x509.CertificateRequest, error) {
 	if err != nil {
 		return nil, &CSRError{err.Error()}
 	}
-	if err := checkKey(csr.PublicKey); err != nil {
-		return nil, &CSRError{err.Error()}
+	switch key := csr.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < keyBits {
+			return nil, &CSRError{fmt.Sprintf("its RSA key has %d bits; %d or more are needed", bits, keyBits)}
+		}
+	case *ecdsa.PublicKey:
+		if !slices.Contains([]elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()}, key.Curve) {
+			return nil, &CSRError{fmt.Sprintf("its key is on curve %s; P-256, P-384 and P-521 are allowed", key.Curve.Params().Name)}
+		}
+	default:
+		return nil, &CSRError{"its key is neither RSA nor on a NIST curve"}
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, &CSRError{"its signature does not fit its key: " + err.Error()}
 	}
 	return csr, nil
-}
-
-func checkKey(public crypto.PublicKey) error {
-	switch key := public.(type) {
-	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits < keyBits {
-			return fmt.Errorf("its RSA key has %d bits; %d or more are needed", bits, keyBits)
-		}
-		return nil
-	case *ecdsa.PublicKey:
-		switch key.Curve {
-		case elliptic.P256(), elliptic.P384(), elliptic.P521():
-			return nil
-		}
-		return fmt.Errorf("its key is on curve %s; P-256, P-384 and P-521 are allowed", key.Curve.Params().Name)
-	}
-	return errors.New("its key is neither RSA nor on a NIST curve")
 }
 
 // encodeCertificate returns a certificate in PEM form.

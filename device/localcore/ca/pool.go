@@ -46,7 +46,12 @@ func (p *Pool) Take(ctx context.Context) (*rsa.PrivateKey, error) {
 
 func (p *Pool) fill() {
 	for {
-		m := makeKey()
+		var m made
+		select {
+		case m.key = <-spare:
+		default:
+			m.key, m.err = NewKey()
+		}
 		select {
 		case p.ready <- m:
 		case <-p.stop:
@@ -56,24 +61,13 @@ func (p *Pool) fill() {
 	}
 }
 
-func makeKey() made {
-	select {
-	case key := <-spare:
-		return made{key: key}
-	default:
-		key, err := NewKey()
-		return made{key, err}
-	}
-}
-
 // save keeps a key that nobody took, as long as there is room.
 func (m made) save() {
-	if m.err != nil {
-		return
-	}
-	select {
-	case spare <- m.key:
-	default:
+	if m.err == nil {
+		select {
+		case spare <- m.key:
+		default:
+		}
 	}
 }
 
