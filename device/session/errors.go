@@ -18,15 +18,16 @@ type Stage string
 
 // The stages, in the order in which a connection passes them.
 const (
-	StageOptions   Stage = "options"   // the options cannot be used
-	StageResolve   Stage = "resolve"   // finding the addresses of the endpoint
-	StageDial      Stage = "dial"      // opening the TCP connection
-	StageProxy     Stage = "proxy"     // reaching an HTTP proxy and asking it for a tunnel
-	StageTLS       Stage = "tls"       // the TLS handshake, as far as the client can see it
-	StageConnect   Stage = "connect"   // from CONNECT to CONNACK, TLS 1.3 client authentication included
-	StageSubscribe Stage = "subscribe" // from SUBSCRIBE to SUBACK
-	StagePublish   Stage = "publish"   // from PUBLISH to PUBACK
-	StageLost      Stage = "lost"      // an established connection that ended with nothing unanswered
+	StageOptions     Stage = "options"     // the options cannot be used
+	StageResolve     Stage = "resolve"     // finding the addresses of the endpoint
+	StageDial        Stage = "dial"        // opening the TCP connection
+	StageProxy       Stage = "proxy"       // reaching an HTTP proxy and asking it for a tunnel
+	StageTLS         Stage = "tls"         // the TLS handshake, as far as the client can see it
+	StageConnect     Stage = "connect"     // from CONNECT to CONNACK, TLS 1.3 client authentication included
+	StageSubscribe   Stage = "subscribe"   // from SUBSCRIBE to SUBACK
+	StagePublish     Stage = "publish"     // from PUBLISH to PUBACK
+	StageUnsubscribe Stage = "unsubscribe" // from UNSUBSCRIBE to UNSUBACK
+	StageLost        Stage = "lost"        // an established connection that ended with nothing unanswered
 )
 
 // Causes to look for with [errors.Is].
@@ -62,7 +63,7 @@ type Error struct {
 	// endpoint. Before that, what comes may be from a captive portal or from
 	// another device on the way.
 	Authenticated bool
-	After         string   // the oldest unanswered packet: "CONNECT", "SUBSCRIBE", "PUBLISH" or ""
+	After         string   // the oldest unanswered packet: "CONNECT", "SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH" or ""
 	Topics        []string // the topic filters of that SUBSCRIBE, or the topic of that PUBLISH
 	Err           error
 }
@@ -89,6 +90,8 @@ func (e *Error) doing() string {
 		return "connecting to " + e.Endpoint + e.unsuitable()
 	case StageSubscribe:
 		return "subscribing to " + strings.Join(e.Topics, ", ")
+	case StageUnsubscribe:
+		return "unsubscribing from " + strings.Join(e.Topics, ", ")
 	case StagePublish:
 		return "publishing to " + strings.Join(e.Topics, ", ")
 	}

@@ -110,6 +110,11 @@ func (s *Session) receive(packet packets.ControlPacket) error {
 		}
 		close(r.answered)
 		return nil
+	case *packets.UnsubackPacket:
+		if r := s.take(StageUnsubscribe, p.MessageID); r != nil {
+			close(r.answered)
+		}
+		return nil
 	case *packets.PubackPacket:
 		if r := s.take(StagePublish, p.MessageID); r != nil {
 			close(r.answered)

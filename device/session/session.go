@@ -67,7 +67,7 @@ type request struct {
 
 // name returns the packet's name, for Error.After.
 func (r *request) name() string {
-	return map[Stage]string{StageConnect: "CONNECT", StageSubscribe: "SUBSCRIBE", StagePublish: "PUBLISH"}[r.stage]
+	return map[Stage]string{StageConnect: "CONNECT", StageSubscribe: "SUBSCRIBE", StageUnsubscribe: "UNSUBSCRIBE", StagePublish: "PUBLISH"}[r.stage]
 }
 
 // Connect opens a session: TCP, TLS, CONNECT, CONNACK. The context governs
@@ -103,7 +103,7 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	connect.ClientIdentifier = p.ClientID
 	connect.Keepalive = uint16(s.o.KeepAlive / time.Second)
 	s.running.Go(s.read)
-	if err := s.exchange(ctx, &request{stage: StageConnect, packet: connect}); err != nil {
+	if _, err := s.exchange(ctx, &request{stage: StageConnect, packet: connect}); err != nil {
 		s.meter.Close()
 		s.running.Wait()
 		return nil, err
@@ -120,21 +120,45 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 // Subscribe subscribes to the topic filters at QoS 1 in one packet and waits
 // for SUBACK. AWS IoT accepts [MaxFilters] at most. The error is an [*Error].
 func (s *Session) Subscribe(ctx context.Context, filters ...string) error {
-	return s.exchange(ctx, subscribe(filters))
+	_, err := s.exchange(ctx, subscribe(filters))
+	return err
+}
+
+// Unsubscribe ends the subscriptions to the topic filters and waits for
+// UNSUBACK. The error is an [*Error].
+func (s *Session) Unsubscribe(ctx context.Context, filters ...string) error {
+	p := packets.NewControlPacket(packets.Unsubscribe).(*packets.UnsubscribePacket)
+	p.Topics = filters
+	_, err := s.exchange(ctx, &request{stage: StageUnsubscribe, packet: p, topics: filters})
+	return err
 }
 
 // Publish publishes at QoS 1 and waits for PUBACK. When the context ends
 // first, the message may have arrived nevertheless. AWS IoT accepts
 // [MaxPayload] bytes at most. The error is an [*Error].
 func (s *Session) Publish(ctx context.Context, topic string, payload []byte) error {
-	return s.exchange(ctx, publish(topic, payload))
+	_, err := s.exchange(ctx, publish(topic, payload))
+	return err
+}
+
+// PublishAll publishes messages at QoS 1, in order and in one write, and waits
+// for their PUBACKs. It returns how many of the first ones were acknowledged:
+// all of them unless there is an error, which is an [*Error] of the next one. AWS
+// IoT accepts 100 unacknowledged messages at most.
+func (s *Session) PublishAll(ctx context.Context, messages ...Message) (acknowledged int, err error) {
+	requests := make([]*request, len(messages))
+	for i, m := range messages {
+		requests[i] = publish(m.Topic, m.Payload)
+	}
+	return s.exchange(ctx, requests...)
 }
 
 // SubscribeAndPublish sends SUBSCRIBE and, without waiting for SUBACK,
 // PUBLISH, and waits for both acknowledgements: one round trip less than
 // Subscribe and Publish take.
 func (s *Session) SubscribeAndPublish(ctx context.Context, filters []string, topic string, payload []byte) error {
-	return s.exchange(ctx, subscribe(filters), publish(topic, payload))
+	_, err := s.exchange(ctx, subscribe(filters), publish(topic, payload))
+	return err
 }
 
 func subscribe(filters []string) *request {
@@ -149,18 +173,19 @@ func publish(topic string, payload []byte) *request {
 	return &request{stage: StagePublish, packet: p, topics: []string{topic}}
 }
 
-// exchange sends requests in one write and waits until all are answered.
-func (s *Session) exchange(ctx context.Context, requests ...*request) error {
+// exchange sends requests in one write and waits until all are answered. It
+// returns how many of the first ones were.
+func (s *Session) exchange(ctx context.Context, requests ...*request) (answered int, err error) {
 	if err := s.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	for _, r := range requests {
 		r.answered = make(chan struct{})
 		if err := r.checkLimits(); err != nil {
-			return s.fault(r, err)
+			return 0, s.fault(r, err)
 		}
 	}
-	err := context.Cause(ctx)
+	err = context.Cause(ctx)
 	if err == nil {
 		err = s.send(requests)
 	}
@@ -169,25 +194,25 @@ func (s *Session) exchange(ctx context.Context, requests ...*request) error {
 		err = cmp.Or(s.err, err)
 	}
 	if err != nil {
-		return s.fault(requests[0], err)
+		return 0, s.fault(requests[0], err)
 	}
-	for _, r := range requests {
+	for i, r := range requests {
 		select {
 		case <-r.answered:
 		case <-s.done:
 			select {
 			case <-r.answered: // the answer was the last thing that came
 			default:
-				return s.fault(r, s.reason())
+				return i, s.fault(r, s.reason())
 			}
 		case <-ctx.Done():
-			return s.fault(r, context.Cause(ctx))
+			return i, s.fault(r, context.Cause(ctx))
 		}
 		if r.err != nil {
-			return s.fault(r, r.err)
+			return i, s.fault(r, r.err)
 		}
 	}
-	return nil
+	return len(requests), nil
 }
 
 func (r *request) checkLimits() error {
@@ -215,6 +240,9 @@ func (s *Session) send(requests []*request) error {
 	for _, r := range requests {
 		switch p := r.packet.(type) {
 		case *packets.SubscribePacket:
+			p.MessageID = s.nextID()
+			r.id = p.MessageID
+		case *packets.UnsubscribePacket:
 			p.MessageID = s.nextID()
 			r.id = p.MessageID
 		case *packets.PublishPacket:
