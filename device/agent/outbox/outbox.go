@@ -1,0 +1,463 @@
+// Package outbox is a durable queue of MQTT messages in one file. A message is on
+// stable storage when [Outbox.Put] returns, and stays until it is acknowledged;
+// producers that put at the same time share one sync. Messages leave in the order
+// in which they were put.
+//
+// The file is a bbolt database: a crash or a power cut at any instant leaves
+// the last commit. A file that is damaged nevertheless is renamed, never deleted.
+// The outbox knows nothing of connections.
+package outbox
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Defaults of [Config].
+const (
+	DefaultMaxBytes = 64 << 20
+	DefaultMaxAge   = 168 * time.Hour
+)
+
+// maxSetAside bounds the messages that are kept for inspection.
+const maxSetAside = 100
+
+// perMessage is what a message costs beyond its topic and payload, in bytes.
+const perMessage = 32
+
+// clockWasSet separates the times of a clock from those of a device that has not
+// set its own since it was switched on.
+var clockWasSet = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+var (
+	queued   = []byte("messages")
+	setAside = []byte("setAside")
+)
+
+// ErrClosed is returned by [Outbox.Put] after [Outbox.Close].
+var ErrClosed = errors.New("outbox is closed")
+
+// Config says where the outbox is and what it may hold. Path is required.
+type Config struct {
+	Path     string        // of the file; its directory must exist
+	MaxBytes int64         // of topics and payloads; the oldest messages give way; 0 means [DefaultMaxBytes]
+	MaxAge   time.Duration // after which a message is dropped; 0 means [DefaultMaxAge]
+	Log      *slog.Logger  // nil discards
+}
+
+// A Message is one that was put and is not acknowledged.
+type Message struct {
+	Sequence uint64 // grows in the order of the outbox
+	Stored   time.Time
+	Topic    string
+	Payload  []byte
+}
+
+// Stats are counts since the outbox was opened, and its present state.
+type Stats struct {
+	Messages int       // queued now
+	Bytes    int64     // of their topics and payloads, and a little for each
+	Oldest   time.Time // when the first of them was put; zero if there is none
+	SetAside int       // kept for inspection now
+
+	Stored       uint64 // put
+	Acknowledged uint64
+	DroppedBytes uint64 // because of MaxBytes
+	DroppedAge   uint64 // because of MaxAge
+	Syncs        uint64 // commits to stable storage
+}
+
+// An Outbox may be used concurrently, but [Outbox.Next], [Outbox.Acknowledge] and
+// [Outbox.SetAside] by one consumer only. Where the file cannot be opened, every
+// call tries again, so that a disk may recover.
+type Outbox struct {
+	config Config
+	puts   chan *put
+	ready  chan struct{}
+	done   chan struct{} // closed by Close
+	ended  chan struct{} // closed when commit has ended
+
+	mu    sync.Mutex
+	db    *bolt.DB
+	stats Stats
+	// cursor is the last message that the consumer is done with. It may be ahead of
+	// the file, which cannot be changed on a full or read-only disk.
+	cursor uint64
+}
+
+// A put waits for its commit.
+type put struct {
+	topic   string
+	payload []byte
+	result  chan error
+}
+
+// New returns the outbox that c describes, to be closed. It opens the file, if
+// that is possible now.
+func New(c Config) *Outbox {
+	if c.MaxBytes == 0 {
+		c.MaxBytes = DefaultMaxBytes
+	}
+	if c.MaxAge == 0 {
+		c.MaxAge = DefaultMaxAge
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	o := &Outbox{config: c, puts: make(chan *put), ready: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	o.mu.Lock()
+	if err := o.open(); err != nil {
+		c.Log.Error("the outbox cannot be opened; messages are not accepted", "error", err)
+	}
+	o.mu.Unlock()
+	go o.commitAll()
+	return o
+}
+
+// Close ends the outbox. Messages stay in the file.
+func (o *Outbox) Close() error {
+	close(o.done)
+	<-o.ended
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.db == nil {
+		return nil
+	}
+	return o.db.Close()
+}
+
+// open opens the file and counts what is in it. The caller holds mu.
+func (o *Outbox) open() error {
+	if o.db != nil {
+		return nil
+	}
+	db, stats, err := openFile(o.config.Path)
+	if damaged, ok := errors.AsType[*damagedError](err); ok {
+		aside := fmt.Sprintf("%s.damaged-%s", o.config.Path, time.Now().UTC().Format("20060102T150405.000"))
+		if err := os.Rename(o.config.Path, aside); err != nil {
+			return fmt.Errorf("renaming the damaged outbox: %w", err)
+		}
+		o.config.Log.Error("the outbox was damaged and a new one begun; the messages of the old one were not sent", "kept", aside, "error", damaged.err)
+		db, stats, err = openFile(o.config.Path)
+	}
+	if err != nil {
+		return fmt.Errorf("opening the outbox: %w", err)
+	}
+	o.db = db
+	o.stats.Messages, o.stats.Bytes, o.stats.Oldest, o.stats.SetAside = stats.Messages, stats.Bytes, stats.Oldest, stats.SetAside
+	o.signal()
+	return nil
+}
+
+// A damagedError says why a file is no outbox.
+type damagedError struct{ err error }
+
+func (e *damagedError) Error() string { return e.err.Error() }
+
+// openFile opens a file and reads all of it: bbolt checks pages only as it reads
+// them, and panics.
+func openFile(path string) (db *bolt.DB, stats Stats, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a file that is shorter than its pages say
+	defer func() {
+		if r := recover(); r != nil {
+			err = &damagedError{fmt.Errorf("reading it: %v", r)}
+		}
+		if err != nil && db != nil {
+			db.Close()
+			db = nil
+		}
+	}()
+	info, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, stats, err
+	}
+	exists := err == nil
+	// With NoFreelistSync it would panic on a goroutine of its own.
+	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	if _, ioError := errors.AsType[*fs.PathError](err); err != nil && exists && info.Size() > 0 && !ioError && !errors.Is(err, bolt.ErrTimeout) && !errors.Is(err, fs.ErrPermission) {
+		return nil, stats, &damagedError{err}
+	}
+	if err != nil {
+		return nil, stats, err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {
+			return &damagedError{fmt.Errorf("the file has not the %d bytes that it should have", tx.Size())}
+		}
+		for _, name := range [][]byte{queued, setAside} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		stats.SetAside = tx.Bucket(setAside).Stats().KeyN
+		return tx.Bucket(queued).ForEach(func(k, v []byte) error {
+			m, err := decode(k, v)
+			if err != nil {
+				return &damagedError{err}
+			}
+			if stats.Messages == 0 {
+				stats.Oldest = m.Stored
+			}
+			stats.Messages++
+			stats.Bytes += m.size()
+			return nil
+		})
+	})
+	return db, stats, err
+}
+
+// Put stores a message and returns when it is on stable storage. An error means
+// that it may not be, mostly because the disk is full or cannot be written.
+func (o *Outbox) Put(topic string, payload []byte) error {
+	p := &put{topic, payload, make(chan error, 1)}
+	select {
+	case o.puts <- p:
+		return <-p.result
+	case <-o.done:
+		return ErrClosed
+	}
+}
+
+// commitAll stores messages until Close. Those that come during a sync share the
+// next one.
+func (o *Outbox) commitAll() {
+	defer close(o.ended)
+	for {
+		var group []*put
+		select {
+		case p := <-o.puts:
+			group = append(group, p)
+		case <-o.done:
+			return
+		}
+	more:
+		for size := 0; len(group) < 256 && size < 1<<20; {
+			select {
+			case p := <-o.puts:
+				group = append(group, p)
+				size += len(p.payload)
+			default:
+				break more
+			}
+		}
+		err := o.commit(group)
+		for _, p := range group {
+			p.result <- err
+		}
+	}
+}
+
+func (o *Outbox) commit(group []*put) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.open(); err != nil {
+		return err
+	}
+	now := time.Now()
+	next := o.stats
+	err := o.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(queued)
+		for _, p := range group {
+			sequence, err := b.NextSequence()
+			if err != nil {
+				return err
+			}
+			m := Message{Sequence: sequence, Stored: now, Topic: p.topic, Payload: p.payload}
+			if err := b.Put(m.encode()); err != nil {
+				return err
+			}
+			if next.Messages == 0 {
+				next.Oldest = now
+			}
+			next.Messages++
+			next.Stored++
+			next.Bytes += m.size()
+		}
+		return o.dropOldest(b, now, &next)
+	})
+	if err != nil {
+		return fmt.Errorf("storing in the outbox: %w", err)
+	}
+	next.Syncs++
+	o.stats = next
+	o.signal()
+	return nil
+}
+
+// dropOldest drops messages that are too old or too many.
+func (o *Outbox) dropOldest(b *bolt.Bucket, now time.Time, stats *Stats) error {
+	c := b.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.First() {
+		m, err := decode(k, v)
+		if err != nil {
+			return err
+		}
+		old := m.Stored.After(clockWasSet) && now.Sub(m.Stored) > o.config.MaxAge
+		switch {
+		case m.Sequence <= o.cursor: // it could not be removed when it was acknowledged
+			stats.Acknowledged++
+		case stats.Bytes > o.config.MaxBytes:
+			stats.DroppedBytes++
+		case old:
+			stats.DroppedAge++
+		default:
+			stats.Oldest = m.Stored
+			return nil
+		}
+		if err := c.Delete(); err != nil {
+			return err
+		}
+		stats.Messages--
+		stats.Bytes -= m.size()
+	}
+	stats.Oldest = time.Time{}
+	return nil
+}
+
+// Ready receives a value when there may be messages again.
+func (o *Outbox) Ready() <-chan struct{} { return o.ready }
+
+func (o *Outbox) signal() {
+	select {
+	case o.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Next returns the oldest messages that the consumer is not done with: at most
+// count, and at most bytes of payload unless the first one has more. It drops
+// those that are too old.
+func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.open(); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if o.stats.Oldest.After(clockWasSet) && now.Sub(o.stats.Oldest) > o.config.MaxAge {
+		next := o.stats
+		if err := o.db.Update(func(tx *bolt.Tx) error { return o.dropOldest(tx.Bucket(queued), now, &next) }); err == nil {
+			o.stats = next
+		}
+	}
+	err = o.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket(queued).Cursor()
+		for k, v := c.Seek(key(o.cursor + 1)); k != nil && len(messages) < count; k, v = c.Next() {
+			m, err := decode(k, v)
+			if err != nil {
+				return err
+			}
+			if bytes -= len(m.Payload); bytes < 0 && len(messages) > 0 {
+				return nil
+			}
+			messages = append(messages, m)
+		}
+		return nil
+	})
+	return messages, err
+}
+
+// Acknowledge removes the messages up to that one. After an error they do not
+// come again, unless the outbox is opened anew.
+func (o *Outbox) Acknowledge(last Message) error { return o.finish(last, nil) }
+
+// SetAside removes a message, which must be the first, and keeps it in the file
+// for inspection, beside the 99 before it.
+func (o *Outbox) SetAside(m Message) error { return o.finish(m, &m) }
+
+func (o *Outbox) finish(last Message, aside *Message) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	next := o.stats
+	o.cursor = last.Sequence
+	if err := o.open(); err != nil {
+		return err
+	}
+	err := o.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(queued)
+		c := b.Cursor()
+		next.Oldest = time.Time{}
+		for k, v := c.First(); k != nil; k, v = c.First() {
+			m, err := decode(k, v)
+			if err != nil {
+				return err
+			}
+			if m.Sequence > last.Sequence {
+				next.Oldest = m.Stored
+				break
+			}
+			if err := c.Delete(); err != nil {
+				return err
+			}
+			next.Messages--
+			next.Bytes -= m.size()
+			if aside == nil || m.Sequence < aside.Sequence {
+				next.Acknowledged++
+			}
+		}
+		if aside == nil {
+			return nil
+		}
+		next.SetAside++
+		kept := tx.Bucket(setAside)
+		if c := kept.Cursor(); next.SetAside > maxSetAside {
+			c.First()
+			if err := c.Delete(); err != nil {
+				return err
+			}
+			next.SetAside--
+		}
+		return kept.Put(aside.encode())
+	})
+	if err != nil {
+		return fmt.Errorf("removing from the outbox: %w", err)
+	}
+	next.Syncs++
+	o.stats = next
+	return nil
+}
+
+// Stats returns the present counts.
+func (o *Outbox) Stats() Stats {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stats
+}
+
+func (m *Message) size() int64 { return int64(len(m.Topic) + len(m.Payload) + perMessage) }
+
+func key(sequence uint64) []byte { return binary.BigEndian.AppendUint64(nil, sequence) }
+
+// encode returns a message as key and value: when it was put, its topic, a zero
+// byte, which no topic has, and its payload.
+func (m *Message) encode() (k, v []byte) {
+	v = binary.BigEndian.AppendUint64(nil, uint64(m.Stored.UnixMilli()))
+	v = append(append(append(v, m.Topic...), 0), m.Payload...)
+	return key(m.Sequence), v
+}
+
+func decode(k, v []byte) (Message, error) {
+	if len(k) != 8 || len(v) < 9 {
+		return Message{}, errors.New("a message without its time")
+	}
+	topic, payload, ok := bytes.Cut(v[8:], []byte{0})
+	if !ok {
+		return Message{}, errors.New("a message without its topic")
+	}
+	return Message{
+		Sequence: binary.BigEndian.Uint64(k),
+		Stored:   time.UnixMilli(int64(binary.BigEndian.Uint64(v))),
+		Topic:    string(topic),
+		Payload:  bytes.Clone(payload),
+	}, nil
+}
