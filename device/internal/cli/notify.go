@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"time"
+
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"example.com/fleety/device/internal/term"
@@ -12,8 +14,8 @@ import (
 // Page: https://www.freedesktop.org/software/systemd/man/sd_notify.html
 func (c *Console) Ready(status string) { c.notify("READY=1\n" + statusLine(status)) }
 
-// notifyStatus sets the status that the service manager shows.
-func (c *Console) notifyStatus(status string) { c.notify(statusLine(status)) }
+// Status sets the status that the service manager shows.
+func (c *Console) Status(status string) { c.notify(statusLine(status)) }
 
 func statusLine(text string) string { return "STATUS=" + term.Clean(text) }
 
@@ -22,3 +24,16 @@ func (c *Console) notify(state string) {
 		c.Log.Debug("notifying the service manager failed", "error", err)
 	}
 }
+
+// WatchdogInterval is within which the service manager expects [Console.Watchdog],
+// 0 for never.
+func (c *Console) WatchdogInterval() time.Duration {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		c.Log.Debug("reading the service manager's watchdog failed", "error", err)
+	}
+	return interval
+}
+
+// Watchdog notifies the service manager that the program works.
+func (c *Console) Watchdog() { c.notify(daemon.SdNotifyWatchdog) }

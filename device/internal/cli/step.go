@@ -20,7 +20,7 @@ type Step struct {
 
 // StepBegins shows that a step begins, also to the service manager.
 func (c *Console) StepBegins(s Step) {
-	c.notifyStatus(s.Text)
+	c.Status(s.Text)
 	switch {
 	case c.records != nil:
 	case s.Wait:
@@ -42,7 +42,7 @@ func (c *Console) StepDone(s Step) {
 // StepFailed shows that a step has failed, and why, also to the service
 // manager.
 func (c *Console) StepFailed(s Step) {
-	c.notifyStatus(s.Text + ": " + s.Err.Error())
+	c.Status(s.Text + ": " + s.Err.Error())
 	if c.records == nil {
 		c.steps.Failed(s.Text, s.Err)
 		return

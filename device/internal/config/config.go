@@ -24,6 +24,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
@@ -45,7 +46,8 @@ var Example []byte
 const (
 	DefaultPort     = 8883
 	DefaultTemplate = "GoFleetProvisioningTemplate"
-	DefaultStateDir = "certs"   // in the file's folder
+	DefaultStateDir = "certs" // in the file's folder
+	DefaultSocket   = "/run/iot_device/api.sock"
 	ThingNamePrefix = "fleety_" // what DefaultTemplate puts before the serial number by default
 )
 
@@ -96,6 +98,7 @@ type Config struct {
 	Server    Server
 	Bootstrap Bootstrap
 	Primary   Primary
+	Agent     Agent
 
 	// Warnings are about settings that are ignored or unwise, in sentences.
 	Warnings []string
@@ -127,6 +130,20 @@ type Bootstrap struct {
 type Primary struct {
 	CertificatePath string
 	PrivateKeyPath  string
+}
+
+// Agent is how iot_device run works. Zero values stand for the defaults of packages
+// agent and outbox, but for Socket.
+type Agent struct {
+	Socket      string        // Unix socket of the local API
+	RotateAfter time.Duration // age at which key and certificate are replaced; 0: never
+	Outbox      Outbox
+}
+
+// Outbox bounds the messages that are not sent yet.
+type Outbox struct {
+	MaxBytes int64
+	MaxAge   time.Duration
 }
 
 // An Origin is the place that a setting was read from.

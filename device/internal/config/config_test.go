@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -61,6 +62,7 @@ func TestLoadReadsEveryKeyOfTheDocumentedFile(t *testing.T) {
 			CertificatePath: "certs/fleety_2974685.certificate.pem",
 			PrivateKeyPath:  "certs/fleety_2974685.private.key",
 		},
+		Agent: config.Agent{Socket: "/run/iot_device/api.sock", Outbox: config.Outbox{MaxBytes: 64 << 20, MaxAge: 168 * time.Hour}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
@@ -148,6 +150,7 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		"IOT_DEVICE_BOOTSTRAP_KEYS=service", "IOT_DEVICE_BOOTSTRAP_PARAMETERS=floor=3, room = 7",
 		"IOT_DEVICE_PRIMARY_CERTIFICATEPATH=d", "IOT_DEVICE_PRIMARY_PRIVATEKEYPATH=e",
 		"IOT_DEVICE_STATEDIR=f", "IOT_DEVICE_BOOTSTRAP_AFTERWARDS=remove", "IOT_DEVICE_BOOTSTRAP_EAGER=false",
+		"IOT_DEVICE_AGENT_SOCKET=g", "IOT_DEVICE_AGENT_ROTATEAFTER=1h", "IOT_DEVICE_AGENT_OUTBOX_MAXBYTES=3MiB", "IOT_DEVICE_AGENT_OUTBOX_MAXAGE=1m",
 	}
 	got, err := load(t, "", config.Sources{Environ: environ})
 	if err != nil {
@@ -161,6 +164,7 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 			Keys: config.KeysService, Afterwards: config.AfterwardsRemove, Parameters: map[string]string{"floor": "3", "room": "7"},
 		},
 		Primary: config.Primary{CertificatePath: "d", PrivateKeyPath: "e"},
+		Agent:   config.Agent{Socket: "g", RotateAfter: time.Hour, Outbox: config.Outbox{MaxBytes: 3 << 20, MaxAge: time.Minute}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)

@@ -302,7 +302,7 @@ func scalarOf(n ast.Node, want kind) (string, bool) {
 	case *ast.StringNode:
 		return n.Value, want != mapping // "8883" is a number, too
 	case *ast.LiteralNode:
-		return n.Value.Value, want == text || want == path
+		return n.Value.Value, want != number && want != boolean
 	case *ast.BoolNode:
 		return n.GetToken().Value, want == boolean
 	}

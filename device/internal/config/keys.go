@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -27,11 +28,13 @@ const (
 	path      // relative ones start at the folder of the file, or the current directory
 	number
 	boolean
+	duration
+	size
 	mapping // of text to text, in Bootstrap.Parameters
 )
 
 func (k kind) String() string {
-	return [...]string{"text", "a path", "a number", "true or false", "a mapping of names to text"}[k]
+	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text"}[k]
 }
 
 var keys = []key{
@@ -54,6 +57,10 @@ var keys = []key{
 	{"bootstrap.parameters", mapping, setParameters},
 	{"primary.certificatepath", path, setText(func(c *Config) *string { return &c.Primary.CertificatePath })},
 	{"primary.privatekeypath", path, setText(func(c *Config) *string { return &c.Primary.PrivateKeyPath })},
+	{"agent.socket", path, setText(func(c *Config) *string { return &c.Agent.Socket })},
+	{"agent.rotateAfter", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.RotateAfter }, time.Hour)},
+	{"agent.outbox.maxBytes", size, setMaxBytes},
+	{"agent.outbox.maxAge", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Outbox.MaxAge }, time.Minute)},
 }
 
 func setText(field func(*Config) *string) func(*Config, string) error {
@@ -82,6 +89,41 @@ func setPort(c *Config, value string) error {
 		return fmt.Errorf("%q is not a number", value)
 	}
 	c.Server.Port = port
+	return nil
+}
+
+// setDuration reads a duration of at least that.
+func setDuration(field func(*Config) *time.Duration, least time.Duration) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		d, err := time.ParseDuration(strings.TrimSpace(value))
+		switch {
+		case err != nil:
+			return fmt.Errorf("%q is not a duration", value)
+		case d < least:
+			return fmt.Errorf("%s is less than %s", d, least)
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+// setMaxBytes reads a number of bytes, with one of the units KiB, MiB and GiB or
+// none.
+func setMaxBytes(c *Config, value string) error {
+	number, unit := strings.TrimSpace(value), int64(1)
+	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
+		if before, ok := strings.CutSuffix(number, suffix); ok {
+			number, unit = strings.TrimSpace(before), 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is not a number of bytes", value)
+	case n < 1<<20/unit || n > 1<<40/unit:
+		return fmt.Errorf("%s is not between 1MiB and 1024GiB", value)
+	}
+	c.Agent.Outbox.MaxBytes = n * unit
 	return nil
 }
 
@@ -173,9 +215,10 @@ func lookup(name string) (key, bool) {
 // "server.port".
 func isSection(name string) bool {
 	for _, k := range keys {
-		section, _, nested := strings.Cut(k.name, ".")
-		if nested && strings.EqualFold(section, name) {
-			return true
+		for section, _ := split(k.name); section != ""; section, _ = split(section) {
+			if strings.EqualFold(section, name) {
+				return true
+			}
 		}
 	}
 	return false

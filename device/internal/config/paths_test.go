@@ -108,9 +108,14 @@ func TestParametersOfTheEnvironment(t *testing.T) {
 
 // What this version cannot do is not accepted in silence.
 func TestSettingsOfFeaturesThatAreNotThereAreErrors(t *testing.T) {
-	for _, setting := range []string{"agent: {socket: /run/x}"} {
+	for _, setting := range []string{"agent: {shadows: [{name: x}]}", "agent: {jobs: {handlers: /x}}", "AGENT: {tunnel: {services: {SSH: 22}}}"} {
 		if _, err := load(t, good+setting+"\n", config.Sources{}); awsiot.ClassOf(err) != awsiot.Misconfigured || !strings.Contains(err.Error(), "this version") {
 			t.Errorf("%s: %v", setting, err)
+		}
+	}
+	for _, setting := range []string{"socket: [x]", "sockets: x", "rotateAfter: 90d", "rotateAfter: -1h", "rotateAfter: 1s", "outbox: {maxBytes: 64MB}", "outbox: {maxBytes: -1}", "outbox: {maxBytes: 9999999999GiB}", "outbox: {maxAge: 0s}", "outbox: {maxage: true}", "outbox: 7"} {
+		if _, err := load(t, good+"agent: {"+setting+"}\n", config.Sources{}); awsiot.ClassOf(err) != awsiot.Misconfigured {
+			t.Errorf("agent: %s: %v", setting, err)
 		}
 	}
 	for _, keys := range []string{"tpm?pcrs=24", "tpm?pcrs=x", "tpm?bank=sha1", "tpmrm0", "pkcs11:token=x", "pkcs11:token=x?module-path=/m&pin-value=1"} {

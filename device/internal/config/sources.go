@@ -46,6 +46,7 @@ func (s *Sources) AddAuthorFlag(flags *pflag.FlagSet, usage string) {
 func applyDefaults(c *Config, dir string) {
 	c.StateDir = filepath.Join(dir, DefaultStateDir)
 	c.Server.Port = DefaultPort
+	c.Agent.Socket = DefaultSocket
 	c.Bootstrap = Bootstrap{
 		PrivateKeyPath:       filepath.Join(dir, "certs/fleet-provisioning.private.key"),
 		CertificatePath:      filepath.Join(dir, "certs/fleet-provisioning.certificate.pem"),
@@ -105,12 +106,17 @@ func apply(c *Config, k key, value string, origin Origin) Problems {
 	return nil
 }
 
+// laterSections are settings of the agent that this version does not have.
+var laterSections = []string{"agent.shadows", "agent.jobs", "agent.tunnel"}
+
 func unknownKey(origin Origin, name string) Problem {
 	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name)}
-	section, last := split(name)
+	_, last := split(name)
 	switch near := nearest(name); {
-	case strings.EqualFold(section, "agent") || strings.EqualFold(name, "agent"):
-		p.What, p.Remedy = fmt.Sprintf("%s: this version has no agent (iot_device run)", name), "remove the section"
+	case slices.ContainsFunc(laterSections, func(s string) bool {
+		return strings.EqualFold(s, name) || strings.HasPrefix(strings.ToLower(name), s+".")
+	}):
+		p.What, p.Remedy = fmt.Sprintf("%s: the agent of this version has no %s", name, last), "remove it"
 	case near != "":
 		p.What, p.Remedy = fmt.Sprintf("unknown key %q", last), fmt.Sprintf("did you mean %q?", near)
 	default:

@@ -1,0 +1,306 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"example.com/fleety/device/agent"
+	"example.com/fleety/device/agent/outbox"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/provision"
+	"example.com/fleety/device/session"
+	"example.com/fleety/hook/payload"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const thing = "fleety_2974685"
+
+// A world has an emulator and an agent of one device.
+type world struct {
+	*localcore.Server
+	config agent.Config
+	store  *identity.Store
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	server, err := localcore.Start(t.Context(), localcore.Config{
+		Templates: filepath.Join("..", "..", "templates"),
+		HookFunc: func(context.Context, payload.Request) (payload.Response, error) {
+			return payload.Response{AllowProvisioning: true}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	dir, err := os.MkdirTemp("", "agent") // the path of a socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	store, err := identity.NewStore(identity.Config{SerialNumber: "2974685", Dir: filepath.Join(dir, "certs")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := tls.X509KeyPair(server.Claim().CertificatePEM, server.Claim().PrivateKeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port := server.Endpoint()
+	return &world{server, agent.Config{
+		Provision: provision.Config{
+			Store:      store,
+			Session:    session.Options{Endpoint: host, Port: port, RootCAs: server.RootCAs(), Proxy: "direct"},
+			Claim:      &claim,
+			Template:   localcore.TemplateName,
+			Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "USA"},
+		},
+		Dir:    filepath.Join(dir, "agent"),
+		Socket: filepath.Join(dir, "api.sock"),
+	}, store}
+}
+
+// run runs the agent until the test ends, or until stop is called.
+func (w *world) run(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	var once sync.Once
+	w.config.OnStatus = func(string) { once.Do(func() { close(ready) }) }
+	go func() { ended <- agent.Run(ctx, w.config) }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// get asks the agent.
+func (w *world) get(t *testing.T, path string) string {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", w.config.Socket)
+	}}}
+	answer, err := client.Get("http://agent" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatal(answer.Status, err)
+	}
+	return string(text)
+}
+
+// await waits until the agent's status is as it should be.
+func (w *world) await(t *testing.T, as func(agent.Status) bool) agent.Status {
+	t.Helper()
+	for tick := time.Tick(10 * time.Millisecond); ; {
+		var s agent.Status
+		if err := json.Unmarshal([]byte(w.get(t, "/v1/status")), &s); err != nil {
+			t.Fatal(err)
+		}
+		if as(s) {
+			return s
+		}
+		select {
+		case <-tick:
+		case <-t.Context().Done():
+			t.Fatalf("status: %+v", s)
+		}
+	}
+}
+
+func connected(s agent.Status) bool { return s.Connected }
+
+func TestAgentProvisionsAndConnects(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	s := w.await(t, connected)
+	id, err := w.store.Load()
+	if err != nil || s.ThingName != thing || s.CertificateID != id.Record.CertificateID || s.ProcessID != os.Getpid() {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	if info, err := os.Stat(w.config.Socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("socket: %v, %v", info.Mode(), err)
+	}
+	if err := agent.Run(t.Context(), w.config); !errors.Is(err, agent.ErrRunning) {
+		t.Errorf("a second agent: %v", err)
+	}
+}
+
+// What is in the outbox when an agent is stopped is sent before it disconnects.
+func TestStoppedAgentDrainsItsOutbox(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stop := w.run(t)
+	w.await(t, connected)
+	client := agent.NewClient(w.config.Socket)
+	for range 20 {
+		if err := client.Publish(t.Context(), "telemetry", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client.Close()
+	stop()
+	if _, err := os.Lstat(w.config.Socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	o := outbox.New(outbox.Config{Path: filepath.Join(w.config.Dir, "outbox.db")})
+	defer o.Close()
+	if s := o.Stats(); s.Messages != 0 {
+		t.Errorf("left: %+v", s)
+	}
+}
+
+// A message that AWS IoT denies, by ending the connection, does not keep those
+// behind it.
+func TestMessageThatEndsTheConnectionIsSetAside(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := os.Mkdir(w.config.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := outbox.New(outbox.Config{Path: filepath.Join(w.config.Dir, "outbox.db")})
+	for _, topic := range []string{"fleet/" + thing + "/up/1", "fleet/another/up/2", "fleet/" + thing + "/up/3"} {
+		if err := o.Put(topic, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.Close()
+	w.run(t)
+	s := w.await(t, func(s agent.Status) bool { return s.Connected && s.Outbox.Messages == 0 })
+	if s.Outbox.SetAside != 1 {
+		t.Errorf("status: %+v", s)
+	}
+	for _, topic := range []string{"/up/1", "/up/3"} {
+		if _, err := w.AwaitEvent(t.Context(), func(e localcore.Event) bool { return e.Type == event.Published && e.Topic == "fleet/"+thing+topic }); err != nil {
+			t.Error(err)
+		}
+	}
+	metrics := w.get(t, "/metrics")
+	for _, want := range []string{"iot_device_messages_set_aside_total 1\n", "iot_device_messages_acknowledged_total 2\n", `iot_device_reconnects_total{cause="publish"} `} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics have no %q:\n%s", want, metrics)
+		}
+	}
+}
+
+// Two clients with one client id end each other's connections. The agent does not
+// fight.
+func TestTakeoverByAnotherClientIsReported(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	w.await(t, connected)
+	id, err := w.store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := w.config.Provision.Session
+	o.ClientID = thing
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
+	for !strings.Contains(w.get(t, "/metrics"), `iot_device_reconnects_total{cause="takeover"}`) {
+		other, err := session.Connect(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.await(t, connected) // it has taken the client id back
+		other.Close(t.Context())
+	}
+}
+
+// The rotation replaces the identity by age, and the agent connects with the new
+// one.
+func TestAgentRotatesByAge(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stop := w.run(t)
+	first := w.await(t, connected)
+	stop()
+	w.config.RotateAfter = 3 * time.Second
+	w.run(t)
+	second := w.await(t, func(s agent.Status) bool { return s.Connected && s.CertificateID != first.CertificateID })
+	id, err := w.store.Load()
+	if err != nil || id.Record.CertificateID != second.CertificateID && id.Record.Replaces != second.CertificateID {
+		t.Errorf("%+v, %v", id, err)
+	}
+	if !strings.Contains(w.get(t, "/metrics"), `iot_device_rotations_total{result="done"} `) {
+		t.Error("the rotation is not counted")
+	}
+}
+
+// A subscriber receives what its filter covers, and a slow one is dropped with a
+// reason, while the others go on.
+func TestSubscribersReceiveAndSlowOnesAreDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	client := agent.NewClient(w.config.Socket)
+	defer client.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var working sync.WaitGroup
+	defer working.Wait()
+	defer cancel()
+	release, slow := make(chan struct{}), make(chan error, 1)
+	ready, received := make(chan struct{}, 2), make(chan string, 4096)
+	working.Go(func() {
+		client.Subscribe(ctx, "commands/+", func() { ready <- struct{}{} }, func(line json.RawMessage) error {
+			received <- string(line)
+			return nil
+		})
+	})
+	working.Go(func() {
+		slow <- client.Subscribe(ctx, "#", func() { ready <- struct{}{} }, func(json.RawMessage) error {
+			<-release
+			return nil
+		})
+	})
+	<-ready
+	<-ready
+	big := strings.Repeat("x", 8<<10)
+	for i := 0; !strings.Contains(w.get(t, "/metrics"), "iot_device_subscribers_dropped_total 1\n"); i++ {
+		if i > 2000 {
+			t.Fatal("a slow subscriber is not dropped")
+		}
+		answer, err := http.Post(w.APIURL()+"/topics/fleet/"+thing+"/down/commands/x?qos=1", "", strings.NewReader(big))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if line := <-received; !strings.Contains(line, `"topic":"fleet/`+thing+`/down/commands/x"`) || !strings.Contains(line, big) {
+			t.Fatal(line)
+		}
+	}
+	close(release)
+	if e, ok := errors.AsType[*agent.Error](<-slow); !ok || e.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the slow subscriber got %v", e)
+	}
+}

@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// A Client speaks the local API. Its methods may be called concurrently.
+type Client struct {
+	http   http.Client
+	socket string
+}
+
+// NewClient returns a client of the agent with that socket. It does not connect.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial}}, socket}
+}
+
+// Close closes the connections that are not in use.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// An Error is an answer of the agent other than success.
+type Error struct {
+	StatusCode int // 400: the request is wrong, 403: the device policy does not allow the topic, 413: the message is too large, 503: the agent cannot do it now
+	Message    string
+}
+
+// Error returns what the agent answered.
+func (e *Error) Error() string { return fmt.Sprintf("agent: %s (%d)", e.Message, e.StatusCode) }
+
+// Class tells requests that must change from those that may succeed later.
+func (e *Error) Class() awsiot.Class {
+	switch {
+	case e.StatusCode == http.StatusForbidden:
+		return awsiot.Denied
+	case e.StatusCode < 500:
+		return awsiot.Misconfigured
+	}
+	return awsiot.Temporary
+}
+
+// ErrNotRunning is wrapped when no agent answers at the socket.
+var ErrNotRunning = errors.New("the agent is not running (iot_device run)")
+
+// Publish returns when the agent has the message on stable storage. The error is
+// an *[Error] where the agent answered.
+func (c *Client) Publish(ctx context.Context, topic string, payload []byte) error {
+	body, err := c.request(ctx, http.MethodPost, "/v1/publish?topic="+url.QueryEscape(topic), payload)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(io.Discard, body) // so that the connection is used again
+	return err
+}
+
+// Ping returns nil when the agent answers.
+func (c *Client) Ping(ctx context.Context) error {
+	body, err := c.request(ctx, http.MethodGet, "/v1/status", nil)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+// Subscribe calls receive for each message of a topic filter, as the line of JSON
+// that the agent sends, until ctx or the connection to the agent ends, or receive
+// returns an error. It calls ready when AWS IoT has acknowledged the subscription.
+func (c *Client) Subscribe(ctx context.Context, filter string, ready func(), receive func(line json.RawMessage) error) error {
+	body, err := c.request(ctx, http.MethodGet, "/v1/subscribe?filter="+url.QueryEscape(filter), nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	ready()
+	for lines := json.NewDecoder(body); ; {
+		var line json.RawMessage
+		if err := lines.Decode(&line); err != nil {
+			return fmt.Errorf("receiving from the agent: %w", err)
+		}
+		var end struct{ Topic, Error string }
+		if err := json.Unmarshal(line, &end); err == nil && end.Topic == "" {
+			return &Error{http.StatusServiceUnavailable, end.Error}
+		}
+		if err := receive(line); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) request(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.http.Do(r)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w: socket %s", ErrNotRunning, c.socket)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking the agent: %w", err)
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
+	var e struct{ Error string }
+	if json.Unmarshal(text, &e) != nil {
+		e.Error = string(text)
+	}
+	return nil, &Error{answer.StatusCode, awsiot.Printable(e.Error)}
+}

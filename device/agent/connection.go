@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/session"
+)
+
+const (
+	connectInterval = time.Second     // AWS IoT's quota: one CONNECT per second for a client id
+	firstDelay      = time.Second     // the first limit of the delay before the next attempt
+	maxDelay        = 5 * time.Minute // the last one
+)
+
+var errRotate = errors.New("key and certificate are to be replaced")
+
+// A backoff makes delays with full jitter: each is random between zero and a
+// limit that doubles.
+// https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+type backoff struct{ limit time.Duration }
+
+// next returns the delay after a connection that lasted that long, 0 for none. The
+// limit begins anew after one that lasted twice as long as it: two clients that
+// take a client id from each other do not get there.
+func (b *backoff) next(lasted time.Duration) time.Duration {
+	if b.limit = min(2*b.limit, maxDelay); b.limit == 0 || lasted >= max(time.Minute, b.limit) {
+		b.limit = firstDelay
+	}
+	return rand.N(b.limit)
+}
+
+// stayConnected connects until ctx ends.
+func (a *agent) stayConnected(ctx context.Context) {
+	var delays backoff
+	takeovers := 0 // in a row
+	for ctx.Err() == nil {
+		id, lasted, err := a.connectOnce(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errRotate) {
+			a.rotate(ctx, id)
+			continue
+		}
+		delay := delays.next(lasted)
+		cause := causeOf(err)
+		if cause == causeClosed && lasted > 0 && delays.limit > firstDelay {
+			takeovers++
+		} else {
+			takeovers = 0
+		}
+		if takeovers > 0 {
+			cause = causeTakeover
+			err = fmt.Errorf("another client probably connects with client id %s, which AWS IoT allows once (%w)", a.thing, err)
+		}
+		a.update(func(s *state) { s.reconnects[cause]++; s.lastError = err.Error() })
+		a.Log.Warn("not connected", "cause", cause, "next", delay.Round(time.Millisecond), "error", err)
+		a.OnStatus(fmt.Sprintf("%s: not connected, next attempt in %s: %v", a.thing, delay.Round(time.Second), err))
+		if !sleep(ctx, delay) {
+			return
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// The causes of a lost connection that are not stages of one.
+const (
+	causeClosed   = "closed"   // the server ended it while nothing was unanswered
+	causeTakeover = "takeover" // several times in a row
+	causeIdentity = "identity" // it cannot be read
+)
+
+func causeOf(err error) string {
+	e, ok := errors.AsType[*session.Error](err)
+	switch {
+	case !ok:
+		return causeIdentity
+	case e.Stage == session.StageLost && errors.Is(err, session.ErrClosedSilently):
+		return causeClosed
+	}
+	return string(e.Stage)
+}
+
+// connectOnce connects with the present identity, which another process may have
+// replaced, and stays until the connection ends. It returns how long it lasted.
+func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted time.Duration, err error) {
+	if id, err = a.Provision.Store.Load(); err != nil {
+		return nil, 0, err
+	}
+	if !sleep(ctx, time.Until(a.lastConnect.Add(connectInterval))) {
+		return id, 0, ctx.Err()
+	}
+	a.lastConnect = time.Now()
+	a.subscriptions.reset()
+	o := a.Provision.Session
+	o.ClientID = id.Record.ThingName
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
+	o.OnMessage = a.subscriptions.deliver
+	conn, err := session.Connect(ctx, o)
+	if err != nil {
+		return id, 0, err
+	}
+	if o.CurvePreferences == nil && conn.TLS().CurveID != tls.X25519MLKEM768 {
+		a.Provision.Session.CurvePreferences = session.ClassicCurves // the server or the network does not use ML-KEM
+	}
+	began := time.Now()
+	a.update(func(s *state) { s.identity, s.connectedSince, s.lastError = id, began, "" })
+	a.Log.Info("connected", "endpoint", o.Endpoint, "clientId", o.ClientID, "certificateId", id.Record.CertificateID)
+	a.OnStatus(a.thing + ": connected")
+	err = a.useConnection(ctx, conn, id)
+	lasted = time.Since(began)
+	a.update(func(s *state) { s.connectedSince, s.connectedTotal = time.Time{}, s.connectedTotal+lasted })
+	return id, lasted, err
+}
+
+// useConnection sends and subscribes until the connection ends, the identity is to
+// be rotated, or ctx ends. Then it disconnects.
+func (a *agent) useConnection(ctx context.Context, conn *session.Session, id *identity.Identity) error {
+	using, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	var workers sync.WaitGroup
+	for _, work := range []func(context.Context, *session.Session) error{a.publisher.publish, a.subscriptions.keepSubscribed} {
+		workers.Go(func() { stop(work(using, conn)) })
+	}
+	err := a.awaitEnd(ctx, using, conn, id)
+	stop(err)
+	conn.Close(context.WithoutCancel(ctx))
+	workers.Wait()
+	return err
+}
+
+// awaitEnd returns why the connection is to end.
+func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *identity.Identity) error {
+	for {
+		a.mu.Lock()
+		wait := time.Until(a.rotationDue(id))
+		a.mu.Unlock()
+		if wait <= 0 {
+			return errRotate
+		}
+		due := time.NewTimer(min(wait, time.Minute)) // the clock may be set meanwhile
+		select {
+		case <-due.C:
+			continue
+		case <-conn.Done():
+			due.Stop()
+			return conn.Err()
+		case <-using.Done():
+			due.Stop()
+			// Where the connection has ended, it says better why.
+			return cmp.Or(conn.Err(), context.Cause(using))
+		case <-ctx.Done():
+			due.Stop()
+			a.drain(using, conn)
+			return ctx.Err()
+		}
+	}
+}
+
+// drain waits until the outbox is empty, for a moment.
+func (a *agent) drain(using context.Context, conn *session.Session) {
+	timer := time.NewTimer(drainTimeout)
+	defer timer.Stop()
+	for a.outbox.Stats().Messages > 0 {
+		select {
+		case <-a.publisher.idle: // perhaps of a while ago
+		case <-timer.C:
+			return
+		case <-using.Done():
+			return
+		case <-conn.Done():
+			return
+		}
+	}
+}

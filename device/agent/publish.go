@@ -1,0 +1,156 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/fleety/device/agent/outbox"
+	"example.com/fleety/device/session"
+)
+
+// AWS IoT's quotas of one connection.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const (
+	publishesPerSecond = 100       // what is more is discarded
+	maxUnacknowledged  = 99        // fewer than 100
+	bytesPerSecond     = 512 << 10 // what is more is delayed
+)
+
+// maxRefusals is how many connections in a row a message may end.
+const maxRefusals = 3
+
+// answerTimeout bounds each wait for an acknowledgement.
+const answerTimeout = 30 * time.Second
+
+var errNoAnswer = fmt.Errorf("no answer within %v: %w", answerTimeout, context.DeadlineExceeded)
+
+// A publisher sends what is in the outbox.
+type publisher struct {
+	outbox *outbox.Outbox
+	pace   pace
+	// alone: the last connection ended with messages unacknowledged. Until as many
+	// are through, each is sent alone, to find the one that AWS IoT denies.
+	alone    int
+	suspect  uint64 // the message that ended the last connection, alone
+	refusals int    // how many connections it has ended in a row
+	setAside func(outbox.Message, error)
+	idle     chan struct{} // receives a value when there is nothing to send
+}
+
+// publish sends messages, in their order, until the connection ends.
+func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
+	for {
+		count := maxUnacknowledged
+		if p.alone > 0 {
+			count = 1
+		}
+		count, err := p.pace.wait(ctx, count)
+		if err != nil {
+			return err
+		}
+		batch, err := p.outbox.Next(count, bytesPerSecond)
+		if err != nil || len(batch) == 0 {
+			select {
+			case p.idle <- struct{}{}:
+			default:
+			}
+			// A disk that cannot be read is tried again, but not at once.
+			retry := time.NewTimer(10 * time.Second)
+			select {
+			case <-p.outbox.Ready():
+			case <-retry.C:
+			case <-ctx.Done():
+			}
+			retry.Stop()
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			continue
+		}
+		if err := p.send(ctx, conn, batch); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *publisher) send(ctx context.Context, conn *session.Session, batch []outbox.Message) error {
+	messages := make([]session.Message, len(batch))
+	bytes := 0
+	for i, m := range batch {
+		messages[i] = session.Message{Topic: m.Topic, Payload: m.Payload}
+		bytes += len(m.Topic) + len(m.Payload)
+	}
+	p.pace.sent(len(batch), bytes)
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancel()
+	acknowledged, err := conn.PublishAll(ctx, messages...)
+	if acknowledged > 0 {
+		p.alone = max(0, p.alone-acknowledged)
+		p.refusals = 0
+		// An error is that of the disk: the messages stay there and are not sent again
+		// by this process.
+		_ = p.outbox.Acknowledge(batch[acknowledged-1])
+	}
+	if err == nil || !errors.Is(err, session.ErrClosedSilently) {
+		return err
+	}
+	if len(batch) > 1 {
+		p.alone = len(batch) - acknowledged
+		return err
+	}
+	m := batch[0]
+	if p.suspect != m.Sequence {
+		p.suspect, p.refusals = m.Sequence, 0
+	}
+	p.alone = max(1, p.alone)
+	if p.refusals++; p.refusals >= maxRefusals {
+		p.refusals = 0
+		if asideErr := p.outbox.SetAside(m); asideErr == nil {
+			p.setAside(m, err)
+		}
+	}
+	return err
+}
+
+// A pace keeps publishes within AWS IoT's rates.
+type pace struct {
+	times [publishesPerSecond]time.Time // of the last publishes, a ring
+	next  int                           // the oldest of times
+	after time.Time                     // when the bytes of the last publishes are through
+}
+
+// wait returns when at least one publish is allowed, and how many are, up to most.
+func (p *pace) wait(ctx context.Context, most int) (int, error) {
+	const second = time.Second + 50*time.Millisecond // a network may press them together
+	now := time.Now()
+	due := p.times[p.next].Add(second)
+	if due.Before(p.after) {
+		due = p.after
+	}
+	if now.Before(due) {
+		timer := time.NewTimer(due.Sub(now))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+		now = due
+	}
+	n := 1
+	for n < most && !now.Before(p.times[(p.next+n)%len(p.times)].Add(second)) {
+		n++
+	}
+	return n, nil
+}
+
+func (p *pace) sent(n, bytes int) {
+	now := time.Now()
+	for range n {
+		p.times[p.next] = now
+		p.next = (p.next + 1) % len(p.times)
+	}
+	p.after = now.Add(time.Duration(bytes) * time.Second / bytesPerSecond)
+}

@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"example.com/fleety/device/identity"
+)
+
+// A state is what the agent knows of itself.
+type state struct {
+	identity        *identity.Identity
+	connectedSince  time.Time // zero while it is not connected
+	connectedTotal  time.Duration
+	lastError       string
+	reconnects      map[string]uint64 // by cause
+	setAside        uint64
+	rotations       uint64
+	rotationsFailed uint64
+	rotateNext      time.Time // when a rotation that failed is tried again
+}
+
+func newState(id *identity.Identity) state {
+	return state{identity: id, reconnects: map[string]uint64{}}
+}
+
+func (a *agent) update(change func(*state)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&a.state)
+}
+
+// A Status is the answer to GET /v1/status. Its JSON keys are part of the API.
+type Status struct {
+	ThingName      string       `json:"thingName"`
+	ProcessID      int          `json:"processId"`
+	Connected      bool         `json:"connected"`
+	ConnectedSince *time.Time   `json:"connectedSince,omitempty"`
+	LastError      string       `json:"lastError,omitempty"` // why it is not connected
+	CertificateID  string       `json:"certificateId"`
+	NotAfter       time.Time    `json:"notAfter"`
+	RotationDue    time.Time    `json:"rotationDue"`
+	Outbox         OutboxStatus `json:"outbox"`
+	Subscribers    int          `json:"subscribers"`
+}
+
+// An OutboxStatus is part of a [Status].
+type OutboxStatus struct {
+	Messages int        `json:"messages"`
+	Bytes    int64      `json:"bytes"`
+	Oldest   *time.Time `json:"oldest,omitempty"`
+	SetAside int        `json:"setAside"` // kept in the file because they ended the connection
+}
+
+func (a *agent) status() Status {
+	out := a.outbox.Stats()
+	a.subscriptions.mu.Lock()
+	subscribers := len(a.subscriptions.subscribers)
+	a.subscriptions.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := a.state.identity
+	return Status{
+		ThingName:      a.thing,
+		ProcessID:      os.Getpid(),
+		Connected:      !a.state.connectedSince.IsZero(),
+		ConnectedSince: utc(a.state.connectedSince),
+		LastError:      a.state.lastError,
+		CertificateID:  id.Record.CertificateID,
+		NotAfter:       id.Certificate.NotAfter.UTC(),
+		RotationDue:    a.rotationDue(id).UTC(),
+		Outbox:         OutboxStatus{out.Messages, out.Bytes, utc(out.Oldest), out.SetAside},
+		Subscribers:    subscribers,
+	}
+}
+
+func utc(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// metrics returns the counts in the text format of Prometheus.
+// https://prometheus.io/docs/instrumenting/exposition_formats/
+func (a *agent) metrics() []byte {
+	now := time.Now()
+	out := a.outbox.Stats()
+	a.subscriptions.mu.Lock()
+	subscribers, received, slow := len(a.subscriptions.subscribers), a.subscriptions.received, a.subscriptions.droppedSlow
+	a.subscriptions.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := &a.state
+	connected, total := 0, s.connectedTotal
+	if !s.connectedSince.IsZero() {
+		connected, total = 1, total+now.Sub(s.connectedSince)
+	}
+	oldest := 0.0
+	if !out.Oldest.IsZero() {
+		oldest = now.Sub(out.Oldest).Seconds()
+	}
+	var b bytes.Buffer
+	metric := func(name, kind, help string, samples ...any) {
+		fmt.Fprintf(&b, "# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
+		for i := 0; i < len(samples); i += 2 {
+			fmt.Fprintf(&b, "iot_device_%s%s %v\n", name, samples[i], samples[i+1])
+		}
+	}
+	var reconnects []any
+	for _, cause := range slices.Sorted(maps.Keys(s.reconnects)) {
+		reconnects = append(reconnects, fmt.Sprintf("{cause=%q}", cause), s.reconnects[cause])
+	}
+	metric("connected", "gauge", "1 while the device is connected to AWS IoT.", "", connected)
+	metric("connected_seconds_total", "counter", "Time for which the device was connected.", "", total.Seconds())
+	metric("reconnects_total", "counter", "Connections that failed or were lost, by cause.", reconnects...)
+	metric("outbox_messages", "gauge", "Messages that AWS IoT has not acknowledged.", "", out.Messages)
+	metric("outbox_bytes", "gauge", "Bytes of these messages.", "", out.Bytes)
+	metric("outbox_oldest_seconds", "gauge", "Age of the oldest of these messages.", "", oldest)
+	metric("outbox_syncs_total", "counter", "Commits to stable storage.", "", out.Syncs)
+	metric("messages_stored_total", "counter", "Messages accepted from programs.", "", out.Stored)
+	metric("messages_acknowledged_total", "counter", "Messages acknowledged by AWS IoT.", "", out.Acknowledged)
+	metric("messages_dropped_total", "counter", "Messages dropped from the outbox, by the bound that they exceeded.", `{bound="bytes"}`, out.DroppedBytes, `{bound="age"}`, out.DroppedAge)
+	metric("messages_set_aside_total", "counter", "Messages that ended the connection three times in a row.", "", s.setAside)
+	metric("messages_received_total", "counter", "Messages received from AWS IoT.", "", received)
+	metric("subscribers", "gauge", "Programs that subscribe.", "", subscribers)
+	metric("subscribers_dropped_total", "counter", "Subscribers dropped because they were slow.", "", slow)
+	metric("rotations_total", "counter", "Replacements of key and certificate, by result.", `{result="done"}`, s.rotations, `{result="failed"}`, s.rotationsFailed)
+	metric("certificate_not_before_seconds", "gauge", "When the certificate became valid, as Unix time.", "", s.identity.Certificate.NotBefore.Unix())
+	metric("certificate_not_after_seconds", "gauge", "When the certificate expires, as Unix time.", "", s.identity.Certificate.NotAfter.Unix())
+	return b.Bytes()
+}

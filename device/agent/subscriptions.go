@@ -1,0 +1,193 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"example.com/fleety/device/session"
+)
+
+const (
+	// maxFilters is AWS IoT's quota of subscriptions in one connection.
+	maxFilters = 50
+	// subscriberBuffer is how many messages a program may be behind.
+	subscriberBuffer = 256
+)
+
+// A subscriber is one program that receives the messages of a filter.
+type subscriber struct {
+	filter   string
+	messages chan session.Message
+	ready    chan struct{} // closed when AWS IoT has acknowledged the subscription for the first time
+	dropped  chan error    // receives why the subscriber is dropped
+}
+
+// subscriptions are the programs that subscribe, and what of that the present
+// connection has.
+type subscriptions struct {
+	changed chan struct{} // receives a value when the filters may have changed
+
+	mu          sync.Mutex
+	subscribers []*subscriber
+	held        map[string]bool // the filters that the connection is subscribed to
+	received    uint64
+	droppedSlow uint64
+}
+
+func newSubscriptions() *subscriptions {
+	return &subscriptions{changed: make(chan struct{}, 1), held: map[string]bool{}}
+}
+
+// add subscribes a program to a filter.
+func (s *subscriptions) add(filter string) (*subscriber, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	filters := s.wanted()
+	if len(s.subscribers) >= maxSubscribers || len(filters) >= maxFilters && !slices.Contains(filters, filter) {
+		return nil, &apiError{503, fmt.Sprintf("there are %d subscribers with %d filters; at most %d with %d are possible", len(s.subscribers), len(filters), maxSubscribers, maxFilters)}
+	}
+	sub := &subscriber{filter: filter, messages: make(chan session.Message, subscriberBuffer), ready: make(chan struct{}), dropped: make(chan error, 1)}
+	s.subscribers = append(s.subscribers, sub)
+	if s.held[filter] {
+		close(sub.ready)
+	}
+	s.signal()
+	return sub, nil
+}
+
+func (s *subscriptions) remove(sub *subscriber) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subscribers = slices.DeleteFunc(s.subscribers, func(other *subscriber) bool { return other == sub })
+	s.signal()
+}
+
+// wanted returns the filters that programs subscribe to. The caller holds mu.
+func (s *subscriptions) wanted() (filters []string) {
+	for _, sub := range s.subscribers {
+		if !slices.Contains(filters, sub.filter) {
+			filters = append(filters, sub.filter)
+		}
+	}
+	return filters
+}
+
+// drop ends the subscribers that match, with a reason. The caller holds mu.
+func (s *subscriptions) drop(reason error, match func(*subscriber) bool) {
+	s.subscribers = slices.DeleteFunc(s.subscribers, func(sub *subscriber) bool {
+		if !match(sub) {
+			return false
+		}
+		sub.dropped <- reason
+		return true
+	})
+	s.signal()
+}
+
+func (s *subscriptions) signal() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// deliver hands a message to the programs that subscribe to it. It does not wait
+// for one that is slow, but drops it.
+func (s *subscriptions) deliver(m session.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received++
+	s.drop(fmt.Errorf("more than %d messages were waiting for this subscriber", subscriberBuffer), func(sub *subscriber) bool {
+		if !matches(sub.filter, m.Topic) {
+			return false
+		}
+		select {
+		case sub.messages <- m:
+			return false
+		default:
+			s.droppedSlow++
+			return true
+		}
+	})
+}
+
+// reset notes that a new connection has no subscriptions yet.
+func (s *subscriptions) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.held)
+	s.signal()
+}
+
+// next returns a filter to subscribe to, and one to unsubscribe from.
+func (s *subscriptions) next() (add, remove string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := s.wanted()
+	for filter := range s.held {
+		if !slices.Contains(wanted, filter) {
+			return "", filter
+		}
+	}
+	for _, filter := range wanted {
+		if !s.held[filter] {
+			return filter, ""
+		}
+	}
+	return "", ""
+}
+
+// keepSubscribed gives the connection the subscriptions that programs want, until
+// it ends. AWS IoT denies a subscription by closing the connection, so that each
+// is requested alone: its subscribers are dropped then, and nobody else's.
+func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Session) error {
+	for {
+		add, remove := s.next()
+		var err error
+		answer, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+		switch {
+		case remove != "":
+			err = conn.Unsubscribe(answer, remove)
+		case add != "":
+			err = conn.Subscribe(answer, add)
+		}
+		cancel()
+		s.mu.Lock()
+		_, rejected := errors.AsType[*session.SubackError](err)
+		switch {
+		case rejected || add != "" && errors.Is(err, session.ErrClosedSilently):
+			s.drop(fmt.Errorf("AWS IoT probably denies the subscription: %w", err), func(sub *subscriber) bool { return sub.filter == add })
+			if rejected {
+				err = nil
+			}
+		case err == nil && remove != "":
+			delete(s.held, remove)
+		case err == nil && add != "":
+			s.held[add] = true
+			for _, sub := range s.subscribers {
+				if sub.filter == add {
+					select {
+					case <-sub.ready:
+					default:
+						close(sub.ready)
+					}
+				}
+			}
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if add != "" || remove != "" {
+			continue
+		}
+		select {
+		case <-s.changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestDelaysGrowToFiveMinutesAndBeginAnewAfterAConnectionThatLasted(t *testing.T) {
+	var b backoff
+	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300} {
+		if d := b.next(0); d < 0 || d >= want*time.Second || b.limit != want*time.Second {
+			t.Errorf("attempt %d: delay %v of at most %v, want %v", i, d, b.limit, want*time.Second)
+		}
+	}
+	// Of two clients that take the client id from each other, each connection lasts as
+	// long as the other one's delay, and at most as long as its limit.
+	if b.next(maxDelay - 1); b.limit != maxDelay {
+		t.Errorf("the limit after a takeover is %v", b.limit)
+	}
+	if b.next(maxDelay); b.limit != firstDelay {
+		t.Errorf("the limit after a connection that lasted is %v", b.limit)
+	}
+	if b.next(time.Second); b.limit != 2*firstDelay {
+		t.Errorf("the limit after a short connection is %v", b.limit)
+	}
+	if b.next(time.Minute); b.limit != firstDelay {
+		t.Errorf("the limit after a minute is %v", b.limit)
+	}
+}
+
+// AWS IoT discards what exceeds 100 publishes per second, and delays what exceeds
+// 512 KB.
+func TestPublishesKeepWithinAWSRates(t *testing.T) {
+	for _, size := range []int{100, 20 << 10} {
+		synctest.Test(t, func(t *testing.T) {
+			var p pace
+			type publish struct {
+				at    time.Time
+				bytes int
+			}
+			var all []publish
+			began := time.Now()
+			for len(all) < 1000 {
+				n, err := p.wait(t.Context(), 7)
+				if err != nil || n < 1 || n > 7 {
+					t.Fatal(n, err)
+				}
+				for range n {
+					all = append(all, publish{time.Now(), size})
+				}
+				p.sent(n, n*size)
+				time.Sleep(20 * time.Millisecond) // a round trip
+			}
+			first, bytes := 0, 0
+			for i, m := range all {
+				for bytes += m.bytes; m.at.Sub(all[first].at) >= time.Second; first++ {
+					bytes -= all[first].bytes
+				}
+				if i+1-first > publishesPerSecond || bytes > bytesPerSecond+7*size {
+					t.Fatalf("%d publishes and %d bytes within a second", i+1-first, bytes)
+				}
+			}
+			least := max(time.Duration(len(all)/publishesPerSecond), time.Duration(len(all)*size/bytesPerSecond)) * time.Second
+			if took := time.Since(began); took > least*5/4 {
+				t.Errorf("%d publishes of %d bytes took %v", len(all), size, took)
+			}
+		})
+	}
+}
+
+func TestWaitingToPublishEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pace
+		p.sent(publishesPerSecond, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := p.wait(ctx, 1); err == nil {
+			t.Error("waited longer than its context")
+		}
+	})
+}

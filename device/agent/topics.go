@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// What the shipped device policy, templates/device_policy.json, allows a thing to
+// publish and to subscribe to. An asterisk stands for any characters, as in a
+// policy.
+var (
+	publishable = []string{
+		"fleet/THING",
+		"fleet/THING/up/*",
+		"$aws/things/THING/*/get",
+		"$aws/things/THING/*/update",
+		"$aws/things/THING/jobs/start-next",
+	}
+	subscribable = []string{
+		"fleet/THING/down/*",
+		"$aws/things/THING/shadow/*",
+		"$aws/things/THING/jobs/*",
+		"$aws/things/THING/tunnels/notify",
+	}
+)
+
+// AWS IoT's limits of a topic: bytes, and slashes after those of a reserved prefix.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const (
+	maxTopicBytes   = 256
+	maxTopicSlashes = 7
+)
+
+// resolveTopic returns the whole name of a topic that a program publishes to:
+// relative ones are below fleet/THING/up/. The error has the status of an answer.
+func resolveTopic(thing, topic string) (string, error) {
+	if strings.ContainsAny(topic, "+#") {
+		return "", &apiError{400, "a topic to publish to has no wildcards"}
+	}
+	return resolve(thing, topic, "up/", publishable)
+}
+
+// resolveFilter is resolveTopic for topic filters, which are relative to
+// fleet/THING/down/.
+func resolveFilter(thing, filter string) (string, error) {
+	levels := strings.Split(filter, "/")
+	for i, level := range levels {
+		if len(level) > 1 && strings.ContainsAny(level, "+#") || level == "#" && i < len(levels)-1 {
+			return "", &apiError{400, "in a topic filter + stands for one level, and # for all that are left (MQTT 3.1.1, section 4.7.1)"}
+		}
+	}
+	return resolve(thing, filter, "down/", subscribable)
+}
+
+func resolve(thing, topic, relative string, allowed []string) (string, error) {
+	if topic == "" {
+		return "", &apiError{400, "the topic is missing"}
+	}
+	if !strings.HasPrefix(topic, "fleet/") && !strings.HasPrefix(topic, "$aws/") {
+		topic = "fleet/" + thing + "/" + relative + topic
+	}
+	slashes := strings.Count(topic, "/")
+	if strings.HasPrefix(topic, "$aws/") {
+		slashes -= 3
+	}
+	switch {
+	case !utf8.ValidString(topic) || strings.ContainsFunc(topic, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return "", &apiError{400, "the topic is not plain text in UTF-8"}
+	case len(topic) > maxTopicBytes || slashes > maxTopicSlashes:
+		return "", &apiError{400, fmt.Sprintf("AWS IoT accepts topics of %d bytes and %d slashes at most", maxTopicBytes, maxTopicSlashes)}
+	}
+	for _, pattern := range allowed {
+		if before, after, ok := strings.Cut(strings.ReplaceAll(pattern, "THING", thing), "*"); topic == before ||
+			ok && len(topic) >= len(before)+len(after) && strings.HasPrefix(topic, before) && strings.HasSuffix(topic, after) {
+			return topic, nil
+		}
+	}
+	return "", &apiError{403, fmt.Sprintf("the device policy does not allow %s; it allows %s", topic, strings.ReplaceAll(strings.Join(allowed, ", "), "THING", thing))}
+}
+
+// matches reports whether a topic filter covers a topic (MQTT 3.1.1, section 4.7).
+func matches(filter, topic string) bool {
+	f, t := strings.Split(filter, "/"), strings.Split(topic, "/")
+	for i, level := range f {
+		switch {
+		case level == "#":
+			return true
+		case i >= len(t) || level != "+" && level != t[i]:
+			return false
+		}
+	}
+	return len(f) == len(t)
+}

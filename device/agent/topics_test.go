@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What the agent takes from programs is what the shipped policy allows.
+func TestAgentAllowsWhatTheDevicePolicyAllows(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "templates", "device_policy.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var policy struct {
+		Statement []struct {
+			Effect, Action string
+			Resource       any
+		}
+	}
+	if err := json.Unmarshal(text, &policy); err != nil {
+		t.Fatal(err)
+	}
+	allowed := map[string][]string{}
+	for _, s := range policy.Statement {
+		resources, _ := s.Resource.([]any)
+		for _, r := range resources {
+			_, topic, _ := strings.Cut(r.(string), "${AWS::AccountId}:")
+			_, topic, _ = strings.Cut(topic, "/") // topic/ or topicfilter/
+			allowed[s.Effect+s.Action] = append(allowed[s.Effect+s.Action], strings.ReplaceAll(topic, "${iot:Connection.Thing.ThingName}", "THING"))
+		}
+	}
+	for action, ours := range map[string][]string{"Allowiot:Publish": publishable, "Allowiot:Subscribe": subscribable, "Allowiot:Receive": subscribable} {
+		if !slices.Equal(allowed[action], ours) {
+			t.Errorf("%s: the policy has %q, the agent %q", action, allowed[action], ours)
+		}
+	}
+}
+
+func TestTopicsAreResolvedAndChecked(t *testing.T) {
+	long := strings.Repeat("x", 240)
+	for topic, want := range map[string]any{
+		"telemetry":                          "fleet/t/up/telemetry",
+		"a/b/c":                              "fleet/t/up/a/b/c",
+		"fleet":                              "fleet/t/up/fleet",
+		"fleet/t":                            "fleet/t",
+		"fleet/t/up/x":                       "fleet/t/up/x",
+		"$aws/things/t/shadow/get":           "$aws/things/t/shadow/get",
+		"$aws/things/t/shadow/name/n/update": "$aws/things/t/shadow/name/n/update",
+		"$aws/things/t/jobs/start-next":      "$aws/things/t/jobs/start-next",
+		"a/b/c/d":                            "fleet/t/up/a/b/c/d",
+		"":                                   400,
+		"a/+":                                400,
+		"a#":                                 400,
+		"a\x00b":                             400,
+		"a\nb":                               400,
+		"\xff":                               400,
+		long:                                 "fleet/t/up/" + long,
+		long + "123456":                      400,
+		"1/2/3/4/5":                          "fleet/t/up/1/2/3/4/5",
+		"1/2/3/4/5/6":                        400,
+		"fleet/other":                        403,
+		"fleet/t2/up/x":                      403,
+		"fleet/t/down/x":                     403,
+		"fleet/t/up":                         403,
+		"fleet/t/":                           403,
+		"$aws/things/t/get":                  403,
+		"$aws/things/u/shadow/get":           403,
+		"$aws/things/t/shadow/delete":        403,
+		"$aws/rules/x/fleet/t/up/y":          403,
+	} {
+		got, err := resolveTopic("t", topic)
+		checkResolved(t, topic, got, err, want)
+	}
+	for filter, want := range map[string]any{
+		"commands/+":                   "fleet/t/down/commands/+",
+		"#":                            "fleet/t/down/#",
+		"+/x/#":                        "fleet/t/down/+/x/#",
+		"$aws/things/t/jobs/notify":    "$aws/things/t/jobs/notify",
+		"$aws/things/t/shadow/#":       "$aws/things/t/shadow/#",
+		"$aws/things/t/tunnels/notify": "$aws/things/t/tunnels/notify",
+		"":                             400,
+		"#/x":                          400,
+		"a+":                           400,
+		"a#":                           400,
+		"fleet/+/down/x":               403,
+		"fleet/#":                      403,
+		"fleet/t/up/#":                 403,
+		"$aws/things/t/tunnels/#":      403,
+		"$aws/events/#":                403,
+	} {
+		got, err := resolveFilter("t", filter)
+		checkResolved(t, filter, got, err, want)
+	}
+}
+
+func checkResolved(t *testing.T, topic, got string, err error, want any) {
+	t.Helper()
+	if e, ok := errors.AsType[*apiError](err); ok && e.status != want || !ok && got != want {
+		t.Errorf("%q: %q, %v; want %v", topic, got, err, want)
+	}
+}
+
+func TestFiltersMatchTopics(t *testing.T) {
+	for filter, topics := range map[string]map[string]bool{
+		"a/b":   {"a/b": true, "a": false, "a/b/c": false, "A/b": false},
+		"a/+":   {"a/b": true, "a/": true, "a": false, "a/b/c": false},
+		"a/#":   {"a": true, "a/": true, "a/b/c": true, "b": false},
+		"+/b/#": {"a/b": true, "/b/c": true, "a/c": false},
+	} {
+		for topic, want := range topics {
+			if matches(filter, topic) != want {
+				t.Errorf("%s, %s: %v", filter, topic, !want)
+			}
+		}
+	}
+}

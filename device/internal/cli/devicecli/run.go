@@ -1,0 +1,93 @@
+package devicecli
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.com/fleety/device/agent"
+	"example.com/fleety/device/agent/outbox"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/config"
+)
+
+func newRunCmd(console *cli.Console) *cobra.Command {
+	var s config.Sources
+	cmd := &cobra.Command{
+		Use:   "run [flags]",
+		Short: "Stay connected, and let programs use the connection",
+		Long: `Run is the agent: it provisions the device if it has no identity yet, and then
+keeps it connected to AWS IoT Core until it is stopped. Programs on the device
+publish and subscribe through it, with the commands publish and subscribe or with
+HTTP on the Unix socket agent.socket.
+
+A message that was accepted is on stable storage. It is sent, in order, as soon as
+there is a connection, also after a crash or a power cut. The private key and the
+certificate are replaced after agent.rotateAfter, if that is set.`,
+		Example: `  $ iot_device run --config device.yaml
+  $ curl --unix-socket /run/iot_device/api.sock http://agent/v1/status`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), console, s) },
+	}
+	s.AddFlags(cmd.Flags())
+	s.AddAuthorFlag(cmd.Flags(), "`NAME` recorded as the device's author")
+	return cmd
+}
+
+func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error {
+	d, err := open(console, s, false, false)
+	if err != nil {
+		return err
+	}
+	a := d.config.Agent
+	ready := false
+	err = agent.Run(ctx, agent.Config{
+		Provision:   d.provisioning(console, false),
+		Dir:         filepath.Join(d.config.StateDir, "."+url.QueryEscape(d.config.SerialNumber)+".agent"),
+		Socket:      a.Socket,
+		Outbox:      outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
+		RotateAfter: a.RotateAfter,
+		Log:         console.Log,
+		OnStatus: func(text string) {
+			if ready {
+				console.Status(text)
+				return
+			}
+			ready = true
+			console.Ready(text)
+			go keepWatchdog(ctx, console, a.Socket)
+		},
+	})
+	if err != nil {
+		return &bootstrapError{config: d.config, err: err}
+	}
+	return nil
+}
+
+// keepWatchdog notifies the service manager for as long as the agent answers at
+// its own socket.
+func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
+	interval := console.WatchdogInterval()
+	if interval == 0 {
+		return
+	}
+	client := agent.NewClient(socket)
+	for tick := time.Tick(interval / 3); ; {
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			return
+		}
+		answer, cancel := context.WithTimeout(ctx, interval/3)
+		if err := client.Ping(answer); err == nil {
+			console.Watchdog()
+		} else {
+			console.Log.Warn(fmt.Sprintf("the agent does not answer at %s", socket), "error", err)
+		}
+		cancel()
+	}
+}
