@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/mail"
 	"net/netip"
 	"regexp"
@@ -103,12 +104,12 @@ func ParseOptions(context map[string]any) (Options, error) {
 		SerialRegistry:     Registry(r.choice("serialRegistry", string(Once), string(Listed), string(NoRegistry))),
 		ExistingThings:     Existing(r.choice("existingThings", string(RefuseExisting), string(AllowExisting))),
 		Rotation:           r.choice("rotation", "true", "false") == "true",
-		RetireAfter:        cmp.Or(r.number("retireAfter"), 30),
+		RetireAfter:        cmp.Or(r.number("retireAfter", 36500), 30),
 		HookArchitecture:   Architecture(r.choice("hookArchitecture", string(ARM64), string(X86_64))),
-		HookConcurrency:    r.number("hookConcurrency"),
+		HookConcurrency:    r.number("hookConcurrency", math.MaxInt32),
 		MinimalRole:        r.choice("minimalRole", "false", "true") == "true",
 		XRay:               r.choice("xray", "false", "true") == "true",
-		ExpectedAdmissions: cmp.Or(r.number("expectedAdmissions"), 50),
+		ExpectedAdmissions: cmp.Or(r.number("expectedAdmissions", math.MaxInt32), 50),
 		AlarmEmail:         r.email("alarmEmail"),
 	}
 	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", maxThingPrefix), options.Names.ThingPrefix)
@@ -225,7 +226,7 @@ func (r *optionReader) addresses(name string) []string {
 	ranges := r.list(name)
 	for _, address := range ranges {
 		if _, err := netip.ParsePrefix(address); err != nil {
-			if _, err := netip.ParseAddr(address); err != nil {
+			if a, err := netip.ParseAddr(address); err != nil || a.Zone() != "" {
 				r.problem("%s: %.100q is no address range, as in 203.0.113.0/24", name, address)
 			}
 		}
@@ -234,14 +235,14 @@ func (r *optionReader) addresses(name string) []string {
 }
 
 // number is a positive number; 0 if it is not given.
-func (r *optionReader) number(name string) int {
+func (r *optionReader) number(name string, most int) int {
 	text := r.text(name)
 	if text == "" {
 		return 0
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		r.problem("%s: %.100q is not a number of 1 or more", name, text)
+	if err != nil || n < 1 || n > most {
+		r.problem("%s: %.100q is not a number from 1 to %d", name, text, most)
 	}
 	return n
 }
@@ -274,14 +275,28 @@ func (r *optionReader) rejectMisspelt() {
 var notLetter = regexp.MustCompile(`[^a-z0-9]`)
 
 // near reports whether a key is probably a misspelt option: other case or
-// punctuation, up to three letters wrong, or with a word more or less.
+// punctuation, up to three letters wrong, or with a word more, less or cut short.
 func near(key, option string) bool {
-	key = notLetter.ReplaceAllString(strings.ToLower(key), "")
-	option = strings.ToLower(option)
+	plain, lower := notLetter.ReplaceAllString(strings.ToLower(key), ""), strings.ToLower(option)
 	wrong := min(3, (len(option)+1)/3)
-	const word = 6 // letters
-	return distance(key, option) <= wrong ||
-		len(option) >= word && strings.Contains(key, option) || len(key) >= word && strings.Contains(option, key)
+	const word = 4 // letters
+	inKey, inOption := inOrder(words(option), plain), inOrder(words(key), lower)
+	return distance(plain, lower) <= wrong || inKey && len(option) > word || inOption && len(plain) >= word
+}
+
+var wordPattern = regexp.MustCompile(`[A-Z]*[a-z0-9]+|[A-Z]+`)
+
+func words(name string) []string { return wordPattern.FindAllString(name, -1) }
+
+// inOrder reports whether all words stand in text, one after the other.
+func inOrder(words []string, text string) bool {
+	for _, word := range words {
+		var found bool
+		if _, text, found = strings.Cut(text, strings.ToLower(word)); !found {
+			return false
+		}
+	}
+	return len(words) > 0
 }
 
 // distance is Levenshtein's, in bytes.

@@ -144,8 +144,10 @@ func TestParseOptionsRejects(t *testing.T) {
 		"name too long":       {map[string]any{"certificateArn": arnA, "name": strings.Repeat("a", 29)}, []string{"name: no stack"}},
 		"name with a digit":   {map[string]any{"certificateArn": arnA, "name": "2nd"}, []string{"name: no stack"}},
 		"existing things":     {map[string]any{"certificateArn": arnA, "existingThings": "Allow"}, []string{"give refuse or allow"}},
-		"no concurrency":      {map[string]any{"certificateArn": arnA, "hookConcurrency": "0"}, []string{"not a number of 1 or more"}},
-		"some concurrency":    {map[string]any{"certificateArn": arnA, "hookConcurrency": "some"}, []string{"not a number of 1 or more"}},
+		"no concurrency":      {map[string]any{"certificateArn": arnA, "hookConcurrency": "0"}, []string{"not a number from 1"}},
+		"some concurrency":    {map[string]any{"certificateArn": arnA, "hookConcurrency": "some"}, []string{"not a number from 1"}},
+		"28 million years":    {map[string]any{"certificateArn": arnA, "retireAfter": "9999999999"}, []string{"not a number from 1 to 36500"}},
+		"address of a link":   {map[string]any{"certificateArn": arnA, "claimSourceIp": "fe80::1%eth0"}, []string{"claimSourceIp"}},
 		"half an address":     {map[string]any{"certificateArn": arnA, "alarmEmail": "ops"}, []string{"alarmEmail"}},
 		"address with a name": {map[string]any{"certificateArn": arnA, "alarmEmail": "Ops <ops@example.com>"}, []string{"alarmEmail"}},
 		"everything at once": {
@@ -182,6 +184,8 @@ func TestMisspeltOptionsAreErrors(t *testing.T) {
 		"certificateArns": "certificateArn", "cerificateArn": "certificateArn", "minimalRoles": "minimalRole", "existingThing": "existingThings",
 		"hookArch": "hookArchitecture", "alarmMail": "alarmEmail", "claimSourceIP": "claimSourceIp", "claimSourceIps": "claimSourceIp",
 		"claimClientId": "claimClientIds", "clientIds": "claimClientIds", "x-ray": "xray", "Name": "name", "nmae": "", "thingPrefixes": "thingPrefix",
+		"serialnumberprefix": "serialPrefix", "thingNamePrefix": "thingPrefix", "minRole": "minimalRole", "role": "minimalRole", "claimIp": "claimSourceIp",
+		"certArn": "certificateArn", "arch": "hookArchitecture", "email": "alarmEmail", "alarm": "alarmEmail", "retire_after_days": "retireAfter",
 		"enableRotation": "rotation", "rotate": "rotation", "hookConcurency": "hookConcurrency",
 	} {
 		_, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, key: "true"})
