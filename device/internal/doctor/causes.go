@@ -126,6 +126,8 @@ var Causes = []Cause{
 		"have the firewall or VPN on the way updated, or its MTU corrected; smaller handshakes, without ML-KEM, are tried by themselves"},
 	{"tls-silence", "negotiating TLS with …: no response within …, closed by the server",
 		"a proxy or firewall on the way blocks TLS; the server did not respond", "check the network between here and the endpoint"},
+	{"tls-alert", "negotiating TLS with …: server sent a TLS alert: …",
+		"the server, or a proxy or firewall in its place, ended the TLS handshake before it proved its name", "check server.endpoint and server.port, and the network between here and the endpoint"},
 	{"not-tls", "first record does not look like a TLS handshake",
 		"a captive portal or a proxy probably answers in place of the server, or the port is wrong",
 		"log in to the network, set server.proxy, or correct server.port"},
@@ -316,6 +318,7 @@ func identifyConnection(e *session.Error) (string, []string) {
 		return "name-service", nil
 	}
 	invalid := isA[x509.HostnameError](e) || isA[x509.UnknownAuthorityError](e) || isA[*session.ValidityError](e)
+	connack, _ := errors.AsType[*session.ConnackError](e)
 	switch host, _, _ := net.SplitHostPort(e.Endpoint); {
 	case isA[*session.ValidityError](e):
 		return "server-time", nil
@@ -335,7 +338,11 @@ func identifyConnection(e *session.Error) (string, []string) {
 		return "certificate-rejected", nil
 	case e.Stage == session.StageTLS && net.ParseIP(host) != nil:
 		return "no-sni", nil
-	case isA[*session.ConnackError](e):
+	case e.Stage == session.StageTLS && isA[tls.AlertError](e):
+		return "tls-alert", nil
+	case connack != nil && connack.Code == 3: // server unavailable
+		return "throttled", nil
+	case connack != nil:
 		return "connect-denied", nil
 	case errors.Is(e, session.ErrClosedSilently):
 		switch e.After {
