@@ -169,7 +169,8 @@ func retiredBy(id *identity.Identity) *Retired {
 // Run provisions the device if it has no identity, or resumes where an earlier
 // run was interrupted, and then proves the identity: it connects with it and
 // publishes a birth message, as Sparkplug calls it. With an identity it only
-// proves it.
+// proves it, unless that is denied or damaged and a replacement is registered
+// already: then the replacement is proved and installed.
 //
 // Temporary failures are tried again until ctx ends, a rejection with status
 // 403 a few times, slowly. [awsiot.ClassOf] classes the error. At most one Run

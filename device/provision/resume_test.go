@@ -167,6 +167,47 @@ func TestFailedReprovisioningKeepsTheOldIdentityInUse(t *testing.T) {
 	}
 }
 
+// The operator deactivates the older of two active certificates, and the device
+// had not taken the newer one into use.
+func TestDeniedIdentityGivesWayToARegisteredReplacement(t *testing.T) {
+	for name, replace := range map[string]func(*provision.Config){
+		"rotation":       func(c *provision.Config) { c.Rotate = true },
+		"reprovisioning": func(c *provision.Config) { c.Reprovision = true },
+		"damage":         func(c *provision.Config) { c.Rotate = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t, startCore(t))
+			first, err := d.run(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old := first.Identity.Record.CertificateID
+			_, err = d.run(t, replace, func(c *provision.Config) { c.ThingName = "another" }) // ends it once registered
+			if p := d.store(t).Status().Pending; p == nil || p.Stage != identity.Registered {
+				t.Fatalf("error %v, pending %+v", err, p)
+			}
+			if plain, err := d.run(t); err != nil || plain.Identity.Record.CertificateID != old {
+				t.Fatalf("while both are active: %+v, error %v", plain, err)
+			}
+			if err := d.core.Registry().UpdateCertificate(old, registry.Inactive); err != nil {
+				t.Fatal(err)
+			}
+			if name == "damage" {
+				if err := os.Remove(filepath.Join(d.dir, thing+".private.key")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			result, err := d.run(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if id := d.check(t); id.Record.Replaces != old || id.Record.CertificateID != result.Identity.Record.CertificateID {
+				t.Errorf("record %+v", id.Record)
+			}
+		})
+	}
+}
+
 func TestInactiveIdentityIsDenied(t *testing.T) {
 	d := newDevice(t, startCore(t))
 	result, err := d.run(t)

@@ -49,7 +49,8 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 		return nil, fmt.Errorf("rotating: %w", err)
 	}
 	_, broken := errors.AsType[*identity.BrokenError](err)
-	replaceable := errors.Is(err, identity.ErrNone) || broken && r.Reprovision
+	registered := r.journal.Stage() == identity.Registered // a certificate that is active
+	replaceable := errors.Is(err, identity.ErrNone) || broken && (r.Reprovision || registered)
 	if err != nil && !replaceable {
 		return nil, err
 	}
@@ -58,14 +59,19 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	finished := r.journal.Finished()
 	if id != nil && (!r.Reprovision || finished != nil) {
 		result, err := r.proveExisting(ctx, id)
-		if err != nil {
+		// An operator who finds two active certificates may have deactivated the older.
+		if err != nil && !(registered && awsiot.ClassOf(err) == awsiot.Denied) {
 			return nil, err
 		}
-		result.Retired = retiredBy(finished)
-		if r.journal.Stage() != identity.Empty {
-			result.Pending = r.Store.Status().Pending
+		if err == nil {
+			result.Retired = retiredBy(finished)
+			if r.journal.Stage() != identity.Empty {
+				result.Pending = r.Store.Status().Pending
+			}
+			return result, nil
 		}
-		return result, nil
+		r.Log.WarnContext(ctx, "the identity is denied; trying its replacement, which is registered", "error", err)
+		r.proved = false
 	}
 	r.present = id
 	r.unresolved = r.journal.Stage() == identity.CertificateHeld
