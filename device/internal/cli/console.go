@@ -114,6 +114,8 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 	switch {
 	case err == nil:
 		return ExitDone
+	case errors.Is(err, Reported(ExitInterrupted)):
+		return ExitInterrupted
 	case ctx.Err() != nil:
 		c.line(slog.LevelError, "error", "interrupted")
 		if p.Interrupted != "" {

@@ -81,6 +81,9 @@ func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 	if code := past.exit(t); code != 130 {
 		t.Errorf("exit code %d, want 130\n%s", code, &past.stderr)
 	}
+	if strings.Contains(past.stderr.String(), "error") {
+		t.Errorf("an interrupt is an error:\n%s", &past.stderr)
+	}
 }
 
 func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {

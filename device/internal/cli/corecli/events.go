@@ -69,6 +69,9 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 	console.Note(fmt.Sprintf("following the events of %s until interrupted", o.api))
 	for lines := bufio.NewReader(stream); ; {
 		line, err := lines.ReadBytes('\n')
+		if ctx.Err() != nil {
+			return cli.Reported(cli.ExitInterrupted) // as announced: no error
+		}
 		if err != nil {
 			return fmt.Errorf("following the events of %s: %w", o.api, errEnded)
 		}
