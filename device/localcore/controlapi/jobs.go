@@ -31,26 +31,14 @@ func byPlane(control, data http.Handler) http.Handler {
 	})
 }
 
-// jobException returns AWS's exception for an error of jobs.
-func jobException(err error) error {
-	e, ok := errors.AsType[*jobs.Error](err)
-	if !ok {
-		return err
-	}
-	code, status := registry.CodeInvalidRequest, http.StatusBadRequest
-	switch e.Code {
-	case jobs.ResourceNotFound:
-		code, status = registry.CodeNotFound, http.StatusNotFound
-	case jobs.InvalidStateTransition, jobs.VersionMismatch:
-		code, status = "InvalidStateTransitionException", http.StatusConflict
-	case jobs.VersionConflict:
-		code, status = registry.CodeVersionConflict, http.StatusConflict
-	case jobs.AlreadyExists:
-		code, status = registry.CodeAlreadyExists, http.StatusConflict
-	case jobs.TerminalStateReached:
-		code, status = "TerminalStateException", http.StatusGone
-	}
-	return &registry.Error{Code: code, Status: status, Message: e.Message}
+// jobExceptions has AWS's exception for each code that is not an invalid request.
+var jobExceptions = map[jobs.Code]registry.Error{
+	jobs.ResourceNotFound:       {Code: registry.CodeNotFound, Status: http.StatusNotFound},
+	jobs.InvalidStateTransition: {Code: "InvalidStateTransitionException", Status: http.StatusConflict},
+	jobs.VersionMismatch:        {Code: "InvalidStateTransitionException", Status: http.StatusConflict},
+	jobs.VersionConflict:        {Code: registry.CodeVersionConflict, Status: http.StatusConflict},
+	jobs.AlreadyExists:          {Code: registry.CodeAlreadyExists, Status: http.StatusConflict},
+	jobs.TerminalStateReached:   {Code: "TerminalStateException", Status: http.StatusGone},
 }
 
 // jobsOf runs an operation of jobs, if there are any.
@@ -60,7 +48,15 @@ func (a *api) jobsOf(run func(*request) (any, error)) func(*request) (any, error
 			return nil, unavailable("jobs")
 		}
 		out, err := run(q)
-		return out, jobException(err)
+		if e, ok := errors.AsType[*jobs.Error](err); ok {
+			exception, known := jobExceptions[e.Code]
+			if !known {
+				exception = registry.Error{Code: registry.CodeInvalidRequest, Status: http.StatusBadRequest}
+			}
+			exception.Message = e.Message
+			return out, &exception
+		}
+		return out, err
 	}
 }
 
@@ -184,8 +180,7 @@ func (q *request) executionNumber() *int64 {
 	if !q.params.Has("executionNumber") {
 		return nil
 	}
-	n := q.number("executionNumber")
-	return &n
+	return new(q.number("executionNumber"))
 }
 
 func (a *api) cancelJobExecution(q *request, in struct {
@@ -215,8 +210,7 @@ func (a *api) deviceJobs(o awsiot.JobsOperation) func(*request) (any, error) {
 		}
 		in.ExecutionNumber = cmp.Or(q.executionNumber(), in.ExecutionNumber)
 		if q.params.Has("includeJobDocument") {
-			include := q.flag("includeJobDocument")
-			in.IncludeJobDocument = &include
+			in.IncludeJobDocument = new(q.flag("includeJobDocument"))
 		}
 		out, err := a.Jobs.Do(awsiot.JobsTopic{Thing: q.path("thingName"), Operation: o, Job: q.path("jobId")}, in)
 		if err != nil {

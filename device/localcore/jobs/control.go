@@ -149,7 +149,8 @@ func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 		if tx.jobs[id] != nil {
 			return reject(AlreadyExists, "Job %s already exists.", id)
 		}
-		if err := tx.checkTargets(n.Targets); err != nil {
+		things, err := tx.targets(n.Targets)
+		if err != nil {
 			return err
 		}
 		tx.serial++
@@ -158,7 +159,7 @@ func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 			ARN: tx.config.ARN("job/" + id), ID: id, TargetSelection: n.TargetSelection, Status: JobInProgress,
 			Targets: n.Targets, Settings: n.Settings, CreatedAt: tx.now.Unix(), LastUpdatedAt: tx.now.Unix(),
 		}
-		j.Document, j.Serial, j.Waiting = n.Document, tx.serial, tx.targets(n.Targets)
+		j.Document, j.Serial, j.Waiting = n.Document, tx.serial, things
 		if n.TargetSelection == Continuous {
 			j.Members = slices.Clone(j.Waiting)
 		}
@@ -261,7 +262,7 @@ func (s *Service) DeleteJob(id string, force bool) error {
 		tx.records[jobPrefix+id] = nil
 		for _, all := range j.executions {
 			for _, e := range all {
-				tx.touch(e.Thing)
+				tx.touch(e.ThingName)
 				tx.dropPending(e)
 				tx.records[e.key()] = nil
 			}
@@ -288,7 +289,7 @@ func (s *Service) AssociateTargetsWithJob(id string, targets []string, comment s
 		case len(targets) == 0 || len(all) > maxTargets:
 			return invalid("A job must have 1 to %d targets.", maxTargets)
 		}
-		if err := tx.checkTargets(targets); err != nil {
+		if _, err := tx.targets(targets); err != nil {
 			return err
 		}
 		j.Targets, j.Comment, j.LastUpdatedAt = all, cmp.Or(comment, j.Comment), tx.now.Unix()
@@ -364,13 +365,13 @@ func (s *Service) CancelJobExecution(id, thing string, expectedVersion *int64, d
 			return err
 		}
 		switch {
-		case expectedVersion != nil && *expectedVersion != e.Version:
-			return reject(VersionConflict, "The execution has version %d, not %d.", e.Version, *expectedVersion)
+		case expectedVersion != nil && *expectedVersion != e.VersionNumber:
+			return reject(VersionConflict, "The execution has version %d, not %d.", e.VersionNumber, *expectedVersion)
 		case e.Status.terminal() || e.Status == InProgress && !force:
 			return reject(InvalidStateTransition, "The execution is %s.", e.Status)
 		}
 		if details != nil {
-			e.Details = details
+			e.StatusDetails = details
 		}
 		e.ForceCanceled = e.Status == InProgress
 		tx.set(tx.jobs[id], e, Canceled)
@@ -411,38 +412,27 @@ func (s *Service) DeleteJobExecution(id, thing string, number int64, force bool)
 
 func topicOf(job, thing string) awsiot.JobsTopic { return awsiot.JobsTopic{Thing: thing, Job: job} }
 
-// checkTargets looks for the targets in the registry.
-func (tx *change) checkTargets(targets []string) error {
+// targets returns the things that the targets stand for, sorted, each once, and
+// an error about the first target that is malformed or missing.
+func (s *Service) targets(targets []string) (things []string, err error) {
 	for _, arn := range targets {
-		thing, isThing := strings.CutPrefix(arn, tx.config.ARN("thing/"))
-		group, isGroup := strings.CutPrefix(arn, tx.config.ARN("thinggroup/"))
-		known := isThing && tx.config.Things.HasThing(thing)
+		thing, isThing := strings.CutPrefix(arn, s.config.ARN("thing/"))
+		group, isGroup := strings.CutPrefix(arn, s.config.ARN("thinggroup/"))
+		members, known := []string{thing}, isThing && s.config.Things.HasThing(thing)
 		if isGroup {
-			_, known = tx.config.Things.Members(group)
+			members, known = s.config.Things.Members(group)
 		}
-		if !isThing && !isGroup {
-			return invalid("Target %q is not the ARN of a thing or thing group of this account and Region.", arn)
-		}
-		if !known {
-			return reject(ResourceNotFound, "Target %s cannot be found.", arn)
-		}
-	}
-	return nil
-}
-
-// targets returns the things that the targets stand for, sorted, each once.
-func (s *Service) targets(targets []string) (things []string) {
-	for _, arn := range targets {
-		if thing, ok := strings.CutPrefix(arn, s.config.ARN("thing/")); ok && s.config.Things.HasThing(thing) {
-			things = append(things, thing)
-		}
-		if group, ok := strings.CutPrefix(arn, s.config.ARN("thinggroup/")); ok {
-			members, _ := s.config.Things.Members(group)
+		switch {
+		case known:
 			things = append(things, members...)
+		case isThing || isGroup:
+			err = cmp.Or[error](err, reject(ResourceNotFound, "Target %s cannot be found.", arn))
+		default:
+			err = cmp.Or[error](err, invalid("Target %q is not the ARN of a thing or thing group of this account and Region.", arn))
 		}
 	}
 	slices.Sort(things)
-	return slices.Compact(things)
+	return slices.Compact(things), err
 }
 
 // inOrder returns the jobs in the order of their creation.

@@ -71,46 +71,26 @@ type Summary struct {
 	ExecutionNumber int64  `json:"executionNumber"`
 }
 
-func (e *execution) summary() Summary {
-	return Summary{e.JobID, e.Queued, e.Started, e.Updated, e.Version, e.Number}
-}
-
 // An Execution describes a job execution to its device.
 type Execution struct {
-	JobID     string `json:"jobId"`
+	Summary
 	ThingName string `json:"thingName,omitempty"`
 	// JobDocument is the document itself, nil if it was not requested.
 	JobDocument                      json.RawMessage   `json:"jobDocument,omitempty"`
+	ApproximateSecondsBeforeTimedOut *int64            `json:"approximateSecondsBeforeTimedOut,omitempty"`
 	Status                           Status            `json:"status"`
 	StatusDetails                    map[string]string `json:"statusDetails,omitempty"`
-	QueuedAt                         int64             `json:"queuedAt"`
-	StartedAt                        int64             `json:"startedAt,omitempty"`
-	LastUpdatedAt                    int64             `json:"lastUpdatedAt"`
-	ApproximateSecondsBeforeTimedOut *int64            `json:"approximateSecondsBeforeTimedOut,omitempty"`
-	VersionNumber                    int64             `json:"versionNumber"`
-	ExecutionNumber                  int64             `json:"executionNumber"`
 }
 
 func (tx *change) describe(e *execution, withDocument bool) *Execution {
-	out := &Execution{
-		JobID: e.JobID, ThingName: e.Thing, Status: e.Status, StatusDetails: e.Details,
-		QueuedAt: e.Queued, StartedAt: e.Started, LastUpdatedAt: e.Updated,
-		VersionNumber: e.Version, ExecutionNumber: e.Number,
-		ApproximateSecondsBeforeTimedOut: e.secondsLeft(tx.now),
+	out := e.Execution
+	if deadline := e.deadline(); !deadline.IsZero() {
+		out.ApproximateSecondsBeforeTimedOut = new(int64(deadline.Sub(tx.now) / time.Second))
 	}
 	if withDocument {
 		out.JobDocument = json.RawMessage(tx.jobs[e.JobID].Document)
 	}
-	return out
-}
-
-func (e *execution) secondsLeft(now time.Time) *int64 {
-	deadline := e.deadline()
-	if deadline.IsZero() {
-		return nil
-	}
-	seconds := int64(deadline.Sub(now) / time.Second)
-	return &seconds
+	return &out
 }
 
 // A Request is the body of a request of the device API; each operation reads
@@ -219,9 +199,9 @@ func (tx *change) getPending(thing string) Response {
 	r := Response{InProgressJobs: []Summary{}, QueuedJobs: []Summary{}}
 	for _, e := range tx.pendingOf(thing) {
 		if e.Status == InProgress {
-			r.InProgressJobs = append(r.InProgressJobs, e.summary())
+			r.InProgressJobs = append(r.InProgressJobs, e.Summary)
 		} else {
-			r.QueuedJobs = append(r.QueuedJobs, e.summary())
+			r.QueuedJobs = append(r.QueuedJobs, e.Summary)
 		}
 	}
 	return r
@@ -238,7 +218,7 @@ func (tx *change) startNext(thing string, q Request) (r Response, err error) {
 	e := pending[0]
 	if e.Status == Queued {
 		if q.StatusDetails != nil {
-			e.Details = q.StatusDetails
+			e.StatusDetails = q.StatusDetails
 		}
 		tx.setStep(e, q.StepTimeoutInMinutes)
 		tx.set(tx.jobs[e.JobID], e, InProgress)
@@ -269,7 +249,7 @@ func (tx *change) find(t awsiot.JobsTopic, number *int64) (*execution, error) {
 	if j := tx.jobs[t.Job]; j != nil {
 		all := j.executions[t.Thing]
 		for i := len(all) - 1; i >= 0; i-- {
-			if number == nil || all[i].Number == *number {
+			if number == nil || all[i].ExecutionNumber == *number {
 				return all[i], nil
 			}
 		}
@@ -293,14 +273,14 @@ func (tx *change) updateExecution(t awsiot.JobsTopic, q Request) (r Response, er
 	if err != nil {
 		return r, err
 	}
-	if q.ExpectedVersion != nil && *q.ExpectedVersion != e.Version {
-		return r, e.rejectState(VersionMismatch, "The execution has version %d, not %d.", e.Version, *q.ExpectedVersion)
+	if q.ExpectedVersion != nil && *q.ExpectedVersion != e.VersionNumber {
+		return r, e.rejectState(VersionMismatch, "The execution has version %d, not %d.", e.VersionNumber, *q.ExpectedVersion)
 	}
 	if e.Status.terminal() || q.Status == Queued {
 		return r, e.rejectState(InvalidStateTransition, "An execution cannot go from %s to %s.", e.Status, q.Status)
 	}
 	if q.StatusDetails != nil {
-		e.Details = q.StatusDetails
+		e.StatusDetails = q.StatusDetails
 	}
 	tx.setStep(e, q.StepTimeoutInMinutes)
 	tx.set(tx.jobs[e.JobID], e, q.Status)
@@ -313,7 +293,7 @@ func (tx *change) updateExecution(t awsiot.JobsTopic, q Request) (r Response, er
 	return r, nil
 }
 
-func (e *execution) state() *State { return &State{e.Status, e.Details, e.Version} }
+func (e *execution) state() *State { return &State{e.Status, e.StatusDetails, e.VersionNumber} }
 
 func (e *execution) rejectState(code Code, format string, args ...any) error {
 	err := reject(code, format, args...)

@@ -89,19 +89,11 @@ type job struct {
 	counts     map[Status]int          // of the latest execution of each thing
 }
 
-// An execution is a job execution as it is stored.
+// An execution is a job execution as it is stored, without document and time left.
 type execution struct {
-	JobID         string            `json:"jobId"`
-	Thing         string            `json:"thingName"`
-	Number        int64             `json:"executionNumber"`
-	Status        Status            `json:"status"`
-	Details       map[string]string `json:"statusDetails,omitempty"`
-	Queued        int64             `json:"queuedAt"`
-	Started       int64             `json:"startedAt,omitempty"`
-	Updated       int64             `json:"lastUpdatedAt"`
-	Version       int64             `json:"versionNumber"`
-	ForceCanceled bool              `json:"forceCanceled,omitempty"`
-	Serial        int64             `json:"serial"` // in the order of queueing
+	Execution
+	ForceCanceled bool  `json:"forceCanceled,omitempty"`
+	Serial        int64 `json:"serial"` // in the order of queueing
 	// FailedRetries and TimedOutRetries count the retries that led here.
 	FailedRetries   int       `json:"failedRetries,omitempty"`
 	TimedOutRetries int       `json:"timedOutRetries,omitempty"`
@@ -172,18 +164,18 @@ func newJob() *job { return &job{executions: map[string][]*execution{}, counts: 
 const jobPrefix, executionPrefix = "job/", "execution/"
 
 func (e *execution) key() string {
-	return fmt.Sprint(executionPrefix, e.JobID, "/", e.Thing, "/", e.Number)
+	return fmt.Sprint(executionPrefix, e.JobID, "/", e.ThingName, "/", e.ExecutionNumber)
 }
 
 // add enters an execution as the latest one of its thing.
 func (s *Service) add(j *job, e *execution) {
-	if last := j.latest(e.Thing); last != nil {
+	if last := j.latest(e.ThingName); last != nil {
 		j.counts[last.Status]--
 	}
-	j.executions[e.Thing] = append(j.executions[e.Thing], e)
+	j.executions[e.ThingName] = append(j.executions[e.ThingName], e)
 	j.counts[e.Status]++
 	if !e.Status.terminal() {
-		s.pending[e.Thing] = append(s.pending[e.Thing], e)
+		s.pending[e.ThingName] = append(s.pending[e.ThingName], e)
 	}
 	s.serial = max(s.serial, e.Serial, j.Serial)
 }
@@ -282,35 +274,37 @@ func (s *Service) pendingOf(thing string) []*execution {
 }
 
 // queue makes a new execution of a job for a thing.
-func (tx *change) queue(j *job, e execution) {
-	tx.touch(e.Thing)
+func (tx *change) queue(j *job, thing string) *execution {
+	tx.touch(thing)
 	tx.serial++
-	e.JobID, e.Serial, e.Number, e.Status, e.Version = j.ID, tx.serial, 1, Queued, 1
-	if last := j.latest(e.Thing); last != nil {
-		e.Number = last.Number + 1
+	at := tx.now.Unix()
+	summary := Summary{JobID: j.ID, QueuedAt: at, LastUpdatedAt: at, VersionNumber: 1, ExecutionNumber: 1}
+	e := &execution{Execution: Execution{Summary: summary, ThingName: thing, Status: Queued}, Serial: tx.serial}
+	if last := j.latest(thing); last != nil {
+		e.ExecutionNumber = last.ExecutionNumber + 1
 	}
-	e.Queued, e.Updated = tx.now.Unix(), tx.now.Unix()
-	tx.add(j, &e)
-	tx.records[e.key()] = &e
+	tx.add(j, e)
+	tx.records[e.key()] = e
+	return e
 }
 
 // set gives an execution a status. Of one that ends, retry and abort follow, and
 // the end of its job.
 func (tx *change) set(j *job, e *execution, status Status) {
-	tx.touch(e.Thing)
-	if j.latest(e.Thing) == e {
+	tx.touch(e.ThingName)
+	if j.latest(e.ThingName) == e {
 		j.counts[e.Status]--
 		j.counts[status]++
 	}
 	if status == InProgress && e.Status == Queued {
-		e.Started = tx.now.Unix()
+		e.StartedAt = tx.now.Unix()
 		if j.Timeout != nil {
 			e.TimesOut = tx.now.Add(time.Duration(j.Timeout.InProgressMinutes) * time.Minute)
 			tx.schedule(e.TimesOut)
 		}
 	}
-	e.Status, e.Updated = status, tx.now.Unix()
-	e.Version++
+	e.Status, e.LastUpdatedAt = status, tx.now.Unix()
+	e.VersionNumber++
 	tx.records[e.key()] = e
 	if !status.terminal() {
 		return
@@ -323,9 +317,9 @@ func (tx *change) set(j *job, e *execution, status Status) {
 }
 
 func (tx *change) dropPending(e *execution) {
-	tx.pending[e.Thing] = slices.DeleteFunc(tx.pending[e.Thing], func(p *execution) bool { return p == e })
-	if len(tx.pending[e.Thing]) == 0 {
-		delete(tx.pending, e.Thing)
+	tx.pending[e.ThingName] = slices.DeleteFunc(tx.pending[e.ThingName], func(p *execution) bool { return p == e })
+	if len(tx.pending[e.ThingName]) == 0 {
+		delete(tx.pending, e.ThingName)
 	}
 }
 
@@ -347,7 +341,7 @@ func (tx *change) notifications() (out []Message) {
 		if lost(before, now) || lost(now, before) {
 			list := map[Status][]Summary{}
 			for _, e := range now[:min(len(now), maxNotified)] {
-				list[e.Status] = append(list[e.Status], e.summary())
+				list[e.Status] = append(list[e.Status], e.Summary)
 			}
 			out = append(out, Message{awsiot.JobsNotify(thing), encode(struct {
 				Timestamp int64                `json:"timestamp"`

@@ -79,7 +79,7 @@ func (tx *change) rollOut(j *job) {
 	}
 	for _, thing := range j.Waiting[:n] {
 		if tx.config.Things.HasThing(thing) {
-			tx.queue(j, execution{Thing: thing})
+			tx.queue(j, thing)
 		}
 	}
 	j.Waiting, j.Notified = j.Waiting[n:], j.Notified+n
@@ -137,19 +137,19 @@ func (tx *change) abort(j *job) {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html
 func (tx *change) retry(j *job, e *execution) {
-	if j.Retry == nil || j.Status != JobInProgress || e.Status != Failed && e.Status != TimedOut || j.latest(e.Thing) != e {
+	if j.Retry == nil || j.Status != JobInProgress || e.Status != Failed && e.Status != TimedOut || j.latest(e.ThingName) != e {
 		return
 	}
 	used := map[string]int{"FAILED": e.FailedRetries, "TIMED_OUT": e.TimedOutRetries, "ALL": e.FailedRetries + e.TimedOutRetries}
 	for _, c := range j.Retry.Criteria {
 		if (c.FailureType == string(e.Status) || c.FailureType == "ALL") && used[c.FailureType] < c.Retries {
-			next := execution{Thing: e.Thing, FailedRetries: e.FailedRetries, TimedOutRetries: e.TimedOutRetries}
+			next := tx.queue(j, e.ThingName)
+			next.FailedRetries, next.TimedOutRetries = e.FailedRetries, e.TimedOutRetries
 			if e.Status == Failed {
 				next.FailedRetries++
 			} else {
 				next.TimedOutRetries++
 			}
-			tx.queue(j, next)
 			return
 		}
 	}
@@ -206,7 +206,7 @@ func (tx *change) sync() {
 }
 
 func (tx *change) follow(j *job) {
-	members := tx.targets(j.Targets)
+	members, _ := tx.targets(j.Targets) // without those that are gone
 	if slices.Equal(members, j.Members) {
 		return
 	}
@@ -218,7 +218,7 @@ func (tx *change) follow(j *job) {
 	}
 	for _, thing := range members {
 		if _, known := slices.BinarySearch(j.Members, thing); !known {
-			tx.queue(j, execution{Thing: thing})
+			tx.queue(j, thing)
 		}
 	}
 	j.Waiting = slices.DeleteFunc(j.Waiting, func(thing string) bool {

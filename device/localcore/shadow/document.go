@@ -2,11 +2,14 @@ package shadow
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -49,7 +52,7 @@ func reject(code int, format string, args ...any) *Error {
 // Rejected returns the message about a request that failed. An error that is
 // not an [*Error] is answered as a failure of the service.
 func Rejected(t awsiot.ShadowTopic, err error) Message {
-	e, ok := err.(*Error)
+	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		e = reject(500, "Internal service failure")
 	}
@@ -57,11 +60,7 @@ func Rejected(t awsiot.ShadowTopic, err error) Message {
 }
 
 func notFound(t awsiot.ShadowTopic) *Error {
-	name := t.Shadow
-	if name == "" {
-		name = t.Thing
-	}
-	return reject(404, "No shadow exists with name: '%s'", name)
+	return reject(404, "No shadow exists with name: '%s'", cmp.Or(t.Shadow, t.Thing))
 }
 
 // A request is the body of a request. Its state is nil unless it updates.
@@ -133,17 +132,9 @@ func readState(body object) (object, error) {
 func hasNullInArray(node any) bool {
 	switch node := node.(type) {
 	case object:
-		for _, v := range node {
-			if hasNullInArray(v) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(slices.Collect(maps.Values(node)), hasNullInArray)
 	case []any:
-		for _, v := range node {
-			if v == nil || hasNullInArray(v) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(node, func(v any) bool { return v == nil || hasNullInArray(v) })
 	}
 	return false
 }
@@ -242,27 +233,10 @@ func equal(a, b any) bool {
 		return ok && errX == nil && errY == nil && x == y
 	case []any:
 		b, ok := b.([]any)
-		if !ok || len(a) != len(b) {
-			return false
-		}
-		for i := range a {
-			if !equal(a[i], b[i]) {
-				return false
-			}
-		}
-		return true
+		return ok && slices.EqualFunc(a, b, equal)
 	case object:
 		b, ok := b.(object)
-		if !ok || len(a) != len(b) {
-			return false
-		}
-		for key := range a {
-			other, ok := b[key]
-			if !ok || !equal(a[key], other) {
-				return false
-			}
-		}
-		return true
+		return ok && maps.EqualFunc(a, b, equal)
 	}
 	return reflect.DeepEqual(a, b)
 }

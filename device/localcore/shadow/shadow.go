@@ -7,6 +7,7 @@
 package shadow
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -104,17 +105,16 @@ func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) ([]Message, erro
 	if !s.allow(t, now) {
 		err = reject(429, "Too many requests")
 	}
-	if err == nil {
-		switch t.Operation {
-		case awsiot.GetShadow:
-			out, err = s.get(t, q, now)
-		case awsiot.UpdateShadow:
-			out, err = s.update(t, q, now)
-		case awsiot.DeleteShadow:
-			out, err = s.delete(t, q, now)
-		}
+	switch {
+	case err != nil:
+	case t.Operation == awsiot.GetShadow:
+		out, err = s.get(t, q, now)
+	case t.Operation == awsiot.UpdateShadow:
+		out, err = s.update(t, q, now)
+	case t.Operation == awsiot.DeleteShadow:
+		out, err = s.delete(t, q, now)
 	}
-	if e, ok := err.(*Error); ok {
+	if e, ok := errors.AsType[*Error](err); ok {
 		e.Timestamp, e.ClientToken = now.Unix(), q.clientToken
 	}
 	return out, err
@@ -236,9 +236,7 @@ func (s *Service) delete(t awsiot.ShadowTopic, q request, now time.Time) ([]Mess
 	if err := s.save(t, record{Version: r.Version, Deleted: now}); err != nil {
 		return nil, err
 	}
-	return []Message{message(t.Accepted(), document{
-		Version: r.Version, Timestamp: now.Unix(), ClientToken: q.clientToken,
-	})}, nil
+	return []Message{message(t.Accepted(), document{Version: r.Version, Timestamp: now.Unix(), ClientToken: q.clientToken})}, nil
 }
 
 // find returns a shadow that exists. The caller holds the lock.
