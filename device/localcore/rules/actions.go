@@ -71,7 +71,6 @@ func (a *Action) UnmarshalJSON(data []byte) error {
 type action struct {
 	name, resource string // for the error action
 	perform        func(ctx context.Context, s *scope, payload []byte) error
-	slow           bool // it is waited for
 }
 
 // A template is text with substitution templates in it.
@@ -96,11 +95,11 @@ func compileTemplate(text string) (template, error) {
 
 func (s *Service) compileAction(a Action) (*action, error) {
 	switch {
-	case a.Lambda != nil && a.Republish == nil && a.HTTP == nil:
+	case a.Lambda != nil && (a == Action{Lambda: a.Lambda}):
 		return s.compileLambda(a.Lambda)
-	case a.Republish != nil && a.Lambda == nil && a.HTTP == nil:
+	case a.Republish != nil && (a == Action{Republish: a.Republish}):
 		return s.compileRepublish(a.Republish)
-	case a.HTTP != nil && a.Lambda == nil && a.Republish == nil:
+	case a.HTTP != nil && (a == Action{HTTP: a.HTTP}):
 		return compileHTTP(a.HTTP)
 	}
 	return nil, reject(InvalidRequest, "An action must be one of lambda, republish and http.")
@@ -148,11 +147,10 @@ func (s *Service) compileRepublish(a *Republish) (*action, error) {
 		} else if strings.HasPrefix(topic, "$") {
 			return fmt.Errorf("topic %s begins with $; a reserved topic begins with $$", topic)
 		}
-		hops := sc.message.Hops
-		if hops >= maxHops {
-			return fmt.Errorf("topic %s: the message was republished %d times, which looks like a loop", topic, hops)
+		if sc.message.Hops >= maxHops {
+			return fmt.Errorf("topic %s: the message was republished %d times, which looks like a loop", topic, maxHops)
 		}
-		return s.config.Publish(Message{Topic: topic, Payload: payload, Hops: hops + 1}, byte(a.QoS))
+		return s.config.Publish(Message{Topic: topic, Payload: payload, Hops: sc.message.Hops + 1}, byte(a.QoS))
 	}}, nil
 }
 
@@ -178,7 +176,7 @@ func compileHTTP(a *HTTP) (*action, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &action{name: "HttpAction", resource: a.URL, slow: true, perform: func(ctx context.Context, sc *scope, payload []byte) error {
+	return &action{name: "HttpAction", resource: a.URL, perform: func(ctx context.Context, sc *scope, payload []byte) error {
 		header := http.Header{"Content-Type": {"application/octet-stream"}}
 		if json.Valid(payload) {
 			header.Set("Content-Type", "application/json")

@@ -96,8 +96,8 @@ var functions = map[string]function{
 	"regexp_replace": f3(func(s string, re *regexp.Regexp, by string) any {
 		return re.ReplaceAllString(s, groupReference.ReplaceAllString(by, "$${$1}"))
 	}),
-	"lpad":      f2(func(s string, n int) any { return padding(n) + s }),
-	"rpad":      f2(func(s string, n int) any { return s + padding(n) }),
+	"lpad":      f2(func(s string, n int) any { return strings.Repeat(" ", max(0, min(n, maxPadding))) + s }),
+	"rpad":      f2(func(s string, n int) any { return s + strings.Repeat(" ", max(0, min(n, maxPadding))) }),
 	"substring": {2, 3, substring},
 	"chr": f1(func(n int) any {
 		if n < 0 || n > 127 {
@@ -106,7 +106,7 @@ var functions = map[string]function{
 		return string(rune(n))
 	}),
 	"concat": {0, 255, concat},
-	"get":    {2, 2, get},
+	"get":    f2(get),
 	"md5":    f1(func(s string) any { return fmt.Sprintf("%x", md5.Sum([]byte(s))) }),
 	"sha1":   f1(func(s string) any { return fmt.Sprintf("%x", sha1.Sum([]byte(s))) }),
 	"sha224": f1(func(s string) any { return fmt.Sprintf("%x", sha256.Sum224([]byte(s))) }),
@@ -141,40 +141,39 @@ var functions = map[string]function{
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-data-types.html
 func to[T any](v any) (out T, ok bool) {
-	var converted any = v
+	switch out := any(&out).(type) {
+	case *any:
+		*out = v
+		ok = true
+	case *string:
+		*out, ok = toString(v)
+	case **regexp.Regexp:
+		if text, isText := toString(v); isText {
+			re, err := regexp.Compile(text)
+			*out, ok = re, err == nil
+		}
+	}
+	r, isNumber := toNumber(v)
+	if ok || !isNumber {
+		return out, ok
+	}
 	ok = true
-	switch any(out).(type) {
-	case string:
-		converted, ok = toString(v)
-	case *regexp.Regexp:
-		s, isText := toString(v)
-		re, err := regexp.Compile(s)
-		converted, ok = re, isText && err == nil
-	case *big.Rat, float64, *big.Int, int:
-		r, isNumber := toNumber(v)
-		if !isNumber {
-			return out, false
+	switch out := any(&out).(type) {
+	case **big.Rat:
+		*out = new(big.Rat).Set(r)
+	case *float64:
+		*out, _ = r.Float64()
+	case **big.Int:
+		*out = floor(r)
+	case *int: // limited, for positions and lengths
+		n := floor(r)
+		if *out = int(n.Int64()); !n.IsInt64() {
+			*out = n.Sign() * math.MaxInt32
 		}
-		switch any(out).(type) {
-		case *big.Rat:
-			converted = new(big.Rat).Set(r)
-		case float64:
-			converted, _ = r.Float64()
-		case *big.Int:
-			converted = floor(r)
-		case int: // limited, for positions and lengths
-			n := floor(r)
-			converted = int(n.Int64())
-			if !n.IsInt64() {
-				converted = n.Sign() * math.MaxInt32
-			}
-		}
+	default:
+		ok = false // a regular expression that is none
 	}
-	if !ok {
-		return out, false
-	}
-	out, _ = converted.(T)
-	return out, true
+	return out, ok
 }
 
 // result makes a value of what a function returns.
@@ -218,11 +217,10 @@ func f2[A, B any](f func(A, B) any) function {
 
 func f3[A, B, C any](f func(A, B, C) any) function {
 	return function{3, 3, func(_ *scope, v []any) any {
-		c, ok := to[C](v[2])
-		if !ok {
-			return undefined
+		if c, ok := to[C](v[2]); ok {
+			return f2(func(a A, b B) any { return f(a, b, c) }).run(nil, v[:2])
 		}
-		return f2(func(a A, b B) any { return f(a, b, c) }).run(nil, v[:2])
+		return undefined
 	}}
 }
 
@@ -243,14 +241,14 @@ func castString(v any) any {
 }
 
 func castDecimal(v any) any {
-	if v == true {
-		return integer(1)
-	}
-	if v == false {
-		return integer(0)
-	}
 	if r, ok := toNumber(v); ok {
 		return r
+	}
+	switch v {
+	case true:
+		return integer(1)
+	case false:
+		return integer(0)
 	}
 	return undefined
 }
@@ -306,23 +304,20 @@ func topicLevel(s *scope, a []any) any {
 // role, which is not evaluated.
 func thingShadow(s *scope, a []any) any {
 	thing, ok := a[0].(string)
-	name := ""
-	if len(a) == 3 && ok {
-		name, ok = a[1].(string)
+	name, isText := "", true
+	if len(a) == 3 {
+		name, isText = a[1].(string)
 	}
-	if !ok || s.service.config.Shadow == nil {
-		return undefined
+	if ok && isText && s.service.config.Shadow != nil {
+		if document, found := s.service.config.Shadow(thing, name); found {
+			v, _ := decode(document)
+			return v
+		}
 	}
-	document, ok := s.service.config.Shadow(thing, name)
-	if !ok {
-		return undefined
-	}
-	v, _ := decode(document)
-	return v
+	return undefined
 }
 
-// padding returns n blanks, at most AWS's 1000.
-func padding(n int) string { return strings.Repeat(" ", max(0, min(n, 1000))) }
+const maxPadding = 1000
 
 func substring(_ *scope, a []any) any {
 	text, ok := toString(a[0])
@@ -363,24 +358,22 @@ func concat(_ *scope, a []any) any {
 	return undefined
 }
 
-func get(_ *scope, a []any) any {
-	if o, ok := a[0].(object); ok {
-		key, isText := a[1].(string)
-		if v, found := o[key]; isText && found {
+func get(of, key any) any {
+	if o, ok := of.(object); ok {
+		name, isText := key.(string)
+		if v, found := o[name]; isText && found {
 			return v
 		}
 		return undefined
 	}
-	i, ok := to[int](a[1])
-	switch v := a[0].(type) {
-	case []any:
-		if ok && i >= 0 && i < len(v) {
-			return v[i]
+	elements, _ := of.([]any)
+	if text, ok := of.(string); ok {
+		for _, r := range text {
+			elements = append(elements, string(r))
 		}
-	case string:
-		if runes := []rune(v); ok && i >= 0 && i < len(runes) {
-			return string(runes[i])
-		}
+	}
+	if i, ok := to[int](key); ok && i >= 0 && i < len(elements) {
+		return elements[i]
 	}
 	return undefined
 }

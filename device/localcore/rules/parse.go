@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -71,7 +72,7 @@ func catch(err *error) {
 		if !ok {
 			panic(r)
 		}
-		*err = fmt.Errorf("%s", string(e))
+		*err = errors.New(string(e))
 	}
 }
 

@@ -3,7 +3,8 @@
 // does not emulate, functions and actions included, is rejected when a rule is
 // created. It handles no packets: the caller gives it the messages.
 //
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-rules.html
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-rules.html,
+// and the page of the API that has a method's name
 package rules
 
 import (
@@ -109,6 +110,7 @@ type rule struct {
 	statement *statement
 	actions   []*action
 	onError   *action // nil without an error action
+	slow      bool    // one of its actions leaves this process
 }
 
 // An Error rejects an operation.
@@ -140,9 +142,7 @@ func Open(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	s := &Service{config: c, queue: make(chan delivery, maxQueued), rules: map[string]*rule{}}
 	if c.Store == nil {
 		return s, nil
@@ -196,17 +196,16 @@ func (s *Service) compile(r Rule) (*rule, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.actions = append(out.actions, compiled)
+		out.actions, out.slow = append(out.actions, compiled), out.slow || a.HTTP != nil
 	}
 	if r.ErrorAction != nil {
 		out.onError, err = s.compileAction(*r.ErrorAction)
+		out.slow = out.slow || r.ErrorAction.HTTP != nil
 	}
 	return out, err
 }
 
 // CreateTopicRule creates a rule.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateTopicRule.html
 func (s *Service) CreateTopicRule(name string, d Definition) error {
 	d.Version = cmp.Or(d.Version, versions[0]) // AWS's default
 	r, err := s.compile(Rule{Name: name, Definition: d, Created: s.config.Now()})
@@ -222,29 +221,26 @@ func (s *Service) CreateTopicRule(name string, d Definition) error {
 }
 
 // ReplaceTopicRule replaces a rule.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_ReplaceTopicRule.html
 func (s *Service) ReplaceTopicRule(name string, d Definition) error {
 	d.Version = cmp.Or(d.Version, versions[0])
-	return s.alter(name, func(old Rule) Rule { return Rule{Name: name, Definition: d, Created: old.Created} })
+	return s.alter(name, func(r *Rule) { r.Definition = d })
 }
 
 // SetDisabled disables or enables a rule.
 func (s *Service) SetDisabled(name string, disabled bool) error {
-	return s.alter(name, func(r Rule) Rule {
-		r.Disabled = disabled
-		return r
-	})
+	return s.alter(name, func(r *Rule) { r.Disabled = disabled })
 }
 
-func (s *Service) alter(name string, f func(Rule) Rule) error {
+func (s *Service) alter(name string, f func(*Rule)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, err := s.find(name)
 	if err != nil {
 		return err
 	}
-	r, err := s.compile(f(old.Rule))
+	changed := old.Rule
+	f(&changed)
+	r, err := s.compile(changed)
 	if err != nil {
 		return err
 	}
@@ -252,18 +248,14 @@ func (s *Service) alter(name string, f func(Rule) Rule) error {
 }
 
 // DeleteTopicRule deletes a rule.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteTopicRule.html
 func (s *Service) DeleteTopicRule(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, err := s.find(name); err != nil {
 		return err
 	}
-	if s.config.Store != nil {
-		if err := s.config.Store.Save(map[string][]byte{name: nil}); err != nil {
-			return fmt.Errorf("deleting rule %s: %w", name, err)
-		}
+	if err := s.save(name, nil); err != nil {
+		return err
 	}
 	delete(s.rules, name)
 	return nil
@@ -299,16 +291,23 @@ func (s *Service) find(name string) (*rule, error) {
 
 // keep stores a rule; the lock is held.
 func (s *Service) keep(r *rule) error {
-	if s.config.Store != nil {
-		value, err := json.Marshal(r.Rule)
-		if err == nil {
-			err = s.config.Store.Save(map[string][]byte{r.Name: value})
-		}
-		if err != nil {
-			return fmt.Errorf("storing rule %s: %w", r.Name, err)
-		}
+	value, err := json.Marshal(r.Rule)
+	if err == nil {
+		err = s.save(r.Name, value)
 	}
-	s.rules[r.Name] = r
+	if err == nil {
+		s.rules[r.Name] = r
+	}
+	return err
+}
+
+func (s *Service) save(name string, value []byte) error {
+	if s.config.Store == nil {
+		return nil
+	}
+	if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
+		return fmt.Errorf("storing rule %s: %w", name, err)
+	}
 	return nil
 }
 
@@ -381,17 +380,13 @@ func (s *Service) matching(d delivery) (all []*rule) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, r := range s.rules {
-		if d.rule == r.Name && !r.Disabled || d.rule == "" && r.matches(d.message.Topic) {
+		basic, from := d.rule == r.Name, d.rule == "" && r.Filter != "" && MatchFilter(r.Filter, d.message.Topic)
+		if !r.Disabled && (basic || from) {
 			all = append(all, r)
 		}
 	}
 	slices.SortFunc(all, func(a, b *rule) int { return cmp.Compare(a.Name, b.Name) })
 	return all
-}
-
-// matches reports whether an enabled rule's FROM matches the topic.
-func (r *rule) matches(topic string) bool {
-	return !r.Disabled && r.Filter != "" && MatchFilter(r.Filter, topic)
 }
 
 // MatchFilter matches as AWS does: other than in MQTT, a/# does not match a. A
@@ -433,9 +428,11 @@ func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
 				}
 			}
 		}
-		s.fail(ctx, r, sc, failures)
+		if len(failures) > 0 {
+			s.fail(ctx, r, sc, failures)
+		}
 	}
-	if slices.ContainsFunc(append(slices.Clone(r.actions), r.onError), func(a *action) bool { return a != nil && a.slow }) {
+	if r.slow {
 		s.working.Go(perform)
 		return
 	}
@@ -453,9 +450,6 @@ type failure struct {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html
 func (s *Service) fail(ctx context.Context, r *rule, sc *scope, failures []failure) {
-	if len(failures) == 0 {
-		return
-	}
 	for _, f := range failures {
 		s.config.Log.Warn("a rule action failed", "rule", r.Name, "topic", sc.message.Topic, "action", f.Action, "resource", f.Resource, "reason", f.Message)
 	}

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
+	"math"
 	"math/big"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -48,25 +52,21 @@ func round(r *big.Rat) any {
 }
 
 func fromFloat(f *big.Float) any {
-	if scale := f.MantExp(nil); f.IsInf() || scale > maxScale || scale < -maxScale {
-		return undefined
+	if scale := f.MantExp(nil); !f.IsInf() && scale <= maxScale && scale >= -maxScale {
+		if r, ok := new(big.Rat).SetString(f.Text('e', digits-1)); ok {
+			return r
+		}
 	}
-	r, ok := new(big.Rat).SetString(f.Text('e', digits-1))
-	if !ok {
-		return undefined
-	}
-	return r
+	return undefined
 }
 
 // fromFloat64 is for the functions that compute with double precision. What is
 // no number is undefined.
 func fromFloat64(x float64) any {
-	r := new(big.Rat)
-	if r.SetFloat64(x) == nil {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return undefined
 	}
-	text, _ := json.Marshal(x) // the shortest text that is this number
-	return parseNumber(string(text))
+	return parseNumber(strconv.FormatFloat(x, 'g', -1, 64)) // the shortest text that is this number
 }
 
 func integer(n int64) any { return new(big.Rat).SetInt64(n) }
@@ -108,10 +108,7 @@ func toString(v any) (string, bool) {
 	case *big.Rat:
 		return formatNumber(v), true
 	case bool:
-		if v {
-			return "true", true
-		}
-		return "false", true
+		return strconv.FormatBool(v), true
 	}
 	return string(encode(v)), true
 }
@@ -142,27 +139,10 @@ func same(a, b any) bool {
 		return ok && a.Cmp(b) == 0
 	case []any:
 		b, ok := b.([]any)
-		if !ok || len(a) != len(b) {
-			return false
-		}
-		for i := range a {
-			if !same(a[i], b[i]) {
-				return false
-			}
-		}
-		return true
+		return ok && slices.EqualFunc(a, b, same)
 	case object:
 		b, ok := b.(object)
-		if !ok || len(a) != len(b) {
-			return false
-		}
-		for key := range a {
-			other, ok := b[key]
-			if !ok || !same(a[key], other) {
-				return false
-			}
-		}
-		return true
+		return ok && maps.EqualFunc(a, b, same)
 	}
 	switch b.(type) {
 	case []any, object:
