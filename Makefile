@@ -148,10 +148,10 @@ packages: $(addprefix release/,$(foreach b,$(BINARIES),$(if $(findstring /linux/
 	cd device && $(GO) test ./e2e -packages -run 'Package|Release' -timeout 30m
 
 .ci/tools/notices: .ci/release/notices/main.go .ci/release/go.sum
-	cd .ci/release && GOWORK=off $(GO) build -trimpath -o ../tools/ ./notices
+	cd .ci/release && $(PINNED) $(GO) build -trimpath -o ../tools/ ./notices
 
 .ci/tools/cyclonedx-gomod .ci/tools/nfpm: .ci/release/go.sum
-	cd .ci/release && GOWORK=off $(GO) build -trimpath -o ../tools/ tool
+	cd .ci/release && $(PINNED) $(GO) build -trimpath -o ../tools/ tool
 	@touch .ci/tools/cyclonedx-gomod .ci/tools/nfpm
 
 clean:  ## remove build output

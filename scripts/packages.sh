@@ -48,12 +48,16 @@ fi
 stage=$(mktemp -d)
 trap 'rm -rf -- "$stage"' EXIT
 trap 'exit 130' INT TERM
+# nfpm takes the time of a maintainer script from the file.
+cp -R device/packaging "$stage/packaging"
+find "$stage/packaging" -type f -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
+nfpm=$PWD/.ci/tools/nfpm
 for package; do
 	program=${package%%/*}
 	ARCH=${package##*/}
 	format=${package#*/}
 	format=${format%/*}
-	BINARY=dist/${program}_linux_$(echo "$ARCH" | sed 's/^arm\([567]\)$/armv\1/')
+	BINARY=$PWD/dist/${program}_linux_$(echo "$ARCH" | sed 's/^arm\([567]\)$/armv\1/')
 	STAGE=$stage/$program
 	VERSION=$numbers${pre:+~$pre}${commits:++git$commits}
 	if [ "$format" = apk ]; then
@@ -64,8 +68,9 @@ for package; do
 		mkdir "$STAGE"
 		(cd device && "$go" run ./internal/cli/manual "$program" "$STAGE")
 		gzip -9n "$STAGE"/man1/*
-		(cat LICENSE && cd device && GOWORK=off ../.ci/tools/notices "../$BINARY") >"$STAGE/copyright"
+		(cat LICENSE && cd device && GOWORK=off ../.ci/tools/notices "$BINARY") >"$STAGE/copyright"
 		chmod -R u=rwX,go=rX "$STAGE"
 	fi
-	.ci/tools/nfpm package --config "device/packaging/nfpm/$program.yaml" --packager "$format" --target "$folder/" >"$stage/log" || { cat "$stage/log" >&2; exit 1; }
+	(cd "$stage" && "$nfpm" package --config "packaging/nfpm/$program.yaml" --packager "$format" --target "$folder/") \
+		>"$stage/log" || { cat "$stage/log" >&2; exit 1; }
 done
