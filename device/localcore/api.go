@@ -129,11 +129,15 @@ func (a *apiServer) close() error {
 	return nil
 }
 
-// APIURL returns the base of the control API, empty without one. Give it to
-// the AWS CLI as --endpoint-url.
+// APIURL returns the base of the control API, empty without one; on loopback when
+// it listens on all addresses. Give it to the AWS CLI as --endpoint-url.
 func (s *Server) APIURL() string {
 	if s.api == nil {
 		return ""
 	}
-	return "http://" + s.api.listener.Addr().String()
+	address := netip.MustParseAddrPort(s.api.listener.Addr().String())
+	if address.Addr().IsUnspecified() { // [::] for 0.0.0.0 too
+		return fmt.Sprintf("http://127.0.0.1:%d", address.Port())
+	}
+	return "http://" + address.String()
 }

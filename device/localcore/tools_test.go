@@ -237,3 +237,22 @@ func TestAPICanBeLeftOut(t *testing.T) {
 		t.Errorf("API at %s", url)
 	}
 }
+
+// In a container it must listen everywhere, and functions still reach it.
+func TestAPIURLIsOnLoopbackWhereAllAddressesListen(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"0.0.0.0:0", ":0"} {
+		s := start(t, localcore.Config{API: address, UnsafeAllowAnyAddress: true})
+		url := s.APIURL()
+		if !strings.HasPrefix(url, "http://127.0.0.1:") {
+			t.Errorf("listening on %s: %s", address, url)
+		}
+		r, err := http.Get(url + "/things")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Body.Close(); r.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", url, r.Status)
+		}
+	}
+}

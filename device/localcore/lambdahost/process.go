@@ -199,6 +199,15 @@ func (p *process) stop() {
 	<-p.done
 }
 
+// onThisMachine reports whether ip is one of this machine's interfaces.
+func onThisMachine(ip net.IP) bool {
+	addresses, _ := net.InterfaceAddrs() // without them, loopback counts alone
+	return ip.IsLoopback() || slices.ContainsFunc(addresses, func(a net.Addr) bool {
+		network, ok := a.(*net.IPNet)
+		return ok && network.IP.Equal(ip)
+	})
+}
+
 // checkEndpoints returns an error for a variable by which the function's calls
 // of an AWS service would leave this machine.
 func checkEndpoints(env []string) error {
@@ -214,7 +223,7 @@ func checkEndpoints(env []string) error {
 		if err != nil {
 			return fmt.Errorf("hosting a function: %s is not a URL: %w", name, err)
 		}
-		if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && !ip.IsLoopback() {
+		if u.Hostname() != "localhost" && !onThisMachine(net.ParseIP(u.Hostname())) {
 			return fmt.Errorf("hosting a function: %s is at %s, not on this machine", name, u.Host)
 		}
 	}
