@@ -66,11 +66,15 @@ type Shard struct {
 	Of    int `json:"of"`
 }
 
-// ParseShard reads "2/5".
+// ParseShard reads "2/5". 0/5 is 5/5, so that an index that counts from 0, as a
+// Kubernetes Job has, is a shard too.
 func ParseShard(text string) (Shard, error) {
 	index, of, _ := strings.Cut(text, "/")
 	i, err1 := strconv.Atoi(index)
 	n, err2 := strconv.Atoi(of)
+	if i == 0 {
+		i = n
+	}
 	s := Shard{Index: i, Of: n}
 	if err1 != nil || err2 != nil || s.check() != nil {
 		return Shard{}, &ValueError{"shard", strconv.Quote(text), "NUMBER/OF, as in 2/5"}

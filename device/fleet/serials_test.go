@@ -58,6 +58,20 @@ func TestShardsPartitionDevices(t *testing.T) {
 	}
 }
 
+// An index that counts from 0, as in a Kubernetes Job, covers the same shards.
+func TestShardsCountFromZeroToo(t *testing.T) {
+	for text, want := range map[string]Shard{"0/5": {Index: 5, Of: 5}, "1/5": {Index: 1, Of: 5}, "0/1": {Index: 1, Of: 1}, "5/5": {Index: 5, Of: 5}} {
+		if got, err := ParseShard(text); err != nil || got != want {
+			t.Errorf("%s is %v %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"0/0", "-1/5", "6/5"} {
+		if got, err := ParseShard(text); err == nil {
+			t.Errorf("%s is %v", text, got)
+		}
+	}
+}
+
 func FuzzParseShard(f *testing.F) {
 	for _, seed := range []string{"1/1", "2/5", "0/1", "3/2", "", "/", "1/", "-1/-1", "1/1/1"} {
 		f.Add(seed)
