@@ -52,7 +52,7 @@ func TestFirstBootEndsProvisioned(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(rootDir, "sbin", "init")); err != nil {
 		t.Fatal("there is no root file system: run scripts/torture-root.sh as root")
 	}
-	binary := build(t, shipped)
+	deb := makePackages(t, repository(t), "v1.2.3")["deb"]
 	for name, trouble := range map[string]trouble{
 		"nothing wrong":                {},
 		"clock at 1970":                {clock: "1970-01-01"},
@@ -64,12 +64,12 @@ func TestFirstBootEndsProvisioned(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			trouble.overcome(t, binary)
+			trouble.overcome(t, deb)
 		})
 	}
 }
 
-func (tr trouble) overcome(t *testing.T, binary string) {
+func (tr trouble) overcome(t *testing.T, deb string) {
 	const serial = "297468777"
 	var denied atomic.Int64
 	c := startCloud(t, func(config *localcore.Config) {
@@ -78,7 +78,7 @@ func (tr trouble) overcome(t *testing.T, binary string) {
 		}
 	})
 	port := startPortal(t, tr.portal, c.address())
-	disk := tr.image(t, c, binary, serial, port)
+	disk := tr.image(t, c, deb, serial, port)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
@@ -92,34 +92,32 @@ func (tr trouble) overcome(t *testing.T, binary string) {
 	}
 }
 
-// image returns the path of a disk with Debian, the device as its package
-// installs it, and the trouble.
-func (tr trouble) image(t *testing.T, c *cloud, binary, serial string, port int) string {
+// image returns the path of a disk with Debian, the device's package, its
+// configuration as docs/device.md has it, a service that follows it, and the
+// trouble.
+func (tr trouble) image(t *testing.T, c *cloud, deb, serial string, port int) string {
 	t.Helper()
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
 	command(t, "cp", "-a", rootDir, root)
-	state := filepath.Join(root, "var", "lib", "iot_device")
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		t.Fatal(err)
+	d := debian{t: t, root: root}
+	d.must("dpkg", "-i", d.add(deb))
+	claim := d.path("var/lib/iot_device/claim")
+	for _, name := range []string{"fleet-provisioning.private.key", "fleet-provisioning.certificate.pem"} {
+		copyFile(t, filepath.Join(c.credentials, name), filepath.Join(claim, name), 0o600)
 	}
-	for _, name := range []string{"fleet-provisioning.private.key", "fleet-provisioning.certificate.pem", "root.ca.bundle.pem"} {
-		copyFile(t, filepath.Join(c.credentials, name), filepath.Join(state, name), 0o600)
+	d.must("chown", "-R", "iot_device:iot_device", "/var/lib/iot_device")
+	copyFile(t, filepath.Join(c.credentials, "root.ca.bundle.pem"), d.path("etc/iot_device/root.ca.bundle.pem"), 0o644)
+	for _, change := range []string{
+		fmt.Sprintf(`s/^serialNumber: .*/serialNumber: "%s"/`, serial),
+		`s/^deviceLocation: .*/deviceLocation: USA/`,
+		"s/^  endpoint: .*/  endpoint: " + guestEndpoint + "/",
+		fmt.Sprintf("s/^  port: .*/  port: %d/", port),
+		`s/^  # cacertificatepath: /  cacertificatepath: /`,
+	} {
+		d.must("sed", "-i", change, "/etc/iot_device/config.yaml")
 	}
-	writeFile(t, filepath.Join(state, ".simple-go-iot-device.yaml"), fmt.Sprintf(`serialNumber: %q
-deviceLocation: USA
-server: {endpoint: %s, port: %d}
-bootstrap:
-  privatekeypath: fleet-provisioning.private.key
-  certificatepath: fleet-provisioning.certificate.pem
-  cacertificatepath: root.ca.bundle.pem
-  provisioningTemplate: GoFleetProvisioningTemplate
-`, serial, guestEndpoint, port), 0o600)
-	copyFile(t, binary, filepath.Join(root, "usr", "bin", "iot_device"), 0o755)
-	units := filepath.Join(root, "etc", "systemd", "system")
-	copyFile(t, "../packaging/iot_device.service", filepath.Join(units, "iot_device.service"), 0o644)
-	copyFile(t, "../packaging/iot_device.sysusers.conf", filepath.Join(root, "usr", "lib", "sysusers.d", "iot_device.conf"), 0o644)
-	command(t, "chroot", root, "systemd-sysusers")
+	units := d.path("etc/systemd/system")
 	if tr.dns > 0 {
 		startDNS(t, tr.dns)
 		writeFile(t, filepath.Join(root, "etc", "resolv.conf"), "nameserver 10.0.2.2\n", 0o644)
@@ -131,9 +129,12 @@ bootstrap:
 	if tr.clock != "" {
 		unit(t, units, "time-service", "", fmt.Sprintf("sleep 45; date -s @%d", time.Now().Unix()))
 	}
-	unit(t, units, "report", "", `until systemctl -q is-active iot_device; do sleep 2; done; echo "GUEST ready" >/dev/ttyS0; systemctl poweroff -f`)
+	unit(t, units, "report", "", `until systemctl -q is-active follower; do sleep 2; done; echo "GUEST ready" >/dev/ttyS0; systemctl poweroff -f`)
+	unit(t, units, "follower", "After=iot_device.service", "systemctl -q is-active iot_device && exec sleep infinity")
+	d.must("mkdir", "/etc/systemd/system/iot_device.service.d")
+	writeFile(t, filepath.Join(units, "iot_device.service.d", "follower.conf"), "[Unit]\nUpholds=follower.service\n", 0o644)
 	unit(t, units, "log", "", `journalctl -f -o cat -u iot_device | sed "s/^/GUEST log /" >/dev/ttyS0`)
-	command(t, "systemctl", "--root", root, "enable", "iot_device.service", "network-interface.service", "report.service", "log.service")
+	command(t, "systemctl", "--root", root, "enable", "network-interface.service", "report.service", "log.service")
 	if tr.clock != "" {
 		command(t, "systemctl", "--root", root, "enable", "time-service.service")
 	}
