@@ -16,7 +16,7 @@ AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 LINT        := .ci/tools/golangci-lint
 
-.PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench torture release packages clean
+.PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench torture release packages images clean
 .PHONY: check fmt lint vulnerabilities fuzz unit
 
 help:  ## list the targets
@@ -147,8 +147,14 @@ packages: $(addprefix release/,$(foreach b,$(BINARIES),$(if $(findstring /linux/
 	scripts/packages.sh $(VERSION) dist/packages
 	cd device && $(GO) test ./e2e -packages -run 'Package|Release' -timeout 30m
 
-.ci/tools/notices: .ci/release/notices/main.go .ci/release/go.sum
-	cd .ci/release && $(PINNED) $(GO) build -trimpath -o ../tools/ ./notices
+images: $(foreach p,iot_device iot_core_local iot_fleet,release/$p/linux/amd64 release/$p/linux/arm64) .ci/tools/images .ci/tools/notices  ## make container images, as OCI layouts in dist/images
+	rm -rf dist/images
+	scripts/images.sh $(VERSION) dist/images
+	cd .ci/release && GOWORK=off $(GO) test ./...
+	cd device && $(GO) test ./e2e -packages -run Image -timeout 30m
+
+.ci/tools/notices .ci/tools/images: .ci/tools/%: .ci/release/%/main.go .ci/release/go.sum
+	cd .ci/release && $(PINNED) $(GO) build -trimpath -o ../tools/ ./$*
 
 .ci/tools/cyclonedx-gomod .ci/tools/nfpm: .ci/release/go.sum
 	cd .ci/release && $(PINNED) $(GO) build -trimpath -o ../tools/ tool

@@ -1,0 +1,227 @@
+// Command images makes container images without a container engine: for each
+// program an OCI layout of an index of linux/amd64 and linux/arm64. An image has the
+// static program, the licences, the root certificates of Mozilla, and a user that
+// is not root. The same binaries give the same bytes.
+//
+//	usage: images VERSION COMMIT TIME FROM TO
+//
+// TIME is that of the image, in seconds since 1970. FROM has the binaries of a
+// release; PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and hook_arm64, the
+// pre-provisioning hook that the emulator runs. The layouts are made in TO.
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/crypto/x509roots/fallback/bundle"
+)
+
+// user is nonroot, with the number that the distroless images have made customary.
+const user = 65532
+
+// A program is what its image has beside the binary.
+type program struct {
+	name, title string
+	args        []string
+	folders     []string // that the user may write to, for volumes
+	ports       []string
+	hook        bool
+}
+
+var programs = []program{
+	{
+		name: "iot_device", title: "Provisions a device with AWS IoT Core",
+		args: []string{"bootstrap"}, folders: []string{"var/lib/iot_device/"},
+	},
+	{
+		name: "iot_core_local", title: "Local emulator of AWS IoT Core",
+		// A port can be published only when it listens beyond the container.
+		args: []string{
+			"serve", "--listen", "0.0.0.0:8883", "--api", "0.0.0.0:8480", "--unsafe-allow-any-address",
+			"--hook", "/usr/lib/iot_core_local/hook", "--credentials", "/credentials",
+		},
+		folders: []string{"credentials/", "state/"}, ports: []string{"8883/tcp", "8480/tcp"}, hook: true,
+	},
+	{
+		name: "iot_fleet", title: "Enrolls thousands of simulated devices in AWS IoT Core",
+		args: []string{"--help"}, folders: []string{"reports/"},
+	},
+}
+
+func main() {
+	if len(os.Args) != 6 {
+		fmt.Fprintln(os.Stderr, "usage: images VERSION COMMIT TIME FROM TO")
+		os.Exit(2)
+	}
+	seconds, err := strconv.ParseInt(os.Args[3], 10, 64)
+	if err == nil {
+		r := release{os.Args[1], os.Args[2], time.Unix(seconds, 0).UTC(), os.Args[4]}
+		for _, p := range programs {
+			if err = r.write(p, filepath.Join(os.Args[5], p.name)); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "images: error:", err)
+		os.Exit(1)
+	}
+}
+
+type release struct {
+	version, commit string
+	time            time.Time
+	from            string
+}
+
+func (r release) write(p program, dir string) error {
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, arch := range []string{"amd64", "arm64"} {
+		image, err := r.image(p, arch)
+		if err != nil {
+			return fmt.Errorf("%s for %s: %w", p.name, arch, err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add:        image,
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
+		})
+	}
+	path, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		return err
+	}
+	return path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": r.version}))
+}
+
+func (r release) image(p program, arch string) (v1.Image, error) {
+	files, err := r.files(p, arch)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(files)), nil
+	}, tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		return nil, err
+	}
+	image, err := mutate.Append(mutate.MediaType(empty.Image, types.OCIManifestSchema1), mutate.Addendum{
+		Layer:   layer,
+		History: v1.History{Created: v1.Time{Time: r.time}, CreatedBy: "images " + r.version},
+	})
+	if err != nil {
+		return nil, err
+	}
+	ports := map[string]struct{}{}
+	for _, port := range p.ports {
+		ports[port] = struct{}{}
+	}
+	return mutate.ConfigFile(mutate.ConfigMediaType(image, types.OCIConfigJSON), &v1.ConfigFile{
+		Created: v1.Time{Time: r.time}, OS: "linux", Architecture: arch,
+		RootFS: must(image.ConfigFile()).RootFS, History: must(image.ConfigFile()).History,
+		Config: v1.Config{
+			User:         fmt.Sprintf("%d:%[1]d", user),
+			WorkingDir:   "/" + strings.TrimSuffix(p.folders[0], "/"),
+			Entrypoint:   []string{"/usr/bin/" + p.name},
+			Cmd:          p.args,
+			ExposedPorts: ports,
+			Labels: map[string]string{
+				"org.opencontainers.image.title":    p.name,
+				"org.opencontainers.image.version":  r.version,
+				"org.opencontainers.image.revision": r.commit,
+				"org.opencontainers.image.created":  r.time.Format(time.RFC3339),
+				"org.opencontainers.image.licenses": "Apache-2.0",
+
+				"org.opencontainers.image.description": p.title,
+			},
+		},
+	})
+}
+
+// must is for a configuration that is in memory.
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+// files returns the image's file system as a tar archive.
+func (r release) files(p program, arch string) ([]byte, error) {
+	var buffer bytes.Buffer
+	archive := tar.NewWriter(&buffer)
+	add := func(name string, mode int64, owner int, data []byte) error {
+		header := &tar.Header{Name: name, Mode: mode, Uid: owner, Gid: owner, Size: int64(len(data)), ModTime: r.time, Typeflag: tar.TypeReg}
+		if strings.HasSuffix(name, "/") {
+			header.Typeflag = tar.TypeDir
+		}
+		if err := archive.WriteHeader(header); err != nil {
+			return err
+		}
+		_, err := archive.Write(data)
+		return err
+	}
+	copied := [][2]string{
+		{"usr/bin/" + p.name, p.name + "_linux_" + arch},
+		{"usr/share/doc/" + p.name + "/THIRD_PARTY_NOTICES.txt", p.name + "_THIRD_PARTY_NOTICES.txt"},
+	}
+	if p.hook {
+		copied = append(copied, [2]string{"usr/lib/" + p.name + "/hook", "hook_" + arch})
+	}
+	for _, file := range copied {
+		data, err := os.ReadFile(filepath.Join(r.from, file[1]))
+		if err != nil {
+			return nil, err
+		}
+		mode := int64(0o755)
+		if strings.HasSuffix(file[0], ".txt") {
+			mode = 0o644
+		}
+		if err := add(file[0], mode, 0, data); err != nil {
+			return nil, err
+		}
+	}
+	var roots bytes.Buffer
+	for root := range bundle.Roots() {
+		if root.Constraint != nil {
+			continue // not to be trusted for all that it signs, which PEM cannot say
+		}
+		if err := pem.Encode(&roots, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}); err != nil {
+			return nil, err
+		}
+	}
+	if err := add("etc/ssl/certs/ca-certificates.crt", 0o644, 0, roots.Bytes()); err != nil {
+		return nil, err
+	}
+	home := "/" + strings.TrimSuffix(p.folders[0], "/")
+	passwd := fmt.Sprintf("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:%d:%[1]d:nonroot:%s:/sbin/nologin\n", user, home)
+	if err := add("etc/passwd", 0o644, 0, []byte(passwd)); err != nil {
+		return nil, err
+	}
+	if err := add("tmp/", 0o1777, 0, nil); err != nil {
+		return nil, err
+	}
+	for _, folder := range p.folders {
+		if err := add(folder, 0o700, user, nil); err != nil {
+			return nil, err
+		}
+	}
+	if err := archive.Close(); err != nil {
+		return nil, err
+	}
+	return buffer.Bytes(), nil
+}
