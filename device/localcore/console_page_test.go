@@ -205,9 +205,16 @@ func (p *page) picture(name string) {
 	}
 }
 
-// clean reports what the page logged.
+// clean reports what the page logged, and values that are no text.
 func (p *page) clean() {
 	p.t.Helper()
+	var text string
+	p.eval(`document.body.innerText`, &text)
+	for _, wrong := range []string{"undefined", "[object", "NaN", "null"} {
+		if strings.Contains(text, wrong) {
+			p.t.Errorf("the page shows %q", wrong)
+		}
+	}
 	for _, fault := range p.faults {
 		p.t.Errorf("the page logs %s", fault)
 	}
@@ -227,10 +234,10 @@ func stage(t *testing.T) *localcore.Server {
 			return payload.Response{AllowProvisioning: r.ClientID != "claim-1234567"}, nil
 		},
 	})
-	thing, config := enroll(t, s.Server, "2974685")
 	claim := mustDial(t, s.Server, "claim-1234567", claimTLS(t, s.Server))
 	rejected(t, registerTopic, claim.ask(t, registerTopic, registration(pending(t, claim).CertificateOwnershipToken, "1234567")))
 	claim.Disconnect(100)
+	thing, config := enroll(t, s.Server, "2974685")
 	d := mustDial(t, s.Server, thing, config)
 	if token := d.Subscribe("fleet/"+thing+"/down/#", 1, nil); !token.WaitTimeout(10*time.Second) || token.Error() != nil {
 		t.Fatal(token.Error())
@@ -241,9 +248,13 @@ func stage(t *testing.T) *localcore.Server {
 	stranger := mustDial(t, s.Server, "claim-stranger", claimTLS(t, s.Server))
 	stranger.Publish("fleet/"+thing, 0, false, "x")
 	awaitRejection(t, s.Server, localcore.ActionPublish, "")
-	c := s.connect(t, 5, hostile)
-	c.mustSubscribe(0, hostile+"/#")
-	c.publish(hostile, 1, hostile)
+	name := hostile
+	if *pictures != "" {
+		name = "greenhouse"
+	}
+	c := s.connect(t, 5, name)
+	c.mustSubscribe(0, name+"/#")
+	c.publish(name, 1, name)
 	c.receive(packets.Puback)
 	for _, request := range []string{
 		"POST /things/" + thing + `/shadow {"state":{"desired":{"color":"` + `<b>red</b>` + `"}}}`,
@@ -318,6 +329,10 @@ func TestConsoleActs(t *testing.T) {
 	p.open(s, "events")
 	p.click("#eventlist li.rejected button", "Explain")
 	p.await(`document.querySelector("#decision .denied") && location.hash === "#policies"`)
+	p.click("#decision button", localcore.ClaimPolicyName)
+	p.await(`document.querySelector("#explain").elements.policy.value.includes('"Statement"')`)
+	p.picture("explain")
+	p.clean()
 
 	p.open(s, "events")
 	p.eval(`(() => { const f = document.querySelector("#filter"); f.value = "1234567 rejected"; f.dispatchEvent(new Event("input")); })()`, nil)

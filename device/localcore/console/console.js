@@ -11,13 +11,14 @@ function h(tag, props, ...children) {
     else if (name in e) e[name] = value;
     else e.setAttribute(name, value);
   }
-  e.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+  e.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
   return e;
 }
 const path = (...parts) => "/" + parts.map(encodeURIComponent).join("/");
 const short = (id) => (id || "").slice(0, 8);
 const base = (arn) => arn.slice(arn.lastIndexOf("/") + 1);
 const time = (t) => { const d = new Date(t); return d.toTimeString().slice(0, 8) + "." + String(d.getMilliseconds()).padStart(3, "0"); };
+const brief = (text) => (text || "").replace(/[0-9a-f]{64}/g, (id) => short(id) + "…");
 const lasting = (ms) => (ms < 10000 ? ms + " ms" : (ms / 1000).toFixed(1) + " s");
 const mono = (text) => h("code", {}, text);
 const tag = (text, kind = text) => h("span", { className: "tag " + kind }, text);
@@ -102,7 +103,7 @@ const reloadOpen = (list) => { for (const e of list.querySelectorAll("details[op
 
 // Events.
 const maxEvents = 4000, maxRows = 400;
-let events = [], paused = false, unseen = 0;
+let events = [], fresh = [], frame = 0, paused = false, unseen = 0;
 const words = () => $("#filter").value.toLowerCase().split(/\s+/).filter(Boolean);
 function matches(e, wanted = words()) {
   const kinds = $("#kind").value;
@@ -112,17 +113,18 @@ function matches(e, wanted = words()) {
 }
 function eventRow(e) {
   const who = e.clientId || e.thingName || e.address || "unknown client";
-  const what = [e.operation, e.topic && mono(e.topic), e.code && h("strong", {}, e.code)].filter(Boolean).flatMap((x) => [x, " "]);
+  const what = [e.operation, e.type === "replied" ? base(e.topic) : e.topic && !e.operation && mono(e.topic), e.code && h("strong", {}, e.code)].filter(Boolean).flatMap((x) => [x, " "]);
   const resource = { connect: "client/" + e.clientId, publish: "topic/" + e.topic, receive: "topic/" + e.topic, subscribe: "topicfilter/" + e.topic }[e.action];
   return h("li", { className: e.type },
     h("time", { dateTime: e.time, title: e.time }, time(e.time)), tag(e.type === "rejected" ? "rejected " + e.action : e.type, e.type),
     h("span", { className: "who" }, h("button", { type: "button", className: "link", title: "Filter by " + who, onclick() { $("#filter").value = who; drawEvents(); } }, who)),
-    h("span", { className: "what" }, what, e.type === "rejected" ? "" : h("small", {}, e.reason || "")),
+    h("span", { className: "what" }, what, e.type === "rejected" ? "" : h("small", { title: e.reason || "" }, brief(e.reason))),
     e.type === "rejected" && h("div", { className: "why" }, h("span", {}, e.reason || ""),
       resource && h("button", { type: "button", className: "small", onclick() { explain({ certificateId: e.certificateId, clientId: e.clientId, sourceIp: (e.address || "").replace(/:\d+$/, "").replace(/^\[|\]$/g, ""), action: "iot:" + e.action[0].toUpperCase() + e.action.slice(1), resource }); } }, "Explain")));
 }
 function drawEvents() {
   const wanted = words(), rows = [];
+  fresh = [];
   for (let i = events.length - 1; i >= 0 && rows.length < maxRows; i--) if (matches(events[i], wanted)) rows.push(eventRow(events[i]));
   $("#eventlist").replaceChildren(...rows);
   emptyEvents();
@@ -136,9 +138,16 @@ function take(batch) {
   if (events.length > maxEvents) events = events.slice(-maxEvents / 2);
   if (batch.some((e) => !["published", "replied"].includes(e.type))) soon();
   unseen += batch.length;
+  fresh = fresh.concat(batch).slice(-maxRows);
+  frame ||= requestAnimationFrame(drawFresh);
+}
+// drawFresh adds what came since the last frame: a fleet may send thousands of events per second.
+function drawFresh() {
+  const list = $("#eventlist"), wanted = words(), rows = fresh.filter((e) => matches(e, wanted));
+  frame = 0;
+  fresh = [];
   if (paused) return void ($("#pause").textContent = `Resume (${unseen} new)`);
-  const list = $("#eventlist"), wanted = words();
-  list.prepend(...batch.slice(-maxRows).filter((e) => matches(e, wanted)).reverse().map(eventRow));
+  list.prepend(...rows.reverse().map(eventRow));
   while (list.childElementCount > maxRows) list.lastElementChild.remove();
   emptyEvents();
 }
@@ -170,7 +179,6 @@ function provisionings() {
     }
     const s = open.get(e.clientId);
     if (!s || ["subscribed", "unsubscribed"].includes(e.type) || (e.type === "published" && !request(e.topic))) continue;
-    if (s.begun && e.type === "disconnected" && s.ended) continue;
     s.steps.push(e);
     if (!s.begun && (e.type === "issued" || e.action === "provision" || (e.type === "published" && request(e.topic)))) { s.begun = true; all.push(s); }
     if (e.type === "provisioned" && e.thingName) { s.thing = e.thingName; waiting.set(e.thingName, s); }
@@ -184,7 +192,7 @@ function request(topic) {
   return m && (m[2] ? "RegisterThing" : m[1] === "create" ? "CreateKeysAndCertificate" : "CreateCertificateFromCsr");
 }
 function step(e, start, s) {
-  const device = e.type === "connected" && e.clientId === s.thing;
+  const device = e.thingName || e.clientId === s.thing;
   const [lane, way, text] = {
     connected: [1, "right", device ? "connects as " + e.clientId : "connects with the claim"],
     published: [1, "right", request(e.topic)],
@@ -194,11 +202,11 @@ function step(e, start, s) {
     disconnected: [1, "right", "disconnects"], issued: [0, "", e.reason], provisioned: [0, "", `${e.thingName} is registered; ${e.reason}`],
   }[e.type] || [0, "", e.type];
   const when = h("time", { dateTime: e.time, title: e.time }, "+" + lasting(new Date(e.time) - start));
-  if (!lane) return h("li", { className: "note " + e.type }, when, h("div", { className: "lane" }, h("span", {}, text.replace(/[0-9a-f]{64}/, short))));
+  if (!lane) return h("li", { className: "note " + e.type }, when, h("div", { className: "lane" }, h("span", {}, brief(text))));
   return h("li", { className: e.type }, when, [1, 2].map((l) => h("div", { className: "lane" + (l === lane ? " arrow " + way : "") }, l === lane ? text : "")));
 }
 function drawProvisioning() {
-  update($("#sequences"), provisionings(), (s) => s.steps[0].time + s.steps.length, (s) => {
+  update($("#sequences"), provisionings(), (s) => s.steps[0].clientId + s.steps[0].time + s.steps.length, (s) => {
     const start = new Date(s.steps[0].time), took = new Date(s.steps.at(-1).time) - start;
     return h("article", { className: "card" },
       h("div", { className: "row" }, h("strong", { className: "grow" }, s.thing || s.steps[0].clientId), s.thing ? tag("registered", "provisioned") : s.rejected ? tag("rejected") : tag("under way"), h("small", {}, lasting(took))),
@@ -237,6 +245,8 @@ async function drawThings() {
   update($("#thinglist"), things.things, (t) => JSON.stringify(t), (t) => fold([h("strong", { className: "grow" }, t.thingName), h("small", {}, t.thingTypeName || "")], () => thingDetail(t)), "There is no thing yet.");
   reloadOpen($("#thinglist"));
   update($("#certificatelist"), certificates.certificates, (c) => c.certificateId + c.status, (c) => certificateRow(c), "There is no certificate yet.");
+  $("#thingcount").textContent = things.nextToken ? "the first 250" : things.things.length || "";
+  $("#certificatecount").textContent = certificates.nextMarker ? "the latest 250" : certificates.certificates.length || "";
   fill("#thingnames", things.things.map((t) => t.thingName));
   fill("#certificateids", certificates.certificates.map((c) => c.certificateId));
 }
@@ -271,7 +281,9 @@ async function drawRules() {
 }
 
 // Policies.
+let rejectedBefore = false;
 function explain(question) {
+  rejectedBefore = true;
   const form = $("#explain");
   for (const e of form.elements) if (e.name) e.value = question[e.name] || "";
   location.hash = "policies";
@@ -279,10 +291,11 @@ function explain(question) {
 }
 function drawDecision(d) {
   $("#decision").replaceChildren(h("p", { className: d.allowed ? "allowed" : "denied" }, h("b", {}, d.allowed ? "Allowed" : "Denied")), h("p", {}, d.explanation),
+    h("p", { className: "hint", hidden: !d.allowed || !rejectedBefore }, "The rejection had another reason, or the policies have changed since."),
     h("dl", {}, [["Policy", d.policy], ["Statement", d.statement], ["Thing", d.thing]].filter(([, v]) => v).map(([k, v]) => [h("dt", {}, k), h("dd", {}, mono(v))])),
-    h("p", { className: "hint" }, "Evaluated: ", d.policies.length ? d.policies.map((p) => [button(p, async () => {
+    h("p", { className: "hint" }, "Evaluated: ", d.policies.map((p) => [button(p, async () => {
       $("#explain").elements.policy.value = JSON.stringify(JSON.parse((await call("GET", path("policies", p))).policyDocument), null, 2);
-    }), " "]) : "no policy is attached"));
+    }), " "]), d.policies.length ? "" : "no policy is attached"));
 }
 
 // Faults.
@@ -320,7 +333,7 @@ onSubmit("#subscribe", "", async (f) => {
   }).catch((e) => { if (!mine.signal.aborted) toast(e.message, true); }).finally(() => { if (subscription === mine) unsubscribe(); });
 });
 $("#unsubscribe").addEventListener("click", unsubscribe);
-onSubmit("#explain", "", async (f) => drawDecision(await call("POST", "/_local/explain", f)));
+onSubmit("#explain", "", async (f) => { drawDecision(await call("POST", "/_local/explain", f)); rejectedBefore = false; });
 onSubmit("#createjob", "job created", async (f) => {
   const { thingArn } = await call("GET", path("things", f.thing));
   await call("PUT", path("jobs", f.job), { targets: [thingArn], document: f.document });

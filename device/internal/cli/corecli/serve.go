@@ -125,6 +125,10 @@ func printReady(console *cli.Console, o serveOptions, server *localcore.Server) 
 	if o.json {
 		return console.JSON(r)
 	}
-	_, err := fmt.Fprintf(console.Out, "ready: devices at %s:%d, control API at %s, credentials in %s\n", r.Endpoint, r.Port, r.API, r.Credentials)
+	api := "console and control API"
+	if o.NoConsole {
+		api = "control API"
+	}
+	_, err := fmt.Fprintf(console.Out, "ready: devices at %s:%d, %s at %s, credentials in %s\n", r.Endpoint, r.Port, api, r.API, r.Credentials)
 	return err
 }
