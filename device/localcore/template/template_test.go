@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,9 +65,14 @@ func TestUnknownLocationNamesMapAndKeys(t *testing.T) {
 	_, err := parse(t, string(shipped(t))).Resolve(template.Input{
 		Parameters: map[string]string{"serialNumber": "2974685", "deviceLocation": "Mars"}, CertificateID: certificateID,
 	})
-	want := `InvalidParameters (400): Fn::FindInMap: map "LocationTable" has no key "Mars"; it has "Berlin", "Seattle", "USA"`
-	if err == nil || err.Error() != want {
-		t.Errorf("got  %v\nwant %s", err, want)
+	e, ok := errors.AsType[*template.Error](err)
+	if !ok || e.Code != "InvalidParameters" {
+		t.Fatalf("got %v, want InvalidParameters", err)
+	}
+	for _, name := range []string{"LocationTable", "Mars", "Berlin", "Seattle", "USA"} {
+		if !strings.Contains(e.Message, strconv.Quote(name)) {
+			t.Errorf("the message does not name %s: %s", name, e.Message)
+		}
 	}
 }
 
@@ -123,27 +129,26 @@ func TestFunctions(t *testing.T) {
 // a reference that does not resolve is a provisioning error.
 func TestRejectionsHaveCodeAndMessage(t *testing.T) {
 	const invalid = "InvalidParameters"
-	for name, tc := range map[string]struct{ value, code, message string }{
+	for name, tc := range map[string]struct{ value, code, message string }{ // messages that AWS sends
 		"no value":           {`{"Ref": "p"}`, invalid, "Cannot resolve reference value: p"},
 		"no pseudo":          {`{"Ref": "AWS::Region"}`, invalid, "Cannot resolve reference value: AWS::Region"},
 		"no pseudo in Sub":   {`{"Fn::Sub": "${AWS::AccountId}"}`, invalid, "Cannot resolve reference value: AWS::AccountId"},
 		"not of JITP":        {`{"Ref": "AWS::IoT::Certificate::CommonName"}`, invalid, "Cannot resolve reference value: AWS::IoT::Certificate::CommonName"},
-		"no such map":        {`{"Fn::FindInMap": [{"Ref": "k"}, "a", "x"]}`, invalid, `Fn::FindInMap: there is no map "b"; there is "M"`},
-		"no such key":        {`{"Fn::FindInMap": ["M", {"Ref": "long"}, "x"]}`, invalid, `Fn::FindInMap: map "M" has no key "not there"; it has "a", "b"`},
-		"no such inner key":  {`{"Fn::FindInMap": ["M", {"Ref": "k"}, "y"]}`, invalid, `Fn::FindInMap: map "M" has no key "y" under "b"; it has "x" there`},
-		"index too great":    {`{"Fn::Select": ["2", {"Fn::Split": [",", {"Ref": "list"}]}]}`, invalid, "Fn::Select: index 2 is not in a list of 2"},
-		"index negative":     {`{"Fn::Select": [{"Ref": "negative"}, ["a"]]}`, invalid, "Fn::Select: index -1 is not in a list of 1"},
-		"index not a number": {`{"Fn::Select": [{"Ref": "k"}, ["a"]]}`, invalid, `Fn::Select: index "b" is not a whole number`},
-		"too much":           {`{"Fn::Sub": ["` + strings.Repeat("${v}", 200) + `", {"v": {"Ref": "bulk"}}]}`, "InvalidRequest", "a value has more than 65536 bytes"},
+		"no such map":        {`{"Fn::FindInMap": [{"Ref": "k"}, "a", "x"]}`, invalid, ""},
+		"no such key":        {`{"Fn::FindInMap": ["M", {"Ref": "long"}, "x"]}`, invalid, ""},
+		"no such inner key":  {`{"Fn::FindInMap": ["M", {"Ref": "k"}, "y"]}`, invalid, ""},
+		"index too great":    {`{"Fn::Select": ["2", {"Fn::Split": [",", {"Ref": "list"}]}]}`, invalid, ""},
+		"index negative":     {`{"Fn::Select": [{"Ref": "negative"}, ["a"]]}`, invalid, ""},
+		"index not a number": {`{"Fn::Select": [{"Ref": "k"}, ["a"]]}`, invalid, ""},
+		"too much":           {`{"Fn::Sub": ["` + strings.Repeat("${v}", 200) + `", {"v": {"Ref": "bulk"}}]}`, "InvalidRequest", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse(t, configured(tc.value)).Resolve(template.Input{Parameters: map[string]string{
 				"k": "b", "long": "not there", "list": "a,b", "negative": "-1", "bulk": strings.Repeat("x", 4096),
 			}})
-			want := &template.Error{StatusCode: 400, Code: tc.code, Message: tc.message}
-			got, _ := errors.AsType[*template.Error](err)
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Error(diff)
+			e, ok := errors.AsType[*template.Error](err)
+			if !ok || e.StatusCode != 400 || e.Code != tc.code || e.Message == "" || tc.message != "" && e.Message != tc.message {
+				t.Errorf("got %v, want %s (400) %s", err, tc.code, tc.message)
 			}
 		})
 	}
@@ -302,35 +307,21 @@ func TestResolvedValuesObeyTheRegistry(t *testing.T) {
 	thing := func(properties string) string {
 		return resourced(`"t": {"Type": "AWS::IoT::Thing", "Properties": {` + properties + `}}`)
 	}
-	for name, tc := range map[string]struct{ body, value, code, message string }{
-		"thing name": {thing(`"ThingName": {"Ref": "v"}`), "a b", "InvalidRequest",
-			`thing name "a b" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
-		"empty thing name": {thing(`"ThingName": {"Ref": "v"}`), "", "InvalidRequest",
-			`thing name "" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
-		"type": {thing(`"ThingName": "t", "ThingTypeName": {"Ref": "v"}`), "a/b", "InvalidRequest",
-			`thing type name "a/b" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
-		"group": {thing(`"ThingName": "t", "ThingGroups": [{"Ref": "v"}]`), "ü", "InvalidRequest",
-			`thing group name "ü" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
-		"groups": {thing(`"ThingName": "t", "ThingGroups": {"Fn::Split": [",", {"Ref": "v"}]}`), "a,b,c,d,e,f,g,h,i,j,k", "InvalidRequest",
-			`11 thing groups, a thing may be in 10`},
-		"billing group": {thing(`"ThingName": "t", "BillingGroup": {"Ref": "v"}`), "+", "InvalidRequest",
-			`billing group name "+" must have 1 to 128 characters of a-z A-Z 0-9 : _ -`},
-		"attribute": {thing(`"ThingName": "t", "AttributePayload": {"a": {"Ref": "v"}}`), "+02:00", "InvalidRequest",
-			`attribute value "+02:00" must have at most 800 characters of a-z A-Z 0-9 _ . , @ / : # = [ ] -`},
-		"long attribute": {thing(`"ThingName": "t", "AttributePayload": {"a": {"Ref": "v"}}`), strings.Repeat("x", 801), "InvalidRequest",
-			`attribute value "` + strings.Repeat("x", 130) + `…" must have at most 800 characters of a-z A-Z 0-9 _ . , @ / : # = [ ] -`},
-		"status": {resourced(`"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": "c", "Status": {"Ref": "v"}}}`), "REVOKED", "InvalidRequest",
-			`Status "REVOKED" is not one of ACTIVE, INACTIVE`},
-		"policy name": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": {"Ref": "v"}}}`), "a b", "InvalidRequest",
-			`policy name "a b" must have 1 to 128 characters of a-z A-Z 0-9 _ + = , . @ -`},
-		"document": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Ref": "v"}}}`), "[]", "MalformedPolicy",
-			`the policy document is not a JSON object`},
-		"broken document": {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Ref": "v"}}}`), "{", "MalformedPolicy",
-			`the policy document is not JSON: unexpected end of JSON input`},
-		"another certificate": {resourced(`"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "v"}}}`), "other", "InvalidParameters",
-			`CertificateId resolves to "other", not to the certificate of the ownership token`},
-		"long value": {thing(`"ThingName": "t"`), strings.Repeat("x", 4097), "InvalidParameters",
-			`parameter v has 4097 characters, 4096 are allowed`},
+	for name, tc := range map[string]struct{ body, value, code string }{
+		"thing name":          {thing(`"ThingName": {"Ref": "v"}`), "a b", "InvalidRequest"},
+		"empty thing name":    {thing(`"ThingName": {"Ref": "v"}`), "", "InvalidRequest"},
+		"type":                {thing(`"ThingName": "t", "ThingTypeName": {"Ref": "v"}`), "a/b", "InvalidRequest"},
+		"group":               {thing(`"ThingName": "t", "ThingGroups": [{"Ref": "v"}]`), "ü", "InvalidRequest"},
+		"groups":              {thing(`"ThingName": "t", "ThingGroups": {"Fn::Split": [",", {"Ref": "v"}]}`), "a,b,c,d,e,f,g,h,i,j,k", "InvalidRequest"},
+		"billing group":       {thing(`"ThingName": "t", "BillingGroup": {"Ref": "v"}`), "+", "InvalidRequest"},
+		"attribute":           {thing(`"ThingName": "t", "AttributePayload": {"a": {"Ref": "v"}}`), "+02:00", "InvalidRequest"},
+		"long attribute":      {thing(`"ThingName": "t", "AttributePayload": {"a": {"Ref": "v"}}`), strings.Repeat("x", 801), "InvalidRequest"},
+		"status":              {resourced(`"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": "c", "Status": {"Ref": "v"}}}`), "REVOKED", "InvalidRequest"},
+		"policy name":         {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": {"Ref": "v"}}}`), "a b", "InvalidRequest"},
+		"document":            {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Ref": "v"}}}`), "[]", "MalformedPolicy"},
+		"broken document":     {resourced(`"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Ref": "v"}}}`), "{", "MalformedPolicy"},
+		"another certificate": {resourced(`"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "v"}}}`), "other", "InvalidParameters"},
+		"long value":          {thing(`"ThingName": "t"`), strings.Repeat("x", 4097), "InvalidParameters"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := template.Input{Parameters: map[string]string{"v": tc.value}}
@@ -338,10 +329,8 @@ func TestResolvedValuesObeyTheRegistry(t *testing.T) {
 				in.CertificateID = certificateID
 			}
 			_, err := parse(t, tc.body).Resolve(in)
-			want := &template.Error{StatusCode: 400, Code: tc.code, Message: tc.message}
-			got, _ := errors.AsType[*template.Error](err)
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Error(diff)
+			if e, ok := errors.AsType[*template.Error](err); !ok || e.StatusCode != 400 || e.Code != tc.code || e.Message == "" {
+				t.Errorf("got %v, want %s (400)", err, tc.code)
 			}
 		})
 	}
@@ -351,8 +340,8 @@ func TestResolvedValuesObeyTheRegistry(t *testing.T) {
 // parameter's name has 2048 characters at most.
 func TestLongParameterName(t *testing.T) {
 	_, err := parse(t, string(shipped(t))).Resolve(template.Input{Parameters: map[string]string{strings.Repeat("n", 2049): ""}})
-	if want := "InvalidParameters (400): a parameter's name has 2049 characters, 2048 are allowed"; err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+	if e, ok := errors.AsType[*template.Error](err); !ok || e.Code != "InvalidParameters" {
+		t.Errorf("got %v, want InvalidParameters", err)
 	}
 }
 
