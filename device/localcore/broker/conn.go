@@ -116,7 +116,10 @@ func (c *Conn) v5() bool { return c.version == 5 }
 func (c *Conn) end(reason string, code packets.Code) {
 	c.setDisconnectReason(reason)
 	if c.v5() && c.established.Load() {
-		_ = c.net.SetDeadline(time.Now().Add(closeTimeout))
+		_ = c.net.SetWriteDeadline(time.Now().Add(closeTimeout)) // that of keep-alive may be over
+		// Each packet of the client moves the deadline.
+		late := time.AfterFunc(closeTimeout, func() { c.net.Close() })
+		defer late.Stop()
 		_ = c.send(&packets.Packet{ // the client may be gone already
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode:  code.Code,

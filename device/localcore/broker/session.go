@@ -185,20 +185,15 @@ func (s *session) enter(c *Conn, receiveMaximum uint16) {
 	}
 }
 
-// leave notes that the connection has gone, and when the session ends. Replies
-// to the connection go with it.
+// leave notes that the connection has gone, and when the session ends. What waits
+// for it alone goes with it: replies, and messages of QoS 0.
 func (s *session) leave(expires time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn, s.expires = nil, expires
 	s.takeUnacked(func(d *delivery) bool { return d.direct && s.uncount(d) })
-	s.waiting = slices.DeleteFunc(s.waiting, func(d *delivery) bool { return d.direct && s.uncount(d) })
+	s.waiting = slices.DeleteFunc(s.waiting, func(d *delivery) bool { return (d.direct || d.qos == 0) && s.uncount(d) })
 	s.waitingQoS0 = 0
-	for _, d := range s.waiting {
-		if d.qos == 0 {
-			s.waitingQoS0++
-		}
-	}
 }
 
 // uncount takes a message that leaves from the bytes. It is true, for use in

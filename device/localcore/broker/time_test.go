@@ -3,7 +3,9 @@ package broker
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -190,5 +192,55 @@ func TestQueuedBytesOfOneClientAreBounded(t *testing.T) {
 		if s.bytes != 0 {
 			b.Errorf("%d bytes are counted when all are acknowledged", s.bytes)
 		}
+	})
+}
+
+// A client that reads nothing but sends on does not keep another from its client id.
+func TestTakeoverOfAClientThatReadsNothing(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		slow := b.connect(version, "a")
+		slow.subscribe(0, "t")
+		synctest.Wait()                 // the broker reads
+		b.Publish(&Message{Topic: "t"}) // which is never read
+		synctest.Wait()
+		var pings sync.WaitGroup
+		pings.Go(func() {
+			for { // moves its deadline
+				if _, err := slow.conn.Write([]byte{0xC0, 0}); err != nil {
+					return
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+		time.Sleep(time.Second)
+		before := time.Now()
+		b.connect(version, "a")
+		if took := time.Since(before); took > 2*closeTimeout {
+			b.Errorf("it took %s", took)
+		}
+		pings.Wait()
+	})
+}
+
+// What a client has not been sent when it goes is kept if it is of QoS 1.
+func TestMessagesOfQoS0AreNotKeptForAClientThatIsAway(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		p := b.connect(version, "a", persistent(60))
+		p.subscribe(1, "t")
+		b.Publish(&Message{Topic: "t", QoS: 1, Payload: []byte("being written")})
+		synctest.Wait()
+		b.Publish(&Message{Topic: "t", Payload: []byte("0")})
+		b.Publish(&Message{Topic: "t", QoS: 1, Payload: []byte("1")})
+		p.conn.Close()
+		if !b.disconnected("a", "CONNECTION_LOST") {
+			b.Fatal("still connected")
+		}
+		p = b.connect(version, "a", persistent(60))
+		for _, want := range []string{"being written", "1"} {
+			if got := string(p.receive(packets.Publish).Payload); got != want {
+				b.Errorf("received %q, want %q", got, want)
+			}
+		}
+		p.silentFor(time.Second)
 	})
 }
