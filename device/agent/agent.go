@@ -13,10 +13,8 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -81,14 +79,15 @@ func Run(ctx context.Context, c Config) error {
 	if c.OnStatus == nil {
 		c.OnStatus = func(string) {}
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return fmt.Errorf("making the agent's directory: %w", err)
+	release, err := lock(c.Dir)
+	switch {
+	case errors.Is(err, ErrRunning):
+		return err
+	case err != nil: // a disk that cannot be written is no reason not to connect
+		c.Log.Error("another agent of this device would not be noticed", "error", err)
+	default:
+		defer release()
 	}
-	release, err := lock(filepath.Join(c.Dir, "lock"))
-	if err != nil {
-		return fmt.Errorf("locking: %w", err)
-	}
-	defer release()
 	id, err := c.Provision.Store.Load()
 	if errors.Is(err, identity.ErrNone) {
 		var done *provision.Result

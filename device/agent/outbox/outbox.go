@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -49,7 +50,7 @@ var ErrClosed = errors.New("outbox is closed")
 
 // Config says where the outbox is and what it may hold. Path is required.
 type Config struct {
-	Path     string        // of the file; its directory must exist
+	Path     string        // of the file; its directory is made if it is missing
 	MaxBytes int64         // of topics and payloads; the oldest messages give way; 0 means [DefaultMaxBytes]
 	MaxAge   time.Duration // after which a message is dropped; 0 means [DefaultMaxAge]
 	Log      *slog.Logger  // nil discards
@@ -177,6 +178,9 @@ func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 			db = nil
 		}
 	}()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, stats, err
+	}
 	info, err := os.Stat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, stats, err

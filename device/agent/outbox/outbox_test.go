@@ -239,11 +239,14 @@ func TestEmptyFileIsAnOutbox(t *testing.T) {
 // A place that cannot be written yet is tried again.
 func TestOutboxRecoversWithItsDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil { // where the directory should be
+		t.Fatal(err)
+	}
 	o := open(t, outbox.Config{Path: filepath.Join(dir, "outbox.db")})
 	if err := o.Put("a", nil); err == nil {
 		t.Fatal("stored nowhere")
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
 	put(t, o, "b")

@@ -1,0 +1,386 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/agent"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/event"
+)
+
+// An agentProcess is iot_device run.
+type agentProcess struct {
+	*device
+	socket string
+	client *agent.Client
+	cmd    *exec.Cmd
+	exited chan struct{}
+	stderr *watcher
+}
+
+// agent returns a device's agent, which is not started yet.
+func (d *device) agent(t *testing.T) *agentProcess {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "fleety") // the path of a socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	a := &agentProcess{device: d, socket: filepath.Join(dir, "api.sock")}
+	a.client = agent.NewClient(a.socket)
+	t.Cleanup(a.client.Close)
+	return a
+}
+
+// environment leads the device's other commands to the agent.
+func (a *agentProcess) environment() []string {
+	return append(os.Environ(), "PATH="+filepath.Dir(a.binary)+":"+os.Getenv("PATH"), "IOT_DEVICE_AGENT_SOCKET="+a.socket)
+}
+
+// start returns when the agent answers.
+func (a *agentProcess) start(t *testing.T, flags ...string) {
+	t.Helper()
+	a.stderr = &watcher{}
+	a.cmd = exec.CommandContext(t.Context(), a.binary, append([]string{"run", "--config", "device.yaml", "--log-level", "info"}, flags...)...)
+	a.cmd.Dir, a.cmd.Env, a.cmd.Stderr = a.dir, a.environment(), a.stderr
+	a.cmd.WaitDelay = time.Second
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cmd, exited := a.cmd, make(chan struct{})
+	a.exited = exited
+	go func() {
+		defer close(exited)
+		_ = cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have gone
+		<-exited
+	})
+	for a.client.Ping(t.Context()) != nil {
+		select {
+		case <-exited:
+			t.Fatalf("the agent does not run:\n%s", a.stderr)
+		case <-t.Context().Done():
+			t.Fatalf("the agent does not answer:\n%s", a.stderr)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// kill ends the agent as kill -9 does.
+func (a *agentProcess) kill() {
+	_ = a.cmd.Process.Kill()
+	<-a.exited
+}
+
+// stop ends the agent as a service manager does, and returns its exit code.
+func (a *agentProcess) stop() int {
+	_ = a.cmd.Process.Signal(syscall.SIGTERM)
+	<-a.exited
+	return a.cmd.ProcessState.ExitCode()
+}
+
+// request returns the agent's answer.
+func (a *agentProcess) request(t *testing.T, method, path string, body io.Reader) (status int, text string) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", a.socket)
+	}}}
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://agent"+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, a.stderr)
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(data)
+}
+
+// await waits until the agent's status is as it should be.
+func (a *agentProcess) await(t *testing.T, as func(agent.Status) bool) agent.Status {
+	t.Helper()
+	for {
+		var s agent.Status
+		_, text := a.request(t, "GET", "/v1/status", nil)
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		if as(s) {
+			return s
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("status: %+v", s)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func sent(s agent.Status) bool { return s.Connected && s.Outbox.Messages == 0 }
+
+// published collects the topics of the device's messages, without their common
+// beginning, in the order in which the cloud received them.
+type published struct {
+	mu     sync.Mutex
+	topics []string
+}
+
+func (c *cloud) collect(t *testing.T, d *device) *published {
+	p := &published{}
+	ctx, stop := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() {
+		err := c.Follow(ctx, func(e localcore.Event) bool {
+			if rest, ok := strings.CutPrefix(e.Topic, "fleet/"+d.thing()+"/up/"); ok && e.Type == event.Published {
+				p.mu.Lock()
+				p.topics = append(p.topics, rest)
+				p.mu.Unlock()
+			}
+			return true
+		})
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { stop(); following.Wait() })
+	return p
+}
+
+// Killed at random instants under load, the agent loses no message that it has
+// acknowledged to a producer, and keeps the order of each producer's.
+func TestKilledAgentLosesNoAcknowledgedMessage(t *testing.T) {
+	t.Parallel()
+	const kills, producers = 50, 3
+	s := newSite(t, shipped)
+	d := s.device(t, "device")
+	d.mustRun(t)
+	arrived := s.cloud.collect(t, d)
+	a := d.agent(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var working sync.WaitGroup
+	acknowledged := make([]int, producers)
+	for p := range producers {
+		working.Go(func() {
+			for ctx.Err() == nil {
+				topic := fmt.Sprintf("p%d/%05d", p, acknowledged[p])
+				if a.client.Publish(t.Context(), topic, []byte(topic)) == nil {
+					acknowledged[p]++
+				}
+				time.Sleep(15 * time.Millisecond) // the rate of a producer
+			}
+		})
+	}
+	for range kills {
+		a.start(t)
+		time.Sleep(rand.N(250 * time.Millisecond)) // the instant
+		a.kill()
+	}
+	stop()
+	a.start(t)
+	working.Wait()
+	a.await(t, sent)
+	if code := a.stop(); code != 0 {
+		t.Errorf("stopped, the agent exits with %d\n%s", code, a.stderr)
+	}
+	arrived.mu.Lock()
+	defer arrived.mu.Unlock()
+	first := make([]int, producers) // how many came, each once
+	for _, topic := range arrived.topics {
+		var p, n int
+		if _, err := fmt.Sscanf(topic, "p%d/%d", &p, &n); err != nil {
+			t.Fatal(topic)
+		}
+		if n > first[p] {
+			t.Fatalf("%s arrived when %05d was due", topic, first[p])
+		}
+		if n == first[p] {
+			first[p]++
+		}
+	}
+	total := 0
+	for p := range producers {
+		if total += acknowledged[p]; first[p] < acknowledged[p] {
+			t.Errorf("producer %d: %d messages acknowledged, %d arrived", p, acknowledged[p], first[p])
+		}
+	}
+	t.Logf("%d messages acknowledged, %d arrivals", total, len(arrived.topics))
+	if total < kills {
+		t.Errorf("only %d messages for %d kills", total, kills)
+	}
+}
+
+// What is published while the broker is away arrives when it is back, and the
+// counts say so.
+func TestAgentOutlivesItsBroker(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	d := newDevice(t, build(t, shipped), t.TempDir(), "29746800001", "device", &cloud{credentials: b.credentials()}, b.port)
+	a := d.agent(t)
+	a.start(t)
+	a.await(t, sent)
+	b.kill()
+	a.await(t, func(s agent.Status) bool { return !s.Connected && s.LastError != "" })
+	for i := range 250 {
+		if err := a.client.Publish(t.Context(), "telemetry", fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.start(t)
+	a.await(t, sent)
+	_, metrics := a.request(t, "GET", "/metrics", nil)
+	for _, want := range []string{"iot_device_connected 1\n", "iot_device_messages_stored_total 250\n", "iot_device_messages_acknowledged_total 250\n", `iot_device_reconnects_total{cause="`, "iot_device_outbox_messages 0\n"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics have no %q:\n%s", want, metrics)
+		}
+	}
+}
+
+// Requests that cannot succeed are rejected before anything is stored.
+func TestAgentRejectsBadRequests(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shipped)
+	a := s.device(t, "device").agent(t)
+	a.start(t)
+	large := strings.Repeat("x", 128<<10)
+	for path, want := range map[string]int{
+		"POST /v1/publish":                          400,
+		"POST /v1/publish?topic=a/%23":              400,
+		"POST /v1/publish?topic=fleet/another/up/x": 403,
+		"POST /v1/publish?topic=$aws/rules/x":       403,
+		"POST /v1/publish?topic=ok":                 200,
+		"GET /v1/subscribe?filter=fleet/%23":        403,
+		"GET /v1/subscribe?filter=%23/x":            400,
+		"GET /v1/publish?topic=x":                   405,
+		"GET /v1/shadows/x":                         404,
+	} {
+		method, target, _ := strings.Cut(path, " ")
+		body := ""
+		if method == "POST" {
+			body = large
+		}
+		if status, text := a.request(t, method, target, strings.NewReader(body)); status != want {
+			t.Errorf("%s: %d %s, want %d", path, status, text, want)
+		}
+	}
+	if status, _ := a.request(t, "POST", "/v1/publish?topic=ok", strings.NewReader(large+"x")); status != 413 {
+		t.Errorf("a message of more than 128 KB: %d", status)
+	}
+	a.await(t, sent)
+	if _, metrics := a.request(t, "GET", "/metrics", nil); !strings.Contains(metrics, "iot_device_messages_stored_total 1\n") {
+		t.Errorf("metrics:\n%s", metrics)
+	}
+	for topic, want := range map[string]int{"telemetry": 0, "fleet/another/x": 3, "a/#": 2} {
+		cmd := exec.CommandContext(t.Context(), a.binary, "publish", "--config", "device.yaml", topic, "x")
+		cmd.Dir, cmd.Env = a.dir, a.environment()
+		if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != want {
+			t.Errorf("publish %s: exit code %d, want %d\n%s", topic, cmd.ProcessState.ExitCode(), want, out)
+		}
+	}
+}
+
+// The commands of the page work as they are written.
+func TestCommandsOfTheAgentPageWork(t *testing.T) {
+	t.Parallel()
+	s := &site{binary: build(t, shipped), dir: t.TempDir(), cloud: startCloud(t, func(c *localcore.Config) { c.API = "" })}
+	d := s.device(t, "device")
+	a := d.agent(t)
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "agent.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for i, block := range strings.Split(string(page), "```") {
+		if i%2 == 0 {
+			continue
+		}
+		for command := range strings.Lines(strings.TrimPrefix(block, "sh\n")) {
+			command = strings.NewReplacer("/etc/iot_device/config.yaml", "device.yaml", "/run/iot_device/api.sock", a.socket).Replace(strings.TrimSpace(command))
+			ran++
+			if command == "iot_device run --config device.yaml" {
+				a.start(t)
+				continue
+			}
+			a.runShown(t, command, s.cloud.APIURL()+"/topics/fleet/"+d.thing()+"/down/commands/x?qos=1")
+		}
+	}
+	if ran < 8 {
+		t.Errorf("the page shows %d commands", ran)
+	}
+	a.await(t, sent)
+}
+
+// runShown runs a command to its end, one that subscribes until it has printed a
+// message.
+func (a *agentProcess) runShown(t *testing.T, command, down string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "exec "+command)
+	if strings.Contains(command, "|") {
+		cmd.Args[2] = command
+	}
+	cmd.Dir, cmd.Env = a.dir, a.environment()
+	if err := os.Link(filepath.Join(a.dir, "device.yaml"), filepath.Join(a.dir, ".simple-go-iot-device.yaml")); err != nil && !errors.Is(err, os.ErrExist) {
+		t.Fatal(err)
+	}
+	if !strings.Contains(command, "subscribe") {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+		return
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(stdout).ReadString('\n')
+		line <- text
+	}()
+	for {
+		answer, err := http.Post(down, "", strings.NewReader("go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		select {
+		case text := <-line:
+			var m agent.Message
+			if err := json.Unmarshal([]byte(text), &m); err != nil || m.Payload == nil || *m.Payload != "go" {
+				t.Errorf("%s printed %q\n%s", command, text, stderr.String())
+			}
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
