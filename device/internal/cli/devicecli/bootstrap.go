@@ -105,7 +105,11 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 		console.Warn(fmt.Sprintf("a replacement of the identity is pending since %s (%s); bootstrap --reprovision or rotate resumes it, bootstrap --discard-pending ends it", p.Since.UTC().Format(time.RFC3339), p.Stage))
 	}
 	if r := done.Retired; r != nil {
-		console.Warn(fmt.Sprintf("the identity replaces certificate %s; unless an operator has deactivated that one already, run: %s", r.CertificateID, r.Command))
+		deactivated := "unless an operator has deactivated that one already"
+		if o.rotate {
+			deactivated = "unless the stack deactivates that one, as with its rotation option"
+		}
+		console.Warn(fmt.Sprintf("the identity replaces certificate %s; %s, run: %s", r.CertificateID, deactivated, r.Command))
 	}
 	if err := d.forgetClaim(console, o.forgetClaim); err != nil {
 		return err
@@ -256,7 +260,11 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult)
 	if err := console.Table(append(t, mapRows("configuration", r.DeviceConfiguration)...)); err != nil {
 		return err
 	}
-	console.Note("The device can connect as client id " + r.ThingName + ". To show its identity, run: iot_device status")
+	status := "iot_device status"
+	if o.Path != "" {
+		status += fmt.Sprintf(" --config %q", o.Path)
+	}
+	console.Note("The device can connect as client id " + r.ThingName + ". To show its identity, run: " + status)
 	return nil
 }
 

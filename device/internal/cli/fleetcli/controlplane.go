@@ -83,8 +83,10 @@ func (o *controlOptions) run(ctx context.Context, console *cli.Console, verb, op
 
 func deviceText(d controlplane.Device) string {
 	text := d.Target.String()
+	separator := ":"
 	for _, c := range d.Certificates {
-		text += fmt.Sprintf(": certificate %s (%s)", c.ID, c.Status)
+		text += fmt.Sprintf("%s certificate %s (%s)", separator, c.ID, c.Status)
+		separator = ";"
 		if len(c.Policies) > 0 {
 			text += " with policy " + strings.Join(c.Policies, ", ")
 		}
