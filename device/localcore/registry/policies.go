@@ -240,9 +240,6 @@ func (r *Registry) DetachPolicy(policy string, target Target) error {
 // thing group, recursive adds those of its ancestors.
 func (r *Registry) ListAttachedPolicies(target Target, recursive bool) ([]string, error) {
 	return read(r, func(s *state) ([]string, error) {
-		if err := s.checkTarget(target); err != nil {
-			return nil, err
-		}
 		targets := []Target{target}
 		if group, ok := target.ThingGroup(); ok && recursive {
 			targets = s.lineage(group)
@@ -252,21 +249,17 @@ func (r *Registry) ListAttachedPolicies(target Target, recursive bool) ([]string
 			names = append(names, d.Name)
 		}
 		slices.Sort(names)
-		return names, nil
+		return names, s.checkTarget(target)
 	})
 }
 
 // ListTargetsForPolicy returns what the policy is attached to.
 func (r *Registry) ListTargetsForPolicy(policy string) ([]Target, error) {
-	return read(r, func(s *state) ([]Target, error) {
-		if err := s.policies.check(policy); err != nil {
-			return nil, err
-		}
-		var targets []Target
+	return read(r, func(s *state) (targets []Target, err error) {
 		for _, t := range s.policyTargets.rightsOf(policy) {
 			targets = append(targets, Target(t))
 		}
-		return targets, nil
+		return targets, s.policies.check(policy)
 	})
 }
 
@@ -294,35 +287,24 @@ func (r *Registry) DetachThingPrincipal(thing, certificateID string) error {
 
 // ListThingPrincipals returns the certificates of a thing.
 func (r *Registry) ListThingPrincipals(thing string) ([]Attachment, error) {
-	return read(r, func(s *state) ([]Attachment, error) {
-		if err := s.things.check(thing); err != nil {
-			return nil, err
-		}
-		var out []Attachment
+	return read(r, func(s *state) (out []Attachment, err error) {
 		for _, id := range s.thingCerts.rightsOf(thing) {
-			out = append(out, s.attachment(thing, id))
+			kind, _ := s.thingCerts.get(thing, id)
+			out = append(out, Attachment{thing, id, kind})
 		}
-		return out, nil
+		return out, s.things.check(thing)
 	})
 }
 
 // ListPrincipalThings returns the things of a certificate.
 func (r *Registry) ListPrincipalThings(certificateID string) ([]Attachment, error) {
-	return read(r, func(s *state) ([]Attachment, error) {
-		if err := s.certificates.check(certificateID); err != nil {
-			return nil, err
-		}
-		var out []Attachment
+	return read(r, func(s *state) (out []Attachment, err error) {
 		for _, thing := range s.thingCerts.leftsOf(certificateID) {
-			out = append(out, s.attachment(thing, certificateID))
+			kind, _ := s.thingCerts.get(thing, certificateID)
+			out = append(out, Attachment{thing, certificateID, kind})
 		}
-		return out, nil
+		return out, s.certificates.check(certificateID)
 	})
-}
-
-func (s *state) attachment(thing, certificateID string) Attachment {
-	kind, _ := s.thingCerts.get(thing, certificateID)
-	return Attachment{thing, certificateID, kind}
 }
 
 func (s *state) checkTarget(target Target) error {
@@ -436,21 +418,15 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 // principal and those of a thing's groups and their ancestors, whether or not
 // the two are attached. Either may be empty.
 func (r *Registry) EffectivePolicies(principal Target, thing string) ([]PolicyDocument, error) {
-	return read(r, func(s *state) ([]PolicyDocument, error) {
+	return read(r, func(s *state) (_ []PolicyDocument, err error) {
 		var targets []Target
 		if principal != "" {
-			if err := s.checkTarget(principal); err != nil {
-				return nil, err
-			}
-			targets = append(targets, principal)
+			targets, err = append(targets, principal), s.checkTarget(principal)
 		}
 		if thing != "" {
-			if err := s.things.check(thing); err != nil {
-				return nil, err
-			}
-			targets = append(targets, s.groupTargets(thing)...)
+			targets, err = append(targets, s.groupTargets(thing)...), cmp.Or(err, s.things.check(thing))
 		}
-		return s.documents(targets), nil
+		return s.documents(targets), err
 	})
 }
 

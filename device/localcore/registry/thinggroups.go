@@ -192,32 +192,21 @@ func (r *Registry) UpdateThingGroupsForThing(thing string, add, remove []string)
 
 // ListThingGroupsForThing returns the names of the thing's groups.
 func (r *Registry) ListThingGroupsForThing(thing string) ([]string, error) {
-	return read(r, func(s *state) ([]string, error) {
-		if err := s.things.check(thing); err != nil {
-			return nil, err
-		}
-		return s.thingGroups.rightsOf(thing), nil
-	})
+	return read(r, func(s *state) ([]string, error) { return s.thingGroups.rightsOf(thing), s.things.check(thing) })
 }
 
 // ListThingsInThingGroup returns the names of the group's things, with
 // recursive also those of the groups below it.
 func (r *Registry) ListThingsInThingGroup(group string, recursive bool) ([]string, error) {
 	return read(r, func(s *state) ([]string, error) {
-		if err := s.groups.check(group); err != nil {
-			return nil, err
-		}
 		things := s.thingGroups.leftsOf(group)
-		if !recursive {
-			return things, nil
-		}
 		for _, name := range s.groups.keys() {
-			if slices.Contains(s.ancestors(name), group) {
+			if recursive && slices.Contains(s.ancestors(name), group) {
 				things = append(things, s.thingGroups.leftsOf(name)...)
 			}
 		}
 		slices.Sort(things)
-		return slices.Compact(things), nil
+		return slices.Compact(things), s.groups.check(group)
 	})
 }
 

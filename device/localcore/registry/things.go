@@ -294,17 +294,13 @@ func (r *Registry) ListBillingGroups(prefix string) []BillingGroup {
 
 // ListThingsInBillingGroup returns the names of the group's things.
 func (r *Registry) ListThingsInBillingGroup(name string) ([]string, error) {
-	return read(r, func(s *state) ([]string, error) {
-		if err := s.billingGroups.check(name); err != nil {
-			return nil, err
-		}
-		var things []string
+	return read(r, func(s *state) (things []string, err error) {
 		for _, t := range s.things.all() {
 			if t.BillingGroup == name {
 				things = append(things, t.Name)
 			}
 		}
-		return things, nil
+		return things, s.billingGroups.check(name)
 	})
 }
 

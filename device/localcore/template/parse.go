@@ -82,36 +82,51 @@ func (p *parser) expect(n *jsontree.Node, want jsontree.Kind) bool {
 	return n.Kind == want
 }
 
+// object returns the members of n, which may be nil.
+func (p *parser) object(n *jsontree.Node) []*jsontree.Node {
+	if n == nil || !p.expect(n, jsontree.Object) {
+		return nil
+	}
+	return n.Items
+}
+
 func (p *parser) readTemplate(root *jsontree.Node) {
 	if !p.members(root, "Parameters", "Mappings", "Resources", "DeviceConfiguration") {
 		return
 	}
-	if n := root.Get("Parameters"); n != nil {
-		p.readParameters(n)
-	}
-	if n := root.Get("Mappings"); n != nil {
-		p.readMappings(n)
-	}
-	if n := root.Get("Resources"); n != nil {
-		p.readResources(n)
-	} else {
-		p.fail(root, "has no Resources")
-	}
-	if n := root.Get("DeviceConfiguration"); n != nil {
-		p.template.configuration = p.texts(n, nil)
-	}
-}
-
-func (p *parser) readParameters(n *jsontree.Node) {
-	p.template.parameters = make(map[string]parameter)
-	if !p.expect(n, jsontree.Object) {
-		return
-	}
-	for _, m := range n.Items {
+	p.template.parameters = map[string]parameter{}
+	for _, m := range p.object(root.Get("Parameters")) {
 		if length := utf8.RuneCountInString(m.Key); length == 0 || length > MaxParameterName {
 			p.failKey(m, "a parameter's name must have 1 to %d characters, has %d", MaxParameterName, length)
 		}
 		p.template.parameters[m.Key] = p.readParameter(m)
+	}
+	p.mappings = mappings{}
+	for _, table := range p.object(root.Get("Mappings")) {
+		p.mappings[table.Key] = map[string]map[string]string{}
+		for _, row := range p.object(table) {
+			values := map[string]string{}
+			p.mappings[table.Key][row.Key] = values
+			for _, m := range p.object(row) {
+				if isFunction(row) || isFunction(m) {
+					p.fail(m, "no functions are allowed inside Mappings")
+				} else if p.expect(m, jsontree.String) {
+					values[m.Key] = m.Text
+				}
+			}
+		}
+	}
+	if n := root.Get("Resources"); n == nil {
+		p.fail(root, "has no Resources")
+	} else if items := p.object(n); items != nil {
+		for _, m := range items {
+			p.readResource(m)
+		}
+	} else if n.Kind == jsontree.Object {
+		p.fail(n, "declares no resource")
+	}
+	if n := root.Get("DeviceConfiguration"); n != nil {
+		p.template.configuration = p.texts(n, nil)
 	}
 }
 
@@ -132,39 +147,6 @@ func (p *parser) readParameter(n *jsontree.Node) (declared parameter) {
 		declared.fallback = &d.Text
 	}
 	return declared
-}
-
-func (p *parser) readMappings(n *jsontree.Node) {
-	p.mappings = make(mappings)
-	if !p.expect(n, jsontree.Object) {
-		return
-	}
-	for _, table := range n.Items {
-		rows := make(map[string]map[string]string)
-		p.mappings[table.Key] = rows
-		if !p.expect(table, jsontree.Object) {
-			continue
-		}
-		for _, row := range table.Items {
-			rows[row.Key] = p.readRow(row)
-		}
-	}
-}
-
-func (p *parser) readRow(n *jsontree.Node) map[string]string {
-	values := make(map[string]string)
-	if !p.expect(n, jsontree.Object) {
-		return values
-	}
-	for _, m := range n.Items {
-		switch {
-		case isFunction(n) || isFunction(m):
-			p.fail(m, "no functions are allowed inside Mappings")
-		case p.expect(m, jsontree.String):
-			values[m.Key] = m.Text
-		}
-	}
-	return values
 }
 
 // A constraint returns a value as it will be used, or rejects it.
@@ -255,18 +237,6 @@ const (
 	exclusiveThing    = "EXCLUSIVE_THING"
 	nonExclusiveThing = "NON_EXCLUSIVE_THING"
 )
-
-func (p *parser) readResources(n *jsontree.Node) {
-	if !p.expect(n, jsontree.Object) {
-		return
-	}
-	if len(n.Items) == 0 {
-		p.fail(n, "declares no resource")
-	}
-	for _, m := range n.Items {
-		p.readResource(m)
-	}
-}
 
 func (p *parser) readResource(n *jsontree.Node) {
 	if !p.members(n, "Type", "Properties", "OverrideSettings") {
@@ -470,13 +440,12 @@ func (p *parser) override(settings *jsontree.Node, key string, more ...string) O
 }
 
 func (p *parser) overrideKeys(settings *jsontree.Node, keys ...string) {
-	both := keys
-	for _, key := range keys {
+	for _, key := range slices.Clone(keys) {
 		if other := screaming(key); other != key {
-			both = append(both, other)
+			keys = append(keys, other)
 		}
 	}
-	p.members(settings, both...)
+	p.members(settings, keys...)
 }
 
 // readDocument reads a policy document: an object with expressions in it, or a
