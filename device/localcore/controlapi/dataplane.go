@@ -19,38 +19,29 @@ const (
 )
 
 func (a *api) publish(q *request) (any, error) {
-	m, err := messageOf(q)
-	if err != nil {
-		return nil, err
-	}
-	if a.Publisher == nil {
-		return nil, unavailable("broker")
-	}
-	return nil, a.Publisher.Publish(q.Context(), m)
-}
-
-func messageOf(q *request) (Message, error) {
 	m := Message{
 		Topic: q.path("topic"), Payload: q.body, QoS: byte(q.number("qos")), Retain: q.flag("retain"),
 		ContentType: q.query("contentType"), ResponseTopic: q.query("responseTopic"),
 		Expiry: time.Duration(q.number("messageExpiry")) * time.Second,
 	}
 	if m.Topic == "" || strings.ContainsAny(m.Topic, "+#\x00") {
-		return m, invalid("topic %q must not be empty nor hold +, # or a zero byte", clip(m.Topic))
+		return nil, invalid("topic %q must not be empty nor hold +, # or a zero byte", clip(m.Topic))
 	}
 	switch format := q.Header.Get(formatHeader); format {
 	case "", "UNSPECIFIED_BYTES":
 	case "UTF8_DATA":
 		m.UTF8 = true
 	default:
-		return m, invalid("payload format indicator %q must be UNSPECIFIED_BYTES or UTF8_DATA", clip(format))
+		return nil, invalid("payload format indicator %q must be UNSPECIFIED_BYTES or UTF8_DATA", clip(format))
 	}
 	var err error
 	if m.CorrelationData, err = base64.StdEncoding.DecodeString(q.Header.Get(correlationHeader)); err != nil {
-		return m, invalid("the correlation data must be Base64")
+		return nil, invalid("the correlation data must be Base64")
 	}
-	m.UserProperties, err = userProperties(q.Header)
-	return m, err
+	if m.UserProperties, err = userProperties(q.Header); err != nil {
+		return nil, err
+	}
+	return nil, a.Publisher.Publish(q.Context(), m)
 }
 
 func userProperties(h http.Header) ([]UserProperty, error) {
@@ -79,9 +70,6 @@ func userProperties(h http.Header) ([]UserProperty, error) {
 }
 
 func (a *api) retainedMessage(q *request) (any, error) {
-	if a.Retained == nil {
-		return nil, unavailable("broker")
-	}
 	topic := q.path("topic")
 	m, ok := a.Retained.RetainedMessage(topic)
 	if !ok {
@@ -104,9 +92,6 @@ func (a *api) retainedMessage(q *request) (any, error) {
 }
 
 func (a *api) listRetainedMessages(q *request) (any, error) {
-	if a.Retained == nil {
-		return nil, unavailable("broker")
-	}
 	return list(q, "retainedTopics", a.Retained.RetainedMessages(), func(m RetainedMessage) string { return m.Topic },
 		func(m RetainedMessage) object {
 			return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Modified.UnixMilli()}
@@ -117,9 +102,6 @@ func (a *api) deleteConnection(q *request) (any, error) {
 	id := q.path("clientId")
 	if strings.HasPrefix(id, "$") {
 		return nil, invalid("client id %q begins with a $", clip(id))
-	}
-	if a.Disconnecter == nil {
-		return nil, unavailable("broker")
 	}
 	if !a.Disconnecter.Disconnect(q.Context(), id, q.flag("cleanSession"), q.flag("preventWillMessage")) {
 		return nil, registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))

@@ -40,7 +40,7 @@ func (a *api) operations() []operation {
 			return object{}, a.Registry.DeleteThing(q.path("thingName"), q.number("expectedVersion"))
 		}},
 		{"ListThings", "GET /things", paged + " attributeName attributeValue thingTypeName usePrefixAttributeValue", a.listThings},
-		{"RegisterThing", "POST /things", "", with(a.registerThing)},
+		{"RegisterThing", "POST /things", "", needs("provisioning", a.Registrar != nil, with(a.registerThing))},
 
 		{"CreateThingType", "POST /thing-types/{thingTypeName}", "", with(a.createThingType)},
 		{"DescribeThingType", "GET /thing-types/{thingTypeName}", "", a.describeThingType},
@@ -79,8 +79,8 @@ func (a *api) operations() []operation {
 		{"UntagResource", "POST /untag", "", with(a.untagResource)},
 		{"ListTagsForResource", "GET /tags", "resourceArn nextToken", a.listTagsForResource},
 
-		{"CreateKeysAndCertificate", "POST /keys-and-certificate", "setAsActive", a.createKeysAndCertificate},
-		{"CreateCertificateFromCsr", "POST /certificates", "setAsActive", with(a.createCertificateFromCSR)},
+		{"CreateKeysAndCertificate", "POST /keys-and-certificate", "setAsActive", needs("certificate authority", a.Issuer != nil, a.createKeysAndCertificate)},
+		{"CreateCertificateFromCsr", "POST /certificates", "setAsActive", needs("certificate authority", a.Issuer != nil, with(a.createCertificateFromCSR))},
 		{"RegisterCertificateWithoutCA", "POST /certificate/register-no-ca", "", with(a.registerCertificateWithoutCA)},
 		{"DescribeCertificate", "GET /certificates/{certificateId}", "", a.describeCertificate},
 		{"UpdateCertificate", "PUT /certificates/{certificateId}", "newStatus", func(q *request) (any, error) {
@@ -137,16 +137,16 @@ func (a *api) operations() []operation {
 		{"DeleteProvisioningTemplateVersion", "DELETE /provisioning-templates/{templateName}/versions/{versionId}", "", func(q *request) (any, error) {
 			return object{}, a.Registry.DeleteProvisioningTemplateVersion(q.path("templateName"), q.version())
 		}},
-		{"CreateProvisioningClaim", "POST /provisioning-templates/{templateName}/provisioning-claim", "", a.createProvisioningClaim},
+		{"CreateProvisioningClaim", "POST /provisioning-templates/{templateName}/provisioning-claim", "", needs("certificate authority", a.Issuer != nil, a.createProvisioningClaim)},
 
 		{"DescribeEndpoint", "GET /endpoint", "endpointType", a.describeEndpoint},
-		{"TestAuthorization", "POST /test-authorization", "clientId", with(a.testAuthorization)},
+		{"TestAuthorization", "POST /test-authorization", "clientId", needs("policy evaluation", a.Authorizer != nil, with(a.testAuthorization))},
 		{"GetEffectivePolicies", "POST /effective-policies", "thingName", with(a.effectivePolicies)},
 
-		{"Publish", "POST /topics/{topic...}", "qos retain contentType responseTopic messageExpiry", a.publish},
-		{"GetRetainedMessage", "GET /retainedMessage/{topic...}", "", a.retainedMessage},
-		{"ListRetainedMessages", "GET /retainedMessage", paged, a.listRetainedMessages},
-		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", a.deleteConnection},
+		{"Publish", "POST /topics/{topic...}", "qos retain contentType responseTopic messageExpiry", needs("broker", a.Publisher != nil, a.publish)},
+		{"GetRetainedMessage", "GET /retainedMessage/{topic...}", "", needs("broker", a.Retained != nil, a.retainedMessage)},
+		{"ListRetainedMessages", "GET /retainedMessage", paged, needs("broker", a.Retained != nil, a.listRetainedMessages)},
+		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", needs("broker", a.Disconnecter != nil, a.deleteConnection)},
 
 		{"GetThingShadow", "GET /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.GetShadow)},
 		{"UpdateThingShadow", "POST /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.UpdateShadow)},
@@ -180,6 +180,15 @@ func (a *api) operations() []operation {
 		{"DisableTopicRule", "POST /rules/{ruleName}/disable", "", a.rulesOf(a.disableTopicRule)},
 		{"ListTopicRules", "GET /rules", paged + " topic ruleDisabled", a.rulesOf(a.listTopicRules)},
 	}
+}
+
+// needs returns an operation that is rejected where its part of the emulator is
+// missing.
+func needs(what string, there bool, run func(*request) (any, error)) func(*request) (any, error) {
+	if there {
+		return run
+	}
+	return func(*request) (any, error) { return nil, unavailable(what) }
 }
 
 // awsOperations has a line "NAME METHOD PATH" for each operation of AWS's

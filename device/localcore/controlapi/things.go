@@ -105,9 +105,6 @@ func (a *api) registerThing(q *request, in struct {
 			return nil, invalid("parameter %q: names have at most %d characters, values %d", clip(name), maxParameterName, maxParameterValue)
 		}
 	}
-	if a.Registrar == nil {
-		return nil, unavailable("provisioning")
-	}
 	done, err := a.Registrar.RegisterThing(q.Context(), in.Body, in.Parameters)
 	rejection, rejected := errors.AsType[*registry.Error](err)
 	switch {

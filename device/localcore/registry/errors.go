@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,13 +62,9 @@ const (
 	CodeResourceConflicts = "ResourceConflictsException"
 )
 
+// statuses of the codes that have another than 400. By the service model that is
+// the one of throttling too, not 429.
 var statuses = map[string]int{
-	CodeInvalidRequest:        http.StatusBadRequest,
-	CodeMalformedPolicy:       http.StatusBadRequest,
-	CodeCertificateInvalid:    http.StatusBadRequest,
-	CodeRegistrationFailure:   http.StatusBadRequest,
-	CodeInvalidToken:          http.StatusBadRequest,
-	CodeThrottling:            http.StatusBadRequest, // by the service model, not 429
 	CodeNotFound:              http.StatusNotFound,
 	CodeCertificateState:      http.StatusNotAcceptable,
 	CodeAlreadyExists:         http.StatusConflict,
@@ -84,7 +81,7 @@ var statuses = map[string]int{
 // Reject returns an Error with one of the codes above and its status. The message
 // becomes one printable line, whatever names from outside it holds.
 func Reject(code, format string, args ...any) *Error {
-	return &Error{Code: code, Status: statuses[code], Message: awsiot.Printable(fmt.Sprintf(format, args...))}
+	return &Error{Code: code, Status: cmp.Or(statuses[code], http.StatusBadRequest), Message: awsiot.Printable(fmt.Sprintf(format, args...))}
 }
 
 func invalid(format string, args ...any) *Error { return Reject(CodeInvalidRequest, format, args...) }
