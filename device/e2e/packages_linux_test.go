@@ -40,18 +40,22 @@ func needPackages(t *testing.T, programs ...string) {
 }
 
 // makePackages makes the packages of iot_device for this machine's processor, in
-// the folder of a repository, and returns their paths by format.
+// the folder of a repository, and returns their paths by format. The variables are
+// those of the binary's build.
 func makePackages(t *testing.T, repository, version string, env ...string) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	run := func(name string, args ...string) {
+		t.Helper()
 		cmd := exec.CommandContext(t.Context(), name, args...)
 		cmd.Dir, cmd.Env = repository, append(os.Environ(), env...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
 		}
 	}
-	run("make", "-s", "release/iot_device/linux/"+runtime.GOARCH, ".ci/tools/nfpm", ".ci/tools/notices")
+	run("make", "-s", "release/iot_device/linux/"+runtime.GOARCH)
+	env = nil
+	run("make", "-s", ".ci/tools/nfpm", ".ci/tools/notices")
 	args := []string{version, dir}
 	formats := []string{"deb", "rpm", "apk", "ipk"}
 	for _, format := range formats {
