@@ -130,7 +130,8 @@ func (tr trouble) image(t *testing.T, c *cloud, deb, serial string, port int) st
 		unit(t, units, "time-service", "", fmt.Sprintf("sleep 45; date -s @%d", time.Now().Unix()))
 	}
 	unit(t, units, "report", "", `until systemctl -q is-active follower; do sleep 2; done; echo "GUEST ready" >/dev/ttyS0; systemctl poweroff -f`)
-	unit(t, units, "follower", "After=iot_device.service", "systemctl -q is-active iot_device && exec sleep infinity")
+	unit(t, units, "follower", "After=iot_device.service", // as docs/device.md has it
+		"systemctl -q is-active iot_device && exec sleep infinity")
 	d.must("mkdir", "/etc/systemd/system/iot_device.service.d")
 	writeFile(t, filepath.Join(units, "iot_device.service.d", "follower.conf"), "[Unit]\nUpholds=follower.service\n", 0o644)
 	unit(t, units, "log", "", `journalctl -f -o cat -u iot_device | sed "s/^/GUEST log /" >/dev/ttyS0`)

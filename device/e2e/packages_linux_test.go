@@ -111,25 +111,17 @@ func TestDebianPackageKeepsConfigurationAndIdentityUntilPurged(t *testing.T) {
 		t.Errorf("without configuration: %v\n%s", err, out)
 	}
 
-	// As docs/device.md has it.
 	_, port := c.Endpoint()
-	for _, change := range []string{
-		`s/^serialNumber: .*/serialNumber: "297468321"/`,
-		`s/^deviceLocation: .*/deviceLocation: USA/`,
-		`s/^  endpoint: .*/  endpoint: localhost/`,
-		fmt.Sprintf("s/^  port: .*/  port: %d/", port),
-		`s/^  # cacertificatepath: /  cacertificatepath: /`,
-	} {
-		d.must("sed", "-i", change, "/etc/iot_device/config.yaml")
+	for _, name := range []string{"fleet-provisioning.private.key", "fleet-provisioning.certificate.pem"} {
+		copyFile(t, filepath.Join(c.credentials, name), d.path(name), 0o600)
 	}
+	d.must("sh", "-ec", configureCommands(t))
+	d.must("sed", "-i", "-e", `s/^  endpoint:.*/  endpoint: localhost/`, "-e", fmt.Sprintf("s/^  port:.*/  port: %d/", port),
+		"-e", `s/^  # cacertificatepath: /  cacertificatepath: /`, "/etc/iot_device/config.yaml")
 	d.wantMode("etc/iot_device/config.yaml", "640 root iot_device")
 	copyFile(t, filepath.Join(c.credentials, "root.ca.bundle.pem"), d.path("etc/iot_device/root.ca.bundle.pem"), 0o644)
-	for _, name := range []string{"fleet-provisioning.private.key", "fleet-provisioning.certificate.pem"} {
-		copyFile(t, filepath.Join(c.credentials, name), d.path("tmp/"+name), 0o600)
-		d.must("install", "-o", "iot_device", "-g", "iot_device", "-m", "0600", "/tmp/"+name, "/var/lib/iot_device/claim/")
-	}
 	command(t, "chroot", "--userspec=iot_device", d.root, "iot_device", "bootstrap", "--timeout", "1m")
-	if active := c.active(t, "fleety_297468321"); len(active) != 1 {
+	if active := c.active(t, "fleety_2974685"); len(active) != 1 {
 		t.Fatalf("ACTIVE certificates: %v", active)
 	}
 	kept := d.files("etc/iot_device", "var/lib/iot_device")
@@ -159,6 +151,22 @@ func TestDebianPackageKeepsConfigurationAndIdentityUntilPurged(t *testing.T) {
 	if _, err := os.Stat(d.path("etc/iot_device/config.yaml")); err == nil {
 		t.Error("the configuration is still there after the purge")
 	}
+}
+
+// configureCommands are those of docs/device.md.
+func configureCommands(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/device.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, part := range strings.Split(string(page), "```") {
+		if i%2 == 1 && strings.HasPrefix(part, "sh\ninstall ") {
+			return strings.TrimPrefix(part, "sh\n")
+		}
+	}
+	t.Fatal("docs/device.md does not say how to configure the device")
+	return ""
 }
 
 // changedConfiguration returns the package with another default in its
