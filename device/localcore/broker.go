@@ -93,8 +93,15 @@ func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, 
 		c.Close()
 		return
 	}
-	if fault.DropReply || !pause(ctx, fault.DelayReply) {
+	if fault.DropReply {
 		return
+	}
+	if fault.DelayReply > 0 {
+		select {
+		case <-time.After(fault.DelayReply):
+		case <-ctx.Done():
+			return
+		}
 	}
 	times := 1
 	if fault.DuplicateReply {
@@ -108,20 +115,5 @@ func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, 
 		e := c.Event(Replied)
 		e.Operation, e.Topic = string(t.Operation), reply.Topic
 		s.history.Record(e)
-	}
-}
-
-// pause waits, and reports false when ctx ends meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -129,7 +129,7 @@ func (s control) resourceARNs(plan *template.Plan, done registry.Provisioned) ma
 
 // Authorize implements [controlapi.Authorizer].
 func (s control) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi.AuthResult {
-	d := policy.Evaluate(parsePolicies(q.Policies), &policy.Request{
+	d := policy.Evaluate(new(documentCache).parse(q.Policies), &policy.Request{
 		Action: q.Action, Resource: q.Resource, Session: s.policySession(q.CertificateID, q.ClientID),
 	})
 	return controlapi.AuthResult{
@@ -150,16 +150,6 @@ func (s *Server) policySession(certificateID, clientID string) *policy.Session {
 		session.Certificate, _ = parsePEM(cert.PEM) // the registry holds valid ones only
 	}
 	return session
-}
-
-func parsePolicies(documents []registry.PolicyDocument) []policy.Policy {
-	var policies []policy.Policy
-	for _, d := range documents {
-		if parsed, err := policy.Parse([]byte(d.Document)); err == nil {
-			policies = append(policies, policy.Policy{Name: d.Name, Document: parsed})
-		}
-	}
-	return policies
 }
 
 // Publish implements [controlapi.Publisher].

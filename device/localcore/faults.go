@@ -89,10 +89,6 @@ type FaultRule struct {
 	DelayReply string `json:"delayReply,omitempty"`
 }
 
-func (r FaultRule) selects(e Exchange) bool {
-	return (r.Operation == "" || r.Operation == e.Operation) && (r.ClientID == "" || r.ClientID == e.ClientID)
-}
-
 // SetRules makes the rules decide on every exchange from now on.
 func (f *Faults) SetRules(rules []FaultRule) error {
 	faults := make([]Fault, len(rules))
@@ -113,7 +109,8 @@ func (f *Faults) SetRules(rules []FaultRule) error {
 		mu.Lock()
 		defer mu.Unlock()
 		for i, r := range rules {
-			if r.selects(e) && (r.Times == 0 || used[i] < r.Times) {
+			if (r.Operation == "" || r.Operation == e.Operation) && (r.ClientID == "" || r.ClientID == e.ClientID) &&
+				(r.Times == 0 || used[i] < r.Times) {
 				used[i]++
 				return faults[i]
 			}

@@ -35,8 +35,19 @@ func startHook(ctx context.Context, c *Config, api string) (hookFunc, *lambdahos
 	if err != nil {
 		return nil, nil, fmt.Errorf("starting the hook: %w", err)
 	}
-	return func(ctx context.Context, r payload.Request) (payload.Response, error) {
-		return invokeHook(ctx, host, r)
+	return func(ctx context.Context, r payload.Request) (answer payload.Response, err error) {
+		event, err := json.Marshal(r)
+		if err != nil {
+			return answer, fmt.Errorf("encoding the event: %w", err)
+		}
+		result, err := host.Invoke(ctx, event)
+		if err != nil {
+			return answer, err
+		}
+		if err := json.Unmarshal(result, &answer); err != nil {
+			return answer, fmt.Errorf("reading the hook's answer: %w", err)
+		}
+		return answer, nil
 	}, host, nil
 }
 
@@ -73,19 +84,4 @@ func (c *Config) hookARN() string {
 // functionARN is the full name of a Lambda function of this account.
 func (c *Config) functionARN(name string) string {
 	return "arn:" + c.Partition + ":lambda:" + c.Region + ":" + c.Account + ":function:" + name
-}
-
-func invokeHook(ctx context.Context, host *lambdahost.Host, r payload.Request) (answer payload.Response, err error) {
-	event, err := json.Marshal(r)
-	if err != nil {
-		return answer, fmt.Errorf("encoding the event: %w", err)
-	}
-	result, err := host.Invoke(ctx, event)
-	if err != nil {
-		return answer, err
-	}
-	if err := json.Unmarshal(result, &answer); err != nil {
-		return answer, fmt.Errorf("reading the hook's answer: %w", err)
-	}
-	return answer, nil
 }

@@ -149,11 +149,6 @@ func installTemplate(r *registry.Registry, n registry.NewProvisioningTemplate) e
 	if stored.Body() == n.Body {
 		return nil
 	}
-	return renewTemplate(r, stored, n.Body)
-}
-
-// renewTemplate gives the template a new default version.
-func renewTemplate(r *registry.Registry, stored registry.ProvisioningTemplate, body string) error {
 	if oldest := stored.Versions[0]; len(stored.Versions) == registry.MaxTemplateVersions {
 		if oldest.ID == stored.DefaultVersion {
 			oldest = stored.Versions[1]
@@ -162,7 +157,7 @@ func renewTemplate(r *registry.Registry, stored registry.ProvisioningTemplate, b
 			return fmt.Errorf("updating provisioning template %s: %w", stored.Name, err)
 		}
 	}
-	if _, err := r.CreateProvisioningTemplateVersion(stored.Name, body, true); err != nil {
+	if _, err := r.CreateProvisioningTemplateVersion(stored.Name, n.Body, true); err != nil {
 		return fmt.Errorf("updating provisioning template %s: %w", stored.Name, err)
 	}
 	return nil

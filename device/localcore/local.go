@@ -115,7 +115,7 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	policies := parsePolicies(s.registry.PoliciesFor(q.CertificateID, q.ClientID))
+	policies := new(documentCache).parse(s.registry.PoliciesFor(q.CertificateID, q.ClientID))
 	if q.Policy != "" {
 		document, err := policy.Parse([]byte(q.Policy))
 		if err != nil {

@@ -97,7 +97,7 @@ type Broker struct {
 	open     map[net.Conn]struct{}    // every TCP connection, under mu
 	current  map[string]*Conn         // by client id, under mu
 	sessions map[string]*session      // by client id, under mu
-	wills    map[string]*delayedWill  // by client id, under mu
+	wills    map[string]*will         // that wait for their delay, by client id, under mu
 	connects map[string]*rate.Limiter // by client id, under mu
 	silent   map[string]bool          // reserved topics without a service that were warned about, under mu
 }
@@ -112,7 +112,7 @@ func New(c Config) (*Broker, error) {
 		open:          map[net.Conn]struct{}{},
 		current:       map[string]*Conn{},
 		sessions:      map[string]*session{},
-		wills:         map[string]*delayedWill{},
+		wills:         map[string]*will{},
 		connects:      map[string]*rate.Limiter{},
 		silent:        map[string]bool{},
 	}
@@ -229,7 +229,11 @@ func (b *Broker) DisconnectCertificate(id string) {
 // messages whose time is over. Call it every few seconds.
 func (b *Broker) Sweep() {
 	now := b.config.Now()
-	b.expireRetained(now)
+	for _, m := range b.AllRetained() {
+		if m.expiredAt(now) {
+			b.retain(&Message{Topic: m.Topic}) // a newer one of this instant goes too
+		}
+	}
 	b.mu.Lock()
 	sessions := slices.Collect(maps.Values(b.sessions))
 	b.mu.Unlock()

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"example.com/fleety/device/localcore/event"
 )
@@ -58,15 +57,6 @@ func (b *Broker) retain(m *Message) {
 	}
 	if err := b.store.retain(m); err != nil {
 		b.config.Log.Error("keeping a retained message", "topic", m.Topic, "error", err)
-	}
-}
-
-// expireRetained removes the retained messages whose time is over.
-func (b *Broker) expireRetained(now time.Time) {
-	for _, m := range b.AllRetained() {
-		if m.expiredAt(now) {
-			b.retain(&Message{Topic: m.Topic}) // a newer one of this instant goes too
-		}
 	}
 }
 

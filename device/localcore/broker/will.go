@@ -11,6 +11,7 @@ import (
 type will struct {
 	message *Message
 	delay   time.Duration
+	timer   *time.Timer // while it waits for its delay [MQTT-3.1.3-9]
 }
 
 // newWill returns the will of a CONNECT, nil without one.
@@ -24,12 +25,6 @@ func newWill(pk *packets.Packet, from Principal) *will {
 		message: newMessage(p.WillTopic, p.WillPayload, header, p.WillProperties, from),
 		delay:   time.Duration(p.WillProperties.WillDelayInterval) * time.Second,
 	}
-}
-
-// A delayedWill waits for its time [MQTT-3.1.3-9].
-type delayedWill struct {
-	message *Message
-	timer   *time.Timer
 }
 
 // publishWill publishes the will of a connection that has ended, after its
@@ -49,13 +44,12 @@ func (b *Broker) publishWill(c *Conn) {
 	if b.closed {
 		return // nothing waits for it any more
 	}
-	d := &delayedWill{message: w.message}
-	b.wills[clientID] = d
+	b.wills[clientID] = w
 	b.work.Add(1)
-	d.timer = time.AfterFunc(delay, func() {
+	w.timer = time.AfterFunc(delay, func() {
 		defer b.work.Done()
 		b.mu.Lock()
-		due := b.wills[clientID] == d
+		due := b.wills[clientID] == w
 		if due {
 			delete(b.wills, clientID)
 		}

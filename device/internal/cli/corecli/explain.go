@@ -100,24 +100,18 @@ func runExplain(console *cli.Console, o explainOptions) error {
 	if s := d.Statement; s != nil {
 		v.Statement = cmp.Or(s.Sid, s.String())
 	}
-	if err := v.print(console, o.json); err != nil {
-		return err
-	}
-	if !v.Allowed {
-		return cli.Reported(cli.ExitDenied)
-	}
-	return nil
-}
-
-func (v decision) print(console *cli.Console, asJSON bool) error {
-	if asJSON {
-		return console.JSON(v)
-	}
 	word := "denied"
 	if v.Allowed {
 		word = "allowed"
 	}
-	_, err := fmt.Fprintf(console.Out, "%s: %s\n", word, v.Explanation)
+	if o.json {
+		err = console.JSON(v)
+	} else {
+		_, err = fmt.Fprintf(console.Out, "%s: %s\n", word, v.Explanation)
+	}
+	if err == nil && !v.Allowed {
+		err = cli.Reported(cli.ExitDenied)
+	}
 	return err
 }
 
