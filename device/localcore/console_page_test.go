@@ -364,15 +364,48 @@ func TestConsoleActs(t *testing.T) {
 	p.click("#thinglist .detail button", "Activate")
 	p.await(`document.querySelector("#thinglist .detail .tag.ACTIVE")`)
 
+	p.eval(`(() => { const t = document.querySelector("#thinglist textarea"); t.value = '{"state":{"desired":{"color":"blue"}}}'; })()`, nil)
+	p.click("#thinglist .detail button", "Update")
+	awaitShadow := func() bool {
+		_, document := call(t, s, "GET", "/things/fleety_2974685/shadow", "")
+		return strings.Contains(document, "blue")
+	}
+	for !awaitShadow() {
+		p.await(`document.querySelector("#toast").hidden`) // it would show an error
+	}
+	p.click("#thinglist .detail button", "Detach")
+	p.click("#thinglist .detail button.sure", "Detach")
+	p.await(`document.querySelector("#thinglist .detail").textContent.includes("none attached")`)
+
+	p.open(s, "jobs")
+	p.eval(`(() => { const f = document.querySelector("#createjob"); f.elements.job.value = "again-2"; f.elements.thing.value = "fleety_2974685"; f.requestSubmit(); })()`, nil)
+	p.click("#joblist strong", "again-2")
+	p.click("#joblist details[open] button", "Cancel")
+	p.click("#joblist details[open] button.sure", "Cancel")
+	p.await(`document.querySelector("#joblist .tag.CANCELED")`)
+
+	p.open(s, "rules")
+	p.eval(`(() => { const f = document.querySelector("#createrule"); f.elements.rule.value = "cold"; f.requestSubmit(); })()`, nil)
+	p.click("#rulelist strong", "cold")
+	p.click("#rulelist details[open] button", "Disable")
+	p.await(`document.querySelector("#rulelist .tag.disabled")`)
+	p.click("#rulelist strong", "cold")
+	p.click("#rulelist details[open] button", "Delete")
+	p.click("#rulelist details[open] button.sure", "Delete")
+	p.await(`document.querySelector("#rulelist").childElementCount === 1`)
+
 	p.open(s, "faults")
 	p.click("#faultlist label", "Lose the reply")
-	p.await(`fetch && [...document.querySelectorAll("#faultlist input")].filter((e) => e.checked).length === 1`)
 	for s.Faults.Rules() == nil {
-		p.await(`true`)
+		p.await(`document.querySelector("#toast").hidden`)
 	}
 	if rules := s.Faults.Rules(); len(rules) != 1 || !rules[0].DropReply {
 		t.Errorf("faults %+v", rules)
 	}
+
+	p.open(s, "things")
+	p.open(s, "faults")
+	p.await(`[...document.querySelectorAll("#faultlist input")].filter((e) => e.checked).length === 1`)
 
 	p.open(s, "messages")
 	stream := openStream(t, s, "/_local/messages?filter=console/%23")
@@ -384,5 +417,50 @@ func TestConsoleActs(t *testing.T) {
 		t.Errorf("%+v %v", m, err)
 	}
 	p.await(`document.querySelector("#toast").textContent === "published"`)
+	p.await(fmt.Sprintf(`document.querySelector("#messagelist li pre")?.textContent === %q`, hostile))
+	p.picture("message")
+	p.clean()
+}
+
+func TestConsoleIsUsableFromTheKeyboard(t *testing.T) {
+	t.Parallel()
+	p := browser(t)
+	s := stage(t)
+	p.show(390, 844, "light")
+	p.open(s, "events")
+	p.key("Tab", 9) // from a link to a view into the view
+	p.await(`document.activeElement.id === "filter"`)
+	p.eval(`document.querySelector("nav a").focus()`, nil)
+	for _, view := range []string{"provisioning", "things"} {
+		p.key("Tab", 9)
+		p.await(fmt.Sprintf(`document.activeElement.hash === "#%s" && getComputedStyle(document.activeElement).outlineStyle === "solid"`, view))
+	}
+	p.key("Enter", 13)
+	p.await(`!document.querySelector("#things").hidden && document.querySelector("nav a[aria-current]").hash === "#things"`)
+	var unnamed []string
+	p.eval(`[...document.querySelectorAll("input, select, textarea, button")].filter((e) => !(e.textContent.trim() && e.tagName === "BUTTON") && !e.closest("label") && !e.getAttribute("aria-label")).map((e) => e.outerHTML)`, &unnamed)
+	if len(unnamed) > 0 {
+		t.Errorf("controls without a name: %q", unnamed)
+	}
+	p.clean()
+}
+
+// A fleet sends more events than a page can show.
+func TestConsoleKeepsUpWithManyEvents(t *testing.T) {
+	t.Parallel()
+	p := browser(t)
+	s := startFree(t, localcore.Config{})
+	p.show(1200, 844, "dark")
+	p.open(s.Server, "events")
+	c := s.connect(t, 4, "busy")
+	for i := range 6000 {
+		c.publish(fmt.Sprintf("t/%d", i), 0, "x")
+	}
+	p.await(`document.querySelector("#eventlist li .what")?.textContent.includes("t/5999")`)
+	var rows int
+	p.eval(`document.querySelectorAll("#eventlist li").length`, &rows)
+	if rows < 100 || rows > 400 {
+		t.Errorf("%d rows", rows)
+	}
 	p.clean()
 }
