@@ -8,6 +8,7 @@
 package fleet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -114,25 +115,15 @@ func (l Load) due(i int) time.Duration {
 }
 
 func (c Config) withDefaults() Config {
-	switch l := &c.Load; {
-	case l.Concurrency != 0:
-	case l.Rate > 0:
-		l.Concurrency = DefaultInFlight
-	default:
-		l.Concurrency = DefaultConcurrency
+	concurrency := DefaultConcurrency
+	if c.Load.Rate > 0 {
+		concurrency = DefaultInFlight
 	}
-	if c.Shard == (Shard{}) {
-		c.Shard = Shard{Index: 1, Of: 1}
-	}
-	if c.Interval == 0 {
-		c.Interval = DefaultInterval
-	}
-	if c.ReconnectWindow == 0 {
-		c.ReconnectWindow = DefaultWindow
-	}
-	if c.DeviceTimeout == 0 {
-		c.DeviceTimeout = DefaultDeviceTimeout
-	}
+	c.Load.Concurrency = cmp.Or(c.Load.Concurrency, concurrency)
+	c.Shard = cmp.Or(c.Shard, Shard{Index: 1, Of: 1})
+	c.Interval = cmp.Or(c.Interval, DefaultInterval)
+	c.ReconnectWindow = cmp.Or(c.ReconnectWindow, DefaultWindow)
+	c.DeviceTimeout = cmp.Or(c.DeviceTimeout, DefaultDeviceTimeout)
 	if c.Progress == nil {
 		c.Progress = func(Progress) {}
 	}

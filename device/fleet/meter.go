@@ -1,10 +1,9 @@
 package fleet
 
 import (
+	"fmt"
 	"os"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -228,15 +227,8 @@ func (m *meter) reportProgress(to func(Progress)) (stop func()) {
 func resident() int64 {
 	debug.FreeOSMemory()
 	statm, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(statm))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
+	var size, pages int64
+	if _, scanErr := fmt.Sscan(string(statm), &size, &pages); err != nil || scanErr != nil {
 		return 0
 	}
 	return pages * int64(os.Getpagesize())

@@ -6,7 +6,6 @@ import (
 	"html/template"
 	"io"
 	"math"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -17,7 +16,11 @@ var pageSource string
 var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
 	"ms":      milliseconds,
 	"seconds": FormatSeconds,
+	"add":     func(a, b int) int { return a + b },
 	"fixed":   func(x float64) string { return fmt.Sprintf("%.1f", x) },
+	"milli":   func(x float64) string { return fmt.Sprintf("%.1f", 1000*x) },
+	"kilo":    func(x float64) string { return fmt.Sprintf("%.1f", x/1000) },
+	"float":   func(n int64) float64 { return float64(n) },
 	"time":    func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") },
 }).Parse(pageSource))
 
@@ -26,47 +29,12 @@ var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
 func (r *Report) HTML(w io.Writer) error {
 	data := struct {
 		*Report
-		Tiles  []tile
 		Charts []chart
-	}{r, r.tiles(), r.charts()}
+	}{r, r.charts()}
 	if err := page.Execute(w, data); err != nil {
 		return fmt.Errorf("writing the page: %w", err)
 	}
 	return nil
-}
-
-// A tile is one of the most important figures.
-type tile struct {
-	Figure, Unit, Label string
-	Bad                 bool
-}
-
-func (r *Report) tiles() []tile {
-	count := func(n int) string { return strconv.Itoa(n) }
-	fixed := func(x float64) string { return fmt.Sprintf("%.1f", x) }
-	t := []tile{
-		{count(r.Counts.Enrolled + r.Counts.Already), fmt.Sprintf("of %d", r.Counts.Devices), "devices enrolled", false},
-		{count(r.Counts.Failed), "", "devices failed", r.Counts.Failed > 0},
-	}
-	if r.DevicesPerSecond > 0 {
-		t = append(t,
-			tile{fixed(r.DevicesPerSecond), "/s", "devices enrolled per second", false},
-			tile{fixed(1000 * r.Resources.CPUSecondsPerDevice), "ms", "CPU time per device", false},
-			tile{fixed(r.Resources.BytesPerDevice / 1000), "kB", "network traffic per device", false})
-	}
-	if h := r.Hold; h != nil {
-		t = append(t,
-			tile{count(h.Connected), fmt.Sprintf("of %d", h.Devices), "held devices connected at the end", h.Connected < h.Devices},
-			tile{fixed(float64(h.BytesPerDevice) / 1000), "kB", "memory per held device", false})
-		if s := h.Reconnect; s != nil {
-			t = append(t,
-				tile{count(s.Returned), fmt.Sprintf("of %d", s.Devices), "devices reconnected", s.Returned < s.Devices},
-				tile{FormatSeconds(s.ReturnSeconds), "", "until the last reconnected", false},
-				tile{count(s.PeakConnects), "/s", "connections per second at the peak", false},
-				tile{fixed(s.IdealConnects), "/s", "the same, spread evenly over the window", false})
-		}
-	}
-	return t
 }
 
 // milliseconds writes a latency with the digits that matter.

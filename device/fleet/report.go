@@ -201,19 +201,10 @@ func FormatSeconds(seconds float64) string {
 // count fills what follows from devices, elapsed time and resources.
 func (r *Report) count() {
 	r.Counts = Counts{Devices: len(r.Devices)}
+	c := &r.Counts
+	by := map[Outcome]*int{Enrolled: &c.Enrolled, Already: &c.Already, Failed: &c.Failed, Interrupted: &c.Interrupted}
 	for _, d := range r.Devices {
-		switch d.Outcome {
-		case Enrolled:
-			r.Counts.Enrolled++
-		case Already:
-			r.Counts.Already++
-		case Failed:
-			r.Counts.Failed++
-		case Interrupted:
-			r.Counts.Interrupted++
-		default:
-			r.Counts.NotStarted++
-		}
+		*cmp.Or(by[d.Outcome], &c.NotStarted)++
 	}
 	done := float64(r.Counts.Enrolled + r.Counts.Already)
 	r.DevicesPerSecond = ratio(done, r.ElapsedSeconds)

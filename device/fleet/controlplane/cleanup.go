@@ -96,28 +96,17 @@ func (r *Run) CleanupType(ctx context.Context, thingType string) (Counts, error)
 }
 
 // ThingsOfType returns the things of a thing type. The error ends the sequence.
+// All are listed first: the next page's token need not survive the removal of
+// what the page before had.
 func (r *Run) ThingsOfType(ctx context.Context, thingType string) iter.Seq2[Target, error] {
-	return func(yield func(Target, error) bool) {
-		// All are listed first: the next page's token need not survive the removal
-		// of what the page before had.
-		var names []string
-		pages := iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield(Target{}, fmt.Errorf("listing things of type %s: %w", thingType, err))
-				return
-			}
+	names, err := list(ctx, iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType}),
+		func(page *iot.ListThingsOutput) (names []string) {
 			for _, thing := range page.Things {
 				names = append(names, aws.ToString(thing.ThingName))
 			}
-		}
-		for _, name := range names {
-			if !yield(Target{ThingName: name}, nil) {
-				return
-			}
-		}
-	}
+			return names
+		})
+	return targets("things of type "+thingType, names, err)
 }
 
 // remove removes a device's certificates, and those of its things that have no

@@ -173,42 +173,62 @@ func (r *Run) certificate(ctx context.Context, id string) (c Certificate, err er
 	}
 	d := described.CertificateDescription
 	c = Certificate{ID: id, Status: d.Status, Created: aws.ToTime(d.CreationDate), arn: aws.ToString(d.CertificateArn)}
-	policies := iot.NewListAttachedPoliciesPaginator(r.Client, &iot.ListAttachedPoliciesInput{Target: &c.arn})
-	for policies.HasMorePages() {
-		page, err := policies.NextPage(ctx)
+	if c.Policies, err = list(ctx, iot.NewListAttachedPoliciesPaginator(r.Client, &iot.ListAttachedPoliciesInput{Target: &c.arn}),
+		func(page *iot.ListAttachedPoliciesOutput) (names []string) {
+			for _, p := range page.Policies {
+				names = append(names, aws.ToString(p.PolicyName))
+			}
+			return names
+		}); err != nil {
+		return c, err
+	}
+	c.Things, err = list(ctx, iot.NewListPrincipalThingsPaginator(r.Client, &iot.ListPrincipalThingsInput{Principal: &c.arn}),
+		func(page *iot.ListPrincipalThingsOutput) []string { return page.Things })
+	return c, err
+}
+
+// A pager is a paginator of the AWS SDK.
+type pager[P any] interface {
+	HasMorePages() bool
+	NextPage(ctx context.Context, options ...func(*iot.Options)) (P, error)
+}
+
+// list returns what all pages of a list have.
+func list[P any](ctx context.Context, pages pager[P], of func(P) []string) (all []string, err error) {
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return c, err
+			return all, err
 		}
-		for _, p := range page.Policies {
-			c.Policies = append(c.Policies, aws.ToString(p.PolicyName))
+		all = append(all, of(page)...)
+	}
+	return all, nil
+}
+
+// targets returns the things that were listed, or only the error of listing them.
+func targets(list string, things []string, err error) iter.Seq2[Target, error] {
+	return func(yield func(Target, error) bool) {
+		if err != nil {
+			yield(Target{}, fmt.Errorf("listing %s: %w", list, err))
+			return
+		}
+		for _, name := range things {
+			if !yield(Target{ThingName: name}, nil) {
+				return
+			}
 		}
 	}
-	things := iot.NewListPrincipalThingsPaginator(r.Client, &iot.ListPrincipalThingsInput{Principal: &c.arn})
-	for things.HasMorePages() {
-		page, err := things.NextPage(ctx)
-		if err != nil {
-			return c, err
-		}
-		c.Things = append(c.Things, page.Things...)
-	}
-	return c, nil
 }
 
 // principals returns the ARNs of what is attached to a thing; none when there is
 // no such thing.
-func (r *Run) principals(ctx context.Context, thing string) (arns []string, err error) {
-	pages := iot.NewListThingPrincipalsPaginator(r.Client, &iot.ListThingPrincipalsInput{ThingName: &thing})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if isNotFound(err) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		arns = append(arns, page.Principals...)
+func (r *Run) principals(ctx context.Context, thing string) ([]string, error) {
+	arns, err := list(ctx, iot.NewListThingPrincipalsPaginator(r.Client, &iot.ListThingPrincipalsInput{ThingName: &thing}),
+		func(page *iot.ListThingPrincipalsOutput) []string { return page.Principals })
+	if isNotFound(err) {
+		return nil, nil
 	}
-	return arns, nil
+	return arns, err
 }
 
 // claimPolicy returns the first of the certificate's policies with which it is a

@@ -50,21 +50,9 @@ func (r *Run) Revoke(ctx context.Context, targets iter.Seq2[Target, error], stat
 // ThingsInGroup returns the things of a thing group and of the groups in it. The
 // error ends the sequence.
 func (r *Run) ThingsInGroup(ctx context.Context, group string) iter.Seq2[Target, error] {
-	return func(yield func(Target, error) bool) {
-		pages := iot.NewListThingsInThingGroupPaginator(r.Client, &iot.ListThingsInThingGroupInput{ThingGroupName: &group, Recursive: true})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield(Target{}, fmt.Errorf("listing things in group %s: %w", group, err))
-				return
-			}
-			for _, name := range page.Things {
-				if !yield(Target{ThingName: name}, nil) {
-					return
-				}
-			}
-		}
-	}
+	names, err := list(ctx, iot.NewListThingsInThingGroupPaginator(r.Client, &iot.ListThingsInThingGroupInput{ThingGroupName: &group, Recursive: true}),
+		func(page *iot.ListThingsInThingGroupOutput) []string { return page.Things })
+	return targets("things in group "+group, names, err)
 }
 
 // ReadTargets reads targets from CSV: the column thingName or certificateId of a

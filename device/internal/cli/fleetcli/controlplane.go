@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -119,7 +120,7 @@ func (o *controlOptions) client(ctx context.Context, endpoint string) (*iot.Clie
 		return nil, &fleet.ValueError{Name: "--endpoint-url", Value: `""`, Want: fmt.Sprintf("the control API of %s, as in http://127.0.0.1:8480", endpoint)}
 	}
 	if o.apply && !o.aws {
-		return nil, &awsError{"the control plane"}
+		return nil, errAWS("the control plane")
 	}
 	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithRetryMode(aws.RetryModeAdaptive)}
 	if where.Region != "" {
@@ -215,14 +216,8 @@ aws CLI finds them.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			sources := append(args, thingType, group)
-			named := 0
-			for _, s := range sources {
-				if s != "" {
-					named++
-				}
-			}
-			if named != 1 {
+			sources := slices.DeleteFunc(slices.Concat(args, []string{thingType, group}), func(s string) bool { return s == "" })
+			if len(sources) != 1 {
 				return &fleet.ValueError{Name: "revoke", Value: "", Want: "one of FILE.csv, --thing-type TYPE and --thing-group GROUP"}
 			}
 			var fromFile []controlplane.Target
@@ -240,7 +235,7 @@ aws CLI finds them.`,
 			if deactivate {
 				status, verb = types.CertificateStatusInactive, "deactivated"
 			}
-			operation := fmt.Sprintf("%s of %s", verb, strings.TrimSpace(strings.Join(sources, " ")))
+			operation := verb + " of " + sources[0]
 			return o.run(ctx, console, verb, operation, "", func(run *controlplane.Run) (controlplane.Counts, error) {
 				var targets iter.Seq2[controlplane.Target, error] = func(yield func(controlplane.Target, error) bool) {
 					for _, t := range fromFile {

@@ -161,16 +161,15 @@ func (o *enrollOptions) config(console *cli.Console) (c fleet.Config, err error)
 
 // parseCurves returns the key exchanges of those names, nil for none.
 func parseCurves(names []string) (curves []tls.CurveID, err error) {
+	known := map[string]tls.CurveID{
+		"X25519MLKEM768": tls.X25519MLKEM768, "X25519": tls.X25519, "P256": tls.CurveP256, "P384": tls.CurveP384, "P521": tls.CurveP521,
+	}
 	for _, name := range names {
-		found := false
-		for _, id := range []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521} {
-			if strings.EqualFold(name, strings.TrimPrefix(id.String(), "Curve")) {
-				curves, found = append(curves, id), true
-			}
-		}
-		if !found {
+		id, ok := known[strings.ToUpper(name)]
+		if !ok {
 			return nil, &fleet.ValueError{Name: "--curves", Value: strconv.Quote(name), Want: "X25519MLKEM768, X25519, P256, P384 or P521"}
 		}
+		curves = append(curves, id)
 	}
 	return curves, nil
 }

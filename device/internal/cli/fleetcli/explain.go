@@ -37,7 +37,7 @@ func explain(err error) cli.Explanation {
 	switch {
 	case cli.IsA[*config.ClaimTimeError](err):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "set this machine's clock, or get a new claim"}
-	case cli.IsA[*awsError](err), cli.IsA[*fleet.ValueError](err), cli.IsA[*fileError](err), errors.Is(err, fleet.ErrMerge):
+	case cli.IsA[*fleet.ValueError](err), cli.IsA[*fileError](err), errors.Is(err, fleet.ErrMerge):
 		return cli.Explanation{Code: cli.ExitUsage}
 	}
 	if e, ok := errors.AsType[smithy.APIError](err); ok {

@@ -2,7 +2,6 @@ package fleetcli
 
 import (
 	"fmt"
-	"strings"
 	"text/tabwriter"
 
 	"example.com/fleety/device/fleet"
@@ -79,14 +78,12 @@ func printPlan(console *cli.Console, f fleet.Forecast) error {
 	if err := console.Table(t); err != nil {
 		return err
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(console.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nquota\tper second\tdevices per second\tduration at this quota alone")
 	for _, l := range f.Limits {
 		fmt.Fprintf(w, "%s\t%g\t%.1f\t%s\n", l.Quota, l.PerSecond, l.DevicesPerSecond, fleet.FormatSeconds(l.Seconds))
 	}
-	w.Flush()
-	if _, err := fmt.Fprint(console.Out, b.String()); err != nil {
+	if err := w.Flush(); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	return nil

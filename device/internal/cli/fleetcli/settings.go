@@ -25,11 +25,9 @@ func (s *settings) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&s.aws, "yes-this-is-aws", false, "enroll at an endpoint of AWS, which costs money")
 }
 
-// An awsError prevents a run that costs money, or changes devices, by mistake.
-type awsError struct{ endpoint string }
-
-func (e *awsError) Error() string {
-	return fmt.Sprintf("%s is AWS: this costs money and changes things and certificates there; if that is what you want, add --yes-this-is-aws", e.endpoint)
+// errAWS prevents a run that costs money, or changes devices, by mistake.
+func errAWS(endpoint string) error {
+	return &cli.UsageError{Err: fmt.Errorf("%s is AWS: this costs money and changes things and certificates there; if that is what you want, add --yes-this-is-aws", endpoint)}
 }
 
 func onAWS(endpoint string) bool { return awsiot.ParseEndpoint(endpoint).AWS() }
@@ -55,7 +53,7 @@ func (s *settings) load(console *cli.Console) (*config.Config, *config.Files, er
 		return nil, nil, err
 	}
 	if onAWS(c.Server.Endpoint) && !s.aws {
-		return nil, nil, &awsError{c.Server.Endpoint}
+		return nil, nil, errAWS(c.Server.Endpoint)
 	}
 	return c, files, nil
 }
