@@ -48,9 +48,9 @@ type Config struct {
 	// never. Two thirds of the certificate's lifetime is the latest in any case. Up
 	// to a tenth is added at random, so that a fleet does not rotate at once.
 	RotateAfter time.Duration
-	// OnStatus, if set, is called with what the agent does now, in one line: the
-	// first time when the local API is ready. It must not block.
-	OnStatus func(string)
+	// OnStatus, if set, is called with what the agent does now, in one line, and
+	// whether it is connected: the first time when the local API is ready.
+	OnStatus func(text string, connected bool)
 	Log      *slog.Logger // nil discards
 }
 
@@ -77,7 +77,7 @@ func Run(ctx context.Context, c Config) error {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.OnStatus == nil {
-		c.OnStatus = func(string) {}
+		c.OnStatus = func(string, bool) {}
 	}
 	release, err := lock(c.Dir)
 	switch {
@@ -114,7 +114,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer stopAPI()
-	c.OnStatus(a.thing + ": connecting")
+	c.OnStatus(a.thing+": connecting", false)
 	a.stayConnected(ctx)
 	return nil
 }
@@ -143,7 +143,7 @@ func (a *agent) rotationDue(id *identity.Identity) time.Time {
 // rotation needs its client id. After a failure the next attempt follows after
 // about an hour, and the present identity stays.
 func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
-	a.OnStatus(a.thing + ": replacing key and certificate")
+	a.OnStatus(a.thing+": replacing key and certificate", false)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	c := a.Provision

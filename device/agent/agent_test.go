@@ -83,7 +83,7 @@ func (w *world) run(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	var once sync.Once
-	w.config.OnStatus = func(string) { once.Do(func() { close(ready) }) }
+	w.config.OnStatus = func(string, bool) { once.Do(func() { close(ready) }) }
 	go func() { ended <- agent.Run(ctx, w.config) }()
 	select {
 	case <-ready:

@@ -63,7 +63,7 @@ func (a *agent) stayConnected(ctx context.Context) {
 		}
 		a.update(func(s *state) { s.reconnects[cause]++; s.lastError = err.Error() })
 		a.Log.Warn("not connected", "cause", cause, "next", delay.Round(time.Millisecond), "error", err)
-		a.OnStatus(fmt.Sprintf("%s: not connected, next attempt in %s: %v", a.thing, delay.Round(time.Second), err))
+		a.OnStatus(fmt.Sprintf("%s: not connected, next attempt in %s: %v", a.thing, delay.Round(time.Second), err), false)
 		if !sleep(ctx, delay) {
 			return
 		}
@@ -124,7 +124,7 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 	began := time.Now()
 	a.update(func(s *state) { s.identity, s.connectedSince, s.lastError = id, began, "" })
 	a.Log.Info("connected", "endpoint", o.Endpoint, "clientId", o.ClientID, "certificateId", id.Record.CertificateID)
-	a.OnStatus(a.thing + ": connected")
+	a.OnStatus(a.thing+": connected", true)
 	err = a.useConnection(ctx, conn, id)
 	lasted = time.Since(began)
 	a.update(func(s *state) { s.connectedSince, s.connectedTotal = time.Time{}, s.connectedTotal+lasted })

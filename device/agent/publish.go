@@ -93,7 +93,7 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 		// by this process.
 		_ = p.outbox.Acknowledge(batch[acknowledged-1])
 	}
-	if err == nil || !errors.Is(err, session.ErrClosedSilently) {
+	if !endedBy(err, "PUBLISH") {
 		return err
 	}
 	if len(batch) > 1 {
@@ -112,6 +112,13 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 		}
 	}
 	return err
+}
+
+// endedBy reports whether the server closed the connection while that packet was
+// the oldest that was unanswered: AWS IoT denies requests so.
+func endedBy(err error, packet string) bool {
+	e, ok := errors.AsType[*session.Error](err)
+	return ok && e.After == packet && errors.Is(err, session.ErrClosedSilently)
 }
 
 // A pace keeps publishes within AWS IoT's rates.

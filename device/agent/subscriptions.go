@@ -158,7 +158,7 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 		s.mu.Lock()
 		_, rejected := errors.AsType[*session.SubackError](err)
 		switch {
-		case rejected || add != "" && errors.Is(err, session.ErrClosedSilently):
+		case rejected || add != "" && endedBy(err, "SUBSCRIBE"):
 			s.drop(fmt.Errorf("AWS IoT probably denies the subscription: %w", err), func(sub *subscriber) bool { return sub.filter == add })
 			if rejected {
 				err = nil

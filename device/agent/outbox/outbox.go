@@ -45,6 +45,8 @@ var (
 	setAside = []byte("setAside")
 )
 
+var errDamaged = errors.New("the file is damaged")
+
 // ErrClosed is returned by [Outbox.Put] after [Outbox.Close].
 var ErrClosed = errors.New("outbox is closed")
 
@@ -143,12 +145,12 @@ func (o *Outbox) open() error {
 		return nil
 	}
 	db, stats, err := openFile(o.config.Path)
-	if damaged, ok := errors.AsType[*damagedError](err); ok {
+	if errors.Is(err, errDamaged) {
 		aside := fmt.Sprintf("%s.damaged-%s", o.config.Path, time.Now().UTC().Format("20060102T150405.000"))
 		if err := os.Rename(o.config.Path, aside); err != nil {
 			return fmt.Errorf("renaming the damaged outbox: %w", err)
 		}
-		o.config.Log.Error("the outbox was damaged and a new one begun; the messages of the old one were not sent", "kept", aside, "error", damaged.err)
+		o.config.Log.Error("the outbox was damaged and a new one begun; the messages of the old one were not sent", "kept", aside, "error", err)
 		db, stats, err = openFile(o.config.Path)
 	}
 	if err != nil {
@@ -160,18 +162,13 @@ func (o *Outbox) open() error {
 	return nil
 }
 
-// A damagedError says why a file is no outbox.
-type damagedError struct{ err error }
-
-func (e *damagedError) Error() string { return e.err.Error() }
-
 // openFile opens a file and reads all of it: bbolt checks pages only as it reads
 // them, and panics.
 func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a file that is shorter than its pages say
 	defer func() {
 		if r := recover(); r != nil {
-			err = &damagedError{fmt.Errorf("reading it: %v", r)}
+			err = fmt.Errorf("%w: %v", errDamaged, r)
 		}
 		if err != nil && db != nil {
 			db.Close()
@@ -189,14 +186,14 @@ func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 	// With NoFreelistSync it would panic on a goroutine of its own.
 	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
 	if _, ioError := errors.AsType[*fs.PathError](err); err != nil && exists && info.Size() > 0 && !ioError && !errors.Is(err, bolt.ErrTimeout) && !errors.Is(err, fs.ErrPermission) {
-		return nil, stats, &damagedError{err}
+		return nil, stats, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if err != nil {
 		return nil, stats, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {
-			return &damagedError{fmt.Errorf("the file has not the %d bytes that it should have", tx.Size())}
+			return fmt.Errorf("%w: it has not the %d bytes that it should have", errDamaged, tx.Size())
 		}
 		for _, name := range [][]byte{queued, setAside} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
@@ -207,7 +204,7 @@ func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 		return tx.Bucket(queued).ForEach(func(k, v []byte) error {
 			m, err := decode(k, v)
 			if err != nil {
-				return &damagedError{err}
+				return fmt.Errorf("%w: %w", errDamaged, err)
 			}
 			if stats.Messages == 0 {
 				stats.Oldest = m.Stored
@@ -300,27 +297,37 @@ func (o *Outbox) commit(group []*put) error {
 
 // dropOldest drops messages that are too old or too many.
 func (o *Outbox) dropOldest(b *bolt.Bucket, now time.Time, stats *Stats) error {
+	return removeOldest(b, stats, func(m *Message) *uint64 {
+		switch {
+		case m.Sequence <= o.cursor: // it could not be removed when it was acknowledged
+			return &stats.Acknowledged
+		case stats.Bytes > o.config.MaxBytes:
+			return &stats.DroppedBytes
+		case m.Stored.After(clockWasSet) && now.Sub(m.Stored) > o.config.MaxAge:
+			return &stats.DroppedAge
+		}
+		return nil
+	})
+}
+
+// removeOldest removes the first messages, and counts each where count says, up to
+// one for which that is nil.
+func removeOldest(b *bolt.Bucket, stats *Stats, count func(*Message) *uint64) error {
 	c := b.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.First() {
 		m, err := decode(k, v)
 		if err != nil {
 			return err
 		}
-		old := m.Stored.After(clockWasSet) && now.Sub(m.Stored) > o.config.MaxAge
-		switch {
-		case m.Sequence <= o.cursor: // it could not be removed when it was acknowledged
-			stats.Acknowledged++
-		case stats.Bytes > o.config.MaxBytes:
-			stats.DroppedBytes++
-		case old:
-			stats.DroppedAge++
-		default:
+		counter := count(&m)
+		if counter == nil {
 			stats.Oldest = m.Stored
 			return nil
 		}
 		if err := c.Delete(); err != nil {
 			return err
 		}
+		*counter++
 		stats.Messages--
 		stats.Bytes -= m.size()
 	}
@@ -388,29 +395,17 @@ func (o *Outbox) finish(last Message, aside *Message) error {
 		return err
 	}
 	err := o.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(queued)
-		c := b.Cursor()
-		next.Oldest = time.Time{}
-		for k, v := c.First(); k != nil; k, v = c.First() {
-			m, err := decode(k, v)
-			if err != nil {
-				return err
+		err := removeOldest(tx.Bucket(queued), &next, func(m *Message) *uint64 {
+			switch {
+			case m.Sequence > last.Sequence:
+				return nil
+			case aside != nil && m.Sequence == aside.Sequence:
+				return new(uint64)
 			}
-			if m.Sequence > last.Sequence {
-				next.Oldest = m.Stored
-				break
-			}
-			if err := c.Delete(); err != nil {
-				return err
-			}
-			next.Messages--
-			next.Bytes -= m.size()
-			if aside == nil || m.Sequence < aside.Sequence {
-				next.Acknowledged++
-			}
-		}
-		if aside == nil {
-			return nil
+			return &next.Acknowledged
+		})
+		if err != nil || aside == nil {
+			return err
 		}
 		next.SetAside++
 		kept := tx.Bucket(setAside)

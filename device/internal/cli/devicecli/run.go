@@ -44,7 +44,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		return err
 	}
 	a := d.config.Agent
-	ready := false
+	ready, forgotten := false, false
 	err = agent.Run(ctx, agent.Config{
 		Provision:   d.provisioning(console, false),
 		Dir:         filepath.Join(d.config.StateDir, "."+url.QueryEscape(d.config.SerialNumber)+".agent"),
@@ -52,14 +52,17 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		Outbox:      outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
 		RotateAfter: a.RotateAfter,
 		Log:         console.Log,
-		OnStatus: func(text string) {
-			if ready {
-				console.Status(text)
-				return
+		OnStatus: func(text string, connected bool) {
+			if !ready {
+				ready = true
+				console.Ready(text)
+				go keepWatchdog(ctx, console, a.Socket)
 			}
-			ready = true
-			console.Ready(text)
-			go keepWatchdog(ctx, console, a.Socket)
+			console.Status(text)
+			if connected && !forgotten { // the identity is verified
+				forgotten = true
+				_ = d.forgetClaim(console, false) // it warns
+			}
 		},
 	})
 	if err != nil {
