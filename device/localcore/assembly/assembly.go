@@ -9,6 +9,7 @@ package assembly
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -106,7 +107,13 @@ func open(fsys fs.FS, dir, name string) (*Stack, error) {
 	}
 	a := m.Artifacts[id]
 	s := &Stack{Name: a.stackName(id), dir: dir, file: filepath.Join(dir, a.Properties.TemplateFile), assets: map[string]asset{}}
-	s.Account, s.Region = a.home()
+	account, region, _ := strings.Cut(strings.TrimPrefix(a.Environment, "aws://"), "/")
+	if !strings.HasPrefix(account, "unknown-") { // the app left it open
+		s.Account = account
+	}
+	if !strings.HasPrefix(region, "unknown-") {
+		s.Region = region
+	}
 	if err := readJSON(fsys, dir, a.Properties.TemplateFile, &s.template); err != nil {
 		return nil, err
 	}
@@ -142,25 +149,7 @@ func (m manifest) choose(name string) (string, error) {
 	return stacks[names[0]], nil
 }
 
-func (a artifact) stackName(id string) string {
-	if a.Properties.StackName != "" {
-		return a.Properties.StackName
-	}
-	return id
-}
-
-// home returns account and Region of the artifact; empty where the app left
-// them open.
-func (a artifact) home() (account, region string) {
-	account, region, _ = strings.Cut(strings.TrimPrefix(a.Environment, "aws://"), "/")
-	if strings.HasPrefix(account, "unknown-") {
-		account = ""
-	}
-	if strings.HasPrefix(region, "unknown-") {
-		region = ""
-	}
-	return account, region
-}
+func (a artifact) stackName(id string) string { return cmp.Or(a.Properties.StackName, id) }
 
 // readAssets adds the assets of an asset manifest.
 func (s *Stack) readAssets(fsys fs.FS, name string) error {

@@ -79,8 +79,3 @@ func (a *api) describeCertificate(q *request) (any, error) {
 	out["validity"] = object{"notBefore": epoch(c.NotBefore), "notAfter": epoch(c.NotAfter)}
 	return object{"certificateDescription": out}, err
 }
-
-func (a *api) listCertificates(q *request) (any, error) {
-	return list(q, "certificates", a.Registry.ListCertificates(),
-		func(c registry.Certificate) string { return ageKey(c.Created, c.ID) }, a.certificateSummary)
-}

@@ -49,7 +49,10 @@ func (a *api) operations() []operation {
 		{"DeleteThingType", "DELETE /thing-types/{thingTypeName}", "", func(q *request) (any, error) {
 			return object{}, a.Registry.DeleteThingType(q.path("thingTypeName"))
 		}},
-		{"ListThingTypes", "GET /thing-types", paged + " thingTypeName", a.listThingTypes},
+		{"ListThingTypes", "GET /thing-types", paged + " thingTypeName", func(q *request) (any, error) {
+			return list(q, "thingTypes", a.Registry.ListThingTypes(q.query("thingTypeName")),
+				func(t registry.ThingType) string { return t.Name }, a.thingType)
+		}},
 
 		{"CreateThingGroup", "POST /thing-groups/{thingGroupName}", "", with(a.createThingGroup)},
 		{"DescribeThingGroup", "GET /thing-groups/{thingGroupName}", "", a.describeThingGroup},
@@ -61,8 +64,12 @@ func (a *api) operations() []operation {
 		{"AddThingToThingGroup", "PUT /thing-groups/addThingToThingGroup", "", change[addition](a, a.Registry.AddThingToThingGroup)},
 		{"RemoveThingFromThingGroup", "PUT /thing-groups/removeThingFromThingGroup", "", change[thingAndGroup](a, a.Registry.RemoveThingFromThingGroup)},
 		{"UpdateThingGroupsForThing", "PUT /thing-groups/updateThingGroupsForThing", "", with(a.updateThingGroupsForThing)},
-		{"ListThingGroupsForThing", "GET /things/{thingName}/thing-groups", paged, a.listThingGroupsForThing},
-		{"ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things", paged + " recursive", a.listThingsInThingGroup},
+		{"ListThingGroupsForThing", "GET /things/{thingName}/thing-groups", paged, func(q *request) (any, error) {
+			return listOf(q, "thingGroups", self, a.groupName)(a.Registry.ListThingGroupsForThing(q.path("thingName")))
+		}},
+		{"ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things", paged + " recursive", func(q *request) (any, error) {
+			return listOf(q, "things", self, self)(a.Registry.ListThingsInThingGroup(q.path("thingGroupName"), q.flag("recursive")))
+		}},
 
 		{"CreateBillingGroup", "POST /billing-groups/{billingGroupName}", "", with(a.createBillingGroup)},
 		{"DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", "", a.describeBillingGroup},
@@ -73,7 +80,9 @@ func (a *api) operations() []operation {
 		{"ListBillingGroups", "GET /billing-groups", paged + " namePrefixFilter", a.listBillingGroups},
 		{"AddThingToBillingGroup", "PUT /billing-groups/addThingToBillingGroup", "", change[thingAndBillingGroup](a, a.Registry.AddThingToBillingGroup)},
 		{"RemoveThingFromBillingGroup", "PUT /billing-groups/removeThingFromBillingGroup", "", change[thingAndBillingGroup](a, a.Registry.RemoveThingFromBillingGroup)},
-		{"ListThingsInBillingGroup", "GET /billing-groups/{billingGroupName}/things", paged, a.listThingsInBillingGroup},
+		{"ListThingsInBillingGroup", "GET /billing-groups/{billingGroupName}/things", paged, func(q *request) (any, error) {
+			return listOf(q, "things", self, self)(a.Registry.ListThingsInBillingGroup(q.path("billingGroupName")))
+		}},
 
 		{"TagResource", "POST /tags", "", with(a.tagResource)},
 		{"UntagResource", "POST /untag", "", with(a.untagResource)},
@@ -89,7 +98,10 @@ func (a *api) operations() []operation {
 		{"DeleteCertificate", "DELETE /certificates/{certificateId}", "forceDelete", func(q *request) (any, error) {
 			return nil, a.Registry.DeleteCertificate(q.path("certificateId"), q.flag("forceDelete"))
 		}},
-		{"ListCertificates", "GET /certificates", marked + " isAscendingOrder", a.listCertificates},
+		{"ListCertificates", "GET /certificates", marked + " isAscendingOrder", func(q *request) (any, error) {
+			return list(q, "certificates", a.Registry.ListCertificates(),
+				func(c registry.Certificate) string { return ageKey(c.Created, c.ID) }, a.certificateSummary)
+		}},
 
 		{"CreatePolicy", "POST /policies/{policyName}", "", with(a.createPolicy)},
 		{"GetPolicy", "GET /policies/{policyName}", "", a.getPolicy},
@@ -112,16 +124,22 @@ func (a *api) operations() []operation {
 		{"AttachPolicy", "PUT /target-policies/{policyName}", "", a.ofTarget(a.Registry.AttachPolicy)},
 		{"DetachPolicy", "POST /target-policies/{policyName}", "", a.ofTarget(a.Registry.DetachPolicy)},
 		{"ListAttachedPolicies", "POST /attached-policies/{target...}", marked + " recursive", a.listAttachedPolicies},
-		{"ListTargetsForPolicy", "POST /policy-targets/{policyName}", marked, a.listTargetsForPolicy},
+		{"ListTargetsForPolicy", "POST /policy-targets/{policyName}", marked, func(q *request) (any, error) {
+			return listOf(q, "targets", a.targetARN, a.targetARN)(a.Registry.ListTargetsForPolicy(q.path("policyName")))
+		}},
 		{"AttachPrincipalPolicy", "PUT /principal-policies/{policyName}", "", a.ofPrincipal(a.Registry.AttachPolicy)},
 		{"DetachPrincipalPolicy", "DELETE /principal-policies/{policyName}", "", a.ofPrincipal(a.Registry.DetachPolicy)},
 		{"ListPrincipalPolicies", "GET /principal-policies", marked + " isAscendingOrder", a.listPrincipalPolicies},
 		{"ListPolicyPrincipals", "GET /policy-principals", marked + " isAscendingOrder", a.listPolicyPrincipals},
 		{"AttachThingPrincipal", "PUT /things/{thingName}/principals", "thingPrincipalType", a.attachThingPrincipal},
 		{"DetachThingPrincipal", "DELETE /things/{thingName}/principals", "", a.detachThingPrincipal},
-		{"ListThingPrincipals", "GET /things/{thingName}/principals", paged, a.listThingPrincipals},
+		{"ListThingPrincipals", "GET /things/{thingName}/principals", paged, func(q *request) (any, error) {
+			return attachments(q, "principals", certificateKey, a.certificateOf)(a.Registry.ListThingPrincipals(q.path("thingName")))
+		}},
 		{"ListThingPrincipalsV2", "GET /things/{thingName}/principals-v2", paged + " thingPrincipalType", a.listThingPrincipalsV2},
-		{"ListPrincipalThings", "GET /principals/things", paged, a.listPrincipalThings},
+		{"ListPrincipalThings", "GET /principals/things", paged, func(q *request) (any, error) {
+			return attachments(q, "things", thingKey, thingKey)(a.thingsOfPrincipal(q))
+		}},
 		{"ListPrincipalThingsV2", "GET /principals/things-v2", paged + " thingPrincipalType", a.listPrincipalThingsV2},
 
 		{"CreateProvisioningTemplate", "POST /provisioning-templates", "", with(a.createProvisioningTemplate)},
@@ -130,7 +148,10 @@ func (a *api) operations() []operation {
 		{"DeleteProvisioningTemplate", "DELETE /provisioning-templates/{templateName}", "", func(q *request) (any, error) {
 			return object{}, a.Registry.DeleteProvisioningTemplate(q.path("templateName"))
 		}},
-		{"ListProvisioningTemplates", "GET /provisioning-templates", paged, a.listProvisioningTemplates},
+		{"ListProvisioningTemplates", "GET /provisioning-templates", paged, func(q *request) (any, error) {
+			return list(q, "templates", a.Registry.ListProvisioningTemplates(),
+				func(t registry.ProvisioningTemplate) string { return t.Name }, a.templateSummary)
+		}},
 		{"CreateProvisioningTemplateVersion", "POST /provisioning-templates/{templateName}/versions", "setAsDefault", with(a.createProvisioningTemplateVersion)},
 		{"ListProvisioningTemplateVersions", "GET /provisioning-templates/{templateName}/versions", paged, a.listProvisioningTemplateVersions},
 		{"DescribeProvisioningTemplateVersion", "GET /provisioning-templates/{templateName}/versions/{versionId}", "", a.describeProvisioningTemplateVersion},

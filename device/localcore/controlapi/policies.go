@@ -118,10 +118,6 @@ func (a *api) listAttachedPolicies(q *request) (any, error) {
 	return listOf(q, "policies", self, a.policySummary)(a.Registry.ListAttachedPolicies(target, q.flag("recursive")))
 }
 
-func (a *api) listTargetsForPolicy(q *request) (any, error) {
-	return listOf(q, "targets", a.targetARN, a.targetARN)(a.Registry.ListTargetsForPolicy(q.path("policyName")))
-}
-
 func (a *api) listPrincipalPolicies(q *request) (any, error) {
 	target, err := a.principal(q.Header.Get(legacyPrincipalHeader))
 	if err != nil {
@@ -189,10 +185,6 @@ func certificateKey(at registry.Attachment) string { return at.CertificateID }
 
 func (a *api) certificateOf(at registry.Attachment) string { return a.arn("cert/" + at.CertificateID) }
 
-func (a *api) listThingPrincipals(q *request) (any, error) {
-	return attachments(q, "principals", certificateKey, a.certificateOf)(a.Registry.ListThingPrincipals(q.path("thingName")))
-}
-
 func (a *api) listThingPrincipalsV2(q *request) (any, error) {
 	return attachments(q, "thingPrincipalObjects", certificateKey, func(at registry.Attachment) object {
 		return object{"principal": a.certificateOf(at), "thingPrincipalType": at.Type}
@@ -205,10 +197,6 @@ func (a *api) thingsOfPrincipal(q *request) ([]registry.Attachment, error) {
 		return nil, err
 	}
 	return a.Registry.ListPrincipalThings(id)
-}
-
-func (a *api) listPrincipalThings(q *request) (any, error) {
-	return attachments(q, "things", thingKey, thingKey)(a.thingsOfPrincipal(q))
 }
 
 func (a *api) listPrincipalThingsV2(q *request) (any, error) {

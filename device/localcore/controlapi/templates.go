@@ -67,11 +67,6 @@ func (a *api) updateProvisioningTemplate(q *request, in struct {
 	})
 }
 
-func (a *api) listProvisioningTemplates(q *request) (any, error) {
-	return list(q, "templates", a.Registry.ListProvisioningTemplates(),
-		func(t registry.ProvisioningTemplate) string { return t.Name }, a.templateSummary)
-}
-
 func (a *api) createProvisioningTemplateVersion(q *request, in struct {
 	Body string `json:"templateBody"`
 }) (any, error) {

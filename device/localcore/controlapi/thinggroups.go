@@ -52,7 +52,7 @@ func (a *api) updateThingGroup(q *request, in struct {
 }) (any, error) {
 	version, err := a.Registry.UpdateThingGroup(registry.ThingGroupUpdate{
 		Name: q.path("thingGroupName"), Description: in.Properties.Description,
-		Attributes: in.Properties.Attributes.update(), ExpectedVersion: in.ExpectedVersion,
+		Attributes: (*registry.AttributeUpdate)(in.Properties.Attributes), ExpectedVersion: in.ExpectedVersion,
 	})
 	return object{"version": version}, err
 }
@@ -130,14 +130,6 @@ func (a *api) updateThingGroupsForThing(_ *request, in struct {
 	return object{}, a.Registry.UpdateThingGroupsForThing(in.Thing, in.Add, in.Remove)
 }
 
-func (a *api) listThingGroupsForThing(q *request) (any, error) {
-	return listOf(q, "thingGroups", self, a.groupName)(a.Registry.ListThingGroupsForThing(q.path("thingName")))
-}
-
-func (a *api) listThingsInThingGroup(q *request) (any, error) {
-	return listOf(q, "things", self, self)(a.Registry.ListThingsInThingGroup(q.path("thingGroupName"), q.flag("recursive")))
-}
-
 func (a *api) createBillingGroup(q *request, in struct {
 	Properties struct {
 		Description string `json:"billingGroupDescription"`
@@ -174,8 +166,4 @@ func (a *api) listBillingGroups(q *request) (any, error) {
 	return list(q, "billingGroups", a.Registry.ListBillingGroups(q.query("namePrefixFilter")),
 		func(g registry.BillingGroup) string { return g.Name },
 		func(g registry.BillingGroup) groupName { return groupName{g.Name, a.arn("billinggroup/" + g.Name)} })
-}
-
-func (a *api) listThingsInBillingGroup(q *request) (any, error) {
-	return listOf(q, "things", self, self)(a.Registry.ListThingsInBillingGroup(q.path("billingGroupName")))
 }

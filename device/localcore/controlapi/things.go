@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"cmp"
 	"errors"
 
 	"example.com/fleety/device/localcore/registry"
@@ -12,20 +13,9 @@ type attributePayload struct {
 	Merge      bool              `json:"merge"`
 }
 
-// update returns the change that a payload asks for, nil for no payload.
-func (p *attributePayload) update() *registry.AttributeUpdate {
-	if p == nil {
-		return nil
-	}
-	return &registry.AttributeUpdate{Attributes: p.Attributes, Merge: p.Merge}
-}
-
 // attributes returns the attributes of a new resource.
 func (p *attributePayload) attributes() map[string]string {
-	if p == nil {
-		return nil
-	}
-	return p.Attributes
+	return cmp.Or(p, &attributePayload{}).Attributes
 }
 
 func (a *api) createThing(q *request, in struct {
@@ -64,7 +54,7 @@ func (a *api) updateThing(q *request, in struct {
 }) (any, error) {
 	return object{}, a.Registry.UpdateThing(registry.ThingUpdate{
 		Name: q.path("thingName"), Type: in.TypeName, RemoveType: in.RemoveType,
-		Attributes: in.Attributes.update(), ExpectedVersion: in.ExpectedVersion,
+		Attributes: (*registry.AttributeUpdate)(in.Attributes), ExpectedVersion: in.ExpectedVersion,
 	})
 }
 
@@ -174,9 +164,4 @@ func (a *api) deprecateThingType(q *request, in struct {
 	Undo bool `json:"undoDeprecate"`
 }) (any, error) {
 	return object{}, a.Registry.DeprecateThingType(q.path("thingTypeName"), in.Undo)
-}
-
-func (a *api) listThingTypes(q *request) (any, error) {
-	return list(q, "thingTypes", a.Registry.ListThingTypes(q.query("thingTypeName")),
-		func(t registry.ThingType) string { return t.Name }, a.thingType)
 }

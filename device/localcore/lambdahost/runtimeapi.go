@@ -22,15 +22,10 @@ const apiVersion = "/2018-06-01"
 // none.
 const noEndpoint = "/aws"
 
-// Headers of the Runtime API.
+// Headers of the Runtime API that are read and written, or read twice.
 const (
-	headerRequestID    = "Lambda-Runtime-Aws-Request-Id"
 	headerInvocationID = "Lambda-Runtime-Invocation-Id"
-	headerDeadline     = "Lambda-Runtime-Deadline-Ms"
-	headerFunctionARN  = "Lambda-Runtime-Invoked-Function-Arn"
-	headerTraceID      = "Lambda-Runtime-Trace-Id"
 	headerErrorType    = "Lambda-Runtime-Function-Error-Type"
-	headerErrorBody    = "Lambda-Runtime-Function-Error-Body"
 )
 
 // An invocation is one event on its way through the function.
@@ -101,11 +96,13 @@ func (p *process) serveNext(w http.ResponseWriter, r *http.Request) {
 		p.output.setRequestID(inv.id)
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
-		header.Set(headerRequestID, inv.id)
+		header.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
 		header.Set(headerInvocationID, inv.nonce)
-		header.Set(headerDeadline, strconv.FormatInt(inv.deadline.UnixMilli(), 10))
-		header.Set(headerFunctionARN, p.config.FunctionARN)
-		header.Set(headerTraceID, traceID())
+		header.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(inv.deadline.UnixMilli(), 10))
+		header.Set("Lambda-Runtime-Invoked-Function-Arn", p.config.FunctionARN)
+		var trace [20]byte
+		rand.Read(trace[:]) // never fails
+		header.Set("Lambda-Runtime-Trace-Id", fmt.Sprintf("Root=1-%08x-%x;Parent=%x;Sampled=0", time.Now().Unix(), trace[:12], trace[12:]))
 		w.Write(inv.event)
 	case <-p.exited:
 	case <-r.Context().Done():
@@ -131,7 +128,7 @@ func (p *process) serveResponse(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if kind := r.Trailer.Get(headerErrorType); kind != "" {
-		report, _ := base64.StdEncoding.DecodeString(r.Trailer.Get(headerErrorBody))
+		report, _ := base64.StdEncoding.DecodeString(r.Trailer.Get("Lambda-Runtime-Function-Error-Body"))
 		inv.answer <- answer{err: readFunctionError(kind, report)}
 	} else {
 		inv.answer <- answer{body: body}
@@ -211,11 +208,4 @@ func reject(w http.ResponseWriter, status int, kind, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(map[string]string{"errorType": kind, "errorMessage": message})
-}
-
-// traceID returns an X-Ray trace header that says not to sample.
-func traceID() string {
-	var b [20]byte
-	rand.Read(b[:]) // never fails
-	return fmt.Sprintf("Root=1-%08x-%x;Parent=%x;Sampled=0", time.Now().Unix(), b[:12], b[12:])
 }
