@@ -42,7 +42,7 @@ type Error struct {
 // Error returns what the agent answered.
 func (e *Error) Error() string { return fmt.Sprintf("agent: %s (%d)", e.Message, e.StatusCode) }
 
-// Class tells requests that must change from those that may succeed later.
+// Class distinguishes requests that must change from those that may succeed later.
 func (e *Error) Class() awsiot.Class {
 	switch {
 	case e.StatusCode == http.StatusForbidden:
