@@ -387,3 +387,57 @@ func TestBootstrapLoopRetriesSlowerAndSlower(t *testing.T) {
 		t.Errorf("delays %q %v, want %q", got, err, want)
 	}
 }
+
+// OpenWrt's image builder runs the scripts of a package on the build machine: they
+// change the image and nothing else.
+func TestPackageScriptsChangeTheImageAlone(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("giving a folder to a user needs root")
+	}
+	dir := t.TempDir()
+	root, host := filepath.Join(dir, "root"), filepath.Join(dir, "host")
+	for _, folder := range []string{host, filepath.Join(root, "etc", "init.d"), filepath.Join(root, "etc", "iot_device"), filepath.Join(root, "lib")} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := filepath.Join(dir, "calls")
+	for _, name := range []string{"deb-systemd-helper", "systemctl", "systemd-sysusers", "useradd", "addgroup", "adduser", "rc-update", "rc-service", "iot_device"} {
+		writeFile(t, filepath.Join(host, name), "#!/bin/sh\necho "+name+" >>"+calls+"\n", 0o755)
+	}
+	writeFile(t, filepath.Join(root, "etc", "passwd"), "root:x:0:0:root:/root:/bin/ash\n", 0o644)
+	writeFile(t, filepath.Join(root, "etc", "iot_device", "config.yaml"), "", 0o640)
+	writeFile(t, filepath.Join(root, "etc", "init.d", "iot_device"), "#!/bin/sh\necho \"$IPKG_INSTROOT $1\" >>"+filepath.Join(dir, "init")+"\n", 0o755)
+	run := func(script string) error {
+		cmd := exec.CommandContext(t.Context(), "sh", filepath.Join("..", "packaging", script), "configure")
+		cmd.Env = []string{"PATH=" + host + ":/usr/sbin:/usr/bin:/sbin:/bin", "IPKG_INSTROOT=" + root}
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s: %s", script, out)
+		return err
+	}
+	if run("postinstall.sh") == nil {
+		t.Error("installed without a user")
+	}
+	writeFile(t, filepath.Join(root, "etc", "rc.common"), "", 0o644)
+	writeFile(t, filepath.Join(root, "lib", "functions.sh"), `group_add_next() { echo 65537; }
+user_add() { echo "$1:x:65536:$3:$4:$5:$6" >>"$IPKG_INSTROOT/etc/passwd"; }
+`, 0o644)
+	for _, script := range []string{"postinstall.sh", "preremove.sh", "postremove.sh"} {
+		if err := run(script); err != nil {
+			t.Errorf("%s: %v", script, err)
+		}
+	}
+	if called, err := os.ReadFile(calls); err == nil {
+		t.Errorf("on the build machine: %s", called)
+	}
+	if init, err := os.ReadFile(filepath.Join(dir, "init")); string(init) != root+" enable\n" {
+		t.Errorf("the service: %q %v", init, err)
+	}
+	for path, want := range map[string]string{"var/lib/iot_device": "700 65536 65537", "var/lib/iot_device/claim": "700 65536 65537", "etc/iot_device/config.yaml": "640 0 65537"} {
+		out, err := exec.CommandContext(t.Context(), "stat", "-c", "%a %u %g", filepath.Join(root, path)).Output()
+		if err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("%s is %s %v, want %s", path, out, err, want)
+		}
+	}
+}

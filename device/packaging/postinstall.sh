@@ -12,6 +12,9 @@ elif [ -f "$root/lib/functions.sh" ]; then # OpenWrt
 	# shellcheck disable=SC1091 # is on the device
 	. "$root/lib/functions.sh"
 	user_add iot_device "" "$(group_add_next iot_device)" "Identity of this device in AWS IoT Core" "$state" /bin/false
+elif [ -n "$root" ]; then
+	echo "iot-device: no way to add a user to $root; run this again on the device" >&2
+	exit 1
 elif command -v systemd-sysusers >/dev/null; then
 	systemd-sysusers iot_device.conf
 elif command -v useradd >/dev/null; then
@@ -30,7 +33,9 @@ chown "$ids" "$root$state" "$root$state/claim"
 chgrp "${ids#*:}" "$root/etc/iot_device/config.yaml"
 
 # Enabled by the first installation; what an administrator has disabled stays so.
-if command -v deb-systemd-helper >/dev/null; then
+if [ -f "$root/etc/rc.common" ]; then # OpenWrt
+	IPKG_INSTROOT=$root "$root/etc/init.d/iot_device" enable
+elif command -v deb-systemd-helper >/dev/null; then
 	deb-systemd-helper unmask iot_device.service >/dev/null
 	if deb-systemd-helper --quiet was-enabled iot_device.service; then
 		deb-systemd-helper enable iot_device.service >/dev/null
@@ -39,8 +44,6 @@ if command -v deb-systemd-helper >/dev/null; then
 	fi
 elif [ "${1:-}" = 1 ] && command -v systemctl >/dev/null; then # rpm
 	systemctl --no-reload preset iot_device.service
-elif [ -f "$root/etc/rc.common" ]; then # OpenWrt
-	IPKG_INSTROOT=$root "$root/etc/init.d/iot_device" enable
 fi
 
 # Started when it is configured and this is not an image; a service that is

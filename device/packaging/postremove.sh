@@ -2,6 +2,7 @@
 # Runs after a removal or upgrade. The identity stays, unless dpkg purges: a device
 # that installs the package again is the same device.
 set -e
+[ -z "${IPKG_INSTROOT:-}" ] || exit 0 # an image that another machine makes
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
 fi
