@@ -218,8 +218,8 @@ func (c *Conn) encode(pk *packets.Packet) (err error) {
 	}
 	pk.ProtocolVersion = c.version
 	pk.Mods.MaxSize = c.maxPacketSize
-	pk.Mods.DisallowProblemInfo = c.noProblemInfo                      // [MQTT-3.1.2-29]
-	pk.Mods.AllowResponseInfo = pk.FixedHeader.Type != packets.Connack // [MQTT-3.1.2-28]
+	pk.Mods.DisallowProblemInfo = c.noProblemInfo && pk.FixedHeader.Type != packets.Publish // [MQTT-3.1.2-29]
+	pk.Mods.AllowResponseInfo = pk.FixedHeader.Type != packets.Connack                      // [MQTT-3.1.2-28]
 	before := c.out.Len()
 	switch pk.FixedHeader.Type {
 	case packets.Connack:

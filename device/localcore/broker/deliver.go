@@ -196,7 +196,7 @@ func (b *Broker) deliverOne(c *Conn, s *session, d *delivery) {
 	if c.v5() {
 		pk.Properties = d.message.properties()
 		if m := d.message; m.Expiry > 0 {
-			pk.Properties.MessageExpiryInterval = uint32(max(m.Expiry-now.Sub(m.Time), time.Second) / time.Second) // [MQTT-3.3.2-6]
+			pk.Properties.MessageExpiryInterval = uint32(max(m.Expiry-now.Sub(m.Time).Truncate(time.Second), time.Second) / time.Second) // [MQTT-3.3.2-6]
 		}
 	}
 	if err := c.queue(pk); errors.Is(err, packets.ErrPacketTooLarge) {

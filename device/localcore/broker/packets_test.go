@@ -153,6 +153,49 @@ func TestConnectThatMQTTForbidsIsRejected(t *testing.T) {
 	}
 }
 
+// A client that asks for no problem information still gets the User Properties
+// of a PUBLISH [MQTT-3.1.2-29], and the time that a message has left in full.
+func TestPropertiesOfAMessageReachItsSubscribers(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		if version != 5 {
+			return
+		}
+		p := b.connect(5, "a", func(pk *packets.Packet) {
+			pk.Properties.RequestProblemInfo, pk.Properties.RequestProblemInfoFlag = 0, true
+		})
+		p.subscribe(0, "t")
+		b.Publish(&Message{
+			Topic: "t", UTF8: true, ContentType: "text/plain", ResponseTopic: "r", CorrelationData: []byte("c"),
+			UserProperties: []UserProperty{{"k", "v"}, {"k", "w"}}, Expiry: 10 * time.Second,
+		})
+		got := p.receive(packets.Publish).Properties
+		if len(got.User) != 2 || got.User[1].Val != "w" || got.PayloadFormat != 1 || got.ContentType != "text/plain" ||
+			got.ResponseTopic != "r" || string(got.CorrelationData) != "c" || got.MessageExpiryInterval != 10 {
+			b.Errorf("received %+v", got)
+		}
+	})
+}
+
+func TestExpiryCountsTheWholeSecondsThatAMessageWaited(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		if version != 5 {
+			return
+		}
+		p := b.connect(5, "a", persistent(60))
+		p.subscribe(1, "t")
+		p.conn.Close()
+		if !b.disconnected("a", "CONNECTION_LOST") {
+			b.Fatal("still connected")
+		}
+		b.Publish(&Message{Topic: "t", QoS: 1, Expiry: 10 * time.Second})
+		time.Sleep(2500 * time.Millisecond)
+		p = b.connect(5, "a", persistent(60))
+		if got := p.receive(packets.Publish).Properties.MessageExpiryInterval; got != 8 {
+			b.Errorf("%d seconds are left, want 8", got)
+		}
+	})
+}
+
 // A listener that fails until the third call, as one does without file descriptors.
 type failingListener struct {
 	net.Listener
