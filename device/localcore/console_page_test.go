@@ -373,7 +373,10 @@ func TestConsoleActs(t *testing.T) {
 	for !awaitShadow() {
 		p.await(`document.querySelector("#toast").hidden`) // it would show an error
 	}
+	// What a person is about to do outlasts what happens meanwhile.
 	p.click("#thinglist .detail button", "Detach")
+	mustDial(t, s, "claim-meanwhile", claimTLS(t, s))
+	p.await(`document.querySelector("#thinglist textarea").value.includes("blue") && events.some((e) => e.clientId === "claim-meanwhile") && !due`)
 	p.click("#thinglist .detail button.sure", "Detach")
 	p.await(`document.querySelector("#thinglist .detail").textContent.includes("none attached")`)
 

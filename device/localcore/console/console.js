@@ -95,11 +95,18 @@ function update(list, items, key, make, empty) {
 function fold(summary, load) {
   const detail = h("div", { className: "detail" });
   const e = h("details", {}, h("summary", {}, summary), detail);
-  e.reload = async () => { try { detail.replaceChildren(...(await load()).flat()); } catch (err) { detail.replaceChildren(err.message); } };
+  const controls = () => [...detail.querySelectorAll("button, select, textarea")];
+  e.reload = async () => {
+    const parts = await load().catch((err) => [err.message]), old = controls(), focus = old.indexOf(document.activeElement);
+    if (detail.querySelector(".sure") || (focus >= 0 && old[focus].tagName === "TEXTAREA")) return; // someone is at it
+    detail.replaceChildren(...parts.flat());
+    for (const c of controls()) c.value = old.find((o) => c.ariaLabel && o.ariaLabel === c.ariaLabel)?.value ?? c.value;
+    controls()[focus]?.focus();
+  };
   e.addEventListener("toggle", () => { if (e.open) e.reload(); });
   return e;
 }
-const reloadOpen = (list) => { for (const e of list.querySelectorAll("details[open]")) if (!e.contains(document.activeElement) || document.activeElement.tagName !== "TEXTAREA") e.reload(); };
+const reloadOpen = (list) => { for (const e of list.querySelectorAll("details[open]")) e.reload(); };
 
 // Events.
 const maxEvents = 4000, maxRows = 400;
