@@ -138,11 +138,9 @@ type NewJob struct {
 }
 
 // CreateJob creates a job and begins to roll it out.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateJob.html
 func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 	n.TargetSelection = cmp.Or(n.TargetSelection, Snapshot)
-	if err := cmp.Or(checkID(id), n.check()); err != nil {
+	if err := n.check(id); err != nil {
 		return Job{}, err
 	}
 	err = s.change(func(tx *change) error {
@@ -211,8 +209,6 @@ func (s *Service) Jobs() []Job {
 
 // UpdateJob changes the settings that are given; a nil part and an empty
 // description stay as they are.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateJob.html
 func (s *Service) UpdateJob(id string, n Settings) error {
 	_, err := s.mutate(id, func(tx *change, j *job) error {
 		if j.Status != JobInProgress {
@@ -234,8 +230,6 @@ func (s *Service) UpdateJob(id string, n Settings) error {
 }
 
 // CancelJob cancels a job. Executions in progress go on unless force is set.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CancelJob.html
 func (s *Service) CancelJob(id, reasonCode, comment string, force bool) (Job, error) {
 	return s.mutate(id, func(tx *change, j *job) error {
 		if reasonCode != "" && !reasonPattern.MatchString(reasonCode) {
@@ -251,8 +245,6 @@ func (s *Service) CancelJob(id, reasonCode, comment string, force bool) (Job, er
 }
 
 // DeleteJob deletes a job with its executions. One in progress must be forced.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteJob.html
 func (s *Service) DeleteJob(id string, force bool) error {
 	_, err := s.mutate(id, func(tx *change, j *job) error {
 		if j.Status == JobInProgress && !force {
@@ -262,9 +254,7 @@ func (s *Service) DeleteJob(id string, force bool) error {
 		tx.records[jobPrefix+id] = nil
 		for _, all := range j.executions {
 			for _, e := range all {
-				tx.touch(e.ThingName)
-				tx.dropPending(e)
-				tx.records[e.key()] = nil
+				tx.drop(e)
 			}
 		}
 		return nil
@@ -273,8 +263,6 @@ func (s *Service) DeleteJob(id string, force bool) error {
 }
 
 // AssociateTargetsWithJob adds targets to a continuous job.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_AssociateTargetsWithJob.html
 func (s *Service) AssociateTargetsWithJob(id string, targets []string, comment string) (Job, error) {
 	return s.mutate(id, func(tx *change, j *job) error {
 		all := slices.Clone(j.Targets)
@@ -356,8 +344,6 @@ func (s *Service) DescribeJobExecution(id, thing string, number *int64) (out Rec
 
 // CancelJobExecution cancels the latest execution of a job for a thing. One in
 // progress must be forced.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CancelJobExecution.html
 func (s *Service) CancelJobExecution(id, thing string, expectedVersion *int64, details map[string]string, force bool) error {
 	return s.change(func(tx *change) error {
 		e, err := tx.find(topicOf(id, thing), nil)
@@ -379,9 +365,13 @@ func (s *Service) CancelJobExecution(id, thing string, expectedVersion *int64, d
 	}, nil)
 }
 
+func (tx *change) drop(e *execution) {
+	tx.touch(e.ThingName)
+	tx.dropPending(e)
+	tx.records[e.key()] = nil
+}
+
 // DeleteJobExecution deletes an execution. One that is pending must be forced.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteJobExecution.html
 func (s *Service) DeleteJobExecution(id, thing string, number int64, force bool) error {
 	return s.change(func(tx *change) error {
 		e, err := tx.find(topicOf(id, thing), &number)
@@ -391,9 +381,7 @@ func (s *Service) DeleteJobExecution(id, thing string, number int64, force bool)
 		if !e.Status.terminal() && !force {
 			return reject(InvalidStateTransition, "The execution is %s.", e.Status)
 		}
-		tx.touch(thing)
-		tx.dropPending(e)
-		tx.records[e.key()] = nil
+		tx.drop(e)
 		j := tx.jobs[id]
 		if j.latest(thing) == e {
 			j.counts[e.Status]--
@@ -445,15 +433,10 @@ var (
 	reasonPattern = regexp.MustCompile(`^[\p{Lu}\p{Nd}_]{1,128}$`)
 )
 
-func checkID(id string) error {
-	if idPattern.MatchString(id) {
-		return nil
-	}
-	return invalid("Job id %q must have 1 to 64 letters, digits, underscores or hyphens.", id)
-}
-
-func (n NewJob) check() error {
+func (n NewJob) check(id string) error {
 	switch {
+	case !idPattern.MatchString(id):
+		return invalid("Job id %q must have 1 to 64 letters, digits, underscores or hyphens.", id)
 	case len(n.Targets) == 0 || len(n.Targets) > maxTargets:
 		return invalid("A job must have 1 to %d targets.", maxTargets)
 	case n.TargetSelection != Snapshot && n.TargetSelection != Continuous:

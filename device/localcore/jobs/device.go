@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -217,11 +218,7 @@ func (tx *change) startNext(thing string, q Request) (r Response, err error) {
 	}
 	e := pending[0]
 	if e.Status == Queued {
-		if q.StatusDetails != nil {
-			e.StatusDetails = q.StatusDetails
-		}
-		tx.setStep(e, q.StepTimeoutInMinutes)
-		tx.set(tx.jobs[e.JobID], e, InProgress)
+		tx.report(e, q, InProgress)
 	}
 	r.Execution = tx.describe(e, true)
 	return r, nil
@@ -279,11 +276,7 @@ func (tx *change) updateExecution(t awsiot.JobsTopic, q Request) (r Response, er
 	if e.Status.terminal() || q.Status == Queued {
 		return r, e.rejectState(InvalidStateTransition, "An execution cannot go from %s to %s.", e.Status, q.Status)
 	}
-	if q.StatusDetails != nil {
-		e.StatusDetails = q.StatusDetails
-	}
-	tx.setStep(e, q.StepTimeoutInMinutes)
-	tx.set(tx.jobs[e.JobID], e, q.Status)
+	tx.report(e, q, q.Status)
 	if q.IncludeJobExecutionState {
 		r.ExecutionState = e.state()
 	}
@@ -301,9 +294,13 @@ func (e *execution) rejectState(code Code, format string, args ...any) error {
 	return err
 }
 
-// setStep sets the step timer, -1 ends it, nil leaves it.
-func (tx *change) setStep(e *execution, minutes *int64) {
-	switch {
+// report gives an execution the status and details that its device reports. A
+// step timer of -1 minutes ends, nil leaves it.
+func (tx *change) report(e *execution, q Request, status Status) {
+	if q.StatusDetails != nil {
+		e.StatusDetails = q.StatusDetails
+	}
+	switch minutes := q.StepTimeoutInMinutes; {
 	case minutes == nil:
 	case *minutes == -1:
 		e.StepTimesOut = time.Time{}
@@ -311,6 +308,7 @@ func (tx *change) setStep(e *execution, minutes *int64) {
 		e.StepTimesOut = tx.now.Add(time.Duration(*minutes) * time.Minute)
 		tx.schedule(e.StepTimesOut)
 	}
+	tx.set(tx.jobs[e.JobID], e, status)
 }
 
 func checkStep(minutes *int64, mayEnd bool) error {
@@ -330,12 +328,7 @@ func checkDetails(details map[string]string) error {
 			return invalid("Key %q of statusDetails must have 1 to 128 letters, digits, colons, underscores or hyphens.", key)
 		}
 		n := utf8.RuneCountInString(value)
-		for _, r := range value {
-			if unicode.IsControl(r) {
-				n = 0
-			}
-		}
-		if n < 1 || n > maxDetail {
+		if n < 1 || n > maxDetail || strings.ContainsFunc(value, unicode.IsControl) {
 			return invalid("The value of %q in statusDetails must have 1 to %d characters, none of them a control character.", key, maxDetail)
 		}
 	}

@@ -2,7 +2,8 @@
 // times them out, retries and aborts them, and answers the requests of devices.
 // It handles no packets and no HTTP: the caller delivers what it publishes.
 //
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs.html
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs.html,
+// and the page of the API that has a method's name
 package jobs
 
 import (
@@ -125,9 +126,7 @@ func Open(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	s := &Service{config: c, wake: make(chan struct{}, 1), jobs: map[string]*job{}, pending: map[string][]*execution{}}
 	if c.Store == nil {
 		return s, nil
@@ -335,10 +334,8 @@ const maxNotified = 10
 func (tx *change) notifications() (out []Message) {
 	for _, thing := range slices.Sorted(maps.Keys(tx.before)) {
 		before, now := tx.before[thing], tx.pendingOf(thing)
-		lost := func(a, b []*execution) bool {
-			return slices.ContainsFunc(a, func(e *execution) bool { return !slices.Contains(b, e) })
-		}
-		if lost(before, now) || lost(now, before) {
+		other := func(e *execution) bool { return !slices.Contains(before, e) }
+		if len(before) != len(now) || slices.ContainsFunc(now, other) {
 			list := map[Status][]Summary{}
 			for _, e := range now[:min(len(now), maxNotified)] {
 				list[e.Status] = append(list[e.Status], e.Summary)
@@ -348,7 +345,7 @@ func (tx *change) notifications() (out []Message) {
 				Jobs      map[Status][]Summary `json:"jobs"`
 			}{tx.now.Unix(), list})})
 		}
-		if len(now) == 0 && len(before) > 0 || len(now) > 0 && (len(before) == 0 || before[0] != now[0]) {
+		if !slices.Equal(before[:min(1, len(before))], now[:min(1, len(now))]) {
 			next := Response{Timestamp: tx.now.Unix()}
 			if len(now) > 0 {
 				next.Execution = tx.describe(now[0], true)
