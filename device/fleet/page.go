@@ -181,7 +181,6 @@ func axisMillis(ms float64) string {
 
 func plain(v float64) string         { return fmt.Sprintf("%.4g", v) }
 func axisSeconds(v float64) string   { return plain(v) + " s" }
-func (v *view) bar(b bar)            { v.Bars = append(v.Bars, b) }
 func (v *view) path(class, d string) { v.Lines = append(v.Lines, line{d, class}) }
 
 func (r *Report) charts() []chart {
@@ -254,8 +253,8 @@ func (r *Report) stageChart() chart {
 			y := top + rowHeight*float64(i)
 			title := fmt.Sprintf("%s: p50 %s, p90 %s, p99 %s, max %s, %d times", s.Stage, milliseconds(s.P50), milliseconds(s.P90), milliseconds(s.P99), milliseconds(s.Max), s.Count)
 			v.Y = append(v.Y, tick{y + rowHeight/2, string(s.Stage)})
-			v.bar(bar{x.at(s.P50), y + 6, max(2, x.at(s.P90)-x.at(s.P50)), rowHeight - 12, "one", title})
-			v.bar(bar{x.at(s.P90), y + 6, max(0, x.at(s.P99)-x.at(s.P90)), rowHeight - 12, "two", title})
+			v.Bars = append(v.Bars, bar{x.at(s.P50), y + 6, max(2, x.at(s.P90)-x.at(s.P50)), rowHeight - 12, "one", title})
+			v.Bars = append(v.Bars, bar{x.at(s.P90), y + 6, max(0, x.at(s.P99)-x.at(s.P90)), rowHeight - 12, "two", title})
 			v.Dots = append(v.Dots, dot{x.at(s.Max), y + rowHeight/2, "bad", title})
 		}
 	}, legend{"one", "p50 to p90"}, legend{"two", "p90 to p99"}, legend{"bad", "max"})
@@ -279,7 +278,7 @@ func (s Latency) distributionChart(title, note string) chart {
 		for i, n := range counts {
 			if n > 0 {
 				at := y.at(share(n))
-				v.bar(bar{v.Left + width*float64(i) + 0.5, at, width - 1, v.Foot - at, "one", fmt.Sprintf("%d devices, %.1f %%", n, share(n))})
+				v.Bars = append(v.Bars, bar{v.Left + width*float64(i) + 0.5, at, width - 1, v.Foot - at, "one", fmt.Sprintf("%d devices, %.1f %%", n, share(n))})
 			}
 		}
 	})
@@ -293,7 +292,7 @@ func (r *Reconnect) chart() chart {
 		y, v.Y = linear(max(1, float64(r.PeakConnects), r.IdealConnects), v.Foot, top, 4, plain)
 		for second, n := range r.Connects {
 			left, right := x.at(float64(second)), x.at(float64(second+1))
-			v.bar(bar{left + 0.5, y.at(float64(n)), max(1, right-left-1), v.Foot - y.at(float64(n)), "one", fmt.Sprintf("second %d: %d", second, n)})
+			v.Bars = append(v.Bars, bar{left + 0.5, y.at(float64(n)), max(1, right-left-1), v.Foot - y.at(float64(n)), "one", fmt.Sprintf("second %d: %d", second, n)})
 		}
 		ideal := y.at(r.IdealConnects)
 		v.path("bad", fmt.Sprintf("M%.1f %.1fL%.1f %.1f", v.Left, ideal, v.Right, ideal))

@@ -17,9 +17,6 @@ type Journal struct {
 	done map[string]bool // under mu
 }
 
-// ErrJournal is wrapped by the error for a journal of another operation.
-var ErrJournal = errors.New("the file is not a journal of this operation")
-
 // OpenJournal opens or creates the journal of an operation, named by any text of
 // one line.
 func OpenJournal(path, operation string) (*Journal, error) {
@@ -35,7 +32,7 @@ func OpenJournal(path, operation string) (*Journal, error) {
 	case empty:
 		_, err = f.WriteString(header + "\n")
 	case lines.Text() != header:
-		err = fmt.Errorf("%w: it begins with %q, want %q", ErrJournal, lines.Text(), header)
+		err = fmt.Errorf("the file is not a journal of this operation: it begins with %q, want %q", lines.Text(), header)
 	}
 	for err == nil && lines.Scan() {
 		// Of a line that was cut off, the device is done once more.

@@ -150,7 +150,7 @@ func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)
 		now := s.config.Now().Unix()
 		if err == nil {
 			r.Timestamp, r.ClientToken = now, q.ClientToken
-			reply(Message{t.Accepted(), encode(r)})
+			reply(Message{t.Accepted(), awsiot.EncodeJSON(r)})
 			return
 		}
 		e, ok := errors.AsType[*Error](err)
@@ -161,7 +161,7 @@ func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)
 			e = reject(InternalError, "An internal error has occurred.")
 		}
 		e.Timestamp, e.ClientToken = now, q.ClientToken
-		reply(Message{t.Rejected(), encode(e)})
+		reply(Message{t.Rejected(), awsiot.EncodeJSON(e)})
 	}
 	if err != nil {
 		respond(Response{}, err)

@@ -228,7 +228,7 @@ func (tx *change) store() error {
 	for key, value := range tx.records {
 		records[key] = nil
 		if value != nil {
-			records[key] = encode(value)
+			records[key] = awsiot.EncodeJSON(value)
 		}
 	}
 	if err := tx.config.Store.Save(records); err != nil {
@@ -340,7 +340,7 @@ func (tx *change) notifications() (out []Message) {
 			for _, e := range now[:min(len(now), maxNotified)] {
 				list[e.Status] = append(list[e.Status], e.Summary)
 			}
-			out = append(out, Message{awsiot.JobsNotify(thing), encode(struct {
+			out = append(out, Message{awsiot.JobsNotify(thing), awsiot.EncodeJSON(struct {
 				Timestamp int64                `json:"timestamp"`
 				Jobs      map[Status][]Summary `json:"jobs"`
 			}{tx.now.Unix(), list})})
@@ -351,7 +351,7 @@ func (tx *change) notifications() (out []Message) {
 				next.Execution = tx.describe(now[0], true)
 				next.Execution.ThingName, next.Execution.StatusDetails = "", nil // as in AWS's example
 			}
-			out = append(out, Message{awsiot.JobsNotifyNext(thing), encode(next)})
+			out = append(out, Message{awsiot.JobsNotifyNext(thing), awsiot.EncodeJSON(next)})
 		}
 	}
 	return out

@@ -1,9 +1,7 @@
 package rules
 
 import (
-	"bytes"
 	"encoding/json"
-	"io"
 	"maps"
 	"math"
 	"math/big"
@@ -11,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A value of the SQL is nil for Null, bool, *big.Rat for Int and Decimal,
@@ -153,13 +153,8 @@ func same(a, b any) bool {
 
 // decode reads exactly one JSON value.
 func decode(data []byte) (any, bool) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
 	var v any
-	if err := d.Decode(&v); err != nil {
-		return nil, false
-	}
-	if _, err := d.Token(); err != io.EOF {
+	if err := awsiot.DecodeJSON(data, &v); err != nil {
 		return nil, false
 	}
 	return convert(v, func(v any) any {
@@ -175,19 +170,12 @@ func encode(v any) []byte {
 	if v == undefined {
 		return nil
 	}
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
-	e.SetEscapeHTML(false)
-	err := e.Encode(convert(v, func(v any) any {
+	return awsiot.EncodeJSON(convert(v, func(v any) any {
 		if r, ok := v.(*big.Rat); ok {
 			return json.Number(formatNumber(r))
 		}
 		return v
 	}))
-	if err != nil {
-		panic(err) // no value of the SQL fails to encode
-	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
 // convert copies v with f applied to each leaf, without what is undefined.

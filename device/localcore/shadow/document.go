@@ -1,12 +1,10 @@
 package shadow
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"reflect"
 	"slices"
@@ -81,7 +79,7 @@ func readRequest(o awsiot.ShadowOperation, payload []byte) (q request, err error
 		return q, nil
 	}
 	var body object
-	if err := decode(payload, &body); (err != nil || body == nil) && o != awsiot.DeleteShadow {
+	if err := awsiot.DecodeJSON(payload, &body); (err != nil || body == nil) && o != awsiot.DeleteShadow {
 		return q, reject(400, "Invalid JSON")
 	}
 	if token, ok := body["clientToken"]; ok {
@@ -239,28 +237,4 @@ func equal(a, b any) bool {
 		return ok && maps.EqualFunc(a, b, equal)
 	}
 	return reflect.DeepEqual(a, b)
-}
-
-// decode reads exactly one JSON value and keeps numbers as they are written.
-func decode(data []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("reading JSON: more than one value")
-	}
-	return nil
-}
-
-// encode writes JSON. What it is given came from JSON, so that it cannot fail.
-func encode(v any) []byte {
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err)
-	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }

@@ -79,7 +79,7 @@ func Open(c Config) (*Service, error) {
 	err := c.Store.Each(func(key string, value []byte) error {
 		thing, name, _ := strings.Cut(key, "/")
 		var r record
-		if err := decode(value, &r); err != nil {
+		if err := awsiot.DecodeJSON(value, &r); err != nil {
 			return fmt.Errorf("shadow %s: %w", key, err)
 		}
 		s.put(thing, name, r)
@@ -171,7 +171,7 @@ type documents struct {
 	ClientToken string    `json:"clientToken,omitempty"`
 }
 
-func message(topic string, d any) Message { return Message{topic, encode(d)} }
+func message(topic string, d any) Message { return Message{topic, awsiot.EncodeJSON(d)} }
 
 func (s *Service) get(t awsiot.ShadowTopic, q request, now time.Time) ([]Message, error) {
 	r, ok := s.find(t)
@@ -203,7 +203,7 @@ func (s *Service) update(t awsiot.ShadowTopic, q request, now time.Time) ([]Mess
 			delete(r.Metadata, section)
 		}
 	}
-	if len(encode(r.State)) > maxDocument {
+	if len(awsiot.EncodeJSON(r.State)) > maxDocument {
 		return nil, reject(413, "The payload exceeds the maximum size allowed")
 	}
 	if err := s.save(t, r); err != nil {
@@ -255,7 +255,7 @@ func (s *Service) lastVersion(t awsiot.ShadowTopic, now time.Time) int64 {
 
 func (s *Service) save(t awsiot.ShadowTopic, r record) error {
 	if s.config.Store != nil {
-		if err := s.config.Store.Save(map[string][]byte{key(t): encode(r)}); err != nil {
+		if err := s.config.Store.Save(map[string][]byte{key(t): awsiot.EncodeJSON(r)}); err != nil {
 			return fmt.Errorf("storing a shadow of thing %s: %w", t.Thing, err)
 		}
 	}
