@@ -129,16 +129,18 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 // handlePublish stores the body as a message. It answers when the message is on
 // stable storage.
 func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
+	// The body is read first: a client that is still writing may not see an answer.
+	payload, err := io.ReadAll(io.LimitReader(r.Body, session.MaxPayload+1))
+	if err != nil {
+		return &apiError{400, "reading the message: " + err.Error()}
+	}
+	if len(payload) > session.MaxPayload {
+		io.CopyN(io.Discard, r.Body, 8*session.MaxPayload)
+		return &apiError{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
+	}
 	topic, err := resolveTopic(a.thing, r.URL.Query().Get("topic"))
 	if err != nil {
 		return err
-	}
-	payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, session.MaxPayload))
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return &apiError{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
-	}
-	if err != nil {
-		return &apiError{400, "reading the message: " + err.Error()}
 	}
 	if err := a.outbox.Put(topic, payload); err != nil {
 		return err
