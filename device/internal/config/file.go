@@ -92,9 +92,14 @@ func isUTF16(doc []byte) bool {
 }
 
 // isMachine reports whether the machine keeps a file from being read, which may
-// be the right one.
+// be the right one: permission, a failing disk, a stale mount, too many open files.
 func isMachine(err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EIO)
+	number, system := errors.AsType[syscall.Errno](err)
+	switch number {
+	case syscall.ENOENT, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.EINVAL, syscall.ENXIO:
+		return false // it is not there, or cannot be such a file
+	}
+	return system
 }
 
 func remedyForFile(err error) string {
@@ -103,6 +108,8 @@ func remedyForFile(err error) string {
 		return `name the configuration with --config, or write one with "iot_device config init"`
 	case errors.Is(err, fs.ErrPermission):
 		return "make it readable for this user"
+	case isMachine(err):
+		return "check the disk and the limits of this machine"
 	}
 	return "name a YAML file with --config"
 }
