@@ -37,11 +37,12 @@ func (p Policy) clone() Policy {
 
 // Version returns the version with this id.
 func (p Policy) Version(id int) (PolicyVersion, bool) {
-	i := slices.IndexFunc(p.Versions, func(v PolicyVersion) bool { return v.ID == id })
-	if i < 0 {
-		return PolicyVersion{}, false
+	for _, v := range p.Versions {
+		if v.ID == id {
+			return v, true
+		}
 	}
-	return p.Versions[i], true
+	return PolicyVersion{}, false
 }
 
 // Document returns the document of the default version, the one in effect.
@@ -142,13 +143,10 @@ func (r *Registry) SetDefaultPolicyVersion(name string, version int) error {
 // policyWith returns the policy if it has that version.
 func (s *state) policyWith(name string, version int) (Policy, error) {
 	p, err := s.policies.find(name)
-	if err != nil {
-		return Policy{}, err
+	if _, ok := p.Version(version); err == nil && !ok {
+		err = Reject(CodeNotFound, "Policy %s has no version %d.", name, version)
 	}
-	if _, ok := p.Version(version); !ok {
-		return Policy{}, Reject(CodeNotFound, "Policy %s has no version %d.", name, version)
-	}
-	return p, nil
+	return p, err
 }
 
 func (tx *transaction) createPolicy(name, document string) (Policy, error) {

@@ -154,11 +154,8 @@ func (tx *transaction) provisionThing(p *ProvisionedThing) (created bool, err er
 		return true, err
 	}
 	thingType, err := p.OverrideType.scalar("type of thing "+p.Name, old.Type, p.Type)
-	if err != nil {
-		return false, err
-	}
-	attributes, err := p.OverrideAttributes.attributes(p.Name, old.Attributes, p.Attributes)
-	if err != nil {
+	attributes, attributesErr := p.OverrideAttributes.attributes(p.Name, old.Attributes, p.Attributes)
+	if err := cmp.Or(err, attributesErr); err != nil {
 		return false, err
 	}
 	if p.BillingGroup != "" && p.BillingGroup != old.BillingGroup {
