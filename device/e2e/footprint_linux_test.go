@@ -13,10 +13,11 @@ import (
 
 // What a bootstrap may take of a small device. Of the binary, TLS, X.509, JSON
 // and logs take 5.2 MB, cobra 0.6, paho 0.6 (a third of it WebSockets, which it
-// always links), goccy/go-yaml 0.4, proxies 0.1.
+// always links), goccy/go-yaml 0.4, proxies 0.1; the agent's net/http and bbolt 1.3.
 const (
-	maxBinarySize = 8_000_000  // bytes, stripped, for linux/amd64
+	maxBinarySize = 9_500_000  // bytes, stripped, for linux/amd64
 	maxMemory     = 11_000_000 // bytes resident at the peak
+	maxIdleAgent  = 16_000_000 // bytes resident of an agent that is connected
 )
 
 func onAMD64(t *testing.T) {
@@ -45,6 +46,26 @@ func TestBootstrapTakesLittleMemory(t *testing.T) {
 				t.Errorf("a bootstrap takes %d bytes, limit %d", peak, maxMemory)
 			}
 		})
+	}
+}
+
+func TestIdleAgentTakesLittleMemory(t *testing.T) {
+	onAMD64(t)
+	a := newSite(t, shipped).device(t, "device").agent(t)
+	a.start(t)
+	a.await(t, sent)
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, resident, _ := strings.Cut(string(status), "VmRSS:")
+	var kilobytes int
+	if _, err := fmt.Sscan(resident, &kilobytes); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d kB", kilobytes)
+	if kilobytes<<10 > maxIdleAgent {
+		t.Errorf("an idle agent takes %d kB, limit %d bytes", kilobytes, maxIdleAgent)
 	}
 }
 
