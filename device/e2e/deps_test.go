@@ -25,7 +25,7 @@ var rooms = map[string]room{
 	"device/identity":           {[]string{"device/awsiot"}, "keys and journal must work, and be tested, without a network"},
 	"device/session":            {[]string{"device/awsiot"}, "a connection knows nothing of what it is used for"},
 	"device/identity/tpm":       {[]string{"device/awsiot"}, "a key store is one more way to make a key"},
-	"device/identity/pkcs11":    {nil, "a key store is one more way to make a key"},
+	"device/identity/pkcs11":    {[]string{"device/identity"}, "a key store is one more way to make a key"},
 	"device/provision":          {[]string{"device/awsiot", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
 	"device/internal/doctor":    {[]string{"device/internal/config", "device/internal/term", "device/provision", "device/identity", "device/session", "device/awsiot", "device/identity/tpm"}, "its table has the causes of every error of the device"},
 	"device/agent":              {[]string{"device/agent/outbox", "device/provision", "device/identity", "device/session", "device/awsiot"}, "it is tested against localcore, like provision"},

@@ -119,7 +119,9 @@ func (d *directory) readState() (newest *state, damaged []string, err error) {
 		}
 		return nil, damaged, nil
 	}
-	if err := newest.open(d.Config); err != nil {
+	if err := newest.open(d.Config); errors.Is(err, ErrUnavailable) {
+		return nil, nil, fmt.Errorf("provisioning journal: %w", err)
+	} else if err != nil {
 		return nil, nil, &CorruptError{Path: d.journalDir(), Reason: err.Error()}
 	}
 	return newest, damaged, nil

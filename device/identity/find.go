@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"regexp"
@@ -149,6 +150,9 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 		return nil, missing(files.PrivateKey, err)
 	}
 	key, err := d.Keys.Open(keyPEM)
+	if errors.Is(err, ErrUnavailable) {
+		return nil, fmt.Errorf("device identity: %s: %w", files.PrivateKey, err)
+	}
 	if err != nil {
 		return nil, &BrokenError{Path: files.PrivateKey, Reason: err.Error()}
 	}

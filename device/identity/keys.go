@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -16,10 +17,15 @@ import (
 type KeyStore interface {
 	// New makes a key. Its text is what the journal and the private key's file
 	// hold, and what Open takes: the key itself in PEM form, or a reference to
-	// a key that cannot leave its hardware.
+	// a key that cannot leave its hardware. Open returns an error that wraps
+	// [ErrUnavailable] where the key may be whole but cannot be reached.
 	New() (key crypto.Signer, text []byte, err error)
 	Open(text []byte) (crypto.Signer, error)
 }
+
+// ErrUnavailable is wrapped by the errors of a [KeyStore] whose hardware, or
+// whose support in this program, is missing. The identity is not damaged.
+var ErrUnavailable = errors.New("the private key's hardware cannot be used")
 
 // SoftwareKeys are ECDSA P-256 keys in PKCS #8 PEM. Open reads every form that
 // [awsiot.PrivateKey] reads.

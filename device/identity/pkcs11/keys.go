@@ -17,6 +17,8 @@ import (
 	"sync"
 
 	"github.com/ThalesGroup/crypto11"
+
+	"example.com/fleety/device/identity"
 )
 
 // ErrNoKey is wrapped by the error for a key that is not in the token: another
@@ -108,11 +110,11 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	}
 	token, err := k.open()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", identity.ErrUnavailable, err)
 	}
 	found, err := token.FindKeyPairs(named.ID, nil)
 	if err != nil {
-		return nil, fmt.Errorf("finding the key in the PKCS #11 token: %w", err)
+		return nil, fmt.Errorf("%w: finding the key in the PKCS #11 token: %w", identity.ErrUnavailable, err)
 	}
 	if len(found) == 0 {
 		return nil, fmt.Errorf("%w: %s", ErrNoKey, named.String())

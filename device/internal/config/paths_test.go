@@ -1,6 +1,8 @@
 package config_test
 
 import (
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/hook/payload"
 )
@@ -225,5 +228,19 @@ func TestParametersAreNamedAsTheHookReadsThem(t *testing.T) {
 	}
 	if _, err := load(t, strings.Replace(good, "2974685", strings.Repeat("1", payload.MaxSerialLength), 1), config.Sources{}); err != nil {
 		t.Errorf("the longest serial number: %v", err)
+	}
+}
+
+// A program without PKCS #11 does not call an identity damaged whose key is in a
+// token.
+func TestKeyInATokenIsUnavailableAndNotDamaged(t *testing.T) {
+	c, err := load(t, good, config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "-----BEGIN PKCS11 KEY URI-----\n" +
+		base64.StdEncoding.EncodeToString([]byte("pkcs11:token=x;id=%01?module-path=/m")) + "\n-----END PKCS11 KEY URI-----\n"
+	if _, err := c.Identity().Keys.Open([]byte(text)); !errors.Is(err, identity.ErrUnavailable) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -160,6 +160,8 @@ var Causes = []Cause{
 	{"journal-damaged", "provisioning journal … is damaged",
 		"what an interrupted run has stored cannot be read",
 		"rename {path} and run the command again: the device requests a new certificate"},
+	{"key-unavailable", "the private key's hardware cannot be used",
+		"the key is in a PKCS #11 token that is not there or does not open, or this program is built without PKCS #11; the identity is whole", "connect the token, check its module and PIN, and use a program from make device-pkcs11"},
 	{"tpm-missing", "no TPM 2.0 can be opened",
 		"bootstrap.keys is tpm, and this device has no TPM 2.0 that this user may open", "enable the TPM in the firmware, load its driver, and let the user open /dev/tpmrm0 (group tss)"},
 	{"tpm-other", "the key belongs to another TPM, or this TPM was cleared",
@@ -238,7 +240,8 @@ func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 // chain, with the facts that the error has.
 func identify(err error) (id string, facts []string) {
 	for target, id := range map[error]string{
-		tpm.ErrNoTPM: "tpm-missing", tpm.ErrOtherTPM: "tpm-other", tpm.ErrPolicy: "tpm-policy",
+		identity.ErrUnavailable: "key-unavailable",
+		tpm.ErrNoTPM:            "tpm-missing", tpm.ErrOtherTPM: "tpm-other", tpm.ErrPolicy: "tpm-policy",
 		tpm.ErrLockout: "tpm-busy", tpm.ErrBusy: "tpm-busy",
 	} {
 		if errors.Is(err, target) {

@@ -125,7 +125,7 @@ func TestRemediesHarmNothing(t *testing.T) {
 	}
 }
 
-// The page has the table as the program has it; -update writes it.
+// The page has the table as the program has it; with UPDATE_GOLDEN set it is written.
 func TestTroubleshootingPageIsTheTable(t *testing.T) {
 	page := filepath.Join("..", "..", "..", "docs", "troubleshooting.md")
 	want := doctor.Markdown()
