@@ -120,9 +120,12 @@ func (e *Error) Unwrap() error { return e.Err }
 // and networks come up while a device boots. After that only a CONNACK or a TLS
 // alert about the client is [awsiot.Denied].
 func (e *Error) Class() awsiot.Class {
+	signing, unsigned := errors.AsType[*signingError](e.Err)
 	switch {
 	case errors.Is(e.Err, context.Canceled):
 		return awsiot.Interrupted
+	case unsigned:
+		return awsiot.ClassOf(signing.err) // the key's: it may be in hardware that is busy
 	case e.Stage == StageOptions:
 		return awsiot.Misconfigured
 	case errors.Is(e.Err, ErrLimit), errors.Is(e.Err, ErrCertificate):

@@ -1,10 +1,13 @@
 package session
 
 import (
+	"cmp"
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 )
@@ -29,6 +32,7 @@ type Prepared struct {
 	cancel    context.CancelFunc
 	done      chan struct{} // closed at the end of the handshake
 	err       error         // how it ended; to be read after done
+	signing   error         // of the private key; to be read after done
 
 	used bool
 	once sync.Once
@@ -138,8 +142,35 @@ func (p *Prepared) certificate(ctx context.Context) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
+	if key, ok := c.PrivateKey.(crypto.Signer); ok {
+		copied := *c
+		copied.PrivateKey = reportingSigner{key, &p.signing}
+		c = &copied
+	}
 	return c, nil
 }
+
+// A reportingSigner keeps the error of a key, of which crypto/tls keeps the text
+// alone. A key in hardware fails for reasons that are not the network's.
+type reportingSigner struct {
+	key    crypto.Signer
+	failed *error
+}
+
+func (s reportingSigner) Public() crypto.PublicKey { return s.key.Public() }
+
+func (s reportingSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	signature, err := s.key.Sign(random, digest, opts)
+	if err != nil {
+		*s.failed = &signingError{err}
+	}
+	return signature, err
+}
+
+type signingError struct{ err error }
+
+func (e *signingError) Error() string { return "signing with the private key: " + e.err.Error() }
+func (e *signingError) Unwrap() error { return e.err }
 
 // Connect finishes the handshake with the client's certificate and opens the
 // MQTT session. In TLS 1.3 both leave together, so that this takes one round
@@ -160,7 +191,7 @@ func (p *Prepared) Connect(ctx context.Context) (*Session, error) {
 	close(p.release)
 	<-p.done
 	stop()
-	if err := withCause(ctx, p.err); err != nil {
+	if err := withCause(ctx, cmp.Or(p.signing, p.err)); err != nil {
 		p.Close()
 		return nil, p.fail(StageTLS, err)
 	}
