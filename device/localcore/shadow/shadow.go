@@ -182,9 +182,7 @@ func (s *Service) get(t awsiot.ShadowTopic, q request, now time.Time) ([]Message
 	if delta, meta := r.delta(); len(delta) > 0 {
 		state["delta"], metadata["delta"] = delta, meta
 	}
-	return []Message{message(t.Accepted(), document{
-		State: state, Metadata: metadata, Version: r.Version, Timestamp: now.Unix(), ClientToken: q.clientToken,
-	})}, nil
+	return []Message{message(t.Accepted(), document{state, metadata, r.Version, now.Unix(), q.clientToken})}, nil
 }
 
 func (s *Service) update(t awsiot.ShadowTopic, q request, now time.Time) ([]Message, error) {
@@ -209,14 +207,10 @@ func (s *Service) update(t awsiot.ShadowTopic, q request, now time.Time) ([]Mess
 	if err := s.save(t, r); err != nil {
 		return nil, err
 	}
-	out := []Message{message(t.Accepted(), document{
-		State: q.state, Metadata: stamp(q.state, now.Unix()).(object),
-		Version: r.Version, Timestamp: now.Unix(), ClientToken: q.clientToken,
-	})}
+	stamps := stamp(q.state, now.Unix()).(object)
+	out := []Message{message(t.Accepted(), document{q.state, stamps, r.Version, now.Unix(), q.clientToken})}
 	if delta, meta := r.delta(); len(delta) > 0 {
-		out = append(out, message(t.Delta(), document{
-			State: delta, Metadata: meta, Version: r.Version, Timestamp: now.Unix(), ClientToken: q.clientToken,
-		}))
+		out = append(out, message(t.Delta(), document{delta, meta, r.Version, now.Unix(), q.clientToken}))
 	}
 	both := documents{
 		Current:   &document{State: r.State, Metadata: r.Metadata, Version: r.Version},
