@@ -55,20 +55,18 @@ func cause(err error, serial string) string {
 // since what wraps an error says what that was.
 func root(err error) error {
 	for {
+		var next error
 		switch e := err.(type) {
 		case interface{ Unwrap() error }:
-			if e.Unwrap() == nil {
-				return err
-			}
-			err = e.Unwrap()
+			next = e.Unwrap()
 		case interface{ Unwrap() []error }:
-			errs := e.Unwrap()
-			if len(errs) == 0 {
-				return err
+			if errs := e.Unwrap(); len(errs) > 0 {
+				next = errs[len(errs)-1]
 			}
-			err = errs[len(errs)-1]
-		default:
+		}
+		if next == nil {
 			return err
 		}
+		err = next
 	}
 }

@@ -233,12 +233,7 @@ var casts = map[string]func(any) any{
 	"bool": castBool, "boolean": castBool,
 }
 
-func castString(v any) any {
-	if s, ok := toString(v); ok {
-		return s
-	}
-	return undefined
-}
+func castString(v any) any { return f1(func(s string) any { return s }).run(nil, []any{v}) }
 
 func castDecimal(v any) any {
 	if r, ok := toNumber(v); ok {
