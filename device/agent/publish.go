@@ -18,8 +18,8 @@ const (
 	bytesPerSecond     = 512 << 10 // what is more is delayed
 )
 
-// maxRefusals is how many connections in a row a message may end.
-const maxRefusals = 3
+// maxRejections is how many connections in a row a message may end.
+const maxRejections = 3
 
 // answerTimeout bounds each wait for an acknowledgement.
 const answerTimeout = 30 * time.Second
@@ -32,11 +32,11 @@ type publisher struct {
 	pace   pace
 	// alone: the last connection ended with messages unacknowledged. Until as many
 	// are through, each is sent alone, to find the one that AWS IoT denies.
-	alone    int
-	suspect  uint64 // the message that ended the last connection, alone
-	refusals int    // how many connections it has ended in a row
-	setAside func(outbox.Message, error)
-	idle     chan struct{} // receives a value when there is nothing to send
+	alone      int
+	suspect    uint64 // the message that ended the last connection, alone
+	rejections int    // how many connections it has ended in a row
+	setAside   func(outbox.Message, error)
+	idle       chan struct{} // receives a value when there is nothing to send
 }
 
 // publish sends messages, in their order, until the connection ends.
@@ -88,7 +88,7 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 	acknowledged, err := conn.PublishAll(ctx, messages...)
 	if acknowledged > 0 {
 		p.alone = max(0, p.alone-acknowledged)
-		p.refusals = 0
+		p.rejections = 0
 		// An error is that of the disk: the messages stay there and are not sent again
 		// by this process.
 		_ = p.outbox.Acknowledge(batch[acknowledged-1])
@@ -102,11 +102,11 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 	}
 	m := batch[0]
 	if p.suspect != m.Sequence {
-		p.suspect, p.refusals = m.Sequence, 0
+		p.suspect, p.rejections = m.Sequence, 0
 	}
 	p.alone = max(1, p.alone)
-	if p.refusals++; p.refusals >= maxRefusals {
-		p.refusals = 0
+	if p.rejections++; p.rejections >= maxRejections {
+		p.rejections = 0
 		if asideErr := p.outbox.SetAside(m); asideErr == nil {
 			p.setAside(m, err)
 		}

@@ -140,8 +140,8 @@ func (s *subscriptions) next() (add, remove string) {
 	return "", ""
 }
 
-// keepSubscribed gives the connection the subscriptions that programs want, until
-// it ends. AWS IoT denies a subscription by closing the connection, so that each
+// keepSubscribed gives the connection the subscriptions of the programs, until it
+// ends. AWS IoT denies a subscription by closing the connection, so that each
 // is requested alone: its subscribers are dropped then, and nobody else's.
 func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Session) error {
 	for {
