@@ -366,7 +366,7 @@ func (s *Session) reason() error {
 // fault makes the error of a request, or of a session that ended. The latter
 // takes the stage of the oldest unanswered packet, if there is one.
 func (s *Session) fault(r *request, err error) error {
-	if _, ok := err.(*Error); ok {
+	if _, ok := errors.AsType[*Error](err); ok {
 		return err // why the session ended
 	}
 	e := &Error{

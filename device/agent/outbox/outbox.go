@@ -22,6 +22,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // Defaults of [Config].
@@ -185,7 +186,7 @@ func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 	exists := err == nil
 	// With NoFreelistSync it would panic on a goroutine of its own.
 	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
-	if _, ioError := errors.AsType[*fs.PathError](err); err != nil && exists && info.Size() > 0 && !ioError && !errors.Is(err, bolt.ErrTimeout) && !errors.Is(err, fs.ErrPermission) {
+	if _, ioError := errors.AsType[*fs.PathError](err); err != nil && exists && info.Size() > 0 && !ioError && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, fs.ErrPermission) {
 		return nil, stats, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if err != nil {

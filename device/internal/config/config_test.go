@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -436,7 +437,7 @@ func FuzzLoad(f *testing.F) {
 		if err == nil && (c.SerialNumber == "" || c.Server.Endpoint == "" || c.Server.Port < 1 || c.Server.Port > 65535) {
 			t.Fatalf("%q passed as %+v", doc, c)
 		}
-		problems, ok := err.(config.Problems)
+		problems, ok := errors.AsType[config.Problems](err)
 		if err != nil && !ok {
 			t.Fatalf("error of type %T", err)
 		}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -39,7 +40,7 @@ func (r *run) dns(ctx context.Context) {
 	}
 	r.unknown = true
 	c := cause("name-service", "host", host)
-	if dns, ok := err.(*net.DNSError); ok && dns.IsNotFound {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		c = cause("name-unknown", "host", host)
 	}
 	if proxy != nil {
