@@ -216,7 +216,7 @@ func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 
 func TestFailedDevicesGiveExitCodeAndReport(t *testing.T) {
 	startCore(t)
-	code, out, errs := run("enroll", "-n", "2", "-c", "device.yaml", "--set", "bootstrap.provisioningTemplate=Other")
+	code, out, errs := run("enroll", "-n", "2", "-c", "device.yaml", "--timeout", "3s", "--set", "bootstrap.provisioningTemplate=Other")
 	if code == 0 || !strings.Contains(out, "none of 2 devices enrolled") || !strings.Contains(errs, "none of 2 devices enrolled") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
