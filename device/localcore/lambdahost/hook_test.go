@@ -2,6 +2,9 @@ package lambdahost_test
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,8 +73,18 @@ func TestRealHookReportsAnEventThatItCannotRead(t *testing.T) {
 	}
 }
 
+// nothingRegistered answers as a control plane without things does.
+func nothingRegistered(b *testing.B) string {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{}`)
+	}))
+	b.Cleanup(api.Close)
+	return api.URL
+}
+
 func BenchmarkRealHook(b *testing.B) {
-	h := start(b, lambdahost.Config{Path: buildHook(b), Timeout: payload.AnswerWithin, Concurrency: 1})
+	h := start(b, lambdahost.Config{Path: buildHook(b), Timeout: payload.AnswerWithin, Concurrency: 1, Endpoint: nothingRegistered(b)})
 	for b.Loop() {
 		if _, err := h.Invoke(b.Context(), []byte(`{"parameters":{"serialNumber":"2974685"}}`)); err != nil {
 			b.Fatal(err)
@@ -91,7 +104,7 @@ func BenchmarkStart(b *testing.B) {
 }
 
 func BenchmarkRealHookInParallel(b *testing.B) {
-	h := start(b, lambdahost.Config{Path: buildHook(b), Timeout: payload.AnswerWithin})
+	h := start(b, lambdahost.Config{Path: buildHook(b), Timeout: payload.AnswerWithin, Endpoint: nothingRegistered(b)})
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
