@@ -3,6 +3,9 @@ package fleet_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
+	"math/rand/v2"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +45,22 @@ func startCore(t testing.TB, change ...func(*localcore.Config)) *localcore.Serve
 		}
 	})
 	return core
+}
+
+// stableAddress returns a free address on which a core can start again. Its port
+// is below those that systems take for outgoing connections, 32768 and more on
+// Linux: one of those may be another's by then.
+func stableAddress(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // newConfig describes n devices against the core.

@@ -1,7 +1,6 @@
 package fleet_test
 
 import (
-	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -95,14 +94,15 @@ func TestJitterSpreadsReconnects(t *testing.T) {
 	t.Parallel()
 	const n, window = 60, 3 * time.Second
 	state := t.TempDir()
-	core := startCore(t, func(c *localcore.Config) { c.State = state })
-	_, port := core.Endpoint()
+	address := stableAddress(t)
+	listen := func(c *localcore.Config) { c.State, c.Listen = state, address }
+	core := startCore(t, listen)
 	c := holdConfig(t, core, n, 14*time.Second, 0, window)
 	onHold(&c, func() {
 		if err := core.Close(); err != nil {
 			t.Error(err)
 		}
-		startCore(t, func(c *localcore.Config) { c.State, c.Listen = state, fmt.Sprintf("127.0.0.1:%d", port) })
+		startCore(t, listen)
 	})
 	r := enroll(t, c)
 	s := r.Hold.Reconnect
