@@ -15,6 +15,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"time"
@@ -48,6 +49,11 @@ type Config struct {
 	// never. Two thirds of the certificate's lifetime is the latest in any case. Up
 	// to a tenth is added at random, so that a fleet does not rotate at once.
 	RotateAfter time.Duration
+	// Services use the connection, each from its own goroutine.
+	Services []Service
+	// Routes are more of the local API, by pattern as in [http.ServeMux]. A response
+	// other than success is a JSON object with a text "error".
+	Routes map[string]http.Handler
 	// OnStatus, if set, is called with what the agent does now, in one line, and
 	// whether it is connected: the first time when the local API is ready.
 	OnStatus func(text string, connected bool)
@@ -61,7 +67,8 @@ type agent struct {
 	outbox        *outbox.Outbox
 	subscriptions *subscriptions
 	publisher     publisher
-	jitter        float64 // 0 to 1, of the rotation
+	denials       map[string]denial // of services, by topic or filter; guarded by publisher.turn
+	jitter        float64           // 0 to 1, of the rotation
 	lastConnect   time.Time
 
 	mu    sync.Mutex
@@ -104,11 +111,14 @@ func Run(ctx context.Context, c Config) error {
 		thing:         id.Record.ThingName,
 		outbox:        outbox.New(c.Outbox),
 		subscriptions: newSubscriptions(),
+		denials:       map[string]denial{},
 		jitter:        rand.Float64(),
 		state:         newState(id),
 	}
-	a.publisher = publisher{outbox: a.outbox, setAside: a.reportSetAside, idle: make(chan struct{}, 1)}
+	a.publisher = publisher{outbox: a.outbox, turn: make(turn, 1), setAside: a.reportSetAside, idle: make(chan struct{}, 1)}
 	defer a.outbox.Close()
+	stopServices := a.runServices(ctx)
+	defer stopServices()
 	stopAPI, err := a.serveAPI(ctx)
 	if err != nil {
 		return err

@@ -73,6 +73,9 @@ func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 		w.Write(a.metrics())
 		return nil
 	})
+	for pattern, handler := range a.Routes {
+		mux.Handle(pattern, handler)
+	}
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	server := &http.Server{
 		Handler:           mux,

@@ -113,7 +113,7 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 	o := a.Provision.Session
 	o.ClientID = id.Record.ThingName
 	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
-	o.OnMessage = a.subscriptions.deliver
+	o.OnMessage = a.deliver
 	conn, err := session.Connect(ctx, o)
 	if err != nil {
 		return id, 0, err
@@ -136,8 +136,10 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 func (a *agent) useConnection(ctx context.Context, conn *session.Session, id *identity.Identity) error {
 	using, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var workers sync.WaitGroup
-	for _, work := range []func(context.Context, *session.Session) error{a.publisher.publish, a.subscriptions.keepSubscribed} {
-		workers.Go(func() { stop(work(using, conn)) })
+	workers.Go(func() { stop(a.publisher.publish(using, conn)) })
+	workers.Go(func() { stop(a.subscriptions.keepSubscribed(using, conn, a.publisher.turn)) })
+	for _, s := range a.Services {
+		workers.Go(func() { a.serve(using, conn, s) })
 	}
 	err := a.awaitEnd(ctx, using, conn, id)
 	stop(err)

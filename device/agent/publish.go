@@ -29,7 +29,8 @@ var errNoAnswer = fmt.Errorf("no answer within %v: %w", answerTimeout, context.D
 // A publisher sends what is in the outbox.
 type publisher struct {
 	outbox *outbox.Outbox
-	pace   pace
+	turn   turn
+	pace   pace // guarded by the turn
 	// alone: the last connection ended with messages unacknowledged. Until as many
 	// are through, each is sent alone, to find the one that AWS IoT denies.
 	alone      int
@@ -42,37 +43,50 @@ type publisher struct {
 // publish sends messages, in their order, until the connection ends.
 func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
 	for {
-		count := maxUnacknowledged
-		if p.alone > 0 {
-			count = 1
-		}
-		count, err := p.pace.wait(ctx, count)
+		sent, err := p.publishNext(ctx, conn)
 		if err != nil {
 			return err
 		}
-		batch, err := p.outbox.Next(count, bytesPerSecond)
-		if err != nil || len(batch) == 0 {
-			select {
-			case p.idle <- struct{}{}:
-			default:
-			}
-			// A disk that cannot be read is tried again, but not at once.
-			retry := time.NewTimer(10 * time.Second)
-			select {
-			case <-p.outbox.Ready():
-			case <-retry.C:
-			case <-ctx.Done():
-			}
-			retry.Stop()
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
+		if sent {
 			continue
 		}
-		if err := p.send(ctx, conn, batch); err != nil {
-			return err
+		select {
+		case p.idle <- struct{}{}:
+		default:
+		}
+		// A disk that cannot be read is tried again, but not at once.
+		retry := time.NewTimer(10 * time.Second)
+		select {
+		case <-p.outbox.Ready():
+		case <-retry.C:
+		case <-ctx.Done():
+		}
+		retry.Stop()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 	}
+}
+
+// publishNext sends the next messages, if there are any.
+func (p *publisher) publishNext(ctx context.Context, conn *session.Session) (sent bool, err error) {
+	release, err := p.turn.take(ctx, conn)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	count := maxUnacknowledged
+	if p.alone > 0 {
+		count = 1
+	}
+	if count, err = p.pace.wait(ctx, count); err != nil {
+		return false, err
+	}
+	batch, err := p.outbox.Next(count, bytesPerSecond)
+	if err != nil || len(batch) == 0 {
+		return false, nil
+	}
+	return true, p.send(ctx, conn, batch)
 }
 
 func (p *publisher) send(ctx context.Context, conn *session.Session, batch []outbox.Message) error {

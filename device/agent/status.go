@@ -21,11 +21,13 @@ type state struct {
 	setAside        uint64
 	rotations       uint64
 	rotationsFailed uint64
-	rotateNext      time.Time // when a rotation that failed is tried again
+	serviceErrors   map[string]uint64 // by service
+	unexpected      uint64            // messages for which there is no service and no program
+	rotateNext      time.Time         // when a rotation that failed is tried again
 }
 
 func newState(id *identity.Identity) state {
-	return state{identity: id, reconnects: map[string]uint64{}}
+	return state{identity: id, reconnects: map[string]uint64{}, serviceErrors: map[string]uint64{}}
 }
 
 func (a *agent) update(change func(*state)) {
@@ -46,6 +48,8 @@ type Status struct {
 	RotationDue    time.Time    `json:"rotationDue"`
 	Outbox         OutboxStatus `json:"outbox"`
 	Subscribers    int          `json:"subscribers"`
+	// Services has what a [Service] says of itself, by its name.
+	Services map[string]any `json:"services,omitempty"`
 }
 
 // An OutboxStatus is part of a [Status].
@@ -61,6 +65,12 @@ func (a *agent) status() Status {
 	a.subscriptions.mu.Lock()
 	subscribers := len(a.subscriptions.subscribers)
 	a.subscriptions.mu.Unlock()
+	services := map[string]any{}
+	for _, s := range a.Services {
+		if r, ok := s.(interface{ Status() any }); ok {
+			services[s.Name()] = r.Status()
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	id := a.state.identity
@@ -75,6 +85,7 @@ func (a *agent) status() Status {
 		RotationDue:    a.rotationDue(id).UTC(),
 		Outbox:         OutboxStatus{out.Messages, out.Bytes, utc(out.Oldest), out.SetAside},
 		Subscribers:    subscribers,
+		Services:       services,
 	}
 }
 
@@ -89,6 +100,20 @@ func utc(t time.Time) *time.Time {
 // metrics returns the counts in the text format of Prometheus.
 // https://prometheus.io/docs/instrumenting/exposition_formats/
 func (a *agent) metrics() []byte {
+	var b bytes.Buffer
+	metric := func(name, kind, help string, samples ...any) {
+		fmt.Fprintf(&b, "# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
+		for i := 0; i < len(samples); i += 2 {
+			fmt.Fprintf(&b, "iot_device_%s%s %v\n", name, samples[i], samples[i+1])
+		}
+	}
+	for _, s := range a.Services {
+		if r, ok := s.(interface {
+			Metrics(func(name, kind, help string, samples ...any))
+		}); ok {
+			r.Metrics(metric)
+		}
+	}
 	now := time.Now()
 	out := a.outbox.Stats()
 	a.subscriptions.mu.Lock()
@@ -105,20 +130,15 @@ func (a *agent) metrics() []byte {
 	if !out.Oldest.IsZero() {
 		oldest = now.Sub(out.Oldest).Seconds()
 	}
-	var b bytes.Buffer
-	metric := func(name, kind, help string, samples ...any) {
-		fmt.Fprintf(&b, "# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
-		for i := 0; i < len(samples); i += 2 {
-			fmt.Fprintf(&b, "iot_device_%s%s %v\n", name, samples[i], samples[i+1])
+	labelled := func(label string, counts map[string]uint64) (samples []any) {
+		for _, value := range slices.Sorted(maps.Keys(counts)) {
+			samples = append(samples, fmt.Sprintf("{%s=%q}", label, value), counts[value])
 		}
-	}
-	var reconnects []any
-	for _, cause := range slices.Sorted(maps.Keys(s.reconnects)) {
-		reconnects = append(reconnects, fmt.Sprintf("{cause=%q}", cause), s.reconnects[cause])
+		return samples
 	}
 	metric("connected", "gauge", "1 while the device is connected to AWS IoT.", "", connected)
 	metric("connected_seconds_total", "counter", "Time for which the device was connected.", "", total.Seconds())
-	metric("reconnects_total", "counter", "Connections that failed or were lost, by cause.", reconnects...)
+	metric("reconnects_total", "counter", "Connections that failed or were lost, by cause.", labelled("cause", s.reconnects)...)
 	metric("outbox_messages", "gauge", "Messages that AWS IoT has not acknowledged.", "", out.Messages)
 	metric("outbox_bytes", "gauge", "Bytes of these messages.", "", out.Bytes)
 	metric("outbox_oldest_seconds", "gauge", "Age of the oldest of these messages.", "", oldest)
@@ -128,6 +148,8 @@ func (a *agent) metrics() []byte {
 	metric("messages_dropped_total", "counter", "Messages dropped from the outbox, by the bound that they exceeded.", `{bound="bytes"}`, out.DroppedBytes, `{bound="age"}`, out.DroppedAge)
 	metric("messages_set_aside_total", "counter", "Messages that ended the connection three times in a row.", "", s.setAside)
 	metric("messages_received_total", "counter", "Messages received from AWS IoT.", "", received)
+	metric("messages_unexpected_total", "counter", "Messages received that no service or program had asked for.", "", s.unexpected)
+	metric("service_errors_total", "counter", "Failures of services, by service.", labelled("service", s.serviceErrors)...)
 	metric("subscribers", "gauge", "Programs that subscribe.", "", subscribers)
 	metric("subscribers_dropped_total", "counter", "Subscribers dropped because they were slow.", "", slow)
 	metric("rotations_total", "counter", "Replacements of key and certificate, by result.", `{result="done"}`, s.rotations, `{result="failed"}`, s.rotationsFailed)

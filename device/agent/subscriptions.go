@@ -32,6 +32,7 @@ type subscriptions struct {
 
 	mu          sync.Mutex
 	subscribers []*subscriber
+	services    []string        // the filters of services; not changed
 	held        map[string]bool // the filters that the connection is subscribed to
 	received    uint64
 	droppedSlow uint64
@@ -46,8 +47,8 @@ func (s *subscriptions) add(filter string) (*subscriber, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	filters := s.wanted()
-	if len(s.subscribers) >= maxSubscribers || len(filters) >= maxFilters && !slices.Contains(filters, filter) {
-		return nil, &apiError{503, fmt.Sprintf("there are %d subscribers with %d filters; at most %d with %d are possible", len(s.subscribers), len(filters), maxSubscribers, maxFilters)}
+	if len(s.subscribers) >= maxSubscribers || len(filters)+len(s.services) >= maxFilters && !slices.Contains(filters, filter) {
+		return nil, &apiError{503, fmt.Sprintf("there are %d subscribers with %d filters; at most %d with %d are possible", len(s.subscribers), len(filters), maxSubscribers, maxFilters-len(s.services))}
 	}
 	sub := &subscriber{filter: filter, messages: make(chan session.Message, subscriberBuffer), ready: make(chan struct{}), dropped: make(chan error, 1)}
 	s.subscribers = append(s.subscribers, sub)
@@ -95,8 +96,8 @@ func (s *subscriptions) signal() {
 }
 
 // deliver hands a message to the programs that subscribe to it. It does not wait
-// for one that is slow, but drops it.
-func (s *subscriptions) deliver(m session.Message) {
+// for one that is slow, but drops it. It reports whether there was any.
+func (s *subscriptions) deliver(m session.Message) (wanted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.received++
@@ -104,6 +105,7 @@ func (s *subscriptions) deliver(m session.Message) {
 		if !matches(sub.filter, m.Topic) {
 			return false
 		}
+		wanted = true
 		select {
 		case sub.messages <- m:
 			return false
@@ -112,6 +114,25 @@ func (s *subscriptions) deliver(m session.Message) {
 			return true
 		}
 	})
+	return wanted
+}
+
+// hold notes that the connection has subscriptions.
+func (s *subscriptions) hold(filters ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, filter := range filters {
+		s.held[filter] = true
+		for _, sub := range s.subscribers {
+			if sub.filter == filter {
+				select {
+				case <-sub.ready:
+				default:
+					close(sub.ready)
+				}
+			}
+		}
+	}
 }
 
 // reset notes that a new connection has no subscriptions yet.
@@ -128,7 +149,7 @@ func (s *subscriptions) next() (add, remove string) {
 	defer s.mu.Unlock()
 	wanted := s.wanted()
 	for filter := range s.held {
-		if !slices.Contains(wanted, filter) {
+		if !slices.Contains(wanted, filter) && !slices.Contains(s.services, filter) {
 			return "", filter
 		}
 	}
@@ -143,10 +164,13 @@ func (s *subscriptions) next() (add, remove string) {
 // keepSubscribed gives the connection the subscriptions of the programs, until it
 // ends. AWS IoT denies a subscription by closing the connection, so that each
 // is requested alone: its subscribers are dropped then, and nobody else's.
-func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Session) error {
+func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Session, turn turn) error {
 	for {
 		add, remove := s.next()
-		var err error
+		release, err := turn.take(ctx, conn)
+		if err != nil {
+			return err
+		}
 		answer, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 		switch {
 		case remove != "":
@@ -155,8 +179,12 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 			err = conn.Subscribe(answer, add)
 		}
 		cancel()
-		s.mu.Lock()
+		release()
 		_, rejected := errors.AsType[*session.SubackError](err)
+		if err == nil && add != "" {
+			s.hold(add)
+		}
+		s.mu.Lock()
 		switch {
 		case rejected || add != "" && endedBy(err, "SUBSCRIBE"):
 			s.drop(fmt.Errorf("AWS IoT probably denies the subscription: %w", err), func(sub *subscriber) bool { return sub.filter == add })
@@ -165,17 +193,6 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 			}
 		case err == nil && remove != "":
 			delete(s.held, remove)
-		case err == nil && add != "":
-			s.held[add] = true
-			for _, sub := range s.subscribers {
-				if sub.filter == add {
-					select {
-					case <-sub.ready:
-					default:
-						close(sub.ready)
-					}
-				}
-			}
 		}
 		s.mu.Unlock()
 		if err != nil {

@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/fleety/device/session"
+)
+
+// A Service is a feature of AWS IoT that uses the agent's connection: shadows,
+// jobs, tunnels. Its package need not import this one.
+//
+// A service may have three more methods:
+//
+//   - Run(ctx context.Context, thing string) is called once, and does what outlives
+//     a connection. The agent waits for it to return after ctx has ended.
+//   - Status() any is a part of /v1/status, at services.NAME, as JSON.
+//   - Metrics(metric func(name, kind, help string, samples ...any)) calls metric for
+//     each metric of /metrics. The name goes without the prefix iot_device_, and
+//     samples are pairs of labels, such as `{result="done"}` or none, and a value.
+type Service interface {
+	// Name is a word for logs, metrics and the status.
+	Name() string
+	// Filters returns what to subscribe to, at QoS 1, before Serve is called.
+	Filters(thing string) []string
+	// Serve uses one connection until ctx ends, which is when the connection does.
+	// When it returns earlier, it is called again after a delay that grows, and its
+	// error is logged and counted.
+	Serve(ctx context.Context, conn Conn) error
+	// Deliver receives every message of the connection, from before Serve is called,
+	// and reports whether it is one of the service's. It must not block.
+	Deliver(m session.Message) bool
+}
+
+// A Conn is the connection as a service sees it. It is an alias, so that the
+// package of a service may spell the same type for itself.
+type Conn = interface {
+	ThingName() string
+	// Publish publishes at QoS 1, within the rates of AWS IoT, and waits for PUBACK,
+	// for 30 seconds at most. A topic that has ended three connections in a row, as
+	// AWS IoT denies a publish, fails for an hour without being sent.
+	Publish(ctx context.Context, topic string, payload []byte) error
+}
+
+// A turn makes requests wait for each other's answers. AWS IoT denies a request by
+// closing the connection: with one unanswered, it is known which.
+type turn chan struct{}
+
+// take waits for the turn. The caller must release it after the answer.
+func (t turn) take(ctx context.Context, conn *session.Session) (release func(), err error) {
+	select {
+	case t <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case <-conn.Done():
+		<-t
+		return nil, session.ErrNotConnected // by another request
+	default:
+		return func() { <-t }, nil
+	}
+}
+
+// denialPause is how long a request of a service is not repeated that has ended
+// maxRejections connections in a row.
+const denialPause = time.Hour
+
+// A denial counts the connections that a request for a topic or filter has ended
+// in a row.
+type denial struct {
+	count int
+	until time.Time // not repeated until then
+}
+
+// A serviceConn is a [Conn].
+type serviceConn struct {
+	agent *agent
+	conn  *session.Session
+}
+
+func (c serviceConn) ThingName() string { return c.agent.thing }
+
+func (c serviceConn) Publish(ctx context.Context, topic string, payload []byte) error {
+	return c.request(ctx, "PUBLISH", topic, func(ctx context.Context) error {
+		pace := &c.agent.publisher.pace
+		if _, err := pace.wait(ctx, 1); err != nil {
+			return err
+		}
+		pace.sent(1, len(topic)+len(payload))
+		return c.conn.Publish(ctx, topic, payload)
+	})
+}
+
+// request sends a packet when it is its turn and waits for the answer, unless the
+// same has ended several connections.
+func (c serviceConn) request(ctx context.Context, packet, topic string, send func(context.Context) error) error {
+	release, err := c.agent.publisher.turn.take(ctx, c.conn)
+	if err != nil {
+		return err
+	}
+	defer release()
+	d := c.agent.denials[topic] // guarded by the turn
+	if time.Now().Before(d.until) {
+		return fmt.Errorf("AWS IoT probably denies %s to %s: it ended the connection %d times in a row; it is tried again after %s",
+			packet, topic, maxRejections, d.until.UTC().Format(time.RFC3339))
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancel()
+	err = send(ctx)
+	if err == nil {
+		delete(c.agent.denials, topic)
+	} else if endedBy(err, packet) {
+		if d.count++; d.count >= maxRejections {
+			d = denial{until: time.Now().Add(denialPause)}
+		}
+		c.agent.denials[topic] = d
+	}
+	return err
+}
+
+// serve lets a service use a connection until it ends.
+func (a *agent) serve(ctx context.Context, conn *session.Session, s Service) {
+	c := serviceConn{a, conn}
+	var delays backoff
+	for {
+		began := time.Now()
+		err := a.subscribeService(ctx, c, s)
+		if err == nil {
+			err = s.Serve(ctx, c)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-conn.Done():
+			return
+		default:
+		}
+		if err == nil {
+			err = errors.New("it ended by itself")
+		}
+		delay := delays.next(time.Since(began))
+		a.update(func(st *state) { st.serviceErrors[s.Name()]++ })
+		a.Log.Error("service failed", "service", s.Name(), "next", delay.Round(time.Millisecond), "error", err)
+		if !sleep(ctx, delay) {
+			return
+		}
+	}
+}
+
+// subscribeService subscribes to those filters of a service that the connection
+// does not have.
+func (a *agent) subscribeService(ctx context.Context, c serviceConn, s Service) error {
+	var missing []string
+	a.subscriptions.mu.Lock()
+	for _, filter := range s.Filters(a.thing) {
+		if !a.subscriptions.held[filter] {
+			missing = append(missing, filter)
+		}
+	}
+	a.subscriptions.mu.Unlock()
+	for filters := range slices.Chunk(missing, session.MaxFilters) {
+		err := c.request(ctx, "SUBSCRIBE", filters[0], func(ctx context.Context) error { return c.conn.Subscribe(ctx, filters...) })
+		if err != nil {
+			return err
+		}
+		a.subscriptions.hold(filters...)
+	}
+	return nil
+}
+
+// deliver hands a message to the services and programs that it is for.
+func (a *agent) deliver(m session.Message) {
+	expected := a.subscriptions.deliver(m)
+	for _, s := range a.Services {
+		expected = s.Deliver(m) || expected
+	}
+	if !expected {
+		a.update(func(s *state) { s.unexpected++ })
+	}
+}
+
+// runServices begins what outlives connections. The function that it returns ends
+// it and waits.
+func (a *agent) runServices(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	for _, s := range a.Services {
+		a.subscriptions.services = append(a.subscriptions.services, s.Filters(a.thing)...)
+		if r, ok := s.(interface{ Run(context.Context, string) }); ok {
+			running.Go(func() { r.Run(ctx, a.thing) })
+		}
+	}
+	return func() { cancel(); running.Wait() }
+}

@@ -1,0 +1,164 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"example.com/fleety/device/agent"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/session"
+)
+
+// An echo is a service that publishes what it receives.
+type echo struct {
+	filter, topic string
+	received      chan string
+	fail          atomic.Bool // the first Serve fails
+	published     atomic.Uint64
+	ended         chan struct{}
+}
+
+func newEcho(filter, topic string) *echo {
+	return &echo{filter: filter, topic: topic, received: make(chan string, 100), ended: make(chan struct{})}
+}
+
+func (e *echo) Name() string { return "echo" }
+func (e *echo) Filters(thing string) []string {
+	return []string{"fleet/" + thing + "/down/" + e.filter}
+}
+func (e *echo) Status() any { return map[string]uint64{"published": e.published.Load()} }
+
+func (e *echo) Run(ctx context.Context, _ string) {
+	<-ctx.Done()
+	close(e.ended)
+}
+
+func (e *echo) Metrics(metric func(name, kind, help string, samples ...any)) {
+	metric("echoes_total", "counter", "Echoes.", `{kind="loud"}`, e.published.Load())
+}
+
+func (e *echo) Deliver(m session.Message) bool {
+	if !strings.Contains(m.Topic, "/down/echo") {
+		return false
+	}
+	e.received <- string(m.Payload)
+	return true
+}
+
+func (e *echo) Serve(ctx context.Context, conn agent.Conn) error {
+	if e.fail.Swap(false) {
+		return errors.New("it begins badly")
+	}
+	for {
+		select {
+		case text := <-e.received:
+			if err := conn.Publish(ctx, "fleet/"+conn.ThingName()+"/"+e.topic, []byte(text)); err != nil {
+				e.received <- text
+				return err
+			}
+			e.published.Add(1)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func send(t *testing.T, w *world, topic, text string) {
+	t.Helper()
+	answer, err := http.Post(w.APIURL()+"/topics/fleet/"+thing+"/"+topic+"?qos=1", "", strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+}
+
+func awaitPublished(t *testing.T, w *world, topic string) {
+	t.Helper()
+	if _, err := w.AwaitEvent(t.Context(), func(e localcore.Event) bool { return e.Type == event.Published && e.Topic == "fleet/"+thing+"/"+topic }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A service has its subscriptions when it is called, is called again after an
+// error, and shows in the status, the metrics and the local API.
+func TestServiceUsesTheConnection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	e := newEcho("echo/+", "up/echo")
+	e.fail.Store(true)
+	w.config.Services = []agent.Service{e}
+	w.config.Routes = map[string]http.Handler{"GET /v1/echo": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "echo") })}
+	stop := w.run(t)
+	if _, err := w.AwaitEvent(t.Context(), func(e localcore.Event) bool {
+		return e.Type == event.Subscribed && e.Topic == "fleet/"+thing+"/down/echo/+"
+	}); err != nil {
+		t.Fatal(err)
+	}
+	send(t, w, "down/echo/1", "one")
+	awaitPublished(t, w, "up/echo")
+	s := w.await(t, func(s agent.Status) bool { return s.Services["echo"].(map[string]any)["published"] == 1.0 })
+	if s.Subscribers != 0 {
+		t.Errorf("status: %+v", s)
+	}
+	metrics := w.get(t, "/metrics")
+	for _, want := range []string{"iot_device_echoes_total{kind=\"loud\"} 1\n", "iot_device_service_errors_total{service=\"echo\"} 1\n", "iot_device_messages_unexpected_total 0\n"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics have no %q:\n%s", want, metrics)
+		}
+	}
+	if text := w.get(t, "/v1/echo"); text != "echo" {
+		t.Errorf("the service's route answers %q", text)
+	}
+	stop()
+	<-e.ended
+}
+
+// A service that AWS IoT denies a publish or a subscription cannot keep the device
+// from being connected, nor a program's messages from being sent.
+func TestServiceThatIsDeniedLeavesTheConnectionToOthers(t *testing.T) {
+	t.Parallel()
+	for name, e := range map[string]*echo{
+		"publish":   newEcho("echo/+", "elsewhere"),
+		"subscribe": newEcho("", "up/echo"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.config.Services = []agent.Service{denied{e, name}}
+			w.run(t)
+			e.received <- "text"
+			w.await(t, func(agent.Status) bool {
+				return strings.Contains(w.get(t, "/metrics"), "iot_device_service_errors_total{service=\"echo\"} 1")
+			})
+			client := agent.NewClient(w.config.Socket)
+			defer client.Close()
+			if err := client.Publish(t.Context(), "telemetry", []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			w.await(t, func(s agent.Status) bool { return s.Connected && s.Outbox.Messages == 0 && s.Outbox.SetAside == 0 })
+			if metrics := w.get(t, "/metrics"); !strings.Contains(metrics, `iot_device_reconnects_total{cause="`+name+`"} 3`) {
+				t.Errorf("the connection ended again:\n%s", metrics)
+			}
+		})
+	}
+}
+
+// A denied service subscribes outside the device's topics, if that is what is
+// denied.
+type denied struct {
+	*echo
+	packet string
+}
+
+func (d denied) Filters(thing string) []string {
+	if d.packet == "subscribe" {
+		return []string{"fleet/another/down/#"}
+	}
+	return d.echo.Filters(thing)
+}
