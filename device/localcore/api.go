@@ -1,13 +1,17 @@
 package localcore
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"sync"
 	"time"
 
 	"example.com/fleety/device/localcore/console"
@@ -31,14 +35,14 @@ type apiServer struct {
 }
 
 // listenAPI opens the port of the control API. Requests wait until serve.
-func listenAPI(ctx context.Context, c *Config) (*apiServer, error) {
+func listenAPI(ctx context.Context, c *Config, cert *tls.Certificate) (*apiServer, error) {
 	l, err := net.Listen("tcp", c.API)
 	if err != nil {
 		return nil, fmt.Errorf("listening for tools: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	return &apiServer{
-		listener: l,
+		listener: &plainOrTLS{l, &tls.Config{Certificates: []tls.Certificate{*cert}}},
 		cancel:   cancel,
 		http: &http.Server{
 			ReadHeaderTimeout: apiHeaderTimeout, // of a body: see controlapi
@@ -49,6 +53,46 @@ func listenAPI(ctx context.Context, c *Config) (*apiServer, error) {
 		},
 	}, nil
 }
+
+// A plainOrTLS is a port for both HTTP and HTTPS: the first byte of a client
+// says which it speaks.
+type plainOrTLS struct {
+	net.Listener
+	config *tls.Config
+}
+
+func (l *plainOrTLS) Accept() (net.Conn, error) {
+	raw, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	begun := bufferedConn{raw, bufio.NewReader(raw)}
+	return &sniffedConn{raw, sync.OnceValue(func() net.Conn {
+		if first, err := begun.reader.Peek(1); err != nil || first[0] != tlsHandshake {
+			return begun
+		}
+		return tls.Server(begun, l.config)
+	})}, nil
+}
+
+const tlsHandshake = 0x16 // content type of a ClientHello, RFC 8446, section 5.1
+
+// A sniffedConn finds out what its client speaks when it is read or written.
+type sniffedConn struct {
+	net.Conn
+	spoken func() net.Conn
+}
+
+func (c *sniffedConn) Read(p []byte) (int, error)  { return c.spoken().Read(p) }
+func (c *sniffedConn) Write(p []byte) (int, error) { return c.spoken().Write(p) }
+
+// A bufferedConn is read through a buffer.
+type bufferedConn struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func (c bufferedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
 
 // serve begins to serve, once everything that requests can ask for is there.
 func (a *apiServer) serve(handler http.Handler) {
@@ -61,6 +105,7 @@ func (s *Server) apiHandler() http.Handler {
 	services := control{s}
 	host, port := s.Endpoint()
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /mqtt", s.serveWebSocket)
 	mux.Handle("/_local/", http.NewCrossOriginProtection().Handler(s.localHandler()))
 	if !s.config.NoConsole {
 		console.Register(mux, console.Config{
@@ -100,16 +145,23 @@ func (s *Server) apiHandler() http.Handler {
 // was made to resolve to this machine must not reach the registry.
 func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = r.Host
-		}
-		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		if !isLoopback(r.Host) {
 			http.Error(w, "this API answers to localhost only", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isLoopback reports whether a host, with or without port, is this machine.
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(hostname(host))
+	return hostname(host) == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// hostname returns a host without its port.
+func hostname(host string) string {
+	return (&url.URL{Host: host}).Hostname()
 }
 
 // close ends every request and returns when the last has ended.

@@ -47,6 +47,9 @@ func (a *authorizer) VerifyCertificate(c *x509.Certificate) error {
 // NewSession implements [broker.Authorizer]. The thing of a session is that of
 // its beginning, the policies are those of each moment.
 func (a *authorizer) NewSession(p broker.Principal) broker.AuthSession {
+	if p.Certificate == nil {
+		return iamSession{}
+	}
 	s := &authSession{authorizer: a, certificateID: p.CertificateID, session: policy.Session{
 		ClientID:    p.ClientID,
 		SourceIP:    p.Address.Addr(),

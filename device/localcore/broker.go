@@ -2,6 +2,7 @@ package localcore
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -12,7 +13,7 @@ import (
 )
 
 // openBroker opens the broker and its ports.
-func (s *Server) openBroker() error {
+func (s *Server) openBroker(cert *tls.Certificate) error {
 	c := &s.config
 	least, most, _ := c.SecurityPolicy.versions() // validated
 	state := ""
@@ -38,10 +39,6 @@ func (s *Server) openBroker() error {
 		return err
 	}
 	s.broker = b
-	cert, err := s.authority.ServerCertificate("localhost", "127.0.0.1", "::1", "*.iot."+c.Region+".amazonaws.com")
-	if err != nil {
-		return err
-	}
 	if s.port, err = b.Listen(c.Listen, cert, false); err != nil {
 		return fmt.Errorf("listening for devices: %w", err)
 	}

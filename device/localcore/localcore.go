@@ -166,8 +166,12 @@ func (s *Server) openState() (err error) {
 // startServices starts what runs: hook, provisioning, broker, listeners.
 func (s *Server) startServices(ctx context.Context) error {
 	c := &s.config
+	cert, err := s.authority.ServerCertificate("localhost", "127.0.0.1", "::1", "*.iot."+c.Region+".amazonaws.com")
+	if err != nil {
+		return err
+	}
 	if c.API != NoAPI {
-		api, err := listenAPI(ctx, c)
+		api, err := listenAPI(ctx, c, cert)
 		if err != nil {
 			return err
 		}
@@ -188,7 +192,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	if err := s.openServices(ctx); err != nil {
 		return err
 	}
-	if err := s.openBroker(); err != nil {
+	if err := s.openBroker(cert); err != nil {
 		return err
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))

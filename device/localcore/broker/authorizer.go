@@ -17,9 +17,12 @@ type Authorizer interface {
 
 // A Principal is who a connection belongs to.
 type Principal struct {
-	ClientID      string
+	ClientID string
+	// CertificateID is that of Certificate. A client over WebSocket has neither:
+	// AccessKeyID names the AWS credentials that signed its request.
 	CertificateID string
 	Certificate   *x509.Certificate
+	AccessKeyID   string
 	ServerName    string // that the client asked for (SNI)
 	Address       netip.AddrPort
 }

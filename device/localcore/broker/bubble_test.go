@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -114,7 +113,7 @@ func (b *bubble) dial(version byte) *peer {
 	b.Broker.mu.Unlock()
 	b.work.Go(func() {
 		defer b.release(ours)
-		b.serve(context.Background(), b.newConn(ours, tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}))
+		b.serve(context.Background(), b.newConn(ours, Principal{Certificate: new(x509.Certificate)}))
 	})
 	b.Cleanup(func() { theirs.Close() })
 	return &peer{b.T, theirs, bufio.NewReader(theirs), version}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"crypto/tls"
 	"net"
 	"net/netip"
 	"sync"
@@ -14,7 +13,6 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 	"golang.org/x/time/rate"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/event"
 )
 
@@ -61,21 +59,15 @@ type request struct {
 	message *Message
 }
 
-// newConn returns the connection of a client whose handshake ended in this state.
-func (b *Broker) newConn(c net.Conn, state tls.ConnectionState) *Conn {
-	cert := state.PeerCertificates[0]
-	address, _ := netip.ParseAddrPort(c.RemoteAddr().String()) // TCP addresses parse
+// newConn returns the connection of a client whose client id CONNECT will name.
+func (b *Broker) newConn(c net.Conn, p Principal) *Conn {
+	p.Address = addrPort(c.RemoteAddr())
 	conn := &Conn{
-		broker: b,
-		net:    c,
-		reader: bufio.NewReaderSize(c, readBuffer),
-		principal: Principal{
-			CertificateID: awsiot.CertificateID(cert),
-			Certificate:   cert,
-			ServerName:    state.ServerName,
-			Address:       netip.AddrPortFrom(address.Addr().Unmap(), address.Port()),
-		},
-		ended: make(chan struct{}),
+		broker:    b,
+		net:       c,
+		reader:    bufio.NewReaderSize(c, readBuffer),
+		principal: p,
+		ended:     make(chan struct{}),
 	}
 	conn.written.L = &conn.outMu
 	if b.config.EnforceRates {
@@ -83,6 +75,12 @@ func (b *Broker) newConn(c net.Conn, state tls.ConnectionState) *Conn {
 		conn.publishes = rate.NewLimiter(publishesPerSecond, publishesPerSecond)
 	}
 	return conn
+}
+
+// addrPort reads the address of a TCP connection.
+func addrPort(a net.Addr) netip.AddrPort {
+	address, _ := netip.ParseAddrPort(a.String()) // TCP addresses parse
+	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
 }
 
 // ClientID returns the MQTT client id.

@@ -59,8 +59,10 @@ func (b *Broker) connect(c *Conn) error {
 	}
 	// The certificate may have left ACTIVE since the handshake; from here on
 	// DisconnectCertificate finds the connection.
-	if err := b.config.Authorizer.VerifyCertificate(c.principal.Certificate); err != nil {
-		return b.rejectConnect(c, errNotAuthorized, reasonAuthError, err.Error())
+	if c.principal.Certificate != nil {
+		if err := b.config.Authorizer.VerifyCertificate(c.principal.Certificate); err != nil {
+			return b.rejectConnect(c, errNotAuthorized, reasonAuthError, err.Error())
+		}
 	}
 	expiry := b.config.SessionExpiry
 	if c.v5() {
@@ -133,6 +135,9 @@ func protocolOf(body []byte) (name string, level *byte, ok bool) {
 // sentAlready reports whether the client sent more than its CONNECT, as far as
 // it has arrived.
 func (c *Conn) sentAlready() bool {
+	if _, ok := c.net.(*webSocket); ok { // which a read that times out ends
+		return c.reader.Buffered() > 0
+	}
 	_ = c.net.SetReadDeadline(time.Unix(1, 0)) // do not wait
 	_, err := c.reader.Peek(1)
 	_ = c.net.SetReadDeadline(time.Now().Add(connectTimeout))

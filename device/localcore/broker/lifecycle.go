@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
 )
@@ -32,7 +33,7 @@ func (b *Broker) lifecycle(c *Conn, group string, e lifecycleEvent) {
 	e.ClientID = c.principal.ClientID
 	e.TimestampMS = b.config.Now().UnixMilli()
 	e.SessionIdentifier = c.sessionID
-	e.PrincipalIdentifier = c.principal.CertificateID
+	e.PrincipalIdentifier = cmp.Or(c.principal.CertificateID, c.principal.AccessKeyID)
 	if thing, exclusive := c.auth.Thing(); exclusive {
 		e.ThingName = thing
 	}

@@ -23,10 +23,11 @@ const (
 	maxUnacknowledged      = 100
 	maxTopicAliases        = 8
 	maxMessageExpiry       = 604800 * time.Second
-	publishesPerSecond     = 100       // per connection, both ways
-	connectsPerSecond      = 1         // per client id
-	accountConnects        = 100       // per second, in the smaller Regions
-	accountSubscribes      = 200       // per second, in the smaller Regions
+	publishesPerSecond     = 100 // per connection, both ways
+	connectsPerSecond      = 1   // per client id
+	accountConnects        = 100 // per second, in the smaller Regions
+	accountSubscribes      = 200 // per second, in the smaller Regions
+	webSocketLife          = 24 * time.Hour
 	bytesPerSecond         = 512 << 10 // per connection, both ways
 	propertyByteLimit      = 8 << 10   // correlation data; user properties in sum
 	maxContentType         = 256
@@ -80,6 +81,7 @@ const (
 	reasonServerInitiated  = "SERVER_INITIATED_DISCONNECT"
 	reasonAPIInitiated     = "API_INITIATED_DISCONNECT"
 	reasonThrottled        = "THROTTLED"
+	reasonWebSocketTTL     = "WEBSOCKET_TTL_EXPIRATION"
 )
 
 // Reason codes that are used in several places.

@@ -125,7 +125,9 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	}
 	b.work.Go(func() {
 		defer b.release(raw)
-		b.serve(ctx, b.newConn(secure, secure.ConnectionState()))
+		state := secure.ConnectionState()
+		cert := state.PeerCertificates[0]
+		b.serve(ctx, b.newConn(secure, Principal{CertificateID: awsiot.CertificateID(cert), Certificate: cert, ServerName: state.ServerName}))
 	})
 }
 

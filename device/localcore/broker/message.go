@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -24,8 +25,8 @@ type Message struct {
 	// seconds and 7 days at most. Zero means for ever.
 	Expiry time.Duration
 
-	// ClientID and CertificateID are those of the client that published the
-	// message, empty when a service did.
+	// ClientID and CertificateID, or else the access key id, are those of the
+	// client that published the message, empty when a service did.
 	ClientID, CertificateID string
 	// Time is when it was published; Publish sets it.
 	Time time.Time
@@ -52,7 +53,7 @@ func (m *Message) size() int {
 func newMessage(topic string, payload []byte, h packets.FixedHeader, p packets.Properties, from Principal) *Message {
 	m := &Message{
 		Topic: topic, Payload: payload, QoS: h.Qos, Retain: h.Retain,
-		ClientID: from.ClientID, CertificateID: from.CertificateID,
+		ClientID: from.ClientID, CertificateID: cmp.Or(from.CertificateID, from.AccessKeyID),
 	}
 	m.setProperties(p)
 	return m

@@ -1,0 +1,123 @@
+package localcore
+
+import (
+	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"example.com/fleety/device/localcore/broker"
+)
+
+// AccessKeyID and SecretAccessKey are the AWS credentials of the account. A
+// request for MQTT over WebSocket must be signed with them; its client may then
+// do everything, as no IAM policy is emulated. Other requests need no signature.
+const (
+	AccessKeyID     = "any"
+	SecretAccessKey = "any"
+)
+
+const (
+	signingAlgorithm = "AWS4-HMAC-SHA256"
+	signingTime      = "20060102T150405Z"
+	// signatureLife is how long a signature is valid that names no X-Amz-Expires.
+	signatureLife = 5 * time.Minute
+	clockSkew     = 5 * time.Minute
+)
+
+// signingServices are the names that AWS's device SDKs sign WebSocket requests
+// for, the present ones and those of version 1.
+var signingServices = []string{"iotdevicegateway", "iotdata"}
+
+// serveWebSocket serves MQTT over WebSocket to a client that signed its request.
+// A page of another site has no business here: it could sign as well.
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	err := s.verifySignature(r)
+	if origin := r.Header.Get("Origin"); origin != "" && !s.config.UnsafeAllowAnyAddress {
+		if u, parseErr := url.Parse(origin); parseErr != nil || !isLoopback(u.Host) {
+			err = fmt.Errorf("the page %q that connects is not of this machine", origin)
+		}
+	}
+	if err != nil {
+		s.history.Record(Event{Type: Rejected, Action: ActionConnect, Address: r.RemoteAddr, Reason: err.Error()})
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	s.broker.ServeWebSocket(w, r, broker.Principal{AccessKeyID: AccessKeyID, ServerName: "localhost"})
+}
+
+// verifySignature checks a signature in the query, whose security token is not
+// part of what was signed.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
+func (s *Server) verifySignature(r *http.Request) error {
+	query := r.URL.Query()
+	if query.Get("X-Amz-Algorithm") != signingAlgorithm {
+		return fmt.Errorf("the request for MQTT over WebSocket is not signed: its query must hold a signature %s for %s", signingAlgorithm, signingServices[0])
+	}
+	scope := strings.Split(query.Get("X-Amz-Credential"), "/")
+	if len(scope) != 5 || scope[2] != s.config.Region || !slices.Contains(signingServices, scope[3]) {
+		return fmt.Errorf("X-Amz-Credential is %q, it must be KEY/DATE/%s/%s/aws4_request", query.Get("X-Amz-Credential"), s.config.Region, signingServices[0])
+	}
+	if scope[0] != AccessKeyID {
+		return fmt.Errorf("the access key id is %q, the one of this account is %q", scope[0], AccessKeyID)
+	}
+	at, err := time.Parse(signingTime, query.Get("X-Amz-Date"))
+	if err != nil {
+		return fmt.Errorf("X-Amz-Date is %q, it must have the form %s", query.Get("X-Amz-Date"), signingTime)
+	}
+	life := signatureLife
+	if seconds, err := strconv.Atoi(query.Get("X-Amz-Expires")); err == nil {
+		life = time.Duration(seconds) * time.Second
+	}
+	if now := s.config.Now(); now.Before(at.Add(-clockSkew)) || now.After(at.Add(life)) {
+		return fmt.Errorf("the signature of %s is not valid at %s", at.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	for _, host := range []string{r.Host, hostname(r.Host)} { // AWS's own port is no part of the host
+		if signature, err := sign(r, host, scope[3], scope[2], at); err != nil || hmac.Equal([]byte(signature), []byte(query.Get("X-Amz-Signature"))) {
+			return err
+		}
+	}
+	return errors.New("the signature does not match: sign path /mqtt with the secret access key of this account, and add X-Amz-Security-Token after that")
+}
+
+// sign returns the signature that the request should have.
+func sign(r *http.Request, host, service, region string, at time.Time) (string, error) {
+	query := r.URL.Query()
+	signed := &http.Request{Method: r.Method, Host: host, Header: http.Header{}, URL: &url.URL{Path: r.URL.Path}}
+	for name := range strings.SplitSeq(query.Get("X-Amz-SignedHeaders"), ";") {
+		if value := r.Header.Get(name); value != "" {
+			signed.Header.Set(name, value)
+		}
+	}
+	query.Del("X-Amz-Signature")
+	query.Del("X-Amz-Security-Token")
+	signed.URL.RawQuery = query.Encode()
+	empty := sha256.Sum256(nil)
+	uri, _, err := v4.NewSigner().PresignHTTP(r.Context(), aws.Credentials{AccessKeyID: AccessKeyID, SecretAccessKey: SecretAccessKey},
+		signed, hex.EncodeToString(empty[:]), service, region, at)
+	if err != nil {
+		return "", err
+	}
+	u, err := url.Parse(uri)
+	return cmp.Or(u, new(url.URL)).Query().Get("X-Amz-Signature"), err
+}
+
+// An iamSession is one of a client with AWS credentials, which may do
+// everything. It implements [broker.AuthSession].
+type iamSession struct{}
+
+func (iamSession) Authorize(broker.AuthRequest) (allowed bool, reason string) { return true, "" }
+
+func (iamSession) Thing() (name string, exclusive bool) { return "", false }
