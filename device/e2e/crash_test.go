@@ -157,6 +157,7 @@ func (c *campaign) runAndKill(t *testing.T, d *device, slow *link, random *rand.
 	kill := time.AfterFunc(upTo(random, longest), func() { _ = cmd.Process.Kill() }) // it may have ended
 	defer kill.Stop()
 	err := cmd.Wait()
+	d.hardware.processEnded()
 	if err == nil {
 		return true
 	}

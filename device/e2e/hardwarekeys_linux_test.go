@@ -1,15 +1,22 @@
 package e2e
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"sort"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
+
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
 )
 
 // A device whose key is in hardware provisions, verifies its identity and
@@ -18,15 +25,114 @@ func TestKeysInHardware(t *testing.T) {
 	t.Parallel()
 	t.Run("TPM", func(t *testing.T) {
 		t.Parallel()
-		s := newSite(t, shipped)
-		s.provisionInHardware(t, "tpm:"+startSoftwareTPM(t)+"?pcrs=0,7")
+		newSite(t, shipped).provisionInHardware(t, "tpm:"+startSoftwareTPM(t)+"?pcrs=0,7")
 	})
 	t.Run("PKCS 11", func(t *testing.T) {
 		t.Parallel()
-		s := newSite(t, withPKCS11)
-		module, pin := startSoftHSM(t)
-		s.provisionInHardware(t, "pkcs11:token=device?module-path="+module+"&pin-source=file:"+pin)
+		newSite(t, withPKCS11).provisionInHardware(t, "pkcs11")
 	})
+}
+
+// Where keys are in hardware, kills lose as little as where they are in files:
+// before any change to the disk in a bootstrap, in two runs, in a rotation, and
+// at random instants of rotations.
+func TestKillsLoseNothingWhereKeysAreInHardware(t *testing.T) {
+	t.Parallel()
+	t.Run("TPM", func(t *testing.T) {
+		t.Parallel()
+		newSite(t, withKillers).kill(t, "tpm")
+	})
+	t.Run("PKCS 11", func(t *testing.T) {
+		t.Parallel()
+		newSite(t, withBoth).kill(t, "pkcs11")
+	})
+}
+
+// kill takes one in so many of what it could do, unless the flags ask for all.
+func (s *site) kill(t *testing.T, keys string) {
+	step := min(*crashPairs, 12)
+	n := sort.Search(200, func(n int) bool { return !runTo(t, s.device(t, keys), n+1) })
+	for call := 0; call < n; call += step {
+		d := s.device(t, keys)
+		runTo(t, d, 1+call)
+		if call%2 == 1 {
+			runTo(t, d, 1+call*7%n)
+		}
+		d.mustRun(t)
+		d.checkWhole(t, s.cloud)
+	}
+	t.Run("rotation", func(t *testing.T) { s.killRotations(t, keys, step) })
+	t.Run("random", func(t *testing.T) { s.killRotationsAtRandom(t, keys, *crashKills/6) })
+}
+
+// hardware is where a device has its key: a TPM or a token of its own.
+type hardware struct {
+	socket   string   // of the TPM
+	variable []string // by which SoftHSM finds the token
+}
+
+func (h *hardware) variables() []string {
+	if h == nil {
+		return nil
+	}
+	return h.variable
+}
+
+// newHardware returns what the configuration says of keys, with new hardware
+// where that is tpm or pkcs11.
+func newHardware(t testing.TB, keys string) (string, *hardware) {
+	switch keys {
+	case "tpm":
+		h := &hardware{socket: startSoftwareTPM(t)}
+		return "tpm:" + h.socket, h
+	case "pkcs11":
+		return startSoftHSM(t)
+	}
+	return keys, nil
+}
+
+// processEnded removes what a process has left in the TPM when it was killed, as
+// the kernel's resource manager does.
+func (h *hardware) processEnded() {
+	if h == nil || h.socket == "" {
+		return
+	}
+	t, err := linuxudstpm.Open(h.socket)
+	if err != nil {
+		return // the next run says so
+	}
+	defer t.Close()
+	for _, first := range []uint32{0x80000000, 0x02000000} { // objects, sessions
+		got, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: first, PropertyCount: 100}.Execute(t)
+		if err != nil {
+			return
+		}
+		if handles, err := got.CapabilityData.Data.Handles(); err == nil {
+			for _, handle := range handles.Handle {
+				_, _ = tpm2.FlushContext{FlushHandle: handle}.Execute(t)
+			}
+		}
+	}
+}
+
+// loadFromHardware returns what status says of the device's identity: the tests
+// cannot open its key.
+func (d *device) loadFromHardware(t testing.TB) *identity.Identity {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), d.binary, "status", "--config", "device.yaml", "--json")
+	cmd.Dir, cmd.Env = d.dir, slices.Concat(os.Environ(), d.hardware.variables())
+	out, err := cmd.Output()
+	var status struct {
+		CertificateID string   `json:"certificateId"`
+		Problems      []string `json:"problems"`
+	}
+	if json.Unmarshal(out, &status) != nil || len(status.Problems) > 0 {
+		t.Fatalf("%s: status: %v\n%s", d.serial, err, out)
+	}
+	if status.CertificateID == "" {
+		return nil
+	}
+	return &identity.Identity{Record: identity.Record{CertificateID: status.CertificateID}}
 }
 
 func (s *site) provisionInHardware(t *testing.T, keys string) {
@@ -48,7 +154,7 @@ func (s *site) provisionInHardware(t *testing.T, keys string) {
 	}
 	for _, command := range []string{"status", "doctor"} {
 		cmd := exec.CommandContext(t.Context(), d.binary, command, "--config", "device.yaml")
-		cmd.Dir = d.dir
+		cmd.Dir, cmd.Env = d.dir, slices.Concat(os.Environ(), d.hardware.variables())
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", command, err, out)
 		}
@@ -56,7 +162,7 @@ func (s *site) provisionInHardware(t *testing.T, keys string) {
 }
 
 // needTool skips a test where a program is missing; CI installs it.
-func needTool(t *testing.T, name string) string {
+func needTool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil && os.Getenv("CI") != "" {
@@ -67,7 +173,7 @@ func needTool(t *testing.T, name string) string {
 	return path
 }
 
-func startSoftwareTPM(t *testing.T) (socket string) {
+func startSoftwareTPM(t testing.TB) (socket string) {
 	t.Helper()
 	swtpm := needTool(t, "swtpm")
 	dir, err := os.MkdirTemp("", "tpm") // a socket's path is short
@@ -90,28 +196,22 @@ func startSoftwareTPM(t *testing.T) (socket string) {
 	return ""
 }
 
-// softHSMModule is where Debian installs it.
-const softHSMModule = "/usr/lib/softhsm/libsofthsm2.so"
-
-// startSoftHSM makes a token named device, of which the programs that tests
-// start know by a variable.
-func startSoftHSM(t *testing.T) (module, pin string) {
+// startSoftHSM makes a token, and returns the URI of keys in it.
+func startSoftHSM(t testing.TB) (keys string, _ *hardware) {
 	t.Helper()
 	util := needTool(t, "softhsm2-util")
-	dir := filepath.Join(binDir, "softhsm")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	config := filepath.Join(dir, "softhsm2.conf")
+	dir := t.TempDir()
+	config, pin := filepath.Join(dir, "softhsm2.conf"), filepath.Join(dir, "pin")
 	writeFile(t, config, "directories.tokendir = "+dir+"\nlog.level = ERROR\n", 0o600)
-	os.Setenv("SOFTHSM2_CONF", config) // read by SoftHSM alone
-	pin = filepath.Join(dir, "pin")
 	writeFile(t, pin, "1234\n", 0o600)
-	out, err := exec.Command(util, "--init-token", "--free", "--label", "device", "--so-pin", "87654321", "--pin", "1234").CombinedOutput()
-	if err != nil {
+	h := &hardware{variable: []string{"SOFTHSM2_CONF=" + config}}
+	cmd := exec.Command(util, "--init-token", "--free", "--label", "device", "--so-pin", "87654321", "--pin", "1234")
+	cmd.Env = slices.Concat(os.Environ(), h.variable)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return softHSMModule, pin
+	// Debian installs the module there.
+	return "pkcs11:token=device?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:" + pin, h
 }
 
 func buildWithPKCS11() (string, error) {

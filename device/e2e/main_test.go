@@ -35,6 +35,7 @@ var (
 	shipped     = sync.OnceValues(buildShipped)
 	withKillers = sync.OnceValues(buildWithKillers)
 	withPKCS11  = sync.OnceValues(buildWithPKCS11)
+	withBoth    = sync.OnceValues(buildWithBoth) // PKCS #11, and points to be killed at
 )
 
 // buildShipped leaves the flags to the Makefile, so that what is measured is
@@ -47,6 +48,11 @@ func buildShipped() (string, error) {
 func buildWithKillers() (string, error) {
 	path := filepath.Join(binDir, "iot_device_failpoints")
 	return path, runTool("go", "build", "-tags", "failpoints", "-o", path, module+"device/cmd/iot_device")
+}
+
+func buildWithBoth() (string, error) {
+	path := filepath.Join(binDir, "iot_device_pkcs11_failpoints")
+	return path, runTool("go", "build", "-tags", "pkcs11,failpoints", "-o", path, module+"device/cmd/iot_device")
 }
 
 func runTool(name string, args ...string) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -104,8 +105,9 @@ func (c *cloud) checkNothingLeft(t testing.TB, devices []*device) {
 // A device is a directory with a configuration, and a binary to run there.
 type device struct {
 	binary, dir, serial string
-	flags               []string // further ones
-	verb                string   // the command; default bootstrap
+	flags               []string  // further ones
+	verb                string    // the command; default bootstrap
+	hardware            *hardware // where the key is; nil for a file
 }
 
 // newDevice makes a device, in a directory of its own below dir, that reaches
@@ -143,7 +145,7 @@ func (d *device) command(ctx context.Context, env ...string) (*exec.Cmd, *bytes.
 	}
 	cmd := exec.CommandContext(ctx, d.binary, append(args, d.flags...)...)
 	cmd.Dir = d.dir
-	cmd.Env = env
+	cmd.Env = slices.Concat(os.Environ(), d.hardware.variables(), env)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	return cmd, &stderr
@@ -170,7 +172,10 @@ func (s *site) device(t testing.TB, flow string) *device {
 // deviceAt returns a new device that reaches the cloud through a port.
 func (s *site) deviceAt(t testing.TB, flow string, port int) *device {
 	t.Helper()
-	return newDevice(t, s.binary, s.dir, fmt.Sprintf("297468%05d", s.serials.Add(1)), flow, s.cloud, port)
+	keys, hardware := newHardware(t, flow)
+	d := newDevice(t, s.binary, s.dir, fmt.Sprintf("297468%05d", s.serials.Add(1)), keys, s.cloud, port)
+	d.hardware = hardware
+	return d
 }
 
 // An outcome is how a run of the binary ended.
@@ -201,6 +206,7 @@ func (d *device) run(t testing.TB, env ...string) outcome {
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
+	d.hardware.processEnded()
 	o := outcome{code: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String(), state: cmd.ProcessState, took: time.Since(began)}
 	if o.code == 0 {
 		if err := json.Unmarshal(stdout.Bytes(), &o.result); err != nil {
@@ -233,6 +239,9 @@ func (d *device) store(t testing.TB) *identity.Store {
 // error.
 func (d *device) load(t testing.TB) *identity.Identity {
 	t.Helper()
+	if d.hardware != nil {
+		return d.loadFromHardware(t)
+	}
 	id, err := d.store(t).Load()
 	if err != nil && !errors.Is(err, identity.ErrNone) {
 		t.Fatalf("%s: %v", d.serial, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sort"
@@ -101,34 +102,95 @@ func TestRotationNeedsAnIdentity(t *testing.T) {
 // identity that works, whichever command comes next.
 func TestKilledRotationLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withKillers)
+	newSite(t, withKillers).killRotations(t, "device", 1)
+}
+
+// killRotations kills a rotation before each, or one of so many, of its changes
+// to the disk.
+func (s *site) killRotations(t *testing.T, keys string, step int) {
 	s.cloud.retireAtOnce(t)
 	n := sort.Search(200, func(n int) bool { // how many changes a rotation makes
-		d := s.device(t, "device")
+		d := s.device(t, keys)
 		d.mustRun(t)
 		return !signalled(d.rotate(t, killAt(n+1)).state)
 	})
 	if n < 20 {
 		t.Fatalf("only %d changes of the disk", n)
 	}
-	for worker := range crashWorkers {
-		t.Run(fmt.Sprint(worker), func(t *testing.T) {
-			t.Parallel()
-			for call := worker; call < n; call += crashWorkers {
-				d := s.device(t, "device")
-				d.mustRun(t)
-				if o := d.rotate(t, killAt(1+call)); !signalled(o.state) {
-					t.Errorf("%s: not killed at change %d", d.serial, 1+call)
+	t.Run("changes", func(t *testing.T) {
+		for worker := range crashWorkers {
+			t.Run(fmt.Sprint(worker), func(t *testing.T) {
+				t.Parallel()
+				for call := worker * step; call < n; call += crashWorkers * step {
+					d := s.device(t, keys)
+					d.mustRun(t)
+					if o := d.rotate(t, killAt(1+call)); !signalled(o.state) {
+						t.Errorf("%s: not killed at change %d", d.serial, 1+call)
+					}
+					if call/crashWorkers%2 == 0 {
+						d.mustRun(t) // whatever is pending, the present identity works
+					}
+					if o := d.rotate(t); o.code != 0 {
+						t.Errorf("%s, killed at change %d: exit %d\n%s", d.serial, 1+call, o.code, o.stderr)
+					}
+					s.cloud.awaitRetired(t, d.thing())
+					d.checkWhole(t, s.cloud)
 				}
-				if call/crashWorkers%2 == 0 {
-					d.mustRun(t) // whatever is pending, the present identity works
+			})
+		}
+	})
+}
+
+// Killed at random instants of one rotation after another, a device has one
+// identity that works, and once it has rotated its thing has one ACTIVE
+// certificate.
+func TestRandomKillsOfRotationsLoseNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shipped)
+	s.cloud.checkNothingLeft(t, s.killRotationsAtRandom(t, "device", *crashKills))
+}
+
+func (s *site) killRotationsAtRandom(t *testing.T, keys string, kills int64) []*device {
+	s.cloud.retireAtOnce(t)
+	c := &campaign{site: s, hits: map[string]int{}}
+	seed := *crashSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-crash.seed %d", seed)
+	t.Run("devices", func(t *testing.T) {
+		for worker := range crashWorkers {
+			t.Run(fmt.Sprint(worker), func(t *testing.T) {
+				t.Parallel()
+				random := rand.New(rand.NewPCG(seed, uint64(worker)))
+				delay := leastDelay + upTo(random, mostDelay-leastDelay)
+				slow := newLink(t, s.cloud.address(), delay)
+				defer slow.close()
+				d := s.deviceAt(t, keys, slow.port())
+				d.mustRun(t)
+				for c.kills.Load() < kills {
+					if random.IntN(3) == 0 {
+						d.mustRun(t)
+					}
+					d.verb = "rotate"
+					c.runAndKill(t, d, slow, random, 20*delay+100*time.Millisecond)
+					d.verb = ""
+					if d.load(t) == nil {
+						t.Fatalf("%s has no identity", d.serial)
+					}
 				}
 				if o := d.rotate(t); o.code != 0 {
-					t.Errorf("%s, killed at change %d: exit %d\n%s", d.serial, 1+call, o.code, o.stderr)
+					t.Fatalf("%s: exit %d\n%s", d.serial, o.code, o.stderr)
 				}
 				s.cloud.awaitRetired(t, d.thing())
 				d.checkWhole(t, s.cloud)
-			}
-		})
-	}
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.done = append(c.done, d)
+			})
+		}
+	})
+	t.Logf("%d devices, %d rotations, %d of them killed, %d disconnected; what the kills left on the disk: %v",
+		len(c.done), c.runs.Load(), c.kills.Load(), c.cuts.Load(), c.hits)
+	return c.done
 }

@@ -167,7 +167,7 @@ func (k *Keys) once(f func(transport.TPM) error) error {
 	t, err := open(path, info.Mode().Type() == fs.ModeSocket)
 	if err != nil {
 		if errors.Is(err, syscall.EBUSY) {
-			return fmt.Errorf("%w: %w", ErrBusy, err)
+			return err // and no reason to look for a TPM
 		}
 		return fmt.Errorf("%w: %w", ErrNoTPM, err)
 	}
@@ -175,12 +175,12 @@ func (k *Keys) once(f func(transport.TPM) error) error {
 	return f(t)
 }
 
-// explain adds the condition that a TPM's response code stands for.
+// explain adds the condition that a TPM's response code, or the kernel's, stands
+// for.
 func explain(err error) error {
-	for _, c := range []struct {
-		code      tpm2.TPMRC
-		condition error
-	}{
+	for _, c := range []struct{ code, condition error }{
+		{syscall.EBUSY, ErrBusy}, {syscall.EAGAIN, ErrBusy}, // of a device, and of a socket at which others wait
+		{syscall.ECONNREFUSED, ErrNoTPM}, {syscall.ENOENT, ErrNoTPM},
 		{tpm2.TPMRCRetry, ErrBusy}, {tpm2.TPMRCYielded, ErrBusy}, {tpm2.TPMRCTesting, ErrBusy},
 		{tpm2.TPMRCObjectMemory, ErrBusy}, {tpm2.TPMRCSessionMemory, ErrBusy},
 		{tpm2.TPMRCLockout, ErrLockout},

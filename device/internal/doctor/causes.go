@@ -239,13 +239,15 @@ func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 // identify returns the ID of an error's cause, the most specific one of its
 // chain, with the facts that the error has.
 func identify(err error) (id string, facts []string) {
-	for target, id := range map[error]string{
-		identity.ErrUnavailable: "key-unavailable",
-		tpm.ErrNoTPM:            "tpm-missing", tpm.ErrOtherTPM: "tpm-other", tpm.ErrPolicy: "tpm-policy",
-		tpm.ErrLockout: "tpm-busy", tpm.ErrBusy: "tpm-busy",
+	for _, key := range []struct {
+		target error
+		id     string
+	}{
+		{tpm.ErrLockout, "tpm-busy"}, {tpm.ErrBusy, "tpm-busy"}, {tpm.ErrOtherTPM, "tpm-other"}, {tpm.ErrPolicy, "tpm-policy"},
+		{tpm.ErrNoTPM, "tpm-missing"}, {identity.ErrUnavailable, "key-unavailable"},
 	} {
-		if errors.Is(err, target) {
-			return id, nil
+		if errors.Is(err, key.target) {
+			return key.id, nil
 		}
 	}
 	if e, ok := errors.AsType[*awsiot.ErrorResponse](err); ok {
