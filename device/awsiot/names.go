@@ -10,6 +10,7 @@ const (
 	ThingNameRule    = "1 to 128 characters of a-z A-Z 0-9 : _ -"
 	TemplateNameRule = "1 to 36 characters of a-z A-Z 0-9 _ -"
 	PolicyNameRule   = "1 to 128 characters of a-z A-Z 0-9 _ + = , . @ -"
+	RoleAliasRule    = "1 to 128 characters of a-z A-Z 0-9 _ = , @ -"
 	ShadowNameRule   = "1 to 64 characters of a-z A-Z 0-9 : _ - $"
 )
 
@@ -22,6 +23,9 @@ func ValidTemplateName(name string) bool { return within(name, 36, "_-") }
 
 // ValidPolicyName reports whether a policy may have the name.
 func ValidPolicyName(name string) bool { return within(name, 128, "_+=,.@-") }
+
+// ValidRoleAlias reports whether a role alias may have the name.
+func ValidRoleAlias(name string) bool { return within(name, 128, "_=,@-") }
 
 // ValidShadowName reports whether a named shadow may have the name. The empty
 // name is that of the classic shadow and not valid here. AWS itself uses $ in

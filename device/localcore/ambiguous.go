@@ -34,7 +34,7 @@ type AmbiguousBehavior struct {
 type Ambiguity struct {
 	// ID is its number, such as U4: U of provisioning and connections, B of the
 	// broker, A of the control API, P of policies, T of templates, R of shadows,
-	// jobs and rules.
+	// jobs and rules, C of the credentials provider.
 	ID string `json:"id"`
 	// Question is what AWS leaves open.
 	Question string `json:"question"`
@@ -213,4 +213,9 @@ var ambiguities = []Ambiguity{
 		Answer: "the eleventh republish action in a row fails"},
 	{ID: "R30", Question: "confirmation of HTTP destinations",
 		Answer: "none; HTTP actions reach the loopback interface only"},
+
+	{ID: "C1", Question: "error codes of the credentials provider, of which users have recorded status and message",
+		Answer: "AccessDeniedException with 403, ResourceNotFoundException with 404; the role itself is not looked for, so no 400"},
+	{ID: "C2", Question: "which thing's variables and group policies count for iot:AssumeRoleWithCertificate",
+		Answer: "those of the exclusive thing, else of the one that the header x-amzn-iot-thingname names"},
 }

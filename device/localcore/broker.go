@@ -23,6 +23,7 @@ func (s *Server) openBroker(cert *tls.Certificate) error {
 	b, err := broker.New(broker.Config{
 		Authorizer: &authorizer{config: c, registry: s.registry},
 		Reserved:   s.reserved,
+		HTTP:       s.serveCredentials,
 		Observe:    s.observe,
 		Record:     s.history.Record,
 

@@ -141,11 +141,12 @@ deviceLocation: USA
 server:
   endpoint: %s
   port: %d
+  credentialsEndpoint: %[1]s:%[2]d
 bootstrap:
   certificatepath: fleet-provisioning.certificate.pem
   privatekeypath: fleet-provisioning.private.key
   cacertificatepath: root.ca.bundle.pem
-  provisioningTemplate: %s
+  provisioningTemplate: %[3]s
 stateDir: devices
 `
 

@@ -26,7 +26,7 @@ const (
 	Invoked      = event.Invoked     // the pre-provisioning hook
 	Returned     = event.Returned    // the hook, with its decision in Reason
 	Provisioned  = event.Provisioned // a thing, by RegisterThing
-	Replied      = event.Replied     // to a request on a reserved topic
+	Replied      = event.Replied     // to a request on a reserved topic or for credentials
 	Rejected     = event.Rejected    // Action says what
 )
 
@@ -39,6 +39,8 @@ const (
 	ActionReceive   = event.Receive
 	ActionProvision = event.Provision
 	ActionPacket    = event.Packet // one that is malformed or not supported
+	// ActionCredentials is a request to the credentials provider.
+	ActionCredentials = event.Credentials
 )
 
 // AwaitThing waits until a thing of this name is registered and returns it.

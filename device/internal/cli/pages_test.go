@@ -1,12 +1,15 @@
 package cli_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"example.com/fleety/device/localcore/registry"
 )
 
 // The commands that the pages show to users of the local core work as they
@@ -20,7 +23,10 @@ func TestCommandsOfThePagesWork(t *testing.T) {
 	if err != nil || len(certificates) != 1 {
 		t.Fatalf("certificates %v, %v", certificates, err)
 	}
+	_, port := server.Endpoint()
 	adapt := strings.NewReplacer(
+		"certs/local/devices/", filepath.Join(dir, "certs")+"/", "certs/local/", filepath.Join(dir, "certs")+"/",
+		"localhost:8883", fmt.Sprintf("localhost:%d", port),
 		"http://127.0.0.1:8480", server.APIURL(),
 		"--certificate-id ID", "--certificate-id "+certificates[0].CertificateID,
 		"./iot_core_local", filepath.Join(binDir, "iot_core_local"),
@@ -36,6 +42,9 @@ func TestCommandsOfThePagesWork(t *testing.T) {
 						t.Fatalf("%s is not installed", program)
 					}
 					t.Skipf("%s is not installed", program)
+				}
+				if err := server.Registry().UpdateCertificate(certificates[0].CertificateID, registry.Active); err != nil { // a page may deactivate it
+					t.Fatal(err)
 				}
 				commands := shown(t, page, tool)
 				if len(commands) == 0 {

@@ -21,9 +21,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -110,7 +113,11 @@ type Config struct {
 type Server struct {
 	Endpoint string // host name, without scheme and port
 	Port     int    // 1 to 65535; 443 means ALPN x-amzn-mqtt-ca
-	Proxy    string // HTTP CONNECT proxy as a URL, or [NoProxy]; empty: as HTTPS_PROXY and NO_PROXY say
+	// CredentialsEndpoint is the host of the credentials provider, with its port
+	// if that is not 443; see [Config.CredentialsProvider].
+	CredentialsEndpoint string
+
+	Proxy string // HTTP CONNECT proxy as a URL, or [NoProxy]; empty: as HTTPS_PROXY and NO_PROXY say
 }
 
 // Bootstrap is what the device needs until it has its own identity.
@@ -178,6 +185,31 @@ func (c *Config) Identity() identity.Config {
 		Keys:         b.Keys.store(),
 		Reserved:     []string{c.Path, b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath},
 	}
+}
+
+const credentialsKey = "server.credentialsEndpoint"
+
+// CredentialsProvider returns host and port of the AWS IoT credentials provider.
+// The name cannot be derived from that of the data endpoint: without the setting
+// the error, of type [Problems], says how to get it.
+func (c *Config) CredentialsProvider() (host string, port int, err error) {
+	if c.Server.CredentialsEndpoint == "" {
+		return "", 0, Problems{{Key: credentialsKey, What: credentialsKey + " is missing", Remedy: askForCredentialsEndpoint}}
+	}
+	host, port = c.splitCredentialsEndpoint()
+	return host, port, nil
+}
+
+func (c *Config) splitCredentialsEndpoint() (host string, port int) {
+	host, text, err := net.SplitHostPort(c.Server.CredentialsEndpoint)
+	if err != nil {
+		return strings.TrimSuffix(c.Server.CredentialsEndpoint, "."), 443
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		n = 0 // no port
+	}
+	return host, int(n)
 }
 
 // TemplateParameters are the parameters of the RegisterThing request: those of

@@ -146,6 +146,7 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		"IOT_DEVICE_SERIALNUMBER=2974681", "IOT_DEVICE_DEVICELOCATION=Seattle", "IOT_DEVICE_LICENSE=MIT",
 		"IOT_DEVICE_THINGNAME=thing", "IOT_DEVICE_AUTHOR=Ada",
 		"IOT_DEVICE_SERVER_ENDPOINT=localhost", "IOT_DEVICE_SERVER_PORT=1", "IOT_DEVICE_SERVER_PROXY=http://p:1",
+		"IOT_DEVICE_SERVER_CREDENTIALSENDPOINT=localhost:8883",
 		"IOT_DEVICE_BOOTSTRAP_PRIVATEKEYPATH=a", "IOT_DEVICE_BOOTSTRAP_CERTIFICATEPATH=b",
 		"IOT_DEVICE_BOOTSTRAP_CACERTIFICATEPATH=c", "IOT_DEVICE_BOOTSTRAP_PROVISIONINGTEMPLATE=T",
 		"IOT_DEVICE_BOOTSTRAP_KEYS=service", "IOT_DEVICE_BOOTSTRAP_PARAMETERS=floor=3, room = 7",
@@ -159,7 +160,7 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 	}
 	want := &config.Config{
 		Path: "device.yaml", SerialNumber: "2974681", DeviceLocation: "Seattle", License: "MIT", ThingName: "thing", Author: "Ada", StateDir: "f",
-		Server: config.Server{Endpoint: "localhost", Port: 1, Proxy: "http://p:1"},
+		Server: config.Server{Endpoint: "localhost", Port: 1, CredentialsEndpoint: "localhost:8883", Proxy: "http://p:1"},
 		Bootstrap: config.Bootstrap{
 			PrivateKeyPath: "a", CertificatePath: "b", CACertificatePath: "c", ProvisioningTemplate: "T",
 			Keys: config.KeysService, Afterwards: config.AfterwardsRemove, Parameters: map[string]string{"floor": "3", "room": "7"},

@@ -46,6 +46,7 @@ var keys = []key{
 	{"stateDir", path, setText(func(c *Config) *string { return &c.StateDir })},
 	{"server.endpoint", text, setEndpoint},
 	{"server.port", number, setPort},
+	{"server.credentialsEndpoint", text, setText(func(c *Config) *string { return &c.Server.CredentialsEndpoint })},
 	{"server.proxy", text, setText(func(c *Config) *string { return &c.Server.Proxy })},
 	{"bootstrap.privatekeypath", path, setText(func(c *Config) *string { return &c.Bootstrap.PrivateKeyPath })},
 	{"bootstrap.certificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CertificatePath })},

@@ -33,6 +33,7 @@ func validate(c *Config, known Problems) Problems {
 	v := &validation{c: c, known: known}
 	v.identity()
 	v.endpoint()
+	v.credentialsEndpoint()
 	v.proxy()
 	v.bootstrap()
 	v.parameters()
@@ -96,6 +97,22 @@ func (v *validation) endpoint() {
 	}
 	if port := v.c.Server.Port; port < 1 || port > 65535 {
 		v.bad("server.port", fmt.Sprintf("server.port %d is not a port", port), "use 8883, or 443 where only that is open")
+	}
+}
+
+const askForCredentialsEndpoint = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:CredentialProvider"`
+
+func (v *validation) credentialsEndpoint() {
+	if v.c.Server.CredentialsEndpoint == "" {
+		return
+	}
+	host, port := v.c.splitCredentialsEndpoint()
+	kind := awsiot.ParseEndpoint(host).Kind
+	switch {
+	case host == "" || port == 0 || !fitsDNS(host) || isPlaceholder(host) || strings.ContainsAny(host, "/ @"):
+		v.bad(credentialsKey, fmt.Sprintf("%s %q is not HOST or HOST:PORT", credentialsKey, v.c.Server.CredentialsEndpoint), askForCredentialsEndpoint)
+	case kind != awsiot.EndpointCredentials && kind != awsiot.EndpointOther:
+		v.bad(credentialsKey, fmt.Sprintf("%s %q is the %s", credentialsKey, host, kind), askForCredentialsEndpoint)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,9 @@ type Config struct {
 	// A direct message goes to its handler alone, others to subscribers too. Nil
 	// means no handlers.
 	Reserved func(topic string) (h Handler, direct bool)
+	// HTTP answers a client that sends an HTTP request (GET) in place of CONNECT;
+	// its body is closed after it was sent. Nil means that none is answered.
+	HTTP func(*http.Request, Principal) *http.Response
 	// Observe sees every message that is published: by clients, also to
 	// reserved topics, by the services, and by the broker itself. It must not
 	// block, nor change the message. Nil means no observer.

@@ -40,11 +40,15 @@ func (b *Broker) Listen(address string, cert *tls.Certificate, requireALPN bool)
 // tlsConfig requires a client certificate that the Authorizer knows: no chain of
 // AWS's device certificates can be verified.
 func (b *Broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config {
+	protocols := []string{alpnMQTT}
+	if b.config.HTTP != nil && !requireALPN {
+		protocols = append(protocols, "http/1.1")
+	}
 	return &tls.Config{
 		Certificates:           []tls.Certificate{*cert},
 		MinVersion:             b.config.MinTLS,
 		MaxVersion:             b.config.MaxTLS,
-		NextProtos:             []string{alpnMQTT},
+		NextProtos:             protocols,
 		ClientAuth:             tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {

@@ -23,6 +23,10 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 	if err := c.net.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return
 	}
+	if b.config.HTTP != nil && c.speaksHTTP() {
+		b.serveHTTP(c)
+		return
+	}
 	if err := b.connect(c); err != nil {
 		if !errors.Is(err, errClosed) {
 			b.reject(c, event.Connect, "", "no acceptable CONNECT came: "+err.Error())

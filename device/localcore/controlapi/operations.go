@@ -160,6 +160,14 @@ func (a *api) operations() []operation {
 		}},
 		{"CreateProvisioningClaim", "POST /provisioning-templates/{templateName}/provisioning-claim", "", needs("certificate authority", a.Issuer != nil, a.createProvisioningClaim)},
 
+		{"CreateRoleAlias", "POST /role-aliases/{roleAlias}", "", with(a.createRoleAlias)},
+		{"DescribeRoleAlias", "GET /role-aliases/{roleAlias}", "", a.describeRoleAlias},
+		{"UpdateRoleAlias", "PUT /role-aliases/{roleAlias}", "", with(a.updateRoleAlias)},
+		{"DeleteRoleAlias", "DELETE /role-aliases/{roleAlias}", "", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteRoleAlias(q.path("roleAlias"))
+		}},
+		{"ListRoleAliases", "GET /role-aliases", marked + " isAscendingOrder", a.listRoleAliases},
+
 		{"DescribeEndpoint", "GET /endpoint", "endpointType", a.describeEndpoint},
 		{"TestAuthorization", "POST /test-authorization", "clientId", needs("policy evaluation", a.Authorizer != nil, with(a.testAuthorization))},
 		{"GetEffectivePolicies", "POST /effective-policies", "thingName", with(a.effectivePolicies)},

@@ -181,7 +181,7 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		status               int
 		code                 string
 	}{
-		"unknown path":          {"GET", "/role-aliases", "", nil, 404, "UnknownOperationException"},
+		"unknown path":          {"GET", "/dimensions", "", nil, 404, "UnknownOperationException"},
 		"unknown method":        {"PUT", "/things/thing", "", nil, 404, "UnknownOperationException"},
 		"malformed JSON":        {"POST", "/things/new", `{"attributePayload":`, nil, 400, "InvalidRequestException"},
 		"JSON of other types":   {"POST", "/things/new", `{"thingTypeName":5}`, nil, 400, "InvalidRequestException"},
@@ -243,7 +243,7 @@ func TestRejectionsAreLogged(t *testing.T) {
 		Registry: must(registry.Open("", registry.Options{}))(t),
 		Log:      slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-	for _, target := range []string{"/things/none", "/role-aliases"} {
+	for _, target := range []string{"/things/none", "/dimensions"} {
 		api.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", target, nil))
 	}
 	for _, want := range []string{"level=DEBUG", "operation=DescribeThing", "ResourceNotFoundException", "level=WARN", "UnknownOperationException"} {

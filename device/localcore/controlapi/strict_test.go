@@ -53,7 +53,7 @@ func TestEveryOperationOfTheSDKIsKnownByName(t *testing.T) {
 			}
 		}
 	}
-	if missing := controlapi.NotEmulated(); slices.Contains(missing, "CreateThing") || !slices.Contains(missing, "CreateRoleAlias") {
+	if missing := controlapi.NotEmulated(); slices.Contains(missing, "CreateThing") || !slices.Contains(missing, "CreateDimension") {
 		t.Errorf("not emulated: %v", missing)
 	}
 }
@@ -65,7 +65,7 @@ func TestMissingOperationAnswersWithItsName(t *testing.T) {
 		"GET /job-templates":              "ListJobTemplates",
 		"POST /dynamic-thing-groups/g":    "CreateDynamicThingGroup",
 		"POST /cacertificate":             "RegisterCACertificate",
-		"POST /role-aliases/a":            "CreateRoleAlias",
+		"POST /dimensions/a":              "CreateDimension",
 		"GET /registrationcode":           "GetRegistrationCode",
 		"PATCH /event-configurations":     "UpdateEventConfigurations",
 		"GET /domainConfigurations/a%2Fb": "DescribeDomainConfiguration",

@@ -23,7 +23,7 @@ const (
 	Invoked      Type = "invoked"     // the pre-provisioning hook
 	Returned     Type = "returned"    // the hook, with its decision in Reason
 	Provisioned  Type = "provisioned" // a thing, by RegisterThing
-	Replied      Type = "replied"     // to a request on a reserved topic
+	Replied      Type = "replied"     // to a request on a reserved topic or for credentials
 	Rejected     Type = "rejected"    // Action says what
 )
 
@@ -39,6 +39,8 @@ const (
 	Receive   Action = "receive"
 	Provision Action = "provision"
 	Packet    Action = "packet" // one that is malformed or not supported
+	// Credentials is a request to the credentials provider.
+	Credentials Action = "credentials"
 )
 
 // An Event is one thing that happened to one client. It holds no secrets.

@@ -115,6 +115,7 @@ const (
 	MaxDescription          = 2028
 	MaxSearchable           = 3
 	MaxPropagating          = 20
+	MaxRoleAliases          = 100
 )
 
 var (

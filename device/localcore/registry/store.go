@@ -40,6 +40,7 @@ type state struct {
 	billingGroups *table[BillingGroup]
 	tags          *table[map[string]string] // by the resource part of the ARN
 	templates     *table[ProvisioningTemplate]
+	roleAliases   *table[RoleAlias]
 	ownerships    *table[ownership] // by the hex SHA-256 of the token
 	claims        *table[claim]     // by certificate id
 
@@ -65,6 +66,7 @@ func newState(base *state) *state {
 		billingGroups: add(b, "billing-groups", newTable(base.billingGroups, "billinggroup", "Billing group")),
 		tags:          add(b, "tags", newTable(base.tags, "", "")),
 		templates:     add(b, "templates", newTable(base.templates, "provisioningtemplate", "Provisioning template")),
+		roleAliases:   add(b, "role-aliases", newTable(base.roleAliases, "rolealias", "Role alias")),
 		ownerships:    add(b, "ownerships", newTable(base.ownerships, "", "")),
 		claims:        add(b, "claims", newTable(base.claims, "", "")),
 		thingGroups:   add(b, "things-in-groups", newRelation(base.thingGroups)),

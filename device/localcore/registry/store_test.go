@@ -147,6 +147,7 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 	_, _, err := r.CreateClaimCertificate(newPEM(t), "u", time.Minute)
 	ok(t, err)
 	must(r.CreateBillingGroup("payers", "plant 7"))(t)
+	must(r.CreateRoleAlias(RoleAlias{Name: "alias", RoleARN: "arn:aws:iam::123456789012:role/r"}))(t)
 	must(r.CreateThingType(NewThingType{Name: "gauge", Propagating: []PropagatingAttribute{{UserPropertyKey: "k", ThingAttribute: "a"}}}))(t)
 	ok(t, r.AddThingToBillingGroup("thing", "payers"),
 		r.TagResource("policy/policy", map[string]string{"line": "7"}),

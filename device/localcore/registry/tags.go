@@ -40,8 +40,8 @@ func CheckTags(tags map[string]string) error {
 }
 
 // TagResource adds tags to a policy, thing type, thing group, billing group,
-// provisioning template, topic rule or job, given as the part of its ARN after
-// the account. A key that is there already gets the new value. Whether a rule or
+// provisioning template, role alias, topic rule or job, given as the part of its
+// ARN after the account. A key that is there already gets the new value. Whether a rule or
 // a job exists, the registry cannot say.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_TagResource.html
@@ -115,10 +115,12 @@ func (s *state) tagsOf(resource string) (map[string]string, error) {
 		exists = s.billingGroups.has(name)
 	case "provisioningtemplate":
 		exists = s.templates.has(name)
+	case "rolealias":
+		exists = s.roleAliases.has(name)
 	case "rule", "job":
 		exists = true
 	default:
-		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, topic rules and jobs can", clip(resource))
+		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, role aliases, topic rules and jobs can", clip(resource))
 	}
 	if !exists {
 		return nil, rejectFor(resource, CodeNotFound, "Resource %s cannot be found.", clip(resource))
