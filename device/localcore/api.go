@@ -107,6 +107,7 @@ func (s *Server) apiHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /mqtt", s.serveWebSocket)
 	mux.Handle("/_local/", http.NewCrossOriginProtection().Handler(s.localHandler()))
+	mux.Handle("GET /tunnel", s.tunnels) // the data plane of secure tunneling
 	if !s.config.NoConsole {
 		console.Register(mux, console.Config{
 			Endpoint: host, Port: port, API: s.APIURL(), Account: s.config.Account, Region: s.config.Region,
@@ -128,6 +129,7 @@ func (s *Server) apiHandler() http.Handler {
 		Shadows:      services,
 		Jobs:         s.jobs,
 		Rules:        s.rules,
+		Tunnels:      s.tunnels,
 		Quotas:       s.config.Quotas == QuotasAWS,
 		Log:          s.config.Log,
 	}))

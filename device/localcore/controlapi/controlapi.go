@@ -8,7 +8,8 @@
 // rejected.
 //
 // Operations, bindings, pagination and exceptions are those of AWS's service
-// models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29.
+// models iot/2015-05-28, iot-data/2015-05-28, iot-jobs-data/2017-09-29 and
+// iotsecuretunneling/2018-10-05.
 // Nothing is dropped in silence: an operation or a parameter that is not
 // emulated is rejected by its name.
 //
@@ -24,6 +25,7 @@ import (
 	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
+	"example.com/fleety/device/localcore/tunnel"
 )
 
 // A Config says what the API stands on. Registry, Partition, Region and
@@ -44,6 +46,7 @@ type Config struct {
 	Shadows      Shadows
 	Jobs         *jobs.Service
 	Rules        *rules.Service
+	Tunnels      *tunnel.Service
 
 	// Quotas enforces AWS's request quotas, by ThrottlingException.
 	Quotas bool
@@ -174,6 +177,7 @@ func New(c Config) http.Handler {
 	for pattern, handler := range handlers {
 		mux.Handle(pattern, handler)
 	}
+	mux.Handle("POST /{$}", a.byTarget())
 	mux.HandleFunc("/", a.unknown)
 	// Net/http exempts reading; no page of another site has a reason to read here.
 	safe := http.NewCrossOriginProtection()

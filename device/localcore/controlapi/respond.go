@@ -100,6 +100,9 @@ func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, e
 			"method", r.Method, "path", clip(r.URL.Path), "code", rejection.Code, "reason", rejection.Message)
 	}
 	out := object{"message": rejection.Message}
+	if r.Header.Get("X-Amz-Target") != "" { // the JSON protocol
+		out["__type"] = rejection.Code
+	}
 	if rejection.Code == registry.CodeAlreadyExists && rejection.Resource != "" {
 		id, _ := registry.Target(rejection.Resource).Certificate()
 		out["resourceArn"] = a.arn(rejection.Resource)
