@@ -141,6 +141,10 @@ var ambiguities = []Ambiguity{
 		Answer: "one result for each resource"},
 	{ID: "A7", Question: "times that AWS takes or requires, such as 5 minutes before a deprecated thing type is deleted",
 		Answer: "none: a change holds at once"},
+	{ID: "A8", Question: "how long the signature of a WebSocket request is valid that names no X-Amz-Expires",
+		Answer: "5 minutes; the IAM policies of its credentials are not emulated, they may do everything"},
+	{ID: "A9", Question: "the text of a successful SendDirectMessage, and what becomes of an unconfirmed message after the time-out",
+		Answer: "OK; it is sent again like every message of QoS 1, as long as the connection lasts"},
 
 	{ID: "P1", Question: "letter case in policies",
 		Answer: "ignored in actions, condition keys and variables; kept in operators, resources and values"},

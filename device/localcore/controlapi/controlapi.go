@@ -20,6 +20,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"example.com/fleety/device/localcore/jobs"
@@ -37,16 +38,16 @@ type Config struct {
 	// Endpoint is what DescribeEndpoint answers, a host with or without port.
 	Endpoint string
 
-	Issuer       Issuer
-	Registrar    Registrar
-	Authorizer   Authorizer
-	Publisher    Publisher
-	Retained     RetainedStore
-	Disconnecter Disconnecter
-	Shadows      Shadows
-	Jobs         *jobs.Service
-	Rules        *rules.Service
-	Tunnels      *tunnel.Service
+	Issuer      Issuer
+	Registrar   Registrar
+	Authorizer  Authorizer
+	Publisher   Publisher
+	Retained    RetainedStore
+	Connections Connections
+	Shadows     Shadows
+	Jobs        *jobs.Service
+	Rules       *rules.Service
+	Tunnels     *tunnel.Service
 
 	// Quotas enforces AWS's request quotas, by ThrottlingException.
 	Quotas bool
@@ -150,11 +151,34 @@ type RetainedMessage struct {
 	Modified time.Time
 }
 
-// A Disconnecter ends MQTT connections.
-type Disconnecter interface {
+// Connections are the MQTT connections and sessions, by client id.
+type Connections interface {
 	// Disconnect ends the connection of a client id, found false if there is
 	// none. cleanSession also drops its session, preventWill its will.
 	Disconnect(ctx context.Context, clientID string, cleanSession, preventWill bool) (found bool)
+	// Connection returns what is known of a client, found false if that is
+	// nothing.
+	Connection(clientID string) (c Connection, found bool)
+	// Subscriptions returns the QoS of each filter of a client's session, found
+	// false if it has none.
+	Subscriptions(clientID string) (qos map[string]byte, found bool)
+	// SendDirectMessage sends a message to one client. With confirm it waits for
+	// the acknowledgment until ctx ends. Its rejections are *registry.Error
+	// values.
+	SendDirectMessage(ctx context.Context, clientID string, m Message, confirm bool) error
+}
+
+// A Connection describes the latest connection of a client. Its fields are those
+// of GetConnection.
+type Connection struct {
+	Connected        bool
+	CleanSession     bool
+	ThingName        string
+	Source, Target   netip.AddrPort
+	KeepAlive        time.Duration
+	SessionExpiry    time.Duration
+	Since            time.Time // of being connected, or of not being it
+	DisconnectReason string
 }
 
 type api struct{ Config }

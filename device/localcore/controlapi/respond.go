@@ -162,8 +162,11 @@ func clip(text string) string {
 	return text
 }
 
-// defaultPage is how many items a page has where the request does not say.
-const defaultPage = 250
+// Items of a page where the request does not say.
+const (
+	defaultPage      = 250
+	subscriptionPage = 20 // of ListSubscriptions
+)
 
 // list answers with the page of items that the request asks for, under name,
 // and with the token of the next page. The items are in the order of their
@@ -192,6 +195,9 @@ func list[T, U any](q *request, name string, items []T, key func(T) string, show
 	}
 	out := object{}
 	limit := int(cmp.Or(q.number("maxResults"), q.number("pageSize"), defaultPage))
+	if q.op.name == "ListSubscriptions" && !q.params.Has("maxResults") {
+		limit = subscriptionPage
+	}
 	if len(items) > limit {
 		items = items[:limit]
 		out[next] = base64.RawURLEncoding.EncodeToString([]byte(key(items[limit-1])))
