@@ -99,6 +99,22 @@ func Matches(key crypto.Signer, c *x509.Certificate) bool {
 	return ok && public.Equal(c.PublicKey)
 }
 
+// Chain returns leaf, then the certificate of others that signed it, then the one
+// that signed that, as far as others has them. What else others holds, and in
+// which order, does not matter. Validity is not checked.
+func Chain(leaf *x509.Certificate, others []*x509.Certificate) []*x509.Certificate {
+	chain := []*x509.Certificate{leaf}
+	for len(chain) <= len(others) {
+		last := chain[len(chain)-1]
+		i := slices.IndexFunc(others, func(c *x509.Certificate) bool { return !c.Equal(last) && last.CheckSignatureFrom(c) == nil })
+		if i < 0 {
+			break
+		}
+		chain = append(chain, others[i])
+	}
+	return chain
+}
+
 // pemBlocks returns at least one block, or an error that says what the text is.
 func pemBlocks(text []byte) ([]*pem.Block, error) {
 	if err := notPEM(text); err != nil {

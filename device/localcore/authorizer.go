@@ -2,6 +2,7 @@ package localcore
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -16,17 +17,25 @@ import (
 // An authorizer answers the broker's questions from the registry. It implements
 // [broker.Authorizer].
 type authorizer struct {
+	server    *Server
 	config    *Config
 	registry  *registry.Registry
 	documents documentCache
 }
 
 // VerifyCertificate implements [broker.Authorizer]: a certificate must be
-// registered, ACTIVE and within its validity.
-func (a *authorizer) VerifyCertificate(c *x509.Certificate) error {
-	cert, ok := a.registry.CertificateByID(awsiot.CertificateID(c))
-	if !ok {
-		return fmt.Errorf("the certificate is not registered here (was it issued by another server, or before the state was lost?)")
+// registered, ACTIVE and within its validity. A handshake with one of a registered
+// CA may register it. One that was registered without a CA's proof requires SNI,
+// which says whose account it is.
+func (a *authorizer) VerifyCertificate(p broker.Principal, presented []*x509.Certificate) error {
+	cert, ok := a.registry.CertificateByID(awsiot.CertificateID(p.Certificate))
+	switch {
+	case presented != nil && (!ok || pendingOfCA(cert)):
+		return a.server.registerJustInTime(p.Certificate, presented)
+	case !ok:
+		return errors.New("the certificate is not registered here (was it deleted?)")
+	case cert.Mode == registry.SNIOnly && p.ServerName == "":
+		return errors.New("the client named no server (SNI), which a certificate in mode SNI_ONLY requires")
 	}
 	switch cert.Status {
 	case registry.Active:
@@ -37,9 +46,16 @@ func (a *authorizer) VerifyCertificate(c *x509.Certificate) error {
 	default:
 		return fmt.Errorf("the certificate is %s", cert.Status)
 	}
-	if now := a.config.Now(); now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
-		return fmt.Errorf("the certificate is valid from %s to %s only",
-			cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
+	if _, expires, isClaim := a.registry.ClaimTemplate(cert.ID); isClaim && !a.config.Now().Before(expires) {
+		return fmt.Errorf("the provisioning claim expired at %s", expires.UTC().Format(time.RFC3339))
+	}
+	return a.server.checkValidity(cert.NotBefore, cert.NotAfter)
+}
+
+// checkValidity returns an error if a certificate is not valid now.
+func (s *Server) checkValidity(from, to time.Time) error {
+	if now := s.config.Now(); now.Before(from) || now.After(to) {
+		return fmt.Errorf("the certificate is valid from %s to %s only", from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

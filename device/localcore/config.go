@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
 	"time"
 
 	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/hook/payload"
 )
 
@@ -76,8 +78,14 @@ type Config struct {
 	// HookTimeout bounds one call of the hook. Zero means 5 seconds, AWS's own.
 	HookTimeout time.Duration
 
-	// Functions are the Lambda functions that topic rules can invoke beside the
-	// hook, by name. ARN, Region, endpoint and log are set for them.
+	// CertificateProvider is the executable of a Lambda function that signs the
+	// requests of CreateCertificateFromCsr in fleet provisioning. Empty and [NoHook]
+	// mean none: then AWS IoT signs, unless the control API creates a provider.
+	CertificateProvider string
+
+	// Functions are the Lambda functions that topic rules and certificate providers
+	// can invoke beside the hook, by name. ARN, Region, endpoint and log are set for
+	// them.
 	Functions map[string]lambdahost.Config
 
 	// Assembly is a folder that cdk synth wrote. What a stack in it would deploy
@@ -134,6 +142,16 @@ func (c Config) withDefaults() Config {
 	c.SessionExpiry = cmp.Or(c.SessionExpiry, time.Hour)
 	if c.Hook == NoHook {
 		c.Hook = ""
+	}
+	if c.CertificateProvider == NoHook {
+		c.CertificateProvider = ""
+	}
+	if c.CertificateProvider != "" {
+		c.Functions = maps.Clone(c.Functions)
+		if c.Functions == nil {
+			c.Functions = map[string]lambdahost.Config{}
+		}
+		c.Functions[providerName] = lambdahost.Config{Path: c.CertificateProvider, Timeout: provisioning.ProviderTimeout}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -35,6 +35,9 @@ const openClaimPolicy = `{
 // install brings the registry to what the configuration ships: policies, thing
 // group and type, and the provisioning template.
 func (c *Config) install(r *registry.Registry) error {
+	if err := c.installProvider(r); err != nil {
+		return err
+	}
 	if c.assembled != nil {
 		return c.assembled.install(r)
 	}
@@ -67,6 +70,29 @@ func (c *Config) install(r *registry.Registry) error {
 		return err
 	}
 	return installTemplate(r, c.shippedTemplate(fleet.text))
+}
+
+// providerName is the name of Config.CertificateProvider, and of its function.
+const providerName = "certificate-provider"
+
+// installProvider makes Config.CertificateProvider the account's certificate
+// provider, in the place of another, or removes it from an earlier start.
+func (c *Config) installProvider(r *registry.Registry) error {
+	for _, p := range r.ListCertificateProviders() {
+		if c.CertificateProvider == "" && p.FunctionARN != c.functionARN(providerName) {
+			continue
+		}
+		if err := r.DeleteCertificateProvider(p.Name); err != nil {
+			return fmt.Errorf("updating certificate provider %s: %w", p.Name, err)
+		}
+	}
+	if c.CertificateProvider == "" {
+		return nil
+	}
+	if _, err := r.CreateCertificateProvider(providerName, c.functionARN(providerName)); err != nil {
+		return fmt.Errorf("creating certificate provider %s: %w", providerName, err)
+	}
+	return nil
 }
 
 // installPolicy creates the policy or, when its text has changed, gives it a

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,7 +38,6 @@ import (
 	"example.com/fleety/device/localcore/rules"
 	"example.com/fleety/device/localcore/shadow"
 	"example.com/fleety/device/localcore/template"
-	"example.com/fleety/device/localcore/tunnel"
 )
 
 const (
@@ -70,7 +70,6 @@ type Server struct {
 	shadows   *shadow.Service
 	jobs      *jobs.Service
 	rules     *rules.Service
-	tunnels   *tunnel.Service
 	functions map[string]*lambdahost.Host // by ARN
 	observers observers                   // of messages
 	hops      sync.Map                    // of messages under way, see publish: *broker.Message to int
@@ -152,6 +151,9 @@ func (s *Server) openState() (err error) {
 		Now:           s.config.Now,
 		CheckPolicy:   func(document []byte) error { _, err := policy.Parse(document); return err },
 		CheckTemplate: func(body []byte) error { _, err := template.Parse(body); return err },
+		ClaimPolicy: func(template string) string {
+			return strings.NewReplacer("client/claim-*", "client/*", "provisioning-templates/*", "provisioning-templates/"+template+"/*").Replace(s.config.Expand(openClaimPolicy))
+		},
 		Changed: func() {
 			if s.jobs != nil {
 				s.jobs.RegistryChanged()
@@ -187,7 +189,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	s.keys = ca.NewPool(keysReady)
 	s.provisioning = provisioning.New(provisioning.Config{
 		Registry: s.registry, Authority: s.authority, Keys: s.keys,
-		Hook: hook, HookARN: c.hookARN(), HookTimeout: c.HookTimeout,
+		Hook: hook, HookARN: c.hookARN(), HookTimeout: c.HookTimeout, Invoke: s.invokeFunction,
 		ARN: c.arn, EnforceRates: c.Quotas == QuotasAWS, DropThrottled: c.AmbiguousBehavior.DropThrottled,
 		Record: s.history.Record, Log: c.Log, Now: c.Now,
 	})
@@ -209,8 +211,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	return nil
 }
 
-// openServices opens the services behind the broker: shadows, jobs, tunnels and
-// rules.
+// openServices opens the services behind the broker: shadows, jobs and rules.
 func (s *Server) openServices(ctx context.Context) (err error) {
 	var shadows shadow.Store
 	var jobStore jobs.Store
@@ -227,17 +228,6 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	if err := s.openJobs(jobStore); err != nil {
 		return err
 	}
-	s.tunnels = tunnel.New(tunnel.Config{
-		ARN: s.config.arn, Region: s.config.Region, EnforceRates: s.config.Quotas == QuotasAWS, Now: s.config.Now, Log: s.config.Log,
-		Publish: func(topic string, payload []byte) {
-			s.publish(&broker.Message{Topic: topic, Payload: payload, QoS: 1}, 0)
-		},
-		Deleted: func(id string) {
-			if err := s.registry.DeleteTags("tunnel/" + id); err != nil {
-				s.config.Log.Error("deleting the tags of a tunnel", "tunnel", id, "error", err)
-			}
-		},
-	})
 	return s.openRules(ctx, ruleStore)
 }
 
@@ -254,9 +244,6 @@ func (s *Server) close() error {
 	s.making.Wait()
 	if s.api != nil {
 		errs = append(errs, s.api.close())
-	}
-	if s.tunnels != nil {
-		s.tunnels.Close()
 	}
 	if s.expiry != nil {
 		s.expiry.stop()

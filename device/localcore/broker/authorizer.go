@@ -8,9 +8,11 @@ import (
 // An Authorizer knows which certificates may connect, and what the policies of
 // a client allow.
 type Authorizer interface {
-	// VerifyCertificate returns an error that says why a client with this
-	// certificate cannot connect now.
-	VerifyCertificate(*x509.Certificate) error
+	// VerifyCertificate returns an error that says why a client with the
+	// principal's certificate cannot connect now. During the handshake presented are
+	// the certificates that came with it, and the principal has no client id yet; at
+	// CONNECT presented is nil.
+	VerifyCertificate(p Principal, presented []*x509.Certificate) error
 	// NewSession returns what policies say of one connection.
 	NewSession(Principal) AuthSession
 }

@@ -60,7 +60,7 @@ func (b *Broker) connect(c *Conn) error {
 	// The certificate may have left ACTIVE since the handshake; from here on
 	// DisconnectCertificate finds the connection.
 	if c.principal.Certificate != nil {
-		if err := b.config.Authorizer.VerifyCertificate(c.principal.Certificate); err != nil {
+		if err := b.config.Authorizer.VerifyCertificate(c.principal, nil); err != nil {
 			return b.rejectConnect(c, errNotAuthorized, reasonAuthError, err.Error())
 		}
 	}
@@ -72,7 +72,7 @@ func (b *Broker) connect(c *Conn) error {
 	}
 	present := b.openSession(c, pk.Connect.Clean, expiry, pk.Properties.ReceiveMaximum)
 	c.will = newWill(pk, c.principal)
-	c.sessionID, c.since, c.expiry = rand.Text(), b.config.Now(), expiry
+	c.sessionID = rand.Text()
 	if err := c.queue(connack(c, present, assigned)); err != nil { // first, before others may send
 		return errClosed
 	}

@@ -81,7 +81,9 @@ func TestPacketBeforeConnackEndsTheConnection(t *testing.T) {
 // leavesActive verifies a certificate once, in the handshake.
 type leavesActive struct{ allowAll }
 
-func (leavesActive) VerifyCertificate(*x509.Certificate) error { return errors.New("INACTIVE") }
+func (leavesActive) VerifyCertificate(Principal, []*x509.Certificate) error {
+	return errors.New("INACTIVE")
+}
 
 func TestCertificateThatLeavesActiveAfterTheHandshakeCannotConnect(t *testing.T) {
 	inBubble(t, Config{Authorizer: leavesActive{}}, func(b *bubble, version byte) {

@@ -62,7 +62,7 @@ func (b *Broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config 
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
 			cert := state.PeerCertificates[0]
-			if err := b.config.Authorizer.VerifyCertificate(cert); err != nil {
+			if err := b.config.Authorizer.VerifyCertificate(Principal{Certificate: cert, ServerName: state.ServerName}, state.PeerCertificates[1:]); err != nil {
 				return &handshakeError{cert, err.Error()}
 			}
 			return nil

@@ -69,7 +69,7 @@ func (a *Authority) IssueForKey(key *rsa.PrivateKey, now time.Time) (*Certificat
 // IssueForCSR certifies the key of a certificate signing request in PEM form
 // and keeps its subject. What AWS IoT would reject is a *CSRError.
 func (a *Authority) IssueForCSR(csrPEM string, now time.Time) (*Certificate, error) {
-	csr, err := parseCSR(csrPEM)
+	csr, err := ParseCSR(csrPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +144,10 @@ func deviceExtensions(issuerKeyID, publicDER []byte) ([]pkix.Extension, error) {
 	return extensions, nil
 }
 
-// parseCSR reads a request and checks what AWS IoT checks: size, signature,
-// and a key of RSA 2048 bits or more, or on P-256, P-384 or P-521.
-func parseCSR(csrPEM string) (*x509.CertificateRequest, error) {
+// ParseCSR reads a request and checks what AWS IoT checks: size, signature, and a
+// key of RSA 2048 bits or more, or on P-256, P-384 or P-521. The error is a
+// *CSRError.
+func ParseCSR(csrPEM string) (*x509.CertificateRequest, error) {
 	if n := len([]rune(csrPEM)); n == 0 || n > maxCSRSize {
 		return nil, &CSRError{fmt.Sprintf("has %d characters; 1 to %d are allowed", n, maxCSRSize)}
 	}

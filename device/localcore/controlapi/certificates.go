@@ -54,13 +54,20 @@ func (a *api) registerCertificateWithoutCA(_ *request, in struct {
 	PEM    string                     `json:"certificatePem"`
 	Status registry.CertificateStatus `json:"status"`
 }) (any, error) {
-	switch in.Status {
-	case "", registry.Active, registry.Inactive, registry.Revoked:
-	default:
-		return nil, invalid("status %q must be ACTIVE, INACTIVE or REVOKED", clip(string(in.Status)))
+	if err := checkRegistered(in.Status); err != nil {
+		return nil, err
 	}
 	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: in.PEM, Status: in.Status, Mode: registry.SNIOnly})
 	return object{"certificateArn": a.arn("cert/" + c.ID), "certificateId": c.ID}, err
+}
+
+// checkRegistered checks the status that a certificate is to be registered with.
+func checkRegistered(status registry.CertificateStatus) error {
+	switch status {
+	case "", registry.Active, registry.Inactive, registry.Revoked:
+		return nil
+	}
+	return invalid("status %q must be ACTIVE, INACTIVE or REVOKED", clip(string(status)))
 }
 
 // certificateSummary returns what a description and a list have in common.
@@ -73,9 +80,16 @@ func (a *api) certificateSummary(c registry.Certificate) object {
 
 func (a *api) describeCertificate(q *request) (any, error) {
 	c, err := a.Registry.DescribeCertificate(q.path("certificateId"))
-	out := a.certificateSummary(c).optional("generationId", c.GenerationID)
-	out["certificatePem"], out["ownedBy"], out["lastModifiedDate"] = c.PEM, a.Account, epoch(c.Modified)
-	out["customerVersion"], out["transferData"] = c.Version, object{}
-	out["validity"] = object{"notBefore": epoch(c.NotBefore), "notAfter": epoch(c.NotAfter)}
+	out := a.certificateSummary(c).optional("caCertificateId", c.CAID)
+	a.describe(out, c)
+	out["transferData"] = object{}
 	return object{"certificateDescription": out}, err
+}
+
+// describe adds what the descriptions of certificates and of CA certificates have
+// in common.
+func (a *api) describe(out object, c registry.Certificate) {
+	out.optional("generationId", c.GenerationID)
+	out["certificatePem"], out["ownedBy"], out["lastModifiedDate"], out["customerVersion"] = c.PEM, a.Account, epoch(c.Modified), c.Version
+	out["validity"] = object{"notBefore": epoch(c.NotBefore), "notAfter": epoch(c.NotAfter)}
 }

@@ -99,8 +99,37 @@ func (a *api) operations() []operation {
 			return nil, a.Registry.DeleteCertificate(q.path("certificateId"), q.flag("forceDelete"))
 		}},
 		{"ListCertificates", "GET /certificates", marked + " isAscendingOrder", func(q *request) (any, error) {
-			return list(q, "certificates", a.Registry.ListCertificates(),
-				func(c registry.Certificate) string { return ageKey(c.Created, c.ID) }, a.certificateSummary)
+			return list(q, "certificates", a.Registry.ListCertificates(), certificateAge, a.certificateSummary)
+		}},
+
+		{"GetRegistrationCode", "GET /registrationcode", "", a.registrationCode},
+		{"DeleteRegistrationCode", "DELETE /registrationcode", "", func(*request) (any, error) {
+			return object{}, a.Registry.DeleteRegistrationCode()
+		}},
+		{"RegisterCACertificate", "POST /cacertificate", "setAsActive allowAutoRegistration", with(a.registerCACertificate)},
+		{"DescribeCACertificate", "GET /cacertificate/{certificateId}", "", a.describeCACertificate},
+		{"UpdateCACertificate", "PUT /cacertificate/{certificateId}", "newStatus newAutoRegistrationStatus", with(a.updateCACertificate)},
+		{"DeleteCACertificate", "DELETE /cacertificate/{certificateId}", "", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteCACertificate(q.path("certificateId"))
+		}},
+		{"ListCACertificates", "GET /cacertificates", marked + " isAscendingOrder templateName", func(q *request) (any, error) {
+			return list(q, "certificates", a.Registry.ListCACertificates(q.query("templateName")),
+				func(c registry.CACertificate) string { return certificateAge(c.Certificate) }, a.caSummary)
+		}},
+		{"RegisterCertificate", "POST /certificate/register", "setAsActive", with(a.registerCertificate)},
+		{"ListCertificatesByCA", "GET /certificates-by-ca/{certificateId}", marked + " isAscendingOrder", func(q *request) (any, error) {
+			return list(q, "certificates", a.Registry.ListCertificatesByCA(q.path("certificateId")), certificateAge, a.certificateSummary)
+		}},
+		{"CreateCertificateProvider", "POST /certificate-providers/{certificateProviderName}", "", with(a.createCertificateProvider)},
+		{"DescribeCertificateProvider", "GET /certificate-providers/{certificateProviderName}", "", a.describeCertificateProvider},
+		{"UpdateCertificateProvider", "PUT /certificate-providers/{certificateProviderName}", "", with(a.updateCertificateProvider)},
+		{"DeleteCertificateProvider", "DELETE /certificate-providers/{certificateProviderName}", "", func(q *request) (any, error) {
+			return object{}, a.Registry.DeleteCertificateProvider(q.path("certificateProviderName"))
+		}},
+		{"ListCertificateProviders", "GET /certificate-providers/{$}", "nextToken isAscendingOrder", func(q *request) (any, error) {
+			return list(q, "certificateProviders", a.Registry.ListCertificateProviders(),
+				func(p registry.CertificateProvider) string { return p.Name },
+				func(p registry.CertificateProvider) object { return a.providerSummary(p.Name) })
 		}},
 
 		{"CreatePolicy", "POST /policies/{policyName}", "", with(a.createPolicy)},
@@ -175,10 +204,7 @@ func (a *api) operations() []operation {
 		{"Publish", "POST /topics/{topic...}", "qos retain contentType responseTopic messageExpiry", needs("broker", a.Publisher != nil, a.publish)},
 		{"GetRetainedMessage", "GET /retainedMessage/{topic...}", "", needs("broker", a.Retained != nil, a.retainedMessage)},
 		{"ListRetainedMessages", "GET /retainedMessage", paged, needs("broker", a.Retained != nil, a.listRetainedMessages)},
-		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", needs("broker", a.Connections != nil, a.deleteConnection)},
-		{"GetConnection", "GET /connections/{clientId}", "includeSocketInformation", needs("broker", a.Connections != nil, a.getConnection)},
-		{"ListSubscriptions", "GET /connections/{clientId}/subscriptions", paged, needs("broker", a.Connections != nil, a.listSubscriptions)},
-		{"SendDirectMessage", "POST /connections/{clientId}/messages", "topic confirmation timeout contentType responseTopic", needs("broker", a.Connections != nil, a.sendDirectMessage)},
+		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", needs("broker", a.Disconnecter != nil, a.deleteConnection)},
 
 		{"GetThingShadow", "GET /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.GetShadow)},
 		{"UpdateThingShadow", "POST /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.UpdateShadow)},

@@ -64,9 +64,8 @@ func TestMissingOperationAnswersWithItsName(t *testing.T) {
 	for request, name := range map[string]string{
 		"GET /job-templates":              "ListJobTemplates",
 		"POST /dynamic-thing-groups/g":    "CreateDynamicThingGroup",
-		"POST /cacertificate":             "RegisterCACertificate",
+		"POST /authorizer/a":              "CreateAuthorizer",
 		"POST /dimensions/a":              "CreateDimension",
-		"GET /registrationcode":           "GetRegistrationCode",
 		"PATCH /event-configurations":     "UpdateEventConfigurations",
 		"GET /domainConfigurations/a%2Fb": "DescribeDomainConfiguration",
 		"POST /indices/search":            "SearchIndex",
@@ -78,9 +77,9 @@ func TestMissingOperationAnswersWithItsName(t *testing.T) {
 		}
 	}
 	r := httptest.NewRequestWithContext(t.Context(), "POST", "/", nil)
-	r.Header.Set("X-Amz-Target", "IoTSecuredTunneling.OpenTunnels")
+	r.Header.Set("X-Amz-Target", "IoTSecuredTunneling.OpenTunnel")
 	w := httptest.NewRecorder()
-	if h.ServeHTTP(w, r); !strings.Contains(w.Body.String(), "OpenTunnels ") {
+	if h.ServeHTTP(w, r); !strings.Contains(w.Body.String(), "OpenTunnel ") {
 		t.Errorf("got %s", w.Body)
 	}
 }
@@ -182,6 +181,8 @@ func TestTagsLiveAsLongAsTheirResource(t *testing.T) {
 		"thingtype/r":    {"POST /thing-types/r", `{` + tags + `}`, "POST /thing-types/r/deprecate,DELETE /thing-types/r"},
 		"thinggroup/r":   {"POST /thing-groups/r", `{` + tags + `}`, "DELETE /thing-groups/r"},
 		"billinggroup/r": {"POST /billing-groups/r", `{` + tags + `}`, "DELETE /billing-groups/r"},
+		"certificateprovider/r": {"POST /certificate-providers/r",
+			`{"lambdaFunctionArn":"arn","accountDefaultForOperations":["CreateCertificateFromCsr"],` + tags + `}`, "DELETE /certificate-providers/r"},
 		"provisioningtemplate/r": {"POST /provisioning-templates",
 			`{"templateName":"r","templateBody":"{}","provisioningRoleArn":"role",` + tags + `}`, "DELETE /provisioning-templates/r"},
 	} {

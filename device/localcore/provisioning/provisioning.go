@@ -44,6 +44,8 @@ type Config struct {
 	HookARN string
 	// HookTimeout bounds one invocation.
 	HookTimeout time.Duration
+	// Invoke invokes the function of a certificate provider.
+	Invoke func(ctx context.Context, functionARN string, event []byte) ([]byte, error)
 
 	// ARN returns the full name of a resource such as thing/NAME.
 	ARN func(resource string) string
@@ -135,7 +137,7 @@ func (s *Service) perform(ctx context.Context, r Request) (any, error) {
 	case awsiot.CreateKeysAndCertificate:
 		return s.createKeysAndCertificate(ctx, r)
 	case awsiot.CreateCertificateFromCSR:
-		return s.createCertificateFromCSR(r)
+		return s.createCertificateFromCSR(ctx, r)
 	default:
 		return s.registerThing(ctx, r)
 	}
@@ -164,12 +166,12 @@ func (s *Service) createKeysAndCertificate(ctx context.Context, r Request) (any,
 	}, nil
 }
 
-func (s *Service) createCertificateFromCSR(r Request) (any, error) {
+func (s *Service) createCertificateFromCSR(ctx context.Context, r Request) (any, error) {
 	var request awsiot.CreateCertificateFromCSRRequest
 	if err := decode(r.Topic.Format, r.Payload, &request); err != nil {
 		return nil, badRequest.reject("The payload is not a %s object with certificateSigningRequest.", r.Topic.Format)
 	}
-	cert, err := s.config.Authority.IssueForCSR(request.CertificateSigningRequest, s.config.Now())
+	cert, text, err := s.sign(ctx, r, request.CertificateSigningRequest)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +182,7 @@ func (s *Service) createCertificateFromCSR(r Request) (any, error) {
 	return awsiot.CreateCertificateFromCSRResponse{
 		CertificateOwnershipToken: token,
 		CertificateID:             cert.ID,
-		CertificatePEM:            string(cert.PEM),
+		CertificatePEM:            text,
 	}, nil
 }
 
@@ -264,7 +266,7 @@ func (s *Service) templateFor(r Request) (registry.ProvisioningTemplate, error) 
 	if !stored.Enabled {
 		return stored, templateDisabled.reject("Provisioning template %s is not enabled.", name)
 	}
-	if bound, ok := s.config.Registry.ClaimTemplate(r.CertificateID); ok && bound != name {
+	if bound, _, ok := s.config.Registry.ClaimTemplate(r.CertificateID); ok && bound != name {
 		return stored, denied.because("Access denied", "the provisioning claim is for template "+bound+" only")
 	}
 	return stored, nil

@@ -50,6 +50,9 @@ type Certificate struct {
 	// GenerationID is a random UUID, new for each registration; empty in records
 	// of earlier versions of this program.
 	GenerationID string
+	// CAID is the id of the registered CA certificate that signed it, if it was
+	// registered by that.
+	CAID string
 	// TokenHash is the hex SHA-256 of the ownership token, empty when there is
 	// none or it was used.
 	TokenHash string
@@ -83,6 +86,8 @@ type NewCertificate struct {
 	Status CertificateStatus
 	// Mode is DefaultMode where it is empty.
 	Mode CertificateMode
+	// caID is as in Certificate.
+	caID string
 }
 
 // CreateCertificate registers a certificate: the store's part of
@@ -137,13 +142,13 @@ func (r *Registry) CertificateByID(id string) (Certificate, bool) {
 	return r.committed.certificates.get(id)
 }
 
-// ClaimTemplate returns the template that a provisioning claim may use. ok is
-// false for every other certificate.
-func (r *Registry) ClaimTemplate(certificateID string) (template string, ok bool) {
+// ClaimTemplate returns the template that a provisioning claim may use, and when
+// the claim expires. ok is false for every other certificate.
+func (r *Registry) ClaimTemplate(certificateID string) (template string, expires time.Time, ok bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	c, ok := r.committed.claims.get(certificateID)
-	return c.Template, ok
+	return c.Template, c.Expires, ok
 }
 
 // CertificateByToken returns the pending certificate that an ownership token
@@ -240,13 +245,18 @@ func (tx *transaction) createCertificate(n NewCertificate) (Certificate, error) 
 	if tx.certificates.has(id) {
 		return Certificate{}, rejectFor("cert/"+id, CodeAlreadyExists, "The certificate is already registered.")
 	}
-	c := Certificate{
-		ID: id, PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
-		Status: cmp.Or(n.Status, Inactive), Mode: cmp.Or(n.Mode, DefaultMode), Version: 1, GenerationID: newID(),
-		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
-	}
+	c := tx.newCertificate(parsed, n)
 	tx.certificates.put(id, c)
 	return c, nil
+}
+
+// newCertificate returns the record of a new certificate.
+func (tx *transaction) newCertificate(parsed *x509.Certificate, n NewCertificate) Certificate {
+	return Certificate{
+		ID: awsiot.CertificateID(parsed), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
+		Status: cmp.Or(n.Status, Inactive), Mode: cmp.Or(n.Mode, DefaultMode), CAID: n.caID, Version: 1, GenerationID: newID(),
+		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
+	}
 }
 
 func (tx *transaction) setStatus(c Certificate, status CertificateStatus) {

@@ -48,6 +48,8 @@ const (
 	CodeConflictingUpdate     = "ConflictingResourceUpdateException"
 	CodeLimitExceeded         = "LimitExceededException"
 	CodeCertificateInvalid    = "CertificateValidationException"
+	CodeCertificateConflict   = "CertificateConflictException"
+	CodeRegistrationCode      = "RegistrationCodeValidationException"
 	CodeRegistrationFailure   = "ResourceRegistrationFailureException"
 	CodeThrottling            = "ThrottlingException"
 	CodeInternalFailure       = "InternalFailureException"
@@ -68,6 +70,7 @@ var statuses = map[string]int{
 	CodeNotFound:              http.StatusNotFound,
 	CodeCertificateState:      http.StatusNotAcceptable,
 	CodeAlreadyExists:         http.StatusConflict,
+	CodeCertificateConflict:   http.StatusConflict,
 	CodeDeleteConflict:        http.StatusConflict,
 	CodeVersionConflict:       http.StatusConflict,
 	CodeVersionsLimitExceeded: http.StatusConflict,
@@ -108,6 +111,7 @@ const (
 	MaxPoliciesPerPrincipal = 10
 	MaxPolicyVersions       = 5
 	MaxPolicyDocument       = 2048 // characters, white space not counted
+	MaxCAsPerSubject        = 10
 	MaxTemplates            = 256
 	MaxTemplateVersions     = 5
 	MaxTemplateBody         = 10240

@@ -398,7 +398,8 @@ func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
 // PoliciesFor returns the policies in effect, by their default versions: those
 // of the certificate, and those of the groups, and their ancestors, of the
 // thing that is named as the client id and attached to the certificate. Each
-// policy comes once. An empty client id leaves the group policies out.
+// policy comes once. An empty client id leaves the group policies out. A
+// provisioning claim has that of Options.ClaimPolicy.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html
 func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument {
@@ -409,7 +410,11 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 	if s.thingCerts.has(clientID, certificateID) {
 		targets = append(targets, s.groupTargets(clientID)...)
 	}
-	return s.documents(targets)
+	documents := s.documents(targets)
+	if c, ok := s.claims.get(certificateID); ok && r.options.ClaimPolicy != nil {
+		documents = append(documents, PolicyDocument{"provisioning claim for " + c.Template, r.options.ClaimPolicy(c.Template)})
+	}
+	return documents
 }
 
 // EffectivePolicies returns what GetEffectivePolicies lists: the policies of a

@@ -264,7 +264,7 @@ func TestProvisioningClaimIsUnlistedAndExpires(t *testing.T) {
 	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "template", Body: "{}", RoleARN: "role"}))(t)
 	c, expires, err := r.CreateClaimCertificate(newPEM(t), "template", 5*time.Minute)
 	ok(t, err)
-	if name, _ := r.ClaimTemplate(c.ID); name != "template" || c.Status != Active {
+	if name, _, _ := r.ClaimTemplate(c.ID); name != "template" || c.Status != Active {
 		t.Errorf("template %q, status %s", name, c.Status)
 	}
 	if listed := r.ListCertificates(); len(listed) != 0 {

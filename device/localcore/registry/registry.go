@@ -40,6 +40,9 @@ type Options struct {
 	// returns becomes the text of an InvalidRequestException. Nil means that
 	// any JSON object will do.
 	CheckTemplate func(body []byte) error
+	// ClaimPolicy returns the policy document of a provisioning claim for the
+	// template, see [Registry.CreateClaimCertificate]. Nil means none.
+	ClaimPolicy func(template string) string
 	// Changed is called after each mutation, without any lock held. Nil means
 	// that nobody waits for it.
 	Changed func()

@@ -39,7 +39,7 @@ func open(t *testing.T) (*Registry, *clock) {
 	return r, c
 }
 
-// makePEM returns a new self-signed certificate.
+// makePEM returns a new self-signed certificate, which may be that of a CA.
 func makePEM() (string, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -49,7 +49,7 @@ func makePEM() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	template := &x509.Certificate{SerialNumber: serial, NotBefore: epoch, NotAfter: epoch.AddDate(1, 0, 0)}
+	template := &x509.Certificate{SerialNumber: serial, NotBefore: epoch, NotAfter: epoch.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		return "", err

@@ -36,6 +36,9 @@ type state struct {
 	types         *table[ThingType]
 	groups        *table[ThingGroup]
 	certificates  *table[Certificate]
+	authorities   *table[CACertificate]
+	codes         *table[string] // the registration code, under codeKey
+	providers     *table[CertificateProvider]
 	policies      *table[Policy]
 	billingGroups *table[BillingGroup]
 	tags          *table[map[string]string] // by the resource part of the ARN
@@ -62,6 +65,9 @@ func newState(base *state) *state {
 		types:         add(b, "thing-types", newTable(base.types, "thingtype", "Thing type")),
 		groups:        add(b, "thing-groups", newTable(base.groups, "thinggroup", "Thing group")),
 		certificates:  add(b, "certificates", newTable(base.certificates, "cert", "Certificate id")),
+		authorities:   add(b, "ca-certificates", newTable(base.authorities, "cacert", "CA certificate")),
+		codes:         add(b, "registration-code", newTable(base.codes, "", "Registration code")),
+		providers:     add(b, "certificate-providers", newTable(base.providers, "certificateprovider", "Certificate provider")),
 		policies:      add(b, "policies", newTable(base.policies, "policy", "Policy")),
 		billingGroups: add(b, "billing-groups", newTable(base.billingGroups, "billinggroup", "Billing group")),
 		tags:          add(b, "tags", newTable(base.tags, "", "")),

@@ -148,6 +148,11 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 	ok(t, err)
 	must(r.CreateBillingGroup("payers", "plant 7"))(t)
 	must(r.CreateRoleAlias(RoleAlias{Name: "alias", RoleARN: "arn:aws:iam::123456789012:role/r"}))(t)
+	must(r.RegisterCACertificate(NewCACertificate{
+		PEM: newPEM(t), Mode: SNIOnly, AutoRegistration: true, Registration: &RegistrationConfig{TemplateBody: "{}", RoleARN: "role"},
+	}))(t)
+	must(r.RegistrationCode())(t)
+	must(r.CreateCertificateProvider("provider", "arn"))(t)
 	must(r.CreateThingType(NewThingType{Name: "gauge", Propagating: []PropagatingAttribute{{UserPropertyKey: "k", ThingAttribute: "a"}}}))(t)
 	ok(t, r.AddThingToBillingGroup("thing", "payers"),
 		r.TagResource("policy/policy", map[string]string{"line": "7"}),

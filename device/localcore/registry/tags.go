@@ -40,9 +40,9 @@ func CheckTags(tags map[string]string) error {
 }
 
 // TagResource adds tags to a policy, thing type, thing group, billing group,
-// provisioning template, role alias, topic rule or job, given as the part of its
-// ARN after the account. A key that is there already gets the new value. Whether a rule or
-// a job exists, the registry cannot say.
+// provisioning template, role alias, CA certificate, certificate provider, topic rule
+// or job, given as the part of its ARN after the account. A key that is there already
+// gets the new value. Whether a rule or a job exists, the registry cannot say.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_TagResource.html
 func (r *Registry) TagResource(resource string, tags map[string]string) error {
@@ -84,7 +84,7 @@ func (r *Registry) UntagResource(resource string, keys []string) error {
 	})
 }
 
-// DeleteTags removes all tags of a topic rule, job or tunnel that was deleted.
+// DeleteTags removes all tags of a topic rule or job that was deleted.
 func (r *Registry) DeleteTags(resource string) error {
 	return r.update(func(tx *transaction) error {
 		tx.tags.remove(resource)
@@ -117,10 +117,14 @@ func (s *state) tagsOf(resource string) (map[string]string, error) {
 		exists = s.templates.has(name)
 	case "rolealias":
 		exists = s.roleAliases.has(name)
-	case "rule", "job", "tunnel":
+	case "cacert":
+		exists = s.authorities.has(name)
+	case "certificateprovider":
+		exists = s.providers.has(name)
+	case "rule", "job":
 		exists = true
 	default:
-		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, role aliases, topic rules, jobs and tunnels can", clip(resource))
+		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, role aliases, CA certificates, certificate providers, topic rules and jobs can", clip(resource))
 	}
 	if !exists {
 		return nil, rejectFor(resource, CodeNotFound, "Resource %s cannot be found.", clip(resource))

@@ -55,7 +55,7 @@ var ambiguities = []Ambiguity{
 	{"a parameter that is sent but not declared", "it resolves; it is reported"},
 	{"a parameter that is declared and has the name of the implicit one", "accepted; the implicit value wins"},
 	{"a parameter that is sent and has the name of the implicit one", "accepted; the implicit value wins"},
-	{"AWS::IoT::Certificate:: parameters other than Id", "they have no value"},
+	{"AWS::IoT::Certificate:: parameters other than Id", "they have a value in just-in-time provisioning only"},
 	{"letter case of Status, ThingPrincipalType and OverrideSettings values", "any"},
 	{"OverrideSettings keys in capitals (ATTRIBUTE_PAYLOAD)", "accepted like the CamelCase ones"},
 	{"the name of a policy that is given as a document", "the hexadecimal SHA-1 of the document without white space, in capitals as in AWS's example"},

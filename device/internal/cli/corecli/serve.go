@@ -66,6 +66,7 @@ in the credentials directory takes their place.`,
 	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API does not authenticate callers")
 	flags.StringVar(&o.Templates, "templates", localcore.EmbeddedTemplates, "read template and policies from `DIR`, or embedded, or none")
 	flags.StringVar(&o.Hook, "hook", "dist/hook/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
+	flags.StringVar(&o.CertificateProvider, "certificate-provider", localcore.NoHook, "have the Lambda function at `PATH` sign the devices' certificates, or none")
 	flags.StringToStringVar(&o.functions, "function", nil, "run `NAME=PATH` as a Lambda function for topic rules; may be given several times")
 	flags.StringVar(&o.Assembly, "assembly", "", "emulate the stack that cdk synth wrote into `DIR`, instead of templates and hook")
 	flags.StringVar(&o.Stack, "stack", "", "emulate the stack `NAME` (default: the only one in the assembly)")

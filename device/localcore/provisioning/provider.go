@@ -1,0 +1,89 @@
+package provisioning
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/ca"
+	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/localcore/registry"
+)
+
+// ProviderTimeout is how long a certificate provider may take.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provisioning-cert-provider.html
+const ProviderTimeout = 5 * time.Second
+
+// sign issues the certificate for a signing request: by the account's certificate
+// provider, or by AWS IoT itself. text is the certificate with the chain that the
+// provider gave.
+func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Certificate, text string, err error) {
+	providers := s.config.Registry.ListCertificateProviders()
+	if len(providers) == 0 {
+		cert, err = s.config.Authority.IssueForCSR(csr, s.config.Now())
+		if err != nil {
+			return nil, "", err
+		}
+		return cert, string(cert.PEM), nil
+	}
+	if _, err := ca.ParseCSR(csr); err != nil {
+		return nil, "", err
+	}
+	s.recordHook(r, event.Invoked, "certificate provider "+providers[0].Name)
+	cert, text, err = s.askProvider(ctx, r, providers[0], csr)
+	if err != nil {
+		s.recordHook(r, event.Returned, "failed: "+err.Error())
+		return nil, "", internalFailure.because("The certificate provider failed.", "certificate provider "+providers[0].Name+": "+err.Error())
+	}
+	s.recordHook(r, event.Returned, "certificate "+cert.ID)
+	return cert, text, nil
+}
+
+// askProvider invokes the provider's function and checks what it answers: the
+// certificate must have the subject and the public key of the request.
+func (s *Service) askProvider(ctx context.Context, r Request, p registry.CertificateProvider, csrPEM string) (*ca.Certificate, string, error) {
+	input, err := json.Marshal(map[string]string{"certificateSigningRequest": csrPEM, "principalId": r.CertificateID, "clientId": r.ClientID})
+	if err != nil {
+		return nil, "", err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, ProviderTimeout, fmt.Errorf("no answer within %s", ProviderTimeout))
+	defer cancel()
+	output, err := s.config.Invoke(ctx, p.FunctionARN, input)
+	if ctx.Err() != nil {
+		return nil, "", context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	var answer struct {
+		CertificatePEM string `json:"certificatePem"`
+	}
+	if err := json.Unmarshal(output, &answer); err != nil {
+		return nil, "", fmt.Errorf("reading its answer: %w", err)
+	}
+	certificates, err := awsiot.Certificates([]byte(answer.CertificatePEM))
+	if err != nil {
+		return nil, "", fmt.Errorf("certificatePem: %w", err)
+	}
+	csr, err := ca.ParseCSR(csrPEM)
+	leaf := certificates[0]
+	switch {
+	case err != nil:
+		return nil, "", err
+	case leaf.Subject.String() != csr.Subject.String():
+		return nil, "", fmt.Errorf("the certificate has the subject %q, the request %q", leaf.Subject, csr.Subject)
+	case !bytes.Equal(leaf.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo):
+		return nil, "", fmt.Errorf("the certificate has another public key than the request")
+	}
+	var text []byte
+	for _, c := range certificates {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	first := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw})
+	return &ca.Certificate{ID: awsiot.CertificateID(leaf), DER: leaf.Raw, PEM: first}, string(text), nil
+}

@@ -1,0 +1,317 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"slices"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// A CACertificate is the certificate of a customer's own certificate authority.
+type CACertificate struct {
+	// Certificate is the certificate itself. Its Status is Active or Inactive; its
+	// Mode is that of the certificates that are registered by it.
+	Certificate Certificate
+	// AutoRegistration allows certificates that it has signed to be registered by
+	// connecting.
+	AutoRegistration bool
+	// Registration says by which template things are then provisioned; nil for
+	// none.
+	Registration *RegistrationConfig
+}
+
+// clone implements record: a Registration is never changed in place.
+func (c CACertificate) clone() CACertificate { return c }
+
+// A RegistrationConfig is a template for just-in-time provisioning: TemplateBody
+// with RoleARN, or TemplateName.
+type RegistrationConfig struct {
+	TemplateBody string `json:"templateBody,omitempty"`
+	RoleARN      string `json:"roleArn,omitempty"`
+	TemplateName string `json:"templateName,omitempty"`
+}
+
+// A NewCACertificate describes a CA certificate to register.
+type NewCACertificate struct {
+	PEM string
+	// VerificationPEM is a certificate that the CA has signed for the registration
+	// code as its common name. In mode SNIOnly there must be none.
+	VerificationPEM  string
+	Mode             CertificateMode // DefaultMode where it is empty
+	Active           bool
+	AutoRegistration bool
+	Registration     *RegistrationConfig
+}
+
+// A CACertificateUpdate describes a change of a CA certificate. Nil and zero leave
+// a part alone.
+type CACertificateUpdate struct {
+	ID               string
+	Status           CertificateStatus
+	AutoRegistration *bool
+	Registration     *RegistrationConfig
+	// RemoveAutoRegistration takes the template away and ends the registration by
+	// connecting.
+	RemoveAutoRegistration bool
+}
+
+const codeKey = "code"
+
+// RegistrationCode returns the code that proves the possession of a CA's key. It
+// is made by the first call, and stays until [Registry.DeleteRegistrationCode].
+func (r *Registry) RegistrationCode() (string, error) {
+	return mutate(r, func(tx *transaction) (string, error) {
+		if code, ok := tx.codes.get(codeKey); ok {
+			return code, nil
+		}
+		var random [32]byte
+		rand.Read(random[:]) // never fails
+		code := hex.EncodeToString(random[:])
+		tx.codes.put(codeKey, code)
+		return code, nil
+	})
+}
+
+// DeleteRegistrationCode deletes the registration code.
+func (r *Registry) DeleteRegistrationCode() error {
+	return r.update(func(tx *transaction) error {
+		if !tx.codes.has(codeKey) {
+			return Reject(CodeNotFound, "There is no registration code.")
+		}
+		tx.codes.remove(codeKey)
+		return nil
+	})
+}
+
+// RegisterCACertificate registers the certificate of a CA.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/register-CA-cert.html
+func (r *Registry) RegisterCACertificate(n NewCACertificate) (CACertificate, error) {
+	return mutate(r, func(tx *transaction) (CACertificate, error) {
+		ca, err := parseCertificate(n.PEM)
+		if err := cmp.Or(err, tx.checkAuthority(ca, n), tx.checkRegistration(n.Registration)); err != nil {
+			return CACertificate{}, err
+		}
+		id := awsiot.CertificateID(ca)
+		if tx.authorities.has(id) {
+			return CACertificate{}, rejectFor("cacert/"+id, CodeAlreadyExists, "The CA certificate is already registered.")
+		}
+		if len(tx.authoritiesNamed(ca.RawSubject)) >= MaxCAsPerSubject {
+			return CACertificate{}, Reject(CodeLimitExceeded, "There are %d CA certificates with this subject already, which is the limit.", MaxCAsPerSubject)
+		}
+		c := CACertificate{Certificate: tx.newCertificate(ca, NewCertificate{Mode: n.Mode}), AutoRegistration: n.AutoRegistration, Registration: n.Registration}
+		if n.Active {
+			c.Certificate.Status = Active
+		}
+		tx.authorities.put(id, c)
+		return c, nil
+	})
+}
+
+// checkAuthority checks a CA certificate that can be read, and the proof that its
+// key is there.
+func (tx *transaction) checkAuthority(ca *x509.Certificate, n NewCACertificate) error {
+	switch {
+	case ca == nil: // it could not be read
+		return nil
+	case n.Mode != "" && n.Mode != DefaultMode && n.Mode != SNIOnly:
+		return invalid("certificate mode %q must be %s or %s", clip(string(n.Mode)), DefaultMode, SNIOnly)
+	case !ca.BasicConstraintsValid || !ca.IsCA:
+		return Reject(CodeCertificateInvalid, "The certificate is not that of a CA (basicConstraints CA:TRUE).")
+	case !validAt(ca, tx.now):
+		return Reject(CodeCertificateInvalid, "The CA certificate is not valid now.")
+	case n.Mode == SNIOnly && n.VerificationPEM != "":
+		return invalid("In mode %s the verification certificate must be empty.", SNIOnly)
+	case n.Mode == SNIOnly:
+		return nil
+	case n.VerificationPEM == "":
+		return invalid("In mode %s a verification certificate is required.", DefaultMode)
+	}
+	verification, err := parseCertificate(n.VerificationPEM)
+	if err != nil {
+		return err
+	}
+	if err := verification.CheckSignatureFrom(ca); err != nil {
+		return Reject(CodeCertificateInvalid, "The CA certificate did not sign the verification certificate: %v", err)
+	}
+	if code, ok := tx.codes.get(codeKey); !ok || verification.Subject.CommonName != code {
+		return Reject(CodeRegistrationCode, "The common name of the verification certificate is not the registration code of this account.")
+	}
+	return nil
+}
+
+func (tx *transaction) checkRegistration(c *RegistrationConfig) error {
+	switch {
+	case c == nil:
+		return nil
+	case c.TemplateName != "" && (c.TemplateBody != "" || c.RoleARN != ""):
+		return invalid("A registration configuration has a template name, or a template body with a role.")
+	case c.TemplateName != "":
+		t, err := tx.templates.find(c.TemplateName)
+		if err == nil && t.Type != JITP {
+			return invalid("Provisioning template %s has the type %s, not %s.", t.Name, t.Type, JITP)
+		}
+		return err
+	case c.RoleARN == "":
+		return invalid("A registration configuration with a template body requires a role ARN.")
+	}
+	return tx.options.checkTemplate(c.TemplateBody)
+}
+
+// DescribeCACertificate returns the CA certificate.
+func (r *Registry) DescribeCACertificate(id string) (CACertificate, error) {
+	return describe(r, r.committed.authorities, id)
+}
+
+// ListCACertificates returns the CA certificates whose registration configuration
+// names the template, all of them for an empty name.
+func (r *Registry) ListCACertificates(template string) []CACertificate {
+	return list(r, r.committed.authorities, func(c CACertificate) bool {
+		return template == "" || c.Registration != nil && c.Registration.TemplateName == template
+	})
+}
+
+// UpdateCACertificate changes a CA certificate.
+func (r *Registry) UpdateCACertificate(u CACertificateUpdate) error {
+	return r.update(func(tx *transaction) error {
+		c, err := tx.authorities.find(u.ID)
+		if err := cmp.Or(err, tx.checkRegistration(u.Registration)); err != nil {
+			return err
+		}
+		switch u.Status {
+		case "":
+		case Active, Inactive:
+			c.Certificate.Status = u.Status
+		default:
+			return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", clip(string(u.Status)))
+		}
+		if u.AutoRegistration != nil {
+			c.AutoRegistration = *u.AutoRegistration
+		}
+		if u.Registration != nil {
+			c.Registration = u.Registration
+		}
+		if u.RemoveAutoRegistration {
+			c.AutoRegistration, c.Registration = false, nil
+		}
+		c.Certificate.Modified = tx.now
+		c.Certificate.Version++
+		tx.authorities.put(u.ID, c)
+		return nil
+	})
+}
+
+// DeleteCACertificate deletes a CA certificate that is inactive. The certificates
+// that were registered by it stay.
+func (r *Registry) DeleteCACertificate(id string) error {
+	return r.update(func(tx *transaction) error {
+		c, err := tx.authorities.find(id)
+		if err != nil {
+			return err
+		}
+		if c.Certificate.Status == Active {
+			return Reject(CodeCertificateState, "The CA certificate must be deactivated (not ACTIVE) before deletion.")
+		}
+		tx.authorities.remove(id)
+		tx.tags.remove("cacert/" + id)
+		return nil
+	})
+}
+
+// RegisterCertificate registers a certificate that a registered, active CA has
+// signed. caPEM, which may be empty, is the CA's certificate; it is required where
+// several have the issuer's name.
+func (r *Registry) RegisterCertificate(n NewCertificate, caPEM string) (Certificate, error) {
+	return mutate(r, func(tx *transaction) (Certificate, error) {
+		leaf, err := parseCertificate(n.PEM)
+		if err != nil {
+			return Certificate{}, err
+		}
+		signers := tx.authoritiesNamed(leaf.RawIssuer)
+		if caPEM != "" {
+			ca, err := parseCertificate(caPEM)
+			if err != nil {
+				return Certificate{}, err
+			}
+			signers = slices.DeleteFunc(signers, func(c CACertificate) bool { return c.Certificate.ID != awsiot.CertificateID(ca) })
+		} else if len(signers) > 1 {
+			return Certificate{}, Reject(CodeCertificateConflict, "%d registered CA certificates have the issuer's name; caCertificatePem must say which one signed the certificate.", len(signers))
+		}
+		switch {
+		case len(signers) == 0 || !signers[0].signed(leaf):
+			return Certificate{}, Reject(CodeCertificateInvalid, "No registered CA certificate signed the certificate.")
+		case signers[0].Certificate.Status != Active:
+			return Certificate{}, Reject(CodeCertificateState, "The CA certificate is INACTIVE.")
+		}
+		n.Mode, n.caID = signers[0].Certificate.Mode, signers[0].Certificate.ID
+		return tx.createCertificate(n)
+	})
+}
+
+// ListCertificatesByCA returns the certificates that were registered by a CA
+// certificate.
+func (r *Registry) ListCertificatesByCA(id string) []Certificate {
+	return slices.DeleteFunc(r.ListCertificates(), func(c Certificate) bool { return c.CAID != id })
+}
+
+// AuthorityOf returns the registered CA certificate that signed leaf, directly or
+// through those that were presented with it. It changes nothing.
+func (r *Registry) AuthorityOf(leaf *x509.Certificate, presented []*x509.Certificate) (CACertificate, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, c := range awsiot.Chain(leaf, presented) {
+		for _, ca := range r.committed.authoritiesNamed(c.RawIssuer) {
+			if ca.signed(c) {
+				return ca, true
+			}
+		}
+	}
+	return CACertificate{}, false
+}
+
+// RegisterJustInTime registers a certificate by connecting, as
+// PENDING_ACTIVATION, and returns it; also one that waits already. The CA
+// certificate must be active and allow it.
+func (r *Registry) RegisterJustInTime(leaf *x509.Certificate, caID string) (Certificate, error) {
+	return mutate(r, func(tx *transaction) (Certificate, error) {
+		if c, ok := tx.certificates.get(awsiot.CertificateID(leaf)); ok {
+			return c, nil
+		}
+		ca, err := tx.authorities.find(caID)
+		if err != nil {
+			return Certificate{}, err
+		}
+		if authority, err := parseCertificate(ca.Certificate.PEM); err != nil || ca.Certificate.Status != Active || !validAt(authority, tx.now) {
+			return Certificate{}, Reject(CodeCertificateState, "The CA certificate that signed it is INACTIVE or has expired.")
+		}
+		if !ca.AutoRegistration {
+			return Certificate{}, Reject(CodeCertificateState, "The CA certificate that signed it does not allow automatic registration.")
+		}
+		c := tx.newCertificate(leaf, NewCertificate{Status: PendingActivation, Mode: ca.Certificate.Mode, caID: caID})
+		tx.certificates.put(c.ID, c)
+		return c, nil
+	})
+}
+
+// authoritiesNamed returns the CA certificates with this subject.
+func (s *state) authoritiesNamed(rawSubject []byte) []CACertificate {
+	return slices.DeleteFunc(s.authorities.all(), func(c CACertificate) bool {
+		parsed, err := parseCertificate(c.Certificate.PEM)
+		return err != nil || !bytes.Equal(parsed.RawSubject, rawSubject)
+	})
+}
+
+// signed reports whether the CA signed a certificate.
+func (c CACertificate) signed(leaf *x509.Certificate) bool {
+	parsed, err := parseCertificate(c.Certificate.PEM)
+	return err == nil && leaf.CheckSignatureFrom(parsed) == nil
+}
+
+func validAt(c *x509.Certificate, now time.Time) bool {
+	return !now.Before(c.NotBefore) && !now.After(c.NotAfter)
+}
