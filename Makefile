@@ -110,6 +110,7 @@ destroy: infra/node_modules  ## delete the stack
 bench:  ## run the benchmarks
 	cd hook && $(GO) test -run '^$$' -bench . -benchmem .
 	cd device && $(GO) test -run '^$$' -bench . -benchmem ./...
+	cd device && $(GO) test -tags pkcs11 -run '^$$' -bench . -benchmem ./identity/pkcs11
 
 # What virtual machines go through: first boots that meet trouble, under systemd,
 # and 200 power cuts. Needs root and the packages that .ci/run installs, and

@@ -40,6 +40,8 @@ type trouble struct {
 	dns     int           // queries that are answered with NXDOMAIN before the name exists
 	portal  int           // connections that a captive portal answers in the server's place
 	denied  int           // registrations that the hook denies first
+	oneShot bool          // iot_device-bootstrap.service in place of the agent
+	dmi     bool          // the serial number is that of the board
 }
 
 // The shipped unit, under a real systemd, ends with a provisioned device
@@ -60,6 +62,8 @@ func TestFirstBootEndsProvisioned(t *testing.T) {
 		"NXDOMAIN first":         {dns: 12},
 		"captive portal first":   {portal: 6},
 		"denied first":           {denied: 3},
+		"one-shot, no agent":     {oneShot: true, denied: 1},
+		"serial number from DMI": {dmi: true},
 		"all at once":            {clock: "1970-01-01", network: 20 * time.Second, dns: 4, portal: 3, denied: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +86,7 @@ func (tr trouble) overcome(t *testing.T, deb string) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	console, ready := runSystem(ctx, t, newSystemImage(t), disk, tr.clock)
+	console, ready := runSystem(ctx, t, newSystemImage(t), disk, serial, tr.clock)
 	active := c.active(t, "fleety_"+serial)
 	if !ready || len(active) != 1 {
 		t.Errorf("provisioned: %t, ACTIVE certificates: %v\n%s", ready, active, console)
@@ -106,10 +110,20 @@ func (tr trouble) image(t *testing.T, c *cloud, deb, serial string, port int) st
 	for _, name := range []string{"fleet-provisioning.private.key", "fleet-provisioning.certificate.pem"} {
 		copyFile(t, filepath.Join(c.credentials, name), filepath.Join(claim, name), 0o600)
 	}
+	service := "iot_device"
+	if tr.oneShot { // as docs/device.md has it
+		service = "iot_device-bootstrap"
+		d.must("systemctl", "mask", "iot_device.service")
+		d.must("systemctl", "enable", "iot_device-bootstrap.service")
+	}
+	serialNumber := fmt.Sprintf(`s/^serialNumber: .*/serialNumber: "%s"/`, serial)
+	if tr.dmi {
+		serialNumber = `s/^serialNumber: .*/serialNumberFrom: dmi/`
+	}
 	d.must("chown", "-R", "iot_device:iot_device", "/var/lib/iot_device")
 	copyFile(t, filepath.Join(c.credentials, "root.ca.bundle.pem"), d.path("etc/iot_device/root.ca.bundle.pem"), 0o644)
 	for _, change := range []string{
-		fmt.Sprintf(`s/^serialNumber: .*/serialNumber: "%s"/`, serial),
+		serialNumber,
 		`s/^deviceLocation: .*/deviceLocation: USA/`,
 		"s/^  endpoint: .*/  endpoint: " + guestEndpoint + "/",
 		fmt.Sprintf("s/^  port: .*/  port: %d/", port),
@@ -130,11 +144,11 @@ func (tr trouble) image(t *testing.T, c *cloud, deb, serial string, port int) st
 		unit(t, units, "time-service", "", fmt.Sprintf("sleep 45; date -s @%d", time.Now().Unix()))
 	}
 	unit(t, units, "report", "", `until systemctl -q is-active follower; do sleep 2; done; echo "GUEST ready" >/dev/ttyS0; systemctl poweroff -f`)
-	unit(t, units, "follower", "After=iot_device.service", // as docs/device.md has it
-		"systemctl -q is-active iot_device && exec sleep infinity")
-	d.must("mkdir", "/etc/systemd/system/iot_device.service.d")
-	writeFile(t, filepath.Join(units, "iot_device.service.d", "follower.conf"), "[Unit]\nUpholds=follower.service\n", 0o644)
-	unit(t, units, "log", "", `journalctl -f -o cat -u iot_device | sed "s/^/GUEST log /" >/dev/ttyS0`)
+	unit(t, units, "follower", "After="+service+".service", // as docs/device.md has it
+		"systemctl -q is-active "+service+" && exec sleep infinity")
+	d.must("mkdir", "/etc/systemd/system/"+service+".service.d")
+	writeFile(t, filepath.Join(units, service+".service.d", "follower.conf"), "[Unit]\nUpholds=follower.service\n", 0o644)
+	unit(t, units, "log", "", `journalctl -f -o cat -u `+service+` | sed "s/^/GUEST log /" >/dev/ttyS0`)
 	command(t, "systemctl", "--root", root, "enable", "network-interface.service", "report.service", "log.service")
 	if tr.clock != "" {
 		command(t, "systemctl", "--root", root, "enable", "time-service.service")
@@ -177,11 +191,12 @@ func newSystemImage(t *testing.T) guestImage {
 
 // runSystem boots the disk and waits until the guest says that the device is
 // provisioned.
-func runSystem(ctx context.Context, t *testing.T, image guestImage, disk, clock string) (console string, ready bool) {
+func runSystem(ctx context.Context, t *testing.T, image guestImage, disk, serial, clock string) (console string, ready bool) {
 	t.Helper()
 	args := []string{"-M", "pc", "-cpu", "max", "-m", "384", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", image.kernel, "-initrd", image.initrd, "-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 systemd.show_status=0",
 		"-drive", "file=" + disk + ",format=raw,if=virtio,cache=unsafe",
+		"-smbios", "type=1,serial=" + serial,
 		"-netdev", "user,id=net,restrict=off", "-device", "virtio-net-pci,netdev=net,romfile="}
 	if clock != "" {
 		args = append(args, "-rtc", "base="+clock+"T00:00:00")

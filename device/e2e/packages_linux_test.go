@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -285,8 +288,9 @@ func TestPackagesInstallTheSameFiles(t *testing.T) {
 		"ipk": `tar -xzOf "$0" ./data.tar.gz | tar -xz`,
 	}
 	own := map[string][]string{
-		"systemd": {"usr/lib/systemd/system/iot_device.service", "usr/lib/sysusers.d/iot_device.conf", "usr/lib/tmpfiles.d/iot_device.conf"},
-		"init":    {"etc/init.d/iot_device", "usr/lib/iot_device/bootstrap.sh"},
+		"systemd": {"usr/lib/systemd/system/iot_device.service", "usr/lib/systemd/system/iot_device-bootstrap.service",
+			"usr/lib/systemd/system-preset/50-iot_device.preset", "usr/lib/sysusers.d/iot_device.conf", "usr/lib/tmpfiles.d/iot_device.conf"},
+		"init": {"etc/init.d/iot_device", "usr/lib/iot_device/retry.sh"},
 	}
 	common := map[string]map[string]string{}
 	for format, path := range paths {
@@ -363,21 +367,28 @@ func TestReleaseIsReproducible(t *testing.T) {
 	}
 }
 
-// What a machine without systemd runs in place of the unit's restarts: every
-// failure is retried, slower and slower, up to once an hour.
-func TestBootstrapLoopRetriesSlowerAndSlower(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	script, err := os.ReadFile("../packaging/bootstrap.sh")
+// retryScript returns a folder with the loop of machines without systemd, whose
+// iot_device is the given script.
+func retryScript(t *testing.T, device string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	script, err := os.ReadFile("../packaging/retry.sh")
 	if err != nil {
 		t.Fatal(err)
 	}
-	loop := filepath.Join(dir, "bootstrap.sh")
-	writeFile(t, loop, strings.ReplaceAll(string(script), "/var/lib/iot_device", dir), 0o755)
-	writeFile(t, filepath.Join(dir, "sleep"), "#!/bin/sh\necho \"$1\" >>sleeps\n", 0o755)
+	writeFile(t, filepath.Join(dir, "retry.sh"), strings.ReplaceAll(string(script), "/var/lib/iot_device", dir), 0o755)
+	writeFile(t, filepath.Join(dir, "iot_device"), "#!/bin/sh\n"+device+"\n", 0o755)
+	return dir
+}
+
+// What a machine without systemd runs in place of the unit's restarts: every
+// failure is retried, slower and slower, up to once an hour.
+func TestLoopRetriesSlowerAndSlower(t *testing.T) {
+	t.Parallel()
 	// Ten failures, then success.
-	writeFile(t, filepath.Join(dir, "iot_device"), "#!/bin/sh\n[ \"$1\" = bootstrap ] && [ -e sleeps ] && [ $(wc -l <sleeps) -ge 10 ]\n", 0o755)
-	cmd := exec.CommandContext(t.Context(), "sh", loop)
+	dir := retryScript(t, `[ "$1" = bootstrap ] && [ -e sleeps ] && [ $(wc -l <sleeps) -ge 10 ]`)
+	writeFile(t, filepath.Join(dir, "sleep"), "#!/bin/sh\necho \"$1\" >>sleeps\n", 0o755)
+	cmd := exec.CommandContext(t.Context(), "sh", filepath.Join(dir, "retry.sh"), "bootstrap")
 	cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -385,6 +396,46 @@ func TestBootstrapLoopRetriesSlowerAndSlower(t *testing.T) {
 	got, err := os.ReadFile(filepath.Join(dir, "sleeps"))
 	if want := "30\n60\n120\n240\n480\n960\n1920\n3600\n3600\n3600\n"; err != nil || string(got) != want {
 		t.Errorf("delays %q %v, want %q", got, err, want)
+	}
+}
+
+// A stopped loop stops the agent, waits until it has ended, and starts no other.
+func TestLoopThatIsStoppedStopsTheAgent(t *testing.T) {
+	t.Parallel()
+	for name, device := range map[string]string{
+		"while it runs":  `trap 'echo ended; exit 0' TERM; echo started; while :; do sleep 0.1; done`,
+		"between two":    `echo started; exit 4`,
+		"and it exits 1": `trap 'echo ended; exit 1' TERM; echo started; while :; do sleep 0.1; done`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := retryScript(t, device)
+			cmd := exec.CommandContext(t.Context(), "sh", filepath.Join(dir, "retry.sh"), "run")
+			cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewReader(stdout)
+			if line, err := lines.ReadString('\n'); line != "started\n" {
+				t.Fatalf("%q %v", line, err)
+			}
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			rest, err := io.ReadAll(lines) // until every process has ended
+			want := "ended\n"
+			if name == "between two" {
+				want = ""
+			}
+			if string(rest) != want || err != nil {
+				t.Errorf("after the signal: %q %v, want %q", rest, err, want)
+			}
+			cmd.Wait()
+		})
 	}
 }
 

@@ -6,48 +6,64 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/identity/tpm"
 )
 
-const unitFile = "../packaging/iot_device.service"
+// units are the shipped services, and the command that each runs.
+var units = map[string]string{"iot_device.service": "run", "iot_device-bootstrap.service": "bootstrap"}
 
-// unitForThisMachine returns the unit file with the path of a binary that is
-// here, since systemd looks for it.
-func unitForThisMachine(t *testing.T) string {
+func readUnit(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(unitFile)
+	text, err := os.ReadFile(filepath.Join("../packaging", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	const installed = "/usr/bin/iot_device"
-	if !strings.Contains(string(text), "ExecStart="+installed+" bootstrap") {
-		t.Fatalf("%s does not start %s", unitFile, installed)
-	}
-	path := filepath.Join(t.TempDir(), filepath.Base(unitFile))
-	here := strings.Replace(string(text), "ExecStart="+installed, "ExecStart="+build(t, shipped), 1)
-	if err := os.WriteFile(path, []byte(here), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return string(text)
 }
 
-func TestUnitFile(t *testing.T) {
+// unitSettings returns what stands in a unit, the values of one name in their order.
+func unitSettings(t *testing.T, name string) map[string][]string {
+	t.Helper()
+	settings := map[string][]string{}
+	for line := range strings.Lines(readUnit(t, name)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(name, "#") {
+			settings[name] = append(settings[name], value)
+		}
+	}
+	return settings
+}
+
+func TestUnitFiles(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal("systemd-analyze is not installed")
 		}
 		t.Skip("systemd-analyze is not installed")
 	}
-	unit := unitForThisMachine(t)
+	// systemd looks for the program, and for the units that a unit names.
+	dir, binary := t.TempDir(), build(t, shipped)
+	var paths []string
+	for name, verb := range units {
+		text := readUnit(t, name)
+		if !strings.Contains(text, "ExecStart=/usr/bin/iot_device "+verb+"\n") {
+			t.Fatalf("%s does not start iot_device %s", name, verb)
+		}
+		path := filepath.Join(dir, name)
+		writeFile(t, path, strings.Replace(text, "ExecStart=/usr/bin/iot_device", "ExecStart="+binary, 1), 0o644)
+		paths = append(paths, path)
+	}
 	for name, args := range map[string][]string{
-		"is valid":        {"verify", "--man=no"},
-		"is well secured": {"security", "--offline=yes", "--threshold=15"}, // of 100; systemd calls up to 40 fine
+		"are valid":        {"verify", "--man=no"},
+		"are well secured": {"security", "--offline=yes", "--threshold=15"}, // of 100; systemd calls up to 40 fine
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := exec.CommandContext(t.Context(), "systemd-analyze", append(args, unit)...).CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), "systemd-analyze", append(args, paths...)...).CombinedOutput()
 			if err != nil {
 				t.Errorf("systemd-analyze %s: %v\n%s", args[0], err, out)
 			}
@@ -64,29 +80,67 @@ func TestUnitFile(t *testing.T) {
 
 // No device gives up for good, and none retries so often that a broken fleet is
 // an attack.
-func TestUnitRetriesEveryFailureSlowerAndSlower(t *testing.T) {
-	text, err := os.ReadFile(unitFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings := map[string]string{}
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(name, "#") {
-			settings[name] = value
+func TestUnitsRetryEveryFailureSlowerAndSlower(t *testing.T) {
+	for unit := range units {
+		settings := unitSettings(t, unit)
+		for name, want := range map[string]string{
+			"Restart": "on-failure", "RestartSec": "30s", "RestartSteps": "10", "RestartMaxDelaySec": "1h",
+			"StartLimitIntervalSec": "0", "LimitCORE": "0",
+		} {
+			if got := strings.Join(settings[name], " "); got != want {
+				t.Errorf("%s: %s=%s, want %s", unit, name, got, want)
+			}
 		}
+		for _, name := range []string{"RestartPreventExitStatus", "SuccessExitStatus"} {
+			if codes, ok := settings[name]; ok {
+				t.Errorf("%s: %s=%s: a device gives up for good", unit, name, codes)
+			}
+		}
+	}
+}
+
+// The one-shot verifies the network and the time before its dependents run; the
+// agent serves programs before either is there.
+func TestAgentAloneStartsWithoutNetworkAndTime(t *testing.T) {
+	if after := unitSettings(t, "iot_device-bootstrap.service")["After"]; !slices.Contains(after, "network-online.target time-sync.target") {
+		t.Errorf("the one-shot starts after %q", after)
+	}
+	agent := unitSettings(t, "iot_device.service")
+	if all := strings.Join(append(agent["After"], agent["Wants"]...), " "); strings.Contains(all, "online") || strings.Contains(all, "time-sync") {
+		t.Errorf("the agent starts after %s", all)
 	}
 	for name, want := range map[string]string{
-		"Restart": "on-failure", "RestartSec": "30s", "RestartSteps": "10", "RestartMaxDelaySec": "1h",
-		"StartLimitIntervalSec": "0", "LimitCORE": "0", "After": "network-online.target time-sync.target",
+		"Type": "notify", "WatchdogSec": "2min", "RuntimeDirectory": "iot_device", "RuntimeDirectoryPreserve": "restart", "Conflicts": "iot_device-bootstrap.service",
 	} {
-		if settings[name] != want {
-			t.Errorf("%s=%s, want %s", name, settings[name], want)
+		if got := strings.Join(agent[name], " "); got != want {
+			t.Errorf("%s=%s, want %s", name, got, want)
 		}
 	}
-	for _, name := range []string{"RestartPreventExitStatus", "SuccessExitStatus"} {
-		if codes, ok := settings[name]; ok {
-			t.Errorf("%s=%s: a device gives up for good", name, codes)
+}
+
+// What protects the device from the program is the same in both, and leaves it the
+// TPM.
+func TestUnitsAreSecuredAlikeAndMayUseTheTPM(t *testing.T) {
+	protection := func(unit string) string {
+		_, text, ok := strings.Cut(readUnit(t, unit), "\n# Access to its state")
+		if !ok {
+			t.Fatalf("%s does not say what it may access", unit)
 		}
+		before, _, _ := strings.Cut(text, "\nMemoryMax=")
+		return before
+	}
+	if diff := cmp.Diff(protection("iot_device-bootstrap.service"), protection("iot_device.service")); diff != "" {
+		t.Errorf("one-shot (-), agent (+):\n%s", diff)
+	}
+	settings := unitSettings(t, "iot_device.service")
+	for name, want := range map[string]string{"DevicePolicy": "closed", "DeviceAllow": tpm.DefaultDevice + " rw", "PrivateDevices": "", "SupplementaryGroups": ""} {
+		if got := strings.Join(settings[name], " "); got != want { // a group that is missing would fail the unit
+			t.Errorf("%s=%s, want %q", name, got, want)
+		}
+	}
+	sysusers, err := os.ReadFile("../packaging/iot_device.sysusers.conf")
+	if err != nil || !strings.Contains(string(sysusers), "\nm iot_device tss\n") {
+		t.Errorf("the user is not in the group of the TPM: %v\n%s", err, sysusers)
 	}
 }
 
@@ -97,12 +151,10 @@ func TestUserOfTheServiceCanBeCreated(t *testing.T) {
 		}
 		t.Skip("systemd-sysusers is not installed")
 	}
-	unit, err := os.ReadFile(unitFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(unit), "\nUser=iot_device\n") {
-		t.Fatalf("%s names another user", unitFile)
+	for unit := range units {
+		if user := unitSettings(t, unit)["User"]; !slices.Equal(user, []string{"iot_device"}) {
+			t.Fatalf("%s runs as %s", unit, user)
+		}
 	}
 	config, err := filepath.Abs("../packaging/iot_device.sysusers.conf")
 	if err != nil {

@@ -46,6 +46,8 @@ type Journal struct {
 	state state
 	// finished is the identity whose installation Begin completed.
 	finished *Identity
+	// replaced is the key of the identity that the committed one replaces.
+	replaced crypto.Signer
 }
 
 // Stage returns how far the provisioning has come.
@@ -203,6 +205,9 @@ func (j *Journal) Commit() error {
 	}
 	next.Stage = Committed
 	next.Record.ProvedAt = j.store.config.now()
+	if id, err := j.store.storage.load(); err == nil && id.Record.CertificateID != next.Record.CertificateID {
+		j.replaced = id.Key
+	}
 	old, files, err := j.store.storage.replacing()
 	if err != nil {
 		return diskError(err)
@@ -233,7 +238,18 @@ func (j *Journal) Install() (*Identity, error) {
 	if err := j.end(); err != nil {
 		return nil, diskError(fmt.Errorf("ending provisioning journal: %w", err))
 	}
+	j.store.removeKey(j.replaced)
 	return id, nil
+}
+
+// removeKey gives back the room of a key that no file refers to any more. A run
+// that is killed just before leaves the key where it is, unused.
+func (s *Store) removeKey(key crypto.Signer) {
+	if r, ok := key.(interface{ Remove() error }); ok {
+		if err := r.Remove(); err != nil {
+			s.config.Log.Warn("a key that is no longer used stays in its hardware", "error", err)
+		}
+	}
 }
 
 // end removes what the journal holds.

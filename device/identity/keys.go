@@ -19,6 +19,9 @@ type KeyStore interface {
 	// hold, and what Open takes: the key itself in PEM form, or a reference to
 	// a key that cannot leave its hardware. Open returns an error that wraps
 	// [ErrUnavailable] where the key may be whole but cannot be reached.
+	//
+	// Where keys take room in the hardware, they have a method Remove() error,
+	// which is called once no file refers to the key any more.
 	New() (key crypto.Signer, text []byte, err error)
 	Open(text []byte) (crypto.Signer, error)
 }

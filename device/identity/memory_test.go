@@ -2,7 +2,9 @@ package identity
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"errors"
+	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -113,4 +115,64 @@ func TestMemoryStoreParsesNoKeyAgain(t *testing.T) {
 	if _, err := s.Load(); err != nil || opened != 0 {
 		t.Errorf("%d keys parsed, %v", opened, err)
 	}
+}
+
+// tokenKeys are keys that take room, by their public halves.
+type tokenKeys struct {
+	quickKeys
+	held map[string]bool
+}
+
+type tokenKey struct {
+	crypto.Signer
+	keys tokenKeys
+}
+
+func (k tokenKeys) New() (crypto.Signer, []byte, error) {
+	key, text, err := k.quickKeys.New()
+	k.held[string(text)] = true
+	return tokenKey{key, k}, text, err
+}
+
+func (k tokenKeys) Open(text []byte) (crypto.Signer, error) {
+	key, err := k.quickKeys.Open(text)
+	return tokenKey{key, k}, err
+}
+
+func (k tokenKey) Remove() error {
+	for _, s := range stock() {
+		if s.key.Public().(ed25519.PublicKey).Equal(k.Public()) {
+			delete(k.keys.held, string(s.text))
+		}
+	}
+	return nil
+}
+
+func TestHardwareHoldsNoKeyThatIsReplacedOrDiscarded(t *testing.T) {
+	keys := tokenKeys{held: map[string]bool{}}
+	s, err := NewStore(Config{SerialNumber: serial, Dir: t.TempDir(), Keys: keys})
+	must(t, err)
+	c := newCloud(t)
+	inUse := func(when string, pending int) {
+		t.Helper()
+		id, err := s.Load()
+		must(t, err)
+		text, err := os.ReadFile(id.Files.PrivateKey)
+		must(t, err)
+		if len(keys.held) != 1+pending || !keys.held[string(text)] {
+			t.Errorf("%s: %d keys are held", when, len(keys.held))
+		}
+	}
+	must(t, provision(t, s, c, run{}))
+	inUse("provisioned", 0)
+	must(t, provision(t, s, c, run{replace: true}))
+	inUse("replaced", 0)
+	j, err := s.Begin()
+	must(t, err)
+	must(t, j.MakeKey())
+	must(t, j.Close())
+	inUse("a replacement is pending", 1)
+	_, err = s.DiscardPending()
+	must(t, err)
+	inUse("it is discarded", 0)
 }

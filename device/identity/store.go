@@ -215,9 +215,11 @@ func (s *Store) DiscardPending() (*Pending, error) {
 	if j.Stage() != Empty {
 		discarded = s.pending(&j.state)
 		discarded.PID = 0
+		key := j.state.key
 		if err := j.end(); err != nil {
 			return nil, diskError(errors.Join(fmt.Errorf("discarding pending provisioning: %w", err), j.Close()))
 		}
+		s.removeKey(key)
 	}
 	return discarded, j.Close()
 }

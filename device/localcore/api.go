@@ -107,6 +107,7 @@ func (s *Server) apiHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /mqtt", s.serveWebSocket)
 	mux.Handle("/_local/", http.NewCrossOriginProtection().Handler(s.localHandler()))
+	mux.Handle("GET /tunnel", s.tunnels) // the data plane of secure tunneling
 	if !s.config.NoConsole {
 		console.Register(mux, console.Config{
 			Endpoint: host, Port: port, API: s.APIURL(), Account: s.config.Account, Region: s.config.Region,
@@ -114,22 +115,23 @@ func (s *Server) apiHandler() http.Handler {
 		})
 	}
 	mux.Handle("/", controlapi.New(controlapi.Config{
-		Registry:     s.registry,
-		Partition:    s.config.Partition,
-		Region:       s.config.Region,
-		Account:      s.config.Account,
-		Endpoint:     fmt.Sprintf("%s:%d", host, port),
-		Issuer:       services,
-		Registrar:    services,
-		Authorizer:   services,
-		Publisher:    services,
-		Retained:     services,
-		Disconnecter: services,
-		Shadows:      services,
-		Jobs:         s.jobs,
-		Rules:        s.rules,
-		Quotas:       s.config.Quotas == QuotasAWS,
-		Log:          s.config.Log,
+		Registry:    s.registry,
+		Partition:   s.config.Partition,
+		Region:      s.config.Region,
+		Account:     s.config.Account,
+		Endpoint:    fmt.Sprintf("%s:%d", host, port),
+		Issuer:      services,
+		Registrar:   services,
+		Authorizer:  services,
+		Publisher:   services,
+		Retained:    services,
+		Connections: services,
+		Shadows:     services,
+		Jobs:        s.jobs,
+		Rules:       s.rules,
+		Tunnels:     s.tunnels,
+		Quotas:      s.config.Quotas == QuotasAWS,
+		Log:         s.config.Log,
 	}))
 	complete := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.Claim() // the registry shows it

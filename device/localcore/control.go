@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net/http"
 	"strings"
 
 	"example.com/fleety/device/localcore/broker"
@@ -25,7 +26,7 @@ var (
 	_ controlapi.Authorizer    = control{}
 	_ controlapi.Publisher     = control{}
 	_ controlapi.RetainedStore = control{}
-	_ controlapi.Disconnecter  = control{}
+	_ controlapi.Connections   = control{}
 	_ controlapi.Shadows       = control{}
 )
 
@@ -154,6 +155,15 @@ func (s *Server) policySession(certificateID, clientID string) *policy.Session {
 
 // Publish implements [controlapi.Publisher].
 func (s control) Publish(_ context.Context, m controlapi.Message) error {
+	out, err := brokerMessage(m)
+	if err == nil {
+		s.publishOn(out, 0)
+	}
+	return err
+}
+
+// brokerMessage returns a message that a tool sends.
+func brokerMessage(m controlapi.Message) (*broker.Message, error) {
 	out := &broker.Message{
 		Topic: m.Topic, Payload: m.Payload, QoS: m.QoS, Retain: m.Retain, UTF8: m.UTF8,
 		ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: m.CorrelationData, Expiry: m.Expiry,
@@ -162,10 +172,9 @@ func (s control) Publish(_ context.Context, m controlapi.Message) error {
 		out.UserProperties = append(out.UserProperties, broker.UserProperty(u))
 	}
 	if err := broker.CheckMessage(out); err != nil {
-		return registry.Reject(registry.CodeInvalidRequest, "%v.", err)
+		return nil, registry.Reject(registry.CodeInvalidRequest, "%v.", err)
 	}
-	s.publishOn(out, 0)
-	return nil
+	return out, nil
 }
 
 // RetainedMessage implements [controlapi.RetainedStore].
@@ -196,9 +205,40 @@ func retainedMessage(m *broker.Message) controlapi.RetainedMessage {
 	return r
 }
 
-// Disconnect implements [controlapi.Disconnecter].
+// Disconnect implements [controlapi.Connections].
 func (s control) Disconnect(_ context.Context, clientID string, cleanSession, preventWill bool) (found bool) {
 	return s.broker.Disconnect(clientID, cleanSession, preventWill)
+}
+
+// Connection implements [controlapi.Connections].
+func (s control) Connection(clientID string) (controlapi.Connection, bool) {
+	state, found := s.broker.ConnectionState(clientID)
+	return controlapi.Connection(state), found
+}
+
+// Subscriptions implements [controlapi.Connections].
+func (s control) Subscriptions(clientID string) (map[string]byte, bool) {
+	return s.broker.Subscriptions(clientID)
+}
+
+// SendDirectMessage implements [controlapi.Connections].
+func (s control) SendDirectMessage(ctx context.Context, clientID string, m controlapi.Message, confirm bool) error {
+	out, err := brokerMessage(m)
+	if err != nil {
+		return err
+	}
+	switch err := s.broker.SendDirect(ctx, clientID, out, confirm); {
+	case err == nil:
+		return nil
+	case errors.Is(err, broker.ErrNotConnected):
+		return registry.Reject(registry.CodeNotFound, "Client %s is not connected.", clientID)
+	case errors.Is(err, broker.ErrReceiveDenied):
+		return &registry.Error{Code: "ForbiddenException", Status: http.StatusForbidden, Message: err.Error()}
+	case errors.Is(err, broker.ErrNotAcknowledged):
+		return &registry.Error{Code: "GatewayTimeoutException", Status: http.StatusGatewayTimeout, Message: err.Error()}
+	default:
+		return registry.Reject(registry.CodeThrottling, "%v", err)
+	}
 }
 
 func parsePEM(text string) (*x509.Certificate, error) {

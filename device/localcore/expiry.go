@@ -55,6 +55,7 @@ func (x *expiry) run() {
 				x.server.config.Log.Error("deleting expired certificates", "error", err)
 			}
 			x.server.broker.Sweep()
+			x.server.tunnels.Sweep()
 		case <-x.done:
 			return
 		}

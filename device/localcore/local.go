@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"example.com/fleety/device/localcore/policy"
 )
@@ -13,6 +14,7 @@ import (
 const (
 	maxRequestBody = 1 << 20 // bytes
 	maxConnections = 1000    // in one answer
+	bodyTimeout    = 30 * time.Second
 )
 
 // localHandler serves what the emulator has and AWS has not, for clients in
@@ -109,10 +111,24 @@ type explanation struct {
 	Policies []string `json:"policies"`
 }
 
+// readJSON reads the body of a request, strictly and in bounded time, or answers
+// what is wrong with it.
+func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // only a recorder of a test has none to set
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(v); err != nil { // the deadline stays, for net/http would read on
+		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
+		return false
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	return true
+}
+
 func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	var q explainRequest
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody)).Decode(&q); err != nil {
-		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
+	if !readJSON(w, r, &q) {
 		return
 	}
 	policies := new(documentCache).parse(s.registry.PoliciesFor(q.CertificateID, q.ClientID))
@@ -150,10 +166,7 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serveFaults(w http.ResponseWriter, r *http.Request) {
 	var rules []FaultRule
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&rules); err != nil {
-		http.Error(w, "not a list of faults: "+err.Error(), http.StatusBadRequest)
+	if !readJSON(w, r, &rules) {
 		return
 	}
 	if err := s.Faults.SetRules(rules); err != nil {

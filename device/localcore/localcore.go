@@ -38,6 +38,7 @@ import (
 	"example.com/fleety/device/localcore/rules"
 	"example.com/fleety/device/localcore/shadow"
 	"example.com/fleety/device/localcore/template"
+	"example.com/fleety/device/localcore/tunnel"
 )
 
 const (
@@ -70,6 +71,7 @@ type Server struct {
 	shadows   *shadow.Service
 	jobs      *jobs.Service
 	rules     *rules.Service
+	tunnels   *tunnel.Service
 	functions map[string]*lambdahost.Host // by ARN
 	observers observers                   // of messages
 	hops      sync.Map                    // of messages under way, see publish: *broker.Message to int
@@ -211,7 +213,8 @@ func (s *Server) startServices(ctx context.Context) error {
 	return nil
 }
 
-// openServices opens the services behind the broker: shadows, jobs and rules.
+// openServices opens the services behind the broker: shadows, jobs, tunnels and
+// rules.
 func (s *Server) openServices(ctx context.Context) (err error) {
 	var shadows shadow.Store
 	var jobStore jobs.Store
@@ -228,6 +231,17 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	if err := s.openJobs(jobStore); err != nil {
 		return err
 	}
+	s.tunnels = tunnel.New(tunnel.Config{
+		ARN: s.config.arn, Region: s.config.Region, EnforceRates: s.config.Quotas == QuotasAWS, Now: s.config.Now, Log: s.config.Log,
+		Publish: func(topic string, payload []byte) {
+			s.publish(&broker.Message{Topic: topic, Payload: payload, QoS: 1}, 0)
+		},
+		Deleted: func(id string) {
+			if err := s.registry.DeleteTags("tunnel/" + id); err != nil {
+				s.config.Log.Error("deleting the tags of a tunnel", "tunnel", id, "error", err)
+			}
+		},
+	})
 	return s.openRules(ctx, ruleStore)
 }
 
@@ -244,6 +258,9 @@ func (s *Server) close() error {
 	s.making.Wait()
 	if s.api != nil {
 		errs = append(errs, s.api.close())
+	}
+	if s.tunnels != nil {
+		s.tunnels.Close()
 	}
 	if s.expiry != nil {
 		s.expiry.stop()

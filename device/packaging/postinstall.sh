@@ -22,6 +22,7 @@ elif command -v useradd >/dev/null; then
 else # BusyBox
 	addgroup -S iot_device
 	adduser -S -D -H -h "$state" -s /sbin/nologin -G iot_device iot_device
+	! grep -q '^tss:' /etc/group || addgroup iot_device tss # may open the TPM
 fi
 
 # By number, for an image of another machine has users of its own. The
@@ -32,27 +33,46 @@ chmod 0700 "$root$state" "$root$state/claim"
 chown "$ids" "$root$state" "$root$state/claim"
 chgrp "${ids#*:}" "$root/etc/iot_device/config.yaml"
 
-# Enabled by the first installation; what an administrator has disabled stays so.
+# The agent is enabled by the first installation; what an administrator has disabled
+# stays so.
 if [ -f "$root/etc/rc.common" ]; then # OpenWrt
 	IPKG_INSTROOT=$root "$root/etc/init.d/iot_device" enable
 elif command -v deb-systemd-helper >/dev/null; then
-	deb-systemd-helper unmask iot_device.service >/dev/null
+	for unit in iot_device.service iot_device-bootstrap.service; do
+		# A mask of an administrator's is not undone, only that of a removal.
+		deb-systemd-helper unmask "$unit" >/dev/null
+	done
 	if deb-systemd-helper --quiet was-enabled iot_device.service; then
 		deb-systemd-helper enable iot_device.service >/dev/null
 	else
 		deb-systemd-helper update-state iot_device.service >/dev/null
 	fi
 elif [ "${1:-}" = 1 ] && command -v systemctl >/dev/null; then # rpm
-	systemctl --no-reload preset iot_device.service
+	systemctl --no-reload preset iot_device.service iot_device-bootstrap.service
 fi
 
-# Started when it is configured and this is not an image; a service that is
-# active stays so, for its dependents would be restarted with it.
-if [ -d /run/systemd/system ] && [ -z "$root" ]; then
+[ -z "$root" ] || exit 0 # an image that another machine makes
+# Started when it is configured. An upgrade restarts the agent, which loses nothing:
+# messages that it has accepted are on disk. The one-shot stays as it is, for its
+# dependents would be restarted with it.
+if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	if { [ ! -x /usr/sbin/policy-rc.d ] || /usr/sbin/policy-rc.d iot_device start; } &&
-		systemctl --quiet is-enabled iot_device.service &&
-		iot_device status --config /etc/iot_device/config.yaml >/dev/null 2>&1; then
-		systemctl --no-block start iot_device.service
+	if command -v systemd-tmpfiles >/dev/null; then
+		systemd-tmpfiles --create iot_device.conf || true # sysfs can be read-only
+	fi
+	if iot_device status --config /etc/iot_device/config.yaml >/dev/null 2>&1; then
+		for action in "restart iot_device.service" "start iot_device-bootstrap.service"; do
+			if { [ ! -x /usr/sbin/policy-rc.d ] || /usr/sbin/policy-rc.d iot_device "${action%% *}"; } &&
+				systemctl --quiet is-enabled "${action#* }"; then
+				# shellcheck disable=SC2086 # two words
+				systemctl --no-block $action
+			fi
+		done
+	fi
+elif [ -x /etc/init.d/iot_device ]; then # OpenRC and procd, where the agent runs
+	if command -v rc-service >/dev/null; then
+		rc-service --quiet --ifstarted iot_device restart || echo "iot-device: restart iot_device to run this version" >&2
+	elif /etc/init.d/iot_device running 2>/dev/null; then
+		/etc/init.d/iot_device restart
 	fi
 fi

@@ -9,13 +9,13 @@ fi
 case ${1:-} in
 remove)
 	if command -v deb-systemd-helper >/dev/null; then
-		deb-systemd-helper mask iot_device.service >/dev/null
+		deb-systemd-helper mask iot_device.service iot_device-bootstrap.service >/dev/null
 	fi
 	;;
 purge)
 	if command -v deb-systemd-helper >/dev/null; then
-		deb-systemd-helper purge iot_device.service >/dev/null
-		deb-systemd-helper unmask iot_device.service >/dev/null
+		deb-systemd-helper purge iot_device.service iot_device-bootstrap.service >/dev/null
+		deb-systemd-helper unmask iot_device.service iot_device-bootstrap.service >/dev/null
 	fi
 	# The folder itself can be a mount point.
 	if [ -d /var/lib/iot_device ]; then

@@ -4,10 +4,10 @@ set -e
 [ -z "${IPKG_INSTROOT:-}" ] || exit 0 # an image that another machine makes
 case ${1:-} in upgrade | failed-upgrade | deconfigure | 1) exit 0 ;; esac
 if [ -d /run/systemd/system ]; then
-	systemctl stop iot_device.service
+	systemctl stop iot_device.service iot_device-bootstrap.service
 fi
 if [ "${1:-}" = 0 ] && command -v systemctl >/dev/null; then # rpm
-	systemctl --no-reload disable iot_device.service
+	systemctl --no-reload disable iot_device.service iot_device-bootstrap.service
 elif [ -f /etc/rc.common ]; then # OpenWrt
 	/etc/init.d/iot_device disable
 	/etc/init.d/iot_device stop

@@ -91,7 +91,7 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 	}
 	named := k.uri
 	named.ID = id
-	return &signer{key}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
+	return &signer{key, true}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
 }
 
 // Open finds a key by its file. It returns an error that wraps [ErrNoKey] when
@@ -119,11 +119,26 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	if len(found) == 0 {
 		return nil, fmt.Errorf("%w: %s", ErrNoKey, named.String())
 	}
-	return &signer{found[0]}, nil
+	return &signer{found[0], named.Object == k.uri.Object}, nil
 }
 
 // A signer names the token in its errors.
-type signer struct{ key crypto.Signer }
+type signer struct {
+	key crypto11.Signer
+	own bool // it has the label of keys that this store makes
+}
+
+// Remove removes the key from the token, unless its label is another one than
+// that of keys that the store makes.
+func (s *signer) Remove() error {
+	if !s.own {
+		return nil
+	}
+	if err := s.key.Delete(); err != nil {
+		return fmt.Errorf("removing a key from the PKCS #11 token: %w", err)
+	}
+	return nil
+}
 
 // Public returns the key's public half.
 func (s *signer) Public() crypto.PublicKey { return s.key.Public() }

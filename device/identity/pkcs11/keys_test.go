@@ -18,6 +18,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/identity/internal/identitytest"
 	"example.com/fleety/device/identity/pkcs11"
 )
 
@@ -43,7 +44,7 @@ func TestMain(m *testing.M) {
 }
 
 // newToken makes a token and returns its URI, whose PIN is in a file.
-func newToken(t *testing.T, label string) pkcs11.URI {
+func newToken(t testing.TB, label string) pkcs11.URI {
 	t.Helper()
 	if _, err := os.Stat(module); err != nil {
 		if os.Getenv("CI") != "" {
@@ -123,6 +124,36 @@ func TestKeyOfAnotherTokenIsNamed(t *testing.T) {
 	}
 }
 
+func TestOnlyKeysOfTheStoreAreRemoved(t *testing.T) {
+	uri := newToken(t, "removes")
+	keys := pkcs11.NewKeys(uri)
+	uri.Object = "another program's"
+	others := pkcs11.NewKeys(uri)
+	for _, removed := range []bool{true, false} {
+		maker := others
+		if removed {
+			maker = keys
+		}
+		_, text, err := maker.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := keys.Open(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := key.(interface{ Remove() error }).Remove(); err != nil {
+			t.Error(err)
+		}
+		if _, err := keys.Open(text); errors.Is(err, pkcs11.ErrNoKey) != removed {
+			t.Errorf("removed %t, and then %v", removed, err)
+		}
+	}
+	if err := errors.Join(keys.Close(), others.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWrongOrMissingPINIsAnError(t *testing.T) {
 	uri := newToken(t, "pin")
 	uri.PINSource = ""
@@ -139,4 +170,14 @@ func TestWrongOrMissingPINIsAnError(t *testing.T) {
 	if _, _, err := keys.New(); err != nil {
 		t.Error(err)
 	}
+}
+
+func BenchmarkHandshake(b *testing.B) {
+	keys := pkcs11.NewKeys(newToken(b, "bench"))
+	defer keys.Close()
+	key, _, err := keys.New()
+	if err != nil {
+		b.Fatal(err)
+	}
+	identitytest.BenchmarkHandshake(b, key)
 }

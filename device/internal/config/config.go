@@ -10,8 +10,8 @@
 // those of flags and variables at the current directory.
 //
 // All problems are found in one go, each with its place and its remedy, and
-// returned as [Problems]. The package reads files and nothing else: it does not
-// connect, print or log.
+// returned as [Problems]. The package reads files, runs the program that
+// serialNumberFrom names, and nothing else: it does not connect, print or log.
 package config
 
 import (
@@ -91,12 +91,13 @@ const (
 type Config struct {
 	Path string // the file that was read
 
-	SerialNumber   string
-	DeviceLocation string
-	License        string // accepted for the sake of old files, unused
-	ThingName      string // what the template is expected to give; empty: whatever it gives
-	Author         string // on whose behalf the device is bootstrapped
-	StateDir       string // the folder of the identity, unless Primary has paths
+	SerialNumber     string // as it is set, or read from SerialNumberFrom
+	SerialNumberFrom SerialNumberFrom
+	DeviceLocation   string
+	License          string // accepted for the sake of old files, unused
+	ThingName        string // what the template is expected to give; empty: whatever it gives
+	Author           string // on whose behalf the device is bootstrapped
+	StateDir         string // the folder of the identity, unless Primary has paths
 
 	Server    Server
 	Bootstrap Bootstrap
@@ -263,6 +264,7 @@ func Load(s Sources) (*Config, error) {
 	}
 	found = append(found, applyEnvironment(c, s.Environ)...)
 	found = append(found, applyFlags(c, s.Flags)...)
+	found = append(found, c.readSerialNumber()...)
 	found = append(found, validate(c, found)...)
 	c.warn(found)
 	return c, found.err()

@@ -258,7 +258,7 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		"empty file": {
 			"",
 			[]string{
-				`serialNumber is missing; add the device's serial number, as in serialNumber: "2974685"`,
+				`serialNumber is missing; add the device's serial number, as in serialNumber: "2974685", or serialNumberFrom`,
 				`deviceLocation is missing; add where the device is, as in deviceLocation: "USA"`,
 				`server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
 			},

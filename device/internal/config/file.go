@@ -207,6 +207,9 @@ func (f *file) mapping(section string, n ast.Node) {
 
 func (f *file) entry(name string, e *ast.MappingValueNode) {
 	k, known := lookup(name)
+	if _, section := mappingOf(e.Value); section && isSection(name) {
+		known = false // serialNumberFrom is a value or a section
+	}
 	switch {
 	case known && f.config.origins[k.name].Source == f.path: // also as "server.port" beside server: {port: …}
 		f.report(e.Key, name, fmt.Sprintf("key %q is there twice, first in line %d", name, f.config.origins[k.name].Line), "keep one")

@@ -39,6 +39,9 @@ func (k kind) String() string {
 
 var keys = []key{
 	{"serialNumber", text, setText(func(c *Config) *string { return &c.SerialNumber })},
+	{"serialNumberFrom", text, setText(func(c *Config) *string { return &c.SerialNumberFrom.Firmware })},
+	{"serialNumberFrom.file", path, setText(func(c *Config) *string { return &c.SerialNumberFrom.File })},
+	{"serialNumberFrom.program", path, setText(func(c *Config) *string { return &c.SerialNumberFrom.Program })},
 	{"deviceLocation", text, setText(func(c *Config) *string { return &c.DeviceLocation })},
 	{"license", text, setText(func(c *Config) *string { return &c.License })},
 	{"thingname", text, setText(func(c *Config) *string { return &c.ThingName })},

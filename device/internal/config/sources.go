@@ -15,6 +15,9 @@ import (
 // setting.
 const EnvironmentPrefix = "IOT_DEVICE_"
 
+// environmentSource begins the [Origin] of such a setting.
+const environmentSource = "environment variable "
+
 // Environment returns the environment variable of a key: IOT_DEVICE_SERVER_ENDPOINT
 // for server.endpoint.
 func Environment(key string) string {
@@ -70,7 +73,7 @@ func applyEnvironment(c *Config, environ []string) (found Problems) {
 	for _, k := range keys {
 		name := Environment(k.name)
 		if value := values[name]; value != "" {
-			found = append(found, apply(c, k, value, Origin{Source: "environment variable " + name})...)
+			found = append(found, apply(c, k, value, Origin{Source: environmentSource + name})...)
 		}
 		delete(values, name)
 	}

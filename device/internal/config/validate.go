@@ -43,8 +43,9 @@ func validate(c *Config, known Problems) Problems {
 func (v *validation) identity() {
 	c := v.c
 	switch {
-	case c.SerialNumber == "":
-		v.bad("serialNumber", "serialNumber is missing", `add the device's serial number, as in serialNumber: "2974685"`)
+	case c.SerialNumber == "" && c.SerialNumberFrom == SerialNumberFrom{}:
+		v.bad("serialNumber", "serialNumber is missing", `add the device's serial number, as in serialNumber: "2974685", or serialNumberFrom`)
+	case c.SerialNumber == "": // its place was reported
 	case len(c.SerialNumber) > maxSerialLength:
 		v.bad("serialNumber", fmt.Sprintf("serialNumber has %d characters", len(c.SerialNumber)), fmt.Sprintf("use %d at most", maxSerialLength))
 	case !awsiot.ValidThingName(c.SerialNumber):

@@ -97,13 +97,14 @@ type Broker struct {
 	opening sync.Mutex
 
 	mu       sync.Mutex
-	closed   bool                     // under mu
-	open     map[net.Conn]struct{}    // every TCP connection, under mu
-	current  map[string]*Conn         // by client id, under mu
-	sessions map[string]*session      // by client id, under mu
-	wills    map[string]*will         // that wait for their delay, by client id, under mu
-	connects map[string]*rate.Limiter // by client id, under mu
-	silent   map[string]bool          // reserved topics without a service that were warned about, under mu
+	closed   bool                       // under mu
+	open     map[net.Conn]struct{}      // every TCP connection, under mu
+	current  map[string]*Conn           // by client id, under mu
+	sessions map[string]*session        // by client id, under mu
+	wills    map[string]*will           // that wait for their delay, by client id, under mu
+	connects map[string]*rate.Limiter   // by client id, under mu
+	silent   map[string]bool            // reserved topics without a service that were warned about, under mu
+	past     map[string]ConnectionState // of clients that disconnected lately, by client id, under mu
 }
 
 // New returns a broker with the sessions and retained messages of an earlier
@@ -119,6 +120,7 @@ func New(c Config) (*Broker, error) {
 		wills:         map[string]*will{},
 		connects:      map[string]*rate.Limiter{},
 		silent:        map[string]bool{},
+		past:          map[string]ConnectionState{},
 	}
 	if c.State == "" {
 		return b, nil
@@ -239,6 +241,7 @@ func (b *Broker) Sweep() {
 		}
 	}
 	b.mu.Lock()
+	maps.DeleteFunc(b.past, func(_ string, s ConnectionState) bool { return now.Sub(s.Since) >= pastLife })
 	sessions := slices.Collect(maps.Values(b.sessions))
 	b.mu.Unlock()
 	for _, s := range sessions {

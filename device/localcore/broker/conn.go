@@ -36,7 +36,9 @@ type Conn struct {
 	auth          AuthSession
 	session       *session
 	sessionID     string // of lifecycle events
-	will          *will  // nil without one; for the reader only
+	since         time.Time
+	expiry        time.Duration // of the session, as granted by CONNECT
+	will          *will         // nil without one; for the reader only
 	withoutWill   atomic.Bool
 	established   atomic.Bool       // CONNACK of success was sent
 	aliases       map[uint16]string // topics by alias; for the reader only

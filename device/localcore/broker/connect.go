@@ -72,7 +72,7 @@ func (b *Broker) connect(c *Conn) error {
 	}
 	present := b.openSession(c, pk.Connect.Clean, expiry, pk.Properties.ReceiveMaximum)
 	c.will = newWill(pk, c.principal)
-	c.sessionID = rand.Text()
+	c.sessionID, c.since, c.expiry = rand.Text(), b.config.Now(), expiry
 	if err := c.queue(connack(c, present, assigned)); err != nil { // first, before others may send
 		return errClosed
 	}

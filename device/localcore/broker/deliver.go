@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -116,12 +117,57 @@ func (s *session) reserve(d *delivery) bool {
 func (c *Conn) Reply(topic string, payload []byte) error {
 	b, s := c.broker, c.session
 	if b.config.CheckReceiveOnReplies && !b.mayReceive(c, topic) {
-		return errors.New("the client's policies do not allow it to receive the reply")
+		return ErrReceiveDenied
 	}
-	d := &delivery{
+	return c.sendDirect(&delivery{
 		message: &Message{Topic: topic, Payload: payload, Time: b.config.Now()},
-		qos:     b.topics.match(topic)[s].Qos, direct: true,
+		qos:     b.topics.match(topic)[s].Qos,
+	})
+}
+
+// Reasons why a direct message does not arrive.
+var (
+	ErrNotConnected    = errors.New("the client is not connected")
+	ErrReceiveDenied   = errors.New("the client's policies do not allow it to receive the message")
+	ErrNotAcknowledged = errors.New("the client has not acknowledged the message")
+)
+
+// SendDirect sends a message to one client, subscribed or not. With confirm it
+// has QoS 1, and SendDirect returns when the client has acknowledged it, or with
+// ErrNotAcknowledged at the end of ctx.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/direct-messaging.html
+func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, confirm bool) error {
+	c := b.connection(clientID)
+	if c == nil || !c.established.Load() {
+		return ErrNotConnected
 	}
+	if !b.mayReceive(c, m.Topic) {
+		return ErrReceiveDenied
+	}
+	m.Time = b.config.Now()
+	d := &delivery{message: m}
+	if !confirm {
+		return c.sendDirect(d)
+	}
+	d.qos, d.acked = 1, make(chan struct{})
+	if err := c.sendDirect(d); err != nil {
+		return err
+	}
+	select {
+	case <-d.acked:
+		return nil
+	case <-c.ended:
+		return ErrNotConnected
+	case <-ctx.Done():
+		return ErrNotAcknowledged
+	}
+}
+
+// sendDirect sends a message to this connection alone, ahead of what waits.
+func (c *Conn) sendDirect(d *delivery) error {
+	s := c.session
+	d.direct = true
 	if !s.reserve(d) {
 		return errors.New("too many messages wait for the client")
 	}
@@ -129,7 +175,7 @@ func (c *Conn) Reply(topic string, payload []byte) error {
 	if s.conn != c {
 		s.uncount(d)
 		s.mu.Unlock()
-		return errors.New("the client has gone")
+		return ErrNotConnected
 	}
 	at := slices.IndexFunc(s.waiting, func(d *delivery) bool { return !d.direct })
 	if at < 0 {
@@ -140,7 +186,7 @@ func (c *Conn) Reply(topic string, payload []byte) error {
 		s.waitingQoS0++
 	}
 	s.mu.Unlock()
-	b.startDelivery(s)
+	c.broker.startDelivery(s)
 	return nil
 }
 

@@ -28,8 +28,9 @@ const (
 	accountConnects        = 100 // per second, in the smaller Regions
 	accountSubscribes      = 200 // per second, in the smaller Regions
 	webSocketLife          = 24 * time.Hour
-	bytesPerSecond         = 512 << 10 // per connection, both ways
-	propertyByteLimit      = 8 << 10   // correlation data; user properties in sum
+	pastLife               = 30 * time.Minute // of what is known of a connection that has ended
+	bytesPerSecond         = 512 << 10        // per connection, both ways
+	propertyByteLimit      = 8 << 10          // correlation data; user properties in sum
 	maxContentType         = 256
 
 	// storedInterval is the distance of messages that waited for the client: AWS
@@ -61,6 +62,7 @@ const (
 	maxRequests       = maxUnacknowledged
 	maxConnectRates   = 10_000 // client ids whose CONNECTs are counted
 	maxSilentTopics   = 1000   // reserved topics that were warned about
+	maxPast           = 20_000 // clients that disconnected lately
 
 	handshakeTimeout = 10 * time.Second
 	connectTimeout   = 30 * time.Second

@@ -33,6 +33,9 @@ func (b *Broker) retry(s *session, now time.Time) {
 func (b *Broker) acknowledged(c *Conn, id uint16) error {
 	if d := c.session.takeID(id); d != nil {
 		b.forget(c.session, d)
+		if d.acked != nil {
+			close(d.acked)
+		}
 		b.startDelivery(c.session)
 	}
 	return nil

@@ -122,8 +122,13 @@ func (b *Broker) disconnected(c *Conn) {
 			EventType: "disconnected", DisconnectReason: e.Reason, ClientInitiatedDisconnect: &byClient,
 		})
 	}
+	state := c.state()
+	state.Connected, state.Since, state.DisconnectReason = false, b.config.Now(), c.setDisconnectReason(reasonConnectionLost)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if c.established.Load() && (len(b.past) < maxPast || b.past[c.principal.ClientID].Since != time.Time{}) {
+		b.past[c.principal.ClientID] = state
+	}
 	if b.current[c.principal.ClientID] == c {
 		delete(b.current, c.principal.ClientID)
 	}

@@ -36,10 +36,11 @@ type delivery struct {
 	message *Message
 	qos     byte
 	retain  bool
-	number  uint64 // in the store; 0 if it is not there
-	direct  bool   // a reply to the connection, which ends with it
-	waited  bool   // the client was away when it came: policies are evaluated when it is sent
-	id      uint16 // packet id
+	number  uint64        // in the store; 0 if it is not there
+	direct  bool          // to the connection, which it ends with
+	acked   chan struct{} // closed by PUBACK; nil if nobody waits for it
+	waited  bool          // the client was away when it came: policies are evaluated when it is sent
+	id      uint16        // packet id
 	first   time.Time
 	latest  time.Time
 }

@@ -8,7 +8,8 @@
 // rejected.
 //
 // Operations, bindings, pagination and exceptions are those of AWS's service
-// models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29.
+// models iot/2015-05-28, iot-data/2015-05-28, iot-jobs-data/2017-09-29 and
+// iotsecuretunneling/2018-10-05.
 // Nothing is dropped in silence: an operation or a parameter that is not
 // emulated is rejected by its name.
 //
@@ -19,11 +20,13 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
+	"example.com/fleety/device/localcore/tunnel"
 )
 
 // A Config says what the API stands on. Registry, Partition, Region and
@@ -35,15 +38,16 @@ type Config struct {
 	// Endpoint is what DescribeEndpoint answers, a host with or without port.
 	Endpoint string
 
-	Issuer       Issuer
-	Registrar    Registrar
-	Authorizer   Authorizer
-	Publisher    Publisher
-	Retained     RetainedStore
-	Disconnecter Disconnecter
-	Shadows      Shadows
-	Jobs         *jobs.Service
-	Rules        *rules.Service
+	Issuer      Issuer
+	Registrar   Registrar
+	Authorizer  Authorizer
+	Publisher   Publisher
+	Retained    RetainedStore
+	Connections Connections
+	Shadows     Shadows
+	Jobs        *jobs.Service
+	Rules       *rules.Service
+	Tunnels     *tunnel.Service
 
 	// Quotas enforces AWS's request quotas, by ThrottlingException.
 	Quotas bool
@@ -147,11 +151,34 @@ type RetainedMessage struct {
 	Modified time.Time
 }
 
-// A Disconnecter ends MQTT connections.
-type Disconnecter interface {
+// Connections are the MQTT connections and sessions, by client id.
+type Connections interface {
 	// Disconnect ends the connection of a client id, found false if there is
 	// none. cleanSession also drops its session, preventWill its will.
 	Disconnect(ctx context.Context, clientID string, cleanSession, preventWill bool) (found bool)
+	// Connection returns what is known of a client, found false if that is
+	// nothing.
+	Connection(clientID string) (c Connection, found bool)
+	// Subscriptions returns the QoS of each filter of a client's session, found
+	// false if it has none.
+	Subscriptions(clientID string) (qos map[string]byte, found bool)
+	// SendDirectMessage sends a message to one client. With confirm it waits for
+	// the acknowledgment until ctx ends. Its rejections are *registry.Error
+	// values.
+	SendDirectMessage(ctx context.Context, clientID string, m Message, confirm bool) error
+}
+
+// A Connection describes the latest connection of a client. Its fields are those
+// of GetConnection.
+type Connection struct {
+	Connected        bool
+	CleanSession     bool
+	ThingName        string
+	Source, Target   netip.AddrPort
+	KeepAlive        time.Duration
+	SessionExpiry    time.Duration
+	Since            time.Time // of being connected, or of not being it
+	DisconnectReason string
 }
 
 type api struct{ Config }
@@ -174,6 +201,7 @@ func New(c Config) http.Handler {
 	for pattern, handler := range handlers {
 		mux.Handle(pattern, handler)
 	}
+	mux.Handle("POST /{$}", a.byTarget())
 	mux.HandleFunc("/", a.unknown)
 	// Net/http exempts reading; no page of another site has a reason to read here.
 	safe := http.NewCrossOriginProtection()

@@ -95,6 +95,17 @@ func (c *core) Disconnect(_ context.Context, clientID string, cleanSession, prev
 	return strings.HasPrefix(clientID, "known")
 }
 
+// Connections are shown by the tests of package localcore, where there are some.
+func (c *core) Connection(string) (controlapi.Connection, bool) {
+	return controlapi.Connection{}, false
+}
+
+func (c *core) Subscriptions(string) (map[string]byte, bool) { return nil, false }
+
+func (c *core) SendDirectMessage(context.Context, string, controlapi.Message, bool) error {
+	return c.reject
+}
+
 // issue returns a new self-signed certificate in PEM form.
 func issue() string {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -151,7 +162,7 @@ func start(t *testing.T) *environment {
 func handler(r *registry.Registry, c *core) http.Handler {
 	return controlapi.New(controlapi.Config{
 		Registry: r, Partition: "aws", Region: "us-east-1", Account: account, Endpoint: "localhost",
-		Issuer: c, Registrar: c, Authorizer: c, Publisher: c, Retained: c, Disconnecter: c,
+		Issuer: c, Registrar: c, Authorizer: c, Publisher: c, Retained: c, Connections: c,
 	})
 }
 

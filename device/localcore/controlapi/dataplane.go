@@ -1,9 +1,15 @@
 package controlapi
 
 import (
+	"cmp"
+	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,29 +25,35 @@ const (
 )
 
 func (a *api) publish(q *request) (any, error) {
-	m := Message{
-		Topic: q.path("topic"), Payload: q.body, QoS: byte(q.number("qos")), Retain: q.flag("retain"),
+	m, err := q.message(q.path("topic"))
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.Publisher.Publish(q.Context(), m)
+}
+
+// message returns the message that a request publishes.
+func (q *request) message(topic string) (m Message, err error) {
+	m = Message{
+		Topic: topic, Payload: q.body, QoS: byte(q.number("qos")), Retain: q.flag("retain"),
 		ContentType: q.query("contentType"), ResponseTopic: q.query("responseTopic"),
 		Expiry: time.Duration(q.number("messageExpiry")) * time.Second,
 	}
 	if m.Topic == "" || strings.ContainsAny(m.Topic, "+#\x00") {
-		return nil, invalid("topic %q must not be empty nor hold +, # or a zero byte", clip(m.Topic))
+		return m, invalid("topic %q must not be empty nor hold +, # or a zero byte", clip(m.Topic))
 	}
 	switch format := q.Header.Get(formatHeader); format {
 	case "", "UNSPECIFIED_BYTES":
 	case "UTF8_DATA":
 		m.UTF8 = true
 	default:
-		return nil, invalid("payload format indicator %q must be UNSPECIFIED_BYTES or UTF8_DATA", clip(format))
+		return m, invalid("payload format indicator %q must be UNSPECIFIED_BYTES or UTF8_DATA", clip(format))
 	}
-	var err error
 	if m.CorrelationData, err = base64.StdEncoding.DecodeString(q.Header.Get(correlationHeader)); err != nil {
-		return nil, invalid("the correlation data must be Base64")
+		return m, invalid("the correlation data must be Base64")
 	}
-	if m.UserProperties, err = userProperties(q.Header); err != nil {
-		return nil, err
-	}
-	return nil, a.Publisher.Publish(q.Context(), m)
+	m.UserProperties, err = userProperties(q.Header)
+	return m, err
 }
 
 func userProperties(h http.Header) ([]UserProperty, error) {
@@ -98,13 +110,98 @@ func (a *api) listRetainedMessages(q *request) (any, error) {
 		})
 }
 
-func (a *api) deleteConnection(q *request) (any, error) {
+// clientID returns the client id in the path.
+func (q *request) clientID() (string, error) {
 	id := q.path("clientId")
-	if strings.HasPrefix(id, "$") {
-		return nil, invalid("client id %q begins with a $", clip(id))
+	if strings.HasPrefix(id, "$") || len(id) > maxClientID {
+		return "", invalid("client id %q begins with a $ or has more than %d bytes", clip(id), maxClientID)
 	}
-	if !a.Disconnecter.Disconnect(q.Context(), id, q.flag("cleanSession"), q.flag("preventWillMessage")) {
-		return nil, registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))
+	return id, nil
+}
+
+const maxClientID = 128
+
+func noConnection(id string) error {
+	return registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))
+}
+
+func (a *api) deleteConnection(q *request) (any, error) {
+	id, err := q.clientID()
+	if err == nil && !a.Connections.Disconnect(q.Context(), id, q.flag("cleanSession"), q.flag("preventWillMessage")) {
+		err = noConnection(id)
 	}
-	return nil, nil
+	return nil, err
+}
+
+func (a *api) getConnection(q *request) (any, error) {
+	id, err := q.clientID()
+	if err != nil {
+		return nil, err
+	}
+	c, found := a.Connections.Connection(id)
+	if !found {
+		return nil, noConnection(id)
+	}
+	out := object{
+		"clientId": id, "connected": c.Connected, "cleanSession": c.CleanSession,
+		"keepAliveDuration": int(c.KeepAlive.Seconds()), "sessionExpiry": int(c.SessionExpiry.Seconds()),
+	}.optional("thingName", c.ThingName).optional("disconnectReason", c.DisconnectReason)
+	switch {
+	case c.Connected:
+		out["connectedSince"] = c.Since.UnixMilli()
+	case !c.Since.IsZero():
+		out["disconnectedSince"] = c.Since.UnixMilli()
+	}
+	if q.flag("includeSocketInformation") && c.Source.IsValid() {
+		out["sourceIp"], out["sourcePort"] = c.Source.Addr(), c.Source.Port()
+		out["targetIp"], out["targetPort"] = c.Target.Addr(), c.Target.Port()
+	}
+	return out, nil
+}
+
+func (a *api) listSubscriptions(q *request) (any, error) {
+	id, err := q.clientID()
+	if err != nil {
+		return nil, err
+	}
+	qos, found := a.Connections.Subscriptions(id)
+	if !found {
+		return nil, noConnection(id)
+	}
+	return list(q, "subscriptions", slices.Collect(maps.Keys(qos)), self, func(filter string) object {
+		return object{"topicFilter": filter, "qos": qos[filter]}
+	})
+}
+
+const (
+	maxPayload     = 128 << 10
+	confirmTimeout = 5 // seconds, where the request does not say
+)
+
+func payloadTooLarge(most int) error {
+	return &registry.Error{
+		Code: "RequestEntityTooLargeException", Status: http.StatusRequestEntityTooLarge,
+		Message: fmt.Sprintf("The payload exceeds the maximum size allowed, %d bytes.", most),
+	}
+}
+
+func (a *api) sendDirectMessage(q *request) (any, error) {
+	id, err := q.clientID()
+	if err != nil {
+		return nil, err
+	}
+	if len(q.body) > maxPayload {
+		return nil, payloadTooLarge(maxPayload)
+	}
+	m, err := q.message(q.query("topic"))
+	if err != nil {
+		return nil, err
+	}
+	timeout := time.Duration(cmp.Or(q.number("timeout"), confirmTimeout)) * time.Second
+	ctx, cancel := context.WithTimeout(q.Context(), timeout)
+	defer cancel()
+	if err := a.Connections.SendDirectMessage(ctx, id, m, q.flag("confirmation")); err != nil {
+		return nil, err
+	}
+	return object{"message": "OK", "traceId": rand.Text()}, nil
 }

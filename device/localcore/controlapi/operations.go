@@ -204,7 +204,10 @@ func (a *api) operations() []operation {
 		{"Publish", "POST /topics/{topic...}", "qos retain contentType responseTopic messageExpiry", needs("broker", a.Publisher != nil, a.publish)},
 		{"GetRetainedMessage", "GET /retainedMessage/{topic...}", "", needs("broker", a.Retained != nil, a.retainedMessage)},
 		{"ListRetainedMessages", "GET /retainedMessage", paged, needs("broker", a.Retained != nil, a.listRetainedMessages)},
-		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", needs("broker", a.Disconnecter != nil, a.deleteConnection)},
+		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", needs("broker", a.Connections != nil, a.deleteConnection)},
+		{"GetConnection", "GET /connections/{clientId}", "includeSocketInformation", needs("broker", a.Connections != nil, a.getConnection)},
+		{"ListSubscriptions", "GET /connections/{clientId}/subscriptions", paged, needs("broker", a.Connections != nil, a.listSubscriptions)},
+		{"SendDirectMessage", "POST /connections/{clientId}/messages", "topic confirmation timeout contentType responseTopic", needs("broker", a.Connections != nil, a.sendDirectMessage)},
 
 		{"GetThingShadow", "GET /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.GetShadow)},
 		{"UpdateThingShadow", "POST /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.UpdateShadow)},

@@ -42,6 +42,7 @@ var numeric = map[string]struct{ min, max int64 }{
 	"messageExpiry":   {0, 1 << 31},
 	"qos":             {0, 1},
 	"executionNumber": {0, 1 << 62},
+	"timeout":         {1, 15},
 }
 
 // boolean are the query parameters that are true or false.
@@ -49,6 +50,7 @@ var boolean = map[string]bool{
 	"setAsActive": true, "setAsDefault": true, "forceDelete": true, "recursive": true, "isAscendingOrder": true,
 	"usePrefixAttributeValue": true, "retain": true, "cleanSession": true, "preventWillMessage": true,
 	"allowAutoRegistration": true, "force": true, "includeJobDocument": true, "ruleDisabled": true,
+	"confirmation": true, "includeSocketInformation": true,
 }
 
 func readRequest(w http.ResponseWriter, r *http.Request, op operation) (*request, error) {
@@ -77,6 +79,8 @@ func readRequest(w http.ResponseWriter, r *http.Request, op operation) (*request
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.As(err, &tooLarge) && (op.name == "SendDirectMessage" || op.name == "UpdateThingShadow"):
+		return nil, payloadTooLarge(maxBody)
 	case errors.As(err, &tooLarge):
 		return nil, invalid("the body is longer than %d bytes", maxBody)
 	case err != nil: // the deadline stays, for net/http would read on

@@ -100,6 +100,9 @@ func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, e
 			"method", r.Method, "path", clip(r.URL.Path), "code", rejection.Code, "reason", rejection.Message)
 	}
 	out := object{"message": rejection.Message}
+	if r.Header.Get("X-Amz-Target") != "" { // the JSON protocol
+		out["__type"] = rejection.Code
+	}
 	if rejection.Code == registry.CodeAlreadyExists && rejection.Resource != "" {
 		id, _ := registry.Target(rejection.Resource).Certificate()
 		out["resourceArn"] = a.arn(rejection.Resource)
@@ -159,8 +162,11 @@ func clip(text string) string {
 	return text
 }
 
-// defaultPage is how many items a page has where the request does not say.
-const defaultPage = 250
+// Items of a page where the request does not say.
+const (
+	defaultPage      = 250
+	subscriptionPage = 20 // of ListSubscriptions
+)
 
 // list answers with the page of items that the request asks for, under name,
 // and with the token of the next page. The items are in the order of their
@@ -189,6 +195,9 @@ func list[T, U any](q *request, name string, items []T, key func(T) string, show
 	}
 	out := object{}
 	limit := int(cmp.Or(q.number("maxResults"), q.number("pageSize"), defaultPage))
+	if q.op.name == "ListSubscriptions" && !q.params.Has("maxResults") {
+		limit = subscriptionPage
+	}
 	if len(items) > limit {
 		items = items[:limit]
 		out[next] = base64.RawURLEncoding.EncodeToString([]byte(key(items[limit-1])))

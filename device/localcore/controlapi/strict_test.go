@@ -77,9 +77,9 @@ func TestMissingOperationAnswersWithItsName(t *testing.T) {
 		}
 	}
 	r := httptest.NewRequestWithContext(t.Context(), "POST", "/", nil)
-	r.Header.Set("X-Amz-Target", "IoTSecuredTunneling.OpenTunnel")
+	r.Header.Set("X-Amz-Target", "IoTSecuredTunneling.OpenTunnels")
 	w := httptest.NewRecorder()
-	if h.ServeHTTP(w, r); !strings.Contains(w.Body.String(), "OpenTunnel ") {
+	if h.ServeHTTP(w, r); !strings.Contains(w.Body.String(), "OpenTunnels ") {
 		t.Errorf("got %s", w.Body)
 	}
 }

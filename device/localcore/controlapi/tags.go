@@ -49,6 +49,8 @@ func (a *api) taggable(arn string) (resource string, err error) {
 		_, err = a.Rules.TopicRule(name)
 	case kind == "job" && a.Jobs != nil:
 		_, _, err = a.Jobs.DescribeJob(name)
+	case kind == "tunnel" && a.Tunnels != nil:
+		_, err = a.Tunnels.DescribeTunnel(name)
 	}
 	if err != nil {
 		return "", registry.Reject(registry.CodeNotFound, "Resource %s cannot be found.", clip(resource))

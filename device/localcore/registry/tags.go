@@ -84,7 +84,7 @@ func (r *Registry) UntagResource(resource string, keys []string) error {
 	})
 }
 
-// DeleteTags removes all tags of a topic rule or job that was deleted.
+// DeleteTags removes all tags of a topic rule, job or tunnel that was deleted.
 func (r *Registry) DeleteTags(resource string) error {
 	return r.update(func(tx *transaction) error {
 		tx.tags.remove(resource)
@@ -121,10 +121,10 @@ func (s *state) tagsOf(resource string) (map[string]string, error) {
 		exists = s.authorities.has(name)
 	case "certificateprovider":
 		exists = s.providers.has(name)
-	case "rule", "job":
+	case "rule", "job", "tunnel":
 		exists = true
 	default:
-		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, role aliases, CA certificates, certificate providers, topic rules and jobs can", clip(resource))
+		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, role aliases, CA certificates, certificate providers, topic rules, jobs and tunnels can", clip(resource))
 	}
 	if !exists {
 		return nil, rejectFor(resource, CodeNotFound, "Resource %s cannot be found.", clip(resource))

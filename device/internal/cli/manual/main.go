@@ -92,10 +92,12 @@ func writeCompletions(root *cobra.Command, dir string) error {
 // in it is of another's device: without its values a device is not configured.
 // What changes is in /var/lib/iot_device, so that /etc can be read-only.
 func packaged(example string) (string, error) {
-	head, _, ok := strings.Cut(example, "# Optional: where the device's own identity is kept.")
-	if !ok {
-		return "", fmt.Errorf("the example configuration has no section on the identity")
+	head, tail, ok := strings.Cut(example, "# Optional: where the device's own identity is kept.")
+	_, agent, ok2 := strings.Cut(tail, "\n\n")
+	if !ok || !ok2 {
+		return "", fmt.Errorf("the example configuration has no section on the identity, with another after it")
 	}
+	head += agent
 	const state = "/var/lib/iot_device"
 	for _, change := range [][2]string{
 		{`serialNumber: "2974685"`, `serialNumber: ""`},
@@ -112,5 +114,5 @@ func packaged(example string) (string, error) {
 		}
 		head = strings.Replace(head, change[0], change[1], 1)
 	}
-	return strings.TrimSpace(head) + "\n", nil
+	return head, nil
 }

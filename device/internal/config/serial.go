@@ -1,0 +1,163 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
+)
+
+// SerialNumberFrom is where the serial number is read from at each start. One
+// field at most is set.
+type SerialNumberFrom struct {
+	Firmware string // "dmi" or "device-tree"
+	File     string // its contents, without white space and NUL around them
+	Program  string // what it prints, likewise; it runs without arguments for 30 s at most
+}
+
+// firmware has the files that boards keep their serial number in. The kernel gives
+// the one of DMI to root alone; the packages give it to the group iot_device.
+var firmware = map[string]string{
+	"dmi":         "/sys/class/dmi/id/product_serial",
+	"device-tree": "/sys/firmware/devicetree/base/serial-number", // also /proc/device-tree/serial-number
+}
+
+const programTimeout = 30 * time.Second
+
+// readSerialNumber reads the serial number from where serialNumberFrom says. An
+// identity is not lost with that place: if it fails and the state directory has
+// the identity of one device, its serial number is used, with a warning.
+func (c *Config) readSerialNumber() Problems {
+	var set []string
+	strongest := 0
+	for _, s := range [][2]string{
+		{"serialNumber", c.SerialNumber}, {"serialNumberFrom", c.SerialNumberFrom.Firmware},
+		{"serialNumberFrom.file", c.SerialNumberFrom.File}, {"serialNumberFrom.program", c.SerialNumberFrom.Program},
+	} {
+		switch rank := c.rank(s[0]); {
+		case s[1] == "" || rank < strongest:
+		case rank > strongest:
+			strongest, set = rank, []string{s[0]}
+		default:
+			set = append(set, s[0])
+		}
+	}
+	switch {
+	case len(set) == 0 || set[0] == "serialNumber" && len(set) == 1:
+		return nil // validate reports a missing one
+	case len(set) > 1:
+		return Problems{c.problem(set[1], fmt.Sprintf("%s and %s are both set", set[0], set[1]), "keep one")}
+	}
+	key := set[0]
+	from, serial, err := c.serialFrom(key)
+	if err == nil {
+		err = checkSerialNumber(serial)
+	}
+	if err != nil {
+		if serial = c.onlySerialNumber(); serial == "" {
+			p := c.problem(key, fmt.Sprintf("%s: %s: %s", key, from, cause(err)),
+				"correct the place, or name another: serialNumberFrom: {file: PATH}, {program: PATH}, dmi or device-tree")
+			if p.Machine = isMachine(err); p.Machine && key != "serialNumberFrom.program" {
+				p.Remedy = remedyForFile(err)
+			}
+			c.SerialNumber = ""
+			return Problems{p}
+		}
+		c.Warnings = append(c.Warnings, fmt.Sprintf("%s: %s: %s; using serial number %s, whose identity is on this device", key, from, cause(err), serial))
+	}
+	c.SerialNumber, c.origins["serialNumber"] = serial, c.origins[key]
+	return nil
+}
+
+// rank is higher for a stronger source of a setting.
+func (c *Config) rank(key string) int {
+	switch o := c.origins[key]; {
+	case o.Source == c.Path:
+		return 1
+	case strings.HasPrefix(o.Source, environmentSource):
+		return 2
+	}
+	return 3
+}
+
+// serialFrom reads the place of that key, and returns its name too.
+func (c *Config) serialFrom(key string) (from, serial string, err error) {
+	from = c.SerialNumberFrom.File
+	var data []byte
+	switch key {
+	case "serialNumberFrom":
+		var known bool
+		if from, known = firmware[c.SerialNumberFrom.Firmware]; !known {
+			return fmt.Sprintf("%q", c.SerialNumberFrom.Firmware), "", errors.New("there is no such place")
+		}
+		data, err = readFile(from, maxFileSize)
+	case "serialNumberFrom.file":
+		data, err = readFile(from, maxFileSize)
+	default:
+		from = c.SerialNumberFrom.Program
+		ctx, cancel := context.WithTimeout(context.Background(), programTimeout)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, from)
+		cmd.WaitDelay = time.Second // a process of its own may keep the pipe open
+		if data, err = cmd.Output(); ctx.Err() != nil {
+			err = fmt.Errorf("did not end within %s", programTimeout)
+		} else if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			err = fmt.Errorf("%w: %.200s", err, awsiot.Printable(strings.TrimSpace(string(exit.Stderr))))
+		}
+	}
+	return from, strings.Trim(string(data), "\x00 \t\r\n"), err
+}
+
+// placeholderSerial fits what boards have whose maker has not set a serial number.
+var placeholderSerial = regexp.MustCompile(`(?i)^(to be filled.*|default([ _-]?string)?|(system|chassis|board|base board)?[ -]?serial([ -]?number)?|not.(specified|applicable|available|settable|provided)|none|n/?a|null|unknown|invalid|empty|o\.?e\.?m\.?|0?123456789(0|abcdef)?)$`)
+
+func checkSerialNumber(serial string) error {
+	digits := strings.ToLower(strings.Map(func(r rune) rune {
+		if strings.ContainsRune("-:_. ", r) {
+			return -1
+		}
+		return r
+	}, serial))
+	switch {
+	case serial == "":
+		return errors.New("has no serial number")
+	case placeholderSerial.MatchString(serial), strings.Trim(digits, "0") == "", len(digits) > 3 && strings.Trim(digits, digits[:1]) == "":
+		return fmt.Errorf("has %q, which many devices have that were given no serial number", serial)
+	case len(serial) > maxSerialLength || !awsiot.ValidThingName(serial):
+		return fmt.Errorf("has %.100q, which cannot be part of a thing name: a-z A-Z 0-9 : _ -, %d characters at most", serial, maxSerialLength)
+	}
+	return nil
+}
+
+// onlySerialNumber returns the serial number of the one identity that this device
+// has, "" if there is none or there are several.
+func (c *Config) onlySerialNumber() (serial string) {
+	dir := c.StateDir
+	if c.Primary.CertificatePath != "" {
+		dir = filepath.Dir(c.Primary.CertificatePath)
+	}
+	paths, _ := filepath.Glob(filepath.Join(dir, "*.json"))
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		record, err := identity.ParseRecord(data)
+		switch {
+		case err != nil:
+		case serial != "" && serial != record.SerialNumber:
+			return ""
+		default:
+			serial = record.SerialNumber
+		}
+	}
+	return serial
+}

@@ -1,0 +1,384 @@
+// Package tunnel is AWS IoT secure tunneling: the tunnels of an account with their
+// access tokens, and the WebSocket data plane, which forwards messages between
+// source and destination. It knows no MQTT: the caller publishes the notifications.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/secure-tunneling.html
+package tunnel
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot_device_management.html
+const (
+	// maxServices is the quota "Maximum services per tunnel".
+	maxServices = 3
+	// keepClosed is how long a closed tunnel can be described. AWS says at least.
+	keepClosed = 3 * time.Hour
+	// bandwidth is the quota "Maximum bandwidth per tunnel", in bytes per second.
+	bandwidth  = 800 << 10
+	tokenBytes = 256 // of randomness; AWS's tokens are as long
+)
+
+// A Config says what the service stands on. ARN, Region and Publish are required.
+type Config struct {
+	// ARN returns the full name of a resource such as "tunnel/ID".
+	ARN    func(resource string) string
+	Region string
+	// Publish receives the notifications of things. It must not call the service.
+	Publish func(topic string, payload []byte)
+	// Deleted, if set, is called with the id of each tunnel that is deleted.
+	Deleted func(id string)
+	// EnforceRates limits the bandwidth of a tunnel to AWS's quota.
+	EnforceRates bool
+	Now          func() time.Time // nil means time.Now
+	Log          *slog.Logger     // nil means discard
+}
+
+// A Service holds the tunnels of one account. It is safe for concurrent use, and
+// an http.Handler for the data plane.
+type Service struct {
+	config   Config
+	handlers sync.WaitGroup // of the data plane
+
+	mu      sync.Mutex
+	tunnels []*tunnel // in the order of their creation
+	closed  bool
+}
+
+// An Error is a rejected operation. Code is AWS's exception.
+type Error struct{ Code, Message string }
+
+// Error returns code and message in one line.
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// The codes of an [Error].
+const (
+	CodeNotFound      = "ResourceNotFoundException"
+	CodeLimitExceeded = "LimitExceededException"
+	CodeValidation    = "ValidationException"
+)
+
+func invalid(field, constraint string, args ...any) error {
+	return &Error{CodeValidation, "1 validation error detected: Value at '" + field + "' failed to satisfy constraint: " + fmt.Sprintf(constraint, args...)}
+}
+
+// A DestinationConfig names the thing and the services that a tunnel leads to.
+type DestinationConfig struct {
+	ThingName string   `json:"thingName,omitempty"`
+	Services  []string `json:"services"`
+}
+
+// A TimeoutConfig is how long a tunnel stays open, 720 minutes by default.
+type TimeoutConfig struct {
+	Minutes *int `json:"maxLifetimeTimeoutMinutes,omitempty"` // 1 to 720
+}
+
+// A NewTunnel is what OpenTunnel makes. All of it is optional.
+type NewTunnel struct {
+	Description       *string            `json:"description"`
+	DestinationConfig *DestinationConfig `json:"destinationConfig"`
+	TimeoutConfig     TimeoutConfig      `json:"timeoutConfig"`
+}
+
+// Statuses of tunnels and of the connections to them.
+const (
+	Open         = "OPEN"
+	Closed       = "CLOSED"
+	Connected    = "CONNECTED"
+	Disconnected = "DISCONNECTED"
+)
+
+// A ConnectionState says whether one side is connected.
+type ConnectionState struct {
+	Status        string  `json:"status"`
+	LastUpdatedAt float64 `json:"lastUpdatedAt"`
+}
+
+// A Tunnel is what DescribeTunnel returns. Times are seconds since 1970.
+type Tunnel struct {
+	ID                         string             `json:"tunnelId"`
+	ARN                        string             `json:"tunnelArn"`
+	Status                     string             `json:"status"`
+	SourceConnectionState      ConnectionState    `json:"sourceConnectionState"`
+	DestinationConnectionState ConnectionState    `json:"destinationConnectionState"`
+	Description                string             `json:"description,omitempty"`
+	DestinationConfig          *DestinationConfig `json:"destinationConfig,omitempty"`
+	TimeoutConfig              TimeoutConfig      `json:"timeoutConfig"`
+	CreatedAt                  float64            `json:"createdAt"`
+	LastUpdatedAt              float64            `json:"lastUpdatedAt"`
+}
+
+// Tokens are the access tokens of a tunnel; one that was not made is empty.
+type Tokens struct {
+	Source      awsiot.Secret `json:"sourceAccessToken,omitempty"`
+	Destination awsiot.Secret `json:"destinationAccessToken,omitempty"`
+}
+
+// The modes of clients, as in the handshake.
+const (
+	source      = "source"
+	destination = "destination"
+)
+
+// A token is an access token, with the client token that it was first used with.
+type token struct {
+	secret awsiot.Secret
+	client string
+	used   bool
+}
+
+// A tunnel is a tunnel with what is not shown of it.
+type tunnel struct {
+	Tunnel
+	expires time.Time        // it is closed then or, if it is closed, deleted
+	tokens  map[string]token // by mode
+
+	peers   map[string]*peer   // by mode
+	streams map[string]*stream // by service, the empty one for version 1
+	limit   *rate.Limiter
+}
+
+// New returns a service without tunnels.
+func New(c Config) *Service {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Deleted == nil {
+		c.Deleted = func(string) {}
+	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	return &Service{config: c}
+}
+
+func (s *Service) now() float64 { return float64(s.config.Now().UnixMilli()) / 1000 }
+
+var description = regexp.MustCompile(`^[^\p{C}]{1,1000}[^\p{C}]{0,1000}[^\p{C}]{0,48}$`) // {1,2048}: 1,000 is the most that package regexp repeats
+
+func (d *DestinationConfig) validate() error {
+	switch {
+	case d == nil:
+		return nil
+	case d.ThingName != "" && !awsiot.ValidThingName(d.ThingName):
+		return invalid("destinationConfig.thingName", "Member must satisfy regular expression pattern: [a-zA-Z0-9:_-]+")
+	case len(d.Services) == 0:
+		return invalid("destinationConfig.services", "Member must have length greater than or equal to 1")
+	case len(d.Services) > maxServices:
+		return &Error{CodeLimitExceeded, fmt.Sprintf("a tunnel has at most %d services, not %d", maxServices, len(d.Services))}
+	}
+	for i, service := range d.Services {
+		if !awsiot.ValidTunnelService(service) {
+			return invalid("destinationConfig.services", "Member must satisfy regular expression pattern: [a-zA-Z0-9:_-]+")
+		}
+		if slices.Contains(d.Services[:i], service) {
+			return invalid("destinationConfig.services", "Member must be unique")
+		}
+	}
+	return nil
+}
+
+// OpenTunnel opens a tunnel, and notifies its thing, if it has one.
+func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
+	if in.Description != nil && !description.MatchString(*in.Description) {
+		return Tunnel{}, Tokens{}, invalid("description", `Member must satisfy regular expression pattern: [^\p{C}]{1,2048}`)
+	}
+	minutes := awsiot.MaxTunnelMinutes
+	if in.TimeoutConfig.Minutes != nil {
+		if minutes = *in.TimeoutConfig.Minutes; minutes < 1 || minutes > awsiot.MaxTunnelMinutes {
+			return Tunnel{}, Tokens{}, invalid("timeoutConfig.maxLifetimeTimeoutMinutes", "Member must have value between 1 and %d", awsiot.MaxTunnelMinutes)
+		}
+	}
+	if err := in.DestinationConfig.validate(); err != nil {
+		return Tunnel{}, Tokens{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // it cannot fail
+	id := fmt.Sprintf("%x-%x-%x-%x-%x", random[:4], random[4:6], random[6:8], random[8:10], random[10:])
+	now := s.now()
+	state := ConnectionState{Disconnected, now}
+	t := &tunnel{
+		Tunnel: Tunnel{
+			ID: id, ARN: s.config.ARN("tunnel/" + id), Status: Open, SourceConnectionState: state, DestinationConnectionState: state,
+			DestinationConfig: in.DestinationConfig, TimeoutConfig: TimeoutConfig{&minutes}, CreatedAt: now, LastUpdatedAt: now,
+		},
+		expires: s.config.Now().Add(time.Duration(minutes) * time.Minute), tokens: map[string]token{},
+		peers: map[string]*peer{}, streams: map[string]*stream{}, limit: rate.NewLimiter(rate.Inf, 0),
+	}
+	if s.config.EnforceRates {
+		t.limit = rate.NewLimiter(bandwidth, bandwidth)
+	}
+	if in.Description != nil {
+		t.Description = *in.Description
+	}
+	tokens := t.newTokens(source, destination)
+	s.tunnels = append(s.tunnels, t)
+	s.notify(t.DestinationConfig, tokens.Destination)
+	return t.Tunnel, tokens, nil
+}
+
+// newTokens makes access tokens in the place of those there are.
+func (t *tunnel) newTokens(modes ...string) (out Tokens) {
+	for _, mode := range modes {
+		var random [tokenBytes]byte
+		_, _ = rand.Read(random[:]) // it cannot fail
+		secret := awsiot.Secret("AQGA" + base64.URLEncoding.EncodeToString(random[:]))
+		t.tokens[mode] = token{secret: secret}
+		if mode == source {
+			out.Source = secret
+		} else {
+			out.Destination = secret
+		}
+	}
+	return out
+}
+
+// notify publishes the token to the thing.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/agent-snippet.html
+func (s *Service) notify(d *DestinationConfig, secret awsiot.Secret) {
+	if d == nil || d.ThingName == "" || secret == "" {
+		return
+	}
+	s.config.Publish(awsiot.TunnelNotify(d.ThingName), awsiot.EncodeJSON(awsiot.TunnelNotification{
+		ClientAccessToken: secret, ClientMode: destination, Region: s.config.Region, Services: d.Services,
+	}))
+}
+
+// find returns a tunnel. The caller holds mu.
+func (s *Service) find(id string) (*tunnel, error) {
+	s.sweep()
+	i := slices.IndexFunc(s.tunnels, func(t *tunnel) bool { return t.ID == id })
+	if i < 0 {
+		return nil, &Error{CodeNotFound, fmt.Sprintf("Tunnel %q is not found", awsiot.Printable(id))}
+	}
+	return s.tunnels[i], nil
+}
+
+// DescribeTunnel returns an open tunnel, or one that was closed within the last
+// three hours.
+func (s *Service) DescribeTunnel(id string) (Tunnel, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, err := s.find(id)
+	if err != nil {
+		return Tunnel{}, err
+	}
+	return t.Tunnel, nil
+}
+
+// Tunnels returns those of a thing, or all if thing is empty.
+func (s *Service) Tunnels(thing string) (all []Tunnel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep()
+	for _, t := range s.tunnels {
+		if thing == "" || t.DestinationConfig != nil && t.DestinationConfig.ThingName == thing {
+			all = append(all, t.Tunnel)
+		}
+	}
+	return all
+}
+
+// CloseTunnel closes a tunnel and its connections, and deletes it if remove is set.
+func (s *Service) CloseTunnel(id string, remove bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	s.close(t)
+	if remove {
+		t.expires = time.Time{}
+		s.sweep()
+	}
+	return nil
+}
+
+// close ends a tunnel. The caller holds mu.
+func (s *Service) close(t *tunnel) {
+	if t.Status == Open {
+		t.Status, t.LastUpdatedAt, t.expires = Closed, s.now(), s.config.Now().Add(keepClosed)
+		t.disconnect()
+	}
+}
+
+// RotateTunnelAccessToken revokes the access tokens of a client mode and returns new
+// ones; the thing is notified of its own. A connection that used a revoked one stays.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_RotateTunnelAccessToken.html
+func (s *Service) RotateTunnelAccessToken(id, clientMode string, d *DestinationConfig) (arn string, tokens Tokens, err error) {
+	modes := map[string][]string{"SOURCE": {source}, "DESTINATION": {destination}, "ALL": {source, destination}}[clientMode]
+	if modes == nil {
+		return "", Tokens{}, invalid("clientMode", "Member must satisfy enum value set: [SOURCE, DESTINATION, ALL]")
+	}
+	if d != nil && clientMode == "SOURCE" {
+		return "", Tokens{}, invalid("destinationConfig", "Member must be null with clientMode SOURCE")
+	}
+	if err := d.validate(); err != nil {
+		return "", Tokens{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, err := s.find(id)
+	if err != nil {
+		return "", Tokens{}, err
+	}
+	if t.Status != Open {
+		return "", Tokens{}, &Error{CodeNotFound, fmt.Sprintf("Tunnel %q is closed", t.ID)}
+	}
+	tokens = t.newTokens(modes...)
+	t.LastUpdatedAt = s.now()
+	if d != nil {
+		t.DestinationConfig = d
+	}
+	s.notify(t.DestinationConfig, tokens.Destination)
+	return t.ARN, tokens, nil
+}
+
+// Sweep closes the tunnels whose time is over, and deletes those that were closed
+// long ago. Every operation does so too; call it from time to time for the
+// connections.
+func (s *Service) Sweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep()
+}
+
+func (s *Service) sweep() {
+	s.tunnels = slices.DeleteFunc(s.tunnels, func(t *tunnel) (gone bool) {
+		if s.config.Now().Before(t.expires) {
+			return false
+		}
+		if gone = t.Status == Closed; gone {
+			s.config.Deleted(t.ID)
+		}
+		s.close(t)
+		return gone
+	})
+}
+
+// Close ends all connections, and returns when the last has ended.
+func (s *Service) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for _, t := range s.tunnels {
+		t.disconnect()
+	}
+	s.mu.Unlock()
+	s.handlers.Wait()
+}
