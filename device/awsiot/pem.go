@@ -106,7 +106,9 @@ func Chain(leaf *x509.Certificate, others []*x509.Certificate) []*x509.Certifica
 	chain := []*x509.Certificate{leaf}
 	for len(chain) <= len(others) {
 		last := chain[len(chain)-1]
-		i := slices.IndexFunc(others, func(c *x509.Certificate) bool { return !c.Equal(last) && last.CheckSignatureFrom(c) == nil })
+		i := slices.IndexFunc(others, func(c *x509.Certificate) bool {
+			return !slices.ContainsFunc(chain, c.Equal) && last.CheckSignatureFrom(c) == nil
+		})
 		if i < 0 {
 			break
 		}

@@ -8,9 +8,11 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -171,4 +173,45 @@ func FuzzPEM(f *testing.F) {
 			t.Error("a certificate from nowhere")
 		}
 	})
+}
+
+// Certificates may be in any order, with others between them.
+func TestChainIsFoundAmongOtherCertificates(t *testing.T) {
+	t.Parallel()
+	issue := func(parent *x509.Certificate, signer *ecdsa.PrivateKey, name string) (*x509.Certificate, *ecdsa.PrivateKey) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true}
+		if parent == nil {
+			parent, signer = template, key
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert, key
+	}
+	root, rootKey := issue(nil, nil, "root")
+	middle, middleKey := issue(root, rootKey, "middle")
+	leaf, _ := issue(middle, middleKey, "leaf")
+	twin, _ := issue(nil, nil, "middle") // of the same name
+	for name, test := range map[string]struct{ others, want []*x509.Certificate }{
+		"in order":               {[]*x509.Certificate{middle, root}, []*x509.Certificate{leaf, middle, root}},
+		"backwards, with itself": {[]*x509.Certificate{root, middle, leaf}, []*x509.Certificate{leaf, middle, root}},
+		"a gap":                  {[]*x509.Certificate{root}, []*x509.Certificate{leaf}},
+		"one of the same name":   {[]*x509.Certificate{twin, middle}, []*x509.Certificate{leaf, middle}},
+		"twice":                  {[]*x509.Certificate{middle, middle, root, root}, []*x509.Certificate{leaf, middle, root}},
+		"nothing":                {nil, []*x509.Certificate{leaf}},
+	} {
+		got := awsiot.Chain(leaf, test.others)
+		if !slices.EqualFunc(got, test.want, (*x509.Certificate).Equal) {
+			t.Errorf("%s: %d certificates, want %d", name, len(got), len(test.want))
+		}
+	}
 }

@@ -112,8 +112,8 @@ func (d *directory) isOurs(base string, data []byte) bool {
 	if err == nil {
 		// AWS IoT takes the name from the device's own request, and gives this one
 		// to a certificate whose key it has made.
-		if cert, err := parseCertificate(text); err == nil && cert.Subject.CommonName != "AWS IoT Certificate" {
-			return cert.Subject.CommonName == d.SerialNumber
+		if chain, err := parseChain(text); err == nil && chain[0].Subject.CommonName != "AWS IoT Certificate" {
+			return chain[0].Subject.CommonName == d.SerialNumber
 		}
 	}
 	prefix, ok := strings.CutSuffix(base, d.SerialNumber)
@@ -138,10 +138,11 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 	if err != nil {
 		return nil, missing(files.Certificate, err)
 	}
-	cert, err := parseCertificate(certPEM)
+	chain, err := parseChain(certPEM)
 	if err != nil {
 		return nil, &BrokenError{Path: files.Certificate, Reason: err.Error()}
 	}
+	cert := chain[0]
 	if awsiot.CertificateID(cert) != record.CertificateID {
 		return nil, &BrokenError{Path: files.Certificate, Reason: "is not the certificate that " + files.Record + " names"}
 	}
@@ -159,7 +160,7 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 	if !awsiot.Matches(key, cert) {
 		return nil, &BrokenError{Path: files.PrivateKey, Reason: "is not the key of " + files.Certificate}
 	}
-	return &Identity{Record: *record, Files: files, Certificate: cert, Key: key}, nil
+	return &Identity{Record: *record, Files: files, Certificate: cert, Issuers: chain[1:], Key: key}, nil
 }
 
 // readPart reads one of an identity's files.

@@ -35,19 +35,24 @@ type Identity struct {
 	Record      Record
 	Files       Files
 	Certificate *x509.Certificate
-	Key         crypto.Signer
+	// Issuers are the certificates that signed Certificate, the nearest first, as far
+	// as they came with it. AWS IoT's own certificates come without.
+	Issuers []*x509.Certificate
+	Key     crypto.Signer
 }
 
-// TLS returns the identity as a client certificate.
-func (id *Identity) TLS() *tls.Certificate { return clientCertificate(id.Certificate, id.Key) }
-
-func clientCertificate(c *x509.Certificate, key crypto.Signer) *tls.Certificate {
-	return &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
+// TLS returns the identity as a client certificate, with its chain.
+func (id *Identity) TLS() *tls.Certificate {
+	t := &tls.Certificate{Certificate: [][]byte{id.Certificate.Raw}, PrivateKey: id.Key, Leaf: id.Certificate}
+	for _, c := range id.Issuers {
+		t.Certificate = append(t.Certificate, c.Raw)
+	}
+	return t
 }
 
 // Files are the paths of the three files of an identity.
 type Files struct {
-	Certificate string // PEM, mode 0644
+	Certificate string // PEM, mode 0644; the chain follows
 	PrivateKey  string // PEM, mode 0600
 	Record      string // JSON, mode 0644; written last
 }

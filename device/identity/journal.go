@@ -57,15 +57,20 @@ func (j *Journal) Stage() Stage { return j.state.Stage }
 func (j *Journal) Key() crypto.Signer { return j.state.key }
 
 // Certificate returns the certificate, nil before [CertificateHeld].
-func (j *Journal) Certificate() *x509.Certificate { return j.state.cert }
+func (j *Journal) Certificate() *x509.Certificate {
+	if j.state.chain == nil {
+		return nil
+	}
+	return j.state.chain[0]
+}
 
 // TLS returns key and certificate as a client certificate, nil before
 // [CertificateHeld].
 func (j *Journal) TLS() *tls.Certificate {
-	if j.state.cert == nil {
+	if j.state.chain == nil {
 		return nil
 	}
-	return clientCertificate(j.state.cert, j.state.key)
+	return j.state.identity(Files{}).TLS()
 }
 
 // Token returns the certificate ownership token, a secret, and when it
@@ -95,7 +100,7 @@ func (j *Journal) MakeKey() error {
 // registered.
 type Grant struct {
 	CertificateID  string // as AWS IoT gave it
-	CertificatePEM string
+	CertificatePEM string // the device's own first; the chain may follow
 	// PrivateKeyPEM is the key that AWS IoT made, empty if the device made it.
 	PrivateKeyPEM string
 	Token         string
@@ -124,20 +129,21 @@ func (j *Journal) HoldCertificate(g Grant) error {
 			return &CertificateError{Reason: err.Error()}
 		}
 	}
-	if next.cert, err = parseCertificate([]byte(g.CertificatePEM)); err != nil {
+	if next.chain, err = parseChain([]byte(g.CertificatePEM)); err != nil {
 		return &CertificateError{Reason: err.Error()}
 	}
-	if id := awsiot.CertificateID(next.cert); id != g.CertificateID {
+	cert := next.chain[0]
+	if id := awsiot.CertificateID(cert); id != g.CertificateID {
 		return &CertificateError{Reason: fmt.Sprintf("its id is %q, its SHA-256 is %s", g.CertificateID, id)}
 	}
-	if next.key == nil || !awsiot.Matches(next.key, next.cert) {
+	if next.key == nil || !awsiot.Matches(next.key, cert) {
 		return &CertificateError{Reason: "it is for another key than this device's"}
 	}
 	next.Record = Record{
 		FormatVersion: RecordVersion,
 		SerialNumber:  next.SerialNumber,
 		CertificateID: g.CertificateID,
-		NotAfter:      next.cert.NotAfter.UTC(),
+		NotAfter:      cert.NotAfter.UTC(),
 		IssuedAt:      j.store.config.now(),
 	}
 	return j.save(next)

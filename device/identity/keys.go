@@ -50,11 +50,12 @@ func (SoftwareKeys) New() (crypto.Signer, []byte, error) {
 // Open reads a private key. Its errors quote nothing of the text.
 func (SoftwareKeys) Open(text []byte) (crypto.Signer, error) { return awsiot.PrivateKey(text) }
 
-// parseCertificate reads the first certificate of a PEM text.
-func parseCertificate(text []byte) (*x509.Certificate, error) {
+// parseChain reads the first certificate of a PEM text, and of the others those
+// that signed it.
+func parseChain(text []byte) ([]*x509.Certificate, error) {
 	certs, err := awsiot.Certificates(text)
 	if err != nil {
 		return nil, err
 	}
-	return certs[0], nil
+	return awsiot.Chain(certs[0], certs[1:]), nil
 }

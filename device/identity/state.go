@@ -34,11 +34,11 @@ type state struct {
 	key    crypto.Signer // as KeyPEM has it
 
 	// From CertificateHeld.
-	CertificatePEM string            `json:"certificatePem,omitempty"`
-	cert           *x509.Certificate // as CertificatePEM has it
-	RequestedBy    string            `json:"requestedBy,omitempty"`
-	Token          string            `json:"token,omitempty"`
-	TokenExpires   time.Time         `json:"tokenExpires,omitzero"`
+	CertificatePEM string              `json:"certificatePem,omitempty"`
+	chain          []*x509.Certificate // as CertificatePEM has it, the device's own first
+	RequestedBy    string              `json:"requestedBy,omitempty"`
+	Token          string              `json:"token,omitempty"`
+	TokenExpires   time.Time           `json:"tokenExpires,omitzero"`
 
 	// The identity's record, filled in as its parts become known; whole from
 	// Committed.
@@ -62,9 +62,9 @@ type replacedFiles struct {
 
 func (s *state) base() string { return cmp.Or(s.FileBase, s.Record.ThingName) }
 
-// identity returns the identity of a committed state.
+// identity returns the identity of a state from CertificateHeld.
 func (s *state) identity(f Files) *Identity {
-	return &Identity{Record: s.Record, Files: f, Certificate: s.cert, Key: s.key}
+	return &Identity{Record: s.Record, Files: f, Certificate: s.chain[0], Issuers: s.chain[1:], Key: s.key}
 }
 
 // open reads key and certificate, and checks what anyone may have written into a
@@ -88,16 +88,16 @@ func (s *state) open(c *Config) (err error) {
 		}
 	}
 	if s.CertificatePEM != "" {
-		if s.cert, err = parseCertificate([]byte(s.CertificatePEM)); err != nil {
+		if s.chain, err = parseChain([]byte(s.CertificatePEM)); err != nil {
 			return err
 		}
 	}
 	switch {
-	case s.key == nil || s.Stage >= CertificateHeld && s.cert == nil:
+	case s.key == nil || s.Stage >= CertificateHeld && s.chain == nil:
 		return errors.New("key or certificate is missing")
-	case s.cert != nil && !awsiot.Matches(s.key, s.cert):
+	case s.chain != nil && !awsiot.Matches(s.key, s.chain[0]):
 		return errors.New("key and certificate do not match")
-	case s.cert != nil && awsiot.CertificateID(s.cert) != s.Record.CertificateID:
+	case s.chain != nil && awsiot.CertificateID(s.chain[0]) != s.Record.CertificateID:
 		return errors.New("certificate and record do not match")
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -206,15 +207,18 @@ func (x *exchange) requestCertificate(ctx context.Context, filters []string) (id
 	return grant, setCertificate(&grant, answer.CertificateID, answer.CertificatePEM)
 }
 
-// setCertificate encodes the certificate anew: whatever else stands in the text is
-// not stored.
+// setCertificate encodes the certificate and its chain anew: whatever else stands in
+// the text is not stored. A certificate provider may give them in any order.
 func setCertificate(g *identity.Grant, id, text string) error {
 	certificates, err := awsiot.Certificates([]byte(text))
 	if err != nil {
 		return &identity.CertificateError{Reason: err.Error()}
 	}
 	g.CertificateID = id
-	g.CertificatePEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificates[0].Raw}))
+	own := max(0, slices.IndexFunc(certificates, func(c *x509.Certificate) bool { return awsiot.CertificateID(c) == id }))
+	for _, c := range awsiot.Chain(certificates[own], certificates) {
+		g.CertificatePEM += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	}
 	return nil
 }
 
