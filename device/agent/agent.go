@@ -151,8 +151,8 @@ func (a *agent) rotationDue(id *identity.Identity) time.Time {
 }
 
 // rotate replaces the identity. The device is not connected meanwhile: the
-// rotation needs its client id. After a failure the next attempt follows after
-// about an hour, and the present identity stays.
+// rotation needs its client id. After a failure the present identity stays, and the
+// next attempt follows after retryRotation.
 func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 	a.OnStatus(a.thing+": replacing key and certificate", false)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
@@ -165,11 +165,19 @@ func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 	result, err := provision.Run(ctx, c)
 	a.lastConnect = time.Now()
 	if err != nil {
-		next := time.Now().Add(time.Hour/2 + rand.N(time.Hour))
+		next := time.Now().Add(retryRotation(time.Until(id.Certificate.NotAfter)))
 		a.Log.Error("replacing key and certificate failed; the present ones stay", "next", next.UTC(), "class", awsiot.ClassOf(err).String(), "error", err)
 		a.update(func(s *state) { s.rotationsFailed++; s.rotateNext = next })
 		return
 	}
 	a.Log.Info("replaced key and certificate", "certificateId", result.Identity.Record.CertificateID, "replaces", result.Identity.Record.Replaces)
 	a.update(func(s *state) { s.rotations++ })
+}
+
+// retryRotation returns the delay after a rotation that failed: about an hour, and
+// less where little is left of the certificate's life, after which nothing can be
+// rotated.
+func retryRotation(left time.Duration) time.Duration {
+	delay := max(time.Minute, min(time.Hour, left/4))
+	return delay/2 + rand.N(delay)
 }
