@@ -123,18 +123,24 @@ func (o *operator) status(t *testing.T, id string) registry.CertificateStatus {
 // page returns the commands under a heading of docs/cloud.md.
 func page(t *testing.T, heading string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "cloud.md"))
+	return block(t, "cloud.md", heading, "sh")
+}
+
+// block returns the first block of code in a language under a heading of a page.
+func block(t *testing.T, name, heading, language string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, section, found := strings.Cut(string(text), "\n## "+heading+"\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	_, commands, hasCommands := strings.Cut(section, "```sh\n")
-	commands, _, _ = strings.Cut(commands, "```")
-	if !found || !hasCommands {
-		t.Fatalf("docs/cloud.md has no commands under %q", heading)
+	_, code, hasCode := strings.Cut(section, "```"+language+"\n")
+	code, _, _ = strings.Cut(code, "```")
+	if !found || !hasCode {
+		t.Fatalf("docs/%s has no %s under %q", name, language, heading)
 	}
-	return commands
+	return code
 }
 
 func TestCommandsOfTheCloudPageForOneDevice(t *testing.T) {

@@ -17,8 +17,12 @@ import (
 	"example.com/fleety/device/internal/config"
 )
 
-// expirySoon is when the end of a certificate is worth a warning.
-const expirySoon = 30 * 24 * time.Hour
+// expirySoon is how long before its end a certificate is worth a warning: at most 30
+// days, and for one of short life a quarter of that, since rotations begin a third
+// before its end.
+func expirySoon(c *x509.Certificate) time.Duration {
+	return min(30*24*time.Hour, c.NotAfter.Sub(c.NotBefore)/4)
+}
 
 func (r *run) configuration(context.Context) {
 	const name = "configuration"
@@ -125,7 +129,7 @@ func (r *run) claimFiles(context.Context) {
 	switch {
 	case r.expires(leaf, 0):
 		r.fail(name, awsiot.Temporary, found, cause("clock"))
-	case r.expires(leaf, expirySoon):
+	case r.expires(leaf, expirySoon(leaf)):
 		r.warn(name, found, "the claim expires soon", "have the fleet's operator make a new claim")
 	default:
 		r.ok(name, found)
@@ -179,12 +183,15 @@ func (r *run) identityOnDisk(name string) {
 		r.fail(name, awsiot.Misconfigured, "the identity is that of "+record.ThingName+", the configuration demands "+want, cause("thing-name", "got", record.ThingName))
 	}
 	found := fmt.Sprintf("%s, certificate %s, valid until %s", record.ThingName, record.CertificateID, date(r.device.Certificate.NotAfter))
+	if n := len(r.device.Issuers); n > 0 {
+		found += fmt.Sprintf(", issued by %q, with a chain of %d", r.device.Certificate.Issuer, n+1)
+	}
 	const remedy = `have an operator allow the device to provision again, then run "iot_device bootstrap --reprovision"`
 	switch {
 	case r.expires(r.device.Certificate, 0):
 		r.fail(name, awsiot.Failed, found, Cause{Why: "the certificate has expired, or the clock is ahead", Remedy: "check the clock; " + remedy})
-	case r.expires(r.device.Certificate, expirySoon):
-		r.warn(name, found, "the certificate expires soon", remedy)
+	case r.expires(r.device.Certificate, expirySoon(r.device.Certificate)):
+		r.warn(name, found, "the certificate expires soon, and was not rotated", `run "iot_device rotate" before; after, `+remedy)
 	default:
 		r.ok(name, found)
 	}

@@ -88,11 +88,18 @@ type statusResult struct {
 	PrivateKeyPath      string         `json:"privateKeyPath,omitempty"`
 	Endpoint            string         `json:"endpoint,omitempty"`
 	NotAfter            *time.Time     `json:"notAfter,omitempty"`
+	Issuers             []issuerResult `json:"issuers,omitempty"`
 	DeviceConfiguration map[string]any `json:"deviceConfiguration,omitempty"`
 	Author              string         `json:"author,omitempty"`
 	ClaimRemovedAt      *time.Time     `json:"claimRemovedAt,omitempty"`
 	Pending             *pendingResult `json:"pending,omitempty"`
 	Problems            []string       `json:"problems"`
+}
+
+// An issuerResult is one certificate of the identity's chain.
+type issuerResult struct {
+	Subject  string    `json:"subject"`
+	NotAfter time.Time `json:"notAfter"`
 }
 
 type pendingResult struct {
@@ -136,6 +143,9 @@ func newStatusResult(serial string, s *identity.Status) statusResult {
 		r.Endpoint, r.Author = id.Record.Endpoint, id.Record.Author
 		r.NotAfter, r.DeviceConfiguration = utc(id.Record.NotAfter), id.Record.DeviceConfiguration
 		r.ClaimRemovedAt = utc(id.Record.ClaimRemovedAt)
+		for _, c := range id.Issuers {
+			r.Issuers = append(r.Issuers, issuerResult{c.Subject.String(), c.NotAfter.UTC()})
+		}
 	}
 	return r
 }
@@ -164,6 +174,13 @@ func (r statusResult) table(now time.Time) cli.Table {
 			{"certificate", r.CertificatePath},
 			{"private key", r.PrivateKeyPath},
 			{"valid until", r.NotAfter.Format(time.RFC3339)},
+		}...)
+		label := "issued by"
+		for _, i := range r.Issuers {
+			t = append(t, cli.Row{label, i.Subject + ", valid until " + i.NotAfter.Format(time.RFC3339)})
+			label = ""
+		}
+		t = append(t, cli.Table{
 			{"endpoint", r.Endpoint},
 			{"author", r.Author},
 			{"claim removed", timeText(r.ClaimRemovedAt)},
