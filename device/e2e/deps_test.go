@@ -31,6 +31,7 @@ var rooms = map[string]room{
 	"device/internal/doctor":                {[]string{"device/internal/config", "device/internal/term", "device/provision", "device/identity", "device/session", "device/awsiot", "device/identity/tpm"}, "its table has the causes of every error of the device"},
 	"device/agent":                          {[]string{"device/agent/outbox", "device/provision", "device/identity", "device/session", "device/awsiot"}, "it is tested against localcore, like provision"},
 	"device/agent/outbox":                   {nil, "it stores messages, and knows no connection"},
+	"device/agent/tunnel":                   {[]string{"device/session", "device/awsiot"}, "a service of the agent knows a connection, and not what else uses it"},
 	"device/fleet":                          {[]string{"device/provision", "device/identity", "device/session", "device/awsiot"}, "it measures the real device"},
 	"device/fleet/controlplane":             {[]string{"device/fleet", "device/awsiot"}, "it works on what AWS IoT has of a fleet, and alone links the AWS SDK"},
 	"device/localcore":                      {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},

@@ -146,6 +146,7 @@ type Agent struct {
 	Socket      string        // Unix socket of the local API
 	RotateAfter time.Duration // age at which key and certificate are replaced; 0: never
 	Outbox      Outbox
+	Tunnel      Tunnel
 }
 
 // Outbox bounds the messages that are not sent yet.
@@ -197,14 +198,15 @@ func (c *Config) CredentialsProvider() (host string, port int, err error) {
 	if c.Server.CredentialsEndpoint == "" {
 		return "", 0, Problems{{Key: credentialsKey, What: credentialsKey + " is missing", Remedy: askForCredentialsEndpoint}}
 	}
-	host, port = c.splitCredentialsEndpoint()
+	host, port = splitHostPort(c.Server.CredentialsEndpoint)
 	return host, port, nil
 }
 
-func (c *Config) splitCredentialsEndpoint() (host string, port int) {
-	host, text, err := net.SplitHostPort(c.Server.CredentialsEndpoint)
+// splitHostPort reads HOST or HOST:PORT. The port is 443 by default, 0 if it is none.
+func splitHostPort(endpoint string) (host string, port int) {
+	host, text, err := net.SplitHostPort(endpoint)
 	if err != nil {
-		return strings.TrimSuffix(c.Server.CredentialsEndpoint, "."), 443
+		return strings.TrimSuffix(endpoint, "."), 443
 	}
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {

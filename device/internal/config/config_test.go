@@ -153,6 +153,7 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		"IOT_DEVICE_PRIMARY_CERTIFICATEPATH=d", "IOT_DEVICE_PRIMARY_PRIVATEKEYPATH=e",
 		"IOT_DEVICE_STATEDIR=f", "IOT_DEVICE_BOOTSTRAP_AFTERWARDS=remove", "IOT_DEVICE_BOOTSTRAP_EAGER=false",
 		"IOT_DEVICE_AGENT_SOCKET=g", "IOT_DEVICE_AGENT_ROTATEAFTER=1h", "IOT_DEVICE_AGENT_OUTBOX_MAXBYTES=3MiB", "IOT_DEVICE_AGENT_OUTBOX_MAXAGE=1m",
+		"IOT_DEVICE_AGENT_TUNNEL_SERVICES=SSH=22", "IOT_DEVICE_AGENT_TUNNEL_ENDPOINT=localhost:1",
 	}
 	got, err := load(t, "", config.Sources{Environ: environ})
 	if err != nil {
@@ -166,7 +167,8 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 			Keys: config.KeysService, Afterwards: config.AfterwardsRemove, Parameters: map[string]string{"floor": "3", "room": "7"},
 		},
 		Primary: config.Primary{CertificatePath: "d", PrivateKeyPath: "e"},
-		Agent:   config.Agent{Socket: "g", RotateAfter: time.Hour, Outbox: config.Outbox{MaxBytes: 3 << 20, MaxAge: time.Minute}},
+		Agent: config.Agent{Socket: "g", RotateAfter: time.Hour, Outbox: config.Outbox{MaxBytes: 3 << 20, MaxAge: time.Minute},
+			Tunnel: config.Tunnel{Services: map[string]string{"SSH": "22"}, Endpoint: "localhost:1"}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)

@@ -221,7 +221,7 @@ func (f *file) entry(name string, e *ast.MappingValueNode) {
 		f.found = append(f.found, unknownKey(f.at(e.Key.GetToken()), name))
 	case k.kind == mapping:
 		f.config.origins[k.name] = f.at(e.Key.GetToken())
-		f.parameters(k, e.Value)
+		f.entries(k, e.Value)
 	default:
 		f.config.origins[k.name] = f.at(e.Value.GetToken())
 		f.scalar(k, e.Value)
@@ -246,7 +246,7 @@ func (f *file) scalar(k key, n ast.Node) {
 	}
 }
 
-func (f *file) parameters(k key, n ast.Node) {
+func (f *file) entries(k key, n ast.Node) {
 	if _, null := n.(*ast.NullNode); null {
 		return
 	}
@@ -255,21 +255,22 @@ func (f *file) parameters(k key, n ast.Node) {
 		f.report(n, k.name, fmt.Sprintf("%s must be %s, not %s", k.name, k.kind, describe(n)), "write it as {NAME: VALUE}")
 		return
 	}
-	f.config.Bootstrap.Parameters = map[string]string{}
+	stored, entry := mappingOfKey(f.config, k.name)
+	*stored = map[string]string{}
 	for _, e := range entries {
 		name, ok := scalarOf(e.Key, text) // a number is a name too
 		value, okValue := scalarOf(e.Value, text)
 		if !ok || !okValue {
-			f.report(e.Value, k.name, fmt.Sprintf("template parameter %q must be text, not %s", strings.TrimSpace(e.Key.String()), describe(e.Value)), "put its value in quotes")
+			f.report(e.Value, k.name, fmt.Sprintf("%s %q must be text, not %s", entry, strings.TrimSpace(e.Key.String()), describe(e.Value)), "put its value in quotes")
 			continue
 		}
 		if notUTF8(name + value) {
-			f.report(e.Value, k.name, fmt.Sprintf("template parameter %q is not UTF-8 text", name), saveAsUTF8)
+			f.report(e.Value, k.name, fmt.Sprintf("%s %q is not UTF-8 text", entry, name), saveAsUTF8)
 		}
-		if _, twice := f.config.Bootstrap.Parameters[name]; twice {
-			f.report(e.Key, k.name, fmt.Sprintf("template parameter %q is there twice", name), "keep one")
+		if _, twice := (*stored)[name]; twice {
+			f.report(e.Key, k.name, fmt.Sprintf("%s %q is there twice", entry, name), "keep one")
 		}
-		f.config.Bootstrap.Parameters[name] = value
+		(*stored)[name] = value
 	}
 }
 

@@ -30,7 +30,7 @@ const (
 	boolean
 	duration
 	size
-	mapping // of text to text, in Bootstrap.Parameters
+	mapping // of text to text, see mappingOfKey
 )
 
 func (k kind) String() string {
@@ -58,13 +58,29 @@ var keys = []key{
 	{"bootstrap.keys", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Keys) })},
 	{"bootstrap.afterwards", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Afterwards) })},
 	{"bootstrap.eager", boolean, setEager},
-	{"bootstrap.parameters", mapping, setParameters},
+	{parametersKey, mapping, setMapping(parametersKey)},
 	{"primary.certificatepath", path, setText(func(c *Config) *string { return &c.Primary.CertificatePath })},
 	{"primary.privatekeypath", path, setText(func(c *Config) *string { return &c.Primary.PrivateKeyPath })},
 	{"agent.socket", path, setText(func(c *Config) *string { return &c.Agent.Socket })},
 	{"agent.rotateAfter", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.RotateAfter }, time.Hour)},
 	{"agent.outbox.maxBytes", size, setMaxBytes},
 	{"agent.outbox.maxAge", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Outbox.MaxAge }, time.Minute)},
+	{servicesKey, mapping, setMapping(servicesKey)},
+	{"agent.tunnel.endpoint", text, setText(func(c *Config) *string { return &c.Agent.Tunnel.Endpoint })},
+}
+
+// The keys that are mappings.
+const (
+	parametersKey = "bootstrap.parameters"
+	servicesKey   = "agent.tunnel.services"
+)
+
+// mappingOfKey returns where a mapping is stored, and what each of its entries is.
+func mappingOfKey(c *Config, key string) (stored *map[string]string, entry string) {
+	if key == servicesKey {
+		return &c.Agent.Tunnel.Services, "service"
+	}
+	return &c.Bootstrap.Parameters, "template parameter"
 }
 
 func setText(field func(*Config) *string) func(*Config, string) error {
@@ -138,44 +154,47 @@ func setEager(c *Config, value string) (err error) {
 	return nil
 }
 
-// setParameters reads the form of the environment and of flags: a JSON object,
-// or NAME=VALUE,NAME=VALUE where \, stands for a comma and \\ for a backslash. It
+// setMapping reads the form of the environment and of flags: a JSON object, or
+// NAME=VALUE,NAME=VALUE where \, stands for a comma and \\ for a backslash. It
 // replaces the whole mapping.
-func setParameters(c *Config, value string) error {
-	if notUTF8(value) {
-		return errNotUTF8
-	}
-	parameters := map[string]string{}
-	if strings.HasPrefix(strings.TrimSpace(value), "{") {
-		var object map[string]any
-		d := json.NewDecoder(bytes.NewReader([]byte(value)))
-		d.UseNumber() // a number keeps its digits
-		if err := d.Decode(&object); err != nil || d.More() {
-			return fmt.Errorf("%q is not one JSON object", value)
+func setMapping(key string) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		if notUTF8(value) {
+			return errNotUTF8
 		}
-		for name, v := range object {
-			switch v.(type) {
-			case string, json.Number, bool:
-				parameters[name] = fmt.Sprint(v)
-			default:
-				return fmt.Errorf("parameter %q is not text", name)
+		stored, entry := mappingOfKey(c, key)
+		values := map[string]string{}
+		if strings.HasPrefix(strings.TrimSpace(value), "{") {
+			var object map[string]any
+			d := json.NewDecoder(bytes.NewReader([]byte(value)))
+			d.UseNumber() // a number keeps its digits
+			if err := d.Decode(&object); err != nil || d.More() {
+				return fmt.Errorf("%q is not one JSON object", value)
 			}
+			for name, v := range object {
+				switch v.(type) {
+				case string, json.Number, bool:
+					values[name] = fmt.Sprint(v)
+				default:
+					return fmt.Errorf("%s %q is not text", entry, name)
+				}
+			}
+			*stored = values
+			return nil
 		}
-		c.Bootstrap.Parameters = parameters
+		for _, pair := range splitEscaped(value) {
+			if strings.TrimSpace(pair) == "" {
+				continue
+			}
+			name, val, ok := strings.Cut(pair, "=")
+			if !ok || strings.TrimSpace(name) == "" {
+				return fmt.Errorf(`%q has the form neither of NAME=VALUE,NAME=VALUE (with \, for a comma in a value) nor of a JSON object`, value)
+			}
+			values[strings.TrimSpace(name)] = strings.TrimSpace(val)
+		}
+		*stored = values
 		return nil
 	}
-	for _, pair := range splitEscaped(value) {
-		if strings.TrimSpace(pair) == "" {
-			continue
-		}
-		name, val, ok := strings.Cut(pair, "=")
-		if !ok || strings.TrimSpace(name) == "" {
-			return fmt.Errorf(`%q has the form neither of NAME=VALUE,NAME=VALUE (with \, for a comma in a value) nor of a JSON object`, value)
-		}
-		parameters[strings.TrimSpace(name)] = strings.TrimSpace(val)
-	}
-	c.Bootstrap.Parameters = parameters
-	return nil
 }
 
 // splitEscaped splits text at its commas, but for those behind a backslash.

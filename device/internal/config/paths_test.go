@@ -111,7 +111,7 @@ func TestParametersOfTheEnvironment(t *testing.T) {
 
 // What this version cannot do is not accepted in silence.
 func TestSettingsOfFeaturesThatAreNotThereAreErrors(t *testing.T) {
-	for _, setting := range []string{"agent: {shadows: [{name: x}]}", "agent: {jobs: {handlers: /x}}", "AGENT: {tunnel: {services: {SSH: 22}}}"} {
+	for _, setting := range []string{"agent: {shadows: [{name: x}]}", "agent: {jobs: {handlers: /x}}"} {
 		if _, err := load(t, good+setting+"\n", config.Sources{}); awsiot.ClassOf(err) != awsiot.Misconfigured || !strings.Contains(err.Error(), "this version") {
 			t.Errorf("%s: %v", setting, err)
 		}

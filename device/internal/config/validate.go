@@ -37,6 +37,7 @@ func validate(c *Config, known Problems) Problems {
 	v.proxy()
 	v.bootstrap()
 	v.parameters()
+	v.tunnel()
 	return v.found
 }
 
@@ -107,7 +108,7 @@ func (v *validation) credentialsEndpoint() {
 	if v.c.Server.CredentialsEndpoint == "" {
 		return
 	}
-	host, port := v.c.splitCredentialsEndpoint()
+	host, port := splitHostPort(v.c.Server.CredentialsEndpoint)
 	kind := awsiot.ParseEndpoint(host).Kind
 	switch {
 	case host == "" || port == 0 || !fitsDNS(host) || isPlaceholder(host) || strings.ContainsAny(host, "/ @"):
@@ -181,7 +182,7 @@ func (v *validation) bootstrap() {
 }
 
 func (v *validation) parameters() {
-	const key = "bootstrap.parameters"
+	const key = parametersKey
 	reserved := map[string]string{
 		parameterSerialNumber:   "serialNumber at the top of the file",
 		parameterDeviceLocation: "deviceLocation at the top of the file",

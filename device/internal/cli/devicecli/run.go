@@ -11,6 +11,7 @@ import (
 
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/agent/outbox"
+	"example.com/fleety/device/agent/tunnel"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 )
@@ -44,13 +45,22 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		return err
 	}
 	a := d.config.Agent
+	provisioning := d.provisioning(console, false)
+	var services []agent.Service
+	if len(a.Tunnel.Services) > 0 {
+		host, port := a.Tunnel.HostPort()
+		services = append(services, tunnel.New(tunnel.Config{
+			Services: a.Tunnel.Addresses(), Endpoint: host, Port: port, Session: provisioning.Session, Log: console.Log,
+		}))
+	}
 	ready, forgotten := false, false
 	err = agent.Run(ctx, agent.Config{
-		Provision:   d.provisioning(console, false),
+		Provision:   provisioning,
 		Dir:         filepath.Join(d.config.StateDir, "."+url.QueryEscape(d.config.SerialNumber)+".agent"),
 		Socket:      a.Socket,
 		Outbox:      outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
 		RotateAfter: a.RotateAfter,
+		Services:    services,
 		Log:         console.Log,
 		OnStatus: func(text string, connected bool) {
 			if !ready {

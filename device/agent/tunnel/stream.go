@@ -1,0 +1,274 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"example.com/fleety/device/awsiot"
+)
+
+const (
+	queued       = 16 // messages of one connection that wait for its service
+	readSize     = 32 << 10
+	pingInterval = 30 * time.Second
+	writeTimeout = 30 * time.Second
+	localTimeout = 10 * time.Second // to connect to a service, and for its end
+	stallTimeout = time.Minute      // of a service that reads nothing: all streams wait for it
+)
+
+// A tunnel is one connection to a tunnel.
+type tunnel struct {
+	service  *Service
+	services []string // that it may reach
+	log      *slog.Logger
+	ws       *websocket.Conn
+	writing  sync.Mutex
+	running  *sync.WaitGroup    // of connections
+	streams  map[string]*stream // by service id, as in the messages: empty in version 1
+
+	mu sync.Mutex // of the connections of streams
+}
+
+// A stream is the active stream of a service.
+type stream struct {
+	id          int32
+	plain       bool                   // the source uses no connection ids
+	connections map[uint32]*connection // by id, 0 in a plain stream
+}
+
+// A connection is one to a service of the device.
+type connection struct {
+	in    chan []byte   // closed by the reader of the tunnel when the source has ended it
+	gone  chan struct{} // closed when the service has ended it
+	ended atomic.Bool   // by the source
+}
+
+// use receives messages until the WebSocket connection or life ends, and ends the
+// streams then. Connections to services outlive it by what they still have to write.
+func (t *tunnel) use(ctx, life context.Context) error {
+	pinging, cancel := context.WithCancel(life)
+	defer cancel()
+	defer context.AfterFunc(life, func() { t.ws.Close() })()
+	defer t.ws.Close()
+	defer t.endStreams("")
+	t.running.Go(func() {
+		for tick := time.Tick(pingInterval); ; {
+			select {
+			case <-tick:
+				_ = t.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout)) // the reader notices
+			case <-pinging.Done():
+				return
+			}
+		}
+	})
+	// A pong is not promised. Once there was one, its absence is that of the network.
+	t.ws.SetPongHandler(func(string) error { return t.ws.SetReadDeadline(time.Now().Add(3 * pingInterval)) })
+	var buffer []byte
+	for {
+		kind, data, err := t.ws.ReadMessage()
+		if err != nil {
+			return err
+		}
+		if kind != websocket.BinaryMessage {
+			return errors.New("AWS IoT sent text, which is not part of the protocol")
+		}
+		buffer = append(buffer, data...)
+		for {
+			m, rest, complete, err := awsiot.CutTunnelMessage(buffer)
+			if err == nil && complete {
+				buffer = rest
+				err = t.receive(ctx, m)
+			}
+			if err != nil {
+				return err
+			}
+			if !complete {
+				break
+			}
+		}
+	}
+}
+
+// send sends a message. After an error the reader ends.
+func (t *tunnel) send(m awsiot.TunnelMessage) {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	_ = t.ws.SetWriteDeadline(time.Now().Add(writeTimeout)) // it cannot fail
+	if t.ws.WriteMessage(websocket.BinaryMessage, awsiot.AppendTunnelMessage(nil, m)) != nil {
+		t.ws.Close()
+	}
+}
+
+// receive handles a message. Those of streams and connections that are no longer
+// active are ignored.
+func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
+	s := t.streams[m.ServiceID]
+	switch m.Type {
+	case awsiot.TunnelStreamStart:
+		t.endStreams(m.ServiceID)
+		s = &stream{id: m.StreamID, plain: m.ConnectionID == 0, connections: map[uint32]*connection{}}
+		t.streams[m.ServiceID] = s
+		t.connect(ctx, s, m)
+		return nil
+	case awsiot.TunnelSessionReset:
+		t.endStreams("")
+		return nil
+	case awsiot.TunnelServiceIDs: // the notification had them
+		return nil
+	case awsiot.TunnelData, awsiot.TunnelStreamReset, awsiot.TunnelConnectionStart, awsiot.TunnelConnectionReset:
+		if s == nil || s.id != m.StreamID {
+			return nil
+		}
+	default:
+		if m.Ignorable {
+			return nil
+		}
+		return fmt.Errorf("AWS IoT sent a message of the unknown type %d", m.Type)
+	}
+	if m.ConnectionID = max(m.ConnectionID, 1); s.plain {
+		m.ConnectionID = 0
+	}
+	t.mu.Lock()
+	c := s.connections[m.ConnectionID]
+	t.mu.Unlock()
+	switch {
+	case m.Type == awsiot.TunnelStreamReset:
+		t.end(s)
+		delete(t.streams, m.ServiceID)
+	case m.Type == awsiot.TunnelConnectionStart && c == nil:
+		t.connect(ctx, s, m)
+	case c == nil:
+	case m.Type == awsiot.TunnelData:
+		select {
+		case c.in <- m.Payload:
+		case <-c.gone:
+		case <-ctx.Done():
+		}
+	default: // ConnectionReset, or the ConnectionStart of one that there is, which is an error
+		t.end(s, m.ConnectionID)
+		if m.Type == awsiot.TunnelConnectionStart {
+			t.reset(m, awsiot.TunnelConnectionReset)
+		}
+	}
+	return nil
+}
+
+// reset sends a reset of the stream or connection of a message.
+func (t *tunnel) reset(m awsiot.TunnelMessage, kind awsiot.TunnelMessageType) {
+	t.send(awsiot.TunnelMessage{Type: kind, StreamID: m.StreamID, ServiceID: m.ServiceID, ConnectionID: m.ConnectionID})
+}
+
+// endStreams ends the stream of a service, as another takes its place. A stream
+// without service id ends those with one, and the other way round.
+func (t *tunnel) endStreams(service string) {
+	for other, s := range t.streams {
+		if service == "" || other == "" || other == service {
+			t.end(s)
+			delete(t.streams, other)
+		}
+	}
+}
+
+// end ends connections of a stream, all without ids, because the source did: what
+// came before is still written.
+func (t *tunnel) end(s *stream, ids ...uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, c := range s.connections {
+		if len(ids) == 0 || slices.Contains(ids, id) {
+			delete(s.connections, id)
+			c.ended.Store(true)
+			close(c.in)
+		}
+	}
+}
+
+// connect connects to the service of a StreamStart or ConnectionStart. A failure is
+// answered with the reset of what was to be started, and so is the service's end.
+func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage) {
+	failed := awsiot.TunnelConnectionReset
+	if m.Type == awsiot.TunnelStreamStart {
+		failed = awsiot.TunnelStreamReset
+	}
+	name := m.ServiceID
+	if name == "" && len(t.services) == 1 {
+		name = t.services[0]
+	}
+	log := t.log.With("service", awsiot.Printable(name))
+	if !slices.Contains(t.services, name) || !t.service.countConnection(1) {
+		log.Warn("rejected a connection from a tunnel: the service is not configured, or there are too many connections", "most", maxConnections)
+		t.reset(m, failed)
+		return
+	}
+	c := &connection{in: make(chan []byte, queued), gone: make(chan struct{})}
+	t.mu.Lock()
+	s.connections[m.ConnectionID] = c
+	t.mu.Unlock()
+	t.running.Go(func() {
+		dialer := net.Dialer{Timeout: localTimeout}
+		conn, err := dialer.DialContext(ctx, "tcp", t.service.config.Services[name])
+		if err == nil {
+			log.Info("connected a tunnel to a service")
+			if failed = awsiot.TunnelConnectionReset; m.ConnectionID == 0 {
+				failed = awsiot.TunnelStreamReset
+			}
+			t.carry(ctx, conn.(*net.TCPConn), c, m)
+		}
+		close(c.gone)
+		t.mu.Lock()
+		if s.connections[m.ConnectionID] == c {
+			delete(s.connections, m.ConnectionID)
+		}
+		t.mu.Unlock()
+		t.service.countConnection(-1)
+		log.Info("a connection from a tunnel has ended", "error", err)
+		if !c.ended.Load() {
+			t.reset(m, failed)
+		}
+	})
+}
+
+// carry copies in both directions, until the service ends the connection, or the
+// source has and the service got what came before.
+func (t *tunnel) carry(ctx context.Context, conn *net.TCPConn, c *connection, m awsiot.TunnelMessage) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	t.running.Go(func() {
+		for {
+			select {
+			case data, ok := <-c.in:
+				if !ok { // to close with unread data would lose the end of what was written
+					_ = conn.CloseWrite()
+					_ = conn.SetReadDeadline(time.Now().Add(localTimeout))
+					return
+				}
+				_ = conn.SetWriteDeadline(time.Now().Add(stallTimeout))
+				if _, err := conn.Write(data); err != nil {
+					conn.Close()
+					return
+				}
+			case <-c.gone:
+				return
+			}
+		}
+	})
+	buffer := make([]byte, readSize)
+	for {
+		n, err := conn.Read(buffer)
+		if n > 0 && !c.ended.Load() {
+			t.send(awsiot.TunnelMessage{Type: awsiot.TunnelData, StreamID: m.StreamID, ServiceID: m.ServiceID, ConnectionID: m.ConnectionID, Payload: buffer[:n]})
+		}
+		if err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,273 @@
+// Package tunnel is the destination side of AWS IoT secure tunneling: notified of a
+// tunnel, it connects to the data plane and lets the source reach the services that
+// the configuration names, and nothing else.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/secure-tunneling.html
+package tunnel
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/gorilla/websocket"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/session"
+)
+
+const (
+	maxTunnels     = 10  // at once
+	maxConnections = 100 // of all tunnels
+	maxToken       = 3 << 10
+	dialTimeout    = 30 * time.Second
+	maxDelay       = time.Minute // before the next attempt to connect again
+)
+
+// A Config says which services a tunnel can reach, and how to reach AWS IoT.
+type Config struct {
+	// Services are the addresses, HOST:PORT, by the names that tunnels are opened
+	// for. A tunnel to any other service is ignored.
+	Services map[string]string
+	// Endpoint and Port are those of the data plane. Empty means that of the Region
+	// of Session.Endpoint or, where that is not known, of the notification.
+	Endpoint string
+	Port     int
+	// Session has the roots, the proxy and the dialer to use.
+	Session session.Options
+	Log     *slog.Logger // nil discards
+}
+
+// A Service is a service of package agent. It is safe for concurrent use.
+type Service struct {
+	config   Config
+	accepted chan awsiot.TunnelNotification
+
+	mu          sync.Mutex
+	open        map[awsiot.Secret]bool // by access token
+	ignored     map[string]uint64      // notifications, by cause
+	opened      uint64                 // notifications that were accepted
+	connections int                    // to local services
+	connected   uint64                 // all of them
+}
+
+// New returns a service that waits for [Service.Run].
+func New(c Config) *Service {
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	return &Service{
+		config: c, accepted: make(chan awsiot.TunnelNotification, maxTunnels),
+		open: map[awsiot.Secret]bool{}, ignored: map[string]uint64{"malformed": 0, "service": 0, "duplicate": 0, "limit": 0},
+	}
+}
+
+// Name returns "tunnel".
+func (s *Service) Name() string { return "tunnel" }
+
+// Filters returns the topic of the notifications.
+func (s *Service) Filters(thing string) []string { return []string{awsiot.TunnelNotify(thing)} }
+
+// Serve waits: tunnels do not depend on the MQTT connection.
+func (s *Service) Serve(ctx context.Context, _ interface {
+	ThingName() string
+	Publish(ctx context.Context, topic string, payload []byte) error
+}) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Deliver receives a notification. One that is malformed, that names no configured
+// service, or that came already is ignored and counted.
+func (s *Service) Deliver(m session.Message) bool {
+	if !strings.HasPrefix(m.Topic, "$aws/things/") || !strings.HasSuffix(m.Topic, "/tunnels/notify") {
+		return false
+	}
+	var n awsiot.TunnelNotification
+	cause, reason := "malformed", json.Unmarshal(m.Payload, &n)
+	if reason == nil {
+		reason = s.check(&n)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case reason != nil:
+	case len(n.Services) == 0:
+		cause, reason = "service", errors.New("none of its services is configured in agent.tunnel.services")
+	case s.open[n.ClientAccessToken]:
+		cause, reason = "duplicate", errors.New("the tunnel is open already")
+	case len(s.open) >= maxTunnels:
+		cause, reason = "limit", fmt.Errorf("%d tunnels are open", maxTunnels)
+	default:
+		s.open[n.ClientAccessToken] = true
+		s.opened++
+		s.accepted <- n // there is room for all that are open
+		return true
+	}
+	s.ignored[cause]++
+	s.config.Log.Warn("ignored a tunnel", "cause", cause, "reason", reason)
+	return true
+}
+
+var regionPattern = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
+
+// check returns what is wrong with a notification, and leaves the configured ones of
+// its services.
+func (s *Service) check(n *awsiot.TunnelNotification) error {
+	own := awsiot.ParseEndpoint(s.config.Session.Endpoint).Region
+	token := string(n.ClientAccessToken)
+	switch {
+	case n.ClientMode != "destination":
+		return errors.New("its client mode is not destination")
+	case token == "" || len(token) > maxToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("it has no access token")
+	case s.config.Endpoint == "" && (!regionPattern.MatchString(n.Region) || own != "" && own != n.Region):
+		return fmt.Errorf("its Region %q is not that of the device", awsiot.Printable(n.Region))
+	}
+	n.Services = slices.DeleteFunc(n.Services, func(name string) bool {
+		_, ok := s.config.Services[name]
+		return !ok
+	})
+	return nil
+}
+
+// Run serves the tunnels until ctx ends.
+func (s *Service) Run(ctx context.Context, _ string) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		select {
+		case n := <-s.accepted:
+			running.Go(func() {
+				s.stayConnected(ctx, n, &running)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				delete(s.open, n.ClientAccessToken)
+			})
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// errRejected is wrapped by the error of a handshake that cannot succeed later: the
+// tunnel is closed, or the token was rotated.
+var errRejected = errors.New("the handshake was rejected")
+
+// stayConnected connects to a tunnel, again and again, until AWS IoT rejects it: the
+// client token allows the access token to be used again. No tunnel lives for more
+// than 12 hours.
+func (s *Service) stayConnected(ctx context.Context, n awsiot.TunnelNotification, running *sync.WaitGroup) {
+	life, cancel := context.WithTimeout(ctx, awsiot.MaxTunnelMinutes*time.Minute)
+	defer cancel()
+	delays := backoff.NewExponentialBackOff()
+	delays.MaxInterval = maxDelay
+	log := s.config.Log.With("services", n.Services)
+	header := http.Header{"access-token": {string(n.ClientAccessToken)}, "client-token": {rand.Text() + rand.Text()}}
+	for {
+		ws, channel, err := s.connect(life, n, header)
+		if err == nil {
+			log.Info("connected to a tunnel", "protocol", ws.Subprotocol(), "channel", channel)
+			delays.Reset()
+			t := &tunnel{service: s, services: n.Services, log: log, ws: ws, streams: map[string]*stream{}, running: running}
+			err = t.use(ctx, life)
+		}
+		if errors.Is(err, errRejected) || life.Err() != nil {
+			log.Info("the tunnel has ended", "reason", err)
+			return
+		}
+		delay := delays.NextBackOff()
+		log.Warn("not connected to the tunnel", "next", delay.Round(time.Millisecond), "error", err)
+		select {
+		case <-time.After(delay):
+		case <-life.Done():
+		}
+	}
+}
+
+// connect performs the handshake. Neither its error nor channel, which AWS IoT names
+// the connection by, has the token.
+//
+// https://github.com/aws-samples/aws-iot-securetunneling-localproxy/blob/main/docs/V3WebSocketProtocolGuide.md
+func (s *Service) connect(ctx context.Context, n awsiot.TunnelNotification, header http.Header) (ws *websocket.Conn, channel string, err error) {
+	host, port := s.config.Endpoint, s.config.Port
+	if host == "" {
+		host, port = "data.tunneling.iot."+n.Region+".amazonaws.com", 443
+		if awsiot.PartitionOf(n.Region) == "aws-cn" {
+			host += ".cn"
+		}
+	}
+	o := s.config.Session
+	o.Endpoint, o.Port = host, port
+	dialer := websocket.Dialer{
+		Subprotocols:     []string{awsiot.TunnelV3, awsiot.TunnelV2, awsiot.TunnelV1},
+		HandshakeTimeout: dialTimeout,
+		NetDialContext:   func(ctx context.Context, _, _ string) (net.Conn, error) { return session.Dial(ctx, o) },
+		TLSClientConfig:  &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12, Time: o.Now},
+	}
+	ws, r, err := dialer.DialContext(ctx, "wss://"+net.JoinHostPort(host, strconv.Itoa(port))+"/tunnel?local-proxy-mode=destination", header)
+	if r != nil {
+		channel = awsiot.Printable(r.Header.Get("channel-id"))
+	}
+	switch {
+	case err == nil && ws.Subprotocol() == "":
+		ws.Close()
+		return nil, channel, fmt.Errorf("connecting to the tunnel: %w: %s chose no protocol of secure tunneling", errRejected, host)
+	case err == nil:
+		ws.SetReadLimit(awsiot.MaxTunnelWebSocket)
+		return ws, channel, nil
+	case r == nil:
+		return nil, "", fmt.Errorf("connecting to the tunnel at %s: %w", host, err)
+	}
+	body, _ := io.ReadAll(r.Body) // of 1 KB at most; it is in memory
+	message := strings.ReplaceAll(string(body), string(n.ClientAccessToken), n.ClientAccessToken.String())
+	err = fmt.Errorf("connecting to the tunnel at %s, channel %s: %d %s", host, channel, r.StatusCode, awsiot.Printable(message))
+	if r.StatusCode/100 == 4 {
+		err = fmt.Errorf("%w: %w", errRejected, err)
+	}
+	return nil, channel, err
+}
+
+// countConnection counts a connection to a service, unless there are too many.
+func (s *Service) countConnection(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n > 0 && s.connections >= maxConnections {
+		return false
+	}
+	s.connections += n
+	s.connected += uint64(max(n, 0))
+	return true
+}
+
+// Status returns what is open, for the agent's status.
+func (s *Service) Status() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return map[string]int{"tunnels": len(s.open), "connections": s.connections}
+}
+
+// Metrics calls metric for each metric.
+func (s *Service) Metrics(metric func(name, kind, help string, samples ...any)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	metric("tunnels", "gauge", "Tunnels that are open.", "", len(s.open))
+	metric("tunnels_total", "counter", "Notifications of tunnels that were accepted.", "", s.opened)
+	metric("tunnels_ignored_total", "counter", "Notifications of tunnels that were ignored, by cause.", `{cause="duplicate"}`, s.ignored["duplicate"],
+		`{cause="limit"}`, s.ignored["limit"], `{cause="malformed"}`, s.ignored["malformed"], `{cause="service"}`, s.ignored["service"])
+	metric("tunnel_connections", "gauge", "Connections from tunnels to services of the device.", "", s.connections)
+	metric("tunnel_connections_total", "counter", "Connections from tunnels to services of the device, all of them.", "", s.connected)
+}
