@@ -100,15 +100,11 @@ func utc(t time.Time) *time.Time {
 // metrics returns the counts in the text format of Prometheus.
 // https://prometheus.io/docs/instrumenting/exposition_formats/
 func (a *agent) metrics() []byte {
-	var heads []string
-	lines := map[string]string{} // by head: services may have one name of a metric
+	var b bytes.Buffer
 	metric := func(name, kind, help string, samples ...any) {
-		head := fmt.Sprintf("# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
-		if _, known := lines[head]; !known {
-			heads = append(heads, head)
-		}
+		fmt.Fprintf(&b, "# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
 		for i := 0; i < len(samples); i += 2 {
-			lines[head] += fmt.Sprintf("iot_device_%s%s %v\n", name, samples[i], samples[i+1])
+			fmt.Fprintf(&b, "iot_device_%s%s %v\n", name, samples[i], samples[i+1])
 		}
 	}
 	for _, s := range a.Services {
@@ -159,9 +155,5 @@ func (a *agent) metrics() []byte {
 	metric("rotations_total", "counter", "Replacements of key and certificate, by result.", `{result="done"}`, s.rotations, `{result="failed"}`, s.rotationsFailed)
 	metric("certificate_not_before_seconds", "gauge", "When the certificate became valid, as Unix time.", "", s.identity.Certificate.NotBefore.Unix())
 	metric("certificate_not_after_seconds", "gauge", "When the certificate expires, as Unix time.", "", s.identity.Certificate.NotAfter.Unix())
-	var b bytes.Buffer
-	for _, head := range heads {
-		b.WriteString(head + lines[head])
-	}
 	return b.Bytes()
 }

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -150,13 +152,21 @@ bootstrap:
 stateDir: devices
 `
 
+// deviceTunnel follows where there is a control API.
+const deviceTunnel = `agent: {tunnel: {endpoint: "%s"}}
+`
+
 func (s *Server) deviceConfiguration() string {
 	template := TemplateName
 	if a := s.config.assembled; a != nil {
 		template = a.Templates[0].Name
 	}
 	host, port := s.Endpoint()
-	return fmt.Sprintf(deviceConfiguration, host, port, template)
+	text := fmt.Sprintf(deviceConfiguration, host, port, template)
+	if s.api != nil { // by name, as in its certificate
+		text += fmt.Sprintf(deviceTunnel, net.JoinHostPort(host, strconv.Itoa(s.api.listener.Addr().(*net.TCPAddr).Port)))
+	}
+	return text
 }
 
 // writeCredentials writes what a device needs: the server's root, the claim and
