@@ -21,8 +21,9 @@ import (
 )
 
 // AccessKeyID and SecretAccessKey are the AWS credentials of the account. A
-// request for MQTT over WebSocket must be signed with them; its client may then
-// do everything, as no IAM policy is emulated. Other requests need no signature.
+// request for MQTT over WebSocket must be signed with them, or with those of the
+// credentials provider; its client may then do everything, as no IAM policy is
+// emulated. Other requests need no signature.
 const (
 	AccessKeyID     = "any"
 	SecretAccessKey = "any"
@@ -43,7 +44,7 @@ var signingServices = []string{"iotdevicegateway", "iotdata"}
 // serveWebSocket serves MQTT over WebSocket to a client that signed its request.
 // A page of another site has no business here: it could sign as well.
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	err := s.verifySignature(r)
+	accessKeyID, err := s.verifySignature(r)
 	if origin := r.Header.Get("Origin"); origin != "" && !s.config.UnsafeAllowAnyAddress {
 		if u, parseErr := url.Parse(origin); parseErr != nil || !isLoopback(u.Host) {
 			err = fmt.Errorf("the page %q that connects is not of this machine", origin)
@@ -54,46 +55,52 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
-	s.broker.ServeWebSocket(w, r, broker.Principal{AccessKeyID: AccessKeyID, ServerName: "localhost"})
+	s.broker.ServeWebSocket(w, r, broker.Principal{AccessKeyID: accessKeyID, ServerName: "localhost"})
 }
 
 // verifySignature checks a signature in the query, whose security token is not
 // part of what was signed.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
-func (s *Server) verifySignature(r *http.Request) error {
+func (s *Server) verifySignature(r *http.Request) (accessKeyID string, err error) {
 	query := r.URL.Query()
 	if query.Get("X-Amz-Algorithm") != signingAlgorithm {
-		return fmt.Errorf("the request for MQTT over WebSocket is not signed: its query must hold a signature %s for %s", signingAlgorithm, signingServices[0])
+		return "", fmt.Errorf("the request for MQTT over WebSocket is not signed: its query must hold a signature %s for %s", signingAlgorithm, signingServices[0])
 	}
 	scope := strings.Split(query.Get("X-Amz-Credential"), "/")
 	if len(scope) != 5 || scope[2] != s.config.Region || !slices.Contains(signingServices, scope[3]) {
-		return fmt.Errorf("X-Amz-Credential is %q, it must be KEY/DATE/%s/%s/aws4_request", query.Get("X-Amz-Credential"), s.config.Region, signingServices[0])
+		return "", fmt.Errorf("X-Amz-Credential is %q, it must be KEY/DATE/%s/%s/aws4_request", query.Get("X-Amz-Credential"), s.config.Region, signingServices[0])
 	}
-	if scope[0] != AccessKeyID {
-		return fmt.Errorf("the access key id is %q, the one of this account is %q", scope[0], AccessKeyID)
+	credentials := aws.Credentials{AccessKeyID: scope[0], SecretAccessKey: SecretAccessKey}
+	switch token := query.Get("X-Amz-Security-Token"); {
+	case scope[0] == testAccessKeyID && token == testSessionToken:
+		credentials.SecretAccessKey = testSecretAccessKey
+	case scope[0] == testAccessKeyID:
+		return "", errors.New("X-Amz-Security-Token is not the session token of the credentials provider")
+	case scope[0] != AccessKeyID:
+		return "", fmt.Errorf("the access key id is %q, the one of this account is %q", scope[0], AccessKeyID)
 	}
 	at, err := time.Parse(signingTime, query.Get("X-Amz-Date"))
 	if err != nil {
-		return fmt.Errorf("X-Amz-Date is %q, it must have the form %s", query.Get("X-Amz-Date"), signingTime)
+		return "", fmt.Errorf("X-Amz-Date is %q, it must have the form %s", query.Get("X-Amz-Date"), signingTime)
 	}
 	life := signatureLife
 	if seconds, err := strconv.Atoi(query.Get("X-Amz-Expires")); err == nil {
 		life = time.Duration(seconds) * time.Second
 	}
 	if now := s.config.Now(); now.Before(at.Add(-clockSkew)) || now.After(at.Add(life)) {
-		return fmt.Errorf("the signature of %s is not valid at %s", at.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return "", fmt.Errorf("the signature of %s is not valid at %s", at.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	for _, host := range []string{r.Host, hostname(r.Host)} { // AWS's own port is no part of the host
-		if signature, err := sign(r, host, scope[3], scope[2], at); err != nil || hmac.Equal([]byte(signature), []byte(query.Get("X-Amz-Signature"))) {
-			return err
+		if signature, err := sign(r, host, credentials, scope[3], scope[2], at); err != nil || hmac.Equal([]byte(signature), []byte(query.Get("X-Amz-Signature"))) {
+			return scope[0], err
 		}
 	}
-	return errors.New("the signature does not match: sign path /mqtt with the secret access key of this account, and add X-Amz-Security-Token after that")
+	return "", errors.New("the signature does not match: sign path /mqtt with the secret access key of this account, and add X-Amz-Security-Token after that")
 }
 
 // sign returns the signature that the request should have.
-func sign(r *http.Request, host, service, region string, at time.Time) (string, error) {
+func sign(r *http.Request, host string, credentials aws.Credentials, service, region string, at time.Time) (string, error) {
 	query := r.URL.Query()
 	signed := &http.Request{Method: r.Method, Host: host, Header: http.Header{}, URL: &url.URL{Path: r.URL.Path}}
 	for name := range strings.SplitSeq(query.Get("X-Amz-SignedHeaders"), ";") {
@@ -105,8 +112,7 @@ func sign(r *http.Request, host, service, region string, at time.Time) (string, 
 	query.Del("X-Amz-Security-Token")
 	signed.URL.RawQuery = query.Encode()
 	empty := sha256.Sum256(nil)
-	uri, _, err := v4.NewSigner().PresignHTTP(r.Context(), aws.Credentials{AccessKeyID: AccessKeyID, SecretAccessKey: SecretAccessKey},
-		signed, hex.EncodeToString(empty[:]), service, region, at)
+	uri, _, err := v4.NewSigner().PresignHTTP(r.Context(), credentials, signed, hex.EncodeToString(empty[:]), service, region, at)
 	if err != nil {
 		return "", err
 	}

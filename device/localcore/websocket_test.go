@@ -183,9 +183,15 @@ func TestWebSocketRequestMustBeSigned(t *testing.T) {
 		adjust func(*presigned)
 		want   int
 	}{
-		"A signed request for MQTT over WebSocket is accepted":                           {func(*presigned) {}, 101},
-		"A security token is added after the request was signed":                         {func(p *presigned) { p.token = "a/b+c=" }, 101},
-		"The signing name of the first device SDKs is accepted":                          {func(p *presigned) { p.service = "iotdata" }, 101},
+		"A signed request for MQTT over WebSocket is accepted":   {func(*presigned) {}, 101},
+		"A security token is added after the request was signed": {func(p *presigned) { p.token = "a/b+c=" }, 101},
+		"The signing name of the first device SDKs is accepted":  {func(p *presigned) { p.service = "iotdata" }, 101},
+		"A request that credentials of the credentials provider signed is accepted": {func(p *presigned) {
+			p.key, p.secret, p.token = "ASIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "SessionTokenOfIotCoreLocal"
+		}, 101},
+		"A request with temporary credentials but without their token is forbidden": {func(p *presigned) {
+			p.key, p.secret = "ASIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+		}, 403},
 		"A request that another secret key signed is forbidden":                          {func(p *presigned) { p.secret = "other" }, 403},
 		"A request that an unknown access key signed is forbidden":                       {func(p *presigned) { p.key = "AKIAIOSFODNN7EXAMPLE" }, 403},
 		"A request that is signed for another service is forbidden":                      {func(p *presigned) { p.service = "s3" }, 403},
