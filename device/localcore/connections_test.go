@@ -168,7 +168,7 @@ func TestSendDirectMessageIsRejected(t *testing.T) {
 			func(in *iotdataplane.SendDirectMessageInput) { in.ClientId = aws.String("b") }, "ResourceNotFoundException"},
 		"A direct message that the receiver's policy does not allow is forbidden": {
 			func(in *iotdataplane.SendDirectMessageInput) { in.Topic = aws.String("yours") }, "ForbiddenException"},
-		"A direct message whose confirmation does not come in time ends with a time-out": {
+		"A direct message without a confirmation within the time-out is rejected": {
 			func(in *iotdataplane.SendDirectMessageInput) { in.Confirmation, in.Timeout = true, 1 }, "GatewayTimeoutException"},
 		"A direct message of more than 128 KB is too large": {
 			func(in *iotdataplane.SendDirectMessageInput) { in.Payload = bytes.Repeat([]byte("x"), 128<<10+1) }, "RequestEntityTooLargeException"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/event"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -42,6 +44,16 @@ const (
 	// ActionCredentials is a request to the credentials provider.
 	ActionCredentials = event.Credentials
 )
+
+// publishEvent publishes an event message, once there is a broker.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-events.html
+func (s *Server) publishEvent(topic string, payload map[string]any) {
+	payload["eventId"] = awsiot.NewUUID()
+	if s.broker != nil {
+		s.publish(&broker.Message{Topic: "$aws/events/" + topic, Payload: awsiot.EncodeJSON(payload), QoS: 1}, 0)
+	}
+}
 
 // AwaitThing waits until a thing of this name is registered and returns it.
 func (s *Server) AwaitThing(ctx context.Context, name string) (registry.Thing, error) {

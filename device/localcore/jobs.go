@@ -16,6 +16,15 @@ func (s *Server) openJobs(store jobs.Store) (err error) {
 		Publish: func(m jobs.Message) {
 			s.publish(&broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: 1}, 0)
 		},
+		Event: func(e jobs.Event) {
+			kind := registry.JobExecutionEvent
+			if e.OfJob {
+				kind = registry.JobEvent
+			}
+			if s.registry.EventConfigurations().Enabled[kind] {
+				s.publishEvent(e.Topic, e.Payload)
+			}
+		},
 	})
 	return err
 }

@@ -156,9 +156,15 @@ func (s *Server) openState() (err error) {
 		ClaimPolicy: func(template string) string {
 			return strings.NewReplacer("client/claim-*", "client/*", "provisioning-templates/*", "provisioning-templates/"+template+"/*").Replace(s.config.Expand(openClaimPolicy))
 		},
-		Changed: func() {
+		Account: s.config.Account,
+		ARN:     s.config.arn,
+		Changed: func(events []registry.Event) {
 			if s.jobs != nil {
 				s.jobs.RegistryChanged()
+			}
+			for _, e := range events {
+				e.Payload["timestamp"] = s.config.Now().UnixMilli()
+				s.publishEvent(e.Topic, e.Payload)
 			}
 		},
 	})

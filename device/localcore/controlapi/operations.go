@@ -198,6 +198,8 @@ func (a *api) operations() []operation {
 		{"ListRoleAliases", "GET /role-aliases", marked + " isAscendingOrder", a.listRoleAliases},
 
 		{"DescribeEndpoint", "GET /endpoint", "endpointType", a.describeEndpoint},
+		{"UpdateEventConfigurations", "PATCH /event-configurations", "", with(a.updateEventConfigurations)},
+		{"DescribeEventConfigurations", "GET /event-configurations", "", a.describeEventConfigurations},
 		{"TestAuthorization", "POST /test-authorization", "clientId", needs("policy evaluation", a.Authorizer != nil, with(a.testAuthorization))},
 		{"GetEffectivePolicies", "POST /effective-policies", "thingName", with(a.effectivePolicies)},
 

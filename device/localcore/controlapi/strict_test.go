@@ -66,7 +66,7 @@ func TestMissingOperationAnswersWithItsName(t *testing.T) {
 		"POST /dynamic-thing-groups/g":    "CreateDynamicThingGroup",
 		"POST /authorizer/a":              "CreateAuthorizer",
 		"POST /dimensions/a":              "CreateDimension",
-		"PATCH /event-configurations":     "UpdateEventConfigurations",
+		"PATCH /packages/p":               "UpdatePackage",
 		"GET /domainConfigurations/a%2Fb": "DescribeDomainConfiguration",
 		"POST /indices/search":            "SearchIndex",
 	} {

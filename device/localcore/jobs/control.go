@@ -249,6 +249,8 @@ func (s *Service) DeleteJob(id string, force bool) error {
 		if j.Status == JobInProgress && !force {
 			return reject(InvalidStateTransition, "Job %s is %s.", id, j.Status)
 		}
+		tx.jobEvent(j, "DELETION_IN_PROGRESS")
+		defer tx.jobEvent(j, "DELETED")
 		delete(tx.jobs, id)
 		tx.records[jobPrefix+id] = nil
 		for _, all := range j.executions {
@@ -365,6 +367,7 @@ func (s *Service) CancelJobExecution(id, thing string, expectedVersion *int64, d
 }
 
 func (tx *change) drop(e *execution) {
+	tx.executionEvent(e, "DELETED")
 	tx.touch(e.ThingName)
 	tx.dropPending(e)
 	tx.records[e.key()] = nil

@@ -51,6 +51,9 @@ type Config struct {
 	ARN func(resource string) string
 	// Publish receives the notifications. It must not call the service.
 	Publish func(Message)
+	// Event receives the events of jobs, which it need not publish. It must not
+	// call the service. Nil means discard.
+	Event func(Event)
 	// Store is nil for memory only.
 	Store Store
 	// Now is the clock. Nil means time.Now.
@@ -127,6 +130,9 @@ func Open(c Config) (*Service, error) {
 		c.Now = time.Now
 	}
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	if c.Event == nil {
+		c.Event = func(Event) {}
+	}
 	s := &Service{config: c, wake: make(chan struct{}, 1), jobs: map[string]*job{}, pending: map[string][]*execution{}}
 	if c.Store == nil {
 		return s, nil
@@ -194,6 +200,7 @@ type change struct {
 	now     time.Time
 	records map[string]any
 	before  map[string][]*execution
+	events  []Event
 }
 
 // change runs f on jobs that agree with the registry, and stores and publishes
@@ -201,7 +208,7 @@ type change struct {
 // with f's error before the notifications are published.
 func (s *Service) change(f func(*change) error, reply func(error)) error {
 	s.mu.Lock()
-	tx := &change{s, s.config.Now(), map[string]any{}, map[string][]*execution{}}
+	tx := &change{Service: s, now: s.config.Now(), records: map[string]any{}, before: map[string][]*execution{}}
 	if s.stale.Swap(false) {
 		tx.sync()
 	}
@@ -216,6 +223,9 @@ func (s *Service) change(f func(*change) error, reply func(error)) error {
 	}
 	for _, m := range notifications {
 		s.config.Publish(m)
+	}
+	for _, e := range tx.events {
+		s.config.Event(e)
 	}
 	return err
 }
@@ -308,6 +318,7 @@ func (tx *change) set(j *job, e *execution, status Status) {
 	if !status.terminal() {
 		return
 	}
+	tx.executionEvent(e, string(status))
 	tx.dropPending(e)
 	e.TimesOut, e.StepTimesOut = time.Time{}, time.Time{}
 	tx.abort(j)

@@ -161,12 +161,15 @@ func (tx *change) complete(j *job) {
 		len(j.Waiting) == 0 && j.counts[Queued]+j.counts[InProgress] == 0 {
 		j.Status, j.CompletedAt, j.LastUpdatedAt = JobCompleted, tx.now.Unix(), tx.now.Unix()
 		tx.keepJob(j)
+		tx.jobEvent(j, string(JobCompleted))
 	}
 }
 
 // cancel cancels a job with its queued executions, if forced with those in
 // progress too.
 func (tx *change) cancel(j *job, force bool) {
+	tx.jobEvent(j, "CANCELLATION_IN_PROGRESS")
+	defer tx.jobEvent(j, string(JobCanceled))
 	j.Status, j.LastUpdatedAt, j.CompletedAt = JobCanceled, tx.now.Unix(), tx.now.Unix()
 	j.ForceCanceled = j.ForceCanceled || force
 	j.Waiting = nil

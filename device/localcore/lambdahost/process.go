@@ -141,7 +141,7 @@ func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 	defer cancel()
 	p.used = true
 	deadline, _ := ctx.Deadline()
-	inv := invocation{id: newUUID(), nonce: newUUID(), event: event, deadline: deadline, answer: make(chan answer, 1)}
+	inv := invocation{id: awsiot.NewUUID(), nonce: awsiot.NewUUID(), event: event, deadline: deadline, answer: make(chan answer, 1)}
 	select {
 	case p.work <- inv:
 	case <-p.exited:

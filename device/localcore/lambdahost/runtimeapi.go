@@ -42,15 +42,6 @@ type answer struct {
 	err  error
 }
 
-// newUUID returns a random UUID, RFC 9562 version 4.
-func newUUID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
 // newRuntimeAPI returns the Runtime API server of the function of p, below the
 // path secret. Host is what its clients call it.
 func newRuntimeAPI(p *process, host, secret string) *http.Server {

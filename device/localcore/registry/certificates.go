@@ -254,7 +254,7 @@ func (tx *transaction) createCertificate(n NewCertificate) (Certificate, error) 
 func (tx *transaction) newCertificate(parsed *x509.Certificate, n NewCertificate) Certificate {
 	return Certificate{
 		ID: awsiot.CertificateID(parsed), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
-		Status: cmp.Or(n.Status, Inactive), Mode: cmp.Or(n.Mode, DefaultMode), CAID: n.caID, Version: 1, GenerationID: newID(),
+		Status: cmp.Or(n.Status, Inactive), Mode: cmp.Or(n.Mode, DefaultMode), CAID: n.caID, Version: 1, GenerationID: awsiot.NewUUID(),
 		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
 	}
 }

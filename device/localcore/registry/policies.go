@@ -160,7 +160,7 @@ func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 		return Policy{}, err
 	}
 	p := Policy{
-		Name: name, DefaultVersion: 1, NextVersion: 2, Created: tx.now, Modified: tx.now, GenerationID: newID(),
+		Name: name, DefaultVersion: 1, NextVersion: 2, Created: tx.now, Modified: tx.now, GenerationID: awsiot.NewUUID(),
 		Versions: []PolicyVersion{{ID: 1, Document: document, Created: tx.now}},
 	}
 	tx.policies.put(name, p)

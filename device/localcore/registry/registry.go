@@ -43,9 +43,13 @@ type Options struct {
 	// ClaimPolicy returns the policy document of a provisioning claim for the
 	// template, see [Registry.CreateClaimCertificate]. Nil means none.
 	ClaimPolicy func(template string) string
-	// Changed is called after each mutation, without any lock held. Nil means
-	// that nobody waits for it.
-	Changed func()
+	// Changed is called after each mutation, without any lock held, with the
+	// events that are to be published. Nil means that nobody waits for it.
+	Changed func([]Event)
+	// Account and ARN, which returns the full name of a resource such as
+	// "thing/NAME", are for events. Nil returns the resource.
+	Account string
+	ARN     func(resource string) string
 }
 
 // A Registry holds the records. It is safe for concurrent use. Records that it
@@ -74,6 +78,9 @@ type Registry struct {
 func Open(path string, o Options) (*Registry, error) {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.ARN == nil {
+		o.ARN = func(resource string) string { return resource }
 	}
 	if o.CheckPolicy == nil {
 		o.CheckPolicy = checkObject
@@ -141,32 +148,33 @@ type transaction struct {
 	options *Options
 	now     time.Time
 	changes []Change
+	emitted []Event // once it is committed
 }
 
 // update runs f on a state that lies over the committed one and, if f does not
 // fail, commits it: to the file first, then to memory.
 func (r *Registry) update(f func(*transaction) error) error {
-	changes, err := r.commit(f)
+	tx, err := r.commit(f)
 	if err != nil {
 		return err
 	}
-	if len(changes) > 0 {
+	if len(tx.changes) > 0 {
 		r.watching.Lock()
 		watchers := slices.Collect(maps.Values(r.watchers))
 		r.watching.Unlock()
-		for _, c := range changes {
+		for _, c := range tx.changes {
 			for _, f := range watchers {
 				f(c)
 			}
 		}
 	}
 	if r.options.Changed != nil {
-		r.options.Changed()
+		r.options.Changed(tx.emitted)
 	}
 	return nil
 }
 
-func (r *Registry) commit(f func(*transaction) error) ([]Change, error) {
+func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	if r.closed {
@@ -178,8 +186,9 @@ func (r *Registry) commit(f func(*transaction) error) ([]Change, error) {
 	}
 	maps.DeleteFunc(tx.buckets, func(_ string, b bucket) bool { return b.size() == 0 })
 	if len(tx.buckets) == 0 {
-		return nil, nil
+		return tx, nil
 	}
+	tx.emitted = tx.events() // while the former state is there
 	if r.db != nil {
 		if err := persist(r.db, tx.state); err != nil {
 			return nil, fmt.Errorf("writing the registry: %w", err)
@@ -191,7 +200,7 @@ func (r *Registry) commit(f func(*transaction) error) ([]Change, error) {
 		r.committed.buckets[name].merge(changed)
 	}
 	r.generation.Add(1)
-	return tx.changes, nil
+	return tx, nil
 }
 
 // mutate is update for operations with a result.

@@ -47,6 +47,8 @@ type state struct {
 	ownerships    *table[ownership] // by the hex SHA-256 of the token
 	claims        *table[claim]     // by certificate id
 
+	eventConfigurations *table[EventConfigurations] // by theAccount
+
 	thingGroups   *relation[struct{}]      // thing name, group name
 	thingCerts    *relation[PrincipalType] // thing name, certificate id
 	policyTargets *relation[struct{}]      // policy name, target
@@ -75,6 +77,9 @@ func newState(base *state) *state {
 		roleAliases:   add(b, "role-aliases", newTable(base.roleAliases, "rolealias", "Role alias")),
 		ownerships:    add(b, "ownerships", newTable(base.ownerships, "", "")),
 		claims:        add(b, "claims", newTable(base.claims, "", "")),
+
+		eventConfigurations: add(b, "event-configurations", newTable(base.eventConfigurations, "", "")),
+
 		thingGroups:   add(b, "things-in-groups", newRelation(base.thingGroups)),
 		thingCerts:    add(b, "thing-certificates", newRelation(base.thingCerts)),
 		policyTargets: add(b, "policy-targets", newRelation(base.policyTargets)),

@@ -154,7 +154,8 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 	must(r.RegistrationCode())(t)
 	must(r.CreateCertificateProvider("provider", "arn"))(t)
 	must(r.CreateThingType(NewThingType{Name: "gauge", Propagating: []PropagatingAttribute{{UserPropertyKey: "k", ThingAttribute: "a"}}}))(t)
-	ok(t, r.AddThingToBillingGroup("thing", "payers"),
+	ok(t, r.UpdateEventConfigurations(map[string]bool{"THING": true}),
+		r.AddThingToBillingGroup("thing", "payers"),
 		r.TagResource("policy/policy", map[string]string{"line": "7"}),
 		r.TagResource("job/job", map[string]string{"line": "7"}),
 		r.DeleteTags("job/job"),

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A ThingGroup is a node in a tree of groups.
@@ -53,7 +55,7 @@ type ThingGroupFilter struct {
 func (r *Registry) CreateThingGroup(n NewThingGroup) (ThingGroup, error) {
 	return mutate(r, func(tx *transaction) (ThingGroup, error) {
 		g := ThingGroup{
-			Name: n.Name, ID: newID(), Parent: n.Parent, Description: n.Description,
+			Name: n.Name, ID: awsiot.NewUUID(), Parent: n.Parent, Description: n.Description,
 			Attributes: withValues(n.Attributes), Created: tx.now, Version: 1,
 		}
 		if err := g.check(); err != nil {

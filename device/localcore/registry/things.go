@@ -2,11 +2,11 @@ package registry
 
 import (
 	"cmp"
-	"crypto/rand"
-	"fmt"
 	"maps"
 	"strings"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A Thing is one entry of the thing registry.
@@ -136,7 +136,7 @@ func (tx *transaction) createThing(n NewThing) (Thing, error) {
 	if err := cmp.Or(tx.checkUsableType(n.Type), checkAttributes(n.Attributes, attributeLimit(n.Type))); err != nil {
 		return Thing{}, err
 	}
-	t := Thing{Name: n.Name, ID: newID(), Type: n.Type, BillingGroup: n.BillingGroup, Attributes: n.Attributes, Version: 1}
+	t := Thing{Name: n.Name, ID: awsiot.NewUUID(), Type: n.Type, BillingGroup: n.BillingGroup, Attributes: n.Attributes, Version: 1}
 	tx.things.put(t.Name, t)
 	return t.clone(), nil
 }
@@ -200,15 +200,6 @@ func attributeLimit(thingType string) int {
 	return MaxAttributes
 }
 
-// newID returns a random UUID (RFC 9562, version 4).
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
 // A BillingGroup is a label for the costs of things.
 type BillingGroup struct {
 	Name, ID, Description string
@@ -232,7 +223,7 @@ func (r *Registry) CreateBillingGroup(name, description string) (BillingGroup, e
 			}
 			return old, nil
 		}
-		g := BillingGroup{Name: name, ID: newID(), Description: description, Created: tx.now, Version: 1}
+		g := BillingGroup{Name: name, ID: awsiot.NewUUID(), Description: description, Created: tx.now, Version: 1}
 		tx.billingGroups.put(name, g)
 		return g, nil
 	})

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A ThingType describes things of one kind.
@@ -57,7 +59,7 @@ func (r *Registry) CreateThingType(n NewThingType) (ThingType, error) {
 			return ThingType{}, tx.types.differs(n.Name)
 		}
 		t := ThingType{
-			Name: n.Name, ID: newID(), Description: n.Description,
+			Name: n.Name, ID: awsiot.NewUUID(), Description: n.Description,
 			SearchableAttributes: slices.Clone(n.SearchableAttributes), Propagating: slices.Clone(n.Propagating), Created: tx.now,
 		}
 		tx.types.put(t.Name, t)

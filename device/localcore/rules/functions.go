@@ -2,7 +2,6 @@ package rules
 
 import (
 	"crypto/md5"
-	"crypto/rand"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -15,6 +14,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A function takes least to most arguments.
@@ -37,7 +38,7 @@ var functions = map[string]function{
 	"traceid":     f0(func(s *scope) any { return orElse(s.trace, undefined) }),
 	"sql_version": f0(func(s *scope) any { return s.version }),
 	"timestamp":   f0(func(s *scope) any { return int(s.service.config.Now().UnixMilli()) }),
-	"newuuid":     f0(func(*scope) any { return newUUID() }),
+	"newuuid":     f0(func(*scope) any { return awsiot.NewUUID() }),
 	"rand":        f0(func(*scope) any { return mathrand.Float64() }),
 	"topic":       {0, 1, topicLevel},
 
@@ -270,13 +271,6 @@ func orElse(s string, otherwise any) any {
 		return otherwise
 	}
 	return s
-}
-
-func newUUID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // groupReference is a reference to a capture group in a replacement; Go reads

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A Store keeps records by key over restarts. It is called by one goroutine at
@@ -368,7 +370,7 @@ func (s *Service) evaluate(ctx context.Context, d delivery) {
 	}
 	trace := ""
 	if d.message.ClientID != "" {
-		trace = newUUID()
+		trace = awsiot.NewUUID()
 	}
 	for _, r := range s.matching(d) {
 		s.run(ctx, r, &scope{service: s, message: &d.message, version: r.Version, trace: trace, payload: payload})
@@ -463,7 +465,7 @@ func (s *Service) fail(ctx context.Context, r *rule, sc *scope, failures []failu
 		ClientID string    `json:"clientId"`
 		Payload  []byte    `json:"base64OriginalPayload"`
 		Failures []failure `json:"failures"`
-	}{r.Name, sc.message.Topic, cmp.Or(sc.trace, newUUID()), cmp.Or(sc.message.ClientID, "n/a"), sc.message.Payload, failures})
+	}{r.Name, sc.message.Topic, cmp.Or(sc.trace, awsiot.NewUUID()), cmp.Or(sc.message.ClientID, "n/a"), sc.message.Payload, failures})
 	if err := r.onError.perform(ctx, sc, event); err != nil {
 		s.config.Log.Warn("an error action failed", "rule", r.Name, "error", err)
 	}

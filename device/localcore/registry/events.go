@@ -1,0 +1,206 @@
+package registry
+
+import (
+	"crypto/sha256"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// EventTypes are the types of events that UpdateEventConfigurations knows.
+var EventTypes = []string{
+	"CA_CERTIFICATE", "CERTIFICATE", JobEvent, JobExecutionEvent, "POLICY", thingEvent, groupEvent, hierarchyEvent,
+	membershipEvent, thingTypeEvent, associationEvent,
+}
+
+// Types of events.
+const (
+	JobEvent          = "JOB"
+	JobExecutionEvent = "JOB_EXECUTION"
+
+	thingEvent       = "THING"
+	groupEvent       = "THING_GROUP"
+	hierarchyEvent   = "THING_GROUP_HIERARCHY"
+	membershipEvent  = "THING_GROUP_MEMBERSHIP"
+	thingTypeEvent   = "THING_TYPE"
+	associationEvent = "THING_TYPE_ASSOCIATION"
+)
+
+// undocumented are the types of events whose messages AWS does not document.
+var undocumented = []string{"CA_CERTIFICATE", "CERTIFICATE", "POLICY"}
+
+// EventConfigurations say which events are published.
+type EventConfigurations struct {
+	Enabled           map[string]bool // by type
+	Created, Modified time.Time       // zero if nothing was ever configured
+}
+
+func (c EventConfigurations) clone() EventConfigurations {
+	c.Enabled = maps.Clone(c.Enabled)
+	return c
+}
+
+// theAccount is the key of what exists once.
+const theAccount = "account"
+
+// UpdateEventConfigurations turns types of events on or off. Those whose messages
+// AWS does not document cannot be turned on.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateEventConfigurations.html
+func (r *Registry) UpdateEventConfigurations(enabled map[string]bool) error {
+	return r.update(func(tx *transaction) error {
+		old, _ := tx.eventConfigurations.get(theAccount)
+		c := old.clone()
+		if c.Enabled == nil {
+			c.Enabled, c.Created = map[string]bool{}, tx.now
+		}
+		c.Modified = tx.now
+		for _, key := range slices.Sorted(maps.Keys(enabled)) {
+			switch {
+			case !slices.Contains(EventTypes, key):
+				return invalid("Event type %s must be one of %s.", clip(key), strings.Join(EventTypes, ", "))
+			case enabled[key] && slices.Contains(undocumented, key):
+				return invalid("Events of type %s are not emulated: AWS does not document their messages.", key)
+			}
+			c.Enabled[key] = enabled[key]
+		}
+		tx.eventConfigurations.put(theAccount, c)
+		return nil
+	})
+}
+
+// EventConfigurations returns which events are published; at first none.
+func (r *Registry) EventConfigurations() EventConfigurations {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	c, _ := r.committed.eventConfigurations.get(theAccount)
+	return c.clone()
+}
+
+// An Event is what AWS IoT publishes of a change of the registry.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/registry-events.html
+type Event struct {
+	Topic   string         // below $aws/events/
+	Payload map[string]any // without eventId and timestamp
+}
+
+// What an event reports. In its topic the word is in lower case.
+const (
+	created = "CREATED"
+	updated = "UPDATED"
+	deleted = "DELETED"
+	added   = "ADDED"
+	removed = "REMOVED"
+)
+
+// events returns the events of the transaction that are to be published.
+func (tx *transaction) events() (out []Event) {
+	configured, _ := tx.eventConfigurations.get(theAccount)
+	emit := func(kind, operation, topic string, payload map[string]any) {
+		if !configured.Enabled[kind] {
+			return
+		}
+		payload["eventType"], payload["operation"], payload["accountId"] = kind+"_EVENT", operation, tx.options.Account
+		out = append(out, Event{topic + "/" + strings.ToLower(operation), payload})
+	}
+	each(tx.types, func(name string, operation string, _, t ThingType) {
+		payload := map[string]any{
+			"thingTypeId": t.ID, "thingTypeName": name, "isDeprecated": t.Deprecated, "deprecationDate": nil,
+			"searchableAttributes": slices.Concat([]string{}, t.SearchableAttributes), "description": t.Description,
+		}
+		if t.Deprecated {
+			payload["deprecationDate"] = t.DeprecatedAt.UnixMilli()
+		}
+		emit(thingTypeEvent, operation, "thingType/"+name, payload)
+	})
+	each(tx.groups, func(name string, operation string, _, g ThingGroup) {
+		var parents []map[string]string
+		for name := g.Parent; name != ""; name = tx.groups.lately(name).Parent {
+			parents = append(parents, map[string]string{"groupName": name, "groupArn": tx.options.ARN("thinggroup/" + name)})
+		}
+		parent, _ := tx.groups.get(g.Parent)
+		emit(groupEvent, operation, "thingGroup/"+name, map[string]any{
+			"thingGroupId": g.ID, "thingGroupName": name, "versionNumber": g.Version, "parentGroupName": orNull(g.Parent),
+			"parentGroupId": orNull(parent.ID), "description": orNull(g.Description), "rootToParentThingGroups": parents,
+			"attributes": g.Attributes, "dynamicGroupMappingId": nil,
+		})
+		if g.Parent == "" || operation == updated {
+			return
+		}
+		operation = map[string]string{created: added, deleted: removed}[operation]
+		emit(hierarchyEvent, operation, "thingGroupHierarchy/thingGroup/"+g.Parent+"/childThingGroup/"+name, map[string]any{
+			"thingGroupId": parent.ID, "thingGroupName": g.Parent, "childGroupId": g.ID, "childGroupName": name,
+		})
+	})
+	each(tx.things, func(name string, operation string, old, t Thing) {
+		if operation != updated || old.Version != t.Version {
+			emit(thingEvent, operation, "thing/"+name, map[string]any{
+				"thingId": t.ID, "thingName": name, "versionNumber": t.Version, "thingTypeName": orNull(t.Type), "attributes": t.Attributes,
+			})
+		}
+		associate := func(thingType, operation string) {
+			if thingType != "" {
+				emit(associationEvent, operation, "thingTypeAssociation/thing/"+name+"/thingType/"+thingType, map[string]any{
+					"thingId": t.ID, "thingName": name, "thingTypeName": thingType,
+				})
+			}
+		}
+		switch {
+		case operation == created:
+			associate(t.Type, added)
+		case operation == deleted:
+			associate(t.Type, removed)
+		case old.Type != t.Type:
+			associate(old.Type, removed)
+			associate(t.Type, added)
+		}
+	})
+	each(tx.thingGroups.pairs, func(pair string, operation string, _, _ struct{}) {
+		thing, group, _ := strings.Cut(pair, separator)
+		t, g := tx.things.lately(thing), tx.groups.lately(group)
+		sum := sha256.Sum256([]byte(t.ID + g.ID))
+		operation = map[string]string{created: added, deleted: removed}[operation]
+		emit(membershipEvent, operation, "thingGroupMembership/thingGroup/"+group+"/thing/"+thing, map[string]any{
+			"groupArn": tx.options.ARN("thinggroup/" + group), "groupId": g.ID, "thingArn": tx.options.ARN("thing/" + thing),
+			"thingId": t.ID, "membershipId": awsiot.UUID([16]byte(sum[:16])),
+		})
+	})
+	return out
+}
+
+// each calls f for each row that the transaction changed, in the order of their
+// keys, with the record before and now; of one that is deleted both are the
+// former.
+func each[V any](t *table[V], f func(key, operation string, old, now V)) {
+	for _, key := range slices.Sorted(maps.Keys(t.rows)) {
+		old, existed := t.base.get(key)
+		switch now := t.rows[key]; {
+		case now == nil:
+			f(key, deleted, old, old)
+		case existed:
+			f(key, updated, old, *now)
+		default:
+			f(key, created, old, *now)
+		}
+	}
+}
+
+// lately is get for a record that the transaction may have deleted.
+func (t *table[V]) lately(key string) V {
+	now, ok := t.get(key)
+	if !ok {
+		now, _ = t.base.get(key)
+	}
+	return now
+}
+
+func orNull(text string) any {
+	if text == "" {
+		return nil
+	}
+	return text
+}
