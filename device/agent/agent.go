@@ -69,6 +69,7 @@ type agent struct {
 	publisher     publisher
 	denials       map[string]denial // of services, by topic or filter; guarded by publisher.turn
 	jitter        float64           // 0 to 1, of the rotation
+	rotateNow     chan struct{}     // receives a value when a rotation is requested
 	lastConnect   time.Time
 
 	mu    sync.Mutex
@@ -112,6 +113,7 @@ func Run(ctx context.Context, c Config) error {
 		outbox:        outbox.New(c.Outbox),
 		subscriptions: newSubscriptions(),
 		denials:       map[string]denial{},
+		rotateNow:     make(chan struct{}, 1),
 		jitter:        rand.Float64(),
 		state:         newState(id),
 	}
@@ -137,6 +139,9 @@ func (a *agent) reportSetAside(m outbox.Message, err error) {
 
 // rotationDue returns when the identity is to be replaced. The caller holds mu.
 func (a *agent) rotationDue(id *identity.Identity) time.Time {
+	if len(a.state.rotationRequests) > 0 {
+		return time.Time{}
+	}
 	cert := id.Certificate
 	age := cert.NotAfter.Sub(cert.NotBefore) / 3 * 2
 	if a.RotateAfter > 0 {
@@ -163,6 +168,7 @@ func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 	}
 	result, err := provision.Run(ctx, c)
 	a.lastConnect = time.Now()
+	defer a.answerRotation(err)
 	if err != nil {
 		next := time.Now().Add(retryRotation(time.Until(id.Certificate.NotAfter)))
 		a.Log.Error("replacing key and certificate failed; the present ones stay", "next", next.UTC(), "class", awsiot.ClassOf(err).String(), "error", err)

@@ -64,6 +64,7 @@ func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 	}
 	handle("POST /v1/publish", a.handlePublish)
 	handle("GET /v1/subscribe", a.handleSubscribe)
+	handle("POST /v1/rotate", a.handleRotate)
 	handle("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) error {
 		writeJSON(w, http.StatusOK, a.status())
 		return nil

@@ -68,6 +68,17 @@ func (c *Client) Publish(ctx context.Context, topic string, payload []byte) erro
 	return err
 }
 
+// Rotate returns when the agent has replaced the key and the certificate of a
+// thing, and the new ones are verified. The error is an *[Error] where the agent
+// answered: with status 409, it is the agent of another thing.
+func (c *Client) Rotate(ctx context.Context, thing string) error {
+	body, err := c.request(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
 // Ping returns nil when the agent answers.
 func (c *Client) Ping(ctx context.Context) error {
 	body, err := c.request(ctx, http.MethodGet, "/v1/status", nil)

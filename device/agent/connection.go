@@ -161,6 +161,9 @@ func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *
 		select {
 		case <-due.C:
 			continue
+		case <-a.rotateNow:
+			due.Stop()
+			continue
 		case <-conn.Done():
 			due.Stop()
 			return conn.Err()

@@ -24,6 +24,8 @@ type state struct {
 	serviceErrors   map[string]uint64 // by service
 	unexpected      uint64            // messages for which there is no service and no program
 	rotateNext      time.Time         // when a rotation that failed is tried again
+	// rotationRequests receive the result of the next rotation, which begins at once.
+	rotationRequests []chan<- error
 }
 
 func newState(id *identity.Identity) state {

@@ -147,6 +147,16 @@ type Agent struct {
 	RotateAfter time.Duration // age at which key and certificate are replaced; 0: never
 	Outbox      Outbox
 	Tunnel      Tunnel
+	Jobs        Jobs
+}
+
+// Jobs are what AWS IoT Jobs may do on the device; without Allow nothing.
+type Jobs struct {
+	Handlers    string   // the folder of executables
+	Allow       []string // operations; see package jobs
+	Downloads   string   // the folder for downloaded files
+	PublicKey   string   // PEM file of the Ed25519 key that signs downloads
+	StepTimeout time.Duration
 }
 
 // Outbox bounds the messages that are not sent yet.

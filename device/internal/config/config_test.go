@@ -154,6 +154,8 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		"IOT_DEVICE_STATEDIR=f", "IOT_DEVICE_BOOTSTRAP_AFTERWARDS=remove", "IOT_DEVICE_BOOTSTRAP_EAGER=false",
 		"IOT_DEVICE_AGENT_SOCKET=g", "IOT_DEVICE_AGENT_ROTATEAFTER=1h", "IOT_DEVICE_AGENT_OUTBOX_MAXBYTES=3MiB", "IOT_DEVICE_AGENT_OUTBOX_MAXAGE=1m",
 		"IOT_DEVICE_AGENT_TUNNEL_SERVICES=SSH=22", "IOT_DEVICE_AGENT_TUNNEL_ENDPOINT=localhost:1",
+		"IOT_DEVICE_AGENT_JOBS_HANDLERS=h", "IOT_DEVICE_AGENT_JOBS_ALLOW=reboot.sh, rotate", "IOT_DEVICE_AGENT_JOBS_DOWNLOADS=i",
+		"IOT_DEVICE_AGENT_JOBS_PUBLICKEY=j", "IOT_DEVICE_AGENT_JOBS_STEPTIMEOUT=2m",
 	}
 	got, err := load(t, "", config.Sources{Environ: environ})
 	if err != nil {
@@ -168,7 +170,8 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		},
 		Primary: config.Primary{CertificatePath: "d", PrivateKeyPath: "e"},
 		Agent: config.Agent{Socket: "g", RotateAfter: time.Hour, Outbox: config.Outbox{MaxBytes: 3 << 20, MaxAge: time.Minute},
-			Tunnel: config.Tunnel{Services: map[string]string{"SSH": "22"}, Endpoint: "localhost:1"}},
+			Tunnel: config.Tunnel{Services: map[string]string{"SSH": "22"}, Endpoint: "localhost:1"},
+			Jobs:   config.Jobs{Handlers: "h", Allow: []string{"reboot.sh", "rotate"}, Downloads: "i", PublicKey: "j", StepTimeout: 2 * time.Minute}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)

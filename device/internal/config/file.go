@@ -230,6 +230,14 @@ func (f *file) entry(name string, e *ast.MappingValueNode) {
 
 func (f *file) scalar(k key, n ast.Node) {
 	value, ok := scalarOf(n, k.kind)
+	if sequence, isList := n.(*ast.SequenceNode); isList && k.kind == list {
+		ok = true
+		for _, item := range sequence.Values {
+			name, isText := scalarOf(item, text)
+			ok = ok && isText
+			value += strings.ReplaceAll(name, ",", `\,`) + ","
+		}
+	}
 	if !ok {
 		f.report(n, k.name, fmt.Sprintf("%s must be %s, not %s", k.name, k.kind, describe(n)), "correct its value")
 		return

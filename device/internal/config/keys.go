@@ -31,10 +31,11 @@ const (
 	duration
 	size
 	mapping // of text to text, see mappingOfKey
+	list    // of text
 )
 
 func (k kind) String() string {
-	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text"}[k]
+	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text", "a list of names"}[k]
 }
 
 var keys = []key{
@@ -65,6 +66,11 @@ var keys = []key{
 	{"agent.rotateAfter", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.RotateAfter }, time.Hour)},
 	{"agent.outbox.maxBytes", size, setMaxBytes},
 	{"agent.outbox.maxAge", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Outbox.MaxAge }, time.Minute)},
+	{"agent.jobs.handlers", path, setText(func(c *Config) *string { return &c.Agent.Jobs.Handlers })},
+	{"agent.jobs.allow", list, setAllow},
+	{"agent.jobs.downloads", path, setText(func(c *Config) *string { return &c.Agent.Jobs.Downloads })},
+	{"agent.jobs.publicKey", path, setText(func(c *Config) *string { return &c.Agent.Jobs.PublicKey })},
+	{"agent.jobs.stepTimeout", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Jobs.StepTimeout }, time.Second)},
 	{servicesKey, mapping, setMapping(servicesKey)},
 	{"agent.tunnel.endpoint", text, setText(func(c *Config) *string { return &c.Agent.Tunnel.Endpoint })},
 }
@@ -195,6 +201,20 @@ func setMapping(key string) func(*Config, string) error {
 		*stored = values
 		return nil
 	}
+}
+
+// setAllow reads names with commas between them.
+func setAllow(c *Config, value string) error {
+	c.Agent.Jobs.Allow = nil
+	for _, name := range splitEscaped(value) {
+		if notUTF8(name) {
+			return errNotUTF8
+		}
+		if name = strings.TrimSpace(name); name != "" {
+			c.Agent.Jobs.Allow = append(c.Agent.Jobs.Allow, name)
+		}
+	}
+	return nil
 }
 
 // splitEscaped splits text at its commas, but for those behind a backslash.

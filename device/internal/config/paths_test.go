@@ -111,7 +111,7 @@ func TestParametersOfTheEnvironment(t *testing.T) {
 
 // What this version cannot do is not accepted in silence.
 func TestSettingsOfFeaturesThatAreNotThereAreErrors(t *testing.T) {
-	for _, setting := range []string{"agent: {shadows: [{name: x}]}", "agent: {jobs: {handlers: /x}}"} {
+	for _, setting := range []string{"agent: {shadows: [{name: x}]}"} {
 		if _, err := load(t, good+setting+"\n", config.Sources{}); awsiot.ClassOf(err) != awsiot.Misconfigured || !strings.Contains(err.Error(), "this version") {
 			t.Errorf("%s: %v", setting, err)
 		}
@@ -242,5 +242,26 @@ func TestKeyInATokenIsUnavailableAndNotDamaged(t *testing.T) {
 		base64.StdEncoding.EncodeToString([]byte("pkcs11:token=x;id=%01?module-path=/m")) + "\n-----END PKCS11 KEY URI-----\n"
 	if _, err := c.Identity().Keys.Open([]byte(text)); !errors.Is(err, identity.ErrUnavailable) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAllowedJobOperationsAreAList(t *testing.T) {
+	for text, want := range map[string][]string{
+		"[reboot.sh, rotate]":   {"reboot.sh", "rotate"},
+		`["a,b", c]`:            {"a,b", "c"},
+		"reboot.sh, rotate":     {"reboot.sh", "rotate"},
+		"\n      - reboot.sh\n": {"reboot.sh"},
+		"[]":                    nil,
+		"":                      nil,
+		"[{a: b}]":              {"error"},
+		"{a: b}":                {"error"},
+		"[true]":                {"error"},
+	} {
+		c, err := load(t, good+"agent:\n  jobs:\n    handlers: handlers\n    allow: "+text+"\n", config.Sources{})
+		if problem := len(want) > 0 && want[0] == "error"; problem != (err != nil) {
+			t.Errorf("%s: %v", text, err)
+		} else if !problem && (!slices.Equal(c.Agent.Jobs.Allow, want) || filepath.Base(c.Agent.Jobs.Handlers) != "handlers") {
+			t.Errorf("%s: got %+v", text, c.Agent.Jobs)
+		}
 	}
 }

@@ -110,7 +110,7 @@ func apply(c *Config, k key, value string, origin Origin) Problems {
 }
 
 // laterSections are settings of the agent that this version does not have.
-var laterSections = []string{"agent.shadows", "agent.jobs"}
+var laterSections = []string{"agent.shadows"}
 
 func unknownKey(origin Origin, name string) Problem {
 	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name)}

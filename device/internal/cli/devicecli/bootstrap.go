@@ -93,7 +93,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	}
 	c := d.provisioning(console, o.reprovision)
 	c.Rotate = o.rotate
-	done, err := provision.Run(ctx, c)
+	done, err := d.provision(ctx, c)
 	if err != nil {
 		if claimTime != nil && awsiot.ClassOf(err) == awsiot.Denied && cli.IsA[*session.Error](err) {
 			err = fmt.Errorf("%w: %w", claimTime, err)

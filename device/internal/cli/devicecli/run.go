@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/fleety/device/agent"
+	"example.com/fleety/device/agent/jobs"
 	"example.com/fleety/device/agent/outbox"
 	"example.com/fleety/device/agent/tunnel"
 	"example.com/fleety/device/internal/cli"
@@ -46,7 +47,24 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	}
 	a := d.config.Agent
 	provisioning := d.provisioning(console, false)
+	dir := filepath.Join(d.config.StateDir, "."+url.QueryEscape(d.config.SerialNumber)+".agent")
+	client := agent.NewClient(a.Socket)
+	defer client.Close()
 	var services []agent.Service
+	if j := a.Jobs; len(j.Allow) > 0 {
+		services = append(services, jobs.New(jobs.Config{
+			Dir: dir, Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout,
+			Replace: func(ctx context.Context) error { return client.Rotate(ctx, "") }, // as iot_device rotate does
+			CertificateID: func() (string, error) {
+				id, err := d.store.Load()
+				if err != nil {
+					return "", err
+				}
+				return id.Record.CertificateID, nil
+			},
+			Log: console.Log,
+		}))
+	}
 	if len(a.Tunnel.Services) > 0 {
 		host, port := a.Tunnel.HostPort()
 		services = append(services, tunnel.New(tunnel.Config{
@@ -56,7 +74,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	ready, forgotten := false, false
 	err = agent.Run(ctx, agent.Config{
 		Provision:   provisioning,
-		Dir:         filepath.Join(d.config.StateDir, "."+url.QueryEscape(d.config.SerialNumber)+".agent"),
+		Dir:         dir,
 		Socket:      a.Socket,
 		Outbox:      outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
 		RotateAfter: a.RotateAfter,

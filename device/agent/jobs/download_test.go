@@ -1,0 +1,217 @@
+//go:build unix
+
+package jobs
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	cloudjobs "example.com/fleety/device/localcore/jobs"
+)
+
+// A fileServer serves a file, and cuts off the first answers.
+type fileServer struct {
+	content []byte
+	cuts    atomic.Int32
+	ranges  atomic.Int32 // requests for a part
+}
+
+func (s *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Range") != "" {
+		s.ranges.Add(1)
+	}
+	if s.cuts.Add(-1) >= 0 {
+		w = cutWriter{w}
+	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.content))
+}
+
+// A cutWriter ends the connection after the first piece.
+type cutWriter struct{ http.ResponseWriter }
+
+func (w cutWriter) Write(p []byte) (int, error) {
+	_, _ = w.ResponseWriter.Write(p[:min(len(p), 20000)])
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+func newDownloadBench(t *testing.T) (*bench, *fileServer, string) {
+	t.Helper()
+	b := newBench(t)
+	b.config.Allow = []string{DownloadFile}
+	b.config.Downloads = t.TempDir()
+	files := &fileServer{content: make([]byte, 100000)}
+	_, _ = rand.Read(files.content)
+	server := httptest.NewServer(files)
+	t.Cleanup(server.Close)
+	return b, files, server.URL
+}
+
+// check compares the downloaded file.
+func (b *bench) check(name string, want []byte) {
+	b.Helper()
+	got, err := os.ReadFile(filepath.Join(b.config.Downloads, name))
+	if err != nil || !bytes.Equal(got, want) {
+		b.Errorf("%s: %d bytes, %v", name, len(got), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.config.Downloads, "*.partial")); len(left) > 0 {
+		b.Error("left", left)
+	}
+}
+
+func digest(content []byte) string { return fmt.Sprintf("%x", sha256.Sum256(content)) }
+
+func TestDownloadIsResumedAndVerified(t *testing.T) {
+	t.Parallel()
+	b, files, url := newDownloadBench(t)
+	files.cuts.Store(2)
+	b.create("j", runHandler(DownloadFile, url, filepath.Join(b.config.Downloads, "firmware"), digest(files.content)))
+	b.powerOn()
+	b.await("j", cloudjobs.Succeeded)
+	b.check("firmware", files.content)
+	if files.ranges.Load() != 2 {
+		t.Errorf("%d requests for what was missing, want 2", files.ranges.Load())
+	}
+}
+
+// What an earlier attempt left continues, also if it is whole, of another file or
+// longer than the file.
+func TestDownloadContinuesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	for name, there := range map[string]func(content []byte) []byte{
+		"a part":       func(content []byte) []byte { return content[:5000] },
+		"all":          func(content []byte) []byte { return content },
+		"another file": func(content []byte) []byte { return make([]byte, 5000) },
+		"longer":       func(content []byte) []byte { return append(bytes.Clone(content), 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, files, url := newDownloadBench(t)
+			if err := os.WriteFile(filepath.Join(b.config.Downloads, "a.partial"), there(files.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b.create("j", runHandler(DownloadFile, url, "a", digest(files.content)))
+			b.powerOn()
+			b.await("j", cloudjobs.Succeeded)
+			b.check("a", files.content)
+		})
+	}
+}
+
+func TestDownloadWithoutDigestStartsAnew(t *testing.T) {
+	t.Parallel()
+	b, files, url := newDownloadBench(t)
+	files.cuts.Store(1)
+	b.create("j", runHandler(DownloadFile, url, "a"))
+	b.powerOn()
+	b.await("j", cloudjobs.Succeeded)
+	b.check("a", files.content)
+	if files.ranges.Load() != 0 {
+		t.Error("a part was requested, which may be of another file")
+	}
+}
+
+func TestDownloadThatIsNotAllowedFails(t *testing.T) {
+	t.Parallel()
+	elsewhere := t.TempDir()
+	redirect := httptest.NewServer(http.RedirectHandler("http://192.0.2.1/secret?token=secret", http.StatusFound))
+	t.Cleanup(redirect.Close)
+	missing := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(missing.Close)
+	for name, args := range map[string][]string{
+		"plain HTTP":         {"http://192.0.2.1/a", "a"},
+		"redirected to HTTP": {redirect.URL, "a"},
+		"FTP":                {"ftp://localhost/a", "a"},
+		"no URL":             {"https://[", "a"},
+		"not found":          {missing.URL, "a"},
+		"outside":            {"", filepath.Join(elsewhere, "a")},
+		"above":              {"", "../a"},
+		"through a link":     {"", "link/a"},
+		"no file":            {""},
+		"wrong digest":       {"", "a", digest(nil)},
+		"not a digest":       {"", "a", "1234"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, _, url := newDownloadBench(t)
+			if err := os.Symlink(elsewhere, filepath.Join(b.config.Downloads, "link")); err != nil {
+				t.Fatal(err)
+			}
+			if args[0] == "" {
+				args[0] = url
+			}
+			b.create("j", runHandler(DownloadFile, args...))
+			b.powerOn()
+			e := b.await("j", cloudjobs.Failed)
+			if strings.Contains(e.StatusDetails["reason"], "secret") {
+				t.Error("the reason has the URL:", e.StatusDetails)
+			}
+			if _, err := os.Stat(filepath.Join(b.config.Downloads, "a")); err == nil {
+				t.Error("the file is there")
+			}
+			if found, _ := os.ReadDir(elsewhere); len(found) > 0 {
+				t.Error("the folder elsewhere has", found)
+			}
+		})
+	}
+}
+
+func TestDownloadNeedsTheSignatureOfTheConfiguredKey(t *testing.T) {
+	t.Parallel()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stranger, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		key  string
+		args func(content []byte) []string
+		want cloudjobs.Status
+	}{
+		"signed":                  {key, func(content []byte) []string { return []string{digest(content), sign(private, content)} }, cloudjobs.Succeeded},
+		"signed by another":       {key, func(content []byte) []string { return []string{digest(content), sign(stranger, content)} }, cloudjobs.Failed},
+		"signed for another file": {key, func(content []byte) []string { return []string{digest(content), sign(private, content[1:])} }, cloudjobs.Failed},
+		"not signed":              {key, func(content []byte) []string { return []string{digest(content)} }, cloudjobs.Failed},
+		"without either":          {key, func([]byte) []string { return nil }, cloudjobs.Failed},
+		"no key":                  {key + "x", func(content []byte) []string { return []string{digest(content), sign(private, content)} }, cloudjobs.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, files, url := newDownloadBench(t)
+			b.config.PublicKey = test.key
+			b.create("j", runHandler(DownloadFile, append([]string{url, "a"}, test.args(files.content)...)...))
+			b.powerOn()
+			b.await("j", test.want)
+		})
+	}
+}
+
+func sign(key ed25519.PrivateKey, content []byte) string {
+	sum := sha256.Sum256(content)
+	return base64.StdEncoding.EncodeToString(ed25519.Sign(key, sum[:]))
+}

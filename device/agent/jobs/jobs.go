@@ -1,0 +1,379 @@
+// Package jobs carries out AWS IoT Jobs on a device: documents of the schema that
+// AWS's managed templates have, with executables in a folder as handlers.
+//
+// Nothing runs that the configuration does not allow. What is to be done is on
+// stable storage before it is done: after a crash or a reboot the execution
+// continues, with the step that was interrupted.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-devices.html
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/session"
+)
+
+// A Conn is the device's connection to AWS IoT.
+type Conn = interface {
+	ThingName() string
+	// Publish returns when AWS IoT has acknowledged the message.
+	Publish(ctx context.Context, topic string, payload []byte) error
+}
+
+// DefaultStepTimeout is how long a step may take.
+const DefaultStepTimeout = time.Hour
+
+// The built-in operations.
+const (
+	// Rotate replaces the device's key and certificate.
+	Rotate = "rotate"
+	// DownloadFile is the handler that AWS-Download-File names. It is built in where
+	// Config.Downloads is set.
+	DownloadFile = "download-file.sh"
+)
+
+// Config says what jobs may do. The zero value allows nothing: every job is
+// rejected.
+type Config struct {
+	// Dir is where the execution in progress is stored. Required.
+	Dir string
+	// Handlers is the folder of handlers. It and they must be owned by root or the
+	// agent's user, and writable by nobody else.
+	Handlers string
+	// Allow has the operations that jobs may use: names of handlers, [Rotate], and
+	// "runCommand" for every command.
+	Allow []string
+	// Downloads is the folder that files are downloaded into. Empty: [DownloadFile]
+	// is not built in.
+	Downloads string
+	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty:
+	// they need no signature.
+	PublicKey string
+	// StepTimeout bounds each step; 0 means [DefaultStepTimeout].
+	StepTimeout time.Duration
+	// Replace replaces the device's key and certificate, and returns when the new
+	// ones are verified. It and CertificateID serve [Rotate].
+	Replace func(context.Context) error
+	// CertificateID returns the id of the present certificate.
+	CertificateID func() (string, error)
+	Log           *slog.Logger // nil discards
+
+	bootID func() string // of tests
+}
+
+// A Service is the part of an agent that carries out jobs, one at a time. It is
+// used by one agent.
+type Service struct {
+	Config
+	notified chan struct{} // receives a value when the jobs of the thing may have changed
+	changed  chan struct{} // receives a value when the execution has progressed
+
+	mu      sync.Mutex
+	current *execution // nil if none is in progress
+	worker  *worker    // of the current execution, nil while none runs
+	request *request   // that waits for its response
+	results map[string]uint64
+	invalid uint64 // messages that could not be read
+}
+
+// A worker carries out an execution, also while there is no connection.
+type worker struct {
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// New returns a service that continues the execution on stable storage, if there
+// is one.
+func New(c Config) *Service {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.StepTimeout <= 0 {
+		c.StepTimeout = DefaultStepTimeout
+	}
+	if c.bootID == nil {
+		c.bootID = bootID
+	}
+	for _, dir := range []*string{&c.Handlers, &c.Downloads} {
+		if abs, err := filepath.Abs(*dir); err == nil && *dir != "" {
+			*dir = abs // handlers run in the root folder
+		}
+	}
+	s := &Service{Config: c, notified: make(chan struct{}, 1), changed: make(chan struct{}, 1), results: map[string]uint64{}}
+	var err error
+	if s.current, err = load(c.Dir); err != nil {
+		c.Log.Error("the execution fails if AWS IoT still has it", "error", err)
+	}
+	return s
+}
+
+// Name returns "jobs".
+func (s *Service) Name() string { return "jobs" }
+
+// Filters returns the topic filters that the service needs. Responses arrive
+// without a subscription.
+func (s *Service) Filters(thing string) []string { return []string{awsiot.JobsNotifyNext(thing)} }
+
+// Run ends the handler that runs when ctx ends. Its step begins again when the
+// agent does.
+func (s *Service) Run(ctx context.Context, _ string) {
+	<-ctx.Done()
+	s.stopWorker()
+}
+
+// Status returns the execution in progress, nil if there is none.
+func (s *Service) Status() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil {
+		return nil
+	}
+	return map[string]any{"jobId": s.current.JobID, "status": cmp.Or(s.current.Status, inProgress), "statusDetails": s.current.clone().Details}
+}
+
+// Metrics passes on how executions have ended, and what could not be read.
+func (s *Service) Metrics(metric func(name, kind, help string, samples ...any)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var samples []any
+	for _, result := range slices.Sorted(maps.Keys(s.results)) {
+		samples = append(samples, fmt.Sprintf("{result=%q}", result), s.results[result])
+	}
+	metric("jobs_total", "counter", "Job executions that have ended, by result.", samples...)
+	metric("jobs_invalid_messages_total", "counter", "Messages of AWS IoT Jobs that were not understood.", "", s.invalid)
+}
+
+// A request is one to the Jobs API, whose response has its token.
+type request struct {
+	topic    awsiot.JobsTopic
+	token    string
+	response chan response
+}
+
+// A response has the members of all responses that are used here.
+type response struct {
+	ClientToken string `json:"clientToken"`
+	Execution   *struct {
+		JobID           string          `json:"jobId"`
+		ExecutionNumber int64           `json:"executionNumber"`
+		Status          status          `json:"status"`
+		JobDocument     json.RawMessage `json:"jobDocument"`
+	} `json:"execution"`
+	// Code and Message are those of an error.
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Deliver takes a notification or a response.
+func (s *Service) Deliver(m session.Message) bool {
+	if !strings.HasPrefix(m.Topic, "$aws/things/") || !strings.Contains(m.Topic, "/jobs/") {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, q := response{}, s.request
+	err := json.Unmarshal(m.Payload, &r)
+	switch accepted := q != nil && m.Topic == q.topic.Accepted(); {
+	case err == nil && strings.HasSuffix(m.Topic, "/jobs/notify-next"):
+		signal(s.notified)
+	case err == nil && q != nil && r.ClientToken == q.token && (accepted && r.Code == "" || m.Topic == q.topic.Rejected() && r.Code != ""):
+		q.response <- r
+		s.request = nil
+	default: // malformed, of another client, or too late
+		s.invalid++
+	}
+	return true
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// A rejection is an error response of the Jobs API.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-api.html
+type rejection struct{ code, message string }
+
+func (e *rejection) Error() string { return fmt.Sprintf("AWS IoT: %s: %s", e.code, e.message) }
+
+// over reports whether a response says that the execution no longer is the
+// device's: it was canceled, has timed out or has been deleted.
+func over(err error) bool {
+	e, ok := errors.AsType[*rejection](err)
+	return ok && (e.code == "ResourceNotFound" || e.code == "TerminalStateReached" || e.code == "InvalidStateTransition")
+}
+
+var jobID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+
+// responseTimeout bounds the wait for a response.
+const responseTimeout = 30 * time.Second
+
+func (s *Service) call(ctx context.Context, conn Conn, operation awsiot.JobsOperation, job string, body map[string]any) (response, error) {
+	q := &request{awsiot.JobsTopic{Thing: conn.ThingName(), Operation: operation, Job: job}, rand.Text(), make(chan response, 1)}
+	body["clientToken"] = q.token
+	payload, err := json.Marshal(body)
+	if err != nil {
+		return response{}, err
+	}
+	s.mu.Lock()
+	s.request = q
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, responseTimeout, fmt.Errorf("no response on %s within %s", q.topic, responseTimeout))
+	defer cancel()
+	if err := conn.Publish(ctx, q.topic.String(), payload); err != nil {
+		return response{}, err
+	}
+	select {
+	case r := <-q.response:
+		if r.Code != "" {
+			return r, &rejection{r.Code, r.Message}
+		}
+		return r, nil
+	case <-ctx.Done():
+		return response{}, context.Cause(ctx)
+	}
+}
+
+// Serve requests and reports executions in one connection, until ctx ends or a
+// request fails.
+func (s *Service) Serve(ctx context.Context, conn Conn) error {
+	for {
+		wait, err := s.advance(ctx, conn)
+		if err != nil {
+			return fmt.Errorf("requesting AWS IoT Jobs: %w", err)
+		}
+		if !wait {
+			continue
+		}
+		select {
+		case <-s.notified:
+		case <-s.changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// advance does the next thing that is to be done in a connection: it fetches an
+// execution, or reports the current one. It returns true when there is nothing to
+// do until something changes.
+func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error) {
+	s.mu.Lock()
+	e := s.current.clone()
+	s.mu.Unlock()
+	if e == nil {
+		r, err := s.call(ctx, conn, awsiot.DescribeJobExecution, awsiot.NextJob, map[string]any{})
+		if err != nil || r.Execution == nil {
+			return true, err
+		}
+		if !jobID.MatchString(r.Execution.JobID) {
+			return true, fmt.Errorf("AWS IoT sent the job id %q", r.Execution.JobID)
+		}
+		s.accept(r)
+		return false, nil
+	}
+	_, err = s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, map[string]any{
+		"status": cmp.Or(e.Status, inProgress), "executionNumber": e.Number, "statusDetails": e.Details,
+	})
+	if over(err) {
+		s.Log.Warn("the job execution is over: it was canceled, has timed out or has been deleted", "job", e.JobID, "error", err)
+		s.finish("GONE")
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if e.Status != "" {
+		s.Log.Info("reported a job execution", "job", e.JobID, "status", e.Status, "reason", e.Details["reason"])
+		s.finish(string(e.Status))
+		return false, nil
+	}
+	s.startWorker(ctx)
+	return true, nil
+}
+
+// accept stores an execution that AWS IoT has for the device. One that cannot
+// begin has a result at once.
+func (s *Service) accept(r response) {
+	e := &execution{JobID: r.Execution.JobID, Number: r.Execution.ExecutionNumber, Document: r.Execution.JobDocument}
+	doc, err := parse(e.Document)
+	if err == nil {
+		err = s.permit(doc)
+	}
+	switch {
+	case r.Execution.Status != queued:
+		// What it has done is not known: a job that reboots would do so for ever.
+		e.Status = failed
+		e.setDetail("reason", "the execution began earlier, and the device has no record of it")
+	case err != nil:
+		e.Status = rejected
+		e.setDetail("reason", err.Error())
+	default:
+		if err := save(s.Dir, e); err != nil {
+			e.Status = failed
+			e.setDetail("reason", "the execution cannot be stored on the device: "+err.Error())
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current = e
+}
+
+// finish forgets the current execution, and ends its handler.
+func (s *Service) finish(result string) {
+	s.stopWorker()
+	if err := save(s.Dir, nil); err != nil {
+		s.Log.Error("a job execution that has ended stays on the disk", "error", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current = nil
+	s.results[result]++
+}
+
+// startWorker has a worker carry out the current execution, also when the
+// connection has ended.
+func (s *Service) startWorker(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.worker != nil {
+		return
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w := &worker{stop, make(chan struct{})}
+	s.worker = w
+	go func() {
+		defer close(w.done)
+		s.work(ctx)
+	}()
+}
+
+// stopWorker ends the handler that runs, and waits for that.
+func (s *Service) stopWorker() {
+	s.mu.Lock()
+	w := s.worker
+	s.worker = nil
+	s.mu.Unlock()
+	if w != nil {
+		w.stop()
+		<-w.done
+	}
+}

@@ -1,0 +1,797 @@
+//go:build unix
+
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+	cloudjobs "example.com/fleety/device/localcore/jobs"
+	"example.com/fleety/device/session"
+)
+
+const thing = "fleety_2974685"
+
+// A bench is a device without a network: its connection ends in the emulator's
+// AWS IoT Jobs.
+type bench struct {
+	*testing.T
+	config Config
+	cloud  *cloudjobs.Service
+	stop   func()
+
+	mu      sync.Mutex
+	service *Service // nil while the device is off
+}
+
+type things struct{}
+
+func (things) HasThing(name string) bool               { return name == thing }
+func (things) Members(string) (names []string, _ bool) { return nil, false }
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	dir := t.TempDir()
+	handlers := filepath.Join(dir, "handlers")
+	if err := os.Mkdir(handlers, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{T: t, config: Config{Dir: filepath.Join(dir, "state"), Handlers: handlers}}
+	b.config.bootID = func() string { return "first boot" }
+	var err error
+	b.cloud, err = cloudjobs.Open(cloudjobs.Config{Things: things{}, ARN: arn, Publish: func(m cloudjobs.Message) {
+		b.mu.Lock()
+		s := b.service
+		b.mu.Unlock()
+		if s != nil {
+			s.Deliver(session.Message{Topic: m.Topic, Payload: m.Payload})
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.powerOff)
+	return b
+}
+
+func arn(resource string) string { return "arn:aws:iot:eu-central-1:123456789012:" + resource }
+
+// handler writes a handler, and allows it.
+func (b *bench) handler(name, script string) {
+	b.Helper()
+	if err := os.WriteFile(filepath.Join(b.config.Handlers, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	b.config.Allow = append(b.config.Allow, name)
+}
+
+// powerOn begins what the agent does.
+func (b *bench) powerOn() {
+	b.Helper()
+	s := New(b.config)
+	b.mu.Lock()
+	b.service = s
+	b.mu.Unlock()
+	ctx, stop := context.WithCancel(context.WithoutCancel(b.Context()))
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx, thing) })
+	running.Go(func() {
+		if err := s.Serve(ctx, (*conn)(b)); ctx.Err() == nil {
+			b.Error(err)
+		}
+	})
+	b.stop = func() { stop(); running.Wait() }
+}
+
+func (b *bench) powerOff() {
+	if b.stop != nil {
+		b.stop()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stop, b.service = nil, nil
+}
+
+// conn is the bench as a [Conn].
+type conn bench
+
+func (c *conn) ThingName() string { return thing }
+
+func (c *conn) Publish(_ context.Context, topic string, payload []byte) error {
+	t, ok := awsiot.ParseJobsTopic(topic)
+	if !ok {
+		return errors.New(topic + " is not a topic of the Jobs API")
+	}
+	c.cloud.Handle(t, payload, func(m cloudjobs.Message) {
+		c.service.Deliver(session.Message{Topic: m.Topic, Payload: m.Payload})
+	})
+	return nil
+}
+
+func (b *bench) create(id, document string) {
+	b.Helper()
+	if _, err := b.cloud.CreateJob(id, cloudjobs.NewJob{Targets: []string{arn("thing/" + thing)}, Document: document}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *bench) execution(id string) cloudjobs.Record {
+	b.Helper()
+	e, err := b.cloud.DescribeJobExecution(id, thing, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return e
+}
+
+// await returns a job execution when it has a status, and fails the test if it has
+// another terminal one.
+func (b *bench) await(id string, want cloudjobs.Status) cloudjobs.Record {
+	b.Helper()
+	for {
+		e := b.execution(id)
+		if e.Status == want {
+			return e
+		}
+		if e.Status != cloudjobs.Queued && e.Status != cloudjobs.InProgress {
+			b.Fatalf("job %s is %s with %v, want %s", id, e.Status, e.StatusDetails, want)
+		}
+		b.pause("the execution of " + id + " to be " + string(want))
+	}
+}
+
+func (b *bench) pause(what string) {
+	b.Helper()
+	select {
+	case <-b.Context().Done():
+		b.Fatal("the test ended while it waited for " + what)
+	case <-time.After(5 * time.Millisecond):
+	}
+}
+
+// read returns the lines of a file, without a file none.
+func read(t *testing.T, path string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+}
+
+func runHandler(handler string, args ...string) string {
+	quoted, _ := json.Marshal(args)
+	return fmt.Sprintf(`{"version":"1.0","steps":[{"action":{"name":"Step","type":"runHandler","input":{"handler":%q,"args":%s}}}]}`, handler, quoted)
+}
+
+// managedTemplates are the documents of AWS's managed templates, with the handlers
+// that they name.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/job-templates-managed.html
+var managedTemplates = map[string]struct{ step, handler, args string }{
+	"AWS-Download-File":       {"Download-File", "download-file.sh", `"args":["${aws:iot:parameter:downloadUrl}","${aws:iot:parameter:filePath}"],`},
+	"AWS-Install-Application": {"Install-Application", "install-packages.sh", `"args":["${aws:iot:parameter:packages}"],`},
+	"AWS-Reboot":              {"Reboot", "reboot.sh", ``},
+	"AWS-Remove-Application":  {"Remove-Application", "remove-packages.sh", `"args":["${aws:iot:parameter:packages}"],`},
+	"AWS-Restart-Application": {"Restart-Application", "restart-services.sh", `"args":["${aws:iot:parameter:services}"],`},
+	"AWS-Start-Application":   {"Start-Application", "start-services.sh", `"args":["${aws:iot:parameter:services}"],`},
+	"AWS-Stop-Application":    {"Stop-Application", "stop-services.sh", `"args":["${aws:iot:parameter:services}"],`},
+}
+
+var parameters = strings.NewReplacer(
+	"${aws:iot:parameter:downloadUrl}", "https://files.example.com/a?b=c", "${aws:iot:parameter:filePath}", "/var/tmp/a",
+	"${aws:iot:parameter:packages}", "lftp dos2unix", "${aws:iot:parameter:services}", "a b",
+	"${aws:iot:parameter:pathToHandler}", "", "${aws:iot:parameter:runAsUser}", "", "${aws:iot:parameter:command}", `echo,a\\,b,c d`,
+)
+
+func TestManagedTemplatesRunUnchanged(t *testing.T) {
+	t.Parallel()
+	for name, template := range managedTemplates {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			ran := filepath.Join(t.TempDir(), "ran")
+			b.handler(template.handler, `for a; do echo "[$a]"; done >`+ran)
+			b.create("j", parameters.Replace(fmt.Sprintf(
+				`{"version":"1.0","steps":[{"action":{"name":%q,"type":"runHandler","input":{"handler":%q,%s"path":"${aws:iot:parameter:pathToHandler}"},"runAsUser":"${aws:iot:parameter:runAsUser}"}}]}`,
+				template.step, template.handler, template.args)))
+			b.powerOn()
+			if name == "AWS-Reboot" {
+				for !slices.Equal(read(t, ran), []string{"[]"}) {
+					b.pause("the handler")
+				}
+				b.powerOff()
+				b.config.bootID = func() string { return "second boot" }
+				b.powerOn()
+			}
+			e := b.await("j", cloudjobs.Succeeded)
+			if e.StatusDetails["step"] != "1/1 "+template.step {
+				t.Error(e.StatusDetails)
+			}
+			want := map[string]string{"packages": "[] [lftp dos2unix]", "services": "[] [a b]", "downloadUrl": "[] [https://files.example.com/a?b=c] [/var/tmp/a]", "": "[]"}
+			key := ""
+			if _, after, ok := strings.Cut(template.args, "parameter:"); ok {
+				key, _, _ = strings.Cut(after, "}")
+			}
+			if got := strings.Join(read(t, ran), " "); got != want[key] {
+				t.Errorf("arguments %s, want %s", got, want[key])
+			}
+		})
+	}
+	t.Run("AWS-Run-Command", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.config.Allow = []string{"runCommand"}
+		b.create("j", parameters.Replace(`{"version":"1.0","includeStdOut":"true","steps":[{"action":{"name":"Run-Command","type":"runCommand","input":{"command":"${aws:iot:parameter:command}"},"runAsUser":"${aws:iot:parameter:runAsUser}"}}]}`))
+		b.powerOn()
+		if e := b.await("j", cloudjobs.Succeeded); e.StatusDetails["stdout"] != "a,b c d" {
+			t.Error(e.StatusDetails)
+		}
+	})
+}
+
+func TestMalformedDocumentIsRejectedWithThePlace(t *testing.T) {
+	t.Parallel()
+	step := func(action string) string { return `{"version":"1.0","steps":[{"action":` + action + `}]}` }
+	for document, place := range map[string]string{
+		`{}`:                                                       "operation: ",
+		`{"operation":5}`:                                          "operation: ",
+		`{"operation":"../reboot.sh"}`:                             "operation: ",
+		`{"operation":"h","args":"a"}`:                             "args: ",
+		`{"operation":"h","args":["a",1]}`:                         "args[1]: ",
+		`{"operation":"h","args":["a\u0000"]}`:                     "args[0]: ",
+		`{"operation":"h","allowStdErr":"2"}`:                      "allowStdErr: ",
+		`{"operation":"h","allowStdErr":-1}`:                       "allowStdErr: ",
+		`{"version":1.0,"steps":[]}`:                               "version: ",
+		`{"version":"2.0","steps":[]}`:                             "version: ",
+		`{"version":"1.0"}`:                                        "steps: ",
+		`{"version":"1.0","steps":[]}`:                             "steps: ",
+		`{"version":"1.0","steps":{}}`:                             "steps: ",
+		`{"version":"1.0","steps":["h"]}`:                          "steps[0]: ",
+		`{"version":"1.0","steps":[{}]}`:                           "steps[0].action: ",
+		`{"version":"1.0","includeStdOut":"perhaps","steps":[{}]}`: "includeStdOut: ",
+		step(`{}`):           "steps[0].action.input: ",
+		step(`{"input":{}}`): "steps[0].action.name: ",
+		step(`{"name":"a","type":"run","input":{}}`):                                              "steps[0].action.type: ",
+		step(`{"name":"a","type":"runHandler","input":{}}`):                                       "steps[0].action.input.handler: ",
+		step(`{"name":"a","type":"runHandler","input":{"handler":"/bin/sh"}}`):                    "steps[0].action.input.handler: ",
+		step(`{"name":"a","type":"runHandler","input":{"handler":".."}}`):                         "steps[0].action.input.handler: ",
+		step(`{"name":"a","type":"runHandler","ignoreStepFailure":1,"input":{"handler":"h"}}`):    "steps[0].action.ignoreStepFailure: ",
+		step(`{"name":"a","type":"runHandler","runAsUser":["root"],"input":{"handler":"h"}}`):     "steps[0].action.runAsUser: ",
+		step(`{"name":"a","type":"runHandler","input":{"handler":"h","path":"/tmp"}}`):            "steps[0].action.input.path: ",
+		step(`{"name":"a","type":"runHandler","input":{"handler":"other"}}`):                      "steps[0]: ",
+		step(`{"name":"a","type":"runCommand","input":{"command":""}}`):                           "steps[0].action.input.command: ",
+		step(`{"name":"a","type":"runCommand","input":{"command":",a"}}`):                         "steps[0].action.input.command: ",
+		step(`{"name":"a","type":"runCommand","input":{"command":"echo hello"}}`):                 "steps[0].action.input.command: ",
+		step(`{"name":"a","type":"runCommand","input":{"command":"echo,hello"}}`):                 "steps[0]: ",
+		`{"version":"1.0","conditions":[{"key":"phase","value":["full"]}],"steps":[` + good:       "conditions[0].key: ",
+		`{"version":"1.0","conditions":[{"key":"architecture"}],"steps":[` + good:                 "conditions[0].value: ",
+		`{"version":"1.0","conditions":[{"key":"architecture","value":["z80"]}],"steps":[` + good: "conditions[0]: ",
+		`{"version":"1.0","conditions":[{"key":"a","value":[],"type":"regex"}],"steps":[` + good:  "conditions[0].type: ",
+		`{"version":"1.0","finalStep":{},"steps":[` + good:                                        "finalStep.action: ",
+	} {
+		t.Run(document, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			ran := filepath.Join(t.TempDir(), "ran")
+			b.handler("h", "echo >"+ran)
+			b.create("j", document)
+			b.powerOn()
+			if e := b.await("j", cloudjobs.Rejected); !strings.HasPrefix(e.StatusDetails["reason"], place) {
+				t.Errorf("reason %q, want one at %s", e.StatusDetails["reason"], place)
+			}
+			if _, err := os.Stat(ran); err == nil {
+				t.Error("the handler has run")
+			}
+		})
+	}
+}
+
+const good = `{"action":{"name":"a","type":"runHandler","input":{"handler":"h"}}}]}`
+
+func TestConditionsAndCommentsAreAccepted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.handler("h", "true")
+	b.create("j", `{"_comment":"x","version":"1.0","conditions":[{"key":"operatingSystem","value":["windows","linux","darwin","freebsd"],"type":"stringEqual"}],"steps":[`+good)
+	b.powerOn()
+	b.await("j", cloudjobs.Succeeded)
+}
+
+// Nothing is allowed by default.
+func TestDefaultConfigurationRejectsEveryJob(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for id, document := range map[string]string{
+		"handler": runHandler("h"), "rotate": `{"operation":"rotate"}`, "download": runHandler(DownloadFile, "https://localhost/a", "a"),
+		"command": `{"version":"1.0","steps":[{"action":{"name":"a","type":"runCommand","input":{"command":"true"}}}]}`,
+	} {
+		b.create(id, document)
+	}
+	b.powerOn()
+	for _, id := range []string{"handler", "rotate", "download", "command"} {
+		b.await(id, cloudjobs.Rejected)
+	}
+}
+
+func TestHandlerThatOthersCanChangeFails(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(dir, handler string) error{
+		"missing":         func(_, handler string) error { return os.Remove(handler) },
+		"not executable":  func(_, handler string) error { return os.Chmod(handler, 0o600) },
+		"group-writable":  func(_, handler string) error { return os.Chmod(handler, 0o770) },
+		"world-writable":  func(_, handler string) error { return os.Chmod(handler, 0o702) },
+		"folder writable": func(dir, _ string) error { return os.Chmod(dir, 0o777) },
+		"symbolic link": func(dir, handler string) error {
+			return errors.Join(os.Rename(handler, filepath.Join(dir, "other")), os.Symlink("other", handler))
+		},
+		"directory": func(_, handler string) error { return errors.Join(os.Remove(handler), os.Mkdir(handler, 0o755)) },
+		"no folder": func(dir, _ string) error { return os.RemoveAll(dir) },
+		"another's": func(_, handler string) error {
+			if os.Geteuid() != 0 {
+				return os.Chmod(handler, 0o777) // only root can give a file away
+			}
+			return os.Chown(handler, 65534, 65534)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			ran := filepath.Join(t.TempDir(), "ran")
+			b.handler("h", "echo >"+ran)
+			if err := change(b.config.Handlers, filepath.Join(b.config.Handlers, "h")); err != nil {
+				t.Fatal(err)
+			}
+			b.create("j", runHandler("h"))
+			b.powerOn()
+			if e := b.await("j", cloudjobs.Failed); e.StatusDetails["reason"] == "" {
+				t.Error(e.StatusDetails)
+			}
+			if _, err := os.Stat(ran); err == nil {
+				t.Error("the handler has run")
+			}
+		})
+	}
+}
+
+func TestStepsRunInOrderUntilOneFails(t *testing.T) {
+	t.Parallel()
+	action := func(handler, more string) string {
+		return fmt.Sprintf(`{"action":{"name":%q,"type":"runHandler","input":{"handler":%[1]q}%s}}`, handler, more)
+	}
+	for name, test := range map[string]struct {
+		document string
+		want     cloudjobs.Status
+		ran      string
+	}{
+		"all":             {`"steps":[` + action("ok", "") + `,` + action("warns", "") + `],"finalStep":` + action("last", ""), cloudjobs.Succeeded, "ok warns last"},
+		"one fails":       {`"steps":[` + action("ok", "") + `,` + action("fails", "") + `,` + action("warns", "") + `],"finalStep":` + action("last", ""), cloudjobs.Failed, "ok fails"},
+		"failure ignored": {`"steps":[` + action("fails", `,"ignoreStepFailure":"true"`) + `],"finalStep":` + action("last", ""), cloudjobs.Succeeded, "fails last"},
+		"not ignored":     {`"steps":[` + action("fails", `,"ignoreStepFailure":"false"`) + `]`, cloudjobs.Failed, "fails"},
+		"final fails":     {`"steps":[` + action("ok", "") + `],"finalStep":` + action("fails", ""), cloudjobs.Failed, "ok fails"},
+		"stderr allowed":  {`"steps":[` + action("warns", `,"allowStdErr":2`) + `]`, cloudjobs.Succeeded, "warns"},
+		"stderr":          {`"steps":[` + action("warns", `,"allowStdErr":1`) + `,` + action("ok", "") + `]`, cloudjobs.Failed, "warns"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			log := filepath.Join(t.TempDir(), "ran")
+			for handler, script := range map[string]string{"ok": "", "last": "", "fails": "echo broken >&2; exit 3", "warns": "echo 1 >&2; printf 2 >&2"} {
+				b.handler(handler, "echo "+handler+" >>"+log+"; "+script)
+			}
+			b.create("j", `{"version":"1.0",`+test.document+`}`)
+			b.powerOn()
+			e := b.await("j", test.want)
+			if got := strings.Join(read(t, log), " "); got != test.ran {
+				t.Errorf("%s ran, want %s", got, test.ran)
+			}
+			if name == "one fails" && (e.StatusDetails["stderr"] != "broken" || e.StatusDetails["step"] != "2/4 fails" || !strings.Contains(e.StatusDetails["reason"], "exit status 3")) {
+				t.Error(e.StatusDetails)
+			}
+		})
+	}
+}
+
+// The emulator rejects details that AWS IoT would.
+func TestOutputIsCutToWhatAWSAccepts(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.handler("h", `head -c 300000 /dev/zero | tr '\0' x; printf '\377\r\n\033[1m\303\244\303\244 the end\n\n'`)
+	b.create("j", `{"operation":"h","includeStdOut":true}`)
+	b.powerOn()
+	e := b.await("j", cloudjobs.Succeeded)
+	if out := []rune(e.StatusDetails["stdout"]); len(out) != 1024 || !strings.HasSuffix(string(out), "x\uFFFD   [1mää the end") {
+		t.Errorf("%d characters: …%q", len(out), string(out[max(0, len(out)-20):]))
+	}
+}
+
+func TestCanceledExecutionEndsItsProcessGroup(t *testing.T) {
+	t.Parallel()
+	for name, cancel := range map[string]func(b *bench) error{
+		"execution canceled": func(b *bench) error { return b.cloud.CancelJobExecution("j", thing, nil, nil, true) },
+		"execution deleted":  func(b *bench) error { return b.cloud.DeleteJobExecution("j", thing, 1, true) },
+		"job canceled":       func(b *bench) error { _, err := b.cloud.CancelJob("j", "", "", true); return err },
+		"job deleted":        func(b *bench) error { return b.cloud.DeleteJob("j", true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			pids := filepath.Join(t.TempDir(), "pids")
+			trap := ":" // ends with SIGTERM
+			if name == "job canceled" {
+				trap = "trap '' TERM"
+			}
+			b.handler("h", fmt.Sprintf(trap+"\nsleep 3600 & echo $$ $! >%s.new && mv %[1]s.new %[1]s; wait; sleep 3600", pids))
+			b.handler("next", "true")
+			b.create("j", runHandler("h"))
+			b.powerOn()
+			for len(read(t, pids)[0]) == 0 {
+				b.pause("the handler")
+			}
+			b.create("next", runHandler("next"))
+			if err := cancel(b); err != nil {
+				t.Fatal(err)
+			}
+			b.await("next", cloudjobs.Succeeded)
+			for pid := range strings.FieldsSeq(read(t, pids)[0]) {
+				b.awaitEnd(pid)
+			}
+		})
+	}
+}
+
+// awaitEnd waits until a process is gone.
+func (b *bench) awaitEnd(pid string) {
+	b.Helper()
+	id, err := strconv.Atoi(pid)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for startTime(id) != "" {
+		b.pause("the end of process " + pid)
+	}
+}
+
+func TestStepTimesOut(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.config.StepTimeout = 50 * time.Millisecond
+	b.handler("h", "sleep 3600")
+	b.create("j", runHandler("h"))
+	b.powerOn()
+	if e := b.await("j", cloudjobs.Failed); !strings.Contains(e.StatusDetails["reason"], errTimeout.Error()) {
+		t.Error(e.StatusDetails)
+	}
+}
+
+// The agent ends in the middle of a step: the step begins again, but not for ever.
+func TestInterruptedStepBeginsAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	log := filepath.Join(t.TempDir(), "attempts")
+	b.handler("first", "echo first >>"+log)
+	b.handler("h", "echo $IOT_JOB_ATTEMPT >>"+log+"; sleep 3600")
+	b.create("j", `{"version":"1.0","steps":[{"action":{"name":"a","type":"runHandler","input":{"handler":"first"}}},{"action":{"name":"b","type":"runHandler","input":{"handler":"h"}}}]}`)
+	for attempt := range maxAttempts {
+		b.powerOn()
+		for len(read(t, log)) < 2+attempt {
+			b.pause("the step")
+		}
+		b.powerOff()
+	}
+	b.powerOn()
+	b.await("j", cloudjobs.Failed)
+	if got := strings.Join(read(t, log), " "); got != "first 1 2 3" {
+		t.Errorf("ran %s", got)
+	}
+}
+
+// A handler that outlives its agent, which was killed, does not run beside the
+// next attempt.
+func TestHandlerOfAKilledAgentIsEnded(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	pid := filepath.Join(t.TempDir(), "pid")
+	b.handler("h", "test $IOT_JOB_ATTEMPT = 2 && exit 0; echo $$ >"+pid+".new; mv "+pid+".new "+pid+"; exec sleep 3600")
+	e := &execution{JobID: "j", Number: 1, Document: json.RawMessage(runHandler("h")), Attempt: 1, BootID: "first boot"}
+	left := make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() {
+		_, _, err := run(ctx, []string{filepath.Join(b.config.Handlers, "h")}, append(os.Environ(), "IOT_JOB_ATTEMPT=1"), "", func(p *process) error {
+			e.Process = p
+			return save(b.config.Dir, e)
+		})
+		left <- err
+	}()
+	for read(t, pid)[0] == "" {
+		b.pause("the handler")
+	}
+	b.create("j", runHandler("h"))
+	b.powerOn()
+	b.await("j", cloudjobs.Succeeded)
+	if err := <-left; err == nil || ctx.Err() != nil {
+		t.Errorf("the first handler ended with %v", err)
+	}
+}
+
+// A process id that another process has by now is left alone.
+func TestProcessOfAnotherIsNotEnded(t *testing.T) {
+	t.Parallel()
+	p := &process{ID: os.Getpid(), Started: "1"}
+	p.kill() // ends the test if it is wrong
+	if startTime(os.Getpid()) == "" || startTime(1<<30) != "" {
+		t.Error("start times are not read")
+	}
+}
+
+func TestRebootSucceedsAfterTheBoot(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	log := filepath.Join(t.TempDir(), "ran")
+	b.handler("reboot.sh", "echo reboot >>"+log)
+	b.handler("after", "echo after >>"+log)
+	b.create("j", `{"version":"1.0","steps":[{"action":{"name":"Reboot","type":"runHandler","input":{"handler":"reboot.sh"}}},{"action":{"name":"After","type":"runHandler","input":{"handler":"after"}}}]}`)
+	b.powerOn()
+	for read(t, log)[0] != "reboot" {
+		b.pause("the handler")
+	}
+	b.powerOff()
+	b.powerOn() // without a boot
+	for len(read(t, log)) < 2 {
+		b.pause("the second attempt")
+	}
+	if e := b.execution("j"); e.Status != cloudjobs.InProgress {
+		t.Errorf("%s before the boot", e.Status)
+	}
+	b.powerOff()
+	b.config.bootID = func() string { return "second boot" }
+	b.powerOn()
+	b.await("j", cloudjobs.Succeeded)
+	if got := strings.Join(read(t, log), " "); got != "reboot reboot after" {
+		t.Errorf("ran %s", got)
+	}
+}
+
+// A device without a record of an execution that has begun, as where its state is
+// on a memory disk, does not reboot for ever.
+func TestExecutionWithoutARecordFails(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.handler("reboot.sh", "exit 0")
+	b.create("j", runHandler("reboot.sh"))
+	b.powerOn()
+	b.await("j", cloudjobs.InProgress)
+	for b.execution("j").StatusDetails["step"] == "" {
+		b.pause("the step")
+	}
+	b.powerOff()
+	if err := os.WriteFile(filepath.Join(b.config.Dir, stateFile), []byte(`{"jobId":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.powerOn()
+	b.await("j", cloudjobs.Failed)
+}
+
+func TestStateThatCannotBeStoredFailsTheJob(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ran := filepath.Join(t.TempDir(), "ran")
+	b.handler("h", "echo >"+ran)
+	if err := os.WriteFile(b.config.Dir, nil, 0o600); err != nil { // in the place of the folder
+		t.Fatal(err)
+	}
+	b.create("j", runHandler("h"))
+	b.powerOn()
+	b.await("j", cloudjobs.Failed)
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("the handler has run")
+	}
+}
+
+// What ended while there was no connection is reported with the next one; what
+// AWS IoT has ended meanwhile is not.
+func TestResultIsReportedWithTheNextConnection(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.handler("h", "true")
+	b.create("j", runHandler("h"))
+	b.create("k", runHandler("h"))
+	if err := save(b.config.Dir, &execution{JobID: "j", Number: 1, Status: failed, Details: map[string]string{"reason": "why"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.powerOn()
+	if e := b.await("j", cloudjobs.Failed); e.StatusDetails["reason"] != "why" {
+		t.Error(e.StatusDetails)
+	}
+	b.await("k", cloudjobs.Succeeded)
+	b.powerOff()
+	if _, err := os.Stat(filepath.Join(b.config.Dir, stateFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the state stays:", err)
+	}
+	if err := save(b.config.Dir, &execution{JobID: "gone", Number: 1, Document: json.RawMessage(runHandler("h"))}); err != nil {
+		t.Fatal(err)
+	}
+	b.create("l", runHandler("h"))
+	b.powerOn()
+	b.await("l", cloudjobs.Succeeded)
+}
+
+func TestRotationSucceedsWithAnotherCertificate(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		replace func(id *string) error
+		begun   bool // by an agent that was killed, after the new identity was verified
+		want    cloudjobs.Status
+		calls   int
+	}{
+		"replaced":                       {func(id *string) error { *id = "new"; return nil }, false, cloudjobs.Succeeded, 1},
+		"failed":                         {func(*string) error { return errors.New("denied") }, false, cloudjobs.Failed, 1},
+		"nothing replaced":               {func(*string) error { return nil }, false, cloudjobs.Failed, 1},
+		"replaced before the agent died": {func(*string) error { return nil }, true, cloudjobs.Succeeded, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			id, calls := "old", 0
+			b.config.Allow = []string{Rotate}
+			b.config.CertificateID = func() (string, error) { return id, nil }
+			b.config.Replace = func(context.Context) error { calls++; return test.replace(&id) }
+			document := `{"operation":"rotate"}`
+			b.create("j", document)
+			if test.begun {
+				e := &execution{JobID: "j", Number: 1, Document: json.RawMessage(document), Attempt: 1, CertificateID: "older"}
+				if err := save(b.config.Dir, e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.powerOn()
+			e := b.await("j", test.want)
+			b.powerOff()
+			if calls != test.calls {
+				t.Errorf("%d replacements, want %d", calls, test.calls)
+			}
+			if test.want == cloudjobs.Succeeded && e.StatusDetails["certificateId"] != id {
+				t.Error(e.StatusDetails)
+			}
+		})
+	}
+}
+
+func TestRunAsUser(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	out := filepath.Join(t.TempDir(), "out")
+	b.config.Allow = []string{"runCommand"}
+	b.create("j", `{"version":"1.0","includeStdOut":"true","steps":[{"action":{"name":"a","type":"runCommand","runAsUser":"nobody","input":{"command":"id,-un"}}}]}`)
+	b.create("k", `{"version":"1.0","steps":[{"action":{"name":"a","type":"runCommand","runAsUser":"no-such-user","input":{"command":"touch,`+out+`"}}}]}`)
+	b.powerOn()
+	if os.Geteuid() == 0 {
+		if e := b.await("j", cloudjobs.Succeeded); e.StatusDetails["stdout"] != "nobody" {
+			t.Error(e.StatusDetails)
+		}
+	} else {
+		b.await("j", cloudjobs.Failed)
+	}
+	b.await("k", cloudjobs.Failed)
+	if _, err := os.Stat(out); err == nil {
+		t.Error("the command has run")
+	}
+}
+
+// A handler does not see what belongs to the agent.
+func TestHandlersHaveTheirOwnEnvironment(t *testing.T) {
+	t.Setenv("IOT_DEVICE_SERVER_PROXY", "http://user:secret@proxy")
+	t.Setenv("NOTIFY_SOCKET", "/run/notify")
+	b := newBench(t)
+	out := filepath.Join(t.TempDir(), "out")
+	b.handler("h", "env >"+out)
+	b.create("j", runHandler("h"))
+	b.powerOn()
+	b.await("j", cloudjobs.Succeeded)
+	env := read(t, out)
+	if !slices.Contains(env, "IOT_JOB_ID=j") || !slices.Contains(env, "IOT_JOB_ATTEMPT=1") {
+		t.Error(env)
+	}
+	for _, pair := range env {
+		if strings.Contains(pair, "secret") || strings.HasPrefix(pair, "NOTIFY_SOCKET") {
+			t.Error(pair)
+		}
+	}
+}
+
+func TestMessagesThatAreNotUnderstoodAreCounted(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Dir: t.TempDir()})
+	const jobs = "$aws/things/" + thing + "/jobs/"
+	s.request = &request{awsiot.JobsTopic{Thing: thing, Operation: awsiot.UpdateJobExecution, Job: "j"}, "token", make(chan response, 1)}
+	bad := map[string]string{
+		jobs + "notify-next": `{"execution":5}`, jobs + "notify": `{`, jobs + "j/update/accepted": `{"clientToken":"other"}`,
+		jobs + "k/update/accepted": `{"clientToken":"token"}`, jobs + "j/update/rejected": `{"clientToken":"token"}`, jobs: ``,
+	}
+	for topic, payload := range bad {
+		if !s.Deliver(session.Message{Topic: topic, Payload: []byte(payload)}) {
+			t.Errorf("%s is not of this service", topic)
+		}
+	}
+	if s.invalid != uint64(len(bad)) || len(s.notified) > 0 {
+		t.Errorf("%d of %d counted", s.invalid, len(bad))
+	}
+	if s.Deliver(session.Message{Topic: "$aws/things/" + thing + "/shadow/get/accepted"}) {
+		t.Error("a shadow's message is none of jobs")
+	}
+	if s.Deliver(session.Message{Topic: jobs + "notify-next", Payload: []byte(`{"timestamp":1}`)}); len(s.notified) != 1 {
+		t.Error("a notification is not noticed")
+	}
+}
+
+func FuzzDeliver(f *testing.F) {
+	f.Add("notify-next", []byte(`{"timestamp":1,"execution":{"jobId":"j","executionNumber":1,"jobDocument":{}}}`))
+	f.Add("j/update/rejected", []byte(`{"clientToken":"t","code":"VersionMismatch","executionState":{}}`))
+	f.Fuzz(func(_ *testing.T, topic string, payload []byte) {
+		s := &Service{notified: make(chan struct{}, 1)}
+		s.request = &request{awsiot.JobsTopic{Thing: thing, Operation: awsiot.UpdateJobExecution, Job: "j"}, "t", make(chan response, 1)}
+		s.Deliver(session.Message{Topic: "$aws/things/" + thing + "/jobs/" + topic, Payload: payload})
+	})
+}
+
+func FuzzDocument(f *testing.F) {
+	f.Add([]byte(runHandler("h", "a", "b")))
+	f.Add([]byte(`{"operation":"h","args":["a"],"allowStdErr":2,"includeStdOut":true,"path":"default"}`))
+	f.Add([]byte(`{"version":"1.0","conditions":[{"key":"a","value":["b"],"type":"equals"}],"steps":[],"finalStep":{"action":{"name":"a","type":"runCommand","input":{"command":"a\\,b,c"}}}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		d, err := parse(text)
+		if err != nil {
+			if !strings.Contains(err.Error(), ": ") {
+				t.Errorf("%q: no place in %q", text, err)
+			}
+			return
+		}
+		if len(d.steps) == 0 {
+			t.Errorf("%q has no steps", text)
+		}
+		for _, s := range d.steps {
+			if s.operation() == "" || s.name == "" || strings.Contains(s.handler, "/") {
+				t.Errorf("%q: step %+v", text, s)
+			}
+		}
+	})
+}
+
+// A write that is cut off, as by a power cut, leaves the state before it.
+func TestStateIsReplacedAtomically(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := save(dir, &execution{JobID: "j", Step: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, stateFile+".new"), []byte(`{"job`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e, err := load(dir)
+	if err != nil || e == nil || e.JobID != "j" || e.Step != 1 {
+		t.Fatal(e, err)
+	}
+	info, err := os.Stat(filepath.Join(dir, stateFile))
+	if err != nil || info.Mode().Perm() != 0o600 || info.Sys().(*syscall.Stat_t).Size == 0 {
+		t.Error(info, err)
+	}
+	if err := errors.Join(save(dir, nil), save(dir, nil)); err != nil {
+		t.Error(err)
+	}
+	if e, err := load(dir); e != nil || err != nil {
+		t.Error(e, err)
+	}
+}

@@ -1,0 +1,166 @@
+//go:build unix
+
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// killDelay is how long a handler has to end after SIGTERM, before SIGKILL.
+const killDelay = 5 * time.Second
+
+// gate is a shell script that waits for a line before it becomes the handler: by
+// then its process id is on stable storage. Without the line it ends.
+const gate = `read -r _ && exec "$0" "$@" </dev/null`
+
+// run runs a program as the leader of a process group, and returns what it wrote
+// last. started is called before the program does anything; it has an end of that
+// with its error. When ctx ends, the whole group does.
+func run(ctx context.Context, argv, environ []string, runAsUser string, started func(*process) error) (stdout, stderr tail, err error) {
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", gate}, argv...)...)
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environ, "/", &stdout, &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr.Credential, err = credential(runAsUser); err != nil {
+		return stdout, stderr, err
+	}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = killDelay
+	opening, err := cmd.StdinPipe()
+	if err != nil {
+		return stdout, stderr, err
+	}
+	if err := cmd.Start(); err != nil {
+		return stdout, stderr, err
+	}
+	err = started(&process{cmd.Process.Pid, startTime(cmd.Process.Pid)})
+	if err == nil {
+		_, _ = opening.Write([]byte("\n")) // where that fails, the gate has ended
+	}
+	opening.Close()
+	waited := cmd.Wait()
+	if ctx.Err() != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what is left of the group, probably nothing
+	}
+	if errors.Is(waited, exec.ErrWaitDelay) { // it succeeded and left a process that has its output open
+		waited = nil
+	}
+	if err == nil {
+		err = waited
+	}
+	return stdout, stderr, err
+}
+
+// kill ends the process group of a handler that an agent started which is gone.
+// It does nothing if another process has the id by now.
+func (p *process) kill() {
+	if p.Started == "" || startTime(p.ID) != p.Started {
+		return
+	}
+	_ = syscall.Kill(-p.ID, syscall.SIGKILL)
+	for deadline := time.Now().Add(killDelay); startTime(p.ID) == p.Started && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // its parent is init now, which takes a moment
+	}
+}
+
+// startTime identifies a process together with its id; "" if there is none, or
+// nothing but its exit status is left of it.
+//
+// See proc_pid_stat(5), fields 3 and 22.
+func startTime(pid int) string {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // the name before may have spaces
+	if len(fields) < 20 || fields[0][0] == 'Z' {
+		return ""
+	}
+	return string(fields[19])
+}
+
+// credential returns what a program needs to run as another user than the
+// agent's, nil if it is the same.
+func credential(name string) (*syscall.Credential, error) {
+	if name == "" {
+		return nil, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, fmt.Errorf("runAsUser: %w", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil || int(uid) == os.Geteuid() {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("runAsUser: only root can run programs as %q, and the agent does not run as root", name)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	c := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	groups, err := u.GroupIds()
+	for _, group := range groups {
+		if id, err := strconv.ParseUint(group, 10, 32); err == nil {
+			c.Groups = append(c.Groups, uint32(id))
+		}
+	}
+	return c, err
+}
+
+// checkHandler returns the path of a handler that nobody but root and the agent's
+// user can have changed.
+func checkHandler(dir, name string) (string, error) {
+	if dir == "" {
+		return "", errors.New("agent.jobs.handlers, the folder of handlers, is not configured")
+	}
+	path := filepath.Join(dir, name)
+	for _, p := range []string{dir, path} {
+		info, err := os.Lstat(p)
+		if p == dir {
+			info, err = os.Stat(p)
+		}
+		if err != nil {
+			return "", fmt.Errorf("handler %s: %w", name, err)
+		}
+		owner, ok := info.Sys().(*syscall.Stat_t)
+		switch {
+		case p == path && !info.Mode().IsRegular():
+			return "", fmt.Errorf("handler %s is not a regular file", path)
+		case p == path && info.Mode()&0o111 == 0:
+			return "", fmt.Errorf("handler %s is not executable: %w", path, fs.ErrPermission)
+		case info.Mode()&0o022 != 0:
+			return "", fmt.Errorf("%s is writable by others (mode %04o); run: chmod go-w %[1]s", p, info.Mode().Perm())
+		case ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
+			return "", fmt.Errorf("%s is owned neither by root nor by the agent's user", p)
+		}
+	}
+	return path, nil
+}
+
+// handlerEnvironment returns the agent's environment without what is the agent's
+// own: its settings and the service manager's.
+func handlerEnvironment() (environ []string) {
+	for _, pair := range os.Environ() {
+		if !strings.HasPrefix(pair, "IOT_DEVICE_") && !strings.HasPrefix(pair, "NOTIFY_SOCKET=") && !strings.HasPrefix(pair, "WATCHDOG_") {
+			environ = append(environ, pair)
+		}
+	}
+	return environ
+}
+
+// bootID changes with each boot; "" if it cannot be read.
+func bootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
+}

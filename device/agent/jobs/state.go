@@ -1,0 +1,159 @@
+package jobs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A status is that of a job execution.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs-lifecycle.html
+type status string
+
+const (
+	queued     status = "QUEUED"
+	inProgress status = "IN_PROGRESS"
+	succeeded  status = "SUCCEEDED"
+	failed     status = "FAILED"
+	rejected   status = "REJECTED"
+)
+
+// An execution is the job execution in progress, as it is on stable storage. It is
+// written before each step begins, and before a result is reported.
+type execution struct {
+	JobID    string          `json:"jobId"`
+	Number   int64           `json:"executionNumber"`
+	Document json.RawMessage `json:"document,omitempty"`
+	Step     int             `json:"step"`    // the present one, from 0
+	Attempt  int             `json:"attempt"` // of the present step, 0 before it begins
+	// BootID is that of the system when the step began.
+	BootID string `json:"bootId,omitempty"`
+	// Process is the handler's, once it runs.
+	Process *process `json:"process,omitempty"`
+	// CertificateID is the device's when a rotation began.
+	CertificateID string `json:"certificateId,omitempty"`
+	// Status is empty until the execution has a result.
+	Status  status            `json:"status,omitempty"`
+	Details map[string]string `json:"statusDetails,omitempty"`
+}
+
+// A process is the leader of a handler's process group.
+type process struct {
+	ID      int    `json:"id"`
+	Started string `json:"started"` // as the kernel counts it
+}
+
+// setDetail sets one of the execution's details, in the form that AWS IoT accepts:
+// 1 to 1,024 characters, none of them a control character. Of a longer text the
+// end stays.
+func (e *execution) setDetail(key, text string) {
+	text = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\uFFFD")))
+	for utf8.RuneCountInString(text) > maxDetail {
+		_, size := utf8.DecodeRuneInString(text)
+		text = text[size:]
+	}
+	if e.Details == nil {
+		e.Details = map[string]string{}
+	}
+	if text == "" {
+		delete(e.Details, key)
+	} else {
+		e.Details[key] = text
+	}
+}
+
+const maxDetail = 1024 // characters
+
+// A tail keeps the end of what is written to it, and counts the lines.
+type tail struct {
+	text  []byte
+	lines int
+	open  bool // the last line has no end yet
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	for _, c := range p {
+		if !t.open {
+			t.lines++
+		}
+		t.open = c != '\n'
+	}
+	t.text = append(t.text, p...)
+	if over := len(t.text) - maxDetail*utf8.UTFMax; over > 0 {
+		t.text = append(t.text[:0], t.text[over:]...)
+	}
+	return len(p), nil
+}
+
+const stateFile = "job.json"
+
+// load reads the execution that an earlier run of the agent left, nil if there is
+// none.
+func load(dir string) (*execution, error) {
+	data, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	e := &execution{}
+	if err == nil {
+		err = json.Unmarshal(data, e)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the job execution in progress: %w", err)
+	}
+	return e, nil
+}
+
+// save makes the execution durable; nil removes it.
+func save(dir string, e *execution) (err error) {
+	path := filepath.Join(dir, stateFile)
+	if e == nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return syncDirectory(dir)
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDirectory(dir)
+}
+
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if closeErr := d.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}

@@ -1,0 +1,319 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+
+	"example.com/fleety/device/agent"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
+)
+
+// A worksite is a device whose agent takes jobs, and the control plane.
+type worksite struct {
+	*agentProcess
+	cloud    *cloud
+	handlers string
+	ahead    atomic.Int64 // seconds that the cloud's clock is ahead
+	api      *iot.Client
+}
+
+func newWorksite(t *testing.T, allow ...string) *worksite {
+	t.Helper()
+	w := &worksite{}
+	s := &site{binary: build(t, shipped), dir: t.TempDir()}
+	s.cloud = startCloud(t, func(c *localcore.Config) {
+		c.API = ""
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load()) * time.Second) }
+	})
+	d := s.device(t, "device")
+	d.mustRun(t)
+	w.agentProcess, w.cloud, w.handlers = d.agent(t), s.cloud, filepath.Join(d.dir, "handlers")
+	if err := os.Mkdir(w.handlers, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(d.dir, "device.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(f, "agent:\n  jobs: {handlers: handlers, allow: [%s]}\n", strings.Join(allow, ", "))
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.api = iot.New(iot.Options{BaseEndpoint: aws.String(s.cloud.APIURL()), Region: "us-east-1", Credentials: aws.AnonymousCredentials{}})
+	return w
+}
+
+func (w *worksite) handler(t *testing.T, name, script string) {
+	t.Helper()
+	writeFile(t, filepath.Join(w.handlers, name), "#!/bin/sh\n"+script+"\n", 0o700)
+}
+
+func (w *worksite) create(t *testing.T, id, document string) {
+	t.Helper()
+	in := &iot.CreateJobInput{JobId: &id, Document: &document, Targets: []string{w.cloud.ARN("thing/" + w.thing())}}
+	in.TimeoutConfig = &types.TimeoutConfig{InProgressTimeoutInMinutes: aws.Int64(60)}
+	if _, err := w.api.CreateJob(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitJob returns the details of an execution when it has a status.
+func (w *worksite) awaitJob(t *testing.T, id string, want types.JobExecutionStatus) map[string]string {
+	t.Helper()
+	for {
+		thing := w.thing()
+		out, err := w.api.DescribeJobExecution(t.Context(), &iot.DescribeJobExecutionInput{JobId: &id, ThingName: &thing})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var details map[string]string
+		if out.Execution.StatusDetails != nil {
+			details = out.Execution.StatusDetails.DetailsMap
+		}
+		switch status := out.Execution.Status; status {
+		case want:
+			return details
+		case types.JobExecutionStatusQueued, types.JobExecutionStatusInProgress:
+		default:
+			t.Fatalf("job %s is %s with %v, want %s\n%s", id, status, details, want, w.stderr)
+		}
+		w.pause(t, "job "+id+" to be "+string(want))
+	}
+}
+
+func (w *worksite) pause(t *testing.T, what string) {
+	t.Helper()
+	select {
+	case <-t.Context().Done():
+		t.Fatalf("the test ended while it waited for %s\n%s", what, w.stderr)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// awaitFile returns the text of a file, which appears as a whole.
+func (w *worksite) awaitFile(t *testing.T, name string) string {
+	t.Helper()
+	for {
+		text, err := os.ReadFile(filepath.Join(w.dir, name))
+		if err == nil {
+			return strings.TrimSpace(string(text))
+		}
+		w.pause(t, name)
+	}
+}
+
+func handlerJob(handler string) string {
+	return fmt.Sprintf(`{"version":"1.0","includeStdOut":true,"steps":[{"action":{"name":"Step","type":"runHandler","input":{"handler":%q}}}]}`, handler)
+}
+
+func TestAgentReportsHowJobsEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorksite(t, "works", "fails", "hangs", "missing")
+	w.handler(t, "works", "echo done")
+	w.handler(t, "fails", "echo broken >&2; exit 7")
+	hang := "echo $$ >" + w.dir + "/new; mv " + w.dir + "/new " + w.dir + "/$IOT_JOB_ID; exec sleep 3600"
+	w.handler(t, "hangs", hang)
+	w.create(t, "before", handlerJob("works"))
+	w.start(t)
+	if details := w.awaitJob(t, "before", types.JobExecutionStatusSucceeded); details["stdout"] != "done" || details["step"] != "1/1 Step" {
+		t.Error(details)
+	}
+	w.create(t, "fails", handlerJob("fails"))
+	if details := w.awaitJob(t, "fails", types.JobExecutionStatusFailed); details["stderr"] != "broken" {
+		t.Error(details)
+	}
+	w.create(t, "missing", handlerJob("missing"))
+	w.awaitJob(t, "missing", types.JobExecutionStatusFailed)
+	w.create(t, "forbidden", handlerJob("forbidden"))
+	w.awaitJob(t, "forbidden", types.JobExecutionStatusRejected)
+	w.create(t, "malformed", `{"version":"1.0","steps":[{"action":{"name":"a","type":"runHandler","input":{}}}]}`)
+	if details := w.awaitJob(t, "malformed", types.JobExecutionStatusRejected); !strings.HasPrefix(details["reason"], "steps[0].action.input.handler") {
+		t.Error(details)
+	}
+
+	w.create(t, "late", handlerJob("hangs"))
+	pid := w.awaitFile(t, "late")
+	w.ahead.Add(3601)
+	if _, err := w.cloud.Registry().CreateThing(registry.NewThing{Name: "another"}); err != nil { // has the timers look at the clock
+		t.Fatal(err)
+	}
+	w.awaitJob(t, "late", types.JobExecutionStatusTimedOut)
+	w.awaitExit(t, pid)
+
+	w.create(t, "canceled", handlerJob("hangs"))
+	pid = w.awaitFile(t, "canceled")
+	if _, err := w.api.CancelJob(t.Context(), &iot.CancelJobInput{JobId: aws.String("canceled"), Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitJob(t, "canceled", types.JobExecutionStatusCanceled)
+	w.awaitExit(t, pid)
+	w.create(t, "after", handlerJob("works"))
+	w.awaitJob(t, "after", types.JobExecutionStatusSucceeded)
+	_, metrics := w.request(t, "GET", "/metrics", nil)
+	for _, want := range []string{`jobs_total{result="SUCCEEDED"} 2`, `jobs_total{result="FAILED"} 2`, `jobs_total{result="REJECTED"} 2`, `jobs_total{result="GONE"} 2`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %s in\n%s", want, metrics)
+		}
+	}
+}
+
+// awaitExit waits until a process is gone.
+func (w *worksite) awaitExit(t *testing.T, pid string) {
+	t.Helper()
+	for {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		if _, state, _ := bytes.Cut(stat, []byte(") ")); err != nil || state[0] == 'Z' {
+			return
+		}
+		w.pause(t, "process "+pid+" to end")
+	}
+}
+
+// Killed in the middle of a step, the agent continues with this step, and not
+// beside the handler that it has left.
+func TestKilledAgentContinuesItsJob(t *testing.T) {
+	t.Parallel()
+	w := newWorksite(t, "first", "second")
+	w.handler(t, "first", "echo first >>"+w.dir+"/log")
+	w.handler(t, "second", fmt.Sprintf("echo second $IOT_JOB_ATTEMPT >>%[1]s/log\nif [ $IOT_JOB_ATTEMPT = 1 ]; then echo $$ >%[1]s/new; mv %[1]s/new %[1]s/pid; exec sleep 3600; fi", w.dir))
+	w.start(t)
+	w.create(t, "j", `{"version":"1.0","steps":[{"action":{"name":"a","type":"runHandler","input":{"handler":"first"}}},{"action":{"name":"b","type":"runHandler","input":{"handler":"second"}}}]}`)
+	pid := w.awaitFile(t, "pid")
+	w.kill()
+	w.start(t)
+	w.awaitJob(t, "j", types.JobExecutionStatusSucceeded)
+	w.awaitExit(t, pid)
+	if log := w.awaitFile(t, "log"); log != "first\nsecond 1\nsecond 2" {
+		t.Errorf("ran %q", log)
+	}
+}
+
+// A job that rotates the identity succeeds with the new one in use, whenever the
+// agent is killed meanwhile.
+func TestJobRotatesTheIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorksite(t, "rotate")
+	w.cloud.retireAtOnce(t)
+	for i := range 6 {
+		id := fmt.Sprint("rotate-", i)
+		before := w.load(t).Record.CertificateID
+		w.start(t)
+		w.create(t, id, `{"version":"1.0","steps":[{"action":{"name":"Rotate","type":"runHandler","input":{"handler":"rotate"}}}]}`)
+		if i > 0 { // a rotation takes about that long
+			time.Sleep(rand.N(300 * time.Millisecond)) // the instant
+			w.kill()
+			w.start(t)
+		}
+		details := w.awaitJob(t, id, types.JobExecutionStatusSucceeded)
+		after := w.load(t).Record
+		if after.CertificateID == before || details["certificateId"] != after.CertificateID {
+			t.Fatalf("certificate %s before, %s after, %v", before, after.CertificateID, details)
+		}
+		w.await(t, func(s agent.Status) bool { return s.Connected && s.CertificateID == after.CertificateID })
+		w.cloud.awaitRetired(t, w.thing())
+		w.kill()
+		if active := w.cloud.active(t, w.thing()); !slices.Equal(active, []string{after.CertificateID}) {
+			t.Errorf("active certificates %v, want %s", active, after.CertificateID)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(w.dir, "certs", "."+w.serial+".agent")); err != nil {
+		t.Fatal(err)
+	}
+	w.checkWhole(t, w.cloud)
+}
+
+// The command works through the agent, which has the device's connection.
+func TestRotateCommandUsesTheRunningAgent(t *testing.T) {
+	t.Parallel()
+	w := newWorksite(t)
+	w.cloud.retireAtOnce(t)
+	before := w.load(t).Record
+	w.start(t)
+	w.await(t, sent)
+	o := w.rotate(t, "IOT_DEVICE_AGENT_SOCKET="+w.socket)
+	if o.code != 0 || !o.result.Provisioned || o.result.CertificateID == before.CertificateID || o.result.ThingName != w.thing() {
+		t.Fatalf("exit %d, %+v\n%s\n%s", o.code, o.result, o.stderr, w.stderr)
+	}
+	w.await(t, func(s agent.Status) bool { return s.Connected && s.CertificateID == o.result.CertificateID })
+	if record := w.load(t).Record; record.Replaces != before.CertificateID || record.Author != before.Author {
+		t.Errorf("record: %+v", record)
+	}
+	_, metrics := w.request(t, "GET", "/metrics", nil)
+	if !strings.Contains(metrics, `rotations_total{result="done"} 1`) || strings.Contains(metrics, "reconnects_total{cause") {
+		t.Errorf("metrics:\n%s", metrics)
+	}
+	if status, text := w.request(t, "POST", "/v1/rotate?thing=another", nil); status != 409 {
+		t.Errorf("another thing's rotation: %d %s", status, text)
+	}
+	// Without the agent the command works by itself.
+	w.stop()
+	if again := w.rotate(t, "IOT_DEVICE_AGENT_SOCKET="+w.socket); again.code != 0 || again.result.CertificateID == o.result.CertificateID {
+		t.Errorf("exit %d, %+v\n%s", again.code, again.result, again.stderr)
+	}
+}
+
+// AWS's own command line creates and cancels jobs.
+func TestAWSCommandLineDrivesJobs(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("aws"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("the aws command line is not installed")
+		}
+		t.Skip("the aws command line is not installed")
+	}
+	w := newWorksite(t, "works", "hangs")
+	w.handler(t, "works", "echo done")
+	w.handler(t, "hangs", "sleep 3600")
+	w.start(t)
+	run := func(args ...string) (out struct {
+		Execution struct {
+			Status        types.JobExecutionStatus
+			StatusDetails struct{ DetailsMap map[string]string }
+		}
+	}) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "aws", slices.Concat([]string{"iot", "--endpoint-url", w.cloud.APIURL(), "--output", "json"}, args)...)
+		cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=",
+			"AWS_CONFIG_FILE="+w.dir+"/none", "AWS_SHARED_CREDENTIALS_FILE="+w.dir+"/none")
+		text, err := cmd.Output()
+		if err != nil {
+			if e, ok := errors.AsType[*exec.ExitError](err); ok {
+				t.Fatalf("aws %v: %v\n%s", args, err, e.Stderr)
+			}
+			t.Fatal(err)
+		}
+		if len(text) > 0 {
+			if err := json.Unmarshal(text, &out); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return out
+	}
+	target := w.cloud.ARN("thing/" + w.thing())
+	run("create-job", "--job-id", "works", "--targets", target, "--document", handlerJob("works"))
+	run("create-job", "--job-id", "hangs", "--targets", target, "--document", handlerJob("hangs"))
+	w.awaitJob(t, "works", types.JobExecutionStatusSucceeded)
+	for run("describe-job-execution", "--job-id", "hangs", "--thing-name", w.thing()).Execution.StatusDetails.DetailsMap["step"] != "1/1 Step" {
+		w.pause(t, "the step")
+	}
+	run("cancel-job", "--job-id", "hangs", "--force")
+	if status := run("describe-job-execution", "--job-id", "hangs", "--thing-name", w.thing()).Execution.Status; status != types.JobExecutionStatusCanceled {
+		t.Error(status)
+	}
+}
