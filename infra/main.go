@@ -43,7 +43,7 @@ func run(ctx context.Context) error {
 	if props.Options, err = stack.ParseOptions(given); err != nil {
 		return err
 	}
-	if props.Documents, err = stack.ReadDocuments(filepath.Join("..", "templates")); err != nil {
+	if props.Documents, err = stack.ReadDocuments(filepath.Join("..", "templates"), props.Options); err != nil {
 		return err
 	}
 	if err := props.Check(); err != nil {

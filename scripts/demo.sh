@@ -12,7 +12,8 @@ if [ $# -eq 0 ]; then
 
 		The flags are those of iot_core_local serve. make demo and make rehearse
 		build what is needed. TEMPLATE, THING_PREFIX and SERIAL name the provisioning
-		template, the prefix of its things and the serial number to provision; with
+		template, the prefix of its things and the serial number to provision, LOCATION
+		and PARAMETERS the location and further parameters, as NAME: VALUE; with
 		ROTATE=true the device then replaces its certificate, with false it must not;
 		IOT_DEVICE and IOT_CORE_LOCAL name the programs.
 	END
@@ -24,6 +25,7 @@ emulator=${IOT_CORE_LOCAL:-$root/iot_core_local}
 template=${TEMPLATE:-GoFleetProvisioningTemplate}
 prefix=${THING_PREFIX:-fleety_}
 serial=${SERIAL:-2974685}
+location=${LOCATION:-USA}
 stranger=1234567
 work=$(mktemp -d)
 core=
@@ -59,13 +61,14 @@ field() { sed -n 's/.*"'"$1"'": *"\{0,1\}\([^",}]*\).*/\1/p'; }
 config() {
 	cat >"$1.yaml" <<-END
 		serialNumber: "$1"
-		deviceLocation: "USA"
+		deviceLocation: "$location"
 		server: {port: $port, endpoint: $endpoint}
 		bootstrap:
 		  privatekeypath: certs/fleet-provisioning.private.key
 		  certificatepath: certs/fleet-provisioning.certificate.pem
 		  cacertificatepath: certs/root.ca.bundle.pem
 		  provisioningTemplate: $template
+		  parameters: {${PARAMETERS:-}}
 	END
 }
 

@@ -27,10 +27,12 @@ arns=$1 # preflight.sh checks it
 shift
 
 # The stack's name is among the CDK's arguments: -c name=NAME.
-stack=GoFleetProvisioning listed=false
+stack=GoFleetProvisioning group='' type='' listed=false
 for argument; do
 	case $argument in
 	name=*) stack=${argument#name=} ;;
+	thingGroup=*) group=${argument#thingGroup=} ;;
+	thingType=*) type=${argument#thingType=} ;;
 	serialRegistry=listed) listed=true ;;
 	esac
 done
@@ -39,7 +41,7 @@ scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 if [ "$action" = destroy ]; then
 	"$scripts/preflight.sh" --destroy --name "$stack" "$arns"
 else
-	"$scripts/preflight.sh" --name "$stack" "$arns"
+	"$scripts/preflight.sh" --name "$stack" --group "$group" --type "$type" "$arns"
 fi
 cd -- "$scripts/../infra"
 node_modules/.bin/cdk "$action" -c "certificateArn=$arns" "$@" >&2
@@ -51,15 +53,16 @@ output() {
 }
 
 if [ "$action" = destroy ]; then
-	device=${stack}DevicePolicy rotation=${stack}RotationPolicy type=${stack}Type
+	policies=$stack kind=${stack}Type
 	if [ "$stack" = GoFleetProvisioning ]; then
-		device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy type=fleety
+		policies=GoIoT kind=fleety
 	fi
 	cat <<-END
 		Stack $stack deleted. Retained because devices use them:
 		  the things and certificates of devices, which keep working
-		  the policies $device and $rotation
-		  the thing type $type
+		  the policies ${policies}DevicePolicy, ${policies}RotationPolicy and, with
+		  deviceStatements, ${policies}ExtraPolicy
+		  the thing type ${type:-$kind}
 		Retained besides:
 		  the table of serial numbers and the log of the hook
 		  the claim certificate

@@ -5,7 +5,8 @@ set -eu
 
 usage() {
 	cat <<-'END'
-		usage: preflight.sh [--destroy] [--name NAME] CERTIFICATE_ARN[,CERTIFICATE_ARN...]
+		usage: preflight.sh [--destroy] [--name NAME] [--group GROUP] [--type TYPE]
+		                    CERTIFICATE_ARN[,CERTIFICATE_ARN...]
 
 		Checks the tools, the credentials, the Region, the claim certificates, the CDK's
 		bootstrap stack and the names that the stack will take. Prints every problem
@@ -13,19 +14,25 @@ usage() {
 		permissions than provisioning needs.
 
 		  --destroy    before a deletion: only what that needs
-		  --name NAME  the stack's name, if it is deployed with -c name=NAME
+		  --name NAME  the stack's name, if it is deployed with -c name=NAME; in the
+		               same way --group for thingGroup and --type for thingType
 	END
 }
 
 destroy=false
-stack=GoFleetProvisioning
+stack=GoFleetProvisioning own_group='' own_type=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help) usage && exit 0 ;;
 	--destroy) destroy=true ;;
-	--name)
+	--name | --group | --type)
 		[ $# -ge 2 ] || { usage >&2 && exit 2; }
-		stack=$2 && shift
+		case $1 in
+		--name) stack=$2 ;;
+		--group) own_group=$2 ;;
+		--type) own_type=$2 ;;
+		esac
+		shift
 		;;
 	-*) usage >&2 && exit 2 ;;
 	*) break ;;
@@ -167,15 +174,16 @@ check_free() {
 }
 
 # These are Names in infra/stack/names.go.
-template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy rotation=${stack}RotationPolicy group=${stack}Group type=${stack}Type
+template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy rotation=${stack}RotationPolicy extra=${stack}ExtraPolicy group=${stack}Group type=${stack}Type
 if [ "$stack" = GoFleetProvisioning ]; then
-	claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy group=fleet-provisioning-group type=fleety
+	claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy extra=GoIoTExtraPolicy group=fleet-provisioning-group type=fleety
 fi
+group=${own_group:-$group} type=${own_type:-$type}
 
 check_names() {
 	check_free "provisioning template" "$template" "run aws iot delete-provisioning-template --template-name $template --region $region" \
 		describe-provisioning-template --template-name
-	for policy in "$claim" "$device" "$rotation"; do
+	for policy in "$claim" "$device" "$rotation" "$extra"; do
 		check_free policy "$policy" "run aws iot delete-policy --policy-name $policy --region $region" get-policy --policy-name
 	done
 	check_free "thing group" "$group" "run aws iot delete-thing-group --thing-group-name $group --region $region" \

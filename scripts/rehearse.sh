@@ -8,7 +8,7 @@ set -eu
 # than its default; infra/scripttest compares this table with the options.
 rehearsals='
 thingPrefix=acme- serialPrefix=ACME- serialRegistry=listed existingThings=allow minimalRole=true claimClientIds=claim-*,gg-* claimSourceIp=127.0.0.0/8 retireAfter=7
-name=Second serialRegistry=none rotation=false hookConcurrency=5 xray=true expectedAdmissions=7 alarmEmail=ops@example.com
+name=Second templates=stack/testdata/own thingType=acme-sensor thingGroup=acme deviceStatements=stack/testdata/statements.json serialRegistry=none rotation=false hookConcurrency=5 xray=true expectedAdmissions=7 alarmEmail=ops@example.com
 '
 
 usage() {
@@ -87,7 +87,12 @@ case $(variable ROTATION) in
 allow) ROTATE=true ;;
 *) ROTATE=false ;;
 esac
-export TEMPLATE THING_PREFIX SERIAL ROTATE
+LOCATION=$(variable DEVICE_LOCATIONS | sed -n 's/^\["\([^"]*\)".*/\1/p')
+# What a device must send besides serialNumber and deviceLocation.
+PARAMETERS=$(resource AWS::IoT::ProvisioningTemplate 'Object.entries(JSON.parse(r.Properties.TemplateBody).Parameters)
+	.filter(([name, p]) => p.Default === undefined && !["serialNumber", "deviceLocation"].includes(name) && !name.startsWith("AWS::"))
+	.map(([name]) => name + ": rehearsal").join(", ")')
+export TEMPLATE THING_PREFIX SERIAL ROTATE LOCATION PARAMETERS
 
 # iot_core_local names an unnamed resource STACK-LOGICALID.
 table=$(resource AWS::DynamoDB::Table "'$(basename -- "$template" .template.json)-' + id")

@@ -4,8 +4,9 @@
 // Unix socket.
 //
 // It provisions the device first if it has no identity, connects again for ever,
-// and replaces key and certificate by age. Its connection has a clean session:
-// what AWS IoT publishes while the device is away is not delivered later.
+// and replaces key and certificate by age. AWS IoT keeps its session: what is
+// published at QoS 1 while the device is away is delivered later, for an hour or
+// what the account's quota says.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 package agent
@@ -111,7 +112,7 @@ func Run(ctx context.Context, c Config) error {
 		Config:        c,
 		thing:         id.Record.ThingName,
 		outbox:        outbox.New(c.Outbox),
-		subscriptions: newSubscriptions(),
+		subscriptions: newSubscriptions(filepath.Join(c.Dir, "subscriptions.json")),
 		denials:       map[string]denial{},
 		rotateNow:     make(chan struct{}, 1),
 		jitter:        rand.Float64(),

@@ -109,11 +109,11 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 		return id, 0, ctx.Err()
 	}
 	a.lastConnect = time.Now()
-	a.subscriptions.reset()
 	o := a.Provision.Session
 	o.ClientID = id.Record.ThingName
 	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
 	o.OnMessage = a.deliver
+	o.KeepSession = true
 	conn, err := session.Connect(ctx, o)
 	if err != nil {
 		return id, 0, err
@@ -121,9 +121,12 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 	if o.CurvePreferences == nil && conn.TLS().CurveID != tls.X25519MLKEM768 {
 		a.Provision.Session.CurvePreferences = session.ClassicCurves // the server or the network does not use ML-KEM
 	}
+	if !conn.Present() {
+		a.subscriptions.reset()
+	}
 	began := time.Now()
 	a.update(func(s *state) { s.identity, s.connectedSince, s.lastError = id, began, "" })
-	a.Log.Info("connected", "endpoint", o.Endpoint, "clientId", o.ClientID, "certificateId", id.Record.CertificateID)
+	a.Log.Info("connected", "endpoint", o.Endpoint, "clientId", o.ClientID, "certificateId", id.Record.CertificateID, "sessionPresent", conn.Present())
 	a.OnStatus(a.thing+": connected", true)
 	err = a.useConnection(ctx, conn, id)
 	lasted = time.Since(began)

@@ -40,6 +40,9 @@ type Service interface {
 // package of a service may spell the same type for itself.
 type Conn = interface {
 	ThingName() string
+	// SessionPresent reports whether AWS IoT has kept the session of the connection
+	// before: no message to the service's filters is lost then.
+	SessionPresent() bool
 	// Publish publishes at QoS 1, within the rates of AWS IoT, and waits for PUBACK,
 	// for 30 seconds at most. A topic that has ended three connections in a row, as
 	// AWS IoT denies a publish, fails for an hour without being sent.
@@ -84,6 +87,8 @@ type serviceConn struct {
 }
 
 func (c serviceConn) ThingName() string { return c.agent.thing }
+
+func (c serviceConn) SessionPresent() bool { return c.conn.Present() }
 
 func (c serviceConn) Publish(ctx context.Context, topic string, payload []byte) error {
 	return c.request(ctx, "PUBLISH", topic, func(ctx context.Context) error {
@@ -164,6 +169,7 @@ func (a *agent) subscribeService(ctx context.Context, c serviceConn, s Service) 
 	}
 	a.subscriptions.mu.Unlock()
 	for filters := range slices.Chunk(missing, session.MaxFilters) {
+		a.subscriptions.expect(filters...)
 		err := c.request(ctx, "SUBSCRIBE", filters[0], func(ctx context.Context) error { return c.conn.Subscribe(ctx, filters...) })
 		if err != nil {
 			return err

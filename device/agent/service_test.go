@@ -21,11 +21,11 @@ type echo struct {
 	received      chan string
 	fail          atomic.Bool // the first Serve fails
 	published     atomic.Uint64
-	ended         chan struct{}
+	ended         chan struct{} // receives a value when Run ends
 }
 
 func newEcho(filter, topic string) *echo {
-	return &echo{filter: filter, topic: topic, received: make(chan string, 100), ended: make(chan struct{})}
+	return &echo{filter: filter, topic: topic, received: make(chan string, 100), ended: make(chan struct{}, 10)}
 }
 
 func (e *echo) Name() string { return "echo" }
@@ -36,7 +36,7 @@ func (e *echo) Status() any { return map[string]uint64{"published": e.published.
 
 func (e *echo) Run(ctx context.Context, _ string) {
 	<-ctx.Done()
-	close(e.ended)
+	e.ended <- struct{}{}
 }
 
 func (e *echo) Metrics(metric func(name, kind, help string, samples ...any)) {

@@ -102,11 +102,15 @@ func utc(t time.Time) *time.Time {
 // metrics returns the counts in the text format of Prometheus.
 // https://prometheus.io/docs/instrumenting/exposition_formats/
 func (a *agent) metrics() []byte {
-	var b bytes.Buffer
+	var heads []string
+	lines := map[string]string{} // by head: services may have one name of a metric
 	metric := func(name, kind, help string, samples ...any) {
-		fmt.Fprintf(&b, "# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
+		head := fmt.Sprintf("# HELP iot_device_%[1]s %[3]s\n# TYPE iot_device_%[1]s %[2]s\n", name, kind, help)
+		if _, known := lines[head]; !known {
+			heads = append(heads, head)
+		}
 		for i := 0; i < len(samples); i += 2 {
-			fmt.Fprintf(&b, "iot_device_%s%s %v\n", name, samples[i], samples[i+1])
+			lines[head] += fmt.Sprintf("iot_device_%s%s %v\n", name, samples[i], samples[i+1])
 		}
 	}
 	for _, s := range a.Services {
@@ -157,5 +161,9 @@ func (a *agent) metrics() []byte {
 	metric("rotations_total", "counter", "Replacements of key and certificate, by result.", `{result="done"}`, s.rotations, `{result="failed"}`, s.rotationsFailed)
 	metric("certificate_not_before_seconds", "gauge", "When the certificate became valid, as Unix time.", "", s.identity.Certificate.NotBefore.Unix())
 	metric("certificate_not_after_seconds", "gauge", "When the certificate expires, as Unix time.", "", s.identity.Certificate.NotAfter.Unix())
+	var b bytes.Buffer
+	for _, head := range heads {
+		b.WriteString(head + lines[head])
+	}
 	return b.Bytes()
 }

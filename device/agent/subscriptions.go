@@ -2,8 +2,11 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"sync"
 
@@ -29,17 +32,47 @@ type subscriber struct {
 // connection has.
 type subscriptions struct {
 	changed chan struct{} // receives a value when the filters may have changed
+	path    string        // of the filters of held, for the next process
 
 	mu          sync.Mutex
 	subscribers []*subscriber
-	services    []string        // the filters of services; not changed
-	held        map[string]bool // the filters that the connection is subscribed to
+	services    []string // the filters of services; not changed
+	// held are the filters that the session has: true once AWS IoT has acknowledged
+	// the subscription, false for those that an earlier process has left, perhaps.
+	held        map[string]bool
 	received    uint64
 	droppedSlow uint64
 }
 
-func newSubscriptions() *subscriptions {
-	return &subscriptions{changed: make(chan struct{}, 1), held: map[string]bool{}}
+func newSubscriptions(path string) *subscriptions {
+	s := &subscriptions{changed: make(chan struct{}, 1), path: path, held: map[string]bool{}}
+	var filters []string
+	if data, err := os.ReadFile(path); err == nil && json.Unmarshal(data, &filters) == nil {
+		for _, filter := range filters {
+			s.held[filter] = false
+		}
+	}
+	return s
+}
+
+// expect notes, before it is requested, that the session may have a subscription.
+// Without the file, one that a killed process has left stays as long as the
+// session does.
+func (s *subscriptions) expect(filters ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, filter := range filters {
+		s.held[filter] = s.held[filter]
+	}
+	s.save()
+}
+
+// save writes the filters. The caller holds mu.
+func (s *subscriptions) save() {
+	data, err := json.Marshal(slices.Sorted(maps.Keys(s.held)))
+	if err == nil {
+		_ = os.WriteFile(s.path, data, 0o600) // a full disk is no reason not to subscribe
+	}
 }
 
 // add subscribes a program to a filter.
@@ -135,7 +168,7 @@ func (s *subscriptions) hold(filters ...string) {
 	}
 }
 
-// reset notes that a new connection has no subscriptions yet.
+// reset notes that AWS IoT has not kept the session.
 func (s *subscriptions) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,6 +209,7 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 		case remove != "":
 			err = conn.Unsubscribe(answer, remove)
 		case add != "":
+			s.expect(add)
 			err = conn.Subscribe(answer, add)
 		}
 		cancel()
@@ -193,6 +227,7 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 			}
 		case err == nil && remove != "":
 			delete(s.held, remove)
+			s.save()
 		}
 		s.mu.Unlock()
 		if err != nil {

@@ -42,6 +42,7 @@ type trouble struct {
 	denied  int           // registrations that the hook denies first
 	oneShot bool          // iot_device-bootstrap.service in place of the agent
 	dmi     bool          // the serial number is that of the board
+	upgrade bool          // the package is installed again once the device is provisioned
 }
 
 // The shipped unit, under a real systemd, ends with a provisioned device
@@ -56,13 +57,13 @@ func TestFirstBootEndsProvisioned(t *testing.T) {
 	}
 	deb := makePackages(t, repository(t), "v1.2.3")["deb"]
 	for name, trouble := range map[string]trouble{
-		"nothing wrong":          {},
+		"nothing wrong":          {upgrade: true},
 		"clock at 1970":          {clock: "1970-01-01"},
 		"network after a minute": {network: time.Minute},
 		"NXDOMAIN first":         {dns: 12},
 		"captive portal first":   {portal: 6},
 		"denied first":           {denied: 3},
-		"one-shot, no agent":     {oneShot: true, denied: 1},
+		"one-shot":               {oneShot: true, denied: 1},
 		"serial number from DMI": {dmi: true},
 		"all at once":            {clock: "1970-01-01", network: 20 * time.Second, dns: 4, portal: 3, denied: 1},
 	} {
@@ -143,7 +144,17 @@ func (tr trouble) image(t *testing.T, c *cloud, deb, serial string, port int) st
 	if tr.clock != "" {
 		unit(t, units, "time-service", "", fmt.Sprintf("sleep 45; date -s @%d", time.Now().Unix()))
 	}
-	unit(t, units, "report", "", `until systemctl -q is-active follower; do sleep 2; done; echo "GUEST ready" >/dev/ttyS0; systemctl poweroff -f`)
+	upgrade := ""
+	if tr.upgrade { // the agent is restarted, and programs publish through the new one
+		copyFile(t, deb, d.path("root/newer.deb"), 0o644)
+		upgrade = `iot_device publish telemetry before || exit
+agent=$(systemctl show -P MainPID iot_device)
+dpkg -i --force-confold /root/newer.deb >/dev/ttyS0 2>&1
+until [ "$(systemctl show -P MainPID iot_device)" != "$agent" ] && systemctl -q is-active iot_device; do sleep 1; done
+iot_device publish telemetry after || exit
+`
+	}
+	unit(t, units, "report", "", "until systemctl -q is-active follower; do sleep 2; done\n"+upgrade+`echo "GUEST ready" >/dev/ttyS0; systemctl poweroff -f`)
 	unit(t, units, "follower", "After="+service+".service", // as docs/device.md has it
 		"systemctl -q is-active "+service+" && exec sleep infinity")
 	d.must("mkdir", "/etc/systemd/system/"+service+".service.d")

@@ -54,6 +54,11 @@ type Options struct {
 	// crypto/tls, ML-KEM among them, and after silence [ClassicCurves].
 	CurvePreferences []tls.CurveID
 
+	// KeepSession has the server keep the client id's subscriptions, and the QoS 1
+	// messages for them, while the client is away: AWS IoT does for an hour, or what
+	// the account's quota says. The zero value begins with a clean session.
+	KeepSession bool
+
 	KeepAlive      time.Duration // 0 means 60 s; AWS IoT honours 30 s to 1200 s
 	ConnectTimeout time.Duration // from the look-up to CONNACK; 0 means 30 s
 

@@ -89,6 +89,7 @@ func (s *Session) receive(packet packets.ControlPacket) error {
 		if p.ReturnCode != packets.Accepted {
 			return &ConnackError{Code: p.ReturnCode}
 		}
+		s.present = p.SessionPresent
 		close(r.answered)
 		return nil
 	case *packets.SubackPacket:

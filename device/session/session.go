@@ -42,6 +42,8 @@ type Session struct {
 	writing chan struct{}  // holds a value while packets are written
 	running sync.WaitGroup // the reader and the writes; grows only under mu until ended
 
+	present bool // of CONNACK; to be read after Connect
+
 	mu         sync.Mutex
 	ended      bool       // no more requests are accepted
 	waiting    []*request // sent and not answered, oldest first
@@ -99,7 +101,7 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	}
 	connect := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
 	connect.ProtocolName, connect.ProtocolVersion = "MQTT", 4
-	connect.CleanSession = true
+	connect.CleanSession = !p.o.KeepSession
 	connect.ClientIdentifier = p.ClientID
 	connect.Keepalive = uint16(s.o.KeepAlive / time.Second)
 	s.running.Go(s.read)
@@ -390,6 +392,11 @@ func (s *Session) fault(r *request, err error) error {
 	}
 	return e
 }
+
+// Present reports whether the server has kept the session of an earlier connection:
+// its subscriptions are there, and messages for them may have been received before
+// Connect returned (MQTT 3.1.1, section 3.2.2.2).
+func (s *Session) Present() bool { return s.present }
 
 // Done is closed when the session has ended, for whatever reason.
 func (s *Session) Done() <-chan struct{} { return s.done }

@@ -391,3 +391,38 @@ func sessionError(t testing.TB, err error) *session.Error {
 	}
 	return e
 }
+
+// A server that has kept the session says so in CONNACK, and may send what has come
+// meanwhile at once.
+func TestKeptSessionIsPresentAndItsMessagesCome(t *testing.T) {
+	for name, keep := range map[string]bool{"kept": true, "clean": false} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+				packets.Connect: func(w io.Writer, p packets.ControlPacket) bool {
+					if clean := p.(*packets.ConnectPacket).CleanSession; clean == keep {
+						t.Errorf("clean session: %t", clean)
+					}
+					if !keep {
+						answer(w, p)
+						return true
+					}
+					w.Write(append([]byte{packets.Connack << 4, 2, 1, 0}, publish("a", "while away")...))
+					return true
+				},
+			}))
+			o := s.options()
+			o.KeepSession = keep
+			messages := make(chan session.Message, 1)
+			o.OnMessage = func(m session.Message) { messages <- m }
+			c := connect(t, o)
+			if c.Present() != keep {
+				t.Errorf("session present: %t", c.Present())
+			}
+			if keep {
+				if m := <-messages; string(m.Payload) != "while away" {
+					t.Errorf("received %q", m.Payload)
+				}
+			}
+		})
+	}
+}

@@ -146,6 +146,9 @@ func TestPreflightSaysWhatToDo(t *testing.T) {
 		"claim policy there":   {map[string]string{"iot get-policy GoIoTFleetProvisioningPolicy": "there"}, nil, "aws iot delete-policy --policy-name GoIoTFleetProvisioningPolicy"},
 		"device policy there":  {map[string]string{"iot get-policy GoIoTDevicePolicy": "there"}, nil, "aws iot delete-policy --policy-name GoIoTDevicePolicy"},
 		"group there":          {map[string]string{"iot describe-thing-group fleet-provisioning-group": "there"}, nil, "aws iot delete-thing-group"},
+		"own type there":       {map[string]string{"iot describe-thing-type acme": "there"}, []string{"--type", "acme"}, "aws iot deprecate-thing-type --thing-type-name acme"},
+		"own group there":      {map[string]string{"iot describe-thing-group acme": "there"}, []string{"--group", "acme"}, "aws iot delete-thing-group --thing-group-name acme"},
+		"extra policy there":   {map[string]string{"iot get-policy GoIoTExtraPolicy": "there"}, nil, "aws iot delete-policy --policy-name GoIoTExtraPolicy"},
 		"type there":           {map[string]string{"iot describe-thing-type fleety": "there"}, nil, "aws iot deprecate-thing-type --thing-type-name fleety"},
 		"second stack's names": {map[string]string{"iot get-policy SecondDevicePolicy": "there"}, []string{"--name", "Second"}, "SecondDevicePolicy"},
 		"nothing to remove":    {nil, []string{"--destroy"}, "there is no stack GoFleetProvisioning"},
@@ -240,11 +243,11 @@ func TestDeployWithoutAListPrintsNoCommandForIt(t *testing.T) {
 
 func TestDestroyPrintsWhatIsRetained(t *testing.T) {
 	p, notes := newCloud(t, map[string]string{"cloudformation describe-stacks Second": deployedStack})
-	r := p.run(t, "deploy.sh", "--destroy", claimARN, "-c", "name=Second", "--force")
-	if r.code != 0 || !strings.Contains(r.stdout, "SecondDevicePolicy") || !strings.Contains(r.stdout, "SecondRotationPolicy") || !strings.Contains(r.stdout, "SecondType") {
+	r := p.run(t, "deploy.sh", "--destroy", claimARN, "-c", "name=Second", "-c", "thingType=acme-sensor", "--force")
+	if r.code != 0 || !strings.Contains(r.stdout, "SecondDevicePolicy") || !strings.Contains(r.stdout, "SecondRotationPolicy") || !strings.Contains(r.stdout, "thing type acme-sensor") {
 		t.Errorf("%+v", r)
 	}
-	if got, want := note(t, notes, "cdk"), "cdk destroy -c certificateArn="+claimARN+" -c name=Second --force\n"; got != want {
+	if got, want := note(t, notes, "cdk"), "cdk destroy -c certificateArn="+claimARN+" -c name=Second -c thingType=acme-sensor --force\n"; got != want {
 		t.Errorf("the CDK was run as %q, want %q", got, want)
 	}
 }
@@ -289,7 +292,7 @@ func TestPreflightKnowsTheNamesOfTheStack(t *testing.T) {
 				names = append(names, strings.TrimPrefix(fields[3], "Second"))
 			}
 		}
-		if len(names) != 6 {
+		if len(names) != 7 {
 			t.Errorf("names asked for: %v", names)
 		}
 		for _, name := range slices.Compact(names) {

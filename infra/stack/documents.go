@@ -33,26 +33,56 @@ const maxPolicy = 2048
 // resolves.
 type Documents struct {
 	FleetTemplate, ClaimPolicy, DevicePolicy, RotationPolicy string
+	// ExtraPolicy has the statements of Options.DeviceStatements; empty without them.
+	ExtraPolicy string
 }
 
-// ReadDocuments reads the documents in a folder and checks that each is a JSON
-// object.
-func ReadDocuments(dir string) (Documents, error) {
+// ReadDocuments reads the documents in a folder, those of Options.Templates in their
+// place, and the statements of Options.DeviceStatements. It checks that each is a
+// JSON object, and that the folder of the options has no other documents, which
+// would be ignored.
+func ReadDocuments(dir string, o Options) (Documents, error) {
 	var d Documents
-	for _, file := range []struct {
-		name string
-		to   *string
-	}{
-		{"fleet_template.json", &d.FleetTemplate},
-		{"claim_policy.json", &d.ClaimPolicy},
-		{"device_policy.json", &d.DevicePolicy},
-		{"rotation_policy.json", &d.RotationPolicy},
-	} {
-		document, err := readObject(filepath.Join(dir, file.name))
+	to := map[string]*string{
+		"fleet_template.json": &d.FleetTemplate, "claim_policy.json": &d.ClaimPolicy,
+		"device_policy.json": &d.DevicePolicy, "rotation_policy.json": &d.RotationPolicy,
+	}
+	paths := map[string]string{}
+	for name := range to {
+		paths[name] = filepath.Join(dir, name)
+	}
+	if o.Templates != "" {
+		own, err := os.ReadDir(o.Templates)
+		if err != nil {
+			return Documents{}, fmt.Errorf("templates: %w", err)
+		}
+		for _, entry := range own {
+			if to[entry.Name()] == nil {
+				return Documents{}, fmt.Errorf("templates: %s has %q, which is not one of %s", o.Templates, entry.Name(), strings.Join(slices.Sorted(maps.Keys(to)), ", "))
+			}
+			paths[entry.Name()] = filepath.Join(o.Templates, entry.Name())
+		}
+		if len(own) == 0 {
+			return Documents{}, fmt.Errorf("templates: %s is empty", o.Templates)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(to)) {
+		document, err := readObject(paths[name])
 		if err != nil {
 			return Documents{}, err
 		}
-		*file.to = document
+		*to[name] = document
+	}
+	if o.DeviceStatements != "" {
+		data, err := os.ReadFile(o.DeviceStatements)
+		if err != nil {
+			return Documents{}, fmt.Errorf("deviceStatements: %w", err)
+		}
+		var statements []map[string]any
+		if err := json.Unmarshal(data, &statements); err != nil || len(statements) == 0 {
+			return Documents{}, fmt.Errorf("deviceStatements: %s is not a JSON list of policy statements, as in [{\"Effect\": \"Allow\", …}]", o.DeviceStatements)
+		}
+		d.ExtraPolicy = compact(map[string]any{"Version": "2012-10-17", "Statement": statements})
 	}
 	return d, nil
 }
@@ -75,10 +105,11 @@ func readObject(path string) (string, error) {
 }
 
 // Check finds documents that are longer than AWS accepts, as they will be
-// deployed with these options.
+// deployed with these options, and a template that names what the stack does not
+// create, so that no device could be registered.
 func (p *Props) Check() error {
 	home := p.ClaimCertificates[0]
-	var problems []error
+	problems := p.checkTemplate()
 	for _, document := range []struct {
 		name, text string
 		limit      int
@@ -87,6 +118,7 @@ func (p *Props) Check() error {
 		{"claim_policy.json", p.claimPolicy(), maxPolicy},
 		{"device_policy.json", p.fill(p.DevicePolicy), maxPolicy},
 		{"rotation_policy.json", p.fill(p.RotationPolicy), maxPolicy},
+		{"deviceStatements", p.fill(p.ExtraPolicy), maxPolicy},
 	} {
 		resolved := strings.NewReplacer(
 			*awscdk.Aws_PARTITION(), home.Partition, *awscdk.Aws_REGION(), home.Region, *awscdk.Aws_ACCOUNT_ID(), home.Account,
@@ -98,6 +130,66 @@ func (p *Props) Check() error {
 	return errors.Join(problems...)
 }
 
+// checkTemplate compares the names in the template with those of the stack: the
+// hook, the role and the alarms rely on them.
+func (p *Props) checkTemplate() (problems []error) {
+	var template struct {
+		Parameters map[string]any
+		Resources  map[string]struct {
+			Type       string
+			Properties struct {
+				ThingName, ThingTypeName, PolicyName any
+				ThingGroups                          []any
+			}
+		}
+	}
+	problem := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("fleet_template.json: "+format, args...))
+	}
+	if err := json.Unmarshal([]byte(p.fleetTemplate()), &template); err != nil {
+		problem("%w", err)
+		return problems
+	}
+	if template.Parameters[payload.SerialNumber] == nil {
+		problem("there is no parameter %s, which the hook needs", payload.SerialNumber)
+	}
+	n, given := p.Names, map[string]bool{}
+	// named finds a name, unless it is computed, that is none of what the stack creates.
+	named := func(option, want string, names ...any) {
+		for _, name := range names {
+			text, literal := name.(string)
+			if given[text] = true; literal && text != want {
+				problem("%s %q is not created by the stack; add -c %[1]s=%[2]s, or write %[3]q", option, text, want)
+			}
+		}
+	}
+	wantName := fmt.Sprintf(`{"Fn::Join":["",["%s",{"Ref":"%s"}]]}`, n.ThingPrefix, payload.SerialNumber)
+	policies := []any{n.DevicePolicy}
+	if p.Rotation {
+		policies = append(policies, n.RotationPolicy)
+	}
+	if p.ExtraPolicy != "" {
+		policies = append(policies, n.ExtraPolicy)
+	}
+	for _, id := range slices.Sorted(maps.Keys(template.Resources)) {
+		own := template.Resources[id].Properties
+		if name, _ := json.Marshal(own.ThingName); template.Resources[id].Type == "AWS::IoT::Thing" && string(name) != wantName {
+			problem(`ThingName is %s; the hook and the roles need {"Fn::Join": ["", ["${ThingPrefix}", {"Ref": %q}]]}`, name, payload.SerialNumber)
+		}
+		if _, literal := own.PolicyName.(string); literal && !slices.Contains(policies, own.PolicyName) {
+			problem("policy %q is not created by the stack; add statements with -c deviceStatements=FILE", own.PolicyName)
+		}
+		named("thingType", n.ThingType, own.ThingTypeName)
+		named("thingGroup", n.ThingGroup, own.ThingGroups...)
+	}
+	for option, names := range map[string][2]string{"thingType": {n.ThingType, namesOf(n.Stack).ThingType}, "thingGroup": {n.ThingGroup, namesOf(n.Stack).ThingGroup}} {
+		if names[0] != names[1] && !given[names[0]] {
+			problem("%s=%s is of no use, for the template has none", option, names[0])
+		}
+	}
+	return problems
+}
+
 // fill replaces our placeholders with what CloudFormation fills in, and the
 // default names of resources with the stack's. The policy variables stay: they
 // reach AWS IoT Core as they are.
@@ -106,6 +198,7 @@ func (p *Props) fill(document string) string {
 	return strings.NewReplacer(
 		quoted(defaultNames.DevicePolicy), quoted(p.Names.DevicePolicy),
 		quoted(defaultNames.RotationPolicy), quoted(p.Names.RotationPolicy),
+		quoted(defaultNames.ExtraPolicy), quoted(p.Names.ExtraPolicy),
 		quoted(defaultNames.ThingGroup), quoted(p.Names.ThingGroup),
 		quoted(defaultNames.ThingType), quoted(p.Names.ThingType),
 		"${AWS::Partition}", *awscdk.Aws_PARTITION(),
@@ -117,10 +210,10 @@ func (p *Props) fill(document string) string {
 }
 
 // fleetTemplate is the provisioning template; without rotation, devices do not
-// get its policy.
+// get its policy, and with further statements they get those.
 func (p *Props) fleetTemplate() string {
 	text := p.fill(p.FleetTemplate)
-	if p.Rotation {
+	if p.Rotation && p.ExtraPolicy == "" {
 		return text
 	}
 	template := object(text)
@@ -128,8 +221,11 @@ func (p *Props) fleetTemplate() string {
 	maps.DeleteFunc(resources, func(_ string, r any) bool {
 		resource, _ := r.(map[string]any)
 		properties, _ := resource["Properties"].(map[string]any)
-		return properties["PolicyName"] == p.Names.RotationPolicy
+		return !p.Rotation && properties["PolicyName"] == p.Names.RotationPolicy
 	})
+	if p.ExtraPolicy != "" && resources != nil {
+		resources["extraPolicy"] = map[string]any{"Type": "AWS::IoT::Policy", "Properties": map[string]any{"PolicyName": p.Names.ExtraPolicy}}
+	}
 	return compact(template)
 }
 

@@ -35,7 +35,7 @@ func TestReadDocumentsRejects(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, err := stack.ReadDocuments(dir)
+			_, err := stack.ReadDocuments(dir, stack.Options{})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v, want one with %q", err, test.want)
 			}
@@ -44,7 +44,7 @@ func TestReadDocumentsRejects(t *testing.T) {
 }
 
 func TestReadDocumentsTakesWhiteSpaceOut(t *testing.T) {
-	d, err := stack.ReadDocuments(filepath.Join("..", "..", "templates"))
+	d, err := stack.ReadDocuments(filepath.Join("..", "..", "templates"), stack.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestReadDocumentsTakesWhiteSpaceOut(t *testing.T) {
 
 // The limits hold for what is deployed: the names and the Region count.
 func TestCheckFindsDocumentsThatAreTooLong(t *testing.T) {
-	documents, err := stack.ReadDocuments(filepath.Join("..", "..", "templates"))
+	documents, err := stack.ReadDocuments(filepath.Join("..", "..", "templates"), stack.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,5 +83,103 @@ func TestCheckFindsDocumentsThatAreTooLong(t *testing.T) {
 	longest["claimClientIds"] = "claim-*" + strings.Repeat(",another-one-*", 10)
 	if err := check(longest, documents); err == nil || !strings.Contains(err.Error(), "claim_policy.json") {
 		t.Errorf("ten more client ids: %v", err)
+	}
+}
+
+// own returns a folder with one changed document, as a customer has it.
+func own(t *testing.T, name, old, replacement string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "..", "templates", name))
+	if err != nil || strings.Count(string(data), old) != 1 {
+		t.Fatalf("%q is in %s %d times: %v", old, name, strings.Count(string(data), old), err)
+	}
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, name), strings.Replace(string(data), old, replacement, 1))
+	return dir
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checked reads the documents as the app does, and checks them.
+func checked(t *testing.T, context map[string]any) (stack.Props, error) {
+	t.Helper()
+	context["certificateArn"] = arnA
+	options, err := stack.ParseOptions(context)
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := stack.ReadDocuments(filepath.Join("..", "..", "templates"), options)
+	props := stack.Props{Options: options, Documents: documents}
+	if err == nil {
+		err = props.Check()
+	}
+	return props, err
+}
+
+func TestOwnDocumentsTakeThePlaceOfTheShippedOnes(t *testing.T) {
+	statements := filepath.Join(t.TempDir(), "statements.json")
+	writeFile(t, statements, `[{"Effect": "Allow", "Action": "iot:Publish", "Resource": "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topic/acme"}]`)
+	for name, context := range map[string]map[string]any{
+		"locations":       {"templates": own(t, "fleet_template.json", `"Berlin"`, `"Paris"`)},
+		"an attribute":    {"templates": own(t, "fleet_template.json", `"version": "v1"`, `"version": "v1", "site": {"Ref": "deviceLocation"}`)},
+		"type by option":  {"thingType": "acme-sensor"},
+		"group by option": {"thingGroup": "acme", "name": "Second"},
+		"type in both":    {"thingType": "acme-sensor", "templates": own(t, "fleet_template.json", `"fleety"`, `"acme-sensor"`)},
+		"no group":        {"templates": own(t, "fleet_template.json", `"ThingGroups": ["fleet-provisioning-group"],`, ``)},
+		"statements":      {"deviceStatements": statements},
+		"a device policy": {"templates": own(t, "device_policy.json", `/up/*"`, `/acme/*"`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			props, err := checked(t, context)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := props.FleetTemplate + props.DevicePolicy + props.ExtraPolicy + props.Names.ThingType + props.Names.ThingGroup
+			for want, of := range map[string]string{"Paris": "locations", `"site"`: "an attribute", "acme-sensor": "type in both", "topic/acme": "statements", "/acme/*": "a device policy"} {
+				if of == name && !strings.Contains(all, want) {
+					t.Errorf("no %s in %s", want, all)
+				}
+			}
+		})
+	}
+}
+
+// What the stack would ignore, or what would fail for each device, is an error
+// before anything is deployed.
+func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
+	misspelt, folder := t.TempDir(), t.TempDir()
+	writeFile(t, filepath.Join(misspelt, "fleet-template.json"), "{}")
+	object := filepath.Join(folder, "statements.json")
+	writeFile(t, object, `{"Effect": "Allow"}`)
+	long := filepath.Join(folder, "long.json")
+	writeFile(t, long, `[{"Effect": "Allow", "Action": "iot:Publish", "Resource": "`+strings.Repeat("a", 2048)+`"}]`)
+	const file = "fleet_template.json"
+	for name, test := range map[string]struct {
+		context map[string]any
+		want    string
+	}{
+		"another document":        {map[string]any{"templates": misspelt}, "fleet-template.json"},
+		"no such folder":          {map[string]any{"templates": "/nonexistent"}, "templates"},
+		"an empty folder":         {map[string]any{"templates": t.TempDir()}, "empty"},
+		"another thing name":      {map[string]any{"templates": own(t, file, `"${ThingPrefix}"`, `"acme"`)}, "ThingName"},
+		"a type that is not made": {map[string]any{"templates": own(t, file, `"fleety"`, `"acme-sensor"`)}, "thingType=acme-sensor"},
+		"a group that is not":     {map[string]any{"templates": own(t, file, `["fleet-provisioning-group"]`, `["fleet-provisioning-group", "acme"]`)}, "thingGroup=acme"},
+		"a type without a use":    {map[string]any{"thingType": "acme", "templates": own(t, file, `"ThingTypeName": "fleety",`, "")}, "thingType=acme is of no use"},
+		"a policy that is not":    {map[string]any{"templates": own(t, file, `"GoIoTDevicePolicy"`, `"Acme"`)}, "deviceStatements"},
+		"no serial number":        {map[string]any{"templates": own(t, file, `"serialNumber": {"Type": "String"},`, "")}, "serialNumber"},
+		"statements in an object": {map[string]any{"deviceStatements": object}, "JSON list"},
+		"no statements":           {map[string]any{"deviceStatements": "/nonexistent"}, "deviceStatements"},
+		"too many statements":     {map[string]any{"deviceStatements": long}, "deviceStatements has"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := checked(t, test.context); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want one with %q", err, test.want)
+			}
+		})
 	}
 }

@@ -13,7 +13,7 @@ const Name = "GoFleetProvisioning"
 // knows these resources by them, so they are fixed; every other resource is
 // named by CloudFormation.
 type Names struct {
-	Stack, Template, ClaimPolicy, DevicePolicy, RotationPolicy, ThingGroup, ThingType string
+	Stack, Template, ClaimPolicy, DevicePolicy, RotationPolicy, ExtraPolicy, ThingGroup, ThingType string
 	// ThingPrefix begins the name of every thing; the serial number follows.
 	ThingPrefix string
 }
@@ -25,6 +25,7 @@ var defaultNames = Names{
 	ClaimPolicy:    "GoIoTFleetProvisioningPolicy",
 	DevicePolicy:   "GoIoTDevicePolicy",
 	RotationPolicy: "GoIoTRotationPolicy",
+	ExtraPolicy:    "GoIoTExtraPolicy",
 	ThingGroup:     "fleet-provisioning-group",
 	ThingType:      "fleety",
 	ThingPrefix:    payload.ThingNamePrefix,
@@ -44,6 +45,7 @@ func namesOf(stack string) Names {
 		ClaimPolicy:    stack + "ClaimPolicy",
 		DevicePolicy:   stack + "DevicePolicy",
 		RotationPolicy: stack + "RotationPolicy",
+		ExtraPolicy:    stack + "ExtraPolicy",
 		ThingGroup:     stack + "Group",
 		ThingType:      stack + "Type",
 		ThingPrefix:    stack + "_",

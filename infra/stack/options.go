@@ -49,8 +49,14 @@ const (
 type Options struct {
 	// Names are those of the resources and things that are known by name.
 	// (name, by default Name, and thingPrefix; two stacks of one account and
-	// Region need two of each)
+	// Region need two of each; thingGroup and thingType)
 	Names Names
+	// Templates is a folder with documents in place of those of templates/.
+	// (templates, by default empty)
+	Templates string
+	// DeviceStatements is a file with a JSON list of policy statements that every
+	// device gets besides the device policy. (deviceStatements, by default empty)
+	DeviceStatements string
 	// ClaimCertificates get the claim policy: one, or several while claims are
 	// rotated. (certificateArn, required, comma-separated)
 	ClaimCertificates []Certificate
@@ -97,6 +103,8 @@ func ParseOptions(context map[string]any) (Options, error) {
 	r := optionReader{context: context, known: map[string]bool{}}
 	options := Options{
 		Names:              r.names("name"),
+		Templates:          r.text("templates"),
+		DeviceStatements:   r.text("deviceStatements"),
 		ClaimCertificates:  r.certificates("certificateArn"),
 		ClaimClientIDs:     r.clientIDs("claimClientIds"),
 		ClaimSourceIPs:     r.addresses("claimSourceIp"),
@@ -113,10 +121,15 @@ func ParseOptions(context map[string]any) (Options, error) {
 		AlarmEmail:         r.email("alarmEmail"),
 	}
 	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", maxThingPrefix), options.Names.ThingPrefix)
+	options.Names.ThingGroup = cmp.Or(r.prefix("thingGroup", 128), options.Names.ThingGroup)
+	options.Names.ThingType = cmp.Or(r.prefix("thingType", 128), options.Names.ThingType)
 	if n := options.Names; n.Stack != Name && overlap(n.ThingPrefix, defaultNames.ThingPrefix) {
 		r.problem("thingPrefix: things of stack %s could have the names of those of %s, whose prefix is %s; give another prefix", n.Stack, Name, defaultNames.ThingPrefix)
 	}
-	r.rejectMisspelt()
+	if fmt.Sprint(context["rotation"]) == "false" && context["retireAfter"] != nil {
+		r.problem("retireAfter is of no use with rotation=false; remove one of them")
+	}
+	r.rejectUnknown()
 	return options, errors.Join(r.problems...)
 }
 
@@ -198,11 +211,11 @@ func (r *optionReader) names(name string) Names {
 
 var prefixPattern = regexp.MustCompile(`^[a-zA-Z0-9:_-]+$`)
 
-// prefix is what serial numbers or thing names begin with.
+// prefix is what serial numbers or thing names begin with, or a whole name.
 func (r *optionReader) prefix(name string, longest int) string {
 	prefix := r.text(name)
 	if prefix != "" && (!prefixPattern.MatchString(prefix) || len(prefix) > longest) {
-		r.problem("%s: %.100q is no such prefix; give 1 to %d of the characters a-z A-Z 0-9 : _ -", name, prefix, longest)
+		r.problem("%s: %.100q is not possible; give 1 to %d of the characters a-z A-Z 0-9 : _ -", name, prefix, longest)
 	}
 	return prefix
 }
@@ -255,66 +268,16 @@ func (r *optionReader) email(name string) string {
 	return text
 }
 
-// rejectMisspelt finds unknown keys that are near an option, which the CDK would
-// ignore in silence. Keys far from every option may be the CDK's or the user's
-// own.
-func (r *optionReader) rejectMisspelt() {
+// ofTheCDK are keys of its command line without the usual punctuation.
+var ofTheCDK = []string{"acknowledged-issue-numbers", "cli-telemetry", "notices"}
+
+// rejectUnknown finds keys that are neither options nor the CDK's, which it would
+// ignore in silence.
+func (r *optionReader) rejectUnknown() {
 	for _, key := range slices.Sorted(maps.Keys(r.context)) {
-		if r.known[key] || strings.ContainsAny(key, ":@/") { // the CDK's
+		if r.known[key] || strings.ContainsAny(key, ":@/") || slices.Contains(ofTheCDK, key) {
 			continue
 		}
-		for _, option := range slices.Sorted(maps.Keys(r.known)) {
-			if near(key, option) {
-				r.problem("%s is not an option; the one that is meant is probably %s", key, option)
-				break
-			}
-		}
+		r.problem("%.100q is not an option; the options are %s", key, strings.Join(slices.Sorted(maps.Keys(r.known)), ", "))
 	}
-}
-
-var notLetter = regexp.MustCompile(`[^a-z0-9]`)
-
-// near reports whether a key is probably a misspelt option: other case or
-// punctuation, up to three letters wrong, or with a word more, less or cut short.
-func near(key, option string) bool {
-	plain, lower := notLetter.ReplaceAllString(strings.ToLower(key), ""), strings.ToLower(option)
-	wrong := min(3, (len(option)+1)/3)
-	const word = 4 // letters
-	inKey, inOption := inOrder(words(option), plain), inOrder(words(key), lower)
-	return distance(plain, lower) <= wrong || inKey && len(option) > word || inOption && len(plain) >= word
-}
-
-var wordPattern = regexp.MustCompile(`[A-Z]*[a-z0-9]+|[A-Z]+`)
-
-func words(name string) []string { return wordPattern.FindAllString(name, -1) }
-
-// inOrder reports whether all words stand in text, one after the other.
-func inOrder(words []string, text string) bool {
-	for _, word := range words {
-		var found bool
-		if _, text, found = strings.Cut(text, strings.ToLower(word)); !found {
-			return false
-		}
-	}
-	return len(words) > 0
-}
-
-// distance is Levenshtein's, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			above := row[j+1]
-			if a[i] != b[j] {
-				diagonal = 1 + min(diagonal, above, row[j])
-			}
-			row[j+1], diagonal = diagonal, above
-		}
-	}
-	return row[len(b)]
 }

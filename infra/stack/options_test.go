@@ -2,6 +2,7 @@ package stack_test
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestParseOptionsFillsDefaults(t *testing.T) {
 		Names: stack.Names{
 			Stack: "GoFleetProvisioning", Template: "GoFleetProvisioningTemplate",
 			ClaimPolicy: "GoIoTFleetProvisioningPolicy", DevicePolicy: "GoIoTDevicePolicy",
-			RotationPolicy: "GoIoTRotationPolicy", ThingGroup: "fleet-provisioning-group", ThingType: "fleety", ThingPrefix: "fleety_",
+			RotationPolicy: "GoIoTRotationPolicy", ExtraPolicy: "GoIoTExtraPolicy", ThingGroup: "fleet-provisioning-group", ThingType: "fleety", ThingPrefix: "fleety_",
 		},
 		ExistingThings:     stack.RefuseExisting,
 		SerialRegistry:     stack.Once,
@@ -55,8 +56,12 @@ func TestParseOptionsReadsAll(t *testing.T) {
 				"name":               "Second-1",
 				"existingThings":     "allow",
 				"serialRegistry":     "listed",
-				"rotation":           "false",
+				"rotation":           given.yes,
 				"retireAfter":        given.number,
+				"templates":          "own",
+				"deviceStatements":   "own.json",
+				"thingGroup":         "sensors",
+				"thingType":          "sensor",
 				"hookConcurrency":    given.number,
 				"expectedAdmissions": given.number,
 				"claimClientIds":     "claim-*, *",
@@ -81,9 +86,11 @@ func TestParseOptionsReadsAll(t *testing.T) {
 				MinimalRole:        true,
 				Names: stack.Names{
 					Stack: "Second-1", Template: "Second-1Template", ClaimPolicy: "Second-1ClaimPolicy",
-					DevicePolicy: "Second-1DevicePolicy", RotationPolicy: "Second-1RotationPolicy", ThingGroup: "Second-1Group", ThingType: "Second-1Type",
+					DevicePolicy: "Second-1DevicePolicy", RotationPolicy: "Second-1RotationPolicy", ExtraPolicy: "Second-1ExtraPolicy",
+					ThingGroup: "sensors", ThingType: "sensor",
 					ThingPrefix: "acme:",
 				},
+				Templates: "own", DeviceStatements: "own.json", Rotation: true,
 				ExistingThings:  stack.AllowExisting,
 				SerialRegistry:  stack.Listed,
 				HookConcurrency: 10,
@@ -132,6 +139,9 @@ func TestParseOptionsRejects(t *testing.T) {
 		"prefix of the first": {map[string]any{"certificateArn": arnA, "name": "Second", "thingPrefix": "fleety_"}, []string{"thingPrefix"}},
 		"prefix within it":    {map[string]any{"certificateArn": arnA, "name": "Second", "thingPrefix": "fleety_2"}, []string{"thingPrefix"}},
 		"prefix around it":    {map[string]any{"certificateArn": arnA, "name": "Second", "thingPrefix": "fleet"}, []string{"thingPrefix"}},
+		"thing type":          {map[string]any{"certificateArn": arnA, "thingType": "a b"}, []string{"thingType"}},
+		"thing group":         {map[string]any{"certificateArn": arnA, "thingGroup": strings.Repeat("a", 129)}, []string{"thingGroup"}},
+		"retired by nothing":  {map[string]any{"certificateArn": arnA, "rotation": "false", "retireAfter": "7"}, []string{"retireAfter"}},
 		"thing prefix":        {map[string]any{"certificateArn": arnA, "thingPrefix": "a/b"}, []string{"thingPrefix"}},
 		"long thing prefix":   {map[string]any{"certificateArn": arnA, "thingPrefix": strings.Repeat("a", 65)}, []string{"thingPrefix"}},
 		"client id":           {map[string]any{"certificateArn": arnA, "claimClientIds": "claim-*,a/b"}, []string{"claimClientIds"}},
@@ -176,27 +186,25 @@ func TestParseOptionsRejects(t *testing.T) {
 	}
 }
 
-// The CDK ignores what it does not know: an option that is misspelt would be
-// dropped in silence.
-func TestMisspeltOptionsAreErrors(t *testing.T) {
+// The CDK ignores what it does not know: an option that there is not would be
+// dropped in silence. The error has those that there are.
+func TestUnknownOptionsAreErrors(t *testing.T) {
 	for key, want := range map[string]string{
+		"stackName": "name", "claimCidr": "claimSourceIp", "team": "name", "region": "certificateArn", "location": "templates",
 		"serialRegistery": "serialRegistry", "serialregistry": "serialRegistry", "serial-registry": "serialRegistry", "serial_prefix": "serialPrefix",
 		"certificateArns": "certificateArn", "cerificateArn": "certificateArn", "minimalRoles": "minimalRole", "existingThing": "existingThings",
 		"hookArch": "hookArchitecture", "alarmMail": "alarmEmail", "claimSourceIP": "claimSourceIp", "claimSourceIps": "claimSourceIp",
-		"claimClientId": "claimClientIds", "clientIds": "claimClientIds", "x-ray": "xray", "Name": "name", "nmae": "", "thingPrefixes": "thingPrefix",
+		"claimClientId": "claimClientIds", "clientIds": "claimClientIds", "x-ray": "xray", "Name": "name", "nmae": "name", "thingPrefixes": "thingPrefix",
 		"serialnumberprefix": "serialPrefix", "thingNamePrefix": "thingPrefix", "minRole": "minimalRole", "role": "minimalRole", "claimIp": "claimSourceIp",
 		"certArn": "certificateArn", "arch": "hookArchitecture", "email": "alarmEmail", "alarm": "alarmEmail", "retire_after_days": "retireAfter",
 		"enableRotation": "rotation", "rotate": "rotation", "hookConcurency": "hookConcurrency",
 	} {
 		_, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, key: "true"})
-		if want == "" {
-			continue
-		}
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v does not name %s", key, err, want)
+		if err == nil || !strings.Contains(err.Error(), key) || !regexp.MustCompile(`\b`+want+`\b`).MatchString(err.Error()) {
+			t.Errorf("%s: error %v does not name it and %s", key, err, want)
 		}
 	}
-	for _, key := range []string{"aws:cdk:enable-path-metadata", "@aws-cdk/core:newStyleStackSynthesis", "cli-telemetry", "availability-zones:account=1:region=us-east-1", "team", "notices"} {
+	for _, key := range []string{"aws:cdk:enable-path-metadata", "@aws-cdk/core:newStyleStackSynthesis", "cli-telemetry", "availability-zones:account=1:region=us-east-1", "acknowledged-issue-numbers", "notices"} {
 		if _, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, key: true}); err != nil {
 			t.Errorf("%s: %v", key, err)
 		}

@@ -68,6 +68,9 @@ func allowProvisioning(role awsiam.Role, props *Props) {
 	if props.Rotation {
 		allow(role, iotARN("policy/"+n.RotationPolicy), "iot:GetPolicy")
 	}
+	if props.ExtraPolicy != "" {
+		allow(role, iotARN("policy/"+n.ExtraPolicy), "iot:GetPolicy")
+	}
 	allow(role, jsii.String("*"), "iot:AttachThingPrincipal", "iot:RegisterThing")
 }
 

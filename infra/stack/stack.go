@@ -52,6 +52,9 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 	if props.Rotation {
 		needed = append(needed, newDevicePolicy(s, "RotationPolicy", props.Names.RotationPolicy, props.fill(props.RotationPolicy)))
 	}
+	if props.ExtraPolicy != "" {
+		needed = append(needed, newDevicePolicy(s, "ExtraPolicy", props.Names.ExtraPolicy, props.fill(props.ExtraPolicy)))
+	}
 
 	var serials awsdynamodb.Table
 	if props.SerialRegistry != NoRegistry {

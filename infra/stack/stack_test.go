@@ -249,7 +249,7 @@ func TestMinimalRoleActsOnThisFleet(t *testing.T) {
 		}
 		for _, r := range resources {
 			switch r {
-			case arn + "thing/acme-ACME-*", arn + "thinggroup/SecondGroup", arn + "thingtype/SecondType", arn + "cert/*", arn + "policy/SecondDevicePolicy":
+			case arn + "thing/acme-ACME-*", arn + "thinggroup/acme", arn + "thingtype/acme-sensor", arn + "cert/*", arn + "policy/SecondDevicePolicy", arn + "policy/SecondExtraPolicy":
 			case "*":
 				if diff := cmp.Diff([]any{"iot:AttachThingPrincipal", "iot:RegisterThing"}, statement["Action"]); diff != "" {
 					t.Errorf("actions on everything differ (-want +got):\n%s", diff)
@@ -329,7 +329,7 @@ func TestHookFunction(t *testing.T) {
 		"with options": {withOptions, map[string]any{
 			"Architectures": []any{"x86_64"},
 			"Environment": map[string]any{"Variables": map[string]any{
-				"SERIAL_PREFIX": "ACME-", "THING_PREFIX": "acme-", "DEVICE_LOCATIONS": `["Berlin","Seattle","USA"]`, "EXISTING_THINGS": "allow", "ROTATION": "deny",
+				"SERIAL_PREFIX": "ACME-", "THING_PREFIX": "acme-", "DEVICE_LOCATIONS": `["Berlin","Moon"]`, "EXISTING_THINGS": "allow", "ROTATION": "deny",
 			}},
 			"ReservedConcurrentExecutions": 10.0,
 			"TracingConfig":                map[string]any{"Mode": "Active"},
@@ -707,5 +707,41 @@ func TestOutputs(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("outputs differ (-want +got):\n%s", diff)
+	}
+}
+
+// Further statements are a policy that every device gets, and that outlives the
+// stack like the device policy.
+func TestDeviceStatementsAreAPolicyOfEachDevice(t *testing.T) {
+	tmpl := synthesized(t, withOptions)
+	id, policy := tmpl.named(t, "AWS::IoT::Policy", "ExtraPolicy")
+	want := map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
+		"Sid": "PublishAlarms", "Effect": "Allow", "Action": "iot:Publish",
+		"Resource": "arn:aws:iot:us-east-1:123456789012:topic/acme/alarms/${iot:Connection.Thing.ThingName}",
+	}}}
+	if diff := cmp.Diff(want, resolved(policy.Properties["PolicyDocument"])); diff != "" {
+		t.Errorf("policy (-want +got):\n%s", diff)
+	}
+	_, r := tmpl.named(t, "AWS::IoT::ProvisioningTemplate", "")
+	if !slices.Contains(r.DependsOn, id) {
+		t.Errorf("the template does not wait for %s", id)
+	}
+	var body struct {
+		Resources map[string]struct{ Properties map[string]any }
+	}
+	if err := json.Unmarshal([]byte(r.Properties["TemplateBody"].(string)), &body); err != nil {
+		t.Fatal(err)
+	}
+	var policies []any
+	for _, id := range slices.Sorted(maps.Keys(body.Resources)) {
+		if name := body.Resources[id].Properties["PolicyName"]; name != nil {
+			policies = append(policies, name)
+		}
+	}
+	if diff := cmp.Diff([]any{"SecondExtraPolicy", "SecondDevicePolicy"}, policies); diff != "" {
+		t.Errorf("policies of a device (-want +got):\n%s", diff)
+	}
+	if got := body.Resources["thing"].Properties["ThingTypeName"]; got != "acme-sensor" {
+		t.Errorf("type %v", got)
 	}
 }

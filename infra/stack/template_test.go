@@ -69,7 +69,7 @@ func synth(context map[string]any) (template, error) {
 	if props.Options, err = stack.ParseOptions(context); err != nil {
 		return template{}, err
 	}
-	if props.Documents, err = stack.ReadDocuments(filepath.Join("..", "..", "templates")); err != nil {
+	if props.Documents, err = stack.ReadDocuments(filepath.Join("..", "..", "templates"), props.Options); err != nil {
 		return template{}, err
 	}
 	if err := props.Check(); err != nil {
@@ -106,7 +106,8 @@ var (
 	withOptions = sync.OnceValues(func() (template, error) {
 		return synth(map[string]any{
 			"certificateArn": arnA + "," + arnB, "name": "Second", "serialPrefix": "ACME-", "thingPrefix": "acme-", "hookArchitecture": "x86_64",
-			"minimalRole": "true", "existingThings": "allow", "serialRegistry": "none", "rotation": "false", "retireAfter": "9", "hookConcurrency": "10",
+			"minimalRole": "true", "existingThings": "allow", "serialRegistry": "none", "rotation": "false", "hookConcurrency": "10",
+			"templates": "testdata/own", "thingType": "acme-sensor", "thingGroup": "acme", "deviceStatements": "testdata/statements.json",
 			"claimClientIds": "claim-*,gg-?", "claimSourceIp": "203.0.113.0/24", "expectedAdmissions": "7", "xray": "true", "alarmEmail": "ops@example.com",
 		})
 	})

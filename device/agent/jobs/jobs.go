@@ -31,6 +31,7 @@ import (
 // A Conn is the device's connection to AWS IoT.
 type Conn = interface {
 	ThingName() string
+	SessionPresent() bool
 	// Publish returns when AWS IoT has acknowledged the message.
 	Publish(ctx context.Context, topic string, payload []byte) error
 }

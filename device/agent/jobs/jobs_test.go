@@ -109,6 +109,8 @@ type conn bench
 
 func (c *conn) ThingName() string { return thing }
 
+func (c *conn) SessionPresent() bool { return false }
+
 func (c *conn) Publish(_ context.Context, topic string, payload []byte) error {
 	t, ok := awsiot.ParseJobsTopic(topic)
 	if !ok {

@@ -84,6 +84,7 @@ func (s *Service) Filters(thing string) []string { return []string{awsiot.Tunnel
 // Serve waits: tunnels do not depend on the MQTT connection.
 func (s *Service) Serve(ctx context.Context, _ interface {
 	ThingName() string
+	SessionPresent() bool
 	Publish(ctx context.Context, topic string, payload []byte) error
 }) error {
 	<-ctx.Done()
