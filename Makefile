@@ -16,7 +16,7 @@ AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 LINT        := .ci/tools/golangci-lint
 
-.PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench torture release packages images clean
+.PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench conformance torture release packages images clean
 .PHONY: check fmt lint vulnerabilities fuzz unit
 
 help:  ## list the targets
@@ -111,6 +111,11 @@ bench:  ## run the benchmarks
 	cd hook && $(GO) test -run '^$$' -bench . -benchmem .
 	cd device && $(GO) test -run '^$$' -bench . -benchmem ./...
 	cd device && $(GO) test -tags pkcs11 -run '^$$' -bench . -benchmem ./identity/pkcs11
+
+# ENDPOINT, API, ROOT and the rest of the flags in ARGS choose another endpoint than the emulator.
+conformance:  ## check the documented behavior of the emulator, or of ENDPOINT=HOST:PORT [API=URL] [ROOT=FILE] [ARGS=…]
+	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
+	./iot_core_local conformance $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') $(if $(API),--api '$(API)') $(if $(ROOT),--root '$(ROOT)') $(ARGS)
 
 # What virtual machines go through: first boots that meet trouble, under systemd,
 # and 200 power cuts. Needs root and the packages that .ci/run installs, and

@@ -34,7 +34,8 @@ var rooms = map[string]room{
 	"device/agent/outbox":                   {nil, "it stores messages, and knows no connection"},
 	"device/agent/tunnel":                   {[]string{"device/session", "device/awsiot"}, "a service of the agent knows a connection, and not what else uses it"},
 	"device/fleet":                          {[]string{"device/provision", "device/identity", "device/session", "device/awsiot"}, "it measures the real device"},
-	"device/fleet/controlplane":             {[]string{"device/fleet", "device/awsiot"}, "it works on what AWS IoT has of a fleet, and alone links the AWS SDK"},
+	"device/fleet/controlplane":             {[]string{"device/fleet", "device/awsiot"}, "it works on what AWS IoT has of a fleet, and of the fleet alone links the AWS SDK"},
+	"device/conformance":                    {[]string{"device/awsiot", "device/session"}, "it sees every endpoint from outside"},
 	"device/localcore":                      {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
 	"device/localcore/policy":               {[]string{"device/localcore/jsontree", "device/awsiot"}, "policies are evaluated without a broker"},
 
@@ -59,7 +60,7 @@ var rooms = map[string]room{
 	"device/internal/config":        {[]string{"device/awsiot", "device/identity/..."}, "settings are read before anything is made of them, and say where the identity is"},
 	"device/internal/cli":           {[]string{"device/internal/term", "device/awsiot"}, "every binary links it, so it must not bring along what only one needs"},
 	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/agent/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the device does not link the broker"},
-	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/..."}, "the core does not link the device"},
+	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/...", "device/conformance", "device/awsiot"}, "the core does not link the device"},
 	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the fleet does not link the broker"},
 
 	"device/internal/cli/manual": {[]string{"device/internal/..."}, "it renders the commands of every program, and no program links it"},

@@ -2,6 +2,7 @@ package localcore_test
 
 import (
 	"cmp"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -20,6 +21,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"example.com/fleety/device/conformance"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/controlapi"
 )
@@ -29,12 +31,16 @@ var updateFidelity = flag.Bool("update-fidelity", false, "write docs/fidelity.md
 const fidelityPage = "../../docs/fidelity.md"
 
 // A behaviour of AWS, the page that documents it, and the test that holds it.
-type behaviour struct{ text, source, test, file string }
+type behaviour struct {
+	text, source, test, file string
+	outside                  string // what package conformance says of it
+}
 
 // The page lists what the tests say of themselves. A test whose comment begins
 // with the address of an AWS page holds the sentence that follows. A comment
 // "Each case is of ADDRESS." makes every case of the test's table a behaviour,
-// and a field named page that one case: its name is the sentence.
+// and a field named page that one case: its name is the sentence. The last column
+// is from package conformance.
 func TestFidelityPageListsTheTestedBehaviors(t *testing.T) {
 	t.Parallel()
 	behaviours := collectBehaviours(t)
@@ -46,7 +52,7 @@ func TestFidelityPageListsTheTestedBehaviors(t *testing.T) {
 			t.Errorf("%s: %s cites an AWS page, but %q is no sentence", b.file, b.test, b.text)
 		}
 	}
-	want := renderFidelity(behaviours)
+	want := renderFidelity(seeFromOutside(t, behaviours))
 	if *updateFidelity {
 		if err := os.WriteFile(fidelityPage, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -59,6 +65,84 @@ func TestFidelityPageListsTheTestedBehaviors(t *testing.T) {
 	if diff := gocmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("docs/fidelity.md is not what the tests hold; write it with: go test ./localcore -run Fidelity -update-fidelity\n%s", diff)
 	}
+}
+
+// seeFromOutside says of each behaviour whether a check of package conformance
+// shows it, and on which day on AWS, or why none can. It adds the behaviours that
+// only a check holds.
+func seeFromOutside(t *testing.T, behaviours []behaviour) []behaviour {
+	t.Helper()
+	checks, err := conformance.Checks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	verified := verifiedOnAWS(t)
+	points := map[string]string{}
+	for _, point := range localcore.Ambiguities() {
+		points[point.ID] = point.Question
+	}
+	rows := map[string][]int{} // of behaviours, by what names them
+	for i, b := range behaviours {
+		folder := filepath.ToSlash(filepath.Join("localcore", filepath.Dir(b.file)))
+		for _, name := range []string{b.text, b.test, folder} {
+			rows[name] = append(rows[name], i)
+		}
+	}
+	say := func(name, what string) {
+		if len(rows[name]) == 0 {
+			t.Errorf("package conformance names %q, which is no row: correct it there, or add the AWS page", name)
+		}
+		for _, i := range rows[name] {
+			behaviours[i].outside = what
+		}
+	}
+	for i, group := range conformance.HiddenBehaviors() {
+		for _, name := range group.Rows {
+			say(name, fmt.Sprintf("no [%d]", i+1))
+		}
+	}
+	for _, c := range checks {
+		what := "yes"
+		if day := verified[c.Behavior]; day != "" {
+			what = "verified on AWS, " + day
+		}
+		switch question, known := points[c.Open]; {
+		case c.Open != "":
+			if known && question != c.Behavior {
+				t.Errorf("%s:%d: %s is the question %q", c.File, c.Line, c.Open, question)
+			}
+		case c.Page != "":
+			behaviours = append(behaviours, behaviour{c.Behavior, c.Page, "", c.File, what})
+		default:
+			say(asSentence(c.Behavior), what)
+		}
+	}
+	return behaviours
+}
+
+func verifiedOnAWS(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("../conformance/transcripts/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var transcripts []*conformance.Report
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r conformance.Report
+		if err := json.Unmarshal(data, &r); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		transcripts = append(transcripts, &r)
+	}
+	days, err := conformance.VerifiedOnAWS(transcripts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return days
 }
 
 func collectBehaviours(t *testing.T) []behaviour {
@@ -101,7 +185,7 @@ func behavioursOf(f *ast.FuncDecl, file string) []behaviour {
 	}
 	cases := behavioursOfCases(f, file, ofCases)
 	if m := sourceAndText.FindStringSubmatch(comment); m != nil {
-		return append(cases, behaviour{asSentence(m[2]), m[1], f.Name.Name, file})
+		return append(cases, behaviour{text: asSentence(m[2]), source: m[1], test: f.Name.Name, file: file})
 	}
 	return cases
 }
@@ -124,7 +208,7 @@ func behavioursOfCases(f *ast.FuncDecl, file, source string) (cases []behaviour)
 			of = "iot/latest/developerguide/" + page
 		}
 		if of != "" {
-			cases = append(cases, behaviour{asSentence(name), of, f.Name.Name, file})
+			cases = append(cases, behaviour{text: asSentence(name), source: of, test: f.Name.Name, file: file})
 		}
 		return false
 	})
@@ -170,16 +254,25 @@ func renderFidelity(behaviours []behaviour) string {
 	fmt.Fprintf(&page, `# What iot_core_local does as AWS IoT Core does
 
 Written from the tests of `+"`device/localcore`"+`, which fail when this page differs. %d behaviours that AWS documents, each with its
-page and the test that holds it.
-`, len(behaviours))
+page and the test that holds it. %d of them are checked from outside too, by [`+"`iot_core_local conformance`"+`](conformance.md), which runs
+against any endpoint; that AWS does so is verified only where the last column says so.
+`, len(behaviours), countChecked(behaviours))
 	folder := ""
 	for _, b := range behaviours {
-		if f := filepath.ToSlash(filepath.Join("localcore", filepath.Dir(b.file))); f != folder {
-			folder = f
-			fmt.Fprintf(&page, "\n## `%s`\n\n| Behaviour | AWS page | Test |\n|---|---|---|\n", folder)
+		f := "conformance"
+		if b.test != "" {
+			f = filepath.ToSlash(filepath.Join("localcore", filepath.Dir(b.file)))
 		}
-		fmt.Fprintf(&page, "| %s | [%s](https://docs.aws.amazon.com/%s.html) | `%s` |\n",
-			cell(b.text), pageName(b.source), b.source, b.test)
+		if f != folder {
+			folder = f
+			fmt.Fprintf(&page, "\n## `%s`\n\n| Behaviour | AWS page | Test | From outside |\n|---|---|---|---|\n", folder)
+		}
+		fmt.Fprintf(&page, "| %s | [%s](https://docs.aws.amazon.com/%s.html) | `%s` | %s |\n",
+			cell(b.text), pageName(b.source), b.source, cmp.Or(b.test, b.file), cmp.Or(b.outside, "not yet"))
+	}
+	page.WriteString("\n## What cannot be checked from outside\n\n")
+	for i, group := range conformance.HiddenBehaviors() {
+		fmt.Fprintf(&page, "%d. What %s.\n", i+1, group.Reason)
 	}
 	page.WriteString("\n## What AWS leaves open\n\n`iot_core_local help fidelity` prints this table too.\n\n| | Point | Here |\n|---|---|---|\n")
 	for _, point := range localcore.Ambiguities() {
@@ -188,6 +281,15 @@ page and the test that holds it.
 	page.WriteString("\n## What is not there\n\nThe control API rejects these operations of AWS IoT by their names, and every parameter that it does not emulate:\n")
 	fmt.Fprintf(&page, "%s.\n", strings.Join(controlapi.NotEmulated(), ", "))
 	return page.String()
+}
+
+func countChecked(behaviours []behaviour) (n int) {
+	for _, b := range behaviours {
+		if b.outside == "yes" || strings.HasPrefix(b.outside, "verified") {
+			n++
+		}
+	}
+	return n
 }
 
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

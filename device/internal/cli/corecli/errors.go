@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"example.com/fleety/device/conformance"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/lambdahost"
@@ -23,6 +24,10 @@ func explain(err error) cli.Explanation {
 		return cli.Explanation{Code: cli.ExitUsage}
 	case errors.Is(err, localcore.ErrBeyondLoopback):
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "the control API does not authenticate callers; if other machines may reach it nevertheless, add --unsafe-allow-any-address"}
+	case errors.Is(err, conformance.ErrDenied):
+		return cli.Explanation{Code: cli.ExitDenied, Hint: "name other AWS credentials in the environment, for example with AWS_PROFILE"}
+	case errors.Is(err, conformance.ErrUnreachable):
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "check --endpoint and --api"}
 	case errors.Is(err, registry.ErrLocked):
 		return cli.Explanation{Code: cli.ExitFailed}
 	case errors.Is(err, errAbsent), errors.Is(err, errEnded):

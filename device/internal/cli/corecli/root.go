@@ -38,6 +38,7 @@ reason.`,
 		newServeCmd(console),
 		newEventsCmd(console),
 		newExplainCmd(console),
+		newConformanceCmd(console),
 		newFidelityCmd(console),
 	)
 }

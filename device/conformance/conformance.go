@@ -1,0 +1,267 @@
+// Package conformance checks documented behaviors of AWS IoT Core from outside,
+// against any endpoint: AWS itself, iot_core_local, or another emulator.
+//
+// The checks are scripts, in checks/*.txt; [Checks] documents their language.
+// They use raw MQTT packets over TLS and signed requests of the REST API,
+// and no client of ours.
+package conformance
+
+import (
+	"bufio"
+	"cmp"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Check shows one behavior, or what an endpoint does at an open point.
+type Check struct {
+	// Behavior is one sentence, that of its row in docs/fidelity.md.
+	Behavior string
+	// Open is the id of an open point, such as U12. What the endpoint does is
+	// recorded then, not compared.
+	Open string
+	// Page is the path of the AWS page below docs.aws.amazon.com, without
+	// .html, where no test of the emulator has the row.
+	Page string
+	// Needs is what not every endpoint offers: "role", one that AWS IoT may
+	// assume, and "alpn", a port that requires ALPN.
+	Needs []string
+	// Repeat is how many times the steps run; 1 is the default.
+	Repeat int
+	// File and Line are where the check stands.
+	File string
+	Line int
+
+	steps []step
+}
+
+// A step is one line of a script with what continues it.
+type step struct {
+	line int
+	text string
+}
+
+// Hash identifies the steps. A transcript of other steps proves nothing.
+func (c Check) Hash() string {
+	h := sha256.New()
+	for _, s := range c.steps {
+		fmt.Fprintln(h, s.text)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}
+
+//go:embed checks/*.txt
+var files embed.FS
+
+// Checks returns all checks, in the order of their files.
+//
+// A line "== SENTENCE" begins a check; "== U12: POINT" one of an open point.
+// A line that begins with a space continues the one before, # begins a comment.
+// Before the first check, "setup STEP" adds a step to each check of the file and
+// "def NAME STEP" one to a macro, which "NAME ARG | ARG" runs with $1 and
+// so on replaced. Below the sentence, "page: PATH", "needs: WORD" and
+// "repeat: N" set the fields of [Check]. {name} stands for a variable, {name!}
+// for it within a JSON string, {csr} and {selfSigned} for a new key's request and
+// certificate, {x*9} for nine x. The steps are:
+//
+//	principal NAME [STATEMENT…]    an active certificate with these policy
+//	                               statements, or one that allows everything
+//	thing NAME [STATEMENT…]        the same, attached to a new thing {NAME}
+//	api|data|jobsdata METHOD PATH [BODY]   a request of the REST API; it must
+//	                               succeed unless the next step is:
+//	= STATUS [EXCEPTION | JSON]    what the last request was answered with
+//	NAME connect [OPTION=VALUE…]   CONNECT, as NAME; CONNACK must accept it
+//	NAME try-connect [OPTION=VALUE…]   CONNECT alone
+//	NAME subscribe FILTER[@QOS]…   SUBSCRIBE, and all must be granted
+//	NAME publish [OPTION…] TOPIC [PAYLOAD]   PUBLISH, QoS 1, and PUBACK
+//	NAME try-subscribe | try-publish …   the packet alone
+//	NAME unsubscribe|ping|disconnect|drop|write …   the packet, or bytes
+//	NAME hold, NAME flush          what is sent in between goes out in one write
+//	NAME gets PACKET [CODE…|JSON]  the next packet of this type
+//	NAME message TOPIC [PAYLOAD]   a message on this topic, JSON or text
+//	NAME finds TOPIC PAYLOAD       the same, after others on this topic
+//	NAME nothing [TOPIC]           no message arrives
+//	NAME open, NAME closed         the connection is alive, or ended by the server
+//	x509 JSON                      what the certificate in the last answer has;
+//	                               its id is {fingerprint} from then on
+//	use NAME                       takes it for NAME, with its key
+//	let VARIABLE TEXT              sets a variable
+//	settle                         time for a change to take effect
+//	record [NAME [TOPIC]]          what the last request was answered with, or
+//	                               what NAME gets, as answer to an open point
+//
+// JSON that is expected has "<any>", "<number>", "<soon>" (a time in five minutes), "<string>", "<absent>",
+// "<~REGEXP>" and "<=variable>" as values. An object from the API may have more
+// members, a message only if "..." is a member of the pattern.
+func Checks() ([]Check, error) {
+	names, err := fs.Glob(files, "checks/*.txt")
+	if err != nil {
+		return nil, err
+	}
+	var all []Check
+	for _, name := range names {
+		text, err := files.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		checks, err := parse(strings.TrimPrefix(name, "checks/"), string(text))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, checks...)
+	}
+	return all, nil
+}
+
+var (
+	openPoint = regexp.MustCompile(`^([A-Z][0-9]+): `)
+	argument  = regexp.MustCompile(`\$[1-9]`)
+	repeated  = regexp.MustCompile(`\{([^{}*]{1,9})\*([0-9]+)\}`)
+)
+
+// parse reads the checks of one file.
+func parse(file, text string) (checks []Check, err error) {
+	var lines []step
+	scanner := bufio.NewScanner(strings.NewReader(text))
+	for n := 1; scanner.Scan(); n++ {
+		line := scanner.Text()
+		switch trimmed := strings.TrimSpace(line); {
+		case trimmed == "" || strings.HasPrefix(line, "#"):
+		case trimmed != strings.TrimLeft(line, " \t") || line[0] != ' ' && line[0] != '\t':
+			lines = append(lines, step{n, trimmed})
+		case len(lines) == 0:
+			return nil, fmt.Errorf("%s:%d: nothing to continue", file, n)
+		default:
+			lines[len(lines)-1].text += " " + trimmed
+		}
+	}
+	var setup []step
+	var needs []string
+	macros := map[string][]string{}
+	var c *Check
+	for _, l := range lines {
+		word, rest, _ := strings.Cut(l.text, " ")
+		switch {
+		case word == "==":
+			checks = append(checks, Check{Behavior: rest, Needs: needs, Repeat: 1, File: file, Line: l.line, steps: slices.Clone(setup)})
+			c = &checks[len(checks)-1]
+			if m := openPoint.FindStringSubmatch(rest); m != nil {
+				c.Open, c.Behavior = m[1], strings.TrimPrefix(rest, m[0])
+			}
+		case c == nil && word == "needs:":
+			needs = strings.Fields(rest)
+		case c == nil && word == "setup":
+			setup, err = expand(setup, macros, step{l.line, rest})
+		case c == nil && word == "def":
+			name, body, _ := strings.Cut(rest, " ")
+			macros[name] = append(macros[name], body)
+		case c == nil:
+			err = fmt.Errorf("%q stands before the first check", word)
+		case word == "page:":
+			c.Page = rest
+		case word == "needs:":
+			c.Needs = append(slices.Clip(needs), strings.Fields(rest)...)
+		case word == "repeat:":
+			c.Repeat, err = strconv.Atoi(rest)
+		default:
+			c.steps, err = expand(c.steps, macros, l)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", file, l.line, err)
+		}
+	}
+	return checks, nil
+}
+
+// expand appends a step, or those of the macro that it names.
+func expand(steps []step, macros map[string][]string, s step) ([]step, error) {
+	word, rest, _ := strings.Cut(s.text, " ")
+	body, ok := macros[word]
+	if !ok {
+		s.text = repeated.ReplaceAllStringFunc(s.text, func(m string) string {
+			parts := repeated.FindStringSubmatch(m)
+			n, _ := strconv.Atoi(parts[2]) // digits
+			return strings.Repeat(parts[1], n)
+		})
+		return append(steps, s), nil
+	}
+	args := strings.Split(rest+" ", " | ")
+	for _, line := range body {
+		line = argument.ReplaceAllStringFunc(line, func(m string) string {
+			if i := int(m[1] - '1'); i < len(args) {
+				return strings.TrimSpace(args[i])
+			}
+			return ""
+		})
+		var err error
+		if steps, err = expand(steps, macros, step{s.line, strings.TrimSpace(line)}); err != nil {
+			return nil, err
+		}
+	}
+	return steps, nil
+}
+
+// A Hidden is a group of behaviors that no check can show, and why. Rows are the
+// names of tests of the emulator, "localcore/PACKAGE" for all of a package, or
+// the sentences of single rows.
+type Hidden struct {
+	Reason string
+	Rows   []string
+}
+
+//go:embed hidden.txt
+var hidden string
+
+// HiddenBehaviors returns the behaviors that cannot be seen from outside.
+func HiddenBehaviors() (groups []Hidden) {
+	for line := range strings.Lines(hidden) {
+		line = strings.TrimSpace(line)
+		if reason, ok := strings.CutPrefix(line, "== "); ok {
+			groups = append(groups, Hidden{Reason: reason})
+		} else if line != "" && len(groups) > 0 {
+			last := &groups[len(groups)-1]
+			last.Rows = append(last.Rows, line)
+		}
+	}
+	return groups
+}
+
+// Cost is what checks request of an endpoint, as far as their scripts show.
+type Cost struct {
+	Checks, Connections, Requests, Messages int
+}
+
+// CostOf counts the steps of checks.
+func CostOf(checks []Check) (c Cost) {
+	for _, check := range checks {
+		c.Checks++
+		for _, s := range check.steps {
+			word, rest, _ := strings.Cut(s.text, " ")
+			verb, _, _ := strings.Cut(rest, " ")
+			switch n := check.Repeat; {
+			case word == "api", word == "data", word == "jobsdata":
+				c.Requests += 2 * n // many create what must be deleted
+			case word == "principal", word == "thing":
+				c.Requests += 12 * n
+			case strings.HasSuffix(verb, "connect") && verb != "disconnect":
+				c.Connections += n
+			case verb == "publish", verb == "try-publish", verb == "message":
+				c.Messages += n
+			}
+		}
+	}
+	return c
+}
+
+// String is a sentence for the one who pays.
+func (c Cost) String() string {
+	return fmt.Sprintf("%d checks, with about %d requests of the REST API, %d connections and %d messages",
+		c.Checks, cmp.Or(c.Requests, 0), c.Connections, c.Messages)
+}

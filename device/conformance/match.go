@@ -1,0 +1,164 @@
+package conformance
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// decode reads JSON with its numbers as they are written.
+func decode(text string) (v any, err error) {
+	d := json.NewDecoder(bytes.NewReader([]byte(text)))
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	if d.More() {
+		return nil, fmt.Errorf("more than one JSON value")
+	}
+	return v, nil
+}
+
+// A matcher compares values with patterns and keeps what they capture.
+type matcher struct {
+	vars  map[string]string
+	exact bool // objects have no members that the pattern does not name
+}
+
+// text compares text with a pattern: as JSON if the pattern is some.
+func (m matcher) text(pattern, got string) error {
+	if pattern == "" {
+		return nil
+	}
+	want, err := decode(pattern)
+	if _, number := want.(json.Number); err != nil || number {
+		if pattern != got {
+			return fmt.Errorf("got %q, want %q", got, pattern)
+		}
+		return nil
+	}
+	value, err := decode(got)
+	if err != nil {
+		return fmt.Errorf("got %q, which is no JSON", got)
+	}
+	return m.value("", want, value)
+}
+
+// value compares a value, found at path, with its pattern.
+func (m matcher) value(path string, want, got any) error {
+	differs := fmt.Errorf("at %s: got %s, want %s", place(path), show(got), show(want))
+	switch want := want.(type) {
+	case map[string]any:
+		object, ok := got.(map[string]any)
+		if !ok {
+			return differs
+		}
+		_, open := want["..."]
+		for _, key := range slices.Sorted(maps.Keys(want)) {
+			value, there := object[key]
+			switch pattern := want[key]; {
+			case key == "...":
+			case pattern == "<absent>":
+				if there {
+					return fmt.Errorf("at %s.%s: got %s, want no such member", path, key, show(value))
+				}
+			case !there:
+				return fmt.Errorf("at %s: got %s, want a member %s", place(path), show(got), key)
+			default:
+				if err := m.value(path+"."+key, pattern, value); err != nil {
+					return err
+				}
+			}
+		}
+		if m.exact && !open {
+			for _, key := range slices.Sorted(maps.Keys(object)) {
+				if _, ok := want[key]; !ok {
+					return fmt.Errorf("at %s.%s: got %s, want no such member", path, key, show(object[key]))
+				}
+			}
+		}
+		return nil
+	case []any:
+		list, ok := got.([]any)
+		if !ok || len(list) != len(want) {
+			return differs
+		}
+		for i := range want {
+			if err := m.value(fmt.Sprintf("%s[%d]", path, i), want[i], list[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	case string:
+		if m.wild(want, got) {
+			return nil
+		}
+	case json.Number:
+		if number, ok := got.(json.Number); ok && sameNumber(want, number) {
+			return nil
+		}
+	}
+	if want != got {
+		return differs
+	}
+	return nil
+}
+
+// wild matches what is not text as it stands.
+func (m matcher) wild(pattern string, got any) bool {
+	inner, ok := strings.CutPrefix(pattern, "<")
+	inner, end := strings.CutSuffix(inner, ">")
+	text, isText := got.(string)
+	_, isNumber := got.(json.Number)
+	switch {
+	case !ok || !end:
+		return isText && text == pattern
+	case inner == "any":
+		return true
+	case inner == "soon": // 4 to 6 minutes from now
+		seconds, err := strconv.ParseFloat(fmt.Sprint(got), 64)
+		left := time.Until(time.UnixMilli(int64(seconds * 1000)))
+		return isNumber && err == nil && left > 4*time.Minute && left < 6*time.Minute
+	case inner == "number":
+		return isNumber
+	case inner == "string":
+		return isText
+	case strings.HasPrefix(inner, "~"):
+		matched, err := regexp.MatchString(inner[1:], text)
+		return isText && err == nil && matched
+	case strings.HasPrefix(inner, "="):
+		if !isText {
+			text = fmt.Sprint(got)
+		}
+		m.vars[inner[1:]] = text
+		return true
+	}
+	return false
+}
+
+// sameNumber compares numbers by value, those beyond 2^53 by their digits.
+func sameNumber(a, b json.Number) bool {
+	x, errX := a.Float64()
+	y, errY := b.Float64()
+	return a == b || errX == nil && errY == nil && x == y && x < 1<<53 && x > -1<<53
+}
+
+func show(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return strconv.Quote(fmt.Sprint(v))
+	}
+	return string(text)
+}
+
+// place names a path for people.
+func place(path string) string {
+	return cmp.Or(strings.TrimPrefix(path, "."), "the top")
+}

@@ -1,0 +1,352 @@
+package conformance
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// A client is one MQTT connection, packet by packet, so that it can also send
+// what no client library does.
+type client struct {
+	conn    net.Conn
+	version byte
+	mute    bool // sends no PUBACK
+	log     func(format string, args ...any)
+
+	mu       sync.Mutex
+	received []map[string]any // that no step took yet
+	end      error            // of the connection
+	changed  chan struct{}    // closed when one of the two changes
+	held     *bytes.Buffer    // what hold keeps back; nil without
+	id       uint16           // of the last packet
+	messages []uint16         // packet ids of the messages that came, 0 of QoS 0
+
+	connected time.Time
+}
+
+// dial opens a connection and reads what comes until it ends.
+func dial(ctx context.Context, address string, config *tls.Config, log func(string, ...any)) (*client, error) {
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, config) // a Dialer would name the server by itself
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return &client{conn: conn, version: 4, changed: make(chan struct{}), log: log, connected: time.Now()}, nil
+}
+
+// read collects packets until the connection ends.
+func (c *client) read() {
+	reader := bufio.NewReader(c.conn)
+	for {
+		pk, err := readPacket(reader, c.version)
+		if err == nil && pk.FixedHeader.Type == packets.Publish && pk.FixedHeader.Qos == 1 && !c.mute {
+			err = c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: pk.PacketID})
+		}
+		c.mu.Lock()
+		if err == nil {
+			packet := asMap(pk)
+			c.log("< %s", show(readable(packet)))
+			c.received = append(c.received, packet)
+			if pk.FixedHeader.Type == packets.Publish {
+				c.messages = append(c.messages, pk.PacketID)
+			}
+		} else {
+			c.log("< end of the connection: %v", err)
+			c.end = err
+		}
+		close(c.changed)
+		c.changed = make(chan struct{})
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func readPacket(r *bufio.Reader, version byte) (pk packets.Packet, err error) {
+	first, err := r.ReadByte()
+	if err != nil {
+		return pk, err
+	}
+	if err := pk.FixedHeader.Decode(first); err != nil {
+		return pk, err
+	}
+	if pk.FixedHeader.Remaining, _, err = packets.DecodeLength(r); err != nil {
+		return pk, err
+	}
+	body := make([]byte, pk.FixedHeader.Remaining)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return pk, err
+	}
+	pk.ProtocolVersion = version
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
+		err = pk.ConnackDecode(body)
+	case packets.Publish:
+		err = pk.PublishDecode(body)
+	case packets.Puback:
+		err = pk.PubackDecode(body)
+	case packets.Suback:
+		err = pk.SubackDecode(body)
+	case packets.Unsuback:
+		err = pk.UnsubackDecode(body)
+	case packets.Disconnect:
+		err = pk.DisconnectDecode(body)
+	}
+	return pk, err
+}
+
+// asMap is a packet as scripts and transcripts see it. What is not there in the
+// packet is not there in the map.
+func asMap(pk packets.Packet) map[string]any {
+	name := strings.ToLower(packets.PacketNames[pk.FixedHeader.Type])
+	m := map[string]any{"packet": name}
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
+		m["code"], m["sessionPresent"] = number(pk.ReasonCode), pk.SessionPresent
+	case packets.Puback, packets.Disconnect:
+		m["code"] = number(pk.ReasonCode)
+	case packets.Suback, packets.Unsuback:
+		codes := []any{}
+		for _, code := range pk.ReasonCodes {
+			codes = append(codes, number(code))
+		}
+		m["codes"] = codes
+	case packets.Publish:
+		m["topic"], m["qos"], m["retain"] = pk.TopicName, number(pk.FixedHeader.Qos), pk.FixedHeader.Retain
+		m["payload"] = string(pk.Payload)
+		if !utf8.Valid(pk.Payload) {
+			m["payload"] = "hex:" + hex.EncodeToString(pk.Payload)
+		}
+	}
+	p := pk.Properties
+	for name, value := range map[string]string{
+		"assignedClientIdentifier": p.AssignedClientID, "contentType": p.ContentType, "responseTopic": p.ResponseTopic,
+		"correlationData": string(p.CorrelationData),
+	} {
+		if value != "" {
+			m[name] = value
+		}
+	}
+	for name, value := range map[string]uint32{
+		"messageExpiryInterval": p.MessageExpiryInterval, "sessionExpiryInterval": p.SessionExpiryInterval, "maximumPacketSize": p.MaximumPacketSize,
+		"serverKeepAlive": uint32(p.ServerKeepAlive), "receiveMaximum": uint32(p.ReceiveMaximum),
+		"topicAliasMaximum": uint32(p.TopicAliasMaximum), "topicAlias": uint32(p.TopicAlias),
+	} {
+		if value != 0 {
+			m[name] = number(value)
+		}
+	}
+	for name, flag := range map[string]struct {
+		set   bool
+		value byte
+	}{
+		"maximumQoS": {p.MaximumQosFlag, p.MaximumQos}, "retainAvailable": {p.RetainAvailableFlag, p.RetainAvailable},
+		"subscriptionIdentifiersAvailable": {p.SubIDAvailableFlag, p.SubIDAvailable}, "payloadFormatIndicator": {p.PayloadFormatFlag, p.PayloadFormat},
+	} {
+		if flag.set {
+			m[name] = number(flag.value)
+		}
+	}
+	for _, user := range p.User {
+		list, _ := m["userProperties"].([]any)
+		m["userProperties"] = append(list, map[string]any{user.Key: user.Val})
+	}
+	return m
+}
+
+// readable is a packet whose payload is shown as the JSON that it is.
+func readable(packet map[string]any) map[string]any {
+	payload, _ := packet["payload"].(string)
+	v, err := decode(payload)
+	if err != nil {
+		return packet
+	}
+	packet = maps.Clone(packet)
+	packet["payload"] = v
+	return packet
+}
+
+func number[T ~uint8 | ~uint32](n T) json.Number {
+	return json.Number(strconv.FormatUint(uint64(n), 10))
+}
+
+// send writes a packet, or keeps it for flush.
+func (c *client) send(pk packets.Packet) error {
+	if pk.ProtocolVersion == 0 {
+		pk.ProtocolVersion = c.version
+	}
+	var b bytes.Buffer
+	encode := map[byte]func(*bytes.Buffer) error{
+		packets.Connect: pk.ConnectEncode, packets.Publish: pk.PublishEncode, packets.Puback: pk.PubackEncode,
+		packets.Subscribe: pk.SubscribeEncode, packets.Unsubscribe: pk.UnsubscribeEncode,
+		packets.Disconnect: pk.DisconnectEncode, packets.Pingreq: pk.PingreqEncode,
+	}[pk.FixedHeader.Type]
+	if err := encode(&b); err != nil {
+		return err
+	}
+	return c.write(b.Bytes())
+}
+
+func (c *client) write(b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held != nil {
+		c.held.Write(b)
+		return nil
+	}
+	// That the server has closed shows when reading.
+	if _, err := c.conn.Write(b); err != nil && !errors.Is(err, net.ErrClosed) {
+		c.log("> not sent: %v", err)
+	}
+	return nil
+}
+
+// hold keeps back what is sent, flush writes it at once.
+func (c *client) hold(on bool) error {
+	c.mu.Lock()
+	held := c.held
+	c.held = nil
+	if on {
+		c.held = &bytes.Buffer{}
+	}
+	c.mu.Unlock()
+	if on || held == nil {
+		return nil
+	}
+	return c.write(held.Bytes())
+}
+
+func (c *client) nextID() uint16 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.id++
+	return c.id
+}
+
+// messageIDs returns the packet ids of all messages that came.
+func (c *client) messageIDs() []uint16 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.messages)
+}
+
+var errQuiet = errors.New("nothing came")
+
+// take waits for a packet that wanted accepts and removes it.
+func (c *client) take(ctx context.Context, within time.Duration, wanted func(map[string]any) bool) (map[string]any, error) {
+	timeout := time.NewTimer(within)
+	defer timeout.Stop()
+	for {
+		c.mu.Lock()
+		i := slices.IndexFunc(c.received, wanted)
+		var found map[string]any
+		if i >= 0 {
+			found = c.received[i]
+			c.received = slices.Delete(c.received, i, i+1)
+		}
+		end, changed := c.end, c.changed
+		c.mu.Unlock()
+		switch {
+		case found != nil:
+			return found, nil
+		case end != nil:
+			return nil, fmt.Errorf("the connection ended: %w", end)
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return nil, errQuiet
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// pending lists what no step took, for errors.
+func (c *client) pending() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.received) == 0 {
+		return ""
+	}
+	return " (but there came " + show(c.received) + ")"
+}
+
+func clip(text string) string {
+	if len(text) > 600 {
+		return text[:600] + "…"
+	}
+	return text
+}
+
+// ofType accepts packets of a type.
+func ofType(name string) func(map[string]any) bool {
+	return func(m map[string]any) bool { return m["packet"] == name }
+}
+
+// onTopic accepts messages on a topic, or all.
+func onTopic(topic string) func(map[string]any) bool {
+	return func(m map[string]any) bool { return m["packet"] == "publish" && (topic == "" || m["topic"] == topic) }
+}
+
+// connectPacket makes a CONNECT of options such as keepalive=30.
+func connectPacket(id string, options map[string]string) (packets.Packet, error) {
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, ProtocolVersion: 4}
+	pk.Connect = packets.ConnectParams{ProtocolName: []byte("MQTT"), ClientIdentifier: id, Clean: true, Keepalive: 60}
+	for name, value := range options {
+		n, err := strconv.ParseUint(value, 10, 32)
+		p := &pk.Properties
+		switch name {
+		case "v", "level":
+			pk.ProtocolVersion = byte(n)
+		case "id":
+			pk.Connect.ClientIdentifier, err = value, nil
+		case "clean":
+			pk.Connect.Clean = n == 1
+		case "keepalive":
+			pk.Connect.Keepalive = uint16(n)
+		case "expiry":
+			p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = uint32(n), true
+		case "receivemax":
+			p.ReceiveMaximum = uint16(n)
+		case "maxpacket":
+			p.MaximumPacketSize = uint32(n)
+		case "user":
+			pk.Connect.Username, pk.Connect.UsernameFlag, err = []byte(value), true, nil
+		case "will": // TOPIC,PAYLOAD[,retain]
+			parts := append(strings.Split(value, ","), "", "")
+			pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload, err = true, parts[0], []byte(parts[1]), nil
+			pk.Connect.WillQos, pk.Connect.WillRetain = 1, parts[2] == "retain"
+		case "cert", "sni", "alpn", "tls", "port", "mute", "early", "tickets":
+			err = nil // of the connection
+		default:
+			err = fmt.Errorf("no option %s", name)
+		}
+		if err != nil {
+			return pk, fmt.Errorf("%s=%s: %w", name, value, err)
+		}
+	}
+	return pk, nil
+}

@@ -1,0 +1,295 @@
+package conformance
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"golang.org/x/sync/errgroup"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/session"
+)
+
+// Prefix begins the names of all that a run creates.
+const Prefix = "conformance-"
+
+// A Config says which endpoint to check, and how. Endpoint is required, and for
+// endpoints outside of AWS API.
+type Config struct {
+	// Endpoint is HOST or HOST:PORT of MQTT over TLS.
+	Endpoint string
+	// API is the address of the REST APIs. Empty means those of AWS in Region.
+	API string
+	// ALPNPort is a port that requires ALPN; 0 means 443 on AWS, and none elsewhere.
+	ALPNPort int
+	// Roots verify the endpoint; nil means those of the system.
+	Roots *x509.CertPool
+	// Region is that of requests. Empty means the endpoint's own, or us-east-1.
+	Region string
+	// Credentials sign requests; nil means any, which AWS does not accept.
+	Credentials aws.CredentialsProvider
+	// Role is the ARN of a role for provisioning templates and rules. Checks that
+	// need one are skipped without it.
+	Role string
+	// Checks are those to run.
+	Checks []Check
+	// Parallel is how many run at once; 0 means 4 on AWS and 16 elsewhere.
+	Parallel int
+	// Patience is how long an answer may take, Quiet how long to wait where none
+	// is expected, Settle what a change may take to have an effect. Zero means 20,
+	// 3 and 30 seconds on AWS, and 10, 0.2 and 0 seconds elsewhere.
+	Patience, Quiet, Settle time.Duration
+	// Done is called with each result, from several goroutines; may be nil.
+	Done func(Result)
+}
+
+// Why a run can end before its first check.
+var (
+	ErrDenied      = errors.New("the endpoint does not accept the credentials")
+	ErrUnreachable = errors.New("the endpoint cannot be reached")
+)
+
+// A run is one run of checks.
+type run struct {
+	Config
+	host, address, arn string
+	planes             map[string]plane
+	http               *http.Client
+	shared             *tls.Certificate
+	vars               map[string]string // of every script
+}
+
+func orElse[T comparable](value T, onAWS bool, there, elsewhere T) T {
+	var zero T
+	switch {
+	case value != zero:
+		return value
+	case onAWS:
+		return there
+	}
+	return elsewhere
+}
+
+// Run runs the checks and deletes what they made, also when ctx ends. The error
+// is about the run, such as an endpoint that cannot be reached; what differs is
+// in the report.
+func Run(ctx context.Context, c Config) (*Report, error) {
+	r := &run{Config: c, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
+	defer r.http.CloseIdleConnections()
+	host, port, err := net.SplitHostPort(c.Endpoint)
+	if err != nil {
+		host, port = c.Endpoint, fmt.Sprint(session.DefaultPort)
+	}
+	r.host, r.address = host, net.JoinHostPort(host, port)
+	e := awsiot.ParseEndpoint(host)
+	r.Region = cmp.Or(c.Region, e.Region, "us-east-1")
+	r.Parallel = orElse(c.Parallel, e.AWS(), 4, 16)
+	r.Patience = orElse(c.Patience, e.AWS(), 20*time.Second, 10*time.Second)
+	r.Quiet = orElse(c.Quiet, e.AWS(), 3*time.Second, 200*time.Millisecond)
+	r.Settle = orElse(c.Settle, e.AWS(), 30*time.Second, 0)
+	r.ALPNPort = orElse(c.ALPNPort, e.AWS(), 443, 0)
+	if c.Credentials == nil {
+		r.Credentials = anonymous
+	}
+	r.planes = map[string]plane{"api": {"iot", c.API}, "data": {"iotdata", c.API}, "jobsdata": {"iot-jobs-data", c.API}}
+	if c.API == "" {
+		domain := r.Region + e.Host[strings.Index(e.Host, r.Region)+len(r.Region):]
+		r.planes = map[string]plane{"api": {"iot", "https://iot." + domain}, "data": {"iotdata", "https://" + host}, "jobsdata": {"iot-jobs-data", "https://data.jobs.iot." + domain}}
+	}
+	report := &Report{Endpoint: "other", Started: time.Now().UTC().Truncate(time.Second)}
+	if e.AWS() {
+		report.Endpoint = "aws"
+	}
+	setup := r.newScript(Prefix + strings.ToLower(rand.Text()[:6]))
+	defer r.clean(ctx, setup, report)
+	if err := r.setUp(ctx, setup); err != nil {
+		switch status := setup.last.status; {
+		case status == http.StatusUnauthorized || status == http.StatusForbidden:
+			err = fmt.Errorf("%w: %w", ErrDenied, err)
+		case status == 0:
+			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		return nil, fmt.Errorf("preparing a certificate and a policy at %s: %w", cmp.Or(c.API, host), err)
+	}
+	results := make([]Result, len(c.Checks))
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(r.Parallel)
+	for i, check := range c.Checks {
+		group.Go(func() error {
+			result := r.check(ctx, check, fmt.Sprint(setup.vars["p"], "-", i), report, &mu)
+			results[i] = result
+			if c.Done != nil {
+				c.Done(result)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // they return no errors
+	report.Results = results
+	report.Seconds = time.Since(report.Started).Seconds()
+	return report, ctx.Err()
+}
+
+func (r *run) newScript(prefix string) *script {
+	vars := maps.Clone(r.vars)
+	if vars == nil {
+		vars = map[string]string{}
+	}
+	vars["p"], vars["rule"] = prefix, strings.ReplaceAll(prefix, "-", "_")
+	return &script{run: r, vars: vars, principals: map[string]*tls.Certificate{}, clients: map[string]*client{}, tickets: tls.NewLRUClientSessionCache(1)}
+}
+
+// setUp makes the certificate that most checks use, and learns the account.
+func (r *run) setUp(ctx context.Context, s *script) error {
+	if err := s.principal(ctx, "All", false, `{"Effect":"Allow","Action":"iot:*","Resource":"*"}`); err != nil {
+		return err
+	}
+	arn, err := awsiot.ParseARN(s.vars["Allarn"])
+	if err != nil {
+		return err
+	}
+	r.shared = s.principals["All"]
+	r.arn = strings.TrimSuffix(s.vars["Allarn"], ":cert/"+s.vars["Allid"])
+	r.vars = map[string]string{
+		"allowAll": s.vars["Allpolicy"], "all": s.vars["Allid"], "allarn": s.vars["Allarn"], "run": s.vars["p"],
+		"arn": r.arn, "account": arn.Account, "region": arn.Region, "role": r.Role, "host": r.host, "alpnPort": fmt.Sprint(r.ALPNPort),
+	}
+	return nil
+}
+
+// clean deletes what a script made, the last first, even after ctx has ended.
+func (r *run) clean(ctx context.Context, s *script, report *Report) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	done := map[string]bool{}
+	for _, u := range slices.Backward(s.undos) {
+		if done[u.what] {
+			continue
+		}
+		done[u.what] = true
+		if err := u.run(ctx); err != nil {
+			report.leftOver(fmt.Sprintf("%s: %v", u.what, err))
+		}
+	}
+}
+
+// check runs one check.
+func (r *run) check(ctx context.Context, c Check, prefix string, report *Report, mu *sync.Mutex) (result Result) {
+	result = Result{Behavior: c.Behavior, Open: c.Open, Steps: c.Hash(), Verdict: Same}
+	for _, need := range c.Needs {
+		missing := map[string]bool{"role": r.Role == "", "alpn": r.ALPNPort == 0}[need]
+		if missing {
+			result.Verdict, result.Got = Skipped, "needs "+need
+			return result
+		}
+	}
+	if ctx.Err() != nil {
+		result.Verdict, result.Got = Skipped, "interrupted"
+		return result
+	}
+	s := r.newScript(prefix)
+	began := time.Now()
+	running, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	err := s.runSteps(running, c)
+	s.close()
+	r.clean(ctx, s, report)
+	result.Seconds = time.Since(began).Seconds()
+	result.Transcript = s.redact(s.transcript...)
+	result.Got = changing.ReplaceAllString(strings.Join(s.redact(s.recorded...), "; "), "VARIES")
+	differs, ok := errors.AsType[*mismatch](err)
+	switch {
+	case ok:
+		texts := s.redact(differs.want, differs.got)
+		result.Verdict, result.Want, result.Got = Differs, texts[0], texts[1]
+	case err != nil:
+		result.Verdict, result.Got = Failed, s.redact(err.Error())[0]
+	case c.Open != "":
+		result.Verdict = Recorded
+	}
+	return result
+}
+
+func (s *script) runSteps(ctx context.Context, c Check) error {
+	for range c.Repeat {
+		for i, st := range c.steps {
+			next := ""
+			if i+1 < len(c.steps) {
+				next = c.steps[i+1].text
+			}
+			if err := s.step(ctx, st.text, next); err != nil {
+				return fmt.Errorf("%s:%d: %w", c.File, st.line, err)
+			}
+		}
+		s.close()
+		s.clients = map[string]*client{}
+	}
+	return nil
+}
+
+// close ends the connections.
+func (s *script) close() {
+	for _, c := range s.connections {
+		c.conn.Close()
+	}
+	s.running.Wait()
+	for _, c := range s.connections { // what no step looked at was made nevertheless
+		for _, packet := range c.received {
+			s.seen(packet)
+		}
+	}
+	s.connections = nil
+}
+
+var (
+	secretNames = []string{"privateKey", "PrivateKey", "certificateOwnershipToken", "clientAccessToken", "sourceAccessToken", "destinationAccessToken", "secretAccessKey", "sessionToken"}
+	keyInPEM    = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`)
+)
+
+// What differs from run to run in what is recorded.
+var certificateInPEM, changing = regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?(-----END CERTIFICATE-----(\\n|\n)?|$)`),
+	regexp.MustCompile(`\b([0-9a-f]{64}|1[78][0-9]{8}([0-9]{3})?(\.[0-9]+)?)\b`)
+
+// keepSecret remembers the secrets in an answer.
+func (s *script) keepSecret(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range secretNames {
+		s.secrets = append(s.secrets, valuesOf(text, name)...)
+	}
+}
+
+// redact takes secrets and the account out of lines.
+func (s *script) redact(lines ...string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]string, len(lines))
+	for i, line := range lines {
+		for _, secret := range s.secrets {
+			line = strings.ReplaceAll(line, secret, "REDACTED")
+		}
+		line = keyInPEM.ReplaceAllString(line, "REDACTED")
+		if account := s.vars["account"]; account != "" {
+			line = strings.ReplaceAll(line, account, "ACCOUNT")
+		}
+		line = certificateInPEM.ReplaceAllString(strings.ReplaceAll(line, s.host, "ENDPOINT"), "CERTIFICATE")
+		line = strings.ReplaceAll(strings.ReplaceAll(line, s.vars["p"], "NAME"), s.vars["run"], "RUN")
+		out[i] = clip(line)
+	}
+	return out
+}

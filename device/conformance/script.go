@@ -1,0 +1,661 @@
+package conformance
+
+import (
+	"cmp"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// A script is a check that runs.
+type script struct {
+	*run
+	vars       map[string]string
+	principals map[string]*tls.Certificate
+	clients    map[string]*client
+	last       answer
+	recorded   []string
+
+	tickets     tls.ClientSessionCache
+	undos       []undo
+	connections []*client
+	running     sync.WaitGroup // their readers
+
+	mu         sync.Mutex
+	transcript []string // under mu
+	secrets    []string // of answers; under mu
+}
+
+// A mismatch is what differs from AWS's documentation. Other errors are those
+// of the check itself.
+type mismatch struct{ want, got string }
+
+func (m *mismatch) Error() string { return "want " + m.want + ", got " + m.got }
+
+func (s *script) log(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.transcript = append(s.transcript, fmt.Sprintf(format, args...))
+}
+
+var variable = regexp.MustCompile(`\{([a-zA-Z][a-zA-Z0-9]*)(!?)\}`)
+
+// fill replaces variables. What is no variable stays: JSON has braces too.
+func (s *script) fill(text string) string {
+	return variable.ReplaceAllStringFunc(text, func(m string) string {
+		name, inString := strings.CutSuffix(m[1:len(m)-1], "!")
+		value, ok := s.vars[name]
+		switch {
+		case ok:
+		case name == "csr", name == "csr384", name == "csr521", name == "selfSigned", name == "expired":
+			value = s.newKey(name)
+		default:
+			return m
+		}
+		if inString {
+			quoted := show(value)
+			value = quoted[1 : len(quoted)-1]
+		}
+		return value
+	})
+}
+
+// newKey makes a key, and a certificate signing request or a certificate in PEM
+// form.
+func (s *script) newKey(kind string) string {
+	curve := map[string]elliptic.Curve{"csr384": elliptic.P384(), "csr521": elliptic.P521()}[kind]
+	if curve == nil {
+		curve = elliptic.P256()
+	}
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		return ""
+	}
+	block := pem.Block{Type: "CERTIFICATE"}
+	subject := pkix.Name{CommonName: s.vars["p"]}
+	if strings.HasPrefix(kind, "csr") {
+		block.Type = "CERTIFICATE REQUEST"
+		block.Bytes, _ = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
+	} else {
+		serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
+		c := &x509.Certificate{SerialNumber: serial, Subject: subject, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		if kind == "expired" {
+			c.NotAfter = time.Now().Add(-time.Hour)
+		}
+		block.Bytes, _ = x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	}
+	s.principals["last"] = &tls.Certificate{PrivateKey: key, Certificate: [][]byte{block.Bytes}}
+	return string(pem.EncodeToMemory(&block))
+}
+
+// step runs one step. next is the one that follows.
+func (s *script) step(ctx context.Context, text, next string) error {
+	text = s.fill(text)
+	word, rest, _ := strings.Cut(text, " ")
+	rest = strings.TrimSpace(rest)
+	s.log("%s", text)
+	switch word {
+	case "principal", "thing":
+		name, statements, _ := strings.Cut(rest, " ")
+		return s.principal(ctx, name, word == "thing", statements)
+	case "api", "data", "jobsdata":
+		return s.call(ctx, word, rest, strings.HasPrefix(next, "= ") || strings.HasPrefix(next, "record"))
+	case "=":
+		return s.answered(rest)
+	case "let":
+		name, value, _ := strings.Cut(rest, " ")
+		s.vars[name] = strings.TrimSpace(value)
+		return nil
+	case "use":
+		cert, err := s.certificate(s.last.body)
+		s.principals[rest] = cert
+		return err
+	case "x509":
+		return s.x509(rest)
+	case "settle":
+		return sleep(ctx, s.Settle)
+	case "record":
+		return s.record(ctx, rest)
+	}
+	if !unicode.IsUpper(rune(word[0])) {
+		return fmt.Errorf("there is no step %q", word)
+	}
+	verb, rest, _ := strings.Cut(rest, " ")
+	return s.mqtt(ctx, word, verb, strings.TrimSpace(rest))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// principal makes a certificate with a policy, and a thing for it. What it makes
+// has names in variables: of thing T {T}, of its certificate {Tid} and {Tarn}, of
+// its policy {Tpolicy}.
+func (s *script) principal(ctx context.Context, name string, thing bool, statements string) error {
+	if err := s.call(ctx, "api", `POST /certificates?setAsActive=true {"certificateSigningRequest":`+show(s.newKey("csr"))+`}`, false); err != nil {
+		return err
+	}
+	cert, err := s.certificate(s.last.body)
+	if err != nil {
+		return err
+	}
+	s.principals[name] = cert
+	id, arn := strings.Join(valuesOf(s.last.body, "certificateId"), ""), strings.Join(valuesOf(s.last.body, "certificateArn"), "")
+	s.vars[name+"id"], s.vars[name+"arn"], s.vars[name] = id, arn, s.vars["p"]+"-"+name
+	policy := s.vars["allowAll"]
+	if statements != "" || policy == "" {
+		policy = s.vars["p"] + "-" + name
+		document := `{"Version":"2012-10-17","Statement":[` + statements + `]}`
+		if err := s.call(ctx, "api", "POST /policies/"+policy+` {"policyDocument":`+show(document)+`}`, false); err != nil {
+			return err
+		}
+	}
+	s.vars[name+"policy"] = policy
+	if err := s.call(ctx, "api", "PUT /target-policies/"+policy+` {"target":"`+arn+`"}`, false); err != nil || !thing {
+		return err
+	}
+	if err := s.call(ctx, "api", "POST /things/"+s.vars[name]+" {}", false); err != nil {
+		return err
+	}
+	return s.call(ctx, "api", "PUT /things/"+s.vars[name]+"/principals#principal="+arn, false)
+}
+
+// certificate returns the pair of the last key and the certificate in an answer.
+func (s *script) certificate(body string) (*tls.Certificate, error) {
+	block, _ := pem.Decode([]byte(strings.Join(valuesOf(body, "certificatePem"), "")))
+	if block == nil {
+		return nil, &mismatch{"a certificate in PEM form", body}
+	}
+	cert := &tls.Certificate{Certificate: [][]byte{block.Bytes}}
+	given := strings.Join(append(valuesOf(body, "privateKey"), valuesOf(body, "PrivateKey")...), "")
+	if key, err := awsiot.PrivateKey([]byte(given)); err == nil {
+		cert.PrivateKey = key
+	} else if last := s.principals["last"]; last != nil {
+		cert.PrivateKey = last.PrivateKey
+	}
+	return cert, nil
+}
+
+// x509 compares what a certificate that came has in it.
+func (s *script) x509(want string) error {
+	cert, err := s.certificate(s.last.body)
+	if err != nil {
+		return err
+	}
+	c, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		return err
+	}
+	var extensions []string
+	for _, e := range c.Extensions {
+		extensions = append(extensions, fmt.Sprint(e.Id, " ", e.Critical))
+	}
+	s.vars["fingerprint"] = awsiot.CertificateID(c)
+	got := show(map[string]any{
+		"id": s.vars["fingerprint"], "issuer": c.Issuer.String(), "subject": c.Subject.String(), "signature": c.SignatureAlgorithm.String(),
+		"notAfter": c.NotAfter, "serialBytes": len(c.SerialNumber.Bytes()), "extensions": extensions, "ca": c.IsCA, "keyUsage": c.KeyUsage,
+		"chainsToServer": s.Roots != nil && func() bool { _, err := c.Verify(x509.VerifyOptions{Roots: s.Roots}); return err == nil }(),
+	})
+	s.log("< %s", got)
+	if err := (matcher{vars: s.vars}).text(want, got); err != nil {
+		return &mismatch{want, err.Error()}
+	}
+	return nil
+}
+
+// call sends a request of the REST API. It must succeed unless its answer is
+// looked at by the next step.
+func (s *script) call(ctx context.Context, api, request string, looked bool) (err error) {
+	method, rest, _ := strings.Cut(request, " ")
+	path, body, _ := strings.Cut(rest, " ")
+	s.log("> %s %s %s", method, path, body)
+	if s.last, err = s.request(ctx, s.planes[api], method, path, strings.TrimSpace(body)); err != nil {
+		return err
+	}
+	s.keepSecret(s.last.body)
+	s.log("< %d %s %s", s.last.status, s.last.exception, s.last.body)
+	s.undos = append(s.undos, s.undosOf(method, path, s.last)...)
+	if strings.Contains(path, "retain=true") {
+		s.forget(strings.TrimPrefix(strings.SplitN(path, "?", 2)[0], "/topics/"))
+	}
+	if !looked && s.last.status >= 300 {
+		return &mismatch{"success of " + method + " " + path, fmt.Sprint(s.last.status, " ", s.last.exception, " ", s.last.body)}
+	}
+	return nil
+}
+
+// forget removes a retained message in the end.
+func (s *script) forget(topic string) {
+	s.undos = append(s.undos, undo{"retained message " + topic, func(ctx context.Context) error {
+		_, err := s.request(ctx, s.planes["data"], "POST", "/topics/"+strings.ReplaceAll(topic, "/", "%2F")+"?qos=1&retain=true", "")
+		return err
+	}})
+}
+
+func (s *script) answered(want string) error {
+	status, rest, _ := strings.Cut(want, " ")
+	rest = strings.TrimSpace(rest)
+	got := fmt.Sprint(s.last.status, " ", s.last.exception, " ", s.last.body)
+	if status != strconv.Itoa(s.last.status) {
+		return &mismatch{want, got}
+	}
+	if rest == "" {
+		return nil
+	}
+	if rest[0] != '{' && rest[0] != '[' {
+		if rest != s.last.exception {
+			return &mismatch{want, got}
+		}
+		return nil
+	}
+	if err := (matcher{vars: s.vars}).text(rest, s.last.body); err != nil {
+		return &mismatch{want, err.Error()}
+	}
+	return nil
+}
+
+// record keeps what an endpoint does where AWS's documentation says nothing.
+func (s *script) record(ctx context.Context, rest string) error {
+	name, topic, _ := strings.Cut(rest, " ")
+	if name == "" {
+		text := fmt.Sprint(s.last.status)
+		if s.last.exception != "" {
+			text += " " + s.last.exception
+		}
+		if s.last.status < 300 && s.last.body != "" {
+			text += " " + s.last.body
+		}
+		s.recorded = append(s.recorded, text)
+		return nil
+	}
+	c := s.clients[name]
+	if c == nil {
+		return fmt.Errorf("%s never connected", name)
+	}
+	for {
+		packet, err := c.take(ctx, s.Quiet, func(m map[string]any) bool { return topic == "" || m["topic"] == topic })
+		if errors.Is(err, errQuiet) {
+			s.recorded = append(s.recorded, "nothing more from "+name)
+			return nil
+		}
+		if err != nil {
+			s.recorded = append(s.recorded, "the connection of "+name+" ends")
+			return ctx.Err()
+		}
+		s.seen(packet)
+		s.recorded = append(s.recorded, show(readable(packet)))
+	}
+}
+
+// options cuts KEY=VALUE words off the beginning of text.
+func options(text string, names ...string) (map[string]string, string) {
+	found := map[string]string{}
+	for {
+		word, rest, _ := strings.Cut(text, " ")
+		name, value, ok := strings.Cut(word, "=")
+		if !ok || len(names) > 0 && !strings.Contains(" "+strings.Join(names, " ")+" ", " "+name+" ") {
+			return found, text
+		}
+		found[name], text = value, strings.TrimSpace(rest)
+	}
+}
+
+// mqtt runs a step of a client.
+func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
+	if verb == "connect" || verb == "try-connect" {
+		return s.connect(ctx, name, rest, verb == "connect")
+	}
+	c := s.clients[name]
+	if c == nil {
+		return fmt.Errorf("%s never connected", name)
+	}
+	switch verb {
+	case "subscribe", "try-subscribe", "unsubscribe":
+		return s.subscribe(ctx, c, verb, rest)
+	case "publish", "try-publish":
+		return s.publish(ctx, c, verb, rest)
+	case "ping":
+		return c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}})
+	case "disconnect":
+		code, _ := strconv.ParseUint(rest, 0, 8) // none is 0
+		return c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ReasonCode: byte(code)})
+	case "drop":
+		return c.conn.Close()
+	case "write":
+		b, err := hex.DecodeString(strings.ReplaceAll(rest, " ", ""))
+		if err != nil {
+			return err
+		}
+		return c.write(b)
+	case "hold", "flush":
+		return c.hold(verb == "hold")
+	case "gets":
+		kind, want, _ := strings.Cut(rest, " ")
+		return s.gets(ctx, c, kind, strings.TrimSpace(want))
+	case "message", "finds":
+		topic, want, _ := strings.Cut(rest, " ")
+		return s.message(ctx, c, topic, strings.TrimSpace(want), verb == "finds")
+	case "nothing":
+		packet, err := c.take(ctx, s.Quiet, onTopic(rest))
+		if err == nil {
+			return &mismatch{"no message", show(packet)}
+		}
+		return ctx.Err()
+	case "open":
+		if err := c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}}); err != nil {
+			return err
+		}
+		return s.gets(ctx, c, "pingresp", "")
+	case "ack":
+		n, err := strconv.ParseUint(rest, 10, 16)
+		if err != nil {
+			return err
+		}
+		return c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: c.messageIDs()[n-1]})
+	case "took":
+		least, err := strconv.ParseFloat(rest, 64)
+		if took := time.Since(c.connected).Seconds(); err == nil && took < least {
+			return &mismatch{"at least " + rest + " seconds since CONNECT", fmt.Sprintf("%.1f seconds", took)}
+		}
+		return err
+	case "resumed":
+		if got := fmt.Sprint(c.conn.(*tls.Conn).ConnectionState().DidResume); got != rest {
+			return &mismatch{"resumption of the TLS session: " + rest, got}
+		}
+		return nil
+	case "count":
+		return s.count(ctx, c, rest)
+	case "closed":
+		_, err := c.take(ctx, s.Patience, func(map[string]any) bool { return false })
+		if errors.Is(err, errQuiet) {
+			return &mismatch{"the end of the connection", "an open connection" + c.pending()}
+		}
+		return ctx.Err()
+	}
+	return fmt.Errorf("there is no step %q of a client", verb)
+}
+
+// message takes the next message on a topic, or the first that is wanted.
+func (s *script) message(ctx context.Context, c *client, topic, want string, skip bool) error {
+	var last error
+	for {
+		packet, err := c.take(ctx, s.Patience, onTopic(topic))
+		if err != nil {
+			return cmp.Or(last, error(&mismatch{"a message on " + topic, err.Error() + c.pending()}))
+		}
+		payload := s.seen(packet)
+		err = (matcher{s.vars, true}).text(want, payload)
+		if err == nil {
+			s.last = answer{body: payload}
+			return nil
+		}
+		if last = (&mismatch{want, err.Error()}); !skip {
+			return last
+		}
+	}
+}
+
+// count compares how many messages a client and others got together.
+func (s *script) count(ctx context.Context, c *client, rest string) error {
+	words := strings.Fields(rest)
+	want, err := strconv.Atoi(words[len(words)-1])
+	if err != nil {
+		return err
+	}
+	got := 0
+	for deadline := time.Now().Add(s.Patience); got < want && time.Now().Before(deadline); {
+		if err := sleep(ctx, s.Quiet); err != nil {
+			return err
+		}
+		got = len(c.messageIDs())
+		for _, other := range words[:len(words)-1] {
+			got += len(s.clients[other].messageIDs())
+		}
+	}
+	if got != want {
+		return &mismatch{fmt.Sprint(want, " messages"), fmt.Sprint(got)}
+	}
+	return nil
+}
+
+// seen keeps the secrets of a message, and how to delete what a provisioning made.
+// It returns the payload.
+func (s *script) seen(packet map[string]any) string {
+	topic, _ := packet["topic"].(string)
+	payload, _ := packet["payload"].(string)
+	s.keepSecret(payload)
+	switch {
+	case strings.HasPrefix(topic, "$aws/certificates/create") && strings.HasSuffix(topic, "/accepted"):
+		for _, id := range valuesOf(payload, "certificateId") {
+			s.undos = append(s.undos, s.undoOf("certificates", id))
+		}
+	case strings.HasPrefix(topic, "$aws/provisioning-templates/"):
+		for _, thing := range valuesOf(payload, "thingName") {
+			s.undos = append(s.undos, s.undoOf("things", thing))
+		}
+	}
+	return payload
+}
+
+func (s *script) gets(ctx context.Context, c *client, kind, want string) error {
+	packet, err := c.take(ctx, s.Patience, ofType(kind))
+	if err != nil {
+		return &mismatch{kind + " " + want, err.Error() + c.pending()}
+	}
+	if strings.HasPrefix(want, "{") {
+		if err := (matcher{vars: s.vars}).text(want, show(packet)); err != nil {
+			return &mismatch{want, err.Error()}
+		}
+		return nil
+	}
+	codes := []any{}
+	for _, word := range strings.Fields(want) {
+		n, err := strconv.ParseUint(word, 0, 8)
+		if err != nil {
+			return err
+		}
+		codes = append(codes, number(byte(n)))
+	}
+	got := packet["codes"]
+	if got == nil {
+		got = []any{packet["code"]}
+	}
+	if len(codes) > 0 && show(got) != show(codes) {
+		return &mismatch{kind + " " + want, show(packet)}
+	}
+	return nil
+}
+
+func (s *script) connect(ctx context.Context, name, rest string, must bool) error {
+	o, _ := options(rest)
+	cert := s.shared
+	if own := s.principals[name]; own != nil {
+		cert = own
+	}
+	if other := o["cert"]; other != "" && other != "none" {
+		if cert = s.principals[other]; cert == nil {
+			return fmt.Errorf("there is no principal %s", other)
+		}
+	}
+	config := &tls.Config{RootCAs: s.Roots, ServerName: s.host, MinVersion: tls.VersionTLS12}
+	if o["cert"] != "none" {
+		config.Certificates = []tls.Certificate{*cert}
+	}
+	if o["alpn"] != "" {
+		config.NextProtos = []string{o["alpn"]}
+	}
+	if o["tls"] == "1.2" {
+		config.MaxVersion = tls.VersionTLS12
+	}
+	if o["tickets"] != "" {
+		config.ClientSessionCache = s.tickets
+	}
+	if o["sni"] == "none" { // and then there is no name to verify
+		config.ServerName, config.InsecureSkipVerify = "", true
+	}
+	address := s.address
+	if o["port"] != "" {
+		address = s.host + ":" + o["port"]
+	}
+	pk, err := connectPacket(s.vars["p"]+"-"+name, o)
+	if err != nil {
+		return err
+	}
+	// A new certificate or policy takes time on AWS.
+	for deadline := time.Now().Add(s.Settle); ; {
+		err = s.connectOnce(ctx, name, address, config, pk, o, must)
+		if err == nil || !must || time.Now().After(deadline) || ctx.Err() != nil {
+			return err
+		}
+		if err := sleep(ctx, time.Second+100*time.Millisecond); err != nil { // one CONNECT per second
+			return err
+		}
+	}
+}
+
+func (s *script) connectOnce(ctx context.Context, name, address string, config *tls.Config, pk packets.Packet, o map[string]string, must bool) error {
+	c, err := dial(ctx, address, config, func(format string, args ...any) { s.log(name+" "+format, args...) })
+	if err != nil && !must { // the handshake is part of what is looked at
+		conn, _ := net.Pipe()
+		conn.Close()
+		c = &client{conn: conn, end: err, changed: make(chan struct{}), log: s.log}
+		s.clients[name] = c
+		s.log("< %v", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", address, err)
+	}
+	c.mute = o["mute"] != ""
+	if pk.ProtocolVersion == 5 {
+		c.version = 5
+	}
+	s.clients[name] = c
+	s.connections = append(s.connections, c)
+	s.running.Go(c.read)
+	if o["early"] != "" { // what must wait for CONNACK goes out with CONNECT
+		_ = c.hold(true)
+	}
+	if pk.ProtocolVersion == 3 {
+		pk.Connect.ProtocolName = []byte("MQIsdp")
+	}
+	if err := c.send(pk); err != nil {
+		return err
+	}
+	if o["early"] != "" {
+		if err := s.subscribe(ctx, c, "try-subscribe", o["early"]); err != nil {
+			return err
+		}
+		return c.hold(false)
+	}
+	if !must {
+		return nil
+	}
+	return s.gets(ctx, c, "connack", "0")
+}
+
+func (s *script) subscribe(ctx context.Context, c *client, verb, rest string) error {
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: c.nextID()}
+	var codes []string
+	for _, filter := range strings.Fields(rest) {
+		sub := packets.Subscription{Filter: filter, Qos: 1}
+		if i := strings.LastIndex(filter, "@"); i > 0 {
+			n, err := strconv.ParseUint(filter[i+1:], 10, 8)
+			if err != nil {
+				return err
+			}
+			sub.Filter, sub.Qos = filter[:i], byte(n)
+		}
+		pk.Filters = append(pk.Filters, sub)
+		codes = append(codes, fmt.Sprint(sub.Qos))
+	}
+	if verb == "unsubscribe" {
+		pk.FixedHeader.Type = packets.Unsubscribe
+		return c.send(pk)
+	}
+	if err := c.send(pk); err != nil || verb == "try-subscribe" {
+		return err
+	}
+	return s.gets(ctx, c, "suback", strings.Join(codes, " "))
+}
+
+func (s *script) publish(ctx context.Context, c *client, verb, rest string) error {
+	o, rest := options(rest, "qos", "retain", "alias", "expiry", "dup", "type", "response", "property", "format")
+	topic, payload, _ := strings.Cut(rest, " ")
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, TopicName: topic, Payload: []byte(payload)}
+	if raw, ok := strings.CutPrefix(payload, "hex:"); ok {
+		b, err := hex.DecodeString(raw)
+		if err != nil {
+			return err
+		}
+		pk.Payload = b
+	}
+	if topic == "-" {
+		pk.TopicName = ""
+	}
+	for key, value := range o {
+		n, _ := strconv.ParseUint(value, 10, 32) // of those that are numbers
+		switch key {
+		case "qos":
+			pk.FixedHeader.Qos = byte(n)
+		case "retain":
+			pk.FixedHeader.Retain = true
+			s.forget(topic)
+		case "dup":
+			pk.FixedHeader.Dup = true
+		case "alias":
+			pk.Properties.TopicAlias, pk.Properties.TopicAliasFlag = uint16(n), true
+		case "expiry":
+			pk.Properties.MessageExpiryInterval = uint32(n)
+		case "type":
+			pk.Properties.ContentType = value
+		case "response":
+			pk.Properties.ResponseTopic = value
+		case "format":
+			pk.Properties.PayloadFormat, pk.Properties.PayloadFormatFlag = byte(n), true
+		case "property":
+			key, value, _ := strings.Cut(value, ":")
+			pk.Properties.User = append(pk.Properties.User, packets.UserProperty{Key: key, Val: value})
+		}
+	}
+	if pk.FixedHeader.Qos > 0 {
+		pk.PacketID = c.nextID()
+	}
+	if err := c.send(pk); err != nil || verb == "try-publish" || pk.FixedHeader.Qos == 0 {
+		return err
+	}
+	packet, err := c.take(ctx, s.Patience, ofType("puback"))
+	if err != nil {
+		return &mismatch{"puback", err.Error() + c.pending()}
+	}
+	if code, _ := packet["code"].(json.Number).Int64(); code >= 0x80 {
+		return &mismatch{"a puback that accepts", show(packet)}
+	}
+	return nil
+}

@@ -1,0 +1,257 @@
+package corecli
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/conformance"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/term"
+	"example.com/fleety/device/localcore"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/spf13/cobra"
+)
+
+type conformanceOptions struct {
+	conformance.Config
+	roots, run        string
+	aws               bool
+	transcript, junit string
+	json              bool
+}
+
+func newConformanceCmd(console *cli.Console) *cobra.Command {
+	var o conformanceOptions
+	cmd := &cobra.Command{
+		Use:   "conformance [flags]",
+		Short: "Check the documented behavior of an endpoint",
+		Long: `Conformance checks what AWS documents of AWS IoT Core, from outside, and records
+what an endpoint does where the documentation says nothing. Without --endpoint
+it checks this emulator, on free ports. With one, it checks both and prints what
+differs: what is documented, what this emulator does, and what the endpoint does.
+
+Everything that it creates has a name that begins with "conformance-" and is
+deleted again, also when it is interrupted. Against AWS it needs the AWS
+credentials of the environment and --yes-this-is-aws: it creates certificates,
+policies, things, jobs, rules and templates, and AWS charges for its messages.
+Other endpoints get no credentials of yours.
+
+It ends with exit code 0 when nothing differs, and 1 when something does.`,
+		Example: `  # Check this emulator
+  $ iot_core_local conformance
+
+  # Compare with AWS, and keep what was sent and received
+  $ iot_core_local conformance --endpoint xxxx-ats.iot.eu-west-1.amazonaws.com --yes-this-is-aws \
+      --role arn:aws:iam::123456789012:role/conformance --transcript aws.json
+
+  # Check another emulator, shadows only
+  $ iot_core_local conformance --endpoint localhost:8883 --api http://localhost:4566 --root ca.pem --run shadow`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.prepare(cmd, console); err != nil {
+				return err
+			}
+			return runConformance(cmd.Context(), console, o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.Endpoint, "endpoint", "", "check MQTT at `HOST[:PORT]` (default: this emulator)")
+	flags.StringVar(&o.API, "api", "", "check the REST API at `URL` (default: that of AWS)")
+	flags.StringVar(&o.roots, "root", "", "verify the endpoint with the root certificates in `FILE` (default: those of the system)")
+	flags.IntVar(&o.ALPNPort, "alpn-port", 0, "`PORT` that requires ALPN (default: 443 on AWS)")
+	flags.StringVar(&o.Region, "region", "", "AWS `REGION` of requests (default: the endpoint's)")
+	flags.StringVar(&o.Role, "role", "", "`ARN` of a role for templates and rules; checks that need one are skipped without it")
+	flags.BoolVar(&o.aws, "yes-this-is-aws", false, "allow checks of an AWS account, which cost money")
+	flags.StringVar(&o.run, "run", "", "run the checks whose sentence, id or file matches `PATTERN`")
+	flags.StringVar(&o.transcript, "transcript", "", "write what was sent and received into `FILE`, as JSON without secrets")
+	flags.StringVar(&o.junit, "junit", "", "write the results into `FILE`, as JUnit XML")
+	flags.BoolVar(&o.json, "json", false, "print the results as one JSON object")
+	return cmd
+}
+
+// prepare reads what the flags name, and says what a run against AWS costs.
+func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) error {
+	all, err := conformance.Checks()
+	if err != nil {
+		return err
+	}
+	pattern, err := regexp.Compile("(?i)" + o.run)
+	if err != nil {
+		return &cli.UsageError{Err: fmt.Errorf("--run: %w", err), Command: cmd}
+	}
+	for _, c := range all {
+		if pattern.MatchString(c.Open + " " + c.Behavior + " " + c.File) {
+			o.Checks = append(o.Checks, c)
+		}
+	}
+	if len(o.Checks) == 0 {
+		return &cli.UsageError{Err: fmt.Errorf("no check matches %q", o.run), Command: cmd}
+	}
+	host, _, err := net.SplitHostPort(o.Endpoint)
+	if err != nil {
+		host = o.Endpoint
+	}
+	onAWS := awsiot.ParseEndpoint(host).AWS()
+	switch {
+	case o.Endpoint == "" && o.API != "":
+		return &cli.UsageError{Err: errors.New("--api needs --endpoint"), Command: cmd}
+	case o.Endpoint != "" && o.API == "" && !onAWS:
+		return &cli.UsageError{Err: fmt.Errorf("%s is not an AWS endpoint: name its REST API with --api", host), Command: cmd}
+	case onAWS && !o.aws:
+		return &cli.UsageError{Err: fmt.Errorf("%s is an endpoint of AWS: this would run %s; to do so, add --yes-this-is-aws", host, conformance.CostOf(o.Checks)), Command: cmd}
+	}
+	if o.roots != "" {
+		text, err := os.ReadFile(o.roots)
+		if err != nil {
+			return fmt.Errorf("reading root certificates: %w", err)
+		}
+		certs, err := awsiot.Certificates(text)
+		if err != nil {
+			return fmt.Errorf("reading root certificates: %s: %w", o.roots, err)
+		}
+		o.Roots = x509.NewCertPool()
+		for _, c := range certs {
+			o.Roots.AddCert(c)
+		}
+	}
+	if onAWS {
+		console.Note(fmt.Sprintf("Running %s in your AWS account. AWS charges for messages and connections, well under one US dollar in all. "+
+			"Whatever is created has a name that begins with %q and is deleted again.", conformance.CostOf(o.Checks), conformance.Prefix))
+		loaded, err := config.LoadDefaultConfig(cmd.Context())
+		if err != nil {
+			return fmt.Errorf("reading AWS credentials: %w", err)
+		}
+		o.Credentials = loaded.Credentials
+	}
+	return nil
+}
+
+// A comparison is one row of the result.
+type comparison struct {
+	ID       string              `json:"id,omitempty"`
+	Behavior string              `json:"behavior"`
+	Verdict  conformance.Verdict `json:"verdict"`
+	// Documented is empty where AWS's documentation says nothing, or where
+	// the endpoint does what it says.
+	Documented string `json:"documented,omitempty"`
+	Ours       string `json:"ours,omitempty"`
+	Theirs     string `json:"theirs,omitempty"`
+}
+
+func runConformance(ctx context.Context, console *cli.Console, o conformanceOptions) error {
+	ours, err := checkEmulator(ctx, console, o)
+	if err != nil {
+		return err
+	}
+	report := ours
+	if o.Endpoint != "" {
+		step := cli.Step{Name: "check the endpoint", Text: "check " + o.Endpoint}
+		console.StepBegins(step)
+		began := time.Now()
+		report, err = conformance.Run(ctx, o.Config)
+		step.Elapsed, step.Err = time.Since(began), err
+		if err != nil && report == nil {
+			console.StepFailed(step)
+			return err
+		}
+		console.StepDone(step)
+	}
+	for path, write := range map[string]func(io.Writer) error{o.transcript: report.WriteTranscript, o.junit: report.WriteJUnit} {
+		if err := writeFile(path, write); err != nil {
+			return err
+		}
+	}
+	for _, what := range report.LeftOver {
+		console.Warn("could not delete " + what)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := printComparison(console, o, ours, report); err != nil {
+		return err
+	}
+	if report.Count(conformance.Differs)+report.Count(conformance.Failed) > 0 {
+		return cli.Reported(cli.ExitFailed)
+	}
+	return nil
+}
+
+// checkEmulator runs the checks on an emulator of its own.
+func checkEmulator(ctx context.Context, console *cli.Console, o conformanceOptions) (*conformance.Report, error) {
+	step := cli.Step{Name: "check the emulator", Text: fmt.Sprintf("run %d checks on the emulator", len(o.Checks))}
+	console.StepBegins(step)
+	began := time.Now()
+	server, err := localcore.Start(ctx, localcore.Config{ListenALPN: "127.0.0.1:0"})
+	if err != nil {
+		return nil, err
+	}
+	host, port := server.Endpoint()
+	report, err := conformance.Run(ctx, conformance.Config{
+		Endpoint: net.JoinHostPort(host, strconv.Itoa(port)), API: server.APIURL(), ALPNPort: server.PortALPN(), Roots: server.RootCAs(),
+		Role: "arn:aws:iam::123456789012:role/any", Checks: o.Checks,
+	})
+	err = errors.Join(err, server.Close())
+	step.Elapsed, step.Err = time.Since(began), err
+	if err != nil {
+		console.StepFailed(step)
+		return nil, err
+	}
+	console.StepDone(step)
+	return report, nil
+}
+
+func writeFile(path string, write func(io.Writer) error) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// printComparison prints what differs and what was recorded.
+func printComparison(console *cli.Console, o conformanceOptions, ours, theirs *conformance.Report) error {
+	var rows []comparison
+	for i, r := range theirs.Results {
+		row := comparison{ID: r.Open, Behavior: r.Behavior, Verdict: r.Verdict, Documented: r.Want, Ours: cmp.Or(ours.Results[i].Got, string(ours.Results[i].Verdict))}
+		if o.Endpoint != "" {
+			row.Theirs = cmp.Or(r.Got, string(r.Verdict))
+		}
+		rows = append(rows, row)
+	}
+	if o.json {
+		return console.JSON(map[string]any{
+			"endpoint": cmp.Or(o.Endpoint, "this emulator"), "checks": len(rows), "seconds": theirs.Seconds, "results": rows,
+			"same": theirs.Count(conformance.Same), "differs": theirs.Count(conformance.Differs), "recorded": theirs.Count(conformance.Recorded),
+			"skipped": theirs.Count(conformance.Skipped), "failed": theirs.Count(conformance.Failed),
+		})
+	}
+	var b strings.Builder
+	for _, row := range slices.DeleteFunc(rows, func(row comparison) bool { return row.Verdict == conformance.Same }) {
+		fmt.Fprintf(&b, "%-9s %s\n", row.Verdict, strings.TrimSpace(row.ID+" "+row.Behavior))
+		for _, part := range []struct{ name, text string }{{"documented", row.Documented}, {"ours", row.Ours}, {"theirs", row.Theirs}} {
+			if part.text != "" {
+				fmt.Fprintf(&b, "  %-11s %s\n", part.name, term.Clean(part.text))
+			}
+		}
+	}
+	fmt.Fprintf(&b, "%d checks in %.1f s: %d the same as documented, %d differ, %d recorded where nothing is documented, %d skipped, %d failed\n",
+		len(theirs.Results), theirs.Seconds, theirs.Count(conformance.Same), theirs.Count(conformance.Differs), theirs.Count(conformance.Recorded),
+		theirs.Count(conformance.Skipped), theirs.Count(conformance.Failed))
+	_, err := io.WriteString(console.Out, b.String())
+	return err
+}
