@@ -70,6 +70,10 @@ type Config struct {
 	// with any template; templates, policies and things can then be added
 	// through [Server.Registry].
 	Templates string
+	// CreateMissing creates the thing type, the thing groups and the billing group
+	// that a provisioning names, where AWS rejects it because they do not exist:
+	// for templates from elsewhere.
+	CreateMissing bool
 	// Hook is the executable of the pre-provisioning hook. Empty and [NoHook]
 	// mean none.
 	Hook string

@@ -156,8 +156,9 @@ func (s *Server) openState() (err error) {
 		ClaimPolicy: func(template string) string {
 			return strings.NewReplacer("client/claim-*", "client/*", "provisioning-templates/*", "provisioning-templates/"+template+"/*").Replace(s.config.Expand(openClaimPolicy))
 		},
-		Account: s.config.Account,
-		ARN:     s.config.arn,
+		Account:       s.config.Account,
+		CreateMissing: s.config.CreateMissing,
+		ARN:           s.config.arn,
 		Changed: func(events []registry.Event) {
 			if s.jobs != nil {
 				s.jobs.RegistryChanged()

@@ -7,11 +7,14 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -540,5 +543,48 @@ func TestIssuedCertificateIDIsItsFingerprint(t *testing.T) {
 	}
 	if _, err := x509.ParseCertificate(block.Bytes); err != nil {
 		t.Error(err)
+	}
+}
+
+// A blank start has a claim and its policy, and nothing else.
+func TestBlankStart(t *testing.T) {
+	t.Parallel()
+	r := start(t, localcore.Config{Templates: localcore.NoTemplates}).Registry()
+	groups, err := r.ListThingGroups(registry.ThingGroupFilter{Recursive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.ListThings(registry.ThingFilter{})) + len(r.ListThingTypes("")) + len(groups) + len(r.ListProvisioningTemplates()); n != 0 {
+		t.Errorf("%d things, types, groups and templates", n)
+	}
+	if policies := r.ListPolicies(); len(r.ListCertificates()) != 1 || len(policies) != 1 || policies[0].Name != localcore.ClaimPolicyName {
+		t.Errorf("%d certificates, policies %v", len(r.ListCertificates()), policies)
+	}
+}
+
+// A template from elsewhere names a type and groups that are not there.
+func TestCreateMissingCreatesTypesAndGroups(t *testing.T) {
+	t.Parallel()
+	const body = `{"Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{
+		"ThingName":"T","ThingTypeName":"foreign","ThingGroups":["g1","g2"],"BillingGroup":"payers"}}}}`
+	register := func(c localcore.Config) (*localcore.Server, error) {
+		c.Templates, c.Log = localcore.NoTemplates, nil
+		s := start(t, c)
+		_, err := controlPlane(s).RegisterThing(within(t), &iot.RegisterThingInput{TemplateBody: aws.String(body)})
+		return s, err
+	}
+	if _, err := register(localcore.Config{}); code(err) == "" {
+		t.Errorf("registered without --create-missing: %v", err)
+	}
+	s, err := register(localcore.Config{CreateMissing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	thing, err := s.Registry().DescribeThing("T")
+	if err != nil || thing.Type != "foreign" || thing.BillingGroup != "payers" {
+		t.Errorf("%+v, %v", thing, err)
+	}
+	if groups, err := s.Registry().ListThingGroupsForThing("T"); err != nil || !slices.Equal(groups, []string{"g1", "g2"}) {
+		t.Errorf("%q, %v", groups, err)
 	}
 }

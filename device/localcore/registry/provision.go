@@ -5,6 +5,8 @@ import (
 	"errors"
 	"maps"
 	"slices"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // An Override says what becomes of a part of a resource that exists already.
@@ -90,6 +92,11 @@ func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 		if out.Certificate, existed, err = tx.provisionedCertificate(p); err != nil {
 			return out, err
 		}
+		if p.Thing != nil && tx.options.CreateMissing {
+			if err := tx.createMissing(p.Thing); err != nil {
+				return out, err
+			}
+		}
 		if p.Thing != nil {
 			if out.Created, err = tx.provisionThing(p.Thing); err != nil {
 				return out, err
@@ -123,6 +130,33 @@ func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 		}
 		return out, err
 	})
+}
+
+// createMissing creates the type and the groups that a thing is to have.
+func (tx *transaction) createMissing(p *ProvisionedThing) error {
+	if p.Type != "" && !tx.types.has(p.Type) {
+		if err := checkName("thing type", p.Type); err != nil {
+			return err
+		}
+		tx.types.put(p.Type, ThingType{Name: p.Type, ID: awsiot.NewUUID(), Created: tx.now})
+	}
+	if p.BillingGroup != "" && !tx.billingGroups.has(p.BillingGroup) {
+		if err := checkName("billing group", p.BillingGroup); err != nil {
+			return err
+		}
+		tx.billingGroups.put(p.BillingGroup, BillingGroup{Name: p.BillingGroup, ID: awsiot.NewUUID(), Created: tx.now, Version: 1})
+	}
+	for _, name := range p.Groups {
+		if tx.groups.has(name) {
+			continue
+		}
+		g := ThingGroup{Name: name, ID: awsiot.NewUUID(), Created: tx.now, Version: 1}
+		if err := g.check(); err != nil {
+			return err
+		}
+		tx.groups.put(name, g)
+	}
+	return nil
 }
 
 // provisionedCertificate finds or registers the certificate, and uses its token

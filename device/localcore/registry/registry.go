@@ -43,6 +43,9 @@ type Options struct {
 	// ClaimPolicy returns the policy document of a provisioning claim for the
 	// template, see [Registry.CreateClaimCertificate]. Nil means none.
 	ClaimPolicy func(template string) string
+	// CreateMissing has Provision create the thing type, the thing groups and the
+	// billing group that it names and that do not exist.
+	CreateMissing bool
 	// Changed is called after each mutation, without any lock held, with the
 	// events that are to be published. Nil means that nobody waits for it.
 	Changed func([]Event)

@@ -81,12 +81,20 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 	}
 }
 
-func openEvents(ctx context.Context, o eventsOptions) (io.ReadCloser, error) {
-	base, err := url.Parse(o.api)
+// localURL returns the URL of an endpoint of the emulator's own.
+func localURL(api, name string) (*url.URL, error) {
+	base, err := url.Parse(api)
 	if err != nil || base.Host == "" {
-		return nil, &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--api\" flag: want a URL such as http://127.0.0.1:8480", o.api)}
+		return nil, &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--api\" flag: want a URL such as http://127.0.0.1:8480", api)}
 	}
-	where := base.JoinPath("/_local/events")
+	return base.JoinPath("/_local", name), nil
+}
+
+func openEvents(ctx context.Context, o eventsOptions) (io.ReadCloser, error) {
+	where, err := localURL(o.api, "events")
+	if err != nil {
+		return nil, err
+	}
 	where.RawQuery = url.Values{"past": {fmt.Sprint(o.past)}}.Encode()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), nil)
 	if err != nil {

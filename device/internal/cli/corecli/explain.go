@@ -2,9 +2,12 @@ package corecli
 
 import (
 	"cmp"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 
 	"example.com/fleety/device/internal/cli"
@@ -23,6 +26,7 @@ type explainOptions struct {
 	detached         bool
 	clientID         string
 	sourceIP         string
+	certificate      string // path
 	action, resource string
 	json             bool
 }
@@ -65,6 +69,7 @@ It ends with exit code 0 when the action is allowed, and 3 when it is denied.`,
 	flags.StringArrayVar(&o.attributes, "attribute", nil, "attribute `NAME=VALUE` of the thing; may be repeated")
 	flags.BoolVar(&o.detached, "detached", false, "the thing is not attached to the certificate")
 	flags.StringVar(&o.clientID, "client-id", "", "connect as client `ID` (default: the thing's name)")
+	flags.StringVar(&o.certificate, "certificate", "", "connect with the certificate in `FILE`, for policy variables of it such as iot:Certificate.Subject.CommonName")
 	flags.StringVar(&o.sourceIP, "source-ip", "", "connect from `ADDRESS`")
 	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` of ARNs and placeholders")
 	flags.StringVar(&o.Region, "region", "us-east-1", "AWS `REGION` of ARNs and placeholders")
@@ -87,6 +92,11 @@ func runExplain(console *cli.Console, o explainOptions) error {
 	request, err := o.request()
 	if err != nil {
 		return &cli.UsageError{Err: err}
+	}
+	if o.certificate != "" {
+		if request.Session.Certificate, err = readCertificate(o.certificate); err != nil {
+			return err
+		}
 	}
 	policies, err := o.read()
 	if err != nil {
@@ -113,6 +123,23 @@ func runExplain(console *cli.Console, o explainOptions) error {
 		err = cli.Reported(cli.ExitDenied)
 	}
 	return err
+}
+
+// readCertificate reads the first certificate of a file.
+func readCertificate(path string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a certificate: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("reading certificate %s: it holds no certificate in PEM form", path)
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificate %s: %w", path, err)
+	}
+	return certificate, nil
 }
 
 // read reads all policies, and reports all that is wrong with them at once.

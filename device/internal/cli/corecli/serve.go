@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/localcore"
@@ -25,7 +26,8 @@ func newServeCmd(console *cli.Console) *cobra.Command {
 		Long: `Serve runs the MQTT broker and the control API until it is interrupted. It
 writes the server's root, a claim for devices and device.yaml, a configuration
 for iot_device, into the credentials directory, and prints one line when it is
-ready. Every rejection is logged with its reason. The console, a page that shows
+ready. Every rejection is logged with its reason; on a terminal, logs are short and
+colored. The console, a page that shows
 what happens, is at the address of the control API.
 
 Template and policies are those of this version unless --templates names a
@@ -65,6 +67,7 @@ in the credentials directory takes their place.`,
 	flags.BoolVar(&o.NoConsole, "no-console", false, "serve no console, the page at the API's address")
 	flags.BoolVar(&o.UnsafeAllowAnyAddress, "unsafe-allow-any-address", false, "allow addresses that other machines can reach; the control API does not authenticate callers")
 	flags.StringVar(&o.Templates, "templates", localcore.EmbeddedTemplates, "read template and policies from `DIR`, or embedded, or none")
+	flags.BoolVar(&o.CreateMissing, "create-missing", false, "create the thing types and groups that a provisioning names and that do not exist, instead of rejecting it")
 	flags.StringVar(&o.Hook, "hook", "dist/hook/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
 	flags.StringVar(&o.CertificateProvider, "certificate-provider", localcore.NoHook, "have the Lambda function at `PATH` sign the devices' certificates, or none")
 	flags.StringToStringVar(&o.functions, "function", nil, "run `NAME=PATH` as a Lambda function for topic rules; may be given several times")
@@ -105,6 +108,9 @@ type ready struct {
 
 func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	o.Log = console.Log
+	if console.Live() {
+		o.Log = slog.New(&terminalHandler{Handler: console.Log.Handler(), out: console.Err, color: console.Color})
+	}
 	o.Functions = map[string]lambdahost.Config{}
 	for name, path := range o.functions {
 		o.Functions[name] = lambdahost.Config{Path: path}

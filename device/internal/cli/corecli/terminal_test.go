@@ -1,0 +1,38 @@
+package corecli
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestLogsOnATerminalAreShort(t *testing.T) {
+	certificate := strings.Repeat("0123456789abcdef", 4)
+	for name, test := range map[string]struct {
+		color bool
+		log   func(*slog.Logger)
+		want  string
+	}{
+		"an event": {false, func(l *slog.Logger) { l.Info("published", "client", "a", "certificate", certificate) }, "published    client=a certificate=01234567…"},
+		"a rejection": {true, func(l *slog.Logger) { l.With("client", "a").Warn("rejected", "reason", "not allowed") },
+			red + "rejected    " + reset + ` client=a reason="not allowed"`},
+		"a registration":   {true, func(l *slog.Logger) { l.Info("provisioned") }, green + "provisioned " + reset},
+		"text of a client": {false, func(l *slog.Logger) { l.Info("x\x1b[2J", "topic", "a\nb\x07") }, "x\uFFFD[2J        topic=a b\uFFFD"},
+		"a debug record":   {false, func(l *slog.Logger) { l.Debug("subscribed") }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			test.log(slog.New(&terminalHandler{Handler: slog.NewTextHandler(&out, nil), out: &out, color: test.color}))
+			line, whole := strings.CutSuffix(out.String(), "\n")
+			line = strings.NewReplacer(dim, "", reset+" ", " ").Replace(line)
+			if _, err := time.Parse("15:04:05.000", line[:min(12, len(line))]); test.want != "" && (err != nil || !whole) {
+				t.Fatalf("%q begins with no time: %v", line, err)
+			}
+			if got := strings.TrimPrefix(line[min(12, len(line)):], " "); got != strings.ReplaceAll(test.want, reset+" ", " ") {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
