@@ -23,3 +23,7 @@ type Credentials struct {
 	SessionToken    Secret    `json:"sessionToken"`
 	Expiration      time.Time `json:"expiration"`
 }
+
+// AssumeRoleWithCertificate is the operation of the credentials provider, named as
+// the action iot:AssumeRoleWithCertificate that a policy must allow.
+const AssumeRoleWithCertificate Operation = "AssumeRoleWithCertificate"

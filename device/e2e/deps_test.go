@@ -30,6 +30,7 @@ var rooms = map[string]room{
 	"device/provision":                      {[]string{"device/awsiot", "device/identity", "device/session"}, "it is tested against localcore, which means something only while they share no more than wire types"},
 	"device/internal/doctor":                {[]string{"device/internal/config", "device/internal/term", "device/provision", "device/identity", "device/session", "device/awsiot", "device/identity/tpm"}, "its table has the causes of every error of the device"},
 	"device/agent":                          {[]string{"device/agent/outbox", "device/provision", "device/identity", "device/session", "device/awsiot"}, "it is tested against localcore, like provision"},
+	"device/agent/credentials":              {[]string{"device/identity", "device/session", "device/awsiot"}, "it works without the agent too"},
 	"device/agent/jobs":                     {[]string{"device/session", "device/awsiot"}, "it uses a connection and does not make it"},
 	"device/agent/outbox":                   {nil, "it stores messages, and knows no connection"},
 	"device/agent/tunnel":                   {[]string{"device/session", "device/awsiot"}, "a service of the agent knows a connection, and not what else uses it"},

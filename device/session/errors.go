@@ -27,6 +27,7 @@ const (
 	StageSubscribe   Stage = "subscribe"   // from SUBSCRIBE to SUBACK
 	StagePublish     Stage = "publish"     // from PUBLISH to PUBACK
 	StageUnsubscribe Stage = "unsubscribe" // from UNSUBSCRIBE to UNSUBACK
+	StageRequest     Stage = "request"     // from an HTTP request to its response, see [Get]
 	StageLost        Stage = "lost"        // an established connection that ended with nothing unanswered
 )
 
@@ -66,6 +67,8 @@ type Error struct {
 	After         string   // the oldest unanswered packet: "CONNECT", "SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH" or ""
 	Topics        []string // the topic filters of that SUBSCRIBE, or the topic of that PUBLISH
 	Err           error
+
+	https bool
 }
 
 // Error returns step, place and cause in one line. Characters of the server's
@@ -88,6 +91,8 @@ func (e *Error) doing() string {
 		return "negotiating TLS with " + e.Endpoint + e.unsuitable()
 	case StageConnect:
 		return "connecting to " + e.Endpoint + e.unsuitable()
+	case StageRequest:
+		return "requesting from " + e.Endpoint
 	case StageSubscribe:
 		return "subscribing to " + strings.Join(e.Topics, ", ")
 	case StageUnsubscribe:
@@ -106,7 +111,7 @@ func (e *Error) unsuitable() string {
 	if _, notAddress := netip.ParseAddr(host); err == nil && notAddress == nil {
 		return " (an address sends no SNI, which AWS IoT requires; use the endpoint's host name)"
 	}
-	if kind := awsiot.ParseEndpoint(host).Kind; !kind.MQTT() {
+	if kind := awsiot.ParseEndpoint(host).Kind; !kind.MQTT() && !e.https {
 		return fmt.Sprintf(" (the %s, which does not speak MQTT)", kind)
 	}
 	return ""

@@ -74,6 +74,8 @@ type Options struct {
 	// IPv6 against IPv4 and turns Nagle's algorithm off.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
+	https bool // see Get
+
 	Now func() time.Time // the clock that certificates are verified by; nil means time.Now
 	Log *slog.Logger     // nil discards
 }

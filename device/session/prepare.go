@@ -186,17 +186,9 @@ func (p *Prepared) Connect(ctx context.Context) (*Session, error) {
 	}
 	ctx, cancel := p.o.limit(ctx)
 	defer cancel()
-	began := time.Now()
-	stop := context.AfterFunc(ctx, p.cancel)
-	close(p.release)
-	<-p.done
-	stop()
-	if err := withCause(ctx, cmp.Or(p.signing, p.err)); err != nil {
-		p.Close()
-		return nil, p.fail(StageTLS, err)
+	if err := p.finishHandshake(ctx); err != nil {
+		return nil, err
 	}
-	p.stats.TLS = p.meter.takeRoundTrips()
-	p.stats.Handshake += time.Since(began)
 	s, err := p.open(ctx)
 	if err != nil {
 		p.Close()
@@ -204,6 +196,21 @@ func (p *Prepared) Connect(ctx context.Context) (*Session, error) {
 	}
 	p.once.Do(func() {}) // the connection is the session's now
 	return s, nil
+}
+
+func (p *Prepared) finishHandshake(ctx context.Context) error {
+	began := time.Now()
+	stop := context.AfterFunc(ctx, p.cancel)
+	close(p.release)
+	<-p.done
+	stop()
+	if err := withCause(ctx, cmp.Or(p.signing, p.err)); err != nil {
+		p.Close()
+		return p.fail(StageTLS, err)
+	}
+	p.stats.TLS = p.meter.takeRoundTrips()
+	p.stats.Handshake += time.Since(began)
+	return nil
 }
 
 // Close gives the connection up. After a Connect that succeeded it does
@@ -217,7 +224,7 @@ func (p *Prepared) Close() {
 }
 
 func (p *Prepared) fail(stage Stage, err error) error {
-	e := &Error{Stage: stage, Endpoint: p.o.address(), Address: p.meter.RemoteAddr().String(), Err: p.o.explain(err)}
+	e := &Error{Stage: stage, Endpoint: p.o.address(), Address: p.meter.RemoteAddr().String(), Err: p.o.explain(err), https: p.o.https}
 	select {
 	case <-p.requested:
 		e.Authenticated = true

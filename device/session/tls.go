@@ -41,7 +41,10 @@ func (o *Options) tlsConfig(certificate func(context.Context) (*tls.Certificate,
 			return certificate(info.Context())
 		},
 	}
-	if o.Port == 443 {
+	switch {
+	case o.https:
+		c.NextProtos = []string{"http/1.1"}
+	case o.Port == 443:
 		c.NextProtos = []string{ALPNProtocol}
 	}
 	return c

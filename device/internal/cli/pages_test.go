@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -100,4 +102,83 @@ func awsEnvironment(t *testing.T, api string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") })
 	return append(env, "AWS_ENDPOINT_URL="+api, "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=us-east-1",
 		"AWS_PAGER=", "AWS_MAX_ATTEMPTS=1", "AWS_CONFIG_FILE="+none, "AWS_SHARED_CREDENTIALS_FILE="+none)
+}
+
+// The blocks of docs/programs.md work as they are written, with its statement in
+// the device policy, whether an agent runs or not.
+func TestBlocksOfTheProgramsPageWork(t *testing.T) {
+	tool(t, "aws", "awscli")
+	server, dir := startLocalCore(t)
+	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
+		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
+	}
+	short, err := os.MkdirTemp("", "fleety") // the path of a socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(short) })
+	socket := filepath.Join(short, "sock")
+	agent := startDevice(t, dir, "run", "--set", "agent.socket="+socket, "--set", "server.credentialsEndpoint="+credentialsEndpoint(server))
+	t.Cleanup(func() {
+		_ = agent.Process.Kill()
+		_ = agent.Wait()
+	})
+	awaitEvent(t, server, func(e localcore.Event) bool { return e.Type == localcore.Connected && e.ClientID == thing })
+	adapt := strings.NewReplacer(
+		"/run/iot_device/api.sock", socket, "/etc/mosquitto/conf.d/", short+"/", "/etc/greengrass/", short+"/", "/etc/aws", short+"/aws",
+		"export greengrass-lite", "export greengrass-lite --set server.endpoint=a-ats.iot.us-east-1.amazonaws.com",
+	)
+	ran := 0
+	for i, block := range strings.Split(readPage(t, "docs/programs.md"), "```") {
+		if statement, ok := strings.CutPrefix(block, "json\n"); ok && i%2 == 1 && strings.Contains(statement, "AssumeRoleWithCertificate") {
+			addStatement(t, server, statement)
+		}
+		script, ok := strings.CutPrefix(block, "sh\n")
+		if !ok || i%2 == 0 {
+			continue
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", adapt.Replace(script))
+		cmd.Dir = dir
+		cmd.Env = append(awsEnvironment(t, server.APIURL()), "PATH="+binDir+":"+os.Getenv("PATH"),
+			"IOT_DEVICE_AGENT_SOCKET="+socket, "IOT_DEVICE_SERVER_CREDENTIALSENDPOINT="+credentialsEndpoint(server))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s%v\n%s", script, err, out)
+		}
+		ran++
+	}
+	if ran < 5 {
+		t.Errorf("the page has %d blocks", ran)
+	}
+	for _, name := range []string{"aws-iot.conf", "aws-iot-device-client.conf", "config.yaml"} {
+		if info, err := os.Stat(filepath.Join(short, name)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// addStatement adds a statement of a page to the device policy, as a deployment of
+// the stack does.
+func addStatement(t *testing.T, server *localcore.Server, statement string) {
+	t.Helper()
+	r := server.Registry()
+	p, err := r.GetPolicy(localcore.DevicePolicyName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct {
+		Version   string
+		Statement []json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(p.Document()), &document); err != nil {
+		t.Fatal(err)
+	}
+	statement = strings.NewReplacer("${AWS::Partition}", "aws", "${AWS::Region}", "us-east-1", "${AWS::AccountId}", "123456789012").Replace(statement)
+	document.Statement = append(document.Statement, json.RawMessage(statement))
+	text, err := json.Marshal(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.CreatePolicyVersion(localcore.DevicePolicyName, string(text), true); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -111,3 +111,20 @@ func (s keyStore) Open(text []byte) (crypto.Signer, error) {
 	}
 	return s.file.Open(text)
 }
+
+// HardwareOf returns the kind of hardware that holds the private key of a file,
+// "tpm" or "pkcs11", empty for a key in the file itself. uri is that of a key in a
+// PKCS #11 token.
+func HardwareOf(path string) (kind, uri string, err error) {
+	text, err := readFile(path, maxPEMSize)
+	if err != nil {
+		return "", "", err
+	}
+	switch block, _ := pem.Decode(text); {
+	case block != nil && block.Type == tpm.FileType:
+		return "tpm", "", nil
+	case block != nil && block.Type == pkcs11.FileType:
+		return "pkcs11", string(block.Bytes), nil
+	}
+	return "", "", nil
+}

@@ -68,6 +68,14 @@ var Causes = []Cause{
 	{"create-denied", "creating certificate: rejected by AWS IoT: AccessDenied (403)",
 		"the claim certificate is probably not allowed to request certificates in this account and Region",
 		"have the claim policy attached to the claim certificate; " + readLog},
+	{"credentials-denied", "requesting credentials of role alias …: rejected by AWS IoT: AccessDenied (403)",
+		"the device's policies do not allow iot:AssumeRoleWithCertificate on the role alias, or its thing is not attached to its certificate",
+		"have an operator allow it; docs/programs.md has the statement"},
+	{"role-alias-missing", "requesting credentials of role alias …: rejected by AWS IoT: ResourceNotFound (404)",
+		"the role alias is not in this account and Region", "compare --role-alias with the output of \"aws iot list-role-aliases\", and server.endpoint with its account and Region"},
+	{"role-not-assumed", "requesting credentials of role alias …: rejected by AWS IoT: any other code",
+		"the role does not exist, its trust policy does not name credentials.iot.amazonaws.com, or its maximum session duration is less than that of the role alias",
+		"have an operator compare the role with the role alias"},
 	{"rejected", "rejected by AWS IoT: any other code",
 		"the code and the message are AWS IoT's", readLog},
 	{"no-response", "no response within …",
@@ -297,6 +305,12 @@ func identifyRejection(e *awsiot.ErrorResponse) string {
 	switch {
 	case e.Temporary():
 		return "throttled"
+	case e.Operation == awsiot.AssumeRoleWithCertificate && code("AccessDenied"):
+		return "credentials-denied"
+	case e.Operation == awsiot.AssumeRoleWithCertificate && e.StatusCode == 404:
+		return "role-alias-missing"
+	case e.Operation == awsiot.AssumeRoleWithCertificate:
+		return "role-not-assumed"
 	case register && code("InvalidCertificateOwnershipToken"):
 		return "token-expired"
 	case register && code("AccessDenied", "Unauthorized", "Forbidden"):

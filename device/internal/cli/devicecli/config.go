@@ -41,21 +41,29 @@ file is never overwritten.`,
 // initConfig writes the example with the mode of a file that may get a proxy's
 // password.
 func initConfig(console *cli.Console, path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return &cli.UsageError{Err: fmt.Errorf("%s exists and is not overwritten; name another file with --config", path)}
-	}
-	if err != nil {
-		return fmt.Errorf("writing the configuration: %w", err)
-	}
-	_, err = f.Write(config.Example)
-	if err := errors.Join(err, f.Close()); err != nil {
-		os.Remove(path) // a part of it would be read
-		return fmt.Errorf("writing the configuration: %w", err)
+	if err := writeNew(path, config.Example, 0o600); err != nil {
+		return err
 	}
 	if _, err := fmt.Fprintln(console.Out, path); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	console.Note("Set server.endpoint, serialNumber and deviceLocation in it, then run \"iot_device bootstrap\".")
+	return nil
+}
+
+// writeNew writes a configuration to a file that must not exist.
+func writeNew(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return &cli.UsageError{Err: fmt.Errorf("%s exists and is not overwritten; name another file", path)}
+	}
+	if err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(path) // a part of it would be read
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
 	return nil
 }

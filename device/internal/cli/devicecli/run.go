@@ -3,8 +3,7 @@ package devicecli
 import (
 	"context"
 	"fmt"
-	"net/url"
-	"path/filepath"
+	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,7 +46,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	}
 	a := d.config.Agent
 	provisioning := d.provisioning(console, false)
-	dir := filepath.Join(d.config.StateDir, "."+url.QueryEscape(d.config.SerialNumber)+".agent")
+	dir := agentDir(d.config)
 	client := agent.NewClient(a.Socket)
 	defer client.Close()
 	var services []agent.Service
@@ -79,6 +78,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		Outbox:      outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
 		RotateAfter: a.RotateAfter,
 		Services:    services,
+		Routes:      map[string]http.Handler{"GET /v1/credentials": d.credentialsRoute(console)},
 		Log:         console.Log,
 		OnStatus: func(text string, connected bool) {
 			if !ready {

@@ -1,0 +1,213 @@
+// Package credentials gets temporary AWS credentials from the AWS IoT credentials
+// provider, with the device's certificate, and keeps them on disk until they
+// expire. Processes that share the directory share the credentials.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/authorizing-direct-aws.html
+package credentials
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/session"
+)
+
+// refreshBefore is how long before they expire credentials are replaced, where
+// that is not more than half of their life. SDKs ask for new ones 15 minutes
+// before, and should then get some.
+const refreshBefore = 20 * time.Minute
+
+// retryAfter is the pause after a failure while there are credentials.
+const retryAfter = time.Minute
+
+// lockWait is how long a caller waits for another one's request. Then it sends its
+// own: the other may hang.
+const lockWait = 10 * time.Second
+
+// A Provider gets the credentials of role aliases. Its methods may be called
+// concurrently; one request is sent for all callers that wait for the same
+// credentials, in whichever process.
+type Provider struct {
+	// Session reaches the credentials provider: Endpoint, Port, RootCAs and Proxy
+	// are used, and Log, which must be set.
+	Session session.Options
+	// Identity returns the device's identity.
+	Identity func() (*identity.Identity, error)
+	// Dir holds the credentials. It is made if it is missing, and must belong to
+	// the device's user alone.
+	Dir string
+}
+
+// ProcessOutput is what the AWS SDKs read from a credential_process.
+//
+// AWS page: https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html
+type ProcessOutput struct {
+	Version         int    // 1
+	AccessKeyID     string `json:"AccessKeyId"`
+	SecretAccessKey awsiot.Secret
+	SessionToken    awsiot.Secret
+	Expiration      time.Time
+}
+
+// stored are credentials in a file, with what they belong to.
+type stored struct {
+	Endpoint    string             `json:"endpoint"`
+	ThingName   string             `json:"thingName"`
+	Received    time.Time          `json:"received"`
+	Credentials awsiot.Credentials `json:"credentials"`
+	// Retry is when they are requested again after a failure.
+	Retry time.Time `json:"retry,omitzero"`
+}
+
+// due reports whether the credentials are to be replaced: soon enough before they
+// expire, or where the clock was not set when they came.
+func (s *stored) due(now time.Time) bool {
+	left := s.Credentials.Expiration.Sub(now)
+	soon := left < min(refreshBefore, s.Credentials.Expiration.Sub(s.Received)/2)
+	return now.Before(s.Received) || soon && (left <= 0 || !now.Before(s.Retry))
+}
+
+// Get returns credentials of the role alias: those on disk, unless they expire
+// soon. Where new ones cannot be had for a temporary reason, those on disk are
+// returned until they expire. The error wraps an [*awsiot.ErrorResponse] where AWS
+// IoT rejects the request, else a [*session.Error] or what Identity returned.
+func (p *Provider) Get(ctx context.Context, roleAlias string) (*ProcessOutput, error) {
+	if !awsiot.ValidRoleAlias(roleAlias) {
+		return nil, nameError(roleAlias)
+	}
+	id, err := p.Identity()
+	if err != nil {
+		return nil, err
+	}
+	log := p.Session.Log.With("roleAlias", roleAlias)
+	defer lock(ctx, p.Dir, roleAlias)()
+	path := filepath.Join(p.Dir, roleAlias+".json")
+	s := p.read(path, id.Record.ThingName, log)
+	if s == nil || s.due(time.Now()) {
+		fresh, err := p.request(ctx, id, roleAlias)
+		switch {
+		case err == nil:
+			s = fresh
+		case s == nil || !time.Now().Before(s.Credentials.Expiration) || awsiot.ClassOf(err) != awsiot.Temporary:
+			return nil, fmt.Errorf("requesting credentials of role alias %s: %w", roleAlias, err)
+		default:
+			log.Warn("the credentials could not be replaced and are used until they expire", "expiration", s.Credentials.Expiration, "error", err)
+			s.Retry = time.Now().Add(retryAfter).UTC()
+		}
+		if err := write(path, s); err != nil {
+			log.Warn("the credentials cannot be stored and will be requested again", "error", err)
+		}
+	}
+	c := s.Credentials
+	return &ProcessOutput{1, c.AccessKeyID, c.SecretAccessKey, c.SessionToken, c.Expiration.UTC()}, nil
+}
+
+// read returns the credentials in a file, nil if there are none of this device.
+func (p *Provider) read(path, thing string, log *slog.Logger) *stored {
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	var s stored
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	if err != nil {
+		log.Warn("the stored credentials cannot be read and are requested again", "error", err)
+		return nil
+	}
+	if s.Endpoint != p.Session.Endpoint || s.ThingName != thing {
+		return nil
+	}
+	return &s
+}
+
+func (p *Provider) request(ctx context.Context, id *identity.Identity, roleAlias string) (*stored, error) {
+	o := p.Session
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
+	response, err := session.Get(ctx, o, awsiot.CredentialsPath(roleAlias), http.Header{awsiot.ThingNameHeader: {id.Record.ThingName}})
+	if err != nil {
+		return nil, err
+	}
+	decoder := json.NewDecoder(response.Body)
+	if response.StatusCode != http.StatusOK {
+		code, _, _ := strings.Cut(response.Header.Get("X-Amzn-ErrorType"), ":")
+		code = strings.TrimSuffix(code, "Exception")
+		e := &awsiot.ErrorResponse{StatusCode: response.StatusCode, ErrorCode: code, Operation: awsiot.AssumeRoleWithCertificate}
+		var body struct{ Message string }
+		if decoder.Decode(&body) == nil {
+			e.ErrorMessage = body.Message
+		}
+		return nil, e
+	}
+	var body awsiot.CredentialsResponse
+	err = decoder.Decode(&body)
+	c := body.Credentials
+	if err != nil || c.AccessKeyID == "" || c.SecretAccessKey == "" || c.SessionToken == "" || c.Expiration.IsZero() {
+		return nil, fmt.Errorf("%s answered without credentials; is it the credentials provider?", o.Endpoint)
+	}
+	return &stored{Endpoint: o.Endpoint, ThingName: id.Record.ThingName, Received: time.Now().UTC(), Credentials: c}, nil
+}
+
+// write replaces a file such that after a crash the old or the new one is there.
+func write(path string, s *stored) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".*.tmp") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	for _, step := range []func() error{f.Sync, f.Close, func() error { return os.Rename(f.Name(), path) }} {
+		if err == nil {
+			err = step()
+		}
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return err
+	}
+	if dir, err := os.Open(filepath.Dir(path)); err == nil {
+		_ = dir.Sync() // not every system can
+		dir.Close()
+	}
+	return nil
+}
+
+// A nameError is a role alias that AWS IoT does not allow.
+type nameError string
+
+func (e nameError) Error() string {
+	return fmt.Sprintf("role alias %q: AWS IoT allows %s", string(e), awsiot.RoleAliasRule)
+}
+
+func (nameError) Class() awsiot.Class { return awsiot.Misconfigured }
+
+// ServeHTTP answers GET ?roleAlias=NAME with a [ProcessOutput].
+func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	credentials, err := p.Get(r.Context(), r.URL.Query().Get("roleAlias"))
+	if err != nil {
+		status, ok := map[awsiot.Class]int{awsiot.Misconfigured: http.StatusBadRequest, awsiot.Denied: http.StatusForbidden}[awsiot.ClassOf(err)]
+		if !ok {
+			status = http.StatusServiceUnavailable
+		}
+		w.WriteHeader(status)
+		json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}) // the program may be gone
+		return
+	}
+	json.NewEncoder(w).Encode(credentials)
+}

@@ -1,0 +1,129 @@
+package devicecli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"example.com/fleety/device/agent"
+	"example.com/fleety/device/agent/credentials"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/session"
+)
+
+func newCredentialsCmd(console *cli.Console) *cobra.Command {
+	var s config.Sources
+	var roleAlias string
+	cmd := &cobra.Command{
+		Use:   "credentials --role-alias NAME [flags]",
+		Short: "Print temporary AWS credentials",
+		Long: `Credentials prints temporary AWS credentials of the IAM role that a role alias of
+AWS IoT names, in the form that the AWS CLI and SDKs read from a
+credential_process. They come from the credentials provider at
+server.credentialsEndpoint, with the device's certificate, whose policy must allow
+iot:AssumeRoleWithCertificate on the role alias.
+
+They are kept on disk and replaced before they expire. The running agent is asked
+first; without one the command does the same, if its user may read the identity.`,
+		Example: `  $ iot_device credentials --role-alias device
+
+  # In ~/.aws/config
+  [default]
+  region = eu-central-1
+  credential_process = iot_device credentials --role-alias device --config /etc/iot_device/config.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if roleAlias == "" {
+				return &cli.UsageError{Err: errors.New("--role-alias is missing"), Command: cmd}
+			}
+			return printCredentials(cmd.Context(), console, s, roleAlias)
+		},
+	}
+	s.AddFlags(cmd.Flags())
+	cmd.Flags().StringVar(&roleAlias, "role-alias", "", "get the credentials of role alias `NAME`")
+	return cmd
+}
+
+func printCredentials(ctx context.Context, console *cli.Console, s config.Sources, roleAlias string) error {
+	s.Environ = console.Environ
+	c, err := config.Load(s) // its warnings are those of open
+	if err != nil {
+		return err
+	}
+	output, err := agent.NewClient(c.Agent.Socket).Credentials(ctx, roleAlias)
+	e, answered := errors.AsType[*agent.Error](err)
+	switch {
+	case err == nil:
+		return console.JSON(output)
+	case answered && e.StatusCode != http.StatusNotFound:
+		return err
+	case !answered && !errors.Is(err, agent.ErrNotRunning) && !errors.Is(err, fs.ErrPermission):
+		return err
+	}
+	d, err := openProvisioned(console, s)
+	if err != nil {
+		return err
+	}
+	provider, err := d.credentials(console)
+	if err != nil {
+		return err
+	}
+	done, err := provider.Get(ctx, roleAlias)
+	if err != nil {
+		return &credentialsError{config: d.config, err: err}
+	}
+	return console.JSON(done)
+}
+
+// openProvisioned opens a device that must have an identity.
+func openProvisioned(console *cli.Console, s config.Sources) (*device, error) {
+	d, err := open(console, s, false, true)
+	if err != nil {
+		return nil, err
+	}
+	d.identity, err = d.store.Load()
+	if errors.Is(err, identity.ErrNone) {
+		return nil, &cli.UsageError{Err: fmt.Errorf("%w; run: iot_device bootstrap", err)}
+	}
+	if err != nil {
+		return nil, &bootstrapError{config: d.config, err: err}
+	}
+	return d, nil
+}
+
+func (d *device) credentials(console *cli.Console) (*credentials.Provider, error) {
+	host, port, err := d.config.CredentialsProvider()
+	return &credentials.Provider{
+		Session:  session.Options{Endpoint: host, Port: port, RootCAs: d.files.Roots, Proxy: d.config.Server.Proxy, Log: console.Log},
+		Identity: d.store.Load,
+		Dir:      filepath.Join(agentDir(d.config), "credentials"),
+	}, err
+}
+
+// credentialsRoute is that part of the local API. Without an endpoint it answers
+// how to set one.
+func (d *device) credentialsRoute(console *cli.Console) http.Handler {
+	provider, err := d.credentials(console)
+	if err == nil {
+		return provider
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}) // the program may be gone
+	})
+}
+
+// agentDir is the folder of what the agent keeps.
+func agentDir(c *config.Config) string {
+	return filepath.Join(c.StateDir, "."+url.QueryEscape(c.SerialNumber)+".agent")
+}

@@ -1,0 +1,135 @@
+package devicecli
+
+import (
+	"encoding/json"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+)
+
+func sample(change func(*exported)) *exported {
+	e := &exported{
+		endpoint: "abc-ats.iot.eu-central-1.amazonaws.com", port: 8883, thing: "fleety_1", region: "eu-central-1", roleAlias: "device",
+		certificate: `/a "b" it's/c.pem`, privateKey: "/k/$HOME `id`\\n.key", roots: "/ä/#x: y.pem",
+		credentialsEndpoint: "abc.credentials.iot.eu-central-1.amazonaws.com",
+	}
+	if change != nil {
+		change(e)
+	}
+	return e
+}
+
+func TestExportedVariablesAreEvaluatedByTheShell(t *testing.T) {
+	e := sample(nil)
+	text, err := exportEnv(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := `eval "$1"; printf '%s\n' "$AWS_IOT_ENDPOINT" "$AWS_IOT_PORT" "$AWS_IOT_THING_NAME" "$AWS_IOT_CERTIFICATE" "$AWS_IOT_PRIVATE_KEY" "$AWS_IOT_ROOT_CA" "$AWS_IOT_CREDENTIALS_ENDPOINT"`
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", text).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{e.endpoint, "8883", e.thing, e.certificate, e.privateKey, e.roots, e.credentialsEndpoint, ""}
+	if diff := cmp.Diff(want, strings.Split(string(out), "\n")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// https://github.com/awslabs/aws-iot-device-client/blob/main/docs/CONFIG.md
+func TestDeviceClientIsGivenWhatItsConfigurationHas(t *testing.T) {
+	e := sample(nil)
+	text, err := exportDeviceClient(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"endpoint": e.endpoint, "cert": e.certificate, "key": e.privateKey, "root-ca": e.roots, "thing-name": e.thing,
+		"fleet-provisioning": map[string]any{"enabled": false},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	warned := sample(func(e *exported) { e.port, e.certificate = 1, "/etc/passwd" }) // /etc is open to all
+	if _, err := exportDeviceClient(warned); err != nil || len(warned.warnings) != 2 {
+		t.Errorf("warnings %q, %v", warned.warnings, err)
+	}
+}
+
+// https://github.com/aws-greengrass/aws-greengrass-lite/blob/main/docs/examples/sample_nucleus_config.yaml
+func TestGreengrassIsGivenWhatItsConfigurationHas(t *testing.T) {
+	e := sample(nil)
+	text, err := exportGreengrassLite(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		System   map[string]string
+		Services map[string]struct{ Configuration map[string]any }
+	}
+	if err := yaml.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if diff := cmp.Diff(map[string]string{
+		"privateKeyPath": e.privateKey, "certificateFilePath": e.certificate, "rootCaPath": e.roots, "rootPath": "/var/lib/greengrass", "thingName": e.thing,
+	}, got.System); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]any{
+		"awsRegion": e.region, "iotCredEndpoint": e.credentialsEndpoint, "iotDataEndpoint": e.endpoint, "iotRoleAlias": e.roleAlias,
+		"runWithDefault": map[string]any{"posixUser": "gg_component:gg_component"}, "greengrassDataPlanePort": "8443",
+	}, got.Services["aws.greengrass.NucleusLite"].Configuration); diff != "" {
+		t.Error(diff)
+	}
+	for what, change := range map[string]func(*exported){
+		"no role alias":           func(e *exported) { e.roleAlias = "" },
+		"a role alias of a space": func(e *exported) { e.roleAlias = "a b" },
+		"no credentials endpoint": func(e *exported) { e.credentialsEndpoint = "" },
+		"no Region":               func(e *exported) { e.region = "" },
+	} {
+		if _, err := exportGreengrassLite(sample(change)); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+}
+
+func TestBridgeUsesALPNOnPort443Alone(t *testing.T) {
+	for port, want := range map[int]bool{443: true, 8883: false} {
+		text, err := exportMosquitto(sample(func(e *exported) { e.port = port }))
+		if err != nil || strings.Contains(text, "\nbridge_alpn x-amzn-mqtt-ca\n") != want {
+			t.Errorf("port %d: %v\n%s", port, err, text)
+		}
+	}
+}
+
+func TestExportSaysWhatAProgramCanDoWithAKeyInHardware(t *testing.T) {
+	type result struct {
+		failed   bool
+		warnings int
+	}
+	want := map[string]map[string]result{
+		"tpm":    {"mosquitto": {false, 1}, "aws-iot-device-client": {true, 0}, "greengrass-lite": {false, 1}, "env": {false, 1}},
+		"pkcs11": {"mosquitto": {true, 0}, "aws-iot-device-client": {true, 0}, "greengrass-lite": {false, 1}, "env": {false, 1}},
+	}
+	for hardware, formats := range want {
+		if diff := cmp.Diff(slices.Sorted(maps.Keys(exports)), slices.Sorted(maps.Keys(formats))); diff != "" {
+			t.Error(diff)
+		}
+		for format, want := range formats {
+			e := sample(func(e *exported) { e.hardware, e.tokenURI = hardware, "pkcs11:token=fleet;object=key" })
+			text, err := exports[format](e)
+			if got := (result{err != nil, len(e.warnings)}); got != want || strings.Contains(text, "pkcs11:") != (hardware == "pkcs11" && format == "greengrass-lite") {
+				t.Errorf("%s, %s: %+v, %v\n%s", hardware, format, got, err, text)
+			}
+		}
+	}
+}
