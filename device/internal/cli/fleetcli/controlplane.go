@@ -45,23 +45,11 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 // operation distinguishes its journal from others. Without an endpoint of a report the
 // Region is that of the AWS configuration.
 func (o *controlOptions) run(ctx context.Context, console *cli.Console, verb, operation, endpoint string, work func(*controlplane.Run) (controlplane.Counts, error)) error {
-	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
-		return &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: "more than 0 devices per second"}
-	}
-	client, err := o.client(ctx, endpoint)
+	run, err := o.open(ctx, console, operation, endpoint)
 	if err != nil {
 		return err
 	}
-	run := &controlplane.Run{Client: client, Apply: o.apply, Rate: o.rate}
-	if o.resume != "" && o.apply {
-		if run.Journal, err = controlplane.OpenJournal(o.resume, operation); err != nil {
-			return &fileError{o.resume, err}
-		}
-		defer run.Journal.Close()
-	}
-	if !o.json {
-		run.Found = func(d controlplane.Device) { fmt.Fprintln(console.Out, term.Clean(deviceText(d))) }
-	}
+	defer run.Journal.Close()
 	counts, err := work(run)
 	switch {
 	case o.json && err == nil:
@@ -80,6 +68,70 @@ func (o *controlOptions) run(ctx context.Context, console *cli.Console, verb, op
 		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
 	}
 	return err
+}
+
+// open prepares a run, whose journal the caller closes.
+func (o *controlOptions) open(ctx context.Context, console *cli.Console, operation, endpoint string) (*controlplane.Run, error) {
+	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
+		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: "more than 0 devices per second"}
+	}
+	client, err := o.client(ctx, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	run := &controlplane.Run{Client: client, Apply: o.apply, Rate: o.rate}
+	if o.resume != "" && o.apply {
+		if run.Journal, err = controlplane.OpenJournal(o.resume, operation); err != nil {
+			return nil, &fileError{o.resume, err}
+		}
+	}
+	if !o.json {
+		run.Found = func(d controlplane.Device) { fmt.Fprintln(console.Out, term.Clean(deviceText(d))) }
+	}
+	return run, nil
+}
+
+// A selection says which devices a command works on.
+type selection struct{ thingType, group string }
+
+func (s *selection) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.thingType, "thing-type", "", "the things of the thing type `TYPE`")
+	flags.StringVar(&s.group, "thing-group", "", "the things of the thing group `GROUP`, and of the groups in it")
+}
+
+// read reads the file, if that is what was selected, and returns the name of what
+// was, and its devices.
+func (s *selection) read(ctx context.Context, command string, args []string) (name string, targets func(*controlplane.Run) iter.Seq2[controlplane.Target, error], err error) {
+	sources := slices.DeleteFunc(slices.Concat(args, []string{s.thingType, s.group}), func(s string) bool { return s == "" })
+	if len(sources) != 1 {
+		return "", nil, &fleet.ValueError{Name: command, Value: "", Want: "one of FILE.csv, --thing-type TYPE and --thing-group GROUP"}
+	}
+	var fromFile []controlplane.Target
+	if len(args) > 0 {
+		f, err := os.Open(args[0])
+		if err != nil {
+			return "", nil, &fileError{args[0], cause(err)}
+		}
+		defer f.Close()
+		if fromFile, err = controlplane.ReadTargets(f); err != nil {
+			return "", nil, &fileError{args[0], err}
+		}
+	}
+	return sources[0], func(run *controlplane.Run) iter.Seq2[controlplane.Target, error] {
+		switch {
+		case s.thingType != "":
+			return run.ThingsOfType(ctx, s.thingType)
+		case s.group != "":
+			return run.ThingsInGroup(ctx, s.group)
+		}
+		return func(yield func(controlplane.Target, error) bool) {
+			for _, t := range fromFile {
+				if !yield(t, nil) {
+					return
+				}
+			}
+		}
+	}, nil
 }
 
 func deviceText(d controlplane.Device) string {
@@ -192,7 +244,7 @@ finds them; the Region is that of the report's endpoint.`,
 
 func newRevokeCmd(console *cli.Console) *cobra.Command {
 	var o controlOptions
-	var thingType, group string
+	var from selection
 	var deactivate bool
 	cmd := &cobra.Command{
 		Use:   "revoke {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]",
@@ -216,47 +268,21 @@ aws CLI finds them.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			sources := slices.DeleteFunc(slices.Concat(args, []string{thingType, group}), func(s string) bool { return s == "" })
-			if len(sources) != 1 {
-				return &fleet.ValueError{Name: "revoke", Value: "", Want: "one of FILE.csv, --thing-type TYPE and --thing-group GROUP"}
-			}
-			var fromFile []controlplane.Target
-			if len(args) > 0 {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return &fileError{args[0], cause(err)}
-				}
-				defer f.Close()
-				if fromFile, err = controlplane.ReadTargets(f); err != nil {
-					return &fileError{args[0], err}
-				}
+			name, targets, err := from.read(ctx, "revoke", args)
+			if err != nil {
+				return err
 			}
 			status, verb := types.CertificateStatusRevoked, "revoked"
 			if deactivate {
 				status, verb = types.CertificateStatusInactive, "deactivated"
 			}
-			operation := verb + " of " + sources[0]
-			return o.run(ctx, console, verb, operation, "", func(run *controlplane.Run) (controlplane.Counts, error) {
-				var targets iter.Seq2[controlplane.Target, error] = func(yield func(controlplane.Target, error) bool) {
-					for _, t := range fromFile {
-						if !yield(t, nil) {
-							return
-						}
-					}
-				}
-				switch {
-				case thingType != "":
-					targets = run.ThingsOfType(ctx, thingType)
-				case group != "":
-					targets = run.ThingsInGroup(ctx, group)
-				}
-				return run.Revoke(ctx, targets, status)
+			return o.run(ctx, console, verb, verb+" of "+name, "", func(run *controlplane.Run) (controlplane.Counts, error) {
+				return run.Revoke(ctx, targets(run), status)
 			})
 		},
 	}
 	o.addFlags(cmd.Flags(), "apply", "revoke")
-	cmd.Flags().StringVar(&thingType, "thing-type", "", "the things of the thing type `TYPE`")
-	cmd.Flags().StringVar(&group, "thing-group", "", "the things of the thing group `GROUP`, and of the groups in it")
+	from.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&deactivate, "deactivate", false, "set certificates to INACTIVE, from which they can be activated again")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package fleetcli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,6 +40,9 @@ func explain(err error) cli.Explanation {
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "set this machine's clock, or get a new claim"}
 	case cli.IsA[*fleet.ValueError](err), cli.IsA[*fileError](err), errors.Is(err, fleet.ErrMerge):
 		return cli.Explanation{Code: cli.ExitUsage}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "the jobs stay; run the same command again, without --resume, to wait for their results"}
 	}
 	if e, ok := errors.AsType[smithy.APIError](err); ok {
 		code := cli.ExitDenied

@@ -153,6 +153,32 @@ func TestRevokeFromCSVAndByGroup(t *testing.T) {
 	}
 }
 
+// TestRotateHasThingsDoAJob works on devices without an agent.
+func TestRotateHasThingsDoAJob(t *testing.T) {
+	core := startCore(t)
+	if code, out, errs := run("enroll", "-n", "3", "-c", "device.yaml"); code != 0 {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	rotate := func(args ...string) (int, string, string) {
+		return run(append([]string{"rotate", "--thing-type", "fleety", "--endpoint-url", core.APIURL(), "--job", "night"}, args...)...)
+	}
+	if code, out, errs := rotate(); code != 0 || !strings.Contains(out, "3 things would have a job (dry run)") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	code, out, errs := rotate("--apply", "--json")
+	var result struct {
+		Applied bool
+		Things  int
+		Jobs    []string
+	}
+	if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 || !result.Applied || result.Things != 3 || len(result.Jobs) != 1 {
+		t.Errorf("exit %d, %v\n%s%s", code, err, out, errs)
+	}
+	if code, out, errs := rotate("--apply", "--wait", "10ms"); code != 4 || !strings.Contains(out, "3 QUEUED") || !strings.Contains(errs, "--wait") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
 // TestInvalidInputGivesOneErrorLine demands one line of error, an exit code, and
 // that nothing was begun.
 func TestInvalidInputGivesOneErrorLine(t *testing.T) {
@@ -197,6 +223,9 @@ func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 		"revoke of two":          {[]string{"revoke", "--thing-type", "T", "--thing-group", "G"}, 2, "FILE.csv"},
 		"revoke of no file":      {[]string{"revoke", "none.csv"}, 2, "none.csv"},
 		"revoke of a bad file":   {[]string{"revoke", "device.yaml"}, 2, "device.yaml"},
+		"rotate on AWS":          {[]string{"rotate", "--thing-type", "T", "--apply"}, 2, "--yes-this-is-aws"},
+		"rotate of nobody":       {[]string{"rotate"}, 2, "FILE.csv"},
+		"rotate of a bad name":   {[]string{"rotate", "--thing-type", "T", "--job", "a/b"}, 2, "--job"},
 		"no report":              {[]string{"report", "none.json"}, 2, "none.json"},
 		"not a report":           {[]string{"report", "device.yaml"}, 2, "device.yaml"},
 		"cleanup of no report":   {[]string{"cleanup", "none.json"}, 2, "none.json"},

@@ -47,5 +47,6 @@ many devices in AWS IoT.`,
 		newReportCmd(console),
 		newCleanupCmd(console),
 		newRevokeCmd(console),
+		newRotateCmd(console),
 	)
 }

@@ -1,0 +1,180 @@
+package controlplane
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"golang.org/x/time/rate"
+)
+
+// rotateDocument is the job of the device's built-in operation rotate.
+const rotateDocument = `{"version":"1.0","steps":[{"action":{"name":"Rotate","type":"runHandler","input":{"handler":"rotate"}}}]}`
+
+const (
+	jobTargets      = 100 // AWS's quota of targets in a job
+	rotationMinutes = 60  // after which a rotation that has begun times out
+	pollInterval    = 2 * time.Second
+)
+
+// A Rotation is what became of the request that devices replace their keys and
+// certificates.
+type Rotation struct {
+	Jobs    []string `json:"jobs"`    // ids of the jobs that were created
+	Things  int      `json:"things"`  // that have an execution of them, or would have
+	Gone    int      `json:"gone"`    // targets that are no things any more
+	Failed  int      `json:"failed"`  // targets with an error
+	Resumed int      `json:"resumed"` // things that the journal has
+	// Results counts the executions by status; nil unless they were awaited.
+	Results map[types.JobExecutionStatus]int `json:"results,omitempty"`
+	// Unsuccessful has the first hundred executions that ended with another status
+	// than SUCCEEDED.
+	Unsuccessful []Unsuccessful `json:"unsuccessful,omitempty"`
+}
+
+// An Unsuccessful is a job execution that failed, was rejected or timed out.
+type Unsuccessful struct {
+	ThingName string                   `json:"thingName"`
+	Status    types.JobExecutionStatus `json:"status"`
+	Reason    string                   `json:"reason,omitempty"` // of the device
+}
+
+// Rotate creates jobs that have the targets rotate: one for each hundred things,
+// at the run's rate. Their ids begin with name and follow from the things, so that
+// a repeated run of that name creates none twice. The things must allow the
+// operation rotate; see package jobs of the agent.
+func (r *Run) Rotate(ctx context.Context, targets iter.Seq2[Target, error], name string) (Rotation, error) {
+	var done Rotation
+	var mu sync.Mutex
+	type thing struct{ arn, key string }
+	things := map[string]thing{} // by name; under mu
+	lookup := &Run{Client: r.Client, Rate: r.Rate, Journal: r.Journal, Found: r.Found}
+	counts, err := lookup.each(ctx, targets, func(ctx context.Context, t Target) (Counts, error) {
+		key := t.key()
+		if t.ThingName == "" {
+			c, err := r.certificate(ctx, t.CertificateID)
+			if isNotFound(err) || err == nil && len(c.Things) == 0 {
+				return Counts{Gone: 1}, nil
+			}
+			if err != nil {
+				return Counts{}, err
+			}
+			t.ThingName = c.Things[0]
+		}
+		described, err := r.Client.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: &t.ThingName})
+		if isNotFound(err) {
+			return Counts{Gone: 1}, nil
+		}
+		if err != nil {
+			return Counts{}, err
+		}
+		lookup.found(Device{Target: t})
+		mu.Lock()
+		defer mu.Unlock()
+		things[t.ThingName] = thing{aws.ToString(described.ThingArn), key}
+		return Counts{}, nil
+	})
+	done.Gone, done.Failed, done.Resumed = counts.Gone, counts.Failed, counts.Resumed
+	if err != nil && counts.Failed == 0 {
+		return done, err
+	}
+	names := slices.Sorted(maps.Keys(things))
+	if !r.Apply {
+		done.Things = len(names)
+		return done, err
+	}
+	limiter := rate.NewLimiter(rate.Limit(cmp.Or(r.Rate, DefaultRate)), jobTargets)
+	for batch := range slices.Chunk(names, jobTargets) {
+		if err := limiter.WaitN(ctx, len(batch)); err != nil {
+			return done, err
+		}
+		id := fmt.Sprintf("%s-%.6x", name, sha256.Sum256([]byte(strings.Join(batch, "\n"))))
+		in := &iot.CreateJobInput{
+			JobId: &id, Document: aws.String(rotateDocument), Description: aws.String("Replaces keys and certificates."),
+			TimeoutConfig: &types.TimeoutConfig{InProgressTimeoutInMinutes: aws.Int64(rotationMinutes)},
+		}
+		for _, name := range batch {
+			in.Targets = append(in.Targets, things[name].arn)
+		}
+		_, createErr := r.Client.CreateJob(ctx, in)
+		if _, exists := errors.AsType[*types.ResourceAlreadyExistsException](createErr); createErr != nil && !exists {
+			return done, fmt.Errorf("creating job %s: %w", id, createErr)
+		}
+		done.Jobs, done.Things = append(done.Jobs, id), done.Things+len(batch)
+		for _, name := range batch {
+			if err := r.Journal.add(things[name].key); err != nil {
+				return done, err
+			}
+		}
+	}
+	return done, err
+}
+
+// AwaitJobs adds to a rotation how the executions of its jobs have ended. When ctx
+// ends earlier, it returns what there is, with ctx's error.
+func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
+	for _, id := range done.Jobs {
+		for {
+			out, err := r.Client.DescribeJob(ctx, &iot.DescribeJobInput{JobId: &id})
+			if err != nil {
+				return fmt.Errorf("describing job %s: %w", id, err)
+			}
+			if out.Job.Status != types.JobStatusInProgress && out.Job.Status != types.JobStatusScheduled {
+				break
+			}
+			timer := time.NewTimer(pollInterval)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+				return errors.Join(context.Cause(ctx), r.results(context.WithoutCancel(ctx), done))
+			}
+		}
+	}
+	return r.results(ctx, done)
+}
+
+func (r *Run) results(ctx context.Context, done *Rotation) error {
+	done.Results = map[types.JobExecutionStatus]int{}
+	for _, id := range done.Jobs {
+		for pages := iot.NewListJobExecutionsForJobPaginator(r.Client, &iot.ListJobExecutionsForJobInput{JobId: &id}); pages.HasMorePages(); {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				return fmt.Errorf("listing the executions of job %s: %w", id, err)
+			}
+			for _, e := range page.ExecutionSummaries {
+				status := e.JobExecutionSummary.Status
+				done.Results[status]++
+				switch status {
+				case types.JobExecutionStatusQueued, types.JobExecutionStatusInProgress, types.JobExecutionStatusSucceeded:
+					continue
+				}
+				if len(done.Unsuccessful) == maxFailures {
+					continue
+				}
+				u := Unsuccessful{ThingName: path.Base(aws.ToString(e.ThingArn)), Status: status}
+				described, err := r.Client.DescribeJobExecution(ctx, &iot.DescribeJobExecutionInput{JobId: &id, ThingName: &u.ThingName})
+				if err != nil {
+					return fmt.Errorf("describing the execution of job %s by %s: %w", id, u.ThingName, err)
+				}
+				if d := described.Execution.StatusDetails; d != nil {
+					u.Reason = d.DetailsMap["reason"]
+				}
+				done.Unsuccessful = append(done.Unsuccessful, u)
+			}
+		}
+	}
+	return nil
+}

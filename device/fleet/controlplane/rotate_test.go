@@ -1,0 +1,165 @@
+package controlplane_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/fleet/controlplane"
+	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
+)
+
+// lamps creates things, and returns them as targets.
+func lamps(t *testing.T, core *localcore.Server, n int) iter.Seq2[controlplane.Target, error] {
+	t.Helper()
+	for i := range n {
+		if _, err := core.Registry().CreateThing(registry.NewThing{Name: fmt.Sprintf("lamp_%03d", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(yield func(controlplane.Target, error) bool) {
+		for i := range n + 1 { // one is no thing
+			if !yield(controlplane.Target{ThingName: fmt.Sprintf("lamp_%03d", i)}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// report reports an execution as its device would.
+func report(t *testing.T, core *localcore.Server, job, thing, status string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, core.APIURL()+"/things/"+thing+"/jobs/"+job, strings.NewReader(fmt.Sprintf(`{"status":%q,"statusDetails":{"reason":"why"}}`, status)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/iot-jobs-data/aws4_request, SignedHeaders=host, Signature=any")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	if answer.StatusCode != 200 {
+		t.Fatal(answer.Status)
+	}
+}
+
+func jobIDs(t *testing.T, run *controlplane.Run) (ids []string) {
+	t.Helper()
+	out, err := run.Client.ListJobs(t.Context(), &iot.ListJobsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range out.Jobs {
+		ids = append(ids, aws.ToString(j.JobId))
+	}
+	return ids
+}
+
+// TestRotateCreatesOneJobForAHundredThings has a thing that does not exist, runs
+// twice, and waits for what devices report.
+func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	targets := lamps(t, core, 101)
+	dry, rec := newRun(core, false)
+	got, err := dry.Rotate(t.Context(), targets, "night")
+	if err != nil || got.Things != 101 || got.Gone != 1 || len(got.Jobs) != 0 || len(rec.found) != 101 || len(jobIDs(t, dry)) != 0 {
+		t.Fatalf("%+v, %v, found %d", got, err, len(rec.found))
+	}
+	run, _ := newRun(core, true)
+	done, err := run.Rotate(t.Context(), targets, "night")
+	if err != nil || done.Things != 101 || len(done.Jobs) != 2 || len(jobIDs(t, run)) != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	again, _ := newRun(core, true)
+	if repeated, err := again.Rotate(t.Context(), targets, "night"); err != nil || !cmp.Equal(repeated, done) || len(jobIDs(t, run)) != 2 {
+		t.Errorf("repeated: %+v, %v", repeated, err)
+	}
+	waiting, stop := context.WithCancelCause(t.Context())
+	stop(errors.New("enough"))
+	if err := run.AwaitJobs(waiting, &done); err == nil {
+		t.Error("waited for nothing")
+	}
+	for i := range 101 {
+		status := map[int]string{5: "FAILED", 7: "REJECTED"}[i]
+		if status == "" {
+			status = "SUCCEEDED"
+		}
+		report(t, core, done.Jobs[i/100], fmt.Sprintf("lamp_%03d", i), status)
+	}
+	if err := run.AwaitJobs(t.Context(), &done); err != nil {
+		t.Fatal(err)
+	}
+	want := map[types.JobExecutionStatus]int{"SUCCEEDED": 99, "FAILED": 1, "REJECTED": 1}
+	failed := []controlplane.Unsuccessful{{ThingName: "lamp_005", Status: "FAILED", Reason: "why"}, {ThingName: "lamp_007", Status: "REJECTED", Reason: "why"}}
+	if diff := cmp.Diff(want, done.Results) + cmp.Diff(failed, done.Unsuccessful); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestRotateResumesFromJournal stops a run in its middle and repeats it with more
+// things.
+func TestRotateResumesFromJournal(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	all := lamps(t, core, 5)
+	some := func(yield func(controlplane.Target, error) bool) {
+		n := 0
+		for target := range all {
+			if n++; n > 3 || !yield(target, nil) {
+				return
+			}
+		}
+	}
+	path := t.TempDir() + "/done.txt"
+	for i, test := range []struct {
+		targets         iter.Seq2[controlplane.Target, error]
+		things, resumed int
+	}{{some, 3, 0}, {all, 2, 3}, {all, 0, 5}} {
+		journal, err := controlplane.OpenJournal(path, "rotation")
+		if err != nil {
+			t.Fatal(err)
+		}
+		run, _ := newRun(core, true)
+		run.Journal = journal
+		done, err := run.Rotate(t.Context(), test.targets, "night")
+		if err != nil || done.Things != test.things || done.Resumed != test.resumed {
+			t.Errorf("run %d: %+v, %v", i, done, err)
+		}
+		if err := journal.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	run, _ := newRun(core, true)
+	if ids := jobIDs(t, run); len(ids) != 2 {
+		t.Errorf("jobs %v", ids)
+	}
+}
+
+// TestRotateFindsTheThingOfACertificate also has a certificate of no thing.
+func TestRotateFindsTheThingOfACertificate(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	made := enroll(t, core, "2974680000001", 1)
+	run, _ := newRun(core, true)
+	done, err := run.Rotate(t.Context(), func(yield func(controlplane.Target, error) bool) {
+		_ = yield(controlplane.Target{CertificateID: made.Devices[0].CertificateID}, nil) &&
+			yield(controlplane.Target{CertificateID: core.Claim().CertificateID}, nil) &&
+			yield(controlplane.Target{CertificateID: strings.Repeat("0", 64)}, nil)
+	}, "night")
+	if err != nil || done.Things != 1 || done.Gone != 2 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
