@@ -316,7 +316,7 @@ func TestCommandsOfTheAgentPageWork(t *testing.T) {
 	}
 	ran := 0
 	for i, block := range strings.Split(string(page), "```") {
-		if i%2 == 0 {
+		if i%2 == 0 || !strings.HasPrefix(block, "sh\n") {
 			continue
 		}
 		for command := range strings.Lines(strings.TrimPrefix(block, "sh\n")) {
@@ -324,6 +324,10 @@ func TestCommandsOfTheAgentPageWork(t *testing.T) {
 			ran++
 			if command == "iot_device run --config device.yaml" {
 				a.start(t)
+				continue
+			}
+			if !strings.Contains(command, "iot_device") && !strings.HasPrefix(command, "curl") {
+				a.runTool(t, s.cloud, command)
 				continue
 			}
 			a.runShown(t, command, s.cloud.APIURL()+"/topics/fleet/"+d.thing()+"/down/commands/x?qos=1")

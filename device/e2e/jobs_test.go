@@ -20,6 +20,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 
 	"example.com/fleety/device/agent"
+	"example.com/fleety/device/internal/cli/fleetcli"
+	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -288,9 +290,8 @@ func TestAWSCommandLineDrivesJobs(t *testing.T) {
 		}
 	}) {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "aws", slices.Concat([]string{"iot", "--endpoint-url", w.cloud.APIURL(), "--output", "json"}, args)...)
-		cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=",
-			"AWS_CONFIG_FILE="+w.dir+"/none", "AWS_SHARED_CREDENTIALS_FILE="+w.dir+"/none")
+		cmd := exec.CommandContext(t.Context(), "aws", slices.Concat([]string{"iot", "--output", "json"}, args)...)
+		cmd.Env = awsEnvironment(w.dir, w.cloud)
 		text, err := cmd.Output()
 		if err != nil {
 			if e, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -315,5 +316,101 @@ func TestAWSCommandLineDrivesJobs(t *testing.T) {
 	run("cancel-job", "--job-id", "hangs", "--force")
 	if status := run("describe-job-execution", "--job-id", "hangs", "--thing-name", w.thing()).Execution.Status; status != types.JobExecutionStatusCanceled {
 		t.Error(status)
+	}
+}
+
+// runTool runs a command of a page that needs no agent: of AWS's command line
+// against the cloud, or of a tool of this machine.
+func (a *agentProcess) runTool(t *testing.T, c *cloud, command string) {
+	t.Helper()
+	tool, _, _ := strings.Cut(command, " ")
+	if _, err := exec.LookPath(tool); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Errorf("%s is not installed", tool)
+		}
+		return
+	}
+	writeFile(t, filepath.Join(a.dir, "job.json"), handlerJob("reboot.sh"), 0o600)
+	writeFile(t, filepath.Join(a.dir, "firmware.bin"), "firmware", 0o600)
+	command = strings.NewReplacer("arn:aws:iot:us-east-1:123456789012:thing/fleety_2974685", c.ARN("thing/"+a.thing()), "fleety_2974685", a.thing()).Replace(command)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+	cmd.Dir, cmd.Env = a.dir, awsEnvironment(a.dir, c)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", command, err, out)
+	}
+}
+
+// awsEnvironment leads AWS's command line to the cloud, and to no real account.
+func awsEnvironment(dir string, c *cloud) []string {
+	none := filepath.Join(dir, "none")
+	return append(os.Environ(), "AWS_ENDPOINT_URL="+c.APIURL(), "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=us-east-1",
+		"AWS_PAGER=", "AWS_CONFIG_FILE="+none, "AWS_SHARED_CREDENTIALS_FILE="+none)
+}
+
+// The fleet command rotates devices by their agents, and reports how that went.
+func TestFleetRotatesDevices(t *testing.T) {
+	t.Parallel()
+	w := newWorksite(t, "rotate")
+	w.cloud.retireAtOnce(t)
+	before := w.load(t).Record.CertificateID
+	w.start(t)
+	var out, errs bytes.Buffer
+	args := []string{"rotate", "--thing-type", "fleety", "--apply", "--wait", "1m", "--endpoint-url", w.cloud.APIURL()}
+	if code := fleetcli.Main(args, term.New(strings.NewReader(""), &out, &errs, nil)); code != 0 || !strings.Contains(out.String(), "\n1 SUCCEEDED\n") {
+		t.Errorf("exit %d\n%s%s\n%s", code, out.String(), errs.String(), w.stderr)
+	}
+	if after := w.load(t).Record; after.CertificateID == before || after.Replaces != before {
+		t.Errorf("record %+v", after)
+	}
+}
+
+// The examples that are shipped work, with what they call in their place.
+func TestExamplesOfHandlersWork(t *testing.T) {
+	t.Parallel()
+	handlers, err := filepath.Abs(filepath.Join("..", "packaging", "handlers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := filepath.Glob(filepath.Join(handlers, "*.sh"))
+	if err != nil || len(scripts) < 4 {
+		t.Fatal(scripts, err)
+	}
+	if shellcheck, err := exec.LookPath("shellcheck"); err == nil {
+		if out, err := exec.CommandContext(t.Context(), shellcheck, scripts...).CombinedOutput(); err != nil {
+			t.Errorf("shellcheck: %v\n%s", err, out)
+		}
+	} else if os.Getenv("CI") != "" {
+		t.Error("shellcheck is not installed")
+	}
+	for name, test := range map[string]struct {
+		args    []string
+		attempt int
+		want    string // what was called, empty for a failure
+	}{
+		"reboot.sh":                   {[]string{""}, 1, "systemctl reboot"},
+		"install-packages.sh":         {[]string{"", "lftp dos2unix", "curl=8.1-1"}, 1, "dpkg --configure -a;apt-get update;apt-get install --yes --no-install-recommends -- lftp dos2unix curl=8.1-1"},
+		"install-packages.sh option":  {[]string{"", "-o=x"}, 1, ""},
+		"install-packages.sh pattern": {[]string{"", "*"}, 1, ""},
+		"restart-services.sh":         {[]string{"root", "a iot_device", "b"}, 1, "systemctl restart -- a;systemctl restart -- iot_device;systemctl restart -- b"},
+		"restart-services.sh again":   {[]string{"root", "a iot_device"}, 2, "systemctl restart -- a"},
+		"install-bundle.sh":           {[]string{"", "/var/tmp/a b.raucb"}, 1, "rauc install /var/tmp/a b.raucb"},
+		"install-bundle.sh no file":   {[]string{""}, 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			for _, command := range []string{"systemctl", "dpkg", "apt-get", "rauc"} {
+				writeFile(t, filepath.Join(dir, command), "#!/bin/sh\necho "+command+" \"$*\" >>"+dir+"/log\n", 0o700)
+			}
+			script, _, _ := strings.Cut(name, " ")
+			cmd := exec.CommandContext(t.Context(), filepath.Join(handlers, script), test.args...)
+			cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), fmt.Sprint("IOT_JOB_ATTEMPT=", test.attempt))
+			out, err := cmd.CombinedOutput()
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			got := strings.ReplaceAll(strings.TrimSpace(string(log)), "\n", ";")
+			if got != test.want || (err == nil) != (test.want != "") {
+				t.Errorf("called %q, %v\n%s", got, err, out)
+			}
+		})
 	}
 }
