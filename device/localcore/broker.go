@@ -33,6 +33,7 @@ func (s *Server) openBroker(cert *tls.Certificate) error {
 		ConnackOnDeny:         c.AmbiguousBehavior.ConnackOnDeny,
 		KeepOpenOnDeny:        c.AmbiguousBehavior.KeepOpenOnDeny,
 		CheckReceiveOnReplies: c.AmbiguousBehavior.CheckReceiveOnReplies,
+		DelaySuback:           s.Faults.subackDelay,
 
 		Log: c.Log, Now: c.Now,
 	})
@@ -56,7 +57,7 @@ func (s *Server) openBroker(cert *tls.Certificate) error {
 // [broker.Conn.Reply] or everyone who subscribed with [broker.Broker.Publish].
 func (s *Server) reserved(topic string) (h broker.Handler, direct bool) {
 	if t, ok := awsiot.ParseTopic(topic); ok {
-		return func(ctx context.Context, c *broker.Conn, m *broker.Message) { s.provision(ctx, c, t, m.Payload) }, true
+		return func(ctx context.Context, c *broker.Conn, m *broker.Message) { s.provision(ctx, c, t, m) }, true
 	}
 	if t, ok := shadowTopic(topic); ok {
 		return func(_ context.Context, _ *broker.Conn, m *broker.Message) { s.requestShadow(t, m.Payload, 0) }, false
@@ -72,8 +73,8 @@ func (s *Server) reserved(topic string) (h broker.Handler, direct bool) {
 // other.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html
-func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, payload []byte) {
-	r := provisioning.Request{Topic: t, Payload: payload, ClientID: c.ClientID(), CertificateID: c.CertificateID(), Event: c.Event}
+func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, m *broker.Message) {
+	r := provisioning.Request{Topic: t, Payload: m.Payload, ClientID: c.ClientID(), CertificateID: c.CertificateID(), Event: c.Event}
 	fault := s.Faults.of(r)
 	if fault.CloseBefore {
 		c.Close()
@@ -91,7 +92,7 @@ func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, 
 		c.Close()
 		return
 	}
-	if fault.DropReply {
+	if fault.DropReply || m.Early {
 		return
 	}
 	if fault.DelayReply > 0 {

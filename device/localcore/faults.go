@@ -46,14 +46,31 @@ type Faults struct {
 	choose func(Exchange) Fault     // under mu
 	rules  []FaultRule              // that choose carries out, if SetRules gave them; under mu
 	counts map[awsiot.Operation]int // under mu
+	delay  time.Duration            // of SUBACKs; under mu
 }
 
-// Set makes choose decide on every exchange from now on; nil ends all faults.
+// LoseEarlyReplies sends every SUBACK so much later from now on, and loses the
+// reply to each provisioning request that is received before: to a client that
+// does not wait for the SUBACK. Zero ends that.
+func (f *Faults) LoseEarlyReplies(delay time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.delay = delay
+}
+
+func (f *Faults) subackDelay() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.delay
+}
+
+// Set makes choose decide on every exchange from now on; nil ends all faults,
+// those of [Faults.LoseEarlyReplies] too.
 // It is called from several goroutines.
 func (f *Faults) Set(choose func(Exchange) Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.choose, f.rules = choose, nil
+	f.choose, f.rules, f.delay = choose, nil, 0
 }
 
 // of counts a request and returns its fault.
@@ -87,21 +104,30 @@ type FaultRule struct {
 	Fault
 	// DelayReply is a duration such as 2s, in place of that of Fault.
 	DelayReply string `json:"delayReply,omitempty"`
+	// LoseEarlyReplies is a duration such as 1s, for [Faults.LoseEarlyReplies].
+	// The other members of such a rule are not used.
+	LoseEarlyReplies string `json:"loseEarlyReplies,omitempty"`
 }
 
 // SetRules makes the rules decide on every exchange from now on.
 func (f *Faults) SetRules(rules []FaultRule) error {
 	faults := make([]Fault, len(rules))
+	var early time.Duration
 	for i, r := range rules {
 		faults[i] = r.Fault
-		if r.DelayReply == "" {
-			continue
+		for _, member := range []struct {
+			name, text string
+			value      *time.Duration
+		}{{"delayReply", r.DelayReply, &faults[i].DelayReply}, {"loseEarlyReplies", r.LoseEarlyReplies, &early}} {
+			if member.text == "" {
+				continue
+			}
+			d, err := time.ParseDuration(member.text)
+			if err != nil || d < 0 {
+				return fmt.Errorf("fault %d: %s %q is not a duration such as 2s", i+1, member.name, member.text)
+			}
+			*member.value = d
 		}
-		delay, err := time.ParseDuration(r.DelayReply)
-		if err != nil || delay < 0 {
-			return fmt.Errorf("fault %d: delayReply %q is not a duration such as 2s", i+1, r.DelayReply)
-		}
-		faults[i].DelayReply = delay
 	}
 	var mu sync.Mutex
 	used := make([]int, len(rules))
@@ -109,7 +135,7 @@ func (f *Faults) SetRules(rules []FaultRule) error {
 		mu.Lock()
 		defer mu.Unlock()
 		for i, r := range rules {
-			if (r.Operation == "" || r.Operation == e.Operation) && (r.ClientID == "" || r.ClientID == e.ClientID) &&
+			if r.LoseEarlyReplies == "" && (r.Operation == "" || r.Operation == e.Operation) && (r.ClientID == "" || r.ClientID == e.ClientID) &&
 				(r.Times == 0 || used[i] < r.Times) {
 				used[i]++
 				return faults[i]
@@ -119,7 +145,7 @@ func (f *Faults) SetRules(rules []FaultRule) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.choose, f.rules = choose, slices.Clone(rules)
+	f.choose, f.rules, f.delay = choose, slices.Clone(rules), early
 	return nil
 }
 

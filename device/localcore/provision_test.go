@@ -483,6 +483,24 @@ func TestFaultsAlterExchanges(t *testing.T) {
 			t.Errorf("%d certificates were made, %d more answers came", n, len(d.received))
 		}
 	})
+	t.Run("lose early replies", func(t *testing.T) {
+		if err := s.Faults.SetRules([]localcore.FaultRule{{LoseEarlyReplies: "1s"}}); err != nil {
+			t.Fatal(err)
+		}
+		csr, _ := newCSR(t)
+		c := dialRaw(t, s, 4, claimTLS(t, s))
+		c.connect("claim-early")
+		c.subscribe(1, csrTopic.Accepted())
+		c.publish(csrTopic.String(), 1, `{"certificateSigningRequest":`+quote(t, csr)+`}`)
+		c.receive(packets.Puback)
+		c.receive(packets.Suback) // and no answer before it
+		c.publish(csrTopic.String(), 1, `{"certificateSigningRequest":`+quote(t, csr)+`}`)
+		c.receive(packets.Puback)
+		if pk := c.receive(packets.Publish); pk.TopicName != csrTopic.Accepted() {
+			t.Errorf("the answer to the second request is %s", pk.TopicName)
+		}
+		c.alive() // the first request has none
+	})
 	t.Run("close after", func(t *testing.T) {
 		first(localcore.Fault{CloseAfter: true})
 		d, data := request(t)

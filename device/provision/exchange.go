@@ -153,7 +153,7 @@ func (x *exchange) createCertificate(ctx context.Context, filters []string) erro
 		// made nevertheless. It expires within the hour, but too many of them must
 		// not pile up.
 		_, answered := errors.AsType[*awsiot.ErrorResponse](err)
-		if err == nil || answered || unansweredPacket(err) == "PUBLISH" {
+		if err == nil || answered || filters == nil && unansweredPacket(err) == "PUBLISH" {
 			return err
 		}
 		if r.lostCreates++; r.lostCreates >= maxLostCreates {

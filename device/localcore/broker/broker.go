@@ -71,6 +71,8 @@ type Config struct {
 	KeepOpenOnDeny bool
 	// CheckReceiveOnReplies requires iot:Receive for [Conn.Reply].
 	CheckReceiveOnReplies bool
+	// DelaySuback returns how much later each SUBACK is sent. Nil means at once.
+	DelaySuback func() time.Duration
 
 	// Log receives what is no event: failures of the emulator itself.
 	Log *slog.Logger

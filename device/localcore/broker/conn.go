@@ -41,6 +41,7 @@ type Conn struct {
 	will          *will         // nil without one; for the reader only
 	withoutWill   atomic.Bool
 	established   atomic.Bool       // CONNACK of success was sent
+	delayed       atomic.Int32      // SUBACKs that are still to be sent
 	aliases       map[uint16]string // topics by alias; for the reader only
 
 	outMu    sync.Mutex

@@ -14,6 +14,9 @@ type Message struct {
 	Payload []byte
 	QoS     byte // 0 or 1
 	Retain  bool
+	// Early is set of a message to a reserved topic that was received while a
+	// SUBACK to its client was delayed.
+	Early bool
 
 	// Of MQTT 5:
 	UTF8            bool // the Payload Format Indicator

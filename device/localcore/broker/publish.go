@@ -96,6 +96,7 @@ func (b *Broker) publishedReserved(ctx context.Context, c *Conn, m *Message, pk 
 	}
 	switch {
 	case handler != nil:
+		m.Early = c.delayed.Load() > 0
 		b.handOver(ctx, c, request{handler, m})
 	case !direct || b.config.Observe == nil:
 		b.warnSilent(m)

@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -42,9 +43,14 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 			answer[i] = min(code, failure)
 		}
 	}
-	if err := c.queue(&packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Suback}, PacketID: pk.PacketID, ReasonCodes: answer,
-	}); err != nil {
+	suback := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Suback}, PacketID: pk.PacketID, ReasonCodes: answer}
+	if delay := b.config.subackDelay(); delay > 0 && !denied {
+		c.delayed.Add(1)
+		time.AfterFunc(delay, func() {
+			c.delayed.Add(-1)
+			_ = c.send(suback) // the client may be gone
+		})
+	} else if err := c.queue(suback); err != nil {
 		return err
 	}
 	if denied && !b.config.KeepOpenOnDeny {
@@ -65,6 +71,13 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		}
 	}
 	return nil
+}
+
+func (c *Config) subackDelay() time.Duration {
+	if c.DelaySuback == nil {
+		return 0
+	}
+	return c.DelaySuback()
 }
 
 // authorizeFilters returns the SUBACK code of each filter, and whether a policy
