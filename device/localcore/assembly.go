@@ -2,6 +2,7 @@ package localcore
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"example.com/fleety/device/localcore/assembly"
 	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/rules"
 )
 
 // An assembled is what the stack of Config.Assembly would deploy.
@@ -82,8 +84,14 @@ func (a *assembled) check(runsHook bool) error {
 		}
 	}
 	here := lambdaArchitectures[runtime.GOARCH]
-	if a.hook != nil && runsHook && a.hook.Architecture != here {
-		return fmt.Errorf("its hook is for %s, this machine is %s: synthesize it with -c hookArchitecture=%s", a.hook.Architecture, here, here)
+	functions := slices.Clone(a.Functions)
+	if a.hook != nil && runsHook {
+		functions = append(functions, a.hook)
+	}
+	for _, f := range functions {
+		if f.Architecture != here {
+			return fmt.Errorf("its function %s is for %s, this machine is %s: synthesize it with -c hookArchitecture=%s", f.LogicalID, f.Architecture, here, here)
+		}
 	}
 	return nil
 }
@@ -126,6 +134,27 @@ func (a *assembled) install(r *registry.Registry) error {
 		}
 	}
 	return nil
+}
+
+// installRules brings the rules to what the stack holds. A rule that is not
+// emulated is left out, with a warning.
+func (s *Server) installRules() {
+	if s.config.assembled == nil {
+		return
+	}
+	for _, r := range s.config.assembled.Rules {
+		var d rules.Definition
+		err := json.Unmarshal(r.Payload, &d)
+		if err == nil {
+			err = s.rules.CreateTopicRule(r.Name, d)
+		}
+		if e, ok := errors.AsType[*rules.Error](err); ok && e.Code == rules.AlreadyExists {
+			err = s.rules.ReplaceTopicRule(r.Name, d)
+		}
+		if err != nil {
+			s.config.Log.Warn("a rule of the stack is not emulated", "rule", r.Name, "reason", err)
+		}
+	}
 }
 
 func newTemplate(t assembly.ProvisioningTemplate) registry.NewProvisioningTemplate {

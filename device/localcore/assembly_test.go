@@ -2,12 +2,18 @@ package localcore_test
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
@@ -18,12 +24,15 @@ import (
 var lambdaArchitecture = map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
 
 // newAssembly writes the assembly of the golden stack for this machine, after
-// edit, with the hook at hook as its asset.
+// edit, with the hook at hook as its asset; it stands for the function that
+// retires certificates too.
 func newAssembly(t *testing.T, hook string, edit ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cdk.out")
-	if err := os.CopyFS(filepath.Join(dir, "asset.HOOK"), os.DirFS(filepath.Dir(hook))); err != nil {
-		t.Fatal(err)
+	for _, asset := range []string{"asset.HOOK", "asset.RETIRE"} {
+		if err := os.CopyFS(filepath.Join(dir, asset), os.DirFS(filepath.Dir(hook))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	golden, err := os.ReadFile("../../infra/stack/testdata/template.golden.json")
 	if err != nil {
@@ -38,7 +47,8 @@ func newAssembly(t *testing.T, hook string, edit ...string) string {
 			"Fleet.assets": {"type": "cdk:asset-manifest", "properties": {"file": "Fleet.assets.json"}},
 			"Fleet": {"type": "aws:cloudformation:stack", "environment": "aws://123456789012/us-east-1",
 				"properties": {"templateFile": "Fleet.template.json"}, "dependencies": ["Fleet.assets"]}}}`,
-		"Fleet.assets.json":   `{"files": {"HOOK": {"source": {"path": "asset.HOOK", "packaging": "zip"}, "destinations": {"d": {"objectKey": "HOOK.zip"}}}}}`,
+		"Fleet.assets.json": `{"files": {"HOOK": {"source": {"path": "asset.HOOK", "packaging": "zip"}, "destinations": {"d": {"objectKey": "HOOK.zip"}}},
+			"RETIRE": {"source": {"path": "asset.RETIRE", "packaging": "zip"}, "destinations": {"d": {"objectKey": "RETIRE.zip"}}}}}`,
 		"Fleet.template.json": strings.NewReplacer(edit...).Replace(string(golden)),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -65,6 +75,56 @@ func TestAssemblyIsEmulatedWithItsHook(t *testing.T) {
 		if want := (awsiot.ErrorResponse{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "Access denied"}); got != want {
 			t.Errorf("serial %s: rejected with %+v", serial, got)
 		}
+	}
+}
+
+// The rule of the stack invokes the function that retires the former certificate
+// of a device, whose birth message names it.
+func TestRuleOfAnAssemblyRunsWithItsFunction(t *testing.T) {
+	t.Parallel()
+	dir := newAssembly(t, buildHook(t))
+	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", must(filepath.Abs(filepath.Join(dir, "asset.RETIRE", "bootstrap")))(t), "./cmd/retire")
+	build.Dir = "../../hook"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the function: %v\n%s", err, out)
+	}
+	clock := newClock()
+	s := start(t, localcore.Config{Assembly: dir, HookFunc: allowEvery, Now: clock.Now})
+	if rules := must(controlPlane(s).ListTopicRules(within(t), &iot.ListTopicRulesInput{}))(t).Rules; len(rules) != 1 || aws.ToString(rules[0].RuleName) != "Fleet_BirthMessages" {
+		t.Errorf("rules %+v", rules)
+	}
+	enroll(t, s, "2974685")
+	former := must(s.Registry().ListThingPrincipals("fleety_2974685"))(t)[0].CertificateID
+	clock.advance(time.Minute)
+	cert, key := selfSigned(t)
+	next := must(s.Registry().CreateCertificate(registry.NewCertificate{PEM: string(cert), Status: registry.Active}))(t)
+	if err := errors.Join(s.Registry().AttachThingPrincipal("fleety_2974685", next.ID, registry.NonExclusive),
+		s.Registry().AttachPolicy(localcore.DevicePolicyName, registry.CertificateTarget(next.ID))); err != nil {
+		t.Fatal(err)
+	}
+	retired := make(chan registry.Change, 1)
+	stop := s.Registry().Watch(func(c registry.Change) { retired <- c })
+	defer stop()
+	d := mustDial(t, s, "fleety_2974685", tlsConfig(t, s, cert, key))
+	if err := d.publish(t, "fleet/fleety_2974685", 1, `{"replaces":"`+former+`"}`); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case c := <-retired:
+		if c.CertificateID != former || c.Status != registry.Inactive {
+			t.Errorf("%+v", c)
+		}
+	case <-within(t).Done():
+		t.Error("the former certificate was not retired")
+	}
+}
+
+// A rule that is not emulated keeps nobody from rehearsing the rest.
+func TestRuleOfAnAssemblyThatIsNotEmulatedIsLeftOut(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{HookFunc: allowEvery, Assembly: newAssembly(t, buildHook(t), `"arm64"`, `"`+lambdaArchitecture+`"`, "isUndefined(replaces)", "aws_lambda(replaces)")})
+	if rules := must(controlPlane(s).ListTopicRules(within(t), &iot.ListTopicRulesInput{}))(t).Rules; len(rules) != 0 {
+		t.Errorf("rules %+v", rules)
 	}
 }
 

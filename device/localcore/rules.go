@@ -1,9 +1,11 @@
 package localcore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"example.com/fleety/device/awsiot"
@@ -19,8 +21,19 @@ func (s *Server) openRules(ctx context.Context, store rules.Store) (err error) {
 	if s.hook != nil {
 		s.functions[c.hookARN()] = s.hook
 	}
-	for name, f := range c.Functions {
-		f.FunctionARN, f.Region, f.Endpoint, f.Log = c.functionARN(name), c.Region, s.APIURL(), c.Log.With("from", name)
+	functions := map[string]lambdahost.Config{}
+	maps.Copy(functions, c.Functions)
+	if c.assembled != nil {
+		for _, f := range c.assembled.Functions {
+			functions[f.LogicalID] = lambdahost.Config{FunctionARN: f.ARN, Path: f.Path, Timeout: f.Timeout, Env: f.Environment}
+		}
+	}
+	for name, f := range functions {
+		f.FunctionARN = cmp.Or(f.FunctionARN, c.functionARN(name))
+		if s.functions[f.FunctionARN] != nil {
+			continue // the hook
+		}
+		f.Region, f.Endpoint, f.Log = c.Region, s.APIURL(), c.Log.With("from", name)
 		host, err := lambdahost.Start(ctx, f)
 		if err != nil {
 			return fmt.Errorf("starting function %s: %w", name, err)
@@ -47,6 +60,9 @@ func (s *Server) openRules(ctx context.Context, store rules.Store) (err error) {
 			return out[0].Payload, true
 		},
 	})
+	if err == nil {
+		s.installRules()
+	}
 	return err
 }
 

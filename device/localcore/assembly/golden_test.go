@@ -35,6 +35,7 @@ func app(template []byte) fstest.MapFS {
 		"Fleet.template.json": {Data: template},
 		"Fleet.assets.json": file(`{"files": {
 			"HOOK": {"source": {"path": "asset.HOOK", "packaging": "zip"}, "destinations": {"d": {"objectKey": "HOOK.zip"}}},
+			"RETIRE": {"source": {"path": "asset.RETIRE", "packaging": "zip"}, "destinations": {"d": {"objectKey": "RETIRE.zip"}}},
 			"out": {"source": {"path": "../elsewhere", "packaging": "zip"}, "destinations": {"d": {"objectKey": "OUT.zip"}}},
 			"file": {"source": {"path": "f.zip", "packaging": "file"}, "destinations": {"d": {"objectKey": "FILE.zip"}}}}}`),
 	}

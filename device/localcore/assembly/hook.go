@@ -1,6 +1,7 @@
 package assembly
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -47,14 +48,40 @@ type Function struct {
 // that AWS IoT Core may call it.
 func (r *resolver) findFunction(template string, hook *Hook) {
 	at := r.in(template).field("Properties").field("PreProvisioningHook").field("TargetArn")
+	if hook.Function = r.functionOf(at, hook.TargetARN); hook.Function == nil {
+		r.fail(at, "%s is no function of this stack", hook.TargetARN)
+		return
+	}
+	r.checkPermission(template, hook.Function, "AWS IoT would deny every device")
+}
+
+// functionOf returns the function of this stack with an ARN, nil if there is none.
+func (r *resolver) functionOf(at place, arn string) *Function {
 	for _, id := range r.deployedOf(typeFunction) {
-		if arn := r.attribute(at, id, kinds[typeFunction].attribute); arn == hook.TargetARN {
-			hook.Function = r.function(id, arn)
-			r.checkPermission(template, hook.Function)
-			return
+		if r.attribute(at, id, kinds[typeFunction].attribute) == arn {
+			return r.function(id, arn)
 		}
 	}
-	r.fail(at, "%s is no function of this stack", hook.TargetARN)
+	return nil
+}
+
+// invoked returns the functions of this stack that a rule invokes.
+func (r *resolver) invoked(rule string, p payload) (functions []*Function) {
+	type action struct{ Lambda struct{ FunctionArn string } }
+	var actions struct {
+		Actions     []action
+		ErrorAction action
+	}
+	if err := json.Unmarshal(p, &actions); err != nil {
+		r.fail(r.in(rule), "%w", err)
+	}
+	for _, a := range append(actions.Actions, actions.ErrorAction) {
+		if f := r.functionOf(r.in(rule), a.Lambda.FunctionArn); f != nil {
+			r.checkPermission(rule, f, "the rule could not invoke it")
+			functions = append(functions, f)
+		}
+	}
+	return functions
 }
 
 // function reads what is needed to run a function. Its other properties, such
@@ -108,12 +135,12 @@ func (r *resolver) executable(at place, code any) string {
 }
 
 // checkPermission checks that a permission allows AWS IoT Core to call the
-// function for this template: without it AWS IoT denies every device.
+// function for this template or rule.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
-func (r *resolver) checkPermission(template string, f *Function) {
-	source := r.attribute(r.in(template), template, kinds[typeTemplate].attribute)
-	problem := "no " + typePermission + " allows " + iotService + " to call it, so that AWS IoT would deny every device"
+func (r *resolver) checkPermission(caller string, f *Function, consequence string) {
+	source := r.attribute(r.in(caller), caller, kinds[r.stack.template.Resources[caller].Type].attribute)
+	problem := "no " + typePermission + " allows " + iotService + " to call it, so that " + consequence
 	for _, id := range r.deployedOf(typePermission) {
 		reason := r.whyNot(id, f.ARN, source)
 		if reason == "" {
@@ -125,7 +152,7 @@ func (r *resolver) checkPermission(template string, f *Function) {
 }
 
 // whyNot returns why a permission does not allow AWS IoT Core to call the function
-// for the template, or nothing when it does.
+// for the source, or nothing when it does.
 func (r *resolver) whyNot(id, function, source string) string {
 	var p struct{ Action, FunctionName, Principal, SourceAccount, SourceArn string }
 	at, properties := r.in(id).field("Properties"), r.stack.template.Resources[id].Properties
@@ -143,7 +170,7 @@ func (r *resolver) whyNot(id, function, source string) string {
 	case p.SourceAccount != "" && p.SourceAccount != r.env.Account:
 		return "its source account is " + p.SourceAccount
 	case p.SourceArn != "" && p.SourceArn != source:
-		return fmt.Sprintf("its source is %s, the template is %s", p.SourceArn, source)
+		return fmt.Sprintf("its source is %s, not %s", p.SourceArn, source)
 	}
 	return ""
 }

@@ -399,6 +399,7 @@ var kinds = map[string]kind{
 	typeThingGroup:           {"ThingGroupName", "Arn", "arn:PARTITION:iot:REGION:ACCOUNT:thinggroup/NAME"},
 	typeThingType:            {"ThingTypeName", "Arn", "arn:PARTITION:iot:REGION:ACCOUNT:thingtype/NAME"},
 	typeTemplate:             {"TemplateName", "TemplateArn", "arn:PARTITION:iot:REGION:ACCOUNT:provisioningtemplate/NAME"},
+	typeTopicRule:            {"RuleName", "Arn", "arn:PARTITION:iot:REGION:ACCOUNT:rule/NAME"},
 	typeFunction:             {"FunctionName", "Arn", "arn:PARTITION:lambda:REGION:ACCOUNT:function:NAME"},
 	"AWS::IAM::Role":         {"RoleName", "Arn", "arn:PARTITION:iam::ACCOUNT:role/NAME"},
 	"AWS::Logs::LogGroup":    {"LogGroupName", "Arn", "arn:PARTITION:logs:REGION:ACCOUNT:log-group:NAME:*"},
@@ -446,6 +447,9 @@ func (r *resolver) name(at place, id string) string {
 	defer r.leave("name of " + id)
 	res := r.stack.template.Resources[id]
 	name := r.stack.Name + "-" + id
+	if res.Type == typeTopicRule { // whose names have no hyphens
+		name = strings.ReplaceAll(name, "-", "_")
+	}
 	if property := kinds[res.Type].property; res.Properties[property] != nil {
 		at := r.in(id).field("Properties").field(property)
 		if given := r.value(at, res.Properties[property]); given != (noValue{}) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"strings"
 )
 
 // The types of resources that provisioning consists of.
@@ -16,6 +17,7 @@ const (
 	typeTemplate   = "AWS::IoT::ProvisioningTemplate"
 	typeFunction   = "AWS::Lambda::Function"
 	typePermission = "AWS::Lambda::Permission"
+	typeTopicRule  = "AWS::IoT::TopicRule"
 )
 
 // Resources are what AWS IoT Core would get from a stack.
@@ -25,6 +27,9 @@ type Resources struct {
 	ThingGroups []ThingGroup
 	ThingTypes  []ThingType
 	Templates   []ProvisioningTemplate
+	Rules       []TopicRule
+	// Functions are those of the stack that its rules invoke.
+	Functions []*Function
 }
 
 // A Policy is an AWS IoT policy.
@@ -80,6 +85,45 @@ type ProvisioningTemplate struct {
 	Hook        *Hook  `json:"PreProvisioningHook"`
 }
 
+// A TopicRule is a topic rule.
+//
+// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iot-topicrule.html
+type TopicRule struct {
+	Name string `json:"RuleName"`
+	// Payload has the members that CreateTopicRule takes, by its names.
+	Payload payload `json:"TopicRulePayload"`
+}
+
+// A payload is JSON whose members begin with small letters, as those of AWS's
+// APIs do, not with capital letters as CloudFormation's.
+type payload json.RawMessage
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (p *payload) UnmarshalJSON(data []byte) (err error) {
+	var v any
+	if err := json.Unmarshal(data, &v); err != nil {
+		return err
+	}
+	*p, err = json.Marshal(uncapitalize(v))
+	return err
+}
+
+func uncapitalize(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := map[string]any{}
+		for name, member := range v {
+			out[strings.ToLower(name[:min(1, len(name))])+name[min(1, len(name)):]] = uncapitalize(member)
+		}
+		return out
+	case []any:
+		for i := range v {
+			v[i] = uncapitalize(v[i])
+		}
+	}
+	return v
+}
+
 // Resolve returns the stack's resources as they would be in that environment.
 // It is an error with its place when one is not known without AWS, or has a property
 // that is not known here: it might change what a device may do.
@@ -101,8 +145,13 @@ func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	next()
 	all.Templates = resolveAll[ProvisioningTemplate](r, typeTemplate)
 	next()
+	all.Rules = resolveAll[TopicRule](r, typeTopicRule)
+	next()
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
+	}
+	for i, id := range r.deployedOf(typeTopicRule) {
+		all.Functions = append(all.Functions, r.invoked(id, all.Rules[i].Payload)...)
 	}
 	for i, id := range r.deployedOf(typeTemplate) {
 		if hook := all.Templates[i].Hook; hook != nil {
