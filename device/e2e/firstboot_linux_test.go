@@ -92,6 +92,9 @@ func (tr trouble) overcome(t *testing.T, deb string) {
 	if !ready || len(active) != 1 {
 		t.Errorf("provisioned: %t, ACTIVE certificates: %v\n%s", ready, active, console)
 	}
+	if strings.Contains(console, "GUEST early") {
+		t.Errorf("the service that follows was started before its time\n%s", console)
+	}
 	if tr.denied > 0 && denied.Load() <= int64(tr.denied) {
 		t.Errorf("the hook was asked %d times", denied.Load())
 	}
@@ -155,8 +158,8 @@ iot_device publish telemetry after || exit
 `
 	}
 	unit(t, units, "report", "", "until systemctl -q is-active follower; do sleep 2; done\n"+upgrade+`echo "GUEST ready" >/dev/ttyS0; systemctl poweroff -f`)
-	unit(t, units, "follower", "After="+service+".service", // as docs/device.md has it
-		"systemctl -q is-active "+service+" && exec sleep infinity")
+	unit(t, units, "follower", "After="+service+".service\nRequisite="+service+".service", // as docs/device.md has it
+		"systemctl -q is-active "+service+" || { echo GUEST early >/dev/ttyS0; exit 1; }; exec sleep infinity")
 	d.must("mkdir", "/etc/systemd/system/"+service+".service.d")
 	writeFile(t, filepath.Join(units, service+".service.d", "follower.conf"), "[Unit]\nUpholds=follower.service\n", 0o644)
 	unit(t, units, "log", "", `journalctl -f -o cat -u `+service+` | sed "s/^/GUEST log /" >/dev/ttyS0`)
