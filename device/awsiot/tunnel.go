@@ -2,7 +2,6 @@ package awsiot
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -120,7 +119,7 @@ func AppendTunnelMessage(data []byte, m TunnelMessage) []byte {
 	return data
 }
 
-var errTunnelMessage = errors.New("a message in the tunnel is not a Protocol Buffers message")
+var errTunnelMessage = fmt.Errorf("a message in the tunnel is not a Protocol Buffers message with fields of at most %d bytes", MaxTunnelPayload)
 
 // CutTunnelMessage reads the first message in data, and returns what follows it.
 // complete is false where data ends within the message. The payload is a part of
@@ -139,6 +138,8 @@ func CutTunnelMessage(data []byte) (m TunnelMessage, rest []byte, complete bool,
 	return m, data[end:], true, nil
 }
 
+// parse reads the fields. Of one that comes twice the last value counts, as in
+// Protocol Buffers.
 func (m *TunnelMessage) parse(data []byte) error {
 	for len(data) > 0 {
 		tag, n := binary.Uvarint(data)
@@ -146,64 +147,47 @@ func (m *TunnelMessage) parse(data []byte) error {
 			return errTunnelMessage
 		}
 		data = data[n:]
-		var value uint64
+		value, n := binary.Uvarint(data) // of a number, or the length of a text
 		var text []byte
-		switch tag & 7 {
-		case wireVarint:
-			if value, n = binary.Uvarint(data); n <= 0 {
-				return errTunnelMessage
-			}
-		case wireFixed64:
+		switch kind := tag & 7; {
+		case kind == wireFixed64:
 			n = 8
-		case wireFixed32:
+		case kind == wireFixed32:
 			n = 4
-		case wireBytes:
-			length, used := binary.Uvarint(data)
-			if used <= 0 || length > uint64(len(data)-used) {
+		case n <= 0 || kind != wireVarint && kind != wireBytes: // groups are not part of proto3
+			return errTunnelMessage
+		case kind == wireBytes:
+			if value > uint64(len(data)-n) {
 				return errTunnelMessage
 			}
-			n = used + int(length)
-			text = data[used:n]
-		default: // groups are not part of proto3
-			return errTunnelMessage
+			text = data[n : n+int(value)]
+			n += len(text)
 		}
 		if n > len(data) {
 			return errTunnelMessage
 		}
 		data = data[n:]
-		if err := m.set(tag, value, text); err != nil {
-			return err
+		switch tag {
+		case tagType:
+			m.Type = TunnelMessageType(value)
+		case tagStreamID:
+			m.StreamID = int32(value)
+		case tagIgnorable:
+			m.Ignorable = value != 0
+		case tagConnectionID:
+			m.ConnectionID = uint32(value)
+		case tagPayload:
+			m.Payload = text
+		case tagServiceID:
+			m.ServiceID = string(text)
+		case tagServiceIDs:
+			m.ServiceIDs = append(m.ServiceIDs, string(text))
+		default:
+			m.Extended = true
 		}
-	}
-	return nil
-}
-
-// set stores a field. The last value of a field counts, as in Protocol Buffers.
-func (m *TunnelMessage) set(tag, value uint64, text []byte) error {
-	switch tag {
-	case tagType:
-		m.Type = TunnelMessageType(value)
-	case tagStreamID:
-		m.StreamID = int32(value)
-	case tagIgnorable:
-		m.Ignorable = value != 0
-	case tagConnectionID:
-		m.ConnectionID = uint32(value)
-	case tagPayload:
-		if m.Payload = text; len(text) > MaxTunnelPayload {
-			return fmt.Errorf("a message in the tunnel has a payload of %d bytes, at most %d are possible", len(text), MaxTunnelPayload)
-		}
-	case tagServiceID, tagServiceIDs:
-		if !utf8.Valid(text) {
+		if len(text) > MaxTunnelPayload || (tag == tagServiceID || tag == tagServiceIDs) && !utf8.Valid(text) {
 			return errTunnelMessage
 		}
-		if tag == tagServiceID {
-			m.ServiceID = string(text)
-		} else {
-			m.ServiceIDs = append(m.ServiceIDs, string(text))
-		}
-	default:
-		m.Extended = true
 	}
 	return nil
 }

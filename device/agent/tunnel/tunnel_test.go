@@ -350,16 +350,15 @@ func TestSeveralTunnelsAtOnceAndOneAfterAnother(t *testing.T) {
 func TestLostConnectionIsMadeAgainWithTheSameToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, map[string]string{"SSH": listen(t, echo)}, nil)
-	id, token := w.open(t, "SSH")
+	id, _ := w.open(t, "SSH")
 	for range 3 {
 		w.awaitDevice(t, id)
 		_, rotated, err := w.cloud.RotateTunnelAccessToken(id, "SOURCE", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		token = rotated.Source
-		w.tokens = append(w.tokens, string(token))
-		s := w.source(t, awsiot.TunnelV3, token)
+		w.tokens = append(w.tokens, string(rotated.Source))
+		s := w.source(t, awsiot.TunnelV3, rotated.Source)
 		s.send(start(1, "SSH", 1))
 		s.echoed(start(1, "SSH", 1), "hello")
 		w.cut()

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,7 +29,7 @@ func TestTunnelServicesArePortsOrAddresses(t *testing.T) {
 	} {
 		c, err := load(t, good+"agent: {tunnel: {services: {SSH: "+value+"}}}\n", config.Sources{})
 		if want == "" {
-			if problems, ok := err.(config.Problems); !ok || problems[0].Key != "agent.tunnel.services" || problems[0].Origin.Line == 0 {
+			if problems, ok := errors.AsType[config.Problems](err); !ok || problems[0].Key != "agent.tunnel.services" || problems[0].Origin.Line == 0 {
 				t.Errorf("%s: %v", value, err)
 			}
 			continue
@@ -62,7 +63,7 @@ func TestTunnelEndpointIsAHostWithOrWithoutPort(t *testing.T) {
 	} {
 		c, err := load(t, good+"agent: {tunnel: {endpoint: '"+value+"'}}\n", config.Sources{})
 		if want == 0 {
-			if problems, ok := err.(config.Problems); !ok || problems[0].Key != "agent.tunnel.endpoint" {
+			if problems, ok := errors.AsType[config.Problems](err); !ok || problems[0].Key != "agent.tunnel.endpoint" {
 				t.Errorf("%s: %v", value, err)
 			}
 		} else if _, port := c.Agent.Tunnel.HostPort(); err != nil || port != want {

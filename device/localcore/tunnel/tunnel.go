@@ -178,13 +178,8 @@ func (d *DestinationConfig) validate() error {
 	case len(d.Services) > maxServices:
 		return &Error{CodeLimitExceeded, fmt.Sprintf("a tunnel has at most %d services, not %d", maxServices, len(d.Services))}
 	}
-	for i, service := range d.Services {
-		if !awsiot.ValidTunnelService(service) {
-			return invalid("destinationConfig.services", "Member must satisfy regular expression pattern: [a-zA-Z0-9:_-]+")
-		}
-		if slices.Contains(d.Services[:i], service) {
-			return invalid("destinationConfig.services", "Member must be unique")
-		}
+	if slices.ContainsFunc(d.Services, func(name string) bool { return !awsiot.ValidTunnelService(name) }) {
+		return invalid("destinationConfig.services", "Member must satisfy regular expression pattern: [a-zA-Z0-9:_-]+")
 	}
 	return nil
 }
@@ -205,10 +200,7 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // it cannot fail
-	id := fmt.Sprintf("%x-%x-%x-%x-%x", random[:4], random[4:6], random[6:8], random[8:10], random[10:])
-	now := s.now()
+	id, now := awsiot.NewUUID(), s.now()
 	state := ConnectionState{Disconnected, now}
 	t := &tunnel{
 		Tunnel: Tunnel{
