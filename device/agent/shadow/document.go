@@ -1,0 +1,149 @@
+package shadow
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"slices"
+	"unicode/utf8"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// Limits of AWS IoT.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html#device-shadow-limits
+const (
+	maxDocument = 8 << 10 // bytes of desired and reported state
+	maxLevels   = 8       // of a section
+)
+
+// maxMessage is more than an answer with a document of maxDocument has, metadata
+// included.
+const maxMessage = 128 << 10
+
+// An object is a JSON object. Numbers in it are [json.Number], so that they are
+// stored and sent as they were received.
+type object = map[string]any
+
+var (
+	errMalformed = errors.New("not a shadow document")
+	errTooLarge  = errors.New("a shadow has 8 KiB at most")
+)
+
+// A document is what AWS IoT publishes of a shadow, or the change that a program
+// makes.
+type document struct {
+	State       object `json:"state"`
+	Version     *int64 `json:"version"`
+	ClientToken string `json:"clientToken"`
+}
+
+// A rejection is the error response to a request.
+// https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-error-messages.html
+type rejection struct {
+	Code        int    `json:"code"`
+	Message     string `json:"message"`
+	ClientToken string `json:"clientToken"`
+}
+
+// readDocument reads a document with a version.
+func readDocument(payload []byte) (d document, err error) {
+	if len(payload) > maxMessage || !utf8.Valid(payload) || awsiot.DecodeJSON(payload, &d) != nil || d.Version == nil || *d.Version < 0 {
+		return d, errMalformed
+	}
+	return d, nil
+}
+
+// sections returns the desired and the reported state of a document, which may be
+// null.
+func sections(state object) (object, error) {
+	kept := object{}
+	for _, name := range []string{"desired", "reported"} {
+		value, ok := state[name]
+		if !ok {
+			continue
+		}
+		if _, isObject := value.(object); !isObject && value != nil {
+			return nil, errMalformed
+		}
+		kept[name] = value
+	}
+	if size := len(awsiot.EncodeJSON(kept)); size > 2*maxDocument { // nothing that AWS IoT has accepted
+		return nil, errTooLarge
+	}
+	return kept, nil
+}
+
+// readChange reads the change of a program, and rejects what AWS IoT would reject.
+func readChange(payload []byte) (change object, version *int64, err error) {
+	var d document
+	if !utf8.Valid(payload) || awsiot.DecodeJSON(payload, &d) != nil || d.State == nil {
+		return nil, nil, errors.New(`want one JSON object {"state": {"reported": {…}, "desired": {…}}}`)
+	}
+	change, err = sections(d.State)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return nil, nil, err
+	case err != nil || len(change) != len(d.State) || len(change) == 0:
+		return nil, nil, errors.New(`"state" has the objects "reported" and "desired", or one of them`)
+	case !storable(change, maxLevels+1):
+		return nil, nil, errors.New("AWS IoT accepts 8 levels of objects, and no null in an array")
+	}
+	return change, d.Version, nil
+}
+
+// storable reports whether a value has that many levels at most, and no null in
+// an array.
+func storable(value any, levels int) bool {
+	switch value := value.(type) {
+	case object:
+		return levels > 0 && !slices.ContainsFunc(slices.Collect(maps.Values(value)), func(v any) bool { return !storable(v, levels-1) })
+	case []any:
+		return !slices.ContainsFunc(value, func(v any) bool { return v == nil || !storable(v, levels) })
+	}
+	return true
+}
+
+// merge returns state with a change over it, as AWS IoT merges: null removes,
+// objects merge, everything else replaces. Its arguments stay as they are.
+func merge(state, change object) object {
+	merged := object{}
+	maps.Copy(merged, state)
+	for key, value := range change {
+		below, isObject := value.(object)
+		old, _ := state[key].(object)
+		switch {
+		case value == nil:
+			delete(merged, key)
+		case isObject:
+			merged[key] = merge(old, below)
+		default:
+			merged[key] = value
+		}
+	}
+	return merged
+}
+
+// combine returns the one change that does what two do, one after the other, if
+// there is such a change: an object cannot both replace a value and be merged.
+func combine(first, second object) (both object, ok bool) {
+	both = object{}
+	maps.Copy(both, first)
+	for key, value := range second {
+		old, changed := first[key]
+		below, isObject := value.(object)
+		if oldObject, wasObject := old.(object); isObject && wasObject {
+			if both[key], ok = combine(oldObject, below); !ok {
+				return nil, false
+			}
+		} else if isObject && changed {
+			return nil, false
+		} else {
+			both[key] = value
+		}
+	}
+	return both, true
+}
+
+// equal compares values by their text. Object keys are sorted in it.
+func equal(a, b any) bool { return bytes.Equal(awsiot.EncodeJSON(a), awsiot.EncodeJSON(b)) }

@@ -1,0 +1,130 @@
+package shadow
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2/maybe"
+
+	"example.com/fleety/device/awsiot"
+)
+
+// killDelay is how long what a program has left may keep its output open.
+const killDelay = 2 * time.Second
+
+// applyDesired gives each new desired state to the file and to the program. What
+// fails is tried again, slower and slower.
+func (s *Shadow) applyDesired(ctx context.Context) {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	<-retry.C
+	for delay := time.Duration(0); ; {
+		select {
+		case <-s.desired:
+		case <-retry.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := s.applyOnce(ctx); err != nil && ctx.Err() == nil {
+			s.fail("applying the desired state", err)
+			delay = min(max(firstDelay, 2*delay), maxDelay)
+			retry.Reset(delay/2 + rand.N(delay/2))
+		} else {
+			delay = 0
+		}
+	}
+}
+
+// applyOnce applies the present desired state, where it is known and new.
+func (s *Shadow) applyOnce(ctx context.Context) error {
+	s.mu.Lock()
+	desired, _ := s.state.Known["desired"].(object)
+	applied, synced, again := s.state.Applied, s.synced, s.apply
+	s.mu.Unlock()
+	if !synced {
+		return nil
+	}
+	if desired == nil {
+		desired = object{}
+	}
+	text := append(awsiot.EncodeJSON(desired), '\n')
+	if file := s.config.File; file != "" {
+		if old, err := os.ReadFile(file); err != nil || !bytes.Equal(old, text) {
+			if err := errors.Join(maybe.WriteFile(file, text, 0o640), syncDir(filepath.Dir(file))); err != nil {
+				return err
+			}
+		}
+	}
+	if s.config.Program == "" || !again && applied != nil && equal(desired, applied) {
+		return nil
+	}
+	reported, err := s.call(ctx, text)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apply = false
+	st := s.state
+	st.Applied = desired
+	change := object{"reported": reported}
+	if view := st.view(); len(reported) == 0 || equal(merge(view, change), view) {
+		return s.save(st)
+	}
+	return s.enqueue(st, change)
+}
+
+// call runs the program with the desired state as standard input. What it writes
+// to standard output, if anything, is a JSON object: the reported state.
+func (s *Shadow) call(ctx context.Context, desired []byte) (reported object, err error) {
+	if err := CheckProgram(s.config.Program); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	thing := s.thing
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("it ran longer than %v", s.config.Timeout))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.config.Program)
+	var output, problems head
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = bytes.NewReader(desired), &output, &problems, killDelay
+	for _, pair := range os.Environ() { // without what is the agent's own
+		if !strings.HasPrefix(pair, "IOT_DEVICE_") && !strings.HasPrefix(pair, "NOTIFY_SOCKET=") && !strings.HasPrefix(pair, "WATCHDOG_") {
+			cmd.Env = append(cmd.Env, pair)
+		}
+	}
+	cmd.Env = append(cmd.Env, "THING_NAME="+thing, "SHADOW_NAME="+s.config.Name)
+	leadGroup(cmd)
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("running %s: %w%s", s.config.Program, err, awsiot.Printable(" "+strings.TrimSpace(string(problems.text[:min(len(problems.text), 200)]))))
+	}
+	if text := bytes.TrimSpace(output.text); len(text) > 0 {
+		if output.more || awsiot.DecodeJSON(text, &reported) != nil || !storable(reported, maxLevels) {
+			return nil, fmt.Errorf("running %s: its output is not one JSON object of %d bytes and %d levels at most, without null in an array", s.config.Program, maxDocument, maxLevels)
+		}
+	}
+	return reported, nil
+}
+
+// A head keeps the first bytes that are written to it.
+type head struct {
+	text []byte
+	more bool // than it keeps
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	kept := min(len(p), maxDocument-len(h.text))
+	h.text, h.more = append(h.text, p[:kept]...), h.more || kept < len(p)
+	return len(p), nil
+}

@@ -1,0 +1,274 @@
+// Package shadow keeps one Device Shadow of the device in step with AWS IoT: it
+// gives the desired state to a file or a program of the user's, and sends what that
+// program and others on the device report, also what they reported while the device
+// was offline.
+//
+// AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-comms-device.html
+// and https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
+package shadow
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2/maybe"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/session"
+)
+
+// maxQueue bounds the changes that are not sent yet, in bytes.
+const maxQueue = 4 * maxDocument
+
+// inboxSize is how many messages wait while the shadow is being stored.
+const inboxSize = 64
+
+// Config says which shadow to keep. Dir is required.
+type Config struct {
+	Name    string // of a named shadow; empty: the classic one
+	File    string // holds the desired state as a JSON object; empty: none
+	Program string // is called with the desired state; empty: none
+	Dir     string // of the shadow's state; it must exist
+	// Timeout is how long the program may run. 0 means a minute.
+	Timeout time.Duration
+	Log     *slog.Logger // nil discards
+}
+
+// A Shadow is a service of the agent. Its methods may be called concurrently.
+type Shadow struct {
+	config  Config
+	inbox   chan session.Message
+	changed chan struct{} // receives a value when there is something to send
+	desired chan struct{} // receives a value when there may be a new desired state
+
+	mu       sync.Mutex
+	thing    string
+	state    state
+	synced   bool // the state is that of the service, or was in this process
+	apply    bool // the program is to be called even if it was for this desired state
+	stale    bool // the state must be got again
+	fault    string
+	counters map[string]uint64
+}
+
+// A state is what survives a restart.
+type state struct {
+	Version int64  `json:"version"` // of Known; 0: AWS IoT has no such shadow
+	Known   object `json:"known"`   // desired and reported, as AWS IoT has them
+	// Queue are changes that AWS IoT has not acknowledged, each to be merged after
+	// the one before.
+	Queue []object `json:"queue,omitempty"`
+	// Applied is the desired state that the program has been called with.
+	Applied object `json:"applied,omitempty"`
+}
+
+// The counters.
+const (
+	countAccepted  = "accepted"
+	countConflict  = "conflict"  // 409
+	countThrottled = "throttled" // 429
+	countDropped   = "dropped"   // a change that AWS IoT will never accept: 400, 413
+	countFailed    = "failed"
+	countMalformed = "malformed" // a message
+	countOld       = "old"       // a message with a version before the present one
+	countForeign   = "foreign"   // a message of another thing
+	countOverflow  = "overflow"  // a message, while too many waited
+)
+
+// New returns the shadow with the state that an earlier process has left.
+func New(c Config) (*Shadow, error) {
+	if c.Name != "" && !awsiot.ValidShadowName(c.Name) {
+		return nil, fmt.Errorf("shadow name %q: use %s", c.Name, awsiot.ShadowNameRule)
+	}
+	c.Timeout = cmp.Or(c.Timeout, time.Minute)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Shadow{
+		config:   c,
+		inbox:    make(chan session.Message, inboxSize),
+		changed:  make(chan struct{}, 1),
+		desired:  make(chan struct{}, 1),
+		stale:    true,
+		counters: map[string]uint64{countMalformed: 0},
+	}
+	s.config.Log = c.Log.With("shadow", s.Name())
+	switch data, err := os.ReadFile(s.path()); {
+	case err == nil && awsiot.DecodeJSON(data, &s.state) == nil:
+	case errors.Is(err, fs.ErrNotExist):
+	default: // AWS IoT has the document; what it lacks is what was not sent
+		s.state = state{}
+		s.config.Log.Error("the stored shadow cannot be read and is begun anew", "path", s.path(), "error", err)
+	}
+	return s, nil
+}
+
+// Name returns "shadow", or "shadow/NAME" for a named one.
+func (s *Shadow) Name() string {
+	if s.config.Name == "" {
+		return "shadow"
+	}
+	return "shadow/" + s.config.Name
+}
+
+func (s *Shadow) path() string {
+	return filepath.Join(s.config.Dir, "shadow-"+strings.ReplaceAll(s.config.Name, ":", "%3A")+".json")
+}
+
+func (s *Shadow) topic(thing string, o awsiot.ShadowOperation) awsiot.ShadowTopic {
+	return awsiot.ShadowTopic{Thing: thing, Shadow: s.config.Name, Operation: o}
+}
+
+// save stores a state before it counts. The caller holds mu.
+func (s *Shadow) save(st state) error {
+	err := maybe.WriteFile(s.path(), awsiot.EncodeJSON(st), 0o600)
+	if err == nil {
+		err = syncDir(s.config.Dir)
+	}
+	if err == nil {
+		s.state = st
+	}
+	return err
+}
+
+// syncDir makes a rename survive a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// view returns the state with what is not sent yet over it. The caller holds mu.
+func (st state) view() object {
+	view := st.Known
+	for _, change := range st.Queue {
+		view = merge(view, change)
+	}
+	return view
+}
+
+// An Error rejects the change of a program.
+type Error struct {
+	StatusCode int // 400, 409, 413 or 503
+	Err        error
+}
+
+// Error returns the reason.
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Update merges a change, {"state": {"reported": {…}, "desired": {…}}}, into the
+// shadow. It returns when the change is on stable storage; it is sent when there is
+// a connection. A "version" in it must be the present one. The error is an [*Error].
+func (s *Shadow) Update(payload []byte) error {
+	change, version, err := readChange(payload)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return &Error{413, err}
+	case err != nil:
+		return &Error{400, err}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if version != nil && *version != s.state.Version {
+		return &Error{409, fmt.Errorf("the shadow has version %d", s.state.Version)}
+	}
+	return s.enqueue(s.state, change)
+}
+
+// enqueue stores a state with one more change. The first change of the queue may be
+// on its way to AWS IoT; it stays as it is. The caller holds mu.
+func (s *Shadow) enqueue(st state, change object) error {
+	st.Queue = slices.Clone(st.Queue)
+	if last := len(st.Queue) - 1; last > 0 {
+		if both, ok := combine(st.Queue[last], change); ok {
+			st.Queue, change = st.Queue[:last], both
+		}
+	}
+	st.Queue = append(st.Queue, change)
+	if len(awsiot.EncodeJSON(st.view())) > maxDocument {
+		return &Error{413, errTooLarge}
+	}
+	if len(awsiot.EncodeJSON(st.Queue)) > maxQueue {
+		return &Error{503, errors.New("too many changes wait for a connection")}
+	}
+	if err := s.save(st); err != nil {
+		return &Error{503, fmt.Errorf("storing the shadow: %w", err)}
+	}
+	signal(s.changed)
+	return nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// A Document is a shadow as programs see it, in the form of AWS IoT's GetThingShadow.
+type Document struct {
+	State   map[string]any `json:"state"` // desired and reported, where there are such
+	Version int64          `json:"version"`
+	// Pending: the state has changes that AWS IoT has not acknowledged.
+	Pending bool `json:"pending"`
+}
+
+// Document returns the shadow: what AWS IoT is known to have, with what is not sent
+// yet.
+func (s *Shadow) Document() Document {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Document{merge(s.state.view(), nil), s.state.Version, len(s.state.Queue) > 0}
+}
+
+// Status is the shadow's part of /v1/status.
+func (s *Shadow) Status() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return struct {
+		Version int64  `json:"version"`
+		Synced  bool   `json:"synced"`  // the document was got in this process
+		Pending int    `json:"pending"` // changes that are not acknowledged
+		Error   string `json:"error,omitempty"`
+	}{s.state.Version, s.synced, len(s.state.Queue), s.fault}
+}
+
+// Metrics reports the counters.
+func (s *Shadow) Metrics(metric func(name, kind, help string, samples ...any)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, result := range slices.Sorted(maps.Keys(s.counters)) {
+		metric("shadow_results_total", "counter", "Requests to the Device Shadow service, by result, and messages that were ignored, by reason.",
+			fmt.Sprintf("{shadow=%q,result=%q}", s.config.Name, result), s.counters[result])
+	}
+}
+
+// Run applies desired states until ctx ends.
+func (s *Shadow) Run(ctx context.Context, thing string) {
+	s.mu.Lock()
+	s.thing = thing
+	s.mu.Unlock()
+	s.applyDesired(ctx)
+}
+
+// fail notes what went wrong last, for the status, and logs it.
+func (s *Shadow) fail(what string, err error) {
+	text := fmt.Sprintf("%s: %v", what, err)
+	s.config.Log.Error(what, "error", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = awsiot.Printable(text)
+}
