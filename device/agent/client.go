@@ -113,6 +113,30 @@ func (c *Client) Subscribe(ctx context.Context, filter string, ready func(), rec
 	}
 }
 
+// Shadow returns a shadow that the agent keeps, as JSON; the empty name is the classic
+// one. The error is an *[Error] where the agent answered.
+func (c *Client) Shadow(ctx context.Context, name string) (json.RawMessage, error) {
+	return c.shadow(ctx, http.MethodGet, name, nil)
+}
+
+// UpdateShadow merges a change, {"state": {"reported": {…}, "desired": {…}}}, into a
+// shadow, and returns it as Shadow does when the change is on stable storage.
+func (c *Client) UpdateShadow(ctx context.Context, name string, change []byte) (json.RawMessage, error) {
+	return c.shadow(ctx, http.MethodPatch, name, change)
+}
+
+func (c *Client) shadow(ctx context.Context, method, name string, change []byte) (document json.RawMessage, err error) {
+	body, err := c.request(ctx, method, "/v1/shadows/"+url.PathEscape(name), change)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(&document); err != nil {
+		return nil, fmt.Errorf("receiving from the agent: %w", err)
+	}
+	return document, nil
+}
+
 func (c *Client) request(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
 	if err != nil {

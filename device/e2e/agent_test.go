@@ -323,7 +323,7 @@ func TestCommandsOfTheAgentPageWork(t *testing.T) {
 			command = strings.NewReplacer("/etc/iot_device/config.yaml", "device.yaml", "/run/iot_device/api.sock", a.socket).Replace(strings.TrimSpace(command))
 			ran++
 			if command == "iot_device run --config device.yaml" {
-				a.start(t)
+				a.start(t, "--set", `agent.shadows=[{},{"name":"config"}]`)
 				continue
 			}
 			if !strings.Contains(command, "iot_device") && !strings.HasPrefix(command, "curl") {

@@ -26,6 +26,7 @@ var localCore = sync.OnceValues(func() (string, error) {
 type broker struct {
 	binary, hook, dir string
 	port              int
+	api               string // URL; another one after each start
 
 	cmd    *exec.Cmd
 	stderr *watcher
@@ -75,13 +76,17 @@ func (b *broker) start(t *testing.T) {
 	if err := b.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var ready struct{ Port int }
+	var ready struct {
+		Port int
+		API  string
+	}
 	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
 		t.Fatalf("waiting for the ready line: %v\n%s", err, b.stderr)
 	}
 	if ready.Port != b.port {
 		t.Fatalf("it listens on port %d, not %d", ready.Port, b.port)
 	}
+	b.api = ready.API
 }
 
 // kill ends the process as kill -9 does, and returns when it is gone.

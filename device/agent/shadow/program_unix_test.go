@@ -162,7 +162,9 @@ func TestProgramsThatFail(t *testing.T) {
 			s := open(t, tc.config)
 			defer run(t, s)()
 			defer c.connect(t, s)()
-			await(t, "the failure", func() bool { return strings.Contains(string(awsiot.EncodeJSON(s.Status())), "applying the desired state") })
+			await(t, "the failure", func() bool {
+				return strings.Contains(string(awsiot.EncodeJSON(s.Status())), "applying the desired state")
+			})
 			if state, _ := c.state(t); state["reported"] != nil || s.Document().Pending {
 				t.Errorf("reported %v", state["reported"])
 			}

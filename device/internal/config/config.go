@@ -148,6 +148,13 @@ type Agent struct {
 	Outbox      Outbox
 	Tunnel      Tunnel
 	Jobs        Jobs
+	Shadows     []Shadow
+	Defender    Defender
+}
+
+// Defender is what the device reports to AWS IoT Device Defender.
+type Defender struct {
+	Interval time.Duration // of reports; 0: none
 }
 
 // Jobs are what AWS IoT Jobs may do on the device; without Allow nothing.

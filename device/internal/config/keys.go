@@ -32,10 +32,11 @@ const (
 	size
 	mapping // of text to text, see mappingOfKey
 	list    // of text
+	shadows // of [Shadow]
 )
 
 func (k kind) String() string {
-	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text", "a list of names"}[k]
+	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text", "a list of names", "a list of shadows"}[k]
 }
 
 var keys = []key{
@@ -72,6 +73,8 @@ var keys = []key{
 	{"agent.jobs.publicKey", path, setText(func(c *Config) *string { return &c.Agent.Jobs.PublicKey })},
 	{"agent.jobs.stepTimeout", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Jobs.StepTimeout }, time.Second)},
 	{servicesKey, mapping, setMapping(servicesKey)},
+	{shadowsKey, shadows, setShadows},
+	{"agent.defender.interval", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Defender.Interval }, 5*time.Minute)},
 	{"agent.tunnel.endpoint", text, setText(func(c *Config) *string { return &c.Agent.Tunnel.Endpoint })},
 }
 

@@ -109,17 +109,10 @@ func apply(c *Config, k key, value string, origin Origin) Problems {
 	return nil
 }
 
-// laterSections are settings of the agent that this version does not have.
-var laterSections = []string{"agent.shadows"}
-
 func unknownKey(origin Origin, name string) Problem {
 	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name)}
 	_, last := split(name)
 	switch near := nearest(name); {
-	case slices.ContainsFunc(laterSections, func(s string) bool {
-		return strings.EqualFold(s, name) || strings.HasPrefix(strings.ToLower(name), s+".")
-	}):
-		p.What, p.Remedy = fmt.Sprintf("%s: the agent of this version has no %s", name, last), "remove it"
 	case near != "":
 		p.What, p.Remedy = fmt.Sprintf("unknown key %q", last), fmt.Sprintf("did you mean %q?", near)
 	default:

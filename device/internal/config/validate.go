@@ -38,6 +38,7 @@ func validate(c *Config, known Problems) Problems {
 	v.bootstrap()
 	v.parameters()
 	v.tunnel()
+	v.shadows()
 	return v.found
 }
 

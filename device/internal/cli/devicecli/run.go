@@ -3,7 +3,6 @@ package devicecli
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,6 +10,7 @@ import (
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/agent/jobs"
 	"example.com/fleety/device/agent/outbox"
+	"example.com/fleety/device/agent/shadow"
 	"example.com/fleety/device/agent/tunnel"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -50,6 +50,14 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	client := agent.NewClient(a.Socket)
 	defer client.Close()
 	var services []agent.Service
+	var shadows []*shadow.Shadow
+	for _, s := range a.Shadows {
+		kept, err := shadow.New(shadow.Config{Name: s.Name, File: s.File, Program: s.Program, Dir: dir, Log: console.Log})
+		if err != nil {
+			return err
+		}
+		shadows, services = append(shadows, kept), append(services, kept)
+	}
 	if j := a.Jobs; len(j.Allow) > 0 {
 		services = append(services, jobs.New(jobs.Config{
 			Dir: dir, Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout,
@@ -70,6 +78,8 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 			Services: a.Tunnel.Addresses(), Endpoint: host, Port: port, Session: provisioning.Session, Log: console.Log,
 		}))
 	}
+	routes := shadow.Routes(shadows)
+	routes["GET /v1/credentials"] = d.credentialsRoute(console)
 	ready, forgotten := false, false
 	err = agent.Run(ctx, agent.Config{
 		Provision:   provisioning,
@@ -78,7 +88,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		Outbox:      outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
 		RotateAfter: a.RotateAfter,
 		Services:    services,
-		Routes:      map[string]http.Handler{"GET /v1/credentials": d.credentialsRoute(console)},
+		Routes:      routes,
 		Log:         console.Log,
 		OnStatus: func(text string, connected bool) {
 			if !ready {

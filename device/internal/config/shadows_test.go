@@ -1,0 +1,71 @@
+package config_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/internal/config"
+)
+
+const shadowsFile = `serialNumber: "1"
+deviceLocation: USA
+server: {endpoint: localhost}
+`
+
+func TestShadowsAreReadFromFileEnvironmentAndFlags(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "device.yaml")
+	for name, tc := range map[string]struct {
+		file    string
+		environ []string
+		want    []config.Shadow
+	}{
+		"file":        {"agent: {shadows: [{}, {name: config, FILE: desired.json, program: /bin/apply}]}", nil, []config.Shadow{{}, {Name: "config", File: filepath.Join(dir, "desired.json"), Program: "/bin/apply"}}},
+		"block":       {"agent:\n  shadows:\n  - name: 7\n    file: /a\n", nil, []config.Shadow{{Name: "7", File: "/a"}}},
+		"empty":       {"agent: {shadows: []}", nil, nil},
+		"environment": {"agent: {shadows: [{name: a}]}", []string{`IOT_DEVICE_AGENT_SHADOWS=[{"name":"b","file":"c"}]`}, []config.Shadow{{Name: "b", File: "c"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(t, path, shadowsFile+tc.file)
+			c, err := config.Load(config.Sources{Path: path, Environ: tc.environ})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, c.Agent.Shadows); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestWrongShadowsAreProblemsWithTheirPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "device.yaml")
+	for name, shadows := range map[string]string{
+		"not a list":    "a",
+		"mapping":       "{name: a}",
+		"text":          "[a]",
+		"unknown key":   "[{name: a, pragram: b}]",
+		"list for text": "[{name: [a]}]",
+		"key twice":     "[{name: a, Name: b}]",
+		"name twice":    "[{name: a}, {name: a}]",
+		"classic twice": "[{}, {file: a}]",
+		"name":          "[{name: a/b}]",
+		"too many":      "[{name: a}, {name: b}, {name: c}, {name: d}, {name: e}, {name: f}, {name: g}]",
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(t, path, shadowsFile+"agent: {shadows: "+shadows+"}")
+			_, err := config.Load(config.Sources{Path: path})
+			if problems, ok := err.(config.Problems); !ok || problems[0].Key != "agent.shadows" || problems[0].Origin.Line != 4 {
+				t.Errorf("%+v", err)
+			}
+		})
+	}
+	write(t, path, shadowsFile)
+	for _, value := range []string{"a", "{}", `[{"nome":"a"}]`, `[]x`, "[{\"name\":\"\xff\"}]", `["a"]`} {
+		if _, err := config.Load(config.Sources{Path: path, Flags: []config.Setting{{Key: "agent.shadows", Value: value, Flag: "--set"}}}); err == nil {
+			t.Errorf("%s is accepted", value)
+		}
+	}
+}
