@@ -91,7 +91,7 @@ func (a *agentProcess) shadow(t *testing.T, input string, arguments ...string) (
 	cmd := exec.CommandContext(t.Context(), a.binary, slices.Insert(arguments, 1, "--config", "device.yaml")...)
 	cmd.Args = append([]string{a.binary, "shadow"}, cmd.Args[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = a.dir, a.environment(), strings.NewReader(input), &out, &stderr
-	_ = cmd.Run() // the exit code tells
+	_ = cmd.Run() // the exit code decides
 	if code := cmd.ProcessState.ExitCode(); code != 0 {
 		if out.Len() > 0 || stderr.Len() == 0 {
 			t.Errorf("%v: exit code %d, stdout %q, stderr %q", cmd.Args, code, &out, &stderr)
