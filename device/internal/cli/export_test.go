@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"net"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -291,8 +292,13 @@ func TestCredentialsEndWithTheRightExitCode(t *testing.T) {
 		t.Errorf("not allowed: %s", stderr)
 	}
 	allowCredentials(t, server)
-	if stdout, _ := run(0, "--role-alias", "device", "--set", endpoint); !strings.Contains(stdout, `{"Version":1,"AccessKeyId":"`) {
-		t.Errorf("printed %s", stdout)
+	stdout, stderr := run(0, "--role-alias", "device", "--set", endpoint, "--log-level", "debug")
+	var printed struct{ SecretAccessKey, SessionToken string }
+	if err := json.Unmarshal([]byte(stdout), &printed); err != nil || printed.SecretAccessKey == "" || printed.SessionToken == "" {
+		t.Fatalf("printed %s, %v", stdout, err)
+	}
+	if strings.Contains(stderr, printed.SecretAccessKey) || strings.Contains(stderr, printed.SessionToken) {
+		t.Errorf("a secret is logged: %s", stderr)
 	}
 	if _, stderr := run(4, "--role-alias", "other", "--set", "server.credentialsEndpoint=localhost:1"); !strings.Contains(stderr, "server.credentialsEndpoint") {
 		t.Errorf("nothing listens: %s", stderr)

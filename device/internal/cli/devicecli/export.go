@@ -131,19 +131,11 @@ func (d *device) rootsFile() (string, error) {
 	return path, os.Rename(temp, path)
 }
 
-// providerNeeded warns of a key that OpenSSL reads with a provider only.
-func (e *exported) providerNeeded(program, provider string) {
-	e.warnings = append(e.warnings, fmt.Sprintf("the private key is in hardware: %s can use it if OpenSSL's provider %s is installed, and activated in openssl.cnf", program, provider))
-}
-
 // exportMosquitto maps up/# and down/# of the local broker to the thing's own
 // topics.
 func exportMosquitto(e *exported) (string, error) {
-	switch e.hardware {
-	case "tpm":
-		e.providerNeeded("mosquitto", "tpm2")
-	case "pkcs11":
-		return "", errors.New("the bridges of mosquitto read the private key from a file, and that of this device is in a PKCS #11 token")
+	if e.hardware != "" {
+		return "", fmt.Errorf("the bridges of mosquitto read the private key from a file, and that of this device is in hardware (%s); iot_device run uses it for every program", e.hardware)
 	}
 	alpn := ""
 	if e.port == 443 {
@@ -204,10 +196,10 @@ func exportGreengrassLite(e *exported) (string, error) {
 	case e.region == "":
 		return "", fmt.Errorf("Greengrass needs the Region, which neither %s nor %s has", e.endpoint, e.credentialsEndpoint)
 	case e.hardware == "tpm":
-		e.providerNeeded("Greengrass", "tpm2")
+		return "", errors.New("Greengrass uses a key in a TPM by its persistent handle, and that of this device has none")
 	case e.hardware == "pkcs11":
-		e.providerNeeded("Greengrass", "pkcs11, with the token's PIN,")
 		e.privateKey = e.tokenURI
+		e.warnings = append(e.warnings, "the private key is in a PKCS #11 token: Greengrass needs OpenSSL's provider pkcs11, with the token's PIN in openssl.cnf")
 	}
 	return fmt.Sprintf(`# Written by "iot_device export greengrass-lite", for /etc/greengrass/config.yaml.
 system:

@@ -117,7 +117,7 @@ func TestExportSaysWhatAProgramCanDoWithAKeyInHardware(t *testing.T) {
 		warnings int
 	}
 	want := map[string]map[string]result{
-		"tpm":    {"mosquitto": {false, 1}, "aws-iot-device-client": {true, 0}, "greengrass-lite": {false, 1}, "env": {false, 1}},
+		"tpm":    {"mosquitto": {true, 0}, "aws-iot-device-client": {true, 0}, "greengrass-lite": {true, 0}, "env": {false, 1}},
 		"pkcs11": {"mosquitto": {true, 0}, "aws-iot-device-client": {true, 0}, "greengrass-lite": {false, 1}, "env": {false, 1}},
 	}
 	for hardware, formats := range want {
