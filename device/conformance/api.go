@@ -72,9 +72,11 @@ func (r *run) headers(path string) map[string]string {
 		return nil
 	}
 	name, value, _ := strings.Cut(fragment, "=")
+	if name == "target" {
+		return map[string]string{"X-Amz-Target": "IoTSecuredTunneling." + value, "Content-Type": "application/x-amz-json-1.1"}
+	}
 	return map[string]string{map[string]string{
 		"principal": "x-amzn-principal", "oldprincipal": "x-amzn-iot-principal", "policy": "x-amzn-iot-policy",
-		"user": "x-amz-mqtt5-user-properties", "correlation": "x-amz-mqtt5-correlation-data",
 	}[name]: value}
 }
 
@@ -111,7 +113,10 @@ var removals = map[string]struct {
 	"thing-types": {before: []detachment{ // AWS deletes a type five minutes after this at the earliest
 		{"GET", "%", "", "thingTypeName", "POST", "%/deprecate", "{}"},
 	}},
-	"thing-groups": {}, "billing-groups": {}, "rules": {},
+	"thing-groups": {}, "billing-groups": {}, "rules": {}, "role-aliases": {},
+	"cacertificate": {before: []detachment{
+		{"GET", "%", "", "certificateId", "PUT", "%?newStatus=INACTIVE", "{}"},
+	}},
 	"jobs": {query: "?force=true"},
 }
 
@@ -129,6 +134,19 @@ func (r *run) undosOf(method, path string, a answer) (all []undo) {
 	if certificateMaker.MatchString(method + " " + path) {
 		for _, id := range valuesOf(a.body, "certificateId") {
 			all = append(all, r.undoOf("certificates", id))
+		}
+	}
+	if strings.HasPrefix(path, "/cacertificate?") || path == "/cacertificate" {
+		for _, id := range valuesOf(a.body, "certificateId") {
+			all = append(all, r.undoOf("cacertificate", id))
+		}
+	}
+	if path == "/#target=OpenTunnel" {
+		for _, id := range valuesOf(a.body, "tunnelId") {
+			all = append(all, undo{"tunnel " + id, func(ctx context.Context) error {
+				_, err := r.request(ctx, r.planes["tunnels"], "POST", "/#target=CloseTunnel", `{"tunnelId":"`+id+`","delete":true}`)
+				return err
+			}})
 		}
 	}
 	if method+" "+path == "POST /things" { // RegisterThing

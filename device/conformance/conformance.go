@@ -68,14 +68,15 @@ var files embed.FS
 // "def NAME STEP" one to a macro, which "NAME ARG | ARG" runs with $1 and
 // so on replaced. Below the sentence, "page: PATH", "needs: WORD" and
 // "repeat: N" set the fields of [Check]. {name} stands for a variable, {name!}
-// for it within a JSON string, {csr} and {selfSigned} for a new key's request and
-// certificate, {x*9} for nine x. The steps are:
+// for it within a JSON string, {csr}, {selfSigned}, {newCA} and {underCA} for a new key's
+// request or certificate, {x*9} for nine x. The steps are:
 //
 //	principal NAME [STATEMENT…]    an active certificate with these policy
 //	                               statements, or one that allows everything
 //	thing NAME [STATEMENT…]        the same, attached to a new thing {NAME}
 //	api|data|jobsdata METHOD PATH [BODY]   a request of the REST API; it must
 //	                               succeed unless the next step is:
+//	tunnels OPERATION [BODY]       one of the API of secure tunneling
 //	= STATUS [EXCEPTION | JSON]    what the last request was answered with
 //	NAME connect [OPTION=VALUE…]   CONNECT, as NAME; CONNACK must accept it
 //	NAME try-connect [OPTION=VALUE…]   CONNECT alone
@@ -93,6 +94,8 @@ var files embed.FS
 //	                               its id is {fingerprint} from then on
 //	use NAME                       takes it for NAME, with its key
 //	let VARIABLE TEXT              sets a variable
+//	forget KIND/NAME               deletes this in the end, where a step made it
+//	                               by the way
 //	settle                         time for a change to take effect
 //	record [NAME [TOPIC]]          what the last request was answered with, or
 //	                               what NAME gets, as answer to an open point
@@ -246,7 +249,7 @@ func CostOf(checks []Check) (c Cost) {
 			word, rest, _ := strings.Cut(s.text, " ")
 			verb, _, _ := strings.Cut(rest, " ")
 			switch n := check.Repeat; {
-			case word == "api", word == "data", word == "jobsdata":
+			case word == "api", word == "data", word == "jobsdata", word == "tunnels":
 				c.Requests += 2 * n // many create what must be deleted
 			case word == "principal", word == "thing":
 				c.Requests += 12 * n

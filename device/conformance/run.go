@@ -105,10 +105,10 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	if c.Credentials == nil {
 		r.Credentials = anonymous
 	}
-	r.planes = map[string]plane{"api": {"iot", c.API}, "data": {"iotdata", c.API}, "jobsdata": {"iot-jobs-data", c.API}}
+	r.planes = map[string]plane{"api": {"iot", c.API}, "data": {"iotdata", c.API}, "jobsdata": {"iot-jobs-data", c.API}, "tunnels": {"IoTSecuredTunneling", c.API}}
 	if c.API == "" {
 		domain := r.Region + e.Host[strings.Index(e.Host, r.Region)+len(r.Region):]
-		r.planes = map[string]plane{"api": {"iot", "https://iot." + domain}, "data": {"iotdata", "https://" + host}, "jobsdata": {"iot-jobs-data", "https://data.jobs.iot." + domain}}
+		r.planes = map[string]plane{"api": {"iot", "https://iot." + domain}, "data": {"iotdata", "https://" + host}, "jobsdata": {"iot-jobs-data", "https://data.jobs.iot." + domain}, "tunnels": {"IoTSecuredTunneling", "https://api.tunneling.iot." + domain}}
 	}
 	report := &Report{Endpoint: "other", Started: time.Now().UTC().Truncate(time.Second)}
 	if e.AWS() {

@@ -3,6 +3,7 @@ package conformance
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 	"math/big"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +40,8 @@ type script struct {
 	recorded   []string
 
 	tickets     tls.ClientSessionCache
+	ca          *x509.Certificate // the last one that was made
+	caKey       crypto.Signer
 	undos       []undo
 	connections []*client
 	running     sync.WaitGroup // their readers
@@ -68,7 +72,7 @@ func (s *script) fill(text string) string {
 		value, ok := s.vars[name]
 		switch {
 		case ok:
-		case name == "csr", name == "csr384", name == "csr521", name == "selfSigned", name == "expired":
+		case slices.Contains([]string{"csr", "csr384", "csr521", "selfSigned", "expired", "newCA", "underCA"}, name):
 			value = s.newKey(name)
 		default:
 			return m
@@ -100,10 +104,20 @@ func (s *script) newKey(kind string) string {
 	} else {
 		serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
 		c := &x509.Certificate{SerialNumber: serial, Subject: subject, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(time.Hour)}
-		if kind == "expired" {
+		issuer, signer := c, crypto.Signer(key)
+		switch kind {
+		case "expired":
 			c.NotAfter = time.Now().Add(-time.Hour)
+		case "newCA":
+			c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
+			s.ca, s.caKey = c, key
+		case "underCA":
+			c.Subject.CommonName, issuer, signer = cmp.Or(s.vars["code"], c.Subject.CommonName), s.ca, s.caKey
 		}
-		block.Bytes, _ = x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+		block.Bytes, err = x509.CreateCertificate(rand.Reader, c, issuer, key.Public(), signer)
+		if err != nil {
+			return ""
+		}
 	}
 	s.principals["last"] = &tls.Certificate{PrivateKey: key, Certificate: [][]byte{block.Bytes}}
 	return string(pem.EncodeToMemory(&block))
@@ -119,6 +133,13 @@ func (s *script) step(ctx context.Context, text, next string) error {
 	case "principal", "thing":
 		name, statements, _ := strings.Cut(rest, " ")
 		return s.principal(ctx, name, word == "thing", statements)
+	case "tunnels":
+		operation, body, _ := strings.Cut(rest, " ")
+		return s.call(ctx, word, "POST /#target="+operation+" "+body, strings.HasPrefix(next, "= "))
+	case "forget":
+		kind, name, _ := strings.Cut(rest, "/")
+		s.undos = append(s.undos, s.undoOf(kind, name))
+		return nil
 	case "api", "data", "jobsdata":
 		return s.call(ctx, word, rest, strings.HasPrefix(next, "= ") || strings.HasPrefix(next, "record"))
 	case "=":
@@ -242,7 +263,7 @@ func (s *script) call(ctx context.Context, api, request string, looked bool) (er
 	s.log("< %d %s %s", s.last.status, s.last.exception, s.last.body)
 	s.undos = append(s.undos, s.undosOf(method, path, s.last)...)
 	if strings.Contains(path, "retain=true") {
-		s.forget(strings.TrimPrefix(strings.SplitN(path, "?", 2)[0], "/topics/"))
+		s.forgetRetained(strings.TrimPrefix(strings.SplitN(path, "?", 2)[0], "/topics/"))
 	}
 	if !looked && s.last.status >= 300 {
 		return &mismatch{"success of " + method + " " + path, fmt.Sprint(s.last.status, " ", s.last.exception, " ", s.last.body)}
@@ -250,8 +271,8 @@ func (s *script) call(ctx context.Context, api, request string, looked bool) (er
 	return nil
 }
 
-// forget removes a retained message in the end.
-func (s *script) forget(topic string) {
+// forgetRetained removes a retained message in the end.
+func (s *script) forgetRetained(topic string) {
 	s.undos = append(s.undos, undo{"retained message " + topic, func(ctx context.Context) error {
 		_, err := s.request(ctx, s.planes["data"], "POST", "/topics/"+strings.ReplaceAll(topic, "/", "%2F")+"?qos=1&retain=true", "")
 		return err
@@ -626,7 +647,7 @@ func (s *script) publish(ctx context.Context, c *client, verb, rest string) erro
 			pk.FixedHeader.Qos = byte(n)
 		case "retain":
 			pk.FixedHeader.Retain = true
-			s.forget(topic)
+			s.forgetRetained(topic)
 		case "dup":
 			pk.FixedHeader.Dup = true
 		case "alias":
