@@ -150,10 +150,12 @@ bootstrap:
   cacertificatepath: root.ca.bundle.pem
   provisioningTemplate: %[3]s
 stateDir: devices
+agent:
+  socket: api.sock
 `
 
 // deviceTunnel follows where there is a control API.
-const deviceTunnel = `agent: {tunnel: {endpoint: "%s"}}
+const deviceTunnel = `  tunnel: {endpoint: "%s"}
 `
 
 func (s *Server) deviceConfiguration() string {

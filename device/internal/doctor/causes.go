@@ -185,6 +185,9 @@ var Causes = []Cause{
 		"{path} is on a file system without file locks ({filesystem}), such as some NFS", "set stateDir to a folder on a local file system"},
 	{"permission", "permission denied",
 		"this user may not use {path}", "run as the user that owns the files, or change their owner or mode"},
+	{"agent-socket", "listening for programs (agent.socket): any error",
+		"the agent cannot listen at agent.socket: this user may not create it, or its path has more than 107 characters",
+		"run as the user of the service, or set agent.socket to a short path in a folder of this user"},
 	{"disk-full", "no space left on device, disk quota exceeded",
 		"the file system of {path} is full", "free space there: an identity needs less than 1 MB; the device tries again"},
 	{"read-only", "read-only file system",
@@ -281,6 +284,9 @@ func identify(err error) (id string, facts []string) {
 	}
 	if e, ok := errors.AsType[*identity.AccessError](err); ok {
 		return "not-private", []string{"path", e.Path}
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "listen" {
+		return "agent-socket", nil
 	}
 	switch {
 	case isA[*identity.LockedError](err):

@@ -67,6 +67,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"TPM after an update":            {tpm.ErrPolicy, "tpm-policy"},
 		"locked TPM":                     {tpm.ErrLockout, "tpm-busy"},
 		"permission":                     {&fs.PathError{Op: "open", Path: "p", Err: fs.ErrPermission}, "permission"},
+		"socket of another user":         {&net.OpError{Op: "listen", Net: "unix", Err: os.NewSyscallError("bind", syscall.EACCES)}, "agent-socket"},
 		"full disk":                      {&fs.PathError{Op: "write", Path: "p", Err: syscall.ENOSPC}, "disk-full"},
 		"quota":                          {&fs.PathError{Op: "write", Path: "p", Err: syscall.EDQUOT}, "disk-full"},
 		"read-only":                      {&fs.PathError{Op: "open", Path: "p", Err: syscall.EROFS}, "read-only"},

@@ -94,6 +94,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 			if !ready {
 				ready = true
 				console.Ready(text)
+				console.Note(text + "; programs publish and subscribe at " + a.Socket)
 				go keepWatchdog(ctx, console, a.Socket)
 			}
 			console.Status(text)
