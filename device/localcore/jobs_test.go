@@ -243,16 +243,21 @@ func TestSigningNameSelectsTheJobsDataPlane(t *testing.T) {
 	}
 }
 
+// awsEnvironment keeps the AWS command line from any real account.
+func awsEnvironment(t *testing.T, s *localcore.Server) []string {
+	none := filepath.Join(t.TempDir(), "none")
+	return append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") }),
+		"AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=",
+		"AWS_MAX_ATTEMPTS=1", "AWS_CONFIG_FILE="+none, "AWS_SHARED_CREDENTIALS_FILE="+none, "AWS_ENDPOINT_URL="+s.APIURL())
+}
+
 // awsCLI returns what runs the AWS command line against a server.
 func awsCLI(t *testing.T, s *localcore.Server) func(arguments ...string) map[string]any {
 	t.Helper()
 	if _, err := exec.LookPath("aws"); err != nil {
 		missing(t, "the aws command line", "AWS CLI 1 or 2")
 	}
-	none := filepath.Join(t.TempDir(), "none")
-	env := append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") }),
-		"AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=",
-		"AWS_MAX_ATTEMPTS=1", "AWS_CONFIG_FILE="+none, "AWS_SHARED_CREDENTIALS_FILE="+none, "AWS_ENDPOINT_URL="+s.APIURL())
+	env := awsEnvironment(t, s)
 	return func(arguments ...string) map[string]any {
 		t.Helper()
 		command := exec.CommandContext(t.Context(), "aws", append([]string{"--output", "json"}, arguments...)...)

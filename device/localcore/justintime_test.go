@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -267,45 +268,34 @@ func TestCertificateInModeSNIOnlyRequiresSNI(t *testing.T) {
 	awaitRejection(t, s.Server, localcore.ActionTLS, "SNI_ONLY")
 }
 
-// The commands of AWS's page on registering a CA, with openssl and the aws command
-// line.
+// The commands of docs/local-core.md, with openssl and the aws command line.
 //
 // https://docs.aws.amazon.com/iot/latest/developerguide/register-CA-cert.html: a CA
 // certificate is registered with a verification certificate for the registration
-// code, and is inactive until it is activated.
+// code.
 func TestCommandLinesRegisterACA(t *testing.T) {
 	t.Parallel()
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
+	if _, err := exec.LookPath("openssl"); err != nil {
 		missing(t, "openssl", "apt-get install openssl")
 	}
 	s := startFree(t, localcore.Config{})
 	aws := awsCLI(t, s.Server)
+	_, section, _ := strings.Cut(string(must(os.ReadFile("../../docs/local-core.md"))(t)), "\n## Own certificates\n")
+	_, script, _ := strings.Cut(section, "```sh\n")
+	script, _, ok := strings.Cut(script, "```")
+	if !ok {
+		t.Fatal("docs/local-core.md has no commands")
+	}
 	dir := t.TempDir()
-	run := func(arguments ...string) {
-		t.Helper()
-		command := exec.CommandContext(t.Context(), openssl, arguments...)
-		command.Dir = dir
-		if out, err := command.CombinedOutput(); err != nil {
-			t.Fatalf("openssl %v: %v\n%s", arguments, err, out)
-		}
+	command := exec.CommandContext(t.Context(), "sh", "-euc", strings.ReplaceAll(script, "http://127.0.0.1:8480", s.APIURL())+`
+		openssl req -new -newkey rsa:2048 -nodes -keyout device.key -out device.csr -subj /CN=T
+		openssl x509 -req -in device.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out device.pem -days 30`)
+	command.Dir, command.Env = dir, awsEnvironment(t, s.Server)
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
-	run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj", "/O=Acme/CN=Acme IoT CA")
-	code := aws("iot", "get-registration-code")["registrationCode"].(string)
-	run("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "verification.key", "-out", "verification.csr", "-subj", "/CN="+code)
-	run("x509", "-req", "-in", "verification.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "verification.pem", "-days", "30", "-sha256")
+	id := aws("iot", "list-ca-certificates")["certificates"].([]any)[0].(map[string]any)["certificateId"].(string)
 	file := func(name string) string { return "file://" + filepath.Join(dir, name) }
-	id := aws("iot", "register-ca-certificate", "--ca-certificate", file("ca.pem"), "--verification-certificate", file("verification.pem"),
-		"--tags", "Key=plant,Value=1")["certificateId"].(string)
-	status := func() any {
-		return aws("iot", "describe-ca-certificate", "--certificate-id", id)["certificateDescription"].(map[string]any)["status"]
-	}
-	if got := status(); got != "INACTIVE" {
-		t.Errorf("status %v", got)
-	}
-	aws("iot", "update-ca-certificate", "--certificate-id", id, "--new-status", "ACTIVE", "--new-auto-registration-status", "ENABLE")
-	run("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "device.key", "-out", "device.csr", "-subj", "/CN=T")
-	run("x509", "-req", "-in", "device.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "device.pem", "-days", "30", "-sha256")
 	made := aws("iot", "register-certificate", "--certificate-pem", file("device.pem"), "--ca-certificate-pem", file("ca.pem"), "--set-as-active")
 	if err := s.Registry().AttachPolicy("own", registry.CertificateTarget(made["certificateId"].(string))); err != nil {
 		t.Fatal(err)
@@ -315,6 +305,7 @@ func TestCommandLinesRegisterACA(t *testing.T) {
 	if listed := aws("iot", "list-certificates-by-ca", "--ca-certificate-id", id)["certificates"].([]any); len(listed) != 1 {
 		t.Errorf("listed %v", listed)
 	}
+	aws("iot", "tag-resource", "--resource-arn", s.ARN("cacert/"+id), "--tags", "Key=plant,Value=1")
 	if tags := aws("iot", "list-tags-for-resource", "--resource-arn", s.ARN("cacert/"+id))["tags"].([]any); len(tags) != 1 {
 		t.Errorf("tags %v", tags)
 	}
