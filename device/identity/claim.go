@@ -9,14 +9,14 @@ import (
 	"syscall"
 )
 
-// RemoveClaim removes the claim's private key, which the device shares with
-// others, from stable storage, and notes that in the record of the identity. Its
-// path may be a symbolic link: then the file that it names is removed too. A claim
-// that is gone already is no error.
+// RemoveClaim removes the private keys of the claims, which the device shares with
+// others, from stable storage, and notes that in the record of the identity. A path
+// may be a symbolic link: then the file that it names is removed too. A claim that is
+// gone already is no error.
 //
 // It returns an error that wraps [ErrNone] when there is no identity: the device
 // needs the claim then. It returns a *[LockedError] while a run is in progress.
-func (s *Store) RemoveClaim(privateKey string) error {
+func (s *Store) RemoveClaim(privateKeys ...string) error {
 	id, err := s.Load()
 	if err != nil {
 		return fmt.Errorf("removing the claim: %w", err)
@@ -25,15 +25,21 @@ func (s *Store) RemoveClaim(privateKey string) error {
 	if !ok {
 		return errors.New("removing the claim: a store in memory has no files")
 	}
-	target, err := d.disk.Resolve(privateKey)
-	if err != nil {
-		return diskError(fmt.Errorf("removing the claim: %w", err))
+	var paths []string
+	gone := true
+	for _, privateKey := range privateKeys {
+		target, err := d.disk.Resolve(privateKey)
+		if err != nil {
+			return diskError(fmt.Errorf("removing the claim: %w", err))
+		}
+		if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).same(d.disk.Locate(id.Files.PrivateKey)) {
+			return &ConflictError{Path: privateKey, Reason: "is also the device's own private key"}
+		}
+		_, missing := d.disk.ReadFile(target)
+		gone = gone && errors.Is(missing, fs.ErrNotExist)
+		paths = append(paths, slices.Compact([]string{target, privateKey})...)
 	}
-	if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).same(d.disk.Locate(id.Files.PrivateKey)) {
-		return &ConflictError{Path: privateKey, Reason: "is also the device's own private key"}
-	}
-	_, missing := d.disk.ReadFile(target)
-	if errors.Is(missing, fs.ErrNotExist) && !id.Record.ClaimRemovedAt.IsZero() {
+	if gone && !id.Record.ClaimRemovedAt.IsZero() {
 		// A killed run may have written that, and not have made it durable.
 		if err := d.disk.SyncDir(filepath.Dir(id.Files.Record)); err != nil && !errors.Is(err, syscall.EROFS) {
 			return diskError(fmt.Errorf("removing the claim: %w", err))
@@ -44,7 +50,7 @@ func (s *Store) RemoveClaim(privateKey string) error {
 	if err != nil {
 		return fmt.Errorf("removing the claim: %w", err)
 	}
-	return diskError(errors.Join(d.removeClaim(id, slices.Compact([]string{target, privateKey})), j.Close()))
+	return diskError(errors.Join(d.removeClaim(id, paths), j.Close()))
 }
 
 // removeClaim writes the record last: what it says has happened.

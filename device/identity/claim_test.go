@@ -7,12 +7,27 @@ import (
 
 const claimKey = "claim/claim.private.key"
 
-// withClaim puts the claim's key on a disk.
+// claimKeys are those of two claims.
+var claimKeys = []string{claimKey, "claim/other.private.key"}
+
+// claims returns which of the claims' keys are on a disk.
+func (d *memDisk) claims() (there []string) {
+	for _, path := range claimKeys {
+		if _, err := d.ReadFile(path); err == nil {
+			there = append(there, path)
+		}
+	}
+	return there
+}
+
+// withClaim puts the claims' keys on a disk.
 func withClaim(t *testing.T, d *memDisk) {
 	t.Helper()
 	must(t, d.Mkdir("claim", 0o700))
 	must(t, d.SyncDir("."))
-	must(t, replaceFile(d, claimKey, []byte("claim"), 0o600))
+	for _, path := range claimKeys {
+		must(t, replaceFile(d, path, []byte("claim"), 0o600))
+	}
 }
 
 // After any crash the identity is whole, the next call completes the removal, and
@@ -21,7 +36,7 @@ func TestCrashWhileTheClaimIsRemovedLosesNothingElse(t *testing.T) {
 	d, _ := provisioned(t)
 	withClaim(t, d)
 	before := d.calls
-	must(t, storeOn(t, d).RemoveClaim(claimKey))
+	must(t, storeOn(t, d).RemoveClaim(claimKeys...))
 	calls := d.calls - before
 	for _, how := range cuts {
 		t.Run(string(how), func(t *testing.T) {
@@ -29,21 +44,21 @@ func TestCrashWhileTheClaimIsRemovedLosesNothingElse(t *testing.T) {
 				d, c := provisioned(t)
 				withClaim(t, d)
 				d.fault = crashAt(d.calls + call)
-				_ = storeOn(t, d).RemoveClaim(claimKey)
+				_ = storeOn(t, d).RemoveClaim(claimKeys...)
 				d = d.reboot(how)
 				id, err := storeOn(t, d).Load()
 				if err != nil {
 					t.Fatalf("crash at call %d: %v", call, err)
 				}
-				if _, err := d.ReadFile(claimKey); err == nil && !id.Record.ClaimRemovedAt.IsZero() {
-					t.Fatalf("crash at call %d: the record says that the claim is gone, and it is not", call)
+				if there := d.claims(); there != nil && !id.Record.ClaimRemovedAt.IsZero() {
+					t.Fatalf("crash at call %d: the record says that the claims are gone, and these are not: %v", call, there)
 				}
-				if err := storeOn(t, d).RemoveClaim(claimKey); err != nil {
+				if err := storeOn(t, d).RemoveClaim(claimKeys...); err != nil {
 					t.Fatalf("crash at call %d: next call: %v", call, err)
 				}
 				d = d.reboot(power)
-				if _, err := d.ReadFile(claimKey); err == nil {
-					t.Fatalf("crash at call %d: a power cut brings the claim back", call)
+				if there := d.claims(); there != nil {
+					t.Fatalf("crash at call %d: a power cut brings the claims back: %v", call, there)
 				}
 				if id, err := storeOn(t, d).Load(); err != nil || id.Record.ClaimRemovedAt.IsZero() {
 					t.Fatalf("crash at call %d: record %+v, %v", call, id, err)

@@ -79,6 +79,9 @@ func (j *Journal) Token() (token string, expires time.Time) {
 	return j.state.Token, j.state.TokenExpires
 }
 
+// RequestedBy is as in [Grant], empty before [CertificateHeld].
+func (j *Journal) RequestedBy() string { return j.state.RequestedBy }
+
 // ThingName returns the thing's name, empty before [Registered].
 func (j *Journal) ThingName() string { return j.state.Record.ThingName }
 
@@ -144,6 +147,7 @@ func (j *Journal) HoldCertificate(g Grant) error {
 		SerialNumber:  next.SerialNumber,
 		CertificateID: g.CertificateID,
 		NotAfter:      cert.NotAfter.UTC(),
+		RequestedBy:   g.RequestedBy,
 		IssuedAt:      j.store.config.now(),
 	}
 	return j.save(next)

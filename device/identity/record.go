@@ -32,6 +32,8 @@ type Record struct {
 	IssuedAt     time.Time `json:"issuedAt"`
 	RegisteredAt time.Time `json:"registeredAt"`
 	ProvedAt     time.Time `json:"provedAt"`
+	// RequestedBy is as in [Grant]; empty in records of earlier versions.
+	RequestedBy string `json:"requestedBy,omitempty"`
 	// Replaces is the certificate id of the identity before this one. A
 	// provisioning does not deactivate that certificate in AWS IoT.
 	Replaces string `json:"replaces,omitempty"`

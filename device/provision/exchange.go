@@ -53,11 +53,17 @@ type exchange struct {
 // exchange connects with the claim certificate, or the present one, creates a certificate unless one
 // is held, and registers the thing with it.
 func (r *run) exchange(ctx context.Context) error {
-	step, role, clientID, cert := StepConnectClaim, claimRole, r.clientID, r.Claim
-	if r.Rotate {
+	step, role, clientID, detail := StepConnectClaim, claimRole, r.clientID, r.Session.Endpoint
+	var cert *tls.Certificate
+	switch {
+	case r.Rotate:
 		step, role, clientID, cert = StepConnectPresent, deviceRole, r.present.Record.ThingName, r.present.TLS()
-	}
-	if cert == nil {
+	case len(r.claims) > 0:
+		cert = r.claims[r.claim]
+		if n := len(r.claims); n > 1 {
+			detail += fmt.Sprintf(", claim %d of %d", r.claim+1, n)
+		}
+	default:
 		return &ConfigError{Setting: "claim certificate", Reason: "is missing, and the device has no identity of its own yet"}
 	}
 	x := &exchange{
@@ -71,7 +77,7 @@ func (r *run) exchange(ctx context.Context) error {
 	}
 	x.filters = []string{x.create.Accepted(), x.create.Rejected(), x.register.Accepted(), x.register.Rejected()}
 	x.role, x.cert = role, cert
-	err := r.step(step, r.Session.Endpoint, func() (err error) {
+	err := r.step(step, detail, func() (err error) {
 		x.session, err = r.connect(ctx, role, clientID, cert, x.receive)
 		if err == nil {
 			r.trips.Claim = x.session.Stats().RoundTrips()

@@ -47,6 +47,10 @@ type Config struct {
 	// Claim is the claim certificate with its key. It is not needed while an
 	// identity exists that is not to be replaced.
 	Claim *tls.Certificate
+	// OtherClaims are tried in turn when AWS IoT denies the claims before them, as
+	// it does one that leaked and was withdrawn. Silence counts as a denial here
+	// after five times in a row, however soon: the next claim may work.
+	OtherClaims []*tls.Certificate
 	// Template is the provisioning template's name.
 	Template string
 	// Parameters are the template's parameters, all of them, sent as they are.
@@ -190,6 +194,10 @@ func runWith(ctx context.Context, c Config, t timing) (*Result, error) {
 		clientID:     claimClientID(c.Store.SerialNumber()),
 		connected:    map[string]time.Time{},
 		silentCloses: map[string]silentCloses{},
+		deniedClaim:  map[int]bool{},
+	}
+	if c.Claim != nil {
+		r.claims = append([]*tls.Certificate{c.Claim}, c.OtherClaims...)
 	}
 	id, loadErr := c.Store.Load()
 	r.proved = loadErr == nil

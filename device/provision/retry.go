@@ -179,6 +179,9 @@ func unansweredPacket(err error) string {
 // connection. An identity that was proved before is not denied so.
 func (r *run) countSilentCloses(err error, role, what string) error {
 	key := role + " " + what
+	if role == claimRole {
+		key = fmt.Sprint(r.claim, " ", key)
+	}
 	packet := unansweredPacket(err)
 	if packet == "" {
 		delete(r.silentCloses, key)
@@ -190,6 +193,7 @@ func (r *run) countSilentCloses(err error, role, what string) error {
 	}
 	n.count++
 	r.silentCloses[key] = n
+	r.claimSilent = role == claimRole && n.count%maxSilentCloses == 0
 	if r.proved || n.count < maxSilentCloses || time.Since(n.first) < r.timing.silent {
 		return err
 	}

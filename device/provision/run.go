@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -21,6 +22,11 @@ type run struct {
 	clientID string             // of the claim's sessions
 	proved   bool               // the device has an identity, which was proved before
 	present  *identity.Identity // that identity, when this run is to replace it
+
+	claims      []*tls.Certificate
+	claim       int          // the one in use
+	claimSilent bool         // it met maxSilentCloses more
+	deniedClaim map[int]bool // those that AWS IoT denied
 
 	trips     RoundTrips // of the current attempt
 	prepared  *preparation
@@ -76,6 +82,11 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	r.present = id
 	r.unresolved = r.journal.Stage() == identity.CertificateHeld
 	r.inherited = r.unresolved
+	if r.unresolved { // its token is of no use to another claim
+		r.claim = max(0, slices.IndexFunc(r.claims, func(c *tls.Certificate) bool {
+			return c.Leaf != nil && awsiot.CertificateID(c.Leaf) == r.journal.RequestedBy()
+		}))
+	}
 	if err := r.retry(ctx, r.attempt); err != nil {
 		return nil, err
 	}
@@ -129,7 +140,7 @@ func (r *run) attempt(ctx context.Context) error {
 			}
 		}
 		if err != nil {
-			return err
+			return r.otherClaim(ctx, err)
 		}
 	}
 	if r.journal.Stage() == identity.Registered {
@@ -141,6 +152,32 @@ func (r *run) attempt(ctx context.Context) error {
 		return nil
 	}
 	return r.install()
+}
+
+// otherClaim selects the next claim after an exchange that failed because AWS IoT
+// denied the present one, if there is one that it has not denied.
+func (r *run) otherClaim(ctx context.Context, err error) error {
+	_, rejected := errors.AsType[*awsiot.ErrorResponse](err)
+	denied := awsiot.ClassOf(err) == awsiot.Denied && !rejected
+	silent := r.claimSilent
+	r.claimSilent = false
+	if r.Rotate || !denied && !silent {
+		return err
+	}
+	r.deniedClaim[r.claim] = denied
+	for i := range r.claims {
+		next := (r.claim + 1 + i) % len(r.claims)
+		if next == r.claim || r.deniedClaim[next] {
+			continue
+		}
+		r.Log.WarnContext(ctx, "AWS IoT denies the claim; trying the next one", "claim", r.claim+1, "next", next+1, "error", err)
+		r.claim = next
+		if denied {
+			return retryAtOnce{err}
+		}
+		break
+	}
+	return err
 }
 
 func (r *run) install() error {

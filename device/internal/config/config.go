@@ -125,7 +125,8 @@ type Server struct {
 type Bootstrap struct {
 	PrivateKeyPath       string
 	CertificatePath      string
-	CACertificatePath    string // also used with the device's own identity; see [Files]
+	Claims               []Claim // further ones, tried in turn; see [Config.AllClaims]
+	CACertificatePath    string  // also used with the device's own identity; see [Files]
 	ProvisioningTemplate string
 	Keys                 Keys
 	Afterwards           Afterwards
@@ -195,6 +196,10 @@ func (c *Config) ExpectedThingName() string {
 // Identity says where the identity is kept, and which files it must leave alone.
 func (c *Config) Identity() identity.Config {
 	b := c.Bootstrap
+	reserved := []string{c.Path, b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath}
+	for _, claim := range b.Claims {
+		reserved = append(reserved, claim.CertificatePath, claim.PrivateKeyPath)
+	}
 	return identity.Config{
 		SerialNumber: c.SerialNumber,
 		ThingName:    c.ExpectedThingName(),
@@ -202,7 +207,7 @@ func (c *Config) Identity() identity.Config {
 		Certificate:  c.Primary.CertificatePath,
 		PrivateKey:   c.Primary.PrivateKeyPath,
 		Keys:         b.Keys.store(),
-		Reserved:     []string{c.Path, b.CertificatePath, b.PrivateKeyPath, b.CACertificatePath},
+		Reserved:     reserved,
 	}
 }
 

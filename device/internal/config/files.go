@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	_ "embed"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,10 +38,15 @@ type Files struct {
 	Roots     *x509.CertPool
 	Bundle    []*x509.Certificate // in Roots
 	RootsFrom string              // the path of the bundle, or a name for [AmazonRoots]
-	// Claim is the claim certificate with its key; nil when it was not asked for.
-	Claim *tls.Certificate
+	// Claims are the claims that can be used, in order; none when they were not
+	// asked for.
+	Claims []LoadedClaim
+}
 
-	claimPath string
+// A LoadedClaim is a claim certificate with its key.
+type LoadedClaim struct {
+	Path        string // of the certificate
+	Certificate *tls.Certificate
 }
 
 const (
@@ -48,16 +55,36 @@ const (
 )
 
 // Check reads the files that the settings name and returns them ready for use,
-// with warnings about them. claim says whether the claim is still needed: a
-// device with an identity may have lost it. Whether the claim is valid now is
-// [Files.ClaimTime]'s matter. The error is of type [Problems].
+// with warnings about them. claim says whether a claim is still needed: a device with
+// an identity may have lost it. A claim that cannot be read is a warning if another
+// one can. Whether they are valid now is [Files.ClaimTime]'s matter. The error is of
+// type [Problems].
 func (c *Config) Check(claim bool) (*Files, []string, error) {
-	f := &Files{claimPath: c.Bootstrap.CertificatePath}
+	f := &Files{}
 	found := c.readRoots(f)
 	if !claim {
 		return f, nil, found.err()
 	}
-	return f, ReadableByOthers(c.Bootstrap.PrivateKeyPath), append(found, c.readClaim(f)...).err()
+	var warnings []string
+	var broken Problems
+	for i, paths := range c.AllClaims() {
+		certificateKey, privateKey := claimCertificateKey, claimPrivateKey
+		if further := len(c.AllClaims()) - len(c.Bootstrap.Claims); i >= further {
+			certificateKey, privateKey = claimsKey, claimsKey
+		}
+		warnings = append(warnings, ReadableByOthers(paths.PrivateKeyPath)...)
+		certificate, problems := c.readClaim(paths, certificateKey, privateKey)
+		if broken = append(broken, problems...); problems == nil {
+			f.Claims = append(f.Claims, LoadedClaim{paths.CertificatePath, certificate})
+		}
+	}
+	if len(f.Claims) == 0 {
+		return f, warnings, append(found, broken...).err()
+	}
+	for _, problem := range broken {
+		warnings = append(warnings, problem.Error()+"; another claim is used")
+	}
+	return f, warnings, found.err()
 }
 
 // readRoots reads the bundle. Without one the Amazon roots are used; one that is
@@ -85,29 +112,27 @@ func (c *Config) readRoots(f *Files) Problems {
 	return nil
 }
 
-// readClaim reads the claim certificate and its key, which may be in one file.
-func (c *Config) readClaim(f *Files) (found Problems) {
-	const certificateKey, privateKey = "bootstrap.certificatepath", "bootstrap.privatekeypath"
-	b := c.Bootstrap
-	claim := &tls.Certificate{}
-	data, problem := c.read(certificateKey, b.CertificatePath, remedyForClaim)
+// readClaim reads a claim certificate and its key, which may be in one file. The keys
+// are those of the configuration that name them.
+func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (claim *tls.Certificate, found Problems) {
+	data, problem := c.read(certificateKey, paths.CertificatePath, remedyForClaim)
 	var chain []*x509.Certificate
 	if problem != nil {
 		found = append(found, problem.Problem)
 	} else if list, err := awsiot.Certificates(data); err != nil {
-		found = append(found, c.problem(certificateKey, fmt.Sprintf("%s: %v", b.CertificatePath, err), remedyForClaim))
+		found = append(found, c.problem(certificateKey, fmt.Sprintf("%s: %v", paths.CertificatePath, err), remedyForClaim))
 	} else {
 		chain = list
 	}
-	data, problem = c.read(privateKey, b.PrivateKeyPath, remedyForClaim)
+	data, problem = c.read(privateKey, paths.PrivateKeyPath, remedyForClaim)
 	if problem != nil {
-		return append(found, problem.Problem)
+		return nil, append(found, problem.Problem)
 	}
 	signer, err := awsiot.PrivateKey(data)
 	if err != nil {
-		return append(found, c.problem(privateKey, fmt.Sprintf("%s: %v", b.PrivateKeyPath, err), remedyForClaim))
+		return nil, append(found, c.problem(privateKey, fmt.Sprintf("%s: %v", paths.PrivateKeyPath, err), remedyForClaim))
 	}
-	claim.PrivateKey = signer
+	claim = &tls.Certificate{PrivateKey: signer}
 	for _, certificate := range chain {
 		if claim.Leaf == nil && awsiot.Matches(signer, certificate) {
 			claim.Leaf = certificate
@@ -116,13 +141,11 @@ func (c *Config) readClaim(f *Files) (found Problems) {
 			claim.Certificate = append(claim.Certificate, certificate.Raw)
 		}
 	}
-	if claim.Leaf != nil {
-		f.Claim = claim
-	} else if len(chain) > 0 {
+	if claim.Leaf == nil && len(chain) > 0 {
 		found = append(found, c.problem(privateKey,
-			fmt.Sprintf("the key %s does not belong to the certificate %s", b.PrivateKeyPath, b.CertificatePath), "use the two files that were made together"))
+			fmt.Sprintf("the key %s does not belong to the certificate %s", paths.PrivateKeyPath, paths.CertificatePath), "use the two files that were made together"))
 	}
-	return found
+	return claim, found
 }
 
 // A ClaimTimeError is a claim that is not valid at the time that the device's
@@ -148,13 +171,20 @@ func (e *ClaimTimeError) Error() string {
 // Class returns [awsiot.Temporary].
 func (e *ClaimTimeError) Class() awsiot.Class { return awsiot.Temporary }
 
-// ClaimTime returns a *[ClaimTimeError] if there is a claim that is not valid at
-// that time.
+// ClaimTime puts the claims that are valid at that time before the others. If none
+// is, it returns a *[ClaimTimeError] for the first one.
 func (f *Files) ClaimTime(now time.Time) error {
-	if f.Claim == nil || !now.Before(f.Claim.Leaf.NotBefore) && !now.After(f.Claim.Leaf.NotAfter) {
+	rank := func(c LoadedClaim) int {
+		if leaf := c.Certificate.Leaf; now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(f.Claims, func(a, b LoadedClaim) int { return cmp.Compare(rank(a), rank(b)) })
+	if len(f.Claims) == 0 || rank(f.Claims[0]) == 0 {
 		return nil
 	}
-	return &ClaimTimeError{Path: f.claimPath, Certificate: f.Claim.Leaf, Now: now}
+	return &ClaimTimeError{Path: f.Claims[0].Path, Certificate: f.Claims[0].Certificate.Leaf, Now: now}
 }
 
 // ReadableByOthers returns a warning if others may read a private key.

@@ -89,7 +89,7 @@ func TestCheckTakesEveryFormOfKey(t *testing.T) {
 			if err != nil || len(warnings) > 0 {
 				t.Fatalf("warnings %q, error %v", warnings, err)
 			}
-			if f.Claim == nil || f.Roots == nil || f.Claim.Leaf == nil {
+			if len(f.Claims) != 1 || f.Roots == nil || f.Claims[0].Certificate.Leaf == nil {
 				t.Errorf("incomplete: %+v", f)
 			}
 		})
@@ -144,7 +144,7 @@ func TestClaimIsNotAskedForOnceItIsNotNeeded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Claim != nil {
+	if f.Claims != nil {
 		t.Error("there is a claim")
 	}
 }
@@ -214,8 +214,8 @@ func TestCheckReadsFilesAsPeopleHaveThem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(f.Bundle) != tt.count || f.Claim == nil || !bytes.Equal(f.Claim.Certificate[0], f.Claim.Leaf.Raw) {
-				t.Errorf("%d roots, claim %v", len(f.Bundle), f.Claim)
+			if len(f.Bundle) != tt.count || len(f.Claims) != 1 || !bytes.Equal(f.Claims[0].Certificate.Certificate[0], f.Claims[0].Certificate.Leaf.Raw) {
+				t.Errorf("%d roots, claims %v", len(f.Bundle), f.Claims)
 			}
 		})
 	}

@@ -33,10 +33,11 @@ const (
 	mapping // of text to text, see mappingOfKey
 	list    // of text
 	shadows // of [Shadow]
+	claims  // of [Claim]
 )
 
 func (k kind) String() string {
-	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text", "a list of names", "a list of shadows"}[k]
+	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text", "a list of names", "a list of shadows", "a list of claims"}[k]
 }
 
 var keys = []key{
@@ -55,6 +56,7 @@ var keys = []key{
 	{"server.proxy", text, setText(func(c *Config) *string { return &c.Server.Proxy })},
 	{"bootstrap.privatekeypath", path, setText(func(c *Config) *string { return &c.Bootstrap.PrivateKeyPath })},
 	{"bootstrap.certificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CertificatePath })},
+	{claimsKey, claims, setClaims},
 	{"bootstrap.cacertificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CACertificatePath })},
 	{"bootstrap.provisioningTemplate", text, setText(func(c *Config) *string { return &c.Bootstrap.ProvisioningTemplate })},
 	{"bootstrap.keys", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Keys) })},

@@ -30,8 +30,9 @@ func (r *run) clock(context.Context) {
 		r.skew = earliest.Sub(now)
 		r.fail("clock", awsiot.Temporary, fmt.Sprintf("the clock is %d: it shows %s", now.UTC().Year(), date(now)), cause("clock"))
 	}
-	if r.claim != nil {
-		r.noEarlierThan(r.claim.Leaf, fmt.Sprintf("the claim certificate %q", r.claim.Leaf.Subject))
+	for _, claim := range r.claims {
+		leaf := claim.Certificate.Leaf
+		r.noEarlierThan(leaf, fmt.Sprintf("the claim certificate %q", leaf.Subject))
 	}
 	if r.device != nil {
 		r.noEarlierThan(r.device.Certificate, "the device's certificate")

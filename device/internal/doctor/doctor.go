@@ -11,7 +11,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
 	"net"
@@ -52,11 +51,11 @@ type run struct {
 	report Report
 
 	roots     *x509.CertPool
-	bundle    []*x509.Certificate // in roots
-	rootsFrom string              // where they were read from
-	claim     *tls.Certificate    // nil if it cannot be used
-	store     *identity.Store     // nil without settings
-	device    *identity.Identity  // nil if there is none
+	bundle    []*x509.Certificate  // in roots
+	rootsFrom string               // where they were read from
+	claims    []config.LoadedClaim // those that can be read
+	store     *identity.Store      // nil without settings
+	device    *identity.Identity   // nil if there is none
 
 	unknown  bool          // the endpoint's name, or the proxy's, cannot be looked up
 	port     int           // the one that answers; 0 if none does

@@ -109,7 +109,11 @@ func (r *run) rootBundle(context.Context) {
 // its own.
 func (r *run) claimFiles(context.Context) {
 	const name = "claim-files"
-	if _, err := os.Stat(r.Settings.Bootstrap.PrivateKeyPath); errors.Is(err, fs.ErrNotExist) && r.device != nil {
+	isHere := func(c config.Claim) bool {
+		_, err := os.Stat(c.PrivateKeyPath)
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	if r.device != nil && !slices.ContainsFunc(r.Settings.AllClaims(), isHere) {
 		r.skip(name, "the claim's key is not here; a device with an identity does not need it")
 		return
 	}
@@ -123,16 +127,23 @@ func (r *run) claimFiles(context.Context) {
 		r.reportProblems(name, problems)
 		return
 	}
-	r.claim = files.Claim
-	leaf := r.claim.Leaf
-	found := fmt.Sprintf("%s, certificate %s, valid until %s", r.Settings.Bootstrap.CertificatePath, awsiot.CertificateID(leaf), date(leaf.NotAfter))
-	switch {
-	case r.expires(leaf, 0):
-		r.fail(name, awsiot.Temporary, found, cause("clock"))
-	case r.expires(leaf, expirySoon(leaf)):
-		r.warn(name, found, "the claim expires soon", "have the fleet's operator make a new claim")
-	default:
-		r.ok(name, found)
+	r.claims = files.Claims
+	for _, claim := range r.claims {
+		leaf := claim.Certificate.Leaf
+		found := fmt.Sprintf("%s, certificate %s, valid until %s", claim.Path, awsiot.CertificateID(leaf), date(leaf.NotAfter))
+		if r.device != nil && r.device.Record.RequestedBy == awsiot.CertificateID(leaf) {
+			found += "; the identity was requested with it"
+		}
+		switch {
+		case r.expires(leaf, 0) && len(r.claims) > 1:
+			r.warn(name, found, "the claim has expired, or the clock is ahead", "remove the claim, unless the clock is wrong")
+		case r.expires(leaf, 0):
+			r.fail(name, awsiot.Temporary, found, cause("clock"))
+		case r.expires(leaf, expirySoon(leaf)):
+			r.warn(name, found, "the claim expires soon", "have the fleet's operator make a new claim")
+		default:
+			r.ok(name, found)
+		}
 	}
 }
 

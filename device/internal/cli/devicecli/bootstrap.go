@@ -140,7 +140,11 @@ func (d *device) forgetClaim(console *cli.Console, flag bool) error {
 	if !flag && d.config.Bootstrap.Afterwards != config.AfterwardsRemove {
 		return nil
 	}
-	err := d.store.RemoveClaim(d.config.Bootstrap.PrivateKeyPath)
+	var keys []string
+	for _, claim := range d.config.AllClaims() {
+		keys = append(keys, claim.PrivateKeyPath)
+	}
+	err := d.store.RemoveClaim(keys...)
 	if err != nil && !flag {
 		console.Warn("the claim's private key stays on the device: " + err.Error())
 		return nil
@@ -159,7 +163,7 @@ func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
 // provisioning translates the configuration for package provision.
 func (d *device) provisioning(console *cli.Console, reprovision bool) provision.Config {
 	c := d.config
-	return provision.Config{
+	p := provision.Config{
 		Store: d.store,
 		Session: session.Options{
 			Endpoint: c.Server.Endpoint,
@@ -168,7 +172,6 @@ func (d *device) provisioning(console *cli.Console, reprovision bool) provision.
 			Proxy:    c.Server.Proxy,
 			Log:      console.Log,
 		},
-		Claim:             d.files.Claim,
 		Template:          c.Bootstrap.ProvisioningTemplate,
 		Parameters:        c.TemplateParameters(),
 		Author:            c.Author,
@@ -180,6 +183,14 @@ func (d *device) provisioning(console *cli.Console, reprovision bool) provision.
 		Progress:          func(e provision.Event) { showStep(console, e) },
 		Log:               console.Log,
 	}
+	for i, claim := range d.files.Claims {
+		if i == 0 {
+			p.Claim = claim.Certificate
+		} else {
+			p.OtherClaims = append(p.OtherClaims, claim.Certificate)
+		}
+	}
+	return p
 }
 
 // showStep shows a step of the exchange in AWS's order.

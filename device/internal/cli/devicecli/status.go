@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -47,6 +48,13 @@ func runStatus(console *cli.Console, o statusOptions) error {
 		return err
 	}
 	r := newStatusResult(c.SerialNumber, store.Status())
+	if files, _, _ := c.Check(true); files != nil { // what is wrong with them is doctor's matter
+		for _, claim := range files.Claims {
+			if awsiot.CertificateID(claim.Certificate.Leaf) == r.RequestedBy {
+				r.ClaimPath = claim.Path
+			}
+		}
+	}
 	if o.json {
 		return console.JSON(r)
 	}
@@ -91,6 +99,8 @@ type statusResult struct {
 	Issuers             []issuerResult `json:"issuers,omitempty"`
 	DeviceConfiguration map[string]any `json:"deviceConfiguration,omitempty"`
 	Author              string         `json:"author,omitempty"`
+	RequestedBy         string         `json:"requestedBy,omitempty"` // id of the claim, or of the certificate before
+	ClaimPath           string         `json:"claimPath,omitempty"`   // of that claim, if it is here
 	ClaimRemovedAt      *time.Time     `json:"claimRemovedAt,omitempty"`
 	Pending             *pendingResult `json:"pending,omitempty"`
 	Problems            []string       `json:"problems"`
@@ -142,6 +152,7 @@ func newStatusResult(serial string, s *identity.Status) statusResult {
 		r.CertificatePath, r.PrivateKeyPath = id.Files.Certificate, id.Files.PrivateKey
 		r.Endpoint, r.Author = id.Record.Endpoint, id.Record.Author
 		r.NotAfter, r.DeviceConfiguration = utc(id.Record.NotAfter), id.Record.DeviceConfiguration
+		r.RequestedBy = id.Record.RequestedBy
 		r.ClaimRemovedAt = utc(id.Record.ClaimRemovedAt)
 		for _, c := range id.Issuers {
 			r.Issuers = append(r.Issuers, issuerResult{c.Subject.String(), c.NotAfter.UTC()})
@@ -183,6 +194,7 @@ func (r statusResult) table(now time.Time) cli.Table {
 		t = append(t, cli.Table{
 			{"endpoint", r.Endpoint},
 			{"author", r.Author},
+			{"claim", r.ClaimPath},
 			{"claim removed", timeText(r.ClaimRemovedAt)},
 		}...)
 		t = append(t, mapRows("configuration", r.DeviceConfiguration)...)

@@ -76,7 +76,7 @@ func device(base *config.Config, files *config.Files, curves []tls.CurveID) func
 
 				CurvePreferences: curves,
 			},
-			Claim:             files.Claim,
+			Claim:             files.Claims[0].Certificate,
 			Template:          c.Bootstrap.ProvisioningTemplate,
 			Parameters:        c.TemplateParameters(),
 			Author:            c.Author,
