@@ -33,6 +33,7 @@ type agentProcess struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 	stderr *watcher
+	env    []string // more of its environment
 }
 
 // agent returns a device's agent, which is not started yet.
@@ -51,7 +52,7 @@ func (d *device) agent(t *testing.T) *agentProcess {
 
 // environment leads the device's other commands to the agent.
 func (a *agentProcess) environment() []string {
-	return append(os.Environ(), "PATH="+filepath.Dir(a.binary)+":"+os.Getenv("PATH"), "IOT_DEVICE_AGENT_SOCKET="+a.socket)
+	return append(append(os.Environ(), "PATH="+filepath.Dir(a.binary)+":"+os.Getenv("PATH"), "IOT_DEVICE_AGENT_SOCKET="+a.socket), a.env...)
 }
 
 // start returns when the agent answers.

@@ -14,6 +14,12 @@ import (
 // Page: https://www.freedesktop.org/software/systemd/man/sd_notify.html
 func (c *Console) Ready(status string) { c.notify("READY=1\n" + statusLine(status)) }
 
+// Reloading notifies the service manager that the configuration is read again, until
+// [Console.Ready].
+func (c *Console) Reloading() {
+	c.notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+}
+
 // Status sets the status that the service manager shows.
 func (c *Console) Status(status string) { c.notify(statusLine(status)) }
 

@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -182,6 +183,15 @@ type Origin struct {
 
 // Origin returns where the setting of that key (as "server.endpoint") came from.
 func (c *Config) Origin(key string) Origin { return c.origins[key] }
+
+// Equal reports whether two configurations have the same settings, wherever they
+// were read from.
+func (c *Config) Equal(other *Config) bool {
+	a, b := *c, *other
+	a.Path, a.Warnings, a.origins = "", nil, nil
+	b.Path, b.Warnings, b.origins = "", nil, nil
+	return reflect.DeepEqual(a, b)
+}
 
 // ExpectedThingName is the name that the device will have, as far as it can be
 // known without asking: the configured one, else what DefaultTemplate gives by

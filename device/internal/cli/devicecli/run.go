@@ -28,7 +28,9 @@ HTTP on the Unix socket agent.socket.
 
 A message that was accepted is on stable storage. It is sent, in order, as soon as
 there is a connection, also after a crash or a power cut. The private key and the
-certificate are replaced after agent.rotateAfter, if that is set.`,
+certificate are replaced after agent.rotateAfter, if that is set.
+
+After SIGHUP the agent reads its configuration again.`,
 		Example: `  $ iot_device run --config device.yaml
   $ curl --unix-socket /run/iot_device/api.sock http://agent/v1/status`,
 		Args: cobra.NoArgs,
@@ -39,11 +41,9 @@ certificate are replaced after agent.rotateAfter, if that is set.`,
 	return cmd
 }
 
-func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error {
-	d, err := open(console, s, false, false)
-	if err != nil {
-		return err
-	}
+// runAgent runs the agent with one configuration. It calls ready when the agent
+// answers programs.
+func (d *device) runAgent(ctx context.Context, console *cli.Console, ready func()) error {
 	a := d.config.Agent
 	provisioning := d.provisioning(console, false)
 	dir := agentDir(d.config)
@@ -80,8 +80,8 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	}
 	routes := shadow.Routes(shadows)
 	routes["GET /v1/credentials"] = d.credentialsRoute(console)
-	ready, forgotten := false, false
-	err = agent.Run(ctx, agent.Config{
+	begun, forgotten := false, false
+	err := agent.Run(ctx, agent.Config{
 		Provision:   provisioning,
 		Dir:         dir,
 		Socket:      a.Socket,
@@ -91,8 +91,9 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		Routes:      routes,
 		Log:         console.Log,
 		OnStatus: func(text string, connected bool) {
-			if !ready {
-				ready = true
+			if !begun {
+				begun = true
+				ready()
 				console.Ready(text)
 				console.Note(text + "; programs publish and subscribe at " + a.Socket)
 				go keepWatchdog(ctx, console, a.Socket)

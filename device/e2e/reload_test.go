@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/agent"
+)
+
+// After SIGHUP the agent runs with the new configuration, in the same process. One
+// that is broken, or that the agent cannot run with, leaves it as it is, and one that
+// is the same does not end the connection.
+func TestHangupReloadsTheConfiguration(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shipped)
+	a := s.device(t, "device").agent(t)
+	m := newManager(t)
+	a.env = []string{m.environ()}
+	path := filepath.Join(a.dir, "device.yaml")
+	settings, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.start(t)
+	first := a.await(t, sent)
+	reload := func(more, logged string) {
+		t.Helper()
+		if err := os.WriteFile(path, append(slices.Clip(settings), more...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		seen := a.stderr.watch(logged)
+		if err := a.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-seen:
+		case <-a.exited:
+			t.Fatalf("the agent has ended:\n%s", a.stderr)
+		case <-t.Context().Done():
+			t.Fatalf("the log has no %q:\n%s", logged, a.stderr)
+		}
+	}
+	reload("# the same\n", "the configuration is the same")
+	reload("agent: {shadow: x}\n", "the present one stays")
+	if now := a.await(t, sent); !now.ConnectedSince.Equal(*first.ConnectedSince) {
+		t.Errorf("connected since %v, before %v", now.ConnectedSince, first.ConnectedSince)
+	}
+	reload("agent: {shadows: [{name: x}]}\n", "the configuration has changed")
+	shadow := func(name string) {
+		t.Helper()
+		for {
+			_, err := a.client.Shadow(t.Context(), name)
+			if err == nil {
+				break
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-a.exited:
+				t.Fatalf("the agent has ended:\n%s", a.stderr)
+			case <-t.Context().Done():
+				t.Fatalf("the agent does not keep the shadow %s: %v\n%s", name, err, a.stderr)
+			}
+		}
+	}
+	shadow("x")
+	if now := a.await(t, sent); now.ProcessID != first.ProcessID {
+		t.Errorf("process %d, before %d", now.ProcessID, first.ProcessID)
+	}
+	// Nothing can listen below a file.
+	a.env = append(a.env, "IOT_DEVICE_AGENT_SOCKET=") // the file decides from here on
+	if code := a.stop(); code != 0 {
+		t.Errorf("stopped, the agent exits with %d\n%s", code, a.stderr)
+	}
+	settings = fmt.Appendf(settings, "agent:\n  socket: %s\n", a.socket)
+	reloadable := string(settings)
+	if err := os.WriteFile(path, settings, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.start(t)
+	a.await(t, sent)
+	settings = []byte(strings.Replace(reloadable, "socket: ", "socket: "+path+"/", 1))
+	reload("  shadows: [{name: y}]\n", "goes on with the former one")
+	for a.client.Ping(t.Context()) != nil {
+		time.Sleep(10 * time.Millisecond) // until it listens again
+	}
+	a.await(t, func(s agent.Status) bool { return s.Connected })
+	settings = []byte(reloadable)
+	reload("  shadows: [{name: z}]\n", "the configuration has changed")
+	shadow("z")
+	if code := a.stop(); code != 0 {
+		t.Errorf("stopped, the agent exits with %d\n%s", code, a.stderr)
+	}
+	reloads, ready := 0, 0
+	for _, text := range m.all(t) {
+		switch {
+		case strings.HasPrefix(text, "RELOADING=1\nMONOTONIC_USEC="):
+			reloads++
+		case strings.HasPrefix(text, "READY=1\n"):
+			ready++
+		}
+	}
+	if reloads != 5 || ready != 2+reloads { // two starts, and each reload
+		t.Errorf("%d reloads were notified, and ready %d times", reloads, ready)
+	}
+}
