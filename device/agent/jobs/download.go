@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // download is the built-in handler [DownloadFile]. Its arguments are the URL, the
@@ -31,47 +33,38 @@ func (s *Service) download(ctx context.Context, st *step) error {
 	args := append(st.args[:len(st.args):len(st.args)], "", "")
 	from, err := url.Parse(args[0])
 	if err != nil {
-		return errors.New("downloading: the URL is malformed") // it may have credentials
+		return errors.New("the URL is malformed") // it may have credentials
 	}
 	want, err := hex.DecodeString(args[2])
 	if err != nil || len(want) != 0 && len(want) != sha256.Size {
-		return fmt.Errorf("downloading: %q is not the SHA-256 of a file", args[2])
+		return fmt.Errorf("%q is not the SHA-256 of a file", args[2])
 	}
 	if err := s.checkSignature(want, args[3]); err != nil {
-		return fmt.Errorf("downloading: %w", err)
+		return err
 	}
 	name := args[1]
 	if filepath.IsAbs(name) {
 		if name, err = filepath.Rel(s.Downloads, name); err != nil {
-			return fmt.Errorf("downloading: %w", err)
+			return err
 		}
 	}
 	root, err := os.OpenRoot(s.Downloads)
 	if err != nil {
-		return fmt.Errorf("downloading: %w", err)
+		return err
 	}
 	defer root.Close()
 	partial := name + ".partial"
-	for delay := time.Second; ; delay = min(2*delay, time.Minute) {
-		fatal, err := fetch(ctx, root, partial, from, want)
-		if err == nil {
-			if err = root.Rename(partial, name); err == nil {
-				err = syncDirectory(filepath.Dir(filepath.Join(s.Downloads, name)))
-			}
-			fatal = true
-		}
-		if err == nil || fatal {
-			return err
-		}
-		s.Log.Warn("a download is interrupted", "host", from.Host, "next", delay, "error", err)
-		timer := time.NewTimer(delay)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("%w; the last error: %w", context.Cause(ctx), err)
-		}
+	attempt := func() (struct{}, error) { return struct{}{}, fetch(ctx, root, partial, from, want) }
+	report := func(err error, next time.Duration) {
+		s.Log.Warn("a download is interrupted", "host", from.Host, "next", next, "error", err)
 	}
+	if _, err := backoff.Retry(ctx, attempt, backoff.WithNotify(report), backoff.WithMaxElapsedTime(0)); err != nil {
+		return err
+	}
+	if err := root.Rename(partial, name); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(filepath.Join(s.Downloads, name)))
 }
 
 // checkSignature verifies the signature of a digest, if one is required.
@@ -83,14 +76,13 @@ func (s *Service) checkSignature(digest []byte, signature string) error {
 	if err != nil {
 		return fmt.Errorf("reading agent.jobs.publicKey: %w", err)
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return fmt.Errorf("agent.jobs.publicKey: %s has no PEM block", s.PublicKey)
+	var key ed25519.PublicKey
+	if block, _ := pem.Decode(text); block != nil {
+		parsed, _ := x509.ParsePKIXPublicKey(block.Bytes) // whose error is that it is none
+		key, _ = parsed.(ed25519.PublicKey)
 	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-	key, ok := parsed.(ed25519.PublicKey)
-	if err != nil || !ok {
-		return fmt.Errorf("agent.jobs.publicKey: %s has no Ed25519 public key", s.PublicKey)
+	if key == nil {
+		return fmt.Errorf("agent.jobs.publicKey: %s is no Ed25519 public key in PEM", s.PublicKey)
 	}
 	raw, err := base64.StdEncoding.DecodeString(signature)
 	if err != nil || len(digest) == 0 || !ed25519.Verify(key, digest, raw) {
@@ -99,84 +91,96 @@ func (s *Service) checkSignature(digest []byte, signature string) error {
 	return nil
 }
 
-var errNotHTTPS = errors.New("https is required")
-
-// allowedURL: the file and its digest must not be readable or replaceable on the
-// way.
+// allowedURL: what is downloaded must not be readable or replaceable on the way.
 func allowedURL(u *url.URL) error {
 	ip := net.ParseIP(u.Hostname())
-	if u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()) {
+	if u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip.IsLoopback()) {
 		return nil
 	}
-	return fmt.Errorf("downloading: %w, and not %s://%s", errNotHTTPS, u.Scheme, u.Host)
+	return backoff.Permanent(fmt.Errorf("https is required, and not %s://%s", u.Scheme, u.Host))
 }
 
-// fetch appends to the partial file what it lacks, and verifies it. fatal means
-// that another attempt does not help.
-func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) (fatal bool, err error) {
-	if err := allowedURL(from); err != nil {
-		return true, err
-	}
+// fetch appends to the partial file what it lacks, and verifies it. It returns a
+// [backoff.PermanentError] where another attempt does not help.
+func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) error {
 	f, err := root.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return true, fmt.Errorf("downloading: %w", err)
+		return backoff.Permanent(err)
 	}
 	defer f.Close()
 	sum, size := sha256.New(), int64(0)
 	if len(want) > 0 {
 		if size, err = io.Copy(sum, f); err != nil {
-			return true, fmt.Errorf("downloading: %w", err)
+			return backoff.Permanent(err)
 		}
 	}
 	resumed := size > 0
 	if !resumed || string(sum.Sum(nil)) != string(want) {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
+		answer, err := get(ctx, from, size)
 		if err != nil {
-			return true, errors.New("downloading: the URL is malformed")
-		}
-		if resumed {
-			r.Header.Set("Range", fmt.Sprintf("bytes=%d-", size))
-		}
-		client := http.Client{CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			if len(via) > 10 {
-				return errors.New("downloading: too many redirections")
-			}
-			return allowedURL(r.URL)
-		}}
-		answer, err := client.Do(r)
-		if err != nil {
-			if e, ok := errors.AsType[*url.Error](err); ok {
-				err = e.Err // without the URL
-			}
-			return errors.Is(err, errNotHTTPS), fmt.Errorf("downloading: %w", err)
+			return err
 		}
 		defer answer.Body.Close()
 		switch code := answer.StatusCode; {
-		case code == http.StatusOK:
-			sum.Reset()
-			if _, err := f.Seek(0, io.SeekStart); err != nil {
-				return true, err
-			}
-			if err := f.Truncate(0); err != nil {
-				return true, err
-			}
-			resumed = false
 		case code == http.StatusPartialContent && resumed:
-		case code == http.StatusRequestedRangeNotSatisfiable && resumed: // it is another file
-			return false, errors.Join(errors.New("downloading: the file is shorter than what there is of it"), f.Truncate(0))
+		case code == http.StatusOK, code == http.StatusRequestedRangeNotSatisfiable && resumed:
+			// It begins anew: the server sends all of it, or it has less than is there.
+			_, err := f.Seek(0, io.SeekStart)
+			if err = errors.Join(err, f.Truncate(0)); err != nil {
+				return backoff.Permanent(err)
+			}
+			if code != http.StatusOK {
+				return errors.New(answer.Status)
+			}
+			sum.Reset()
+			resumed = false
+		case code >= 500, code == http.StatusRequestTimeout, code == http.StatusTooManyRequests:
+			return errors.New(answer.Status)
 		default:
-			return code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests, fmt.Errorf("downloading: %s", answer.Status)
+			return backoff.Permanent(errors.New(answer.Status))
 		}
 		if _, err := io.Copy(io.MultiWriter(f, sum), answer.Body); err != nil {
-			_, disk := errors.AsType[*os.PathError](err)
-			return disk, fmt.Errorf("downloading: %w", err)
+			if _, disk := errors.AsType[*os.PathError](err); disk {
+				err = backoff.Permanent(err)
+			}
+			return err
 		}
 	}
 	if got := sum.Sum(nil); len(want) > 0 && string(got) != string(want) {
-		return !resumed, errors.Join(fmt.Errorf("downloading: the SHA-256 of the file is %x", got), f.Truncate(0))
+		err := errors.Join(fmt.Errorf("the SHA-256 of the file is %x", got), f.Truncate(0))
+		if !resumed {
+			err = backoff.Permanent(err)
+		}
+		return err
 	}
 	if err := f.Sync(); err != nil {
-		return true, fmt.Errorf("downloading: %w", err)
+		return backoff.Permanent(err)
 	}
-	return false, nil
+	return nil
+}
+
+// get requests a file from a position on. Its errors do not have the URL, which may
+// have credentials.
+func get(ctx context.Context, from *url.URL, position int64) (*http.Response, error) {
+	if err := allowedURL(from); err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
+	if err != nil {
+		return nil, backoff.Permanent(errors.New("the URL is malformed"))
+	}
+	if position > 0 {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", position))
+	}
+	client := http.Client{CheckRedirect: func(r *http.Request, via []*http.Request) error {
+		if len(via) > 10 {
+			return errors.New("too many redirections")
+		}
+		return allowedURL(r.URL)
+	}}
+	answer, err := client.Do(r)
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	return answer, err
 }

@@ -13,7 +13,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -208,18 +207,12 @@ func signal(c chan struct{}) {
 	}
 }
 
-// A rejection is an error response of the Jobs API.
+// over reports whether an error response says that the execution no longer is the
+// device's: it was canceled, has timed out or has been deleted.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-api.html
-type rejection struct{ code, message string }
-
-func (e *rejection) Error() string { return fmt.Sprintf("AWS IoT: %s: %s", e.code, e.message) }
-
-// over reports whether a response says that the execution no longer is the
-// device's: it was canceled, has timed out or has been deleted.
-func over(err error) bool {
-	e, ok := errors.AsType[*rejection](err)
-	return ok && (e.code == "ResourceNotFound" || e.code == "TerminalStateReached" || e.code == "InvalidStateTransition")
+func (r *response) over() bool {
+	return slices.Contains([]string{"ResourceNotFound", "TerminalStateReached", "InvalidStateTransition"}, r.Code)
 }
 
 var jobID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
@@ -245,7 +238,7 @@ func (s *Service) call(ctx context.Context, conn Conn, operation awsiot.JobsOper
 	select {
 	case r := <-q.response:
 		if r.Code != "" {
-			return r, &rejection{r.Code, r.Message}
+			return r, fmt.Errorf("AWS IoT: %s: %s", r.Code, r.Message)
 		}
 		return r, nil
 	case <-ctx.Done():
@@ -291,10 +284,12 @@ func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error)
 		s.accept(r)
 		return false, nil
 	}
-	_, err = s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, map[string]any{
-		"status": cmp.Or(e.Status, inProgress), "executionNumber": e.Number, "statusDetails": e.Details,
-	})
-	if over(err) {
+	update := map[string]any{"status": cmp.Or(e.Status, inProgress), "executionNumber": e.Number}
+	if len(e.Details) > 0 {
+		update["statusDetails"] = e.Details
+	}
+	r, err := s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)
+	if r.over() {
 		s.Log.Warn("the job execution is over: it was canceled, has timed out or has been deleted", "job", e.JobID, "error", err)
 		s.finish("GONE")
 		return false, nil

@@ -151,9 +151,6 @@ func syncDirectory(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = d.Sync()
-	if closeErr := d.Close(); err == nil {
-		err = closeErr
-	}
-	return err
+	defer d.Close()
+	return d.Sync()
 }

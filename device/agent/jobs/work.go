@@ -158,10 +158,20 @@ func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail
 	defer cancel()
 	switch {
 	case st.handler == Rotate:
-		return stdout, s.rotate(ctx, e)
+		err = s.rotate(ctx, e)
 	case st.handler == DownloadFile && s.Downloads != "":
-		return stdout, s.download(ctx, st)
+		err = s.download(ctx, st)
+	default:
+		stdout, err = s.runProgram(ctx, e, st)
 	}
+	if err != nil {
+		err = fmt.Errorf("step %q: %w", st.name, err)
+	}
+	return stdout, err
+}
+
+// runProgram runs a handler or a command.
+func (s *Service) runProgram(ctx context.Context, e *execution, st *step) (stdout tail, err error) {
 	argv := st.command
 	if argv == nil {
 		path, err := checkHandler(s.Handlers, st.handler)
@@ -175,18 +185,16 @@ func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail
 		e.Process = p
 		return s.store(e)
 	})
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = context.Cause(ctx)
-	}
-	if err == nil && st.allowStdErr >= 0 && stderr.lines > st.allowStdErr {
-		err = fmt.Errorf("the step wrote %d lines to standard error, and allowStdErr is %d", stderr.lines, st.allowStdErr)
-	}
-	if err == nil && st.handler == rebootHandler {
+	case err == nil && st.allowStdErr >= 0 && stderr.lines > st.allowStdErr:
+		err = fmt.Errorf("%d lines on standard error, and allowStdErr is %d", stderr.lines, st.allowStdErr)
+	case err == nil && st.handler == rebootHandler:
 		err = awaitEnd(ctx)
 	}
 	if err != nil {
 		e.setDetail("stderr", string(stderr.text))
-		err = fmt.Errorf("step %q: %w", st.name, err)
 	}
 	return stdout, err
 }
@@ -207,7 +215,7 @@ func awaitEnd(ctx context.Context) error {
 func (s *Service) rotate(ctx context.Context, e *execution) error {
 	present, err := s.CertificateID()
 	if err != nil {
-		return fmt.Errorf("rotating: %w", err)
+		return err
 	}
 	if present == e.CertificateID {
 		if err = s.Replace(ctx); err == nil {
@@ -215,9 +223,9 @@ func (s *Service) rotate(ctx context.Context, e *execution) error {
 		}
 		switch {
 		case err != nil:
-			return fmt.Errorf("rotating: %w", err)
+			return err
 		case present == e.CertificateID:
-			return errors.New("rotating: the device still has the certificate " + present)
+			return errors.New("the device still has the certificate " + present)
 		}
 	}
 	e.setDetail("certificateId", present)
