@@ -355,7 +355,7 @@ func TestFleetRotatesDevices(t *testing.T) {
 	before := w.load(t).Record.CertificateID
 	w.start(t)
 	var out, errs bytes.Buffer
-	args := []string{"rotate", "--thing-type", "fleety", "--apply", "--wait", "1m", "--endpoint-url", w.cloud.APIURL()}
+	args := []string{"rotate", "--thing-type", "fleety", "--apply", "--wait", "10m", "--endpoint-url", w.cloud.APIURL()}
 	if code := fleetcli.Main(args, term.New(strings.NewReader(""), &out, &errs, nil)); code != 0 || !strings.Contains(out.String(), "\n1 SUCCEEDED\n") {
 		t.Errorf("exit %d\n%s%s\n%s", code, out.String(), errs.String(), w.stderr)
 	}
@@ -412,5 +412,33 @@ func TestExamplesOfHandlersWork(t *testing.T) {
 				t.Errorf("called %q, %v\n%s", got, err, out)
 			}
 		})
+	}
+}
+
+// Killed at random instants, the agent runs each step of a job, in order, and the
+// execution ends as it should.
+func TestAgentKilledAtRandomRunsEveryStep(t *testing.T) {
+	t.Parallel()
+	w := newWorksite(t, "step")
+	w.handler(t, "step", "sleep 0.05; echo $2 >>"+w.dir+"/$IOT_JOB_ID.log")
+	step := func(n int) string {
+		return fmt.Sprintf(`{"action":{"name":"%d","type":"runHandler","input":{"handler":"step","args":["%[1]d"]}}}`, n)
+	}
+	document := fmt.Sprintf(`{"version":"1.0","steps":[%s,%s,%s],"finalStep":%s}`, step(1), step(2), step(3), step(4))
+	for i := range 12 {
+		id := fmt.Sprint("job-", i)
+		w.start(t)
+		w.create(t, id, document)
+		for range 2 { // a step may be interrupted twice
+			time.Sleep(rand.N(250 * time.Millisecond)) // the instant
+			w.kill()
+			w.start(t)
+		}
+		w.awaitJob(t, id, types.JobExecutionStatusSucceeded)
+		w.kill()
+		ran := strings.Fields(w.awaitFile(t, id+".log"))
+		if once := slices.Compact(slices.Clone(ran)); !slices.Equal(once, []string{"1", "2", "3", "4"}) || len(ran) > 6 {
+			t.Errorf("job %d ran the steps %v", i, ran)
+		}
 	}
 }

@@ -126,21 +126,23 @@ func (r *Run) Rotate(ctx context.Context, targets iter.Seq2[Target, error], name
 // ends earlier, it returns what there is, with ctx's error.
 func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
 	for _, id := range done.Jobs {
-		for {
+		for ended := false; !ended; {
 			out, err := r.Client.DescribeJob(ctx, &iot.DescribeJobInput{JobId: &id})
-			if err != nil {
+			switch {
+			case ctx.Err() != nil:
+				return errors.Join(context.Cause(ctx), r.results(context.WithoutCancel(ctx), done))
+			case err != nil:
 				return fmt.Errorf("describing job %s: %w", id, err)
-			}
-			if out.Job.Status != types.JobStatusInProgress && out.Job.Status != types.JobStatusScheduled {
-				break
+			case out.Job.Status != types.JobStatusInProgress && out.Job.Status != types.JobStatusScheduled:
+				ended = true
+				continue
 			}
 			timer := time.NewTimer(pollInterval)
 			select {
 			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-				return errors.Join(context.Cause(ctx), r.results(context.WithoutCancel(ctx), done))
+			case <-ctx.Done(): // reported above
 			}
+			timer.Stop()
 		}
 	}
 	return r.results(ctx, done)
