@@ -230,6 +230,9 @@ func TestTunnelsReachConfiguredServices(t *testing.T) {
 	w.open(t, "VNC")
 	w.awaitMetric(t, `iot_device_tunnels_ignored_total{cause="service"} 1`)
 	w.awaitMetric(t, "iot_device_tunnels 0")
+	last := w.open(t, "SSH")
+	w.awaitAgent(t, last.TunnelID)
+	w.reach(t, last.SourceAccessToken, "SSH", "")
 	if code := w.agent.stop(); code != 0 {
 		t.Errorf("stopped, the agent exits with %d\n%s", code, w.agent.stderr)
 	}

@@ -85,7 +85,7 @@ func listen(t *testing.T, serve func(net.Conn)) string {
 
 // newWorld starts a device. Requests to the data plane are answered by the cloud,
 // or by intercept, if it is not nil.
-func newWorld(t *testing.T, services map[string]string, intercept http.HandlerFunc) *world {
+func newWorld(t *testing.T, services map[string]string, intercept http.HandlerFunc, change ...func(*tunnel.Config)) *world {
 	t.Helper()
 	w := &world{log: &logBuffer{}, conns: map[net.Conn]struct{}{}}
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -120,10 +120,14 @@ func newWorld(t *testing.T, services map[string]string, intercept http.HandlerFu
 	number, _ := strconv.Atoi(port)
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
-	w.Service = tunnel.New(tunnel.Config{
+	config := tunnel.Config{
 		Services: services, Endpoint: host, Port: number, Log: log,
 		Session: session.Options{Endpoint: "abc-ats.iot.eu-west-1.amazonaws.com", RootCAs: roots, Proxy: "direct", Log: log},
-	})
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	w.Service = tunnel.New(config)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { w.Run(ctx, "thing") })
@@ -301,6 +305,34 @@ func TestSourceReachesServicesInEveryVersion(t *testing.T) {
 	}
 }
 
+// The data plane is that of the Region, and is reached through the proxy.
+func TestDataPlaneIsReachedThroughTheProxy(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 1)
+	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- r.Method + " " + r.Host:
+		default:
+		}
+		rw.WriteHeader(http.StatusForbidden)
+	}))
+	t.Cleanup(proxy.Close)
+	for region, want := range map[string]string{
+		"eu-west-1":  "CONNECT data.tunneling.iot.eu-west-1.amazonaws.com:443",
+		"cn-north-1": "CONNECT data.tunneling.iot.cn-north-1.amazonaws.com.cn:443",
+	} {
+		w := newWorld(t, map[string]string{"SSH": "127.0.0.1:22"}, nil, func(c *tunnel.Config) {
+			c.Endpoint, c.Port, c.Session.Proxy, c.Session.Endpoint = "", 0, proxy.URL, "iot.example.com"
+		})
+		w.Deliver(session.Message{Topic: awsiot.TunnelNotify("thing"), Payload: []byte(`{"clientAccessToken": "AQGAtoken", "clientMode": "destination", "region": "` + region + `", "services": ["SSH"]}`)})
+		for got := range asked {
+			if got == want {
+				break
+			}
+		}
+	}
+}
+
 func TestConnectionsShareAStream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, map[string]string{"web": listen(t, echo)}, nil)
@@ -384,10 +416,10 @@ func TestLostConnectionIsMadeAgainWithTheSameToken(t *testing.T) {
 // The service gets all that came before the source ended the stream.
 func TestEndOfAStreamLosesNothing(t *testing.T) {
 	t.Parallel()
-	received := make(chan int, 1)
+	received, ended := make(chan int, 1), make(chan struct{})
 	w := newWorld(t, map[string]string{"log": listen(t, func(conn net.Conn) {
 		fmt.Fprint(conn, "unread answer")
-		time.Sleep(20 * time.Millisecond) // a slow service
+		<-ended // it reads late
 		data, err := io.ReadAll(conn)
 		if err != nil {
 			t.Error(err)
@@ -399,13 +431,14 @@ func TestEndOfAStreamLosesNothing(t *testing.T) {
 	s := w.source(t, awsiot.TunnelV2, token)
 	m := start(1, "log", 0)
 	s.send(m)
-	const messages, size = 60, 60_000
+	const messages, size = 18, 60_000
 	for range messages {
 		data := with(m, awsiot.TunnelData)
 		data.Payload = make([]byte, size)
 		s.send(data)
 	}
 	s.send(with(m, awsiot.TunnelStreamReset))
+	close(ended)
 	if n := <-received; n != messages*size {
 		t.Errorf("%d bytes arrived", n)
 	}
