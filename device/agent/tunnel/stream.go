@@ -19,8 +19,6 @@ import (
 const (
 	queued       = 16 // messages of one connection that wait for its service
 	readSize     = 32 << 10
-	pingInterval = 30 * time.Second
-	writeTimeout = 30 * time.Second
 	localTimeout = 10 * time.Second // to connect to a service, and for its end
 	stallTimeout = time.Minute      // of a service that reads nothing: all streams wait for it
 )
@@ -34,6 +32,7 @@ type tunnel struct {
 	writing  sync.Mutex
 	running  *sync.WaitGroup    // of connections
 	streams  map[string]*stream // by service id, as in the messages: empty in version 1
+	ponged   atomic.Bool        // AWS IoT does not promise a pong: it counts once there was one
 
 	mu sync.Mutex // of the connections of streams
 }
@@ -61,19 +60,24 @@ func (t *tunnel) use(ctx, life context.Context) error {
 	defer t.ws.Close()
 	defer t.endStreams("")
 	t.running.Go(func() {
-		for tick := time.Tick(pingInterval); ; {
+		interval := t.service.config.PingInterval
+		for tick := time.Tick(interval); ; {
 			select {
 			case <-tick:
-				_ = t.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout)) // the reader notices
+				_ = t.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(interval)) // the reader notices
 			case <-pinging.Done():
 				return
 			}
 		}
 	})
-	// A pong is not promised. Once there was one, its absence is that of the network.
-	t.ws.SetPongHandler(func(string) error { return t.ws.SetReadDeadline(time.Now().Add(3 * pingInterval)) })
+	t.ws.SetPongHandler(func(string) error {
+		t.ponged.Store(true)
+		t.extend()
+		return nil
+	})
 	var buffer []byte
 	for {
+		t.extend()
 		kind, data, err := t.ws.ReadMessage()
 		if err != nil {
 			return err
@@ -98,14 +102,23 @@ func (t *tunnel) use(ctx, life context.Context) error {
 	}
 }
 
+// extend notes a sign of life of the network: the connection ends after three
+// intervals without one. On a slow link a pong waits behind what was sent before, so
+// that what is sent counts, too.
+func (t *tunnel) extend() {
+	if t.ponged.Load() {
+		_ = t.ws.SetReadDeadline(time.Now().Add(3 * t.service.config.PingInterval)) // it cannot fail
+	}
+}
+
 // send sends a message. After an error the reader ends.
 func (t *tunnel) send(m awsiot.TunnelMessage) {
 	t.writing.Lock()
 	defer t.writing.Unlock()
-	_ = t.ws.SetWriteDeadline(time.Now().Add(writeTimeout)) // it cannot fail
 	if t.ws.WriteMessage(websocket.BinaryMessage, awsiot.AppendTunnelMessage(nil, m)) != nil {
 		t.ws.Close()
 	}
+	t.extend()
 }
 
 // receive handles a message. Those of streams and connections that are no longer

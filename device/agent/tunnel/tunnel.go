@@ -50,7 +50,10 @@ type Config struct {
 	Port     int
 	// Session has the roots, the proxy and the dialer to use.
 	Session session.Options
-	Log     *slog.Logger // nil discards
+	// PingInterval is how often the connection is tested; it is given up after three
+	// intervals in which nothing was received or sent. 0 means 30 seconds.
+	PingInterval time.Duration
+	Log          *slog.Logger // nil discards
 }
 
 // A Service is a service of package agent. It is safe for concurrent use.
@@ -68,6 +71,7 @@ type Service struct {
 
 // New returns a service that waits for [Service.Run].
 func New(c Config) *Service {
+	c.PingInterval = cmp.Or(c.PingInterval, 30*time.Second)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	return &Service{
 		config: c, accepted: make(chan awsiot.TunnelNotification, maxTunnels),

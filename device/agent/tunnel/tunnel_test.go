@@ -558,6 +558,34 @@ func TestHandshakeErrors(t *testing.T) {
 	}
 }
 
+// A network that has become silent is noticed by the missing pongs.
+func TestSilentNetworkIsLeft(t *testing.T) {
+	t.Parallel()
+	upgrader := websocket.Upgrader{Subprotocols: []string{awsiot.TunnelV3}}
+	connections := make(chan struct{}, 100)
+	w := newWorld(t, map[string]string{"SSH": "127.0.0.1:22"}, func(rw http.ResponseWriter, r *http.Request) {
+		ws, err := upgrader.Upgrade(rw, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer ws.Close()
+		connections <- struct{}{}
+		once := true
+		ws.SetPingHandler(func(text string) error {
+			if once {
+				once = false
+				return ws.WriteControl(websocket.PongMessage, []byte(text), time.Time{})
+			}
+			return nil
+		})
+		_, _, _ = ws.ReadMessage()
+	}, func(c *tunnel.Config) { c.PingInterval = 20 * time.Millisecond })
+	w.open(t, "SSH")
+	<-connections
+	<-connections
+}
+
 // What a data plane may send does no harm: unknown types, text, garbage, and frames
 // that are too large end the connection at most.
 func FuzzDataPlane(f *testing.F) {

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	maxHandshake = 4 << 10 // bytes of the request
-	writeTimeout = 30 * time.Second
+	maxHandshake = 4 << 10          // bytes of the request
+	writeTimeout = 10 * time.Minute // of a side that reads nothing
 )
 
 // disconnect ends the connections.
