@@ -116,17 +116,23 @@ func (c *Client) Subscribe(ctx context.Context, filter string, ready func(), rec
 // Shadow returns a shadow that the agent keeps, as JSON; the empty name is the classic
 // one. The error is an *[Error] where the agent answered.
 func (c *Client) Shadow(ctx context.Context, name string) (json.RawMessage, error) {
-	return c.shadow(ctx, http.MethodGet, name, nil)
+	return c.document(ctx, http.MethodGet, "/v1/shadows/"+url.PathEscape(name), nil)
 }
 
 // UpdateShadow merges a change, {"state": {"reported": {…}, "desired": {…}}}, into a
 // shadow, and returns it as Shadow does when the change is on stable storage.
 func (c *Client) UpdateShadow(ctx context.Context, name string, change []byte) (json.RawMessage, error) {
-	return c.shadow(ctx, http.MethodPatch, name, change)
+	return c.document(ctx, http.MethodPatch, "/v1/shadows/"+url.PathEscape(name), change)
 }
 
-func (c *Client) shadow(ctx context.Context, method, name string, change []byte) (document json.RawMessage, err error) {
-	body, err := c.request(ctx, method, "/v1/shadows/"+url.PathEscape(name), change)
+// Credentials returns temporary AWS credentials of a role alias, in the form of a
+// credential_process. The error is an *[Error] where the agent answered.
+func (c *Client) Credentials(ctx context.Context, roleAlias string) (json.RawMessage, error) {
+	return c.document(ctx, http.MethodGet, "/v1/credentials?roleAlias="+url.QueryEscape(roleAlias), nil)
+}
+
+func (c *Client) document(ctx context.Context, method, path string, change []byte) (document json.RawMessage, err error) {
+	body, err := c.request(ctx, method, path, change)
 	if err != nil {
 		return nil, err
 	}

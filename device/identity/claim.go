@@ -56,10 +56,7 @@ func (s *Store) RemoveClaim(privateKeys ...string) error {
 // removeClaim writes the record last: what it says has happened.
 func (d *directory) removeClaim(id *Identity, paths []string) error {
 	for _, path := range paths {
-		if err := remove(d.disk, path); err != nil {
-			return fmt.Errorf("removing the claim: %w", err)
-		}
-		if err := d.disk.SyncDir(filepath.Dir(path)); err != nil {
+		if err := removeDurably(d.disk, path); err != nil {
 			return fmt.Errorf("removing the claim: %w", err)
 		}
 	}

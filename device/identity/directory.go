@@ -153,10 +153,7 @@ func (d *directory) clearState(newest *state) error {
 		sequence = newest.Sequence
 	}
 	for _, n := range []uint64{sequence + 1, sequence} {
-		if err := remove(d.disk, d.statePath(n)); err != nil {
-			return err
-		}
-		if err := d.disk.SyncDir(d.journalDir()); err != nil {
+		if err := removeDurably(d.disk, d.statePath(n)); err != nil {
 			return err
 		}
 	}

@@ -103,6 +103,14 @@ func remove(d disk, path string) error {
 	return nil
 }
 
+// removeDurably deletes a file that may not be there, and makes that durable.
+func removeDurably(d disk, path string) error {
+	if err := remove(d, path); err != nil {
+		return err
+	}
+	return d.SyncDir(filepath.Dir(path))
+}
+
 // makeDir makes a directory and those above it where they are missing. They are
 // durable only once [syncAbove] has returned.
 func makeDir(d disk, path string) error {

@@ -134,10 +134,7 @@ func (d *directory) removeReplaced(st *state, by Files) error {
 			continue
 		}
 		for _, path := range slices.Compact([]string{target, old}) {
-			if err := remove(d.disk, path); err != nil {
-				return err
-			}
-			if err := d.disk.SyncDir(filepath.Dir(path)); err != nil {
+			if err := removeDurably(d.disk, path); err != nil {
 				return err
 			}
 		}

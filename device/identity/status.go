@@ -2,7 +2,6 @@ package identity
 
 import (
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -19,17 +18,7 @@ const (
 
 // String returns the state in one lower-case word.
 func (s State) String() string {
-	switch s {
-	case Absent:
-		return "absent"
-	case Present:
-		return "present"
-	case Damaged:
-		return "damaged"
-	case Unreadable:
-		return "unreadable"
-	}
-	return fmt.Sprintf("state %d", int(s))
+	return [...]string{"absent", "present", "damaged", "unreadable"}[s]
 }
 
 // A Status is what is on disk: the identity, and apart from it the provisioning
@@ -65,12 +54,12 @@ func (s *Store) Status() *Status {
 	switch {
 	case err == nil:
 		status.State = Present
-	case errors.Is(err, ErrNone):
 	case broken || conflict:
 		status.State = Damaged
-		status.Problems = append(status.Problems, err)
-	default:
+	case !errors.Is(err, ErrNone):
 		status.State = Unreadable
+	}
+	if status.State == Damaged || status.State == Unreadable {
 		status.Problems = append(status.Problems, err)
 	}
 	st, damaged, err := s.storage.readState()

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -183,7 +184,7 @@ func (f *file) syntax(err error) {
 func (f *file) mapping(section string, n ast.Node) {
 	entries, ok := mappingOf(n)
 	if !ok {
-		f.report(n, section, fmt.Sprintf("%s must be a mapping of keys to values, not %s", nameOf(section), describe(n)), "write it as KEY: VALUE")
+		f.report(n, section, fmt.Sprintf("%s must be a mapping of keys to values, not %s", cmp.Or(section, "the file"), describe(n)), "write it as KEY: VALUE")
 		return
 	}
 	first := map[string]int{}
@@ -286,13 +287,6 @@ func (f *file) entries(k key, n ast.Node) {
 		}
 		(*stored)[name] = value
 	}
-}
-
-func nameOf(section string) string {
-	if section == "" {
-		return "the file"
-	}
-	return section
 }
 
 func mappingOf(n ast.Node) ([]*ast.MappingValueNode, bool) {

@@ -110,13 +110,10 @@ func apply(c *Config, k key, value string, origin Origin) Problems {
 }
 
 func unknownKey(origin Origin, name string) Problem {
-	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name)}
-	_, last := split(name)
-	switch near := nearest(name); {
-	case near != "":
+	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name), Remedy: `remove it; "iot_device config init" writes a file with the known ones`}
+	if near := nearest(name); near != "" {
+		_, last := split(name)
 		p.What, p.Remedy = fmt.Sprintf("unknown key %q", last), fmt.Sprintf("did you mean %q?", near)
-	default:
-		p.Remedy = `remove it; "iot_device config init" writes a file with the known ones`
 	}
 	return p
 }

@@ -2,7 +2,6 @@ package devicecli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -73,11 +72,7 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 	if err != nil {
 		return err
 	}
-	provider, err := d.credentials(console)
-	if err != nil {
-		return err
-	}
-	done, err := provider.Get(ctx, roleAlias)
+	done, err := d.credentials(console).Get(ctx, roleAlias)
 	if err != nil {
 		return &credentialsError{config: d.config, err: err}
 	}
@@ -100,27 +95,18 @@ func openProvisioned(console *cli.Console, s config.Sources) (*device, error) {
 	return d, nil
 }
 
-func (d *device) credentials(console *cli.Console) (*credentials.Provider, error) {
+// credentials returns a provider that, without an endpoint, answers how to set one.
+func (d *device) credentials(console *cli.Console) *credentials.Provider {
+	load := d.store.Load
 	host, port, err := d.config.CredentialsProvider()
+	if err != nil {
+		load = func() (*identity.Identity, error) { return nil, err }
+	}
 	return &credentials.Provider{
 		Session:  session.Options{Endpoint: host, Port: port, RootCAs: d.files.Roots, Proxy: d.config.Server.Proxy, Log: console.Log},
-		Identity: d.store.Load,
+		Identity: load,
 		Dir:      filepath.Join(agentDir(d.config), "credentials"),
-	}, err
-}
-
-// credentialsRoute is that part of the local API. Without an endpoint it answers
-// how to set one.
-func (d *device) credentialsRoute(console *cli.Console) http.Handler {
-	provider, err := d.credentials(console)
-	if err == nil {
-		return provider
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusNotFound)
-		json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}) // the program may be gone
-	})
 }
 
 // agentDir is the folder of what the agent keeps.

@@ -79,7 +79,7 @@ func (d *device) runAgent(ctx context.Context, console *cli.Console, ready func(
 		}))
 	}
 	routes := shadow.Routes(shadows)
-	routes["GET /v1/credentials"] = d.credentialsRoute(console)
+	routes["GET /v1/credentials"] = d.credentials(console)
 	begun, forgotten := false, false
 	err := agent.Run(ctx, agent.Config{
 		Provision:   provisioning,
