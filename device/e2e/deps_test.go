@@ -32,6 +32,7 @@ var rooms = map[string]room{
 	"device/agent":                          {[]string{"device/agent/outbox", "device/provision", "device/identity", "device/session", "device/awsiot"}, "it is tested against localcore, like provision"},
 	"device/agent/credentials":              {[]string{"device/identity", "device/session", "device/awsiot"}, "it works without the agent too"},
 	"device/agent/jobs":                     {[]string{"device/session", "device/awsiot"}, "it uses a connection and does not make it"},
+	"device/agent/defender":                 {[]string{"device/session", "device/awsiot"}, "a service of the agent knows a connection, and not what else uses it"},
 	"device/agent/shadow":                   {[]string{"device/session", "device/awsiot"}, "a service of the agent knows a connection, and not what else uses it"},
 	"device/agent/outbox":                   {nil, "it stores messages, and knows no connection"},
 	"device/agent/tunnel":                   {[]string{"device/session", "device/awsiot"}, "a service of the agent knows a connection, and not what else uses it"},

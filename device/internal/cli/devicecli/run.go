@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/fleety/device/agent"
+	"example.com/fleety/device/agent/defender"
 	"example.com/fleety/device/agent/jobs"
 	"example.com/fleety/device/agent/outbox"
 	"example.com/fleety/device/agent/shadow"
@@ -77,6 +78,9 @@ func (d *device) runAgent(ctx context.Context, console *cli.Console, ready func(
 		services = append(services, tunnel.New(tunnel.Config{
 			Services: a.Tunnel.Addresses(), Endpoint: host, Port: port, Session: provisioning.Session, Log: console.Log,
 		}))
+	}
+	if a.Defender.Interval > 0 {
+		services = append(services, defender.New(defender.Config{Interval: a.Defender.Interval}))
 	}
 	routes := shadow.Routes(shadows)
 	routes["GET /v1/credentials"] = d.credentials(console)

@@ -1,0 +1,209 @@
+// Package defender reports what a device has open and connected to AWS IoT Device
+// Defender, as Linux has it in /proc/net.
+//
+// AWS page: https://docs.aws.amazon.com/iot-device-defender/latest/devguide/detect-device-side-metrics.html
+package defender
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/session"
+)
+
+// maxListed bounds the ports and the connections of a report. The totals count all.
+const maxListed = 200
+
+// The states of sockets in /proc/net/tcp and udp, proc_pid_net(5).
+const (
+	established = "01"
+	unconnected = "07" // a UDP socket that receives from anybody
+	listening   = "0A"
+)
+
+// Config says how to report. Interval is required.
+type Config struct {
+	Interval time.Duration // AWS IoT accepts 5 minutes or more
+	Net      string        // empty: /proc/net
+}
+
+// A Reporter is a service of the agent.
+type Reporter struct {
+	config Config
+	next   time.Time // of the next report
+	lastID int64
+	last   *traffic // of the last report
+}
+
+// A Conn is the agent's connection.
+type Conn = interface {
+	ThingName() string
+	SessionPresent() bool
+	Publish(ctx context.Context, topic string, payload []byte) error
+}
+
+// New returns a reporter. Its first report follows within an interval, at random, so
+// that a fleet does not report at once.
+func New(c Config) *Reporter {
+	c.Net = cmp.Or(c.Net, "/proc/net")
+	return &Reporter{config: c, next: time.Now().Add(rand.N(c.Interval))}
+}
+
+// Name returns "defender".
+func (r *Reporter) Name() string { return "defender" }
+
+// Filters returns nothing: the responses have nothing that a device could act on.
+func (r *Reporter) Filters(string) []string { return nil }
+
+// Deliver takes no message.
+func (r *Reporter) Deliver(session.Message) bool { return false }
+
+// Serve publishes a report in each interval.
+func (r *Reporter) Serve(ctx context.Context, conn Conn) error {
+	for {
+		timer := time.NewTimer(time.Until(r.next))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+		r.next = time.Now().Add(r.config.Interval)
+		metrics, now, err := r.read()
+		if err != nil {
+			return fmt.Errorf("reading what is open: %w", err)
+		}
+		r.lastID = max(r.lastID+1, time.Now().Unix())
+		report := map[string]any{"header": map[string]any{"report_id": r.lastID, "version": "1.0"}, "metrics": metrics}
+		if err := conn.Publish(ctx, "$aws/things/"+conn.ThingName()+"/defender/metrics/json", awsiot.EncodeJSON(report)); err != nil {
+			return err
+		}
+		r.last = now
+	}
+}
+
+// traffic counts what went over all interfaces but the loopback.
+type traffic struct{ bytesIn, packetsIn, bytesOut, packetsOut uint64 }
+
+// A port is listed in a report.
+type port struct {
+	Port uint16 `json:"port"`
+}
+
+// A connection is listed in a report.
+type connection struct {
+	LocalPort uint16 `json:"local_port"`
+	Remote    string `json:"remote_addr"`
+}
+
+// read returns the metrics. Sockets of the loopback are of no concern to others and
+// are left out.
+func (r *Reporter) read() (metrics map[string]any, now *traffic, err error) {
+	ports := map[string][]port{}
+	var connections []connection
+	for _, file := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		lines, err := r.lines(file)
+		if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(file, "6") { // a kernel without IPv6
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		protocol := strings.TrimSuffix(file, "6")
+		for _, fields := range lines {
+			if len(fields) < 4 {
+				continue
+			}
+			local, remote := address(fields[1]), address(fields[2])
+			if !local.IsValid() || local.Addr().IsLoopback() {
+				continue
+			}
+			switch state := fields[3]; {
+			case protocol == "tcp" && state == established && remote.IsValid():
+				connections = append(connections, connection{local.Port(), remote.String()})
+			case protocol == "tcp" && state == listening, protocol == "udp" && state == unconnected:
+				ports[protocol] = append(ports[protocol], port{local.Port()})
+			}
+		}
+	}
+	list := func(protocol string) map[string]any {
+		all := ports[protocol]
+		return map[string]any{"ports": append([]port{}, all[:min(len(all), maxListed)]...), "total": len(all)}
+	}
+	metrics = map[string]any{
+		"listening_tcp_ports": list("tcp"),
+		"listening_udp_ports": list("udp"),
+		"tcp_connections": map[string]any{"established_connections": map[string]any{
+			"connections": append([]connection{}, connections[:min(len(connections), maxListed)]...), "total": len(connections),
+		}},
+	}
+	if now, err = r.traffic(); err != nil {
+		return nil, nil, err
+	}
+	if l := r.last; l != nil && now.bytesIn >= l.bytesIn && now.bytesOut >= l.bytesOut { // not if an interface has gone
+		metrics["network_stats"] = map[string]uint64{
+			"bytes_in": now.bytesIn - l.bytesIn, "bytes_out": now.bytesOut - l.bytesOut,
+			"packets_in": now.packetsIn - l.packetsIn, "packets_out": now.packetsOut - l.packetsOut,
+		}
+	}
+	return metrics, now, nil
+}
+
+// traffic reads the counters of the interfaces.
+func (r *Reporter) traffic() (*traffic, error) {
+	lines, err := r.lines("dev")
+	if err != nil {
+		return nil, err
+	}
+	sum := &traffic{}
+	for _, fields := range lines {
+		if len(fields) < 11 || fields[0] == "lo:" {
+			continue
+		}
+		for i, counter := range map[int]*uint64{1: &sum.bytesIn, 2: &sum.packetsIn, 9: &sum.bytesOut, 10: &sum.packetsOut} {
+			n, _ := strconv.ParseUint(fields[i], 10, 64) // none in the lines of the heading
+			*counter += n
+		}
+	}
+	return sum, nil
+}
+
+func (r *Reporter) lines(file string) (lines [][]string, err error) {
+	text, err := os.ReadFile(filepath.Join(r.config.Net, file))
+	for line := range strings.Lines(string(text)) {
+		lines = append(lines, strings.Fields(line))
+	}
+	return lines, err
+}
+
+// address reads ADDRESS:PORT in hexadecimal digits; the address is in words of the
+// machine's byte order.
+func address(text string) netip.AddrPort {
+	words, number, _ := strings.Cut(text, ":")
+	port, err := strconv.ParseUint(number, 16, 16)
+	if err != nil || len(words)%8 != 0 {
+		return netip.AddrPort{}
+	}
+	var octets []byte
+	for ; words != ""; words = words[8:] {
+		word, err := strconv.ParseUint(words[:8], 16, 32)
+		if err != nil {
+			return netip.AddrPort{}
+		}
+		octets = binary.NativeEndian.AppendUint32(octets, uint32(word))
+	}
+	addr, _ := netip.AddrFromSlice(octets)
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port))
+}
