@@ -186,9 +186,11 @@ func (s *Service) stayConnected(ctx context.Context, n awsiot.TunnelNotification
 		ws, channel, err := s.connect(life, n, header)
 		if err == nil {
 			log.Info("connected to a tunnel", "protocol", ws.Subprotocol(), "channel", channel)
-			delays.Reset()
+			began := time.Now()
 			t := &tunnel{service: s, services: n.Services, log: log, ws: ws, streams: map[string]*stream{}, running: running}
-			err = t.use(ctx, life)
+			if err = t.use(ctx, life); time.Since(began) > maxDelay {
+				delays.Reset()
+			}
 		}
 		if errors.Is(err, errRejected) || life.Err() != nil {
 			log.Info("the tunnel has ended", "reason", err)
@@ -240,7 +242,7 @@ func (s *Service) connect(ctx context.Context, n awsiot.TunnelNotification, head
 	body, _ := io.ReadAll(r.Body) // of 1 KB at most; it is in memory
 	message := strings.ReplaceAll(string(body), string(n.ClientAccessToken), n.ClientAccessToken.String())
 	err = fmt.Errorf("connecting to the tunnel at %s, channel %s: %d %s", host, channel, r.StatusCode, awsiot.Printable(message))
-	if r.StatusCode/100 == 4 {
+	if r.StatusCode/100 == 4 && r.StatusCode != http.StatusTooManyRequests && r.StatusCode != http.StatusRequestTimeout {
 		err = fmt.Errorf("%w: %w", errRejected, err)
 	}
 	return nil, channel, err

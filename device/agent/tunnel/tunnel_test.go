@@ -536,7 +536,7 @@ func TestNotificationsThatAreIgnored(t *testing.T) {
 func TestHandshakeErrors(t *testing.T) {
 	t.Parallel()
 	answers := make(chan int, 4)
-	for _, status := range []int{503, 500, 403} {
+	for _, status := range []int{503, 429, 403} {
 		answers <- status
 	}
 	close(answers)

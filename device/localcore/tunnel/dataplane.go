@@ -265,6 +265,8 @@ func (t *tunnel) accept(p *peer, m awsiot.TunnelMessage) error {
 	}
 	one := t.streams[m.ServiceID]
 	switch {
+	case t.peers[p.mode] != p:
+		return errors.New("another client has taken the place of this one")
 	case m.Extended || len(m.ServiceIDs) > 0:
 		return errors.New("a message has a field that it may not have")
 	case m.Type < awsiot.TunnelData || m.Type > awsiot.TunnelConnectionReset:
