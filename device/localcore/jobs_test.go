@@ -313,3 +313,27 @@ func TestAWSCommandLineRunsAJob(t *testing.T) {
 		t.Errorf("listed %v", listed)
 	}
 }
+
+// What of CreateJob is not emulated is rejected by its name, never dropped.
+func TestParametersOfJobsThatAreNotEmulatedAreRejected(t *testing.T) {
+	t.Parallel()
+	s := startWithThings(t, "T")
+	for parameter, value := range map[string]string{
+		"documentSource": `"https://s3.amazonaws.com/bucket/document"`, "jobTemplateArn": `"arn:aws:iot:us-east-1:123456789012:jobtemplate/t"`,
+		"documentParameters": `{"a":"b"}`, "destinationPackageVersions": `["arn"]`, "namespaceId": `"ns"`,
+		"schedulingConfig": `{"startTime":"2030-01-01T00:00"}`,
+	} {
+		status, answer := call(t, s.Server, "PUT", "/jobs/j", `{"targets":["`+s.ARN("thing/T")+`"],"document":"{}","`+parameter+`":`+value+`}`)
+		if status != http.StatusBadRequest || !strings.Contains(answer, parameter) {
+			t.Errorf("%s: %d %s", parameter, status, answer)
+		}
+	}
+	for operation, request := range map[string]string{
+		"CreateJobTemplate": "PUT /job-templates/t", "DescribeManagedJobTemplate": "GET /managed-job-templates/AWS-Reboot",
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		if status, answer := call(t, s.Server, method, path, ""); status != http.StatusNotFound || !strings.Contains(answer, operation) {
+			t.Errorf("%s: %d %s", operation, status, answer)
+		}
+	}
+}

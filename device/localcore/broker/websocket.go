@@ -31,7 +31,7 @@ func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Princi
 	if err != nil {
 		return // answered
 	}
-	raw := socket.NetConn()
+	ctx, raw := r.Context(), socket.NetConn()
 	ended := make(chan struct{})
 	b.mu.Lock()
 	if b.closed {
@@ -45,7 +45,7 @@ func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Princi
 		defer b.release(raw)
 		c := b.newConn(&webSocket{socket: socket}, p)
 		defer time.AfterFunc(webSocketLife, func() { c.end(reasonWebSocketTTL, packets.ErrMaxConnectTime) }).Stop()
-		b.serve(r.Context(), c)
+		b.serve(ctx, c)
 	})
 	b.mu.Unlock()
 	<-ended
