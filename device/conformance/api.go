@@ -30,6 +30,11 @@ type answer struct {
 	body      string
 }
 
+// String is what a transcript has of it.
+func (a answer) String() string {
+	return strings.TrimSpace(fmt.Sprint(a.status, " ", a.exception, " ", a.body))
+}
+
 // request sends a signed request.
 func (r *run) request(ctx context.Context, p plane, method, path, body string) (a answer, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(p.url, "/")+path, strings.NewReader(body))
@@ -43,11 +48,11 @@ func (r *run) request(ctx context.Context, p plane, method, path, body string) (
 		req.Header.Set(name, value)
 	}
 	sum := sha256.Sum256([]byte(body))
-	credentials, err := r.Credentials.Retrieve(ctx)
+	credentials, err := r.config.Credentials.Retrieve(ctx)
 	if err != nil {
 		return a, fmt.Errorf("reading AWS credentials: %w", err)
 	}
-	if err := v4.NewSigner().SignHTTP(ctx, credentials, req, hex.EncodeToString(sum[:]), p.service, r.Region, time.Now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(ctx, credentials, req, hex.EncodeToString(sum[:]), p.service, r.config.Region, time.Now()); err != nil {
 		return a, err
 	}
 	resp, err := r.http.Do(req)

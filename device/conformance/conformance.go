@@ -8,7 +8,6 @@ package conformance
 
 import (
 	"bufio"
-	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -83,12 +82,15 @@ var files embed.FS
 //	NAME subscribe FILTER[@QOS]…   SUBSCRIBE, and all must be granted
 //	NAME publish [OPTION…] TOPIC [PAYLOAD]   PUBLISH, QoS 1, and PUBACK
 //	NAME try-subscribe | try-publish …   the packet alone
-//	NAME unsubscribe|ping|disconnect|drop|write …   the packet, or bytes
+//	NAME unsubscribe|disconnect|drop|write …   the packet, the end, or bytes
+//	NAME ack N                     PUBACK of the Nth message
 //	NAME hold, NAME flush          what is sent in between goes out in one write
 //	NAME gets PACKET [CODE…|JSON]  the next packet of this type
 //	NAME message TOPIC [PAYLOAD]   a message on this topic, JSON or text
 //	NAME finds TOPIC PAYLOAD       the same, after others on this topic
 //	NAME nothing [TOPIC]           no message arrives
+//	NAME count OTHER N             the two got N messages together
+//	NAME resumed true|false        whether the TLS session was resumed
 //	NAME open, NAME closed         the connection is alive, or ended by the server
 //	x509 JSON                      what the certificate in the last answer has;
 //	                               its id is {fingerprint} from then on
@@ -266,5 +268,5 @@ func CostOf(checks []Check) (c Cost) {
 // String is a sentence for the one who pays.
 func (c Cost) String() string {
 	return fmt.Sprintf("%d checks, with about %d requests of the REST API, %d connections and %d messages",
-		c.Checks, cmp.Or(c.Requests, 0), c.Connections, c.Messages)
+		c.Checks, c.Requests, c.Connections, c.Messages)
 }

@@ -1,11 +1,22 @@
 package conformance_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"flag"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,28 +30,9 @@ var only = flag.String("check", "", "run the checks that match this pattern only
 // The emulator does what AWS documents, wherever that can be seen from outside.
 func TestEmulatorConforms(t *testing.T) {
 	t.Parallel()
-	core, err := localcore.Start(t.Context(), localcore.Config{ListenALPN: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { core.Close() })
-	checks, err := conformance.Checks()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pattern := regexp.MustCompile(*only)
-	var chosen []conformance.Check
-	for _, c := range checks {
-		if pattern.MatchString(c.Behavior) || pattern.MatchString(c.Open) && c.Open != "" {
-			chosen = append(chosen, c)
-		}
-	}
+	core, c := start(t, *only)
 	before := owned(core)
-	host, port := core.Endpoint()
-	report, err := conformance.Run(t.Context(), conformance.Config{
-		Endpoint: net.JoinHostPort(host, strconv.Itoa(port)), ALPNPort: core.PortALPN(), API: core.APIURL(), Roots: core.RootCAs(),
-		Role: "arn:aws:iam::123456789012:role/any", Checks: chosen,
-	})
+	report, err := conformance.Run(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,13 +47,147 @@ func TestEmulatorConforms(t *testing.T) {
 			t.Logf("%s %s: %s", r.Open, r.Behavior, r.Got)
 		}
 	}
-	if n := report.Count(conformance.Skipped); n > 1 && *only == "" {
+	if n := report.Count(conformance.Skipped); n > 0 {
 		t.Errorf("%d checks were skipped", n)
+	}
+	var transcript bytes.Buffer
+	if err := report.WriteTranscript(&transcript); err != nil {
+		t.Fatal(err)
+	}
+	if found := secrets.FindString(transcript.String()); found != "" {
+		t.Errorf("the transcript has a secret: %s", found)
 	}
 	if diff := cmp.Diff(before, owned(core)); diff != "" || len(report.LeftOver) > 0 {
 		t.Errorf("left over: %q\n%s", report.LeftOver, diff)
 	}
 	t.Logf("%.1f s, %d the same", report.Seconds, report.Count(conformance.Same))
+}
+
+// secrets matches what no transcript may have. A token of the emulator has more
+// characters than the word that stands for it.
+var secrets = regexp.MustCompile(`PRIVATE KEY-----.{0,40}|123456789012|(?i:(?:ownershipToken|accessToken)[\\]*":[ ]*[\\]*"[^"<\\]{20}.{20})`)
+
+// start starts an emulator, and returns how to check it.
+func start(t *testing.T, pattern string) (*localcore.Server, conformance.Config) {
+	t.Helper()
+	core, err := localcore.Start(t.Context(), localcore.Config{ListenALPN: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { core.Close() })
+	checks, err := conformance.Checks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := regexp.MustCompile(pattern)
+	checks = slices.DeleteFunc(checks, func(c conformance.Check) bool { return !wanted.MatchString(c.Open + " " + c.Behavior + " " + c.File) })
+	host, port := core.Endpoint()
+	return core, conformance.Config{
+		Endpoint: net.JoinHostPort(host, strconv.Itoa(port)), ALPNPort: core.PortALPN(), API: core.APIURL(), Roots: core.RootCAs(),
+		Role: "arn:aws:iam::123456789012:role/any", Checks: checks, Patience: 30 * time.Second,
+	}
+}
+
+func TestInterruptedRunDeletesWhatItMade(t *testing.T) {
+	t.Parallel()
+	core, c := start(t, "registry|policies|jobs")
+	before := owned(core)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var done atomic.Int32
+	c.Done = func(conformance.Result) {
+		if done.Add(1) == 20 {
+			cancel()
+		}
+	}
+	report, err := conformance.Run(ctx, c)
+	if !errors.Is(err, context.Canceled) || report.Count(conformance.Skipped) == 0 {
+		t.Errorf("error %v, %d were skipped", err, report.Count(conformance.Skipped))
+	}
+	if diff := cmp.Diff(before, owned(core)); diff != "" || len(report.LeftOver) > 0 {
+		t.Errorf("left over: %q\n%s", report.LeftOver, diff)
+	}
+}
+
+// An endpoint that answers otherwise is reported with what AWS documents and
+// what it answered. It is a proxy that changes one status.
+func TestDifferenceIsReported(t *testing.T) {
+	t.Parallel()
+	core, c := start(t, "A policy that exists|A default version of a policy must exist")
+	api, err := url.Parse(core.APIURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(api) },
+		ModifyResponse: func(r *http.Response) error {
+			if r.StatusCode == http.StatusConflict {
+				r.StatusCode = http.StatusBadRequest
+			}
+			return nil
+		},
+	})
+	defer proxy.Close()
+	c.API = proxy.URL
+	report, err := conformance.Run(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range report.Results {
+		want := conformance.Same
+		if strings.HasPrefix(r.Behavior, "A policy that exists") {
+			want = conformance.Differs
+			if r.Want != "409 ResourceAlreadyExistsException" || !strings.HasPrefix(r.Got, "400 ResourceAlreadyExistsException") {
+				t.Errorf("want %q, got %q", r.Want, r.Got)
+			}
+		}
+		if r.Verdict != want {
+			t.Errorf("%s: %s (%s)", r.Behavior, r.Verdict, r.Got)
+		}
+	}
+	var junit bytes.Buffer
+	if err := report.WriteJUnit(&junit); err != nil || !strings.Contains(junit.String(), `tests="2" failures="1"`) {
+		t.Errorf("JUnit: %v\n%s", err, junit.String())
+	}
+}
+
+func TestOnlyTranscriptsOfAWSVerify(t *testing.T) {
+	t.Parallel()
+	checks, err := conformance.Checks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := checks[0]
+	day := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		endpoint, steps string
+		verdict         conformance.Verdict
+		want            string
+	}{
+		"AWS does so":       {"aws", c.Hash(), conformance.Same, "2026-11-26"},
+		"AWS differs":       {"aws", c.Hash(), conformance.Differs, ""},
+		"skipped":           {"aws", c.Hash(), conformance.Skipped, ""},
+		"another endpoint":  {"other", c.Hash(), conformance.Same, ""},
+		"another check now": {"aws", "0000", conformance.Same, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			days, err := conformance.VerifiedOnAWS([]*conformance.Report{{Endpoint: test.endpoint, Started: day, Results: []conformance.Result{
+				{Behavior: c.Behavior, Steps: test.steps, Verdict: test.verdict},
+			}}})
+			if err != nil || days[c.Behavior] != test.want {
+				t.Errorf("verified on %q, %v; want %q", days[c.Behavior], err, test.want)
+			}
+		})
+	}
+}
+
+func TestUnreachableEndpoint(t *testing.T) {
+	t.Parallel()
+	_, c := start(t, "shadow")
+	c.API = "http://127.0.0.1:1"
+	if _, err := conformance.Run(t.Context(), c); !errors.Is(err, conformance.ErrUnreachable) {
+		t.Errorf("error %v", err)
+	}
 }
 
 // owned counts what a run must not leave. Certificates that were never

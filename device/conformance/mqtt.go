@@ -37,22 +37,25 @@ type client struct {
 	held     *bytes.Buffer    // what hold keeps back; nil without
 	id       uint16           // of the last packet
 	messages []uint16         // packet ids of the messages that came, 0 of QoS 0
-
-	connected time.Time
 }
 
-// dial opens a connection and reads what comes until it ends.
-func dial(ctx context.Context, address string, config *tls.Config, log func(string, ...any)) (*client, error) {
+// dial opens a connection. One that failed has the error as its end.
+func dial(ctx context.Context, address string, config *tls.Config, log func(string, ...any)) *client {
+	c := &client{version: 4, changed: make(chan struct{}), log: log}
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	conn := tls.Client(raw, config) // a Dialer would name the server by itself
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err == nil {
+		conn := tls.Client(raw, config) // a Dialer would name the server by itself
+		if err = conn.HandshakeContext(ctx); err == nil {
+			c.conn = conn
+			return c
+		}
 		raw.Close()
-		return nil, err
 	}
-	return &client{conn: conn, version: 4, changed: make(chan struct{}), log: log, connected: time.Now()}, nil
+	c.log("< %v", err)
+	closed, _ := net.Pipe()
+	closed.Close()
+	c.conn, c.end = closed, err
+	return c
 }
 
 // read collects packets until the connection ends.
@@ -333,8 +336,6 @@ func connectPacket(id string, options map[string]string) (packets.Packet, error)
 			p.ReceiveMaximum = uint16(n)
 		case "maxpacket":
 			p.MaximumPacketSize = uint32(n)
-		case "user":
-			pk.Connect.Username, pk.Connect.UsernameFlag, err = []byte(value), true, nil
 		case "will": // TOPIC,PAYLOAD[,retain]
 			parts := append(strings.Split(value, ","), "", "")
 			pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload, err = true, parts[0], []byte(parts[1]), nil
@@ -347,6 +348,9 @@ func connectPacket(id string, options map[string]string) (packets.Packet, error)
 		if err != nil {
 			return pk, fmt.Errorf("%s=%s: %w", name, value, err)
 		}
+	}
+	if pk.ProtocolVersion == 3 {
+		pk.Connect.ProtocolName = []byte("MQIsdp")
 	}
 	return pk, nil
 }

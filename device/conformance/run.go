@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -65,7 +64,7 @@ var (
 
 // A run is one run of checks.
 type run struct {
-	Config
+	config             Config
 	host, address, arn string
 	planes             map[string]plane
 	http               *http.Client
@@ -88,7 +87,7 @@ func orElse[T comparable](value T, onAWS bool, there, elsewhere T) T {
 // is about the run, such as an endpoint that cannot be reached; what differs is
 // in the report.
 func Run(ctx context.Context, c Config) (*Report, error) {
-	r := &run{Config: c, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
+	r := &run{config: c, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
 	defer r.http.CloseIdleConnections()
 	host, port, err := net.SplitHostPort(c.Endpoint)
 	if err != nil {
@@ -96,18 +95,18 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	}
 	r.host, r.address = host, net.JoinHostPort(host, port)
 	e := awsiot.ParseEndpoint(host)
-	r.Region = cmp.Or(c.Region, e.Region, "us-east-1")
-	r.Parallel = orElse(c.Parallel, e.AWS(), 4, 16)
-	r.Patience = orElse(c.Patience, e.AWS(), 20*time.Second, 10*time.Second)
-	r.Quiet = orElse(c.Quiet, e.AWS(), 3*time.Second, 200*time.Millisecond)
-	r.Settle = orElse(c.Settle, e.AWS(), 30*time.Second, 0)
-	r.ALPNPort = orElse(c.ALPNPort, e.AWS(), 443, 0)
+	r.config.Region = cmp.Or(c.Region, e.Region, "us-east-1")
+	r.config.Parallel = orElse(c.Parallel, e.AWS(), 4, 16)
+	r.config.Patience = orElse(c.Patience, e.AWS(), 20*time.Second, 10*time.Second)
+	r.config.Quiet = orElse(c.Quiet, e.AWS(), 3*time.Second, 200*time.Millisecond)
+	r.config.Settle = orElse(c.Settle, e.AWS(), 30*time.Second, 0)
+	r.config.ALPNPort = orElse(c.ALPNPort, e.AWS(), 443, 0)
 	if c.Credentials == nil {
-		r.Credentials = anonymous
+		r.config.Credentials = anonymous
 	}
 	r.planes = map[string]plane{"api": {"iot", c.API}, "data": {"iotdata", c.API}, "jobsdata": {"iot-jobs-data", c.API}, "tunnels": {"IoTSecuredTunneling", c.API}}
 	if c.API == "" {
-		domain := r.Region + e.Host[strings.Index(e.Host, r.Region)+len(r.Region):]
+		domain := r.config.Region + e.Host[strings.Index(e.Host, r.config.Region)+len(r.config.Region):]
 		r.planes = map[string]plane{"api": {"iot", "https://iot." + domain}, "data": {"iotdata", "https://" + host}, "jobsdata": {"iot-jobs-data", "https://data.jobs.iot." + domain}, "tunnels": {"IoTSecuredTunneling", "https://api.tunneling.iot." + domain}}
 	}
 	report := &Report{Endpoint: "other", Started: time.Now().UTC().Truncate(time.Second)}
@@ -117,21 +116,20 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	setup := r.newScript(Prefix + strings.ToLower(rand.Text()[:6]))
 	defer r.clean(ctx, setup, report)
 	if err := r.setUp(ctx, setup); err != nil {
-		switch status := setup.last.status; {
-		case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		switch setup.last.status {
+		case http.StatusUnauthorized, http.StatusForbidden:
 			err = fmt.Errorf("%w: %w", ErrDenied, err)
-		case status == 0:
+		case 0:
 			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 		return nil, fmt.Errorf("preparing a certificate and a policy at %s: %w", cmp.Or(c.API, host), err)
 	}
 	results := make([]Result, len(c.Checks))
-	var mu sync.Mutex
 	var group errgroup.Group
-	group.SetLimit(r.Parallel)
+	group.SetLimit(r.config.Parallel)
 	for i, check := range c.Checks {
 		group.Go(func() error {
-			result := r.check(ctx, check, fmt.Sprint(setup.vars["p"], "-", i), report, &mu)
+			result := r.check(ctx, check, fmt.Sprint(setup.vars["p"], "-", i), report)
 			results[i] = result
 			if c.Done != nil {
 				c.Done(result)
@@ -167,7 +165,7 @@ func (r *run) setUp(ctx context.Context, s *script) error {
 	r.arn = strings.TrimSuffix(s.vars["Allarn"], ":cert/"+s.vars["Allid"])
 	r.vars = map[string]string{
 		"allowAll": s.vars["Allpolicy"], "all": s.vars["Allid"], "allarn": s.vars["Allarn"], "run": s.vars["p"],
-		"arn": r.arn, "account": arn.Account, "region": arn.Region, "role": r.Role, "host": r.host, "alpnPort": fmt.Sprint(r.ALPNPort),
+		"arn": r.arn, "account": arn.Account, "region": arn.Region, "role": r.config.Role, "host": r.host, "alpnPort": fmt.Sprint(r.config.ALPNPort),
 	}
 	return nil
 }
@@ -189,10 +187,10 @@ func (r *run) clean(ctx context.Context, s *script, report *Report) {
 }
 
 // check runs one check.
-func (r *run) check(ctx context.Context, c Check, prefix string, report *Report, mu *sync.Mutex) (result Result) {
+func (r *run) check(ctx context.Context, c Check, prefix string, report *Report) (result Result) {
 	result = Result{Behavior: c.Behavior, Open: c.Open, Steps: c.Hash(), Verdict: Same}
 	for _, need := range c.Needs {
-		missing := map[string]bool{"role": r.Role == "", "alpn": r.ALPNPort == 0}[need]
+		missing := map[string]bool{"role": r.config.Role == "", "alpn": r.config.ALPNPort == 0}[need]
 		if missing {
 			result.Verdict, result.Got = Skipped, "needs "+need
 			return result
@@ -207,6 +205,9 @@ func (r *run) check(ctx context.Context, c Check, prefix string, report *Report,
 	running, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	err := s.runSteps(running, c)
+	if ctx.Err() != nil {
+		time.Sleep(r.config.Quiet) // for answers that say what was made meanwhile
+	}
 	s.close()
 	r.clean(ctx, s, report)
 	result.Seconds = time.Since(began).Seconds()
@@ -287,7 +288,7 @@ func (s *script) redact(lines ...string) []string {
 		if account := s.vars["account"]; account != "" {
 			line = strings.ReplaceAll(line, account, "ACCOUNT")
 		}
-		line = certificateInPEM.ReplaceAllString(strings.ReplaceAll(line, s.host, "ENDPOINT"), "CERTIFICATE")
+		line = certificateInPEM.ReplaceAllString(strings.ReplaceAll(line, s.run.host, "ENDPOINT"), "CERTIFICATE")
 		line = strings.ReplaceAll(strings.ReplaceAll(line, s.vars["p"], "NAME"), s.vars["run"], "RUN")
 		out[i] = clip(line)
 	}

@@ -32,7 +32,7 @@ import (
 
 // A script is a check that runs.
 type script struct {
-	*run
+	run        *run
 	vars       map[string]string
 	principals map[string]*tls.Certificate
 	clients    map[string]*client
@@ -138,7 +138,7 @@ func (s *script) step(ctx context.Context, text, next string) error {
 		return s.call(ctx, word, "POST /#target="+operation+" "+body, strings.HasPrefix(next, "= "))
 	case "forget":
 		kind, name, _ := strings.Cut(rest, "/")
-		s.undos = append(s.undos, s.undoOf(kind, name))
+		s.undos = append(s.undos, s.run.undoOf(kind, name))
 		return nil
 	case "api", "data", "jobsdata":
 		return s.call(ctx, word, rest, strings.HasPrefix(next, "= ") || strings.HasPrefix(next, "record"))
@@ -155,7 +155,7 @@ func (s *script) step(ctx context.Context, text, next string) error {
 	case "x509":
 		return s.x509(rest)
 	case "settle":
-		return sleep(ctx, s.Settle)
+		return sleep(ctx, s.run.config.Settle)
 	case "record":
 		return s.record(ctx, rest)
 	}
@@ -241,9 +241,14 @@ func (s *script) x509(want string) error {
 	got := show(map[string]any{
 		"id": s.vars["fingerprint"], "issuer": c.Issuer.String(), "subject": c.Subject.String(), "signature": c.SignatureAlgorithm.String(),
 		"notAfter": c.NotAfter, "serialBytes": len(c.SerialNumber.Bytes()), "extensions": extensions, "ca": c.IsCA, "keyUsage": c.KeyUsage,
-		"chainsToServer": s.Roots != nil && func() bool { _, err := c.Verify(x509.VerifyOptions{Roots: s.Roots}); return err == nil }(),
+		"chainsToServer": s.run.config.Roots != nil && func() bool { _, err := c.Verify(x509.VerifyOptions{Roots: s.run.config.Roots}); return err == nil }(),
 	})
 	s.log("< %s", got)
+	return s.compare(want, got)
+}
+
+// compare compares JSON with a pattern, which captures variables.
+func (s *script) compare(want, got string) error {
 	if err := (matcher{vars: s.vars}).text(want, got); err != nil {
 		return &mismatch{want, err.Error()}
 	}
@@ -256,17 +261,18 @@ func (s *script) call(ctx context.Context, api, request string, looked bool) (er
 	method, rest, _ := strings.Cut(request, " ")
 	path, body, _ := strings.Cut(rest, " ")
 	s.log("> %s %s %s", method, path, body)
-	if s.last, err = s.request(ctx, s.planes[api], method, path, strings.TrimSpace(body)); err != nil {
+	// What an interrupted request made nobody would delete.
+	if s.last, err = s.run.request(context.WithoutCancel(ctx), s.run.planes[api], method, path, strings.TrimSpace(body)); err != nil {
 		return err
 	}
 	s.keepSecret(s.last.body)
-	s.log("< %d %s %s", s.last.status, s.last.exception, s.last.body)
-	s.undos = append(s.undos, s.undosOf(method, path, s.last)...)
+	s.log("< %s", s.last)
+	s.undos = append(s.undos, s.run.undosOf(method, path, s.last)...)
 	if strings.Contains(path, "retain=true") {
 		s.forgetRetained(strings.TrimPrefix(strings.SplitN(path, "?", 2)[0], "/topics/"))
 	}
 	if !looked && s.last.status >= 300 {
-		return &mismatch{"success of " + method + " " + path, fmt.Sprint(s.last.status, " ", s.last.exception, " ", s.last.body)}
+		return &mismatch{"success of " + method + " " + path, s.last.String()}
 	}
 	return nil
 }
@@ -274,7 +280,7 @@ func (s *script) call(ctx context.Context, api, request string, looked bool) (er
 // forgetRetained removes a retained message in the end.
 func (s *script) forgetRetained(topic string) {
 	s.undos = append(s.undos, undo{"retained message " + topic, func(ctx context.Context) error {
-		_, err := s.request(ctx, s.planes["data"], "POST", "/topics/"+strings.ReplaceAll(topic, "/", "%2F")+"?qos=1&retain=true", "")
+		_, err := s.run.request(ctx, s.run.planes["data"], "POST", "/topics/"+strings.ReplaceAll(topic, "/", "%2F")+"?qos=1&retain=true", "")
 		return err
 	}})
 }
@@ -282,23 +288,16 @@ func (s *script) forgetRetained(topic string) {
 func (s *script) answered(want string) error {
 	status, rest, _ := strings.Cut(want, " ")
 	rest = strings.TrimSpace(rest)
-	got := fmt.Sprint(s.last.status, " ", s.last.exception, " ", s.last.body)
+	got := s.last.String()
 	if status != strconv.Itoa(s.last.status) {
 		return &mismatch{want, got}
 	}
-	if rest == "" {
+	if exception := rest != "" && rest[0] != '{'; exception && rest != s.last.exception {
+		return &mismatch{want, got}
+	} else if exception {
 		return nil
 	}
-	if rest[0] != '{' && rest[0] != '[' {
-		if rest != s.last.exception {
-			return &mismatch{want, got}
-		}
-		return nil
-	}
-	if err := (matcher{vars: s.vars}).text(rest, s.last.body); err != nil {
-		return &mismatch{want, err.Error()}
-	}
-	return nil
+	return s.compare(rest, s.last.body)
 }
 
 // record keeps what an endpoint does where AWS's documentation says nothing.
@@ -320,7 +319,7 @@ func (s *script) record(ctx context.Context, rest string) error {
 		return fmt.Errorf("%s never connected", name)
 	}
 	for {
-		packet, err := c.take(ctx, s.Quiet, func(m map[string]any) bool { return topic == "" || m["topic"] == topic })
+		packet, err := c.take(ctx, s.run.config.Quiet, func(m map[string]any) bool { return topic == "" || m["topic"] == topic })
 		if errors.Is(err, errQuiet) {
 			s.recorded = append(s.recorded, "nothing more from "+name)
 			return nil
@@ -361,8 +360,6 @@ func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 		return s.subscribe(ctx, c, verb, rest)
 	case "publish", "try-publish":
 		return s.publish(ctx, c, verb, rest)
-	case "ping":
-		return c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}})
 	case "disconnect":
 		code, _ := strconv.ParseUint(rest, 0, 8) // none is 0
 		return c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ReasonCode: byte(code)})
@@ -383,7 +380,7 @@ func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 		topic, want, _ := strings.Cut(rest, " ")
 		return s.message(ctx, c, topic, strings.TrimSpace(want), verb == "finds")
 	case "nothing":
-		packet, err := c.take(ctx, s.Quiet, onTopic(rest))
+		packet, err := c.take(ctx, s.run.config.Quiet, onTopic(rest))
 		if err == nil {
 			return &mismatch{"no message", show(packet)}
 		}
@@ -399,12 +396,6 @@ func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 			return err
 		}
 		return c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: c.messageIDs()[n-1]})
-	case "took":
-		least, err := strconv.ParseFloat(rest, 64)
-		if took := time.Since(c.connected).Seconds(); err == nil && took < least {
-			return &mismatch{"at least " + rest + " seconds since CONNECT", fmt.Sprintf("%.1f seconds", took)}
-		}
-		return err
 	case "resumed":
 		if got := fmt.Sprint(c.conn.(*tls.Conn).ConnectionState().DidResume); got != rest {
 			return &mismatch{"resumption of the TLS session: " + rest, got}
@@ -413,7 +404,7 @@ func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 	case "count":
 		return s.count(ctx, c, rest)
 	case "closed":
-		_, err := c.take(ctx, s.Patience, func(map[string]any) bool { return false })
+		_, err := c.take(ctx, s.run.config.Patience, func(map[string]any) bool { return false })
 		if errors.Is(err, errQuiet) {
 			return &mismatch{"the end of the connection", "an open connection" + c.pending()}
 		}
@@ -426,7 +417,7 @@ func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 func (s *script) message(ctx context.Context, c *client, topic, want string, skip bool) error {
 	var last error
 	for {
-		packet, err := c.take(ctx, s.Patience, onTopic(topic))
+		packet, err := c.take(ctx, s.run.config.Patience, onTopic(topic))
 		if err != nil {
 			return cmp.Or(last, error(&mismatch{"a message on " + topic, err.Error() + c.pending()}))
 		}
@@ -450,8 +441,8 @@ func (s *script) count(ctx context.Context, c *client, rest string) error {
 		return err
 	}
 	got := 0
-	for deadline := time.Now().Add(s.Patience); got < want && time.Now().Before(deadline); {
-		if err := sleep(ctx, s.Quiet); err != nil {
+	for deadline := time.Now().Add(s.run.config.Patience); got < want && time.Now().Before(deadline); {
+		if err := sleep(ctx, s.run.config.Quiet); err != nil {
 			return err
 		}
 		got = len(c.messageIDs())
@@ -474,26 +465,23 @@ func (s *script) seen(packet map[string]any) string {
 	switch {
 	case strings.HasPrefix(topic, "$aws/certificates/create") && strings.HasSuffix(topic, "/accepted"):
 		for _, id := range valuesOf(payload, "certificateId") {
-			s.undos = append(s.undos, s.undoOf("certificates", id))
+			s.undos = append(s.undos, s.run.undoOf("certificates", id))
 		}
 	case strings.HasPrefix(topic, "$aws/provisioning-templates/"):
 		for _, thing := range valuesOf(payload, "thingName") {
-			s.undos = append(s.undos, s.undoOf("things", thing))
+			s.undos = append(s.undos, s.run.undoOf("things", thing))
 		}
 	}
 	return payload
 }
 
 func (s *script) gets(ctx context.Context, c *client, kind, want string) error {
-	packet, err := c.take(ctx, s.Patience, ofType(kind))
+	packet, err := c.take(ctx, s.run.config.Patience, ofType(kind))
 	if err != nil {
 		return &mismatch{kind + " " + want, err.Error() + c.pending()}
 	}
 	if strings.HasPrefix(want, "{") {
-		if err := (matcher{vars: s.vars}).text(want, show(packet)); err != nil {
-			return &mismatch{want, err.Error()}
-		}
-		return nil
+		return s.compare(want, show(packet))
 	}
 	codes := []any{}
 	for _, word := range strings.Fields(want) {
@@ -513,18 +501,44 @@ func (s *script) gets(ctx context.Context, c *client, kind, want string) error {
 	return nil
 }
 
+// connect dials and sends a CONNECT, which must be accepted if must is set. A new
+// certificate or policy takes time on AWS.
 func (s *script) connect(ctx context.Context, name, rest string, must bool) error {
 	o, _ := options(rest)
-	cert := s.shared
+	config, err := s.tlsConfig(name, o)
+	if err != nil {
+		return err
+	}
+	pk, err := connectPacket(s.vars["p"]+"-"+name, o)
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(s.run.config.Settle); ; {
+		err = s.connectOnce(ctx, name, config, pk, o)
+		if err == nil && must {
+			err = s.gets(ctx, s.clients[name], "connack", "0")
+		}
+		if err == nil || !must || time.Now().After(deadline) || ctx.Err() != nil {
+			return err
+		}
+		if err := sleep(ctx, time.Second+100*time.Millisecond); err != nil { // one CONNECT per second
+			return err
+		}
+	}
+}
+
+// tlsConfig is that of a connection of the client with this name.
+func (s *script) tlsConfig(name string, o map[string]string) (*tls.Config, error) {
+	cert := s.run.shared
 	if own := s.principals[name]; own != nil {
 		cert = own
 	}
 	if other := o["cert"]; other != "" && other != "none" {
 		if cert = s.principals[other]; cert == nil {
-			return fmt.Errorf("there is no principal %s", other)
+			return nil, fmt.Errorf("there is no principal %s", other)
 		}
 	}
-	config := &tls.Config{RootCAs: s.Roots, ServerName: s.host, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{RootCAs: s.run.config.Roots, ServerName: s.run.host, MinVersion: tls.VersionTLS12}
 	if o["cert"] != "none" {
 		config.Certificates = []tls.Certificate{*cert}
 	}
@@ -540,65 +554,33 @@ func (s *script) connect(ctx context.Context, name, rest string, must bool) erro
 	if o["sni"] == "none" { // and then there is no name to verify
 		config.ServerName, config.InsecureSkipVerify = "", true
 	}
-	address := s.address
-	if o["port"] != "" {
-		address = s.host + ":" + o["port"]
-	}
-	pk, err := connectPacket(s.vars["p"]+"-"+name, o)
-	if err != nil {
-		return err
-	}
-	// A new certificate or policy takes time on AWS.
-	for deadline := time.Now().Add(s.Settle); ; {
-		err = s.connectOnce(ctx, name, address, config, pk, o, must)
-		if err == nil || !must || time.Now().After(deadline) || ctx.Err() != nil {
-			return err
-		}
-		if err := sleep(ctx, time.Second+100*time.Millisecond); err != nil { // one CONNECT per second
-			return err
-		}
-	}
+	return config, nil
 }
 
-func (s *script) connectOnce(ctx context.Context, name, address string, config *tls.Config, pk packets.Packet, o map[string]string, must bool) error {
-	c, err := dial(ctx, address, config, func(format string, args ...any) { s.log(name+" "+format, args...) })
-	if err != nil && !must { // the handshake is part of what is looked at
-		conn, _ := net.Pipe()
-		conn.Close()
-		c = &client{conn: conn, end: err, changed: make(chan struct{}), log: s.log}
-		s.clients[name] = c
-		s.log("< %v", err)
-		return nil
+func (s *script) connectOnce(ctx context.Context, name string, config *tls.Config, pk packets.Packet, o map[string]string) error {
+	address := s.run.address
+	if o["port"] != "" {
+		address = net.JoinHostPort(s.run.host, o["port"])
 	}
-	if err != nil {
-		return fmt.Errorf("connecting to %s: %w", address, err)
-	}
+	c := dial(ctx, address, config, func(format string, args ...any) { s.log(name+" "+format, args...) })
 	c.mute = o["mute"] != ""
 	if pk.ProtocolVersion == 5 {
 		c.version = 5
 	}
 	s.clients[name] = c
-	s.connections = append(s.connections, c)
-	s.running.Go(c.read)
-	if o["early"] != "" { // what must wait for CONNACK goes out with CONNECT
-		_ = c.hold(true)
+	if dialing, ok := errors.AsType[*net.OpError](c.end); ok && dialing.Op == "dial" {
+		return c.end
 	}
-	if pk.ProtocolVersion == 3 {
-		pk.Connect.ProtocolName = []byte("MQIsdp")
-	}
-	if err := c.send(pk); err != nil {
-		return err
-	}
-	if o["early"] != "" {
-		if err := s.subscribe(ctx, c, "try-subscribe", o["early"]); err != nil {
-			return err
-		}
-		return c.hold(false)
-	}
-	if !must {
+	if c.end != nil { // the handshake is part of what is looked at
 		return nil
 	}
-	return s.gets(ctx, c, "connack", "0")
+	s.connections = append(s.connections, c)
+	s.running.Go(c.read)
+	if o["early"] == "" {
+		return c.send(pk)
+	}
+	// What must wait for CONNACK goes out with CONNECT.
+	return errors.Join(c.hold(true), c.send(pk), s.subscribe(ctx, c, "try-subscribe", o["early"]), c.hold(false))
 }
 
 func (s *script) subscribe(ctx context.Context, c *client, verb, rest string) error {
@@ -627,9 +609,9 @@ func (s *script) subscribe(ctx context.Context, c *client, verb, rest string) er
 }
 
 func (s *script) publish(ctx context.Context, c *client, verb, rest string) error {
-	o, rest := options(rest, "qos", "retain", "alias", "expiry", "dup", "type", "response", "property", "format")
+	o, rest := options(rest, "qos", "retain", "expiry")
 	topic, payload, _ := strings.Cut(rest, " ")
-	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, TopicName: topic, Payload: []byte(payload)}
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1, Retain: o["retain"] != ""}, TopicName: topic, Payload: []byte(payload)}
 	if raw, ok := strings.CutPrefix(payload, "hex:"); ok {
 		b, err := hex.DecodeString(raw)
 		if err != nil {
@@ -637,33 +619,14 @@ func (s *script) publish(ctx context.Context, c *client, verb, rest string) erro
 		}
 		pk.Payload = b
 	}
-	if topic == "-" {
-		pk.TopicName = ""
+	if qos, err := strconv.ParseUint(o["qos"], 10, 2); err == nil {
+		pk.FixedHeader.Qos = byte(qos)
 	}
-	for key, value := range o {
-		n, _ := strconv.ParseUint(value, 10, 32) // of those that are numbers
-		switch key {
-		case "qos":
-			pk.FixedHeader.Qos = byte(n)
-		case "retain":
-			pk.FixedHeader.Retain = true
-			s.forgetRetained(topic)
-		case "dup":
-			pk.FixedHeader.Dup = true
-		case "alias":
-			pk.Properties.TopicAlias, pk.Properties.TopicAliasFlag = uint16(n), true
-		case "expiry":
-			pk.Properties.MessageExpiryInterval = uint32(n)
-		case "type":
-			pk.Properties.ContentType = value
-		case "response":
-			pk.Properties.ResponseTopic = value
-		case "format":
-			pk.Properties.PayloadFormat, pk.Properties.PayloadFormatFlag = byte(n), true
-		case "property":
-			key, value, _ := strings.Cut(value, ":")
-			pk.Properties.User = append(pk.Properties.User, packets.UserProperty{Key: key, Val: value})
-		}
+	if expiry, err := strconv.ParseUint(o["expiry"], 10, 32); err == nil {
+		pk.Properties.MessageExpiryInterval = uint32(expiry)
+	}
+	if pk.FixedHeader.Retain {
+		s.forgetRetained(topic)
 	}
 	if pk.FixedHeader.Qos > 0 {
 		pk.PacketID = c.nextID()
@@ -671,7 +634,7 @@ func (s *script) publish(ctx context.Context, c *client, verb, rest string) erro
 	if err := c.send(pk); err != nil || verb == "try-publish" || pk.FixedHeader.Qos == 0 {
 		return err
 	}
-	packet, err := c.take(ctx, s.Patience, ofType("puback"))
+	packet, err := c.take(ctx, s.run.config.Patience, ofType("puback"))
 	if err != nil {
 		return &mismatch{"puback", err.Error() + c.pending()}
 	}
