@@ -223,12 +223,9 @@ func (f *file) entry(name string, e *ast.MappingValueNode) {
 	case k.kind == mapping:
 		f.config.origins[k.name] = f.at(e.Key.GetToken())
 		f.entries(k, e.Value)
-	case k.kind == shadows:
+	case k.kind == records:
 		f.config.origins[k.name] = f.at(e.Key.GetToken())
-		f.shadows(k, e.Value)
-	case k.kind == claims:
-		f.config.origins[k.name] = f.at(e.Key.GetToken())
-		f.claims(k, e.Value)
+		f.records(k, e.Value)
 	default:
 		f.config.origins[k.name] = f.at(e.Value.GetToken())
 		f.scalar(k, e.Value)

@@ -32,12 +32,11 @@ const (
 	size
 	mapping // of text to text, see mappingOfKey
 	list    // of text
-	shadows // of [Shadow]
-	claims  // of [Claim]
+	records // a list of mappings, see [file.records]
 )
 
 func (k kind) String() string {
-	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text", "a list of names", "a list of shadows", "a list of claims"}[k]
+	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text", "a list of names", "a list of mappings"}[k]
 }
 
 var keys = []key{
@@ -56,7 +55,7 @@ var keys = []key{
 	{"server.proxy", text, setText(func(c *Config) *string { return &c.Server.Proxy })},
 	{"bootstrap.privatekeypath", path, setText(func(c *Config) *string { return &c.Bootstrap.PrivateKeyPath })},
 	{"bootstrap.certificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CertificatePath })},
-	{claimsKey, claims, setClaims},
+	{claimsKey, records, setClaims},
 	{"bootstrap.cacertificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CACertificatePath })},
 	{"bootstrap.provisioningTemplate", text, setText(func(c *Config) *string { return &c.Bootstrap.ProvisioningTemplate })},
 	{"bootstrap.keys", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Keys) })},
@@ -75,7 +74,7 @@ var keys = []key{
 	{"agent.jobs.publicKey", path, setText(func(c *Config) *string { return &c.Agent.Jobs.PublicKey })},
 	{"agent.jobs.stepTimeout", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Jobs.StepTimeout }, time.Second)},
 	{servicesKey, mapping, setMapping(servicesKey)},
-	{shadowsKey, shadows, setShadows},
+	{shadowsKey, records, setShadows},
 	{"agent.defender.interval", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Defender.Interval }, 5*time.Minute)},
 	{"agent.tunnel.endpoint", text, setText(func(c *Config) *string { return &c.Agent.Tunnel.Endpoint })},
 }

@@ -39,6 +39,7 @@ func validate(c *Config, known Problems) Problems {
 	v.parameters()
 	v.tunnel()
 	v.shadows()
+	v.claims()
 	return v.found
 }
 
