@@ -1,6 +1,7 @@
 package controlapi_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -104,6 +105,6 @@ func TestAccountHas100RoleAliasesAtMost(t *testing.T) {
 }
 
 func isCode(err error, code string) bool {
-	e, ok := err.(*registry.Error)
+	e, ok := errors.AsType[*registry.Error](err)
 	return ok && e.Code == code
 }

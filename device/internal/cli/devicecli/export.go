@@ -190,13 +190,13 @@ func exportDeviceClient(e *exported) (string, error) {
 func exportGreengrassLite(e *exported) (string, error) {
 	switch {
 	case e.roleAlias == "" || e.credentialsEndpoint == "":
-		return "", errors.New("Greengrass needs --role-alias and the setting server.credentialsEndpoint, the output of \"aws iot describe-endpoint --endpoint-type iot:CredentialProvider\"")
+		return "", errors.New("greengrass-lite needs --role-alias and the setting server.credentialsEndpoint, the output of \"aws iot describe-endpoint --endpoint-type iot:CredentialProvider\"")
 	case !awsiot.ValidRoleAlias(e.roleAlias):
 		return "", fmt.Errorf("role alias %q: AWS IoT allows %s", e.roleAlias, awsiot.RoleAliasRule)
 	case e.region == "":
-		return "", fmt.Errorf("Greengrass needs the Region, which neither %s nor %s has", e.endpoint, e.credentialsEndpoint)
+		return "", fmt.Errorf("greengrass-lite needs the Region, which neither %s nor %s has", e.endpoint, e.credentialsEndpoint)
 	case e.hardware == "tpm":
-		return "", errors.New("Greengrass uses a key in a TPM by its persistent handle, and that of this device has none")
+		return "", errors.New("greengrass-lite uses a key in a TPM by its persistent handle, and that of this device has none")
 	case e.hardware == "pkcs11":
 		e.privateKey = e.tokenURI
 		e.warnings = append(e.warnings, "the private key is in a PKCS #11 token: Greengrass needs OpenSSL's provider pkcs11, with the token's PIN in openssl.cnf")
