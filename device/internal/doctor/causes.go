@@ -188,6 +188,8 @@ var Causes = []Cause{
 	{"agent-socket", "listening for programs (agent.socket): any error",
 		"the agent cannot listen at agent.socket: this user may not create it, or its path has more than 107 characters",
 		"run as the user of the service, or set agent.socket to a short path in a folder of this user"},
+	{"agent-access", "asking the agent: … permission denied",
+		"this user may not use the agent's socket: it is for the agent's user and group", "add the user to that group, as in: usermod -aG iot_device USER"},
 	{"disk-full", "no space left on device, disk quota exceeded",
 		"the file system of {path} is full", "free space there: an identity needs less than 1 MB; the device tries again"},
 	{"read-only", "read-only file system",
@@ -285,8 +287,13 @@ func identify(err error) (id string, facts []string) {
 	if e, ok := errors.AsType[*identity.AccessError](err); ok {
 		return "not-private", []string{"path", e.Path}
 	}
-	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "listen" {
-		return "agent-socket", nil
+	if e, ok := errors.AsType[*net.OpError](err); ok && strings.HasPrefix(e.Net, "unix") {
+		switch {
+		case e.Op == "listen":
+			return "agent-socket", nil
+		case errors.Is(e, fs.ErrPermission):
+			return "agent-access", nil
+		}
 	}
 	switch {
 	case isA[*identity.LockedError](err):

@@ -68,6 +68,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"locked TPM":                     {tpm.ErrLockout, "tpm-busy"},
 		"permission":                     {&fs.PathError{Op: "open", Path: "p", Err: fs.ErrPermission}, "permission"},
 		"socket of another user":         {&net.OpError{Op: "listen", Net: "unix", Err: os.NewSyscallError("bind", syscall.EACCES)}, "agent-socket"},
+		"agent of another user":          {&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)}, "agent-access"},
 		"full disk":                      {&fs.PathError{Op: "write", Path: "p", Err: syscall.ENOSPC}, "disk-full"},
 		"quota":                          {&fs.PathError{Op: "write", Path: "p", Err: syscall.EDQUOT}, "disk-full"},
 		"read-only":                      {&fs.PathError{Op: "open", Path: "p", Err: syscall.EROFS}, "read-only"},
