@@ -208,7 +208,7 @@ func newSystemImage(t *testing.T) guestImage {
 func runSystem(ctx context.Context, t *testing.T, image guestImage, disk, serial, clock string) (console string, ready bool) {
 	t.Helper()
 	args := []string{"-M", "pc", "-cpu", "max", "-m", "384", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
-		"-kernel", image.kernel, "-initrd", image.initrd, "-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 systemd.show_status=0",
+		"-kernel", image.kernel, "-initrd", image.initrd, "-append", "console=ttyS0 quiet panic=-1 no_timer_check net.ifnames=0 systemd.show_status=0",
 		"-drive", "file=" + disk + ",format=raw,if=virtio,cache=unsafe",
 		"-smbios", "type=1,serial=" + serial,
 		"-netdev", "user,id=net,restrict=off", "-device", "virtio-net-pci,netdev=net,romfile="}

@@ -184,13 +184,14 @@ func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs 
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 FS=%s OPTS=%s VERB=%s", fs.kind, fs.options, verb)
+	parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check FS=%s OPTS=%s VERB=%s", fs.kind, fs.options, verb)
 	if hold {
 		parameters += " HOLD=1"
 	}
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "pc", "-cpu", "max", "-m", "192", "-nodefaults", "-no-reboot",
 		"-display", "none", "-serial", "stdio", "-kernel", g.kernel, "-initrd", g.initrd, "-append", parameters,
-		"-drive", "driver=nbd,server.type=unix,server.path="+socket+",if=virtio,cache=writeback,discard=ignore",
+		"-drive", "driver=nbd,server.type=unix,server.path="+socket+",if=none,id=disk,cache=writeback,discard=ignore",
+		"-device", fmt.Sprintf("virtio-blk-pci,drive=disk,logical_block_size=%d,physical_block_size=%[1]d", sectorSize),
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=")
 	stdout, err := qemu.StdoutPipe()
 	if err != nil {

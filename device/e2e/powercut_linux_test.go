@@ -29,7 +29,7 @@ var filesystems = []filesystem{
 func (fs filesystem) format(t *testing.T, folder string) []byte {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "disk")
-	steps := [][]string{{"mke2fs", "-q", "-F", "-t", "ext4", "-d", folder, image, "16M"}}
+	steps := [][]string{{"mke2fs", "-q", "-F", "-t", "ext4", "-b", fmt.Sprint(sectorSize), "-d", folder, image, "16M"}}
 	if fs.kind == "f2fs" {
 		steps = [][]string{{"truncate", "-s", "64M", image}, {"mkfs.f2fs", "-q", image}, {"sload.f2fs", "-f", folder, image}}
 	}
