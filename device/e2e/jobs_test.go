@@ -279,8 +279,9 @@ func TestAWSCommandLineDrivesJobs(t *testing.T) {
 		}
 		t.Skip("the aws command line is not installed")
 	}
-	w := newWorksite(t, "works", "hangs")
+	w := newWorksite(t, "works", "hangs", "restart-services.sh", "runCommand")
 	w.handler(t, "works", "echo done")
+	w.handler(t, "restart-services.sh", `[ "$2" = "a b" ]`)
 	w.handler(t, "hangs", "sleep 3600")
 	w.start(t)
 	run := func(args ...string) (out struct {
@@ -308,6 +309,13 @@ func TestAWSCommandLineDrivesJobs(t *testing.T) {
 	}
 	target := w.cloud.ARN("thing/" + w.thing())
 	run("create-job", "--job-id", "works", "--targets", target, "--document", handlerJob("works"))
+	// The documents of AWS's managed templates run as they are.
+	for id, args := range map[string][]string{
+		"managed": {"AWS-Restart-Application", "services=a b"}, "command": {"AWS-Run-Command", "command='sh,-c,exit 0'"},
+	} {
+		run("create-job", "--job-id", id, "--targets", target, "--job-template-arn", "arn:aws:iot:us-east-1::jobtemplate/"+args[0]+":1.0", "--document-parameters", args[1])
+		w.awaitJob(t, id, types.JobExecutionStatusSucceeded)
+	}
 	run("create-job", "--job-id", "hangs", "--targets", target, "--document", handlerJob("hangs"))
 	w.awaitJob(t, "works", types.JobExecutionStatusSucceeded)
 	for run("describe-job-execution", "--job-id", "hangs", "--thing-name", w.thing()).Execution.StatusDetails.DetailsMap["step"] != "1/1 Step" {

@@ -108,6 +108,7 @@ type Job struct {
 	ReasonCode      string          `json:"reasonCode,omitempty"`
 	Comment         string          `json:"comment,omitempty"`
 	Targets         []string        `json:"targets"`
+	Template
 	Settings
 	CreatedAt     int64 `json:"createdAt"`
 	LastUpdatedAt int64 `json:"lastUpdatedAt"`
@@ -133,12 +134,29 @@ type NewJob struct {
 	Targets         []string        `json:"targets"`
 	Document        string          `json:"document"`
 	TargetSelection TargetSelection `json:"targetSelection"`
+	Template
 	Settings
+}
+
+// A Template names one of AWS's managed templates, which gives the document.
+type Template struct {
+	TemplateARN string            `json:"jobTemplateArn,omitempty"`
+	Parameters  map[string]string `json:"documentParameters,omitempty"`
 }
 
 // CreateJob creates a job and begins to roll it out.
 func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 	n.TargetSelection = cmp.Or(n.TargetSelection, Snapshot)
+	switch {
+	case n.TemplateARN != "" && n.Document != "":
+		return Job{}, invalid("A job has either a document or a job template.")
+	case n.TemplateARN != "":
+		if n.Document, err = managedDocument(n.TemplateARN, n.Parameters); err != nil {
+			return Job{}, err
+		}
+	case len(n.Parameters) > 0:
+		return Job{}, invalid("Document parameters are those of a managed template.")
+	}
 	if err := n.check(id); err != nil {
 		return Job{}, err
 	}
@@ -154,7 +172,7 @@ func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 		j := newJob()
 		j.Job = Job{
 			ARN: tx.config.ARN("job/" + id), ID: id, TargetSelection: n.TargetSelection, Status: JobInProgress,
-			Targets: n.Targets, Settings: n.Settings, CreatedAt: tx.now.Unix(), LastUpdatedAt: tx.now.Unix(),
+			Targets: n.Targets, Template: n.Template, Settings: n.Settings, CreatedAt: tx.now.Unix(), LastUpdatedAt: tx.now.Unix(),
 		}
 		j.Document, j.Serial, j.Waiting = n.Document, tx.serial, things
 		if n.TargetSelection == Continuous {

@@ -674,6 +674,26 @@ func TestJobsControlPlane(t *testing.T) {
 				b.Error(got)
 			}
 		}},
+		"a managed template gives the document": {page: "job-templates-managed", run: func(b *bench) {
+			template := func(name, parameters string) error {
+				return create(b, "j", `{`+target+`,"jobTemplateArn":"arn:aws:iot:us-east-1::jobtemplate/`+name+`","documentParameters":`+parameters+`}`)
+			}
+			b.fails(template("AWS-Download-File:1.0", `{"downloadUrl":"https://a"}`), jobs.InvalidRequest)
+			b.fails(template("AWS-Reboot:1.0", `{"command":"a"}`), jobs.InvalidRequest)
+			b.fails(template("AWS-Run-Command:1.0", `{"command":"a","pathToHandler":"b"}`), jobs.InvalidRequest)
+			b.fails(template("AWS-Dance:1.0", `{}`), jobs.ResourceNotFound)
+			b.fails(template("AWS-Reboot:2.0", `{}`), jobs.InvalidRequest)
+			b.fails(create(b, "j", `{`+target+`,"document":"{}","documentParameters":{"a":"b"}}`), jobs.InvalidRequest)
+			b.fails(create(b, "j", `{`+target+`,"document":"{}","jobTemplateArn":"arn:aws:iot:us-east-1::jobtemplate/AWS-Reboot:1.0"}`), jobs.InvalidRequest)
+			if err := template("AWS-Install-Application:1.0", `{"packages":"a b","runAsUser":"root"}`); err != nil {
+				b.Fatal(err)
+			}
+			b.restart()
+			const want = `{"steps":[{"action":{"input":{"args":["a b"],"handler":"install-packages.sh","path":""},"name":"Install-Application","runAsUser":"root","type":"runHandler"}}],"version":"1.0"}`
+			if j, got, err := b.DescribeJob("j"); err != nil || got != want || j.TemplateARN == "" || j.Parameters["packages"] != "a b" {
+				b.Errorf("%+v, %s, %v", j, got, err)
+			}
+		}},
 		"a job that is canceled cancels what is queued, by force what is in progress too": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thinggroup/G", "")
 			b.request(`T1/jobs/start-next`)
