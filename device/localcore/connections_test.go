@@ -110,6 +110,9 @@ func TestListSubscriptionsPages(t *testing.T) {
 	if diff := cmp.Diff(want, append(first.Subscriptions, second.Subscriptions...), cmpopts.IgnoreUnexported(types.SubscriptionSummary{})); diff != "" || len(first.Subscriptions) != 20 || second.NextToken != nil {
 		t.Errorf("%d in the first page\n%s", len(first.Subscriptions), diff)
 	}
+	if _, err := data.ListSubscriptions(ctx, &iotdataplane.ListSubscriptionsInput{ClientId: aws.String("a"), MaxResults: aws.Int32(201)}); code(err) != "InvalidRequestException" {
+		t.Error(err)
+	}
 	if _, err := data.ListSubscriptions(ctx, &iotdataplane.ListSubscriptionsInput{ClientId: aws.String("other")}); code(err) != "ResourceNotFoundException" {
 		t.Error(err)
 	}

@@ -164,6 +164,9 @@ func (a *api) listSubscriptions(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := q.number("maxResults"); n > maxSubscriptionPage {
+		return nil, invalid("maxResults is %d, it must be a number from 1 to %d", n, maxSubscriptionPage)
+	}
 	qos, found := a.Connections.Subscriptions(id)
 	if !found {
 		return nil, noConnection(id)

@@ -165,7 +165,9 @@ func clip(text string) string {
 // Items of a page where the request does not say.
 const (
 	defaultPage      = 250
-	subscriptionPage = 20 // of ListSubscriptions
+	subscriptionPage = 20 // of ListSubscriptions, which has 200 at most
+
+	maxSubscriptionPage = 200
 )
 
 // list answers with the page of items that the request asks for, under name,
