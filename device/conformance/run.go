@@ -106,8 +106,15 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	}
 	r.planes = map[string]plane{"api": {"iot", c.API}, "data": {"iotdata", c.API}, "jobsdata": {"iot-jobs-data", c.API}, "tunnels": {"IoTSecuredTunneling", c.API}}
 	if c.API == "" {
-		domain := r.config.Region + e.Host[strings.Index(e.Host, r.config.Region)+len(r.config.Region):]
-		r.planes = map[string]plane{"api": {"iot", "https://iot." + domain}, "data": {"iotdata", "https://" + host}, "jobsdata": {"iot-jobs-data", "https://data.jobs.iot." + domain}, "tunnels": {"IoTSecuredTunneling", "https://api.tunneling.iot." + domain}}
+		_, domain, ok := strings.Cut(e.Host, "."+e.Region+".")
+		if !ok || e.Region == "" {
+			return nil, fmt.Errorf("endpoint %s: it is not one of AWS, so its REST API must be named", host)
+		}
+		domain = e.Region + "." + domain
+		r.planes = map[string]plane{
+			"api": {"iot", "https://iot." + domain}, "data": {"iotdata", "https://" + host},
+			"jobsdata": {"iot-jobs-data", "https://data.jobs.iot." + domain}, "tunnels": {"IoTSecuredTunneling", "https://api.tunneling.iot." + domain},
+		}
 	}
 	report := &Report{Endpoint: "other", Started: time.Now().UTC().Truncate(time.Second)}
 	if e.AWS() {

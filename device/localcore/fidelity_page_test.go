@@ -117,6 +117,15 @@ func seeFromOutside(t *testing.T, behaviours []behaviour) []behaviour {
 			say(asSentence(c.Behavior), what)
 		}
 	}
+	var missing []string
+	for _, b := range behaviours {
+		if b.outside == "" {
+			missing = append(missing, b.text)
+		}
+	}
+	if len(missing) > 20 { // a few may wait; the page says so
+		t.Errorf("these behaviors have no check in conformance/checks/*.txt, and no reason in conformance/hidden.txt:\n%s", strings.Join(missing, "\n"))
+	}
 	return behaviours
 }
 
