@@ -62,7 +62,9 @@ func (s *subscriptions) expect(filters ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, filter := range filters {
-		s.held[filter] = s.held[filter]
+		if !s.held[filter] {
+			s.held[filter] = false
+		}
 	}
 	s.save()
 }

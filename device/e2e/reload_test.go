@@ -101,7 +101,7 @@ func TestHangupReloadsTheConfiguration(t *testing.T) {
 		switch {
 		case strings.HasPrefix(text, "RELOADING=1\nMONOTONIC_USEC="):
 			reloads++
-		case strings.HasPrefix(text, "READY=1\n"):
+		case strings.HasPrefix(text, "READY=1"):
 			ready++
 		}
 	}

@@ -15,10 +15,13 @@ import (
 func (c *Console) Ready(status string) { c.notify("READY=1\n" + statusLine(status)) }
 
 // Reloading notifies the service manager that the configuration is read again, until
-// [Console.Ready].
+// [Console.Ready] or [Console.Reloaded].
 func (c *Console) Reloading() {
 	c.notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
 }
+
+// Reloaded notifies the service manager that nothing has changed.
+func (c *Console) Reloaded() { c.notify(daemon.SdNotifyReady) }
 
 // Status sets the status that the service manager shows.
 func (c *Console) Status(status string) { c.notify(statusLine(status)) }

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -57,7 +58,7 @@ func TestWrongShadowsAreProblemsWithTheirPlace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			write(t, path, shadowsFile+"agent: {shadows: "+shadows+"}")
 			_, err := config.Load(config.Sources{Path: path})
-			if problems, ok := err.(config.Problems); !ok || problems[0].Key != "agent.shadows" || problems[0].Origin.Line != 4 {
+			if problems, ok := errors.AsType[config.Problems](err); !ok || problems[0].Key != "agent.shadows" || problems[0].Origin.Line != 4 {
 				t.Errorf("%+v", err)
 			}
 		})

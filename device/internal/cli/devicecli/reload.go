@@ -70,6 +70,6 @@ func (d *device) reload(console *cli.Console, s config.Sources) *device {
 		console.Log.Info("the configuration has changed")
 		return next
 	}
-	console.Ready("reloaded")
+	console.Reloaded()
 	return nil
 }
