@@ -3,6 +3,7 @@ package provisioning
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -31,11 +32,12 @@ func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Cer
 		}
 		return cert, string(cert.PEM), nil
 	}
-	if _, err := ca.ParseCSR(csr); err != nil {
+	parsed, err := ca.ParseCSR(csr)
+	if err != nil {
 		return nil, "", err
 	}
 	s.recordHook(r, event.Invoked, "certificate provider "+providers[0].Name)
-	cert, text, err = s.askProvider(ctx, r, providers[0], csr)
+	cert, text, err = s.askProvider(ctx, r, providers[0], csr, parsed)
 	if err != nil {
 		s.recordHook(r, event.Returned, "failed: "+err.Error())
 		return nil, "", internalFailure.because("The certificate provider failed.", "certificate provider "+providers[0].Name+": "+err.Error())
@@ -46,7 +48,7 @@ func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Cer
 
 // askProvider invokes the provider's function and checks what it answers: the
 // certificate must have the subject and the public key of the request.
-func (s *Service) askProvider(ctx context.Context, r Request, p registry.CertificateProvider, csrPEM string) (*ca.Certificate, string, error) {
+func (s *Service) askProvider(ctx context.Context, r Request, p registry.CertificateProvider, csrPEM string, csr *x509.CertificateRequest) (*ca.Certificate, string, error) {
 	input, err := json.Marshal(map[string]string{"certificateSigningRequest": csrPEM, "principalId": r.CertificateID, "clientId": r.ClientID})
 	if err != nil {
 		return nil, "", err
@@ -70,20 +72,19 @@ func (s *Service) askProvider(ctx context.Context, r Request, p registry.Certifi
 	if err != nil {
 		return nil, "", fmt.Errorf("certificatePem: %w", err)
 	}
-	csr, err := ca.ParseCSR(csrPEM)
 	leaf := certificates[0]
 	switch {
-	case err != nil:
-		return nil, "", err
 	case leaf.Subject.String() != csr.Subject.String():
 		return nil, "", fmt.Errorf("the certificate has the subject %q, the request %q", leaf.Subject, csr.Subject)
 	case !bytes.Equal(leaf.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo):
 		return nil, "", fmt.Errorf("the certificate has another public key than the request")
 	}
-	var text []byte
-	for _, c := range certificates {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	cert, text := &ca.Certificate{ID: awsiot.CertificateID(leaf), DER: leaf.Raw}, ""
+	for i, c := range certificates {
+		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+		if text += string(block); i == 0 {
+			cert.PEM = block
+		}
 	}
-	first := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw})
-	return &ca.Certificate{ID: awsiot.CertificateID(leaf), DER: leaf.Raw, PEM: first}, string(text), nil
+	return cert, text, nil
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"slices"
-	"time"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -123,7 +122,7 @@ func (tx *transaction) checkAuthority(ca *x509.Certificate, n NewCACertificate) 
 		return invalid("certificate mode %q must be %s or %s", clip(string(n.Mode)), DefaultMode, SNIOnly)
 	case !ca.BasicConstraintsValid || !ca.IsCA:
 		return Reject(CodeCertificateInvalid, "The certificate is not that of a CA (basicConstraints CA:TRUE).")
-	case !validAt(ca, tx.now):
+	case tx.now.Before(ca.NotBefore) || tx.now.After(ca.NotAfter):
 		return Reject(CodeCertificateInvalid, "The CA certificate is not valid now.")
 	case n.Mode == SNIOnly && n.VerificationPEM != "":
 		return invalid("In mode %s the verification certificate must be empty.", SNIOnly)
@@ -238,17 +237,17 @@ func (r *Registry) RegisterCertificate(n NewCertificate, caPEM string) (Certific
 			if err != nil {
 				return Certificate{}, err
 			}
-			signers = slices.DeleteFunc(signers, func(c CACertificate) bool { return c.Certificate.ID != awsiot.CertificateID(ca) })
+			signers = slices.DeleteFunc(signers, func(s authority) bool { return !s.cert.Equal(ca) })
 		} else if len(signers) > 1 {
 			return Certificate{}, Reject(CodeCertificateConflict, "%d registered CA certificates have the issuer's name; caCertificatePem must say which one signed the certificate.", len(signers))
 		}
 		switch {
-		case len(signers) == 0 || !signers[0].signed(leaf):
+		case len(signers) == 0 || leaf.CheckSignatureFrom(signers[0].cert) != nil:
 			return Certificate{}, Reject(CodeCertificateInvalid, "No registered CA certificate signed the certificate.")
-		case signers[0].Certificate.Status != Active:
+		case signers[0].record.Certificate.Status != Active:
 			return Certificate{}, Reject(CodeCertificateState, "The CA certificate is INACTIVE.")
 		}
-		n.Mode, n.caID = signers[0].Certificate.Mode, signers[0].Certificate.ID
+		n.Mode, n.caID = signers[0].record.Certificate.Mode, signers[0].record.Certificate.ID
 		return tx.createCertificate(n)
 	})
 }
@@ -266,8 +265,8 @@ func (r *Registry) AuthorityOf(leaf *x509.Certificate, presented []*x509.Certifi
 	defer r.mu.RUnlock()
 	for _, c := range awsiot.Chain(leaf, presented) {
 		for _, ca := range r.committed.authoritiesNamed(c.RawIssuer) {
-			if ca.signed(c) {
-				return ca, true
+			if c.CheckSignatureFrom(ca.cert) == nil {
+				return ca.record, true
 			}
 		}
 	}
@@ -286,7 +285,7 @@ func (r *Registry) RegisterJustInTime(leaf *x509.Certificate, caID string) (Cert
 		if err != nil {
 			return Certificate{}, err
 		}
-		if authority, err := parseCertificate(ca.Certificate.PEM); err != nil || ca.Certificate.Status != Active || !validAt(authority, tx.now) {
+		if c := ca.Certificate; c.Status != Active || tx.now.Before(c.NotBefore) || tx.now.After(c.NotAfter) {
 			return Certificate{}, Reject(CodeCertificateState, "The CA certificate that signed it is INACTIVE or has expired.")
 		}
 		if !ca.AutoRegistration {
@@ -298,20 +297,18 @@ func (r *Registry) RegisterJustInTime(leaf *x509.Certificate, caID string) (Cert
 	})
 }
 
+// An authority is a CA certificate as it is stored, and read.
+type authority struct {
+	record CACertificate
+	cert   *x509.Certificate
+}
+
 // authoritiesNamed returns the CA certificates with this subject.
-func (s *state) authoritiesNamed(rawSubject []byte) []CACertificate {
-	return slices.DeleteFunc(s.authorities.all(), func(c CACertificate) bool {
-		parsed, err := parseCertificate(c.Certificate.PEM)
-		return err != nil || !bytes.Equal(parsed.RawSubject, rawSubject)
-	})
-}
-
-// signed reports whether the CA signed a certificate.
-func (c CACertificate) signed(leaf *x509.Certificate) bool {
-	parsed, err := parseCertificate(c.Certificate.PEM)
-	return err == nil && leaf.CheckSignatureFrom(parsed) == nil
-}
-
-func validAt(c *x509.Certificate, now time.Time) bool {
-	return !now.Before(c.NotBefore) && !now.After(c.NotAfter)
+func (s *state) authoritiesNamed(rawSubject []byte) (named []authority) {
+	for _, record := range s.authorities.all() {
+		if cert, err := parseCertificate(record.Certificate.PEM); err == nil && bytes.Equal(cert.RawSubject, rawSubject) {
+			named = append(named, authority{record, cert})
+		}
+	}
+	return named
 }
