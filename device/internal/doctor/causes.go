@@ -70,7 +70,7 @@ var Causes = []Cause{
 		"have the claim policy attached to the claim certificate; " + readLog},
 	{"credentials-denied", "requesting credentials of role alias …: rejected by AWS IoT: AccessDenied (403)",
 		"the device's policies do not allow iot:AssumeRoleWithCertificate on the role alias, or its thing is not attached to its certificate",
-		"have an operator allow it; docs/programs.md has the statement"},
+		"have an operator allow it in a policy of the device, and attach the thing"},
 	{"role-alias-missing", "requesting credentials of role alias …: rejected by AWS IoT: ResourceNotFound (404)",
 		"the role alias is not in this account and Region", "compare --role-alias with the output of \"aws iot list-role-aliases\", and server.endpoint with its account and Region"},
 	{"role-not-assumed", "requesting credentials of role alias …: rejected by AWS IoT: any other code",

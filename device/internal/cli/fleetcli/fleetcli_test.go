@@ -95,6 +95,23 @@ func TestConfigurationOfHardwareKeysEnrollsSoftwareDevices(t *testing.T) {
 
 // TestReconnectScenario enrolls with the hidden spelling, and has all devices
 // reconnect.
+// The configuration of a real device serves a fleet on another machine, which has
+// not its serial number.
+func TestSerialNumberOfTheConfigurationIsNotRead(t *testing.T) {
+	startCore(t)
+	text, err := os.ReadFile("device.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := strings.Replace(string(text), `serialNumber: "2974685"`, "serialNumberFrom: {program: /nonexistent}\nthingname: fleety_1", 1)
+	if err := os.WriteFile("device.yaml", []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := run("enroll", "-n", "2", "-c", "device.yaml"); code != 0 {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
 func TestReconnectScenario(t *testing.T) {
 	startCore(t)
 	code, out, errs := run("enrol", "-n", "4", "-c", "device.yaml", "--hold", "3s", "--reconnect-after", "500ms", "--reconnect-window", "1s", "--curves", "x25519,P256",
