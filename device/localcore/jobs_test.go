@@ -319,8 +319,8 @@ func TestParametersOfJobsThatAreNotEmulatedAreRejected(t *testing.T) {
 	t.Parallel()
 	s := startWithThings(t, "T")
 	for parameter, value := range map[string]string{
-		"documentSource": `"https://s3.amazonaws.com/bucket/document"`, "jobTemplateArn": `"arn:aws:iot:us-east-1:123456789012:jobtemplate/t"`,
-		"documentParameters": `{"a":"b"}`, "destinationPackageVersions": `["arn"]`, "namespaceId": `"ns"`,
+		"documentSource":             `"https://s3.amazonaws.com/bucket/document"`,
+		"destinationPackageVersions": `["arn"]`, "namespaceId": `"ns"`,
 		"schedulingConfig": `{"startTime":"2030-01-01T00:00"}`,
 	} {
 		status, answer := call(t, s.Server, "PUT", "/jobs/j", `{"targets":["`+s.ARN("thing/T")+`"],"document":"{}","`+parameter+`":`+value+`}`)
@@ -329,7 +329,7 @@ func TestParametersOfJobsThatAreNotEmulatedAreRejected(t *testing.T) {
 		}
 	}
 	for operation, request := range map[string]string{
-		"CreateJobTemplate": "PUT /job-templates/t", "DescribeManagedJobTemplate": "GET /managed-job-templates/AWS-Reboot",
+		"CreateJobTemplate": "PUT /job-templates/t", "ListJobTemplates": "GET /job-templates",
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		if status, answer := call(t, s.Server, method, path, ""); status != http.StatusNotFound || !strings.Contains(answer, operation) {
