@@ -241,6 +241,8 @@ func HiddenBehaviors() (groups []Hidden) {
 // Cost is what checks request of an endpoint, as far as their scripts show.
 type Cost struct {
 	Checks, Connections, Requests, Messages int
+	// Jobs and Tunnels are charged one by one.
+	Jobs, Tunnels int
 }
 
 // CostOf counts the steps of checks.
@@ -250,7 +252,14 @@ func CostOf(checks []Check) (c Cost) {
 		for _, s := range check.steps {
 			word, rest, _ := strings.Cut(s.text, " ")
 			verb, _, _ := strings.Cut(rest, " ")
-			switch n := check.Repeat; {
+			n := check.Repeat
+			switch {
+			case word == "tunnels" && verb == "OpenTunnel":
+				c.Tunnels += n
+			case word == "api" && strings.HasPrefix(rest, "PUT /jobs/") && !strings.Contains(rest, "/cancel"):
+				c.Jobs += n
+			}
+			switch {
 			case word == "api", word == "data", word == "jobsdata", word == "tunnels":
 				c.Requests += 2 * n // many create what must be deleted
 			case word == "principal", word == "thing":
@@ -267,6 +276,6 @@ func CostOf(checks []Check) (c Cost) {
 
 // String is a sentence for the one who pays.
 func (c Cost) String() string {
-	return fmt.Sprintf("%d checks, with about %d requests of the REST API, %d connections and %d messages",
-		c.Checks, c.Requests, c.Connections, c.Messages)
+	return fmt.Sprintf("%d checks, with about %d requests of the REST API, %d connections, %d messages, %d jobs and %d tunnels",
+		c.Checks, c.Requests, c.Connections, c.Messages, c.Jobs, c.Tunnels)
 }

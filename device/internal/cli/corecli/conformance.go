@@ -45,7 +45,7 @@ differs: what is documented, what this emulator does, and what the endpoint does
 Everything that it creates has a name that begins with "conformance-" and is
 deleted again, also when it is interrupted. Against AWS it needs the AWS
 credentials of the environment and --yes-this-is-aws: it creates certificates,
-policies, things, jobs, rules and templates, and AWS charges for its messages.
+policies, things, jobs, rules, templates and tunnels, and AWS charges for them.
 Other endpoints get no credentials of yours.
 
 It ends with exit code 0 when nothing differs, and 1 when something does.`,
@@ -127,7 +127,7 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 		}
 	}
 	if onAWS {
-		console.Note(fmt.Sprintf("Running %s in your AWS account. AWS charges for messages and connections, well under one US dollar in all. "+
+		console.Note(fmt.Sprintf("Running %s in your AWS account. AWS charges for all of these, for jobs and tunnels one by one. "+
 			"Whatever is created has a name that begins with %q and is deleted again.", conformance.CostOf(o.Checks), conformance.Prefix))
 		loaded, err := config.LoadDefaultConfig(cmd.Context())
 		if err != nil {
