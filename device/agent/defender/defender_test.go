@@ -51,7 +51,7 @@ func copyNet(t *testing.T) string {
 	return dir
 }
 
-// Reports come in their interval, over connections too, with ids that rise, the
+// Reports are sent once in an interval, over connections too, with ids that rise, the
 // sockets that others can reach, and the traffic since the report before.
 func TestReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

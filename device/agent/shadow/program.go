@@ -85,7 +85,7 @@ func (s *Shadow) applyOnce(ctx context.Context) error {
 // call runs the program with the desired state as standard input. What it writes
 // to standard output, if anything, is a JSON object: the reported state.
 func (s *Shadow) call(ctx context.Context, desired []byte) (reported object, err error) {
-	if err := CheckProgram(s.config.Program); err != nil {
+	if err := checkProgram(s.config.Program); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()

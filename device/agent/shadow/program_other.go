@@ -7,7 +7,7 @@ import (
 	"os/exec"
 )
 
-// CheckProgram returns an error: who can change a program is not known here.
-func CheckProgram(string) error { return errors.ErrUnsupported }
+// checkProgram returns an error: who can change a program is not known here.
+func checkProgram(string) error { return errors.ErrUnsupported }
 
 func leadGroup(*exec.Cmd) {}

@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// CheckProgram returns an error unless the program is executable, and nobody but
+// checkProgram returns an error unless the program is executable, and nobody but
 // root and the agent's user can have changed it.
-func CheckProgram(path string) error {
+func checkProgram(path string) error {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
