@@ -39,7 +39,7 @@ main() {
 	work=$(mktemp)
 	trap 'rm -f -- "$work"' EXIT
 	git grep -lI -e "$old" | while read -r file; do
-		sed "s#$pattern\([^a-zA-Z0-9_.-]\|\$\)#$new\1#g" "$file" >"$work"
+		sed "s#$pattern\([^a-zA-Z0-9_-]\|\$\)#$new\1#g" "$file" >"$work"
 		cat "$work" >"$file"
 	done
 	# Imports and requirements are sorted by path.
