@@ -18,6 +18,9 @@ const (
 // group may have the name.
 func ValidThingName(name string) bool { return within(name, 128, ":_-") }
 
+// ValidJobID reports whether a job may have the id.
+func ValidJobID(id string) bool { return within(id, 64, "_-") }
+
 // ValidTemplateName reports whether a provisioning template may have the name.
 func ValidTemplateName(name string) bool { return within(name, 36, "_-") }
 

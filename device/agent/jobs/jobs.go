@@ -214,12 +214,6 @@ func (r *response) over() bool {
 	return slices.Contains([]string{"ResourceNotFound", "TerminalStateReached", "InvalidStateTransition"}, r.Code)
 }
 
-// validJobID reports whether an id can be a level of a topic and is one of AWS's: 1
-// to 64 letters, digits, hyphens and underscores.
-func validJobID(id string) bool {
-	return len(id) <= 64 && awsiot.ValidThingName(id) && !strings.Contains(id, ":")
-}
-
 // responseTimeout bounds the wait for a response.
 const responseTimeout = 30 * time.Second
 
@@ -281,7 +275,7 @@ func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error)
 		if err != nil || r.Execution == nil {
 			return true, err
 		}
-		if !validJobID(r.Execution.JobID) {
+		if !awsiot.ValidJobID(r.Execution.JobID) {
 			return true, fmt.Errorf("AWS IoT sent the job id %q", r.Execution.JobID)
 		}
 		s.accept(r)
