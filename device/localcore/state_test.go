@@ -66,7 +66,7 @@ func TestWrittenConfigurationIsThatOfTheDevice(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := start(t, localcore.Config{Credentials: dir})
-	c, err := config.Load(config.Sources{Path: filepath.Join(dir, "device.yaml")})
+	c, err := config.Load(t.Context(), config.Sources{Path: filepath.Join(dir, "device.yaml")})
 	if err != nil {
 		t.Fatal(err)
 	}

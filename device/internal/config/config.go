@@ -16,6 +16,7 @@ package config
 
 import (
 	"cmp"
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -280,7 +281,7 @@ type Setting struct {
 // [Problems] and holds every problem found. With problems the Config has what
 // could be read, so that a caller can go on looking; it is nil when the file
 // could not be read at all.
-func Load(s Sources) (*Config, error) {
+func Load(ctx context.Context, s Sources) (*Config, error) {
 	path := cmp.Or(s.Path, DefaultPath)
 	if _, err := os.Lstat(path); s.Path == "" && errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(SystemPath); errors.Is(err, fs.ErrNotExist) {
@@ -298,7 +299,7 @@ func Load(s Sources) (*Config, error) {
 	}
 	found = append(found, applyEnvironment(c, s.Environ)...)
 	found = append(found, applyFlags(c, s.Flags)...)
-	found = append(found, c.readSerialNumber()...)
+	found = append(found, c.readSerialNumber(ctx)...)
 	found = append(found, validate(c, found)...)
 	c.warn(found)
 	return c, found.err()

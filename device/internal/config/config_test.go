@@ -29,7 +29,7 @@ func load(t *testing.T, doc string, s config.Sources) (*config.Config, error) {
 		t.Fatal(err)
 	}
 	s.Path = "device.yaml"
-	return config.Load(s)
+	return config.Load(t.Context(), s)
 }
 
 func TestLoadReadsEveryKeyOfTheDocumentedFile(t *testing.T) {
@@ -416,7 +416,7 @@ func TestLoadNamesAFileThatCannotBeRead(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			c, err := config.Load(config.Sources{Path: tt.path})
+			c, err := config.Load(t.Context(), config.Sources{Path: tt.path})
 			if c != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, %v; want an error with %q", c, err, tt.want)
 			}
@@ -436,7 +436,7 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(path, doc, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c, err := config.Load(config.Sources{Path: path})
+		c, err := config.Load(t.Context(), config.Sources{Path: path})
 		if c == nil && err == nil {
 			t.Fatal("neither a configuration nor an error")
 		}

@@ -158,7 +158,7 @@ func TestCheckWarnsOfWhatShouldNotStay(t *testing.T) {
 	if err := os.Chmod("c.key", 0o640); err != nil {
 		t.Fatal(err)
 	}
-	c, err := config.Load(config.Sources{Path: "device.yaml"})
+	c, err := config.Load(t.Context(), config.Sources{Path: "device.yaml"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ import (
 func TestRelativePathsStartWhereTheyAreWritten(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "etc/device.yaml", good+"stateDir: state\nbootstrap: {certificatepath: a/claim.pem, cacertificatepath: /roots.pem}\n")
-	got, err := config.Load(config.Sources{
+	got, err := config.Load(t.Context(), config.Sources{
 		Path:    "etc/device.yaml",
 		Environ: []string{"IOT_DEVICE_PRIMARY_CERTIFICATEPATH=own.pem"},
 		Flags:   []config.Setting{{Key: "primary.privatekeypath", Value: "./own.key", Flag: "--set"}},
@@ -141,7 +141,7 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 	go func() {
 		_, _, err := c.Check(true)
 		done <- err
-		_, err = config.Load(config.Sources{Path: fifo})
+		_, err = config.Load(t.Context(), config.Sources{Path: fifo})
 		done <- err
 	}()
 	for range 2 {
@@ -190,7 +190,7 @@ func TestPasswordOfAProxyInAFileThatOthersReadIsAWarning(t *testing.T) {
 	if err := os.Chmod("device.yaml", 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := config.Load(config.Sources{Path: "device.yaml"})
+	c, err := config.Load(t.Context(), config.Sources{Path: "device.yaml"})
 	if err != nil || len(c.Warnings) != 1 || strings.Contains(c.Warnings[0], "hunter2") {
 		t.Errorf("mode 0644: error %v, warnings %v", err, c.Warnings)
 	}
@@ -201,11 +201,11 @@ func TestConfigurationIsLookedForInTwoPlaces(t *testing.T) {
 	if _, err := os.Stat(config.SystemPath); err == nil {
 		t.Skipf("this machine has a %s", config.SystemPath)
 	}
-	if _, err := config.Load(config.Sources{}); err == nil || !strings.Contains(err.Error(), config.SystemPath) || !strings.Contains(err.Error(), config.DefaultPath) {
+	if _, err := config.Load(t.Context(), config.Sources{}); err == nil || !strings.Contains(err.Error(), config.SystemPath) || !strings.Contains(err.Error(), config.DefaultPath) {
 		t.Errorf("without one: %v", err)
 	}
 	write(t, config.DefaultPath, good)
-	if c, err := config.Load(config.Sources{}); err != nil || c.Path != config.DefaultPath {
+	if c, err := config.Load(t.Context(), config.Sources{}); err != nil || c.Path != config.DefaultPath {
 		t.Errorf("with one here: %v", err)
 	}
 }

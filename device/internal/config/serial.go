@@ -35,7 +35,7 @@ const programTimeout = 30 * time.Second
 // readSerialNumber reads the serial number from where serialNumberFrom says. An
 // identity is not lost with that place: if it fails and the state directory has
 // the identity of one device, its serial number is used, with a warning.
-func (c *Config) readSerialNumber() Problems {
+func (c *Config) readSerialNumber(ctx context.Context) Problems {
 	var set []string
 	strongest := 0
 	for _, s := range [][2]string{
@@ -57,7 +57,7 @@ func (c *Config) readSerialNumber() Problems {
 		return Problems{c.problem(set[1], fmt.Sprintf("%s and %s are both set", set[0], set[1]), "keep one")}
 	}
 	key := set[0]
-	from, serial, err := c.serialFrom(key)
+	from, serial, err := c.serialFrom(ctx, key)
 	if err == nil {
 		err = checkSerialNumber(serial)
 	}
@@ -89,7 +89,7 @@ func (c *Config) rank(key string) int {
 }
 
 // serialFrom reads the place of that key, and returns its name too.
-func (c *Config) serialFrom(key string) (from, serial string, err error) {
+func (c *Config) serialFrom(ctx context.Context, key string) (from, serial string, err error) {
 	from = c.SerialNumberFrom.File
 	var data []byte
 	switch key {
@@ -103,7 +103,7 @@ func (c *Config) serialFrom(key string) (from, serial string, err error) {
 		data, err = readFile(from, maxFileSize)
 	default:
 		from = c.SerialNumberFrom.Program
-		ctx, cancel := context.WithTimeout(context.Background(), programTimeout)
+		ctx, cancel := context.WithTimeout(ctx, programTimeout)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, from)
 		cmd.WaitDelay = time.Second // a process of its own may keep the pipe open

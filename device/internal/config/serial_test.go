@@ -71,7 +71,7 @@ func TestRelativeFileOfTheSerialNumberStartsAtTheConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := config.Load(config.Sources{Path: filepath.Join(dir, "device.yaml")})
+	c, err := config.Load(t.Context(), config.Sources{Path: filepath.Join(dir, "device.yaml")})
 	if err != nil || c.SerialNumber != "2974685" {
 		t.Errorf("%+v, %v", c, err)
 	}

@@ -30,7 +30,7 @@ func TestShadowsAreReadFromFileEnvironmentAndFlags(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			write(t, path, shadowsFile+tc.file)
-			c, err := config.Load(config.Sources{Path: path, Environ: tc.environ})
+			c, err := config.Load(t.Context(), config.Sources{Path: path, Environ: tc.environ})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -57,7 +57,7 @@ func TestWrongShadowsAreProblemsWithTheirPlace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			write(t, path, shadowsFile+"agent: {shadows: "+shadows+"}")
-			_, err := config.Load(config.Sources{Path: path})
+			_, err := config.Load(t.Context(), config.Sources{Path: path})
 			if problems, ok := errors.AsType[config.Problems](err); !ok || problems[0].Key != "agent.shadows" || problems[0].Origin.Line != 4 {
 				t.Errorf("%+v", err)
 			}
@@ -65,7 +65,7 @@ func TestWrongShadowsAreProblemsWithTheirPlace(t *testing.T) {
 	}
 	write(t, path, shadowsFile)
 	for _, value := range []string{"a", "{}", `[{"nome":"a"}]`, `[]x`, "[{\"name\":\"\xff\"}]", `["a"]`} {
-		if _, err := config.Load(config.Sources{Path: path, Flags: []config.Setting{{Key: "agent.shadows", Value: value, Flag: "--set"}}}); err == nil {
+		if _, err := config.Load(t.Context(), config.Sources{Path: path, Flags: []config.Setting{{Key: "agent.shadows", Value: value, Flag: "--set"}}}); err == nil {
 			t.Errorf("%s is accepted", value)
 		}
 	}

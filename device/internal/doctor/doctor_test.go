@@ -88,7 +88,7 @@ func (p *patient) load(t *testing.T) {
 	for key, value := range p.settings {
 		sources.Flags = append(sources.Flags, config.Setting{Key: key, Value: value, Flag: "--set"})
 	}
-	p.doctor.Settings, p.doctor.Problems = config.Load(sources)
+	p.doctor.Settings, p.doctor.Problems = config.Load(t.Context(), sources)
 }
 
 // examine runs the doctor.
@@ -611,7 +611,7 @@ func TestClockIsComparedWithTheServer(t *testing.T) {
 
 func TestWithoutConfigurationTheRestIsSkipped(t *testing.T) {
 	t.Chdir(t.TempDir())
-	settings, err := config.Load(config.Sources{Path: "none.yaml"})
+	settings, err := config.Load(t.Context(), config.Sources{Path: "none.yaml"})
 	report := doctor.Run(t.Context(), doctor.Config{Settings: settings, Problems: err})
 	got := results(report)
 	for check, want := range map[string]doctor.Result{

@@ -211,7 +211,7 @@ func TestDiskOfTheStateDirectoryIsTried(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "device.yaml", []byte("serialNumber: \"1\"\ndeviceLocation: USA\nstateDir: state\nserver: {endpoint: localhost}\n"))
 	write(t, "state", nil) // a file where the folder goes
-	settings, err := config.Load(config.Sources{Path: "device.yaml"})
+	settings, err := config.Load(t.Context(), config.Sources{Path: "device.yaml"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if o.reprovision && o.discardPending {
 		return &cli.UsageError{Err: errors.New("--discard-pending ends what --reprovision resumes: give one of them")}
 	}
-	d, err := open(console, o.Sources, o.reprovision, o.rotate)
+	d, err := open(ctx, console, o.Sources, o.reprovision, o.rotate)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ first; without one the command does the same, if its user may read the identity.
 
 func printCredentials(ctx context.Context, console *cli.Console, s config.Sources, roleAlias string) error {
 	s.Environ = console.Environ
-	c, err := config.Load(s) // its warnings are those of open
+	c, err := config.Load(ctx, s) // its warnings are those of open
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 	case !answered && !errors.Is(err, agent.ErrNotRunning) && !errors.Is(err, fs.ErrPermission):
 		return err
 	}
-	d, err := openProvisioned(console, s)
+	d, err := openProvisioned(ctx, console, s)
 	if err != nil {
 		return err
 	}
@@ -80,8 +80,8 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 }
 
 // openProvisioned opens a device that must have an identity.
-func openProvisioned(console *cli.Console, s config.Sources) (*device, error) {
-	d, err := open(console, s, false, true)
+func openProvisioned(ctx context.Context, console *cli.Console, s config.Sources) (*device, error) {
+	d, err := open(ctx, console, s, false, true)
 	if err != nil {
 		return nil, err
 	}

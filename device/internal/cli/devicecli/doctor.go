@@ -41,7 +41,7 @@ The exit code is that of the worst finding; 0 means that no check failed.`,
 
 func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error {
 	o.Environ = console.Environ
-	c, problems := config.Load(o.Sources)
+	c, problems := config.Load(ctx, o.Sources)
 	checks := doctor.Config{Settings: c, Problems: problems, Log: console.Log}
 	if !o.json {
 		checks.Progress = func(c doctor.Check) { fmt.Fprint(console.Out, c) } // as they are made

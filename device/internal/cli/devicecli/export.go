@@ -3,6 +3,7 @@ package devicecli
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -47,7 +48,7 @@ written to amazon-roots.pem in stateDir.`,
   $ eval "$(iot_device export env)"`,
 		ValidArgs: []string{"mosquitto", "aws-iot-device-client", "greengrass-lite", "env"},
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
-		RunE:      func(_ *cobra.Command, args []string) error { return export(console, o, args[0]) },
+		RunE:      func(cmd *cobra.Command, args []string) error { return export(cmd.Context(), console, o, args[0]) },
 	}
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "write to `FILE`, which must not exist, instead of standard output")
@@ -68,8 +69,8 @@ type exported struct {
 	warnings                       []string
 }
 
-func export(console *cli.Console, o exportOptions, format string) error {
-	d, err := openProvisioned(console, o.Sources)
+func export(ctx context.Context, console *cli.Console, o exportOptions, format string) error {
+	d, err := openProvisioned(ctx, console, o.Sources)
 	if err != nil {
 		return err
 	}

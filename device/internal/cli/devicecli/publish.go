@@ -38,7 +38,7 @@ A TOPIC that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/up/.`
 }
 
 func runPublish(ctx context.Context, console *cli.Console, s config.Sources, args []string) error {
-	c, err := load(console, s)
+	c, err := load(ctx, console, s)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ A FILTER that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/down
   $ iot_device subscribe '#' | jq -r .payload`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := load(console, s)
+			c, err := load(cmd.Context(), console, s)
 			if err != nil {
 				return err
 			}

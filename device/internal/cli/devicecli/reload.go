@@ -19,7 +19,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	d, err := open(console, s, false, false)
+	d, err := open(ctx, console, s, false, false)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 			for next == nil {
 				select {
 				case <-hangup:
-					next = d.reload(console, s)
+					next = d.reload(ctx, console, s)
 				case <-running.Done():
 					return
 				}
@@ -58,9 +58,9 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 
 // reload reads the configuration again. It returns nil where that is broken, and
 // where it is the same.
-func (d *device) reload(console *cli.Console, s config.Sources) *device {
+func (d *device) reload(ctx context.Context, console *cli.Console, s config.Sources) *device {
 	console.Reloading()
-	next, err := open(console, s, false, false)
+	next, err := open(ctx, console, s, false, false)
 	switch {
 	case err != nil:
 		console.Log.Error("reading the configuration again failed; the present one stays", "error", err)

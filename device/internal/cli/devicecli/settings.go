@@ -1,6 +1,7 @@
 package devicecli
 
 import (
+	"context"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -8,9 +9,9 @@ import (
 
 // load reads the configuration and shows its warnings. Like config.Load it
 // returns what it could read when there are problems, nil if that is nothing.
-func load(console *cli.Console, s config.Sources) (*config.Config, error) {
+func load(ctx context.Context, console *cli.Console, s config.Sources) (*config.Config, error) {
 	s.Environ = console.Environ
-	c, err := config.Load(s)
+	c, err := config.Load(ctx, s)
 	if c != nil {
 		for _, warning := range c.Warnings {
 			console.Warn(warning)
@@ -31,8 +32,8 @@ type device struct {
 // open reads the configuration and the files that it names, and opens the
 // identity store. All problems come at once; those of the claim do not count
 // where it is no longer needed.
-func open(console *cli.Console, s config.Sources, reprovision, rotate bool) (*device, error) {
-	c, problems := load(console, s)
+func open(ctx context.Context, console *cli.Console, s config.Sources, reprovision, rotate bool) (*device, error) {
+	c, problems := load(ctx, console, s)
 	if c == nil {
 		return nil, problems
 	}

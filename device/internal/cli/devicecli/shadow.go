@@ -71,7 +71,7 @@ The result is printed as by shadow get.`,
 
 // runShadow prints a shadow, after a change if there is one.
 func runShadow(ctx context.Context, console *cli.Console, s config.Sources, args []string, change []byte) error {
-	c, err := load(console, s)
+	c, err := load(ctx, console, s)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package devicecli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -31,15 +32,15 @@ interrupted provisioning has come, and what is damaged. It changes nothing.`,
   # For scripts: none, pending, provisioned, damaged or unreadable
   $ iot_device status --json | jq -r .state`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return runStatus(console, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), console, o) },
 	}
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the status as one JSON object")
 	return cmd
 }
 
-func runStatus(console *cli.Console, o statusOptions) error {
-	c, err := load(console, o.Sources)
+func runStatus(ctx context.Context, console *cli.Console, o statusOptions) error {
+	c, err := load(ctx, console, o.Sources)
 	if err != nil {
 		return err
 	}

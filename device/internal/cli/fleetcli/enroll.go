@@ -103,7 +103,7 @@ there by default.`,
 }
 
 func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error {
-	c, err := o.config(console)
+	c, err := o.config(ctx, console)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error
 }
 
 // config checks the flags before it reads any file.
-func (o *enrollOptions) config(console *cli.Console) (c fleet.Config, err error) {
+func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fleet.Config, err error) {
 	c = o.fleet
 	if c.Serials, err = fleet.NewSerials(o.prefix, o.first, o.devices); err != nil {
 		return c, err
@@ -145,7 +145,7 @@ func (o *enrollOptions) config(console *cli.Console) (c fleet.Config, err error)
 	if err != nil {
 		return c, err
 	}
-	base, files, err := o.settings.load(console)
+	base, files, err := o.settings.load(ctx, console)
 	if err != nil {
 		return c, err
 	}

@@ -1,6 +1,7 @@
 package fleetcli
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"time"
@@ -33,11 +34,11 @@ func errAWS(endpoint string) error {
 func onAWS(endpoint string) bool { return awsiot.ParseEndpoint(endpoint).AWS() }
 
 // load reads the configuration and the files that it names.
-func (s *settings) load(console *cli.Console) (*config.Config, *config.Files, error) {
+func (s *settings) load(ctx context.Context, console *cli.Console) (*config.Config, *config.Files, error) {
 	s.Environ = console.Environ
 	// Those of the file are of one device: they are neither read nor checked.
 	s.Flags = append(s.Flags, config.Setting{Key: "serialNumber", Value: "simulated"}, config.Setting{Key: "thingname"})
-	c, problems := config.Load(s.Sources)
+	c, problems := config.Load(ctx, s.Sources)
 	if c == nil {
 		return nil, nil, problems
 	}
