@@ -8,7 +8,8 @@ COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS     := -s -w $(foreach v,version=$(VERSION) commit=$(COMMIT),-X example.com/fleety/device/internal/cli.$v)
 BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 # A bootstrap waits for the network, so only its cryptography is worth inlining.
-SMALL       := -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x/crypto/...=
+# Nothing that it speaks HTTP with needs HTTP/2.
+SMALL       := -tags nethttpomithttp2 -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x/crypto/...=
 DEVICE      ?= $(CURDIR)/iot_device
 HOOK_ARCH   ?= arm64
 FUZZTIME    ?= 500x

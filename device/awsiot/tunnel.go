@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"regexp"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -23,9 +23,14 @@ const (
 	MaxTunnelMinutes   = 720      // of the life of a tunnel
 )
 
-// TunnelClientToken is the form of a client token: the client that connects with
-// one for the first time can use the access token again.
-var TunnelClientToken = regexp.MustCompile(`^[a-zA-Z0-9-]{32,128}$`)
+// ValidTunnelClientToken reports whether a token has the form of a client token, 32
+// to 128 letters, digits and hyphens: the client that connects with one for the
+// first time can use the access token again.
+func ValidTunnelClientToken(token string) bool {
+	return len(token) >= 32 && len(token) <= 128 && !strings.ContainsFunc(token, func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+}
 
 // ValidTunnelService reports whether a name can be a service of a tunnel.
 func ValidTunnelService(name string) bool { return within(name, 128, ":_-") }

@@ -17,7 +17,7 @@ import (
 // its shadows, jobs and tunnels 0.8.
 const (
 	maxBinarySize = 12_000_000 // bytes, stripped, for linux/amd64
-	maxMemory     = 11_000_000 // bytes resident at the peak
+	maxMemory     = 11 << 20   // bytes resident at the peak
 	maxIdleAgent  = 16_000_000 // bytes resident of an agent that is connected
 )
 

@@ -545,7 +545,7 @@ func TestHandshakeErrors(t *testing.T) {
 		if !ok {
 			t.Error("a handshake after the rejection")
 		}
-		if r.URL.String() != "/tunnel?local-proxy-mode=destination" || !awsiot.TunnelClientToken.MatchString(r.Header.Get("client-token")) {
+		if r.URL.String() != "/tunnel?local-proxy-mode=destination" || !awsiot.ValidTunnelClientToken(r.Header.Get("client-token")) {
 			t.Errorf("%s, client token %q", r.URL, r.Header.Get("client-token"))
 		}
 		rw.Header().Set("channel-id", "the-channel")

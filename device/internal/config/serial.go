@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -117,7 +118,9 @@ func (c *Config) serialFrom(ctx context.Context, key string) (from, serial strin
 }
 
 // placeholderSerial fits what boards have whose maker has not set a serial number.
-var placeholderSerial = regexp.MustCompile(`(?i)^(to be filled.*|default([ _-]?string)?|(system|chassis|board|base board)?[ -]?serial([ -]?number)?|not.(specified|applicable|available|settable|provided)|none|n/?a|null|unknown|invalid|empty|o\.?e\.?m\.?|0?123456789(0|abcdef)?)$`)
+var placeholderSerial = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)^(to be filled.*|default([ _-]?string)?|(system|chassis|board|base board)?[ -]?serial([ -]?number)?|not.(specified|applicable|available|settable|provided)|none|n/?a|null|unknown|invalid|empty|o\.?e\.?m\.?|0?123456789(0|abcdef)?)$`)
+})
 
 func checkSerialNumber(serial string) error {
 	digits := strings.ToLower(strings.Map(func(r rune) rune {
@@ -129,7 +132,7 @@ func checkSerialNumber(serial string) error {
 	switch {
 	case serial == "":
 		return errors.New("has no serial number")
-	case placeholderSerial.MatchString(serial), strings.Trim(digits, "0") == "", len(digits) > 3 && strings.Trim(digits, digits[:1]) == "":
+	case placeholderSerial().MatchString(serial), strings.Trim(digits, "0") == "", len(digits) > 3 && strings.Trim(digits, digits[:1]) == "":
 		return fmt.Errorf("has %q, which many devices have that were given no serial number", serial)
 	case len(serial) > maxSerialLength || !awsiot.ValidThingName(serial):
 		return fmt.Errorf("has %.100q, which cannot be part of a thing name: a-z A-Z 0-9 : _ -, %d characters at most", serial, maxSerialLength)

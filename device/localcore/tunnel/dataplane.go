@@ -106,8 +106,8 @@ func (s *Service) authenticate(r *http.Request, mode string) (t *tunnel, status 
 		return nil, status, "local-proxy-mode must be source or destination"
 	case len(secrets) != 1:
 		return nil, status, "the request must have one access token, in the header access-token or in the cookie awsiot-tunnel-token"
-	case len(clients) > 2 || len(clients) == 2 && !awsiot.TunnelClientToken.MatchString(clients[0]):
-		return nil, status, "client-token must be one value of the form " + awsiot.TunnelClientToken.String()
+	case len(clients) > 2 || len(clients) == 2 && !awsiot.ValidTunnelClientToken(clients[0]):
+		return nil, status, "client-token must be one value of 32 to 128 letters, digits and hyphens"
 	case !slices.ContainsFunc(websocket.Subprotocols(r), func(p string) bool { return slices.Contains(versions, p) }):
 		return nil, status, "Sec-WebSocket-Protocol has no protocol of secure tunneling"
 	}
