@@ -37,7 +37,7 @@ type agentProcess struct {
 }
 
 // agent returns a device's agent, which is not started yet.
-func (d *device) agent(t *testing.T) *agentProcess {
+func (d *device) agent(t testing.TB) *agentProcess {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "fleety") // the path of a socket must be short
 	if err != nil {
@@ -56,7 +56,7 @@ func (a *agentProcess) environment() []string {
 }
 
 // start returns when the agent answers.
-func (a *agentProcess) start(t *testing.T, flags ...string) {
+func (a *agentProcess) start(t testing.TB, flags ...string) {
 	t.Helper()
 	a.stderr = &watcher{}
 	a.cmd = exec.CommandContext(t.Context(), a.binary, append([]string{"run", "--config", "device.yaml", "--log-level", "info"}, flags...)...)
@@ -100,7 +100,7 @@ func (a *agentProcess) stop() int {
 }
 
 // request returns the agent's answer.
-func (a *agentProcess) request(t *testing.T, method, path string, body io.Reader) (status int, text string) {
+func (a *agentProcess) request(t testing.TB, method, path string, body io.Reader) (status int, text string) {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", a.socket)
@@ -122,7 +122,7 @@ func (a *agentProcess) request(t *testing.T, method, path string, body io.Reader
 }
 
 // await waits until the agent's status is as it should be.
-func (a *agentProcess) await(t *testing.T, as func(agent.Status) bool) agent.Status {
+func (a *agentProcess) await(t testing.TB, as func(agent.Status) bool) agent.Status {
 	t.Helper()
 	for {
 		var s agent.Status
@@ -175,7 +175,8 @@ func (c *cloud) collect(t *testing.T, d *device) *published {
 // acknowledged to a producer, and keeps the order of each producer's.
 func TestKilledAgentLosesNoAcknowledgedMessage(t *testing.T) {
 	t.Parallel()
-	const kills, producers = 50, 3
+	const producers = 3
+	kills := int(*crashKills)
 	s := newSite(t, shipped)
 	d := s.device(t, "device")
 	d.mustRun(t)

@@ -47,7 +47,7 @@ func (b *broker) credentials() string { return filepath.Join(b.dir, "claim") }
 // those that the system takes for outgoing connections, 32768 and more on Linux:
 // one of those is soon another's, or even that of a client which tries to
 // connect to it and ends up at itself.
-func stablePort(t *testing.T) int {
+func stablePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 20000 + rand.IntN(12000)
