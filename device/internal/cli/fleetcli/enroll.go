@@ -153,7 +153,7 @@ func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fle
 	if c.Quotas, err = o.quotas.quotas(base.Server.Endpoint); err != nil {
 		return c, err
 	}
-	if console.Log.Enabled(context.Background(), slog.LevelInfo) {
+	if console.Log.Enabled(ctx, slog.LevelInfo) {
 		c.Log = console.Log // thousands of devices log only when that is requested
 	}
 	return c, nil
