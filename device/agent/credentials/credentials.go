@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/session"
@@ -104,7 +105,11 @@ func (p *Provider) Get(ctx context.Context, roleAlias string) (*ProcessOutput, e
 			log.Warn("the credentials could not be replaced and are used until they expire", "expiration", s.Credentials.Expiration, "error", err)
 			s.Retry = time.Now().Add(retryAfter).UTC()
 		}
-		if err := write(path, s); err != nil {
+		data, err := json.Marshal(s)
+		if err == nil {
+			err = atomicfile.Write(path, data, 0o600)
+		}
+		if err != nil {
 			log.Warn("the credentials cannot be stored and will be requested again", "error", err)
 		}
 	}
@@ -157,34 +162,6 @@ func (p *Provider) request(ctx context.Context, id *identity.Identity, roleAlias
 		return nil, fmt.Errorf("%s answered without credentials; is it the credentials provider?", o.Endpoint)
 	}
 	return &stored{Endpoint: o.Endpoint, ThingName: id.Record.ThingName, Received: time.Now().UTC(), Credentials: c}, nil
-}
-
-// write replaces a file such that after a crash the old or the new one is there.
-func write(path string, s *stored) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".*.tmp") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	for _, step := range []func() error{f.Sync, f.Close, func() error { return os.Rename(f.Name(), path) }} {
-		if err == nil {
-			err = step()
-		}
-	}
-	if err != nil {
-		f.Close()
-		os.Remove(f.Name())
-		return err
-	}
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = dir.Sync() // not every system can
-		dir.Close()
-	}
-	return nil
 }
 
 // A nameError is a role alias that AWS IoT does not allow.

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"example.com/fleety/device/agent/atomicfile"
 )
 
 // download is the built-in handler [DownloadFile]. Its arguments are the URL, the
@@ -64,7 +66,7 @@ func (s *Service) download(ctx context.Context, st *step) error {
 	if err := root.Rename(partial, name); err != nil {
 		return err
 	}
-	return syncDirectory(filepath.Dir(filepath.Join(s.Downloads, name)))
+	return atomicfile.SyncDir(filepath.Dir(filepath.Join(s.Downloads, name)))
 }
 
 // checkSignature verifies the signature of a digest, if one is required.

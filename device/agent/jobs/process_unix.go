@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -116,47 +114,6 @@ func credential(name string) (*syscall.Credential, error) {
 		}
 	}
 	return c, err
-}
-
-// checkHandler returns the path of a handler that nobody but root and the agent's
-// user can have changed.
-func checkHandler(dir, name string) (string, error) {
-	if dir == "" {
-		return "", errors.New("agent.jobs.handlers, the folder of handlers, is not configured")
-	}
-	path := filepath.Join(dir, name)
-	for _, p := range []string{dir, path} {
-		info, err := os.Lstat(p)
-		if p == dir {
-			info, err = os.Stat(p)
-		}
-		if err != nil {
-			return "", fmt.Errorf("handler %s: %w", name, err)
-		}
-		owner, ok := info.Sys().(*syscall.Stat_t)
-		switch {
-		case p == path && !info.Mode().IsRegular():
-			return "", fmt.Errorf("handler %s is not a regular file", path)
-		case p == path && info.Mode()&0o111 == 0:
-			return "", fmt.Errorf("handler %s is not executable: %w", path, fs.ErrPermission)
-		case info.Mode()&0o022 != 0:
-			return "", fmt.Errorf("%s is writable by others (mode %04o); run: chmod go-w %[1]s", p, info.Mode().Perm())
-		case ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
-			return "", fmt.Errorf("%s is owned neither by root nor by the agent's user", p)
-		}
-	}
-	return path, nil
-}
-
-// handlerEnvironment returns the agent's environment without what is the agent's
-// own: its settings and the service manager's.
-func handlerEnvironment() (environ []string) {
-	for _, pair := range os.Environ() {
-		if !strings.HasPrefix(pair, "IOT_DEVICE_") && !strings.HasPrefix(pair, "NOTIFY_SOCKET=") && !strings.HasPrefix(pair, "WATCHDOG_") {
-			environ = append(environ, pair)
-		}
-	}
-	return environ
 }
 
 // bootID changes with each boot; "" if it cannot be read.

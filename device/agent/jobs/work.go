@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/fleety/device/agent/program"
 )
 
 // maxAttempts is how often a step begins: it is interrupted where the agent or the
@@ -174,13 +176,13 @@ func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail
 func (s *Service) runProgram(ctx context.Context, e *execution, st *step) (stdout tail, err error) {
 	argv := st.command
 	if argv == nil {
-		path, err := checkHandler(s.Handlers, st.handler)
+		path, err := s.handler(st.handler)
 		if err != nil {
 			return stdout, err
 		}
 		argv = append([]string{path, st.runAsUser}, st.args...) // AWS's handlers, too, have the user first
 	}
-	environ := append(handlerEnvironment(), "IOT_JOB_ID="+e.JobID, fmt.Sprint("IOT_JOB_ATTEMPT=", e.Attempt))
+	environ := append(program.Environment(), "IOT_JOB_ID="+e.JobID, fmt.Sprint("IOT_JOB_ATTEMPT=", e.Attempt))
 	stdout, stderr, err := run(ctx, argv, environ, st.runAsUser, func(p *process) error {
 		e.Process = p
 		return s.store(e)
@@ -197,6 +199,25 @@ func (s *Service) runProgram(ctx context.Context, e *execution, st *step) (stdou
 		e.setDetail("stderr", string(stderr.text))
 	}
 	return stdout, err
+}
+
+// handler returns the path of a handler. Links are not followed out of the folder.
+func (s *Service) handler(name string) (path string, err error) {
+	if s.Handlers == "" {
+		return "", errors.New("agent.jobs.handlers, the folder of handlers, is not configured")
+	}
+	path = filepath.Join(s.Handlers, name)
+	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	if err == nil {
+		err = program.Check(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("handler %s: %w", name, err)
+	}
+	return path, nil
 }
 
 // awaitEnd waits for the system to end.

@@ -8,12 +8,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2/maybe"
-
+	"example.com/fleety/device/agent/atomicfile"
+	"example.com/fleety/device/agent/program"
 	"example.com/fleety/device/awsiot"
 )
 
@@ -58,7 +57,7 @@ func (s *Shadow) applyOnce(ctx context.Context) error {
 	text := append(awsiot.EncodeJSON(desired), '\n')
 	if file := s.config.File; file != "" {
 		if old, err := os.ReadFile(file); err != nil || !bytes.Equal(old, text) {
-			if err := errors.Join(maybe.WriteFile(file, text, 0o640), syncDir(filepath.Dir(file))); err != nil {
+			if err := atomicfile.Write(file, text, 0o640); err != nil {
 				return err
 			}
 		}
@@ -85,7 +84,7 @@ func (s *Shadow) applyOnce(ctx context.Context) error {
 // call runs the program with the desired state as standard input. What it writes
 // to standard output, if anything, is a JSON object: the reported state.
 func (s *Shadow) call(ctx context.Context, desired []byte) (reported object, err error) {
-	if err := checkProgram(s.config.Program); err != nil {
+	if err := program.Check(s.config.Program); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -96,12 +95,7 @@ func (s *Shadow) call(ctx context.Context, desired []byte) (reported object, err
 	cmd := exec.CommandContext(ctx, s.config.Program)
 	var output, problems head
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = bytes.NewReader(desired), &output, &problems, killDelay
-	for _, pair := range os.Environ() { // without what is the agent's own
-		if !strings.HasPrefix(pair, "IOT_DEVICE_") && !strings.HasPrefix(pair, "NOTIFY_SOCKET=") && !strings.HasPrefix(pair, "WATCHDOG_") {
-			cmd.Env = append(cmd.Env, pair)
-		}
-	}
-	cmd.Env = append(cmd.Env, "THING_NAME="+thing, "SHADOW_NAME="+s.config.Name)
+	cmd.Env = append(program.Environment(), "THING_NAME="+thing, "SHADOW_NAME="+s.config.Name)
 	leadGroup(cmd)
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		if ctx.Err() != nil {

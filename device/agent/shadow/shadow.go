@@ -22,8 +22,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/renameio/v2/maybe"
-
+	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
@@ -132,23 +131,11 @@ func (s *Shadow) topic(thing string, o awsiot.ShadowOperation) awsiot.ShadowTopi
 
 // save stores a state before it counts. The caller holds mu.
 func (s *Shadow) save(st state) error {
-	err := maybe.WriteFile(s.path(), awsiot.EncodeJSON(st), 0o600)
-	if err == nil {
-		err = syncDir(s.config.Dir)
-	}
+	err := atomicfile.Write(s.path(), awsiot.EncodeJSON(st), 0o600)
 	if err == nil {
 		s.state = st
 	}
 	return err
-}
-
-// syncDir makes a rename survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // view returns the state with what is not sent yet over it. The caller holds mu.

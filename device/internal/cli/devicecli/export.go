@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -125,11 +126,7 @@ func (d *device) rootsFile() (string, error) {
 	if err := os.MkdirAll(d.config.StateDir, 0o700); err != nil {
 		return "", err
 	}
-	temp := path + ".tmp"
-	if err := os.WriteFile(temp, roots.Bytes(), 0o644); err != nil {
-		return "", err
-	}
-	return path, os.Rename(temp, path)
+	return path, atomicfile.Write(path, roots.Bytes(), 0o644)
 }
 
 // exportMosquitto maps up/# and down/# of the local broker to the thing's own

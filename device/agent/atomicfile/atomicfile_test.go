@@ -1,0 +1,53 @@
+package atomicfile_test
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"example.com/fleety/device/agent/atomicfile"
+)
+
+func TestWriteReplacesTheContentAndKeepsTheMode(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state.json")
+	for i, text := range []string{"a long text", "short", ""} {
+		if err := atomicfile.Write(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != text {
+			t.Fatalf("%q, %v", got, err)
+		}
+		want := os.FileMode(0o600)
+		if i > 0 {
+			want = 0o400
+		}
+		if info, err := os.Stat(path); runtime.GOOS != "windows" && (err != nil || info.Mode().Perm() != want) {
+			t.Errorf("%v, %v", info.Mode(), err)
+		}
+		if err := os.Chmod(path, 0o400); err != nil && runtime.GOOS != "windows" {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What cannot be written leaves the old content, and no second file.
+func TestFailureLeavesTheOldFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "taken")
+	if err := os.MkdirAll(filepath.Join(path, "below"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := atomicfile.Write(path, []byte("new"), 0o600); err == nil {
+		t.Error("a folder was replaced")
+	}
+	if err := atomicfile.Write(filepath.Join(dir, "none", "file"), nil, 0o600); !os.IsNotExist(err) {
+		t.Errorf("no folder: %v", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+}

@@ -1,0 +1,10 @@
+//go:build !unix
+
+package program
+
+import "errors"
+
+// Check returns an error: who can change a program is not known here.
+func Check(string) error {
+	return errors.New("programs of the device's owner run on Unix systems only")
+}
