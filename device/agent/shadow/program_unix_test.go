@@ -3,6 +3,8 @@
 package shadow_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +92,54 @@ cat input`)}
 	}
 	disconnect()
 	stop()
+}
+
+// An agent that starts again does not call the program for a desired state that it
+// had, also where that is none.
+func TestRestartDoesNotRepeatTheCall(t *testing.T) {
+	t.Parallel()
+	for name, desired := range map[string]string{"none": "", "one": `{"led":"on"}`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, c := t.TempDir(), newCloud(t)
+			if desired != "" {
+				c.desire(desired)
+			}
+			file := filepath.Join(dir, "desired.json")
+			config := shadow.Config{Dir: dir, File: file, Program: program(t, dir, "cat input")}
+			s := open(t, config)
+			stop, disconnect := run(t, s), c.connect(t, s)
+			await(t, "the call", func() bool { return strings.HasPrefix(applied(t, dir), "{") && !s.Document().Pending })
+			disconnect()
+			stop()
+			before := calls(t, dir)
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, config)
+			stop, disconnect = run(t, s), c.connect(t, s)
+			await(t, "the file", func() bool { _, err := os.Stat(file); return err == nil })
+			c.desire(`{"other":1}`)
+			await(t, "the next call", func() bool { return strings.Contains(applied(t, dir), `"other":1`) && !s.Document().Pending })
+			disconnect()
+			stop()
+			if n := calls(t, dir) - before; n != 1 {
+				t.Errorf("%d calls after the restart, want 1", n)
+			}
+		})
+	}
+}
+
+// applied returns the desired state that the program was called with, as it is
+// stored.
+func applied(t *testing.T, dir string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "shadow-.json"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	_, applied, _ := strings.Cut(string(text), `"applied":`)
+	return applied
 }
 
 // An agent that ends between the desired state and the report calls the program

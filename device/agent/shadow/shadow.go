@@ -68,8 +68,9 @@ type state struct {
 	// Queue are changes that AWS IoT has not acknowledged, each to be merged after
 	// the one before.
 	Queue []object `json:"queue,omitempty"`
-	// Applied is the desired state that the program has been called with.
-	Applied object `json:"applied,omitempty"`
+	// Applied is the desired state that the program has been called with, nil before
+	// the first call.
+	Applied object `json:"applied"`
 }
 
 // The counters.

@@ -377,6 +377,45 @@ func TestDeltasAreTakenByVersion(t *testing.T) {
 	})
 }
 
+// A shadow that an application deletes has no desired state any more: neither by
+// itself, nor when the application makes it again.
+func TestDeletionEmptiesTheShadow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(t)
+		c.desire(`{"old":1}`)
+		s := open(t, shadow.Config{Dir: t.TempDir()})
+		defer c.connect(t, s)()
+		synctest.Wait()
+		c.do(topic(awsiot.DeleteShadow), nil)
+		synctest.Wait()
+		diff(t, `{"state":{},"version":0,"pending":false}`, s.Document())
+		c.desire(`{"new":1}`)
+		synctest.Wait()
+		diff(t, `{"state":{"desired":{"new":1}},"version":2,"pending":false}`, s.Document())
+
+		// The response of a get that the deletion has overtaken is of the past.
+		time.Sleep(2 * time.Minute)
+		var held func()
+		c.mu.Lock()
+		c.hook = func(o awsiot.ShadowTopic, payload []byte) bool {
+			messages, err := c.service.Request(o, payload)
+			if err != nil || held != nil {
+				return false
+			}
+			held = func() { c.deliver(messages[0].Topic, string(messages[0].Payload)) }
+			return true
+		}
+		c.mu.Unlock()
+		c.deliver(topic(awsiot.UpdateShadow).Delta(), `{"state":{"new":1},"version":1,"timestamp":1}`) // old: it has the shadow got
+		synctest.Wait()
+		c.do(topic(awsiot.DeleteShadow), nil)
+		synctest.Wait()
+		held()
+		synctest.Wait()
+		diff(t, `{"state":{},"version":0,"pending":false}`, s.Document())
+	})
+}
+
 // With its session and its state, a device that comes back has missed nothing;
 // without the session it gets the shadow.
 func TestShadowIsGotAfterAConnectWithoutSession(t *testing.T) {

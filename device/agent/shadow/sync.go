@@ -34,10 +34,11 @@ type Conn = interface {
 	Publish(ctx context.Context, topic string, payload []byte) error
 }
 
-// Filters returns the topics of the responses, and of the differences.
+// Filters returns the topics of the responses, of the differences, and of the
+// shadow's deletion by somebody else.
 func (s *Shadow) Filters(thing string) []string {
-	get, update := s.topic(thing, awsiot.GetShadow), s.topic(thing, awsiot.UpdateShadow)
-	return []string{get.Accepted(), get.Rejected(), update.Accepted(), update.Rejected(), update.Delta()}
+	get, update, del := s.topic(thing, awsiot.GetShadow), s.topic(thing, awsiot.UpdateShadow), s.topic(thing, awsiot.DeleteShadow)
+	return []string{get.Accepted(), get.Rejected(), update.Accepted(), update.Rejected(), update.Delta(), del.Accepted()}
 }
 
 // Deliver lets a message of this shadow wait for Serve.
@@ -181,6 +182,15 @@ func (x *exchange) receive(o awsiot.ShadowOperation, response string, payload []
 		} else if x.waiting != nil && x.waiting.operation == o && (r.ClientToken == "" || r.ClientToken == x.waiting.token) {
 			x.rejected(r)
 		} // another client's
+		return
+	}
+	if o == awsiot.DeleteShadow {
+		x.shadow.mu.Lock()
+		defer x.shadow.mu.Unlock()
+		x.shadow.stale = true
+		if x.waiting != nil && x.waiting.operation == awsiot.GetShadow {
+			x.waiting = nil // its response may be of before the deletion
+		}
 		return
 	}
 	d, err := readDocument(payload)

@@ -12,7 +12,7 @@ const (
 )
 
 // maxShadows leaves filters of a connection, of which AWS IoT allows 50, to others:
-// a shadow takes five.
+// a shadow takes six.
 const maxShadows = 6
 
 // A Shadow is one that the agent keeps.
