@@ -304,6 +304,13 @@ func TestAgentRejectsBadRequests(t *testing.T) {
 			t.Errorf("publish %s: exit code %d, want %d\n%s", topic, cmd.ProcessState.ExitCode(), want, out)
 		}
 	}
+	for _, more := range []string{"x", large} {
+		cmd := exec.CommandContext(t.Context(), a.binary, "publish", "--config", "device.yaml", "telemetry", "-")
+		cmd.Dir, cmd.Env, cmd.Stdin = a.dir, a.environment(), strings.NewReader(large+more)
+		if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 2 {
+			t.Errorf("publish a line of %d bytes: exit code %d, want 2\n%s", len(large+more), cmd.ProcessState.ExitCode(), out)
+		}
+	}
 }
 
 // The commands of the page work as they are written.

@@ -57,10 +57,15 @@ func (s *Service) download(ctx context.Context, st *step) error {
 	defer root.Close()
 	partial := name + ".partial"
 	attempt := func() (struct{}, error) { return struct{}{}, fetch(ctx, root, partial, from, want) }
+	var last error
 	report := func(err error, next time.Duration) {
+		last = err
 		s.Log.Warn("a download is interrupted", "host", from.Host, "next", next, "error", err)
 	}
 	if _, err := backoff.Retry(ctx, attempt, backoff.WithNotify(report), backoff.WithMaxElapsedTime(0)); err != nil {
+		if last != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w; the last attempt: %w", err, last)
+		}
 		return err
 	}
 	if err := root.Rename(partial, name); err != nil {

@@ -4,12 +4,14 @@ package jobs
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -122,6 +124,25 @@ func TestDownloadWithoutDigestStartsAnew(t *testing.T) {
 	b.check("a", files.content)
 	if files.ranges.Load() != 0 {
 		t.Error("a part was requested, which may be of another file")
+	}
+}
+
+// A download that runs out of time says what was wrong.
+func TestDownloadSaysWhyItWasTriedAgain(t *testing.T) {
+	t.Parallel()
+	timeout := errors.New("timeout")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if requests.Add(1) == 2 {
+			cancel(timeout)
+		}
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	t.Cleanup(server.Close)
+	err := New(Config{Downloads: t.TempDir()}).download(ctx, &step{args: []string{server.URL, "a"}})
+	if !errors.Is(err, timeout) || !strings.Contains(err.Error(), "502") {
+		t.Error(err)
 	}
 }
 

@@ -286,6 +286,12 @@ func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error)
 		update["statusDetails"] = e.Details
 	}
 	r, err := s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)
+	if r.Code == "InvalidRequest" && update["statusDetails"] != nil {
+		// AWS IoT's Unicode may be older: that must not keep the status back for ever.
+		s.Log.Error("AWS IoT rejects the details of a job execution, which is reported without them", "job", e.JobID, "error", err)
+		delete(update, "statusDetails")
+		r, err = s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)
+	}
 	if r.over() {
 		s.Log.Warn("the job execution is over: it was canceled, has timed out or has been deleted", "job", e.JobID, "error", err)
 		s.finish("GONE")

@@ -3,6 +3,7 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,8 @@ type bench struct {
 	config Config
 	cloud  *cloudjobs.Service
 	stop   func()
+	// oldUnicode: every detail has a character that AWS IoT does not know.
+	oldUnicode bool
 
 	mu      sync.Mutex
 	service *Service // nil while the device is off
@@ -115,6 +118,14 @@ func (c *conn) Publish(_ context.Context, topic string, payload []byte) error {
 	t, ok := awsiot.ParseJobsTopic(topic)
 	if !ok {
 		return errors.New(topic + " is not a topic of the Jobs API")
+	}
+	if c.oldUnicode && bytes.Contains(payload, []byte("statusDetails")) {
+		var request struct{ ClientToken string }
+		if err := json.Unmarshal(payload, &request); err != nil {
+			return err
+		}
+		c.service.Deliver(session.Message{Topic: t.Rejected(), Payload: fmt.Appendf(nil, `{"clientToken":%q,"code":"InvalidRequest"}`, request.ClientToken)})
+		return nil
 	}
 	c.cloud.Handle(t, payload, func(m cloudjobs.Message) {
 		c.service.Deliver(session.Message{Topic: m.Topic, Payload: m.Payload})
@@ -417,6 +428,34 @@ func TestOutputIsCutToWhatAWSAccepts(t *testing.T) {
 	if out := []rune(e.StatusDetails["stdout"]); len(out) != 1024 || !strings.HasSuffix(string(out), "x\uFFFD   [1mää the end") {
 		t.Errorf("%d characters: …%q", len(out), string(out[max(0, len(out)-20):]))
 	}
+}
+
+// Format characters, as emojis and files of Windows have them, characters for private
+// use and unassigned ones: AWS IoT accepts none in details.
+func TestDetailsHaveNoCharacterThatAWSRejects(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.handler("h", `printf 'a\342\200\213b\357\273\277c\356\200\200d\315\270e\302\255f'; exit 1`)
+	b.create("j", `{"version":"1.0","includeStdOut":true,"steps":[{"action":{"name":"step\u200d1\ufeff","type":"runHandler","input":{"handler":"h"}}}]}`)
+	b.create("operation", `{"operation":"h\u2066"}`)
+	b.powerOn()
+	if e := b.await("j", cloudjobs.Failed); e.StatusDetails["stdout"] != "a b c d e f" || e.StatusDetails["step"] != "1/1 step 1" {
+		t.Errorf("%q", e.StatusDetails)
+	}
+	b.await("operation", cloudjobs.Rejected)
+}
+
+// Details that AWS IoT rejects nevertheless do not keep the status back.
+func TestStatusIsReportedWithoutRejectedDetails(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.oldUnicode = true
+	b.handler("h", "echo out")
+	b.create("j", `{"operation":"h","includeStdOut":true}`)
+	b.create("fails", `{"operation":"missing"}`)
+	b.powerOn()
+	b.await("j", cloudjobs.Succeeded)
+	b.await("fails", cloudjobs.Rejected)
 }
 
 func TestCanceledExecutionEndsItsProcessGroup(t *testing.T) {

@@ -53,11 +53,14 @@ type process struct {
 }
 
 // setDetail sets one of the execution's details, in the form that AWS IoT accepts:
-// 1 to 1,024 characters, none of them a control character. Of a longer text the
-// end stays.
+// 1 to 1,024 characters, none of the Unicode category C: control and format
+// characters, those for private use and those that are not assigned. Of a longer
+// text the end stays.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecutionStatusDetails.html
 func (e *execution) setDetail(key, text string) {
 	text = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if unicode.Is(unicode.C, r) {
 			return ' '
 		}
 		return r

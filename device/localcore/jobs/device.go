@@ -328,8 +328,8 @@ func checkDetails(details map[string]string) error {
 			return invalid("Key %q of statusDetails must have 1 to 128 letters, digits, colons, underscores or hyphens.", key)
 		}
 		n := utf8.RuneCountInString(value)
-		if n < 1 || n > maxDetail || strings.ContainsFunc(value, unicode.IsControl) {
-			return invalid("The value of %q in statusDetails must have 1 to %d characters, none of them a control character.", key, maxDetail)
+		if n < 1 || n > maxDetail || strings.ContainsFunc(value, func(r rune) bool { return unicode.Is(unicode.C, r) }) {
+			return invalid("The value of %q in statusDetails must have 1 to %d characters, none of them of the Unicode category C (control, format, private use).", key, maxDetail)
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -69,7 +70,7 @@ func runPublish(ctx context.Context, console *cli.Console, s config.Sources, arg
 		}
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return fmt.Errorf("publishing line %d: %w", n+1, session.ErrLimit)
+		return fmt.Errorf("publishing line %d: %w", n+1, &agent.Error{StatusCode: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)})
 	} else if err != nil {
 		return fmt.Errorf("reading standard input: %w", err)
 	}
