@@ -109,10 +109,10 @@ func packaged(example string) (string, error) {
 		{"privatekeypath: certs/", "privatekeypath: " + state + "/claim/"},
 		{"certificatepath: certs/", "certificatepath: " + state + "/claim/"},
 	} {
-		if strings.Count(head, change[0]) != 1 {
-			return "", fmt.Errorf("the example configuration has %q %d times", change[0], strings.Count(head, change[0]))
+		if !strings.Contains(head, change[0]) {
+			return "", fmt.Errorf("the example configuration has no %q", change[0])
 		}
-		head = strings.Replace(head, change[0], change[1], 1)
+		head = strings.ReplaceAll(head, change[0], change[1])
 	}
 	return head, nil
 }
