@@ -84,6 +84,7 @@ unit: infra/node_modules $(AWSSDK)/node_modules
 	@for module in $(MODULES); do echo "testing $$module"; ( cd $$module && \
 		$(GO) test -race -timeout 30m ./... ) || exit 1; done
 	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
+	cd .ci/release && GOWORK=off $(GO) test .
 
 %/node_modules: %/package.json %/package-lock.json
 	cd $* && npm ci --silent --ignore-scripts --no-audit --no-fund
@@ -157,7 +158,6 @@ packages: $(addprefix release/,$(foreach b,$(BINARIES),$(if $(findstring /linux/
 images: $(foreach p,iot_device iot_core_local iot_fleet,release/$p/linux/amd64 release/$p/linux/arm64) .ci/tools/images .ci/tools/notices  ## make container images, as OCI layouts in dist/images
 	rm -rf dist/images
 	scripts/images.sh $(VERSION) dist/images
-	cd .ci/release && GOWORK=off $(GO) test ./...
 	cd device && $(GO) test ./e2e -packages -run Image -timeout 30m
 
 .ci/tools/notices .ci/tools/images: .ci/tools/%: .ci/release/%/main.go .ci/release/go.sum
