@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"example.com/fleety/device/agent/program"
 )
 
 // killDelay is how long a handler has to end after SIGTERM, before SIGKILL.
@@ -29,11 +31,10 @@ const gate = `read -r _ && exec "$0" "$@" </dev/null`
 func run(ctx context.Context, argv, environ []string, runAsUser string, started func(*process) error) (stdout, stderr tail, err error) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", gate}, argv...)...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environ, "/", &stdout, &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	program.LeadGroup(cmd, syscall.SIGTERM)
 	if cmd.SysProcAttr.Credential, err = credential(runAsUser); err != nil {
 		return stdout, stderr, err
 	}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = killDelay
 	opening, err := cmd.StdinPipe()
 	if err != nil {

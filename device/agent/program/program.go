@@ -1,5 +1,5 @@
 // Package program has what services of the agent need to run programs of the
-// device's owner: which may run, and what they see of the agent.
+// device's owner: which may run, what they see of the agent, and how they end.
 package program
 
 import (

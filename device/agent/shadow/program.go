@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"example.com/fleety/device/agent/atomicfile"
@@ -96,7 +97,7 @@ func (s *Shadow) call(ctx context.Context, desired []byte) (reported object, err
 	var output, problems head
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = bytes.NewReader(desired), &output, &problems, killDelay
 	cmd.Env = append(program.Environment(), "THING_NAME="+thing, "SHADOW_NAME="+s.config.Name)
-	leadGroup(cmd)
+	program.LeadGroup(cmd, syscall.SIGKILL)
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

@@ -3,9 +3,11 @@
 package program
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 )
@@ -36,4 +38,16 @@ func Check(path string) error {
 		}
 	}
 	return nil
+}
+
+// LeadGroup makes a program the leader of a process group, all of which gets the
+// signal when the context of the command ends. It does nothing on other systems.
+func LeadGroup(cmd *exec.Cmd, signal syscall.Signal) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error {
+		if err := syscall.Kill(-cmd.Process.Pid, signal); !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+		return os.ErrProcessDone
+	}
 }

@@ -1,7 +1,0 @@
-//go:build !unix
-
-package shadow
-
-import "os/exec"
-
-func leadGroup(*exec.Cmd) {}
