@@ -216,9 +216,7 @@ func (r *Registry) DeleteCACertificate(id string) error {
 		if c.Certificate.Status == Active {
 			return Reject(CodeCertificateState, "The CA certificate must be deactivated (not ACTIVE) before deletion.")
 		}
-		tx.authorities.remove(id)
-		tx.tags.remove("cacert/" + id)
-		return nil
+		return remove(tx, tx.authorities, id)
 	})
 }
 

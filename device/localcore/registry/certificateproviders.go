@@ -81,12 +81,5 @@ func (r *Registry) UpdateCertificateProvider(name, functionARN string) error {
 // DeleteCertificateProvider deletes a certificate provider: AWS IoT then signs by
 // itself again.
 func (r *Registry) DeleteCertificateProvider(name string) error {
-	return r.update(func(tx *transaction) error {
-		if err := tx.providers.check(name); err != nil {
-			return err
-		}
-		tx.providers.remove(name)
-		tx.tags.remove("certificateprovider/" + name)
-		return nil
-	})
+	return r.update(func(tx *transaction) error { return remove(tx, tx.providers, name) })
 }

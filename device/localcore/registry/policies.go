@@ -81,9 +81,7 @@ func (r *Registry) DeletePolicy(name string) error {
 		if targets := tx.policyTargets.rightsOf(name); len(targets) > 0 {
 			return Reject(CodeDeleteConflict, "The policy cannot be deleted as the policy is attached to one or more principals (name=%s): %s, of %d.", name, targets[0], len(targets))
 		}
-		tx.policies.remove(name)
-		tx.tags.remove("policy/" + name)
-		return nil
+		return remove(tx, tx.policies, name)
 	})
 }
 

@@ -220,6 +220,16 @@ func mutate[T any](r *Registry, f func(*transaction) (T, error)) (T, error) {
 	return out, nil
 }
 
+// remove deletes a record that must be there, and its tags.
+func remove[V any](tx *transaction, t *table[V], key string) error {
+	if err := t.check(key); err != nil {
+		return err
+	}
+	t.remove(key)
+	tx.tags.remove(t.kind + "/" + key)
+	return nil
+}
+
 // read runs f on the committed state.
 func read[T any](r *Registry, f func(*state) (T, error)) (T, error) {
 	r.mu.RLock()

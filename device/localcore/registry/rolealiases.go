@@ -85,12 +85,5 @@ func (r *Registry) UpdateRoleAlias(u RoleAlias) error {
 
 // DeleteRoleAlias deletes a role alias. Credentials that it gave stay valid.
 func (r *Registry) DeleteRoleAlias(name string) error {
-	return r.update(func(tx *transaction) error {
-		if err := tx.roleAliases.check(name); err != nil {
-			return err
-		}
-		tx.roleAliases.remove(name)
-		tx.tags.remove("rolealias/" + name)
-		return nil
-	})
+	return r.update(func(tx *transaction) error { return remove(tx, tx.roleAliases, name) })
 }

@@ -103,30 +103,15 @@ func (r *Registry) TagsOf(resource string) (map[string]string, error) {
 // tagsOf returns the tags of a resource that exists and can have some.
 func (s *state) tagsOf(resource string) (map[string]string, error) {
 	kind, name, _ := strings.Cut(resource, "/")
-	exists := false
-	switch kind {
-	case "policy":
-		exists = s.policies.has(name)
-	case "thingtype":
-		exists = s.types.has(name)
-	case "thinggroup":
-		exists = s.groups.has(name)
-	case "billinggroup":
-		exists = s.billingGroups.has(name)
-	case "provisioningtemplate":
-		exists = s.templates.has(name)
-	case "rolealias":
-		exists = s.roleAliases.has(name)
-	case "cacert":
-		exists = s.authorities.has(name)
-	case "certificateprovider":
-		exists = s.providers.has(name)
-	case "rule", "job", "tunnel":
-		exists = true
-	default:
+	exists, ok := map[string]func(string) bool{
+		"policy": s.policies.has, "thingtype": s.types.has, "thinggroup": s.groups.has, "billinggroup": s.billingGroups.has,
+		"provisioningtemplate": s.templates.has, "rolealias": s.roleAliases.has, "cacert": s.authorities.has,
+		"certificateprovider": s.providers.has, "rule": nil, "job": nil, "tunnel": nil, // kept elsewhere
+	}[kind]
+	if !ok {
 		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, role aliases, CA certificates, certificate providers, topic rules, jobs and tunnels can", clip(resource))
 	}
-	if !exists {
+	if exists != nil && !exists(name) {
 		return nil, rejectFor(resource, CodeNotFound, "Resource %s cannot be found.", clip(resource))
 	}
 	tags, _ := s.tags.get(resource)

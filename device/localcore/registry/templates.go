@@ -181,14 +181,7 @@ func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) erro
 // DeleteProvisioningTemplate deletes a template with all its versions, as AWS's
 // own CloudFormation handler relies on.
 func (r *Registry) DeleteProvisioningTemplate(name string) error {
-	return r.update(func(tx *transaction) error {
-		if err := tx.templates.check(name); err != nil {
-			return err
-		}
-		tx.templates.remove(name)
-		tx.tags.remove("provisioningtemplate/" + name)
-		return nil
-	})
+	return r.update(func(tx *transaction) error { return remove(tx, tx.templates, name) })
 }
 
 // CreateProvisioningTemplateVersion adds a body to a template, of which it

@@ -134,9 +134,7 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 		for _, policy := range tx.policyTargets.leftsOf(target) {
 			tx.policyTargets.remove(policy, target)
 		}
-		tx.groups.remove(name)
-		tx.tags.remove(thingGroupPrefix + name)
-		return nil
+		return remove(tx, tx.groups, name)
 	})
 }
 

@@ -271,9 +271,7 @@ func (r *Registry) DeleteBillingGroup(name string, expectedVersion int64) error 
 				tx.things.put(t.Name, t)
 			}
 		}
-		tx.tags.remove("billinggroup/" + name)
-		tx.billingGroups.remove(name)
-		return nil
+		return remove(tx, tx.billingGroups, name)
 	})
 }
 

@@ -125,9 +125,7 @@ func (r *Registry) DeleteThingType(name string) error {
 				return invalid("Cannot delete thing type %s: thing %s still has it.", name, thing.Name)
 			}
 		}
-		tx.types.remove(name)
-		tx.tags.remove("thingtype/" + name)
-		return nil
+		return remove(tx, tx.types, name)
 	})
 }
 
