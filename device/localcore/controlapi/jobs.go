@@ -43,10 +43,7 @@ var jobExceptions = map[jobs.Code]registry.Error{
 
 // jobsOf runs an operation of jobs, if there are any.
 func (a *api) jobsOf(run func(*request) (any, error)) func(*request) (any, error) {
-	return func(q *request) (any, error) {
-		if a.Jobs == nil {
-			return nil, unavailable("jobs")
-		}
+	return needs("jobs", a.Jobs != nil, func(q *request) (any, error) {
 		out, err := run(q)
 		if e, ok := errors.AsType[*jobs.Error](err); ok {
 			exception, known := jobExceptions[e.Code]
@@ -57,7 +54,7 @@ func (a *api) jobsOf(run func(*request) (any, error)) func(*request) (any, error
 			return out, &exception
 		}
 		return out, err
-	}
+	})
 }
 
 func jobSummary(j jobs.Job) object {

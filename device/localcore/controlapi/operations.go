@@ -214,7 +214,7 @@ func (a *api) operations() []operation {
 		{"GetThingShadow", "GET /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.GetShadow)},
 		{"UpdateThingShadow", "POST /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.UpdateShadow)},
 		{"DeleteThingShadow", "DELETE /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.DeleteShadow)},
-		{"ListNamedShadowsForThing", "GET /api/things/shadow/ListNamedShadowsForThing/{thingName}", "pageSize nextToken", a.listNamedShadows},
+		{"ListNamedShadowsForThing", "GET /api/things/shadow/ListNamedShadowsForThing/{thingName}", "pageSize nextToken", needs("Device Shadow service", a.Shadows != nil, a.listNamedShadows)},
 
 		{"CreateJob", "PUT /jobs/{jobId}", "", a.jobsOf(with(a.createJob))},
 		{"DescribeJob", "GET /jobs/{jobId}", "", a.jobsOf(a.describeJob)},
@@ -251,7 +251,9 @@ func needs(what string, there bool, run func(*request) (any, error)) func(*reque
 	if there {
 		return run
 	}
-	return func(*request) (any, error) { return nil, unavailable(what) }
+	return func(*request) (any, error) {
+		return nil, registry.Reject(registry.CodeServiceUnavailable, "This server has no %s.", what)
+	}
 }
 
 // awsOperations has a line "NAME METHOD PATH" for each operation of AWS's

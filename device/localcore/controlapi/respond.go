@@ -148,11 +148,6 @@ func invalid(format string, args ...any) error {
 	return registry.Reject(registry.CodeInvalidRequest, format, args...)
 }
 
-// unavailable rejects an operation whose part of the emulator is missing.
-func unavailable(what string) error {
-	return registry.Reject(registry.CodeServiceUnavailable, "This server has no %s.", what)
-}
-
 // clip shortens text that came from outside, for use in a message.
 func clip(text string) string {
 	const most = 200

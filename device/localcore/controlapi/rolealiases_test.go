@@ -99,12 +99,8 @@ func TestAccountHas100RoleAliasesAtMost(t *testing.T) {
 	for i := range registry.MaxRoleAliases {
 		must(e.registry.CreateRoleAlias(registry.RoleAlias{Name: fmt.Sprint("a", i), RoleARN: role}))(t)
 	}
-	if _, err := e.registry.CreateRoleAlias(registry.RoleAlias{Name: "b", RoleARN: role}); !isCode(err, registry.CodeLimitExceeded) {
+	_, err := e.registry.CreateRoleAlias(registry.RoleAlias{Name: "b", RoleARN: role})
+	if rejection, ok := errors.AsType[*registry.Error](err); !ok || rejection.Code != registry.CodeLimitExceeded {
 		t.Errorf("one more: %v", err)
 	}
-}
-
-func isCode(err error, code string) bool {
-	e, ok := errors.AsType[*registry.Error](err)
-	return ok && e.Code == code
 }

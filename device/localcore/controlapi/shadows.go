@@ -24,11 +24,9 @@ type Shadows interface {
 
 // shadowRequest returns what runs one operation of the Device Shadow service.
 func (a *api) shadowRequest(o awsiot.ShadowOperation) func(*request) (any, error) {
-	return func(q *request) (any, error) {
+	return needs("Device Shadow service", a.Shadows != nil, func(q *request) (any, error) {
 		t := awsiot.ShadowTopic{Thing: q.path("thingName"), Shadow: q.query("name"), Operation: o}
 		switch {
-		case a.Shadows == nil:
-			return nil, unavailable("Device Shadow service")
 		case !awsiot.ValidThingName(t.Thing):
 			return nil, invalid("thing name %q must have %s", clip(t.Thing), awsiot.ThingNameRule)
 		case q.params.Has("name") && !awsiot.ValidShadowName(t.Shadow):
@@ -39,7 +37,7 @@ func (a *api) shadowRequest(o awsiot.ShadowOperation) func(*request) (any, error
 			return nil, shadowException(e)
 		}
 		return json.RawMessage(document), err
-	}
+	})
 }
 
 // shadowException returns AWS's exception for an error document.
@@ -58,9 +56,6 @@ func shadowException(e *shadow.Error) error {
 }
 
 func (a *api) listNamedShadows(q *request) (any, error) {
-	if a.Shadows == nil {
-		return nil, unavailable("Device Shadow service")
-	}
 	out, err := names(q, "results", a.Shadows.NamedShadows(q.path("thingName")))
 	if err != nil {
 		return nil, err

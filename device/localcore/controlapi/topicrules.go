@@ -12,10 +12,7 @@ import (
 
 // rulesOf runs an operation of topic rules, if there are any.
 func (a *api) rulesOf(run func(*request) (any, error)) func(*request) (any, error) {
-	return func(q *request) (any, error) {
-		if a.Rules == nil {
-			return nil, unavailable("rules")
-		}
+	return needs("rules", a.Rules != nil, func(q *request) (any, error) {
 		out, err := run(q)
 		if e, ok := errors.AsType[*rules.Error](err); ok {
 			status := map[string]int{rules.AlreadyExists: http.StatusConflict, rules.Unauthorized: http.StatusUnauthorized}[e.Code]
@@ -25,7 +22,7 @@ func (a *api) rulesOf(run func(*request) (any, error)) func(*request) (any, erro
 			err = &registry.Error{Code: e.Code + "Exception", Status: status, Message: e.Message}
 		}
 		return out, err
-	}
+	})
 }
 
 // createTopicRule gets tags in a header, in the form of a query.

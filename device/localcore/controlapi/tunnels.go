@@ -52,10 +52,7 @@ func (a *api) byTarget() http.Handler {
 // tunnelsOf runs an operation of secure tunneling, if there is any. All its
 // exceptions have status 400.
 func (a *api) tunnelsOf(run func(*request) (any, error)) func(*request) (any, error) {
-	return func(q *request) (any, error) {
-		if a.Tunnels == nil {
-			return nil, unavailable("secure tunneling")
-		}
+	return needs("secure tunneling", a.Tunnels != nil, func(q *request) (any, error) {
 		out, err := run(q)
 		if e, ok := errors.AsType[*tunnel.Error](err); ok {
 			return nil, &registry.Error{Code: e.Code, Status: http.StatusBadRequest, Message: e.Message}
@@ -64,7 +61,7 @@ func (a *api) tunnelsOf(run func(*request) (any, error)) func(*request) (any, er
 			e.Status = http.StatusBadRequest
 		}
 		return out, err
-	}
+	})
 }
 
 type tunnelID struct {
