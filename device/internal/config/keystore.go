@@ -48,37 +48,35 @@ func (k Keys) hardware() string {
 	return ""
 }
 
-// check returns what is wrong with a setting of hardware keys.
-func (k Keys) check() error {
-	if k.hardware() == "tpm" {
-		_, err := parseTPM(k)
-		return err
-	}
-	uri, err := pkcs11.ParseURI(string(k))
-	if err == nil {
-		_, err = newTokenKeys(uri)
-	}
-	return err
-}
-
 // store makes keys as the setting says, and opens those of every kind: an
-// identity may be older than the setting.
-func (k Keys) store() identity.KeyStore {
+// identity may be older than the setting. The error is what is wrong with a setting
+// of hardware keys.
+func (k Keys) store() (identity.KeyStore, error) {
 	s := keyStore{tpm: &tpm.Keys{}, file: identity.SoftwareKeys{}}
 	s.makes = s.file
 	switch k.hardware() {
 	case "tpm":
-		if t, err := parseTPM(k); err == nil { // else it was reported
-			s.tpm, s.makes = t, t
+		t, err := parseTPM(k)
+		if err != nil {
+			return s, err
 		}
+		s.tpm, s.makes = t, t
 	case "pkcs11":
-		if uri, err := pkcs11.ParseURI(string(k)); err == nil {
-			if t, err := newTokenKeys(uri); err == nil {
-				s.token, s.makes = t, t
-			}
+		t, err := openToken(string(k))
+		if err != nil {
+			return s, err
 		}
+		s.token, s.makes = t, t
 	}
-	return s
+	return s, nil
+}
+
+func openToken(text string) (identity.KeyStore, error) {
+	uri, err := pkcs11.ParseURI(text)
+	if err != nil {
+		return nil, err
+	}
+	return newTokenKeys(uri)
 }
 
 type keyStore struct {
@@ -99,11 +97,7 @@ func (s keyStore) Open(text []byte) (crypto.Signer, error) {
 	case block.Type == pkcs11.FileType && s.token != nil:
 		return s.token.Open(text)
 	case block.Type == pkcs11.FileType:
-		uri, err := pkcs11.ParseURI(string(block.Bytes))
-		if err != nil {
-			return nil, err
-		}
-		token, err := newTokenKeys(uri)
+		token, err := openToken(string(block.Bytes))
 		if err != nil {
 			return nil, err
 		}

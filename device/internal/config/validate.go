@@ -170,7 +170,7 @@ func (v *validation) bootstrap() {
 		v.bad("bootstrap.provisioningTemplate", fmt.Sprintf("bootstrap.provisioningTemplate %q is not the name of a template", b.ProvisioningTemplate),
 			"use "+awsiot.TemplateNameRule+"; the CDK app creates "+DefaultTemplate)
 	}
-	switch err := b.Keys.check(); {
+	switch _, err := b.Keys.store(); {
 	case b.Keys == KeysDevice || b.Keys == KeysService:
 	case b.Keys.hardware() == "":
 		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys %q is unknown", string(b.Keys)),
