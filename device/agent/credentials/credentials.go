@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -127,6 +128,9 @@ func (p *Provider) read(path, thing string, log *slog.Logger) *stored {
 	if err == nil {
 		err = json.Unmarshal(data, &s)
 	}
+	if err == nil && !complete(s.Credentials) {
+		err = errors.New("a part of them is missing")
+	}
 	if err != nil {
 		log.Warn("the stored credentials cannot be read and are requested again", "error", err)
 		return nil
@@ -158,10 +162,14 @@ func (p *Provider) request(ctx context.Context, id *identity.Identity, roleAlias
 	var body awsiot.CredentialsResponse
 	err = decoder.Decode(&body)
 	c := body.Credentials
-	if err != nil || c.AccessKeyID == "" || c.SecretAccessKey == "" || c.SessionToken == "" || c.Expiration.IsZero() {
+	if err != nil || !complete(c) {
 		return nil, fmt.Errorf("%s answered without credentials; is it the credentials provider?", o.Endpoint)
 	}
 	return &stored{Endpoint: o.Endpoint, ThingName: id.Record.ThingName, Received: time.Now().UTC(), Credentials: c}, nil
+}
+
+func complete(c awsiot.Credentials) bool {
+	return c.AccessKeyID != "" && c.SecretAccessKey != "" && c.SessionToken != "" && !c.Expiration.IsZero()
 }
 
 // A nameError is a role alias that AWS IoT does not allow.

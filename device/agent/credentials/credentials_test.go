@@ -190,6 +190,23 @@ func TestDamagedOrUnwritableStoreDoesNotKeepCredentialsBack(t *testing.T) {
 		}
 	}
 	file := filepath.Join(dir, alias+".json")
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, member := range []string{"accessKeyId", "secretAccessKey", "sessionToken", "expiration"} {
+		damaged := bytes.Replace(whole, []byte(`"`+member+`"`), []byte(`"x"`), 1)
+		if bytes.Equal(damaged, whole) {
+			t.Fatalf("the file has no %s", member)
+		}
+		if err := os.WriteFile(file, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.provider(t, dir).Get(t.Context(), alias)
+		if err != nil || got.AccessKeyID == "" || got.SecretAccessKey == "" || got.SessionToken == "" || got.Expiration.IsZero() {
+			t.Errorf("without %s: %v, %v", member, got, err)
+		}
+	}
 	if _, err := c.provider(t, file).Get(t.Context(), alias); err != nil { // a file in place of the directory
 		t.Error(err)
 	}
