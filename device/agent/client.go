@@ -79,6 +79,15 @@ func (c *Client) Rotate(ctx context.Context, thing string) error {
 	return body.Close()
 }
 
+// Status returns what GET /v1/status answers.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	text, err := c.document(ctx, http.MethodGet, "/v1/status", nil)
+	if err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	return s, err
+}
+
 // Ping returns nil when the agent answers.
 func (c *Client) Ping(ctx context.Context) error {
 	body, err := c.request(ctx, http.MethodGet, "/v1/status", nil)

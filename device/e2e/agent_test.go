@@ -313,6 +313,47 @@ func TestAgentRejectsBadRequests(t *testing.T) {
 	}
 }
 
+// A diagnosis does not take the connection and the session of the agent, and tries
+// both where the agent is not connected.
+func TestDoctorLeavesTheAgentConnected(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shipped)
+	a := s.device(t, "device").agent(t)
+	a.start(t)
+	a.await(t, sent)
+	before, err := a.client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	deviceConnect := func() string {
+		cmd := exec.CommandContext(t.Context(), a.binary, "doctor", "--config", "device.yaml", "--json")
+		cmd.Dir, cmd.Env = a.dir, a.environment()
+		out, err := cmd.Output()
+		var report struct {
+			Checks []struct{ Name, Result string }
+		}
+		if err = errors.Join(err, json.Unmarshal(out, &report)); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		for _, c := range report.Checks {
+			if c.Name == "device-connect" {
+				return c.Result
+			}
+		}
+		return "none"
+	}
+	if got := deviceConnect(); got != "skipped" {
+		t.Errorf("while the agent is connected device-connect is %s", got)
+	}
+	if after, err := a.client.Status(t.Context()); err != nil || !after.Connected || !after.ConnectedSince.Equal(*before.ConnectedSince) {
+		t.Errorf("connected before %v, after %+v, %v", before.ConnectedSince, after, err)
+	}
+	a.stop()
+	if got := deviceConnect(); got != "ok" {
+		t.Errorf("without the agent device-connect is %s", got)
+	}
+}
+
 // The commands of the page work as they are written.
 func TestCommandsOfTheAgentPageWork(t *testing.T) {
 	t.Parallel()

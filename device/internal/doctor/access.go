@@ -71,11 +71,16 @@ func (r *run) claimAccess(ctx context.Context) {
 	r.access(ctx, as)
 }
 
-// deviceAccess connects as the device and subscribes below its own topic.
+// deviceAccess connects as the device and subscribes below its own topic, unless the
+// agent is connected.
 func (r *run) deviceAccess(ctx context.Context) {
 	own := role{name: "device"}
 	if r.device != nil {
 		thing := r.device.Record.ThingName
+		if r.Connected != nil && r.Connected(ctx, thing) {
+			r.skip("device-connect", "the agent (iot_device run) is connected as "+thing)
+			return
+		}
 		own.certificate = r.device.TLS()
 		own.clientID = func() string { return thing }
 		own.filters = []string{"fleet/" + thing + "/down/#"}

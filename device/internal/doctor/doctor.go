@@ -38,6 +38,11 @@ type Config struct {
 	Resolve     func(ctx context.Context, host string) ([]string, error)
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// Connected reports whether the agent on this device is connected as a thing.
+	// Another connection with its client id would end the agent's, and its session.
+	// nil: there is no agent.
+	Connected func(ctx context.Context, thing string) bool
+
 	Now      func() time.Time // nil means time.Now
 	Timeout  time.Duration    // 0 means [DefaultTimeout]
 	Progress func(Check)      // called after each check; nil for none

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"example.com/fleety/device/agent"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/internal/doctor"
@@ -23,8 +24,8 @@ func newDoctorCmd(console *cli.Console) *cobra.Command {
 		Long: `Doctor runs diagnostic checks, most fundamental first: configuration, files,
 disk, clock, network, server, policies and template. It reports for each what
 was found, why, and what to do. It changes nothing and registers nothing, but it
-does connect: with the claim certificate, and under the device's own client id,
-which ends a session that the device has.
+does connect: with the claim certificate and, unless the agent is connected, under
+the device's own client id, which ends a session that the device has.
 
 The exit code is that of the worst finding; 0 means that no check failed.`,
 		Example: `  $ iot_device doctor
@@ -43,6 +44,16 @@ func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error
 	o.Environ = console.Environ
 	c, problems := config.Load(ctx, o.Sources)
 	checks := doctor.Config{Settings: c, Problems: problems, Log: console.Log}
+	if c != nil && c.Agent.Socket != "" {
+		client := agent.NewClient(c.Agent.Socket)
+		defer client.Close()
+		checks.Connected = func(ctx context.Context, thing string) bool {
+			ctx, cancel := context.WithTimeout(ctx, doctor.DefaultTimeout)
+			defer cancel()
+			status, err := client.Status(ctx)
+			return err == nil && status.Connected && status.ThingName == thing
+		}
+	}
 	if !o.json {
 		checks.Progress = func(c doctor.Check) { fmt.Fprint(console.Out, c) } // as they are made
 	}
