@@ -71,10 +71,8 @@ func (a *agent) stayConnected(ctx context.Context) {
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false
@@ -160,22 +158,15 @@ func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *
 		if wait <= 0 {
 			return errRotate
 		}
-		due := time.NewTimer(min(wait, time.Minute)) // the clock may be set meanwhile
 		select {
-		case <-due.C:
-			continue
+		case <-time.After(min(wait, time.Minute)): // the clock may be set meanwhile
 		case <-a.rotateNow:
-			due.Stop()
-			continue
 		case <-conn.Done():
-			due.Stop()
 			return conn.Err()
 		case <-using.Done():
-			due.Stop()
 			// Where the connection has ended, it says better why.
 			return cmp.Or(conn.Err(), context.Cause(using))
 		case <-ctx.Done():
-			due.Stop()
 			a.drain(using, conn)
 			return ctx.Err()
 		}
@@ -184,12 +175,11 @@ func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *
 
 // drain waits until the outbox is empty, for a moment.
 func (a *agent) drain(using context.Context, conn *session.Session) {
-	timer := time.NewTimer(drainTimeout)
-	defer timer.Stop()
+	over := time.After(drainTimeout)
 	for a.outbox.Stats().Messages > 0 {
 		select {
 		case <-a.publisher.idle: // perhaps of a while ago
-		case <-timer.C:
+		case <-over:
 			return
 		case <-using.Done():
 			return

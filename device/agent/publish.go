@@ -54,14 +54,11 @@ func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
 		case p.idle <- struct{}{}:
 		default:
 		}
-		// A disk that cannot be read is tried again, but not at once.
-		retry := time.NewTimer(10 * time.Second)
 		select {
 		case <-p.outbox.Ready():
-		case <-retry.C:
+		case <-time.After(10 * time.Second): // a disk that could not be read
 		case <-ctx.Done():
 		}
-		retry.Stop()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -151,11 +148,7 @@ func (p *pace) wait(ctx context.Context, most int) (int, error) {
 		due = p.after
 	}
 	if now.Before(due) {
-		timer := time.NewTimer(due.Sub(now))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
+		if !sleep(ctx, due.Sub(now)) {
 			return 0, context.Cause(ctx)
 		}
 		now = due

@@ -73,11 +73,9 @@ func (r *Reporter) Deliver(session.Message) bool { return false }
 // Serve publishes a report in each interval.
 func (r *Reporter) Serve(ctx context.Context, conn Conn) error {
 	for {
-		timer := time.NewTimer(time.Until(r.next))
 		select {
-		case <-timer.C:
+		case <-time.After(time.Until(r.next)):
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
 		}
 		r.next = time.Now().Add(r.config.Interval)

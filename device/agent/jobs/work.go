@@ -222,10 +222,8 @@ func (s *Service) handler(name string) (path string, err error) {
 
 // awaitEnd waits for the system to end.
 func awaitEnd(ctx context.Context) error {
-	timer := time.NewTimer(rebootTimeout)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(rebootTimeout):
 		return fmt.Errorf("the system has not ended %s after %s", rebootTimeout, rebootHandler)
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -23,22 +23,20 @@ const killDelay = 2 * time.Second
 // applyDesired gives each new desired state to the file and to the program. What
 // fails is tried again, slower and slower.
 func (s *Shadow) applyDesired(ctx context.Context) {
-	retry := time.NewTimer(0)
-	defer retry.Stop()
-	<-retry.C
+	var retry <-chan time.Time
 	for delay := time.Duration(0); ; {
 		select {
 		case <-s.desired:
-		case <-retry.C:
+		case <-retry:
 		case <-ctx.Done():
 			return
 		}
 		if err := s.applyOnce(ctx); err != nil && ctx.Err() == nil {
 			s.fail("applying the desired state", err)
 			delay = min(max(firstDelay, 2*delay), maxDelay)
-			retry.Reset(delay/2 + rand.N(delay/2))
+			retry = time.After(delay/2 + rand.N(delay/2))
 		} else {
-			delay = 0
+			delay, retry = 0, nil
 		}
 	}
 }

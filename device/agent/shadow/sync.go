@@ -94,8 +94,6 @@ func (s *Shadow) Serve(ctx context.Context, conn Conn) error {
 	s.stale = s.stale || !s.synced || !conn.SessionPresent()
 	s.mu.Unlock()
 	x := &exchange{shadow: s}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
 		if err := x.request(ctx, conn); err != nil && ctx.Err() == nil {
 			s.fail("publishing a request to the Device Shadow service", err)
@@ -105,10 +103,9 @@ func (s *Shadow) Serve(ctx context.Context, conn Conn) error {
 		if x.waiting != nil {
 			due = x.waiting.deadline
 		}
-		timer.Reset(max(0, time.Until(due)))
 		var expired <-chan time.Time
 		if !due.IsZero() {
-			expired = timer.C
+			expired = time.After(time.Until(due))
 		}
 		select {
 		case m := <-s.inbox:
