@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -49,13 +48,5 @@ func (v *validation) tunnel() {
 			v.bad(servicesKey, fmt.Sprintf("service %q is at %q, which is neither a port nor HOST:PORT", name, t.Services[name]), "set it to a port of this device, as in {SSH: 22}")
 		}
 	}
-	const key = "agent.tunnel.endpoint"
-	host, port := t.HostPort()
-	switch kind := awsiot.ParseEndpoint(host).Kind; {
-	case t.Endpoint == "":
-	case host == "" || port == 0 || !fitsDNS(host) || isPlaceholder(host) || strings.ContainsAny(host, "/ @"):
-		v.bad(key, fmt.Sprintf("%s %q is not HOST or HOST:PORT", key, t.Endpoint), "remove it: it follows from the Region")
-	case kind != awsiot.EndpointTunneling && kind != awsiot.EndpointOther:
-		v.bad(key, fmt.Sprintf("%s %q is the %s", key, host, kind), "remove it: it follows from the Region")
-	}
+	v.hostPort("agent.tunnel.endpoint", t.Endpoint, awsiot.EndpointTunneling, "remove it: it follows from the Region")
 }

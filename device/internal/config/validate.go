@@ -33,7 +33,7 @@ func validate(c *Config, known Problems) Problems {
 	v := &validation{c: c, known: known}
 	v.identity()
 	v.endpoint()
-	v.credentialsEndpoint()
+	v.hostPort(credentialsKey, c.Server.CredentialsEndpoint, awsiot.EndpointCredentials, askForCredentialsEndpoint)
 	v.proxy()
 	v.bootstrap()
 	v.parameters()
@@ -106,17 +106,15 @@ func (v *validation) endpoint() {
 
 const askForCredentialsEndpoint = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:CredentialProvider"`
 
-func (v *validation) credentialsEndpoint() {
-	if v.c.Server.CredentialsEndpoint == "" {
-		return
-	}
-	host, port := splitHostPort(v.c.Server.CredentialsEndpoint)
-	kind := awsiot.ParseEndpoint(host).Kind
-	switch {
+// hostPort checks an optional HOST or HOST:PORT that, in AWS, is of that kind.
+func (v *validation) hostPort(key, value string, want awsiot.EndpointKind, remedy string) {
+	host, port := splitHostPort(value)
+	switch kind := awsiot.ParseEndpoint(host).Kind; {
+	case value == "":
 	case host == "" || port == 0 || !fitsDNS(host) || isPlaceholder(host) || strings.ContainsAny(host, "/ @"):
-		v.bad(credentialsKey, fmt.Sprintf("%s %q is not HOST or HOST:PORT", credentialsKey, v.c.Server.CredentialsEndpoint), askForCredentialsEndpoint)
-	case kind != awsiot.EndpointCredentials && kind != awsiot.EndpointOther:
-		v.bad(credentialsKey, fmt.Sprintf("%s %q is the %s", credentialsKey, host, kind), askForCredentialsEndpoint)
+		v.bad(key, fmt.Sprintf("%s %q is not HOST or HOST:PORT", key, value), remedy)
+	case kind != want && kind != awsiot.EndpointOther:
+		v.bad(key, fmt.Sprintf("%s %q is the %s", key, host, kind), remedy)
 	}
 }
 

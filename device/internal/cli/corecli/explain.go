@@ -3,13 +3,13 @@ package corecli
 import (
 	"cmp"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"strings"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/policy"
@@ -131,15 +131,11 @@ func readCertificate(path string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading a certificate: %w", err)
 	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, fmt.Errorf("reading certificate %s: it holds no certificate in PEM form", path)
-	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
+	certificates, err := awsiot.Certificates(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading certificate %s: %w", path, err)
 	}
-	return certificate, nil
+	return certificates[0], nil
 }
 
 // read reads all policies, and reports all that is wrong with them at once.
