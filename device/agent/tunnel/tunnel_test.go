@@ -596,15 +596,15 @@ func FuzzDataPlane(f *testing.F) {
 	f.Add([]byte("text"), false)
 	f.Fuzz(func(t *testing.T, data []byte, binary bool) {
 		upgrader := websocket.Upgrader{Subprotocols: []string{awsiot.TunnelV3}}
-		rejected := make(chan struct{})
-		first := true
+		read := make(chan struct{})
+		readOnce := sync.OnceFunc(func() { close(read) })
 		w := newWorld(t, map[string]string{"SSH": listen(t, echo)}, func(rw http.ResponseWriter, r *http.Request) {
-			if !first {
+			select {
+			case <-read: // the first connection has ended
 				http.Error(rw, "", http.StatusForbidden)
-				close(rejected)
 				return
+			default:
 			}
-			first = false
 			ws, err := upgrader.Upgrade(rw, r, nil)
 			if err != nil {
 				t.Error(err)
@@ -615,10 +615,17 @@ func FuzzDataPlane(f *testing.F) {
 			if binary {
 				kind = websocket.BinaryMessage
 			}
+			// The answer to a ping shows that what was sent before has been read.
+			ws.SetPongHandler(func(string) error { readOnce(); return nil })
 			_ = ws.WriteMessage(kind, data)
+			_ = ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Minute))
+			for err == nil {
+				_, _, err = ws.ReadMessage()
+			}
+			readOnce()
 		})
 		w.open(t, "SSH")
-		<-rejected
+		<-read
 	})
 }
 
