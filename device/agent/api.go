@@ -190,6 +190,7 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) error {
 	for {
 		select {
 		case m := <-sub.messages:
+			a.subscriptions.taken(sub, m)
 			line := Message{Topic: m.Topic, PayloadBase64: m.Payload}
 			if utf8.Valid(m.Payload) {
 				text := string(m.Payload)

@@ -16,14 +16,16 @@ import (
 const (
 	// maxFilters is AWS IoT's quota of subscriptions in one connection.
 	maxFilters = 50
-	// subscriberBuffer is how many messages a program may be behind.
+	// subscriberBuffer and subscriberBytes are how far a program may be behind.
 	subscriberBuffer = 256
+	subscriberBytes  = 1 << 20
 )
 
 // A subscriber is one program that receives the messages of a filter.
 type subscriber struct {
 	filter   string
 	messages chan session.Message
+	waiting  int           // bytes of payload in messages
 	ready    chan struct{} // closed when AWS IoT has acknowledged the subscription for the first time
 	dropped  chan error    // receives why the subscriber is dropped
 }
@@ -136,20 +138,30 @@ func (s *subscriptions) deliver(m session.Message) (wanted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.received++
-	s.drop(fmt.Errorf("more than %d messages were waiting for this subscriber", subscriberBuffer), func(sub *subscriber) bool {
+	s.drop(fmt.Errorf("more than %d messages or %d bytes were waiting for this subscriber", subscriberBuffer, subscriberBytes), func(sub *subscriber) bool {
 		if !matches(sub.filter, m.Topic) {
 			return false
 		}
 		wanted = true
-		select {
-		case sub.messages <- m:
-			return false
-		default:
-			s.droppedSlow++
-			return true
+		if sub.waiting+len(m.Payload) <= subscriberBytes {
+			select {
+			case sub.messages <- m:
+				sub.waiting += len(m.Payload)
+				return false
+			default:
+			}
 		}
+		s.droppedSlow++
+		return true
 	})
 	return wanted
+}
+
+// taken notes that a subscriber's program has received a message.
+func (s *subscriptions) taken(sub *subscriber, m session.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub.waiting -= len(m.Payload)
 }
 
 // hold notes that the connection has subscriptions.
