@@ -21,7 +21,7 @@ const (
 // other languages:
 //
 //	GET    /_local/events     follow the events, one JSON object a line; ?past=true begins with those kept
-//	GET    /_local/health     answers as soon as devices can connect
+//	GET    /_local/health     answers as soon as devices can connect, and their credentials are written
 //	GET    /_local/messages   follow the messages, one JSON object a line; ?filter=FILTER selects
 //	GET    /_local/connections  open connections with their subscriptions, 1,000 at most, and how many there are
 //	POST   /_local/explain    evaluate policies: see explainRequest

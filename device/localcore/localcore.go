@@ -116,7 +116,13 @@ func (s *Server) start(ctx context.Context) error {
 	if err := s.startServices(ctx); err != nil {
 		return err
 	}
-	return s.makeClaim()
+	if err := s.makeClaim(); err != nil {
+		return err
+	}
+	if s.api != nil { // last: an answer means that the files of this start are there
+		s.api.serve(s.apiHandler())
+	}
+	return nil
 }
 
 // makeClaim makes the claim now where files hold it. In memory it is made in
@@ -214,9 +220,6 @@ func (s *Server) startServices(ctx context.Context) error {
 	s.running.Go(func() { s.rules.Run(running) })
 	s.expiry = s.watchExpiry()
 	s.broker.Serve(ctx)
-	if s.api != nil {
-		s.api.serve(s.apiHandler())
-	}
 	return nil
 }
 

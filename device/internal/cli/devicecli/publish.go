@@ -84,7 +84,7 @@ func newSubscribeCmd(console *cli.Console) *cobra.Command {
 		Short: "Print messages from AWS IoT, through the agent",
 		Long: `Subscribe prints each message of a topic filter as one line of JSON: its topic,
 and its payload as text, or in base64 as payloadBase64 where it is none. It runs
-until it is interrupted.
+until it is interrupted, and ends with exit code 130 then.
 
 A FILTER that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/down/.`,
 		Example: `  $ iot_device subscribe commands/+
@@ -95,9 +95,13 @@ A FILTER that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/down
 			if err != nil {
 				return err
 			}
-			return agent.NewClient(c.Agent.Socket).Subscribe(cmd.Context(), args[0],
-				func() { console.Note("Subscribed.") },
+			err = agent.NewClient(c.Agent.Socket).Subscribe(cmd.Context(), args[0],
+				func() { console.Note("subscribed, until interrupted") },
 				func(line json.RawMessage) error { return console.JSON(line) })
+			if cmd.Context().Err() != nil {
+				return cli.Reported(cli.ExitInterrupted) // as announced: no error
+			}
+			return err
 		},
 	}
 	s.AddFlags(cmd.Flags())

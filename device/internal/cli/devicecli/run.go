@@ -105,6 +105,7 @@ func (d *device) runAgent(ctx context.Context, console *cli.Console, ready func(
 			console.Status(text)
 			if connected && !forgotten { // the identity is verified
 				forgotten = true
+				console.Note(text)
 				_ = d.forgetClaim(console, false) // it warns
 			}
 		},
