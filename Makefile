@@ -23,18 +23,18 @@ LINT        := .ci/tools/golangci-lint
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo:  ## run the complete provisioning flow on this machine; needs Go alone
+demo:  ## run the complete provisioning flow here; needs Go alone
 	@echo 'Building iot_device, iot_core_local and the hook; the first time takes minutes.'
 	@$(MAKE) --no-print-directory --silent device local
 	@scripts/demo.sh --hook dist/hook/bootstrap
 
-rehearse: device local infra/node_modules  ## run the flow against the stack that cdk synth writes, on the emulator
+rehearse: device local infra/node_modules  ## demo with the stack of cdk synth; needs Node.js
 	scripts/rehearse.sh
 
 test: check rehearse fuzz unit  ## all tests, as CI runs them; needs Go and Node.js
 
 # Everything that can be checked without building a program or the CDK app.
-check-fast: fmt  ## what to run before each commit: format, vet, unit tests of hook and device
+check-fast: fmt  ## before each commit: format, vet, tests without builds
 	@for module in hook device; do ( cd $$module && $(GO) vet ./... && \
 		$(GO) test -short $$($(GO) list ./... | grep -v /e2e) ) || exit 1; done
 
@@ -44,7 +44,7 @@ device:  ## build ./iot_device, static
 device-pkcs11:  ## build ./iot_device with PKCS #11, which needs cgo
 	cd device && CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -tags pkcs11 -o '$(DEVICE)' ./cmd/iot_device
 
-local:  ## build ./iot_core_local, the emulator, and the hook for this machine
+local:  ## build ./iot_core_local, the emulator, and its hook
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
 	scripts/build-hook.sh dist/hook/bootstrap $$($(GO) env GOARCH)
 
@@ -56,12 +56,12 @@ hook:  ## build hook/dist/bootstrap for Lambda, linux/arm64
 
 # --- tests -------------------------------------------------------------------
 
-fmt:
+fmt:  ## fail if gofmt would change a file
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$unformatted" ]; then \
 		echo "gofmt would change: $$unformatted" >&2; exit 1; fi
 
 # Each module is checked by itself, as a program that imports it alone sees it.
-check: fmt lint
+check: fmt lint  ## fmt and lint, and whether go.mod is tidy
 	@for module in $(MODULES); do ( cd $$module && GOWORK=off $(GO) mod tidy -diff ) || exit 1; done
 
 lint: $(LINT)  ## run the linters of .golangci.yaml on every module
@@ -80,7 +80,7 @@ fuzz:  ## run every fuzz target for FUZZTIME inputs
 	@scripts/fuzz.sh $(FUZZTIME)
 
 # With the race detector. CDK synthesis, with the hook built for Lambda, is among infra's tests.
-unit: infra/node_modules $(AWSSDK)/node_modules
+unit: infra/node_modules $(AWSSDK)/node_modules  ## the tests of every module, with the race detector
 	@for module in $(MODULES); do echo "testing $$module"; ( cd $$module && \
 		$(GO) test -race -timeout 30m ./... ) || exit 1; done
 	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
@@ -101,7 +101,7 @@ override CERTIFICATE_ARN := $(value CERTIFICATE_ARN)
 override CDK_ARGS := $(value CDK_ARGS)
 export CERTIFICATE_ARN CDK_ARGS
 
-deploy: infra/node_modules  ## deploy the stack after preflight checks: CERTIFICATE_ARN=…
+deploy: infra/node_modules  ## deploy the stack, after checks: CERTIFICATE_ARN=…
 	@set -f; scripts/deploy.sh "$$CERTIFICATE_ARN" $$CDK_ARGS
 
 destroy: infra/node_modules  ## delete the stack
@@ -114,8 +114,8 @@ bench:  ## run the benchmarks
 	cd device && $(GO) test -run '^$$' -bench . -benchmem ./...
 	cd device && $(GO) test -tags pkcs11 -run '^$$' -bench . -benchmem ./identity/pkcs11
 
-# ENDPOINT, API, ROOT and the rest of the flags in ARGS choose another endpoint than the emulator.
-conformance:  ## check the documented behavior of the emulator, or of ENDPOINT=HOST:PORT [API=URL] [ROOT=FILE] [ARGS=…]
+# ENDPOINT, API=URL, ROOT=FILE and the rest of the flags in ARGS choose another endpoint than the emulator.
+conformance:  ## compare emulator or ENDPOINT with AWS's documentation
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
 	./iot_core_local conformance $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') $(if $(API),--api '$(API)') $(if $(ROOT),--root '$(ROOT)') $(ARGS)
 
@@ -137,7 +137,7 @@ BINARIES  := $(PLATFORMS:%=iot_device/%) $(DESKTOPS:%=iot_core_local/%) $(DESKTO
 PINNED    := GOWORK=off GOFLAGS= GOEXPERIMENT= GOFIPS140=off CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0 GO386=sse2 \
 	GOMIPS=softfloat GORISCV64=rva20u64
 
-release: $(BINARIES:%=release/%) .ci/tools/cyclonedx-gomod .ci/tools/notices  ## build every program for every platform into dist/, with SBOMs, notices and checksums
+release: $(BINARIES:%=release/%) .ci/tools/cyclonedx-gomod .ci/tools/notices  ## all programs, platforms, SBOMs and checksums in dist/
 	scripts/release.sh $(VERSION)
 
 # release/PROGRAM/OS/ARCH[/ARM VERSION] makes dist/PROGRAM_OS_ARCH[vVERSION].
