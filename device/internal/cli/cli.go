@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"example.com/fleety/device/awsiot"
@@ -108,7 +110,8 @@ func NewRoot(c *Console, root *cobra.Command, commands ...*cobra.Command) *cobra
 		}
 		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			err = fmt.Errorf("%w; did you mean %q?", err, near[0])
+			begun := slices.IndexFunc(near, func(name string) bool { return strings.HasPrefix(name, args[0]) })
+			err = fmt.Errorf("%w; did you mean %q?", err, near[max(begun, 0)])
 		}
 		return err
 	}
