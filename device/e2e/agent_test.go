@@ -433,8 +433,12 @@ func (a *agentProcess) runShown(t *testing.T, command, down string) {
 			if err := json.Unmarshal([]byte(text), &m); err != nil || m.Payload == nil || *m.Payload != "go" {
 				t.Errorf("%s printed %q\n%s", command, text, stderr.String())
 			}
-			_ = cmd.Process.Kill()
+			_ = cmd.Process.Signal(os.Interrupt)
 			_ = cmd.Wait()
+			// Ctrl-C is how it is meant to end: one line that it has subscribed, and no error.
+			if code := cmd.ProcessState.ExitCode(); strings.HasPrefix(command, "iot_device") && (code != 130 || strings.Count(stderr.String(), "\n") != 1) {
+				t.Errorf("%s: interrupted, exit code %d\n%s", command, code, stderr.String())
+			}
 			return
 		case <-time.After(50 * time.Millisecond):
 		}
