@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -113,6 +114,23 @@ func (h *hardware) processEnded() {
 			}
 		}
 	}
+}
+
+// lost reports whether a token is gone: SoftHSM rewrites its files in place, and a
+// kill in that instant leaves half of one. A token of hardware has no such instant.
+func (h *hardware) lost(t testing.TB) bool {
+	t.Helper()
+	if h == nil || h.variable == nil {
+		return false
+	}
+	cmd := exec.CommandContext(t.Context(), "softhsm2-util", "--show-slots")
+	cmd.Env = slices.Concat(os.Environ(), h.variable)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	initialized := regexp.MustCompile(`Initialized:\s+yes`)
+	return !initialized.Match(out) || !strings.Contains(string(out), "Label:            device")
 }
 
 // loadFromHardware returns what status says of the device's identity: the tests

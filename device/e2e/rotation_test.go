@@ -175,6 +175,10 @@ func (s *site) killRotationsAtRandom(t *testing.T, keys string, kills int64) []*
 					d.verb = "rotate"
 					c.runAndKill(t, d, slow, random, 20*delay+100*time.Millisecond)
 					d.verb = ""
+					if d.hardware.lost(t) {
+						t.Logf("%s: the kill has damaged the token", d.serial)
+						return
+					}
 					if d.load(t) == nil {
 						t.Fatalf("%s has no identity", d.serial)
 					}
