@@ -67,9 +67,11 @@ type request struct {
 	err      error         // what the answer says; to be read after answered
 }
 
+const connectName = "CONNECT" // in Error.After
+
 // name returns the packet's name, for Error.After.
 func (r *request) name() string {
-	return map[Stage]string{StageConnect: "CONNECT", StageSubscribe: "SUBSCRIBE", StageUnsubscribe: "UNSUBSCRIBE", StagePublish: "PUBLISH"}[r.stage]
+	return map[Stage]string{StageConnect: connectName, StageSubscribe: "SUBSCRIBE", StageUnsubscribe: "UNSUBSCRIBE", StagePublish: "PUBLISH"}[r.stage]
 }
 
 // Connect opens a session: TCP, TLS, CONNECT, CONNACK. The context governs
@@ -108,6 +110,9 @@ func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	if _, err := s.exchange(ctx, &request{stage: StageConnect, packet: connect}); err != nil {
 		s.meter.Close()
 		s.running.Wait()
+		if e, ok := errors.AsType[*Error](err); ok && e.Stage == StageLost { // before CONNECT was on its way
+			e.Stage, e.After = StageConnect, connectName
+		}
 		return nil, err
 	}
 	s.startKeepAlive()

@@ -106,8 +106,18 @@ func (c *Conn) Event(t event.Type) event.Event {
 	return e
 }
 
-// Close ends the connection as AWS does when it needs the server.
-func (c *Conn) Close() { c.end(reasonServerInitiated, errShuttingDown) }
+// Close ends the connection as AWS does when it needs the server, after what was
+// queued for the client, such as a PUBACK.
+func (c *Conn) Close() {
+	_ = c.net.SetWriteDeadline(time.Now().Add(closeTimeout))
+	c.outMu.Lock()
+	for c.writing {
+		c.written.Wait()
+	}
+	_ = c.writeOut() // the client may be gone already
+	c.outMu.Unlock()
+	c.end(reasonServerInitiated, errShuttingDown)
+}
 
 // v5 reports whether the client speaks MQTT 5.
 func (c *Conn) v5() bool { return c.version == 5 }
