@@ -12,7 +12,7 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SMALL       := -tags nethttpomithttp2 -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x/crypto/...=
 DEVICE      ?= $(CURDIR)/iot_device
 HOOK_ARCH   ?= arm64
-FUZZTIME    ?= 500x
+FUZZTIME    ?= 200x
 AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 LINT        := .ci/tools/golangci-lint

@@ -611,12 +611,12 @@ func FuzzTemplate(f *testing.F) {
 		b := newBench(t)
 		defer b.stop()
 		quoted, _ := json.Marshal(text)
-		if err := b.create("r", `{"sql":"SELECT * FROM 'a'","actions":[{"republish":{"topic":`+string(quoted)+`,"roleArn":"r"}}]}`); err != nil {
+		if err := b.create("r", `{"sql":"SELECT * FROM 'from'","actions":[{"republish":{"topic":`+string(quoted)+`,"roleArn":"r"}}]}`); err != nil {
 			return
 		}
-		b.Publish(rules.Message{Topic: "a"})
+		b.Publish(rules.Message{Topic: "from"})
 		got := b.results()
-		if !strings.Contains(text, "$") && len(got) != 1 {
+		if !strings.Contains(text, "$") && text != "from" && len(got) != 1 { // its own source is a loop
 			t.Errorf("%q: %q", text, got)
 		}
 	})
