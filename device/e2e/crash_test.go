@@ -41,14 +41,18 @@ type campaign struct {
 	hits map[string]int // kills, by what they found on the disk
 }
 
-func TestRandomKillsLoseNothing(t *testing.T) {
-	t.Parallel()
-	c := &campaign{site: newSite(t, shipped), hits: map[string]int{}}
-	seed := *crashSeed
-	if seed == 0 {
+// newCampaign returns a campaign and the seed of its instants.
+func newCampaign(t *testing.T, s *site) (c *campaign, seed uint64) {
+	if seed = *crashSeed; seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("-crash.seed %d", seed)
+	return &campaign{site: s, hits: map[string]int{}}, seed
+}
+
+func TestRandomKillsLoseNothing(t *testing.T) {
+	t.Parallel()
+	c, seed := newCampaign(t, newSite(t, shipped))
 	t.Run("devices", func(t *testing.T) {
 		for worker := range crashWorkers {
 			t.Run(fmt.Sprint(worker), func(t *testing.T) {

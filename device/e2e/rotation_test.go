@@ -152,12 +152,7 @@ func TestRandomKillsOfRotationsLoseNothing(t *testing.T) {
 
 func (s *site) killRotationsAtRandom(t *testing.T, keys string, kills int64) []*device {
 	s.cloud.retireAtOnce(t)
-	c := &campaign{site: s, hits: map[string]int{}}
-	seed := *crashSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-crash.seed %d", seed)
+	c, seed := newCampaign(t, s)
 	t.Run("devices", func(t *testing.T) {
 		for worker := range crashWorkers {
 			t.Run(fmt.Sprint(worker), func(t *testing.T) {
