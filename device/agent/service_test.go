@@ -106,12 +106,7 @@ func TestServiceUsesTheConnection(t *testing.T) {
 	if s.Subscribers != 0 {
 		t.Errorf("status: %+v", s)
 	}
-	metrics := w.get(t, "/metrics")
-	for _, want := range []string{"iot_device_echoes_total{kind=\"loud\"} 1\n", "iot_device_service_errors_total{service=\"echo\"} 1\n", "iot_device_messages_unexpected_total 0\n"} {
-		if !strings.Contains(metrics, want) {
-			t.Errorf("metrics have no %q:\n%s", want, metrics)
-		}
-	}
+	w.awaitMetrics(t, "iot_device_echoes_total{kind=\"loud\"} 1\n", "iot_device_service_errors_total{service=\"echo\"} 1\n", "iot_device_messages_unexpected_total 0\n")
 	if text := w.get(t, "/v1/echo"); text != "echo" {
 		t.Errorf("the service's route answers %q", text)
 	}
@@ -133,9 +128,7 @@ func TestServiceThatIsDeniedLeavesTheConnectionToOthers(t *testing.T) {
 			w.config.Services = []agent.Service{denied{e, name}}
 			w.run(t)
 			e.received <- "text"
-			w.await(t, func(agent.Status) bool {
-				return strings.Contains(w.get(t, "/metrics"), "iot_device_service_errors_total{service=\"echo\"} 1")
-			})
+			w.awaitMetrics(t, "iot_device_service_errors_total{service=\"echo\"} 1\n")
 			client := agent.NewClient(w.config.Socket)
 			defer client.Close()
 			if err := client.Publish(t.Context(), "telemetry", []byte("x")); err != nil {

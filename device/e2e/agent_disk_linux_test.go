@@ -50,9 +50,7 @@ func TestAgentOutlivesAFullOrReadOnlyDisk(t *testing.T) {
 		t.Errorf("when there was room again: %v", err)
 	}
 	a.await(t, sent)
-	if _, metrics := a.request(t, "GET", "/metrics", nil); !strings.Contains(metrics, fmt.Sprintf("iot_device_messages_acknowledged_total %d\n", accepted+1)) {
-		t.Errorf("%d messages were accepted; metrics:\n%s", accepted+1, metrics)
-	}
+	a.awaitMetrics(t, fmt.Sprintf("iot_device_messages_acknowledged_total %d", accepted+1))
 	if code := a.stop(); code != 0 {
 		t.Errorf("exit code %d\n%s", code, a.stderr)
 	}

@@ -167,12 +167,7 @@ func TestAgentReportsHowJobsEnd(t *testing.T) {
 	w.awaitExit(t, pid)
 	w.create(t, "after", handlerJob("works"))
 	w.awaitJob(t, "after", types.JobExecutionStatusSucceeded)
-	_, metrics := w.request(t, "GET", "/metrics", nil)
-	for _, want := range []string{`jobs_total{result="SUCCEEDED"} 2`, `jobs_total{result="FAILED"} 2`, `jobs_total{result="REJECTED"} 2`, `jobs_total{result="GONE"} 2`} {
-		if !strings.Contains(metrics, want) {
-			t.Errorf("no %s in\n%s", want, metrics)
-		}
-	}
+	w.awaitMetrics(t, `iot_device_jobs_total{result="SUCCEEDED"} 2`, `iot_device_jobs_total{result="FAILED"} 2`, `iot_device_jobs_total{result="REJECTED"} 2`, `iot_device_jobs_total{result="GONE"} 2`)
 }
 
 // awaitExit waits until a process is gone.
@@ -256,8 +251,8 @@ func TestRotateCommandUsesTheRunningAgent(t *testing.T) {
 	if record := w.load(t).Record; record.Replaces != before.CertificateID || record.Author != before.Author {
 		t.Errorf("record: %+v", record)
 	}
-	_, metrics := w.request(t, "GET", "/metrics", nil)
-	if !strings.Contains(metrics, `rotations_total{result="done"} 1`) || strings.Contains(metrics, "reconnects_total{cause") {
+	w.awaitMetrics(t, `iot_device_rotations_total{result="done"} 1`)
+	if _, metrics := w.request(t, "GET", "/metrics", nil); strings.Contains(metrics, "reconnects_total{cause") {
 		t.Errorf("metrics:\n%s", metrics)
 	}
 	if status, text := w.request(t, "POST", "/v1/rotate?thing=another", nil); status != 409 {

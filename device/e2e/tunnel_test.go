@@ -142,22 +142,6 @@ func (w *tunneling) awaitAgent(t *testing.T, id string) {
 	}
 }
 
-// awaitMetric waits until a metric of the agent has a value.
-func (w *tunneling) awaitMetric(t *testing.T, want string) {
-	t.Helper()
-	for {
-		_, metrics := w.agent.request(t, "GET", "/metrics", nil)
-		if strings.Contains(metrics, want+"\n") {
-			return
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatalf("no %s:\n%s\n%s", want, metrics, w.agent.stderr)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
 // reach connects to a tunnel as source, and a service of it through it.
 func (w *tunneling) reach(t *testing.T, token, service, greeting string) *websocket.Conn {
 	t.Helper()
@@ -220,16 +204,16 @@ func TestTunnelsReachConfiguredServices(t *testing.T) {
 			w.awaitAgent(t, o.TunnelID)
 			w.reach(t, o.SourceAccessToken, []string{"SSH", "web"}[i%2], []string{"", "hello"}[i%2])
 		}
-		w.awaitMetric(t, "iot_device_tunnel_connections 3")
+		w.agent.awaitMetrics(t, "iot_device_tunnel_connections 3")
 		for _, o := range opened {
 			w.call(t, "CloseTunnel", map[string]any{"tunnelId": o.TunnelID})
 		}
-		w.awaitMetric(t, "iot_device_tunnels 0")
-		w.awaitMetric(t, "iot_device_tunnel_connections 0")
+		w.agent.awaitMetrics(t, "iot_device_tunnels 0")
+		w.agent.awaitMetrics(t, "iot_device_tunnel_connections 0")
 	}
 	w.open(t, "VNC")
-	w.awaitMetric(t, `iot_device_tunnels_ignored_total{cause="service"} 1`)
-	w.awaitMetric(t, "iot_device_tunnels 0")
+	w.agent.awaitMetrics(t, `iot_device_tunnels_ignored_total{cause="service"} 1`)
+	w.agent.awaitMetrics(t, "iot_device_tunnels 0")
 	last := w.open(t, "SSH")
 	w.awaitAgent(t, last.TunnelID)
 	w.reach(t, last.SourceAccessToken, "SSH", "")
@@ -250,17 +234,17 @@ func TestTunnelOutlivesNetworkAndAgent(t *testing.T) {
 	w.awaitAgent(t, o.TunnelID)
 	w.reach(t, o.SourceAccessToken, "SSH", "")
 	w.link.cut()
-	w.awaitMetric(t, "iot_device_tunnel_connections 0")
+	w.agent.awaitMetrics(t, "iot_device_tunnel_connections 0")
 	w.awaitAgent(t, o.TunnelID)
 	w.reach(t, rotate("SOURCE").SourceAccessToken, "SSH", "")
 	w.agent.kill()
 	w.start(t)
 	rotated := rotate("ALL")
-	w.awaitMetric(t, "iot_device_tunnels 1")
+	w.agent.awaitMetrics(t, "iot_device_tunnels 1")
 	w.awaitAgent(t, o.TunnelID)
 	w.reach(t, rotated.SourceAccessToken, "SSH", "")
 	w.call(t, "CloseTunnel", map[string]any{"tunnelId": o.TunnelID, "delete": true})
-	w.awaitMetric(t, "iot_device_tunnels 0")
+	w.agent.awaitMetrics(t, "iot_device_tunnels 0")
 }
 
 // The AWS command line opens, describes, rotates and closes a tunnel to the agent.
@@ -294,7 +278,7 @@ func TestAWSCommandLineOpensATunnelToTheAgent(t *testing.T) {
 	rotated := run("rotate-tunnel-access-token", "--tunnel-id", o.TunnelID, "--client-mode", "SOURCE")
 	w.reach(t, rotated.SourceAccessToken, "SSH", "")
 	run("close-tunnel", "--tunnel-id", o.TunnelID)
-	w.awaitMetric(t, "iot_device_tunnels 0")
+	w.agent.awaitMetrics(t, "iot_device_tunnels 0")
 	if d := run("describe-tunnel", "--tunnel-id", o.TunnelID); d.Tunnel.Status != "CLOSED" || d.Tunnel.DestinationConnectionState.Status != "DISCONNECTED" {
 		t.Errorf("%+v", d)
 	}
