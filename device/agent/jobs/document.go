@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -32,6 +33,7 @@ type step struct {
 	name          string
 	handler       string   // a file of the folder of handlers, or a built-in operation
 	path          string   // the folder, empty for the configured one
+	pathAt        string   // the place of path
 	command       []string // in place of a handler
 	args          []string
 	runAsUser     string // empty: the agent's own
@@ -79,8 +81,8 @@ func (r *reader) document(n node) *document {
 	d := &document{includeStdOut: r.boolean(n, "includeStdOut")}
 	if _, ok := r.member(n, "version", false); !ok {
 		d.steps = []step{{
-			at: "job document", name: r.text(n, "operation", true), handler: r.handler(n, "operation"),
-			path: r.text(n, "path", false), args: r.texts(n, "args", false), allowStdErr: r.lines(n, "allowStdErr"),
+			at: "operation", name: r.text(n, "operation", true), handler: r.handler(n, "operation"),
+			path: r.text(n, "path", false), pathAt: "path", args: r.texts(n, "args", false), allowStdErr: r.lines(n, "allowStdErr"),
 		}}
 		return d
 	}
@@ -115,6 +117,7 @@ func (r *reader) step(n node) step {
 	switch kind := r.text(action, "type", true); kind {
 	case "runHandler":
 		s.handler, s.path, s.args = r.handler(input, "handler"), r.text(input, "path", false), r.texts(input, "args", false)
+		s.pathAt = input.at + ".path"
 	case runCommand:
 		s.command = splitCommand(r.text(input, "command", true))
 		if name := s.command[0]; name == "" || strings.ContainsAny(name, " \t\n") {
@@ -219,14 +222,19 @@ func (r *reader) boolean(n node, key string) bool {
 	return m.value == true || m.value == "true"
 }
 
+// lines also accepts text, which is what the parameter of a template becomes.
 func (r *reader) lines(n node, key string) int {
 	m, ok := r.member(n, key, false)
-	if !ok {
+	if !ok || m.value == "" {
 		return -1
 	}
-	number, _ := m.value.(json.Number)
-	lines, err := number.Int64()
-	if err != nil || lines < 0 || lines > 1<<30 {
+	text := m.value
+	if number, ok := m.value.(json.Number); ok {
+		text = number.String()
+	}
+	digits, _ := text.(string)
+	lines, err := strconv.ParseUint(digits, 10, 30)
+	if err != nil {
 		r.fail(m.at, "is not a number of lines")
 	}
 	return int(lines)

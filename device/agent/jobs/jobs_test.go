@@ -265,7 +265,12 @@ func TestMalformedDocumentIsRejectedWithThePlace(t *testing.T) {
 		`{"operation":"h","args":"a"}`:                             "args: ",
 		`{"operation":"h","args":["a",1]}`:                         "args[1]: ",
 		`{"operation":"h","args":["a\u0000"]}`:                     "args[0]: ",
-		`{"operation":"h","allowStdErr":"2"}`:                      "allowStdErr: ",
+		`{"operation":"h","allowStdErr":"some"}`:                   "allowStdErr: ",
+		`{"operation":"h","allowStdErr":"-1"}`:                     "allowStdErr: ",
+		`{"operation":"h","allowStdErr":1.5}`:                      "allowStdErr: ",
+		`{"operation":"h","allowStdErr":[2]}`:                      "allowStdErr: ",
+		`{"operation":"h","path":"/tmp"}`:                          "path: ",
+		`{"operation":"other"}`:                                    "operation: ",
 		`{"operation":"h","allowStdErr":-1}`:                       "allowStdErr: ",
 		`{"version":1.0,"steps":[]}`:                               "version: ",
 		`{"version":"2.0","steps":[]}`:                             "version: ",
@@ -395,6 +400,9 @@ func TestStepsRunInOrderUntilOneFails(t *testing.T) {
 		"not ignored":     {`"steps":[` + action("fails", `,"ignoreStepFailure":"false"`) + `]`, cloudjobs.Failed, "fails"},
 		"final fails":     {`"steps":[` + action("ok", "") + `],"finalStep":` + action("fails", ""), cloudjobs.Failed, "ok fails"},
 		"stderr allowed":  {`"steps":[` + action("warns", `,"allowStdErr":2`) + `]`, cloudjobs.Succeeded, "warns"},
+		"stderr as text":  {`"steps":[` + action("warns", `,"allowStdErr":"2"`) + `]`, cloudjobs.Succeeded, "warns"},
+		"stderr, text":    {`"steps":[` + action("warns", `,"allowStdErr":"1"`) + `,` + action("ok", "") + `]`, cloudjobs.Failed, "warns"},
+		"stderr, no text": {`"steps":[` + action("warns", `,"allowStdErr":""`) + `]`, cloudjobs.Succeeded, "warns"},
 		"stderr":          {`"steps":[` + action("warns", `,"allowStdErr":1`) + `,` + action("ok", "") + `]`, cloudjobs.Failed, "warns"},
 	} {
 		t.Run(name, func(t *testing.T) {

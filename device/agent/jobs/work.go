@@ -36,7 +36,7 @@ func (s *Service) permit(d *document) error {
 			return fmt.Errorf("%s: operation %q is not allowed: it is not in agent.jobs.allow", st.at, operation)
 		}
 		if st.path != "" && st.path != "default" && filepath.Clean(st.path) != filepath.Clean(s.Handlers) {
-			return fmt.Errorf("%s.action.input.path: handlers run from the folder agent.jobs.handlers alone", st.at)
+			return fmt.Errorf("%s: handlers run from the folder agent.jobs.handlers alone", st.pathAt)
 		}
 	}
 	for _, c := range d.conditions {
