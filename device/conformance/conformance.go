@@ -213,31 +213,6 @@ func expand(steps []step, macros map[string][]string, s step) ([]step, error) {
 	return steps, nil
 }
 
-// A Hidden is a group of behaviors that no check can show, and why. Rows are the
-// names of tests of the emulator, "localcore/PACKAGE" for all of a package, or
-// the sentences of single rows.
-type Hidden struct {
-	Reason string
-	Rows   []string
-}
-
-//go:embed hidden.txt
-var hidden string
-
-// HiddenBehaviors returns the behaviors that cannot be seen from outside.
-func HiddenBehaviors() (groups []Hidden) {
-	for line := range strings.Lines(hidden) {
-		line = strings.TrimSpace(line)
-		if reason, ok := strings.CutPrefix(line, "== "); ok {
-			groups = append(groups, Hidden{Reason: reason})
-		} else if line != "" && len(groups) > 0 {
-			last := &groups[len(groups)-1]
-			last.Rows = append(last.Rows, line)
-		}
-	}
-	return groups
-}
-
 // Cost is what checks request of an endpoint, as far as their scripts show.
 type Cost struct {
 	Checks, Connections, Requests, Messages int

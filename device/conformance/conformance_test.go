@@ -151,36 +151,6 @@ func TestDifferenceIsReported(t *testing.T) {
 	}
 }
 
-func TestOnlyTranscriptsOfAWSVerify(t *testing.T) {
-	t.Parallel()
-	checks, err := conformance.Checks()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := checks[0]
-	day := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
-	for name, test := range map[string]struct {
-		endpoint, steps string
-		verdict         conformance.Verdict
-		want            string
-	}{
-		"AWS does so":       {"aws", c.Hash(), conformance.Same, "2026-11-26"},
-		"AWS differs":       {"aws", c.Hash(), conformance.Differs, ""},
-		"skipped":           {"aws", c.Hash(), conformance.Skipped, ""},
-		"another endpoint":  {"other", c.Hash(), conformance.Same, ""},
-		"another check now": {"aws", "0000", conformance.Same, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			days, err := conformance.VerifiedOnAWS([]*conformance.Report{{Endpoint: test.endpoint, Started: day, Results: []conformance.Result{
-				{Behavior: c.Behavior, Steps: test.steps, Verdict: test.verdict},
-			}}})
-			if err != nil || days[c.Behavior] != test.want {
-				t.Errorf("verified on %q, %v; want %q", days[c.Behavior], err, test.want)
-			}
-		})
-	}
-}
-
 func TestUnreachableEndpoint(t *testing.T) {
 	t.Parallel()
 	_, c := start(t, "shadow")

@@ -65,28 +65,6 @@ func (r *Report) Count(v Verdict) (n int) {
 	return n
 }
 
-// VerifiedOnAWS returns the day on which transcripts show each behavior on AWS,
-// by its sentence. Only steps that are still those of the check count.
-func VerifiedOnAWS(transcripts []*Report) (map[string]string, error) {
-	checks, err := Checks()
-	if err != nil {
-		return nil, err
-	}
-	current := map[string]bool{}
-	for _, c := range checks {
-		current[c.Behavior+c.Hash()] = true
-	}
-	days := map[string]string{}
-	for _, t := range transcripts {
-		for _, result := range t.Results {
-			if t.Endpoint == "aws" && current[result.Behavior+result.Steps] && (result.Verdict == Same || result.Verdict == Recorded) {
-				days[result.Behavior] = max(days[result.Behavior], t.Started.Format(time.DateOnly))
-			}
-		}
-	}
-	return days, nil
-}
-
 // WriteJUnit writes the report as JUnit XML, which CI systems read.
 func (r *Report) WriteJUnit(w io.Writer) error {
 	type message struct {

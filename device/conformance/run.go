@@ -172,7 +172,7 @@ func (r *run) setUp(ctx context.Context, s *script) error {
 	r.arn = strings.TrimSuffix(s.vars["Allarn"], ":cert/"+s.vars["Allid"])
 	r.vars = map[string]string{
 		"allowAll": s.vars["Allpolicy"], "all": s.vars["Allid"], "allarn": s.vars["Allarn"], "run": s.vars["p"],
-		"arn": r.arn, "account": arn.Account, "region": arn.Region, "role": r.config.Role, "host": r.host, "alpnPort": fmt.Sprint(r.config.ALPNPort),
+		"arn": r.arn, "partition": arn.Partition, "account": arn.Account, "region": arn.Region, "role": r.config.Role, "host": r.host, "alpnPort": fmt.Sprint(r.config.ALPNPort),
 	}
 	return nil
 }

@@ -518,7 +518,7 @@ func TestFaultsAlterExchanges(t *testing.T) {
 
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: an account makes
 // 10 CreateKeysAndCertificate and RegisterThing and 20 CreateCertificateFromCsr
-// a second.
+// per second.
 func TestThrottling(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -18,7 +18,7 @@ func startMetered(t *testing.T) free {
 	return startFree(t, localcore.Config{Quotas: localcore.QuotasAWS, Now: func() time.Time { return now }})
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: 100 publishes a
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: 100 publishes per
 // second on a connection, the excess is discarded.
 func TestPublishesBeyondTheRateAreDiscarded(t *testing.T) {
 	t.Parallel()
@@ -48,7 +48,7 @@ func TestConnectsBeyondTheRateAreRejected(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: an account has
-// 100 CONNECTs a second in the smaller Regions.
+// 100 CONNECTs per second in the smaller Regions.
 func TestConnectsOfAllClientsAreCounted(t *testing.T) {
 	t.Parallel()
 	s := startMetered(t)
@@ -62,7 +62,7 @@ func TestConnectsOfAllClientsAreCounted(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: an account has
-// 200 SUBSCRIBEs a second in the smaller Regions; SUBACK 0x97 or 0x80 beyond.
+// 200 SUBSCRIBEs per second in the smaller Regions; SUBACK 0x97 or 0x80 beyond.
 func TestSubscribesOfAllClientsAreCounted(t *testing.T) {
 	t.Parallel()
 	versions(t, func(t *testing.T, version byte) {
@@ -79,7 +79,7 @@ func TestSubscribesOfAllClientsAreCounted(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a connection
-// moves 512 KB a second, what is beyond is delayed and not lost.
+// moves 512 KB per second, what is beyond is delayed and not lost.
 func TestThroughputIsLimited(t *testing.T) {
 	t.Parallel()
 	s := startMetered(t)

@@ -21,7 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestScripts runs the scripts of testdata/script, one per behaviour. Beyond
+// TestScripts runs the scripts of testdata/script, one per behavior. Beyond
 // testscript's own commands they have:
 //
 //	core [FLAG...]       start iot_core_local; its credentials go to certs/,

@@ -520,7 +520,7 @@ func TestJobConfigurations(t *testing.T) {
 			time.Sleep(5 * time.Minute)
 			b.hasStatuses("j", "U/1:TIMED_OUT")
 		}},
-		"a job reaches as many things a minute as its rate allows": {run: func(b *bench) {
+		"a job reaches as many things per minute as its rate allows": {run: func(b *bench) {
 			b.create("j", "thinggroup/G", `{"jobExecutionsRolloutConfig":{"maximumPerMinute":3}}`)
 			b.hasStatuses("j", "T1/1:QUEUED T2/1:QUEUED T3/1:QUEUED")
 			time.Sleep(59 * time.Second)
