@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/console"
 	"example.com/fleety/device/localcore/controlapi"
 )
@@ -115,23 +116,22 @@ func (s *Server) apiHandler() http.Handler {
 		})
 	}
 	mux.Handle("/", controlapi.New(controlapi.Config{
-		Registry:    s.registry,
-		Partition:   s.config.Partition,
-		Region:      s.config.Region,
-		Account:     s.config.Account,
-		Endpoint:    fmt.Sprintf("%s:%d", host, port),
-		Issuer:      services,
-		Registrar:   services,
-		Authorizer:  services,
-		Publisher:   services,
-		Retained:    services,
-		Connections: services,
-		Shadows:     services,
-		Jobs:        s.jobs,
-		Rules:       s.rules,
-		Tunnels:     s.tunnels,
-		Quotas:      s.config.Quotas == QuotasAWS,
-		Log:         s.config.Log,
+		Registry:   s.registry,
+		Partition:  s.config.Partition,
+		Region:     s.config.Region,
+		Account:    s.config.Account,
+		Endpoint:   fmt.Sprintf("%s:%d", host, port),
+		Issuer:     services,
+		Registrar:  services,
+		Authorizer: services,
+		Broker:     s.broker,
+		Publish:    func(m *broker.Message) { s.publishOn(m, 0) },
+		Shadows:    services,
+		Jobs:       s.jobs,
+		Rules:      s.rules,
+		Tunnels:    s.tunnels,
+		Quotas:     s.config.Quotas == QuotasAWS,
+		Log:        s.config.Log,
 	}))
 	complete := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.Claim() // the registry shows it

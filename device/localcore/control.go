@@ -5,10 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"net/http"
 	"strings"
 
-	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/controlapi"
 	"example.com/fleety/device/localcore/policy"
@@ -21,13 +19,10 @@ import (
 type control struct{ *Server }
 
 var (
-	_ controlapi.Issuer        = control{}
-	_ controlapi.Registrar     = control{}
-	_ controlapi.Authorizer    = control{}
-	_ controlapi.Publisher     = control{}
-	_ controlapi.RetainedStore = control{}
-	_ controlapi.Connections   = control{}
-	_ controlapi.Shadows       = control{}
+	_ controlapi.Issuer     = control{}
+	_ controlapi.Registrar  = control{}
+	_ controlapi.Authorizer = control{}
+	_ controlapi.Shadows    = control{}
 )
 
 // IssueKeys implements [controlapi.Issuer].
@@ -151,94 +146,6 @@ func (s *Server) policySession(certificateID, clientID string) *policy.Session {
 		session.Certificate, _ = parsePEM(cert.PEM) // the registry holds valid ones only
 	}
 	return session
-}
-
-// Publish implements [controlapi.Publisher].
-func (s control) Publish(_ context.Context, m controlapi.Message) error {
-	out, err := brokerMessage(m)
-	if err == nil {
-		s.publishOn(out, 0)
-	}
-	return err
-}
-
-// brokerMessage returns a message that a tool sends.
-func brokerMessage(m controlapi.Message) (*broker.Message, error) {
-	out := &broker.Message{
-		Topic: m.Topic, Payload: m.Payload, QoS: m.QoS, Retain: m.Retain, UTF8: m.UTF8,
-		ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: m.CorrelationData, Expiry: m.Expiry,
-	}
-	for _, u := range m.UserProperties {
-		out.UserProperties = append(out.UserProperties, broker.UserProperty(u))
-	}
-	if err := broker.CheckMessage(out); err != nil {
-		return nil, registry.Reject(registry.CodeInvalidRequest, "%v.", err)
-	}
-	return out, nil
-}
-
-// RetainedMessage implements [controlapi.RetainedStore].
-func (s control) RetainedMessage(topic string) (controlapi.RetainedMessage, bool) {
-	m, ok := s.broker.Retained(topic)
-	if !ok {
-		return controlapi.RetainedMessage{}, false
-	}
-	return retainedMessage(m), true
-}
-
-// RetainedMessages implements [controlapi.RetainedStore].
-func (s control) RetainedMessages() []controlapi.RetainedMessage {
-	var all []controlapi.RetainedMessage
-	for _, m := range s.broker.AllRetained() {
-		all = append(all, retainedMessage(m))
-	}
-	return all
-}
-
-func retainedMessage(m *broker.Message) controlapi.RetainedMessage {
-	r := controlapi.RetainedMessage{Modified: m.Time}
-	r.Topic, r.Payload, r.QoS, r.Retain = m.Topic, m.Payload, m.QoS, true
-	r.ContentType, r.ResponseTopic, r.CorrelationData, r.UTF8 = m.ContentType, m.ResponseTopic, m.CorrelationData, m.UTF8
-	for _, u := range m.UserProperties {
-		r.UserProperties = append(r.UserProperties, controlapi.UserProperty(u))
-	}
-	return r
-}
-
-// Disconnect implements [controlapi.Connections].
-func (s control) Disconnect(_ context.Context, clientID string, cleanSession, preventWill bool) (found bool) {
-	return s.broker.Disconnect(clientID, cleanSession, preventWill)
-}
-
-// Connection implements [controlapi.Connections].
-func (s control) Connection(clientID string) (controlapi.Connection, bool) {
-	state, found := s.broker.ConnectionState(clientID)
-	return controlapi.Connection(state), found
-}
-
-// Subscriptions implements [controlapi.Connections].
-func (s control) Subscriptions(clientID string) (map[string]byte, bool) {
-	return s.broker.Subscriptions(clientID)
-}
-
-// SendDirectMessage implements [controlapi.Connections].
-func (s control) SendDirectMessage(ctx context.Context, clientID string, m controlapi.Message, confirm bool) error {
-	out, err := brokerMessage(m)
-	if err != nil {
-		return err
-	}
-	switch err := s.broker.SendDirect(ctx, clientID, out, confirm); {
-	case err == nil:
-		return nil
-	case errors.Is(err, broker.ErrNotConnected):
-		return registry.Reject(registry.CodeNotFound, "Client %s is not connected.", clientID)
-	case errors.Is(err, broker.ErrReceiveDenied):
-		return &registry.Error{Code: "ForbiddenException", Status: http.StatusForbidden, Message: err.Error()}
-	case errors.Is(err, broker.ErrNotAcknowledged):
-		return &registry.Error{Code: "GatewayTimeoutException", Status: http.StatusGatewayTimeout, Message: err.Error()}
-	default:
-		return registry.Reject(registry.CodeThrottling, "%v", err)
-	}
 }
 
 func parsePEM(text string) (*x509.Certificate, error) {

@@ -33,7 +33,7 @@ func TestPublishesBeyondTheRateAreDiscarded(t *testing.T) {
 	awaitRejection(t, s.Server, localcore.ActionPublish, "")
 }
 
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: one CONNECT a
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html: one CONNECT per
 // second under one client id.
 func TestConnectsBeyondTheRateAreRejected(t *testing.T) {
 	t.Parallel()

@@ -20,9 +20,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"net/netip"
-	"time"
 
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
@@ -38,16 +37,16 @@ type Config struct {
 	// Endpoint is what DescribeEndpoint answers, a host with or without port.
 	Endpoint string
 
-	Issuer      Issuer
-	Registrar   Registrar
-	Authorizer  Authorizer
-	Publisher   Publisher
-	Retained    RetainedStore
-	Connections Connections
-	Shadows     Shadows
-	Jobs        *jobs.Service
-	Rules       *rules.Service
-	Tunnels     *tunnel.Service
+	Issuer     Issuer
+	Registrar  Registrar
+	Authorizer Authorizer
+	Broker     Broker
+	// Publish publishes a valid message as AWS IoT itself: no policy is evaluated.
+	Publish func(*broker.Message)
+	Shadows Shadows
+	Jobs    *jobs.Service
+	Rules   *rules.Service
+	Tunnels *tunnel.Service
 
 	// Quotas enforces AWS's request quotas, by ThrottlingException.
 	Quotas bool
@@ -111,74 +110,15 @@ type AuthResult struct {
 	Policy string
 }
 
-// A Publisher publishes as AWS IoT itself: no policy is evaluated. Its
-// rejections, of a topic that is too long for instance, are *registry.Error
-// values.
-type Publisher interface {
-	Publish(ctx context.Context, m Message) error
-}
-
-// A Message is an MQTT message with the properties that Publish can set.
-type Message struct {
-	Topic   string
-	Payload []byte
-	QoS     byte // 0 or 1
-	Retain  bool
-
-	ContentType, ResponseTopic string
-	CorrelationData            []byte
-	// UTF8 is the payload format indicator.
-	UTF8 bool
-	// Expiry is zero for a message that does not expire.
-	Expiry         time.Duration
-	UserProperties []UserProperty
-}
-
-// A UserProperty is one user property of MQTT 5. Keys may repeat.
-type UserProperty struct{ Key, Value string }
-
-// A RetainedStore holds the retained messages.
-type RetainedStore interface {
-	// RetainedMessage returns the message retained on the topic.
-	RetainedMessage(topic string) (RetainedMessage, bool)
-	// RetainedMessages returns all of them, in any order.
-	RetainedMessages() []RetainedMessage
-}
-
-// A RetainedMessage is a retained message and when it was published.
-type RetainedMessage struct {
-	Message
-	Modified time.Time
-}
-
-// Connections are the MQTT connections and sessions, by client id.
-type Connections interface {
-	// Disconnect ends the connection of a client id, found false if there is
-	// none. cleanSession also drops its session, preventWill its will.
-	Disconnect(ctx context.Context, clientID string, cleanSession, preventWill bool) (found bool)
-	// Connection returns what is known of a client, found false if that is
-	// nothing.
-	Connection(clientID string) (c Connection, found bool)
-	// Subscriptions returns the QoS of each filter of a client's session, found
-	// false if it has none.
+// A Broker holds the connections, sessions and retained messages of MQTT, as
+// [broker.Broker] does.
+type Broker interface {
+	Retained(topic string) (*broker.Message, bool)
+	AllRetained() []*broker.Message
+	Disconnect(clientID string, cleanSession, preventWill bool) (found bool)
+	ConnectionState(clientID string) (state broker.ConnectionState, found bool)
 	Subscriptions(clientID string) (qos map[string]byte, found bool)
-	// SendDirectMessage sends a message to one client. With confirm it waits for
-	// the acknowledgment until ctx ends. Its rejections are *registry.Error
-	// values.
-	SendDirectMessage(ctx context.Context, clientID string, m Message, confirm bool) error
-}
-
-// A Connection describes the latest connection of a client. Its fields are those
-// of GetConnection.
-type Connection struct {
-	Connected        bool
-	CleanSession     bool
-	ThingName        string
-	Source, Target   netip.AddrPort
-	KeepAlive        time.Duration
-	SessionExpiry    time.Duration
-	Since            time.Time // of being connected, or of not being it
-	DisconnectReason string
+	SendDirect(ctx context.Context, clientID string, m *broker.Message, confirm bool) error
 }
 
 type api struct{ Config }

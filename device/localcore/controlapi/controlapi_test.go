@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iotdataplane"
 
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/controlapi"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -34,8 +35,8 @@ var epoch = time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
 
 // A core stands in for the parts of the local core that the API asks.
 type core struct {
-	published    []controlapi.Message
-	retained     []controlapi.RetainedMessage
+	published    []*broker.Message
+	retained     []*broker.Message
 	disconnected []string
 	registered   map[string]string
 	reject       error
@@ -71,23 +72,20 @@ func (c *core) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi
 	return controlapi.AuthResult{}
 }
 
-func (c *core) Publish(_ context.Context, m controlapi.Message) error {
-	c.published = append(c.published, m)
-	return c.reject
-}
+func (c *core) publish(m *broker.Message) { c.published = append(c.published, m) }
 
-func (c *core) RetainedMessage(topic string) (controlapi.RetainedMessage, bool) {
+func (c *core) Retained(topic string) (*broker.Message, bool) {
 	for _, m := range c.retained {
 		if m.Topic == topic {
 			return m, true
 		}
 	}
-	return controlapi.RetainedMessage{}, false
+	return nil, false
 }
 
-func (c *core) RetainedMessages() []controlapi.RetainedMessage { return c.retained }
+func (c *core) AllRetained() []*broker.Message { return c.retained }
 
-func (c *core) Disconnect(_ context.Context, clientID string, cleanSession, preventWill bool) bool {
+func (c *core) Disconnect(clientID string, cleanSession, preventWill bool) bool {
 	if cleanSession || preventWill {
 		clientID += " with options"
 	}
@@ -96,15 +94,13 @@ func (c *core) Disconnect(_ context.Context, clientID string, cleanSession, prev
 }
 
 // Connections are shown by the tests of package localcore, where there are some.
-func (c *core) Connection(string) (controlapi.Connection, bool) {
-	return controlapi.Connection{}, false
+func (c *core) ConnectionState(string) (broker.ConnectionState, bool) {
+	return broker.ConnectionState{}, false
 }
 
 func (c *core) Subscriptions(string) (map[string]byte, bool) { return nil, false }
 
-func (c *core) SendDirectMessage(context.Context, string, controlapi.Message, bool) error {
-	return c.reject
-}
+func (c *core) SendDirect(context.Context, string, *broker.Message, bool) error { return c.reject }
 
 // issue returns a new self-signed certificate in PEM form.
 func issue() string {
@@ -162,7 +158,7 @@ func start(t *testing.T) *environment {
 func handler(r *registry.Registry, c *core) http.Handler {
 	return controlapi.New(controlapi.Config{
 		Registry: r, Partition: "aws", Region: "us-east-1", Account: account, Endpoint: "localhost",
-		Issuer: c, Registrar: c, Authorizer: c, Publisher: c, Retained: c, Connections: c,
+		Issuer: c, Registrar: c, Authorizer: c, Broker: c, Publish: c.publish,
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 	datatypes "github.com/aws/aws-sdk-go-v2/service/iotdataplane/types"
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/fleety/device/localcore/controlapi"
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -124,10 +124,10 @@ func TestPublishCarriesItsProperties(t *testing.T) {
 		CorrelationData: aws.String("aWQ="), PayloadFormatIndicator: datatypes.PayloadFormatIndicatorUtf8Data,
 		UserProperties: aws.String(`[{"k":"v"},{"k":"w"}]`),
 	}))(t)
-	want := []controlapi.Message{{
+	want := []*broker.Message{{
 		Topic: "a/b c//$d", Payload: []byte{0, 1, 2}, QoS: 1, Retain: true,
 		ContentType: "text/plain", ResponseTopic: "answer/here", Expiry: time.Minute,
-		CorrelationData: []byte("id"), UTF8: true, UserProperties: []controlapi.UserProperty{{Key: "k", Value: "v"}, {Key: "k", Value: "w"}},
+		CorrelationData: []byte("id"), UTF8: true, UserProperties: []broker.UserProperty{{Key: "k", Value: "v"}, {Key: "k", Value: "w"}},
 	}}
 	if diff := cmp.Diff(want, e.core.published); diff != "" {
 		t.Error(diff)
@@ -139,9 +139,9 @@ func TestPublishCarriesItsProperties(t *testing.T) {
 func TestRetainedMessages(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()
-	e.core.retained = []controlapi.RetainedMessage{
-		{Message: controlapi.Message{Topic: "b/c", Payload: []byte("payload"), QoS: 1}, Modified: epoch},
-		{Message: controlapi.Message{Topic: "a"}, Modified: epoch},
+	e.core.retained = []*broker.Message{
+		{Topic: "b/c", Payload: []byte("payload"), QoS: 1, Time: epoch},
+		{Topic: "a", Time: epoch},
 	}
 	got := must(e.data.GetRetainedMessage(ctx, &iotdataplane.GetRetainedMessageInput{Topic: aws.String("b/c")}))(t)
 	if string(got.Payload) != "payload" || got.Qos != 1 || got.LastModifiedTime != epoch.UnixMilli() {

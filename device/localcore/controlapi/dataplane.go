@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -26,21 +28,18 @@ const (
 
 func (a *api) publish(q *request) (any, error) {
 	m, err := q.message(q.path("topic"))
-	if err != nil {
-		return nil, err
+	if err == nil {
+		a.Publish(m)
 	}
-	return nil, a.Publisher.Publish(q.Context(), m)
+	return nil, err
 }
 
 // message returns the message that a request publishes.
-func (q *request) message(topic string) (m Message, err error) {
-	m = Message{
+func (q *request) message(topic string) (m *broker.Message, err error) {
+	m = &broker.Message{
 		Topic: topic, Payload: q.body, QoS: byte(q.number("qos")), Retain: q.flag("retain"),
 		ContentType: q.query("contentType"), ResponseTopic: q.query("responseTopic"),
 		Expiry: time.Duration(q.number("messageExpiry")) * time.Second,
-	}
-	if m.Topic == "" || strings.ContainsAny(m.Topic, "+#\x00") {
-		return m, invalid("topic %q must not be empty nor hold +, # or a zero byte", clip(m.Topic))
 	}
 	switch format := q.Header.Get(formatHeader); format {
 	case "", "UNSPECIFIED_BYTES":
@@ -52,11 +51,16 @@ func (q *request) message(topic string) (m Message, err error) {
 	if m.CorrelationData, err = base64.StdEncoding.DecodeString(q.Header.Get(correlationHeader)); err != nil {
 		return m, invalid("the correlation data must be Base64")
 	}
-	m.UserProperties, err = userProperties(q.Header)
-	return m, err
+	if m.UserProperties, err = userProperties(q.Header); err != nil {
+		return m, err
+	}
+	if err := broker.CheckMessage(m); err != nil {
+		return m, invalid("%v.", err)
+	}
+	return m, nil
 }
 
-func userProperties(h http.Header) ([]UserProperty, error) {
+func userProperties(h http.Header) ([]broker.UserProperty, error) {
 	text := h.Get(userPropertiesHeader)
 	if text == "" {
 		return nil, nil
@@ -69,13 +73,13 @@ func userProperties(h http.Header) ([]UserProperty, error) {
 	if err != nil {
 		return nil, invalid("the user properties must be Base64 of a JSON list of objects with one string each")
 	}
-	var out []UserProperty
+	var out []broker.UserProperty
 	for _, o := range objects {
 		if len(o) != 1 {
 			return nil, invalid("a user property has %d members, it must have one", len(o))
 		}
 		for key, value := range o {
-			out = append(out, UserProperty{key, value})
+			out = append(out, broker.UserProperty{Key: key, Value: value})
 		}
 	}
 	return out, nil
@@ -83,16 +87,16 @@ func userProperties(h http.Header) ([]UserProperty, error) {
 
 func (a *api) retainedMessage(q *request) (any, error) {
 	topic := q.path("topic")
-	m, ok := a.Retained.RetainedMessage(topic)
+	m, ok := a.Broker.Retained(topic)
 	if !ok {
 		return nil, registry.Reject(registry.CodeNotFound, "There is no retained message on topic %q.", clip(topic))
 	}
-	out := object{"topic": m.Topic, "payload": m.Payload, "qos": m.QoS, "lastModifiedTime": m.Modified.UnixMilli()}
+	out := object{"topic": m.Topic, "payload": m.Payload, "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
 	if m.Payload == nil {
 		out["payload"] = []byte{}
 	}
 	if len(m.UserProperties) > 0 {
-		properties, err := json.Marshal(convert(m.UserProperties, func(p UserProperty) map[string]string {
+		properties, err := json.Marshal(convert(m.UserProperties, func(p broker.UserProperty) map[string]string {
 			return map[string]string{p.Key: p.Value}
 		}))
 		if err != nil {
@@ -104,9 +108,9 @@ func (a *api) retainedMessage(q *request) (any, error) {
 }
 
 func (a *api) listRetainedMessages(q *request) (any, error) {
-	return list(q, "retainedTopics", a.Retained.RetainedMessages(), func(m RetainedMessage) string { return m.Topic },
-		func(m RetainedMessage) object {
-			return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Modified.UnixMilli()}
+	return list(q, "retainedTopics", a.Broker.AllRetained(), func(m *broker.Message) string { return m.Topic },
+		func(m *broker.Message) object {
+			return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
 		})
 }
 
@@ -127,7 +131,7 @@ func noConnection(id string) error {
 
 func (a *api) deleteConnection(q *request) (any, error) {
 	id, err := q.clientID()
-	if err == nil && !a.Connections.Disconnect(q.Context(), id, q.flag("cleanSession"), q.flag("preventWillMessage")) {
+	if err == nil && !a.Broker.Disconnect(id, q.flag("cleanSession"), q.flag("preventWillMessage")) {
 		err = noConnection(id)
 	}
 	return nil, err
@@ -138,7 +142,7 @@ func (a *api) getConnection(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, found := a.Connections.Connection(id)
+	c, found := a.Broker.ConnectionState(id)
 	if !found {
 		return nil, noConnection(id)
 	}
@@ -167,7 +171,7 @@ func (a *api) listSubscriptions(q *request) (any, error) {
 	if n := q.number("maxResults"); n > maxSubscriptionPage {
 		return nil, invalid("maxResults is %d, it must be a number from 1 to %d", n, maxSubscriptionPage)
 	}
-	qos, found := a.Connections.Subscriptions(id)
+	qos, found := a.Broker.Subscriptions(id)
 	if !found {
 		return nil, noConnection(id)
 	}
@@ -203,8 +207,16 @@ func (a *api) sendDirectMessage(q *request) (any, error) {
 	timeout := time.Duration(cmp.Or(q.number("timeout"), confirmTimeout)) * time.Second
 	ctx, cancel := context.WithTimeout(q.Context(), timeout)
 	defer cancel()
-	if err := a.Connections.SendDirectMessage(ctx, id, m, q.flag("confirmation")); err != nil {
-		return nil, err
+	switch err := a.Broker.SendDirect(ctx, id, m, q.flag("confirmation")); {
+	case err == nil:
+		return object{"message": "OK", "traceId": rand.Text()}, nil
+	case errors.Is(err, broker.ErrNotConnected):
+		return nil, noConnection(id)
+	case errors.Is(err, broker.ErrReceiveDenied):
+		return nil, &registry.Error{Code: "ForbiddenException", Status: http.StatusForbidden, Message: err.Error()}
+	case errors.Is(err, broker.ErrNotAcknowledged):
+		return nil, &registry.Error{Code: "GatewayTimeoutException", Status: http.StatusGatewayTimeout, Message: err.Error()}
+	default:
+		return nil, registry.Reject(registry.CodeThrottling, "%v", err)
 	}
-	return object{"message": "OK", "traceId": rand.Text()}, nil
 }
