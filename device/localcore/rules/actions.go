@@ -73,24 +73,14 @@ type action struct {
 	perform        func(ctx context.Context, s *scope, payload []byte) error
 }
 
-// A template is text with substitution templates in it.
-type template []expression
-
-func (t template) expand(s *scope) string {
+// expand returns the text of a template, see parseTemplate.
+func (s *scope) expand(template []expression) string {
 	var out strings.Builder
-	for _, part := range t {
+	for _, part := range template {
 		text, _ := toString(part(s))
 		out.WriteString(text)
 	}
 	return out.String()
-}
-
-func compileTemplate(text string) (template, error) {
-	t, err := parseTemplate(text)
-	if err != nil {
-		return nil, reject(SQLParse, "The substitution template in %q cannot be parsed %v.", text, err)
-	}
-	return t, nil
 }
 
 func (s *Service) compileAction(a Action) (*action, error) {
@@ -108,15 +98,15 @@ func (s *Service) compileAction(a Action) (*action, error) {
 // compileLambda returns an action that invokes a function and does not wait for
 // it: errors of the function itself are no failure of the action.
 func (s *Service) compileLambda(a *Lambda) (*action, error) {
-	function, err := compileTemplate(a.FunctionARN)
+	function, err := parseTemplate(a.FunctionARN)
 	if err != nil {
 		return nil, err
 	}
 	if !strings.Contains(a.FunctionARN, "${") && !s.config.HasFunction(a.FunctionARN) {
 		return nil, reject(InvalidRequest, "Lambda function %q does not run here.", a.FunctionARN)
 	}
-	return &action{name: "LambdaAction", resource: a.FunctionARN, perform: func(ctx context.Context, sc *scope, payload []byte) error {
-		arn := function.expand(sc)
+	return &action{"LambdaAction", a.FunctionARN, func(ctx context.Context, sc *scope, payload []byte) error {
+		arn := sc.expand(function)
 		if !s.config.HasFunction(arn) {
 			return fmt.Errorf("function %s does not run here", arn)
 		}
@@ -133,15 +123,15 @@ func (s *Service) compileLambda(a *Lambda) (*action, error) {
 }
 
 func (s *Service) compileRepublish(a *Republish) (*action, error) {
-	to, err := compileTemplate(a.Topic)
+	to, err := parseTemplate(a.Topic)
 	if err != nil {
 		return nil, err
 	}
 	if a.Topic == "" || a.RoleARN == "" || a.QoS < 0 || a.QoS > 1 {
 		return nil, reject(InvalidRequest, "A republish action needs a topic, a roleArn and a qos of 0 or 1.")
 	}
-	return &action{name: "RepublishAction", resource: a.Topic, perform: func(_ context.Context, sc *scope, payload []byte) error {
-		topic := to.expand(sc)
+	return &action{"RepublishAction", a.Topic, func(_ context.Context, sc *scope, payload []byte) error {
+		topic := sc.expand(to)
 		if reserved, ok := strings.CutPrefix(topic, "$$"); ok {
 			topic = "$" + reserved
 		} else if strings.HasPrefix(topic, "$") {
@@ -155,37 +145,34 @@ func (s *Service) compileRepublish(a *Republish) (*action, error) {
 }
 
 func compileHTTP(a *HTTP) (*action, error) {
-	address, err := compileTemplate(a.URL)
+	address, err := parseTemplate(a.URL)
 	if err != nil {
 		return nil, err
 	}
-	values := make([]template, len(a.Headers))
+	values := make([][]expression, len(a.Headers))
 	for i, h := range a.Headers {
-		if values[i], err = compileTemplate(h.Value); err != nil {
+		if values[i], err = parseTemplate(h.Value); err != nil {
 			return nil, err
 		}
 	}
-	if !strings.Contains(a.URL, "${") {
+	switch template := strings.Contains(a.URL, "${"); {
+	case template && a.ConfirmationURL == "":
+		return nil, reject(InvalidRequest, "A URL with substitution templates needs a confirmationUrl.")
+	case !strings.HasPrefix(a.URL, a.ConfirmationURL):
+		return nil, reject(InvalidRequest, "confirmationUrl %q is no prefix of the URL.", a.ConfirmationURL)
+	case !template:
 		err = checkLoopback(a.URL)
-	} else if a.ConfirmationURL == "" {
-		err = reject(InvalidRequest, "A URL with substitution templates needs a confirmationUrl.")
 	}
-	if err == nil && !strings.HasPrefix(a.URL, a.ConfirmationURL) {
-		err = reject(InvalidRequest, "confirmationUrl %q is no prefix of the URL.", a.ConfirmationURL)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &action{name: "HttpAction", resource: a.URL, perform: func(ctx context.Context, sc *scope, payload []byte) error {
+	return &action{"HttpAction", a.URL, func(ctx context.Context, sc *scope, payload []byte) error {
 		header := http.Header{"Content-Type": {"application/octet-stream"}}
 		if json.Valid(payload) {
 			header.Set("Content-Type", "application/json")
 		}
 		for i, h := range a.Headers {
-			header.Set(h.Key, values[i].expand(sc))
+			header.Set(h.Key, sc.expand(values[i]))
 		}
-		return post(ctx, address.expand(sc), header, payload)
-	}}, nil
+		return post(ctx, sc.expand(address), header, payload)
+	}}, err
 }
 
 // checkLoopback rejects a URL of another machine.

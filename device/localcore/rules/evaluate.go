@@ -19,6 +19,23 @@ type scope struct {
 	payload any // of the message, or an element of a nested SELECT; undefined if it is no JSON
 }
 
+// An expression returns its value for a message.
+type expression func(*scope) any
+
+func literal(v any) expression { return func(*scope) any { return v } }
+
+func payload(s *scope) any { return s.payload }
+
+// member is an attribute of an object.
+func member(of expression, name string) expression {
+	return func(s *scope) any { return get(of(s), name) }
+}
+
+// operation is what a function or operator makes of its operands.
+func operation(f any, operands ...expression) expression {
+	return func(s *scope) any { return call(f, s, s.all(operands)) }
+}
+
 func (s *scope) all(expressions []expression) []any {
 	out := make([]any, len(expressions))
 	for i, e := range expressions {
@@ -66,15 +83,13 @@ func (st *statement) project(s *scope) any {
 // assign sets a member at a path. Objects on the way are copied: they may belong
 // to the payload.
 func assign(to object, path []string, v any) {
-	if len(path) == 1 {
-		to[path[0]] = v
-		return
+	for _, name := range path[:len(path)-1] {
+		old, _ := to[name].(object)
+		below := object{}
+		maps.Copy(below, old)
+		to[name], to = below, below
 	}
-	old, _ := to[path[0]].(object)
-	below := object{}
-	maps.Copy(below, old)
-	to[path[0]] = below
-	assign(below, path[1:], v)
+	to[path[len(path)-1]] = v
 }
 
 // nested runs a SELECT over the elements of an array, or over one object.
@@ -90,141 +105,102 @@ func nested(st *statement) expression {
 			}
 			return st.project(&inner)
 		}
-		source := st.source(s)
-		elements, isArray := source.([]any)
-		if !isArray {
-			if _, isObject := source.(object); !isObject {
-				return undefined
-			}
+		switch source := st.source(s).(type) {
+		case object:
 			return one(source)
-		}
-		out := []any{}
-		for _, element := range elements {
-			if v := one(element); v != undefined {
-				out = append(out, v)
+		case []any:
+			out := []any{}
+			for _, element := range source {
+				if v := one(element); v != undefined {
+					out = append(out, v)
+				}
 			}
-		}
-		return out
-	}
-}
-
-func member(of expression, name string) expression {
-	return func(s *scope) any {
-		if o, ok := of(s).(object); ok {
-			if v, ok := o[name]; ok {
-				return v
-			}
+			return out
 		}
 		return undefined
 	}
 }
 
-func not(e expression) expression {
-	return func(s *scope) any {
-		if v, ok := toBool(e(s)); ok {
-			return !v
-		}
-		return undefined
-	}
-}
-
-// operation returns what a binary operator makes of its operands.
+// operators are the binary ones, as functions of their operands. One of a higher
+// level binds more strongly; NOT stands between AND and the comparisons.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-operators.html
-func operation(operator string, left, right expression) expression {
-	f := arithmetic
-	switch operator {
-	case "AND", "OR":
-		f = logical
-	case "=", "<>", "<", "<=", ">", ">=", "LIKE", "IN":
-		f = compare
-	}
-	return func(s *scope) any { return f(operator, left(s), right(s)) }
-}
-
-func logical(operator string, a, b any) any {
-	x, okX := toBool(a)
-	y, okY := toBool(b)
-	switch {
-	case !okX || !okY:
-		return undefined
-	case operator == "AND":
-		return x && y
-	}
-	return x || y
-}
-
-func compare(operator string, a, b any) any {
-	switch operator {
-	case "=":
-		return equal(a, b)
-	case "<>":
-		return not(literal(equal(a, b)))(nil)
-	case "IN":
-		elements, ok := b.([]any)
-		if !ok || a == undefined {
+var operators = map[string]struct {
+	level int
+	apply any
+}{
+	"OR":   {1, func(a, b bool) any { return a || b }},
+	"AND":  {2, func(a, b bool) any { return a && b }},
+	"=":    {4, equal},
+	"<>":   {4, func(a, b any) any { return call(not, nil, []any{equal(a, b)}) }},
+	"<":    {4, func(a, b *big.Rat) any { return a.Cmp(b) < 0 }},
+	"<=":   {4, func(a, b *big.Rat) any { return a.Cmp(b) <= 0 }},
+	">":    {4, func(a, b *big.Rat) any { return a.Cmp(b) > 0 }},
+	">=":   {4, func(a, b *big.Rat) any { return a.Cmp(b) >= 0 }},
+	"LIKE": {4, like},
+	"IN": {4, func(v, list any) any {
+		elements, ok := list.([]any)
+		if !ok || v == undefined {
 			return undefined
 		}
-		return slices.ContainsFunc(elements, func(element any) bool { return same(a, element) })
-	case "LIKE": // as in ANSI SQL: % stands for any characters, _ for one
-		subject, okA := toString(a)
-		pattern, okB := b.(string)
-		if !okA || !okB {
-			return undefined
-		}
-		re := strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(pattern))
-		matched, _ := regexp.MatchString("(?s)^"+re+"$", subject)
-		return matched
-	}
-	x, okX := toNumber(a)
-	y, okY := toNumber(b)
-	if !okX || !okY {
-		return undefined
-	}
-	switch c := x.Cmp(y); operator {
-	case "<":
-		return c < 0
-	case "<=":
-		return c <= 0
-	case ">":
-		return c > 0
-	default:
-		return c >= 0
-	}
+		return slices.ContainsFunc(elements, func(element any) bool { return same(v, element) })
+	}},
+	"+": {5, add},
+	"-": {5, subtract},
+	"*": {6, func(a, b *big.Rat) any { return a.Mul(a, b) }},
+	"/": {6, divide},
+	"%": {6, modulo},
 }
 
-func arithmetic(operator string, a, b any) any {
+const notLevel, tightest = 3, 7
+
+func not(v bool) any { return !v }
+
+// like compares as in ANSI SQL: % stands for any characters, _ for one.
+func like(subject string, pattern any) any {
+	text, ok := pattern.(string)
+	if !ok {
+		return undefined
+	}
+	re := strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(text))
+	matched, _ := regexp.MatchString("(?s)^"+re+"$", subject)
+	return matched
+}
+
+// add concatenates if one operand is a string.
+func add(a, b any) any {
 	_, leftText := a.(string)
 	_, rightText := b.(string)
-	if operator == "+" && (leftText || rightText) {
-		x, okX := toString(a)
-		y, okY := toString(b)
-		if !okX || !okY {
-			return undefined
-		}
-		return x + y
+	if leftText || rightText {
+		return call(func(a, b string) any { return a + b }, nil, []any{a, b})
 	}
+	return call(func(a, b *big.Rat) any { return a.Add(a, b) }, nil, []any{a, b})
+}
+
+func subtract(a, b *big.Rat) any { return a.Sub(a, b) }
+
+// divide leaves no remainder of integers.
+func divide(a, b any) any {
 	x, okX := toNumber(a)
 	y, okY := toNumber(b)
-	if !okX || !okY || y.Sign() == 0 && (operator == "/" || operator == "%") {
+	if !okX || !okY || y.Sign() == 0 {
 		return undefined
 	}
-	out := new(big.Rat)
-	switch operator {
-	case "+":
-		out.Add(x, y)
-	case "-":
-		out.Sub(x, y)
-	case "*":
-		out.Mul(x, y)
-	case "/":
-		if out.Quo(x, y); !leftText && !rightText && x.IsInt() && y.IsInt() {
-			out = truncated(out) // of integers there is no remainder
-		}
-	case "%":
-		out.Sub(x, out.Mul(truncated(out.Quo(x, y)), y))
+	_, leftText := a.(string)
+	_, rightText := b.(string)
+	quotient := new(big.Rat).Quo(x, y)
+	if !leftText && !rightText && x.IsInt() && y.IsInt() {
+		return truncated(quotient)
 	}
-	return round(out)
+	return quotient
+}
+
+func modulo(a, b *big.Rat) any {
+	if b.Sign() == 0 {
+		return undefined
+	}
+	whole := truncated(new(big.Rat).Quo(a, b))
+	return a.Sub(a, whole.Mul(whole, b))
 }
 
 // truncated returns the integer part.

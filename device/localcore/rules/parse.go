@@ -1,24 +1,17 @@
 package rules
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
 // maxDepth bounds how deeply expressions nest, operands counted.
 const maxDepth = 96
-
-// An expression returns its value for a message.
-type expression func(*scope) any
-
-func literal(v any) expression { return func(*scope) any { return v } }
-
-func payload(s *scope) any { return s.payload }
 
 // A statement is a parsed SQL statement.
 //
@@ -66,13 +59,14 @@ func (p *parser) fail(format string, args ...any) {
 	panic(syntaxError(fmt.Sprintf("at character %d: ", utf8.RuneCountInString(p.text[:p.start])+1) + fmt.Sprintf(format, args...)))
 }
 
-func catch(err *error) {
-	if r := recover(); r != nil {
-		e, ok := r.(syntaxError)
-		if !ok {
-			panic(r)
-		}
-		*err = errors.New(string(e))
+// catch makes what the parser fails with an error about what it reads.
+func catch(what string, err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case syntaxError:
+		*err = reject(SQLParse, "%s cannot be parsed %s.", what, string(r))
+	default:
+		panic(r)
 	}
 }
 
@@ -128,7 +122,7 @@ func (p *parser) take(what string, kinds ...kind) string {
 
 // parseStatement reads a whole SQL statement.
 func parseStatement(sql string) (s *statement, err error) {
-	defer catch(&err)
+	defer catch("The SQL", &err)
 	p := &parser{text: sql}
 	p.next()
 	s = p.selection(false)
@@ -142,7 +136,7 @@ func parseStatement(sql string) (s *statement, err error) {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-substitution-templates.html
 func parseTemplate(template string) (parts []expression, err error) {
-	defer catch(&err)
+	defer catch("The substitution template in "+strconv.Quote(template), &err)
 	for p := (&parser{text: template}); ; {
 		before, _, found := strings.Cut(p.text[p.pos:], "${")
 		parts = append(parts, literal(before))
@@ -228,14 +222,6 @@ func validFilter(filter string) bool {
 	return filter != "" && !strings.Contains(filter, "\x00") && !strings.HasPrefix(filter, IngestPrefix)
 }
 
-// The binary operators, from those that bind weakest. NOT stands between AND
-// and the comparisons.
-const notLevel = 3
-
-var levels = map[string]int{
-	"OR": 1, "AND": 2, "=": 4, "<>": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "LIKE": 4, "IN": 4, "+": 5, "-": 5, "*": 6, "/": 6, "%": 6,
-}
-
 func (p *parser) expression() expression { return p.binary(1) }
 
 // binary reads operators that bind at least so strongly, and their operands.
@@ -245,7 +231,7 @@ func (p *parser) binary(least int) expression {
 	}
 	defer func() { p.depth-- }()
 	if least <= notLevel && p.accept("NOT") {
-		return p.rest(least, not(p.binary(notLevel)))
+		return p.rest(least, operation(not, p.binary(notLevel)))
 	}
 	return p.rest(least, p.unary())
 }
@@ -262,8 +248,8 @@ func (p *parser) rest(least int, left expression) expression {
 				return left
 			}
 		}
-		level := levels[operator]
-		if level == 0 || level < least {
+		found, ok := operators[operator]
+		if !ok || found.level < least {
 			return left
 		}
 		p.next()
@@ -271,11 +257,10 @@ func (p *parser) rest(least int, left expression) expression {
 		if operator == "IN" && p.accept("(") && !p.is("SELECT") {
 			right = p.list(")")
 		} else {
-			right = p.binary(level + 1)
+			right = p.binary(found.level + 1)
 		}
-		left = operation(operator, left, right)
-		if negated {
-			left = not(left)
+		if left = operation(found.apply, left, right); negated {
+			left = operation(not, left)
 		}
 	}
 	return left
@@ -285,7 +270,7 @@ func (p *parser) unary() expression {
 	if !p.accept("-") {
 		return p.postfix()
 	}
-	return operation("-", literal(integer(0)), p.binary(7)) // nothing but the operand binds so strongly
+	return operation(subtract, literal(integer(0)), p.binary(tightest))
 }
 
 func (p *parser) postfix() expression {
@@ -416,7 +401,7 @@ func (p *parser) call(function string) expression {
 		}
 		p.next()
 		p.expect(")")
-		return func(s *scope) any { return convert(value(s)) }
+		return operation(convert, value)
 	}
 	f, ok := functions[lower]
 	if !ok {
@@ -428,8 +413,8 @@ func (p *parser) call(function string) expression {
 		arguments = append(arguments, func(s *scope) any { return string(s.message.Payload) })
 	}
 	arguments = append(arguments, p.expressions(")")...)
-	if n := len(arguments); n < f.least || n > f.most {
-		p.fail("function %s takes %d to %d arguments, not %d", function, f.least, f.most, n)
+	if least, most := arity(f); len(arguments) < least || len(arguments) > most {
+		p.fail("function %s takes %d to %d arguments, not %d", function, least, most, len(arguments))
 	}
-	return func(s *scope) any { return f.run(s, s.all(arguments)) }
+	return operation(f, arguments...)
 }

@@ -42,8 +42,8 @@ type Message struct {
 	Hops int
 }
 
-// A Config says what the service stands on. Account, Publish, Thing
-// and HasFunction are required.
+// A Config says what the service depends on. Account, Publish, Thing and
+// HasFunction are required.
 type Config struct {
 	Account string
 	// Publish sends what a republish action publishes to all who receive
@@ -57,13 +57,9 @@ type Config struct {
 	Invoke      func(ctx context.Context, arn string, event []byte) error
 	// Shadow returns a thing's shadow document. Nil means that there is none.
 	Shadow func(thing, name string) (document []byte, ok bool)
-	// Store is nil for memory only.
-	Store Store
-	// Now is the clock. Nil means time.Now.
-	Now func() time.Time
-	// Log receives actions that fail and messages that no rule takes. Nil means
-	// discard.
-	Log *slog.Logger
+	Store  Store            // nil for memory only
+	Now    func() time.Time // nil means time.Now
+	Log    *slog.Logger     // of actions that fail and messages that no rule takes; nil means discard
 }
 
 const (
@@ -92,8 +88,7 @@ type Rule struct {
 	Name string `json:"ruleName"`
 	Definition
 	Created time.Time `json:"created"`
-	// Filter is the topic filter of FROM, empty without one.
-	Filter string `json:"-"`
+	Filter  string    `json:"-"` // the topic filter of FROM, empty without one
 }
 
 // A Definition is what CreateTopicRule is given.
@@ -178,21 +173,21 @@ const maxActions = 10
 
 // compile checks a rule and makes it ready to run.
 func (s *Service) compile(r Rule) (*rule, error) {
-	out := &rule{Rule: r}
-	if !namePattern.MatchString(r.Name) {
+	r.Version = cmp.Or(r.Version, versions[0]) // AWS's default
+	switch {
+	case !namePattern.MatchString(r.Name):
 		return nil, reject(InvalidRequest, "Rule name %q must have 1 to 128 letters, digits or underscores.", r.Name)
-	}
-	if !slices.Contains(versions, r.Version) {
+	case !slices.Contains(versions, r.Version):
 		return nil, reject(InvalidRequest, "awsIotSqlVersion %q is not emulated; these are: %s.", r.Version, strings.Join(versions, ", "))
-	}
-	if len(r.Actions) > maxActions {
+	case len(r.Actions) > maxActions:
 		return nil, reject(InvalidRequest, "A rule has %d actions at most.", maxActions)
 	}
-	var err error
-	if out.statement, err = parseStatement(r.SQL); err != nil {
-		return nil, reject(SQLParse, "The SQL cannot be parsed %v.", err)
+	statement, err := parseStatement(r.SQL)
+	if err != nil {
+		return nil, err
 	}
-	out.Filter = out.statement.filter
+	r.Filter = statement.filter
+	out := &rule{Rule: r, statement: statement}
 	for _, a := range r.Actions {
 		compiled, err := s.compileAction(a)
 		if err != nil {
@@ -209,7 +204,6 @@ func (s *Service) compile(r Rule) (*rule, error) {
 
 // CreateTopicRule creates a rule.
 func (s *Service) CreateTopicRule(name string, d Definition) error {
-	d.Version = cmp.Or(d.Version, versions[0]) // AWS's default
 	r, err := s.compile(Rule{Name: name, Definition: d, Created: s.config.Now()})
 	if err != nil {
 		return err
@@ -219,12 +213,11 @@ func (s *Service) CreateTopicRule(name string, d Definition) error {
 	if s.rules[name] != nil {
 		return reject(AlreadyExists, "Rule %s already exists.", name)
 	}
-	return s.keep(r)
+	return s.keep(name, r)
 }
 
 // ReplaceTopicRule replaces a rule.
 func (s *Service) ReplaceTopicRule(name string, d Definition) error {
-	d.Version = cmp.Or(d.Version, versions[0])
 	return s.alter(name, func(r *Rule) { r.Definition = d })
 }
 
@@ -233,6 +226,10 @@ func (s *Service) SetDisabled(name string, disabled bool) error {
 	return s.alter(name, func(r *Rule) { r.Disabled = disabled })
 }
 
+// DeleteTopicRule deletes a rule.
+func (s *Service) DeleteTopicRule(name string) error { return s.alter(name, nil) }
+
+// alter changes a rule, or deletes it if f is nil.
 func (s *Service) alter(name string, f func(*Rule)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,27 +237,16 @@ func (s *Service) alter(name string, f func(*Rule)) error {
 	if err != nil {
 		return err
 	}
+	if f == nil {
+		return s.keep(name, nil)
+	}
 	changed := old.Rule
 	f(&changed)
 	r, err := s.compile(changed)
 	if err != nil {
 		return err
 	}
-	return s.keep(r)
-}
-
-// DeleteTopicRule deletes a rule.
-func (s *Service) DeleteTopicRule(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, err := s.find(name); err != nil {
-		return err
-	}
-	if err := s.save(name, nil); err != nil {
-		return err
-	}
-	delete(s.rules, name)
-	return nil
+	return s.keep(name, r)
 }
 
 // TopicRule returns a rule.
@@ -291,24 +277,19 @@ func (s *Service) find(name string) (*rule, error) {
 	return nil, reject(Unauthorized, "Access to topic rule '%s' was denied", name)
 }
 
-// keep stores a rule; the lock is held.
-func (s *Service) keep(r *rule) error {
-	value, err := json.Marshal(r.Rule)
-	if err == nil {
-		err = s.save(r.Name, value)
+// keep stores a rule, or removes it for nil; the lock is held.
+func (s *Service) keep(name string, r *rule) error {
+	var value []byte
+	if r != nil {
+		value = awsiot.EncodeJSON(r.Rule)
 	}
-	if err == nil {
-		s.rules[r.Name] = r
+	if s.config.Store != nil {
+		if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
+			return fmt.Errorf("storing rule %s: %w", name, err)
+		}
 	}
-	return err
-}
-
-func (s *Service) save(name string, value []byte) error {
-	if s.config.Store == nil {
-		return nil
-	}
-	if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
-		return fmt.Errorf("storing rule %s: %w", name, err)
+	if s.rules[name] = r; r == nil {
+		delete(s.rules, name)
 	}
 	return nil
 }
@@ -327,10 +308,7 @@ func (s *Service) Publish(m Message) {
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
 func (s *Service) Ingest(m Message) {
 	name, topic, _ := strings.Cut(strings.TrimPrefix(m.Topic, IngestPrefix), "/")
-	s.mu.RLock()
-	r := s.rules[name]
-	s.mu.RUnlock()
-	if r == nil || r.Disabled {
+	if r, err := s.TopicRule(name); err != nil || r.Disabled {
 		s.config.Log.Warn("no enabled rule of this name for a Basic Ingest message", "rule", name, "client", m.ClientID)
 		return
 	}
@@ -364,11 +342,7 @@ func (s *Service) Run(ctx context.Context) {
 }
 
 func (s *Service) evaluate(ctx context.Context, d delivery) {
-	payload, isJSON := decode(d.message.Payload)
-	if !isJSON {
-		payload = undefined
-	}
-	trace := ""
+	payload, trace := decode(d.message.Payload), ""
 	if d.message.ClientID != "" {
 		trace = awsiot.NewUUID()
 	}

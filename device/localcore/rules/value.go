@@ -124,7 +124,7 @@ func toBool(v any) (value, ok bool) {
 	return false, false
 }
 
-// equal compares as = does; it is undefined for an undefined operand.
+// equal compares as = does: what is undefined equals nothing.
 func equal(a, b any) any {
 	if a == undefined || b == undefined {
 		return undefined
@@ -151,18 +151,18 @@ func same(a, b any) bool {
 	return a == b
 }
 
-// decode reads exactly one JSON value.
-func decode(data []byte) (any, bool) {
+// decode reads exactly one JSON value; what is not one is undefined.
+func decode(data []byte) any {
 	var v any
 	if err := awsiot.DecodeJSON(data, &v); err != nil {
-		return nil, false
+		return undefined
 	}
 	return convert(v, func(v any) any {
 		if n, ok := v.(json.Number); ok {
 			return parseNumber(string(n))
 		}
 		return v
-	}), true
+	})
 }
 
 // encode writes JSON. What is undefined is left out; alone it is nothing.
