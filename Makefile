@@ -62,14 +62,14 @@ fmt:  ## fail if gofmt would change a file
 
 # Each module is checked by itself, as a program that imports it alone sees it.
 check: fmt lint  ## fmt and lint, and whether go.mod is tidy
-	@for module in $(MODULES); do ( cd $$module && GOWORK=off $(GO) mod tidy -diff ) || exit 1; done
+	@for module in $(MODULES) testcontainers; do ( cd $$module && GOWORK=off $(GO) mod tidy -diff ) || exit 1; done
 
 lint: $(LINT)  ## run the linters of .golangci.yaml on every module
-	@for module in $(MODULES); do echo "linting $$module"; \
+	@for module in $(MODULES) testcontainers; do echo "linting $$module"; \
 		( cd $$module && GOWORK=off ../$(LINT) run --config ../.golangci.yaml ./... ) || exit 1; done
 
 vulnerabilities: $(LINT)  ## look for known vulnerabilities in code that is called
-	@for module in $(MODULES); do ( cd $$module && GOWORK=off ../$(dir $(LINT))govulncheck ./... ) || exit 1; done
+	@for module in $(MODULES) testcontainers; do ( cd $$module && GOWORK=off ../$(dir $(LINT))govulncheck ./... ) || exit 1; done
 
 # The tools are pinned in a module of their own.
 $(LINT): .ci/lint/go.mod .ci/lint/go.sum
@@ -89,6 +89,7 @@ unit: infra/node_modules $(AWSSDK)/node_modules $(LINT)  ## the tests of every m
 		--packages=./... -- -race -timeout 30m ) || exit 1; done
 	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
 	cd .ci/release && GOWORK=off $(GO) test .
+	cd testcontainers && GOWORK=off $(GO) test ./...
 	@for module in $(MODULES); do if [ -s dist/flaky.$$module ]; then \
 		echo "flaky in $$module:"; cat dist/flaky.$$module; fi; done
 

@@ -6,7 +6,8 @@
 //	usage: images VERSION COMMIT TIME FROM TO
 //
 // TIME is that of the image, in seconds since 1970. FROM has the binaries of a
-// release; PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and hook_arm64, the
+// release, or some of them, as PROGRAM_linux_ARCHITECTURE;
+// PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and hook_arm64, the
 // pre-provisioning hook that the emulator runs. The layouts are made in TO.
 package main
 
@@ -14,8 +15,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -92,6 +95,9 @@ type release struct {
 func (r release) write(p program, dir string) error {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, arch := range []string{"amd64", "arm64"} {
+		if _, err := os.Stat(filepath.Join(r.from, p.name+"_linux_"+arch)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		image, err := r.image(p, arch)
 		if err != nil {
 			return fmt.Errorf("%s for %s: %w", p.name, arch, err)
@@ -100,6 +106,9 @@ func (r release) write(p program, dir string) error {
 			Add:        image,
 			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 		})
+	}
+	if len(must(index.IndexManifest()).Manifests) == 0 {
+		return nil
 	}
 	path, err := layout.Write(dir, empty.Index)
 	if err != nil {
