@@ -12,6 +12,17 @@ const (
 	PolicyNameRule   = "1 to 128 characters of a-z A-Z 0-9 _ + = , . @ -"
 	RoleAliasRule    = "1 to 128 characters of a-z A-Z 0-9 _ = , @ -"
 	ShadowNameRule   = "1 to 64 characters of a-z A-Z 0-9 : _ - $"
+
+	AttributeNameRule  = "1 to 128 characters of a-z A-Z 0-9 _ . , @ / : # -"
+	AttributeValueRule = "at most 800 characters of a-z A-Z 0-9 _ . , @ / : # = [ ] -"
+)
+
+// Limits of a thing.
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const (
+	MaxAttributes        = 50 // of a thing with a type
+	MaxAttributesUntyped = 3
+	MaxGroupsPerThing    = 10
 )
 
 // ValidThingName reports whether a thing, thing type, thing group or billing
@@ -34,6 +45,12 @@ func ValidRoleAlias(name string) bool { return within(name, 128, "_=,@-") }
 // name is that of the classic shadow and not valid here. AWS itself uses $ in
 // the name $package.
 func ValidShadowName(name string) bool { return within(name, 64, ":_-$") }
+
+// ValidAttributeName reports whether an attribute of a thing may have the name.
+func ValidAttributeName(name string) bool { return within(name, 128, "_.,@/:#-") }
+
+// ValidAttributeValue reports whether an attribute of a thing may have the value.
+func ValidAttributeValue(value string) bool { return value == "" || within(value, 800, "_.,@/:#=[]-") }
 
 // ValidCertificateID reports whether the text has the form of [CertificateID].
 func ValidCertificateID(id string) bool {

@@ -10,7 +10,6 @@ import (
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/controlapi"
 	"example.com/fleety/device/localcore/policy"
-	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/template"
 )
@@ -67,7 +66,7 @@ func (s control) RegisterThing(ctx context.Context, body string, parameters map[
 	if err != nil {
 		return controlapi.Registration{}, err
 	}
-	request := provisioning.FromPlan(plan)
+	request := registry.Provisioning{Plan: plan}
 	if c := plan.Certificate; c != nil {
 		request.CertificateID = c.ID
 		if c.ID == "" {

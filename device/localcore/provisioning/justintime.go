@@ -49,9 +49,7 @@ func (s *Service) ProvisionJustInTime(leaf *x509.Certificate, id string, by regi
 	if err != nil {
 		return "", err
 	}
-	change := FromPlan(plan)
-	change.CertificateID = id
-	done, err := s.config.Registry.Provision(change)
+	done, err := s.config.Registry.Provision(registry.Provisioning{Plan: plan, CertificateID: id})
 	if err != nil || done.Thing == nil {
 		return "", err
 	}

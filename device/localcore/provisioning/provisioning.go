@@ -236,9 +236,7 @@ func (s *Service) registerThing(ctx context.Context, r Request) (any, error) {
 		s.config.Log.Warn("the device or the hook gave parameters that the template does not declare",
 			slog.String("template", stored.Name), slog.Any("parameters", plan.Undeclared))
 	}
-	change := FromPlan(plan)
-	change.Token, change.Principal = string(token), r.CertificateID
-	done, err := s.config.Registry.Provision(change)
+	done, err := s.config.Registry.Provision(registry.Provisioning{Plan: plan, Token: string(token), Principal: r.CertificateID})
 	if err != nil {
 		return nil, err
 	}
@@ -270,32 +268,4 @@ func (s *Service) templateFor(r Request) (registry.ProvisioningTemplate, error) 
 		return stored, denied.because("Access denied", "the provisioning claim is for template "+bound+" only")
 	}
 	return stored, nil
-}
-
-// FromPlan returns the change to the registry that a resolved template stands
-// for.
-func FromPlan(plan *template.Plan) registry.Provisioning {
-	var r registry.Provisioning
-	if t := plan.Thing; t != nil {
-		r.Thing = &registry.ProvisionedThing{
-			Name: t.Name, Type: t.Type, BillingGroup: t.BillingGroup, Groups: t.Groups, Attributes: t.Attributes,
-			OverrideType:       registry.Override(t.Override.ThingTypeName),
-			OverrideGroups:     registry.Override(t.Override.ThingGroups),
-			OverrideAttributes: registry.Override(t.Override.AttributePayload),
-		}
-	}
-	if c := plan.Certificate; c != nil {
-		r.Certificate = &registry.ProvisionedCertificate{
-			Status:         registry.CertificateStatus(c.Status),
-			Type:           registry.NonExclusive,
-			OverrideStatus: registry.Override(c.StatusOverride),
-		}
-		if c.Exclusive {
-			r.Certificate.Type = registry.Exclusive
-		}
-	}
-	for _, policy := range plan.Policies {
-		r.Policies = append(r.Policies, registry.ProvisionedPolicy{Name: policy.Name, Document: string(policy.Document)})
-	}
-	return r
 }

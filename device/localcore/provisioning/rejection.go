@@ -58,7 +58,7 @@ func rejectionOf(err error) *rejection {
 		return r
 	}
 	if e, ok := errors.AsType[*template.Error](err); ok {
-		return cause{e.StatusCode, e.Code}.reject("%s", e.Message)
+		return cause{400, e.Code}.reject("%s", e.Message)
 	}
 	if e, ok := errors.AsType[*registry.Error](err); ok {
 		return cause{e.Status, strings.TrimSuffix(e.Code, "Exception")}.reject("%s", e.Message)

@@ -99,12 +99,7 @@ func rejectFor(resource, code, format string, args ...any) *Error {
 // Limits of AWS IoT.
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 const (
-	MaxAttributesUntyped    = 3
-	MaxAttributes           = 50
 	MaxAttributeData        = 47 << 10 // bytes of names and values of one thing
-	MaxAttributeName        = 128
-	MaxAttributeValue       = 800
-	MaxGroupsPerThing       = 10
 	MaxGroupDepth           = 7
 	MaxGroupChildren        = 100
 	MaxPoliciesPerGroup     = 2
@@ -122,11 +117,7 @@ const (
 	MaxRoleAliases          = 100
 )
 
-var (
-	attributeNamePattern  = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#-]+$`)
-	attributeValuePattern = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#=\[\]-]*$`)
-	hookVersionPattern    = regexp.MustCompile(`^[0-9-]{10,32}$`)
-)
+var hookVersionPattern = regexp.MustCompile(`^[0-9-]{10,32}$`)
 
 // checkName checks the name of a thing, thing type, thing group or billing group.
 func checkName(what, name string) error {
@@ -140,15 +131,15 @@ func checkName(what, name string) error {
 func checkAttributes(attributes map[string]string, limit int) error {
 	if len(attributes) > limit {
 		return invalid("%d attributes, at most %d are allowed here (%d for a thing with a type, %d without)",
-			len(attributes), limit, MaxAttributes, MaxAttributesUntyped)
+			len(attributes), limit, awsiot.MaxAttributes, awsiot.MaxAttributesUntyped)
 	}
 	size := 0
 	for name, value := range attributes {
-		if len(name) > MaxAttributeName || !attributeNamePattern.MatchString(name) {
-			return invalid("attribute name %q must be 1 to %d of a-z, A-Z, 0-9 and _.,@/:#-", clip(name), MaxAttributeName)
+		if !awsiot.ValidAttributeName(name) {
+			return invalid("attribute name %q must have %s", clip(name), awsiot.AttributeNameRule)
 		}
-		if len(value) > MaxAttributeValue || !attributeValuePattern.MatchString(value) {
-			return invalid("value %q of attribute %q must be at most %d of a-z, A-Z, 0-9 and _.,@/:#=[]-", clip(value), name, MaxAttributeValue)
+		if !awsiot.ValidAttributeValue(value) {
+			return invalid("value %q of attribute %q must have %s", clip(value), name, awsiot.AttributeValueRule)
 		}
 		size += len(name) + len(value)
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/localcore/template"
 )
 
 const (
@@ -21,12 +23,21 @@ func pending(t *testing.T, r *Registry) Certificate {
 func registration() Provisioning {
 	return Provisioning{
 		Token: token, Principal: principal,
-		Thing: &ProvisionedThing{
-			Name: "new", Type: "type", Groups: []string{"child"}, Attributes: map[string]string{"a": "1"},
+		Plan: &template.Plan{
+			Thing: &template.Thing{
+				Name: "new", Type: "type", Groups: []string{"child"}, Attributes: map[string]string{"a": "1"},
+			},
+			Certificate: &template.Certificate{Status: template.StatusActive},
+			Policies:    []template.Policy{{Name: "policy"}},
 		},
-		Certificate: &ProvisionedCertificate{},
-		Policies:    []ProvisionedPolicy{{Name: "policy"}},
 	}
+}
+
+// again asks for thing "thing", which furnish made.
+func again() Provisioning {
+	return Provisioning{Token: token, Principal: principal, Plan: &template.Plan{
+		Thing: &template.Thing{Name: "thing"}, Certificate: &template.Certificate{Status: template.StatusActive},
+	}}
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
@@ -38,7 +49,7 @@ func TestProvisionMakesEverything(t *testing.T) {
 	furnish(t, r)
 	c := pending(t, r)
 	p := registration()
-	p.Policies = append(p.Policies, ProvisionedPolicy{Name: "made", Document: document})
+	p.Plan.Policies = append(p.Plan.Policies, template.Policy{Name: "made", Document: []byte(document)})
 	got := must(r.Provision(p))(t)
 	if got.Certificate.ID != c.ID || got.Certificate.Status != Active || !got.Created || got.Thing.Name != "new" {
 		t.Errorf("got %+v", got)
@@ -67,14 +78,13 @@ func TestProvisionIsAllOrNothing(t *testing.T) {
 		"no token":           {func(p *Provisioning) { p.Token = "" }, CodeInvalidToken},
 		"unknown token":      {func(p *Provisioning) { p.Token = "else" }, CodeInvalidToken},
 		"another principal":  {func(p *Provisioning) { p.Principal = "else" }, CodeInvalidToken},
-		"missing type":       {func(p *Provisioning) { p.Thing.Type = "none" }, CodeNotFound},
-		"missing group":      {func(p *Provisioning) { p.Thing.Groups = []string{"child", "none"} }, CodeNotFound},
-		"groups of one tree": {func(p *Provisioning) { p.Thing.Groups = []string{"child", "root"} }, CodeInvalidRequest},
-		"missing policy":     {func(p *Provisioning) { p.Policies[0].Name = "none" }, CodeNotFound},
-		"malformed policy":   {func(p *Provisioning) { p.Policies[0] = ProvisionedPolicy{"x", "{"} }, CodeMalformedPolicy},
-		"bad thing name":     {func(p *Provisioning) { p.Thing.Name = "a b" }, CodeInvalidRequest},
-		"bad attribute":      {func(p *Provisioning) { p.Thing.Attributes["b"] = "a b" }, CodeInvalidRequest},
-		"bad status":         {func(p *Provisioning) { p.Certificate.Status = PendingActivation }, CodeInvalidRequest},
+		"missing type":       {func(p *Provisioning) { p.Plan.Thing.Type = "none" }, CodeNotFound},
+		"missing group":      {func(p *Provisioning) { p.Plan.Thing.Groups = []string{"child", "none"} }, CodeNotFound},
+		"groups of one tree": {func(p *Provisioning) { p.Plan.Thing.Groups = []string{"child", "root"} }, CodeInvalidRequest},
+		"missing policy":     {func(p *Provisioning) { p.Plan.Policies[0].Name = "none" }, CodeNotFound},
+		"malformed policy":   {func(p *Provisioning) { p.Plan.Policies[0] = template.Policy{Name: "x", Document: []byte("{")} }, CodeMalformedPolicy},
+		"bad thing name":     {func(p *Provisioning) { p.Plan.Thing.Name = "a b" }, CodeInvalidRequest},
+		"bad attribute":      {func(p *Provisioning) { p.Plan.Thing.Attributes["b"] = "a b" }, CodeInvalidRequest},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -112,54 +122,56 @@ func TestOverrideSettings(t *testing.T) {
 	}
 	kept := outcome{"", "type", map[string]string{"a": "1"}, []string{"other"}}
 	tests := map[string]struct {
-		set  func(*ProvisionedThing)
+		set  func(*template.Thing)
 		want outcome
 	}{
 		"unset and equal": {
-			func(p *ProvisionedThing) {
+			func(p *template.Thing) {
 				p.Type, p.Attributes, p.Groups = "type", map[string]string{"a": "1"}, []string{"other"}
 			}, kept,
 		},
-		"unset and silent":     {func(p *ProvisionedThing) {}, kept},
-		"unset and other type": {func(p *ProvisionedThing) { p.Type = "type2" }, outcome{Code: CodeResourceConflicts}},
+		"unset and silent":     {func(p *template.Thing) {}, kept},
+		"unset and other type": {func(p *template.Thing) { p.Type = "type2" }, outcome{Code: CodeResourceConflicts}},
 		"unset and other attributes": {
-			func(p *ProvisionedThing) { p.Attributes = map[string]string{"b": "2"} }, outcome{Code: CodeResourceConflicts},
+			func(p *template.Thing) { p.Attributes = map[string]string{"b": "2"} }, outcome{Code: CodeResourceConflicts},
 		},
 		"unset and other groups": {
-			func(p *ProvisionedThing) { p.Groups = []string{"child"} }, outcome{Code: CodeResourceConflicts},
+			func(p *template.Thing) { p.Groups = []string{"child"} }, outcome{Code: CodeResourceConflicts},
 		},
 		"do nothing": {
-			func(p *ProvisionedThing) {
+			func(p *template.Thing) {
 				p.Type, p.Attributes, p.Groups = "type2", map[string]string{"b": "2"}, []string{"child"}
-				p.OverrideType, p.OverrideAttributes, p.OverrideGroups = DoNothing, DoNothing, DoNothing
+				p.Override = template.ThingOverride{AttributePayload: template.DoNothing, ThingTypeName: template.DoNothing, ThingGroups: template.DoNothing}
 			}, kept,
 		},
 		"replace": {
-			func(p *ProvisionedThing) {
+			func(p *template.Thing) {
 				p.Type, p.Attributes, p.Groups = "type2", map[string]string{"b": "2"}, []string{"child"}
-				p.OverrideType, p.OverrideAttributes, p.OverrideGroups = Replace, Replace, Replace
+				p.Override = template.ThingOverride{AttributePayload: template.Replace, ThingTypeName: template.Replace, ThingGroups: template.Replace}
 			}, outcome{"", "type2", map[string]string{"b": "2"}, []string{"child"}},
 		},
 		"merge": {
-			func(p *ProvisionedThing) {
+			func(p *template.Thing) {
 				p.Attributes, p.Groups = map[string]string{"b": "2"}, []string{"child"}
-				p.OverrideAttributes, p.OverrideGroups = Merge, Merge
+				p.Override.AttributePayload, p.Override.ThingGroups = template.Merge, template.Merge
 			}, outcome{"", "type", map[string]string{"a": "1", "b": "2"}, []string{"child", "other"}},
 		},
 		"unset and nothing there": {
-			func(p *ProvisionedThing) {
+			func(p *template.Thing) {
 				p.Name, p.Type, p.Attributes, p.Groups = "bare", "type", map[string]string{"a": "1"}, []string{"other"}
 			}, kept,
 		},
 		"fail on groups where there are none": {
-			func(p *ProvisionedThing) { p.Name, p.Groups, p.OverrideGroups = "bare", []string{"other"}, Fail },
+			func(p *template.Thing) {
+				p.Name, p.Groups, p.Override.ThingGroups = "bare", []string{"other"}, template.Fail
+			},
 			outcome{Code: CodeResourceConflicts},
 		},
 		"fail on equal type": {
-			func(p *ProvisionedThing) { p.Type, p.OverrideType = "type", Fail }, outcome{Code: CodeResourceConflicts},
+			func(p *template.Thing) { p.Type, p.Override.ThingTypeName = "type", template.Fail }, outcome{Code: CodeResourceConflicts},
 		},
 		"fail on equal groups": {
-			func(p *ProvisionedThing) { p.Groups, p.OverrideGroups = []string{"other"}, Fail }, outcome{Code: CodeResourceConflicts},
+			func(p *template.Thing) { p.Groups, p.Override.ThingGroups = []string{"other"}, template.Fail }, outcome{Code: CodeResourceConflicts},
 		},
 	}
 	for name, test := range tests {
@@ -170,14 +182,14 @@ func TestOverrideSettings(t *testing.T) {
 			must(r.CreateThing(NewThing{Name: "bare"}))(t)
 			ok(t, r.AddThingToThingGroup("thing", "other"))
 			pending(t, r)
-			p := Provisioning{Token: token, Principal: principal, Thing: &ProvisionedThing{Name: "thing"}, Certificate: &ProvisionedCertificate{}}
-			test.set(p.Thing)
+			p := again()
+			test.set(p.Plan.Thing)
 			_, err := r.Provision(p)
 			got := outcome{Code: code(err)}
 			if err == nil {
-				thing := must(r.DescribeThing(p.Thing.Name))(t)
+				thing := must(r.DescribeThing(p.Plan.Thing.Name))(t)
 				got.Type, got.Attributes = thing.Type, thing.Attributes
-				got.Groups = must(r.ListThingGroupsForThing(p.Thing.Name))(t)
+				got.Groups = must(r.ListThingGroupsForThing(p.Plan.Thing.Name))(t)
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("%v\n%s", err, diff)
@@ -204,7 +216,7 @@ func TestOlderCertificatesStayAttached(t *testing.T) {
 	old := newCertificate(t, r, Active)
 	ok(t, r.AttachThingPrincipal("thing", old.ID, ""))
 	pending(t, r)
-	must(r.Provision(Provisioning{Token: token, Principal: principal, Thing: &ProvisionedThing{Name: "thing"}, Certificate: &ProvisionedCertificate{}}))(t)
+	must(r.Provision(again()))(t)
 	if got := must(r.ListThingPrincipals("thing"))(t); len(got) != 2 {
 		t.Errorf("principals %v", got)
 	}

@@ -17,6 +17,8 @@ import (
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/fleety/device/awsiot"
 )
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -330,7 +332,7 @@ func TestLimits(t *testing.T) {
 			_, err := r.CreateThingGroup(NewThingGroup{Name: fmt.Sprint("c", i), Parent: "other"})
 			return err
 		}, CodeInvalidRequest},
-		"A thing is in 10 groups at most.": {MaxGroupsPerThing, func(r *Registry, _ string, i int) error {
+		"A thing is in 10 groups at most.": {awsiot.MaxGroupsPerThing, func(r *Registry, _ string, i int) error {
 			group := fmt.Sprint("g", i)
 			_, err := r.CreateThingGroup(NewThingGroup{Name: group})
 			return errors.Join(err, r.AddThingToThingGroup("thing", group))
@@ -646,7 +648,7 @@ func TestConcurrentRegistrationsAndSessions(t *testing.T) {
 					t.Error(err)
 				}
 				p := registration()
-				p.Token, p.Thing.Name = name, name
+				p.Token, p.Plan.Thing.Name = name, name
 				done, err := r.Provision(p)
 				if err != nil {
 					t.Error(err)
@@ -686,7 +688,7 @@ func BenchmarkProvision(b *testing.B) {
 					b.Fatal(err)
 				}
 				p := registration()
-				p.Token, p.Thing.Name = fmt.Sprint(i), fmt.Sprint("thing", i)
+				p.Token, p.Plan.Thing.Name = fmt.Sprint(i), fmt.Sprint("thing", i)
 				if _, err := r.Provision(p); err != nil {
 					b.Fatal(err)
 				}

@@ -44,11 +44,11 @@ func registerForever(path string) error {
 			return err
 		}
 		p := registration()
-		p.Thing.Name = fmt.Sprint("thing", i)
+		p.Plan.Thing.Name = fmt.Sprint("thing", i)
 		if _, err := r.Provision(p); err != nil {
 			return err
 		}
-		fmt.Println(p.Thing.Name)
+		fmt.Println(p.Plan.Thing.Name)
 	}
 }
 

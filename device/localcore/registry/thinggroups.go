@@ -235,7 +235,7 @@ func (s *state) children(parent string) []string {
 }
 
 func (g ThingGroup) check() error {
-	return cmp.Or(checkName("thing group", g.Name), checkDescription(g.Description, MaxDescription), checkAttributes(g.Attributes, MaxAttributes))
+	return cmp.Or(checkName("thing group", g.Name), checkDescription(g.Description, MaxDescription), checkAttributes(g.Attributes, awsiot.MaxAttributes))
 }
 
 func (s *state) checkParent(name string) error {
@@ -259,8 +259,8 @@ func (tx *transaction) addToGroup(thing, group string) error {
 		return nil
 	}
 	current := tx.thingGroups.rightsOf(thing)
-	if len(current) >= MaxGroupsPerThing {
-		return invalid("Thing %s is in %d thing groups already, which is the limit.", thing, MaxGroupsPerThing)
+	if len(current) >= awsiot.MaxGroupsPerThing {
+		return invalid("Thing %s is in %d thing groups already, which is the limit.", thing, awsiot.MaxGroupsPerThing)
 	}
 	for _, other := range current {
 		if tx.root(other) == tx.root(group) {

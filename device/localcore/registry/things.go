@@ -195,9 +195,9 @@ func withValues(attributes map[string]string) map[string]string {
 
 func attributeLimit(thingType string) int {
 	if thingType == "" {
-		return MaxAttributesUntyped
+		return awsiot.MaxAttributesUntyped
 	}
-	return MaxAttributes
+	return awsiot.MaxAttributes
 }
 
 // A BillingGroup is a label for the costs of things.

@@ -158,7 +158,7 @@ func (n NewThingType) check() error {
 		return invalid("%d searchable attributes, at most %d are allowed", len(n.SearchableAttributes), MaxSearchable)
 	}
 	for _, name := range n.SearchableAttributes {
-		if len(name) > MaxAttributeName || !attributeNamePattern.MatchString(name) {
+		if !awsiot.ValidAttributeName(name) {
 			return invalid("%q is no attribute name", clip(name))
 		}
 	}

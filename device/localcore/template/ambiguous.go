@@ -2,7 +2,6 @@ package template
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 )
 
@@ -11,28 +10,19 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
 const ImplicitCertificateID = "AWS::IoT::Certificate::Id"
 
-// A rejection is the code and status of an [Error].
-type rejection struct {
-	status int
-	code   string
-}
-
-// String returns status and code.
-func (r rejection) String() string { return fmt.Sprint(r.status, " ", r.code) }
-
 // unresolved answers a reference that has no value. It was observed:
 // 400 InvalidParameters, "Cannot resolve reference value: NAME".
-var unresolved = rejection{http.StatusBadRequest, "InvalidParameters"}
+const unresolved = "InvalidParameters"
 
-// The rejections that AWS does not document are assumed: the names of its
-// HTTPS exceptions in the form of the observed code.
-var (
-	noSuchKey        = rejection{http.StatusBadRequest, "InvalidParameters"} // assumed
-	badSelection     = rejection{http.StatusBadRequest, "InvalidParameters"} // assumed
-	badParameter     = rejection{http.StatusBadRequest, "InvalidParameters"} // assumed
-	badValue         = rejection{http.StatusBadRequest, "InvalidRequest"}    // assumed
-	badDocument      = rejection{http.StatusBadRequest, "MalformedPolicy"}   // assumed
-	otherCertificate = rejection{http.StatusBadRequest, "InvalidParameters"} // assumed
+// The codes that AWS does not document are assumed: the names of its HTTPS
+// exceptions in the form of the observed code.
+const (
+	noSuchKey        = "InvalidParameters" // assumed
+	badSelection     = "InvalidParameters" // assumed
+	badParameter     = "InvalidParameters" // assumed
+	badValue         = "InvalidRequest"    // assumed
+	badDocument      = "MalformedPolicy"   // assumed
+	otherCertificate = "InvalidParameters" // assumed
 )
 
 // maxText is the greatest length, in bytes, of a resolved value. AWS names no
@@ -43,15 +33,15 @@ const maxText = 64 << 10 // assumed
 type Ambiguity struct{ Question, Answer string }
 
 var ambiguities = []Ambiguity{
-	{"Fn::FindInMap with a key that is not in the map", noSuchKey.String() + "; the message names the map, the key and the known keys"},
-	{"Fn::Select with an index that is not in the list", badSelection.String()},
-	{"a parameter whose name or value is too long", badParameter.String()},
-	{"a resolved name or value that the registry does not allow", badValue.String()},
-	{"a resolved policy document that is not a JSON object", badDocument.String()},
+	{"Fn::FindInMap with a key that is not in the map", "400 " + noSuchKey + "; the message names the map, the key and the known keys"},
+	{"Fn::Select with an index that is not in the list", "400 " + badSelection},
+	{"a parameter whose name or value is too long", "400 " + badParameter},
+	{"a resolved name or value that the registry does not allow", "400 " + badValue},
+	{"a resolved policy document that is not a JSON object", "400 " + badDocument},
 	{"PackageVersions", "accepted; software packages are not emulated"},
 	{"CertificatePem whose authority is not registered", "accepted; CACertificatePem must have signed it"},
 	{"a certificate that is no longer pending, without OverrideSettings", "gets the template's Status, unless it is REVOKED"},
-	{"a CertificateId that resolves to another certificate than the token's", otherCertificate.String()},
+	{"a CertificateId that resolves to another certificate than the token's", "400 " + otherCertificate},
 	{"a parameter that is sent but not declared", "it resolves; it is reported"},
 	{"a parameter that is declared and has the name of the implicit one", "accepted; the implicit value wins"},
 	{"a parameter that is sent and has the name of the implicit one", "accepted; the implicit value wins"},

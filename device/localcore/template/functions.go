@@ -1,102 +1,70 @@
 package template
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/jsontree"
 )
 
-// An expression gives a string once the parameters are known, and a
-// listExpression a list of strings. What goes wrong is in the scope: then the
-// value means nothing.
-type (
-	expression     func(*scope) string
-	listExpression func(*scope) []string
-)
-
-// A scope is what references resolve to.
-type scope struct {
-	parsing       bool // references have no value yet
-	certificateID string
-	given         map[string]string
-	declared      map[string]parameter
-	err           error // the first: an *Error, or errLater
-}
-
-// errLater is the answer to a reference while the template is parsed.
-var errLater = errors.New("known at registration only")
-
-// fail keeps the first error.
-func (s *scope) fail(err error) string {
-	if s.err == nil {
-		s.err = err
-	}
-	return ""
-}
-
-func (s *scope) reject(r rejection, format string, args ...any) string {
-	return s.fail(&Error{StatusCode: r.status, Code: r.code, Message: awsiot.Printable(fmt.Sprintf(format, args...))})
-}
-
-func (s *scope) lookup(name string) string {
-	if s.parsing {
-		return s.fail(errLater)
-	}
-	if name == ImplicitCertificateID && s.certificateID != "" {
-		return s.certificateID
-	}
-	if value, ok := s.given[name]; ok {
-		return value
-	}
-	if p := s.declared[name]; p.fallback != nil {
-		return *p.fallback
-	}
-	return s.reject(unresolved, "Cannot resolve reference value: %s", name)
-}
-
-// text returns the value of e, which may be nil.
-func (s *scope) text(e expression) string {
-	if e == nil {
+// text returns what the string or function n is, and c makes of it. It is empty
+// for a nil n, a value that is not known yet, and one with a fault. A nil c
+// allows every value.
+func (w *walk) text(n *jsontree.Node, c constraint) string {
+	if n == nil {
 		return ""
 	}
-	return e(s)
+	w.value = n
+	text, known := w.evaluate(n)
+	if known && c != nil {
+		return c(w, text)
+	}
+	return text
 }
 
-// texts returns nil for nothing. Of several faults it always returns that of the
-// first key.
-func (s *scope) texts(from map[string]expression) map[string]string {
-	if len(from) == 0 {
-		return nil
-	}
-	values := make(map[string]string, len(from))
-	for _, key := range slices.Sorted(maps.Keys(from)) {
-		values[key] = from[key](s)
+// texts returns the values of the members of a flat object, nil for none.
+func (w *walk) texts(members []*jsontree.Node, c constraint) map[string]string {
+	var values map[string]string
+	for _, m := range members {
+		if m.Kind == jsontree.Object && !isFunction(m) {
+			w.fail(m, "must be a string or a function; nested objects are not allowed")
+			continue
+		}
+		if values == nil {
+			values = map[string]string{}
+		}
+		values[m.Key] = w.text(m, c)
 	}
 	return values
 }
 
-func (s *scope) bounded(value string) string {
-	if len(value) > maxText {
-		return s.reject(badValue, "a value has more than %d bytes", maxText)
+// lookup returns the value that a reference has.
+func (w *walk) lookup(name string) (value string, known bool) {
+	if w.checking {
+		w.value = nil
+		return "", false
 	}
-	return value
+	if name == ImplicitCertificateID && w.in.CertificateID != "" {
+		return w.in.CertificateID, true
+	}
+	if value, ok := w.in.Parameters[name]; ok {
+		return value, true
+	}
+	if fallback := w.parameters[name]; fallback != nil {
+		return *fallback, true
+	}
+	w.reject(unresolved, "Cannot resolve reference value: %s", name)
+	return "", false
 }
 
-func constant(text string) expression { return func(*scope) string { return text } }
-
-// broken stands for an expression that has a fault of its own, so that no
-// further fault is derived from it.
-func broken(s *scope) string { return s.fail(errLater) }
-
-func brokenList(s *scope) []string {
-	s.fail(errLater)
-	return nil
+func (w *walk) bounded(value string) (string, bool) {
+	if len(value) > maxText {
+		w.reject(badValue, "a value has more than %d bytes", maxText)
+		return "", false
+	}
+	return value, true
 }
 
 // isFunction reports whether n is an object with a function's key.
@@ -106,175 +74,153 @@ func isFunction(n *jsontree.Node) bool {
 	})
 }
 
-// expression reads a string or a function that gives one.
-func (p *parser) expression(n *jsontree.Node) expression {
+// evaluate returns what a string or a function is. known is false for one that
+// needs a reference while the template is checked, and for one with a fault.
+func (w *walk) evaluate(n *jsontree.Node) (value string, known bool) {
 	if n.Kind == jsontree.String {
-		return constant(n.Text)
+		return n.Text, true
 	}
 	if !isFunction(n) {
-		p.fail(n, "must be a string or a function, is %s", n.Kind)
-		return broken
+		w.fail(n, "must be a string or a function, is %s", n.Kind)
+		return "", false
 	}
 	if len(n.Items) != 1 {
-		p.fail(n, "a function must be the only key of its object")
-		return broken
+		w.fail(n, "a function must be the only key of its object")
+		return "", false
 	}
 	argument := n.Items[0]
 	switch argument.Key {
 	case "Ref":
-		if p.expect(argument, jsontree.String) {
-			return func(s *scope) string { return s.lookup(argument.Text) }
+		if w.expect(argument, jsontree.String) {
+			return w.lookup(argument.Text)
 		}
 	case "Fn::Join":
-		return p.join(argument)
+		if w.inPolicy {
+			w.failKey(argument, "Fn::Join is not supported inside Policy resources; use Fn::Sub")
+		} else if a := w.arguments(argument, 2, "[delimiter, list]"); a != nil && w.expect(a[0], jsontree.String) {
+			if values, known := w.list(a[1]); known {
+				return w.bounded(strings.Join(values, a[0].Text))
+			}
+		}
 	case "Fn::Select":
-		return p.selection(argument)
+		return w.selection(argument)
 	case "Fn::FindInMap":
-		return p.findInMap(argument)
+		return w.findInMap(argument)
 	case "Fn::Sub":
-		return p.substitution(argument)
+		return w.substitution(argument)
 	case "Fn::Split":
-		p.failKey(argument, "gives a list where a string must be; use it inside Fn::Select")
+		w.failKey(argument, "gives a list where a string must be; use it inside Fn::Select")
 	default:
-		p.failKey(argument, "%s is not a function of provisioning templates; they are Ref, Fn::Join, Fn::Select, Fn::Split, Fn::FindInMap and Fn::Sub", argument.Key)
+		w.failKey(argument, "%s is not a function of provisioning templates; they are Ref, Fn::Join, Fn::Select, Fn::Split, Fn::FindInMap and Fn::Sub", argument.Key)
 	}
-	return broken
+	return "", false
 }
 
-// list reads a list that is written out or given by Fn::Split.
-func (p *parser) list(n *jsontree.Node) listExpression {
+// list returns a list that is written out or given by Fn::Split.
+func (w *walk) list(n *jsontree.Node) (values []string, known bool) {
 	switch {
 	case n.Kind == jsontree.Array:
-		items := make([]expression, len(n.Items))
+		values, known = make([]string, len(n.Items)), true
 		for i, item := range n.Items {
-			items[i] = p.expression(item)
+			value, ok := w.evaluate(item)
+			values[i], known = value, known && ok
 		}
-		return func(s *scope) []string {
-			values := make([]string, len(items))
-			for i, item := range items {
-				values[i] = item(s)
-			}
-			return values
-		}
+		return values, known
 	case !isFunction(n):
-		p.fail(n, "must be a list or Fn::Split, is %s", n.Kind)
+		w.fail(n, "must be a list or Fn::Split, is %s", n.Kind)
 	case len(n.Items) != 1:
-		p.fail(n, "a function must be the only key of its object")
+		w.fail(n, "a function must be the only key of its object")
 	case n.Items[0].Key != "Fn::Split":
-		p.failKey(n.Items[0], "gives no list; only Fn::Split does")
+		w.failKey(n.Items[0], "gives no list; only Fn::Split does")
 	default:
-		return p.split(n.Items[0])
+		a := w.arguments(n.Items[0], 2, "[delimiter, string]")
+		if a == nil || !w.expect(a[0], jsontree.String) {
+			return nil, false
+		}
+		if a[0].Text == "" {
+			w.fail(a[0], "the delimiter is empty")
+		}
+		if source, known := w.evaluate(a[1]); known {
+			return strings.Split(source, a[0].Text), true
+		}
 	}
-	return brokenList
+	return nil, false
 }
 
 // arguments returns the elements of n, an array of that many.
-func (p *parser) arguments(n *jsontree.Node, count int, form string) []*jsontree.Node {
+func (w *walk) arguments(n *jsontree.Node, count int, form string) []*jsontree.Node {
 	if n.Kind != jsontree.Array || len(n.Items) != count {
-		p.fail(n, "%s needs %s", n.Key, form)
+		w.fail(n, "%s needs %s", n.Key, form)
 		return nil
 	}
 	return n.Items
 }
 
-// join reads [DELIMITER, LIST].
-func (p *parser) join(n *jsontree.Node) expression {
-	if p.inPolicy {
-		p.failKey(n, "Fn::Join is not supported inside Policy resources; use Fn::Sub")
-		return broken
+// selection is Fn::Select of [INDEX, LIST].
+func (w *walk) selection(n *jsontree.Node) (value string, known bool) {
+	a := w.arguments(n, 2, "[index, list]")
+	if a == nil {
+		return "", false
 	}
-	arguments := p.arguments(n, 2, "[delimiter, list]")
-	if arguments == nil || !p.expect(arguments[0], jsontree.String) {
-		return broken
+	digits, indexKnown := a[0].Text, true
+	if a[0].Kind != jsontree.Number {
+		digits, indexKnown = w.evaluate(a[0])
 	}
-	values := p.list(arguments[1])
-	return func(s *scope) string { return s.bounded(strings.Join(values(s), arguments[0].Text)) }
+	values, known := w.list(a[1])
+	if !known || !indexKnown {
+		return "", false
+	}
+	i, err := strconv.Atoi(digits)
+	switch {
+	case err != nil:
+		w.reject(badSelection, "Fn::Select: index %q is not a whole number", digits)
+	case i < 0 || i >= len(values):
+		w.reject(badSelection, "Fn::Select: index %d is not in a list of %d", i, len(values))
+	default:
+		return values[i], true
+	}
+	return "", false
 }
 
-// split reads [DELIMITER, STRING].
-func (p *parser) split(n *jsontree.Node) listExpression {
-	arguments := p.arguments(n, 2, "[delimiter, string]")
-	if arguments == nil || !p.expect(arguments[0], jsontree.String) {
-		return brokenList
+// findInMap is Fn::FindInMap of [MAP, KEY, KEY]. A constant map name or second key
+// that cannot be found whatever the other keys are is a fault of its own.
+func (w *walk) findInMap(n *jsontree.Node) (value string, known bool) {
+	a := w.arguments(n, 3, "[map, key, key]")
+	if a == nil {
+		return "", false
 	}
-	if arguments[0].Text == "" {
-		p.fail(arguments[0], "the delimiter is empty")
+	name, nameKnown := w.evaluate(a[0])
+	first, firstKnown := w.evaluate(a[1])
+	second, secondKnown := w.evaluate(a[2])
+	table, ok := w.mappings[name]
+	if w.checking && a[0].Kind == jsontree.String {
+		if !ok {
+			w.fail(a[0], "there is no map %q; there is %s", name, quoted(w.mappings))
+			return "", false
+		}
+		if a[2].Kind == jsontree.String && !slices.ContainsFunc(slices.Collect(maps.Values(table)), func(row map[string]string) bool { _, ok := row[second]; return ok }) {
+			w.fail(a[2], "no key of map %q has %q", name, second)
+			return "", false
+		}
 	}
-	source := p.expression(arguments[1])
-	return func(s *scope) []string { return strings.Split(source(s), arguments[0].Text) }
+	if !nameKnown || !firstKnown || !secondKnown {
+		return "", false
+	}
+	row, rowOK := table[first]
+	value, found := row[second]
+	switch {
+	case !ok:
+		w.reject(noSuchKey, "Fn::FindInMap: there is no map %q; there is %s", name, quoted(w.mappings))
+	case !rowOK:
+		w.reject(noSuchKey, "Fn::FindInMap: map %q has no key %q; it has %s", name, first, quoted(table))
+	case !found:
+		w.reject(noSuchKey, "Fn::FindInMap: map %q has no key %q under %q; it has %s there", name, second, first, quoted(row))
+	}
+	return value, found
 }
 
-// selection reads [INDEX, LIST].
-func (p *parser) selection(n *jsontree.Node) expression {
-	arguments := p.arguments(n, 2, "[index, list]")
-	if arguments == nil {
-		return broken
-	}
-	index := constant(arguments[0].Text)
-	if arguments[0].Kind != jsontree.Number {
-		index = p.expression(arguments[0])
-	}
-	list := p.list(arguments[1])
-	return func(s *scope) string {
-		digits := index(s)
-		i, err := strconv.Atoi(digits)
-		if err != nil {
-			return s.reject(badSelection, "Fn::Select: index %q is not a whole number", digits)
-		}
-		values := list(s)
-		if i < 0 || i >= len(values) {
-			return s.reject(badSelection, "Fn::Select: index %d is not in a list of %d", i, len(values))
-		}
-		return values[i]
-	}
-}
-
-// mappings are map name, first key, second key.
-type mappings map[string]map[string]map[string]string
-
-// findInMap reads [MAP, KEY, KEY]. A constant map name or second key that cannot
-// be found whatever the other keys are is a fault of the template.
-func (p *parser) findInMap(n *jsontree.Node) expression {
-	arguments := p.arguments(n, 3, "[map, key, key]")
-	if arguments == nil {
-		return broken
-	}
-	name, first, second := p.expression(arguments[0]), p.expression(arguments[1]), p.expression(arguments[2])
-	if arguments[0].Kind == jsontree.String {
-		name := arguments[0].Text
-		table, ok := p.mappings[name]
-		if !ok {
-			p.fail(arguments[0], "there is no map %q; there is %s", name, known(p.mappings))
-			return broken
-		}
-		if key := arguments[2]; key.Kind == jsontree.String {
-			if !slices.ContainsFunc(slices.Collect(maps.Values(table)), func(row map[string]string) bool { _, ok := row[key.Text]; return ok }) {
-				p.fail(key, "no key of map %q has %q", name, key.Text)
-				return broken
-			}
-		}
-	}
-	in := p.mappings
-	return func(s *scope) string {
-		name, first, second := name(s), first(s), second(s)
-		table, ok := in[name]
-		if !ok {
-			return s.reject(noSuchKey, "Fn::FindInMap: there is no map %q; there is %s", name, known(in))
-		}
-		row, ok := table[first]
-		if !ok {
-			return s.reject(noSuchKey, "Fn::FindInMap: map %q has no key %q; it has %s", name, first, known(table))
-		}
-		value, ok := row[second]
-		if !ok {
-			return s.reject(noSuchKey, "Fn::FindInMap: map %q has no key %q under %q; it has %s there", name, second, first, known(row))
-		}
-		return value
-	}
-}
-
-// known lists the keys of m.
-func known[V any](m map[string]V) string {
+// quoted lists the keys of m.
+func quoted[V any](m map[string]V) string {
 	if len(m) == 0 {
 		return "none"
 	}
@@ -285,67 +231,53 @@ func known[V any](m map[string]V) string {
 	return strings.Join(keys, ", ")
 }
 
-// substitution reads a string or [STRING, VARIABLES].
-func (p *parser) substitution(n *jsontree.Node) expression {
-	pattern := n
-	variables := map[string]expression{}
+// substitution is Fn::Sub of a string or [STRING, VARIABLES].
+func (w *walk) substitution(n *jsontree.Node) (value string, known bool) {
+	pattern, own := n, map[string]string{}
+	known = true
 	if n.Kind == jsontree.Array {
-		arguments := p.arguments(n, 2, "a string or [string, variables]")
-		if arguments == nil || !p.expect(arguments[1], jsontree.Object) {
-			return broken
+		a := w.arguments(n, 2, "a string or [string, variables]")
+		if a == nil || !w.expect(a[1], jsontree.Object) {
+			return "", false
 		}
-		pattern = arguments[0]
-		for _, m := range arguments[1].Items {
-			variables[m.Key] = p.expression(m)
+		pattern = a[0]
+		for _, m := range a[1].Items { // each once: they may hold substitutions of their own
+			value, ok := w.evaluate(m)
+			own[m.Key], known = value, known && ok
 		}
 	}
-	if !p.expect(pattern, jsontree.String) {
-		return broken
+	if !w.expect(pattern, jsontree.String) {
+		return "", false
 	}
-	parts := p.subParts(pattern)
-	return func(s *scope) string {
-		own := s.texts(variables) // each once: they may hold substitutions of their own
-		var b strings.Builder
-		for _, part := range parts {
-			b.WriteString(part.constant)
-			if value, ok := own[part.name]; ok {
-				b.WriteString(value)
-			} else if part.name != "" {
-				b.WriteString(s.lookup(part.name))
-			}
-			if b.Len() > maxText {
-				break
-			}
-		}
-		return s.bounded(b.String())
-	}
-}
-
-// A subPart is a constant and then a variable, unless that has no name.
-type subPart struct{ constant, name string }
-
-// subParts cuts the string of Fn::Sub at its variables.
-func (p *parser) subParts(n *jsontree.Node) (parts []subPart) {
-	rest := n.Text
-	for {
+	var b strings.Builder
+	for rest := pattern.Text; b.Len() <= maxText; {
 		constant, after, found := strings.Cut(rest, "${")
+		b.WriteString(constant)
 		if !found {
-			return append(parts, subPart{constant: rest})
+			break
 		}
 		name, next, closed := strings.Cut(after, "}")
-		bare, quoted := strings.CutPrefix(name, "!")
+		bare, literal := strings.CutPrefix(name, "!")
+		value, isOwn := own[name]
 		switch {
 		case !closed:
-			p.fail(n, "Fn::Sub: a ${ has no }")
-			return nil
+			w.fail(pattern, "Fn::Sub: a ${ has no }")
+			return "", false
 		case bare == "":
-			p.fail(n, "Fn::Sub: a ${} names nothing")
-			return nil
-		case quoted:
-			parts = append(parts, subPart{constant: constant + "${" + bare + "}"})
-		default:
-			parts = append(parts, subPart{constant: constant, name: name})
+			w.fail(pattern, "Fn::Sub: a ${} names nothing")
+			return "", false
+		case literal:
+			value = "${" + bare + "}"
+		case !isOwn:
+			var ok bool
+			value, ok = w.lookup(name)
+			known = known && ok
 		}
+		b.WriteString(value)
 		rest = next
 	}
+	if !known {
+		return "", false
+	}
+	return w.bounded(b.String())
 }

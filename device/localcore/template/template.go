@@ -9,7 +9,7 @@
 package template
 
 import (
-	"crypto/sha1"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -21,47 +21,58 @@ import (
 	"example.com/fleety/device/localcore/jsontree"
 )
 
+// Limits of a template and of its parameters.
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateProvisioningTemplate.html
+// and API_RegisterThing.html.
+const (
+	MaxBody           = 10_240 // characters of a template
+	MaxParameterName  = 2_048  // characters
+	MaxParameterValue = 4_096  // characters
+)
+
+// maxDepth bounds how deep values may be nested in each other.
+const maxDepth = 64
+
 // A Template is a parsed provisioning template. It does not change and is safe
 // for concurrent use.
 type Template struct {
-	parameters    map[string]parameter
-	thing         *thing
-	certificate   *certificate
-	policies      []policy
-	configuration map[string]expression
+	body       []byte
+	root       *jsontree.Node
+	fleet      bool               // of fleet provisioning
+	parameters map[string]*string // that it declares, with their defaults
+	mappings   map[string]map[string]map[string]string
 }
 
-// A parameter is a declared one.
-type parameter struct{ fallback *string }
+// Parse reads a fleet provisioning template and finds what is wrong with it
+// whatever the parameters will be. The error is [SyntaxErrors], of which
+// [errors.As] also finds the first *[SyntaxError].
+func Parse(body []byte) (*Template, error) { return parse(body, true) }
 
-// A thing is a Thing before its values are known.
-type thing struct {
-	logicalName     string
-	name            expression
-	kind            expression // nil when absent, like the two that follow
-	groups          listExpression
-	billingGroup    expression
-	attributes      map[string]expression
-	packageVersions map[string]expression
-	override        ThingOverride
-}
+// ParseBody is [Parse] for the template body of RegisterThing over HTTPS, which
+// may give the certificate as a signing request or in PEM form too.
+func ParseBody(body []byte) (*Template, error) { return parse(body, false) }
 
-type certificate struct {
-	logicalName    string
-	id             expression // of these three exactly one is set
-	csr            expression
-	pem            expression
-	caPEM          expression // beside pem, or nil
-	status         expression
-	principalType  expression
-	statusOverride Override
-}
-
-// A policy has a name or a document.
-type policy struct {
-	logicalName string
-	name        expression
-	document    expression
+func parse(body []byte, fleet bool) (*Template, error) {
+	if n := utf8.RuneCount(body); n > MaxBody {
+		return nil, SyntaxErrors{jsontree.ErrorAt(body, 0, "$", fmt.Sprintf("the template has %d characters, %d are allowed", n, MaxBody))}
+	}
+	root, faults := jsontree.Parse(body, maxDepth)
+	if root == nil {
+		return nil, SyntaxErrors(faults)
+	}
+	t := &Template{body: body, root: root, fleet: fleet, parameters: map[string]*string{}, mappings: map[string]map[string]map[string]string{}}
+	w := &walk{Template: t, checking: true}
+	if w.members(root, "Parameters", "Mappings", "Resources", "DeviceConfiguration") {
+		w.declarations()
+		w.plan()
+	}
+	if len(w.faults) > 0 {
+		slices.SortStableFunc(w.faults, func(a, b *SyntaxError) int {
+			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		})
+		return nil, w.faults
+	}
+	return t, nil
 }
 
 // Input is what one registration gives to a template.
@@ -77,55 +88,23 @@ type Input struct {
 // Resolve replaces every function and reference by its value. The error is an
 // *[Error], what AWS answers the device. It changes neither t nor in.
 func (t *Template) Resolve(in Input) (*Plan, error) {
-	s := &scope{certificateID: in.CertificateID, given: in.Parameters, declared: t.parameters}
-	plan := &Plan{}
+	w := &walk{Template: t, in: in}
+	var undeclared []string
 	for _, name := range slices.Sorted(maps.Keys(in.Parameters)) {
 		if n := utf8.RuneCountInString(name); n > MaxParameterName {
-			s.reject(badParameter, "a parameter's name has %d characters, %d are allowed", n, MaxParameterName)
+			w.reject(badParameter, "a parameter's name has %d characters, %d are allowed", n, MaxParameterName)
 		}
 		if n := utf8.RuneCountInString(in.Parameters[name]); n > MaxParameterValue {
-			s.reject(badParameter, "parameter %s has %d characters, %d are allowed", name, n, MaxParameterValue)
+			w.reject(badParameter, "parameter %s has %d characters, %d are allowed", name, n, MaxParameterValue)
 		}
 		if _, ok := t.parameters[name]; !ok {
-			plan.Undeclared = append(plan.Undeclared, name)
+			undeclared = append(undeclared, name)
 		}
 	}
-	if t := t.thing; t != nil {
-		plan.Thing = &Thing{
-			LogicalName: t.logicalName, Override: t.override,
-			Name: s.text(t.name), Type: s.text(t.kind), BillingGroup: s.text(t.billingGroup),
-		}
-		if t.groups != nil {
-			plan.Thing.Groups = t.groups(s)
-		}
-		plan.Thing.Attributes, plan.Thing.PackageVersions = s.texts(t.attributes), s.texts(t.packageVersions)
-	}
-	if c := t.certificate; c != nil {
-		plan.Certificate = &Certificate{
-			LogicalName: c.logicalName, StatusOverride: c.statusOverride,
-			ID: s.text(c.id), CSR: s.text(c.csr), PEM: s.text(c.pem), CAPEM: s.text(c.caPEM),
-		}
-		if id := plan.Certificate.ID; c.id != nil && s.certificateID != "" && id != s.certificateID {
-			s.reject(otherCertificate, "CertificateId resolves to %q, not to the certificate of the ownership token", id)
-		}
-		plan.Certificate.Exclusive = c.principalType(s) == exclusiveThing
-		plan.Certificate.Status = c.status(s)
-	}
-	for _, p := range t.policies {
-		resolved := Policy{LogicalName: p.logicalName, Name: s.text(p.name)}
-		if p.document != nil {
-			// The name is the hash of the document, in the form of AWS's example.
-			// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/single-thing-provisioning.html
-			resolved.Document = []byte(p.document(s))
-			resolved.Name = fmt.Sprintf("%X", sha1.Sum(resolved.Document))
-		}
-		plan.Policies = append(plan.Policies, resolved)
-	}
-	if plan.DeviceConfiguration = s.texts(t.configuration); plan.DeviceConfiguration == nil {
-		plan.DeviceConfiguration = map[string]string{}
-	}
-	if s.err != nil {
-		return nil, s.err
+	plan := w.plan()
+	plan.Undeclared = undeclared
+	if w.rejection != nil {
+		return nil, w.rejection
 	}
 	return plan, nil
 }
@@ -147,34 +126,25 @@ type Plan struct {
 
 // A Thing is the thing to create or update.
 type Thing struct {
-	// LogicalName is the resource's name in the template.
-	LogicalName string
+	LogicalName string // of the resource in the template
 	Name        string
-	// Type is the thing type's name; empty means none.
-	Type string
-	// Groups are names of thing groups.
-	Groups []string
-	// BillingGroup is empty when there is none.
-	BillingGroup string
-	Attributes   map[string]string
-	// PackageVersions maps names of software packages to versions.
-	PackageVersions map[string]string
+	// Type and BillingGroup are empty when there is none.
+	Type, BillingGroup string
+	// Groups are names of thing groups, nil if the template says nothing of them,
+	// like Attributes.
+	Groups     []string
+	Attributes map[string]string
 	// Override says what happens when the thing exists.
 	Override ThingOverride
 }
 
 // A ThingOverride holds the OverrideSettings of a thing.
-type ThingOverride struct {
-	AttributePayload Override
-	ThingTypeName    Override
-	ThingGroups      Override
-}
+type ThingOverride struct{ AttributePayload, ThingTypeName, ThingGroups Override }
 
 // A Certificate is the certificate to attach to the thing: one of ID, CSR and
 // PEM says which. Fleet provisioning allows ID alone.
 type Certificate struct {
-	// LogicalName is the resource's name in the template.
-	LogicalName string
+	LogicalName string // of the resource in the template
 	// ID is that of a registered certificate.
 	ID string
 	// CSR is a certificate signing request in PEM form, to issue from.
@@ -199,8 +169,7 @@ const (
 
 // A Policy is a policy to attach to the certificate.
 type Policy struct {
-	// LogicalName is the resource's name in the template.
-	LogicalName string
+	LogicalName string // of the resource in the template
 	// Name is that of a policy that must exist when Document is nil; else the
 	// name to create the document under.
 	Name     string
@@ -210,18 +179,19 @@ type Policy struct {
 // An Override is the value of one OverrideSettings key.
 type Override string
 
-// String returns AWS's name of the setting.
-func (o Override) String() string { return string(o) }
-
 // The values that AWS documents, and [Unset] for a key that is absent, whose
-// effect AWS leaves open.
+// effect AWS leaves open (open point U5). Fail rejects a resource that exists
+// already.
 const (
 	Unset     Override = ""
 	DoNothing Override = "DO_NOTHING"
 	Replace   Override = "REPLACE"
 	Fail      Override = "FAIL"
-	Merge     Override = "MERGE"
+	Merge     Override = "MERGE" // attributes and groups only
 )
+
+// String returns AWS's name of the setting.
+func (o Override) String() string { return string(o) }
 
 // A Cache keeps parsed fleet provisioning templates, so that a registration
 // does not read its template anew. The zero value is empty. It is safe for
@@ -253,16 +223,13 @@ func (c *Cache) Parse(body string) (*Template, error) {
 	return t, nil
 }
 
-// An Error is a rejection of RegisterThing, in the form in which the device gets it.
+// An Error is a rejection of RegisterThing; its status is always 400.
 type Error struct {
-	StatusCode int
-	Code       string // AWS's spelling, such as InvalidParameters
-	Message    string
+	Code    string // AWS's spelling, such as InvalidParameters
+	Message string
 }
 
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s (%d): %s", e.Code, e.StatusCode, e.Message)
-}
+func (e *Error) Error() string { return fmt.Sprintf("%s (400): %s", e.Code, e.Message) }
 
 // A SyntaxError is one fault of a template's text, with line, column and path.
 type SyntaxError = jsontree.Error
