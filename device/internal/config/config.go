@@ -27,12 +27,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
+	"github.com/spf13/pflag"
 )
 
 // The configuration files that are looked for when none is named, in this order.
@@ -47,13 +49,11 @@ const (
 //go:embed example.yaml
 var Example []byte
 
-// Defaults of settings that the file may leave out.
+// Defaults that others depend on too.
 const (
 	DefaultPort     = 8883
 	DefaultTemplate = "GoFleetProvisioningTemplate"
-	DefaultStateDir = "certs" // in the file's folder
-	DefaultSocket   = "/run/iot_device/api.sock"
-	ThingNamePrefix = "fleety_" // what DefaultTemplate puts before the serial number by default
+	thingNamePrefix = "fleety_" // what DefaultTemplate puts before the serial number by default
 )
 
 // Parameters of the provisioning template that have settings of their own.
@@ -90,21 +90,25 @@ const (
 
 // Config holds every setting of the device. Its paths are absolute or relative
 // to the current directory.
+//
+// A tag `key` makes a field a setting and names it in the file, within the key of its
+// section; "." is the section's own key. The environment, the flags, the kinds of
+// values and the suggestions for misspelt keys follow from these tags, see [keys].
 type Config struct {
 	Path string // the file that was read
 
-	SerialNumber     string // as it is set, or read from SerialNumberFrom
-	SerialNumberFrom SerialNumberFrom
-	DeviceLocation   string
-	License          string // accepted for the sake of old files, unused
-	ThingName        string // what the template is expected to give; empty: whatever it gives
-	Author           string // on whose behalf the device is bootstrapped
-	StateDir         string // the folder of the identity, unless Primary has paths
+	SerialNumber     string           `key:"serialNumber"` // as it is set, or read from SerialNumberFrom
+	SerialNumberFrom SerialNumberFrom `key:"serialNumberFrom"`
+	DeviceLocation   string           `key:"deviceLocation"`
+	License          string           `key:"license"`       // accepted for the sake of old files, unused
+	ThingName        string           `key:"thingname"`     // what the template is expected to give; empty: whatever it gives
+	Author           string           `key:"author"`        // on whose behalf the device is bootstrapped
+	StateDir         string           `key:"stateDir,path"` // the folder of the identity, unless Primary has paths
 
-	Server    Server
-	Bootstrap Bootstrap
-	Primary   Primary
-	Agent     Agent
+	Server    Server    `key:"server"`
+	Bootstrap Bootstrap `key:"bootstrap"`
+	Primary   Primary   `key:"primary"`
+	Agent     Agent     `key:"agent"`
 
 	// Warnings are about settings that are ignored or unwise, in sentences.
 	Warnings []string
@@ -112,67 +116,92 @@ type Config struct {
 	origins map[string]Origin
 }
 
+// SerialNumberFrom is where the serial number is read from at each start. One
+// field at most is set.
+type SerialNumberFrom struct {
+	Firmware string `key:"."`            // "dmi" or "device-tree"
+	File     string `key:"file,path"`    // its contents, without white space and NUL around them
+	Program  string `key:"program,path"` // what it prints, likewise; it runs without arguments for 30 s at most
+}
+
 // Server is where AWS IoT Core answers.
 type Server struct {
-	Endpoint string // host name, without scheme and port
-	Port     int    // 1 to 65535; 443 means ALPN x-amzn-mqtt-ca
-	// CredentialsEndpoint is the host of the credentials provider, with its port
-	// if that is not 443; see [Config.CredentialsProvider].
-	CredentialsEndpoint string
-
-	Proxy string // HTTP CONNECT proxy as a URL, or [NoProxy]; empty: as HTTPS_PROXY and NO_PROXY say
+	Endpoint            string `key:"endpoint"`            // host name, without scheme and port
+	Port                int    `key:"port"`                // 1 to 65535; 443 means ALPN x-amzn-mqtt-ca
+	CredentialsEndpoint string `key:"credentialsEndpoint"` // HOST or HOST:PORT, see [Config.CredentialsProvider]
+	Proxy               string `key:"proxy"`               // HTTP CONNECT proxy as a URL, or [NoProxy]; empty: as HTTPS_PROXY and NO_PROXY say
 }
 
 // Bootstrap is what the device needs until it has its own identity.
 type Bootstrap struct {
-	PrivateKeyPath       string
-	CertificatePath      string
-	Claims               []Claim // further ones, tried in turn; see [Config.AllClaims]
-	CACertificatePath    string  // also used with the device's own identity; see [Files]
-	ProvisioningTemplate string
-	Keys                 Keys
-	Afterwards           Afterwards
-	Eager                bool              // send the create request without waiting for the SUBACK
-	Parameters           map[string]string // template parameters besides serialNumber, deviceLocation and author
+	PrivateKeyPath       string            `key:"privatekeypath,path"`
+	CertificatePath      string            `key:"certificatepath,path"`
+	Claims               []Claim           `key:"claims"`                 // further ones, tried in turn; see [Config.AllClaims]
+	CACertificatePath    string            `key:"cacertificatepath,path"` // also used with the device's own identity; see [Files]
+	ProvisioningTemplate string            `key:"provisioningTemplate"`
+	Keys                 Keys              `key:"keys"`
+	Afterwards           Afterwards        `key:"afterwards"`
+	Eager                bool              `key:"eager"`                                 // send the create request without waiting for the SUBACK
+	Parameters           map[string]string `key:"parameters" entry:"template parameter"` // besides serialNumber, deviceLocation and author
+}
+
+// A Claim names the files of a claim certificate and its private key, which may be
+// one file.
+type Claim struct {
+	CertificatePath string `key:"certificatepath,path"`
+	PrivateKeyPath  string `key:"privatekeypath,path"`
 }
 
 // Primary is where the device's own identity is kept. Both are empty unless
 // they were set: then the place is STATEDIR/THINGNAME.*.
 type Primary struct {
-	CertificatePath string
-	PrivateKeyPath  string
+	CertificatePath string `key:"certificatepath,path"`
+	PrivateKeyPath  string `key:"privatekeypath,path"`
 }
 
 // Agent is how iot_device run works. Zero values stand for the defaults of packages
 // agent and outbox, but for Socket.
 type Agent struct {
-	Socket      string        // Unix socket of the local API
-	RotateAfter time.Duration // age at which key and certificate are replaced; 0: never
-	Outbox      Outbox
-	Tunnel      Tunnel
-	Jobs        Jobs
-	Shadows     []Shadow
-	Defender    Defender
-}
-
-// Defender is what the device reports to AWS IoT Device Defender.
-type Defender struct {
-	Interval time.Duration // of reports; 0: none
-}
-
-// Jobs are what AWS IoT Jobs may do on the device; without Allow nothing.
-type Jobs struct {
-	Handlers    string   // the folder of executables
-	Allow       []string // operations; see package jobs
-	Downloads   string   // the folder for downloaded files
-	PublicKey   string   // PEM file of the Ed25519 key that signs downloads
-	StepTimeout time.Duration
+	Socket      string        `key:"socket,path"`          // Unix socket of the local API
+	RotateAfter time.Duration `key:"rotateAfter" min:"1h"` // age at which key and certificate are replaced; 0: never
+	Outbox      Outbox        `key:"outbox"`
+	Jobs        Jobs          `key:"jobs"`
+	Tunnel      Tunnel        `key:"tunnel"`
+	Shadows     []Shadow      `key:"shadows"`
+	Defender    Defender      `key:"defender"`
 }
 
 // Outbox bounds the messages that are not sent yet.
 type Outbox struct {
-	MaxBytes int64
-	MaxAge   time.Duration
+	MaxBytes int64         `key:"maxBytes"` // 1 MiB to 1 TiB
+	MaxAge   time.Duration `key:"maxAge" min:"1m"`
+}
+
+// Jobs are what AWS IoT Jobs may do on the device; without Allow nothing.
+type Jobs struct {
+	Handlers    string        `key:"handlers,path"`  // the folder of executables
+	Allow       []string      `key:"allow"`          // operations; see package jobs
+	Downloads   string        `key:"downloads,path"` // the folder for downloaded files
+	PublicKey   string        `key:"publicKey,path"` // PEM file of the Ed25519 key that signs downloads
+	StepTimeout time.Duration `key:"stepTimeout" min:"1s"`
+}
+
+// Tunnel says what secure tunneling may reach; without services nothing.
+type Tunnel struct {
+	Services map[string]string `key:"services" entry:"service"` // by name: a port of this device, or HOST:PORT
+	Endpoint string            `key:"endpoint"`                 // HOST or HOST:PORT of the data plane; empty: that of the Region
+}
+
+// A Shadow is one that the agent keeps.
+type Shadow struct {
+	Name    string `key:"name"`         // empty: the classic one
+	File    string `key:"file,path"`    // holds the desired state
+	Program string `key:"program,path"` // is called with the desired state
+}
+
+// Defender is what the device reports to AWS IoT Device Defender.
+type Defender struct {
+	Interval time.Duration `key:"interval" min:"5m"` // of reports; 0: none
 }
 
 // An Origin is the place that a setting was read from.
@@ -199,7 +228,7 @@ func (c *Config) Equal(other *Config) bool {
 // default, else none.
 func (c *Config) ExpectedThingName() string {
 	if c.ThingName == "" && c.Bootstrap.ProvisioningTemplate == DefaultTemplate {
-		return ThingNamePrefix + c.SerialNumber
+		return thingNamePrefix + c.SerialNumber
 	}
 	return c.ThingName
 }
@@ -223,8 +252,6 @@ func (c *Config) Identity() identity.Config {
 	}
 }
 
-const credentialsKey = "server.credentialsEndpoint"
-
 // CredentialsProvider returns host and port of the AWS IoT credentials provider.
 // The name cannot be derived from that of the data endpoint: without the setting
 // the error, of type [Problems], says how to get it.
@@ -247,6 +274,41 @@ func splitHostPort(endpoint string) (host string, port int) {
 		n = 0 // no port
 	}
 	return host, int(n)
+}
+
+// AllClaims are the claims in the order in which they are tried: that of
+// CertificatePath and PrivateKeyPath, then Claims. The default paths count only
+// where Claims is empty.
+func (c *Config) AllClaims() []Claim {
+	first := Claim{c.Bootstrap.CertificatePath, c.Bootstrap.PrivateKeyPath}
+	_, certificate := c.origins[claimCertificateKey]
+	_, key := c.origins[claimPrivateKey]
+	if len(c.Bootstrap.Claims) > 0 && !certificate && !key {
+		return c.Bootstrap.Claims
+	}
+	return append([]Claim{first}, c.Bootstrap.Claims...)
+}
+
+// Addresses returns the services as HOST:PORT.
+func (t Tunnel) Addresses() map[string]string {
+	addresses := map[string]string{}
+	for name, value := range t.Services {
+		addresses[name], _ = serviceAddress(value)
+	}
+	return addresses
+}
+
+// HostPort returns host and port of Endpoint, an empty host without one.
+func (t Tunnel) HostPort() (host string, port int) { return splitHostPort(t.Endpoint) }
+
+// serviceAddress reads PORT, which stands for 127.0.0.1:PORT, or HOST:PORT.
+func serviceAddress(value string) (address string, ok bool) {
+	host, text, err := net.SplitHostPort(value)
+	if err != nil {
+		host, text = "127.0.0.1", value
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	return net.JoinHostPort(host, strconv.FormatUint(port, 10)), err == nil && port > 0 && fitsDNS(host)
 }
 
 // TemplateParameters are the parameters of the RegisterThing request: those of
@@ -278,6 +340,27 @@ type Setting struct {
 	Key, Value, Flag string
 }
 
+// AddFlags adds the flags that fill the sources: --config and --set.
+func (s *Sources) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVarP(&s.Path, "config", "c", "", fmt.Sprintf("read the configuration from `FILE` (default %s here, else %s)", DefaultPath, SystemPath))
+	flags.Func("set", "override one setting: `KEY=VALUE`, as in server.port=443 (repeatable)", func(pair string) error {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return errors.New("want KEY=VALUE")
+		}
+		s.Flags = append(s.Flags, Setting{Key: key, Value: value, Flag: "--set"})
+		return nil
+	})
+}
+
+// AddAuthorFlag adds --author.
+func (s *Sources) AddAuthorFlag(flags *pflag.FlagSet, usage string) {
+	flags.Func("author", usage, func(name string) error {
+		s.Flags = append(s.Flags, Setting{Key: "author", Value: name, Flag: "--author"})
+		return nil
+	})
+}
+
 // Load merges the sources and validates the result. Its error is of type
 // [Problems] and holds every problem found. With problems the Config has what
 // could be read, so that a caller can go on looking; it is nil when the file
@@ -291,19 +374,97 @@ func Load(ctx context.Context, s Sources) (*Config, error) {
 		}
 		path = SystemPath
 	}
-	c := &Config{Path: path, origins: map[string]Origin{}}
+	dir := filepath.Dir(path)
+	c := &Config{
+		Path:     path,
+		StateDir: filepath.Join(dir, "certs"),
+		Server:   Server{Port: DefaultPort},
+		Bootstrap: Bootstrap{
+			PrivateKeyPath:       filepath.Join(dir, "certs/fleet-provisioning.private.key"),
+			CertificatePath:      filepath.Join(dir, "certs/fleet-provisioning.certificate.pem"),
+			CACertificatePath:    filepath.Join(dir, "certs/root.ca.bundle.pem"),
+			ProvisioningTemplate: DefaultTemplate,
+			Keys:                 KeysDevice,
+			Afterwards:           AfterwardsKeep,
+		},
+		Agent:   Agent{Socket: "/run/iot_device/api.sock"},
+		origins: map[string]Origin{},
+	}
 	// From the weakest to the strongest: the last one to set a key wins.
-	applyDefaults(c, filepath.Dir(path))
 	found, readable := applyFile(c, path)
 	if !readable {
 		return nil, found
 	}
-	found = append(found, applyEnvironment(c, s.Environ)...)
-	found = append(found, applyFlags(c, s.Flags)...)
+	found = append(found, c.applyEnvironment(s.Environ)...)
+	for _, f := range s.Flags {
+		found = append(found, c.apply(f.Key, f.Value, Origin{Source: f.Flag})...)
+	}
+	c.Server.Endpoint = strings.TrimSuffix(c.Server.Endpoint, ".") // of a fully qualified name, as TLS does
 	found = append(found, c.readSerialNumber(ctx)...)
 	found = append(found, validate(c, found)...)
 	c.warn(found)
 	return c, found.err()
+}
+
+// environmentPrefix begins the name of every environment variable that is a setting,
+// environmentSource its [Origin].
+const (
+	environmentPrefix = "IOT_DEVICE_"
+	environmentSource = "environment variable "
+)
+
+// applyEnvironment takes the variables that name a key: IOT_DEVICE_SERVER_ENDPOINT for
+// server.endpoint. An empty variable counts as unset, as is the custom of the shell.
+// Others under the prefix may belong to someone else: they are a warning.
+func (c *Config) applyEnvironment(environ []string) (found Problems) {
+	values := map[string]string{}
+	for _, pair := range environ {
+		if name, value, ok := strings.Cut(pair, "="); ok && value != "" && strings.HasPrefix(name, environmentPrefix) {
+			values[name] = value
+		}
+	}
+	variables := map[string]string{} // names of keys
+	for _, k := range keys {
+		name := environmentPrefix + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
+		if value := values[name]; value != "" {
+			found = append(found, c.apply(k.name, value, Origin{Source: environmentSource + name})...)
+		}
+		variables[name] = k.name
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if variables[name] != "" {
+			continue
+		}
+		warning := fmt.Sprintf("environment variable %s is no setting and is ignored", name)
+		near := slices.MinFunc(slices.Sorted(maps.Keys(variables)), func(a, b string) int { return cmp.Compare(distance(name, a), distance(name, b)) })
+		if distance(name, near) < 3 {
+			warning += fmt.Sprintf("; did you mean %s?", near)
+		}
+		c.Warnings = append(c.Warnings, warning)
+	}
+	return found
+}
+
+// apply stores a value of the environment or of a flag.
+func (c *Config) apply(name, value string, origin Origin) Problems {
+	k, ok := lookup(keys, name)
+	if !ok {
+		return Problems{unknownKey(keys, origin, name)}
+	}
+	c.origins[k.name] = origin
+	if err := k.set(reflect.ValueOf(c).Elem(), "", value); err != nil {
+		return Problems{c.problem(k.name, fmt.Sprintf("%s: %v", k.name, err), "set it to "+string(k.kind))}
+	}
+	return nil
+}
+
+func unknownKey(keys []key, origin Origin, name string) Problem {
+	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name), Remedy: `remove it; "iot_device config init" writes a file with the known ones`}
+	if near := nearest(keys, name); near != "" {
+		_, last := split(name)
+		p.What, p.Remedy = fmt.Sprintf("unknown key %q", last), fmt.Sprintf("did you mean %q?", near)
+	}
+	return p
 }
 
 // warn adds the warnings about the merged settings that are no problem.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -37,7 +38,7 @@ func applyFile(c *Config, path string) (found Problems, readable bool) {
 		return Problems{{Origin: Origin{Source: path}, What: "is UTF-16 text", Remedy: saveAsUTF8}}, false
 	}
 	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")) // a byte order mark (YAML 1.2, 5.2)
-	f := file{path: path, dir: filepath.Dir(path), config: c}
+	f := file{path: path, dir: filepath.Dir(path), keys: keys, into: reflect.ValueOf(c).Elem(), origins: c.origins}
 	tree, err := parser.ParseBytes(doc, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		f.syntax(err)
@@ -124,16 +125,20 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// file is the walk over one file's syntax tree.
+// file is the walk over one file's syntax tree: at first into the settings, within a
+// list of mappings into one record.
 type file struct {
-	path   string
-	dir    string // where relative paths start
-	config *Config
-	found  Problems
+	path    string
+	dir     string // where relative paths start
+	keys    []key
+	into    reflect.Value // the struct that has their fields
+	origins map[string]Origin
+	list    string // the key of the list that the record is in
+	found   Problems
 }
 
-func (f *file) report(n ast.Node, key, what, remedy string) {
-	f.found = append(f.found, Problem{Origin: f.at(start(n)), Key: key, What: what, Remedy: remedy})
+func (f *file) report(n ast.Node, key, remedy, what string, args ...any) {
+	f.found = append(f.found, Problem{Origin: f.at(start(n)), Key: cmp.Or(f.list, key), What: fmt.Sprintf(what, args...), Remedy: remedy})
 }
 
 // start is the token where a node begins: of a mapping it is the first key, not
@@ -163,7 +168,7 @@ func (f *file) document(tree *ast.File) {
 		f.mapping("", bodies[0])
 	}
 	if len(bodies) > 1 {
-		f.report(bodies[1], "", "a second YAML document", "keep one document in the file")
+		f.report(bodies[1], "", "keep one document in the file", "a second YAML document")
 	}
 }
 
@@ -180,54 +185,62 @@ func (f *file) syntax(err error) {
 	f.found = append(f.found, p)
 }
 
-// mapping reads the keys of one section; the empty section is the file itself.
+// mapping reads the keys of one section; the empty section is the file itself, or a
+// record.
 func (f *file) mapping(section string, n ast.Node) {
 	entries, ok := mappingOf(n)
 	if !ok {
-		f.report(n, section, fmt.Sprintf("%s must be a mapping of keys to values, not %s", cmp.Or(section, "the file"), describe(n)), "write it as KEY: VALUE")
-		return
+		f.report(n, section, "write it as KEY: VALUE", "%s must be a mapping of keys to values, not %s", cmp.Or(section, f.list, "the file"), describe(n))
 	}
 	first := map[string]int{}
 	for _, e := range entries {
-		name, ok := keyOf(e)
+		key, ok := e.Key.(*ast.StringNode)
 		if !ok {
-			f.report(e.Key, section, fmt.Sprintf("%s is not a plain key", strings.TrimSpace(e.Key.String())), "write KEY: VALUE")
+			f.report(e.Key, section, "write KEY: VALUE", "%s is not a plain key", strings.TrimSpace(e.Key.String()))
 			continue
 		}
+		name := strings.TrimPrefix(section+"."+key.Value, ".")
 		if line, twice := first[strings.ToLower(name)]; twice {
-			f.report(e.Key, name, fmt.Sprintf("key %q is there twice, first in line %d", name, line), "keep one")
+			f.twice(e, key.Value, line)
 			continue
 		}
 		first[strings.ToLower(name)] = e.Key.GetToken().Position.Line
-		if section != "" {
-			name = section + "." + name
-		}
 		f.entry(name, e)
 	}
 }
 
+func (f *file) twice(e *ast.MappingValueNode, name string, line int) {
+	f.report(e.Key, name, "keep one", "key %q is there twice, first in line %d", name, line)
+}
+
 func (f *file) entry(name string, e *ast.MappingValueNode) {
-	k, known := lookup(name)
-	if _, section := mappingOf(e.Value); section && isSection(name) {
+	k, known := lookup(f.keys, name)
+	section := isSection(f.keys, name)
+	if _, is := mappingOf(e.Value); is && section {
 		known = false // serialNumberFrom is a value or a section
 	}
+	_, null := e.Value.(*ast.NullNode) // "key:" alone leaves the default
 	switch {
-	case known && f.config.origins[k.name].Source == f.path: // also as "server.port" beside server: {port: …}
-		f.report(e.Key, name, fmt.Sprintf("key %q is there twice, first in line %d", name, f.config.origins[k.name].Line), "keep one")
-	case !known && isSection(name):
-		if _, null := e.Value.(*ast.NullNode); !null {
-			f.mapping(strings.ToLower(name), e.Value)
-		}
+	case known && f.origins[k.name].Source == f.path: // also as "server.port" beside server: {port: …}
+		f.twice(e, name, f.origins[k.name].Line)
+	case !known && section && null:
+	case !known && section:
+		f.mapping(strings.ToLower(name), e.Value)
 	case !known:
-		f.found = append(f.found, unknownKey(f.at(e.Key.GetToken()), name))
-	case k.kind == mapping:
-		f.config.origins[k.name] = f.at(e.Key.GetToken())
-		f.entries(k, e.Value)
-	case k.kind == records:
-		f.config.origins[k.name] = f.at(e.Key.GetToken())
-		f.records(k, e.Value)
+		p := unknownKey(f.keys, f.at(e.Key.GetToken()), name)
+		p.Key = cmp.Or(f.list, p.Key)
+		f.found = append(f.found, p)
+	case k.kind == mapping || k.kind == records:
+		f.origins[k.name] = f.at(e.Key.GetToken())
+		switch to := f.into.FieldByIndex(k.index); {
+		case null:
+		case k.kind == mapping:
+			f.names(k, to.Addr().Interface().(*map[string]string), e.Value)
+		default:
+			f.records(k, to, e.Value)
+		}
 	default:
-		f.config.origins[k.name] = f.at(e.Value.GetToken())
+		f.origins[k.name] = f.at(e.Value.GetToken())
 		f.scalar(k, e.Value)
 	}
 }
@@ -243,46 +256,61 @@ func (f *file) scalar(k key, n ast.Node) {
 		}
 	}
 	if !ok {
-		f.report(n, k.name, fmt.Sprintf("%s must be %s, not %s", k.name, k.kind, describe(n)), "correct its value")
+		f.notOfKind(k, n, "correct its value")
+	} else if value == "" {
 		return
-	}
-	if value == "" {
-		return // "key:" alone leaves the default
-	}
-	if err := k.set(f.config, k.in(f.dir, value)); err != nil {
-		remedy := "set it to " + k.kind.String()
+	} else if err := k.set(f.into, f.dir, value); err != nil {
+		remedy := "set it to " + string(k.kind)
 		if errors.Is(err, errNotUTF8) {
 			remedy = saveAsUTF8
 		}
-		f.report(n, k.name, fmt.Sprintf("%s: %v", k.name, err), remedy)
+		f.report(n, k.name, remedy, "%s: %v", k.name, err)
 	}
 }
 
-func (f *file) entries(k key, n ast.Node) {
-	if _, null := n.(*ast.NullNode); null {
-		return
-	}
+func (f *file) notOfKind(k key, n ast.Node, remedy string) {
+	f.report(n, k.name, remedy, "%s must be %s, not %s", k.name, k.kind, describe(n))
+}
+
+// names reads a mapping of names to text.
+func (f *file) names(k key, to *map[string]string, n ast.Node) {
 	entries, ok := mappingOf(n)
 	if !ok {
-		f.report(n, k.name, fmt.Sprintf("%s must be %s, not %s", k.name, k.kind, describe(n)), "write it as {NAME: VALUE}")
+		f.notOfKind(k, n, "write it as {NAME: VALUE}")
 		return
 	}
-	stored, entry := mappingOfKey(f.config, k.name)
-	*stored = map[string]string{}
+	values, entry := map[string]string{}, k.tag.Get("entry")
 	for _, e := range entries {
 		name, ok := scalarOf(e.Key, text) // a number is a name too
 		value, okValue := scalarOf(e.Value, text)
 		if !ok || !okValue {
-			f.report(e.Value, k.name, fmt.Sprintf("%s %q must be text, not %s", entry, strings.TrimSpace(e.Key.String()), describe(e.Value)), "put its value in quotes")
+			f.report(e.Value, k.name, "put its value in quotes", "%s %q must be text, not %s", entry, strings.TrimSpace(e.Key.String()), describe(e.Value))
 			continue
 		}
 		if notUTF8(name + value) {
-			f.report(e.Value, k.name, fmt.Sprintf("%s %q is not UTF-8 text", entry, name), saveAsUTF8)
+			f.report(e.Value, k.name, saveAsUTF8, "%s %q is not UTF-8 text", entry, name)
 		}
-		if _, twice := (*stored)[name]; twice {
-			f.report(e.Key, k.name, fmt.Sprintf("%s %q is there twice", entry, name), "keep one")
+		if _, twice := values[name]; twice {
+			f.report(e.Key, k.name, "keep one", "%s %q is there twice", entry, name)
 		}
-		(*stored)[name] = value
+		values[name] = value
+	}
+	*to = values
+}
+
+// records reads a list of mappings.
+func (f *file) records(k key, to reflect.Value, n ast.Node) {
+	sequence, ok := n.(*ast.SequenceNode)
+	if !ok {
+		f.notOfKind(k, n, "write it as ["+formOf(to.Type().Elem())+"]")
+		return
+	}
+	for _, item := range sequence.Values {
+		record := reflect.New(to.Type().Elem()).Elem()
+		within := file{path: f.path, dir: f.dir, keys: keysOf(record.Type(), "", nil), into: record, origins: map[string]Origin{}, list: k.name}
+		within.mapping("", item)
+		f.found = append(f.found, within.found...)
+		to.Set(reflect.Append(to, record))
 	}
 }
 
@@ -294,13 +322,6 @@ func mappingOf(n ast.Node) ([]*ast.MappingValueNode, bool) {
 		return []*ast.MappingValueNode{n}, true
 	}
 	return nil, false
-}
-
-func keyOf(e *ast.MappingValueNode) (string, bool) {
-	if n, ok := e.Key.(*ast.StringNode); ok {
-		return n.Value, true
-	}
-	return "", false
 }
 
 // scalarOf returns a value as text. A number is taken as text in the very
@@ -316,7 +337,7 @@ func scalarOf(n ast.Node, want kind) (string, bool) {
 			return scalarOf(n.Value, want)
 		}
 	case *ast.StringNode:
-		return n.Value, want != mapping // "8883" is a number, too
+		return n.Value, true // "8883" is a number, too
 	case *ast.LiteralNode:
 		return n.Value.Value, want != number && want != boolean
 	case *ast.BoolNode:

@@ -90,15 +90,14 @@ func (c *Config) Check(claim bool) (*Files, []string, error) {
 // readRoots reads the bundle. Without one the Amazon roots are used; one that is
 // named must be there.
 func (c *Config) readRoots(f *Files) Problems {
-	const key = "bootstrap.cacertificatepath"
 	f.RootsFrom = c.Bootstrap.CACertificatePath
-	data, problem := c.read(key, f.RootsFrom, remedyForRoots)
-	_, configured := c.origins[key]
+	data, problem := c.read(rootsKey, f.RootsFrom, remedyForRoots)
+	_, configured := c.origins[rootsKey]
 	switch {
 	case problem == nil:
 		var err error
 		if f.Bundle, err = awsiot.Certificates(data); err != nil {
-			return Problems{c.problem(key, fmt.Sprintf("%s: %v", f.RootsFrom, err), remedyForRoots)}
+			return Problems{c.problem(rootsKey, fmt.Sprintf("%s: %v", f.RootsFrom, err), remedyForRoots)}
 		}
 	case problem.missing && !configured:
 		f.RootsFrom, f.Bundle = "this program (the Amazon roots)", AmazonRoots()

@@ -1,106 +1,100 @@
 package config
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
 
-// A key is one setting: its name in the file, and how to read and store it.
-// This table is the only list of settings; the file, the environment, the
-// flags and the suggestions for misspelt keys all follow it.
+// A key is one setting, or one field of a record in a list.
 type key struct {
-	name string
-	kind kind
-	set  func(c *Config, value string) error
+	name  string // as "server.endpoint"
+	kind  kind
+	tag   reflect.StructTag
+	index []int // of its field
 }
 
-type kind int
+// keys are those of the tags of [Config]. The file, the environment, the flags and
+// the suggestions for misspelt keys all follow them.
+var keys = keysOf(reflect.TypeFor[Config](), "", nil)
 
+// Keys that others depend on.
 const (
-	text kind = iota
-	path      // relative ones start at the folder of the file, or the current directory
-	number
-	boolean
-	duration
-	size
-	mapping // of text to text, see mappingOfKey
-	list    // of text
-	records // a list of mappings, see [file.records]
+	endpointKey         = "server.endpoint"
+	credentialsKey      = "server.credentialsEndpoint"
+	proxyKey            = "server.proxy"
+	claimCertificateKey = "bootstrap.certificatepath"
+	claimPrivateKey     = "bootstrap.privatekeypath"
+	claimsKey           = "bootstrap.claims"
+	rootsKey            = "bootstrap.cacertificatepath"
+	parametersKey       = "bootstrap.parameters"
+	servicesKey         = "agent.tunnel.services"
+	shadowsKey          = "agent.shadows"
 )
 
-func (k kind) String() string {
-	return [...]string{"text", "a path", "a number", "true or false", "a duration, such as 168h", "a number of bytes, such as 64MiB", "a mapping of names to text", "a list of names", "a list of mappings"}[k]
-}
+// A kind of values, as problems name it.
+type kind string
 
-var keys = []key{
-	{"serialNumber", text, setText(func(c *Config) *string { return &c.SerialNumber })},
-	{"serialNumberFrom", text, setText(func(c *Config) *string { return &c.SerialNumberFrom.Firmware })},
-	{"serialNumberFrom.file", path, setText(func(c *Config) *string { return &c.SerialNumberFrom.File })},
-	{"serialNumberFrom.program", path, setText(func(c *Config) *string { return &c.SerialNumberFrom.Program })},
-	{"deviceLocation", text, setText(func(c *Config) *string { return &c.DeviceLocation })},
-	{"license", text, setText(func(c *Config) *string { return &c.License })},
-	{"thingname", text, setText(func(c *Config) *string { return &c.ThingName })},
-	{"author", text, setText(func(c *Config) *string { return &c.Author })},
-	{"stateDir", path, setText(func(c *Config) *string { return &c.StateDir })},
-	{"server.endpoint", text, setEndpoint},
-	{"server.port", number, setPort},
-	{"server.credentialsEndpoint", text, setText(func(c *Config) *string { return &c.Server.CredentialsEndpoint })},
-	{"server.proxy", text, setText(func(c *Config) *string { return &c.Server.Proxy })},
-	{"bootstrap.privatekeypath", path, setText(func(c *Config) *string { return &c.Bootstrap.PrivateKeyPath })},
-	{"bootstrap.certificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CertificatePath })},
-	{claimsKey, records, setClaims},
-	{"bootstrap.cacertificatepath", path, setText(func(c *Config) *string { return &c.Bootstrap.CACertificatePath })},
-	{"bootstrap.provisioningTemplate", text, setText(func(c *Config) *string { return &c.Bootstrap.ProvisioningTemplate })},
-	{"bootstrap.keys", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Keys) })},
-	{"bootstrap.afterwards", text, setText(func(c *Config) *string { return (*string)(&c.Bootstrap.Afterwards) })},
-	{"bootstrap.eager", boolean, setEager},
-	{parametersKey, mapping, setMapping(parametersKey)},
-	{"primary.certificatepath", path, setText(func(c *Config) *string { return &c.Primary.CertificatePath })},
-	{"primary.privatekeypath", path, setText(func(c *Config) *string { return &c.Primary.PrivateKeyPath })},
-	{"agent.socket", path, setText(func(c *Config) *string { return &c.Agent.Socket })},
-	{"agent.rotateAfter", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.RotateAfter }, time.Hour)},
-	{"agent.outbox.maxBytes", size, setMaxBytes},
-	{"agent.outbox.maxAge", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Outbox.MaxAge }, time.Minute)},
-	{"agent.jobs.handlers", path, setText(func(c *Config) *string { return &c.Agent.Jobs.Handlers })},
-	{"agent.jobs.allow", list, setAllow},
-	{"agent.jobs.downloads", path, setText(func(c *Config) *string { return &c.Agent.Jobs.Downloads })},
-	{"agent.jobs.publicKey", path, setText(func(c *Config) *string { return &c.Agent.Jobs.PublicKey })},
-	{"agent.jobs.stepTimeout", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Jobs.StepTimeout }, time.Second)},
-	{servicesKey, mapping, setMapping(servicesKey)},
-	{shadowsKey, records, setShadows},
-	{"agent.defender.interval", duration, setDuration(func(c *Config) *time.Duration { return &c.Agent.Defender.Interval }, 5*time.Minute)},
-	{"agent.tunnel.endpoint", text, setText(func(c *Config) *string { return &c.Agent.Tunnel.Endpoint })},
-}
-
-// The keys that are mappings.
 const (
-	parametersKey = "bootstrap.parameters"
-	servicesKey   = "agent.tunnel.services"
+	text     kind = "text"
+	path     kind = "a path" // relative ones start at the folder of the file, or the current directory
+	number   kind = "a number"
+	boolean  kind = "true or false"
+	duration kind = "a duration, such as 168h"
+	size     kind = "a number of bytes, such as 64MiB"
+	mapping  kind = "a mapping of names to text"
+	list     kind = "a list of names"
+	records  kind = "a list of mappings"
 )
 
-// mappingOfKey returns where a mapping is stored, and what each of its entries is.
-func mappingOfKey(c *Config, key string) (stored *map[string]string, entry string) {
-	if key == servicesKey {
-		return &c.Agent.Tunnel.Services, "service"
+func kindOf(t reflect.Type) kind {
+	switch reflect.Zero(t).Interface().(type) {
+	case int:
+		return number
+	case bool:
+		return boolean
+	case time.Duration:
+		return duration
+	case int64:
+		return size
+	case map[string]string:
+		return mapping
+	case []string:
+		return list
 	}
-	return &c.Bootstrap.Parameters, "template parameter"
+	if t.Kind() == reflect.Slice {
+		return records
+	}
+	return text
 }
 
-func setText(field func(*Config) *string) func(*Config, string) error {
-	return func(c *Config, value string) error {
-		if notUTF8(value) {
-			return errNotUTF8
+// keysOf returns the keys of a struct's fields, whose names begin with a section.
+func keysOf(t reflect.Type, section string, index []int) (keys []key) {
+	for i := range t.NumField() {
+		field := t.Field(i)
+		name, option, _ := strings.Cut(field.Tag.Get("key"), ",")
+		k := key{name: strings.TrimSuffix(section+"."+name, ".."), kind: kindOf(field.Type), tag: field.Tag, index: append(slices.Clone(index), i)}
+		k.name = strings.TrimPrefix(k.name, ".")
+		if option != "" {
+			k.kind = path
 		}
-		*field(c) = strings.TrimSpace(value)
-		return nil
+		switch {
+		case name == "":
+		case field.Type.Kind() == reflect.Struct:
+			keys = append(keys, keysOf(field.Type, k.name, k.index)...)
+		default:
+			keys = append(keys, k)
+		}
 	}
+	return keys
 }
 
 var errNotUTF8 = errors.New("its value is not UTF-8 text")
@@ -108,41 +102,64 @@ var errNotUTF8 = errors.New("its value is not UTF-8 text")
 // notUTF8 also finds what the YAML parser has put in the place of such bytes.
 func notUTF8(value string) bool { return strings.ContainsRune(value, utf8.RuneError) }
 
-// setEndpoint drops the final dot of a fully qualified name, as TLS does.
-func setEndpoint(c *Config, value string) error {
-	return setText(func(c *Config) *string { return &c.Server.Endpoint })(c, strings.TrimSuffix(strings.TrimSpace(value), "."))
-}
-
-func setPort(c *Config, value string) error {
-	port, err := strconv.Atoi(strings.TrimSpace(value))
-	if err != nil {
-		return fmt.Errorf("%q is not a number", value)
+// set stores a value in the form of the environment and of flags in the key's field
+// of a struct. A relative path starts at dir.
+func (k key) set(of reflect.Value, dir, value string) error {
+	field := of.FieldByIndex(k.index)
+	if value = strings.TrimSpace(value); notUTF8(value) {
+		return errNotUTF8
 	}
-	c.Server.Port = port
-	return nil
-}
-
-// setDuration reads a duration of at least that.
-func setDuration(field func(*Config) *time.Duration, least time.Duration) func(*Config, string) error {
-	return func(c *Config, value string) error {
-		d, err := time.ParseDuration(strings.TrimSpace(value))
+	if k.kind == records {
+		return setRecords(field, value)
+	}
+	switch to := field.Addr().Interface().(type) {
+	case *int:
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return fmt.Errorf("%q is not a number", value)
+		}
+		*to = n
+	case *bool:
+		b, err := strconv.ParseBool(strings.ToLower(value))
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", value)
+		}
+		*to = b
+	case *time.Duration:
+		d, err := time.ParseDuration(value)
+		least, _ := time.ParseDuration(k.tag.Get("min"))
 		switch {
 		case err != nil:
 			return fmt.Errorf("%q is not a duration", value)
 		case d < least:
 			return fmt.Errorf("%s is less than %s", d, least)
 		}
-		*field(c) = d
-		return nil
+		*to = d
+	case *int64:
+		return setSize(to, value)
+	case *map[string]string:
+		return setMapping(to, k.tag.Get("entry"), value)
+	case *[]string:
+		*to = nil
+		for _, name := range splitEscaped(value) {
+			if name = strings.TrimSpace(name); name != "" {
+				*to = append(*to, name)
+			}
+		}
+	default:
+		if k.kind == path && value != "" && !filepath.IsAbs(value) {
+			value = filepath.Join(dir, value)
+		}
+		field.SetString(value)
 	}
+	return nil
 }
 
-// setMaxBytes reads a number of bytes, with one of the units KiB, MiB and GiB or
-// none.
-func setMaxBytes(c *Config, value string) error {
-	number, unit := strings.TrimSpace(value), int64(1)
+// setSize reads a number of bytes, with one of the units KiB, MiB and GiB or none.
+func setSize(to *int64, value string) error {
+	number, unit := value, int64(1)
 	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
-		if before, ok := strings.CutSuffix(number, suffix); ok {
+		if before, ok := strings.CutSuffix(value, suffix); ok {
 			number, unit = strings.TrimSpace(before), 1<<(10*(i+1))
 		}
 	}
@@ -153,72 +170,70 @@ func setMaxBytes(c *Config, value string) error {
 	case n < 1<<20/unit || n > 1<<40/unit:
 		return fmt.Errorf("%s is not between 1MiB and 1024GiB", value)
 	}
-	c.Agent.Outbox.MaxBytes = n * unit
+	*to = n * unit
 	return nil
 }
 
-func setEager(c *Config, value string) (err error) {
-	if c.Bootstrap.Eager, err = strconv.ParseBool(strings.ToLower(strings.TrimSpace(value))); err != nil {
-		return fmt.Errorf("%q is neither true nor false", value)
-	}
-	return nil
-}
-
-// setMapping reads the form of the environment and of flags: a JSON object, or
-// NAME=VALUE,NAME=VALUE where \, stands for a comma and \\ for a backslash. It
-// replaces the whole mapping.
-func setMapping(key string) func(*Config, string) error {
-	return func(c *Config, value string) error {
-		if notUTF8(value) {
-			return errNotUTF8
+// setMapping reads a JSON object, or NAME=VALUE,NAME=VALUE where \, stands for a
+// comma and \\ for a backslash. It replaces the whole mapping.
+func setMapping(to *map[string]string, entry, value string) error {
+	values := map[string]string{}
+	if strings.HasPrefix(value, "{") {
+		var object map[string]any
+		d := json.NewDecoder(strings.NewReader(value))
+		d.UseNumber() // a number keeps its digits
+		if err := d.Decode(&object); err != nil || d.More() {
+			return fmt.Errorf("%q is not one JSON object", value)
 		}
-		stored, entry := mappingOfKey(c, key)
-		values := map[string]string{}
-		if strings.HasPrefix(strings.TrimSpace(value), "{") {
-			var object map[string]any
-			d := json.NewDecoder(bytes.NewReader([]byte(value)))
-			d.UseNumber() // a number keeps its digits
-			if err := d.Decode(&object); err != nil || d.More() {
-				return fmt.Errorf("%q is not one JSON object", value)
+		for name, v := range object {
+			switch v.(type) {
+			case string, json.Number, bool:
+				values[name] = fmt.Sprint(v)
+			default:
+				return fmt.Errorf("%s %q is not text", entry, name)
 			}
-			for name, v := range object {
-				switch v.(type) {
-				case string, json.Number, bool:
-					values[name] = fmt.Sprint(v)
-				default:
-					return fmt.Errorf("%s %q is not text", entry, name)
-				}
-			}
-			*stored = values
-			return nil
 		}
-		for _, pair := range splitEscaped(value) {
-			if strings.TrimSpace(pair) == "" {
-				continue
-			}
-			name, val, ok := strings.Cut(pair, "=")
-			if !ok || strings.TrimSpace(name) == "" {
-				return fmt.Errorf(`%q has the form neither of NAME=VALUE,NAME=VALUE (with \, for a comma in a value) nor of a JSON object`, value)
-			}
-			values[strings.TrimSpace(name)] = strings.TrimSpace(val)
-		}
-		*stored = values
+		*to = values
 		return nil
 	}
-}
-
-// setAllow reads names with commas between them.
-func setAllow(c *Config, value string) error {
-	c.Agent.Jobs.Allow = nil
-	for _, name := range splitEscaped(value) {
-		if notUTF8(name) {
-			return errNotUTF8
-		}
-		if name = strings.TrimSpace(name); name != "" {
-			c.Agent.Jobs.Allow = append(c.Agent.Jobs.Allow, name)
+	for _, pair := range splitEscaped(value) {
+		name, val, ok := strings.Cut(pair, "=")
+		if name = strings.TrimSpace(name); ok && name != "" {
+			values[name] = strings.TrimSpace(val)
+		} else if ok || name != "" {
+			return fmt.Errorf(`%q has the form neither of NAME=VALUE,NAME=VALUE (with \, for a comma in a value) nor of a JSON object`, value)
 		}
 	}
+	*to = values
 	return nil
+}
+
+// setRecords reads a list of mappings: a JSON array.
+func setRecords(to reflect.Value, value string) error {
+	read := reflect.New(to.Type())
+	d := json.NewDecoder(strings.NewReader(value))
+	d.DisallowUnknownFields()
+	if err := d.Decode(read.Interface()); err != nil {
+		return fmt.Errorf("%q is not a JSON array of %s", value, formOf(to.Type().Elem()))
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%q is not one JSON array", value)
+	}
+	to.Set(read.Elem())
+	return nil
+}
+
+// formOf shows how a record is written: {"certificatepath": PATH, …}.
+func formOf(record reflect.Type) string {
+	var parts []string
+	for _, k := range keysOf(record, "", nil) {
+		value := "PATH"
+		if k.kind == text {
+			value = strings.ToUpper(k.name)
+		}
+		parts = append(parts, fmt.Sprintf("%q: %s", k.name, value))
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 // splitEscaped splits text at its commas, but for those behind a backslash.
@@ -239,46 +254,30 @@ func splitEscaped(text string) []string {
 	return parts
 }
 
-// in returns the value of a key as it is to be stored: a relative path starts at
-// dir.
-func (k key) in(dir, value string) string {
-	if value = strings.TrimSpace(value); k.kind == path && value != "" && !filepath.IsAbs(value) {
-		return filepath.Join(dir, value)
-	}
-	return value
-}
-
 // lookup finds a key by its dotted name, in any case.
-func lookup(name string) (key, bool) {
-	for _, k := range keys {
-		if strings.EqualFold(k.name, name) {
-			return k, true
-		}
+func lookup(keys []key, name string) (key, bool) {
+	i := slices.IndexFunc(keys, func(k key) bool { return strings.EqualFold(k.name, name) })
+	if i < 0 {
+		return key{}, false
 	}
-	return key{}, false
+	return keys[i], true
 }
 
 // isSection reports whether keys of that section exist: "server" for
 // "server.port".
-func isSection(name string) bool {
-	for _, k := range keys {
-		for section, _ := split(k.name); section != ""; section, _ = split(section) {
-			if strings.EqualFold(section, name) {
-				return true
-			}
-		}
-	}
-	return false
+func isSection(keys []key, name string) bool {
+	prefix := strings.ToLower(name) + "."
+	return slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(strings.ToLower(k.name), prefix) })
 }
 
 // nearest returns the known key that looks most like name, with its section
 // when that differs from name's; empty when none is near enough to suggest.
-func nearest(name string) string {
+func nearest(keys []key, name string) string {
 	section, last := split(name)
-	best, bestDistance := "", 3
+	best, least := "", 3
 	consider := func(candidate, shown string, distance int) {
-		if distance < bestDistance && distance < len(candidate)/2+1 {
-			best, bestDistance = shown, distance
+		if distance < least && distance < len(candidate)/2+1 {
+			best, least = shown, distance
 		}
 	}
 	for _, k := range keys {
@@ -286,8 +285,7 @@ func nearest(name string) string {
 		if strings.EqualFold(s, section) {
 			consider(l, l, distance(last, l))
 		} else {
-			// Right key, wrong section: a worse guess than a typo.
-			consider(l, k.name, distance(last, l)+1)
+			consider(l, k.name, distance(last, l)+1) // right key, wrong section: a worse guess than a typo
 		}
 		if section == "" && s != "" {
 			consider(s, s, distance(last, s))
@@ -296,43 +294,29 @@ func nearest(name string) string {
 	return best
 }
 
-// nearestVariable returns the environment variable of a key that looks most like
-// name; empty when none is near enough to suggest.
-func nearestVariable(name string) string {
-	best, bestDistance := "", 3
-	for _, k := range keys {
-		if d := distance(name, Environment(k.name)); d < bestDistance {
-			best, bestDistance = Environment(k.name), d
-		}
-	}
-	return best
-}
-
 func split(name string) (section, last string) {
-	if i := strings.LastIndexByte(name, '.'); i >= 0 {
-		return name[:i], name[i+1:]
-	}
-	return "", name
+	i := strings.LastIndexByte(name, '.')
+	return name[:max(i, 0)], name[i+1:]
 }
 
 // distance is the Levenshtein distance of a and b, letter case aside.
 func distance(a, b string) int {
-	s, t := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
-	row := make([]int, len(t)+1)
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
-	for i := range s {
+	for i := range len(a) {
 		diagonal := row[0]
 		row[0] = i + 1
-		for j := range t {
+		for j := range len(b) {
 			substitution := diagonal
-			if s[i] != t[j] {
+			if a[i] != b[j] {
 				substitution++
 			}
 			diagonal = row[j+1]
 			row[j+1] = min(substitution, row[j]+1, row[j+1]+1)
 		}
 	}
-	return row[len(t)]
+	return row[len(b)]
 }

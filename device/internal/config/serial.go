@@ -16,14 +16,6 @@ import (
 	"example.com/fleety/device/identity"
 )
 
-// SerialNumberFrom is where the serial number is read from at each start. One
-// field at most is set.
-type SerialNumberFrom struct {
-	Firmware string // "dmi" or "device-tree"
-	File     string // its contents, without white space and NUL around them
-	Program  string // what it prints, likewise; it runs without arguments for 30 s at most
-}
-
 // firmware has the files that boards keep their serial number in. The kernel gives
 // the one of DMI to root alone; the packages give it to the group iot_device.
 var firmware = map[string]string{

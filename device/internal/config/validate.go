@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -14,6 +15,10 @@ import (
 // maxSerialLength is the longest serial number, in characters, so that a thing
 // name has room for a prefix.
 const maxSerialLength = 64
+
+// maxShadows leaves filters of a connection, of which AWS IoT allows 50, to others:
+// a shadow takes six.
+const maxShadows = 6
 
 // validation collects what is wrong with the merged settings. A key whose value
 // could not be read is left alone: its problem is known already.
@@ -71,7 +76,7 @@ func (v *validation) thingName() {
 	case c.ThingName == "" || c.SerialNumber == "":
 	case c.Bootstrap.ProvisioningTemplate == DefaultTemplate && !strings.HasSuffix(c.ThingName, c.SerialNumber):
 		v.bad("thingname", fmt.Sprintf("thingname %q does not end with serialNumber %q, as the names that %s gives do", c.ThingName, c.SerialNumber, DefaultTemplate),
-			fmt.Sprintf("set it to %q, or remove it", ThingNamePrefix+c.SerialNumber))
+			fmt.Sprintf("set it to %q, or remove it", thingNamePrefix+c.SerialNumber))
 	case !awsiot.ValidThingName(c.ThingName):
 		v.bad("thingname", fmt.Sprintf("thingname %q is not a name that AWS IoT allows", c.ThingName), "use "+awsiot.ThingNameRule+", or remove it")
 	}
@@ -196,4 +201,41 @@ func (v *validation) parameters() {
 			v.bad(key, fmt.Sprintf("template parameter %q cannot be sent by a device", name), "remove it")
 		}
 	}
+}
+
+func (v *validation) shadows() {
+	names := map[string]bool{}
+	for _, s := range v.c.Agent.Shadows {
+		switch {
+		case s.Name != "" && !awsiot.ValidShadowName(s.Name):
+			v.bad(shadowsKey, fmt.Sprintf("shadow %q is not a name that AWS IoT allows", s.Name), "use "+awsiot.ShadowNameRule+", or no name for the classic shadow")
+		case names[s.Name]:
+			v.bad(shadowsKey, fmt.Sprintf("shadow %q is there twice", s.Name), "keep one")
+		}
+		names[s.Name] = true
+	}
+	if n := len(v.c.Agent.Shadows); n > maxShadows {
+		v.bad(shadowsKey, fmt.Sprintf("%d shadows", n), fmt.Sprintf("use %d at most: AWS IoT bounds the subscriptions of a connection", maxShadows))
+	}
+}
+
+func (v *validation) claims() {
+	for i, claim := range v.c.Bootstrap.Claims {
+		if claim.CertificatePath == "" || claim.PrivateKeyPath == "" {
+			v.bad(claimsKey, fmt.Sprintf("claim %d of %s lacks a path", i+1, claimsKey), "write it as "+formOf(reflect.TypeFor[Claim]()))
+		}
+	}
+}
+
+func (v *validation) tunnel() {
+	t := v.c.Agent.Tunnel
+	for _, name := range slices.Sorted(maps.Keys(t.Services)) {
+		if !awsiot.ValidTunnelService(name) {
+			v.bad(servicesKey, fmt.Sprintf("service %q is not a name that AWS IoT allows", name), "use only a-z A-Z 0-9 : _ -, 128 characters at most")
+		}
+		if _, ok := serviceAddress(t.Services[name]); !ok {
+			v.bad(servicesKey, fmt.Sprintf("service %q is at %q, which is neither a port nor HOST:PORT", name, t.Services[name]), "set it to a port of this device, as in {SSH: 22}")
+		}
+	}
+	v.hostPort("agent.tunnel.endpoint", t.Endpoint, awsiot.EndpointTunneling, "remove it: it follows from the Region")
 }
