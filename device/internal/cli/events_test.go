@@ -70,6 +70,7 @@ func denyOne(t *testing.T, server *localcore.Server, dir string) {
 }
 
 func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
+	t.Parallel()
 	server, dir := startLocalCore(t)
 	past := follow(t, server.APIURL(), "--past")
 	denyOne(t, server, dir)
@@ -87,6 +88,7 @@ func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 }
 
 func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {
+	t.Parallel()
 	server, dir := startLocalCore(t)
 	denyOne(t, server, dir)
 	f := follow(t, server.APIURL(), "--past", "--json")
@@ -106,6 +108,7 @@ func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {
 }
 
 func TestEventsTellWhyThereAreNone(t *testing.T) {
+	t.Parallel()
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
 	gone := httptest.NewServer(nil)

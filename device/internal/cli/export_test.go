@@ -82,6 +82,7 @@ lines:
 // A bridge of mosquitto carries messages up and down, as it was exported, and with
 // mosquitto's own defaults wherever AWS IoT takes them.
 func TestMosquittoBridgesWithTheExportedConfiguration(t *testing.T) {
+	t.Parallel()
 	pub, sub := tool(t, "mosquitto_pub", "mosquitto-clients"), tool(t, "mosquitto_sub", "mosquitto-clients")
 	for name, change := range map[string]func(string) string{
 		"exported": func(conf string) string { return conf },
@@ -138,6 +139,7 @@ func TestMosquittoBridgesWithTheExportedConfiguration(t *testing.T) {
 
 // The export turns notifications off because AWS IoT rejects their will.
 func TestNotificationsOfABridgeAreRejected(t *testing.T) {
+	t.Parallel()
 	server, dir := startLocalCore(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
@@ -150,6 +152,7 @@ func TestNotificationsOfABridgeAreRejected(t *testing.T) {
 }
 
 func TestExportWritesANewFileOnly(t *testing.T) {
+	t.Parallel()
 	_, dir := startLocalCore(t)
 	if code, _, _ := runDevice(t, dir, "export", "env"); code != 2 {
 		t.Errorf("without an identity: exit code %d", code)
@@ -184,6 +187,7 @@ func TestExportWritesANewFileOnly(t *testing.T) {
 
 // Without bootstrap.cacertificatepath other programs get the Amazon roots as a file.
 func TestExportWritesTheAmazonRoots(t *testing.T) {
+	t.Parallel()
 	_, dir := startLocalCore(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
@@ -213,6 +217,7 @@ func allowCredentials(t *testing.T, server *localcore.Server) {
 
 // The AWS command line signs with what "iot_device credentials" prints.
 func TestAWSCommandLineUsesTheCredentials(t *testing.T) {
+	t.Parallel()
 	aws := tool(t, "aws", "awscli")
 	server, dir := startLocalCore(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
@@ -270,6 +275,7 @@ func credentialsEndpoint(server *localcore.Server) string {
 }
 
 func TestCredentialsEndWithTheRightExitCode(t *testing.T) {
+	t.Parallel()
 	server, dir := startLocalCore(t)
 	endpoint := "server.credentialsEndpoint=" + credentialsEndpoint(server)
 	run := func(want int, args ...string) (stdout, stderr string) {

@@ -10,6 +10,7 @@ import (
 // A stranger learns the programs from their help alone, so no command may go
 // without a description and an example.
 func TestEveryCommandIsDescribedWithAnExample(t *testing.T) {
+	t.Parallel()
 	for _, binary := range []string{"iot_device", "iot_core_local"} {
 		seen := walkHelp(t, binary)
 		if seen < 5 {

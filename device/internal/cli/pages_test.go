@@ -17,6 +17,7 @@ import (
 // The commands that the pages show to users of the local core work as they
 // are written, but for its port and the id of a certificate.
 func TestCommandsOfThePagesWork(t *testing.T) {
+	t.Parallel()
 	server, dir := startLocalCore(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
@@ -107,6 +108,7 @@ func awsEnvironment(t *testing.T, api string) []string {
 // The blocks of docs/programs.md work as they are written, with its statement in
 // the device policy, whether an agent runs or not.
 func TestBlocksOfTheProgramsPageWork(t *testing.T) {
+	t.Parallel()
 	tool(t, "aws", "awscli")
 	server, dir := startLocalCore(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {

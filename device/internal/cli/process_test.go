@@ -107,6 +107,7 @@ func finalFiles(t *testing.T, dir string) []string {
 }
 
 func TestInterruptLeavesNothingHalfWrittenAndTheNextRunGoesOn(t *testing.T) {
+	t.Parallel()
 	operations := map[string]awsiot.Operation{
 		"while a certificate is made":   awsiot.CreateCertificateFromCSR,
 		"while the thing is registered": awsiot.RegisterThing,
@@ -198,6 +199,7 @@ func silentServer(t *testing.T) (net.Listener, string) {
 }
 
 func TestOfTwoRunsAtOnceTheSecondNamesTheFirst(t *testing.T) {
+	t.Parallel()
 	l, dir := silentServer(t)
 	first := startDevice(t, dir, "bootstrap")
 	conn, err := l.Accept() // the first run has the lock now
@@ -243,6 +245,7 @@ func TestManyRunsAtOnceMakeOneIdentity(t *testing.T) {
 }
 
 func TestMosquittoCanUseTheDevicesTopicAndNoOther(t *testing.T) {
+	t.Parallel()
 	for _, tool := range []string{"mosquitto_pub", "mosquitto_sub"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if os.Getenv("CI") != "" {

@@ -2,5 +2,5 @@
 
 package cli_test
 
-// raceEnabled makes the binaries report races too.
+// raceEnabled makes the hook report races too.
 const raceEnabled = false

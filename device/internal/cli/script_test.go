@@ -54,6 +54,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", binDir+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("LANG", "C.UTF-8")
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			env.Setenv("HOOK", filepath.Join(binDir, "hook"))
 			env.Setenv("TEMPLATES", templates)
 			env.Values[worldKey{}] = &world{}
