@@ -30,16 +30,6 @@ func (a ARN) String() string {
 	return "arn:" + a.Partition + ":" + a.Service + ":" + a.Region + ":" + a.Account + ":" + a.Resource
 }
 
-// Name returns what follows "KIND/" in the resource, such as the certificate
-// ID for kind "cert". It is "" for a resource of another kind.
-func (a ARN) Name(kind string) string {
-	name, ok := strings.CutPrefix(a.Resource, kind+"/")
-	if !ok {
-		return ""
-	}
-	return name
-}
-
 // PartitionOf returns the partition of a Region: "aws-cn" for cn-north-1,
 // "aws-us-gov" for us-gov-west-1, "aws" for every Region without a partition
 // of its own.

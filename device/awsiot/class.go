@@ -21,18 +21,19 @@ const (
 
 // String returns the class in one lower-case word.
 func (c Class) String() string {
-	switch c {
-	case Misconfigured:
-		return "misconfigured"
-	case Denied:
-		return "denied"
-	case Temporary:
-		return "temporary"
-	case Interrupted:
-		return "interrupted"
-	}
-	return "failed"
+	return [...]string{"failed", "misconfigured", "denied", "temporary", "interrupted"}[c]
 }
+
+// WithClass returns an error like err, which it wraps, of a class of its own.
+func WithClass(c Class, err error) error { return &classed{err, c} }
+
+type classed struct {
+	error
+	class Class
+}
+
+func (e *classed) Unwrap() error { return e.error }
+func (e *classed) Class() Class  { return e.class }
 
 // ClassOf returns the class of an error: Interrupted where a context was
 // canceled, else that of the outermost error in the chain that has a method

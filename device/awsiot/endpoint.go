@@ -1,9 +1,6 @@
 package awsiot
 
-import (
-	"net/netip"
-	"strings"
-)
+import "strings"
 
 // An EndpointKind is the purpose of a host name that AWS serves.
 type EndpointKind int
@@ -24,27 +21,18 @@ const (
 
 // String returns the kind as a noun phrase for messages.
 func (k EndpointKind) String() string {
-	switch k {
-	case EndpointData:
-		return "data endpoint"
-	case EndpointLegacyData:
-		return "legacy data endpoint (iot:Data)"
-	case EndpointCredentials:
-		return "endpoint of the credentials provider"
-	case EndpointJobs:
-		return "endpoint of the jobs data plane"
-	case EndpointTunneling:
-		return "endpoint of secure tunneling"
-	case EndpointControlPlane:
-		return "endpoint of the control plane"
-	case EndpointVPC:
-		return "name of a VPC endpoint"
-	case EndpointConsole:
-		return "address of the AWS console"
-	case EndpointOtherAWS:
-		return "endpoint of another AWS service"
-	}
-	return "endpoint outside of AWS"
+	return [...]string{
+		EndpointOther:        "endpoint outside of AWS",
+		EndpointData:         "data endpoint",
+		EndpointLegacyData:   "legacy data endpoint (iot:Data)",
+		EndpointCredentials:  "endpoint of the credentials provider",
+		EndpointJobs:         "endpoint of the jobs data plane",
+		EndpointTunneling:    "endpoint of secure tunneling",
+		EndpointControlPlane: "endpoint of the control plane",
+		EndpointVPC:          "name of a VPC endpoint",
+		EndpointConsole:      "address of the AWS console",
+		EndpointOtherAWS:     "endpoint of another AWS service",
+	}[k]
 }
 
 // MQTT reports whether devices can speak MQTT there, as far as the name shows.
@@ -73,6 +61,12 @@ var domains = []string{
 	".c2s.ic.gov", ".sc2s.sgov.gov", ".cloud.adc-e.uk", ".csp.hci.ic.gov",
 }
 
+// consoles are the host names of the AWS console, with their partitions; a Region
+// may stand before them.
+var consoles = map[string]string{
+	"console.aws.amazon.com": "aws", "console.amazonaws.cn": "aws-cn", "console.amazonaws-us-gov.com": "aws-us-gov",
+}
+
 // ParseEndpoint reads a host name, in any case and with or without a final
 // dot. A port or a scheme is not understood. It knows the names of every
 // partition, FIPS and dual-stack names included.
@@ -81,70 +75,55 @@ var domains = []string{
 // https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-fips.html
 func ParseEndpoint(host string) Endpoint {
 	e := Endpoint{Host: strings.TrimSuffix(strings.ToLower(host), ".")}
-	if _, err := netip.ParseAddr(strings.Trim(e.Host, "[]")); err == nil {
-		return e
-	}
-	if e.parseConsole() {
-		return e
+	for domain, partition := range consoles {
+		if before, ok := strings.CutSuffix("."+e.Host, "."+domain); ok {
+			e.Kind, e.Region, e.Partition = EndpointConsole, strings.TrimPrefix(before, "."), partition
+			return e
+		}
 	}
 	for _, domain := range domains {
 		if name, ok := strings.CutSuffix(e.Host, domain); ok && name != "" {
-			e.Kind = EndpointOtherAWS
-			e.parseService(strings.Split(name, "."))
-			return e
+			e.parseLabels(strings.Split(name, "."))
 		}
 	}
 	return e
 }
 
-// parseService reads the labels before the domain: PREFIX-ats.iot.REGION and
+// parseLabels reads the labels before the domain: PREFIX-ats.iot.REGION and
 // the like.
-func (e *Endpoint) parseService(labels []string) {
-	last := len(labels) - 1
-	if labels[last] == "vpce" {
-		e.Kind = EndpointVPC
-		last--
+func (e *Endpoint) parseLabels(labels []string) {
+	pop := func() (last string) {
+		if n := len(labels); n > 0 {
+			last, labels = labels[n-1], labels[:n-1]
+		}
+		return last
 	}
-	if last >= 0 && strings.Count(labels[last], "-") >= 2 {
-		e.Region = labels[last]
-		last--
+	e.Kind = EndpointOtherAWS
+	service := pop()
+	if service == "vpce" {
+		e.Kind = EndpointVPC
+		service = pop()
+	}
+	if strings.Count(service, "-") >= 2 {
+		e.Region = service
+		service = pop()
 	}
 	e.Partition = PartitionOf(e.Region)
-	if e.Kind == EndpointVPC || last < 0 {
+	if e.Kind == EndpointVPC || service != "iot" && service != "iot-fips" {
 		return
 	}
-	service := strings.TrimSuffix(labels[last], "-fips")
-	if service != "iot" {
-		return
-	}
-	switch before := labels[:last]; {
-	case len(before) == 0:
+	switch name := pop(); {
+	case name == "":
 		e.Kind = EndpointControlPlane
-	case before[len(before)-1] == "credentials" || before[0] == "data" && before[len(before)-1] == "credentials":
+	case name == "credentials":
 		e.Kind = EndpointCredentials
-	case before[len(before)-1] == "jobs":
+	case name == "jobs":
 		e.Kind = EndpointJobs
-	case before[len(before)-1] == "tunneling":
+	case name == "tunneling":
 		e.Kind = EndpointTunneling
-	case before[len(before)-1] == "ats", strings.HasSuffix(before[0], "-ats"), strings.HasSuffix(labels[last], "-fips"):
-		e.Kind = EndpointData // PREFIX.ats.iot in the Regions of China
-	case len(before) == 1:
+	case name == "ats", strings.HasSuffix(name, "-ats"), service == "iot-fips": // PREFIX.ats.iot in the Regions of China
+		e.Kind = EndpointData
+	case len(labels) == 0:
 		e.Kind = EndpointLegacyData
 	}
-}
-
-// consoles are the host names of the AWS console; a Region may stand before
-// them.
-var consoles = map[string]string{
-	"console.aws.amazon.com": "aws", "console.amazonaws.cn": "aws-cn", "console.amazonaws-us-gov.com": "aws-us-gov",
-}
-
-func (e *Endpoint) parseConsole() bool {
-	for domain, partition := range consoles {
-		if before, ok := strings.CutSuffix("."+e.Host, "."+domain); ok {
-			e.Kind, e.Region, e.Partition = EndpointConsole, strings.TrimPrefix(before, "."), partition
-			return true
-		}
-	}
-	return false
 }

@@ -22,31 +22,26 @@ const (
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
 type JobsTopic struct {
-	Thing string
-	// Operation is empty for a topic under jobs/ that is of no operation.
-	Operation JobsOperation
-	// Job is a job id or [NextJob], of the operations on one execution only.
-	Job string
-	// Other is the rest of the topic when Operation is empty.
-	Other string
+	Thing     string
+	Operation JobsOperation // empty for a topic under jobs/ that is of no operation
+	Job       string        // a job id or [NextJob], of the operations on one execution only
+	Other     string        // the rest of the topic when Operation is empty
 }
-
-const jobsInfix = "/jobs/"
 
 // String returns the topic to publish the request to.
 func (t JobsTopic) String() string {
-	prefix := thingsPrefix + t.Thing + jobsInfix
+	rest := t.Other
 	switch t.Operation {
 	case GetPendingJobExecutions:
-		return prefix + "get"
+		rest = "get"
 	case StartNextPendingJobExecution:
-		return prefix + "start-next"
+		rest = "start-next"
 	case DescribeJobExecution:
-		return prefix + t.Job + "/get"
+		rest = t.Job + "/get"
 	case UpdateJobExecution:
-		return prefix + t.Job + "/update"
+		rest = t.Job + "/update"
 	}
-	return prefix + t.Other
+	return jobsTopic(t.Thing, rest)
 }
 
 // Accepted returns the topic of the response to a request that succeeded.
@@ -56,34 +51,30 @@ func (t JobsTopic) Accepted() string { return t.String() + acceptedSuffix }
 func (t JobsTopic) Rejected() string { return t.String() + rejectedSuffix }
 
 // JobsNotify returns the topic of the list of pending job executions of a thing.
-func JobsNotify(thing string) string { return thingsPrefix + thing + jobsInfix + "notify" }
+func JobsNotify(thing string) string { return jobsTopic(thing, "notify") }
 
 // JobsNotifyNext returns the topic of the next pending job execution of a thing.
-func JobsNotifyNext(thing string) string { return thingsPrefix + thing + jobsInfix + "notify-next" }
+func JobsNotifyNext(thing string) string { return jobsTopic(thing, "notify-next") }
+
+func jobsTopic(thing, rest string) string { return thingsPrefix + thing + "/jobs/" + rest }
 
 // ParseJobsTopic reads a topic under jobs/ of a thing. ok is false for topics
 // elsewhere and for those that only AWS IoT publishes to.
 func ParseJobsTopic(topic string) (t JobsTopic, ok bool) {
-	thing, rest, ok := strings.Cut(strings.TrimPrefix(topic, thingsPrefix), jobsInfix)
-	if !ok || !strings.HasPrefix(topic, thingsPrefix) || thing == "" || strings.Contains(thing, "/") {
-		return JobsTopic{}, false
+	thing, rest, ok := cutThing(topic, "jobs")
+	if !ok || rest == "notify" || rest == "notify-next" || strings.HasSuffix(rest, acceptedSuffix) || strings.HasSuffix(rest, rejectedSuffix) {
+		return t, false
 	}
-	t = JobsTopic{Thing: thing}
 	job, verb, two := strings.Cut(rest, "/")
 	switch {
-	case rest == "notify", rest == "notify-next",
-		strings.HasSuffix(rest, acceptedSuffix), strings.HasSuffix(rest, rejectedSuffix):
-		return JobsTopic{}, false
 	case rest == "get":
-		t.Operation = GetPendingJobExecutions
+		return JobsTopic{Thing: thing, Operation: GetPendingJobExecutions}, true
 	case rest == "start-next":
-		t.Operation = StartNextPendingJobExecution
+		return JobsTopic{Thing: thing, Operation: StartNextPendingJobExecution}, true
 	case two && job != "" && verb == "get":
-		t.Operation, t.Job = DescribeJobExecution, job
+		return JobsTopic{Thing: thing, Operation: DescribeJobExecution, Job: job}, true
 	case two && job != "" && verb == "update":
-		t.Operation, t.Job = UpdateJobExecution, job
-	default:
-		t.Other = rest
+		return JobsTopic{Thing: thing, Operation: UpdateJobExecution, Job: job}, true
 	}
-	return t, true
+	return JobsTopic{Thing: thing, Other: rest}, true
 }

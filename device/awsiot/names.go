@@ -57,11 +57,6 @@ func ValidCertificateID(id string) bool {
 	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
-// ValidAccountID reports whether the text has the form of an AWS account ID.
-func ValidAccountID(id string) bool {
-	return len(id) == 12 && strings.Trim(id, "0123456789") == ""
-}
-
 // within reports whether name has 1 to most ASCII letters, digits and
 // characters of others.
 func within(name string, most int, others string) bool {

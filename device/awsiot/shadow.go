@@ -18,18 +18,18 @@ const (
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
 type ShadowTopic struct {
-	Thing string
-	// Shadow is the name of a named shadow, empty for the classic one.
-	Shadow    string
+	Thing     string
+	Shadow    string // the name of a named shadow, empty for the classic one
 	Operation ShadowOperation
 }
 
 // String returns the topic to publish the request to.
 func (t ShadowTopic) String() string {
-	if t.Shadow == "" {
-		return thingsPrefix + t.Thing + "/shadow/" + string(t.Operation)
+	shadow := "/shadow/"
+	if t.Shadow != "" {
+		shadow += "name/" + t.Shadow + "/"
 	}
-	return thingsPrefix + t.Thing + "/shadow/name/" + t.Shadow + "/" + string(t.Operation)
+	return thingsPrefix + t.Thing + shadow + string(t.Operation)
 }
 
 // Accepted returns the topic of the response to a request that succeeded.
@@ -39,35 +39,38 @@ func (t ShadowTopic) Accepted() string { return t.String() + acceptedSuffix }
 func (t ShadowTopic) Rejected() string { return t.String() + rejectedSuffix }
 
 // Delta returns the topic of the differences between desired and reported state.
-func (t ShadowTopic) Delta() string { return t.of(UpdateShadow) + "/delta" }
+func (t ShadowTopic) Delta() string {
+	return ShadowTopic{t.Thing, t.Shadow, UpdateShadow}.String() + "/delta"
+}
 
 // Documents returns the topic of the documents before and after an update.
-func (t ShadowTopic) Documents() string { return t.of(UpdateShadow) + "/documents" }
-
-func (t ShadowTopic) of(o ShadowOperation) string {
-	t.Operation = o
-	return t.String()
+func (t ShadowTopic) Documents() string {
+	return ShadowTopic{t.Thing, t.Shadow, UpdateShadow}.String() + "/documents"
 }
 
 // ParseShadowTopic reads a request topic. ok is false for every other topic,
 // those of the responses included. It does not check the names.
 func ParseShadowTopic(topic string) (t ShadowTopic, ok bool) {
-	rest, ok := strings.CutPrefix(topic, thingsPrefix)
-	levels := strings.Split(rest, "/")
-	switch {
-	case !ok:
-		return ShadowTopic{}, false
-	case len(levels) == 3 && levels[1] == "shadow":
-		t = ShadowTopic{Thing: levels[0], Operation: ShadowOperation(levels[2])}
-	case len(levels) == 5 && levels[1] == "shadow" && levels[2] == "name" && levels[3] != "":
-		t = ShadowTopic{Thing: levels[0], Shadow: levels[3], Operation: ShadowOperation(levels[4])}
+	thing, rest, ok := cutThing(topic, "shadow")
+	if named, found := strings.CutPrefix(rest, "name/"); found {
+		t.Shadow, rest, ok = strings.Cut(named, "/")
+		ok = ok && t.Shadow != ""
 	}
+	t.Thing, t.Operation = thing, ShadowOperation(rest)
 	switch t.Operation {
 	case GetShadow, UpdateShadow, DeleteShadow:
-		return t, t.Thing != ""
+		return t, ok
 	}
 	return ShadowTopic{}, false
 }
 
 // thingsPrefix begins the reserved topics of things.
 const thingsPrefix = "$aws/things/"
+
+// cutThing splits a reserved topic of a thing, $aws/things/THING/FEATURE/REST.
+func cutThing(topic, feature string) (thing, rest string, ok bool) {
+	topic, ok = strings.CutPrefix(topic, thingsPrefix)
+	thing, topic, _ = strings.Cut(topic, "/")
+	rest, found := strings.CutPrefix(topic, feature+"/")
+	return thing, rest, ok && found && thing != ""
+}

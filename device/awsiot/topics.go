@@ -1,6 +1,6 @@
-// Package awsiot is the vocabulary of AWS IoT Core: topics and wire types of the fleet provisioning
-// MQTT API of AWS IoT Core. Topics are built and read here and spelled nowhere
-// else. It does no I/O.
+// Package awsiot is the vocabulary of AWS IoT Core: names and their limits, ARNs,
+// endpoints, certificates, topics and wire types, and the classes of errors. They
+// are built and read here and spelled nowhere else. It does no I/O.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 package awsiot
@@ -28,21 +28,20 @@ const (
 )
 
 const (
-	createPrefix   = "$aws/certificates/create/"
-	createCSRPre   = "$aws/certificates/create-from-csr/"
-	templatePrefix = "$aws/provisioning-templates/"
-	provisionInfix = "/provision/"
-	acceptedSuffix = "/accepted"
-	rejectedSuffix = "/rejected"
+	createPrefix    = "$aws/certificates/create/"
+	createCSRPrefix = "$aws/certificates/create-from-csr/"
+	templatePrefix  = "$aws/provisioning-templates/"
+	provisionInfix  = "/provision/"
+	acceptedSuffix  = "/accepted"
+	rejectedSuffix  = "/rejected"
 )
 
 // A Topic is the request topic of one operation. The answers to it come on
 // Accepted and Rejected.
 type Topic struct {
 	Operation Operation
-	// Template is the provisioning template's name, for RegisterThing only.
-	Template string
-	Format   Format
+	Template  string // the provisioning template's name, for RegisterThing only
+	Format    Format
 }
 
 // String returns the topic to publish the request to.
@@ -51,7 +50,7 @@ func (t Topic) String() string {
 	case CreateKeysAndCertificate:
 		return createPrefix + string(t.Format)
 	case CreateCertificateFromCSR:
-		return createCSRPre + string(t.Format)
+		return createCSRPrefix + string(t.Format)
 	case RegisterThing:
 		return templatePrefix + t.Template + provisionInfix + string(t.Format)
 	}
@@ -61,28 +60,28 @@ func (t Topic) String() string {
 // Accepted returns the topic on which success is answered.
 func (t Topic) Accepted() string { return t.String() + acceptedSuffix }
 
-// Rejected returns the topic on which a refusal is answered, with an
+// Rejected returns the topic on which a rejection is answered, with an
 // [ErrorResponse] as its payload.
 func (t Topic) Rejected() string { return t.String() + rejectedSuffix }
 
 // ParseTopic reads a request topic. ok is false for every other topic, those
 // of the answers included.
 func ParseTopic(topic string) (t Topic, ok bool) {
-	var format string
-	if f, found := strings.CutPrefix(topic, createPrefix); found {
-		t.Operation, format = CreateKeysAndCertificate, f
-	} else if f, found := strings.CutPrefix(topic, createCSRPre); found {
-		t.Operation, format = CreateCertificateFromCSR, f
-	} else if rest, found := strings.CutPrefix(topic, templatePrefix); found {
-		name, f, found := strings.Cut(rest, provisionInfix)
-		if !found || name == "" || strings.Contains(name, "/") {
+	format := topic[strings.LastIndexByte(topic, '/')+1:]
+	t.Format = Format(format)
+	switch request := strings.TrimSuffix(topic, format); request {
+	case createPrefix:
+		t.Operation = CreateKeysAndCertificate
+	case createCSRPrefix:
+		t.Operation = CreateCertificateFromCSR
+	default:
+		template, found := strings.CutPrefix(request, templatePrefix)
+		t.Template, ok = strings.CutSuffix(template, provisionInfix)
+		if !found || !ok || t.Template == "" || strings.Contains(t.Template, "/") {
 			return Topic{}, false
 		}
-		t.Operation, t.Template, format = RegisterThing, name, f
-	} else {
-		return Topic{}, false
+		t.Operation = RegisterThing
 	}
-	t.Format = Format(format)
 	if t.Format != JSON && t.Format != CBOR {
 		return Topic{}, false
 	}
