@@ -7,26 +7,16 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A ConfigError reports that [Config] cannot be used.
-type ConfigError struct{ Setting, Reason string }
-
-// Error names the setting.
-func (e *ConfigError) Error() string { return e.Setting + " " + e.Reason }
-
-// Class returns the class.
-func (e *ConfigError) Class() awsiot.Class { return awsiot.Misconfigured }
-
 // A ThingNameError reports that AWS IoT gave the thing another name than the
 // configuration requires. The thing is registered and its certificate kept:
 // once the configuration names it, the next run resumes.
 type ThingNameError struct{ Want, Got string }
 
-// Error names both.
 func (e *ThingNameError) Error() string {
 	return fmt.Sprintf("AWS IoT named the thing %q, the configuration requires %q", e.Got, e.Want)
 }
 
-// Class returns the class.
+// Class returns [awsiot.Misconfigured].
 func (e *ThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
 
 // A NoThingNameError reports that AWS IoT registered the certificate and named no
@@ -34,46 +24,30 @@ func (e *ThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
 // once the configuration sets the thing's name, the next run resumes.
 type NoThingNameError struct{ CertificateID string }
 
-// Error names the certificate.
 func (e *NoThingNameError) Error() string {
 	return fmt.Sprintf("AWS IoT registered certificate %s without naming a thing", e.CertificateID)
 }
 
-// Class returns the class.
+// Class returns [awsiot.Misconfigured].
 func (e *NoThingNameError) Class() awsiot.Class { return awsiot.Misconfigured }
 
 // A ClockError reports that AWS IoT rejected a certificate that is not valid yet
 // by the device's clock, which is probably behind.
 type ClockError struct {
-	Role      string // "claim" or "device": whose certificate it was
-	NotBefore time.Time
-	Now       time.Time // the device's clock
-	Err       error     // the *session.Error
+	Role           string // "claim" or "device": whose certificate it was
+	NotBefore, Now time.Time
+	Err            error // the *session.Error
 }
 
-// Error names the certificate, its limit and the clock.
 func (e *ClockError) Error() string {
 	return fmt.Sprintf("%v: the %s certificate is not valid before %s, and this device's clock says %s",
 		e.Err, e.Role, e.NotBefore.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
 }
 
-// Unwrap returns the session's error.
 func (e *ClockError) Unwrap() error { return e.Err }
 
-// Class returns the class.
+// Class returns [awsiot.Temporary].
 func (e *ClockError) Class() awsiot.Class { return awsiot.Temporary }
-
-// A ReplyError reports an answer that cannot be read.
-type ReplyError struct {
-	Topic  string
-	Reason string
-}
-
-// Error names the topic and what is wrong.
-func (e *ReplyError) Error() string { return fmt.Sprintf("answer on %s: %s", e.Topic, e.Reason) }
-
-// Class returns the class.
-func (e *ReplyError) Class() awsiot.Class { return awsiot.Temporary }
 
 // A TimeoutError reports that no answer arrived in time.
 type TimeoutError struct {
@@ -81,12 +55,9 @@ type TimeoutError struct {
 	After time.Duration
 }
 
-// Error names the request and the time.
-func (e *TimeoutError) Error() string {
-	return fmt.Sprintf("no answer to %s within %s", e.To, e.After)
-}
+func (e *TimeoutError) Error() string { return fmt.Sprintf("no answer to %s within %s", e.To, e.After) }
 
-// Class returns the class.
+// Class returns [awsiot.Temporary].
 func (e *TimeoutError) Class() awsiot.Class { return awsiot.Temporary }
 
 // A DeniedError reports that the server closed the connection without a response
@@ -99,13 +70,11 @@ type DeniedError struct {
 	Err    error // the last *session.Error, which has the topics
 }
 
-// Error names what was denied.
 func (e *DeniedError) Error() string {
 	return fmt.Sprintf("probably denied to the %s certificate (%d times, one after the other): %v", e.Role, e.Times, e.Err)
 }
 
-// Unwrap returns the last of the errors.
 func (e *DeniedError) Unwrap() error { return e.Err }
 
-// Class returns the class.
+// Class returns [awsiot.Denied].
 func (e *DeniedError) Class() awsiot.Class { return awsiot.Denied }

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -37,52 +38,51 @@ const (
 )
 
 // An exchange is a connection with the claim certificate or, to rotate, with the
-// device's present one. AWS IoT's answers have no field
-// that distinguishes requests, so there is one at a time.
+// device's present one. AWS IoT's answers have no field that distinguishes
+// requests, so there is one at a time.
 type exchange struct {
 	run              *run
 	create, register awsiot.Topic
 	role             string // whose certificate it is
 	cert             *tls.Certificate
-	filters          []string // of all answers
 	session          *session.Session
+	filters          []string // of all answers
 	inbox            chan session.Message
 	ignored          atomic.Int64 // messages that are no answers, or one too many
 }
 
-// exchange connects with the claim certificate, or the present one, creates a certificate unless one
-// is held, and registers the thing with it.
+// exchange connects, obtains a certificate unless one is held, and registers the
+// thing with it.
 func (r *run) exchange(ctx context.Context) error {
-	step, role, clientID, detail := StepConnectClaim, claimRole, r.clientID, r.Session.Endpoint
-	var cert *tls.Certificate
-	switch {
-	case r.Rotate:
-		step, role, clientID, cert = StepConnectPresent, deviceRole, r.present.Record.ThingName, r.present.TLS()
-	case len(r.claims) > 0:
-		cert = r.claims[r.claim]
-		if n := len(r.claims); n > 1 {
-			detail += fmt.Sprintf(", claim %d of %d", r.claim+1, n)
-		}
-	default:
-		return &ConfigError{Setting: "claim certificate", Reason: "is missing, and the device has no identity of its own yet"}
-	}
 	x := &exchange{
 		run:      r,
 		create:   awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.JSON},
 		register: awsiot.Topic{Operation: awsiot.RegisterThing, Template: r.Template, Format: awsiot.JSON},
+		role:     claimRole,
 		inbox:    make(chan session.Message, inboxSize),
 	}
 	if r.Keys == ServiceKeys {
 		x.create.Operation = awsiot.CreateKeysAndCertificate
 	}
 	x.filters = []string{x.create.Accepted(), x.create.Rejected(), x.register.Accepted(), x.register.Rejected()}
-	x.role, x.cert = role, cert
+	step, clientID, detail := StepConnectClaim, r.clientID, r.Session.Endpoint
+	switch n := len(r.claims); {
+	case r.Rotate:
+		step, x.role, clientID, x.cert = StepConnectPresent, deviceRole, r.present.Record.ThingName, r.present.TLS()
+	case n == 0:
+		return awsiot.WithClass(awsiot.Misconfigured, errors.New("claim certificate is missing, and the device has no identity of its own yet"))
+	default:
+		x.cert = r.claims[r.claim]
+		if n > 1 {
+			detail += fmt.Sprintf(", claim %d of %d", r.claim+1, n)
+		}
+	}
 	err := r.step(step, detail, func() (err error) {
-		x.session, err = r.connect(ctx, role, clientID, cert, x.receive)
+		x.session, err = r.connect(ctx, x.role, clientID, x.cert, x.receive)
 		if err == nil {
 			r.trips.Claim = x.session.Stats().RoundTrips()
 		}
-		return r.countSilentCloses(err, role, "CONNECT")
+		return r.countSilentCloses(err, x.role, "CONNECT")
 	})
 	if err != nil {
 		return err
@@ -95,23 +95,23 @@ func (r *run) exchange(ctx context.Context) error {
 	}()
 
 	needsCertificate := r.journal.Stage() < identity.CertificateHeld || r.tokenExpired()
-	var filters []string // still to subscribe to
-	if r.Eager && !r.careful && needsCertificate {
-		filters = x.filters
-	} else if err := x.subscribe(ctx); err != nil {
-		return err
+	eager := r.Eager && !r.careful && needsCertificate
+	if !eager { // one packet for all answers, before anything is requested
+		err = r.step(StepSubscribe, "", func() error {
+			ctx, cancel := answerBy(ctx, "SUBSCRIBE", r.AnswerTimeout)
+			defer cancel()
+			return x.count(x.session.Subscribe(ctx, x.filters...), "SUBSCRIBE")
+		})
 	}
-	if needsCertificate {
-		err := x.createCertificate(ctx, filters)
-		if err != nil && filters != nil && awsiot.ClassOf(err) == awsiot.Temporary {
-			if _, rejected := errors.AsType[*awsiot.ErrorResponse](err); !rejected {
-				r.careful = true
-				r.Log.InfoContext(ctx, "continuing without the eager request", "error", err)
-			}
+	if err == nil && needsCertificate {
+		err = x.createCertificate(ctx, eager)
+		if _, rejected := errors.AsType[*awsiot.ErrorResponse](err); eager && !rejected && awsiot.ClassOf(err) == awsiot.Temporary {
+			r.careful = true
+			r.Log.InfoContext(ctx, "continuing without the eager request", "error", err)
 		}
-		if err != nil {
-			return err
-		}
+	}
+	if err != nil {
+		return err
 	}
 	return x.registerThing(ctx)
 }
@@ -119,47 +119,34 @@ func (r *run) exchange(ctx context.Context) error {
 // receive is called by the session. Whatever a server sends, only answers wait
 // to be read.
 func (x *exchange) receive(m session.Message) {
-	for _, filter := range x.filters {
-		if m.Topic == filter {
-			select {
-			case x.inbox <- m:
-				return
-			default:
-			}
+	if slices.Contains(x.filters, m.Topic) {
+		select {
+		case x.inbox <- m:
+			return
+		default:
 		}
 	}
 	x.ignored.Add(1)
 }
 
-// subscribe subscribes to all answers in one packet, before anything is requested.
-func (x *exchange) subscribe(ctx context.Context) error {
-	return x.run.step(StepSubscribe, "", func() error {
-		ctx, cancel := answerBy(ctx, "SUBSCRIBE", x.run.AnswerTimeout)
-		defer cancel()
-		err := x.session.Subscribe(ctx, x.filters...)
-		x.countRoundTrips()
-		return x.run.countSilentCloses(err, x.role, "SUBSCRIBE")
-	})
-}
-
 // createCertificate obtains a certificate and stores it. Meanwhile the next
-// connection is prepared. With filters it subscribes to them in the same flight.
-func (x *exchange) createCertificate(ctx context.Context, filters []string) error {
+// connection is prepared. An eager request leaves in one flight with SUBSCRIBE.
+func (x *exchange) createCertificate(ctx context.Context, eager bool) error {
 	r := x.run
 	if r.Keys == DeviceKeys && r.journal.Stage() == identity.Empty {
 		if err := r.step(StepMakeKey, "", r.journal.MakeKey); err != nil {
 			return err
 		}
 	}
-	var grant identity.Grant
+	var grant *identity.Grant
 	err := r.step(StepCreate, string(x.create.Operation), func() (err error) {
 		r.prepare(ctx)
-		grant, err = x.requestCertificate(ctx, filters)
+		grant, err = x.requestCertificate(ctx, eager)
 		// When the request arrived and no answer comes, a certificate may have been
 		// made nevertheless. It expires within the hour, but too many of them must
 		// not pile up.
 		_, answered := errors.AsType[*awsiot.ErrorResponse](err)
-		if err == nil || answered || filters == nil && unansweredPacket(err) == "PUBLISH" {
+		if err == nil || answered || !eager && unansweredPacket(err) == "PUBLISH" {
 			return err
 		}
 		if r.lostCreates++; r.lostCreates >= maxLostCreates {
@@ -172,60 +159,53 @@ func (x *exchange) createCertificate(ctx context.Context, filters []string) erro
 	}
 	r.unresolved, r.inherited = false, false
 	return r.step(StepStore, grant.CertificateID, func() error {
-		return r.store(func() error { return r.journal.HoldCertificate(grant) })
+		return r.store(func() error { return r.journal.HoldCertificate(*grant) })
 	})
 }
 
-func (x *exchange) requestCertificate(ctx context.Context, filters []string) (identity.Grant, error) {
+func (x *exchange) requestCertificate(ctx context.Context, eager bool) (*identity.Grant, error) {
 	r := x.run
-	grant := identity.Grant{TokenExpires: r.Session.Now().Add(awsiot.OwnershipTokenLife)}
+	grant := &identity.Grant{TokenExpires: r.Session.Now().Add(awsiot.OwnershipTokenLife)}
 	if x.cert.Leaf != nil {
 		grant.RequestedBy = awsiot.CertificateID(x.cert.Leaf)
 	}
-	if r.Keys == ServiceKeys {
-		var answer awsiot.CreateKeysAndCertificateResponse
-		if err := x.ask(ctx, x.create, filters, nil, &answer); err != nil {
-			return grant, err
+	var request any // CreateKeysAndCertificate has none
+	if r.Keys == DeviceKeys {
+		// AWS IoT copies the subject of the CSR into the certificate.
+		csr := &x509.CertificateRequest{Subject: pkix.Name{CommonName: r.Store.SerialNumber()}}
+		der, err := x509.CreateCertificateRequest(rand.Reader, csr, r.journal.Key())
+		if err != nil {
+			return nil, fmt.Errorf("signing certificate request: %w", err)
 		}
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+		request = awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: string(text)}
+	}
+	var answer awsiot.CreateKeysAndCertificateResponse // the one to a CSR has the same fields, but for the key
+	if err := x.ask(ctx, x.create, eager, request, &answer); err != nil {
+		return nil, err
+	}
+	if r.Keys == ServiceKeys {
 		key, err := awsiot.PrivateKey([]byte(answer.PrivateKey))
 		if rsaKey, ok := key.(*rsa.PrivateKey); ok && rsaKey.N.BitLen() < minRSABits {
 			err = fmt.Errorf("an RSA key of %d bits, %d are the least", rsaKey.N.BitLen(), minRSABits)
 		}
 		if err != nil {
-			return grant, &identity.CertificateError{Reason: "its private key: " + err.Error()}
+			return nil, &identity.CertificateError{Reason: "its private key: " + err.Error()}
 		}
-		grant.PrivateKeyPEM, grant.Token = string(answer.PrivateKey), string(answer.CertificateOwnershipToken)
-		return grant, setCertificate(&grant, answer.CertificateID, answer.CertificatePEM)
+		grant.PrivateKeyPEM = string(answer.PrivateKey)
 	}
-	// AWS IoT copies the subject of the CSR into the certificate.
-	request := &x509.CertificateRequest{Subject: pkix.Name{CommonName: r.Store.SerialNumber()}}
-	der, err := x509.CreateCertificateRequest(rand.Reader, request, r.journal.Key())
+	// The certificate and its chain are encoded anew: whatever else stands in the
+	// text is not stored. A certificate provider may give them in any order.
+	certificates, err := awsiot.Certificates([]byte(answer.CertificatePEM))
 	if err != nil {
-		return grant, fmt.Errorf("signing certificate request: %w", err)
+		return nil, &identity.CertificateError{Reason: err.Error()}
 	}
-	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
-	var answer awsiot.CreateCertificateFromCSRResponse
-	err = x.ask(ctx, x.create, filters, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: string(csr)}, &answer)
-	if err != nil {
-		return grant, err
-	}
-	grant.Token = string(answer.CertificateOwnershipToken)
-	return grant, setCertificate(&grant, answer.CertificateID, answer.CertificatePEM)
-}
-
-// setCertificate encodes the certificate and its chain anew: whatever else stands in
-// the text is not stored. A certificate provider may give them in any order.
-func setCertificate(g *identity.Grant, id, text string) error {
-	certificates, err := awsiot.Certificates([]byte(text))
-	if err != nil {
-		return &identity.CertificateError{Reason: err.Error()}
-	}
-	g.CertificateID = id
-	own := max(0, slices.IndexFunc(certificates, func(c *x509.Certificate) bool { return awsiot.CertificateID(c) == id }))
+	own := max(0, slices.IndexFunc(certificates, func(c *x509.Certificate) bool { return awsiot.CertificateID(c) == answer.CertificateID }))
 	for _, c := range awsiot.Chain(certificates[own], certificates) {
-		g.CertificatePEM += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+		grant.CertificatePEM += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 	}
-	return nil
+	grant.CertificateID, grant.Token = answer.CertificateID, string(answer.CertificateOwnershipToken)
+	return grant, nil
 }
 
 // registerThing registers the thing with the token and stores its name. From
@@ -233,18 +213,15 @@ func setCertificate(g *identity.Grant, id, text string) error {
 // with the answer, it is kept.
 func (x *exchange) registerThing(ctx context.Context) error {
 	r := x.run
-	token, _ := r.journal.Token()
 	var answer awsiot.RegisterThingResponse
 	err := r.step(StepRegister, r.Template, func() error {
 		r.prepare(ctx)
 		r.registerSent = time.Now()
-		return x.ask(ctx, x.register, nil, awsiot.RegisterThingRequest{
-			CertificateOwnershipToken: awsiot.Secret(token),
-			Parameters:                r.Parameters,
-		}, &answer)
+		token, _ := r.journal.Token()
+		request := awsiot.RegisterThingRequest{CertificateOwnershipToken: awsiot.Secret(token), Parameters: r.Parameters}
+		return x.ask(ctx, x.register, false, request, &answer)
 	})
-	reply, unreadable := errors.AsType[*ReplyError](err)
-	if unreadable && reply.Topic == x.register.Accepted() {
+	if reply, unreadable := errors.AsType[*replyError](err); unreadable && reply.topic == x.register.Accepted() {
 		r.Log.WarnContext(ctx, "the thing is registered, but the answer cannot be read", "error", err)
 		err = nil
 	}
@@ -258,74 +235,125 @@ func (x *exchange) registerThing(ctx context.Context) error {
 		r.Log.WarnContext(ctx, "the answer to RegisterThing has no valid thing name", "thingName", answer.ThingName)
 		answer.ThingName = r.ExpectedThingName
 	}
-	return r.register(answer.ThingName, answer.DeviceConfiguration)
+	return r.storeRegistration(answer.ThingName, answer.DeviceConfiguration)
 }
 
 // ask publishes a request and waits for its answer, which may come before the
-// request's own PUBACK. With filters it subscribes to them in the same flight.
-func (x *exchange) ask(ctx context.Context, topic awsiot.Topic, filters []string, request, answer any) error {
-	payload, err := encode(request)
-	if err != nil {
-		return err
+// request's own PUBACK. An eager one subscribes to all answers in the same flight.
+func (x *exchange) ask(ctx context.Context, topic awsiot.Topic, eager bool, request, answer any) (err error) {
+	var payload []byte // no request is no bytes
+	if request != nil {
+		if payload, err = json.Marshal(request); err != nil {
+			return err
+		}
 	}
-	sent := make(chan error, 1)
-	var sending sync.WaitGroup
-	defer sending.Wait()
 	timeout := x.run.AnswerTimeout
-	if filters != nil {
+	if eager {
 		timeout /= 3 // the answer may have come before the subscription, and be lost
 	}
+	var sending sync.WaitGroup
+	defer sending.Wait()
 	ctx, cancel := answerBy(ctx, string(topic.Operation), timeout)
 	defer cancel()
+	ended := make(chan error, 1)
 	sending.Go(func() {
-		if filters != nil {
-			sent <- x.session.SubscribeAndPublish(ctx, filters, topic.String(), payload)
+		var err error
+		if eager {
+			err = x.session.SubscribeAndPublish(ctx, x.filters, topic.String(), payload)
 		} else {
-			sent <- x.session.Publish(ctx, topic.String(), payload)
+			err = x.session.Publish(ctx, topic.String(), payload)
 		}
+		if err == nil {
+			select {
+			case <-x.session.Done():
+				err = cmp.Or(x.session.Err(), session.ErrNotConnected)
+			case <-ctx.Done():
+			}
+		}
+		ended <- cmp.Or(context.Cause(ctx), err)
 	})
-	err = x.awaitAnswer(ctx, topic, sent, answer)
-	x.countRoundTrips()
-	return x.run.countSilentCloses(err, x.role, topic.String())
+	return x.count(x.await(topic, ended, answer), topic.String())
 }
 
-func (x *exchange) awaitAnswer(ctx context.Context, topic awsiot.Topic, sent <-chan error, answer any) error {
-	var done <-chan struct{}
+// await returns the error of an answer, or how the wait for one ended. An answer
+// that came before the end counts.
+func (x *exchange) await(topic awsiot.Topic, ended <-chan error, answer any) error {
+	var end error
 	for {
-		var ended error
 		select {
 		case m := <-x.inbox:
 			if mine, err := read(topic, m, answer); mine {
 				return err
 			}
 			x.ignored.Add(1)
-		case ended = <-sent:
-			sent, done = nil, x.session.Done()
-		case <-done:
-			ended = cmp.Or(x.session.Err(), session.ErrNotConnected)
-		case <-ctx.Done():
-			ended = context.Cause(ctx)
+		case end = <-ended:
 		}
-		for ended != nil { // an answer that came before counts
-			select {
-			case m := <-x.inbox:
-				if mine, err := read(topic, m, answer); mine {
-					return err
-				}
-			default:
-				return ended
-			}
+		if end != nil && len(x.inbox) == 0 {
+			return end
 		}
 	}
 }
 
-func (x *exchange) countRoundTrips() {
+// count counts the round trips of a wait for the server, and its silent close if
+// it ended so.
+func (x *exchange) count(err error, what string) error {
 	x.run.trips.Exchange = x.session.Stats().RoundTrips() - x.run.trips.Claim
+	return x.run.countSilentCloses(err, x.role, what)
 }
 
 // answerBy bounds the wait for one answer.
 func answerBy(ctx context.Context, to string, timeout time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, timeout, &TimeoutError{To: to, After: timeout})
+}
+
+// A replyError reports an answer that cannot be read. It does not repeat what was
+// read: there may be a secret in it.
+type replyError struct{ topic, reason string }
+
+func (e *replyError) Error() string       { return "answer on " + e.topic + ": " + e.reason }
+func (e *replyError) Class() awsiot.Class { return awsiot.Temporary }
+
+// read reads a message as the answer to a request on topic. mine is false for
+// messages of other topics: late, repeated or foreign ones.
+func read(topic awsiot.Topic, m session.Message, answer any) (mine bool, err error) {
+	rejection := &awsiot.ErrorResponse{Operation: topic.Operation}
+	switch m.Topic {
+	default:
+		return false, nil
+	case topic.Rejected():
+		answer = rejection
+	case topic.Accepted():
+		rejection = nil
+	}
+	unreadable := &replyError{topic: m.Topic}
+	switch {
+	case len(m.Payload) > session.MaxPayload:
+		unreadable.reason = fmt.Sprintf("it is %d bytes long", len(m.Payload))
+	case awsiot.DecodeJSON(m.Payload, answer) != nil:
+		unreadable.reason = "it is not the JSON that AWS documents"
+	case rejection != nil && rejection.StatusCode == 0:
+		unreadable.reason = "it is a rejection without a status code"
+	case rejection != nil:
+		return true, rejection
+	}
+	if a, ok := answer.(*awsiot.CreateKeysAndCertificateResponse); ok && unreadable.reason == "" {
+		fields := []struct{ name, value string }{
+			{"certificateId", a.CertificateID}, {"certificatePem", a.CertificatePEM},
+			{"certificateOwnershipToken", string(a.CertificateOwnershipToken)}, {"privateKey", string(a.PrivateKey)},
+		}
+		if topic.Operation == awsiot.CreateCertificateFromCSR {
+			fields = fields[:3]
+		}
+		for _, f := range fields {
+			if f.value == "" {
+				unreadable.reason = f.name + " is missing"
+			}
+		}
+	}
+	if unreadable.reason != "" {
+		return true, unreadable
+	}
+	return true, nil
 }
 
 // claimClientID makes a client id that is unique to the device and the run:

@@ -154,11 +154,10 @@ func TestClassOfErrors(t *testing.T) {
 	}{
 		"disk full":              {&fs.PathError{Op: "write", Path: "x", Err: errors.New("no space left on device")}, awsiot.Failed},
 		"strange certificate":    {&identity.CertificateError{Reason: "x"}, awsiot.Failed},
-		"no claim":               {&ConfigError{Setting: "claim"}, awsiot.Misconfigured},
 		"thing name":             {&ThingNameError{}, awsiot.Misconfigured},
 		"no thing name":          {&NoThingNameError{}, awsiot.Misconfigured},
 		"no answer":              {&TimeoutError{To: "x"}, awsiot.Temporary},
-		"bad answer":             {&ReplyError{Topic: "x"}, awsiot.Temporary},
+		"bad answer":             {&replyError{topic: "x"}, awsiot.Temporary},
 		"clock behind":           {&ClockError{Err: &session.Error{Authenticated: true, Err: &session.ConnackError{Code: 5}}}, awsiot.Temporary},
 		"denied in silence":      {&DeniedError{Err: &session.Error{Err: session.ErrClosedSilently}}, awsiot.Denied},
 		"interrupted":            {&session.Error{Err: context.Canceled}, awsiot.Interrupted},
@@ -231,7 +230,7 @@ var (
 	registerTopic = awsiot.Topic{Operation: awsiot.RegisterThing, Template: "T", Format: awsiot.JSON}
 )
 
-func TestUnreadableAnswersAreReplyErrors(t *testing.T) {
+func TestUnreadableAnswersAreNamed(t *testing.T) {
 	whole := `{"certificateId":"i","certificatePem":"p","privateKey":"k","certificateOwnershipToken":"t"}`
 	tests := map[string]struct {
 		topic, payload string
@@ -251,7 +250,7 @@ func TestUnreadableAnswersAreReplyErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var answer awsiot.CreateKeysAndCertificateResponse
 			mine, err := read(createTopic, session.Message{Topic: test.topic, Payload: []byte(test.payload)}, &answer)
-			if reply, ok := errors.AsType[*ReplyError](err); !mine || !ok || reply.Topic != test.topic {
+			if reply, ok := errors.AsType[*replyError](err); !mine || !ok || reply.topic != test.topic {
 				t.Errorf("read: %v, %v", mine, err)
 			}
 		})

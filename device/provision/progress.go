@@ -38,6 +38,13 @@ const (
 // String returns the phase in one lower-case word.
 func (p Phase) String() string { return [...]string{"begin", "done", "failed"}[p] }
 
+func phaseAfter(err error) Phase {
+	if err != nil {
+		return Failed
+	}
+	return Done
+}
+
 // An Event reports a step that begins or ends. It never holds a secret.
 type Event struct {
 	Step  Step
@@ -71,13 +78,9 @@ var doing = map[Step]string{
 func (r *run) step(step Step, detail string, work func() error) error {
 	r.Progress(Event{Step: step, Phase: Begin, Detail: detail})
 	began := time.Now()
-	before := r.trips.total()
+	before := r.trips.sum().Total
 	err := work()
-	event := Event{Step: step, Phase: Done, Detail: detail, Elapsed: time.Since(began), RoundTrips: r.trips.total() - before, Err: err}
-	if err != nil {
-		event.Phase = Failed
-	}
-	r.Progress(event)
+	r.Progress(Event{step, phaseAfter(err), detail, time.Since(began), r.trips.sum().Total - before, err})
 	if name, ok := doing[step]; ok && err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

@@ -93,13 +93,17 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
+	var err error
 	switch {
 	case c.Store == nil:
-		return c, &ConfigError{Setting: "identity store", Reason: "is missing"}
+		err = errors.New("identity store is missing")
 	case c.Template == "":
-		return c, &ConfigError{Setting: "provisioning template", Reason: "is missing"}
+		err = errors.New("provisioning template is missing")
 	case c.Keys != "" && c.Keys != DeviceKeys && c.Keys != ServiceKeys:
-		return c, &ConfigError{Setting: "keys", Reason: fmt.Sprintf("%q is neither %q nor %q", c.Keys, DeviceKeys, ServiceKeys)}
+		err = fmt.Errorf("keys %q is neither %q nor %q", c.Keys, DeviceKeys, ServiceKeys)
+	}
+	if err != nil {
+		return c, awsiot.WithClass(awsiot.Misconfigured, err)
 	}
 	if c.Rotate {
 		c.Reprovision, c.Keys = true, DeviceKeys
@@ -112,9 +116,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Progress == nil {
 		c.Progress = func(Event) {}
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Session.Now == nil {
 		c.Session.Now = time.Now
 	}
@@ -147,7 +149,10 @@ type RoundTrips struct {
 	Total    int `json:"total"`
 }
 
-func (t RoundTrips) total() int { return t.Claim + t.Exchange + t.Device }
+func (t RoundTrips) sum() RoundTrips {
+	t.Total = t.Claim + t.Exchange + t.Device
+	return t
+}
 
 // Retired names the certificate that an identity had before it was replaced.
 // Provisioning does not deactivate it; whether an operator has, the device
@@ -179,44 +184,4 @@ func retiredBy(id *identity.Identity) *Retired {
 // Temporary failures are tried again until ctx ends, a rejection with status
 // 403 a few times, slowly. [awsiot.ClassOf] classes the error. At most one Run
 // per store works at a time; a second one returns an *[identity.LockedError].
-func Run(ctx context.Context, c Config) (*Result, error) {
-	return runWith(ctx, c, awsTiming)
-}
-
-func runWith(ctx context.Context, c Config, t timing) (*Result, error) {
-	c, err := c.withDefaults()
-	if err != nil {
-		return nil, err
-	}
-	r := &run{
-		Config:       c,
-		timing:       t,
-		clientID:     claimClientID(c.Store.SerialNumber()),
-		connected:    map[string]time.Time{},
-		silentCloses: map[string]silentCloses{},
-		deniedClaim:  map[int]bool{},
-	}
-	if c.Claim != nil {
-		r.claims = append([]*tls.Certificate{c.Claim}, c.OtherClaims...)
-	}
-	id, loadErr := c.Store.Load()
-	r.proved = loadErr == nil
-	journal, err := c.Store.Begin()
-	if _, locked := errors.AsType[*identity.LockedError](err); err != nil && !locked && r.proved && !c.Reprovision {
-		// A read-only disk or a damaged journal: proving needs neither.
-		c.Log.WarnContext(ctx, "the provisioning journal cannot be used", "error", err)
-		return r.proveExisting(ctx, id)
-	}
-	if err != nil {
-		return nil, err
-	}
-	r.journal = journal
-	result, err := r.run(ctx)
-	if closeErr := journal.Close(); err == nil && closeErr != nil {
-		err = fmt.Errorf("closing provisioning journal: %w", closeErr)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return result, nil
-}
+func Run(ctx context.Context, c Config) (*Result, error) { return runWith(ctx, c, awsTiming) }

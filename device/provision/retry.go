@@ -82,14 +82,17 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 		if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
 			cause = err
 		}
-		if ctx.Err() != nil && cause == nil {
+		if cause == nil {
 			return err // what the first attempt was waiting for
 		}
-		delay, again := r.delayAfter(err, delays)
-		if ctx.Err() == nil && !again {
-			return err
+		if ctx.Err() == nil {
+			delay, again := r.delayAfter(err, delays)
+			if !again {
+				return err
+			}
+			r.waitAfter(ctx, delay, err)
 		}
-		if ctx.Err() != nil || r.waitAfter(ctx, delay, err) != nil {
+		if ctx.Err() != nil {
 			return fmt.Errorf("%w; before that: %w", context.Cause(ctx), cause)
 		}
 	}
@@ -117,17 +120,12 @@ func (r *run) delayAfter(err error, delays *backoff.ExponentialBackOff) (delay t
 	return delays.NextBackOff(), class == awsiot.Temporary
 }
 
-func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) error {
+func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) {
 	r.Log.InfoContext(ctx, "retrying", "after", delay, "error", cause)
 	r.Progress(Event{Step: StepWait, Phase: Begin, Elapsed: delay, Err: cause})
 	began := time.Now()
 	err := sleep(ctx, delay)
-	phase := Done
-	if err != nil {
-		phase = Failed
-	}
-	r.Progress(Event{Step: StepWait, Phase: phase, Elapsed: time.Since(began), Err: err})
-	return err
+	r.Progress(Event{Step: StepWait, Phase: phaseAfter(err), Elapsed: time.Since(began), Err: err})
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -143,10 +141,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // awaitConnectInterval keeps CONNECTs with the same client id apart.
 func (r *run) awaitConnectInterval(ctx context.Context, clientID string) error {
-	if last, ok := r.connected[clientID]; ok {
-		if err := sleep(ctx, time.Until(last.Add(r.timing.connects))); err != nil {
-			return err
-		}
+	if err := sleep(ctx, time.Until(r.connected[clientID].Add(r.timing.connects))); err != nil {
+		return err
 	}
 	r.connected[clientID] = time.Now()
 	return nil
@@ -167,11 +163,10 @@ type silentCloses struct {
 // unansweredPacket returns the packet after which the server closed the
 // connection without a response, "" for errors of other kinds.
 func unansweredPacket(err error) string {
-	e, ok := errors.AsType[*session.Error](err)
-	if !ok || !errors.Is(err, session.ErrClosedSilently) {
-		return ""
+	if e, ok := errors.AsType[*session.Error](err); ok && errors.Is(err, session.ErrClosedSilently) {
+		return e.After
 	}
-	return e.After
+	return ""
 }
 
 // countSilentCloses counts the silent closes after the same packet, what, and
@@ -188,10 +183,9 @@ func (r *run) countSilentCloses(err error, role, what string) error {
 		return err
 	}
 	n := r.silentCloses[key]
-	if n.count == 0 {
+	if n.count++; n.count == 1 {
 		n.first = time.Now()
 	}
-	n.count++
 	r.silentCloses[key] = n
 	r.claimSilent = role == claimRole && n.count%maxSilentCloses == 0
 	if r.proved || n.count < maxSilentCloses || time.Since(n.first) < r.timing.silent {

@@ -48,6 +48,42 @@ type run struct {
 	silentCloses map[string]silentCloses // in a row, by certificate and packet
 }
 
+func runWith(ctx context.Context, c Config, t timing) (_ *Result, err error) {
+	if c, err = c.withDefaults(); err != nil {
+		return nil, err
+	}
+	r := &run{
+		Config:       c,
+		timing:       t,
+		clientID:     claimClientID(c.Store.SerialNumber()),
+		connected:    map[string]time.Time{},
+		silentCloses: map[string]silentCloses{},
+		deniedClaim:  map[int]bool{},
+	}
+	if c.Claim != nil {
+		r.claims = append([]*tls.Certificate{c.Claim}, c.OtherClaims...)
+	}
+	id, loadErr := c.Store.Load()
+	r.proved = loadErr == nil
+	r.journal, err = c.Store.Begin()
+	if _, locked := errors.AsType[*identity.LockedError](err); err != nil && !locked && r.proved && !c.Reprovision {
+		// A read-only disk or a damaged journal: proving needs neither.
+		c.Log.WarnContext(ctx, "the provisioning journal cannot be used", "error", err)
+		return r.proveExisting(ctx, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	result, err := r.run(ctx)
+	if closeErr := r.journal.Close(); err == nil && closeErr != nil {
+		err = fmt.Errorf("closing provisioning journal: %w", closeErr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
 // run proves the identity that is there, or provisions one.
 func (r *run) run(ctx context.Context) (*Result, error) {
 	id, err := r.Store.Load()
@@ -90,27 +126,18 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	if err := r.retry(ctx, r.attempt); err != nil {
 		return nil, err
 	}
-	r.trips.Total = r.trips.total()
-	return &Result{
-		Identity:    r.installed,
-		Provisioned: r.registered,
-		Retired:     retiredBy(r.installed),
-		RoundTrips:  r.trips,
-	}, nil
+	return &Result{Identity: r.installed, Provisioned: r.registered, Retired: retiredBy(r.installed), RoundTrips: r.trips.sum()}, nil
 }
 
 func (r *run) proveExisting(ctx context.Context, id *identity.Identity) (*Result, error) {
 	if err := r.checkThingName(id.Record.ThingName); err != nil {
 		return nil, err
 	}
-	err := r.retry(ctx, func(ctx context.Context) error {
-		return r.prove(ctx, id.Record, id.TLS(), nil)
-	})
+	err := r.retry(ctx, func(ctx context.Context) error { return r.prove(ctx, id.Record, id.TLS(), nil) })
 	if err != nil {
 		return nil, err
 	}
-	r.trips.Total = r.trips.total()
-	return &Result{Identity: id, RoundTrips: r.trips}, nil
+	return &Result{Identity: id, RoundTrips: r.trips.sum()}, nil
 }
 
 // attempt continues from the journal's stage to the end, or to the first error.
@@ -144,12 +171,9 @@ func (r *run) attempt(ctx context.Context) error {
 		}
 	}
 	if r.journal.Stage() == identity.Registered {
-		if err := r.proveNew(ctx); err != nil {
+		if err := r.proveNew(ctx); err != nil || r.installed != nil {
 			return err
 		}
-	}
-	if r.installed != nil {
-		return nil
 	}
 	return r.install()
 }
@@ -180,21 +204,14 @@ func (r *run) otherClaim(ctx context.Context, err error) error {
 	return err
 }
 
-func (r *run) install() error {
-	return r.step(StepCommit, "", func() (err error) {
-		r.installed, err = r.journal.Install()
-		return err
-	})
-}
-
 // proveNew proves the certificate that was registered. One that an earlier run
 // registered and AWS IoT denies now is discarded if a new one is wanted.
 func (r *run) proveNew(ctx context.Context) error {
+	id := awsiot.CertificateID(r.journal.Certificate())
 	thing := r.journal.ThingName()
-	if thing == "" {
-		// AWS IoT registered the certificate and named no thing.
+	if thing == "" { // AWS IoT registered the certificate and named no thing
 		if thing = r.ThingName; thing == "" {
-			err := &NoThingNameError{CertificateID: awsiot.CertificateID(r.journal.Certificate())}
+			err := &NoThingNameError{CertificateID: id}
 			if r.Reprovision && !r.registered {
 				return r.renew(err)
 			}
@@ -207,12 +224,6 @@ func (r *run) proveNew(ctx context.Context) error {
 	if err := r.checkThingName(thing); err != nil {
 		return err
 	}
-	record := identity.Record{
-		ThingName:     thing,
-		SerialNumber:  r.Store.SerialNumber(),
-		CertificateID: awsiot.CertificateID(r.journal.Certificate()),
-		Author:        r.Author,
-	}
 	// A birth message with the new certificate has the old one retired. So where
 	// there is an old one, the new identity is installed before.
 	var connected func() error
@@ -224,14 +235,24 @@ func (r *run) proveNew(ctx context.Context) error {
 			return r.install()
 		}
 	}
+	record := identity.Record{ThingName: thing, SerialNumber: r.Store.SerialNumber(), CertificateID: id, Author: r.Author}
 	err := r.prove(ctx, record, r.journal.TLS(), connected)
-	if err != nil && r.Reprovision && r.installed == nil && !r.registered && awsiot.ClassOf(err) == awsiot.Denied {
+	switch {
+	case r.installed != nil:
+		return err
+	case err == nil:
+		return r.journal.Commit()
+	case r.Reprovision && !r.registered && awsiot.ClassOf(err) == awsiot.Denied:
 		return r.renew(err)
 	}
-	if err != nil || r.installed != nil {
+	return err
+}
+
+func (r *run) install() error {
+	return r.step(StepCommit, "", func() (err error) {
+		r.installed, err = r.journal.Install()
 		return err
-	}
-	return r.journal.Commit()
+	})
 }
 
 func (r *run) checkThingName(got string) error {
@@ -239,6 +260,16 @@ func (r *run) checkThingName(got string) error {
 		return &ThingNameError{Want: r.ThingName, Got: got}
 	}
 	return nil
+}
+
+// A birth is the message by which a device shows that its identity works.
+type birth struct {
+	ThingName     string    `json:"thingName"`
+	SerialNumber  string    `json:"serialNumber"`
+	CertificateID string    `json:"certificateId"`
+	Replaces      string    `json:"replaces,omitempty"` // the certificate before this one, which the stack then retires
+	Author        string    `json:"author"`
+	Time          time.Time `json:"time"`
 }
 
 // prove connects as the thing, calls connected unless it is nil, and publishes a
@@ -277,17 +308,6 @@ func (r *run) prove(ctx context.Context, record identity.Record, cert *tls.Certi
 	})
 }
 
-// A birth is the message by which a device shows that its identity works.
-type birth struct {
-	ThingName     string `json:"thingName"`
-	SerialNumber  string `json:"serialNumber"`
-	CertificateID string `json:"certificateId"`
-	// Replaces is the certificate before this one, which the stack then retires.
-	Replaces string    `json:"replaces,omitempty"`
-	Author   string    `json:"author"`
-	Time     time.Time `json:"time"`
-}
-
 // probe finds out whether a registration whose answer was lost has happened: a
 // certificate that is not registered cannot connect.
 func (r *run) probe(ctx context.Context) error {
@@ -304,7 +324,7 @@ func (r *run) probe(ctx context.Context) error {
 		r.Log.WarnContext(ctx, "the thing is registered, but AWS IoT's answer was lost, and with it the device configuration; only provisioning the device again brings another",
 			"thing", name)
 		r.registered = !r.inherited
-		return r.register(name, nil)
+		return r.storeRegistration(name, nil)
 	})
 }
 
@@ -324,13 +344,9 @@ func (r *run) resolve(ctx context.Context, err error) error {
 	rejection, rejected := errors.AsType[*awsiot.ErrorResponse](err)
 	for {
 		probeErr := r.probe(ctx)
-		if r.journal.Stage() == identity.Registered {
-			return probeErr
-		}
-		if probeErr != nil && !notAccepted(probeErr) {
-			return probeErr
-		}
 		switch {
+		case r.journal.Stage() == identity.Registered, probeErr != nil && !notAccepted(probeErr):
+			return probeErr
 		case !rejected || deniesDevice(rejection):
 			return err
 		case r.ExpectedThingName == "" || time.Since(began) > r.timing.resolve:
@@ -356,17 +372,11 @@ func (r *run) renew(err error) error {
 	return retryAtOnce{err}
 }
 
-// register stores what AWS IoT has done.
-func (r *run) register(thing string, configuration map[string]any) error {
+// storeRegistration stores what AWS IoT has done.
+func (r *run) storeRegistration(thing string, configuration map[string]any) error {
 	r.unresolved = false
-	return r.store(func() error {
-		return r.journal.Register(identity.Registration{
-			ThingName:           thing,
-			DeviceConfiguration: configuration,
-			Endpoint:            r.Session.Endpoint,
-			Author:              r.Author,
-		})
-	})
+	registration := identity.Registration{ThingName: thing, DeviceConfiguration: configuration, Endpoint: r.Session.Endpoint, Author: r.Author}
+	return r.store(func() error { return r.journal.Register(registration) })
 }
 
 // store saves an answer of AWS IoT. Where the disk is full, the next attempt saves
@@ -392,7 +402,10 @@ func (r *run) connect(ctx context.Context, role, clientID string, cert *tls.Cert
 	if err := r.awaitConnectInterval(ctx, clientID); err != nil {
 		return nil, err
 	}
-	s, err := session.Connect(ctx, r.options(clientID, cert, receive))
+	o := r.Session
+	o.ClientID, o.OnMessage = clientID, receive
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return cert, nil }
+	s, err := session.Connect(ctx, o)
 	if err == nil && r.Session.CurvePreferences == nil && s.TLS().CurveID != tls.X25519MLKEM768 {
 		r.Session.CurvePreferences = session.ClassicCurves // the server or the network does not use ML-KEM
 	}
@@ -400,14 +413,6 @@ func (r *run) connect(ctx context.Context, role, clientID string, cert *tls.Cert
 		return nil, &ClockError{Role: role, NotBefore: cert.Leaf.NotBefore, Now: now, Err: err}
 	}
 	return s, err
-}
-
-func (r *run) options(clientID string, cert *tls.Certificate, receive func(session.Message)) session.Options {
-	o := r.Session
-	o.ClientID = clientID
-	o.Certificate = func(context.Context) (*tls.Certificate, error) { return cert, nil }
-	o.OnMessage = receive
-	return o
 }
 
 // A preparation is a connection whose handshake waits for the certificate, so
@@ -427,7 +432,8 @@ func (r *run) prepare(ctx context.Context) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	p := &preparation{cancel: cancel, done: make(chan struct{})}
-	o := r.options("", nil, nil)
+	o := r.Session
+	o.ClientID, o.OnMessage = "", nil
 	o.Certificate = func(context.Context) (*tls.Certificate, error) { return r.journal.TLS(), nil }
 	go func() {
 		defer close(p.done)
@@ -473,14 +479,12 @@ func (r *run) connectPrepared(ctx context.Context, thing string) (*session.Sessi
 // dropPrepared ends a preparation. It does nothing to a connection that has
 // become a session.
 func (r *run) dropPrepared() {
-	p := r.prepared
-	if p == nil {
-		return
-	}
-	r.prepared = nil
-	p.cancel()
-	<-p.done
-	if p.session != nil {
-		p.session.Close()
+	if p := r.prepared; p != nil {
+		r.prepared = nil
+		p.cancel()
+		<-p.done
+		if p.session != nil {
+			p.session.Close()
+		}
 	}
 }
