@@ -5,13 +5,10 @@ import (
 	"net/netip"
 )
 
-// An Authorizer knows which certificates may connect, and what the policies of
-// a client allow.
+// An Authorizer knows which certificates may connect, and what the policies of a client allow.
 type Authorizer interface {
-	// VerifyCertificate returns an error that says why a client with the
-	// principal's certificate cannot connect now. During the handshake presented are
-	// the certificates that came with it, and the principal has no client id yet; at
-	// CONNECT presented is nil.
+	// VerifyCertificate returns an error that says why a client with the principal's certificate cannot connect now. During the handshake presented
+	// are the certificates that came with it, and the principal has no client id yet; at CONNECT presented is nil.
 	VerifyCertificate(p Principal, presented []*x509.Certificate) error
 	// NewSession returns what policies say of one connection.
 	NewSession(Principal) AuthSession
@@ -20,8 +17,7 @@ type Authorizer interface {
 // A Principal is who a connection belongs to.
 type Principal struct {
 	ClientID string
-	// CertificateID is that of Certificate. A client over WebSocket has neither:
-	// AccessKeyID names the AWS credentials that signed its request.
+	// CertificateID is that of Certificate. A client over WebSocket has neither: AccessKeyID names the AWS credentials that signed its request.
 	CertificateID string
 	Certificate   *x509.Certificate
 	AccessKeyID   string
@@ -29,14 +25,11 @@ type Principal struct {
 	Address       netip.AddrPort
 }
 
-// An AuthSession evaluates the policies that hold for one connection at the
-// moment of each call. It is safe for concurrent use.
+// An AuthSession evaluates the policies that hold for one connection at the moment of each call. It is safe for concurrent use.
 type AuthSession interface {
-	// Authorize reports whether the request is allowed and, if it is not, which
-	// statement decided and what would allow it.
+	// Authorize reports whether the request is allowed and, if it is not, which statement decided and what would allow it.
 	Authorize(AuthRequest) (allowed bool, reason string)
-	// Thing returns the name of the thing that policies see, empty without one,
-	// and whether the certificate is attached to it exclusively.
+	// Thing returns the name of the thing that policies see, empty without one, and whether the certificate is attached to it exclusively.
 	Thing() (name string, exclusive bool)
 }
 
@@ -50,17 +43,11 @@ type AuthRequest struct {
 	WillTopic  string
 }
 
-// authorize asks the policies of a connection.
-func (c *Conn) authorize(action, resource string) (allowed bool, reason string) {
-	return c.auth.Authorize(AuthRequest{Action: action, Resource: resource})
-}
-
-// authorizePublish asks for iot:Publish and, for a retained message, for
-// iot:RetainPublish besides.
+// authorizePublish asks for iot:Publish and, for a retained message, for iot:RetainPublish besides.
 func (c *Conn) authorizePublish(topic string, retain bool) (allowed bool, reason string) {
-	allowed, reason = c.authorize("iot:Publish", "topic/"+topic)
+	allowed, reason = c.auth.Authorize(AuthRequest{Action: "iot:Publish", Resource: "topic/" + topic})
 	if allowed && retain {
-		return c.authorize("iot:RetainPublish", "topic/"+topic)
+		return c.auth.Authorize(AuthRequest{Action: "iot:RetainPublish", Resource: "topic/" + topic})
 	}
 	return allowed, reason
 }

@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mochi-mqtt/server/v2/packets"
 	"golang.org/x/time/rate"
 
 	"example.com/fleety/device/localcore/event"
@@ -103,7 +104,6 @@ type Broker struct {
 	open     map[net.Conn]struct{}      // every TCP connection, under mu
 	current  map[string]*Conn           // by client id, under mu
 	sessions map[string]*session        // by client id, under mu
-	wills    map[string]*will           // that wait for their delay, by client id, under mu
 	connects map[string]*rate.Limiter   // by client id, under mu
 	silent   map[string]bool            // reserved topics without a service that were warned about, under mu
 	past     map[string]ConnectionState // of clients that disconnected lately, by client id, under mu
@@ -119,7 +119,6 @@ func New(c Config) (*Broker, error) {
 		open:          map[net.Conn]struct{}{},
 		current:       map[string]*Conn{},
 		sessions:      map[string]*session{},
-		wills:         map[string]*will{},
 		connects:      map[string]*rate.Limiter{},
 		silent:        map[string]bool{},
 		past:          map[string]ConnectionState{},
@@ -128,25 +127,13 @@ func New(c Config) (*Broker, error) {
 		return b, nil
 	}
 	var err error
-	if b.store, err = openStore(c.State); err != nil {
+	if b.store, err = openStore(c.State, c.Log); err != nil {
 		return nil, err
 	}
 	if err := b.restore(); err != nil {
-		return nil, errors.Join(err, b.store.close())
+		return nil, errors.Join(err, b.store.db.Close())
 	}
 	return b, nil
-}
-
-// restore brings back what an earlier run kept.
-func (b *Broker) restore() error {
-	messages, err := b.store.retained()
-	if err != nil {
-		return err
-	}
-	for _, m := range messages {
-		b.retained.set(m)
-	}
-	return b.restoreSessions()
 }
 
 // Serve begins to accept connections on all ports that Listen opened. Close ends
@@ -171,26 +158,26 @@ func (b *Broker) Close() error {
 	b.mu.Unlock()
 	var closing sync.WaitGroup
 	for _, c := range current {
-		closing.Go(func() { c.end(reasonServerInitiated, errShuttingDown) })
+		closing.Go(func() { c.end(reasonServerInitiated, packets.ErrServerShuttingDown) })
 	}
 	closing.Wait()
 	b.mu.Lock()
 	for conn := range b.open {
 		conn.Close()
 	}
-	waiting := maps.Clone(b.wills) // closed: no more come
+	sessions := slices.Collect(maps.Values(b.sessions))
 	b.mu.Unlock()
 	if b.stop != nil {
 		b.stop()
 	}
-	for clientID := range waiting {
-		b.takeWill(clientID)
+	for _, s := range sessions {
+		b.takeWill(s) // closed: no more wait
 	}
 	b.work.Wait()
 	if b.store == nil {
 		return nil
 	}
-	return b.store.close()
+	return b.store.db.Close()
 }
 
 // Disconnect ends the connection of a client id, and its session if
@@ -206,7 +193,7 @@ func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (fo
 	if preventWill {
 		c.withoutWill.Store(true)
 	}
-	c.end(reasonAPIInitiated, errAdministrativeAction)
+	c.end(reasonAPIInitiated, packets.ErrAdministrativeAction)
 	<-c.ended
 	if cleanSession {
 		b.opening.Lock()
@@ -229,7 +216,7 @@ func (b *Broker) DisconnectCertificate(id string) {
 			continue
 		}
 		b.reject(c, event.Connect, "", "the certificate is no longer ACTIVE")
-		c.end(reasonAuthError, errNotAuthorized)
+		c.end(reasonAuthError, packets.ErrNotAuthorized)
 	}
 }
 
@@ -260,11 +247,4 @@ func (b *Broker) connection(clientID string) *Conn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.current[clientID]
-}
-
-// reject records that something was rejected, and why.
-func (b *Broker) reject(c *Conn, a event.Action, topic, reason string) {
-	e := c.Event(event.Rejected)
-	e.Action, e.Topic, e.Reason = a, topic, reason
-	b.config.Record(e)
 }

@@ -16,8 +16,7 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// A Conn is one connection of a device. Its exported methods are safe for
-// concurrent use.
+// A Conn is one connection of a device. Its exported methods are safe for concurrent use.
 type Conn struct {
 	broker    *Broker
 	net       net.Conn
@@ -51,27 +50,15 @@ type Conn struct {
 	written  sync.Cond     // of outMu: something was written
 
 	mu       sync.Mutex
-	reason   string    // why it ended, the first one counts; under mu
-	requests []request // that wait for their handlers; under mu
-	working  bool      // a goroutine works on requests; under mu
-}
-
-// A request is a message to a reserved topic that waits for its handler.
-type request struct {
-	handler Handler
-	message *Message
+	reason   string   // why it ended, the first one counts; under mu
+	requests []func() // messages to reserved topics that wait for their handlers; under mu
+	working  bool     // a goroutine works on requests; under mu
 }
 
 // newConn returns the connection of a client whose client id CONNECT will name.
 func (b *Broker) newConn(c net.Conn, p Principal) *Conn {
 	p.Address = addrPort(c.RemoteAddr())
-	conn := &Conn{
-		broker:    b,
-		net:       c,
-		reader:    bufio.NewReaderSize(c, readBuffer),
-		principal: p,
-		ended:     make(chan struct{}),
-	}
+	conn := &Conn{broker: b, net: c, reader: bufio.NewReaderSize(c, readBuffer), principal: p, ended: make(chan struct{})}
 	conn.written.L = &conn.outMu
 	if b.config.EnforceRates {
 		conn.throughput = rate.NewLimiter(bytesPerSecond, bytesPerSecond) // a packet fits whole
@@ -94,20 +81,29 @@ func (c *Conn) CertificateID() string { return c.principal.CertificateID }
 
 // Event returns an event of this type about the connection.
 func (c *Conn) Event(t event.Type) event.Event {
-	e := event.Event{
-		Type:          t,
-		ClientID:      c.principal.ClientID,
-		CertificateID: c.principal.CertificateID,
-		Address:       c.principal.Address.String(),
-	}
+	p := &c.principal
+	e := event.Event{Type: t, ClientID: p.ClientID, CertificateID: p.CertificateID, Address: p.Address.String()}
 	if c.auth != nil {
 		e.ThingName, _ = c.auth.Thing()
 	}
 	return e
 }
 
-// Close ends the connection as AWS does when it needs the server, after what was
-// queued for the client, such as a PUBACK.
+// record records an event about a topic or filter.
+func (c *Conn) record(t event.Type, topic string) {
+	e := c.Event(t)
+	e.Topic = topic
+	c.broker.config.Record(e)
+}
+
+// reject records that something was rejected, and why.
+func (b *Broker) reject(c *Conn, a event.Action, topic, reason string) {
+	e := c.Event(event.Rejected)
+	e.Action, e.Topic, e.Reason = a, topic, reason
+	b.config.Record(e)
+}
+
+// Close ends the connection as AWS does when it needs the server, after what was queued for the client, such as a PUBACK.
 func (c *Conn) Close() {
 	_ = c.net.SetWriteDeadline(time.Now().Add(closeTimeout))
 	c.outMu.Lock()
@@ -116,14 +112,13 @@ func (c *Conn) Close() {
 	}
 	_ = c.writeOut() // the client may be gone already
 	c.outMu.Unlock()
-	c.end(reasonServerInitiated, errShuttingDown)
+	c.end(reasonServerInitiated, packets.ErrServerShuttingDown)
 }
 
 // v5 reports whether the client speaks MQTT 5.
 func (c *Conn) v5() bool { return c.version == 5 }
 
-// end closes the connection for a reason. Only MQTT 5 has a packet that says
-// why; MQTT 3.1.1 is closed without one.
+// end closes the connection for a reason. Only MQTT 5 has a packet that says why; MQTT 3.1.1 is closed without one.
 func (c *Conn) end(reason string, code packets.Code) {
 	c.setDisconnectReason(reason)
 	if c.v5() && c.established.Load() {
@@ -131,11 +126,9 @@ func (c *Conn) end(reason string, code packets.Code) {
 		// Each packet of the client moves the deadline.
 		late := time.AfterFunc(closeTimeout, func() { c.net.Close() })
 		defer late.Stop()
-		_ = c.send(&packets.Packet{ // the client may be gone already
-			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
-			ReasonCode:  code.Code,
-			Properties:  packets.Properties{ReasonString: code.Reason},
-		})
+		pk := newPacket(packets.Disconnect, 0)
+		pk.ReasonCode, pk.Properties.ReasonString = code.Code, code.Reason
+		_ = c.send(pk) // the client may be gone already
 	}
 	c.net.Close()
 }
@@ -155,8 +148,12 @@ const (
 
 var outBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// send writes a packet, and those that were queued before it, and returns when
-// they have been written.
+// newPacket returns a packet of this type.
+func newPacket(kind byte, id uint16) *packets.Packet {
+	return &packets.Packet{FixedHeader: packets.FixedHeader{Type: kind}, PacketID: id}
+}
+
+// send writes a packet, and those that were queued before it, and returns when they have been written.
 func (c *Conn) send(pk *packets.Packet) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
@@ -169,9 +166,8 @@ func (c *Conn) send(pk *packets.Packet) error {
 	return c.writeOut()
 }
 
-// queue leaves a packet to be written by the next flush, so that several share
-// one TLS record and one system call. It waits only for a client that reads
-// nothing.
+// queue leaves a packet to be written by the next flush, so that several share one TLS record and one system call. It waits only for a client
+// that reads nothing.
 func (c *Conn) queue(pk *packets.Packet) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
@@ -187,8 +183,7 @@ func (c *Conn) queue(pk *packets.Packet) error {
 	return c.writeOut()
 }
 
-// flush writes what was queued, unless another goroutine is writing: that one
-// takes it along.
+// flush writes what was queued, unless another goroutine is writing: that one takes it along.
 func (c *Conn) flush() error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
@@ -198,8 +193,7 @@ func (c *Conn) flush() error {
 	return c.writeOut()
 }
 
-// writeOut writes until nothing is queued. The caller holds outMu, which is
-// free while it writes.
+// writeOut writes until nothing is queued. The caller holds outMu, which is free while it writes.
 func (c *Conn) writeOut() error {
 	c.writing = true
 	for c.out != nil && c.writeErr == nil {
@@ -221,39 +215,30 @@ func (c *Conn) writeOut() error {
 	return c.writeErr
 }
 
-// encode appends a packet to out. A packet that is too large for the client
-// leaves out as it was. The caller holds outMu.
-func (c *Conn) encode(pk *packets.Packet) (err error) {
+// encoders are of the packets that a server sends.
+var encoders = map[byte]func(*packets.Packet, *bytes.Buffer) error{
+	packets.Connack: (*packets.Packet).ConnackEncode, packets.Disconnect: (*packets.Packet).DisconnectEncode,
+	packets.Publish: (*packets.Packet).PublishEncode, packets.Puback: (*packets.Packet).PubackEncode,
+	packets.Suback: (*packets.Packet).SubackEncode, packets.Unsuback: (*packets.Packet).UnsubackEncode,
+	packets.Pingresp: (*packets.Packet).PingrespEncode,
+}
+
+// encode appends a packet to out. A packet that is too large for the client leaves out as it was. The caller holds outMu.
+func (c *Conn) encode(pk *packets.Packet) error {
 	if c.out == nil {
 		c.out = outBuffers.Get().(*bytes.Buffer)
 	}
+	kind, before := pk.FixedHeader.Type, c.out.Len()
 	pk.ProtocolVersion = c.version
 	pk.Mods.MaxSize = c.maxPacketSize
-	pk.Mods.DisallowProblemInfo = c.noProblemInfo && pk.FixedHeader.Type != packets.Publish // [MQTT-3.1.2-29]
-	pk.Mods.AllowResponseInfo = pk.FixedHeader.Type != packets.Connack                      // [MQTT-3.1.2-28]
-	before := c.out.Len()
-	switch pk.FixedHeader.Type {
-	case packets.Connack:
-		err = pk.ConnackEncode(c.out)
-	case packets.Publish:
-		err = pk.PublishEncode(c.out)
-	case packets.Puback:
-		err = pk.PubackEncode(c.out)
-	case packets.Suback:
-		err = pk.SubackEncode(c.out)
-	case packets.Unsuback:
-		err = pk.UnsubackEncode(c.out)
-	case packets.Pingresp:
-		err = pk.PingrespEncode(c.out)
-	case packets.Disconnect:
-		err = pk.DisconnectEncode(c.out)
-	}
+	pk.Mods.DisallowProblemInfo = c.noProblemInfo && kind != packets.Publish // [MQTT-3.1.2-29]
+	pk.Mods.AllowResponseInfo = kind != packets.Connack                      // [MQTT-3.1.2-28]
+	err := encoders[kind](pk, c.out)
 	if err == nil && c.maxPacketSize > 0 && uint32(c.out.Len()-before) > c.maxPacketSize { // 0 before CONNECT
 		err = packets.ErrPacketTooLarge // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 	}
 	if err != nil {
-		c.out.Truncate(before)
-		if before == 0 {
+		if c.out.Truncate(before); before == 0 {
 			c.out = nil
 		}
 	}
@@ -268,6 +253,4 @@ func (c *Conn) throttle(n int) {
 }
 
 // overRate counts a message and reports whether it is beyond AWS's rate.
-func (c *Conn) overRate(now time.Time) bool {
-	return c.publishes != nil && !c.publishes.AllowN(now, 1)
-}
+func (c *Conn) overRate(now time.Time) bool { return c.publishes != nil && !c.publishes.AllowN(now, 1) }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,7 +24,10 @@ func (b *Broker) connect(c *Conn) error {
 	c.version = pk.ProtocolVersion
 	c.maxPacketSize = pk.Properties.MaximumPacketSize
 	c.noProblemInfo = pk.Properties.RequestProblemInfoFlag && pk.Properties.RequestProblemInfo == 0
-	c.keepAlive = grantKeepAlive(pk.Connect.Keepalive)
+	c.keepAlive = maxKeepAlive // for 0 too
+	if seconds := pk.Connect.Keepalive; seconds > 0 {
+		c.keepAlive = min(max(time.Duration(seconds)*time.Second, minKeepAlive), maxKeepAlive)
+	}
 	c.principal.ClientID = pk.Connect.ClientIdentifier
 	assigned := ""
 	if c.v5() && c.principal.ClientID == "" {
@@ -38,20 +42,20 @@ func (b *Broker) connect(c *Conn) error {
 		return b.rejectConnect(c, packets.ErrProtocolViolation, reasonClientError, "a packet came before CONNACK, which the client must wait for")
 	}
 	if reason := b.throttleConnect(c.principal.ClientID); reason != "" {
-		return b.rejectConnect(c, errQuotaExceeded, reasonThrottled, reason)
+		return b.rejectConnect(c, packets.ErrQuotaExceeded, reasonThrottled, reason)
 	}
-	persistent := !pk.Connect.Clean || pk.Properties.SessionExpiryInterval > 0
 	if allowed, reason := c.auth.Authorize(AuthRequest{
 		Action: "iot:Connect", Resource: "client/" + c.principal.ClientID,
-		Persistent: persistent, HasWill: pk.Connect.WillFlag, WillTopic: pk.Connect.WillTopic,
+		Persistent: !pk.Connect.Clean || pk.Properties.SessionExpiryInterval > 0,
+		HasWill:    pk.Connect.WillFlag, WillTopic: pk.Connect.WillTopic,
 	}); !allowed {
-		return b.rejectConnect(c, errNotAuthorized, reasonForbidden, reason)
+		return b.rejectConnect(c, packets.ErrNotAuthorized, reasonForbidden, reason)
 	}
 	// The will is published on behalf of the client.
 	// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html
 	if pk.Connect.WillFlag {
 		if allowed, reason := c.authorizePublish(pk.Connect.WillTopic, pk.Connect.WillRetain); !allowed {
-			return b.rejectConnect(c, errNotAuthorized, reasonForbidden, "will on topic "+pk.Connect.WillTopic+": "+reason)
+			return b.rejectConnect(c, packets.ErrNotAuthorized, reasonForbidden, "will on topic "+pk.Connect.WillTopic+": "+reason)
 		}
 	}
 	if err := b.takeOver(c); err != nil {
@@ -61,18 +65,11 @@ func (b *Broker) connect(c *Conn) error {
 	// DisconnectCertificate finds the connection.
 	if c.principal.Certificate != nil {
 		if err := b.config.Authorizer.VerifyCertificate(c.principal, nil); err != nil {
-			return b.rejectConnect(c, errNotAuthorized, reasonAuthError, err.Error())
+			return b.rejectConnect(c, packets.ErrNotAuthorized, reasonAuthError, err.Error())
 		}
 	}
-	expiry := b.config.SessionExpiry
-	if c.v5() {
-		expiry = b.grantExpiry(pk.Properties.SessionExpiryInterval)
-	} else if pk.Connect.Clean {
-		expiry = 0
-	}
-	present := b.openSession(c, pk.Connect.Clean, expiry, pk.Properties.ReceiveMaximum)
-	c.will = newWill(pk, c.principal)
-	c.sessionID, c.since, c.expiry = rand.Text(), b.config.Now(), expiry
+	present := b.openSession(c, pk)
+	c.sessionID, c.since = rand.Text(), b.config.Now()
 	if err := c.queue(connack(c, present, assigned)); err != nil { // first, before others may send
 		return errClosed
 	}
@@ -104,32 +101,23 @@ func (b *Broker) readConnect(c *Conn) (*packets.Packet, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, level, ok := protocolOf(body)
-	if !ok {
+	if len(body) < 2 || len(body) <= 2+int(binary.BigEndian.Uint16(body)) {
 		return nil, packets.ErrMalformedProtocolName
 	}
+	end := 2 + int(binary.BigEndian.Uint16(body))
+	name, level := string(body[2:end]), &body[end]
 	if name == "MQTT" && *level == 4|bridgeBit {
 		*level = 4
 	}
 	if name == "MQIsdp" || name == "MQTT" && *level != 4 && *level != 5 {
 		b.reject(c, event.Connect, "", fmt.Sprintf("protocol %s of level 0x%02x; AWS IoT speaks MQTT 3.1.1 (level 4) and 5", name, *level))
 		c.version = 4
-		_ = c.send(&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ReasonCode: packets.Err3UnsupportedProtocolVersion.Code}) // [MQTT-3.1.2-2]
+		connack := newPacket(packets.Connack, 0)
+		connack.ReasonCode = packets.Err3UnsupportedProtocolVersion.Code // [MQTT-3.1.2-2]
+		_ = c.send(connack)                                              // it is closed either way
 		return nil, errClosed
 	}
 	return decode(first, body, 0)
-}
-
-// protocolOf finds the protocol's name and level in the body of a CONNECT.
-func protocolOf(body []byte) (name string, level *byte, ok bool) {
-	if len(body) < 2 {
-		return "", nil, false
-	}
-	end := 2 + int(body[0])<<8 + int(body[1])
-	if len(body) <= end {
-		return "", nil, false
-	}
-	return string(body[2:end]), &body[end], true
 }
 
 // sentAlready reports whether the client sent more than its CONNECT, as far as
@@ -142,15 +130,6 @@ func (c *Conn) sentAlready() bool {
 	_, err := c.reader.Peek(1)
 	_ = c.net.SetReadDeadline(time.Now().Add(connectTimeout))
 	return err == nil
-}
-
-// grantKeepAlive returns the keep-alive that AWS grants: 0 and more than 1200
-// seconds become 1200, less than 30 becomes 30.
-func grantKeepAlive(seconds uint16) time.Duration {
-	if seconds == 0 {
-		seconds = maxKeepAlive
-	}
-	return time.Duration(min(max(seconds, minKeepAlive), maxKeepAlive)) * time.Second
 }
 
 // checkConnect finds what is wrong with the packet, whichever client sends it.
@@ -201,9 +180,8 @@ func (b *Broker) rejectConnect(c *Conn, code packets.Code, reason, why string) e
 	if failure == reasonForbidden {
 		failure = "AUTHORIZATION_FAILED"
 	}
-	b.lifecycle(c, "presence", lifecycleEvent{
-		EventType: "connect_failed", ConnectFailureReason: failure, IPAddress: c.principal.Address.Addr().String(),
-	})
+	address := c.principal.Address.Addr().String()
+	b.lifecycle(c, "presence", lifecycleEvent{EventType: "connect_failed", ConnectFailureReason: failure, IPAddress: address})
 	answer := byte(0)
 	switch {
 	case c.v5() && slices.Contains(connackCodes, code.Code):
@@ -212,14 +190,13 @@ func (b *Broker) rejectConnect(c *Conn, code packets.Code, reason, why string) e
 		answer = packets.ErrUnspecifiedError.Code
 	case code == packets.ErrClientIdentifierNotValid:
 		answer = packets.Err3ClientIdentifierNotValid.Code
-	case code == errNotAuthorized:
+	case code == packets.ErrNotAuthorized:
 		answer = b.config.ConnackOnDeny
 	}
 	if answer != 0 {
-		_ = c.send(&packets.Packet{ // it is closed either way
-			FixedHeader: packets.FixedHeader{Type: packets.Connack}, ReasonCode: answer,
-			Properties: packets.Properties{ReasonString: code.Reason},
-		})
+		connack := newPacket(packets.Connack, 0)
+		connack.ReasonCode, connack.Properties.ReasonString = answer, code.Reason
+		_ = c.send(connack) // it is closed either way
 	}
 	return errClosed
 }
@@ -228,23 +205,22 @@ func (b *Broker) rejectConnect(c *Conn, code packets.Code, reason, why string) e
 // offers.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 func connack(c *Conn, present bool, assigned string) *packets.Packet {
-	return &packets.Packet{
-		FixedHeader:    packets.FixedHeader{Type: packets.Connack},
-		SessionPresent: present,
-		Properties: packets.Properties{
-			AssignedClientID: assigned,
-			ServerKeepAlive:  uint16(c.keepAlive / time.Second), ServerKeepAliveFlag: true, // [MQTT-3.1.2-21]
-			ReceiveMaximum: maxUnacknowledged,
-			MaximumQos:     1, MaximumQosFlag: true,
-			RetainAvailable: 1, RetainAvailableFlag: true,
-			WildcardSubAvailable: 1, WildcardSubAvailableFlag: true,
-			SubIDAvailable: 0, SubIDAvailableFlag: true,
-			SharedSubAvailable: 1, SharedSubAvailableFlag: true,
-			TopicAliasMaximum:     maxTopicAliases,
-			MaximumPacketSize:     maxPacket,
-			SessionExpiryInterval: uint32(c.session.expiry / time.Second), SessionExpiryIntervalFlag: true,
-		},
+	pk := newPacket(packets.Connack, 0)
+	pk.SessionPresent = present
+	pk.Properties = packets.Properties{
+		AssignedClientID: assigned,
+		ServerKeepAlive:  uint16(c.keepAlive / time.Second), ServerKeepAliveFlag: true, // [MQTT-3.1.2-21]
+		ReceiveMaximum: maxUnacknowledged,
+		MaximumQos:     1, MaximumQosFlag: true,
+		RetainAvailable: 1, RetainAvailableFlag: true,
+		WildcardSubAvailable: 1, WildcardSubAvailableFlag: true,
+		SubIDAvailable: 0, SubIDAvailableFlag: true,
+		SharedSubAvailable: 1, SharedSubAvailableFlag: true,
+		TopicAliasMaximum:     maxTopicAliases,
+		MaximumPacketSize:     maxPacket,
+		SessionExpiryInterval: uint32(c.session.expiry / time.Second), SessionExpiryIntervalFlag: true,
 	}
+	return pk
 }
 
 // throttleConnect returns which of AWS's rates a CONNECT is over, if any.

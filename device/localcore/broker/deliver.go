@@ -12,8 +12,29 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// Publish sends a message of the service itself to all who subscribed, as far
-// as they may receive it.
+// A delivery is a message on its way to one client.
+type delivery struct {
+	message *Message
+	qos     byte
+	retain  bool
+	number  uint64        // in the store; 0 if it is not there
+	to      *Conn         // that a direct message is for, which ends with it; nil otherwise
+	acked   chan struct{} // closed by PUBACK; nil if nobody waits for it
+	waited  bool          // the client was away when it came: policies are evaluated when it is sent
+	id      uint16        // packet id
+	first   time.Time
+	latest  time.Time
+}
+
+// Reasons why a message does not arrive.
+var (
+	ErrNotConnected    = errors.New("the client is not connected")
+	ErrReceiveDenied   = errors.New("the client's policies do not allow it to receive the message")
+	ErrNotAcknowledged = errors.New("the client has not acknowledged the message")
+	errTooManyWait     = errors.New("too many messages wait for this client; this one is discarded")
+)
+
+// Publish sends a message of the service itself to all who subscribed, as far as they may receive it.
 func (b *Broker) Publish(m *Message) {
 	b.stamp(m)
 	b.route(m)
@@ -28,113 +49,59 @@ func (b *Broker) stamp(m *Message) {
 	}
 }
 
-// route retains a message if it asks for that, and sends it to all who
-// subscribed.
+// route retains a message if it asks for that, and sends it to all who subscribed.
 func (b *Broker) route(m *Message) {
 	if m.Retain {
 		b.retain(m)
 	}
 	for s, sub := range b.topics.match(m.Topic) {
-		b.deliverTo(s, sub, m)
+		if !sub.NoLocal || m.ClientID != s.clientID { // [MQTT-3.8.3-3]
+			retain := m.Retain && s.version == 5 && sub.RetainAsPublished // [MQTT-3.3.1-12]
+			b.offer(s, &delivery{message: m, qos: min(m.QoS, sub.Qos), retain: retain})
+		}
 	}
 }
 
-// deliverTo leaves a message with the session of a subscriber. A client that is
-// away gets QoS 1 only, and needs the right to receive when it comes back.
-func (b *Broker) deliverTo(s *session, sub subscription, m *Message) {
-	s.mu.Lock()
-	c := s.conn
-	s.mu.Unlock()
-	d := &delivery{
-		message: m,
-		qos:     min(m.QoS, sub.Qos),
-		retain:  m.Retain && s.version == 5 && sub.RetainAsPublished, // [MQTT-3.3.1-12]
+// offer leaves a message with the session of a subscriber. A client that is away gets QoS 1 only, and needs the right to receive when it comes
+// back.
+func (b *Broker) offer(s *session, d *delivery) {
+	c := s.conn.Load()
+	if c == nil && d.qos == 0 || c != nil && !b.mayReceive(c, d.message.Topic) {
+		return
 	}
-	switch {
-	case sub.NoLocal && m.ClientID == s.clientID: // [MQTT-3.8.3-3]
-	case c == nil && d.qos == 0:
-	case c != nil && !b.mayReceive(c, m.Topic):
-	default:
-		b.enqueue(s, d)
+	if err := b.enqueue(s, d); err != nil {
+		b.config.Record(event.Event{
+			Type: event.Rejected, Action: event.Receive, ClientID: s.clientID, Topic: d.message.Topic, Reason: err.Error(),
+		})
 	}
 }
 
-// mayReceive decides whether a connected client gets a message. What is denied
-// is not delivered, and the client does not learn of it.
+// mayReceive decides whether a connected client gets a message. What is denied is not delivered, and the client does not learn of it.
 func (b *Broker) mayReceive(c *Conn, topic string) bool {
 	if c.overRate(b.config.Now()) {
-		b.reject(c, event.Receive, topic, fmt.Sprintf("more than %d messages per second; this one is discarded", publishesPerSecond))
+		b.reject(c, event.Receive, topic, overRateReason)
 		return false
 	}
-	allowed, reason := c.authorize("iot:Receive", "topic/"+topic)
+	allowed, reason := c.auth.Authorize(AuthRequest{Action: "iot:Receive", Resource: "topic/" + topic})
 	if !allowed {
 		b.reject(c, event.Receive, topic, reason)
 	}
 	return allowed
 }
 
-// enqueue lets a message wait, on disk first if the session is kept there, and
-// sees to it that it is sent.
-func (b *Broker) enqueue(s *session, d *delivery) {
-	if !s.reserve(d) {
-		b.config.Record(event.Event{
-			Type: event.Rejected, Action: event.Receive, ClientID: s.clientID, Topic: d.message.Topic,
-			Reason: "too many messages wait for this client; this one is discarded",
-		})
-		return
-	}
-	if s.store != nil && d.qos > 0 {
-		var err error
-		if d.number, err = s.store.add(s.clientID, d); err != nil {
-			b.config.Log.Error("keeping a message of a session", "client", s.clientID, "error", err)
-		}
-	}
-	s.mu.Lock()
-	d.waited = s.conn == nil
-	s.waiting = append(s.waiting, d)
-	if d.qos == 0 {
-		s.waitingQoS0++
-	}
-	s.mu.Unlock()
-	b.startDelivery(s)
-}
-
-// reserve takes room for a message and reports whether there was any.
-func (s *session) reserve(d *delivery) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	size := d.message.size()
-	if s.bytes+size > maxQueuedBytes || s.allBytes.Load()+int64(size) > maxAllQueuedBytes || (!s.persistent || d.qos == 0) && len(s.waiting) >= maxQueued {
-		return false
-	}
-	s.count(size)
-	return true
-}
-
-// Reply sends a message to this connection alone, subscribed or not, and ahead
-// of what waits. Its QoS is that of a subscription that matches, else 0 (U4).
-// The error says that the message is lost.
+// Reply sends a message to this connection alone, subscribed or not, and ahead of what waits. Its QoS is that of a subscription that matches,
+// else 0 (U4). The error says that the message is lost.
 func (c *Conn) Reply(topic string, payload []byte) error {
-	b, s := c.broker, c.session
+	b := c.broker
 	if b.config.CheckReceiveOnReplies && !b.mayReceive(c, topic) {
 		return ErrReceiveDenied
 	}
-	return c.sendDirect(&delivery{
-		message: &Message{Topic: topic, Payload: payload, Time: b.config.Now()},
-		qos:     b.topics.match(topic)[s].Qos,
-	})
+	m := &Message{Topic: topic, Payload: payload, Time: b.config.Now()}
+	return b.enqueue(c.session, &delivery{message: m, qos: b.topics.match(topic)[c.session].Qos, to: c})
 }
 
-// Reasons why a direct message does not arrive.
-var (
-	ErrNotConnected    = errors.New("the client is not connected")
-	ErrReceiveDenied   = errors.New("the client's policies do not allow it to receive the message")
-	ErrNotAcknowledged = errors.New("the client has not acknowledged the message")
-)
-
-// SendDirect sends a message to one client, subscribed or not. With confirm it
-// has QoS 1, and SendDirect returns when the client has acknowledged it, or with
-// ErrNotAcknowledged at the end of ctx.
+// SendDirect sends a message to one client, subscribed or not. With confirm it has QoS 1, and SendDirect returns when the client has acknowledged
+// it, or with ErrNotAcknowledged at the end of ctx.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/direct-messaging.html
 func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, confirm bool) error {
@@ -146,12 +113,11 @@ func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, co
 		return ErrReceiveDenied
 	}
 	m.Time = b.config.Now()
-	d := &delivery{message: m}
-	if !confirm {
-		return c.sendDirect(d)
+	d := &delivery{message: m, to: c}
+	if confirm {
+		d.qos, d.acked = 1, make(chan struct{})
 	}
-	d.qos, d.acked = 1, make(chan struct{})
-	if err := c.sendDirect(d); err != nil {
+	if err := b.enqueue(c.session, d); err != nil || !confirm {
 		return err
 	}
 	select {
@@ -164,38 +130,49 @@ func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, co
 	}
 }
 
-// sendDirect sends a message to this connection alone, ahead of what waits.
-func (c *Conn) sendDirect(d *delivery) error {
-	s := c.session
-	d.direct = true
-	if !s.reserve(d) {
-		return errors.New("too many messages wait for the client")
-	}
+// enqueue lets a message wait, on disk first if the session is kept there, and sees to it that it is sent; a direct one ahead of others. The error
+// says that it is lost.
+func (b *Broker) enqueue(s *session, d *delivery) error {
+	size := d.message.size()
 	s.mu.Lock()
-	if s.conn != c {
-		s.uncount(d)
+	if s.bytes+size > maxQueuedBytes || s.allBytes.Load()+int64(size) > maxAllQueuedBytes || (!s.persistent || d.qos == 0) && len(s.waiting) >= maxQueued {
 		s.mu.Unlock()
-		return ErrNotConnected
+		return errTooManyWait
 	}
-	at := slices.IndexFunc(s.waiting, func(d *delivery) bool { return !d.direct })
-	if at < 0 {
-		at = len(s.waiting)
+	s.count(size)
+	if s.store != nil && d.qos > 0 && d.to == nil {
+		s.lastNumber++
+		d.number = s.lastNumber
+		s.mu.Unlock()
+		s.store.updateSession(s.clientID, messagesBucket, records{messageKey(d.number): recordOf(d.message, d.qos, d.retain)})
+		s.mu.Lock()
 	}
+	at, c := len(s.waiting), s.conn.Load()
+	if d.to != nil {
+		if c != d.to {
+			s.uncount(d)
+			s.mu.Unlock()
+			return ErrNotConnected
+		}
+		if i := slices.IndexFunc(s.waiting, func(d *delivery) bool { return d.to == nil }); i >= 0 {
+			at = i
+		}
+	}
+	d.waited = c == nil
 	s.waiting = slices.Insert(s.waiting, at, d)
 	if d.qos == 0 {
 		s.waitingQoS0++
 	}
 	s.mu.Unlock()
-	c.broker.startDelivery(s)
+	b.startDelivery(s)
 	return nil
 }
 
-// startDelivery starts a goroutine that sends what waits, unless one is at it.
-// An idle connection has none.
+// startDelivery starts a goroutine that sends what waits, unless one is at it. An idle connection has none.
 func (b *Broker) startDelivery(s *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.delivering || len(s.waiting) == 0 || s.conn == nil || !s.conn.established.Load() {
+	if c := s.conn.Load(); s.delivering || len(s.waiting) == 0 || c == nil || !c.established.Load() {
 		return
 	}
 	s.delivering = true
@@ -205,61 +182,55 @@ func (b *Broker) startDelivery(s *session) {
 // deliver sends all that may be sent now.
 func (b *Broker) deliver(s *session) {
 	for {
-		d, c := s.next(b.config.Now())
+		now := b.config.Now()
+		d, c := s.next(now)
 		if d == nil {
 			if c != nil {
 				_ = c.flush() // the reader sees that the connection is gone
 			}
 			return
 		}
-		b.deliverOne(c, s, d)
-	}
-}
-
-func (b *Broker) deliverOne(c *Conn, s *session, d *delivery) {
-	now := b.config.Now()
-	if d.message.expiredAt(now) {
-		b.discard(c, s, d, "the message expired before it could be sent")
-		return
-	}
-	if d.waited && !d.direct {
-		if !b.mayReceive(c, d.message.Topic) {
-			b.discard(c, s, d, "")
-			return
+		if d.message.expiredAt(now) {
+			b.discard(c, d, "the message expired before it could be sent")
+			continue
 		}
-		if b.config.EnforceRates {
-			_ = c.flush()
-			select {
-			case <-time.After(storedInterval):
-			case <-c.ended:
+		if d.waited {
+			if !b.mayReceive(c, d.message.Topic) {
+				b.discard(c, d, "")
+				continue
+			}
+			if b.config.EnforceRates {
+				_ = c.flush()
+				select {
+				case <-time.After(storedInterval):
+				case <-c.ended:
+				}
 			}
 		}
-	}
-	pk := &packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: d.qos, Retain: d.retain},
-		TopicName:   d.message.Topic, Payload: d.message.Payload, PacketID: d.id,
-	}
-	if c.v5() {
-		pk.Properties = d.message.properties()
-		if m := d.message; m.Expiry > 0 {
-			pk.Properties.MessageExpiryInterval = uint32(max(m.Expiry-now.Sub(m.Time).Truncate(time.Second), time.Second) / time.Second) // [MQTT-3.3.2-6]
+		pk := newPacket(packets.Publish, d.id)
+		pk.FixedHeader.Qos, pk.FixedHeader.Retain = d.qos, d.retain
+		pk.TopicName, pk.Payload = d.message.Topic, d.message.Payload
+		if c.v5() {
+			pk.Properties = d.message.properties()
+			if m := d.message; m.Expiry > 0 {
+				pk.Properties.MessageExpiryInterval = uint32(max(m.Expiry-now.Sub(m.Time).Truncate(time.Second), time.Second) / time.Second) // [MQTT-3.3.2-6]
+			}
 		}
-	}
-	if err := c.queue(pk); errors.Is(err, packets.ErrPacketTooLarge) {
-		b.discard(c, s, d, "the message is larger than the client's Maximum Packet Size") // [MQTT-3.1.2-25]
+		if err := c.queue(pk); errors.Is(err, packets.ErrPacketTooLarge) {
+			b.discard(c, d, "the message is larger than the client's Maximum Packet Size") // [MQTT-3.1.2-25]
+		}
 	}
 }
 
-// next returns the message to send now and the connection for it. A client that
-// has as many unacknowledged messages as it may have gets those of QoS 0 only.
-// When there is nothing to send, delivery is over.
+// next returns the message to send now and the connection for it. A client that has as many unacknowledged messages as it may have gets those of
+// QoS 0 only. When there is nothing to send, delivery is over.
 func (s *session) next(now time.Time) (*delivery, *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, full := 0, len(s.unacked) >= s.limit
-	if s.conn == nil || !s.conn.established.Load() || len(s.waiting) == 0 || full && s.waitingQoS0 == 0 {
+	i, c, full := 0, s.conn.Load(), len(s.unacked) >= s.limit
+	if c == nil || !c.established.Load() || len(s.waiting) == 0 || full && s.waitingQoS0 == 0 {
 		s.delivering = false
-		return nil, s.conn
+		return nil, c
 	}
 	if full {
 		i = slices.IndexFunc(s.waiting, func(d *delivery) bool { return d.qos == 0 })
@@ -274,13 +245,10 @@ func (s *session) next(now time.Time) (*delivery, *Conn) {
 	if d.qos == 0 {
 		s.waitingQoS0--
 		s.uncount(d)
-		return d, s.conn
+		return d, c
 	}
-	for {
+	for s.lastID++; s.lastID == 0 || s.unacked[s.lastID] != nil; {
 		s.lastID++
-		if _, used := s.unacked[s.lastID]; !used && s.lastID != 0 {
-			break
-		}
 	}
 	if d.first.IsZero() {
 		d.first = now
@@ -290,5 +258,67 @@ func (s *session) next(now time.Time) (*delivery, *Conn) {
 		s.unacked = map[uint16]*delivery{}
 	}
 	s.unacked[d.id] = d
-	return d, s.conn
+	return d, c
+}
+
+// retry sends messages again whose PUBACK is overdue, and gives up those that AWS would not send any more.
+func (b *Broker) retry(s *session, now time.Time) {
+	s.mu.Lock()
+	c := s.conn.Load()
+	if c == nil || len(s.unacked) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	window := retryWindow(s.version)
+	lost := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.first) >= window && s.uncount(d) })
+	overdue := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.latest) >= retryInterval })
+	s.waiting = append(overdue, s.waiting...)
+	s.mu.Unlock()
+	for _, d := range lost {
+		b.reject(c, event.Receive, d.message.Topic, fmt.Sprintf("not acknowledged within %s; it is given up", window))
+		s.forget(d)
+	}
+	b.startDelivery(s)
+}
+
+// acknowledged follows a PUBACK of the client. A packet id that is not in use is no error.
+func (b *Broker) acknowledged(c *Conn, id uint16) {
+	if d := c.session.takeID(id); d != nil {
+		if d.acked != nil {
+			close(d.acked)
+		}
+		b.startDelivery(c.session)
+	}
+}
+
+// discard gives up a message that next returned, and says why if there is a reason that the emulator's user should know.
+func (b *Broker) discard(c *Conn, d *delivery, reason string) {
+	if reason != "" {
+		b.reject(c, event.Receive, d.message.Topic, reason)
+	}
+	if d.qos > 0 {
+		c.session.takeID(d.id)
+	}
+}
+
+// takeID forgets and returns the unacknowledged message with a packet id, nil without one.
+func (s *session) takeID(id uint16) *delivery {
+	s.mu.Lock()
+	d := s.unacked[id]
+	if d != nil {
+		delete(s.unacked, id)
+		s.uncount(d)
+	}
+	s.mu.Unlock()
+	if d != nil {
+		s.forget(d)
+	}
+	return d
+}
+
+// forget removes a message from the disk: it was acknowledged or is given up.
+func (s *session) forget(d *delivery) {
+	if d.number > 0 {
+		s.store.updateSession(s.clientID, messagesBucket, records{messageKey(d.number): nil})
+	}
 }

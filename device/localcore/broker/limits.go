@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -18,8 +19,8 @@ const (
 	minClientPacket        = 512
 	maxFiltersPerSubscribe = 8
 	maxSubscriptions       = 50
-	minKeepAlive           = 30   // seconds
-	maxKeepAlive           = 1200 // seconds, the default too
+	minKeepAlive           = 30 * time.Second
+	maxKeepAlive           = 1200 * time.Second // the default too
 	maxUnacknowledged      = 100
 	maxTopicAliases        = 8
 	maxMessageExpiry       = 604800 * time.Second
@@ -86,14 +87,11 @@ const (
 	reasonWebSocketTTL     = "WEBSOCKET_TTL_EXPIRATION"
 )
 
-// Reason codes that are used in several places.
 var (
-	errNotAuthorized        = packets.ErrNotAuthorized
-	errQuotaExceeded        = packets.ErrQuotaExceeded
-	errShuttingDown         = packets.ErrServerShuttingDown
-	errAdministrativeAction = packets.ErrAdministrativeAction
 	// errUnsupportedPacket answers PUBREC, PUBREL, PUBCOMP and AUTH.
 	errUnsupportedPacket = packets.Code{Code: packets.ErrProtocolViolation.Code, Reason: "a packet that AWS IoT does not support"}
 	// errServerPacket answers what only a server may send.
 	errServerPacket = packets.Code{Code: packets.ErrProtocolViolation.Code, Reason: "protocol violation: a packet that clients do not send"}
 )
+
+var overRateReason = fmt.Sprintf("more than %d messages per second; this one is discarded", publishesPerSecond)

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -12,14 +11,20 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// published deals with a PUBLISH of a client: checks, policies, then the service
-// behind a reserved topic or the subscribers, and PUBACK. An error ends the
-// connection.
+// published deals with a PUBLISH of a client: checks, policies, then the service behind a reserved topic or the subscribers, and PUBACK. An error
+// ends the connection.
 func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) error {
 	if code := pk.PublishValidate(maxTopicAliases); code != packets.CodeSuccess {
 		return b.rejectPublish(c, pk, code, reasonClientError, code.Reason)
 	}
-	c.resolveAlias(pk)
+	if alias := pk.Properties.TopicAlias; alias > 0 && pk.TopicName == "" {
+		pk.TopicName = c.aliases[alias]
+	} else if alias > 0 {
+		if c.aliases == nil {
+			c.aliases = map[uint16]string{}
+		}
+		c.aliases[alias] = pk.TopicName
+	}
 	if pk.TopicName == "" {
 		return b.violation(c, event.Publish, packets.ErrProtocolViolationNoTopic) // an alias that stands for nothing
 	}
@@ -30,59 +35,27 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 		return b.rejectPublish(c, pk, code, reasonClientError, reason)
 	}
 	if c.overRate(b.config.Now()) {
-		b.reject(c, event.Publish, pk.TopicName, fmt.Sprintf("more than %d messages per second; this one is discarded", publishesPerSecond))
+		b.reject(c, event.Publish, pk.TopicName, overRateReason)
 		return nil
 	}
 	if allowed, reason := c.authorizePublish(pk.TopicName, pk.FixedHeader.Retain); !allowed {
-		return b.rejectPublish(c, pk, errNotAuthorized, reasonForbidden, reason)
+		return b.rejectPublish(c, pk, packets.ErrNotAuthorized, reasonForbidden, reason)
 	}
-	e := c.Event(event.Published)
-	e.Topic = pk.TopicName
-	b.config.Record(e)
+	c.record(event.Published, pk.TopicName)
 
 	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader, pk.Properties, c.principal)
-	if strings.HasPrefix(m.Topic, "$aws/") {
-		return b.publishedReserved(ctx, c, m, pk)
+	// Each message is dealt with before the next one is read, so that no client has more than one unacknowledged here, where AWS allows 100.
+	acknowledge := func() error {
+		if m.QoS == 0 {
+			return nil
+		}
+		return c.queue(newPacket(packets.Puback, pk.PacketID))
 	}
-	b.Publish(m)
-	return b.acknowledge(c, pk)
-}
-
-// acknowledge sends the PUBACK of a message of QoS 1. Each message is dealt with
-// before the next one is read, so that no client has more than one
-// unacknowledged here, where AWS allows 100.
-func (b *Broker) acknowledge(c *Conn, pk *packets.Packet) error {
-	if pk.FixedHeader.Qos == 0 {
-		return nil
+	if !strings.HasPrefix(m.Topic, "$aws/") {
+		b.Publish(m)
+		return acknowledge()
 	}
-	return c.queue(&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: pk.PacketID})
-}
-
-// resolveAlias puts the topic of an MQTT 5 topic alias into the packet.
-func (c *Conn) resolveAlias(pk *packets.Packet) {
-	alias := pk.Properties.TopicAlias
-	if alias == 0 {
-		return
-	}
-	if pk.TopicName == "" {
-		pk.TopicName = c.aliases[alias]
-		return
-	}
-	if c.aliases == nil {
-		c.aliases = map[uint16]string{}
-	}
-	c.aliases[alias] = pk.TopicName
-}
-
-// A Handler answers a message that a client published to a reserved topic. The
-// broker calls it for one message of a connection after the other, each after
-// its PUBACK, so that it may take its time. ctx ends when the broker closes.
-type Handler func(ctx context.Context, c *Conn, m *Message)
-
-// publishedReserved deals with a message to a reserved topic. It is acknowledged
-// first: its answer may take long.
-func (b *Broker) publishedReserved(ctx context.Context, c *Conn, m *Message, pk *packets.Packet) error {
-	if err := b.acknowledge(c, pk); err != nil {
+	if err := acknowledge(); err != nil { // first: the answer of a service may take long
 		return err
 	}
 	var handler Handler
@@ -97,24 +70,26 @@ func (b *Broker) publishedReserved(ctx context.Context, c *Conn, m *Message, pk 
 	switch {
 	case handler != nil:
 		m.Early = c.delayed.Load() > 0
-		b.handOver(ctx, c, request{handler, m})
+		b.handOver(c, m.Topic, func() { handler(ctx, c, m) })
 	case !direct || b.config.Observe == nil:
 		b.warnSilent(m)
 	}
 	return nil
 }
 
-// handOver gives a message to its handler when those before it have been dealt
-// with.
-func (b *Broker) handOver(ctx context.Context, c *Conn, r request) {
+// A Handler answers a message that a client published to a reserved topic. The broker calls it for one message of a connection after the other,
+// each after its PUBACK, so that it may take its time. ctx ends when the broker closes.
+type Handler func(ctx context.Context, c *Conn, m *Message)
+
+// handOver runs a handler when those of the messages before it have ended.
+func (b *Broker) handOver(c *Conn, topic string, handle func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.requests) == maxRequests {
-		b.config.Log.Warn("discarded a message to a reserved topic: too many wait", "client", c.principal.ClientID, "topic", r.message.Topic)
+		b.config.Log.Warn("discarded a message to a reserved topic: too many wait", "client", c.principal.ClientID, "topic", topic)
 		return
 	}
-	c.requests = append(c.requests, r)
-	if c.working {
+	if c.requests = append(c.requests, handle); c.working {
 		return
 	}
 	c.working = true
@@ -126,12 +101,12 @@ func (b *Broker) handOver(ctx context.Context, c *Conn, r request) {
 				c.mu.Unlock()
 				return
 			}
-			r := c.requests[0]
+			handle := c.requests[0]
 			c.requests = c.requests[1:]
 			c.mu.Unlock()
 			func() {
 				defer b.recoverPanic(c)
-				r.handler(ctx, c, r.message)
+				handle()
 			}()
 		}
 	})
@@ -144,8 +119,7 @@ func (b *Broker) warnSilent(m *Message) {
 	b.silent[m.Topic] = true
 	b.mu.Unlock()
 	if !known {
-		b.config.Log.Warn("nothing answers on this reserved topic: the emulator has no such service",
-			slog.String("topic", m.Topic), slog.String("client", m.ClientID))
+		b.config.Log.Warn("nothing answers on this reserved topic: the emulator has no such service", "topic", m.Topic, "client", m.ClientID)
 	}
 }
 
@@ -172,7 +146,7 @@ func checkMessage(topic string, payload []byte, retain bool, p packets.Propertie
 	case countedSlashes(topic) > maxTopicSlashes:
 		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has more than %d slashes", maxTopicSlashes)
 	case len(payload) > MaxPayload:
-		return errQuotaExceeded, fmt.Sprintf("the payload has %d bytes; %d are allowed", len(payload), MaxPayload)
+		return packets.ErrQuotaExceeded, fmt.Sprintf("the payload has %d bytes; %d are allowed", len(payload), MaxPayload)
 	case retain && strings.HasPrefix(topic, "$"):
 		return packets.ErrTopicNameInvalid, "a reserved topic takes no retained messages"
 	case strings.HasPrefix(topic, "$") && !slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(topic, p) }):
@@ -182,11 +156,11 @@ func checkMessage(topic string, payload []byte, retain bool, p packets.Propertie
 	case strings.ContainsAny(p.ResponseTopic, "+#"):
 		return packets.ErrProtocolViolation, "the response topic holds a wildcard" // [MQTT-3.3.2-14]
 	case len(p.ContentType) > maxContentType:
-		return errQuotaExceeded, fmt.Sprintf("the content type has %d bytes; %d are allowed", len(p.ContentType), maxContentType)
+		return packets.ErrQuotaExceeded, fmt.Sprintf("the content type has %d bytes; %d are allowed", len(p.ContentType), maxContentType)
 	case len(p.CorrelationData) > propertyByteLimit:
-		return errQuotaExceeded, fmt.Sprintf("the correlation data has %d bytes; %d are allowed", len(p.CorrelationData), propertyByteLimit)
+		return packets.ErrQuotaExceeded, fmt.Sprintf("the correlation data has %d bytes; %d are allowed", len(p.CorrelationData), propertyByteLimit)
 	case user > propertyByteLimit:
-		return errQuotaExceeded, fmt.Sprintf("the user properties have %d bytes in sum; %d are allowed", user, propertyByteLimit)
+		return packets.ErrQuotaExceeded, fmt.Sprintf("the user properties have %d bytes in sum; %d are allowed", user, propertyByteLimit)
 	}
 	return packets.CodeSuccess, ""
 }
@@ -217,17 +191,14 @@ var reservedPrefixes = []string{
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 var pubackCodes = []byte{0x80, 0x87, 0x90, 0x91, 0x97}
 
-// rejectPublish answers a PUBLISH that is not accepted: MQTT 3.1.1 by closing
-// without PUBACK, MQTT 5 with the reason code in PUBACK and DISCONNECT.
+// rejectPublish answers a PUBLISH that is not accepted: MQTT 3.1.1 by closing without PUBACK, MQTT 5 with the reason code in PUBACK and
+// DISCONNECT.
 func (b *Broker) rejectPublish(c *Conn, pk *packets.Packet, code packets.Code, reason, why string) error {
 	b.reject(c, event.Publish, pk.TopicName, why)
 	if c.v5() && pk.FixedHeader.Qos == 1 && slices.Contains(pubackCodes, code.Code) {
-		err := c.queue(&packets.Packet{
-			FixedHeader: packets.FixedHeader{Type: packets.Puback},
-			PacketID:    pk.PacketID,
-			ReasonCode:  code.Code,
-		})
-		if err != nil || b.config.KeepOpenOnDeny {
+		puback := newPacket(packets.Puback, pk.PacketID)
+		puback.ReasonCode = code.Code
+		if err := c.queue(puback); err != nil || b.config.KeepOpenOnDeny {
 			return err
 		}
 	}

@@ -14,8 +14,7 @@ const (
 	firstLengthMore = 0x80
 )
 
-// read reads and decodes one packet. Errors of the packet itself are of type
-// [packets.Code].
+// read reads and decodes one packet. Errors of the packet itself are of type [packets.Code].
 func (c *Conn) read() (*packets.Packet, error) {
 	first, body, err := c.readFrame()
 	if err != nil {
@@ -53,8 +52,17 @@ func (c *Conn) readFrame() (first byte, body []byte, err error) {
 	return first, body, err
 }
 
-// decode decodes a packet that a client may send. The packet keeps parts of
-// body. Of packets that AWS does not support only the type is decoded.
+// decoders are of the packets that a client may send. Of those that AWS does not support only the type is decoded.
+var decoders = map[byte]func(*packets.Packet, []byte) error{
+	packets.Connect: (*packets.Packet).ConnectDecode, packets.Disconnect: (*packets.Packet).DisconnectDecode,
+	packets.Publish: (*packets.Packet).PublishDecode, packets.Puback: (*packets.Packet).PubackDecode,
+	packets.Subscribe: (*packets.Packet).SubscribeDecode, packets.Unsubscribe: (*packets.Packet).UnsubscribeDecode,
+	packets.Pingreq: typeOnly, packets.Pubrec: typeOnly, packets.Pubrel: typeOnly, packets.Pubcomp: typeOnly, packets.Auth: typeOnly,
+}
+
+func typeOnly(*packets.Packet, []byte) error { return nil }
+
+// decode decodes a packet that a client may send. The packet keeps parts of body.
 func decode(first byte, body []byte, version byte) (pk *packets.Packet, err error) {
 	defer func() {
 		if recover() != nil { // mochi reads past the end of some packets, such as a SUBSCRIBE without options
@@ -65,40 +73,24 @@ func decode(first byte, body []byte, version byte) (pk *packets.Packet, err erro
 	if err := pk.FixedHeader.Decode(first); err != nil {
 		return nil, err
 	}
-	pk.FixedHeader.Remaining = len(body)
-	switch pk.FixedHeader.Type {
-	case packets.Connect:
-		// Set what their absence means: 0 is an error.
-		pk.Properties.ReceiveMaximum, pk.Properties.MaximumPacketSize = math.MaxUint16, math.MaxUint32
-		return pk, pk.ConnectDecode(body)
-	case packets.Publish:
-		pk.Properties.MessageExpiryInterval = math.MaxUint32
-		err = pk.PublishDecode(body)
-		switch p := &pk.Properties; p.MessageExpiryInterval {
-		case math.MaxUint32: // absent
-			p.MessageExpiryInterval = 0
-		case 0:
-			p.MessageExpiryInterval = 1 // the least that AWS keeps
-		}
-		return pk, err
-	case packets.Puback:
-		return pk, pk.PubackDecode(body)
-	case packets.Subscribe:
-		return pk, pk.SubscribeDecode(body)
-	case packets.Unsubscribe:
-		return pk, pk.UnsubscribeDecode(body)
-	case packets.Pingreq:
-		if len(body) > 0 {
-			return nil, packets.ErrMalformedPacket
-		}
-		return pk, nil
-	case packets.Disconnect:
-		if version < 5 && len(body) > 0 {
-			return nil, packets.ErrMalformedPacket
-		}
-		return pk, pk.DisconnectDecode(body)
-	case packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
-		return pk, nil
+	kind := pk.FixedHeader.Type
+	decoder := decoders[kind]
+	if decoder == nil {
+		return nil, errServerPacket
 	}
-	return nil, errServerPacket
+	if len(body) > 0 && (kind == packets.Pingreq || kind == packets.Disconnect && version < 5) {
+		return nil, packets.ErrMalformedPacket
+	}
+	pk.FixedHeader.Remaining = len(body)
+	// What their absence means: of the first two 0 is an error, of the third one it is the least time.
+	pk.Properties.ReceiveMaximum, pk.Properties.MaximumPacketSize = math.MaxUint16, math.MaxUint32
+	pk.Properties.MessageExpiryInterval = math.MaxUint32
+	err = decoder(pk, body)
+	switch p := &pk.Properties; p.MessageExpiryInterval {
+	case math.MaxUint32: // absent
+		p.MessageExpiryInterval = 0
+	case 0:
+		p.MessageExpiryInterval = 1 // the least that AWS keeps
+	}
+	return pk, err
 }

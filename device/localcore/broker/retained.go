@@ -45,19 +45,14 @@ func (r *retained) set(m *Message) bool {
 
 // retain keeps a message for later subscribers, or removes it.
 func (b *Broker) retain(m *Message) {
-	if !b.retained.set(m) {
-		b.config.Record(event.Event{
-			Type: event.Rejected, Action: event.Publish, ClientID: m.ClientID, CertificateID: m.CertificateID, Topic: m.Topic,
-			Reason: fmt.Sprintf("the retained messages take %d bytes, all that are allowed; this one is not kept", maxRetainedBytes),
-		})
+	if b.retained.set(m) {
+		b.store.retain(m)
 		return
 	}
-	if b.store == nil {
-		return
-	}
-	if err := b.store.retain(m); err != nil {
-		b.config.Log.Error("keeping a retained message", "topic", m.Topic, "error", err)
-	}
+	b.config.Record(event.Event{
+		Type: event.Rejected, Action: event.Publish, ClientID: m.ClientID, CertificateID: m.CertificateID, Topic: m.Topic,
+		Reason: fmt.Sprintf("the retained messages take %d bytes, all that are allowed; this one is not kept", maxRetainedBytes),
+	})
 }
 
 // Retained returns the retained message of a topic.

@@ -1,8 +1,11 @@
 package broker
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"time"
@@ -15,6 +18,8 @@ import (
 // errClosed ends a connection that was closed, or answered, already.
 var errClosed = errors.New("the connection was closed")
 
+const maxRequest = 64 << 10 // bytes of an HTTP request
+
 // serve leads a connection through its life, from CONNECT to its end.
 func (b *Broker) serve(ctx context.Context, c *Conn) {
 	defer close(c.ended)
@@ -23,9 +28,12 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 	if err := c.net.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return
 	}
-	if b.config.HTTP != nil && c.speaksHTTP() {
-		b.serveHTTP(c)
-		return
+	// A client may send an HTTP request. Its first byte would be a PUBACK of MQTT, which no client may begin with.
+	if start, _ := c.reader.Peek(1); b.config.HTTP != nil && string(start) == "G" {
+		if start, _ = c.reader.Peek(4); string(start) == "GET " {
+			b.serveHTTP(c)
+			return
+		}
 	}
 	if err := b.connect(c); err != nil {
 		if !errors.Is(err, errClosed) {
@@ -44,23 +52,29 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 		if err == nil && c.reader.Buffered() == 0 {
 			err = c.flush() // what came together is answered together
 		}
-		if err != nil {
-			b.readFailed(c, err)
-			return
+		if err == nil {
+			continue
 		}
+		_ = c.flush() // of answers to earlier packets; the client may be gone
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.end(reasonKeepAliveTimeout, packets.ErrKeepAliveTimeout)
+		} else if code, ok := errors.AsType[packets.Code](err); ok {
+			b.reject(c, event.Packet, "", err.Error())
+			c.end(reasonClientError, code)
+		}
+		return
 	}
 }
 
-// readFailed follows an error of the connection or of its packets.
-func (b *Broker) readFailed(c *Conn, err error) {
-	_ = c.flush() // of answers to earlier packets; the client may be gone
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.end(reasonKeepAliveTimeout, packets.ErrKeepAliveTimeout)
+// serveHTTP answers one request. The connection ends with the response.
+func (b *Broker) serveHTTP(c *Conn) {
+	r, err := http.ReadRequest(bufio.NewReader(io.LimitReader(c.reader, maxRequest)))
+	if err != nil {
+		return
 	}
-	if code, ok := errors.AsType[packets.Code](err); ok {
-		b.reject(c, event.Packet, "", err.Error())
-		c.end(reasonClientError, code)
-	}
+	response := b.config.HTTP(r, c.principal)
+	response.ProtoMajor, response.ProtoMinor, response.Close = 1, 1, true
+	_ = response.Write(c.net) // the client may be gone
 }
 
 // handle deals with one packet after CONNECT. An error ends the connection.
@@ -69,13 +83,14 @@ func (b *Broker) handle(ctx context.Context, c *Conn, pk *packets.Packet) error 
 	case packets.Publish:
 		return b.published(ctx, c, pk)
 	case packets.Puback:
-		return b.acknowledged(c, pk.PacketID)
+		b.acknowledged(c, pk.PacketID)
+		return nil
 	case packets.Subscribe:
 		return b.subscribe(c, pk)
 	case packets.Unsubscribe:
 		return b.unsubscribe(c, pk)
 	case packets.Pingreq:
-		return c.queue(&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingresp}})
+		return c.queue(newPacket(packets.Pingresp, 0))
 	case packets.Connect:
 		return b.violation(c, event.Connect, packets.ErrProtocolViolationSecondConnect)
 	case packets.Disconnect:
@@ -110,20 +125,18 @@ func (b *Broker) disconnect(c *Conn, pk *packets.Packet) error {
 func (b *Broker) disconnected(c *Conn) {
 	c.net.Close()
 	if c.session != nil {
-		b.publishWill(c)
 		b.closeSession(c)
 	}
+	reason := c.setDisconnectReason(reasonConnectionLost)
 	if c.established.Load() {
 		e := c.Event(event.Disconnected)
-		e.Reason = c.setDisconnectReason(reasonConnectionLost)
+		e.Reason = reason
 		b.config.Record(e)
-		byClient := e.Reason == reasonClientInitiated
-		b.lifecycle(c, "presence", lifecycleEvent{
-			EventType: "disconnected", DisconnectReason: e.Reason, ClientInitiatedDisconnect: &byClient,
-		})
+		byClient := reason == reasonClientInitiated
+		b.lifecycle(c, "presence", lifecycleEvent{EventType: "disconnected", DisconnectReason: reason, ClientInitiatedDisconnect: &byClient})
 	}
 	state := c.state()
-	state.Connected, state.Since, state.DisconnectReason = false, b.config.Now(), c.setDisconnectReason(reasonConnectionLost)
+	state.Connected, state.Since, state.DisconnectReason = false, b.config.Now(), reason
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c.established.Load() && (len(b.past) < maxPast || b.past[c.principal.ClientID].Since != time.Time{}) {

@@ -1,24 +1,27 @@
 package broker
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// A session holds what a client subscribed to and what it has to get: messages
-// that wait to be sent, and those of QoS 1 that it has not acknowledged. A
-// persistent session outlives the connection. It is safe for concurrent use.
+// A session holds what a client subscribed to and what it has to get: messages that wait to be sent, and those of QoS 1 that it has not
+// acknowledged. A persistent session outlives the connection. It is safe for concurrent use.
 type session struct {
 	clientID   string
 	version    byte
 	persistent bool
-	store      *store        // nil if nothing is kept on disk
-	expiry     time.Duration // after the connection; for its goroutine only
+	store      *store               // nil if nothing is kept on disk
+	expiry     time.Duration        // after the connection; for its goroutine only
+	will       *will                // that waits for its delay, nil without one; under the broker's mu
+	conn       atomic.Pointer[Conn] // nil while the client is away; set under mu
 
 	mu            sync.Mutex
-	conn          *Conn     // nil while the client is away
 	expires       time.Time // when the session ends; zero while the client is connected
 	subscriptions map[string]subscription
 	delivering    bool          // a goroutine sends what waits
@@ -29,20 +32,14 @@ type session struct {
 	waitingQoS0   int
 	unacked       map[uint16]*delivery // by packet id
 	lastID        uint16
+	lastNumber    uint64 // of a message in the store
 }
 
-// A delivery is a message on its way to one client.
-type delivery struct {
+// A will is the message that is published when a client goes without DISCONNECT.
+type will struct {
 	message *Message
-	qos     byte
-	retain  bool
-	number  uint64        // in the store; 0 if it is not there
-	direct  bool          // to the connection, which it ends with
-	acked   chan struct{} // closed by PUBACK; nil if nobody waits for it
-	waited  bool          // the client was away when it came: policies are evaluated when it is sent
-	id      uint16        // packet id
-	first   time.Time
-	latest  time.Time
+	delay   time.Duration
+	timer   *time.Timer // while it waits for its delay [MQTT-3.1.3-9]
 }
 
 // grantExpiry returns the expiry of a session for what an MQTT 5 client asks.
@@ -64,42 +61,66 @@ func (b *Broker) session(clientID string) *session {
 	return b.sessions[clientID]
 }
 
-// openSession gives a connection the session that it resumes, or a new one.
-func (b *Broker) openSession(c *Conn, clean bool, expiry time.Duration, receiveMaximum uint16) (present bool) {
+// openSession gives a connection the session that it resumes, or a new one, and the will of its CONNECT. What was sent before and not
+// acknowledged waits to be sent again, under another packet id.
+func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	b.opening.Lock()
 	defer b.opening.Unlock()
-	clientID := c.principal.ClientID
+	clientID, expiry := c.principal.ClientID, b.config.SessionExpiry
+	if c.v5() {
+		expiry = b.grantExpiry(pk.Properties.SessionExpiryInterval)
+	} else if pk.Connect.Clean {
+		expiry = 0
+	}
 	s := b.session(clientID)
-	present = s != nil && s.persistent && !clean && s.version == c.version && !s.expired(b.config.Now())
-	if !present {
+	if present = s != nil && s.persistent && !pk.Connect.Clean && s.version == c.version && !s.expired(b.config.Now()); !present {
 		b.dropSession(clientID)
 		s = b.newSession(clientID, c.version, expiry > 0)
 	}
-	s.expiry = expiry
-	s.enter(c, receiveMaximum)
-	c.session = s
+	s.mu.Lock()
+	s.conn.Store(c)
+	s.expiry, s.expires, s.limit = expiry, time.Time{}, min(maxUnacknowledged, int(pk.Properties.ReceiveMaximum))
+	s.waiting = append(s.takeUnacked(func(*delivery) bool { return true }), s.waiting...)
+	for _, d := range s.waiting {
+		d.first, d.waited = time.Time{}, true
+	}
+	s.mu.Unlock()
+	c.session, c.expiry = s, expiry
+	if p := &pk.Connect; p.WillFlag {
+		header := packets.FixedHeader{Qos: p.WillQos, Retain: p.WillRetain}
+		m := newMessage(p.WillTopic, p.WillPayload, header, p.WillProperties, c.principal)
+		c.will = &will{message: m, delay: time.Duration(p.WillProperties.WillDelayInterval) * time.Second}
+	}
 	b.keepSession(s, time.Time{})
-	b.takeWill(clientID)
+	b.takeWill(s)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sessions[clientID] = s
 	return present
 }
 
-// closeSession follows the end of a connection: its session ends too, or begins
-// to expire.
+// closeSession follows the end of a connection: its will is published, or waits; its session ends too, or begins to expire. What waits for the
+// connection alone goes with it: replies, and messages of QoS 0.
 func (b *Broker) closeSession(c *Conn) {
-	now := b.config.Now()
-	c.session.leave(now.Add(c.session.expiry))
-	if c.session.expiry > 0 {
-		b.keepSession(c.session, now)
+	now, s := b.config.Now(), c.session
+	if c.will != nil && c.established.Load() && !c.withoutWill.Load() {
+		b.publishWill(c.will, s)
+	}
+	s.mu.Lock()
+	s.conn.Store(nil)
+	s.expires = now.Add(s.expiry)
+	s.takeUnacked(func(d *delivery) bool { return d.to != nil && s.uncount(d) })
+	s.waiting = slices.DeleteFunc(s.waiting, func(d *delivery) bool { return (d.to != nil || d.qos == 0) && s.uncount(d) })
+	s.waitingQoS0 = 0
+	s.mu.Unlock()
+	if s.expiry > 0 {
+		b.keepSession(s, now)
 	} else {
-		b.dropSession(c.principal.ClientID)
+		b.dropSession(s.clientID)
 	}
 }
 
-// dropSession ends the session of a client that is away, if there is one. A will
-// that waits for its delay is published then [MQTT-3.1.2.5].
+// dropSession ends the session of a client that is away, if there is one. A will that waits for its delay is published then [MQTT-3.1.2.5].
 func (b *Broker) dropSession(clientID string) {
 	b.mu.Lock()
 	s := b.sessions[clientID]
@@ -111,16 +132,14 @@ func (b *Broker) dropSession(clientID string) {
 	for filter := range s.subscribed() {
 		b.topics.remove(s, filter)
 	}
-	s.release()
-	if m := b.takeWill(clientID); m != nil {
-		b.Publish(m)
+	s.mu.Lock()
+	s.allBytes.Add(-int64(s.bytes))
+	s.allBytes = new(atomic.Int64) // for what is still under way to it
+	s.mu.Unlock()
+	if w := b.takeWill(s); w != nil {
+		b.Publish(w.message)
 	}
-	if s.store == nil {
-		return
-	}
-	if err := s.store.dropSession(clientID); err != nil {
-		b.config.Log.Error("dropping a session", "client", clientID, "error", err)
-	}
+	s.store.dropSession(clientID)
 }
 
 // expireSession ends a session unless its client has come back meanwhile.
@@ -132,73 +151,51 @@ func (b *Broker) expireSession(s *session, now time.Time) {
 	}
 }
 
-// keepSession stores the record of a session. left is zero while its client is
-// connected.
+// keepSession stores the record of a session. left is zero while its client is connected.
 func (b *Broker) keepSession(s *session, left time.Time) {
-	if s.store == nil {
+	s.store.keepSession(s.clientID, sessionRecord{s.version, s.expiry, left})
+}
+
+// publishWill publishes a will after its delay; a session that ends earlier ends the delay too.
+func (b *Broker) publishWill(w *will, s *session) {
+	delay := min(w.delay, s.expiry)
+	if delay == 0 {
+		b.Publish(w.message)
 		return
 	}
-	if err := s.store.keepSession(s.clientID, sessionRecord{s.version, s.expiry, left}); err != nil {
-		b.config.Log.Error("keeping a session", "client", s.clientID, "error", err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return // nothing waits for it any more
 	}
-}
-
-// restoreSessions brings back the sessions of an earlier run. Their clients
-// left when they did, or else when that run ended without closing them.
-func (b *Broker) restoreSessions() error {
-	stored, err := b.store.sessions()
-	if err != nil {
-		return err
-	}
-	now := b.config.Now()
-	for _, r := range stored {
-		s := b.newSession(r.clientID, r.ProtocolVersion, true)
-		s.expiry = r.Expiry
-		if r.Left.IsZero() {
-			r.Left = now
-			b.keepSession(s, now)
+	s.will = w
+	b.work.Add(1)
+	w.timer = time.AfterFunc(delay, func() {
+		defer b.work.Done()
+		b.mu.Lock()
+		due := s.will == w
+		if due {
+			s.will = nil
 		}
-		s.expires = r.Left.Add(r.Expiry)
-		s.subscriptions = map[string]subscription{}
-		for _, sub := range r.subscriptions {
-			s.subscriptions[sub.Filter] = sub
-			b.topics.add(s, sub)
+		b.mu.Unlock()
+		if due {
+			b.Publish(w.message)
 		}
-		for _, d := range r.messages {
-			s.count(d.message.size())
-		}
-		s.waiting = r.messages
-		b.sessions[r.clientID] = s
-		b.expireSession(s, now)
+	})
+}
+
+// takeWill removes and returns the delayed will of a session, nil without one.
+func (b *Broker) takeWill(s *session) *will {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := s.will
+	if s.will = nil; w != nil && w.timer.Stop() {
+		b.work.Done()
 	}
-	return nil
+	return w
 }
 
-// enter lets a connection take what is there. What was sent before and not
-// acknowledged waits to be sent again, under another packet id.
-func (s *session) enter(c *Conn, receiveMaximum uint16) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conn, s.expires, s.limit = c, time.Time{}, min(maxUnacknowledged, int(receiveMaximum))
-	s.waiting = append(s.takeUnacked(func(*delivery) bool { return true }), s.waiting...)
-	for _, d := range s.waiting {
-		d.first, d.waited = time.Time{}, true
-	}
-}
-
-// leave notes that the connection has gone, and when the session ends. What waits
-// for it alone goes with it: replies, and messages of QoS 0.
-func (s *session) leave(expires time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conn, s.expires = nil, expires
-	s.takeUnacked(func(d *delivery) bool { return d.direct && s.uncount(d) })
-	s.waiting = slices.DeleteFunc(s.waiting, func(d *delivery) bool { return (d.direct || d.qos == 0) && s.uncount(d) })
-	s.waitingQoS0 = 0
-}
-
-// uncount takes a message that leaves from the bytes. It is true, for use in
-// conditions. The caller holds mu.
+// uncount takes a message that leaves from the bytes. It is true, for use in conditions. The caller holds mu.
 func (s *session) uncount(d *delivery) bool {
 	s.count(-d.message.size())
 	return true
@@ -208,21 +205,6 @@ func (s *session) uncount(d *delivery) bool {
 func (s *session) count(bytes int) {
 	s.bytes += bytes
 	s.allBytes.Add(int64(bytes))
-}
-
-// release takes the messages of a session that has ended from the bytes of all.
-func (s *session) release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.allBytes.Add(-int64(s.bytes))
-	s.allBytes = new(atomic.Int64) // for what is still under way to it
-}
-
-// connected reports whether the client is there.
-func (s *session) connected() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn != nil
 }
 
 // expired reports whether the session has ended while the client was away.
@@ -236,15 +218,10 @@ func (s *session) expired(now time.Time) bool {
 func (s *session) subscribed() map[string]subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[string]subscription, len(s.subscriptions))
-	for filter, sub := range s.subscriptions {
-		all[filter] = sub
-	}
-	return all
+	return maps.Clone(s.subscriptions)
 }
 
-// takeUnacked removes and returns the unacknowledged messages that match, in
-// the order of their sending. The caller holds mu.
+// takeUnacked removes and returns the unacknowledged messages that match, in the order of their sending. The caller holds mu.
 func (s *session) takeUnacked(match func(*delivery) bool) (taken []*delivery) {
 	for id, d := range s.unacked {
 		if match(d) {

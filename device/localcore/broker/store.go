@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -12,19 +13,21 @@ import (
 
 const openTimeout = time.Second
 
-// The store has a bucket of retained messages by topic, and one of sessions:
-// a bucket for each client id, with a record and two buckets in it.
+// The store has a bucket of retained messages by topic, and one of sessions: a bucket for each client id, with a record and two buckets in it.
 var (
 	retainedBucket      = []byte("retained")
 	sessionsBucket      = []byte("sessions")
-	sessionKey          = []byte("session")
+	sessionKey          = "session"
 	subscriptionsBucket = []byte("subscriptions") // by filter
 	messagesBucket      = []byte("messages")      // by number, in the order of arrival
 )
 
-// A store keeps retained messages and persistent sessions over restarts. Each
-// method is one transaction, on disk when it returns.
-type store struct{ db *bolt.DB }
+// A store keeps retained messages and persistent sessions over restarts. Each method is one transaction, on disk when it returns; a failure is
+// logged. A nil store keeps nothing.
+type store struct {
+	db  *bolt.DB
+	log *slog.Logger
+}
 
 // A messageRecord is a message as it is stored.
 type messageRecord struct {
@@ -44,213 +47,165 @@ type sessionRecord struct {
 	Left time.Time `json:"left,omitzero"`
 }
 
-// A storedSession is what a restart finds of a session.
-type storedSession struct {
-	sessionRecord
-	clientID      string
-	subscriptions []subscription
-	messages      []*delivery
-}
-
-func openStore(path string) (*store, error) {
+func openStore(path string, log *slog.Logger) (*store, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: openTimeout})
 	if err != nil {
 		return nil, fmt.Errorf("opening the broker's state %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{retainedBucket, sessionsBucket} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
+		_, err := tx.CreateBucketIfNotExists(retainedBucket)
+		if err == nil {
+			_, err = tx.CreateBucketIfNotExists(sessionsBucket)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		db.Close()
 		return nil, fmt.Errorf("opening the broker's state %s: %w", path, err)
 	}
-	return &store{db}, nil
+	return &store{db, log}, nil
 }
-
-func (s *store) close() error { return s.db.Close() }
 
 func recordOf(m *Message, qos byte, retain bool) messageRecord {
 	return messageRecord{m.Topic, m.Payload, qos, retain, m.Time.Unix(), m.properties()}
 }
 
-func (r messageRecord) message() *Message {
+func (r *messageRecord) message() *Message {
 	m := &Message{Topic: r.Topic, Payload: r.Payload, QoS: r.QoS, Retain: r.Retain, Time: time.Unix(r.CreatedUnix, 0)}
 	m.setProperties(r.Properties)
 	return m
 }
 
-func put(b *bolt.Bucket, key []byte, value any) error {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	return b.Put(key, data)
-}
+// Records are values by key; a nil one removes what is there.
+type records map[string]any
 
-// retain stores a message under its topic. One without payload removes it.
-func (s *store) retain(m *Message) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		bucket := tx.Bucket(retainedBucket)
-		if len(m.Payload) == 0 {
-			return bucket.Delete([]byte(m.Topic))
+func (r records) write(b *bolt.Bucket) error {
+	for key, value := range r {
+		data, err := json.Marshal(value)
+		switch {
+		case value == nil:
+			err = b.Delete([]byte(key))
+		case err == nil:
+			err = b.Put([]byte(key), data)
 		}
-		return put(bucket, []byte(m.Topic), recordOf(m, m.QoS, true))
-	})
-}
-
-// retained returns all retained messages.
-func (s *store) retained() (all []*Message, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(retainedBucket).ForEach(func(topic, value []byte) error {
-			var r messageRecord
-			if err := json.Unmarshal(value, &r); err != nil {
-				return fmt.Errorf("topic %s: %w", topic, err)
-			}
-			all = append(all, r.message())
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the retained messages: %w", err)
-	}
-	return all, nil
-}
-
-// keepSession stores the record of a session; its subscriptions and messages stay.
-func (s *store) keepSession(clientID string, r sessionRecord) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		bucket, err := tx.Bucket(sessionsBucket).CreateBucketIfNotExists([]byte(clientID))
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// update works on the store. key is what the work is about, for the log.
+func (s *store) update(key string, work func(tx *bolt.Tx) error) {
+	if s == nil {
+		return
+	}
+	if err := s.db.Update(work); err != nil {
+		s.log.Error("storing the broker's state", "key", key, "error", err)
+	}
+}
+
+// retain stores a message under its topic. One without payload removes it.
+func (s *store) retain(m *Message) {
+	r := records{m.Topic: recordOf(m, m.QoS, true)}
+	if len(m.Payload) == 0 {
+		r[m.Topic] = nil
+	}
+	s.update(m.Topic, func(tx *bolt.Tx) error { return r.write(tx.Bucket(retainedBucket)) })
+}
+
+// keepSession stores the record of a session; its subscriptions and messages stay.
+func (s *store) keepSession(clientID string, r sessionRecord) {
+	s.update(clientID, func(tx *bolt.Tx) error {
+		bucket, err := tx.Bucket(sessionsBucket).CreateBucketIfNotExists([]byte(clientID))
 		for _, name := range [][]byte{subscriptionsBucket, messagesBucket} {
-			if _, err := bucket.CreateBucketIfNotExists(name); err != nil {
-				return err
+			if err == nil {
+				_, err = bucket.CreateBucketIfNotExists(name)
 			}
 		}
-		return put(bucket, sessionKey, r)
-	})
-}
-
-// dropSession removes a session, if it is there.
-func (s *store) dropSession(clientID string) error {
-	name := []byte(clientID)
-	known := false
-	err := s.db.View(func(tx *bolt.Tx) error {
-		known = tx.Bucket(sessionsBucket).Bucket(name) != nil
-		return nil
-	})
-	if err != nil || !known {
-		return err // most sessions are clean: spare them a write
-	}
-	return s.db.Update(func(tx *bolt.Tx) error {
-		if tx.Bucket(sessionsBucket).Bucket(name) == nil {
-			return nil
+		if err != nil {
+			return err
 		}
-		return tx.Bucket(sessionsBucket).DeleteBucket(name)
+		return records{sessionKey: r}.write(bucket)
 	})
 }
 
-// updateSession works on a bucket of a session. A session that was dropped
-// meanwhile stays so.
-func (s *store) updateSession(clientID string, name []byte, work func(*bolt.Bucket) error) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+// dropSession removes a session.
+func (s *store) dropSession(clientID string) {
+	s.update(clientID, func(tx *bolt.Tx) error { return tx.Bucket(sessionsBucket).DeleteBucket([]byte(clientID)) })
+}
+
+// updateSession changes a bucket of a session. A session that was dropped meanwhile stays so.
+func (s *store) updateSession(clientID string, bucket []byte, r records) {
+	s.update(clientID, func(tx *bolt.Tx) error {
 		session := tx.Bucket(sessionsBucket).Bucket([]byte(clientID))
 		if session == nil {
 			return nil
 		}
-		return work(session.Bucket(name))
+		return r.write(session.Bucket(bucket))
 	})
 }
 
-// subscribe stores subscriptions of a session.
-func (s *store) subscribe(clientID string, subscriptions []subscription) error {
-	return s.updateSession(clientID, subscriptionsBucket, func(b *bolt.Bucket) error {
-		for _, sub := range subscriptions {
-			if err := put(b, []byte(sub.Filter), sub); err != nil {
-				return err
-			}
+// messageKey is the key of a message: its number, so that the order is that of arrival.
+func messageKey(number uint64) string { return string(binary.BigEndian.AppendUint64(nil, number)) }
+
+// read decodes the records of a bucket.
+func read[T any](b *bolt.Bucket, each func(key string, value T)) error {
+	return b.ForEach(func(key, data []byte) error {
+		var value T
+		if err := json.Unmarshal(data, &value); err != nil {
+			return fmt.Errorf("record %q: %w", key, err)
 		}
+		each(string(key), value)
 		return nil
 	})
 }
 
-// unsubscribe removes subscriptions of a session.
-func (s *store) unsubscribe(clientID string, filters []string) error {
-	return s.updateSession(clientID, subscriptionsBucket, func(b *bolt.Bucket) error {
-		for _, filter := range filters {
-			if err := b.Delete([]byte(filter)); err != nil {
-				return err
-			}
+// restore brings back what an earlier run kept. The clients of its sessions left when they did, or else when that run ended without closing them.
+func (b *Broker) restore() error {
+	now := b.config.Now()
+	connected := map[*session]bool{}
+	err := b.store.db.View(func(tx *bolt.Tx) error {
+		if err := read(tx.Bucket(retainedBucket), func(_ string, r messageRecord) { b.retained.set(r.message()) }); err != nil {
+			return fmt.Errorf("reading the retained messages: %w", err)
 		}
-		return nil
-	})
-}
-
-// add stores a message of a session and returns its number, from 1.
-func (s *store) add(clientID string, d *delivery) (number uint64, err error) {
-	err = s.updateSession(clientID, messagesBucket, func(b *bolt.Bucket) error {
-		if number, err = b.NextSequence(); err != nil {
-			return err
-		}
-		return put(b, binary.BigEndian.AppendUint64(nil, number), recordOf(d.message, d.qos, d.retain))
-	})
-	return number, err
-}
-
-// remove removes a message of a session.
-func (s *store) remove(clientID string, number uint64) error {
-	return s.updateSession(clientID, messagesBucket, func(b *bolt.Bucket) error {
-		return b.Delete(binary.BigEndian.AppendUint64(nil, number))
-	})
-}
-
-// sessions returns all sessions.
-func (s *store) sessions() (all []storedSession, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
 		sessions := tx.Bucket(sessionsBucket)
 		return sessions.ForEachBucket(func(clientID []byte) error {
-			session, err := readSession(sessions.Bucket(clientID))
-			if err != nil {
-				return fmt.Errorf("client id %s: %w", clientID, err)
+			bucket := sessions.Bucket(clientID)
+			var r sessionRecord
+			if err := json.Unmarshal(bucket.Get([]byte(sessionKey)), &r); err != nil {
+				return fmt.Errorf("reading the session of %s: %w", clientID, err)
 			}
-			session.clientID = string(clientID)
-			all = append(all, session)
+			s := b.newSession(string(clientID), r.ProtocolVersion, true)
+			connected[s] = r.Left.IsZero()
+			if r.Left.IsZero() {
+				r.Left = now
+			}
+			s.expiry, s.expires = r.Expiry, r.Left.Add(r.Expiry)
+			err := read(bucket.Bucket(subscriptionsBucket), func(_ string, sub subscription) { b.addSubscription(s, sub) })
+			if err != nil {
+				return fmt.Errorf("reading the subscriptions of %s: %w", clientID, err)
+			}
+			err = read(bucket.Bucket(messagesBucket), func(key string, r messageRecord) {
+				d := &delivery{message: r.message(), qos: r.QoS, retain: r.Retain, number: binary.BigEndian.Uint64([]byte(key))}
+				s.count(d.message.size())
+				s.waiting, s.lastNumber = append(s.waiting, d), d.number
+			})
+			if err != nil {
+				return fmt.Errorf("reading the messages of %s: %w", clientID, err)
+			}
+			b.sessions[s.clientID] = s
 			return nil
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading the sessions: %w", err)
+		return err
 	}
-	return all, nil
-}
-
-func readSession(b *bolt.Bucket) (s storedSession, err error) {
-	if err := json.Unmarshal(b.Get(sessionKey), &s.sessionRecord); err != nil {
-		return s, err
-	}
-	err = b.Bucket(subscriptionsBucket).ForEach(func(_, value []byte) error {
-		var sub subscription
-		s.subscriptions = append(s.subscriptions, sub)
-		return json.Unmarshal(value, &s.subscriptions[len(s.subscriptions)-1])
-	})
-	if err != nil {
-		return s, err
-	}
-	err = b.Bucket(messagesBucket).ForEach(func(number, value []byte) error {
-		var r messageRecord
-		if err := json.Unmarshal(value, &r); err != nil {
-			return err
+	for s, connected := range connected {
+		if connected {
+			b.keepSession(s, now)
 		}
-		s.messages = append(s.messages, &delivery{
-			message: r.message(), qos: r.QoS, retain: r.Retain, number: binary.BigEndian.Uint64(number),
-		})
-		return nil
-	})
-	return s, err
+		b.expireSession(s, now)
+	}
+	return nil
 }

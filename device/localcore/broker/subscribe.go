@@ -19,32 +19,41 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		return b.violation(c, event.Subscribe, code)
 	}
 	for _, sub := range pk.Filters {
-		if sub.Qos > 1 {
+		switch {
+		case sub.Qos > 1:
 			return b.rejectQoS2(c, event.Subscribe, sub.Filter)
-		}
-		if sub.RetainHandling > 2 { // [MQTT-3.8.3-5]
+		case sub.RetainHandling > 2: // [MQTT-3.8.3-5]
 			return b.violation(c, event.Subscribe, packets.ErrProtocolViolation)
-		}
-		if sub.Identifier > 0 {
+		case sub.Identifier > 0:
 			return b.violation(c, event.Subscribe, packets.ErrSubscriptionIdentifiersNotSupported)
 		}
 	}
 	existing := c.session.subscribed()
 	codes, denied := b.authorizeFilters(c, pk.Filters, existing)
 	if denied && !c.v5() {
-		c.end(reasonForbidden, errNotAuthorized)
+		c.end(reasonForbidden, packets.ErrNotAuthorized)
 		return errClosed // no SUBACK
 	}
-	b.addSubscriptions(c, pk.Filters, codes)
-	answer := codes
-	if !c.v5() { // which has one code for every failure
-		answer = make([]byte, len(codes))
-		for i, code := range codes {
-			answer[i] = min(code, failure)
+	var topics []string
+	added := records{}
+	suback := newPacket(packets.Suback, pk.PacketID)
+	for i, f := range pk.Filters {
+		if codes[i] < failure {
+			sub := subscription{f.Filter, f.Qos, f.NoLocal, f.RetainAsPublished}
+			b.addSubscription(c.session, sub)
+			topics, added[sub.Filter] = append(topics, sub.Filter), sub
+			c.record(event.Subscribed, sub.Filter)
+		}
+		if suback.ReasonCodes = append(suback.ReasonCodes, codes[i]); !c.v5() {
+			suback.ReasonCodes[i] = min(codes[i], failure) // the one code for every failure
 		}
 	}
-	suback := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Suback}, PacketID: pk.PacketID, ReasonCodes: answer}
-	if delay := b.config.subackDelay(); delay > 0 && !denied {
+	b.subscriptionsChanged(c, "subscribed", topics, added)
+	var delay time.Duration
+	if b.config.DelaySuback != nil {
+		delay = b.config.DelaySuback()
+	}
+	if delay > 0 && !denied {
 		c.delayed.Add(1)
 		time.AfterFunc(delay, func() {
 			c.delayed.Add(-1)
@@ -54,65 +63,50 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		return err
 	}
 	if denied && !b.config.KeepOpenOnDeny {
-		c.end(reasonForbidden, errNotAuthorized)
+		c.end(reasonForbidden, packets.ErrNotAuthorized)
 		return errClosed
 	}
-	// AWS sends the retained message of an exact filter, none for a wildcard and
-	// none to shared subscriptions.
+	// AWS sends the retained message of an exact filter, none for a wildcard and none to shared subscriptions.
 	// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 	for i, sub := range pk.Filters {
 		_, existed := existing[sub.Filter]
 		asked := sub.RetainHandling == 0 || sub.RetainHandling == 1 && !existed
-		if codes[i] >= failure || !asked {
-			continue
-		}
-		if m, ok := b.Retained(sub.Filter); ok && b.mayReceive(c, sub.Filter) {
-			b.enqueue(c.session, &delivery{message: m, qos: min(m.QoS, codes[i]), retain: true})
+		if m, ok := b.Retained(sub.Filter); ok && asked && codes[i] < failure {
+			b.offer(c.session, &delivery{message: m, qos: min(m.QoS, codes[i]), retain: true})
 		}
 	}
 	return nil
 }
 
-func (c *Config) subackDelay() time.Duration {
-	if c.DelaySuback == nil {
-		return 0
-	}
-	return c.DelaySuback()
-}
-
-// authorizeFilters returns the SUBACK code of each filter, and whether a policy
-// denied one.
+// authorizeFilters returns the SUBACK code of each filter, and whether a policy denied one.
 func (b *Broker) authorizeFilters(c *Conn, filters packets.Subscriptions, existing map[string]subscription) (codes []byte, denied bool) {
-	codes = make([]byte, len(filters))
 	throttled := b.config.EnforceRates && !b.allSubscribes.AllowN(b.config.Now(), 1)
 	room := maxSubscriptions - len(existing)
-	for i, sub := range filters {
+	for _, sub := range filters {
 		code, reason := checkFilter(sub)
 		_, known := existing[sub.Filter]
 		switch {
 		case throttled:
-			code, reason = errQuotaExceeded, fmt.Sprintf("more than %d SUBSCRIBEs per second in this account", accountSubscribes)
+			code, reason = packets.ErrQuotaExceeded, fmt.Sprintf("more than %d SUBSCRIBEs per second in this account", accountSubscribes)
 		case len(filters) > maxFiltersPerSubscribe:
-			code, reason = errQuotaExceeded, fmt.Sprintf("a SUBSCRIBE with %d filters; %d are allowed", len(filters), maxFiltersPerSubscribe)
+			code, reason = packets.ErrQuotaExceeded, fmt.Sprintf("a SUBSCRIBE with %d filters; %d are allowed", len(filters), maxFiltersPerSubscribe)
 		case reason == "" && !known && room <= 0:
-			code, reason = errQuotaExceeded, fmt.Sprintf("the connection has %d subscriptions, all that are allowed", maxSubscriptions)
+			code, reason = packets.ErrQuotaExceeded, fmt.Sprintf("the connection has %d subscriptions, all that are allowed", maxSubscriptions)
 		case reason == "":
-			var allowed bool
-			if allowed, reason = c.authorize("iot:Subscribe", "topicfilter/"+sub.Filter); allowed {
-				reason = ""
-			} else {
-				code, denied = errNotAuthorized, true
+			allowed, why := c.auth.Authorize(AuthRequest{Action: "iot:Subscribe", Resource: "topicfilter/" + sub.Filter})
+			if !allowed {
+				code, reason, denied = packets.ErrNotAuthorized, why, true
 			}
 		}
 		if reason != "" {
 			b.reject(c, event.Subscribe, sub.Filter, reason)
-			codes[i] = code.Code
+			codes = append(codes, code.Code)
 			continue
 		}
 		if !known {
 			room--
 		}
-		codes[i] = sub.Qos
+		codes = append(codes, sub.Qos)
 	}
 	return codes, denied
 }
@@ -135,37 +129,23 @@ func checkFilter(sub packets.Subscription) (code packets.Code, reason string) {
 	return packets.CodeSuccess, ""
 }
 
-// addSubscriptions adds those that were granted.
-func (b *Broker) addSubscriptions(c *Conn, filters packets.Subscriptions, codes []byte) {
-	var added []subscription
-	var topics []string
-	s := c.session
-	for i, f := range filters {
-		if codes[i] >= failure {
-			continue
-		}
-		sub := subscription{f.Filter, f.Qos, f.NoLocal, f.RetainAsPublished}
-		b.topics.add(s, sub)
-		s.mu.Lock()
-		if s.subscriptions == nil {
-			s.subscriptions = map[string]subscription{}
-		}
-		s.subscriptions[sub.Filter] = sub
-		s.mu.Unlock()
-		added, topics = append(added, sub), append(topics, sub.Filter)
-		e := c.Event(event.Subscribed)
-		e.Topic = sub.Filter
-		b.config.Record(e)
+// addSubscription adds or replaces a subscription.
+func (b *Broker) addSubscription(s *session, sub subscription) {
+	b.topics.add(s, sub)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.subscriptions == nil {
+		s.subscriptions = map[string]subscription{}
 	}
-	if len(added) == 0 {
-		return
+	s.subscriptions[sub.Filter] = sub
+}
+
+// subscriptionsChanged stores changed subscriptions and publishes the lifecycle event.
+func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string, changed records) {
+	if len(topics) > 0 {
+		c.session.store.updateSession(c.session.clientID, subscriptionsBucket, changed)
+		b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: what, Topics: topics})
 	}
-	if s.store != nil {
-		if err := s.store.subscribe(s.clientID, added); err != nil {
-			b.config.Log.Error("keeping subscriptions", "client", s.clientID, "error", err)
-		}
-	}
-	b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: "subscribed", Topics: topics})
 }
 
 // unsubscribe deals with an UNSUBSCRIBE.
@@ -174,37 +154,26 @@ func (b *Broker) unsubscribe(c *Conn, pk *packets.Packet) error {
 		return b.violation(c, event.Subscribe, code)
 	}
 	s := c.session
-	codes := make([]byte, len(pk.Filters))
 	var topics []string
-	for i, sub := range pk.Filters {
-		if code, reason := checkFilter(sub); reason != "" {
+	removed := records{}
+	unsuback := newPacket(packets.Unsuback, pk.PacketID)
+	for _, sub := range pk.Filters {
+		code, reason := checkFilter(sub) // AWS lists no code for a filter that was not there (B8)
+		unsuback.ReasonCodes = append(unsuback.ReasonCodes, code.Code)
+		if reason != "" {
 			b.reject(c, event.Subscribe, sub.Filter, reason)
-			codes[i] = code.Code
 			continue
 		}
-		codes[i] = packets.CodeSuccess.Code // AWS lists no code for a filter that was not there (B8)
 		s.mu.Lock()
 		_, existed := s.subscriptions[sub.Filter]
 		delete(s.subscriptions, sub.Filter)
 		s.mu.Unlock()
-		if !existed {
-			continue
+		if existed {
+			b.topics.remove(s, sub.Filter)
+			topics, removed[sub.Filter] = append(topics, sub.Filter), nil
+			c.record(event.Unsubscribed, sub.Filter)
 		}
-		b.topics.remove(s, sub.Filter)
-		topics = append(topics, sub.Filter)
-		e := c.Event(event.Unsubscribed)
-		e.Topic = sub.Filter
-		b.config.Record(e)
 	}
-	if len(topics) > 0 {
-		if s.store != nil {
-			if err := s.store.unsubscribe(s.clientID, topics); err != nil {
-				b.config.Log.Error("removing subscriptions", "client", s.clientID, "error", err)
-			}
-		}
-		b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: "unsubscribed", Topics: topics})
-	}
-	return c.queue(&packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Unsuback}, PacketID: pk.PacketID, ReasonCodes: codes,
-	})
+	b.subscriptionsChanged(c, "unsubscribed", topics, removed)
+	return c.queue(unsuback)
 }

@@ -26,8 +26,13 @@ type topicTree struct {
 // A topicNode is one level of the filters.
 type topicNode struct {
 	children    map[string]*topicNode // by level, + and # among them
-	subscribers map[*session]subscription
-	groups      map[string]map[*session]subscription // by the name of the share
+	subscribers map[subscriber]subscription
+}
+
+// A subscriber is a session or, in a group, its membership of a shared subscription.
+type subscriber struct {
+	session *session
+	group   string
 }
 
 // splitShare takes $share/GROUP/ from a filter; group is empty without it.
@@ -56,20 +61,10 @@ func (t *topicTree) add(s *session, sub subscription) {
 		}
 		n = child
 	}
-	if group == "" {
-		if n.subscribers == nil {
-			n.subscribers = map[*session]subscription{}
-		}
-		n.subscribers[s] = sub
-		return
+	if n.subscribers == nil {
+		n.subscribers = map[subscriber]subscription{}
 	}
-	if n.groups == nil {
-		n.groups = map[string]map[*session]subscription{}
-	}
-	if n.groups[group] == nil {
-		n.groups[group] = map[*session]subscription{}
-	}
-	n.groups[group][s] = sub
+	n.subscribers[subscriber{s, group}] = sub
 }
 
 // remove removes a subscription, if it is there.
@@ -77,27 +72,22 @@ func (t *topicTree) remove(s *session, filter string) {
 	group, filter := splitShare(filter)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.root.remove(s, group, filter)
+	t.root.remove(subscriber{s, group}, filter)
 }
 
 // remove also removes levels that became empty.
-func (n *topicNode) remove(s *session, group, filter string) {
+func (n *topicNode) remove(s subscriber, filter string) {
 	level, rest, more := strings.Cut(filter, "/")
 	child := n.children[level]
 	switch {
 	case child == nil:
 		return
 	case more:
-		child.remove(s, group, rest)
-	case group == "":
-		delete(child.subscribers, s)
+		child.remove(s, rest)
 	default:
-		delete(child.groups[group], s)
-		if len(child.groups[group]) == 0 {
-			delete(child.groups, group)
-		}
+		delete(child.subscribers, s)
 	}
-	if len(child.children)+len(child.subscribers)+len(child.groups) == 0 {
+	if len(child.children)+len(child.subscribers) == 0 {
 		delete(n.children, level)
 	}
 }
@@ -141,17 +131,21 @@ func (n *topicNode) collect(found map[*session]subscription) {
 		}
 		found[s] = sub
 	}
+	var chosen map[string]*session // of each group
 	for s, sub := range n.subscribers {
-		merge(s, sub)
-	}
-	for _, members := range n.groups {
-		var chosen *session
-		for s := range members { // in random order; one that is away only if all are
-			if chosen = s; s.connected() {
-				break
-			}
+		if s.group == "" {
+			merge(s.session, sub)
+			continue
 		}
-		merge(chosen, members[chosen])
+		if chosen == nil {
+			chosen = map[string]*session{}
+		}
+		if one := chosen[s.group]; one == nil || one.conn.Load() == nil { // in random order; one that is away only if all are
+			chosen[s.group] = s.session
+		}
+	}
+	for group, s := range chosen {
+		merge(s, n.subscribers[subscriber{s, group}])
 	}
 }
 
