@@ -43,24 +43,24 @@ func (r *run) claimAccess(ctx context.Context) {
 		clientID: func() string { return "claim-doctor-" + strings.ToLower(rand.Text()) },
 		filters:  []string{create.Accepted(), create.Rejected(), register.Accepted(), register.Rejected()},
 	}
-	var failed []Check // of the claims before
+	var checks []Check // those of the claims before, too
 	for i, claim := range r.claims {
 		one := &run{Config: r.Config, roots: r.roots, port: r.port, trusted: r.trusted, skew: r.skew}
 		one.Progress = func(Check) {}
 		as.certificate = claim.Certificate
 		granted := one.access(ctx, as)
 		r.template = granted[register.Accepted()] && granted[register.Rejected()]
-		works := one.report.Result != Fail
 		for _, c := range one.report.Checks {
 			if len(r.claims) > 1 {
 				c.Found = claim.Path + ": " + c.Found
 			}
-			failed = append(failed, c)
+			checks = append(checks, c)
 		}
+		works := one.report.Result != Fail
 		if !works && i < len(r.claims)-1 {
 			continue
 		}
-		for _, c := range failed {
+		for _, c := range checks {
 			if works && c.Result == Fail {
 				c.Result, c.Class, c.class = Warn, "", awsiot.Failed
 			}
@@ -68,7 +68,7 @@ func (r *run) claimAccess(ctx context.Context) {
 		}
 		return
 	}
-	r.access(ctx, as)
+	r.access(ctx, as) // there is none
 }
 
 // deviceAccess connects as the device and subscribes below its own topic, unless the
@@ -132,64 +132,53 @@ func (r *run) connect(ctx context.Context, as role) (*session.Session, error) {
 	for try := 1; ; try++ {
 		o.ClientID = as.clientID()
 		s, err := session.Connect(ctx, o)
-		if try == 2 || !errors.Is(err, session.ErrClosedSilently) || !pause(ctx) {
+		if try == 2 || !errors.Is(err, session.ErrClosedSilently) || pause(ctx) != nil {
 			return s, err
 		}
 	}
 }
 
-// subscribe tries all filters at once, and one by one when that is denied.
+// subscribe tries all filters at once, and one by one when that is denied, each on a
+// new session if the last one ended.
 func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[string]bool {
-	granted := map[string]bool{}
-	err := r.trySubscribe(ctx, s, as.filters...)
+	try := func(filters ...string) error {
+		ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+		defer cancel()
+		return s.Subscribe(ctx, filters...)
+	}
+	err := try(as.filters...)
 	together := err == nil || len(as.filters) == 1
+	granted := map[string]bool{}
 	for _, filter := range as.filters {
 		if !together {
-			s, err = r.subscribeAlone(ctx, as, s, filter)
+			err = nil
+			if s == nil || ended(s) {
+				if err = pause(ctx); err == nil {
+					s, err = r.connect(ctx, as)
+				}
+			}
+			if err == nil {
+				err = try(filter)
+			}
 		}
 		granted[filter] = err == nil
-		r.reportFilter(as, filter, err)
+		switch name := as.name + "-subscribe"; {
+		case err == nil:
+			r.ok(name, filter)
+		case errors.Is(err, session.ErrClosedSilently):
+			c := cause("topic-denied", "topics", filter)
+			if as.name == "claim" {
+				c.Remedy = "compare bootstrap.provisioningTemplate with the topics of the claim policy; " + readLog
+			}
+			r.fail(name, awsiot.Denied, filter+": the server closed the connection without a response; AWS IoT does this when a policy denies the request", c)
+		default:
+			r.failure(name, err)
+		}
 	}
 	if s != nil {
 		s.Close(ctx)
 	}
 	return granted
-}
-
-// subscribeAlone tries one filter, on a new session if the last one ended.
-func (r *run) subscribeAlone(ctx context.Context, as role, s *session.Session, filter string) (*session.Session, error) {
-	if s == nil || ended(s) {
-		if !pause(ctx) {
-			return nil, ctx.Err()
-		}
-		var err error
-		if s, err = r.connect(ctx, as); err != nil {
-			return nil, err
-		}
-	}
-	return s, r.trySubscribe(ctx, s, filter)
-}
-
-func (r *run) trySubscribe(ctx context.Context, s *session.Session, filters ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
-	defer cancel()
-	return s.Subscribe(ctx, filters...)
-}
-
-func (r *run) reportFilter(as role, filter string, err error) {
-	name := as.name + "-subscribe"
-	switch {
-	case err == nil:
-		r.ok(name, filter)
-	case errors.Is(err, session.ErrClosedSilently):
-		c := cause("topic-denied", "topics", filter)
-		if as.name == "claim" {
-			c.Remedy = "compare bootstrap.provisioningTemplate with the topics of the claim policy; " + readLog
-		}
-		r.fail(name, awsiot.Denied, filter+": the server closed the connection without a response; AWS IoT does this when a policy denies the request", c)
-	default:
-		r.failure(name, err)
-	}
 }
 
 // provisioningTemplate reports what is known of the template without
@@ -214,12 +203,12 @@ func ended(s *session.Session) bool {
 	}
 }
 
-// pause keeps two CONNECTs apart. It reports whether the context goes on.
-func pause(ctx context.Context) bool {
+// pause keeps two CONNECTs apart.
+func pause(ctx context.Context) error {
 	select {
 	case <-time.After(connectInterval):
-		return true
+		return nil
 	case <-ctx.Done():
-		return false
+		return ctx.Err()
 	}
 }

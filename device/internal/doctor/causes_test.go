@@ -116,7 +116,7 @@ func TestCausesOfErrors(t *testing.T) {
 func TestRemediesHarmNothing(t *testing.T) {
 	forbidden := regexp.MustCompile(`297468|scripts/|templates/|infra/|example-config|\.md\b|\brm\b|delete|INACTIVE|update-certificate|move .* away`)
 	seen := map[string]bool{}
-	for _, c := range doctor.Causes {
+	for _, c := range doctor.Causes() {
 		if seen[c.ID] || c.Message == "" || c.Why == "" || c.Remedy == "" {
 			t.Errorf("%s is there twice or incomplete", c.ID)
 		}
@@ -127,10 +127,28 @@ func TestRemediesHarmNothing(t *testing.T) {
 	}
 }
 
+// markdown returns the table as docs/troubleshooting.md.
+func markdown() string {
+	var b strings.Builder
+	b.WriteString("# Troubleshooting\n\n" +
+		"`iot_device doctor` diagnoses most problems and suggests a fix for each. This is its table of causes, which the hints of errors use too;\n" +
+		"the program generates this page. `iot_device help exit-codes` has what a script can rely on.\n\n" +
+		"| Message | Cause | What to do | ID |\n|---|---|---|---|\n")
+	words := regexp.MustCompile(`\{([a-z]+)\}`)
+	cell := func(text string) string {
+		text = words.ReplaceAllStringFunc(text, func(w string) string { return strings.ToUpper(strings.Trim(w, "{}")) })
+		return strings.ReplaceAll(text, "|", `\|`)
+	}
+	for _, c := range doctor.Causes() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | `%s` |\n", c.Message, cell(c.Why), cell(c.Remedy), c.ID)
+	}
+	return b.String()
+}
+
 // The page has the table as the program has it; with UPDATE_GOLDEN set it is written.
 func TestTroubleshootingPageIsTheTable(t *testing.T) {
 	page := filepath.Join("..", "..", "..", "docs", "troubleshooting.md")
-	want := doctor.Markdown()
+	want := markdown()
 	if os.Getenv("UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

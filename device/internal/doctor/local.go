@@ -261,3 +261,79 @@ func existing(dir string) string {
 		dir = filepath.Dir(dir)
 	}
 }
+
+// No device has run this program before earliest, and the roots of AWS IoT have
+// expired by latest. A clock without a battery begins at 1970 or 2000; one with
+// a broken battery may show anything.
+var (
+	earliest = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+// plausible reports whether the clock may be right.
+func (r *run) plausible() bool {
+	now := r.Now()
+	return !now.Before(earliest) && now.Before(latest)
+}
+
+// clock compares the clock with itself and with what is on disk.
+func (r *run) clock(context.Context) {
+	now := r.Now()
+	if !r.plausible() {
+		r.skew = earliest.Sub(now)
+		r.fail("clock", awsiot.Temporary, fmt.Sprintf("the clock is %d: it shows %s", now.UTC().Year(), date(now)), cause("clock"))
+	}
+	for _, claim := range r.claims {
+		leaf := claim.Certificate.Leaf
+		r.noEarlierThan(leaf, fmt.Sprintf("the claim certificate %q", leaf.Subject))
+	}
+	if r.device != nil {
+		r.noEarlierThan(r.device.Certificate, "the device's certificate")
+	}
+	if r.skew == 0 {
+		r.ok("clock", date(now))
+	}
+}
+
+// noEarlierThan finds a clock that is behind a certificate, and corrects it. A
+// wrong clock is reported once.
+func (r *run) noEarlierThan(c *x509.Certificate, what string) {
+	if !r.correctTime().Before(c.NotBefore) {
+		return
+	}
+	if r.skew == 0 {
+		r.fail("clock", awsiot.Temporary, fmt.Sprintf("the clock shows %s, and %s was made after that, on %s: the clock is behind", date(r.Now()), what, date(c.NotBefore)), cause("clock"))
+	}
+	r.skew = c.NotBefore.Add(time.Minute).Sub(r.Now())
+}
+
+func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// missingRoots returns the names of the Amazon roots that a bundle lacks. The
+// Starfield root is not among those that AWS recommends: the others are also
+// signed by it.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
+func missingRoots(bundle []*x509.Certificate) (missing []string) {
+	for _, root := range config.AmazonRoots()[:4] {
+		if !slices.ContainsFunc(bundle, root.Equal) {
+			missing = append(missing, root.Subject.CommonName)
+		}
+	}
+	return missing
+}
+
+// otherRoots returns the names of the roots in a bundle that are not Amazon's.
+func otherRoots(bundle []*x509.Certificate) (names []string) {
+	for _, c := range bundle {
+		if !slices.ContainsFunc(config.AmazonRoots(), c.Equal) {
+			names = append(names, c.Subject.String())
+		}
+	}
+	return names
+}
+
+// holds reports whether a root of that name is among those.
+func holds(roots []*x509.Certificate, commonName string) bool {
+	return slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return c.Subject.CommonName == commonName })
+}

@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +11,7 @@ import (
 	"strings"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/session"
 )
 
@@ -100,4 +103,138 @@ func (r *run) dial(ctx context.Context, port int) error {
 		return err
 	}
 	return conn.Close()
+}
+
+const serverName = "server-certificate"
+
+// server reads the server's certificates before it trusts any of them, to
+// report why one is not trusted.
+func (r *run) server(ctx context.Context) {
+	if r.port == 0 {
+		r.skip(serverName, "no port is open")
+		return
+	}
+	state, err := r.handshake(ctx, nil)
+	if len(state.PeerCertificates) == 0 && !isA[tls.RecordHeaderError](err) {
+		// A ClientHello with ML-KEM needs two segments; without, one.
+		small, smallErr := r.handshake(ctx, []tls.CurveID{tls.X25519, tls.CurveP256})
+		if len(small.PeerCertificates) > 0 {
+			r.warn("client-hello", "a TLS handshake with ML-KEM fails ("+err.Error()+"), without it succeeds", cause("client-hello").Why, cause("client-hello").Remedy)
+			state, err = small, smallErr
+		}
+	}
+	switch {
+	case len(state.PeerCertificates) > 0:
+		r.verify(state.PeerCertificates)
+		r.alpn(state, err)
+	case isA[tls.RecordHeaderError](err):
+		r.fail(serverName, awsiot.Temporary, "the server does not speak TLS", cause("not-tls"))
+	case errors.Is(err, context.DeadlineExceeded):
+		r.fail(serverName, awsiot.Temporary, "the server does not respond to the TLS handshake", cause("tls-silence"))
+	default:
+		r.fail(serverName, awsiot.Temporary, "the TLS handshake failed: "+err.Error(), cause("tls-silence"))
+	}
+}
+
+// handshake runs a handshake without a client certificate and returns what the
+// server showed, also when it closes the connection after that.
+func (r *run) handshake(ctx context.Context, curves []tls.CurveID) (state tls.ConnectionState, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	o := r.options()
+	o.Port = r.port
+	conn, err := session.Dial(ctx, o)
+	if err != nil {
+		return state, err
+	}
+	defer conn.Close()
+	c := &tls.Config{
+		ServerName:         o.Endpoint,
+		MinVersion:         tls.VersionTLS12,
+		CurvePreferences:   curves,
+		InsecureSkipVerify: true, // nothing is sent; verify verifies
+		VerifyConnection: func(s tls.ConnectionState) error {
+			state = s
+			return nil
+		},
+	}
+	if r.port == 443 {
+		c.NextProtos = []string{session.ALPNProtocol}
+	}
+	return state, tls.Client(conn, c).HandshakeContext(ctx)
+}
+
+// verify verifies the chain against the bundle and explains what is wrong.
+func (r *run) verify(chain []*x509.Certificate) {
+	leaf := chain[0]
+	r.noEarlierThan(leaf, "the server's certificate")
+	if r.roots == nil {
+		r.skip(serverName, "there are no roots to verify it against")
+		return
+	}
+	o := x509.VerifyOptions{
+		DNSName:       r.Settings.Server.Endpoint,
+		Roots:         r.roots,
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   r.correctTime(),
+	}
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	verified, err := leaf.Verify(o)
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+	switch {
+	case err == nil:
+		r.trusted = true
+		top := verified[0][len(verified[0])-1]
+		r.ok(serverName, fmt.Sprintf("%q, valid until %s, from root %q", leaf.Subject, date(leaf.NotAfter), top.Subject.CommonName))
+	case isA[x509.HostnameError](err):
+		r.fail(serverName, awsiot.Temporary, fmt.Sprintf("it is for %s, not for %s", strings.Join(leaf.DNSNames, ", "), o.DNSName), cause("wrong-server", "endpoint", o.DNSName))
+	case invalid.Cert != nil && invalid.Reason == x509.Expired:
+		r.fail(serverName, awsiot.Temporary, fmt.Sprintf("%q expired on %s, and the clock shows %s", invalid.Cert.Subject, date(invalid.Cert.NotAfter), date(o.CurrentTime)), cause("server-time"))
+	case isA[x509.UnknownAuthorityError](err):
+		r.unknownRoot(chain[len(chain)-1])
+	default:
+		r.fail(serverName, awsiot.Temporary, "it cannot be verified: "+err.Error(), cause("unknown-root", "roots", r.rootsFrom))
+	}
+}
+
+// unknownRoot names the root that the bundle lacks: the issuer at the top of
+// the chain.
+func (r *run) unknownRoot(top *x509.Certificate) {
+	missing := top.Issuer.CommonName
+	if missing == "" {
+		missing = top.Issuer.String()
+	}
+	found := fmt.Sprintf("its root, %q, is not in %s", missing, r.rootsFrom)
+	c := cause("unknown-root", "roots", r.rootsFrom)
+	switch {
+	case holds(config.AmazonRoots(), missing):
+		c.Why, c.Remedy = "the bundle is incomplete", removeBundle
+	case strings.Contains(missing, "VeriSign") || strings.Contains(missing, "Symantec"):
+		c.Why, c.Remedy = "this is the legacy endpoint, whose root is no longer trusted", askForEndpoint
+	case r.onAWS():
+		c.Why, c.Remedy = "it is not a root of AWS: a proxy that intercepts TLS, or a captive portal, answers in place of the server",
+			"have the proxy pass "+r.Settings.Server.Endpoint+" on unopened; log in to the network"
+	case holds(r.bundle, missing):
+		c.Why, c.Remedy = "the bundle has a root of this name with another key: the server was set up anew since", "copy the server's root certificate again"
+	}
+	r.fail(serverName, awsiot.Temporary, found, c)
+}
+
+// alpn checks that port 443 leads to MQTT and not to HTTPS.
+func (r *run) alpn(state tls.ConnectionState, err error) {
+	const name = "alpn"
+	switch {
+	case r.port != 443:
+		r.skip(name, fmt.Sprintf("port %d uses none", r.port))
+	case state.NegotiatedProtocol == session.ALPNProtocol:
+		r.ok(name, session.ALPNProtocol)
+	default:
+		c := Cause{Why: "a proxy that intercepts TLS, or a server that is not AWS IoT", Remedy: "check server.endpoint, or use server.port 8883"}
+		if err != nil {
+			c.Why = err.Error()
+		}
+		r.fail(name, awsiot.Temporary, "the server does not accept "+session.ALPNProtocol, c)
+	}
 }
