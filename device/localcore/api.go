@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/console"
 	"example.com/fleety/device/localcore/controlapi"
 )
@@ -26,33 +25,15 @@ const (
 	apiHeaderBytes   = 64 << 10
 )
 
-// An apiServer serves the control API and the endpoints of this server's own
-// under /_local/.
-type apiServer struct {
-	http     *http.Server
-	listener net.Listener
-	cancel   context.CancelFunc // ends requests that follow events
-	served   chan error         // nil until it serves
-}
-
-// listenAPI opens the port of the control API. Requests wait until serve.
-func listenAPI(ctx context.Context, c *Config, cert *tls.Certificate) (*apiServer, error) {
-	l, err := net.Listen("tcp", c.API)
+// listenAPI opens the port of the control API. Requests wait until serveAPI.
+func (s *Server) listenAPI(cert *tls.Certificate) error {
+	l, err := net.Listen("tcp", s.config.API)
 	if err != nil {
-		return nil, fmt.Errorf("listening for tools: %w", err)
+		return fmt.Errorf("listening for tools: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	return &apiServer{
-		listener: &plainOrTLS{l, &tls.Config{Certificates: []tls.Certificate{*cert}}},
-		cancel:   cancel,
-		http: &http.Server{
-			ReadHeaderTimeout: apiHeaderTimeout, // of a body: see controlapi
-			IdleTimeout:       apiIdleTimeout,
-			MaxHeaderBytes:    apiHeaderBytes,
-			BaseContext:       func(net.Listener) context.Context { return ctx },
-			ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
-		},
-	}, nil
+	s.api = &plainOrTLS{l, &tls.Config{Certificates: []tls.Certificate{*cert}}}
+	s.onClose(func() error { l.Close(); return nil }) // the server has closed it
+	return nil
 }
 
 // A plainOrTLS is a port for both HTTP and HTTPS: the first byte of a client
@@ -95,63 +76,64 @@ type bufferedConn struct {
 
 func (c bufferedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
 
-// serve begins to serve, once everything that requests can ask for is there.
-func (a *apiServer) serve(handler http.Handler) {
-	a.http.Handler = handler
-	a.served = make(chan error, 1)
-	go func() { a.served <- a.http.Serve(a.listener) }()
+// serveAPI begins to serve, once everything that requests can ask for is there.
+func (s *Server) serveAPI() {
+	ctx, cancel := context.WithCancel(context.Background()) // ends requests that follow events
+	server := &http.Server{
+		Handler:           s.apiHandler(),
+		ReadHeaderTimeout: apiHeaderTimeout, // of a body: see controlapi
+		IdleTimeout:       apiIdleTimeout,
+		MaxHeaderBytes:    apiHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(s.api) }()
+	s.onClose(func() error {
+		cancel()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			server.Close()
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving the control API: %w", err)
+		}
+		return nil
+	})
 }
 
+// apiHandler serves the control API and the endpoints of this server's own under
+// /_local/.
 func (s *Server) apiHandler() http.Handler {
-	services := control{s}
+	c, services := &s.config, control{s}
 	host, port := s.Endpoint()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /mqtt", s.serveWebSocket)
 	mux.Handle("/_local/", http.NewCrossOriginProtection().Handler(s.localHandler()))
 	mux.Handle("GET /tunnel", s.tunnels) // the data plane of secure tunneling
-	if !s.config.NoConsole {
+	if !c.NoConsole {
 		console.Register(mux, console.Config{
-			Endpoint: host, Port: port, API: s.APIURL(), Account: s.config.Account, Region: s.config.Region,
-			Credentials: s.config.Credentials, DeviceConfiguration: s.deviceConfiguration(),
+			Endpoint: host, Port: port, API: s.APIURL(), Account: c.Account, Region: c.Region,
+			Credentials: c.Credentials, DeviceConfiguration: s.deviceConfiguration(),
 		})
 	}
 	mux.Handle("/", controlapi.New(controlapi.Config{
-		Registry:   s.registry,
-		Partition:  s.config.Partition,
-		Region:     s.config.Region,
-		Account:    s.config.Account,
-		Endpoint:   fmt.Sprintf("%s:%d", host, port),
-		Issuer:     services,
-		Registrar:  services,
-		Authorizer: services,
-		Broker:     s.broker,
-		Publish:    func(m *broker.Message) { s.publishOn(m, 0) },
-		Shadows:    services,
-		Jobs:       s.jobs,
-		Rules:      s.rules,
-		Tunnels:    s.tunnels,
-		Quotas:     s.config.Quotas == QuotasAWS,
-		Log:        s.config.Log,
+		Registry: s.registry, Partition: c.Partition, Region: c.Region, Account: c.Account,
+		Endpoint: fmt.Sprintf("%s:%d", host, port),
+		Issuer:   services, Registrar: services, Authorizer: services, Shadows: services,
+		Broker: s.broker, Publish: s.publishMessage, Jobs: s.jobs, Rules: s.rules, Tunnels: s.tunnels,
+		Quotas: c.Quotas == QuotasAWS, Log: c.Log,
 	}))
-	complete := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Claim() // the registry shows it
-		mux.ServeHTTP(w, r)
-	})
-	if s.config.UnsafeAllowAnyAddress {
-		return complete
-	}
-	return loopbackOnly(complete)
-}
-
-// loopbackOnly rejects requests for another host name: a web page whose name
-// was made to resolve to this machine must not reach the registry.
-func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isLoopback(r.Host) {
+		// A web page whose name was made to resolve to this machine must not reach the
+		// registry.
+		if !c.UnsafeAllowAnyAddress && !isLoopback(r.Host) {
 			http.Error(w, "this API answers to localhost only", http.StatusForbidden)
 			return
 		}
-		next.ServeHTTP(w, r)
+		s.Claim() // the registry shows it
+		mux.ServeHTTP(w, r)
 	})
 }
 
@@ -166,30 +148,13 @@ func hostname(host string) string {
 	return (&url.URL{Host: host}).Hostname()
 }
 
-// close ends every request and returns when the last has ended.
-func (a *apiServer) close() error {
-	a.cancel()
-	if a.served == nil {
-		return a.listener.Close()
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := a.http.Shutdown(ctx); err != nil {
-		a.http.Close()
-	}
-	if err := <-a.served; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving the control API: %w", err)
-	}
-	return nil
-}
-
 // APIURL returns the base of the control API, empty without one; on loopback when
 // it listens on all addresses. Give it to the AWS CLI as --endpoint-url.
 func (s *Server) APIURL() string {
 	if s.api == nil {
 		return ""
 	}
-	address := netip.MustParseAddrPort(s.api.listener.Addr().String())
+	address := netip.MustParseAddrPort(s.api.Addr().String())
 	if address.Addr().IsUnspecified() { // [::] for 0.0.0.0 too
 		return fmt.Sprintf("http://127.0.0.1:%d", address.Port())
 	}

@@ -11,25 +11,15 @@ import (
 	"strings"
 
 	"example.com/fleety/device/localcore/assembly"
-	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
 )
-
-// An assembled is what the stack of Config.Assembly would deploy.
-type assembled struct {
-	*assembly.Resources
-	hook *assembly.Function // nil without one
-}
 
 // lambdaArchitectures are Lambda's names of Go's architectures.
 var lambdaArchitectures = map[string]string{"amd64": "x86_64", "arm64": "arm64"}
 
-// withAssembly reads the stack, if one is configured, and emulates the account
-// and Region that it was synthesized for.
-func (c Config) withAssembly() (Config, error) {
-	if c.Assembly == "" {
-		return c, nil
-	}
+// withStack reads the stack of Assembly, and emulates the account and Region that
+// it was synthesized for.
+func (c Config) withStack() (Config, error) {
 	if c.Templates != "" || c.Hook != "" {
 		return c, fmt.Errorf("the assembly %s brings its own templates and hook: give none besides", c.Assembly)
 	}
@@ -37,19 +27,22 @@ func (c Config) withAssembly() (Config, error) {
 	if err != nil {
 		return c, err
 	}
-	if err := errors.Join(
-		resolveSetting(&c.Account, stack.Account, "account", stack.Name),
-		resolveSetting(&c.Region, stack.Region, "region", stack.Name),
-	); err != nil {
-		return c, err
+	for _, s := range []struct {
+		what, synthesized string
+		setting           *string
+	}{{"account", stack.Account, &c.Account}, {"region", stack.Region, &c.Region}} {
+		if *s.setting != "" && s.synthesized != "" && *s.setting != s.synthesized {
+			return c, fmt.Errorf("%s %s: stack %s was synthesized for %s", s.what, *s.setting, stack.Name, s.synthesized)
+		}
+		*s.setting = cmp.Or(s.synthesized, *s.setting)
 	}
 	c = c.withDefaults()
 	resources, err := stack.Resolve(assembly.Environment{Partition: c.Partition, Account: c.Account, Region: c.Region})
 	if err != nil {
 		return c, fmt.Errorf("resolving stack %s: %w", stack.Name, err)
 	}
-	c.assembled = &assembled{Resources: resources}
-	if err := c.assembled.check(c.HookFunc == nil); err != nil {
+	c.deployment = &deployment{Resources: resources}
+	if err := c.deployment.check(c.HookFunc == nil); err != nil {
 		return c, fmt.Errorf("stack %s in %s: %w", stack.Name, c.Assembly, err)
 	}
 	c.Log.Info("loaded stack", slog.String("stack", stack.Name), slog.String("assembly", c.Assembly),
@@ -57,36 +50,33 @@ func (c Config) withAssembly() (Config, error) {
 	return c, nil
 }
 
-// resolveSetting makes a setting what the stack was synthesized for.
-func resolveSetting(setting *string, synthesized, what, stack string) error {
-	if synthesized == "" || *setting == "" || *setting == synthesized {
-		*setting = cmp.Or(synthesized, *setting)
-		return nil
-	}
-	return fmt.Errorf("%s %s: stack %s was synthesized for %s", what, *setting, stack, synthesized)
-}
-
-// check finds what keeps a stack from being emulated, and its hook.
-func (a *assembled) check(runsHook bool) error {
-	if len(a.Templates) == 0 {
+// check finds the hook and the claim policies of a stack, and what keeps it from
+// being emulated.
+func (d *deployment) check(runsHook bool) error {
+	if len(d.Templates) == 0 {
 		return errors.New("it has no provisioning template")
 	}
-	if len(a.claimPolicies()) == 0 {
+	for _, attached := range d.Attachments {
+		if strings.Contains(attached.Principal, ":cert/") && !slices.Contains(d.claimPolicies, attached.PolicyName) {
+			d.claimPolicies = append(d.claimPolicies, attached.PolicyName)
+		}
+	}
+	if d.claimPolicies == nil {
 		return errors.New("it attaches no policy to a certificate, so that no claim could connect")
 	}
-	for _, t := range a.Templates {
+	for _, t := range d.Templates {
 		switch {
 		case t.Hook == nil:
-		case a.hook != nil && a.hook.ARN != t.Hook.Function.ARN:
-			return fmt.Errorf("its templates have different hooks, %s and %s; one can run here", a.hook.LogicalID, t.Hook.Function.LogicalID)
+		case d.hook != nil && d.hook.ARN != t.Hook.Function.ARN:
+			return fmt.Errorf("its templates have different hooks, %s and %s; one can run here", d.hook.LogicalID, t.Hook.Function.LogicalID)
 		default:
-			a.hook = t.Hook.Function
+			d.hook = t.Hook.Function
 		}
 	}
 	here := lambdaArchitectures[runtime.GOARCH]
-	functions := slices.Clone(a.Functions)
-	if a.hook != nil && runsHook {
-		functions = append(functions, a.hook)
+	functions := slices.Clone(d.Functions)
+	if d.hook != nil && runsHook {
+		functions = append(functions, d.hook)
 	}
 	for _, f := range functions {
 		if f.Architecture != here {
@@ -96,53 +86,10 @@ func (a *assembled) check(runsHook bool) error {
 	return nil
 }
 
-// claimPolicies are the policies that the stack attaches to claims.
-func (a *assembled) claimPolicies() (names []string) {
-	for _, attached := range a.Attachments {
-		if strings.Contains(attached.Principal, ":cert/") && !slices.Contains(names, attached.PolicyName) {
-			names = append(names, attached.PolicyName)
-		}
-	}
-	return names
-}
-
-// install brings the registry to what the stack holds.
-func (a *assembled) install(r *registry.Registry) error {
-	for _, p := range a.Policies {
-		if err := installPolicy(r, p.Name, string(p.Document)); err != nil {
-			return err
-		}
-	}
-	for _, t := range a.ThingTypes {
-		if err := installType(r, registry.NewThingType{
-			Name: t.Name, Description: t.Properties.Description, SearchableAttributes: t.Properties.SearchableAttributes,
-		}); err != nil {
-			return err
-		}
-	}
-	for _, g := range a.ThingGroups {
-		if err := installGroup(r, registry.NewThingGroup{
-			Name: g.Name, Parent: g.Parent, Description: g.Properties.Description,
-			Attributes: g.Properties.AttributePayload.Attributes,
-		}); err != nil {
-			return err
-		}
-	}
-	for _, t := range a.Templates {
-		if err := installTemplate(r, newTemplate(t)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// installRules brings the rules to what the stack holds. A rule that is not
+// installRules brings the rules to what a stack holds. A rule that is not
 // emulated is left out, with a warning.
 func (s *Server) installRules() {
-	if s.config.assembled == nil {
-		return
-	}
-	for _, r := range s.config.assembled.Rules {
+	for _, r := range s.config.deployment.Rules {
 		var d rules.Definition
 		err := json.Unmarshal(r.Payload, &d)
 		if err == nil {
@@ -155,15 +102,4 @@ func (s *Server) installRules() {
 			s.config.Log.Warn("a rule of the stack is not emulated", "rule", r.Name, "reason", err)
 		}
 	}
-}
-
-func newTemplate(t assembly.ProvisioningTemplate) registry.NewProvisioningTemplate {
-	n := registry.NewProvisioningTemplate{
-		Name: t.Name, Description: t.Description, Type: registry.TemplateType(t.Type),
-		Body: t.Body, RoleARN: t.RoleARN, Enabled: t.Enabled,
-	}
-	if t.Hook != nil {
-		n.Hook = &registry.Hook{PayloadVersion: t.Hook.PayloadVersion, TargetARN: t.Hook.TargetARN}
-	}
-	return n
 }

@@ -179,7 +179,7 @@ func TestInvalidAssemblyIsRejectedInOneLine(t *testing.T) {
 		"a stack alone":          {localcore.Config{Stack: "Fleet"}, "there is no assembly to find it in"},
 		"no template":            {localcore.Config{Assembly: newAssembly(t, hook, "AWS::IoT::ProvisioningTemplate", "AWS::Other")}, "it has no provisioning template"},
 		"no claim":               {localcore.Config{Assembly: newAssembly(t, hook, "AWS::IoT::PolicyPrincipalAttachment", "AWS::Other")}, "it attaches no policy to a certificate"},
-		"a malformed policy":     {localcore.Config{Assembly: newAssembly(t, hook, `"arm64"`, `"`+lambdaArchitecture+`"`, `"Allow"`, `"Permit"`)}, "creating policy GoIoTFleetProvisioningPolicy: "},
+		"a malformed policy":     {localcore.Config{Assembly: newAssembly(t, hook, `"arm64"`, `"`+lambdaArchitecture+`"`, `"Allow"`, `"Permit"`)}, "policy GoIoTFleetProvisioningPolicy: "},
 		"not there":              {localcore.Config{Assembly: filepath.Join(t.TempDir(), "cdk.out")}, "no such file or directory; cdk synth writes it"},
 	}
 	for name, test := range tests {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
@@ -41,6 +40,7 @@ func (s *Server) openBroker(cert *tls.Certificate) error {
 		return err
 	}
 	s.broker = b
+	s.onClose(b.Close)
 	if s.port, err = b.Listen(c.Listen, cert, false); err != nil {
 		return fmt.Errorf("listening for devices: %w", err)
 	}
@@ -60,10 +60,10 @@ func (s *Server) reserved(topic string) (h broker.Handler, direct bool) {
 		return func(ctx context.Context, c *broker.Conn, m *broker.Message) { s.provision(ctx, c, t, m) }, true
 	}
 	if t, ok := shadowTopic(topic); ok {
-		return func(_ context.Context, _ *broker.Conn, m *broker.Message) { s.requestShadow(t, m.Payload, 0) }, false
+		return func(_ context.Context, _ *broker.Conn, m *broker.Message) { s.requestShadow(t, m) }, false
 	}
 	if t, ok := awsiot.ParseJobsTopic(topic); ok {
-		return s.requestJobs(t), true
+		return func(_ context.Context, c *broker.Conn, m *broker.Message) { s.requestJobs(t, c, m) }, true
 	}
 	return nil, false
 }
@@ -95,12 +95,8 @@ func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, 
 	if fault.DropReply || m.Early {
 		return
 	}
-	if fault.DelayReply > 0 {
-		select {
-		case <-time.After(fault.DelayReply):
-		case <-ctx.Done():
-			return
-		}
+	if !wait(ctx, fault.DelayReply) {
+		return
 	}
 	times := 1
 	if fault.DuplicateReply {

@@ -129,7 +129,7 @@ type Config struct {
 	// Now is the clock for certificates and ownership tokens. Nil means time.Now.
 	Now func() time.Time
 
-	assembled *assembled // what Assembly holds; nil without one
+	deployment *deployment // what Assembly or Templates holds
 }
 
 // withDefaults fills what is empty.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rsa"
 	"crypto/x509"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,9 +13,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
+	"text/template"
 
 	"github.com/google/renameio/v2/maybe"
 
@@ -58,29 +59,43 @@ func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) 
 // an RSA key takes longer than all the rest of a start.
 var processClaimKey = sync.OnceValues(ca.NewKey)
 
-// newClaim registers an ACTIVE certificate with the claim policy.
-func newClaim(c *Config, r *registry.Registry, a *ca.Authority, key *rsa.PrivateKey) (Credential, error) {
-	cert, err := a.IssueForKey(key, c.Now())
+// makeClaim makes the claim now where files hold it. In memory it is made in
+// the background, with the two RSA keys that are nearly all of a first start;
+// everything that shows it waits for it.
+func (s *Server) makeClaim() error {
+	c := &s.config
+	s.running.Go(s.authority.Prepare)
+	if c.State == "" && c.Credentials == "" && c.Assembly == "" {
+		s.running.Go(func() {
+			if _, err := s.claim(); err != nil {
+				c.Log.Error("making the claim in the background", "error", err)
+			}
+		})
+		return nil
+	}
+	claim, err := s.claim()
+	if err != nil || c.Credentials == "" {
+		return err
+	}
+	return s.writeCredentials(c.Credentials, claim)
+}
+
+// newClaim registers an ACTIVE certificate with the claim policies.
+func (s *Server) newClaim(key *rsa.PrivateKey) (Credential, error) {
+	cert, err := s.authority.IssueForKey(key, s.config.Now())
 	if err != nil {
 		return Credential{}, fmt.Errorf("making a claim: %w", err)
 	}
-	if _, err := r.CreateCertificate(registry.NewCertificate{PEM: string(cert.PEM), Status: registry.Active}); err != nil {
+	if _, err := s.registry.CreateCertificate(registry.NewCertificate{PEM: string(cert.PEM), Status: registry.Active}); err != nil {
 		return Credential{}, fmt.Errorf("registering a claim: %w", err)
 	}
-	if err := c.attachClaim(r, cert.ID); err != nil {
-		return Credential{}, err
-	}
-	return Credential{cert.ID, cert.PEM, cert.PrivateKeyPEM, cert.PublicKeyPEM}, nil
+	return Credential{cert.ID, cert.PEM, cert.PrivateKeyPEM, cert.PublicKeyPEM}, s.attachClaim(cert.ID)
 }
 
 // attachClaim gives a claim its policies.
-func (c *Config) attachClaim(r *registry.Registry, certificateID string) error {
-	policies := []string{ClaimPolicyName}
-	if c.assembled != nil {
-		policies = c.assembled.claimPolicies()
-	}
-	for _, name := range policies {
-		if err := r.AttachPolicy(name, registry.CertificateTarget(certificateID)); err != nil {
+func (s *Server) attachClaim(certificateID string) error {
+	for _, name := range s.config.deployment.claimPolicies {
+		if err := s.registry.AttachPolicy(name, registry.CertificateTarget(certificateID)); err != nil {
 			return fmt.Errorf("registering a claim: %w", err)
 		}
 	}
@@ -88,87 +103,66 @@ func (c *Config) attachClaim(r *registry.Registry, certificateID string) error {
 }
 
 // openClaim returns the claim of the state directory, or a new one.
-func openClaim(c *Config, r *registry.Registry, a *ca.Authority) (Credential, error) {
-	if c.State == "" {
-		key, err := processClaimKey()
-		if err != nil {
-			return Credential{}, fmt.Errorf("making a claim: %w", err)
+func (s *Server) openClaim() (claim Credential, err error) {
+	newKey, path := processClaimKey, ""
+	if s.config.State != "" {
+		newKey, path = ca.NewKey, filepath.Join(s.config.State, claimStateFile)
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = json.Unmarshal(data, &claim)
 		}
-		return newClaim(c, r, a, key)
-	}
-	path := filepath.Join(c.State, claimStateFile)
-	claim, err := readClaim(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return claim, err
-	}
-	if _, registered := r.CertificateByID(claim.CertificateID); registered {
-		if c.assembled == nil {
-			return claim, nil // with the policies that it was left with
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return claim, fmt.Errorf("reading the claim in %s: %w (remove the file to make a new one)", path, err)
 		}
-		return claim, c.attachClaim(r, claim.CertificateID)
+		if _, registered := s.registry.CertificateByID(claim.CertificateID); registered {
+			if s.config.Assembly == "" {
+				return claim, nil // with the policies that it was left with
+			}
+			return claim, s.attachClaim(claim.CertificateID)
+		}
 	}
-	key, err := ca.NewKey()
+	key, err := newKey()
 	if err != nil {
 		return claim, fmt.Errorf("making a claim: %w", err)
 	}
-	if claim, err = newClaim(c, r, a, key); err != nil {
+	if claim, err = s.newClaim(key); err != nil || path == "" {
 		return claim, err
 	}
 	data, err := json.Marshal(claim)
+	if err == nil {
+		err = maybe.WriteFile(path, data, 0o600)
+	}
 	if err != nil {
-		return claim, fmt.Errorf("encoding the claim: %w", err)
+		err = fmt.Errorf("keeping the claim: %w", err)
 	}
-	if err := maybe.WriteFile(path, data, 0o600); err != nil {
-		return claim, fmt.Errorf("keeping the claim: %w", err)
-	}
-	return claim, nil
+	return claim, err
 }
 
-func readClaim(path string) (claim Credential, err error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return claim, fmt.Errorf("reading the claim: %w", err)
-	}
-	if err := json.Unmarshal(data, &claim); err != nil {
-		return claim, fmt.Errorf("reading the claim in %s: %w (remove the file to make a new one)", path, err)
-	}
-	return claim, nil
-}
+// deviceYAML is the content of deviceFile. Its first line marks the file as ours.
+// Paths start at the file's folder.
+//
+//go:embed device.yaml.tmpl
+var deviceYAML string
 
-// deviceConfiguration is the content of deviceFile. Its first line marks the
-// file as ours. Paths start at the file's folder.
-const deviceConfiguration = `# Written by iot_core_local at each start. Copy the file to change it.
-serialNumber: "2974685"
-deviceLocation: USA
-server:
-  endpoint: %s
-  port: %d
-  credentialsEndpoint: %[1]s:%[2]d
-bootstrap:
-  certificatepath: fleet-provisioning.certificate.pem
-  privatekeypath: fleet-provisioning.private.key
-  cacertificatepath: root.ca.bundle.pem
-  provisioningTemplate: %[3]s
-stateDir: devices
-agent:
-  socket: api.sock
-`
-
-// deviceTunnel follows where there is a control API.
-const deviceTunnel = `  tunnel: {endpoint: "%s"}
-`
+var deviceTemplate = template.Must(template.New(deviceFile).Parse(deviceYAML))
 
 func (s *Server) deviceConfiguration() string {
-	template := TemplateName
-	if a := s.config.assembled; a != nil {
-		template = a.Templates[0].Name
-	}
 	host, port := s.Endpoint()
-	text := fmt.Sprintf(deviceConfiguration, host, port, template)
-	if s.api != nil { // by name, as in its certificate
-		text += fmt.Sprintf(deviceTunnel, net.JoinHostPort(host, strconv.Itoa(s.api.listener.Addr().(*net.TCPAddr).Port)))
+	v := struct {
+		Host, Template, Tunnel string
+		Port                   int
+	}{Host: host, Port: port, Template: TemplateName}
+	if s.config.Assembly != "" {
+		v.Template = s.config.deployment.Templates[0].Name
 	}
-	return text
+	if s.api != nil { // by name, as in its certificate
+		v.Tunnel = fmt.Sprintf("%s:%d", host, s.api.Addr().(*net.TCPAddr).Port)
+	}
+	var text strings.Builder
+	if err := deviceTemplate.Execute(&text, v); err != nil {
+		panic(err) // a defect of the template
+	}
+	return text.String()
 }
 
 // writeCredentials writes what a device needs: the server's root, the claim and
@@ -177,8 +171,10 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("writing the credentials: %w", err)
 	}
-	if err := checkOurs(dir); err != nil {
-		return err
+	key := filepath.Join(dir, claimPrivateKeyFile)
+	_, noKey := os.Lstat(key)
+	if _, noMark := os.Lstat(filepath.Join(dir, claimMark)); noMark != nil && !errors.Is(noKey, fs.ErrNotExist) {
+		return fmt.Errorf("writing the credentials: %s was not written by the emulator and would be lost; choose another directory, or move it away", key)
 	}
 	device := s.deviceConfiguration()
 	mark, _, _ := strings.Cut(device, "\n")
@@ -186,7 +182,7 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 		s.config.Log.Warn("kept a configuration that the emulator did not write", "file", filepath.Join(dir, deviceFile))
 		device = string(old)
 	}
-	files := []struct {
+	for _, f := range []struct {
 		name string
 		data []byte
 		mode fs.FileMode
@@ -197,25 +193,12 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 		{claimPublicKeyFile, claim.PublicKeyPEM, 0o644},
 		{claimCertificateFile, claim.CertificatePEM, 0o644},
 		{deviceFile, []byte(device), 0o644},
-	}
-	for _, f := range files {
+	} {
 		if err := maybe.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
 			return fmt.Errorf("writing the credentials: %w", err)
 		}
 	}
 	return nil
-}
-
-// checkOurs returns an error for a directory that holds another claim.
-func checkOurs(dir string) error {
-	key := filepath.Join(dir, claimPrivateKeyFile)
-	if _, err := os.Lstat(key); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if _, err := os.Lstat(filepath.Join(dir, claimMark)); err == nil {
-		return nil
-	}
-	return fmt.Errorf("writing the credentials: %s was not written by the emulator and would be lost; choose another directory, or move it away", key)
 }
 
 // Claim returns the claim that [Start] registers: an ACTIVE certificate with
@@ -231,7 +214,7 @@ func (s *Server) NewClaim(ctx context.Context) (Credential, error) {
 	if err != nil {
 		return Credential{}, fmt.Errorf("making a claim: %w", err)
 	}
-	return newClaim(&s.config, s.registry, s.authority, key)
+	return s.newClaim(key)
 }
 
 // RootPEM returns the root of the server's certificate.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"example.com/fleety/device/awsiot"
-	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/event"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -51,7 +50,7 @@ const (
 func (s *Server) publishEvent(topic string, payload map[string]any) {
 	payload["eventId"] = awsiot.NewUUID()
 	if s.broker != nil {
-		s.publish(&broker.Message{Topic: "$aws/events/" + topic, Payload: awsiot.EncodeJSON(payload), QoS: 1}, 0)
+		s.publish("$aws/events/"+topic, awsiot.EncodeJSON(payload))
 	}
 }
 

@@ -1,6 +1,7 @@
 package localcore
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -10,73 +11,51 @@ import (
 // sweepInterval is how often what has expired is looked for.
 const sweepInterval = 5 * time.Second
 
-// An expiry deletes pending certificates whose token has expired, and ends the
-// connections of certificates that may no longer connect.
-type expiry struct {
-	server  *Server
-	done    chan struct{} // closed by stop
-	unwatch func()
-	wg      sync.WaitGroup
-
-	mu      sync.Mutex
-	stopped bool // under mu; then nothing is added to wg
-}
-
-func (s *Server) watchExpiry() *expiry {
-	x := &expiry{server: s, done: make(chan struct{})}
-	x.wg.Go(x.run)
-	x.unwatch = s.registry.Watch(func(change registry.Change) {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if change.Status != registry.Active && !x.stopped {
-			x.wg.Go(func() { x.disconnect(change.CertificateID) })
+// sweep ends what has expired, until ctx ends.
+func (s *Server) sweep(ctx context.Context) {
+	for wait(ctx, sweepInterval) {
+		if _, err := s.registry.Expire(s.config.Now()); err != nil {
+			s.config.Log.Error("deleting expired certificates", "error", err)
 		}
-	})
-	return x
+		s.broker.Sweep()
+		s.tunnels.Sweep()
+	}
 }
 
-// stop returns when no goroutine is left.
-func (x *expiry) stop() {
-	x.unwatch()
-	x.mu.Lock()
-	x.stopped = true
-	x.mu.Unlock()
-	close(x.done)
-	x.wg.Wait()
+// wait reports false if ctx ends first.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
-func (x *expiry) run() {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			if _, err := x.server.registry.Expire(x.server.config.Now()); err != nil {
-				x.server.config.Log.Error("deleting expired certificates", "error", err)
+// disconnectInactive ends the connections of certificates that leave ACTIVE, after
+// the delay that AWS leaves open (U22), until ctx ends. Then stop must be called.
+func (s *Server) disconnectInactive(ctx context.Context) (stop func()) {
+	var mu sync.Mutex // so that nothing starts after stop
+	unwatch := s.registry.Watch(func(change registry.Change) {
+		mu.Lock()
+		defer mu.Unlock()
+		if change.Status == registry.Active || ctx.Err() != nil {
+			return
+		}
+		s.running.Go(func() {
+			if !wait(ctx, s.config.AmbiguousBehavior.DisconnectDelay) {
+				return
 			}
-			x.server.broker.Sweep()
-			x.server.tunnels.Sweep()
-		case <-x.done:
-			return
-		}
+			if cert, ok := s.registry.CertificateByID(change.CertificateID); !ok || cert.Status != registry.Active {
+				s.broker.DisconnectCertificate(change.CertificateID)
+			}
+		})
+	})
+	return func() {
+		unwatch()
+		mu.Lock()
+		defer mu.Unlock()
 	}
-}
-
-// disconnect ends the connections of a certificate that left ACTIVE, after the
-// delay that AWS leaves open (U22).
-func (x *expiry) disconnect(certificateID string) {
-	if d := x.server.config.AmbiguousBehavior.DisconnectDelay; d > 0 {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-x.done:
-			return
-		}
-	}
-	cert, ok := x.server.registry.CertificateByID(certificateID)
-	if ok && cert.Status == registry.Active {
-		return // it became ACTIVE again meanwhile
-	}
-	x.server.broker.DisconnectCertificate(certificateID)
 }

@@ -1,21 +1,17 @@
 package localcore
 
 import (
-	"context"
-
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/registry"
 )
 
-// openJobs opens the jobs service and starts its timers.
+// openJobs opens the jobs service.
 func (s *Server) openJobs(store jobs.Store) (err error) {
 	s.jobs, err = jobs.Open(jobs.Config{
 		Things: jobTargets{s.registry}, ARN: s.config.arn, Store: store, Now: s.config.Now, Log: s.config.Log,
-		Publish: func(m jobs.Message) {
-			s.publish(&broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: 1}, 0)
-		},
+		Publish: func(m jobs.Message) { s.publish(m.Topic, m.Payload) },
 		Event: func(e jobs.Event) {
 			kind := registry.JobExecutionEvent
 			if e.OfJob {
@@ -33,14 +29,12 @@ func (s *Server) openJobs(store jobs.Store) (err error) {
 // connection alone, subscribed or not.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
-func (s *Server) requestJobs(t awsiot.JobsTopic) broker.Handler {
-	return func(_ context.Context, c *broker.Conn, m *broker.Message) {
-		s.jobs.Handle(t, m.Payload, func(r jobs.Message) {
-			if err := c.Reply(r.Topic, r.Payload); err != nil {
-				s.config.Log.Info("lost a reply", "client", c.ClientID(), "topic", r.Topic, "error", err)
-			}
-		})
-	}
+func (s *Server) requestJobs(t awsiot.JobsTopic, c *broker.Conn, m *broker.Message) {
+	s.jobs.Handle(t, m.Payload, func(r jobs.Message) {
+		if err := c.Reply(r.Topic, r.Payload); err != nil {
+			s.config.Log.Info("lost a reply", "client", c.ClientID(), "topic", r.Topic, "error", err)
+		}
+	})
 }
 
 // jobTargets are the things of a registry.

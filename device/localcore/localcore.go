@@ -18,13 +18,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
@@ -32,12 +32,10 @@ import (
 	"example.com/fleety/device/localcore/event"
 	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/lambdahost"
-	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
 	"example.com/fleety/device/localcore/shadow"
-	"example.com/fleety/device/localcore/template"
 	"example.com/fleety/device/localcore/tunnel"
 )
 
@@ -57,29 +55,22 @@ type Server struct {
 	history      *event.History
 	authority    *ca.Authority
 	keys         *ca.Pool
-	hook         *lambdahost.Host // nil without one
+	claim        func() (Credential, error)  // made once, see makeClaim
+	functions    map[string]*lambdahost.Host // by ARN
 	provisioning *provisioning.Service
+	shadows      *shadow.Service
+	jobs         *jobs.Service
+	rules        *rules.Service
+	tunnels      *tunnel.Service
 	broker       *broker.Broker
-	claim        func() (Credential, error) // made once, see makeClaim
-	making       sync.WaitGroup             // of keys and the claim
-	port         int                        // for devices
-	portALPN     int                        // 0 without one
-	expiry       *expiry
-	api          *apiServer // nil without one
+	observers    sync.Map     // of messages: *observer to nothing
+	port         int          // for devices
+	portALPN     int          // 0 without one
+	api          net.Listener // nil without one
 
-	records   *bolt.DB // of the services below; nil in memory
-	shadows   *shadow.Service
-	jobs      *jobs.Service
-	rules     *rules.Service
-	tunnels   *tunnel.Service
-	functions map[string]*lambdahost.Host // by ARN
-	observers observers                   // of messages
-	hops      sync.Map                    // of messages under way, see publish: *broker.Message to int
-	running   sync.WaitGroup              // of jobs and rules
-	stop      context.CancelFunc          // ends them; nil before
-
-	closing sync.Once
-	closed  error
+	running sync.WaitGroup // the goroutines of this package
+	closers []func() error // of what was started, in the order of starting
+	close   func() error   // once
 }
 
 // Start starts an emulator, within milliseconds. The first start on a new
@@ -88,22 +79,42 @@ type Server struct {
 // ctx bounds the start only; [Server.Close] ends what was started. Errors of
 // templates and policies name file and place.
 func Start(ctx context.Context, c Config) (*Server, error) {
-	s := &Server{config: c}
+	s := &Server{config: c, functions: map[string]*lambdahost.Host{}}
+	s.close = sync.OnceValue(func() error {
+		var errs []error
+		for _, end := range slices.Backward(s.closers) {
+			errs = append(errs, end())
+		}
+		return errors.Join(errs...)
+	})
 	if err := s.start(ctx); err != nil {
 		return nil, fmt.Errorf("starting the emulator: %w", errors.Join(err, s.Close()))
 	}
 	return s, nil
 }
 
-func (s *Server) start(ctx context.Context) error {
+// Close disconnects everyone and returns when no goroutine and no process is
+// left. Further calls do nothing.
+func (s *Server) Close() error { return s.close() }
+
+// onClose adds what ends something that was started.
+func (s *Server) onClose(end func() error) { s.closers = append(s.closers, end) }
+
+func (s *Server) start(ctx context.Context) (err error) {
 	c := &s.config
-	read, err := c.withAssembly()
-	if err != nil {
-		return err
+	if c.Assembly != "" {
+		if *c, err = c.withStack(); err != nil {
+			return err
+		}
 	}
-	*c = read.withDefaults()
+	*c = c.withDefaults()
 	if err := c.validate(); err != nil {
 		return err
+	}
+	if c.deployment == nil {
+		if c.deployment, err = c.readTemplates(); err != nil {
+			return err
+		}
 	}
 	s.history = event.NewHistory(c.Log, c.Now)
 	if err := s.openState(); err != nil {
@@ -112,7 +123,7 @@ func (s *Server) start(ctx context.Context) error {
 	if err := c.install(s.registry); err != nil {
 		return err
 	}
-	s.claim = sync.OnceValues(func() (Credential, error) { return openClaim(c, s.registry, s.authority) })
+	s.claim = sync.OnceValues(s.openClaim)
 	if err := s.startServices(ctx); err != nil {
 		return err
 	}
@@ -120,57 +131,36 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	if s.api != nil { // last: an answer means that the files of this start are there
-		s.api.serve(s.apiHandler())
+		s.serveAPI()
 	}
 	return nil
 }
 
-// makeClaim makes the claim now where files hold it. In memory it is made in
-// the background, with the two RSA keys that are nearly all of a first start;
-// everything that shows it waits for it.
-func (s *Server) makeClaim() error {
-	c := &s.config
-	s.making.Go(s.authority.Prepare)
-	if c.State == "" && c.Credentials == "" && c.assembled == nil {
-		s.making.Go(func() {
-			if _, err := s.claim(); err != nil {
-				c.Log.Error("making the claim in the background", "error", err)
-			}
-		})
-		return nil
-	}
-	claim, err := s.claim()
-	if err != nil || c.Credentials == "" {
-		return err
-	}
-	return s.writeCredentials(c.Credentials, claim)
-}
-
 // openState opens registry and authority.
 func (s *Server) openState() (err error) {
-	path := ""
-	if dir := s.config.State; dir != "" {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+	c, path := &s.config, ""
+	if c.State != "" {
+		if err := os.MkdirAll(c.State, 0o700); err != nil {
 			return fmt.Errorf("opening the state: %w", err)
 		}
-		path = filepath.Join(dir, registryFile)
+		path = filepath.Join(c.State, registryFile)
 	}
 	s.registry, err = registry.Open(path, registry.Options{
-		Now:           s.config.Now,
-		CheckPolicy:   func(document []byte) error { _, err := policy.Parse(document); return err },
-		CheckTemplate: func(body []byte) error { _, err := template.Parse(body); return err },
+		Now:           c.Now,
+		CheckPolicy:   checkPolicy,
+		CheckTemplate: checkTemplate,
 		ClaimPolicy: func(template string) string {
-			return strings.NewReplacer("client/claim-*", "client/*", "provisioning-templates/*", "provisioning-templates/"+template+"/*").Replace(s.config.Expand(openClaimPolicy))
+			return strings.NewReplacer("client/claim-*", "client/*", "provisioning-templates/*", "provisioning-templates/"+template+"/*").Replace(c.Expand(openClaimPolicy))
 		},
-		Account:       s.config.Account,
-		CreateMissing: s.config.CreateMissing,
-		ARN:           s.config.arn,
+		Account:       c.Account,
+		CreateMissing: c.CreateMissing,
+		ARN:           c.arn,
 		Changed: func(events []registry.Event) {
 			if s.jobs != nil {
 				s.jobs.RegistryChanged()
 			}
 			for _, e := range events {
-				e.Payload["timestamp"] = s.config.Now().UnixMilli()
+				e.Payload["timestamp"] = c.Now().UnixMilli()
 				s.publishEvent(e.Topic, e.Payload)
 			}
 		},
@@ -178,126 +168,81 @@ func (s *Server) openState() (err error) {
 	if err != nil {
 		return fmt.Errorf("opening the registry %s: %w", path, err)
 	}
-	s.authority, err = ca.Open(s.config.State)
+	s.onClose(s.registry.Close)
+	s.authority, err = ca.Open(c.State)
 	return err
 }
 
-// startServices starts what runs: hook, provisioning, broker, listeners.
+// startServices starts what runs: the functions, the services, the broker and its
+// listeners.
 func (s *Server) startServices(ctx context.Context) error {
 	c := &s.config
 	cert, err := s.authority.ServerCertificate("localhost", "127.0.0.1", "::1", "*.iot."+c.Region+".amazonaws.com")
 	if err != nil {
 		return err
 	}
-	if c.API != NoAPI {
-		api, err := listenAPI(ctx, c, cert)
-		if err != nil {
+	if c.API != NoAPI { // before the functions, which get its address
+		if err := s.listenAPI(cert); err != nil {
 			return err
 		}
-		s.api = api // before the hook, which gets its address
 	}
-	hook, host, err := startHook(ctx, c, s.APIURL())
+	if err := s.startFunctions(ctx); err != nil {
+		return err
+	}
+	s.keys = ca.NewPool(keysReady)
+	s.onClose(func() error { s.keys.Close(); return nil })
+	enforceRates := c.Quotas == QuotasAWS
+	s.provisioning = provisioning.New(provisioning.Config{
+		Registry: s.registry, Authority: s.authority, Keys: s.keys,
+		Hook: s.hook(), HookARN: c.hookARN(), HookTimeout: c.HookTimeout, Invoke: s.invoke,
+		ARN: c.arn, EnforceRates: enforceRates, DropThrottled: c.AmbiguousBehavior.DropThrottled,
+		Record: s.history.Record, Log: c.Log, Now: c.Now,
+	})
+	store, err := s.openRecords()
 	if err != nil {
 		return err
 	}
-	s.hook = host
-	s.keys = ca.NewPool(keysReady)
-	s.provisioning = provisioning.New(provisioning.Config{
-		Registry: s.registry, Authority: s.authority, Keys: s.keys,
-		Hook: hook, HookARN: c.hookARN(), HookTimeout: c.HookTimeout, Invoke: s.invokeFunction,
-		ARN: c.arn, EnforceRates: c.Quotas == QuotasAWS, DropThrottled: c.AmbiguousBehavior.DropThrottled,
-		Record: s.history.Record, Log: c.Log, Now: c.Now,
+	if s.shadows, err = shadow.Open(shadow.Config{Store: store("shadows"), Now: c.Now, EnforceRates: enforceRates}); err != nil {
+		return err
+	}
+	if err := s.openJobs(store("jobs")); err != nil {
+		return err
+	}
+	s.tunnels = tunnel.New(tunnel.Config{
+		ARN: c.arn, Region: c.Region, EnforceRates: enforceRates, Now: c.Now, Log: c.Log,
+		Publish: s.publish,
+		Deleted: func(id string) {
+			if err := s.registry.DeleteTags("tunnel/" + id); err != nil {
+				c.Log.Error("deleting the tags of a tunnel", "tunnel", id, "error", err)
+			}
+		},
 	})
-	if err := s.openServices(ctx); err != nil {
+	if err := s.openRules(store("rules")); err != nil {
 		return err
 	}
 	if err := s.openBroker(cert); err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.stop = stop
-	s.running.Go(func() { s.jobs.Run(running) })
-	s.running.Go(func() { s.rules.Run(running) })
-	s.expiry = s.watchExpiry()
+	s.run(ctx)
 	s.broker.Serve(ctx)
 	return nil
 }
 
-// openServices opens the services behind the broker: shadows, jobs, tunnels and
-// rules.
-func (s *Server) openServices(ctx context.Context) (err error) {
-	var shadows shadow.Store
-	var jobStore jobs.Store
-	var ruleStore rules.Store
-	if s.config.State != "" {
-		if s.records, err = openRecords(s.config.State); err != nil {
-			return err
-		}
-		shadows, jobStore, ruleStore = records{s.records, "shadows"}, records{s.records, "jobs"}, records{s.records, "rules"}
-	}
-	if s.shadows, err = shadow.Open(shadow.Config{Store: shadows, Now: s.config.Now, EnforceRates: s.config.Quotas == QuotasAWS}); err != nil {
-		return err
-	}
-	if err := s.openJobs(jobStore); err != nil {
-		return err
-	}
-	s.tunnels = tunnel.New(tunnel.Config{
-		ARN: s.config.arn, Region: s.config.Region, EnforceRates: s.config.Quotas == QuotasAWS, Now: s.config.Now, Log: s.config.Log,
-		Publish: func(topic string, payload []byte) {
-			s.publish(&broker.Message{Topic: topic, Payload: payload, QoS: 1}, 0)
-		},
-		Deleted: func(id string) {
-			if err := s.registry.DeleteTags("tunnel/" + id); err != nil {
-				s.config.Log.Error("deleting the tags of a tunnel", "tunnel", id, "error", err)
-			}
-		},
-	})
-	return s.openRules(ctx, ruleStore)
-}
-
-// Close disconnects everyone and returns when no goroutine and no process is
-// left. Further calls do nothing.
-func (s *Server) Close() error {
-	s.closing.Do(func() { s.closed = s.close() })
-	return s.closed
-}
-
-// close ends what start began, as far as it came, in the opposite order.
-func (s *Server) close() error {
-	var errs []error
-	s.making.Wait()
-	if s.api != nil {
-		errs = append(errs, s.api.close())
-	}
-	if s.tunnels != nil {
+// run starts what happens without a request: jobs, rules, and the end of what has
+// expired.
+func (s *Server) run(ctx context.Context) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.running.Go(func() { s.jobs.Run(ctx) })
+	s.running.Go(func() { s.rules.Run(ctx) })
+	s.running.Go(func() { s.sweep(ctx) })
+	stopDisconnecting := s.disconnectInactive(ctx)
+	s.onClose(func() error {
 		s.tunnels.Close()
-	}
-	if s.expiry != nil {
-		s.expiry.stop()
-	}
-	if s.stop != nil {
-		s.stop()
+		stop()
+		stopDisconnecting()
 		s.running.Wait()
-	}
-	if s.broker != nil {
-		errs = append(errs, s.broker.Close())
-	}
-	if s.keys != nil {
-		s.keys.Close()
-	}
-	for _, host := range s.functions {
-		errs = append(errs, host.Close())
-	}
-	if s.hook != nil {
-		errs = append(errs, s.hook.Close()) // if it is not a function yet
-	}
-	if s.records != nil {
-		errs = append(errs, s.records.Close())
-	}
-	if s.registry != nil {
-		errs = append(errs, s.registry.Close())
-	}
-	return errors.Join(errs...)
+		return nil
+	})
 }
 
 // Endpoint returns the host name and port for devices. The name is localhost:

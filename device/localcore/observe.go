@@ -1,9 +1,9 @@
 package localcore
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -27,7 +27,7 @@ type observedMessage struct {
 	Payload string `json:"payload"`
 	Base64  bool   `json:"base64,omitempty"`
 	// Lost counts the messages that the observer was too slow for.
-	Lost int `json:"lost,omitempty"`
+	Lost int32 `json:"lost,omitempty"`
 }
 
 // An observer follows the messages that one filter selects.
@@ -37,25 +37,18 @@ type observer struct {
 	lost     atomic.Int32
 }
 
-// Observers are those who follow messages. The zero value has none. It is safe
-// for concurrent use.
-type observers struct {
-	mu  sync.RWMutex
-	all map[*observer]struct{} // under mu
-}
-
-// send hands a message to those whose filter selects it. It does not block.
-func (o *observers) send(m *broker.Message) {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	for one := range o.all {
-		if !rules.MatchFilter(one.filter, m.Topic) {
+// showObservers hands a message to those whose filter selects it. It does not
+// block.
+func (s *Server) showObservers(m *broker.Message) {
+	for key := range s.observers.Range {
+		o := key.(*observer)
+		if !rules.MatchFilter(o.filter, m.Topic) {
 			continue
 		}
 		select {
-		case one.messages <- m:
+		case o.messages <- m:
 		default:
-			one.lost.Add(1)
+			o.lost.Add(1)
 		}
 	}
 }
@@ -63,31 +56,19 @@ func (o *observers) send(m *broker.Message) {
 // serveMessages follows messages as a subscriber would that every policy
 // allows. What goes to one connection only is not among them.
 func (s *Server) serveMessages(w http.ResponseWriter, r *http.Request) {
-	one := &observer{filter: r.URL.Query().Get("filter"), messages: make(chan *broker.Message, waitingMessages)}
-	if one.filter == "" {
-		one.filter = "#"
-	}
-	s.observers.mu.Lock()
-	if s.observers.all == nil {
-		s.observers.all = map[*observer]struct{}{}
-	}
-	s.observers.all[one] = struct{}{}
-	s.observers.mu.Unlock()
-	defer func() {
-		s.observers.mu.Lock()
-		defer s.observers.mu.Unlock()
-		delete(s.observers.all, one)
-	}()
+	o := &observer{filter: cmp.Or(r.URL.Query().Get("filter"), "#"), messages: make(chan *broker.Message, waitingMessages)}
+	s.observers.Store(o, nil)
+	defer s.observers.Delete(o)
 	stream(w, func() (any, error) {
 		select {
 		case <-r.Context().Done():
 			return nil, r.Context().Err()
-		case m := <-one.messages:
+		case m := <-o.messages:
 			v := observedMessage{
 				Time: m.Time.UTC(), Topic: m.Topic, ClientID: m.ClientID, QoS: m.QoS, Retain: m.Retain,
-				Payload: string(m.Payload), Lost: int(one.lost.Swap(0)),
+				Payload: string(m.Payload), Base64: !utf8.Valid(m.Payload), Lost: o.lost.Swap(0),
 			}
-			if v.Base64 = !utf8.Valid(m.Payload); v.Base64 {
+			if v.Base64 {
 				v.Payload = base64.StdEncoding.EncodeToString(m.Payload)
 			}
 			return v, nil

@@ -26,19 +26,25 @@ func (s control) RequestShadow(_ context.Context, t awsiot.ShadowTopic, payload 
 // NamedShadows implements [controlapi.Shadows].
 func (s control) NamedShadows(thing string) []string { return s.shadows.NamedShadows(thing) }
 
+// shadowTopic reads the topic of a shadow request whose names are valid.
+func shadowTopic(topic string) (awsiot.ShadowTopic, bool) {
+	t, ok := awsiot.ParseShadowTopic(topic)
+	return t, ok && awsiot.ValidThingName(t.Thing) && (t.Shadow == "" || awsiot.ValidShadowName(t.Shadow))
+}
+
 // requestShadow carries out a request that was published. The responses go to
 // everyone who subscribed.
-func (s *Server) requestShadow(t awsiot.ShadowTopic, payload []byte, hops int) {
-	messages, err := s.shadows.Request(t, payload)
+func (s *Server) requestShadow(t awsiot.ShadowTopic, m *broker.Message) {
+	messages, err := s.shadows.Request(t, m.Payload)
 	if err != nil {
 		s.config.Log.Warn("rejected a shadow request", "topic", t, "error", err)
 		messages = []shadow.Message{shadow.Rejected(t, err)}
 	}
-	s.publishShadow(messages, hops)
+	s.publishShadow(messages, m.Hops)
 }
 
 func (s *Server) publishShadow(messages []shadow.Message, hops int) {
 	for _, m := range messages {
-		s.publish(&broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: 1}, hops)
+		s.broker.Publish(&broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: 1, Hops: hops})
 	}
 }

@@ -17,6 +17,8 @@ type Message struct {
 	// Early is set of a message to a reserved topic that was received while a
 	// SUBACK to its client was delayed.
 	Early bool
+	// Hops counts the actions of rules that led to the message.
+	Hops int
 
 	// Of MQTT 5:
 	UTF8            bool // the Payload Format Indicator

@@ -15,6 +15,8 @@ import (
 
 // An Error is one fault of a JSON text and its place.
 type Error struct {
+	// File is empty for a text that is not from a file.
+	File string
 	// Line and Column count from 1; a column is a character.
 	Line, Column int
 	// Path leads to the faulty value, such as $.Statement[0].Effect.
@@ -24,6 +26,9 @@ type Error struct {
 
 // Error returns place and reason in one line.
 func (e *Error) Error() string {
+	if e.File != "" {
+		return fmt.Sprintf("%s:%d:%d: %s: %s", e.File, e.Line, e.Column, e.Path, e.Reason)
+	}
 	return fmt.Sprintf("line %d, column %d: %s: %s", e.Line, e.Column, e.Path, e.Reason)
 }
 
@@ -31,7 +36,7 @@ func (e *Error) Error() string {
 func ErrorAt(text []byte, offset int, path, reason string) *Error {
 	before := text[:min(max(offset, 0), len(text))]
 	line := before[bytes.LastIndexByte(before, '\n')+1:]
-	return &Error{bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(line) + 1, path, reason}
+	return &Error{Line: bytes.Count(before, []byte("\n")) + 1, Column: utf8.RuneCount(line) + 1, Path: path, Reason: reason}
 }
 
 // SyntaxError returns an error with the place of the fault for what

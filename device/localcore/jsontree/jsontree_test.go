@@ -31,7 +31,7 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 			if root != nil || len(faults) != 1 {
 				t.Fatalf("got %v", faults)
 			}
-			want := &Error{tc.line, tc.column, tc.path, faults[0].Reason}
+			want := &Error{Line: tc.line, Column: tc.column, Path: tc.path, Reason: faults[0].Reason}
 			if diff := cmp.Diff(want, faults[0]); diff != "" {
 				t.Error(diff)
 			}

@@ -1,0 +1,119 @@
+package localcore
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"example.com/fleety/device/localcore/assembly"
+	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/hook/payload"
+)
+
+// hookFunction is the name of the hook's Lambda function.
+const hookFunction = "fleet-provisioning-hook"
+
+// startFunctions starts the Lambda functions: the pre-provisioning hook, those of
+// the configuration, and those that the rules of a stack invoke. What they ask AWS
+// goes to the control API.
+func (s *Server) startFunctions(ctx context.Context) error {
+	c := &s.config
+	if hook := c.deployment.hook; hook != nil && c.HookFunc == nil {
+		f := functionConfig(hook)
+		if s.api == nil && c.Assembly == "" { // there is nothing to call
+			f.Env = []string{"EXISTING_THINGS=allow"}
+		}
+		if err := s.startFunction(ctx, "hook", f); err != nil {
+			return err
+		}
+	}
+	for name, f := range c.Functions {
+		if err := s.startFunction(ctx, name, f); err != nil {
+			return err
+		}
+	}
+	for _, f := range c.deployment.Functions {
+		if err := s.startFunction(ctx, f.LogicalID, functionConfig(f)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func functionConfig(f *assembly.Function) lambdahost.Config {
+	return lambdahost.Config{FunctionARN: f.ARN, Path: f.Path, Timeout: f.Timeout, Env: f.Environment}
+}
+
+func (s *Server) startFunction(ctx context.Context, name string, f lambdahost.Config) error {
+	c := &s.config
+	f.FunctionARN = cmp.Or(f.FunctionARN, c.functionARN(name))
+	if s.functions[f.FunctionARN] != nil {
+		return nil // the hook
+	}
+	f.Region, f.Endpoint, f.Log = c.Region, s.APIURL(), c.Log.With("from", name)
+	host, err := lambdahost.Start(ctx, f)
+	if e, ok := errors.AsType[*lambdahost.BinaryError](err); ok && c.Assembly != "" {
+		err = fmt.Errorf("%s %s: synthesize the assembly anew, for this machine", e.Path, e.Problem)
+	}
+	if err != nil {
+		return fmt.Errorf("starting function %s: %w", name, err)
+	}
+	s.functions[f.FunctionARN] = host
+	s.onClose(host.Close)
+	return nil
+}
+
+// function returns the host of a function, nil without one. A version or alias
+// at the end of the ARN stands for the function itself.
+func (s *Server) function(arn string) *lambdahost.Host {
+	if parts := strings.SplitN(arn, ":", 8); len(parts) == 8 {
+		arn = strings.Join(parts[:7], ":")
+	}
+	return s.functions[arn]
+}
+
+// invoke invokes a function that runs here.
+func (s *Server) invoke(ctx context.Context, arn string, event []byte) ([]byte, error) {
+	f := s.function(arn)
+	if f == nil {
+		return nil, fmt.Errorf("function %s does not run here", arn)
+	}
+	return f.Invoke(ctx, event)
+}
+
+// hook returns what asks whether a device may be provisioned, nil without a hook.
+func (s *Server) hook() func(context.Context, payload.Request) (payload.Response, error) {
+	if s.config.HookFunc != nil || s.config.deployment.hook == nil {
+		return s.config.HookFunc
+	}
+	return func(ctx context.Context, r payload.Request) (answer payload.Response, err error) {
+		event, err := json.Marshal(r)
+		if err != nil {
+			return answer, fmt.Errorf("encoding the event: %w", err)
+		}
+		result, err := s.invoke(ctx, s.config.hookARN(), event)
+		if err != nil {
+			return answer, err
+		}
+		if err := json.Unmarshal(result, &answer); err != nil {
+			return answer, fmt.Errorf("reading the hook's answer: %w", err)
+		}
+		return answer, nil
+	}
+}
+
+// hookARN is the full name of the hook's function.
+func (c *Config) hookARN() string {
+	if c.deployment.hook != nil {
+		return c.deployment.hook.ARN
+	}
+	return c.functionARN(hookFunction)
+}
+
+// functionARN is the full name of a Lambda function of this account.
+func (c Config) functionARN(name string) string {
+	return "arn:" + c.Partition + ":lambda:" + c.Region + ":" + c.Account + ":function:" + name
+}
