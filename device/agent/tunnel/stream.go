@@ -79,25 +79,18 @@ func (t *tunnel) use(ctx, life context.Context) error {
 	for {
 		t.extend()
 		kind, data, err := t.ws.ReadMessage()
-		if err != nil {
-			return err
-		}
-		if kind != websocket.BinaryMessage {
-			return errors.New("AWS IoT sent text, which is not part of the protocol")
+		if err == nil && kind != websocket.BinaryMessage {
+			err = errors.New("AWS IoT sent text, which is not part of the protocol")
 		}
 		buffer = append(buffer, data...)
-		for {
-			m, rest, complete, err := awsiot.CutTunnelMessage(buffer)
-			if err == nil && complete {
-				buffer = rest
+		for complete := true; complete && err == nil; {
+			var m awsiot.TunnelMessage
+			if m, buffer, complete, err = awsiot.CutTunnelMessage(buffer); complete {
 				err = t.receive(ctx, m)
 			}
-			if err != nil {
-				return err
-			}
-			if !complete {
-				break
-			}
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -111,8 +104,10 @@ func (t *tunnel) extend() {
 	}
 }
 
-// send sends a message. After an error the reader ends.
-func (t *tunnel) send(m awsiot.TunnelMessage) {
+// send sends a message of the stream or connection that of is of. After an error the
+// reader ends.
+func (t *tunnel) send(of awsiot.TunnelMessage, kind awsiot.TunnelMessageType, payload []byte) {
+	m := awsiot.TunnelMessage{Type: kind, StreamID: of.StreamID, ServiceID: of.ServiceID, ConnectionID: of.ConnectionID, Payload: payload}
 	t.writing.Lock()
 	defer t.writing.Unlock()
 	if t.ws.WriteMessage(websocket.BinaryMessage, awsiot.AppendTunnelMessage(nil, m)) != nil {
@@ -125,27 +120,25 @@ func (t *tunnel) send(m awsiot.TunnelMessage) {
 // active are ignored.
 func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
 	s := t.streams[m.ServiceID]
-	switch m.Type {
-	case awsiot.TunnelStreamStart:
+	switch {
+	case m.Type == awsiot.TunnelStreamStart:
 		t.endStreams(m.ServiceID)
 		s = &stream{id: m.StreamID, plain: m.ConnectionID == 0, connections: map[uint32]*connection{}}
 		t.streams[m.ServiceID] = s
 		t.connect(ctx, s, m)
 		return nil
-	case awsiot.TunnelSessionReset:
+	case m.Type == awsiot.TunnelSessionReset:
 		t.endStreams("")
 		return nil
-	case awsiot.TunnelServiceIDs: // the notification had them
+	case m.Type == awsiot.TunnelServiceIDs: // the notification had them
 		return nil
-	case awsiot.TunnelData, awsiot.TunnelStreamReset, awsiot.TunnelConnectionStart, awsiot.TunnelConnectionReset:
-		if s == nil || s.id != m.StreamID {
-			return nil
-		}
-	default:
+	case m.Type < awsiot.TunnelData || m.Type > awsiot.TunnelConnectionReset:
 		if m.Ignorable {
 			return nil
 		}
 		return fmt.Errorf("AWS IoT sent a message of the unknown type %d", m.Type)
+	case s == nil || s.id != m.StreamID:
+		return nil
 	}
 	if m.ConnectionID = max(m.ConnectionID, 1); s.plain {
 		m.ConnectionID = 0
@@ -169,15 +162,10 @@ func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
 	default: // ConnectionReset, or the ConnectionStart of one that there is, which is an error
 		t.end(s, m.ConnectionID)
 		if m.Type == awsiot.TunnelConnectionStart {
-			t.reset(m, awsiot.TunnelConnectionReset)
+			t.send(m, awsiot.TunnelConnectionReset, nil)
 		}
 	}
 	return nil
-}
-
-// reset sends a reset of the stream or connection of a message.
-func (t *tunnel) reset(m awsiot.TunnelMessage, kind awsiot.TunnelMessageType) {
-	t.send(awsiot.TunnelMessage{Type: kind, StreamID: m.StreamID, ServiceID: m.ServiceID, ConnectionID: m.ConnectionID})
 }
 
 // endStreams ends the stream of a service, as another takes its place. A stream
@@ -208,9 +196,9 @@ func (t *tunnel) end(s *stream, ids ...uint32) {
 // connect connects to the service of a StreamStart or ConnectionStart. A failure is
 // answered with the reset of what was to be started, and so is the service's end.
 func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage) {
-	failed := awsiot.TunnelConnectionReset
+	reset := awsiot.TunnelConnectionReset
 	if m.Type == awsiot.TunnelStreamStart {
-		failed = awsiot.TunnelStreamReset
+		reset = awsiot.TunnelStreamReset
 	}
 	name := m.ServiceID
 	if name == "" && len(t.services) == 1 {
@@ -219,7 +207,7 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 	log := t.log.With("service", awsiot.Printable(name))
 	if !slices.Contains(t.services, name) || !t.service.countConnection(1) {
 		log.Warn("rejected a connection from a tunnel: the service is not configured, or there are too many connections", "most", maxConnections)
-		t.reset(m, failed)
+		t.send(m, reset, nil)
 		return
 	}
 	c := &connection{in: make(chan []byte, queued), gone: make(chan struct{})}
@@ -231,8 +219,8 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 		conn, err := dialer.DialContext(ctx, "tcp", t.service.config.Services[name])
 		if err == nil {
 			log.Info("connected a tunnel to a service")
-			if failed = awsiot.TunnelConnectionReset; m.ConnectionID == 0 {
-				failed = awsiot.TunnelStreamReset
+			if reset = awsiot.TunnelConnectionReset; s.plain {
+				reset = awsiot.TunnelStreamReset
 			}
 			t.carry(ctx, conn.(*net.TCPConn), c, m)
 		}
@@ -245,7 +233,7 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 		t.service.countConnection(-1)
 		log.Info("a connection from a tunnel has ended", "error", err)
 		if !c.ended.Load() {
-			t.reset(m, failed)
+			t.send(m, reset, nil)
 		}
 	})
 }
@@ -278,7 +266,7 @@ func (t *tunnel) carry(ctx context.Context, conn *net.TCPConn, c *connection, m 
 	for {
 		n, err := conn.Read(buffer)
 		if n > 0 && !c.ended.Load() {
-			t.send(awsiot.TunnelMessage{Type: awsiot.TunnelData, StreamID: m.StreamID, ServiceID: m.ServiceID, ConnectionID: m.ConnectionID, Payload: buffer[:n]})
+			t.send(m, awsiot.TunnelData, buffer[:n])
 		}
 		if err != nil {
 			return

@@ -11,10 +11,10 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"regexp"
@@ -95,6 +95,8 @@ func (s *Service) Serve(ctx context.Context, _ interface {
 	return nil
 }
 
+var regionPattern = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
+
 // Deliver receives a notification. One that is malformed, that names no configured
 // service, or that came already is ignored and counted.
 func (s *Service) Deliver(m session.Message) bool {
@@ -102,20 +104,28 @@ func (s *Service) Deliver(m session.Message) bool {
 		return false
 	}
 	var n awsiot.TunnelNotification
-	cause, reason := "malformed", json.Unmarshal(m.Payload, &n)
-	if reason == nil {
-		reason = s.check(&n)
-	}
+	err := json.Unmarshal(m.Payload, &n)
+	n.Services = slices.DeleteFunc(n.Services, func(name string) bool { return s.config.Services[name] == "" })
+	own := awsiot.ParseEndpoint(s.config.Session.Endpoint).Region
+	token := string(n.ClientAccessToken)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	cause, reason := "malformed", ""
 	switch {
-	case reason != nil:
+	case err != nil:
+		reason = err.Error()
+	case n.ClientMode != "destination":
+		reason = "its client mode is not destination"
+	case token == "" || len(token) > maxToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		reason = "it has no access token"
+	case s.config.Endpoint == "" && (!regionPattern.MatchString(n.Region) || own != "" && own != n.Region):
+		reason = fmt.Sprintf("its Region %q is not that of the device", awsiot.Printable(n.Region))
 	case len(n.Services) == 0:
-		cause, reason = "service", errors.New("none of its services is configured in agent.tunnel.services")
+		cause, reason = "service", "none of its services is configured in agent.tunnel.services"
 	case s.open[n.ClientAccessToken]:
-		cause, reason = "duplicate", errors.New("the tunnel is open already")
+		cause, reason = "duplicate", "the tunnel is open already"
 	case len(s.open) >= maxTunnels:
-		cause, reason = "limit", fmt.Errorf("%d tunnels are open", maxTunnels)
+		cause, reason = "limit", fmt.Sprintf("%d tunnels are open", maxTunnels)
 	default:
 		s.open[n.ClientAccessToken] = true
 		s.opened++
@@ -125,28 +135,6 @@ func (s *Service) Deliver(m session.Message) bool {
 	s.ignored[cause]++
 	s.config.Log.Warn("ignored a tunnel", "cause", cause, "reason", reason)
 	return true
-}
-
-var regionPattern = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
-
-// check returns what is wrong with a notification, and leaves the configured ones of
-// its services.
-func (s *Service) check(n *awsiot.TunnelNotification) error {
-	own := awsiot.ParseEndpoint(s.config.Session.Endpoint).Region
-	token := string(n.ClientAccessToken)
-	switch {
-	case n.ClientMode != "destination":
-		return errors.New("its client mode is not destination")
-	case token == "" || len(token) > maxToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("it has no access token")
-	case s.config.Endpoint == "" && (!regionPattern.MatchString(n.Region) || own != "" && own != n.Region):
-		return fmt.Errorf("its Region %q is not that of the device", awsiot.Printable(n.Region))
-	}
-	n.Services = slices.DeleteFunc(n.Services, func(name string) bool {
-		_, ok := s.config.Services[name]
-		return !ok
-	})
-	return nil
 }
 
 // Run serves the tunnels until ctx ends.
@@ -168,10 +156,6 @@ func (s *Service) Run(ctx context.Context, _ string) {
 	}
 }
 
-// errRejected is wrapped by the error of a handshake that cannot succeed later: the
-// tunnel is closed, or the token was rotated.
-var errRejected = errors.New("the handshake was rejected")
-
 // stayConnected connects to a tunnel, again and again, until AWS IoT rejects it: the
 // client token allows the access token to be used again. No tunnel lives for more
 // than 12 hours.
@@ -182,68 +166,61 @@ func (s *Service) stayConnected(ctx context.Context, n awsiot.TunnelNotification
 	delays.MaxInterval = maxDelay
 	log := s.config.Log.With("services", n.Services)
 	header := http.Header{"access-token": {string(n.ClientAccessToken)}, "client-token": {rand.Text() + rand.Text()}}
-	for {
+	_, err := backoff.Retry(life, func() (struct{}, error) {
 		ws, channel, err := s.connect(life, n, header)
-		if err == nil {
-			log.Info("connected to a tunnel", "protocol", ws.Subprotocol(), "channel", channel)
-			began := time.Now()
-			t := &tunnel{service: s, services: n.Services, log: log, ws: ws, streams: map[string]*stream{}, running: running}
-			if err = t.use(ctx, life); time.Since(began) > maxDelay {
-				delays.Reset()
-			}
+		if err != nil {
+			return struct{}{}, err
 		}
-		if errors.Is(err, errRejected) || life.Err() != nil {
-			log.Info("the tunnel has ended", "reason", err)
-			return
+		log.Info("connected to a tunnel", "protocol", ws.Subprotocol(), "channel", channel)
+		began := time.Now()
+		t := &tunnel{service: s, services: n.Services, log: log, ws: ws, streams: map[string]*stream{}, running: running}
+		if err = t.use(ctx, life); time.Since(began) > maxDelay {
+			delays.Reset()
 		}
-		delay := delays.NextBackOff()
+		return struct{}{}, err
+	}, backoff.WithBackOff(delays), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, delay time.Duration) {
 		log.Warn("not connected to the tunnel", "next", delay.Round(time.Millisecond), "error", err)
-		select {
-		case <-time.After(delay):
-		case <-life.Done():
-		}
-	}
+	}))
+	log.Info("the tunnel has ended", "reason", err)
 }
 
 // connect performs the handshake. Neither its error nor channel, which AWS IoT names
-// the connection by, has the token.
+// the connection by, has the token. The error is permanent where the tunnel is closed
+// or the token was rotated.
 //
 // https://github.com/aws-samples/aws-iot-securetunneling-localproxy/blob/main/docs/V3WebSocketProtocolGuide.md
 func (s *Service) connect(ctx context.Context, n awsiot.TunnelNotification, header http.Header) (ws *websocket.Conn, channel string, err error) {
-	host, port := s.config.Endpoint, s.config.Port
-	if host == "" {
-		host, port = "data.tunneling.iot."+n.Region+".amazonaws.com", 443
+	o := s.config.Session
+	if o.Endpoint, o.Port = s.config.Endpoint, s.config.Port; o.Endpoint == "" {
+		o.Endpoint, o.Port = "data.tunneling.iot."+n.Region+".amazonaws.com", 443
 		if awsiot.PartitionOf(n.Region) == "aws-cn" {
-			host += ".cn"
+			o.Endpoint += ".cn"
 		}
 	}
-	o := s.config.Session
-	o.Endpoint, o.Port = host, port
 	dialer := websocket.Dialer{
 		Subprotocols:     []string{awsiot.TunnelV3, awsiot.TunnelV2, awsiot.TunnelV1},
 		HandshakeTimeout: dialTimeout,
 		NetDialContext:   func(ctx context.Context, _, _ string) (net.Conn, error) { return session.Dial(ctx, o) },
 		TLSClientConfig:  &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12, Time: o.Now},
 	}
-	ws, r, err := dialer.DialContext(ctx, "wss://"+net.JoinHostPort(host, strconv.Itoa(port))+"/tunnel?local-proxy-mode=destination", header)
-	if r != nil {
-		channel = awsiot.Printable(r.Header.Get("channel-id"))
+	ws, r, err := dialer.DialContext(ctx, "wss://"+net.JoinHostPort(o.Endpoint, strconv.Itoa(o.Port))+"/tunnel?local-proxy-mode=destination", header)
+	if r == nil {
+		return nil, "", fmt.Errorf("connecting to the tunnel at %s: %w", o.Endpoint, err)
 	}
+	channel = awsiot.Printable(r.Header.Get("channel-id"))
 	switch {
 	case err == nil && ws.Subprotocol() == "":
 		ws.Close()
-		return nil, channel, fmt.Errorf("connecting to the tunnel: %w: %s chose no protocol of secure tunneling", errRejected, host)
+		return nil, channel, backoff.Permanent(fmt.Errorf("connecting to the tunnel: %s chose no protocol of secure tunneling", o.Endpoint))
 	case err == nil:
 		ws.SetReadLimit(awsiot.MaxTunnelWebSocket)
 		return ws, channel, nil
-	case r == nil:
-		return nil, "", fmt.Errorf("connecting to the tunnel at %s: %w", host, err)
 	}
 	body, _ := io.ReadAll(r.Body) // of 1 KB at most; it is in memory
 	message := strings.ReplaceAll(string(body), string(n.ClientAccessToken), n.ClientAccessToken.String())
-	err = fmt.Errorf("connecting to the tunnel at %s, channel %s: %d %s", host, channel, r.StatusCode, awsiot.Printable(message))
+	err = fmt.Errorf("connecting to the tunnel at %s, channel %s: %d %s", o.Endpoint, channel, r.StatusCode, awsiot.Printable(message))
 	if r.StatusCode/100 == 4 && r.StatusCode != http.StatusTooManyRequests && r.StatusCode != http.StatusRequestTimeout {
-		err = fmt.Errorf("%w: %w", errRejected, err)
+		err = backoff.Permanent(err)
 	}
 	return nil, channel, err
 }
@@ -271,10 +248,13 @@ func (s *Service) Status() any {
 func (s *Service) Metrics(metric func(name, kind, help string, samples ...any)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var ignored []any
+	for _, cause := range slices.Sorted(maps.Keys(s.ignored)) {
+		ignored = append(ignored, fmt.Sprintf("{cause=%q}", cause), s.ignored[cause])
+	}
 	metric("tunnels", "gauge", "Tunnels that are open.", "", len(s.open))
 	metric("tunnels_total", "counter", "Notifications of tunnels that were accepted.", "", s.opened)
-	metric("tunnels_ignored_total", "counter", "Notifications of tunnels that were ignored, by cause.", `{cause="duplicate"}`, s.ignored["duplicate"],
-		`{cause="limit"}`, s.ignored["limit"], `{cause="malformed"}`, s.ignored["malformed"], `{cause="service"}`, s.ignored["service"])
+	metric("tunnels_ignored_total", "counter", "Notifications of tunnels that were ignored, by cause.", ignored...)
 	metric("tunnel_connections", "gauge", "Connections from tunnels to services of the device.", "", s.connections)
 	metric("tunnel_connections_total", "counter", "Connections from tunnels to services of the device, all of them.", "", s.connected)
 }
