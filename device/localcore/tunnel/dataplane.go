@@ -23,8 +23,10 @@ const (
 
 // disconnect ends the connections.
 func (t *tunnel) disconnect() {
-	for _, p := range t.peers {
-		p.ws.Close()
+	for _, one := range t.sides {
+		if one.peer != nil {
+			one.peer.ws.Close()
+		}
 	}
 }
 
@@ -42,7 +44,7 @@ type peer struct {
 	writing sync.Mutex
 }
 
-// write sends a message.
+// write sends messages.
 func (p *peer) write(data []byte) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
@@ -82,7 +84,11 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.config.Log.Info("connected to a tunnel", "tunnel", t.ID, "mode", mode, "protocol", ws.Subprotocol(), "channel", channel)
 	err = s.forward(r, t, p)
-	s.detach(t, p)
+	s.mu.Lock()
+	if one := t.sides[mode]; one.peer == p {
+		one.peer, *one.state = nil, ConnectionState{Disconnected, s.now()}
+	}
+	s.mu.Unlock()
 	s.config.Log.Info("disconnected from a tunnel", "tunnel", t.ID, "mode", mode, "channel", channel, "reason", err)
 }
 
@@ -96,82 +102,65 @@ func (s *Service) authenticate(r *http.Request, mode string) (t *tunnel, status 
 	}
 	clients := append(r.Header.Values("client-token"), "")
 	dump, err := httputil.DumpRequest(r, false)
-	status = http.StatusBadRequest
 	switch {
 	case err != nil || len(dump) > maxHandshake:
-		return nil, status, fmt.Sprintf("the request has more than %d bytes", maxHandshake)
+		reason = fmt.Sprintf("the request has more than %d bytes", maxHandshake)
 	case !websocket.IsWebSocketUpgrade(r):
-		return nil, status, "the request is no WebSocket handshake"
-	case mode != source && mode != destination:
-		return nil, status, "local-proxy-mode must be source or destination"
+		reason = "the request is no WebSocket handshake"
+	case opposite[mode] == "":
+		reason = "local-proxy-mode must be source or destination"
 	case len(secrets) != 1:
-		return nil, status, "the request must have one access token, in the header access-token or in the cookie awsiot-tunnel-token"
+		reason = "the request must have one access token, in the header access-token or in the cookie awsiot-tunnel-token"
 	case len(clients) > 2 || len(clients) == 2 && !awsiot.ValidTunnelClientToken(clients[0]):
-		return nil, status, "client-token must be one value of 32 to 128 letters, digits and hyphens"
+		reason = "client-token must be one value of 32 to 128 letters, digits and hyphens"
 	case !slices.ContainsFunc(websocket.Subprotocols(r), func(p string) bool { return slices.Contains(versions, p) }):
-		return nil, status, "Sec-WebSocket-Protocol has no protocol of secure tunneling"
+		reason = "Sec-WebSocket-Protocol has no protocol of secure tunneling"
+	}
+	if reason != "" {
+		return nil, http.StatusBadRequest, reason
 	}
 	secret, client := awsiot.Secret(secrets[0]), clients[0]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep()
 	i := slices.IndexFunc(s.tunnels, func(t *tunnel) bool {
-		return t.tokens[source].secret == secret || t.tokens[destination].secret == secret
+		return t.sides[source].token == secret || t.sides[destination].token == secret
 	})
-	status = http.StatusForbidden
 	if i < 0 || s.closed {
-		return nil, status, "Invalid access token"
+		return nil, http.StatusForbidden, "Invalid access token"
 	}
 	t = s.tunnels[i]
-	own := t.tokens[mode]
+	own := t.sides[mode]
 	switch {
 	case t.Status != Open:
-		return nil, status, "the tunnel is closed"
-	case own.secret != secret:
-		return nil, status, "the access token is of the other local-proxy-mode"
+		reason = "the tunnel is closed"
+	case own.token != secret:
+		reason = "the access token is of the other local-proxy-mode"
 	case own.used && (own.client == "" || own.client != client):
-		return nil, status, "the access token was used already, with another client token or without one"
-	case !own.used && client != "" && s.clientTokenTaken(client):
-		return nil, status, "the client token is in use with another access token"
+		reason = "the access token was used already, with another client token or without one"
+	case !own.used && client != "" && slices.ContainsFunc(s.tunnels, func(t *tunnel) bool {
+		return t.Status == Open && (t.sides[source].client == client || t.sides[destination].client == client)
+	}):
+		reason = "the client token is in use with another access token"
 	}
-	t.tokens[mode] = token{secret, client, true}
+	if reason != "" {
+		return nil, http.StatusForbidden, reason
+	}
+	own.client, own.used = client, true
 	s.handlers.Add(1)
 	return t, http.StatusSwitchingProtocols, ""
-}
-
-// clientTokenTaken reports whether an access token of an open tunnel was used with
-// this client token. The caller holds mu.
-func (s *Service) clientTokenTaken(client string) bool {
-	return slices.ContainsFunc(s.tunnels, func(t *tunnel) bool {
-		return t.Status == Open && (t.tokens[source].client == client || t.tokens[destination].client == client)
-	})
-}
-
-// state returns the state of a side.
-func (t *tunnel) state(mode string) *ConnectionState {
-	if mode == source {
-		return &t.SourceConnectionState
-	}
-	return &t.DestinationConnectionState
-}
-
-func (t *tunnel) other(p *peer) *peer {
-	if p.mode == source {
-		return t.peers[destination]
-	}
-	return t.peers[source]
 }
 
 // attach makes p a side of the tunnel, in the place of one that was there: the other
 // side gets a reset of its streams.
 func (s *Service) attach(t *tunnel, p *peer) bool {
-	var services []string
+	hello := awsiot.TunnelMessage{Type: awsiot.TunnelServiceIDs}
 	s.mu.Lock()
 	if t.DestinationConfig != nil {
-		services = t.DestinationConfig.Services
+		hello.ServiceIDs = t.DestinationConfig.Services
 	}
 	s.mu.Unlock()
-	if p.version > 1 && p.write(awsiot.AppendTunnelMessage(nil, awsiot.TunnelMessage{Type: awsiot.TunnelServiceIDs, ServiceIDs: services})) != nil {
+	if p.version > 1 && p.write(awsiot.AppendTunnelMessage(nil, hello)) != nil {
 		return false
 	}
 	s.mu.Lock()
@@ -179,12 +168,11 @@ func (s *Service) attach(t *tunnel, p *peer) bool {
 		s.mu.Unlock()
 		return false
 	}
-	if old := t.peers[p.mode]; old != nil {
-		old.ws.Close()
+	own, other := t.sides[p.mode], t.sides[opposite[p.mode]].peer
+	if own.peer != nil {
+		own.peer.ws.Close()
 	}
-	t.peers[p.mode] = p
-	*t.state(p.mode) = ConnectionState{Connected, s.now()}
-	other := t.other(p)
+	own.peer, *own.state = p, ConnectionState{Connected, s.now()}
 	var resets []byte
 	for _, service := range slices.Sorted(maps.Keys(t.streams)) {
 		if one := t.streams[service]; one.active {
@@ -199,15 +187,6 @@ func (s *Service) attach(t *tunnel, p *peer) bool {
 	return true
 }
 
-func (s *Service) detach(t *tunnel, p *peer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t.peers[p.mode] == p {
-		delete(t.peers, p.mode)
-		*t.state(p.mode) = ConnectionState{Disconnected, s.now()}
-	}
-}
-
 // forward hands the messages of a side to the other one, as they are, until its
 // connection ends. A message that AWS IoT does not accept ends it. Messages to a side
 // that is not connected are lost.
@@ -219,27 +198,23 @@ func (s *Service) forward(r *http.Request, t *tunnel, p *peer) error {
 	var buffer []byte
 	for {
 		kind, data, err := p.ws.ReadMessage()
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if kind != websocket.BinaryMessage {
+		case kind != websocket.BinaryMessage:
 			return reject(websocket.CloseUnsupportedData, errors.New("a WebSocket message is not binary"))
 		}
 		if err := t.limit.WaitN(r.Context(), len(data)); err != nil {
 			return err
 		}
-		buffer = append(buffer, data...)
-		for {
-			m, rest, complete, err := awsiot.CutTunnelMessage(buffer)
-			if err == nil && !complete {
-				buffer = slices.Clone(rest)
-				break
-			}
+		buffer = append(slices.Clone(buffer), data...)
+		for complete := true; complete; {
+			var m awsiot.TunnelMessage
+			var rest []byte
 			var to *peer
-			if err == nil {
+			if m, rest, complete, err = awsiot.CutTunnelMessage(buffer); complete {
 				s.mu.Lock()
-				err = t.accept(p, m)
-				to = t.other(p)
+				err, to = t.accept(p, m), t.sides[opposite[p.mode]].peer
 				s.mu.Unlock()
 			}
 			if err != nil {
@@ -265,7 +240,7 @@ func (t *tunnel) accept(p *peer, m awsiot.TunnelMessage) error {
 	}
 	one := t.streams[m.ServiceID]
 	switch {
-	case t.peers[p.mode] != p:
+	case t.sides[p.mode].peer != p:
 		return errors.New("another client has taken the place of this one")
 	case m.Extended || len(m.ServiceIDs) > 0:
 		return errors.New("a message has a field that it may not have")

@@ -135,20 +135,22 @@ const (
 	destination = "destination"
 )
 
-// A token is an access token, with the client token that it was first used with.
-type token struct {
-	secret awsiot.Secret
-	client string
-	used   bool
+var opposite = map[string]string{source: destination, destination: source}
+
+// A side is what a tunnel has of its source or its destination.
+type side struct {
+	token  awsiot.Secret
+	client string // the client token that the access token was first used with
+	used   bool   // the access token
+	peer   *peer  // nil while the side is not connected
+	state  *ConnectionState
 }
 
 // A tunnel is a tunnel with what is not shown of it.
 type tunnel struct {
 	Tunnel
-	expires time.Time        // it is closed then or, if it is closed, deleted
-	tokens  map[string]token // by mode
-
-	peers   map[string]*peer   // by mode
+	expires time.Time          // it is closed then or, if it is closed, deleted
+	sides   map[string]*side   // by mode
 	streams map[string]*stream // by service, the empty one for version 1
 	limit   *rate.Limiter
 }
@@ -177,8 +179,7 @@ func (d *DestinationConfig) validate() error {
 		return invalid("destinationConfig.services", "Member must have length greater than or equal to 1")
 	case len(d.Services) > maxServices:
 		return &Error{CodeLimitExceeded, fmt.Sprintf("a tunnel has at most %d services, not %d", maxServices, len(d.Services))}
-	}
-	if slices.ContainsFunc(d.Services, func(name string) bool { return !awsiot.ValidTunnelService(name) }) {
+	case slices.ContainsFunc(d.Services, func(name string) bool { return !awsiot.ValidTunnelService(name) }):
 		return invalid("destinationConfig.services", "Member must satisfy regular expression pattern: [a-zA-Z0-9:_-]+")
 	}
 	return nil
@@ -191,9 +192,10 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 	}
 	minutes := awsiot.MaxTunnelMinutes
 	if in.TimeoutConfig.Minutes != nil {
-		if minutes = *in.TimeoutConfig.Minutes; minutes < 1 || minutes > awsiot.MaxTunnelMinutes {
-			return Tunnel{}, Tokens{}, invalid("timeoutConfig.maxLifetimeTimeoutMinutes", "Member must have value between 1 and %d", awsiot.MaxTunnelMinutes)
-		}
+		minutes = *in.TimeoutConfig.Minutes
+	}
+	if minutes < 1 || minutes > awsiot.MaxTunnelMinutes {
+		return Tunnel{}, Tokens{}, invalid("timeoutConfig.maxLifetimeTimeoutMinutes", "Member must have value between 1 and %d", awsiot.MaxTunnelMinutes)
 	}
 	if err := in.DestinationConfig.validate(); err != nil {
 		return Tunnel{}, Tokens{}, err
@@ -207,69 +209,65 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 			ID: id, ARN: s.config.ARN("tunnel/" + id), Status: Open, SourceConnectionState: state, DestinationConnectionState: state,
 			DestinationConfig: in.DestinationConfig, TimeoutConfig: TimeoutConfig{&minutes}, CreatedAt: now, LastUpdatedAt: now,
 		},
-		expires: s.config.Now().Add(time.Duration(minutes) * time.Minute), tokens: map[string]token{},
-		peers: map[string]*peer{}, streams: map[string]*stream{}, limit: rate.NewLimiter(rate.Inf, 0),
+		expires: s.config.Now().Add(time.Duration(minutes) * time.Minute),
+		streams: map[string]*stream{}, limit: rate.NewLimiter(rate.Inf, 0),
 	}
+	t.sides = map[string]*side{source: {state: &t.SourceConnectionState}, destination: {state: &t.DestinationConnectionState}}
 	if s.config.EnforceRates {
 		t.limit = rate.NewLimiter(bandwidth, bandwidth)
 	}
 	if in.Description != nil {
 		t.Description = *in.Description
 	}
-	tokens := t.newTokens(source, destination)
 	s.tunnels = append(s.tunnels, t)
-	s.notify(t.DestinationConfig, tokens.Destination)
-	return t.Tunnel, tokens, nil
+	return t.Tunnel, s.newTokens(t, source, destination), nil
 }
 
-// newTokens makes access tokens in the place of those there are.
-func (t *tunnel) newTokens(modes ...string) (out Tokens) {
+// newTokens makes access tokens in the place of those there are. That of the
+// destination is published to the thing.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/agent-snippet.html
+func (s *Service) newTokens(t *tunnel, modes ...string) (out Tokens) {
 	for _, mode := range modes {
 		var random [tokenBytes]byte
 		_, _ = rand.Read(random[:]) // it cannot fail
-		secret := awsiot.Secret("AQGA" + base64.URLEncoding.EncodeToString(random[:]))
-		t.tokens[mode] = token{secret: secret}
+		one := t.sides[mode]
+		one.token, one.client, one.used = awsiot.Secret("AQGA"+base64.URLEncoding.EncodeToString(random[:])), "", false
 		if mode == source {
-			out.Source = secret
-		} else {
-			out.Destination = secret
+			out.Source = one.token
+			continue
+		}
+		out.Destination = one.token
+		if d := t.DestinationConfig; d != nil && d.ThingName != "" {
+			s.config.Publish(awsiot.TunnelNotify(d.ThingName), awsiot.EncodeJSON(awsiot.TunnelNotification{
+				ClientAccessToken: one.token, ClientMode: destination, Region: s.config.Region, Services: d.Services,
+			}))
 		}
 	}
 	return out
 }
 
-// notify publishes the token to the thing.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/agent-snippet.html
-func (s *Service) notify(d *DestinationConfig, secret awsiot.Secret) {
-	if d == nil || d.ThingName == "" || secret == "" {
-		return
-	}
-	s.config.Publish(awsiot.TunnelNotify(d.ThingName), awsiot.EncodeJSON(awsiot.TunnelNotification{
-		ClientAccessToken: secret, ClientMode: destination, Region: s.config.Region, Services: d.Services,
-	}))
-}
-
-// find returns a tunnel. The caller holds mu.
-func (s *Service) find(id string) (*tunnel, error) {
+// on calls f with a tunnel, under mu.
+func (s *Service) on(id string, f func(*tunnel) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.sweep()
-	i := slices.IndexFunc(s.tunnels, func(t *tunnel) bool { return t.ID == id })
-	if i < 0 {
-		return nil, &Error{CodeNotFound, fmt.Sprintf("Tunnel %q is not found", awsiot.Printable(id))}
+	for _, t := range s.tunnels {
+		if t.ID == id {
+			return f(t)
+		}
 	}
-	return s.tunnels[i], nil
+	return &Error{CodeNotFound, fmt.Sprintf("Tunnel %q is not found", awsiot.Printable(id))}
 }
 
 // DescribeTunnel returns an open tunnel, or one that was closed within the last
 // three hours.
-func (s *Service) DescribeTunnel(id string) (Tunnel, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t, err := s.find(id)
-	if err != nil {
-		return Tunnel{}, err
-	}
-	return t.Tunnel, nil
+func (s *Service) DescribeTunnel(id string) (out Tunnel, err error) {
+	err = s.on(id, func(t *tunnel) error {
+		out = t.Tunnel
+		return nil
+	})
+	return out, err
 }
 
 // Tunnels returns those of a thing, or all if thing is empty.
@@ -287,18 +285,14 @@ func (s *Service) Tunnels(thing string) (all []Tunnel) {
 
 // CloseTunnel closes a tunnel and its connections, and deletes it if remove is set.
 func (s *Service) CloseTunnel(id string, remove bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t, err := s.find(id)
-	if err != nil {
-		return err
-	}
-	s.close(t)
-	if remove {
-		t.expires = time.Time{}
-		s.sweep()
-	}
-	return nil
+	return s.on(id, func(t *tunnel) error {
+		s.close(t)
+		if remove {
+			t.expires = time.Time{}
+			s.sweep()
+		}
+		return nil
+	})
 }
 
 // close ends a tunnel. The caller holds mu.
@@ -315,31 +309,24 @@ func (s *Service) close(t *tunnel) {
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_RotateTunnelAccessToken.html
 func (s *Service) RotateTunnelAccessToken(id, clientMode string, d *DestinationConfig) (arn string, tokens Tokens, err error) {
 	modes := map[string][]string{"SOURCE": {source}, "DESTINATION": {destination}, "ALL": {source, destination}}[clientMode]
-	if modes == nil {
+	switch {
+	case modes == nil:
 		return "", Tokens{}, invalid("clientMode", "Member must satisfy enum value set: [SOURCE, DESTINATION, ALL]")
-	}
-	if d != nil && clientMode == "SOURCE" {
+	case d != nil && clientMode == "SOURCE":
 		return "", Tokens{}, invalid("destinationConfig", "Member must be null with clientMode SOURCE")
 	}
 	if err := d.validate(); err != nil {
 		return "", Tokens{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t, err := s.find(id)
-	if err != nil {
-		return "", Tokens{}, err
-	}
-	if t.Status != Open {
-		return "", Tokens{}, &Error{CodeNotFound, fmt.Sprintf("Tunnel %q is closed", t.ID)}
-	}
-	tokens = t.newTokens(modes...)
-	t.LastUpdatedAt = s.now()
-	if d != nil {
-		t.DestinationConfig = d
-	}
-	s.notify(t.DestinationConfig, tokens.Destination)
-	return t.ARN, tokens, nil
+	err = s.on(id, func(t *tunnel) error {
+		if t.Status != Open {
+			return &Error{CodeNotFound, fmt.Sprintf("Tunnel %q is closed", t.ID)}
+		}
+		t.DestinationConfig, t.LastUpdatedAt = cmp.Or(d, t.DestinationConfig), s.now()
+		arn, tokens = t.ARN, s.newTokens(t, modes...)
+		return nil
+	})
+	return arn, tokens, err
 }
 
 // Sweep closes the tunnels whose time is over, and deletes those that were closed
