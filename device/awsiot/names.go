@@ -32,6 +32,10 @@ func ValidThingName(name string) bool { return within(name, 128, ":_-") }
 // ValidJobID reports whether a job may have the id.
 func ValidJobID(id string) bool { return within(id, 64, "_-") }
 
+// ValidJobDetailKey reports whether the status details of a job execution may have
+// the key.
+func ValidJobDetailKey(key string) bool { return within(key, 128, ":_-") }
+
 // ValidTemplateName reports whether a provisioning template may have the name.
 func ValidTemplateName(name string) bool { return within(name, 36, "_-") }
 

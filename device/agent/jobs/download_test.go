@@ -83,7 +83,7 @@ func TestDownloadIsResumedAndVerified(t *testing.T) {
 	files.cuts.Store(2)
 	b.create("j", runHandler(DownloadFile, url, filepath.Join(b.config.Downloads, "firmware"), digest(files.content)))
 	b.powerOn()
-	b.await("j", cloudjobs.Succeeded)
+	b.await("j", awsiot.JobSucceeded)
 	b.check("firmware", files.content)
 	if files.ranges.Load() != 2 {
 		t.Errorf("%d requests for what was missing, want 2", files.ranges.Load())
@@ -108,7 +108,7 @@ func TestDownloadContinuesWhatIsThere(t *testing.T) {
 			}
 			b.create("j", runHandler(DownloadFile, url, "a", digest(files.content)))
 			b.powerOn()
-			b.await("j", cloudjobs.Succeeded)
+			b.await("j", awsiot.JobSucceeded)
 			b.check("a", files.content)
 		})
 	}
@@ -120,7 +120,7 @@ func TestDownloadWithoutDigestStartsAnew(t *testing.T) {
 	files.cuts.Store(1)
 	b.create("j", runHandler(DownloadFile, url, "a"))
 	b.powerOn()
-	b.await("j", cloudjobs.Succeeded)
+	b.await("j", awsiot.JobSucceeded)
 	b.check("a", files.content)
 	if files.ranges.Load() != 0 {
 		t.Error("a part was requested, which may be of another file")
@@ -177,7 +177,7 @@ func TestDownloadThatIsNotAllowedFails(t *testing.T) {
 			}
 			b.create("j", runHandler(DownloadFile, args...))
 			b.powerOn()
-			e := b.await("j", cloudjobs.Failed)
+			e := b.await("j", awsiot.JobFailed)
 			if strings.Contains(e.StatusDetails["reason"], "secret") {
 				t.Error("the reason has the URL:", e.StatusDetails)
 			}
@@ -212,14 +212,14 @@ func TestDownloadNeedsTheSignatureOfTheConfiguredKey(t *testing.T) {
 	for name, test := range map[string]struct {
 		key  string
 		args func(content []byte) []string
-		want cloudjobs.Status
+		want awsiot.JobExecutionStatus
 	}{
-		"signed":                  {key, func(content []byte) []string { return []string{digest(content), sign(private, content)} }, cloudjobs.Succeeded},
-		"signed by another":       {key, func(content []byte) []string { return []string{digest(content), sign(stranger, content)} }, cloudjobs.Failed},
-		"signed for another file": {key, func(content []byte) []string { return []string{digest(content), sign(private, content[1:])} }, cloudjobs.Failed},
-		"not signed":              {key, func(content []byte) []string { return []string{digest(content)} }, cloudjobs.Failed},
-		"without either":          {key, func([]byte) []string { return nil }, cloudjobs.Failed},
-		"no key":                  {key + "x", func(content []byte) []string { return []string{digest(content), sign(private, content)} }, cloudjobs.Failed},
+		"signed":                  {key, func(content []byte) []string { return []string{digest(content), sign(private, content)} }, awsiot.JobSucceeded},
+		"signed by another":       {key, func(content []byte) []string { return []string{digest(content), sign(stranger, content)} }, awsiot.JobFailed},
+		"signed for another file": {key, func(content []byte) []string { return []string{digest(content), sign(private, content[1:])} }, awsiot.JobFailed},
+		"not signed":              {key, func(content []byte) []string { return []string{digest(content)} }, awsiot.JobFailed},
+		"without either":          {key, func([]byte) []string { return nil }, awsiot.JobFailed},
+		"no key":                  {key + "x", func(content []byte) []string { return []string{digest(content), sign(private, content)} }, awsiot.JobFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -140,7 +140,7 @@ func (b *bench) create(id, document string) {
 	}
 }
 
-func (b *bench) execution(id string) cloudjobs.Record {
+func (b *bench) execution(id string) cloudjobs.Execution {
 	b.Helper()
 	e, err := b.cloud.DescribeJobExecution(id, thing, nil)
 	if err != nil {
@@ -151,14 +151,14 @@ func (b *bench) execution(id string) cloudjobs.Record {
 
 // await returns a job execution when it has a status, and fails the test if it has
 // another terminal one.
-func (b *bench) await(id string, want cloudjobs.Status) cloudjobs.Record {
+func (b *bench) await(id string, want awsiot.JobExecutionStatus) cloudjobs.Execution {
 	b.Helper()
 	for {
 		e := b.execution(id)
 		if e.Status == want {
 			return e
 		}
-		if e.Status != cloudjobs.Queued && e.Status != cloudjobs.InProgress {
+		if e.Status != awsiot.JobQueued && e.Status != awsiot.JobInProgress {
 			b.Fatalf("job %s is %s with %v, want %s", id, e.Status, e.StatusDetails, want)
 		}
 		b.pause("the execution of " + id + " to be " + string(want))
@@ -229,7 +229,7 @@ func TestManagedTemplatesRunUnchanged(t *testing.T) {
 				b.config.bootID = func() string { return "second boot" }
 				b.powerOn()
 			}
-			e := b.await("j", cloudjobs.Succeeded)
+			e := b.await("j", awsiot.JobSucceeded)
 			if e.StatusDetails["step"] != "1/1 "+template.step {
 				t.Error(e.StatusDetails)
 			}
@@ -249,7 +249,7 @@ func TestManagedTemplatesRunUnchanged(t *testing.T) {
 		b.config.Allow = []string{"runCommand"}
 		b.create("j", parameters.Replace(`{"version":"1.0","includeStdOut":"true","steps":[{"action":{"name":"Run-Command","type":"runCommand","input":{"command":"${aws:iot:parameter:command}"},"runAsUser":"${aws:iot:parameter:runAsUser}"}}]}`))
 		b.powerOn()
-		if e := b.await("j", cloudjobs.Succeeded); e.StatusDetails["stdout"] != "a,b c d" {
+		if e := b.await("j", awsiot.JobSucceeded); e.StatusDetails["stdout"] != "a,b c d" {
 			t.Error(e.StatusDetails)
 		}
 	})
@@ -307,7 +307,7 @@ func TestMalformedDocumentIsRejectedWithThePlace(t *testing.T) {
 			b.handler("h", "echo >"+ran)
 			b.create("j", document)
 			b.powerOn()
-			if e := b.await("j", cloudjobs.Rejected); !strings.HasPrefix(e.StatusDetails["reason"], place) {
+			if e := b.await("j", awsiot.JobRejected); !strings.HasPrefix(e.StatusDetails["reason"], place) {
 				t.Errorf("reason %q, want one at %s", e.StatusDetails["reason"], place)
 			}
 			if _, err := os.Stat(ran); err == nil {
@@ -325,7 +325,7 @@ func TestConditionsAndCommentsAreAccepted(t *testing.T) {
 	b.handler("h", "true")
 	b.create("j", `{"_comment":"x","version":"1.0","conditions":[{"key":"operatingSystem","value":["windows","linux","darwin","freebsd"],"type":"stringEqual"}],"steps":[`+good)
 	b.powerOn()
-	b.await("j", cloudjobs.Succeeded)
+	b.await("j", awsiot.JobSucceeded)
 }
 
 // Nothing is allowed by default.
@@ -340,7 +340,7 @@ func TestDefaultConfigurationRejectsEveryJob(t *testing.T) {
 	}
 	b.powerOn()
 	for _, id := range []string{"handler", "rotate", "download", "command"} {
-		b.await(id, cloudjobs.Rejected)
+		b.await(id, awsiot.JobRejected)
 	}
 }
 
@@ -374,7 +374,7 @@ func TestHandlerThatOthersCanChangeFails(t *testing.T) {
 			}
 			b.create("j", runHandler("h"))
 			b.powerOn()
-			if e := b.await("j", cloudjobs.Failed); e.StatusDetails["reason"] == "" {
+			if e := b.await("j", awsiot.JobFailed); e.StatusDetails["reason"] == "" {
 				t.Error(e.StatusDetails)
 			}
 			if _, err := os.Stat(ran); err == nil {
@@ -391,19 +391,19 @@ func TestStepsRunInOrderUntilOneFails(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		document string
-		want     cloudjobs.Status
+		want     awsiot.JobExecutionStatus
 		ran      string
 	}{
-		"all":             {`"steps":[` + action("ok", "") + `,` + action("warns", "") + `],"finalStep":` + action("last", ""), cloudjobs.Succeeded, "ok warns last"},
-		"one fails":       {`"steps":[` + action("ok", "") + `,` + action("fails", "") + `,` + action("warns", "") + `],"finalStep":` + action("last", ""), cloudjobs.Failed, "ok fails"},
-		"failure ignored": {`"steps":[` + action("fails", `,"ignoreStepFailure":"true"`) + `],"finalStep":` + action("last", ""), cloudjobs.Succeeded, "fails last"},
-		"not ignored":     {`"steps":[` + action("fails", `,"ignoreStepFailure":"false"`) + `]`, cloudjobs.Failed, "fails"},
-		"final fails":     {`"steps":[` + action("ok", "") + `],"finalStep":` + action("fails", ""), cloudjobs.Failed, "ok fails"},
-		"stderr allowed":  {`"steps":[` + action("warns", `,"allowStdErr":2`) + `]`, cloudjobs.Succeeded, "warns"},
-		"stderr as text":  {`"steps":[` + action("warns", `,"allowStdErr":"2"`) + `]`, cloudjobs.Succeeded, "warns"},
-		"stderr, text":    {`"steps":[` + action("warns", `,"allowStdErr":"1"`) + `,` + action("ok", "") + `]`, cloudjobs.Failed, "warns"},
-		"stderr, no text": {`"steps":[` + action("warns", `,"allowStdErr":""`) + `]`, cloudjobs.Succeeded, "warns"},
-		"stderr":          {`"steps":[` + action("warns", `,"allowStdErr":1`) + `,` + action("ok", "") + `]`, cloudjobs.Failed, "warns"},
+		"all":             {`"steps":[` + action("ok", "") + `,` + action("warns", "") + `],"finalStep":` + action("last", ""), awsiot.JobSucceeded, "ok warns last"},
+		"one fails":       {`"steps":[` + action("ok", "") + `,` + action("fails", "") + `,` + action("warns", "") + `],"finalStep":` + action("last", ""), awsiot.JobFailed, "ok fails"},
+		"failure ignored": {`"steps":[` + action("fails", `,"ignoreStepFailure":"true"`) + `],"finalStep":` + action("last", ""), awsiot.JobSucceeded, "fails last"},
+		"not ignored":     {`"steps":[` + action("fails", `,"ignoreStepFailure":"false"`) + `]`, awsiot.JobFailed, "fails"},
+		"final fails":     {`"steps":[` + action("ok", "") + `],"finalStep":` + action("fails", ""), awsiot.JobFailed, "ok fails"},
+		"stderr allowed":  {`"steps":[` + action("warns", `,"allowStdErr":2`) + `]`, awsiot.JobSucceeded, "warns"},
+		"stderr as text":  {`"steps":[` + action("warns", `,"allowStdErr":"2"`) + `]`, awsiot.JobSucceeded, "warns"},
+		"stderr, text":    {`"steps":[` + action("warns", `,"allowStdErr":"1"`) + `,` + action("ok", "") + `]`, awsiot.JobFailed, "warns"},
+		"stderr, no text": {`"steps":[` + action("warns", `,"allowStdErr":""`) + `]`, awsiot.JobSucceeded, "warns"},
+		"stderr":          {`"steps":[` + action("warns", `,"allowStdErr":1`) + `,` + action("ok", "") + `]`, awsiot.JobFailed, "warns"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -432,7 +432,7 @@ func TestOutputIsCutToWhatAWSAccepts(t *testing.T) {
 	b.handler("h", `head -c 300000 /dev/zero | tr '\0' x; printf '\377\r\n\033[1m\303\244\303\244 the end\n\n'`)
 	b.create("j", `{"operation":"h","includeStdOut":true}`)
 	b.powerOn()
-	e := b.await("j", cloudjobs.Succeeded)
+	e := b.await("j", awsiot.JobSucceeded)
 	if out := []rune(e.StatusDetails["stdout"]); len(out) != 1024 || !strings.HasSuffix(string(out), "x\uFFFD   [1mää the end") {
 		t.Errorf("%d characters: …%q", len(out), string(out[max(0, len(out)-20):]))
 	}
@@ -447,10 +447,10 @@ func TestDetailsHaveNoCharacterThatAWSRejects(t *testing.T) {
 	b.create("j", `{"version":"1.0","includeStdOut":true,"steps":[{"action":{"name":"step\u200d1\ufeff","type":"runHandler","input":{"handler":"h"}}}]}`)
 	b.create("operation", `{"operation":"h\u2066"}`)
 	b.powerOn()
-	if e := b.await("j", cloudjobs.Failed); e.StatusDetails["stdout"] != "a b c d e f" || e.StatusDetails["step"] != "1/1 step 1" {
+	if e := b.await("j", awsiot.JobFailed); e.StatusDetails["stdout"] != "a b c d e f" || e.StatusDetails["step"] != "1/1 step 1" {
 		t.Errorf("%q", e.StatusDetails)
 	}
-	b.await("operation", cloudjobs.Rejected)
+	b.await("operation", awsiot.JobRejected)
 }
 
 // Details that AWS IoT rejects nevertheless do not keep the status back.
@@ -462,8 +462,8 @@ func TestStatusIsReportedWithoutRejectedDetails(t *testing.T) {
 	b.create("j", `{"operation":"h","includeStdOut":true}`)
 	b.create("fails", `{"operation":"missing"}`)
 	b.powerOn()
-	b.await("j", cloudjobs.Succeeded)
-	b.await("fails", cloudjobs.Rejected)
+	b.await("j", awsiot.JobSucceeded)
+	b.await("fails", awsiot.JobRejected)
 }
 
 func TestCanceledExecutionEndsItsProcessGroup(t *testing.T) {
@@ -493,7 +493,7 @@ func TestCanceledExecutionEndsItsProcessGroup(t *testing.T) {
 			if err := cancel(b); err != nil {
 				t.Fatal(err)
 			}
-			b.await("next", cloudjobs.Succeeded)
+			b.await("next", awsiot.JobSucceeded)
 			for pid := range strings.FieldsSeq(read(t, pids)[0]) {
 				b.awaitEnd(pid)
 			}
@@ -520,7 +520,7 @@ func TestStepTimesOut(t *testing.T) {
 	b.handler("h", "sleep 3600")
 	b.create("j", runHandler("h"))
 	b.powerOn()
-	if e := b.await("j", cloudjobs.Failed); !strings.Contains(e.StatusDetails["reason"], errTimeout.Error()) {
+	if e := b.await("j", awsiot.JobFailed); !strings.Contains(e.StatusDetails["reason"], errTimeout.Error()) {
 		t.Error(e.StatusDetails)
 	}
 }
@@ -541,7 +541,7 @@ func TestInterruptedStepBeginsAgain(t *testing.T) {
 		b.powerOff()
 	}
 	b.powerOn()
-	b.await("j", cloudjobs.Failed)
+	b.await("j", awsiot.JobFailed)
 	if got := strings.Join(read(t, log), " "); got != "first 1 2 3" {
 		t.Errorf("ran %s", got)
 	}
@@ -580,7 +580,7 @@ func TestHandlerOfAKilledAgentIsEnded(t *testing.T) {
 	}
 	b.create("j", runHandler("h"))
 	b.powerOn()
-	b.await("j", cloudjobs.Succeeded)
+	b.await("j", awsiot.JobSucceeded)
 	if err := <-left; err == nil || ctx.Err() != nil {
 		t.Errorf("the first handler ended with %v", err)
 	}
@@ -613,13 +613,13 @@ func TestRebootSucceedsAfterTheBoot(t *testing.T) {
 	for len(read(t, log)) < 2 {
 		b.pause("the second attempt")
 	}
-	if e := b.execution("j"); e.Status != cloudjobs.InProgress {
+	if e := b.execution("j"); e.Status != awsiot.JobInProgress {
 		t.Errorf("%s before the boot", e.Status)
 	}
 	b.powerOff()
 	b.config.bootID = func() string { return "second boot" }
 	b.powerOn()
-	b.await("j", cloudjobs.Succeeded)
+	b.await("j", awsiot.JobSucceeded)
 	if got := strings.Join(read(t, log), " "); got != "reboot reboot after" {
 		t.Errorf("ran %s", got)
 	}
@@ -633,7 +633,7 @@ func TestExecutionWithoutARecordFails(t *testing.T) {
 	b.handler("reboot.sh", "exit 0")
 	b.create("j", runHandler("reboot.sh"))
 	b.powerOn()
-	b.await("j", cloudjobs.InProgress)
+	b.await("j", awsiot.JobInProgress)
 	for b.execution("j").StatusDetails["step"] == "" {
 		b.pause("the step")
 	}
@@ -642,7 +642,7 @@ func TestExecutionWithoutARecordFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.powerOn()
-	b.await("j", cloudjobs.Failed)
+	b.await("j", awsiot.JobFailed)
 }
 
 func TestStateThatCannotBeStoredFailsTheJob(t *testing.T) {
@@ -655,7 +655,7 @@ func TestStateThatCannotBeStoredFailsTheJob(t *testing.T) {
 	}
 	b.create("j", runHandler("h"))
 	b.powerOn()
-	b.await("j", cloudjobs.Failed)
+	b.await("j", awsiot.JobFailed)
 	if _, err := os.Stat(ran); err == nil {
 		t.Error("the handler has run")
 	}
@@ -673,10 +673,10 @@ func TestResultIsReportedWithTheNextConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.powerOn()
-	if e := b.await("j", cloudjobs.Failed); e.StatusDetails["reason"] != "why" {
+	if e := b.await("j", awsiot.JobFailed); e.StatusDetails["reason"] != "why" {
 		t.Error(e.StatusDetails)
 	}
-	b.await("k", cloudjobs.Succeeded)
+	b.await("k", awsiot.JobSucceeded)
 	b.powerOff()
 	if _, err := os.Stat(filepath.Join(b.config.Dir, stateFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the state stays:", err)
@@ -686,7 +686,7 @@ func TestResultIsReportedWithTheNextConnection(t *testing.T) {
 	}
 	b.create("l", runHandler("h"))
 	b.powerOn()
-	b.await("l", cloudjobs.Succeeded)
+	b.await("l", awsiot.JobSucceeded)
 }
 
 func TestRotationSucceedsWithAnotherCertificate(t *testing.T) {
@@ -694,13 +694,13 @@ func TestRotationSucceedsWithAnotherCertificate(t *testing.T) {
 	for name, test := range map[string]struct {
 		replace func(id *string) error
 		begun   bool // by an agent that was killed, after the new identity was verified
-		want    cloudjobs.Status
+		want    awsiot.JobExecutionStatus
 		calls   int
 	}{
-		"replaced":                       {func(id *string) error { *id = "new"; return nil }, false, cloudjobs.Succeeded, 1},
-		"failed":                         {func(*string) error { return errors.New("denied") }, false, cloudjobs.Failed, 1},
-		"nothing replaced":               {func(*string) error { return nil }, false, cloudjobs.Failed, 1},
-		"replaced before the agent died": {func(*string) error { return nil }, true, cloudjobs.Succeeded, 0},
+		"replaced":                       {func(id *string) error { *id = "new"; return nil }, false, awsiot.JobSucceeded, 1},
+		"failed":                         {func(*string) error { return errors.New("denied") }, false, awsiot.JobFailed, 1},
+		"nothing replaced":               {func(*string) error { return nil }, false, awsiot.JobFailed, 1},
+		"replaced before the agent died": {func(*string) error { return nil }, true, awsiot.JobSucceeded, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -723,7 +723,7 @@ func TestRotationSucceedsWithAnotherCertificate(t *testing.T) {
 			if calls != test.calls {
 				t.Errorf("%d replacements, want %d", calls, test.calls)
 			}
-			if test.want == cloudjobs.Succeeded && e.StatusDetails["certificateId"] != id {
+			if test.want == awsiot.JobSucceeded && e.StatusDetails["certificateId"] != id {
 				t.Error(e.StatusDetails)
 			}
 		})
@@ -739,13 +739,13 @@ func TestRunAsUser(t *testing.T) {
 	b.create("k", `{"version":"1.0","steps":[{"action":{"name":"a","type":"runCommand","runAsUser":"no-such-user","input":{"command":"touch,`+out+`"}}}]}`)
 	b.powerOn()
 	if os.Geteuid() == 0 {
-		if e := b.await("j", cloudjobs.Succeeded); e.StatusDetails["stdout"] != "nobody" {
+		if e := b.await("j", awsiot.JobSucceeded); e.StatusDetails["stdout"] != "nobody" {
 			t.Error(e.StatusDetails)
 		}
 	} else {
-		b.await("j", cloudjobs.Failed)
+		b.await("j", awsiot.JobFailed)
 	}
-	b.await("k", cloudjobs.Failed)
+	b.await("k", awsiot.JobFailed)
 	if _, err := os.Stat(out); err == nil {
 		t.Error("the command has run")
 	}
@@ -760,7 +760,7 @@ func TestHandlersHaveTheirOwnEnvironment(t *testing.T) {
 	b.handler("h", "env >"+out)
 	b.create("j", runHandler("h"))
 	b.powerOn()
-	b.await("j", cloudjobs.Succeeded)
+	b.await("j", awsiot.JobSucceeded)
 	env := read(t, out)
 	if !slices.Contains(env, "IOT_JOB_ID=j") || !slices.Contains(env, "IOT_JOB_ATTEMPT=1") {
 		t.Error(env)

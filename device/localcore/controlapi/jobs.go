@@ -32,20 +32,20 @@ func byPlane(control, data http.Handler) http.Handler {
 }
 
 // jobExceptions has AWS's exception for each code that is not an invalid request.
-var jobExceptions = map[jobs.Code]registry.Error{
-	jobs.ResourceNotFound:       {Code: registry.CodeNotFound, Status: http.StatusNotFound},
-	jobs.InvalidStateTransition: {Code: "InvalidStateTransitionException", Status: http.StatusConflict},
-	jobs.VersionMismatch:        {Code: "InvalidStateTransitionException", Status: http.StatusConflict},
-	jobs.VersionConflict:        {Code: registry.CodeVersionConflict, Status: http.StatusConflict},
-	jobs.AlreadyExists:          {Code: registry.CodeAlreadyExists, Status: http.StatusConflict},
-	jobs.TerminalStateReached:   {Code: "TerminalStateException", Status: http.StatusGone},
+var jobExceptions = map[awsiot.JobsErrorCode]registry.Error{
+	awsiot.JobsResourceNotFound:       {Code: registry.CodeNotFound, Status: http.StatusNotFound},
+	awsiot.JobsInvalidStateTransition: {Code: "InvalidStateTransitionException", Status: http.StatusConflict},
+	awsiot.JobsVersionMismatch:        {Code: "InvalidStateTransitionException", Status: http.StatusConflict},
+	awsiot.JobsVersionConflict:        {Code: registry.CodeVersionConflict, Status: http.StatusConflict},
+	awsiot.JobsAlreadyExists:          {Code: registry.CodeAlreadyExists, Status: http.StatusConflict},
+	awsiot.JobsTerminalStateReached:   {Code: "TerminalStateException", Status: http.StatusGone},
 }
 
 // jobsOf runs an operation of jobs, if there are any.
 func (a *api) jobsOf(run func(*request) (any, error)) func(*request) (any, error) {
 	return needs("jobs", a.Jobs != nil, func(q *request) (any, error) {
 		out, err := run(q)
-		if e, ok := errors.AsType[*jobs.Error](err); ok {
+		if e, ok := errors.AsType[*awsiot.JobsError](err); ok {
 			exception, known := jobExceptions[e.Code]
 			if !known {
 				exception = registry.Error{Code: registry.CodeInvalidRequest, Status: http.StatusBadRequest}
@@ -122,21 +122,23 @@ func (a *api) listJobs(q *request) (any, error) {
 	})
 }
 
-func executionSummary(e jobs.Record) object {
+func executionSummary(e jobs.Execution) object {
 	return object{
 		"status": e.Status, "queuedAt": e.QueuedAt, "lastUpdatedAt": e.LastUpdatedAt, "executionNumber": e.ExecutionNumber,
-	}.optional("startedAt", e.StartedAt).optional("retryAttempt", e.RetryAttempt)
+	}.optional("startedAt", e.StartedAt).optional("retryAttempt", e.Retries())
 }
 
 // listExecutions lists executions with the status of the request, those of one
 // thing after another.
-func listExecutions(q *request, all []jobs.Record, name string, of func(jobs.Record) string) (any, error) {
-	all = slices.DeleteFunc(all, func(e jobs.Record) bool {
+func listExecutions(q *request, all []jobs.Execution, name string, of func(jobs.Execution) string) (any, error) {
+	all = slices.DeleteFunc(all, func(e jobs.Execution) bool {
 		status, job := q.query("status"), q.query("jobId")
 		return status != "" && status != string(e.Status) || job != "" && job != e.JobID
 	})
-	key := func(e jobs.Record) string { return fmt.Sprintf("%s %s %020d", e.ThingName, e.JobID, e.ExecutionNumber) }
-	return list(q, "executionSummaries", all, key, func(e jobs.Record) object {
+	key := func(e jobs.Execution) string {
+		return fmt.Sprintf("%s %s %020d", e.ThingName, e.JobID, e.ExecutionNumber)
+	}
+	return list(q, "executionSummaries", all, key, func(e jobs.Execution) object {
 		return object{name: of(e), "jobExecutionSummary": executionSummary(e)}
 	})
 }
@@ -146,7 +148,7 @@ func (a *api) listJobExecutionsForJob(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return listExecutions(q, all, "thingArn", func(e jobs.Record) string { return a.arn("thing/" + e.ThingName) })
+	return listExecutions(q, all, "thingArn", func(e jobs.Execution) string { return a.arn("thing/" + e.ThingName) })
 }
 
 func (a *api) listJobExecutionsForThing(q *request) (any, error) {
@@ -154,7 +156,7 @@ func (a *api) listJobExecutionsForThing(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return listExecutions(q, all, "jobId", func(e jobs.Record) string { return e.JobID })
+	return listExecutions(q, all, "jobId", func(e jobs.Execution) string { return e.JobID })
 }
 
 func (a *api) describeJobExecution(q *request) (any, error) {
@@ -209,7 +211,9 @@ func (a *api) deviceJobs(o awsiot.JobsOperation) func(*request) (any, error) {
 		if q.params.Has("includeJobDocument") {
 			in.IncludeJobDocument = new(q.flag("includeJobDocument"))
 		}
-		out, err := a.Jobs.Do(awsiot.JobsTopic{Thing: q.path("thingName"), Operation: o, Job: q.path("jobId")}, in)
+		var out awsiot.JobsResponse
+		t := awsiot.JobsTopic{Thing: q.path("thingName"), Operation: o, Job: q.path("jobId")}
+		a.Jobs.Do(t, in, func(r awsiot.JobsResponse, failed error) { out, err = r, failed })
 		if err != nil {
 			return nil, err
 		}

@@ -44,58 +44,60 @@ const (
 
 // Settings are the parts of a job that UpdateJob can change.
 type Settings struct {
-	Description  string        `json:"description,omitempty"`
-	PresignedURL *PresignedURL `json:"presignedUrlConfig,omitempty"`
-	Rollout      *Rollout      `json:"jobExecutionsRolloutConfig,omitempty"`
-	Abort        *Abort        `json:"abortConfig,omitempty"`
-	Timeout      *Timeout      `json:"timeoutConfig,omitempty"`
-	Retry        *Retry        `json:"jobExecutionsRetryConfig,omitempty"`
+	Description string `json:"description,omitempty"`
+	// PresignedURL is kept and returned; placeholders in documents stay as they are.
+	PresignedURL *struct {
+		RoleARN      string `json:"roleArn,omitempty"`
+		ExpiresInSec int    `json:"expiresInSec,omitempty"`
+	} `json:"presignedUrlConfig,omitempty"`
+	// Rollout bounds how many things are notified a minute. An exponential rate grows
+	// by a factor each time a number of things is reached.
+	Rollout *struct {
+		MaximumPerMinute int `json:"maximumPerMinute,omitempty"`
+		Exponential      *struct {
+			BaseRate        int     `json:"baseRatePerMinute"`
+			IncrementFactor float64 `json:"incrementFactor"`
+			Criteria        struct {
+				NotifiedThings  int `json:"numberOfNotifiedThings,omitempty"`
+				SucceededThings int `json:"numberOfSucceededThings,omitempty"`
+			} `json:"rateIncreaseCriteria"`
+		} `json:"exponentialRate,omitempty"`
+	} `json:"jobExecutionsRolloutConfig,omitempty"`
+	// Abort says when a job is canceled because of its failures.
+	Abort *struct {
+		Criteria []struct {
+			FailureType         awsiot.JobExecutionStatus `json:"failureType"` // FAILED, REJECTED, TIMED_OUT or ALL
+			Action              string                    `json:"action"`      // CANCEL
+			ThresholdPercentage float64                   `json:"thresholdPercentage"`
+			MinThings           int                       `json:"minNumberOfExecutedThings"`
+		} `json:"criteriaList"`
+	} `json:"abortConfig,omitempty"`
+	// Timeout bounds how long an execution is in progress.
+	Timeout *struct {
+		InProgressMinutes int `json:"inProgressTimeoutInMinutes"`
+	} `json:"timeoutConfig,omitempty"`
+	// Retry says how often failed executions are repeated.
+	Retry *struct {
+		Criteria []struct {
+			FailureType awsiot.JobExecutionStatus `json:"failureType"` // FAILED, TIMED_OUT or ALL
+			Retries     int                       `json:"numberOfRetries"`
+		} `json:"criteriaList"`
+	} `json:"jobExecutionsRetryConfig,omitempty"`
 }
 
-// A PresignedURL configures presigned URLs in job documents. It is kept and
-// returned; placeholders in documents stay as they are.
-type PresignedURL struct {
-	RoleARN      string `json:"roleArn,omitempty"`
-	ExpiresInSec int    `json:"expiresInSec,omitempty"`
+// A Template names one of AWS's managed templates, which gives the document.
+type Template struct {
+	TemplateARN string            `json:"jobTemplateArn,omitempty"`
+	Parameters  map[string]string `json:"documentParameters,omitempty"`
 }
 
-// A Rollout bounds how many things are notified of a job a minute.
-type Rollout struct {
-	MaximumPerMinute int          `json:"maximumPerMinute,omitempty"`
-	Exponential      *Exponential `json:"exponentialRate,omitempty"`
-}
-
-// An Exponential rate grows by a factor each time a number of things is reached.
-type Exponential struct {
-	BaseRate        int     `json:"baseRatePerMinute"`
-	IncrementFactor float64 `json:"incrementFactor"`
-	Criteria        struct {
-		NotifiedThings  int `json:"numberOfNotifiedThings,omitempty"`
-		SucceededThings int `json:"numberOfSucceededThings,omitempty"`
-	} `json:"rateIncreaseCriteria"`
-}
-
-// An Abort says when a job is canceled because of its failures.
-type Abort struct {
-	Criteria []struct {
-		FailureType         string  `json:"failureType"` // FAILED, REJECTED, TIMED_OUT or ALL
-		Action              string  `json:"action"`      // CANCEL
-		ThresholdPercentage float64 `json:"thresholdPercentage"`
-		MinThings           int     `json:"minNumberOfExecutedThings"`
-	} `json:"criteriaList"`
-}
-
-// A Timeout bounds how long an execution is in progress.
-type Timeout struct {
-	InProgressMinutes int `json:"inProgressTimeoutInMinutes"`
-}
-
-// A Retry says how often failed executions are repeated.
-type Retry struct {
-	Criteria []struct {
-		FailureType string `json:"failureType"` // FAILED, TIMED_OUT or ALL
-		Retries     int    `json:"numberOfRetries"`
-	} `json:"criteriaList"`
+// A NewJob is the request of CreateJob.
+type NewJob struct {
+	Targets         []string        `json:"targets"`
+	Document        string          `json:"document"`
+	TargetSelection TargetSelection `json:"targetSelection"`
+	Template
+	Settings
 }
 
 // A Job describes a job. Times are seconds since 1970.
@@ -117,31 +119,33 @@ type Job struct {
 	ProcessDetails map[string]int `json:"jobProcessDetails,omitempty"`
 }
 
+// counts returns how many things have a latest execution with each status.
+func (j *job) counts() map[awsiot.JobExecutionStatus]int {
+	counts := map[awsiot.JobExecutionStatus]int{}
+	for thing := range j.executions {
+		counts[j.latest(thing).Status]++
+	}
+	return counts
+}
+
+// processDetails counts the things by status, which it names as AWS does.
+func (j *job) processDetails(names ...string) map[string]int {
+	counts, details := j.counts(), map[string]int{}
+	for status, name := range map[awsiot.JobExecutionStatus]string{
+		awsiot.JobCanceled: "Canceled", awsiot.JobSucceeded: "Succeeded", awsiot.JobFailed: "Failed", awsiot.JobRejected: "Rejected",
+		awsiot.JobQueued: "Queued", awsiot.JobInProgress: "InProgress", awsiot.JobRemoved: "Removed", awsiot.JobTimedOut: "TimedOut",
+	} {
+		if len(names) == 0 || slices.Contains(names, name) {
+			details["numberOf"+name+"Things"] = counts[status]
+		}
+	}
+	return details
+}
+
 func (j *job) description() Job {
 	out := j.Job
-	out.ProcessDetails = map[string]int{}
-	for status, name := range map[Status]string{
-		Canceled: "Canceled", Succeeded: "Succeeded", Failed: "Failed", Rejected: "Rejected",
-		Queued: "Queued", InProgress: "InProgress", Removed: "Removed", TimedOut: "TimedOut",
-	} {
-		out.ProcessDetails["numberOf"+name+"Things"] = j.counts[status]
-	}
+	out.ProcessDetails = j.processDetails()
 	return out
-}
-
-// A NewJob is the request of CreateJob.
-type NewJob struct {
-	Targets         []string        `json:"targets"`
-	Document        string          `json:"document"`
-	TargetSelection TargetSelection `json:"targetSelection"`
-	Template
-	Settings
-}
-
-// A Template names one of AWS's managed templates, which gives the document.
-type Template struct {
-	TemplateARN string            `json:"jobTemplateArn,omitempty"`
-	Parameters  map[string]string `json:"documentParameters,omitempty"`
 }
 
 // CreateJob creates a job and begins to roll it out.
@@ -162,21 +166,19 @@ func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 	}
 	err = s.change(func(tx *change) error {
 		if tx.jobs[id] != nil {
-			return reject(AlreadyExists, "Job %s already exists.", id)
+			return reject(awsiot.JobsAlreadyExists, "Job %s already exists.", id)
 		}
 		things, err := tx.targets(n.Targets)
 		if err != nil {
 			return err
 		}
 		tx.serial++
-		j := newJob()
-		j.Job = Job{
+		j := &job{Document: n.Document, Serial: tx.serial, Waiting: things, executions: map[string][]*Execution{}, Job: Job{
 			ARN: tx.config.ARN("job/" + id), ID: id, TargetSelection: n.TargetSelection, Status: JobInProgress,
 			Targets: n.Targets, Template: n.Template, Settings: n.Settings, CreatedAt: tx.now.Unix(), LastUpdatedAt: tx.now.Unix(),
-		}
-		j.Document, j.Serial, j.Waiting = n.Document, tx.serial, things
+		}}
 		if n.TargetSelection == Continuous {
-			j.Members = slices.Clone(j.Waiting)
+			j.Members = slices.Clone(things)
 		}
 		tx.jobs[id] = j
 		tx.keepJob(j)
@@ -193,7 +195,7 @@ func (s *Service) mutate(id string, f func(*change, *job) error) (out Job, err e
 	err = s.change(func(tx *change) error {
 		j := tx.jobs[id]
 		if j == nil {
-			return reject(ResourceNotFound, "Job %s cannot be found.", id)
+			return reject(awsiot.JobsResourceNotFound, "Job %s cannot be found.", id)
 		}
 		err := f(tx, j)
 		out = j.description()
@@ -215,12 +217,11 @@ func (s *Service) DescribeJob(id string) (out Job, document string, err error) {
 func (s *Service) Jobs() []Job {
 	var out []Job
 	_ = s.change(func(tx *change) error { // which can fail to store what it found only
-		for _, j := range tx.inOrder() {
+		for _, j := range slices.Backward(tx.inOrder()) {
 			out = append(out, j.description())
 		}
 		return nil
 	}, nil)
-	slices.Reverse(out)
 	return out
 }
 
@@ -265,17 +266,17 @@ func (s *Service) CancelJob(id, reasonCode, comment string, force bool) (Job, er
 func (s *Service) DeleteJob(id string, force bool) error {
 	_, err := s.mutate(id, func(tx *change, j *job) error {
 		if j.Status == JobInProgress && !force {
-			return reject(InvalidStateTransition, "Job %s is %s.", id, j.Status)
+			return reject(awsiot.JobsInvalidStateTransition, "Job %s is %s.", id, j.Status)
 		}
 		tx.jobEvent(j, "DELETION_IN_PROGRESS")
-		defer tx.jobEvent(j, "DELETED")
-		delete(tx.jobs, id)
-		tx.records[jobPrefix+id] = nil
 		for _, all := range j.executions {
 			for _, e := range all {
 				tx.drop(e)
 			}
 		}
+		delete(tx.jobs, id)
+		tx.records[jobPrefix+id] = nil
+		tx.jobEvent(j, "DELETED")
 		return nil
 	})
 	return err
@@ -306,55 +307,47 @@ func (s *Service) AssociateTargetsWithJob(id string, targets []string, comment s
 	})
 }
 
-// A Record is a job execution as the control plane describes it.
-type Record struct {
-	Execution
-	ForceCanceled bool
-	RetryAttempt  int
-}
-
-func (tx *change) record(e *execution) Record {
-	return Record{*tx.describe(e, false), e.ForceCanceled, e.FailedRetries + e.TimedOutRetries}
-}
-
 // JobExecutions returns the executions of a job, in the order of queueing.
-func (s *Service) JobExecutions(id string) (out []Record, err error) {
+func (s *Service) JobExecutions(id string) (out []Execution, err error) {
 	_, err = s.mutate(id, func(tx *change, j *job) error {
-		out = tx.recordsOf(slices.Concat(slices.Collect(maps.Values(j.executions))...))
+		out = tx.list(slices.Concat(slices.Collect(maps.Values(j.executions))...))
 		return nil
 	})
 	return out, err
 }
 
 // ThingExecutions returns the executions for a thing, in the order of queueing.
-func (s *Service) ThingExecutions(thing string) (out []Record, err error) {
+func (s *Service) ThingExecutions(thing string) (out []Execution, err error) {
 	err = s.change(func(tx *change) error {
-		var all []*execution
+		var all []*Execution
 		for _, j := range tx.jobs {
 			all = append(all, j.executions[thing]...)
 		}
-		if out = tx.recordsOf(all); len(out) == 0 && !tx.config.Things.HasThing(thing) {
-			return reject(ResourceNotFound, "Thing %s cannot be found.", thing)
+		if out = tx.list(all); len(out) == 0 && !tx.config.Things.HasThing(thing) {
+			return reject(awsiot.JobsResourceNotFound, "Thing %s cannot be found.", thing)
 		}
 		return nil
 	}, nil)
 	return out, err
 }
 
-func (tx *change) recordsOf(all []*execution) (out []Record) {
-	slices.SortFunc(all, func(a, b *execution) int { return cmp.Compare(a.Serial, b.Serial) })
+func (tx *change) list(all []*Execution) (out []Execution) {
+	slices.SortFunc(all, bySerial)
 	for _, e := range all {
-		out = append(out, tx.record(e))
+		out = append(out, e.at(tx.now))
 	}
 	return out
 }
 
+// Retries returns how many retries led to the execution.
+func (e *Execution) Retries() int { return e.FailedRetries + e.TimedOutRetries }
+
 // DescribeJobExecution returns an execution, the latest for a nil number.
-func (s *Service) DescribeJobExecution(id, thing string, number *int64) (out Record, err error) {
+func (s *Service) DescribeJobExecution(id, thing string, number *int64) (out Execution, err error) {
 	err = s.change(func(tx *change) error {
-		e, err := tx.find(topicOf(id, thing), number)
+		e, err := tx.find(awsiot.JobsTopic{Thing: thing, Job: id}, number)
 		if err == nil {
-			out = tx.record(e)
+			out = e.at(tx.now)
 		}
 		return err
 	}, nil)
@@ -365,51 +358,45 @@ func (s *Service) DescribeJobExecution(id, thing string, number *int64) (out Rec
 // progress must be forced.
 func (s *Service) CancelJobExecution(id, thing string, expectedVersion *int64, details map[string]string, force bool) error {
 	return s.change(func(tx *change) error {
-		e, err := tx.find(topicOf(id, thing), nil)
+		e, err := tx.find(awsiot.JobsTopic{Thing: thing, Job: id}, nil)
 		if err = cmp.Or(err, checkDetails(details)); err != nil {
 			return err
 		}
 		switch {
 		case expectedVersion != nil && *expectedVersion != e.VersionNumber:
-			return reject(VersionConflict, "The execution has version %d, not %d.", e.VersionNumber, *expectedVersion)
-		case e.Status.terminal() || e.Status == InProgress && !force:
-			return reject(InvalidStateTransition, "The execution is %s.", e.Status)
+			return reject(awsiot.JobsVersionConflict, "The execution has version %d, not %d.", e.VersionNumber, *expectedVersion)
+		case e.Status.Terminal() || e.Status == awsiot.JobInProgress && !force:
+			return reject(awsiot.JobsInvalidStateTransition, "The execution is %s.", e.Status)
 		}
 		if details != nil {
 			e.StatusDetails = details
 		}
-		e.ForceCanceled = e.Status == InProgress
-		tx.set(tx.jobs[id], e, Canceled)
+		e.ForceCanceled = e.Status == awsiot.JobInProgress
+		tx.set(tx.jobs[id], e, awsiot.JobCanceled)
 		return nil
 	}, nil)
 }
 
-func (tx *change) drop(e *execution) {
+// drop notes that an execution is about to be deleted.
+func (tx *change) drop(e *Execution) {
 	tx.executionEvent(e, "DELETED")
 	tx.touch(e.ThingName)
-	tx.dropPending(e)
 	tx.records[e.key()] = nil
 }
 
 // DeleteJobExecution deletes an execution. One that is pending must be forced.
 func (s *Service) DeleteJobExecution(id, thing string, number int64, force bool) error {
 	return s.change(func(tx *change) error {
-		e, err := tx.find(topicOf(id, thing), &number)
+		e, err := tx.find(awsiot.JobsTopic{Thing: thing, Job: id}, &number)
 		if err != nil {
 			return err
 		}
-		if !e.Status.terminal() && !force {
-			return reject(InvalidStateTransition, "The execution is %s.", e.Status)
+		if !e.Status.Terminal() && !force {
+			return reject(awsiot.JobsInvalidStateTransition, "The execution is %s.", e.Status)
 		}
 		tx.drop(e)
 		j := tx.jobs[id]
-		if j.latest(thing) == e {
-			j.counts[e.Status]--
-			if all := j.executions[thing]; len(all) > 1 {
-				j.counts[all[len(all)-2].Status]++
-			}
-		}
-		j.executions[thing] = slices.DeleteFunc(j.executions[thing], func(x *execution) bool { return x == e })
+		j.executions[thing] = slices.DeleteFunc(j.executions[thing], func(x *Execution) bool { return x == e })
 		if len(j.executions[thing]) == 0 {
 			delete(j.executions, thing)
 		}
@@ -417,8 +404,6 @@ func (s *Service) DeleteJobExecution(id, thing string, number int64, force bool)
 		return nil
 	}, nil)
 }
-
-func topicOf(job, thing string) awsiot.JobsTopic { return awsiot.JobsTopic{Thing: thing, Job: job} }
 
 // targets returns the things that the targets stand for, sorted, each once, and
 // an error about the first target that is malformed or missing.
@@ -434,7 +419,7 @@ func (s *Service) targets(targets []string) (things []string, err error) {
 		case known:
 			things = append(things, members...)
 		case isThing || isGroup:
-			err = cmp.Or[error](err, reject(ResourceNotFound, "Target %s cannot be found.", arn))
+			err = cmp.Or[error](err, reject(awsiot.JobsResourceNotFound, "Target %s cannot be found.", arn))
 		default:
 			err = cmp.Or[error](err, invalid("Target %q is not the ARN of a thing or thing group of this account and Region.", arn))
 		}
@@ -448,14 +433,11 @@ func (s *Service) inOrder() []*job {
 	return slices.SortedFunc(maps.Values(s.jobs), func(a, b *job) int { return cmp.Compare(a.Serial, b.Serial) })
 }
 
-var (
-	idPattern     = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
-	reasonPattern = regexp.MustCompile(`^[\p{Lu}\p{Nd}_]{1,128}$`)
-)
+var reasonPattern = regexp.MustCompile(`^[\p{Lu}\p{Nd}_]{1,128}$`)
 
 func (n NewJob) check(id string) error {
 	switch {
-	case !idPattern.MatchString(id):
+	case !awsiot.ValidJobID(id):
 		return invalid("Job id %q must have 1 to 64 letters, digits, underscores or hyphens.", id)
 	case len(n.Targets) == 0 || len(n.Targets) > maxTargets:
 		return invalid("A job must have 1 to %d targets.", maxTargets)
@@ -469,39 +451,38 @@ func (n NewJob) check(id string) error {
 	return n.Settings.check()
 }
 
-// check finds what AWS's ranges do not allow.
-func (c Settings) check() error {
-	var errs []error
+// check returns the first value that AWS's ranges do not allow.
+func (c Settings) check() (err error) {
+	fail := func(format string, args ...any) { err = cmp.Or[error](err, invalid(format, args...)) }
 	within := func(name string, value, least, most float64) {
 		if value < least || value > most {
-			errs = append(errs, invalid("%s is %v, it must be from %v to %v.", name, value, least, most))
+			fail("%s is %v, it must be from %v to %v.", name, value, least, most)
 		}
 	}
 	oneOf := func(name, value string, allowed ...string) {
 		if !slices.Contains(allowed, value) {
-			errs = append(errs, invalid("%s %q must be one of %v.", name, value, allowed))
+			fail("%s %q must be one of %v.", name, value, allowed)
 		}
 	}
 	within("the length of description", float64(utf8.RuneCountInString(c.Description)), 0, maxDescription)
 	if p := c.PresignedURL; p != nil && p.ExpiresInSec != 0 {
 		within("expiresInSec", float64(p.ExpiresInSec), 60, 3600)
 	}
-	if r := c.Rollout; r != nil {
-		if r.MaximumPerMinute != 0 || r.Exponential == nil {
-			within("maximumPerMinute", float64(r.MaximumPerMinute), 1, maxRate)
-		}
-		if e := r.Exponential; e != nil {
-			within("baseRatePerMinute", float64(e.BaseRate), 1, maxRate)
-			within("incrementFactor", e.IncrementFactor, 1.1, 5)
-			if (e.Criteria.NotifiedThings > 0) == (e.Criteria.SucceededThings > 0) {
-				errs = append(errs, invalid("rateIncreaseCriteria must have one criterion of at least 1."))
-			}
+	if r := c.Rollout; r != nil && (r.MaximumPerMinute != 0 || r.Exponential == nil) {
+		within("maximumPerMinute", float64(r.MaximumPerMinute), 1, maxRate)
+	}
+	if r := c.Rollout; r != nil && r.Exponential != nil {
+		e := r.Exponential
+		within("baseRatePerMinute", float64(e.BaseRate), 1, maxRate)
+		within("incrementFactor", e.IncrementFactor, 1.1, 5)
+		if (e.Criteria.NotifiedThings > 0) == (e.Criteria.SucceededThings > 0) {
+			fail("rateIncreaseCriteria must have one criterion of at least 1.")
 		}
 	}
 	if c.Abort != nil {
 		within("the length of abortConfig.criteriaList", float64(len(c.Abort.Criteria)), 1, 4)
 		for _, x := range c.Abort.Criteria {
-			oneOf("failureType", x.FailureType, "FAILED", "REJECTED", "TIMED_OUT", "ALL")
+			oneOf("failureType", string(x.FailureType), "FAILED", "REJECTED", "TIMED_OUT", "ALL")
 			oneOf("action", x.Action, "CANCEL")
 			within("thresholdPercentage", x.ThresholdPercentage, 0.01, 100)
 			within("minNumberOfExecutedThings", float64(x.MinThings), 1, 1<<31)
@@ -514,13 +495,11 @@ func (c Settings) check() error {
 		within("the length of jobExecutionsRetryConfig.criteriaList", float64(len(c.Retry.Criteria)), 1, 2)
 		all := 0
 		for _, x := range c.Retry.Criteria {
-			oneOf("failureType", x.FailureType, "FAILED", "TIMED_OUT", "ALL")
+			oneOf("failureType", string(x.FailureType), "FAILED", "TIMED_OUT", "ALL")
 			within("numberOfRetries", float64(x.Retries), 0, maxRetries)
 			all += x.Retries
 		}
 		within("the sum of numberOfRetries", float64(all), 0, maxRetries)
 	}
-	return cmp.Or(errs...)
+	return err
 }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

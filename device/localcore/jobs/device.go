@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -15,115 +14,34 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A Code is an error code of the Jobs device API.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-api.html
-type Code string
-
-// The codes of AWS IoT Jobs that this package answers with. AlreadyExists and
-// LimitExceeded are of the control plane alone.
-const (
-	InvalidTopic           Code = "InvalidTopic"
-	InvalidJSON            Code = "InvalidJson"
-	InvalidRequest         Code = "InvalidRequest"
-	InvalidStateTransition Code = "InvalidStateTransition"
-	ResourceNotFound       Code = "ResourceNotFound"
-	VersionMismatch        Code = "VersionMismatch"
-	VersionConflict        Code = "VersionConflict"
-	TerminalStateReached   Code = "TerminalStateReached"
-	InternalError          Code = "InternalError"
-	AlreadyExists          Code = "ResourceAlreadyExists"
-)
-
-// An Error rejects a request. As JSON it is the error response of the device
-// API.
-type Error struct {
-	Code        Code   `json:"code"`
-	Message     string `json:"message"`
-	ClientToken string `json:"clientToken,omitempty"`
-	Timestamp   int64  `json:"timestamp,omitempty"` // seconds since 1970
-	// State comes with InvalidStateTransition and VersionMismatch only.
-	State *State `json:"executionState,omitempty"`
+func reject(code awsiot.JobsErrorCode, format string, args ...any) *awsiot.JobsError {
+	return &awsiot.JobsError{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Error returns code and message in one line.
-func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
-
-func reject(code Code, format string, args ...any) *Error {
-	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+func invalid(format string, args ...any) *awsiot.JobsError {
+	return reject(awsiot.JobsInvalidRequest, format, args...)
 }
 
-func invalid(format string, args ...any) *Error { return reject(InvalidRequest, format, args...) }
-
-// A State is the state of a job execution.
-type State struct {
-	Status        Status            `json:"status"`
-	StatusDetails map[string]string `json:"statusDetails,omitempty"`
-	VersionNumber int64             `json:"versionNumber"`
-}
-
-// A Summary describes a job execution in lists. Times are seconds since 1970.
-type Summary struct {
-	JobID           string `json:"jobId"`
-	QueuedAt        int64  `json:"queuedAt"`
-	StartedAt       int64  `json:"startedAt,omitempty"`
-	LastUpdatedAt   int64  `json:"lastUpdatedAt"`
-	VersionNumber   int64  `json:"versionNumber"`
-	ExecutionNumber int64  `json:"executionNumber"`
-}
-
-// An Execution describes a job execution to its device.
-type Execution struct {
-	Summary
-	ThingName string `json:"thingName,omitempty"`
-	// JobDocument is the document itself, nil if it was not requested.
-	JobDocument                      json.RawMessage   `json:"jobDocument,omitempty"`
-	ApproximateSecondsBeforeTimedOut *int64            `json:"approximateSecondsBeforeTimedOut,omitempty"`
-	Status                           Status            `json:"status"`
-	StatusDetails                    map[string]string `json:"statusDetails,omitempty"`
-}
-
-func (tx *change) describe(e *execution, withDocument bool) *Execution {
-	out := e.Execution
+// at returns an execution with the time that it has left.
+func (e *Execution) at(now time.Time) Execution {
+	out := *e
 	if deadline := e.deadline(); !deadline.IsZero() {
-		out.ApproximateSecondsBeforeTimedOut = new(int64(deadline.Sub(tx.now) / time.Second))
+		out.ApproximateSecondsBeforeTimedOut = new(int64(deadline.Sub(now) / time.Second))
 	}
+	return out
+}
+
+func (tx *change) describe(e *Execution, withDocument bool) *awsiot.JobExecution {
+	out := e.at(tx.now).JobExecution
 	if withDocument {
 		out.JobDocument = json.RawMessage(tx.jobs[e.JobID].Document)
 	}
 	return &out
 }
 
-// A Request is the body of a request of the device API; each operation reads
-// the members that are its own.
-type Request struct {
-	Status                   Status            `json:"status"`
-	StatusDetails            map[string]string `json:"statusDetails"`
-	ExpectedVersion          *int64            `json:"expectedVersion"`
-	ExecutionNumber          *int64            `json:"executionNumber"`
-	IncludeJobExecutionState bool              `json:"includeJobExecutionState"`
-	// IncludeJobDocument defaults to true when an execution is described, to
-	// false when it is updated.
-	IncludeJobDocument   *bool  `json:"includeJobDocument"`
-	StepTimeoutInMinutes *int64 `json:"stepTimeoutInMinutes"`
-	ClientToken          string `json:"clientToken"`
-}
-
-// A Response is the body of a response of the device API.
-type Response struct {
-	// InProgressJobs and QueuedJobs are nil but for GetPendingJobExecutions.
-	InProgressJobs []Summary       `json:"inProgressJobs,omitzero"`
-	QueuedJobs     []Summary       `json:"queuedJobs,omitzero"`
-	Execution      *Execution      `json:"execution,omitempty"`
-	ExecutionState *State          `json:"executionState,omitempty"`
-	JobDocument    json.RawMessage `json:"jobDocument,omitempty"`
-	Timestamp      int64           `json:"timestamp,omitempty"` // seconds since 1970
-	ClientToken    string          `json:"clientToken,omitempty"`
-}
-
 // ReadRequest reads the body of a request; no body is an empty one. Its errors
-// are of type [*Error].
-func ReadRequest(payload []byte) (q Request, err error) {
+// are of type [*awsiot.JobsError].
+func ReadRequest(payload []byte) (q awsiot.JobsRequest, err error) {
 	if payload = bytes.TrimSpace(payload); len(payload) == 0 {
 		return q, nil
 	}
@@ -132,7 +50,7 @@ func ReadRequest(payload []byte) (q Request, err error) {
 		return q, invalid("Member %q cannot be a %s.", mistyped.Field, mistyped.Value)
 	}
 	if err != nil || !utf8.Valid(payload) {
-		return q, reject(InvalidJSON, "The payload is not UTF-8 encoded JSON.")
+		return q, reject(awsiot.JobsInvalidJSON, "The payload is not UTF-8 encoded JSON.")
 	}
 	return q, nil
 }
@@ -144,47 +62,50 @@ func ReadRequest(payload []byte) (q Request, err error) {
 func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)) {
 	q, err := ReadRequest(payload)
 	if t.Operation == "" {
-		err = reject(InvalidTopic, "Topic %s is of no operation.", t)
+		err = reject(awsiot.JobsInvalidTopic, "Topic %s is of no operation.", t)
 	}
-	respond := func(r Response, err error) {
+	respond := func(r awsiot.JobsResponse, err error) {
 		now := s.config.Now().Unix()
 		if err == nil {
 			r.Timestamp, r.ClientToken = now, q.ClientToken
 			reply(Message{t.Accepted(), awsiot.EncodeJSON(r)})
 			return
 		}
-		e, ok := errors.AsType[*Error](err)
+		e, ok := errors.AsType[*awsiot.JobsError](err)
 		if ok {
 			s.config.Log.Warn("rejected a job request", "topic", t, "code", e.Code, "reason", e.Message)
 		} else {
 			s.config.Log.Error("answering a job request", "topic", t, "error", err)
-			e = reject(InternalError, "An internal error has occurred.")
+			e = reject(awsiot.JobsInternalError, "An internal error has occurred.")
 		}
 		e.Timestamp, e.ClientToken = now, q.ClientToken
 		reply(Message{t.Rejected(), awsiot.EncodeJSON(e)})
 	}
 	if err != nil {
-		respond(Response{}, err)
+		respond(awsiot.JobsResponse{}, err)
 		return
 	}
-	s.do(t, q, respond)
+	s.Do(t, q, respond)
 }
 
-// Do carries out an operation that did not come over MQTT. A rejected request
-// returns an [*Error].
+// Do carries out an operation: it calls respond once, then publishes the
+// notifications that follow. The error of a rejected request is an
+// [*awsiot.JobsError].
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-http-device-api.html
-func (s *Service) Do(t awsiot.JobsTopic, q Request) (out Response, err error) {
-	s.do(t, q, func(r Response, e error) { out, err = r, e })
-	return out, err
-}
-
-func (s *Service) do(t awsiot.JobsTopic, q Request, respond func(Response, error)) {
-	var r Response
+func (s *Service) Do(t awsiot.JobsTopic, q awsiot.JobsRequest, respond func(awsiot.JobsResponse, error)) {
+	var r awsiot.JobsResponse
 	_ = s.change(func(tx *change) (err error) { // respond has the error
 		switch t.Operation {
 		case awsiot.GetPendingJobExecutions:
-			r = tx.getPending(t.Thing)
+			r.InProgressJobs, r.QueuedJobs = []awsiot.JobExecutionSummary{}, []awsiot.JobExecutionSummary{}
+			for _, e := range tx.pendingOf(t.Thing) {
+				list := &r.QueuedJobs
+				if e.Status == awsiot.JobInProgress {
+					list = &r.InProgressJobs
+				}
+				*list = append(*list, e.JobExecutionSummary)
+			}
 		case awsiot.StartNextPendingJobExecution:
 			r, err = tx.startNext(t.Thing, q)
 		case awsiot.DescribeJobExecution:
@@ -196,52 +117,40 @@ func (s *Service) do(t awsiot.JobsTopic, q Request, respond func(Response, error
 	}, func(err error) { respond(r, err) })
 }
 
-func (tx *change) getPending(thing string) Response {
-	r := Response{InProgressJobs: []Summary{}, QueuedJobs: []Summary{}}
-	for _, e := range tx.pendingOf(thing) {
-		if e.Status == InProgress {
-			r.InProgressJobs = append(r.InProgressJobs, e.Summary)
-		} else {
-			r.QueuedJobs = append(r.QueuedJobs, e.Summary)
-		}
-	}
-	return r
-}
-
-func (tx *change) startNext(thing string, q Request) (r Response, err error) {
+func (tx *change) startNext(thing string, q awsiot.JobsRequest) (r awsiot.JobsResponse, err error) {
 	if err := cmp.Or(checkDetails(q.StatusDetails), checkStep(q.StepTimeoutInMinutes, false)); err != nil {
 		return r, err
 	}
-	pending := tx.pendingOf(thing)
-	if len(pending) == 0 {
-		return r, nil
+	if pending := tx.pendingOf(thing); len(pending) > 0 {
+		if pending[0].Status == awsiot.JobQueued {
+			tx.report(pending[0], q, awsiot.JobInProgress)
+		}
+		r.Execution = tx.describe(pending[0], true)
 	}
-	e := pending[0]
-	if e.Status == Queued {
-		tx.report(e, q, InProgress)
-	}
-	r.Execution = tx.describe(e, true)
 	return r, nil
 }
 
-func (tx *change) describeExecution(t awsiot.JobsTopic, q Request) (r Response, err error) {
+func (tx *change) describeExecution(t awsiot.JobsTopic, q awsiot.JobsRequest) (r awsiot.JobsResponse, err error) {
 	e, err := tx.find(t, q.ExecutionNumber)
 	switch {
 	case t.Job == awsiot.NextJob && err != nil:
 		return r, nil // nothing is pending
 	case err != nil:
 		return r, err
-	case e.Status.terminal():
-		return r, reject(TerminalStateReached, "The execution of job %s is %s.", t.Job, e.Status)
+	case e.Status.Terminal():
+		return r, reject(awsiot.JobsTerminalStateReached, "The execution of job %s is %s.", t.Job, e.Status)
 	}
 	r.Execution = tx.describe(e, q.IncludeJobDocument == nil || *q.IncludeJobDocument)
 	return r, nil
 }
 
-// find returns the execution that a request names, the latest by default.
-func (tx *change) find(t awsiot.JobsTopic, number *int64) (*execution, error) {
-	if pending := tx.pendingOf(t.Thing); t.Job == awsiot.NextJob && len(pending) > 0 {
-		return pending[0], nil
+// find returns an execution, the latest for a nil number, or the next pending one of
+// the thing.
+func (tx *change) find(t awsiot.JobsTopic, number *int64) (*Execution, error) {
+	if t.Job == awsiot.NextJob {
+		for _, e := range tx.pendingOf(t.Thing) {
+			return e, nil
+		}
 	}
 	if j := tx.jobs[t.Job]; j != nil {
 		all := j.executions[t.Thing]
@@ -251,12 +160,13 @@ func (tx *change) find(t awsiot.JobsTopic, number *int64) (*execution, error) {
 			}
 		}
 	}
-	return nil, reject(ResourceNotFound, "Thing %s has no such execution of job %s.", t.Thing, t.Job)
+	return nil, reject(awsiot.JobsResourceNotFound, "Thing %s has no such execution of job %s.", t.Thing, t.Job)
 }
 
-func (tx *change) updateExecution(t awsiot.JobsTopic, q Request) (r Response, err error) {
+func (tx *change) updateExecution(t awsiot.JobsTopic, q awsiot.JobsRequest) (r awsiot.JobsResponse, err error) {
 	switch q.Status {
-	case InProgress, Succeeded, Failed, Rejected, Queued: // QUEUED is a status, but no transition leads to it
+	case awsiot.JobInProgress, awsiot.JobSucceeded, awsiot.JobFailed, awsiot.JobRejected:
+	case awsiot.JobQueued: // a status, but no transition leads to it
 	default:
 		return r, invalid("Status %q must be IN_PROGRESS, SUCCEEDED, FAILED or REJECTED.", q.Status)
 	}
@@ -270,15 +180,21 @@ func (tx *change) updateExecution(t awsiot.JobsTopic, q Request) (r Response, er
 	if err != nil {
 		return r, err
 	}
+	var rejected *awsiot.JobsError
 	if q.ExpectedVersion != nil && *q.ExpectedVersion != e.VersionNumber {
-		return r, e.rejectState(VersionMismatch, "The execution has version %d, not %d.", e.VersionNumber, *q.ExpectedVersion)
+		rejected = reject(awsiot.JobsVersionMismatch, "The execution has version %d, not %d.", e.VersionNumber, *q.ExpectedVersion)
+	} else if e.Status.Terminal() || q.Status == awsiot.JobQueued {
+		rejected = reject(awsiot.JobsInvalidStateTransition, "An execution cannot go from %s to %s.", e.Status, q.Status)
+	} else {
+		tx.report(e, q, q.Status)
 	}
-	if e.Status.terminal() || q.Status == Queued {
-		return r, e.rejectState(InvalidStateTransition, "An execution cannot go from %s to %s.", e.Status, q.Status)
+	state := &awsiot.JobExecutionState{Status: e.Status, StatusDetails: e.StatusDetails, VersionNumber: e.VersionNumber}
+	if rejected != nil {
+		rejected.ExecutionState = state
+		return r, rejected
 	}
-	tx.report(e, q, q.Status)
 	if q.IncludeJobExecutionState {
-		r.ExecutionState = e.state()
+		r.ExecutionState = state
 	}
 	if q.IncludeJobDocument != nil && *q.IncludeJobDocument {
 		r.JobDocument = json.RawMessage(tx.jobs[e.JobID].Document)
@@ -286,17 +202,9 @@ func (tx *change) updateExecution(t awsiot.JobsTopic, q Request) (r Response, er
 	return r, nil
 }
 
-func (e *execution) state() *State { return &State{e.Status, e.StatusDetails, e.VersionNumber} }
-
-func (e *execution) rejectState(code Code, format string, args ...any) error {
-	err := reject(code, format, args...)
-	err.State = e.state()
-	return err
-}
-
 // report gives an execution the status and details that its device reports. A
 // step timer of -1 minutes ends, nil leaves it.
-func (tx *change) report(e *execution, q Request, status Status) {
+func (tx *change) report(e *Execution, q awsiot.JobsRequest, status awsiot.JobExecutionStatus) {
 	if q.StatusDetails != nil {
 		e.StatusDetails = q.StatusDetails
 	}
@@ -318,18 +226,14 @@ func checkStep(minutes *int64, mayEnd bool) error {
 	return invalid("stepTimeoutInMinutes is %d, it must be from 1 to %d.", *minutes, maxTimeout)
 }
 
-const maxDetail = 1024 // characters of a value of statusDetails
-
-var detailKey = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
-
 func checkDetails(details map[string]string) error {
 	for key, value := range details {
-		if !detailKey.MatchString(key) {
+		if !awsiot.ValidJobDetailKey(key) {
 			return invalid("Key %q of statusDetails must have 1 to 128 letters, digits, colons, underscores or hyphens.", key)
 		}
 		n := utf8.RuneCountInString(value)
-		if n < 1 || n > maxDetail || strings.ContainsFunc(value, func(r rune) bool { return unicode.Is(unicode.C, r) }) {
-			return invalid("The value of %q in statusDetails must have 1 to %d characters, none of them of the Unicode category C (control, format, private use).", key, maxDetail)
+		if n < 1 || n > awsiot.MaxJobDetail || strings.ContainsFunc(value, func(r rune) bool { return unicode.Is(unicode.C, r) }) {
+			return invalid("The value of %q in statusDetails must have 1 to %d characters, none of them of the Unicode category C (control, format, private use).", key, awsiot.MaxJobDetail)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -43,8 +44,7 @@ type Message struct {
 	Payload []byte
 }
 
-// A Config says what the service stands on. Things, ARN and Publish are
-// required.
+// A Config says what the service stands on. Things, ARN and Publish are required.
 type Config struct {
 	Things Things
 	// ARN returns the full name of a resource such as "thing/NAME".
@@ -54,10 +54,8 @@ type Config struct {
 	// Event receives the events of jobs, which it need not publish. It must not
 	// call the service. Nil means discard.
 	Event func(Event)
-	// Store is nil for memory only.
-	Store Store
-	// Now is the clock. Nil means time.Now.
-	Now func() time.Time
+	Store Store            // nil for memory only
+	Now   func() time.Time // nil means time.Now
 	// Log receives rejected MQTT requests, and what fails without a caller. Nil
 	// means discard.
 	Log *slog.Logger
@@ -69,59 +67,43 @@ type Service struct {
 	wake   chan struct{} // of Run, after due became earlier or the registry changed
 	stale  atomic.Bool   // the registry changed
 
-	mu      sync.Mutex
-	jobs    map[string]*job         // by id
-	pending map[string][]*execution // by thing: neither finished nor canceled
-	serial  int64                   // of the latest execution
-	due     time.Time               // when Run has work next, zero for never
+	mu     sync.Mutex
+	jobs   map[string]*job // by id
+	serial int64           // of the latest job or execution
+	due    time.Time       // when Run has work next, zero for never
 }
 
-// A job is a job with its executions.
+// A job is a job with its executions, as it is stored.
 type job struct {
 	Job
-	Document string `json:"document"`
-	Serial   int64  `json:"serial"`
-	// Waiting are the things that are to be notified.
-	Waiting []string `json:"waiting,omitempty"`
-	// Members are the things that a continuous job has reached.
-	Members []string `json:"members,omitempty"`
-	// Window is the start of the minute in which Notified things were reached.
-	Window   time.Time `json:"window,omitzero"`
-	Notified int       `json:"notified,omitempty"`
+	Document string    `json:"document"`
+	Serial   int64     `json:"serial"`
+	Waiting  []string  `json:"waiting,omitempty"`  // things that are to be notified
+	Members  []string  `json:"members,omitempty"`  // things that a continuous job has reached
+	Window   time.Time `json:"window,omitzero"`    // start of the minute in which Notified things were reached
+	Notified int       `json:"notified,omitempty"` // things
 
-	executions map[string][]*execution // by thing, in the order of their numbers
-	counts     map[Status]int          // of the latest execution of each thing
+	executions map[string][]*Execution // by thing, in the order of their numbers
 }
 
-// An execution is a job execution as it is stored, without document and time left.
-type execution struct {
-	Execution
-	ForceCanceled bool  `json:"forceCanceled,omitempty"`
-	Serial        int64 `json:"serial"` // in the order of queueing
-	// FailedRetries and TimedOutRetries count the retries that led here.
-	FailedRetries   int       `json:"failedRetries,omitempty"`
-	TimedOutRetries int       `json:"timedOutRetries,omitempty"`
-	TimesOut        time.Time `json:"timesOut,omitzero"`     // of the in-progress timer
-	StepTimesOut    time.Time `json:"stepTimesOut,omitzero"` // of the step timer
+// An Execution is a job execution as it is stored and as the control plane describes
+// it.
+type Execution struct {
+	awsiot.JobExecution
+	ForceCanceled   bool      `json:"forceCanceled,omitempty"`
+	Serial          int64     `json:"serial"`                    // in the order of queueing
+	FailedRetries   int       `json:"failedRetries,omitempty"`   // that led here
+	TimedOutRetries int       `json:"timedOutRetries,omitempty"` // that led here
+	TimesOut        time.Time `json:"timesOut,omitzero"`         // of the in-progress timer
+	StepTimesOut    time.Time `json:"stepTimesOut,omitzero"`     // of the step timer
 }
 
-// A Status is the state of a job execution.
-type Status string
+// Keys of the store.
+const jobPrefix, executionPrefix = "job/", "execution/"
 
-// The states of job executions.
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs-lifecycle.html
-const (
-	Queued     Status = "QUEUED"
-	InProgress Status = "IN_PROGRESS"
-	Succeeded  Status = "SUCCEEDED"
-	Failed     Status = "FAILED"
-	TimedOut   Status = "TIMED_OUT"
-	Rejected   Status = "REJECTED"
-	Removed    Status = "REMOVED"
-	Canceled   Status = "CANCELED"
-)
-
-func (s Status) terminal() bool { return s != Queued && s != InProgress }
+func (e *Execution) key() string {
+	return fmt.Sprint(executionPrefix, e.JobID, "/", e.ThingName, "/", e.ExecutionNumber)
+}
 
 // Open returns the service with the jobs in the store. [Service.Run] drives its
 // timers.
@@ -129,68 +111,82 @@ func Open(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Event == nil {
 		c.Event = func(Event) {}
 	}
-	s := &Service{config: c, wake: make(chan struct{}, 1), jobs: map[string]*job{}, pending: map[string][]*execution{}}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	s := &Service{config: c, wake: make(chan struct{}, 1), jobs: map[string]*job{}}
 	if c.Store == nil {
 		return s, nil
 	}
-	var executions []*execution
+	s.due = c.Now() // the first run finds what is due
+	var executions []*Execution
 	err := c.Store.Each(func(key string, value []byte) error {
-		if strings.HasPrefix(key, jobPrefix) {
-			j := newJob()
-			s.jobs[strings.TrimPrefix(key, jobPrefix)] = j
+		if id, ok := strings.CutPrefix(key, jobPrefix); ok {
+			j := &job{executions: map[string][]*Execution{}}
+			s.jobs[id] = j
 			return json.Unmarshal(value, j)
 		}
-		e := new(execution)
+		e := new(Execution)
 		executions = append(executions, e)
 		return json.Unmarshal(value, e)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the jobs: %w", err)
-	}
-	slices.SortFunc(executions, func(a, b *execution) int { return cmp.Compare(a.Serial, b.Serial) })
+	slices.SortFunc(executions, bySerial)
 	for _, e := range executions {
 		j := s.jobs[e.JobID]
 		if j == nil {
-			return nil, fmt.Errorf("reading the jobs: execution of job %s, which is missing", e.JobID)
+			err = cmp.Or(err, fmt.Errorf("execution of job %s, which is missing", e.JobID))
+			break
 		}
-		s.add(j, e)
+		j.executions[e.ThingName] = append(j.executions[e.ThingName], e)
+		s.serial = max(s.serial, e.Serial)
 	}
-	s.due = c.Now() // of everything: the first run finds what is due
+	if err != nil {
+		return nil, fmt.Errorf("reading the jobs: %w", err)
+	}
+	for _, j := range s.jobs {
+		s.serial = max(s.serial, j.Serial)
+	}
 	return s, nil
 }
 
-func newJob() *job { return &job{executions: map[string][]*execution{}, counts: map[Status]int{}} }
-
-// Keys of the store.
-const jobPrefix, executionPrefix = "job/", "execution/"
-
-func (e *execution) key() string {
-	return fmt.Sprint(executionPrefix, e.JobID, "/", e.ThingName, "/", e.ExecutionNumber)
-}
-
-// add enters an execution as the latest one of its thing.
-func (s *Service) add(j *job, e *execution) {
-	if last := j.latest(e.ThingName); last != nil {
-		j.counts[last.Status]--
-	}
-	j.executions[e.ThingName] = append(j.executions[e.ThingName], e)
-	j.counts[e.Status]++
-	if !e.Status.terminal() {
-		s.pending[e.ThingName] = append(s.pending[e.ThingName], e)
-	}
-	s.serial = max(s.serial, e.Serial, j.Serial)
-}
+func bySerial(a, b *Execution) int { return cmp.Compare(a.Serial, b.Serial) }
 
 // latest returns the last execution of a thing, nil without one.
-func (j *job) latest(thing string) *execution {
+func (j *job) latest(thing string) *Execution {
 	if all := j.executions[thing]; len(all) > 0 {
 		return all[len(all)-1]
 	}
 	return nil
+}
+
+// pending yields the executions that have not ended. Each is the latest of its thing.
+func (j *job) pending() iter.Seq[*Execution] {
+	return func(yield func(*Execution) bool) {
+		for thing := range j.executions {
+			if e := j.latest(thing); !e.Status.Terminal() && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+func (j *job) pendingByThing() []*Execution {
+	return slices.SortedFunc(j.pending(), func(a, b *Execution) int { return cmp.Compare(a.ThingName, b.ThingName) })
+}
+
+// pendingOf returns a thing's pending executions, those in progress first, then
+// in the order of queueing.
+func (s *Service) pendingOf(thing string) (list []*Execution) {
+	for _, j := range s.jobs {
+		if e := j.latest(thing); e != nil && !e.Status.Terminal() {
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Execution) int {
+		return cmp.Or(cmp.Compare(a.Status, b.Status), bySerial(a, b)) // I of IN_PROGRESS before Q
+	})
+	return list
 }
 
 // A change is one mutation under way: what must be stored, and which lists of
@@ -198,24 +194,32 @@ func (j *job) latest(thing string) *execution {
 type change struct {
 	*Service
 	now     time.Time
-	records map[string]any
-	before  map[string][]*execution
+	records map[string]any          // nil removes one
+	before  map[string][]*Execution // pending executions, by thing
 	events  []Event
 }
 
 // change runs f on jobs that agree with the registry, and stores and publishes
-// what it did. reply, if any, is called
-// with f's error before the notifications are published.
+// what it did. reply, if any, is called with f's error before the notifications
+// are published.
 func (s *Service) change(f func(*change) error, reply func(error)) error {
 	s.mu.Lock()
-	tx := &change{Service: s, now: s.config.Now(), records: map[string]any{}, before: map[string][]*execution{}}
+	tx := &change{Service: s, now: s.config.Now(), records: map[string]any{}, before: map[string][]*Execution{}}
 	if s.stale.Swap(false) {
 		tx.sync()
 	}
 	err := f(tx)
 	notifications := tx.notifications()
-	if storeErr := tx.store(); err == nil {
-		err = storeErr
+	if s.config.Store != nil && len(tx.records) > 0 {
+		records := map[string][]byte{}
+		for key, value := range tx.records {
+			if records[key] = nil; value != nil {
+				records[key] = awsiot.EncodeJSON(value)
+			}
+		}
+		if failed := s.config.Store.Save(records); failed != nil && err == nil {
+			err = fmt.Errorf("storing the jobs: %w", failed)
+		}
 	}
 	s.mu.Unlock()
 	if reply != nil {
@@ -230,23 +234,6 @@ func (s *Service) change(f func(*change) error, reply func(error)) error {
 	return err
 }
 
-func (tx *change) store() error {
-	if tx.config.Store == nil || len(tx.records) == 0 {
-		return nil
-	}
-	records := map[string][]byte{}
-	for key, value := range tx.records {
-		records[key] = nil
-		if value != nil {
-			records[key] = awsiot.EncodeJSON(value)
-		}
-	}
-	if err := tx.config.Store.Save(records); err != nil {
-		return fmt.Errorf("storing the jobs: %w", err)
-	}
-	return nil
-}
-
 func (tx *change) keepJob(j *job) { tx.records[jobPrefix+j.ID] = j }
 
 // touch notes a thing's pending executions before they change.
@@ -258,11 +245,10 @@ func (tx *change) touch(thing string) {
 
 // schedule has Run look again at t.
 func (tx *change) schedule(t time.Time) {
-	if t.IsZero() || !tx.due.IsZero() && !t.Before(tx.due) {
-		return
+	if !t.IsZero() && (tx.due.IsZero() || t.Before(tx.due)) {
+		tx.due = t
+		tx.wakeRun()
 	}
-	tx.due = t
-	tx.wakeRun()
 }
 
 func (s *Service) wakeRun() {
@@ -272,40 +258,28 @@ func (s *Service) wakeRun() {
 	}
 }
 
-// pendingOf returns a thing's pending executions, those in progress first, then
-// in the order of queueing.
-func (s *Service) pendingOf(thing string) []*execution {
-	list := slices.Clone(s.pending[thing])
-	slices.SortStableFunc(list, func(a, b *execution) int {
-		return cmp.Or(cmp.Compare(a.Status, b.Status), cmp.Compare(a.Serial, b.Serial)) // I of IN_PROGRESS before Q
-	})
-	return list
-}
-
 // queue makes a new execution of a job for a thing.
-func (tx *change) queue(j *job, thing string) *execution {
+func (tx *change) queue(j *job, thing string) *Execution {
 	tx.touch(thing)
 	tx.serial++
 	at := tx.now.Unix()
-	summary := Summary{JobID: j.ID, QueuedAt: at, LastUpdatedAt: at, VersionNumber: 1, ExecutionNumber: 1}
-	e := &execution{Execution: Execution{Summary: summary, ThingName: thing, Status: Queued}, Serial: tx.serial}
+	e := &Execution{Serial: tx.serial, JobExecution: awsiot.JobExecution{
+		JobExecutionSummary: awsiot.JobExecutionSummary{JobID: j.ID, QueuedAt: at, LastUpdatedAt: at, VersionNumber: 1, ExecutionNumber: 1},
+		ThingName:           thing, Status: awsiot.JobQueued,
+	}}
 	if last := j.latest(thing); last != nil {
 		e.ExecutionNumber = last.ExecutionNumber + 1
 	}
-	tx.add(j, e)
+	j.executions[thing] = append(j.executions[thing], e)
 	tx.records[e.key()] = e
 	return e
 }
 
 // set gives an execution a status. Of one that ends, retry and abort follow, and
 // the end of its job.
-func (tx *change) set(j *job, e *execution, status Status) {
+func (tx *change) set(j *job, e *Execution, status awsiot.JobExecutionStatus) {
 	tx.touch(e.ThingName)
-	if j.latest(e.ThingName) == e {
-		j.counts[e.Status]--
-		j.counts[status]++
-	}
-	if status == InProgress && e.Status == Queued {
+	if status == awsiot.JobInProgress && e.Status == awsiot.JobQueued {
 		e.StartedAt = tx.now.Unix()
 		if j.Timeout != nil {
 			e.TimesOut = tx.now.Add(time.Duration(j.Timeout.InProgressMinutes) * time.Minute)
@@ -315,26 +289,16 @@ func (tx *change) set(j *job, e *execution, status Status) {
 	e.Status, e.LastUpdatedAt = status, tx.now.Unix()
 	e.VersionNumber++
 	tx.records[e.key()] = e
-	if !status.terminal() {
-		return
-	}
-	tx.executionEvent(e, string(status))
-	tx.dropPending(e)
-	e.TimesOut, e.StepTimesOut = time.Time{}, time.Time{}
-	tx.abort(j)
-	tx.retry(j, e)
-	tx.complete(j)
-}
-
-func (tx *change) dropPending(e *execution) {
-	tx.pending[e.ThingName] = slices.DeleteFunc(tx.pending[e.ThingName], func(p *execution) bool { return p == e })
-	if len(tx.pending[e.ThingName]) == 0 {
-		delete(tx.pending, e.ThingName)
+	if status.Terminal() {
+		tx.executionEvent(e, string(status))
+		e.TimesOut, e.StepTimesOut = time.Time{}, time.Time{}
+		tx.abort(j)
+		tx.retry(j, e)
+		tx.complete(j)
 	}
 }
 
 // maxNotified is how many executions a notification lists.
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-comm-notifications.html
 const maxNotified = 10
 
 // notifications compares the lists of pending executions with what they were:
@@ -345,19 +309,16 @@ const maxNotified = 10
 func (tx *change) notifications() (out []Message) {
 	for _, thing := range slices.Sorted(maps.Keys(tx.before)) {
 		before, now := tx.before[thing], tx.pendingOf(thing)
-		other := func(e *execution) bool { return !slices.Contains(before, e) }
+		other := func(e *Execution) bool { return !slices.Contains(before, e) }
 		if len(before) != len(now) || slices.ContainsFunc(now, other) {
-			list := map[Status][]Summary{}
+			list := map[awsiot.JobExecutionStatus][]awsiot.JobExecutionSummary{}
 			for _, e := range now[:min(len(now), maxNotified)] {
-				list[e.Status] = append(list[e.Status], e.Summary)
+				list[e.Status] = append(list[e.Status], e.JobExecutionSummary)
 			}
-			out = append(out, Message{awsiot.JobsNotify(thing), awsiot.EncodeJSON(struct {
-				Timestamp int64                `json:"timestamp"`
-				Jobs      map[Status][]Summary `json:"jobs"`
-			}{tx.now.Unix(), list})})
+			out = append(out, Message{awsiot.JobsNotify(thing), awsiot.EncodeJSON(map[string]any{"timestamp": tx.now.Unix(), "jobs": list})})
 		}
 		if !slices.Equal(before[:min(1, len(before))], now[:min(1, len(now))]) {
-			next := Response{Timestamp: tx.now.Unix()}
+			next := awsiot.JobsResponse{Timestamp: tx.now.Unix()}
 			if len(now) > 0 {
 				next.Execution = tx.describe(now[0], true)
 				next.Execution.ThingName, next.Execution.StatusDetails = "", nil // as in AWS's example
@@ -366,4 +327,43 @@ func (tx *change) notifications() (out []Message) {
 		}
 	}
 	return out
+}
+
+// An Event is what AWS IoT publishes of a job or of a job execution that has
+// ended.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/events-jobs.html
+type Event struct {
+	OfJob   bool           // else of a job execution
+	Topic   string         // below $aws/events/
+	Payload map[string]any // without eventId
+}
+
+// jobEvent notes that a job has, or is about to get, a status.
+func (tx *change) jobEvent(j *job, status string) {
+	payload := map[string]any{
+		"eventType": "JOB", "timestamp": tx.now.Unix(), "operation": strings.ToLower(status), "jobId": j.ID, "status": status,
+		"targetSelection": j.TargetSelection, "targets": j.Targets, "description": j.Description,
+		"createdAt": j.CreatedAt * 1000, "lastUpdatedAt": tx.now.UnixMilli(),
+	}
+	if j.Comment != "" {
+		payload["comment"] = j.Comment
+	}
+	if status == string(JobCompleted) {
+		payload["completedAt"] = tx.now.UnixMilli()
+		payload["jobProcessDetails"] = j.processDetails("Canceled", "Rejected", "Failed", "Removed", "Succeeded")
+	}
+	tx.events = append(tx.events, Event{true, "job/" + j.ID + "/" + strings.ToLower(status), payload})
+}
+
+// executionEvent notes that an execution has ended.
+func (tx *change) executionEvent(e *Execution, status string) {
+	payload := map[string]any{
+		"eventType": "JOB_EXECUTION", "timestamp": tx.now.Unix(), "operation": strings.ToLower(status), "jobId": e.JobID,
+		"thingArn": tx.config.ARN("thing/" + e.ThingName), "status": status,
+	}
+	if e.StatusDetails != nil {
+		payload["statusDetails"] = e.StatusDetails
+	}
+	tx.events = append(tx.events, Event{false, "jobExecution/" + e.JobID + "/" + strings.ToLower(status), payload})
 }

@@ -203,10 +203,10 @@ func (b *bench) expect(request, want string) {
 }
 
 // rejected compares the code of the response to a request.
-func (b *bench) rejected(request string, code jobs.Code) {
+func (b *bench) rejected(request string, code awsiot.JobsErrorCode) {
 	b.Helper()
 	kind, payload, _ := strings.Cut(b.request(request), " ")
-	var e jobs.Error
+	var e awsiot.JobsError
 	if json.Unmarshal([]byte(payload), &e); kind != "rejected" || e.Code != code || e.Message == "" {
 		b.Errorf("%s: %s %s, want %s", request, kind, payload, code)
 	}
@@ -244,9 +244,9 @@ func (b *bench) hasStatus(id string, want jobs.JobStatus) {
 }
 
 // fails compares the code of an error.
-func (b *bench) fails(err error, code jobs.Code) {
+func (b *bench) fails(err error, code awsiot.JobsErrorCode) {
 	b.Helper()
-	if e, ok := errors.AsType[*jobs.Error](err); !ok || e.Code != code {
+	if e, ok := errors.AsType[*awsiot.JobsError](err); !ok || e.Code != code {
 		b.Errorf("got %v, want %s", err, code)
 	}
 }
@@ -296,7 +296,7 @@ func TestJobsDeviceAPI(t *testing.T) {
 			b.create("j", "thing/U", "")
 			b.expect(`U/jobs/j/get {"includeJobDocument":false,"executionNumber":1}`, `accepted {"execution":{"jobId":"j","thingName":"U","status":"QUEUED",
 				"queuedAt":@0,"lastUpdatedAt":@0,"versionNumber":1,"executionNumber":1},"timestamp":@0}`)
-			b.rejected(`U/jobs/j/get {"executionNumber":2}`, jobs.ResourceNotFound)
+			b.rejected(`U/jobs/j/get {"executionNumber":2}`, awsiot.JobsResourceNotFound)
 		}},
 		"UpdateJobExecution returns state and document on request only": {run: func(b *bench) {
 			b.create("j", "thing/U", "")
@@ -309,7 +309,7 @@ func TestJobsDeviceAPI(t *testing.T) {
 		"UpdateJobExecution with another version than the current one is a VersionMismatch with the state": {run: func(b *bench) {
 			b.create("j", "thing/U", "")
 			const request = `U/jobs/j/update {"status":"IN_PROGRESS","expectedVersion":7,"clientToken":"c"}`
-			b.rejected(request, jobs.VersionMismatch)
+			b.rejected(request, awsiot.JobsVersionMismatch)
 			if got := b.request(request); !strings.Contains(got, `"executionState":{"status":"QUEUED","versionNumber":1}`) || !strings.Contains(got, `"clientToken":"c"`) {
 				b.Error(got)
 			}
@@ -337,44 +337,44 @@ func TestJobsDeviceAPI(t *testing.T) {
 		"an execution that has ended cannot be updated": {page: "jobs-api", run: func(b *bench) {
 			b.create("j", "thing/U", "")
 			b.request(`U/jobs/j/update {"status":"SUCCEEDED"}`)
-			b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS"}`, jobs.InvalidStateTransition)
+			b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS"}`, awsiot.JobsInvalidStateTransition)
 			if got := b.request(`U/jobs/j/update {"status":"IN_PROGRESS"}`); !strings.Contains(got, `"executionState":{"status":"SUCCEEDED","versionNumber":2}`) {
 				b.Error(got)
 			}
-			b.rejected(`U/jobs/j/get`, jobs.TerminalStateReached)
+			b.rejected(`U/jobs/j/get`, awsiot.JobsTerminalStateReached)
 		}},
 		"an execution that does not exist is a ResourceNotFound": {page: "jobs-api", run: func(b *bench) {
 			b.create("j", "thing/U", "")
-			b.rejected(`U/jobs/k/update {"status":"IN_PROGRESS"}`, jobs.ResourceNotFound)
-			b.rejected(`T1/jobs/j/get`, jobs.ResourceNotFound)
+			b.rejected(`U/jobs/k/update {"status":"IN_PROGRESS"}`, awsiot.JobsResourceNotFound)
+			b.rejected(`T1/jobs/j/get`, awsiot.JobsResourceNotFound)
 		}},
 		"a payload that is no JSON is InvalidJson": {page: "jobs-api", run: func(b *bench) {
-			b.rejected(`U/jobs/get {`, jobs.InvalidJSON)
-			b.rejected("U/jobs/get {\"clientToken\":\"\xff\"}", jobs.InvalidJSON)
+			b.rejected(`U/jobs/get {`, awsiot.JobsInvalidJSON)
+			b.rejected("U/jobs/get {\"clientToken\":\"\xff\"}", awsiot.JobsInvalidJSON)
 		}},
 		"a topic of no operation is an InvalidTopic": {page: "jobs-api", run: func(b *bench) {
-			b.rejected(`U/jobs/list {}`, jobs.InvalidTopic)
-			b.rejected(`U/jobs/j/cancel {}`, jobs.InvalidTopic)
+			b.rejected(`U/jobs/list {}`, awsiot.JobsInvalidTopic)
+			b.rejected(`U/jobs/j/cancel {}`, awsiot.JobsInvalidTopic)
 		}},
 		"a status that a device cannot set is an InvalidRequest": {page: "jobs-api", run: func(b *bench) {
 			b.create("j", "thing/U", "")
 			for _, status := range []string{"CANCELED", "TIMED_OUT", "REMOVED", "", "DONE"} {
-				b.rejected(`U/jobs/j/update {"status":"`+status+`"}`, jobs.InvalidRequest)
+				b.rejected(`U/jobs/j/update {"status":"`+status+`"}`, awsiot.JobsInvalidRequest)
 			}
-			b.rejected(`U/jobs/j/update {"status":"QUEUED"}`, jobs.InvalidStateTransition)
-			b.rejected(`U/jobs/j/update {"status":7}`, jobs.InvalidRequest)
+			b.rejected(`U/jobs/j/update {"status":"QUEUED"}`, awsiot.JobsInvalidStateTransition)
+			b.rejected(`U/jobs/j/update {"status":7}`, awsiot.JobsInvalidRequest)
 		}},
 		"status details that break their limits are an InvalidRequest": {page: "jobs-api", run: func(b *bench) {
 			b.create("j", "thing/U", "")
 			for _, details := range []string{`{"a b":"x"}`, `{"a":""}`, `{"a":"x\n"}`, `{"a":"` + strings.Repeat("x", 1025) + `"}`} {
-				b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":`+details+`}`, jobs.InvalidRequest)
-				b.rejected(`U/jobs/start-next {"statusDetails":`+details+`}`, jobs.InvalidRequest)
+				b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":`+details+`}`, awsiot.JobsInvalidRequest)
+				b.rejected(`U/jobs/start-next {"statusDetails":`+details+`}`, awsiot.JobsInvalidRequest)
 			}
-			b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS","stepTimeoutInMinutes":10081}`, jobs.InvalidRequest)
-			b.rejected(`U/jobs/start-next {"stepTimeoutInMinutes":-1}`, jobs.InvalidRequest)
+			b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS","stepTimeoutInMinutes":10081}`, awsiot.JobsInvalidRequest)
+			b.rejected(`U/jobs/start-next {"stepTimeoutInMinutes":-1}`, awsiot.JobsInvalidRequest)
 			// https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecutionStatusDetails.html
 			for _, escape := range []string{`\n`, `\u007f`, `\u200b`, `\ufeff`, `\u00ad`, `\ue000`, `\u0378`} {
-				b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":{"a":"b`+escape+`"}}`, jobs.InvalidRequest)
+				b.rejected(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":{"a":"b`+escape+`"}}`, awsiot.JobsInvalidRequest)
 			}
 			b.expect(`U/jobs/j/update {"status":"IN_PROGRESS","statusDetails":{"a":"\u00e9 \ufffd \ud83d\ude00"}}`, `accepted {"timestamp":@0}`)
 		}},
@@ -457,7 +457,7 @@ func TestJobsNotifications(t *testing.T) {
 		"a job deleted by force leaves the lists of its things": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thinggroup/G", "")
 			b.silent()
-			b.fails(b.DeleteJob("j", false), jobs.InvalidStateTransition)
+			b.fails(b.DeleteJob("j", false), awsiot.JobsInvalidStateTransition)
 			if err := b.DeleteJob("j", true); err != nil {
 				b.Fatal(err)
 			}
@@ -560,7 +560,7 @@ func TestJobConfigurations(t *testing.T) {
 			}
 			b.hasStatuses("j", "U/1:FAILED U/2:FAILED U/3:FAILED")
 			b.hasStatus("j", jobs.JobCompleted)
-			if e, err := b.DescribeJobExecution("j", "U", nil); err != nil || e.RetryAttempt != 2 {
+			if e, err := b.DescribeJobExecution("j", "U", nil); err != nil || e.Retries() != 2 {
 				b.Error(e, err)
 			}
 		}},
@@ -642,11 +642,11 @@ func TestJobsControlPlane(t *testing.T) {
 	}{
 		"a job with the id of another is rejected": {run: func(b *bench) {
 			b.create("j", "thing/U", "")
-			b.fails(create(b, "j", `{`+target+`,"document":"{}"}`), jobs.AlreadyExists)
+			b.fails(create(b, "j", `{`+target+`,"document":"{}"}`), awsiot.JobsAlreadyExists)
 		}},
 		"a target that is not registered is not found": {run: func(b *bench) {
-			b.fails(create(b, "j", `{"targets":["`+arn("thing/V")+`"],"document":"{}"}`), jobs.ResourceNotFound)
-			b.fails(create(b, "j", `{"targets":["`+arn("thinggroup/V")+`"],"document":"{}"}`), jobs.ResourceNotFound)
+			b.fails(create(b, "j", `{"targets":["`+arn("thing/V")+`"],"document":"{}"}`), awsiot.JobsResourceNotFound)
+			b.fails(create(b, "j", `{"targets":["`+arn("thinggroup/V")+`"],"document":"{}"}`), awsiot.JobsResourceNotFound)
 		}},
 		"values beyond their limits are rejected": {run: func(b *bench) {
 			for _, body := range []string{
@@ -661,9 +661,9 @@ func TestJobsControlPlane(t *testing.T) {
 				`{` + target + `,"document":"{}","jobExecutionsRetryConfig":{"criteriaList":[{"failureType":"FAILED","numberOfRetries":6},{"failureType":"TIMED_OUT","numberOfRetries":5}]}}`,
 				`{` + target + `,"document":"{}","presignedUrlConfig":{"expiresInSec":59}}`,
 			} {
-				b.fails(create(b, "j", body), jobs.InvalidRequest)
+				b.fails(create(b, "j", body), awsiot.JobsInvalidRequest)
 			}
-			b.fails(create(b, "j j", `{`+target+`,"document":"{}"}`), jobs.InvalidRequest)
+			b.fails(create(b, "j j", `{`+target+`,"document":"{}"}`), awsiot.JobsInvalidRequest)
 		}},
 		"a document is returned as it was given, its placeholders too": {run: func(b *bench) {
 			const document = `{ "files": ["${aws:iot:s3-presigned-url:https://s3.amazonaws.com/b/k?a=1&b=2}"] }`
@@ -683,13 +683,13 @@ func TestJobsControlPlane(t *testing.T) {
 			template := func(name, parameters string) error {
 				return create(b, "j", `{`+target+`,"jobTemplateArn":"arn:aws:iot:us-east-1::jobtemplate/`+name+`","documentParameters":`+parameters+`}`)
 			}
-			b.fails(template("AWS-Download-File:1.0", `{"downloadUrl":"https://a"}`), jobs.InvalidRequest)
-			b.fails(template("AWS-Reboot:1.0", `{"command":"a"}`), jobs.InvalidRequest)
-			b.fails(template("AWS-Run-Command:1.0", `{"command":"a","pathToHandler":"b"}`), jobs.InvalidRequest)
-			b.fails(template("AWS-Dance:1.0", `{}`), jobs.ResourceNotFound)
-			b.fails(template("AWS-Reboot:2.0", `{}`), jobs.InvalidRequest)
-			b.fails(create(b, "j", `{`+target+`,"document":"{}","documentParameters":{"a":"b"}}`), jobs.InvalidRequest)
-			b.fails(create(b, "j", `{`+target+`,"document":"{}","jobTemplateArn":"arn:aws:iot:us-east-1::jobtemplate/AWS-Reboot:1.0"}`), jobs.InvalidRequest)
+			b.fails(template("AWS-Download-File:1.0", `{"downloadUrl":"https://a"}`), awsiot.JobsInvalidRequest)
+			b.fails(template("AWS-Reboot:1.0", `{"command":"a"}`), awsiot.JobsInvalidRequest)
+			b.fails(template("AWS-Run-Command:1.0", `{"command":"a","pathToHandler":"b"}`), awsiot.JobsInvalidRequest)
+			b.fails(template("AWS-Dance:1.0", `{}`), awsiot.JobsResourceNotFound)
+			b.fails(template("AWS-Reboot:2.0", `{}`), awsiot.JobsInvalidRequest)
+			b.fails(create(b, "j", `{`+target+`,"document":"{}","documentParameters":{"a":"b"}}`), awsiot.JobsInvalidRequest)
+			b.fails(create(b, "j", `{`+target+`,"document":"{}","jobTemplateArn":"arn:aws:iot:us-east-1::jobtemplate/AWS-Reboot:1.0"}`), awsiot.JobsInvalidRequest)
 			if err := template("AWS-Install-Application:1.0", `{"packages":"a b","runAsUser":"root"}`); err != nil {
 				b.Fatal(err)
 			}
@@ -726,19 +726,19 @@ func TestJobsControlPlane(t *testing.T) {
 		"only a queued execution is canceled without force": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thing/U", "")
 			b.request(`U/jobs/start-next`)
-			b.fails(b.CancelJobExecution("j", "U", nil, nil, false), jobs.InvalidStateTransition)
+			b.fails(b.CancelJobExecution("j", "U", nil, nil, false), awsiot.JobsInvalidStateTransition)
 			version := int64(9)
-			b.fails(b.CancelJobExecution("j", "U", &version, nil, true), jobs.VersionConflict)
+			b.fails(b.CancelJobExecution("j", "U", &version, nil, true), awsiot.JobsVersionConflict)
 			if err := b.CancelJobExecution("j", "U", nil, map[string]string{"why": "because"}, true); err != nil {
 				b.Fatal(err)
 			}
 			b.hasStatuses("j", "U/1:CANCELED")
-			b.fails(b.CancelJobExecution("j", "U", nil, nil, true), jobs.InvalidStateTransition)
+			b.fails(b.CancelJobExecution("j", "U", nil, nil, true), awsiot.JobsInvalidStateTransition)
 		}},
 		"a pending execution is deleted by force only": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thinggroup/G", "")
-			b.fails(b.DeleteJobExecution("j", "T1", 1, false), jobs.InvalidStateTransition)
-			b.fails(b.DeleteJobExecution("j", "T1", 2, true), jobs.ResourceNotFound)
+			b.fails(b.DeleteJobExecution("j", "T1", 1, false), awsiot.JobsInvalidStateTransition)
+			b.fails(b.DeleteJobExecution("j", "T1", 2, true), awsiot.JobsResourceNotFound)
 			for i := range 4 {
 				if err := b.DeleteJobExecution("j", fmt.Sprint("T", i+1), 1, true); err != nil {
 					b.Fatal(err)
@@ -749,7 +749,7 @@ func TestJobsControlPlane(t *testing.T) {
 		"targets are added to continuous jobs alone": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thing/U", "")
 			_, err := b.AssociateTargetsWithJob("j", []string{arn("thinggroup/G")}, "")
-			b.fails(err, jobs.InvalidRequest)
+			b.fails(err, awsiot.JobsInvalidRequest)
 			b.create("k", "thing/U", `{"targetSelection":"CONTINUOUS"}`)
 			if _, err := b.AssociateTargetsWithJob("k", []string{arn("thinggroup/G")}, "more"); err != nil {
 				b.Fatal(err)
@@ -757,15 +757,21 @@ func TestJobsControlPlane(t *testing.T) {
 			b.hasStatuses("k", "T1/1:QUEUED T2/1:QUEUED T3/1:QUEUED T4/1:QUEUED U/1:QUEUED")
 		}},
 		"settings of a job in progress are updated": {page: "iot-jobs-lifecycle", run: func(b *bench) {
+			settings := func(text string) (s jobs.Settings) {
+				if err := json.Unmarshal([]byte(text), &s); err != nil {
+					b.Fatal(err)
+				}
+				return s
+			}
 			b.create("j", "thing/U", `{"description":"before"}`)
-			if err := b.UpdateJob("j", jobs.Settings{Timeout: &jobs.Timeout{InProgressMinutes: 1}}); err != nil {
+			if err := b.UpdateJob("j", settings(`{"timeoutConfig":{"inProgressTimeoutInMinutes":1}}`)); err != nil {
 				b.Fatal(err)
 			}
 			if j, _, _ := b.DescribeJob("j"); j.Description != "before" || j.Timeout.InProgressMinutes != 1 {
 				b.Errorf("%+v", j)
 			}
-			b.fails(b.UpdateJob("j", jobs.Settings{Timeout: &jobs.Timeout{}}), jobs.InvalidRequest)
-			b.fails(b.UpdateJob("k", jobs.Settings{}), jobs.ResourceNotFound)
+			b.fails(b.UpdateJob("j", settings(`{"timeoutConfig":{}}`)), awsiot.JobsInvalidRequest)
+			b.fails(b.UpdateJob("k", jobs.Settings{}), awsiot.JobsResourceNotFound)
 		}},
 		"jobs and executions outlive a restart": {page: "iot-jobs", run: func(b *bench) {
 			b.create("j", "thinggroup/G", `{"jobExecutionsRolloutConfig":{"maximumPerMinute":2}}`)
@@ -798,9 +804,11 @@ func TestRequestFindsWhatTheRegistryGainedBefore(t *testing.T) {
 	f["G"] = []string{"T"}
 	s.RegistryChanged()
 	update := awsiot.JobsTopic{Thing: "T", Operation: awsiot.UpdateJobExecution, Job: "j"}
-	if _, err := s.Do(update, jobs.Request{Status: jobs.Succeeded}); err != nil {
-		t.Error(err)
-	}
+	s.Do(update, awsiot.JobsRequest{Status: awsiot.JobSucceeded}, func(_ awsiot.JobsResponse, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestJobPassesOverThingsThatAreGone(t *testing.T) {

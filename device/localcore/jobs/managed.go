@@ -12,7 +12,7 @@ import (
 // A managedTemplate is a job template of AWS's own. All parameters but runAsUser
 // and pathToHandler are required.
 type managedTemplate struct {
-	step, handler string
+	step, handler string // without a handler it runs a command
 	parameters    []string
 }
 
@@ -39,34 +39,28 @@ func managedDocument(arn string, given map[string]string) (string, error) {
 	}
 	t, ok := managedTemplates[match[1]]
 	if !ok {
-		return "", reject(ResourceNotFound, "There is no managed template %s.", match[1])
+		return "", reject(awsiot.JobsResourceNotFound, "There is no managed template %s.", match[1])
 	}
-	optional := []string{"runAsUser"}
-	input := map[string]any{"command": given["command"]}
-	if t.handler != "" {
-		optional = append(optional, "pathToHandler")
-		input = map[string]any{"handler": t.handler, "path": given["pathToHandler"]}
-		if len(t.parameters) > 0 {
-			var args []string
-			for _, name := range t.parameters {
-				args = append(args, given[name])
-			}
-			input["args"] = args
-		}
-	}
+	var args []string
 	for _, name := range t.parameters {
 		if given[name] == "" {
 			return "", invalid("Document parameter %s is required.", name)
 		}
+		args = append(args, given[name])
 	}
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if !slices.Contains(optional, name) && !slices.Contains(t.parameters, name) {
-			return "", invalid("Template %s has no document parameter %s, it has %s.", match[1], name, strings.Join(append(t.parameters, optional...), ", "))
+	kind, optional := "runCommand", []string{"runAsUser"}
+	input := map[string]any{"command": given["command"]}
+	if t.handler != "" {
+		kind, optional = "runHandler", append(optional, "pathToHandler")
+		if input = map[string]any{"handler": t.handler, "path": given["pathToHandler"]}; len(args) > 0 {
+			input["args"] = args
 		}
 	}
-	kind := "runHandler"
-	if t.handler == "" {
-		kind = "runCommand"
+	all := slices.Concat(t.parameters, optional)
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !slices.Contains(all, name) {
+			return "", invalid("Template %s has no document parameter %s, it has %s.", match[1], name, strings.Join(all, ", "))
+		}
 	}
 	type object = map[string]any
 	action := object{"name": t.step, "type": kind, "input": input, "runAsUser": given["runAsUser"]}

@@ -1,10 +1,13 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // Run rolls jobs out at their rates, times executions out and follows the
@@ -18,17 +21,14 @@ func (s *Service) Run(ctx context.Context) {
 		if !due.IsZero() {
 			wait = due.Sub(s.config.Now())
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		case <-s.wake: // the time or the registry may have changed
-			timer.Stop()
 			if !s.stale.Load() {
 				continue
 			}
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 		if err := s.change(func(tx *change) error { tx.advance(); return nil }, nil); err != nil {
 			s.config.Log.Error("advancing the jobs", "error", err)
@@ -39,24 +39,21 @@ func (s *Service) Run(ctx context.Context) {
 // advance does what is due.
 func (tx *change) advance() {
 	tx.due = time.Time{}
-	for _, thing := range sortedKeys(tx.pending) {
-		for _, e := range slices.Clone(tx.pending[thing]) {
-			deadline := e.deadline()
-			if !deadline.IsZero() && !deadline.After(tx.now) {
-				tx.set(tx.jobs[e.JobID], e, TimedOut)
+	for _, j := range tx.inOrder() {
+		for _, e := range j.pendingByThing() {
+			if deadline := e.deadline(); !deadline.IsZero() && !deadline.After(tx.now) {
+				tx.set(j, e, awsiot.JobTimedOut)
 			} else {
 				tx.schedule(deadline)
 			}
 		}
-	}
-	for _, j := range tx.inOrder() {
 		tx.rollOut(j)
 	}
 }
 
 // deadline is when the execution times out, zero for never: the step timer
 // cannot outlast the in-progress timer.
-func (e *execution) deadline() time.Time {
+func (e *Execution) deadline() time.Time {
 	if e.StepTimesOut.IsZero() || !e.TimesOut.IsZero() && e.TimesOut.Before(e.StepTimesOut) {
 		return e.TimesOut
 	}
@@ -65,7 +62,8 @@ func (e *execution) deadline() time.Time {
 
 // rollOut notifies as many of the waiting things as the rate allows now.
 //
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html,
+// also of rate, abort and retry
 func (tx *change) rollOut(j *job) {
 	if j.Status != JobInProgress || len(j.Waiting) == 0 {
 		return
@@ -95,38 +93,28 @@ func (j *job) rate() int {
 	if j.Rollout == nil {
 		return 0
 	}
-	most := j.Rollout.MaximumPerMinute
 	e := j.Rollout.Exponential
 	if e == nil {
-		return most
+		return j.Rollout.MaximumPerMinute
 	}
-	steps := 0
-	if n := e.Criteria.NotifiedThings; n > 0 {
-		steps = len(j.executions) / n
-	} else {
-		steps = j.counts[Succeeded] / e.Criteria.SucceededThings
+	reached, step := len(j.executions), e.Criteria.NotifiedThings
+	if step <= 0 {
+		reached, step = j.counts()[awsiot.JobSucceeded], e.Criteria.SucceededThings
 	}
-	if most == 0 {
-		most = maxRate
-	}
-	return int(min(float64(e.BaseRate)*math.Pow(e.IncrementFactor, float64(steps)), float64(most)))
+	most := cmp.Or(j.Rollout.MaximumPerMinute, maxRate)
+	return int(min(float64(e.BaseRate)*math.Pow(e.IncrementFactor, float64(reached/step)), float64(most)))
 }
 
 // abort cancels a job that fails too often. Only executions that are queued are
 // canceled.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html
 func (tx *change) abort(j *job) {
 	if j.Abort == nil || j.Status != JobInProgress {
 		return
 	}
-	notified := len(j.executions)
+	counts, notified := j.counts(), len(j.executions)
+	counts["ALL"] = counts[awsiot.JobFailed] + counts[awsiot.JobRejected] + counts[awsiot.JobTimedOut]
 	for _, c := range j.Abort.Criteria {
-		failures := j.counts[Status(c.FailureType)]
-		if c.FailureType == "ALL" {
-			failures = j.counts[Failed] + j.counts[Rejected] + j.counts[TimedOut]
-		}
-		if notified >= c.MinThings && float64(failures)*100 >= c.ThresholdPercentage*float64(notified) {
+		if notified >= c.MinThings && float64(counts[c.FailureType])*100 >= c.ThresholdPercentage*float64(notified) {
 			tx.cancel(j, false)
 			return
 		}
@@ -134,22 +122,24 @@ func (tx *change) abort(j *job) {
 }
 
 // retry queues a failed execution again.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html
-func (tx *change) retry(j *job, e *execution) {
-	if j.Retry == nil || j.Status != JobInProgress || e.Status != Failed && e.Status != TimedOut || j.latest(e.ThingName) != e {
+func (tx *change) retry(j *job, e *Execution) {
+	if j.Retry == nil || j.Status != JobInProgress || j.latest(e.ThingName) != e {
 		return
 	}
-	used := map[string]int{"FAILED": e.FailedRetries, "TIMED_OUT": e.TimedOutRetries, "ALL": e.FailedRetries + e.TimedOutRetries}
+	failed, timedOut := e.FailedRetries, e.TimedOutRetries
+	switch e.Status {
+	case awsiot.JobFailed:
+		failed++
+	case awsiot.JobTimedOut:
+		timedOut++
+	default:
+		return
+	}
+	used := map[awsiot.JobExecutionStatus]int{awsiot.JobFailed: e.FailedRetries, awsiot.JobTimedOut: e.TimedOutRetries, "ALL": e.Retries()}
 	for _, c := range j.Retry.Criteria {
-		if (c.FailureType == string(e.Status) || c.FailureType == "ALL") && used[c.FailureType] < c.Retries {
+		if (c.FailureType == e.Status || c.FailureType == "ALL") && used[c.FailureType] < c.Retries {
 			next := tx.queue(j, e.ThingName)
-			next.FailedRetries, next.TimedOutRetries = e.FailedRetries, e.TimedOutRetries
-			if e.Status == Failed {
-				next.FailedRetries++
-			} else {
-				next.TimedOutRetries++
-			}
+			next.FailedRetries, next.TimedOutRetries = failed, timedOut
 			return
 		}
 	}
@@ -157,34 +147,37 @@ func (tx *change) retry(j *job, e *execution) {
 
 // complete ends a snapshot job whose last execution has ended.
 func (tx *change) complete(j *job) {
-	if j.Status == JobInProgress && j.TargetSelection == Snapshot &&
-		len(j.Waiting) == 0 && j.counts[Queued]+j.counts[InProgress] == 0 {
-		j.Status, j.CompletedAt, j.LastUpdatedAt = JobCompleted, tx.now.Unix(), tx.now.Unix()
-		tx.keepJob(j)
-		tx.jobEvent(j, string(JobCompleted))
+	if j.Status != JobInProgress || j.TargetSelection != Snapshot || len(j.Waiting) > 0 {
+		return
 	}
+	for range j.pending() {
+		return
+	}
+	j.Status, j.CompletedAt, j.LastUpdatedAt = JobCompleted, tx.now.Unix(), tx.now.Unix()
+	tx.keepJob(j)
+	tx.jobEvent(j, string(JobCompleted))
 }
 
 // cancel cancels a job with its queued executions, if forced with those in
 // progress too.
 func (tx *change) cancel(j *job, force bool) {
 	tx.jobEvent(j, "CANCELLATION_IN_PROGRESS")
-	defer tx.jobEvent(j, string(JobCanceled))
 	j.Status, j.LastUpdatedAt, j.CompletedAt = JobCanceled, tx.now.Unix(), tx.now.Unix()
 	j.ForceCanceled = j.ForceCanceled || force
 	j.Waiting = nil
 	tx.keepJob(j)
-	for _, thing := range sortedKeys(j.executions) {
-		if e := j.latest(thing); e.Status == Queued || force && e.Status == InProgress {
-			e.ForceCanceled = e.Status == InProgress
-			tx.set(j, e, Canceled)
+	for _, e := range j.pendingByThing() {
+		if e.Status == awsiot.JobQueued || force {
+			e.ForceCanceled = e.Status == awsiot.JobInProgress
+			tx.set(j, e, awsiot.JobCanceled)
 		}
 	}
+	tx.jobEvent(j, string(JobCanceled))
 }
 
 // RegistryChanged has the jobs follow the registry before the next request and
-// without one, by Run: things that joined the group of
-// a continuous job get an execution, those that left it or are gone lose theirs.
+// without one, by Run: things that joined the group of a continuous job get an
+// execution, those that left it or are gone lose theirs.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs-lifecycle.html
 func (s *Service) RegistryChanged() {
@@ -193,41 +186,39 @@ func (s *Service) RegistryChanged() {
 }
 
 func (tx *change) sync() {
-	for _, thing := range sortedKeys(tx.pending) {
-		if tx.config.Things.HasThing(thing) {
-			continue
-		}
-		for _, e := range slices.Clone(tx.pending[thing]) {
-			tx.set(tx.jobs[e.JobID], e, Removed)
-		}
-	}
 	for _, j := range tx.inOrder() {
+		for _, e := range j.pendingByThing() {
+			if !tx.config.Things.HasThing(e.ThingName) {
+				tx.set(j, e, awsiot.JobRemoved)
+			}
+		}
 		if j.TargetSelection == Continuous && j.Status == JobInProgress {
 			tx.follow(j)
 		}
 	}
 }
 
+// follow makes the things that a continuous job has reached those of its targets.
 func (tx *change) follow(j *job) {
 	members, _ := tx.targets(j.Targets) // without those that are gone
 	if slices.Equal(members, j.Members) {
 		return
 	}
+	in := func(things []string, thing string) bool {
+		_, found := slices.BinarySearch(things, thing)
+		return found
+	}
 	for _, thing := range j.Members {
-		e := j.latest(thing)
-		if _, stays := slices.BinarySearch(members, thing); !stays && e != nil && !e.Status.terminal() {
-			tx.set(j, e, Removed)
+		if e := j.latest(thing); !in(members, thing) && e != nil && !e.Status.Terminal() {
+			tx.set(j, e, awsiot.JobRemoved)
 		}
 	}
 	for _, thing := range members {
-		if _, known := slices.BinarySearch(j.Members, thing); !known {
+		if !in(j.Members, thing) {
 			tx.queue(j, thing)
 		}
 	}
-	j.Waiting = slices.DeleteFunc(j.Waiting, func(thing string) bool {
-		_, stays := slices.BinarySearch(members, thing)
-		return !stays
-	})
+	j.Waiting = slices.DeleteFunc(j.Waiting, func(thing string) bool { return !in(members, thing) })
 	j.Members = members
 	tx.keepJob(j)
 }
