@@ -1,13 +1,13 @@
 package jobs
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A document is a job document of AWS's schema 1.0, or of the one before it, which
@@ -52,81 +52,71 @@ func (s *step) operation() string {
 	return s.handler
 }
 
+const root = "job document"
+
 // parse reads a job document. Its error begins with the place of what is wrong.
 func parse(text []byte) (*document, error) {
-	var tree any
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	if err := decoder.Decode(&tree); err != nil {
-		return nil, fmt.Errorf("job document: %w", err)
+	var err error
+	n := node{at: root, err: &err}
+	if err := awsiot.DecodeJSON(text, &n.value); err != nil {
+		return nil, fmt.Errorf("%s: %w", root, err)
 	}
-	var r reader
-	d := r.document(node{at: "job document", value: tree})
-	if r.err != nil {
-		return nil, r.err
+	d := &document{includeStdOut: n.get("includeStdOut").boolean()}
+	if n.get("version").value == nil {
+		s := step{at: "operation", name: n.need("operation").text(), allowStdErr: n.get("allowStdErr").lines()}
+		s.readHandler(n, "operation")
+		d.steps = []step{s}
+		return d, err
 	}
-	return d, nil
-}
-
-// A reader reads nodes, and keeps the first error.
-type reader struct{ err error }
-
-// A node is a value of the document, and its place there.
-type node struct {
-	at    string
-	value any
-}
-
-func (r *reader) document(n node) *document {
-	d := &document{includeStdOut: r.boolean(n, "includeStdOut")}
-	if _, ok := r.member(n, "version", false); !ok {
-		d.steps = []step{{
-			at: "operation", name: r.text(n, "operation", true), handler: r.handler(n, "operation"),
-			path: r.text(n, "path", false), pathAt: "path", args: r.texts(n, "args", false), allowStdErr: r.lines(n, "allowStdErr"),
-		}}
-		return d
+	if version := n.get("version").text(); version != "1.0" {
+		n.get("version").fail("%q is not supported, 1.0 is", version)
 	}
-	if version := r.text(n, "version", true); version != "1.0" {
-		r.fail("version", "%q is not supported, 1.0 is", version)
-	}
-	for _, c := range r.list(n, "conditions", false) {
-		d.conditions = append(d.conditions, condition{c.at, r.text(c, "key", true), r.texts(c, "value", true)})
-		if kind := r.text(c, "type", false); !slices.Contains([]string{"", "stringEqual", "equals"}, kind) {
-			r.fail(c.at+".type", "%q is not supported, stringEqual is", kind)
+	for _, c := range n.get("conditions").list() {
+		d.conditions = append(d.conditions, condition{c.at, c.need("key").text(), c.need("value").texts()})
+		if kind := c.get("type").text(); !slices.Contains([]string{"", "stringEqual", "equals"}, kind) {
+			c.get("type").fail("%q is not supported, stringEqual is", kind)
 		}
 	}
-	for _, s := range r.list(n, "steps", true) {
-		d.steps = append(d.steps, r.step(s))
+	steps := n.need("steps").list()
+	if len(steps) == 0 {
+		n.get("steps").fail("has no step")
 	}
-	if len(d.steps) == 0 {
-		r.fail("steps", "has no step")
+	if final := n.get("finalStep"); final.value != nil {
+		steps = append(steps, final)
 	}
-	if final, ok := r.member(n, "finalStep", false); ok {
-		d.steps = append(d.steps, r.step(final))
+	for _, n := range steps {
+		d.steps = append(d.steps, n.step())
 	}
-	return d
+	return d, err
 }
 
-func (r *reader) step(n node) step {
-	action, _ := r.member(n, "action", true)
-	input, _ := r.member(action, "input", true)
+func (n node) step() step {
+	action := n.need("action")
+	input := action.need("input")
 	s := step{
-		at: n.at, name: r.text(action, "name", true), runAsUser: r.text(action, "runAsUser", false),
-		allowStdErr: r.lines(action, "allowStdErr"), ignoreFailure: r.boolean(action, "ignoreStepFailure"),
+		at: n.at, name: action.need("name").text(), runAsUser: action.get("runAsUser").text(),
+		allowStdErr: action.get("allowStdErr").lines(), ignoreFailure: action.get("ignoreStepFailure").boolean(),
 	}
-	switch kind := r.text(action, "type", true); kind {
+	switch kind := action.need("type").text(); kind {
 	case "runHandler":
-		s.handler, s.path, s.args = r.handler(input, "handler"), r.text(input, "path", false), r.texts(input, "args", false)
-		s.pathAt = input.at + ".path"
+		s.readHandler(input, "handler")
 	case runCommand:
-		s.command = splitCommand(r.text(input, "command", true))
+		command := input.need("command")
+		s.command = splitCommand(command.text())
 		if name := s.command[0]; name == "" || strings.ContainsAny(name, " \t\n") {
-			r.fail(input.at+".command", "begins with %q, which is not a program: separate the arguments by commas", name)
+			command.fail("begins with %q, which is not a program: separate the arguments by commas", name)
 		}
 	default:
-		r.fail(action.at+".type", "%q is neither runHandler nor runCommand", kind)
+		action.get("type").fail("%q is neither runHandler nor runCommand", kind)
 	}
 	return s
+}
+
+func (s *step) readHandler(n node, key string) {
+	s.handler, s.path, s.pathAt, s.args = n.need(key).text(), n.get("path").text(), n.get("path").at, n.get("args").texts()
+	if s.handler != filepath.Base(s.handler) || strings.HasPrefix(s.handler, ".") {
+		n.get(key).fail("%q is not the name of a file", s.handler)
+	}
 }
 
 // splitCommand splits a command at its commas, but for those behind a backslash.
@@ -139,103 +129,86 @@ func splitCommand(text string) []string {
 	return parts
 }
 
-func (r *reader) fail(at, format string, args ...any) {
-	if r.err == nil {
-		r.err = fmt.Errorf("%s: "+format, append([]any{at}, args...)...)
+// A node is a value of the document, nil where there is none, and its place there.
+type node struct {
+	at    string
+	value any
+	err   *error // the first one of all nodes
+}
+
+func (n node) fail(format string, args ...any) {
+	if *n.err == nil {
+		*n.err = fmt.Errorf("%s: "+format, append([]any{n.at}, args...)...)
 	}
 }
 
-// member returns a member of an object. null counts as none.
-func (r *reader) member(n node, key string, required bool) (node, bool) {
+// get returns a member of an object. null counts as none.
+func (n node) get(key string) node {
 	object, ok := n.value.(map[string]any)
-	if !ok && r.err == nil {
-		r.fail(n.at, "is not an object")
+	if !ok && n.value != nil {
+		n.fail("is not an object")
 	}
-	at := key
-	if n.at != "job document" {
-		at = n.at + "." + key
-	}
-	m := node{at, object[key]}
-	if m.value == nil && required {
-		r.fail(at, "is missing")
-	}
-	return m, m.value != nil
+	return node{strings.TrimPrefix(n.at+"."+key, root+"."), object[key], n.err}
 }
 
-// text returns a member that is text. An empty one counts as none.
-func (r *reader) text(n node, key string, required bool) string {
-	m, ok := r.member(n, key, required)
-	if !ok {
-		return ""
+// need returns a member that must be there. An empty text counts as none.
+func (n node) need(key string) node {
+	m := n.get(key)
+	if m.value == nil || m.value == "" {
+		m.fail("is missing")
 	}
-	text, ok := m.value.(string)
-	switch {
-	case !ok:
-		r.fail(m.at, "is not text")
-	case text == "" && required:
-		r.fail(m.at, "is empty")
-	case strings.Contains(text, "\x00"):
-		r.fail(m.at, "has a NUL character")
+	return m
+}
+
+func (n node) text() string {
+	text, ok := n.value.(string)
+	if n.value != nil && !ok || strings.Contains(text, "\x00") {
+		n.fail("is not text without NUL characters")
 	}
 	return text
 }
 
-// handler returns the name of a file.
-func (r *reader) handler(n node, key string) string {
-	m, _ := r.member(n, key, true)
-	name := r.text(n, key, true)
-	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
-		r.fail(m.at, "%q is not the name of a file", name)
-	}
-	return name
-}
-
-func (r *reader) list(n node, key string, required bool) (nodes []node) {
-	m, ok := r.member(n, key, required)
-	values, isList := m.value.([]any)
-	if ok && !isList {
-		r.fail(m.at, "is not a list")
+func (n node) list() (nodes []node) {
+	values, ok := n.value.([]any)
+	if n.value != nil && !ok {
+		n.fail("is not a list")
 	}
 	for i, value := range values {
-		nodes = append(nodes, node{fmt.Sprintf("%s[%d]", m.at, i), value})
+		nodes = append(nodes, node{fmt.Sprintf("%s[%d]", n.at, i), value, n.err})
+		if value == nil {
+			nodes[i].fail("is null")
+		}
 	}
 	return nodes
 }
 
-func (r *reader) texts(n node, key string, required bool) (texts []string) {
-	for _, item := range r.list(n, key, required) {
-		text, ok := item.value.(string)
-		if !ok || strings.Contains(text, "\x00") {
-			r.fail(item.at, "is not text without NUL characters")
-		}
-		texts = append(texts, text)
+func (n node) texts() (texts []string) {
+	for _, item := range n.list() {
+		texts = append(texts, item.text())
 	}
 	return texts
 }
 
 // boolean also accepts text, which is how AWS's documents write it.
-func (r *reader) boolean(n node, key string) bool {
-	m, ok := r.member(n, key, false)
-	if text := fmt.Sprint(m.value); ok && text != "true" && text != "false" && text != "" {
-		r.fail(m.at, "is neither true nor false")
+func (n node) boolean() bool {
+	switch n.value {
+	case true, "true":
+		return true
+	case nil, false, "false", "":
+	default:
+		n.fail("is neither true nor false")
 	}
-	return m.value == true || m.value == "true"
+	return false
 }
 
 // lines also accepts text, which is what the parameter of a template becomes.
-func (r *reader) lines(n node, key string) int {
-	m, ok := r.member(n, key, false)
-	if !ok || m.value == "" {
+func (n node) lines() int {
+	if n.value == nil || n.value == "" {
 		return -1
 	}
-	text := m.value
-	if number, ok := m.value.(json.Number); ok {
-		text = number.String()
-	}
-	digits, _ := text.(string)
-	lines, err := strconv.ParseUint(digits, 10, 30)
+	lines, err := strconv.ParseUint(fmt.Sprint(n.value), 10, 30)
 	if err != nil {
-		r.fail(m.at, "is not a number of lines")
+		n.fail("is not a number of lines")
 	}
 	return int(lines)
 }

@@ -56,7 +56,13 @@ func (s *Service) download(ctx context.Context, st *step) error {
 	}
 	defer root.Close()
 	partial := name + ".partial"
-	attempt := func() (struct{}, error) { return struct{}{}, fetch(ctx, root, partial, from, want) }
+	attempt := func() (struct{}, error) {
+		temporary, err := fetch(ctx, root, partial, from, want)
+		if err != nil && !temporary {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}
 	var last error
 	report := func(err error, next time.Duration) {
 		last = err
@@ -107,25 +113,25 @@ func allowedURL(u *url.URL) error {
 	return backoff.Permanent(fmt.Errorf("https is required, and not %s://%s", u.Scheme, u.Host))
 }
 
-// fetch appends to the partial file what it lacks, and verifies it. It returns a
-// [backoff.PermanentError] where another attempt does not help.
-func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) error {
+// fetch appends to the partial file what it lacks, and verifies it. An error is
+// temporary where another attempt may help.
+func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) (temporary bool, err error) {
 	f, err := root.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return backoff.Permanent(err)
+		return false, err
 	}
 	defer f.Close()
 	sum, size := sha256.New(), int64(0)
 	if len(want) > 0 {
 		if size, err = io.Copy(sum, f); err != nil {
-			return backoff.Permanent(err)
+			return false, err
 		}
 	}
 	resumed := size > 0
 	if !resumed || string(sum.Sum(nil)) != string(want) {
 		answer, err := get(ctx, from, size)
 		if err != nil {
-			return err
+			return true, err
 		}
 		defer answer.Body.Close()
 		switch code := answer.StatusCode; {
@@ -134,36 +140,25 @@ func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, wa
 			// It begins anew: the server sends all of it, or it has less than is there.
 			_, err := f.Seek(0, io.SeekStart)
 			if err = errors.Join(err, f.Truncate(0)); err != nil {
-				return backoff.Permanent(err)
+				return false, err
 			}
 			if code != http.StatusOK {
-				return errors.New(answer.Status)
+				return true, errors.New(answer.Status)
 			}
 			sum.Reset()
 			resumed = false
-		case code >= 500, code == http.StatusRequestTimeout, code == http.StatusTooManyRequests:
-			return errors.New(answer.Status)
 		default:
-			return backoff.Permanent(errors.New(answer.Status))
+			return code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooManyRequests, errors.New(answer.Status)
 		}
 		if _, err := io.Copy(io.MultiWriter(f, sum), answer.Body); err != nil {
-			if _, disk := errors.AsType[*os.PathError](err); disk {
-				err = backoff.Permanent(err)
-			}
-			return err
+			_, disk := errors.AsType[*os.PathError](err)
+			return !disk, err
 		}
 	}
 	if got := sum.Sum(nil); len(want) > 0 && string(got) != string(want) {
-		err := errors.Join(fmt.Errorf("the SHA-256 of the file is %x", got), f.Truncate(0))
-		if !resumed {
-			err = backoff.Permanent(err)
-		}
-		return err
+		return resumed, errors.Join(fmt.Errorf("the SHA-256 of the file is %x", got), f.Truncate(0))
 	}
-	if err := f.Sync(); err != nil {
-		return backoff.Permanent(err)
-	}
-	return nil
+	return false, f.Sync()
 }
 
 // get requests a file from a position on. Its errors do not have the URL, which may
@@ -172,10 +167,7 @@ func get(ctx context.Context, from *url.URL, position int64) (*http.Response, er
 	if err := allowedURL(from); err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
-	if err != nil {
-		return nil, backoff.Permanent(errors.New("the URL is malformed"))
-	}
+	r := &http.Request{Method: http.MethodGet, URL: from, Header: http.Header{}}
 	if position > 0 {
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", position))
 	}
@@ -185,7 +177,7 @@ func get(ctx context.Context, from *url.URL, position int64) (*http.Response, er
 		}
 		return allowedURL(r.URL)
 	}}
-	answer, err := client.Do(r)
+	answer, err := client.Do(r.WithContext(ctx))
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 	}

@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	cloudjobs "example.com/fleety/device/localcore/jobs"
+	"example.com/fleety/device/awsiot"
 )
 
 // A fileServer serves a file, and cuts off the first answers.

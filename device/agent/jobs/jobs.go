@@ -26,11 +26,11 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A Conn is the device's connection to AWS IoT.
+// A Conn is the device's connection to AWS IoT. Publish returns when AWS IoT has
+// acknowledged the message.
 type Conn = interface {
 	ThingName() string
 	SessionPresent() bool
-	// Publish returns when AWS IoT has acknowledged the message.
 	Publish(ctx context.Context, topic string, payload []byte) error
 }
 
@@ -84,27 +84,17 @@ type Service struct {
 
 	mu      sync.Mutex
 	current *execution // nil if none is in progress
-	worker  *worker    // of the current execution, nil while none runs
+	stop    func()     // ends the worker of the current execution and waits for that, nil while none runs
 	request *request   // that waits for its response
 	results map[string]uint64
 	invalid uint64 // messages that could not be read
 }
 
-// A worker carries out an execution, also while there is no connection.
-type worker struct {
-	stop context.CancelFunc
-	done chan struct{}
-}
-
 // New returns a service that continues the execution on stable storage, if there
 // is one.
 func New(c Config) *Service {
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	if c.StepTimeout <= 0 {
-		c.StepTimeout = DefaultStepTimeout
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	c.StepTimeout = cmp.Or(max(c.StepTimeout, 0), DefaultStepTimeout)
 	if c.bootID == nil {
 		c.bootID = bootID
 	}
@@ -142,7 +132,7 @@ func (s *Service) Status() any {
 	if s.current == nil {
 		return nil
 	}
-	return map[string]any{"jobId": s.current.JobID, "status": cmp.Or(s.current.Status, inProgress), "statusDetails": s.current.clone().Details}
+	return map[string]any{"jobId": s.current.JobID, "status": cmp.Or(s.current.Status, awsiot.JobInProgress), "statusDetails": s.current.clone().Details}
 }
 
 // Metrics passes on how executions have ended, and what could not be read.
@@ -164,18 +154,18 @@ type request struct {
 	response chan response
 }
 
-// A response has the members of all responses that are used here.
+// A response has the members of all responses that are used here: what others are
+// like must not keep a device from its jobs.
 type response struct {
 	ClientToken string `json:"clientToken"`
 	Execution   *struct {
-		JobID           string          `json:"jobId"`
-		ExecutionNumber int64           `json:"executionNumber"`
-		Status          status          `json:"status"`
-		JobDocument     json.RawMessage `json:"jobDocument"`
+		JobID           string                    `json:"jobId"`
+		ExecutionNumber int64                     `json:"executionNumber"`
+		Status          awsiot.JobExecutionStatus `json:"status"`
+		JobDocument     json.RawMessage           `json:"jobDocument"`
 	} `json:"execution"`
-	// Code and Message are those of an error.
-	Code    string `json:"code"`
-	Message string `json:"message"`
+	Code    awsiot.JobsErrorCode `json:"code"` // of an error
+	Message string               `json:"message"`
 }
 
 // Deliver takes a notification or a response.
@@ -206,30 +196,18 @@ func signal(c chan struct{}) {
 	}
 }
 
-// over reports whether an error response says that the execution no longer is the
-// device's: it was canceled, has timed out or has been deleted.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-api.html
-func (r *response) over() bool {
-	return slices.Contains([]string{"ResourceNotFound", "TerminalStateReached", "InvalidStateTransition"}, r.Code)
-}
-
 // responseTimeout bounds the wait for a response.
 const responseTimeout = 30 * time.Second
 
-func (s *Service) call(ctx context.Context, conn Conn, operation awsiot.JobsOperation, job string, body map[string]any) (response, error) {
+func (s *Service) call(ctx context.Context, conn Conn, operation awsiot.JobsOperation, job string, body awsiot.JobsRequest) (response, error) {
 	q := &request{awsiot.JobsTopic{Thing: conn.ThingName(), Operation: operation, Job: job}, rand.Text(), make(chan response, 1)}
-	body["clientToken"] = q.token
-	payload, err := json.Marshal(body)
-	if err != nil {
-		return response{}, err
-	}
+	body.ClientToken = q.token
 	s.mu.Lock()
 	s.request = q
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, responseTimeout, fmt.Errorf("no response on %s within %s", q.topic, responseTimeout))
 	defer cancel()
-	if err := conn.Publish(ctx, q.topic.String(), payload); err != nil {
+	if err := conn.Publish(ctx, q.topic.String(), awsiot.EncodeJSON(body)); err != nil {
 		return response{}, err
 	}
 	select {
@@ -271,7 +249,7 @@ func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error)
 	e := s.current.clone()
 	s.mu.Unlock()
 	if e == nil {
-		r, err := s.call(ctx, conn, awsiot.DescribeJobExecution, awsiot.NextJob, map[string]any{})
+		r, err := s.call(ctx, conn, awsiot.DescribeJobExecution, awsiot.NextJob, awsiot.JobsRequest{})
 		if err != nil || r.Execution == nil {
 			return true, err
 		}
@@ -281,55 +259,44 @@ func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error)
 		s.accept(r)
 		return false, nil
 	}
-	update := map[string]any{"status": cmp.Or(e.Status, inProgress), "executionNumber": e.Number}
-	if len(e.Details) > 0 {
-		update["statusDetails"] = e.Details
-	}
+	update := awsiot.JobsRequest{Status: cmp.Or(e.Status, awsiot.JobInProgress), ExecutionNumber: &e.Number, StatusDetails: e.Details}
 	r, err := s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)
-	if r.Code == "InvalidRequest" && update["statusDetails"] != nil {
+	if r.Code == awsiot.JobsInvalidRequest && len(e.Details) > 0 {
 		// AWS IoT's Unicode may be older: that must not keep the status back for ever.
 		s.Log.Error("AWS IoT rejects the details of a job execution, which is reported without them", "job", e.JobID, "error", err)
-		delete(update, "statusDetails")
+		update.StatusDetails = nil
 		r, err = s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)
 	}
-	if r.over() {
+	switch {
+	case r.Code == awsiot.JobsResourceNotFound || r.Code == awsiot.JobsTerminalStateReached || r.Code == awsiot.JobsInvalidStateTransition:
 		s.Log.Warn("the job execution is over: it was canceled, has timed out or has been deleted", "job", e.JobID, "error", err)
 		s.finish("GONE")
-		return false, nil
-	}
-	if err != nil {
+	case err != nil:
 		return false, err
-	}
-	if e.Status != "" {
+	case e.Status != "":
 		s.Log.Info("reported a job execution", "job", e.JobID, "status", e.Status, "reason", e.Details["reason"])
 		s.finish(string(e.Status))
-		return false, nil
+	default:
+		s.startWorker(ctx)
+		return true, nil
 	}
-	s.startWorker(ctx)
-	return true, nil
+	return false, nil
 }
 
 // accept stores an execution that AWS IoT has for the device. One that cannot
 // begin has a result at once.
 func (s *Service) accept(r response) {
 	e := &execution{JobID: r.Execution.JobID, Number: r.Execution.ExecutionNumber, Document: r.Execution.JobDocument}
-	doc, err := parse(e.Document)
-	if err == nil {
-		err = s.permit(doc)
-	}
-	switch {
-	case r.Execution.Status != queued:
+	if r.Execution.Status != awsiot.JobQueued {
 		// What it has done is not known: a job that reboots would do so for ever.
-		e.Status = failed
+		e.Status = awsiot.JobFailed
 		e.setDetail("reason", "the execution began earlier, and the device has no record of it")
-	case err != nil:
-		e.Status = rejected
+	} else if _, err := s.permitted(e.Document); err != nil {
+		e.Status = awsiot.JobRejected
 		e.setDetail("reason", err.Error())
-	default:
-		if err := save(s.Dir, e); err != nil {
-			e.Status = failed
-			e.setDetail("reason", "the execution cannot be stored on the device: "+err.Error())
-		}
+	} else if err := save(s.Dir, e); err != nil {
+		e.Status = awsiot.JobFailed
+		e.setDetail("reason", "the execution cannot be stored on the device: "+err.Error())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -353,14 +320,14 @@ func (s *Service) finish(result string) {
 func (s *Service) startWorker(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.worker != nil {
+	if s.stop != nil {
 		return
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	w := &worker{stop, make(chan struct{})}
-	s.worker = w
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	s.stop = func() { cancel(); <-done }
 	go func() {
-		defer close(w.done)
+		defer close(done)
 		s.work(ctx)
 	}()
 }
@@ -368,11 +335,10 @@ func (s *Service) startWorker(ctx context.Context) {
 // stopWorker ends the handler that runs, and waits for that.
 func (s *Service) stopWorker() {
 	s.mu.Lock()
-	w := s.worker
-	s.worker = nil
+	stop := s.stop
+	s.stop = nil
 	s.mu.Unlock()
-	if w != nil {
-		w.stop()
-		<-w.done
+	if stop != nil {
+		stop()
 	}
 }

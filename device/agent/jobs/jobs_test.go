@@ -669,7 +669,7 @@ func TestResultIsReportedWithTheNextConnection(t *testing.T) {
 	b.handler("h", "true")
 	b.create("j", runHandler("h"))
 	b.create("k", runHandler("h"))
-	if err := save(b.config.Dir, &execution{JobID: "j", Number: 1, Status: failed, Details: map[string]string{"reason": "why"}}); err != nil {
+	if err := save(b.config.Dir, &execution{JobID: "j", Number: 1, Status: awsiot.JobFailed, Details: map[string]string{"reason": "why"}}); err != nil {
 		t.Fatal(err)
 	}
 	b.powerOn()

@@ -4,6 +4,7 @@ package jobs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,25 +97,19 @@ func credential(name string) (*syscall.Credential, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runAsUser: %w", err)
 	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil || int(uid) == os.Geteuid() {
-		return nil, err
+	if u.Uid == strconv.Itoa(os.Geteuid()) {
+		return nil, nil
 	}
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("runAsUser: only root can run programs as %q, and the agent does not run as root", name)
 	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	c := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	groups, err := u.GroupIds()
-	for _, group := range groups {
-		if id, err := strconv.ParseUint(group, 10, 32); err == nil {
-			c.Groups = append(c.Groups, uint32(id))
-		}
+	var ids []uint32
+	for _, text := range append([]string{u.Uid, u.Gid}, groups...) {
+		id, parseErr := strconv.ParseUint(text, 10, 32)
+		ids, err = append(ids, uint32(id)), cmp.Or(err, parseErr)
 	}
-	return c, err
+	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, err
 }
 
 // bootID changes with each boot; "" if it cannot be read.

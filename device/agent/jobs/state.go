@@ -1,10 +1,12 @@
 package jobs
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,19 +14,7 @@ import (
 	"unicode/utf8"
 
 	"example.com/fleety/device/agent/atomicfile"
-)
-
-// A status is that of a job execution.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs-lifecycle.html
-type status string
-
-const (
-	queued     status = "QUEUED"
-	inProgress status = "IN_PROGRESS"
-	succeeded  status = "SUCCEEDED"
-	failed     status = "FAILED"
-	rejected   status = "REJECTED"
+	"example.com/fleety/device/awsiot"
 )
 
 // An execution is the job execution in progress, as it is on stable storage. It is
@@ -42,8 +32,8 @@ type execution struct {
 	// CertificateID is the device's when a rotation began.
 	CertificateID string `json:"certificateId,omitempty"`
 	// Status is empty until the execution has a result.
-	Status  status            `json:"status,omitempty"`
-	Details map[string]string `json:"statusDetails,omitempty"`
+	Status  awsiot.JobExecutionStatus `json:"status,omitempty"`
+	Details map[string]string         `json:"statusDetails,omitempty"`
 }
 
 // A process is the leader of a handler's process group.
@@ -52,54 +42,55 @@ type process struct {
 	Started string `json:"started"` // as the kernel counts it
 }
 
+func (e *execution) clone() *execution {
+	if e == nil {
+		return nil
+	}
+	c := *e
+	c.Details = maps.Clone(e.Details)
+	return &c
+}
+
 // setDetail sets one of the execution's details, in the form that AWS IoT accepts:
-// 1 to 1,024 characters, none of the Unicode category C: control and format
-// characters, those for private use and those that are not assigned. Of a longer
-// text the end stays.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecutionStatusDetails.html
+// characters of the Unicode category C become spaces, and of a longer text the end
+// stays. An empty text removes it.
 func (e *execution) setDetail(key, text string) {
-	text = strings.TrimSpace(strings.Map(func(r rune) rune {
+	runes := []rune(strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.C, r) {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(text, "\uFFFD")))
-	for utf8.RuneCountInString(text) > maxDetail {
-		_, size := utf8.DecodeRuneInString(text)
-		text = text[size:]
-	}
+	}, strings.ToValidUTF8(text, "\uFFFD"))))
 	if e.Details == nil {
 		e.Details = map[string]string{}
 	}
-	if text == "" {
+	e.Details[key] = string(runes[max(0, len(runes)-awsiot.MaxJobDetail):])
+	if len(runes) == 0 {
 		delete(e.Details, key)
-	} else {
-		e.Details[key] = text
 	}
 }
-
-const maxDetail = 1024 // characters
 
 // A tail keeps the end of what is written to it, and counts the lines.
 type tail struct {
-	text  []byte
-	lines int
-	open  bool // the last line has no end yet
+	text []byte
+	ends int // of lines
 }
 
 func (t *tail) Write(p []byte) (int, error) {
-	for _, c := range p {
-		if !t.open {
-			t.lines++
-		}
-		t.open = c != '\n'
-	}
+	t.ends += bytes.Count(p, []byte("\n"))
 	t.text = append(t.text, p...)
-	if over := len(t.text) - maxDetail*utf8.UTFMax; over > 0 {
+	if over := len(t.text) - awsiot.MaxJobDetail*utf8.UTFMax; over > 0 {
 		t.text = append(t.text[:0], t.text[over:]...)
 	}
 	return len(p), nil
+}
+
+// lines counts also the last line, if it has no end.
+func (t *tail) lines() int {
+	if len(t.text) == 0 || bytes.HasSuffix(t.text, []byte("\n")) {
+		return t.ends
+	}
+	return t.ends + 1
 }
 
 const stateFile = "job.json"

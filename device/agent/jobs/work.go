@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"example.com/fleety/device/agent/program"
+	"example.com/fleety/device/awsiot"
 )
 
 // maxAttempts is how often a step begins: it is interrupted where the agent or the
@@ -28,27 +28,31 @@ const rebootTimeout = 10 * time.Minute
 
 var errTimeout = errors.New("the step has timed out")
 
-// permit returns why the configuration or the device's condition does not allow a
-// document.
-func (s *Service) permit(d *document) error {
+// permitted reads a document, and returns why the configuration or the device's
+// condition does not allow it.
+func (s *Service) permitted(text []byte) (*document, error) {
+	d, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
 	for _, st := range d.steps {
 		if operation := st.operation(); !slices.Contains(s.Allow, operation) {
-			return fmt.Errorf("%s: operation %q is not allowed: it is not in agent.jobs.allow", st.at, operation)
+			return nil, fmt.Errorf("%s: operation %q is not allowed: it is not in agent.jobs.allow", st.at, operation)
 		}
 		if st.path != "" && st.path != "default" && filepath.Clean(st.path) != filepath.Clean(s.Handlers) {
-			return fmt.Errorf("%s: handlers run from the folder agent.jobs.handlers alone", st.pathAt)
+			return nil, fmt.Errorf("%s: handlers run from the folder agent.jobs.handlers alone", st.pathAt)
 		}
 	}
 	for _, c := range d.conditions {
 		facts := map[string][]string{"operatingSystem": {runtime.GOOS, osRelease("ID")}, "architecture": {runtime.GOARCH}}[c.key]
 		if facts == nil {
-			return fmt.Errorf("%s.key: %q is not supported; operatingSystem and architecture are", c.at, c.key)
+			return nil, fmt.Errorf("%s.key: %q is not supported; operatingSystem and architecture are", c.at, c.key)
 		}
 		if !slices.ContainsFunc(c.values, func(value string) bool { return value != "" && slices.Contains(facts, strings.ToLower(value)) }) {
-			return fmt.Errorf("%s: %s is %s", c.at, c.key, strings.Join(facts, ", "))
+			return nil, fmt.Errorf("%s: %s is %s", c.at, c.key, strings.Join(facts, ", "))
 		}
 	}
-	return nil
+	return d, nil
 }
 
 // osRelease returns a field of os-release(5).
@@ -62,24 +66,12 @@ func osRelease(key string) string {
 	return ""
 }
 
-func (e *execution) clone() *execution {
-	if e == nil {
-		return nil
-	}
-	c := *e
-	c.Details = maps.Clone(e.Details)
-	return &c
-}
-
 // work carries out the current execution until it has a result or ctx ends.
 func (s *Service) work(ctx context.Context) {
 	s.mu.Lock()
 	e := s.current.clone()
 	s.mu.Unlock()
-	doc, err := parse(e.Document)
-	if err == nil {
-		err = s.permit(doc) // the configuration may have changed
-	}
+	doc, err := s.permitted(e.Document) // the configuration may have changed
 	for err == nil && e.Step < len(doc.steps) && ctx.Err() == nil {
 		st := &doc.steps[e.Step]
 		e.setDetail("step", fmt.Sprintf("%d/%d %s", e.Step+1, len(doc.steps), st.name))
@@ -102,9 +94,9 @@ func (s *Service) work(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	e.Status, e.Process = succeeded, nil
+	e.Status, e.Process = awsiot.JobSucceeded, nil
 	if err != nil {
-		e.Status = failed
+		e.Status = awsiot.JobFailed
 		e.setDetail("reason", err.Error())
 	}
 	if err := s.store(e); err != nil {
@@ -172,13 +164,14 @@ func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail
 	return stdout, err
 }
 
-// runProgram runs a handler or a command.
+// runProgram runs a handler or a command. A reboot handler has succeeded only when
+// the system ends.
 func (s *Service) runProgram(ctx context.Context, e *execution, st *step) (stdout tail, err error) {
 	argv := st.command
 	if argv == nil {
 		path, err := s.handler(st.handler)
 		if err != nil {
-			return stdout, err
+			return stdout, fmt.Errorf("handler %s: %w", st.handler, err)
 		}
 		argv = append([]string{path, st.runAsUser}, st.args...) // AWS's handlers, too, have the user first
 	}
@@ -187,13 +180,18 @@ func (s *Service) runProgram(ctx context.Context, e *execution, st *step) (stdou
 		e.Process = p
 		return s.store(e)
 	})
-	switch {
-	case ctx.Err() != nil:
+	if err == nil && st.allowStdErr >= 0 && stderr.lines() > st.allowStdErr {
+		err = fmt.Errorf("%d lines on standard error, and allowStdErr is %d", stderr.lines(), st.allowStdErr)
+	}
+	if err == nil && st.handler == rebootHandler {
+		select {
+		case <-time.After(rebootTimeout):
+			err = fmt.Errorf("the system has not ended %s after %s", rebootTimeout, rebootHandler)
+		case <-ctx.Done():
+		}
+	}
+	if ctx.Err() != nil {
 		err = context.Cause(ctx)
-	case err == nil && st.allowStdErr >= 0 && stderr.lines > st.allowStdErr:
-		err = fmt.Errorf("%d lines on standard error, and allowStdErr is %d", stderr.lines, st.allowStdErr)
-	case err == nil && st.handler == rebootHandler:
-		err = awaitEnd(ctx)
 	}
 	if err != nil {
 		e.setDetail("stderr", string(stderr.text))
@@ -207,45 +205,27 @@ func (s *Service) handler(name string) (path string, err error) {
 		return "", errors.New("agent.jobs.handlers, the folder of handlers, is not configured")
 	}
 	path = filepath.Join(s.Handlers, name)
-	info, err := os.Lstat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is not a regular file")
+	if info, err := os.Lstat(path); err != nil {
+		return "", err
+	} else if !info.Mode().IsRegular() {
+		return "", errors.New("it is not a regular file")
 	}
-	if err == nil {
-		err = program.Check(path)
-	}
-	if err != nil {
-		return "", fmt.Errorf("handler %s: %w", name, err)
-	}
-	return path, nil
-}
-
-// awaitEnd waits for the system to end.
-func awaitEnd(ctx context.Context) error {
-	select {
-	case <-time.After(rebootTimeout):
-		return fmt.Errorf("the system has not ended %s after %s", rebootTimeout, rebootHandler)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return path, program.Check(path)
 }
 
 // rotate replaces key and certificate, unless an earlier attempt has.
 func (s *Service) rotate(ctx context.Context, e *execution) error {
 	present, err := s.CertificateID()
-	if err != nil {
-		return err
-	}
-	if present == e.CertificateID {
+	if err == nil && present == e.CertificateID {
 		if err = s.Replace(ctx); err == nil {
 			present, err = s.CertificateID()
 		}
-		switch {
-		case err != nil:
-			return err
-		case present == e.CertificateID:
-			return errors.New("the device still has the certificate " + present)
-		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case present == e.CertificateID:
+		return errors.New("the device still has the certificate " + present)
 	}
 	e.setDetail("certificateId", present)
 	return nil
