@@ -1,6 +1,9 @@
 package awsiot
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // A ShadowOperation is one of the three requests of the Device Shadow MQTT API,
 // by the last element of its topic.
@@ -63,6 +66,39 @@ func ParseShadowTopic(topic string) (t ShadowTopic, ok bool) {
 	}
 	return ShadowTopic{}, false
 }
+
+// Limits of a shadow.
+//
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html#device-shadow-limits
+const (
+	MaxShadowDocument = 8 << 10 // bytes of desired and reported state, without metadata
+	MaxShadowLevels   = 8       // of a section
+)
+
+// A ShadowDocument is what the service publishes of a shadow, or the change of it
+// that is requested. Version is nil where it is not given.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-document.html
+type ShadowDocument struct {
+	State       map[string]any `json:"state,omitzero"`
+	Metadata    map[string]any `json:"metadata,omitzero"`
+	Version     *int64         `json:"version,omitempty"`
+	Timestamp   int64          `json:"timestamp,omitempty"` // seconds since 1970
+	ClientToken string         `json:"clientToken,omitempty"`
+}
+
+// A ShadowError rejects a request. As JSON it is the error response document.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-error-messages.html
+type ShadowError struct {
+	Code        int    `json:"code"` // an HTTP status
+	Message     string `json:"message"`
+	Timestamp   int64  `json:"timestamp,omitempty"` // seconds since 1970
+	ClientToken string `json:"clientToken,omitempty"`
+}
+
+// Error returns message and code in one line.
+func (e *ShadowError) Error() string { return fmt.Sprintf("%s (%d)", Printable(e.Message), e.Code) }
 
 // thingsPrefix begins the reserved topics of things.
 const thingsPrefix = "$aws/things/"

@@ -9,14 +9,13 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/registry"
-	"example.com/fleety/device/localcore/shadow"
 )
 
 // Shadows carries out shadow requests, and publishes what the Device Shadow
 // service says of them over MQTT.
 type Shadows interface {
 	// RequestShadow returns the response document. A rejected request returns a
-	// [*shadow.Error].
+	// [*awsiot.ShadowError].
 	RequestShadow(ctx context.Context, t awsiot.ShadowTopic, payload []byte) (document []byte, err error)
 	// NamedShadows returns the names of a thing's named shadows, sorted.
 	NamedShadows(thing string) []string
@@ -33,7 +32,7 @@ func (a *api) shadowRequest(o awsiot.ShadowOperation) func(*request) (any, error
 			return nil, invalid("shadow name %q must have %s", clip(t.Shadow), awsiot.ShadowNameRule)
 		}
 		document, err := a.Shadows.RequestShadow(q.Context(), t, q.body)
-		if e, ok := errors.AsType[*shadow.Error](err); ok {
+		if e, ok := errors.AsType[*awsiot.ShadowError](err); ok {
 			return nil, shadowException(e)
 		}
 		return json.RawMessage(document), err
@@ -41,7 +40,7 @@ func (a *api) shadowRequest(o awsiot.ShadowOperation) func(*request) (any, error
 }
 
 // shadowException returns AWS's exception for an error document.
-func shadowException(e *shadow.Error) error {
+func shadowException(e *awsiot.ShadowError) error {
 	code, ok := map[int]string{
 		http.StatusNotFound:              registry.CodeNotFound,
 		http.StatusConflict:              "ConflictException",

@@ -1,7 +1,6 @@
 package shadow
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +13,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// Limits of a shadow and of its document.
-// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html#device-shadow-limits
 const (
-	maxDocument    = 8 << 10 // bytes of desired and reported state, without metadata
-	maxLevels      = 8       // of a section
-	maxClientToken = 64      // bytes
-
+	maxClientToken    = 64    // bytes
 	requestsPerSecond = 20    // for one shadow
 	maxRates          = 10000 // shadows whose requests are counted
 )
@@ -29,36 +23,18 @@ const (
 // returned as they were sent.
 type object = map[string]any
 
-// An Error rejects a request. As JSON it is the error response document.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-error-messages.html
-type Error struct {
-	// Code is an HTTP status.
-	Code        int    `json:"code"`
-	Message     string `json:"message"`
-	Timestamp   int64  `json:"timestamp,omitempty"` // seconds since 1970
-	ClientToken string `json:"clientToken,omitempty"`
-}
-
-// Error returns code and message in one line.
-func (e *Error) Error() string { return fmt.Sprintf("%s (%d)", e.Message, e.Code) }
-
-func reject(code int, format string, args ...any) *Error {
-	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+func reject(code int, format string, args ...any) *awsiot.ShadowError {
+	return &awsiot.ShadowError{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
 // Rejected returns the message about a request that failed. An error that is
-// not an [*Error] is answered as a failure of the service.
+// not an [*awsiot.ShadowError] is answered as a failure of the service.
 func Rejected(t awsiot.ShadowTopic, err error) Message {
-	e, ok := errors.AsType[*Error](err)
+	e, ok := errors.AsType[*awsiot.ShadowError](err)
 	if !ok {
 		e = reject(500, "Internal service failure")
 	}
-	return message(t.Rejected(), e)
-}
-
-func notFound(t awsiot.ShadowTopic) *Error {
-	return reject(404, "No shadow exists with name: '%s'", cmp.Or(t.Shadow, t.Thing))
+	return Message{t.Rejected(), awsiot.EncodeJSON(e)}
 }
 
 // A request is the body of a request. Its state is nil unless it updates.
@@ -103,6 +79,7 @@ func readRequest(o awsiot.ShadowOperation, payload []byte) (q request, err error
 	return q, err
 }
 
+// readState returns the state of an update.
 func readState(body object) (object, error) {
 	node, ok := body["state"]
 	if !ok {
@@ -120,7 +97,7 @@ func readState(body object) (object, error) {
 			return nil, reject(400, "State contains an invalid node")
 		case !isObject && node != nil:
 			return nil, reject(400, "%s node must be an object", title)
-		case levels(node) > maxLevels:
+		case levels(node) > awsiot.MaxShadowLevels:
 			return nil, reject(400, "JSON contains too many levels of nesting; maximum is 6") // AWS's text, though its quota is 8
 		}
 	}
@@ -205,8 +182,8 @@ func difference(desired, reported, metadata object) (delta, meta object) {
 	for key, want := range desired {
 		have, ok := reported[key]
 		wantObject, isObject := want.(object)
-		haveObject, bothObjects := have.(object)
-		if bothObjects = bothObjects && isObject; bothObjects {
+		haveObject, hasObject := have.(object)
+		if isObject && hasObject {
 			below, _ := metadata[key].(object)
 			if d, m := difference(wantObject, haveObject, below); len(d) > 0 {
 				delta[key], meta[key] = d, m

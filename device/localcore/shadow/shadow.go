@@ -7,6 +7,7 @@
 package shadow
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -92,32 +93,99 @@ func Open(c Config) (*Service, error) {
 }
 
 // Request carries out one request and returns what the service publishes: the
-// accepted response first. A rejected request returns an [*Error]; see
+// accepted response first. A rejected request returns an [*awsiot.ShadowError]; see
 // [Rejected] for the message about it. Any other error is of the store.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
-func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) ([]Message, error) {
+func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) (out []Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.config.Now()
-	var out []Message
 	q, err := readRequest(t.Operation, payload)
 	if !s.allow(t, now) {
 		err = reject(429, "Too many requests")
 	}
-	switch {
-	case err != nil:
-	case t.Operation == awsiot.GetShadow:
-		out, err = s.get(t, q, now)
-	case t.Operation == awsiot.UpdateShadow:
-		out, err = s.update(t, q, now)
-	case t.Operation == awsiot.DeleteShadow:
-		out, err = s.delete(t, q, now)
+	if err == nil {
+		out, err = s.carryOut(t, q, now)
 	}
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := errors.AsType[*awsiot.ShadowError](err); ok {
 		e.Timestamp, e.ClientToken = now.Unix(), q.clientToken
 	}
 	return out, err
+}
+
+func (s *Service) carryOut(t awsiot.ShadowTopic, q request, now time.Time) (out []Message, err error) {
+	publish := func(topic string, state, metadata object, version int64) {
+		out = append(out, Message{topic, awsiot.EncodeJSON(awsiot.ShadowDocument{
+			State: state, Metadata: metadata, Version: &version, Timestamp: now.Unix(), ClientToken: q.clientToken,
+		})})
+	}
+	old, exists := s.things[t.Thing][t.Shadow]
+	if exists = exists && old.Deleted.IsZero(); !exists && t.Operation != awsiot.UpdateShadow {
+		return nil, reject(404, "No shadow exists with name: '%s'", cmp.Or(t.Shadow, t.Thing))
+	}
+	switch t.Operation {
+	case awsiot.GetShadow:
+		state, metadata := maps.Clone(old.State), maps.Clone(old.Metadata)
+		if delta, meta := old.delta(); len(delta) > 0 {
+			state["delta"], metadata["delta"] = delta, meta
+		}
+		publish(t.Accepted(), state, metadata, old.Version)
+	case awsiot.DeleteShadow:
+		if err := s.save(t, record{Version: old.Version, Deleted: now}); err != nil {
+			return nil, err
+		}
+		publish(t.Accepted(), nil, nil, old.Version)
+	case awsiot.UpdateShadow:
+		if now.Sub(old.Deleted) > versionKept && !exists {
+			old.Version = 0
+		}
+		if q.version != nil && *q.version != old.Version {
+			return nil, reject(409, "Version conflict")
+		}
+		r := record{Version: old.Version + 1}
+		r.State, r.Metadata = merge(old.State, old.Metadata, q.state, now.Unix())
+		for section, state := range r.State {
+			if len(state.(object)) == 0 {
+				delete(r.State, section)
+				delete(r.Metadata, section)
+			}
+		}
+		if len(awsiot.EncodeJSON(r.State)) > awsiot.MaxShadowDocument {
+			return nil, reject(413, "The payload exceeds the maximum size allowed")
+		}
+		if err := s.save(t, r); err != nil {
+			return nil, err
+		}
+		publish(t.Accepted(), q.state, stamp(q.state, now.Unix()).(object), r.Version)
+		if delta, meta := r.delta(); len(delta) > 0 {
+			publish(t.Delta(), delta, meta, r.Version)
+		}
+		both := struct {
+			Previous    *awsiot.ShadowDocument `json:"previous"`
+			Current     *awsiot.ShadowDocument `json:"current"`
+			Timestamp   int64                  `json:"timestamp"`
+			ClientToken string                 `json:"clientToken,omitempty"`
+		}{nil, r.document(), now.Unix(), q.clientToken}
+		if exists {
+			both.Previous = old.document()
+		}
+		out = append(out, Message{t.Documents(), awsiot.EncodeJSON(both)})
+	}
+	return out, nil
+}
+
+func (r record) document() *awsiot.ShadowDocument {
+	return &awsiot.ShadowDocument{State: r.State, Metadata: r.Metadata, Version: &r.Version}
+}
+
+// delta returns what the device has still to change, with the metadata of the
+// desired state.
+func (r record) delta() (delta, metadata object) {
+	desired, _ := r.State["desired"].(object)
+	reported, _ := r.State["reported"].(object)
+	meta, _ := r.Metadata["desired"].(object)
+	return difference(desired, reported, meta)
 }
 
 // allow counts a request for a shadow, if rates are enforced.
@@ -139,114 +207,6 @@ func (s *Service) allow(t awsiot.ShadowTopic, now time.Time) bool {
 // key is the key of a shadow in the store; neither name has a slash.
 func key(t awsiot.ShadowTopic) string { return t.Thing + "/" + t.Shadow }
 
-// NamedShadows returns the names of the thing's named shadows, sorted.
-func (s *Service) NamedShadows(thing string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var names []string
-	for name, r := range s.things[thing] {
-		if name != "" && r.Deleted.IsZero() {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// A document is the body of the responses accepted and delta.
-type document struct {
-	State       object `json:"state,omitzero"`
-	Metadata    object `json:"metadata,omitzero"`
-	Version     int64  `json:"version"`
-	Timestamp   int64  `json:"timestamp,omitempty"` // seconds since 1970
-	ClientToken string `json:"clientToken,omitempty"`
-}
-
-// documents is a shadow before and after an update. Previous is nil when there
-// was none.
-type documents struct {
-	Previous    *document `json:"previous"`
-	Current     *document `json:"current"`
-	Timestamp   int64     `json:"timestamp"`
-	ClientToken string    `json:"clientToken,omitempty"`
-}
-
-func message(topic string, d any) Message { return Message{topic, awsiot.EncodeJSON(d)} }
-
-func (s *Service) get(t awsiot.ShadowTopic, q request, now time.Time) ([]Message, error) {
-	r, ok := s.find(t)
-	if !ok {
-		return nil, notFound(t)
-	}
-	state, metadata := maps.Clone(r.State), maps.Clone(r.Metadata)
-	if delta, meta := r.delta(); len(delta) > 0 {
-		state["delta"], metadata["delta"] = delta, meta
-	}
-	return []Message{message(t.Accepted(), document{state, metadata, r.Version, now.Unix(), q.clientToken})}, nil
-}
-
-func (s *Service) update(t awsiot.ShadowTopic, q request, now time.Time) ([]Message, error) {
-	old, exists := s.find(t)
-	if !exists {
-		old = record{Version: s.lastVersion(t, now)}
-	}
-	if q.version != nil && *q.version != old.Version {
-		return nil, reject(409, "Version conflict")
-	}
-	r := record{Version: old.Version + 1}
-	r.State, r.Metadata = merge(old.State, old.Metadata, q.state, now.Unix())
-	for section, state := range r.State {
-		if len(state.(object)) == 0 {
-			delete(r.State, section)
-			delete(r.Metadata, section)
-		}
-	}
-	if len(awsiot.EncodeJSON(r.State)) > maxDocument {
-		return nil, reject(413, "The payload exceeds the maximum size allowed")
-	}
-	if err := s.save(t, r); err != nil {
-		return nil, err
-	}
-	stamps := stamp(q.state, now.Unix()).(object)
-	out := []Message{message(t.Accepted(), document{q.state, stamps, r.Version, now.Unix(), q.clientToken})}
-	if delta, meta := r.delta(); len(delta) > 0 {
-		out = append(out, message(t.Delta(), document{delta, meta, r.Version, now.Unix(), q.clientToken}))
-	}
-	both := documents{
-		Current:   &document{State: r.State, Metadata: r.Metadata, Version: r.Version},
-		Timestamp: now.Unix(), ClientToken: q.clientToken,
-	}
-	if exists {
-		both.Previous = &document{State: old.State, Metadata: old.Metadata, Version: old.Version}
-	}
-	return append(out, message(t.Documents(), both)), nil
-}
-
-func (s *Service) delete(t awsiot.ShadowTopic, q request, now time.Time) ([]Message, error) {
-	r, ok := s.find(t)
-	if !ok {
-		return nil, notFound(t)
-	}
-	if err := s.save(t, record{Version: r.Version, Deleted: now}); err != nil {
-		return nil, err
-	}
-	return []Message{message(t.Accepted(), document{Version: r.Version, Timestamp: now.Unix(), ClientToken: q.clientToken})}, nil
-}
-
-// find returns a shadow that exists. The caller holds the lock.
-func (s *Service) find(t awsiot.ShadowTopic) (record, bool) {
-	r, ok := s.things[t.Thing][t.Shadow]
-	return r, ok && r.Deleted.IsZero()
-}
-
-// lastVersion returns the version that a new shadow continues.
-func (s *Service) lastVersion(t awsiot.ShadowTopic, now time.Time) int64 {
-	if r, ok := s.things[t.Thing][t.Shadow]; ok && now.Sub(r.Deleted) <= versionKept {
-		return r.Version
-	}
-	return 0
-}
-
 func (s *Service) save(t awsiot.ShadowTopic, r record) error {
 	if s.config.Store != nil {
 		if err := s.config.Store.Save(map[string][]byte{key(t): awsiot.EncodeJSON(r)}); err != nil {
@@ -264,11 +224,15 @@ func (s *Service) put(thing, name string, r record) {
 	s.things[thing][name] = r
 }
 
-// delta returns what the device has still to change, with the metadata of the
-// desired state.
-func (r record) delta() (delta, metadata object) {
-	desired, _ := r.State["desired"].(object)
-	reported, _ := r.State["reported"].(object)
-	meta, _ := r.Metadata["desired"].(object)
-	return difference(desired, reported, meta)
+// NamedShadows returns the names of the thing's named shadows, sorted.
+func (s *Service) NamedShadows(thing string) (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, r := range s.things[thing] {
+		if name != "" && r.Deleted.IsZero() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }

@@ -298,8 +298,8 @@ func TestShadowErrors(t *testing.T) {
 			name, payload, _ := strings.Cut(test.request, " ")
 			topic, _ := awsiot.ParseShadowTopic(name)
 			_, err := s.Request(topic, []byte(payload))
-			want := &shadow.Error{Code: test.code, Message: test.message, Timestamp: now, ClientToken: test.token}
-			got, _ := errors.AsType[*shadow.Error](err)
+			want := &awsiot.ShadowError{Code: test.code, Message: test.message, Timestamp: now, ClientToken: test.token}
+			got, _ := errors.AsType[*awsiot.ShadowError](err)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -409,7 +409,7 @@ func FuzzRequest(f *testing.F) {
 		for _, payload := range []string{first, second} {
 			before := maps.Clone(store)
 			messages, err := s.Request(topic, []byte(payload))
-			if _, rejected := errors.AsType[*shadow.Error](err); err != nil && (!rejected || !maps.EqualFunc(before, store, func(a, b []byte) bool { return string(a) == string(b) })) {
+			if _, rejected := errors.AsType[*awsiot.ShadowError](err); err != nil && (!rejected || !maps.EqualFunc(before, store, func(a, b []byte) bool { return string(a) == string(b) })) {
 				t.Fatalf("%v; stored %s", err, store)
 			}
 			for _, m := range messages {
