@@ -49,8 +49,8 @@ func (b *Broker) stamp(m *Message) {
 	}
 }
 
-// route retains a message if it asks for that, and sends it to all who subscribed.
-func (b *Broker) route(m *Message) {
+// route retains a message if it asks for that, and sends it to all who subscribed. It returns the sessions in which too many wait by now.
+func (b *Broker) route(m *Message) (crowded []*session) {
 	if m.Retain {
 		b.retain(m)
 	}
@@ -58,6 +58,30 @@ func (b *Broker) route(m *Message) {
 		if !sub.NoLocal || m.ClientID != s.clientID { // [MQTT-3.8.3-3]
 			retain := m.Retain && s.version == 5 && sub.RetainAsPublished // [MQTT-3.3.1-12]
 			b.offer(s, &delivery{message: m, qos: min(m.QoS, sub.Qos), retain: retain})
+			if s.roomy() != nil {
+				crowded = append(crowded, s)
+			}
+		}
+	}
+	return crowded
+}
+
+// slow keeps a client that publishes faster than its subscribers take messages at their speed, but not below AWS's rate for a connection.
+func (b *Broker) slow(c *Conn, crowded []*session) {
+	if len(crowded) == 0 {
+		return
+	}
+	_ = c.flush() // of earlier PUBACKs; the reader sees that the connection is gone
+	enough := time.After(time.Second / publishesPerSecond)
+	for _, s := range crowded {
+		room := s.roomy()
+		if room == nil || s == c.session { // this goroutine reads its PUBACKs
+			continue
+		}
+		select {
+		case <-room:
+		case <-enough:
+			return
 		}
 	}
 }
@@ -135,7 +159,7 @@ func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, co
 func (b *Broker) enqueue(s *session, d *delivery) error {
 	size := d.message.size()
 	s.mu.Lock()
-	if s.bytes+size > maxQueuedBytes || s.allBytes.Load()+int64(size) > maxAllQueuedBytes || (!s.persistent || d.qos == 0) && len(s.waiting) >= maxQueued {
+	if s.bytes+size > maxQueuedBytes || s.allBytes.Load()+int64(size) > maxAllQueuedBytes || d.qos == 0 && s.waitingQoS0 >= maxQueuedQoS0 {
 		s.mu.Unlock()
 		return errTooManyWait
 	}
@@ -227,6 +251,7 @@ func (b *Broker) deliver(s *session) {
 func (s *session) next(now time.Time) (*delivery, *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.announceRoom()
 	i, c, full := 0, s.conn.Load(), len(s.unacked) >= s.limit
 	if c == nil || !c.established.Load() || len(s.waiting) == 0 || full && s.waitingQoS0 == 0 {
 		s.delivering = false

@@ -52,7 +52,8 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 		return c.queue(newPacket(packets.Puback, pk.PacketID))
 	}
 	if !strings.HasPrefix(m.Topic, "$aws/") {
-		b.Publish(m)
+		b.stamp(m)
+		b.slow(c, b.route(m))
 		return acknowledge()
 	}
 	if err := acknowledge(); err != nil { // first: the answer of a service may take long

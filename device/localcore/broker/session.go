@@ -30,6 +30,7 @@ type session struct {
 	allBytes      *atomic.Int64 // of all sessions
 	waiting       []*delivery
 	waitingQoS0   int
+	room          chan struct{} // closed when the session is not crowded any more; nil if nobody waits for that
 	unacked       map[uint16]*delivery // by packet id
 	lastID        uint16
 	lastNumber    uint64 // of a message in the store
@@ -112,11 +113,33 @@ func (b *Broker) closeSession(c *Conn) {
 	s.takeUnacked(func(d *delivery) bool { return d.to != nil && s.uncount(d) })
 	s.waiting = slices.DeleteFunc(s.waiting, func(d *delivery) bool { return (d.to != nil || d.qos == 0) && s.uncount(d) })
 	s.waitingQoS0 = 0
+	s.announceRoom()
 	s.mu.Unlock()
 	if s.expiry > 0 {
 		b.keepSession(s, now)
 	} else {
 		b.dropSession(s.clientID)
+	}
+}
+
+// roomy returns nil, or, if more wait for a connected client than should, a channel that is closed when there is room.
+func (s *session) roomy() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.Load() == nil || len(s.waiting) <= crowd {
+		return nil
+	}
+	if s.room == nil {
+		s.room = make(chan struct{})
+	}
+	return s.room
+}
+
+// announceRoom closes room once there is some. The caller holds mu.
+func (s *session) announceRoom() {
+	if s.room != nil && (s.conn.Load() == nil || len(s.waiting) <= crowd) {
+		close(s.room)
+		s.room = nil
 	}
 }
 

@@ -244,3 +244,67 @@ func TestMessagesOfQoS0AreNotKeptForAClientThatIsAway(t *testing.T) {
 		p.silentFor(time.Second)
 	})
 }
+
+// What is acknowledged is delivered, however slow the subscriber: it is the
+// publisher that is slowed, to AWS's 100 messages per second of a connection. One
+// that is its own subscriber is not: it could not acknowledge.
+// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+func TestPublisherIsSlowedToItsSubscribers(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		const many = 2000
+		long := func(pk *packets.Packet) { pk.Connect.Keepalive = 1200 }
+		slow := b.connect(version, "slow", long)
+		slow.subscribe(1, "t/#")
+		publisher := b.connect(version, "p", long)
+		publisher.subscribe(1, "own")
+		began := time.Now()
+		for i := range many {
+			publisher.publish("t/1", fmt.Sprint(i)) // nobody reads them yet
+		}
+		if took := time.Since(began); took < 18*time.Second || took > 20*time.Second {
+			b.Errorf("%d messages took %s", many, took)
+		}
+		var acknowledging sync.WaitGroup
+		ids := make(chan uint16, 2*many)
+		acknowledging.Go(func() {
+			for id := range ids {
+				slow.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: id})
+			}
+		})
+		for i := range many {
+			pk := slow.receive(packets.Publish)
+			if string(pk.Payload) != fmt.Sprint(i) {
+				b.Fatalf("message %d is %q", i, pk.Payload)
+			}
+			ids <- pk.PacketID
+		}
+		began = time.Now()
+		for i := range 10 {
+			publisher.publish("t/1", fmt.Sprint(i))
+			ids <- slow.receive(packets.Publish).PacketID
+		}
+		if took := time.Since(began); took > 0 {
+			b.Errorf("beside a subscriber that keeps up, 10 messages took %s", took)
+		}
+		close(ids)
+		acknowledging.Wait()
+		slow.conn.Close()
+		if !b.disconnected("slow", "CONNECTION_LOST") {
+			b.Fatal("still connected")
+		}
+		began = time.Now()
+		var receiving sync.WaitGroup
+		receiving.Go(func() {
+			for range 20 {
+				publisher.receive(packets.Publish)
+			}
+		})
+		for range 20 {
+			publisher.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}, TopicName: "own", Payload: []byte("x")})
+		}
+		receiving.Wait()
+		if took := time.Since(began); took > 0 {
+			b.Errorf("a publisher that is its own subscriber was slowed by %s", took)
+		}
+	})
+}
