@@ -30,7 +30,7 @@ type session struct {
 	allBytes      *atomic.Int64 // of all sessions
 	waiting       []*delivery
 	waitingQoS0   int
-	room          chan struct{} // closed when the session is not crowded any more; nil if nobody waits for that
+	room          chan struct{}        // closed when the session is not crowded any more; nil if nobody waits for that
 	unacked       map[uint16]*delivery // by packet id
 	lastID        uint16
 	lastNumber    uint64 // of a message in the store
