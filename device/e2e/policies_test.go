@@ -236,11 +236,11 @@ func TestWildcardsReachNoOtherThing(t *testing.T) {
 		},
 	}
 	for file, endings := range fixed {
-		for s := range shippedPolicy(t, file)[0].Document.Statements() {
-			if s.Effect != policy.Allow || s.NotActions != nil || s.NotResources != nil || slices.ContainsFunc(s.Actions, func(a string) bool { return strings.ContainsAny(a, "*?") }) {
+		for _, s := range shippedPolicy(t, file)[0].Document.Statements {
+			if s.Effect != policy.Allow || s.Actions.Not || s.Resources.Not || slices.ContainsFunc(s.Actions.Texts, func(a string) bool { return strings.ContainsAny(a, "*?") }) {
 				t.Errorf("%s: %v allows more than it names", file, s)
 			}
-			for _, resource := range s.Resources {
+			for _, resource := range s.Resources.Texts {
 				i := strings.IndexAny(resource, "*?")
 				if i >= 0 && !slices.ContainsFunc(endings, func(ending string) bool { return strings.HasSuffix(resource[:i], ending) }) {
 					t.Errorf("%s: %v: the wildcard in %s reaches beyond its role", file, s, resource)

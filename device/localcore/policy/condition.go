@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,104 +15,107 @@ import (
 	"example.com/fleety/device/localcore/jsontree"
 )
 
-// A comparison is how an operator compares a value of the request with one of
-// the policy.
-type comparison uint8
-
-const (
-	stringEquals comparison = iota
-	stringEqualsFold
-	stringLike
-	arnLike
-	numberEquals
-	numberLess
-	numberLessOrEqual
-	dateEquals
-	dateLess
-	dateLessOrEqual
-	boolEquals
-	binaryEquals
-	ipWithin
-	isNull
-)
-
-// An operator is a comparison or its opposite.
+// An operator compares a value of the request with one of the policy.
 type operator struct {
-	comparison comparison
-	negated    bool
-	// reversed swaps the two sides, which makes Greater of Less.
-	reversed bool
+	compile func(*operand) error // of what the policy gives
+	negated bool
 }
 
-// operators by the name that a policy uses. AWS IoT documents no list of its
-// own; its examples use the operators of IAM.
+// operators by the name that a policy uses. AWS IoT documents no list of its own; its examples use the operators of IAM.
 //
 // AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 var operators = map[string]operator{
-	"StringEquals":              {comparison: stringEquals},
-	"StringNotEquals":           {comparison: stringEquals, negated: true},
-	"StringEqualsIgnoreCase":    {comparison: stringEqualsFold},
-	"StringNotEqualsIgnoreCase": {comparison: stringEqualsFold, negated: true},
-	"StringLike":                {comparison: stringLike},
-	"StringNotLike":             {comparison: stringLike, negated: true},
-	"ArnEquals":                 {comparison: arnLike},
-	"ArnNotEquals":              {comparison: arnLike, negated: true},
-	"ArnLike":                   {comparison: arnLike},
-	"ArnNotLike":                {comparison: arnLike, negated: true},
-	"NumericEquals":             {comparison: numberEquals},
-	"NumericNotEquals":          {comparison: numberEquals, negated: true},
-	"NumericLessThan":           {comparison: numberLess},
-	"NumericLessThanEquals":     {comparison: numberLessOrEqual},
-	"NumericGreaterThan":        {comparison: numberLess, reversed: true},
-	"NumericGreaterThanEquals":  {comparison: numberLessOrEqual, reversed: true},
-	"DateEquals":                {comparison: dateEquals},
-	"DateNotEquals":             {comparison: dateEquals, negated: true},
-	"DateLessThan":              {comparison: dateLess},
-	"DateLessThanEquals":        {comparison: dateLessOrEqual},
-	"DateGreaterThan":           {comparison: dateLess, reversed: true},
-	"DateGreaterThanEquals":     {comparison: dateLessOrEqual, reversed: true},
-	"Bool":                      {comparison: boolEquals},
-	"BinaryEquals":              {comparison: binaryEquals},
-	"IpAddress":                 {comparison: ipWithin},
-	"NotIpAddress":              {comparison: ipWithin, negated: true},
-	"Null":                      {comparison: isNull},
+	"StringEquals": {compile: exactly}, "StringNotEquals": {compile: exactly, negated: true},
+	"StringEqualsIgnoreCase": {compile: ignoringCase}, "StringNotEqualsIgnoreCase": {compile: ignoringCase, negated: true},
+	"StringLike": {compile: like}, "StringNotLike": {compile: like, negated: true},
+	"ArnEquals": {compile: (*operand).compileARN}, "ArnNotEquals": {compile: (*operand).compileARN, negated: true},
+	"ArnLike": {compile: (*operand).compileARN}, "ArnNotLike": {compile: (*operand).compileARN, negated: true},
+	"NumericEquals": {compile: number(0)}, "NumericNotEquals": {compile: number(0), negated: true},
+	"NumericLessThan": {compile: number(-1)}, "NumericLessThanEquals": {compile: number(-1, 0)},
+	"NumericGreaterThan": {compile: number(1)}, "NumericGreaterThanEquals": {compile: number(1, 0)},
+	"DateEquals": {compile: date(0)}, "DateNotEquals": {compile: date(0), negated: true},
+	"DateLessThan": {compile: date(-1)}, "DateLessThanEquals": {compile: date(-1, 0)},
+	"DateGreaterThan": {compile: date(1)}, "DateGreaterThanEquals": {compile: date(1, 0)},
+	"Bool":         {compile: boolean},
+	"BinaryEquals": {compile: against(base64.StdEncoding.DecodeString, func(want []byte, value string) bool { return value == string(want) })},
+	"IpAddress":    {compile: address}, "NotIpAddress": {compile: address, negated: true},
+	"Null": {compile: boolean},
 }
 
-// A quantifier says how many of a key's values must pass.
-type quantifier uint8
-
-const (
-	single quantifier = iota
-	forAllValues
-	forAnyValue
+var (
+	boolean = against(parseBool, func(want bool, value string) bool {
+		got, err := parseBool(value)
+		return err == nil && got == want
+	})
+	address = against(parsePrefix, func(want netip.Prefix, value string) bool {
+		got, err := netip.ParseAddr(value)
+		return err == nil && want.Contains(got)
+	})
 )
+
+func exactly(o *operand) (err error) {
+	o.pattern, err = compilePattern(o.raw, verbatim)
+	return err
+}
+
+func ignoringCase(o *operand) error {
+	o.fold = true
+	return exactly(o)
+}
+
+func like(o *operand) (err error) {
+	o.pattern, err = compilePattern(o.raw, globbing)
+	return err
+}
+
+// number and date accept what has one of these orders to the value of the policy: less is -1, equal 0, greater 1.
+func number(orders ...int) func(*operand) error {
+	return against(parseNumber, func(want float64, value string) bool {
+		got, err := parseNumber(value)
+		return err == nil && slices.Contains(orders, cmp.Compare(got, want))
+	})
+}
+
+func date(orders ...int) func(*operand) error {
+	return against(parseDate, func(want time.Time, value string) bool {
+		got, err := parseDate(value)
+		return err == nil && slices.Contains(orders, got.Compare(want))
+	})
+}
+
+// against reads what the policy gives with parse, to compare values of the request with it.
+func against[T any](parse func(string) (T, error), accepts func(want T, value string) bool) func(*operand) error {
+	return func(o *operand) error {
+		want, err := parse(o.raw)
+		o.accepts = func(value string) bool { return accepts(want, value) }
+		return err
+	}
+}
 
 // A condition is one key of one operator with the values to compare with.
 type condition struct {
 	operator
-	written    string // the operator as the policy writes it
-	quantifier quantifier
-	ifExists   bool
-	key        key
-	operands   []operand
+	written        string // the operator as the policy writes it
+	forAll, forAny bool   // ForAllValues, ForAnyValue
+	ifExists, null bool
+	key            key
+	operands       []operand
 }
 
 // holds says whether the condition is met.
 //
-// When the key has no value, an operator with IfExists or ForAllValues and a
-// negated one are met, others are not: IAM's rule.
+// When the key has no value, an operator with IfExists or ForAllValues and a negated one are met, others are not: IAM's rule. A list without a
+// quantifier passes when one value does; for a negated operator none may equal.
 func (c *condition) holds(r *Request) bool {
 	var buf [inlineVariables]string
 	values := c.key.values(buf[:0], r)
-	if c.comparison == isNull {
-		return c.operands[0].flag == (len(values) == 0)
+	if c.null {
+		return c.operands[0].accepts(strconv.FormatBool(len(values) == 0))
 	}
+	all := c.forAll || c.negated && !c.forAny
 	if len(values) == 0 {
-		return c.ifExists || c.quantifier == forAllValues || c.quantifier == single && c.negated
+		return c.ifExists || all
 	}
-	// A list without a quantifier passes when one value does; for a negated
-	// operator none may equal.
-	all := c.quantifier == forAllValues || c.quantifier == single && c.negated
 	for _, value := range values {
 		if c.accepts(value, r) != all {
 			return !all
@@ -120,13 +124,12 @@ func (c *condition) holds(r *Request) bool {
 	return all
 }
 
-// accepts says whether one value passes: it equals one of the operands or,
-// for a negated operator, none. An operand whose variable does not resolve
+// accepts says whether one value passes: it equals one of the operands or, for a negated operator, none. An operand whose variable does not resolve
 // equals nothing, and makes a negated operator fail.
 func (c *condition) accepts(value string, r *Request) bool {
 	equals := false
 	for i := range c.operands {
-		matches, resolved := c.compare(value, &c.operands[i], r)
+		matches, resolved := c.operands[i].match(value, r)
 		if !resolved && c.negated {
 			return false
 		}
@@ -135,55 +138,52 @@ func (c *condition) accepts(value string, r *Request) bool {
 	return equals != c.negated
 }
 
-func (c *condition) compare(value string, o *operand, r *Request) (matches, resolved bool) {
-	switch c.comparison {
-	case stringEquals, stringLike:
-		return o.pattern.match(value, r)
-	case stringEqualsFold:
-		return o.pattern.matchFold(value, r, true)
-	case arnLike:
-		return o.matchARN(value, r)
-	case boolEquals:
-		flag, err := parseBool(value)
-		return err == nil && flag == o.flag, true
-	case binaryEquals:
-		return value == string(o.binary), true
-	case ipWithin:
-		address, err := netip.ParseAddr(value)
-		return err == nil && o.prefix.Contains(address), true
-	case numberEquals, numberLess, numberLessOrEqual:
-		number, err := parseNumber(value)
-		return err == nil && c.ordered(cmp.Compare(number, o.number)), true
-	}
-	date, err := parseDate(value)
-	return err == nil && c.ordered(date.Compare(o.date)), true
-}
-
-// ordered says whether an order of the request's value to the policy's is
-// what the operator requires.
-func (c *condition) ordered(order int) bool {
-	if c.reversed {
-		order = -order
-	}
-	switch c.comparison {
-	case numberEquals, dateEquals:
-		return order == 0
-	case numberLess, dateLess:
-		return order < 0
-	}
-	return order <= 0
-}
-
-// An operand is one value of a condition, compiled for its comparison.
+// An operand is one value of a condition, compiled for its operator.
 type operand struct {
 	raw     string
-	pattern pattern   // of strings and ARNs
-	arn     []pattern // the same by part of the ARN
-	number  float64
-	date    time.Time
-	flag    bool
-	prefix  netip.Prefix
-	binary  []byte // decoded
+	pattern pattern                 // of strings and ARNs
+	fold    bool                    // compare without case
+	arn     []pattern               // the pattern by part of the ARN
+	accepts func(value string) bool // of other types
+}
+
+func (o *operand) match(value string, r *Request) (matches, resolved bool) {
+	switch {
+	case o.accepts != nil:
+		return o.accepts(value), true
+	case o.arn == nil:
+		return o.pattern.match(value, r, o.fold)
+	}
+	matches = true
+	for i := range o.arn {
+		text, rest, more := value, "", false
+		if i < arnParts-1 {
+			text, rest, more = strings.Cut(value, ":")
+			matches = matches && more
+		}
+		ok, resolved := o.arn[i].match(text, r, false)
+		if !resolved {
+			return false, false
+		}
+		matches = matches && ok
+		value = rest
+	}
+	return matches, true
+}
+
+// compileARN compiles the parts one by one: a wildcard does not cross a colon, except in the last part.
+func (o *operand) compileARN() error {
+	if err := checkARN(o.raw); err != nil {
+		return fmt.Errorf("%q is not in valid ARN format: %w", o.raw, err)
+	}
+	for _, text := range splitARN(o.raw) {
+		compiled, err := compilePattern(text, globbing)
+		if err != nil {
+			return err
+		}
+		o.arn = append(o.arn, compiled)
+	}
+	return like(o)
 }
 
 // conditions reads {OPERATOR: {KEY: VALUE or list}}. All of them must hold.
@@ -204,20 +204,16 @@ func (p *parser) conditions(n *jsontree.Node) (conditions []condition) {
 	return conditions
 }
 
-// parseOperator reads the name of an operator, such as
-// ForAnyValue:StringEqualsIfExists. IfExists may follow any operator but Null.
+// parseOperator reads the name of an operator, such as ForAnyValue:StringEqualsIfExists. IfExists may follow any operator but Null.
 func parseOperator(written string) (condition, error) {
 	c := condition{written: written}
-	name := written
-	if rest, ok := strings.CutPrefix(name, "ForAllValues:"); ok {
-		c.quantifier, name = forAllValues, rest
-	} else if rest, ok := strings.CutPrefix(name, "ForAnyValue:"); ok {
-		c.quantifier, name = forAnyValue, rest
+	name, known := written, false
+	if name, c.forAll = strings.CutPrefix(name, "ForAllValues:"); !c.forAll {
+		name, c.forAny = strings.CutPrefix(name, "ForAnyValue:")
 	}
 	name, c.ifExists = strings.CutSuffix(name, "IfExists")
-	var known bool
-	c.operator, known = operators[name]
-	if known && !(c.comparison == isNull && c.ifExists) {
+	c.null = name == "Null"
+	if c.operator, known = operators[name]; known && !(c.null && c.ifExists) {
 		return c, nil
 	}
 	for spelling := range operators {
@@ -233,83 +229,20 @@ func (p *parser) condition(c condition, m *jsontree.Node) condition {
 		p.fail(m, "condition key %q has no prefix such as iot:", m.Key)
 	}
 	c.key = parseKey(m.Key)
-	// An empty list is allowed: the page connect-policy uses one to accept
-	// no attribute at all.
+	// An empty list is allowed: the page connect-policy uses one to accept no attribute at all.
 	for _, n := range listed(m) {
-		o, err := c.compile(n)
-		p.failed(n, err)
+		o := operand{raw: n.Text}
+		if n.Kind == jsontree.Object || n.Kind == jsontree.Array || n.Kind == jsontree.Null {
+			p.fail(n, "must be a string, not %s", n.Kind)
+		} else if c.compile != nil {
+			p.failed(n, c.compile(&o))
+		}
 		c.operands = append(c.operands, o)
 	}
-	if c.comparison == isNull && len(c.operands) != 1 {
+	if c.null && len(c.operands) != 1 {
 		p.fail(m, "Null takes one value, true or false")
 	}
 	return c
-}
-
-func (c *condition) compile(n *jsontree.Node) (o operand, err error) {
-	o.raw = n.Text
-	switch n.Kind {
-	case jsontree.String, jsontree.Number, jsontree.Boolean:
-	default:
-		return o, fmt.Errorf("must be a string, not %s", n.Kind)
-	}
-	switch c.comparison {
-	case stringEquals, stringEqualsFold:
-		o.pattern, err = compilePattern(o.raw, verbatim)
-	case stringLike:
-		o.pattern, err = compilePattern(o.raw, globbing)
-	case arnLike:
-		err = o.compileARN()
-	case boolEquals, isNull:
-		o.flag, err = parseBool(o.raw)
-	case binaryEquals:
-		o.binary, err = base64.StdEncoding.DecodeString(o.raw)
-	case ipWithin:
-		o.prefix, err = parsePrefix(o.raw)
-	case numberEquals, numberLess, numberLessOrEqual:
-		o.number, err = parseNumber(o.raw)
-	case dateEquals, dateLess, dateLessOrEqual:
-		o.date, err = parseDate(o.raw)
-	}
-	return o, err
-}
-
-// compileARN compiles the parts one by one: a wildcard does not cross a
-// colon, except in the last part.
-func (o *operand) compileARN() error {
-	if err := checkARN(o.raw); err != nil {
-		return fmt.Errorf("%q is not in valid ARN format: %w", o.raw, err)
-	}
-	var err error
-	if o.pattern, err = compilePattern(o.raw, globbing); err != nil {
-		return err
-	}
-	for _, text := range splitARN(o.raw) {
-		compiled, err := compilePattern(text, globbing)
-		if err != nil {
-			return err
-		}
-		o.arn = append(o.arn, compiled)
-	}
-	return nil
-}
-
-func (o *operand) matchARN(value string, r *Request) (matches, resolved bool) {
-	matches = true
-	for i := range o.arn {
-		text, rest, more := value, "", false
-		if i < arnParts-1 {
-			text, rest, more = strings.Cut(value, ":")
-			matches = matches && more
-		}
-		ok, resolved := o.arn[i].match(text, r)
-		if !resolved {
-			return false, false
-		}
-		matches = matches && ok
-		value = rest
-	}
-	return matches, true
 }
 
 func parseBool(text string) (bool, error) {

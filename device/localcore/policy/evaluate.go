@@ -91,16 +91,12 @@ type Decision struct {
 func Evaluate(policies []Policy, r *Request) Decision {
 	d := Decision{request: *r, policies: policies}
 	for i := range policies {
-		if policies[i].Document == nil {
-			continue
-		}
-		for _, s := range policies[i].Document.statements {
+		for _, s := range policies[i].Document.Statements {
 			if d.Allowed && s.Effect == Allow || !s.matches(r) {
 				continue
 			}
 			d.Policy, d.Statement = policies[i].Name, s
-			d.Allowed = s.Effect == Allow
-			if !d.Allowed {
+			if d.Allowed = s.Effect == Allow; !d.Allowed {
 				return d
 			}
 		}
@@ -114,25 +110,25 @@ func (s *Statement) matches(r *Request) bool {
 
 // matchesAction compares without case, as IAM does.
 func (s *Statement) matchesAction(action string) bool {
-	for i := range s.actions {
-		if matches, _ := glob(s.actions[i].parts, nil, action, true); matches {
-			return s.NotActions == nil
+	for i := range s.Actions.patterns {
+		if matches, _ := glob(s.Actions.patterns[i].parts, nil, action, true); matches {
+			return !s.Actions.Not
 		}
 	}
-	return s.NotActions != nil
+	return s.Actions.Not
 }
 
 func (s *Statement) matchesResource(r *Request) bool {
-	for i := range s.resources {
-		matches, resolved := s.resources[i].match(r.Resource, r)
+	for i := range s.Resources.patterns {
+		matches, resolved := s.Resources.patterns[i].match(r.Resource, r, false)
 		if matches {
-			return s.NotResources == nil
+			return !s.Resources.Not
 		}
-		if !resolved && s.NotResources != nil {
+		if !resolved && s.Resources.Not {
 			return false
 		}
 	}
-	return s.NotResources != nil
+	return s.Resources.Not
 }
 
 // failing returns the first condition that does not hold, or nil.

@@ -111,17 +111,16 @@ func TestEvaluate(t *testing.T) {
 func TestEvaluateJoinsPolicies(t *testing.T) {
 	opens := Policy{"Opens", document(t, allow("iot:Publish", "*"))}
 	closes := Policy{"Closes", document(t, allow("iot:Connect", "*"), deny("iot:Publish", "topic/a"))}
-	missing := Policy{Name: "Missing"}
 
-	d := Evaluate([]Policy{missing, opens, closes}, request(stranger("me"), "iot:Publish", "topic/a"))
+	d := Evaluate([]Policy{opens, closes}, request(stranger("me"), "iot:Publish", "topic/a"))
 	if d.Allowed || d.Policy != "Closes" || d.Statement == nil || d.Statement.Index != 1 {
 		t.Errorf("got %t by %s of %q, want a deny by Statement[1] of Closes", d.Allowed, d.Statement, d.Policy)
 	}
-	d = Evaluate([]Policy{missing, opens, closes}, request(stranger("me"), "iot:Publish", "topic/b"))
+	d = Evaluate([]Policy{opens, closes}, request(stranger("me"), "iot:Publish", "topic/b"))
 	if !d.Allowed || d.Policy != "Opens" {
 		t.Errorf("got %t by %q, want an allow by Opens", d.Allowed, d.Policy)
 	}
-	d = Evaluate([]Policy{missing, opens, closes}, request(stranger("me"), "iot:Subscribe", "topicfilter/b"))
+	d = Evaluate([]Policy{opens, closes}, request(stranger("me"), "iot:Subscribe", "topicfilter/b"))
 	if d.Allowed || d.Policy != "" || d.Statement != nil {
 		t.Errorf("got %t by %q, want a default deny", d.Allowed, d.Policy)
 	}

@@ -93,7 +93,7 @@ func (p *parser) document(root *jsontree.Node) *Document {
 		}
 		sids[s.Sid] = true
 		s.Index = i
-		doc.statements = append(doc.statements, s)
+		doc.Statements = append(doc.Statements, s)
 	}
 	return doc
 }
@@ -116,13 +116,13 @@ func (p *parser) statement(n *jsontree.Node) *Statement {
 	} else if s.Effect = Effect(effect.Text); effect.Kind != jsontree.String || s.Effect != Allow && s.Effect != Deny {
 		p.fail(effect, "Effect must be Allow or Deny, in this spelling")
 	}
-	s.actions, s.Actions, s.NotActions = p.patterns(n, fields, "Action", func(text string) error {
+	s.Actions = p.clause(n, fields, "Action", func(text string) error {
 		if !actionFormat.MatchString(text) {
 			return fmt.Errorf("action %q must be * or SERVICE:NAME, such as iot:Publish", text)
 		}
 		return nil
 	})
-	s.resources, s.Resources, s.NotResources = p.patterns(n, fields, "Resource", func(text string) error {
+	s.Resources = p.clause(n, fields, "Resource", func(text string) error {
 		if err := checkARN(text); text != "*" && err != nil {
 			return fmt.Errorf("the resource %q is not in valid ARN format: %w", text, err)
 		}
@@ -134,19 +134,17 @@ func (p *parser) statement(n *jsontree.Node) *Statement {
 	return s
 }
 
-// patterns compiles the texts of a key or of its opposite, such as Action or
-// NotAction, of which exactly one must be there.
-func (p *parser) patterns(n *jsontree.Node, fields map[string]*jsontree.Node, name string, check func(string) error) (compiled []pattern, texts, notTexts []string) {
+// clause compiles the texts of a key or of its opposite, such as Action or NotAction, of which exactly one must be there.
+func (p *parser) clause(n *jsontree.Node, fields map[string]*jsontree.Node, name string, check func(string) error) (c Clause) {
 	value, opposite := fields[name], fields["Not"+name]
-	into := &texts
 	switch {
 	case value != nil && opposite != nil:
 		p.fail(n, "%s and Not%s exclude each other", name, name)
 	case opposite != nil:
-		value, into = opposite, &notTexts
+		c.Not, value = true, opposite
 	case value == nil:
 		p.fail(n, "%s is missing", name)
-		return nil, nil, nil
+		return c
 	}
 	list := listed(value)
 	if len(list) == 0 {
@@ -159,11 +157,11 @@ func (p *parser) patterns(n *jsontree.Node, fields map[string]*jsontree.Node, na
 	}
 	for _, item := range list {
 		p.failed(item, check(item.Text))
-		c, err := compilePattern(item.Text, globbing)
+		compiled, err := compilePattern(item.Text, globbing)
 		p.failed(item, err)
-		compiled, *into = append(compiled, c), append(*into, item.Text)
+		c.Texts, c.patterns = append(c.Texts, item.Text), append(c.patterns, compiled)
 	}
-	return compiled, texts, notTexts
+	return c
 }
 
 func (p *parser) text(n *jsontree.Node) string {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -105,14 +106,9 @@ func (p *pattern) addVariable(text string) (int, error) {
 // needs memory.
 const inlineVariables = 4
 
-// match says whether the whole text matches. A pattern with a variable that
-// does not resolve matches nothing, and resolved is false.
-func (p *pattern) match(text string, r *Request) (matches, resolved bool) {
-	return p.matchFold(text, r, false)
-}
-
-// matchFold is match; fold compares without case.
-func (p *pattern) matchFold(text string, r *Request, fold bool) (matches, resolved bool) {
+// match says whether the whole text matches; fold compares without case. A pattern with a variable that does not resolve matches nothing, and
+// resolved is false.
+func (p *pattern) match(text string, r *Request, fold bool) (matches, resolved bool) {
 	var buf [inlineVariables]string
 	values := buf[:0]
 	for i := range p.parts {
@@ -190,26 +186,26 @@ func prefixLength(text, prefix string, fold bool) int {
 	return -1
 }
 
-// expand returns the text with the variables that resolve substituted.
-func (p *pattern) expand(r *Request) string {
-	var b strings.Builder
+// expand returns the text with the variables that resolve substituted, and the first one that does not resolve, or nil.
+func (p *pattern) expand(r *Request) (text string, unresolved *key) {
 	for i := range p.parts {
 		switch pt := &p.parts[i]; pt.kind {
 		case anyOne:
-			b.WriteByte('?')
+			text += "?"
 		case anyRun:
-			b.WriteByte('*')
+			text += "*"
 		case literal:
-			b.WriteString(pt.text)
+			text += pt.text
 		case variable:
 			value, ok := pt.key.text(r)
 			if !ok {
 				value = "${" + pt.key.name + "}"
+				unresolved = cmp.Or(unresolved, &pt.key)
 			}
-			b.WriteString(value)
+			text += value
 		}
 	}
-	return b.String()
+	return text, unresolved
 }
 
 // arnParts is the number of colon-separated parts of an ARN. Colons in the

@@ -53,7 +53,7 @@ func TestPatternMatch(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := &Request{Session: stranger(test.clientID), ConnectAttributes: []string{LastWill}}
-			if got, _ := p.match(test.text, r); got != test.want {
+			if got, _ := p.match(test.text, r, false); got != test.want {
 				t.Errorf("%q matches %q: %t, want %t", test.pattern, test.text, got, test.want)
 			}
 		})
@@ -66,7 +66,7 @@ func TestMatchingDoesNotBlowUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	if ok, _ := p.match(strings.Repeat("a", 20_000), &Request{Session: stranger("")}); ok {
+	if ok, _ := p.match(strings.Repeat("a", 20_000), &Request{Session: stranger("")}, false); ok {
 		t.Error("matched a text without b")
 	}
 	if took := time.Since(start); took > 5*time.Second {
@@ -112,7 +112,7 @@ func FuzzGlob(f *testing.F) {
 			want = naive([]rune(text), []rune(prefix))
 		}
 		r := &Request{Session: stranger(id), Resource: subject}
-		if got, _ := p.match(subject, r); got != want {
+		if got, _ := p.match(subject, r, false); got != want {
 			t.Errorf("%q + %q matches %q: %t, want %t", text, id, subject, got, want)
 		}
 		if got, reached := p.explode(r); got != want || reached > len(subject) {

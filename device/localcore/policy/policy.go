@@ -16,13 +16,10 @@ package policy
 
 import (
 	"fmt"
-	"iter"
-	"slices"
 	"strconv"
 )
 
-// MaxSize is the greatest length of a document in characters, whitespace not
-// counted.
+// MaxSize is the greatest length of a document in characters, whitespace not counted.
 //
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 const MaxSize = 2048
@@ -30,25 +27,18 @@ const MaxSize = 2048
 // Version is the only policy language version that AWS IoT documents.
 const Version = "2012-10-17"
 
-// A Policy is a document with the name it is stored under. The name appears
-// in explanations.
+// A Policy is a document, which must not be nil, with the name it is stored under. The name appears in explanations.
 type Policy struct {
 	Name     string
 	Document *Document
 }
 
-// A Document is a parsed and compiled policy. It is immutable and safe for
-// concurrent use.
+// A Document is a parsed and compiled policy. It must not be changed, and so is safe for concurrent use.
 type Document struct {
-	statements []*Statement
+	Statements []*Statement // in the order of the text
 }
 
-// Statements yields the statements in the order of the document.
-func (d *Document) Statements() iter.Seq[*Statement] {
-	return slices.Values(d.statements)
-}
-
-// An Effect is what a statement does when it matches.
+// An Effect is what a statement does when it matches, as a policy writes it.
 type Effect string
 
 // The two effects.
@@ -57,29 +47,25 @@ const (
 	Deny  Effect = "Deny"
 )
 
-// String returns the effect as a policy writes it.
-func (e Effect) String() string { return string(e) }
-
-// A Statement is one compiled statement of a document. The exported fields
-// are as written, variables and wildcards included, and must not be changed.
+// A Statement is one compiled statement of a document.
 type Statement struct {
-	// Index counts from 0.
-	Index int
-	// Sid is empty when the document gives none.
-	Sid    string
-	Effect Effect
-	// Exactly one of Actions and NotActions is set.
-	Actions, NotActions []string
-	// Exactly one of Resources and NotResources is set.
-	Resources, NotResources []string
+	Index              int    // counts from 0
+	Sid                string // empty when the document gives none
+	Effect             Effect
+	Actions, Resources Clause
 
-	actions    []pattern // of whichever is set
-	resources  []pattern
 	conditions []condition
 }
 
-// String names the statement as a person would look for it: by its quoted
-// Sid, else by its place, such as Statement[2].
+// A Clause is Action or Resource of a statement or, if Not is set, NotAction or NotResource.
+type Clause struct {
+	Not   bool
+	Texts []string // as written, variables and wildcards included
+
+	patterns []pattern
+}
+
+// String names the statement as a person would look for it: by its quoted Sid, else by its place, such as Statement[2].
 func (s *Statement) String() string {
 	if s.Sid != "" {
 		return strconv.Quote(s.Sid)
