@@ -12,24 +12,28 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"example.com/fleety/device/agent/filelock"
 	"example.com/fleety/device/agent/outbox"
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/provision"
 )
 
-// ErrRunning is wrapped by the error of a second agent of a device. It names the
-// process of the first.
-var ErrRunning = errors.New("another agent of this device is running")
+// ErrRunning is wrapped by the error of [Lock]. It names the process that has the lock.
+var ErrRunning = errors.New("the connection of this device is in use")
 
 // drainTimeout is how long a stopping agent sends what is in the outbox.
 const drainTimeout = 5 * time.Second
@@ -52,35 +56,53 @@ type Config struct {
 	RotateAfter time.Duration
 	// Services use the connection, each from its own goroutine.
 	Services []Service
-	// Routes are more of the local API, by pattern as in [http.ServeMux]. A response
-	// other than success is a JSON object with a text "error".
+	// Routes are more of the local API, by pattern as in [http.ServeMux], with a
+	// method. A response other than success is a JSON object with a text "error".
 	Routes map[string]http.Handler
 	// OnStatus, if set, is called with what the agent does now, in one line, and
 	// whether it is connected: the first time when the local API is ready.
 	OnStatus func(text string, connected bool)
 	Log      *slog.Logger // nil discards
+	// Changes, if set, receives configurations for the agent to continue with.
+	Changes <-chan Change
+}
+
+// A Change is a configuration for an agent that runs, and stays connected.
+type Change struct {
+	// Keep are the services that go on. All others are stopped before Config is called.
+	Keep []Service
+	// Config returns the configuration, with the services of Keep among others. Of it
+	// Provision, but for its Session, the bounds of Outbox, RotateAfter, Services and
+	// Routes are used. After an error, which is logged, the other settings stay.
+	Config func() (Config, error)
 }
 
 // An agent is what Run runs.
 type agent struct {
-	Config
+	Config        // Provision and RotateAfter are guarded by mu
 	thing         string
 	outbox        *outbox.Outbox
 	subscriptions *subscriptions
 	publisher     publisher
 	denials       map[string]denial // of services, by topic or filter; guarded by publisher.turn
 	jitter        float64           // 0 to 1, of the rotation
-	rotateNow     chan struct{}     // receives a value when a rotation is requested
+	rotateNow     chan struct{}     // receives a value when the time of the rotation may have changed
 	lastConnect   time.Time
+	routes        atomic.Pointer[http.ServeMux] // of the local API
+	requests      chan struct{}                 // has a value for each request that is limited
+	now           func() time.Time              // the wall clock
 
-	mu    sync.Mutex
-	state state
+	mu       sync.Mutex
+	state    state
+	services []*runningService
+	link     link
 }
 
 // Run is an agent. It returns nil when ctx ends, after it has sent what it could
 // of the outbox and has disconnected, and an error only where it could not begin:
 // the device could not be provisioned (see [provision.Run]), its identity cannot
-// be read, another agent is running ([ErrRunning]), or there is no socket.
+// be read, another process has the device's connection ([ErrRunning]), or there is no
+// socket.
 func Run(ctx context.Context, c Config) error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -88,7 +110,7 @@ func Run(ctx context.Context, c Config) error {
 	if c.OnStatus == nil {
 		c.OnStatus = func(string, bool) {}
 	}
-	release, err := lock(c.Dir)
+	release, err := Lock(c.Dir)
 	switch {
 	case errors.Is(err, ErrRunning):
 		return err
@@ -116,20 +138,78 @@ func Run(ctx context.Context, c Config) error {
 		denials:       map[string]denial{},
 		rotateNow:     make(chan struct{}, 1),
 		jitter:        rand.Float64(),
+		requests:      make(chan struct{}, maxRequests),
+		now:           time.Now,
 		state:         newState(id),
+		link:          link{changed: make(chan struct{})},
 	}
 	a.publisher = publisher{outbox: a.outbox, turn: make(turn, 1), setAside: a.reportSetAside, idle: make(chan struct{}, 1)}
 	defer a.outbox.Close()
-	stopServices := a.runServices(ctx)
-	defer stopServices()
+	a.setRoutes(c.Routes)
+	a.startServices(ctx, c.Services)
+	defer a.stopServices(nil)
 	stopAPI, err := a.serveAPI(ctx)
 	if err != nil {
 		return err
 	}
 	defer stopAPI()
+	var changing sync.WaitGroup
+	defer changing.Wait()
+	changing.Go(func() {
+		for {
+			select {
+			case change := <-c.Changes:
+				a.change(ctx, change)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	c.OnStatus(a.thing+": connecting", false)
 	a.stayConnected(ctx)
 	return nil
+}
+
+// Lock reserves the connection of the device whose agent has that folder, which is
+// made if it is missing, until release is called or the process ends: AWS IoT allows
+// one for a client id. While another process has it, the error wraps [ErrRunning]. On
+// other systems than Unix nothing is locked.
+func Lock(dir string) (release func() error, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "lock")
+	f, err := filelock.Try(path)
+	if errors.Is(err, filelock.ErrLocked) {
+		data, _ := os.ReadFile(path)
+		pid, _ := strconv.Atoi(string(bytes.TrimSpace(data)))
+		return nil, fmt.Errorf("%w by process %d (lock %s)", ErrRunning, pid, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// A full disk must not keep an agent from running.
+	_ = f.Truncate(0)
+	_, _ = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+	return f.Close, nil
+}
+
+// change makes the agent continue with another configuration.
+func (a *agent) change(ctx context.Context, change Change) {
+	a.stopServices(change.Keep)
+	c, err := change.Config()
+	if err != nil {
+		a.Log.Error("a part of the new configuration cannot be used", "error", err)
+		return
+	}
+	a.update(func(*state) {
+		c.Provision.Session = a.Provision.Session
+		a.Provision, a.RotateAfter = c.Provision, c.RotateAfter
+	})
+	a.outbox.SetBounds(c.Outbox.MaxBytes, c.Outbox.MaxAge)
+	a.setRoutes(c.Routes)
+	a.startServices(ctx, c.Services)
+	signal(a.rotateNow)
 }
 
 func (a *agent) reportSetAside(m outbox.Message, err error) {
@@ -138,52 +218,10 @@ func (a *agent) reportSetAside(m outbox.Message, err error) {
 	a.update(func(s *state) { s.setAside++ })
 }
 
-// rotationDue returns when the identity is to be replaced. The caller holds mu.
-func (a *agent) rotationDue(id *identity.Identity) time.Time {
-	if len(a.state.rotationRequests) > 0 {
-		return time.Time{}
+// signal sends to a channel of size one that says that something may be new.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
-	cert := id.Certificate
-	age := cert.NotAfter.Sub(cert.NotBefore) / 3 * 2
-	if a.RotateAfter > 0 {
-		age = min(age, a.RotateAfter)
-	}
-	due := cert.NotBefore.Add(age + time.Duration(a.jitter*float64(age)/10))
-	if due.Before(a.state.rotateNext) {
-		return a.state.rotateNext
-	}
-	return due
-}
-
-// rotate replaces the identity. The device is not connected meanwhile: the
-// rotation needs its client id. After a failure the present identity stays, and the
-// next attempt follows after retryRotation.
-func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
-	a.OnStatus(a.thing+": replacing key and certificate", false)
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	c := a.Provision
-	c.Rotate = true
-	if c.Author == "" {
-		c.Author = id.Record.Author
-	}
-	result, err := provision.Run(ctx, c)
-	a.lastConnect = time.Now()
-	defer a.answerRotation(err)
-	if err != nil {
-		next := time.Now().Add(retryRotation(time.Until(id.Certificate.NotAfter)))
-		a.Log.Error("replacing key and certificate failed; the present ones stay", "next", next.UTC(), "class", awsiot.ClassOf(err).String(), "error", err)
-		a.update(func(s *state) { s.rotationsFailed++; s.rotateNext = next })
-		return
-	}
-	a.Log.Info("replaced key and certificate", "certificateId", result.Identity.Record.CertificateID, "replaces", result.Identity.Record.Replaces)
-	a.update(func(s *state) { s.rotations++ })
-}
-
-// retryRotation returns the delay after a rotation that failed: about an hour, and
-// less where little is left of the certificate's life, after which nothing can be
-// rotated.
-func retryRotation(left time.Duration) time.Duration {
-	delay := max(time.Minute, min(time.Hour, left/4))
-	return delay/2 + rand.N(delay)
 }

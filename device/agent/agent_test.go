@@ -261,6 +261,34 @@ func TestAgentRotatesByAge(t *testing.T) {
 	w.awaitMetrics(t, `iot_device_rotations_total{result="done"} `)
 }
 
+// A request for a rotation ends with its program, here while the device is offline.
+func TestRotationIsWithdrawnWithItsRequest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := &network{}
+	w.config.Provision.Session.DialContext = n.dial
+	w.run(t)
+	before := w.await(t, connected)
+	n.set(true)
+	w.await(t, func(s agent.Status) bool { return !s.Connected })
+	client := agent.NewClient(w.config.Socket)
+	defer client.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- client.Rotate(ctx, thing) }()
+	w.await(t, func(s agent.Status) bool { return s.RotationDue.IsZero() }) // requested
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	w.await(t, func(s agent.Status) bool { return !s.RotationDue.IsZero() })
+	n.set(false)
+	if after := w.await(t, connected); after.CertificateID != before.CertificateID {
+		t.Errorf("certificate %s was replaced", before.CertificateID)
+	}
+	w.awaitMetrics(t, `iot_device_rotations_total{result="done"} 0`, `iot_device_rotations_total{result="failed"} 0`)
+}
+
 // A subscriber receives what its filter covers, and a slow one is dropped with a
 // reason, while the others go on.
 func TestSubscribersReceiveAndSlowOnesAreDropped(t *testing.T) {

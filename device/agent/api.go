@@ -1,29 +1,39 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
-
-	"golang.org/x/net/netutil"
 
 	"example.com/fleety/device/session"
 )
 
 const (
 	maxSubscribers  = 64
-	maxConnections  = 2 * maxSubscribers // of the local API
+	maxRequests     = 2 * maxSubscribers // at once, but for those of the status and the metrics
+	maxWaiting      = 64                 // connections without a whole request
 	requestTimeout  = 30 * time.Second   // to send a request, its body included
 	responseTimeout = 10 * time.Second   // to take one piece of a response
+	dropTimeout     = time.Minute        // of a subscriber that is dropped, to take the last line
 )
+
+var errStopping = errors.New("the agent is stopping")
 
 // A Message is a line of the answer to GET /v1/subscribe. A payload that is no
 // text in UTF-8 is in PayloadBase64.
@@ -48,80 +58,197 @@ func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening for programs (agent.socket): %w", err)
 	}
-	mux := http.NewServeMux()
-	handle := func(pattern string, handler func(http.ResponseWriter, *http.Request) error) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			err := handler(w, r)
-			if err == nil {
-				return
-			}
-			status := http.StatusServiceUnavailable
-			if e, ok := errors.AsType[*apiError](err); ok {
-				status = e.status
-			}
-			writeJSON(w, status, map[string]string{"error": err.Error()})
-		})
-	}
-	handle("POST /v1/publish", a.handlePublish)
-	handle("GET /v1/subscribe", a.handleSubscribe)
-	handle("POST /v1/rotate", a.handleRotate)
-	handle("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) error {
-		writeJSON(w, http.StatusOK, a.status())
-		return nil
-	})
-	handle("GET /metrics", func(w http.ResponseWriter, _ *http.Request) error {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		w.Write(a.metrics())
-		return nil
-	})
-	for pattern, handler := range a.Routes {
-		mux.Handle(pattern, handler)
-	}
-	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	serving, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	var conns apiConns
 	server := &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: responseTimeout,
-		ReadTimeout:       requestTimeout,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    8 << 10,
-		BaseContext:       func(net.Listener) context.Context { return serving },
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			conns.answer(r)
+			if clean := path.Clean(r.URL.Path); clean != r.URL.Path && clean+"/" != r.URL.Path || clean[0] != '/' {
+				r.RequestURI, r.URL.Path = "/", "/" // the mux would redirect, or answer without JSON
+			}
+			a.routes.Load().ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout:            responseTimeout,
+		ReadTimeout:                  requestTimeout,
+		IdleTimeout:                  2 * time.Minute,
+		MaxHeaderBytes:               8 << 10,
+		DisableGeneralOptionsHandler: true,
+		BaseContext:                  func(net.Listener) context.Context { return serving },
+		ConnContext:                  func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:                    conns.changeState,
+		ErrorLog:                     slog.NewLogLogger(a.Log.Handler(), slog.LevelWarn),
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		server.Serve(netutil.LimitListener(listener, maxConnections))
-	}()
+	var running sync.WaitGroup
+	running.Go(func() { server.Serve(listener) })
 	return func() {
-		end() // of subscriptions
+		end(errStopping) // of subscriptions
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {
 			server.Close()
 		}
-		<-ended
+		running.Wait()
 	}, nil
+}
+
+// setRoutes sets the handlers of the local API: the agent's own, and more.
+func (a *agent) setRoutes(more map[string]http.Handler) {
+	mux := http.NewServeMux()
+	answer := func(handler func(http.ResponseWriter, *http.Request) error) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := handler(w, r); err != nil {
+				status := http.StatusServiceUnavailable
+				if e, ok := errors.AsType[*apiError](err); ok {
+					status = e.status
+				}
+				writeJSON(w, status, map[string]string{"error": err.Error()})
+			}
+		})
+	}
+	limited := maps.Clone(more)
+	if limited == nil {
+		limited = map[string]http.Handler{}
+	}
+	limited["POST /v1/publish"] = answer(a.handlePublish)
+	limited["GET /v1/subscribe"] = answer(a.handleSubscribe)
+	limited["POST /v1/rotate"] = answer(a.handleRotate)
+	methods := map[string][]string{} // by path
+	handle := func(pattern string, handler http.Handler) {
+		mux.Handle(pattern, handler)
+		method, path, _ := strings.Cut(pattern, " ")
+		methods[path] = append(methods[path], method)
+	}
+	for pattern, handler := range limited {
+		handle(pattern, answer(func(w http.ResponseWriter, r *http.Request) error {
+			select {
+			case a.requests <- struct{}{}:
+				defer func() { <-a.requests }()
+			default:
+				return fmt.Errorf("%d requests are not answered yet", maxRequests)
+			}
+			handler.ServeHTTP(w, r)
+			return nil
+		}))
+	}
+	handle("GET /v1/status", answer(func(w http.ResponseWriter, _ *http.Request) error {
+		writeJSON(w, http.StatusOK, a.status())
+		return nil
+	}))
+	handle("GET /metrics", answer(func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		w.Write(a.metrics())
+		return nil
+	}))
+	for path, allowed := range methods {
+		mux.Handle(path, answer(func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			return &apiError{405, fmt.Sprintf("%s is used with %s", path, strings.Join(allowed, " and "))}
+		}))
+	}
+	mux.Handle("/", answer(func(http.ResponseWriter, *http.Request) error {
+		return &apiError{404, "the local API has no such path"}
+	}))
+	a.routes.Store(mux)
 }
 
 // listen opens the socket for the agent's user and group. What an agent that was
 // killed left is replaced; the agent's lock makes sure of that.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+func listen(socket string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, err
 	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
-		if err := os.Remove(path); err != nil {
+	if info, err := os.Lstat(socket); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(socket); err != nil {
 			return nil, err
 		}
 	}
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(socket, 0o660); err != nil {
 		l.Close()
 		return nil, err
 	}
-	return l, nil
+	return apiListener{l}, nil
+}
+
+// An apiListener accepts connections of programs.
+type apiListener struct{ *net.UnixListener }
+
+func (l apiListener) Accept() (net.Conn, error) {
+	conn, err := l.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	return &apiConn{UnixConn: conn}, nil
+}
+
+// An apiConn is the connection of a program.
+type apiConn struct {
+	*net.UnixConn
+	answering atomic.Bool // a handler answers
+	patient   atomic.Bool // its handler sets the deadlines of writing
+}
+
+// Write puts into JSON what net/http answers before there is a handler: that it
+// rejects the header of a request.
+func (c *apiConn) Write(p []byte) (int, error) {
+	if !c.patient.Load() {
+		if err := c.SetWriteDeadline(time.Now().Add(responseTimeout)); err != nil {
+			return 0, err
+		}
+	}
+	status, _, _ := bytes.Cut(p, []byte("\r\n"))
+	_, reason, _ := strings.Cut(string(status), " ")
+	if c.answering.Load() || reason < "4" {
+		return c.UnixConn.Write(p)
+	}
+	text, _ := json.Marshal(map[string]string{"error": reason})
+	_, err := fmt.Fprintf(c.UnixConn, "%s\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n%s\n", status, text)
+	return len(p), err
+}
+
+type connKey struct{}
+
+func connOf(r *http.Request) *apiConn { return r.Context().Value(connKey{}).(*apiConn) }
+
+// apiConns bounds the connections that wait for a request of their program: another
+// one takes the place of the oldest.
+type apiConns struct {
+	mu      sync.Mutex
+	waiting []net.Conn
+}
+
+// changeState is called by the server.
+func (c *apiConns) changeState(conn net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch state {
+	case http.StateNew, http.StateIdle:
+		conn.(*apiConn).answering.Store(false)
+		conn.(*apiConn).patient.Store(false)
+		if c.waiting = append(c.waiting, conn); len(c.waiting) > maxWaiting {
+			c.waiting[0].Close()
+			c.waiting = c.waiting[1:]
+		}
+	case http.StateClosed:
+		c.remove(conn)
+	}
+}
+
+// answer notes that a handler answers a request.
+func (c *apiConns) answer(r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn := connOf(r)
+	conn.answering.Store(true)
+	c.remove(conn)
+}
+
+// remove forgets a connection. The caller holds mu.
+func (c *apiConns) remove(conn net.Conn) {
+	c.waiting = slices.DeleteFunc(c.waiting, func(other net.Conn) bool { return other == conn })
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -160,7 +287,9 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	sub, err := a.subscriptions.add(filter)
+	ctx, drop := context.WithCancelCause(r.Context())
+	defer drop(nil)
+	sub, err := a.subscriptions.add(filter, drop)
 	if err != nil {
 		return err
 	}
@@ -171,39 +300,32 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) error {
 	}
 	select {
 	case <-sub.ready:
-	case err := <-sub.dropped:
-		return err
-	case <-r.Context().Done():
-		return errors.New("the agent ends, or the program has gone away")
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
 	w.WriteHeader(http.StatusOK)
 	lines := json.NewEncoder(w)
 	lines.SetEscapeHTML(false)
-	write := func(line any) error {
-		control.SetWriteDeadline(time.Now().Add(responseTimeout))
-		return errors.Join(lines.Encode(line), control.Flush())
-	}
-	if control.Flush() != nil {
-		return nil
-	}
-	for {
+	// A program that does not read has no deadline until too much waits for it: it can
+	// read why it was dropped.
+	connOf(r).patient.Store(true)
+	defer context.AfterFunc(ctx, func() { control.SetWriteDeadline(time.Now().Add(dropTimeout)) })()
+	for err := control.Flush(); err == nil; err = control.Flush() {
 		select {
+		case <-ctx.Done():
+			lines.Encode(map[string]string{"error": context.Cause(ctx).Error()})
+			return nil
 		case m := <-sub.messages:
 			a.subscriptions.taken(sub, m)
 			line := Message{Topic: m.Topic, PayloadBase64: m.Payload}
 			if utf8.Valid(m.Payload) {
-				text := string(m.Payload)
-				line.Payload, line.PayloadBase64 = &text, nil
+				line.Payload, line.PayloadBase64 = new(string(m.Payload)), nil
 			}
-			if write(line) != nil {
+			if lines.Encode(line) != nil {
 				return nil
 			}
-		case err := <-sub.dropped:
-			write(map[string]string{"error": err.Error()})
-			return nil
-		case <-r.Context().Done():
-			return nil
 		}
 	}
+	return nil
 }

@@ -20,7 +20,32 @@ const (
 	maxDelay        = 5 * time.Minute // the last one
 )
 
-var errRotate = errors.New("key and certificate are to be replaced")
+// The wall clock is compared with the monotonic one, which stands still while Linux is
+// suspended, in each clockInterval. More than clockJump is noticed.
+const (
+	clockInterval = 15 * time.Second
+	clockJump     = 10 * time.Second
+)
+
+var (
+	errRotate = errors.New("key and certificate are to be replaced")
+	errClock  = errors.New("the system was suspended, or its clock was set")
+)
+
+// A clock notices jumps of the wall clock.
+type clock struct {
+	now             func() time.Time
+	wall, monotonic time.Time // at the last call of jumped
+}
+
+func newClock(now func() time.Time) *clock { return &clock{now, now().Round(0), time.Now()} }
+
+// jumped reports whether there was a jump since the last call.
+func (c *clock) jumped() bool {
+	before := *c
+	c.wall, c.monotonic = c.now().Round(0), time.Now()
+	return (c.wall.Sub(before.wall) - c.monotonic.Sub(before.monotonic)).Abs() > clockJump
+}
 
 // A backoff makes delays with full jitter: each is random between zero and a
 // limit that doubles.
@@ -64,9 +89,14 @@ func (a *agent) stayConnected(ctx context.Context) {
 		a.update(func(s *state) { s.reconnects[cause]++; s.lastError = err.Error() })
 		a.Log.Warn("not connected", "cause", cause, "next", delay.Round(time.Millisecond), "error", err)
 		a.OnStatus(fmt.Sprintf("%s: not connected, next attempt in %s: %v", a.thing, delay.Round(time.Second), err), false)
-		if !sleep(ctx, delay) {
-			return
-		}
+		a.sleepUntilJump(ctx, delay)
+	}
+}
+
+// sleepUntilJump waits, but not on after a jump of the clock: what failed may succeed now.
+func (a *agent) sleepUntilJump(ctx context.Context, d time.Duration) {
+	clock := newClock(a.now)
+	for until := time.Now().Add(d); sleep(ctx, min(time.Until(until), clockInterval)) && time.Now().Before(until) && !clock.jumped(); {
 	}
 }
 
@@ -84,11 +114,14 @@ const (
 	causeClosed   = "closed"   // the server ended it while nothing was unanswered
 	causeTakeover = "takeover" // several times in a row
 	causeIdentity = "identity" // it cannot be read
+	causeClock    = "clock"    // it jumped
 )
 
 func causeOf(err error) string {
 	e, ok := errors.AsType[*session.Error](err)
 	switch {
+	case errors.Is(err, errClock):
+		return causeClock
 	case !ok:
 		return causeIdentity
 	case e.Stage == session.StageLost && errors.Is(err, session.ErrClosedSilently):
@@ -100,7 +133,7 @@ func causeOf(err error) string {
 // connectOnce connects with the present identity, which another process may have
 // replaced, and stays until the connection ends. It returns how long it lasted.
 func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted time.Duration, err error) {
-	if id, err = a.Provision.Store.Load(); err != nil {
+	if id, err = a.store().Load(); err != nil {
 		return nil, 0, err
 	}
 	if !sleep(ctx, time.Until(a.lastConnect.Add(connectInterval))) {
@@ -139,11 +172,10 @@ func (a *agent) useConnection(ctx context.Context, conn *session.Session, id *id
 	var workers sync.WaitGroup
 	workers.Go(func() { stop(a.publisher.publish(using, conn)) })
 	workers.Go(func() { stop(a.subscriptions.keepSubscribed(using, conn, a.publisher.turn)) })
-	for _, s := range a.Services {
-		workers.Go(func() { a.serve(using, conn, s) })
-	}
+	a.setLink(conn)
 	err := a.awaitEnd(ctx, using, conn, id)
 	stop(err)
+	a.setLink(nil)
 	conn.Close(context.WithoutCancel(ctx))
 	workers.Wait()
 	return err
@@ -151,15 +183,18 @@ func (a *agent) useConnection(ctx context.Context, conn *session.Session, id *id
 
 // awaitEnd returns why the connection is to end.
 func (a *agent) awaitEnd(ctx, using context.Context, conn *session.Session, id *identity.Identity) error {
-	for {
+	for clock := newClock(a.now); ; {
 		a.mu.Lock()
 		wait := time.Until(a.rotationDue(id))
 		a.mu.Unlock()
-		if wait <= 0 {
+		switch {
+		case clock.jumped():
+			return errClock
+		case wait <= 0:
 			return errRotate
 		}
 		select {
-		case <-time.After(min(wait, time.Minute)): // the clock may be set meanwhile
+		case <-time.After(min(wait, clockInterval)):
 		case <-a.rotateNow:
 		case <-conn.Done():
 			return conn.Err()

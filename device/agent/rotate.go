@@ -1,15 +1,85 @@
 package agent
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/provision"
 )
 
+// rotationDue returns when the identity is to be replaced. The caller holds mu.
+func (a *agent) rotationDue(id *identity.Identity) time.Time {
+	if len(a.state.rotationRequests) > 0 {
+		return time.Time{}
+	}
+	cert := id.Certificate
+	age := cert.NotAfter.Sub(cert.NotBefore) / 3 * 2
+	if a.RotateAfter > 0 {
+		age = min(age, a.RotateAfter)
+	}
+	due := cert.NotBefore.Add(age + time.Duration(a.jitter*float64(age)/10))
+	if due.Before(a.state.rotateNext) {
+		return a.state.rotateNext
+	}
+	return due
+}
+
+// rotate replaces the identity. The device is not connected meanwhile: the
+// rotation needs its client id. After a failure the present identity stays, and the
+// next attempt follows after retryRotation.
+func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
+	a.mu.Lock()
+	c, due := a.Provision, a.rotationDue(id)
+	a.mu.Unlock()
+	if time.Until(due) > 0 {
+		return // the request was withdrawn
+	}
+	a.OnStatus(a.thing+": replacing key and certificate", false)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	c.Rotate = true
+	if c.Author == "" {
+		c.Author = id.Record.Author
+	}
+	result, err := provision.Run(ctx, c)
+	a.lastConnect = time.Now()
+	next := time.Now().Add(retryRotation(time.Until(id.Certificate.NotAfter)))
+	a.update(func(s *state) {
+		for _, done := range s.rotationRequests {
+			done <- err
+		}
+		s.rotationRequests = nil
+		if err == nil {
+			s.rotations++
+		} else {
+			s.rotationsFailed++
+			s.rotateNext = next
+		}
+	})
+	if err != nil {
+		a.Log.Error("replacing key and certificate failed; the present ones stay", "next", next.UTC(), "class", awsiot.ClassOf(err).String(), "error", err)
+		return
+	}
+	a.Log.Info("replaced key and certificate", "certificateId", result.Identity.Record.CertificateID, "replaces", result.Identity.Record.Replaces)
+}
+
+// retryRotation returns the delay after a rotation that failed: about an hour, and
+// less where little is left of the certificate's life, after which nothing can be
+// rotated.
+func retryRotation(left time.Duration) time.Duration {
+	delay := max(time.Minute, min(time.Hour, left/4))
+	return delay/2 + rand.N(delay)
+}
+
 // handleRotate has key and certificate replaced, and answers when the new ones are
-// verified, or that has failed. Requests that come meanwhile share the result.
+// verified, or that has failed. Requests that come meanwhile share the result. One
+// whose program goes away is withdrawn, unless the rotation has begun.
 func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) error {
 	if thing := r.URL.Query().Get("thing"); thing != "" && thing != a.thing {
 		return &apiError{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}
@@ -19,10 +89,7 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) error {
 	}
 	done := make(chan error, 1)
 	a.update(func(s *state) { s.rotationRequests = append(s.rotationRequests, done) })
-	select {
-	case a.rotateNow <- struct{}{}:
-	default:
-	}
+	signal(a.rotateNow)
 	select {
 	case err := <-done:
 		if err != nil && awsiot.ClassOf(err) == awsiot.Denied {
@@ -31,10 +98,13 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-	case <-r.Context().Done(): // the rotation goes on
-		return r.Context().Err()
+	case <-r.Context().Done():
+		a.update(func(s *state) {
+			s.rotationRequests = slices.DeleteFunc(s.rotationRequests, func(c chan<- error) bool { return c == done })
+		})
+		return context.Cause(r.Context())
 	}
-	id, err := a.Provision.Store.Load()
+	id, err := a.store().Load()
 	if err != nil {
 		return err
 	}
@@ -42,12 +112,9 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// answerRotation answers the requests for a rotation that has ended.
-func (a *agent) answerRotation(err error) {
-	a.update(func(s *state) {
-		for _, done := range s.rotationRequests {
-			done <- err
-		}
-		s.rotationRequests = nil
-	})
+// store returns the present one: a change of the configuration may replace it.
+func (a *agent) store() *identity.Store {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.Provision.Store
 }

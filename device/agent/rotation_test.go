@@ -29,7 +29,7 @@ func TestShortLivedCertificateIsRotatedAtTwoThirdsOfItsLife(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				a := &agent{Config: Config{RotateAfter: test.rotateAfter}, jitter: test.jitter}
+				a := &agent{Config: Config{RotateAfter: test.rotateAfter}, jitter: test.jitter, now: time.Now}
 				id := &identity.Identity{Certificate: &x509.Certificate{NotBefore: began, NotAfter: began.Add(test.life)}}
 				err := a.awaitEnd(t.Context(), t.Context(), new(session.Session), id)
 				if d := time.Since(began); !errors.Is(err, errRotate) || d != test.want {

@@ -82,13 +82,14 @@ type denial struct {
 
 // A serviceConn is a [Conn].
 type serviceConn struct {
-	agent *agent
-	conn  *session.Session
+	agent   *agent
+	conn    *session.Session
+	present bool
 }
 
 func (c serviceConn) ThingName() string { return c.agent.thing }
 
-func (c serviceConn) SessionPresent() bool { return c.conn.Present() }
+func (c serviceConn) SessionPresent() bool { return c.present }
 
 func (c serviceConn) Publish(ctx context.Context, topic string, payload []byte) error {
 	return c.request(ctx, "PUBLISH", topic, func(ctx context.Context) error {
@@ -128,9 +129,101 @@ func (c serviceConn) request(ctx context.Context, packet, topic string, send fun
 	return err
 }
 
+// A runningService is a service with what ends it.
+type runningService struct {
+	service Service
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// A link is the present connection of the agent.
+type link struct {
+	conn    *session.Session // nil if there is none
+	changed chan struct{}    // closed when another link follows
+}
+
+func (a *agent) setLink(conn *session.Session) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.link.changed)
+	a.link = link{conn, make(chan struct{})}
+}
+
+// stopServices stops the services that are not in keep.
+func (a *agent) stopServices(keep []Service) {
+	a.mu.Lock()
+	var stopped []*runningService
+	var kept []*runningService
+	for _, r := range a.services {
+		if slices.Contains(keep, r.service) {
+			kept = append(kept, r)
+		} else {
+			stopped = append(stopped, r)
+			r.cancel()
+		}
+	}
+	a.services = kept
+	a.mu.Unlock()
+	for _, r := range stopped {
+		r.running.Wait()
+	}
+}
+
+// startServices starts those services that do not run, and takes the filters of all.
+// They run until they are stopped, and so may outlive ctx.
+func (a *agent) startServices(ctx context.Context, services []Service) {
+	var filters []string
+	for _, s := range services {
+		filters = append(filters, s.Filters(a.thing)...)
+	}
+	a.subscriptions.setServices(filters)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range services {
+		if slices.ContainsFunc(a.services, func(r *runningService) bool { return r.service == s }) {
+			continue
+		}
+		running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		r := &runningService{service: s, cancel: cancel}
+		if s, ok := s.(interface{ Run(context.Context, string) }); ok {
+			r.running.Go(func() { s.Run(running, a.thing) })
+		}
+		r.running.Go(func() { a.serveLinks(running, s) })
+		a.services = append(slices.Clip(a.services), r)
+	}
+}
+
+// serveLinks lets a service use each connection, until ctx ends.
+func (a *agent) serveLinks(ctx context.Context, s Service) {
+	for first := true; ; first = false {
+		a.mu.Lock()
+		link := a.link
+		a.mu.Unlock()
+		if link.conn != nil {
+			using, stop := context.WithCancel(ctx)
+			var ending sync.WaitGroup
+			ending.Go(func() {
+				select {
+				case <-link.changed:
+				case <-using.Done():
+				}
+				stop()
+			})
+			// Of a connection that is older than the service it has missed messages.
+			a.serve(using, serviceConn{a, link.conn, link.conn.Present() && !first}, s)
+			stop()
+			ending.Wait()
+		}
+		select {
+		case <-link.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // serve lets a service use a connection until it ends.
-func (a *agent) serve(ctx context.Context, conn *session.Session, s Service) {
-	c := serviceConn{a, conn}
+func (a *agent) serve(ctx context.Context, c serviceConn, s Service) {
 	var delays backoff
 	for {
 		began := time.Now()
@@ -141,7 +234,7 @@ func (a *agent) serve(ctx context.Context, conn *session.Session, s Service) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-conn.Done():
+		case <-c.conn.Done():
 			return
 		default:
 		}
@@ -160,15 +253,7 @@ func (a *agent) serve(ctx context.Context, conn *session.Session, s Service) {
 // subscribeService subscribes to those filters of a service that the connection
 // does not have.
 func (a *agent) subscribeService(ctx context.Context, c serviceConn, s Service) error {
-	var missing []string
-	a.subscriptions.mu.Lock()
-	for _, filter := range s.Filters(a.thing) {
-		if !a.subscriptions.held[filter] {
-			missing = append(missing, filter)
-		}
-	}
-	a.subscriptions.mu.Unlock()
-	for filters := range slices.Chunk(missing, session.MaxFilters) {
+	for filters := range slices.Chunk(a.subscriptions.missing(s.Filters(a.thing)), session.MaxFilters) {
 		a.subscriptions.expect(filters...)
 		err := c.request(ctx, "SUBSCRIBE", filters[0], func(ctx context.Context) error { return c.conn.Subscribe(ctx, filters...) })
 		if err != nil {
@@ -182,24 +267,13 @@ func (a *agent) subscribeService(ctx context.Context, c serviceConn, s Service) 
 // deliver hands a message to the services and programs that it is for.
 func (a *agent) deliver(m session.Message) {
 	expected := a.subscriptions.deliver(m)
-	for _, s := range a.Services {
-		expected = s.Deliver(m) || expected
+	a.mu.Lock()
+	services := a.services
+	a.mu.Unlock()
+	for _, s := range services {
+		expected = s.service.Deliver(m) || expected
 	}
 	if !expected {
 		a.update(func(s *state) { s.unexpected++ })
 	}
-}
-
-// runServices begins what outlives connections. The function that it returns ends
-// it and waits.
-func (a *agent) runServices(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var running sync.WaitGroup
-	for _, s := range a.Services {
-		a.subscriptions.services = append(a.subscriptions.services, s.Filters(a.thing)...)
-		if r, ok := s.(interface{ Run(context.Context, string) }); ok {
-			running.Go(func() { r.Run(ctx, a.thing) })
-		}
-	}
-	return func() { cancel(); running.Wait() }
 }

@@ -67,10 +67,13 @@ func (a *agent) status() Status {
 	a.subscriptions.mu.Lock()
 	subscribers := len(a.subscriptions.subscribers)
 	a.subscriptions.mu.Unlock()
+	a.mu.Lock()
+	running := a.services
+	a.mu.Unlock()
 	services := map[string]any{}
-	for _, s := range a.Services {
-		if r, ok := s.(interface{ Status() any }); ok {
-			services[s.Name()] = r.Status()
+	for _, s := range running {
+		if r, ok := s.service.(interface{ Status() any }); ok {
+			services[s.service.Name()] = r.Status()
 		}
 	}
 	a.mu.Lock()
@@ -113,8 +116,11 @@ func (a *agent) metrics() []byte {
 			lines[head] += fmt.Sprintf("iot_device_%s%s %v\n", name, samples[i], samples[i+1])
 		}
 	}
-	for _, s := range a.Services {
-		if r, ok := s.(interface {
+	a.mu.Lock()
+	running := a.services
+	a.mu.Unlock()
+	for _, s := range running {
+		if r, ok := s.service.(interface {
 			Metrics(func(name, kind, help string, samples ...any))
 		}); ok {
 			r.Metrics(metric)

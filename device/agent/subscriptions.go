@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"sync"
 
+	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/session"
 )
 
@@ -27,7 +29,7 @@ type subscriber struct {
 	messages chan session.Message
 	waiting  int           // bytes of payload in messages
 	ready    chan struct{} // closed when AWS IoT has acknowledged the subscription for the first time
-	dropped  chan error    // receives why the subscriber is dropped
+	drop     context.CancelCauseFunc
 }
 
 // subscriptions are the programs that subscribe, and what of that the present
@@ -36,9 +38,12 @@ type subscriptions struct {
 	changed chan struct{} // receives a value when the filters may have changed
 	path    string        // of the filters of held, for the next process
 
+	saving sync.Mutex
+	saved  []byte // what is in the file; guarded by saving
+
 	mu          sync.Mutex
 	subscribers []*subscriber
-	services    []string // the filters of services; not changed
+	services    []string // the filters of services
 	// held are the filters that the session has: true once AWS IoT has acknowledged
 	// the subscription, false for those that an earlier process has left, perhaps.
 	held        map[string]bool
@@ -50,6 +55,7 @@ func newSubscriptions(path string) *subscriptions {
 	s := &subscriptions{changed: make(chan struct{}, 1), path: path, held: map[string]bool{}}
 	var filters []string
 	if data, err := os.ReadFile(path); err == nil && json.Unmarshal(data, &filters) == nil {
+		s.saved = data
 		for _, filter := range filters {
 			s.held[filter] = false
 		}
@@ -57,42 +63,63 @@ func newSubscriptions(path string) *subscriptions {
 	return s
 }
 
+// setServices sets the filters of services.
+func (s *subscriptions) setServices(filters []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.services = filters
+	signal(s.changed)
+}
+
+// missing returns the filters that the session does not have for sure.
+func (s *subscriptions) missing(filters []string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(filters, func(filter string) bool { return s.held[filter] })
+}
+
 // expect notes, before it is requested, that the session may have a subscription.
 // Without the file, one that a killed process has left stays as long as the
 // session does.
 func (s *subscriptions) expect(filters ...string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, filter := range filters {
 		if !s.held[filter] {
 			s.held[filter] = false
 		}
 	}
+	s.mu.Unlock()
 	s.save()
 }
 
-// save writes the filters. The caller holds mu.
+// save writes the filters, where they are not in the file.
 func (s *subscriptions) save() {
-	data, err := json.Marshal(slices.Sorted(maps.Keys(s.held)))
-	if err == nil {
-		_ = os.WriteFile(s.path, data, 0o600) // a full disk is no reason not to subscribe
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	filters := slices.Sorted(maps.Keys(s.held))
+	s.mu.Unlock()
+	data, err := json.Marshal(filters)
+	if err == nil && !bytes.Equal(data, s.saved) && atomicfile.Write(s.path, data, 0o600) == nil { // a full disk is no reason not to subscribe
+		s.saved = data
 	}
 }
 
-// add subscribes a program to a filter.
-func (s *subscriptions) add(filter string) (*subscriber, error) {
+// add subscribes a program to a filter. drop is called with the reason when it is no
+// longer subscribed.
+func (s *subscriptions) add(filter string, drop context.CancelCauseFunc) (*subscriber, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	filters := s.wanted()
 	if len(s.subscribers) >= maxSubscribers || len(filters)+len(s.services) >= maxFilters && !slices.Contains(filters, filter) {
 		return nil, &apiError{503, fmt.Sprintf("there are %d subscribers with %d filters; at most %d with %d are possible", len(s.subscribers), len(filters), maxSubscribers, maxFilters-len(s.services))}
 	}
-	sub := &subscriber{filter: filter, messages: make(chan session.Message, subscriberBuffer), ready: make(chan struct{}), dropped: make(chan error, 1)}
+	sub := &subscriber{filter: filter, messages: make(chan session.Message, subscriberBuffer), ready: make(chan struct{}), drop: drop}
 	s.subscribers = append(s.subscribers, sub)
 	if s.held[filter] {
 		close(sub.ready)
 	}
-	s.signal()
+	signal(s.changed)
 	return sub, nil
 }
 
@@ -100,7 +127,7 @@ func (s *subscriptions) remove(sub *subscriber) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subscribers = slices.DeleteFunc(s.subscribers, func(other *subscriber) bool { return other == sub })
-	s.signal()
+	signal(s.changed)
 }
 
 // wanted returns the filters that programs subscribe to. The caller holds mu.
@@ -119,17 +146,10 @@ func (s *subscriptions) drop(reason error, match func(*subscriber) bool) {
 		if !match(sub) {
 			return false
 		}
-		sub.dropped <- reason
+		sub.drop(reason)
 		return true
 	})
-	s.signal()
-}
-
-func (s *subscriptions) signal() {
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
+	signal(s.changed)
 }
 
 // deliver hands a message to the programs that subscribe to it. It does not wait
@@ -187,7 +207,7 @@ func (s *subscriptions) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.held)
-	s.signal()
+	signal(s.changed)
 }
 
 // next returns a filter to subscribe to, and one to unsubscribe from.
@@ -241,9 +261,9 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 			}
 		case err == nil && remove != "":
 			delete(s.held, remove)
-			s.save()
 		}
 		s.mu.Unlock()
+		s.save()
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"testing"
 
 	"example.com/fleety/device/session"
@@ -11,7 +12,8 @@ import (
 func TestSubscriberIsBehindByABoundedNumberOfBytes(t *testing.T) {
 	for size, most := range map[int]int{1: subscriberBuffer, 128 << 10: subscriberBytes / (128 << 10), subscriberBytes + 1: 0} {
 		s := newSubscriptions("")
-		sub, err := s.add("#")
+		ctx, drop := context.WithCancelCause(t.Context())
+		sub, err := s.add("#", drop)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -23,10 +25,10 @@ func TestSubscriberIsBehindByABoundedNumberOfBytes(t *testing.T) {
 			s.taken(sub, <-sub.messages)
 			s.deliver(m)
 		}
-		if len(sub.dropped) != 0 {
-			t.Errorf("%d messages of %d bytes: dropped: %v", most, size, <-sub.dropped)
+		if ctx.Err() != nil {
+			t.Errorf("%d messages of %d bytes: dropped: %v", most, size, context.Cause(ctx))
 		}
-		if s.deliver(m); len(sub.dropped) != 1 {
+		if s.deliver(m); ctx.Err() == nil {
 			t.Errorf("%d messages of %d bytes wait", len(sub.messages), size)
 		}
 	}

@@ -2,9 +2,16 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"example.com/fleety/device/agent/outbox"
+	"example.com/fleety/device/identity"
+	"example.com/fleety/device/session"
 )
 
 func TestDelaysGrowToFiveMinutesAndBeginAnewAfterAConnectionThatLasted(t *testing.T) {
@@ -80,4 +87,40 @@ func TestWaitingToPublishEndsWithItsContext(t *testing.T) {
 			t.Error("waited longer than its context")
 		}
 	})
+}
+
+// A system that was suspended, or whose clock was set, has its connection replaced
+// within 1.5 keep-alives, and a device that is not connected tries again.
+func TestJumpOfTheClockIsNoticedWithinOneAndAHalfKeepAlives(t *testing.T) {
+	id := &identity.Identity{Certificate: &x509.Certificate{NotBefore: time.Now(), NotAfter: time.Now().AddDate(20, 0, 0)}}
+	for name, jump := range map[string]time.Duration{"suspended": 8 * time.Hour, "clock set": 27 * 365 * 24 * time.Hour, "set back": -time.Minute, "adjusted": time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var offset atomic.Int64
+				a := &agent{now: func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }}
+				within := func(what string, wait func(ctx context.Context)) {
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+					defer cancel()
+					offset.Store(0)
+					time.AfterFunc(20*time.Second, func() { offset.Store(int64(jump)) })
+					began := time.Now()
+					wait(ctx)
+					took, most := time.Since(began)-20*time.Second, session.DefaultKeepAlive*3/2
+					if noticed := took <= most; noticed != (jump.Abs() > time.Second) {
+						t.Errorf("%s: ended %v after the jump", what, took)
+					}
+				}
+				within("the connection", func(ctx context.Context) {
+					using, cancel := context.WithCancel(context.WithoutCancel(ctx))
+					defer cancel()
+					a.outbox = outbox.New(outbox.Config{Path: filepath.Join(t.TempDir(), "outbox.db")}) // to be drained
+					defer a.outbox.Close()
+					if err := a.awaitEnd(ctx, using, new(session.Session), id); (causeOf(err) == causeClock) != (ctx.Err() == nil) {
+						t.Errorf("the connection ended with %v", err)
+					}
+				})
+				within("the delay", func(ctx context.Context) { a.sleepUntilJump(ctx, 5*time.Minute) })
+			})
+		})
+	}
 }

@@ -14,8 +14,8 @@ import (
 )
 
 // After SIGHUP the agent runs with the new configuration, in the same process. One
-// that is broken, or that the agent cannot run with, leaves it as it is, and one that
-// is the same does not end the connection.
+// that is broken, or that the agent cannot run with, leaves it as it is. The connection
+// ends only for settings that it depends on.
 func TestHangupReloadsTheConfiguration(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, shipped)
@@ -48,8 +48,19 @@ func TestHangupReloadsTheConfiguration(t *testing.T) {
 	}
 	reload("# the same\n", "the configuration is the same")
 	reload("agent: {shadow: x}\n", "the present one stays")
-	if now := a.await(t, sent); !now.ConnectedSince.Equal(*first.ConnectedSince) {
-		t.Errorf("connected since %v, before %v", now.ConnectedSince, first.ConnectedSince)
+	for i, more := range []string{
+		"agent: {jobs: {allow: [rotate]}, outbox: {maxBytes: 1MiB, maxAge: 1h}, rotateAfter: 240h}\n",
+		"agent: {jobs: {allow: [rotate, h.sh]}, defender: {interval: 5m}}\nauthor: someone\n",
+		"agent: {defender: {interval: 10m}, tunnel: {services: {SSH: 22}}}\n",
+	} {
+		reload(more, "the configuration has changed")
+		now := a.await(t, func(s agent.Status) bool {
+			_, jobs := s.Services["jobs"]
+			return jobs == (i < 2) && s.RotationDue.Before(time.Now().AddDate(1, 0, 0)) == (i == 0)
+		})
+		if !now.Connected || !now.ConnectedSince.Equal(*first.ConnectedSince) || now.ProcessID != first.ProcessID {
+			t.Errorf("with %sconnected since %v in process %d, before since %v in %d", more, now.ConnectedSince, now.ProcessID, first.ConnectedSince, first.ProcessID)
+		}
 	}
 	reload("agent: {shadows: [{name: x}]}\n", "the configuration has changed")
 	shadow := func(name string) {
@@ -105,7 +116,7 @@ func TestHangupReloadsTheConfiguration(t *testing.T) {
 			ready++
 		}
 	}
-	if reloads != 5 || ready != 2+reloads { // two starts, and each reload
+	if reloads != 8 || ready != 2+reloads { // two starts, and each reload
 		t.Errorf("%d reloads were notified, and ready %d times", reloads, ready)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"example.com/fleety/device/agent/atomicfile"
+	"example.com/fleety/device/agent/filelock"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/session"
@@ -92,7 +93,7 @@ func (p *Provider) Get(ctx context.Context, roleAlias string) (*ProcessOutput, e
 		return nil, err
 	}
 	log := p.Session.Log.With("roleAlias", roleAlias)
-	defer lock(ctx, p.Dir, roleAlias)()
+	defer p.lock(ctx, roleAlias)()
 	path := filepath.Join(p.Dir, roleAlias+".json")
 	s := p.read(path, id.Record.ThingName, log)
 	if s == nil || s.due(time.Now()) {
@@ -166,6 +167,24 @@ func (p *Provider) request(ctx context.Context, id *identity.Identity, roleAlias
 		return nil, fmt.Errorf("%s answered without credentials; is it the credentials provider?", o.Endpoint)
 	}
 	return &stored{Endpoint: o.Endpoint, ThingName: id.Record.ThingName, Received: time.Now().UTC(), Credentials: c}, nil
+}
+
+// lock waits for other callers that work on the credentials of the role alias, until
+// ctx ends or lockWait has passed. On a disk that has no locks or cannot be written it
+// does not wait: the device must get credentials there too.
+func (p *Provider) lock(ctx context.Context, roleAlias string) (unlock func() error) {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	_ = os.MkdirAll(p.Dir, 0o700) // opening the file fails if it is not there
+	f, err := filelock.Try(filepath.Join(p.Dir, roleAlias+".lock"))
+	for errors.Is(err, filelock.ErrLocked) && ctx.Err() == nil {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+		f, err = filelock.Try(filepath.Join(p.Dir, roleAlias+".lock"))
+	}
+	return f.Close // nil, too, can be closed: that is an error
 }
 
 func complete(c awsiot.Credentials) bool {

@@ -10,6 +10,7 @@ package outbox
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"example.com/fleety/device/agent/atomicfile"
 )
 
 // Defaults of [Config].
@@ -109,16 +112,11 @@ type put struct {
 // New returns the outbox that c describes, to be closed. It opens the file, if
 // that is possible now.
 func New(c Config) *Outbox {
-	if c.MaxBytes == 0 {
-		c.MaxBytes = DefaultMaxBytes
-	}
-	if c.MaxAge == 0 {
-		c.MaxAge = DefaultMaxAge
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	o := &Outbox{config: c, puts: make(chan *put), ready: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{})}
+	o.SetBounds(c.MaxBytes, c.MaxAge)
 	o.mu.Lock()
 	if err := o.open(); err != nil {
 		c.Log.Error("the outbox cannot be opened; messages are not accepted", "error", err)
@@ -126,6 +124,13 @@ func New(c Config) *Outbox {
 	o.mu.Unlock()
 	go o.commitAll()
 	return o
+}
+
+// SetBounds replaces those of the [Config]. They count from the next message on.
+func (o *Outbox) SetBounds(bytes int64, age time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.config.MaxBytes, o.config.MaxAge = cmp.Or(bytes, DefaultMaxBytes), cmp.Or(age, DefaultMaxAge)
 }
 
 // Close ends the outbox. Messages stay in the file.
@@ -189,8 +194,11 @@ func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 	if _, ioError := errors.AsType[*fs.PathError](err); err != nil && exists && info.Size() > 0 && !ioError && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, fs.ErrPermission) {
 		return nil, stats, fmt.Errorf("%w: %w", errDamaged, err)
 	}
+	if err == nil {
+		err = atomicfile.SyncDir(filepath.Dir(path))
+	}
 	if err != nil {
-		return nil, stats, err
+		return db, stats, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {

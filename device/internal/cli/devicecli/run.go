@@ -3,6 +3,12 @@ package devicecli
 import (
 	"context"
 	"fmt"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,78 +48,227 @@ After SIGHUP the agent reads its configuration again.`,
 	return cmd
 }
 
-// runAgent runs the agent with one configuration. It calls ready when the agent
-// answers programs.
-func (d *device) runAgent(ctx context.Context, console *cli.Console, ready func()) error {
-	a := d.config.Agent
-	provisioning := d.provisioning(console, false)
-	dir := agentDir(d.config)
-	client := agent.NewClient(a.Socket)
-	defer client.Close()
-	var services []agent.Service
-	var shadows []*shadow.Shadow
+// A service of the agent is made by create, unless there is one that was made of the
+// same settings, which are in key.
+type service struct {
+	key    string
+	create func() (agent.Service, error)
+}
+
+// services returns what the configuration has the agent do.
+func (d *device) services(console *cli.Console) (all []service) {
+	a, dir := d.config.Agent, agentDir(d.config)
+	use := func(settings any, create func() (agent.Service, error)) {
+		all = append(all, service{fmt.Sprintf("%T%+[1]v", settings), create})
+	}
 	for _, s := range a.Shadows {
-		kept, err := shadow.New(shadow.Config{Name: s.Name, File: s.File, Program: s.Program, Dir: dir, Log: console.Log})
-		if err != nil {
-			return err
-		}
-		shadows, services = append(shadows, kept), append(services, kept)
+		use(s, func() (agent.Service, error) {
+			return shadow.New(shadow.Config{Name: s.Name, File: s.File, Program: s.Program, Dir: dir, Log: console.Log})
+		})
 	}
 	if j := a.Jobs; len(j.Allow) > 0 {
-		services = append(services, jobs.New(jobs.Config{
-			Dir: dir, Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout,
-			Replace: func(ctx context.Context) error { return client.Rotate(ctx, "") }, // as iot_device rotate does
-			CertificateID: func() (string, error) {
-				id, err := d.store.Load()
-				if err != nil {
-					return "", err
-				}
-				return id.Record.CertificateID, nil
-			},
-			Log: console.Log,
-		}))
+		use(j, func() (agent.Service, error) {
+			return jobs.New(jobs.Config{
+				Dir: dir, Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout,
+				Replace: func(ctx context.Context) error { // as iot_device rotate does
+					client := agent.NewClient(a.Socket)
+					defer client.Close()
+					return client.Rotate(ctx, "")
+				},
+				CertificateID: func() (string, error) {
+					id, err := d.store.Load()
+					if err != nil {
+						return "", err
+					}
+					return id.Record.CertificateID, nil
+				},
+				Log: console.Log,
+			}), nil
+		})
 	}
 	if len(a.Tunnel.Services) > 0 {
-		host, port := a.Tunnel.HostPort()
-		services = append(services, tunnel.New(tunnel.Config{
-			Services: a.Tunnel.Addresses(), Endpoint: host, Port: port, Session: provisioning.Session, Log: console.Log,
-		}))
+		use(a.Tunnel, func() (agent.Service, error) {
+			host, port := a.Tunnel.HostPort()
+			return tunnel.New(tunnel.Config{
+				Services: a.Tunnel.Addresses(), Endpoint: host, Port: port, Session: d.provisioning(console, false).Session, Log: console.Log,
+			}), nil
+		})
 	}
 	if a.Defender.Interval > 0 {
-		services = append(services, defender.New(defender.Config{Interval: a.Defender.Interval}))
+		use(a.Defender, func() (agent.Service, error) {
+			return defender.New(defender.Config{Interval: a.Defender.Interval}), nil
+		})
 	}
-	routes := shadow.Routes(shadows)
-	routes["GET /v1/credentials"] = d.credentials(console)
-	begun, forgotten := false, false
-	err := agent.Run(ctx, agent.Config{
-		Provision:   provisioning,
-		Dir:         dir,
+	return all
+}
+
+// agent translates the configuration for package agent. running are the services to
+// continue with, by their keys; those of the result take their place.
+func (d *device) agent(console *cli.Console, running map[string]agent.Service) (agent.Config, error) {
+	a := d.config.Agent
+	c := agent.Config{
+		Provision:   d.provisioning(console, false),
+		Dir:         agentDir(d.config),
 		Socket:      a.Socket,
 		Outbox:      outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
 		RotateAfter: a.RotateAfter,
-		Services:    services,
-		Routes:      routes,
 		Log:         console.Log,
-		OnStatus: func(text string, connected bool) {
-			if !begun {
-				begun = true
-				ready()
-				console.Ready(text)
-				console.Note(text + "; programs publish and subscribe at " + a.Socket)
-				go keepWatchdog(ctx, console, a.Socket)
+	}
+	before := maps.Clone(running)
+	clear(running)
+	var shadows []*shadow.Shadow
+	for _, s := range d.services(console) {
+		service, ok := before[s.key]
+		if !ok {
+			var err error
+			if service, err = s.create(); err != nil {
+				return c, err
 			}
-			console.Status(text)
-			if connected && !forgotten { // the identity is verified
-				forgotten = true
-				console.Note(text)
-				_ = d.forgetClaim(console, false) // it warns
-			}
-		},
-	})
+		}
+		running[s.key], c.Services = service, append(c.Services, service)
+		if s, ok := service.(*shadow.Shadow); ok {
+			shadows = append(shadows, s)
+		}
+	}
+	c.Routes = shadow.Routes(shadows)
+	c.Routes["GET /v1/credentials"] = d.credentials(console)
+	return c, nil
+}
+
+// runAgent runs the agent until ctx ends. After SIGHUP it reads the configuration
+// again. Where that leaves the connection as it is, the agent continues with the new
+// one; else another agent follows in this process: what is stored stays, and AWS IoT
+// keeps the session. A configuration that cannot be used leaves the present one in
+// place.
+func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	d, err := open(ctx, console, s, false, false)
 	if err != nil {
-		return &bootstrapError{config: d.config, err: err}
+		return err
+	}
+	var former *device // until the agent runs with the configuration that follows it
+	for {
+		running := map[string]agent.Service{}
+		changes := make(chan agent.Change)
+		current, stop := context.WithCancel(ctx)
+		c, err := d.agent(console, running)
+		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil })
+		var next *device
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			defer stop()
+			for {
+				select {
+				case <-hangup:
+				case <-current.Done():
+					return
+				}
+				changed := d.reload(ctx, console, s)
+				if changed != nil && changed.needsConnection(d) {
+					next = changed
+					return
+				}
+				if changed != nil {
+					done := make(chan struct{})
+					change := agent.Change{Config: func() (agent.Config, error) {
+						defer close(done)
+						return changed.agent(console, running)
+					}}
+					for _, s := range changed.services(console) {
+						if service, ok := running[s.key]; ok {
+							change.Keep = append(change.Keep, service)
+						}
+					}
+					select {
+					case changes <- change:
+						<-done
+						d = changed
+					case <-current.Done():
+						return
+					}
+				}
+				console.Reloaded()
+			}
+		})
+		if err == nil {
+			err = agent.Run(current, c)
+		}
+		stop()
+		watching.Wait()
+		if err != nil {
+			err = &bootstrapError{config: d.config, err: err}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case next != nil:
+			former, d = d, next
+		case err != nil && former != nil:
+			console.Log.Error("the agent cannot run with the new configuration and goes on with the former one", "error", err)
+			d, former = former, nil
+		default:
+			return err
+		}
+	}
+}
+
+// reload reads the configuration again. It returns nil where that is broken, and
+// where it is the same.
+func (d *device) reload(ctx context.Context, console *cli.Console, s config.Sources) *device {
+	console.Reloading()
+	next, err := open(ctx, console, s, false, false)
+	switch {
+	case err != nil:
+		console.Log.Error("reading the configuration again failed; the present one stays", "error", err)
+	case next.config.Equal(d.config) && next.files.Roots.Equal(d.files.Roots):
+		console.Log.Info("the configuration is the same")
+	default:
+		console.Log.Info("the configuration has changed")
+		return next
 	}
 	return nil
+}
+
+// needsConnection reports whether the agent, which runs with the configuration of d,
+// cannot change to that of next while it is connected. A shadow has changes that are
+// not sent yet, so that what the agent keeps of it is read again.
+func (next *device) needsConnection(d *device) bool {
+	type settings struct {
+		server                                    config.Server
+		serialNumber, thingName, stateDir, socket string
+		primary                                   config.Primary
+		keys                                      config.Keys
+		afterwards                                config.Afterwards
+	}
+	of := func(c *config.Config) settings {
+		server := c.Server
+		server.CredentialsEndpoint = ""
+		return settings{server, c.SerialNumber, c.ThingName, c.StateDir, c.Agent.Socket, c.Primary, c.Bootstrap.Keys, c.Bootstrap.Afterwards}
+	}
+	return of(next.config) != of(d.config) || !next.files.Roots.Equal(d.files.Roots) || !slices.Equal(next.config.Agent.Shadows, d.config.Agent.Shadows)
+}
+
+// showStatus returns what the agent calls with its status. It calls ready when the
+// agent answers programs.
+func (d *device) showStatus(ctx context.Context, console *cli.Console, ready func()) func(text string, connected bool) {
+	begun, verified := false, false
+	return func(text string, connected bool) {
+		if !begun {
+			begun = true
+			ready()
+			console.Ready(text)
+			console.Note(text + "; programs publish and subscribe at " + d.config.Agent.Socket)
+			go keepWatchdog(ctx, console, d.config.Agent.Socket)
+		}
+		console.Status(text)
+		if connected && !verified {
+			verified = true
+			console.Note(text)
+			_ = d.forgetClaim(console, false) // it warns
+		}
+	}
 }
 
 // keepWatchdog notifies the service manager for as long as the agent answers at

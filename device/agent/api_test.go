@@ -1,0 +1,141 @@
+package agent_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/fleety/device/agent"
+)
+
+func (w *world) dial(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("unix", w.config.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// Every error is a JSON object, also those that net/http and its mux find.
+func TestEveryErrorOfTheLocalAPIIsJSON(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	for request, want := range map[string]int{
+		"GET / HTTP/1.1\nHost: agent":                                       404,
+		"GET /v2/status HTTP/1.1\nHost: agent":                              404,
+		"GET /v1/status/ HTTP/1.1\nHost: agent":                             404,
+		"GET //v1/status HTTP/1.1\nHost: agent":                             404,
+		"GET /v1/../v1/status HTTP/1.1\nHost: agent":                        404,
+		"OPTIONS * HTTP/1.1\nHost: agent":                                   404,
+		"CONNECT agent:1 HTTP/1.1\nHost: agent":                             404,
+		"DELETE /v1/status HTTP/1.1\nHost: agent":                           405,
+		"GET /v1/publish?topic=a HTTP/1.1\nHost: agent":                     405,
+		"POST /v1/subscribe?filter=a HTTP/1.0\nContent-Length: 0":           405,
+		"POST /v1/publish HTTP/1.1\nHost: agent\nContent-Length: 0":         400,
+		"POST /v1/publish?topic=a HTTP/1.1\nHost: agent\nContent-Length: x": 400,
+		"GET /v1/status HTTP/1.1":                                           400,
+		"GET /v1/status HTTP/1.1\nHost: agent\nno header":                   400,
+		"nonsense": 400,
+		"GET /v1/status HTTP/1.1\nHost: agent\nExpect: more":                      417,
+		"GET /v1/status HTTP/1.1\nHost: agent\nX: " + strings.Repeat("x", 20<<10): 431,
+		"GET /v1/status HTTP/1.1\nHost: agent\nTransfer-Encoding: brotli":         501,
+		"GET /v1/status HTTP/9.9\nHost: agent":                                    505,
+	} {
+		t.Run(fmt.Sprintf("%.60s", request), func(t *testing.T) {
+			t.Parallel()
+			conn := w.dial(t)
+			if _, err := io.WriteString(conn, strings.ReplaceAll(request, "\n", "\r\n")+"\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			var body struct{ Error string }
+			if err := json.NewDecoder(response.Body).Decode(&body); err != nil || body.Error == "" ||
+				response.StatusCode != want || response.Header.Get("Content-Type") != "application/json" {
+				t.Errorf("%s, want %d; %v, %+v, %v", response.Status, want, response.Header, body, err)
+			}
+			if allow := response.Header.Get("Allow"); want == 405 && allow == "" {
+				t.Error("no method is allowed")
+			}
+		})
+	}
+}
+
+// Connections on which nothing is requested, and as many subscribers as there may be,
+// keep nobody from the status.
+func TestIdleConnectionsAndSubscribersLeaveRoomForOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	w.await(t, connected)
+	subscribers := make([]*bufio.Reader, 64)
+	for i := range subscribers {
+		conn := w.dial(t)
+		fmt.Fprintf(conn, "GET /v1/subscribe?filter=f%d/x HTTP/1.1\r\nHost: agent\r\n\r\n", i%8)
+		subscribers[i] = bufio.NewReader(conn)
+		if response, err := http.ReadResponse(subscribers[i], nil); err != nil || response.StatusCode != http.StatusOK {
+			t.Fatal(response, err)
+		}
+	}
+	for i := range 200 {
+		conn := w.dial(t)
+		switch i % 3 {
+		case 0: // it has sent nothing
+		case 1:
+			io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: ")
+		case 2:
+			io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: agent\r\n\r\n")
+			if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || response.StatusCode != http.StatusOK {
+				t.Fatal(response, err)
+			}
+		}
+	}
+	began := time.Now()
+	if s := w.await(t, connected); s.Subscribers != 64 {
+		t.Errorf("%d subscribers", s.Subscribers)
+	}
+	// An idle connection may be kept for two minutes.
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("the status took %v", took)
+	}
+	send(t, w, "down/f3/x", "hello")
+	for i := 3; i < 64; i += 8 {
+		for line, err := "", error(nil); !strings.Contains(line, "hello"); { // chunks have lines of their own
+			if line, err = subscribers[i].ReadString('\n'); err != nil {
+				t.Fatalf("subscriber %d: %v", i, err)
+			}
+		}
+	}
+}
+
+// A subscriber that the agent ends reads why, as its last line.
+func TestSubscriberReadsWhyItEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stop := w.run(t)
+	client := agent.NewClient(w.config.Socket)
+	defer client.Close()
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- client.Subscribe(t.Context(), "#", func() { close(ready) }, func(json.RawMessage) error { return nil })
+	}()
+	<-ready
+	stop()
+	err := <-ended
+	if _, ok := errors.AsType[*agent.Error](err); !ok {
+		t.Errorf("the subscriber got %v", err)
+	}
+}
