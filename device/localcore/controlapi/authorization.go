@@ -20,30 +20,49 @@ var actions = map[string]string{
 // endpointTypes are those of DescribeEndpoint. All give the one endpoint.
 var endpointTypes = []string{"", "iot:Data", "iot:Data-ATS", "iot:CredentialProvider", "iot:Jobs"}
 
-func (a *api) describeEndpoint(q *request) (any, error) {
-	if kind := q.query("endpointType"); !slices.Contains(endpointTypes, kind) {
+func (a *api) describeEndpoint(kind string) (object, error) {
+	if !slices.Contains(endpointTypes, kind) {
 		return nil, invalid("endpoint type %q must be one of %q", clip(kind), endpointTypes[1:])
 	}
 	return object{"endpointAddress": a.Endpoint}, nil
 }
 
-func (a *api) effectivePolicies(q *request, in struct {
-	Principal string `json:"principal"`
-}) (any, error) {
-	thing := q.query("thingName")
-	if in.Principal == "" && thing == "" {
+type eventConfiguration struct{ Enabled bool }
+
+func (a *api) updateEventConfigurations(configurations map[string]eventConfiguration) error {
+	enabled := map[string]bool{}
+	for kind, c := range configurations {
+		enabled[kind] = c.Enabled
+	}
+	return a.Registry.UpdateEventConfigurations(enabled)
+}
+
+func eventConfigurations(c registry.EventConfigurations) object {
+	all := map[string]eventConfiguration{}
+	for _, kind := range registry.EventTypes {
+		all[kind] = eventConfiguration{c.Enabled[kind]}
+	}
+	out := object{"eventConfigurations": all}
+	if !c.Created.IsZero() {
+		out["creationDate"], out["lastModifiedDate"] = epoch(c.Created), epoch(c.Modified)
+	}
+	return out
+}
+
+func (a *api) effectivePolicies(thing, arn string) (object, error) {
+	if arn == "" && thing == "" {
 		return nil, invalid("a principal or a thing name is required")
 	}
 	var principal registry.Target
-	if in.Principal != "" {
+	if arn != "" {
 		var err error
-		if principal, err = a.principal(in.Principal); err != nil {
+		if principal, err = a.principal(arn); err != nil {
 			return nil, err
 		}
 	}
 	documents, err := a.Registry.EffectivePolicies(principal, thing)
 	return object{"effectivePolicies": convert(documents, func(d registry.PolicyDocument) object {
-		return object{"policyName": d.Name, "policyArn": a.arn("policy/" + d.Name), "policyDocument": d.Document}
+		return a.policyName(d.Name).with(object{"policyDocument": d.Document})
 	})}, err
 }
 
@@ -52,19 +71,14 @@ type authInfo struct {
 	Resources  []string `json:"resources"`
 }
 
-type testAuthorization struct {
-	Principal string     `json:"principal"`
-	AuthInfos []authInfo `json:"authInfos"`
-	Add       []string   `json:"policyNamesToAdd"`
-	Skip      []string   `json:"policyNamesToSkip"`
-}
-
-// testAuthorization answers for each resource by itself.
-func (a *api) testAuthorization(q *request, in testAuthorization) (any, error) {
-	if len(in.AuthInfos) < 1 || len(in.AuthInfos) > maxAuthInfos {
-		return nil, invalid("%d authInfos, there must be 1 to %d", len(in.AuthInfos), maxAuthInfos)
+// testAuthorization answers for each resource by itself. The policies that apply are
+// those of the principal and of the thing named as the client id, with the changes
+// of the request.
+func (a *api) testAuthorization(q *request, clientID, principal string, infos []authInfo, add, skip []string) (object, error) {
+	if len(infos) < 1 || len(infos) > maxAuthInfos {
+		return nil, invalid("%d authInfos, there must be 1 to %d", len(infos), maxAuthInfos)
 	}
-	for _, info := range in.AuthInfos {
+	for _, info := range infos {
 		if actions[info.ActionType] == "" {
 			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", clip(info.ActionType))
 		}
@@ -72,60 +86,48 @@ func (a *api) testAuthorization(q *request, in testAuthorization) (any, error) {
 			return nil, invalid("action type %s has no resources", info.ActionType)
 		}
 	}
-	request, err := a.authRequest(in, q.query("clientId"))
-	if err != nil {
-		return nil, err
+	ask := AuthRequest{ClientID: clientID}
+	if principal != "" {
+		target, err := a.principal(principal)
+		if err != nil {
+			return nil, err
+		}
+		if ask.Policies, err = a.Registry.EffectivePolicies(target, ""); err != nil {
+			return nil, err
+		}
+		if id, ok := target.Certificate(); ok {
+			ask.CertificateID, ask.Policies = id, a.Registry.PoliciesFor(id, clientID)
+		}
 	}
+	for _, name := range add {
+		p, err := a.Registry.GetPolicy(name)
+		if err != nil {
+			return nil, err
+		}
+		ask.Policies = append(ask.Policies, registry.PolicyDocument{Name: p.Name, Document: p.Document()})
+	}
+	ask.Policies = slices.DeleteFunc(ask.Policies, func(d registry.PolicyDocument) bool { return slices.Contains(skip, d.Name) })
 	results := []object{}
-	for _, info := range in.AuthInfos {
+	for _, info := range infos {
 		for _, resource := range info.Resources {
-			request.Action, request.Resource = actions[info.ActionType], resource
-			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, a.Authorizer.Authorize(q.Context(), request)))
+			ask.Action, ask.Resource = actions[info.ActionType], resource
+			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, a.Authorizer.Authorize(q.Context(), ask)))
 		}
 	}
 	return object{"authResults": results}, nil
 }
 
-// authRequest gathers the policies that apply: those of the principal and of
-// the thing named as the client id, with the changes of the request.
-func (a *api) authRequest(in testAuthorization, clientID string) (AuthRequest, error) {
-	q := AuthRequest{ClientID: clientID}
-	if in.Principal != "" {
-		principal, err := a.principal(in.Principal)
-		if err != nil {
-			return q, err
-		}
-		if q.Policies, err = a.Registry.EffectivePolicies(principal, ""); err != nil {
-			return q, err
-		}
-		if id, ok := principal.Certificate(); ok {
-			q.CertificateID, q.Policies = id, a.Registry.PoliciesFor(id, clientID)
-		}
-	}
-	for _, name := range in.Add {
-		p, err := a.Registry.GetPolicy(name)
-		if err != nil {
-			return q, err
-		}
-		q.Policies = append(q.Policies, registry.PolicyDocument{Name: p.Name, Document: p.Document()})
-	}
-	q.Policies = slices.DeleteFunc(q.Policies, func(d registry.PolicyDocument) bool { return slices.Contains(in.Skip, d.Name) })
-	return q, nil
-}
-
 func (a *api) authResult(info authInfo, result AuthResult) object {
-	by := []policySummary{}
+	by := object{"policies": []object{}}
 	if result.Policy != "" {
-		by = append(by, a.policySummary(result.Policy))
+		by["policies"] = []object{a.policyName(result.Policy)}
 	}
 	out := object{"authInfo": info, "missingContextValues": []string{}}
 	switch {
 	case result.Allowed:
-		out["authDecision"], out["allowed"] = "ALLOWED", object{"policies": by}
+		return out.with(object{"authDecision": "ALLOWED", "allowed": by})
 	case result.Explicit:
-		out["authDecision"], out["denied"] = "EXPLICIT_DENY", object{"explicitDeny": object{"policies": by}}
-	default:
-		out["authDecision"], out["denied"] = "IMPLICIT_DENY", object{"implicitDeny": object{"policies": by}}
+		return out.with(object{"authDecision": "EXPLICIT_DENY", "denied": object{"explicitDeny": by}})
 	}
-	return out
+	return out.with(object{"authDecision": "IMPLICIT_DENY", "denied": object{"implicitDeny": by}})
 }

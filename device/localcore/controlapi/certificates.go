@@ -1,6 +1,11 @@
 package controlapi
 
 import (
+	"crypto/x509"
+	"encoding/pem"
+	"slices"
+
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -8,9 +13,8 @@ import (
 // characters.
 const maxCSR = 4096
 
-// statusOf returns the status that setAsActive selects.
-func statusOf(q *request) registry.CertificateStatus {
-	if q.flag("setAsActive") {
+func statusOf(active bool) registry.CertificateStatus {
+	if active {
 		return registry.Active
 	}
 	return registry.Inactive
@@ -18,78 +22,164 @@ func statusOf(q *request) registry.CertificateStatus {
 
 // created returns what the operations that make a certificate answer.
 func (a *api) created(c registry.Certificate) object {
-	return object{"certificateArn": a.arn("cert/" + c.ID), "certificateId": c.ID, "certificatePem": c.PEM}
+	return a.ref("cert", "certificateId", c.ID).with(object{"certificatePem": c.PEM})
 }
 
 func keyPair(k Keys) object {
 	return object{"PublicKey": k.PublicKeyPEM, "PrivateKey": k.PrivateKeyPEM}
 }
 
-func (a *api) createKeysAndCertificate(q *request) (any, error) {
+func (a *api) createKeysAndCertificate(q *request, active bool) (object, error) {
 	keys, err := a.Issuer.IssueKeys(q.Context())
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: keys.CertificatePEM, Status: statusOf(q)})
-	out := a.created(c)
-	out["keyPair"] = keyPair(keys)
-	return out, err
+	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: keys.CertificatePEM, Status: statusOf(active)})
+	return a.created(c).with(object{"keyPair": keyPair(keys)}), err
 }
 
-func (a *api) createCertificateFromCSR(q *request, in struct {
-	CSR string `json:"certificateSigningRequest"`
-}) (any, error) {
-	if n := len(in.CSR); n == 0 || n > maxCSR {
+func (a *api) createCertificateFromCSR(q *request, active bool, csr string) (object, error) {
+	if n := len(csr); n == 0 || n > maxCSR {
 		return nil, invalid("a certificate signing request of %d characters, it must have 1 to %d", n, maxCSR)
 	}
-	issued, err := a.Issuer.IssueCSR(q.Context(), in.CSR)
+	issued, err := a.Issuer.IssueCSR(q.Context(), csr)
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: issued, Status: statusOf(q)})
+	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: issued, Status: statusOf(active)})
 	return a.created(c), err
 }
 
-func (a *api) registerCertificateWithoutCA(_ *request, in struct {
-	PEM    string                     `json:"certificatePem"`
-	Status registry.CertificateStatus `json:"status"`
-}) (any, error) {
-	if err := checkRegistered(in.Status); err != nil {
+func (a *api) registerCertificateWithoutCA(text string, status registry.CertificateStatus) (object, error) {
+	if err := checkRegistered(status); err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: in.PEM, Status: in.Status, Mode: registry.SNIOnly})
-	return object{"certificateArn": a.arn("cert/" + c.ID), "certificateId": c.ID}, err
+	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: text, Status: status, Mode: registry.SNIOnly})
+	return a.ref("cert", "certificateId", c.ID), err
 }
 
 // checkRegistered checks the status that a certificate is to be registered with.
 func checkRegistered(status registry.CertificateStatus) error {
-	switch status {
-	case "", registry.Active, registry.Inactive, registry.Revoked:
-		return nil
+	if !slices.Contains([]registry.CertificateStatus{"", registry.Active, registry.Inactive, registry.Revoked}, status) {
+		return invalid("status %q must be ACTIVE, INACTIVE or REVOKED", clip(string(status)))
 	}
-	return invalid("status %q must be ACTIVE, INACTIVE or REVOKED", clip(string(status)))
+	return nil
 }
+
+func certificateAge(c registry.Certificate) string { return ageKey(c.Created, c.ID) }
 
 // certificateSummary returns what a description and a list have in common.
 func (a *api) certificateSummary(c registry.Certificate) object {
-	return object{
-		"certificateArn": a.arn("cert/" + c.ID), "certificateId": c.ID,
-		"status": c.Status, "certificateMode": c.Mode, "creationDate": epoch(c.Created),
-	}
+	return a.ref("cert", "certificateId", c.ID).with(object{"status": c.Status, "certificateMode": c.Mode, "creationDate": epoch(c.Created)})
 }
 
-func (a *api) describeCertificate(q *request) (any, error) {
-	c, err := a.Registry.DescribeCertificate(q.path("certificateId"))
-	out := a.certificateSummary(c).optional("caCertificateId", c.CAID)
-	a.describe(out, c)
-	out["transferData"] = object{}
-	return object{"certificateDescription": out}, err
+func (a *api) certificateDescription(c registry.Certificate) object {
+	return object{"certificateDescription": a.certificateSummary(c).with(a.description(c)).
+		with(object{"transferData": object{}}).optional("caCertificateId", c.CAID)}
 }
 
-// describe adds what the descriptions of certificates and of CA certificates have
+// description returns what the descriptions of certificates and of CA certificates have
 // in common.
-func (a *api) describe(out object, c registry.Certificate) {
-	out.optional("generationId", c.GenerationID)
-	out["certificatePem"], out["ownedBy"], out["lastModifiedDate"], out["customerVersion"] = c.PEM, a.Account, epoch(c.Modified), c.Version
-	out["validity"] = object{"notBefore": epoch(c.NotBefore), "notAfter": epoch(c.NotAfter)}
+func (a *api) description(c registry.Certificate) object {
+	return object{
+		"certificatePem": c.PEM, "ownedBy": a.Account, "lastModifiedDate": epoch(c.Modified), "customerVersion": c.Version,
+		"validity": object{"notBefore": epoch(c.NotBefore), "notAfter": epoch(c.NotAfter)},
+	}.optional("generationId", c.GenerationID)
+}
+
+func (a *api) registerCACertificate(active, auto bool, text, verification string, c *registry.RegistrationConfig, mode registry.CertificateMode) (object, error) {
+	id := ""
+	if block, _ := pem.Decode([]byte(text)); block != nil {
+		id = awsiot.CertificateID(&x509.Certificate{Raw: block.Bytes})
+	}
+	_, err := a.Registry.RegisterCACertificate(registry.NewCACertificate{
+		PEM: text, VerificationPEM: verification, Mode: mode, Active: active, AutoRegistration: auto, Registration: c,
+	})
+	return a.ref("cacert", "certificateId", id), err
+}
+
+func caAge(c registry.CACertificate) string { return certificateAge(c.Certificate) }
+
+// caSummary returns what a description and a list have in common.
+func (a *api) caSummary(c registry.CACertificate) object {
+	return a.ref("cacert", "certificateId", c.Certificate.ID).with(object{"status": c.Certificate.Status, "creationDate": epoch(c.Certificate.Created)})
+}
+
+func (a *api) caDescription(c registry.CACertificate) object {
+	auto := "DISABLE"
+	if c.AutoRegistration {
+		auto = "ENABLE"
+	}
+	out := a.caSummary(c).with(a.description(c.Certificate)).
+		with(object{"certificateMode": c.Certificate.Mode, "autoRegistrationStatus": auto})
+	return object{"certificateDescription": out}.optional("registrationConfig", c.Registration)
+}
+
+func (a *api) updateCACertificate(id string, status registry.CertificateStatus, auto string, c *registry.RegistrationConfig, remove bool) error {
+	u := registry.CACertificateUpdate{ID: id, Status: status, Registration: c, RemoveAutoRegistration: remove}
+	switch auto {
+	case "":
+	case "ENABLE", "DISABLE":
+		u.AutoRegistration = new(auto == "ENABLE")
+	default:
+		return invalid("newAutoRegistrationStatus %q must be ENABLE or DISABLE", clip(auto))
+	}
+	return a.Registry.UpdateCACertificate(u)
+}
+
+// registerCertificate takes the status, or active, its older form.
+func (a *api) registerCertificate(active bool, text, ca string, status registry.CertificateStatus) (object, error) {
+	if status == "" {
+		status = statusOf(active)
+	}
+	if err := checkRegistered(status); err != nil {
+		return nil, err
+	}
+	c, err := a.Registry.RegisterCertificate(registry.NewCertificate{PEM: text, Status: status}, ca)
+	return a.ref("cert", "certificateId", c.ID), err
+}
+
+// providerOperations is the one operation that a certificate provider can take over.
+var providerOperations = []string{"CreateCertificateFromCsr"}
+
+func checkProviderOperations(operations []string) error {
+	if !slices.Equal(operations, providerOperations) {
+		return invalid("accountDefaultForOperations must be %q", providerOperations)
+	}
+	return nil
+}
+
+func providerName(p registry.CertificateProvider) string { return p.Name }
+
+func (a *api) providerSummary(p registry.CertificateProvider) object {
+	return a.ref("certificateprovider", "certificateProviderName", p.Name)
+}
+
+func (a *api) createCertificateProvider(name, function string, operations []string, _ string) (object, error) {
+	if err := checkProviderOperations(operations); err != nil {
+		return nil, err
+	}
+	p, err := a.Registry.CreateCertificateProvider(name, function)
+	return a.providerSummary(p), err
+}
+
+func (a *api) provider(p registry.CertificateProvider) object {
+	return a.providerSummary(p).with(object{
+		"lambdaFunctionArn": p.FunctionARN, "accountDefaultForOperations": providerOperations,
+		"creationDate": epoch(p.Created), "lastModifiedDate": epoch(p.Modified),
+	})
+}
+
+func (a *api) updateCertificateProvider(name, function string, operations []string) (out object, err error) {
+	if operations != nil {
+		err = checkProviderOperations(operations)
+	}
+	switch {
+	case err != nil:
+	case function == "":
+		_, err = a.Registry.DescribeCertificateProvider(name)
+	default:
+		err = a.Registry.UpdateCertificateProvider(name, function)
+	}
+	return a.providerSummary(registry.CertificateProvider{Name: name}), err
 }

@@ -28,9 +28,7 @@ import (
 	"example.com/fleety/device/localcore/tunnel"
 )
 
-// A Config says what the API stands on. Registry, Partition, Region and
-// Account are required. An operation whose part is nil answers
-// ServiceUnavailableException.
+// A Config says what the API stands on. All but Quotas and Log is required.
 type Config struct {
 	Registry                   *registry.Registry
 	Partition, Region, Account string

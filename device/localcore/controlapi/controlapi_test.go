@@ -20,9 +20,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iotdataplane"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/controlapi"
+	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/rules"
+	"example.com/fleety/device/localcore/tunnel"
 )
 
 const (
@@ -102,6 +106,16 @@ func (c *core) Subscriptions(string) (map[string]byte, bool) { return nil, false
 
 func (c *core) SendDirect(context.Context, string, *broker.Message, bool) error { return c.reject }
 
+func (c *core) RequestShadow(context.Context, awsiot.ShadowTopic, []byte) ([]byte, error) {
+	return []byte("{}"), c.reject
+}
+
+func (c *core) NamedShadows(string) []string { return nil }
+
+func (c *core) HasThing(string) bool { return false }
+
+func (c *core) Members(string) ([]string, bool) { return nil, false }
+
 // issue returns a new self-signed certificate in PEM form.
 func issue() string {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -156,9 +170,23 @@ func start(t *testing.T) *environment {
 }
 
 func handler(r *registry.Registry, c *core) http.Handler {
+	arn := func(resource string) string { return arnPrefix + resource }
+	all, err := jobs.Open(jobs.Config{Things: c, ARN: arn, Publish: func(jobs.Message) {}})
+	if err != nil {
+		panic(err)
+	}
+	topicRules, err := rules.Open(rules.Config{
+		Account: account, Publish: func(rules.Message, byte) error { return nil },
+		Thing: func(_, _ string) string { return "" }, HasFunction: func(string) bool { return false },
+	})
+	if err != nil {
+		panic(err)
+	}
 	return controlapi.New(controlapi.Config{
 		Registry: r, Partition: "aws", Region: "us-east-1", Account: account, Endpoint: "localhost",
-		Issuer: c, Registrar: c, Authorizer: c, Broker: c, Publish: c.publish,
+		Issuer: c, Registrar: c, Authorizer: c, Broker: c, Publish: c.publish, Shadows: c,
+		Jobs: all, Rules: topicRules,
+		Tunnels: tunnel.New(tunnel.Config{ARN: arn, Region: "us-east-1", Publish: func(string, []byte) {}}),
 	})
 }
 

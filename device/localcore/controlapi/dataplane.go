@@ -11,9 +11,11 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -26,20 +28,20 @@ const (
 	userPropertiesHeader = "X-Amz-Mqtt5-User-Properties"
 )
 
-func (a *api) publish(q *request) (any, error) {
-	m, err := q.message(q.path("topic"))
+func (a *api) publish(q *request) error {
+	m, err := q.message()
 	if err == nil {
 		a.Publish(m)
 	}
-	return nil, err
+	return err
 }
 
 // message returns the message that a request publishes.
-func (q *request) message(topic string) (m *broker.Message, err error) {
+func (q *request) message() (m *broker.Message, err error) {
 	m = &broker.Message{
-		Topic: topic, Payload: q.body, QoS: byte(q.number("qos")), Retain: q.flag("retain"),
-		ContentType: q.query("contentType"), ResponseTopic: q.query("responseTopic"),
-		Expiry: time.Duration(q.number("messageExpiry")) * time.Second,
+		Topic: value[string](q, "topic"), Payload: q.body, QoS: value[byte](q, "qos"), Retain: value[bool](q, "retain"),
+		ContentType: value[string](q, "contentType"), ResponseTopic: value[string](q, "responseTopic"),
+		Expiry: value[time.Duration](q, "messageExpiry") * time.Second,
 	}
 	switch format := q.Header.Get(formatHeader); format {
 	case "", "UNSPECIFIED_BYTES":
@@ -85,61 +87,52 @@ func userProperties(h http.Header) ([]broker.UserProperty, error) {
 	return out, nil
 }
 
-func (a *api) retainedMessage(q *request) (any, error) {
-	topic := q.path("topic")
+func (a *api) retainedMessage(topic string) (object, error) {
 	m, ok := a.Broker.Retained(topic)
 	if !ok {
 		return nil, registry.Reject(registry.CodeNotFound, "There is no retained message on topic %q.", clip(topic))
 	}
-	out := object{"topic": m.Topic, "payload": m.Payload, "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
-	if m.Payload == nil {
-		out["payload"] = []byte{}
+	out := object{"topic": m.Topic, "payload": slices.Concat([]byte{}, m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
+	if len(m.UserProperties) == 0 {
+		return out, nil
 	}
-	if len(m.UserProperties) > 0 {
-		properties, err := json.Marshal(convert(m.UserProperties, func(p broker.UserProperty) map[string]string {
-			return map[string]string{p.Key: p.Value}
-		}))
-		if err != nil {
-			return nil, err
-		}
-		out["userProperties"] = properties
-	}
-	return out, nil
+	properties, err := json.Marshal(convert(m.UserProperties, func(p broker.UserProperty) map[string]string {
+		return map[string]string{p.Key: p.Value}
+	}))
+	return out.with(object{"userProperties": properties}), err
 }
 
-func (a *api) listRetainedMessages(q *request) (any, error) {
-	return list(q, "retainedTopics", a.Broker.AllRetained(), func(m *broker.Message) string { return m.Topic },
-		func(m *broker.Message) object {
-			return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
-		})
-}
+func (a *api) retainedMessages() []*broker.Message { return a.Broker.AllRetained() }
 
-// clientID returns the client id in the path.
-func (q *request) clientID() (string, error) {
-	id := q.path("clientId")
-	if strings.HasPrefix(id, "$") || len(id) > maxClientID {
-		return "", invalid("client id %q begins with a $ or has more than %d bytes", clip(id), maxClientID)
-	}
-	return id, nil
+func retainedTopic(m *broker.Message) string { return m.Topic }
+
+func retainedSummary(m *broker.Message) object {
+	return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
 }
 
 const maxClientID = 128
+
+func checkClientID(id string) error {
+	if strings.HasPrefix(id, "$") || len(id) > maxClientID {
+		return invalid("client id %q begins with a $ or has more than %d bytes", clip(id), maxClientID)
+	}
+	return nil
+}
 
 func noConnection(id string) error {
 	return registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))
 }
 
-func (a *api) deleteConnection(q *request) (any, error) {
-	id, err := q.clientID()
-	if err == nil && !a.Broker.Disconnect(id, q.flag("cleanSession"), q.flag("preventWillMessage")) {
+func (a *api) deleteConnection(id string, cleanSession, preventWill bool) error {
+	err := checkClientID(id)
+	if err == nil && !a.Broker.Disconnect(id, cleanSession, preventWill) {
 		err = noConnection(id)
 	}
-	return nil, err
+	return err
 }
 
-func (a *api) getConnection(q *request) (any, error) {
-	id, err := q.clientID()
-	if err != nil {
+func (a *api) connection(id string, socket bool) (object, error) {
+	if err := checkClientID(id); err != nil {
 		return nil, err
 	}
 	c, found := a.Broker.ConnectionState(id)
@@ -156,28 +149,30 @@ func (a *api) getConnection(q *request) (any, error) {
 	case !c.Since.IsZero():
 		out["disconnectedSince"] = c.Since.UnixMilli()
 	}
-	if q.flag("includeSocketInformation") && c.Source.IsValid() {
+	if socket && c.Source.IsValid() {
 		out["sourceIp"], out["sourcePort"] = c.Source.Addr(), c.Source.Port()
 		out["targetIp"], out["targetPort"] = c.Target.Addr(), c.Target.Port()
 	}
 	return out, nil
 }
 
-func (a *api) listSubscriptions(q *request) (any, error) {
-	id, err := q.clientID()
-	if err != nil {
+func (a *api) listSubscriptions(q *request, id string) (object, error) {
+	if err := checkClientID(id); err != nil {
 		return nil, err
 	}
-	if n := q.number("maxResults"); n > maxSubscriptionPage {
-		return nil, invalid("maxResults is %d, it must be a number from 1 to %d", n, maxSubscriptionPage)
+	const most, usual = 200, 20
+	switch n := value[int](q, "maxResults"); {
+	case n > most:
+		return nil, invalid("maxResults is %d, it must be a number from 1 to %d", n, most)
+	case n == 0:
+		q.members["maxResults"] = strconv.AppendInt(nil, usual, 10)
 	}
 	qos, found := a.Broker.Subscriptions(id)
 	if !found {
 		return nil, noConnection(id)
 	}
-	return list(q, "subscriptions", slices.Collect(maps.Keys(qos)), self, func(filter string) object {
-		return object{"topicFilter": filter, "qos": qos[filter]}
-	})
+	show := func(filter string) object { return object{"topicFilter": filter, "qos": qos[filter]} }
+	return page("subscriptions", self, show)(q, slices.Collect(maps.Keys(qos)))
 }
 
 const (
@@ -192,22 +187,22 @@ func payloadTooLarge(most int) error {
 	}
 }
 
-func (a *api) sendDirectMessage(q *request) (any, error) {
-	id, err := q.clientID()
-	if err != nil {
+func (a *api) sendDirectMessage(q *request) (object, error) {
+	id := value[string](q, "clientId")
+	if err := checkClientID(id); err != nil {
 		return nil, err
 	}
 	if len(q.body) > maxPayload {
 		return nil, payloadTooLarge(maxPayload)
 	}
-	m, err := q.message(q.query("topic"))
+	m, err := q.message()
 	if err != nil {
 		return nil, err
 	}
-	timeout := time.Duration(cmp.Or(q.number("timeout"), confirmTimeout)) * time.Second
+	timeout := cmp.Or(value[time.Duration](q, "timeout"), confirmTimeout) * time.Second
 	ctx, cancel := context.WithTimeout(q.Context(), timeout)
 	defer cancel()
-	switch err := a.Broker.SendDirect(ctx, id, m, q.flag("confirmation")); {
+	switch err := a.Broker.SendDirect(ctx, id, m, value[bool](q, "confirmation")); {
 	case err == nil:
 		return object{"message": "OK", "traceId": rand.Text()}, nil
 	case errors.Is(err, broker.ErrNotConnected):
@@ -220,3 +215,33 @@ func (a *api) sendDirectMessage(q *request) (any, error) {
 		return nil, registry.Reject(registry.CodeThrottling, "%v", err)
 	}
 }
+
+// Shadows carries out shadow requests, and publishes what the Device Shadow
+// service says of them over MQTT.
+type Shadows interface {
+	// RequestShadow returns the response document. A rejected request returns a
+	// [*awsiot.ShadowError].
+	RequestShadow(ctx context.Context, t awsiot.ShadowTopic, payload []byte) (document []byte, err error)
+	// NamedShadows returns the names of a thing's named shadows, sorted.
+	NamedShadows(thing string) []string
+}
+
+// shadowRequest returns what runs one operation of the Device Shadow service.
+func (a *api) shadowRequest(o awsiot.ShadowOperation) any {
+	return func(q *request, thing string, shadow *string) (json.RawMessage, error) {
+		t := awsiot.ShadowTopic{Thing: thing, Operation: o}
+		if !awsiot.ValidThingName(thing) {
+			return nil, invalid("thing name %q must have %s", clip(thing), awsiot.ThingNameRule)
+		}
+		if shadow != nil {
+			if t.Shadow = *shadow; !awsiot.ValidShadowName(t.Shadow) {
+				return nil, invalid("shadow name %q must have %s", clip(t.Shadow), awsiot.ShadowNameRule)
+			}
+		}
+		return a.Shadows.RequestShadow(q.Context(), t, q.body)
+	}
+}
+
+func (a *api) namedShadows(thing string) []string { return a.Shadows.NamedShadows(thing) }
+
+func withTimestamp(list object) object { return list.with(object{"timestamp": time.Now().Unix()}) }

@@ -9,252 +9,225 @@ import (
 	"golang.org/x/time/rate"
 
 	"example.com/fleety/device/awsiot"
-	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/jobs"
 )
-
-// An operation is one call of the API: AWS's name, the pattern of its method
-// and path, and what it does. The result is written as JSON, nil as no body.
-type operation struct {
-	name, pattern string
-	query         string // the names of its query parameters, separated by spaces
-	run           func(*request) (any, error)
-}
-
-// takes reports whether the operation has the query parameter.
-func (o operation) takes(name string) bool { return slices.Contains(strings.Fields(o.query), name) }
 
 // Query parameters of lists, in the two forms that AWS IoT has.
 const (
-	paged  = "maxResults nextToken"
-	marked = "pageSize marker"
+	paged  = "maxResults&nextToken"
+	marked = "pageSize&marker&isAscendingOrder"
 )
 
-// operations lists the operations that are emulated. Names, paths and query
-// parameters are those of AWS's models.
+// operations lists the operations that are emulated. Names, paths and parameters
+// are those of AWS's models.
 func (a *api) operations() []operation {
+	r := a.Registry
 	return []operation{
-		{"CreateThing", "POST /things/{thingName}", "", with(a.createThing)},
-		{"DescribeThing", "GET /things/{thingName}", "", a.describeThing},
-		{"UpdateThing", "PATCH /things/{thingName}", "", with(a.updateThing)},
-		{"DeleteThing", "DELETE /things/{thingName}", "expectedVersion", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteThing(q.path("thingName"), q.number("expectedVersion"))
-		}},
-		{"ListThings", "GET /things", paged + " attributeName attributeValue thingTypeName usePrefixAttributeValue", a.listThings},
-		{"RegisterThing", "POST /things", "", needs("provisioning", a.Registrar != nil, with(a.registerThing))},
+		op("CreateThing", "POST /things/{thingName} thingTypeName billingGroupName attributePayload", a.createThing),
+		op("DescribeThing", "GET /things/{thingName}", r.DescribeThing, a.thingDescription),
+		op("UpdateThing", "PATCH /things/{thingName} thingTypeName removeThingType attributePayload expectedVersion", a.updateThing),
+		op("DeleteThing", "DELETE /things/{thingName}?expectedVersion", r.DeleteThing),
+		op("ListThings", "GET /things?attributeName&attributeValue&thingTypeName&usePrefixAttributeValue&"+paged,
+			a.listThings, page("things", thingName, a.thing)),
 
-		{"CreateThingType", "POST /thing-types/{thingTypeName}", "", with(a.createThingType)},
-		{"DescribeThingType", "GET /thing-types/{thingTypeName}", "", a.describeThingType},
-		{"UpdateThingType", "PATCH /thing-types/{thingTypeName}", "", with(a.updateThingType)},
-		{"DeprecateThingType", "POST /thing-types/{thingTypeName}/deprecate", "", with(a.deprecateThingType)},
-		{"DeleteThingType", "DELETE /thing-types/{thingTypeName}", "", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteThingType(q.path("thingTypeName"))
-		}},
-		{"ListThingTypes", "GET /thing-types", paged + " thingTypeName", func(q *request) (any, error) {
-			return list(q, "thingTypes", a.Registry.ListThingTypes(q.query("thingTypeName")),
-				func(t registry.ThingType) string { return t.Name }, a.thingType)
-		}},
+		tagged(op("CreateThingType", "POST /thing-types/{thingTypeName} thingTypeProperties", newThingType, r.CreateThingType, a.thingTypeCreated)),
+		op("DescribeThingType", "GET /thing-types/{thingTypeName}", r.DescribeThingType, a.thingTypeDescription),
+		op("UpdateThingType", "PATCH /thing-types/{thingTypeName} thingTypeProperties", newThingType, r.UpdateThingType),
+		op("DeprecateThingType", "POST /thing-types/{thingTypeName}/deprecate undoDeprecate", r.DeprecateThingType),
+		op("DeleteThingType", "DELETE /thing-types/{thingTypeName}", r.DeleteThingType),
+		op("ListThingTypes", "GET /thing-types?thingTypeName&"+paged, r.ListThingTypes, page("thingTypes", thingTypeName, a.thingType)),
 
-		{"CreateThingGroup", "POST /thing-groups/{thingGroupName}", "", with(a.createThingGroup)},
-		{"DescribeThingGroup", "GET /thing-groups/{thingGroupName}", "", a.describeThingGroup},
-		{"UpdateThingGroup", "PATCH /thing-groups/{thingGroupName}", "", with(a.updateThingGroup)},
-		{"DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}", "expectedVersion", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteThingGroup(q.path("thingGroupName"), q.number("expectedVersion"))
-		}},
-		{"ListThingGroups", "GET /thing-groups", paged + " parentGroup namePrefixFilter recursive", a.listThingGroups},
-		{"AddThingToThingGroup", "PUT /thing-groups/addThingToThingGroup", "", change[addition](a, a.Registry.AddThingToThingGroup)},
-		{"RemoveThingFromThingGroup", "PUT /thing-groups/removeThingFromThingGroup", "", change[thingAndGroup](a, a.Registry.RemoveThingFromThingGroup)},
-		{"UpdateThingGroupsForThing", "PUT /thing-groups/updateThingGroupsForThing", "", with(a.updateThingGroupsForThing)},
-		{"ListThingGroupsForThing", "GET /things/{thingName}/thing-groups", paged, func(q *request) (any, error) {
-			return listOf(q, "thingGroups", self, a.groupName)(a.Registry.ListThingGroupsForThing(q.path("thingName")))
-		}},
-		{"ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things", paged + " recursive", func(q *request) (any, error) {
-			return listOf(q, "things", self, self)(a.Registry.ListThingsInThingGroup(q.path("thingGroupName"), q.flag("recursive")))
-		}},
+		tagged(op("CreateThingGroup", "POST /thing-groups/{thingGroupName} parentGroupName thingGroupProperties", a.createThingGroup)),
+		op("DescribeThingGroup", "GET /thing-groups/{thingGroupName}", r.DescribeThingGroup, a.thingGroup),
+		op("UpdateThingGroup", "PATCH /thing-groups/{thingGroupName} thingGroupProperties expectedVersion", a.updateThingGroup),
+		op("DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}?expectedVersion", r.DeleteThingGroup),
+		op("ListThingGroups", "GET /thing-groups?parentGroup&namePrefixFilter&recursive&"+paged,
+			a.listThingGroups, page("thingGroups", self, a.groupSummary)),
+		// An addition may override dynamic groups, of which there are none.
+		op("AddThingToThingGroup", "PUT /thing-groups/addThingToThingGroup thingName thingArn thingGroupName thingGroupArn overrideDynamicGroups",
+			func(thing, thingARN, group, groupARN string, _ bool) (string, string, error) {
+				return a.membership("thinggroup")(thing, thingARN, group, groupARN)
+			}, r.AddThingToThingGroup),
+		op("RemoveThingFromThingGroup", "PUT /thing-groups/removeThingFromThingGroup thingName thingArn thingGroupName thingGroupArn",
+			a.membership("thinggroup"), r.RemoveThingFromThingGroup),
+		op("UpdateThingGroupsForThing", "PUT /thing-groups/updateThingGroupsForThing thingName thingGroupsToAdd thingGroupsToRemove overrideDynamicGroups",
+			func(thing string, add, remove []string, _ bool) error {
+				return r.UpdateThingGroupsForThing(thing, add, remove)
+			}),
+		op("ListThingGroupsForThing", "GET /things/{thingName}/thing-groups?"+paged,
+			r.ListThingGroupsForThing, page("thingGroups", self, a.groupSummary)),
+		op("ListThingsInThingGroup", "GET /thing-groups/{thingGroupName}/things?recursive&"+paged,
+			r.ListThingsInThingGroup, page("things", self, self)),
 
-		{"CreateBillingGroup", "POST /billing-groups/{billingGroupName}", "", with(a.createBillingGroup)},
-		{"DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", "", a.describeBillingGroup},
-		{"UpdateBillingGroup", "PATCH /billing-groups/{billingGroupName}", "", with(a.updateBillingGroup)},
-		{"DeleteBillingGroup", "DELETE /billing-groups/{billingGroupName}", "expectedVersion", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteBillingGroup(q.path("billingGroupName"), q.number("expectedVersion"))
-		}},
-		{"ListBillingGroups", "GET /billing-groups", paged + " namePrefixFilter", a.listBillingGroups},
-		{"AddThingToBillingGroup", "PUT /billing-groups/addThingToBillingGroup", "", change[thingAndBillingGroup](a, a.Registry.AddThingToBillingGroup)},
-		{"RemoveThingFromBillingGroup", "PUT /billing-groups/removeThingFromBillingGroup", "", change[thingAndBillingGroup](a, a.Registry.RemoveThingFromBillingGroup)},
-		{"ListThingsInBillingGroup", "GET /billing-groups/{billingGroupName}/things", paged, func(q *request) (any, error) {
-			return listOf(q, "things", self, self)(a.Registry.ListThingsInBillingGroup(q.path("billingGroupName")))
-		}},
+		tagged(op("CreateBillingGroup", "POST /billing-groups/{billingGroupName} billingGroupProperties", a.createBillingGroup)),
+		op("DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", r.DescribeBillingGroup, a.billingGroup),
+		op("UpdateBillingGroup", "PATCH /billing-groups/{billingGroupName} billingGroupProperties expectedVersion", a.updateBillingGroup),
+		op("DeleteBillingGroup", "DELETE /billing-groups/{billingGroupName}?expectedVersion", r.DeleteBillingGroup),
+		op("ListBillingGroups", "GET /billing-groups?namePrefixFilter&"+paged,
+			r.ListBillingGroups, page("billingGroups", billingGroupName, a.billingGroupSummary)),
+		op("AddThingToBillingGroup", "PUT /billing-groups/addThingToBillingGroup thingName thingArn billingGroupName billingGroupArn",
+			a.membership("billinggroup"), r.AddThingToBillingGroup),
+		op("RemoveThingFromBillingGroup", "PUT /billing-groups/removeThingFromBillingGroup thingName thingArn billingGroupName billingGroupArn",
+			a.membership("billinggroup"), r.RemoveThingFromBillingGroup),
+		op("ListThingsInBillingGroup", "GET /billing-groups/{billingGroupName}/things?"+paged,
+			r.ListThingsInBillingGroup, page("things", self, self)),
 
-		{"TagResource", "POST /tags", "", with(a.tagResource)},
-		{"UntagResource", "POST /untag", "", with(a.untagResource)},
-		{"ListTagsForResource", "GET /tags", "resourceArn nextToken", a.listTagsForResource},
+		op("TagResource", "POST /tags resourceArn tags", a.tagResource),
+		op("UntagResource", "POST /untag resourceArn tagKeys", a.untagResource),
+		op("ListTagsForResource", "GET /tags?resourceArn&nextToken", a.tagsOf, page("tags", tagKey, self[tag])),
 
-		{"CreateKeysAndCertificate", "POST /keys-and-certificate", "setAsActive", needs("certificate authority", a.Issuer != nil, a.createKeysAndCertificate)},
-		{"CreateCertificateFromCsr", "POST /certificates", "setAsActive", needs("certificate authority", a.Issuer != nil, with(a.createCertificateFromCSR))},
-		{"RegisterCertificateWithoutCA", "POST /certificate/register-no-ca", "", with(a.registerCertificateWithoutCA)},
-		{"DescribeCertificate", "GET /certificates/{certificateId}", "", a.describeCertificate},
-		{"UpdateCertificate", "PUT /certificates/{certificateId}", "newStatus", func(q *request) (any, error) {
-			return nil, a.Registry.UpdateCertificate(q.path("certificateId"), registry.CertificateStatus(q.query("newStatus")))
-		}},
-		{"DeleteCertificate", "DELETE /certificates/{certificateId}", "forceDelete", func(q *request) (any, error) {
-			return nil, a.Registry.DeleteCertificate(q.path("certificateId"), q.flag("forceDelete"))
-		}},
-		{"ListCertificates", "GET /certificates", marked + " isAscendingOrder", func(q *request) (any, error) {
-			return list(q, "certificates", a.Registry.ListCertificates(), certificateAge, a.certificateSummary)
-		}},
+		op("RegisterCertificateWithoutCA", "POST /certificate/register-no-ca certificatePem status", a.registerCertificateWithoutCA),
+		op("DescribeCertificate", "GET /certificates/{certificateId}", r.DescribeCertificate, a.certificateDescription),
+		op("UpdateCertificate", "PUT /certificates/{certificateId}?newStatus", r.UpdateCertificate),
+		op("DeleteCertificate", "DELETE /certificates/{certificateId}?forceDelete", r.DeleteCertificate),
+		op("ListCertificates", "GET /certificates?"+marked, r.ListCertificates, page("certificates", certificateAge, a.certificateSummary)),
 
-		{"GetRegistrationCode", "GET /registrationcode", "", a.registrationCode},
-		{"DeleteRegistrationCode", "DELETE /registrationcode", "", func(*request) (any, error) {
-			return object{}, a.Registry.DeleteRegistrationCode()
-		}},
-		{"RegisterCACertificate", "POST /cacertificate", "setAsActive allowAutoRegistration", with(a.registerCACertificate)},
-		{"DescribeCACertificate", "GET /cacertificate/{certificateId}", "", a.describeCACertificate},
-		{"UpdateCACertificate", "PUT /cacertificate/{certificateId}", "newStatus newAutoRegistrationStatus", with(a.updateCACertificate)},
-		{"DeleteCACertificate", "DELETE /cacertificate/{certificateId}", "", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteCACertificate(q.path("certificateId"))
-		}},
-		{"ListCACertificates", "GET /cacertificates", marked + " isAscendingOrder templateName", func(q *request) (any, error) {
-			return list(q, "certificates", a.Registry.ListCACertificates(q.query("templateName")),
-				func(c registry.CACertificate) string { return certificateAge(c.Certificate) }, a.caSummary)
-		}},
-		{"RegisterCertificate", "POST /certificate/register", "setAsActive", with(a.registerCertificate)},
-		{"ListCertificatesByCA", "GET /certificates-by-ca/{certificateId}", marked + " isAscendingOrder", func(q *request) (any, error) {
-			return list(q, "certificates", a.Registry.ListCertificatesByCA(q.path("certificateId")), certificateAge, a.certificateSummary)
-		}},
-		{"CreateCertificateProvider", "POST /certificate-providers/{certificateProviderName}", "", with(a.createCertificateProvider)},
-		{"DescribeCertificateProvider", "GET /certificate-providers/{certificateProviderName}", "", a.describeCertificateProvider},
-		{"UpdateCertificateProvider", "PUT /certificate-providers/{certificateProviderName}", "", with(a.updateCertificateProvider)},
-		{"DeleteCertificateProvider", "DELETE /certificate-providers/{certificateProviderName}", "", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteCertificateProvider(q.path("certificateProviderName"))
-		}},
-		{"ListCertificateProviders", "GET /certificate-providers/{$}", "nextToken isAscendingOrder", func(q *request) (any, error) {
-			return list(q, "certificateProviders", a.Registry.ListCertificateProviders(),
-				func(p registry.CertificateProvider) string { return p.Name },
-				func(p registry.CertificateProvider) object { return a.providerSummary(p.Name) })
-		}},
+		op("GetRegistrationCode", "GET /registrationcode", r.RegistrationCode, func(code string) object { return object{"registrationCode": code} }),
+		op("DeleteRegistrationCode", "DELETE /registrationcode", r.DeleteRegistrationCode),
+		tagged(op("RegisterCACertificate",
+			"POST /cacertificate?setAsActive&allowAutoRegistration caCertificate verificationCertificate registrationConfig certificateMode", a.registerCACertificate)),
+		op("DescribeCACertificate", "GET /cacertificate/{certificateId}", r.DescribeCACertificate, a.caDescription),
+		op("UpdateCACertificate", "PUT /cacertificate/{certificateId}?newStatus&newAutoRegistrationStatus registrationConfig removeAutoRegistration",
+			a.updateCACertificate),
+		op("DeleteCACertificate", "DELETE /cacertificate/{certificateId}", r.DeleteCACertificate),
+		op("ListCACertificates", "GET /cacertificates?templateName&"+marked, r.ListCACertificates, page("certificates", caAge, a.caSummary)),
+		op("RegisterCertificate", "POST /certificate/register?setAsActive certificatePem caCertificatePem status", a.registerCertificate),
+		op("ListCertificatesByCA", "GET /certificates-by-ca/{certificateId}?"+marked,
+			r.ListCertificatesByCA, page("certificates", certificateAge, a.certificateSummary)),
 
-		{"CreatePolicy", "POST /policies/{policyName}", "", with(a.createPolicy)},
-		{"GetPolicy", "GET /policies/{policyName}", "", a.getPolicy},
-		{"DeletePolicy", "DELETE /policies/{policyName}", "", func(q *request) (any, error) {
-			return nil, a.Registry.DeletePolicy(q.path("policyName"))
-		}},
-		{"ListPolicies", "GET /policies", marked + " isAscendingOrder", func(q *request) (any, error) {
-			return a.policiesByAge(q, a.Registry.ListPolicies())
-		}},
-		{"CreatePolicyVersion", "POST /policies/{policyName}/version", "setAsDefault", with(a.createPolicyVersion)},
-		{"ListPolicyVersions", "GET /policies/{policyName}/version", "", a.listPolicyVersions},
-		{"GetPolicyVersion", "GET /policies/{policyName}/version/{versionId}", "", a.getPolicyVersion},
-		{"SetDefaultPolicyVersion", "PATCH /policies/{policyName}/version/{versionId}", "", func(q *request) (any, error) {
-			return nil, a.Registry.SetDefaultPolicyVersion(q.path("policyName"), q.version())
-		}},
-		{"DeletePolicyVersion", "DELETE /policies/{policyName}/version/{versionId}", "", func(q *request) (any, error) {
-			return nil, a.Registry.DeletePolicyVersion(q.path("policyName"), q.version())
-		}},
+		tagged(op("CreateCertificateProvider", // idempotent, whatever its token
+			"POST /certificate-providers/{certificateProviderName} lambdaFunctionArn accountDefaultForOperations clientToken", a.createCertificateProvider)),
+		op("DescribeCertificateProvider", "GET /certificate-providers/{certificateProviderName}", r.DescribeCertificateProvider, a.provider),
+		op("UpdateCertificateProvider", "PUT /certificate-providers/{certificateProviderName} lambdaFunctionArn accountDefaultForOperations",
+			a.updateCertificateProvider),
+		op("DeleteCertificateProvider", "DELETE /certificate-providers/{certificateProviderName}", r.DeleteCertificateProvider),
+		op("ListCertificateProviders", "GET /certificate-providers/{$}?nextToken&isAscendingOrder",
+			r.ListCertificateProviders, page("certificateProviders", providerName, a.providerSummary)),
 
-		{"AttachPolicy", "PUT /target-policies/{policyName}", "", a.ofTarget(a.Registry.AttachPolicy)},
-		{"DetachPolicy", "POST /target-policies/{policyName}", "", a.ofTarget(a.Registry.DetachPolicy)},
-		{"ListAttachedPolicies", "POST /attached-policies/{target...}", marked + " recursive", a.listAttachedPolicies},
-		{"ListTargetsForPolicy", "POST /policy-targets/{policyName}", marked, func(q *request) (any, error) {
-			return listOf(q, "targets", a.targetARN, a.targetARN)(a.Registry.ListTargetsForPolicy(q.path("policyName")))
-		}},
-		{"AttachPrincipalPolicy", "PUT /principal-policies/{policyName}", "", a.ofPrincipal(a.Registry.AttachPolicy)},
-		{"DetachPrincipalPolicy", "DELETE /principal-policies/{policyName}", "", a.ofPrincipal(a.Registry.DetachPolicy)},
-		{"ListPrincipalPolicies", "GET /principal-policies", marked + " isAscendingOrder", a.listPrincipalPolicies},
-		{"ListPolicyPrincipals", "GET /policy-principals", marked + " isAscendingOrder", a.listPolicyPrincipals},
-		{"AttachThingPrincipal", "PUT /things/{thingName}/principals", "thingPrincipalType", a.attachThingPrincipal},
-		{"DetachThingPrincipal", "DELETE /things/{thingName}/principals", "", a.detachThingPrincipal},
-		{"ListThingPrincipals", "GET /things/{thingName}/principals", paged, func(q *request) (any, error) {
-			return attachments(q, "principals", certificateKey, a.certificateOf)(a.Registry.ListThingPrincipals(q.path("thingName")))
-		}},
-		{"ListThingPrincipalsV2", "GET /things/{thingName}/principals-v2", paged + " thingPrincipalType", a.listThingPrincipalsV2},
-		{"ListPrincipalThings", "GET /principals/things", paged, func(q *request) (any, error) {
-			return attachments(q, "things", thingKey, thingKey)(a.thingsOfPrincipal(q))
-		}},
-		{"ListPrincipalThingsV2", "GET /principals/things-v2", paged + " thingPrincipalType", a.listPrincipalThingsV2},
+		tagged(op("CreatePolicy", "POST /policies/{policyName} policyDocument", r.CreatePolicy, a.newPolicy)),
+		op("GetPolicy", "GET /policies/{policyName}", r.GetPolicy, a.policy),
+		op("DeletePolicy", "DELETE /policies/{policyName}", r.DeletePolicy),
+		op("ListPolicies", "GET /policies?"+marked, r.ListPolicies, page("policies", policyAge, a.policySummary)),
+		op("CreatePolicyVersion", "POST /policies/{policyName}/version?setAsDefault policyDocument", a.createPolicyVersion),
+		op("ListPolicyVersions", "GET /policies/{policyName}/version", r.GetPolicy, policyVersions),
+		op("GetPolicyVersion", "GET /policies/{policyName}/version/{versionId}", a.policyVersion),
+		op("SetDefaultPolicyVersion", "PATCH /policies/{policyName}/version/{versionId}", r.SetDefaultPolicyVersion),
+		op("DeletePolicyVersion", "DELETE /policies/{policyName}/version/{versionId}", r.DeletePolicyVersion),
 
-		{"CreateProvisioningTemplate", "POST /provisioning-templates", "", with(a.createProvisioningTemplate)},
-		{"DescribeProvisioningTemplate", "GET /provisioning-templates/{templateName}", "", a.describeProvisioningTemplate},
-		{"UpdateProvisioningTemplate", "PATCH /provisioning-templates/{templateName}", "", with(a.updateProvisioningTemplate)},
-		{"DeleteProvisioningTemplate", "DELETE /provisioning-templates/{templateName}", "", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteProvisioningTemplate(q.path("templateName"))
-		}},
-		{"ListProvisioningTemplates", "GET /provisioning-templates", paged, func(q *request) (any, error) {
-			return list(q, "templates", a.Registry.ListProvisioningTemplates(),
-				func(t registry.ProvisioningTemplate) string { return t.Name }, a.templateSummary)
-		}},
-		{"CreateProvisioningTemplateVersion", "POST /provisioning-templates/{templateName}/versions", "setAsDefault", with(a.createProvisioningTemplateVersion)},
-		{"ListProvisioningTemplateVersions", "GET /provisioning-templates/{templateName}/versions", paged, a.listProvisioningTemplateVersions},
-		{"DescribeProvisioningTemplateVersion", "GET /provisioning-templates/{templateName}/versions/{versionId}", "", a.describeProvisioningTemplateVersion},
-		{"DeleteProvisioningTemplateVersion", "DELETE /provisioning-templates/{templateName}/versions/{versionId}", "", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteProvisioningTemplateVersion(q.path("templateName"), q.version())
-		}},
-		{"CreateProvisioningClaim", "POST /provisioning-templates/{templateName}/provisioning-claim", "", needs("certificate authority", a.Issuer != nil, a.createProvisioningClaim)},
+		op("AttachPolicy", "PUT /target-policies/{policyName} target", a.onTarget(a.target, r.AttachPolicy)),
+		op("DetachPolicy", "POST /target-policies/{policyName} target", a.onTarget(a.target, r.DetachPolicy)),
+		op("ListAttachedPolicies", "POST /attached-policies/{target...}?recursive&pageSize&marker",
+			a.attachedPolicies, page("policies", self, a.policyName)),
+		op("ListTargetsForPolicy", "POST /policy-targets/{policyName}?pageSize&marker",
+			r.ListTargetsForPolicy, page("targets", a.targetARN, a.targetARN)),
+		// The older operations of principal policies, which AWS still offers.
+		op("AttachPrincipalPolicy", "PUT /principal-policies/{policyName} X-Amzn-Iot-Principal", a.onTarget(a.principal, r.AttachPolicy)),
+		op("DetachPrincipalPolicy", "DELETE /principal-policies/{policyName} X-Amzn-Iot-Principal", a.onTarget(a.principal, r.DetachPolicy)),
+		op("ListPrincipalPolicies", "GET /principal-policies?"+marked+" X-Amzn-Iot-Principal",
+			a.principalPolicies, page("policies", policyAge, a.policySummary)),
+		op("ListPolicyPrincipals", "GET /policy-principals?"+marked+" X-Amzn-Iot-Policy",
+			a.policyPrincipals, page("principals", a.targetAge, a.targetARN)),
+		op("AttachThingPrincipal", "PUT /things/{thingName}/principals?thingPrincipalType X-Amzn-Principal", a.attachThingPrincipal),
+		op("DetachThingPrincipal", "DELETE /things/{thingName}/principals X-Amzn-Principal", a.detachThingPrincipal),
+		op("ListThingPrincipals", "GET /things/{thingName}/principals?"+paged,
+			r.ListThingPrincipals, page("principals", attachedCertificate, a.attachedPrincipal)),
+		op("ListThingPrincipalsV2", "GET /things/{thingName}/principals-v2?thingPrincipalType&"+paged,
+			a.thingPrincipals, page("thingPrincipalObjects", attachedCertificate, a.thingPrincipal)),
+		op("ListPrincipalThings", "GET /principals/things?"+paged+" X-Amzn-Principal",
+			a.certificate, r.ListPrincipalThings, page("things", attachedThing, attachedThing)),
+		op("ListPrincipalThingsV2", "GET /principals/things-v2?thingPrincipalType&"+paged+" X-Amzn-Principal",
+			a.principalThings, page("principalThingObjects", attachedThing, principalThing)),
 
-		{"CreateRoleAlias", "POST /role-aliases/{roleAlias}", "", with(a.createRoleAlias)},
-		{"DescribeRoleAlias", "GET /role-aliases/{roleAlias}", "", a.describeRoleAlias},
-		{"UpdateRoleAlias", "PUT /role-aliases/{roleAlias}", "", with(a.updateRoleAlias)},
-		{"DeleteRoleAlias", "DELETE /role-aliases/{roleAlias}", "", func(q *request) (any, error) {
-			return object{}, a.Registry.DeleteRoleAlias(q.path("roleAlias"))
-		}},
-		{"ListRoleAliases", "GET /role-aliases", marked + " isAscendingOrder", a.listRoleAliases},
+		tagged(op("CreateProvisioningTemplate", "POST /provisioning-templates "+
+			"templateName description templateBody enabled provisioningRoleArn preProvisioningHook type", a.createProvisioningTemplate)),
+		op("DescribeProvisioningTemplate", "GET /provisioning-templates/{templateName}", r.DescribeProvisioningTemplate, a.template),
+		op("UpdateProvisioningTemplate", "PATCH /provisioning-templates/{templateName} "+
+			"description enabled defaultVersionId provisioningRoleArn preProvisioningHook removePreProvisioningHook", a.updateProvisioningTemplate),
+		op("DeleteProvisioningTemplate", "DELETE /provisioning-templates/{templateName}", r.DeleteProvisioningTemplate),
+		op("ListProvisioningTemplates", "GET /provisioning-templates?"+paged,
+			r.ListProvisioningTemplates, page("templates", templateName, a.templateSummary)),
+		op("CreateProvisioningTemplateVersion", "POST /provisioning-templates/{templateName}/versions?setAsDefault templateBody",
+			a.createProvisioningTemplateVersion),
+		op("ListProvisioningTemplateVersions", "GET /provisioning-templates/{templateName}/versions?"+paged,
+			r.DescribeProvisioningTemplate, listTemplateVersions),
+		op("DescribeProvisioningTemplateVersion", "GET /provisioning-templates/{templateName}/versions/{versionId}", a.describeTemplateVersion),
+		op("DeleteProvisioningTemplateVersion", "DELETE /provisioning-templates/{templateName}/versions/{versionId}",
+			r.DeleteProvisioningTemplateVersion),
 
-		{"DescribeEndpoint", "GET /endpoint", "endpointType", a.describeEndpoint},
-		{"UpdateEventConfigurations", "PATCH /event-configurations", "", with(a.updateEventConfigurations)},
-		{"DescribeEventConfigurations", "GET /event-configurations", "", a.describeEventConfigurations},
-		{"TestAuthorization", "POST /test-authorization", "clientId", needs("policy evaluation", a.Authorizer != nil, with(a.testAuthorization))},
-		{"GetEffectivePolicies", "POST /effective-policies", "thingName", with(a.effectivePolicies)},
+		tagged(op("CreateRoleAlias", "POST /role-aliases/{roleAlias} roleArn credentialDurationSeconds",
+			newRoleAlias, r.CreateRoleAlias, a.roleAlias)),
+		op("DescribeRoleAlias", "GET /role-aliases/{roleAlias}", r.DescribeRoleAlias, a.roleAliasDescription),
+		op("UpdateRoleAlias", "PUT /role-aliases/{roleAlias} roleArn credentialDurationSeconds", newRoleAlias, a.updateRoleAlias),
+		op("DeleteRoleAlias", "DELETE /role-aliases/{roleAlias}", r.DeleteRoleAlias),
+		op("ListRoleAliases", "GET /role-aliases?"+marked, r.ListRoleAliases, page("roleAliases", roleAliasAge, roleAliasName)),
 
-		{"Publish", "POST /topics/{topic...}", "qos retain contentType responseTopic messageExpiry", needs("broker", a.Publish != nil, a.publish)},
-		{"GetRetainedMessage", "GET /retainedMessage/{topic...}", "", needs("broker", a.Broker != nil, a.retainedMessage)},
-		{"ListRetainedMessages", "GET /retainedMessage", paged, needs("broker", a.Broker != nil, a.listRetainedMessages)},
-		{"DeleteConnection", "DELETE /connections/{clientId}", "cleanSession preventWillMessage", needs("broker", a.Broker != nil, a.deleteConnection)},
-		{"GetConnection", "GET /connections/{clientId}", "includeSocketInformation", needs("broker", a.Broker != nil, a.getConnection)},
-		{"ListSubscriptions", "GET /connections/{clientId}/subscriptions", paged, needs("broker", a.Broker != nil, a.listSubscriptions)},
-		{"SendDirectMessage", "POST /connections/{clientId}/messages", "topic confirmation timeout contentType responseTopic", needs("broker", a.Broker != nil, a.sendDirectMessage)},
+		op("DescribeEndpoint", "GET /endpoint?endpointType", a.describeEndpoint),
+		op("UpdateEventConfigurations", "PATCH /event-configurations eventConfigurations", a.updateEventConfigurations),
+		op("DescribeEventConfigurations", "GET /event-configurations", r.EventConfigurations, eventConfigurations),
+		op("GetEffectivePolicies", "POST /effective-policies?thingName principal", a.effectivePolicies),
 
-		{"GetThingShadow", "GET /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.GetShadow)},
-		{"UpdateThingShadow", "POST /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.UpdateShadow)},
-		{"DeleteThingShadow", "DELETE /things/{thingName}/shadow", "name", a.shadowRequest(awsiot.DeleteShadow)},
-		{"ListNamedShadowsForThing", "GET /api/things/shadow/ListNamedShadowsForThing/{thingName}", "pageSize nextToken", needs("Device Shadow service", a.Shadows != nil, a.listNamedShadows)},
+		op("RegisterThing", "POST /things templateBody parameters", a.registerThing),
 
-		{"CreateJob", "PUT /jobs/{jobId}", "", a.jobsOf(with(a.createJob))},
-		{"DescribeJob", "GET /jobs/{jobId}", "", a.jobsOf(a.describeJob)},
-		{"UpdateJob", "PATCH /jobs/{jobId}", "", a.jobsOf(with(a.updateJob))},
-		{"DeleteJob", "DELETE /jobs/{jobId}", "force", a.jobsOf(a.deleteJob)},
-		{"CancelJob", "PUT /jobs/{jobId}/cancel", "force", a.jobsOf(with(a.cancelJob))},
-		{"AssociateTargetsWithJob", "POST /jobs/{jobId}/targets", "", a.jobsOf(with(a.associateTargets))},
-		{"GetJobDocument", "GET /jobs/{jobId}/job-document", "", a.jobsOf(a.jobDocument)},
-		{"ListJobs", "GET /jobs", paged + " status targetSelection thingGroupName", a.jobsOf(a.listJobs)},
-		{"ListJobExecutionsForJob", "GET /jobs/{jobId}/things", paged + " status", a.jobsOf(a.listJobExecutionsForJob)},
-		{"ListJobExecutionsForThing", "GET /things/{thingName}/jobs", paged + " status jobId", a.jobsOf(a.listJobExecutionsForThing)},
-		{"DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}", "executionNumber", a.jobsOf(a.describeJobExecution)},
-		{"CancelJobExecution", "PUT /things/{thingName}/jobs/{jobId}/cancel", "force", a.jobsOf(with(a.cancelJobExecution))},
-		{"DeleteJobExecution", "DELETE /things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}", "force", a.jobsOf(a.deleteJobExecution)},
+		op("CreateKeysAndCertificate", "POST /keys-and-certificate?setAsActive", a.createKeysAndCertificate),
+		op("CreateCertificateFromCsr", "POST /certificates?setAsActive certificateSigningRequest", a.createCertificateFromCSR),
+		op("CreateProvisioningClaim", "POST /provisioning-templates/{templateName}/provisioning-claim", a.createProvisioningClaim),
+
+		op("TestAuthorization", "POST /test-authorization?clientId principal authInfos policyNamesToAdd policyNamesToSkip", a.testAuthorization),
+
+		op("Publish", "POST /topics/{topic...}?qos&retain&contentType&responseTopic&messageExpiry", a.publish),
+
+		op("GetRetainedMessage", "GET /retainedMessage/{topic...}", a.retainedMessage),
+		op("ListRetainedMessages", "GET /retainedMessage?"+paged, a.retainedMessages, page("retainedTopics", retainedTopic, retainedSummary)),
+
+		op("DeleteConnection", "DELETE /connections/{clientId}?cleanSession&preventWillMessage", a.deleteConnection),
+		op("GetConnection", "GET /connections/{clientId}?includeSocketInformation", a.connection),
+		op("ListSubscriptions", "GET /connections/{clientId}/subscriptions?"+paged, a.listSubscriptions),
+		op("SendDirectMessage", "POST /connections/{clientId}/messages?topic&confirmation&timeout&contentType&responseTopic", a.sendDirectMessage),
+
+		op("GetThingShadow", "GET /things/{thingName}/shadow?name", a.shadowRequest(awsiot.GetShadow)),
+		op("UpdateThingShadow", "POST /things/{thingName}/shadow?name", a.shadowRequest(awsiot.UpdateShadow)),
+		op("DeleteThingShadow", "DELETE /things/{thingName}/shadow?name", a.shadowRequest(awsiot.DeleteShadow)),
+		op("ListNamedShadowsForThing", "GET /api/things/shadow/ListNamedShadowsForThing/{thingName}?pageSize&nextToken",
+			a.namedShadows, page("results", self, self[string]), withTimestamp),
+
+		tagged(op("CreateJob", "PUT /jobs/{jobId} *", a.Jobs.CreateJob, jobSummary)),
+		op("DescribeJob", "GET /jobs/{jobId}", a.Jobs.DescribeJob, func(j jobs.Job, _ string) object { return object{"job": j} }),
+		op("UpdateJob", "PATCH /jobs/{jobId} *", a.Jobs.UpdateJob),
+		op("DeleteJob", "DELETE /jobs/{jobId}?force", a.deleteJob),
+		op("CancelJob", "PUT /jobs/{jobId}/cancel?force reasonCode comment", a.cancelJob),
+		op("AssociateTargetsWithJob", "POST /jobs/{jobId}/targets targets comment", a.Jobs.AssociateTargetsWithJob, jobSummary),
+		op("GetJobDocument", "GET /jobs/{jobId}/job-document",
+			a.Jobs.DescribeJob, func(_ jobs.Job, document string) object { return object{"document": document} }),
+		op("ListJobs", "GET /jobs?status&targetSelection&thingGroupName&"+paged, a.listJobs, page("jobs", newestJob, jobListed)),
+		op("ListJobExecutionsForJob", "GET /jobs/{jobId}/things?status&"+paged,
+			a.executionsOfJob, page("executionSummaries", executionKey, a.executionOfThing)),
+		op("ListJobExecutionsForThing", "GET /things/{thingName}/jobs?status&jobId&"+paged,
+			a.executionsOfThing, page("executionSummaries", executionKey, executionOfJob)),
+		op("DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}?executionNumber", a.jobExecution),
+		op("CancelJobExecution", "PUT /things/{thingName}/jobs/{jobId}/cancel?force expectedVersion statusDetails", a.cancelJobExecution),
+		op("DeleteJobExecution", "DELETE /things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}?force", a.deleteJobExecution),
 		// Of the jobs data plane; see byPlane.
-		{"GetPendingJobExecutions", "GET /things/{thingName}/jobs", "", a.deviceJobs(awsiot.GetPendingJobExecutions)},
-		{"StartNextPendingJobExecution", "PUT /things/{thingName}/jobs/$next", "", a.deviceJobs(awsiot.StartNextPendingJobExecution)},
-		{"DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}", "executionNumber includeJobDocument", a.deviceJobs(awsiot.DescribeJobExecution)},
-		{"UpdateJobExecution", "POST /things/{thingName}/jobs/{jobId}", "", a.deviceJobs(awsiot.UpdateJobExecution)},
+		op("GetPendingJobExecutions", "GET /things/{thingName}/jobs", a.deviceJobs(awsiot.GetPendingJobExecutions)),
+		op("StartNextPendingJobExecution", "PUT /things/{thingName}/jobs/$next", a.deviceJobs(awsiot.StartNextPendingJobExecution)),
+		op("DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}?executionNumber&includeJobDocument",
+			a.deviceJobs(awsiot.DescribeJobExecution)),
+		op("UpdateJobExecution", "POST /things/{thingName}/jobs/{jobId}", a.deviceJobs(awsiot.UpdateJobExecution)),
 
-		{"CreateTopicRule", "POST /rules/{ruleName}", "", a.rulesOf(with(a.createTopicRule))},
-		{"GetTopicRule", "GET /rules/{ruleName}", "", a.rulesOf(a.topicRule)},
-		{"ReplaceTopicRule", "PATCH /rules/{ruleName}", "", a.rulesOf(with(a.replaceTopicRule))},
-		{"DeleteTopicRule", "DELETE /rules/{ruleName}", "", a.rulesOf(a.deleteTopicRule)},
-		{"EnableTopicRule", "POST /rules/{ruleName}/enable", "", a.rulesOf(a.enableTopicRule)},
-		{"DisableTopicRule", "POST /rules/{ruleName}/disable", "", a.rulesOf(a.disableTopicRule)},
-		{"ListTopicRules", "GET /rules", paged + " topic ruleDisabled", a.rulesOf(a.listTopicRules)},
+		op("CreateTopicRule", "POST /rules/{ruleName} X-Amz-Tagging *", a.createTopicRule),
+		op("GetTopicRule", "GET /rules/{ruleName}", a.Rules.TopicRule, a.topicRule),
+		op("ReplaceTopicRule", "PATCH /rules/{ruleName} *", a.Rules.ReplaceTopicRule),
+		op("DeleteTopicRule", "DELETE /rules/{ruleName}", a.deleteTopicRule),
+		op("EnableTopicRule", "POST /rules/{ruleName}/enable", func(name string) error { return a.Rules.SetDisabled(name, false) }),
+		op("DisableTopicRule", "POST /rules/{ruleName}/disable", func(name string) error { return a.Rules.SetDisabled(name, true) }),
+		op("ListTopicRules", "GET /rules?topic&ruleDisabled&"+paged, a.topicRules, page("rules", ruleName, a.ruleSummary)),
 	}
 }
 
-// needs returns an operation that is rejected where its part of the emulator is
-// missing.
-func needs(what string, there bool, run func(*request) (any, error)) func(*request) (any, error) {
-	if there {
-		return run
-	}
-	return func(*request) (any, error) {
-		return nil, registry.Reject(registry.CodeServiceUnavailable, "This server has no %s.", what)
-	}
-}
+// withoutOutput are the operations that AWS's models give no output: they answer
+// without a body. The others whose functions return nothing answer with an empty object.
+var withoutOutput = strings.Fields(`UpdateCertificate DeleteCertificate UpdateCACertificate DeletePolicy SetDefaultPolicyVersion
+	DeletePolicyVersion AttachPolicy DetachPolicy AttachPrincipalPolicy DetachPrincipalPolicy Publish DeleteConnection UpdateJob DeleteJob
+	CancelJobExecution DeleteJobExecution CreateTopicRule ReplaceTopicRule DeleteTopicRule EnableTopicRule DisableTopicRule CloseTunnel`)
 
 // awsOperations has a line "NAME METHOD PATH" for each operation of AWS's
 // models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29.

@@ -10,6 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -253,28 +256,45 @@ func TestRejectionsAreLogged(t *testing.T) {
 	}
 }
 
-func TestOperationsWithoutTheirPartOfTheCore(t *testing.T) {
+// The functions of each operation take the parameters that it declares.
+func TestEveryOperationAnswers(t *testing.T) {
 	t.Parallel()
-	r := must(registry.Open("", registry.Options{}))(t)
-	must(r.CreateProvisioningTemplate(registry.NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role"}))(t)
-	api := controlapi.New(controlapi.Config{Registry: r})
-	for target, body := range map[string]string{
-		"POST /keys-and-certificate": "",
-		"POST /certificates":         `{"certificateSigningRequest":"x"}`,
-		"POST /things":               `{"templateBody":"{}"}`,
-		"POST /provisioning-templates/t/provisioning-claim": "",
-		"POST /test-authorization":                          `{"authInfos":[{"actionType":"CONNECT","resources":["r"]}]}`,
-		"POST /topics/a":                                    "",
-		"GET /retainedMessage":                              "",
-		"GET /retainedMessage/a":                            "",
-		"DELETE /connections/a":                             "",
-	} {
-		method, path, _ := strings.Cut(target, " ")
-		w := httptest.NewRecorder()
-		api.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body)))
-		if w.Code != http.StatusServiceUnavailable || w.Header().Get("X-Amzn-ErrorType") != "ServiceUnavailableException" {
-			t.Errorf("%s: %d %s", target, w.Code, w.Body)
+	h := newHandler(t)
+	parameter := regexp.MustCompile(`\{\w+\}`)
+	call(t, h, "POST", "/policies/1", `{"policyDocument":"{}"}`)
+	call(t, h, "POST", "/provisioning-templates", `{"templateName":"1","templateBody":"{}","provisioningRoleArn":"role"}`)
+	emulated := 0
+	for line := range strings.Lines(string(must(os.ReadFile("aws_operations.txt"))(t))) {
+		words := strings.Fields(line)
+		if slices.Contains(controlapi.NotEmulated(), words[0]) {
+			continue
 		}
+		emulated++
+		for _, value := range []string{"1", strings.Repeat("0", 64)} {
+			for _, authorization := range []string{"", "AWS4-HMAC-SHA256 Credential=k/20260102/us-east-1/iot-jobs-data/aws4_request"} {
+				r := httptest.NewRequestWithContext(t.Context(), words[1], parameter.ReplaceAllString(words[2], value), strings.NewReader("{}"))
+				r.Header.Set("Authorization", authorization)
+				r.Header.Set("X-Amzn-Principal", arnPrefix+"cert/"+strings.Repeat("0", 64))
+				r.Header.Set("X-Amzn-Iot-Principal", arnPrefix+"cert/"+strings.Repeat("0", 64))
+				w := httptest.NewRecorder()
+				if h.ServeHTTP(w, r); w.Code >= 500 || w.Code == http.StatusNotFound && w.Header().Get("X-Amzn-ErrorType") == "UnknownOperationException" {
+					t.Errorf("%s: %d %s", line, w.Code, w.Body)
+				}
+			}
+		}
+	}
+	for _, name := range []string{
+		"OpenTunnel", "DescribeTunnel", "ListTunnels", "CloseTunnel", "RotateTunnelAccessToken", "TagResource", "UntagResource", "ListTagsForResource",
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/", strings.NewReader("{}"))
+		r.Header.Set("X-Amz-Target", "IoTSecuredTunneling."+name)
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != http.StatusOK && w.Code != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+	if emulated < 100 {
+		t.Errorf("only %d operations", emulated)
 	}
 }
 

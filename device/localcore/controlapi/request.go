@@ -5,15 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/jsontree"
-	"example.com/fleety/device/localcore/registry"
 )
 
 const (
@@ -24,19 +28,68 @@ const (
 	readTimeout = 30 * time.Second
 )
 
-// A request is one call of an operation. Its query parameters, and what its path
-// has of certificate and version ids, are checked before the operation runs, so
-// that reading them cannot fail.
-type request struct {
-	*http.Request
-	op     operation
-	params url.Values
-	body   []byte
+// An operation is one call of the API, as [op] declares it.
+type operation struct {
+	name, pattern string // AWS's name; method and path as [http.ServeMux] has them
+	path, query   []string
+	members       []string // of the body, and headers
+	functions     []any
+	tagged        bool
 }
 
-// numeric are the query parameters that are numbers, with their ranges.
+var pathParameter = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)
+
+// op declares an operation by AWS's name for it, its parameters as
+//
+//	METHOD PATH?QUERY MEMBER…
+//
+// and the functions that carry it out. PATH has its parameters in braces, QUERY the names of
+// the others, separated by &. A MEMBER is one of the body, a header if it begins with X-, or * for
+// the members that are not listed. The first function takes these parameters in this order, each further
+// one what the function before it returned, and the last returns the answer; an error ends the
+// operation. A function may take the *request before these, or alone. [page] takes the parameters of paging.
+func op(name, form string, functions ...any) operation {
+	words := strings.Fields(form)
+	path, query, _ := strings.Cut(words[1], "?")
+	o := operation{name: name, pattern: words[0] + " " + path, members: words[2:], functions: functions}
+	for _, parameter := range pathParameter.FindAllStringSubmatch(path, -1) {
+		o.path = append(o.path, parameter[1])
+	}
+	if query != "" {
+		o.query = strings.Split(query, "&")
+	}
+	return o
+}
+
+// tagged declares an operation that creates a resource, with tags or without. Its answer has the ARN.
+func tagged(o operation) operation {
+	o.tagged = true
+	return o
+}
+
+// takes reports whether the operation has the query parameter.
+func (o operation) takes(name string) bool { return slices.Contains(o.query, name) }
+
+// parameters returns the names of those that the first function takes.
+func (o operation) parameters() []string {
+	query := slices.DeleteFunc(slices.Clone(o.query), func(name string) bool { return slices.Contains(paging, name) })
+	return slices.Concat(o.path, query, o.members)
+}
+
+// A request is one call of an operation.
+type request struct {
+	*http.Request
+	op operation
+	// members are the parameters that were sent, wherever they stood, by AWS's
+	// names; * has an object.
+	members map[string]json.RawMessage
+	body    []byte
+}
+
+// numeric are the parameters of path and query that are numbers, with their ranges.
 var numeric = map[string]struct{ min, max int64 }{
 	"expectedVersion": {0, 1 << 62},
+	"versionId":       {1, 1 << 31},
 	"maxResults":      {1, 250},
 	"pageSize":        {1, 250},
 	"messageExpiry":   {0, 1 << 31},
@@ -45,117 +98,131 @@ var numeric = map[string]struct{ min, max int64 }{
 	"timeout":         {1, 15},
 }
 
-// boolean are the query parameters that are true or false.
-var boolean = map[string]bool{
-	"setAsActive": true, "setAsDefault": true, "forceDelete": true, "recursive": true, "isAscendingOrder": true,
-	"usePrefixAttributeValue": true, "retain": true, "cleanSession": true, "preventWillMessage": true,
-	"allowAutoRegistration": true, "force": true, "includeJobDocument": true, "ruleDisabled": true,
-	"confirmation": true, "includeSocketInformation": true,
-}
+// boolean are the parameters of the query that are true or false.
+var boolean = strings.Fields(`setAsActive setAsDefault forceDelete recursive isAscendingOrder usePrefixAttributeValue retain
+	cleanSession preventWillMessage allowAutoRegistration force includeJobDocument ruleDisabled confirmation includeSocketInformation`)
 
-func readRequest(w http.ResponseWriter, r *http.Request, op operation) (*request, error) {
-	params, err := url.ParseQuery(r.URL.RawQuery)
+func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request, error) {
+	q := &request{Request: r, op: o, members: map[string]json.RawMessage{}}
+	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, invalid("the query cannot be read: %v", err)
 	}
-	for name := range params {
-		if err := op.checkParam(name, params.Get(name)); err != nil {
+	for name := range query {
+		switch {
+		case o.takes(name):
+			err = q.set(name, query.Get(name))
+		case !strings.HasPrefix(strings.ToLower(name), "x-amz-"): // else of a signature
+			err = invalid("query parameter %q of %s is not emulated", clip(name), o.name)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	if id := r.PathValue("certificateId"); id != "" {
-		if err := checkCertificateID(id); err != nil {
+	for _, name := range o.path {
+		if err := q.set(name, r.PathValue(name)); err != nil {
 			return nil, err
-		}
-	}
-	if id := r.PathValue("versionId"); id != "" {
-		if n, err := strconv.Atoi(id); err != nil || n < 1 {
-			return nil, invalid("version %q must be a number from 1 up", clip(id))
 		}
 	}
 	// Recorders of tests have no deadline to set.
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(readTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
+	q.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
 	switch {
-	case errors.As(err, &tooLarge) && (op.name == "SendDirectMessage" || op.name == "UpdateThingShadow"):
+	case tooLarge && (o.name == "SendDirectMessage" || o.name == "UpdateThingShadow"):
 		return nil, payloadTooLarge(maxBody)
-	case errors.As(err, &tooLarge):
+	case tooLarge:
 		return nil, invalid("the body is longer than %d bytes", maxBody)
 	case err != nil: // the deadline stays, for net/http would read on
 		return nil, invalid("the body cannot be read: %v", err)
 	}
 	_ = control.SetReadDeadline(time.Time{})
-	return &request{Request: r, op: op, params: params, body: body}, nil
+	return q, q.readMembers()
 }
 
-// checkParam rejects a parameter that would otherwise be dropped in silence.
-// Those of a signature in the query are for nobody here.
-func (o operation) checkParam(name, value string) error {
-	if !o.takes(name) && !strings.HasPrefix(strings.ToLower(name), "x-amz-") {
-		return invalid("query parameter %q of %s is not emulated", clip(name), o.name)
+// set reads a parameter of path or query.
+func (q *request) set(name, value string) (err error) {
+	limits, number := numeric[name]
+	n, parseError := strconv.ParseInt(value, 10, 64)
+	switch {
+	case number && (parseError != nil || n < limits.min || n > limits.max):
+		return invalid("%s is %q, it must be a number from %d to %d", name, clip(value), limits.min, limits.max)
+	case number:
+		q.members[name] = strconv.AppendInt(nil, n, 10)
+		return nil
+	case slices.Contains(boolean, name) && value != "true" && value != "false":
+		return invalid("%s is %q, it must be true or false", name, clip(value))
+	case slices.Contains(boolean, name):
+		q.members[name] = json.RawMessage(value)
+		return nil
+	case name == "certificateId":
+		err = checkCertificateID(value)
+	case !utf8.ValidString(value):
+		err = invalid("%s is %q, it must be UTF-8", name, clip(value))
 	}
-	if limits, ok := numeric[name]; ok {
-		n, err := strconv.ParseInt(value, 10, 64)
-		if err != nil || n < limits.min || n > limits.max {
-			return invalid("%s is %q, it must be a number from %d to %d", name, clip(value), limits.min, limits.max)
+	q.members[name], _ = json.Marshal(value) // a string always encodes
+	return err
+}
+
+// readMembers reads the headers and, where the operation has a body of members,
+// that as JSON. No body is an empty object. A member that the operation does not have is
+// rejected by its name, so that nothing is dropped in silence; AWS ignores what
+// its model does not have.
+func (q *request) readMembers() error {
+	names := q.op.members
+	if q.op.tagged {
+		names = append(slices.Clone(names), "tags")
+	}
+	object := false
+	for _, name := range names {
+		if header := strings.HasPrefix(name, "X-"); header {
+			q.members[name], _ = json.Marshal(q.Header.Get(name))
+		} else {
+			object = true
 		}
 	}
-	if boolean[name] && value != "true" && value != "false" {
-		return invalid("%s is %q, it must be true or false", name, clip(value))
+	body := bytes.TrimPrefix(q.body, []byte("\xef\xbb\xbf"))
+	if !object || len(bytes.TrimSpace(body)) == 0 {
+		return nil
+	}
+	var all map[string]json.RawMessage
+	err := json.Unmarshal(body, &all)
+	if e := jsontree.SyntaxError(body, err); e != nil {
+		return invalid("The body cannot be read: line %d, column %d: %s.", e.Line, e.Column, e.Reason)
+	} else if err != nil {
+		return invalid("the body is malformed: it must be an object")
+	}
+	for name, value := range all {
+		if slices.Contains(names, name) {
+			q.members[name] = value
+			delete(all, name)
+		}
+	}
+	if slices.Contains(names, "*") {
+		q.members["*"], err = json.Marshal(all)
+		return err
+	}
+	for name := range maps.Keys(all) {
+		return invalid("parameter %q of %s is not emulated", clip(name), q.op.name)
 	}
 	return nil
 }
 
-func (q *request) path(name string) string  { return q.PathValue(name) }
-func (q *request) query(name string) string { return q.params.Get(name) }
-func (q *request) flag(name string) bool    { return q.query(name) == "true" }
-
-// number returns a query parameter of numeric, zero where it is absent.
-func (q *request) number(name string) int64 {
-	n, _ := strconv.ParseInt(q.query(name), 10, 64)
-	return n
-}
-
-// version returns the id of a version in the path.
-func (q *request) version() int {
-	n, _ := strconv.Atoi(q.path("versionId"))
-	return n
-}
-
-// with returns an operation that reads the body as a T before it runs.
-func with[T any](run func(*request, T) (any, error)) func(*request) (any, error) {
-	return func(q *request) (any, error) {
-		var in T
-		if err := q.decode(&in); err != nil {
-			return nil, err
-		}
-		return run(q, in)
-	}
-}
-
-// decode reads the body as JSON into v, a pointer to a struct. No body is an
-// empty object. A member that v does not have is rejected by its name, so that
-// nothing is dropped in silence; AWS ignores what its model does not have.
-func (q *request) decode(v any) error {
-	body := bytes.TrimPrefix(q.body, []byte("\xef\xbb\xbf"))
-	if len(bytes.TrimSpace(body)) == 0 {
+// read reads a parameter into v, and leaves v alone where there is none.
+func (q *request) read(name string, v any) error {
+	raw, ok := q.members[name]
+	if !ok {
 		return nil
 	}
-	var whole json.RawMessage
-	if e := jsontree.SyntaxError(body, json.Unmarshal(body, &whole)); e != nil {
-		return invalid("The body cannot be read: line %d, column %d: %s.", e.Line, e.Column, e.Reason)
-	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(v)
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return invalid("the body is malformed: member %q cannot be a %s", e.Field, e.Value)
+		return invalid("the body is malformed: member %q cannot be a %s", strings.Trim(name+"."+e.Field, "*."), e.Value)
 	}
 	if err != nil {
-		member, unknown := strings.CutPrefix(err.Error(), "json: unknown field ")
-		if unknown {
+		if member, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
 			return invalid("parameter %s of %s is not emulated", clip(member), q.op.name)
 		}
 		return invalid("the body is malformed: %v", err)
@@ -163,79 +230,51 @@ func (q *request) decode(v any) error {
 	return nil
 }
 
-// arn returns the ARN of a resource, "thing/NAME" for instance.
-func (a *api) arn(resource string) string {
-	return awsiot.ARN{Partition: a.Partition, Service: "iot", Region: a.Region, Account: a.Account, Resource: resource}.String()
+// value returns a parameter that was read already, and zero where there is none.
+func value[T any](q *request, name string) (v T) {
+	_ = q.read(name, &v)
+	return v
 }
 
-// targetARN returns how AWS names a target: by its ARN, a Cognito identity by
-// its id.
-func (a *api) targetARN(t registry.Target) string {
-	if t.Cognito() {
-		return string(t)
-	}
-	return a.arn(string(t))
-}
+var (
+	requestType = reflect.TypeFor[*request]()
+	errorType   = reflect.TypeFor[error]()
+)
 
-// resource returns the part of an ARN after the account.
-func (a *api) resource(arn string) (string, error) {
-	rest, ok := strings.CutPrefix(arn, a.arn(""))
-	if !ok {
-		return "", invalid("%q is not an ARN of this account and Region, which begin with %s", clip(arn), a.arn(""))
+// call runs the functions of the operation. Those that return nothing but an
+// error answer with nil.
+func (q *request) call() (answer any, err error) {
+	var results []reflect.Value
+	for i, function := range q.op.functions {
+		f := reflect.ValueOf(function)
+		t, in := f.Type(), []reflect.Value{}
+		if t.NumIn() > 0 && t.In(0) == requestType {
+			in = append(in, reflect.ValueOf(q))
+		}
+		switch {
+		case i > 0:
+			in = append(in, results...)
+		case len(in) == 0 || t.NumIn() > 1:
+			for _, name := range q.op.parameters() {
+				v := reflect.New(t.In(len(in)))
+				if err := q.read(name, v.Interface()); err != nil {
+					return nil, err
+				}
+				in = append(in, v.Elem())
+			}
+		}
+		results = f.Call(in)
+		if last := len(results) - 1; results[last].Type() == errorType {
+			if err, failed := results[last].Interface().(error); failed {
+				return nil, err
+			}
+			results = results[:last]
+		}
 	}
-	return rest, nil
-}
-
-// target reads what a policy is attached to, or shall be.
-func (a *api) target(arn string) (registry.Target, error) {
-	if t := registry.Target(arn); t.Cognito() {
-		return t, nil
+	if len(results) > 0 {
+		answer = results[0].Interface()
 	}
-	resource, err := a.resource(arn)
-	return registry.Target(resource), err
-}
-
-// principal reads a principal: the ARN of a certificate, or a Cognito identity.
-func (a *api) principal(arn string) (registry.Target, error) {
-	if arn == "" {
-		return "", invalid("a principal is required")
-	}
-	t, err := a.target(arn)
-	if err != nil || t.Cognito() {
-		return t, err
-	}
-	id, ok := t.Certificate()
-	if !ok {
-		return "", invalid("%q is not the ARN of a certificate", clip(arn))
-	}
-	return t, checkCertificateID(id)
-}
-
-// certificate returns the id of the certificate that is the principal. Things
-// have no Cognito identities here.
-func (a *api) certificate(arn string) (id string, err error) {
-	t, err := a.principal(arn)
-	if err == nil && t.Cognito() {
-		err = invalid("an Amazon Cognito identity as the principal of a thing is not emulated")
-	}
-	id, _ = t.Certificate()
-	return id, err
-}
-
-// named returns name or, where that is empty, the name in an ARN of that kind.
-func (a *api) named(name, arn, kind string) (string, error) {
-	if name != "" || arn == "" {
-		return name, nil
-	}
-	resource, err := a.resource(arn)
-	if err != nil {
-		return "", err
-	}
-	name, ok := strings.CutPrefix(resource, kind+"/")
-	if !ok {
-		return "", invalid("%q is not the ARN of a %s", clip(arn), kind)
-	}
-	return name, nil
+	return answer, nil
 }
 
 func checkCertificateID(id string) error {

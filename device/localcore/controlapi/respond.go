@@ -9,15 +9,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/rules"
+	"example.com/fleety/device/localcore/tunnel"
 )
 
 // codeUnknownOperation answers a request that is no operation. AWS's gateways
@@ -26,6 +31,12 @@ const codeUnknownOperation = "UnknownOperationException"
 
 // An object is the JSON object of an answer.
 type object map[string]any
+
+// with adds the members of another object.
+func (o object) with(more object) object {
+	maps.Copy(o, more)
+	return o
+}
 
 // optional adds a member unless its value is zero or empty: what AWS leaves out
 // is left out here.
@@ -51,24 +62,55 @@ func (e epoch) MarshalJSON() ([]byte, error) {
 }
 
 // serve runs an operation and writes its answer.
-func (a *api) serve(op operation) http.Handler {
-	limit := limiter(op.name)
+func (a *api) serve(o operation) http.Handler {
+	limit := limiter(o.name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var answer any
+		var err error
 		if a.Quotas && !limit.Allow() {
-			a.reject(w, r, op.name, registry.Reject(registry.CodeThrottling, "Rate exceeded"))
-			return
-		}
-		q, err := readRequest(w, r, op)
-		var out any
-		if err == nil {
-			out, err = op.run(q)
+			err = registry.Reject(registry.CodeThrottling, "Rate exceeded")
+		} else {
+			answer, err = a.run(w, r, o)
 		}
 		if err != nil {
-			a.reject(w, r, op.name, err)
+			a.reject(w, r, o.name, err)
 			return
 		}
-		a.write(w, r, http.StatusOK, out)
+		a.write(w, r, http.StatusOK, answer)
 	})
+}
+
+// run carries out an operation. What it creates gets the tags of the request, which
+// are checked first.
+func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer any, err error) {
+	q, err := readRequest(w, r, o)
+	if err != nil {
+		return nil, err
+	}
+	var given tags
+	if o.tagged {
+		if err := q.read("tags", &given); err != nil {
+			return nil, err
+		}
+	}
+	all, err := given.asMap()
+	if err != nil {
+		return nil, err
+	}
+	if answer, err = q.call(); err != nil {
+		return nil, err
+	}
+	if o.tagged {
+		for member, arn := range answer.(object) {
+			if strings.HasSuffix(member, "Arn") {
+				err = a.Registry.TagResource(strings.TrimPrefix(arn.(string), a.arn("")), all)
+			}
+		}
+	}
+	if answer == nil && !slices.Contains(withoutOutput, o.name) {
+		answer = object{}
+	}
+	return answer, err
 }
 
 // unknown answers what is no operation of this API, by AWS's name for it.
@@ -83,12 +125,52 @@ func (a *api) unknown(w http.ResponseWriter, r *http.Request) {
 	a.reject(w, r, name, &registry.Error{Code: codeUnknownOperation, Status: http.StatusNotFound, Message: message})
 }
 
+// The rejections of the services that are not InvalidRequestException with status 400.
+var (
+	jobExceptions = map[awsiot.JobsErrorCode]registry.Error{
+		awsiot.JobsResourceNotFound:       {Code: registry.CodeNotFound, Status: http.StatusNotFound},
+		awsiot.JobsInvalidStateTransition: {Code: "InvalidStateTransitionException", Status: http.StatusConflict},
+		awsiot.JobsVersionMismatch:        {Code: "InvalidStateTransitionException", Status: http.StatusConflict},
+		awsiot.JobsVersionConflict:        {Code: registry.CodeVersionConflict, Status: http.StatusConflict},
+		awsiot.JobsAlreadyExists:          {Code: registry.CodeAlreadyExists, Status: http.StatusConflict},
+		awsiot.JobsTerminalStateReached:   {Code: "TerminalStateException", Status: http.StatusGone},
+	}
+	shadowCodes = map[int]string{
+		http.StatusNotFound:              registry.CodeNotFound,
+		http.StatusConflict:              "ConflictException",
+		http.StatusRequestEntityTooLarge: "RequestEntityTooLargeException",
+		http.StatusUnsupportedMediaType:  "UnsupportedDocumentEncodingException",
+		http.StatusTooManyRequests:       registry.CodeThrottling,
+	}
+	ruleStatuses = map[string]int{rules.AlreadyExists: http.StatusConflict, rules.Unauthorized: http.StatusUnauthorized}
+)
+
+// exception returns AWS's exception for the rejection of a service, nil for an error that
+// is none.
+func exception(err error) *registry.Error {
+	if e, ok := errors.AsType[*registry.Error](err); ok {
+		return new(*e)
+	} else if e, ok := errors.AsType[*awsiot.JobsError](err); ok {
+		x := jobExceptions[e.Code]
+		return &registry.Error{
+			Code: cmp.Or(x.Code, registry.CodeInvalidRequest), Status: cmp.Or(x.Status, http.StatusBadRequest), Message: e.Message,
+		}
+	} else if e, ok := errors.AsType[*awsiot.ShadowError](err); ok {
+		return &registry.Error{Code: cmp.Or(shadowCodes[e.Code], registry.CodeInvalidRequest), Status: e.Code, Message: e.Message}
+	} else if e, ok := errors.AsType[*rules.Error](err); ok {
+		return &registry.Error{Code: e.Code + "Exception", Status: cmp.Or(ruleStatuses[e.Code], http.StatusBadRequest), Message: e.Message}
+	} else if e, ok := errors.AsType[*tunnel.Error](err); ok {
+		return &registry.Error{Code: e.Code, Status: http.StatusBadRequest, Message: e.Message}
+	}
+	return nil
+}
+
 // reject writes an exception and logs it: at DEBUG if a question was answered
-// with "not found", as a hook asks of each new device. What is not a *registry.Error is a
+// with "not found", as a hook asks of each new device. An error that is no rejection is a
 // defect of this program: the caller gets no detail of it.
 func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, err error) {
-	rejection, ok := errors.AsType[*registry.Error](err)
-	if !ok {
+	rejection := exception(err)
+	if rejection == nil {
 		a.Log.ErrorContext(r.Context(), "control plane operation failed", "operation", operation, "error", err)
 		rejection = registry.Reject(registry.CodeInternalFailure, "An internal error has happened; see the log of the emulator.")
 	} else {
@@ -100,8 +182,11 @@ func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, e
 			"method", r.Method, "path", clip(r.URL.Path), "code", rejection.Code, "reason", rejection.Message)
 	}
 	out := object{"message": rejection.Message}
-	if r.Header.Get("X-Amz-Target") != "" { // the JSON protocol
+	if r.Header.Get("X-Amz-Target") != "" { // the JSON protocol, whose operations answer with one status
 		out["__type"] = rejection.Code
+		if rejection.Code != codeUnknownOperation && rejection.Status < http.StatusInternalServerError {
+			rejection.Status = http.StatusBadRequest
+		}
 	}
 	if rejection.Code == registry.CodeAlreadyExists && rejection.Resource != "" {
 		id, _ := registry.Target(rejection.Resource).Certificate()
@@ -157,68 +242,50 @@ func clip(text string) string {
 	return text
 }
 
-// Items of a page where the request does not say.
-const (
-	defaultPage      = 250
-	subscriptionPage = 20 // of ListSubscriptions, which has 200 at most
+// defaultPage is how many items a page has where the request does not say.
+const defaultPage = 250
 
-	maxSubscriptionPage = 200
-)
+// paging are the query parameters that [page] reads.
+var paging = []string{"maxResults", "nextToken", "pageSize", "marker", "isAscendingOrder"}
 
-// list answers with the page of items that the request asks for, under name,
+// page answers with the page of items that the request asks for, under name,
 // and with the token of the next page. The items are in the order of their
 // keys, ascending unless the operation has isAscendingOrder and it is not set.
 // A token names the last key that was returned, so that deletions between two
 // pages lose nothing.
-func list[T, U any](q *request, name string, items []T, key func(T) string, show func(T) U) (any, error) {
-	descending := q.op.takes("isAscendingOrder") && !q.flag("isAscendingOrder")
-	compare := func(x, y string) int {
-		if descending {
-			return cmp.Compare(y, x)
+func page[T, U any](name string, key func(T) string, show func(T) U) func(*request, []T) (object, error) {
+	return func(q *request, items []T) (object, error) {
+		descending := q.op.takes("isAscendingOrder") && !value[bool](q, "isAscendingOrder")
+		compare := func(x, y string) int {
+			if descending {
+				x, y = y, x
+			}
+			return cmp.Compare(x, y)
 		}
-		return cmp.Compare(x, y)
-	}
-	token, next := cmp.Or(q.query("nextToken"), q.query("marker")), "nextToken"
-	if q.op.takes("marker") {
-		next = "nextMarker"
-	}
-	last, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
-		return nil, invalid("the pagination token %q is not one of ours", clip(token))
-	}
-	items = slices.SortedStableFunc(slices.Values(items), func(x, y T) int { return compare(key(x), key(y)) })
-	if token != "" {
-		items = slices.DeleteFunc(items, func(item T) bool { return compare(key(item), string(last)) <= 0 })
-	}
-	out := object{}
-	limit := int(cmp.Or(q.number("maxResults"), q.number("pageSize"), defaultPage))
-	if q.op.name == "ListSubscriptions" && !q.params.Has("maxResults") {
-		limit = subscriptionPage
-	}
-	if len(items) > limit {
-		items = items[:limit]
-		out[next] = base64.RawURLEncoding.EncodeToString([]byte(key(items[limit-1])))
-	}
-	out[name] = convert(items, show)
-	return out, nil
-}
-
-// listOf is list for items that come with an error.
-func listOf[T, U any](q *request, name string, key func(T) string, show func(T) U) func([]T, error) (any, error) {
-	return func(items []T, err error) (any, error) {
+		token, next := cmp.Or(value[string](q, "nextToken"), value[string](q, "marker")), "nextToken"
+		if q.op.takes("marker") {
+			next = "nextMarker"
+		}
+		last, err := base64.RawURLEncoding.DecodeString(token)
 		if err != nil {
-			return nil, err
+			return nil, invalid("the pagination token %q is not one of ours", clip(token))
 		}
-		return list(q, name, items, key, show)
+		items = slices.SortedStableFunc(slices.Values(items), func(x, y T) int { return compare(key(x), key(y)) })
+		if token != "" {
+			items = slices.DeleteFunc(items, func(item T) bool { return compare(key(item), string(last)) <= 0 })
+		}
+		out := object{}
+		limit := cmp.Or(value[int](q, "maxResults"), value[int](q, "pageSize"), defaultPage)
+		if len(items) > limit {
+			items = items[:limit]
+			out[next] = base64.RawURLEncoding.EncodeToString([]byte(key(items[limit-1])))
+		}
+		out[name] = convert(items, show)
+		return out, nil
 	}
 }
 
-// names is list for items that are their own key.
-func names(q *request, name string, items []string) (any, error) {
-	return list(q, name, items, self, self)
-}
-
-func self(item string) string { return item }
+func self[T any](item T) T { return item }
 
 // ageKey is the key of an item in the order of creation.
 func ageKey(created time.Time, name string) string {

@@ -10,6 +10,8 @@ import (
 
 type tag struct{ Key, Value string }
 
+func tagKey(t tag) string { return t.Key }
+
 // tags are the tags of a request. A key that comes twice is an error.
 type tags []tag
 
@@ -24,19 +26,6 @@ func (t tags) asMap() (map[string]string, error) {
 	return all, registry.CheckTags(all)
 }
 
-// tagged runs create, which makes the resource, and gives it the tags of the
-// request, which are checked first.
-func tagged[T any](a *api, t tags, resource string, create func() (T, error)) (made T, err error) {
-	all, err := t.asMap()
-	if err != nil {
-		return made, err
-	}
-	if made, err = create(); err != nil {
-		return made, err
-	}
-	return made, a.Registry.TagResource(resource, all)
-}
-
 // taggable returns the resource that an ARN names. That a policy, a type, a group
 // or a template exists is for the registry to check.
 func (a *api) taggable(arn string) (resource string, err error) {
@@ -44,12 +33,12 @@ func (a *api) taggable(arn string) (resource string, err error) {
 		return "", err
 	}
 	kind, name, _ := strings.Cut(resource, "/")
-	switch {
-	case kind == "rule" && a.Rules != nil:
+	switch kind {
+	case "rule":
 		_, err = a.Rules.TopicRule(name)
-	case kind == "job" && a.Jobs != nil:
+	case "job":
 		_, _, err = a.Jobs.DescribeJob(name)
-	case kind == "tunnel" && a.Tunnels != nil:
+	case "tunnel":
 		_, err = a.Tunnels.DescribeTunnel(name)
 	}
 	if err != nil {
@@ -58,40 +47,31 @@ func (a *api) taggable(arn string) (resource string, err error) {
 	return resource, nil
 }
 
-func (a *api) tagResource(_ *request, in struct {
-	ARN  string `json:"resourceArn"`
-	Tags tags   `json:"tags"`
-}) (any, error) {
-	resource, err := a.taggable(in.ARN)
+func (a *api) tagResource(arn string, t tags) error {
+	resource, err := a.taggable(arn)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	all, err := in.Tags.asMap()
+	all, err := t.asMap()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return object{}, a.Registry.TagResource(resource, all)
+	return a.Registry.TagResource(resource, all)
 }
 
-func (a *api) untagResource(_ *request, in struct {
-	ARN  string   `json:"resourceArn"`
-	Keys []string `json:"tagKeys"`
-}) (any, error) {
-	resource, err := a.taggable(in.ARN)
+func (a *api) untagResource(arn string, keys []string) error {
+	resource, err := a.taggable(arn)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return object{}, a.Registry.UntagResource(resource, in.Keys)
+	return a.Registry.UntagResource(resource, keys)
 }
 
-func (a *api) listTagsForResource(q *request) (any, error) {
-	resource, err := a.taggable(q.query("resourceArn"))
+func (a *api) tagsOf(arn string) ([]tag, error) {
+	resource, err := a.taggable(arn)
 	if err != nil {
 		return nil, err
 	}
 	all, err := a.Registry.TagsOf(resource)
-	if err != nil {
-		return nil, err
-	}
-	return list(q, "tags", slices.Collect(maps.Keys(all)), self, func(key string) tag { return tag{key, all[key]} })
+	return convert(slices.Sorted(maps.Keys(all)), func(key string) tag { return tag{key, all[key]} }), err
 }

@@ -1,169 +1,101 @@
 package controlapi
 
-import (
-	"example.com/fleety/device/localcore/registry"
-)
+import "example.com/fleety/device/localcore/registry"
 
 // thingGroupProperties is AWS's ThingGroupProperties; nil leaves a part alone.
 type thingGroupProperties struct {
-	Description *string           `json:"thingGroupDescription"`
-	Attributes  *attributePayload `json:"attributePayload"`
+	Description *string                   `json:"thingGroupDescription"`
+	Attributes  *registry.AttributeUpdate `json:"attributePayload"`
 }
 
-type groupName struct {
-	Name string `json:"groupName"`
-	ARN  string `json:"groupArn"`
-}
+// groupSummary is how lists name a group of things.
+func (a *api) groupSummary(name string) object { return a.ref("thinggroup", "groupName", name) }
 
-func (a *api) groupName(name string) groupName { return groupName{name, a.arn("thinggroup/" + name)} }
-
-func (a *api) createThingGroup(q *request, in struct {
-	Parent     string               `json:"parentGroupName"`
-	Properties thingGroupProperties `json:"thingGroupProperties"`
-	Tags       tags                 `json:"tags"`
-}) (any, error) {
-	n := registry.NewThingGroup{
-		Name: q.path("thingGroupName"), Parent: in.Parent, Attributes: in.Properties.Attributes.attributes(),
+func (a *api) createThingGroup(name, parent string, p thingGroupProperties) (object, error) {
+	n := registry.NewThingGroup{Name: name, Parent: parent}
+	if p.Description != nil {
+		n.Description = *p.Description
 	}
-	if in.Properties.Description != nil {
-		n.Description = *in.Properties.Description
+	if p.Attributes != nil {
+		n.Attributes = p.Attributes.Attributes
 	}
-	g, err := tagged(a, in.Tags, "thinggroup/"+n.Name, func() (registry.ThingGroup, error) { return a.Registry.CreateThingGroup(n) })
-	return object{"thingGroupName": g.Name, "thingGroupArn": a.arn("thinggroup/" + g.Name), "thingGroupId": g.ID}, err
+	g, err := a.Registry.CreateThingGroup(n)
+	return a.ref("thinggroup", "thingGroupName", g.Name).with(object{"thingGroupId": g.ID}), err
 }
 
-func (a *api) describeThingGroup(q *request) (any, error) {
-	g, ancestors, err := a.Registry.DescribeThingGroup(q.path("thingGroupName"))
+func (a *api) thingGroup(g registry.ThingGroup, ancestors []string) object {
 	properties := object{}.optional("thingGroupDescription", g.Description)
 	if len(g.Attributes) > 0 {
 		properties["attributePayload"] = object{"attributes": g.Attributes}
 	}
-	return object{
-		"thingGroupName": g.Name, "thingGroupId": g.ID, "thingGroupArn": a.arn("thinggroup/" + g.Name), "version": g.Version,
-		"thingGroupProperties": properties,
+	return a.ref("thinggroup", "thingGroupName", g.Name).with(object{
+		"thingGroupId": g.ID, "version": g.Version, "thingGroupProperties": properties,
 		"thingGroupMetadata": object{"creationDate": epoch(g.Created)}.optional("parentGroupName", g.Parent).
-			optional("rootToParentThingGroups", convert(ancestors, a.groupName)),
-	}, err
+			optional("rootToParentThingGroups", convert(ancestors, a.groupSummary)),
+	})
 }
 
-func (a *api) updateThingGroup(q *request, in struct {
-	Properties      thingGroupProperties `json:"thingGroupProperties"`
-	ExpectedVersion int64                `json:"expectedVersion"`
-}) (any, error) {
+func (a *api) updateThingGroup(name string, p thingGroupProperties, expectedVersion int64) (object, error) {
 	version, err := a.Registry.UpdateThingGroup(registry.ThingGroupUpdate{
-		Name: q.path("thingGroupName"), Description: in.Properties.Description,
-		Attributes: (*registry.AttributeUpdate)(in.Properties.Attributes), ExpectedVersion: in.ExpectedVersion,
+		Name: name, Description: p.Description, Attributes: p.Attributes, ExpectedVersion: expectedVersion,
 	})
 	return object{"version": version}, err
 }
 
-func (a *api) listThingGroups(q *request) (any, error) {
-	f := registry.ThingGroupFilter{
-		NamePrefix: q.query("namePrefixFilter"),
-		Parent:     q.query("parentGroup"),
+func (a *api) listThingGroups(parent, prefix string, recursive *bool) ([]string, error) {
+	groups, err := a.Registry.ListThingGroups(registry.ThingGroupFilter{
+		NamePrefix: prefix, Parent: parent,
 		// The documentation gives no default; the whole tree is our choice.
-		Recursive: q.query("recursive") != "false",
-	}
-	return listOf(q, "thingGroups", func(g registry.ThingGroup) string { return g.Name },
-		func(g registry.ThingGroup) groupName { return a.groupName(g.Name) })(a.Registry.ListThingGroups(f))
+		Recursive: recursive == nil || *recursive,
+	})
+	return convert(groups, func(g registry.ThingGroup) string { return g.Name }), err
 }
 
-// A membership is a request that names a thing and a group, each by name or ARN.
-type membership interface {
-	// names returns name and ARN of the thing and of the group, whose kind is
-	// that of its ARN.
-	names() (thing, thingARN, group, groupARN, kind string)
-}
-
-type thingAndGroup struct {
-	Thing    string `json:"thingName"`
-	ThingARN string `json:"thingArn"`
-	Group    string `json:"thingGroupName"`
-	GroupARN string `json:"thingGroupArn"`
-}
-
-func (m thingAndGroup) names() (thing, thingARN, group, groupARN, kind string) {
-	return m.Thing, m.ThingARN, m.Group, m.GroupARN, "thinggroup"
-}
-
-// An addition may override dynamic groups, of which there are none.
-type addition struct {
-	thingAndGroup
-	Override bool `json:"overrideDynamicGroups"`
-}
-
-type thingAndBillingGroup struct {
-	Thing    string `json:"thingName"`
-	ThingARN string `json:"thingArn"`
-	Group    string `json:"billingGroupName"`
-	GroupARN string `json:"billingGroupArn"`
-}
-
-func (m thingAndBillingGroup) names() (thing, thingARN, group, groupARN, kind string) {
-	return m.Thing, m.ThingARN, m.Group, m.GroupARN, "billinggroup"
-}
-
-// change returns an operation that adds a thing to a group or removes it.
-func change[M membership](a *api, change func(thing, group string) error) func(*request) (any, error) {
-	return with(func(_ *request, in M) (any, error) {
-		thing, thingARN, group, groupARN, kind := in.names()
-		thing, err := a.named(thing, thingARN, "thing")
+// membership returns what reads a thing and a group of that kind, each by name or ARN.
+func (a *api) membership(kind string) func(thing, thingARN, group, groupARN string) (string, string, error) {
+	return func(thing, thingARN, group, groupARN string) (string, string, error) {
+		thing, err := a.named("thing", thing, thingARN)
 		if err != nil {
-			return nil, err
+			return "", "", err
 		}
-		if group, err = a.named(group, groupARN, kind); err != nil {
-			return nil, err
+		if group, err = a.named(kind, group, groupARN); err != nil {
+			return "", "", err
 		}
 		if thing == "" || group == "" {
-			return nil, invalid("a thing and a %s are required, by name or ARN", kind)
+			return "", "", invalid("a thing and a %s are required, by name or ARN", kind)
 		}
-		return object{}, change(thing, group)
-	})
+		return thing, group, nil
+	}
 }
 
-func (a *api) updateThingGroupsForThing(_ *request, in struct {
-	Thing    string   `json:"thingName"`
-	Add      []string `json:"thingGroupsToAdd"`
-	Remove   []string `json:"thingGroupsToRemove"`
-	Override bool     `json:"overrideDynamicGroups"` // there are none to override
-}) (any, error) {
-	return object{}, a.Registry.UpdateThingGroupsForThing(in.Thing, in.Add, in.Remove)
+type billingGroupProperties struct {
+	Description *string `json:"billingGroupDescription"`
 }
 
-func (a *api) createBillingGroup(q *request, in struct {
-	Properties struct {
-		Description string `json:"billingGroupDescription"`
-	} `json:"billingGroupProperties"`
-	Tags tags `json:"tags"`
-}) (any, error) {
-	name := q.path("billingGroupName")
-	g, err := tagged(a, in.Tags, "billinggroup/"+name, func() (registry.BillingGroup, error) {
-		return a.Registry.CreateBillingGroup(name, in.Properties.Description)
-	})
-	return object{"billingGroupName": name, "billingGroupArn": a.arn("billinggroup/" + name), "billingGroupId": g.ID}, err
+func (a *api) createBillingGroup(name string, p billingGroupProperties) (object, error) {
+	description := ""
+	if p.Description != nil {
+		description = *p.Description
+	}
+	g, err := a.Registry.CreateBillingGroup(name, description)
+	return a.ref("billinggroup", "billingGroupName", name).with(object{"billingGroupId": g.ID}), err
 }
 
-func (a *api) describeBillingGroup(q *request) (any, error) {
-	g, err := a.Registry.DescribeBillingGroup(q.path("billingGroupName"))
-	return object{
-		"billingGroupName": g.Name, "billingGroupArn": a.arn("billinggroup/" + g.Name), "billingGroupId": g.ID, "version": g.Version,
+func (a *api) billingGroup(g registry.BillingGroup) object {
+	return a.ref("billinggroup", "billingGroupName", g.Name).with(object{
+		"billingGroupId": g.ID, "version": g.Version,
 		"billingGroupProperties": object{}.optional("billingGroupDescription", g.Description),
 		"billingGroupMetadata":   object{"creationDate": epoch(g.Created)},
-	}, err
+	})
 }
 
-func (a *api) updateBillingGroup(q *request, in struct {
-	Properties struct {
-		Description *string `json:"billingGroupDescription"`
-	} `json:"billingGroupProperties"`
-	ExpectedVersion int64 `json:"expectedVersion"`
-}) (any, error) {
-	version, err := a.Registry.UpdateBillingGroup(q.path("billingGroupName"), in.Properties.Description, in.ExpectedVersion)
+func (a *api) updateBillingGroup(name string, p billingGroupProperties, expectedVersion int64) (object, error) {
+	version, err := a.Registry.UpdateBillingGroup(name, p.Description, expectedVersion)
 	return object{"version": version}, err
 }
 
-func (a *api) listBillingGroups(q *request) (any, error) {
-	return list(q, "billingGroups", a.Registry.ListBillingGroups(q.query("namePrefixFilter")),
-		func(g registry.BillingGroup) string { return g.Name },
-		func(g registry.BillingGroup) groupName { return groupName{g.Name, a.arn("billinggroup/" + g.Name)} })
+func billingGroupName(g registry.BillingGroup) string { return g.Name }
+
+func (a *api) billingGroupSummary(g registry.BillingGroup) object {
+	return a.ref("billinggroup", "groupName", g.Name)
 }

@@ -1,12 +1,8 @@
 package controlapi
 
 import (
-	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"net/url"
-	"slices"
 	"strconv"
 
 	"example.com/fleety/device/localcore/registry"
@@ -19,26 +15,17 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Operations_AWS_IoT_Secure_Tunneling.html
 func (a *api) byTarget() http.Handler {
 	handlers := map[string]http.Handler{}
-	for name, run := range map[string]func(*request) (any, error){
-		"OpenTunnel":              with(a.openTunnel),
-		"DescribeTunnel":          with(a.describeTunnel),
-		"ListTunnels":             with(a.listTunnels),
-		"CloseTunnel":             with(a.closeTunnel),
-		"RotateTunnelAccessToken": with(a.rotateTunnelAccessToken),
-		"TagResource":             with(a.tagResource),
-		"UntagResource":           with(a.untagResource),
-		"ListTagsForResource": with(func(_ *request, in struct {
-			ARN string `json:"resourceArn"`
-		}) (any, error) {
-			resource, err := a.taggable(in.ARN)
-			if err != nil {
-				return nil, err
-			}
-			all, err := a.tunnelTags(resource)
-			return object{"tags": all}, err
-		}),
+	for _, o := range []operation{
+		tagged(op("OpenTunnel", "POST / *", a.Tunnels.OpenTunnel, openedTunnel)),
+		op("DescribeTunnel", "POST / tunnelId", a.describeTunnel),
+		op("ListTunnels", "POST / thingName maxResults nextToken", a.listTunnels),
+		op("CloseTunnel", "POST / tunnelId delete", a.Tunnels.CloseTunnel),
+		op("RotateTunnelAccessToken", "POST / tunnelId clientMode destinationConfig", a.Tunnels.RotateTunnelAccessToken, rotatedTokens),
+		op("TagResource", "POST / resourceArn tags", a.tagResource),
+		op("UntagResource", "POST / resourceArn tagKeys", a.untagResource),
+		op("ListTagsForResource", "POST / resourceArn", a.tagsOf, func(all []tag) object { return object{"tags": convert(all, asTunnelTag)} }),
 	} {
-		handlers["IoTSecuredTunneling."+name] = a.serve(operation{name: name, run: a.tunnelsOf(run)})
+		handlers["IoTSecuredTunneling."+o.name] = a.serve(o)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if handler, ok := handlers[r.Header.Get("X-Amz-Target")]; ok {
@@ -49,52 +36,14 @@ func (a *api) byTarget() http.Handler {
 	})
 }
 
-// tunnelsOf runs an operation of secure tunneling, if there is any. All its
-// exceptions have status 400.
-func (a *api) tunnelsOf(run func(*request) (any, error)) func(*request) (any, error) {
-	return needs("secure tunneling", a.Tunnels != nil, func(q *request) (any, error) {
-		out, err := run(q)
-		if e, ok := errors.AsType[*tunnel.Error](err); ok {
-			return nil, &registry.Error{Code: e.Code, Status: http.StatusBadRequest, Message: e.Message}
-		}
-		if e, ok := errors.AsType[*registry.Error](err); ok && e.Status < http.StatusInternalServerError {
-			e.Status = http.StatusBadRequest
-		}
-		return out, err
-	})
-}
-
-type tunnelID struct {
-	ID string `json:"tunnelId"`
-}
-
-func (a *api) openTunnel(_ *request, in struct {
-	tunnel.NewTunnel
-	Tags tags `json:"tags"`
-}) (any, error) {
-	all, err := in.Tags.asMap()
-	if err != nil {
-		return nil, err
-	}
-	t, tokens, err := a.Tunnels.OpenTunnel(in.NewTunnel)
-	if err != nil {
-		return nil, err
-	}
+func openedTunnel(t tunnel.Tunnel, tokens tunnel.Tokens) object {
 	return object{
 		"tunnelId": t.ID, "tunnelArn": t.ARN, "sourceAccessToken": tokens.Source, "destinationAccessToken": tokens.Destination,
-	}, a.Registry.TagResource("tunnel/"+t.ID, all)
+	}
 }
 
-func (a *api) describeTunnel(_ *request, in tunnelID) (any, error) {
-	t, err := a.Tunnels.DescribeTunnel(in.ID)
-	if err != nil {
-		return nil, err
-	}
-	all, err := a.tunnelTags("tunnel/" + t.ID)
-	return object{"tunnel": struct {
-		tunnel.Tunnel
-		Tags []tunnelTag `json:"tags,omitempty"`
-	}{t, all}}, err
+func rotatedTokens(arn string, tokens tunnel.Tokens) object {
+	return object{"tunnelArn": arn}.optional("sourceAccessToken", tokens.Source).optional("destinationAccessToken", tokens.Destination)
 }
 
 // A tunnelTag is a tag as secure tunneling writes it.
@@ -103,44 +52,33 @@ type tunnelTag struct {
 	Value string `json:"value"`
 }
 
-func (a *api) tunnelTags(resource string) ([]tunnelTag, error) {
-	all, err := a.Registry.TagsOf(resource)
-	return convert(slices.Sorted(maps.Keys(all)), func(key string) tunnelTag { return tunnelTag{key, all[key]} }), err
+func asTunnelTag(t tag) tunnelTag { return tunnelTag(t) }
+
+func (a *api) describeTunnel(id string) (object, error) {
+	t, err := a.Tunnels.DescribeTunnel(id)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.tagsOf(t.ARN)
+	return object{"tunnel": struct {
+		tunnel.Tunnel
+		Tags []tunnelTag `json:"tags,omitempty"`
+	}{t, convert(all, asTunnelTag)}}, err
 }
 
-func (a *api) listTunnels(q *request, in struct {
-	ThingName  string `json:"thingName"`
-	MaxResults *int   `json:"maxResults"`
-	NextToken  string `json:"nextToken"`
-}) (any, error) {
+func (a *api) listTunnels(q *request, thing string, maxResults *int, _ string) (object, error) {
 	most := 100
-	if in.MaxResults != nil {
-		most = *in.MaxResults
+	if maxResults != nil {
+		most = *maxResults
 	}
 	if most < 1 || most > 100 {
 		return nil, registry.Reject(tunnel.CodeValidation, "maxResults must be a number from 1 to 100")
 	}
-	q.params = url.Values{"nextToken": {in.NextToken}, "maxResults": {strconv.Itoa(most)}}
+	q.members["maxResults"] = strconv.AppendInt(nil, int64(most), 10)
 	newestFirst := func(t tunnel.Tunnel) string { return fmt.Sprintf("%020d %s", 1<<62-int64(t.CreatedAt*1000), t.ID) }
-	return list(q, "tunnelSummaries", a.Tunnels.Tunnels(in.ThingName), newestFirst, func(t tunnel.Tunnel) object {
+	return page("tunnelSummaries", newestFirst, func(t tunnel.Tunnel) object {
 		return object{
 			"tunnelId": t.ID, "tunnelArn": t.ARN, "status": t.Status, "createdAt": t.CreatedAt, "lastUpdatedAt": t.LastUpdatedAt,
 		}.optional("description", t.Description)
-	})
-}
-
-func (a *api) closeTunnel(_ *request, in struct {
-	tunnelID
-	Delete bool `json:"delete"`
-}) (any, error) {
-	return nil, a.Tunnels.CloseTunnel(in.ID, in.Delete)
-}
-
-func (a *api) rotateTunnelAccessToken(_ *request, in struct {
-	tunnelID
-	ClientMode        string                    `json:"clientMode"`
-	DestinationConfig *tunnel.DestinationConfig `json:"destinationConfig"`
-}) (any, error) {
-	arn, tokens, err := a.Tunnels.RotateTunnelAccessToken(in.ID, in.ClientMode, in.DestinationConfig)
-	return object{"tunnelArn": arn}.optional("sourceAccessToken", tokens.Source).optional("destinationAccessToken", tokens.Destination), err
+	})(q, a.Tunnels.Tunnels(thing))
 }

@@ -1,0 +1,90 @@
+package controlapi
+
+import (
+	"strings"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/registry"
+)
+
+// arn returns the ARN of a resource, "thing/NAME" for instance.
+func (a *api) arn(resource string) string {
+	return awsiot.ARN{Partition: a.Partition, Service: "iot", Region: a.Region, Account: a.Account, Resource: resource}.String()
+}
+
+// ref returns the two members of an answer that name a resource: member, which ends with
+// Name or Id, and the ARN.
+func (a *api) ref(kind, member, name string) object {
+	stem := strings.TrimSuffix(strings.TrimSuffix(member, "Name"), "Id")
+	return object{member: name, stem + "Arn": a.arn(kind + "/" + name)}
+}
+
+// targetARN returns how AWS names a target: by its ARN, a Cognito identity by
+// its id.
+func (a *api) targetARN(t registry.Target) string {
+	if t.Cognito() {
+		return string(t)
+	}
+	return a.arn(string(t))
+}
+
+// resource returns the part of an ARN after the account.
+func (a *api) resource(arn string) (string, error) {
+	rest, ok := strings.CutPrefix(arn, a.arn(""))
+	if !ok {
+		return "", invalid("%q is not an ARN of this account and Region, which begin with %s", clip(arn), a.arn(""))
+	}
+	return rest, nil
+}
+
+// target reads what a policy is attached to, or shall be.
+func (a *api) target(arn string) (registry.Target, error) {
+	if t := registry.Target(arn); t.Cognito() {
+		return t, nil
+	}
+	resource, err := a.resource(arn)
+	return registry.Target(resource), err
+}
+
+// principal reads a principal: the ARN of a certificate, or a Cognito identity.
+func (a *api) principal(arn string) (registry.Target, error) {
+	if arn == "" {
+		return "", invalid("a principal is required")
+	}
+	t, err := a.target(arn)
+	if err != nil || t.Cognito() {
+		return t, err
+	}
+	id, ok := t.Certificate()
+	if !ok {
+		return "", invalid("%q is not the ARN of a certificate", clip(arn))
+	}
+	return t, checkCertificateID(id)
+}
+
+// certificate returns the id of the certificate that is the principal. Things
+// have no Cognito identities here.
+func (a *api) certificate(arn string) (id string, err error) {
+	t, err := a.principal(arn)
+	if err == nil && t.Cognito() {
+		err = invalid("an Amazon Cognito identity as the principal of a thing is not emulated")
+	}
+	id, _ = t.Certificate()
+	return id, err
+}
+
+// named returns name or, where that is empty, the name in an ARN of that kind.
+func (a *api) named(kind, name, arn string) (string, error) {
+	if name != "" || arn == "" {
+		return name, nil
+	}
+	resource, err := a.resource(arn)
+	if err != nil {
+		return "", err
+	}
+	name, ok := strings.CutPrefix(resource, kind+"/")
+	if !ok {
+		return "", invalid("%q is not the ARN of a %s", clip(arn), kind)
+	}
+	return name, nil
+}
