@@ -121,7 +121,7 @@ func (c *Conn) v5() bool { return c.version == 5 }
 // end closes the connection for a reason. Only MQTT 5 has a packet that says why; MQTT 3.1.1 is closed without one.
 func (c *Conn) end(reason string, code packets.Code) {
 	c.setDisconnectReason(reason)
-	if c.v5() && c.established.Load() {
+	if c.established.Load() && c.v5() {
 		_ = c.net.SetWriteDeadline(time.Now().Add(closeTimeout)) // that of keep-alive may be over
 		// Each packet of the client moves the deadline.
 		late := time.AfterFunc(closeTimeout, func() { c.net.Close() })
