@@ -166,8 +166,8 @@ func (c *Conn) send(pk *packets.Packet) error {
 	return c.writeOut()
 }
 
-// queue leaves a packet to be written by the next flush, so that several share one TLS record and one system call. It waits only for a client
-// that reads nothing.
+// queue leaves a packet to be written by the next flush, so that several share one TLS record and one system call. It waits only for a
+// client that reads nothing.
 func (c *Conn) queue(pk *packets.Packet) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()

@@ -86,8 +86,8 @@ func (b *Broker) slow(c *Conn, crowded []*session) {
 	}
 }
 
-// offer leaves a message with the session of a subscriber. A client that is away gets QoS 1 only, and needs the right to receive when it comes
-// back.
+// offer leaves a message with the session of a subscriber. A client that is away gets QoS 1 only, and needs the right to receive when it
+// comes back.
 func (b *Broker) offer(s *session, d *delivery) {
 	c := s.conn.Load()
 	if c == nil && d.qos == 0 || c != nil && !b.mayReceive(c, d.message.Topic) {
@@ -113,8 +113,8 @@ func (b *Broker) mayReceive(c *Conn, topic string) bool {
 	return allowed
 }
 
-// Reply sends a message to this connection alone, subscribed or not, and ahead of what waits. Its QoS is that of a subscription that matches,
-// else 0 (U4). The error says that the message is lost.
+// Reply sends a message to this connection alone, subscribed or not, and ahead of what waits. Its QoS is that of a subscription that
+// matches, else 0 (U4). The error says that the message is lost.
 func (c *Conn) Reply(topic string, payload []byte) error {
 	b := c.broker
 	if b.config.CheckReceiveOnReplies && !b.mayReceive(c, topic) {
@@ -124,8 +124,8 @@ func (c *Conn) Reply(topic string, payload []byte) error {
 	return b.enqueue(c.session, &delivery{message: m, qos: b.topics.match(topic)[c.session].Qos, to: c})
 }
 
-// SendDirect sends a message to one client, subscribed or not. With confirm it has QoS 1, and SendDirect returns when the client has acknowledged
-// it, or with ErrNotAcknowledged at the end of ctx.
+// SendDirect sends a message to one client, subscribed or not. With confirm it has QoS 1, and SendDirect returns when the client has
+// acknowledged it, or with ErrNotAcknowledged at the end of ctx.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/direct-messaging.html
 func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, confirm bool) error {
@@ -154,8 +154,8 @@ func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, co
 	}
 }
 
-// enqueue lets a message wait, on disk first if the session is kept there, and sees to it that it is sent; a direct one ahead of others. The error
-// says that it is lost.
+// enqueue lets a message wait, on disk first if the session is kept there, and sees to it that it is sent; a direct one ahead of others.
+// The error says that it is lost.
 func (b *Broker) enqueue(s *session, d *delivery) error {
 	size := d.message.size()
 	s.mu.Lock()
@@ -246,8 +246,8 @@ func (b *Broker) deliver(s *session) {
 	}
 }
 
-// next returns the message to send now and the connection for it. A client that has as many unacknowledged messages as it may have gets those of
-// QoS 0 only. When there is nothing to send, delivery is over.
+// next returns the message to send now and the connection for it. A client that has as many unacknowledged messages as it may have gets
+// those of QoS 0 only. When there is nothing to send, delivery is over.
 func (s *session) next(now time.Time) (*delivery, *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,17 +9,15 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// A retained holds the messages that later subscribers get. The zero value has
-// none. It is safe for concurrent use.
+// A retained holds the messages that later subscribers get. The zero value has none. It is safe for concurrent use.
 type retained struct {
 	mu      sync.Mutex
 	byTopic map[string]*Message // under mu
 	bytes   int                 // of all, under mu
 }
 
-// set keeps a message in place of an earlier one; one without payload only
-// removes that [MQTT-3.3.1-6]. It reports false, and keeps the earlier one, when
-// all would take more than maxRetainedBytes.
+// set keeps a message in place of an earlier one; one without payload only removes that [MQTT-3.3.1-6]. It reports false, and keeps the
+// earlier one, when all would take more than maxRetainedBytes.
 func (r *retained) set(m *Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

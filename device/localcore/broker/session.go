@@ -100,8 +100,8 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	return present
 }
 
-// closeSession follows the end of a connection: its will is published, or waits; its session ends too, or begins to expire. What waits for the
-// connection alone goes with it: replies, and messages of QoS 0.
+// closeSession follows the end of a connection: its will is published, or waits; its session ends too, or begins to expire. What waits
+// for the connection alone goes with it: replies, and messages of QoS 0.
 func (b *Broker) closeSession(c *Conn) {
 	now, s := b.config.Now(), c.session
 	if c.will != nil && c.established.Load() && !c.withoutWill.Load() {
@@ -143,7 +143,8 @@ func (s *session) announceRoom() {
 	}
 }
 
-// dropSession ends the session of a client that is away, if there is one. A will that waits for its delay is published then [MQTT-3.1.2.5].
+// dropSession ends the session of a client that is away, if there is one. A will that waits for its delay is published then
+// [MQTT-3.1.2.5].
 func (b *Broker) dropSession(clientID string) {
 	b.mu.Lock()
 	s := b.sessions[clientID]

@@ -104,8 +104,8 @@ type condition struct {
 
 // holds says whether the condition is met.
 //
-// When the key has no value, an operator with IfExists or ForAllValues and a negated one are met, others are not: IAM's rule. A list without a
-// quantifier passes when one value does; for a negated operator none may equal.
+// When the key has no value, an operator with IfExists or ForAllValues and a negated one are met, others are not: IAM's rule. A list
+// without a quantifier passes when one value does; for a negated operator none may equal.
 func (c *condition) holds(r *Request) bool {
 	var buf [inlineVariables]string
 	values := c.key.values(buf[:0], r)
@@ -124,8 +124,8 @@ func (c *condition) holds(r *Request) bool {
 	return all
 }
 
-// accepts says whether one value passes: it equals one of the operands or, for a negated operator, none. An operand whose variable does not resolve
-// equals nothing, and makes a negated operator fail.
+// accepts says whether one value passes: it equals one of the operands or, for a negated operator, none. An operand whose variable does
+// not resolve equals nothing, and makes a negated operator fail.
 func (c *condition) accepts(value string, r *Request) bool {
 	equals := false
 	for i := range c.operands {
@@ -275,8 +275,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return netip.PrefixFrom(address, address.BitLen()), nil
 }
 
-// dateLayouts are the ISO 8601 forms that IAM reads; it also reads seconds
-// since 1970.
+// dateLayouts are the ISO 8601 forms that IAM reads; it also reads seconds since 1970.
 var dateLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05", "2006-01-02"}
 
 var errDate = errors.New("the date is neither ISO 8601, such as 2026-01-31T12:00:00Z, nor seconds since 1970")

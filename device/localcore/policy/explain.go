@@ -8,8 +8,8 @@ import (
 	"unicode"
 )
 
-// Explain says in one line why the request was allowed or denied: the statement that decided or, for a default deny, the nearest statement and what
-// differed. It is built on demand and costs nothing otherwise. The zero Decision explains nothing.
+// Explain says in one line why the request was allowed or denied: the statement that decided or, for a default deny, the nearest
+// statement and what differed. It is built on demand and costs nothing otherwise. The zero Decision explains nothing.
 func (d Decision) Explain() string {
 	r := &d.request
 	if r.Session == nil {
@@ -117,7 +117,8 @@ func show(text string) string {
 	return text
 }
 
-// A miss is a statement that did not match, and why. Misses are ordered by how far the statement was matched, then by how much of the resource.
+// A miss is a statement that did not match, and why. Misses are ordered by how far the statement was matched, then by how much of the
+// resource.
 type miss struct {
 	policy    string
 	statement *Statement
@@ -175,8 +176,8 @@ func (s *Statement) miss(r *Request) miss {
 	return nearest
 }
 
-// explode matches the request's resource character by character, to learn how
-// far it goes. A variable that does not resolve stands for anything here.
+// explode matches the request's resource character by character, to learn how far it goes. A variable that does not resolve stands for
+// anything here.
 func (p *pattern) explode(r *Request) (matches bool, reached int) {
 	var parts []part
 	for _, pt := range p.parts {
@@ -227,8 +228,7 @@ func (p *pattern) explainDifference(r *Request, reached int) string {
 	return text
 }
 
-// resourceTypes are what a resource of the actions that devices use begins
-// with.
+// resourceTypes are what a resource of the actions that devices use begins with.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-action-resources.html
 var resourceTypes = map[string]string{

@@ -8,8 +8,7 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A keyKind is one of the names that AWS IoT documents, as a variable or as a
-// condition key.
+// A keyKind is one of the names that AWS IoT documents, as a variable or as a condition key.
 type keyKind uint8
 
 const (
@@ -27,8 +26,8 @@ const (
 	certificateField
 )
 
-// A key is a policy variable or condition key. Its name compares without
-// case, as in IAM; the name of a thing attribute inside it does not.
+// A key is a policy variable or condition key. Its name compares without case, as in IAM; the name of a thing attribute inside it does
+// not.
 type key struct {
 	name      string // as written
 	kind      keyKind
@@ -38,11 +37,9 @@ type key struct {
 
 // keys by name in lower case.
 //
-// AWS pages: basic-policy-variables, thing-policy-variables,
-// cert-policy-variables and connect-policy of
+// AWS pages: basic-policy-variables, thing-policy-variables, cert-policy-variables and connect-policy of
 // https://docs.aws.amazon.com/iot/latest/developerguide/. The page
-// pub-sub-policy uses iot:Thing.ThingName, which no page defines, for
-// iot:Connection.Thing.ThingName.
+// pub-sub-policy uses iot:Thing.ThingName, which no page defines, for iot:Connection.Thing.ThingName.
 var keys = map[string]keyKind{
 	"iot:clientid":                       clientID,
 	"aws:sourceip":                       sourceIP,
@@ -61,8 +58,7 @@ const (
 	certificatePrefix = "iot:certificate."
 )
 
-// parseKey has no error: a name that AWS IoT does not document is a key
-// that never resolves.
+// parseKey has no error: a name that AWS IoT does not document is a key that never resolves.
 func parseKey(name string) key {
 	k := key{name: name}
 	folded := strings.ToLower(name)
@@ -80,8 +76,7 @@ func parseKey(name string) key {
 	return k
 }
 
-// text returns the value to put in place of a variable. A list has no place
-// in a text, so it does not resolve.
+// text returns the value to put in place of a variable. A list has no place in a text, so it does not resolve.
 func (k *key) text(r *Request) (string, bool) {
 	if k.kind == connectAttributes || k.kind == certificateField && k.field.list {
 		return "", false
@@ -94,12 +89,10 @@ func (k *key) text(r *Request) (string, bool) {
 	return values[0], true
 }
 
-// values appends what the key stands for in this request: nothing when it
-// does not resolve, several for a list.
+// values appends what the key stands for in this request: nothing when it does not resolve, several for a list.
 //
-// Thing variables resolve only for a thing that is attached to the
-// certificate; which thing that can be, the caller decides. IsAttached always
-// resolves.
+// Thing variables resolve only for a thing that is attached to the certificate; which thing that can be, the caller decides. IsAttached
+// always resolves.
 func (k *key) values(dst []string, r *Request) []string {
 	s := r.Session
 	switch k.kind {
@@ -154,8 +147,7 @@ func (s *Session) attached() *Thing {
 	return s.Thing
 }
 
-// absence says why the key has no value in this request, or has no thing to
-// be about.
+// absence says why the key has no value in this request, or has no thing to be about.
 func (k *key) absence(r *Request) string {
 	s := r.Session
 	switch k.kind {

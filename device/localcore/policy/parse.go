@@ -10,21 +10,17 @@ import (
 	"example.com/fleety/device/localcore/jsontree"
 )
 
-// A SyntaxError says what AWS IoT would reject as a malformed policy, with line,
-// column and path.
+// A SyntaxError says what AWS IoT would reject as a malformed policy, with line, column and path.
 type SyntaxError = jsontree.Error
 
-// maxDepth is the deepest nesting that a policy can have: the list at
-// $.Statement[0].Condition.StringEquals.key, and one level to spare.
+// maxDepth is the deepest nesting that a policy can have: the list at $.Statement[0].Condition.StringEquals.key, and one level to spare.
 const maxDepth = 7
 
-// Parse compiles a policy document. It returns a *SyntaxError for what AWS
-// IoT answers with MalformedPolicyException.
+// Parse compiles a policy document. It returns a *SyntaxError for what AWS IoT answers with MalformedPolicyException.
 //
-// AWS IoT names few of its own checks. The choices made here: Version must be
-// there; Sid holds letters and digits and is unique, as in IAM; NotAction is
-// known, as in IAM; a key given twice is rejected; regions, accounts, action
-// names and condition keys are not compared with any list.
+// AWS IoT names few of its own checks. The choices made here: Version must be there; Sid holds letters and digits and is unique, as in
+// IAM; NotAction is known, as in IAM; a key given twice is rejected; regions, accounts, action names and condition keys are not compared
+// with any list.
 func Parse(doc []byte) (*Document, error) {
 	root, faults := jsontree.Parse(doc, maxDepth)
 	if root == nil {
@@ -171,8 +167,7 @@ func (p *parser) text(n *jsontree.Node) string {
 	return n.Text
 }
 
-// listed returns the items of a list, or the one value that stands for a list
-// of it.
+// listed returns the items of a list, or the one value that stands for a list of it.
 func listed(n *jsontree.Node) []*jsontree.Node {
 	if n.Kind == jsontree.Array {
 		return n.Items

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// A scope is what an expression sees: a message, and the object whose members
-// are its attributes.
+// A scope is what an expression sees: a message, and the object whose members are its attributes.
 type scope struct {
 	service *Service
 	message *Message
@@ -80,8 +79,7 @@ func (st *statement) project(s *scope) any {
 	return out
 }
 
-// assign sets a member at a path. Objects on the way are copied: they may belong
-// to the payload.
+// assign sets a member at a path. Objects on the way are copied: they may belong to the payload.
 func assign(to object, path []string, v any) {
 	for _, name := range path[:len(path)-1] {
 		old, _ := to[name].(object)
@@ -121,8 +119,8 @@ func nested(st *statement) expression {
 	}
 }
 
-// operators are the binary ones, as functions of their operands. One of a higher
-// level binds more strongly; NOT stands between AND and the comparisons.
+// operators are the binary ones, as functions of their operands. One of a higher level binds more strongly; NOT stands between AND and
+// the comparisons.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-operators.html
 var operators = map[string]struct {

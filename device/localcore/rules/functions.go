@@ -19,9 +19,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// functions are those that are emulated, by their names in lower case; cast,
-// which has a syntax of its own, is apart. The types of a function's parameters
-// say how its arguments are converted, see argument.
+// functions are those that are emulated, by their names in lower case; cast, which has a syntax of its own, is apart. The types of a
+// function's parameters say how its arguments are converted, see argument.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-functions.html
 var functions = map[string]any{
@@ -178,8 +177,8 @@ var casts = map[string]any{
 // maxArguments is how many arguments a function takes at most.
 const maxArguments = 255
 
-// arity returns how many arguments a function takes. A variadic parameter is one
-// optional argument or, of type any, all that follow. A scope is no argument.
+// arity returns how many arguments a function takes. A variadic parameter is one optional argument or, of type any, all that follow. A
+// scope is no argument.
 func arity(f any) (least, most int) {
 	t := reflect.TypeOf(f)
 	most = t.NumIn()
@@ -195,8 +194,7 @@ func arity(f any) (least, most int) {
 	return most - 1, most
 }
 
-// call returns what a function gives for these arguments, which are as many as
-// it takes, undefined when one of them cannot be converted.
+// call returns what a function gives for these arguments, which are as many as it takes, undefined when one of them cannot be converted.
 func call(f any, s *scope, arguments []any) any {
 	t := reflect.TypeOf(f)
 	var in []reflect.Value
@@ -233,8 +231,7 @@ func call(f any, s *scope, arguments []any) any {
 	}
 }
 
-// argument converts a value to the type of a parameter, by the rules of AWS. What
-// it returns belongs to the function.
+// argument converts a value to the type of a parameter, by the rules of AWS. What it returns belongs to the function.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-data-types.html
 func argument(v any, kind reflect.Type) (out any, ok bool) {
@@ -309,8 +306,7 @@ func orElse(s string, otherwise any) any {
 	return s
 }
 
-// groupReference is a reference to a capture group in a replacement; Go reads
-// $1x as a group named 1x.
+// groupReference is a reference to a capture group in a replacement; Go reads $1x as a group named 1x.
 var groupReference = regexp.MustCompile(`\$(\d+)`)
 
 const maxPadding = 1000
@@ -340,8 +336,7 @@ func concat(values ...any) any {
 	return undefined
 }
 
-// get returns a member of an object, an element of an array or a character of a
-// string.
+// get returns a member of an object, an element of an array or a character of a string.
 func get(of, key any) any {
 	if o, ok := of.(object); ok {
 		name, isText := key.(string)

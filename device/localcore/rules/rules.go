@@ -1,7 +1,6 @@
-// Package rules is the rules engine of AWS IoT Core: topic rules with the SQL
-// of version 2016-03-23, and the actions Lambda, republish and HTTP. What it
-// does not emulate, functions and actions included, is rejected when a rule is
-// created. It handles no packets: the caller gives it the messages.
+// Package rules is the rules engine of AWS IoT Core: topic rules with the SQL of version 2016-03-23, and the actions Lambda, republish
+// and HTTP. What it does not emulate, functions and actions included, is rejected when a rule is created. It handles no packets: the
+// caller gives it the messages.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-rules.html,
 // and the page of the API that has a method's name
@@ -22,8 +21,7 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A Store keeps records by key over restarts. It is called by one goroutine at
-// a time.
+// A Store keeps records by key over restarts. It is called by one goroutine at a time.
 type Store interface {
 	// Each calls f with every record until f fails, and returns f's error.
 	Each(f func(key string, value []byte) error) error
@@ -35,24 +33,20 @@ type Store interface {
 type Message struct {
 	Topic   string
 	Payload []byte
-	// ClientID and Principal, a certificate id, are empty for a message that was
-	// not sent over MQTT.
+	// ClientID and Principal, a certificate id, are empty for a message that was not sent over MQTT.
 	ClientID, Principal string
 	// Hops counts the republish actions that led to the message.
 	Hops int
 }
 
-// A Config says what the service depends on. Account, Publish, Thing and
-// HasFunction are required.
+// A Config says what the service depends on. Account, Publish, Thing and HasFunction are required.
 type Config struct {
 	Account string
-	// Publish sends what a republish action publishes to all who receive
-	// messages, this service among them.
+	// Publish sends what a republish action publishes to all who receive messages, this service among them.
 	Publish func(m Message, qos byte) error
 	// Thing returns the name of the thing of a connection, empty without one.
 	Thing func(principal, clientID string) string
-	// HasFunction reports whether a Lambda function can be invoked, and Invoke
-	// invokes it.
+	// HasFunction reports whether a Lambda function can be invoked, and Invoke invokes it.
 	HasFunction func(arn string) bool
 	Invoke      func(ctx context.Context, arn string, event []byte) error
 	// Shadow returns a thing's shadow document. Nil means that there is none.
@@ -133,8 +127,7 @@ func reject(code, format string, args ...any) *Error {
 	return &Error{code, fmt.Sprintf(format, args...)}
 }
 
-// Open returns the service with the rules in the store. [Service.Run] evaluates
-// the messages.
+// Open returns the service with the rules in the store. [Service.Run] evaluates the messages.
 func Open(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -294,16 +287,14 @@ func (s *Service) keep(name string, r *rule) error {
 	return nil
 }
 
-// Publish gives a message to the rules whose FROM matches its topic. It does
-// not wait for them.
+// Publish gives a message to the rules whose FROM matches its topic. It does not wait for them.
 func (s *Service) Publish(m Message) {
 	if len(s.matching(delivery{message: m})) > 0 {
 		s.enqueue(delivery{message: m})
 	}
 }
 
-// Ingest gives a message to one rule, past the broker: its topic begins with
-// $aws/rules/NAME/, which the rule does not see.
+// Ingest gives a message to one rule, past the broker: its topic begins with $aws/rules/NAME/, which the rule does not see.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
 func (s *Service) Ingest(m Message) {
@@ -327,8 +318,7 @@ func (s *Service) enqueue(d delivery) {
 	}
 }
 
-// Run evaluates the messages in their order until ctx ends, and returns when the
-// last action has ended.
+// Run evaluates the messages in their order until ctx ends, and returns when the last action has ended.
 func (s *Service) Run(ctx context.Context) {
 	defer s.working.Wait()
 	for {
@@ -365,9 +355,8 @@ func (s *Service) matching(d delivery) (all []*rule) {
 	return all
 }
 
-// MatchFilter matches as AWS does: other than in MQTT, a/# does not match a. A
-// filter that begins with a wildcard does not match reserved topics
-// [MQTT-4.7.2-1].
+// MatchFilter matches as AWS does: other than in MQTT, a/# does not match a. A filter that begins with a wildcard does not match reserved
+// topics [MQTT-4.7.2-1].
 func MatchFilter(filter, topic string) bool {
 	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
 		return false
@@ -386,8 +375,7 @@ func MatchFilter(filter, topic string) bool {
 	return len(filters) == len(levels)
 }
 
-// run evaluates a rule and performs its actions, in the background if one of
-// them leaves this process.
+// run evaluates a rule and performs its actions, in the background if one of them leaves this process.
 func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
 	payload, ok, err := r.statement.run(sc)
 	if !ok {

@@ -13,9 +13,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A value of the SQL is nil for Null, bool, *big.Rat for Int and Decimal,
-// string, []any, object, or undefined. In SQL version 2016-03-23 a number that
-// is whole is an Int.
+// A value of the SQL is nil for Null, bool, *big.Rat for Int and Decimal, string, []any, object, or undefined. In SQL version 2016-03-23
+// a number that is whole is an Int.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-data-types.html
 
@@ -60,8 +59,7 @@ func fromFloat(f *big.Float) any {
 	return undefined
 }
 
-// fromFloat64 is for the functions that compute with double precision. What is
-// no number is undefined.
+// fromFloat64 is for the functions that compute with double precision. What is no number is undefined.
 func fromFloat64(x float64) any {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return undefined
@@ -97,8 +95,7 @@ func floor(r *big.Rat) *big.Int {
 	return new(big.Int).Div(r.Num(), r.Denom()) // Euclidean, and the divisor is positive
 }
 
-// toString converts by the rules for functions and operators; Null and
-// undefined have no string.
+// toString converts by the rules for functions and operators; Null and undefined have no string.
 func toString(v any) (string, bool) {
 	switch v := v.(type) {
 	case nil, undefinedValue:
