@@ -16,40 +16,32 @@ import (
 
 // An authorizer answers the broker's questions from the registry. It implements
 // [broker.Authorizer].
-type authorizer struct {
-	server    *Server
-	config    *Config
-	registry  *registry.Registry
-	documents documentCache
-}
+type authorizer struct{ *Server }
 
 // VerifyCertificate implements [broker.Authorizer]: a certificate must be
 // registered, ACTIVE and within its validity. A handshake with one of a registered
 // CA may register it. One that was registered without a CA's proof requires SNI,
 // which says whose account it is.
-func (a *authorizer) VerifyCertificate(p broker.Principal, presented []*x509.Certificate) error {
+func (a authorizer) VerifyCertificate(p broker.Principal, presented []*x509.Certificate) error {
 	cert, ok := a.registry.CertificateByID(awsiot.CertificateID(p.Certificate))
 	switch {
 	case presented != nil && (!ok || cert.Status == registry.PendingActivation && cert.CAID != ""): // of a CA, and not waiting for RegisterThing
-		return a.server.registerJustInTime(p.Certificate, presented)
+		return a.registerJustInTime(p.Certificate, presented)
 	case !ok:
 		return errors.New("the certificate is not registered here (was it deleted?)")
 	case cert.Mode == registry.SNIOnly && p.ServerName == "":
 		return errors.New("the client named no server (SNI), which a certificate in mode SNI_ONLY requires")
-	}
-	switch cert.Status {
-	case registry.Active:
-	case registry.PendingActivation:
-		return fmt.Errorf("the certificate is PENDING_ACTIVATION: RegisterThing has not succeeded for it yet")
-	case registry.Inactive:
-		return fmt.Errorf("the certificate is INACTIVE: activate it with UpdateCertificate")
-	default:
+	case cert.Status == registry.PendingActivation:
+		return errors.New("the certificate is PENDING_ACTIVATION: RegisterThing has not succeeded for it yet")
+	case cert.Status == registry.Inactive:
+		return errors.New("the certificate is INACTIVE: activate it with UpdateCertificate")
+	case cert.Status != registry.Active:
 		return fmt.Errorf("the certificate is %s", cert.Status)
 	}
 	if _, expires, isClaim := a.registry.ClaimTemplate(cert.ID); isClaim && !a.config.Now().Before(expires) {
 		return fmt.Errorf("the provisioning claim expired at %s", expires.UTC().Format(time.RFC3339))
 	}
-	return a.server.checkValidity(cert.NotBefore, cert.NotAfter)
+	return a.checkValidity(cert.NotBefore, cert.NotAfter)
 }
 
 // checkValidity returns an error if a certificate is not valid now.
@@ -62,34 +54,37 @@ func (s *Server) checkValidity(from, to time.Time) error {
 
 // NewSession implements [broker.Authorizer]. The thing of a session is that of
 // its beginning, the policies are those of each moment.
-func (a *authorizer) NewSession(p broker.Principal) broker.AuthSession {
+func (a authorizer) NewSession(p broker.Principal) broker.AuthSession {
 	if p.Certificate == nil {
 		return iamSession{}
 	}
-	s := &authSession{authorizer: a, certificateID: p.CertificateID, session: policy.Session{
-		ClientID:    p.ClientID,
-		SourceIP:    p.Address.Addr(),
-		DomainName:  p.ServerName,
-		Certificate: p.Certificate,
-	}}
-	if t, ok := a.registry.ThingFor(p.CertificateID, p.ClientID); ok {
-		s.session.Thing = policyThing(t)
-	}
+	s := &authSession{server: a.Server, certificateID: p.CertificateID, session: a.policySession(p.CertificateID, p.ClientID)}
+	s.session.SourceIP, s.session.DomainName = p.Address.Addr(), p.ServerName
 	_, s.exclusive = a.registry.ExclusiveThing(p.CertificateID)
 	return s
 }
 
-// policyThing returns a thing that is attached to the session's certificate.
-func policyThing(t registry.Thing) *policy.Thing {
-	return &policy.Thing{Name: t.Name, Type: t.Type, Attributes: t.Attributes, Attached: true}
+// policySession returns the session that a client with this certificate would
+// have.
+func (s *Server) policySession(certificateID, clientID string) *policy.Session {
+	session := &policy.Session{ClientID: clientID}
+	if t, ok := s.registry.ThingFor(certificateID, clientID); ok {
+		session.Thing = &policy.Thing{Name: t.Name, Type: t.Type, Attributes: t.Attributes, Attached: true}
+	}
+	if cert, ok := s.registry.CertificateByID(certificateID); ok {
+		if certificates, err := awsiot.Certificates([]byte(cert.PEM)); err == nil { // the registry holds valid ones only
+			session.Certificate = certificates[0]
+		}
+	}
+	return session
 }
 
 // An authSession is one connection before its policies. It implements
 // [broker.AuthSession].
 type authSession struct {
-	authorizer    *authorizer
+	server        *Server
 	certificateID string
-	session       policy.Session
+	session       *policy.Session
 	exclusive     bool
 	policies      atomic.Pointer[policySet] // those of the latest evaluation
 }
@@ -102,22 +97,21 @@ type policySet struct {
 
 // Thing implements [broker.AuthSession].
 func (s *authSession) Thing() (name string, exclusive bool) {
-	if s.session.Thing == nil {
-		return "", s.exclusive
+	if s.session.Thing != nil {
+		name = s.session.Thing.Name
 	}
-	return s.session.Thing.Name, s.exclusive
+	return name, s.exclusive
 }
 
 // Authorize implements [broker.AuthSession].
 func (s *authSession) Authorize(r broker.AuthRequest) (allowed bool, reason string) {
-	config := s.authorizer.config
-	request := &policy.Request{Action: r.Action, Resource: config.arn(r.Resource), Session: &s.session}
+	request := &policy.Request{Action: r.Action, Resource: s.server.ARN(r.Resource), Session: s.session}
 	if r.Persistent {
 		request.ConnectAttributes = append(request.ConnectAttributes, policy.PersistentConnect)
 	}
 	if r.HasWill {
 		request.ConnectAttributes = append(request.ConnectAttributes, policy.LastWill)
-		request.LastWillTopic = config.arn("topic/" + r.WillTopic)
+		request.LastWillTopic = s.server.ARN("topic/" + r.WillTopic)
 	}
 	d := policy.Evaluate(s.current(), request)
 	if d.Allowed {
@@ -128,13 +122,18 @@ func (s *authSession) Authorize(r broker.AuthRequest) (allowed bool, reason stri
 
 // current returns the policies that hold now.
 func (s *authSession) current() []policy.Policy {
-	generation := s.authorizer.registry.Generation() // read first: what is read later is at least as new
-	if set := s.policies.Load(); set != nil && set.generation == generation {
-		return set.policies
+	generation := s.server.registry.Generation() // read first: what is read later is at least as new
+	set := s.policies.Load()
+	if set == nil || set.generation != generation {
+		set = &policySet{generation, s.server.documents.parse(s.server.registry.PoliciesFor(s.certificateID, s.session.ClientID))}
+		s.policies.Store(set)
 	}
-	policies := s.authorizer.documents.parse(s.authorizer.registry.PoliciesFor(s.certificateID, s.session.ClientID))
-	s.policies.Store(&policySet{generation, policies})
-	return policies
+	return set.policies
+}
+
+// evaluate evaluates policies for what needs no attributes of CONNECT.
+func (s *Server) evaluate(documents []registry.PolicyDocument, action, resource string, session *policy.Session) policy.Decision {
+	return policy.Evaluate(s.documents.parse(documents), &policy.Request{Action: action, Resource: resource, Session: session})
 }
 
 // maxDocuments is how many policies stay parsed.

@@ -20,7 +20,7 @@ func (s *Server) openBroker(cert *tls.Certificate) error {
 		state = filepath.Join(c.State, brokerFile)
 	}
 	b, err := broker.New(broker.Config{
-		Authorizer: &authorizer{server: s, config: c, registry: s.registry},
+		Authorizer: authorizer{s},
 		Reserved:   s.reserved,
 		HTTP:       s.serveCredentials,
 		Observe:    s.observe,

@@ -2,11 +2,10 @@ package localcore
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"strings"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/controlapi"
 	"example.com/fleety/device/localcore/policy"
@@ -34,11 +33,7 @@ func (s control) IssueKeys(ctx context.Context) (controlapi.Keys, error) {
 	if err != nil {
 		return controlapi.Keys{}, err
 	}
-	return controlapi.Keys{
-		CertificatePEM: string(cert.PEM),
-		PublicKeyPEM:   string(cert.PublicKeyPEM),
-		PrivateKeyPEM:  string(cert.PrivateKeyPEM),
-	}, nil
+	return controlapi.Keys{CertificatePEM: string(cert.PEM), PublicKeyPEM: string(cert.PublicKeyPEM), PrivateKeyPEM: string(cert.PrivateKeyPEM)}, nil
 }
 
 // IssueCSR implements [controlapi.Issuer].
@@ -54,35 +49,41 @@ func (s control) IssueCSR(_ context.Context, csr string) (string, error) {
 }
 
 // RegisterThing implements [controlapi.Registrar].
-func (s control) RegisterThing(ctx context.Context, body string, parameters map[string]string) (controlapi.Registration, error) {
+func (s control) RegisterThing(ctx context.Context, body string, parameters map[string]string) (out controlapi.Registration, err error) {
 	t, err := template.ParseBody([]byte(body))
 	if err != nil {
-		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return out, registry.Reject(registry.CodeInvalidRequest, "The template is not valid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	plan, err := t.Resolve(template.Input{Parameters: parameters})
 	if e, ok := errors.AsType[*template.Error](err); ok {
-		return controlapi.Registration{}, registry.Reject(registry.CodeInvalidRequest, "%s", e.Message)
+		return out, registry.Reject(registry.CodeInvalidRequest, "%s", e.Message)
 	}
 	if err != nil {
-		return controlapi.Registration{}, err
+		return out, err
 	}
 	request := registry.Provisioning{Plan: plan}
 	if c := plan.Certificate; c != nil {
-		request.CertificateID = c.ID
-		if c.ID == "" {
+		if request.CertificateID = c.ID; c.ID == "" {
 			if request.NewCertificate, err = s.newCertificate(ctx, c); err != nil {
-				return controlapi.Registration{}, err
+				return out, err
 			}
 		}
 	}
 	done, err := s.registry.Provision(request)
 	if err != nil {
-		return controlapi.Registration{}, err
+		return out, err
 	}
-	return controlapi.Registration{
-		CertificatePEM: done.Certificate.PEM,
-		ResourceARNs:   s.resourceARNs(plan, done),
-	}, nil
+	out = controlapi.Registration{CertificatePEM: done.Certificate.PEM, ResourceARNs: map[string]string{}}
+	if t := plan.Thing; t != nil {
+		out.ResourceARNs[t.LogicalName] = s.ARN("thing/" + t.Name)
+	}
+	if c := plan.Certificate; c != nil {
+		out.ResourceARNs[c.LogicalName] = s.ARN("cert/" + done.Certificate.ID)
+	}
+	for _, p := range plan.Policies {
+		out.ResourceARNs[p.LogicalName] = s.ARN("policy/" + p.Name)
+	}
+	return out, nil
 }
 
 // newCertificate returns the certificate that a template gives by a signing
@@ -95,62 +96,20 @@ func (s control) newCertificate(ctx context.Context, c *template.Certificate) (*
 	case c.PEM == "":
 		return nil, registry.Reject(registry.CodeInvalidRequest, "The template's certificate resolves to nothing.")
 	case c.CAPEM != "":
-		certificate, err := parsePEM(c.PEM)
-		authority, caErr := parsePEM(c.CAPEM)
+		certificate, err := awsiot.Certificates([]byte(c.PEM))
+		authority, caErr := awsiot.Certificates([]byte(c.CAPEM))
 		if err := errors.Join(err, caErr); err != nil {
 			return nil, registry.Reject(registry.CodeCertificateInvalid, "The certificate or that of its authority cannot be read: %v", err)
 		}
-		if err := certificate.CheckSignatureFrom(authority); err != nil {
+		if err := certificate[0].CheckSignatureFrom(authority[0]); err != nil {
 			return nil, registry.Reject(registry.CodeCertificateInvalid, "CACertificatePem did not sign CertificatePem: %v", err)
 		}
 	}
 	return &registry.NewCertificate{PEM: c.PEM}, nil
 }
 
-// resourceARNs gives the ARNs of a plan by the logical names of its template.
-func (s control) resourceARNs(plan *template.Plan, done registry.Provisioned) map[string]string {
-	arns := map[string]string{}
-	if t := plan.Thing; t != nil {
-		arns[t.LogicalName] = s.ARN("thing/" + t.Name)
-	}
-	if c := plan.Certificate; c != nil {
-		arns[c.LogicalName] = s.ARN("cert/" + done.Certificate.ID)
-	}
-	for _, p := range plan.Policies {
-		arns[p.LogicalName] = s.ARN("policy/" + p.Name)
-	}
-	return arns
-}
-
 // Authorize implements [controlapi.Authorizer].
 func (s control) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi.AuthResult {
-	d := policy.Evaluate(new(documentCache).parse(q.Policies), &policy.Request{
-		Action: q.Action, Resource: q.Resource, Session: s.policySession(q.CertificateID, q.ClientID),
-	})
-	return controlapi.AuthResult{
-		Allowed:  d.Allowed,
-		Explicit: d.Statement != nil && d.Statement.Effect == policy.Deny,
-		Policy:   d.Policy,
-	}
-}
-
-// policySession returns the session that a client with this certificate would
-// have.
-func (s *Server) policySession(certificateID, clientID string) *policy.Session {
-	session := &policy.Session{ClientID: clientID}
-	if t, ok := s.registry.ThingFor(certificateID, clientID); ok {
-		session.Thing = policyThing(t)
-	}
-	if cert, ok := s.registry.CertificateByID(certificateID); ok {
-		session.Certificate, _ = parsePEM(cert.PEM) // the registry holds valid ones only
-	}
-	return session
-}
-
-func parsePEM(text string) (*x509.Certificate, error) {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return nil, errors.New("not in PEM form")
-	}
-	return x509.ParseCertificate(block.Bytes)
+	d := s.evaluate(q.Policies, q.Action, q.Resource, s.policySession(q.CertificateID, q.ClientID))
+	return controlapi.AuthResult{Allowed: d.Allowed, Explicit: d.Statement != nil && d.Statement.Effect == policy.Deny, Policy: d.Policy}
 }

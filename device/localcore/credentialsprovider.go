@@ -2,7 +2,6 @@ package localcore
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/event"
-	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -51,9 +49,7 @@ func (s *Server) serveCredentials(r *http.Request, p broker.Principal) *http.Res
 			"thing "+thing+" of the header "+awsiot.ThingNameHeader+" is not attached to the certificate")
 	}
 	e.ThingName = thing
-	d := policy.Evaluate(new(documentCache).parse(s.registry.PoliciesFor(p.CertificateID, thing)), &policy.Request{
-		Action: "iot:AssumeRoleWithCertificate", Resource: s.ARN("rolealias/" + alias), Session: session,
-	})
+	d := s.evaluate(s.registry.PoliciesFor(p.CertificateID, thing), "iot:AssumeRoleWithCertificate", s.ARN("rolealias/"+alias), session)
 	if !d.Allowed {
 		return reject(http.StatusForbidden, "AccessDeniedException", "Access Denied", d.Explain())
 	}
@@ -70,7 +66,7 @@ func (s *Server) serveCredentials(r *http.Request, p broker.Principal) *http.Res
 }
 
 func httpResponse(status int, errorType string, v any) *http.Response {
-	body, _ := json.Marshal(v) // strings and a time
+	body := awsiot.EncodeJSON(v)
 	r := &http.Response{
 		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}},
 		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),

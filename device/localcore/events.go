@@ -55,10 +55,9 @@ func (s *Server) publishEvent(topic string, payload map[string]any) {
 }
 
 // AwaitThing waits until a thing of this name is registered and returns it.
-func (s *Server) AwaitThing(ctx context.Context, name string) (registry.Thing, error) {
+func (s *Server) AwaitThing(ctx context.Context, name string) (thing registry.Thing, err error) {
 	for number := s.history.End(); ; number++ {
-		thing, err := s.registry.DescribeThing(name)
-		if !isNotFound(err) {
+		if thing, err = s.registry.DescribeThing(name); !isNotFound(err) {
 			return thing, err
 		}
 		if _, number, err = s.history.Next(ctx, number); err != nil {
@@ -69,31 +68,30 @@ func (s *Server) AwaitThing(ctx context.Context, name string) (registry.Thing, e
 
 // AwaitEvent waits for an event that match accepts. Past events count too, as
 // far as they are kept: the latest 2048 at least.
-func (s *Server) AwaitEvent(ctx context.Context, match func(Event) bool) (Event, error) {
-	for number := 0; ; number++ {
-		e, n, err := s.history.Next(ctx, number)
-		if err != nil {
-			return Event{}, fmt.Errorf("waiting for an event: %w", err)
-		}
-		if match(e) {
-			return e, nil
-		}
-		number = n
+func (s *Server) AwaitEvent(ctx context.Context, match func(Event) bool) (found Event, err error) {
+	err = s.follow(ctx, 0, func(e Event) bool {
+		found = e
+		return !match(e)
+	})
+	if err != nil {
+		return Event{}, fmt.Errorf("waiting for an event: %w", err)
 	}
+	return found, nil
 }
 
 // Follow calls yield for every event from now on, until yield returns false
 // or ctx ends, whose error it then returns. A slow yield loses events, the
 // oldest first, when more than 2048 are waiting.
 func (s *Server) Follow(ctx context.Context, yield func(Event) bool) error {
-	for number := s.history.End(); ; number++ {
+	return s.follow(ctx, s.history.End(), yield)
+}
+
+func (s *Server) follow(ctx context.Context, number int, yield func(Event) bool) error {
+	for {
 		e, n, err := s.history.Next(ctx, number)
-		if err != nil {
+		if err != nil || !yield(e) {
 			return err
 		}
-		if !yield(e) {
-			return nil
-		}
-		number = n
+		number = n + 1
 	}
 }

@@ -49,6 +49,16 @@ type Faults struct {
 	delay  time.Duration            // of SUBACKs; under mu
 }
 
+// Set makes choose decide on every exchange from now on; nil ends all faults,
+// those of [Faults.LoseEarlyReplies] too. It is called from several goroutines.
+func (f *Faults) Set(choose func(Exchange) Fault) { f.set(choose, nil, 0) }
+
+func (f *Faults) set(choose func(Exchange) Fault, rules []FaultRule, delay time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.choose, f.rules, f.delay = choose, rules, delay
+}
+
 // LoseEarlyReplies sends every SUBACK so much later from now on, and loses the
 // reply to each provisioning request that is received before: to a client that
 // does not wait for the SUBACK. Zero ends that.
@@ -64,15 +74,6 @@ func (f *Faults) subackDelay() time.Duration {
 	return f.delay
 }
 
-// Set makes choose decide on every exchange from now on; nil ends all faults,
-// those of [Faults.LoseEarlyReplies] too.
-// It is called from several goroutines.
-func (f *Faults) Set(choose func(Exchange) Fault) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.choose, f.rules, f.delay = choose, nil, 0
-}
-
 // of counts a request and returns its fault.
 func (f *Faults) of(r provisioning.Request) Fault {
 	f.mu.Lock()
@@ -80,16 +81,12 @@ func (f *Faults) of(r provisioning.Request) Fault {
 		f.counts = map[awsiot.Operation]int{}
 	}
 	f.counts[r.Topic.Operation]++
-	e := Exchange{
-		Operation: r.Topic.Operation, Template: r.Topic.Template,
-		ClientID: r.ClientID, CertificateID: r.CertificateID, Number: f.counts[r.Topic.Operation],
-	}
-	choose := f.choose
+	number, choose := f.counts[r.Topic.Operation], f.choose
 	f.mu.Unlock()
 	if choose == nil {
 		return Fault{}
 	}
-	return choose(e)
+	return choose(Exchange{r.Topic.Operation, r.Topic.Template, r.ClientID, r.CertificateID, number})
 }
 
 // A FaultRule is a fault as the control API takes it: which exchanges it
@@ -111,14 +108,13 @@ type FaultRule struct {
 
 // SetRules makes the rules decide on every exchange from now on.
 func (f *Faults) SetRules(rules []FaultRule) error {
-	faults := make([]Fault, len(rules))
+	faults := slices.Clone(rules)
 	var early time.Duration
-	for i, r := range rules {
-		faults[i] = r.Fault
+	for i := range faults {
 		for _, member := range []struct {
 			name, text string
 			value      *time.Duration
-		}{{"delayReply", r.DelayReply, &faults[i].DelayReply}, {"loseEarlyReplies", r.LoseEarlyReplies, &early}} {
+		}{{"delayReply", rules[i].DelayReply, &faults[i].Fault.DelayReply}, {"loseEarlyReplies", rules[i].LoseEarlyReplies, &early}} {
 			if member.text == "" {
 				continue
 			}
@@ -131,21 +127,18 @@ func (f *Faults) SetRules(rules []FaultRule) error {
 	}
 	var mu sync.Mutex
 	used := make([]int, len(rules))
-	choose := func(e Exchange) Fault {
+	f.set(func(e Exchange) Fault {
 		mu.Lock()
 		defer mu.Unlock()
-		for i, r := range rules {
+		for i, r := range faults {
 			if r.LoseEarlyReplies == "" && (r.Operation == "" || r.Operation == e.Operation) && (r.ClientID == "" || r.ClientID == e.ClientID) &&
 				(r.Times == 0 || used[i] < r.Times) {
 				used[i]++
-				return faults[i]
+				return r.Fault
 			}
 		}
 		return Fault{}
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.choose, f.rules, f.delay = choose, slices.Clone(rules), early
+	}, slices.Clone(rules), early)
 	return nil
 }
 

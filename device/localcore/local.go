@@ -3,6 +3,8 @@ package localcore
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -33,33 +35,49 @@ const (
 func (s *Server) localHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_local/events", s.serveEvents)
-	mux.HandleFunc("GET /_local/health", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, map[string]string{"status": "ready"})
-	})
 	mux.HandleFunc("GET /_local/messages", s.serveMessages)
-	mux.HandleFunc("GET /_local/connections", func(w http.ResponseWriter, _ *http.Request) {
-		all := s.broker.Connections()
-		writeJSON(w, map[string]any{"connections": all[:min(len(all), maxConnections)], "total": len(all)})
-	})
-	mux.HandleFunc("POST /_local/explain", s.serveExplain)
-	mux.HandleFunc("GET /_local/faults", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, append([]FaultRule{}, s.Faults.Rules()...))
-	})
-	mux.HandleFunc("PUT /_local/faults", s.serveFaults)
-	mux.HandleFunc("DELETE /_local/faults", func(w http.ResponseWriter, _ *http.Request) {
-		s.Faults.Set(nil)
-		w.WriteHeader(http.StatusNoContent)
-	})
-	mux.HandleFunc("POST /_local/expire-tokens", s.serveExpireTokens)
-	mux.HandleFunc("GET /_local/fidelity", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, Ambiguities())
-	})
+	for pattern, serve := range map[string]func(w http.ResponseWriter, r *http.Request) (any, error){
+		"GET /_local/health": func(http.ResponseWriter, *http.Request) (any, error) {
+			return map[string]string{"status": "ready"}, nil
+		},
+		"GET /_local/connections": func(http.ResponseWriter, *http.Request) (any, error) {
+			all := s.broker.Connections()
+			return map[string]any{"connections": all[:min(len(all), maxConnections)], "total": len(all)}, nil
+		},
+		"POST /_local/explain": s.explain,
+		"GET /_local/faults": func(http.ResponseWriter, *http.Request) (any, error) {
+			return append([]FaultRule{}, s.Faults.Rules()...), nil
+		},
+		"PUT /_local/faults": func(w http.ResponseWriter, r *http.Request) (any, error) {
+			rules, err := readJSON[[]FaultRule](w, r)
+			if err == nil {
+				err = s.Faults.SetRules(rules)
+			}
+			return nil, err
+		},
+		"DELETE /_local/faults": func(http.ResponseWriter, *http.Request) (any, error) {
+			s.Faults.Set(nil)
+			return nil, nil
+		},
+		"POST /_local/expire-tokens": func(http.ResponseWriter, *http.Request) (any, error) {
+			expired, err := s.ExpireTokens()
+			return map[string][]string{"certificateIds": expired}, err
+		},
+		"GET /_local/fidelity": func(http.ResponseWriter, *http.Request) (any, error) { return Ambiguities(), nil },
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			switch v, err := serve(w, r); {
+			case err != nil:
+				http.Error(w, err.Error(), http.StatusBadRequest)
+			case v == nil:
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				w.Header().Set("Content-Type", "application/json")
+				_ = json.NewEncoder(w).Encode(v) // the client may be gone
+			}
+		})
+	}
 	return mux
-}
-
-func writeJSON(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the client may be gone
 }
 
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
@@ -87,6 +105,19 @@ func stream(w http.ResponseWriter, next func() (any, error)) {
 	}
 }
 
+// readJSON reads the body of a request, strictly and in bounded time.
+func readJSON[T any](w http.ResponseWriter, r *http.Request) (v T, err error) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // only a recorder of a test has none to set
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&v); err != nil { // the deadline stays, for net/http would read on
+		return v, fmt.Errorf("reading the request: %w", err)
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	return v, nil
+}
+
 // An explainRequest asks whether a client may do something. It is evaluated
 // with the certificate's policies, those of its thing's groups among them, or
 // with Policy alone.
@@ -111,38 +142,21 @@ type explanation struct {
 	Policies []string `json:"policies"`
 }
 
-// readJSON reads the body of a request, strictly and in bounded time, or answers
-// what is wrong with it.
-func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // only a recorder of a test has none to set
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(v); err != nil { // the deadline stays, for net/http would read on
-		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
-		return false
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) (any, error) {
+	q, err := readJSON[explainRequest](w, r)
+	if err != nil {
+		return nil, err
 	}
-	_ = control.SetReadDeadline(time.Time{})
-	return true
-}
-
-func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
-	var q explainRequest
-	if !readJSON(w, r, &q) {
-		return
-	}
-	policies := new(documentCache).parse(s.registry.PoliciesFor(q.CertificateID, q.ClientID))
+	policies := s.documents.parse(s.registry.PoliciesFor(q.CertificateID, q.ClientID))
 	if q.Policy != "" {
 		document, err := policy.Parse([]byte(q.Policy))
 		if err != nil {
-			http.Error(w, "reading the policy: "+err.Error(), http.StatusBadRequest)
-			return
+			return nil, fmt.Errorf("reading the policy: %w", err)
 		}
 		policies = []policy.Policy{{Name: "the given policy", Document: document}}
 	}
 	if q.Action == "" || q.Resource == "" {
-		http.Error(w, "action and resource must be given", http.StatusBadRequest)
-		return
+		return nil, errors.New("action and resource must be given")
 	}
 	if !strings.HasPrefix(q.Resource, "arn:") {
 		q.Resource = s.ARN(q.Resource)
@@ -161,26 +175,5 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	for _, p := range policies {
 		out.Policies = append(out.Policies, p.Name)
 	}
-	writeJSON(w, out)
-}
-
-func (s *Server) serveFaults(w http.ResponseWriter, r *http.Request) {
-	var rules []FaultRule
-	if !readJSON(w, r, &rules) {
-		return
-	}
-	if err := s.Faults.SetRules(rules); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
-}
-
-func (s *Server) serveExpireTokens(w http.ResponseWriter, _ *http.Request) {
-	expired, err := s.ExpireTokens()
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	writeJSON(w, map[string][]string{"certificateIds": expired})
+	return out, nil
 }

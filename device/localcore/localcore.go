@@ -63,10 +63,11 @@ type Server struct {
 	rules        *rules.Service
 	tunnels      *tunnel.Service
 	broker       *broker.Broker
-	observers    sync.Map     // of messages: *observer to nothing
-	port         int          // for devices
-	portALPN     int          // 0 without one
-	api          net.Listener // nil without one
+	documents    documentCache // of policies
+	observers    sync.Map      // of messages: *observer to nothing
+	port         int           // for devices
+	portALPN     int           // 0 without one
+	api          net.Listener  // nil without one
 
 	running sync.WaitGroup // the goroutines of this package
 	closers []func() error // of what was started, in the order of starting
