@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"example.com/fleety/device/internal/term"
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -198,4 +200,132 @@ func (c *Console) usage(e *UsageError) int {
 		c.line(slog.LevelInfo, "hint", fmt.Sprintf("for details, run: %s --help", e.Command.CommandPath()))
 	}
 	return ExitUsage
+}
+
+// Ready notifies the service manager that start-up is complete, with a short
+// status. Without a service manager it does nothing.
+//
+// Page: https://www.freedesktop.org/software/systemd/man/sd_notify.html
+func (c *Console) Ready(status string) { c.notify("READY=1\n" + statusLine(status)) }
+
+// Reloading notifies the service manager that the configuration is read again, until
+// [Console.Ready] or [Console.Reloaded].
+func (c *Console) Reloading() {
+	c.notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+}
+
+// Reloaded notifies the service manager that nothing has changed.
+func (c *Console) Reloaded() { c.notify(daemon.SdNotifyReady) }
+
+// Status sets the status that the service manager shows.
+func (c *Console) Status(status string) { c.notify(statusLine(status)) }
+
+func statusLine(text string) string { return "STATUS=" + term.Clean(text) }
+
+func (c *Console) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		c.Log.Debug("notifying the service manager failed", "error", err)
+	}
+}
+
+// WatchdogInterval is within which the service manager expects [Console.Watchdog],
+// 0 for never.
+func (c *Console) WatchdogInterval() time.Duration {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		c.Log.Debug("reading the service manager's watchdog failed", "error", err)
+	}
+	return interval
+}
+
+// Watchdog notifies the service manager that the program works.
+func (c *Console) Watchdog() { c.notify(daemon.SdNotifyWatchdog) }
+
+// A Step is one step of a command's work, for showing its progress.
+type Step struct {
+	Name       string // the same in every run
+	Text       string // Name with what it is done to
+	Elapsed    time.Duration
+	RoundTrips int
+	Err        error
+	Wait       bool // it waits before another attempt
+}
+
+// StepBegins shows that a step begins, also to the service manager.
+func (c *Console) StepBegins(s Step) {
+	c.Status(s.Text)
+	if c.records == nil {
+		c.steps.Begin(s.Text, s.Wait)
+	}
+}
+
+// StepDone shows that a step is done, and what it cost.
+func (c *Console) StepDone(s Step) {
+	if c.records == nil {
+		c.steps.Done(s.Text, term.Cost(s.Elapsed, s.RoundTrips))
+		return
+	}
+	c.record(slog.LevelInfo, "step done", s)
+}
+
+// StepFailed shows that a step has failed, and why, also to the service
+// manager.
+func (c *Console) StepFailed(s Step) {
+	c.Status(s.Text + ": " + s.Err.Error())
+	if c.records == nil {
+		c.steps.Failed(s.Text, s.Err)
+		return
+	}
+	c.record(slog.LevelWarn, "step failed", s)
+}
+
+// Step shows a step around its work, and returns the work's error.
+func (c *Console) Step(name, text string, work func() error) error {
+	s := Step{Name: name, Text: text}
+	c.StepBegins(s)
+	began := time.Now()
+	s.Err = work()
+	s.Elapsed = time.Since(began)
+	if s.Err != nil {
+		c.StepFailed(s)
+	} else {
+		c.StepDone(s)
+	}
+	return s.Err
+}
+
+func (c *Console) record(level slog.Level, message string, s Step) {
+	attrs := []any{"step", s.Name, "text", s.Text, "elapsedMs", s.Elapsed.Milliseconds(), "roundTrips", s.RoundTrips}
+	if s.Err != nil {
+		attrs = append(attrs, "error", s.Err.Error())
+	}
+	if !c.quiet {
+		c.records.Log(context.Background(), level, message, attrs...)
+	}
+}
+
+// A Row is a label and its value.
+type Row [2]string
+
+// A Table is a result for a person: one line per row, values aligned.
+type Table []Row
+
+// Table writes t to Out, without the rows that have no value.
+func (c *Console) Table(t Table) error {
+	width := 0
+	for _, r := range t {
+		if r[1] != "" {
+			width = max(width, len(r[0]))
+		}
+	}
+	var b strings.Builder
+	for _, r := range t {
+		if r[1] != "" {
+			fmt.Fprintf(&b, "%-*s  %s\n", width, r[0], term.Clean(r[1]))
+		}
+	}
+	if _, err := c.Out.Write([]byte(b.String())); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
 }

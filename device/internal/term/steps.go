@@ -3,7 +3,6 @@ package term
 import (
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 )
@@ -19,7 +18,7 @@ type Steps struct {
 	mu      sync.Mutex // guards the rest
 	w       io.Writer
 	open    bool   // the line of the current step is unfinished
-	waiting bool   // it is that of Wait, which leaves nothing
+	waiting bool   // it is that of a wait, which leaves nothing
 	failure string // the line above, if it is that of a failure
 	times   int    // how often, one after the other
 }
@@ -29,23 +28,12 @@ func NewSteps(s Streams) *Steps {
 	return &Steps{w: s.Err, inPlace: s.Terminal, color: s.Color}
 }
 
-// Begin shows that a step begins.
-func (s *Steps) Begin(step string) {
+// Begin shows that a step begins or, where it waits, that the steps wait before they
+// try again; on a terminal nothing is left of that.
+func (s *Steps) Begin(step string, waiting bool) {
 	if s == nil {
 		return
 	}
-	s.begin(step, false)
-}
-
-// Wait shows that the steps wait before they try again. On a terminal nothing is
-// left of it.
-func (s *Steps) Wait(what string) {
-	if s != nil {
-		s.begin(what, true)
-	}
-}
-
-func (s *Steps) begin(step string, waiting bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.inPlace {
@@ -53,7 +41,7 @@ func (s *Steps) begin(step string, waiting bool) {
 		return
 	}
 	s.end()
-	io.WriteString(s.w, noWrap+s.paint(dim, "·")+" "+Clean(step)+wrap)
+	io.WriteString(s.w, noWrap+s.paint(Dim, "·")+" "+Clean(step)+wrap)
 	s.open, s.waiting = true, waiting
 }
 
@@ -80,9 +68,9 @@ func (s *Steps) Done(step, cost string) {
 		return
 	}
 	if cost != "" {
-		cost = "  " + s.paint(dim, cost)
+		cost = "  " + s.paint(Dim, cost)
 	}
-	s.rewrite(s.paint(green, "✓") + " " + Clean(step) + cost)
+	s.rewrite(s.paint(Green, "✓") + " " + Clean(step) + cost)
 	s.failure = ""
 }
 
@@ -94,18 +82,17 @@ func (s *Steps) Failed(step string, why error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	line := s.paint(red, "✗") + " " + Clean(step) + ": " + Clean(why.Error())
-	if !s.inPlace {
-		io.WriteString(s.w, line+"\n")
-		return
+	failure, cross := Clean(step)+": "+Clean(why.Error()), s.paint(Red, "✗")+" "
+	switch {
+	case !s.inPlace:
+		io.WriteString(s.w, cross+failure+"\n")
+	case failure != s.failure:
+		s.rewrite(noWrap + cross + failure + wrap)
+		s.failure, s.times = failure, 1
+	default:
+		s.times++
+		s.rewrite(lineUp + eraseLine + noWrap + cross + fmt.Sprintf("%d times, last: %s", s.times, failure) + wrap)
 	}
-	if line != s.failure {
-		s.rewrite(noWrap + line + wrap)
-		s.failure, s.times = line, 1
-		return
-	}
-	s.times++
-	s.rewrite(lineUp + eraseLine + noWrap + fmt.Sprintf("%s %d times, last: %s", s.paint(red, "✗"), s.times, strings.TrimPrefix(line, s.paint(red, "✗")+" ")) + wrap)
 }
 
 // Writer returns a writer of whole lines to the same place: an unfinished line is
@@ -142,17 +129,17 @@ const (
 
 // Colors of the eight that every terminal has.
 const (
-	red   = "\x1b[31m"
-	green = "\x1b[32m"
-	dim   = "\x1b[2m"
-	reset = "\x1b[0m"
+	Red   = "\x1b[31m"
+	Green = "\x1b[32m"
+	Dim   = "\x1b[2m"
+	Reset = "\x1b[0m"
 )
 
 func (s *Steps) paint(color, text string) string {
-	if !s.color {
-		return text
+	if s.color {
+		return color + text + Reset
 	}
-	return color + text + reset
+	return text
 }
 
 // Cost formats what a step took: "45 ms, 2 round trips".

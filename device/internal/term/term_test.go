@@ -40,12 +40,12 @@ func TestStepsAreRewrittenInPlaceOnlyOnATerminal(t *testing.T) {
 			var out bytes.Buffer
 			tt.streams.Err = &out
 			s := term.NewSteps(tt.streams)
-			s.Begin("connect")
+			s.Begin("connect", false)
 			s.Done("connect", term.Cost(5*time.Millisecond, 3))
-			s.Begin("subscribe")
+			s.Begin("subscribe", false)
 			fmt.Fprintln(s.Writer(), "a log line")
 			s.Failed("subscribe", errors.New("no answer"))
-			s.Begin("wait")
+			s.Begin("wait", false)
 			if tt.streams.Terminal {
 				fmt.Fprintln(s.Writer(), "last")
 			}
@@ -61,12 +61,12 @@ func TestRepeatedFailureIsOneLineOnATerminal(t *testing.T) {
 	var out bytes.Buffer
 	s := term.NewSteps(term.Streams{Terminal: true, Err: &out})
 	for range 3 {
-		s.Begin("connect")
+		s.Begin("connect", false)
 		s.Failed("connect", errors.New("no answer"))
-		s.Wait("retry (1s)")
+		s.Begin("retry (1s)", true)
 		s.Done("retry", "1s")
 	}
-	s.Begin("connect")
+	s.Begin("connect", false)
 	s.Done("connect", "")
 	if got, want := screen(out.String()), []string{"✗ 3 times, last: connect: no answer", "✓ connect", ""}; !slices.Equal(got, want) {
 		t.Errorf("the terminal shows %q, want %q", got, want)
@@ -97,8 +97,8 @@ func screen(output string) []string {
 
 func TestNilStepsShowNothing(t *testing.T) {
 	var s *term.Steps
-	s.Begin("a")
-	s.Wait("a")
+	s.Begin("a", false)
+	s.Begin("a", true)
 	s.Done("a", "")
 	s.Failed("a", errors.New("b"))
 }

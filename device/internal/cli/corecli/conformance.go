@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/conformance"
@@ -87,9 +86,12 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 	if err != nil {
 		return err
 	}
+	usage := func(format string, args ...any) error {
+		return &cli.UsageError{Err: fmt.Errorf(format, args...), Command: cmd}
+	}
 	pattern, err := regexp.Compile("(?i)" + o.run)
 	if err != nil {
-		return &cli.UsageError{Err: fmt.Errorf("--run: %w", err), Command: cmd}
+		return usage("--run: %w", err)
 	}
 	for _, c := range all {
 		if pattern.MatchString(c.Open + " " + c.Behavior + " " + c.File) {
@@ -97,20 +99,20 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 		}
 	}
 	if len(o.Checks) == 0 {
-		return &cli.UsageError{Err: fmt.Errorf("no check matches %q", o.run), Command: cmd}
+		return usage("no check matches %q", o.run)
 	}
-	host, _, err := net.SplitHostPort(o.Endpoint)
-	if err != nil {
-		host = o.Endpoint
+	host := o.Endpoint
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
 	}
 	onAWS := awsiot.ParseEndpoint(host).AWS()
 	switch {
 	case o.Endpoint == "" && o.API != "":
-		return &cli.UsageError{Err: errors.New("--api needs --endpoint"), Command: cmd}
+		return usage("--api needs --endpoint")
 	case o.Endpoint != "" && o.API == "" && !onAWS:
-		return &cli.UsageError{Err: fmt.Errorf("%s is not an AWS endpoint: name its REST API with --api", host), Command: cmd}
+		return usage("%s is not an AWS endpoint: name its REST API with --api", host)
 	case onAWS && !o.aws:
-		return &cli.UsageError{Err: fmt.Errorf("%s is an endpoint of AWS: this would run %s; to do so, add --yes-this-is-aws", host, conformance.CostOf(o.Checks)), Command: cmd}
+		return usage("%s is an endpoint of AWS: this would run %s; to do so, add --yes-this-is-aws", host, conformance.CostOf(o.Checks))
 	}
 	if o.roots != "" {
 		text, err := os.ReadFile(o.roots)
@@ -157,16 +159,16 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 	}
 	report := ours
 	if o.Endpoint != "" {
-		step := cli.Step{Name: "check the endpoint", Text: "check " + o.Endpoint}
-		console.StepBegins(step)
-		began := time.Now()
-		report, err = conformance.Run(ctx, o.Config)
-		step.Elapsed, step.Err = time.Since(began), err
-		if err != nil && report == nil {
-			console.StepFailed(step)
+		report = nil
+		err := console.Step("check the endpoint", "check "+o.Endpoint, func() (err error) {
+			if report, err = conformance.Run(ctx, o.Config); report != nil {
+				return nil // what was checked before an interrupt is shown
+			}
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		console.StepDone(step)
 	}
 	for path, write := range map[string]func(io.Writer) error{o.transcript: report.WriteTranscript, o.junit: report.WriteJUnit} {
 		if err := writeFile(path, write); err != nil {
@@ -189,27 +191,20 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 }
 
 // checkEmulator runs the checks on an emulator of its own.
-func checkEmulator(ctx context.Context, console *cli.Console, o conformanceOptions) (*conformance.Report, error) {
-	step := cli.Step{Name: "check the emulator", Text: fmt.Sprintf("run %d checks on the emulator", len(o.Checks))}
-	console.StepBegins(step)
-	began := time.Now()
-	server, err := localcore.Start(ctx, localcore.Config{ListenALPN: "127.0.0.1:0"})
-	if err != nil {
-		return nil, err
-	}
-	host, port := server.Endpoint()
-	report, err := conformance.Run(ctx, conformance.Config{
-		Endpoint: net.JoinHostPort(host, strconv.Itoa(port)), API: server.APIURL(), ALPNPort: server.PortALPN(), Roots: server.RootCAs(),
-		Role: "arn:aws:iam::123456789012:role/any", Checks: o.Checks,
+func checkEmulator(ctx context.Context, console *cli.Console, o conformanceOptions) (report *conformance.Report, err error) {
+	err = console.Step("check the emulator", fmt.Sprintf("run %d checks on the emulator", len(o.Checks)), func() error {
+		server, err := localcore.Start(ctx, localcore.Config{ListenALPN: "127.0.0.1:0"})
+		if err != nil {
+			return err
+		}
+		host, port := server.Endpoint()
+		report, err = conformance.Run(ctx, conformance.Config{
+			Endpoint: net.JoinHostPort(host, strconv.Itoa(port)), API: server.APIURL(), ALPNPort: server.PortALPN(), Roots: server.RootCAs(),
+			Role: "arn:aws:iam::123456789012:role/any", Checks: o.Checks,
+		})
+		return errors.Join(err, server.Close())
 	})
-	err = errors.Join(err, server.Close())
-	step.Elapsed, step.Err = time.Since(began), err
-	if err != nil {
-		console.StepFailed(step)
-		return nil, err
-	}
-	console.StepDone(step)
-	return report, nil
+	return report, err
 }
 
 func writeFile(path string, write func(io.Writer) error) error {

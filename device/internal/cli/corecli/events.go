@@ -7,9 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -61,13 +62,16 @@ var (
 
 // runEvents always returns an error: events end when someone ends them.
 func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error {
-	stream, err := openEvents(ctx, o)
+	response, err := get(ctx, o.api, "events", "past="+strconv.FormatBool(o.past))
 	if err != nil {
-		return err
+		return fmt.Errorf("following the events of %s: %w", o.api, err)
 	}
-	defer stream.Close()
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/x-ndjson" {
+		return fmt.Errorf("following the events of %s: another server is there: it answered %s", o.api, response.Status)
+	}
 	console.Note(fmt.Sprintf("following the events of %s until interrupted", o.api))
-	for lines := bufio.NewReader(stream); ; {
+	for lines := bufio.NewReader(response.Body); ; {
 		line, err := lines.ReadBytes('\n')
 		if ctx.Err() != nil {
 			return cli.Reported(cli.ExitInterrupted) // as announced: no error
@@ -81,38 +85,24 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 	}
 }
 
-// localURL returns the URL of an endpoint of the emulator's own.
-func localURL(api, name string) (*url.URL, error) {
+// get asks an endpoint of the emulator's own.
+func get(ctx context.Context, api, name, query string) (*http.Response, error) {
 	base, err := url.Parse(api)
 	if err != nil || base.Host == "" {
 		return nil, &cli.UsageError{Err: fmt.Errorf("invalid argument %q for \"--api\" flag: want a URL such as http://127.0.0.1:8480", api)}
 	}
-	return base.JoinPath("/_local", name), nil
-}
-
-func openEvents(ctx context.Context, o eventsOptions) (io.ReadCloser, error) {
-	where, err := localURL(o.api, "events")
-	if err != nil {
-		return nil, err
-	}
-	where.RawQuery = url.Values{"past": {fmt.Sprint(o.past)}}.Encode()
+	where := base.JoinPath("/_local", name)
+	where.RawQuery = query
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	client := http.Client{Transport: &http.Transport{ResponseHeaderTimeout: answerWithin}}
+	client := http.Client{Transport: &http.Transport{ResponseHeaderTimeout: answerWithin, DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return nil, fmt.Errorf("following the events of %s: %w: %w", o.api, errAbsent, failed.Err)
+		return nil, fmt.Errorf("%w: %w", errAbsent, failed.Err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/x-ndjson" {
-		response.Body.Close()
-		return nil, fmt.Errorf("following the events of %s: another server is there: it answered %s", o.api, response.Status)
-	}
-	return response.Body, nil
+	return response, err
 }
 
 func printEvent(console *cli.Console, line []byte, asJSON bool) error {
@@ -129,28 +119,17 @@ func printEvent(console *cli.Console, line []byte, asJSON bool) error {
 	return nil
 }
 
-// describe returns an event in one line: when, what, who, on what, why.
+// describe returns an event in one line: when, what, who, on what, why, and what else
+// is known of who it was.
 func describe(e localcore.Event) string {
-	what := string(e.Type)
-	if e.Action != "" {
-		what += " " + string(e.Action)
-	}
+	empty := func(part string) bool { return part == "" }
+	what := strings.TrimSpace(string(e.Type) + " " + string(e.Action))
 	who := cmp.Or(e.ClientID, e.ThingName, e.Address, "unknown client")
-	parts := []string{e.Time.Local().Format("15:04:05.000"), fmt.Sprintf("%-18s", what), who}
-	for _, part := range []string{e.Operation, e.Topic, e.Code} {
-		if part != "" {
-			parts = append(parts, part)
-		}
-	}
-	text := strings.Join(parts, " ")
+	parts := []string{e.Time.Local().Format("15:04:05.000"), fmt.Sprintf("%-18s", what), who, e.Operation, e.Topic, e.Code}
+	text := strings.Join(slices.DeleteFunc(parts, empty), " ")
 	if e.Reason != "" {
 		text += ": " + e.Reason
 	}
-	return text + aside(e, who)
-}
-
-// aside returns what else is known of who it was.
-func aside(e localcore.Event, who string) string {
 	var known []string
 	if e.ThingName != "" && e.ThingName != who {
 		known = append(known, "thing "+e.ThingName)
@@ -161,8 +140,67 @@ func aside(e localcore.Event, who string) string {
 	if e.Address != "" && e.Address != who {
 		known = append(known, "from "+e.Address)
 	}
-	if len(known) == 0 {
-		return ""
+	if len(known) > 0 {
+		text += " (" + strings.Join(known, ", ") + ")"
 	}
-	return " (" + strings.Join(known, ", ") + ")"
+	return text
+}
+
+// pollInterval is the time between two questions whether the emulator is ready.
+const pollInterval = 100 * time.Millisecond
+
+func newWaitCmd(console *cli.Console) *cobra.Command {
+	var api string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "wait [flags]",
+		Short: "Wait until an emulator is ready",
+		Long: `Wait returns as soon as devices can connect to an emulator that was started in
+the background, in a container, or on another machine.
+
+It ends with exit code 0 when the emulator is ready, and 4 when it is not ready
+within the time-out.`,
+		Example: `  $ iot_core_local serve &
+  $ iot_core_local wait --timeout 30s`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			if err := waitReady(ctx, api); err != nil {
+				return fmt.Errorf("waiting %s for %s: %w", timeout, api, err)
+			}
+			console.Note("ready: " + api)
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "control API of the emulator: `URL`")
+	flags.DurationVar(&timeout, "timeout", 30*time.Second, "give up after `DURATION`")
+	return cmd
+}
+
+// waitReady returns when the emulator is ready or, at the end of ctx, the latest
+// reason why not.
+func waitReady(ctx context.Context, api string) (reason error) {
+	for {
+		response, err := get(ctx, api, "health", "")
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = fmt.Errorf("%w: another server is there: it answered %s", errAbsent, response.Status)
+		}
+		if cli.IsA[*cli.UsageError](err) {
+			return err
+		}
+		if ctx.Err() == nil { // else the former reason says more
+			reason = err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(reason, context.Cause(ctx))
+		case <-time.After(pollInterval):
+		}
+	}
 }

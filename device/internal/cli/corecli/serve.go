@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
 
 	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/lambdahost"
 	"github.com/spf13/cobra"
@@ -96,16 +101,6 @@ func (o *serveOptions) leaveToAssembly(given func(flag string) bool) {
 	}
 }
 
-// ready is the line that says that the server can be used. Its JSON keys are
-// part of the command's contract.
-type ready struct {
-	Endpoint    string `json:"endpoint"`
-	Port        int    `json:"port"`
-	ALPNPort    int    `json:"alpnPort,omitempty"`
-	API         string `json:"api"`
-	Credentials string `json:"credentials"`
-}
-
 func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	o.Log = console.Log
 	if console.Live() {
@@ -126,16 +121,74 @@ func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	return server.Close()
 }
 
+// printReady prints the line that says that the server can be used. Its JSON keys are
+// part of the command's contract.
 func printReady(console *cli.Console, o serveOptions, server *localcore.Server) error {
 	host, port := server.Endpoint()
-	r := ready{Endpoint: host, Port: port, ALPNPort: server.PortALPN(), API: server.APIURL(), Credentials: o.Credentials}
 	if o.json {
-		return console.JSON(r)
+		return console.JSON(struct {
+			Endpoint    string `json:"endpoint"`
+			Port        int    `json:"port"`
+			ALPNPort    int    `json:"alpnPort,omitempty"`
+			API         string `json:"api"`
+			Credentials string `json:"credentials"`
+		}{host, port, server.PortALPN(), server.APIURL(), o.Credentials})
 	}
 	api := "console and control API"
 	if o.NoConsole {
 		api = "control API"
 	}
-	_, err := fmt.Fprintf(console.Out, "ready: devices at %s:%d, %s at %s, credentials in %s\n", r.Endpoint, r.Port, api, r.API, r.Credentials)
+	_, err := fmt.Fprintf(console.Out, "ready: devices at %s:%d, %s at %s, credentials in %s\n", host, port, api, server.APIURL(), o.Credentials)
 	return err
 }
+
+// A terminalHandler writes logs for people who watch a terminal: a line for each
+// record, in color, with short certificate ids. It stands over the handler that
+// knows the level.
+type terminalHandler struct {
+	slog.Handler
+	out   io.Writer // safe for concurrent use
+	color bool
+	attrs []slog.Attr
+}
+
+func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
+	message, at := fmt.Sprintf("%-12s", term.Clean(r.Message)), r.Time.Local().Format("15:04:05.000")
+	if h.color {
+		at = term.Dim + at + term.Reset
+		switch {
+		case r.Level >= slog.LevelWarn:
+			message = term.Red + message + term.Reset
+		case r.Message == string(localcore.Provisioned), r.Message == string(localcore.Connected):
+			message = term.Green + message + term.Reset
+		}
+	}
+	var b strings.Builder
+	write := func(a slog.Attr) bool {
+		value := a.Value.Resolve().String()
+		switch {
+		case a.Key == "certificate" && len(value) > 8:
+			value = value[:8] + "…"
+		case value == "" || strings.ContainsAny(value, " \"="):
+			value = strconv.Quote(value)
+		}
+		fmt.Fprintf(&b, " %s=%s", a.Key, term.Clean(value))
+		return true
+	}
+	for _, a := range h.attrs {
+		write(a)
+	}
+	r.Attrs(write)
+	_, err := io.WriteString(h.out, at+" "+message+b.String()+"\n")
+	return err
+}
+
+// WithAttrs implements [slog.Handler].
+func (h *terminalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	with := *h
+	with.attrs = slices.Concat(h.attrs, attrs)
+	return &with
+}
+
+// WithGroup implements [slog.Handler]: the emulator has no groups.
+func (h *terminalHandler) WithGroup(string) slog.Handler { return h }

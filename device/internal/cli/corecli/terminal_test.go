@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/fleety/device/internal/term"
 )
 
 func TestLogsOnATerminalAreShort(t *testing.T) {
@@ -17,8 +19,8 @@ func TestLogsOnATerminalAreShort(t *testing.T) {
 	}{
 		"an event": {false, func(l *slog.Logger) { l.Info("published", "client", "a", "certificate", certificate) }, "published    client=a certificate=01234567…"},
 		"a rejection": {true, func(l *slog.Logger) { l.With("client", "a").Warn("rejected", "reason", "not allowed") },
-			red + "rejected    " + reset + ` client=a reason="not allowed"`},
-		"a registration":   {true, func(l *slog.Logger) { l.Info("provisioned") }, green + "provisioned " + reset},
+			term.Red + "rejected    " + term.Reset + ` client=a reason="not allowed"`},
+		"a registration":   {true, func(l *slog.Logger) { l.Info("provisioned") }, term.Green + "provisioned " + term.Reset},
 		"text of a client": {false, func(l *slog.Logger) { l.Info("x\x1b[2J", "topic", "a\nb\x07") }, "x\uFFFD[2J        topic=a b\uFFFD"},
 		"a debug record":   {false, func(l *slog.Logger) { l.Debug("subscribed") }, ""},
 	} {
@@ -26,11 +28,11 @@ func TestLogsOnATerminalAreShort(t *testing.T) {
 			var out bytes.Buffer
 			test.log(slog.New(&terminalHandler{Handler: slog.NewTextHandler(&out, nil), out: &out, color: test.color}))
 			line, whole := strings.CutSuffix(out.String(), "\n")
-			line = strings.NewReplacer(dim, "", reset+" ", " ").Replace(line)
+			line = strings.NewReplacer(term.Dim, "", term.Reset+" ", " ").Replace(line)
 			if _, err := time.Parse("15:04:05.000", line[:min(12, len(line))]); test.want != "" && (err != nil || !whole) {
 				t.Fatalf("%q begins with no time: %v", line, err)
 			}
-			if got := strings.TrimPrefix(line[min(12, len(line)):], " "); got != strings.ReplaceAll(test.want, reset+" ", " ") {
+			if got := strings.TrimPrefix(line[min(12, len(line)):], " "); got != strings.ReplaceAll(test.want, term.Reset+" ", " ") {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
+	"example.com/fleety/device/agent"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
@@ -114,7 +116,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if err := d.forgetClaim(console, o.forgetClaim); err != nil {
 		return err
 	}
-	return printBootstrap(console, o, newBootstrapResult(d.config, done))
+	return printBootstrap(console, o, d.config.Server.Endpoint, done)
 }
 
 // discardPending ends a replacement that an earlier run began.
@@ -175,13 +177,16 @@ func (d *device) provisioning(console *cli.Console, reprovision bool) provision.
 		Template:          c.Bootstrap.ProvisioningTemplate,
 		Parameters:        c.TemplateParameters(),
 		Author:            c.Author,
-		Keys:              flow(c.Bootstrap.Keys),
+		Keys:              provision.DeviceKeys, // hardware belongs to the device
 		ThingName:         c.ThingName,
 		ExpectedThingName: c.ExpectedThingName(),
 		Reprovision:       reprovision,
 		Eager:             c.Bootstrap.Eager,
 		Progress:          func(e provision.Event) { showStep(console, e) },
 		Log:               console.Log,
+	}
+	if c.Bootstrap.Keys == config.KeysService {
+		p.Keys = provision.ServiceKeys
 	}
 	for i, claim := range d.files.Claims {
 		if i == 0 {
@@ -229,28 +234,16 @@ type bootstrapResult struct {
 	RoundTrips          provision.RoundTrips `json:"roundTrips"`
 }
 
-func newBootstrapResult(c *config.Config, done *provision.Result) bootstrapResult {
-	id := done.Identity
+func printBootstrap(console *cli.Console, o bootstrapOptions, endpoint string, done *provision.Result) error {
+	files, record := done.Identity.Files, done.Identity.Record
 	r := bootstrapResult{
-		ThingName:           id.Record.ThingName,
-		SerialNumber:        id.Record.SerialNumber,
-		CertificateID:       id.Record.CertificateID,
-		CertificatePath:     id.Files.Certificate,
-		PrivateKeyPath:      id.Files.PrivateKey,
-		Endpoint:            c.Server.Endpoint,
-		NotAfter:            id.Record.NotAfter.UTC(),
-		DeviceConfiguration: id.Record.DeviceConfiguration,
-		Author:              id.Record.Author,
-		Provisioned:         done.Provisioned,
-		RoundTrips:          done.RoundTrips,
+		ThingName: record.ThingName, SerialNumber: record.SerialNumber, CertificateID: record.CertificateID,
+		CertificatePath: files.Certificate, PrivateKeyPath: files.PrivateKey, Endpoint: endpoint, NotAfter: record.NotAfter.UTC(),
+		DeviceConfiguration: record.DeviceConfiguration, Author: record.Author, Provisioned: done.Provisioned, RoundTrips: done.RoundTrips,
 	}
 	if r.DeviceConfiguration == nil {
 		r.DeviceConfiguration = map[string]any{} // always an object
 	}
-	return r
-}
-
-func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult) error {
 	if o.json {
 		return console.JSON(r)
 	}
@@ -258,8 +251,9 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult)
 	if r.Provisioned {
 		state = "provisioned, verified"
 	}
-	t := cli.Table{{"thing name", r.ThingName}, {"state", state}}
-	t = append(t, cli.Table{
+	t := cli.Table{
+		{"thing name", r.ThingName},
+		{"state", state},
 		{"serial number", r.SerialNumber},
 		{"certificate id", r.CertificateID},
 		{"certificate", r.CertificatePath},
@@ -267,7 +261,7 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult)
 		{"valid until", r.NotAfter.Format(time.RFC3339)},
 		{"endpoint", r.Endpoint},
 		{"author", r.Author},
-	}...)
+	}
 	if err := console.Table(append(t, mapRows("configuration", r.DeviceConfiguration)...)); err != nil {
 		return err
 	}
@@ -279,10 +273,53 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, r bootstrapResult)
 	return nil
 }
 
-// flow says who makes the key: hardware belongs to the device.
-func flow(keys config.Keys) provision.Keys {
-	if keys == config.KeysService {
-		return provision.ServiceKeys
+func newRotateCmd(console *cli.Console) *cobra.Command {
+	o := bootstrapOptions{rotate: true}
+	cmd := &cobra.Command{
+		Use:   "rotate [flags]",
+		Short: "Replace the device's key and certificate",
+		Long: `Rotate replaces the private key and the certificate of this device. The device
+connects with its present certificate, which proves that it has the present key,
+and requests a new one; the claim certificate is not used.
+
+The present identity stays until a connection with the new one has worked, and an
+interrupted rotation is resumed when the command is run again. In the cloud, the
+stack's rotation option allows this, and deactivates the old certificate once the
+new one is in use. If the agent (iot_device run) has the device's connection, it
+does the work. Where keys are made follows bootstrap.keys, so that a rotation
+can move a key from a file into a TPM.`,
+		Example: `  $ iot_device rotate
+  $ iot_device rotate --config device.yaml --json | jq -r .notAfter`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runBootstrap(cmd.Context(), console, o)
+		},
 	}
-	return provision.DeviceKeys
+	flags := cmd.Flags()
+	o.AddFlags(flags)
+	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
+	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`")
+	return cmd
+}
+
+// provision is [provision.Run], but for a rotation while the agent runs: AWS IoT
+// allows one connection for the client id, and the agent has it.
+func (d *device) provision(ctx context.Context, c provision.Config) (*provision.Result, error) {
+	if !c.Rotate || d.identity == nil {
+		return provision.Run(ctx, c)
+	}
+	client := agent.NewClient(d.config.Agent.Socket)
+	defer client.Close()
+	err := client.Rotate(ctx, d.identity.Record.ThingName)
+	if e, ok := errors.AsType[*agent.Error](err); errors.Is(err, agent.ErrNotRunning) || ok && e.StatusCode == http.StatusConflict {
+		return provision.Run(ctx, c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	id, err := d.store.Load()
+	if err != nil {
+		return nil, err
+	}
+	return &provision.Result{Identity: id, Provisioned: true}, nil
 }

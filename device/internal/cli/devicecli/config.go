@@ -1,11 +1,21 @@
 package devicecli
 
 import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
+	"example.com/fleety/device/agent/atomicfile"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
 	"github.com/spf13/cobra"
@@ -66,4 +76,219 @@ func writeNew(path string, data []byte, mode fs.FileMode) error {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	return nil
+}
+
+type exportOptions struct {
+	config.Sources
+	output, roleAlias string
+}
+
+var exports = map[string]func(*exported) (string, error){
+	"mosquitto":             exportMosquitto,
+	"aws-iot-device-client": exportDeviceClient,
+	"greengrass-lite":       exportGreengrassLite,
+	"env":                   exportEnv,
+}
+
+func newExportCmd(console *cli.Console) *cobra.Command {
+	var o exportOptions
+	cmd := &cobra.Command{
+		Use:   "export mosquitto|aws-iot-device-client|greengrass-lite|env [flags]",
+		Short: "Write the configuration of another program",
+		Long: `Export writes a configuration with which another program uses the identity of this
+device: a bridge of mosquitto, the AWS IoT Device Client, Greengrass nucleus lite,
+or the variables of a shell. The program needs the rights of the device's user, and
+takes the place of "iot_device run": a client id has one connection.
+
+Paths are absolute. If the server's roots are those of this program, they are
+written to amazon-roots.pem in stateDir.`,
+		Example: `  $ iot_device export mosquitto --output /etc/mosquitto/conf.d/aws-iot.conf
+  $ eval "$(iot_device export env)"`,
+		ValidArgs: []string{"mosquitto", "aws-iot-device-client", "greengrass-lite", "env"},
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		RunE:      func(cmd *cobra.Command, args []string) error { return export(cmd.Context(), console, o, args[0]) },
+	}
+	o.AddFlags(cmd.Flags())
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "write to `FILE`, which must not exist, instead of standard output")
+	cmd.Flags().StringVar(&o.roleAlias, "role-alias", "", "role alias `NAME` of Greengrass, the token exchange role's")
+	return cmd
+}
+
+// exported is what the programs need. Paths are absolute.
+type exported struct {
+	endpoint, thing                string
+	port                           int
+	certificate, privateKey, roots string
+	hardware                       string // that holds the key: "tpm", "pkcs11"; empty for a file
+	tokenURI                       string // of a key in PKCS #11
+	credentialsEndpoint            string
+	region                         string // empty if the endpoints do not have it
+	roleAlias                      string
+	warnings                       []string
+}
+
+func export(ctx context.Context, console *cli.Console, o exportOptions, format string) error {
+	d, err := openProvisioned(ctx, console, o.Sources)
+	if err != nil {
+		return err
+	}
+	c, files := d.config, d.identity.Files
+	e := &exported{
+		endpoint: c.Server.Endpoint, port: c.Server.Port, thing: d.identity.Record.ThingName, certificate: files.Certificate, privateKey: files.PrivateKey,
+		credentialsEndpoint: c.Server.CredentialsEndpoint, roleAlias: o.roleAlias,
+		region: cmp.Or(awsiot.ParseEndpoint(c.Server.Endpoint).Region, awsiot.ParseEndpoint(c.Server.CredentialsEndpoint).Region),
+	}
+	if e.hardware, e.tokenURI, err = config.HardwareOf(files.PrivateKey); err != nil {
+		return err
+	}
+	if e.roots, err = d.rootsFile(); err != nil {
+		return fmt.Errorf("writing the Amazon roots: %w", err)
+	}
+	for _, path := range []*string{&e.certificate, &e.privateKey, &e.roots} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+		if strings.ContainsFunc(*path, func(r rune) bool { return r < ' ' }) || strings.TrimSpace(*path) != *path {
+			return &cli.UsageError{Err: fmt.Errorf("the path %q cannot be written in a configuration", *path)}
+		}
+	}
+	text, err := exports[format](e)
+	if err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	for _, warning := range e.warnings {
+		console.Warn(warning)
+	}
+	if o.output == "" {
+		_, err = fmt.Fprint(console.Out, text)
+		return err
+	}
+	return writeNew(o.output, []byte(text), 0o644)
+}
+
+// rootsFile returns a file with the server's roots, which it writes if they are
+// those of this program.
+func (d *device) rootsFile() (string, error) {
+	if d.files.RootsFrom == d.config.Bootstrap.CACertificatePath {
+		return d.files.RootsFrom, nil
+	}
+	var roots bytes.Buffer
+	for _, root := range d.files.Bundle {
+		pem.Encode(&roots, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}) // a buffer does not fail
+	}
+	path := filepath.Join(d.config.StateDir, "amazon-roots.pem")
+	if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, roots.Bytes()) {
+		return path, nil
+	}
+	if err := os.MkdirAll(d.config.StateDir, 0o700); err != nil {
+		return "", err
+	}
+	return path, atomicfile.Write(path, roots.Bytes(), 0o644)
+}
+
+// exportMosquitto maps up/# and down/# of the local broker to the thing's own
+// topics.
+func exportMosquitto(e *exported) (string, error) {
+	if e.hardware != "" {
+		return "", fmt.Errorf("the bridges of mosquitto read the private key from a file, and that of this device is in hardware (%s); iot_device run uses it for every program", e.hardware)
+	}
+	alpn := ""
+	if e.port == 443 {
+		alpn = "bridge_alpn x-amzn-mqtt-ca\n"
+	}
+	return fmt.Sprintf(`# Written by "iot_device export mosquitto"; include it in mosquitto.conf. Topics
+# up/... of this broker are fleet/%[1]s/up/... of AWS IoT, and down/... likewise.
+connection %[1]s
+address %[2]s:%[3]d
+remote_clientid %[1]s
+bridge_protocol_version mqttv311
+bridge_cafile %[4]s
+bridge_certfile %[5]s
+bridge_keyfile %[6]s
+%[7]stopic # out 1 up/ fleet/%[1]s/up/
+topic # in 1 down/ fleet/%[1]s/down/
+# AWS IoT closes the connection on a will or a message for $SYS, on a retained
+# message, which the device policy does not allow, and on one of more than 128 KB.
+notifications false
+bridge_outgoing_retain false
+bridge_max_packet_size 131072
+bridge_attempt_unsubscribe false
+try_private false
+# What is published while there is no connection waits here, not in AWS IoT.
+cleansession true
+local_cleansession false
+restart_timeout 1 300
+`, e.thing, e.endpoint, e.port, e.roots, e.certificate, e.privateKey, alpn), nil
+}
+
+func exportDeviceClient(e *exported) (string, error) {
+	if e.hardware != "" {
+		return "", fmt.Errorf("the AWS IoT Device Client reads the private key from a file, and that of this device is in hardware (%s); for a PKCS #11 token, write its section secure-element by hand", e.hardware)
+	}
+	if e.port != 443 && e.port != config.DefaultPort {
+		e.warnings = append(e.warnings, fmt.Sprintf("the AWS IoT Device Client has no setting for port %d", e.port))
+	}
+	dirs := []string{filepath.Dir(e.certificate), filepath.Dir(e.privateKey), filepath.Dir(e.roots)}
+	slices.Sort(dirs)
+	for _, dir := range slices.Compact(dirs) {
+		if info, err := os.Stat(dir); err == nil && info.Mode().Perm() != 0o700 {
+			e.warnings = append(e.warnings, fmt.Sprintf("the AWS IoT Device Client accepts the files in %s only if its mode is 0700; it is %04o", dir, info.Mode().Perm()))
+		}
+	}
+	text, err := json.MarshalIndent(map[string]any{
+		"endpoint": e.endpoint, "thing-name": e.thing, "cert": e.certificate, "key": e.privateKey, "root-ca": e.roots,
+		"fleet-provisioning": map[string]any{"enabled": false},
+	}, "", "  ")
+	return string(text) + "\n", err
+}
+
+func exportGreengrassLite(e *exported) (string, error) {
+	switch {
+	case e.roleAlias == "" || e.credentialsEndpoint == "":
+		return "", errors.New("greengrass-lite needs --role-alias and the setting server.credentialsEndpoint, the output of \"aws iot describe-endpoint --endpoint-type iot:CredentialProvider\"")
+	case !awsiot.ValidRoleAlias(e.roleAlias):
+		return "", fmt.Errorf("role alias %q: AWS IoT allows %s", e.roleAlias, awsiot.RoleAliasRule)
+	case e.region == "":
+		return "", fmt.Errorf("greengrass-lite needs the Region, which neither %s nor %s has", e.endpoint, e.credentialsEndpoint)
+	case e.hardware == "tpm":
+		return "", errors.New("greengrass-lite uses a key in a TPM by its persistent handle, and that of this device has none")
+	case e.hardware == "pkcs11":
+		e.privateKey = e.tokenURI
+		e.warnings = append(e.warnings, "the private key is in a PKCS #11 token: Greengrass needs OpenSSL's provider pkcs11, with the token's PIN in openssl.cnf")
+	}
+	return fmt.Sprintf(`# Written by "iot_device export greengrass-lite", for /etc/greengrass/config.yaml.
+system:
+  privateKeyPath: %q
+  certificateFilePath: %q
+  rootCaPath: %q
+  rootPath: "/var/lib/greengrass"
+  thingName: %q
+services:
+  aws.greengrass.NucleusLite:
+    componentType: "NUCLEUS"
+    configuration:
+      awsRegion: %q
+      iotCredEndpoint: %q
+      iotDataEndpoint: %q
+      iotRoleAlias: %q
+      runWithDefault:
+        posixUser: "gg_component:gg_component"
+      greengrassDataPlanePort: "8443"
+`, e.privateKey, e.certificate, e.roots, e.thing, e.region, e.credentialsEndpoint, e.endpoint, e.roleAlias), nil
+}
+
+func exportEnv(e *exported) (string, error) {
+	if e.hardware != "" {
+		e.warnings = append(e.warnings, fmt.Sprintf("the private key is in hardware (%s): AWS_IOT_PRIVATE_KEY names a file that has no key for other programs", e.hardware))
+	}
+	var b strings.Builder
+	for _, v := range [][2]string{
+		{"ENDPOINT", e.endpoint}, {"PORT", fmt.Sprint(e.port)}, {"THING_NAME", e.thing}, {"CERTIFICATE", e.certificate},
+		{"PRIVATE_KEY", e.privateKey}, {"ROOT_CA", e.roots}, {"CREDENTIALS_ENDPOINT", e.credentialsEndpoint},
+	} {
+		if v[1] != "" {
+			fmt.Fprintf(&b, "export AWS_IOT_%s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
+		}
+	}
+	return b.String(), nil
 }

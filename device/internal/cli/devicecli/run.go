@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/agent/defender"
 	"example.com/fleety/device/agent/jobs"
@@ -21,6 +19,7 @@ import (
 	"example.com/fleety/device/agent/tunnel"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
+	"github.com/spf13/cobra"
 )
 
 func newRunCmd(console *cli.Console) *cobra.Command {

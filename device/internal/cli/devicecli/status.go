@@ -8,10 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"example.com/fleety/device/agent"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/internal/doctor"
 	"github.com/spf13/cobra"
 )
 
@@ -48,7 +50,8 @@ func runStatus(ctx context.Context, console *cli.Console, o statusOptions) error
 	if err != nil {
 		return err
 	}
-	r := newStatusResult(c.SerialNumber, store.Status())
+	status := store.Status()
+	r := newStatusResult(c.SerialNumber, status)
 	if files, _, _ := c.Check(true); files != nil { // what is wrong with them is doctor's matter
 		for _, claim := range files.Claims {
 			if awsiot.CertificateID(claim.Certificate.Leaf) == r.RequestedBy {
@@ -66,11 +69,11 @@ func runStatus(ctx context.Context, console *cli.Console, o statusOptions) error
 		return err
 	}
 	switch {
-	case r.State == stateProvisioned && r.Pending != nil:
+	case status.State == identity.Present && r.Pending != nil:
 		console.Note("\"iot_device bootstrap --reprovision\" or \"iot_device rotate\" resumes the replacement, \"iot_device bootstrap --discard-pending\" ends it.")
-	case r.State == stateNone || r.State == statePending:
+	case status.State == identity.Absent:
 		console.Note("\"iot_device bootstrap\" provisions the device, or resumes its provisioning.")
-	case r.State == stateDamaged || r.State == stateUnreadable:
+	case status.State != identity.Present:
 		console.Note("For what to do about it, run: iot_device doctor")
 	}
 	return nil
@@ -78,13 +81,12 @@ func runStatus(ctx context.Context, console *cli.Console, o statusOptions) error
 
 // The states of a device. That of an identity comes before that of a
 // provisioning: a replacement may be pending.
-const (
-	stateNone        = "none"        // nothing is on disk
-	statePending     = "pending"     // a provisioning has begun
-	stateProvisioned = "provisioned" // an identity is there
-	stateDamaged     = "damaged"     // files are there that do not make an identity
-	stateUnreadable  = "unreadable"  // files are there that this user may not read
-)
+var states = map[identity.State]string{
+	identity.Absent:     "none",        // nothing is on disk; "pending" where a provisioning has begun
+	identity.Present:    "provisioned", // an identity is there
+	identity.Damaged:    "damaged",     // files are there that do not make an identity
+	identity.Unreadable: "unreadable",  // files are there that this user may not read
+}
 
 // A statusResult is what status prints. Its JSON keys are part of the
 // command's contract.
@@ -96,13 +98,13 @@ type statusResult struct {
 	CertificatePath     string         `json:"certificatePath,omitempty"`
 	PrivateKeyPath      string         `json:"privateKeyPath,omitempty"`
 	Endpoint            string         `json:"endpoint,omitempty"`
-	NotAfter            *time.Time     `json:"notAfter,omitempty"`
+	NotAfter            time.Time      `json:"notAfter,omitzero"`
 	Issuers             []issuerResult `json:"issuers,omitempty"`
 	DeviceConfiguration map[string]any `json:"deviceConfiguration,omitempty"`
 	Author              string         `json:"author,omitempty"`
 	RequestedBy         string         `json:"requestedBy,omitempty"` // id of the claim, or of the certificate before
 	ClaimPath           string         `json:"claimPath,omitempty"`   // of that claim, if it is here
-	ClaimRemovedAt      *time.Time     `json:"claimRemovedAt,omitempty"`
+	ClaimRemovedAt      time.Time      `json:"claimRemovedAt,omitzero"`
 	Pending             *pendingResult `json:"pending,omitempty"`
 	Problems            []string       `json:"problems"`
 }
@@ -114,47 +116,35 @@ type issuerResult struct {
 }
 
 type pendingResult struct {
-	Stage         string     `json:"stage"`
-	Since         time.Time  `json:"since"`
-	Updated       time.Time  `json:"updated"`
-	CertificateID string     `json:"certificateId,omitempty"`
-	ThingName     string     `json:"thingName,omitempty"`
-	TokenExpires  *time.Time `json:"tokenExpires,omitempty"`
-	Running       int        `json:"running,omitempty"` // process id of the run that works on it
+	Stage         string    `json:"stage"`
+	Since         time.Time `json:"since"`
+	Updated       time.Time `json:"updated"`
+	CertificateID string    `json:"certificateId,omitempty"`
+	ThingName     string    `json:"thingName,omitempty"`
+	TokenExpires  time.Time `json:"tokenExpires,omitzero"`
+	Running       int       `json:"running,omitempty"` // process id of the run that works on it
 }
 
 func newStatusResult(serial string, s *identity.Status) statusResult {
-	r := statusResult{SerialNumber: serial, Problems: []string{}}
-	switch s.State {
-	case identity.Present:
-		r.State = stateProvisioned
-	case identity.Damaged:
-		r.State = stateDamaged
-	case identity.Unreadable:
-		r.State = stateUnreadable
-	default:
-		r.State = stateNone
-		if s.Pending != nil {
-			r.State = statePending
-		}
-	}
+	r := statusResult{State: states[s.State], SerialNumber: serial, Problems: []string{}}
 	for _, p := range s.Problems {
 		r.Problems = append(r.Problems, p.Error())
 	}
 	if p := s.Pending; p != nil {
+		if s.State == identity.Absent {
+			r.State = "pending"
+		}
 		r.Pending = &pendingResult{
 			Stage: p.Stage.String(), Since: p.Since.UTC(), Updated: p.Updated.UTC(),
-			CertificateID: p.CertificateID, ThingName: p.ThingName,
-			TokenExpires: utc(p.TokenExpires), Running: p.PID,
+			CertificateID: p.CertificateID, ThingName: p.ThingName, TokenExpires: p.TokenExpires.UTC(), Running: p.PID,
 		}
 	}
 	if id := s.Identity; id != nil {
 		r.ThingName, r.CertificateID = id.Record.ThingName, id.Record.CertificateID
 		r.CertificatePath, r.PrivateKeyPath = id.Files.Certificate, id.Files.PrivateKey
-		r.Endpoint, r.Author = id.Record.Endpoint, id.Record.Author
-		r.NotAfter, r.DeviceConfiguration = utc(id.Record.NotAfter), id.Record.DeviceConfiguration
-		r.RequestedBy = id.Record.RequestedBy
-		r.ClaimRemovedAt = utc(id.Record.ClaimRemovedAt)
+		r.Endpoint, r.Author, r.RequestedBy = id.Record.Endpoint, id.Record.Author, id.Record.RequestedBy
+		r.NotAfter, r.ClaimRemovedAt = id.Record.NotAfter.UTC(), id.Record.ClaimRemovedAt.UTC()
+		r.DeviceConfiguration = id.Record.DeviceConfiguration
 		for _, c := range id.Issuers {
 			r.Issuers = append(r.Issuers, issuerResult{c.Subject.String(), c.NotAfter.UTC()})
 		}
@@ -162,62 +152,42 @@ func newStatusResult(serial string, s *identity.Status) statusResult {
 	return r
 }
 
-func utc(t time.Time) *time.Time {
+func timeText(t time.Time) string {
 	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
-}
-
-func timeText(t *time.Time) string {
-	if t == nil {
 		return ""
 	}
 	return t.Format(time.RFC3339)
 }
 
+// table has rows without a value, which are not shown.
 func (r statusResult) table(now time.Time) cli.Table {
-	t := cli.Table{{"state", r.State}, {"serial number", r.SerialNumber}}
-	if r.State == stateProvisioned {
-		t = append(t, cli.Table{
-			{"thing name", r.ThingName},
-			{"certificate id", r.CertificateID},
-			{"certificate", r.CertificatePath},
-			{"private key", r.PrivateKeyPath},
-			{"valid until", r.NotAfter.Format(time.RFC3339)},
-		}...)
-		label := "issued by"
-		for _, i := range r.Issuers {
-			t = append(t, cli.Row{label, i.Subject + ", valid until " + i.NotAfter.Format(time.RFC3339)})
-			label = ""
-		}
-		t = append(t, cli.Table{
-			{"endpoint", r.Endpoint},
-			{"author", r.Author},
-			{"claim", r.ClaimPath},
-			{"claim removed", timeText(r.ClaimRemovedAt)},
-		}...)
-		t = append(t, mapRows("configuration", r.DeviceConfiguration)...)
-	}
-	if r.Pending != nil {
-		t = append(t, r.Pending.table(now)...)
-	}
-	return t
-}
-
-func (p *pendingResult) table(now time.Time) cli.Table {
 	t := cli.Table{
-		{"pending", p.Stage + ", since " + p.Since.Format(time.RFC3339)},
-		{"pending certificate", p.CertificateID},
-		{"registered as", p.ThingName},
+		{"state", r.State},
+		{"serial number", r.SerialNumber},
+		{"thing name", r.ThingName},
+		{"certificate id", r.CertificateID},
+		{"certificate", r.CertificatePath},
+		{"private key", r.PrivateKeyPath},
+		{"valid until", timeText(r.NotAfter)},
 	}
-	switch expires := p.TokenExpires; {
-	case expires == nil || p.ThingName != "":
-	case now.Before(*expires):
-		t = append(t, cli.Row{"token expires", expires.Format(time.RFC3339)})
+	label := "issued by"
+	for _, i := range r.Issuers {
+		t = append(t, cli.Row{label, i.Subject + ", valid until " + timeText(i.NotAfter)})
+		label = ""
+	}
+	t = append(t, cli.Row{"endpoint", r.Endpoint}, cli.Row{"author", r.Author}, cli.Row{"claim", r.ClaimPath}, cli.Row{"claim removed", timeText(r.ClaimRemovedAt)})
+	t = append(t, mapRows("configuration", r.DeviceConfiguration)...)
+	p := r.Pending
+	if p == nil {
+		return t
+	}
+	t = append(t, cli.Row{"pending", p.Stage + ", since " + timeText(p.Since)}, cli.Row{"pending certificate", p.CertificateID}, cli.Row{"registered as", p.ThingName})
+	switch {
+	case p.TokenExpires.IsZero() || p.ThingName != "":
+	case now.Before(p.TokenExpires):
+		t = append(t, cli.Row{"token expires", timeText(p.TokenExpires)})
 	default:
-		t = append(t, cli.Row{"token expired", expires.Format(time.RFC3339) + "; the next run requests a new certificate"})
+		t = append(t, cli.Row{"token expired", timeText(p.TokenExpires) + "; the next run requests a new certificate"})
 	}
 	if p.Running != 0 {
 		t = append(t, cli.Row{"running", fmt.Sprintf("process %d", p.Running)})
@@ -237,4 +207,66 @@ func mapRows(label string, m map[string]any) (t cli.Table) {
 		label = ""
 	}
 	return t
+}
+
+type doctorOptions struct {
+	config.Sources
+	json bool
+}
+
+func newDoctorCmd(console *cli.Console) *cobra.Command {
+	var o doctorOptions
+	cmd := &cobra.Command{
+		Use:   "doctor [flags]",
+		Short: "Diagnose problems",
+		Long: `Doctor runs diagnostic checks, most fundamental first: configuration, files,
+disk, clock, network, server, policies and template. It reports for each what
+was found, why, and what to do. It changes nothing and registers nothing, but it
+does connect: with the claim certificate and, unless the agent is connected, under
+the device's own client id, which ends a session that the device has.
+
+The exit code is that of the worst finding; 0 means that no check failed.`,
+		Example: `  $ iot_device doctor
+
+  # For scripts: all findings that are not well
+  $ iot_device doctor --json | jq '.checks[] | select(.result != "ok")'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), console, o) },
+	}
+	o.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&o.json, "json", false, "print the report as one JSON object")
+	return cmd
+}
+
+func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error {
+	o.Environ = console.Environ
+	c, problems := config.Load(ctx, o.Sources)
+	checks := doctor.Config{Settings: c, Problems: problems, Log: console.Log}
+	if c != nil && c.Agent.Socket != "" {
+		client := agent.NewClient(c.Agent.Socket)
+		defer client.Close()
+		checks.Connected = func(ctx context.Context, thing string) bool {
+			ctx, cancel := context.WithTimeout(ctx, doctor.DefaultTimeout)
+			defer cancel()
+			status, err := client.Status(ctx)
+			return err == nil && status.Connected && status.ThingName == thing
+		}
+	}
+	if !o.json {
+		checks.Progress = func(c doctor.Check) { fmt.Fprint(console.Out, c) } // as they are made
+	}
+	report := doctor.Run(ctx, checks)
+	err := ctx.Err()
+	if err == nil && o.json {
+		err = console.JSON(report)
+	} else if err == nil {
+		_, err = fmt.Fprintf(console.Out, "\nVerdict: %s.\n", report.Verdict())
+	}
+	if err != nil {
+		return err
+	}
+	if _, class, failed := report.Worst(); failed {
+		return cli.Reported(cli.ExitCode(class))
+	}
+	return nil
 }

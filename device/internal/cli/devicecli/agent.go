@@ -1,0 +1,191 @@
+package devicecli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"example.com/fleety/device/agent"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/session"
+	"github.com/spf13/cobra"
+)
+
+func newPublishCmd(console *cli.Console) *cobra.Command {
+	var s config.Sources
+	cmd := &cobra.Command{
+		Use:   "publish TOPIC [MESSAGE|-] [flags]",
+		Short: "Publish a message through the agent",
+		Long: `Publish hands a message to the running agent, and ends when the agent has stored
+it: the agent sends it as soon as there is a connection. Without a MESSAGE, all of
+standard input is the message; with -, each line of it is one.
+
+A TOPIC that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/up/.`,
+		Example: `  $ iot_device publish telemetry '{"temperature": 21.5}'
+  $ sensor | iot_device publish telemetry -`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runPublish(cmd.Context(), console, s, args)
+		},
+	}
+	s.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// openAgent returns a client of the running agent.
+func openAgent(ctx context.Context, console *cli.Console, s config.Sources) (*agent.Client, error) {
+	c, err := load(ctx, console, s)
+	if err != nil {
+		return nil, err
+	}
+	return agent.NewClient(c.Agent.Socket), nil
+}
+
+func runPublish(ctx context.Context, console *cli.Console, s config.Sources, args []string) error {
+	client, err := openAgent(ctx, console, s)
+	if err != nil {
+		return err
+	}
+	if len(args) == 2 && args[1] != "-" {
+		return client.Publish(ctx, args[0], []byte(args[1]))
+	}
+	// Reading cannot be interrupted, the command can.
+	defer context.AfterFunc(ctx, func() {
+		if c, ok := console.In.(io.Closer); ok {
+			c.Close()
+		}
+	})()
+	if len(args) == 1 {
+		payload, err := io.ReadAll(io.LimitReader(console.In, session.MaxPayload+1)) // the agent rejects one byte more
+		if err != nil {
+			return fmt.Errorf("reading standard input: %w", err)
+		}
+		return client.Publish(ctx, args[0], payload)
+	}
+	lines := bufio.NewScanner(console.In)
+	lines.Buffer(nil, session.MaxPayload+2)
+	n := 0
+	for lines.Scan() {
+		n++
+		if err := client.Publish(ctx, args[0], lines.Bytes()); err != nil {
+			return fmt.Errorf("publishing line %d: %w", n, err)
+		}
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("publishing line %d: %w", n+1, &agent.Error{StatusCode: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)})
+	} else if err != nil {
+		return fmt.Errorf("reading standard input: %w", err)
+	}
+	return nil
+}
+
+func newSubscribeCmd(console *cli.Console) *cobra.Command {
+	var s config.Sources
+	cmd := &cobra.Command{
+		Use:   "subscribe FILTER [flags]",
+		Short: "Print messages from AWS IoT, through the agent",
+		Long: `Subscribe prints each message of a topic filter as one line of JSON: its topic,
+and its payload as text, or in base64 as payloadBase64 where it is none. It runs
+until it is interrupted, and ends with exit code 130 then.
+
+A FILTER that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/down/.`,
+		Example: `  $ iot_device subscribe commands/+
+  $ iot_device subscribe '#' | jq -r .payload`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := openAgent(cmd.Context(), console, s)
+			if err != nil {
+				return err
+			}
+			err = client.Subscribe(cmd.Context(), args[0],
+				func() { console.Note("subscribed, until interrupted") },
+				func(line json.RawMessage) error { return console.JSON(line) })
+			if cmd.Context().Err() != nil {
+				return cli.Reported(cli.ExitInterrupted) // as announced: no error
+			}
+			return err
+		},
+	}
+	s.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newShadowCmd(console *cli.Console) *cobra.Command {
+	var s config.Sources
+	cmd := &cobra.Command{
+		Use:   "shadow",
+		Short: "Read and change the device's shadows, through the agent",
+		Long: `Shadow works with the shadows that the running agent keeps, which are those in the
+setting agent.shadows. Without a NAME it is the classic shadow.`,
+		Example: `  $ iot_device shadow get config
+  $ iot_device shadow update config '{"state": {"reported": {"led": "on"}}}'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	get := &cobra.Command{
+		Use:   "get [NAME] [flags]",
+		Short: "Print a shadow",
+		Long: `Get prints the state of a shadow as one JSON object: what AWS IoT is known to have,
+with the changes that it has not acknowledged yet. Pending is true if there are
+such changes.`,
+		Example: `  $ iot_device shadow get
+  $ iot_device shadow get config`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runShadow(cmd.Context(), console, s, args, nil)
+		},
+	}
+	update := &cobra.Command{
+		Use:   "update [NAME] [DOCUMENT] [flags]",
+		Short: "Change a shadow",
+		Long: `Update merges a change into a shadow, and ends when the agent has stored it: the
+agent sends it as soon as there is a connection. The DOCUMENT has the form of AWS
+IoT, {"state": {"reported": {…}, "desired": {…}}}, where null removes a key. Without
+a DOCUMENT it is read from standard input.
+
+The result is printed as by shadow get.`,
+		Example: `  $ iot_device shadow update '{"state": {"reported": {"led": "on"}}}'
+  $ iot_device shadow update config < change.json`,
+		Args: cobra.MaximumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if last := len(args) - 1; last >= 0 && (last == 1 || strings.HasPrefix(strings.TrimSpace(args[last]), "{")) {
+				return runShadow(cmd.Context(), console, s, args[:last], []byte(args[last]))
+			}
+			change, err := io.ReadAll(io.LimitReader(console.In, session.MaxPayload+2)) // the agent rejects as much
+			if err != nil {
+				return fmt.Errorf("reading standard input: %w", err)
+			}
+			return runShadow(cmd.Context(), console, s, args, change)
+		},
+	}
+	s.AddFlags(get.Flags())
+	s.AddFlags(update.Flags())
+	cmd.AddCommand(get, update)
+	return cmd
+}
+
+// runShadow prints a shadow, after a change if there is one.
+func runShadow(ctx context.Context, console *cli.Console, s config.Sources, args []string, change []byte) error {
+	client, err := openAgent(ctx, console, s)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	name := strings.Join(args, "")
+	var document json.RawMessage
+	if change == nil {
+		document, err = client.Shadow(ctx, name)
+	} else {
+		document, err = client.UpdateShadow(ctx, name, change)
+	}
+	if err != nil {
+		return err
+	}
+	return console.JSON(document)
+}
