@@ -10,15 +10,7 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// Limits of AWS IoT.
-// https://docs.aws.amazon.com/general/latest/gr/iot-core.html#device-shadow-limits
-const (
-	maxDocument = 8 << 10 // bytes of desired and reported state
-	maxLevels   = 8       // of a section
-)
-
-// maxMessage is more than an answer with a document of maxDocument has, metadata
-// included.
+// maxMessage is more than an answer with a whole document has, metadata included.
 const maxMessage = 128 << 10
 
 // An object is a JSON object. Numbers in it are [json.Number], so that they are
@@ -29,30 +21,6 @@ var (
 	errMalformed = errors.New("not a shadow document")
 	errTooLarge  = errors.New("a shadow has 8 KiB at most")
 )
-
-// A document is what AWS IoT publishes of a shadow, or the change that a program
-// makes.
-type document struct {
-	State       object `json:"state"`
-	Version     *int64 `json:"version"`
-	ClientToken string `json:"clientToken"`
-}
-
-// A rejection is the error response to a request.
-// https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-error-messages.html
-type rejection struct {
-	Code        int    `json:"code"`
-	Message     string `json:"message"`
-	ClientToken string `json:"clientToken"`
-}
-
-// readDocument reads a document with a version.
-func readDocument(payload []byte) (d document, err error) {
-	if len(payload) > maxMessage || !utf8.Valid(payload) || awsiot.DecodeJSON(payload, &d) != nil || d.Version == nil || *d.Version < 0 {
-		return d, errMalformed
-	}
-	return d, nil
-}
 
 // sections returns the desired and the reported state of a document, which may be
 // null.
@@ -68,7 +36,7 @@ func sections(state object) (object, error) {
 		}
 		kept[name] = value
 	}
-	if size := len(awsiot.EncodeJSON(kept)); size > 2*maxDocument { // nothing that AWS IoT has accepted
+	if size := len(awsiot.EncodeJSON(kept)); size > 2*awsiot.MaxShadowDocument { // nothing that AWS IoT has accepted
 		return nil, errTooLarge
 	}
 	return kept, nil
@@ -76,7 +44,7 @@ func sections(state object) (object, error) {
 
 // readChange reads the change of a program, and rejects what AWS IoT would reject.
 func readChange(payload []byte) (change object, version *int64, err error) {
-	var d document
+	var d awsiot.ShadowDocument
 	if !utf8.Valid(payload) || awsiot.DecodeJSON(payload, &d) != nil || d.State == nil {
 		return nil, nil, errors.New(`want one JSON object {"state": {"reported": {…}, "desired": {…}}}`)
 	}
@@ -86,7 +54,7 @@ func readChange(payload []byte) (change object, version *int64, err error) {
 		return nil, nil, err
 	case err != nil || len(change) != len(d.State) || len(change) == 0:
 		return nil, nil, errors.New(`"state" has the objects "reported" and "desired", or one of them`)
-	case !storable(change, maxLevels+1):
+	case !storable(change, awsiot.MaxShadowLevels+1):
 		return nil, nil, errors.New("AWS IoT accepts 8 levels of objects, and no null in an array")
 	}
 	return change, d.Version, nil

@@ -103,8 +103,8 @@ func (s *Shadow) call(ctx context.Context, desired []byte) (reported object, err
 		return nil, fmt.Errorf("running %s: %w%s", s.config.Program, err, awsiot.Printable(" "+strings.TrimSpace(string(problems.text[:min(len(problems.text), 200)]))))
 	}
 	if text := bytes.TrimSpace(output.text); len(text) > 0 {
-		if output.more || awsiot.DecodeJSON(text, &reported) != nil || !storable(reported, maxLevels) {
-			return nil, fmt.Errorf("running %s: its output is not one JSON object of %d bytes and %d levels at most, without null in an array", s.config.Program, maxDocument, maxLevels)
+		if output.more || awsiot.DecodeJSON(text, &reported) != nil || !storable(reported, awsiot.MaxShadowLevels) {
+			return nil, fmt.Errorf("running %s: its output is not one JSON object of %d bytes and %d levels at most, without null in an array", s.config.Program, awsiot.MaxShadowDocument, awsiot.MaxShadowLevels)
 		}
 	}
 	return reported, nil
@@ -117,7 +117,7 @@ type head struct {
 }
 
 func (h *head) Write(p []byte) (int, error) {
-	kept := min(len(p), maxDocument-len(h.text))
+	kept := min(len(p), awsiot.MaxShadowDocument-len(h.text))
 	h.text, h.more = append(h.text, p[:kept]...), h.more || kept < len(p)
 	return len(p), nil
 }

@@ -28,7 +28,7 @@ import (
 )
 
 // maxQueue bounds the changes that are not sent yet, in bytes.
-const maxQueue = 4 * maxDocument
+const maxQueue = 4 * awsiot.MaxShadowDocument
 
 // inboxSize is how many messages wait while the shadow is being stored.
 const inboxSize = 64
@@ -126,10 +126,6 @@ func (s *Shadow) path() string {
 	return filepath.Join(s.config.Dir, "shadow-"+strings.ReplaceAll(s.config.Name, ":", "%3A")+".json")
 }
 
-func (s *Shadow) topic(thing string, o awsiot.ShadowOperation) awsiot.ShadowTopic {
-	return awsiot.ShadowTopic{Thing: thing, Shadow: s.config.Name, Operation: o}
-}
-
 // save stores a state before it counts. The caller holds mu.
 func (s *Shadow) save(st state) error {
 	err := atomicfile.Write(s.path(), awsiot.EncodeJSON(st), 0o600)
@@ -186,7 +182,7 @@ func (s *Shadow) enqueue(st state, change object) error {
 		}
 	}
 	st.Queue = append(st.Queue, change)
-	if len(awsiot.EncodeJSON(st.view())) > maxDocument {
+	if len(awsiot.EncodeJSON(st.view())) > awsiot.MaxShadowDocument {
 		return &Error{413, errTooLarge}
 	}
 	if len(awsiot.EncodeJSON(st.Queue)) > maxQueue {

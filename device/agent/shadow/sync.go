@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"fmt"
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
@@ -41,6 +40,10 @@ func (s *Shadow) Filters(thing string) []string {
 	return []string{get.Accepted(), get.Rejected(), update.Accepted(), update.Rejected(), update.Delta(), del.Accepted()}
 }
 
+func (s *Shadow) topic(thing string, o awsiot.ShadowOperation) awsiot.ShadowTopic {
+	return awsiot.ShadowTopic{Thing: thing, Shadow: s.config.Name, Operation: o}
+}
+
 // Deliver lets a message of this shadow wait for Serve.
 func (s *Shadow) Deliver(m session.Message) bool {
 	if t, _, ok := parseTopic(m.Topic); !ok || t.Shadow != s.config.Name {
@@ -60,18 +63,15 @@ func (s *Shadow) Deliver(m session.Message) bool {
 // parseTopic splits the topic of a response into that of the request and its last
 // level.
 func parseTopic(topic string) (t awsiot.ShadowTopic, response string, ok bool) {
-	i := strings.LastIndexByte(topic, '/')
-	if i < 0 {
-		return t, "", false
-	}
+	i := max(strings.LastIndexByte(topic, '/'), 0)
 	t, ok = awsiot.ParseShadowTopic(topic[:i])
-	response = topic[i+1:]
+	response = strings.TrimPrefix(topic[i:], "/")
 	return t, response, ok && (response == "accepted" || response == "rejected" || response == "delta" && t.Operation == awsiot.UpdateShadow)
 }
 
 // An exchange is what Serve knows of one connection.
 type exchange struct {
-	shadow    *Shadow
+	*Shadow
 	waiting   *request
 	retryAt   time.Time     // no request before
 	delay     time.Duration // limit of the last delay, 0 after a success
@@ -85,6 +85,7 @@ type request struct {
 	token     string
 	deadline  time.Time
 	version   int64 // of the state when it was sent
+	body      object
 }
 
 // Serve gets the shadow, unless the session and the state of this process are
@@ -93,11 +94,14 @@ func (s *Shadow) Serve(ctx context.Context, conn Conn) error {
 	s.mu.Lock()
 	s.stale = s.stale || !s.synced || !conn.SessionPresent()
 	s.mu.Unlock()
-	x := &exchange{shadow: s}
+	x := &exchange{Shadow: s}
 	for {
-		if err := x.request(ctx, conn); err != nil && ctx.Err() == nil {
-			s.fail("publishing a request to the Device Shadow service", err)
-			x.failed(countFailed)
+		if r := x.next(); r != nil {
+			err := conn.Publish(ctx, s.topic(conn.ThingName(), r.operation).String(), awsiot.EncodeJSON(r.body))
+			if err != nil && ctx.Err() == nil {
+				x.fail("publishing a request to the Device Shadow service", err)
+				x.repeat(countFailed)
+			}
 		}
 		due := x.retryAt
 		if x.waiting != nil {
@@ -109,17 +113,12 @@ func (s *Shadow) Serve(ctx context.Context, conn Conn) error {
 		}
 		select {
 		case m := <-s.inbox:
-			t, response, _ := parseTopic(m.Topic)
-			if t.Thing != conn.ThingName() {
-				s.count(countForeign)
-				continue
-			}
-			x.receive(t.Operation, response, m.Payload)
+			x.receive(conn.ThingName(), m)
 		case <-s.changed:
 		case <-expired:
 			if x.waiting != nil {
-				s.fail("waiting for the Device Shadow service", context.DeadlineExceeded)
-				x.failed(countFailed)
+				x.fail("waiting for the Device Shadow service", context.DeadlineExceeded)
+				x.repeat(countFailed)
 			}
 		case <-ctx.Done():
 			return nil
@@ -127,38 +126,35 @@ func (s *Shadow) Serve(ctx context.Context, conn Conn) error {
 	}
 }
 
-// request sends what is due, if nothing is unanswered.
-func (x *exchange) request(ctx context.Context, conn Conn) error {
+// next returns the request that is due, nil if there is none or one is unanswered.
+func (x *exchange) next() *request {
 	now := time.Now()
 	if x.waiting != nil || now.Before(x.retryAt) {
 		return nil
 	}
 	x.retryAt = time.Time{}
-	x.shadow.mu.Lock()
-	r := &request{token: rand.Text(), deadline: now.Add(answerTimeout), version: x.shadow.state.Version}
-	body := object{"clientToken": r.token}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := &request{token: rand.Text(), deadline: now.Add(answerTimeout), version: x.state.Version}
+	r.body = object{"clientToken": r.token}
 	switch {
-	case x.shadow.stale:
+	case x.stale:
 		r.operation, x.got = awsiot.GetShadow, now
-	case len(x.shadow.state.Queue) > 0:
-		r.operation, body["state"] = awsiot.UpdateShadow, x.shadow.state.Queue[0]
+	case len(x.state.Queue) > 0:
+		r.operation, r.body["state"] = awsiot.UpdateShadow, x.state.Queue[0]
 		if r.version > 0 && x.conflicts < maxConflicts {
-			body["version"] = r.version
+			r.body["version"] = r.version
 		}
 	default:
-		r = nil
-	}
-	x.shadow.mu.Unlock()
-	if r == nil {
 		return nil
 	}
 	x.waiting = r
-	return conn.Publish(ctx, x.shadow.topic(conn.ThingName(), r.operation).String(), awsiot.EncodeJSON(body))
+	return r
 }
 
-// failed gives the request up that is unanswered, and lets the next one wait.
-func (x *exchange) failed(result string) {
-	x.shadow.count(result)
+// repeat gives the request up that is unanswered, and lets the next one wait.
+func (x *exchange) repeat(result string) {
+	x.count(result)
 	x.waiting = nil
 	x.delay = min(max(firstDelay, 2*x.delay), maxDelay)
 	x.retryAt = time.Now().Add(mathrand.N(x.delay))
@@ -171,68 +167,76 @@ func (s *Shadow) count(result string) {
 }
 
 // receive handles a message about the shadow.
-func (x *exchange) receive(o awsiot.ShadowOperation, response string, payload []byte) {
-	if response == "rejected" {
-		var r rejection
-		if len(payload) > maxMessage || !utf8.Valid(payload) || json.Unmarshal(payload, &r) != nil || r.Code == 0 {
-			x.shadow.count(countMalformed)
-		} else if x.waiting != nil && x.waiting.operation == o && (r.ClientToken == "" || r.ClientToken == x.waiting.token) {
-			x.rejected(r)
+func (x *exchange) receive(thing string, m session.Message) {
+	t, response, _ := parseTopic(m.Topic)
+	var d awsiot.ShadowDocument
+	var rejected awsiot.ShadowError
+	wellFormed := len(m.Payload) <= maxMessage && utf8.Valid(m.Payload)
+	switch {
+	case t.Thing != thing:
+		x.count(countForeign)
+	case response == "rejected":
+		if !wellFormed || json.Unmarshal(m.Payload, &rejected) != nil || rejected.Code == 0 {
+			x.count(countMalformed)
+		} else if x.waiting != nil && x.waiting.operation == t.Operation && (rejected.ClientToken == "" || rejected.ClientToken == x.waiting.token) {
+			x.rejected(rejected)
 		} // another client's
-		return
-	}
-	if o == awsiot.DeleteShadow {
-		x.shadow.mu.Lock()
-		defer x.shadow.mu.Unlock()
-		x.shadow.stale = true
+	case t.Operation == awsiot.DeleteShadow:
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.stale = true
 		if x.waiting != nil && x.waiting.operation == awsiot.GetShadow {
 			x.waiting = nil // its response may be of before the deletion
 		}
-		return
+	case !wellFormed || awsiot.DecodeJSON(m.Payload, &d) != nil || d.Version == nil || *d.Version < 0:
+		x.count(countMalformed)
+	default:
+		if response == "delta" {
+			d.State = object{"desired": d.State}
+		}
+		known, err := sections(d.State)
+		if err != nil || response == "delta" && len(d.State["desired"].(object)) == 0 {
+			x.count(countMalformed)
+			return
+		}
+		x.update(t.Operation, d, known, response == "accepted")
 	}
-	d, err := readDocument(payload)
-	if response == "delta" {
-		d.State = object{"desired": d.State}
-	}
-	known, malformed := sections(d.State)
-	if err != nil || malformed != nil || response == "delta" && len(d.State["desired"].(object)) == 0 {
-		x.shadow.count(countMalformed)
-		return
-	}
+}
+
+// update adopts a state, or the change of it, that AWS IoT has published.
+func (x *exchange) update(o awsiot.ShadowOperation, d awsiot.ShadowDocument, known object, accepted bool) {
 	ours := x.waiting != nil && x.waiting.operation == o && d.ClientToken == x.waiting.token
 	if o == awsiot.GetShadow && !ours {
 		return // another client's
 	}
-	x.shadow.mu.Lock()
-	defer x.shadow.mu.Unlock()
-	st, version := x.shadow.state, *d.Version
-	if ours && response == "accepted" {
-		x.shadow.counters[countAccepted]++
-		if x.shadow.fault = ""; o == awsiot.UpdateShadow || len(st.Queue) == 0 {
-			x.delay, x.conflicts = 0, 0
-		}
-	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	st, version := x.state, *d.Version
 	switch {
 	case o == awsiot.GetShadow && version < st.Version && st.Version != x.waiting.version:
 		// A later change has overtaken the response: the state is still to be got.
 	case o == awsiot.GetShadow:
-		st.Version, st.Known, x.shadow.stale = version, merge(nil, known), false
+		st.Version, st.Known, x.stale = version, merge(nil, known), false
 		delta, _ := d.State["delta"].(object)
-		x.shadow.synced, x.shadow.apply = true, x.shadow.apply || len(delta) > 0
+		x.synced, x.apply = true, x.apply || len(delta) > 0
 	case version < st.Version:
-		x.shadow.counters[countOld]++
-		x.shadow.stale = x.shadow.stale || time.Since(x.got) > checkInterval
+		x.counters[countOld]++
+		x.stale = x.stale || time.Since(x.got) > checkInterval
 	default:
-		x.shadow.stale = x.shadow.stale || version > st.Version+1 // something was missed
+		x.stale = x.stale || version > st.Version+1 // something was missed
 		st.Version, st.Known = version, merge(st.Known, known)
 	}
-	if ours && response == "accepted" {
+	if ours && accepted {
+		x.counters[countAccepted]++
+		x.fault, x.waiting = "", nil
+		if o == awsiot.UpdateShadow || len(st.Queue) == 0 {
+			x.delay, x.conflicts = 0, 0
+		}
 		if o == awsiot.UpdateShadow {
 			st.Queue = slices.Clone(st.Queue[1:])
 		}
-		x.waiting = nil
 	}
-	x.shadow.adopt(st)
+	x.adopt(st)
 }
 
 // adopt takes what AWS IoT has sent, also where it cannot be stored: it can be got
@@ -248,38 +252,37 @@ func (s *Shadow) adopt(st state) {
 }
 
 // rejected handles an error response.
-func (x *exchange) rejected(r rejection) {
-	err := fmt.Errorf("%s (%d)", awsiot.Printable(r.Message), r.Code)
+func (x *exchange) rejected(r awsiot.ShadowError) {
 	switch {
 	case r.Code == 404 && x.waiting.operation == awsiot.GetShadow: // there is none yet
-		x.shadow.mu.Lock()
-		defer x.shadow.mu.Unlock()
-		x.shadow.counters[countAccepted]++
-		st := x.shadow.state
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.counters[countAccepted]++
+		st := x.state
 		st.Version, st.Known = 0, object{}
-		x.shadow.synced, x.shadow.stale, x.shadow.fault, x.waiting = true, false, "", nil
-		x.shadow.adopt(st)
+		x.synced, x.stale, x.fault, x.waiting = true, false, "", nil
+		x.adopt(st)
 	case r.Code == 409:
-		x.failed(countConflict)
+		x.repeat(countConflict)
 		if x.conflicts++; x.conflicts == 1 {
 			x.retryAt = time.Time{}
 		}
-		x.shadow.mu.Lock()
-		x.shadow.stale = true
-		x.shadow.mu.Unlock()
+		x.mu.Lock()
+		x.stale = true
+		x.mu.Unlock()
 	case (r.Code == 400 || r.Code == 413) && x.waiting.operation == awsiot.UpdateShadow && r.ClientToken != "":
-		x.shadow.fail("a change of the shadow was rejected and is dropped", err)
-		x.shadow.count(countDropped)
+		x.fail("a change of the shadow was rejected and is dropped", &r)
+		x.count(countDropped)
 		x.waiting = nil
-		x.shadow.mu.Lock()
-		defer x.shadow.mu.Unlock()
-		st := x.shadow.state
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		st := x.state
 		st.Queue = slices.Clone(st.Queue[1:])
-		x.shadow.adopt(st)
+		x.adopt(st)
 	case r.Code == 429:
-		x.failed(countThrottled)
+		x.repeat(countThrottled)
 	default:
-		x.shadow.fail("a request to the Device Shadow service was rejected", err)
-		x.failed(countFailed)
+		x.fail("a request to the Device Shadow service was rejected", &r)
+		x.repeat(countFailed)
 	}
 }

@@ -37,6 +37,11 @@ func (a *api) cancelJob(id string, force bool, reason, comment string) (object, 
 	return jobSummary(j), err
 }
 
+func jobDescription(j jobs.Job) object {
+	j.Document = "" // GetJobDocument has it
+	return object{"job": j}
+}
+
 func (a *api) deleteJob(id string, force bool) error {
 	if err := a.Jobs.DeleteJob(id, force); err != nil {
 		return err

@@ -37,7 +37,7 @@ func (a *api) taggable(arn string) (resource string, err error) {
 	case "rule":
 		_, err = a.Rules.TopicRule(name)
 	case "job":
-		_, _, err = a.Jobs.DescribeJob(name)
+		_, err = a.Jobs.DescribeJob(name)
 	case "tunnel":
 		_, err = a.Tunnels.DescribeTunnel(name)
 	}

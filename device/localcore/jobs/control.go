@@ -23,23 +23,19 @@ const (
 	maxRetries     = 10          // of all failure types together
 )
 
-// A JobStatus is the state of a job.
+// A JobStatus is the state of a job. Deletion is immediate here.
 type JobStatus string
-
-// The states of jobs. Deletion is immediate here.
-const (
-	JobInProgress JobStatus = "IN_PROGRESS"
-	JobCanceled   JobStatus = "CANCELED"
-	JobCompleted  JobStatus = "COMPLETED"
-)
 
 // A TargetSelection says whether a job reaches things that join its groups later.
 type TargetSelection string
 
-// The two target selections.
+// The states and the target selections of jobs.
 const (
-	Snapshot   TargetSelection = "SNAPSHOT"
-	Continuous TargetSelection = "CONTINUOUS"
+	JobInProgress JobStatus       = "IN_PROGRESS"
+	JobCanceled   JobStatus       = "CANCELED"
+	JobCompleted  JobStatus       = "COMPLETED"
+	Snapshot      TargetSelection = "SNAPSHOT"
+	Continuous    TargetSelection = "CONTINUOUS"
 )
 
 // Settings are the parts of a job that UpdateJob can change.
@@ -85,36 +81,29 @@ type Settings struct {
 	} `json:"jobExecutionsRetryConfig,omitempty"`
 }
 
-// A Template names one of AWS's managed templates, which gives the document.
-type Template struct {
-	TemplateARN string            `json:"jobTemplateArn,omitempty"`
-	Parameters  map[string]string `json:"documentParameters,omitempty"`
-}
-
 // A NewJob is the request of CreateJob.
 type NewJob struct {
 	Targets         []string        `json:"targets"`
-	Document        string          `json:"document"`
+	Document        string          `json:"document,omitempty"`
 	TargetSelection TargetSelection `json:"targetSelection"`
-	Template
+	// TemplateARN names one of AWS's managed templates, which gives the document.
+	TemplateARN string            `json:"jobTemplateArn,omitempty"`
+	Parameters  map[string]string `json:"documentParameters,omitempty"`
 	Settings
 }
 
 // A Job describes a job. Times are seconds since 1970.
 type Job struct {
-	ARN             string          `json:"jobArn"`
-	ID              string          `json:"jobId"`
-	TargetSelection TargetSelection `json:"targetSelection"`
-	Status          JobStatus       `json:"status"`
-	ForceCanceled   bool            `json:"forceCanceled,omitempty"`
-	ReasonCode      string          `json:"reasonCode,omitempty"`
-	Comment         string          `json:"comment,omitempty"`
-	Targets         []string        `json:"targets"`
-	Template
-	Settings
-	CreatedAt     int64 `json:"createdAt"`
-	LastUpdatedAt int64 `json:"lastUpdatedAt"`
-	CompletedAt   int64 `json:"completedAt,omitempty"`
+	NewJob
+	ARN           string    `json:"jobArn"`
+	ID            string    `json:"jobId"`
+	Status        JobStatus `json:"status"`
+	ForceCanceled bool      `json:"forceCanceled,omitempty"`
+	ReasonCode    string    `json:"reasonCode,omitempty"`
+	Comment       string    `json:"comment,omitempty"`
+	CreatedAt     int64     `json:"createdAt"`
+	LastUpdatedAt int64     `json:"lastUpdatedAt"`
+	CompletedAt   int64     `json:"completedAt,omitempty"`
 	// ProcessDetails counts the things by the status of their latest execution.
 	ProcessDetails map[string]int `json:"jobProcessDetails,omitempty"`
 }
@@ -173,9 +162,8 @@ func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 			return err
 		}
 		tx.serial++
-		j := &job{Document: n.Document, Serial: tx.serial, Waiting: things, executions: map[string][]*Execution{}, Job: Job{
-			ARN: tx.config.ARN("job/" + id), ID: id, TargetSelection: n.TargetSelection, Status: JobInProgress,
-			Targets: n.Targets, Template: n.Template, Settings: n.Settings, CreatedAt: tx.now.Unix(), LastUpdatedAt: tx.now.Unix(),
+		j := &job{Serial: tx.serial, Waiting: things, executions: map[string][]*Execution{}, Job: Job{
+			NewJob: n, ARN: tx.config.ARN("job/" + id), ID: id, Status: JobInProgress, CreatedAt: tx.now.Unix(), LastUpdatedAt: tx.now.Unix(),
 		}}
 		if n.TargetSelection == Continuous {
 			j.Members = slices.Clone(things)
@@ -204,13 +192,9 @@ func (s *Service) mutate(id string, f func(*change, *job) error) (out Job, err e
 	return out, err
 }
 
-// DescribeJob returns a job and its document.
-func (s *Service) DescribeJob(id string) (out Job, document string, err error) {
-	out, err = s.mutate(id, func(_ *change, j *job) error {
-		document = j.Document
-		return nil
-	})
-	return out, document, err
+// DescribeJob returns a job.
+func (s *Service) DescribeJob(id string) (Job, error) {
+	return s.mutate(id, func(*change, *job) error { return nil })
 }
 
 // Jobs returns all jobs, the newest first.

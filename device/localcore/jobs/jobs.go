@@ -76,7 +76,6 @@ type Service struct {
 // A job is a job with its executions, as it is stored.
 type job struct {
 	Job
-	Document string    `json:"document"`
 	Serial   int64     `json:"serial"`
 	Waiting  []string  `json:"waiting,omitempty"`  // things that are to be notified
 	Members  []string  `json:"members,omitempty"`  // things that a continuous job has reached
