@@ -18,7 +18,7 @@ CDK         := npx --no-install cdk
 LINT        := .ci/tools/golangci-lint
 
 .PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench conformance torture release packages images clean
-.PHONY: check fmt lint vulnerabilities fuzz unit
+.PHONY: benchmarks check fmt lint vulnerabilities fuzz unit
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,9 +118,17 @@ destroy: infra/node_modules  ## delete the stack
 
 # --- measure, release, clean ---------------------------------------------------
 
-bench:  ## run the benchmarks
+bench:  ## run the benchmarks, and print one table of ours, peers and limits
+	@mkdir -p dist; { $(MAKE) --no-print-directory benchmarks || touch dist/bench.failed; } | tee dist/bench.txt
+	@awk -f scripts/bench-table.awk dist/bench.txt; if [ -e dist/bench.failed ]; then rm dist/bench.failed; exit 1; fi
+
+# Those with a number of turns have peers or limits that they do in turns.
+benchmarks: $(AWSSDK)/node_modules
 	cd hook && $(GO) test -run '^$$' -bench . -benchmem .
-	cd device && $(GO) test -run '^$$' -bench . -benchmem ./...
+	cd device && $(GO) test -run '^$$' -bench Broker -benchtime 5000x ./e2e
+	cd device && $(GO) test -run '^$$' -bench '^Benchmark[^B]|Bootstrap' ./e2e
+	cd device && $(GO) test -run '^$$' -bench . -benchtime 800x ./fleet
+	cd device && $(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -e /e2e -e /fleet)
 	cd device && $(GO) test -tags pkcs11 -run '^$$' -bench . -benchmem ./identity/pkcs11
 
 # ENDPOINT, API=URL, ROOT=FILE and the rest of the flags in ARGS choose another endpoint than the emulator.
