@@ -137,8 +137,12 @@ func (d decider) record(ctx context.Context, request payload.Request, verdict ad
 	case !verdict.Admitted:
 		level, word = slog.LevelWarn, "denied"
 	}
+	call, ok := lambdacontext.FromContext(ctx)
+	if !ok {
+		call = &lambdacontext.LambdaContext{}
+	}
 	line := []slog.Attr{
-		slog.String("requestId", requestID(ctx)),
+		slog.String("requestId", call.AwsRequestID),
 		slog.String("claimCertificateId", bounded(request.ClaimCertificateID)),
 		slog.String("certificateId", bounded(request.CertificateID)),
 		slog.String("serialNumber", bounded(textOf(request.Parameters, payload.SerialNumber))),
@@ -165,13 +169,6 @@ func (d decider) record(ctx context.Context, request payload.Request, verdict ad
 
 func serialNumber(request payload.Request) string {
 	return textOf(request.Parameters, payload.SerialNumber)
-}
-
-func requestID(ctx context.Context) string {
-	if c, ok := lambdacontext.FromContext(ctx); ok {
-		return c.AwsRequestID
-	}
-	return ""
 }
 
 // textOf is the parameter as a string, or its JSON if it is something else.

@@ -4,6 +4,8 @@
 package admit
 
 import (
+	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -74,10 +76,7 @@ type Rules struct {
 
 // ThingName is the thing that a device with this serial number becomes.
 func (r Rules) ThingName(serialNumber string) string {
-	if r.ThingPrefix == "" {
-		return payload.ThingName(serialNumber)
-	}
-	return r.ThingPrefix + serialNumber
+	return cmp.Or(r.ThingPrefix, payload.ThingNamePrefix) + serialNumber
 }
 
 // EvaluateRequest decides on what a device sent, before anything is looked up.
@@ -108,35 +107,24 @@ func (r Rules) EvaluateRequest(request payload.Request) Verdict {
 	return Verdict{Admitted: true, Reason: Admitted}
 }
 
+// inThingName is AWS's pattern for thing names.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThing.html
+var inThingName = regexp.MustCompile(`^[a-zA-Z0-9:_-]+$`)
+
 // EvaluateSerial decides on a serial number alone.
 func (r Rules) EvaluateSerial(serial string) Verdict {
-	prefix := r.SerialPrefix
-	if prefix == "" {
-		prefix = payload.SerialPrefix
-	}
 	switch {
 	case serial == "":
 		return denied(SerialEmpty)
 	case len(serial) > payload.MaxSerialLength:
 		return denied(SerialTooLong)
-	case strings.ContainsFunc(serial, notInThingName):
+	case !inThingName.MatchString(serial):
 		return denied(SerialCharacters)
-	case !strings.HasPrefix(serial, prefix):
+	case !strings.HasPrefix(serial, cmp.Or(r.SerialPrefix, payload.SerialPrefix)):
 		return denied(SerialOtherPrefix)
 	}
 	return Verdict{Admitted: true, Reason: Admitted}
 }
 
 func denied(why Reason) Verdict { return Verdict{Reason: why} }
-
-// notInThingName reports characters outside AWS's pattern for thing names,
-// [a-zA-Z0-9:_-]+.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThing.html
-func notInThingName(c rune) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return false
-	}
-	return c != ':' && c != '_' && c != '-'
-}

@@ -32,10 +32,6 @@ const SerialPrefix = "297468"
 // templates/fleet_template.json builds the same name.
 const ThingNamePrefix = "fleety_"
 
-// ThingName returns the name of the thing that a device with this serial number
-// becomes.
-func ThingName(serialNumber string) string { return ThingNamePrefix + serialNumber }
-
 // MaxSerialLength is the greatest length of a serial number, in bytes.
 const MaxSerialLength = 64
 

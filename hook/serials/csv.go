@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"example.com/fleety/hook/admit"
@@ -31,41 +32,25 @@ func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 		}
 		if first {
 			record[0] = strings.TrimPrefix(record[0], "\ufeff") // as spreadsheets write it
-			if found := indexFold(record, Key); found >= 0 {
+			isKey := func(field string) bool { return strings.EqualFold(strings.TrimSpace(field), Key) }
+			if found := slices.IndexFunc(record, isKey); found >= 0 {
 				column = found
 				continue
 			}
 		}
 		line, _ := records.FieldPos(0)
-		number, err := numberIn(record, column, rules, lines)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("line %d: %w", line, err))
+		if column >= len(record) {
+			problems = append(problems, fmt.Errorf("line %d: there is no column %d", line, column+1))
 			continue
 		}
-		lines[number] = line
-		numbers = append(numbers, number)
-	}
-}
-
-func numberIn(record []string, column int, rules admit.Rules, seen map[string]int) (string, error) {
-	if column >= len(record) {
-		return "", fmt.Errorf("there is no column %d", column+1)
-	}
-	number := strings.TrimSpace(record[column])
-	if verdict := rules.EvaluateSerial(number); !verdict.Admitted {
-		return "", fmt.Errorf("%.100q: %s", number, verdict.Reason)
-	}
-	if line, ok := seen[number]; ok {
-		return "", fmt.Errorf("%s is on line %d already", number, line)
-	}
-	return number, nil
-}
-
-func indexFold(record []string, name string) int {
-	for i, field := range record {
-		if strings.EqualFold(strings.TrimSpace(field), name) {
-			return i
+		number := strings.TrimSpace(record[column])
+		if verdict := rules.EvaluateSerial(number); !verdict.Admitted {
+			problems = append(problems, fmt.Errorf("line %d: %.100q: %s", line, number, verdict.Reason))
+		} else if before, twice := lines[number]; twice {
+			problems = append(problems, fmt.Errorf("line %d: %s is on line %d already", line, number, before))
+		} else {
+			lines[number] = line
+			numbers = append(numbers, number)
 		}
 	}
-	return -1
 }

@@ -87,13 +87,10 @@ func (t *Table) Take(ctx context.Context, serialNumber, certificateID string, re
 		UpdateExpression:          aws.String("SET " + usedBy + " = :certificate, " + usedAt + " = :now"),
 		ExpressionAttributeValues: values,
 	})
-	if _, failed := errors.AsType[*types.ConditionalCheckFailedException](err); failed {
-		return false, nil
-	}
-	if err != nil {
+	if taken, err = held(err); err != nil {
 		return false, fmt.Errorf("marking serial number %s as used in table %s: %w", serialNumber, t.name, err)
 	}
-	return true, nil
+	return taken, nil
 }
 
 // Add lists a serial number. It leaves one alone that is there already, used or
@@ -104,13 +101,10 @@ func (t *Table) Add(ctx context.Context, serialNumber string) (added bool, err e
 		Item:                item(serialNumber),
 		ConditionExpression: aws.String("attribute_not_exists(" + Key + ")"),
 	})
-	if _, ok := errors.AsType[*types.ConditionalCheckFailedException](err); ok {
-		return false, nil
-	}
-	if err != nil {
+	if added, err = held(err); err != nil {
 		return false, fmt.Errorf("adding serial number %s to table %s: %w", serialNumber, t.name, err)
 	}
-	return true, nil
+	return added, nil
 }
 
 // Release makes a used serial number unused, so that its device can be
@@ -123,13 +117,22 @@ func (t *Table) Release(ctx context.Context, serialNumber string) error {
 		ConditionExpression: aws.String("attribute_exists(" + Key + ")"),
 		UpdateExpression:    aws.String("REMOVE " + usedBy + ", " + usedAt),
 	})
-	if _, ok := errors.AsType[*types.ConditionalCheckFailedException](err); ok {
+	ok, err := held(err)
+	if err == nil && !ok {
 		err = ErrUnlisted
 	}
 	if err != nil {
 		return fmt.Errorf("releasing serial number %s in table %s: %w", serialNumber, t.name, err)
 	}
 	return nil
+}
+
+// held reports whether the condition of a write held.
+func held(err error) (bool, error) {
+	if _, failed := errors.AsType[*types.ConditionalCheckFailedException](err); failed {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func item(serialNumber string) map[string]types.AttributeValue {

@@ -3,6 +3,8 @@ package serials_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -145,7 +147,16 @@ func TestReleaseMakesASerialNumberUnused(t *testing.T) {
 
 func TestFailuresAreErrors(t *testing.T) {
 	t.Parallel()
-	table := serials.New(dynamotest.ServeFailure(t, "AccessDeniedException"), dynamotest.Table)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"__type":"com.amazonaws.dynamodb.v20120810#AccessDeniedException","message":"no"}`)
+	}))
+	t.Cleanup(server.Close)
+	table := serials.New(aws.Config{
+		Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: aws.AnonymousCredentials{},
+		Retryer: func() aws.Retryer { return aws.NopRetryer{} },
+	}, dynamotest.Table)
 	_, markErr := table.Mark(t.Context(), "2974685")
 	_, takeErr := table.Take(t.Context(), "2974685", "a", admit.Mark{}, began)
 	_, addErr := table.Add(t.Context(), "2974685")

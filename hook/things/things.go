@@ -48,27 +48,38 @@ func New(c aws.Config) *Registry {
 	}
 }
 
-// Certificates returns the certificates of a thing, none for a thing that does
-// not exist. ctx bounds all calls and their retries together.
-func (r *Registry) Certificates(ctx context.Context, thingName string) ([]admit.Certificate, error) {
-	var found []admit.Certificate
+// CertificateARNs returns the certificates of a thing, none for a thing that does
+// not exist.
+func (r *Registry) CertificateARNs(ctx context.Context, thingName string) (found []string, err error) {
 	pages := iot.NewListThingPrincipalsPaginator(r.client, &iot.ListThingPrincipalsInput{ThingName: &thingName})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
-		if isNotFound(err) {
+		if IsNotFound(err) {
 			return nil, nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("listing the certificates of thing %s: %w", thingName, err)
 		}
 		for _, principal := range page.Principals {
-			if id, ok := certificateID(principal); ok { // else an Amazon Cognito identity
-				found = append(found, admit.Certificate{ID: id})
+			if CertificateID(principal) != "" { // else an Amazon Cognito identity
+				found = append(found, principal)
 			}
 		}
 	}
+	return found, nil
+}
+
+// Certificates returns the certificates of a thing with their states. ctx bounds
+// all calls and their retries together.
+func (r *Registry) Certificates(ctx context.Context, thingName string) ([]admit.Certificate, error) {
+	arns, err := r.CertificateARNs(ctx, thingName)
+	if err != nil || len(arns) == 0 {
+		return nil, err
+	}
+	found := make([]admit.Certificate, len(arns))
 	group, ctx := errgroup.WithContext(ctx)
-	for i := range found {
+	for i, arn := range arns {
+		found[i].ID = CertificateID(arn)
 		group.Go(func() (err error) {
 			if found[i].Status, err = r.Status(ctx, found[i].ID); err != nil {
 				return fmt.Errorf("thing %s: %w", thingName, err)
@@ -79,20 +90,27 @@ func (r *Registry) Certificates(ctx context.Context, thingName string) ([]admit.
 	return found, group.Wait()
 }
 
-// Status returns the state of a certificate, [admit.Deleted] for one that does
+// Describe returns the description of a certificate, a zero one for one that does
 // not exist.
-func (r *Registry) Status(ctx context.Context, certificateID string) (admit.Status, error) {
+func (r *Registry) Describe(ctx context.Context, certificateID string) (d types.CertificateDescription, err error) {
 	answer, err := r.client.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: &certificateID})
 	switch {
-	case isNotFound(err):
-		return admit.Deleted, nil
+	case IsNotFound(err):
+		return d, nil
 	case err == nil && answer.CertificateDescription == nil:
 		err = errors.New("the answer describes no certificate")
 	}
 	if err != nil {
-		return "", fmt.Errorf("describing certificate %s: %w", certificateID, err)
+		return d, fmt.Errorf("describing certificate %s: %w", certificateID, err)
 	}
-	return admit.Status(answer.CertificateDescription.Status), nil
+	return *answer.CertificateDescription, nil
+}
+
+// Status returns the state of a certificate, [admit.Deleted] for one that does
+// not exist.
+func (r *Registry) Status(ctx context.Context, certificateID string) (admit.Status, error) {
+	d, err := r.Describe(ctx, certificateID)
+	return admit.Status(d.Status), err
 }
 
 // Things returns the things that a certificate is attached to, none for a
@@ -108,11 +126,11 @@ func (r *Registry) Things(ctx context.Context, certificateARN string) ([]string,
 	pages := iot.NewListPrincipalThingsPaginator(r.client, &iot.ListPrincipalThingsInput{Principal: &certificateARN})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
-		if err != nil && !isNotFound(err) {
-			return nil, fmt.Errorf("listing the things of certificate %s: %w", certificateARN, err)
+		if IsNotFound(err) {
+			break
 		}
 		if err != nil {
-			break
+			return nil, fmt.Errorf("listing the things of certificate %s: %w", certificateARN, err)
 		}
 		found = append(found, page.Things...)
 	}
@@ -137,17 +155,18 @@ func (r *Registry) Deactivation(certificateID string) string {
 	return command
 }
 
-// certificateID is what an ARN arn:PARTITION:iot:REGION:ACCOUNT:cert/ID ends
-// with. ok is false for other principals.
-func certificateID(arn string) (id string, ok bool) {
+// CertificateID is what an ARN arn:PARTITION:iot:REGION:ACCOUNT:cert/ID ends
+// with, empty for other principals.
+func CertificateID(arn string) string {
 	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[2] != "iot" {
-		return "", false
+	if len(parts) != 6 || parts[2] != "iot" || !strings.HasPrefix(parts[5], "cert/") {
+		return ""
 	}
-	return strings.CutPrefix(parts[5], "cert/")
+	return strings.TrimPrefix(parts[5], "cert/")
 }
 
-func isNotFound(err error) bool {
+// IsNotFound reports whether AWS IoT does not have what a request named.
+func IsNotFound(err error) bool {
 	_, ok := errors.AsType[*types.ResourceNotFoundException](err)
 	return ok
 }

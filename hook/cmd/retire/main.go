@@ -31,6 +31,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 
 	"example.com/fleety/hook/internal/awsenv"
+	"example.com/fleety/hook/things"
 )
 
 func main() {
@@ -54,6 +55,7 @@ func configured(getenv func(string) string, log *slog.Logger) (retirer, error) {
 	c.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	return retirer{
 		client: iot.NewFromConfig(c),
+		things: things.New(c),
 		policy: policy{claims: strings.Split(getenv("CLAIM_CERTIFICATES"), ","), grace: grace},
 		log:    log,
 		now:    time.Now,

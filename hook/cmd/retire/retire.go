@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"golang.org/x/sync/errgroup"
+
+	"example.com/fleety/hook/things"
 )
 
 // A birth is what the AWS IoT rule passes on.
@@ -26,6 +27,7 @@ type birth struct {
 // A retirer retires certificates in one account and Region.
 type retirer struct {
 	client *iot.Client
+	things *things.Registry
 	policy policy
 	log    *slog.Logger
 	now    func() time.Time
@@ -63,53 +65,24 @@ func (r retirer) retire(ctx context.Context, b birth) error {
 // certificates returns those of a thing. One without other certificates needs no
 // further look-ups, and gets none.
 func (r retirer) certificates(ctx context.Context, thing string) ([]certificate, error) {
-	var all []certificate
-	pages := iot.NewListThingPrincipalsPaginator(r.client, &iot.ListThingPrincipalsInput{ThingName: &thing})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if isNotFound(err) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("listing certificates: %w", err)
-		}
-		for _, arn := range page.Principals {
-			if _, id, ok := strings.Cut(arn, ":cert/"); ok {
-				all = append(all, certificate{id: id, arn: arn})
-			}
-		}
+	arns, err := r.things.CertificateARNs(ctx, thing)
+	if err != nil || len(arns) < 2 {
+		return nil, err
 	}
-	if len(all) < 2 {
-		return nil, nil
-	}
+	all := make([]certificate, len(arns))
 	group, ctx := errgroup.WithContext(ctx)
-	for i := range all {
+	for i, arn := range arns {
 		c := &all[i]
-		group.Go(func() error {
-			answer, err := r.client.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: &c.id})
-			if isNotFound(err) {
-				return nil // no status: neither proved nor retired
-			}
-			if err == nil && answer.CertificateDescription == nil {
-				err = errors.New("the answer describes no certificate")
-			}
-			if err != nil {
-				return fmt.Errorf("describing certificate %s: %w", c.id, err)
-			}
-			d := answer.CertificateDescription
+		c.id, c.arn = things.CertificateID(arn), arn
+		group.Go(func() error { // without a status it is neither proved nor retired
+			d, err := r.things.Describe(ctx, c.id)
 			c.status, c.created, c.modified = d.Status, aws.ToTime(d.CreationDate), aws.ToTime(d.LastModifiedDate)
-			return nil
+			return err
 		})
 		group.Go(func() error {
-			answer, err := r.client.ListPrincipalThings(ctx, &iot.ListPrincipalThingsInput{Principal: &c.arn, MaxResults: aws.Int32(2)})
-			if isNotFound(err) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("listing the things of certificate %s: %w", c.id, err)
-			}
-			c.things = len(answer.Things)
-			return nil
+			of, err := r.things.Things(ctx, arn)
+			c.things = len(of)
+			return err
 		})
 	}
 	return all, group.Wait()
@@ -120,16 +93,11 @@ func (r retirer) do(ctx context.Context, a action, thing string, c certificate) 
 		_, err := r.client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.id, NewStatus: types.CertificateStatusInactive})
 		return err
 	}
-	if _, err := r.client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil && !isNotFound(err) {
+	if _, err := r.client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil && !things.IsNotFound(err) {
 		return err
 	}
-	if _, err := r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true}); err != nil && !isNotFound(err) {
+	if _, err := r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true}); err != nil && !things.IsNotFound(err) {
 		return err
 	}
 	return nil
-}
-
-func isNotFound(err error) bool {
-	_, ok := errors.AsType[*types.ResourceNotFoundException](err)
-	return ok
 }

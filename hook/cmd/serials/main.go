@@ -5,19 +5,159 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"example.com/fleety/hook/admit"
+	"example.com/fleety/hook/serials"
 )
+
+// writesAtOnce is how many serial numbers are on their way at a time.
+const writesAtOnce = 16
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	command := newCommand(openTable)
-	if err := command.ExecuteContext(ctx); err != nil {
+	if err := newCommand(openTable).ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "serials: error:", err)
 		os.Exit(1)
 	}
+}
+
+// An opener finds the table of that name.
+type opener func(ctx context.Context, name string) (*serials.Table, error)
+
+func openTable(ctx context.Context, name string) (*serials.Table, error) {
+	c, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("finding credentials and Region: %w", err)
+	}
+	if c.Region == "" {
+		return nil, errors.New("there is no AWS Region: run aws configure, or set AWS_REGION")
+	}
+	return serials.New(c, name), nil
+}
+
+func newCommand(open opener) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "serials",
+		Short:         "Manage the list of allowed serial numbers",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(newLoadCommand(open), newReleaseCommand(open))
+	return root
+}
+
+func newLoadCommand(open opener) *cobra.Command {
+	var table string
+	var rules admit.Rules
+	cmd := &cobra.Command{
+		Use:   "load --table NAME FILE",
+		Short: "Add the serial numbers of a CSV file",
+		Long: `Load adds the serial numbers of a CSV file, "-" for standard input: its first
+column, or the one that its first line calls serialNumber. Nothing is added if
+one of them could never be admitted, or occurs twice.
+
+Serial numbers that are listed already stay as they are, used or not: run an
+interrupted load again.`,
+		Example: "  $ go run ./cmd/serials load --table GoFleetProvisioning-Serials-1ABC delivery.csv",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			numbers, err := readFile(cmd.InOrStdin(), args[0], rules)
+			if err != nil {
+				return err
+			}
+			t, err := open(cmd.Context(), table)
+			if err != nil {
+				return err
+			}
+			added, err := addAll(cmd.Context(), t, numbers)
+			fmt.Fprintf(cmd.OutOrStdout(), "added %d of %d serial numbers\n", added, len(numbers))
+			return err
+		},
+	}
+	addTableFlag(cmd, &table)
+	cmd.Flags().StringVar(&rules.SerialPrefix, "prefix", "", "what serial numbers begin with, if the stack was deployed with another `PREFIX`")
+	return cmd
+}
+
+func newReleaseCommand(open opener) *cobra.Command {
+	var table string
+	cmd := &cobra.Command{
+		Use:     "release --table NAME SERIAL...",
+		Short:   "Release serial numbers, for another certificate",
+		Example: "  $ go run ./cmd/serials release --table GoFleetProvisioning-Serials-1ABC 2974685",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := open(cmd.Context(), table)
+			if err != nil {
+				return err
+			}
+			for _, number := range args {
+				if err := t.Release(cmd.Context(), number); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "released %s\n", number)
+			}
+			return nil
+		},
+	}
+	addTableFlag(cmd, &table)
+	return cmd
+}
+
+func addTableFlag(cmd *cobra.Command, table *string) {
+	cmd.Flags().StringVar(table, "table", "", "`NAME` of the table: the stack's output SerialTableName")
+	_ = cmd.MarkFlagRequired("table")
+}
+
+func readFile(stdin io.Reader, path string, rules admit.Rules) ([]string, error) {
+	from := stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		from = file
+	}
+	numbers, err := serials.Read(from, rules)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s, nothing was added:\n%w", path, err)
+	}
+	return numbers, nil
+}
+
+// addAll stops at the first error and returns how many were added until then.
+func addAll(ctx context.Context, t *serials.Table, numbers []string) (int, error) {
+	var added atomic.Int64
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(writesAtOnce)
+	for _, number := range numbers {
+		if groupCtx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			isNew, err := t.Add(groupCtx, number)
+			if isNew {
+				added.Add(1)
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	return int(added.Load()), cmp.Or(err, ctx.Err())
 }

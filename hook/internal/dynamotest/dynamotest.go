@@ -5,9 +5,6 @@ package dynamotest
 import (
 	"bufio"
 	"context"
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,22 +58,7 @@ func Serve(t testing.TB) aws.Config {
 	if err != nil {
 		t.Fatalf("starting DynamoDB: %v", err)
 	}
-	return config(strings.TrimSpace(endpoint))
-}
-
-// ServeFailure leads the AWS SDK to a DynamoDB that answers every request with
-// this error code.
-func ServeFailure(t testing.TB, code string) aws.Config {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
-		w.WriteHeader(http.StatusBadRequest)
-		fmt.Fprintf(w, `{"__type":"com.amazonaws.dynamodb.v20120810#%s","message":"no"}`, code)
-	}))
-	t.Cleanup(server.Close)
-	return config(server.URL)
-}
-
-func config(endpoint string) aws.Config {
+	endpoint = strings.TrimSpace(endpoint)
 	return aws.Config{
 		Region:       "us-east-1",
 		BaseEndpoint: &endpoint,
