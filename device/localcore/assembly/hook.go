@@ -47,10 +47,9 @@ type Function struct {
 // findFunction finds the function of a template's hook in the stack, and checks
 // that AWS IoT Core may call it.
 func (r *resolver) findFunction(template string, hook *Hook) {
-	at := r.in(template).field("Properties").field("PreProvisioningHook").field("TargetArn")
+	at := place(template).field("Properties").field("PreProvisioningHook").field("TargetArn")
 	if hook.Function = r.functionOf(at, hook.TargetARN); hook.Function == nil {
 		r.fail(at, "%s is no function of this stack", hook.TargetARN)
-		return
 	}
 	r.checkPermission(template, hook.Function, "AWS IoT would deny every device")
 }
@@ -73,10 +72,10 @@ func (r *resolver) invoked(rule string, p payload) (functions []*Function) {
 		ErrorAction action
 	}
 	if err := json.Unmarshal(p, &actions); err != nil {
-		r.fail(r.in(rule), "%w", err)
+		r.fail(place(rule), "%w", err)
 	}
 	for _, a := range append(actions.Actions, actions.ErrorAction) {
-		if f := r.functionOf(r.in(rule), a.Lambda.FunctionArn); f != nil {
+		if f := r.functionOf(place(rule), a.Lambda.FunctionArn); f != nil {
 			r.checkPermission(rule, f, "the rule could not invoke it")
 			functions = append(functions, f)
 		}
@@ -93,7 +92,7 @@ func (r *resolver) function(id, arn string) *Function {
 		Architectures []string
 		Environment   struct{ Variables map[string]string }
 	}
-	at, properties := r.in(id).field("Properties"), r.stack.template.Resources[id].Properties
+	at, properties := place(id).field("Properties"), r.stack.template.Resources[id].Properties
 	r.decodeSome(at, properties, &p, "Runtime", "Timeout", "Architectures", "Environment")
 	if !strings.HasPrefix(p.Runtime, osOnly) {
 		r.fail(at.field("Runtime"), "the runtime is %q; only executables run here, whose runtime is one like provided.al2023", p.Runtime)
@@ -139,7 +138,7 @@ func (r *resolver) executable(at place, code any) string {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func (r *resolver) checkPermission(caller string, f *Function, consequence string) {
-	source := r.attribute(r.in(caller), caller, kinds[r.stack.template.Resources[caller].Type].attribute)
+	source := r.attribute(place(caller), caller, kinds[r.stack.template.Resources[caller].Type].attribute)
 	problem := "no " + typePermission + " allows " + iotService + " to call it, so that " + consequence
 	for _, id := range r.deployedOf(typePermission) {
 		reason := r.whyNot(id, f.ARN, source)
@@ -148,14 +147,14 @@ func (r *resolver) checkPermission(caller string, f *Function, consequence strin
 		}
 		problem += "; " + id + " does not: " + reason
 	}
-	r.fail(r.in(f.LogicalID), "%s", problem)
+	r.fail(place(f.LogicalID), "%s", problem)
 }
 
 // whyNot returns why a permission does not allow AWS IoT Core to call the function
 // for the source, or nothing when it does.
 func (r *resolver) whyNot(id, function, source string) string {
 	var p struct{ Action, FunctionName, Principal, SourceAccount, SourceArn string }
-	at, properties := r.in(id).field("Properties"), r.stack.template.Resources[id].Properties
+	at, properties := place(id).field("Properties"), r.stack.template.Resources[id].Properties
 	r.decodeSome(at, properties, &p, "FunctionName")
 	_, name, _ := strings.Cut(function, ":function:")
 	if p.FunctionName != function && p.FunctionName != name {

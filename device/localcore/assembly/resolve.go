@@ -19,55 +19,54 @@ const maxText = 1 << 20
 type Environment struct{ Partition, Account, Region string }
 
 // A place is where a value stands: the logical id of the resource or the name of
-// the condition, and the way from there, as in Properties.Code.S3Key.
-type place struct{ id, path string }
+// the condition, and the way from there, as in Hook.Properties.Code.S3Key.
+type place string
 
-func (p place) field(name string) place {
-	if p.path != "" {
-		name = p.path + "." + name
-	}
-	return place{p.id, name}
-}
+func (p place) field(name string) place { return p + "." + place(name) }
+func (p place) index(i int) place       { return place(fmt.Sprintf("%s[%d]", p, i)) }
 
-func (p place) index(i int) place { return place{p.id, fmt.Sprintf("%s[%d]", p.path, i)} }
-
-// A resolver turns the values of a template into plain ones. It keeps the first
-// error; what it returns after one means nothing.
+// A resolver turns the values of a template into plain ones. Its methods end by
+// a panic with an error when they cannot; see [resolver.try].
 type resolver struct {
 	stack      *Stack
 	env        Environment
 	names      map[string]string // of resources, by logical id
 	conditions map[string]bool
 	open       map[string]bool // names and conditions that are being resolved
-	err        error
 }
 
 func newResolver(s *Stack, e Environment) *resolver {
 	return &resolver{stack: s, env: e, names: map[string]string{}, conditions: map[string]bool{}, open: map[string]bool{}}
 }
 
+// A failure is what fail panics with.
+type failure struct{ error }
+
 func (r *resolver) fail(at place, format string, args ...any) {
-	if r.err != nil {
-		return
-	}
-	where := at.id
-	if at.path != "" {
-		where += "." + at.path
-	}
-	r.err = fmt.Errorf("%s: %s: %w", r.stack.file, where, fmt.Errorf(format, args...))
+	panic(failure{fmt.Errorf("%s: %s: %w", r.stack.file, at, fmt.Errorf(format, args...))})
 }
 
-// in returns the place of a resource or a condition.
-func (r *resolver) in(id string) place { return place{id: id} }
+// try runs resolve and returns the error that it ended with.
+func (r *resolver) try(resolve func()) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case failure:
+			err = p.error
+			clear(r.open)
+		default:
+			panic(p)
+		}
+	}()
+	resolve()
+	return nil
+}
 
 // noValue is the value of AWS::NoValue: whatever is set to it is left out.
 type noValue struct{}
 
 // value resolves v and all that is in it.
 func (r *resolver) value(at place, v any) any {
-	if r.err != nil {
-		return nil
-	}
 	switch v := v.(type) {
 	case map[string]any:
 		for name, argument := range v {
@@ -115,7 +114,7 @@ func (r *resolver) text(at place, v any) string {
 	return ""
 }
 
-// list resolves what must be a list in the end.
+// list resolves what must be a list in the end, texts a list of texts.
 func (r *resolver) list(at place, v any) []any {
 	list, ok := r.value(at, v).([]any)
 	if !ok {
@@ -124,12 +123,9 @@ func (r *resolver) list(at place, v any) []any {
 	return list
 }
 
-// texts resolves a list of texts.
-func (r *resolver) texts(at place, v any) []string {
-	list := r.list(at, v)
-	texts := make([]string, len(list))
-	for i, item := range list {
-		texts[i] = r.text(at.index(i), item)
+func (r *resolver) texts(at place, v any) (texts []string) {
+	for i, item := range r.list(at, v) {
+		texts = append(texts, r.text(at.index(i), item))
 	}
 	return texts
 }
@@ -148,18 +144,15 @@ func (r *resolver) arguments(at place, v any, count int) []any {
 	list, ok := v.([]any)
 	if !ok || len(list) != count {
 		r.fail(at, "must be a list of %d", count)
-		return make([]any, count)
 	}
 	return list
 }
 
-// bounded returns the text, which a function made.
-func (r *resolver) bounded(at place, length int, text func() string) string {
+// bound rejects a text of a function that is too long.
+func (r *resolver) bound(at place, length int) {
 	if length > maxText {
 		r.fail(at, "gives a text of more than %d bytes", maxText)
-		return ""
 	}
-	return text()
 }
 
 // call resolves an intrinsic function. at is the place of the function.
@@ -181,7 +174,8 @@ func (r *resolver) call(at place, name string, argument any) any {
 		for _, part := range parts {
 			length += len(part)
 		}
-		return r.bounded(at, length, func() string { return strings.Join(parts, separator) })
+		r.bound(at, length)
+		return strings.Join(parts, separator)
 	case "Fn::Sub": // TEXT or [TEXT, VARIABLES]
 		if text, ok := argument.(string); ok {
 			return r.substitute(at, text, nil)
@@ -199,7 +193,6 @@ func (r *resolver) call(at place, name string, argument any) any {
 		i, err := strconv.Atoi(number)
 		if err != nil || i < 0 || i >= len(items) {
 			r.fail(at, "there is no item %q in a list of %d", number, len(items))
-			return nil
 		}
 		return items[i]
 	case "Fn::Split":
@@ -208,14 +201,10 @@ func (r *resolver) call(at place, name string, argument any) any {
 		if separator == "" {
 			r.fail(at.index(0), "must be text")
 		}
-		var parts []any
-		for part := range strings.SplitSeq(r.text(at.index(1), list[1]), separator) {
-			parts = append(parts, part)
-		}
-		return parts
+		return anyList(strings.Split(r.text(at.index(1), list[1]), separator))
 	case "Fn::FindInMap":
 		keys := r.texts(at, r.arguments(at, argument, 3))
-		if len(keys) == 3 {
+		if len(keys) == 3 { // none is AWS::NoValue
 			if v, ok := r.stack.template.Mappings[keys[0]][keys[1]][keys[2]]; ok {
 				return v
 			}
@@ -230,6 +219,13 @@ func (r *resolver) call(at place, name string, argument any) any {
 	}
 	r.fail(at, "the function %s cannot be resolved without AWS", name)
 	return nil
+}
+
+func anyList(texts []string) (list []any) {
+	for _, text := range texts {
+		list = append(list, text)
+	}
+	return list
 }
 
 // ref resolves the name of a pseudo parameter, a parameter or a resource.
@@ -271,24 +267,25 @@ func (r *resolver) parameter(at place, id string, p parameter) any {
 	case p.Default == nil:
 		r.fail(at, "parameter %s has no default", id)
 	}
-	text := r.text(r.in(id).field("Default"), p.Default)
+	text := r.text(place(id).field("Default"), p.Default)
 	if p.Type != "CommaDelimitedList" && !strings.HasPrefix(p.Type, "List<") {
 		return text
 	}
-	var list []any
-	for item := range strings.SplitSeq(text, ",") {
-		list = append(list, strings.TrimSpace(item))
+	items := strings.Split(text, ",")
+	for i := range items {
+		items[i] = strings.TrimSpace(items[i])
 	}
-	return list
+	return anyList(items)
 }
 
 func (r *resolver) substitute(at place, text string, variables map[string]any) string {
 	var b strings.Builder
-	for r.err == nil {
+	for {
 		before, rest, found := strings.Cut(text, "${")
 		b.WriteString(before)
+		r.bound(at, b.Len())
 		if !found {
-			break
+			return b.String()
 		}
 		name, after, closed := strings.Cut(rest, "}")
 		literal, quoted := strings.CutPrefix(name, "!")
@@ -305,46 +302,33 @@ func (r *resolver) substitute(at place, text string, variables map[string]any) s
 		default:
 			b.WriteString(r.text(at, map[string]any{"Ref": name}))
 		}
-		if b.Len() > maxText {
-			break
-		}
 		text = after
 	}
-	return r.bounded(at, b.Len(), b.String)
 }
 
-// enter guards the resolving of something that may refer to itself. It reports
-// whether that may begin; then leave ends it.
-func (r *resolver) enter(at place, what string) (ok bool) {
+// once returns what known has for id, and resolves it where that is nothing. It is an
+// error if resolving it leads back to it.
+func once[T any](r *resolver, at place, what, id string, known map[string]T, resolve func() T) T {
+	if v, ok := known[id]; ok {
+		return v
+	}
+	what += " " + id
 	if r.open[what] {
 		r.fail(at, "the %s refers to itself", what)
 	}
-	if r.err == nil {
-		r.open[what] = true
-	}
-	return r.err == nil
+	r.open[what] = true
+	known[id] = resolve()
+	delete(r.open, what)
+	return known[id]
 }
-
-func (r *resolver) leave(what string) { delete(r.open, what) }
 
 // condition reports whether a condition of the template holds.
 func (r *resolver) condition(at place, name string) bool {
-	if holds, known := r.conditions[name]; known {
-		return holds
-	}
 	expression, ok := r.stack.template.Conditions[name]
 	if !ok {
 		r.fail(at, "there is no condition %s", name)
 	}
-	if !r.enter(at, "condition "+name) {
-		return false
-	}
-	defer r.leave("condition " + name)
-	holds := r.test(r.in(name), expression)
-	if r.err == nil {
-		r.conditions[name] = holds
-	}
-	return holds
+	return once(r, at, "condition", name, r.conditions, func() bool { return r.test(place(name), expression) })
 }
 
 // test reports whether the expression of a condition holds.
@@ -352,7 +336,6 @@ func (r *resolver) test(at place, expression any) bool {
 	object, ok := expression.(map[string]any)
 	if !ok || len(object) != 1 {
 		r.fail(at, "must be one function of conditions")
-		return false
 	}
 	name := slices.Collect(maps.Keys(object))[0]
 	argument, at := object[name], at.field(name)
@@ -365,7 +348,6 @@ func (r *resolver) test(at place, expression any) bool {
 	case "Fn::Not", "Fn::And", "Fn::Or":
 	default:
 		r.fail(at, "is not a function of conditions")
-		return false
 	}
 	list, _ := argument.([]any)
 	if len(list) == 0 {
@@ -373,7 +355,7 @@ func (r *resolver) test(at place, expression any) bool {
 	}
 	n := 0
 	for i, expression := range list {
-		if r.err == nil && r.test(at.index(i), expression) {
+		if r.test(at.index(i), expression) {
 			n++
 		}
 	}
@@ -420,7 +402,7 @@ func (r *resolver) resource(at place, id string) resource {
 
 // deployed reports whether the resource's condition holds.
 func (r *resolver) deployed(id string, res resource) bool {
-	return res.Condition == "" || r.condition(r.in(id).field("Condition"), res.Condition)
+	return res.Condition == "" || r.condition(place(id).field("Condition"), res.Condition)
 }
 
 // deployedOf returns the logical ids of the deployed resources of a type,
@@ -438,28 +420,19 @@ func (r *resolver) deployedOf(kind string) (ids []string) {
 // leaves it to CloudFormation it is STACK-ID, without the random end that
 // CloudFormation adds.
 func (r *resolver) name(at place, id string) string {
-	if name, known := r.names[id]; known {
-		return name
-	}
-	if !r.enter(at, "name of "+id) {
-		return ""
-	}
-	defer r.leave("name of " + id)
-	res := r.stack.template.Resources[id]
-	name := r.stack.Name + "-" + id
-	if res.Type == typeTopicRule { // whose names have no hyphens
-		name = strings.ReplaceAll(name, "-", "_")
-	}
-	if property := kinds[res.Type].property; res.Properties[property] != nil {
-		at := r.in(id).field("Properties").field(property)
-		if given := r.value(at, res.Properties[property]); given != (noValue{}) {
-			name = r.text(at, given)
+	return once(r, at, "name of", id, r.names, func() string {
+		res := r.stack.template.Resources[id]
+		if property := kinds[res.Type].property; res.Properties[property] != nil {
+			at := place(id).field("Properties").field(property)
+			if given := r.value(at, res.Properties[property]); given != (noValue{}) {
+				return r.text(at, given)
+			}
 		}
-	}
-	if r.err == nil {
-		r.names[id] = name
-	}
-	return name
+		if res.Type == typeTopicRule { // whose names have no hyphens
+			return strings.ReplaceAll(r.stack.Name+"_"+id, "-", "_")
+		}
+		return r.stack.Name + "-" + id
+	})
 }
 
 // attribute returns an attribute of a resource: of those that are known

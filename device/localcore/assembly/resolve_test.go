@@ -42,8 +42,9 @@ func resolveText(t *testing.T, value string) (any, error) {
 		t.Fatal(err)
 	}
 	r := newResolver(s, us)
-	v := r.value(r.in("Probe").field("Value"), s.template.Resources["Probe"].Properties["Value"])
-	return v, r.err
+	var v any
+	err = r.try(func() { v = r.value(place("Probe").field("Value"), s.template.Resources["Probe"].Properties["Value"]) })
+	return v, err
 }
 
 func TestFunctionsGiveWhatCloudFormationGives(t *testing.T) {

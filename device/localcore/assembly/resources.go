@@ -128,38 +128,33 @@ func uncapitalize(v any) any {
 // It is an error with its place when one is not known without AWS, or has a property
 // that is not known here: it might change what a device may do.
 func (s *Stack) Resolve(e Environment) (*Resources, error) {
-	r := newResolver(s, e)
-	var errs []error
-	next := func() { // the error of one type hides none of another
-		errs = append(errs, r.err)
-		r.err = nil
+	r, all := newResolver(s, e), new(Resources)
+	var errs []error // the error of one type hides none of another
+	for _, resolve := range []func(){
+		func() { all.Policies = resolveAll[Policy](r, typePolicy) },
+		func() { all.Attachments = resolveAll[Attachment](r, typeAttachment) },
+		func() { all.ThingGroups = resolveAll[ThingGroup](r, typeThingGroup) },
+		func() { all.ThingTypes = resolveAll[ThingType](r, typeThingType) },
+		func() { all.Templates = resolveAll[ProvisioningTemplate](r, typeTemplate) },
+		func() { all.Rules = resolveAll[TopicRule](r, typeTopicRule) },
+	} {
+		errs = append(errs, r.try(resolve))
 	}
-	all := new(Resources)
-	all.Policies = resolveAll[Policy](r, typePolicy)
-	next()
-	all.Attachments = resolveAll[Attachment](r, typeAttachment)
-	next()
-	all.ThingGroups = resolveAll[ThingGroup](r, typeThingGroup)
-	next()
-	all.ThingTypes = resolveAll[ThingType](r, typeThingType)
-	next()
-	all.Templates = resolveAll[ProvisioningTemplate](r, typeTemplate)
-	next()
-	all.Rules = resolveAll[TopicRule](r, typeTopicRule)
-	next()
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for i, id := range r.deployedOf(typeTopicRule) {
-		all.Functions = append(all.Functions, r.invoked(id, all.Rules[i].Payload)...)
-	}
-	for i, id := range r.deployedOf(typeTemplate) {
-		if hook := all.Templates[i].Hook; hook != nil {
-			r.findFunction(id, hook)
+	err := r.try(func() {
+		for i, id := range r.deployedOf(typeTopicRule) {
+			all.Functions = append(all.Functions, r.invoked(id, all.Rules[i].Payload)...)
 		}
-	}
-	if r.err != nil {
-		return nil, r.err
+		for i, id := range r.deployedOf(typeTemplate) {
+			if hook := all.Templates[i].Hook; hook != nil {
+				r.findFunction(id, hook)
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	return all, nil
 }
@@ -172,10 +167,10 @@ func resolveAll[T any](r *resolver, kind string) (list []T) {
 		maps.Copy(properties, r.stack.template.Resources[id].Properties)
 		delete(properties, "Tags") // for people and bills
 		if k, named := kinds[kind]; named {
-			properties[k.property] = r.name(r.in(id), id)
+			properties[k.property] = r.name(place(id), id)
 		}
 		var item T
-		r.decode(r.in(id).field("Properties"), properties, &item)
+		r.decode(place(id).field("Properties"), properties, &item)
 		list = append(list, item)
 	}
 	return list
