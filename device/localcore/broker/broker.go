@@ -108,6 +108,7 @@ func New(c Config) (*Broker, error) {
 		connects:      map[string]*rate.Limiter{},
 		silent:        map[string]bool{},
 		past:          map[string]ConnectionState{},
+		retained:      retained{byTopic: map[string]*Message{}},
 	}
 	if c.State == "" {
 		return b, nil
@@ -138,10 +139,9 @@ func (b *Broker) Close() error {
 	}
 	b.mu.Lock()
 	b.closed = true
-	current := slices.Collect(maps.Values(b.current))
 	b.mu.Unlock()
 	var closing sync.WaitGroup
-	for _, c := range current {
+	for _, c := range b.connections() {
 		closing.Go(func() { c.end(reasonServerInitiated, packets.ErrServerShuttingDown) })
 	}
 	closing.Wait()
@@ -190,15 +190,11 @@ func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (fo
 
 // DisconnectCertificate ends every connection that uses a certificate, for it may not connect any more.
 func (b *Broker) DisconnectCertificate(id string) {
-	b.mu.Lock()
-	current := slices.Collect(maps.Values(b.current))
-	b.mu.Unlock()
-	for _, c := range current {
-		if c.principal.CertificateID != id {
-			continue
+	for _, c := range b.connections() {
+		if c.principal.CertificateID == id {
+			b.reject(c, event.Connect, "", "the certificate is no longer ACTIVE")
+			c.end(reasonAuthError, packets.ErrNotAuthorized)
 		}
-		b.reject(c, event.Connect, "", "the certificate is no longer ACTIVE")
-		c.end(reasonAuthError, packets.ErrNotAuthorized)
 	}
 }
 
@@ -228,4 +224,11 @@ func (b *Broker) connection(clientID string) *Conn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.current[clientID]
+}
+
+// connections returns the connections of all client ids.
+func (b *Broker) connections() []*Conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.current))
 }

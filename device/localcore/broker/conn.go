@@ -106,12 +106,7 @@ func (b *Broker) reject(c *Conn, a event.Action, topic, reason string) {
 // Close ends the connection as AWS does when it needs the server, after what was queued for the client, such as a PUBACK.
 func (c *Conn) Close() {
 	_ = c.net.SetWriteDeadline(time.Now().Add(closeTimeout))
-	c.outMu.Lock()
-	for c.writing {
-		c.written.Wait()
-	}
-	_ = c.writeOut() // the client may be gone already
-	c.outMu.Unlock()
+	_ = c.send(nil) // the client may be gone already
 	c.end(reasonServerInitiated, packets.ErrServerShuttingDown)
 }
 
@@ -153,12 +148,14 @@ func newPacket(kind byte, id uint16) *packets.Packet {
 	return &packets.Packet{FixedHeader: packets.FixedHeader{Type: kind}, PacketID: id}
 }
 
-// send writes a packet, and those that were queued before it, and returns when they have been written.
+// send writes a packet unless it is nil, and those that were queued before it, and returns when they have been written.
 func (c *Conn) send(pk *packets.Packet) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
-	if err := c.encode(pk); err != nil {
-		return err
+	if pk != nil {
+		if err := c.encode(pk); err != nil {
+			return err
+		}
 	}
 	for c.writing {
 		c.written.Wait()

@@ -23,18 +23,14 @@ type Connection struct {
 
 // Connections returns the open connections by client id.
 func (b *Broker) Connections() []Connection {
-	b.mu.Lock()
-	current := slices.Collect(maps.Values(b.current))
-	b.mu.Unlock()
-	all := make([]Connection, 0, len(current))
-	for _, c := range current {
-		if !c.established.Load() {
-			continue
+	all := []Connection{}
+	for _, c := range b.connections() {
+		if c.established.Load() {
+			e := c.Event(event.Connected)
+			filters := slices.AppendSeq([]string{}, maps.Keys(c.session.subscribed()))
+			slices.Sort(filters)
+			all = append(all, Connection{e.ClientID, e.CertificateID, e.ThingName, e.Address, c.version, filters})
 		}
-		e := c.Event(event.Connected)
-		filters := slices.AppendSeq([]string{}, maps.Keys(c.session.subscribed()))
-		slices.Sort(filters)
-		all = append(all, Connection{e.ClientID, e.CertificateID, e.ThingName, e.Address, c.version, filters})
 	}
 	slices.SortFunc(all, func(a, b Connection) int { return cmp.Compare(a.ClientID, b.ClientID) })
 	return all

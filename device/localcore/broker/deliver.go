@@ -294,7 +294,10 @@ func (b *Broker) retry(s *session, now time.Time) {
 		s.mu.Unlock()
 		return
 	}
-	window := retryWindow(s.version)
+	window := retryWindow
+	if s.version == 5 {
+		window = retryWindow5
+	}
 	lost := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.first) >= window && s.uncount(d) })
 	overdue := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.latest) >= retryInterval })
 	s.waiting = append(overdue, s.waiting...)

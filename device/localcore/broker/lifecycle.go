@@ -2,18 +2,18 @@ package broker
 
 import (
 	"cmp"
-	"encoding/json"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A lifecycleEvent is the payload of a lifecycle event.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html
 type lifecycleEvent struct {
-	ClientID    string `json:"clientId"`
-	TimestampMS int64  `json:"timestamp"`
-	EventType   string `json:"eventType"`
-	// ThingName is there for exclusively attached things only.
-	ThingName                 string   `json:"thingName,omitempty"`
+	ClientID                  string   `json:"clientId"`
+	TimestampMS               int64    `json:"timestamp"`
+	EventType                 string   `json:"eventType"`
+	ThingName                 string   `json:"thingName,omitempty"` // of exclusively attached things only
 	ClientInitiatedDisconnect *bool    `json:"clientInitiatedDisconnect,omitempty"`
 	SessionIdentifier         string   `json:"sessionIdentifier,omitempty"`
 	PrincipalIdentifier       string   `json:"principalIdentifier"`
@@ -36,10 +36,6 @@ func (b *Broker) lifecycle(c *Conn, group string, e lifecycleEvent) {
 	if thing, exclusive := c.auth.Thing(); exclusive {
 		e.ThingName = thing
 	}
-	payload, err := json.Marshal(e)
-	if err != nil {
-		b.config.Log.Error("encoding a lifecycle event", "error", err)
-		return
-	}
-	b.Publish(&Message{Topic: "$aws/events/" + group + "/" + e.EventType + "/" + e.ClientID, Payload: payload, QoS: 1})
+	topic := "$aws/events/" + group + "/" + e.EventType + "/" + e.ClientID
+	b.Publish(&Message{Topic: topic, Payload: awsiot.EncodeJSON(e), QoS: 1})
 }

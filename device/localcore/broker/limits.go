@@ -40,16 +40,10 @@ const (
 	// retryInterval is how long a PUBACK is awaited before the message is sent again. AWS documents only for how long it tries, see
 	// retryWindow.
 	retryInterval = 30 * time.Second
+	// retryWindow is how long AWS resends a message of QoS 1 on one connection before it gives the message up; retryWindow5 with MQTT 5.
+	retryWindow  = time.Hour
+	retryWindow5 = 960 * time.Second
 )
-
-// retryWindow is how long AWS resends a message of QoS 1 on one connection before it gives the message up.
-// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
-func retryWindow(version byte) time.Duration {
-	if version == 5 {
-		return 960 * time.Second
-	}
-	return time.Hour
-}
 
 // Limits of our own.
 const (

@@ -52,30 +52,19 @@ func (b *Broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config 
 		SessionTicketsDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if hello.ServerName == "" && !b.config.AllowMissingSNI {
-				return nil, &handshakeError{reason: "the client named no server (SNI): connect to the host name localhost, not to an address"}
+				return nil, errors.New("the client named no server (SNI): connect to the host name localhost, not to an address")
 			}
 			if requireALPN && !slices.Contains(hello.SupportedProtos, alpnMQTT) {
-				return nil, &handshakeError{reason: fmt.Sprintf("this port requires the ALPN protocol %s; the client offered %q", alpnMQTT, hello.SupportedProtos)}
+				return nil, fmt.Errorf("this port requires the ALPN protocol %s; the client offered %q", alpnMQTT, hello.SupportedProtos)
 			}
 			return nil, nil
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
-			cert := state.PeerCertificates[0]
-			if err := b.config.Authorizer.VerifyCertificate(Principal{Certificate: cert, ServerName: state.ServerName}, state.PeerCertificates[1:]); err != nil {
-				return &handshakeError{cert, err.Error()}
-			}
-			return nil
+			p := Principal{Certificate: state.PeerCertificates[0], ServerName: state.ServerName}
+			return b.config.Authorizer.VerifyCertificate(p, state.PeerCertificates[1:])
 		},
 	}
 }
-
-// A handshakeError is our own reason to end a handshake.
-type handshakeError struct {
-	certificate *x509.Certificate // nil if it is not about one
-	reason      string
-}
-
-func (e *handshakeError) Error() string { return e.reason }
 
 // accept accepts connections until the port is closed.
 func (b *Broker) accept(ctx context.Context, l *listener) {
@@ -93,16 +82,23 @@ func (b *Broker) accept(ctx context.Context, l *listener) {
 			}
 			continue
 		}
-		b.mu.Lock()
-		if b.closed {
-			b.mu.Unlock()
-			raw.Close()
+		if !b.begin(raw, func() { b.handshake(ctx, l, raw) }) {
 			return
 		}
-		b.open[raw] = struct{}{}
-		b.work.Go(func() { b.handshake(ctx, l, raw) })
-		b.mu.Unlock()
 	}
+}
+
+// begin starts a goroutine that serves a TCP connection and releases it in the end. It reports false when the broker is closed.
+func (b *Broker) begin(raw net.Conn, serve func()) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		raw.Close()
+		return false
+	}
+	b.open[raw] = struct{}{}
+	b.work.Go(serve)
+	return true
 }
 
 // release closes a TCP connection and forgets it.
@@ -121,7 +117,7 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	limited, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := secure.HandshakeContext(limited); err != nil {
-		b.rejectHandshake(raw.RemoteAddr(), err)
+		b.rejectHandshake(raw.RemoteAddr(), secure.ConnectionState().PeerCertificates, err)
 		b.release(raw)
 		return
 	}
@@ -134,13 +130,12 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 }
 
 // rejectHandshake records why a handshake failed.
-func (b *Broker) rejectHandshake(from net.Addr, err error) {
+func (b *Broker) rejectHandshake(from net.Addr, presented []*x509.Certificate, err error) {
 	e := event.Event{Type: event.Rejected, Action: event.TLS, Address: from.String(), Reason: err.Error()}
-	if own, ok := errors.AsType[*handshakeError](err); ok {
-		if own.certificate != nil {
-			e.CertificateID = awsiot.CertificateID(own.certificate)
-		}
-	} else if errors.Is(err, io.EOF) {
+	if len(presented) > 0 {
+		e.CertificateID = awsiot.CertificateID(presented[0])
+	}
+	if errors.Is(err, io.EOF) {
 		e.Reason = "client closed the connection during the TLS handshake"
 	} else if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
 		e.Reason = "the client rejected our certificate: " + strings.TrimPrefix(err.Error(), "remote error: ") + " (does it trust the server root in root.ca.bundle.pem?)"

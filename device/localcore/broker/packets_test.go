@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -218,7 +219,7 @@ func (l *failingListener) Close() error { close(l.conns); return nil }
 func TestListenerOutlivesAFailureToAccept(t *testing.T) {
 	inBubble(t, Config{}, func(b *bubble, _ byte) {
 		l := &failingListener{conns: make(chan net.Conn)}
-		b.listeners = append(b.listeners, &listener{l, nil})
+		b.listeners = append(b.listeners, &listener{l, new(tls.Config)})
 		b.Serve(b.Context())
 		ours, theirs := net.Pipe()
 		theirs.Close()

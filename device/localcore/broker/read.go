@@ -1,18 +1,13 @@
 package broker
 
 import (
-	"encoding/binary"
 	"io"
 	"math"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-const (
-	readBuffer      = 512 // bytes; what is larger is read past the buffer
-	maxLengthBytes  = 4   // of a Remaining Length
-	firstLengthMore = 0x80
-)
+const readBuffer = 512 // bytes; what is larger is read past the buffer
 
 // read reads and decodes one packet. Errors of the packet itself are of type [packets.Code].
 func (c *Conn) read() (*packets.Packet, error) {
@@ -29,22 +24,13 @@ func (c *Conn) readFrame() (first byte, body []byte, err error) {
 	if first, err = c.reader.ReadByte(); err != nil {
 		return 0, nil, err
 	}
-	var length [maxLengthBytes]byte
-	n := 0
-	for more := true; more; n++ {
-		if n == maxLengthBytes {
-			return 0, nil, packets.ErrMalformedVariableByteInteger
-		}
-		if length[n], err = c.reader.ReadByte(); err != nil {
-			return 0, nil, err
-		}
-		more = length[n]&firstLengthMore != 0
-	}
-	if n > 1 && length[n-1] == 0 { // not the shortest form [MQTT-1.5.5-1]
+	remaining, n, err := packets.DecodeLength(c.reader)
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case n > 1 && remaining < 1<<(7*(n-1)): // not the shortest form [MQTT-1.5.5-1]
 		return 0, nil, packets.ErrMalformedVariableByteInteger
-	}
-	remaining, _ := binary.Uvarint(length[:n]) // MQTT encodes as protocol buffers do
-	if 1+n+int(remaining) > maxPacket {
+	case 1+n+remaining > maxPacket:
 		return 0, nil, packets.ErrPacketTooLarge
 	}
 	body = make([]byte, remaining)

@@ -9,7 +9,7 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// A retained holds the messages that later subscribers get. The zero value has none. It is safe for concurrent use.
+// A retained holds the messages that later subscribers get. It is safe for concurrent use.
 type retained struct {
 	mu      sync.Mutex
 	byTopic map[string]*Message // under mu
@@ -21,23 +21,18 @@ type retained struct {
 func (r *retained) set(m *Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	bytes := r.bytes
+	change := 0
 	if earlier := r.byTopic[m.Topic]; earlier != nil {
-		bytes -= earlier.size()
+		change -= earlier.size()
 	}
 	if len(m.Payload) == 0 {
 		delete(r.byTopic, m.Topic)
-		r.bytes = bytes
-		return true
-	}
-	if bytes += m.size(); bytes > maxRetainedBytes {
+	} else if change += m.size(); r.bytes+change > maxRetainedBytes {
 		return false
+	} else {
+		r.byTopic[m.Topic] = m
 	}
-	r.bytes = bytes
-	if r.byTopic == nil {
-		r.byTopic = map[string]*Message{}
-	}
-	r.byTopic[m.Topic] = m
+	r.bytes += change
 	return true
 }
 

@@ -30,24 +30,14 @@ func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Princi
 	if err != nil {
 		return // answered
 	}
-	ctx, raw := r.Context(), socket.NetConn()
-	ended := make(chan struct{})
-	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		raw.Close()
-		return
-	}
-	b.open[raw] = struct{}{}
-	b.work.Go(func() {
-		defer close(ended)
+	raw, c := socket.NetConn(), b.newConn(&webSocket{socket: socket}, p)
+	if b.begin(raw, func() {
 		defer b.release(raw)
-		c := b.newConn(&webSocket{socket: socket}, p)
 		defer time.AfterFunc(webSocketLife, func() { c.end(reasonWebSocketTTL, packets.ErrMaxConnectTime) }).Stop()
-		b.serve(ctx, c)
-	})
-	b.mu.Unlock()
-	<-ended
+		b.serve(r.Context(), c)
+	}) {
+		<-c.ended
+	}
 }
 
 // A webSocket is a WebSocket connection as a stream of bytes: packets may span frames, and frames hold several [MQTT-6.0.0-2].
