@@ -62,14 +62,14 @@ func newOperator(t *testing.T) *operator {
 func (o *operator) certificate(t *testing.T, thing string) (id string) {
 	t.Helper()
 	r := o.core.Registry()
-	c, err := r.CreateCertificate(registry.NewCertificate{PEM: unusedCertificate(t), Status: registry.Active})
+	c, err := r.CreateCertificate(registry.Certificate{PEM: unusedCertificate(t), Status: registry.Active})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if thing == "" {
 		return c.ID
 	}
-	_, err = r.CreateThing(registry.NewThing{Name: thing, Type: localcore.ThingTypeName})
+	_, err = r.CreateThing(registry.Thing{Name: thing, Type: localcore.ThingTypeName})
 	err = errors.Join(err,
 		r.AttachThingPrincipal(thing, c.ID, registry.NonExclusive),
 		r.AttachPolicy(localcore.DevicePolicyName, registry.CertificateTarget(c.ID)),

@@ -152,7 +152,7 @@ func TestAgentReportsHowJobsEnd(t *testing.T) {
 	w.create(t, "late", handlerJob("hangs"))
 	pid := w.awaitFile(t, "late")
 	w.ahead.Add(3601)
-	if _, err := w.cloud.Registry().CreateThing(registry.NewThing{Name: "another"}); err != nil { // has the timers look at the clock
+	if _, err := w.cloud.Registry().CreateThing(registry.Thing{Name: "another"}); err != nil { // has the timers look at the clock
 		t.Fatal(err)
 	}
 	w.awaitJob(t, "late", types.JobExecutionStatusTimedOut)

@@ -97,7 +97,7 @@ func TestRuleOfAnAssemblyRunsWithItsFunction(t *testing.T) {
 	former := must(s.Registry().ListThingPrincipals("fleety_2974685"))(t)[0].CertificateID
 	clock.advance(time.Minute)
 	cert, key := selfSigned(t)
-	next := must(s.Registry().CreateCertificate(registry.NewCertificate{PEM: string(cert), Status: registry.Active}))(t)
+	next := must(s.Registry().CreateCertificate(registry.Certificate{PEM: string(cert), Status: registry.Active}))(t)
 	if err := errors.Join(s.Registry().AttachThingPrincipal("fleety_2974685", next.ID, registry.NonExclusive),
 		s.Registry().AttachPolicy(localcore.DevicePolicyName, registry.CertificateTarget(next.ID))); err != nil {
 		t.Fatal(err)

@@ -105,7 +105,7 @@ func TestAWSDeviceSDKUsesShadowsAndJobs(t *testing.T) {
 			s := startWithThings(t, "T")
 			s.createJob(t, "j", "thing/T", "")
 			cert, key := selfSigned(t)
-			stored, err := s.Registry().CreateCertificate(registry.NewCertificate{PEM: string(cert), Status: registry.Active})
+			stored, err := s.Registry().CreateCertificate(registry.Certificate{PEM: string(cert), Status: registry.Active})
 			if err != nil {
 				t.Fatal(err)
 			}

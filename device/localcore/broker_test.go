@@ -39,7 +39,7 @@ func startWithPolicy(t *testing.T, c localcore.Config, document string) free {
 	t.Helper()
 	s := start(t, c)
 	cert, key := selfSigned(t)
-	stored, err := s.Registry().CreateCertificate(registry.NewCertificate{PEM: string(cert), Status: registry.Active})
+	stored, err := s.Registry().CreateCertificate(registry.Certificate{PEM: string(cert), Status: registry.Active})
 	if err != nil {
 		t.Fatal(err)
 	}

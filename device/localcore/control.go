@@ -88,11 +88,11 @@ func (s control) RegisterThing(ctx context.Context, body string, parameters map[
 
 // newCertificate returns the certificate that a template gives by a signing
 // request or in PEM form. Whether its authority is registered is not checked.
-func (s control) newCertificate(ctx context.Context, c *template.Certificate) (*registry.NewCertificate, error) {
+func (s control) newCertificate(ctx context.Context, c *template.Certificate) (*registry.Certificate, error) {
 	switch {
 	case c.CSR != "":
 		pem, err := s.IssueCSR(ctx, c.CSR)
-		return &registry.NewCertificate{PEM: pem}, err
+		return &registry.Certificate{PEM: pem}, err
 	case c.PEM == "":
 		return nil, registry.Reject(registry.CodeInvalidRequest, "The template's certificate resolves to nothing.")
 	case c.CAPEM != "":
@@ -105,7 +105,7 @@ func (s control) newCertificate(ctx context.Context, c *template.Certificate) (*
 			return nil, registry.Reject(registry.CodeCertificateInvalid, "CACertificatePem did not sign CertificatePem: %v", err)
 		}
 	}
-	return &registry.NewCertificate{PEM: c.PEM}, nil
+	return &registry.Certificate{PEM: c.PEM}, nil
 }
 
 // Authorize implements [controlapi.Authorizer].

@@ -86,7 +86,7 @@ func (s *Server) newClaim(key *rsa.PrivateKey) (Credential, error) {
 	if err != nil {
 		return Credential{}, fmt.Errorf("making a claim: %w", err)
 	}
-	if _, err := s.registry.CreateCertificate(registry.NewCertificate{PEM: string(cert.PEM), Status: registry.Active}); err != nil {
+	if _, err := s.registry.CreateCertificate(registry.Certificate{PEM: string(cert.PEM), Status: registry.Active}); err != nil {
 		return Credential{}, fmt.Errorf("registering a claim: %w", err)
 	}
 	return Credential{cert.ID, cert.PEM, cert.PrivateKeyPEM, cert.PublicKeyPEM}, s.attachClaim(cert.ID)

@@ -29,7 +29,7 @@ func (c *Config) install(r *registry.Registry) error {
 	for _, t := range c.deployment.ThingTypes {
 		_, err := r.DescribeThingType(t.Name)
 		if isNotFound(err) {
-			_, err = r.CreateThingType(registry.NewThingType{
+			_, err = r.CreateThingType(registry.ThingType{
 				Name: t.Name, Description: t.Properties.Description, SearchableAttributes: t.Properties.SearchableAttributes,
 			})
 		}
@@ -40,7 +40,7 @@ func (c *Config) install(r *registry.Registry) error {
 	for _, g := range c.deployment.ThingGroups {
 		_, _, err := r.DescribeThingGroup(g.Name)
 		if isNotFound(err) {
-			_, err = r.CreateThingGroup(registry.NewThingGroup{
+			_, err = r.CreateThingGroup(registry.ThingGroup{
 				Name: g.Name, Parent: g.Parent, Description: g.Properties.Description,
 				Attributes: g.Properties.AttributePayload.Attributes,
 			})
@@ -86,7 +86,7 @@ func installPolicy(r *registry.Registry, name, text string) error {
 		_, err = r.CreatePolicy(name, text)
 		return err
 	}
-	if err != nil || stored.Document() == text {
+	if err != nil || stored.Default().Document == text {
 		return err
 	}
 	if oldest := stored.Versions[0]; len(stored.Versions) == registry.MaxPolicyVersions {
@@ -110,10 +110,10 @@ func installTemplate(r *registry.Registry, t assembly.ProvisioningTemplate) erro
 	}
 	stored, err := r.DescribeProvisioningTemplate(t.Name)
 	if isNotFound(err) {
-		_, err = r.CreateProvisioningTemplate(registry.NewProvisioningTemplate{
+		_, err = r.CreateProvisioningTemplate(registry.ProvisioningTemplate{
 			Name: t.Name, Description: t.Description, Type: registry.TemplateType(t.Type),
-			Body: t.Body, RoleARN: t.RoleARN, Enabled: t.Enabled, Hook: hook,
-		})
+			RoleARN: t.RoleARN, Enabled: t.Enabled, Hook: hook,
+		}, t.Body)
 		return err
 	}
 	if err == nil {
@@ -121,7 +121,7 @@ func installTemplate(r *registry.Registry, t assembly.ProvisioningTemplate) erro
 			Name: t.Name, Description: &t.Description, RoleARN: t.RoleARN, Hook: hook, RemoveHook: hook == nil,
 		})
 	}
-	if err != nil || stored.Body() == t.Body {
+	if err != nil || stored.Default().Body == t.Body {
 		return err
 	}
 	if oldest := stored.Versions[0]; len(stored.Versions) == registry.MaxTemplateVersions {

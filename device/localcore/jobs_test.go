@@ -32,11 +32,11 @@ func controlPlane(s *localcore.Server) *iot.Client {
 func startWithThings(t *testing.T, things ...string) free {
 	t.Helper()
 	s := startFree(t, localcore.Config{})
-	if _, err := s.Registry().CreateThingGroup(registry.NewThingGroup{Name: "G"}); err != nil {
+	if _, err := s.Registry().CreateThingGroup(registry.ThingGroup{Name: "G"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range things {
-		if _, err := s.Registry().CreateThing(registry.NewThing{Name: name}); err != nil {
+		if _, err := s.Registry().CreateThing(registry.Thing{Name: name}); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Registry().AddThingToThingGroup(name, "G"); err != nil {

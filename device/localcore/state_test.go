@@ -256,7 +256,7 @@ func TestPlaceholdersAreFilledInAndVariablesStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := p.Document()
+		text := p.Default().Document
 		if strings.Contains(text, "${AWS::") || strings.Contains(text, "${TemplateName}") || !strings.Contains(text, "arn:aws-x:iot:eu-central-1:210987654321:") {
 			t.Errorf("%s: %s", name, text)
 		}
@@ -291,7 +291,7 @@ func TestChangedTemplatesReplaceThoseOfTheState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, text := range map[string]string{"template": stored.Body(), "policy": p.Document()} {
+		for name, text := range map[string]string{"template": stored.Default().Body, "policy": p.Default().Document} {
 			if got := len(text) - len(strings.TrimRight(text, "\n")); got != i+1 {
 				t.Errorf("start %d: the %s has %d newlines at its end", i, name, got)
 			}

@@ -18,7 +18,7 @@ const ownThing = `{"Version":"2012-10-17","Statement":[
 // attach makes a thing and attaches the certificate.
 func (f free) attach(t *testing.T, thing string, kind registry.PrincipalType) {
 	t.Helper()
-	if _, err := f.Registry().CreateThing(registry.NewThing{Name: thing}); err != nil {
+	if _, err := f.Registry().CreateThing(registry.Thing{Name: thing}); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Registry().AttachThingPrincipal(thing, f.id, kind); err != nil {
@@ -66,10 +66,10 @@ func TestPoliciesOfTheThingsGroupsCount(t *testing.T) {
 	s := startWithPolicy(t, localcore.Config{}, ownThing)
 	s.attach(t, "mine", registry.NonExclusive)
 	r := s.Registry()
-	if _, err := r.CreateThingGroup(registry.NewThingGroup{Name: "parent"}); err != nil {
+	if _, err := r.CreateThingGroup(registry.ThingGroup{Name: "parent"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.CreateThingGroup(registry.NewThingGroup{Name: "child", Parent: "parent"}); err != nil {
+	if _, err := r.CreateThingGroup(registry.ThingGroup{Name: "child", Parent: "parent"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.AddThingToThingGroup("mine", "child"); err != nil {

@@ -50,7 +50,7 @@ func newCloud(t *testing.T) *cloud {
 		t.Fatal(err)
 	}
 	r := s.Registry()
-	_, thingErr := r.CreateThing(registry.NewThing{Name: "thing"})
+	_, thingErr := r.CreateThing(registry.Thing{Name: "thing"})
 	_, aliasErr := r.CreateRoleAlias(registry.RoleAlias{Name: alias, RoleARN: "arn:aws:iam::123456789012:role/device"})
 	_, policyErr := r.CreatePolicy("credentials", fmt.Sprintf(
 		`{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:AssumeRoleWithCertificate", "Resource": %q}]}`, s.ARN("rolealias/*")))

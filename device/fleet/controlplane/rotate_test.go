@@ -23,7 +23,7 @@ import (
 func lamps(t *testing.T, core *localcore.Server, n int) iter.Seq2[controlplane.Target, error] {
 	t.Helper()
 	for i := range n {
-		if _, err := core.Registry().CreateThing(registry.NewThing{Name: fmt.Sprintf("lamp_%03d", i)}); err != nil {
+		if _, err := core.Registry().CreateThing(registry.Thing{Name: fmt.Sprintf("lamp_%03d", i)}); err != nil {
 			t.Fatal(err)
 		}
 	}

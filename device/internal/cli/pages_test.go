@@ -171,7 +171,7 @@ func addStatement(t *testing.T, server *localcore.Server, statement string) {
 		Version   string
 		Statement []json.RawMessage
 	}
-	if err := json.Unmarshal([]byte(p.Document()), &document); err != nil {
+	if err := json.Unmarshal([]byte(p.Default().Document), &document); err != nil {
 		t.Fatal(err)
 	}
 	statement = strings.NewReplacer("${AWS::Partition}", "aws", "${AWS::Region}", "us-east-1", "${AWS::AccountId}", "123456789012").Replace(statement)

@@ -104,7 +104,7 @@ func (a *api) testAuthorization(q *request, clientID, principal string, infos []
 		if err != nil {
 			return nil, err
 		}
-		ask.Policies = append(ask.Policies, registry.PolicyDocument{Name: p.Name, Document: p.Document()})
+		ask.Policies = append(ask.Policies, registry.PolicyDocument{Name: p.Name, Document: p.Default().Document})
 	}
 	ask.Policies = slices.DeleteFunc(ask.Policies, func(d registry.PolicyDocument) bool { return slices.Contains(skip, d.Name) })
 	results := []object{}

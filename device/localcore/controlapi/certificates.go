@@ -34,7 +34,7 @@ func (a *api) createKeysAndCertificate(q *request, active bool) (object, error) 
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: keys.CertificatePEM, Status: statusOf(active)})
+	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: keys.CertificatePEM, Status: statusOf(active)})
 	return a.created(c).with(object{"keyPair": keyPair(keys)}), err
 }
 
@@ -46,7 +46,7 @@ func (a *api) createCertificateFromCSR(q *request, active bool, csr string) (obj
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: issued, Status: statusOf(active)})
+	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: issued, Status: statusOf(active)})
 	return a.created(c), err
 }
 
@@ -54,7 +54,7 @@ func (a *api) registerCertificateWithoutCA(text string, status registry.Certific
 	if err := checkRegistered(status); err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.NewCertificate{PEM: text, Status: status, Mode: registry.SNIOnly})
+	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: text, Status: status, Mode: registry.SNIOnly})
 	return a.ref("cert", "certificateId", c.ID), err
 }
 
@@ -92,9 +92,9 @@ func (a *api) registerCACertificate(active, auto bool, text, verification string
 	if block, _ := pem.Decode([]byte(text)); block != nil {
 		id = awsiot.CertificateID(&x509.Certificate{Raw: block.Bytes})
 	}
-	_, err := a.Registry.RegisterCACertificate(registry.NewCACertificate{
-		PEM: text, VerificationPEM: verification, Mode: mode, Active: active, AutoRegistration: auto, Registration: c,
-	})
+	_, err := a.Registry.RegisterCACertificate(registry.CACertificate{
+		Certificate: registry.Certificate{PEM: text, Mode: mode, Status: statusOf(active)}, AutoRegistration: auto, Registration: c,
+	}, verification)
 	return a.ref("cacert", "certificateId", id), err
 }
 
@@ -135,7 +135,7 @@ func (a *api) registerCertificate(active bool, text, ca string, status registry.
 	if err := checkRegistered(status); err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.RegisterCertificate(registry.NewCertificate{PEM: text, Status: status}, ca)
+	c, err := a.Registry.RegisterCertificate(registry.Certificate{PEM: text, Status: status}, ca)
 	return a.ref("cert", "certificateId", c.ID), err
 }
 

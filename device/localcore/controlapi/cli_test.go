@@ -70,7 +70,7 @@ func TestAWSCommandLineIsServed(t *testing.T) {
 	made := aws.must(t, "iot", "create-keys-and-certificate", "--set-as-active")
 	id := made["certificateId"].(string)
 	for _, name := range []string{"a", "b"} {
-		must(e.registry.CreateThing(registry.NewThing{Name: name}))(t)
+		must(e.registry.CreateThing(registry.Thing{Name: name}))(t)
 	}
 	if listed := aws.must(t, "iot", "list-things", "--page-size", "1"); len(listed["things"].([]any)) != 2 {
 		t.Errorf("listed %v", listed)

@@ -205,9 +205,9 @@ func must[T any](v T, err error) func(*testing.T) T {
 // it returns.
 func (e *environment) furnish(t *testing.T) (certificateID string) {
 	t.Helper()
-	must(e.registry.CreateThing(registry.NewThing{Name: "thing"}))(t)
-	must(e.registry.CreateThingGroup(registry.NewThingGroup{Name: "group"}))(t)
+	must(e.registry.CreateThing(registry.Thing{Name: "thing"}))(t)
+	must(e.registry.CreateThingGroup(registry.ThingGroup{Name: "group"}))(t)
 	must(e.registry.CreatePolicy("policy", document))(t)
-	c := must(e.registry.CreateCertificate(registry.NewCertificate{PEM: issue(), Status: registry.Active}))(t)
+	c := must(e.registry.CreateCertificate(registry.Certificate{PEM: issue(), Status: registry.Active}))(t)
 	return c.ID
 }

@@ -14,12 +14,12 @@ func (a *api) policyName(name string) object { return a.ref("policy", "policyNam
 func (a *api) policySummary(p registry.Policy) object { return a.policyName(p.Name) }
 
 func (a *api) newPolicy(p registry.Policy) object {
-	return a.policySummary(p).with(object{"policyDocument": p.Document(), "policyVersionId": strconv.Itoa(p.DefaultVersion)})
+	return a.policySummary(p).with(object{"policyDocument": p.Default().Document, "policyVersionId": strconv.Itoa(p.DefaultVersion)})
 }
 
 func (a *api) policy(p registry.Policy) object {
 	return a.policySummary(p).with(object{
-		"policyDocument": p.Document(), "defaultVersionId": strconv.Itoa(p.DefaultVersion),
+		"policyDocument": p.Default().Document, "defaultVersionId": strconv.Itoa(p.DefaultVersion),
 		"creationDate": epoch(p.Created), "lastModifiedDate": epoch(p.Modified),
 	}).optional("generationId", p.GenerationID)
 }
@@ -35,7 +35,7 @@ func (a *api) createPolicyVersion(name string, setAsDefault bool, document strin
 // policyVersions lists the newest first, as AWS's example does.
 func policyVersions(p registry.Policy) object {
 	slices.Reverse(p.Versions)
-	return object{"policyVersions": convert(p.Versions, func(v registry.PolicyVersion) object {
+	return object{"policyVersions": convert(p.Versions, func(v registry.Version) object {
 		return object{"versionId": strconv.Itoa(v.ID), "isDefaultVersion": v.ID == p.DefaultVersion, "createDate": epoch(v.Created)}
 	})}
 }

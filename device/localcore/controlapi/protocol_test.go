@@ -131,7 +131,7 @@ func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()
 	for i := range 7 {
-		must(e.registry.CreateThing(registry.NewThing{Name: fmt.Sprint("thing", i)}))(t)
+		must(e.registry.CreateThing(registry.Thing{Name: fmt.Sprint("thing", i)}))(t)
 	}
 	pages := iot.NewListThingsPaginator(e.iot, &iot.ListThingsInput{MaxResults: aws.Int32(3)})
 	var names []string
@@ -154,7 +154,7 @@ func TestCertificatesAreListedByAge(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	var oldestFirst []string
 	for range 5 {
-		c := must(e.registry.CreateCertificate(registry.NewCertificate{PEM: issue()}))(t)
+		c := must(e.registry.CreateCertificate(registry.Certificate{PEM: issue()}))(t)
 		oldestFirst = append(oldestFirst, c.ID)
 	}
 	for _, ascending := range []bool{true, false} {
@@ -324,8 +324,8 @@ func FuzzRequest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	r.CreateThing(registry.NewThing{Name: "thing"})
-	r.CreateThingGroup(registry.NewThingGroup{Name: "group"})
+	r.CreateThing(registry.Thing{Name: "thing"})
+	r.CreateThingGroup(registry.ThingGroup{Name: "group"})
 	r.CreatePolicy("policy", document)
 	api := handler(r, &core{})
 	f.Fuzz(func(t *testing.T, method, path, query, body, principal string) {

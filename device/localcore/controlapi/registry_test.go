@@ -50,10 +50,10 @@ func TestThings(t *testing.T) {
 func TestThingsAreListedByEveryFilter(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()
-	must(e.registry.CreateThingType(registry.NewThingType{Name: "kind"}))(t)
-	must(e.registry.CreateThing(registry.NewThing{Name: "typed", Type: "kind", Attributes: map[string]string{"line": "7"}}))(t)
-	must(e.registry.CreateThing(registry.NewThing{Name: "other", Attributes: map[string]string{"line": "70"}}))(t)
-	must(e.registry.CreateThing(registry.NewThing{Name: "plain"}))(t)
+	must(e.registry.CreateThingType(registry.ThingType{Name: "kind"}))(t)
+	must(e.registry.CreateThing(registry.Thing{Name: "typed", Type: "kind", Attributes: map[string]string{"line": "7"}}))(t)
+	must(e.registry.CreateThing(registry.Thing{Name: "other", Attributes: map[string]string{"line": "70"}}))(t)
+	must(e.registry.CreateThing(registry.Thing{Name: "plain"}))(t)
 	line, seven, none, kind := aws.String("line"), aws.String("7"), aws.String("8"), aws.String("kind")
 	for name, tc := range map[string]struct {
 		in   iot.ListThingsInput

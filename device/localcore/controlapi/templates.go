@@ -18,9 +18,9 @@ func (a *api) templateName(name string) object {
 func (a *api) createProvisioningTemplate(
 	name, description, body string, enabled bool, role string, hook *registry.Hook, kind registry.TemplateType,
 ) (object, error) {
-	t, err := a.Registry.CreateProvisioningTemplate(registry.NewProvisioningTemplate{
-		Name: name, Description: description, Body: body, Enabled: enabled, RoleARN: role, Hook: hook, Type: kind,
-	})
+	t, err := a.Registry.CreateProvisioningTemplate(registry.ProvisioningTemplate{
+		Name: name, Description: description, Enabled: enabled, RoleARN: role, Hook: hook, Type: kind,
+	}, body)
 	return a.templateName(t.Name).with(object{"defaultVersionId": t.DefaultVersion}), err
 }
 
@@ -34,7 +34,7 @@ func (a *api) templateSummary(t registry.ProvisioningTemplate) object {
 }
 
 func (a *api) template(t registry.ProvisioningTemplate) object {
-	out := a.templateSummary(t).with(object{"templateBody": t.Body(), "defaultVersionId": t.DefaultVersion, "provisioningRoleArn": t.RoleARN})
+	out := a.templateSummary(t).with(object{"templateBody": t.Default().Body, "defaultVersionId": t.DefaultVersion, "provisioningRoleArn": t.RoleARN})
 	if t.Hook != nil {
 		out["preProvisioningHook"] = object{"targetArn": t.Hook.TargetARN}.optional("payloadVersion", t.Hook.PayloadVersion)
 	}
@@ -54,13 +54,13 @@ func (a *api) createProvisioningTemplateVersion(name string, setAsDefault bool, 
 	return a.templateName(name).with(object{"versionId": v.ID, "isDefaultVersion": setAsDefault}), err
 }
 
-func templateVersion(t registry.ProvisioningTemplate, v registry.TemplateVersion) object {
+func templateVersion(t registry.ProvisioningTemplate, v registry.Version) object {
 	return object{"versionId": v.ID, "isDefaultVersion": v.ID == t.DefaultVersion, "creationDate": epoch(v.Created)}
 }
 
 func listTemplateVersions(q *request, t registry.ProvisioningTemplate) (object, error) {
-	key := func(v registry.TemplateVersion) string { return fmt.Sprintf("%09d", v.ID) }
-	return page("versions", key, func(v registry.TemplateVersion) object { return templateVersion(t, v) })(q, t.Versions)
+	key := func(v registry.Version) string { return fmt.Sprintf("%09d", v.ID) }
+	return page("versions", key, func(v registry.Version) object { return templateVersion(t, v) })(q, t.Versions)
 }
 
 func (a *api) describeTemplateVersion(name string, id int) (object, error) {

@@ -12,7 +12,7 @@ type thingGroupProperties struct {
 func (a *api) groupSummary(name string) object { return a.ref("thinggroup", "groupName", name) }
 
 func (a *api) createThingGroup(name, parent string, p thingGroupProperties) (object, error) {
-	n := registry.NewThingGroup{Name: name, Parent: parent}
+	n := registry.ThingGroup{Name: name, Parent: parent}
 	if p.Description != nil {
 		n.Description = *p.Description
 	}

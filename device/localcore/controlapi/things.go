@@ -8,7 +8,7 @@ import (
 )
 
 func (a *api) createThing(name, kind, billingGroup string, payload registry.AttributeUpdate) (object, error) {
-	t, err := a.Registry.CreateThing(registry.NewThing{Name: name, Type: kind, BillingGroup: billingGroup, Attributes: payload.Attributes})
+	t, err := a.Registry.CreateThing(registry.Thing{Name: name, Type: kind, BillingGroup: billingGroup, Attributes: payload.Attributes})
 	return a.ref("thing", "thingName", t.Name).with(object{"thingId": t.ID}), err
 }
 
@@ -82,8 +82,8 @@ type thingTypeProperties struct {
 	} `json:"mqtt5Configuration"`
 }
 
-func newThingType(name string, p thingTypeProperties) registry.NewThingType {
-	return registry.NewThingType{
+func newThingType(name string, p thingTypeProperties) registry.ThingType {
+	return registry.ThingType{
 		Name: name, Description: p.Description, SearchableAttributes: p.SearchableAttributes, Propagating: p.MQTT5.PropagatingAttributes,
 	}
 }

@@ -30,7 +30,7 @@ func (s *Service) ProvisionJustInTime(leaf *x509.Certificate, id string, by regi
 		if !stored.Enabled {
 			return "", fmt.Errorf("provisioning template %s is not enabled", stored.Name)
 		}
-		body = stored.Body()
+		body = stored.Default().Body
 	}
 	t, err := s.templates.Parse(body)
 	if err != nil {

@@ -224,7 +224,7 @@ func (s *Service) registerThing(ctx context.Context, r Request) (any, error) {
 			return nil, err
 		}
 	}
-	t, err := s.templates.Parse(stored.Body())
+	t, err := s.templates.Parse(stored.Default().Body)
 	if err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}

@@ -24,27 +24,12 @@ type CACertificate struct {
 	Registration *RegistrationConfig
 }
 
-// clone implements record: a Registration is never changed in place.
-func (c CACertificate) clone() CACertificate { return c }
-
 // A RegistrationConfig is a template for just-in-time provisioning: TemplateBody
 // with RoleARN, or TemplateName.
 type RegistrationConfig struct {
 	TemplateBody string `json:"templateBody,omitempty"`
 	RoleARN      string `json:"roleArn,omitempty"`
 	TemplateName string `json:"templateName,omitempty"`
-}
-
-// A NewCACertificate describes a CA certificate to register.
-type NewCACertificate struct {
-	PEM string
-	// VerificationPEM is a certificate that the CA has signed for the registration
-	// code as its common name. In mode SNIOnly there must be none.
-	VerificationPEM  string
-	Mode             CertificateMode // DefaultMode where it is empty
-	Active           bool
-	AutoRegistration bool
-	Registration     *RegistrationConfig
 }
 
 // A CACertificateUpdate describes a change of a CA certificate. Nil and zero leave
@@ -58,8 +43,6 @@ type CACertificateUpdate struct {
 	// connecting.
 	RemoveAutoRegistration bool
 }
-
-const codeKey = "code"
 
 // RegistrationCode returns the code that proves the possession of a CA's key. It
 // is made by the first call, and stays until [Registry.DeleteRegistrationCode].
@@ -87,51 +70,49 @@ func (r *Registry) DeleteRegistrationCode() error {
 	})
 }
 
-// RegisterCACertificate registers the certificate of a CA.
+// RegisterCACertificate registers the certificate of a CA: of its Certificate PEM,
+// Mode and Status count. verificationPEM is a certificate that the CA has signed
+// for the registration code as its common name; in mode SNIOnly there must be none.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/register-CA-cert.html
-func (r *Registry) RegisterCACertificate(n NewCACertificate) (CACertificate, error) {
+func (r *Registry) RegisterCACertificate(c CACertificate, verificationPEM string) (CACertificate, error) {
 	return mutate(r, func(tx *transaction) (CACertificate, error) {
-		ca, err := parseCertificate(n.PEM)
-		if err := cmp.Or(err, tx.checkAuthority(ca, n), tx.checkRegistration(n.Registration)); err != nil {
-			return CACertificate{}, err
+		ca, err := parseCertificate(c.Certificate.PEM)
+		if err != nil {
+			return c, err
 		}
-		id := awsiot.CertificateID(ca)
-		if tx.authorities.has(id) {
-			return CACertificate{}, rejectFor("cacert/"+id, CodeAlreadyExists, "The CA certificate is already registered.")
+		c.Certificate = tx.newCertificate(ca, c.Certificate)
+		if err := cmp.Or(tx.checkAuthority(ca, c.Certificate.Mode, verificationPEM), tx.checkRegistration(c.Registration)); err != nil {
+			return c, err
+		}
+		if tx.authorities.has(c.Certificate.ID) {
+			return c, rejectFor("cacert/"+c.Certificate.ID, CodeAlreadyExists, "The CA certificate is already registered.")
 		}
 		if len(tx.authoritiesNamed(ca.RawSubject)) >= MaxCAsPerSubject {
-			return CACertificate{}, Reject(CodeLimitExceeded, "There are %d CA certificates with this subject already, which is the limit.", MaxCAsPerSubject)
+			return c, Reject(CodeLimitExceeded, "There are %d CA certificates with this subject already, which is the limit.", MaxCAsPerSubject)
 		}
-		c := CACertificate{Certificate: tx.newCertificate(ca, NewCertificate{Mode: n.Mode}), AutoRegistration: n.AutoRegistration, Registration: n.Registration}
-		if n.Active {
-			c.Certificate.Status = Active
-		}
-		tx.authorities.put(id, c)
+		tx.authorities.put(c.Certificate.ID, c)
 		return c, nil
 	})
 }
 
-// checkAuthority checks a CA certificate that can be read, and the proof that its
-// key is there.
-func (tx *transaction) checkAuthority(ca *x509.Certificate, n NewCACertificate) error {
+// checkAuthority checks a CA certificate, and the proof that its key is there.
+func (tx *transaction) checkAuthority(ca *x509.Certificate, mode CertificateMode, verificationPEM string) error {
 	switch {
-	case ca == nil: // it could not be read
-		return nil
-	case n.Mode != "" && n.Mode != DefaultMode && n.Mode != SNIOnly:
-		return invalid("certificate mode %q must be %s or %s", clip(string(n.Mode)), DefaultMode, SNIOnly)
+	case mode != DefaultMode && mode != SNIOnly:
+		return invalid("certificate mode %q must be %s or %s", clip(string(mode)), DefaultMode, SNIOnly)
 	case !ca.BasicConstraintsValid || !ca.IsCA:
 		return Reject(CodeCertificateInvalid, "The certificate is not that of a CA (basicConstraints CA:TRUE).")
 	case tx.now.Before(ca.NotBefore) || tx.now.After(ca.NotAfter):
 		return Reject(CodeCertificateInvalid, "The CA certificate is not valid now.")
-	case n.Mode == SNIOnly && n.VerificationPEM != "":
+	case mode == SNIOnly && verificationPEM != "":
 		return invalid("In mode %s the verification certificate must be empty.", SNIOnly)
-	case n.Mode == SNIOnly:
+	case mode == SNIOnly:
 		return nil
-	case n.VerificationPEM == "":
+	case verificationPEM == "":
 		return invalid("In mode %s a verification certificate is required.", DefaultMode)
 	}
-	verification, err := parseCertificate(n.VerificationPEM)
+	verification, err := parseCertificate(verificationPEM)
 	if err != nil {
 		return err
 	}
@@ -164,13 +145,13 @@ func (tx *transaction) checkRegistration(c *RegistrationConfig) error {
 
 // DescribeCACertificate returns the CA certificate.
 func (r *Registry) DescribeCACertificate(id string) (CACertificate, error) {
-	return describe(r, r.committed.authorities, id)
+	return r.committed.Load().authorities.find(id)
 }
 
 // ListCACertificates returns the CA certificates whose registration configuration
 // names the template, all of them for an empty name.
 func (r *Registry) ListCACertificates(template string) []CACertificate {
-	return list(r, r.committed.authorities, func(c CACertificate) bool {
+	return r.committed.Load().authorities.where(func(c CACertificate) bool {
 		return template == "" || c.Registration != nil && c.Registration.TemplateName == template
 	})
 }
@@ -178,30 +159,22 @@ func (r *Registry) ListCACertificates(template string) []CACertificate {
 // UpdateCACertificate changes a CA certificate.
 func (r *Registry) UpdateCACertificate(u CACertificateUpdate) error {
 	return r.update(func(tx *transaction) error {
-		c, err := tx.authorities.find(u.ID)
-		if err := cmp.Or(err, tx.checkRegistration(u.Registration)); err != nil {
-			return err
-		}
-		switch u.Status {
-		case "":
-		case Active, Inactive:
-			c.Certificate.Status = u.Status
-		default:
-			return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", clip(string(u.Status)))
-		}
-		if u.AutoRegistration != nil {
-			c.AutoRegistration = *u.AutoRegistration
-		}
-		if u.Registration != nil {
-			c.Registration = u.Registration
-		}
-		if u.RemoveAutoRegistration {
-			c.AutoRegistration, c.Registration = false, nil
-		}
-		c.Certificate.Modified = tx.now
-		c.Certificate.Version++
-		tx.authorities.put(u.ID, c)
-		return nil
+		return tx.authorities.edit(u.ID, func(c *CACertificate) error {
+			if u.Status != "" && u.Status != Active && u.Status != Inactive {
+				return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", clip(string(u.Status)))
+			}
+			c.Certificate.Status = cmp.Or(u.Status, c.Certificate.Status)
+			if u.AutoRegistration != nil {
+				c.AutoRegistration = *u.AutoRegistration
+			}
+			c.Registration = cmp.Or(u.Registration, c.Registration)
+			if u.RemoveAutoRegistration {
+				c.AutoRegistration, c.Registration = false, nil
+			}
+			c.Certificate.Modified = tx.now
+			c.Certificate.Version++
+			return tx.checkRegistration(u.Registration)
+		})
 	})
 }
 
@@ -209,11 +182,7 @@ func (r *Registry) UpdateCACertificate(u CACertificateUpdate) error {
 // that were registered by it stay.
 func (r *Registry) DeleteCACertificate(id string) error {
 	return r.update(func(tx *transaction) error {
-		c, err := tx.authorities.find(id)
-		if err != nil {
-			return err
-		}
-		if c.Certificate.Status == Active {
+		if c, _ := tx.authorities.get(id); c.Certificate.Status == Active {
 			return Reject(CodeCertificateState, "The CA certificate must be deactivated (not ACTIVE) before deletion.")
 		}
 		return remove(tx, tx.authorities, id)
@@ -221,32 +190,32 @@ func (r *Registry) DeleteCACertificate(id string) error {
 }
 
 // RegisterCertificate registers a certificate that a registered, active CA has
-// signed. caPEM, which may be empty, is the CA's certificate; it is required where
-// several have the issuer's name.
-func (r *Registry) RegisterCertificate(n NewCertificate, caPEM string) (Certificate, error) {
+// signed; PEM and Status count. caPEM, which may be empty, is the CA's certificate;
+// it is required where several have the issuer's name.
+func (r *Registry) RegisterCertificate(c Certificate, caPEM string) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
-		leaf, err := parseCertificate(n.PEM)
+		leaf, err := parseCertificate(c.PEM)
 		if err != nil {
-			return Certificate{}, err
+			return c, err
 		}
 		signers := tx.authoritiesNamed(leaf.RawIssuer)
 		if caPEM != "" {
 			ca, err := parseCertificate(caPEM)
 			if err != nil {
-				return Certificate{}, err
+				return c, err
 			}
 			signers = slices.DeleteFunc(signers, func(s authority) bool { return !s.cert.Equal(ca) })
-		} else if len(signers) > 1 {
-			return Certificate{}, Reject(CodeCertificateConflict, "%d registered CA certificates have the issuer's name; caCertificatePem must say which one signed the certificate.", len(signers))
 		}
 		switch {
+		case len(signers) > 1:
+			return c, Reject(CodeCertificateConflict, "%d registered CA certificates have the issuer's name; caCertificatePem must say which one signed the certificate.", len(signers))
 		case len(signers) == 0 || leaf.CheckSignatureFrom(signers[0].cert) != nil:
-			return Certificate{}, Reject(CodeCertificateInvalid, "No registered CA certificate signed the certificate.")
+			return c, Reject(CodeCertificateInvalid, "No registered CA certificate signed the certificate.")
 		case signers[0].record.Certificate.Status != Active:
-			return Certificate{}, Reject(CodeCertificateState, "The CA certificate is INACTIVE.")
+			return c, Reject(CodeCertificateState, "The CA certificate is INACTIVE.")
 		}
-		n.Mode, n.caID = signers[0].record.Certificate.Mode, signers[0].record.Certificate.ID
-		return tx.createCertificate(n)
+		c.Mode, c.CAID = signers[0].record.Certificate.Mode, signers[0].record.Certificate.ID
+		return tx.createCertificate(c)
 	})
 }
 
@@ -259,10 +228,9 @@ func (r *Registry) ListCertificatesByCA(id string) []Certificate {
 // AuthorityOf returns the registered CA certificate that signed leaf, directly or
 // through those that were presented with it. It changes nothing.
 func (r *Registry) AuthorityOf(leaf *x509.Certificate, presented []*x509.Certificate) (CACertificate, bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+	s := r.committed.Load()
 	for _, c := range awsiot.Chain(leaf, presented) {
-		for _, ca := range r.committed.authoritiesNamed(c.RawIssuer) {
+		for _, ca := range s.authoritiesNamed(c.RawIssuer) {
 			if c.CheckSignatureFrom(ca.cert) == nil {
 				return ca.record, true
 			}
@@ -276,20 +244,20 @@ func (r *Registry) AuthorityOf(leaf *x509.Certificate, presented []*x509.Certifi
 // certificate must be active and allow it.
 func (r *Registry) RegisterJustInTime(leaf *x509.Certificate, caID string) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
-		if c, ok := tx.certificates.get(awsiot.CertificateID(leaf)); ok {
+		c, ok := tx.certificates.get(awsiot.CertificateID(leaf))
+		if ok {
 			return c, nil
 		}
 		ca, err := tx.authorities.find(caID)
-		if err != nil {
-			return Certificate{}, err
+		switch by := ca.Certificate; {
+		case err != nil:
+			return c, err
+		case by.Status != Active || tx.now.Before(by.NotBefore) || tx.now.After(by.NotAfter):
+			return c, Reject(CodeCertificateState, "The CA certificate that signed it is INACTIVE or has expired.")
+		case !ca.AutoRegistration:
+			return c, Reject(CodeCertificateState, "The CA certificate that signed it does not allow automatic registration.")
 		}
-		if c := ca.Certificate; c.Status != Active || tx.now.Before(c.NotBefore) || tx.now.After(c.NotAfter) {
-			return Certificate{}, Reject(CodeCertificateState, "The CA certificate that signed it is INACTIVE or has expired.")
-		}
-		if !ca.AutoRegistration {
-			return Certificate{}, Reject(CodeCertificateState, "The CA certificate that signed it does not allow automatic registration.")
-		}
-		c := tx.newCertificate(leaf, NewCertificate{Status: PendingActivation, Mode: ca.Certificate.Mode, caID: caID})
+		c = tx.newCertificate(leaf, Certificate{Status: PendingActivation, Mode: ca.Certificate.Mode, CAID: caID})
 		tx.certificates.put(c.ID, c)
 		return c, nil
 	})

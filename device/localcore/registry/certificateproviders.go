@@ -14,31 +14,28 @@ type CertificateProvider struct {
 	Created, Modified time.Time
 }
 
-// clone implements record.
-func (p CertificateProvider) clone() CertificateProvider { return p }
-
 var providerNamePattern = regexp.MustCompile(`^[\w=,@-]{1,128}$`)
 
 // CreateCertificateProvider makes the account's certificate provider; there can be
 // one. It is idempotent for the same function.
 func (r *Registry) CreateCertificateProvider(name, functionARN string) (CertificateProvider, error) {
-	return mutate(r, func(tx *transaction) (CertificateProvider, error) {
+	return mutate(r, func(tx *transaction) (p CertificateProvider, err error) {
 		if !providerNamePattern.MatchString(name) {
-			return CertificateProvider{}, invalid("certificate provider name %q must have 1 to 128 letters, digits and _=,@-", clip(name))
+			return p, invalid("certificate provider name %q must have 1 to 128 letters, digits and _=,@-", clip(name))
 		}
 		if err := checkFunctionARN(functionARN); err != nil {
-			return CertificateProvider{}, err
+			return p, err
 		}
-		old, exists := tx.providers.get(name)
-		switch {
-		case exists && old.FunctionARN == functionARN:
+		for _, old := range tx.providers.all() {
+			switch {
+			case old.Name != name:
+				return p, Reject(CodeLimitExceeded, "The account has a certificate provider already, %s; there can be one.", old.Name)
+			case old.FunctionARN != functionARN:
+				return p, tx.providers.differs(name)
+			}
 			return old, nil
-		case exists:
-			return old, tx.providers.differs(name)
-		case len(tx.providers.keys()) > 0:
-			return old, Reject(CodeLimitExceeded, "The account has a certificate provider already, %s; there can be one.", tx.providers.keys()[0])
 		}
-		p := CertificateProvider{Name: name, FunctionARN: functionARN, Created: tx.now, Modified: tx.now}
+		p = CertificateProvider{Name: name, FunctionARN: functionARN, Created: tx.now, Modified: tx.now}
 		tx.providers.put(name, p)
 		return p, nil
 	})
@@ -53,28 +50,22 @@ func checkFunctionARN(arn string) error {
 
 // DescribeCertificateProvider returns the certificate provider.
 func (r *Registry) DescribeCertificateProvider(name string) (CertificateProvider, error) {
-	return describe(r, r.committed.providers, name)
+	return r.committed.Load().providers.find(name)
 }
 
 // ListCertificateProviders returns the account's certificate provider, if there is
 // one.
 func (r *Registry) ListCertificateProviders() []CertificateProvider {
-	return list(r, r.committed.providers, nil)
+	return r.committed.Load().providers.all()
 }
 
 // UpdateCertificateProvider gives a certificate provider another function.
 func (r *Registry) UpdateCertificateProvider(name, functionARN string) error {
 	return r.update(func(tx *transaction) error {
-		p, err := tx.providers.find(name)
-		if err != nil {
-			return err
-		}
-		if err := checkFunctionARN(functionARN); err != nil {
-			return err
-		}
-		p.FunctionARN, p.Modified = functionARN, tx.now
-		tx.providers.put(name, p)
-		return nil
+		return tx.providers.edit(name, func(p *CertificateProvider) error {
+			p.FunctionARN, p.Modified = functionARN, tx.now
+			return checkFunctionARN(functionARN)
+		})
 	})
 }
 

@@ -35,8 +35,7 @@ const (
 
 // A Certificate is a device certificate, known by its fingerprint.
 type Certificate struct {
-	// ID is the lower-case hex SHA-256 of the certificate's DER.
-	ID     string
+	ID     string // the lower-case hex SHA-256 of the certificate's DER
 	PEM    string
 	Status CertificateStatus
 	Mode   CertificateMode
@@ -45,8 +44,7 @@ type Certificate struct {
 	// Created and Modified are the times of registration and of the last
 	// change of status.
 	Created, Modified time.Time
-	// Version begins at 1 and grows with each change of status.
-	Version int64
+	Version           int64 // begins at 1 and grows with each change of status
 	// GenerationID is a random UUID, new for each registration; empty in records
 	// of earlier versions of this program.
 	GenerationID string
@@ -77,24 +75,13 @@ type claim struct {
 	Expires  time.Time
 }
 
-// A NewCertificate describes a certificate to register.
-type NewCertificate struct {
-	// PEM is one certificate; it is kept in the standard form.
-	PEM string
-	// Status is Inactive where it is empty. PendingActivation is for
-	// [Registry.CreatePendingCertificate].
-	Status CertificateStatus
-	// Mode is DefaultMode where it is empty.
-	Mode CertificateMode
-	// caID is as in Certificate.
-	caID string
-}
-
 // CreateCertificate registers a certificate: the store's part of
 // CreateKeysAndCertificate, CreateCertificateFromCsr and the RegisterCertificate
-// operations. A certificate that is there already is rejected.
-func (r *Registry) CreateCertificate(n NewCertificate) (Certificate, error) {
-	return mutate(r, func(tx *transaction) (Certificate, error) { return tx.createCertificate(n) })
+// operations. Of c count the PEM, which is one certificate and kept in the standard
+// form, the Status (Inactive where it is empty) and the Mode (DefaultMode). A
+// certificate that is there already is rejected.
+func (r *Registry) CreateCertificate(c Certificate) (Certificate, error) {
+	return mutate(r, func(tx *transaction) (Certificate, error) { return tx.createCertificate(c) })
 }
 
 // CreatePendingCertificate registers a certificate that waits for RegisterThing
@@ -103,9 +90,9 @@ func (r *Registry) CreateCertificate(n NewCertificate) (Certificate, error) {
 // then [Registry.Expire] deletes the certificate unless it is in use.
 func (r *Registry) CreatePendingCertificate(pemText, token, principal string, life time.Duration) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
-		c, err := tx.createCertificate(NewCertificate{PEM: pemText, Status: PendingActivation})
+		c, err := tx.createCertificate(Certificate{PEM: pemText, Status: PendingActivation})
 		if err != nil {
-			return Certificate{}, err
+			return c, err
 		}
 		c.TokenHash = hashToken(token)
 		tx.certificates.put(c.ID, c)
@@ -117,19 +104,14 @@ func (r *Registry) CreatePendingCertificate(pemText, token, principal string, li
 // CreateClaimCertificate registers a provisioning claim for one template, as
 // CreateProvisioningClaim makes it: active, not among the listed certificates,
 // and deleted by [Registry.Expire] when life is over.
-func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Duration) (Certificate, time.Time, error) {
-	var expires time.Time
-	c, err := mutate(r, func(tx *transaction) (Certificate, error) {
-		if err := tx.templates.check(template); err != nil {
-			return Certificate{}, err
-		}
-		c, err := tx.createCertificate(NewCertificate{PEM: pemText, Status: Active})
-		if err != nil {
-			return Certificate{}, err
+func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Duration) (c Certificate, expires time.Time, err error) {
+	err = r.update(func(tx *transaction) error {
+		if err = tx.templates.check(template); err == nil {
+			c, err = tx.createCertificate(Certificate{PEM: pemText, Status: Active})
 		}
 		expires = tx.now.Add(life)
 		tx.claims.put(c.ID, claim{template, expires})
-		return c, nil
+		return err
 	})
 	return c, expires, err
 }
@@ -137,17 +119,13 @@ func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Du
 // CertificateByID returns the certificate, whatever its status. It is cheap
 // enough for every packet.
 func (r *Registry) CertificateByID(id string) (Certificate, bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.committed.certificates.get(id)
+	return r.committed.Load().certificates.get(id)
 }
 
 // ClaimTemplate returns the template that a provisioning claim may use, and when
 // the claim expires. ok is false for every other certificate.
 func (r *Registry) ClaimTemplate(certificateID string) (template string, expires time.Time, ok bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	c, ok := r.committed.claims.get(certificateID)
+	c, ok := r.committed.Load().claims.get(certificateID)
 	return c.Template, c.Expires, ok
 }
 
@@ -155,23 +133,19 @@ func (r *Registry) ClaimTemplate(certificateID string) (template string, expires
 // stands for, without using the token up. A token that is empty, unknown, used,
 // expired or of another claim principal gives [CodeInvalidToken].
 func (r *Registry) CertificateByToken(token, principal string) (Certificate, error) {
-	now := r.options.Now()
-	return read(r, func(s *state) (Certificate, error) { return s.owned(token, principal, now) })
+	return r.committed.Load().owned(token, principal, r.options.Now())
 }
 
 // DescribeCertificate returns the certificate.
 func (r *Registry) DescribeCertificate(id string) (Certificate, error) {
-	return read(r, func(s *state) (Certificate, error) { return s.certificates.find(id) })
+	return r.committed.Load().certificates.find(id)
 }
 
 // ListCertificates returns the certificates in the order of their creation,
 // provisioning claims left out.
 func (r *Registry) ListCertificates() []Certificate {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	all := slices.DeleteFunc(r.committed.certificates.all(), func(c Certificate) bool {
-		return r.committed.claims.has(c.ID)
-	})
+	s := r.committed.Load()
+	all := s.certificates.where(func(c Certificate) bool { return !s.claims.has(c.ID) })
 	slices.SortStableFunc(all, func(a, b Certificate) int { return a.Created.Compare(b.Created) })
 	return all
 }
@@ -181,12 +155,14 @@ func (r *Registry) ListCertificates() []Certificate {
 // does (open point U21).
 func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error {
 	return r.update(func(tx *transaction) error {
-		c, err := tx.certificates.find(id)
-		if err := cmp.Or(checkSettable(status), err); err != nil {
-			return err
+		if status != Active && status != Inactive && status != Revoked {
+			return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", clip(string(status)))
 		}
-		tx.setStatus(c, status)
-		return nil
+		c, err := tx.certificates.find(id)
+		if err == nil {
+			tx.setStatus(c, status)
+		}
+		return err
 	})
 }
 
@@ -212,49 +188,44 @@ func (r *Registry) DeleteCertificate(id string, force bool) error {
 	})
 }
 
-func checkSettable(status CertificateStatus) error {
-	switch status {
-	case Active, Inactive, Revoked:
-		return nil
-	}
-	return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", clip(string(status)))
-}
-
+// owned returns the certificate that a token stands for.
 func (s *state) owned(token, principal string, now time.Time) (Certificate, error) {
-	if token == "" {
-		return Certificate{}, Reject(CodeInvalidToken, "Certificate ownership token cannot be empty.")
-	}
 	o, ok := s.ownerships.get(hashToken(token))
+	reason := ""
 	switch {
+	case token == "":
+		reason = "cannot be empty."
 	case !ok:
-		return Certificate{}, Reject(CodeInvalidToken, "The certificate ownership token is unknown or was used already.")
+		reason = "is unknown or was used already."
 	case o.Principal != principal:
-		return Certificate{}, Reject(CodeInvalidToken, "The certificate ownership token was given to another principal.")
+		reason = "was given to another principal."
 	case !now.Before(o.Expires):
-		return Certificate{}, Reject(CodeInvalidToken, "The certificate ownership token has expired.")
+		reason = "has expired."
+	default:
+		return s.certificates.find(o.CertificateID)
 	}
-	return s.certificates.find(o.CertificateID)
+	return Certificate{}, Reject(CodeInvalidToken, "Certificate ownership token %s", reason)
 }
 
-func (tx *transaction) createCertificate(n NewCertificate) (Certificate, error) {
-	parsed, err := parseCertificate(n.PEM)
+func (tx *transaction) createCertificate(c Certificate) (Certificate, error) {
+	parsed, err := parseCertificate(c.PEM)
 	if err != nil {
-		return Certificate{}, err
+		return c, err
 	}
-	id := awsiot.CertificateID(parsed)
-	if tx.certificates.has(id) {
-		return Certificate{}, rejectFor("cert/"+id, CodeAlreadyExists, "The certificate is already registered.")
+	c = tx.newCertificate(parsed, c)
+	if tx.certificates.has(c.ID) {
+		return c, rejectFor("cert/"+c.ID, CodeAlreadyExists, "The certificate is already registered.")
 	}
-	c := tx.newCertificate(parsed, n)
-	tx.certificates.put(id, c)
+	tx.certificates.put(c.ID, c)
 	return c, nil
 }
 
-// newCertificate returns the record of a new certificate.
-func (tx *transaction) newCertificate(parsed *x509.Certificate, n NewCertificate) Certificate {
+// newCertificate returns the record of a new certificate, with the status, mode and
+// CA of c.
+func (tx *transaction) newCertificate(parsed *x509.Certificate, c Certificate) Certificate {
 	return Certificate{
 		ID: awsiot.CertificateID(parsed), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
-		Status: cmp.Or(n.Status, Inactive), Mode: cmp.Or(n.Mode, DefaultMode), CAID: n.caID, Version: 1, GenerationID: awsiot.NewUUID(),
+		Status: cmp.Or(c.Status, Inactive), Mode: cmp.Or(c.Mode, DefaultMode), CAID: c.CAID, Version: 1, GenerationID: awsiot.NewUUID(),
 		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -87,10 +88,10 @@ func Reject(code, format string, args ...any) *Error {
 	return &Error{Code: code, Status: cmp.Or(statuses[code], http.StatusBadRequest), Message: awsiot.Printable(fmt.Sprintf(format, args...))}
 }
 
-func invalid(format string, args ...any) *Error { return Reject(CodeInvalidRequest, format, args...) }
+func invalid(format string, args ...any) error { return Reject(CodeInvalidRequest, format, args...) }
 
 // rejectFor is Reject with the Resource.
-func rejectFor(resource, code, format string, args ...any) *Error {
+func rejectFor(resource, code, format string, args ...any) error {
 	e := Reject(code, format, args...)
 	e.Resource = resource
 	return e
@@ -127,8 +128,13 @@ func checkName(what, name string) error {
 	return nil
 }
 
-// checkAttributes checks attributes; limit is how many there may be.
-func checkAttributes(attributes map[string]string, limit int) error {
+// checkAttributes checks the attributes of a thing or thing group; typed is false
+// for a thing without a type.
+func checkAttributes(attributes map[string]string, typed bool) error {
+	limit := awsiot.MaxAttributes
+	if !typed {
+		limit = awsiot.MaxAttributesUntyped
+	}
 	if len(attributes) > limit {
 		return invalid("%d attributes, at most %d are allowed here (%d for a thing with a type, %d without)",
 			len(attributes), limit, awsiot.MaxAttributes, awsiot.MaxAttributesUntyped)
@@ -149,9 +155,9 @@ func checkAttributes(attributes map[string]string, limit int) error {
 	return nil
 }
 
-func checkDescription(text string, limit int) error {
-	if n := len([]rune(text)); n > limit {
-		return invalid("a description of %d characters, at most %d are allowed", n, limit)
+func checkDescription(text string) error {
+	if n := utf8.RuneCountInString(text); n > MaxDescription {
+		return invalid("a description of %d characters, at most %d are allowed", n, MaxDescription)
 	}
 	return nil
 }
@@ -181,7 +187,7 @@ func (o *Options) checkPolicy(document string) error {
 }
 
 func (o *Options) checkTemplate(body string) error {
-	if n := len([]rune(body)); n == 0 || n > MaxTemplateBody {
+	if n := utf8.RuneCountInString(body); n == 0 || n > MaxTemplateBody {
 		return invalid("a template body of %d characters, it must have 1 to %d", n, MaxTemplateBody)
 	}
 	if err := o.CheckTemplate([]byte(body)); err != nil {

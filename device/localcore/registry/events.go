@@ -43,17 +43,13 @@ func (c EventConfigurations) clone() EventConfigurations {
 	return c
 }
 
-// theAccount is the key of what exists once.
-const theAccount = "account"
-
 // UpdateEventConfigurations turns types of events on or off. Those whose messages
 // AWS does not document cannot be turned on.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateEventConfigurations.html
 func (r *Registry) UpdateEventConfigurations(enabled map[string]bool) error {
 	return r.update(func(tx *transaction) error {
-		old, _ := tx.eventConfigurations.get(theAccount)
-		c := old.clone()
+		c, _ := tx.eventConfigurations.get(theAccount)
 		if c.Enabled == nil {
 			c.Enabled, c.Created = map[string]bool{}, tx.now
 		}
@@ -74,10 +70,8 @@ func (r *Registry) UpdateEventConfigurations(enabled map[string]bool) error {
 
 // EventConfigurations returns which events are published; at first none.
 func (r *Registry) EventConfigurations() EventConfigurations {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	c, _ := r.committed.eventConfigurations.get(theAccount)
-	return c.clone()
+	c, _ := r.committed.Load().eventConfigurations.get(theAccount)
+	return c
 }
 
 // An Event is what AWS IoT publishes of a change of the registry.
@@ -107,7 +101,7 @@ func (tx *transaction) events() (out []Event) {
 		payload["eventType"], payload["operation"], payload["accountId"] = kind+"_EVENT", operation, tx.options.Account
 		out = append(out, Event{topic + "/" + strings.ToLower(operation), payload})
 	}
-	each(tx.types, func(name string, operation string, _, t ThingType) {
+	each(tx.before.types, tx.types, func(name string, operation string, _, t ThingType) {
 		payload := map[string]any{
 			"thingTypeId": t.ID, "thingTypeName": name, "isDeprecated": t.Deprecated, "deprecationDate": nil,
 			"searchableAttributes": slices.Concat([]string{}, t.SearchableAttributes), "description": t.Description,
@@ -117,9 +111,9 @@ func (tx *transaction) events() (out []Event) {
 		}
 		emit(thingTypeEvent, operation, "thingType/"+name, payload)
 	})
-	each(tx.groups, func(name string, operation string, _, g ThingGroup) {
+	each(tx.before.groups, tx.groups, func(name string, operation string, _, g ThingGroup) {
 		var parents []map[string]string
-		for name := g.Parent; name != ""; name = tx.groups.lately(name).Parent {
+		for name := g.Parent; name != ""; name = lately(tx.before.groups, tx.groups, name).Parent {
 			parents = append(parents, map[string]string{"groupName": name, "groupArn": tx.options.ARN("thinggroup/" + name)})
 		}
 		parent, _ := tx.groups.get(g.Parent)
@@ -136,7 +130,7 @@ func (tx *transaction) events() (out []Event) {
 			"thingGroupId": parent.ID, "thingGroupName": g.Parent, "childGroupId": g.ID, "childGroupName": name,
 		})
 	})
-	each(tx.things, func(name string, operation string, old, t Thing) {
+	each(tx.before.things, tx.things, func(name string, operation string, old, t Thing) {
 		if operation != updated || old.Version != t.Version {
 			emit(thingEvent, operation, "thing/"+name, map[string]any{
 				"thingId": t.ID, "thingName": name, "versionNumber": t.Version, "thingTypeName": orNull(t.Type), "attributes": t.Attributes,
@@ -159,9 +153,9 @@ func (tx *transaction) events() (out []Event) {
 			associate(t.Type, added)
 		}
 	})
-	each(tx.thingGroups.pairs, func(pair string, operation string, _, _ struct{}) {
+	each(tx.before.thingGroups.pairs, tx.thingGroups.pairs, func(pair string, operation string, _, _ struct{}) {
 		thing, group, _ := strings.Cut(pair, separator)
-		t, g := tx.things.lately(thing), tx.groups.lately(group)
+		t, g := lately(tx.before.things, tx.things, thing), lately(tx.before.groups, tx.groups, group)
 		sum := sha256.Sum256([]byte(t.ID + g.ID))
 		operation = map[string]string{created: added, deleted: removed}[operation]
 		emit(membershipEvent, operation, "thingGroupMembership/thingGroup/"+group+"/thing/"+thing, map[string]any{
@@ -172,30 +166,31 @@ func (tx *transaction) events() (out []Event) {
 	return out
 }
 
-// each calls f for each row that the transaction changed, in the order of their
+// each calls f for each row that a transaction changed, in the order of their
 // keys, with the record before and now; of one that is deleted both are the
 // former.
-func each[V any](t *table[V], f func(key, operation string, old, now V)) {
-	for _, key := range slices.Sorted(maps.Keys(t.rows)) {
-		old, existed := t.base.get(key)
-		switch now := t.rows[key]; {
-		case now == nil:
-			f(key, deleted, old, old)
+func each[V any](before, now *table[V], f func(key, operation string, old, now V)) {
+	for _, key := range slices.Sorted(maps.Keys(now.touched)) {
+		old, existed := before.get(key)
+		record, exists := now.get(key)
+		switch {
+		case existed && exists:
+			f(key, updated, old, record)
 		case existed:
-			f(key, updated, old, *now)
-		default:
-			f(key, created, old, *now)
+			f(key, deleted, old, old)
+		case exists:
+			f(key, created, old, record)
 		}
 	}
 }
 
-// lately is get for a record that the transaction may have deleted.
-func (t *table[V]) lately(key string) V {
-	now, ok := t.get(key)
+// lately returns a record that the transaction may have deleted.
+func lately[V any](before, now *table[V], key string) V {
+	record, ok := now.get(key)
 	if !ok {
-		now, _ = t.base.get(key)
+		record, _ = before.get(key)
 	}
-	return now
+	return record
 }
 
 func orNull(text string) any {

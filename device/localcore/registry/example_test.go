@@ -14,7 +14,7 @@ func ExampleOpen() {
 		return
 	}
 	defer r.Close()
-	if _, err := r.CreateThing(registry.NewThing{Name: "fleety_2974685"}); err != nil {
+	if _, err := r.CreateThing(registry.Thing{Name: "fleety_2974685"}); err != nil {
 		fmt.Println(err)
 		return
 	}

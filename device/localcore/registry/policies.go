@@ -10,45 +10,19 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A Policy is an IoT policy with its versions, oldest first.
+// A Policy is an IoT policy with its versions.
 type Policy struct {
-	Name              string
-	Versions          []PolicyVersion
-	DefaultVersion    int
-	NextVersion       int
+	Name string
+	Versioned
 	Created, Modified time.Time
 	// GenerationID is a random UUID, new for each creation of the name; empty in
 	// records of earlier versions of this program.
 	GenerationID string
 }
 
-// A PolicyVersion is one document of a policy. Versions count from 1 and are
-// never reused.
-type PolicyVersion struct {
-	ID       int
-	Document string
-	Created  time.Time
-}
-
 func (p Policy) clone() Policy {
 	p.Versions = slices.Clone(p.Versions)
 	return p
-}
-
-// Version returns the version with this id.
-func (p Policy) Version(id int) (PolicyVersion, bool) {
-	for _, v := range p.Versions {
-		if v.ID == id {
-			return v, true
-		}
-	}
-	return PolicyVersion{}, false
-}
-
-// Document returns the document of the default version, the one in effect.
-func (p Policy) Document() string {
-	v, _ := p.Version(p.DefaultVersion)
-	return v.Document
 }
 
 // CreatePolicy makes a policy; the document becomes version 1.
@@ -58,12 +32,12 @@ func (r *Registry) CreatePolicy(name, document string) (Policy, error) {
 
 // GetPolicy returns the policy with its versions.
 func (r *Registry) GetPolicy(name string) (Policy, error) {
-	return describe(r, r.committed.policies, name)
+	return r.committed.Load().policies.find(name)
 }
 
 // ListPolicies returns all policies in the order of their names.
 func (r *Registry) ListPolicies() []Policy {
-	return list(r, r.committed.policies, nil)
+	return r.committed.Load().policies.all()
 }
 
 // DeletePolicy deletes a policy that is attached to nothing and has only its
@@ -87,82 +61,55 @@ func (r *Registry) DeletePolicy(name string) error {
 
 // CreatePolicyVersion adds a document to a policy, of which it then is the
 // default if setDefault says so.
-func (r *Registry) CreatePolicyVersion(name, document string, setDefault bool) (PolicyVersion, error) {
-	return mutate(r, func(tx *transaction) (PolicyVersion, error) {
-		p, err := tx.policies.find(name)
-		if err := cmp.Or(err, tx.options.checkPolicy(document)); err != nil {
-			return PolicyVersion{}, err
-		}
-		if len(p.Versions) >= MaxPolicyVersions {
-			return PolicyVersion{}, Reject(CodeVersionsLimitExceeded, "The policy %s already has the maximum number of versions (%d).", name, MaxPolicyVersions)
-		}
-		v := PolicyVersion{ID: p.NextVersion, Document: document, Created: tx.now}
-		p.Versions = append(slices.Clone(p.Versions), v)
-		p.NextVersion++
-		p.Modified = tx.now
-		if setDefault {
-			p.DefaultVersion = v.ID
-		}
-		tx.policies.put(name, p)
-		return v, nil
+func (r *Registry) CreatePolicyVersion(name, document string, setDefault bool) (v Version, err error) {
+	err = r.update(func(tx *transaction) error {
+		return tx.policies.edit(name, func(p *Policy) error {
+			p.Modified = tx.now
+			v, err = p.add("The policy "+name, Version{Document: document}, setDefault, MaxPolicyVersions, tx.now)
+			return cmp.Or(tx.options.checkPolicy(document), err)
+		})
 	})
+	return v, err
 }
 
 // DeletePolicyVersion deletes a version that is not the default one.
 func (r *Registry) DeletePolicyVersion(name string, version int) error {
 	return r.update(func(tx *transaction) error {
-		p, err := tx.policyWith(name, version)
-		if err != nil {
+		return tx.policies.edit(name, func(p *Policy) error {
+			if version == p.DefaultVersion {
+				return invalid("Cannot delete the default version of policy %s.", name)
+			}
+			err := p.checkID("Policy "+name, version)
+			p.delete(version)
+			p.Modified = tx.now
 			return err
-		}
-		if version == p.DefaultVersion {
-			return invalid("Cannot delete the default version of policy %s.", name)
-		}
-		p.Versions = slices.DeleteFunc(slices.Clone(p.Versions), func(v PolicyVersion) bool { return v.ID == version })
-		p.Modified = tx.now
-		tx.policies.put(name, p)
-		return nil
+		})
 	})
 }
 
 // SetDefaultPolicyVersion brings a version into effect.
 func (r *Registry) SetDefaultPolicyVersion(name string, version int) error {
 	return r.update(func(tx *transaction) error {
-		p, err := tx.policyWith(name, version)
-		if err != nil {
-			return err
-		}
-		p.DefaultVersion, p.Modified = version, tx.now
-		tx.policies.put(name, p)
-		return nil
+		return tx.policies.edit(name, func(p *Policy) error {
+			p.DefaultVersion, p.Modified = version, tx.now
+			return p.checkID("Policy "+name, version)
+		})
 	})
 }
 
-// policyWith returns the policy if it has that version.
-func (s *state) policyWith(name string, version int) (Policy, error) {
-	p, err := s.policies.find(name)
-	if _, ok := p.Version(version); err == nil && !ok {
-		err = Reject(CodeNotFound, "Policy %s has no version %d.", name, version)
-	}
-	return p, err
-}
-
 func (tx *transaction) createPolicy(name, document string) (Policy, error) {
+	p := Policy{
+		Name: name, Versioned: firstVersion(Version{Document: document}, tx.now),
+		Created: tx.now, Modified: tx.now, GenerationID: awsiot.NewUUID(),
+	}
 	if !awsiot.ValidPolicyName(name) {
-		return Policy{}, invalid("policy name %q must have %s", clip(name), awsiot.PolicyNameRule)
+		return p, invalid("policy name %q must have %s", clip(name), awsiot.PolicyNameRule)
 	}
 	if tx.policies.has(name) {
-		return Policy{}, rejectFor("policy/"+name, CodeAlreadyExists, "Policy cannot be created - name already exists (name=%s).", name)
-	}
-	if err := tx.options.checkPolicy(document); err != nil {
-		return Policy{}, err
-	}
-	p := Policy{
-		Name: name, DefaultVersion: 1, NextVersion: 2, Created: tx.now, Modified: tx.now, GenerationID: awsiot.NewUUID(),
-		Versions: []PolicyVersion{{ID: 1, Document: document, Created: tx.now}},
+		return p, rejectFor("policy/"+name, CodeAlreadyExists, "Policy cannot be created - name already exists (name=%s).", name)
 	}
 	tx.policies.put(name, p)
-	return p.clone(), nil
+	return p, tx.options.checkPolicy(document)
 }
 
 // A Target is what a policy is attached to, as the resource part of its ARN:
@@ -234,29 +181,26 @@ func (r *Registry) DetachPolicy(policy string, target Target) error {
 
 // ListAttachedPolicies returns the names of the policies of a target, sorted. For a
 // thing group, recursive adds those of its ancestors.
-func (r *Registry) ListAttachedPolicies(target Target, recursive bool) ([]string, error) {
-	return read(r, func(s *state) ([]string, error) {
-		targets := []Target{target}
-		if group, ok := target.ThingGroup(); ok && recursive {
-			targets = s.lineage(group)
-		}
-		var names []string
-		for _, d := range s.documents(targets) {
-			names = append(names, d.Name)
-		}
-		slices.Sort(names)
-		return names, s.checkTarget(target)
-	})
+func (r *Registry) ListAttachedPolicies(target Target, recursive bool) (names []string, err error) {
+	s := r.committed.Load()
+	targets := []Target{target}
+	if group, ok := target.ThingGroup(); ok && recursive {
+		targets = s.lineage(group)
+	}
+	for _, d := range s.documents(targets) {
+		names = append(names, d.Name)
+	}
+	slices.Sort(names)
+	return names, s.checkTarget(target)
 }
 
 // ListTargetsForPolicy returns what the policy is attached to.
-func (r *Registry) ListTargetsForPolicy(policy string) ([]Target, error) {
-	return read(r, func(s *state) (targets []Target, err error) {
-		for _, t := range s.policyTargets.rightsOf(policy) {
-			targets = append(targets, Target(t))
-		}
-		return targets, s.policies.check(policy)
-	})
+func (r *Registry) ListTargetsForPolicy(policy string) (targets []Target, err error) {
+	s := r.committed.Load()
+	for _, t := range s.policyTargets.rightsOf(policy) {
+		targets = append(targets, Target(t))
+	}
+	return targets, s.policies.check(policy)
 }
 
 // AttachThingPrincipal attaches a certificate to a thing. An exclusive
@@ -282,25 +226,23 @@ func (r *Registry) DetachThingPrincipal(thing, certificateID string) error {
 }
 
 // ListThingPrincipals returns the certificates of a thing.
-func (r *Registry) ListThingPrincipals(thing string) ([]Attachment, error) {
-	return read(r, func(s *state) (out []Attachment, err error) {
-		for _, id := range s.thingCerts.rightsOf(thing) {
-			kind, _ := s.thingCerts.get(thing, id)
-			out = append(out, Attachment{thing, id, kind})
-		}
-		return out, s.things.check(thing)
-	})
+func (r *Registry) ListThingPrincipals(thing string) (out []Attachment, err error) {
+	s := r.committed.Load()
+	for _, id := range s.thingCerts.rightsOf(thing) {
+		kind, _ := s.thingCerts.get(thing, id)
+		out = append(out, Attachment{thing, id, kind})
+	}
+	return out, s.things.check(thing)
 }
 
 // ListPrincipalThings returns the things of a certificate.
-func (r *Registry) ListPrincipalThings(certificateID string) ([]Attachment, error) {
-	return read(r, func(s *state) (out []Attachment, err error) {
-		for _, thing := range s.thingCerts.leftsOf(certificateID) {
-			kind, _ := s.thingCerts.get(thing, certificateID)
-			out = append(out, Attachment{thing, certificateID, kind})
-		}
-		return out, s.certificates.check(certificateID)
-	})
+func (r *Registry) ListPrincipalThings(certificateID string) (out []Attachment, err error) {
+	s := r.committed.Load()
+	for _, thing := range s.thingCerts.leftsOf(certificateID) {
+		kind, _ := s.thingCerts.get(thing, certificateID)
+		out = append(out, Attachment{thing, certificateID, kind})
+	}
+	return out, s.certificates.check(certificateID)
 }
 
 func (s *state) checkTarget(target Target) error {
@@ -317,11 +259,9 @@ func (s *state) checkTarget(target Target) error {
 }
 
 func (tx *transaction) attachPolicy(policy string, target Target) error {
-	if err := cmp.Or(tx.policies.check(policy), tx.checkTarget(target)); err != nil {
+	err := cmp.Or(tx.policies.check(policy), tx.checkTarget(target))
+	if err != nil || tx.policyTargets.has(policy, string(target)) {
 		return err
-	}
-	if tx.policyTargets.has(policy, string(target)) {
-		return nil
 	}
 	limit := MaxPoliciesPerPrincipal
 	if _, ok := target.ThingGroup(); ok {
@@ -371,9 +311,7 @@ type PolicyDocument struct {
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
 // and https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
 func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	s := r.committed
+	s := r.committed.Load()
 	name, ok := s.exclusiveThing(certificateID)
 	if !ok {
 		name, ok = clientID, s.thingCerts.has(clientID, certificateID)
@@ -381,16 +319,13 @@ func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok boo
 	if !ok {
 		return Thing{}, false
 	}
-	thing, ok = s.things.get(name)
-	return thing.clone(), ok
+	return s.things.get(name)
 }
 
 // ExclusiveThing returns the name of the thing that the certificate is tied to
 // exclusively. ok is false when there is none.
 func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.committed.exclusiveThing(certificateID)
+	return r.committed.Load().exclusiveThing(certificateID)
 }
 
 // PoliciesFor returns the policies in effect, by their default versions: those
@@ -401,9 +336,7 @@ func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html
 func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	s := r.committed
+	s := r.committed.Load()
 	targets := []Target{CertificateTarget(certificateID)}
 	if s.thingCerts.has(clientID, certificateID) {
 		targets = append(targets, s.groupTargets(clientID)...)
@@ -419,16 +352,12 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 // principal and those of a thing's groups and their ancestors, whether or not
 // the two are attached. Either may be empty.
 func (r *Registry) EffectivePolicies(principal Target, thing string) ([]PolicyDocument, error) {
-	return read(r, func(s *state) (_ []PolicyDocument, err error) {
-		var targets []Target
-		if principal != "" {
-			targets, err = append(targets, principal), s.checkTarget(principal)
-		}
-		if thing != "" {
-			targets, err = append(targets, s.groupTargets(thing)...), cmp.Or(err, s.things.check(thing))
-		}
-		return s.documents(targets), err
-	})
+	s := r.committed.Load()
+	targets, err := s.groupTargets(thing), s.things.checkOptional(thing)
+	if principal != "" {
+		targets, err = append([]Target{principal}, targets...), cmp.Or(s.checkTarget(principal), err)
+	}
+	return s.documents(targets), err
 }
 
 func (s *state) exclusiveThing(certificateID string) (string, bool) {
@@ -457,17 +386,16 @@ func (s *state) lineage(group string) []Target {
 	return targets
 }
 
-func (s *state) documents(targets []Target) []PolicyDocument {
-	var out []PolicyDocument
+// documents returns the policies of the targets, each once.
+func (s *state) documents(targets []Target) (out []PolicyDocument) {
 	seen := map[string]bool{}
 	for _, target := range targets {
 		for _, name := range s.policyTargets.leftsOf(string(target)) {
-			if seen[name] {
-				continue
+			if !seen[name] {
+				seen[name] = true
+				p, _ := s.policies.get(name)
+				out = append(out, PolicyDocument{name, p.Default().Document})
 			}
-			seen[name] = true
-			p, _ := s.policies.get(name)
-			out = append(out, PolicyDocument{name, p.Document()})
 		}
 	}
 	return out

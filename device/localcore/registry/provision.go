@@ -20,7 +20,7 @@ type Provisioning struct {
 	// RegisterThing over HTTPS. NewCertificate registers one, unless it is
 	// registered already. Without all three there is none.
 	CertificateID  string
-	NewCertificate *NewCertificate
+	NewCertificate *Certificate
 }
 
 // A Provisioned is the result of RegisterThing.
@@ -79,7 +79,6 @@ func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 		if err == nil && thing != nil {
 			err = tx.provisionGroups(thing, out.Created)
 			t, _ := tx.things.get(thing.Name)
-			t = t.clone()
 			out.Thing = &t
 		}
 		return out, err
@@ -107,7 +106,7 @@ func (tx *transaction) provisionThing(p *template.Thing) (created bool, err erro
 	}
 	old, exists := tx.things.get(p.Name)
 	if !exists {
-		_, err := tx.createThing(NewThing{Name: p.Name, Type: p.Type, BillingGroup: p.BillingGroup, Attributes: p.Attributes})
+		_, err := tx.createThing(Thing{Name: p.Name, Type: p.Type, BillingGroup: p.BillingGroup, Attributes: p.Attributes})
 		return true, err
 	}
 	thingType, err := overridden(p.Override.ThingTypeName, "type of thing "+p.Name, old.Type, p.Type)

@@ -64,7 +64,7 @@ func TestProvisionMakesEverything(t *testing.T) {
 	if diff := cmp.Diff(want, must(r.ListThingPrincipals("new"))(t)); diff != "" {
 		t.Error(diff)
 	}
-	if n := len(r.committed.ownerships.rows); n != 0 {
+	if n := r.committed.Load().ownerships.rows.Len(); n != 0 {
 		t.Errorf("%d ownership tokens are left", n)
 	}
 }
@@ -178,8 +178,8 @@ func TestOverrideSettings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, _ := open(t)
 			furnish(t, r)
-			must(r.CreateThingType(NewThingType{Name: "type2"}))(t)
-			must(r.CreateThing(NewThing{Name: "bare"}))(t)
+			must(r.CreateThingType(ThingType{Name: "type2"}))(t)
+			must(r.CreateThing(Thing{Name: "bare"}))(t)
 			ok(t, r.AddThingToThingGroup("thing", "other"))
 			pending(t, r)
 			p := again()
@@ -261,7 +261,7 @@ func TestExpire(t *testing.T) {
 			if _, there := r.CertificateByID(c.ID); there == test.deleted {
 				t.Errorf("certificate is there: %v", there)
 			}
-			if n := len(r.committed.ownerships.rows); n != 0 {
+			if n := r.committed.Load().ownerships.rows.Len(); n != 0 {
 				t.Errorf("%d ownership tokens are left", n)
 			}
 		})
@@ -273,7 +273,7 @@ func TestExpire(t *testing.T) {
 func TestProvisioningClaimIsUnlistedAndExpires(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
-	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "template", Body: "{}", RoleARN: "role"}))(t)
+	must(r.CreateProvisioningTemplate(ProvisioningTemplate{Name: "template", RoleARN: "role"}, "{}"))(t)
 	c, expires, err := r.CreateClaimCertificate(newPEM(t), "template", 5*time.Minute)
 	ok(t, err)
 	if name, _, _ := r.ClaimTemplate(c.ID); name != "template" || c.Status != Active {

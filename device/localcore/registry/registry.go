@@ -59,20 +59,15 @@ type Options struct {
 // returns belong to the caller.
 type Registry struct {
 	options    Options
+	committed  atomic.Pointer[state] // never changed, only replaced
 	generation atomic.Uint64
 
-	// writing is held by the one mutation under way, its write to the file
-	// included; readers wait only for merging it into committed.
-	writing sync.Mutex
-	db      *bolt.DB // nil when memory only
+	writing sync.Mutex // held by the one mutation under way, its write to the file included
+	db      *bolt.DB   // nil when memory only
 	closed  bool
 
-	mu        sync.RWMutex
-	committed *state
-
 	watching sync.Mutex
-	watchers map[int]func(Change)
-	nextID   int
+	watchers map[*func(Change)]bool
 }
 
 // Open returns the registry that is stored in the file at path, which it makes
@@ -91,15 +86,17 @@ func Open(path string, o Options) (*Registry, error) {
 	if o.CheckTemplate == nil {
 		o.CheckTemplate = checkObject
 	}
-	r := &Registry{options: o, committed: newState(nil), watchers: map[int]func(Change){}}
+	r := &Registry{options: o, watchers: map[*func(Change)]bool{}}
+	first := new(state).next()
+	r.committed.Store(first)
 	if path == "" {
 		return r, nil
 	}
-	db, err := openStore(path, r.committed)
+	var err error
+	r.db, err = openStore(path, first)
 	if err != nil {
 		return nil, err
 	}
-	r.db = db
 	return r, nil
 }
 
@@ -134,13 +131,11 @@ type Change struct {
 func (r *Registry) Watch(f func(Change)) (stop func()) {
 	r.watching.Lock()
 	defer r.watching.Unlock()
-	id := r.nextID
-	r.nextID++
-	r.watchers[id] = f
+	r.watchers[&f] = true
 	return func() {
 		r.watching.Lock()
 		defer r.watching.Unlock()
-		delete(r.watchers, id)
+		delete(r.watchers, &f)
 	}
 }
 
@@ -148,14 +143,15 @@ func (r *Registry) Watch(f func(Change)) (stop func()) {
 // time at which all of it happens.
 type transaction struct {
 	*state
+	before  *state
 	options *Options
 	now     time.Time
 	changes []Change
 	emitted []Event // once it is committed
 }
 
-// update runs f on a state that lies over the committed one and, if f does not
-// fail, commits it: to the file first, then to memory.
+// update runs f on a copy of the committed state and, if f does not fail, commits
+// it: to the file first, then to memory.
 func (r *Registry) update(f func(*transaction) error) error {
 	tx, err := r.commit(f)
 	if err != nil {
@@ -163,11 +159,11 @@ func (r *Registry) update(f func(*transaction) error) error {
 	}
 	if len(tx.changes) > 0 {
 		r.watching.Lock()
-		watchers := slices.Collect(maps.Values(r.watchers))
+		watchers := slices.Collect(maps.Keys(r.watchers))
 		r.watching.Unlock()
 		for _, c := range tx.changes {
 			for _, f := range watchers {
-				f(c)
+				(*f)(c)
 			}
 		}
 	}
@@ -183,25 +179,21 @@ func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 	if r.closed {
 		return nil, ErrClosed
 	}
-	tx := &transaction{state: newState(r.committed), options: &r.options, now: r.options.Now().UTC()}
+	before := r.committed.Load()
+	tx := &transaction{state: before.next(), before: before, options: &r.options, now: r.options.Now().UTC()}
 	if err := f(tx); err != nil {
 		return nil, err
 	}
-	maps.DeleteFunc(tx.buckets, func(_ string, b bucket) bool { return b.size() == 0 })
-	if len(tx.buckets) == 0 {
+	if !slices.ContainsFunc(slices.Collect(maps.Values(tx.buckets)), bucket.changed) {
 		return tx, nil
 	}
-	tx.emitted = tx.events() // while the former state is there
+	tx.emitted = tx.events()
 	if r.db != nil {
 		if err := persist(r.db, tx.state); err != nil {
 			return nil, fmt.Errorf("writing the registry: %w", err)
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for name, changed := range tx.buckets {
-		r.committed.buckets[name].merge(changed)
-	}
+	r.committed.Store(tx.state)
 	r.generation.Add(1)
 	return tx, nil
 }
@@ -228,36 +220,4 @@ func remove[V any](tx *transaction, t *table[V], key string) error {
 	t.remove(key)
 	tx.tags.remove(t.kind + "/" + key)
 	return nil
-}
-
-// read runs f on the committed state.
-func read[T any](r *Registry, f func(*state) (T, error)) (T, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return f(r.committed)
-}
-
-// A record can be copied for the caller.
-type record[V any] interface{ clone() V }
-
-// describe returns one record of a committed table.
-func describe[V record[V]](r *Registry, t *table[V], key string) (V, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	v, err := t.find(key)
-	return v.clone(), err
-}
-
-// list returns the records of a committed table that selects accepts, in the
-// order of their keys. Nil accepts all.
-func list[V record[V]](r *Registry, t *table[V], selects func(V) bool) []V {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var out []V
-	for _, v := range t.all() {
-		if selects == nil || selects(v) {
-			out = append(out, v.clone())
-		}
-	}
-	return out
 }

@@ -70,7 +70,7 @@ func newPEM(t *testing.T) string {
 
 func newCertificate(t *testing.T, r *Registry, status CertificateStatus) Certificate {
 	t.Helper()
-	return must(r.CreateCertificate(NewCertificate{PEM: newPEM(t), Status: status}))(t)
+	return must(r.CreateCertificate(Certificate{PEM: newPEM(t), Status: status}))(t)
 }
 
 func must[T any](v T, err error) func(*testing.T) T {
@@ -105,12 +105,12 @@ func code(err error) string {
 // furnish makes a type, a small tree of groups, a policy and a thing.
 func furnish(t *testing.T, r *Registry) {
 	t.Helper()
-	must(r.CreateThingType(NewThingType{Name: "type"}))(t)
-	must(r.CreateThingGroup(NewThingGroup{Name: "root"}))(t)
-	must(r.CreateThingGroup(NewThingGroup{Name: "child", Parent: "root"}))(t)
-	must(r.CreateThingGroup(NewThingGroup{Name: "other"}))(t)
+	must(r.CreateThingType(ThingType{Name: "type"}))(t)
+	must(r.CreateThingGroup(ThingGroup{Name: "root"}))(t)
+	must(r.CreateThingGroup(ThingGroup{Name: "child", Parent: "root"}))(t)
+	must(r.CreateThingGroup(ThingGroup{Name: "other"}))(t)
 	must(r.CreatePolicy("policy", document))(t)
-	must(r.CreateThing(NewThing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
+	must(r.CreateThing(Thing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
 }
 
 // A name from outside cannot forge a line of a log or of a tool's output.
@@ -135,30 +135,30 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		want string
 	}{
 		"A thing's name has letters, digits and :_- only.": {
-			func(r *Registry, _, _ string) error { _, err := r.CreateThing(NewThing{Name: "a b"}); return err },
+			func(r *Registry, _, _ string) error { _, err := r.CreateThing(Thing{Name: "a b"}); return err },
 			CodeInvalidRequest,
 		},
 		"A thing that exists with other properties is ResourceAlreadyExistsException.": {
-			func(r *Registry, _, _ string) error { _, err := r.CreateThing(NewThing{Name: "thing"}); return err },
+			func(r *Registry, _, _ string) error { _, err := r.CreateThing(Thing{Name: "thing"}); return err },
 			CodeAlreadyExists,
 		},
 		"A thing's type must exist.": {
 			func(r *Registry, _, _ string) error {
-				_, err := r.CreateThing(NewThing{Name: "t", Type: "none"})
+				_, err := r.CreateThing(Thing{Name: "t", Type: "none"})
 				return err
 			},
 			CodeNotFound,
 		},
 		"An attribute value has no space.": {
 			func(r *Registry, _, _ string) error {
-				_, err := r.CreateThing(NewThing{Name: "t", Attributes: map[string]string{"a": "b c"}})
+				_, err := r.CreateThing(Thing{Name: "t", Attributes: map[string]string{"a": "b c"}})
 				return err
 			},
 			CodeInvalidRequest,
 		},
 		"A thing without a type has 3 attributes at most.": {
 			func(r *Registry, _, _ string) error {
-				_, err := r.CreateThing(NewThing{Name: "t", Attributes: map[string]string{"a": "1", "b": "1", "c": "1", "d": "1"}})
+				_, err := r.CreateThing(Thing{Name: "t", Attributes: map[string]string{"a": "1", "b": "1", "c": "1", "d": "1"}})
 				return err
 			},
 			CodeInvalidRequest,
@@ -191,7 +191,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		},
 		"No thing gets a deprecated type.": {
 			func(r *Registry, _, _ string) error {
-				_, err := r.CreateThing(NewThing{Name: "t", Type: "type"})
+				_, err := r.CreateThing(Thing{Name: "t", Type: "type"})
 				return errors.Join(r.DeprecateThingType("type", false), r.DeleteThing("t", 0), err,
 					r.UpdateThing(ThingUpdate{Name: "thing", Type: "type"}))
 			},
@@ -199,7 +199,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		},
 		"A group's parent must exist.": {
 			func(r *Registry, _, _ string) error {
-				_, err := r.CreateThingGroup(NewThingGroup{Name: "g", Parent: "none"})
+				_, err := r.CreateThingGroup(ThingGroup{Name: "g", Parent: "none"})
 				return err
 			},
 			CodeInvalidRequest,
@@ -216,7 +216,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		},
 		"A certificate to register must be in PEM form.": {
 			func(r *Registry, _, _ string) error {
-				_, err := r.CreateCertificate(NewCertificate{PEM: "x"})
+				_, err := r.CreateCertificate(Certificate{PEM: "x"})
 				return err
 			},
 			CodeCertificateInvalid,
@@ -224,7 +224,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		"A certificate is registered once.": {
 			func(r *Registry, active, _ string) error {
 				c, _ := r.CertificateByID(active)
-				_, err := r.CreateCertificate(NewCertificate{PEM: c.PEM})
+				_, err := r.CreateCertificate(Certificate{PEM: c.PEM})
 				return err
 			},
 			CodeAlreadyExists,
@@ -281,7 +281,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		},
 		"A provisioning template needs a role.": {
 			func(r *Registry, _, _ string) error {
-				_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}"})
+				_, err := r.CreateProvisioningTemplate(ProvisioningTemplate{Name: "t"}, "{}")
 				return err
 			},
 			CodeInvalidRequest,
@@ -321,7 +321,7 @@ func TestLimits(t *testing.T) {
 		want    string
 	}{
 		"A tree of thing groups is 7 deep at most.": {MaxGroupDepth, func(r *Registry, _ string, i int) error {
-			g := NewThingGroup{Name: fmt.Sprint("d", i)}
+			g := ThingGroup{Name: fmt.Sprint("d", i)}
 			if i > 0 {
 				g.Parent = fmt.Sprint("d", i-1)
 			}
@@ -329,12 +329,12 @@ func TestLimits(t *testing.T) {
 			return err
 		}, CodeInvalidRequest},
 		"A thing group has 100 direct children at most.": {MaxGroupChildren, func(r *Registry, _ string, i int) error {
-			_, err := r.CreateThingGroup(NewThingGroup{Name: fmt.Sprint("c", i), Parent: "other"})
+			_, err := r.CreateThingGroup(ThingGroup{Name: fmt.Sprint("c", i), Parent: "other"})
 			return err
 		}, CodeInvalidRequest},
 		"A thing is in 10 groups at most.": {awsiot.MaxGroupsPerThing, func(r *Registry, _ string, i int) error {
 			group := fmt.Sprint("g", i)
-			_, err := r.CreateThingGroup(NewThingGroup{Name: group})
+			_, err := r.CreateThingGroup(ThingGroup{Name: group})
 			return errors.Join(err, r.AddThingToThingGroup("thing", group))
 		}, CodeInvalidRequest},
 		"A certificate has 10 policies at most.": {MaxPoliciesPerPrincipal, func(r *Registry, certificate string, i int) error {
@@ -350,12 +350,12 @@ func TestLimits(t *testing.T) {
 			return err
 		}, CodeVersionsLimitExceeded},
 		"An account has 256 provisioning templates at most.": {MaxTemplates, func(r *Registry, _ string, i int) error {
-			_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: fmt.Sprint("t", i), Body: "{}", RoleARN: "role"})
+			_, err := r.CreateProvisioningTemplate(ProvisioningTemplate{Name: fmt.Sprint("t", i), RoleARN: "role"}, "{}")
 			return err
 		}, CodeLimitExceeded},
 		"A provisioning template has 5 versions at most.": {MaxTemplateVersions, func(r *Registry, _ string, i int) error {
 			if i == 0 {
-				_, err := r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role"})
+				_, err := r.CreateProvisioningTemplate(ProvisioningTemplate{Name: "t", RoleARN: "role"}, "{}")
 				return err
 			}
 			_, err := r.CreateProvisioningTemplateVersion("t", "{}", false)
@@ -409,9 +409,9 @@ func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
 			r.UpdateCertificate(c.ID, Active),
 			r.DeleteThing("none", 0),
 			r.DeprecateThingType("type", true))
-		must(r.CreateThing(NewThing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
-		must(r.CreateThingType(NewThingType{Name: "type"}))(t)
-		must(r.CreateThingGroup(NewThingGroup{Name: "child", Parent: "root"}))(t)
+		must(r.CreateThing(Thing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
+		must(r.CreateThingType(ThingType{Name: "type"}))(t)
+		must(r.CreateThingGroup(ThingGroup{Name: "child", Parent: "root"}))(t)
 	}
 	operations()
 	before := must(r.DescribeThing("thing"))(t)
@@ -544,7 +544,7 @@ func TestExclusiveCertificateHasOneThing(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
 	furnish(t, r)
-	must(r.CreateThing(NewThing{Name: "second"}))(t)
+	must(r.CreateThing(Thing{Name: "second"}))(t)
 	tied, free := newCertificate(t, r, Active), newCertificate(t, r, Active)
 	ok(t, r.AttachThingPrincipal("thing", tied.ID, Exclusive))
 	ok(t, r.AttachThingPrincipal("thing", free.ID, NonExclusive))
@@ -674,8 +674,8 @@ func BenchmarkProvision(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer r.Close()
-			r.CreateThingType(NewThingType{Name: "type"})
-			r.CreateThingGroup(NewThingGroup{Name: "child"})
+			r.CreateThingType(ThingType{Name: "type"})
+			r.CreateThingGroup(ThingGroup{Name: "child"})
 			r.CreatePolicy("policy", document)
 			for i := 0; b.Loop(); i++ {
 				b.StopTimer()
@@ -703,9 +703,9 @@ func BenchmarkSessionLookups(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c, _ := r.CreateCertificate(NewCertificate{PEM: text, Status: Active})
+	c, _ := r.CreateCertificate(Certificate{PEM: text, Status: Active})
 	r.CreatePolicy("policy", document)
-	r.CreateThing(NewThing{Name: "thing"})
+	r.CreateThing(Thing{Name: "thing"})
 	r.AttachPolicy("policy", CertificateTarget(c.ID))
 	r.AttachThingPrincipal("thing", c.ID, "")
 	b.ReportAllocs()

@@ -12,9 +12,8 @@ import (
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateRoleAlias.html
 const (
-	MinCredentialDuration     = 15 * time.Minute
-	MaxCredentialDuration     = 12 * time.Hour
-	defaultCredentialDuration = time.Hour
+	MinCredentialDuration = 15 * time.Minute
+	MaxCredentialDuration = 12 * time.Hour
 )
 
 // A RoleAlias is the name under which devices request the credentials of an
@@ -24,8 +23,6 @@ type RoleAlias struct {
 	CredentialDuration time.Duration
 	Created, Modified  time.Time
 }
-
-func (a RoleAlias) clone() RoleAlias { return a }
 
 func (a RoleAlias) check() error {
 	arn, err := awsiot.ParseARN(a.RoleARN)
@@ -44,7 +41,7 @@ func (a RoleAlias) check() error {
 // the times are set here. The role itself is not looked for.
 func (r *Registry) CreateRoleAlias(a RoleAlias) (RoleAlias, error) {
 	return mutate(r, func(tx *transaction) (RoleAlias, error) {
-		a.CredentialDuration = cmp.Or(a.CredentialDuration, defaultCredentialDuration)
+		a.CredentialDuration = cmp.Or(a.CredentialDuration, time.Hour)
 		a.Created, a.Modified = tx.now, tx.now
 		if err := a.check(); err != nil {
 			return a, err
@@ -62,24 +59,21 @@ func (r *Registry) CreateRoleAlias(a RoleAlias) (RoleAlias, error) {
 
 // DescribeRoleAlias returns the role alias.
 func (r *Registry) DescribeRoleAlias(name string) (RoleAlias, error) {
-	return describe(r, r.committed.roleAliases, name)
+	return r.committed.Load().roleAliases.find(name)
 }
 
 // ListRoleAliases returns all role aliases in the order of their names.
-func (r *Registry) ListRoleAliases() []RoleAlias { return list(r, r.committed.roleAliases, nil) }
+func (r *Registry) ListRoleAliases() []RoleAlias { return r.committed.Load().roleAliases.all() }
 
 // UpdateRoleAlias replaces what u has of role and duration.
 func (r *Registry) UpdateRoleAlias(u RoleAlias) error {
 	return r.update(func(tx *transaction) error {
-		a, err := tx.roleAliases.find(u.Name)
-		a.RoleARN = cmp.Or(u.RoleARN, a.RoleARN)
-		a.CredentialDuration = cmp.Or(u.CredentialDuration, a.CredentialDuration)
-		a.Modified = tx.now
-		if err := cmp.Or(err, a.check()); err != nil {
-			return err
-		}
-		tx.roleAliases.put(a.Name, a)
-		return nil
+		return tx.roleAliases.edit(u.Name, func(a *RoleAlias) error {
+			a.RoleARN = cmp.Or(u.RoleARN, a.RoleARN)
+			a.CredentialDuration = cmp.Or(u.CredentialDuration, a.CredentialDuration)
+			a.Modified = tx.now
+			return a.check()
+		})
 	})
 }
 

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/tidwall/btree"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
@@ -29,8 +29,8 @@ var (
 	formatKey  = []byte("format")
 )
 
-// state is all that the registry holds. A state may lie over another one and
-// then holds only changes; see table.
+// state is all that the registry holds at one time. Reading one that is committed
+// needs no lock: what comes after it is a copy, which shares what stays the same.
 type state struct {
 	things        *table[Thing]
 	types         *table[ThingType]
@@ -56,81 +56,79 @@ type state struct {
 	buckets map[string]bucket // all of these by the name in the store, part of the format
 }
 
-// newState returns an empty state that lies over base; base may be nil.
-func newState(base *state) *state {
-	if base == nil {
-		base = &state{}
-	}
+// Keys of what exists once.
+const (
+	theAccount = "account"
+	codeKey    = "code"
+)
+
+// next returns a copy of the state, to be changed. Its zero value is empty.
+func (s *state) next() *state {
 	b := map[string]bucket{}
 	return &state{
-		things:        add(b, "things", newTable(base.things, "thing", "Thing")),
-		types:         add(b, "thing-types", newTable(base.types, "thingtype", "Thing type")),
-		groups:        add(b, "thing-groups", newTable(base.groups, "thinggroup", "Thing group")),
-		certificates:  add(b, "certificates", newTable(base.certificates, "cert", "Certificate id")),
-		authorities:   add(b, "ca-certificates", newTable(base.authorities, "cacert", "CA certificate")),
-		codes:         add(b, "registration-code", newTable(base.codes, "", "Registration code")),
-		providers:     add(b, "certificate-providers", newTable(base.providers, "certificateprovider", "Certificate provider")),
-		policies:      add(b, "policies", newTable(base.policies, "policy", "Policy")),
-		billingGroups: add(b, "billing-groups", newTable(base.billingGroups, "billinggroup", "Billing group")),
-		tags:          add(b, "tags", newTable(base.tags, "", "")),
-		templates:     add(b, "templates", newTable(base.templates, "provisioningtemplate", "Provisioning template")),
-		roleAliases:   add(b, "role-aliases", newTable(base.roleAliases, "rolealias", "Role alias")),
-		ownerships:    add(b, "ownerships", newTable(base.ownerships, "", "")),
-		claims:        add(b, "claims", newTable(base.claims, "", "")),
+		things:        tableIn(b, "things", s.things, "thing", "Thing", Thing.clone),
+		types:         tableIn(b, "thing-types", s.types, "thingtype", "Thing type", ThingType.clone),
+		groups:        tableIn(b, "thing-groups", s.groups, "thinggroup", "Thing group", ThingGroup.clone),
+		certificates:  tableIn(b, "certificates", s.certificates, "cert", "Certificate id", nil),
+		authorities:   tableIn(b, "ca-certificates", s.authorities, "cacert", "CA certificate", nil),
+		codes:         tableIn(b, "registration-code", s.codes, "", "Registration code", nil),
+		providers:     tableIn(b, "certificate-providers", s.providers, "certificateprovider", "Certificate provider", nil),
+		policies:      tableIn(b, "policies", s.policies, "policy", "Policy", Policy.clone),
+		billingGroups: tableIn(b, "billing-groups", s.billingGroups, "billinggroup", "Billing group", nil),
+		tags:          tableIn(b, "tags", s.tags, "", "", maps.Clone),
+		templates:     tableIn(b, "templates", s.templates, "provisioningtemplate", "Provisioning template", ProvisioningTemplate.clone),
+		roleAliases:   tableIn(b, "role-aliases", s.roleAliases, "rolealias", "Role alias", nil),
+		ownerships:    tableIn(b, "ownerships", s.ownerships, "", "", nil),
+		claims:        tableIn(b, "claims", s.claims, "", "", nil),
 
-		eventConfigurations: add(b, "event-configurations", newTable(base.eventConfigurations, "", "")),
+		eventConfigurations: tableIn(b, "event-configurations", s.eventConfigurations, "", "", EventConfigurations.clone),
 
-		thingGroups:   add(b, "things-in-groups", newRelation(base.thingGroups)),
-		thingCerts:    add(b, "thing-certificates", newRelation(base.thingCerts)),
-		policyTargets: add(b, "policy-targets", newRelation(base.policyTargets)),
+		thingGroups:   relationIn(b, "things-in-groups", s.thingGroups),
+		thingCerts:    relationIn(b, "thing-certificates", s.thingCerts),
+		policyTargets: relationIn(b, "policy-targets", s.policyTargets),
 		buckets:       b,
 	}
 }
 
-func add[B bucket](all map[string]bucket, name string, b B) B {
-	all[name] = b
-	return b
-}
-
 // A bucket is a table or relation as the store sees it.
 type bucket interface {
-	// size counts the rows.
-	size() int
-	// changes returns the encoded rows; a nil value is a deletion.
+	changed() bool
+	// changes returns the encoded rows that differ from the state before; a nil
+	// value is a deletion.
 	changes() (map[string][]byte, error)
 	// load reads one row from the store.
 	load(key string, value []byte) error
-	// merge moves the changes of over, which lies over the bucket, into it.
-	merge(over bucket)
 }
 
-// A table holds the records of one kind by their key. A table may lie over
-// another one: then its rows are changes, a nil row a deletion. Reading sees
-// both. Records are never changed in place, only replaced.
+// A table holds the records of one kind by their key. What it takes and gives
+// shares nothing with what it holds.
 type table[V any] struct {
 	kind, what string // of a record, as in its ARN and in a sentence
-	base       *table[V]
-	rows       map[string]*V
+	clone      func(V) V
+	rows       *btree.Map[string, V]
+	touched    map[string]bool // keys of rows that may differ from the state before
 }
 
-func newTable[V any](base *table[V], kind, what string) *table[V] {
-	return &table[V]{kind, what, base, map[string]*V{}}
-}
-
-func (t *table[V]) get(key string) (v V, ok bool) {
-	for ; t != nil; t = t.base {
-		if row, found := t.rows[key]; found {
-			if row == nil {
-				return v, false
-			}
-			return *row, true
-		}
+// tableIn adds a table to all. A nil clone is for records without maps and slices.
+func tableIn[V any](all map[string]bucket, name string, before *table[V], kind, what string, clone func(V) V) *table[V] {
+	if clone == nil {
+		clone = func(v V) V { return v }
 	}
-	return v, false
+	t := &table[V]{kind, what, clone, btree.NewMap[string, V](8), map[string]bool{}}
+	if before != nil {
+		t.rows = before.rows.Copy()
+	}
+	all[name] = t
+	return t
+}
+
+func (t *table[V]) get(key string) (V, bool) {
+	v, ok := t.rows.Get(key)
+	return t.clone(v), ok
 }
 
 func (t *table[V]) has(key string) bool {
-	_, ok := t.get(key)
+	_, ok := t.rows.Get(key)
 	return ok
 }
 
@@ -149,65 +147,70 @@ func (t *table[V]) check(key string) error {
 	return err
 }
 
+// checkOptional is check for a key that may be empty.
+func (t *table[V]) checkOptional(key string) error {
+	if key == "" {
+		return nil
+	}
+	return t.check(key)
+}
+
+// edit replaces a record that must be there by what f makes of it.
+func (t *table[V]) edit(key string, f func(*V) error) error {
+	v, err := t.find(key)
+	if err == nil {
+		err = f(&v)
+	}
+	if err == nil {
+		t.put(key, v)
+	}
+	return err
+}
+
 // differs rejects the creation of a record that is there with other properties.
 func (t *table[V]) differs(key string) error {
 	return rejectFor(t.kind+"/"+key, CodeAlreadyExists, "%s %s already exists with different properties.", t.what, key)
 }
 
-func (t *table[V]) put(key string, v V) { t.rows[key] = &v }
+func (t *table[V]) put(key string, v V) {
+	t.rows.Set(key, t.clone(v))
+	t.touched[key] = true
+}
 
 func (t *table[V]) remove(key string) {
-	delete(t.rows, key)
-	if t.base.has(key) {
-		t.rows[key] = nil
+	if _, ok := t.rows.Delete(key); ok {
+		t.touched[key] = true
 	}
 }
 
 // keys returns the keys of all records, sorted.
-func (t *table[V]) keys() []string {
-	if t.base == nil {
-		return slices.Sorted(maps.Keys(t.rows))
-	}
-	keys := slices.DeleteFunc(t.base.keys(), func(k string) bool { _, changed := t.rows[k]; return changed })
-	for k, row := range t.rows {
-		if row != nil {
-			keys = append(keys, k)
-		}
-	}
-	slices.Sort(keys)
-	return keys
-}
+func (t *table[V]) keys() []string { return t.rows.Keys() }
 
 // all returns the records in the order of their keys.
-func (t *table[V]) all() []V {
-	keys := t.keys()
-	out := make([]V, len(keys))
-	for i, k := range keys {
-		out[i], _ = t.get(k)
-	}
+func (t *table[V]) all() []V { return t.where(func(V) bool { return true }) }
+
+// where returns those of all that selects accepts. It does not change them.
+func (t *table[V]) where(selects func(V) bool) (out []V) {
+	t.rows.Scan(func(_ string, v V) bool {
+		if selects(v) {
+			out = append(out, t.clone(v))
+		}
+		return true
+	})
 	return out
 }
 
-func (t *table[V]) size() int { return len(t.rows) }
-
-func (t *table[V]) merge(over bucket) {
-	for k, row := range over.(*table[V]).rows {
-		if row == nil {
-			delete(t.rows, k)
-		} else {
-			t.rows[k] = row
-		}
-	}
-}
+func (t *table[V]) changed() bool { return len(t.touched) > 0 }
 
 func (t *table[V]) changes() (map[string][]byte, error) {
-	out := make(map[string][]byte, len(t.rows))
-	for key, row := range t.rows {
-		if row == nil {
+	out := make(map[string][]byte, len(t.touched))
+	for key := range t.touched {
+		v, ok := t.rows.Get(key)
+		if !ok {
 			out[key] = nil
 			continue
 		}
-		value, err := json.Marshal(row)
+		value, err := json.Marshal(v)
 		if err != nil {
 			return nil, err
 		}
@@ -217,29 +220,29 @@ func (t *table[V]) changes() (map[string][]byte, error) {
 }
 
 func (t *table[V]) load(key string, value []byte) error {
-	v := new(V)
-	t.rows[key] = v
-	return json.Unmarshal(value, v)
+	var v V
+	err := json.Unmarshal(value, &v)
+	t.rows.Set(key, v)
+	return err
 }
 
 // A relation holds pairs of keys, each with a value, and finds them from both
-// sides. Like a table it may lie over another one.
+// sides.
 type relation[V any] struct {
-	pairs  *table[V]
-	base   *relation[V]
-	rights map[string]map[string]bool // left key to right keys touched here
-	lefts  map[string]map[string]bool // right key to left keys touched here
+	pairs    *table[V]                    // by left and right key
+	reversed *btree.Map[string, struct{}] // by right and left key
 }
 
 // separator parts the two keys of a pair; no name may hold it.
 const separator = "\x00"
 
-func newRelation[V any](base *relation[V]) *relation[V] {
-	var pairs *table[V]
-	if base != nil {
-		pairs = base.pairs
+func relationIn[V any](all map[string]bucket, name string, before *relation[V]) *relation[V] {
+	if before == nil {
+		before = &relation[V]{reversed: btree.NewMap[string, struct{}](8)}
 	}
-	return &relation[V]{newTable(pairs, "", ""), base, map[string]map[string]bool{}, map[string]map[string]bool{}}
+	r := &relation[V]{tableIn(all, name, before.pairs, "", "", nil), before.reversed.Copy()}
+	all[name] = r
+	return r
 }
 
 func (r *relation[V]) get(left, right string) (V, bool) { return r.pairs.get(left + separator + right) }
@@ -248,79 +251,41 @@ func (r *relation[V]) has(left, right string) bool { return r.pairs.has(left + s
 
 func (r *relation[V]) put(left, right string, v V) {
 	r.pairs.put(left+separator+right, v)
-	r.index(left, right)
+	r.reversed.Set(right+separator+left, struct{}{})
 }
 
-func (r *relation[V]) index(left, right string) {
-	link(r.rights, left, right)
-	link(r.lefts, right, left)
-}
-
-// remove keeps the pair in the index of a relation that lies over another one:
-// it is touched here.
 func (r *relation[V]) remove(left, right string) {
 	r.pairs.remove(left + separator + right)
-	if r.base == nil {
-		unlink(r.rights, left, right)
-		unlink(r.lefts, right, left)
-	}
-}
-
-func link(m map[string]map[string]bool, from, to string) {
-	if m[from] == nil {
-		m[from] = map[string]bool{}
-	}
-	m[from][to] = true
-}
-
-func unlink(m map[string]map[string]bool, from, to string) {
-	delete(m[from], to)
-	if len(m[from]) == 0 {
-		delete(m, from)
-	}
+	r.reversed.Delete(right + separator + left)
 }
 
 // rightsOf returns the right keys paired with left, sorted.
-func (r *relation[V]) rightsOf(left string) []string {
-	set := map[string]bool{}
-	for l := r; l != nil; l = l.base {
-		maps.Copy(set, l.rights[left])
-	}
-	maps.DeleteFunc(set, func(right string, _ bool) bool { return !r.has(left, right) })
-	return slices.Sorted(maps.Keys(set))
-}
+func (r *relation[V]) rightsOf(left string) []string { return pairedWith(left, r.pairs.rows) }
 
 // leftsOf returns the left keys paired with right, sorted.
-func (r *relation[V]) leftsOf(right string) []string {
-	set := map[string]bool{}
-	for l := r; l != nil; l = l.base {
-		maps.Copy(set, l.lefts[right])
-	}
-	maps.DeleteFunc(set, func(left string, _ bool) bool { return !r.has(left, right) })
-	return slices.Sorted(maps.Keys(set))
+func (r *relation[V]) leftsOf(right string) []string { return pairedWith(right, r.reversed) }
+
+func pairedWith[V any](first string, pairs *btree.Map[string, V]) (seconds []string) {
+	pairs.Ascend(first+separator, func(pair string, _ V) bool {
+		second, ok := strings.CutPrefix(pair, first+separator)
+		if ok {
+			seconds = append(seconds, second)
+		}
+		return ok
+	})
+	return seconds
 }
 
-func (r *relation[V]) size() int { return r.pairs.size() }
+func (r *relation[V]) changed() bool { return r.pairs.changed() }
 
 func (r *relation[V]) changes() (map[string][]byte, error) { return r.pairs.changes() }
-
-func (r *relation[V]) merge(over bucket) {
-	for key, row := range over.(*relation[V]).pairs.rows {
-		left, right, _ := strings.Cut(key, separator)
-		if row == nil {
-			r.remove(left, right)
-		} else {
-			r.put(left, right, *row)
-		}
-	}
-}
 
 func (r *relation[V]) load(key string, value []byte) error {
 	left, right, ok := strings.Cut(key, separator)
 	if !ok {
 		return errors.New("not a pair")
 	}
-	r.index(left, right)
+	r.reversed.Set(right+separator+left, struct{}{})
 	return r.pairs.load(key, value)
 }
 

@@ -142,18 +142,19 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 		r.RemoveThingFromThingGroup("thing", "other"),
 		r.DeleteCertificate(gone.ID, false))
 	pending(t, r)
-	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "t", Body: "{}", RoleARN: "role", Hook: &Hook{TargetARN: "arn"}}))(t)
-	must(r.CreateProvisioningTemplate(NewProvisioningTemplate{Name: "u", Body: "{}", RoleARN: "role"}))(t)
+	must(r.CreateProvisioningTemplate(ProvisioningTemplate{Name: "t", RoleARN: "role", Hook: &Hook{TargetARN: "arn"}}, "{}"))(t)
+	must(r.CreateProvisioningTemplate(ProvisioningTemplate{Name: "u", RoleARN: "role"}, "{}"))(t)
 	_, _, err := r.CreateClaimCertificate(newPEM(t), "u", time.Minute)
 	ok(t, err)
 	must(r.CreateBillingGroup("payers", "plant 7"))(t)
 	must(r.CreateRoleAlias(RoleAlias{Name: "alias", RoleARN: "arn:aws:iam::123456789012:role/r"}))(t)
-	must(r.RegisterCACertificate(NewCACertificate{
-		PEM: newPEM(t), Mode: SNIOnly, AutoRegistration: true, Registration: &RegistrationConfig{TemplateBody: "{}", RoleARN: "role"},
-	}))(t)
+	must(r.RegisterCACertificate(CACertificate{
+		Certificate:      Certificate{PEM: newPEM(t), Mode: SNIOnly},
+		AutoRegistration: true, Registration: &RegistrationConfig{TemplateBody: "{}", RoleARN: "role"},
+	}, ""))(t)
 	must(r.RegistrationCode())(t)
 	must(r.CreateCertificateProvider("provider", "arn"))(t)
-	must(r.CreateThingType(NewThingType{Name: "gauge", Propagating: []PropagatingAttribute{{UserPropertyKey: "k", ThingAttribute: "a"}}}))(t)
+	must(r.CreateThingType(ThingType{Name: "gauge", Propagating: []PropagatingAttribute{{UserPropertyKey: "k", ThingAttribute: "a"}}}))(t)
 	ok(t, r.UpdateEventConfigurations(map[string]bool{"THING": true}),
 		r.AddThingToBillingGroup("thing", "payers"),
 		r.TagResource("policy/policy", map[string]string{"line": "7"}),
@@ -161,8 +162,8 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 		r.DeleteTags("job/job"),
 		r.AttachPolicy("policy", "us-east-1:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"))
 	before := snapshot(t, r)
-	for name, part := range r.committed.buckets {
-		if part.size() == 0 {
+	for name, part := range r.committed.Load().buckets {
+		if !part.changed() {
 			t.Errorf("the test has nothing in bucket %s", name)
 		}
 	}
@@ -172,11 +173,20 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 	}
 }
 
+func (t *table[V]) touchAll() {
+	for _, key := range t.keys() {
+		t.touched[key] = true
+	}
+}
+
+func (r *relation[V]) touchAll() { r.pairs.touchAll() }
+
 // snapshot returns all that the registry holds, as it would be stored.
 func snapshot(t *testing.T, r *Registry) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for name, part := range r.committed.buckets {
+	for name, part := range r.committed.Load().buckets {
+		part.(interface{ touchAll() }).touchAll()
 		for key, value := range must(part.changes())(t) {
 			out[name+" "+key] = string(value)
 		}
@@ -234,7 +244,7 @@ func TestFailedWriteLeavesMemoryAlone(t *testing.T) {
 	furnish(t, r)
 	ok(t, r.db.Close()) // from here on nothing can be written
 	generation := r.Generation()
-	if _, err := r.CreateThing(NewThing{Name: "new"}); err == nil {
+	if _, err := r.CreateThing(Thing{Name: "new"}); err == nil {
 		t.Fatal("the thing was created")
 	}
 	if _, err := r.DescribeThing("new"); code(err) != CodeNotFound || r.Generation() != generation {
@@ -246,7 +256,7 @@ func TestMutationAfterCloseIsAnError(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
 	ok(t, r.Close())
-	if _, err := r.CreateThing(NewThing{Name: "thing"}); !errors.Is(err, ErrClosed) {
+	if _, err := r.CreateThing(Thing{Name: "thing"}); !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -8,28 +8,32 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestLayersReadAsOne compares a relation in two layers with a plain set, over
-// random changes, before and after merging.
-func TestLayersReadAsOne(t *testing.T) {
+// TestRelationsOfStatesAreApart compares a relation with a plain set over random
+// changes, and its copy in the next state, which changes do not reach the former.
+func TestRelationsOfStatesAreApart(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	base := newRelation[struct{}](nil)
+	now := new(state).next()
 	model := map[[2]string]bool{}
 	for range 200 {
-		over := newRelation(base)
+		next := now.next()
+		changed := map[[2]string]bool{}
+		for pair := range model {
+			changed[pair] = true
+		}
 		for range 5 {
 			left, right := fmt.Sprint("l", random.IntN(4)), fmt.Sprint("r", random.IntN(4))
 			if random.IntN(2) == 0 {
-				over.put(left, right, struct{}{})
-				model[[2]string{left, right}] = true
+				next.thingGroups.put(left, right, struct{}{})
+				changed[[2]string{left, right}] = true
 			} else {
-				over.remove(left, right)
-				delete(model, [2]string{left, right})
+				next.thingGroups.remove(left, right)
+				delete(changed, [2]string{left, right})
 			}
 		}
-		compare(t, over, model)
-		base.merge(over)
-		compare(t, base, model)
+		compare(t, now.thingGroups, model)
+		compare(t, next.thingGroups, changed)
+		now, model = next, changed
 	}
 }
 

@@ -94,10 +94,7 @@ func (r *Registry) DeleteTags(resource string) error {
 
 // TagsOf returns the tags of a resource.
 func (r *Registry) TagsOf(resource string) (map[string]string, error) {
-	return read(r, func(s *state) (map[string]string, error) {
-		tags, err := s.tagsOf(resource)
-		return maps.Clone(tags), err
-	})
+	return r.committed.Load().tagsOf(resource)
 }
 
 // tagsOf returns the tags of a resource that exists and can have some.

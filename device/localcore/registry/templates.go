@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -31,61 +32,23 @@ type Hook struct {
 	TargetARN      string
 }
 
-// A ProvisioningTemplate is a template with its versions, oldest first.
+// A ProvisioningTemplate is a template with its versions.
 type ProvisioningTemplate struct {
 	Name, Description string
 	RoleARN           string
 	Enabled           bool
 	Type              TemplateType
 	Hook              *Hook
-	Versions          []TemplateVersion
-	DefaultVersion    int
-	NextVersion       int
+	Versioned
 	Created, Modified time.Time
-}
-
-// A TemplateVersion is one body of a provisioning template. Versions count
-// from 1 and are never reused.
-type TemplateVersion struct {
-	ID      int
-	Body    string
-	Created time.Time
 }
 
 func (t ProvisioningTemplate) clone() ProvisioningTemplate {
 	t.Versions = slices.Clone(t.Versions)
 	if t.Hook != nil {
-		h := *t.Hook
-		t.Hook = &h
+		t.Hook = new(*t.Hook)
 	}
 	return t
-}
-
-// Version returns the version with this id.
-func (t ProvisioningTemplate) Version(id int) (TemplateVersion, bool) {
-	i := slices.IndexFunc(t.Versions, func(v TemplateVersion) bool { return v.ID == id })
-	if i < 0 {
-		return TemplateVersion{}, false
-	}
-	return t.Versions[i], true
-}
-
-// Body returns the body of the default version, the one in effect.
-func (t ProvisioningTemplate) Body() string {
-	v, _ := t.Version(t.DefaultVersion)
-	return v.Body
-}
-
-// A NewProvisioningTemplate describes a template to create. Name, Body and
-// RoleARN are required.
-type NewProvisioningTemplate struct {
-	Name, Description string
-	Body              string
-	RoleARN           string
-	Enabled           bool
-	// Type is FleetProvisioning where it is empty.
-	Type TemplateType
-	Hook *Hook
 }
 
 // A ProvisioningTemplateUpdate describes a change of a template. Nil and zero
@@ -101,80 +64,61 @@ type ProvisioningTemplateUpdate struct {
 	RemoveHook bool
 }
 
-// CreateProvisioningTemplate makes a template; the body becomes version 1.
-func (r *Registry) CreateProvisioningTemplate(n NewProvisioningTemplate) (ProvisioningTemplate, error) {
+// CreateProvisioningTemplate makes a template; the body becomes version 1. Name and
+// RoleARN are required, and Type is FleetProvisioning where it is empty.
+func (r *Registry) CreateProvisioningTemplate(t ProvisioningTemplate, body string) (ProvisioningTemplate, error) {
 	return mutate(r, func(tx *transaction) (ProvisioningTemplate, error) {
-		hook, err := n.Hook.checked()
-		if err != nil {
-			return ProvisioningTemplate{}, err
+		t.Type, t.Versioned = cmp.Or(t.Type, FleetProvisioning), firstVersion(Version{Body: body}, tx.now)
+		t.Created, t.Modified = tx.now, tx.now
+		if err := cmp.Or(t.setHook(t.Hook), t.check(), tx.options.checkTemplate(body)); err != nil {
+			return t, err
 		}
-		t := ProvisioningTemplate{
-			Name: n.Name, Description: n.Description, RoleARN: n.RoleARN, Enabled: n.Enabled,
-			Type: cmp.Or(n.Type, FleetProvisioning), Hook: hook, DefaultVersion: 1, NextVersion: 2,
-			Versions: []TemplateVersion{{ID: 1, Body: n.Body, Created: tx.now}}, Created: tx.now, Modified: tx.now,
-		}
-		if err := cmp.Or(t.check(), tx.options.checkTemplate(n.Body)); err != nil {
-			return ProvisioningTemplate{}, err
-		}
-		if tx.templates.has(n.Name) {
-			return ProvisioningTemplate{}, rejectFor("provisioningtemplate/"+n.Name, CodeAlreadyExists, "Template %s already exists.", n.Name)
+		if tx.templates.has(t.Name) {
+			return t, rejectFor("provisioningtemplate/"+t.Name, CodeAlreadyExists, "Template %s already exists.", t.Name)
 		}
 		if len(tx.templates.keys()) >= MaxTemplates {
-			return ProvisioningTemplate{}, Reject(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
+			return t, Reject(CodeLimitExceeded, "There are %d provisioning templates already, which is the limit.", MaxTemplates)
 		}
 		tx.templates.put(t.Name, t)
-		return t.clone(), nil
+		return t, nil
 	})
 }
 
 // DescribeProvisioningTemplate returns the template with its versions.
 func (r *Registry) DescribeProvisioningTemplate(name string) (ProvisioningTemplate, error) {
-	return describe(r, r.committed.templates, name)
+	return r.committed.Load().templates.find(name)
 }
 
 // ListProvisioningTemplates returns all templates in the order of their names.
 func (r *Registry) ListProvisioningTemplates() []ProvisioningTemplate {
-	return list(r, r.committed.templates, nil)
+	return r.committed.Load().templates.all()
 }
 
 // UpdateProvisioningTemplate changes a template.
 func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.templates.find(u.Name)
-		if err != nil {
-			return err
-		}
-		if u.Description != nil {
-			t.Description = *u.Description
-		}
-		if u.Enabled != nil {
-			t.Enabled = *u.Enabled
-		}
-		if u.RoleARN != "" {
-			t.RoleARN = u.RoleARN
-		}
-		if u.DefaultVersion != 0 {
-			if _, ok := t.Version(u.DefaultVersion); !ok {
-				return noTemplateVersion(u.Name, u.DefaultVersion)
+		return tx.templates.edit(u.Name, func(t *ProvisioningTemplate) error {
+			if u.Description != nil {
+				t.Description = *u.Description
 			}
-			t.DefaultVersion = u.DefaultVersion
-		}
-		switch {
-		case u.RemoveHook && u.Hook != nil:
-			return invalid("A pre-provisioning hook cannot be set and removed in one request.")
-		case u.RemoveHook:
-			t.Hook = nil
-		case u.Hook != nil:
-			if t.Hook, err = u.Hook.checked(); err != nil {
-				return err
+			if u.Enabled != nil {
+				t.Enabled = *u.Enabled
 			}
-		}
-		if err := t.check(); err != nil {
-			return err
-		}
-		t.Modified = tx.now
-		tx.templates.put(t.Name, t)
-		return nil
+			t.RoleARN = cmp.Or(u.RoleARN, t.RoleARN)
+			t.DefaultVersion = cmp.Or(u.DefaultVersion, t.DefaultVersion)
+			t.Modified = tx.now
+			switch {
+			case u.RemoveHook && u.Hook != nil:
+				return invalid("A pre-provisioning hook cannot be set and removed in one request.")
+			case u.RemoveHook:
+				t.Hook = nil
+			case u.Hook != nil:
+				if err := t.setHook(u.Hook); err != nil {
+					return err
+				}
+			}
+			return cmp.Or(t.checkID("Template "+t.Name, t.DefaultVersion), t.check())
+		})
 	})
 }
 
@@ -186,53 +130,34 @@ func (r *Registry) DeleteProvisioningTemplate(name string) error {
 
 // CreateProvisioningTemplateVersion adds a body to a template, of which it
 // then is the default if setDefault says so.
-func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefault bool) (TemplateVersion, error) {
-	return mutate(r, func(tx *transaction) (TemplateVersion, error) {
-		t, err := tx.templates.find(name)
-		if err := cmp.Or(err, tx.options.checkTemplate(body)); err != nil {
-			return TemplateVersion{}, err
-		}
-		if len(t.Versions) >= MaxTemplateVersions {
-			return TemplateVersion{}, Reject(CodeVersionsLimitExceeded, "Template %s has %d versions already, which is the limit.", name, MaxTemplateVersions)
-		}
-		v := TemplateVersion{ID: t.NextVersion, Body: body, Created: tx.now}
-		t.Versions = append(slices.Clone(t.Versions), v)
-		t.NextVersion++
-		t.Modified = tx.now
-		if setDefault {
-			t.DefaultVersion = v.ID
-		}
-		tx.templates.put(name, t)
-		return v, nil
+func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefault bool) (v Version, err error) {
+	err = r.update(func(tx *transaction) error {
+		return tx.templates.edit(name, func(t *ProvisioningTemplate) error {
+			t.Modified = tx.now
+			v, err = t.add("Template "+name, Version{Body: body}, setDefault, MaxTemplateVersions, tx.now)
+			return cmp.Or(tx.options.checkTemplate(body), err)
+		})
 	})
+	return v, err
 }
 
 // DeleteProvisioningTemplateVersion deletes a version that is not the default
 // one.
 func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.templates.find(name)
-		if err != nil {
+		return tx.templates.edit(name, func(t *ProvisioningTemplate) error {
+			if version == t.DefaultVersion {
+				return Reject(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
+			}
+			err := t.checkID("Template "+name, version)
+			t.delete(version)
+			t.Modified = tx.now
 			return err
-		}
-		if _, ok := t.Version(version); !ok {
-			return noTemplateVersion(name, version)
-		}
-		if version == t.DefaultVersion {
-			return Reject(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
-		}
-		t.Versions = slices.DeleteFunc(slices.Clone(t.Versions), func(v TemplateVersion) bool { return v.ID == version })
-		t.Modified = tx.now
-		tx.templates.put(name, t)
-		return nil
+		})
 	})
 }
 
-func noTemplateVersion(name string, version int) *Error {
-	return Reject(CodeNotFound, "Template %s has no version %d.", name, version)
-}
-
-func (t ProvisioningTemplate) check() error {
+func (t *ProvisioningTemplate) check() error {
 	switch {
 	case !awsiot.ValidTemplateName(t.Name):
 		return invalid("template name %q must have %s", clip(t.Name), awsiot.TemplateNameRule)
@@ -242,22 +167,25 @@ func (t ProvisioningTemplate) check() error {
 		return invalid("template type %q is neither %s nor %s", clip(string(t.Type)), FleetProvisioning, JITP)
 	case t.Type == JITP && t.Hook != nil:
 		return invalid("A pre-provisioning hook is for %s templates only.", FleetProvisioning)
+	case utf8.RuneCountInString(t.Description) > MaxTemplateDescription:
+		return invalid("a description of a template has at most %d characters", MaxTemplateDescription)
 	}
-	return checkDescription(t.Description, MaxTemplateDescription)
+	return nil
 }
 
-// checked returns a copy of the hook with its default filled in.
-func (h *Hook) checked() (*Hook, error) {
-	if h == nil {
-		return nil, nil
+// setHook sets a copy of the hook, which may be nil, with its default filled in.
+func (t *ProvisioningTemplate) setHook(hook *Hook) error {
+	if hook == nil {
+		return nil
 	}
-	c := *h
-	c.PayloadVersion = cmp.Or(c.PayloadVersion, hookPayloadVersion)
-	if !hookVersionPattern.MatchString(c.PayloadVersion) {
-		return nil, invalid("hook payload version %q must be 10 to 32 digits and -", clip(c.PayloadVersion))
+	h := *hook
+	h.PayloadVersion = cmp.Or(h.PayloadVersion, hookPayloadVersion)
+	t.Hook = &h
+	if !hookVersionPattern.MatchString(h.PayloadVersion) {
+		return invalid("hook payload version %q must be 10 to 32 digits and -", clip(h.PayloadVersion))
 	}
-	if c.TargetARN == "" || len(c.TargetARN) > 2048 {
-		return nil, invalid("A hook's target must be the ARN of a Lambda function.")
+	if h.TargetARN == "" || len(h.TargetARN) > 2048 {
+		return invalid("A hook's target must be the ARN of a Lambda function.")
 	}
-	return &c, nil
+	return nil
 }

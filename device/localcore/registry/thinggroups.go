@@ -13,24 +13,15 @@ import (
 // A ThingGroup is a node in a tree of groups.
 type ThingGroup struct {
 	Name, ID, Description string
-	// Parent is the parent group's name, empty for a root.
-	Parent     string
-	Attributes map[string]string
-	Created    time.Time
-	// Version begins at 1 and grows with each update.
-	Version int64
+	Parent                string // the parent group's name, empty for a root
+	Attributes            map[string]string
+	Created               time.Time
+	Version               int64 // begins at 1 and grows with each update
 }
 
 func (g ThingGroup) clone() ThingGroup {
 	g.Attributes = maps.Clone(g.Attributes)
 	return g
-}
-
-// A NewThingGroup describes a group to create. Only the name is required; a
-// group without parent is a root.
-type NewThingGroup struct {
-	Name, Parent, Description string
-	Attributes                map[string]string
 }
 
 // A ThingGroupUpdate describes a change of a group. Nil leaves a part alone.
@@ -50,66 +41,57 @@ type ThingGroupFilter struct {
 	Recursive bool
 }
 
-// CreateThingGroup makes a group. Creating it again with the same parent and
-// properties succeeds and changes nothing.
-func (r *Registry) CreateThingGroup(n NewThingGroup) (ThingGroup, error) {
+// CreateThingGroup makes a group of name, parent, description and attributes. Only
+// the name is required; a group without parent is a root. Creating it again with
+// the same properties succeeds and changes nothing.
+func (r *Registry) CreateThingGroup(g ThingGroup) (ThingGroup, error) {
 	return mutate(r, func(tx *transaction) (ThingGroup, error) {
-		g := ThingGroup{
-			Name: n.Name, ID: awsiot.NewUUID(), Parent: n.Parent, Description: n.Description,
-			Attributes: withValues(n.Attributes), Created: tx.now, Version: 1,
-		}
+		g.Attributes = withValues(g.Attributes)
 		if err := g.check(); err != nil {
-			return ThingGroup{}, err
+			return g, err
 		}
-		if old, ok := tx.groups.get(n.Name); ok {
-			if old.Parent == n.Parent && old.Description == n.Description && maps.Equal(old.Attributes, g.Attributes) {
-				return old.clone(), nil
+		if old, ok := tx.groups.get(g.Name); ok {
+			if old.Parent == g.Parent && old.Description == g.Description && maps.Equal(old.Attributes, g.Attributes) {
+				return old, nil
 			}
-			return ThingGroup{}, tx.groups.differs(n.Name)
+			return g, tx.groups.differs(g.Name)
 		}
-		if n.Parent != "" {
-			if err := tx.checkParent(n.Parent); err != nil {
-				return ThingGroup{}, err
-			}
+		if err := tx.checkParent(g.Parent); err != nil {
+			return g, err
 		}
+		g.ID, g.Created, g.Version = awsiot.NewUUID(), tx.now, 1
 		tx.groups.put(g.Name, g)
-		return g.clone(), nil
+		return g, nil
 	})
 }
 
 // DescribeThingGroup returns the group and the names of its ancestors, root
 // first.
 func (r *Registry) DescribeThingGroup(name string) (ThingGroup, []string, error) {
-	var ancestors []string
-	g, err := read(r, func(s *state) (ThingGroup, error) {
-		g, err := s.groups.find(name)
-		ancestors = s.ancestors(name)
-		return g.clone(), err
-	})
+	s := r.committed.Load()
+	g, err := s.groups.find(name)
+	ancestors := s.ancestors(name)
 	slices.Reverse(ancestors)
 	return g, ancestors, err
 }
 
 // UpdateThingGroup changes a group and returns its new version.
 func (r *Registry) UpdateThingGroup(u ThingGroupUpdate) (version int64, err error) {
-	return mutate(r, func(tx *transaction) (int64, error) {
-		g, err := tx.groups.find(u.Name)
-		if err != nil {
-			return 0, err
-		}
-		if u.Description != nil {
-			g.Description = *u.Description
-		}
-		if u.Attributes != nil {
-			g.Attributes = u.Attributes.apply(g.Attributes)
-		}
-		if err := cmp.Or(checkVersion("Thing group "+u.Name, u.ExpectedVersion, g.Version), g.check()); err != nil {
-			return 0, err
-		}
-		g.Version++
-		tx.groups.put(g.Name, g)
-		return g.Version, nil
+	err = r.update(func(tx *transaction) error {
+		return tx.groups.edit(u.Name, func(g *ThingGroup) error {
+			err := checkVersion("Thing group "+u.Name, u.ExpectedVersion, g.Version)
+			if u.Description != nil {
+				g.Description = *u.Description
+			}
+			if u.Attributes != nil {
+				g.Attributes = u.Attributes.apply(g.Attributes)
+			}
+			g.Version++
+			version = g.Version
+			return cmp.Or(err, g.check())
+		})
 	})
+	return version, err
 }
 
 // DeleteThingGroup deletes a group that has no child groups. Its things leave
@@ -140,74 +122,64 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 
 // ListThingGroups returns the selected groups in the order of their names.
 func (r *Registry) ListThingGroups(f ThingGroupFilter) ([]ThingGroup, error) {
-	return read(r, func(s *state) (out []ThingGroup, err error) {
-		if f.Parent != "" {
-			err = s.groups.check(f.Parent)
+	s := r.committed.Load()
+	return s.groups.where(func(g ThingGroup) bool {
+		selected := g.Parent == f.Parent
+		if f.Recursive {
+			selected = f.Parent == "" || slices.Contains(s.ancestors(g.Name), f.Parent)
 		}
-		for _, g := range s.groups.all() {
-			selected := f.Parent == "" || slices.Contains(s.ancestors(g.Name), f.Parent)
-			if !f.Recursive {
-				selected = g.Parent == f.Parent
-			}
-			if selected && strings.HasPrefix(g.Name, f.NamePrefix) {
-				out = append(out, g.clone())
-			}
-		}
-		return out, err
-	})
+		return selected && strings.HasPrefix(g.Name, f.NamePrefix)
+	}), s.groups.checkOptional(f.Parent)
 }
 
 // AddThingToThingGroup adds a thing to a group. Adding it again changes
 // nothing. A thing is in ten groups at most, no two of one hierarchy.
 func (r *Registry) AddThingToThingGroup(thing, group string) error {
-	return r.update(func(tx *transaction) error { return tx.addToGroup(thing, group) })
+	return r.UpdateThingGroupsForThing(thing, []string{group}, nil)
 }
 
 // RemoveThingFromThingGroup takes a thing out of a group. A thing that is not
 // in it is no error.
 func (r *Registry) RemoveThingFromThingGroup(thing, group string) error {
-	return r.update(func(tx *transaction) error { return tx.removeFromGroup(thing, group) })
+	return r.UpdateThingGroupsForThing(thing, nil, []string{group})
 }
 
 // UpdateThingGroupsForThing takes a thing out of groups, then adds it to
 // others.
 func (r *Registry) UpdateThingGroupsForThing(thing string, add, remove []string) error {
 	return r.update(func(tx *transaction) error {
-		if err := tx.things.check(thing); err != nil {
-			return err
-		}
+		err := tx.things.check(thing)
 		for _, group := range remove {
-			if err := tx.removeFromGroup(thing, group); err != nil {
-				return err
-			}
+			err = cmp.Or(err, tx.groups.check(group))
+			tx.thingGroups.remove(thing, group)
 		}
 		for _, group := range add {
-			if err := tx.addToGroup(thing, group); err != nil {
-				return err
+			if err == nil {
+				err = tx.addToGroup(thing, group)
 			}
 		}
-		return nil
+		return err
 	})
 }
 
 // ListThingGroupsForThing returns the names of the thing's groups.
 func (r *Registry) ListThingGroupsForThing(thing string) ([]string, error) {
-	return read(r, func(s *state) ([]string, error) { return s.thingGroups.rightsOf(thing), s.things.check(thing) })
+	s := r.committed.Load()
+	return s.thingGroups.rightsOf(thing), s.things.check(thing)
 }
 
 // ListThingsInThingGroup returns the names of the group's things, with
 // recursive also those of the groups below it.
 func (r *Registry) ListThingsInThingGroup(group string, recursive bool) ([]string, error) {
-	return read(r, func(s *state) ([]string, error) {
-		things := s.thingGroups.leftsOf(group)
-		for _, name := range s.groups.keys() {
-			if recursive && slices.Contains(s.ancestors(name), group) {
-				things = append(things, s.thingGroups.leftsOf(name)...)
-			}
+	s := r.committed.Load()
+	things := s.thingGroups.leftsOf(group)
+	for _, name := range s.groups.keys() {
+		if recursive && slices.Contains(s.ancestors(name), group) {
+			things = append(things, s.thingGroups.leftsOf(name)...)
 		}
-		slices.Sort(things)
-		return slices.Compact(things), s.groups.check(group)
-	})
+	}
+	slices.Sort(things)
+	return slices.Compact(things), s.groups.check(group)
 }
 
 // ancestors returns the groups above a group, the parent first.
@@ -227,18 +199,19 @@ func (s *state) root(name string) string {
 	return name
 }
 
-func (s *state) children(parent string) []string {
-	return slices.DeleteFunc(s.groups.keys(), func(name string) bool {
-		g, _ := s.groups.get(name)
-		return g.Parent != parent
-	})
+func (s *state) children(parent string) []ThingGroup {
+	return s.groups.where(func(g ThingGroup) bool { return g.Parent == parent })
 }
 
 func (g ThingGroup) check() error {
-	return cmp.Or(checkName("thing group", g.Name), checkDescription(g.Description, MaxDescription), checkAttributes(g.Attributes, awsiot.MaxAttributes))
+	return cmp.Or(checkName("thing group", g.Name), checkDescription(g.Description), checkAttributes(g.Attributes, true))
 }
 
+// checkParent checks the parent of a new group; none at all is fine.
 func (s *state) checkParent(name string) error {
+	if name == "" {
+		return nil
+	}
 	if !s.groups.has(name) { // the service model of CreateThingGroup has no ResourceNotFoundException
 		return invalid("The parent thing group %s does not exist.", clip(name))
 	}
@@ -252,13 +225,10 @@ func (s *state) checkParent(name string) error {
 }
 
 func (tx *transaction) addToGroup(thing, group string) error {
-	if err := cmp.Or(tx.things.check(thing), tx.groups.check(group)); err != nil {
+	current := tx.thingGroups.rightsOf(thing)
+	if err := cmp.Or(tx.things.check(thing), tx.groups.check(group)); err != nil || slices.Contains(current, group) {
 		return err
 	}
-	if tx.thingGroups.has(thing, group) {
-		return nil
-	}
-	current := tx.thingGroups.rightsOf(thing)
 	if len(current) >= awsiot.MaxGroupsPerThing {
 		return invalid("Thing %s is in %d thing groups already, which is the limit.", thing, awsiot.MaxGroupsPerThing)
 	}
@@ -268,13 +238,5 @@ func (tx *transaction) addToGroup(thing, group string) error {
 		}
 	}
 	tx.thingGroups.put(thing, group, struct{}{})
-	return nil
-}
-
-func (tx *transaction) removeFromGroup(thing, group string) error {
-	if err := cmp.Or(tx.things.check(thing), tx.groups.check(group)); err != nil {
-		return err
-	}
-	tx.thingGroups.remove(thing, group)
 	return nil
 }

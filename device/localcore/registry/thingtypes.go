@@ -14,11 +14,15 @@ type ThingType struct {
 	SearchableAttributes  []string
 	// Propagating are the attributes that AWS IoT adds to MQTT 5 messages. They
 	// are kept, not added.
-	Propagating []PropagatingAttribute
-	Created     time.Time
-	Deprecated  bool
-	// DeprecatedAt is zero unless Deprecated.
-	DeprecatedAt time.Time
+	Propagating  []PropagatingAttribute
+	Created      time.Time
+	Deprecated   bool
+	DeprecatedAt time.Time // zero unless Deprecated
+}
+
+func (t ThingType) clone() ThingType {
+	t.SearchableAttributes, t.Propagating = slices.Clone(t.SearchableAttributes), slices.Clone(t.Propagating)
+	return t
 }
 
 // A PropagatingAttribute names an attribute of the thing or of the connection
@@ -31,62 +35,44 @@ type PropagatingAttribute struct {
 	ConnectionAttribute string `json:"connectionAttribute,omitempty"`
 }
 
-func (t ThingType) clone() ThingType {
-	t.SearchableAttributes = slices.Clone(t.SearchableAttributes)
-	t.Propagating = slices.Clone(t.Propagating)
-	return t
-}
-
-// A NewThingType describes a thing type to create. Only the name is required.
-type NewThingType struct {
-	Name, Description    string
-	SearchableAttributes []string
-	Propagating          []PropagatingAttribute
-}
-
-// CreateThingType makes a thing type. Creating it again with the same
-// properties succeeds and changes nothing.
-func (r *Registry) CreateThingType(n NewThingType) (ThingType, error) {
+// CreateThingType makes a thing type of name, description and attributes, of which
+// only the name is required. Creating it again with the same properties succeeds
+// and changes nothing.
+func (r *Registry) CreateThingType(t ThingType) (ThingType, error) {
 	return mutate(r, func(tx *transaction) (ThingType, error) {
-		if err := n.check(); err != nil {
-			return ThingType{}, err
+		if err := t.check(); err != nil {
+			return t, err
 		}
-		if old, ok := tx.types.get(n.Name); ok {
-			if old.Description == n.Description && slices.Equal(old.SearchableAttributes, n.SearchableAttributes) &&
-				slices.Equal(old.Propagating, n.Propagating) {
-				return old.clone(), nil
+		if old, ok := tx.types.get(t.Name); ok {
+			if old.Description == t.Description && slices.Equal(old.SearchableAttributes, t.SearchableAttributes) &&
+				slices.Equal(old.Propagating, t.Propagating) {
+				return old, nil
 			}
-			return ThingType{}, tx.types.differs(n.Name)
+			return t, tx.types.differs(t.Name)
 		}
-		t := ThingType{
-			Name: n.Name, ID: awsiot.NewUUID(), Description: n.Description,
-			SearchableAttributes: slices.Clone(n.SearchableAttributes), Propagating: slices.Clone(n.Propagating), Created: tx.now,
-		}
+		t.ID, t.Created = awsiot.NewUUID(), tx.now
 		tx.types.put(t.Name, t)
-		return t.clone(), nil
+		return t, nil
 	})
 }
 
 // DescribeThingType returns the thing type.
 func (r *Registry) DescribeThingType(name string) (ThingType, error) {
-	return describe(r, r.committed.types, name)
+	return r.committed.Load().types.find(name)
 }
 
 // UpdateThingType replaces the propagating attributes. AWS rejects every other
 // change.
-func (r *Registry) UpdateThingType(n NewThingType) error {
+func (r *Registry) UpdateThingType(u ThingType) error {
 	return r.update(func(tx *transaction) error {
-		t, err := tx.types.find(n.Name)
-		if err := cmp.Or(err, n.check()); err != nil {
-			return err
-		}
-		if n.Description != "" && n.Description != t.Description ||
-			n.SearchableAttributes != nil && !slices.Equal(n.SearchableAttributes, t.SearchableAttributes) {
-			return invalid("Can only update mqtt5Configuration.")
-		}
-		t.Propagating = slices.Clone(n.Propagating)
-		tx.types.put(t.Name, t)
-		return nil
+		return tx.types.edit(u.Name, func(t *ThingType) error {
+			t.Propagating = u.Propagating
+			if u.Description != "" && u.Description != t.Description ||
+				u.SearchableAttributes != nil && !slices.Equal(u.SearchableAttributes, t.SearchableAttributes) {
+				return invalid("Can only update mqtt5Configuration.")
+			}
+			return u.check()
+		})
 	})
 }
 
@@ -94,11 +80,8 @@ func (r *Registry) UpdateThingType(n NewThingType) error {
 func (r *Registry) DeprecateThingType(name string, undo bool) error {
 	return r.update(func(tx *transaction) error {
 		t, err := tx.types.find(name)
-		if err != nil {
+		if err != nil || t.Deprecated != undo {
 			return err
-		}
-		if t.Deprecated != undo {
-			return nil
 		}
 		t.Deprecated, t.DeprecatedAt = !undo, tx.now
 		if undo {
@@ -120,10 +103,8 @@ func (r *Registry) DeleteThingType(name string) error {
 		if !t.Deprecated {
 			return invalid("Cannot delete thing type %s: deprecate it first.", name)
 		}
-		for _, thing := range tx.things.all() {
-			if thing.Type == name {
-				return invalid("Cannot delete thing type %s: thing %s still has it.", name, thing.Name)
-			}
+		if things := tx.things.where(func(t Thing) bool { return t.Type == name }); len(things) > 0 {
+			return invalid("Cannot delete thing type %s: thing %s still has it.", name, things[0].Name)
 		}
 		return remove(tx, tx.types, name)
 	})
@@ -132,43 +113,37 @@ func (r *Registry) DeleteThingType(name string) error {
 // ListThingTypes returns all thing types in the order of their names or, with
 // a name, the one of that name.
 func (r *Registry) ListThingTypes(name string) []ThingType {
-	return list(r, r.committed.types, func(t ThingType) bool { return name == "" || t.Name == name })
+	return r.committed.Load().types.where(func(t ThingType) bool { return name == "" || t.Name == name })
 }
 
 // checkUsableType checks a type for a thing; none at all is fine.
 func (s *state) checkUsableType(name string) error {
-	if name == "" {
-		return nil
-	}
-	t, err := s.types.find(name)
-	if err != nil {
-		return err
-	}
-	if t.Deprecated {
+	err := s.types.checkOptional(name)
+	if t, _ := s.types.get(name); t.Deprecated {
 		return invalid("Thing type %s is deprecated.", name)
 	}
-	return nil
+	return err
 }
 
-func (n NewThingType) check() error {
-	if err := checkName("thing type", n.Name); err != nil {
+func (t ThingType) check() error {
+	if err := cmp.Or(checkName("thing type", t.Name), checkDescription(t.Description)); err != nil {
 		return err
 	}
-	if len(n.SearchableAttributes) > MaxSearchable {
-		return invalid("%d searchable attributes, at most %d are allowed", len(n.SearchableAttributes), MaxSearchable)
+	if len(t.SearchableAttributes) > MaxSearchable {
+		return invalid("%d searchable attributes, at most %d are allowed", len(t.SearchableAttributes), MaxSearchable)
 	}
-	for _, name := range n.SearchableAttributes {
+	for _, name := range t.SearchableAttributes {
 		if !awsiot.ValidAttributeName(name) {
 			return invalid("%q is no attribute name", clip(name))
 		}
 	}
-	if len(n.Propagating) > MaxPropagating {
-		return invalid("%d propagating attributes, at most %d are allowed", len(n.Propagating), MaxPropagating)
+	if len(t.Propagating) > MaxPropagating {
+		return invalid("%d propagating attributes, at most %d are allowed", len(t.Propagating), MaxPropagating)
 	}
-	for _, p := range n.Propagating {
+	for _, p := range t.Propagating {
 		if p.UserPropertyKey == "" || (p.ThingAttribute == "") == (p.ConnectionAttribute == "") {
 			return invalid("A propagating attribute needs userPropertyKey and one of thingAttribute and connectionAttribute.")
 		}
 	}
-	return checkDescription(n.Description, MaxDescription)
+	return nil
 }
