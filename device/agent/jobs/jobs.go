@@ -1,9 +1,8 @@
-// Package jobs carries out AWS IoT Jobs on a device: documents of the schema that
-// AWS's managed templates have, with executables in a folder as handlers.
+// Package jobs carries out AWS IoT Jobs on a device: documents of the schema that AWS's managed templates have, with
+// executables in a folder as handlers.
 //
-// Nothing runs that the configuration does not allow. What is to be done is on
-// stable storage before it is done: after a crash or a reboot the execution
-// continues, with the step that was interrupted.
+// Nothing runs that the configuration does not allow. What is to be done is on stable storage before it is done: after
+// a crash or a reboot the execution continues, with the step that was interrupted.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-devices.html
 package jobs
@@ -26,8 +25,7 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A Conn is the device's connection to AWS IoT. Publish returns when AWS IoT has
-// acknowledged the message.
+// A Conn is the device's connection to AWS IoT. Publish returns when AWS IoT has acknowledged the message.
 type Conn = interface {
 	ThingName() string
 	SessionPresent() bool
@@ -41,32 +39,27 @@ const DefaultStepTimeout = time.Hour
 const (
 	// Rotate replaces the device's key and certificate.
 	Rotate = "rotate"
-	// DownloadFile is the handler that AWS-Download-File names. It is built in where
-	// Config.Downloads is set.
+	// DownloadFile is the handler that AWS-Download-File names. It is built in where Config.Downloads is set.
 	DownloadFile = "download-file.sh"
 )
 
-// Config says what jobs may do. The zero value allows nothing: every job is
-// rejected.
+// Config says what jobs may do. The zero value allows nothing: every job is rejected.
 type Config struct {
 	// Dir is where the execution in progress is stored. Required.
 	Dir string
-	// Handlers is the folder of handlers. It and they must be owned by root or the
-	// agent's user, and writable by nobody else.
+	// Handlers is the folder of handlers. It and they must be owned by root or the agent's user, and writable by nobody
+	// else.
 	Handlers string
-	// Allow has the operations that jobs may use: names of handlers, [Rotate], and
-	// "runCommand" for every command.
+	// Allow has the operations that jobs may use: names of handlers, [Rotate], and "runCommand" for every command.
 	Allow []string
-	// Downloads is the folder that files are downloaded into. Empty: [DownloadFile]
-	// is not built in.
+	// Downloads is the folder that files are downloaded into. Empty: [DownloadFile] is not built in.
 	Downloads string
-	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty:
-	// they need no signature.
+	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty: they need no signature.
 	PublicKey string
 	// StepTimeout bounds each step; 0 means [DefaultStepTimeout].
 	StepTimeout time.Duration
-	// Replace replaces the device's key and certificate, and returns when the new
-	// ones are verified. It and CertificateID serve [Rotate].
+	// Replace replaces the device's key and certificate, and returns when the new ones are verified. It and
+	// CertificateID serve [Rotate].
 	Replace func(context.Context) error
 	// CertificateID returns the id of the present certificate.
 	CertificateID func() (string, error)
@@ -75,8 +68,7 @@ type Config struct {
 	bootID func() string // of tests
 }
 
-// A Service is the part of an agent that carries out jobs, one at a time. It is
-// used by one agent.
+// A Service is the part of an agent that carries out jobs, one at a time. It is used by one agent.
 type Service struct {
 	Config
 	notified chan struct{} // receives a value when the jobs of the thing may have changed
@@ -90,8 +82,7 @@ type Service struct {
 	invalid uint64 // messages that could not be read
 }
 
-// New returns a service that continues the execution on stable storage, if there
-// is one.
+// New returns a service that continues the execution on stable storage, if there is one.
 func New(c Config) *Service {
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	c.StepTimeout = cmp.Or(max(c.StepTimeout, 0), DefaultStepTimeout)
@@ -114,12 +105,10 @@ func New(c Config) *Service {
 // Name returns "jobs".
 func (s *Service) Name() string { return "jobs" }
 
-// Filters returns the topic filters that the service needs. Responses arrive
-// without a subscription.
+// Filters returns the topic filters that the service needs. Responses arrive without a subscription.
 func (s *Service) Filters(thing string) []string { return []string{awsiot.JobsNotifyNext(thing)} }
 
-// Run ends the handler that runs when ctx ends. Its step begins again when the
-// agent does.
+// Run ends the handler that runs when ctx ends. Its step begins again when the agent does.
 func (s *Service) Run(ctx context.Context, _ string) {
 	<-ctx.Done()
 	s.stopWorker()
@@ -154,8 +143,8 @@ type request struct {
 	response chan response
 }
 
-// A response has the members of all responses that are used here: what others are
-// like must not keep a device from its jobs.
+// A response has the members of all responses that are used here: what others are like must not keep a device from its
+// jobs.
 type response struct {
 	ClientToken string `json:"clientToken"`
 	Execution   *struct {
@@ -221,8 +210,7 @@ func (s *Service) call(ctx context.Context, conn Conn, operation awsiot.JobsOper
 	}
 }
 
-// Serve requests and reports executions in one connection, until ctx ends or a
-// request fails.
+// Serve requests and reports executions in one connection, until ctx ends or a request fails.
 func (s *Service) Serve(ctx context.Context, conn Conn) error {
 	for {
 		wait, err := s.advance(ctx, conn)
@@ -241,9 +229,8 @@ func (s *Service) Serve(ctx context.Context, conn Conn) error {
 	}
 }
 
-// advance does the next thing that is to be done in a connection: it fetches an
-// execution, or reports the current one. It returns true when there is nothing to
-// do until something changes.
+// advance does the next thing that is to be done in a connection: it fetches an execution, or reports the current one.
+// It returns true when there is nothing to do until something changes.
 func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error) {
 	s.mu.Lock()
 	e := s.current.clone()
@@ -283,20 +270,19 @@ func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error)
 	return false, nil
 }
 
-// accept stores an execution that AWS IoT has for the device. One that cannot
-// begin has a result at once.
+// accept stores an execution that AWS IoT has for the device. One that cannot begin has a result at once.
 func (s *Service) accept(r response) {
 	e := &execution{JobID: r.Execution.JobID, Number: r.Execution.ExecutionNumber, Document: r.Execution.JobDocument}
-	if r.Execution.Status != awsiot.JobQueued {
-		// What it has done is not known: a job that reboots would do so for ever.
-		e.Status = awsiot.JobFailed
-		e.setDetail("reason", "the execution began earlier, and the device has no record of it")
-	} else if _, err := s.permitted(e.Document); err != nil {
-		e.Status = awsiot.JobRejected
-		e.setDetail("reason", err.Error())
-	} else if err := save(s.Dir, e); err != nil {
-		e.Status = awsiot.JobFailed
-		e.setDetail("reason", "the execution cannot be stored on the device: "+err.Error())
+	_, err := s.permitted(e.Document)
+	switch {
+	case r.Execution.Status != awsiot.JobQueued: // What it has done is not known: a job that reboots would do so for ever.
+		e.end(awsiot.JobFailed, "the execution began earlier, and the device has no record of it")
+	case err != nil:
+		e.end(awsiot.JobRejected, err.Error())
+	default:
+		if err := save(s.Dir, e); err != nil {
+			e.end(awsiot.JobFailed, "the execution cannot be stored on the device: "+err.Error())
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,8 +301,7 @@ func (s *Service) finish(result string) {
 	s.results[result]++
 }
 
-// startWorker has a worker carry out the current execution, also when the
-// connection has ended.
+// startWorker has a worker carry out the current execution, also when the connection has ended.
 func (s *Service) startWorker(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,8 +17,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// An execution is the job execution in progress, as it is on stable storage. It is
-// written before each step begins, and before a result is reported.
+// An execution is the job execution in progress, as it is on stable storage. It is written before each step begins, and
+// before a result is reported.
 type execution struct {
 	JobID    string          `json:"jobId"`
 	Number   int64           `json:"executionNumber"`
@@ -51,9 +51,14 @@ func (e *execution) clone() *execution {
 	return &c
 }
 
-// setDetail sets one of the execution's details, in the form that AWS IoT accepts:
-// characters of the Unicode category C become spaces, and of a longer text the end
-// stays. An empty text removes it.
+// end gives the execution its result.
+func (e *execution) end(result awsiot.JobExecutionStatus, reason string) {
+	e.Status = result
+	e.setDetail("reason", reason)
+}
+
+// setDetail sets one of the execution's details, in the form that AWS IoT accepts: characters of the Unicode category C
+// become spaces, and of a longer text the end stays. An empty text removes it.
 func (e *execution) setDetail(key, text string) {
 	runes := []rune(strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.C, r) {
@@ -95,8 +100,7 @@ func (t *tail) lines() int {
 
 const stateFile = "job.json"
 
-// load reads the execution that an earlier run of the agent left, nil if there is
-// none.
+// load reads the execution that an earlier run of the agent left, nil if there is none.
 func load(dir string) (*execution, error) {
 	data, err := os.ReadFile(filepath.Join(dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {

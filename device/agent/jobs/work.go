@@ -15,12 +15,10 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// maxAttempts is how often a step begins: it is interrupted where the agent or the
-// system ends.
+// maxAttempts is how often a step begins: it is interrupted where the agent or the system ends.
 const maxAttempts = 3
 
-// rebootHandler is the handler that AWS-Reboot names. Its step succeeds when the
-// system has booted.
+// rebootHandler is the handler that AWS-Reboot names. Its step succeeds when the system has booted.
 const rebootHandler = "reboot.sh"
 
 // rebootTimeout is how long a system may take to end after its reboot handler has.
@@ -28,8 +26,7 @@ const rebootTimeout = 10 * time.Minute
 
 var errTimeout = errors.New("the step has timed out")
 
-// permitted reads a document, and returns why the configuration or the device's
-// condition does not allow it.
+// permitted reads a document, and returns why the configuration or the device's condition does not allow it.
 func (s *Service) permitted(text []byte) (*document, error) {
 	d, err := parse(text)
 	if err != nil {
@@ -94,10 +91,10 @@ func (s *Service) work(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	e.Status, e.Process = awsiot.JobSucceeded, nil
-	if err != nil {
-		e.Status = awsiot.JobFailed
-		e.setDetail("reason", err.Error())
+	if e.Process = nil; err != nil {
+		e.end(awsiot.JobFailed, err.Error())
+	} else {
+		e.end(awsiot.JobSucceeded, "")
 	}
 	if err := s.store(e); err != nil {
 		s.Log.Error("the result of a job is not on the disk", "job", e.JobID, "status", e.Status, "error", err)
@@ -122,8 +119,7 @@ func (s *Service) publish(e *execution) {
 	signal(s.changed)
 }
 
-// step carries out one step, or finds that it has been done. It begins when the
-// disk says so.
+// step carries out one step, or finds that it has been done. It begins when the disk says so.
 func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail, err error) {
 	boot := s.bootID()
 	interrupted := e.Attempt > 0
@@ -164,8 +160,7 @@ func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail
 	return stdout, err
 }
 
-// runProgram runs a handler or a command. A reboot handler has succeeded only when
-// the system ends.
+// runProgram runs a handler or a command. A reboot handler has succeeded only when the system ends.
 func (s *Service) runProgram(ctx context.Context, e *execution, st *step) (stdout tail, err error) {
 	argv := st.command
 	if argv == nil {

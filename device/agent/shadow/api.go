@@ -8,8 +8,7 @@ import (
 	"net/http"
 )
 
-// Routes returns the part of the local API about shadows: /v1/shadows/NAME, and
-// /v1/shadows/ for the classic one.
+// Routes returns the part of the local API about shadows: /v1/shadows/NAME, and /v1/shadows/ for the classic one.
 func Routes(shadows []*Shadow) map[string]http.Handler {
 	handle := func(act func(*Shadow, *http.Request) error) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -13,8 +13,7 @@ import (
 // maxMessage is more than an answer with a whole document has, metadata included.
 const maxMessage = 128 << 10
 
-// An object is a JSON object. Numbers in it are [json.Number], so that they are
-// stored and sent as they were received.
+// An object is a JSON object. Numbers in it are [json.Number], so that they are stored and sent as they were received.
 type object = map[string]any
 
 var (
@@ -22,8 +21,7 @@ var (
 	errTooLarge  = errors.New("a shadow has 8 KiB at most")
 )
 
-// sections returns the desired and the reported state of a document, which may be
-// null.
+// sections returns the desired and the reported state of a document, which may be null.
 func sections(state object) (object, error) {
 	kept := object{}
 	for _, name := range []string{"desired", "reported"} {
@@ -60,8 +58,7 @@ func readChange(payload []byte) (change object, version *int64, err error) {
 	return change, d.Version, nil
 }
 
-// storable reports whether a value has that many levels at most, and no null in
-// an array.
+// storable reports whether a value has that many levels at most, and no null in an array.
 func storable(value any, levels int) bool {
 	switch value := value.(type) {
 	case object:
@@ -72,8 +69,8 @@ func storable(value any, levels int) bool {
 	return true
 }
 
-// merge returns state with a change over it, as AWS IoT merges: null removes,
-// objects merge, everything else replaces. Its arguments stay as they are.
+// merge returns state with a change over it, as AWS IoT merges: null removes, objects merge, everything else replaces.
+// Its arguments stay as they are.
 func merge(state, change object) object {
 	merged := object{}
 	maps.Copy(merged, state)
@@ -92,8 +89,8 @@ func merge(state, change object) object {
 	return merged
 }
 
-// combine returns the one change that does what two do, one after the other, if
-// there is such a change: an object cannot both replace a value and be merged.
+// combine returns the one change that does what two do, one after the other, if there is such a change: an object
+// cannot both replace a value and be merged.
 func combine(first, second object) (both object, ok bool) {
 	both = object{}
 	maps.Copy(both, first)

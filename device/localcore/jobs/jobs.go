@@ -1,9 +1,8 @@
-// Package jobs is AWS IoT Jobs: it rolls jobs out to things as job executions,
-// times them out, retries and aborts them, and answers the requests of devices.
-// It handles no packets and no HTTP: the caller delivers what it publishes.
+// Package jobs is AWS IoT Jobs: it rolls jobs out to things as job executions, times them out, retries and aborts them,
+// and answers the requests of devices. It handles no packets and no HTTP: the caller delivers what it publishes.
 //
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs.html,
-// and the page of the API that has a method's name
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs.html, and the page of the API that has a
+// method's name
 package jobs
 
 import (
@@ -22,8 +21,7 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A Store keeps records by key over restarts. It is called by one goroutine at
-// a time.
+// A Store keeps records by key over restarts. It is called by one goroutine at a time.
 type Store interface {
 	// Each calls f with every record until f fails, and returns f's error.
 	Each(f func(key string, value []byte) error) error
@@ -51,13 +49,11 @@ type Config struct {
 	ARN func(resource string) string
 	// Publish receives the notifications. It must not call the service.
 	Publish func(Message)
-	// Event receives the events of jobs, which it need not publish. It must not
-	// call the service. Nil means discard.
+	// Event receives the events of jobs, which it need not publish. It must not call the service. Nil means discard.
 	Event func(Event)
 	Store Store            // nil for memory only
 	Now   func() time.Time // nil means time.Now
-	// Log receives rejected MQTT requests, and what fails without a caller. Nil
-	// means discard.
+	// Log receives rejected MQTT requests, and what fails without a caller. Nil means discard.
 	Log *slog.Logger
 }
 
@@ -85,8 +81,7 @@ type job struct {
 	executions map[string][]*Execution // by thing, in the order of their numbers
 }
 
-// An Execution is a job execution as it is stored and as the control plane describes
-// it.
+// An Execution is a job execution as it is stored and as the control plane describes it.
 type Execution struct {
 	awsiot.JobExecution
 	ForceCanceled   bool      `json:"forceCanceled,omitempty"`
@@ -104,8 +99,7 @@ func (e *Execution) key() string {
 	return fmt.Sprint(executionPrefix, e.JobID, "/", e.ThingName, "/", e.ExecutionNumber)
 }
 
-// Open returns the service with the jobs in the store. [Service.Run] drives its
-// timers.
+// Open returns the service with the jobs in the store. [Service.Run] drives its timers.
 func Open(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -174,8 +168,7 @@ func (j *job) pendingByThing() []*Execution {
 	return slices.SortedFunc(j.pending(), func(a, b *Execution) int { return cmp.Compare(a.ThingName, b.ThingName) })
 }
 
-// pendingOf returns a thing's pending executions, those in progress first, then
-// in the order of queueing.
+// pendingOf returns a thing's pending executions, those in progress first, then in the order of queueing.
 func (s *Service) pendingOf(thing string) (list []*Execution) {
 	for _, j := range s.jobs {
 		if e := j.latest(thing); e != nil && !e.Status.Terminal() {
@@ -188,8 +181,8 @@ func (s *Service) pendingOf(thing string) (list []*Execution) {
 	return list
 }
 
-// A change is one mutation under way: what must be stored, and which lists of
-// pending executions it may have altered. The service is locked.
+// A change is one mutation under way: what must be stored, and which lists of pending executions it may have altered.
+// The service is locked.
 type change struct {
 	*Service
 	now     time.Time
@@ -198,9 +191,8 @@ type change struct {
 	events  []Event
 }
 
-// change runs f on jobs that agree with the registry, and stores and publishes
-// what it did. reply, if any, is called with f's error before the notifications
-// are published.
+// change runs f on jobs that agree with the registry, and stores and publishes what it did. reply, if any, is called
+// with f's error before the notifications are published.
 func (s *Service) change(f func(*change) error, reply func(error)) error {
 	s.mu.Lock()
 	tx := &change{Service: s, now: s.config.Now(), records: map[string]any{}, before: map[string][]*Execution{}}
@@ -274,8 +266,7 @@ func (tx *change) queue(j *job, thing string) *Execution {
 	return e
 }
 
-// set gives an execution a status. Of one that ends, retry and abort follow, and
-// the end of its job.
+// set gives an execution a status. Of one that ends, retry and abort follow, and the end of its job.
 func (tx *change) set(j *job, e *Execution, status awsiot.JobExecutionStatus) {
 	tx.touch(e.ThingName)
 	if status == awsiot.JobInProgress && e.Status == awsiot.JobQueued {
@@ -300,9 +291,8 @@ func (tx *change) set(j *job, e *Execution, status awsiot.JobExecutionStatus) {
 // maxNotified is how many executions a notification lists.
 const maxNotified = 10
 
-// notifications compares the lists of pending executions with what they were:
-// notify follows a list that gained or lost an execution, notify-next one that
-// begins with another.
+// notifications compares the lists of pending executions with what they were: notify follows a list that gained or lost
+// an execution, notify-next one that begins with another.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-comm-notifications.html
 func (tx *change) notifications() (out []Message) {
@@ -328,8 +318,7 @@ func (tx *change) notifications() (out []Message) {
 	return out
 }
 
-// An Event is what AWS IoT publishes of a job or of a job execution that has
-// ended.
+// An Event is what AWS IoT publishes of a job or of a job execution that has ended.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/events-jobs.html
 type Event struct {

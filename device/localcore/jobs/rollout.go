@@ -10,8 +10,7 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// Run rolls jobs out at their rates, times executions out and follows the
-// groups of continuous jobs, until ctx ends.
+// Run rolls jobs out at their rates, times executions out and follows the groups of continuous jobs, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	for {
 		s.mu.Lock()
@@ -51,8 +50,7 @@ func (tx *change) advance() {
 	}
 }
 
-// deadline is when the execution times out, zero for never: the step timer
-// cannot outlast the in-progress timer.
+// deadline is when the execution times out, zero for never: the step timer cannot outlast the in-progress timer.
 func (e *Execution) deadline() time.Time {
 	if e.StepTimesOut.IsZero() || !e.TimesOut.IsZero() && e.TimesOut.Before(e.StepTimesOut) {
 		return e.TimesOut
@@ -62,8 +60,8 @@ func (e *Execution) deadline() time.Time {
 
 // rollOut notifies as many of the waiting things as the rate allows now.
 //
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html,
-// also of rate, abort and retry
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-configurations-details.html, also of rate, abort
+// and retry
 func (tx *change) rollOut(j *job) {
 	if j.Status != JobInProgress || len(j.Waiting) == 0 {
 		return
@@ -105,8 +103,7 @@ func (j *job) rate() int {
 	return int(min(float64(e.BaseRate)*math.Pow(e.IncrementFactor, float64(reached/step)), float64(most)))
 }
 
-// abort cancels a job that fails too often. Only executions that are queued are
-// canceled.
+// abort cancels a job that fails too often. Only executions that are queued are canceled.
 func (tx *change) abort(j *job) {
 	if j.Abort == nil || j.Status != JobInProgress {
 		return
@@ -158,8 +155,7 @@ func (tx *change) complete(j *job) {
 	tx.jobEvent(j, string(JobCompleted))
 }
 
-// cancel cancels a job with its queued executions, if forced with those in
-// progress too.
+// cancel cancels a job with its queued executions, if forced with those in progress too.
 func (tx *change) cancel(j *job, force bool) {
 	tx.jobEvent(j, "CANCELLATION_IN_PROGRESS")
 	j.Status, j.LastUpdatedAt, j.CompletedAt = JobCanceled, tx.now.Unix(), tx.now.Unix()
@@ -175,9 +171,8 @@ func (tx *change) cancel(j *job, force bool) {
 	tx.jobEvent(j, string(JobCanceled))
 }
 
-// RegistryChanged has the jobs follow the registry before the next request and
-// without one, by Run: things that joined the group of a continuous job get an
-// execution, those that left it or are gone lose theirs.
+// RegistryChanged has the jobs follow the registry before the next request and without one, by Run: things that joined
+// the group of a continuous job get an execution, those that left it or are gone lose theirs.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs-lifecycle.html
 func (s *Service) RegistryChanged() {

@@ -19,16 +19,15 @@ const (
 	maxRates          = 10000 // shadows whose requests are counted
 )
 
-// An object is a JSON object. Numbers in it are [json.Number], so that they are
-// returned as they were sent.
+// An object is a JSON object. Numbers in it are [json.Number], so that they are returned as they were sent.
 type object = map[string]any
 
 func reject(code int, format string, args ...any) *awsiot.ShadowError {
 	return &awsiot.ShadowError{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Rejected returns the message about a request that failed. An error that is
-// not an [*awsiot.ShadowError] is answered as a failure of the service.
+// Rejected returns the message about a request that failed. An error that is not an [*awsiot.ShadowError] is answered
+// as a failure of the service.
 func Rejected(t awsiot.ShadowTopic, err error) Message {
 	e, ok := errors.AsType[*awsiot.ShadowError](err)
 	if !ok {
@@ -37,17 +36,9 @@ func Rejected(t awsiot.ShadowTopic, err error) Message {
 	return Message{t.Rejected(), awsiot.EncodeJSON(e)}
 }
 
-// A request is the body of a request. Its state is nil unless it updates.
-type request struct {
-	clientToken string
-	version     *int64
-	state       object
-}
-
-// readRequest reads and checks the body of a request. The clientToken is set as
-// soon as it is known, for the error too. The body of a delete request is not
-// checked, that of a get request may be empty.
-func readRequest(o awsiot.ShadowOperation, payload []byte) (q request, err error) {
+// readRequest reads and checks the body of a request. The client token is set as soon as it is known, for the error
+// too; the state only of an update. The body of a delete request is not checked, that of a get request may be empty.
+func readRequest(o awsiot.ShadowOperation, payload []byte) (q awsiot.ShadowDocument, err error) {
 	if !utf8.Valid(payload) {
 		return q, reject(415, "Unsupported documented encoding; supported encoding is UTF-8")
 	}
@@ -59,79 +50,68 @@ func readRequest(o awsiot.ShadowOperation, payload []byte) (q request, err error
 		return q, reject(400, "Invalid JSON")
 	}
 	if token, ok := body["clientToken"]; ok {
-		if q.clientToken, ok = token.(string); !ok || len(q.clientToken) > maxClientToken {
-			q.clientToken = ""
+		text, ok := token.(string)
+		if !ok || len(text) > maxClientToken {
 			return q, reject(400, "Invalid clientToken")
 		}
+		q.ClientToken = text
 	}
 	if o != awsiot.UpdateShadow {
 		return q, nil
 	}
-	if version, ok := body["version"]; ok && version != nil {
+	if version := body["version"]; version != nil {
 		number, _ := version.(json.Number)
 		n, err := number.Int64()
 		if err != nil || n < 0 {
 			return q, reject(400, "Invalid version")
 		}
-		q.version = &n
+		q.Version = &n
 	}
-	q.state, err = readState(body)
-	return q, err
-}
-
-// readState returns the state of an update.
-func readState(body object) (object, error) {
 	node, ok := body["state"]
 	if !ok {
-		return nil, reject(400, "Missing required node: state")
+		return q, reject(400, "Missing required node: state")
 	}
-	state, ok := node.(object)
-	if !ok {
-		return nil, reject(400, "State node must be an object")
+	if q.State, ok = node.(object); !ok {
+		return q, reject(400, "State node must be an object")
 	}
-	for section, node := range state {
+	for section, node := range q.State {
 		title, known := map[string]string{"desired": "Desired", "reported": "Reported"}[section]
 		_, isObject := node.(object)
-		switch {
-		case !known, hasNullInArray(node):
-			return nil, reject(400, "State contains an invalid node")
+		switch levels, storable := measure(node); {
+		case !known, !storable:
+			return q, reject(400, "State contains an invalid node")
 		case !isObject && node != nil:
-			return nil, reject(400, "%s node must be an object", title)
-		case levels(node) > awsiot.MaxShadowLevels:
-			return nil, reject(400, "JSON contains too many levels of nesting; maximum is 6") // AWS's text, though its quota is 8
+			return q, reject(400, "%s node must be an object", title)
+		case levels > awsiot.MaxShadowLevels:
+			return q, reject(400, "JSON contains too many levels of nesting; maximum is 6") // AWS's text, though its quota is 8
 		}
 	}
-	return state, nil
+	return q, nil
 }
 
-func hasNullInArray(node any) bool {
-	switch node := node.(type) {
-	case object:
-		return slices.ContainsFunc(slices.Collect(maps.Values(node)), hasNullInArray)
-	case []any:
-		return slices.ContainsFunc(node, func(v any) bool { return v == nil || hasNullInArray(v) })
+// measure returns the greatest number of keys on a path into the node, and whether it has no null in an array.
+func measure(node any) (levels int, storable bool) {
+	storable = true
+	below := func(v any, key int) {
+		l, ok := measure(v)
+		levels, storable = max(levels, key+l), storable && ok
 	}
-	return false
-}
-
-// levels returns the greatest number of keys on a path into the node.
-func levels(node any) (most int) {
 	switch node := node.(type) {
 	case object:
 		for _, v := range node {
-			most = max(most, 1+levels(v))
+			below(v, 1)
 		}
 	case []any:
 		for _, v := range node {
-			most = max(most, levels(v))
+			below(v, 0)
+			storable = storable && v != nil
 		}
 	}
-	return most
+	return levels, storable
 }
 
-// merge returns state and metadata with the patch over them: null removes a
-// key, objects merge, everything else, arrays included, replaces. Its arguments
-// stay as they are.
+// merge returns state and metadata with the patch over them: null removes a key, objects merge, everything else, arrays
+// included, replaces. Its arguments stay as they are.
 func merge(state, metadata, patch object, now int64) (object, object) {
 	newState, newMetadata := object{}, object{}
 	maps.Copy(newState, state)
@@ -155,8 +135,7 @@ func merge(state, metadata, patch object, now int64) (object, object) {
 	return newState, newMetadata
 }
 
-// stamp returns the metadata of a node: a time for each leaf and for each
-// element of an array.
+// stamp returns the metadata of a node: a time for each leaf and for each element of an array.
 func stamp(node any, now int64) any {
 	switch node := node.(type) {
 	case object:
@@ -175,8 +154,7 @@ func stamp(node any, now int64) any {
 	return object{"timestamp": now}
 }
 
-// difference returns the fields of desired that reported lacks or has
-// otherwise, with their metadata.
+// difference returns the fields of desired that reported lacks or has otherwise, with their metadata.
 func difference(desired, reported, metadata object) (delta, meta object) {
 	delta, meta = object{}, object{}
 	for key, want := range desired {

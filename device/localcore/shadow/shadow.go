@@ -1,7 +1,6 @@
-// Package shadow is the Device Shadow service of AWS IoT Core: it keeps the
-// classic and the named shadows of things, merges updates into them, and
-// returns what the service publishes about each request. It handles no
-// packets and no HTTP: the caller delivers the messages.
+// Package shadow is the Device Shadow service of AWS IoT Core: it keeps the classic and the named shadows of things,
+// merges updates into them, and returns what the service publishes about each request. It handles no packets and no
+// HTTP: the caller delivers the messages.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-device-shadows.html
 package shadow
@@ -25,8 +24,7 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-data-flow.html
 const versionKept = 48 * time.Hour
 
-// A Store keeps records by key over restarts. It is called by one goroutine at
-// a time.
+// A Store keeps records by key over restarts. It is called by one goroutine at a time.
 type Store interface {
 	// Each calls f with every record until f fails, and returns f's error.
 	Each(f func(key string, value []byte) error) error
@@ -92,9 +90,8 @@ func Open(c Config) (*Service, error) {
 	return s, nil
 }
 
-// Request carries out one request and returns what the service publishes: the
-// accepted response first. A rejected request returns an [*awsiot.ShadowError]; see
-// [Rejected] for the message about it. Any other error is of the store.
+// Request carries out one request and returns what the service publishes: the accepted response first. A rejected
+// request returns an [*awsiot.ShadowError]; see [Rejected] for the message about it. Any other error is of the store.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
 func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) (out []Message, err error) {
@@ -109,15 +106,15 @@ func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) (out []Message, 
 		out, err = s.carryOut(t, q, now)
 	}
 	if e, ok := errors.AsType[*awsiot.ShadowError](err); ok {
-		e.Timestamp, e.ClientToken = now.Unix(), q.clientToken
+		e.Timestamp, e.ClientToken = now.Unix(), q.ClientToken
 	}
 	return out, err
 }
 
-func (s *Service) carryOut(t awsiot.ShadowTopic, q request, now time.Time) (out []Message, err error) {
+func (s *Service) carryOut(t awsiot.ShadowTopic, q awsiot.ShadowDocument, now time.Time) (out []Message, err error) {
 	publish := func(topic string, state, metadata object, version int64) {
 		out = append(out, Message{topic, awsiot.EncodeJSON(awsiot.ShadowDocument{
-			State: state, Metadata: metadata, Version: &version, Timestamp: now.Unix(), ClientToken: q.clientToken,
+			State: state, Metadata: metadata, Version: &version, Timestamp: now.Unix(), ClientToken: q.ClientToken,
 		})})
 	}
 	old, exists := s.things[t.Thing][t.Shadow]
@@ -140,11 +137,11 @@ func (s *Service) carryOut(t awsiot.ShadowTopic, q request, now time.Time) (out 
 		if now.Sub(old.Deleted) > versionKept && !exists {
 			old.Version = 0
 		}
-		if q.version != nil && *q.version != old.Version {
+		if q.Version != nil && *q.Version != old.Version {
 			return nil, reject(409, "Version conflict")
 		}
 		r := record{Version: old.Version + 1}
-		r.State, r.Metadata = merge(old.State, old.Metadata, q.state, now.Unix())
+		r.State, r.Metadata = merge(old.State, old.Metadata, q.State, now.Unix())
 		for section, state := range r.State {
 			if len(state.(object)) == 0 {
 				delete(r.State, section)
@@ -157,7 +154,7 @@ func (s *Service) carryOut(t awsiot.ShadowTopic, q request, now time.Time) (out 
 		if err := s.save(t, r); err != nil {
 			return nil, err
 		}
-		publish(t.Accepted(), q.state, stamp(q.state, now.Unix()).(object), r.Version)
+		publish(t.Accepted(), q.State, stamp(q.State, now.Unix()).(object), r.Version)
 		if delta, meta := r.delta(); len(delta) > 0 {
 			publish(t.Delta(), delta, meta, r.Version)
 		}
@@ -166,7 +163,7 @@ func (s *Service) carryOut(t awsiot.ShadowTopic, q request, now time.Time) (out 
 			Current     *awsiot.ShadowDocument `json:"current"`
 			Timestamp   int64                  `json:"timestamp"`
 			ClientToken string                 `json:"clientToken,omitempty"`
-		}{nil, r.document(), now.Unix(), q.clientToken}
+		}{nil, r.document(), now.Unix(), q.ClientToken}
 		if exists {
 			both.Previous = old.document()
 		}
@@ -179,8 +176,7 @@ func (r record) document() *awsiot.ShadowDocument {
 	return &awsiot.ShadowDocument{State: r.State, Metadata: r.Metadata, Version: &r.Version}
 }
 
-// delta returns what the device has still to change, with the metadata of the
-// desired state.
+// delta returns what the device has still to change, with the metadata of the desired state.
 func (r record) delta() (delta, metadata object) {
 	desired, _ := r.State["desired"].(object)
 	reported, _ := r.State["reported"].(object)
