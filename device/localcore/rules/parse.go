@@ -174,7 +174,7 @@ func (p *parser) selection(nested bool) *statement {
 		p.expect("FROM")
 		s.source = p.postfix()
 	} else if p.accept("FROM") {
-		if s.filter = p.take("a topic filter in single quotes", text); !validFilter(s.filter) {
+		if s.filter = p.take("a topic filter in single quotes", text); s.filter == "" || !filterPattern.MatchString(s.filter) || strings.HasPrefix(s.filter, IngestPrefix) {
 			p.fail("%q is no topic filter", s.filter)
 		}
 	}
@@ -211,16 +211,8 @@ func (p *parser) item(value bool) (i item) {
 	return i
 }
 
-// validFilter checks the form of a topic filter.
-func validFilter(filter string) bool {
-	levels := strings.Split(filter, "/")
-	for i, level := range levels {
-		if strings.Contains(level, "#") && (level != "#" || i != len(levels)-1) || strings.Contains(level, "+") && level != "+" {
-			return false
-		}
-	}
-	return filter != "" && !strings.Contains(filter, "\x00") && !strings.HasPrefix(filter, IngestPrefix)
-}
+// filterPattern is of topic filters: a wildcard is a level of its own, # the last one.
+var filterPattern = regexp.MustCompile(`^(?:(?:\+|[^+#/\x00]*)/)*(?:#|\+|[^+#/\x00]*)$`)
 
 func (p *parser) expression() expression { return p.binary(1) }
 
@@ -230,14 +222,15 @@ func (p *parser) binary(least int) expression {
 		p.fail("the expression nests too deeply")
 	}
 	defer func() { p.depth-- }()
-	if least <= notLevel && p.accept("NOT") {
-		return p.rest(least, operation(not, p.binary(notLevel)))
+	var left expression
+	switch {
+	case least <= notLevel && p.accept("NOT"):
+		left = operation(not, p.binary(notLevel))
+	case p.accept("-"):
+		left = operation(subtract, literal(integer(0)), p.binary(tightest))
+	default:
+		left = p.postfix()
 	}
-	return p.rest(least, p.unary())
-}
-
-// rest reads what follows the left operand.
-func (p *parser) rest(least int, left expression) expression {
 	for p.kind == symbol || p.kind == name {
 		operator, negated := strings.ToUpper(p.token), false
 		if operator == "NOT" { // NOT LIKE, NOT IN
@@ -266,13 +259,6 @@ func (p *parser) rest(least int, left expression) expression {
 	return left
 }
 
-func (p *parser) unary() expression {
-	if !p.accept("-") {
-		return p.postfix()
-	}
-	return operation(subtract, literal(integer(0)), p.binary(tightest))
-}
-
 func (p *parser) postfix() expression {
 	e := p.primary()
 	for p.accept(".") {
@@ -283,6 +269,8 @@ func (p *parser) postfix() expression {
 
 // reserved words are no attributes.
 var reserved = []string{"SELECT", "FROM", "WHERE", "AND", "OR", "NOT", "LIKE", "IN", "WHEN", "THEN", "ELSE", "END", "AS"}
+
+var constants = map[string]any{"NULL": nil, "TRUE": true, "FALSE": false}
 
 func (p *parser) primary() expression {
 	switch {
@@ -306,21 +294,17 @@ func (p *parser) primary() expression {
 	case slices.ContainsFunc(reserved, p.is):
 		p.fail("an expression is expected instead of %s", p.token)
 	}
-	switch token := p.take("an expression", name); strings.ToUpper(token) {
-	case "NULL":
-		return literal(nil)
-	case "TRUE":
-		return literal(true)
-	case "FALSE":
-		return literal(false)
-	case "CASE":
+	token := p.take("an expression", name)
+	value, constant := constants[strings.ToUpper(token)]
+	switch {
+	case constant:
+		return literal(value)
+	case strings.EqualFold(token, "CASE"):
 		return p.cases()
-	default:
-		if p.accept("(") {
-			return p.call(token)
-		}
-		return member(payload, token)
+	case p.accept("("):
+		return p.call(token)
 	}
+	return member(payload, token)
 }
 
 func (p *parser) object() expression {
@@ -364,7 +348,7 @@ func (p *parser) expressions(closing string) (all []expression) {
 func (p *parser) cases() expression {
 	value, otherwise := p.expression(), literal(undefined)
 	var when, then []expression
-	for first := true; first || p.is("WHEN"); first = false {
+	for more := true; more; more = p.is("WHEN") {
 		p.expect("WHEN")
 		when = append(when, p.expression())
 		p.expect("THEN")

@@ -39,7 +39,7 @@ type Message struct {
 	Hops int
 }
 
-// A Config says what the service depends on. Account, Publish, Thing and HasFunction are required.
+// A Config says what the service depends on. All but Shadow must be set.
 type Config struct {
 	Account string
 	// Publish sends what a republish action publishes to all who receive messages, this service among them.
@@ -51,9 +51,9 @@ type Config struct {
 	Invoke      func(ctx context.Context, arn string, event []byte) error
 	// Shadow returns a thing's shadow document. Nil means that there is none.
 	Shadow func(thing, name string) (document []byte, ok bool)
-	Store  Store            // nil for memory only
-	Now    func() time.Time // nil means time.Now
-	Log    *slog.Logger     // of actions that fail and messages that no rule takes; nil means discard
+	Store  Store
+	Now    func() time.Time
+	Log    *slog.Logger // of actions that fail and messages that no rule takes
 }
 
 const (
@@ -71,10 +71,10 @@ type Service struct {
 	rules map[string]*rule // by name
 }
 
-// A delivery is a message for all rules that match, or for one rule.
+// A delivery is a message with the rules that it is for.
 type delivery struct {
 	message Message
-	rule    string // of Basic Ingest
+	rules   []*rule
 }
 
 // A Rule is a topic rule.
@@ -129,14 +129,7 @@ func reject(code, format string, args ...any) *Error {
 
 // Open returns the service with the rules in the store. [Service.Run] evaluates the messages.
 func Open(c Config) (*Service, error) {
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	s := &Service{config: c, queue: make(chan delivery, maxQueued), rules: map[string]*rule{}}
-	if c.Store == nil {
-		return s, nil
-	}
 	err := c.Store.Each(func(name string, value []byte) error {
 		var stored Rule
 		if err := json.Unmarshal(value, &stored); err != nil {
@@ -276,10 +269,8 @@ func (s *Service) keep(name string, r *rule) error {
 	if r != nil {
 		value = awsiot.EncodeJSON(r.Rule)
 	}
-	if s.config.Store != nil {
-		if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
-			return fmt.Errorf("storing rule %s: %w", name, err)
-		}
+	if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
+		return fmt.Errorf("storing rule %s: %w", name, err)
 	}
 	if s.rules[name] = r; r == nil {
 		delete(s.rules, name)
@@ -289,26 +280,38 @@ func (s *Service) keep(name string, r *rule) error {
 
 // Publish gives a message to the rules whose FROM matches its topic. It does not wait for them.
 func (s *Service) Publish(m Message) {
-	if len(s.matching(delivery{message: m})) > 0 {
-		s.enqueue(delivery{message: m})
+	var matching []*rule
+	s.mu.RLock()
+	for _, r := range s.rules {
+		if !r.Disabled && r.Filter != "" && MatchFilter(r.Filter, m.Topic) {
+			matching = append(matching, r)
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(matching, func(a, b *rule) int { return cmp.Compare(a.Name, b.Name) })
+	if len(matching) > 0 {
+		s.enqueue(delivery{m, matching})
 	}
 }
+
+// IngestPrefix begins the topics of Basic Ingest.
+const IngestPrefix = "$aws/rules/"
 
 // Ingest gives a message to one rule, past the broker: its topic begins with $aws/rules/NAME/, which the rule does not see.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
 func (s *Service) Ingest(m Message) {
-	name, topic, _ := strings.Cut(strings.TrimPrefix(m.Topic, IngestPrefix), "/")
-	if r, err := s.TopicRule(name); err != nil || r.Disabled {
+	var name string
+	name, m.Topic, _ = strings.Cut(strings.TrimPrefix(m.Topic, IngestPrefix), "/")
+	s.mu.RLock()
+	r := s.rules[name]
+	s.mu.RUnlock()
+	if r == nil || r.Disabled {
 		s.config.Log.Warn("no enabled rule of this name for a Basic Ingest message", "rule", name, "client", m.ClientID)
 		return
 	}
-	m.Topic = topic
-	s.enqueue(delivery{m, name})
+	s.enqueue(delivery{m, []*rule{r}})
 }
-
-// IngestPrefix begins the topics of Basic Ingest.
-const IngestPrefix = "$aws/rules/"
 
 func (s *Service) enqueue(d delivery) {
 	select {
@@ -326,33 +329,15 @@ func (s *Service) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case d := <-s.queue:
-			s.evaluate(ctx, d)
+			payload, trace := decode(d.message.Payload), ""
+			if d.message.ClientID != "" {
+				trace = awsiot.NewUUID()
+			}
+			for _, r := range d.rules {
+				s.run(ctx, r, &scope{service: s, message: &d.message, version: r.Version, trace: trace, payload: payload})
+			}
 		}
 	}
-}
-
-func (s *Service) evaluate(ctx context.Context, d delivery) {
-	payload, trace := decode(d.message.Payload), ""
-	if d.message.ClientID != "" {
-		trace = awsiot.NewUUID()
-	}
-	for _, r := range s.matching(d) {
-		s.run(ctx, r, &scope{service: s, message: &d.message, version: r.Version, trace: trace, payload: payload})
-	}
-}
-
-// matching returns the rules that a message is for, by name.
-func (s *Service) matching(d delivery) (all []*rule) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, r := range s.rules {
-		basic, from := d.rule == r.Name, d.rule == "" && r.Filter != "" && MatchFilter(r.Filter, d.message.Topic)
-		if !r.Disabled && (basic || from) {
-			all = append(all, r)
-		}
-	}
-	slices.SortFunc(all, func(a, b *rule) int { return cmp.Compare(a.Name, b.Name) })
-	return all
 }
 
 // MatchFilter matches as AWS does: other than in MQTT, a/# does not match a. A filter that begins with a wildcard does not match reserved
@@ -392,15 +377,13 @@ func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
 				}
 			}
 		}
-		if len(failures) > 0 {
-			s.fail(ctx, r, sc, failures)
-		}
+		s.fail(ctx, r, sc, failures)
 	}
 	if r.slow {
 		s.working.Go(perform)
-		return
+	} else {
+		perform()
 	}
-	perform()
 }
 
 // A failure is an action that failed, as the error action reports it.
@@ -417,7 +400,7 @@ func (s *Service) fail(ctx context.Context, r *rule, sc *scope, failures []failu
 	for _, f := range failures {
 		s.config.Log.Warn("a rule action failed", "rule", r.Name, "topic", sc.message.Topic, "action", f.Action, "resource", f.Resource, "reason", f.Message)
 	}
-	if r.onError == nil {
+	if r.onError == nil || len(failures) == 0 {
 		return
 	}
 	event := encode(struct {
