@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +33,8 @@ type answer struct {
 
 // String is what a transcript has of it.
 func (a answer) String() string {
-	return strings.TrimSpace(fmt.Sprint(a.status, " ", a.exception, " ", a.body))
+	parts := []string{strconv.Itoa(a.status), a.exception, a.body}
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " ")
 }
 
 // request sends a signed request.
@@ -44,8 +46,14 @@ func (r *run) request(ctx context.Context, p plane, method, path, body string) (
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	for name, value := range r.headers(path) {
-		req.Header.Set(name, value)
+	// A few operations have parameters in a header. A script writes them as the
+	// fragment of the path: #principal=ARN.
+	_, fragment, _ := strings.Cut(path, "#")
+	if name, value, _ := strings.Cut(fragment, "="); name == "target" {
+		req.Header.Set("X-Amz-Target", "IoTSecuredTunneling."+value)
+		req.Header.Set("Content-Type", "application/x-amz-json-1.1")
+	} else if name != "" {
+		req.Header.Set(parameterHeaders[name], value)
 	}
 	sum := sha256.Sum256([]byte(body))
 	credentials, err := r.config.Credentials.Retrieve(ctx)
@@ -69,20 +77,8 @@ func (r *run) request(ctx context.Context, p plane, method, path, body string) (
 	return answer{resp.StatusCode, exception, string(bytes.TrimSpace(text))}, nil
 }
 
-// headers are those of the few operations that have parameters in a header. A
-// script writes them as the fragment of the path: #principal=ARN.
-func (r *run) headers(path string) map[string]string {
-	_, fragment, ok := strings.Cut(path, "#")
-	if !ok {
-		return nil
-	}
-	name, value, _ := strings.Cut(fragment, "=")
-	if name == "target" {
-		return map[string]string{"X-Amz-Target": "IoTSecuredTunneling." + value, "Content-Type": "application/x-amz-json-1.1"}
-	}
-	return map[string]string{map[string]string{
-		"principal": "x-amzn-principal", "oldprincipal": "x-amzn-iot-principal", "policy": "x-amzn-iot-policy",
-	}[name]: value}
+var parameterHeaders = map[string]string{
+	"principal": "x-amzn-principal", "oldprincipal": "x-amzn-iot-principal", "policy": "x-amzn-iot-policy",
 }
 
 // An undo is how something that a check made is deleted again.
@@ -126,9 +122,17 @@ var removals = map[string]struct {
 }
 
 var (
-	created          = regexp.MustCompile(`^(?:POST|PUT) /([a-z-]+)(?:/([^/?#]+))?(?:\?[^#]*)?$`)
-	documentName     = regexp.MustCompile(`^[0-9A-F]{40}$`) // of a policy that is given as a document
-	certificateMaker = regexp.MustCompile(`^POST /(certificates|keys-and-certificate|certificate/register)`)
+	created      = regexp.MustCompile(`^(?:POST|PUT) /([a-z-]+)/([^/?#]+)(?:\?[^#]*)?$`)
+	documentName = regexp.MustCompile(`^[0-9A-F]{40}$`) // of a policy that is given as a document
+	makers       = []struct {                           // of what has its id in the answer
+		request   *regexp.Regexp
+		kind, key string
+	}{
+		{regexp.MustCompile(`^POST /(certificates|keys-and-certificate|certificate/register)`), "certificates", "certificateId"},
+		{regexp.MustCompile(`^POST /cacertificate(\?|$)`), "cacertificate", "certificateId"},
+		{regexp.MustCompile(`^POST /provisioning-templates$`), "provisioning-templates", "templateName"},
+		{regexp.MustCompile(`^POST /#target=OpenTunnel$`), "tunnels", "tunnelId"},
+	}
 )
 
 // undosOf returns how to delete what a request created.
@@ -136,25 +140,15 @@ func (r *run) undosOf(method, path string, a answer) (all []undo) {
 	if a.status >= 300 {
 		return nil
 	}
-	if certificateMaker.MatchString(method + " " + path) {
-		for _, id := range valuesOf(a.body, "certificateId") {
-			all = append(all, r.undoOf("certificates", id))
+	request := method + " " + path
+	for _, m := range makers {
+		if m.request.MatchString(request) {
+			for _, id := range valuesOf(a.body, m.key) {
+				all = append(all, r.undoOf(m.kind, id))
+			}
 		}
 	}
-	if strings.HasPrefix(path, "/cacertificate?") || path == "/cacertificate" {
-		for _, id := range valuesOf(a.body, "certificateId") {
-			all = append(all, r.undoOf("cacertificate", id))
-		}
-	}
-	if path == "/#target=OpenTunnel" {
-		for _, id := range valuesOf(a.body, "tunnelId") {
-			all = append(all, undo{"tunnel " + id, func(ctx context.Context) error {
-				_, err := r.request(ctx, r.planes["tunnels"], "POST", "/#target=CloseTunnel", `{"tunnelId":"`+id+`","delete":true}`)
-				return err
-			}})
-		}
-	}
-	if method+" "+path == "POST /things" { // RegisterThing
+	if request == "POST /things" { // RegisterThing
 		for _, arn := range valuesOf(a.body, "resourceArns") {
 			kind, name, _ := strings.Cut(arn[strings.LastIndex(arn, ":")+1:], "/")
 			if kind == "policy" && !documentName.MatchString(name) {
@@ -165,16 +159,10 @@ func (r *run) undosOf(method, path string, a answer) (all []undo) {
 			}
 		}
 	}
-	m := created.FindStringSubmatch(method + " " + path)
-	if m == nil {
-		return all
-	}
-	name := m[2]
-	if m[1] == "provisioning-templates" && name == "" {
-		name = strings.Join(valuesOf(a.body, "templateName"), "")
-	}
-	if _, ok := removals[m[1]]; ok && name != "" && m[1] != "certificates" {
-		all = append(all, r.undoOf(m[1], name))
+	if m := created.FindStringSubmatch(request); m != nil && m[1] != "certificates" {
+		if _, ok := removals[m[1]]; ok {
+			all = append(all, r.undoOf(m[1], m[2]))
+		}
 	}
 	return all
 }
@@ -185,6 +173,10 @@ func (r *run) undoOf(kind, name string) undo {
 		self = r.arn + ":cert/" + name
 	}
 	return undo{kind + "/" + name, func(ctx context.Context) error {
+		if kind == "tunnels" {
+			_, err := r.request(ctx, r.planes["tunnels"], "POST", "/#target=CloseTunnel", `{"tunnelId":"`+name+`","delete":true}`)
+			return err
+		}
 		for _, d := range removal.before {
 			fill := strings.NewReplacer("%", path, "@", self)
 			a, err := r.request(ctx, r.planes["api"], d.method, fill.Replace(d.path), d.body)

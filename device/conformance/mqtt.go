@@ -103,19 +103,12 @@ func readPacket(r *bufio.Reader, version byte) (pk packets.Packet, err error) {
 		return pk, err
 	}
 	pk.ProtocolVersion = version
-	switch pk.FixedHeader.Type {
-	case packets.Connack:
-		err = pk.ConnackDecode(body)
-	case packets.Publish:
-		err = pk.PublishDecode(body)
-	case packets.Puback:
-		err = pk.PubackDecode(body)
-	case packets.Suback:
-		err = pk.SubackDecode(body)
-	case packets.Unsuback:
-		err = pk.UnsubackDecode(body)
-	case packets.Disconnect:
-		err = pk.DisconnectDecode(body)
+	decode := map[byte]func([]byte) error{
+		packets.Connack: pk.ConnackDecode, packets.Publish: pk.PublishDecode, packets.Puback: pk.PubackDecode,
+		packets.Suback: pk.SubackDecode, packets.Unsuback: pk.UnsubackDecode, packets.Disconnect: pk.DisconnectDecode,
+	}[pk.FixedHeader.Type]
+	if decode != nil {
+		err = decode(body)
 	}
 	return pk, err
 }
@@ -123,8 +116,7 @@ func readPacket(r *bufio.Reader, version byte) (pk packets.Packet, err error) {
 // asMap is a packet as scripts and transcripts see it. What is not there in the
 // packet is not there in the map.
 func asMap(pk packets.Packet) map[string]any {
-	name := strings.ToLower(packets.PacketNames[pk.FixedHeader.Type])
-	m := map[string]any{"packet": name}
+	m := map[string]any{"packet": strings.ToLower(packets.PacketNames[pk.FixedHeader.Type])}
 	switch pk.FixedHeader.Type {
 	case packets.Connack:
 		m["code"], m["sessionPresent"] = number(pk.ReasonCode), pk.SessionPresent
@@ -144,34 +136,28 @@ func asMap(pk packets.Packet) map[string]any {
 		}
 	}
 	p := pk.Properties
-	for name, value := range map[string]string{
-		"assignedClientIdentifier": p.AssignedClientID, "contentType": p.ContentType, "responseTopic": p.ResponseTopic,
-		"correlationData": string(p.CorrelationData),
-	} {
-		if value != "" {
+	set := func(there bool, name string, value any) {
+		if there {
 			m[name] = value
 		}
 	}
-	for name, value := range map[string]uint32{
-		"messageExpiryInterval": p.MessageExpiryInterval, "sessionExpiryInterval": p.SessionExpiryInterval, "maximumPacketSize": p.MaximumPacketSize,
-		"serverKeepAlive": uint32(p.ServerKeepAlive), "receiveMaximum": uint32(p.ReceiveMaximum),
-		"topicAliasMaximum": uint32(p.TopicAliasMaximum), "topicAlias": uint32(p.TopicAlias),
-	} {
-		if value != 0 {
-			m[name] = number(value)
-		}
-	}
-	for name, flag := range map[string]struct {
-		set   bool
-		value byte
-	}{
-		"maximumQoS": {p.MaximumQosFlag, p.MaximumQos}, "retainAvailable": {p.RetainAvailableFlag, p.RetainAvailable},
-		"subscriptionIdentifiersAvailable": {p.SubIDAvailableFlag, p.SubIDAvailable}, "payloadFormatIndicator": {p.PayloadFormatFlag, p.PayloadFormat},
-	} {
-		if flag.set {
-			m[name] = number(flag.value)
-		}
-	}
+	text := func(name, value string) { set(value != "", name, value) }
+	text("assignedClientIdentifier", p.AssignedClientID)
+	text("contentType", p.ContentType)
+	text("responseTopic", p.ResponseTopic)
+	text("correlationData", string(p.CorrelationData))
+	count := func(name string, value uint32) { set(value != 0, name, number(value)) }
+	count("messageExpiryInterval", p.MessageExpiryInterval)
+	count("sessionExpiryInterval", p.SessionExpiryInterval)
+	count("maximumPacketSize", p.MaximumPacketSize)
+	count("serverKeepAlive", uint32(p.ServerKeepAlive))
+	count("receiveMaximum", uint32(p.ReceiveMaximum))
+	count("topicAliasMaximum", uint32(p.TopicAliasMaximum))
+	count("topicAlias", uint32(p.TopicAlias))
+	set(p.MaximumQosFlag, "maximumQoS", number(p.MaximumQos))
+	set(p.RetainAvailableFlag, "retainAvailable", number(p.RetainAvailable))
+	set(p.SubIDAvailableFlag, "subscriptionIdentifiersAvailable", number(p.SubIDAvailable))
+	set(p.PayloadFormatFlag, "payloadFormatIndicator", number(p.PayloadFormat))
 	for _, user := range p.User {
 		list, _ := m["userProperties"].([]any)
 		m["userProperties"] = append(list, map[string]any{user.Key: user.Val})

@@ -104,17 +104,14 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	if c.Credentials == nil {
 		r.config.Credentials = anonymous
 	}
-	r.planes = map[string]plane{"api": {"iot", c.API}, "data": {"iotdata", c.API}, "jobsdata": {"iot-jobs-data", c.API}, "tunnels": {"IoTSecuredTunneling", c.API}}
-	if c.API == "" {
-		_, domain, ok := strings.Cut(e.Host, "."+e.Region+".")
-		if !ok || e.Region == "" {
-			return nil, fmt.Errorf("endpoint %s: it is not one of AWS, so its REST API must be named", host)
-		}
-		domain = e.Region + "." + domain
-		r.planes = map[string]plane{
-			"api": {"iot", "https://iot." + domain}, "data": {"iotdata", "https://" + host},
-			"jobsdata": {"iot-jobs-data", "https://data.jobs.iot." + domain}, "tunnels": {"IoTSecuredTunneling", "https://api.tunneling.iot." + domain},
-		}
+	_, domain, ok := strings.Cut(e.Host, "."+e.Region+".")
+	if c.API == "" && (!ok || e.Region == "") {
+		return nil, fmt.Errorf("endpoint %s: it is not one of AWS, so its REST API must be named", host)
+	}
+	url := func(service string) string { return cmp.Or(c.API, "https://"+service+"."+e.Region+"."+domain) }
+	r.planes = map[string]plane{
+		"api": {"iot", url("iot")}, "data": {"iotdata", cmp.Or(c.API, "https://"+host)},
+		"jobsdata": {"iot-jobs-data", url("data.jobs.iot")}, "tunnels": {"IoTSecuredTunneling", url("api.tunneling.iot")},
 	}
 	report := &Report{Endpoint: "other", Started: time.Now().UTC().Truncate(time.Second)}
 	if e.AWS() {
@@ -196,12 +193,10 @@ func (r *run) clean(ctx context.Context, s *script, report *Report) {
 // check runs one check.
 func (r *run) check(ctx context.Context, c Check, prefix string, report *Report) (result Result) {
 	result = Result{Behavior: c.Behavior, Open: c.Open, Steps: c.Hash(), Verdict: Same}
-	for _, need := range c.Needs {
-		missing := map[string]bool{"role": r.config.Role == "", "alpn": r.config.ALPNPort == 0}[need]
-		if missing {
-			result.Verdict, result.Got = Skipped, "needs "+need
-			return result
-		}
+	missing := map[string]bool{"role": r.config.Role == "", "alpn": r.config.ALPNPort == 0}
+	if i := slices.IndexFunc(c.Needs, func(need string) bool { return missing[need] }); i >= 0 {
+		result.Verdict, result.Got = Skipped, "needs "+c.Needs[i]
+		return result
 	}
 	if ctx.Err() != nil {
 		result.Verdict, result.Got = Skipped, "interrupted"
@@ -286,18 +281,18 @@ func (s *script) keepSecret(text string) {
 func (s *script) redact(lines ...string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var replacements []string
+	for _, secret := range s.secrets {
+		replacements = append(replacements, secret, "REDACTED")
+	}
+	if account := s.vars["account"]; account != "" {
+		replacements = append(replacements, account, "ACCOUNT")
+	}
+	names := strings.NewReplacer(append(replacements, s.run.host, "ENDPOINT", s.vars["p"], "NAME", s.vars["run"], "RUN")...)
 	out := make([]string, len(lines))
 	for i, line := range lines {
-		for _, secret := range s.secrets {
-			line = strings.ReplaceAll(line, secret, "REDACTED")
-		}
-		line = keyInPEM.ReplaceAllString(line, "REDACTED")
-		if account := s.vars["account"]; account != "" {
-			line = strings.ReplaceAll(line, account, "ACCOUNT")
-		}
-		line = certificateInPEM.ReplaceAllString(strings.ReplaceAll(line, s.run.host, "ENDPOINT"), "CERTIFICATE")
-		line = strings.ReplaceAll(strings.ReplaceAll(line, s.vars["p"], "NAME"), s.vars["run"], "RUN")
-		out[i] = clip(line)
+		line = certificateInPEM.ReplaceAllString(keyInPEM.ReplaceAllString(line, "REDACTED"), "CERTIFICATE")
+		out[i] = clip(names.Replace(line))
 	}
 	return out
 }

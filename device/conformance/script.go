@@ -149,9 +149,7 @@ func (s *script) step(ctx context.Context, text, next string) error {
 		s.vars[name] = strings.TrimSpace(value)
 		return nil
 	case "use":
-		cert, err := s.certificate(s.last.body)
-		s.principals[rest] = cert
-		return err
+		return s.use(rest)
 	case "x509":
 		return s.x509(rest)
 	case "settle":
@@ -182,54 +180,60 @@ func (s *script) principal(ctx context.Context, name string, thing bool, stateme
 	if err := s.call(ctx, "api", `POST /certificates?setAsActive=true {"certificateSigningRequest":`+show(s.newKey("csr"))+`}`, false); err != nil {
 		return err
 	}
-	cert, err := s.certificate(s.last.body)
-	if err != nil {
+	if err := s.use(name); err != nil {
 		return err
 	}
-	s.principals[name] = cert
 	id, arn := strings.Join(valuesOf(s.last.body, "certificateId"), ""), strings.Join(valuesOf(s.last.body, "certificateArn"), "")
 	s.vars[name+"id"], s.vars[name+"arn"], s.vars[name] = id, arn, s.vars["p"]+"-"+name
-	policy := s.vars["allowAll"]
+	policy, requests := s.vars["allowAll"], []string{}
 	if statements != "" || policy == "" {
-		policy = s.vars["p"] + "-" + name
+		policy = s.vars[name]
 		document := `{"Version":"2012-10-17","Statement":[` + statements + `]}`
-		if err := s.call(ctx, "api", "POST /policies/"+policy+` {"policyDocument":`+show(document)+`}`, false); err != nil {
+		requests = append(requests, "POST /policies/"+policy+` {"policyDocument":`+show(document)+`}`)
+	}
+	s.vars[name+"policy"] = policy
+	requests = append(requests, "PUT /target-policies/"+policy+` {"target":"`+arn+`"}`)
+	if thing {
+		requests = append(requests, "POST /things/"+s.vars[name]+" {}", "PUT /things/"+s.vars[name]+"/principals#principal="+arn)
+	}
+	for _, request := range requests {
+		if err := s.call(ctx, "api", request, false); err != nil {
 			return err
 		}
 	}
-	s.vars[name+"policy"] = policy
-	if err := s.call(ctx, "api", "PUT /target-policies/"+policy+` {"target":"`+arn+`"}`, false); err != nil || !thing {
-		return err
-	}
-	if err := s.call(ctx, "api", "POST /things/"+s.vars[name]+" {}", false); err != nil {
-		return err
-	}
-	return s.call(ctx, "api", "PUT /things/"+s.vars[name]+"/principals#principal="+arn, false)
+	return nil
 }
 
-// certificate returns the pair of the last key and the certificate in an answer.
-func (s *script) certificate(body string) (*tls.Certificate, error) {
-	block, _ := pem.Decode([]byte(strings.Join(valuesOf(body, "certificatePem"), "")))
-	if block == nil {
-		return nil, &mismatch{"a certificate in PEM form", body}
+// certificate returns that of the last answer.
+func (s *script) certificate() (*x509.Certificate, error) {
+	certificates, err := awsiot.Certificates([]byte(strings.Join(valuesOf(s.last.body, "certificatePem"), "")))
+	if err != nil {
+		return nil, &mismatch{"a certificate in PEM form", s.last.body}
 	}
-	cert := &tls.Certificate{Certificate: [][]byte{block.Bytes}}
-	given := strings.Join(append(valuesOf(body, "privateKey"), valuesOf(body, "PrivateKey")...), "")
+	return certificates[0], nil
+}
+
+// use takes the certificate in the last answer for a client, with the key in the
+// answer or else the last one that was made.
+func (s *script) use(name string) error {
+	c, err := s.certificate()
+	if err != nil {
+		return err
+	}
+	cert := &tls.Certificate{Certificate: [][]byte{c.Raw}}
+	given := strings.Join(append(valuesOf(s.last.body, "privateKey"), valuesOf(s.last.body, "PrivateKey")...), "")
 	if key, err := awsiot.PrivateKey([]byte(given)); err == nil {
 		cert.PrivateKey = key
 	} else if last := s.principals["last"]; last != nil {
 		cert.PrivateKey = last.PrivateKey
 	}
-	return cert, nil
+	s.principals[name] = cert
+	return nil
 }
 
 // x509 compares what a certificate that came has in it.
 func (s *script) x509(want string) error {
-	cert, err := s.certificate(s.last.body)
-	if err != nil {
-		return err
-	}
-	c, err := x509.ParseCertificate(cert.Certificate[0])
+	c, err := s.certificate()
 	if err != nil {
 		return err
 	}
@@ -238,10 +242,11 @@ func (s *script) x509(want string) error {
 		extensions = append(extensions, fmt.Sprint(e.Id, " ", e.Critical))
 	}
 	s.vars["fingerprint"] = awsiot.CertificateID(c)
+	_, chains := c.Verify(x509.VerifyOptions{Roots: s.run.config.Roots})
 	got := show(map[string]any{
 		"id": s.vars["fingerprint"], "issuer": c.Issuer.String(), "subject": c.Subject.String(), "signature": c.SignatureAlgorithm.String(),
 		"notAfter": c.NotAfter, "serialBytes": len(c.SerialNumber.Bytes()), "extensions": extensions, "ca": c.IsCA, "keyUsage": c.KeyUsage,
-		"chainsToServer": s.run.config.Roots != nil && func() bool { _, err := c.Verify(x509.VerifyOptions{Roots: s.run.config.Roots}); return err == nil }(),
+		"chainsToServer": s.run.config.Roots != nil && chains == nil,
 	})
 	s.log("< %s", got)
 	return s.compare(want, got)
@@ -288,13 +293,11 @@ func (s *script) forgetRetained(topic string) {
 func (s *script) answered(want string) error {
 	status, rest, _ := strings.Cut(want, " ")
 	rest = strings.TrimSpace(rest)
-	got := s.last.String()
-	if status != strconv.Itoa(s.last.status) {
-		return &mismatch{want, got}
-	}
-	if exception := rest != "" && rest[0] != '{'; exception && rest != s.last.exception {
-		return &mismatch{want, got}
-	} else if exception {
+	isException := rest != "" && rest[0] != '{'
+	switch {
+	case status != strconv.Itoa(s.last.status), isException && rest != s.last.exception:
+		return &mismatch{want, s.last.String()}
+	case isException:
 		return nil
 	}
 	return s.compare(rest, s.last.body)
@@ -304,14 +307,11 @@ func (s *script) answered(want string) error {
 func (s *script) record(ctx context.Context, rest string) error {
 	name, topic, _ := strings.Cut(rest, " ")
 	if name == "" {
-		text := fmt.Sprint(s.last.status)
-		if s.last.exception != "" {
-			text += " " + s.last.exception
+		last := s.last
+		if last.status >= 300 {
+			last.body = "" // the text is nobody's promise
 		}
-		if s.last.status < 300 && s.last.body != "" {
-			text += " " + s.last.body
-		}
-		s.recorded = append(s.recorded, text)
+		s.recorded = append(s.recorded, last.String())
 		return nil
 	}
 	c := s.clients[name]
@@ -529,18 +529,13 @@ func (s *script) connect(ctx context.Context, name, rest string, must bool) erro
 
 // tlsConfig is that of a connection of the client with this name.
 func (s *script) tlsConfig(name string, o map[string]string) (*tls.Config, error) {
-	cert := s.run.shared
-	if own := s.principals[name]; own != nil {
-		cert = own
-	}
-	if other := o["cert"]; other != "" && other != "none" {
-		if cert = s.principals[other]; cert == nil {
+	config := &tls.Config{RootCAs: s.run.config.Roots, ServerName: s.run.host, MinVersion: tls.VersionTLS12}
+	if other := o["cert"]; other != "none" {
+		cert := s.principals[cmp.Or(other, name)]
+		if cert == nil && other != "" {
 			return nil, fmt.Errorf("there is no principal %s", other)
 		}
-	}
-	config := &tls.Config{RootCAs: s.run.config.Roots, ServerName: s.run.host, MinVersion: tls.VersionTLS12}
-	if o["cert"] != "none" {
-		config.Certificates = []tls.Certificate{*cert}
+		config.Certificates = []tls.Certificate{*cmp.Or(cert, s.run.shared)}
 	}
 	if o["alpn"] != "" {
 		config.NextProtos = []string{o["alpn"]}
@@ -613,18 +608,16 @@ func (s *script) publish(ctx context.Context, c *client, verb, rest string) erro
 	topic, payload, _ := strings.Cut(rest, " ")
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1, Retain: o["retain"] != ""}, TopicName: topic, Payload: []byte(payload)}
 	if raw, ok := strings.CutPrefix(payload, "hex:"); ok {
-		b, err := hex.DecodeString(raw)
-		if err != nil {
+		var err error
+		if pk.Payload, err = hex.DecodeString(raw); err != nil {
 			return err
 		}
-		pk.Payload = b
 	}
 	if qos, err := strconv.ParseUint(o["qos"], 10, 2); err == nil {
 		pk.FixedHeader.Qos = byte(qos)
 	}
-	if expiry, err := strconv.ParseUint(o["expiry"], 10, 32); err == nil {
-		pk.Properties.MessageExpiryInterval = uint32(expiry)
-	}
+	expiry, _ := strconv.ParseUint(o["expiry"], 10, 32) // none is 0
+	pk.Properties.MessageExpiryInterval = uint32(expiry)
 	if pk.FixedHeader.Retain {
 		s.forgetRetained(topic)
 	}
