@@ -1,9 +1,9 @@
 // Package conformance checks documented behaviors of AWS IoT Core from outside,
 // against any endpoint: AWS itself, iot_core_local, or another emulator.
 //
-// The checks are scripts, in checks/*.txt; [Checks] documents their language.
-// They use raw MQTT packets over TLS and signed requests of the REST API,
-// and no client of ours.
+// The checks are scripts, in checks/*.txt; docs/conformance.md describes their
+// language. They use raw MQTT packets over TLS and signed requests of the REST
+// API, and no client of ours.
 package conformance
 
 import (
@@ -60,51 +60,6 @@ func (c Check) Hash() string {
 var files embed.FS
 
 // Checks returns all checks, in the order of their files.
-//
-// A line "== SENTENCE" begins a check; "== U12: POINT" one of an open point.
-// A line that begins with a space continues the one before, # begins a comment.
-// Before the first check, "setup STEP" adds a step to each check of the file and
-// "def NAME STEP" one to a macro, which "NAME ARG | ARG" runs with $1 and
-// so on replaced. Below the sentence, "page: PATH", "needs: WORD" and
-// "repeat: N" set the fields of [Check]. {name} stands for a variable, {name!}
-// for it within a JSON string, {csr}, {selfSigned}, {newCA} and {underCA} for a new key's
-// request or certificate, {x*9} for nine x. The steps are:
-//
-//	principal NAME [STATEMENT…]    an active certificate with these policy
-//	                               statements, or one that allows everything
-//	thing NAME [STATEMENT…]        the same, attached to a new thing {NAME}
-//	api|data|jobsdata METHOD PATH [BODY]   a request of the REST API; it must
-//	                               succeed unless the next step is:
-//	tunnels OPERATION [BODY]       one of the API of secure tunneling
-//	= STATUS [EXCEPTION | JSON]    what the last request was answered with
-//	NAME connect [OPTION=VALUE…]   CONNECT, as NAME; CONNACK must accept it
-//	NAME try-connect [OPTION=VALUE…]   CONNECT alone
-//	NAME subscribe FILTER[@QOS]…   SUBSCRIBE, and all must be granted
-//	NAME publish [OPTION…] TOPIC [PAYLOAD]   PUBLISH, QoS 1, and PUBACK
-//	NAME try-subscribe | try-publish …   the packet alone
-//	NAME unsubscribe|disconnect|drop|write …   the packet, the end, or bytes
-//	NAME ack N                     PUBACK of the Nth message
-//	NAME hold, NAME flush          what is sent in between goes out in one write
-//	NAME gets PACKET [CODE…|JSON]  the next packet of this type
-//	NAME message TOPIC [PAYLOAD]   a message on this topic, JSON or text
-//	NAME finds TOPIC PAYLOAD       the same, after others on this topic
-//	NAME nothing [TOPIC]           no message arrives
-//	NAME count OTHER N             the two got N messages together
-//	NAME resumed true|false        whether the TLS session was resumed
-//	NAME open, NAME closed         the connection is alive, or ended by the server
-//	x509 JSON                      what the certificate in the last answer has;
-//	                               its id is {fingerprint} from then on
-//	use NAME                       takes it for NAME, with its key
-//	let VARIABLE TEXT              sets a variable
-//	forget KIND/NAME               deletes this in the end, where a step made it
-//	                               by the way
-//	settle                         time for a change to take effect
-//	record [NAME [TOPIC]]          what the last request was answered with, or
-//	                               what NAME gets, as answer to an open point
-//
-// JSON that is expected has "<any>", "<number>", "<soon>" (a time in five minutes), "<string>", "<absent>",
-// "<~REGEXP>" and "<=variable>" as values. An object from the API may have more
-// members, a message only if "..." is a member of the pattern.
 func Checks() ([]Check, error) {
 	names, err := fs.Glob(files, "checks/*.txt")
 	if err != nil {

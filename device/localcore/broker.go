@@ -14,7 +14,6 @@ import (
 // openBroker opens the broker and its ports.
 func (s *Server) openBroker(cert *tls.Certificate) error {
 	c := &s.config
-	least, most, _ := c.SecurityPolicy.versions() // validated
 	state := ""
 	if c.State != "" {
 		state = filepath.Join(c.State, brokerFile)
@@ -27,7 +26,7 @@ func (s *Server) openBroker(cert *tls.Certificate) error {
 		Record:     s.history.Record,
 
 		EnforceRates: c.Quotas == QuotasAWS, SessionExpiry: c.SessionExpiry, State: state,
-		MinTLS: least, MaxTLS: most,
+		MinTLS: tlsVersions[c.SecurityPolicy].least, MaxTLS: tlsVersions[c.SecurityPolicy].most,
 		AllowMissingSNI:       c.AmbiguousBehavior.AllowMissingSNI,
 		ConnackOnDeny:         c.AmbiguousBehavior.ConnackOnDeny,
 		KeepOpenOnDeny:        c.AmbiguousBehavior.KeepOpenOnDeny,

@@ -3,17 +3,16 @@ package localcore
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"regexp"
 	"time"
 
 	"example.com/fleety/device/localcore/lambdahost"
-	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/hook/payload"
 )
 
@@ -36,6 +35,27 @@ const (
 	QuotasOff Quotas = "off" // no rates; the default
 	QuotasAWS Quotas = "aws" // the rates that AWS documents
 )
+
+// A SecurityPolicy says which versions of TLS the server speaks. The names are
+// AWS's. Older ones are rejected: they exist in some Regions only, with other
+// ciphers on port 443 than on 8883.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/transport-security.html
+type SecurityPolicy string
+
+// The security policies that AWS offers everywhere.
+const (
+	SecurityPolicyTLS13Or12 SecurityPolicy = "IoTSecurityPolicy_TLS13_1_2_2022_10" // TLS 1.2 and 1.3; the default
+	SecurityPolicyTLS13     SecurityPolicy = "IoTSecurityPolicy_TLS13_1_3_2022_10" // TLS 1.3 only
+	SecurityPolicyTLS12     SecurityPolicy = "IoTSecurityPolicy_TLS12_1_2_2022_10" // TLS 1.2 only
+)
+
+// tlsVersions are the least and the greatest version of TLS.
+var tlsVersions = map[SecurityPolicy]struct{ least, most uint16 }{
+	SecurityPolicyTLS13Or12: {tls.VersionTLS12, tls.VersionTLS13},
+	SecurityPolicyTLS13:     {tls.VersionTLS13, tls.VersionTLS13},
+	SecurityPolicyTLS12:     {tls.VersionTLS12, tls.VersionTLS12},
+}
 
 // Special values of Config.Hook, Config.API and Config.Templates.
 const (
@@ -150,13 +170,6 @@ func (c Config) withDefaults() Config {
 	if c.CertificateProvider == NoHook {
 		c.CertificateProvider = ""
 	}
-	if c.CertificateProvider != "" {
-		c.Functions = maps.Clone(c.Functions)
-		if c.Functions == nil {
-			c.Functions = map[string]lambdahost.Config{}
-		}
-		c.Functions[providerName] = lambdahost.Config{Path: c.CertificateProvider, Timeout: provisioning.ProviderTimeout}
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -180,8 +193,9 @@ func (c Config) validate() error {
 	if c.Quotas != QuotasOff && c.Quotas != QuotasAWS {
 		errs = append(errs, fmt.Errorf("quotas %q: must be %q or %q", c.Quotas, QuotasAWS, QuotasOff))
 	}
-	if _, _, err := c.SecurityPolicy.versions(); err != nil {
-		errs = append(errs, err)
+	if _, ok := tlsVersions[c.SecurityPolicy]; !ok {
+		errs = append(errs, fmt.Errorf("security policy %q: must be %s, %s or %s; those that AWS offers in some Regions only are not emulated",
+			c.SecurityPolicy, SecurityPolicyTLS13Or12, SecurityPolicyTLS13, SecurityPolicyTLS12))
 	}
 	if r := c.AmbiguousBehavior.ConnackOnDeny; r != 0 && r != 5 && r != 7 {
 		errs = append(errs, fmt.Errorf("connack on deny %d: must be 5, 7 or 0", r))

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"example.com/fleety/device/localcore/assembly"
 	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/hook/payload"
 )
 
@@ -30,13 +32,18 @@ func (s *Server) startFunctions(ctx context.Context) error {
 			return err
 		}
 	}
-	for name, f := range c.Functions {
-		if err := s.startFunction(ctx, name, f); err != nil {
-			return err
-		}
+	others := maps.Clone(c.Functions)
+	if others == nil {
+		others = map[string]lambdahost.Config{}
+	}
+	if c.CertificateProvider != "" {
+		others[providerName] = lambdahost.Config{Path: c.CertificateProvider, Timeout: provisioning.ProviderTimeout}
 	}
 	for _, f := range c.deployment.Functions {
-		if err := s.startFunction(ctx, f.LogicalID, functionConfig(f)); err != nil {
+		others[f.LogicalID] = functionConfig(f)
+	}
+	for name, f := range others {
+		if err := s.startFunction(ctx, name, f); err != nil {
 			return err
 		}
 	}

@@ -20,18 +20,7 @@ const (
 )
 
 // localHandler serves what the emulator has and AWS has not, for clients in
-// other languages:
-//
-//	GET    /_local/events     follow the events, one JSON object a line; ?past=true begins with those kept
-//	GET    /_local/health     answers as soon as devices can connect, and their credentials are written
-//	GET    /_local/messages   follow the messages, one JSON object a line; ?filter=FILTER selects
-//	GET    /_local/connections  open connections with their subscriptions, 1,000 at most, and how many there are
-//	POST   /_local/explain    evaluate policies: see explainRequest
-//	GET    /_local/faults     the faults that were set here
-//	PUT    /_local/faults     set the faults: a JSON list of FaultRule
-//	DELETE /_local/faults     end all faults
-//	POST   /_local/expire-tokens  expire the pending certificate ownership tokens
-//	GET    /_local/fidelity   undocumented AWS behavior and how it is emulated
+// other languages. The endpoints are in docs/local-core.md.
 func (s *Server) localHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_local/events", s.serveEvents)

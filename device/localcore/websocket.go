@@ -32,9 +32,8 @@ const (
 const (
 	signingAlgorithm = "AWS4-HMAC-SHA256"
 	signingTime      = "20060102T150405Z"
-	// signatureLife is how long a signature is valid that names no X-Amz-Expires.
-	signatureLife = 5 * time.Minute
-	clockSkew     = 5 * time.Minute
+	signatureLife    = 5 * time.Minute // of one that names no X-Amz-Expires
+	clockSkew        = 5 * time.Minute
 )
 
 // signingServices are the names that AWS's device SDKs sign WebSocket requests
