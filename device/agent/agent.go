@@ -180,6 +180,10 @@ func Lock(dir string) (release func() error, err error) {
 	}
 	path := filepath.Join(dir, "lock")
 	f, err := filelock.Try(path)
+	for deadline := time.Now().Add(100 * time.Millisecond); errors.Is(err, filelock.ErrLocked) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // another one may only look whether it is locked
+		f, err = filelock.Try(path)
+	}
 	if errors.Is(err, filelock.ErrLocked) {
 		data, _ := os.ReadFile(path)
 		pid, _ := strconv.Atoi(string(bytes.TrimSpace(data)))

@@ -369,6 +369,56 @@ func TestDoctorLeavesTheAgentConnected(t *testing.T) {
 	}
 }
 
+// No command takes the connection of the agent, reachable or not.
+func TestCommandsLeaveTheAgentConnected(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shipped)
+	a := s.device(t, "device").agent(t)
+	a.start(t)
+	before := a.await(t, sent)
+	run := func(env []string, args ...string) (code int, stdout, stderr string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), a.binary, append(args, "--config", "device.yaml")...)
+		var errors bytes.Buffer
+		cmd.Dir, cmd.Env, cmd.Stderr = a.dir, append(a.environment(), env...), &errors
+		out, _ := cmd.Output()
+		return cmd.ProcessState.ExitCode(), string(out), errors.String()
+	}
+	unreachable := []string{"IOT_DEVICE_AGENT_SOCKET=" + filepath.Join(a.dir, "none.sock")}
+	holder := fmt.Sprintf("process %d", a.cmd.Process.Pid)
+	for _, test := range []struct {
+		name string
+		env  []string
+		args []string
+		code int
+	}{
+		{"bootstrap", nil, []string{"bootstrap", "--json"}, 0},
+		{"bootstrap, agent unreachable", unreachable, []string{"bootstrap"}, 1},
+		{"reprovision", nil, []string{"bootstrap", "--reprovision"}, 1},
+		{"rotate, agent unreachable", unreachable, []string{"rotate"}, 1},
+		{"second agent", unreachable, []string{"run"}, 1},
+		{"doctor", nil, []string{"doctor"}, 0},
+		{"doctor, agent unreachable", unreachable, []string{"doctor"}, 0},
+	} {
+		code, stdout, stderr := run(test.env, test.args...)
+		if code != test.code || code == 1 && (stdout != "" || !strings.Contains(stderr, holder) || !strings.Contains(stderr, "hint: ")) ||
+			code == 0 && !strings.Contains(stdout, before.ThingName) {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", test.name, code, test.code, stdout, stderr)
+		}
+	}
+	if now := a.await(t, sent); now.ConnectedSince == nil || !now.ConnectedSince.Equal(*before.ConnectedSince) || now.CertificateID != before.CertificateID {
+		t.Errorf("before %+v\nafter %+v", before, now)
+	}
+	if code := a.stop(); code != 0 {
+		t.Errorf("stopped, the agent exits with %d", code)
+	}
+	for _, args := range [][]string{{"bootstrap"}, {"rotate"}} {
+		if code, _, stderr := run(nil, args...); code != 0 {
+			t.Errorf("without the agent %s exits with %d\n%s", args, code, stderr)
+		}
+	}
+}
+
 // The commands of the page work as they are written.
 func TestCommandsOfTheAgentPageWork(t *testing.T) {
 	t.Parallel()

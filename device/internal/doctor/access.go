@@ -78,7 +78,7 @@ func (r *run) deviceAccess(ctx context.Context) {
 	if r.device != nil {
 		thing := r.device.Record.ThingName
 		if r.Connected != nil && r.Connected(ctx, thing) {
-			r.skip("device-connect", "the agent (iot_device run) is connected as "+thing)
+			r.skip("device-connect", "the agent (iot_device run) has the connection of "+thing)
 			return
 		}
 		own.certificate = r.device.TLS()

@@ -38,7 +38,7 @@ type Config struct {
 	Resolve     func(ctx context.Context, host string) ([]string, error)
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// Connected reports whether the agent on this device is connected as a thing.
+	// Connected reports whether the agent on this device is, or may be, connected as a thing.
 	// Another connection with its client id would end the agent's, and its session.
 	// nil: there is no agent.
 	Connected func(ctx context.Context, thing string) bool

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"example.com/fleety/device/agent"
@@ -38,7 +39,8 @@ the thing. An interrupted run is resumed.
 
 Then it verifies the identity: it connects with it and publishes a first message
 to fleet/THINGNAME. With an identity it does only that, whatever replacement is
-pending, so it can be run again at any time.
+pending, so it can be run again at any time. While the agent (iot_device run) is
+connected with the identity, that verifies it, and nothing is published.
 
 A setting is taken from a flag, else from the environment
 (IOT_DEVICE_SERVER_ENDPOINT for server.endpoint), else from the file, else from
@@ -286,7 +288,8 @@ The present identity stays until a connection with the new one has worked, and a
 interrupted rotation is resumed when the command is run again. In the cloud, the
 stack's rotation option allows this, and deactivates the old certificate once the
 new one is in use. If the agent (iot_device run) has the device's connection, it
-does the work. Where keys are made follows bootstrap.keys, so that a rotation
+does the work; interrupted before that has begun, the command withdraws its
+request. Where keys are made follows bootstrap.keys, so that a rotation
 can move a key from a file into a TPM.`,
 		Example: `  $ iot_device rotate
   $ iot_device rotate --config device.yaml --json | jq -r .notAfter`,
@@ -302,24 +305,64 @@ can move a key from a file into a TPM.`,
 	return cmd
 }
 
-// provision is [provision.Run], but for a rotation while the agent runs: AWS IoT
-// allows one connection for the client id, and the agent has it.
+// provision is [provision.Run], unless the agent runs: AWS IoT allows one connection
+// for the client id, and the agent has it. It rotates then, and an identity with which
+// it is connected is verified. Everything else has to wait for its end.
 func (d *device) provision(ctx context.Context, c provision.Config) (*provision.Result, error) {
-	if !c.Rotate || d.identity == nil {
-		return provision.Run(ctx, c)
+	release, held := lockConnection(d.config)
+	defer release()
+	if d.identity != nil && (c.Rotate || held != nil && !c.Reprovision) {
+		done, err := d.askAgent(ctx, c.Rotate)
+		e, answered := errors.AsType[*agent.Error](err)
+		if !errors.Is(err, agent.ErrNotRunning) && (!answered || e.StatusCode != http.StatusConflict) {
+			return done, err
+		}
 	}
+	if held != nil {
+		return nil, held
+	}
+	return provision.Run(ctx, c)
+}
+
+// askAgent has the agent rotate, or say that it is connected with the identity. The
+// error is an *[agent.Error] with status 409 where it is the agent of another thing.
+func (d *device) askAgent(ctx context.Context, rotate bool) (*provision.Result, error) {
 	client := agent.NewClient(d.config.Agent.Socket)
 	defer client.Close()
-	err := client.Rotate(ctx, d.identity.Record.ThingName)
-	if e, ok := errors.AsType[*agent.Error](err); errors.Is(err, agent.ErrNotRunning) || ok && e.StatusCode == http.StatusConflict {
-		return provision.Run(ctx, c)
-	}
-	if err != nil {
-		return nil, err
+	record := d.identity.Record
+	if rotate {
+		if err := client.Rotate(ctx, record.ThingName); err != nil {
+			return nil, err
+		}
+	} else {
+		s, err := client.Status(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case s.ThingName != record.ThingName:
+			return nil, &agent.Error{StatusCode: http.StatusConflict}
+		case !s.Connected || s.CertificateID != record.CertificateID:
+			return nil, &agent.Error{StatusCode: http.StatusServiceUnavailable, Message: fmt.Sprintf("it has the connection of the device, and is not connected with certificate %s: %s", record.CertificateID, s.LastError)}
+		}
 	}
 	id, err := d.store.Load()
-	if err != nil {
-		return nil, err
+	return &provision.Result{Identity: id, Provisioned: rotate, Pending: d.store.Status().Pending}, err
+}
+
+// lockConnection reserves the device's connection where an agent has been at work. The
+// error wraps [agent.ErrRunning] and names who has it; on a disk without locks or that
+// cannot be written there is none.
+func lockConnection(c *config.Config) (release func() error, held error) {
+	release = func() error { return nil }
+	if _, err := os.Stat(agentDir(c)); err != nil {
+		return release, nil
 	}
-	return &provision.Result{Identity: id, Provisioned: true}, nil
+	lock, err := agent.Lock(agentDir(c))
+	switch {
+	case err == nil:
+		return lock, nil
+	case errors.Is(err, agent.ErrRunning):
+		return release, err
+	}
+	return release, nil
 }

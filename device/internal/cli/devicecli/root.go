@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 
+	"example.com/fleety/device/agent"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -93,6 +94,9 @@ func explain(err error) cli.Explanation {
 	e := cli.Explanation{Code: cli.ExitCode(awsiot.ClassOf(err))}
 	if cause, ok := doctor.CauseOf(err, c); ok {
 		e.Hint = hints.Replace(cause.Hint())
+	}
+	if errors.Is(err, agent.ErrRunning) {
+		e.Hint = "AWS IoT allows one connection of a device, and that process has it: end it first, as with \"systemctl stop iot_device\"; iot_device rotate, status and doctor work beside the agent"
 	}
 	return e
 }

@@ -248,8 +248,12 @@ func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error
 		checks.Connected = func(ctx context.Context, thing string) bool {
 			ctx, cancel := context.WithTimeout(ctx, doctor.DefaultTimeout)
 			defer cancel()
-			status, err := client.Status(ctx)
-			return err == nil && status.Connected && status.ThingName == thing
+			if status, err := client.Status(ctx); err == nil && status.ThingName == thing {
+				return status.Connected
+			}
+			release, held := lockConnection(c)
+			release()
+			return held != nil // and perhaps connected
 		}
 	}
 	if !o.json {
