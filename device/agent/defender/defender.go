@@ -10,8 +10,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -42,7 +43,8 @@ type Config struct {
 // A Reporter is a service of the agent.
 type Reporter struct {
 	config Config
-	next   time.Time // of the next report
+	began  time.Time
+	next   time.Time // of the next report; zero before the first
 	lastID int64
 	last   *traffic // of the last report
 }
@@ -54,11 +56,11 @@ type Conn = interface {
 	Publish(ctx context.Context, topic string, payload []byte) error
 }
 
-// New returns a reporter. Its first report follows within an interval, at random, so
-// that a fleet does not report at once.
+// New returns a reporter. Its first report follows within an interval, at a time that
+// the thing's name decides, so that a fleet does not report at once.
 func New(c Config) *Reporter {
 	c.Net = cmp.Or(c.Net, "/proc/net")
-	return &Reporter{config: c, next: time.Now().Add(rand.N(c.Interval))}
+	return &Reporter{config: c, began: time.Now()}
 }
 
 // Name returns "defender".
@@ -72,6 +74,9 @@ func (r *Reporter) Deliver(session.Message) bool { return false }
 
 // Serve publishes a report in each interval.
 func (r *Reporter) Serve(ctx context.Context, conn Conn) error {
+	if r.next.IsZero() {
+		r.next = r.began.Add(Offset(conn.ThingName(), r.config.Interval))
+	}
 	for {
 		select {
 		case <-time.After(time.Until(r.next)):
@@ -90,6 +95,13 @@ func (r *Reporter) Serve(ctx context.Context, conn Conn) error {
 		}
 		r.last = now
 	}
+}
+
+// Offset returns how long after the start of the agent a thing's first report is due.
+func Offset(thing string, interval time.Duration) time.Duration {
+	hash := fnv.New64a()
+	io.WriteString(hash, thing)
+	return time.Duration(hash.Sum64() % uint64(interval))
 }
 
 // traffic counts what went over all interfaces but the loopback.
