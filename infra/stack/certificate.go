@@ -69,17 +69,10 @@ func parseCertificates(list string) ([]Certificate, error) {
 		}
 		seen[c.ARN] = true
 		certificates = append(certificates, c)
-	}
-	return certificates, sameEnvironment(certificates)
-}
-
-func sameEnvironment(certificates []Certificate) error {
-	first := certificates[0]
-	for _, c := range certificates[1:] {
-		if c.Partition != first.Partition || c.Region != first.Region || c.Account != first.Account {
-			return fmt.Errorf("certificateArn: %s and %s are of different accounts or Regions; "+
+		if first := certificates[0]; c.Partition != first.Partition || c.Region != first.Region || c.Account != first.Account {
+			return nil, fmt.Errorf("certificateArn: %s and %s are of different accounts or Regions; "+
 				"deploy once for each account and Region, with its own claim certificates", first.ARN, c.ARN)
 		}
 	}
-	return nil
+	return certificates, nil
 }

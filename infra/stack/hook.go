@@ -14,58 +14,86 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// A hook is the pre-provisioning hook with its log and the permission that lets
-// AWS IoT Core call it.
-type hook struct {
-	function   awslambda.Function
-	permission awslambda.CfnPermission
-	log        awslogs.LogGroup
+// A lambda is a function of the hook's module with its role and its log.
+type lambda struct {
+	function awslambda.Function
+	role     awsiam.Role
+	log      awslogs.LogGroup
 }
 
-// newHook declares the hook. serials is nil without a registry of serial numbers.
-// Its log outlives the stack: it says who was provisioned by which claim.
-func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) hook {
-	logs := awslogs.NewLogGroup(s, jsii.String("HookLog"), &awslogs.LogGroupProps{
-		Retention:     awslogs.RetentionDays_ONE_YEAR,
-		RemovalPolicy: awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
+// newLambda declares a function as f describes it, and a role that lets it write its
+// log, which outlives the stack: it says who was provisioned by which claim.
+func newLambda(s awscdk.Stack, props *Props, id, role string, f *awslambda.FunctionProps) lambda {
+	l := lambda{
+		log: awslogs.NewLogGroup(s, jsii.String(id+"Log"), &awslogs.LogGroupProps{
+			Retention:     awslogs.RetentionDays_ONE_YEAR,
+			RemovalPolicy: awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
+		}),
+		role: awsiam.NewRole(s, jsii.String(id+"Role"), &awsiam.RoleProps{
+			Description: &role,
+			AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
+		}),
+	}
+	l.log.GrantWrite(l.role)
+	f.Runtime, f.Handler, f.MemorySize = awslambda.Runtime_PROVIDED_AL2023(), jsii.String("bootstrap"), jsii.Number(128)
+	f.Role, f.LogGroup = l.role, l.log
+	f.Architecture = awslambda.Architecture_ARM_64()
+	if props.HookArchitecture == X86_64 {
+		f.Architecture = awslambda.Architecture_X86_64()
+	}
+	f.Tracing = awslambda.Tracing_DISABLED
+	if props.XRay {
+		f.Tracing = awslambda.Tracing_ACTIVE
+	}
+	l.function = awslambda.NewFunction(s, &id, f)
+	return l
+}
+
+// allow lets the function take actions on a resource.
+func allow(role awsiam.Role, resource *string, actions ...string) {
+	role.AddToPolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+		Actions:   jsii.Strings(actions...),
+		Resources: &[]*string{resource},
+	}))
+}
+
+// allowIoT lets AWS IoT Core call the function for one source of this account,
+// so that no other account's can.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
+func allowIoT(s awscdk.Stack, id string, function awslambda.Function, source *string) awslambda.CfnPermission {
+	return awslambda.NewCfnPermission(s, &id, &awslambda.CfnPermissionProps{
+		Action:        jsii.String("lambda:InvokeFunction"),
+		FunctionName:  function.FunctionArn(),
+		Principal:     jsii.String("iot.amazonaws.com"),
+		SourceAccount: awscdk.Aws_ACCOUNT_ID(),
+		SourceArn:     source,
 	})
-	function := awslambda.NewFunction(s, jsii.String("Hook"), &awslambda.FunctionProps{
-		Description:                  jsii.String("Decides which devices are allowed to provision"),
-		Runtime:                      awslambda.Runtime_PROVIDED_AL2023(),
-		Architecture:                 lambdaArchitecture(props.HookArchitecture),
-		Handler:                      jsii.String("bootstrap"),
-		Code:                         awslambda.Code_FromAsset(&props.HookFolder, nil),
-		Timeout:                      awscdk.Duration_Seconds(jsii.Number(payload.AnswerWithin.Seconds())),
-		MemorySize:                   jsii.Number(128),
-		ReservedConcurrentExecutions: props.reservedConcurrency(),
-		Tracing:                      props.tracing(),
-		Role:                         newHookRole(s, props, logs, serials),
-		LogGroup:                     logs,
-		Environment:                  hookEnvironment(props, serials),
-	})
-	return hook{function, newHookPermission(s, props.Names, function), logs}
 }
 
-func lambdaArchitecture(a Architecture) awslambda.Architecture {
-	if a == X86_64 {
-		return awslambda.Architecture_X86_64()
+// newHook declares the hook. serials is nil without a registry of serial numbers. It may
+// look up what the options have it look up, and nothing else.
+func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
+	f := &awslambda.FunctionProps{
+		Description: jsii.String("Decides which devices are allowed to provision"),
+		Code:        awslambda.Code_FromAsset(&props.HookFolder, nil),
+		Timeout:     awscdk.Duration_Seconds(jsii.Number(payload.AnswerWithin.Seconds())),
+		Environment: hookEnvironment(props, serials),
 	}
-	return awslambda.Architecture_ARM_64()
-}
-
-// reservedConcurrency is nil for the account's shared concurrency.
-func (o Options) reservedConcurrency() *float64 {
-	if o.HookConcurrency == 0 {
-		return nil
+	if props.HookConcurrency > 0 { // else the account's shared concurrency
+		f.ReservedConcurrentExecutions = jsii.Number(props.HookConcurrency)
 	}
-	return jsii.Number(o.HookConcurrency)
-}
-
-func (o Options) tracing() awslambda.Tracing {
-	if o.XRay {
-		return awslambda.Tracing_ACTIVE
+	hook := newLambda(s, props, "Hook", "For the pre-provisioning hook: writes its log, looks up things and serial numbers", f)
+	if props.ExistingThings == RefuseExisting || props.Rotation || serials != nil {
+		allow(hook.role, iotARN("thing/"+props.Names.ThingPrefix+props.SerialPrefix+"*"), "iot:ListThingPrincipals")
+		// A certificate's id is known only once it is there, so it cannot be narrower.
+		allow(hook.role, iotARN("cert/*"), "iot:DescribeCertificate")
+		allow(hook.role, jsii.String("*"), "iot:ListPrincipalThings") // has no resource types
 	}
-	return awslambda.Tracing_DISABLED
+	if serials != nil {
+		allow(hook.role, serials.TableArn(), "dynamodb:GetItem", "dynamodb:UpdateItem")
+	}
+	return hook
 }
 
 // hookEnvironment is described in the hook's main.go.
@@ -85,47 +113,6 @@ func hookEnvironment(props *Props, serials awsdynamodb.Table) *map[string]*strin
 		environment["SERIAL_REGISTRY"] = jsii.String(string(props.SerialRegistry))
 	}
 	return &environment
-}
-
-// newHookRole lets the hook write its own log and look up what the options have
-// it look up, and nothing else.
-func newHookRole(s awscdk.Stack, props *Props, logs awslogs.LogGroup, serials awsdynamodb.Table) awsiam.Role {
-	role := awsiam.NewRole(s, jsii.String("HookRole"), &awsiam.RoleProps{
-		Description: jsii.String("For the pre-provisioning hook: writes its log, looks up things and serial numbers"),
-		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
-	})
-	logs.GrantWrite(role)
-	if props.ExistingThings == RefuseExisting || props.Rotation || serials != nil {
-		allow(role, iotARN("thing/"+props.Names.ThingPrefix+props.SerialPrefix+"*"), "iot:ListThingPrincipals")
-		// A certificate's id is known only once it is there, so it cannot be narrower.
-		allow(role, iotARN("cert/*"), "iot:DescribeCertificate")
-		allow(role, jsii.String("*"), "iot:ListPrincipalThings") // has no resource types
-	}
-	if serials != nil {
-		allow(role, serials.TableArn(), "dynamodb:GetItem", "dynamodb:UpdateItem")
-	}
-	return role
-}
-
-func allow(role awsiam.Role, resource *string, actions ...string) {
-	role.AddToPolicy(awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
-		Actions:   jsii.Strings(actions...),
-		Resources: &[]*string{resource},
-	}))
-}
-
-// newHookPermission lets AWS IoT Core call the hook for this account's one
-// template, so that no other account's template can.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
-func newHookPermission(s awscdk.Stack, names Names, function awslambda.Function) awslambda.CfnPermission {
-	return awslambda.NewCfnPermission(s, jsii.String("HookPermission"), &awslambda.CfnPermissionProps{
-		Action:        jsii.String("lambda:InvokeFunction"),
-		FunctionName:  function.FunctionArn(),
-		Principal:     jsii.String("iot.amazonaws.com"),
-		SourceAccount: awscdk.Aws_ACCOUNT_ID(),
-		SourceArn:     templateARN(names),
-	})
 }
 
 // iotARN is the full name of a resource of AWS IoT in the stack's account and Region.

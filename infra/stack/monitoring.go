@@ -32,7 +32,7 @@ var attemptReasons = []string{
 
 // newMonitoring watches the hook and its decisions. With an address, it gets a
 // message when an alarm goes off and when it is over.
-func newMonitoring(s awscdk.Stack, props *Props, h hook) {
+func newMonitoring(s awscdk.Stack, props *Props, h lambda) {
 	period := awscdk.Duration_Minutes(jsii.Number(5))
 	sum := &awscloudwatch.MetricOptions{Period: period, Statistic: jsii.String("Sum")}
 	attempts := make([]string, len(attemptReasons))
@@ -88,7 +88,7 @@ func iotSum(metric string, period awscdk.Duration) awscloudwatch.IMetric {
 }
 
 // newDecisionMetric counts the lines of the hook's log that the pattern matches.
-func newDecisionMetric(s awscdk.Stack, props *Props, h hook, name, pattern string, options *awscloudwatch.MetricOptions) awscloudwatch.IMetric {
+func newDecisionMetric(s awscdk.Stack, props *Props, h lambda, name, pattern string, options *awscloudwatch.MetricOptions) awscloudwatch.IMetric {
 	filter := awslogs.NewMetricFilter(s, &name, &awslogs.MetricFilterProps{
 		LogGroup:        h.log,
 		FilterPattern:   awslogs.FilterPattern_Literal(&pattern),
@@ -119,7 +119,7 @@ func newQueries(s awscdk.Stack, props *Props, log awslogs.LogGroup) {
 	}
 }
 
-func newDashboard(s awscdk.Stack, h hook, decisions []awscloudwatch.IMetric, sum *awscloudwatch.MetricOptions) {
+func newDashboard(s awscdk.Stack, h lambda, decisions []awscloudwatch.IMetric, sum *awscloudwatch.MetricOptions) {
 	graph := func(title string, metrics ...awscloudwatch.IMetric) awscloudwatch.IWidget {
 		return awscloudwatch.NewGraphWidget(&awscloudwatch.GraphWidgetProps{Title: &title, Left: &metrics, Width: jsii.Number(8)})
 	}

@@ -46,54 +46,53 @@ const (
 )
 
 // Options are what the person who deploys decides, as `cdk deploy -c NAME=VALUE`.
+// Where a name is not that of the field, or there is a default, it is given.
 type Options struct {
-	// Names are those of the resources and things that are known by name.
-	// (name, by default Name, and thingPrefix; two stacks of one account and
-	// Region need two of each; thingGroup and thingType)
+	// Names are those of the resources and things that are known by name: name, by
+	// default Name, thingPrefix, thingGroup and thingType. Two stacks of one account
+	// and Region need two names and two prefixes.
 	Names Names
 	// Templates is a folder with documents in place of those of templates/.
-	// (templates, by default empty)
 	Templates string
 	// DeviceStatements is a file with a JSON list of policy statements that every
-	// device gets besides the device policy. (deviceStatements, by default empty)
+	// device gets besides the device policy.
 	DeviceStatements string
 	// ClaimCertificates get the claim policy: one, or several while claims are
 	// rotated. (certificateArn, required, comma-separated)
 	ClaimCertificates []Certificate
 	// ClaimClientIDs are the MQTT client ids of claims, with the wildcards * and ?.
-	// (claimClientIds, comma-separated, by default claim-*)
+	// (comma-separated, by default claim-*)
 	ClaimClientIDs []string
-	// ClaimSourceIPs are the address ranges that claims connect from.
-	// (claimSourceIp, comma-separated, by default empty: any)
+	// ClaimSourceIPs are the address ranges that claims connect from; empty for any.
+	// (claimSourceIp, comma-separated)
 	ClaimSourceIPs []string
-	// SerialPrefix begins the serial numbers that the hook admits.
-	// (serialPrefix, by default payload.SerialPrefix)
+	// SerialPrefix begins the serial numbers that the hook admits; by default
+	// payload.SerialPrefix.
 	SerialPrefix string
-	// SerialRegistry is how often a serial number is admitted.
-	// (serialRegistry, by default Once)
+	// SerialRegistry is how often a serial number is admitted; by default Once.
 	SerialRegistry Registry
-	// ExistingThings is what the hook does about things in use.
-	// (existingThings, by default RefuseExisting)
+	// ExistingThings is what the hook does about things in use; by default
+	// RefuseExisting.
 	ExistingThings Existing
-	// Rotation lets a device replace its own certificate. (rotation, by default true)
+	// Rotation lets a device replace its own certificate; by default true.
 	Rotation bool
-	// RetireAfter is after how many days a certificate that a device has rotated out
-	// is deleted. It is deactivated at once. (retireAfter, by default 30)
+	// RetireAfter is after how many days, by default 30, a certificate that a device
+	// has rotated out is deleted. It is deactivated at once.
 	RetireAfter int
-	// HookArchitecture is what the hook runs on. (hookArchitecture, by default ARM64)
+	// HookArchitecture is what the hook runs on; by default ARM64.
 	HookArchitecture Architecture
 	// HookConcurrency is how many calls of the hook can run at once, reserved for
-	// it. (hookConcurrency, by default 0: as many as the account has left)
+	// it; by default 0, as many as the account has left.
 	HookConcurrency int
 	// MinimalRole leaves the provisioning role with what provisioning needs, on
-	// this fleet's names. (minimalRole, by default false)
+	// this fleet's names.
 	MinimalRole bool
-	// XRay traces the hook. (xray, by default false)
+	// XRay traces the hook.
 	XRay bool
 	// ExpectedAdmissions is how many devices are admitted within five minutes when
-	// all is well. More raise an alarm. (expectedAdmissions, by default 50)
+	// all is well, by default 50. More raise an alarm.
 	ExpectedAdmissions int
-	// AlarmEmail receives the alarms. (alarmEmail, by default empty: nobody does)
+	// AlarmEmail receives the alarms; empty means nobody does.
 	AlarmEmail string
 }
 
@@ -186,12 +185,8 @@ func (r *optionReader) choice(name string, values ...string) string {
 
 func (r *optionReader) certificates(name string) []Certificate {
 	before := len(r.problems)
-	text := r.text(name)
-	if len(r.problems) > before {
-		return nil
-	}
-	certificates, err := parseCertificates(text)
-	if err != nil {
+	certificates, err := parseCertificates(r.text(name))
+	if err != nil && len(r.problems) == before {
 		r.problems = append(r.problems, err)
 	}
 	return certificates

@@ -5,10 +5,8 @@ import (
 	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiot"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/jsii-runtime-go"
 )
 
@@ -21,40 +19,25 @@ import (
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/lambda-rule-action.html
 func newRetirement(s awscdk.Stack, props *Props) awslambda.Function {
-	logs := awslogs.NewLogGroup(s, jsii.String("RetireLog"), &awslogs.LogGroupProps{
-		Retention:     awslogs.RetentionDays_ONE_YEAR,
-		RemovalPolicy: awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
-	})
-	role := awsiam.NewRole(s, jsii.String("RetireRole"), &awsiam.RoleProps{
-		Description: jsii.String("For the function that retires certificates: writes its log, deactivates and deletes certificates"),
-		AssumedBy:   awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil),
-	})
-	logs.GrantWrite(role)
-	allow(role, iotARN("thing/"+props.Names.ThingPrefix+props.SerialPrefix+"*"), "iot:ListThingPrincipals")
-	// A certificate's id is known only once it is there, so it cannot be narrower.
-	allow(role, iotARN("cert/*"), "iot:DescribeCertificate", "iot:UpdateCertificate", "iot:DeleteCertificate")
-	allow(role, jsii.String("*"), "iot:ListPrincipalThings", "iot:DetachThingPrincipal") // have no resource types
-
 	var claims []string
 	for _, c := range props.ClaimCertificates {
 		claims = append(claims, c.ID)
 	}
-	function := awslambda.NewFunction(s, jsii.String("Retire"), &awslambda.FunctionProps{
-		Description:  jsii.String("Retires the former certificates of devices that have rotated"),
-		Runtime:      awslambda.Runtime_PROVIDED_AL2023(),
-		Architecture: lambdaArchitecture(props.HookArchitecture),
-		Handler:      jsii.String("bootstrap"),
-		Code:         awslambda.Code_FromAsset(&props.RetireFolder, nil),
-		Timeout:      awscdk.Duration_Seconds(jsii.Number(30)),
-		MemorySize:   jsii.Number(128),
-		Tracing:      props.tracing(),
-		Role:         role,
-		LogGroup:     logs,
-		Environment: &map[string]*string{
-			"RETIRE_AFTER":       jsii.String(fmt.Sprintf("%dh", 24*props.RetireAfter)),
-			"CLAIM_CERTIFICATES": jsii.String(strings.Join(claims, ",")),
-		},
-	})
+	l := newLambda(s, props, "Retire", "For the function that retires certificates: writes its log, deactivates and deletes certificates",
+		&awslambda.FunctionProps{
+			Description: jsii.String("Retires the former certificates of devices that have rotated"),
+			Code:        awslambda.Code_FromAsset(&props.RetireFolder, nil),
+			Timeout:     awscdk.Duration_Seconds(jsii.Number(30)),
+			Environment: &map[string]*string{
+				"RETIRE_AFTER":       jsii.String(fmt.Sprintf("%dh", 24*props.RetireAfter)),
+				"CLAIM_CERTIFICATES": jsii.String(strings.Join(claims, ",")),
+			},
+		})
+	allow(l.role, iotARN("thing/"+props.Names.ThingPrefix+props.SerialPrefix+"*"), "iot:ListThingPrincipals")
+	// A certificate's id is known only once it is there, so it cannot be narrower.
+	allow(l.role, iotARN("cert/*"), "iot:DescribeCertificate", "iot:UpdateCertificate", "iot:DeleteCertificate")
+	allow(l.role, jsii.String("*"), "iot:ListPrincipalThings", "iot:DetachThingPrincipal") // have no resource types
+
 	// The device policy lets a device publish to fleet/THING as that thing alone.
 	rule := awsiot.NewCfnTopicRule(s, jsii.String("BirthMessages"), &awsiot.CfnTopicRuleProps{
 		TopicRulePayload: &awsiot.CfnTopicRule_TopicRulePayloadProperty{
@@ -63,16 +46,10 @@ func newRetirement(s awscdk.Stack, props *Props) awslambda.Function {
 			Sql: jsii.String("SELECT principal() AS certificateId, topic(2) AS thingName FROM 'fleet/+' WHERE startswith(topic(2), '" +
 				props.Names.ThingPrefix + props.SerialPrefix + "') AND isUndefined(replaces) = false"),
 			Actions: []any{&awsiot.CfnTopicRule_ActionProperty{
-				Lambda: &awsiot.CfnTopicRule_LambdaActionProperty{FunctionArn: function.FunctionArn()},
+				Lambda: &awsiot.CfnTopicRule_LambdaActionProperty{FunctionArn: l.function.FunctionArn()},
 			}},
 		},
 	})
-	awslambda.NewCfnPermission(s, jsii.String("RetirePermission"), &awslambda.CfnPermissionProps{
-		Action:        jsii.String("lambda:InvokeFunction"),
-		FunctionName:  function.FunctionArn(),
-		Principal:     jsii.String("iot.amazonaws.com"),
-		SourceAccount: awscdk.Aws_ACCOUNT_ID(),
-		SourceArn:     rule.AttrArn(),
-	})
-	return function
+	allowIoT(s, "RetirePermission", l.function, rule.AttrArn())
+	return l.function
 }

@@ -44,16 +44,28 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 		ExcludeResourceTypes: jsii.Strings("AWS::CloudWatch::Dashboard"), // takes none in most Regions
 	})
 
-	claimPolicy := newClaimPolicy(s, props)
-	attachClaims(s, claimPolicy, props.ClaimCertificates)
-	devicePolicy := newDevicePolicy(s, "DevicePolicy", props.Names.DevicePolicy, props.fill(props.DevicePolicy))
-	group, kind := newThingGroup(s, props.Names), newThingType(s, props.Names)
-	needed := []awscdk.CfnResource{devicePolicy, group, kind}
+	claimPolicy := newPolicy(s, "ClaimPolicy", props.Names.ClaimPolicy, props.claimPolicy())
+	for _, c := range props.ClaimCertificates { // named after its certificate: adding and removing a claim leaves the others alone
+		awsiot.NewCfnPolicyPrincipalAttachment(s, jsii.String("Claim"+c.ID), &awsiot.CfnPolicyPrincipalAttachmentProps{
+			PolicyName: claimPolicy.Ref(), Principal: jsii.String(c.ARN),
+		})
+	}
+	devicePolicy := newPolicy(s, "DevicePolicy", props.Names.DevicePolicy, props.fill(props.DevicePolicy))
+	group := awsiot.NewCfnThingGroup(s, jsii.String("ThingGroup"), &awsiot.CfnThingGroupProps{ThingGroupName: &props.Names.ThingGroup})
+	inUse := []awscdk.CfnResource{ // by devices
+		devicePolicy, awsiot.NewCfnThingType(s, jsii.String("ThingType"), &awsiot.CfnThingTypeProps{ThingTypeName: &props.Names.ThingType}),
+	}
 	if props.Rotation {
-		needed = append(needed, newDevicePolicy(s, "RotationPolicy", props.Names.RotationPolicy, props.fill(props.RotationPolicy)))
+		inUse = append(inUse, newPolicy(s, "RotationPolicy", props.Names.RotationPolicy, props.fill(props.RotationPolicy)))
 	}
 	if props.ExtraPolicy != "" {
-		needed = append(needed, newDevicePolicy(s, "ExtraPolicy", props.Names.ExtraPolicy, props.fill(props.ExtraPolicy)))
+		inUse = append(inUse, newPolicy(s, "ExtraPolicy", props.Names.ExtraPolicy, props.fill(props.ExtraPolicy)))
+	}
+	// These outlive the stack: AWS IoT deletes no policy that is attached to certificates,
+	// without which devices could not connect, and no type that things have.
+	// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteThingType.html
+	for _, resource := range inUse {
+		resource.ApplyRemovalPolicy(awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, nil)
 	}
 
 	var serials awsdynamodb.Table
@@ -62,13 +74,14 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 		output(s, "SerialTableName", "Registry of serial numbers", serials.TableName())
 	}
 	hook := newHook(s, props, serials)
+	permission := allowIoT(s, "HookPermission", hook.function, templateARN(props.Names))
 	if props.Rotation {
 		output(s, "RetireFunctionName", "Function that retires the former certificates of devices", newRetirement(s, props).FunctionName())
 	}
 	newMonitoring(s, props, hook)
 	template := newTemplate(s, props, newProvisioningRole(s, props), hook.function)
 	// A device may be provisioned as soon as the template is there: what it needs comes first.
-	for _, needed := range append(needed, hook.permission) {
+	for _, needed := range append(inUse, group, permission) {
 		template.AddResourceDependency(needed, nil)
 	}
 
@@ -88,45 +101,6 @@ func output(s awscdk.Stack, name, description string, value *string) {
 	awscdk.NewCfnOutput(s, &name, &awscdk.CfnOutputProps{Description: &description, Value: value})
 }
 
-func newClaimPolicy(s awscdk.Stack, props *Props) awsiot.CfnPolicy {
-	return awsiot.NewCfnPolicy(s, jsii.String("ClaimPolicy"), &awsiot.CfnPolicyProps{
-		PolicyName:     &props.Names.ClaimPolicy,
-		PolicyDocument: object(props.claimPolicy()),
-	})
-}
-
-// attachClaims names each attachment after its certificate, so that adding and
-// removing a claim leaves the others alone.
-func attachClaims(s awscdk.Stack, policy awsiot.CfnPolicy, certificates []Certificate) {
-	for _, c := range certificates {
-		awsiot.NewCfnPolicyPrincipalAttachment(s, jsii.String("Claim"+c.ID), &awsiot.CfnPolicyPrincipalAttachmentProps{
-			PolicyName: policy.Ref(),
-			Principal:  jsii.String(c.ARN),
-		})
-	}
-}
-
-// newDevicePolicy outlives the stack: AWS IoT deletes no policy that is attached
-// to devices' certificates, and without it those devices could not connect.
-func newDevicePolicy(s awscdk.Stack, id, name, document string) awsiot.CfnPolicy {
-	policy := awsiot.NewCfnPolicy(s, &id, &awsiot.CfnPolicyProps{PolicyName: &name, PolicyDocument: object(document)})
-	policy.ApplyRemovalPolicy(awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, nil)
-	return policy
-}
-
-func newThingGroup(s awscdk.Stack, names Names) awsiot.CfnThingGroup {
-	return awsiot.NewCfnThingGroup(s, jsii.String("ThingGroup"), &awsiot.CfnThingGroupProps{
-		ThingGroupName: &names.ThingGroup,
-	})
-}
-
-// newThingType outlives the stack: AWS IoT deletes no type that things have.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteThingType.html
-func newThingType(s awscdk.Stack, names Names) awsiot.CfnThingType {
-	kind := awsiot.NewCfnThingType(s, jsii.String("ThingType"), &awsiot.CfnThingTypeProps{
-		ThingTypeName: &names.ThingType,
-	})
-	kind.ApplyRemovalPolicy(awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, nil)
-	return kind
+func newPolicy(s awscdk.Stack, id, name, document string) awsiot.CfnPolicy {
+	return awsiot.NewCfnPolicy(s, &id, &awsiot.CfnPolicyProps{PolicyName: &name, PolicyDocument: object(document)})
 }
