@@ -22,21 +22,19 @@ const (
 	escapedInValues   = `,"\+=<>;`
 )
 
-// A source is what a field is read from.
-type source uint8
-
+// The parts of a certificate that a field is read from, as the name of a variable has them.
 const (
-	subject source = iota
-	issuer
-	serial
-	availableKeys
+	subject       = "Subject."
+	issuer        = "Issuer."
+	serial        = "SerialNumber"
+	availableKeys = "AvailableKeys"
 )
 
 // A field is what follows iot:Certificate. in the name of a variable.
 type field struct {
-	source    source
-	attribute attributeName
-	index     int // counts from 0
+	source    string
+	attribute attributeName // of subject and issuer
+	index     int           // counts from 0
 	list      bool
 }
 
@@ -57,39 +55,29 @@ const (
 )
 
 var nameFields = []attributeName{
-	{name: "DistinguishedNameQualifier", oid: 46},
-	{name: "Country", oid: 6},
-	{name: "Organization", oid: 10},
-	{name: "OrganizationalUnit", oid: 11},
-	{name: "State", oid: 8},
-	{name: "CommonName", oid: 3},
-	{name: "SerialNumber", oid: 5},
-	{name: "Title", oid: 12},
-	{name: "Surname", oid: 4},
-	{name: "GivenName", oid: 42},
-	{name: "Initials", oid: 43},
-	{name: "Pseudonym", oid: 65},
-	{name: "GenerationQualifier", oid: 44},
-	{name: "AlternativeName.RFC822Name", tag: tagEmail},
-	{name: "AlternativeName.DNSName", tag: tagDNS},
-	{name: "AlternativeName.DirectoryName", tag: tagDirectory},
-	{name: "AlternativeName.UniformResourceIdentifier", tag: tagURI},
-	{name: "AlternativeName.IPAddress", tag: tagIP},
+	{"DistinguishedNameQualifier", 46, 0}, {"Country", 6, 0}, {"Organization", 10, 0}, {"OrganizationalUnit", 11, 0}, {"State", 8, 0},
+	{"CommonName", 3, 0}, {"SerialNumber", 5, 0}, {"Title", 12, 0}, {"Surname", 4, 0}, {"GivenName", 42, 0}, {"Initials", 43, 0},
+	{"Pseudonym", 65, 0}, {"GenerationQualifier", 44, 0},
+	{"AlternativeName.RFC822Name", 0, tagEmail}, {"AlternativeName.DNSName", 0, tagDNS}, {"AlternativeName.DirectoryName", 0, tagDirectory},
+	{"AlternativeName.UniformResourceIdentifier", 0, tagURI}, {"AlternativeName.IPAddress", 0, tagIP},
 }
 
 // parseField reads a field. What may follow the name of an attribute: nothing for the first value, an index that counts from zero, or
 // List for all values.
 func parseField(name string) (f field, ok bool) {
-	if strings.EqualFold(name, "AvailableKeys") {
-		return field{source: availableKeys, list: true}, true
+	for _, f.source = range []string{serial, availableKeys} {
+		if strings.EqualFold(name, f.source) {
+			f.list = f.source == availableKeys
+			return f, true
+		}
 	}
-	rest, ok := cutPrefixFold(name, "Subject.")
+	f.source = subject
+	rest, ok := cutPrefixFold(name, subject)
 	if !ok {
-		rest, ok = cutPrefixFold(name, "Issuer.")
 		f.source = issuer
-	}
-	if !ok {
-		return field{source: serial}, strings.EqualFold(name, "SerialNumber")
+		if rest, ok = cutPrefixFold(name, issuer); !ok {
+			return field{}, false
+		}
 	}
 	for _, f.attribute = range nameFields {
 		suffix, ok := cutPrefixFold(rest+".", f.attribute.name+".")
@@ -207,9 +195,9 @@ func alternativeText(name asn1.RawValue) string {
 func available(c *x509.Certificate) []string {
 	names := []string{"iot:Certificate.SerialNumber"}
 	for _, a := range nameFields {
-		for i, prefix := range []string{subject: "Subject.", issuer: "Issuer."} {
-			if f := (field{source: source(i), attribute: a}); len(f.values(nil, c)) > 0 {
-				names = append(names, "iot:Certificate."+prefix+a.name)
+		for _, source := range []string{subject, issuer} {
+			if f := (field{source: source, attribute: a}); len(f.values(nil, c)) > 0 {
+				names = append(names, "iot:Certificate."+source+a.name)
 			}
 		}
 	}

@@ -92,7 +92,7 @@ func (c *condition) explain(r *Request) string {
 		return text + "it has no value, because " + c.key.absence(r)
 	}
 	text += "it is " + quoteAll(values)
-	if c.key.kind == thingAttached && r.Session.attached() == nil {
+	if c.key.kind == thingAttached && !r.Session.attached().Attached {
 		text += ", because " + c.key.absence(r)
 	}
 	return text

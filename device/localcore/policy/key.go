@@ -8,70 +8,46 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A keyKind is one of the names that AWS IoT documents, as a variable or as a condition key.
-type keyKind uint8
-
+// The names that AWS IoT documents, as variables or as condition keys, in lower case; two begin names.
+//
+// AWS pages: basic-policy-variables, thing-policy-variables, cert-policy-variables and connect-policy of
+// https://docs.aws.amazon.com/iot/latest/developerguide/. The page pub-sub-policy uses iot:Thing.ThingName, which no page defines, for
+// iot:Connection.Thing.ThingName.
 const (
-	unknownKey keyKind = iota
-	clientID
-	sourceIP
-	domainName
-	thingName
-	thingType
-	thingAttribute
-	thingAttached
-	connectAttributes
-	lastWillTopic
-	certificateID
-	certificateField
+	clientID          = "iot:clientid"
+	sourceIP          = "aws:sourceip"
+	domainName        = "iot:domainname"
+	thingName         = "iot:connection.thing.thingname"
+	thingNameAlias    = "iot:thing.thingname"
+	thingType         = "iot:connection.thing.thingtypename"
+	thingAttached     = "iot:connection.thing.isattached"
+	thingAttribute    = "iot:connection.thing.attributes["
+	connectAttributes = "iot:connectattributes"
+	lastWillTopic     = "iot:lastwilltopic"
+	certificateID     = "iot:certificateid"
+	certificateField  = "iot:certificate."
 )
 
 // A key is a policy variable or condition key. Its name compares without case, as in IAM; the name of a thing attribute inside it does
 // not.
 type key struct {
 	name      string // as written
-	kind      keyKind
+	kind      string // in lower case, of thingAttribute and certificateField the beginning
 	attribute string // of thingAttribute
 	field     field  // of certificateField
 }
 
-// keys by name in lower case.
-//
-// AWS pages: basic-policy-variables, thing-policy-variables, cert-policy-variables and connect-policy of
-// https://docs.aws.amazon.com/iot/latest/developerguide/. The page
-// pub-sub-policy uses iot:Thing.ThingName, which no page defines, for iot:Connection.Thing.ThingName.
-var keys = map[string]keyKind{
-	"iot:clientid":                       clientID,
-	"aws:sourceip":                       sourceIP,
-	"iot:domainname":                     domainName,
-	"iot:connection.thing.thingname":     thingName,
-	"iot:thing.thingname":                thingName,
-	"iot:connection.thing.thingtypename": thingType,
-	"iot:connection.thing.isattached":    thingAttached,
-	"iot:connectattributes":              connectAttributes,
-	"iot:lastwilltopic":                  lastWillTopic,
-	"iot:certificateid":                  certificateID,
-}
-
-const (
-	attributePrefix   = "iot:connection.thing.attributes["
-	certificatePrefix = "iot:certificate."
-)
-
 // parseKey has no error: a name that AWS IoT does not document is a key that never resolves.
 func parseKey(name string) key {
-	k := key{name: name}
-	folded := strings.ToLower(name)
+	k := key{name: name, kind: strings.ToLower(name)}
 	switch {
-	case strings.HasPrefix(folded, attributePrefix) && strings.HasSuffix(name, "]"):
-		k.kind = thingAttribute
-		k.attribute = name[len(attributePrefix) : len(name)-1]
-	case strings.HasPrefix(folded, certificatePrefix):
-		if f, ok := parseField(name[len(certificatePrefix):]); ok {
+	case strings.HasPrefix(k.kind, thingAttribute) && strings.HasSuffix(name, "]"):
+		k.kind, k.attribute = thingAttribute, name[len(thingAttribute):len(name)-1]
+	case strings.HasPrefix(k.kind, certificateField):
+		f, ok := parseField(name[len(certificateField):])
+		if k.kind = ""; ok {
 			k.kind, k.field = certificateField, f
 		}
-	default:
-		k.kind = keys[folded]
 	}
 	return k
 }
@@ -94,42 +70,39 @@ func (k *key) text(r *Request) (string, bool) {
 // Thing variables resolve only for a thing that is attached to the certificate; which thing that can be, the caller decides. IsAttached
 // always resolves.
 func (k *key) values(dst []string, r *Request) []string {
-	s := r.Session
+	s, value := r.Session, ""
+	t := s.attached()
 	switch k.kind {
 	case clientID:
 		return append(dst, s.ClientID)
 	case sourceIP:
 		if s.SourceIP.IsValid() {
-			return append(dst, s.SourceIP.Unmap().String())
+			value = s.SourceIP.Unmap().String()
 		}
 	case domainName:
-		return appendSet(dst, s.DomainName)
+		value = s.DomainName
 	case thingAttached:
-		return append(dst, strconv.FormatBool(s.attached() != nil))
-	case thingName, thingType, thingAttribute:
-		switch t := s.attached(); {
-		case t == nil:
-		case k.kind == thingName:
-			return appendSet(dst, t.Name)
-		case k.kind == thingType:
-			return appendSet(dst, t.Type)
-		default:
-			return appendSet(dst, t.Attributes[k.attribute])
-		}
+		value = strconv.FormatBool(t.Attached)
+	case thingName, thingNameAlias:
+		value = t.Name
+	case thingType:
+		value = t.Type
+	case thingAttribute:
+		value = t.Attributes[k.attribute]
 	case connectAttributes:
 		return append(dst, r.ConnectAttributes...)
 	case lastWillTopic:
-		return appendSet(dst, r.LastWillTopic)
+		value = r.LastWillTopic
 	case certificateID:
 		if s.Certificate != nil {
-			return append(dst, awsiot.CertificateID(s.Certificate))
+			value = awsiot.CertificateID(s.Certificate)
 		}
 	case certificateField:
 		if s.Certificate != nil {
 			return k.field.values(dst, s.Certificate)
 		}
 	}
-	return dst
+	return appendSet(dst, value)
 }
 
 func appendSet(dst []string, value string) []string {
@@ -139,12 +112,12 @@ func appendSet(dst []string, value string) []string {
 	return append(dst, value)
 }
 
-// attached returns the thing that the variables are about, or nil.
-func (s *Session) attached() *Thing {
+// attached returns the thing that the variables are about, the zero value without one.
+func (s *Session) attached() Thing {
 	if s.Thing == nil || !s.Thing.Attached {
-		return nil
+		return Thing{}
 	}
-	return s.Thing
+	return *s.Thing
 }
 
 // absence says why the key has no value in this request, or has no thing to be about.
@@ -155,12 +128,12 @@ func (k *key) absence(r *Request) string {
 		return "the address of the client is not known"
 	case domainName:
 		return "the client named no server (SNI)"
-	case thingName, thingType, thingAttribute, thingAttached:
-		switch t := s.attached(); {
-		case s.Thing == nil:
-			return fmt.Sprintf("client id %q is not the name of a thing attached to the certificate", s.ClientID)
+	case thingName, thingNameAlias, thingType, thingAttribute, thingAttached:
+		switch t := s.Thing; {
 		case t == nil:
-			return fmt.Sprintf("thing %q is not attached to the certificate", s.Thing.Name)
+			return fmt.Sprintf("client id %q is not the name of a thing attached to the certificate", s.ClientID)
+		case !t.Attached:
+			return fmt.Sprintf("thing %q is not attached to the certificate", t.Name)
 		case k.kind == thingType:
 			return fmt.Sprintf("thing %q has no type", t.Name)
 		case k.kind == thingAttribute:
