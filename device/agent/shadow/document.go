@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -38,24 +37,6 @@ func sections(state object) (object, error) {
 		return nil, errTooLarge
 	}
 	return kept, nil
-}
-
-// readChange reads the change of a program, and rejects what AWS IoT would reject.
-func readChange(payload []byte) (change object, version *int64, err error) {
-	var d awsiot.ShadowDocument
-	if !utf8.Valid(payload) || awsiot.DecodeJSON(payload, &d) != nil || d.State == nil {
-		return nil, nil, errors.New(`want one JSON object {"state": {"reported": {…}, "desired": {…}}}`)
-	}
-	change, err = sections(d.State)
-	switch {
-	case errors.Is(err, errTooLarge):
-		return nil, nil, err
-	case err != nil || len(change) != len(d.State) || len(change) == 0:
-		return nil, nil, errors.New(`"state" has the objects "reported" and "desired", or one of them`)
-	case !storable(change, awsiot.MaxShadowLevels+1):
-		return nil, nil, errors.New("AWS IoT accepts 8 levels of objects, and no null in an array")
-	}
-	return change, d.Version, nil
 }
 
 // storable reports whether a value has that many levels at most, and no null in an array.

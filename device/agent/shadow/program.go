@@ -20,9 +20,9 @@ import (
 // killDelay is how long what a program has left may keep its output open.
 const killDelay = 2 * time.Second
 
-// applyDesired gives each new desired state to the file and to the program. What fails is tried again, slower and
-// slower.
-func (s *Shadow) applyDesired(ctx context.Context) {
+// Run gives each new desired state to the file and to the program, until ctx ends. What fails is tried again, slower
+// and slower.
+func (s *Shadow) Run(ctx context.Context, thing string) {
 	var retry <-chan time.Time
 	for delay := time.Duration(0); ; {
 		select {
@@ -31,7 +31,7 @@ func (s *Shadow) applyDesired(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := s.applyOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := s.apply(ctx, thing); err != nil && ctx.Err() == nil {
 			s.fail("applying the desired state", err)
 			delay = min(max(firstDelay, 2*delay), maxDelay)
 			retry = time.After(delay/2 + rand.N(delay/2))
@@ -41,11 +41,11 @@ func (s *Shadow) applyDesired(ctx context.Context) {
 	}
 }
 
-// applyOnce applies the present desired state, where it is known and new.
-func (s *Shadow) applyOnce(ctx context.Context) error {
+// apply applies the present desired state, where it is known and new.
+func (s *Shadow) apply(ctx context.Context, thing string) error {
 	s.mu.Lock()
 	desired, _ := s.state.Known["desired"].(object)
-	applied, synced, again := s.state.Applied, s.synced, s.apply
+	applied, synced, again := s.state.Applied, s.synced, s.again
 	s.mu.Unlock()
 	if !synced {
 		return nil
@@ -64,13 +64,13 @@ func (s *Shadow) applyOnce(ctx context.Context) error {
 	if s.config.Program == "" || !again && applied != nil && equal(desired, applied) {
 		return nil
 	}
-	reported, err := s.call(ctx, text)
+	reported, err := s.call(ctx, thing, text)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.apply = false
+	s.again = false
 	st := s.state
 	st.Applied = desired
 	change := object{"reported": reported}
@@ -82,13 +82,10 @@ func (s *Shadow) applyOnce(ctx context.Context) error {
 
 // call runs the program with the desired state as standard input. What it writes to standard output, if anything, is a
 // JSON object: the reported state.
-func (s *Shadow) call(ctx context.Context, desired []byte) (reported object, err error) {
+func (s *Shadow) call(ctx context.Context, thing string, desired []byte) (reported object, err error) {
 	if err := program.Check(s.config.Program); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	thing := s.thing
-	s.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("it ran longer than %v", s.config.Timeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.config.Program)

@@ -8,7 +8,6 @@ package shadow
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/awsiot"
@@ -51,10 +51,9 @@ type Shadow struct {
 	desired chan struct{} // receives a value when there may be a new desired state
 
 	mu       sync.Mutex
-	thing    string
 	state    state
 	synced   bool // the state is that of the service, or was in this process
-	apply    bool // the program is to be called even if it was for this desired state
+	again    bool // the program is to be called even if it was for this desired state
 	stale    bool // the state must be got again
 	fault    string
 	counters map[string]uint64
@@ -154,16 +153,22 @@ func (e *Error) Error() string { return e.Err.Error() }
 // on stable storage; it is sent when there is a connection. A "version" in it must be the present one. The error is an
 // [*Error].
 func (s *Shadow) Update(payload []byte) error {
-	change, version, err := readChange(payload)
+	var d awsiot.ShadowDocument
+	if !utf8.Valid(payload) || awsiot.DecodeJSON(payload, &d) != nil || d.State == nil {
+		return &Error{400, errors.New(`want one JSON object {"state": {"reported": {…}, "desired": {…}}}`)}
+	}
+	change, err := sections(d.State)
 	switch {
 	case errors.Is(err, errTooLarge):
 		return &Error{413, err}
-	case err != nil:
-		return &Error{400, err}
+	case err != nil || len(change) != len(d.State) || len(change) == 0:
+		return &Error{400, errors.New(`"state" has the objects "reported" and "desired", or one of them`)}
+	case !storable(change, awsiot.MaxShadowLevels+1):
+		return &Error{400, errors.New("AWS IoT accepts 8 levels of objects, and no null in an array")}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if version != nil && *version != s.state.Version {
+	if d.Version != nil && *d.Version != s.state.Version {
 		return &Error{409, fmt.Errorf("the shadow has version %d", s.state.Version)}
 	}
 	return s.enqueue(s.state, change)
@@ -234,14 +239,6 @@ func (s *Shadow) Metrics(metric func(name, kind, help string, samples ...any)) {
 		metric("shadow_results_total", "counter", "Requests to the Device Shadow service, by result, and messages that were ignored, by reason.",
 			fmt.Sprintf("{shadow=%q,result=%q}", s.config.Name, result), s.counters[result])
 	}
-}
-
-// Run applies desired states until ctx ends.
-func (s *Shadow) Run(ctx context.Context, thing string) {
-	s.mu.Lock()
-	s.thing = thing
-	s.mu.Unlock()
-	s.applyDesired(ctx)
 }
 
 // fail notes what went wrong last, for the status, and logs it.

@@ -216,7 +216,7 @@ func (x *exchange) update(o awsiot.ShadowOperation, d awsiot.ShadowDocument, kno
 	case o == awsiot.GetShadow:
 		st.Version, st.Known, x.stale = version, merge(nil, known), false
 		delta, _ := d.State["delta"].(object)
-		x.synced, x.apply = true, x.apply || len(delta) > 0
+		x.synced, x.again = true, x.again || len(delta) > 0
 	case version < st.Version:
 		x.counters[countOld]++
 		x.stale = x.stale || time.Since(x.got) > checkInterval
