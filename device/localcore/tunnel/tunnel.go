@@ -25,26 +25,20 @@ import (
 
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot_device_management.html
 const (
-	// maxServices is the quota "Maximum services per tunnel".
-	maxServices = 3
-	// keepClosed is how long a closed tunnel can be described. AWS says at least.
-	keepClosed = 3 * time.Hour
-	// bandwidth is the quota "Maximum bandwidth per tunnel", in bytes per second.
-	bandwidth  = 800 << 10
-	tokenBytes = 256 // of randomness; AWS's tokens are as long
+	maxServices = 3             // the quota "Maximum services per tunnel"
+	bandwidth   = 800 << 10     // the quota "Maximum bandwidth per tunnel", in bytes per second
+	keepClosed  = 3 * time.Hour // in which a closed tunnel can be described. AWS says at least
+	tokenBytes  = 256           // of randomness; AWS's tokens are as long
 )
 
 // A Config says what the service stands on. ARN, Region and Publish are required.
 type Config struct {
-	// ARN returns the full name of a resource such as "tunnel/ID".
-	ARN    func(resource string) string
+	ARN    func(resource string) string // returns the full name of a resource such as "tunnel/ID"
 	Region string
 	// Publish receives the notifications of things. It must not call the service.
-	Publish func(topic string, payload []byte)
-	// Deleted, if set, is called with the id of each tunnel that is deleted.
-	Deleted func(id string)
-	// EnforceRates limits the bandwidth of a tunnel to AWS's quota.
-	EnforceRates bool
+	Publish      func(topic string, payload []byte)
+	Deleted      func(id string)  // is called, if set, with the id of each tunnel that is deleted
+	EnforceRates bool             // limits the bandwidth of a tunnel to AWS's quota
 	Now          func() time.Time // nil means time.Now
 	Log          *slog.Logger     // nil means discard
 }
@@ -89,8 +83,8 @@ type TimeoutConfig struct {
 
 // A NewTunnel is what OpenTunnel makes. All of it is optional.
 type NewTunnel struct {
-	Description       *string            `json:"description"`
-	DestinationConfig *DestinationConfig `json:"destinationConfig"`
+	Description       *string            `json:"description,omitempty"`
+	DestinationConfig *DestinationConfig `json:"destinationConfig,omitempty"`
 	TimeoutConfig     TimeoutConfig      `json:"timeoutConfig"`
 }
 
@@ -110,16 +104,14 @@ type ConnectionState struct {
 
 // A Tunnel is what DescribeTunnel returns. Times are seconds since 1970.
 type Tunnel struct {
-	ID                         string             `json:"tunnelId"`
-	ARN                        string             `json:"tunnelArn"`
-	Status                     string             `json:"status"`
-	SourceConnectionState      ConnectionState    `json:"sourceConnectionState"`
-	DestinationConnectionState ConnectionState    `json:"destinationConnectionState"`
-	Description                string             `json:"description,omitempty"`
-	DestinationConfig          *DestinationConfig `json:"destinationConfig,omitempty"`
-	TimeoutConfig              TimeoutConfig      `json:"timeoutConfig"`
-	CreatedAt                  float64            `json:"createdAt"`
-	LastUpdatedAt              float64            `json:"lastUpdatedAt"`
+	NewTunnel
+	ID                         string          `json:"tunnelId"`
+	ARN                        string          `json:"tunnelArn"`
+	Status                     string          `json:"status"`
+	SourceConnectionState      ConnectionState `json:"sourceConnectionState"`
+	DestinationConnectionState ConnectionState `json:"destinationConnectionState"`
+	CreatedAt                  float64         `json:"createdAt"`
+	LastUpdatedAt              float64         `json:"lastUpdatedAt"`
 }
 
 // Tokens are the access tokens of a tunnel; one that was not made is empty.
@@ -189,10 +181,8 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 	if d := in.Description; d != nil && (*d == "" || utf8.RuneCountInString(*d) > 2048 || strings.ContainsFunc(*d, func(r rune) bool { return unicode.Is(unicode.C, r) })) {
 		return Tunnel{}, Tokens{}, invalid("description", `Member must satisfy regular expression pattern: [^\p{C}]{1,2048}`)
 	}
-	minutes := awsiot.MaxTunnelMinutes
-	if in.TimeoutConfig.Minutes != nil {
-		minutes = *in.TimeoutConfig.Minutes
-	}
+	in.TimeoutConfig.Minutes = cmp.Or(in.TimeoutConfig.Minutes, new(awsiot.MaxTunnelMinutes))
+	minutes := *in.TimeoutConfig.Minutes
 	if minutes < 1 || minutes > awsiot.MaxTunnelMinutes {
 		return Tunnel{}, Tokens{}, invalid("timeoutConfig.maxLifetimeTimeoutMinutes", "Member must have value between 1 and %d", awsiot.MaxTunnelMinutes)
 	}
@@ -205,8 +195,8 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 	state := ConnectionState{Disconnected, now}
 	t := &tunnel{
 		Tunnel: Tunnel{
-			ID: id, ARN: s.config.ARN("tunnel/" + id), Status: Open, SourceConnectionState: state, DestinationConnectionState: state,
-			DestinationConfig: in.DestinationConfig, TimeoutConfig: TimeoutConfig{&minutes}, CreatedAt: now, LastUpdatedAt: now,
+			NewTunnel: in, ID: id, ARN: s.config.ARN("tunnel/" + id), Status: Open,
+			SourceConnectionState: state, DestinationConnectionState: state, CreatedAt: now, LastUpdatedAt: now,
 		},
 		expires: s.config.Now().Add(time.Duration(minutes) * time.Minute),
 		streams: map[string]*stream{}, limit: rate.NewLimiter(rate.Inf, 0),
@@ -214,9 +204,6 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 	t.sides = map[string]*side{source: {state: &t.SourceConnectionState}, destination: {state: &t.DestinationConnectionState}}
 	if s.config.EnforceRates {
 		t.limit = rate.NewLimiter(bandwidth, bandwidth)
-	}
-	if in.Description != nil {
-		t.Description = *in.Description
 	}
 	s.tunnels = append(s.tunnels, t)
 	return t.Tunnel, s.newTokens(t, source, destination), nil
