@@ -61,26 +61,21 @@ func (m matcher) value(path string, want, got any) error {
 			return differs
 		}
 		_, open := want["..."]
-		for _, key := range slices.Sorted(maps.Keys(want)) {
+		all := maps.Clone(object)
+		maps.Copy(all, want)
+		delete(all, "...")
+		for _, key := range slices.Sorted(maps.Keys(all)) {
 			value, there := object[key]
-			switch pattern := want[key]; {
-			case key == "...":
-			case pattern == "<absent>":
-				if there {
-					return fmt.Errorf("at %s.%s: got %s, want no such member", path, key, show(value))
-				}
+			pattern, wanted := want[key]
+			switch {
+			case there && (pattern == "<absent>" || !wanted && m.exact && !open):
+				return fmt.Errorf("at %s.%s: got %s, want no such member", path, key, show(value))
+			case !wanted, pattern == "<absent>":
 			case !there:
 				return fmt.Errorf("at %s: got %s, want a member %s", place(path), show(got), key)
 			default:
 				if err := m.value(path+"."+key, pattern, value); err != nil {
 					return err
-				}
-			}
-		}
-		if m.exact && !open {
-			for _, key := range slices.Sorted(maps.Keys(object)) {
-				if _, ok := want[key]; !ok {
-					return fmt.Errorf("at %s.%s: got %s, want no such member", path, key, show(object[key]))
 				}
 			}
 		}

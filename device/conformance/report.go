@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 )
@@ -94,12 +95,9 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 		Time: fmt.Sprintf("%.3f", r.Seconds), Started: r.Started.Format(time.RFC3339)}
 	for _, result := range r.Results {
 		c := testcase{Name: result.Behavior, Class: "conformance", Time: fmt.Sprintf("%.3f", result.Seconds)}
-		switch m := (&message{Message: "want " + result.Want + ", got " + result.Got}); result.Verdict {
+		switch result.Verdict {
 		case Differs:
-			c.Failure = m
-			for _, line := range result.Transcript {
-				m.Text += line + "\n"
-			}
+			c.Failure = &message{"want " + result.Want + ", got " + result.Got, strings.Join(result.Transcript, "\n")}
 		case Failed:
 			c.Error = &message{Message: result.Got}
 		case Skipped:

@@ -148,11 +148,8 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 }
 
 func (r *run) newScript(prefix string) *script {
-	vars := maps.Clone(r.vars)
-	if vars == nil {
-		vars = map[string]string{}
-	}
-	vars["p"], vars["rule"] = prefix, strings.ReplaceAll(prefix, "-", "_")
+	vars := map[string]string{"p": prefix, "rule": strings.ReplaceAll(prefix, "-", "_")}
+	maps.Copy(vars, r.vars)
 	return &script{run: r, vars: vars, principals: map[string]*tls.Certificate{}, clients: map[string]*client{}, tickets: tls.NewLRUClientSessionCache(1)}
 }
 
@@ -261,12 +258,11 @@ func (s *script) close() {
 
 var (
 	secretNames = []string{"privateKey", "PrivateKey", "certificateOwnershipToken", "clientAccessToken", "sourceAccessToken", "destinationAccessToken", "secretAccessKey", "sessionToken"}
-	keyInPEM    = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`)
+	// What differs from run to run in what is recorded.
+	certificateInPEM = regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?(-----END CERTIFICATE-----(\\n|\n)?|$)`)
+	changing         = regexp.MustCompile(`\b([0-9a-f]{64}|1[78][0-9]{8}([0-9]{3})?(\.[0-9]+)?)\b`)
+	keyInPEM         = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`)
 )
-
-// What differs from run to run in what is recorded.
-var certificateInPEM, changing = regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?(-----END CERTIFICATE-----(\\n|\n)?|$)`),
-	regexp.MustCompile(`\b([0-9a-f]{64}|1[78][0-9]{8}([0-9]{3})?(\.[0-9]+)?)\b`)
 
 // keepSecret remembers the secrets in an answer.
 func (s *script) keepSecret(text string) {

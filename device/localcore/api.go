@@ -18,13 +18,6 @@ import (
 	"example.com/fleety/device/localcore/controlapi"
 )
 
-// Bounds of a connection of the control API.
-const (
-	apiHeaderTimeout = 10 * time.Second
-	apiIdleTimeout   = 2 * time.Minute
-	apiHeaderBytes   = 64 << 10
-)
-
 // listenAPI opens the port of the control API. Requests wait until serveAPI.
 func (s *Server) listenAPI(cert *tls.Certificate) error {
 	l, err := net.Listen("tcp", s.config.API)
@@ -48,16 +41,15 @@ func (l *plainOrTLS) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	begun := bufferedConn{raw, bufio.NewReader(raw)}
+	buffered := bufferedConn{raw, bufio.NewReader(raw)}
 	return &sniffedConn{raw, sync.OnceValue(func() net.Conn {
-		if first, err := begun.reader.Peek(1); err != nil || first[0] != tlsHandshake {
-			return begun
+		const handshake = 0x16 // content type of a ClientHello, RFC 8446, section 5.1
+		if first, err := buffered.reader.Peek(1); err != nil || first[0] != handshake {
+			return buffered
 		}
-		return tls.Server(begun, l.config)
+		return tls.Server(buffered, l.config)
 	})}, nil
 }
-
-const tlsHandshake = 0x16 // content type of a ClientHello, RFC 8446, section 5.1
 
 // A sniffedConn finds out what its client speaks when it is read or written.
 type sniffedConn struct {
@@ -81,9 +73,9 @@ func (s *Server) serveAPI() {
 	ctx, cancel := context.WithCancel(context.Background()) // ends requests that follow events
 	server := &http.Server{
 		Handler:           s.apiHandler(),
-		ReadHeaderTimeout: apiHeaderTimeout, // of a body: see controlapi
-		IdleTimeout:       apiIdleTimeout,
-		MaxHeaderBytes:    apiHeaderBytes,
+		ReadHeaderTimeout: 10 * time.Second, // of a body: see controlapi
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 	}
