@@ -39,7 +39,7 @@ type Message struct {
 	Hops int
 }
 
-// A Config says what the service depends on. All but Shadow must be set.
+// A Config says what the service depends on. All but Shadow and Store must be set.
 type Config struct {
 	Account string
 	// Publish sends what a republish action publishes to all who receive messages, this service among them.
@@ -51,7 +51,7 @@ type Config struct {
 	Invoke      func(ctx context.Context, arn string, event []byte) error
 	// Shadow returns a thing's shadow document. Nil means that there is none.
 	Shadow func(thing, name string) (document []byte, ok bool)
-	Store  Store
+	Store  Store // nil for memory only
 	Now    func() time.Time
 	Log    *slog.Logger // of actions that fail and messages that no rule takes
 }
@@ -130,6 +130,9 @@ func reject(code, format string, args ...any) *Error {
 // Open returns the service with the rules in the store. [Service.Run] evaluates the messages.
 func Open(c Config) (*Service, error) {
 	s := &Service{config: c, queue: make(chan delivery, maxQueued), rules: map[string]*rule{}}
+	if c.Store == nil {
+		return s, nil
+	}
 	err := c.Store.Each(func(name string, value []byte) error {
 		var stored Rule
 		if err := json.Unmarshal(value, &stored); err != nil {
@@ -269,8 +272,10 @@ func (s *Service) keep(name string, r *rule) error {
 	if r != nil {
 		value = awsiot.EncodeJSON(r.Rule)
 	}
-	if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
-		return fmt.Errorf("storing rule %s: %w", name, err)
+	if s.config.Store != nil {
+		if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
+			return fmt.Errorf("storing rule %s: %w", name, err)
+		}
 	}
 	if s.rules[name] = r; r == nil {
 		delete(s.rules, name)
