@@ -114,37 +114,41 @@ func (c *Config) readRoots(f *Files) Problems {
 // readClaim reads a claim certificate and its key, which may be in one file. The keys
 // are those of the configuration that name them.
 func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (claim *tls.Certificate, found Problems) {
-	data, problem := c.read(certificateKey, paths.CertificatePath, remedyForClaim)
+	bad := func(key, remedy, format string, args ...any) {
+		found = append(found, c.problem(key, fmt.Sprintf(format, args...), remedy))
+	}
 	var chain []*x509.Certificate
-	if problem != nil {
+	if data, problem := c.read(certificateKey, paths.CertificatePath, remedyForClaim); problem != nil {
 		found = append(found, problem.Problem)
 	} else if list, err := awsiot.Certificates(data); err != nil {
-		found = append(found, c.problem(certificateKey, fmt.Sprintf("%s: %v", paths.CertificatePath, err), remedyForClaim))
+		bad(certificateKey, remedyForClaim, "%s: %v", paths.CertificatePath, err)
 	} else {
 		chain = list
 	}
-	data, problem = c.read(privateKey, paths.PrivateKeyPath, remedyForClaim)
+	data, problem := c.read(privateKey, paths.PrivateKeyPath, remedyForClaim)
 	if problem != nil {
 		return nil, append(found, problem.Problem)
 	}
 	signer, err := awsiot.PrivateKey(data)
 	if err != nil {
-		return nil, append(found, c.problem(privateKey, fmt.Sprintf("%s: %v", paths.PrivateKeyPath, err), remedyForClaim))
+		bad(privateKey, remedyForClaim, "%s: %v", paths.PrivateKeyPath, err)
+		return nil, found
 	}
-	claim = &tls.Certificate{PrivateKey: signer}
-	for _, certificate := range chain {
-		if claim.Leaf == nil && awsiot.Matches(signer, certificate) {
-			claim.Leaf = certificate
-			claim.Certificate = append([][]byte{certificate.Raw}, claim.Certificate...) // the leaf goes first
-		} else {
+	if found != nil {
+		return nil, found
+	}
+	leaf := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return awsiot.Matches(signer, c) })
+	if leaf < 0 {
+		bad(privateKey, "use the two files that were made together", "the key %s does not belong to the certificate %s", paths.PrivateKeyPath, paths.CertificatePath)
+		return nil, found
+	}
+	claim = &tls.Certificate{PrivateKey: signer, Leaf: chain[leaf], Certificate: [][]byte{chain[leaf].Raw}} // the leaf goes first
+	for i, certificate := range chain {
+		if i != leaf {
 			claim.Certificate = append(claim.Certificate, certificate.Raw)
 		}
 	}
-	if claim.Leaf == nil && len(chain) > 0 {
-		found = append(found, c.problem(privateKey,
-			fmt.Sprintf("the key %s does not belong to the certificate %s", paths.PrivateKeyPath, paths.CertificatePath), "use the two files that were made together"))
-	}
-	return claim, found
+	return claim, nil
 }
 
 // A ClaimTimeError is a claim that is not valid at the time that the device's

@@ -40,10 +40,8 @@ func parseTPM(keys Keys) (*tpm.Keys, error) {
 
 // hardware returns the kind of hardware that keys are made in, "" for none.
 func (k Keys) hardware() string {
-	kind, _, _ := strings.Cut(string(k), ":")
-	kind, _, _ = strings.Cut(kind, "?")
-	if kind == "tpm" || kind == "pkcs11" {
-		return kind
+	if i := strings.IndexAny(string(k)+":", ":?"); k[:i] == "tpm" || k[:i] == "pkcs11" {
+		return string(k[:i])
 	}
 	return ""
 }
@@ -52,21 +50,20 @@ func (k Keys) hardware() string {
 // identity may be older than the setting. The error is what is wrong with a setting
 // of hardware keys.
 func (k Keys) store() (identity.KeyStore, error) {
-	s := keyStore{tpm: &tpm.Keys{}, file: identity.SoftwareKeys{}}
-	s.makes = s.file
+	s := keyStore{makes: identity.SoftwareKeys{}, tpm: &tpm.Keys{}}
 	switch k.hardware() {
 	case "tpm":
 		t, err := parseTPM(k)
 		if err != nil {
 			return s, err
 		}
-		s.tpm, s.makes = t, t
+		s.makes, s.tpm = t, t
 	case "pkcs11":
 		t, err := openToken(string(k))
 		if err != nil {
 			return s, err
 		}
-		s.token, s.makes = t, t
+		s.makes, s.token = t, t
 	}
 	return s, nil
 }
@@ -83,11 +80,11 @@ type keyStore struct {
 	makes identity.KeyStore
 	tpm   identity.KeyStore
 	token identity.KeyStore // nil unless the setting has one
-	file  identity.KeyStore
 }
 
 func (s keyStore) New() (crypto.Signer, []byte, error) { return s.makes.New() }
 
+// Open opens a key where its file says that it is.
 func (s keyStore) Open(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	switch {
@@ -103,7 +100,7 @@ func (s keyStore) Open(text []byte) (crypto.Signer, error) {
 		}
 		return token.Open(text)
 	}
-	return s.file.Open(text)
+	return identity.SoftwareKeys{}.Open(text)
 }
 
 // HardwareOf returns the kind of hardware that holds the private key of a file,

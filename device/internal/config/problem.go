@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"example.com/fleety/device/awsiot"
@@ -21,15 +22,8 @@ type Problem struct {
 
 // Error returns the problem in one line: where, what, and what to do.
 func (p Problem) Error() string {
-	var b strings.Builder
-	if place := p.Origin.String(); place != "" {
-		b.WriteString(place + ": ")
-	}
-	b.WriteString(p.What)
-	if p.Remedy != "" {
-		b.WriteString("; " + p.Remedy)
-	}
-	return b.String()
+	text := strings.TrimPrefix(p.Origin.String()+": "+p.What, ": ")
+	return strings.TrimSuffix(text+"; "+p.Remedy, "; ")
 }
 
 // String returns FILE:LINE:COLUMN, or as much of it as is known.
@@ -48,10 +42,8 @@ func (p Problems) Error() string { return errors.Join(p.Unwrap()...).Error() }
 
 // Class is Misconfigured, or Failed where all problems are those of the machine.
 func (p Problems) Class() awsiot.Class {
-	for _, problem := range p {
-		if !problem.Machine {
-			return awsiot.Misconfigured
-		}
+	if slices.ContainsFunc(p, func(p Problem) bool { return !p.Machine }) {
+		return awsiot.Misconfigured
 	}
 	return awsiot.Failed
 }
@@ -88,10 +80,5 @@ func (p Problems) err() error {
 }
 
 func (p Problems) about(key string) bool {
-	for _, problem := range p {
-		if problem.Key == key {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p, func(p Problem) bool { return p.Key == key })
 }

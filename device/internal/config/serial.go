@@ -29,18 +29,26 @@ const programTimeout = 30 * time.Second
 // identity is not lost with that place: if it fails and the state directory has
 // the identity of one device, its serial number is used, with a warning.
 func (c *Config) readSerialNumber(ctx context.Context) Problems {
-	var set []string
-	strongest := 0
+	rank := func(key string) int { // higher for a stronger source
+		switch o := c.origins[key]; {
+		case o.Source == c.Path:
+			return 1
+		case strings.HasPrefix(o.Source, environmentSource):
+			return 2
+		}
+		return 3
+	}
+	var set []string // by the strongest source
 	for _, s := range [][2]string{
 		{"serialNumber", c.SerialNumber}, {"serialNumberFrom", c.SerialNumberFrom.Firmware},
 		{"serialNumberFrom.file", c.SerialNumberFrom.File}, {"serialNumberFrom.program", c.SerialNumberFrom.Program},
 	} {
-		switch rank := c.rank(s[0]); {
-		case s[1] == "" || rank < strongest:
-		case rank > strongest:
-			strongest, set = rank, []string{s[0]}
-		default:
+		switch {
+		case s[1] == "" || len(set) > 0 && rank(s[0]) < rank(set[0]):
+		case len(set) > 0 && rank(s[0]) == rank(set[0]):
 			set = append(set, s[0])
+		default:
+			set = []string{s[0]}
 		}
 	}
 	switch {
@@ -68,17 +76,6 @@ func (c *Config) readSerialNumber(ctx context.Context) Problems {
 	}
 	c.SerialNumber, c.origins["serialNumber"] = serial, c.origins[key]
 	return nil
-}
-
-// rank is higher for a stronger source of a setting.
-func (c *Config) rank(key string) int {
-	switch o := c.origins[key]; {
-	case o.Source == c.Path:
-		return 1
-	case strings.HasPrefix(o.Source, environmentSource):
-		return 2
-	}
-	return 3
 }
 
 // serialFrom reads the place of that key, and returns its name too.
@@ -115,12 +112,7 @@ var placeholderSerial = sync.OnceValue(func() *regexp.Regexp {
 })
 
 func checkSerialNumber(serial string) error {
-	digits := strings.ToLower(strings.Map(func(r rune) rune {
-		if strings.ContainsRune("-:_. ", r) {
-			return -1
-		}
-		return r
-	}, serial))
+	digits := strings.ToLower(strings.NewReplacer("-", "", ":", "", "_", "", ".", "", " ", "").Replace(serial))
 	switch {
 	case serial == "":
 		return errors.New("has no serial number")
