@@ -73,7 +73,7 @@ var reviewed = map[string]*regexp.Regexp{
 
 func TestTheWordsAreTheFieldsOwn(t *testing.T) {
 	t.Parallel()
-	for _, name := range tracked(t, "*.go", "*.md", "*.sh", "*.yaml", "*.json", "*.txtar", "*.service", "Makefile",
+	for _, name := range tracked(t, "*.go", "*.md", "*.sh", "*.yaml", "*.json", "*.txt", "*.txtar", "*.service", "Makefile",
 		":!*package-lock.json", ":!*/testdata/aws/*", ":!LICENSE") {
 		short, err := filepath.Rel(root, name)
 		if err != nil {

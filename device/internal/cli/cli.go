@@ -121,6 +121,21 @@ func NewRoot(c *Console, root *cobra.Command, commands ...*cobra.Command) *cobra
 	return root
 }
 
+// Describe gives the commands of a tree their help. The text has a section for each,
+// below "# " and its path: a line for the list of commands, the description, and
+// examples below "Examples:". Others keep what they have.
+func Describe(cmd *cobra.Command, help string) *cobra.Command {
+	if _, section, ok := strings.Cut("\n"+help, "\n# "+cmd.CommandPath()+"\n"); ok {
+		section, _, _ = strings.Cut(section, "\n\n# ")
+		section, cmd.Example, _ = strings.Cut(strings.TrimSpace(section), "\n\nExamples:\n")
+		cmd.Short, cmd.Long, _ = strings.Cut(section, "\n\n")
+	}
+	for _, child := range cmd.Commands() {
+		Describe(child, help)
+	}
+	return cmd
+}
+
 // prepare sets up what is the same in every command tree. The returned flag
 // becomes true when a command's own work begins: errors before that are errors
 // of the command line.

@@ -34,29 +34,7 @@ type conformanceOptions struct {
 func newConformanceCmd(console *cli.Console) *cobra.Command {
 	var o conformanceOptions
 	cmd := &cobra.Command{
-		Use:   "conformance [flags]",
-		Short: "Check the documented behavior of an endpoint",
-		Long: `Conformance checks what AWS documents of AWS IoT Core, from outside, and records
-what an endpoint does where the documentation says nothing. Without --endpoint
-it checks this emulator, on free ports. With one, it checks both and prints what
-differs: what is documented, what this emulator does, and what the endpoint does.
-
-Everything that it creates has a name that begins with "conformance-" and is
-deleted again, also when it is interrupted. Against AWS it needs the AWS
-credentials of the environment and --yes-this-is-aws: it creates certificates,
-policies, things, jobs, rules, templates and tunnels, and AWS charges for them.
-Other endpoints get no credentials of yours.
-
-It ends with exit code 0 when nothing differs, and 1 when something does.`,
-		Example: `  # Check this emulator
-  $ iot_core_local conformance
-
-  # Compare with AWS, and keep what was sent and received
-  $ iot_core_local conformance --endpoint xxxx-ats.iot.eu-west-1.amazonaws.com --yes-this-is-aws \
-      --role arn:aws:iam::123456789012:role/conformance --transcript aws.json
-
-  # Check another emulator, shadows only
-  $ iot_core_local conformance --endpoint localhost:8883 --api http://localhost:4566 --root ca.pem --run shadow`,
+		Use:  "conformance [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.prepare(cmd, console); err != nil {

@@ -32,18 +32,7 @@ type eventsOptions struct {
 func newEventsCmd(console *cli.Console) *cobra.Command {
 	var o eventsOptions
 	cmd := &cobra.Command{
-		Use:   "events [flags]",
-		Short: "Follow the events of a running emulator",
-		Long: `Events follows a running iot_core_local until it is interrupted, one line per
-event: who connected, subscribed, published, was provisioned, or was rejected,
-and why. Times are local; with --json they are UTC, and names are complete.
-
-It ends with exit code 130 when it is interrupted, and 4 when the emulator does
-not run or ends.`,
-		Example: `  $ iot_core_local events
-
-  # The reasons of all rejections so far, and of those to come
-  $ iot_core_local events --past --json | jq -r 'select(.type == "rejected") | .reason'`,
+		Use:  "events [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runEvents(cmd.Context(), console, o) },
 	}
@@ -153,15 +142,7 @@ func newWaitCmd(console *cli.Console) *cobra.Command {
 	var api string
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:   "wait [flags]",
-		Short: "Wait until an emulator is ready",
-		Long: `Wait returns as soon as devices can connect to an emulator that was started in
-the background, in a container, or on another machine.
-
-It ends with exit code 0 when the emulator is ready, and 4 when it is not ready
-within the time-out.`,
-		Example: `  $ iot_core_local serve &
-  $ iot_core_local wait --timeout 30s`,
+		Use:  "wait [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)

@@ -34,24 +34,7 @@ type explainOptions struct {
 func newExplainCmd(console *cli.Console) *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
-		Use:   "explain --policy FILE... --action ACTION --resource RESOURCE [flags]",
-		Short: "Evaluate policies offline",
-		Long: `Explain evaluates AWS IoT policies as AWS IoT Core does, and prints which
-statement decided or, where none allows, the nearest one and what differed. It
-needs no server. Placeholders such as ${AWS::Region} are filled in, as serve
-does with its templates.
-
-The resource is an ARN, or its last part: client/ID for iot:Connect, topic/TOPIC
-for iot:Publish and iot:Receive, topicfilter/FILTER for iot:Subscribe.
-
-It ends with exit code 0 when the action is allowed, and 3 when it is denied.`,
-		Example: `  # Check whether a device may publish on another device's topic
-  $ iot_core_local explain --policy templates/device_policy.json \
-      --as-thing fleety_2974685 --action iot:Publish --resource topic/fleet/fleety_2974686
-
-  # A claim has no thing. Quote topics that begin with a dollar sign
-  $ iot_core_local explain --policy templates/claim_policy.json --client-id claim-1 \
-      --action iot:Subscribe --resource 'topicfilter/$aws/certificates/create/json/accepted'`,
+		Use:  "explain --policy FILE... --action ACTION --resource RESOURCE [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(o.policies) == 0 || o.action == "" || o.resource == "" {

@@ -2,6 +2,7 @@
 package corecli
 
 import (
+	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,26 +35,20 @@ func Program() cli.Program {
 	}
 }
 
+// help is what the commands say about themselves.
+//
+//go:embed help.txt
+var help string
+
 func newRootCmd(console *cli.Console) *cobra.Command {
-	return cli.NewRoot(console, &cobra.Command{
-		Use:   "iot_core_local",
-		Short: "Local emulator of AWS IoT Core",
-		Long: `iot_core_local is a local emulator of AWS IoT Core: it runs the same
-provisioning templates, policies and hook binary as the cloud, over mutual TLS,
-without an AWS account. It rejects what AWS rejects and, unlike AWS, logs the
-reason.`,
-		Example: `  $ iot_core_local serve --hook none
-  $ iot_core_local events
-  $ iot_core_local explain --policy templates/device_policy.json \
-      --as-thing fleety_2974685 --action iot:Publish --resource topic/fleet/fleety_2974685`,
-	},
+	return cli.Describe(cli.NewRoot(console, &cobra.Command{Use: "iot_core_local"},
 		newServeCmd(console),
 		newWaitCmd(console),
 		newEventsCmd(console),
 		newExplainCmd(console),
 		newConformanceCmd(console),
 		newFidelityCmd(console),
-	)
+	), help)
 }
 
 // explain classifies an error by its type. What fails a command is the

@@ -26,39 +26,7 @@ type serveOptions struct {
 func newServeCmd(console *cli.Console) *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
-		Use:   "serve [flags]",
-		Short: "Run the emulator",
-		Long: `Serve runs the MQTT broker and the control API until it is interrupted. It
-writes the server's root, a claim for devices and device.yaml, a configuration
-for iot_device, into the credentials directory, and prints one line when it is
-ready. Every rejection is logged with its reason; on a terminal, logs are short and
-colored. The console, a page that shows
-what happens, is at the address of the control API.
-
-Template and policies are those of this version unless --templates names a
-directory with others, or none for a blank start. The hook must be built for
-this machine, as "make local" does; "make hook" builds it for Lambda.
-
-With --assembly it emulates a stack that "cdk synth" wrote: template, policies,
-group, type and hook, with the hook's environment, in the stack's account and
-Region. The stack's claim certificates exist in a real account only; the claim
-in the credentials directory takes their place.`,
-		Example: `  # With the hook that "make local" builds for this machine
-  $ iot_core_local serve
-
-  # Without one: every device is allowed
-  $ iot_core_local serve --hook none
-
-  # For scripts: use free ports and print them as JSON
-  $ iot_core_local serve --listen 127.0.0.1:0 --api 127.0.0.1:0 --hook none --json
-
-  # Emulate what is going to be deployed
-  $ (cd infra && npx cdk synth --quiet -c certificateArn=ARN -c hookArchitecture=x86_64)
-  $ iot_core_local serve --assembly infra/cdk.out
-
-  # Provision a device, and ask the AWS CLI
-  $ iot_device bootstrap --author me --config certs/local/device.yaml
-  $ aws iot list-things --endpoint-url http://127.0.0.1:8480`,
+		Use:  "serve [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.leaveToAssembly(cmd.Flags().Changed)

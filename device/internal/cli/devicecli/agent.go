@@ -20,15 +20,7 @@ import (
 func newPublishCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	cmd := &cobra.Command{
-		Use:   "publish TOPIC [MESSAGE|-] [flags]",
-		Short: "Publish a message through the agent",
-		Long: `Publish hands a message to the running agent, and ends when the agent has stored
-it: the agent sends it as soon as there is a connection. Without a MESSAGE, all of
-standard input is the message; with -, each line of it is one.
-
-A TOPIC that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/up/.`,
-		Example: `  $ iot_device publish telemetry '{"temperature": 21.5}'
-  $ sensor | iot_device publish telemetry -`,
+		Use:  "publish TOPIC [MESSAGE|-] [flags]",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runPublish(cmd.Context(), console, s, args)
@@ -88,15 +80,7 @@ func runPublish(ctx context.Context, console *cli.Console, s config.Sources, arg
 func newSubscribeCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	cmd := &cobra.Command{
-		Use:   "subscribe FILTER [flags]",
-		Short: "Print messages from AWS IoT, through the agent",
-		Long: `Subscribe prints each message of a topic filter as one line of JSON: its topic,
-and its payload as text, or in base64 as payloadBase64 where it is none. It runs
-until it is interrupted, and ends with exit code 130 then.
-
-A FILTER that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/down/.`,
-		Example: `  $ iot_device subscribe commands/+
-  $ iot_device subscribe '#' | jq -r .payload`,
+		Use:  "subscribe FILTER [flags]",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := openAgent(cmd.Context(), console, s)
@@ -119,39 +103,19 @@ A FILTER that begins with neither fleet/ nor $aws/ is below fleet/THINGNAME/down
 func newShadowCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	cmd := &cobra.Command{
-		Use:   "shadow",
-		Short: "Read and change the device's shadows, through the agent",
-		Long: `Shadow works with the shadows that the running agent keeps, which are those in the
-setting agent.shadows. Without a NAME it is the classic shadow.`,
-		Example: `  $ iot_device shadow get config
-  $ iot_device shadow update config '{"state": {"reported": {"led": "on"}}}'`,
+		Use:  "shadow",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	get := &cobra.Command{
-		Use:   "get [NAME] [flags]",
-		Short: "Print a shadow",
-		Long: `Get prints the state of a shadow as one JSON object: what AWS IoT is known to have,
-with the changes that it has not acknowledged yet. Pending is true if there are
-such changes.`,
-		Example: `  $ iot_device shadow get
-  $ iot_device shadow get config`,
+		Use:  "get [NAME] [flags]",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runShadow(cmd.Context(), console, s, args, nil)
 		},
 	}
 	update := &cobra.Command{
-		Use:   "update [NAME] [DOCUMENT] [flags]",
-		Short: "Change a shadow",
-		Long: `Update merges a change into a shadow, and ends when the agent has stored it: the
-agent sends it as soon as there is a connection. The DOCUMENT has the form of AWS
-IoT, {"state": {"reported": {…}, "desired": {…}}}, where null removes a key. Without
-a DOCUMENT it is read from standard input.
-
-The result is printed as by shadow get.`,
-		Example: `  $ iot_device shadow update '{"state": {"reported": {"led": "on"}}}'
-  $ iot_device shadow update config < change.json`,
+		Use:  "update [NAME] [DOCUMENT] [flags]",
 		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if last := len(args) - 1; last >= 0 && (last == 1 || strings.HasPrefix(strings.TrimSpace(args[last]), "{")) {

@@ -31,29 +31,7 @@ type bootstrapOptions struct {
 func newBootstrapCmd(console *cli.Console) *cobra.Command {
 	var o bootstrapOptions
 	cmd := &cobra.Command{
-		Use:   "bootstrap [flags]",
-		Short: "Provision this device and verify its identity",
-		Long: `Bootstrap provisions the device if it has no identity yet: it connects with the
-claim certificate, requests a certificate for this device alone, and registers
-the thing. An interrupted run is resumed.
-
-Then it verifies the identity: it connects with it and publishes a first message
-to fleet/THINGNAME. With an identity it does only that, whatever replacement is
-pending, so it can be run again at any time. While the agent (iot_device run) is
-connected with the identity, that verifies it, and nothing is published.
-
-A setting is taken from a flag, else from the environment
-(IOT_DEVICE_SERVER_ENDPOINT for server.endpoint), else from the file, else from
-its default. For the exit codes, run: iot_device help exit-codes`,
-		Example: `  # Provision, or verify the identity that exists
-  $ iot_device bootstrap --author "Wilford Brimley"
-
-  # For scripts: one JSON object on stdout
-  $ iot_device bootstrap --config device.yaml --json | jq -r .thingName
-
-  # Replace the identity; the old one stays until the new one is verified. The
-  # hook allows the new one when the old certificate has been deactivated
-  $ iot_device bootstrap --reprovision`,
+		Use:  "bootstrap [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runBootstrap(cmd.Context(), console, o)
@@ -278,21 +256,7 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, endpoint string, d
 func newRotateCmd(console *cli.Console) *cobra.Command {
 	o := bootstrapOptions{rotate: true}
 	cmd := &cobra.Command{
-		Use:   "rotate [flags]",
-		Short: "Replace the device's key and certificate",
-		Long: `Rotate replaces the private key and the certificate of this device. The device
-connects with its present certificate, which proves that it has the present key,
-and requests a new one; the claim certificate is not used.
-
-The present identity stays until a connection with the new one has worked, and an
-interrupted rotation is resumed when the command is run again. In the cloud, the
-stack's rotation option allows this, and deactivates the old certificate once the
-new one is in use. If the agent (iot_device run) has the device's connection, it
-does the work; interrupted before that has begun, the command withdraws its
-request. Where keys are made follows bootstrap.keys, so that a rotation
-can move a key from a file into a TPM.`,
-		Example: `  $ iot_device rotate
-  $ iot_device rotate --config device.yaml --json | jq -r .notAfter`,
+		Use:  "rotate [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runBootstrap(cmd.Context(), console, o)

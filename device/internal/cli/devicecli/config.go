@@ -23,23 +23,13 @@ import (
 
 func newConfigCmd(console *cli.Console) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Write a configuration file",
-		Long: `Config groups the commands about the configuration file of the device. Without
-one of them it prints this help.`,
-		Example: "  $ iot_device config init",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:  "config",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var path string
 	initialize := &cobra.Command{
-		Use:   "init [flags]",
-		Short: "Write a commented configuration file",
-		Long: `Init writes a configuration file that has every setting with a comment and its
-default. Set server.endpoint, serialNumber and deviceLocation in it. An existing
-file is never overwritten.`,
-		Example: `  $ iot_device config init
-  $ iot_device config init --config /etc/iot_device/config.yaml`,
+		Use:  "init [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return initConfig(console, path) },
 	}
@@ -93,17 +83,7 @@ var exports = map[string]func(*exported) (string, error){
 func newExportCmd(console *cli.Console) *cobra.Command {
 	var o exportOptions
 	cmd := &cobra.Command{
-		Use:   "export mosquitto|aws-iot-device-client|greengrass-lite|env [flags]",
-		Short: "Write the configuration of another program",
-		Long: `Export writes a configuration with which another program uses the identity of this
-device: a bridge of mosquitto, the AWS IoT Device Client, Greengrass nucleus lite,
-or the variables of a shell. The program needs the rights of the device's user, and
-takes the place of "iot_device run": a client id has one connection.
-
-Paths are absolute. If the server's roots are those of this program, they are
-written to amazon-roots.pem in stateDir.`,
-		Example: `  $ iot_device export mosquitto --output /etc/mosquitto/conf.d/aws-iot.conf
-  $ eval "$(iot_device export env)"`,
+		Use:       "export mosquitto|aws-iot-device-client|greengrass-lite|env [flags]",
 		ValidArgs: []string{"mosquitto", "aws-iot-device-client", "greengrass-lite", "env"},
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		RunE:      func(cmd *cobra.Command, args []string) error { return export(cmd.Context(), console, o, args[0]) },

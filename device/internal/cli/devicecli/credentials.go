@@ -23,22 +23,7 @@ func newCredentialsCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	var roleAlias string
 	cmd := &cobra.Command{
-		Use:   "credentials --role-alias NAME [flags]",
-		Short: "Print temporary AWS credentials",
-		Long: `Credentials prints temporary AWS credentials of the IAM role that a role alias of
-AWS IoT names, in the form that the AWS CLI and SDKs read from a
-credential_process. They come from the credentials provider at
-server.credentialsEndpoint, with the device's certificate, whose policy must allow
-iot:AssumeRoleWithCertificate on the role alias.
-
-They are kept on disk and replaced before they expire. The running agent is asked
-first; without one the command does the same, if its user may read the identity.`,
-		Example: `  $ iot_device credentials --role-alias device
-
-  # In ~/.aws/config
-  [default]
-  region = eu-central-1
-  credential_process = iot_device credentials --role-alias device --config /etc/iot_device/config.yaml`,
+		Use:  "credentials --role-alias NAME [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if roleAlias == "" {

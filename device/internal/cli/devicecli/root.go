@@ -4,6 +4,7 @@
 package devicecli
 
 import (
+	_ "embed"
 	"errors"
 	"strings"
 
@@ -31,16 +32,13 @@ func Program() cli.Program {
 	}
 }
 
+// help is what the commands say about themselves.
+//
+//go:embed help.txt
+var help string
+
 func newRootCmd(console *cli.Console) *cobra.Command {
-	return cli.NewRoot(console, &cobra.Command{
-		Use:   "iot_device",
-		Short: "Provisions this device with AWS IoT Core",
-		Long: `Iot_device exchanges a claim certificate, which many devices share, for a
-certificate of this device alone (fleet provisioning by claim), stores it safely,
-and verifies that the device can connect to AWS IoT Core with it.`,
-		Example: `  $ iot_device bootstrap --author "Wilford Brimley"
-  $ iot_device status`,
-	},
+	return cli.Describe(cli.NewRoot(console, &cobra.Command{Use: "iot_device"},
 		newBootstrapCmd(console),
 		newRunCmd(console),
 		newPublishCmd(console),
@@ -52,7 +50,7 @@ and verifies that the device can connect to AWS IoT Core with it.`,
 		newStatusCmd(console),
 		newDoctorCmd(console),
 		newConfigCmd(console),
-	)
+	), help)
 }
 
 // A bootstrapError is an error of a bootstrap, with the configuration that its

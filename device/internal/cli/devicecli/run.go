@@ -25,20 +25,7 @@ import (
 func newRunCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	cmd := &cobra.Command{
-		Use:   "run [flags]",
-		Short: "Stay connected, and let programs use the connection",
-		Long: `Run is the agent: it provisions the device if it has no identity yet, and then
-keeps it connected to AWS IoT Core until it is stopped. Programs on the device
-publish and subscribe through it, with the commands publish and subscribe or with
-HTTP on the Unix socket agent.socket.
-
-A message that was accepted is on stable storage. It is sent, in order, as soon as
-there is a connection, also after a crash or a power cut. The private key and the
-certificate are replaced after agent.rotateAfter, if that is set.
-
-After SIGHUP the agent reads its configuration again.`,
-		Example: `  $ iot_device run --config device.yaml
-  $ curl --unix-socket /run/iot_device/api.sock http://agent/v1/status`,
+		Use:  "run [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), console, s) },
 	}

@@ -25,14 +25,7 @@ type statusOptions struct {
 func newStatusCmd(console *cli.Console) *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
-		Use:   "status [flags]",
-		Short: "Show the identity and any pending provisioning",
-		Long: `Status shows, without a network, whether the device has an identity, how far an
-interrupted provisioning has come, and what is damaged. It changes nothing.`,
-		Example: `  $ iot_device status
-
-  # For scripts: none, pending, provisioned, damaged or unreadable
-  $ iot_device status --json | jq -r .state`,
+		Use:  "status [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), console, o) },
 	}
@@ -217,19 +210,7 @@ type doctorOptions struct {
 func newDoctorCmd(console *cli.Console) *cobra.Command {
 	var o doctorOptions
 	cmd := &cobra.Command{
-		Use:   "doctor [flags]",
-		Short: "Diagnose problems",
-		Long: `Doctor runs diagnostic checks, most fundamental first: configuration, files,
-disk, clock, network, server, policies and template. It reports for each what
-was found, why, and what to do. It changes nothing and registers nothing, but it
-does connect: with the claim certificate and, unless the agent is connected, under
-the device's own client id, which ends a session that the device has.
-
-The exit code is that of the worst finding; 0 means that no check failed.`,
-		Example: `  $ iot_device doctor
-
-  # For scripts: all findings that are not well
-  $ iot_device doctor --json | jq '.checks[] | select(.result != "ok")'`,
+		Use:  "doctor [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), console, o) },
 	}
