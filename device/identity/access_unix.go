@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -18,19 +19,16 @@ func (osDisk) MayWrite(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkOwner(dir, info); err != nil {
+	if err := cmp.Or(checkOwner(dir, info), checkMode(dir, info)); err != nil {
 		return err
 	}
-	if err := checkMode(dir, info); err != nil {
-		return err
-	}
-	path, err := canonical(dir)
+	path, err := canonical(dir, false)
 	if err != nil {
 		return err
 	}
 	for parent := filepath.Dir(path); parent != path; path, parent = parent, filepath.Dir(parent) {
 		if info, err := os.Stat(parent); err == nil && info.Mode()&fs.ModeSticky == 0 && info.Mode()&0o002 != 0 {
-			return &AccessError{Path: parent, Reason: writable(info, "everyone")}
+			return writable(parent, info, "everyone")
 		}
 	}
 	return nil
@@ -47,15 +45,12 @@ func (osDisk) MayRead(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkOwner(path, info, ownerOf(dir)); err != nil {
-		return err
-	}
-	return checkMode(path, info)
+	return cmp.Or(checkOwner(path, info, stat(dir).Uid), checkMode(path, info))
 }
 
 // checkOwner accepts root, this process's user, and others.
-func checkOwner(path string, info fs.FileInfo, others ...int) error {
-	owner, user := ownerOf(info), os.Geteuid()
+func checkOwner(path string, info fs.FileInfo, others ...uint32) error {
+	owner, user := stat(info).Uid, uint32(os.Geteuid())
 	if owner == 0 || owner == user || slices.Contains(others, owner) {
 		return nil
 	}
@@ -65,21 +60,20 @@ func checkOwner(path string, info fs.FileInfo, others ...int) error {
 // checkMode lets root's group and this process's own write: service users and
 // the users of Debian and Fedora have a group of their own.
 func checkMode(path string, info fs.FileInfo) error {
-	mode := info.Mode()
-	group := int(info.Sys().(*syscall.Stat_t).Gid)
+	mode, group := info.Mode(), stat(info).Gid
 	switch {
 	case info.IsDir() && mode&fs.ModeSticky != 0:
 		return nil
 	case mode&0o002 != 0:
-		return &AccessError{Path: path, Reason: writable(info, "everyone")}
-	case mode&0o020 != 0 && group != 0 && group != os.Getegid():
-		return &AccessError{Path: path, Reason: writable(info, fmt.Sprintf("group %d", group))}
+		return writable(path, info, "everyone")
+	case mode&0o020 != 0 && group != 0 && group != uint32(os.Getegid()):
+		return writable(path, info, fmt.Sprintf("group %d", group))
 	}
 	return nil
 }
 
-func writable(info fs.FileInfo, by string) string {
-	return fmt.Sprintf("can be written by %s (mode %04o)", by, info.Mode().Perm())
+func writable(path string, info fs.FileInfo, by string) error {
+	return &AccessError{Path: path, Reason: fmt.Sprintf("can be written by %s (mode %04o)", by, info.Mode().Perm())}
 }
 
-func ownerOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+func stat(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }

@@ -63,14 +63,14 @@ func (d *directory) checkDir(dir string) (err error) {
 			err = removeErr
 		}
 	}()
-	l, err := d.disk.Lock(filepath.Join(probe, "lock"))
+	unlock, err := d.disk.Lock(filepath.Join(probe, "lock"))
 	if err != nil {
 		return err
 	}
 	return errors.Join(
 		replaceFile(d.disk, path, make([]byte, identitySize), 0o600),
 		remove(d.disk, path),
-		l.RemoveAndRelease(),
+		unlock(true),
 		d.disk.SyncDir(dir),
 	)
 }

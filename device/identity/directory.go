@@ -26,21 +26,25 @@ func (d *directory) statePath(sequence uint64) string {
 
 // lock makes the journal's directory and takes the lock in it. Runs that end
 // meanwhile may remove the directory in between.
-func (d *directory) lock() (lock, error) {
+func (d *directory) lock() (release, error) {
 	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {
 		return nil, err
 	}
 	const tries = 100
 	for try := 1; ; try++ {
-		l, err := d.tryLock()
+		unlock, err := d.tryLock()
 		vanished := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)
-		if !vanished || try == tries {
-			return l, err
+		if vanished && try < tries {
+			continue
 		}
+		if err != nil {
+			return nil, err
+		}
+		return func(empty bool) error { return d.release(unlock, empty) }, nil
 	}
 }
 
-func (d *directory) tryLock() (lock, error) {
+func (d *directory) tryLock() (release, error) {
 	if target, err := d.disk.Resolve(d.journalDir()); err != nil || target != d.journalDir() {
 		return nil, cmp.Or[error](err, &AccessError{Path: d.journalDir(), Reason: "is a symbolic link"})
 	}
@@ -57,21 +61,21 @@ func (d *directory) tryLock() (lock, error) {
 
 func (d *directory) holder() int { return d.disk.Holder(d.lockPath()) }
 
-// unlock removes, where the journal is empty, what a crash has left of a first
+// release removes, where the journal is empty, what a crash has left of a first
 // step that was not reached and may never be tried again, the lock and the
 // directory, which stays if another run has begun meanwhile.
-func (d *directory) unlock(l lock, empty bool) error {
+func (d *directory) release(unlock release, empty bool) error {
 	if !empty {
-		return l.Release()
+		return unlock(false)
 	}
-	for sequence := range uint64(2) {
-		for _, path := range []string{d.statePath(sequence), tempPath(d.statePath(sequence))} {
+	for _, state := range []string{d.statePath(0), d.statePath(1)} {
+		for _, path := range []string{state, tempPath(state)} {
 			if err := remove(d.disk, path); err != nil {
-				return errors.Join(err, l.Release())
+				return errors.Join(err, unlock(false))
 			}
 		}
 	}
-	err := l.RemoveAndRelease()
+	err := unlock(true)
 	_ = d.disk.Remove(d.journalDir())
 	return err
 }
@@ -84,16 +88,12 @@ func (d *directory) readState() (newest *state, damaged []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	for sequence := range uint64(2) {
-		path := d.statePath(sequence)
+	for _, path := range []string{d.statePath(0), d.statePath(1)} {
 		err := d.disk.MayRead(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		var data []byte
+		if err == nil {
+			data, err = d.disk.ReadFile(path)
 		}
-		if err != nil {
-			return nil, nil, err
-		}
-		data, err := d.disk.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -101,14 +101,12 @@ func (d *directory) readState() (newest *state, damaged []string, err error) {
 			return nil, nil, err
 		}
 		st, err := decodeState(data)
-		if errors.Is(err, errDamaged) {
+		switch {
+		case errors.Is(err, errDamaged):
 			damaged = append(damaged, path)
-			continue
-		}
-		if err != nil {
+		case err != nil:
 			return nil, nil, &CorruptError{Path: path, Reason: err.Error()}
-		}
-		if newest == nil || st.Sequence > newest.Sequence {
+		case newest == nil || st.Sequence > newest.Sequence:
 			newest = st
 		}
 	}

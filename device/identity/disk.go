@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ type disk interface {
 	MayRead(path string) error
 
 	// Lock locks a file, made if need be, or returns a *LockedError.
-	Lock(path string) (lock, error)
+	Lock(path string) (release, error)
 	// Holder returns the process that has the lock, 0 if none has.
 	Holder(path string) int
 }
@@ -49,11 +50,8 @@ type file interface {
 	Sync() error
 }
 
-// A lock is released with or without its file.
-type lock interface {
-	Release() error
-	RemoveAndRelease() error
-}
+// A release ends a lock, and removes its file or leaves it.
+type release func(remove bool) error
 
 // replaceFile writes a file so that after a crash at any moment either the old
 // or the new content is there, whole. One writer at a time: the temporary
@@ -63,8 +61,14 @@ func replaceFile(d disk, path string, data []byte, perm fs.FileMode) error {
 	if err := remove(d, temp); err != nil {
 		return err
 	}
-	err := writeFile(d, temp, data, perm)
-	if err == nil {
+	f, err := d.Create(temp, perm)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	if err = cmp.Or(err, f.Close()); err == nil {
 		err = d.Rename(temp, path)
 	}
 	if err != nil {
@@ -77,22 +81,6 @@ func replaceFile(d disk, path string, data []byte, perm fs.FileMode) error {
 // tempPath is where replaceFile writes before it renames.
 func tempPath(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-}
-
-func writeFile(d disk, path string, data []byte, perm fs.FileMode) (err error) {
-	f, err := d.Create(path, perm)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	return f.Sync()
 }
 
 // remove deletes a file that may not be there.
@@ -229,18 +217,12 @@ func (osDisk) Resolve(path string) (string, error) {
 	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
 		return path, nil // what is wrong with it shows when it is used
 	}
-	return followLinks(path, checkOwner)
+	return canonical(path, true)
 }
 
 // canonical returns an absolute path without symbolic links, also for a file that
-// does not exist.
-func canonical(path string) (string, error) {
-	return followLinks(path, func(string, fs.FileInfo, ...int) error { return nil })
-}
-
-// followLinks is canonical, with a check of each symbolic link at the end of the
-// path.
-func followLinks(path string, check func(string, fs.FileInfo, ...int) error) (string, error) {
+// does not exist. It may check the owner of each link at the end of the path.
+func canonical(path string, checkOwners bool) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -252,8 +234,10 @@ func followLinks(path string, check func(string, fs.FileInfo, ...int) error) (st
 		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
 			return path, nil
 		}
-		if err := check(path, info); err != nil {
-			return "", err
+		if checkOwners {
+			if err := checkOwner(path, info); err != nil {
+				return "", err
+			}
 		}
 		target, err := os.Readlink(path)
 		if err != nil {
@@ -270,19 +254,19 @@ func followLinks(path string, check func(string, fs.FileInfo, ...int) error) (st
 // evalDir evaluates the symbolic links in as much of a directory as exists.
 func evalDir(dir string) string {
 	found, err := filepath.EvalSymlinks(dir)
-	if err == nil {
+	switch parent := filepath.Dir(dir); {
+	case err == nil:
 		return found
-	}
-	parent := filepath.Dir(dir)
-	if parent == dir {
+	case parent == dir:
 		return dir
+	default:
+		return filepath.Join(evalDir(parent), filepath.Base(dir))
 	}
-	return filepath.Join(evalDir(parent), filepath.Base(dir))
 }
 
 func (osDisk) Locate(path string) place {
 	p := place{path: path}
-	if canonical, err := canonical(path); err == nil {
+	if canonical, err := canonical(path, false); err == nil {
 		p.path = canonical
 	}
 	p.file, _ = os.Stat(p.path) // nil for what does not exist

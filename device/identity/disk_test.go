@@ -34,7 +34,7 @@ func (d faultyDisk) Rename(from, to string) error {
 	return d.osDisk.Rename(from, to)
 }
 
-func (d faultyDisk) Lock(path string) (lock, error) {
+func (d faultyDisk) Lock(path string) (release, error) {
 	if err := d.fault("flock"); err != nil {
 		return nil, &fs.PathError{Op: "flock", Path: path, Err: err}
 	}

@@ -18,12 +18,12 @@ type LockedError struct {
 	Path string
 }
 
-// Error names the process that has the lock.
 func (e *LockedError) Error() string {
-	if e.PID == 0 {
-		return fmt.Sprintf("another run is provisioning this device (lock %s)", e.Path)
+	var process string
+	if e.PID != 0 {
+		process = fmt.Sprintf(", process %d,", e.PID)
 	}
-	return fmt.Sprintf("another run, process %d, is provisioning this device (lock %s)", e.PID, e.Path)
+	return fmt.Sprintf("another run%s is provisioning this device (lock %s)", process, e.Path)
 }
 
 // Class returns [awsiot.Temporary]: the other run will end.
@@ -31,23 +31,15 @@ func (*LockedError) Class() awsiot.Class { return awsiot.Temporary }
 
 // A BrokenError reports that files are there that do not make an identity.
 // Replacing the identity repairs it; the files are renamed then, not overwritten.
-type BrokenError struct {
-	Path   string
-	Reason string
-}
+type BrokenError struct{ Path, Reason string }
 
-// Error names the file and what is wrong with it.
 func (e *BrokenError) Error() string { return fmt.Sprintf("device identity: %s: %s", e.Path, e.Reason) }
 
 // A ConflictError reports that one of the identity's paths is that of another file:
 // of another of its own, of one that is reserved, or of another device's identity.
 // Other paths repair it; nothing has been written.
-type ConflictError struct {
-	Path   string
-	Reason string
-}
+type ConflictError struct{ Path, Reason string }
 
-// Error names the path and what it is.
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("device identity: %s: %s", e.Path, e.Reason)
 }
@@ -57,23 +49,15 @@ func (*ConflictError) Class() awsiot.Class { return awsiot.Misconfigured }
 
 // An AccessError reports a file or directory that others own or may write to, so
 // that what is in it may be anyone's.
-type AccessError struct {
-	Path   string
-	Reason string
-}
+type AccessError struct{ Path, Reason string }
 
-// Error names the path, and owner or mode.
 func (e *AccessError) Error() string {
 	return fmt.Sprintf("device identity: %s %s: it must belong to root or to the user that runs this, and no one else may write to it", e.Path, e.Reason)
 }
 
 // A CorruptError reports that the journal cannot be read.
-type CorruptError struct {
-	Path   string
-	Reason string
-}
+type CorruptError struct{ Path, Reason string }
 
-// Error names the journal and what is wrong with it.
 func (e *CorruptError) Error() string {
 	return fmt.Sprintf("provisioning journal %s is damaged: %s", e.Path, e.Reason)
 }
@@ -82,7 +66,6 @@ func (e *CorruptError) Error() string {
 // device's.
 type CertificateError struct{ Reason string }
 
-// Error says what does not match.
 func (e *CertificateError) Error() string { return "certificate from AWS IoT: " + e.Reason }
 
 // A DiskError reports what the file system did not do.
@@ -95,20 +78,17 @@ type DiskError struct {
 // Error names operation, path and cause, and the file system where the cause is
 // likely to be what that cannot do.
 func (e *DiskError) Error() string {
-	path, _ := errors.AsType[*fs.PathError](e.Err)
-	if path == nil || e.FileSystem == "" {
-		return e.Err.Error()
-	}
-	switch path.Op {
-	case "chmod":
-		return fmt.Sprintf("%v: the file system (%s) does not keep the permission bits that a private key needs", e.Err, e.FileSystem)
-	case "flock":
-		return fmt.Sprintf("%v: the file system (%s) has no locks", e.Err, e.FileSystem)
+	if path, ok := errors.AsType[*fs.PathError](e.Err); ok && e.FileSystem != "" {
+		switch path.Op {
+		case "chmod":
+			return fmt.Sprintf("%v: the file system (%s) does not keep the permission bits that a private key needs", e.Err, e.FileSystem)
+		case "flock":
+			return fmt.Sprintf("%v: the file system (%s) has no locks", e.Err, e.FileSystem)
+		}
 	}
 	return e.Err.Error()
 }
 
-// Unwrap returns Err.
 func (e *DiskError) Unwrap() error { return e.Err }
 
 var temporary = []error{
@@ -131,10 +111,8 @@ func diskError(err error) error {
 		path = e.Path
 	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
 		path = e.New
-	} else {
-		return err
 	}
-	if _, done := errors.AsType[*DiskError](err); done {
+	if _, done := errors.AsType[*DiskError](err); done || path == "" {
 		return err
 	}
 	return &DiskError{FileSystem: fileSystem(filepath.Dir(path)), Err: err}

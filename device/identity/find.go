@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,31 +34,33 @@ func (d *directory) find() (base string, _ *Record, err error) {
 	}
 	var found []*Record
 	bases := map[*Record]string{}
-	var unusable error // of the first record that is this device's and cannot be used
+	unusable := ErrNone // or why the first record that is this device's cannot be used
 	for _, name := range names {
 		base, ok := strings.CutSuffix(name, recordSuffix)
 		thing, _, _ := strings.Cut(base, "~")
 		if !ok || !d.isFileBase(base, thing) {
 			continue
 		}
-		record, data, err := d.readRecord(filepath.Join(d.Dir, name))
+		path := filepath.Join(d.Dir, name)
+		record, data, err := d.readRecord(path)
+		ours := err == nil && record.SerialNumber == d.SerialNumber
 		switch {
-		case err == nil && record.SerialNumber != d.SerialNumber:
-		case err == nil && record.ThingName == thing:
+		case ours && record.ThingName == thing:
 			found, bases[record] = append(found, record), base
-		case err == nil:
-			unusable = cmp.Or[error](unusable, &BrokenError{Path: filepath.Join(d.Dir, name), Reason: "is the record of another thing, " + record.ThingName})
-		case err != nil && !errors.Is(err, fs.ErrNotExist) && unusable == nil && d.isOurs(base, data):
+			continue
+		case ours:
+			err = &BrokenError{Path: path, Reason: "is the record of another thing, " + record.ThingName}
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			ours = d.isOurs(base, data)
+		}
+		if ours && errors.Is(unusable, ErrNone) {
 			unusable = err
 		}
 	}
 	if record := newest(found); record != nil {
 		return bases[record], record, nil
 	}
-	if unusable != nil {
-		return "", nil, unusable
-	}
-	return "", nil, ErrNone
+	return "", nil, unusable
 }
 
 func (d *directory) findConfigured() (*Record, error) {
@@ -133,34 +134,32 @@ func (d *directory) readRecord(path string) (*Record, []byte, error) {
 	return record, data, nil
 }
 
+// loadFiles reads the certificate and the key that belong to a record.
 func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
-	certPEM, err := d.readPart(files.Certificate)
+	text, err := d.readPart(files.Certificate)
 	if err != nil {
 		return nil, missing(files.Certificate, err)
 	}
-	chain, err := parseChain(certPEM)
+	chain, err := parseChain(text)
 	if err != nil {
 		return nil, &BrokenError{Path: files.Certificate, Reason: err.Error()}
 	}
-	cert := chain[0]
-	if awsiot.CertificateID(cert) != record.CertificateID {
+	if awsiot.CertificateID(chain[0]) != record.CertificateID {
 		return nil, &BrokenError{Path: files.Certificate, Reason: "is not the certificate that " + files.Record + " names"}
 	}
-	keyPEM, err := d.readPart(files.PrivateKey)
-	if err != nil {
+	if text, err = d.readPart(files.PrivateKey); err != nil {
 		return nil, missing(files.PrivateKey, err)
 	}
-	key, err := d.Keys.Open(keyPEM)
-	if errors.Is(err, ErrUnavailable) {
+	key, err := d.Keys.Open(text)
+	switch {
+	case errors.Is(err, ErrUnavailable):
 		return nil, fmt.Errorf("device identity: %s: %w", files.PrivateKey, err)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, &BrokenError{Path: files.PrivateKey, Reason: err.Error()}
-	}
-	if !awsiot.Matches(key, cert) {
+	case !awsiot.Matches(key, chain[0]):
 		return nil, &BrokenError{Path: files.PrivateKey, Reason: "is not the key of " + files.Certificate}
 	}
-	return &Identity{Record: *record, Files: files, Certificate: cert, Issuers: chain[1:], Key: key}, nil
+	return &Identity{Record: *record, Files: files, Certificate: chain[0], Issuers: chain[1:], Key: key}, nil
 }
 
 // readPart reads one of an identity's files.

@@ -41,13 +41,11 @@ func (s Stage) String() string {
 // only when the step is durable; after an error the step counts as not done, and
 // the journal can still be used.
 type Journal struct {
-	store *Store
-	lock  lock
-	state state
-	// finished is the identity whose installation Begin completed.
-	finished *Identity
-	// replaced is the key of the identity that the committed one replaces.
-	replaced crypto.Signer
+	store    *Store
+	unlock   release
+	state    state
+	finished *Identity     // whose installation Begin completed
+	replaced crypto.Signer // key of the identity that the committed one replaces
 }
 
 // Stage returns how far the provisioning has come.
@@ -291,7 +289,7 @@ func (j *Journal) Finished() *Identity { return j.finished }
 // Close releases the lock. What the journal holds stays for the next run; an
 // empty journal leaves nothing behind.
 func (j *Journal) Close() error {
-	return diskError(j.store.storage.unlock(j.lock, j.Stage() == Empty))
+	return diskError(j.unlock(j.Stage() == Empty))
 }
 
 // at returns an error unless the journal is at one of stages.

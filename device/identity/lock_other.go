@@ -8,11 +8,9 @@ import (
 	"os"
 )
 
-// A fileLock is the existence of a file that is open: on Windows an open file
-// cannot be removed, so a process that can remove it may make it again.
-type fileLock struct{ f *os.File }
-
-func (osDisk) Lock(path string) (lock, error) {
+// Lock is the existence of a file that is open: on Windows an open file cannot be
+// removed, so a process that can remove it may make it again.
+func (osDisk) Lock(path string) (release, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, &LockedError{Path: path}
 	}
@@ -23,13 +21,12 @@ func (osDisk) Lock(path string) (lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fileLock{f}, nil
+	return func(remove bool) error {
+		if err := f.Close(); err != nil || !remove {
+			return err
+		}
+		return os.Remove(path)
+	}, nil
 }
 
 func (osDisk) Holder(string) int { return 0 }
-
-func (l fileLock) Release() error { return l.f.Close() }
-
-func (l fileLock) RemoveAndRelease() error {
-	return errors.Join(l.f.Close(), os.Remove(l.f.Name()))
-}

@@ -3,19 +3,16 @@
 package identity
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// A fileLock is a flock on an open file: it ends with the process, however
-// that ends.
-type fileLock struct{ f *os.File }
-
-func (osDisk) Lock(path string) (lock, error) {
+// Lock is a flock on an open file: it ends with the process, however that ends.
+func (osDisk) Lock(path string) (release, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 		if err != nil {
@@ -30,11 +27,22 @@ func (osDisk) Lock(path string) (lock, error) {
 		}
 		// The last holder may have removed the file after we opened it; then
 		// the lock is on a file that nobody else will find.
-		if isAt(f, path) {
-			writePID(f)
-			return fileLock{f}, nil
+		ours, err1 := f.Stat()
+		theirs, err2 := os.Stat(path)
+		if err1 != nil || err2 != nil || !os.SameFile(ours, theirs) {
+			f.Close()
+			continue
 		}
-		f.Close()
+		// Others see who has the lock. A full disk must not keep a device from
+		// continuing, so errors do not count.
+		_ = f.Truncate(0)
+		_, _ = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+		return func(remove bool) error {
+			if remove {
+				return errors.Join(os.Remove(path), f.Close())
+			}
+			return f.Close()
+		}, nil
 	}
 }
 
@@ -51,15 +59,8 @@ func (osDisk) Holder(path string) int {
 	return 0
 }
 
-func (l fileLock) Release() error { return l.f.Close() }
-
-func (l fileLock) RemoveAndRelease() error {
-	return errors.Join(os.Remove(l.f.Name()), l.f.Close())
-}
-
 // flock does not wait for a lock, except for the moment that Holder takes one.
-func flock(f *os.File, how int) error {
-	var err error
+func flock(f *os.File, how int) (err error) {
 	for range 3 {
 		if err = syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); err == nil {
 			return nil
@@ -69,27 +70,9 @@ func flock(f *os.File, how int) error {
 	return err
 }
 
-func isAt(f *os.File, path string) bool {
-	ours, err1 := f.Stat()
-	theirs, err2 := os.Stat(path)
-	return err1 == nil && err2 == nil && os.SameFile(ours, theirs)
-}
-
-// writePID lets others see who has the lock. A full disk must not keep a device
-// from continuing, so errors do not count.
-func writePID(f *os.File) {
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
-}
-
+// readPID returns what Lock wrote, 0 if that cannot be read.
 func readPID(path string) int {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(string(bytes.TrimSpace(data)))
-	if err != nil {
-		return 0
-	}
+	data, _ := os.ReadFile(path)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
 	return pid
 }

@@ -293,7 +293,7 @@ func (d *memDisk) MayRead(path string) error {
 	return nil
 }
 
-func (d *memDisk) Lock(path string) (lock, error) {
+func (d *memDisk) Lock(path string) (release, error) {
 	if d.down {
 		return nil, errCrashed
 	}
@@ -301,7 +301,10 @@ func (d *memDisk) Lock(path string) (lock, error) {
 		return nil, &LockedError{PID: 1, Path: path}
 	}
 	d.held[path] = true
-	return memLock{d, path}, nil
+	return func(bool) error {
+		delete(d.held, path)
+		return nil
+	}, nil
 }
 
 func (d *memDisk) Holder(path string) int {
@@ -310,18 +313,6 @@ func (d *memDisk) Holder(path string) int {
 	}
 	return 0
 }
-
-type memLock struct {
-	disk *memDisk
-	path string
-}
-
-func (l memLock) Release() error {
-	delete(l.disk.held, l.path)
-	return nil
-}
-
-func (l memLock) RemoveAndRelease() error { return l.Release() }
 
 type memFile struct {
 	disk  *memDisk

@@ -13,29 +13,20 @@ type memory struct {
 	identity *Identity // under mu
 }
 
-func (m *memory) lock() (lock, error) {
+func (m *memory) lock() (release, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.locked {
 		return nil, &LockedError{Path: m.config.journalDir()}
 	}
 	m.locked = true
-	return m, nil
+	return func(bool) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.locked = false
+		return nil
+	}, nil
 }
-
-// Release makes memory its own lock.
-func (m *memory) Release() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.locked = false
-	return nil
-}
-
-func (m *memory) RemoveAndRelease() error     { return m.Release() }
-func (m *memory) unlock(l lock, _ bool) error { return l.Release() }
-func (m *memory) holder() int                 { return 0 }
-func (m *memory) secureState() error          { return nil }
-func (m *memory) clearState(*state) error     { return m.writeState(nil) }
 
 func (m *memory) readState() (*state, []string, error) {
 	m.mu.Lock()
@@ -60,10 +51,6 @@ func (m *memory) load() (*Identity, error) {
 	return &id, nil
 }
 
-func (m *memory) check() error { return nil }
-
-func (m *memory) fileBase(thing string) (string, error) { return thing, nil }
-
 func (m *memory) replacing() (*Record, *replacedFiles, error) {
 	if id, err := m.load(); err == nil {
 		return &id.Record, nil, nil
@@ -77,3 +64,9 @@ func (m *memory) install(st *state) (*Identity, error) {
 	m.mu.Unlock()
 	return m.load()
 }
+
+func (m *memory) clearState(*state) error               { return m.writeState(nil) }
+func (m *memory) secureState() error                    { return nil }
+func (m *memory) holder() int                           { return 0 }
+func (m *memory) fileBase(thing string) (string, error) { return thing, nil }
+func (m *memory) check() error                          { return nil }

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,35 +41,21 @@ type Record struct {
 }
 
 // ParseRecord reads a record and checks its format version and its fields.
+// Numbers of the device configuration are [json.Number].
 func ParseRecord(data []byte) (*Record, error) {
 	var r Record
-	if err := decodeJSON(data, &r); err != nil {
+	err := awsiot.DecodeJSON(data, &r)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("reading identity record: %w", err)
-	}
-	if r.FormatVersion != RecordVersion {
+	case r.FormatVersion != RecordVersion:
 		return nil, fmt.Errorf("identity record has format version %d, this program reads version %d", r.FormatVersion, RecordVersion)
-	}
-	if !awsiot.ValidThingName(r.ThingName) {
+	case !awsiot.ValidThingName(r.ThingName):
 		return nil, fmt.Errorf("identity record has no valid thing name: %q", r.ThingName)
-	}
-	if r.SerialNumber == "" || r.CertificateID == "" {
+	case r.SerialNumber == "" || r.CertificateID == "":
 		return nil, errors.New("identity record lacks its serial number or certificate id")
 	}
 	return &r, nil
-}
-
-// decodeJSON is json.Unmarshal, except that numbers of a device configuration
-// keep their digits.
-func decodeJSON(data []byte, into any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	if err := d.Decode(into); err != nil {
-		return err
-	}
-	if d.More() {
-		return errors.New("there is more than one JSON value")
-	}
-	return nil
 }
 
 func (r *Record) encode() []byte {

@@ -16,10 +16,11 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// stateVersion is the format version of the journal.
-const stateVersion = 1
-
-const stateMagic = "fleety-journal"
+// stateMagic and stateVersion, the version of the format, begin a journal.
+const (
+	stateMagic   = "fleety-journal"
+	stateVersion = 1
+)
 
 // A state is all that a provisioning has: every step writes it anew, whole.
 type state struct {
@@ -109,8 +110,7 @@ func (s *state) encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	header := fmt.Sprintf("%s %d %s\n", stateMagic, stateVersion, checksum(body))
-	return append([]byte(header), body...), nil
+	return fmt.Appendf(nil, "%s %d %s\n%s", stateMagic, stateVersion, checksum(body), body), nil
 }
 
 // errDamaged reports that a journal is not what was written.
@@ -132,7 +132,7 @@ func decodeState(data []byte) (*state, error) {
 		return nil, errDamaged
 	}
 	var s state
-	if err := decodeJSON(body, &s); err != nil || s.Stage < KeyMade || s.Stage > Committed || s.Sequence == 0 {
+	if err := awsiot.DecodeJSON(body, &s); err != nil || s.Stage < KeyMade || s.Stage > Committed || s.Sequence == 0 {
 		return nil, errDamaged
 	}
 	return &s, nil

@@ -54,10 +54,9 @@ type Store struct {
 // storage is where a store's journal and identity are: in a directory, or in
 // memory.
 type storage interface {
-	// lock returns a *LockedError while someone else has the lock.
-	lock() (lock, error)
-	// unlock releases the lock, and leaves nothing of it if the journal is empty.
-	unlock(l lock, empty bool) error
+	// lock returns a *LockedError while someone else has the lock. Its release
+	// removes what is left of the journal where that is empty.
+	lock() (release, error)
 	// holder returns the process that has the lock, 0 if none has.
 	holder() int
 	// readState returns the newest state, checked, nil if there is none, and
@@ -86,37 +85,27 @@ type storage interface {
 
 // NewStore returns the store that c describes. It touches no files.
 func NewStore(c Config) (*Store, error) {
-	if err := c.setDefaults(); err != nil {
-		return nil, err
-	}
-	return &Store{&c, &directory{Config: &c, disk: newDisk()}}, nil
+	return newStore(&c, func(c *Config) storage { return &directory{Config: c, disk: newDisk()} })
 }
 
 // NewMemoryStore returns a store like that of [NewStore], but one that keeps
 // its files in memory and loses them with the process: for devices that are
 // simulated. The paths of c are names only.
 func NewMemoryStore(c Config) (*Store, error) {
-	if err := c.setDefaults(); err != nil {
-		return nil, err
-	}
-	return &Store{&c, &memory{config: &c}}, nil
+	return newStore(&c, func(c *Config) storage { return &memory{config: c} })
 }
 
-func (c *Config) setDefaults() error {
+func newStore(c *Config, open func(*Config) storage) (*Store, error) {
 	if c.SerialNumber == "" {
-		return errors.New("identity store: no serial number")
+		return nil, errors.New("identity store: no serial number")
 	}
 	c.Dir = cmp.Or(c.Dir, DefaultDir)
-	if c.Keys == nil {
-		c.Keys = SoftwareKeys{}
-	}
+	c.Keys = cmp.Or[KeyStore](c.Keys, SoftwareKeys{})
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	return nil
+	return &Store{c, open(c)}, nil
 }
 
 // SerialNumber returns the serial number of the store's device.
@@ -158,34 +147,30 @@ func (s *Store) Load() (*Identity, error) {
 // for what the file system cannot do. None of these keeps a caller from using the
 // identity that [Store.Load] returns.
 func (s *Store) Begin() (*Journal, error) {
-	l, err := s.storage.lock()
+	unlock, err := s.storage.lock()
 	if err != nil {
 		return nil, diskError(err)
 	}
-	j := &Journal{store: s, lock: l, state: state{SerialNumber: s.config.SerialNumber}}
+	j := &Journal{store: s, unlock: unlock, state: state{SerialNumber: s.config.SerialNumber}}
 	if err := j.resume(); err != nil {
-		return nil, diskError(errors.Join(err, l.Release()))
+		return nil, diskError(errors.Join(err, unlock(false)))
 	}
 	return j, nil
 }
 
 func (j *Journal) resume() error {
 	st, damaged, err := j.store.storage.readState()
-	if err != nil {
-		return err
-	}
 	for _, path := range damaged {
 		j.store.config.Log.Warn("the latest step in the provisioning journal is damaged; continuing from the step before it", "path", path)
 	}
-	if st == nil {
-		return nil
+	if err != nil || st == nil {
+		return err
 	}
 	// A process that was killed may have left a state that is not durable yet.
 	if err := j.store.storage.secureState(); err != nil {
 		return err
 	}
-	j.state = *st
-	if j.Stage() == Committed {
+	if j.state = *st; j.Stage() == Committed {
 		j.finished, err = j.Install()
 	}
 	return err
@@ -206,7 +191,12 @@ func (s *Store) DiscardPending() (*Pending, error) {
 	}
 	j, err := s.Begin()
 	if _, corrupt := errors.AsType[*CorruptError](err); corrupt {
-		return nil, s.discardCorrupt()
+		unlock, err := s.storage.lock()
+		if err != nil {
+			return nil, diskError(err)
+		}
+		err = s.storage.clearState(nil)
+		return nil, diskError(errors.Join(err, unlock(err == nil)))
 	}
 	if err != nil {
 		return nil, err
@@ -222,13 +212,4 @@ func (s *Store) DiscardPending() (*Pending, error) {
 		s.removeKey(key)
 	}
 	return discarded, j.Close()
-}
-
-func (s *Store) discardCorrupt() error {
-	l, err := s.storage.lock()
-	if err != nil {
-		return diskError(err)
-	}
-	err = s.storage.clearState(nil)
-	return diskError(errors.Join(err, s.storage.unlock(l, err == nil)))
 }
