@@ -2,6 +2,7 @@ package session
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -48,49 +49,41 @@ func (o *Options) open(ctx context.Context) (m *meter, proxyRoundTrips int, err 
 	if err != nil {
 		return nil, 0, err
 	}
-	if proxy != nil {
-		return o.openThrough(ctx, proxy)
-	}
-	conn, err := o.DialContext(ctx, "tcp", o.address())
-	if err != nil {
-		stage := StageDial
-		if _, ok := errors.AsType[*net.DNSError](err); ok {
-			stage = StageResolve
+	if proxy == nil {
+		conn, err := o.DialContext(ctx, "tcp", o.address())
+		if err != nil {
+			stage := StageDial
+			if _, ok := errors.AsType[*net.DNSError](err); ok {
+				stage = StageResolve
+			}
+			return nil, 0, o.fail(stage, "", withCause(ctx, err))
 		}
-		return nil, 0, o.fail(stage, "", withCause(ctx, err))
+		return &meter{Conn: conn}, 0, nil
 	}
-	return &meter{Conn: conn}, 0, nil
-}
-
-// openThrough asks the proxy for a connection to the endpoint (RFC 9110,
-// section 9.3.6). Nothing can follow the answer's head yet, since a TLS server
-// does not speak first, so the reader may be dropped.
-func (o *Options) openThrough(ctx context.Context, proxy *url.URL) (*meter, int, error) {
-	port := proxy.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
-	}
+	port := cmp.Or(proxy.Port(), map[string]string{"http": "80", "https": "443"}[proxy.Scheme])
 	address := net.JoinHostPort(proxy.Hostname(), port)
 	conn, err := o.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, 0, o.fail(StageProxy, address, fmt.Errorf("the proxy cannot be reached: %w", withCause(ctx, err)))
 	}
-	m := &meter{Conn: conn}
+	m = &meter{Conn: conn}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	tunnel, err := o.requestTunnel(ctx, m, proxy)
 	if !stop() || err != nil {
 		conn.Close()
 		return nil, 0, o.fail(StageProxy, address, withCause(ctx, o.explain(err)))
 	}
-	roundTrips := m.takeRoundTrips()
+	proxyRoundTrips = m.takeRoundTrips()
 	if tunnel != net.Conn(m) {
 		m = &meter{Conn: tunnel}
 	}
-	return m, roundTrips, nil
+	return m, proxyRoundTrips, nil
 }
 
-// requestTunnel sends CONNECT and returns the connection to speak to the
-// endpoint over: conn, or TLS with the proxy over it.
+// requestTunnel asks the proxy for a connection to the endpoint (RFC 9110, section
+// 9.3.6), and returns the one to speak to the endpoint over: conn, or TLS with the
+// proxy over it. Nothing can follow the answer's head yet, since a TLS server does
+// not speak first, so the reader may be dropped.
 func (o *Options) requestTunnel(ctx context.Context, conn net.Conn, proxy *url.URL) (net.Conn, error) {
 	if proxy.Scheme == "https" {
 		secure := tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), MinVersion: tls.VersionTLS12, CipherSuites: cipherSuites, Time: o.Now})
@@ -99,12 +92,7 @@ func (o *Options) requestTunnel(ctx context.Context, conn net.Conn, proxy *url.U
 		}
 		conn = secure
 	}
-	request := &http.Request{
-		Method: http.MethodConnect,
-		URL:    &url.URL{Opaque: o.address()},
-		Host:   o.address(),
-		Header: http.Header{},
-	}
+	request := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: o.address()}, Host: o.address(), Header: http.Header{}}
 	if proxy.User != nil {
 		password, _ := proxy.User.Password()
 		credentials := proxy.User.Username() + ":" + password

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -74,33 +75,21 @@ type Error struct {
 // Error returns step, place and cause in one line. Characters of the server's
 // choice that could forge a line are escaped.
 func (e *Error) Error() string {
-	return awsiot.Printable(e.doing() + ": " + e.Err.Error())
-}
-
-func (e *Error) doing() string {
-	switch e.Stage {
-	case StageOptions:
-		return "preparing to connect"
-	case StageResolve:
-		return "resolving " + e.Endpoint
-	case StageDial:
-		return "opening a connection to " + e.Endpoint
-	case StageProxy:
-		return "asking proxy " + e.Address + " for a tunnel to " + e.Endpoint
-	case StageTLS:
-		return "negotiating TLS with " + e.Endpoint + e.unsuitable()
-	case StageConnect:
-		return "connecting to " + e.Endpoint + e.unsuitable()
-	case StageRequest:
-		return "requesting from " + e.Endpoint
-	case StageSubscribe:
-		return "subscribing to " + strings.Join(e.Topics, ", ")
-	case StageUnsubscribe:
-		return "unsubscribing from " + strings.Join(e.Topics, ", ")
-	case StagePublish:
-		return "publishing to " + strings.Join(e.Topics, ", ")
+	topics := strings.Join(e.Topics, ", ")
+	doing := map[Stage]string{
+		StageOptions:     "preparing to connect",
+		StageResolve:     "resolving " + e.Endpoint,
+		StageDial:        "opening a connection to " + e.Endpoint,
+		StageProxy:       "asking proxy " + e.Address + " for a tunnel to " + e.Endpoint,
+		StageTLS:         "negotiating TLS with " + e.Endpoint + e.unsuitable(),
+		StageConnect:     "connecting to " + e.Endpoint + e.unsuitable(),
+		StageRequest:     "requesting from " + e.Endpoint,
+		StageSubscribe:   "subscribing to " + topics,
+		StageUnsubscribe: "unsubscribing from " + topics,
+		StagePublish:     "publishing to " + topics,
+		StageLost:        "connection to " + e.Endpoint + " lost",
 	}
-	return "connection to " + e.Endpoint + " lost"
+	return awsiot.Printable(doing[e.Stage] + ": " + e.Err.Error())
 }
 
 // unsuitable explains an endpoint that AWS IoT speaks no MQTT at, or that is an
@@ -117,7 +106,6 @@ func (e *Error) unsuitable() string {
 	return ""
 }
 
-// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Class returns the error's class. Until the server has authenticated, every
@@ -174,23 +162,15 @@ var connackReasons = map[byte]string{
 	7: "not authorized",
 }
 
-// Error returns the reason and the code.
 func (e *ConnackError) Error() string {
-	reason := connackReasons[e.Code]
-	if reason == "" {
-		reason = "unknown reason"
-	}
-	return fmt.Sprintf("rejected by the server: %s (CONNACK return code %d)", reason, e.Code)
+	return fmt.Sprintf("rejected by the server: %s (CONNACK return code %d)", cmp.Or(connackReasons[e.Code], "unknown reason"), e.Code)
 }
 
 // A SubackError lists the topic filters of a SUBSCRIBE that were rejected with
 // return code 0x80. AWS IoT does so when a subscription quota is reached;
 // filters that no policy allows end in [ErrClosedSilently] instead.
-type SubackError struct {
-	Filters []string
-}
+type SubackError struct{ Filters []string }
 
-// Error names the rejected filters.
 func (e *SubackError) Error() string {
 	return "rejected by the server (SUBACK return code 0x80): " + strings.Join(e.Filters, ", ")
 }

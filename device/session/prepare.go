@@ -80,14 +80,10 @@ func (o Options) prepare(ctx context.Context, helloTimeout time.Duration) (*Prep
 	}
 	handshakeCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &Prepared{
-		ClientID:  o.ClientID,
-		o:         o,
-		meter:     m,
+		ClientID: o.ClientID,
+		o:        o, meter: m, cancel: cancel,
 		stats:     Stats{TCP: 1, Proxy: proxyRoundTrips, Dial: time.Since(began)},
-		requested: make(chan struct{}),
-		release:   make(chan struct{}),
-		cancel:    cancel,
-		done:      make(chan struct{}),
+		requested: make(chan struct{}), release: make(chan struct{}), done: make(chan struct{}),
 	}
 	began = time.Now()
 	received := m.in.Load()

@@ -41,9 +41,8 @@ func readPacket(r *bufio.Reader) (packets.ControlPacket, error) {
 	if err != nil {
 		return nil, err
 	}
-	packet := []byte{first}
-	length := 0
-	for shift := 0; ; shift += 7 {
+	head := []byte{first}
+	for length, shift := 0, 0; ; shift += 7 {
 		if shift == 28 {
 			return nil, fmt.Errorf("%w: packet length of more than four bytes", ErrProtocol)
 		}
@@ -51,25 +50,24 @@ func readPacket(r *bufio.Reader) (packets.ControlPacket, error) {
 		if err != nil {
 			return nil, err
 		}
-		packet = append(packet, b)
+		head = append(head, b)
 		length |= int(b&0x7f) << shift
-		if b&0x80 == 0 {
-			break
+		if length > maxPacket {
+			return nil, fmt.Errorf("%w: packet of at least %d bytes", ErrProtocol, length)
 		}
+		if b&0x80 != 0 {
+			continue
+		}
+		packet := append(head, make([]byte, length)...)
+		if _, err := io.ReadFull(r, packet[len(head):]); err != nil {
+			return nil, err
+		}
+		p, err := packets.ReadPacket(bytes.NewReader(packet))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrProtocol, err) // an EOF of its own, too
+		}
+		return p, nil
 	}
-	if length > maxPacket {
-		return nil, fmt.Errorf("%w: packet of %d bytes", ErrProtocol, length)
-	}
-	head := len(packet)
-	packet = append(packet, make([]byte, length)...)
-	if _, err := io.ReadFull(r, packet[head:]); err != nil {
-		return nil, err
-	}
-	p, err := packets.ReadPacket(bytes.NewReader(packet))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrProtocol, err) // an EOF of its own, too
-	}
-	return p, nil
 }
 
 // receive handles a packet that came. An error ends the session.
@@ -80,21 +78,18 @@ func (s *Session) receive(packet packets.ControlPacket) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.countAnswer()
+	var r *request // that the packet answers
 	switch p := packet.(type) {
 	case *packets.ConnackPacket:
-		r := s.take(StageConnect, 0)
-		if r == nil {
+		if r = s.take(StageConnect, 0); r == nil {
 			break
 		}
 		if p.ReturnCode != packets.Accepted {
 			return &ConnackError{Code: p.ReturnCode}
 		}
 		s.present = p.SessionPresent
-		close(r.answered)
-		return nil
 	case *packets.SubackPacket:
-		r := s.take(StageSubscribe, p.MessageID)
-		if r == nil {
+		if r = s.take(StageSubscribe, p.MessageID); r == nil {
 			break
 		}
 		if len(p.ReturnCodes) != len(r.topics) {
@@ -109,18 +104,14 @@ func (s *Session) receive(packet packets.ControlPacket) error {
 		if rejected != nil {
 			r.err = &SubackError{Filters: rejected}
 		}
-		close(r.answered)
-		return nil
 	case *packets.UnsubackPacket:
-		if r := s.take(StageUnsubscribe, p.MessageID); r != nil {
-			close(r.answered)
+		if r = s.take(StageUnsubscribe, p.MessageID); r == nil {
+			return nil
 		}
-		return nil
 	case *packets.PubackPacket:
-		if r := s.take(StagePublish, p.MessageID); r != nil {
-			close(r.answered)
+		if r = s.take(StagePublish, p.MessageID); r == nil {
+			return nil
 		}
-		return nil
 	case *packets.PingrespPacket:
 		if s.pinged && !s.ended {
 			s.pinged = false
@@ -128,7 +119,11 @@ func (s *Session) receive(packet packets.ControlPacket) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%w: unexpected %T", ErrProtocol, packet)
+	if r == nil {
+		return fmt.Errorf("%w: unexpected %T", ErrProtocol, packet)
+	}
+	close(r.answered)
+	return nil
 }
 
 // countAnswer counts a round trip when something comes after a request. The

@@ -28,7 +28,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte{0x30, 0xff, 0xff, 0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		r := subscribe([]string{"a", "b"})
-		r.id, r.answered = 1, make(chan struct{})
+		*r.id, r.answered = 1, make(chan struct{})
 		s := &Session{
 			conn:    tls.Client(deadConn{}, &tls.Config{InsecureSkipVerify: true}),
 			waiting: []*request{r},

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,18 +62,14 @@ type Session struct {
 type request struct {
 	stage    Stage
 	packet   packets.ControlPacket
-	id       uint16
+	id       *uint16 // the packet's identifier, 0 for CONNECT
 	topics   []string
 	answered chan struct{} // closed when the answer has come
-	err      error         // what the answer says; to be read after answered
+	err      error         // why it is not sent, or what the answer says; to be read after answered
 }
-
-const connectName = "CONNECT" // in Error.After
 
 // name returns the packet's name, for Error.After.
-func (r *request) name() string {
-	return map[Stage]string{StageConnect: connectName, StageSubscribe: "SUBSCRIBE", StageUnsubscribe: "UNSUBSCRIBE", StagePublish: "PUBLISH"}[r.stage]
-}
+func (r *request) name() string { return strings.ToUpper(string(r.stage)) }
 
 // Connect opens a session: TCP, TLS, CONNECT, CONNACK. The context governs
 // this call alone. The error is an [*Error].
@@ -93,25 +90,18 @@ func Connect(ctx context.Context, o Options) (*Session, error) {
 // open sends CONNECT over the finished handshake and waits for CONNACK.
 func (p *Prepared) open(ctx context.Context) (*Session, error) {
 	began := time.Now()
-	s := &Session{
-		o:       p.o,
-		conn:    p.conn,
-		meter:   p.meter,
-		stats:   p.stats,
-		writing: make(chan struct{}, 1),
-		done:    make(chan struct{}),
-	}
+	s := &Session{o: p.o, conn: p.conn, meter: p.meter, stats: p.stats, writing: make(chan struct{}, 1), done: make(chan struct{})}
 	connect := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
 	connect.ProtocolName, connect.ProtocolVersion = "MQTT", 4
 	connect.CleanSession = !p.o.KeepSession
 	connect.ClientIdentifier = p.ClientID
 	connect.Keepalive = uint16(s.o.KeepAlive / time.Second)
 	s.running.Go(s.read)
-	if _, err := s.exchange(ctx, &request{stage: StageConnect, packet: connect}); err != nil {
+	if _, err := s.exchange(ctx, &request{stage: StageConnect, packet: connect, id: new(uint16)}); err != nil {
 		s.meter.Close()
 		s.running.Wait()
 		if e, ok := errors.AsType[*Error](err); ok && e.Stage == StageLost { // before CONNECT was on its way
-			e.Stage, e.After = StageConnect, connectName
+			e.Stage, e.After = StageConnect, "CONNECT"
 		}
 		return nil, err
 	}
@@ -136,7 +126,7 @@ func (s *Session) Subscribe(ctx context.Context, filters ...string) error {
 func (s *Session) Unsubscribe(ctx context.Context, filters ...string) error {
 	p := packets.NewControlPacket(packets.Unsubscribe).(*packets.UnsubscribePacket)
 	p.Topics = filters
-	_, err := s.exchange(ctx, &request{stage: StageUnsubscribe, packet: p, topics: filters})
+	_, err := s.exchange(ctx, &request{stage: StageUnsubscribe, packet: p, id: &p.MessageID, topics: filters})
 	return err
 }
 
@@ -171,13 +161,21 @@ func (s *Session) SubscribeAndPublish(ctx context.Context, filters []string, top
 func subscribe(filters []string) *request {
 	p := packets.NewControlPacket(packets.Subscribe).(*packets.SubscribePacket)
 	p.Topics, p.Qoss = filters, bytes.Repeat([]byte{1}, len(filters))
-	return &request{stage: StageSubscribe, packet: p, topics: filters}
+	r := &request{stage: StageSubscribe, packet: p, id: &p.MessageID, topics: filters}
+	if len(filters) > MaxFilters {
+		r.err = fmt.Errorf("%w: %d topic filters in one SUBSCRIBE, %d are allowed", ErrLimit, len(filters), MaxFilters)
+	}
+	return r
 }
 
 func publish(topic string, payload []byte) *request {
 	p := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
 	p.TopicName, p.Payload, p.Qos = topic, payload, 1
-	return &request{stage: StagePublish, packet: p, topics: []string{topic}}
+	r := &request{stage: StagePublish, packet: p, id: &p.MessageID, topics: []string{topic}}
+	if len(payload) > MaxPayload {
+		r.err = fmt.Errorf("%w: a message of %d bytes, %d are allowed", ErrLimit, len(payload), MaxPayload)
+	}
+	return r
 }
 
 // exchange sends requests in one write and waits until all are answered. It
@@ -188,12 +186,11 @@ func (s *Session) exchange(ctx context.Context, requests ...*request) (answered 
 	}
 	for _, r := range requests {
 		r.answered = make(chan struct{})
-		if err := r.checkLimits(); err != nil {
-			return 0, s.fault(r, err)
+		if r.err != nil {
+			return 0, s.fault(r, r.err)
 		}
 	}
-	err = context.Cause(ctx)
-	if err == nil {
+	if err = context.Cause(ctx); err == nil {
 		err = s.send(requests)
 	}
 	if errors.Is(err, ErrNotConnected) {
@@ -222,20 +219,6 @@ func (s *Session) exchange(ctx context.Context, requests ...*request) (answered 
 	return len(requests), nil
 }
 
-func (r *request) checkLimits() error {
-	switch p := r.packet.(type) {
-	case *packets.SubscribePacket:
-		if len(p.Topics) > MaxFilters {
-			return fmt.Errorf("%w: %d topic filters in one SUBSCRIBE, %d are allowed", ErrLimit, len(p.Topics), MaxFilters)
-		}
-	case *packets.PublishPacket:
-		if len(p.Payload) > MaxPayload {
-			return fmt.Errorf("%w: a message of %d bytes, %d are allowed", ErrLimit, len(p.Payload), MaxPayload)
-		}
-	}
-	return nil
-}
-
 // send registers the requests and starts to write them.
 func (s *Session) send(requests []*request) error {
 	s.mu.Lock()
@@ -245,16 +228,8 @@ func (s *Session) send(requests []*request) error {
 	}
 	var data bytes.Buffer
 	for _, r := range requests {
-		switch p := r.packet.(type) {
-		case *packets.SubscribePacket:
-			p.MessageID = s.nextID()
-			r.id = p.MessageID
-		case *packets.UnsubscribePacket:
-			p.MessageID = s.nextID()
-			r.id = p.MessageID
-		case *packets.PublishPacket:
-			p.MessageID = s.nextID()
-			r.id = p.MessageID
+		if r.stage != StageConnect {
+			*r.id = s.nextID()
 		}
 		if err := r.packet.Write(&data); err != nil {
 			return err
@@ -270,7 +245,7 @@ func (s *Session) send(requests []*request) error {
 func (s *Session) nextID() uint16 {
 	for {
 		s.lastID++
-		used := slices.ContainsFunc(s.waiting, func(r *request) bool { return r.id == s.lastID })
+		used := slices.ContainsFunc(s.waiting, func(r *request) bool { return *r.id == s.lastID })
 		if s.lastID != 0 && !used {
 			return s.lastID
 		}
@@ -280,13 +255,13 @@ func (s *Session) nextID() uint16 {
 // take removes a request that was answered and returns it, nil if there is
 // none. The caller holds mu.
 func (s *Session) take(stage Stage, id uint16) *request {
-	for i, r := range s.waiting {
-		if r.stage == stage && r.id == id {
-			s.waiting = slices.Delete(s.waiting, i, i+1)
-			return r
-		}
+	i := slices.IndexFunc(s.waiting, func(r *request) bool { return r.stage == stage && *r.id == id })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	r := s.waiting[i]
+	s.waiting = slices.Delete(s.waiting, i, i+1)
+	return r
 }
 
 // write writes whole packets, after those that are being written. It may last
@@ -302,17 +277,15 @@ func (s *Session) write(data []byte) error {
 // writeOrEnd writes packets; an error ends the session. The reader may be
 // about to learn why the write failed: an alert says more than a broken pipe.
 func (s *Session) writeOrEnd(data []byte) {
-	err := s.write(data)
-	if err == nil {
-		return
-	}
-	if !isTimeout(err) {
-		select {
-		case <-s.done:
-		case <-time.After(diagnoseTimeout):
+	if err := s.write(data); err != nil {
+		if !isTimeout(err) {
+			select {
+			case <-s.done:
+			case <-time.After(diagnoseTimeout):
+			}
 		}
+		s.finish(s.o.explain(err))
 	}
-	s.finish(s.o.explain(err))
 }
 
 // startKeepAlive sends a PINGREQ whenever 9/10 of the keep-alive time has
@@ -376,13 +349,7 @@ func (s *Session) fault(r *request, err error) error {
 	if _, ok := errors.AsType[*Error](err); ok {
 		return err // why the session ended
 	}
-	e := &Error{
-		Stage:         StageLost,
-		Endpoint:      s.o.address(),
-		Address:       s.conn.RemoteAddr().String(),
-		Authenticated: true,
-		Err:           err,
-	}
+	e := &Error{Stage: StageLost, Endpoint: s.o.address(), Address: s.conn.RemoteAddr().String(), Authenticated: true, Err: err}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.waiting) > 0 {

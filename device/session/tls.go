@@ -63,7 +63,6 @@ type ValidityError struct {
 // probably behind.
 func (e *ValidityError) NotYetValid() bool { return e.Now.Before(e.Certificate.NotBefore) }
 
-// Error names the certificate, its limit and the clock.
 func (e *ValidityError) Error() string {
 	what, when := "expired on", e.Certificate.NotAfter
 	if e.NotYetValid() {
@@ -73,7 +72,6 @@ func (e *ValidityError) Error() string {
 		e.Certificate.Subject, what, when.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
 }
 
-// Unwrap returns the error of crypto/tls.
 func (e *ValidityError) Unwrap() error { return e.err }
 
 // explain turns what a connection returned into a cause that can be shown and
