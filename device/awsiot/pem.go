@@ -65,20 +65,15 @@ func PrivateKey(text []byte) (crypto.Signer, error) {
 	for _, b := range blocks {
 		var key any
 		var err error
-		switch b.Type {
-		case "PRIVATE KEY":
+		switch {
+		case b.Type == "ENCRYPTED PRIVATE KEY", strings.HasSuffix(b.Type, " PRIVATE KEY") && b.Headers["DEK-Info"] != "":
+			return nil, errors.New("the private key is encrypted, which is not supported: decrypt it with openssl pkey")
+		case b.Type == "PRIVATE KEY":
 			key, err = x509.ParsePKCS8PrivateKey(b.Bytes)
-		case "RSA PRIVATE KEY", "EC PRIVATE KEY":
-			switch {
-			case b.Headers["DEK-Info"] != "":
-				return nil, errEncrypted
-			case b.Type == "RSA PRIVATE KEY":
-				key, err = x509.ParsePKCS1PrivateKey(b.Bytes)
-			default:
-				key, err = x509.ParseECPrivateKey(b.Bytes)
-			}
-		case "ENCRYPTED PRIVATE KEY":
-			return nil, errEncrypted
+		case b.Type == "RSA PRIVATE KEY":
+			key, err = x509.ParsePKCS1PrivateKey(b.Bytes)
+		case b.Type == "EC PRIVATE KEY":
+			key, err = x509.ParseECPrivateKey(b.Bytes)
 		default:
 			continue
 		}
@@ -90,8 +85,6 @@ func PrivateKey(text []byte) (crypto.Signer, error) {
 	}
 	return nil, fmt.Errorf("no private key in it, only %s", kinds(blocks))
 }
-
-var errEncrypted = errors.New("the private key is encrypted, which is not supported: decrypt it with openssl pkey")
 
 // Matches reports whether key is the private half of the certificate's key.
 func Matches(key crypto.Signer, c *x509.Certificate) bool {
@@ -170,6 +163,7 @@ func tidyPEM(text []byte) []byte {
 	return b.Bytes()
 }
 
+// kinds lists what is in a text.
 func kinds(blocks []*pem.Block) string {
 	var names []string
 	for _, b := range blocks {

@@ -26,9 +26,6 @@ const mask = "[secret]"
 // String returns a mask.
 func (Secret) String() string { return mask }
 
-// GoString returns a mask.
-func (Secret) GoString() string { return mask }
-
 // Format writes a mask, whatever the verb.
 func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, mask) }
 

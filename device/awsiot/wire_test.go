@@ -85,7 +85,7 @@ func TestSecretsAreMaskedHoweverTheyArePrinted(t *testing.T) {
 	slog.New(slog.NewTextHandler(&log, nil)).Info("text", "token", r.CertificateOwnershipToken, "response", r)
 	s := r.PrivateKey
 	printed := []string{
-		log.String(), s.String(), s.GoString(),
+		log.String(), s.String(),
 		fmt.Sprint(s), fmt.Sprintf("%s %q %v %+v %#v %x %d", s, s, s, s, s, s, s),
 		fmt.Sprintf("%v %+v %#v", r, r, r), fmt.Sprintf("%v", &r),
 	}

@@ -35,31 +35,37 @@ func (d *directory) replacing() (*Record, *replacedFiles, error) {
 	return record, replaced, nil
 }
 
+// install writes the files of an identity, the record last, and removes those of
+// the one before it.
 func (d *directory) install(st *state) (*Identity, error) {
-	to := d.files(st.base())
-	for _, f := range []struct {
-		path string
-		data []byte
-		perm fs.FileMode
-	}{
-		{to.PrivateKey, []byte(st.KeyPEM), 0o600},
-		{to.Certificate, []byte(st.CertificatePEM), 0o644},
-		{to.Record, st.Record.encode(), 0o644},
-	} {
-		if err := d.installFile(st, f.path, f.data, f.perm); err != nil {
-			return nil, err
-		}
+	to, sums := d.files(st.base()), d.sums(st)
+	err := d.installFile(to.PrivateKey, []byte(st.KeyPEM), 0o600, sums)
+	if err == nil {
+		err = d.installFile(to.Certificate, []byte(st.CertificatePEM), 0o644, sums)
 	}
-	if err := d.removeReplaced(st, to); err != nil {
-		return nil, fmt.Errorf("removing the identity that was replaced: %w", err)
+	if err == nil {
+		err = d.installFile(to.Record, st.Record.encode(), 0o644, sums)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if st.Replaced != nil {
+		for _, old := range d.files(st.Replaced.Base).all() { // the record first, so that it is never found without the others
+			if sums[old] == "" || slices.Contains(to.all(), old) {
+				continue
+			}
+			if err := d.removeReplaced(old, sums[old]); err != nil {
+				return nil, fmt.Errorf("removing the identity that was replaced: %w", err)
+			}
+		}
 	}
 	return st.identity(to), nil
 }
 
 // installFile writes a file, or the one that a symbolic link in its place names.
-// A file there that neither this identity nor the one before it has written is
-// renamed.
-func (d *directory) installFile(st *state, path string, data []byte, perm fs.FileMode) error {
+// A file there that neither this identity nor the one before it, of which sums
+// are, has written is renamed.
+func (d *directory) installFile(path string, data []byte, perm fs.FileMode, sums map[string]string) error {
 	target, err := d.disk.Resolve(path)
 	if err != nil {
 		return err
@@ -74,7 +80,7 @@ func (d *directory) installFile(st *state, path string, data []byte, perm fs.Fil
 	found, err := d.disk.ReadFile(target)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-	case err == nil && (bytes.Equal(found, data) || d.sums(st)[path] == checksum(found)):
+	case err == nil && (bytes.Equal(found, data) || sums[path] == checksum(found)):
 	case err == nil || errors.Is(err, errNotRegular):
 		if err := d.backupForeignFile(target); err != nil {
 			return err
@@ -108,36 +114,21 @@ func (d *directory) backupForeignFile(path string) error {
 	return d.disk.SyncDir(filepath.Dir(path))
 }
 
-// removeReplaced removes the old identity's files where the new ones have other
-// names: the record first, so that it is never found without the others.
-func (d *directory) removeReplaced(st *state, by Files) error {
-	if st.Replaced == nil {
+// removeReplaced removes a file, and a symbolic link to it, that has that sum.
+func (d *directory) removeReplaced(path, sum string) error {
+	target, err := d.disk.Resolve(path)
+	if err != nil {
+		return err
+	}
+	found, err := d.disk.ReadFile(target)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	sums := d.sums(st)
-	for _, old := range d.files(st.Replaced.Base).all() {
-		if sums[old] == "" || slices.Contains(by.all(), old) {
-			continue
-		}
-		target, err := d.disk.Resolve(old)
-		if err != nil {
-			return err
-		}
-		found, err := d.disk.ReadFile(target)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if sums[old] != checksum(found) {
-			continue
-		}
-		for _, path := range slices.Compact([]string{target, old}) {
-			if err := removeDurably(d.disk, path); err != nil {
-				return err
-			}
-		}
+	if err != nil || checksum(found) != sum {
+		return err
 	}
-	return nil
+	if err := removeDurably(d.disk, target); err != nil || target == path {
+		return err
+	}
+	return removeDurably(d.disk, path)
 }

@@ -26,14 +26,9 @@ const (
 	Committed                    // a connection with the new certificate worked
 )
 
-var stageNames = [...]string{"empty", "key made", "certificate held", "registered", "committed"}
-
 // String returns the stage in words.
 func (s Stage) String() string {
-	if s < 0 || int(s) >= len(stageNames) {
-		return fmt.Sprintf("stage %d", int(s))
-	}
-	return stageNames[s]
+	return [...]string{"empty", "key made", "certificate held", "registered", "committed"}[s]
 }
 
 // A Journal records one provisioning in progress, and holds the lock on its
@@ -56,10 +51,10 @@ func (j *Journal) Key() crypto.Signer { return j.state.key }
 
 // Certificate returns the certificate, nil before [CertificateHeld].
 func (j *Journal) Certificate() *x509.Certificate {
-	if j.state.chain == nil {
-		return nil
+	if c := j.TLS(); c != nil {
+		return c.Leaf
 	}
-	return j.state.chain[0]
+	return nil
 }
 
 // TLS returns key and certificate as a client certificate, nil before
@@ -85,14 +80,14 @@ func (j *Journal) ThingName() string { return j.state.Record.ThingName }
 
 // MakeKey makes a key and stores it.
 func (j *Journal) MakeKey() error {
-	if err := j.at(Empty); err != nil {
+	next, err := j.from(Empty)
+	if err != nil {
 		return err
 	}
 	key, text, err := j.store.config.Keys.New()
 	if err != nil {
 		return fmt.Errorf("making key: %w", err)
 	}
-	next := j.state
 	next.Stage, next.KeyPEM, next.key = KeyMade, string(text), key
 	return j.save(next)
 }
@@ -116,14 +111,13 @@ type Grant struct {
 // journal's key or its id is not the SHA-256 of its DER. It replaces a
 // certificate that was held before, whose token has expired.
 func (j *Journal) HoldCertificate(g Grant) error {
-	if err := j.at(Empty, KeyMade, CertificateHeld); err != nil {
+	next, err := j.from(Empty, KeyMade, CertificateHeld)
+	if err != nil {
 		return err
 	}
-	next := j.state
 	next.Stage = CertificateHeld
 	next.CertificatePEM, next.RequestedBy = g.CertificatePEM, g.RequestedBy
 	next.Token, next.TokenExpires = g.Token, g.TokenExpires.UTC()
-	var err error
 	if g.PrivateKeyPEM != "" {
 		next.KeyPEM = g.PrivateKeyPEM
 		if next.key, err = j.store.config.Keys.Open([]byte(next.KeyPEM)); err != nil {
@@ -162,19 +156,16 @@ type Registration struct {
 // Register stores that AWS IoT has registered the certificate and, where it
 // named one, the thing. The token has served its purpose and is dropped.
 func (j *Journal) Register(r Registration) error {
-	if err := j.at(CertificateHeld); err != nil {
-		return err
+	next, err := j.from(CertificateHeld)
+	if err == nil && r.ThingName != "" {
+		err = j.nameThing(&next, r.ThingName)
 	}
-	next := j.state
-	if r.ThingName != "" {
-		if err := j.nameThing(&next, r.ThingName); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	next.Stage, next.Token, next.TokenExpires = Registered, "", time.Time{}
 	next.Record.DeviceConfiguration = maps.Clone(r.DeviceConfiguration)
-	next.Record.Endpoint = r.Endpoint
-	next.Record.Author = r.Author
+	next.Record.Endpoint, next.Record.Author = r.Endpoint, r.Author
 	next.Record.RegisteredAt = j.store.config.now()
 	return j.save(next)
 }
@@ -182,11 +173,11 @@ func (j *Journal) Register(r Registration) error {
 // NameThing stores the name of the thing where AWS IoT registered the
 // certificate without one. Commit requires a name.
 func (j *Journal) NameThing(name string) error {
-	if err := j.at(Registered); err != nil {
-		return err
+	next, err := j.from(Registered)
+	if err == nil {
+		err = j.nameThing(&next, name)
 	}
-	next := j.state
-	if err := j.nameThing(&next, name); err != nil {
+	if err != nil {
 		return err
 	}
 	return j.save(next)
@@ -204,10 +195,10 @@ func (j *Journal) nameThing(next *state, name string) (err error) {
 // Commit stores that a connection with the new certificate worked. From here
 // on it is the device's identity; [Journal.Install] writes its files.
 func (j *Journal) Commit() error {
-	if err := j.at(Registered); err != nil {
+	next, err := j.from(Registered)
+	if err != nil {
 		return err
 	}
-	next := j.state
 	if next.Record.ThingName == "" {
 		return errors.New("the provisioning has no thing name yet")
 	}
@@ -236,7 +227,7 @@ func (j *Journal) Commit() error {
 // certificate. Install may be repeated after an error or a crash: the next
 // [Store.Begin] does so.
 func (j *Journal) Install() (*Identity, error) {
-	if err := j.at(Committed); err != nil {
+	if _, err := j.from(Committed); err != nil {
 		return nil, err
 	}
 	id, err := j.store.storage.install(&j.state)
@@ -272,14 +263,14 @@ func (j *Journal) end() error {
 // DiscardCertificate drops certificate and registration and keeps the device's
 // key, for a certificate that AWS IoT no longer accepts.
 func (j *Journal) DiscardCertificate() error {
-	if err := j.at(CertificateHeld, Registered); err != nil {
+	held, err := j.from(CertificateHeld, Registered)
+	if err != nil {
 		return err
 	}
-	next := state{
-		Sequence: j.state.Sequence, SerialNumber: j.state.SerialNumber, Stage: KeyMade, Started: j.state.Started,
-		KeyPEM: j.state.KeyPEM, key: j.state.key,
-	}
-	return j.save(next)
+	return j.save(state{
+		Sequence: held.Sequence, SerialNumber: held.SerialNumber, Stage: KeyMade, Started: held.Started,
+		KeyPEM: held.KeyPEM, key: held.key,
+	})
 }
 
 // Finished returns the identity whose installation an earlier run had begun and
@@ -288,16 +279,14 @@ func (j *Journal) Finished() *Identity { return j.finished }
 
 // Close releases the lock. What the journal holds stays for the next run; an
 // empty journal leaves nothing behind.
-func (j *Journal) Close() error {
-	return diskError(j.unlock(j.Stage() == Empty))
-}
+func (j *Journal) Close() error { return diskError(j.unlock(j.Stage() == Empty)) }
 
-// at returns an error unless the journal is at one of stages.
-func (j *Journal) at(stages ...Stage) error {
-	if slices.Contains(stages, j.Stage()) {
-		return nil
+// from returns a copy of the state, or an error unless it is at one of stages.
+func (j *Journal) from(stages ...Stage) (state, error) {
+	if !slices.Contains(stages, j.Stage()) {
+		return state{}, fmt.Errorf("provisioning journal is at %q, not at %q", j.Stage(), stages)
 	}
-	return fmt.Errorf("provisioning journal is at %q, not at %q", j.Stage(), stages)
+	return j.state, nil
 }
 
 // save makes next durable, then the journal's own.

@@ -46,19 +46,8 @@ type Pending struct {
 
 // Status returns what is on disk. It changes nothing and needs no network.
 func (s *Store) Status() *Status {
-	var status Status
-	var err error
-	status.Identity, err = s.Load()
-	_, broken := errors.AsType[*BrokenError](err)
-	_, conflict := errors.AsType[*ConflictError](err)
-	switch {
-	case err == nil:
-		status.State = Present
-	case broken || conflict:
-		status.State = Damaged
-	case !errors.Is(err, ErrNone):
-		status.State = Unreadable
-	}
+	id, err := s.Load()
+	status := &Status{State: stateAfter(err), Identity: id}
 	if status.State == Damaged || status.State == Unreadable {
 		status.Problems = append(status.Problems, err)
 	}
@@ -72,18 +61,24 @@ func (s *Store) Status() *Status {
 	if st != nil {
 		status.Pending = s.pending(st)
 	}
-	return &status
+	return status
+}
+
+// stateAfter returns the state that an error of Load stands for.
+func stateAfter(err error) State {
+	_, broken := errors.AsType[*BrokenError](err)
+	_, conflict := errors.AsType[*ConflictError](err)
+	switch {
+	case err == nil:
+		return Present
+	case errors.Is(err, ErrNone):
+		return Absent
+	case broken || conflict:
+		return Damaged
+	}
+	return Unreadable
 }
 
 func (s *Store) pending(st *state) *Pending {
-	return &Pending{
-		Stage:         st.Stage,
-		Since:         st.Started,
-		Updated:       st.Updated,
-		RequestedBy:   st.RequestedBy,
-		CertificateID: st.Record.CertificateID,
-		ThingName:     st.Record.ThingName,
-		TokenExpires:  st.TokenExpires,
-		PID:           s.storage.holder(),
-	}
+	return &Pending{st.Stage, st.Started, st.Updated, st.RequestedBy, st.Record.CertificateID, st.Record.ThingName, st.TokenExpires, s.storage.holder()}
 }

@@ -63,23 +63,6 @@ type Keys struct {
 	mu sync.Mutex // a TPM without resource manager has few slots
 }
 
-// An opError is a failed operation with its class.
-type opError struct {
-	op  string
-	err error
-}
-
-func (e *opError) Error() string { return e.op + ": " + e.err.Error() }
-func (e *opError) Unwrap() error { return e.err }
-
-// Class returns Temporary for a TPM that is locked or busy.
-func (e *opError) Class() awsiot.Class {
-	if errors.Is(e.err, ErrLockout) || errors.Is(e.err, ErrBusy) {
-		return awsiot.Temporary
-	}
-	return awsiot.Failed
-}
-
 // New makes a P-256 key in the TPM and returns it with the text of its file. It
 // returns an error that wraps [ErrNoTPM], [ErrLockout] or [ErrBusy] for these
 // conditions.
@@ -106,10 +89,10 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 // one shows when it signs.
 func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	key, err := keyfile.Decode(text)
-	if err != nil {
-		return nil, fmt.Errorf("reading the file of a key in a TPM: %w", err)
+	var public crypto.PublicKey
+	if err == nil {
+		public, err = key.PublicKey()
 	}
-	public, err := key.PublicKey()
 	if err != nil {
 		return nil, fmt.Errorf("reading the file of a key in a TPM: %w", err)
 	}
@@ -141,21 +124,24 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (signa
 	return signature, err
 }
 
-// do opens the TPM, waits for it while it is busy, and runs one operation.
+// do opens the TPM, waits for it while it is busy, and runs one operation. A TPM
+// that stays busy or is locked is a temporary error.
 func (k *Keys) do(op string, f func(transport.TPM) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	deadline := time.Now().Add(busyFor)
-	for {
-		err := explain(k.once(f))
-		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
-			if err != nil {
-				return &opError{op, err}
-			}
-			return nil
-		}
+	err := explain(k.once(f))
+	for errors.Is(err, ErrBusy) && time.Now().Before(deadline) {
 		time.Sleep(100 * time.Millisecond)
+		err = explain(k.once(f))
 	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrLockout), errors.Is(err, ErrBusy):
+		return awsiot.WithClass(awsiot.Temporary, fmt.Errorf("%s: %w", op, err))
+	}
+	return awsiot.WithClass(awsiot.Failed, fmt.Errorf("%s: %w", op, err))
 }
 
 func (k *Keys) once(f func(transport.TPM) error) error {
@@ -165,10 +151,10 @@ func (k *Keys) once(f func(transport.TPM) error) error {
 		return fmt.Errorf("%w: %w", ErrNoTPM, err)
 	}
 	t, err := open(path, info.Mode().Type() == fs.ModeSocket)
-	if err != nil {
-		if errors.Is(err, syscall.EBUSY) {
-			return err // and no reason to look for a TPM
-		}
+	switch {
+	case errors.Is(err, syscall.EBUSY):
+		return err // and no reason to look for a TPM
+	case err != nil:
 		return fmt.Errorf("%w: %w", ErrNoTPM, err)
 	}
 	defer t.Close()
