@@ -51,14 +51,10 @@ type Event struct {
 	Phase Phase
 	// Detail says with what: AWS's name of the operation, an endpoint, a
 	// thing, a certificate id, a topic. May be empty.
-	Detail string
-	// Elapsed since the step began; for [StepWait] at Begin, how long it will
-	// wait.
-	Elapsed time.Duration
-	// RoundTrips that the step waited for; at Begin 0.
-	RoundTrips int
-	// Err is why it failed or, for StepWait at Begin, what is tried again.
-	Err error
+	Detail     string
+	Elapsed    time.Duration // since the step began; for [StepWait] at Begin, how long it will wait
+	RoundTrips int           // that the step waited for; at Begin 0
+	Err        error         // why it failed or, for StepWait at Begin, what is tried again
 }
 
 // doing names the steps in errors, where what they return does not.

@@ -25,11 +25,8 @@ type Keys string
 
 // The two flows of fleet provisioning by claim.
 const (
-	// DeviceKeys makes the key on the device and sends a CSR:
-	// CreateCertificateFromCsr. The key never leaves the device.
-	DeviceKeys Keys = "device"
-	// ServiceKeys uses a key that AWS IoT generates: CreateKeysAndCertificate.
-	ServiceKeys Keys = "service"
+	DeviceKeys  Keys = "device"  // the device, and sends a CSR: CreateCertificateFromCsr. The key never leaves the device
+	ServiceKeys Keys = "service" // AWS IoT: CreateKeysAndCertificate
 )
 
 // DefaultAnswerTimeout is how long a run waits for each answer: three times
@@ -59,14 +56,13 @@ type Config struct {
 	Author string
 	// Keys chooses the flow; default DeviceKeys.
 	Keys Keys
-	// ThingName, if set, must be what AWS IoT answers; otherwise Run returns a
+	// ThingName, if set, must be what AWS IoT answers, or Run returns a
 	// *[ThingNameError]. It names the thing where the answer names none: a
 	// template without a thing, or an answer that cannot be read.
 	ThingName string
-	// ExpectedThingName is the name that the template is known to give. It is
-	// tried, not enforced: when the answer of RegisterThing was lost, a
-	// connection under this name shows whether the thing was registered.
-	// Default: ThingName.
+	// ExpectedThingName is the name that the template is known to give; default
+	// ThingName. It is tried, not enforced: when the answer of RegisterThing was lost,
+	// a connection under this name shows whether the thing was registered.
 	ExpectedThingName string
 	// Reprovision replaces an identity, also a broken one, or resumes that. The
 	// old one stays until the new one is proved. Without it an identity is only
@@ -85,8 +81,7 @@ type Config struct {
 	// [DefaultAnswerTimeout]. The whole run is bounded by its context.
 	AnswerTimeout time.Duration
 	// Progress, if set, is called as each step begins and ends, on Run's own
-	// goroutine. When a step begins, all that was reached before it is on
-	// stable storage.
+	// goroutine. What was reached before a step begins is on stable storage.
 	Progress func(Event)
 	// Log receives what an operator may need later; default none.
 	Log *slog.Logger
@@ -110,13 +105,11 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Keys = cmp.Or(c.Keys, DeviceKeys)
 	c.ExpectedThingName = cmp.Or(c.ExpectedThingName, c.ThingName)
-	if c.AnswerTimeout <= 0 {
-		c.AnswerTimeout = DefaultAnswerTimeout
-	}
+	c.AnswerTimeout = cmp.Or(max(c.AnswerTimeout, 0), DefaultAnswerTimeout)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Progress == nil {
 		c.Progress = func(Event) {}
 	}
-	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Session.Now == nil {
 		c.Session.Now = time.Now
 	}
@@ -127,16 +120,13 @@ func (c Config) withDefaults() (Config, error) {
 // is nil when AWS IoT's answer to RegisterThing was lost; only provisioning the
 // device again brings another.
 type Result struct {
-	Identity *identity.Identity
-	// Provisioned: this run registered the thing.
-	Provisioned bool
-	// Retired is the identity that this run replaced, nil if there was none.
-	Retired *Retired
+	Identity    *identity.Identity
+	Provisioned bool     // this run registered the thing
+	Retired     *Retired // the identity that this run replaced, nil if there was none
 	// Pending is a replacement that an earlier run began and this one left as it
 	// is: Config.Reprovision resumes it, [identity.Store.DiscardPending] ends it.
-	Pending *identity.Pending
-	// RoundTrips that this run waited for.
-	RoundTrips RoundTrips
+	Pending    *identity.Pending
+	RoundTrips RoundTrips // that this run waited for
 }
 
 // RoundTrips are those that a run waited for, one after the other, from the
@@ -160,8 +150,7 @@ func (t RoundTrips) sum() RoundTrips {
 type Retired struct {
 	ThingName     string
 	CertificateID string
-	// Command, for the aws CLI, deactivates the certificate.
-	Command string
+	Command       string // for the aws CLI: deactivates the certificate
 }
 
 func retiredBy(id *identity.Identity) *Retired {

@@ -21,17 +21,11 @@ const maxSilentCloses = 5
 
 // A timing says how a run waits.
 type timing struct {
-	connects   time.Duration // least time between two CONNECTs with one client id
-	firstDelay time.Duration // the first limit of the delay before another attempt
-	maxDelay   time.Duration // the last one
-	// rejected are the delays after denials that may pass, each random between half
-	// of it and all. As many are tried again.
-	rejected []time.Duration
-	// resolve is how long AWS IoT may still be working on a registration whose
-	// answer was lost.
-	resolve time.Duration
-	// silent is the least time from the first silent close to a denial.
-	silent time.Duration
+	connects             time.Duration   // least time between two CONNECTs with one client id
+	firstDelay, maxDelay time.Duration   // the limits of the delay before another attempt
+	rejected             []time.Duration // delays after denials that may pass, each random between half of it and all
+	resolve              time.Duration   // how long AWS IoT may still be working on a registration whose answer was lost
+	silent               time.Duration   // least time from the first silent close to a denial
 }
 
 // awsTiming obeys AWS IoT's limit of one CONNECT a second for a client id, and

@@ -35,7 +35,7 @@ type Prepared struct {
 	signing   error         // of the private key; to be read after done
 
 	used bool
-	once sync.Once
+	once sync.Once // closes the connection, unless it has become a session's
 }
 
 // Prepare opens the connection and runs the handshake up to the point where
@@ -149,14 +149,12 @@ func (p *Prepared) certificate(ctx context.Context) (*tls.Certificate, error) {
 // A reportingSigner keeps the error of a key, of which crypto/tls keeps the text
 // alone. A key in hardware fails for reasons that are not the network's.
 type reportingSigner struct {
-	key    crypto.Signer
+	crypto.Signer
 	failed *error
 }
 
-func (s reportingSigner) Public() crypto.PublicKey { return s.key.Public() }
-
 func (s reportingSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	signature, err := s.key.Sign(random, digest, opts)
+	signature, err := s.Signer.Sign(random, digest, opts)
 	if err != nil {
 		*s.failed = &signingError{err}
 	}
@@ -182,10 +180,11 @@ func (p *Prepared) Connect(ctx context.Context) (*Session, error) {
 	}
 	ctx, cancel := p.o.limit(ctx)
 	defer cancel()
-	if err := p.finishHandshake(ctx); err != nil {
-		return nil, err
+	err := p.finishHandshake(ctx)
+	var s *Session
+	if err == nil {
+		s, err = p.open(ctx)
 	}
-	s, err := p.open(ctx)
 	if err != nil {
 		p.Close()
 		return nil, err
@@ -201,7 +200,6 @@ func (p *Prepared) finishHandshake(ctx context.Context) error {
 	<-p.done
 	stop()
 	if err := withCause(ctx, cmp.Or(p.signing, p.err)); err != nil {
-		p.Close()
 		return p.fail(StageTLS, err)
 	}
 	p.stats.TLS = p.meter.takeRoundTrips()
@@ -220,11 +218,11 @@ func (p *Prepared) Close() {
 }
 
 func (p *Prepared) fail(stage Stage, err error) error {
-	e := &Error{Stage: stage, Endpoint: p.o.address(), Address: p.meter.RemoteAddr().String(), Err: p.o.explain(err), https: p.o.https}
+	authenticated := false
 	select {
 	case <-p.requested:
-		e.Authenticated = true
+		authenticated = true
 	default:
 	}
-	return e
+	return &Error{Stage: stage, Endpoint: p.o.address(), Address: p.meter.RemoteAddr().String(), Authenticated: authenticated, Err: p.o.explain(err), https: p.o.https}
 }
