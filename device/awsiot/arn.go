@@ -11,8 +11,7 @@ import (
 // AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
 type ARN struct {
 	Partition, Service, Region, Account string
-	// Resource is the rest, such as "thing/NAME", "cert/ID" or "function:NAME".
-	Resource string
+	Resource                            string // the rest, such as "thing/NAME", "cert/ID" or "function:NAME"
 }
 
 // ParseARN splits an ARN. Its parts may hold any text, wildcards included; the

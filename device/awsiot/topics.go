@@ -5,7 +5,9 @@
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 package awsiot
 
-import "strings"
+import (
+	"strings"
+)
 
 // A Format is the encoding of a request and of its answer: the last element
 // of the request's topic.

@@ -1,7 +1,12 @@
 package awsiot
 
 import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -12,9 +17,6 @@ import (
 // OwnershipTokenLife is how long a certificate ownership token lasts. A
 // certificate that is not registered by then is deleted by AWS IoT.
 const OwnershipTokenLife = time.Hour
-
-// MaxCSRLength is the greatest length of a CSR in PEM form, in characters.
-const MaxCSRLength = 4096
 
 // A Secret is text that must not be shown: a private key or an ownership
 // token. Every way of printing or logging it gives a mask; it is encoded as it
@@ -42,7 +44,7 @@ type CreateKeysAndCertificateResponse struct {
 }
 
 // CreateCertificateFromCSRRequest asks for a certificate for a key that stays
-// with the device. The CSR is PEM, [MaxCSRLength] characters at most.
+// with the device. The CSR is PEM, 4,096 characters at most.
 type CreateCertificateFromCSRRequest struct {
 	CertificateSigningRequest string `json:"certificateSigningRequest"`
 }
@@ -129,3 +131,68 @@ func (e *ErrorResponse) Class() Class {
 
 // Temporary reports whether the same request may succeed later.
 func (e *ErrorResponse) Temporary() bool { return e.Class() == Temporary }
+
+// EncodeJSON writes JSON in one line, with <, > and & as they are: what a device
+// sent is returned as it was. It panics at a value that JSON does not have.
+func EncodeJSON(v any) []byte {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
+
+// DecodeJSON reads exactly one JSON value, and numbers as [json.Number], so that
+// they stay as they are written.
+func DecodeJSON(data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("reading JSON: more than one value")
+	}
+	return nil
+}
+
+// NewUUID returns a random UUID, RFC 9562 version 4.
+func NewUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return UUID(b)
+}
+
+// UUID returns the UUID, RFC 9562 version 4, of these bytes.
+func UUID(b [16]byte) string {
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// ThingNameHeader is the header of a request to the credentials provider that
+// names the thing of the certificate. It is optional.
+const ThingNameHeader = "X-Amzn-Iot-Thingname"
+
+// CredentialsPath is the path of the credentials of a role alias.
+func CredentialsPath(roleAlias string) string { return "/role-aliases/" + roleAlias + "/credentials" }
+
+// A CredentialsResponse is the credentials provider's response.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/authorizing-direct-aws.html
+type CredentialsResponse struct {
+	Credentials Credentials `json:"credentials"`
+}
+
+// Credentials are temporary AWS credentials.
+type Credentials struct {
+	AccessKeyID     string    `json:"accessKeyId"`
+	SecretAccessKey Secret    `json:"secretAccessKey"`
+	SessionToken    Secret    `json:"sessionToken"`
+	Expiration      time.Time `json:"expiration"`
+}
+
+// AssumeRoleWithCertificate is the operation of the credentials provider, named as
+// the action iot:AssumeRoleWithCertificate that a policy must allow.
+const AssumeRoleWithCertificate Operation = "AssumeRoleWithCertificate"

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A directory is the storage of a device on a file system: three files of the
@@ -156,4 +160,128 @@ func (d *directory) clearState(newest *state) error {
 		}
 	}
 	return nil
+}
+
+// identitySize is what an identity and its journal take, at most.
+const identitySize = 24 << 10
+
+// CheckDisk tries what a provisioning does where the identity is, or will be: it
+// makes a directory, takes a lock, writes as much as an identity takes, sets the
+// mode, renames, syncs and removes. It leaves nothing there. Where a directory is
+// missing it uses the nearest above it.
+//
+// It returns a *[DiskError] for what the file system cannot do, an *[AccessError]
+// for a directory that others may write to, and a *[ConflictError] where the
+// identity's files would not be three of its own.
+func (s *Store) CheckDisk() error { return diskError(s.storage.check()) }
+
+func (d *directory) check() error {
+	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {
+		return err
+	}
+	files := d.files("-")
+	dirs := []string{d.home()}
+	for _, path := range []string{files.Certificate, files.PrivateKey} {
+		target, err := d.disk.Resolve(path)
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, filepath.Dir(target))
+	}
+	slices.Sort(dirs)
+	for _, dir := range slices.Compact(dirs) {
+		if err := d.checkDir(dir); err != nil {
+			return fmt.Errorf("trying the directory: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *directory) checkDir(dir string) (err error) {
+	err = d.disk.MayWrite(dir)
+	for parent := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && parent != dir; parent = filepath.Dir(dir) {
+		dir = parent
+		err = d.disk.MayWrite(dir)
+	}
+	if err != nil {
+		return err
+	}
+	probe := filepath.Join(dir, filepath.Base(d.journalDir())+".check")
+	path := filepath.Join(probe, "probe")
+	if err := makeDir(d.disk, probe); err != nil {
+		return err
+	}
+	defer func() {
+		if removeErr := remove(d.disk, probe); err == nil {
+			err = removeErr
+		}
+	}()
+	unlock, err := d.disk.Lock(filepath.Join(probe, "lock"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		replaceFile(d.disk, path, make([]byte, identitySize), 0o600),
+		remove(d.disk, path),
+		unlock(true),
+		d.disk.SyncDir(dir),
+	)
+}
+
+const (
+	certificateSuffix = ".certificate.pem"
+	privateKeySuffix  = ".private.key"
+	recordSuffix      = ".json"
+)
+
+// files returns the paths of an identity, whose names begin with base unless they
+// are configured.
+func (c *Config) files(base string) Files {
+	cert := cmp.Or(c.Certificate, filepath.Join(c.Dir, base+certificateSuffix))
+	stem, ok := strings.CutSuffix(cert, certificateSuffix)
+	if !ok {
+		stem = strings.TrimSuffix(cert, filepath.Ext(cert))
+	}
+	return Files{
+		Certificate: cert,
+		PrivateKey:  cmp.Or(c.PrivateKey, stem+privateKeySuffix),
+		Record:      stem + recordSuffix,
+	}
+}
+
+// ownBase is the base of a thing's files where the thing's name is taken by files
+// of someone else. No thing's name has a tilde.
+func (c *Config) ownBase(thing string) string {
+	return thing + "~" + url.QueryEscape(c.SerialNumber)
+}
+
+// isFileBase reports whether base is one of the two that the files of a thing of
+// this device may have.
+func (c *Config) isFileBase(base, thing string) bool {
+	return awsiot.ValidThingName(thing) && (base == thing || base == c.ownBase(thing))
+}
+
+// sums returns the checksums of the files that a state replaces, by path.
+func (c *Config) sums(st *state) map[string]string {
+	sums := map[string]string{}
+	if r := st.Replaced; r != nil && (r.Base != "" || c.Certificate != "") {
+		paths := c.files(r.Base).all()
+		for i, sum := range r.Sums[:min(len(r.Sums), len(paths))] {
+			sums[paths[i]] = sum
+		}
+	}
+	return sums
+}
+
+// journalDir is hidden beside the certificate. Escaping keeps any serial number
+// from leaving the directory.
+func (c *Config) journalDir() string {
+	return filepath.Join(c.home(), "."+url.QueryEscape(c.SerialNumber)+".provisioning")
+}
+
+func (c *Config) home() string {
+	if c.Certificate != "" {
+		return filepath.Dir(c.Certificate)
+	}
+	return c.Dir
 }

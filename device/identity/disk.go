@@ -18,31 +18,25 @@ import (
 // fails and loses in its place, and each step here syncs its directory; google/renameio
 // allows neither, which is why atomic files are written here.
 type disk interface {
-	// ReadFile is as [readFile].
-	ReadFile(path string) ([]byte, error)
+	ReadFile(path string) ([]byte, error) // as [readFile]
 	ReadDir(path string) (names []string, err error)
 	Mkdir(path string, perm fs.FileMode) error
-	// Create makes a file that must not exist yet.
-	Create(path string, perm fs.FileMode) (file, error)
+	Create(path string, perm fs.FileMode) (file, error) // of a file that must not exist yet
 	Rename(from, to string) error
 	Remove(path string) error
-	// SyncDir makes the names in a directory durable.
-	SyncDir(path string) error
+	SyncDir(path string) error // makes the names in a directory durable
 
 	// Resolve returns the file that a symbolic link names, which need not exist,
 	// and path if it is none.
 	Resolve(path string) (string, error)
-	// Locate returns where a path leads to.
-	Locate(path string) place
+	Locate(path string) place // where a path leads to
 	// MayWrite and MayRead return an *AccessError for a directory, or a file,
 	// that others could have written to.
 	MayWrite(dir string) error
 	MayRead(path string) error
 
-	// Lock locks a file, made if need be, or returns a *LockedError.
-	Lock(path string) (release, error)
-	// Holder returns the process that has the lock, 0 if none has.
-	Holder(path string) int
+	Lock(path string) (release, error) // of a file, made if need be; or a *LockedError
+	Holder(path string) int            // the process that has the lock, 0 if none has
 }
 
 type file interface {
@@ -54,8 +48,8 @@ type file interface {
 type release func(remove bool) error
 
 // replaceFile writes a file so that after a crash at any moment either the old
-// or the new content is there, whole. One writer at a time: the temporary
-// file's name is fixed, so that crashes leave one at most.
+// or the new content is there, whole. One writer at a time: the temporary file's
+// name is fixed, so that crashes leave one at most.
 func replaceFile(d disk, path string, data []byte, perm fs.FileMode) error {
 	temp := tempPath(path)
 	if err := remove(d, temp); err != nil {

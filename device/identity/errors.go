@@ -70,9 +70,8 @@ func (e *CertificateError) Error() string { return "certificate from AWS IoT: " 
 
 // A DiskError reports what the file system did not do.
 type DiskError struct {
-	// FileSystem is its type, such as "vfat" or "nfs", empty if unknown.
-	FileSystem string
-	Err        error // names operation and path
+	FileSystem string // its type, such as "vfat" or "nfs", empty if unknown
+	Err        error  // names operation and path
 }
 
 // Error names operation, path and cause, and the file system where the cause is

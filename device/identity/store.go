@@ -20,24 +20,18 @@ type Config struct {
 	// unknown. Files of that name count as this device's even when their record
 	// is damaged.
 	ThingName string
-	// Dir holds the identity's files; default [DefaultDir].
-	Dir string
+	Dir       string // holds the identity's files; default [DefaultDir]
 	// Certificate and PrivateKey are paths of the final files; default
 	// DIR/THINGNAME.certificate.pem and DIR/THINGNAME.private.key. The record
 	// and the journal are kept beside the certificate. A symbolic link stays,
 	// and the file that it names is written.
-	Certificate string
-	PrivateKey  string
+	Certificate, PrivateKey string
 	// Reserved are paths of other files, such as the claim's: a [ConflictError]
 	// is returned rather than that one of them is written.
 	Reserved []string
-	// Keys makes and opens private keys; default [SoftwareKeys].
-	Keys KeyStore
-	// Log receives warnings about damage that was repaired and about files that
-	// were renamed; default none.
-	Log *slog.Logger
-	// Now is the clock; default time.Now.
-	Now func() time.Time
+	Keys     KeyStore         // makes and opens private keys; default [SoftwareKeys]
+	Log      *slog.Logger     // receives warnings about damage that was repaired and files that were renamed; default none
+	Now      func() time.Time // the clock; default time.Now
 }
 
 // now is the clock with the precision that files keep.
@@ -57,55 +51,44 @@ type storage interface {
 	// lock returns a *LockedError while someone else has the lock. Its release
 	// removes what is left of the journal where that is empty.
 	lock() (release, error)
-	// holder returns the process that has the lock, 0 if none has.
-	holder() int
+	holder() int // the process that has the lock, 0 if none has
 	// readState returns the newest state, checked, nil if there is none, and
 	// the paths of copies that are damaged.
 	readState() (newest *state, damaged []string, err error)
-	// secureState makes the state that was read durable.
-	secureState() error
+	secureState() error // makes the state that was read durable
 	writeState(*state) error
-	// clearState removes all states, of which newest is the latest, nil if that
-	// is unknown.
-	clearState(newest *state) error
+	clearState(newest *state) error // removes all states; newest is nil if unknown
 
-	// load returns the identity that is installed.
-	load() (*Identity, error)
-	// fileBase returns what the names of the thing's files begin with, such that
-	// they are nobody else's.
-	fileBase(thing string) (string, error)
-	// replacing returns the record that a new identity would replace, nil if there
-	// is none, and the files.
-	replacing() (*Record, *replacedFiles, error)
+	load() (*Identity, error)                    // the identity that is installed
+	fileBase(thing string) (string, error)       // what the names of the thing's files begin with, such that they are nobody else's
+	replacing() (*Record, *replacedFiles, error) // what a new identity would replace, nil if there is none
 	install(*state) (*Identity, error)
-
-	// check tries what the other methods do.
-	check() error
+	check() error // tries what the other methods do
 }
 
 // NewStore returns the store that c describes. It touches no files.
 func NewStore(c Config) (*Store, error) {
-	return newStore(&c, func(c *Config) storage { return &directory{Config: c, disk: newDisk()} })
+	return newStore(&c, &directory{Config: &c, disk: newDisk()})
 }
 
 // NewMemoryStore returns a store like that of [NewStore], but one that keeps
 // its files in memory and loses them with the process: for devices that are
 // simulated. The paths of c are names only.
-func NewMemoryStore(c Config) (*Store, error) {
-	return newStore(&c, func(c *Config) storage { return &memory{config: c} })
-}
+func NewMemoryStore(c Config) (*Store, error) { return newStore(&c, &memory{config: &c}) }
 
-func newStore(c *Config, open func(*Config) storage) (*Store, error) {
+func newStore(c *Config, where storage) (*Store, error) {
 	if c.SerialNumber == "" {
 		return nil, errors.New("identity store: no serial number")
 	}
 	c.Dir = cmp.Or(c.Dir, DefaultDir)
-	c.Keys = cmp.Or[KeyStore](c.Keys, SoftwareKeys{})
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	if c.Keys == nil {
+		c.Keys = SoftwareKeys{}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Store{c, open(c)}, nil
+	return &Store{c, where}, nil
 }
 
 // SerialNumber returns the serial number of the store's device.
@@ -120,9 +103,7 @@ func (s *Store) SerialNumber() string { return s.config.SerialNumber }
 // there that do not make one, a *[ConflictError] when they are another device's,
 // an *[AccessError] when others may write to them, and an error that wraps
 // [fs.ErrPermission] when this process may not read them.
-func (s *Store) Load() (*Identity, error) {
-	var id *Identity
-	var err error
+func (s *Store) Load() (id *Identity, err error) {
 	// An installation that ends between our look at the journal and at the files
 	// makes them disagree, once.
 	for range 2 {
@@ -179,12 +160,12 @@ func (j *Journal) resume() error {
 // DiscardPending ends a provisioning that was to replace the identity, also one
 // whose journal is damaged, and keeps the identity. It returns what was
 // discarded, nil if nothing was or the journal could not be read. A certificate
-// in it, from [Registered] on, is active in AWS IoT and stays so.
+// in it, from [Registered] on, is active in AWS IoT and stays so. An identity that
+// is committed already is installed, and nothing is discarded.
 //
 // It returns an error that wraps [ErrNone] when there is no identity to keep: the
 // pending provisioning may be all that the device has. It returns a *[LockedError]
-// while a run is working on it. An identity that is committed already is not
-// pending: it is installed, and nothing is discarded.
+// while a run is working on it.
 func (s *Store) DiscardPending() (*Pending, error) {
 	if _, err := s.Load(); err != nil {
 		return nil, fmt.Errorf("discarding pending provisioning: keeping the identity: %w", err)
@@ -212,4 +193,76 @@ func (s *Store) DiscardPending() (*Pending, error) {
 		s.removeKey(key)
 	}
 	return discarded, j.Close()
+}
+
+// A State says whether a device has an identity.
+type State int
+
+// The states.
+const (
+	Absent     State = iota // no identity
+	Present                 // an identity that is whole
+	Damaged                 // files that do not make this device's identity: *[BrokenError], *[ConflictError]
+	Unreadable              // files that this process may not read, or that others may write: *[AccessError]
+)
+
+// String returns the state in one lower-case word.
+func (s State) String() string {
+	return [...]string{"absent", "present", "damaged", "unreadable"}[s]
+}
+
+// A Status is what is on disk: the identity, and apart from it the provisioning
+// that is in progress, which may be to replace that identity.
+type Status struct {
+	State    State
+	Identity *Identity // nil unless State is [Present]
+	Pending  *Pending  // nil if no provisioning is in progress or was interrupted
+	// Problems are the errors found: that of [Store.Load] unless it is
+	// [ErrNone], then those of the journal. Each names its file.
+	Problems []error
+}
+
+// Pending describes a provisioning that is in progress or was interrupted.
+type Pending struct {
+	Stage          Stage
+	Since, Updated time.Time // when the first and the latest step were stored
+	RequestedBy    string    // as in [Grant]; empty before [CertificateHeld]
+	CertificateID  string    // empty before [CertificateHeld]
+	ThingName      string    // empty before [Registered]
+	TokenExpires   time.Time // zero unless at [CertificateHeld]
+	PID            int       // of the run that is working on it now, else 0
+}
+
+// Status returns what is on disk. It changes nothing and needs no network.
+func (s *Store) Status() *Status {
+	id, err := s.Load()
+	status := &Status{Identity: id}
+	_, broken := errors.AsType[*BrokenError](err)
+	_, conflict := errors.AsType[*ConflictError](err)
+	switch {
+	case err == nil:
+		status.State = Present
+	case broken || conflict:
+		status.State = Damaged
+	case !errors.Is(err, ErrNone):
+		status.State = Unreadable
+	}
+	if status.State > Present {
+		status.Problems = []error{err}
+	}
+	st, damaged, err := s.storage.readState()
+	if err != nil {
+		status.Problems = append(status.Problems, err)
+	}
+	for _, path := range damaged {
+		status.Problems = append(status.Problems, &CorruptError{Path: path, Reason: "the next run continues from the step before it"})
+	}
+	if st != nil {
+		status.Pending = s.pending(st)
+	}
+	return status
+}
+
+func (s *Store) pending(st *state) *Pending {
+	return &Pending{st.Stage, st.Started, st.Updated, st.RequestedBy, st.Record.CertificateID, st.Record.ThingName, st.TokenExpires, s.storage.holder()}
 }

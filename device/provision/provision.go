@@ -36,8 +36,7 @@ const DefaultAnswerTimeout = 15 * time.Second
 // Config says what to provision, where and with which claim. Store, Session
 // and Template are required.
 type Config struct {
-	// Store keeps the identity and the provisioning's journal.
-	Store *identity.Store
+	Store *identity.Store // keeps the identity and the provisioning's journal
 	// Session says how to reach AWS IoT. ClientID, Certificate and OnMessage
 	// are Run's own and ignored here.
 	Session session.Options
@@ -48,14 +47,10 @@ type Config struct {
 	// it does one that leaked and was withdrawn. Silence counts as a denial here
 	// after five times in a row, however soon: the next claim may work.
 	OtherClaims []*tls.Certificate
-	// Template is the provisioning template's name.
-	Template string
-	// Parameters are the template's parameters, all of them, sent as they are.
-	Parameters map[string]string
-	// Author is the name to record with the provisioning.
-	Author string
-	// Keys chooses the flow; default DeviceKeys.
-	Keys Keys
+	Template    string            // the provisioning template's name
+	Parameters  map[string]string // the template's parameters, all of them, sent as they are
+	Author      string            // the name to record with the provisioning
+	Keys        Keys              // chooses the flow; default DeviceKeys
 	// ThingName, if set, must be what AWS IoT answers, or Run returns a
 	// *[ThingNameError]. It names the thing where the answer names none: a
 	// template without a thing, or an answer that cannot be read.
@@ -83,8 +78,7 @@ type Config struct {
 	// Progress, if set, is called as each step begins and ends, on Run's own
 	// goroutine. What was reached before a step begins is on stable storage.
 	Progress func(Event)
-	// Log receives what an operator may need later; default none.
-	Log *slog.Logger
+	Log      *slog.Logger // receives what an operator may need later; default none
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -174,3 +168,81 @@ func retiredBy(id *identity.Identity) *Retired {
 // 403 a few times, slowly. [awsiot.ClassOf] classes the error. At most one Run
 // per store works at a time; a second one returns an *[identity.LockedError].
 func Run(ctx context.Context, c Config) (*Result, error) { return runWith(ctx, c, awsTiming) }
+
+// A Step is one step of a run, in the order of AWS's own description of
+// provisioning by claim.
+type Step string
+
+// The steps. A run that resumes or only proves an identity skips some.
+const (
+	StepConnectClaim   Step = "connect with claim certificate"
+	StepConnectPresent Step = "connect with present certificate" // to rotate
+	StepSubscribe      Step = "subscribe to response topics"
+	StepMakeKey        Step = "generate private key"
+	StepCreate         Step = "create certificate"
+	StepStore          Step = "store key and certificate"
+	StepRegister       Step = "register thing"
+	StepProbe          Step = "check registration"
+	StepConnectDevice  Step = "connect with device certificate"
+	StepPublishBirth   Step = "publish birth message"
+	StepCommit         Step = "save identity"
+	StepWait           Step = "retry"
+)
+
+// A Phase of a step.
+type Phase int
+
+// The phases of a step. Every Begin is followed by a Done or a Failed.
+const (
+	Begin Phase = iota
+	Done
+	Failed
+)
+
+// String returns the phase in one lower-case word.
+func (p Phase) String() string { return [...]string{"begin", "done", "failed"}[p] }
+
+func phaseAfter(err error) Phase {
+	if err != nil {
+		return Failed
+	}
+	return Done
+}
+
+// An Event reports a step that begins or ends. It never holds a secret.
+type Event struct {
+	Step  Step
+	Phase Phase
+	// Detail says with what: AWS's name of the operation, an endpoint, a
+	// thing, a certificate id, a topic. May be empty.
+	Detail     string
+	Elapsed    time.Duration // since the step began; for [StepWait] at Begin, how long it will wait
+	RoundTrips int           // that the step waited for; at Begin 0
+	Err        error         // why it failed or, for StepWait at Begin, what is tried again
+}
+
+// doing names the steps in errors, where what they return does not.
+var doing = map[Step]string{
+	StepConnectClaim:   "connecting with claim certificate",
+	StepConnectPresent: "connecting with present certificate",
+	StepSubscribe:      "subscribing to response topics",
+	StepCreate:         "creating certificate",
+	StepStore:          "storing key and certificate",
+	StepRegister:       "registering thing",
+	StepProbe:          "checking registration",
+	StepConnectDevice:  "connecting with device certificate",
+	StepPublishBirth:   "publishing birth message",
+}
+
+// step does a step's work and reports its begin and end.
+func (r *run) step(step Step, detail string, work func() error) error {
+	r.Progress(Event{Step: step, Phase: Begin, Detail: detail})
+	began := time.Now()
+	before := r.trips.sum().Total
+	err := work()
+	r.Progress(Event{step, phaseAfter(err), detail, time.Since(began), r.trips.sum().Total - before, err})
+	if name, ok := doing[step]; ok && err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return err
+}

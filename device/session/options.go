@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,8 +40,7 @@ type Options struct {
 	Port     int    // 0 means 8883; 443 offers ALPN x-amzn-mqtt-ca
 	ClientID string
 
-	// RootCAs verify the server. nil means those of the system.
-	RootCAs *x509.CertPool
+	RootCAs *x509.CertPool // verify the server; nil means those of the system
 
 	// Certificate gives the client's certificate and key when the handshake
 	// needs it. It may block; its context ends with the attempt.
@@ -56,7 +57,7 @@ type Options struct {
 
 	// KeepSession has the server keep the client id's subscriptions, and the QoS 1
 	// messages for them, while the client is away: AWS IoT does for an hour, or what
-	// the account's quota says. The zero value begins with a clean session.
+	// the account's quota says. Default is a clean session.
 	KeepSession bool
 
 	KeepAlive      time.Duration // 0 means 60 s; AWS IoT honours 30 s to 1200 s
@@ -89,23 +90,15 @@ type Message struct {
 // withDefaults returns the options with every zero value replaced, or an
 // [*Error] of [StageOptions].
 func (o Options) withDefaults() (Options, error) {
-	if o.Port == 0 {
-		o.Port = DefaultPort
-	}
-	if o.KeepAlive == 0 {
-		o.KeepAlive = DefaultKeepAlive
-	}
-	if o.ConnectTimeout == 0 {
-		o.ConnectTimeout = DefaultConnectTimeout
-	}
+	o.Port = cmp.Or(o.Port, DefaultPort)
+	o.KeepAlive = cmp.Or(o.KeepAlive, DefaultKeepAlive)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, DefaultConnectTimeout)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.DialContext == nil {
 		o.DialContext = new(net.Dialer).DialContext
 	}
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
 	}
 	var err error
 	switch {
@@ -122,14 +115,12 @@ func (o Options) withDefaults() (Options, error) {
 }
 
 // address is the endpoint as host:port.
-func (o *Options) address() string {
-	return net.JoinHostPort(o.Endpoint, strconv.Itoa(o.Port))
-}
+func (o *Options) address() string { return net.JoinHostPort(o.Endpoint, strconv.Itoa(o.Port)) }
 
 // limit bounds an attempt by ConnectTimeout.
 func (o *Options) limit(ctx context.Context) (context.Context, context.CancelFunc) {
-	cause := fmt.Errorf("no answer within %v: %w", o.ConnectTimeout, context.DeadlineExceeded)
-	return context.WithTimeoutCause(ctx, o.ConnectTimeout, cause)
+	timeout := cmp.Or(o.ConnectTimeout, DefaultConnectTimeout)
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout, context.DeadlineExceeded))
 }
 
 // pingInterval is when PINGREQ is due, pingTimeout how long PINGRESP may take.
@@ -140,3 +131,52 @@ func (o *Options) pingTimeout() time.Duration  { return min(o.KeepAlive/2, 10*ti
 func (o *Options) fail(stage Stage, address string, err error) error {
 	return &Error{Stage: stage, Endpoint: o.address(), Address: address, Err: err}
 }
+
+// A meter counts the bytes and the round trips of a connection. A round trip is
+// a read that brings bytes after a write.
+type meter struct {
+	net.Conn
+	in, out    atomic.Int64
+	roundTrips atomic.Int64
+	wrote      atomic.Bool
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.Conn.Read(p)
+	m.in.Add(int64(n))
+	if n > 0 && m.wrote.Swap(false) {
+		m.roundTrips.Add(1)
+	}
+	return n, err
+}
+
+func (m *meter) Write(p []byte) (int, error) {
+	m.wrote.Store(true)
+	m.out.Add(int64(len(p)))
+	return m.Conn.Write(p)
+}
+
+// takeRoundTrips returns the round trips since the last call.
+func (m *meter) takeRoundTrips() int { return int(m.roundTrips.Swap(0)) }
+
+// Stats are what a session has measured on its own connection so far.
+//
+// A round trip is counted when bytes arrive after something that must be
+// answered was sent. The look-up of the name is not seen, and of TCP only
+// that one handshake was needed. In TLS 1.3 the client's certificate travels
+// with CONNECT and is answered with it.
+type Stats struct {
+	TCP   int // 1 for each TCP handshake
+	Proxy int // tunnel through the proxy, with its own TLS if any
+	TLS   int // 1 for TLS 1.3, 2 for TLS 1.2, 1 more for a HelloRetryRequest
+	MQTT  int // CONNECT, SUBSCRIBE and PUBLISH at QoS 1, where they were waited for
+
+	BytesIn, BytesOut int64 // TLS included, TCP and IP not
+
+	Dial      time.Duration // look-up, TCP and proxy
+	Handshake time.Duration // TLS; in a Prepared session without the time it was held
+	Connect   time.Duration // CONNECT to CONNACK
+}
+
+// RoundTrips is the sum.
+func (s Stats) RoundTrips() int { return s.TCP + s.Proxy + s.TLS + s.MQTT }

@@ -74,10 +74,6 @@ func (r *request) name() string { return strings.ToUpper(string(r.stage)) }
 // Connect opens a session: TCP, TLS, CONNECT, CONNACK. The context governs
 // this call alone. The error is an [*Error].
 func Connect(ctx context.Context, o Options) (*Session, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := o.limit(ctx)
 	defer cancel()
 	p, err := Prepare(ctx, o)
@@ -207,7 +203,11 @@ func (s *Session) exchange(ctx context.Context, requests ...*request) (answered 
 			select {
 			case <-r.answered: // the answer was the last thing that came
 			default:
-				return i, s.fault(r, s.reason())
+				err := ErrNotConnected
+				if e, ok := errors.AsType[*Error](s.err); ok {
+					err = e.Err
+				}
+				return i, s.fault(r, err)
 			}
 		case <-ctx.Done():
 			return i, s.fault(r, context.Cause(ctx))
@@ -332,15 +332,6 @@ func (s *Session) finish(err error) (first bool) {
 	}
 	close(s.done)
 	return true
-}
-
-// reason returns the bare cause of the session's end, for a request that was
-// waiting when it came.
-func (s *Session) reason() error {
-	if e, ok := errors.AsType[*Error](s.err); ok {
-		return e.Err
-	}
-	return ErrNotConnected
 }
 
 // fault makes the error of a request, or of a session that ended. The latter
