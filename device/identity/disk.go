@@ -259,7 +259,7 @@ func evalDir(dir string) string {
 }
 
 func (osDisk) Locate(path string) place {
-	p := place{path: path}
+	p := place{name: path, path: path}
 	if canonical, err := canonical(path, false); err == nil {
 		p.path = canonical
 	}
@@ -270,8 +270,8 @@ func (osDisk) Locate(path string) place {
 
 // A place is where a path leads to.
 type place struct {
-	path      string      // without symbolic links
-	file, dir fs.FileInfo // nil if there is none
+	name, path string      // as it was given, and without symbolic links
+	file, dir  fs.FileInfo // nil if there is none
 }
 
 // same reports whether two paths are of one file, or would be. Names that differ in

@@ -44,10 +44,10 @@ func (d *directory) checkFiles(f Files) error {
 	}
 	reserved := d.locate(d.Reserved)
 	working := d.locate(append(temps, d.journalDir(), d.lockPath(), d.statePath(0), d.statePath(1)))
-	var earlier []located
+	var earlier []place
 	for _, p := range d.locate(paths) {
 		for _, other := range slices.Concat(earlier, reserved, working) {
-			if p.same(other.place) {
+			if p.same(other) {
 				return &ConflictError{Path: p.name, Reason: "is also " + other.name}
 			}
 		}
@@ -55,7 +55,7 @@ func (d *directory) checkFiles(f Files) error {
 	}
 	for _, p := range reserved {
 		for _, temp := range working {
-			if p.same(temp.place) {
+			if p.same(temp) {
 				return &ConflictError{Path: p.name, Reason: "has a name that is needed for a temporary file"}
 			}
 		}
@@ -66,16 +66,10 @@ func (d *directory) checkFiles(f Files) error {
 	return nil
 }
 
-// A located path is one with where it leads to.
-type located struct {
-	name string
-	place
-}
-
-func (d *directory) locate(paths []string) (all []located) {
+func (d *directory) locate(paths []string) (all []place) {
 	for _, path := range paths {
 		if path != "" {
-			all = append(all, located{path, d.disk.Locate(path)})
+			all = append(all, d.disk.Locate(path))
 		}
 	}
 	return all
@@ -217,20 +211,27 @@ func (d *directory) removeReplaced(path, sum string) error {
 // It returns an error that wraps [ErrNone] when there is no identity: the device
 // needs the claim then. It returns a *[LockedError] while a run is in progress.
 func (s *Store) RemoveClaim(privateKeys ...string) error {
+	if err := s.removeClaim(privateKeys); err != nil {
+		return diskError(fmt.Errorf("removing the claim: %w", err))
+	}
+	return nil
+}
+
+func (s *Store) removeClaim(privateKeys []string) error {
 	id, err := s.Load()
 	if err != nil {
-		return fmt.Errorf("removing the claim: %w", err)
+		return err
 	}
 	d, ok := s.storage.(*directory)
 	if !ok {
-		return errors.New("removing the claim: a store in memory has no files")
+		return errors.New("a store in memory has no files")
 	}
 	var paths []string
 	gone := true
 	for _, privateKey := range privateKeys {
 		target, err := d.disk.Resolve(privateKey)
 		if err != nil {
-			return diskError(fmt.Errorf("removing the claim: %w", err))
+			return err
 		}
 		if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).same(d.disk.Locate(id.Files.PrivateKey)) {
 			return &ConflictError{Path: privateKey, Reason: "is also the device's own private key"}
@@ -241,29 +242,28 @@ func (s *Store) RemoveClaim(privateKeys ...string) error {
 	}
 	if gone && !id.Record.ClaimRemovedAt.IsZero() {
 		// A killed run may have written that, and not have made it durable.
-		if err := d.disk.SyncDir(filepath.Dir(id.Files.Record)); err != nil && !errors.Is(err, syscall.EROFS) {
-			return diskError(fmt.Errorf("removing the claim: %w", err))
+		err := d.disk.SyncDir(filepath.Dir(id.Files.Record))
+		if errors.Is(err, syscall.EROFS) {
+			return nil
 		}
-		return nil
+		return err
 	}
 	j, err := s.Begin()
 	if err != nil {
-		return fmt.Errorf("removing the claim: %w", err)
-	}
-	return diskError(errors.Join(d.removeClaim(id, paths), j.Close()))
-}
-
-// removeClaim writes the record last: what it says has happened.
-func (d *directory) removeClaim(id *Identity, paths []string) error {
-	for _, path := range paths {
-		if err := removeDurably(d.disk, path); err != nil {
-			return fmt.Errorf("removing the claim: %w", err)
-		}
-	}
-	target, err := d.disk.Resolve(id.Files.Record)
-	if err != nil {
 		return err
 	}
-	id.Record.ClaimRemovedAt = d.now()
-	return replaceFile(d.disk, target, id.Record.encode(), 0o644)
+	for _, path := range paths { // what a link names before the link, by which the next run finds it
+		if err == nil {
+			err = removeDurably(d.disk, path)
+		}
+	}
+	var record string
+	if err == nil {
+		record, err = d.disk.Resolve(id.Files.Record)
+	}
+	if err == nil { // the record is written last: what it says has happened
+		id.Record.ClaimRemovedAt = d.now()
+		err = replaceFile(d.disk, record, id.Record.encode(), 0o644)
+	}
+	return errors.Join(err, j.Close())
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -419,10 +420,8 @@ func (r *run) connect(ctx context.Context, role, clientID string, cert *tls.Cert
 // that it costs no round trips of its own. It is a shortcut and nothing more:
 // whatever fails with it, a plain connection follows.
 type preparation struct {
-	cancel  context.CancelFunc
-	done    chan struct{}
-	session *session.Prepared // nil if err
-	err     error
+	cancel context.CancelFunc
+	wait   func() (*session.Prepared, error)
 }
 
 // prepare begins a preparation, unless there is one.
@@ -431,38 +430,29 @@ func (r *run) prepare(ctx context.Context) {
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	p := &preparation{cancel: cancel, done: make(chan struct{})}
 	o := r.Session
 	o.ClientID, o.OnMessage = "", nil
 	o.Certificate = func(context.Context) (*tls.Certificate, error) { return r.journal.TLS(), nil }
-	go func() {
-		defer close(p.done)
-		p.session, p.err = session.Prepare(ctx, o)
-	}()
-	r.prepared = p
+	wait := sync.OnceValues(func() (*session.Prepared, error) { return session.Prepare(ctx, o) })
+	go wait()
+	r.prepared = &preparation{cancel, wait}
 }
 
 // connectPrepared returns the prepared connection as a session, nil if there is
 // none that works. The error is that of ctx.
 func (r *run) connectPrepared(ctx context.Context, thing string) (*session.Session, error) {
-	p := r.prepared
-	if p == nil {
+	if r.prepared == nil {
 		return nil, nil
 	}
 	defer r.dropPrepared()
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	err := p.err
+	prepared, err := r.prepared.wait()
 	var s *session.Session
 	if err == nil {
 		if err := r.awaitConnectInterval(ctx, thing); err != nil {
 			return nil, err
 		}
-		p.session.ClientID = thing
-		s, err = p.session.Connect(ctx)
+		prepared.ClientID = thing
+		s, err = prepared.Connect(ctx)
 	}
 	if err != nil {
 		r.Log.InfoContext(ctx, "prepared connection failed; connecting anew", "error", err)
@@ -482,9 +472,8 @@ func (r *run) dropPrepared() {
 	if p := r.prepared; p != nil {
 		r.prepared = nil
 		p.cancel()
-		<-p.done
-		if p.session != nil {
-			p.session.Close()
+		if prepared, err := p.wait(); err == nil {
+			prepared.Close()
 		}
 	}
 }
