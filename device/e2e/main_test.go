@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -45,14 +46,30 @@ func buildShipped() (string, error) {
 	return path, runTool("make", "-s", "-C", "../..", "device", "DEVICE="+path)
 }
 
-func buildWithKillers() (string, error) {
-	path := filepath.Join(binDir, "iot_device_failpoints")
-	return path, runTool("go", "build", "-tags", "failpoints", "-o", path, module+"device/cmd/iot_device")
-}
+func buildWithKillers() (string, error) { return buildKilling("iot_device_failpoints", "failpoints") }
 
 func buildWithBoth() (string, error) {
-	path := filepath.Join(binDir, "iot_device_pkcs11_failpoints")
-	return path, runTool("go", "build", "-tags", "pkcs11,failpoints", "-o", path, module+"device/cmd/iot_device")
+	return buildKilling("iot_device_pkcs11_failpoints", "pkcs11,failpoints")
+}
+
+// buildKilling builds a device whose disk kills its process: the overlay replaces
+// the file of package identity that opens the disk.
+func buildKilling(name, tags string) (string, error) {
+	path, overlay := filepath.Join(binDir, name), filepath.Join(binDir, name+".json")
+	identity, err := filepath.Abs("../identity")
+	if err != nil {
+		return "", err
+	}
+	files, err := json.Marshal(map[string]map[string]string{"Replace": {
+		filepath.Join(identity, "disk_real.go"): filepath.Join(identity, "killdisk_test.go"),
+	}})
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(overlay, files, 0o600); err != nil {
+		return "", err
+	}
+	return path, runTool("go", "build", "-overlay", overlay, "-tags", tags, "-o", path, module+"device/cmd/iot_device")
 }
 
 func runTool(name string, args ...string) error {

@@ -1,5 +1,8 @@
 //go:build failpoints
 
+// The product has no point to be killed at: a build for crash tests takes this file
+// in place of disk_real.go, by go build's option -overlay.
+
 package identity
 
 import (
