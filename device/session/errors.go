@@ -40,17 +40,12 @@ var (
 	// connection over a quota, or on a network that breaks down. Error.After
 	// names the packet. One such end, or several within seconds, prove nothing.
 	ErrClosedSilently = errors.New("server closed the connection without a response")
-	// ErrNoServerHello: nothing came back after the ClientHello, with and
-	// without ML-KEM.
-	ErrNoServerHello = errors.New("no response to the TLS ClientHello")
-	// ErrProtocol: what the server sent is not MQTT 3.1.1, or not at that time.
-	ErrProtocol = errors.New("server broke MQTT")
-	// ErrLimit: the request exceeds a limit of AWS IoT and was not sent.
-	ErrLimit = errors.New("AWS IoT would reject the request")
-	// ErrCertificate: Options.Certificate returned an error.
-	ErrCertificate = errors.New("obtaining the client certificate")
-	// ErrNotConnected: the session was closed.
-	ErrNotConnected = errors.New("session is closed")
+
+	ErrNoServerHello = errors.New("no response to the TLS ClientHello") // with and without ML-KEM
+	ErrProtocol      = errors.New("server broke MQTT")                  // sent what is not MQTT 3.1.1, or not at that time
+	ErrLimit         = errors.New("AWS IoT would reject the request")   // exceeds a limit and was not sent
+	ErrCertificate   = errors.New("obtaining the client certificate")   // Options.Certificate returned an error
+	ErrNotConnected  = errors.New("session is closed")                  // by Close
 )
 
 // An Error is the end of an attempt or of a session. Find it with

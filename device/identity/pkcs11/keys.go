@@ -102,11 +102,11 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 		return nil, errors.New("reading the file of a key in a PKCS #11 token: it holds no URI")
 	}
 	named, err := ParseURI(string(block.Bytes))
+	if err == nil && len(named.ID) == 0 {
+		err = errors.New("the URI has no id")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the file of a key in a PKCS #11 token: %w", err)
-	}
-	if len(named.ID) == 0 {
-		return nil, errors.New("reading the file of a key in a PKCS #11 token: the URI has no id")
 	}
 	token, err := k.open()
 	if err != nil {
@@ -124,7 +124,7 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 
 // A signer names the token in its errors.
 type signer struct {
-	key crypto11.Signer
+	crypto11.Signer
 	own bool // it has the label of keys that this store makes
 }
 
@@ -134,18 +134,15 @@ func (s *signer) Remove() error {
 	if !s.own {
 		return nil
 	}
-	if err := s.key.Delete(); err != nil {
+	if err := s.Delete(); err != nil {
 		return fmt.Errorf("removing a key from the PKCS #11 token: %w", err)
 	}
 	return nil
 }
 
-// Public returns the key's public half.
-func (s *signer) Public() crypto.PublicKey { return s.key.Public() }
-
 // Sign signs a digest in the token.
 func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	signature, err := s.key.Sign(random, digest, opts)
+	signature, err := s.Signer.Sign(random, digest, opts)
 	if err != nil {
 		return nil, fmt.Errorf("signing in the PKCS #11 token: %w", err)
 	}
@@ -154,16 +151,15 @@ func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) (
 
 // pin returns the token's PIN from the URI's file or the environment.
 func (u URI) pin() (string, error) {
-	if u.PINSource == "" {
-		pin := os.Getenv(PINVariable)
-		if pin == "" {
-			return "", fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
+	if u.PINSource != "" {
+		text, err := os.ReadFile(strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file://"), "file:"))
+		if err != nil {
+			return "", fmt.Errorf("reading the token's PIN: %w", err)
 		}
+		return string(bytes.TrimSpace(text)), nil
+	}
+	if pin := os.Getenv(PINVariable); pin != "" {
 		return pin, nil
 	}
-	text, err := os.ReadFile(strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file://"), "file:"))
-	if err != nil {
-		return "", fmt.Errorf("reading the token's PIN: %w", err)
-	}
-	return string(bytes.TrimSpace(text)), nil
+	return "", fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
 }
