@@ -5,12 +5,10 @@ import (
 	"errors"
 )
 
-// A Class says what an error means for another attempt. Programs map it to
-// their exit codes.
+// A Class says what an error means for another attempt. Programs map it to their exit codes.
 type Class int
 
-// The classes. The zero value stands for every error without a class of its
-// own.
+// The classes. The zero value stands for every error without a class of its own.
 const (
 	Failed        Class = iota // a defect, or the local machine: disk, permission
 	Misconfigured              // usage or configuration; it must change before another attempt

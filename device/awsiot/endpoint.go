@@ -52,8 +52,7 @@ type Endpoint struct {
 // AWS reports whether AWS serves the host.
 func (e Endpoint) AWS() bool { return e.Kind != EndpointOther }
 
-// domains are the suffixes of AWS's host names, those of dual-stack endpoints
-// included.
+// domains are the suffixes of AWS's host names, those of dual-stack endpoints included.
 var domains = []string{
 	".amazonaws.com", ".api.aws",
 	".amazonaws.com.cn", ".api.amazonwebservices.com.cn",
@@ -67,9 +66,8 @@ var consoles = map[string]string{
 	"console.aws.amazon.com": "aws", "console.amazonaws.cn": "aws-cn", "console.amazonaws-us-gov.com": "aws-us-gov",
 }
 
-// ParseEndpoint reads a host name, in any case and with or without a final
-// dot. A port or a scheme is not understood. It knows the names of every
-// partition, FIPS and dual-stack names included.
+// ParseEndpoint reads a host name, in any case and with or without a final dot. A port or a scheme
+// is not understood. It knows the names of every partition, FIPS and dual-stack names included.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/connect-to-iot.html,
 // https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-fips.html
@@ -89,8 +87,7 @@ func ParseEndpoint(host string) Endpoint {
 	return e
 }
 
-// parseLabels reads the labels before the domain: PREFIX-ats.iot.REGION and
-// the like.
+// parseLabels reads the labels before the domain: PREFIX-ats.iot.REGION and the like.
 func (e *Endpoint) parseLabels(labels []string) {
 	pop := func() (last string) {
 		if n := len(labels); n > 0 {

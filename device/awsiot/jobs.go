@@ -8,8 +8,7 @@ import (
 // NextJob stands for the next pending job execution in place of a job id.
 const NextJob = "$next"
 
-// A JobsOperation is one of the four requests of the Jobs device API, by AWS's
-// name.
+// A JobsOperation is one of the four requests of the Jobs device API, by AWS's name.
 type JobsOperation string
 
 // The operations of the Jobs device API.
@@ -108,8 +107,7 @@ func (s JobExecutionStatus) Terminal() bool { return s != JobQueued && s != JobI
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecutionStatusDetails.html
 const MaxJobDetail = 1024
 
-// A JobExecutionSummary describes a job execution in lists. Times are seconds since
-// 1970.
+// A JobExecutionSummary describes a job execution in lists. Times are seconds since 1970.
 type JobExecutionSummary struct {
 	JobID           string `json:"jobId"`
 	QueuedAt        int64  `json:"queuedAt"`
@@ -150,9 +148,8 @@ type JobsRequest struct {
 	ClientToken              string             `json:"clientToken,omitempty"`
 }
 
-// A JobsResponse is the body of the response to a request that succeeded, and of the
-// message on [JobsNotifyNext]. InProgressJobs and QueuedJobs are nil but for
-// GetPendingJobExecutions.
+// A JobsResponse is the body of the response to a request that succeeded, and of the message on
+// [JobsNotifyNext]. InProgressJobs and QueuedJobs are nil but for GetPendingJobExecutions.
 type JobsResponse struct {
 	InProgressJobs []JobExecutionSummary `json:"inProgressJobs,omitzero"`
 	QueuedJobs     []JobExecutionSummary `json:"queuedJobs,omitzero"`

@@ -48,9 +48,8 @@ func ValidPolicyName(name string) bool { return within(name, 128, "_+=,.@-") }
 // ValidRoleAlias reports whether a role alias may have the name.
 func ValidRoleAlias(name string) bool { return within(name, 128, "_=,@-") }
 
-// ValidShadowName reports whether a named shadow may have the name. The empty
-// name is that of the classic shadow and not valid here. AWS itself uses $ in
-// the name $package.
+// ValidShadowName reports whether a named shadow may have the name. The empty name is that of the
+// classic shadow and not valid here. AWS itself uses $ in the name $package.
 func ValidShadowName(name string) bool { return within(name, 64, ":_-$") }
 
 // ValidAttributeName reports whether an attribute of a thing may have the name.
@@ -64,8 +63,7 @@ func ValidCertificateID(id string) bool {
 	return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
-// within reports whether name has 1 to most ASCII letters, digits and
-// characters of others.
+// within reports whether name has 1 to most ASCII letters, digits and characters of others.
 func within(name string, most int, others string) bool {
 	for i := range len(name) {
 		c := name[i]
@@ -78,8 +76,7 @@ func within(name string, most int, others string) bool {
 	return 0 < len(name) && len(name) <= most
 }
 
-// An ARN is an Amazon Resource Name. Region and Account are empty for
-// resources that have none.
+// An ARN is an Amazon Resource Name. Region and Account are empty for resources that have none.
 //
 // AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
 type ARN struct {
@@ -102,9 +99,8 @@ func (a ARN) String() string {
 	return "arn:" + a.Partition + ":" + a.Service + ":" + a.Region + ":" + a.Account + ":" + a.Resource
 }
 
-// PartitionOf returns the partition of a Region: "aws-cn" for cn-north-1,
-// "aws-us-gov" for us-gov-west-1, "aws" for every Region without a partition
-// of its own.
+// PartitionOf returns the partition of a Region: "aws-cn" for cn-north-1, "aws-us-gov" for
+// us-gov-west-1, "aws" for every Region without a partition of its own.
 //
 // AWS page: https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
 func PartitionOf(region string) string {

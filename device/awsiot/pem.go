@@ -28,9 +28,8 @@ func CertificateID(c *x509.Certificate) string {
 // other kinds are passed over. The text may be as people have it: with a byte
 // order mark, indented, with carriage returns or with "\n" for line ends.
 //
-// A damaged block is an error, never passed over. Where there is no
-// certificate, the error says what the text is instead: DER, UTF-16, a private
-// key and so on.
+// A damaged block is an error, never passed over. Where there is no certificate, the error says
+// what the text is instead: DER, UTF-16, a private key and so on.
 func Certificates(text []byte) ([]*x509.Certificate, error) {
 	blocks, err := pemBlocks(text)
 	if err != nil {
@@ -53,10 +52,9 @@ func Certificates(text []byte) ([]*x509.Certificate, error) {
 	return list, nil
 }
 
-// PrivateKey reads the first private key of a PEM text (PKCS #8, PKCS #1 or
-// SEC 1), which may be as untidy as for [Certificates]. Blocks of other kinds,
-// such as EC PARAMETERS or certificates, are passed over. Its errors quote
-// nothing of the text; an encrypted key is named as such.
+// PrivateKey reads the first private key of a PEM text (PKCS #8, PKCS #1 or SEC 1), which may be as
+// untidy as for [Certificates]. Blocks of other kinds, such as EC PARAMETERS or certificates, are
+// passed over. Its errors quote nothing of the text; an encrypted key is named as such.
 func PrivateKey(text []byte) (crypto.Signer, error) {
 	blocks, err := pemBlocks(text)
 	if err != nil {

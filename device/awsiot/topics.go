@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// A Format is the encoding of a request and of its answer: the last element
-// of the request's topic.
+// A Format is the encoding of a request and of its answer: the last element of the request's topic.
 type Format string
 
 // The two formats that AWS IoT offers. Field names are the same in both.
@@ -38,8 +37,7 @@ const (
 	rejectedSuffix  = "/rejected"
 )
 
-// A Topic is the request topic of one operation. The answers to it come on
-// Accepted and Rejected.
+// A Topic is the request topic of one operation. The answers to it come on Accepted and Rejected.
 type Topic struct {
 	Operation Operation
 	Template  string // the provisioning template's name, for RegisterThing only

@@ -126,9 +126,8 @@ func AppendTunnelMessage(data []byte, m TunnelMessage) []byte {
 
 var errTunnelMessage = fmt.Errorf("a message in the tunnel is not a Protocol Buffers message with fields of at most %d bytes", MaxTunnelPayload)
 
-// CutTunnelMessage reads the first message in data, and returns what follows it.
-// complete is false where data ends within the message. The payload is a part of
-// data.
+// CutTunnelMessage reads the first message in data, and returns what follows it. complete is false
+// where data ends within the message. The payload is a part of data.
 func CutTunnelMessage(data []byte) (m TunnelMessage, rest []byte, complete bool, err error) {
 	if len(data) < 2 {
 		return m, data, false, nil
@@ -143,8 +142,7 @@ func CutTunnelMessage(data []byte) (m TunnelMessage, rest []byte, complete bool,
 	return m, data[end:], true, nil
 }
 
-// parse reads the fields. Of one that comes twice the last value counts, as in
-// Protocol Buffers.
+// parse reads the fields. Of one that comes twice the last value counts, as in Protocol Buffers.
 func (m *TunnelMessage) parse(data []byte) error {
 	for len(data) > 0 {
 		tag, n := binary.Uvarint(data)

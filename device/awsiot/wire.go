@@ -18,9 +18,8 @@ import (
 // certificate that is not registered by then is deleted by AWS IoT.
 const OwnershipTokenLife = time.Hour
 
-// A Secret is text that must not be shown: a private key or an ownership
-// token. Every way of printing or logging it gives a mask; it is encoded as it
-// is. Convert it to string to use it.
+// A Secret is text that must not be shown: a private key or an ownership token. Every way of
+// printing or logging it gives a mask; it is encoded as it is. Convert it to string to use it.
 type Secret string
 
 const mask = "[secret]"
@@ -107,9 +106,8 @@ func Printable(text string) string {
 	return b.String()
 }
 
-// temporaryCodes begin the codes of errors that pass. The service model of AWS
-// IoT gives Throttling the status 400 and ConflictingResourceUpdate 409, so the
-// status alone does not show them.
+// temporaryCodes begin the codes of errors that pass. The service model of AWS IoT gives Throttling
+// the status 400 and ConflictingResourceUpdate 409, so the status alone does not show them.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/CommonErrors.html
 var temporaryCodes = []string{

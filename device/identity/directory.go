@@ -13,10 +13,9 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A directory is the storage of a device on a file system: three files of the
-// identity, and the journal, whose two files take the states in turn, so that
-// damage to the newest leaves the one before it, from which every step can be
-// done again.
+// A directory is the storage of a device on a file system: three files of the identity, and the
+// journal, whose two files take the states in turn, so that damage to the newest leaves the one
+// before it, from which every step can be done again.
 type directory struct {
 	*Config
 	disk disk
@@ -165,10 +164,9 @@ func (d *directory) clearState(newest *state) error {
 // identitySize is what an identity and its journal take, at most.
 const identitySize = 24 << 10
 
-// CheckDisk tries what a provisioning does where the identity is, or will be: it
-// makes a directory, takes a lock, writes as much as an identity takes, sets the
-// mode, renames, syncs and removes. It leaves nothing there. Where a directory is
-// missing it uses the nearest above it.
+// CheckDisk tries what a provisioning does where the identity is, or will be: it makes a directory,
+// takes a lock, writes as much as an identity takes, sets the mode, renames, syncs and removes. It
+// leaves nothing there. Where a directory is missing it uses the nearest above it.
 //
 // It returns a *[DiskError] for what the file system cannot do, an *[AccessError]
 // for a directory that others may write to, and a *[ConflictError] where the
@@ -234,8 +232,7 @@ const (
 	recordSuffix      = ".json"
 )
 
-// files returns the paths of an identity, whose names begin with base unless they
-// are configured.
+// files returns the paths of an identity, whose names begin with base unless they are configured.
 func (c *Config) files(base string) Files {
 	cert := cmp.Or(c.Certificate, filepath.Join(c.Dir, base+certificateSuffix))
 	stem, ok := strings.CutSuffix(cert, certificateSuffix)

@@ -13,10 +13,9 @@ import (
 	"syscall"
 )
 
-// A disk is what the package asks of the file system, one method for each
-// call that can fail or be the last one before a crash. Tests put one that
-// fails and loses in its place, and each step here syncs its directory; google/renameio
-// allows neither, which is why atomic files are written here.
+// A disk is what the package asks of the file system, one method for each call that can fail or be
+// the last one before a crash. Tests put one that fails and loses in its place, and each step here
+// syncs its directory; google/renameio allows neither, which is why atomic files are written here.
 type disk interface {
 	ReadFile(path string) ([]byte, error) // as [readFile]
 	ReadDir(path string) (names []string, err error)
@@ -109,10 +108,9 @@ func makeDir(d disk, path string) error {
 	return err
 }
 
-// syncAbove makes the name of a directory durable, and that of each above it. They
-// are synced even if they were there already: the run that made them may have been
-// killed before it synced them. One that this process may not read or write is not
-// its own making.
+// syncAbove makes the name of a directory durable, and that of each above it. They are synced even
+// if they were there already: the run that made them may have been killed before it synced them.
+// One that this process may not read or write is not its own making.
 func syncAbove(d disk, path string) error {
 	for parent := filepath.Dir(path); parent != path; path, parent = parent, filepath.Dir(parent) {
 		err := d.SyncDir(parent)
@@ -146,9 +144,8 @@ var errNotRegular = errors.New("is not a regular file")
 // maxFileSize is far more than any key, certificate or journal takes.
 const maxFileSize = 1 << 20
 
-// readFile reads a regular file of 1 MiB at most, also through a symbolic link.
-// For anything else it returns an error at once: a FIFO without a writer would
-// make a plain read wait for ever.
+// readFile reads a regular file of 1 MiB at most, also through a symbolic link. For anything else
+// it returns an error at once: a FIFO without a writer would make a plain read wait for ever.
 func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

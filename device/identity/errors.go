@@ -62,8 +62,7 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("provisioning journal %s is damaged: %s", e.Path, e.Reason)
 }
 
-// A CertificateError reports that the certificate in an answer cannot be this
-// device's.
+// A CertificateError reports that the certificate in an answer cannot be this device's.
 type CertificateError struct{ Reason string }
 
 func (e *CertificateError) Error() string { return "certificate from AWS IoT: " + e.Reason }

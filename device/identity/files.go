@@ -110,8 +110,7 @@ func (d *directory) replacing() (*Record, *replacedFiles, error) {
 	return record, replaced, nil
 }
 
-// install writes the files of an identity, the record last, and removes those of
-// the one before it.
+// install writes the files of an identity, the record last, and removes those of the one before it.
 func (d *directory) install(st *state) (*Identity, error) {
 	to, sums := d.files(st.base()), d.sums(st)
 	err := d.installFile(to.PrivateKey, []byte(st.KeyPEM), 0o600, sums)
@@ -137,9 +136,8 @@ func (d *directory) install(st *state) (*Identity, error) {
 	return st.identity(to), nil
 }
 
-// installFile writes a file, or the one that a symbolic link in its place names.
-// A file there that neither this identity nor the one before it, of which sums
-// are, has written is renamed.
+// installFile writes a file, or the one that a symbolic link in its place names. A file there that
+// neither this identity nor the one before it, of which sums are, has written is renamed.
 func (d *directory) installFile(path string, data []byte, perm fs.FileMode, sums map[string]string) error {
 	target, err := d.disk.Resolve(path)
 	if err != nil {
@@ -172,8 +170,7 @@ func (d *directory) installFile(path string, data []byte, perm fs.FileMode, sums
 	return syncAbove(d.disk, dir)
 }
 
-// backupForeignFile renames a file: none is ever overwritten that might be
-// someone's only copy.
+// backupForeignFile renames a file: none is ever overwritten that might be someone's only copy.
 func (d *directory) backupForeignFile(path string) error {
 	backup := path + ".found-" + d.now().Format("20060102T150405Z")
 	for {
@@ -208,10 +205,9 @@ func (d *directory) removeReplaced(path, sum string) error {
 	return removeDurably(d.disk, path)
 }
 
-// RemoveClaim removes the private keys of the claims, which the device shares with
-// others, from stable storage, and notes that in the record of the identity. A path
-// may be a symbolic link: then the file that it names is removed too. A claim that is
-// gone already is no error.
+// RemoveClaim removes the private keys of the claims, which the device shares with others, from
+// stable storage, and notes that in the record of the identity. A path may be a symbolic link: then
+// the file that it names is removed too. A claim that is gone already is no error.
 //
 // It returns an error that wraps [ErrNone] when there is no identity: the device
 // needs the claim then. It returns a *[LockedError] while a run is in progress.

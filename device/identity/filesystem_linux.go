@@ -6,8 +6,7 @@ import (
 	"syscall"
 )
 
-// fileSystems are the names of those that devices have, by the magic numbers of
-// statfs(2).
+// fileSystems are the names of those that devices have, by the magic numbers of statfs(2).
 var fileSystems = map[uint32]string{
 	0xEF53: "ext4", 0xF2F52010: "f2fs", 0x9123683E: "btrfs", 0x58465342: "xfs", 0x24051905: "ubifs", 0x72B6: "jffs2", 0xE0F5E1E2: "erofs",
 	0x4D44: "vfat", 0x2011BAB0: "exfat", 0x5346544E: "ntfs", 0x7366746E: "ntfs3", 0x65735546: "fuse",

@@ -2,21 +2,19 @@
 // certificate, the record that describes them, and the journal of a
 // provisioning in progress. It knows nothing of MQTT or of AWS's API.
 //
-// An identity is never partially written. While a device is being provisioned,
-// all that it has is in the [Journal]. [Journal.Commit] is the one atomic step:
-// from then on the new identity is the device's, and [Journal.Install], which
-// can be repeated after a crash until it is complete, writes the final files.
-// An identity that is being replaced stays untouched until then.
+// An identity is never partially written. While a device is being provisioned, all that it has is
+// in the [Journal]. [Journal.Commit] is the one atomic step: from then on the new identity is the
+// device's, and [Journal.Install], which can be repeated after a crash until it is complete, writes
+// the final files. An identity that is being replaced stays untouched until then.
 //
 // Nothing that is not this identity's own is ever overwritten or removed: a file
 // at one of its paths that it did not write is renamed, and a path that belongs
 // to the claim or to another device is an error before anything is written.
 //
-// As ssh does, the package writes only where no one else can: in directories that
-// belong to root or to the process's own user, and that nobody else may write to.
-// A directory is also trusted when its sticky bit is set, since what others put
-// there is known by its owner, or when only root's group or the process's own may
-// write to it. See [AccessError].
+// As ssh does, the package writes only where no one else can: in directories that belong to root or
+// to the process's own user, and that nobody else may write to. A directory is also trusted when
+// its sticky bit is set, since what others put there is known by its owner, or when only root's
+// group or the process's own may write to it. See [AccessError].
 package identity
 
 import (
@@ -123,8 +121,7 @@ func (r *Record) encode() []byte {
 	return append(data, '\n')
 }
 
-// A KeyStore makes private keys and opens them again. It must be safe for
-// concurrent use.
+// A KeyStore makes private keys and opens them again. It must be safe for concurrent use.
 type KeyStore interface {
 	// New makes a key. Its text is what the journal and the private key's file
 	// hold, and what Open takes: the key itself in PEM form, or a reference to
@@ -158,8 +155,7 @@ func (SoftwareKeys) New() (crypto.Signer, []byte, error) {
 // Open reads a private key. Its errors quote nothing of the text.
 func (SoftwareKeys) Open(text []byte) (crypto.Signer, error) { return awsiot.PrivateKey(text) }
 
-// parseChain reads the first certificate of a PEM text, and of the others those
-// that signed it.
+// parseChain reads the first certificate of a PEM text, and of the others those that signed it.
 func parseChain(text []byte) ([]*x509.Certificate, error) {
 	certs, err := awsiot.Certificates(text)
 	if err != nil {

@@ -19,8 +19,7 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A Stage is how far a provisioning has come. Each is on stable storage before
-// the next one begins.
+// A Stage is how far a provisioning has come. Each is on stable storage before the next one begins.
 type Stage int
 
 // The stages, in order.
@@ -37,10 +36,9 @@ func (s Stage) String() string {
 	return [...]string{"empty", "key made", "certificate held", "registered", "committed"}[s]
 }
 
-// A Journal records one provisioning in progress, and holds the lock on its
-// store. It is not safe for concurrent use. Its methods that store a step return
-// only when the step is durable; after an error the step counts as not done, and
-// the journal can still be used.
+// A Journal records one provisioning in progress, and holds the lock on its store. It is not safe
+// for concurrent use. Its methods that store a step return only when the step is durable; after an
+// error the step counts as not done, and the journal can still be used.
 type Journal struct {
 	store    *Store
 	unlock   release
@@ -63,8 +61,7 @@ func (j *Journal) Certificate() *x509.Certificate {
 	return nil
 }
 
-// TLS returns key and certificate as a client certificate, nil before
-// [CertificateHeld].
+// TLS returns key and certificate as a client certificate, nil before [CertificateHeld].
 func (j *Journal) TLS() *tls.Certificate {
 	if j.state.chain == nil {
 		return nil
@@ -98,8 +95,7 @@ func (j *Journal) MakeKey() error {
 	return j.save(next)
 }
 
-// A Grant is a certificate that AWS IoT issued to the device, not yet
-// registered.
+// A Grant is a certificate that AWS IoT issued to the device, not yet registered.
 type Grant struct {
 	CertificateID  string // as AWS IoT gave it
 	CertificatePEM string // the device's own first; the chain may follow
@@ -111,10 +107,9 @@ type Grant struct {
 	RequestedBy string
 }
 
-// HoldCertificate stores a certificate and its token. It returns a
-// *[CertificateError], and stores nothing, when the certificate is not for the
-// journal's key or its id is not the SHA-256 of its DER. It replaces a
-// certificate that was held before, whose token has expired.
+// HoldCertificate stores a certificate and its token. It returns a *[CertificateError], and stores
+// nothing, when the certificate is not for the journal's key or its id is not the SHA-256 of its
+// DER. It replaces a certificate that was held before, whose token has expired.
 func (j *Journal) HoldCertificate(g Grant) error {
 	next, err := j.from(Empty, KeyMade, CertificateHeld)
 	if err != nil {
@@ -218,8 +213,7 @@ func (j *Journal) Commit() error {
 	}
 	if next.Replaced = files; old != nil {
 		next.Record.Replaces = old.CertificateID
-		// This very identity was installed before, and then the journal's newest
-		// state lost.
+		// This very identity was installed before, and then the journal's newest state lost.
 		if old.CertificateID == next.Record.CertificateID {
 			next.Record.Replaces = old.Replaces
 		}
@@ -227,10 +221,9 @@ func (j *Journal) Commit() error {
 	return j.save(next)
 }
 
-// Install writes the files of a committed identity, the record last, and ends
-// the journal. The old identity, if any, is replaced; Record.Replaces names its
-// certificate. Install may be repeated after an error or a crash: the next
-// [Store.Begin] does so.
+// Install writes the files of a committed identity, the record last, and ends the journal. The old
+// identity, if any, is replaced; Record.Replaces names its certificate. Install may be repeated
+// after an error or a crash: the next [Store.Begin] does so.
 func (j *Journal) Install() (*Identity, error) {
 	if _, err := j.from(Committed); err != nil {
 		return nil, err

@@ -16,15 +16,13 @@ type Config struct {
 	// SerialNumber of the device, required. The journal is named after it,
 	// since the thing's name is known only from AWS IoT's answer.
 	SerialNumber string
-	// ThingName is what the template is expected to give the thing, empty if
-	// unknown. Files of that name count as this device's even when their record
-	// is damaged.
+	// ThingName is what the template is expected to give the thing, empty if unknown. Files of that
+	// name count as this device's even when their record is damaged.
 	ThingName string
 	Dir       string // holds the identity's files; default [DefaultDir]
 	// Certificate and PrivateKey are paths of the final files; default
-	// DIR/THINGNAME.certificate.pem and DIR/THINGNAME.private.key. The record
-	// and the journal are kept beside the certificate. A symbolic link stays,
-	// and the file that it names is written.
+	// DIR/THINGNAME.certificate.pem and DIR/THINGNAME.private.key. The record and the journal are
+	// kept beside the certificate. A symbolic link stays, and the file that it names is written.
 	Certificate, PrivateKey string
 	// Reserved are paths of other files, such as the claim's: a [ConflictError]
 	// is returned rather than that one of them is written.
@@ -45,8 +43,7 @@ type Store struct {
 	storage storage
 }
 
-// storage is where a store's journal and identity are: in a directory, or in
-// memory.
+// storage is where a store's journal and identity are: in a directory, or in memory.
 type storage interface {
 	// lock returns a *LockedError while someone else has the lock. Its release
 	// removes what is left of the journal where that is empty.
@@ -71,9 +68,8 @@ func NewStore(c Config) (*Store, error) {
 	return newStore(&c, &directory{Config: &c, disk: newDisk()})
 }
 
-// NewMemoryStore returns a store like that of [NewStore], but one that keeps
-// its files in memory and loses them with the process: for devices that are
-// simulated. The paths of c are names only.
+// NewMemoryStore returns a store like that of [NewStore], but one that keeps its files in memory
+// and loses them with the process: for devices that are simulated. The paths of c are names only.
 func NewMemoryStore(c Config) (*Store, error) { return newStore(&c, &memory{config: &c}) }
 
 func newStore(c *Config, where storage) (*Store, error) {
@@ -94,15 +90,13 @@ func newStore(c *Config, where storage) (*Store, error) {
 // SerialNumber returns the serial number of the store's device.
 func (s *Store) SerialNumber() string { return s.config.SerialNumber }
 
-// Load returns the device's identity, checked: the key matches the certificate
-// and the record names it. A provisioning that is in progress has no influence
-// until it is committed; from then on Load returns the new identity. Load needs
-// no lock.
+// Load returns the device's identity, checked: the key matches the certificate and the record names
+// it. A provisioning that is in progress has no influence until it is committed; from then on Load
+// returns the new identity. Load needs no lock.
 //
-// It returns [ErrNone] when there is no identity, a *[BrokenError] when files are
-// there that do not make one, a *[ConflictError] when they are another device's,
-// an *[AccessError] when others may write to them, and an error that wraps
-// [fs.ErrPermission] when this process may not read them.
+// It returns [ErrNone] when there is no identity, a *[BrokenError] when files are there that do not
+// make one, a *[ConflictError] when they are another device's, an *[AccessError] when others may
+// write to them, and an error that wraps [fs.ErrPermission] when this process may not read them.
 func (s *Store) Load() (id *Identity, err error) {
 	// An installation that ends between our look at the journal and at the files
 	// makes them disagree, once.
@@ -122,11 +116,10 @@ func (s *Store) Load() (id *Identity, err error) {
 // and opens the journal, empty if no provisioning is in progress. What is in the
 // journal is on stable storage then. The caller closes the journal.
 //
-// It returns a *[LockedError] while another process or store has the lock, a
-// *[ConflictError] or an *[AccessError] when the identity's paths cannot be used,
-// a *[CorruptError] when a journal is there that cannot be read, and a *[DiskError]
-// for what the file system cannot do. None of these keeps a caller from using the
-// identity that [Store.Load] returns.
+// It returns a *[LockedError] while another process or store has the lock, a *[ConflictError] or an
+// *[AccessError] when the identity's paths cannot be used, a *[CorruptError] when a journal is
+// there that cannot be read, and a *[DiskError] for what the file system cannot do. None of these
+// keeps a caller from using the identity that [Store.Load] returns.
 func (s *Store) Begin() (*Journal, error) {
 	unlock, err := s.storage.lock()
 	if err != nil {
@@ -157,11 +150,10 @@ func (j *Journal) resume() error {
 	return err
 }
 
-// DiscardPending ends a provisioning that was to replace the identity, also one
-// whose journal is damaged, and keeps the identity. It returns what was
-// discarded, nil if nothing was or the journal could not be read. A certificate
-// in it, from [Registered] on, is active in AWS IoT and stays so. An identity that
-// is committed already is installed, and nothing is discarded.
+// DiscardPending ends a provisioning that was to replace the identity, also one whose journal is
+// damaged, and keeps the identity. It returns what was discarded, nil if nothing was or the journal
+// could not be read. A certificate in it, from [Registered] on, is active in AWS IoT and stays so.
+// An identity that is committed already is installed, and nothing is discarded.
 //
 // It returns an error that wraps [ErrNone] when there is no identity to keep: the
 // pending provisioning may be all that the device has. It returns a *[LockedError]

@@ -37,9 +37,8 @@ const (
 	minRSABits = 2048
 )
 
-// An exchange is a connection with the claim certificate or, to rotate, with the
-// device's present one. AWS IoT's answers have no field that distinguishes
-// requests, so there is one at a time.
+// An exchange is a connection with the claim certificate or, to rotate, with the device's present
+// one. AWS IoT's answers have no field that distinguishes requests, so there is one at a time.
 type exchange struct {
 	run              *run
 	create, register awsiot.Topic
@@ -51,8 +50,7 @@ type exchange struct {
 	ignored          atomic.Int64 // messages that are no answers, or one too many
 }
 
-// exchange connects, obtains a certificate unless one is held, and registers the
-// thing with it.
+// exchange connects, obtains a certificate unless one is held, and registers the thing with it.
 func (r *run) exchange(ctx context.Context) error {
 	x := &exchange{
 		run:      r,
@@ -116,8 +114,7 @@ func (r *run) exchange(ctx context.Context) error {
 	return x.registerThing(ctx)
 }
 
-// receive is called by the session. Whatever a server sends, only answers wait
-// to be read.
+// receive is called by the session. Whatever a server sends, only answers wait to be read.
 func (x *exchange) receive(m session.Message) {
 	if slices.Contains(x.filters, m.Topic) {
 		select {
@@ -142,9 +139,8 @@ func (x *exchange) createCertificate(ctx context.Context, eager bool) error {
 	err := r.step(StepCreate, string(x.create.Operation), func() (err error) {
 		r.prepare(ctx)
 		grant, err = x.requestCertificate(ctx, eager)
-		// When the request arrived and no answer comes, a certificate may have been
-		// made nevertheless. It expires within the hour, but too many of them must
-		// not pile up.
+		// When the request arrived and no answer comes, a certificate may have been made
+		// nevertheless. It expires within the hour, but too many of them must not pile up.
 		_, answered := errors.AsType[*awsiot.ErrorResponse](err)
 		if err == nil || answered || !eager && unansweredPacket(err) == "PUBLISH" {
 			return err
@@ -208,9 +204,8 @@ func (x *exchange) requestCertificate(ctx context.Context, eager bool) (*identit
 	return grant, nil
 }
 
-// registerThing registers the thing with the token and stores its name. From
-// the moment that AWS IoT accepts, the certificate is active: whatever is wrong
-// with the answer, it is kept.
+// registerThing registers the thing with the token and stores its name. From the moment that AWS
+// IoT accepts, the certificate is active: whatever is wrong with the answer, it is kept.
 func (x *exchange) registerThing(ctx context.Context) error {
 	r := x.run
 	var answer awsiot.RegisterThingResponse
@@ -294,8 +289,7 @@ func (x *exchange) await(topic awsiot.Topic, ended <-chan error, answer any) err
 	}
 }
 
-// count counts the round trips of a wait for the server, and its silent close if
-// it ended so.
+// count counts the round trips of a wait for the server, and its silent close if it ended so.
 func (x *exchange) count(err error, what string) error {
 	x.run.trips.Exchange = x.session.Stats().RoundTrips() - x.run.trips.Claim
 	return x.run.countSilentCloses(err, x.role, what)

@@ -1,7 +1,6 @@
-// Package provision exchanges a claim certificate for a device's own identity:
-// AWS IoT's fleet provisioning by claim, resumable at every step. What it has
-// reached is kept by package identity; after a crash, a lost answer or a full
-// disk the next [Run] continues from there.
+// Package provision exchanges a claim certificate for a device's own identity: AWS IoT's fleet
+// provisioning by claim, resumable at every step. What it has reached is kept by package identity;
+// after a crash, a lost answer or a full disk the next [Run] continues from there.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 package provision
@@ -63,11 +62,10 @@ type Config struct {
 	// old one stays until the new one is proved. Without it an identity is only
 	// proved, whatever replacement is pending.
 	Reprovision bool
-	// Rotate replaces the identity as Reprovision does, but the device asks with
-	// its present certificate, which proves that it has the present key; Claim is
-	// not used, and the key is always made on the device. AWS IoT must allow
-	// that: the stack's rotation policy and its hook do. Run returns an error that
-	// wraps [identity.ErrNone] when there is no identity.
+	// Rotate replaces the identity as Reprovision does, but the device asks with its present
+	// certificate, which proves that it has the present key; Claim is not used, and the key is
+	// always made on the device. AWS IoT must allow that: the stack's rotation policy and its hook
+	// do. Run returns an error that wraps [identity.ErrNone] when there is no identity.
 	Rotate bool
 	// Eager sends the create request together with SUBSCRIBE, which saves a
 	// round trip. Where that fails, the run continues without.
@@ -110,9 +108,8 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// A Result is a device's proved identity. The device configuration in its record
-// is nil when AWS IoT's answer to RegisterThing was lost; only provisioning the
-// device again brings another.
+// A Result is a device's proved identity. The device configuration in its record is nil when AWS
+// IoT's answer to RegisterThing was lost; only provisioning the device again brings another.
 type Result struct {
 	Identity    *identity.Identity
 	Provisioned bool     // this run registered the thing
@@ -138,9 +135,8 @@ func (t RoundTrips) sum() RoundTrips {
 	return t
 }
 
-// Retired names the certificate that an identity had before it was replaced.
-// Provisioning does not deactivate it; whether an operator has, the device
-// cannot know.
+// Retired names the certificate that an identity had before it was replaced. Provisioning does not
+// deactivate it; whether an operator has, the device cannot know.
 type Retired struct {
 	ThingName     string
 	CertificateID string
@@ -158,19 +154,17 @@ func retiredBy(id *identity.Identity) *Retired {
 	return &Retired{ThingName: id.Record.ThingName, CertificateID: id.Record.Replaces, Command: command}
 }
 
-// Run provisions the device if it has no identity, or resumes where an earlier
-// run was interrupted, and then proves the identity: it connects with it and
-// publishes a birth message, as Sparkplug calls it. With an identity it only
-// proves it, unless that is denied or damaged and a replacement is registered
-// already: then the replacement is proved and installed.
+// Run provisions the device if it has no identity, or resumes where an earlier run was interrupted,
+// and then proves the identity: it connects with it and publishes a birth message, as Sparkplug
+// calls it. With an identity it only proves it, unless that is denied or damaged and a replacement
+// is registered already: then the replacement is proved and installed.
 //
 // Temporary failures are tried again until ctx ends, a rejection with status
 // 403 a few times, slowly. [awsiot.ClassOf] classes the error. At most one Run
 // per store works at a time; a second one returns an *[identity.LockedError].
 func Run(ctx context.Context, c Config) (*Result, error) { return runWith(ctx, c, awsTiming) }
 
-// A Step is one step of a run, in the order of AWS's own description of
-// provisioning by claim.
+// A Step is one step of a run, in the order of AWS's own description of provisioning by claim.
 type Step string
 
 // The steps. A run that resumes or only proves an identity skips some.
@@ -300,9 +294,8 @@ func (e *TimeoutError) Error() string { return fmt.Sprintf("no answer to %s with
 // Class returns [awsiot.Temporary].
 func (e *TimeoutError) Class() awsiot.Class { return awsiot.Temporary }
 
-// A DeniedError reports that the server closed the connection without a response
-// after the same packet, several times over minutes. That is how AWS IoT denies
-// what no policy allows.
+// A DeniedError reports that the server closed the connection without a response after the same
+// packet, several times over minutes. That is how AWS IoT denies what no policy allows.
 type DeniedError struct {
 	Role   string // "claim" or "device": whose certificate it was
 	Packet string // CONNECT, SUBSCRIBE or PUBLISH

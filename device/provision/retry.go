@@ -13,10 +13,9 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A denial without a response takes as many silent closes after the same packet,
-// one after the other, over as long a time. An account over its CONNECT quota
-// closes connections too, and AWS says that a change of policy takes 6 to 8
-// minutes.
+// A denial without a response takes as many silent closes after the same packet, one after the
+// other, over as long a time. An account over its CONNECT quota closes connections too, and AWS
+// says that a change of policy takes 6 to 8 minutes.
 const maxSilentCloses = 5
 
 // A timing says how a run waits.
@@ -45,8 +44,7 @@ type retryAtOnce struct{ error }
 
 func (e retryAtOnce) Unwrap() error { return e.error }
 
-// doNotRetry marks an error that would be worth another attempt, had there not
-// been too many.
+// doNotRetry marks an error that would be worth another attempt, had there not been too many.
 type doNotRetry struct{ error }
 
 func (e doNotRetry) Unwrap() error { return e.error }
@@ -92,8 +90,7 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 	}
 }
 
-// delayAfter returns how long to wait before another attempt, and whether to
-// make one.
+// delayAfter returns how long to wait before another attempt, and whether to make one.
 func (r *run) delayAfter(err error, delays *backoff.ExponentialBackOff) (delay time.Duration, again bool) {
 	if _, ok := errors.AsType[retryAtOnce](err); ok {
 		return 0, true

@@ -336,10 +336,9 @@ func notAccepted(err error) bool {
 	return ok && e.Authenticated && (e.Class() == awsiot.Denied || e.After == "CONNECT" && errors.Is(err, session.ErrClosedSilently))
 }
 
-// resolve finds out what an earlier RegisterThing has done, after a repeated one
-// ended with err. AWS IoT may still be working on the earlier one. If it did
-// nothing, and the repeated one was rejected for its token or parameters, the
-// certificate is discarded for a new one, once in a run.
+// resolve finds out what an earlier RegisterThing has done, after a repeated one ended with err.
+// AWS IoT may still be working on the earlier one. If it did nothing, and the repeated one was
+// rejected for its token or parameters, the certificate is discarded for a new one, once in a run.
 func (r *run) resolve(ctx context.Context, err error) error {
 	began := r.registerSent
 	rejection, rejected := errors.AsType[*awsiot.ErrorResponse](err)
@@ -466,8 +465,7 @@ func (r *run) connectPrepared(ctx context.Context, thing string) (*session.Sessi
 	return s, nil
 }
 
-// dropPrepared ends a preparation. It does nothing to a connection that has
-// become a session.
+// dropPrepared ends a preparation. It does nothing to a connection that has become a session.
 func (r *run) dropPrepared() {
 	if p := r.prepared; p != nil {
 		r.prepared = nil

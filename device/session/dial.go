@@ -45,8 +45,7 @@ func (o Options) ProxyURL() (*url.URL, error) {
 	return o.proxyURL()
 }
 
-// open returns the connection to the endpoint and the round trips that the
-// proxy took.
+// open returns the connection to the endpoint and the round trips that the proxy took.
 func (o *Options) open(ctx context.Context) (m *meter, proxyRoundTrips int, err error) {
 	proxy, err := o.proxyURL()
 	if err != nil {
@@ -119,10 +118,9 @@ func (o *Options) requestTunnel(ctx context.Context, conn net.Conn, proxy *url.U
 	return conn, nil
 }
 
-// proxyURL returns the proxy of the options, or else of the environment, as
-// net/http reads it once for the whole process. Its errors repeat nothing of
-// the address: wherever the password stands in a malformed one, it stays
-// hidden.
+// proxyURL returns the proxy of the options, or else of the environment, as net/http reads it once
+// for the whole process. Its errors repeat nothing of the address: wherever the password stands in
+// a malformed one, it stays hidden.
 func (o *Options) proxyURL() (*url.URL, error) {
 	var proxy *url.URL
 	var err error
@@ -167,13 +165,11 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
-// ClassicCurves are the key exchanges without ML-KEM. A ClientHello with
-// ML-KEM has 1.5 kB and needs two TCP segments, which some devices on the way
-// drop or reset.
+// ClassicCurves are the key exchanges without ML-KEM. A ClientHello with ML-KEM has 1.5 kB and
+// needs two TCP segments, which some devices on the way drop or reset.
 var ClassicCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
 
-// cipherSuites are those of TLS 1.2 that are offered: authenticated encryption
-// only, no CBC.
+// cipherSuites are those of TLS 1.2 that are offered: authenticated encryption only, no CBC.
 var cipherSuites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
@@ -204,17 +200,15 @@ func (o *Options) tlsConfig(certificate func(context.Context) (*tls.Certificate,
 	return c
 }
 
-// A ValidityError is a certificate of the server's chain that is not valid at
-// the time that the device's clock shows. Its class is temporary: a clock is
-// often set a while after boot.
+// A ValidityError is a certificate of the server's chain that is not valid at the time that the
+// device's clock shows. Its class is temporary: a clock is often set a while after boot.
 type ValidityError struct {
 	Certificate *x509.Certificate
 	Now         time.Time // the device's clock
 	err         error
 }
 
-// NotYetValid reports whether the certificate is not valid yet: the clock is
-// probably behind.
+// NotYetValid reports whether the certificate is not valid yet: the clock is probably behind.
 func (e *ValidityError) NotYetValid() bool { return e.Now.Before(e.Certificate.NotBefore) }
 
 func (e *ValidityError) Error() string {
@@ -228,8 +222,7 @@ func (e *ValidityError) Error() string {
 
 func (e *ValidityError) Unwrap() error { return e.err }
 
-// explain turns what a connection returned into a cause that can be shown and
-// compared.
+// explain turns what a connection returned into a cause that can be shown and compared.
 func (o *Options) explain(err error) error {
 	if alert, ok := receivedAlert(err); ok {
 		return fmt.Errorf("server sent a TLS alert: %w", alert)

@@ -34,11 +34,10 @@ const (
 
 // Causes to look for with [errors.Is].
 var (
-	// ErrClosedSilently: the server closed the connection without a response
-	// while a packet was unanswered. AWS IoT denies that way: CONNECT, SUBSCRIBE
-	// and PUBLISH that no policy allows all end like this, and so does a
-	// connection over a quota, or on a network that breaks down. Error.After
-	// names the packet. One such end, or several within seconds, prove nothing.
+	// ErrClosedSilently: the server closed the connection without a response while a packet was
+	// unanswered. AWS IoT denies that way: CONNECT, SUBSCRIBE and PUBLISH that no policy allows all
+	// end like this, and so does a connection over a quota, or on a network that breaks down.
+	// Error.After names the packet. One such end, or several within seconds, prove nothing.
 	ErrClosedSilently = errors.New("server closed the connection without a response")
 
 	ErrNoServerHello = errors.New("no response to the TLS ClientHello") // with and without ML-KEM
@@ -48,17 +47,15 @@ var (
 	ErrNotConnected  = errors.New("session is closed")                  // by Close
 )
 
-// An Error is the end of an attempt or of a session. Find it with
-// [errors.As]; find its cause (a [*ConnackError], [*SubackError],
-// [*ProxyError], [*ValidityError], [tls.AlertError], [*net.DNSError],
-// [x509.UnknownAuthorityError], [ErrClosedSilently] and so on) likewise.
+// An Error is the end of an attempt or of a session. Find it with [errors.As]; find its cause (a
+// [*ConnackError], [*SubackError], [*ProxyError], [*ValidityError], [tls.AlertError],
+// [*net.DNSError], [x509.UnknownAuthorityError], [ErrClosedSilently] and so on) likewise.
 type Error struct {
 	Stage    Stage
 	Endpoint string // host:port of the server that was wanted
 	Address  string // the address that was reached, if any: the server's or the proxy's
-	// Authenticated: the server had proved with its certificate that it is the
-	// endpoint. Before that, what comes may be from a captive portal or from
-	// another device on the way.
+	// Authenticated: the server had proved with its certificate that it is the endpoint. Before
+	// that, what comes may be from a captive portal or from another device on the way.
 	Authenticated bool
 	After         string   // the oldest unanswered packet: "CONNECT", "SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH" or ""
 	Topics        []string // the topic filters of that SUBSCRIBE, or the topic of that PUBLISH
@@ -87,9 +84,8 @@ func (e *Error) Error() string {
 	return awsiot.Printable(doing[e.Stage] + ": " + e.Err.Error())
 }
 
-// unsuitable explains an endpoint that AWS IoT speaks no MQTT at, or that is an
-// address: TLS sends no server name for it (RFC 6066, section 3), and AWS IoT
-// requires one.
+// unsuitable explains an endpoint that AWS IoT speaks no MQTT at, or that is an address: TLS sends
+// no server name for it (RFC 6066, section 3), and AWS IoT requires one.
 func (e *Error) unsuitable() string {
 	host, _, err := net.SplitHostPort(e.Endpoint)
 	if _, notAddress := netip.ParseAddr(host); err == nil && notAddress == nil {
@@ -103,10 +99,9 @@ func (e *Error) unsuitable() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Class returns the error's class. Until the server has authenticated, every
-// failure of time, names, network and TLS is [awsiot.Temporary]: clocks are set
-// and networks come up while a device boots. After that only a CONNACK or a TLS
-// alert about the client is [awsiot.Denied].
+// Class returns the error's class. Until the server has authenticated, every failure of time,
+// names, network and TLS is [awsiot.Temporary]: clocks are set and networks come up while a device
+// boots. After that only a CONNACK or a TLS alert about the client is [awsiot.Denied].
 func (e *Error) Class() awsiot.Class {
 	signing, unsigned := errors.AsType[*signingError](e.Err)
 	switch {
@@ -124,8 +119,7 @@ func (e *Error) Class() awsiot.Class {
 	return awsiot.Temporary
 }
 
-// denyingAlerts are those about the client and its certificate (RFC 8446,
-// section 6.2).
+// denyingAlerts are those about the client and its certificate (RFC 8446, section 6.2).
 var denyingAlerts = []tls.AlertError{
 	40,                     // handshake_failure: in TLS 1.2 also "no certificate"
 	42, 43, 44, 45, 46, 48, // bad, unsupported, revoked, expired, unknown certificate; unknown_ca
@@ -140,8 +134,7 @@ func denies(err error) bool {
 	return ok && connack.Code != connackUnavailable
 }
 
-// A ConnackError is the rejection of a CONNECT by a CONNACK packet (MQTT
-// 3.1.1, section 3.2.2.3).
+// A ConnackError is the rejection of a CONNECT by a CONNACK packet (MQTT 3.1.1, section 3.2.2.3).
 type ConnackError struct {
 	Code byte // 1 to 5 as in MQTT; 7 is what older AWS pages name for "not authorized"
 }

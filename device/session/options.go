@@ -29,8 +29,7 @@ const (
 	MaxClientIDLength = 128       // bytes
 )
 
-// ALPNProtocol is what a client offers on port 443 to speak MQTT with a
-// client certificate.
+// ALPNProtocol is what a client offers on port 443 to speak MQTT with a client certificate.
 const ALPNProtocol = "x-amzn-mqtt-ca"
 
 // Options say where and how to connect. Endpoint, ClientID and Certificate are
@@ -161,10 +160,9 @@ func (m *meter) takeRoundTrips() int { return int(m.roundTrips.Swap(0)) }
 
 // Stats are what a session has measured on its own connection so far.
 //
-// A round trip is counted when bytes arrive after something that must be
-// answered was sent. The look-up of the name is not seen, and of TCP only
-// that one handshake was needed. In TLS 1.3 the client's certificate travels
-// with CONNECT and is answered with it.
+// A round trip is counted when bytes arrive after something that must be answered was sent. The
+// look-up of the name is not seen, and of TCP only that one handshake was needed. In TLS 1.3 the
+// client's certificate travels with CONNECT and is answered with it.
 type Stats struct {
 	TCP   int // 1 for each TCP handshake
 	Proxy int // tunnel through the proxy, with its own TLS if any

@@ -15,13 +15,11 @@ import (
 	"time"
 )
 
-// A Prepared session has its TCP connection and as much of its TLS handshake
-// as can be had without the client's certificate. It costs no round trip to
-// have it wait. The server may close it meanwhile; Connect then fails, and a
-// plain [Connect] is the alternative.
+// A Prepared session has its TCP connection and as much of its TLS handshake as can be had without
+// the client's certificate. It costs no round trip to have it wait. The server may close it
+// meanwhile; Connect then fails, and a plain [Connect] is the alternative.
 //
-// Either Connect or Close must be called, once. Close may be called at any
-// time and more than once.
+// Either Connect or Close must be called, once. Close may be called at any time and more than once.
 type Prepared struct {
 	// ClientID is that of the options. It may be set until Connect.
 	ClientID string
@@ -41,14 +39,12 @@ type Prepared struct {
 	once sync.Once // closes the connection, unless it has become a session's
 }
 
-// Prepare opens the connection and runs the handshake up to the point where
-// the client's certificate is due. The context governs this call alone.
-// Options.Certificate is not called before Connect; ClientID may be empty
-// until then. The error is an [*Error].
+// Prepare opens the connection and runs the handshake up to the point where the client's
+// certificate is due. The context governs this call alone. Options.Certificate is not called before
+// Connect; ClientID may be empty until then. The error is an [*Error].
 //
-// Unless Options.CurvePreferences chooses the key exchanges, a server that does
-// not respond to a ClientHello with ML-KEM, or responds with an alert, is tried
-// once more without.
+// Unless Options.CurvePreferences chooses the key exchanges, a server that does not respond to a
+// ClientHello with ML-KEM, or responds with an alert, is tried once more without.
 func Prepare(ctx context.Context, o Options) (*Prepared, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -73,8 +69,7 @@ func Prepare(ctx context.Context, o Options) (*Prepared, error) {
 	return p, err
 }
 
-// prepare makes one attempt. The server's first byte must come within
-// helloTimeout.
+// prepare makes one attempt. The server's first byte must come within helloTimeout.
 func (o Options) prepare(ctx context.Context, helloTimeout time.Duration) (*Prepared, error) {
 	began := time.Now()
 	m, proxyRoundTrips, err := o.open(ctx)
@@ -122,8 +117,7 @@ func (o Options) prepare(ctx context.Context, helloTimeout time.Duration) (*Prep
 	}
 }
 
-// certificate is called by the handshake, once, after the server has proved
-// its identity.
+// certificate is called by the handshake, once, after the server has proved its identity.
 func (p *Prepared) certificate(ctx context.Context) (*tls.Certificate, error) {
 	close(p.requested)
 	select {
@@ -210,8 +204,7 @@ func (p *Prepared) finishHandshake(ctx context.Context) error {
 	return nil
 }
 
-// Close gives the connection up. After a Connect that succeeded it does
-// nothing.
+// Close gives the connection up. After a Connect that succeeded it does nothing.
 func (p *Prepared) Close() {
 	p.once.Do(func() {
 		p.cancel()

@@ -1,7 +1,6 @@
-// Package session is one MQTT 3.1.1 connection to AWS IoT Core: mutual TLS on
-// port 8883, or on port 443 with ALPN, directly or through an HTTP proxy. It
-// does not reconnect and does not retry; its errors say precisely why an
-// attempt or a session ended, so that its caller can decide.
+// Package session is one MQTT 3.1.1 connection to AWS IoT Core: mutual TLS on port 8883, or on port
+// 443 with ALPN, directly or through an HTTP proxy. It does not reconnect and does not retry; its
+// errors say precisely why an attempt or a session ended, so that its caller can decide.
 //
 // It knows nothing of provisioning, of files, or of what is in a message.
 // Packets are encoded and decoded by paho; its client is not used, since it
@@ -34,8 +33,7 @@ const (
 	diagnoseTimeout = time.Second      // how long a failed write waits for the server's reason
 )
 
-// A Session is a connection that CONNACK has accepted. Its methods may be
-// called concurrently.
+// A Session is a connection that CONNACK has accepted. Its methods may be called concurrently.
 type Session struct {
 	o     Options
 	conn  *tls.Conn
@@ -128,18 +126,16 @@ func (s *Session) Unsubscribe(ctx context.Context, filters ...string) error {
 	return err
 }
 
-// Publish publishes at QoS 1 and waits for PUBACK. When the context ends
-// first, the message may have arrived nevertheless. AWS IoT accepts
-// [MaxPayload] bytes at most. The error is an [*Error].
+// Publish publishes at QoS 1 and waits for PUBACK. When the context ends first, the message may
+// have arrived nevertheless. AWS IoT accepts [MaxPayload] bytes at most. The error is an [*Error].
 func (s *Session) Publish(ctx context.Context, topic string, payload []byte) error {
 	_, err := s.exchange(ctx, publish(topic, payload))
 	return err
 }
 
-// PublishAll publishes messages at QoS 1, in order and in one write, and waits
-// for their PUBACKs. It returns how many of the first ones were acknowledged:
-// all of them unless there is an error, which is an [*Error] of the next one. AWS
-// IoT accepts 100 unacknowledged messages at most.
+// PublishAll publishes messages at QoS 1, in order and in one write, and waits for their PUBACKs.
+// It returns how many of the first ones were acknowledged: all of them unless there is an error,
+// which is an [*Error] of the next one. AWS IoT accepts 100 unacknowledged messages at most.
 func (s *Session) PublishAll(ctx context.Context, messages ...Message) (acknowledged int, err error) {
 	requests := make([]*request, len(messages))
 	for i, m := range messages {
@@ -148,9 +144,8 @@ func (s *Session) PublishAll(ctx context.Context, messages ...Message) (acknowle
 	return s.exchange(ctx, requests...)
 }
 
-// SubscribeAndPublish sends SUBSCRIBE and, without waiting for SUBACK,
-// PUBLISH, and waits for both acknowledgements: one round trip less than
-// Subscribe and Publish take.
+// SubscribeAndPublish sends SUBSCRIBE and, without waiting for SUBACK, PUBLISH, and waits for both
+// acknowledgements: one round trip less than Subscribe and Publish take.
 func (s *Session) SubscribeAndPublish(ctx context.Context, filters []string, topic string, payload []byte) error {
 	_, err := s.exchange(ctx, subscribe(filters), publish(topic, payload))
 	return err
@@ -290,9 +285,8 @@ func (s *Session) writeOrEnd(data []byte) {
 	}
 }
 
-// startKeepAlive sends a PINGREQ whenever 9/10 of the keep-alive time has
-// passed, and ends the session when no PINGRESP comes (MQTT 3.1.1, section
-// 3.1.2.10).
+// startKeepAlive sends a PINGREQ whenever 9/10 of the keep-alive time has passed, and ends the
+// session when no PINGRESP comes (MQTT 3.1.1, section 3.1.2.10).
 func (s *Session) startKeepAlive() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -366,8 +360,7 @@ func (s *Session) Present() bool { return s.present }
 // Done is closed when the session has ended, for whatever reason.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Err returns why the session ended: nil while it lasts and after Close, else
-// an [*Error].
+// Err returns why the session ended: nil while it lasts and after Close, else an [*Error].
 func (s *Session) Err() error {
 	select {
 	case <-s.done:
@@ -409,12 +402,10 @@ func (s *Session) Stats() Stats {
 	return stats
 }
 
-// TLS returns the state of the TLS connection: version, ALPN, the server's
-// chain.
+// TLS returns the state of the TLS connection: version, ALPN, the server's chain.
 func (s *Session) TLS() tls.ConnectionState { return s.conn.ConnectionState() }
 
-// readBuffer holds the packets that come often. Each connection that waits has
-// one.
+// readBuffer holds the packets that come often. Each connection that waits has one.
 const readBuffer = 512
 
 // maxPacket bounds an incoming packet, in bytes. AWS IoT sends 146 KB at most.
@@ -530,8 +521,7 @@ func (s *Session) receive(packet packets.ControlPacket) error {
 	return nil
 }
 
-// countAnswer counts a round trip when something comes after a request. The
-// caller holds mu.
+// countAnswer counts a round trip when something comes after a request. The caller holds mu.
 func (s *Session) countAnswer() {
 	if s.asked {
 		s.asked = false
@@ -539,9 +529,8 @@ func (s *Session) countAnswer() {
 	}
 }
 
-// receivePublish hands a message over and acknowledges it. Only a write that
-// timed out ends the session here: after any other error reading will show the
-// server's reason.
+// receivePublish hands a message over and acknowledges it. Only a write that timed out ends the
+// session here: after any other error reading will show the server's reason.
 func (s *Session) receivePublish(p *packets.PublishPacket) error {
 	s.mu.Lock()
 	s.countAnswer()

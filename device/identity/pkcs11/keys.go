@@ -25,9 +25,8 @@ import (
 // token, or one that was initialized anew.
 var ErrNoKey = errors.New("the token does not hold the key")
 
-// Keys is an identity.KeyStore of one token. It is safe for concurrent use. A
-// key whose file was never written, since the device lost its power in
-// between, stays in the token, unused.
+// Keys is an identity.KeyStore of one token. It is safe for concurrent use. A key whose file was
+// never written, since the device lost its power in between, stays in the token, unused.
 type Keys struct {
 	uri URI
 
@@ -35,15 +34,13 @@ type Keys struct {
 	token *crypto11.Context
 }
 
-// NewKeys returns the store of the token that a URI names. It does not open
-// the token yet.
+// NewKeys returns the store of the token that a URI names. It does not open the token yet.
 func NewKeys(u URI) *Keys {
 	u.Object, u.ID = cmp.Or(u.Object, "iot_device"), nil
 	return &Keys{uri: u}
 }
 
-// Close ends the sessions with the token. Keys that were opened cannot be used
-// afterwards.
+// Close ends the sessions with the token. Keys that were opened cannot be used afterwards.
 func (k *Keys) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -25,8 +25,7 @@ type URI struct {
 // FileType is the type of the PEM block in a key's file, which holds its URI.
 const FileType = "PKCS11 KEY URI"
 
-// PINVariable is the environment variable with the PIN, read when the URI has
-// no pin-source.
+// PINVariable is the environment variable with the PIN, read when the URI has no pin-source.
 const PINVariable = "IOT_DEVICE_PKCS11_PIN"
 
 // ParseURI reads a PKCS #11 URI: pkcs11:token=LABEL?module-path=PATH&pin-source=file:PATH.

@@ -2,10 +2,9 @@
 // cannot leave it; its file is a "TSS2 PRIVATE KEY" in PEM form, which only
 // that TPM can load and which OpenSSL's tpm2 provider reads too.
 //
-// Keys are ECDSA P-256, children of the storage root key of the owner
-// hierarchy, without a password of their own: who may open the device may
-// sign, so the device's permissions protect the key on a running system, and
-// a policy on platform configuration registers protects it on a changed one.
+// Keys are ECDSA P-256, children of the storage root key of the owner hierarchy, without a password
+// of their own: who may open the device may sign, so the device's permissions protect the key on a
+// running system, and a policy on platform configuration registers protects it on a changed one.
 //
 // Format: https://www.hansenpartnership.com/draft-bottomley-tpm2-keys.html
 package tpm
@@ -30,8 +29,7 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// DefaultDevice is the kernel's resource manager, which several programs can
-// use at once.
+// DefaultDevice is the kernel's resource manager, which several programs can use at once.
 const DefaultDevice = "/dev/tpmrm0"
 
 // FileType is the type of the PEM block in a key's file.
@@ -63,9 +61,8 @@ type Keys struct {
 	mu sync.Mutex // a TPM without resource manager has few slots
 }
 
-// New makes a P-256 key in the TPM and returns it with the text of its file. It
-// returns an error that wraps [ErrNoTPM], [ErrLockout] or [ErrBusy] for these
-// conditions.
+// New makes a P-256 key in the TPM and returns it with the text of its file. It returns an error
+// that wraps [ErrNoTPM], [ErrLockout] or [ErrBusy] for these conditions.
 func (k *Keys) New() (crypto.Signer, []byte, error) {
 	if slices.ContainsFunc(k.PCRs, func(n uint) bool { return n > 23 }) {
 		return nil, nil, fmt.Errorf("making a key in the TPM: platform configuration registers %v: they have the numbers 0 to 23", k.PCRs)
@@ -161,8 +158,7 @@ func (k *Keys) once(f func(transport.TPM) error) error {
 	return f(t)
 }
 
-// explain adds the condition that a TPM's response code, or the kernel's, stands
-// for.
+// explain adds the condition that a TPM's response code, or the kernel's, stands for.
 func explain(err error) error {
 	for _, c := range []struct{ code, condition error }{
 		{syscall.EBUSY, ErrBusy}, {syscall.EAGAIN, ErrBusy}, // of a device, and of a socket at which others wait
