@@ -76,19 +76,18 @@ type ErrorResponse struct {
 	StatusCode   int    `json:"statusCode"`
 	ErrorCode    string `json:"errorCode"`
 	ErrorMessage string `json:"errorMessage"`
-	// Operation is that of the rejected request, for the code that receives the
-	// response; it is not part of the message.
+	// Operation is that of the rejected request, for the receiver; it is not in the message.
 	Operation Operation `json:"-"`
 }
 
 // Error returns the rejection in one line. Line breaks and control characters,
 // which the server chose, are shown escaped.
 func (e *ErrorResponse) Error() string {
-	code := Printable(e.ErrorCode)
-	if e.ErrorMessage == "" {
-		return fmt.Sprintf("rejected by AWS IoT: %s (%d)", code, e.StatusCode)
+	text := fmt.Sprintf("rejected by AWS IoT: %s (%d)", e.ErrorCode, e.StatusCode)
+	if e.ErrorMessage != "" {
+		text += ": " + e.ErrorMessage
 	}
-	return fmt.Sprintf("rejected by AWS IoT: %s (%d): %s", code, e.StatusCode, Printable(e.ErrorMessage))
+	return Printable(text)
 }
 
 // Printable escapes every character that could forge a line or steer a

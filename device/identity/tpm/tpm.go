@@ -12,6 +12,7 @@ package tpm
 import (
 	"cmp"
 	"crypto"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -67,19 +68,17 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 	if slices.ContainsFunc(k.PCRs, func(n uint) bool { return n > 23 }) {
 		return nil, nil, fmt.Errorf("making a key in the TPM: platform configuration registers %v: they have the numbers 0 to 23", k.PCRs)
 	}
-	var key *keyfile.TPMKey
+	s := &signer{keys: k}
 	err := k.do("making a key in the TPM", func(t transport.TPM) (err error) {
-		key, err = create(t, k.PCRs)
+		if s.key, err = create(t, k.PCRs); err == nil {
+			s.public, err = s.key.PublicKey()
+		}
 		return err
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	public, err := key.PublicKey()
-	if err != nil {
-		return nil, nil, err
-	}
-	return &signer{k, key, public}, key.Bytes(), nil
+	return s, s.key.Bytes(), nil
 }
 
 // Open reads a key's file. It does not ask the TPM: whether the key is of this
@@ -102,7 +101,6 @@ type signer struct {
 	public crypto.PublicKey
 }
 
-// Public returns the key's public half.
 func (s *signer) Public() crypto.PublicKey { return s.public }
 
 // Sign signs a SHA-256, SHA-384 or SHA-512 digest in the TPM. It returns an
@@ -132,13 +130,14 @@ func (k *Keys) do(op string, f func(transport.TPM) error) error {
 		time.Sleep(100 * time.Millisecond)
 		err = explain(k.once(f))
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.Is(err, ErrLockout), errors.Is(err, ErrBusy):
-		return awsiot.WithClass(awsiot.Temporary, fmt.Errorf("%s: %w", op, err))
 	}
-	return awsiot.WithClass(awsiot.Failed, fmt.Errorf("%s: %w", op, err))
+	class := awsiot.Failed
+	if errors.Is(err, ErrLockout) || errors.Is(err, ErrBusy) {
+		class = awsiot.Temporary
+	}
+	return awsiot.WithClass(class, fmt.Errorf("%s: %w", op, err))
 }
 
 func (k *Keys) once(f func(transport.TPM) error) error {
@@ -179,10 +178,7 @@ func explain(err error) error {
 // storageRoot loads the storage root key that the format prescribes for keys
 // of the owner hierarchy.
 func storageRoot(t transport.TPM) (*tpm2.CreatePrimaryResponse, error) {
-	root, err := tpm2.CreatePrimary{
-		PrimaryHandle: tpm2.TPMRHOwner,
-		InPublic:      tpm2.New2B(keyfile.ECCSRK_H2_Template),
-	}.Execute(t)
+	root, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(keyfile.ECCSRK_H2_Template)}.Execute(t)
 	if err != nil {
 		return nil, fmt.Errorf("loading the storage root key: %w", err)
 	}
@@ -249,7 +245,7 @@ func sign(t transport.TPM, key *keyfile.TPMKey, digest []byte, hash tpm2.TPMAlgI
 			return nil, err
 		}
 		auth = tpm2.Policy(tpm2.TPMAlgSHA256, 16, func(t transport.TPM, session tpm2.TPMISHPolicy, _ tpm2.TPM2BNonce) error {
-			_, err := tpm2.PolicyPCR{PolicySession: session, Pcrs: selection}.Execute(t)
+			_, err := tpm2.PolicyPCR{PolicySession: session, Pcrs: *selection}.Execute(t)
 			return err
 		})
 	}
@@ -280,10 +276,8 @@ func sign(t transport.TPM, key *keyfile.TPMKey, digest []byte, hash tpm2.TPMAlgI
 }
 
 func selectPCRs(pcrs []uint) tpm2.TPMLPCRSelection {
-	pcrs = slices.Clone(pcrs)
-	slices.Sort(pcrs)
 	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{
-		{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(slices.Compact(pcrs)...)},
+		{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(pcrs...)},
 	}}
 }
 
@@ -305,18 +299,18 @@ func policyDigest(t transport.TPM, selection tpm2.TPMLPCRSelection) (digest tpm2
 }
 
 // policySelection returns the registers that a key is bound to.
-func policySelection(key *keyfile.TPMKey) (tpm2.TPMLPCRSelection, error) {
+func policySelection(key *keyfile.TPMKey) (*tpm2.TPMLPCRSelection, error) {
 	p := key.Policy[0]
 	if len(key.Policy) != 1 || p.CommandCode != int(tpm2.TPMCCPolicyPCR) || len(p.CommandPolicy) < 2 {
-		return tpm2.TPMLPCRSelection{}, errors.New("the key has a policy other than one on platform configuration registers, which is not supported")
+		return nil, errors.New("the key has a policy other than one on platform configuration registers, which is not supported")
 	}
-	digest := int(p.CommandPolicy[0])<<8 | int(p.CommandPolicy[1])
+	digest := int(binary.BigEndian.Uint16(p.CommandPolicy))
 	if len(p.CommandPolicy) < 2+digest {
-		return tpm2.TPMLPCRSelection{}, errors.New("the key's policy is damaged")
+		return nil, errors.New("the key's policy is damaged")
 	}
 	selection, err := tpm2.Unmarshal[tpm2.TPMLPCRSelection](p.CommandPolicy[2+digest:])
 	if err != nil {
-		return tpm2.TPMLPCRSelection{}, fmt.Errorf("the key's policy is damaged: %w", err)
+		return nil, fmt.Errorf("the key's policy is damaged: %w", err)
 	}
-	return *selection, nil
+	return selection, nil
 }
