@@ -8,6 +8,7 @@
 package ca
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -33,13 +34,8 @@ import (
 // An Authority holds the key that signs device certificates and the root of
 // the server's certificate. It is safe for concurrent use.
 type Authority struct {
-	issuer func() (authorityKey, error) // made when first needed, in memory
-	root   authorityKey
-}
-
-type authorityKey struct {
-	key  crypto.Signer
-	cert *x509.Certificate
+	issuer func() (tls.Certificate, error) // made when first needed, in memory
+	root   tls.Certificate
 }
 
 const (
@@ -65,14 +61,14 @@ func Open(dir string) (*Authority, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		a, err := newAuthority(NewKey)
+		if err == nil {
+			data, err = a.encode()
+		}
+		if err == nil {
+			err = maybe.WriteFile(path, data, 0o600)
+		}
 		if err != nil {
-			return nil, err
-		}
-		if data, err = a.encode(); err != nil {
-			return nil, err
-		}
-		if err := maybe.WriteFile(path, data, 0o600); err != nil {
-			return nil, fmt.Errorf("writing the certificate authority: %w", err)
+			return nil, fmt.Errorf("making the certificate authority: %w", err)
 		}
 		return a, nil
 	}
@@ -87,24 +83,21 @@ func Open(dir string) (*Authority, error) {
 }
 
 func newAuthority(issuingKey func() (*rsa.PrivateKey, error)) (*Authority, error) {
-	issuer := sync.OnceValues(func() (authorityKey, error) {
+	issuer := sync.OnceValues(func() (tls.Certificate, error) {
 		key, err := issuingKey()
 		if err != nil {
-			return authorityKey{}, fmt.Errorf("making the issuing key: %w", err)
+			return tls.Certificate{}, fmt.Errorf("making the issuing key: %w", err)
 		}
 		return selfSigned(key, &x509.Certificate{RawSubject: issuerName})
 	})
-	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making the root key: %w", err)
 	}
-	root, err := selfSigned(rootKey, &x509.Certificate{
+	root, err := selfSigned(key, &x509.Certificate{
 		Subject: pkix.Name{Organization: []string{"iot_core_local"}, CommonName: "iot_core_local server root"},
 	})
-	if err != nil {
-		return nil, fmt.Errorf("making the root certificate: %w", err)
-	}
-	return &Authority{issuer: issuer, root: root}, nil
+	return &Authority{issuer, root}, err
 }
 
 // Prepare makes the issuing key now, if it is still missing. An error comes
@@ -113,18 +106,17 @@ func (a *Authority) Prepare() { _, _ = a.issuer() }
 
 // selfSigned completes the template, which brings the subject, as that of a
 // certificate authority.
-func selfSigned(key crypto.Signer, template *x509.Certificate) (authorityKey, error) {
+func selfSigned(key crypto.Signer, template *x509.Certificate) (tls.Certificate, error) {
 	template.SerialNumber = newSerial()
-	template.NotBefore = time.Now().Add(-time.Hour)
-	template.NotAfter = notAfter
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), notAfter
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return authorityKey{}, err
+		return tls.Certificate{}, fmt.Errorf("making the certificate of an authority: %w", err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	return authorityKey{key: key, cert: cert}, err
+	leaf, err := x509.ParseCertificate(der)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
 }
 
 // newSerial returns a random positive number of 20 octets.
@@ -136,7 +128,7 @@ func newSerial() *big.Int {
 }
 
 // RootPEM returns the root of the server's certificate, which devices trust.
-func (a *Authority) RootPEM() []byte { return encodeCertificate(a.root.cert.Raw) }
+func (a *Authority) RootPEM() []byte { return encode("CERTIFICATE", a.root.Leaf.Raw) }
 
 // ServerCertificate returns a new certificate for the emulator itself. The
 // hosts are DNS names, wildcards included, and IP addresses.
@@ -160,61 +152,44 @@ func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error)
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.root.cert, key.Public(), a.root.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.root.Leaf, key.Public(), a.root.PrivateKey)
 	if err != nil {
 		return nil, fmt.Errorf("making the server certificate: %w", err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der, a.root.cert.Raw}, PrivateKey: key}, nil
+	return &tls.Certificate{Certificate: [][]byte{der, a.root.Leaf.Raw}, PrivateKey: key}, nil
 }
 
 // encode writes both keys and certificates as one file, so that it is there
-// whole or not at all.
+// whole or not at all: issuer, then root, of each the key first.
 func (a *Authority) encode() ([]byte, error) {
 	issuer, err := a.issuer()
 	if err != nil {
 		return nil, err
 	}
 	var data []byte
-	for _, k := range []authorityKey{issuer, a.root} {
-		der, err := x509.MarshalPKCS8PrivateKey(k.key)
+	for _, pair := range []tls.Certificate{issuer, a.root} {
+		key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 		if err != nil {
-			return nil, fmt.Errorf("encoding the certificate authority: %w", err)
+			return nil, err
 		}
-		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
-		data = append(data, encodeCertificate(k.cert.Raw)...)
+		data = append(append(data, encode("PRIVATE KEY", key)...), encode("CERTIFICATE", pair.Leaf.Raw)...)
 	}
 	return data, nil
 }
 
 func decode(data []byte) (*Authority, error) {
-	issuer, rest, err := decodeKey(data)
+	second := max(0, bytes.LastIndex(data, []byte("-----BEGIN PRIVATE KEY-----")))
+	issuer, err := tls.X509KeyPair(data[:second], data[:second])
 	if err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	root, _, err := decodeKey(rest)
+	root, err := tls.X509KeyPair(data[second:], data[second:])
 	if err != nil {
 		return nil, fmt.Errorf("server root: %w", err)
 	}
-	return &Authority{issuer: func() (authorityKey, error) { return issuer, nil }, root: root}, nil
+	return &Authority{func() (tls.Certificate, error) { return issuer, nil }, root}, nil
 }
 
-func decodeKey(data []byte) (authorityKey, []byte, error) {
-	keyBlock, rest := pem.Decode(data)
-	if keyBlock == nil {
-		return authorityKey{}, nil, errors.New("no private key")
-	}
-	certBlock, rest := pem.Decode(rest)
-	if certBlock == nil {
-		return authorityKey{}, nil, errors.New("no certificate")
-	}
-	key, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
-	if err != nil {
-		return authorityKey{}, nil, err
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return authorityKey{}, nil, fmt.Errorf("a %T cannot sign", key)
-	}
-	cert, err := x509.ParseCertificate(certBlock.Bytes)
-	return authorityKey{key: signer, cert: cert}, rest, err
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

@@ -53,7 +53,8 @@ func issue(t *testing.T, now time.Time) (*ca.Certificate, *x509.Certificate) {
 
 func parse(t *testing.T, c *ca.Certificate) *x509.Certificate {
 	t.Helper()
-	parsed, err := x509.ParseCertificate(c.DER)
+	block, _ := pem.Decode(c.PEM)
+	parsed, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}

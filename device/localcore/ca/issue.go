@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -30,23 +31,17 @@ var notAfter = time.Date(2049, time.December, 31, 23, 59, 59, 0, time.UTC)
 // PrintableString. The issuer is one organizational unit whose text looks
 // like several attributes.
 var (
-	oidCommonName         = asn1.ObjectIdentifier{2, 5, 4, 3}
-	oidOrganizationalUnit = asn1.ObjectIdentifier{2, 5, 4, 11}
-
-	issuerName    = utf8Name(oidOrganizationalUnit, "Amazon Web Services O=Amazon.com Inc. L=Seattle ST=Washington C=US")
-	deviceSubject = utf8Name(oidCommonName, "AWS IoT Certificate")
+	issuerName    = utf8Name(asn1.ObjectIdentifier{2, 5, 4, 11}, "Amazon Web Services O=Amazon.com Inc. L=Seattle ST=Washington C=US")
+	deviceSubject = utf8Name(asn1.ObjectIdentifier{2, 5, 4, 3}, "AWS IoT Certificate")
 )
 
 // A Certificate is an issued device certificate.
 type Certificate struct {
-	// ID is the lower-case hexadecimal SHA-256 of DER.
-	ID  string
-	DER []byte
+	ID  string // see [awsiot.CertificateID]
 	PEM []byte
 	// PrivateKeyPEM is PKCS #1, and only there when the authority made the key.
 	PrivateKeyPEM []byte
-	// PublicKeyPEM is PKIX.
-	PublicKeyPEM []byte
+	PublicKeyPEM  []byte // PKIX
 }
 
 // A CSRError says what is wrong with a certificate signing request.
@@ -62,7 +57,7 @@ func (a *Authority) IssueForKey(key *rsa.PrivateKey, now time.Time) (*Certificat
 	if err != nil {
 		return nil, err
 	}
-	c.PrivateKeyPEM = pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	c.PrivateKeyPEM = encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key))
 	return c, nil
 }
 
@@ -85,70 +80,44 @@ func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.T
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
-	extensions, err := deviceExtensions(issuer.cert.SubjectKeyId, publicDER)
-	if err != nil {
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(publicDER, &info); err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
+	keyID := sha1.Sum(info.Key.Bytes) // RFC 5280, 4.2.1.2, method 1
 	template := &x509.Certificate{
 		SerialNumber:       newSerial(),
 		RawSubject:         rawSubject,
 		NotBefore:          now,
 		NotAfter:           notAfter,
 		SignatureAlgorithm: x509.SHA256WithRSA, // for keys on curves too
-		ExtraExtensions:    extensions,
+		// The four extensions of AWS's certificates in AWS's order, which crypto/x509 would change.
+		ExtraExtensions: []pkix.Extension{
+			{Id: asn1.ObjectIdentifier{2, 5, 29, 35}, Value: marshal(struct {
+				ID []byte `asn1:"tag:0"`
+			}{issuer.Leaf.SubjectKeyId})},
+			{Id: asn1.ObjectIdentifier{2, 5, 29, 14}, Value: marshal(keyID[:])},
+			{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: marshal(struct{}{})},                                        // CA:FALSE is an empty sequence
+			{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: marshal(asn1.BitString{Bytes: []byte{0x80}, BitLength: 1})}, // digitalSignature
+		},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer.cert, public, issuer.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer.Leaf, public, issuer.PrivateKey)
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
 	return &Certificate{
-		ID:           awsiot.CertificateID(&x509.Certificate{Raw: der}),
-		DER:          der,
-		PEM:          encodeCertificate(der),
-		PublicKeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER}),
+		ID: awsiot.CertificateID(&x509.Certificate{Raw: der}), PEM: encode("CERTIFICATE", der), PublicKeyPEM: encode("PUBLIC KEY", publicDER),
 	}, nil
-}
-
-// deviceExtensions returns the four extensions of AWS's certificates in AWS's
-// order, which crypto/x509 would change.
-func deviceExtensions(issuerKeyID, publicDER []byte) ([]pkix.Extension, error) {
-	var info struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Key       asn1.BitString
-	}
-	if _, err := asn1.Unmarshal(publicDER, &info); err != nil {
-		return nil, err
-	}
-	keyID := sha1.Sum(info.Key.Bytes) // RFC 5280, 4.2.1.2, method 1
-	type extension struct {
-		oid      asn1.ObjectIdentifier
-		critical bool
-		value    any
-	}
-	list := []extension{
-		{asn1.ObjectIdentifier{2, 5, 29, 35}, false, struct {
-			ID []byte `asn1:"tag:0"`
-		}{issuerKeyID}},
-		{asn1.ObjectIdentifier{2, 5, 29, 14}, false, keyID[:]},
-		{asn1.ObjectIdentifier{2, 5, 29, 19}, true, struct{}{}},                                        // CA:FALSE is an empty sequence
-		{asn1.ObjectIdentifier{2, 5, 29, 15}, true, asn1.BitString{Bytes: []byte{0x80}, BitLength: 1}}, // digitalSignature
-	}
-	extensions := make([]pkix.Extension, len(list))
-	for i, e := range list {
-		value, err := asn1.Marshal(e.value)
-		if err != nil {
-			return nil, err
-		}
-		extensions[i] = pkix.Extension{Id: e.oid, Critical: e.critical, Value: value}
-	}
-	return extensions, nil
 }
 
 // ParseCSR reads a request and checks what AWS IoT checks: size, signature, and a
 // key of RSA 2048 bits or more, or on P-256, P-384 or P-521. The error is a
 // *CSRError.
 func ParseCSR(csrPEM string) (*x509.CertificateRequest, error) {
-	if n := len([]rune(csrPEM)); n == 0 || n > maxCSRSize {
+	if n := utf8.RuneCountInString(csrPEM); n == 0 || n > maxCSRSize {
 		return nil, &CSRError{fmt.Sprintf("has %d characters; 1 to %d are allowed", n, maxCSRSize)}
 	}
 	block, _ := pem.Decode([]byte(csrPEM))
@@ -177,24 +146,16 @@ func ParseCSR(csrPEM string) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// encodeCertificate returns a certificate in PEM form.
-func encodeCertificate(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
 // utf8Name encodes a name of one attribute.
 func utf8Name(oid asn1.ObjectIdentifier, value string) []byte {
-	type attribute struct {
-		Type  asn1.ObjectIdentifier
-		Value string `asn1:"utf8"`
-	}
-	name := struct {
-		RDN struct{ Attribute attribute } `asn1:"set"`
-	}{}
-	name.RDN.Attribute = attribute{oid, value}
-	der, err := asn1.Marshal(name)
+	return marshal(pkix.RDNSequence{{{Type: oid, Value: asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(value)}}}})
+}
+
+// marshal encodes a value that cannot fail to be encoded.
+func marshal(value any) []byte {
+	der, err := asn1.Marshal(value)
 	if err != nil {
-		panic("ca: encoding a constant name: " + err.Error())
+		panic("ca: encoding a constant: " + err.Error())
 	}
 	return der
 }

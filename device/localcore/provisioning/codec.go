@@ -24,16 +24,12 @@ func decode(f awsiot.Format, data []byte, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// A registerRequest is a RegisterThing request before its parameters are known
-// to be strings.
-type registerRequest struct {
-	CertificateOwnershipToken awsiot.Secret  `json:"certificateOwnershipToken"`
-	Parameters                map[string]any `json:"parameters"`
-}
-
 // decodeRegister reads a RegisterThing request.
 func decodeRegister(f awsiot.Format, data []byte) (token awsiot.Secret, parameters map[string]string, err error) {
-	var r registerRequest
+	var r struct {
+		CertificateOwnershipToken awsiot.Secret  `json:"certificateOwnershipToken"`
+		Parameters                map[string]any `json:"parameters"` // before they are known to be strings
+	}
 	if err := decode(f, data, &r); err != nil {
 		// What the decoder says may quote the payload, and with it the token.
 		return "", nil, badRequest.reject("The payload is not a %s object with certificateOwnershipToken and parameters.", f)

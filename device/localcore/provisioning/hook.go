@@ -27,7 +27,7 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 	ctx, cancel := context.WithTimeout(ctx, s.config.HookTimeout)
 	defer cancel()
 	names := slices.Sorted(maps.Keys(parameters)) // not the values: a hook may take a secret
-	s.recordHook(r, event.Invoked, "parameters "+strings.Join(names, ", "))
+	s.record(r, event.Invoked, "parameters "+strings.Join(names, ", "))
 	answer, err := s.config.Hook(ctx, payload.Request{
 		ClaimCertificateID: r.CertificateID,
 		CertificateID:      pending.ID,
@@ -36,29 +36,19 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 		ClientID:           r.ClientID,
 		Parameters:         payload.ParametersOf(parameters),
 	})
-	switch {
-	case err != nil:
-		s.recordHook(r, event.Returned, "failed: "+err.Error())
-	case answer.AllowProvisioning:
-		s.recordHook(r, event.Returned, "allowed")
-	default:
-		s.recordHook(r, event.Returned, "denied")
-	}
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, lambdahost.ErrTimeout):
-		return nil, denied.because(message, fmt.Sprintf("the pre-provisioning hook did not answer within %v", s.config.HookTimeout))
-	case err != nil:
+	if err != nil {
+		s.record(r, event.Returned, "failed: "+err.Error())
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, lambdahost.ErrTimeout) {
+			return nil, denied.because(message, fmt.Sprintf("the pre-provisioning hook did not answer within %v", s.config.HookTimeout))
+		}
 		return nil, denied.because(message, "the pre-provisioning hook failed: "+err.Error())
-	case !answer.AllowProvisioning:
+	}
+	if !answer.AllowProvisioning {
+		s.record(r, event.Returned, "denied")
 		return nil, denied.because(message, "the pre-provisioning hook denied (allowProvisioning was not true); its log says why")
 	}
+	s.record(r, event.Returned, "allowed")
 	merged := maps.Clone(parameters)
 	maps.Copy(merged, answer.ParameterOverrides)
 	return merged, nil
-}
-
-func (s *Service) recordHook(r Request, t event.Type, reason string) {
-	e := r.Event(t)
-	e.Operation, e.Reason = string(r.Topic.Operation), reason
-	s.config.Record(e)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,8 +27,7 @@ const ProviderTimeout = 5 * time.Second
 func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Certificate, text string, err error) {
 	providers := s.config.Registry.ListCertificateProviders()
 	if len(providers) == 0 {
-		cert, err = s.config.Authority.IssueForCSR(csr, s.config.Now())
-		if err != nil {
+		if cert, err = s.config.Authority.IssueForCSR(csr, s.config.Now()); err != nil {
 			return nil, "", err
 		}
 		return cert, string(cert.PEM), nil
@@ -36,55 +36,53 @@ func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Cer
 	if err != nil {
 		return nil, "", err
 	}
-	s.recordHook(r, event.Invoked, "certificate provider "+providers[0].Name)
-	cert, text, err = s.askProvider(ctx, r, providers[0], csr, parsed)
+	s.record(r, event.Invoked, "certificate provider "+providers[0].Name)
+	certificates, err := s.askProvider(ctx, r, providers[0], csr, parsed)
 	if err != nil {
-		s.recordHook(r, event.Returned, "failed: "+err.Error())
+		s.record(r, event.Returned, "failed: "+err.Error())
 		return nil, "", internalFailure.because("The certificate provider failed.", "certificate provider "+providers[0].Name+": "+err.Error())
 	}
-	s.recordHook(r, event.Returned, "certificate "+cert.ID)
+	for _, c := range certificates {
+		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+		if cert == nil {
+			cert = &ca.Certificate{ID: awsiot.CertificateID(c), PEM: block}
+		}
+		text += string(block)
+	}
+	s.record(r, event.Returned, "certificate "+cert.ID)
 	return cert, text, nil
 }
 
 // askProvider invokes the provider's function and checks what it answers: the
-// certificate must have the subject and the public key of the request.
-func (s *Service) askProvider(ctx context.Context, r Request, p registry.CertificateProvider, csrPEM string, csr *x509.CertificateRequest) (*ca.Certificate, string, error) {
+// first certificate must have the subject and the public key of the request.
+func (s *Service) askProvider(ctx context.Context, r Request, p registry.CertificateProvider, csrPEM string, csr *x509.CertificateRequest) ([]*x509.Certificate, error) {
 	input, err := json.Marshal(map[string]string{"certificateSigningRequest": csrPEM, "principalId": r.CertificateID, "clientId": r.ClientID})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, ProviderTimeout, fmt.Errorf("no answer within %s", ProviderTimeout))
 	defer cancel()
 	output, err := s.config.Invoke(ctx, p.FunctionARN, input)
 	if ctx.Err() != nil {
-		return nil, "", context.Cause(ctx)
+		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	var answer struct {
-		CertificatePEM string `json:"certificatePem"`
-	}
+	var answer struct{ CertificatePEM string }
 	if err := json.Unmarshal(output, &answer); err != nil {
-		return nil, "", fmt.Errorf("reading its answer: %w", err)
+		return nil, fmt.Errorf("reading its answer: %w", err)
 	}
 	certificates, err := awsiot.Certificates([]byte(answer.CertificatePEM))
 	if err != nil {
-		return nil, "", fmt.Errorf("certificatePem: %w", err)
+		return nil, fmt.Errorf("certificatePem: %w", err)
 	}
 	leaf := certificates[0]
 	switch {
 	case leaf.Subject.String() != csr.Subject.String():
-		return nil, "", fmt.Errorf("the certificate has the subject %q, the request %q", leaf.Subject, csr.Subject)
+		return nil, fmt.Errorf("the certificate has the subject %q, the request %q", leaf.Subject, csr.Subject)
 	case !bytes.Equal(leaf.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo):
-		return nil, "", fmt.Errorf("the certificate has another public key than the request")
+		return nil, errors.New("the certificate has another public key than the request")
 	}
-	cert, text := &ca.Certificate{ID: awsiot.CertificateID(leaf), DER: leaf.Raw}, ""
-	for i, c := range certificates {
-		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
-		if text += string(block); i == 0 {
-			cert.PEM = block
-		}
-	}
-	return cert, text, nil
+	return certificates, nil
 }

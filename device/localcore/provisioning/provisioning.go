@@ -98,24 +98,27 @@ func (s *Service) Answer(ctx context.Context, r Request) (reply Reply, ok bool) 
 		return s.encode(r, r.Topic.Accepted(), result)
 	}
 	e := rejectionOf(err)
+	reply, ok = s.Reject(r, e.ErrorResponse, e.reason)
 	if e.ErrorCode == throttled.code && s.config.DropThrottled {
-		s.record(r, e)
 		return Reply{}, false
 	}
-	return s.Reject(r, e.ErrorResponse, e.reason)
+	return reply, ok
 }
 
 // Reject returns the reply that rejects a request, and records it with a reason
 // that the device does not learn.
-func (s *Service) Reject(r Request, e awsiot.ErrorResponse, reason string) (reply Reply, ok bool) {
-	s.record(r, &rejection{e, reason})
-	return s.encode(r, r.Topic.Rejected(), e)
-}
-
-func (s *Service) record(r Request, rejected *rejection) {
+func (s *Service) Reject(r Request, response awsiot.ErrorResponse, reason string) (reply Reply, ok bool) {
 	e := r.Event(event.Rejected)
 	e.Action, e.Operation, e.Topic = event.Provision, string(r.Topic.Operation), r.Topic.String()
-	e.Code, e.Reason = rejected.ErrorCode, rejected.reason
+	e.Code, e.Reason = response.ErrorCode, reason
+	s.config.Record(e)
+	return s.encode(r, r.Topic.Rejected(), response)
+}
+
+// record records an event of the operation.
+func (s *Service) record(r Request, t event.Type, reason string) {
+	e := r.Event(t)
+	e.Operation, e.Reason = string(r.Topic.Operation), reason
 	s.config.Record(e)
 }
 
@@ -138,9 +141,8 @@ func (s *Service) perform(ctx context.Context, r Request) (any, error) {
 		return s.createKeysAndCertificate(ctx, r)
 	case awsiot.CreateCertificateFromCSR:
 		return s.createCertificateFromCSR(ctx, r)
-	default:
-		return s.registerThing(ctx, r)
 	}
+	return s.registerThing(ctx, r)
 }
 
 // createKeysAndCertificate ignores the payload: AWS asks for an empty one, and
@@ -159,10 +161,7 @@ func (s *Service) createKeysAndCertificate(ctx context.Context, r Request) (any,
 		return nil, err
 	}
 	return awsiot.CreateKeysAndCertificateResponse{
-		CertificateID:             cert.ID,
-		CertificatePEM:            string(cert.PEM),
-		PrivateKey:                awsiot.Secret(cert.PrivateKeyPEM),
-		CertificateOwnershipToken: token,
+		CertificateID: cert.ID, CertificatePEM: string(cert.PEM), PrivateKey: awsiot.Secret(cert.PrivateKeyPEM), CertificateOwnershipToken: token,
 	}, nil
 }
 
@@ -179,28 +178,19 @@ func (s *Service) createCertificateFromCSR(ctx context.Context, r Request) (any,
 	if err != nil {
 		return nil, err
 	}
-	return awsiot.CreateCertificateFromCSRResponse{
-		CertificateOwnershipToken: token,
-		CertificateID:             cert.ID,
-		CertificatePEM:            text,
-	}, nil
+	return awsiot.CreateCertificateFromCSRResponse{CertificateID: cert.ID, CertificatePEM: text, CertificateOwnershipToken: token}, nil
 }
 
 // createPending registers a new certificate as PENDING_ACTIVATION and returns
 // its ownership token.
 func (s *Service) createPending(r Request, cert *ca.Certificate) (awsiot.Secret, error) {
 	var random [48]byte
-	if _, err := rand.Read(random[:]); err != nil {
-		return "", fmt.Errorf("making an ownership token: %w", err)
-	}
+	rand.Read(random[:]) // never fails
 	token := base64.RawURLEncoding.EncodeToString(random[:])
 	if _, err := s.config.Registry.CreatePendingCertificate(string(cert.PEM), token, r.CertificateID, awsiot.OwnershipTokenLife); err != nil {
 		return "", err
 	}
-	e := r.Event(event.Issued)
-	e.Operation = string(r.Topic.Operation)
-	e.Reason = "certificate " + cert.ID + " is PENDING_ACTIVATION"
-	s.config.Record(e)
+	s.record(r, event.Issued, "certificate "+cert.ID+" is PENDING_ACTIVATION")
 	return awsiot.Secret(token), nil
 }
 
