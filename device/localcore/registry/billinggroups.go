@@ -34,7 +34,7 @@ func (r *Registry) CreateBillingGroup(name, description string) (BillingGroup, e
 
 // DescribeBillingGroup returns the billing group.
 func (r *Registry) DescribeBillingGroup(name string) (BillingGroup, error) {
-	return r.committed.Load().billingGroups.find(name)
+	return r.state().billingGroups.find(name)
 }
 
 // UpdateBillingGroup replaces the description, unless it is nil, and returns the
@@ -76,12 +76,12 @@ func (r *Registry) DeleteBillingGroup(name string, expectedVersion int64) error 
 // ListBillingGroups returns the billing groups whose names begin with prefix,
 // in the order of their names.
 func (r *Registry) ListBillingGroups(prefix string) []BillingGroup {
-	return r.committed.Load().billingGroups.where(func(g BillingGroup) bool { return strings.HasPrefix(g.Name, prefix) })
+	return r.state().billingGroups.where(func(g BillingGroup) bool { return strings.HasPrefix(g.Name, prefix) })
 }
 
 // ListThingsInBillingGroup returns the names of the group's things.
 func (r *Registry) ListThingsInBillingGroup(name string) (things []string, err error) {
-	s := r.committed.Load()
+	s := r.state()
 	for _, t := range s.things.where(func(t Thing) bool { return t.BillingGroup == name }) {
 		things = append(things, t.Name)
 	}

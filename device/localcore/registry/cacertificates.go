@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
+	"regexp"
 	"slices"
+	"time"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -145,13 +147,13 @@ func (tx *transaction) checkRegistration(c *RegistrationConfig) error {
 
 // DescribeCACertificate returns the CA certificate.
 func (r *Registry) DescribeCACertificate(id string) (CACertificate, error) {
-	return r.committed.Load().authorities.find(id)
+	return r.state().authorities.find(id)
 }
 
 // ListCACertificates returns the CA certificates whose registration configuration
 // names the template, all of them for an empty name.
 func (r *Registry) ListCACertificates(template string) []CACertificate {
-	return r.committed.Load().authorities.where(func(c CACertificate) bool {
+	return r.state().authorities.where(func(c CACertificate) bool {
 		return template == "" || c.Registration != nil && c.Registration.TemplateName == template
 	})
 }
@@ -228,7 +230,7 @@ func (r *Registry) ListCertificatesByCA(id string) []Certificate {
 // AuthorityOf returns the registered CA certificate that signed leaf, directly or
 // through those that were presented with it. It changes nothing.
 func (r *Registry) AuthorityOf(leaf *x509.Certificate, presented []*x509.Certificate) (CACertificate, bool) {
-	s := r.committed.Load()
+	s := r.state()
 	for _, c := range awsiot.Chain(leaf, presented) {
 		for _, ca := range s.authoritiesNamed(c.RawIssuer) {
 			if c.CheckSignatureFrom(ca.cert) == nil {
@@ -277,4 +279,72 @@ func (s *state) authoritiesNamed(rawSubject []byte) (named []authority) {
 		}
 	}
 	return named
+}
+
+// A CertificateProvider is a Lambda function that signs the requests of
+// CreateCertificateFromCsr in fleet provisioning.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provisioning-cert-provider.html
+type CertificateProvider struct {
+	Name, FunctionARN string
+	Created, Modified time.Time
+}
+
+var providerNamePattern = regexp.MustCompile(`^[\w=,@-]{1,128}$`)
+
+// CreateCertificateProvider makes the account's certificate provider; there can be
+// one. It is idempotent for the same function.
+func (r *Registry) CreateCertificateProvider(name, functionARN string) (CertificateProvider, error) {
+	return mutate(r, func(tx *transaction) (p CertificateProvider, err error) {
+		if !providerNamePattern.MatchString(name) {
+			return p, invalid("certificate provider name %q must have 1 to 128 letters, digits and _=,@-", clip(name))
+		}
+		if err := checkFunctionARN(functionARN); err != nil {
+			return p, err
+		}
+		for _, old := range tx.providers.all() {
+			switch {
+			case old.Name != name:
+				return p, Reject(CodeLimitExceeded, "The account has a certificate provider already, %s; there can be one.", old.Name)
+			case old.FunctionARN != functionARN:
+				return p, tx.providers.differs(name)
+			}
+			return old, nil
+		}
+		p = CertificateProvider{Name: name, FunctionARN: functionARN, Created: tx.now, Modified: tx.now}
+		tx.providers.put(name, p)
+		return p, nil
+	})
+}
+
+func checkFunctionARN(arn string) error {
+	if arn == "" || len(arn) > 2048 {
+		return invalid("The ARN of a Lambda function is required.")
+	}
+	return nil
+}
+
+// DescribeCertificateProvider returns the certificate provider.
+func (r *Registry) DescribeCertificateProvider(name string) (CertificateProvider, error) {
+	return r.state().providers.find(name)
+}
+
+// ListCertificateProviders returns the account's certificate provider, if there is
+// one.
+func (r *Registry) ListCertificateProviders() []CertificateProvider { return r.state().providers.all() }
+
+// UpdateCertificateProvider gives a certificate provider another function.
+func (r *Registry) UpdateCertificateProvider(name, functionARN string) error {
+	return r.update(func(tx *transaction) error {
+		return tx.providers.edit(name, func(p *CertificateProvider) error {
+			p.FunctionARN, p.Modified = functionARN, tx.now
+			return checkFunctionARN(functionARN)
+		})
+	})
+}
+
+// DeleteCertificateProvider deletes a certificate provider: AWS IoT then signs by
+// itself again.
+func (r *Registry) DeleteCertificateProvider(name string) error {
+	return r.update(func(tx *transaction) error { return remove(tx, tx.providers, name) })
 }

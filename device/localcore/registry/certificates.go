@@ -119,13 +119,13 @@ func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Du
 // CertificateByID returns the certificate, whatever its status. It is cheap
 // enough for every packet.
 func (r *Registry) CertificateByID(id string) (Certificate, bool) {
-	return r.committed.Load().certificates.get(id)
+	return r.state().certificates.get(id)
 }
 
 // ClaimTemplate returns the template that a provisioning claim may use, and when
 // the claim expires. ok is false for every other certificate.
 func (r *Registry) ClaimTemplate(certificateID string) (template string, expires time.Time, ok bool) {
-	c, ok := r.committed.Load().claims.get(certificateID)
+	c, ok := r.state().claims.get(certificateID)
 	return c.Template, c.Expires, ok
 }
 
@@ -133,18 +133,18 @@ func (r *Registry) ClaimTemplate(certificateID string) (template string, expires
 // stands for, without using the token up. A token that is empty, unknown, used,
 // expired or of another claim principal gives [CodeInvalidToken].
 func (r *Registry) CertificateByToken(token, principal string) (Certificate, error) {
-	return r.committed.Load().owned(token, principal, r.options.Now())
+	return r.state().owned(token, principal, r.options.Now())
 }
 
 // DescribeCertificate returns the certificate.
 func (r *Registry) DescribeCertificate(id string) (Certificate, error) {
-	return r.committed.Load().certificates.find(id)
+	return r.state().certificates.find(id)
 }
 
 // ListCertificates returns the certificates in the order of their creation,
 // provisioning claims left out.
 func (r *Registry) ListCertificates() []Certificate {
-	s := r.committed.Load()
+	s := r.state()
 	all := s.certificates.where(func(c Certificate) bool { return !s.claims.has(c.ID) })
 	slices.SortStableFunc(all, func(a, b Certificate) int { return a.Created.Compare(b.Created) })
 	return all

@@ -70,7 +70,7 @@ func (r *Registry) UpdateEventConfigurations(enabled map[string]bool) error {
 
 // EventConfigurations returns which events are published; at first none.
 func (r *Registry) EventConfigurations() EventConfigurations {
-	c, _ := r.committed.Load().eventConfigurations.get(theAccount)
+	c, _ := r.state().eventConfigurations.get(theAccount)
 	return c
 }
 

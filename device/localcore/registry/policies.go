@@ -31,14 +31,10 @@ func (r *Registry) CreatePolicy(name, document string) (Policy, error) {
 }
 
 // GetPolicy returns the policy with its versions.
-func (r *Registry) GetPolicy(name string) (Policy, error) {
-	return r.committed.Load().policies.find(name)
-}
+func (r *Registry) GetPolicy(name string) (Policy, error) { return r.state().policies.find(name) }
 
 // ListPolicies returns all policies in the order of their names.
-func (r *Registry) ListPolicies() []Policy {
-	return r.committed.Load().policies.all()
-}
+func (r *Registry) ListPolicies() []Policy { return r.state().policies.all() }
 
 // DeletePolicy deletes a policy that is attached to nothing and has only its
 // default version. AWS may require a wait of five minutes after
@@ -182,7 +178,7 @@ func (r *Registry) DetachPolicy(policy string, target Target) error {
 // ListAttachedPolicies returns the names of the policies of a target, sorted. For a
 // thing group, recursive adds those of its ancestors.
 func (r *Registry) ListAttachedPolicies(target Target, recursive bool) (names []string, err error) {
-	s := r.committed.Load()
+	s := r.state()
 	targets := []Target{target}
 	if group, ok := target.ThingGroup(); ok && recursive {
 		targets = s.lineage(group)
@@ -196,7 +192,7 @@ func (r *Registry) ListAttachedPolicies(target Target, recursive bool) (names []
 
 // ListTargetsForPolicy returns what the policy is attached to.
 func (r *Registry) ListTargetsForPolicy(policy string) (targets []Target, err error) {
-	s := r.committed.Load()
+	s := r.state()
 	for _, t := range s.policyTargets.rightsOf(policy) {
 		targets = append(targets, Target(t))
 	}
@@ -227,7 +223,7 @@ func (r *Registry) DetachThingPrincipal(thing, certificateID string) error {
 
 // ListThingPrincipals returns the certificates of a thing.
 func (r *Registry) ListThingPrincipals(thing string) (out []Attachment, err error) {
-	s := r.committed.Load()
+	s := r.state()
 	for _, id := range s.thingCerts.rightsOf(thing) {
 		kind, _ := s.thingCerts.get(thing, id)
 		out = append(out, Attachment{thing, id, kind})
@@ -237,7 +233,7 @@ func (r *Registry) ListThingPrincipals(thing string) (out []Attachment, err erro
 
 // ListPrincipalThings returns the things of a certificate.
 func (r *Registry) ListPrincipalThings(certificateID string) (out []Attachment, err error) {
-	s := r.committed.Load()
+	s := r.state()
 	for _, thing := range s.thingCerts.leftsOf(certificateID) {
 		kind, _ := s.thingCerts.get(thing, certificateID)
 		out = append(out, Attachment{thing, certificateID, kind})
@@ -311,7 +307,7 @@ type PolicyDocument struct {
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
 // and https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
 func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok bool) {
-	s := r.committed.Load()
+	s := r.state()
 	name, ok := s.exclusiveThing(certificateID)
 	if !ok {
 		name, ok = clientID, s.thingCerts.has(clientID, certificateID)
@@ -325,7 +321,7 @@ func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok boo
 // ExclusiveThing returns the name of the thing that the certificate is tied to
 // exclusively. ok is false when there is none.
 func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
-	return r.committed.Load().exclusiveThing(certificateID)
+	return r.state().exclusiveThing(certificateID)
 }
 
 // PoliciesFor returns the policies in effect, by their default versions: those
@@ -336,7 +332,7 @@ func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html
 func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument {
-	s := r.committed.Load()
+	s := r.state()
 	targets := []Target{CertificateTarget(certificateID)}
 	if s.thingCerts.has(clientID, certificateID) {
 		targets = append(targets, s.groupTargets(clientID)...)
@@ -352,7 +348,7 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 // principal and those of a thing's groups and their ancestors, whether or not
 // the two are attached. Either may be empty.
 func (r *Registry) EffectivePolicies(principal Target, thing string) ([]PolicyDocument, error) {
-	s := r.committed.Load()
+	s := r.state()
 	targets, err := s.groupTargets(thing), s.things.checkOptional(thing)
 	if principal != "" {
 		targets, err = append([]Target{principal}, targets...), cmp.Or(s.checkTarget(principal), err)
@@ -399,4 +395,66 @@ func (s *state) documents(targets []Target) (out []PolicyDocument) {
 		}
 	}
 	return out
+}
+
+// A Version is one document of a policy, or one body of a provisioning template.
+type Version struct {
+	ID       int    // counts from 1 and is never reused
+	Document string `json:",omitempty"` // of a policy
+	Body     string `json:",omitempty"` // of a template
+	Created  time.Time
+}
+
+// Versioned is what policies and provisioning templates have of their versions.
+type Versioned struct {
+	Versions       []Version // oldest first
+	DefaultVersion int       // the one in effect
+	NextVersion    int
+}
+
+// firstVersion returns the versions of what is created with one.
+func firstVersion(v Version, now time.Time) Versioned {
+	v.ID, v.Created = 1, now
+	return Versioned{[]Version{v}, 1, 2}
+}
+
+// Version returns the version with this id.
+func (v Versioned) Version(id int) (Version, bool) {
+	i := slices.IndexFunc(v.Versions, func(version Version) bool { return version.ID == id })
+	if i < 0 {
+		return Version{}, false
+	}
+	return v.Versions[i], true
+}
+
+// Default returns the version in effect.
+func (v Versioned) Default() Version {
+	version, _ := v.Version(v.DefaultVersion)
+	return version
+}
+
+// add adds the next version, of at most that many.
+func (v *Versioned) add(what string, version Version, setDefault bool, most int, now time.Time) (Version, error) {
+	if len(v.Versions) >= most {
+		return version, Reject(CodeVersionsLimitExceeded, "%s already has the maximum number of versions (%d).", what, most)
+	}
+	version.ID, version.Created = v.NextVersion, now
+	v.Versions = append(v.Versions, version)
+	v.NextVersion++
+	if setDefault {
+		v.DefaultVersion = version.ID
+	}
+	return version, nil
+}
+
+// checkID rejects a version that is not there.
+func (v *Versioned) checkID(what string, id int) error {
+	if _, ok := v.Version(id); !ok {
+		return Reject(CodeNotFound, "%s has no version %d.", what, id)
+	}
+	return nil
+}
+
+func (v *Versioned) delete(id int) {
+	v.Versions = slices.DeleteFunc(v.Versions, func(version Version) bool { return version.ID == id })
 }

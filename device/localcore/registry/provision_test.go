@@ -64,7 +64,7 @@ func TestProvisionMakesEverything(t *testing.T) {
 	if diff := cmp.Diff(want, must(r.ListThingPrincipals("new"))(t)); diff != "" {
 		t.Error(diff)
 	}
-	if n := r.committed.Load().ownerships.rows.Len(); n != 0 {
+	if n := r.state().ownerships.rows.Len(); n != 0 {
 		t.Errorf("%d ownership tokens are left", n)
 	}
 }
@@ -261,7 +261,7 @@ func TestExpire(t *testing.T) {
 			if _, there := r.CertificateByID(c.ID); there == test.deleted {
 				t.Errorf("certificate is there: %v", there)
 			}
-			if n := r.committed.Load().ownerships.rows.Len(); n != 0 {
+			if n := r.state().ownerships.rows.Len(); n != 0 {
 				t.Errorf("%d ownership tokens are left", n)
 			}
 		})

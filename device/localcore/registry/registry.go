@@ -112,6 +112,9 @@ func (r *Registry) Close() error {
 	return r.db.Close()
 }
 
+// state returns the committed state.
+func (r *Registry) state() *state { return r.committed.Load() }
+
 // Generation returns a number that grows with every mutation. While it stays
 // the same, so does every answer of the registry; callers may cache by it.
 func (r *Registry) Generation() uint64 { return r.generation.Load() }
@@ -179,7 +182,7 @@ func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 	if r.closed {
 		return nil, ErrClosed
 	}
-	before := r.committed.Load()
+	before := r.state()
 	tx := &transaction{state: before.next(), before: before, options: &r.options, now: r.options.Now().UTC()}
 	if err := f(tx); err != nil {
 		return nil, err

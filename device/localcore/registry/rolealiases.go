@@ -59,11 +59,11 @@ func (r *Registry) CreateRoleAlias(a RoleAlias) (RoleAlias, error) {
 
 // DescribeRoleAlias returns the role alias.
 func (r *Registry) DescribeRoleAlias(name string) (RoleAlias, error) {
-	return r.committed.Load().roleAliases.find(name)
+	return r.state().roleAliases.find(name)
 }
 
 // ListRoleAliases returns all role aliases in the order of their names.
-func (r *Registry) ListRoleAliases() []RoleAlias { return r.committed.Load().roleAliases.all() }
+func (r *Registry) ListRoleAliases() []RoleAlias { return r.state().roleAliases.all() }
 
 // UpdateRoleAlias replaces what u has of role and duration.
 func (r *Registry) UpdateRoleAlias(u RoleAlias) error {

@@ -162,7 +162,7 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 		r.DeleteTags("job/job"),
 		r.AttachPolicy("policy", "us-east-1:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"))
 	before := snapshot(t, r)
-	for name, part := range r.committed.Load().buckets {
+	for name, part := range r.state().buckets {
 		if !part.changed() {
 			t.Errorf("the test has nothing in bucket %s", name)
 		}
@@ -185,7 +185,7 @@ func (r *relation[V]) touchAll() { r.pairs.touchAll() }
 func snapshot(t *testing.T, r *Registry) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for name, part := range r.committed.Load().buckets {
+	for name, part := range r.state().buckets {
 		part.(interface{ touchAll() }).touchAll()
 		for key, value := range must(part.changes())(t) {
 			out[name+" "+key] = string(value)

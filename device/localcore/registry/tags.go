@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -48,15 +49,12 @@ func CheckTags(tags map[string]string) error {
 func (r *Registry) TagResource(resource string, tags map[string]string) error {
 	return r.update(func(tx *transaction) error {
 		old, err := tx.tagsOf(resource)
-		if err != nil || len(tags) == 0 {
+		if err := cmp.Or(err, CheckTags(tags)); err != nil || len(tags) == 0 {
 			return err
 		}
 		all := map[string]string{}
 		maps.Copy(all, old)
 		maps.Copy(all, tags)
-		if err := CheckTags(tags); err != nil {
-			return err
-		}
 		if len(all) > MaxTags {
 			return Reject(CodeLimitExceeded, "%s would have %d tags, at most %d are allowed.", clip(resource), len(all), MaxTags)
 		}
@@ -70,17 +68,13 @@ func (r *Registry) TagResource(resource string, tags map[string]string) error {
 func (r *Registry) UntagResource(resource string, keys []string) error {
 	return r.update(func(tx *transaction) error {
 		tags, err := tx.tagsOf(resource)
-		if err != nil {
-			return err
-		}
-		left := maps.Clone(tags)
-		maps.DeleteFunc(left, func(key, _ string) bool { return slices.Contains(keys, key) })
-		if len(left) == 0 {
+		maps.DeleteFunc(tags, func(key, _ string) bool { return slices.Contains(keys, key) })
+		if len(tags) == 0 {
 			tx.tags.remove(resource)
-			return nil
+		} else {
+			tx.tags.put(resource, tags)
 		}
-		tx.tags.put(resource, left)
-		return nil
+		return err
 	})
 }
 
@@ -94,7 +88,7 @@ func (r *Registry) DeleteTags(resource string) error {
 
 // TagsOf returns the tags of a resource.
 func (r *Registry) TagsOf(resource string) (map[string]string, error) {
-	return r.committed.Load().tagsOf(resource)
+	return r.state().tagsOf(resource)
 }
 
 // tagsOf returns the tags of a resource that exists and can have some.

@@ -86,12 +86,12 @@ func (r *Registry) CreateProvisioningTemplate(t ProvisioningTemplate, body strin
 
 // DescribeProvisioningTemplate returns the template with its versions.
 func (r *Registry) DescribeProvisioningTemplate(name string) (ProvisioningTemplate, error) {
-	return r.committed.Load().templates.find(name)
+	return r.state().templates.find(name)
 }
 
 // ListProvisioningTemplates returns all templates in the order of their names.
 func (r *Registry) ListProvisioningTemplates() []ProvisioningTemplate {
-	return r.committed.Load().templates.all()
+	return r.state().templates.all()
 }
 
 // UpdateProvisioningTemplate changes a template.

@@ -68,7 +68,7 @@ func (r *Registry) CreateThingGroup(g ThingGroup) (ThingGroup, error) {
 // DescribeThingGroup returns the group and the names of its ancestors, root
 // first.
 func (r *Registry) DescribeThingGroup(name string) (ThingGroup, []string, error) {
-	s := r.committed.Load()
+	s := r.state()
 	g, err := s.groups.find(name)
 	ancestors := s.ancestors(name)
 	slices.Reverse(ancestors)
@@ -122,7 +122,7 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 
 // ListThingGroups returns the selected groups in the order of their names.
 func (r *Registry) ListThingGroups(f ThingGroupFilter) ([]ThingGroup, error) {
-	s := r.committed.Load()
+	s := r.state()
 	return s.groups.where(func(g ThingGroup) bool {
 		selected := g.Parent == f.Parent
 		if f.Recursive {
@@ -164,14 +164,14 @@ func (r *Registry) UpdateThingGroupsForThing(thing string, add, remove []string)
 
 // ListThingGroupsForThing returns the names of the thing's groups.
 func (r *Registry) ListThingGroupsForThing(thing string) ([]string, error) {
-	s := r.committed.Load()
+	s := r.state()
 	return s.thingGroups.rightsOf(thing), s.things.check(thing)
 }
 
 // ListThingsInThingGroup returns the names of the group's things, with
 // recursive also those of the groups below it.
 func (r *Registry) ListThingsInThingGroup(group string, recursive bool) ([]string, error) {
-	s := r.committed.Load()
+	s := r.state()
 	things := s.thingGroups.leftsOf(group)
 	for _, name := range s.groups.keys() {
 		if recursive && slices.Contains(s.ancestors(name), group) {

@@ -191,16 +191,16 @@ func (w *walk) thing(n, settings *jsontree.Node, logicalName string) *Thing {
 	t.BillingGroup = w.text(n.Get("BillingGroup"), named("billing group"))
 	if m := n.Get("ThingGroups"); m != nil {
 		w.value = m
-		names, known := w.list(m)
-		if len(names) > awsiot.MaxGroupsPerThing {
-			w.reject(badValue, "%d thing groups, a thing may be in %d", len(names), awsiot.MaxGroupsPerThing)
+		var known bool
+		t.Groups, known = w.list(m)
+		if len(t.Groups) > awsiot.MaxGroupsPerThing {
+			w.reject(badValue, "%d thing groups, a thing may be in %d", len(t.Groups), awsiot.MaxGroupsPerThing)
 		}
-		for _, name := range names {
+		for _, name := range t.Groups {
 			if known {
 				named("thing group")(w, name)
 			}
 		}
-		t.Groups = names
 	}
 	t.Attributes = w.attributes(n.Get("AttributePayload"), n.Get("ThingTypeName") != nil)
 	w.texts(w.object(n.Get("PackageVersions")), nil)
@@ -225,12 +225,7 @@ func (w *walk) attributes(n *jsontree.Node, typed bool) map[string]string {
 			w.failKey(m, "attribute name %q must have %s", clip(m.Key), awsiot.AttributeNameRule)
 		}
 	}
-	return w.texts(members, func(w *walk, value string) string {
-		if !awsiot.ValidAttributeValue(value) {
-			w.reject(badValue, "attribute value %q must have %s", clip(value), awsiot.AttributeValueRule)
-		}
-		return value
-	})
+	return w.texts(members, rule("attribute value", awsiot.ValidAttributeValue, awsiot.AttributeValueRule))
 }
 
 func (w *walk) certificate(n, settings *jsontree.Node, logicalName string) *Certificate {
@@ -300,12 +295,7 @@ func (w *walk) policy(n, settings *jsontree.Node, logicalName string) Policy {
 		w.fail(n, "a policy needs exactly one of PolicyName and PolicyDocument")
 		return p
 	case name != nil:
-		p.Name = w.text(name, func(w *walk, value string) string {
-			if !awsiot.ValidPolicyName(value) {
-				w.reject(badValue, "policy name %q must have %s", clip(value), awsiot.PolicyNameRule)
-			}
-			return value
-		})
+		p.Name = w.text(name, rule("policy name", awsiot.ValidPolicyName, awsiot.PolicyNameRule))
 		return p
 	case document.Kind != jsontree.Object || isFunction(document):
 		p.Document = []byte(w.text(document, compacted))
@@ -383,14 +373,19 @@ func (w *walk) override(settings *jsontree.Node, key string, more ...string) Ove
 // A constraint returns a value as it will be used, or rejects it.
 type constraint func(w *walk, value string) string
 
-// named allows what a thing and its like may be named.
-func named(what string) constraint {
+// rule allows what the registry allows.
+func rule(what string, valid func(string) bool, must string) constraint {
 	return func(w *walk, value string) string {
-		if !awsiot.ValidThingName(value) {
-			w.reject(badValue, "%s name %q must have %s", what, clip(value), awsiot.ThingNameRule)
+		if !valid(value) {
+			w.reject(badValue, "%s %q must have %s", what, clip(value), must)
 		}
 		return value
 	}
+}
+
+// named allows what a thing and its like may be named.
+func named(what string) constraint {
+	return rule(what+" name", awsiot.ValidThingName, awsiot.ThingNameRule)
 }
 
 // oneOf allows few values, in any letter case.
