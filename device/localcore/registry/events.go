@@ -143,14 +143,13 @@ func (tx *transaction) events() (out []Event) {
 				})
 			}
 		}
-		switch {
-		case operation == created:
-			associate(t.Type, added)
-		case operation == deleted:
-			associate(t.Type, removed)
-		case old.Type != t.Type:
-			associate(old.Type, removed)
-			associate(t.Type, added)
+		former, current := old.Type, t.Type
+		if operation == deleted {
+			current = ""
+		}
+		if former != current {
+			associate(former, removed)
+			associate(current, added)
 		}
 	})
 	each(tx.before.thingGroups.pairs, tx.thingGroups.pairs, func(pair string, operation string, _, _ struct{}) {
