@@ -45,8 +45,7 @@ const (
 
 // Config says what jobs may do. The zero value allows nothing: every job is rejected.
 type Config struct {
-	// Dir is where the execution in progress is stored. Required.
-	Dir string
+	Dir string // where the execution in progress is stored. Required
 	// Handlers is the folder of handlers. It and they must be owned by root or the agent's user, and writable by nobody
 	// else.
 	Handlers string
@@ -55,15 +54,13 @@ type Config struct {
 	// Downloads is the folder that files are downloaded into. Empty: [DownloadFile] is not built in.
 	Downloads string
 	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty: they need no signature.
-	PublicKey string
-	// StepTimeout bounds each step; 0 means [DefaultStepTimeout].
-	StepTimeout time.Duration
+	PublicKey   string
+	StepTimeout time.Duration // bounds each step; 0 means [DefaultStepTimeout]
 	// Replace replaces the device's key and certificate, and returns when the new ones are verified. It and
 	// CertificateID serve [Rotate].
-	Replace func(context.Context) error
-	// CertificateID returns the id of the present certificate.
-	CertificateID func() (string, error)
-	Log           *slog.Logger // nil discards
+	Replace       func(context.Context) error
+	CertificateID func() (string, error) // returns the id of the present certificate
+	Log           *slog.Logger           // nil discards
 
 	bootID func() string // of tests
 }

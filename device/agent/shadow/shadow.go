@@ -26,21 +26,19 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// maxQueue bounds the changes that are not sent yet, in bytes.
-const maxQueue = 4 * awsiot.MaxShadowDocument
-
-// inboxSize is how many messages wait while the shadow is being stored.
-const inboxSize = 64
+const (
+	maxQueue  = 4 * awsiot.MaxShadowDocument // bytes of the changes that are not sent yet
+	inboxSize = 64                           // messages that wait while the shadow is being stored
+)
 
 // Config says which shadow to keep. Dir is required.
 type Config struct {
-	Name    string // of a named shadow; empty: the classic one
-	File    string // holds the desired state as a JSON object; empty: none
-	Program string // is called with the desired state; empty: none
-	Dir     string // of the shadow's state; it must exist
-	// Timeout is how long the program may run. 0 means a minute.
-	Timeout time.Duration
-	Log     *slog.Logger // nil discards
+	Name    string        // of a named shadow; empty: the classic one
+	File    string        // holds the desired state as a JSON object; empty: none
+	Program string        // is called with the desired state; empty: none
+	Dir     string        // of the shadow's state; it must exist
+	Timeout time.Duration // how long the program may run. 0 means a minute
+	Log     *slog.Logger  // nil discards
 }
 
 // A Shadow is a service of the agent. Its methods may be called concurrently.

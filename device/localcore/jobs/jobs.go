@@ -45,8 +45,7 @@ type Message struct {
 // A Config says what the service stands on. Things, ARN and Publish are required.
 type Config struct {
 	Things Things
-	// ARN returns the full name of a resource such as "thing/NAME".
-	ARN func(resource string) string
+	ARN    func(resource string) string // returns the full name of a resource such as "thing/NAME"
 	// Publish receives the notifications. It must not call the service.
 	Publish func(Message)
 	// Event receives the events of jobs, which it need not publish. It must not call the service. Nil means discard.

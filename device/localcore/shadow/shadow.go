@@ -40,12 +40,9 @@ type Message struct {
 
 // A Config says what the service stands on. The zero value works.
 type Config struct {
-	// Store is nil for memory only.
-	Store Store
-	// Now is the clock. Nil means time.Now.
-	Now func() time.Time
-	// EnforceRates rejects more requests per second than AWS allows for a shadow.
-	EnforceRates bool
+	Store        Store            // nil for memory only
+	Now          func() time.Time // nil means time.Now
+	EnforceRates bool             // rejects more requests per second than AWS allows for a shadow
 }
 
 // A Service holds the shadows of one account. It is safe for concurrent use.
@@ -59,11 +56,10 @@ type Service struct {
 
 // A record is a shadow as it is stored, never changed in place.
 type record struct {
-	State    object `json:"state"` // the sections desired and reported
-	Metadata object `json:"metadata"`
-	Version  int64  `json:"version"`
-	// Deleted is zero for a shadow that exists.
-	Deleted time.Time `json:"deleted,omitzero"`
+	State    object    `json:"state"` // the sections desired and reported
+	Metadata object    `json:"metadata"`
+	Version  int64     `json:"version"`
+	Deleted  time.Time `json:"deleted,omitzero"` // zero for a shadow that exists
 }
 
 // Open returns the service with the shadows in the store.
