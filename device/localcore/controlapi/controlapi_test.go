@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -178,6 +179,7 @@ func handler(r *registry.Registry, c *core) http.Handler {
 	topicRules, err := rules.Open(rules.Config{
 		Account: account, Publish: func(rules.Message, byte) error { return nil },
 		Thing: func(_, _ string) string { return "" }, HasFunction: func(string) bool { return false },
+		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
 		panic(err)
