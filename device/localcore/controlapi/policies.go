@@ -55,15 +55,14 @@ func (a *api) policyVersion(name string, id int) (object, error) {
 	}).optional("generationId", p.GenerationID), nil
 }
 
-// onTarget returns what attaches a policy to a target, or detaches it.
-func (a *api) onTarget(read func(arn string) (registry.Target, error), change func(policy string, t registry.Target) error) func(policy, arn string) error {
-	return func(policy, arn string) error {
-		target, err := read(arn)
-		if err != nil {
-			return err
-		}
-		return change(policy, target)
-	}
+func (a *api) policyAndTarget(policy, arn string) (string, registry.Target, error) {
+	target, err := a.target(arn)
+	return policy, target, err
+}
+
+func (a *api) policyAndPrincipal(policy, arn string) (string, registry.Target, error) {
+	target, err := a.principal(arn)
+	return policy, target, err
 }
 
 func (a *api) attachedPolicies(arn string, recursive bool) ([]string, error) {
@@ -109,28 +108,22 @@ func (a *api) attachThingPrincipal(thing string, kind registry.PrincipalType, pr
 	return a.Registry.AttachThingPrincipal(thing, id, kind)
 }
 
-func (a *api) detachThingPrincipal(thing, principal string) error {
+func (a *api) thingAndCertificate(thing, principal string) (string, string, error) {
 	id, err := a.certificate(principal)
-	if err != nil {
-		return err
-	}
-	return a.Registry.DetachThingPrincipal(thing, id)
+	return thing, id, err
 }
 
 // ofType returns the attachments of a type, or of both if it is empty.
-func ofType(all []registry.Attachment, kind registry.PrincipalType) ([]registry.Attachment, error) {
-	if kind != "" && kind != registry.Exclusive && kind != registry.NonExclusive {
-		return nil, invalid("thing principal type %q must be %s or %s", clip(string(kind)), registry.Exclusive, registry.NonExclusive)
+func ofType(kind registry.PrincipalType, all []registry.Attachment, err error) ([]registry.Attachment, error) {
+	if err == nil && kind != "" && kind != registry.Exclusive && kind != registry.NonExclusive {
+		err = invalid("thing principal type %q must be %s or %s", clip(string(kind)), registry.Exclusive, registry.NonExclusive)
 	}
-	return slices.DeleteFunc(all, func(at registry.Attachment) bool { return kind != "" && at.Type != kind }), nil
+	return slices.DeleteFunc(all, func(at registry.Attachment) bool { return kind != "" && at.Type != kind }), err
 }
 
 func (a *api) thingPrincipals(thing string, kind registry.PrincipalType) ([]registry.Attachment, error) {
 	all, err := a.Registry.ListThingPrincipals(thing)
-	if err != nil {
-		return nil, err
-	}
-	return ofType(all, kind)
+	return ofType(kind, all, err)
 }
 
 func (a *api) principalThings(kind registry.PrincipalType, principal string) ([]registry.Attachment, error) {
@@ -139,10 +132,7 @@ func (a *api) principalThings(kind registry.PrincipalType, principal string) ([]
 		return nil, err
 	}
 	all, err := a.Registry.ListPrincipalThings(id)
-	if err != nil {
-		return nil, err
-	}
-	return ofType(all, kind)
+	return ofType(kind, all, err)
 }
 
 func attachedThing(at registry.Attachment) string       { return at.Thing }

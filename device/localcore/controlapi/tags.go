@@ -47,24 +47,16 @@ func (a *api) taggable(arn string) (resource string, err error) {
 	return resource, nil
 }
 
-func (a *api) tagResource(arn string, t tags) error {
-	resource, err := a.taggable(arn)
-	if err != nil {
-		return err
+func (a *api) resourceAndTags(arn string, t tags) (resource string, all map[string]string, err error) {
+	if resource, err = a.taggable(arn); err == nil {
+		all, err = t.asMap()
 	}
-	all, err := t.asMap()
-	if err != nil {
-		return err
-	}
-	return a.Registry.TagResource(resource, all)
+	return resource, all, err
 }
 
-func (a *api) untagResource(arn string, keys []string) error {
+func (a *api) resourceAndKeys(arn string, keys []string) (string, []string, error) {
 	resource, err := a.taggable(arn)
-	if err != nil {
-		return err
-	}
-	return a.Registry.UntagResource(resource, keys)
+	return resource, keys, err
 }
 
 func (a *api) tagsOf(arn string) ([]tag, error) {

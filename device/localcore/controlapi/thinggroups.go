@@ -1,6 +1,10 @@
 package controlapi
 
-import "example.com/fleety/device/localcore/registry"
+import (
+	"cmp"
+
+	"example.com/fleety/device/localcore/registry"
+)
 
 // thingGroupProperties is AWS's ThingGroupProperties; nil leaves a part alone.
 type thingGroupProperties struct {
@@ -8,18 +12,16 @@ type thingGroupProperties struct {
 	Attributes  *registry.AttributeUpdate `json:"attributePayload"`
 }
 
+// orZero returns what p points to, zero without that.
+func orZero[T any](p *T) T { return *cmp.Or(p, new(T)) }
+
 // groupSummary is how lists name a group of things.
 func (a *api) groupSummary(name string) object { return a.ref("thinggroup", "groupName", name) }
 
 func (a *api) createThingGroup(name, parent string, p thingGroupProperties) (object, error) {
-	n := registry.ThingGroup{Name: name, Parent: parent}
-	if p.Description != nil {
-		n.Description = *p.Description
-	}
-	if p.Attributes != nil {
-		n.Attributes = p.Attributes.Attributes
-	}
-	g, err := a.Registry.CreateThingGroup(n)
+	g, err := a.Registry.CreateThingGroup(registry.ThingGroup{
+		Name: name, Parent: parent, Description: orZero(p.Description), Attributes: orZero(p.Attributes).Attributes,
+	})
 	return a.ref("thinggroup", "thingGroupName", g.Name).with(object{"thingGroupId": g.ID}), err
 }
 
@@ -73,11 +75,7 @@ type billingGroupProperties struct {
 }
 
 func (a *api) createBillingGroup(name string, p billingGroupProperties) (object, error) {
-	description := ""
-	if p.Description != nil {
-		description = *p.Description
-	}
-	g, err := a.Registry.CreateBillingGroup(name, description)
+	g, err := a.Registry.CreateBillingGroup(name, orZero(p.Description))
 	return a.ref("billinggroup", "billingGroupName", name).with(object{"billingGroupId": g.ID}), err
 }
 
