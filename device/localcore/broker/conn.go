@@ -212,16 +212,8 @@ func (c *Conn) writeOut() error {
 	return c.writeErr
 }
 
-// encoders are of the packets that a server sends.
-var encoders = map[byte]func(*packets.Packet, *bytes.Buffer) error{
-	packets.Connack: (*packets.Packet).ConnackEncode, packets.Disconnect: (*packets.Packet).DisconnectEncode,
-	packets.Publish: (*packets.Packet).PublishEncode, packets.Puback: (*packets.Packet).PubackEncode,
-	packets.Suback: (*packets.Packet).SubackEncode, packets.Unsuback: (*packets.Packet).UnsubackEncode,
-	packets.Pingresp: (*packets.Packet).PingrespEncode,
-}
-
 // encode appends a packet to out. A packet that is too large for the client leaves out as it was. The caller holds outMu.
-func (c *Conn) encode(pk *packets.Packet) error {
+func (c *Conn) encode(pk *packets.Packet) (err error) {
 	if c.out == nil {
 		c.out = outBuffers.Get().(*bytes.Buffer)
 	}
@@ -230,7 +222,22 @@ func (c *Conn) encode(pk *packets.Packet) error {
 	pk.Mods.MaxSize = c.maxPacketSize
 	pk.Mods.DisallowProblemInfo = c.noProblemInfo && kind != packets.Publish // [MQTT-3.1.2-29]
 	pk.Mods.AllowResponseInfo = kind != packets.Connack                      // [MQTT-3.1.2-28]
-	err := encoders[kind](pk, c.out)
+	switch kind {                                                            // not a table of functions: through one each packet would escape to the heap
+	case packets.Connack:
+		err = pk.ConnackEncode(c.out)
+	case packets.Publish:
+		err = pk.PublishEncode(c.out)
+	case packets.Puback:
+		err = pk.PubackEncode(c.out)
+	case packets.Suback:
+		err = pk.SubackEncode(c.out)
+	case packets.Unsuback:
+		err = pk.UnsubackEncode(c.out)
+	case packets.Pingresp:
+		err = pk.PingrespEncode(c.out)
+	case packets.Disconnect:
+		err = pk.DisconnectEncode(c.out)
+	}
 	if err == nil && c.maxPacketSize > 0 && uint32(c.out.Len()-before) > c.maxPacketSize { // 0 before CONNECT
 		err = packets.ErrPacketTooLarge // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 	}
