@@ -185,7 +185,7 @@ var reservedPrefixes = []string{
 	"$aws/certificates/", "$aws/provisioning-templates/", "$aws/things/", basicIngest, "$aws/commands/",
 }
 
-// pubackCodes are the reason codes that AWS rejects with in PUBACK; others come in DISCONNECT alone.
+// pubackCodes are the reason codes that AWS rejects with in PUBACK; others stand in DISCONNECT alone.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 var pubackCodes = []byte{0x80, 0x87, 0x90, 0x91, 0x97}
 
