@@ -19,11 +19,9 @@ type CACertificate struct {
 	// Mode is that of the certificates that are registered by it.
 	Certificate Certificate
 	// AutoRegistration allows certificates that it has signed to be registered by
-	// connecting.
+	// connecting, Registration says by which template things are then provisioned.
 	AutoRegistration bool
-	// Registration says by which template things are then provisioned; nil for
-	// none.
-	Registration *RegistrationConfig
+	Registration     *RegistrationConfig // nil for none
 }
 
 // A RegistrationConfig is a template for just-in-time provisioning: TemplateBody

@@ -39,21 +39,13 @@ type Certificate struct {
 	PEM    string
 	Status CertificateStatus
 	Mode   CertificateMode
-	// NotBefore and NotAfter are the certificate's own validity.
-	NotBefore, NotAfter time.Time
-	// Created and Modified are the times of registration and of the last
-	// change of status.
-	Created, Modified time.Time
-	Version           int64 // begins at 1 and grows with each change of status
-	// GenerationID is a random UUID, new for each registration; empty in records
-	// of earlier versions of this program.
-	GenerationID string
-	// CAID is the id of the registered CA certificate that signed it, if it was
-	// registered by that.
-	CAID string
-	// TokenHash is the hex SHA-256 of the ownership token, empty when there is
-	// none or it was used.
-	TokenHash string
+
+	NotBefore, NotAfter time.Time // the certificate's own validity
+	Created, Modified   time.Time // of the registration, and of the last change of status
+	Version             int64     // begins at 1 and grows with each change of status
+	GenerationID        string    // a random UUID, new for each registration; empty in records of earlier versions
+	CAID                string    // of the registered CA certificate by which it was registered, or empty
+	TokenHash           string    // the hex SHA-256 of the ownership token; empty without one, or once it was used
 }
 
 // String returns AWS's name of the status.
@@ -64,9 +56,8 @@ func (m CertificateMode) String() string { return string(m) }
 
 // An ownership is what is known of an ownership token, but for the token.
 type ownership struct {
-	CertificateID string
-	Principal     string
-	Expires       time.Time
+	CertificateID, Principal string
+	Expires                  time.Time
 }
 
 // A claim marks a certificate made by CreateProvisioningClaim.
@@ -242,13 +233,8 @@ func (tx *transaction) setStatus(c Certificate, status CertificateStatus) {
 
 // deleteCertificate removes a certificate and all that hangs on it.
 func (tx *transaction) deleteCertificate(c Certificate) {
-	target := string(CertificateTarget(c.ID))
-	for _, policy := range tx.policyTargets.leftsOf(target) {
-		tx.policyTargets.remove(policy, target)
-	}
-	for _, thing := range tx.thingCerts.leftsOf(c.ID) {
-		tx.thingCerts.remove(thing, c.ID)
-	}
+	tx.policyTargets.removeLefts(string(CertificateTarget(c.ID)))
+	tx.thingCerts.removeLefts(c.ID)
 	if c.TokenHash != "" {
 		tx.ownerships.remove(c.TokenHash)
 	}

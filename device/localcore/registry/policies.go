@@ -15,9 +15,7 @@ type Policy struct {
 	Name string
 	Versioned
 	Created, Modified time.Time
-	// GenerationID is a random UUID, new for each creation of the name; empty in
-	// records of earlier versions of this program.
-	GenerationID string
+	GenerationID      string // a random UUID, new for each creation of the name; empty in records of earlier versions
 }
 
 func (p Policy) clone() Policy {

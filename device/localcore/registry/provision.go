@@ -25,12 +25,9 @@ type Provisioning struct {
 
 // A Provisioned is the result of RegisterThing.
 type Provisioned struct {
-	// Certificate is zero if the template names none.
-	Certificate Certificate
-	// Thing is the thing as it is now, nil if the template names none.
-	Thing *Thing
-	// Created is true for a new thing.
-	Created bool
+	Certificate Certificate // zero if the template names none
+	Thing       *Thing      // as it is now, nil if the template names none
+	Created     bool        // true for a new thing
 }
 
 // Provision does what RegisterThing does, whole or not at all: create or

@@ -259,6 +259,13 @@ func (r *relation[V]) remove(left, right string) {
 	r.reversed.Delete(right + separator + left)
 }
 
+// removeLefts removes all pairs of right.
+func (r *relation[V]) removeLefts(right string) {
+	for _, left := range r.leftsOf(right) {
+		r.remove(left, right)
+	}
+}
+
 // rightsOf returns the right keys paired with left, sorted.
 func (r *relation[V]) rightsOf(left string) []string { return pairedWith(left, r.pairs.rows) }
 

@@ -109,13 +109,8 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 			// Tools wait for the children to go by this sentence of AWS's.
 			return invalid("Cannot delete thing group : %s when there are still child groups attached to it.", name)
 		}
-		for _, thing := range tx.thingGroups.leftsOf(name) {
-			tx.thingGroups.remove(thing, name)
-		}
-		target := string(ThingGroupTarget(name))
-		for _, policy := range tx.policyTargets.leftsOf(target) {
-			tx.policyTargets.remove(policy, target)
-		}
+		tx.thingGroups.removeLefts(name)
+		tx.policyTargets.removeLefts(string(ThingGroupTarget(name)))
 		return remove(tx, tx.groups, name)
 	})
 }
