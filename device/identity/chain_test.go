@@ -78,7 +78,7 @@ func TestChainIsKeptWithItsCertificate(t *testing.T) {
 	}
 	must(t, j.HoldCertificate(Grant{CertificateID: awsiot.CertificateID(leaf), CertificatePEM: string(text), Token: "t", TokenExpires: time.Now().Add(time.Hour)}))
 	for range 2 { // the second time as read from the disk
-		if diff := cmp.Diff(raw, j.TLS().Certificate); diff != "" || !j.Certificate().Equal(leaf) {
+		if diff := cmp.Diff(raw, j.TLS().Certificate); diff != "" || !j.TLS().Leaf.Equal(leaf) {
 			t.Errorf("journal at %s: %s", j.Stage(), diff)
 		}
 		must(t, j.Close())

@@ -204,7 +204,7 @@ func (r run) provision(t testing.TB, s *Store, j *Journal, c *cloud) error {
 				err = j.HoldCertificate(g)
 			}
 		case CertificateHeld:
-			if token, _ := j.Token(); !c.isActive(awsiot.CertificateID(j.Certificate())) {
+			if token, _ := j.Token(); !c.isActive(awsiot.CertificateID(j.TLS().Leaf)) {
 				err = c.register(token)
 			}
 			if err == nil {

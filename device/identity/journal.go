@@ -53,14 +53,6 @@ func (j *Journal) Stage() Stage { return j.state.Stage }
 // Key returns the device's key, nil before [KeyMade].
 func (j *Journal) Key() crypto.Signer { return j.state.key }
 
-// Certificate returns the certificate, nil before [CertificateHeld].
-func (j *Journal) Certificate() *x509.Certificate {
-	if c := j.TLS(); c != nil {
-		return c.Leaf
-	}
-	return nil
-}
-
 // TLS returns key and certificate as a client certificate, nil before [CertificateHeld].
 func (j *Journal) TLS() *tls.Certificate {
 	if j.state.chain == nil {

@@ -403,7 +403,7 @@ func TestJournalCanBeContinuedFromAnotherDirectory(t *testing.T) {
 	must(t, err)
 	must(t, errors.Join(j.MakeKey(), j.HoldCertificate(c.create(t, j.Key().Public()))))
 	must(t, errors.Join(j.Register(Registration{ThingName: "unit_" + serial}), j.Commit()))
-	want := awsiot.CertificateID(j.Certificate())
+	want := awsiot.CertificateID(j.TLS().Leaf)
 	must(t, j.Close())
 
 	t.Chdir(t.TempDir())

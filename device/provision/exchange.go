@@ -24,17 +24,10 @@ import (
 )
 
 const (
-	// inboxSize is how many answers may wait for their reader. While one is
-	// awaited the reader is there; only duplicates can be more, and get lost.
-	inboxSize = 16
-	// tokenMargin is how long before its end a token counts as expired, so
-	// that a request with it still arrives in time.
-	tokenMargin = 30 * time.Second
-	// maxLostCreates bounds the create requests that one run sends without
-	// hearing of a certificate. Each leaves one behind in AWS IoT for an hour.
-	maxLostCreates = 3
-	// minRSABits is the least size of an RSA key. AWS IoT generates 2048 bits.
-	minRSABits = 2048
+	inboxSize      = 16               // answers that may wait for their reader; only duplicates can be more, and get lost
+	tokenMargin    = 30 * time.Second // how long before its end a token counts as expired, so that a request with it still arrives
+	maxLostCreates = 3                // create requests of one run that bring no certificate; each leaves one in AWS IoT for an hour
+	minRSABits     = 2048             // the least size of an RSA key; AWS IoT generates as much
 )
 
 // An exchange is a connection with the claim certificate or, to rotate, with the device's present

@@ -208,7 +208,7 @@ func (r *run) otherClaim(ctx context.Context, err error) error {
 // proveNew proves the certificate that was registered. One that an earlier run
 // registered and AWS IoT denies now is discarded if a new one is wanted.
 func (r *run) proveNew(ctx context.Context) error {
-	id := awsiot.CertificateID(r.journal.Certificate())
+	id := awsiot.CertificateID(r.journal.TLS().Leaf)
 	thing := r.journal.ThingName()
 	if thing == "" { // AWS IoT registered the certificate and named no thing
 		if thing = r.ThingName; thing == "" {

@@ -62,14 +62,12 @@ type Options struct {
 	KeepAlive      time.Duration // 0 means 60 s; AWS IoT honours 30 s to 1200 s
 	ConnectTimeout time.Duration // from the look-up to CONNACK; 0 means 30 s
 
-	// OnMessage receives every message, in order, on a goroutine of the session.
-	// It must not block, nor call the session. nil drops them.
+	// OnMessage receives every message, in order, on a goroutine of the session. It must not block,
+	// nor call the session. nil drops them.
 	OnMessage func(Message)
-
-	// OnConnect receives what was measured as soon as CONNACK has come, on the
-	// goroutine that connects. nil for none.
+	// OnConnect receives what was measured as soon as CONNACK has come, on the goroutine that
+	// connects. nil for none.
 	OnConnect func(Stats)
-
 	// DialContext opens TCP connections. nil means a net.Dialer, which races
 	// IPv6 against IPv4 and turns Nagle's algorithm off.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)

@@ -51,9 +51,7 @@ var (
 // Keys is an identity.KeyStore of one TPM. The zero value is ready for use. It
 // is safe for concurrent use.
 type Keys struct {
-	// Device is the path of the TPM's character device, or of a Unix socket
-	// that speaks to one; default [DefaultDevice].
-	Device string
+	Device string // path of the TPM's character device, or of a Unix socket that speaks to one; default [DefaultDevice]
 	// PCRs are the registers of the SHA-256 bank that new keys are bound to, 0
 	// to 23: such a key signs only while they have the values that they had when
 	// it was made. Default none. Keys that exist keep what they were made with.
