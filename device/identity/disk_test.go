@@ -167,3 +167,41 @@ func TestSymbolicLinksAreWrittenThrough(t *testing.T) {
 		}
 	}
 }
+
+// A stuckDisk is the real file system, of which one file cannot be removed.
+type stuckDisk struct {
+	osDisk
+	path string
+}
+
+func (d stuckDisk) Remove(path string) error {
+	if path == d.path {
+		return &fs.PathError{Op: "remove", Path: path, Err: syscall.EBUSY}
+	}
+	return d.osDisk.Remove(path)
+}
+
+// The link to a claim's key is all that the next run finds it by.
+func TestLinkToAClaimThatCannotBeRemovedStays(t *testing.T) {
+	dir := t.TempDir()
+	persistent, err := filepath.EvalSymlinks(t.TempDir())
+	must(t, err)
+	key, link := filepath.Join(persistent, "claim.key"), filepath.Join(dir, "claim.key")
+	must(t, os.WriteFile(key, []byte("claim"), 0o600))
+	must(t, os.Symlink(key, link))
+	s := realStore(t, dir)
+	must(t, provision(t, s, newCloud(t), run{}))
+	s.storage.(*directory).disk = stuckDisk{path: key}
+	if err := s.RemoveClaim(link); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("got %v", err)
+	}
+	if id, err := s.Load(); err != nil || !id.Record.ClaimRemovedAt.IsZero() {
+		t.Errorf("the record says that the claim is gone: %v", err)
+	}
+	must(t, realStore(t, dir).RemoveClaim(link))
+	for _, path := range []string{key, link} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is there: %v", path, err)
+		}
+	}
+}
