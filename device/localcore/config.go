@@ -90,6 +90,9 @@ type Config struct {
 	// with any template; templates, policies and things can then be added
 	// through [Server.Registry].
 	Templates string
+	// FastIssuer has a new certificate authority sign with a key on P-256, where
+	// AWS's is RSA: for programs that enroll many devices and don't look at it.
+	FastIssuer bool
 	// CreateMissing creates the thing type, the thing groups and the billing group
 	// that a provisioning names, where AWS rejects it because they do not exist:
 	// for templates from elsewhere.

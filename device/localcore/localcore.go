@@ -170,7 +170,7 @@ func (s *Server) openState() (err error) {
 		return fmt.Errorf("opening the registry %s: %w", path, err)
 	}
 	s.onClose(s.registry.Close)
-	s.authority, err = ca.Open(c.State)
+	s.authority, err = ca.Open(c.State, c.FastIssuer)
 	return err
 }
 

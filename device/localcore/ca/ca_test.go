@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T, dir string) *ca.Authority {
 	t.Helper()
-	a, err := ca.Open(dir)
+	a, err := ca.Open(dir, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestSpoiltAuthorityIsNotReplaced(t *testing.T) {
 	if err := os.WriteFile(path, []byte("spoilt"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ca.Open(dir); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := ca.Open(dir, false); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("error %v", err)
 	}
 	if data, err := os.ReadFile(path); err != nil || string(data) != "spoilt" {
@@ -404,7 +404,7 @@ func TestPoolObeysTheContext(t *testing.T) {
 func TestUnusedPoolCloses(t *testing.T) { ca.NewPool(4).Close() }
 
 func FuzzIssueForCSR(f *testing.F) {
-	a, err := ca.Open("")
+	a, err := ca.Open("", false)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -428,7 +428,7 @@ func FuzzIssueForCSR(f *testing.F) {
 }
 
 func BenchmarkIssueForCSR(b *testing.B) {
-	a, err := ca.Open("")
+	a, err := ca.Open("", false)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -445,5 +445,34 @@ func BenchmarkIssueForCSR(b *testing.B) {
 		if _, err := a.IssueForCSR(csr, time.Now()); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A fast issuer differs in its signature alone, and its key is kept like another.
+func TestFastIssuerSignsOnACurve(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var issuers []*x509.Certificate
+	for _, fast := range []bool{true, false} { // the second opens what the first made
+		a, err := ca.Open(dir, fast)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		issued, err := a.IssueForCSR(csrFor(t, key, &x509.CertificateRequest{}), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := parse(t, issued)
+		if c.SignatureAlgorithm != x509.ECDSAWithSHA256 {
+			t.Errorf("signed with %v", c.SignatureAlgorithm)
+		}
+		issuers = append(issuers, c)
+	}
+	if diff := cmp.Diff(issuers[0].AuthorityKeyId, issuers[1].AuthorityKeyId); diff != "" {
+		t.Errorf("another issuer after it was opened again: %s", diff)
 	}
 }

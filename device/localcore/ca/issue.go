@@ -89,11 +89,10 @@ func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.T
 	}
 	keyID := sha1.Sum(info.Key.Bytes) // RFC 5280, 4.2.1.2, method 1
 	template := &x509.Certificate{
-		SerialNumber:       newSerial(),
-		RawSubject:         rawSubject,
-		NotBefore:          now,
-		NotAfter:           notAfter,
-		SignatureAlgorithm: x509.SHA256WithRSA, // for keys on curves too
+		SerialNumber: newSerial(),
+		RawSubject:   rawSubject,
+		NotBefore:    now,
+		NotAfter:     notAfter,
 		// The four extensions of AWS's certificates in AWS's order, which crypto/x509 would change.
 		ExtraExtensions: []pkix.Extension{
 			{Id: asn1.ObjectIdentifier{2, 5, 29, 35}, Value: marshal(struct {
