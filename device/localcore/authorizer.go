@@ -25,7 +25,7 @@ type authorizer struct{ *Server }
 func (a authorizer) VerifyCertificate(p broker.Principal, presented []*x509.Certificate) error {
 	cert, ok := a.registry.CertificateByID(awsiot.CertificateID(p.Certificate))
 	switch {
-	case presented != nil && (!ok || cert.Status == registry.PendingActivation && cert.CAID != ""): // of a CA, and not waiting for RegisterThing
+	case presented != nil && (!ok || cert.Status == registry.PendingActivation && cert.CAID != ""): // of a CA
 		return a.registerJustInTime(p.Certificate, presented)
 	case !ok:
 		return errors.New("the certificate is not registered here (was it deleted?)")

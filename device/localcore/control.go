@@ -33,7 +33,9 @@ func (s control) IssueKeys(ctx context.Context) (controlapi.Keys, error) {
 	if err != nil {
 		return controlapi.Keys{}, err
 	}
-	return controlapi.Keys{CertificatePEM: string(cert.PEM), PublicKeyPEM: string(cert.PublicKeyPEM), PrivateKeyPEM: string(cert.PrivateKeyPEM)}, nil
+	return controlapi.Keys{
+		CertificatePEM: string(cert.PEM), PublicKeyPEM: string(cert.PublicKeyPEM), PrivateKeyPEM: string(cert.PrivateKeyPEM),
+	}, nil
 }
 
 // IssueCSR implements [controlapi.Issuer].
