@@ -96,6 +96,19 @@ func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
 	return hook
 }
 
+// newSerialTable is the registry of serial numbers. It outlives the stack, and
+// mistakes: it holds which serial numbers are used up, and those that an operator
+// has listed.
+func newSerialTable(s awscdk.Stack) awsdynamodb.Table {
+	return awsdynamodb.NewTable(s, jsii.String("Serials"), &awsdynamodb.TableProps{
+		PartitionKey:                     &awsdynamodb.Attribute{Name: jsii.String(payload.SerialNumber), Type: awsdynamodb.AttributeType_STRING},
+		BillingMode:                      awsdynamodb.BillingMode_PAY_PER_REQUEST,
+		PointInTimeRecoverySpecification: &awsdynamodb.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: jsii.Bool(true)},
+		DeletionProtection:               jsii.Bool(true),
+		RemovalPolicy:                    awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
+	})
+}
+
 // hookEnvironment is described in the hook's main.go.
 func hookEnvironment(props *Props, serials awsdynamodb.Table) *map[string]*string {
 	environment := map[string]*string{
