@@ -59,25 +59,18 @@ var ErrNotRunning = errors.New("the agent is not running (iot_device run)")
 // Publish returns when the agent has the message on stable storage. The error is
 // an *[Error] where the agent answered.
 func (c *Client) Publish(ctx context.Context, topic string, payload []byte) error {
-	body, err := c.request(ctx, http.MethodPost, "/v1/publish?topic="+url.QueryEscape(topic), payload)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	_, err = io.Copy(io.Discard, body) // so that the connection is used again
-	return err
+	return c.do(ctx, http.MethodPost, "/v1/publish?topic="+url.QueryEscape(topic), payload)
 }
 
 // Rotate returns when the agent has replaced the key and the certificate of a
 // thing, and the new ones are verified. The error is an *[Error] where the agent
 // answered: with status 409, it is the agent of another thing.
 func (c *Client) Rotate(ctx context.Context, thing string) error {
-	body, err := c.request(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil)
-	if err != nil {
-		return err
-	}
-	return body.Close()
+	return c.do(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil)
 }
+
+// Ping returns nil when the agent answers.
+func (c *Client) Ping(ctx context.Context) error { return c.do(ctx, http.MethodGet, "/v1/status", nil) }
 
 // Status returns what GET /v1/status answers.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
@@ -86,15 +79,6 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 		err = json.Unmarshal(text, &s)
 	}
 	return s, err
-}
-
-// Ping returns nil when the agent answers.
-func (c *Client) Ping(ctx context.Context) error {
-	body, err := c.request(ctx, http.MethodGet, "/v1/status", nil)
-	if err != nil {
-		return err
-	}
-	return body.Close()
 }
 
 // Subscribe calls receive for each message of a topic filter, as the line of JSON
@@ -150,6 +134,17 @@ func (c *Client) document(ctx context.Context, method, path string, change []byt
 		return nil, fmt.Errorf("receiving from the agent: %w", err)
 	}
 	return document, nil
+}
+
+// do reads the answer to its end, so that the connection is used again.
+func (c *Client) do(ctx context.Context, method, path string, body []byte) error {
+	answer, err := c.request(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	_, err = io.Copy(io.Discard, answer)
+	return err
 }
 
 func (c *Client) request(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -77,6 +78,56 @@ topic up/# out 1
 		})
 		b.ReportMetric(float64(resident(b, cmd.Process.Pid)>>10), "resident-kB")
 	})
+}
+
+// BenchmarkDrain measures how long an agent takes, once it can connect, to send 1,000
+// messages that were stored meanwhile, 10 seconds at AWS IoT's rate, and then what it
+// takes in a minute without work: CPU time in parts of one processor, and memory.
+func BenchmarkDrain(b *testing.B) {
+	const stored = 1000
+	s := newSite(b, shipped)
+	_, port := s.cloud.Endpoint()
+	for b.Loop() {
+		link := newLink(b, s.cloud.address(), 0)
+		a := s.deviceAt(b, "device", link.port()).agent(b)
+		a.mustRun(b)
+		link.close()
+		a.start(b)
+		for range stored {
+			if err := a.client.Publish(b.Context(), "telemetry", make([]byte, 200)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		a.stop()
+		a.env = append(a.env, fmt.Sprintf("IOT_DEVICE_SERVER_PORT=%d", port))
+		began := time.Now()
+		a.start(b)
+		a.await(b, sent)
+		b.ReportMetric(time.Since(began).Seconds(), "s-drained")
+		before := cpuTime(b, a.cmd.Process.Pid)
+		time.Sleep(time.Minute)
+		b.ReportMetric(100*(cpuTime(b, a.cmd.Process.Pid)-before).Minutes(), "%CPU-idle")
+		b.ReportMetric(float64(resident(b, a.cmd.Process.Pid)>>10), "resident-kB")
+		a.stop()
+	}
+}
+
+// cpuTime returns for how long a process's threads have run, in the kernel too.
+func cpuTime(t testing.TB, pid int) (sum time.Duration) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("no schedstat of process %d: %v", pid, err)
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		var nanoseconds time.Duration
+		if _, scanErr := fmt.Sscan(string(text), &nanoseconds); err != nil || scanErr != nil {
+			t.Fatalf("%s: %q, %v", path, text, err)
+		}
+		sum += nanoseconds
+	}
+	return sum
 }
 
 // produce has the producers publish b.N messages.
