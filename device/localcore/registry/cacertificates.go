@@ -301,10 +301,12 @@ func (r *Registry) CreateCertificateProvider(name, functionARN string) (Certific
 			return p, err
 		}
 		for _, old := range tx.providers.all() {
-			switch {
-			case old.Name != name:
+			if old.Name != name {
 				return p, Reject(CodeLimitExceeded, "The account has a certificate provider already, %s; there can be one.", old.Name)
-			case old.FunctionARN != functionARN:
+			}
+		}
+		if old, err := tx.providers.find(name); err == nil {
+			if old.FunctionARN != functionARN {
 				return p, tx.providers.differs(name)
 			}
 			return old, nil
