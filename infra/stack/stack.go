@@ -35,7 +35,8 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 	s := awscdk.NewStack(scope, &props.Names.Stack, &awscdk.StackProps{
 		Description: jsii.String("Fleet provisioning by claim: devices exchange a shared claim certificate for their own."),
 		Env:         &awscdk.Environment{Account: &home.Account, Region: &home.Region},
-		// The CDK's report names the versions of Go and Node.js: the template would differ between machines.
+		// The CDK's report names the versions of Go and Node.js: the template would differ between
+		// machines.
 		AnalyticsReporting: jsii.Bool(false),
 	})
 

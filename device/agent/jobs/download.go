@@ -23,10 +23,10 @@ import (
 	"example.com/fleety/device/agent/atomicfile"
 )
 
-// download is the built-in handler [DownloadFile]. Its arguments are the URL, the path of the file in or below the
-// folder of downloads, and optionally the file's SHA-256 in hex and the Ed25519 signature, in base64, of these 32
-// bytes. With a SHA-256 it resumes what an earlier attempt has left. The file appears under its name when it is
-// complete and verified.
+// download is the built-in handler [DownloadFile]. Its arguments are the URL, the path of the file
+// in or below the folder of downloads, and optionally the file's SHA-256 in hex and the Ed25519
+// signature, in base64, of these 32 bytes. With a SHA-256 it resumes what an earlier attempt has
+// left. The file appears under its name when it is complete and verified.
 func (s *Service) download(ctx context.Context, st *step) error {
 	if len(st.args) < 2 || len(st.args) > 4 || st.runAsUser != "" {
 		return errors.New("a download has the arguments URL, FILE, SHA-256 and SIGNATURE, the last two optional, and no runAsUser")
@@ -112,8 +112,8 @@ func allowedURL(u *url.URL) error {
 	return backoff.Permanent(fmt.Errorf("https is required, and not %s://%s", u.Scheme, u.Host))
 }
 
-// fetch appends to the partial file what it lacks, and verifies it. An error is temporary where another attempt may
-// help.
+// fetch appends to the partial file what it lacks, and verifies it. An error is temporary where
+// another attempt may help.
 func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) (temporary bool, err error) {
 	f, err := root.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -160,7 +160,8 @@ func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, wa
 	return false, f.Sync()
 }
 
-// get requests a file from a position on. Its errors do not have the URL, which may have credentials.
+// get requests a file from a position on. Its errors do not have the URL, which may have
+// credentials.
 func get(ctx context.Context, from *url.URL, position int64) (*http.Response, error) {
 	if err := allowedURL(from); err != nil {
 		return nil, err

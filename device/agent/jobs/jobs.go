@@ -1,8 +1,9 @@
-// Package jobs carries out AWS IoT Jobs on a device: documents of the schema that AWS's managed templates have, with
-// executables in a folder as handlers.
+// Package jobs carries out AWS IoT Jobs on a device: documents of the schema that AWS's managed
+// templates have, with executables in a folder as handlers.
 //
-// Nothing runs that the configuration does not allow. What is to be done is on stable storage before it is done: after
-// a crash or a reboot the execution continues, with the step that was interrupted.
+// Nothing runs that the configuration does not allow. What is to be done is on stable storage
+// before it is done: after a crash or a reboot the execution continues, with the step that was
+// interrupted.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-devices.html
 package jobs
@@ -25,7 +26,8 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A Conn is the device's connection to AWS IoT. Publish returns when AWS IoT has acknowledged the message.
+// A Conn is the device's connection to AWS IoT. Publish returns when AWS IoT has acknowledged the
+// message.
 type Conn = interface {
 	ThingName() string
 	SessionPresent() bool
@@ -39,25 +41,29 @@ const DefaultStepTimeout = time.Hour
 const (
 	// Rotate replaces the device's key and certificate.
 	Rotate = "rotate"
-	// DownloadFile is the handler that AWS-Download-File names. It is built in where Config.Downloads is set.
+	// DownloadFile is the handler that AWS-Download-File names. It is built in where
+	// Config.Downloads is set.
 	DownloadFile = "download-file.sh"
 )
 
 // Config says what jobs may do. The zero value allows nothing: every job is rejected.
 type Config struct {
 	Dir string // where the execution in progress is stored. Required
-	// Handlers is the folder of handlers. It and they must be owned by root or the agent's user, and writable by nobody
-	// else.
+	// Handlers is the folder of handlers. It and they must be owned by root or the agent's user,
+	// and writable by nobody else.
 	Handlers string
-	// Allow has the operations that jobs may use: names of handlers, [Rotate], and "runCommand" for every command.
+	// Allow has the operations that jobs may use: names of handlers, [Rotate], and "runCommand" for
+	// every command.
 	Allow []string
-	// Downloads is the folder that files are downloaded into. Empty: [DownloadFile] is not built in.
+	// Downloads is the folder that files are downloaded into. Empty: [DownloadFile] is not built
+	// in.
 	Downloads string
-	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty: they need no signature.
+	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty: they need no
+	// signature.
 	PublicKey   string
 	StepTimeout time.Duration // bounds each step; 0 means [DefaultStepTimeout]
-	// Replace replaces the device's key and certificate, and returns when the new ones are verified. It and
-	// CertificateID serve [Rotate].
+	// Replace replaces the device's key and certificate, and returns when the new ones are
+	// verified. It and CertificateID serve [Rotate].
 	Replace       func(context.Context) error
 	CertificateID func() (string, error) // returns the id of the present certificate
 	Log           *slog.Logger           // nil discards
@@ -102,7 +108,8 @@ func New(c Config) *Service {
 // Name returns "jobs".
 func (s *Service) Name() string { return "jobs" }
 
-// Filters returns the topic filters that the service needs. Responses arrive without a subscription.
+// Filters returns the topic filters that the service needs. Responses arrive without a
+// subscription.
 func (s *Service) Filters(thing string) []string { return []string{awsiot.JobsNotifyNext(thing)} }
 
 // Run ends the handler that runs when ctx ends. Its step begins again when the agent does.
@@ -140,8 +147,8 @@ type request struct {
 	response chan response
 }
 
-// A response has the members of all responses that are used here: what others are like must not keep a device from its
-// jobs.
+// A response has the members of all responses that are used here: what others are like must not
+// keep a device from its jobs.
 type response struct {
 	ClientToken string `json:"clientToken"`
 	Execution   *struct {
@@ -226,8 +233,8 @@ func (s *Service) Serve(ctx context.Context, conn Conn) error {
 	}
 }
 
-// advance does the next thing that is to be done in a connection: it fetches an execution, or reports the current one.
-// It returns true when there is nothing to do until something changes.
+// advance does the next thing that is to be done in a connection: it fetches an execution, or
+// reports the current one. It returns true when there is nothing to do until something changes.
 func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error) {
 	s.mu.Lock()
 	e := s.current.clone()
@@ -267,7 +274,8 @@ func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error)
 	return false, nil
 }
 
-// accept stores an execution that AWS IoT has for the device. One that cannot begin has a result at once.
+// accept stores an execution that AWS IoT has for the device. One that cannot begin has a result at
+// once.
 func (s *Service) accept(r response) {
 	e := &execution{JobID: r.Execution.JobID, Number: r.Execution.ExecutionNumber, Document: r.Execution.JobDocument}
 	_, err := s.permitted(e.Document)

@@ -22,12 +22,13 @@ import (
 // killDelay is how long a handler has to end after SIGTERM, before SIGKILL.
 const killDelay = 5 * time.Second
 
-// gate is a shell script that waits for a line before it becomes the handler: by then its process id is on stable
-// storage. Without the line it ends.
+// gate is a shell script that waits for a line before it becomes the handler: by then its process
+// id is on stable storage. Without the line it ends.
 const gate = `read -r _ && exec "$0" "$@" </dev/null`
 
-// run runs a program as the leader of a process group, and returns what it wrote last. started is called before the
-// program does anything; it has an end of that with its error. When ctx ends, the whole group does.
+// run runs a program as the leader of a process group, and returns what it wrote last. started is
+// called before the program does anything; it has an end of that with its error. When ctx ends, the
+// whole group does.
 func run(ctx context.Context, argv, environ []string, runAsUser string, started func(*process) error) (stdout, stderr tail, err error) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", gate}, argv...)...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environ, "/", &stdout, &stderr
@@ -61,8 +62,8 @@ func run(ctx context.Context, argv, environ []string, runAsUser string, started 
 	return stdout, stderr, err
 }
 
-// kill ends the process group of a handler that an agent started which is gone. It does nothing if another process has
-// the id by now.
+// kill ends the process group of a handler that an agent started which is gone. It does nothing if
+// another process has the id by now.
 func (p *process) kill() {
 	if p.Started == "" || startTime(p.ID) != p.Started {
 		return
@@ -73,8 +74,8 @@ func (p *process) kill() {
 	}
 }
 
-// startTime identifies a process together with its id; "" if there is none, or nothing but its exit status is left of
-// it.
+// startTime identifies a process together with its id; "" if there is none, or nothing but its exit
+// status is left of it.
 //
 // See proc_pid_stat(5), fields 3 and 22.
 func startTime(pid int) string {
@@ -86,7 +87,8 @@ func startTime(pid int) string {
 	return string(fields[19])
 }
 
-// credential returns what a program needs to run as another user than the agent's, nil if it is the same.
+// credential returns what a program needs to run as another user than the agent's, nil if it is the
+// same.
 func credential(name string) (*syscall.Credential, error) {
 	if name == "" {
 		return nil, nil

@@ -17,8 +17,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// An execution is the job execution in progress, as it is on stable storage. It is written before each step begins, and
-// before a result is reported.
+// An execution is the job execution in progress, as it is on stable storage. It is written before
+// each step begins, and before a result is reported.
 type execution struct {
 	JobID    string          `json:"jobId"`
 	Number   int64           `json:"executionNumber"`
@@ -57,8 +57,9 @@ func (e *execution) end(result awsiot.JobExecutionStatus, reason string) {
 	e.setDetail("reason", reason)
 }
 
-// setDetail sets one of the execution's details, in the form that AWS IoT accepts: characters of the Unicode category C
-// become spaces, and of a longer text the end stays. An empty text removes it.
+// setDetail sets one of the execution's details, in the form that AWS IoT accepts: characters of
+// the Unicode category C become spaces, and of a longer text the end stays. An empty text removes
+// it.
 func (e *execution) setDetail(key, text string) {
 	runes := []rune(strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.C, r) {

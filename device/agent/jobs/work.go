@@ -26,7 +26,8 @@ const rebootTimeout = 10 * time.Minute
 
 var errTimeout = errors.New("the step has timed out")
 
-// permitted reads a document, and returns why the configuration or the device's condition does not allow it.
+// permitted reads a document, and returns why the configuration or the device's condition does not
+// allow it.
 func (s *Service) permitted(text []byte) (*document, error) {
 	d, err := parse(text)
 	if err != nil {

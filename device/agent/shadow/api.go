@@ -8,7 +8,8 @@ import (
 	"net/http"
 )
 
-// Routes returns the part of the local API about shadows: /v1/shadows/NAME, and /v1/shadows/ for the classic one.
+// Routes returns the part of the local API about shadows: /v1/shadows/NAME, and /v1/shadows/ for
+// the classic one.
 func Routes(shadows []*Shadow) map[string]http.Handler {
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")

@@ -12,7 +12,8 @@ import (
 // maxMessage is more than an answer with a whole document has, metadata included.
 const maxMessage = 128 << 10
 
-// An object is a JSON object. Numbers in it are [json.Number], so that they are stored and sent as they were received.
+// An object is a JSON object. Numbers in it are [json.Number], so that they are stored and sent as
+// they were received.
 type object = map[string]any
 
 var (
@@ -50,8 +51,8 @@ func storable(value any, levels int) bool {
 	return true
 }
 
-// merge returns state with a change over it, as AWS IoT merges: null removes, objects merge, everything else replaces.
-// Its arguments stay as they are.
+// merge returns state with a change over it, as AWS IoT merges: null removes, objects merge,
+// everything else replaces. Its arguments stay as they are.
 func merge(state, change object) object {
 	merged := object{}
 	maps.Copy(merged, state)
@@ -70,8 +71,8 @@ func merge(state, change object) object {
 	return merged
 }
 
-// combine returns the one change that does what two do, one after the other, if there is such a change: an object
-// cannot both replace a value and be merged.
+// combine returns the one change that does what two do, one after the other, if there is such a
+// change: an object cannot both replace a value and be merged.
 func combine(first, second object) (both object, ok bool) {
 	both = object{}
 	maps.Copy(both, first)

@@ -20,8 +20,8 @@ import (
 // killDelay is how long what a program has left may keep its output open.
 const killDelay = 2 * time.Second
 
-// Run gives each new desired state to the file and to the program, until ctx ends. What fails is tried again, slower
-// and slower.
+// Run gives each new desired state to the file and to the program, until ctx ends. What fails is
+// tried again, slower and slower.
 func (s *Shadow) Run(ctx context.Context, thing string) {
 	var retry <-chan time.Time
 	for delay := time.Duration(0); ; {
@@ -80,8 +80,8 @@ func (s *Shadow) apply(ctx context.Context, thing string) error {
 	return s.enqueue(st, change)
 }
 
-// call runs the program with the desired state as standard input. What it writes to standard output, if anything, is a
-// JSON object: the reported state.
+// call runs the program with the desired state as standard input. What it writes to standard
+// output, if anything, is a JSON object: the reported state.
 func (s *Shadow) call(ctx context.Context, thing string, desired []byte) (reported object, err error) {
 	if err := program.Check(s.config.Program); err != nil {
 		return nil, err

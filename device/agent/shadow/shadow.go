@@ -1,6 +1,6 @@
-// Package shadow keeps one Device Shadow of the device in step with AWS IoT: it gives the desired state to a file or a
-// program of the user's, and sends what that program and others on the device report, also what they reported while the
-// device was offline.
+// Package shadow keeps one Device Shadow of the device in step with AWS IoT: it gives the desired
+// state to a file or a program of the user's, and sends what that program and others on the device
+// report, also what they reported while the device was offline.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-comms-device.html and
 // https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
@@ -63,7 +63,8 @@ type state struct {
 	Known   object `json:"known"`   // desired and reported, as AWS IoT has them
 	// Queue are changes that AWS IoT has not acknowledged, each to be merged after the one before.
 	Queue []object `json:"queue,omitempty"`
-	// Applied is the desired state that the program has been called with, nil before the first call.
+	// Applied is the desired state that the program has been called with, nil before the first
+	// call.
 	Applied object `json:"applied"`
 }
 
@@ -147,9 +148,9 @@ type Error struct {
 // Error returns the reason.
 func (e *Error) Error() string { return e.Err.Error() }
 
-// Update merges a change, {"state": {"reported": {…}, "desired": {…}}}, into the shadow. It returns when the change is
-// on stable storage; it is sent when there is a connection. A "version" in it must be the present one. The error is an
-// [*Error].
+// Update merges a change, {"state": {"reported": {…}, "desired": {…}}}, into the shadow. It returns
+// when the change is on stable storage; it is sent when there is a connection. A "version" in it
+// must be the present one. The error is an [*Error].
 func (s *Shadow) Update(payload []byte) error {
 	var d awsiot.ShadowDocument
 	if !utf8.Valid(payload) || awsiot.DecodeJSON(payload, &d) != nil || d.State == nil {
@@ -172,8 +173,8 @@ func (s *Shadow) Update(payload []byte) error {
 	return s.enqueue(s.state, change)
 }
 
-// enqueue stores a state with one more change. The first change of the queue may be on its way to AWS IoT; it stays as
-// it is. The caller holds mu.
+// enqueue stores a state with one more change. The first change of the queue may be on its way to
+// AWS IoT; it stays as it is. The caller holds mu.
 func (s *Shadow) enqueue(st state, change object) error {
 	st.Queue = slices.Clone(st.Queue)
 	if last := len(st.Queue) - 1; last > 0 {

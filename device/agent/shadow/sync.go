@@ -19,8 +19,8 @@ const (
 	answerTimeout = 30 * time.Second // of the Device Shadow service
 	firstDelay    = time.Second      // the first limit of the delay before a request is repeated
 	maxDelay      = 5 * time.Minute  // the last one
-	// checkInterval is how often an old message has the shadow got, at most: after a shadow is deleted, its versions
-	// may begin anew.
+	// checkInterval is how often an old message has the shadow got, at most: after a shadow is
+	// deleted, its versions may begin anew.
 	checkInterval = time.Minute
 	// maxConflicts is after how many in a row an update goes without a version.
 	maxConflicts = 5
@@ -33,7 +33,8 @@ type Conn = interface {
 	Publish(ctx context.Context, topic string, payload []byte) error
 }
 
-// Filters returns the topics of the responses, of the differences, and of the shadow's deletion by somebody else.
+// Filters returns the topics of the responses, of the differences, and of the shadow's deletion by
+// somebody else.
 func (s *Shadow) Filters(thing string) []string {
 	get, update, del := s.topic(thing, awsiot.GetShadow), s.topic(thing, awsiot.UpdateShadow), s.topic(thing, awsiot.DeleteShadow)
 	return []string{get.Accepted(), get.Rejected(), update.Accepted(), update.Rejected(), update.Delta(), del.Accepted()}
@@ -86,8 +87,8 @@ type request struct {
 	body      object
 }
 
-// Serve gets the shadow, unless the session and the state of this process are still there, and then sends changes and
-// receives those of others.
+// Serve gets the shadow, unless the session and the state of this process are still there, and then
+// sends changes and receives those of others.
 func (s *Shadow) Serve(ctx context.Context, conn Conn) error {
 	s.mu.Lock()
 	s.stale = s.stale || !s.synced || !conn.SessionPresent()
@@ -237,7 +238,8 @@ func (x *exchange) update(o awsiot.ShadowOperation, d awsiot.ShadowDocument, kno
 	x.adopt(st)
 }
 
-// adopt takes what AWS IoT has sent, also where it cannot be stored: it can be got again. The caller holds mu.
+// adopt takes what AWS IoT has sent, also where it cannot be stored: it can be got again. The
+// caller holds mu.
 func (s *Shadow) adopt(st state) {
 	if bytes.Equal(awsiot.EncodeJSON(st), awsiot.EncodeJSON(s.state)) {
 		// nothing to store

@@ -51,8 +51,8 @@ type connection struct {
 	ended atomic.Bool   // by the source
 }
 
-// use receives messages until the WebSocket connection or life ends, and ends the streams then. Connections to services
-// outlive it by what they still have to write.
+// use receives messages until the WebSocket connection or life ends, and ends the streams then.
+// Connections to services outlive it by what they still have to write.
 func (t *tunnel) use(ctx, life context.Context) error {
 	pinging, cancel := context.WithCancel(life)
 	defer cancel()
@@ -95,8 +95,8 @@ func (t *tunnel) use(ctx, life context.Context) error {
 	}
 }
 
-// extend notes a sign of life of the network: the connection ends after three intervals without one. On a slow link a
-// pong waits behind what was sent before, so that what is sent counts, too.
+// extend notes a sign of life of the network: the connection ends after three intervals without
+// one. On a slow link a pong waits behind what was sent before, so that what is sent counts, too.
 func (t *tunnel) extend() {
 	if t.ponged.Load() {
 		_ = t.ws.SetReadDeadline(time.Now().Add(3 * t.service.config.PingInterval)) // it cannot fail
@@ -114,7 +114,8 @@ func (t *tunnel) send(of awsiot.TunnelMessage, kind awsiot.TunnelMessageType, pa
 	t.extend()
 }
 
-// receive handles a message. Those of streams and connections that are no longer active are ignored.
+// receive handles a message. Those of streams and connections that are no longer active are
+// ignored.
 func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
 	s := t.streams[m.ServiceID]
 	switch {
@@ -165,8 +166,8 @@ func (t *tunnel) receive(ctx context.Context, m awsiot.TunnelMessage) error {
 	return nil
 }
 
-// endStreams ends the stream of a service, as another takes its place. A stream without service id ends those with one,
-// and the other way round.
+// endStreams ends the stream of a service, as another takes its place. A stream without service id
+// ends those with one, and the other way round.
 func (t *tunnel) endStreams(service string) {
 	for other, s := range t.streams {
 		if service == "" || other == "" || other == service {
@@ -176,7 +177,8 @@ func (t *tunnel) endStreams(service string) {
 	}
 }
 
-// end ends connections of a stream, all without ids, because the source did: what came before is still written.
+// end ends connections of a stream, all without ids, because the source did: what came before is
+// still written.
 func (t *tunnel) end(s *stream, ids ...uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -189,8 +191,8 @@ func (t *tunnel) end(s *stream, ids ...uint32) {
 	}
 }
 
-// connect connects to the service of a StreamStart or ConnectionStart. A failure is answered with the reset of what was
-// to be started, and so is the service's end.
+// connect connects to the service of a StreamStart or ConnectionStart. A failure is answered with
+// the reset of what was to be started, and so is the service's end.
 func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage) {
 	reset := awsiot.TunnelConnectionReset
 	if m.Type == awsiot.TunnelStreamStart {
@@ -234,8 +236,8 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 	})
 }
 
-// carry copies in both directions, until the service ends the connection, or the source has and the service got what
-// came before.
+// carry copies in both directions, until the service ends the connection, or the source has and the
+// service got what came before.
 func (t *tunnel) carry(ctx context.Context, conn *net.TCPConn, c *connection, m awsiot.TunnelMessage) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()

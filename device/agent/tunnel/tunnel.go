@@ -1,5 +1,6 @@
-// Package tunnel is the destination side of AWS IoT secure tunneling: notified of a tunnel, it connects to the data
-// plane and lets the source reach the services that the configuration names, and nothing else.
+// Package tunnel is the destination side of AWS IoT secure tunneling: notified of a tunnel, it
+// connects to the data plane and lets the source reach the services that the configuration names,
+// and nothing else.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/secure-tunneling.html
 package tunnel
@@ -40,17 +41,17 @@ const (
 
 // A Config says which services a tunnel can reach, and how to reach AWS IoT.
 type Config struct {
-	// Services are the addresses, HOST:PORT, by the names that tunnels are opened for. A tunnel to any other service is
-	// ignored.
+	// Services are the addresses, HOST:PORT, by the names that tunnels are opened for. A tunnel to
+	// any other service is ignored.
 	Services map[string]string
-	// Endpoint and Port are those of the data plane. Empty means that of the Region of Session.Endpoint or, where that
-	// is not known, of the notification.
+	// Endpoint and Port are those of the data plane. Empty means that of the Region of
+	// Session.Endpoint or, where that is not known, of the notification.
 	Endpoint string
 	Port     int
 	// Session has the roots, the proxy and the dialer to use.
 	Session session.Options
-	// PingInterval is how often the connection is tested; it is given up after three intervals in which nothing was
-	// received or sent. 0 means 30 seconds.
+	// PingInterval is how often the connection is tested; it is given up after three intervals in
+	// which nothing was received or sent. 0 means 30 seconds.
 	PingInterval time.Duration
 	Log          *slog.Logger // nil discards
 }
@@ -96,8 +97,8 @@ func (s *Service) Serve(ctx context.Context, _ interface {
 
 var regionPattern = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
 
-// Deliver receives a notification. One that is malformed, that names no configured service, or that came already is
-// ignored and counted.
+// Deliver receives a notification. One that is malformed, that names no configured service, or that
+// came already is ignored and counted.
 func (s *Service) Deliver(m session.Message) bool {
 	if !strings.HasPrefix(m.Topic, "$aws/things/") || !strings.HasSuffix(m.Topic, "/tunnels/notify") {
 		return false
@@ -155,8 +156,8 @@ func (s *Service) Run(ctx context.Context, _ string) {
 	}
 }
 
-// stayConnected connects to a tunnel, again and again, until AWS IoT rejects it: the client token allows the access
-// token to be used again. No tunnel lives for more than 12 hours.
+// stayConnected connects to a tunnel, again and again, until AWS IoT rejects it: the client token
+// allows the access token to be used again. No tunnel lives for more than 12 hours.
 func (s *Service) stayConnected(ctx context.Context, n awsiot.TunnelNotification, running *sync.WaitGroup) {
 	life, cancel := context.WithTimeout(ctx, awsiot.MaxTunnelMinutes*time.Minute)
 	defer cancel()
@@ -182,8 +183,8 @@ func (s *Service) stayConnected(ctx context.Context, n awsiot.TunnelNotification
 	log.Info("the tunnel has ended", "reason", err)
 }
 
-// connect performs the handshake. Neither its error nor channel, which AWS IoT names the connection by, has the token.
-// The error is permanent where the tunnel is closed or the token was rotated.
+// connect performs the handshake. Neither its error nor channel, which AWS IoT names the connection
+// by, has the token. The error is permanent where the tunnel is closed or the token was rotated.
 //
 // https://github.com/aws-samples/aws-iot-securetunneling-localproxy/blob/main/docs/V3WebSocketProtocolGuide.md
 func (s *Service) connect(ctx context.Context, n awsiot.TunnelNotification, header http.Header) (ws *websocket.Conn, channel string, err error) {

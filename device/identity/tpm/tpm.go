@@ -218,7 +218,8 @@ func create(t transport.TPM, pcrs []uint) (*keyfile.TPMKey, error) {
 		options = append(options, func(key *keyfile.TPMKey) {
 			key.Policy = []*keyfile.TPMPolicy{{
 				CommandCode: int(tpm2.TPMCCPolicyPCR),
-				// The command's parameters: no digest, so that the registers decide, and the selection.
+				// The command's parameters: no digest, so that the registers decide, and the
+				// selection.
 				CommandPolicy: append(tpm2.Marshal(tpm2.TPM2BDigest{}), tpm2.Marshal(selection)...),
 			}}
 		})

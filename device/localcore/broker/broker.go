@@ -1,11 +1,13 @@
-// Package broker is the MQTT side of the emulator: it accepts devices over mutual TLS, speaks MQTT 3.1.1 and 5 as AWS IoT Core does, and
-// delivers messages. It knows certificates and policies only through an [Authorizer], and the services behind reserved topics only
-// through Config.Reserved.
+// Package broker is the MQTT side of the emulator: it accepts devices over mutual TLS, speaks MQTT
+// 3.1.1 and 5 as AWS IoT Core does, and delivers messages. It knows certificates and policies only
+// through an [Authorizer], and the services behind reserved topics only through Config.Reserved.
 //
-// The connection loop is our own; of mochi-mqtt only the codec, its package packets, is linked. AWS differs from mochi's server at every
-// step from CONNECT to PUBACK, so that each packet went around it, was decoded twice and ended as a faked acknowledgement; its topic
-// index matches a/# to a, which AWS does not, and copies the subscriptions for each message. Measured side by side, a held connection
-// takes half the memory (30 KB, not 57), and a message to 100 subscribers a quarter less processor time, that of the clients included.
+// The connection loop is our own; of mochi-mqtt only the codec, its package packets, is linked. AWS
+// differs from mochi's server at every step from CONNECT to PUBACK, so that each packet went around
+// it, was decoded twice and ended as a faked acknowledgement; its topic index matches a/# to a,
+// which AWS does not, and copies the subscriptions for each message. Measured side by side, a held
+// connection takes half the memory (30 KB, not 57), and a message to 100 subscribers a quarter less
+// processor time, that of the clients included.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 package broker
@@ -28,34 +30,39 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// A Config says what a broker depends on, and how it decides what AWS leaves open. Authorizer, Record, Log, Now and SessionExpiry must be
-// set.
+// A Config says what a broker depends on, and how it decides what AWS leaves open. Authorizer,
+// Record, Log, Now and SessionExpiry must be set.
 type Config struct {
 	Authorizer Authorizer
-	// Reserved returns what answers messages that clients publish to a reserved topic, one that begins with $aws/; a nil handler means
-	// that nothing does. A direct message goes to its handler alone, others to subscribers too. Nil means no handlers.
+	// Reserved returns what answers messages that clients publish to a reserved topic, one that
+	// begins with $aws/; a nil handler means that nothing does. A direct message goes to its
+	// handler alone, others to subscribers too. Nil means no handlers.
 	Reserved func(topic string) (h Handler, direct bool)
-	// HTTP answers a client that sends an HTTP request (GET) in place of CONNECT; its body is closed after it was sent. Nil means that
-	// none is answered.
+	// HTTP answers a client that sends an HTTP request (GET) in place of CONNECT; its body is
+	// closed after it was sent. Nil means that none is answered.
 	HTTP func(*http.Request, Principal) *http.Response
-	// Observe sees every message that is published: by clients, also to reserved topics, by the services, and by the broker itself. It
-	// must not block, nor change the message. Nil means no observer.
+	// Observe sees every message that is published: by clients, also to reserved topics, by the
+	// services, and by the broker itself. It must not block, nor change the message. Nil means no
+	// observer.
 	Observe func(*Message)
 	// Record takes events. It must not block.
 	Record func(event.Event)
 
-	// EnforceRates turns AWS's quotas per second on. The structural limits, such as the length of a topic, always hold.
+	// EnforceRates turns AWS's quotas per second on. The structural limits, such as the length of a
+	// topic, always hold.
 	EnforceRates bool
 	// SessionExpiry is how long a session outlives its connection at most.
 	SessionExpiry time.Duration
-	// State is the file that keeps persistent sessions and retained messages. Empty means memory only.
+	// State is the file that keeps persistent sessions and retained messages. Empty means memory
+	// only.
 	State string
 
 	// MinTLS and MaxTLS are versions of TLS, as in [tls.Config].
 	MinTLS, MaxTLS uint16
 	// AllowMissingSNI admits clients that name no server.
 	AllowMissingSNI bool
-	// ConnackOnDeny is the return code for a CONNECT of MQTT 3.1.1 that no policy allows. Zero closes without an answer.
+	// ConnackOnDeny is the return code for a CONNECT of MQTT 3.1.1 that no policy allows. Zero
+	// closes without an answer.
 	ConnackOnDeny byte
 	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK or SUBACK.
 	KeepOpenOnDeny bool
@@ -83,7 +90,8 @@ type Broker struct {
 	allConnects   *rate.Limiter // of the account
 	allSubscribes *rate.Limiter // of the account
 
-	// opening is held while a session is found or made, or expires: nothing may end the session that a connection is about to resume.
+	// opening is held while a session is found or made, or expires: nothing may end the session
+	// that a connection is about to resume.
 	opening sync.Mutex
 
 	mu       sync.Mutex
@@ -96,7 +104,8 @@ type Broker struct {
 	past     map[string]ConnectionState // of clients that disconnected lately, by client id, under mu
 }
 
-// New returns a broker with the sessions and retained messages of an earlier run. Use Listen and Serve to accept connections.
+// New returns a broker with the sessions and retained messages of an earlier run. Use Listen and
+// Serve to accept connections.
 func New(c Config) (*Broker, error) {
 	b := &Broker{
 		config:        c,
@@ -123,7 +132,8 @@ func New(c Config) (*Broker, error) {
 	return b, nil
 }
 
-// Serve begins to accept connections on all ports that Listen opened. Close ends it, the end of ctx does not.
+// Serve begins to accept connections on all ports that Listen opened. Close ends it, the end of ctx
+// does not.
 func (b *Broker) Serve(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = stop
@@ -132,7 +142,8 @@ func (b *Broker) Serve(ctx context.Context) {
 	}
 }
 
-// Close ends every connection and returns when the last goroutine has ended. Close must be called once.
+// Close ends every connection and returns when the last goroutine has ended. Close must be called
+// once.
 func (b *Broker) Close() error {
 	for _, l := range b.listeners {
 		l.tcp.Close()
@@ -164,8 +175,8 @@ func (b *Broker) Close() error {
 	return b.store.db.Close()
 }
 
-// Disconnect ends the connection of a client id, and its session if cleanSession is set. preventWill keeps its will back. found reports
-// whether the client was connected.
+// Disconnect ends the connection of a client id, and its session if cleanSession is set.
+// preventWill keeps its will back. found reports whether the client was connected.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_DeleteConnection.html
 func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (found bool) {
@@ -188,7 +199,8 @@ func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (fo
 	return true
 }
 
-// DisconnectCertificate ends every connection that uses a certificate, for it may not connect any more.
+// DisconnectCertificate ends every connection that uses a certificate, for it may not connect any
+// more.
 func (b *Broker) DisconnectCertificate(id string) {
 	for _, c := range b.connections() {
 		if c.principal.CertificateID == id {
@@ -198,7 +210,8 @@ func (b *Broker) DisconnectCertificate(id string) {
 	}
 }
 
-// Sweep sends overdue messages again, and ends the sessions and retained messages whose time is over. Call it every few seconds.
+// Sweep sends overdue messages again, and ends the sessions and retained messages whose time is
+// over. Call it every few seconds.
 func (b *Broker) Sweep() {
 	now := b.config.Now()
 	for _, m := range b.AllRetained() {

@@ -103,7 +103,8 @@ func (b *Broker) reject(c *Conn, a event.Action, topic, reason string) {
 	b.config.Record(e)
 }
 
-// Close ends the connection as AWS does when it needs the server, after what was queued for the client, such as a PUBACK.
+// Close ends the connection as AWS does when it needs the server, after what was queued for the
+// client, such as a PUBACK.
 func (c *Conn) Close() {
 	_ = c.net.SetWriteDeadline(time.Now().Add(closeTimeout))
 	_ = c.send(nil) // the client may be gone already
@@ -113,7 +114,8 @@ func (c *Conn) Close() {
 // v5 reports whether the client speaks MQTT 5.
 func (c *Conn) v5() bool { return c.version == 5 }
 
-// end closes the connection for a reason. Only MQTT 5 has a packet that says why; MQTT 3.1.1 is closed without one.
+// end closes the connection for a reason. Only MQTT 5 has a packet that says why; MQTT 3.1.1 is
+// closed without one.
 func (c *Conn) end(reason string, code packets.Code) {
 	c.setDisconnectReason(reason)
 	if c.established.Load() && c.v5() {
@@ -148,7 +150,8 @@ func newPacket(kind byte, id uint16) *packets.Packet {
 	return &packets.Packet{FixedHeader: packets.FixedHeader{Type: kind}, PacketID: id}
 }
 
-// send writes a packet unless it is nil, and those that were queued before it, and returns when they have been written.
+// send writes a packet unless it is nil, and those that were queued before it, and returns when
+// they have been written.
 func (c *Conn) send(pk *packets.Packet) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
@@ -163,8 +166,8 @@ func (c *Conn) send(pk *packets.Packet) error {
 	return c.writeOut()
 }
 
-// queue leaves a packet to be written by the next flush, so that several share one TLS record and one system call. It waits only for a
-// client that reads nothing.
+// queue leaves a packet to be written by the next flush, so that several share one TLS record and
+// one system call. It waits only for a client that reads nothing.
 func (c *Conn) queue(pk *packets.Packet) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
@@ -212,7 +215,8 @@ func (c *Conn) writeOut() error {
 	return c.writeErr
 }
 
-// encode appends a packet to out. A packet that is too large for the client leaves out as it was. The caller holds outMu.
+// encode appends a packet to out. A packet that is too large for the client leaves out as it was.
+// The caller holds outMu.
 func (c *Conn) encode(pk *packets.Packet) (err error) {
 	if c.out == nil {
 		c.out = outBuffers.Get().(*bytes.Buffer)

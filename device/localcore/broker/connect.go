@@ -14,7 +14,8 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// connect reads and authorizes CONNECT, makes the connection the one of its client id, and answers CONNACK.
+// connect reads and authorizes CONNECT, makes the connection the one of its client id, and answers
+// CONNACK.
 func (b *Broker) connect(c *Conn) error {
 	pk, err := b.readConnect(c)
 	if err != nil {
@@ -60,7 +61,8 @@ func (b *Broker) connect(c *Conn) error {
 	if err := b.takeOver(c); err != nil {
 		return err
 	}
-	// The certificate may have left ACTIVE since the handshake; from here on DisconnectCertificate finds the connection.
+	// The certificate may have left ACTIVE since the handshake; from here on DisconnectCertificate
+	// finds the connection.
 	if c.principal.Certificate != nil {
 		if err := b.config.Authorizer.VerifyCertificate(c.principal, nil); err != nil {
 			return b.rejectConnect(c, packets.ErrNotAuthorized, reasonAuthError, err.Error())
@@ -84,7 +86,8 @@ func (b *Broker) connect(c *Conn) error {
 // bridgeBit is set in the protocol level by the bridges of mosquitto. AWS IoT takes it.
 const bridgeBit = 0x80
 
-// readConnect reads a CONNECT of MQTT 3.1.1 or 5. Every other level is answered in the way of 3.1.1, which each client understands.
+// readConnect reads a CONNECT of MQTT 3.1.1 or 5. Every other level is answered in the way of
+// 3.1.1, which each client understands.
 func (b *Broker) readConnect(c *Conn) (*packets.Packet, error) {
 	start, err := c.reader.Peek(1)
 	if err != nil {
@@ -160,12 +163,13 @@ func checkConnect(pk *packets.Packet) (code packets.Code, reason string) {
 	return packets.CodeSuccess, ""
 }
 
-// connackCodes are the reason codes that AWS answers a rejected CONNECT of MQTT 5 with. 0x86 is for custom authorizers.
+// connackCodes are the reason codes that AWS answers a rejected CONNECT of MQTT 5 with. 0x86 is for
+// custom authorizers.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 var connackCodes = []byte{0x80, 0x85, 0x86, 0x87, 0x90, 0x97, 0x9B}
 
-// rejectConnect answers a rejected CONNECT: MQTT 5 with its reason code, MQTT 3.1.1 by closing, with a return code where the client id is
-// at fault or Config.ConnackOnDeny says so (U12).
+// rejectConnect answers a rejected CONNECT: MQTT 5 with its reason code, MQTT 3.1.1 by closing,
+// with a return code where the client id is at fault or Config.ConnackOnDeny says so (U12).
 func (b *Broker) rejectConnect(c *Conn, code packets.Code, reason, why string) error {
 	b.reject(c, event.Connect, "", why)
 	c.setDisconnectReason(reason)

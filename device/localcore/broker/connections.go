@@ -36,8 +36,8 @@ func (b *Broker) Connections() []Connection {
 	return all
 }
 
-// A ConnectionState is what is known of the latest connection of a client. Of a client that is away for longer than half an hour only
-// CleanSession is left.
+// A ConnectionState is what is known of the latest connection of a client. Of a client that is away
+// for longer than half an hour only CleanSession is left.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_GetConnection.html
 type ConnectionState struct {
@@ -62,7 +62,8 @@ func (c *Conn) state() ConnectionState {
 	return s
 }
 
-// ConnectionState returns the state of a client, ok false if the client is unknown: neither connected lately nor the owner of a session.
+// ConnectionState returns the state of a client, ok false if the client is unknown: neither
+// connected lately nor the owner of a session.
 func (b *Broker) ConnectionState(clientID string) (state ConnectionState, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,8 +77,8 @@ func (b *Broker) ConnectionState(clientID string) (state ConnectionState, ok boo
 	return ConnectionState{}, b.sessions[clientID] != nil
 }
 
-// Subscriptions returns the QoS of each filter that a client subscribed to, ok false for a client without a session. One that is away may
-// have one.
+// Subscriptions returns the QoS of each filter that a client subscribed to, ok false for a client
+// without a session. One that is away may have one.
 func (b *Broker) Subscriptions(clientID string) (qos map[string]byte, ok bool) {
 	s := b.session(clientID)
 	if s == nil {

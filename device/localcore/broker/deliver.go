@@ -34,7 +34,8 @@ var (
 	errTooManyWait     = errors.New("too many messages wait for this client; this one is discarded")
 )
 
-// Publish sends a message of the service itself to all who subscribed, as far as they may receive it.
+// Publish sends a message of the service itself to all who subscribed, as far as they may receive
+// it.
 func (b *Broker) Publish(m *Message) {
 	b.stamp(m)
 	b.route(m)
@@ -49,7 +50,8 @@ func (b *Broker) stamp(m *Message) {
 	}
 }
 
-// route retains a message if it asks for that, and sends it to all who subscribed. It returns the sessions in which too many wait by now.
+// route retains a message if it asks for that, and sends it to all who subscribed. It returns the
+// sessions in which too many wait by now.
 func (b *Broker) route(m *Message) (crowded []*session) {
 	if m.Retain {
 		b.retain(m)
@@ -66,7 +68,8 @@ func (b *Broker) route(m *Message) (crowded []*session) {
 	return crowded
 }
 
-// slow keeps a client that publishes faster than its subscribers take messages at their speed, but not below AWS's rate for a connection.
+// slow keeps a client that publishes faster than its subscribers take messages at their speed, but
+// not below AWS's rate for a connection.
 func (b *Broker) slow(c *Conn, crowded []*session) {
 	if len(crowded) == 0 {
 		return
@@ -86,8 +89,8 @@ func (b *Broker) slow(c *Conn, crowded []*session) {
 	}
 }
 
-// offer leaves a message with the session of a subscriber. A client that is away gets QoS 1 only, and needs the right to receive when it
-// comes back.
+// offer leaves a message with the session of a subscriber. A client that is away gets QoS 1 only,
+// and needs the right to receive when it comes back.
 func (b *Broker) offer(s *session, d *delivery) {
 	c := s.conn.Load()
 	if c == nil && d.qos == 0 || c != nil && !b.mayReceive(c, d.message.Topic) {
@@ -100,7 +103,8 @@ func (b *Broker) offer(s *session, d *delivery) {
 	}
 }
 
-// mayReceive decides whether a connected client gets a message. What is denied is not delivered, and the client does not learn of it.
+// mayReceive decides whether a connected client gets a message. What is denied is not delivered,
+// and the client does not learn of it.
 func (b *Broker) mayReceive(c *Conn, topic string) bool {
 	if c.overRate(b.config.Now()) {
 		b.reject(c, event.Receive, topic, overRateReason)
@@ -113,8 +117,8 @@ func (b *Broker) mayReceive(c *Conn, topic string) bool {
 	return allowed
 }
 
-// Reply sends a message to this connection alone, subscribed or not, and ahead of what waits. Its QoS is that of a subscription that
-// matches, else 0 (U4). The error says that the message is lost.
+// Reply sends a message to this connection alone, subscribed or not, and ahead of what waits. Its
+// QoS is that of a subscription that matches, else 0 (U4). The error says that the message is lost.
 func (c *Conn) Reply(topic string, payload []byte) error {
 	b := c.broker
 	if b.config.CheckReceiveOnReplies && !b.mayReceive(c, topic) {
@@ -124,8 +128,9 @@ func (c *Conn) Reply(topic string, payload []byte) error {
 	return b.enqueue(c.session, &delivery{message: m, qos: b.topics.match(topic)[c.session].Qos, to: c})
 }
 
-// SendDirect sends a message to one client, subscribed or not. With confirm it has QoS 1, and SendDirect returns when the client has
-// acknowledged it, or with ErrNotAcknowledged at the end of ctx.
+// SendDirect sends a message to one client, subscribed or not. With confirm it has QoS 1, and
+// SendDirect returns when the client has acknowledged it, or with ErrNotAcknowledged at the end of
+// ctx.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/direct-messaging.html
 func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, confirm bool) error {
@@ -154,8 +159,8 @@ func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, co
 	}
 }
 
-// enqueue lets a message wait, on disk first if the session is kept there, and sees to it that it is sent; a direct one ahead of others.
-// The error says that it is lost.
+// enqueue lets a message wait, on disk first if the session is kept there, and sees to it that it
+// is sent; a direct one ahead of others. The error says that it is lost.
 func (b *Broker) enqueue(s *session, d *delivery) error {
 	size := d.message.size()
 	s.mu.Lock()
@@ -192,7 +197,8 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 	return nil
 }
 
-// startDelivery starts a goroutine that sends what waits, unless one is at it. An idle connection has none.
+// startDelivery starts a goroutine that sends what waits, unless one is at it. An idle connection
+// has none.
 func (b *Broker) startDelivery(s *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,8 +252,9 @@ func (b *Broker) deliver(s *session) {
 	}
 }
 
-// next returns the message to send now and the connection for it. A client that has as many unacknowledged messages as it may have gets
-// those of QoS 0 only. When there is nothing to send, delivery is over.
+// next returns the message to send now and the connection for it. A client that has as many
+// unacknowledged messages as it may have gets those of QoS 0 only. When there is nothing to send,
+// delivery is over.
 func (s *session) next(now time.Time) (*delivery, *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -286,7 +293,8 @@ func (s *session) next(now time.Time) (*delivery, *Conn) {
 	return d, c
 }
 
-// retry sends messages again whose PUBACK is overdue, and gives up those that AWS would not send any more.
+// retry sends messages again whose PUBACK is overdue, and gives up those that AWS would not send
+// any more.
 func (b *Broker) retry(s *session, now time.Time) {
 	s.mu.Lock()
 	c := s.conn.Load()
@@ -319,7 +327,8 @@ func (b *Broker) acknowledged(c *Conn, id uint16) {
 	}
 }
 
-// discard gives up a message that next returned, and says why if there is a reason that the emulator's user should know.
+// discard gives up a message that next returned, and says why if there is a reason that the
+// emulator's user should know.
 func (b *Broker) discard(c *Conn, d *delivery, reason string) {
 	if reason != "" {
 		b.reject(c, event.Receive, d.message.Topic, reason)

@@ -34,13 +34,15 @@ const (
 	propertyByteLimit      = 8 << 10          // correlation data; user properties in sum
 	maxContentType         = 256
 
-	// storedInterval is the distance of messages that waited for the client: AWS delivers 10 per second.
+	// storedInterval is the distance of messages that waited for the client: AWS delivers 10 per
+	// second.
 	// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 	storedInterval = time.Second / 10
-	// retryInterval is how long a PUBACK is awaited before the message is sent again. AWS documents only for how long it tries, see
-	// retryWindow.
+	// retryInterval is how long a PUBACK is awaited before the message is sent again. AWS documents
+	// only for how long it tries, see retryWindow.
 	retryInterval = 30 * time.Second
-	// retryWindow is how long AWS resends a message of QoS 1 on one connection before it gives the message up; retryWindow5 with MQTT 5.
+	// retryWindow is how long AWS resends a message of QoS 1 on one connection before it gives the
+	// message up; retryWindow5 with MQTT 5.
 	retryWindow  = time.Hour
 	retryWindow5 = 960 * time.Second
 )

@@ -26,8 +26,8 @@ type listener struct {
 	tls *tls.Config
 }
 
-// Listen opens a port and returns its number. Connections wait until Serve. With requireALPN the client must ask for the protocol
-// x-amzn-mqtt-ca.
+// Listen opens a port and returns its number. Connections wait until Serve. With requireALPN the
+// client must ask for the protocol x-amzn-mqtt-ca.
 func (b *Broker) Listen(address string, cert *tls.Certificate, requireALPN bool) (port int, err error) {
 	tcp, err := net.Listen("tcp", address)
 	if err != nil {
@@ -37,7 +37,8 @@ func (b *Broker) Listen(address string, cert *tls.Certificate, requireALPN bool)
 	return tcp.Addr().(*net.TCPAddr).Port, nil
 }
 
-// tlsConfig requires a client certificate that the Authorizer knows: no chain of AWS's device certificates can be verified.
+// tlsConfig requires a client certificate that the Authorizer knows: no chain of AWS's device
+// certificates can be verified.
 func (b *Broker) tlsConfig(cert *tls.Certificate, requireALPN bool) *tls.Config {
 	protocols := []string{alpnMQTT}
 	if b.config.HTTP != nil && !requireALPN {
@@ -88,7 +89,8 @@ func (b *Broker) accept(ctx context.Context, l *listener) {
 	}
 }
 
-// begin starts a goroutine that serves a TCP connection and releases it in the end. It reports false when the broker is closed.
+// begin starts a goroutine that serves a TCP connection and releases it in the end. It reports
+// false when the broker is closed.
 func (b *Broker) begin(raw net.Conn, serve func()) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -109,8 +111,9 @@ func (b *Broker) release(raw net.Conn) {
 	delete(b.open, raw)
 }
 
-// handshake makes a TLS connection out of a TCP connection. The loop that serves it gets a goroutine of its own: a handshake needs a
-// stack of 32 KB, which the reader of an idle connection would keep.
+// handshake makes a TLS connection out of a TCP connection. The loop that serves it gets a
+// goroutine of its own: a handshake needs a stack of 32 KB, which the reader of an idle connection
+// would keep.
 func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	setQuickACK(raw)
 	secure := tls.Server(raw, l.tls)

@@ -7,13 +7,15 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// A Message is an application message. It must not be changed once it is published: all who receive it share it.
+// A Message is an application message. It must not be changed once it is published: all who receive
+// it share it.
 type Message struct {
 	Topic   string
 	Payload []byte
 	QoS     byte // 0 or 1
 	Retain  bool
-	// Early is set of a message to a reserved topic that was received while a SUBACK to its client was delayed.
+	// Early is set of a message to a reserved topic that was received while a SUBACK to its client
+	// was delayed.
 	Early bool
 	// Hops counts the actions of rules that led to the message.
 	Hops int
@@ -24,11 +26,12 @@ type Message struct {
 	ResponseTopic   string
 	CorrelationData []byte
 	UserProperties  []UserProperty
-	// Expiry is how long the message may wait for its receivers, in whole seconds and 7 days at most. Zero means for ever.
+	// Expiry is how long the message may wait for its receivers, in whole seconds and 7 days at
+	// most. Zero means for ever.
 	Expiry time.Duration
 
-	// ClientID and CertificateID, or else the access key id, are those of the client that published the message, empty when a service
-	// did.
+	// ClientID and CertificateID, or else the access key id, are those of the client that published
+	// the message, empty when a service did.
 	ClientID, CertificateID string
 	// Time is when it was published; Publish sets it.
 	Time time.Time

@@ -11,8 +11,8 @@ import (
 	"example.com/fleety/device/localcore/event"
 )
 
-// published deals with a PUBLISH of a client: checks, policies, then the service behind a reserved topic or the subscribers, and PUBACK.
-// An error ends the connection.
+// published deals with a PUBLISH of a client: checks, policies, then the service behind a reserved
+// topic or the subscribers, and PUBACK. An error ends the connection.
 func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) error {
 	if code := pk.PublishValidate(maxTopicAliases); code != packets.CodeSuccess {
 		return b.rejectPublish(c, pk, code, reasonClientError, code.Reason)
@@ -44,8 +44,8 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	c.record(event.Published, pk.TopicName)
 
 	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader, pk.Properties, c.principal)
-	// Each message is dealt with before the next one is read, so that no client has more than one unacknowledged here, where AWS allows
-	// 100.
+	// Each message is dealt with before the next one is read, so that no client has more than one
+	// unacknowledged here, where AWS allows 100.
 	acknowledge := func() error {
 		if m.QoS == 0 {
 			return nil
@@ -79,8 +79,9 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	return nil
 }
 
-// A Handler answers a message that a client published to a reserved topic. The broker calls it for one message of a connection after the
-// other, each after its PUBACK, so that it may take its time. ctx ends when the broker closes.
+// A Handler answers a message that a client published to a reserved topic. The broker calls it for
+// one message of a connection after the other, each after its PUBACK, so that it may take its time.
+// ctx ends when the broker closes.
 type Handler func(ctx context.Context, c *Conn, m *Message)
 
 // handOver runs a handler when those of the messages before it have ended.
@@ -125,7 +126,8 @@ func (b *Broker) warnSilent(m *Message) {
 	}
 }
 
-// CheckMessage returns an error that says what is wrong with a message, whichever client sends it, and whether over MQTT or HTTPS.
+// CheckMessage returns an error that says what is wrong with a message, whichever client sends it,
+// and whether over MQTT or HTTPS.
 func CheckMessage(m *Message) error {
 	if _, reason := checkMessage(m.Topic, m.Payload, m.Retain, m.properties()); reason != "" {
 		return fmt.Errorf("cannot publish: %s", reason)
@@ -185,12 +187,13 @@ var reservedPrefixes = []string{
 	"$aws/certificates/", "$aws/provisioning-templates/", "$aws/things/", basicIngest, "$aws/commands/",
 }
 
-// pubackCodes are the reason codes that AWS rejects with in PUBACK; others stand in DISCONNECT alone.
+// pubackCodes are the reason codes that AWS rejects with in PUBACK; others stand in DISCONNECT
+// alone.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 var pubackCodes = []byte{0x80, 0x87, 0x90, 0x91, 0x97}
 
-// rejectPublish answers a PUBLISH that is not accepted: MQTT 3.1.1 by closing without PUBACK, MQTT 5 with the reason code in PUBACK and
-// DISCONNECT.
+// rejectPublish answers a PUBLISH that is not accepted: MQTT 3.1.1 by closing without PUBACK, MQTT
+// 5 with the reason code in PUBACK and DISCONNECT.
 func (b *Broker) rejectPublish(c *Conn, pk *packets.Packet, code packets.Code, reason, why string) error {
 	b.reject(c, event.Publish, pk.TopicName, why)
 	if c.v5() && pk.FixedHeader.Qos == 1 && slices.Contains(pubackCodes, code.Code) {

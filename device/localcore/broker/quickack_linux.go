@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// setQuickACK acknowledges the first segments at once: clients that write in pieces and wait, as Nagle's algorithm has them, else lose 40
-// ms with each.
+// setQuickACK acknowledges the first segments at once: clients that write in pieces and wait, as
+// Nagle's algorithm has them, else lose 40 ms with each.
 func setQuickACK(c net.Conn) {
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {

@@ -38,7 +38,8 @@ func (c *Conn) readFrame() (first byte, body []byte, err error) {
 	return first, body, err
 }
 
-// decoders are of the packets that a client may send. Of those that AWS does not support only the type is decoded.
+// decoders are of the packets that a client may send. Of those that AWS does not support only the
+// type is decoded.
 var decoders = map[byte]func(*packets.Packet, []byte) error{
 	packets.Connect: (*packets.Packet).ConnectDecode, packets.Disconnect: (*packets.Packet).DisconnectDecode,
 	packets.Publish: (*packets.Packet).PublishDecode, packets.Puback: (*packets.Packet).PubackDecode,
@@ -68,7 +69,8 @@ func decode(first byte, body []byte, version byte) (pk *packets.Packet, err erro
 		return nil, packets.ErrMalformedPacket
 	}
 	pk.FixedHeader.Remaining = len(body)
-	// What their absence means: of the first two 0 is an error, of the third one it is the least time.
+	// What their absence means: of the first two 0 is an error, of the third one it is the least
+	// time.
 	pk.Properties.ReceiveMaximum, pk.Properties.MaximumPacketSize = math.MaxUint16, math.MaxUint32
 	pk.Properties.MessageExpiryInterval = math.MaxUint32
 	err = decoder(pk, body)

@@ -16,8 +16,9 @@ type retained struct {
 	bytes   int                 // of all, under mu
 }
 
-// set keeps a message in place of an earlier one; one without payload only removes that [MQTT-3.3.1-6]. It reports false, and keeps the
-// earlier one, when all would take more than maxRetainedBytes.
+// set keeps a message in place of an earlier one; one without payload only removes that
+// [MQTT-3.3.1-6]. It reports false, and keeps the earlier one, when all would take more than
+// maxRetainedBytes.
 func (r *retained) set(m *Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -28,7 +28,8 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 	if err := c.net.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return
 	}
-	// A client may send an HTTP request. Its first byte would be a PUBACK of MQTT, which no client may begin with.
+	// A client may send an HTTP request. Its first byte would be a PUBACK of MQTT, which no client
+	// may begin with.
 	if start, _ := c.reader.Peek(1); b.config.HTTP != nil && string(start) == "G" {
 		if start, _ = c.reader.Peek(4); string(start) == "GET " {
 			b.serveHTTP(c)
@@ -147,7 +148,8 @@ func (b *Broker) disconnected(c *Conn) {
 	}
 }
 
-// recoverPanic keeps a packet that makes the broker or a handler panic from ending the connections of all others.
+// recoverPanic keeps a packet that makes the broker or a handler panic from ending the connections
+// of all others.
 func (b *Broker) recoverPanic(c *Conn) {
 	if r := recover(); r != nil {
 		b.config.Log.Error("the broker panicked", "panic", r, "client", c.principal.ClientID,

@@ -10,8 +10,9 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// A session holds what a client subscribed to and what it has to get: messages that wait to be sent, and those of QoS 1 that it has not
-// acknowledged. A persistent session outlives the connection. It is safe for concurrent use.
+// A session holds what a client subscribed to and what it has to get: messages that wait to be
+// sent, and those of QoS 1 that it has not acknowledged. A persistent session outlives the
+// connection. It is safe for concurrent use.
 type session struct {
 	clientID   string
 	version    byte
@@ -62,8 +63,9 @@ func (b *Broker) session(clientID string) *session {
 	return b.sessions[clientID]
 }
 
-// openSession gives a connection the session that it resumes, or a new one, and the will of its CONNECT. What was sent before and not
-// acknowledged waits to be sent again, under another packet id.
+// openSession gives a connection the session that it resumes, or a new one, and the will of its
+// CONNECT. What was sent before and not acknowledged waits to be sent again, under another packet
+// id.
 func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	b.opening.Lock()
 	defer b.opening.Unlock()
@@ -100,8 +102,9 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	return present
 }
 
-// closeSession follows the end of a connection: its will is published, or waits; its session ends too, or begins to expire. What waits
-// for the connection alone goes with it: replies, and messages of QoS 0.
+// closeSession follows the end of a connection: its will is published, or waits; its session ends
+// too, or begins to expire. What waits for the connection alone goes with it: replies, and messages
+// of QoS 0.
 func (b *Broker) closeSession(c *Conn) {
 	now, s := b.config.Now(), c.session
 	if c.will != nil && c.established.Load() && !c.withoutWill.Load() {
@@ -122,7 +125,8 @@ func (b *Broker) closeSession(c *Conn) {
 	}
 }
 
-// roomy returns nil, or, if more wait for a connected client than should, a channel that is closed when there is room.
+// roomy returns nil, or, if more wait for a connected client than should, a channel that is closed
+// when there is room.
 func (s *session) roomy() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,8 +147,8 @@ func (s *session) announceRoom() {
 	}
 }
 
-// dropSession ends the session of a client that is away, if there is one. A will that waits for its delay is published then
-// [MQTT-3.1.2.5].
+// dropSession ends the session of a client that is away, if there is one. A will that waits for its
+// delay is published then [MQTT-3.1.2.5].
 func (b *Broker) dropSession(clientID string) {
 	b.mu.Lock()
 	s := b.sessions[clientID]
@@ -219,7 +223,8 @@ func (b *Broker) takeWill(s *session) *will {
 	return w
 }
 
-// uncount takes a message that leaves from the bytes. It is true, for use in conditions. The caller holds mu.
+// uncount takes a message that leaves from the bytes. It is true, for use in conditions. The caller
+// holds mu.
 func (s *session) uncount(d *delivery) bool {
 	s.count(-d.message.size())
 	return true
@@ -245,7 +250,8 @@ func (s *session) subscribed() map[string]subscription {
 	return maps.Clone(s.subscriptions)
 }
 
-// takeUnacked removes and returns the unacknowledged messages that match, in the order of their sending. The caller holds mu.
+// takeUnacked removes and returns the unacknowledged messages that match, in the order of their
+// sending. The caller holds mu.
 func (s *session) takeUnacked(match func(*delivery) bool) (taken []*delivery) {
 	for id, d := range s.unacked {
 		if match(d) {

@@ -13,8 +13,8 @@ import (
 
 const openTimeout = time.Second
 
-// The store has a bucket of retained messages by topic, and one of sessions: a bucket for each client id, with a record and two buckets
-// in it.
+// The store has a bucket of retained messages by topic, and one of sessions: a bucket for each
+// client id, with a record and two buckets in it.
 var (
 	retainedBucket      = []byte("retained")
 	sessionsBucket      = []byte("sessions")
@@ -23,8 +23,8 @@ var (
 	messagesBucket      = []byte("messages")      // by number, in the order of arrival
 )
 
-// A store keeps retained messages and persistent sessions over restarts. Each method is one transaction, on disk when it returns; a
-// failure is logged. A nil store keeps nothing.
+// A store keeps retained messages and persistent sessions over restarts. Each method is one
+// transaction, on disk when it returns; a failure is logged. A nil store keeps nothing.
 type store struct {
 	db  *bolt.DB
 	log *slog.Logger
@@ -162,8 +162,8 @@ func read[T any](b *bolt.Bucket, each func(key string, value T)) error {
 	})
 }
 
-// restore brings back what an earlier run kept. The clients of its sessions left when they did, or else when that run ended without
-// closing them.
+// restore brings back what an earlier run kept. The clients of its sessions left when they did, or
+// else when that run ended without closing them.
 func (b *Broker) restore() error {
 	now := b.config.Now()
 	connected := map[*session]bool{}

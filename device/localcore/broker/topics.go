@@ -15,7 +15,8 @@ type subscription struct {
 	RetainAsPublished bool
 }
 
-// A topicTree finds the sessions that subscribed to a topic. The zero value has none. It is safe for concurrent use.
+// A topicTree finds the sessions that subscribed to a topic. The zero value has none. It is safe
+// for concurrent use.
 type topicTree struct {
 	mu   sync.RWMutex
 	root topicNode
@@ -90,8 +91,9 @@ func (n *topicNode) remove(s subscriber, filter string) {
 	}
 }
 
-// match returns the sessions that get a message of this topic, each once: all that subscribed, and one of each group. Of overlapping
-// subscriptions of a session the highest QoS counts [MQTT-3.3.4-2].
+// match returns the sessions that get a message of this topic, each once: all that subscribed, and
+// one of each group. Of overlapping subscriptions of a session the highest QoS counts
+// [MQTT-3.3.4-2].
 func (t *topicTree) match(topic string) map[*session]subscription {
 	found := map[*session]subscription{}
 	t.mu.RLock()
@@ -100,8 +102,8 @@ func (t *topicTree) match(topic string) map[*session]subscription {
 	return found
 }
 
-// match follows a topic. At the first level of a reserved topic no wildcard matches [MQTT-4.7.2-1]. Unlike MQTT, AWS does not match a/#
-// to a.
+// match follows a topic. At the first level of a reserved topic no wildcard matches [MQTT-4.7.2-1].
+// Unlike MQTT, AWS does not match a/# to a.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/topics.html
 func (n *topicNode) match(topic string, reserved bool, found map[*session]subscription) {
 	level, rest, more := strings.Cut(topic, "/")
@@ -146,7 +148,8 @@ func (n *topicNode) collect(found map[*session]subscription) {
 	}
 }
 
-// validFilter reports whether each wildcard is a level of its own, # the last one, and a share has a name [MQTT-4.7.1] [MQTT-4.8.2].
+// validFilter reports whether each wildcard is a level of its own, # the last one, and a share has
+// a name [MQTT-4.7.1] [MQTT-4.8.2].
 func validFilter(filter string) bool {
 	group, rest := splitShare(filter)
 	if rest == "" || strings.ContainsAny(group, "+#") || strings.HasPrefix(filter, sharePrefix) && group == "" {

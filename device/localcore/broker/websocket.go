@@ -16,8 +16,8 @@ import (
 
 const subprotocol = "mqtt" // [MQTT-6.0.0-4]
 
-// ServeWebSocket serves MQTT over WebSocket to a client whose request the caller has authorized, and returns when the connection has
-// ended or cannot be made.
+// ServeWebSocket serves MQTT over WebSocket to a client whose request the caller has authorized,
+// and returns when the connection has ended or cannot be made.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Principal) {
@@ -40,7 +40,8 @@ func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Princi
 	}
 }
 
-// A webSocket is a WebSocket connection as a stream of bytes: packets may span frames, and frames hold several [MQTT-6.0.0-2].
+// A webSocket is a WebSocket connection as a stream of bytes: packets may span frames, and frames
+// hold several [MQTT-6.0.0-2].
 type webSocket struct {
 	socket        *websocket.Conn
 	frame         io.Reader                 // that is being read; nil between two

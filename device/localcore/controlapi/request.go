@@ -43,11 +43,12 @@ var pathParameter = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)
 //
 //	METHOD PATH?QUERY MEMBER…
 //
-// and the functions that carry it out. PATH has its parameters in braces, QUERY the names of
-// the others, separated by &. A MEMBER is one of the body, a header if it begins with X-, or * for
-// the members that are not listed. The first function takes these parameters in this order, each further
-// one what the function before it returned, and the last returns the answer; an error ends the
-// operation. A function may take the *request before these, or alone. [page] takes the parameters of paging.
+// and the functions that carry it out. PATH has its parameters in braces, QUERY the names of the
+// others, separated by &. A MEMBER is one of the body, a header if it begins with X-, or * for the
+// members that are not listed. The first function takes these parameters in this order, each
+// further one what the function before it returned, and the last returns the answer; an error ends
+// the operation. A function may take the *request before these, or alone. [page] takes the
+// parameters of paging.
 func op(name, form string, functions ...any) operation {
 	words := strings.Fields(form)
 	path, query, _ := strings.Cut(words[1], "?")
@@ -61,7 +62,8 @@ func op(name, form string, functions ...any) operation {
 	return o
 }
 
-// tagged declares an operation that creates a resource, with tags or without. Its answer has the ARN.
+// tagged declares an operation that creates a resource, with tags or without. Its answer has the
+// ARN.
 func tagged(o operation) operation {
 	o.tagged = true
 	return o

@@ -46,8 +46,8 @@ type Settings struct {
 		RoleARN      string `json:"roleArn,omitempty"`
 		ExpiresInSec int    `json:"expiresInSec,omitempty"`
 	} `json:"presignedUrlConfig,omitempty"`
-	// Rollout bounds how many things are notified a minute. An exponential rate grows by a factor each time a number of
-	// things is reached.
+	// Rollout bounds how many things are notified a minute. An exponential rate grows by a factor
+	// each time a number of things is reached.
 	Rollout *struct {
 		MaximumPerMinute int `json:"maximumPerMinute,omitempty"`
 		Exponential      *struct {
@@ -209,7 +209,8 @@ func (s *Service) Jobs() []Job {
 	return out
 }
 
-// UpdateJob changes the settings that are given; a nil part and an empty description stay as they are.
+// UpdateJob changes the settings that are given; a nil part and an empty description stay as they
+// are.
 func (s *Service) UpdateJob(id string, n Settings) error {
 	_, err := s.mutate(id, func(tx *change, j *job) error {
 		if j.Status != JobInProgress {
@@ -337,7 +338,8 @@ func (s *Service) DescribeJobExecution(id, thing string, number *int64) (out Exe
 	return out, err
 }
 
-// CancelJobExecution cancels the latest execution of a job for a thing. One in progress must be forced.
+// CancelJobExecution cancels the latest execution of a job for a thing. One in progress must be
+// forced.
 func (s *Service) CancelJobExecution(id, thing string, expectedVersion *int64, details map[string]string, force bool) error {
 	return s.change(func(tx *change) error {
 		e, err := tx.find(awsiot.JobsTopic{Thing: thing, Job: id}, nil)
@@ -387,8 +389,8 @@ func (s *Service) DeleteJobExecution(id, thing string, number int64, force bool)
 	}, nil)
 }
 
-// targets returns the things that the targets stand for, sorted, each once, and an error about the first target that is
-// malformed or missing.
+// targets returns the things that the targets stand for, sorted, each once, and an error about the
+// first target that is malformed or missing.
 func (s *Service) targets(targets []string) (things []string, err error) {
 	for _, arn := range targets {
 		thing, isThing := strings.CutPrefix(arn, s.config.ARN("thing/"))

@@ -39,7 +39,8 @@ func (tx *change) describe(e *Execution, withDocument bool) *awsiot.JobExecution
 	return &out
 }
 
-// ReadRequest reads the body of a request; no body is an empty one. Its errors are of type [*awsiot.JobsError].
+// ReadRequest reads the body of a request; no body is an empty one. Its errors are of type
+// [*awsiot.JobsError].
 func ReadRequest(payload []byte) (q awsiot.JobsRequest, err error) {
 	if payload = bytes.TrimSpace(payload); len(payload) == 0 {
 		return q, nil
@@ -54,7 +55,8 @@ func ReadRequest(payload []byte) (q awsiot.JobsRequest, err error) {
 	return q, nil
 }
 
-// Handle answers an MQTT request: it calls reply once, then publishes the notifications that follow.
+// Handle answers an MQTT request: it calls reply once, then publishes the notifications that
+// follow.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
 func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)) {
@@ -86,8 +88,8 @@ func (s *Service) Handle(t awsiot.JobsTopic, payload []byte, reply func(Message)
 	s.Do(t, q, respond)
 }
 
-// Do carries out an operation: it calls respond once, then publishes the notifications that follow. The error of a
-// rejected request is an [*awsiot.JobsError].
+// Do carries out an operation: it calls respond once, then publishes the notifications that follow.
+// The error of a rejected request is an [*awsiot.JobsError].
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-http-device-api.html
 func (s *Service) Do(t awsiot.JobsTopic, q awsiot.JobsRequest, respond func(awsiot.JobsResponse, error)) {
@@ -198,8 +200,8 @@ func (tx *change) updateExecution(t awsiot.JobsTopic, q awsiot.JobsRequest) (r a
 	return r, nil
 }
 
-// report gives an execution the status and details that its device reports. A step timer of -1 minutes ends, nil leaves
-// it.
+// report gives an execution the status and details that its device reports. A step timer of -1
+// minutes ends, nil leaves it.
 func (tx *change) report(e *Execution, q awsiot.JobsRequest, status awsiot.JobExecutionStatus) {
 	if q.StatusDetails != nil {
 		e.StatusDetails = q.StatusDetails

@@ -1,5 +1,6 @@
-// Package jobs is AWS IoT Jobs: it rolls jobs out to things as job executions, times them out, retries and aborts them,
-// and answers the requests of devices. It handles no packets and no HTTP: the caller delivers what it publishes.
+// Package jobs is AWS IoT Jobs: it rolls jobs out to things as job executions, times them out,
+// retries and aborts them, and answers the requests of devices. It handles no packets and no HTTP:
+// the caller delivers what it publishes.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs.html, and the page of the API that has a
 // method's name
@@ -48,7 +49,8 @@ type Config struct {
 	ARN    func(resource string) string // returns the full name of a resource such as "thing/NAME"
 	// Publish receives the notifications. It must not call the service.
 	Publish func(Message)
-	// Event receives the events of jobs, which it need not publish. It must not call the service. Nil means discard.
+	// Event receives the events of jobs, which it need not publish. It must not call the service.
+	// Nil means discard.
 	Event func(Event)
 	Store Store            // nil for memory only
 	Now   func() time.Time // nil means time.Now
@@ -167,7 +169,8 @@ func (j *job) pendingByThing() []*Execution {
 	return slices.SortedFunc(j.pending(), func(a, b *Execution) int { return cmp.Compare(a.ThingName, b.ThingName) })
 }
 
-// pendingOf returns a thing's pending executions, those in progress first, then in the order of queueing.
+// pendingOf returns a thing's pending executions, those in progress first, then in the order of
+// queueing.
 func (s *Service) pendingOf(thing string) (list []*Execution) {
 	for _, j := range s.jobs {
 		if e := j.latest(thing); e != nil && !e.Status.Terminal() {
@@ -180,8 +183,8 @@ func (s *Service) pendingOf(thing string) (list []*Execution) {
 	return list
 }
 
-// A change is one mutation under way: what must be stored, and which lists of pending executions it may have altered.
-// The service is locked.
+// A change is one mutation under way: what must be stored, and which lists of pending executions it
+// may have altered. The service is locked.
 type change struct {
 	*Service
 	now     time.Time
@@ -190,8 +193,8 @@ type change struct {
 	events  []Event
 }
 
-// change runs f on jobs that agree with the registry, and stores and publishes what it did. reply, if any, is called
-// with f's error before the notifications are published.
+// change runs f on jobs that agree with the registry, and stores and publishes what it did. reply,
+// if any, is called with f's error before the notifications are published.
 func (s *Service) change(f func(*change) error, reply func(error)) error {
 	s.mu.Lock()
 	tx := &change{Service: s, now: s.config.Now(), records: map[string]any{}, before: map[string][]*Execution{}}
@@ -265,7 +268,8 @@ func (tx *change) queue(j *job, thing string) *Execution {
 	return e
 }
 
-// set gives an execution a status. Of one that ends, retry and abort follow, and the end of its job.
+// set gives an execution a status. Of one that ends, retry and abort follow, and the end of its
+// job.
 func (tx *change) set(j *job, e *Execution, status awsiot.JobExecutionStatus) {
 	tx.touch(e.ThingName)
 	if status == awsiot.JobInProgress && e.Status == awsiot.JobQueued {
@@ -290,8 +294,8 @@ func (tx *change) set(j *job, e *Execution, status awsiot.JobExecutionStatus) {
 // maxNotified is how many executions a notification lists.
 const maxNotified = 10
 
-// notifications compares the lists of pending executions with what they were: notify follows a list that gained or lost
-// an execution, notify-next one that begins with another.
+// notifications compares the lists of pending executions with what they were: notify follows a list
+// that gained or lost an execution, notify-next one that begins with another.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-comm-notifications.html
 func (tx *change) notifications() (out []Message) {

@@ -9,7 +9,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A managedTemplate is a job template of AWS's own. All parameters but runAsUser and pathToHandler are required.
+// A managedTemplate is a job template of AWS's own. All parameters but runAsUser and pathToHandler
+// are required.
 type managedTemplate struct {
 	step, handler string // without a handler it runs a command
 	parameters    []string
@@ -29,8 +30,8 @@ var managedTemplates = map[string]managedTemplate{
 
 var managedARN = regexp.MustCompile(`^arn:aws[a-z-]*:iot:[a-z0-9-]+::jobtemplate/([a-zA-Z-]+)(:1\.0)?$`)
 
-// managedDocument returns the document of a managed template with its parameters. Optional ones that are not given are
-// empty, which AWS does not document.
+// managedDocument returns the document of a managed template with its parameters. Optional ones
+// that are not given are empty, which AWS does not document.
 func managedDocument(arn string, given map[string]string) (string, error) {
 	match := managedARN.FindStringSubmatch(arn)
 	if match == nil {

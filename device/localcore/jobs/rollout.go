@@ -10,7 +10,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// Run rolls jobs out at their rates, times executions out and follows the groups of continuous jobs, until ctx ends.
+// Run rolls jobs out at their rates, times executions out and follows the groups of continuous
+// jobs, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	for {
 		s.mu.Lock()
@@ -50,7 +51,8 @@ func (tx *change) advance() {
 	}
 }
 
-// deadline is when the execution times out, zero for never: the step timer cannot outlast the in-progress timer.
+// deadline is when the execution times out, zero for never: the step timer cannot outlast the
+// in-progress timer.
 func (e *Execution) deadline() time.Time {
 	if e.StepTimesOut.IsZero() || !e.TimesOut.IsZero() && e.TimesOut.Before(e.StepTimesOut) {
 		return e.TimesOut
@@ -171,8 +173,9 @@ func (tx *change) cancel(j *job, force bool) {
 	tx.jobEvent(j, string(JobCanceled))
 }
 
-// RegistryChanged has the jobs follow the registry before the next request and without one, by Run: things that joined
-// the group of a continuous job get an execution, those that left it or are gone lose theirs.
+// RegistryChanged has the jobs follow the registry before the next request and without one, by Run:
+// things that joined the group of a continuous job get an execution, those that left it or are gone
+// lose theirs.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-jobs-lifecycle.html
 func (s *Service) RegistryChanged() {

@@ -1,5 +1,6 @@
-// Package jsontree reads JSON into values that have their place in the text, which encoding/json does not keep: policies and provisioning templates
-// are checked with it, and each fault is reported with line, column and path.
+// Package jsontree reads JSON into values that have their place in the text, which encoding/json
+// does not keep: policies and provisioning templates are checked with it, and each fault is
+// reported with line, column and path.
 package jsontree
 
 import (

@@ -62,8 +62,8 @@ var nameFields = []attributeName{
 	{"AlternativeName.UniformResourceIdentifier", 0, tagURI}, {"AlternativeName.IPAddress", 0, tagIP},
 }
 
-// parseField reads a field. What may follow the name of an attribute: nothing for the first value, an index that counts from zero, or
-// List for all values.
+// parseField reads a field. What may follow the name of an attribute: nothing for the first value,
+// an index that counts from zero, or List for all values.
 func parseField(name string) (f field, ok bool) {
 	for _, f.source = range []string{serial, availableKeys} {
 		if strings.EqualFold(name, f.source) {
@@ -102,7 +102,8 @@ func cutPrefixFold(text, prefix string) (string, bool) {
 	return text[len(prefix):], true
 }
 
-// values appends what the field holds in the certificate, without the values that AWS IoT does not substitute.
+// values appends what the field holds in the certificate, without the values that AWS IoT does not
+// substitute.
 func (f *field) values(dst []string, c *x509.Certificate) []string {
 	name, alternative := c.Subject, oidSubjectAlternative
 	switch f.source {
@@ -135,7 +136,8 @@ func (f *field) values(dst []string, c *x509.Certificate) []string {
 	return dst
 }
 
-// escape puts a backslash before the characters that a policy must write with one. The text of a directory name is escaped already.
+// escape puts a backslash before the characters that a policy must write with one. The text of a
+// directory name is escaped already.
 func (f *field) escape(value string) string {
 	if f.attribute.tag == tagDirectory || !strings.ContainsAny(value, escapedInValues) {
 		return value
@@ -155,7 +157,8 @@ var (
 	oidIssuerAlternative  = asn1.ObjectIdentifier{2, 5, 29, 18}
 )
 
-// alternativeValues reads the extension itself, since crypto/x509 parses neither the issuer's names nor directory names.
+// alternativeValues reads the extension itself, since crypto/x509 parses neither the issuer's names
+// nor directory names.
 func alternativeValues(c *x509.Certificate, oid asn1.ObjectIdentifier, tag int) []string {
 	i := slices.IndexFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oid) })
 	if i < 0 {

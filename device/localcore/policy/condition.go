@@ -21,7 +21,8 @@ type operator struct {
 	negated bool
 }
 
-// operators by the name that a policy uses. AWS IoT documents no list of its own; its examples use the operators of IAM.
+// operators by the name that a policy uses. AWS IoT documents no list of its own; its examples use
+// the operators of IAM.
 //
 // AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 var operators = map[string]operator{
@@ -68,7 +69,8 @@ func like(o *operand) (err error) {
 	return err
 }
 
-// number and date accept what has one of these orders to the value of the policy: less is -1, equal 0, greater 1.
+// number and date accept what has one of these orders to the value of the policy: less is -1, equal
+// 0, greater 1.
 func number(orders ...int) func(*operand) error {
 	return against(parseNumber, func(want float64, value string) bool {
 		got, err := parseNumber(value)
@@ -104,8 +106,9 @@ type condition struct {
 
 // holds says whether the condition is met.
 //
-// When the key has no value, an operator with IfExists or ForAllValues and a negated one are met, others are not: IAM's rule. A list
-// without a quantifier passes when one value does; for a negated operator none may equal.
+// When the key has no value, an operator with IfExists or ForAllValues and a negated one are met,
+// others are not: IAM's rule. A list without a quantifier passes when one value does; for a negated
+// operator none may equal.
 func (c *condition) holds(r *Request) bool {
 	var buf [inlineVariables]string
 	values := c.key.values(buf[:0], r)
@@ -124,8 +127,9 @@ func (c *condition) holds(r *Request) bool {
 	return all
 }
 
-// accepts says whether one value passes: it equals one of the operands or, for a negated operator, none. An operand whose variable does
-// not resolve equals nothing, and makes a negated operator fail.
+// accepts says whether one value passes: it equals one of the operands or, for a negated operator,
+// none. An operand whose variable does not resolve equals nothing, and makes a negated operator
+// fail.
 func (c *condition) accepts(value string, r *Request) bool {
 	equals := false
 	for i := range c.operands {
@@ -171,7 +175,8 @@ func (o *operand) match(value string, r *Request) (matches, resolved bool) {
 	return matches, true
 }
 
-// compileARN compiles the parts one by one: a wildcard does not cross a colon, except in the last part.
+// compileARN compiles the parts one by one: a wildcard does not cross a colon, except in the last
+// part.
 func (o *operand) compileARN() error {
 	if err := checkARN(o.raw); err != nil {
 		return fmt.Errorf("%q is not in valid ARN format: %w", o.raw, err)
@@ -204,7 +209,8 @@ func (p *parser) conditions(n *jsontree.Node) (conditions []condition) {
 	return conditions
 }
 
-// parseOperator reads the name of an operator, such as ForAnyValue:StringEqualsIfExists. IfExists may follow any operator but Null.
+// parseOperator reads the name of an operator, such as ForAnyValue:StringEqualsIfExists. IfExists
+// may follow any operator but Null.
 func parseOperator(written string) (condition, error) {
 	c := condition{written: written}
 	name, known := written, false

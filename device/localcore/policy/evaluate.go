@@ -13,19 +13,22 @@ type Thing struct {
 	// Type is the name of the thing's type, empty when it has none.
 	Type       string
 	Attributes map[string]string
-	// Attached says whether the thing is attached to the certificate of the session. No variable but IsAttached resolves when it is not.
+	// Attached says whether the thing is attached to the certificate of the session. No variable
+	// but IsAttached resolves when it is not.
 	Attached bool
 }
 
-// A Session is one connection, for its whole life. Build it once and do not change it while requests use it.
+// A Session is one connection, for its whole life. Build it once and do not change it while
+// requests use it.
 type Session struct {
 	ClientID string
 	// SourceIP is the client's address; the zero value does not resolve.
 	SourceIP netip.Addr
 	// DomainName is the server name that the client sent (SNI); empty does not resolve.
 	DomainName string
-	// Thing is the one that the variables are about: the exclusive thing of the certificate, else the thing that the client id names. Nil
-	// means that there is none; then no thing variable resolves, and IsAttached is false.
+	// Thing is the one that the variables are about: the exclusive thing of the certificate, else
+	// the thing that the client id names. Nil means that there is none; then no thing variable
+	// resolves, and IsAttached is false.
 	Thing *Thing
 	// Certificate is the client's; nil does not resolve.
 	Certificate *x509.Certificate
@@ -47,16 +50,19 @@ type Request struct {
 	Resource string
 	// Session must not be nil.
 	Session *Session
-	// ConnectAttributes is what an iot:Connect requests: PersistentConnect, LastWill, both, or nothing.
+	// ConnectAttributes is what an iot:Connect requests: PersistentConnect, LastWill, both, or
+	// nothing.
 	ConnectAttributes []string
-	// LastWillTopic is the full ARN of the will's topic, for iot:Connect; empty when there is no will.
+	// LastWillTopic is the full ARN of the will's topic, for iot:Connect; empty when there is no
+	// will.
 	LastWillTopic string
 }
 
 // A Decision is the answer to a Request and the reason for it.
 type Decision struct {
 	Allowed bool
-	// Policy and Statement name the first statement that decided. They are empty and nil for a default deny.
+	// Policy and Statement name the first statement that decided. They are empty and nil for a
+	// default deny.
 	Policy    string
 	Statement *Statement
 
@@ -64,14 +70,16 @@ type Decision struct {
 	policies []Policy
 }
 
-// Evaluate decides whether the policies together allow the request: nothing is allowed by default, one matching Allow opens, and one
-// matching Deny in any of the policies closes.
+// Evaluate decides whether the policies together allow the request: nothing is allowed by default,
+// one matching Allow opens, and one matching Deny in any of the policies closes.
 //
-// A variable that does not resolve matches nothing: a resource with it is none of the statement's, and a statement with it in NotResource
-// or under a negated operator does not match, be it Allow or Deny. AWS IoT documents only that such an Allow does not allow.
+// A variable that does not resolve matches nothing: a resource with it is none of the statement's,
+// and a statement with it in NotResource or under a negated operator does not match, be it Allow or
+// Deny. AWS IoT documents only that such an Allow does not allow.
 //
-// Evaluate does not allocate, unless certificate variables, aws:SourceIp or a pattern with more than four variables are involved. It is
-// safe for concurrent use. The decision refers to policies, which must not change while it is in use.
+// Evaluate does not allocate, unless certificate variables, aws:SourceIp or a pattern with more
+// than four variables are involved. It is safe for concurrent use. The decision refers to policies,
+// which must not change while it is in use.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-authorization.html
 func Evaluate(policies []Policy, r *Request) Decision {

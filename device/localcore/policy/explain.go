@@ -8,8 +8,9 @@ import (
 	"unicode"
 )
 
-// Explain says in one line why the request was allowed or denied: the statement that decided or, for a default deny, the nearest
-// statement and what differed. It is built on demand and costs nothing otherwise. The zero Decision explains nothing.
+// Explain says in one line why the request was allowed or denied: the statement that decided or,
+// for a default deny, the nearest statement and what differed. It is built on demand and costs
+// nothing otherwise. The zero Decision explains nothing.
 func (d Decision) Explain() string {
 	r := &d.request
 	if r.Session == nil {
@@ -117,8 +118,8 @@ func show(text string) string {
 	return text
 }
 
-// A miss is a statement that did not match, and why. Misses are ordered by how far the statement was matched, then by how much of the
-// resource.
+// A miss is a statement that did not match, and why. Misses are ordered by how far the statement
+// was matched, then by how much of the resource.
 type miss struct {
 	policy    string
 	statement *Statement
@@ -141,7 +142,8 @@ func (m miss) less(other miss) bool {
 	return cmp.Or(cmp.Compare(m.stage, other.stage), cmp.Compare(m.reached, other.reached)) < 0
 }
 
-// miss says why the statement does not match. Of several resources it takes the one that comes closest.
+// miss says why the statement does not match. Of several resources it takes the one that comes
+// closest.
 func (s *Statement) miss(r *Request) miss {
 	resource := s.matchesResource(r)
 	switch {
@@ -176,8 +178,8 @@ func (s *Statement) miss(r *Request) miss {
 	return nearest
 }
 
-// explode matches the request's resource character by character, to learn how far it goes. A variable that does not resolve stands for
-// anything here.
+// explode matches the request's resource character by character, to learn how far it goes. A
+// variable that does not resolve stands for anything here.
 func (p *pattern) explode(r *Request) (matches bool, reached int) {
 	var parts []part
 	for _, pt := range p.parts {

@@ -8,7 +8,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// The names that AWS IoT documents, as variables or as condition keys, in lower case; two begin names.
+// The names that AWS IoT documents, as variables or as condition keys, in lower case; two begin
+// names.
 //
 // AWS pages: basic-policy-variables, thing-policy-variables, cert-policy-variables and connect-policy of
 // https://docs.aws.amazon.com/iot/latest/developerguide/. The page pub-sub-policy uses iot:Thing.ThingName, which no page defines, for
@@ -28,8 +29,8 @@ const (
 	certificateField  = "iot:certificate."
 )
 
-// A key is a policy variable or condition key. Its name compares without case, as in IAM; the name of a thing attribute inside it does
-// not.
+// A key is a policy variable or condition key. Its name compares without case, as in IAM; the name
+// of a thing attribute inside it does not.
 type key struct {
 	name      string // as written
 	kind      string // in lower case, of thingAttribute and certificateField the beginning
@@ -52,7 +53,8 @@ func parseKey(name string) key {
 	return k
 }
 
-// text returns the value to put in place of a variable. A list has no place in a text, so it does not resolve.
+// text returns the value to put in place of a variable. A list has no place in a text, so it does
+// not resolve.
 func (k *key) text(r *Request) (string, bool) {
 	if k.kind == connectAttributes || k.kind == certificateField && k.field.list {
 		return "", false
@@ -65,10 +67,11 @@ func (k *key) text(r *Request) (string, bool) {
 	return values[0], true
 }
 
-// values appends what the key stands for in this request: nothing when it does not resolve, several for a list.
+// values appends what the key stands for in this request: nothing when it does not resolve, several
+// for a list.
 //
-// Thing variables resolve only for a thing that is attached to the certificate; which thing that can be, the caller decides. IsAttached
-// always resolves.
+// Thing variables resolve only for a thing that is attached to the certificate; which thing that
+// can be, the caller decides. IsAttached always resolves.
 func (k *key) values(dst []string, r *Request) []string {
 	s, value := r.Session, ""
 	t := s.attached()

@@ -13,14 +13,16 @@ import (
 // A SyntaxError says what AWS IoT would reject as a malformed policy, with line, column and path.
 type SyntaxError = jsontree.Error
 
-// maxDepth is the deepest nesting that a policy can have: the list at $.Statement[0].Condition.StringEquals.key, and one level to spare.
+// maxDepth is the deepest nesting that a policy can have: the list at
+// $.Statement[0].Condition.StringEquals.key, and one level to spare.
 const maxDepth = 7
 
-// Parse compiles a policy document. It returns a *SyntaxError for what AWS IoT answers with MalformedPolicyException.
+// Parse compiles a policy document. It returns a *SyntaxError for what AWS IoT answers with
+// MalformedPolicyException.
 //
-// AWS IoT names few of its own checks. The choices made here: Version must be there; Sid holds letters and digits and is unique, as in
-// IAM; NotAction is known, as in IAM; a key given twice is rejected; regions, accounts, action names and condition keys are not compared
-// with any list.
+// AWS IoT names few of its own checks. The choices made here: Version must be there; Sid holds
+// letters and digits and is unique, as in IAM; NotAction is known, as in IAM; a key given twice is
+// rejected; regions, accounts, action names and condition keys are not compared with any list.
 func Parse(doc []byte) (*Document, error) {
 	root, faults := jsontree.Parse(doc, maxDepth)
 	if root == nil {
@@ -130,7 +132,8 @@ func (p *parser) statement(n *jsontree.Node) *Statement {
 	return s
 }
 
-// clause compiles the texts of a key or of its opposite, such as Action or NotAction, of which exactly one must be there.
+// clause compiles the texts of a key or of its opposite, such as Action or NotAction, of which
+// exactly one must be there.
 func (p *parser) clause(n *jsontree.Node, fields map[string]*jsontree.Node, name string, check func(string) error) (c Clause) {
 	value, opposite := fields[name], fields["Not"+name]
 	switch {

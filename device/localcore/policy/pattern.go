@@ -24,8 +24,9 @@ type part struct {
 	key  key    // of a variable
 }
 
-// A pattern is a compiled text of a policy. Variables are substituted when it is matched, and what they yield is literal: a * that comes
-// from a client id is no wildcard. The MQTT wildcards + and # are always literal.
+// A pattern is a compiled text of a policy. Variables are substituted when it is matched, and what
+// they yield is literal: a * that comes from a client id is no wildcard. The MQTT wildcards + and #
+// are always literal.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pub-sub-policy.html
 type pattern struct {
@@ -78,7 +79,8 @@ func (p *pattern) addLiteral(text string) {
 	p.parts = append(p.parts, part{kind: literal, text: text})
 }
 
-// addVariable adds the ${…} that text begins with, and returns its length. ${*}, ${?} and ${$} stand for the characters themselves.
+// addVariable adds the ${…} that text begins with, and returns its length. ${*}, ${?} and ${$}
+// stand for the characters themselves.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-variables.html
 func (p *pattern) addVariable(text string) (int, error) {
@@ -103,8 +105,8 @@ func (p *pattern) addVariable(text string) (int, error) {
 // inlineVariables is how many variables a pattern can have before matching it needs memory.
 const inlineVariables = 4
 
-// match says whether the whole text matches; fold compares without case. A pattern with a variable that does not resolve matches nothing,
-// and resolved is false.
+// match says whether the whole text matches; fold compares without case. A pattern with a variable
+// that does not resolve matches nothing, and resolved is false.
 func (p *pattern) match(text string, r *Request, fold bool) (matches, resolved bool) {
 	var buf [inlineVariables]string
 	values := buf[:0]
@@ -122,9 +124,10 @@ func (p *pattern) match(text string, r *Request, fold bool) (matches, resolved b
 	return matches, true
 }
 
-// glob matches the whole text against the parts, where the n-th variable stands for values[n]. It also returns how many bytes of the text
-// the parts could match at most, not counting what a * has to swallow. On a mismatch it goes back to the last * only, which is enough, so
-// the time is bounded by the product of the two lengths.
+// glob matches the whole text against the parts, where the n-th variable stands for values[n]. It
+// also returns how many bytes of the text the parts could match at most, not counting what a * has
+// to swallow. On a mismatch it goes back to the last * only, which is enough, so the time is
+// bounded by the product of the two lengths.
 func glob(parts []part, values []string, text string, fold bool) (matches bool, reached int) {
 	i, v, t := 0, 0, 0                    // next part, next variable, next byte
 	star, starValue, starText := -1, 0, 0 // where to go back to
@@ -182,7 +185,8 @@ func prefixLength(text, prefix string, fold bool) int {
 	return -1
 }
 
-// expand returns the text with the variables that resolve substituted, and the first one that does not resolve, or nil.
+// expand returns the text with the variables that resolve substituted, and the first one that does
+// not resolve, or nil.
 func (p *pattern) expand(r *Request) (text string, unresolved *key) {
 	for i := range p.parts {
 		switch pt := &p.parts[i]; pt.kind {
@@ -242,7 +246,8 @@ func checkARN(text string) error {
 	return nil
 }
 
-// arnPrefix returns the first five parts with their colons, and shortARN the rest, such as topic/a/b. A text that is no ARN is all rest.
+// arnPrefix returns the first five parts with their colons, and shortARN the rest, such as
+// topic/a/b. A text that is no ARN is all rest.
 func arnPrefix(arn string) string { return strings.TrimSuffix(arn, shortARN(arn)) }
 
 func shortARN(arn string) string {

@@ -1,12 +1,13 @@
 // Package policy evaluates AWS IoT Core policies and explains the answer.
 //
-// It parses a policy document into a compiled form, decides whether a set of documents allows one action on one resource, and says in one
-// line which statement decided, or how the nearest statement differs. It has no MQTT and no registry: the caller gathers the policies
-// that apply and describes the session.
+// It parses a policy document into a compiled form, decides whether a set of documents allows one
+// action on one resource, and says in one line which statement decided, or how the nearest
+// statement differs. It has no MQTT and no registry: the caller gathers the policies that apply and
+// describes the session.
 //
-// AWS IoT says that its policies follow the conventions of IAM policies. Where its own pages are silent, the grammar and the condition
-// operators of IAM hold here too. Identity-based IAM policies, with their principals and service-wide condition keys, are not this
-// package's business.
+// AWS IoT says that its policies follow the conventions of IAM policies. Where its own pages are
+// silent, the grammar and the condition operators of IAM hold here too. Identity-based IAM
+// policies, with their principals and service-wide condition keys, are not this package's business.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-policies.html
 package policy
@@ -24,13 +25,15 @@ const MaxSize = 2048
 // Version is the only policy language version that AWS IoT documents.
 const Version = "2012-10-17"
 
-// A Policy is a document, which must not be nil, with the name it is stored under. The name appears in explanations.
+// A Policy is a document, which must not be nil, with the name it is stored under. The name appears
+// in explanations.
 type Policy struct {
 	Name     string
 	Document *Document
 }
 
-// A Document is a parsed and compiled policy. It must not be changed, and so is safe for concurrent use.
+// A Document is a parsed and compiled policy. It must not be changed, and so is safe for concurrent
+// use.
 type Document struct {
 	Statements []*Statement // in the order of the text
 }
@@ -62,7 +65,8 @@ type Clause struct {
 	patterns []pattern
 }
 
-// String names the statement as a person would look for it: by its quoted Sid, else by its place, such as Statement[2].
+// String names the statement as a person would look for it: by its quoted Sid, else by its place,
+// such as Statement[2].
 func (s *Statement) String() string {
 	if s.Sid != "" {
 		return strconv.Quote(s.Sid)

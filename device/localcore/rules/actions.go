@@ -94,8 +94,8 @@ func (s *Service) compileAction(a Action) (*action, error) {
 	return nil, reject(InvalidRequest, "An action must be one of lambda, republish and http.")
 }
 
-// compileLambda returns an action that invokes a function and does not wait for it: errors of the function itself are no failure of the
-// action.
+// compileLambda returns an action that invokes a function and does not wait for it: errors of the
+// function itself are no failure of the action.
 func (s *Service) compileLambda(a *Lambda) (*action, error) {
 	function, err := parseTemplate(a.FunctionARN)
 	if err != nil {

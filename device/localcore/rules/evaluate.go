@@ -119,8 +119,8 @@ func nested(st *statement) expression {
 	}
 }
 
-// operators are the binary ones, as functions of their operands. One of a higher level binds more strongly; NOT stands between AND and
-// the comparisons.
+// operators are the binary ones, as functions of their operands. One of a higher level binds more
+// strongly; NOT stands between AND and the comparisons.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-operators.html
 var operators = map[string]struct {

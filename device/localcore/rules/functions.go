@@ -19,8 +19,9 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// functions are those that are emulated, by their names in lower case; cast, which has a syntax of its own, is apart. The types of a
-// function's parameters say how its arguments are converted, see argument.
+// functions are those that are emulated, by their names in lower case; cast, which has a syntax of
+// its own, is apart. The types of a function's parameters say how its arguments are converted, see
+// argument.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-functions.html
 var functions = map[string]any{
@@ -45,7 +46,8 @@ var functions = map[string]any{
 		}
 		return levels[level[0]-1]
 	},
-	// A call with two arguments is of the classic shadow; the last one is a role, which is not evaluated.
+	// A call with two arguments is of the classic shadow; the last one is a role, which is not
+	// evaluated.
 	"get_thing_shadow": func(s *scope, thing, name string, role ...string) any {
 		if len(role) == 0 {
 			name = ""
@@ -177,8 +179,8 @@ var casts = map[string]any{
 // maxArguments is how many arguments a function takes at most.
 const maxArguments = 255
 
-// arity returns how many arguments a function takes. A variadic parameter is one optional argument or, of type any, all that follow. A
-// scope is no argument.
+// arity returns how many arguments a function takes. A variadic parameter is one optional argument
+// or, of type any, all that follow. A scope is no argument.
 func arity(f any) (least, most int) {
 	t := reflect.TypeOf(f)
 	most = t.NumIn()
@@ -194,7 +196,8 @@ func arity(f any) (least, most int) {
 	return most - 1, most
 }
 
-// call returns what a function gives for these arguments, which are as many as it takes, undefined when one of them cannot be converted.
+// call returns what a function gives for these arguments, which are as many as it takes, undefined
+// when one of them cannot be converted.
 func call(f any, s *scope, arguments []any) any {
 	t := reflect.TypeOf(f)
 	var in []reflect.Value
@@ -231,7 +234,8 @@ func call(f any, s *scope, arguments []any) any {
 	}
 }
 
-// argument converts a value to the type of a parameter, by the rules of AWS. What it returns belongs to the function.
+// argument converts a value to the type of a parameter, by the rules of AWS. What it returns
+// belongs to the function.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-data-types.html
 func argument(v any, kind reflect.Type) (out any, ok bool) {
@@ -306,7 +310,8 @@ func orElse(s string, otherwise any) any {
 	return s
 }
 
-// groupReference is a reference to a capture group in a replacement; Go reads $1x as a group named 1x.
+// groupReference is a reference to a capture group in a replacement; Go reads $1x as a group named
+// 1x.
 var groupReference = regexp.MustCompile(`\$(\d+)`)
 
 const maxPadding = 1000

@@ -372,7 +372,8 @@ func (p *parser) cases() expression {
 	}
 }
 
-// call reads the arguments of a function. A function that is not emulated is an error here, and so never a difference that nobody sees.
+// call reads the arguments of a function. A function that is not emulated is an error here, and so
+// never a difference that nobody sees.
 func (p *parser) call(function string) expression {
 	lower := strings.ToLower(function)
 	if lower == "cast" {

@@ -1,6 +1,7 @@
-// Package rules is the rules engine of AWS IoT Core: topic rules with the SQL of version 2016-03-23, and the actions Lambda, republish
-// and HTTP. What it does not emulate, functions and actions included, is rejected when a rule is created. It handles no packets: the
-// caller gives it the messages.
+// Package rules is the rules engine of AWS IoT Core: topic rules with the SQL of version
+// 2016-03-23, and the actions Lambda, republish and HTTP. What it does not emulate, functions and
+// actions included, is rejected when a rule is created. It handles no packets: the caller gives it
+// the messages.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-rules.html,
 // and the page of the API that has a method's name
@@ -33,7 +34,8 @@ type Store interface {
 type Message struct {
 	Topic   string
 	Payload []byte
-	// ClientID and Principal, a certificate id, are empty for a message that was not sent over MQTT.
+	// ClientID and Principal, a certificate id, are empty for a message that was not sent over
+	// MQTT.
 	ClientID, Principal string
 	// Hops counts the republish actions that led to the message.
 	Hops int
@@ -42,7 +44,8 @@ type Message struct {
 // A Config says what the service depends on. All but Shadow and Store must be set.
 type Config struct {
 	Account string
-	// Publish sends what a republish action publishes to all who receive messages, this service among them.
+	// Publish sends what a republish action publishes to all who receive messages, this service
+	// among them.
 	Publish func(m Message, qos byte) error
 	// Thing returns the name of the thing of a connection, empty without one.
 	Thing func(principal, clientID string) string
@@ -302,7 +305,8 @@ func (s *Service) Publish(m Message) {
 // IngestPrefix begins the topics of Basic Ingest.
 const IngestPrefix = "$aws/rules/"
 
-// Ingest gives a message to one rule, past the broker: its topic begins with $aws/rules/NAME/, which the rule does not see.
+// Ingest gives a message to one rule, past the broker: its topic begins with $aws/rules/NAME/,
+// which the rule does not see.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-basic-ingest.html
 func (s *Service) Ingest(m Message) {
@@ -326,7 +330,8 @@ func (s *Service) enqueue(d delivery) {
 	}
 }
 
-// Run evaluates the messages in their order until ctx ends, and returns when the last action has ended.
+// Run evaluates the messages in their order until ctx ends, and returns when the last action has
+// ended.
 func (s *Service) Run(ctx context.Context) {
 	defer s.working.Wait()
 	for {
@@ -345,8 +350,8 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// MatchFilter matches as AWS does: other than in MQTT, a/# does not match a. A filter that begins with a wildcard does not match reserved
-// topics [MQTT-4.7.2-1].
+// MatchFilter matches as AWS does: other than in MQTT, a/# does not match a. A filter that begins
+// with a wildcard does not match reserved topics [MQTT-4.7.2-1].
 func MatchFilter(filter, topic string) bool {
 	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
 		return false
@@ -365,7 +370,8 @@ func MatchFilter(filter, topic string) bool {
 	return len(filters) == len(levels)
 }
 
-// run evaluates a rule and performs its actions, in the background if one of them leaves this process.
+// run evaluates a rule and performs its actions, in the background if one of them leaves this
+// process.
 func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
 	payload, ok, err := r.statement.run(sc)
 	if !ok {

@@ -13,8 +13,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A value of the SQL is nil for Null, bool, *big.Rat for Int and Decimal, string, []any, object, or undefined. In SQL version 2016-03-23
-// a number that is whole is an Int.
+// A value of the SQL is nil for Null, bool, *big.Rat for Int and Decimal, string, []any, object, or
+// undefined. In SQL version 2016-03-23 a number that is whole is an Int.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-data-types.html
 
@@ -59,7 +59,8 @@ func fromFloat(f *big.Float) any {
 	return undefined
 }
 
-// fromFloat64 is for the functions that compute with double precision. What is no number is undefined.
+// fromFloat64 is for the functions that compute with double precision. What is no number is
+// undefined.
 func fromFloat64(x float64) any {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return undefined

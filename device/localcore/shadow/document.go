@@ -19,15 +19,16 @@ const (
 	maxRates          = 10000 // shadows whose requests are counted
 )
 
-// An object is a JSON object. Numbers in it are [json.Number], so that they are returned as they were sent.
+// An object is a JSON object. Numbers in it are [json.Number], so that they are returned as they
+// were sent.
 type object = map[string]any
 
 func reject(code int, format string, args ...any) *awsiot.ShadowError {
 	return &awsiot.ShadowError{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Rejected returns the message about a request that failed. An error that is not an [*awsiot.ShadowError] is answered
-// as a failure of the service.
+// Rejected returns the message about a request that failed. An error that is not an
+// [*awsiot.ShadowError] is answered as a failure of the service.
 func Rejected(t awsiot.ShadowTopic, err error) Message {
 	e, ok := errors.AsType[*awsiot.ShadowError](err)
 	if !ok {
@@ -36,8 +37,9 @@ func Rejected(t awsiot.ShadowTopic, err error) Message {
 	return Message{t.Rejected(), awsiot.EncodeJSON(e)}
 }
 
-// readRequest reads and checks the body of a request. The client token is set as soon as it is known, for the error
-// too; the state only of an update. The body of a delete request is not checked, that of a get request may be empty.
+// readRequest reads and checks the body of a request. The client token is set as soon as it is
+// known, for the error too; the state only of an update. The body of a delete request is not
+// checked, that of a get request may be empty.
 func readRequest(o awsiot.ShadowOperation, payload []byte) (q awsiot.ShadowDocument, err error) {
 	if !utf8.Valid(payload) {
 		return q, reject(415, "Unsupported documented encoding; supported encoding is UTF-8")
@@ -89,7 +91,8 @@ func readRequest(o awsiot.ShadowOperation, payload []byte) (q awsiot.ShadowDocum
 	return q, nil
 }
 
-// measure returns the greatest number of keys on a path into the node, and whether it has no null in an array.
+// measure returns the greatest number of keys on a path into the node, and whether it has no null
+// in an array.
 func measure(node any) (levels int, storable bool) {
 	storable = true
 	below := func(v any, key int) {
@@ -110,8 +113,8 @@ func measure(node any) (levels int, storable bool) {
 	return levels, storable
 }
 
-// merge returns state and metadata with the patch over them: null removes a key, objects merge, everything else, arrays
-// included, replaces. Its arguments stay as they are.
+// merge returns state and metadata with the patch over them: null removes a key, objects merge,
+// everything else, arrays included, replaces. Its arguments stay as they are.
 func merge(state, metadata, patch object, now int64) (object, object) {
 	newState, newMetadata := object{}, object{}
 	maps.Copy(newState, state)
@@ -154,7 +157,8 @@ func stamp(node any, now int64) any {
 	return object{"timestamp": now}
 }
 
-// difference returns the fields of desired that reported lacks or has otherwise, with their metadata.
+// difference returns the fields of desired that reported lacks or has otherwise, with their
+// metadata.
 func difference(desired, reported, metadata object) (delta, meta object) {
 	delta, meta = object{}, object{}
 	for key, want := range desired {

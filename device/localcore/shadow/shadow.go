@@ -1,6 +1,6 @@
-// Package shadow is the Device Shadow service of AWS IoT Core: it keeps the classic and the named shadows of things,
-// merges updates into them, and returns what the service publishes about each request. It handles no packets and no
-// HTTP: the caller delivers the messages.
+// Package shadow is the Device Shadow service of AWS IoT Core: it keeps the classic and the named
+// shadows of things, merges updates into them, and returns what the service publishes about each
+// request. It handles no packets and no HTTP: the caller delivers the messages.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-device-shadows.html
 package shadow
@@ -86,8 +86,9 @@ func Open(c Config) (*Service, error) {
 	return s, nil
 }
 
-// Request carries out one request and returns what the service publishes: the accepted response first. A rejected
-// request returns an [*awsiot.ShadowError]; see [Rejected] for the message about it. Any other error is of the store.
+// Request carries out one request and returns what the service publishes: the accepted response
+// first. A rejected request returns an [*awsiot.ShadowError]; see [Rejected] for the message about
+// it. Any other error is of the store.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
 func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) (out []Message, err error) {

@@ -92,8 +92,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.config.Log.Info("disconnected from a tunnel", "tunnel", t.ID, "mode", mode, "channel", channel, "reason", err)
 }
 
-// authenticate returns the tunnel that the access token of a handshake is for, and uses the token; or no tunnel, the
-// HTTP status and the reason. With a tunnel, the caller calls handlers.Done.
+// authenticate returns the tunnel that the access token of a handshake is for, and uses the token;
+// or no tunnel, the HTTP status and the reason. With a tunnel, the caller calls handlers.Done.
 func (s *Service) authenticate(r *http.Request, mode string) (t *tunnel, status int, reason string) {
 	secrets := r.Header.Values("access-token")
 	for _, cookie := range r.CookiesNamed("awsiot-tunnel-token") {
@@ -150,7 +150,8 @@ func (s *Service) authenticate(r *http.Request, mode string) (t *tunnel, status 
 	return t, http.StatusSwitchingProtocols, ""
 }
 
-// attach makes p a side of the tunnel, in the place of one that was there: the other side gets a reset of its streams.
+// attach makes p a side of the tunnel, in the place of one that was there: the other side gets a
+// reset of its streams.
 func (s *Service) attach(t *tunnel, p *peer) bool {
 	hello := awsiot.TunnelMessage{Type: awsiot.TunnelServiceIDs}
 	s.mu.Lock()
@@ -185,8 +186,8 @@ func (s *Service) attach(t *tunnel, p *peer) bool {
 	return true
 }
 
-// forward hands the messages of a side to the other one, as they are, until its connection ends. A message that AWS IoT
-// does not accept ends it. Messages to a side that is not connected are lost.
+// forward hands the messages of a side to the other one, as they are, until its connection ends. A
+// message that AWS IoT does not accept ends it. Messages to a side that is not connected are lost.
 func (s *Service) forward(r *http.Request, t *tunnel, p *peer) error {
 	reject := func(code int, err error) error {
 		_ = p.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, err.Error()), time.Now().Add(time.Second)) // it may be gone

@@ -1,6 +1,6 @@
-// Package tunnel is AWS IoT secure tunneling: the tunnels of an account with their access tokens, and the WebSocket
-// data plane, which forwards messages between source and destination. It knows no MQTT: the caller publishes the
-// notifications.
+// Package tunnel is AWS IoT secure tunneling: the tunnels of an account with their access tokens,
+// and the WebSocket data plane, which forwards messages between source and destination. It knows no
+// MQTT: the caller publishes the notifications.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/secure-tunneling.html
 package tunnel
@@ -43,7 +43,8 @@ type Config struct {
 	Log          *slog.Logger     // nil means discard
 }
 
-// A Service holds the tunnels of one account. It is safe for concurrent use, and an http.Handler for the data plane.
+// A Service holds the tunnels of one account. It is safe for concurrent use, and an http.Handler
+// for the data plane.
 type Service struct {
 	config   Config
 	handlers sync.WaitGroup // of the data plane
@@ -209,7 +210,8 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 	return t.Tunnel, s.newTokens(t, source, destination), nil
 }
 
-// newTokens makes access tokens in the place of those there are. That of the destination is published to the thing.
+// newTokens makes access tokens in the place of those there are. That of the destination is
+// published to the thing.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/agent-snippet.html
 func (s *Service) newTokens(t *tunnel, modes ...string) (out Tokens) {
@@ -287,8 +289,8 @@ func (s *Service) close(t *tunnel) {
 	}
 }
 
-// RotateTunnelAccessToken revokes the access tokens of a client mode and returns new ones; the thing is notified of its
-// own. A connection that used a revoked one stays.
+// RotateTunnelAccessToken revokes the access tokens of a client mode and returns new ones; the
+// thing is notified of its own. A connection that used a revoked one stays.
 //
 // AWS page:
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_RotateTunnelAccessToken.html
@@ -314,8 +316,8 @@ func (s *Service) RotateTunnelAccessToken(id, clientMode string, d *DestinationC
 	return arn, tokens, err
 }
 
-// Sweep closes the tunnels whose time is over, and deletes those that were closed long ago. Every operation does so
-// too; call it from time to time for the connections.
+// Sweep closes the tunnels whose time is over, and deletes those that were closed long ago. Every
+// operation does so too; call it from time to time for the connections.
 func (s *Service) Sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
