@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -273,11 +274,42 @@ func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	stored := map[string]string{"topic": topic}
+	if member := r.URL.Query().Get("id"); member != "" {
+		stored["id"] = rand.Text()
+		if payload, err = withID(payload, member, stored["id"]); err != nil {
+			return err
+		}
+	}
 	if err := a.outbox.Put(topic, payload); err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"topic": topic})
+	writeJSON(w, http.StatusOK, stored)
 	return nil
+}
+
+// withID returns a message with one member more, by which its reader can tell that it arrives for
+// the second time. The rest stays as it is.
+func withID(payload []byte, member, id string) ([]byte, error) {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &object); err != nil || object == nil {
+		return nil, &apiError{400, "a message can have an id if it is a JSON object"}
+	}
+	if _, has := object[member]; has {
+		return nil, &apiError{400, fmt.Sprintf("the message has %q already", member)}
+	}
+	added, err := json.Marshal(map[string]string{member: id})
+	if err != nil {
+		return nil, err
+	}
+	if len(object) > 0 {
+		_, rest, _ := bytes.Cut(payload, []byte("{"))
+		added = append(append(added[:len(added)-1], ','), rest...)
+	}
+	if len(added) > session.MaxPayload {
+		return nil, &apiError{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most, and the id makes it longer", session.MaxPayload)}
+	}
+	return added, nil
 }
 
 // handleSubscribe answers with a line for each message, until the program goes

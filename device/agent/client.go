@@ -59,7 +59,14 @@ var ErrNotRunning = errors.New("the agent is not running (iot_device run)")
 // Publish returns when the agent has the message on stable storage. The error is
 // an *[Error] where the agent answered.
 func (c *Client) Publish(ctx context.Context, topic string, payload []byte) error {
-	return c.do(ctx, http.MethodPost, "/v1/publish?topic="+url.QueryEscape(topic), payload)
+	return c.PublishWithID(ctx, topic, payload, "")
+}
+
+// PublishWithID is Publish for a message that is a JSON object, to which the agent adds this member
+// with an id. A message can arrive twice, with the same id. An empty member adds none.
+func (c *Client) PublishWithID(ctx context.Context, topic string, payload []byte, member string) error {
+	query := url.Values{"topic": {topic}, "id": {member}}
+	return c.do(ctx, http.MethodPost, "/v1/publish?"+query.Encode(), payload)
 }
 
 // Rotate returns when the agent has replaced the key and the certificate of a

@@ -3,11 +3,14 @@ package agent
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"example.com/fleety/device/session"
 )
 
 // What the agent takes from programs is what the shipped policy allows.
@@ -117,5 +120,34 @@ func TestFiltersMatchTopics(t *testing.T) {
 				t.Errorf("%s, %s: %v", filter, topic, !want)
 			}
 		}
+	}
+}
+
+// The id is one member more; the rest of the message stays as it is, byte by byte.
+func TestMessageGetsAnID(t *testing.T) {
+	t.Parallel()
+	for payload, want := range map[string]string{
+		`{"b": 1, "a":[1.50]}`: `{"id":"X","b": 1, "a":[1.50]}`,
+		" {\n}\n":              `{"id":"X"}`,
+		"\t{\"nested\":{}}":    `{"id":"X","nested":{}}`,
+		`{"ID":"other case"}`:  `{"id":"X","ID":"other case"}`,
+		`{"id":1}`:             "400", // it would be there twice
+		`[]`:                   "400",
+		`null`:                 "400",
+		`"text"`:               "400",
+		``:                     "400",
+		`{"a":1}{}`:            "400",
+		`{"a":"` + strings.Repeat("x", session.MaxPayload-8) + `"}`: "413",
+	} {
+		got, err := withID([]byte(payload), "id", "X")
+		if failure, ok := errors.AsType[*apiError](err); ok {
+			got = fmt.Append(nil, failure.status)
+		}
+		if string(got) != want {
+			t.Errorf("%.40q: %.60q, %v", payload, got, err)
+		}
+	}
+	if got, err := withID([]byte(`{}`), "a \"quoted\" name", "X"); err != nil || !json.Valid(got) {
+		t.Errorf("%s, %v", got, err)
 	}
 }

@@ -291,6 +291,7 @@ func TestAgentRejectsBadRequests(t *testing.T) {
 		"POST /v1/publish?topic=fleet/another/up/x": 403,
 		"POST /v1/publish?topic=$aws/rules/x":       403,
 		"POST /v1/publish?topic=ok":                 200,
+		"POST /v1/publish?topic=ok&id=x":            400, // no JSON
 		"GET /v1/subscribe?filter=fleet/%23":        403,
 		"GET /v1/subscribe?filter=%23/x":            400,
 		"GET /v1/publish?topic=x":                   405,
@@ -305,13 +306,20 @@ func TestAgentRejectsBadRequests(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", path, status, text, want)
 		}
 	}
+	var ids [2]struct{ ID string }
+	for i := range ids {
+		status, text := a.request(t, "POST", "/v1/publish?topic=ok&id=id", strings.NewReader(`{"n": 1}`))
+		if err := json.Unmarshal([]byte(text), &ids[i]); status != 200 || err != nil || len(ids[i].ID) < 20 || ids[0] == ids[1] {
+			t.Errorf("a message with an id: %d %s, %v", status, text, err)
+		}
+	}
 	for _, more := range []string{"x", large, strings.Repeat(large, 6)} {
 		if status, _ := a.request(t, "POST", "/v1/publish?topic=ok", strings.NewReader(large+more)); status != 413 {
 			t.Errorf("a message of %d bytes: %d", len(large+more), status)
 		}
 	}
 	a.await(t, sent)
-	a.awaitMetrics(t, "iot_device_messages_stored_total 1")
+	a.awaitMetrics(t, "iot_device_messages_stored_total 3")
 	for topic, want := range map[string]int{"telemetry": 0, "fleet/another/x": 3, "a/#": 2} {
 		cmd := exec.CommandContext(t.Context(), a.binary, "publish", "--config", "device.yaml", topic, "x")
 		cmd.Dir, cmd.Env = a.dir, a.environment()

@@ -19,13 +19,15 @@ import (
 
 func newPublishCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
+	var member string
 	cmd := &cobra.Command{
 		Use:  "publish TOPIC [MESSAGE|-] [flags]",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runPublish(cmd.Context(), console, s, args)
+			return runPublish(cmd.Context(), console, s, args, member)
 		},
 	}
+	cmd.Flags().StringVar(&member, "message-id", "", "add a `MEMBER` with an id to the message, a JSON object: a message may arrive twice, with the same id")
 	s.AddFlags(cmd.Flags())
 	return cmd
 }
@@ -39,13 +41,13 @@ func openAgent(ctx context.Context, console *cli.Console, s config.Sources) (*ag
 	return agent.NewClient(c.Agent.Socket), nil
 }
 
-func runPublish(ctx context.Context, console *cli.Console, s config.Sources, args []string) error {
+func runPublish(ctx context.Context, console *cli.Console, s config.Sources, args []string, member string) error {
 	client, err := openAgent(ctx, console, s)
 	if err != nil {
 		return err
 	}
 	if len(args) == 2 && args[1] != "-" {
-		return client.Publish(ctx, args[0], []byte(args[1]))
+		return client.PublishWithID(ctx, args[0], []byte(args[1]), member)
 	}
 	// Reading cannot be interrupted, the command can.
 	defer context.AfterFunc(ctx, func() {
@@ -58,14 +60,14 @@ func runPublish(ctx context.Context, console *cli.Console, s config.Sources, arg
 		if err != nil {
 			return fmt.Errorf("reading standard input: %w", err)
 		}
-		return client.Publish(ctx, args[0], payload)
+		return client.PublishWithID(ctx, args[0], payload, member)
 	}
 	lines := bufio.NewScanner(console.In)
 	lines.Buffer(nil, session.MaxPayload+2)
 	n := 0
 	for lines.Scan() {
 		n++
-		if err := client.Publish(ctx, args[0], lines.Bytes()); err != nil {
+		if err := client.PublishWithID(ctx, args[0], lines.Bytes(), member); err != nil {
 			return fmt.Errorf("publishing line %d: %w", n, err)
 		}
 	}
