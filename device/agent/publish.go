@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"example.com/fleety/device/agent/outbox"
@@ -42,14 +43,19 @@ type publisher struct {
 
 // publish sends messages, in their order, until the connection ends.
 func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
-	for {
+	for batches := 0; ; {
 		sent, err := p.publishNext(ctx, conn)
 		if err != nil {
 			return err
 		}
 		if sent {
+			batches++
 			continue
 		}
+		if batches >= 3 {
+			debug.FreeOSMemory() // of the backlog; the agent may be idle for long now
+		}
+		batches = 0
 		select {
 		case p.idle <- struct{}{}:
 		default:
