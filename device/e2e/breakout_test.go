@@ -383,7 +383,7 @@ func TestClaimRegistersNothingThatTheHookDenies(t *testing.T) {
 	}
 	const (
 		badToken = "InvalidCertificateOwnershipToken"
-		unknown  = "The certificate ownership token is unknown or was used already."
+		unknown  = "Certificate ownership token is unknown or was used already."
 		byHook   = "the pre-provisioning hook"
 		prefix   = "serial number does not begin with the prefix of this fleet"
 		letters  = "serial number has characters that a thing name cannot have"
