@@ -88,7 +88,7 @@ unit: infra/node_modules $(AWSSDK)/node_modules $(LINT)  ## the tests of every m
 	@mkdir -p dist; rm -f dist/flaky.*
 	@for module in $(MODULES); do echo "testing $$module"; ( cd $$module && ../$(dir $(LINT))gotestsum --format standard-quiet \
 		--rerun-fails=1 --rerun-fails-max-failures=6 --rerun-fails-abort-on-data-race --rerun-fails-report=../dist/flaky.$$module \
-		--packages=./... -- -race -timeout 30m ) || exit 1; done
+		--packages=./... -- -race -timeout 12m ) || exit 1; done
 	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
 	cd .ci/release && GOWORK=off $(GO) test .
 	cd testcontainers && GOWORK=off $(GO) test ./...

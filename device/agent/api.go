@@ -288,7 +288,7 @@ func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// withID returns a message with one member more, by which its reader can tell that it arrives for
+// withID returns a message with one member more, by which its reader knows that it arrives for
 // the second time. The rest stays as it is.
 func withID(payload []byte, member, id string) ([]byte, error) {
 	var object map[string]json.RawMessage

@@ -133,9 +133,10 @@ func (w *tunneling) open(t *testing.T, services ...string) tunnelAnswer {
 // awaitAgent waits until the agent is connected to the tunnel.
 func (w *tunneling) awaitAgent(t *testing.T, id string) {
 	t.Helper()
+	timeout := time.After(2 * time.Minute)
 	for w.call(t, "DescribeTunnel", map[string]any{"tunnelId": id}).Tunnel.DestinationConnectionState.Status != "CONNECTED" {
 		select {
-		case <-t.Context().Done():
+		case <-timeout:
 			t.Fatalf("the agent does not connect to the tunnel:\n%s", w.agent.stderr)
 		case <-time.After(10 * time.Millisecond):
 		}
@@ -152,6 +153,8 @@ func (w *tunneling) reach(t *testing.T, token, service, greeting string) *websoc
 		t.Fatalf("%v: %v", err, r)
 	}
 	t.Cleanup(func() { ws.Close() })
+	deadline := time.Now().Add(2 * time.Minute)
+	_, _ = ws.SetReadDeadline(deadline), ws.SetWriteDeadline(deadline)
 	text := greeting + strings.Repeat("0123456789", 20_000)
 	m := awsiot.TunnelMessage{Type: awsiot.TunnelStreamStart, StreamID: 1, ServiceID: service, ConnectionID: 1}
 	request := awsiot.AppendTunnelMessage(nil, m)

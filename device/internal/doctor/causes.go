@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +15,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-
-	"github.com/goccy/go-yaml"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
@@ -46,13 +45,14 @@ const (
 	retries        = "the device tries again; to try now, run the command again: an interrupted run is resumed"
 )
 
-//go:embed causes.yaml
-var causesYAML []byte
+//go:embed causes.json
+var causesJSON []byte
 
 // Causes returns the one table of causes: of the hints of errors, of the doctor's
-// findings, and of docs/troubleshooting.md.
+// findings, and of docs/troubleshooting.md. It is JSON, because a bootstrap has no
+// room for a decoder of YAML.
 var Causes = sync.OnceValue(func() (causes []Cause) {
-	if err := yaml.Unmarshal(causesYAML, &causes); err != nil {
+	if err := json.Unmarshal(causesJSON, &causes); err != nil {
 		panic(err) // a test reads them
 	}
 	for i := range causes {
