@@ -65,6 +65,9 @@ func TestJobsTopicsAreThoseOfThePage(t *testing.T) {
 func FuzzServiceTopics(f *testing.F) {
 	f.Add("$aws/things/T/shadow/name/S/get")
 	f.Add("$aws/things/T/jobs/$next/get")
+	f.Add("/name/S/get")
+	f.Add("$aws/things//shadow/name/S/get")
+	f.Add("things/T/shadow/name/S/get")
 	f.Fuzz(func(t *testing.T, topic string) {
 		if parsed, ok := awsiot.ParseShadowTopic(topic); ok && parsed.String() != topic {
 			t.Errorf("%q parsed and printed is %q", topic, parsed)

@@ -56,7 +56,7 @@ func (t ShadowTopic) Documents() string {
 func ParseShadowTopic(topic string) (t ShadowTopic, ok bool) {
 	thing, rest, ok := cutThing(topic, "shadow")
 	if named, found := strings.CutPrefix(rest, "name/"); found {
-		t.Shadow, rest, ok = strings.Cut(named, "/")
+		t.Shadow, rest, _ = strings.Cut(named, "/")
 		ok = ok && t.Shadow != ""
 	}
 	t.Thing, t.Operation = thing, ShadowOperation(rest)
