@@ -8,7 +8,6 @@
 package ca
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -186,16 +185,18 @@ func (a *Authority) encode() ([]byte, error) {
 }
 
 func decode(data []byte) (*Authority, error) {
-	second := max(0, bytes.LastIndex(data, []byte("-----BEGIN PRIVATE KEY-----")))
-	issuer, err := tls.X509KeyPair(data[:second], data[:second])
+	_, root := pem.Decode(data) // after the issuer's key
+	_, root = pem.Decode(root)  // and its certificate
+	first := data[:len(data)-len(root)]
+	issuer, err := tls.X509KeyPair(first, first)
 	if err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	root, err := tls.X509KeyPair(data[second:], data[second:])
+	server, err := tls.X509KeyPair(root, root)
 	if err != nil {
 		return nil, fmt.Errorf("server root: %w", err)
 	}
-	return &Authority{func() (tls.Certificate, error) { return issuer, nil }, root}, nil
+	return &Authority{func() (tls.Certificate, error) { return issuer, nil }, server}, nil
 }
 
 func encode(kind string, der []byte) []byte {

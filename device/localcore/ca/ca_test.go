@@ -345,14 +345,37 @@ func TestSpoiltAuthorityIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "authority.pem")
-	if err := os.WriteFile(path, []byte("spoilt"), 0o600); err != nil {
+	open(t, dir)
+	whole, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ca.Open(dir, false); err == nil || !strings.Contains(err.Error(), path) {
-		t.Errorf("error %v", err)
+	var blocks []string // key and certificate of the issuer, then those of the root
+	for block, rest := pem.Decode(whole); block != nil; block, rest = pem.Decode(rest) {
+		blocks = append(blocks, string(pem.EncodeToMemory(block)))
 	}
-	if data, err := os.ReadFile(path); err != nil || string(data) != "spoilt" {
-		t.Error("the file was overwritten")
+	if len(blocks) != 4 || strings.Join(blocks, "") != string(whole) {
+		t.Fatalf("the file has %d blocks", len(blocks))
+	}
+	for name, text := range map[string]string{
+		"no PEM":                    "spoilt",
+		"empty":                     "",
+		"a key alone":               blocks[0],
+		"the issuer alone":          blocks[0] + blocks[1],
+		"no certificate of a root":  blocks[0] + blocks[1] + blocks[2],
+		"no certificate of issuer":  blocks[0] + blocks[2] + blocks[3],
+		"certificates changed over": blocks[0] + blocks[3] + blocks[2] + blocks[1],
+		"cut in a block":            string(whole[:len(whole)-40]),
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ca.Open(dir, false); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if data, err := os.ReadFile(path); err != nil || string(data) != text {
+			t.Errorf("%s: the file was overwritten", name)
+		}
 	}
 }
 
