@@ -5,24 +5,21 @@ package pkcs11_test
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"math/big"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/identity/internal/identitytest"
 	"example.com/fleety/device/identity/pkcs11"
 )
 
@@ -99,8 +96,8 @@ func TestKeyInTokenSignsAndIsFoundByItsFile(t *testing.T) {
 	if request, err := x509.ParseCertificateRequest(der); err != nil || request.CheckSignature() != nil {
 		t.Errorf("the request is not valid: %v", err)
 	}
-	certificate := selfSigned(t, opened)
-	handshake(t, tls.VersionTLS13, certificate, certificate)
+	certificate := identitytest.SelfSigned(t, opened)
+	identitytest.Handshake(t, tls.VersionTLS13, certificate, certificate)
 	var signing sync.WaitGroup
 	for range 8 {
 		signing.Go(func() {
@@ -185,51 +182,5 @@ func BenchmarkHandshake(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	benchmarkHandshake(b, key)
-}
-
-// selfSigned returns a certificate for a key, as a client and a server have it.
-func selfSigned(t testing.TB, key crypto.Signer) tls.Certificate {
-	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"server"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-// handshake has both sides prove that they have their key.
-func handshake(t testing.TB, version uint16, client, server tls.Certificate) {
-	t.Helper()
-	here, there := net.Pipe()
-	defer here.Close()
-	defer there.Close()
-	done := make(chan error, 1)
-	go func() {
-		config := &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true}
-		done <- tls.Server(there, config).Handshake()
-	}()
-	// The test's own server has no name to verify.
-	config := &tls.Config{Certificates: []tls.Certificate{client}, InsecureSkipVerify: true, MinVersion: version, MaxVersion: version}
-	if err := errors.Join(tls.Client(here, config).Handshake(), <-done); err != nil {
-		t.Errorf("%s: %v", tls.VersionName(version), err)
-	}
-}
-
-// benchmarkHandshake measures handshakes in which the client proves possession of a
-// key: "store" for the one given, and "file" for one in memory, in the same run.
-func benchmarkHandshake(b *testing.B, key crypto.Signer) {
-	file, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := selfSigned(b, file)
-	for name, client := range map[string]tls.Certificate{"store": selfSigned(b, key), "file": server} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				handshake(b, tls.VersionTLS13, client, server)
-			}
-		})
-	}
+	identitytest.BenchmarkHandshake(b, key)
 }
