@@ -128,7 +128,7 @@ benchmarks: $(AWSSDK)/node_modules
 	cd device && $(GO) test -run '^$$' -bench Broker -benchtime 5000x ./e2e
 	cd device && $(GO) test -run '^$$' -bench '^Benchmark[^B]|Bootstrap' ./e2e
 	cd device && $(GO) test -run '^$$' -bench . -benchtime 800x ./fleet
-	cd device && $(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -e /e2e -e /fleet)
+	cd device && $(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/fleet$$')
 	cd device && $(GO) test -tags pkcs11 -run '^$$' -bench . -benchmem ./identity/pkcs11
 
 # ENDPOINT, API=URL, ROOT=FILE and the rest of the flags in ARGS choose another endpoint than the emulator.
