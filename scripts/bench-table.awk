@@ -37,6 +37,7 @@ END {
 	row("bootstrap, round trips to the second CONNACK", value[b, "round-trips/op"], "", 7, "")
 	row("iot_device, stripped", value[b, "binary-bytes"] / 1e6, "", 12, "MB")
 	row("outbox, messages on disk, 32 producers; bridge of mosquitto, unsynced", value["Publish/iot_device", "messages/s"], value["Publish/mosquitto-bridge", "messages/s"], "", "per second")
+	row("agent, connected again after the link is back, at random", value["Drain", "s-connected"], "", "", "s")
 	row("outbox, 1,000 messages sent once there is a connection; AWS IoT\047s rate", value["Drain", "s-drained"], "", 10, "s")
 	row("idle agent, CPU time", value["Drain", "%CPU-idle"], "", 0.1, "%")
 	row("idle agent, resident memory", value["Drain", "resident-kB"] / 1e3, "", 16, "MB")

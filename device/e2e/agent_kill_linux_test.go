@@ -163,6 +163,7 @@ func TestAgentKilledAtAnyChangeOfItsOutboxLosesNothing(t *testing.T) {
 	}
 	a.start(t)
 	a.await(t, sent)
+	arrived.awaitAll(t, a)
 	if code := a.stop(); code != 0 {
 		t.Errorf("stopped, the agent exits with %d\n%s", code, a.stderr)
 	}

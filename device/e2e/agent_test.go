@@ -24,6 +24,7 @@ import (
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/session"
 )
 
 // An agentProcess is iot_device run.
@@ -190,6 +191,52 @@ func (c *cloud) collect(t *testing.T, d *device) *published {
 	return p
 }
 
+// awaitAll has the agent publish one more message, and returns when it and so all those
+// before have been collected.
+func (p *published) awaitAll(t *testing.T, a *agentProcess) {
+	t.Helper()
+	if err := a.client.Publish(t.Context(), "end", nil); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		p.mu.Lock()
+		last := len(p.topics) - 1
+		if last >= 0 && p.topics[last] == "end" {
+			p.topics = p.topics[:last]
+			p.mu.Unlock()
+			return
+		}
+		p.mu.Unlock()
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("the last message has not arrived\n%s", a.stderr)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// inOrder returns how many messages of each producer, with the topics pPRODUCER/NUMBER,
+// have arrived. They must in order, but for those that arrive again.
+func (p *published) inOrder(t *testing.T, producers int) []int {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := make([]int, producers) // how many came, each once
+	for _, topic := range p.topics {
+		var p, n int
+		if _, err := fmt.Sscanf(topic, "p%d/%d", &p, &n); err != nil {
+			t.Fatal(topic)
+		}
+		if n > first[p] {
+			t.Fatalf("%s arrived when %05d was due", topic, first[p])
+		}
+		if n == first[p] {
+			first[p]++
+		}
+	}
+	return first
+}
+
 // Killed at random instants under load, the agent loses no message that it has
 // acknowledged to a producer, and keeps the order of each producer's.
 func TestKilledAgentLosesNoAcknowledgedMessage(t *testing.T) {
@@ -224,33 +271,58 @@ func TestKilledAgentLosesNoAcknowledgedMessage(t *testing.T) {
 	a.start(t)
 	working.Wait()
 	a.await(t, sent)
+	arrived.awaitAll(t, a)
 	if code := a.stop(); code != 0 {
 		t.Errorf("stopped, the agent exits with %d\n%s", code, a.stderr)
 	}
-	arrived.mu.Lock()
-	defer arrived.mu.Unlock()
-	first := make([]int, producers) // how many came, each once
-	for _, topic := range arrived.topics {
-		var p, n int
-		if _, err := fmt.Sscanf(topic, "p%d/%d", &p, &n); err != nil {
-			t.Fatal(topic)
-		}
-		if n > first[p] {
-			t.Fatalf("%s arrived when %05d was due", topic, first[p])
-		}
-		if n == first[p] {
-			first[p]++
-		}
-	}
 	total := 0
-	for p := range producers {
-		if total += acknowledged[p]; first[p] < acknowledged[p] {
-			t.Errorf("producer %d: %d messages acknowledged, %d arrived", p, acknowledged[p], first[p])
+	for p, first := range arrived.inOrder(t, producers) {
+		if total += acknowledged[p]; first < acknowledged[p] {
+			t.Errorf("producer %d: %d messages acknowledged, %d arrived", p, acknowledged[p], first)
 		}
 	}
 	t.Logf("%d messages acknowledged, %d arrivals", total, len(arrived.topics))
 	if total < kills {
 		t.Errorf("only %d messages for %d kills", total, kills)
+	}
+}
+
+// A connection that is half open, so that nothing arrives and nothing says so, is noticed
+// within 1.5 keep-alives, whether the agent publishes or not. The next connection carries
+// on, and each message arrives once.
+func TestAgentNoticesAHalfOpenConnection(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, shipped)
+	for cause, messages := range map[string]int{"lost": 0, "publish": 250} { // 100 of them are on their way
+		t.Run(cause, func(t *testing.T) {
+			t.Parallel()
+			k := newLink(t, s.cloud.address(), 0)
+			t.Cleanup(k.close)
+			d := s.deviceAt(t, "device", k.port())
+			a := d.agent(t)
+			a.start(t)
+			before := a.await(t, sent)
+			arrived := s.cloud.collect(t, d)
+			k.silence()
+			silent := time.Now()
+			var want []string
+			for i := range messages {
+				want = append(want, fmt.Sprintf("%05d", i))
+				if err := a.client.Publish(t.Context(), want[i], nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.await(t, func(s agent.Status) bool { return !s.Connected || !s.ConnectedSince.Equal(*before.ConnectedSince) })
+			if took, most := time.Since(silent), session.DefaultKeepAlive*3/2+10*time.Second; took > most {
+				t.Errorf("noticed after %v, want %v at most", took, most)
+			}
+			a.await(t, sent)
+			arrived.awaitAll(t, a)
+			if !slices.Equal(arrived.topics, want) {
+				t.Errorf("published %q, arrived %q", want, arrived.topics)
+			}
+			a.awaitMetrics(t, fmt.Sprintf("iot_device_reconnects_total{cause=%q} 1", cause))
+		})
 	}
 }
 

@@ -48,9 +48,10 @@ func needGuest(t *testing.T, more ...string) {
 var guestModules = []string{"virtio_pci", "virtio_blk", "virtio_net", "crc32c_generic", "crc32_generic", "ext4", "f2fs"}
 
 // guestInit runs one command of the device on the disk. The kernel hands its
-// parameters FS, OPTS, VERB and HOLD over as variables. What follows GUEST is for the test.
+// parameters FS, OPTS, VERB, NEXT and HOLD over as variables. What follows GUEST is for the
+// test. With run it also runs testdata/producer, and stops the agent when that ends.
 const guestInit = `#!/bin/busybox sh
-export PATH=/bin
+export PATH=/bin IOT_DEVICE_AGENT_SOCKET=/api.sock
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -60,7 +61,14 @@ ifconfig lo up
 ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
 mount -t "$FS" -o "noatime$OPTS" /dev/vda /state || echo "GUEST failed to mount"
 cd /state
-iot_device "$VERB" --config device.yaml --json --timeout 100s >/out 2>/err
+if test "$VERB" = run; then
+	iot_device run --config device.yaml >/out 2>/err &
+	producer $NEXT
+	kill $!
+	wait $!
+else
+	iot_device "$VERB" --config device.yaml --json --timeout 100s >/out 2>/err
+fi
 code=$?
 sed 's/^/GUEST stderr /' /err
 echo "GUEST exit $code $(cat /out)"
@@ -75,8 +83,13 @@ type guestImage struct{ kernel, initrd string }
 // newGuestImage makes the guest that runs one command of the device's binary.
 func newGuestImage(t *testing.T, binary string) guestImage {
 	t.Helper()
-	return packGuest(t, guestInit, binary)
+	return packGuest(t, guestInit, binary, build(t, guestProducer))
 }
+
+var guestProducer = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(binDir, "producer")
+	return path, runTool("env", "CGO_ENABLED=0", "go", "build", "-o", path, "./testdata/producer")
+})
 
 // packGuest makes an initial file system with busybox, kernel modules, an init
 // script, and programs in /bin.
@@ -157,7 +170,9 @@ type guestRun struct {
 	exited  bool // the command ended before the machine did
 	code    int
 	console string
-	result  struct {
+	// acknowledged are the topics of the messages that the agent has acknowledged.
+	acknowledged []string
+	result       struct {
 		CertificateID string `json:"certificateId"`
 		Provisioned   bool   `json:"provisioned"`
 	}
@@ -165,8 +180,9 @@ type guestRun struct {
 
 // boot runs a command of the device in a virtual machine on the disk, until it
 // powers off, the context ends, or, with hold, the command has ended: then its
-// power is cut before the file system is unmounted.
-func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs filesystem, verb string, hold bool) (run guestRun) {
+// power is cut before the file system is unmounted. more are further variables of its
+// init script.
+func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs filesystem, verb string, hold bool, more ...string) (run guestRun) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "disk.sock")
 	listener, err := net.Listen("unix", socket)
@@ -184,7 +200,7 @@ func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs 
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check FS=%s OPTS=%s VERB=%s", fs.kind, fs.options, verb)
+	parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check FS=%s OPTS=%s VERB=%s %s", fs.kind, fs.options, verb, strings.Join(more, " "))
 	if hold {
 		parameters += " HOLD=1"
 	}
@@ -204,6 +220,10 @@ func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs 
 	}
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
 		line := strings.TrimRight(lines.Text(), "\r")
+		if topic, ok := strings.CutPrefix(line, "GUEST acknowledged "); ok {
+			run.acknowledged = append(run.acknowledged, topic)
+			continue
+		}
 		fmt.Fprintln(&console, line)
 		if rest, ok := strings.CutPrefix(line, "GUEST exit "); ok {
 			code, result, _ := strings.Cut(rest, " ")
@@ -211,7 +231,7 @@ func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs 
 			if run.code, err = strconv.Atoi(code); err != nil {
 				t.Errorf("guest printed %q", line)
 			}
-			if run.code == 0 {
+			if run.code == 0 && result != "" {
 				if err := json.Unmarshal([]byte(result), &run.result); err != nil {
 					t.Errorf("guest printed %q: %v", line, err)
 				}

@@ -17,8 +17,9 @@ type link struct {
 
 	running sync.WaitGroup
 	mu      sync.Mutex
-	open    map[net.Conn]bool // both ends of each connection
+	open    map[net.Conn]bool // both ends of each connection: whether it carries anything
 	closed  bool
+	down    bool // new connections end at once
 }
 
 func newLink(t testing.TB, target string, delay time.Duration) *link {
@@ -53,6 +54,32 @@ func (k *link) cut() {
 	}
 }
 
+// setDown cuts the link, or has it carry again.
+func (k *link) setDown(down bool) {
+	k.mu.Lock()
+	k.down = down
+	k.mu.Unlock()
+	if down {
+		k.cut()
+	}
+}
+
+// silence has the connections of now carry nothing more, not even that the other end is
+// gone: they are half open. Later connections work.
+func (k *link) silence() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.open {
+		k.open[c] = false
+	}
+}
+
+func (k *link) carries(c net.Conn) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.open[c]
+}
+
 func (k *link) serve() {
 	for {
 		near, err := k.Accept()
@@ -81,11 +108,10 @@ func (k *link) keep(conns ...net.Conn) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, c := range conns {
-		if k.closed {
-			c.Close()
-			continue
-		}
 		k.open[c] = true
+		if k.closed || k.down {
+			c.Close()
+		}
 	}
 	return !k.closed
 }
@@ -124,11 +150,13 @@ func (k *link) carry(to, from net.Conn, opened time.Time) {
 	}()
 	for c := range queue {
 		time.Sleep(time.Until(c.due))
-		if len(c.data) > 0 {
+		if len(c.data) > 0 && k.carries(to) {
 			_, _ = to.Write(c.data) // the other end may have closed
 		}
 	}
 	// A process that was killed goes in both directions.
-	to.Close()
-	from.Close()
+	if k.carries(to) {
+		to.Close()
+		from.Close()
+	}
 }

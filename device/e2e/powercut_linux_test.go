@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -45,6 +46,15 @@ func (fs filesystem) format(t *testing.T, folder string) []byte {
 	return data
 }
 
+// powerCutKinds returns how often the power is cut on which file systems.
+func powerCutKinds() (cuts int, kinds []filesystem) {
+	if *powerCuts > 0 {
+		return *powerCuts, filesystems
+	}
+	n := rand.IntN(len(filesystems))
+	return 1, filesystems[n : n+1]
+}
+
 // A device in a virtual machine loses its power while it provisions or rotates,
 // and with it any part of what its disk had in its cache. The next boot must end
 // with the one identity that AWS IoT has active, and an identity that was
@@ -57,11 +67,7 @@ func TestPowerCuts(t *testing.T) {
 	image := newGuestImage(t, site.binary)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	cuts, kinds := *powerCuts, filesystems
-	if cuts == 0 {
-		n := rand.IntN(len(kinds))
-		cuts, kinds = 1, kinds[n:n+1]
-	}
+	cuts, kinds := powerCutKinds()
 	for kind, fs := range kinds {
 		t.Run(fs.name, func(t *testing.T) {
 			t.Parallel()
@@ -138,5 +144,64 @@ func (s *site) cutPower(t *testing.T, image guestImage, fs filesystem, random *r
 		t.Errorf("%s, %s cut after change %d: the device has certificate %s, ACTIVE are %v", serial, verb, changes, second.result.CertificateID, active)
 	case first.exited && first.result.CertificateID != second.result.CertificateID:
 		t.Errorf("%s, %s cut after change %d: certificate %s was reported and is lost", serial, verb, changes, first.result.CertificateID)
+	}
+}
+
+// A device loses its power again and again while programs publish through its agent, also
+// while this starts and sends what an earlier boot has left. Each message that the agent
+// has acknowledged to its program must arrive, in the order of the program's.
+func TestPowerCutsLoseNoAcknowledgedMessage(t *testing.T) {
+	needGuest(t, "mke2fs", "mkfs.f2fs", "sload.f2fs")
+	t.Parallel()
+	const producers = 3
+	site := newSite(t, shipped)
+	image := newGuestImage(t, site.binary)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	cuts, kinds := powerCutKinds()
+	for kind, fs := range kinds {
+		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
+			folder := site.diskFolder(t)
+			d := &device{binary: site.binary, dir: folder, serial: filepath.Base(folder)}
+			d.mustRun(t)
+			arrived := site.cloud.collect(t, d)
+			disk := newLossyDisk(fs.format(t, folder))
+			random := rand.New(rand.NewPCG(seed, uint64(kind)))
+			acknowledged := make([]int, producers)
+			for range cuts {
+				ctx, cut := context.WithTimeout(t.Context(), 5*time.Minute)
+				last := 1 + random.IntN(600)
+				disk.onChange = func(n int) {
+					if n >= last {
+						cut()
+					}
+				}
+				next := strings.Trim(fmt.Sprint(acknowledged), "[]")
+				run := image.boot(ctx, t, disk, fs, "run", false, "NEXT="+strings.ReplaceAll(next, " ", ","))
+				cut()
+				if run.exited {
+					t.Fatalf("before the power was cut the agent ended with exit %d\n%s", run.code, run.console)
+				}
+				for _, topic := range run.acknowledged {
+					var p, n int
+					if _, err := fmt.Sscanf(topic, "p%d/%d", &p, &n); err != nil || n != acknowledged[p] {
+						t.Fatalf("the guest printed %q, %v", topic, err)
+					}
+					acknowledged[p]++
+				}
+				disk = newLossyDisk(disk.cut(random))
+			}
+			disk.onChange = nil
+			if run := image.boot(t.Context(), t, disk, fs, "run", false); !run.exited || run.code != 0 {
+				t.Fatalf("the last boot: exit %d\n%s", run.code, run.console)
+			}
+			for p, first := range arrived.inOrder(t, producers) {
+				if first < acknowledged[p] {
+					t.Errorf("producer %d: %d messages acknowledged, %d arrived", p, acknowledged[p], first)
+				}
+			}
+			t.Logf("%d cuts, %d messages acknowledged, %d arrivals", cuts, acknowledged, len(arrived.topics))
+		})
 	}
 }
