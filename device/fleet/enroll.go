@@ -265,7 +265,7 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 			}
 		}
 		if !errors.Is(e.Err, context.Canceled) { // the end of the run
-			l.meter.retries.add(Failure{Stage: *at, Cause: cause(e.Err, serial)}, 1)
+			l.meter.retries.add(Failure{Stage: *at, Cause: cause(e.Err, serial)})
 		}
 	}
 }

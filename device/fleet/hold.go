@@ -132,7 +132,7 @@ func (l *launch) hold(ctx context.Context) *Held {
 	})
 	r := &Held{Devices: len(h.devices), ConnectSeconds: time.Since(began).Seconds(), IntervalSeconds: l.Interval.Seconds()}
 	if n := l.meter.held.Load(); n > 0 && before > 0 {
-		r.BytesPerDevice = (resident() - before) / n
+		r.BytesPerDevice = max(0, resident()-before) / n
 	}
 
 	l.meter.enter(PhaseHold)
@@ -203,7 +203,7 @@ func (h *hold) connect(ctx context.Context, d *heldDevice, stage Stage, turn fun
 		}
 		why := cause(err, d.serial)
 		h.why.Store(&why)
-		h.l.meter.retries.add(Failure{Stage: stageOf(err, stage), Cause: why}, 1)
+		h.l.meter.retries.add(Failure{Stage: stageOf(err, stage), Cause: why})
 		// A server that closes without a reply may have denied the connection, but
 		// may as well be restarting.
 		if e, ok := errors.AsType[*session.Error](err); !ok || e.Class() != awsiot.Temporary {
@@ -298,7 +298,7 @@ func (h *hold) publish(ctx context.Context, d *heldDevice, number int) {
 		h.published.Add(1)
 	case ctx.Err() == nil:
 		h.unacknowledged.Add(1)
-		h.l.meter.retries.add(Failure{Stage: StagePublish, Cause: cause(err, d.serial)}, 1)
+		h.l.meter.retries.add(Failure{Stage: StagePublish, Cause: cause(err, d.serial)})
 	}
 }
 

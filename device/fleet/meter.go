@@ -86,7 +86,10 @@ type failures struct {
 // maxCauses bounds the list against causes that differ in every device.
 const maxCauses = 100
 
-func (t *failures) add(f Failure, n int) {
+// add counts a failure as often as its Count says, once if that is 0.
+func (t *failures) add(f Failure) {
+	n := max(1, f.Count)
+	f.Count = 0
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.counts == nil {
@@ -105,14 +108,23 @@ type counter struct {
 }
 
 // add counts an event that long after the beginning.
-func (c *counter) add(after time.Duration) {
-	second := max(0, int(after/time.Second))
+func (c *counter) add(after time.Duration) { c.merge([]int{1}, max(0, int(after/time.Second))) }
+
+// merge adds counts by the second that began late seconds later.
+func (c *counter) merge(counts []int, late int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.by) <= second {
-		c.by = append(c.by, 0)
+	c.by = addCounts(c.by, counts, late)
+}
+
+func addCounts(sum, counts []int, late int) []int {
+	for len(sum) < late+len(counts) {
+		sum = append(sum, 0)
 	}
-	c.by[second]++
+	for second, n := range counts {
+		sum[late+second] += n
+	}
+	return sum
 }
 
 func (c *counter) counts() []int {
@@ -156,7 +168,7 @@ func (m *meter) ended(d *Device, took time.Duration) {
 		m.done.Add(1)
 		m.enrolledBy.add(time.Since(m.began))
 	case Failed:
-		m.failures.add(Failure{Stage: d.Stage, Cause: d.Cause}, 1)
+		m.failures.add(Failure{Stage: d.Stage, Cause: d.Cause})
 		m.failed.Add(1)
 		m.failedBy.add(time.Since(m.began))
 	}

@@ -3,7 +3,6 @@ package controlplane
 import (
 	"context"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -25,31 +24,21 @@ const clockSkew = 5 * time.Minute
 // time of the run, and its policies. Devices that had their identity before are
 // not touched. It can be repeated after an error.
 func (r *Run) CleanupReport(ctx context.Context, report *fleet.Report) (Counts, error) {
-	return r.each(ctx, func(yield func(Target, error) bool) {
-		for _, d := range report.Devices {
-			if d.CertificateID == "" || d.Outcome == fleet.Already {
-				continue
-			}
-			if !yield(Target{d.SerialNumber, d.ThingName, d.CertificateID}, nil) {
-				return
-			}
+	var targets []Target
+	for _, d := range report.Devices {
+		if d.CertificateID != "" && d.Outcome != fleet.Already {
+			targets = append(targets, Target{d.SerialNumber, d.ThingName, d.CertificateID})
 		}
-	}, func(ctx context.Context, t Target) (Counts, error) {
-		d, err := r.device(ctx, t)
-		if err != nil {
-			return Counts{}, err
-		}
+	}
+	return r.change(ctx, targets, func(ctx context.Context, d *Device) (err error) {
 		things := []string{}
 		if len(d.Certificates) == 1 && d.Kept == "" {
-			if things, d.Kept, err = r.madeBy(ctx, report, t, d.Certificates[0]); err != nil {
-				return Counts{}, err
+			if things, d.Kept, err = r.madeBy(ctx, report, d.Target, d.Certificates[0]); err != nil {
+				return err
 			}
 		}
-		if len(d.Certificates) == 0 {
-			return Counts{Gone: 1}, nil
-		}
-		return r.remove(ctx, d, things)
-	})
+		return r.share(ctx, d, things)
+	}, r.remove)
 }
 
 // madeBy returns the things that the report's run made with the certificate, or
@@ -86,19 +75,18 @@ func (r *Run) madeBy(ctx context.Context, report *fleet.Report, t Target, c Cert
 
 // CleanupType removes all things of a thing type, and their certificates.
 func (r *Run) CleanupType(ctx context.Context, thingType string) (Counts, error) {
-	return r.each(ctx, r.ThingsOfType(ctx, thingType), func(ctx context.Context, t Target) (Counts, error) {
-		d, err := r.device(ctx, t)
-		if err != nil {
-			return Counts{}, err
-		}
-		return r.remove(ctx, d, []string{t.ThingName})
-	})
+	targets, err := r.ThingsOfType(ctx, thingType)
+	if err != nil {
+		return Counts{}, err
+	}
+	return r.change(ctx, targets, func(ctx context.Context, d *Device) error {
+		return r.share(ctx, d, []string{d.ThingName})
+	}, r.remove)
 }
 
-// ThingsOfType returns the things of a thing type. The error ends the sequence.
-// All are listed first: the next page's token need not survive the removal of
-// what the page before had.
-func (r *Run) ThingsOfType(ctx context.Context, thingType string) iter.Seq2[Target, error] {
+// ThingsOfType returns the things of a thing type: all of them, since the next
+// page's token need not survive the removal of what the page before had.
+func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, error) {
 	names, err := list(ctx, iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType}),
 		func(page *iot.ListThingsOutput) (names []string) {
 			for _, thing := range page.Things {
@@ -106,49 +94,47 @@ func (r *Run) ThingsOfType(ctx context.Context, thingType string) iter.Seq2[Targ
 			}
 			return names
 		})
-	return targets("things of type "+thingType, names, err)
+	return targets("type "+thingType, names, err)
 }
 
-// remove removes a device's certificates, and those of its things that have no
-// other, in the order that AWS IoT requires: nothing may be attached to a
-// certificate that is deleted, and it may not be active. The certificate goes
-// last, so that a run that is repeated finds what is left.
-func (r *Run) remove(ctx context.Context, d Device, things []string) (Counts, error) {
+// share divides a device's things into those that have no other certificates than the
+// device's, which are to be removed, and those that are kept.
+func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 	for _, thing := range things {
 		principals, err := r.principals(ctx, thing)
 		if err != nil {
-			return Counts{}, err
+			return err
 		}
-		own := func(arn string) bool {
-			return slices.ContainsFunc(d.Certificates, func(c Certificate) bool { return c.arn == arn })
+		to := &d.Things
+		for _, arn := range principals {
+			if !slices.ContainsFunc(d.Certificates, func(c Certificate) bool { return c.arn == arn }) {
+				to = &d.Shared
+			}
 		}
-		if slices.ContainsFunc(principals, func(arn string) bool { return !own(arn) }) {
-			d.Shared = append(d.Shared, thing)
-		} else {
-			d.Things = append(d.Things, thing)
-		}
+		*to = append(*to, thing)
 	}
-	if r.found(d) {
-		return Counts{Kept: 1}, nil
-	}
-	counts := Counts{Certificates: len(d.Certificates), Things: len(d.Things), Shared: len(d.Shared)}
-	if !r.Apply {
-		return counts, nil
-	}
+	return nil
+}
+
+// remove removes a device's certificates and things in the order that AWS IoT
+// requires: nothing may be attached to a certificate that is deleted, and it may not
+// be active. The certificate goes last, so that a run that is repeated finds what is
+// left.
+func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 	for _, c := range d.Certificates {
 		for _, policy := range c.Policies {
 			if _, err := r.Client.DetachPolicy(ctx, &iot.DetachPolicyInput{PolicyName: &policy, Target: &c.arn}); err != nil {
-				return Counts{}, fmt.Errorf("detaching policy %s: %w", policy, err)
+				return fmt.Errorf("detaching policy %s: %w", policy, err)
 			}
 		}
 		for _, thing := range c.Things {
 			if _, err := r.Client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil {
-				return Counts{}, fmt.Errorf("detaching certificate %s: %w", c.ID, err)
+				return fmt.Errorf("detaching certificate %s: %w", c.ID, err)
 			}
 		}
 		if c.Status == types.CertificateStatusActive || c.Status == types.CertificateStatusPendingActivation {
 			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: types.CertificateStatusInactive}); err != nil {
-				return Counts{}, fmt.Errorf("deactivating certificate %s: %w", c.ID, err)
+				return fmt.Errorf("deactivating certificate %s: %w", c.ID, err)
 			}
 		}
 	}
@@ -163,13 +149,13 @@ func (r *Run) remove(ctx context.Context, d Device, things []string) (Counts, er
 			_, err = r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing})
 		}
 		if err != nil {
-			return Counts{}, fmt.Errorf("deleting thing %s: %w", thing, err)
+			return fmt.Errorf("deleting thing %s: %w", thing, err)
 		}
 	}
 	for _, c := range d.Certificates {
 		if _, err := r.Client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.ID}); err != nil {
-			return Counts{}, fmt.Errorf("deleting certificate %s: %w", c.ID, err)
+			return fmt.Errorf("deleting certificate %s: %w", c.ID, err)
 		}
 	}
-	return counts, nil
+	return nil
 }

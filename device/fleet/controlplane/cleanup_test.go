@@ -245,35 +245,26 @@ func TestCleanupTypeRemovesEveryThingOfTheType(t *testing.T) {
 	}
 }
 
-// TestRevokeResumesFromJournal stops a run in its middle and repeats it.
+// TestRevokeResumesFromJournal repeats a run of two devices with all of them.
 func TestRevokeResumesFromJournal(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
 	made := enroll(t, core, "2974680000001", 6)
 	path := t.TempDir() + "/done.txt"
-	targets := func(until int) func(func(controlplane.Target, error) bool) {
-		return func(yield func(controlplane.Target, error) bool) {
-			for i, d := range made.Devices {
-				if i == until {
-					yield(controlplane.Target{}, context.DeadlineExceeded)
-					return
-				}
-				if !yield(controlplane.Target{ThingName: d.ThingName}, nil) {
-					return
-				}
-			}
-		}
+	var targets []controlplane.Target
+	for _, d := range made.Devices {
+		targets = append(targets, controlplane.Target{ThingName: d.ThingName})
 	}
 	var total int
-	for _, until := range []int{2, -1, -1} {
+	for _, begun := range []int{2, 6, 6} {
 		journal, err := controlplane.OpenJournal(path, "revoked of all")
 		if err != nil {
 			t.Fatal(err)
 		}
 		run, rec := newRun(core, true)
 		run.Journal = journal
-		got, err := run.Revoke(t.Context(), targets(until), types.CertificateStatusRevoked)
-		if (err != nil) != (until >= 0) || len(rec.found) != got.Certificates || got.Resumed != total {
+		got, err := run.Revoke(t.Context(), targets[:begun], types.CertificateStatusRevoked)
+		if err != nil || len(rec.found) != got.Certificates || got.Resumed != total {
 			t.Errorf("%+v, found %d, %v", got, len(rec.found), err)
 		}
 		total += got.Certificates
@@ -295,11 +286,11 @@ func TestOneFailingDeviceDoesNotStopOthers(t *testing.T) {
 	core := startCore(t)
 	made := enroll(t, core, "2974680000001", 2)
 	run, _ := newRun(core, true)
-	got, err := run.Revoke(t.Context(), func(yield func(controlplane.Target, error) bool) {
-		_ = yield(controlplane.Target{ThingName: made.Devices[0].ThingName}, nil) &&
-			yield(controlplane.Target{CertificateID: strings.Repeat("z", 64)}, nil) &&
-			yield(controlplane.Target{ThingName: "fleety_nobody"}, nil) &&
-			yield(controlplane.Target{CertificateID: made.Devices[1].CertificateID}, nil)
+	got, err := run.Revoke(t.Context(), []controlplane.Target{
+		{ThingName: made.Devices[0].ThingName},
+		{CertificateID: strings.Repeat("z", 64)},
+		{ThingName: "fleety_nobody"},
+		{CertificateID: made.Devices[1].CertificateID},
 	}, types.CertificateStatusRevoked)
 	if want := (controlplane.Counts{Certificates: 2, Gone: 1, Failed: 1}); err == nil || got != want {
 		t.Errorf("%+v, %v", got, err)

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -103,19 +102,16 @@ func (c *Counts) add(d Counts) {
 	c.Kept += d.Kept
 }
 
-// each works through the targets. A device that fails does not keep the others
-// from being worked on; the error has the first of their errors.
-func (r *Run) each(ctx context.Context, targets iter.Seq2[Target, error], work func(context.Context, Target) (Counts, error)) (total Counts, err error) {
+// each works through the targets and, if completed is set, adds those that are done to
+// the journal. A device that fails does not keep the others from being worked on; the
+// error has the first of their errors.
+func (r *Run) each(ctx context.Context, targets []Target, completed bool, work func(context.Context, Target) (Counts, error)) (total Counts, err error) {
 	limiter := rate.NewLimiter(rate.Limit(cmp.Or(r.Rate, DefaultRate)), 1)
 	var mu sync.Mutex
 	var first error // under mu, as total
 	group, open := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
-	for t, err := range targets {
-		if err != nil {
-			group.Go(func() error { return err })
-			break
-		}
+	for _, t := range targets {
 		if open.Err() != nil {
 			break
 		}
@@ -130,7 +126,7 @@ func (r *Run) each(ctx context.Context, targets iter.Seq2[Target, error], work f
 				return err
 			}
 			done, err := work(ctx, t) // to its end, also when no more targets begin
-			if err == nil && r.Apply {
+			if err == nil && completed {
 				err = r.Journal.add(t.key())
 			}
 			mu.Lock()
@@ -140,29 +136,49 @@ func (r *Run) each(ctx context.Context, targets iter.Seq2[Target, error], work f
 				return nil
 			}
 			total.Failed++
-			if first == nil {
-				first = fmt.Errorf("%s: %w", t, err)
-			}
+			first = cmp.Or(first, fmt.Errorf("%s: %w", t, err))
 			if total.Failed >= maxFailures {
 				return first
 			}
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return total, err
-	}
-	return total, first
+	err = group.Wait()
+	return total, cmp.Or(err, first)
 }
 
-// found reports a device, and whether it is left alone.
-func (r *Run) found(d Device) (kept bool) {
+// change looks each target up, has plan reduce what was found to what is to be changed,
+// and applies that. A device of which nothing is left is gone.
+func (r *Run) change(ctx context.Context, targets []Target, plan func(context.Context, *Device) error, apply func(context.Context, Device, *Counts) error) (Counts, error) {
+	return r.each(ctx, targets, r.Apply, func(ctx context.Context, t Target) (Counts, error) {
+		d, err := r.device(ctx, t)
+		if err == nil {
+			err = plan(ctx, &d)
+		}
+		counts := Counts{Certificates: len(d.Certificates), Things: len(d.Things), Shared: len(d.Shared)}
+		switch {
+		case err != nil:
+			return Counts{}, err
+		case d.Kept == "" && counts == Counts{}:
+			return Counts{Gone: 1}, nil
+		}
+		r.found(d)
+		switch {
+		case d.Kept != "":
+			return Counts{Kept: 1}, nil
+		case r.Apply:
+			err = apply(ctx, d, &counts)
+		}
+		return counts, err
+	})
+}
+
+func (r *Run) found(d Device) {
 	if r.Found != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.Found(d)
 	}
-	return d.Kept != ""
 }
 
 // certificate looks a certificate up by its id.
@@ -205,19 +221,15 @@ func list[P any](ctx context.Context, pages pager[P], of func(P) []string) (all 
 	return all, nil
 }
 
-// targets returns the things that were listed, or only the error of listing them.
-func targets(list string, things []string, err error) iter.Seq2[Target, error] {
-	return func(yield func(Target, error) bool) {
-		if err != nil {
-			yield(Target{}, fmt.Errorf("listing %s: %w", list, err))
-			return
-		}
-		for _, name := range things {
-			if !yield(Target{ThingName: name}, nil) {
-				return
-			}
-		}
+// targets returns the things that were listed.
+func targets(of string, things []string, err error) (list []Target, _ error) {
+	if err != nil {
+		return nil, fmt.Errorf("listing the things of %s: %w", of, err)
 	}
+	for _, name := range things {
+		list = append(list, Target{ThingName: name})
+	}
+	return list, nil
 }
 
 // principals returns the ARNs of what is attached to a thing; none when there is

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"slices"
 	"strings"
 
@@ -20,39 +19,27 @@ import (
 // from which a certificate can be activated again. Certificates that have it are
 // left alone, and so are revoked ones. AWS IoT disconnects the devices within a
 // few minutes, and rejects their connections from then on.
-func (r *Run) Revoke(ctx context.Context, targets iter.Seq2[Target, error], status types.CertificateStatus) (Counts, error) {
-	return r.each(ctx, targets, func(ctx context.Context, t Target) (Counts, error) {
-		d, err := r.device(ctx, t)
-		if err != nil {
-			return Counts{}, err
-		}
+func (r *Run) Revoke(ctx context.Context, targets []Target, status types.CertificateStatus) (Counts, error) {
+	return r.change(ctx, targets, func(_ context.Context, d *Device) error {
 		d.Certificates = slices.DeleteFunc(d.Certificates, func(c Certificate) bool {
 			return c.Status == status || c.Status == types.CertificateStatusRevoked
 		})
-		switch {
-		case d.Kept == "" && len(d.Certificates) == 0:
-			return Counts{Gone: 1}, nil
-		case r.found(d):
-			return Counts{Kept: 1}, nil
-		}
+		return nil
+	}, func(ctx context.Context, d Device, _ *Counts) error {
 		for _, c := range d.Certificates {
-			if !r.Apply {
-				break
-			}
 			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: status}); err != nil {
-				return Counts{}, fmt.Errorf("setting certificate %s to %s: %w", c.ID, status, err)
+				return fmt.Errorf("setting certificate %s to %s: %w", c.ID, status, err)
 			}
 		}
-		return Counts{Certificates: len(d.Certificates)}, nil
+		return nil
 	})
 }
 
-// ThingsInGroup returns the things of a thing group and of the groups in it. The
-// error ends the sequence.
-func (r *Run) ThingsInGroup(ctx context.Context, group string) iter.Seq2[Target, error] {
+// ThingsInGroup returns the things of a thing group and of the groups in it.
+func (r *Run) ThingsInGroup(ctx context.Context, group string) ([]Target, error) {
 	names, err := list(ctx, iot.NewListThingsInThingGroupPaginator(r.Client, &iot.ListThingsInThingGroupInput{ThingGroupName: &group, Recursive: true}),
 		func(page *iot.ListThingsInThingGroupOutput) []string { return page.Things })
-	return targets("things in group "+group, names, err)
+	return targets("group "+group, names, err)
 }
 
 // ReadTargets reads targets from CSV: the column thingName or certificateId of a

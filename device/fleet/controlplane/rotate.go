@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"path"
 	"slices"
@@ -55,13 +54,12 @@ type Unsuccessful struct {
 // at the run's rate. Their ids begin with name and follow from the things, so that
 // a repeated run of that name creates none twice. The things must allow the
 // operation rotate; see package jobs of the agent.
-func (r *Run) Rotate(ctx context.Context, targets iter.Seq2[Target, error], name string) (Rotation, error) {
+func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotation, error) {
 	var done Rotation
 	var mu sync.Mutex
 	type thing struct{ arn, key string }
 	things := map[string]thing{} // by name; under mu
-	lookup := &Run{Client: r.Client, Rate: r.Rate, Journal: r.Journal, Found: r.Found}
-	counts, err := lookup.each(ctx, targets, func(ctx context.Context, t Target) (Counts, error) {
+	counts, err := r.each(ctx, targets, false, func(ctx context.Context, t Target) (Counts, error) {
 		key := t.key()
 		if t.ThingName == "" {
 			c, err := r.certificate(ctx, t.CertificateID)
@@ -80,7 +78,7 @@ func (r *Run) Rotate(ctx context.Context, targets iter.Seq2[Target, error], name
 		if err != nil {
 			return Counts{}, err
 		}
-		lookup.found(Device{Target: t})
+		r.found(Device{Target: t})
 		mu.Lock()
 		defer mu.Unlock()
 		things[t.ThingName] = thing{aws.ToString(described.ThingArn), key}
@@ -137,12 +135,10 @@ func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
 				ended = true
 				continue
 			}
-			timer := time.NewTimer(pollInterval)
 			select {
-			case <-timer.C:
+			case <-time.After(pollInterval):
 			case <-ctx.Done(): // reported above
 			}
-			timer.Stop()
 		}
 	}
 	return r.results(ctx, done)

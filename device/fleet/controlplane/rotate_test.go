@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,21 +18,20 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// lamps creates things, and returns them as targets.
-func lamps(t *testing.T, core *localcore.Server, n int) iter.Seq2[controlplane.Target, error] {
+// lamps creates things, and returns them as targets with one that is no thing.
+func lamps(t *testing.T, core *localcore.Server, n int) (targets []controlplane.Target) {
 	t.Helper()
-	for i := range n {
-		if _, err := core.Registry().CreateThing(registry.Thing{Name: fmt.Sprintf("lamp_%03d", i)}); err != nil {
+	for i := range n + 1 {
+		name := fmt.Sprintf("lamp_%03d", i)
+		targets = append(targets, controlplane.Target{ThingName: name})
+		if i == n {
+			break
+		}
+		if _, err := core.Registry().CreateThing(registry.Thing{Name: name}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return func(yield func(controlplane.Target, error) bool) {
-		for i := range n + 1 { // one is no thing
-			if !yield(controlplane.Target{ThingName: fmt.Sprintf("lamp_%03d", i)}, nil) {
-				return
-			}
-		}
-	}
+	return targets
 }
 
 // report reports an execution as its device would.
@@ -115,19 +113,11 @@ func TestRotateResumesFromJournal(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
 	all := lamps(t, core, 5)
-	some := func(yield func(controlplane.Target, error) bool) {
-		n := 0
-		for target := range all {
-			if n++; n > 3 || !yield(target, nil) {
-				return
-			}
-		}
-	}
 	path := t.TempDir() + "/done.txt"
 	for i, test := range []struct {
-		targets         iter.Seq2[controlplane.Target, error]
+		targets         []controlplane.Target
 		things, resumed int
-	}{{some, 3, 0}, {all, 2, 3}, {all, 0, 5}} {
+	}{{all[:3], 3, 0}, {all, 2, 3}, {all, 0, 5}} {
 		journal, err := controlplane.OpenJournal(path, "rotation")
 		if err != nil {
 			t.Fatal(err)
@@ -154,10 +144,10 @@ func TestRotateFindsTheThingOfACertificate(t *testing.T) {
 	core := startCore(t)
 	made := enroll(t, core, "2974680000001", 1)
 	run, _ := newRun(core, true)
-	done, err := run.Rotate(t.Context(), func(yield func(controlplane.Target, error) bool) {
-		_ = yield(controlplane.Target{CertificateID: made.Devices[0].CertificateID}, nil) &&
-			yield(controlplane.Target{CertificateID: core.Claim().CertificateID}, nil) &&
-			yield(controlplane.Target{CertificateID: strings.Repeat("0", 64)}, nil)
+	done, err := run.Rotate(t.Context(), []controlplane.Target{
+		{CertificateID: made.Devices[0].CertificateID},
+		{CertificateID: core.Claim().CertificateID},
+		{CertificateID: strings.Repeat("0", 64)},
 	}, "night")
 	if err != nil || done.Things != 1 || done.Gone != 2 {
 		t.Errorf("%+v, %v", done, err)

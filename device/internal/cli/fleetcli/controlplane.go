@@ -3,8 +3,6 @@ package fleetcli
 import (
 	"context"
 	"fmt"
-	"iter"
-	"os"
 	"slices"
 	"strings"
 
@@ -41,36 +39,9 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
 }
 
-// run does the work of a command: verb is what happens to certificates, and
-// operation distinguishes its journal from others. Without an endpoint of a report the
-// Region is that of the AWS configuration.
-func (o *controlOptions) run(ctx context.Context, console *cli.Console, verb, operation, endpoint string, work func(*controlplane.Run) (controlplane.Counts, error)) error {
-	run, err := o.open(ctx, console, operation, endpoint)
-	if err != nil {
-		return err
-	}
-	defer run.Journal.Close()
-	counts, err := work(run)
-	switch {
-	case o.json && err == nil:
-		return console.JSON(struct {
-			Applied bool `json:"applied"`
-			controlplane.Counts
-		}{o.apply, counts})
-	case !o.json && (err == nil || counts != controlplane.Counts{}):
-		if !o.apply {
-			verb = "would be " + verb + " (dry run)"
-		}
-		fmt.Fprintf(console.Out, "%d certificates and %d things %s; %d already gone, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed\n",
-			counts.Certificates, counts.Things, verb, counts.Gone, counts.Shared, counts.Kept, counts.Failed, counts.Resumed)
-	}
-	if counts.Failed > 0 {
-		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
-	}
-	return err
-}
-
-// open prepares a run, whose journal the caller closes.
+// open prepares a run, whose journal the caller closes. operation distinguishes the
+// journal from others. Without an endpoint of a report the Region is that of the AWS
+// configuration.
 func (o *controlOptions) open(ctx context.Context, console *cli.Console, operation, endpoint string) (*controlplane.Run, error) {
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
 		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: "more than 0 devices per second"}
@@ -91,47 +62,59 @@ func (o *controlOptions) open(ctx context.Context, console *cli.Console, operati
 	return run, nil
 }
 
+// report prints what a command has done to certificates, which verb says.
+func (o *controlOptions) report(console *cli.Console, verb string, counts controlplane.Counts, err error) error {
+	switch {
+	case o.json && err == nil:
+		return console.JSON(struct {
+			Applied bool `json:"applied"`
+			controlplane.Counts
+		}{o.apply, counts})
+	case !o.json && (err == nil || counts != controlplane.Counts{}):
+		if !o.apply {
+			verb = "would be " + verb + " (dry run)"
+		}
+		fmt.Fprintf(console.Out, "%d certificates and %d things %s; %d already gone, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed\n",
+			counts.Certificates, counts.Things, verb, counts.Gone, counts.Shared, counts.Kept, counts.Failed, counts.Resumed)
+	}
+	if counts.Failed > 0 {
+		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
+	}
+	return err
+}
+
 // A selection says which devices a command works on.
-type selection struct{ thingType, group string }
+type selection struct {
+	thingType, group string
+	fromFile         []controlplane.Target
+}
 
 func (s *selection) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.thingType, "thing-type", "", "the things of the thing type `TYPE`")
 	flags.StringVar(&s.group, "thing-group", "", "the things of the thing group `GROUP`, and of the groups in it")
 }
 
-// read reads the file, if that is what was selected, and returns the name of what
-// was, and its devices.
-func (s *selection) read(ctx context.Context, command string, args []string) (name string, targets func(*controlplane.Run) iter.Seq2[controlplane.Target, error], err error) {
-	sources := slices.DeleteFunc(slices.Concat(args, []string{s.thingType, s.group}), func(s string) bool { return s == "" })
+// read returns the name of what is selected, and reads it if it is a file.
+func (s *selection) read(cmd *cobra.Command, args []string) (name string, err error) {
+	sources := slices.DeleteFunc(append([]string{s.thingType, s.group}, args...), func(s string) bool { return s == "" })
 	if len(sources) != 1 {
-		return "", nil, &fleet.ValueError{Name: command, Value: "", Want: "one of FILE.csv, --thing-type TYPE and --thing-group GROUP"}
+		return "", &fleet.ValueError{Name: cmd.Name(), Value: "", Want: "one of FILE.csv, --thing-type TYPE and --thing-group GROUP"}
 	}
-	var fromFile []controlplane.Target
 	if len(args) > 0 {
-		f, err := os.Open(args[0])
-		if err != nil {
-			return "", nil, &fileError{args[0], cause(err)}
-		}
-		defer f.Close()
-		if fromFile, err = controlplane.ReadTargets(f); err != nil {
-			return "", nil, &fileError{args[0], err}
-		}
+		s.fromFile, err = readFile(args[0], controlplane.ReadTargets)
 	}
-	return sources[0], func(run *controlplane.Run) iter.Seq2[controlplane.Target, error] {
-		switch {
-		case s.thingType != "":
-			return run.ThingsOfType(ctx, s.thingType)
-		case s.group != "":
-			return run.ThingsInGroup(ctx, s.group)
-		}
-		return func(yield func(controlplane.Target, error) bool) {
-			for _, t := range fromFile {
-				if !yield(t, nil) {
-					return
-				}
-			}
-		}
-	}, nil
+	return sources[0], err
+}
+
+// targets returns the devices that are selected.
+func (s *selection) targets(ctx context.Context, run *controlplane.Run) ([]controlplane.Target, error) {
+	switch {
+	case s.thingType != "":
+		return run.ThingsOfType(ctx, s.thingType)
+	case s.group != "":
+		return run.ThingsInGroup(ctx, s.group)
+	}
+	return s.fromFile, nil
 }
 
 func deviceText(d controlplane.Device) string {
@@ -193,48 +176,30 @@ func newCleanupCmd(console *cli.Console) *cobra.Command {
 	var o controlOptions
 	var thingType string
 	cmd := &cobra.Command{
-		Use:   "cleanup {FILE.json | --all-of-type TYPE} [flags]",
-		Short: "Remove the devices that a run made from AWS IoT",
-		Long: `Cleanup reads a report of "enroll --report" and removes what that run made: the
-certificates that the report names, also those of devices that failed half-way,
-and the things that have no other certificate then. A device is kept when what
-AWS IoT has of it does not fit the report: serial number, thing, time of
-creation, policies. Devices that had their identity before the run are kept, and
-so is the claim.
-
-With --all-of-type it removes all things of a thing type and their certificates.
-
-This is a dry run unless --delete is given. Credentials are found as the aws CLI
-finds them; the Region is that of the report's endpoint.`,
-		Example: `  # What would be removed?
-  $ iot_fleet cleanup launch.json
-
-  # Remove it
-  $ iot_fleet cleanup launch.json --delete --yes-this-is-aws
-
-  # From the local emulator
-  $ iot_fleet cleanup launch.json --endpoint-url http://127.0.0.1:8480 --delete
-
-  # All test devices, five per second; run it again to resume
-  $ iot_fleet cleanup --all-of-type fleety-test --rate 5 --resume done.txt --delete --yes-this-is-aws`,
+		Use:  "cleanup {FILE.json | --all-of-type TYPE} [flags]",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if (thingType == "") == (len(args) == 0) {
 				return &fleet.ValueError{Name: "cleanup", Value: "", Want: "either FILE.json or --all-of-type TYPE"}
 			}
-			if thingType != "" {
-				return o.run(ctx, console, "removed", "cleanup of thing type "+thingType, "", func(run *controlplane.Run) (controlplane.Counts, error) {
-					return run.CleanupType(ctx, thingType)
-				})
+			operation, endpoint := "cleanup of thing type "+thingType, ""
+			cleanup := func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupType(ctx, thingType) }
+			if thingType == "" {
+				report, err := readFile(args[0], fleet.ReadReport)
+				if err != nil {
+					return err
+				}
+				operation, endpoint = "cleanup of the run of "+report.Started.String(), report.Endpoint
+				cleanup = func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupReport(ctx, report) }
 			}
-			report, err := readReport(args[0])
+			run, err := o.open(ctx, console, operation, endpoint)
 			if err != nil {
 				return err
 			}
-			return o.run(ctx, console, "removed", "cleanup of the run of "+report.Started.String(), report.Endpoint, func(run *controlplane.Run) (controlplane.Counts, error) {
-				return run.CleanupReport(ctx, report)
-			})
+			defer run.Journal.Close()
+			counts, err := cleanup(run)
+			return o.report(console, "removed", counts, err)
 		},
 	}
 	o.addFlags(cmd.Flags(), "delete", "remove")
@@ -247,38 +212,29 @@ func newRevokeCmd(console *cli.Console) *cobra.Command {
 	var from selection
 	var deactivate bool
 	cmd := &cobra.Command{
-		Use:   "revoke {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]",
-		Short: "Revoke the certificates of many devices",
-		Long: `Revoke sets the certificates of devices to REVOKED, or to INACTIVE with
---deactivate. AWS IoT disconnects the devices within a few minutes and rejects
-their connections from then on. The devices are those of a CSV file, with a
-column thingName or certificateId, or those of a thing type or thing group. Claim
-certificates are kept, and so are certificates that several things use.
-
-This is a dry run unless --apply is given. Credentials and Region are found as the
-aws CLI finds them.`,
-		Example: `  # What would be revoked?
-  $ iot_fleet revoke stolen.csv
-
-  # Revoke it; run it again to resume
-  $ iot_fleet revoke stolen.csv --resume done.txt --apply --yes-this-is-aws
-
-  # Deactivate a whole group on the local emulator
-  $ iot_fleet revoke --thing-group recalled --deactivate --apply --endpoint-url http://127.0.0.1:8480`,
+		Use:  "revoke {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			name, targets, err := from.read(ctx, "revoke", args)
-			if err != nil {
-				return err
-			}
 			status, verb := types.CertificateStatusRevoked, "revoked"
 			if deactivate {
 				status, verb = types.CertificateStatusInactive, "deactivated"
 			}
-			return o.run(ctx, console, verb, verb+" of "+name, "", func(run *controlplane.Run) (controlplane.Counts, error) {
-				return run.Revoke(ctx, targets(run), status)
-			})
+			name, err := from.read(cmd, args)
+			if err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			run, err := o.open(ctx, console, verb+" of "+name, "")
+			if err != nil {
+				return err
+			}
+			defer run.Journal.Close()
+			targets, err := from.targets(ctx, run)
+			if err != nil {
+				return err
+			}
+			counts, err := run.Revoke(ctx, targets, status)
+			return o.report(console, verb, counts, err)
 		},
 	}
 	o.addFlags(cmd.Flags(), "apply", "revoke")

@@ -34,39 +34,7 @@ type enrollOptions struct {
 func newEnrollCmd(console *cli.Console, args []string) *cobra.Command {
 	o := enrollOptions{commandLine: commandLine(args)}
 	cmd := &cobra.Command{
-		Use:   "enroll --devices N [flags]",
-		Short: "Enroll N devices and report the results",
-		Long: `Enroll provisions N simulated devices with consecutive serial numbers, each with
-its own key, and verifies each identity, as "iot_device bootstrap" does.
-
-A device begins when another has ended (--concurrency), or at a fixed --rate;
-then latencies count from when the device was due, so that a stall shows.
-Identities are kept in memory, or on disk with --keep; then the same command
-resumes an interrupted launch.
-
-With --hold all devices stay connected afterwards and publish. A device that
-loses its connection reconnects after a random delay within --reconnect-window,
-which doubles with each attempt (full jitter). To measure a reconnect storm,
-restart the broker during --hold, or set --reconnect-after, which closes all
-connections from here. --no-jitter shows the difference.
-
-The configuration is that of iot_device; its serialNumber, thingname and primary
-paths are not used. An endpoint of AWS needs --yes-this-is-aws; --quotas is aws
-there by default.`,
-		Example: `  # A thousand devices on the local emulator, fifty at a time
-  $ iot_fleet enroll --devices 1000
-
-  # Twenty per second, with a report as JSON and as a page
-  $ iot_fleet enroll --devices 1000 --rate 20 --ramp 10s --report launch.json --html launch.html
-
-  # Five thousand that stay connected for ten minutes
-  $ iot_fleet enroll --devices 5000 --hold 10m --interval 1m
-
-  # A reconnect storm: all connections are lost after ten seconds
-  $ iot_fleet enroll --devices 1000 --hold 1m --reconnect-after 10s --reconnect-window 20s
-
-  # The second of four machines, against AWS
-  $ iot_fleet enroll --devices 100000 --shard 2/4 --yes-this-is-aws --report 2.json`,
+		Use:  "enroll --devices N [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// In a fleet.Config zero means the default.
@@ -150,7 +118,7 @@ func (o *enrollOptions) config(ctx context.Context, console *cli.Console) (c fle
 		return c, err
 	}
 	c.Device = device(base, files, curves)
-	if c.Quotas, err = o.quotas.quotas(base.Server.Endpoint); err != nil {
+	if c.Quotas, err = o.quotas.quotas(onAWS(base.Server.Endpoint)); err != nil {
 		return c, err
 	}
 	if console.Log.Enabled(ctx, slog.LevelInfo) {
@@ -206,24 +174,17 @@ func (o *quotaOptions) addFlags(flags *pflag.FlagSet) {
 }
 
 // quotas returns the quotas to keep to, nil for none.
-func (o *quotaOptions) quotas(endpoint string) (*fleet.Quotas, error) {
-	mode := o.mode
-	if mode == "auto" {
-		mode = "off"
-		if onAWS(endpoint) {
-			mode = "aws"
-		}
-	}
+func (o *quotaOptions) quotas(onAWS bool) (*fleet.Quotas, error) {
 	var q fleet.Quotas
-	switch mode {
-	case "off":
+	switch {
+	case o.mode == "aws", o.mode == "auto" && onAWS:
+		q = fleet.OtherRegionQuotas()
+	case o.mode == "large":
+		q = fleet.LargeRegionQuotas()
+	case o.mode == "off", o.mode == "auto":
 		if len(o.sets) == 0 {
 			return nil, nil
 		}
-	case "aws":
-		q = fleet.OtherRegionQuotas()
-	case "large":
-		q = fleet.LargeRegionQuotas()
 	default:
 		return nil, &fleet.ValueError{Name: "--quotas", Value: o.mode, Want: "aws, large, off or auto"}
 	}

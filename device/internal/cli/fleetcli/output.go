@@ -59,14 +59,17 @@ func (o *output) check() error {
 
 // write writes the report to its destinations.
 func (o *output) write(console *cli.Console, r *fleet.Report) error {
-	if o.report != "" {
-		if err := writeFile(o.report, r.Write); err != nil {
-			return err
+	for path, write := range map[string]func(io.Writer) error{o.report: r.Write, o.html: r.HTML} {
+		if path == "" {
+			continue
 		}
-	}
-	if o.html != "" {
-		if err := writeFile(o.html, r.HTML); err != nil {
-			return err
+		var b bytes.Buffer
+		err := write(&b)
+		if err == nil {
+			err = maybe.WriteFile(path, b.Bytes(), 0o644) // whole or, but on Windows, not at all
+		}
+		if err != nil {
+			return &fileError{path, err}
 		}
 	}
 	if o.json {
@@ -75,17 +78,17 @@ func (o *output) write(console *cli.Console, r *fleet.Report) error {
 	return printReport(console, r)
 }
 
-// writeFile writes a file whole or, but on Windows, not at all.
-func writeFile(path string, write func(io.Writer) error) error {
-	var b bytes.Buffer
-	err := write(&b)
-	if err == nil {
-		err = maybe.WriteFile(path, b.Bytes(), 0o644)
-	}
+// readFile reads a file that the command line names.
+func readFile[T any](path string, read func(io.Reader) (T, error)) (v T, err error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return &fileError{path, err}
+		return v, &fileError{path, cause(err)}
 	}
-	return nil
+	defer f.Close()
+	if v, err = read(f); err != nil {
+		return v, &fileError{path, err}
+	}
+	return v, nil
 }
 
 // cause drops the operation and the path from an error of package os: a fileError

@@ -10,59 +10,41 @@ import (
 	"github.com/spf13/cobra"
 )
 
-type planOptions struct {
-	devices int
-	quotas  quotaOptions
-	keys    string
-	json    bool
-}
-
 func newPlanCmd(console *cli.Console) *cobra.Command {
-	o := planOptions{quotas: quotaOptions{mode: "aws"}}
+	var devices int
+	var quotas quotaOptions
+	var keys string
+	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "plan --devices N [flags]",
-		Short: "Estimate how long a launch takes on AWS",
-		Long: `Plan estimates from AWS's quotas the minimum duration of a launch of N devices,
-which quota limits it, and what an increase of that quota gains. It connects to
-nothing.`,
-		Example: `  $ iot_fleet plan --devices 1000000
-
-  # With quotas that AWS raised for your account
-  $ iot_fleet plan --devices 1000000 --quota RegisterThing=100 --quota CreateCertificateFromCsr=100`,
+		Use:  "plan --devices N [flags]",
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return runPlan(console, o) },
+		RunE: func(*cobra.Command, []string) error {
+			if _, err := fleet.NewSerials("", "", devices); err != nil {
+				return err
+			}
+			if keys := provision.Keys(keys); keys != provision.DeviceKeys && keys != provision.ServiceKeys {
+				return &fleet.ValueError{Name: "--keys", Value: string(keys), Want: "device or service"}
+			}
+			q, err := quotas.quotas(true)
+			if err != nil {
+				return err
+			}
+			if q == nil {
+				return &fleet.ValueError{Name: "--quotas", Value: quotas.mode, Want: "aws or large: a plan follows from the quotas"}
+			}
+			f := fleet.PlanLaunch(devices, *q, provision.Keys(keys))
+			if asJSON {
+				return console.JSON(f)
+			}
+			return printPlan(console, f)
+		},
 	}
 	flags := cmd.Flags()
-	flags.IntVarP(&o.devices, "devices", "n", 0, "plan for `N` devices")
-	o.quotas.addFlags(flags)
-	flags.StringVar(&o.keys, "keys", string(provision.DeviceKeys), "who generates the private keys, `FLOW`: device or service")
-	flags.BoolVar(&o.json, "json", false, "print the plan as one JSON object")
+	flags.IntVarP(&devices, "devices", "n", 0, "plan for `N` devices")
+	quotas.addFlags(flags)
+	flags.StringVar(&keys, "keys", string(provision.DeviceKeys), "who generates the private keys, `FLOW`: device or service")
+	flags.BoolVar(&asJSON, "json", false, "print the plan as one JSON object")
 	return cmd
-}
-
-func runPlan(console *cli.Console, o planOptions) error {
-	if _, err := fleet.NewSerials("", "", o.devices); err != nil {
-		return err
-	}
-	keys := provision.Keys(o.keys)
-	if keys != provision.DeviceKeys && keys != provision.ServiceKeys {
-		return &fleet.ValueError{Name: "--keys", Value: o.keys, Want: "device or service"}
-	}
-	if o.quotas.mode == "auto" {
-		o.quotas.mode = "aws"
-	}
-	q, err := o.quotas.quotas("")
-	if err != nil {
-		return err
-	}
-	if q == nil {
-		return &fleet.ValueError{Name: "--quotas", Value: o.quotas.mode, Want: "aws or large: a plan follows from the quotas"}
-	}
-	f := fleet.PlanLaunch(o.devices, *q, keys)
-	if o.json {
-		return console.JSON(f)
-	}
-	return printPlan(console, f)
 }
 
 func printPlan(console *cli.Console, f fleet.Forecast) error {

@@ -4,6 +4,8 @@
 package fleetcli
 
 import (
+	_ "embed"
+
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/term"
 	"github.com/spf13/cobra"
@@ -24,29 +26,23 @@ func Program(args []string) cli.Program {
 	}
 }
 
-func newRootCmd(console *cli.Console, args []string) *cobra.Command {
-	enrol := newEnrollCmd(console, args)
-	enrol.Use, enrol.Hidden = "enrol --devices N [flags]", true
-	return cli.NewRoot(console, &cobra.Command{
-		Use:   "iot_fleet",
-		Short: "Enroll thousands of simulated devices and measure it",
-		Long: `iot_fleet enrolls simulated devices in AWS IoT Core or iot_core_local. Each has
-its own key and identity, and is provisioned as iot_device is. The report has
-throughput, latencies by stage, and failures by cause. Other commands work on
-many devices in AWS IoT.`,
-		Example: `  # A thousand devices on the local emulator
-  $ iot_core_local serve &
-  $ iot_fleet enroll --devices 1000 --config device.yaml
+// help is what the commands say about themselves.
+//
+//go:embed help.txt
+var help string
 
-  # How long does a launch take on AWS?
-  $ iot_fleet plan --devices 1000000`,
-	},
+func newRootCmd(console *cli.Console, args []string) *cobra.Command {
+	enroll, british := newEnrollCmd(console, args), newEnrollCmd(console, args)
+	british.Use, british.Hidden = "enrol --devices N [flags]", true
+	root := cli.Describe(cli.NewRoot(console, &cobra.Command{Use: "iot_fleet"},
 		newPlanCmd(console),
-		newEnrollCmd(console, args),
-		enrol, // the British spelling
+		enroll,
+		british,
 		newReportCmd(console),
 		newCleanupCmd(console),
 		newRevokeCmd(console),
 		newRotateCmd(console),
-	)
+	), help)
+	british.Short, british.Long, british.Example = enroll.Short, enroll.Long, enroll.Example
+	return root
 }
