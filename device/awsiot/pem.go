@@ -113,11 +113,9 @@ func pemBlocks(text []byte) ([]*pem.Block, error) {
 	if err := notPEM(text); err != nil {
 		return nil, err
 	}
-	tidy := tidyPEM(text)
-	wanted := bytes.Count(tidy, []byte("-----BEGIN "))
-	var blocks []*pem.Block
-	for block, rest := pem.Decode(tidy); block != nil; block, rest = pem.Decode(rest) {
-		blocks = append(blocks, block)
+	blocks, wanted := decodePEM(text)
+	if wanted == 0 || len(blocks) != wanted {
+		blocks, wanted = decodePEM(tidyPEM(text))
 	}
 	switch {
 	case wanted == 0:
@@ -126,6 +124,14 @@ func pemBlocks(text []byte) ([]*pem.Block, error) {
 		return nil, fmt.Errorf("%d of its %d PEM blocks are damaged or incomplete", wanted-len(blocks), wanted)
 	}
 	return blocks, nil
+}
+
+// decodePEM returns the blocks that can be read, and how many begin.
+func decodePEM(text []byte) (blocks []*pem.Block, wanted int) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		blocks = append(blocks, block)
+	}
+	return blocks, bytes.Count(text, []byte("-----BEGIN "))
 }
 
 // notPEM names the forms that are mistaken for PEM most often.
