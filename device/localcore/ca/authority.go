@@ -137,8 +137,9 @@ func newSerial() *big.Int {
 // RootPEM returns the root of the server's certificate, which devices trust.
 func (a *Authority) RootPEM() []byte { return encode("CERTIFICATE", a.root.Leaf.Raw) }
 
-// ServerCertificate returns a new certificate for the emulator itself. The
-// hosts are DNS names, wildcards included, and IP addresses.
+// ServerCertificate returns a new certificate for the emulator itself, without the
+// root, which a client that trusts it has (RFC 8446, 4.4.2). The hosts are DNS names,
+// wildcards included, and IP addresses.
 func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -163,7 +164,7 @@ func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error)
 	if err != nil {
 		return nil, fmt.Errorf("making the server certificate: %w", err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der, a.root.Leaf.Raw}, PrivateKey: key}, nil
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
 // encode writes both keys and certificates as one file, so that it is there
