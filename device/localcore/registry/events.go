@@ -93,7 +93,10 @@ const (
 
 // events returns the events of the transaction that are to be published.
 func (tx *transaction) events() (out []Event) {
-	configured, _ := tx.eventConfigurations.get(theAccount)
+	configured, ok := tx.eventConfigurations.get(theAccount)
+	if !ok {
+		return nil
+	}
 	emit := func(kind, operation, topic string, payload map[string]any) {
 		if !configured.Enabled[kind] {
 			return

@@ -187,7 +187,7 @@ func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 	if err := f(tx); err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(slices.Collect(maps.Values(tx.buckets)), bucket.changed) {
+	if !slices.ContainsFunc(tx.buckets, bucket.changed) {
 		return tx, nil
 	}
 	tx.emitted = tx.events()

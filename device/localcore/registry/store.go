@@ -53,7 +53,7 @@ type state struct {
 	thingCerts    *relation[PrincipalType] // thing name, certificate id
 	policyTargets *relation[struct{}]      // policy name, target
 
-	buckets map[string]bucket // all of these by the name in the store, part of the format
+	buckets []bucket // all of these
 }
 
 // Keys of what exists once.
@@ -64,8 +64,9 @@ const (
 
 // next returns a copy of the state, to be changed. Its zero value is empty.
 func (s *state) next() *state {
-	b := map[string]bucket{}
-	return &state{
+	all := make([]bucket, 0, len(s.buckets))
+	b := &all
+	n := &state{
 		things:        tableIn(b, "things", s.things, "thing", "Thing", Thing.clone),
 		types:         tableIn(b, "thing-types", s.types, "thingtype", "Thing type", ThingType.clone),
 		groups:        tableIn(b, "thing-groups", s.groups, "thinggroup", "Thing group", ThingGroup.clone),
@@ -86,12 +87,14 @@ func (s *state) next() *state {
 		thingGroups:   relationIn(b, "things-in-groups", s.thingGroups),
 		thingCerts:    relationIn(b, "thing-certificates", s.thingCerts),
 		policyTargets: relationIn(b, "policy-targets", s.policyTargets),
-		buckets:       b,
 	}
+	n.buckets = all
+	return n
 }
 
 // A bucket is a table or relation as the store sees it.
 type bucket interface {
+	name() string // in the store, part of the format
 	changed() bool
 	// changes returns the encoded rows that differ from the state before; a nil
 	// value is a deletion.
@@ -103,28 +106,36 @@ type bucket interface {
 // A table holds the records of one kind by their key. What it takes and gives
 // shares nothing with what it holds.
 type table[V any] struct {
+	bucket     string // its name
 	kind, what string // of a record, as in its ARN and in a sentence
 	clone      func(V) V
-	rows       *btree.Map[string, V]
-	touched    map[string]bool // keys of rows that may differ from the state before
+	rows       *btree.Map[string, *V] // never changed themselves, since former states share them
+	touched    map[string]bool        // keys of rows that may differ from the state before; nil without any
 }
 
 // tableIn adds a table to all. A nil clone is for records without maps and slices.
-func tableIn[V any](all map[string]bucket, name string, before *table[V], kind, what string, clone func(V) V) *table[V] {
+func tableIn[V any](all *[]bucket, name string, before *table[V], kind, what string, clone func(V) V) *table[V] {
 	if clone == nil {
 		clone = func(v V) V { return v }
 	}
-	t := &table[V]{kind, what, clone, btree.NewMap[string, V](8), map[string]bool{}}
+	t := &table[V]{bucket: name, kind: kind, what: what, clone: clone}
 	if before != nil {
 		t.rows = before.rows.Copy()
+	} else {
+		t.rows = btree.NewMap[string, *V](8)
 	}
-	all[name] = t
+	*all = append(*all, t)
 	return t
 }
 
-func (t *table[V]) get(key string) (V, bool) {
-	v, ok := t.rows.Get(key)
-	return t.clone(v), ok
+func (t *table[V]) name() string { return t.bucket }
+
+func (t *table[V]) get(key string) (v V, ok bool) {
+	row, ok := t.rows.Get(key)
+	if ok {
+		v = t.clone(*row)
+	}
+	return v, ok
 }
 
 func (t *table[V]) has(key string) bool {
@@ -173,14 +184,22 @@ func (t *table[V]) differs(key string) error {
 }
 
 func (t *table[V]) put(key string, v V) {
-	t.rows.Set(key, t.clone(v))
-	t.touched[key] = true
+	v = t.clone(v)
+	t.rows.Set(key, &v)
+	t.touch(key)
 }
 
 func (t *table[V]) remove(key string) {
 	if _, ok := t.rows.Delete(key); ok {
-		t.touched[key] = true
+		t.touch(key)
 	}
+}
+
+func (t *table[V]) touch(key string) {
+	if t.touched == nil {
+		t.touched = map[string]bool{}
+	}
+	t.touched[key] = true
 }
 
 // keys returns the keys of all records, sorted.
@@ -191,9 +210,9 @@ func (t *table[V]) all() []V { return t.where(func(V) bool { return true }) }
 
 // where returns those of all that selects accepts. It does not change them.
 func (t *table[V]) where(selects func(V) bool) (out []V) {
-	t.rows.Scan(func(_ string, v V) bool {
-		if selects(v) {
-			out = append(out, t.clone(v))
+	t.rows.Scan(func(_ string, v *V) bool {
+		if selects(*v) {
+			out = append(out, t.clone(*v))
 		}
 		return true
 	})
@@ -222,7 +241,7 @@ func (t *table[V]) changes() (map[string][]byte, error) {
 func (t *table[V]) load(key string, value []byte) error {
 	var v V
 	err := json.Unmarshal(value, &v)
-	t.rows.Set(key, v)
+	t.rows.Set(key, &v)
 	return err
 }
 
@@ -236,14 +255,16 @@ type relation[V any] struct {
 // separator parts the two keys of a pair; no name may hold it.
 const separator = "\x00"
 
-func relationIn[V any](all map[string]bucket, name string, before *relation[V]) *relation[V] {
+func relationIn[V any](all *[]bucket, name string, before *relation[V]) *relation[V] {
 	if before == nil {
 		before = &relation[V]{reversed: btree.NewMap[string, struct{}](8)}
 	}
-	r := &relation[V]{tableIn(all, name, before.pairs, "", "", nil), before.reversed.Copy()}
-	all[name] = r
+	r := &relation[V]{tableIn(new([]bucket), name, before.pairs, "", "", nil), before.reversed.Copy()}
+	*all = append(*all, r)
 	return r
 }
+
+func (r *relation[V]) name() string { return r.pairs.name() }
 
 func (r *relation[V]) get(left, right string) (V, bool) { return r.pairs.get(left + separator + right) }
 
@@ -331,14 +352,14 @@ func load(tx *bolt.Tx, s *state) error {
 	case string(found) != formatVersion:
 		return fmt.Errorf("format version %q, this program reads version %s; use the program that wrote it, or move the file away", found, formatVersion)
 	}
-	for name, part := range s.buckets {
-		b, err := tx.CreateBucketIfNotExists([]byte(name))
+	for _, part := range s.buckets {
+		b, err := tx.CreateBucketIfNotExists([]byte(part.name()))
 		if err != nil {
 			return err
 		}
 		err = b.ForEach(func(k, v []byte) error {
 			if err := part.load(string(k), v); err != nil {
-				return fmt.Errorf("record %q of %s: %w", k, name, err)
+				return fmt.Errorf("record %q of %s: %w", k, part.name(), err)
 			}
 			return nil
 		})
@@ -352,12 +373,12 @@ func load(tx *bolt.Tx, s *state) error {
 // persist writes the changes of a state in one transaction.
 func persist(db *bolt.DB, s *state) error {
 	return db.Update(func(tx *bolt.Tx) error {
-		for name, part := range s.buckets {
+		for _, part := range s.buckets {
 			rows, err := part.changes()
 			if err != nil {
 				return err
 			}
-			b := tx.Bucket([]byte(name))
+			b := tx.Bucket([]byte(part.name()))
 			for key, value := range rows {
 				if value == nil {
 					err = b.Delete([]byte(key))

@@ -162,9 +162,9 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 		r.DeleteTags("job/job"),
 		r.AttachPolicy("policy", "us-east-1:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"))
 	before := snapshot(t, r)
-	for name, part := range r.state().buckets {
+	for _, part := range r.state().buckets {
 		if !part.changed() {
-			t.Errorf("the test has nothing in bucket %s", name)
+			t.Errorf("the test has nothing in bucket %s", part.name())
 		}
 	}
 	ok(t, r.Close())
@@ -175,7 +175,7 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 
 func (t *table[V]) touchAll() {
 	for _, key := range t.keys() {
-		t.touched[key] = true
+		t.touch(key)
 	}
 }
 
@@ -185,10 +185,10 @@ func (r *relation[V]) touchAll() { r.pairs.touchAll() }
 func snapshot(t *testing.T, r *Registry) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for name, part := range r.state().buckets {
+	for _, part := range r.state().buckets {
 		part.(interface{ touchAll() }).touchAll()
 		for key, value := range must(part.changes())(t) {
-			out[name+" "+key] = string(value)
+			out[part.name()+" "+key] = string(value)
 		}
 	}
 	return out
