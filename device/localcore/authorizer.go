@@ -58,20 +58,20 @@ func (a authorizer) NewSession(p broker.Principal) broker.AuthSession {
 	if p.Certificate == nil {
 		return iamSession{}
 	}
-	s := &authSession{server: a.Server, certificateID: p.CertificateID, session: a.policySession(p.CertificateID, p.ClientID)}
+	s := &authSession{server: a.Server, certificateID: p.CertificateID, session: a.policySession(p.CertificateID, p.ClientID, p.Certificate)}
 	s.session.SourceIP, s.session.DomainName = p.Address.Addr(), p.ServerName
 	_, s.exclusive = a.registry.ExclusiveThing(p.CertificateID)
 	return s
 }
 
 // policySession returns the session that a client with this certificate would
-// have.
-func (s *Server) policySession(certificateID, clientID string) *policy.Session {
-	session := &policy.Session{ClientID: clientID}
+// have. A nil certificate is read from the registry.
+func (s *Server) policySession(certificateID, clientID string, certificate *x509.Certificate) *policy.Session {
+	session := &policy.Session{ClientID: clientID, Certificate: certificate}
 	if t, ok := s.registry.ThingFor(certificateID, clientID); ok {
 		session.Thing = &policy.Thing{Name: t.Name, Type: t.Type, Attributes: t.Attributes, Attached: true}
 	}
-	if cert, ok := s.registry.CertificateByID(certificateID); ok {
+	if cert, ok := s.registry.CertificateByID(certificateID); ok && certificate == nil {
 		if certificates, err := awsiot.Certificates([]byte(cert.PEM)); err == nil { // the registry holds valid ones only
 			session.Certificate = certificates[0]
 		}

@@ -112,6 +112,6 @@ func (s control) newCertificate(ctx context.Context, c *template.Certificate) (*
 
 // Authorize implements [controlapi.Authorizer].
 func (s control) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi.AuthResult {
-	d := s.evaluate(q.Policies, q.Action, q.Resource, s.policySession(q.CertificateID, q.ClientID))
+	d := s.evaluate(q.Policies, q.Action, q.Resource, s.policySession(q.CertificateID, q.ClientID, nil))
 	return controlapi.AuthResult{Allowed: d.Allowed, Explicit: d.Statement != nil && d.Statement.Effect == policy.Deny, Policy: d.Policy}
 }

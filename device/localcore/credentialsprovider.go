@@ -42,7 +42,7 @@ func (s *Server) serveCredentials(r *http.Request, p broker.Principal) *http.Res
 	if !isAlias || !isCredentials {
 		return reject(http.StatusNotFound, registry.CodeNotFound, "Not Found", "there is nothing at "+r.URL.Path)
 	}
-	session := s.policySession(p.CertificateID, thing)
+	session := s.policySession(p.CertificateID, thing, p.Certificate)
 	session.SourceIP, session.DomainName = p.Address.Addr(), p.ServerName
 	if thing != "" && (session.Thing == nil || session.Thing.Name != thing) {
 		return reject(http.StatusForbidden, "AccessDeniedException", "Invalid thing name passed",

@@ -150,7 +150,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) (any, error) {
 	if !strings.HasPrefix(q.Resource, "arn:") {
 		q.Resource = s.ARN(q.Resource)
 	}
-	session := s.policySession(q.CertificateID, q.ClientID)
+	session := s.policySession(q.CertificateID, q.ClientID, nil)
 	session.DomainName, _ = s.Endpoint()
 	session.SourceIP, _ = netip.ParseAddr(q.SourceIP) // the zero value does not resolve
 	d := policy.Evaluate(policies, &policy.Request{Action: q.Action, Resource: q.Resource, Session: session})
