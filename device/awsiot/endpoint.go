@@ -35,8 +35,8 @@ func (k EndpointKind) String() string {
 	}[k]
 }
 
-// MQTT reports whether devices can speak MQTT there, as far as the name shows.
-// An endpoint outside of AWS may.
+// MQTT reports whether devices can speak MQTT there, as far as the name shows. An endpoint outside
+// of AWS may.
 func (k EndpointKind) MQTT() bool {
 	return k == EndpointData || k == EndpointLegacyData || k == EndpointOther
 }
@@ -60,8 +60,8 @@ var domains = []string{
 	".c2s.ic.gov", ".sc2s.sgov.gov", ".cloud.adc-e.uk", ".csp.hci.ic.gov",
 }
 
-// consoles are the host names of the AWS console, with their partitions; a Region
-// may stand before them.
+// consoles are the host names of the AWS console, with their partitions; a Region may stand before
+// them.
 var consoles = map[string]string{
 	"console.aws.amazon.com": "aws", "console.amazonaws.cn": "aws-cn", "console.amazonaws-us-gov.com": "aws-us-gov",
 }

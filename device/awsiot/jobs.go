@@ -19,8 +19,8 @@ const (
 	UpdateJobExecution           JobsOperation = "UpdateJobExecution"
 )
 
-// A JobsTopic is the request topic of an operation. AWS IoT publishes the
-// responses on Accepted and Rejected to the requesting connection alone.
+// A JobsTopic is the request topic of an operation. AWS IoT publishes the responses on Accepted and
+// Rejected to the requesting connection alone.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
 type JobsTopic struct {
@@ -60,8 +60,8 @@ func JobsNotifyNext(thing string) string { return jobsTopic(thing, "notify-next"
 
 func jobsTopic(thing, rest string) string { return thingsPrefix + thing + "/jobs/" + rest }
 
-// ParseJobsTopic reads a topic under jobs/ of a thing. ok is false for topics
-// elsewhere and for those that only AWS IoT publishes to.
+// ParseJobsTopic reads a topic under jobs/ of a thing. ok is false for topics elsewhere and for
+// those that only AWS IoT publishes to.
 func ParseJobsTopic(topic string) (t JobsTopic, ok bool) {
 	thing, rest, ok := cutThing(topic, "jobs")
 	if !ok || rest == "notify" || rest == "notify-next" || strings.HasSuffix(rest, acceptedSuffix) || strings.HasSuffix(rest, rejectedSuffix) {
@@ -101,8 +101,8 @@ const (
 // Terminal reports whether an execution with this status has ended.
 func (s JobExecutionStatus) Terminal() bool { return s != JobQueued && s != JobInProgress }
 
-// MaxJobDetail is the greatest length of a value of status details, in characters.
-// It has one at least, and none of the Unicode category C.
+// MaxJobDetail is the greatest length of a value of status details, in characters. It has one at
+// least, and none of the Unicode category C.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecutionStatusDetails.html
 const MaxJobDetail = 1024
@@ -134,9 +134,9 @@ type JobExecutionState struct {
 	VersionNumber int64              `json:"versionNumber"`
 }
 
-// A JobsRequest is the body of a request; each operation reads the members that are
-// its own. IncludeJobDocument is true by default when an execution is described, and
-// false when it is updated.
+// A JobsRequest is the body of a request; each operation reads the members that are its own.
+// IncludeJobDocument is true by default when an execution is described, and false when it is
+// updated.
 type JobsRequest struct {
 	Status                   JobExecutionStatus `json:"status,omitempty"`
 	StatusDetails            map[string]string  `json:"statusDetails,omitempty"`
@@ -179,8 +179,8 @@ const (
 	JobsAlreadyExists          JobsErrorCode = "ResourceAlreadyExists"
 )
 
-// A JobsError rejects a request. As JSON it is the error response. ExecutionState
-// comes with InvalidStateTransition and VersionMismatch only.
+// A JobsError rejects a request. As JSON it is the error response. ExecutionState comes with
+// InvalidStateTransition and VersionMismatch only.
 type JobsError struct {
 	Code           JobsErrorCode      `json:"code"`
 	Message        string             `json:"message"`

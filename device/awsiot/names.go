@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// The rules for names, as text for messages. Each belongs to the function of
-// the same subject below.
+// The rules for names, as text for messages. Each belongs to the function of the same subject
+// below.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Types.html
 const (
@@ -28,15 +28,14 @@ const (
 	MaxGroupsPerThing    = 10
 )
 
-// ValidThingName reports whether a thing, thing type, thing group or billing
-// group may have the name.
+// ValidThingName reports whether a thing, thing type, thing group or billing group may have the
+// name.
 func ValidThingName(name string) bool { return within(name, 128, ":_-") }
 
 // ValidJobID reports whether a job may have the id.
 func ValidJobID(id string) bool { return within(id, 64, "_-") }
 
-// ValidJobDetailKey reports whether the status details of a job execution may have
-// the key.
+// ValidJobDetailKey reports whether the status details of a job execution may have the key.
 func ValidJobDetailKey(key string) bool { return within(key, 128, ":_-") }
 
 // ValidTemplateName reports whether a provisioning template may have the name.
@@ -84,8 +83,8 @@ type ARN struct {
 	Resource                            string // the rest, such as "thing/NAME", "cert/ID" or "function:NAME"
 }
 
-// ParseARN splits an ARN. Its parts may hold any text, wildcards included; the
-// partition, the service and the resource must not be empty.
+// ParseARN splits an ARN. Its parts may hold any text, wildcards included; the partition, the
+// service and the resource must not be empty.
 func ParseARN(text string) (ARN, error) {
 	part := strings.SplitN(text, ":", 6)
 	if len(part) != 6 || part[0] != "arn" || part[1] == "" || part[2] == "" || part[5] == "" {

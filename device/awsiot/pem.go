@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// CertificateID returns the ID that AWS IoT gives to a certificate: the
-// lower-case hexadecimal SHA-256 of its DER form.
+// CertificateID returns the ID that AWS IoT gives to a certificate: the lower-case hexadecimal
+// SHA-256 of its DER form.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Certificate.html
 func CertificateID(c *x509.Certificate) string {
@@ -24,9 +24,9 @@ func CertificateID(c *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Certificates reads every certificate of a PEM text, in order; blocks of
-// other kinds are passed over. The text may be as people have it: with a byte
-// order mark, indented, with carriage returns or with "\n" for line ends.
+// Certificates reads every certificate of a PEM text, in order; blocks of other kinds are passed
+// over. The text may be as people have it: with a byte order mark, indented, with carriage returns
+// or with "\n" for line ends.
 //
 // A damaged block is an error, never passed over. Where there is no certificate, the error says
 // what the text is instead: DER, UTF-16, a private key and so on.
@@ -90,9 +90,9 @@ func Matches(key crypto.Signer, c *x509.Certificate) bool {
 	return ok && public.Equal(c.PublicKey)
 }
 
-// Chain returns leaf, then the certificate of others that signed it, then the one
-// that signed that, as far as others has them. What else others holds, and in
-// which order, does not matter. Validity is not checked.
+// Chain returns leaf, then the certificate of others that signed it, then the one that signed that,
+// as far as others has them. What else others holds, and in which order, does not matter. Validity
+// is not checked.
 func Chain(leaf *x509.Certificate, others []*x509.Certificate) []*x509.Certificate {
 	chain := []*x509.Certificate{leaf}
 	for len(chain) <= len(others) {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// A ShadowOperation is one of the three requests of the Device Shadow MQTT API,
-// by the last element of its topic.
+// A ShadowOperation is one of the three requests of the Device Shadow MQTT API, by the last element
+// of its topic.
 type ShadowOperation string
 
 // The operations of the Device Shadow service over MQTT.
@@ -16,8 +16,8 @@ const (
 	DeleteShadow ShadowOperation = "delete"
 )
 
-// A ShadowTopic is the request topic of a shadow operation. The service
-// publishes its responses below it, to subscribers only.
+// A ShadowTopic is the request topic of a shadow operation. The service publishes its responses
+// below it, to subscribers only.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html
 type ShadowTopic struct {
@@ -51,8 +51,8 @@ func (t ShadowTopic) Documents() string {
 	return ShadowTopic{t.Thing, t.Shadow, UpdateShadow}.String() + "/documents"
 }
 
-// ParseShadowTopic reads a request topic. ok is false for every other topic,
-// those of the responses included. It does not check the names.
+// ParseShadowTopic reads a request topic. ok is false for every other topic, those of the responses
+// included. It does not check the names.
 func ParseShadowTopic(topic string) (t ShadowTopic, ok bool) {
 	thing, rest, ok := cutThing(topic, "shadow")
 	if named, found := strings.CutPrefix(rest, "name/"); found {
@@ -75,8 +75,8 @@ const (
 	MaxShadowLevels   = 8       // of a section
 )
 
-// A ShadowDocument is what the service publishes of a shadow, or the change of it
-// that is requested. Version is nil where it is not given.
+// A ShadowDocument is what the service publishes of a shadow, or the change of it that is
+// requested. Version is nil where it is not given.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-document.html
 type ShadowDocument struct {

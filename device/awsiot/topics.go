@@ -1,6 +1,6 @@
-// Package awsiot is the vocabulary of AWS IoT Core: names and their limits, ARNs,
-// endpoints, certificates, topics and wire types, and the classes of errors. They
-// are built and read here and spelled nowhere else. It does no I/O.
+// Package awsiot is the vocabulary of AWS IoT Core: names and their limits, ARNs, endpoints,
+// certificates, topics and wire types, and the classes of errors. They are built and read here and
+// spelled nowhere else. It does no I/O.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 package awsiot
@@ -60,12 +60,12 @@ func (t Topic) String() string {
 // Accepted returns the topic on which success is answered.
 func (t Topic) Accepted() string { return t.String() + acceptedSuffix }
 
-// Rejected returns the topic on which a rejection is answered, with an
-// [ErrorResponse] as its payload.
+// Rejected returns the topic on which a rejection is answered, with an [ErrorResponse] as its
+// payload.
 func (t Topic) Rejected() string { return t.String() + rejectedSuffix }
 
-// ParseTopic reads a request topic. ok is false for every other topic, those
-// of the answers included.
+// ParseTopic reads a request topic. ok is false for every other topic, those of the answers
+// included.
 func ParseTopic(topic string) (t Topic, ok bool) {
 	format := topic[strings.LastIndexByte(topic, '/')+1:]
 	t.Format = Format(format)

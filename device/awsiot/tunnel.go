@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// The subprotocols of the WebSocket data plane of secure tunneling. Version 2 has
-// several services in a tunnel, version 3 several connections to a service.
+// The subprotocols of the WebSocket data plane of secure tunneling. Version 2 has several services
+// in a tunnel, version 3 several connections to a service.
 const (
 	TunnelV1 = "aws.iot.securetunneling-1.0"
 	TunnelV2 = "aws.iot.securetunneling-2.0"
@@ -23,9 +23,9 @@ const (
 	MaxTunnelMinutes   = 720      // of the life of a tunnel
 )
 
-// ValidTunnelClientToken reports whether a token has the form of a client token, 32
-// to 128 letters, digits and hyphens: the client that connects with one for the
-// first time can use the access token again.
+// ValidTunnelClientToken reports whether a token has the form of a client token, 32 to 128 letters,
+// digits and hyphens: the client that connects with one for the first time can use the access token
+// again.
 func ValidTunnelClientToken(token string) bool {
 	return len(token) >= 32 && len(token) <= 128 && !strings.ContainsFunc(token, func(r rune) bool {
 		return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
@@ -51,8 +51,8 @@ type TunnelNotification struct {
 // A TunnelMessageType says what a [TunnelMessage] is for.
 type TunnelMessageType int32
 
-// The types of messages. SessionReset and ServiceIDs come from the service only,
-// StreamStart and ConnectionStart from the source only.
+// The types of messages. SessionReset and ServiceIDs come from the service only, StreamStart and
+// ConnectionStart from the source only.
 const (
 	TunnelData            TunnelMessageType = 1
 	TunnelStreamStart     TunnelMessageType = 2
@@ -63,9 +63,9 @@ const (
 	TunnelConnectionReset TunnelMessageType = 7 // since version 3
 )
 
-// A TunnelMessage is one message in a tunnel. On the wire it is an encoded
-// Protocol Buffers message, with its length in two bytes before it; WebSocket
-// messages hold any part of the sequence of messages.
+// A TunnelMessage is one message in a tunnel. On the wire it is an encoded Protocol Buffers
+// message, with its length in two bytes before it; WebSocket messages hold any part of the sequence
+// of messages.
 //
 // https://github.com/aws-samples/aws-iot-securetunneling-localproxy/blob/main/docs/V3WebSocketProtocolGuide.md
 type TunnelMessage struct {
@@ -92,8 +92,8 @@ const (
 	wireVarint, wireFixed64, wireBytes, wireFixed32 = 0, 1, 2, 5
 )
 
-// AppendTunnelMessage appends the message, with its length, to data. The message
-// must have at most [MaxTunnelPayload] bytes of payload, and 1 KB of service names.
+// AppendTunnelMessage appends the message, with its length, to data. The message must have at most
+// [MaxTunnelPayload] bytes of payload, and 1 KB of service names.
 func AppendTunnelMessage(data []byte, m TunnelMessage) []byte {
 	start := len(data)
 	data = append(data, 0, 0)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// OwnershipTokenLife is how long a certificate ownership token lasts. A
-// certificate that is not registered by then is deleted by AWS IoT.
+// OwnershipTokenLife is how long a certificate ownership token lasts. A certificate that is not
+// registered by then is deleted by AWS IoT.
 const OwnershipTokenLife = time.Hour
 
 // A Secret is text that must not be shown: a private key or an ownership token. Every way of
@@ -33,8 +33,8 @@ func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, mask) }
 // LogValue returns a mask.
 func (Secret) LogValue() slog.Value { return slog.StringValue(mask) }
 
-// CreateKeysAndCertificateResponse accepts a CreateKeysAndCertificate
-// request, whose own payload is empty.
+// CreateKeysAndCertificateResponse accepts a CreateKeysAndCertificate request, whose own payload is
+// empty.
 type CreateKeysAndCertificateResponse struct {
 	CertificateID             string `json:"certificateId"`
 	CertificatePEM            string `json:"certificatePem"`
@@ -42,8 +42,8 @@ type CreateKeysAndCertificateResponse struct {
 	CertificateOwnershipToken Secret `json:"certificateOwnershipToken"`
 }
 
-// CreateCertificateFromCSRRequest asks for a certificate for a key that stays
-// with the device. The CSR is PEM, 4,096 characters at most.
+// CreateCertificateFromCSRRequest asks for a certificate for a key that stays with the device. The
+// CSR is PEM, 4,096 characters at most.
 type CreateCertificateFromCSRRequest struct {
 	CertificateSigningRequest string `json:"certificateSigningRequest"`
 }
@@ -55,23 +55,23 @@ type CreateCertificateFromCSRResponse struct {
 	CertificatePEM            string `json:"certificatePem"`
 }
 
-// RegisterThingRequest asks for a thing, made by a provisioning template, with
-// the certificate that the token stands for.
+// RegisterThingRequest asks for a thing, made by a provisioning template, with the certificate that
+// the token stands for.
 type RegisterThingRequest struct {
 	CertificateOwnershipToken Secret            `json:"certificateOwnershipToken"`
 	Parameters                map[string]string `json:"parameters,omitempty"`
 }
 
-// RegisterThingResponse accepts a RegisterThing request. ThingName is empty
-// when the template makes no thing. AWS documents strings as the values of the
-// configuration; a device should expect any JSON.
+// RegisterThingResponse accepts a RegisterThing request. ThingName is empty when the template makes
+// no thing. AWS documents strings as the values of the configuration; a device should expect any
+// JSON.
 type RegisterThingResponse struct {
 	DeviceConfiguration map[string]any `json:"deviceConfiguration"`
 	ThingName           string         `json:"thingName,omitempty"`
 }
 
-// An ErrorResponse rejects any of the three requests. Decide by [ErrorResponse.Class],
-// never by the text.
+// An ErrorResponse rejects any of the three requests. Decide by [ErrorResponse.Class], never by the
+// text.
 type ErrorResponse struct {
 	StatusCode   int    `json:"statusCode"`
 	ErrorCode    string `json:"errorCode"`
@@ -80,8 +80,8 @@ type ErrorResponse struct {
 	Operation Operation `json:"-"`
 }
 
-// Error returns the rejection in one line. Line breaks and control characters,
-// which the server chose, are shown escaped.
+// Error returns the rejection in one line. Line breaks and control characters, which the server
+// chose, are shown escaped.
 func (e *ErrorResponse) Error() string {
 	text := fmt.Sprintf("rejected by AWS IoT: %s (%d)", e.ErrorCode, e.StatusCode)
 	if e.ErrorMessage != "" {
@@ -90,8 +90,8 @@ func (e *ErrorResponse) Error() string {
 	return Printable(text)
 }
 
-// Printable escapes every character that could forge a line or steer a
-// terminal: control and formatting characters, bidirectional ones included.
+// Printable escapes every character that could forge a line or steer a terminal: control and
+// formatting characters, bidirectional ones included.
 func Printable(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -114,9 +114,9 @@ var temporaryCodes = []string{
 	"InternalFailure", "InternalServer", "InternalError", "ServiceUnavailable", "ServiceFailure", "RequestTimeout",
 }
 
-// Class returns Temporary where the same request may succeed later, else
-// Denied. The code decides; a code that is not known is classed by its status
-// (408, 429 and 5xx are temporary). AWS publishes no list of the codes.
+// Class returns Temporary where the same request may succeed later, else Denied. The code decides;
+// a code that is not known is classed by its status (408, 429 and 5xx are temporary). AWS publishes
+// no list of the codes.
 func (e *ErrorResponse) Class() Class {
 	known := func(code string) bool { return strings.HasPrefix(e.ErrorCode, code) }
 	if slices.ContainsFunc(temporaryCodes, known) ||
@@ -129,8 +129,8 @@ func (e *ErrorResponse) Class() Class {
 // Temporary reports whether the same request may succeed later.
 func (e *ErrorResponse) Temporary() bool { return e.Class() == Temporary }
 
-// EncodeJSON writes JSON in one line, with <, > and & as they are: what a device
-// sent is returned as it was. It panics at a value that JSON does not have.
+// EncodeJSON writes JSON in one line, with <, > and & as they are: what a device sent is returned
+// as it was. It panics at a value that JSON does not have.
 func EncodeJSON(v any) []byte {
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
@@ -141,8 +141,8 @@ func EncodeJSON(v any) []byte {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
-// DecodeJSON reads exactly one JSON value, and numbers as [json.Number], so that
-// they stay as they are written.
+// DecodeJSON reads exactly one JSON value, and numbers as [json.Number], so that they stay as they
+// are written.
 func DecodeJSON(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
@@ -168,8 +168,8 @@ func UUID(b [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// ThingNameHeader is the header of a request to the credentials provider that
-// names the thing of the certificate. It is optional.
+// ThingNameHeader is the header of a request to the credentials provider that names the thing of
+// the certificate. It is optional.
 const ThingNameHeader = "X-Amzn-Iot-Thingname"
 
 // CredentialsPath is the path of the credentials of a role alias.
@@ -190,6 +190,6 @@ type Credentials struct {
 	Expiration      time.Time `json:"expiration"`
 }
 
-// AssumeRoleWithCertificate is the operation of the credentials provider, named as
-// the action iot:AssumeRoleWithCertificate that a policy must allow.
+// AssumeRoleWithCertificate is the operation of the credentials provider, named as the action
+// iot:AssumeRoleWithCertificate that a policy must allow.
 const AssumeRoleWithCertificate Operation = "AssumeRoleWithCertificate"

@@ -20,8 +20,8 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// A plane is one of the REST APIs, by the word that scripts use: the name that
-// requests are signed for, and the address.
+// A plane is one of the REST APIs, by the word that scripts use: the name that requests are signed
+// for, and the address.
 type plane struct{ service, url string }
 
 // An answer is that of one request.
@@ -46,8 +46,8 @@ func (r *run) request(ctx context.Context, p plane, method, path, body string) (
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	// A few operations have parameters in a header. A script writes them as the
-	// fragment of the path: #principal=ARN.
+	// A few operations have parameters in a header. A script writes them as the fragment of the
+	// path: #principal=ARN.
 	_, fragment, _ := strings.Cut(path, "#")
 	if name, value, _ := strings.Cut(fragment, "="); name == "target" {
 		req.Header.Set("X-Amz-Target", "IoTSecuredTunneling."+value)
@@ -87,9 +87,8 @@ type undo struct {
 	run  func(context.Context) error
 }
 
-// A detachment is what must be done for each of the values under key in an
-// answer before something can be deleted. % is its path, @ its name or ARN and
-// $ the value.
+// A detachment is what must be done for each of the values under key in an answer before something
+// can be deleted. % is its path, @ its name or ARN and $ the value.
 type detachment struct{ method, path, body, key, thenMethod, then, thenBody string }
 
 // removals are what scripts create, by the path of creation.
@@ -200,8 +199,7 @@ func (r *run) undoOf(kind, name string) undo {
 	}}
 }
 
-// valuesOf returns the text under a key, or in the list or object under it,
-// anywhere in JSON.
+// valuesOf returns the text under a key, or in the list or object under it, anywhere in JSON.
 func valuesOf(text, key string) (values []string) {
 	root, err := decode(text)
 	if err != nil {

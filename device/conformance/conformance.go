@@ -1,9 +1,8 @@
-// Package conformance checks documented behaviors of AWS IoT Core from outside,
-// against any endpoint: AWS itself, iot_core_local, or another emulator.
+// Package conformance checks documented behaviors of AWS IoT Core from outside, against any
+// endpoint: AWS itself, iot_core_local, or another emulator.
 //
-// The checks are scripts, in checks/*.txt; docs/conformance.md describes their
-// language. They use raw MQTT packets over TLS and signed requests of the REST
-// API, and no client of ours.
+// The checks are scripts, in checks/*.txt; docs/conformance.md describes their language. They use
+// raw MQTT packets over TLS and signed requests of the REST API, and no client of ours.
 package conformance
 
 import (
@@ -23,14 +22,14 @@ import (
 type Check struct {
 	// Behavior is one sentence, that of its row in docs/fidelity.md.
 	Behavior string
-	// Open is the id of an open point, such as U12. What the endpoint does is
-	// recorded then, not compared.
+	// Open is the id of an open point, such as U12. What the endpoint does is recorded then, not
+	// compared.
 	Open string
-	// Page is the path of the AWS page below docs.aws.amazon.com, without
-	// .html, where no test of the emulator has the row.
+	// Page is the path of the AWS page below docs.aws.amazon.com, without .html, where no test of
+	// the emulator has the row.
 	Page string
-	// Needs is what not every endpoint offers: "role", one that AWS IoT may
-	// assume, and "alpn", a port that requires ALPN.
+	// Needs is what not every endpoint offers: "role", one that AWS IoT may assume, and "alpn", a
+	// port that requires ALPN.
 	Needs []string
 	// Repeat is how many times the steps run; 1 is the default.
 	Repeat int

@@ -22,8 +22,8 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// A client is one MQTT connection, packet by packet, so that it can also send
-// what no client library does.
+// A client is one MQTT connection, packet by packet, so that it can also send what no client
+// library does.
 type client struct {
 	conn    net.Conn
 	version byte
@@ -113,8 +113,8 @@ func readPacket(r *bufio.Reader, version byte) (pk packets.Packet, err error) {
 	return pk, err
 }
 
-// asMap is a packet as scripts and transcripts see it. What is not there in the
-// packet is not there in the map.
+// asMap is a packet as scripts and transcripts see it. What is not there in the packet is not there
+// in the map.
 func asMap(pk packets.Packet) map[string]any {
 	m := map[string]any{"packet": strings.ToLower(packets.PacketNames[pk.FixedHeader.Type])}
 	switch pk.FixedHeader.Type {

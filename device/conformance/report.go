@@ -32,8 +32,8 @@ type Result struct {
 	Want    string  `json:"want,omitempty"`
 	Got     string  `json:"got,omitempty"`
 	Seconds float64 `json:"seconds"`
-	// Transcript has what was sent and received, without secrets, the account
-	// and the endpoint's name.
+	// Transcript has what was sent and received, without secrets, the account and the endpoint's
+	// name.
 	Transcript []string `json:"transcript,omitempty"`
 }
 

@@ -26,8 +26,8 @@ import (
 // Prefix begins the names of all that a run creates.
 const Prefix = "conformance-"
 
-// A Config says which endpoint to check, and how. Endpoint is required, and for
-// endpoints outside of AWS API.
+// A Config says which endpoint to check, and how. Endpoint is required, and for endpoints outside
+// of AWS API.
 type Config struct {
 	// Endpoint is HOST or HOST:PORT of MQTT over TLS.
 	Endpoint string
@@ -41,16 +41,16 @@ type Config struct {
 	Region string
 	// Credentials sign requests; nil means any, which AWS does not accept.
 	Credentials aws.CredentialsProvider
-	// Role is the ARN of a role for provisioning templates and rules. Checks that
-	// need one are skipped without it.
+	// Role is the ARN of a role for provisioning templates and rules. Checks that need one are
+	// skipped without it.
 	Role string
 	// Checks are those to run.
 	Checks []Check
 	// Parallel is how many run at once; 0 means 4 on AWS and 16 elsewhere.
 	Parallel int
-	// Patience is how long an answer may take, Quiet how long to wait where none
-	// is expected, Settle what a change may take to have an effect. Zero means 20,
-	// 3 and 30 seconds on AWS, and 10, 0.2 and 0 seconds elsewhere.
+	// Patience is how long an answer may take, Quiet how long to wait where none is expected,
+	// Settle what a change may take to have an effect. Zero means 20, 3 and 30 seconds on AWS, and
+	// 10, 0.2 and 0 seconds elsewhere.
 	Patience, Quiet, Settle time.Duration
 	// Done is called with each result, from several goroutines; may be nil.
 	Done func(Result)
@@ -83,9 +83,8 @@ func orElse[T comparable](value T, onAWS bool, there, elsewhere T) T {
 	return elsewhere
 }
 
-// Run runs the checks and deletes what they made, also when ctx ends. The error
-// is about the run, such as an endpoint that cannot be reached; what differs is
-// in the report.
+// Run runs the checks and deletes what they made, also when ctx ends. The error is about the run,
+// such as an endpoint that cannot be reached; what differs is in the report.
 func Run(ctx context.Context, c Config) (*Report, error) {
 	r := &run{config: c, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
 	defer r.http.CloseIdleConnections()

@@ -51,8 +51,7 @@ type script struct {
 	secrets    []string // of answers; under mu
 }
 
-// A mismatch is what differs from AWS's documentation. Other errors are those
-// of the check itself.
+// A mismatch is what differs from AWS's documentation. Other errors are those of the check itself.
 type mismatch struct{ want, got string }
 
 func (m *mismatch) Error() string { return "want " + m.want + ", got " + m.got }
@@ -85,8 +84,7 @@ func (s *script) fill(text string) string {
 	})
 }
 
-// newKey makes a key, and a certificate signing request or a certificate in PEM
-// form.
+// newKey makes a key, and a certificate signing request or a certificate in PEM form.
 func (s *script) newKey(kind string) string {
 	curve := map[string]elliptic.Curve{"csr384": elliptic.P384(), "csr521": elliptic.P521()}[kind]
 	if curve == nil {
@@ -173,9 +171,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// principal makes a certificate with a policy, and a thing for it. What it makes
-// has names in variables: of thing T {T}, of its certificate {Tid} and {Tarn}, of
-// its policy {Tpolicy}.
+// principal makes a certificate with a policy, and a thing for it. What it makes has names in
+// variables: of thing T {T}, of its certificate {Tid} and {Tarn}, of its policy {Tpolicy}.
 func (s *script) principal(ctx context.Context, name string, thing bool, statements string) error {
 	if err := s.call(ctx, "api", `POST /certificates?setAsActive=true {"certificateSigningRequest":`+show(s.newKey("csr"))+`}`, false); err != nil {
 		return err
@@ -213,8 +210,8 @@ func (s *script) certificate() (*x509.Certificate, error) {
 	return certificates[0], nil
 }
 
-// use takes the certificate in the last answer for a client, with the key in the
-// answer or else the last one that was made.
+// use takes the certificate in the last answer for a client, with the key in the answer or else the
+// last one that was made.
 func (s *script) use(name string) error {
 	c, err := s.certificate()
 	if err != nil {
@@ -260,8 +257,8 @@ func (s *script) compare(want, got string) error {
 	return nil
 }
 
-// call sends a request of the REST API. It must succeed unless its answer is
-// looked at by the next step.
+// call sends a request of the REST API. It must succeed unless its answer is looked at by the next
+// step.
 func (s *script) call(ctx context.Context, api, request string, looked bool) (err error) {
 	method, rest, _ := strings.Cut(request, " ")
 	path, body, _ := strings.Cut(rest, " ")
@@ -456,8 +453,8 @@ func (s *script) count(ctx context.Context, c *client, rest string) error {
 	return nil
 }
 
-// seen keeps the secrets of a message, and how to delete what a provisioning made.
-// It returns the payload.
+// seen keeps the secrets of a message, and how to delete what a provisioning made. It returns the
+// payload.
 func (s *script) seen(packet map[string]any) string {
 	topic, _ := packet["topic"].(string)
 	payload, _ := packet["payload"].(string)
@@ -501,8 +498,8 @@ func (s *script) gets(ctx context.Context, c *client, kind, want string) error {
 	return nil
 }
 
-// connect dials and sends a CONNECT, which must be accepted if must is set. A new
-// certificate or policy takes time on AWS.
+// connect dials and sends a CONNECT, which must be accepted if must is set. A new certificate or
+// policy takes time on AWS.
 func (s *script) connect(ctx context.Context, name, rest string, must bool) error {
 	o, _ := options(rest)
 	config, err := s.tlsConfig(name, o)

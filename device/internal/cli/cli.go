@@ -1,7 +1,6 @@
-// Package cli holds what the commands of all programs share: the root command,
-// exit codes, the one way of reporting errors, and logs. The commands themselves
-// are in a subpackage per program, so that the device's does not link what only
-// the others need.
+// Package cli holds what the commands of all programs share: the root command, exit codes, the one
+// way of reporting errors, and logs. The commands themselves are in a subpackage per program, so
+// that the device's does not link what only the others need.
 package cli
 
 import (
@@ -54,8 +53,8 @@ type Program struct {
 	LogLevel string
 	// Interrupted is the hint after an interrupt; empty for none.
 	Interrupted string
-	// Explain classifies an error of a command by its type. nil takes every
-	// error for a failure of the local machine.
+	// Explain classifies an error of a command by its type. nil takes every error for a failure of
+	// the local machine.
 	Explain func(error) Explanation
 }
 
@@ -72,9 +71,8 @@ func IsA[E error](err error) bool {
 	return ok
 }
 
-// Main runs a program and returns its exit code. An interrupt or a request to
-// terminate cancels the command's context; a second one ends the program at
-// once.
+// Main runs a program and returns its exit code. An interrupt or a request to terminate cancels the
+// command's context; a second one ends the program at once.
 func Main(p Program, args []string, streams term.Streams) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -90,8 +88,7 @@ func Main(p Program, args []string, streams term.Streams) int {
 	return console.finish(ctx, p, err)
 }
 
-// Tree returns the command tree of a program for its manual. Its commands do not
-// run.
+// Tree returns the command tree of a program for its manual. Its commands do not run.
 func Tree(p Program) *cobra.Command {
 	console := &Console{Name: p.Name, logLevel: cmp.Or(p.LogLevel, "warn")}
 	root := p.Root(console)
@@ -99,9 +96,8 @@ func Tree(p Program) *cobra.Command {
 	return root
 }
 
-// NewRoot completes the root of a command tree: it prints its help, suggests
-// what a misspelt command may have meant, and has the given commands and those
-// of every program.
+// NewRoot completes the root of a command tree: it prints its help, suggests what a misspelt
+// command may have meant, and has the given commands and those of every program.
 func NewRoot(c *Console, root *cobra.Command, commands ...*cobra.Command) *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	root.Args = func(cmd *cobra.Command, args []string) error {
@@ -121,9 +117,9 @@ func NewRoot(c *Console, root *cobra.Command, commands ...*cobra.Command) *cobra
 	return root
 }
 
-// Describe gives the commands of a tree their help. The text has a section for each,
-// below "# " and its path: a line for the list of commands, the description, and
-// examples below "Examples:". Others keep what they have.
+// Describe gives the commands of a tree their help. The text has a section for each, below "# " and
+// its path: a line for the list of commands, the description, and examples below "Examples:".
+// Others keep what they have.
 func Describe(cmd *cobra.Command, help string) *cobra.Command {
 	if _, section, ok := strings.Cut("\n"+help, "\n# "+cmd.CommandPath()+"\n"); ok {
 		section, _, _ = strings.Cut(section, "\n\n# ")
@@ -136,9 +132,8 @@ func Describe(cmd *cobra.Command, help string) *cobra.Command {
 	return cmd
 }
 
-// prepare sets up what is the same in every command tree. The returned flag
-// becomes true when a command's own work begins: errors before that are errors
-// of the command line.
+// prepare sets up what is the same in every command tree. The returned flag becomes true when a
+// command's own work begins: errors before that are errors of the command line.
 func prepare(root *cobra.Command, console *Console, args []string) *bool {
 	started := false
 	root.SetArgs(args)

@@ -12,8 +12,8 @@ import (
 // Set when the program is linked (-X …/internal/cli.version=v1.2.3).
 var version, commit string
 
-// A build is where a program comes from. Its JSON keys are part of the contract
-// of the version command.
+// A build is where a program comes from. Its JSON keys are part of the contract of the version
+// command.
 type build struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"` // absent when built outside a checkout

@@ -16,8 +16,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// A Console is a command's standard streams: the result on Out, and on Err
-// everything else, as much and in the format that the flags say.
+// A Console is a command's standard streams: the result on Out, and on Err everything else, as much
+// and in the format that the flags say.
 type Console struct {
 	term.Streams
 
@@ -87,8 +87,7 @@ func (c *Console) Note(text string) {
 	fmt.Fprintln(c.Err, term.Clean(text))
 }
 
-// Live reports whether a command may show progress of its own that it rewrites
-// in place on Err.
+// Live reports whether a command may show progress of its own that it rewrites in place on Err.
 func (c *Console) Live() bool { return c.Terminal && !c.quiet && c.records == nil }
 
 // line writes one finding to Err: an error, a warning or a hint.
@@ -110,8 +109,7 @@ func (c *Console) JSON(v any) error {
 	return nil
 }
 
-// finish reports how the program ended and returns its exit code. No other
-// place prints errors.
+// finish reports how the program ended and returns its exit code. No other place prints errors.
 func (c *Console) finish(ctx context.Context, p Program, err error) int {
 	switch {
 	case err == nil:
@@ -144,9 +142,9 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 	return explanation.Code
 }
 
-// findings returns the lines of an error: those of a list of errors, however
-// deep it is wrapped, are several. A line break in the text of one error is no
-// reason for a second line: the text may come from a server.
+// findings returns the lines of an error: those of a list of errors, however deep it is wrapped,
+// are several. A line break in the text of one error is no reason for a second line: the text may
+// come from a server.
 func findings(err error) []string {
 	text := err.Error()
 	switch err := err.(type) {
@@ -174,8 +172,7 @@ func findings(err error) []string {
 	return []string{text}
 }
 
-// Reported is the exit code of a command whose result reports the failure
-// already.
+// Reported is the exit code of a command whose result reports the failure already.
 type Reported int
 
 // Error names the code.
@@ -202,8 +199,8 @@ func (c *Console) usage(e *UsageError) int {
 	return ExitUsage
 }
 
-// Ready notifies the service manager that start-up is complete, with a short
-// status. Without a service manager it does nothing.
+// Ready notifies the service manager that start-up is complete, with a short status. Without a
+// service manager it does nothing.
 //
 // Page: https://www.freedesktop.org/software/systemd/man/sd_notify.html
 func (c *Console) Ready(status string) { c.notify("READY=1\n" + statusLine(status)) }
@@ -228,8 +225,7 @@ func (c *Console) notify(state string) {
 	}
 }
 
-// WatchdogInterval is within which the service manager expects [Console.Watchdog],
-// 0 for never.
+// WatchdogInterval is within which the service manager expects [Console.Watchdog], 0 for never.
 func (c *Console) WatchdogInterval() time.Duration {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -268,8 +264,7 @@ func (c *Console) StepDone(s Step) {
 	c.record(slog.LevelInfo, "step done", s)
 }
 
-// StepFailed shows that a step has failed, and why, also to the service
-// manager.
+// StepFailed shows that a step has failed, and why, also to the service manager.
 func (c *Console) StepFailed(s Step) {
 	c.Status(s.Text + ": " + s.Err.Error())
 	if c.records == nil {

@@ -1,17 +1,17 @@
-// Package config reads the settings of a device and checks whether they make
-// sense together. A setting is taken from the first of these that has it:
+// Package config reads the settings of a device and checks whether they make sense together. A
+// setting is taken from the first of these that has it:
 //
 //  1. a flag (--author, or --set KEY=VALUE for any key),
 //  2. the environment (IOT_DEVICE_SERVER_ENDPOINT for server.endpoint),
 //  3. the YAML file,
 //  4. the default.
 //
-// Relative paths of the file, and the default paths, start at the file's folder;
-// those of flags and variables at the current directory.
+// Relative paths of the file, and the default paths, start at the file's folder; those of flags and
+// variables at the current directory.
 //
-// All problems are found in one go, each with its place and its remedy, and
-// returned as [Problems]. The package reads files, runs the program that
-// serialNumberFrom names, and nothing else: it does not connect, print or log.
+// All problems are found in one go, each with its place and its remedy, and returned as [Problems].
+// The package reads files, runs the program that serialNumberFrom names, and nothing else: it does
+// not connect, print or log.
 package config
 
 import (
@@ -43,8 +43,8 @@ const (
 	SystemPath  = "/etc/iot_device/config.yaml"
 )
 
-// Example is a commented configuration file with every key. What it lacks is the
-// account's endpoint.
+// Example is a commented configuration file with every key. What it lacks is the account's
+// endpoint.
 //
 //go:embed example.yaml
 var Example []byte
@@ -63,8 +63,7 @@ const (
 	parameterAuthor         = "author"
 )
 
-// NoProxy as Server.Proxy means a direct connection, whatever the environment
-// says.
+// NoProxy as Server.Proxy means a direct connection, whatever the environment says.
 const NoProxy = "direct"
 
 // Keys says where the device's own key is made.
@@ -73,8 +72,8 @@ type Keys string
 const (
 	// KeysDevice makes the key on the device, which sends a CSR. The default.
 	KeysDevice Keys = "device"
-	// Hardware has settings of its own: "tpm", "tpm:PATH", either with "?pcrs=0,7"
-	// (see [tpm.Keys]), and a PKCS #11 URI (see [pkcs11.URI]).
+	// Hardware has settings of its own: "tpm", "tpm:PATH", either with "?pcrs=0,7" (see
+	// [tpm.Keys]), and a PKCS #11 URI (see [pkcs11.URI]).
 
 	// KeysService lets AWS IoT make the key (CreateKeysAndCertificate).
 	KeysService Keys = "service"
@@ -92,8 +91,8 @@ const (
 // to the current directory.
 //
 // A tag `key` makes a field a setting and names it in the file, within the key of its
-// section; "." is the section's own key. The environment, the flags, the kinds of
-// values and the suggestions for misspelt keys follow from these tags, see [keys].
+// section; "." is the section's own key. The environment, the flags, the kinds of values and the
+// suggestions for misspelt keys follow from these tags, see [keys].
 type Config struct {
 	Path string // the file that was read
 
@@ -116,8 +115,7 @@ type Config struct {
 	origins map[string]Origin
 }
 
-// SerialNumberFrom is where the serial number is read from at each start. One
-// field at most is set.
+// SerialNumberFrom is where the serial number is read from at each start. One field at most is set.
 type SerialNumberFrom struct {
 	Firmware string `key:"."`            // "dmi" or "device-tree"
 	File     string `key:"file,path"`    // its contents, without white space and NUL around them
@@ -145,22 +143,21 @@ type Bootstrap struct {
 	Parameters           map[string]string `key:"parameters" entry:"template parameter"` // besides serialNumber, deviceLocation and author
 }
 
-// A Claim names the files of a claim certificate and its private key, which may be
-// one file.
+// A Claim names the files of a claim certificate and its private key, which may be one file.
 type Claim struct {
 	CertificatePath string `key:"certificatepath,path"`
 	PrivateKeyPath  string `key:"privatekeypath,path"`
 }
 
-// Primary is where the device's own identity is kept. Both are empty unless
-// they were set: then the place is STATEDIR/THINGNAME.*.
+// Primary is where the device's own identity is kept. Both are empty unless they were set: then the
+// place is STATEDIR/THINGNAME.*.
 type Primary struct {
 	CertificatePath string `key:"certificatepath,path"`
 	PrivateKeyPath  string `key:"privatekeypath,path"`
 }
 
-// Agent is how iot_device run works. Zero values stand for the defaults of packages
-// agent and outbox, but for Socket.
+// Agent is how iot_device run works. Zero values stand for the defaults of packages agent and
+// outbox, but for Socket.
 type Agent struct {
 	Socket      string        `key:"socket,path"`          // Unix socket of the local API
 	RotateAfter time.Duration `key:"rotateAfter" min:"1h"` // age at which key and certificate are replaced; 0: never
@@ -214,8 +211,7 @@ type Origin struct {
 // Origin returns where the setting of that key (as "server.endpoint") came from.
 func (c *Config) Origin(key string) Origin { return c.origins[key] }
 
-// Equal reports whether two configurations have the same settings, wherever they
-// were read from.
+// Equal reports whether two configurations have the same settings, wherever they were read from.
 func (c *Config) Equal(other *Config) bool {
 	a, b := *c, *other
 	a.Path, a.Warnings, a.origins = "", nil, nil
@@ -223,9 +219,8 @@ func (c *Config) Equal(other *Config) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// ExpectedThingName is the name that the device will have, as far as it can be
-// known without asking: the configured one, else what DefaultTemplate gives by
-// default, else none.
+// ExpectedThingName is the name that the device will have, as far as it can be known without
+// asking: the configured one, else what DefaultTemplate gives by default, else none.
 func (c *Config) ExpectedThingName() string {
 	if c.ThingName == "" && c.Bootstrap.ProvisioningTemplate == DefaultTemplate {
 		return thingNamePrefix + c.SerialNumber
@@ -252,9 +247,9 @@ func (c *Config) Identity() identity.Config {
 	}
 }
 
-// CredentialsProvider returns host and port of the AWS IoT credentials provider.
-// The name cannot be derived from that of the data endpoint: without the setting
-// the error, of type [Problems], says how to get it.
+// CredentialsProvider returns host and port of the AWS IoT credentials provider. The name cannot be
+// derived from that of the data endpoint: without the setting the error, of type [Problems], says
+// how to get it.
 func (c *Config) CredentialsProvider() (host string, port int, err error) {
 	if c.Server.CredentialsEndpoint == "" {
 		return "", 0, Problems{{Key: credentialsKey, What: credentialsKey + " is missing", Remedy: askForCredentialsEndpoint}}
@@ -276,9 +271,8 @@ func splitHostPort(endpoint string) (host string, port int) {
 	return host, int(n)
 }
 
-// AllClaims are the claims in the order in which they are tried: that of
-// CertificatePath and PrivateKeyPath, then Claims. The default paths count only
-// where Claims is empty.
+// AllClaims are the claims in the order in which they are tried: that of CertificatePath and
+// PrivateKeyPath, then Claims. The default paths count only where Claims is empty.
 func (c *Config) AllClaims() []Claim {
 	first := Claim{c.Bootstrap.CertificatePath, c.Bootstrap.PrivateKeyPath}
 	_, certificate := c.origins[claimCertificateKey]
@@ -311,8 +305,8 @@ func serviceAddress(value string) (address string, ok bool) {
 	return net.JoinHostPort(host, strconv.FormatUint(port, 10)), err == nil && port > 0 && fitsDNS(host)
 }
 
-// TemplateParameters are the parameters of the RegisterThing request: those of
-// the file, with the serial number, the location and the author (if any).
+// TemplateParameters are the parameters of the RegisterThing request: those of the file, with the
+// serial number, the location and the author (if any).
 func (c *Config) TemplateParameters() map[string]string {
 	p := map[string]string{}
 	maps.Copy(p, c.Bootstrap.Parameters)
@@ -324,8 +318,8 @@ func (c *Config) TemplateParameters() map[string]string {
 	return p
 }
 
-// Sources are the places that settings come from. The zero value reads
-// [DefaultPath], or else [SystemPath], and nothing else.
+// Sources are the places that settings come from. The zero value reads [DefaultPath], or else
+// [SystemPath], and nothing else.
 type Sources struct {
 	// Path is the YAML file; empty means the first of the default ones that exists.
 	Path string
@@ -361,10 +355,9 @@ func (s *Sources) AddAuthorFlag(flags *pflag.FlagSet, usage string) {
 	})
 }
 
-// Load merges the sources and validates the result. Its error is of type
-// [Problems] and holds every problem found. With problems the Config has what
-// could be read, so that a caller can go on looking; it is nil when the file
-// could not be read at all.
+// Load merges the sources and validates the result. Its error is of type [Problems] and holds every
+// problem found. With problems the Config has what could be read, so that a caller can go on
+// looking; it is nil when the file could not be read at all.
 func Load(ctx context.Context, s Sources) (*Config, error) {
 	path := cmp.Or(s.Path, DefaultPath)
 	if _, err := os.Lstat(path); s.Path == "" && errors.Is(err, fs.ErrNotExist) {
@@ -414,8 +407,8 @@ const (
 )
 
 // applyEnvironment takes the variables that name a key: IOT_DEVICE_SERVER_ENDPOINT for
-// server.endpoint. An empty variable counts as unset, as is the custom of the shell.
-// Others under the prefix may belong to someone else: they are a warning.
+// server.endpoint. An empty variable counts as unset, as is the custom of the shell. Others under
+// the prefix may belong to someone else: they are a warning.
 func (c *Config) applyEnvironment(environ []string) (found Problems) {
 	values := map[string]string{}
 	for _, pair := range environ {

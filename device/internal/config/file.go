@@ -19,16 +19,16 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxFileSize is far more than a configuration needs. The YAML parser takes time
-// that grows faster than its input.
+// maxFileSize is far more than a configuration needs. The YAML parser takes time that grows faster
+// than its input.
 const maxFileSize = 16 << 10
 
 // maxPEMSize is enough for a whole system bundle of root certificates.
 const maxPEMSize = 1 << 20
 
-// applyFile reads the file into c. It walks the syntax tree instead of decoding
-// into a struct, so that every problem is found at once, each with its place.
-// It reports whether there was anything to walk.
+// applyFile reads the file into c. It walks the syntax tree instead of decoding into a struct, so
+// that every problem is found at once, each with its place. It reports whether there was anything
+// to walk.
 func applyFile(c *Config, path string) (found Problems, readable bool) {
 	doc, err := readFile(path, maxFileSize)
 	if err != nil {
@@ -48,8 +48,8 @@ func applyFile(c *Config, path string) (found Problems, readable bool) {
 	return f.found, true
 }
 
-// readFile reads a regular file of a limited size. Anything else, such as a FIFO
-// that nobody writes to, could block for ever.
+// readFile reads a regular file of a limited size. Anything else, such as a FIFO that nobody writes
+// to, could block for ever.
 func readFile(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -86,15 +86,15 @@ func kindOfFile(mode fs.FileMode) string {
 
 const saveAsUTF8 = "save the file as UTF-8"
 
-// isUTF16 recognizes UTF-16 by its byte order mark, or by the zero bytes that
-// every second of its ASCII characters has.
+// isUTF16 recognizes UTF-16 by its byte order mark, or by the zero bytes that every second of its
+// ASCII characters has.
 func isUTF16(doc []byte) bool {
 	return bytes.HasPrefix(doc, []byte{0xff, 0xfe}) || bytes.HasPrefix(doc, []byte{0xfe, 0xff}) ||
 		len(doc) > 1 && (doc[0] == 0) != (doc[1] == 0)
 }
 
-// isMachine reports whether the machine keeps a file from being read, which may
-// be the right one: permission, a failing disk, a stale mount, too many open files.
+// isMachine reports whether the machine keeps a file from being read, which may be the right one:
+// permission, a failing disk, a stale mount, too many open files.
 func isMachine(err error) bool {
 	number, system := errors.AsType[syscall.Errno](err)
 	switch number {
@@ -116,8 +116,8 @@ func remedyForFile(err error) string {
 	return "name a YAML file with --config"
 }
 
-// cause drops the operation and the path from an error of package os: the
-// message that it goes into names the file already.
+// cause drops the operation and the path from an error of package os: the message that it goes into
+// names the file already.
 func cause(err error) string {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err.Error()
@@ -125,8 +125,8 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// file is the walk over one file's syntax tree: at first into the settings, within a
-// list of mappings into one record.
+// file is the walk over one file's syntax tree: at first into the settings, within a list of
+// mappings into one record.
 type file struct {
 	path    string
 	dir     string // where relative paths start
@@ -141,8 +141,8 @@ func (f *file) report(n ast.Node, key, remedy, what string, args ...any) {
 	f.found = append(f.found, Problem{Origin: f.at(start(n)), Key: cmp.Or(f.list, key), What: fmt.Sprintf(what, args...), Remedy: remedy})
 }
 
-// start is the token where a node begins: of a mapping it is the first key, not
-// the colon behind it.
+// start is the token where a node begins: of a mapping it is the first key, not the colon behind
+// it.
 func start(n ast.Node) *token.Token {
 	if entries, ok := mappingOf(n); ok && len(entries) > 0 {
 		return entries[0].Key.GetToken()
@@ -185,8 +185,7 @@ func (f *file) syntax(err error) {
 	f.found = append(f.found, p)
 }
 
-// mapping reads the keys of one section; the empty section is the file itself, or a
-// record.
+// mapping reads the keys of one section; the empty section is the file itself, or a record.
 func (f *file) mapping(section string, n ast.Node) {
 	entries, ok := mappingOf(n)
 	if !ok {
@@ -324,8 +323,8 @@ func mappingOf(n ast.Node) ([]*ast.MappingValueNode, bool) {
 	return nil, false
 }
 
-// scalarOf returns a value as text. A number is taken as text in the very
-// letters of the file: a serial number without quotes keeps its leading zeros.
+// scalarOf returns a value as text. A number is taken as text in the very letters of the file: a
+// serial number without quotes keeps its leading zeros.
 func scalarOf(n ast.Node, want kind) (string, bool) {
 	switch n := n.(type) {
 	case *ast.NullNode:

@@ -23,8 +23,7 @@ import (
 //go:embed amazon-roots.pem
 var amazonRoots []byte
 
-// AmazonRoots returns the root certificates of AWS IoT's endpoints, which are
-// part of the program.
+// AmazonRoots returns the root certificates of AWS IoT's endpoints, which are part of the program.
 var AmazonRoots = sync.OnceValue(func() []*x509.Certificate {
 	roots, err := awsiot.Certificates(amazonRoots)
 	if err != nil {
@@ -38,8 +37,7 @@ type Files struct {
 	Roots     *x509.CertPool
 	Bundle    []*x509.Certificate // in Roots
 	RootsFrom string              // the path of the bundle, or a name for [AmazonRoots]
-	// Claims are the claims that can be used, in order; none when they were not
-	// asked for.
+	// Claims are the claims that can be used, in order; none when they were not asked for.
 	Claims []LoadedClaim
 }
 
@@ -54,11 +52,10 @@ const (
 	remedyForClaim = "copy the claim there, or correct the paths in the bootstrap section"
 )
 
-// Check reads the files that the settings name and returns them ready for use,
-// with warnings about them. claim says whether a claim is still needed: a device with
-// an identity may have lost it. A claim that cannot be read is a warning if another
-// one can. Whether they are valid now is [Files.ClaimTime]'s matter. The error is of
-// type [Problems].
+// Check reads the files that the settings name and returns them ready for use, with warnings about
+// them. claim says whether a claim is still needed: a device with an identity may have lost it. A
+// claim that cannot be read is a warning if another one can. Whether they are valid now is
+// [Files.ClaimTime]'s matter. The error is of type [Problems].
 func (c *Config) Check(claim bool) (*Files, []string, error) {
 	f := &Files{}
 	found := c.readRoots(f)
@@ -87,8 +84,8 @@ func (c *Config) Check(claim bool) (*Files, []string, error) {
 	return f, warnings, found.err()
 }
 
-// readRoots reads the bundle. Without one the Amazon roots are used; one that is
-// named must be there.
+// readRoots reads the bundle. Without one the Amazon roots are used; one that is named must be
+// there.
 func (c *Config) readRoots(f *Files) Problems {
 	f.RootsFrom = c.Bootstrap.CACertificatePath
 	data, problem := c.read(rootsKey, f.RootsFrom, remedyForRoots)
@@ -111,8 +108,8 @@ func (c *Config) readRoots(f *Files) Problems {
 	return nil
 }
 
-// readClaim reads a claim certificate and its key, which may be in one file. The keys
-// are those of the configuration that name them.
+// readClaim reads a claim certificate and its key, which may be in one file. The keys are those of
+// the configuration that name them.
 func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (claim *tls.Certificate, found Problems) {
 	bad := func(key, remedy, format string, args ...any) {
 		found = append(found, c.problem(key, fmt.Sprintf(format, args...), remedy))
@@ -151,8 +148,8 @@ func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (clai
 	return claim, nil
 }
 
-// A ClaimTimeError is a claim that is not valid at the time that the device's
-// clock shows. It is temporary: a clock is often set a while after boot.
+// A ClaimTimeError is a claim that is not valid at the time that the device's clock shows. It is
+// temporary: a clock is often set a while after boot.
 type ClaimTimeError struct {
 	Path        string
 	Certificate *x509.Certificate
@@ -174,8 +171,8 @@ func (e *ClaimTimeError) Error() string {
 // Class returns [awsiot.Temporary].
 func (e *ClaimTimeError) Class() awsiot.Class { return awsiot.Temporary }
 
-// ClaimTime puts the claims that are valid at that time before the others. If none
-// is, it returns a *[ClaimTimeError] for the first one.
+// ClaimTime puts the claims that are valid at that time before the others. If none is, it returns a
+// *[ClaimTimeError] for the first one.
 func (f *Files) ClaimTime(now time.Time) error {
 	rank := func(c LoadedClaim) int {
 		if leaf := c.Certificate.Leaf; now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {

@@ -22,8 +22,8 @@ type key struct {
 	index []int // of its field
 }
 
-// keys are those of the tags of [Config]. The file, the environment, the flags and
-// the suggestions for misspelt keys all follow them.
+// keys are those of the tags of [Config]. The file, the environment, the flags and the suggestions
+// for misspelt keys all follow them.
 var keys = keysOf(reflect.TypeFor[Config](), "", nil)
 
 // Keys that others depend on.
@@ -102,8 +102,8 @@ var errNotUTF8 = errors.New("its value is not UTF-8 text")
 // notUTF8 also finds what the YAML parser has put in the place of such bytes.
 func notUTF8(value string) bool { return strings.ContainsRune(value, utf8.RuneError) }
 
-// set stores a value in the form of the environment and of flags in the key's field
-// of a struct. A relative path starts at dir.
+// set stores a value in the form of the environment and of flags in the key's field of a struct. A
+// relative path starts at dir.
 func (k key) set(of reflect.Value, dir, value string) error {
 	field := of.FieldByIndex(k.index)
 	if value = strings.TrimSpace(value); notUTF8(value) {
@@ -174,8 +174,8 @@ func setSize(to *int64, value string) error {
 	return nil
 }
 
-// setMapping reads a JSON object, or NAME=VALUE,NAME=VALUE where \, stands for a
-// comma and \\ for a backslash. It replaces the whole mapping.
+// setMapping reads a JSON object, or NAME=VALUE,NAME=VALUE where \, stands for a comma and \\ for a
+// backslash. It replaces the whole mapping.
 func setMapping(to *map[string]string, entry, value string) error {
 	values := map[string]string{}
 	if strings.HasPrefix(value, "{") {
@@ -263,15 +263,14 @@ func lookup(keys []key, name string) (key, bool) {
 	return keys[i], true
 }
 
-// isSection reports whether keys of that section exist: "server" for
-// "server.port".
+// isSection reports whether keys of that section exist: "server" for "server.port".
 func isSection(keys []key, name string) bool {
 	prefix := strings.ToLower(name) + "."
 	return slices.ContainsFunc(keys, func(k key) bool { return strings.HasPrefix(strings.ToLower(k.name), prefix) })
 }
 
-// nearest returns the known key that looks most like name, with its section
-// when that differs from name's; empty when none is near enough to suggest.
+// nearest returns the known key that looks most like name, with its section when that differs from
+// name's; empty when none is near enough to suggest.
 func nearest(keys []key, name string) string {
 	section, last := split(name)
 	best, least := "", 3

@@ -13,8 +13,8 @@ import (
 	"example.com/fleety/device/identity/tpm"
 )
 
-// parseTPM reads "tpm", "tpm:PATH" or either with "?pcrs=0,7": the TPM's device,
-// by default [tpm.DefaultDevice], and the registers that new keys are bound to.
+// parseTPM reads "tpm", "tpm:PATH" or either with "?pcrs=0,7": the TPM's device, by default
+// [tpm.DefaultDevice], and the registers that new keys are bound to.
 func parseTPM(keys Keys) (*tpm.Keys, error) {
 	rest := strings.TrimPrefix(strings.TrimPrefix(string(keys), "tpm"), ":")
 	path, query, _ := strings.Cut(rest, "?")
@@ -46,9 +46,8 @@ func (k Keys) hardware() string {
 	return ""
 }
 
-// store makes keys as the setting says, and opens those of every kind: an
-// identity may be older than the setting. The error is what is wrong with a setting
-// of hardware keys.
+// store makes keys as the setting says, and opens those of every kind: an identity may be older
+// than the setting. The error is what is wrong with a setting of hardware keys.
 func (k Keys) store() (identity.KeyStore, error) {
 	s := keyStore{makes: identity.SoftwareKeys{}, tpm: &tpm.Keys{}}
 	switch k.hardware() {
@@ -103,9 +102,8 @@ func (s keyStore) Open(text []byte) (crypto.Signer, error) {
 	return identity.SoftwareKeys{}.Open(text)
 }
 
-// HardwareOf returns the kind of hardware that holds the private key of a file,
-// "tpm" or "pkcs11", empty for a key in the file itself. uri is that of a key in a
-// PKCS #11 token.
+// HardwareOf returns the kind of hardware that holds the private key of a file, "tpm" or "pkcs11",
+// empty for a key in the file itself. uri is that of a key in a PKCS #11 token.
 func HardwareOf(path string) (kind, uri string, err error) {
 	text, err := readFile(path, maxPEMSize)
 	if err != nil {

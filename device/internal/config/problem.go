@@ -15,8 +15,8 @@ type Problem struct {
 	Key    string // "server.endpoint"; empty when no single key is at fault
 	What   string // what is wrong, and why
 	Remedy string // what to do about it
-	// Machine is set where this machine keeps a file from being read (permission,
-	// I/O error), and the configuration may be right.
+	// Machine is set where this machine keeps a file from being read (permission, I/O error), and
+	// the configuration may be right.
 	Machine bool
 }
 
@@ -57,8 +57,8 @@ func (p Problems) Unwrap() []error {
 	return errs
 }
 
-// Join returns the problems of several checks as one error: nil when there are
-// none, and the errors as they are when one is not of type [Problems].
+// Join returns the problems of several checks as one error: nil when there are none, and the errors
+// as they are when one is not of type [Problems].
 func Join(errs ...error) error {
 	var all Problems
 	for _, err := range errs {

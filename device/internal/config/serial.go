@@ -16,8 +16,8 @@ import (
 	"example.com/fleety/device/identity"
 )
 
-// firmware has the files that boards keep their serial number in. The kernel gives
-// the one of DMI to root alone; the packages give it to the group iot_device.
+// firmware has the files that boards keep their serial number in. The kernel gives the one of DMI
+// to root alone; the packages give it to the group iot_device.
 var firmware = map[string]string{
 	"dmi":         "/sys/class/dmi/id/product_serial",
 	"device-tree": "/sys/firmware/devicetree/base/serial-number", // also /proc/device-tree/serial-number
@@ -25,9 +25,9 @@ var firmware = map[string]string{
 
 const programTimeout = 30 * time.Second
 
-// readSerialNumber reads the serial number from where serialNumberFrom says. An
-// identity is not lost with that place: if it fails and the state directory has
-// the identity of one device, its serial number is used, with a warning.
+// readSerialNumber reads the serial number from where serialNumberFrom says. An identity is not
+// lost with that place: if it fails and the state directory has the identity of one device, its
+// serial number is used, with a warning.
 func (c *Config) readSerialNumber(ctx context.Context) Problems {
 	rank := func(key string) int { // higher for a stronger source
 		switch o := c.origins[key]; {
@@ -124,8 +124,8 @@ func checkSerialNumber(serial string) error {
 	return nil
 }
 
-// onlySerialNumber returns the serial number of the one identity that this device
-// has, "" if there is none or there are several.
+// onlySerialNumber returns the serial number of the one identity that this device has, "" if there
+// is none or there are several.
 func (c *Config) onlySerialNumber() (serial string) {
 	dir := c.StateDir
 	if c.Primary.CertificatePath != "" {

@@ -12,16 +12,16 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// maxSerialLength is the longest serial number, in characters, so that a thing
-// name has room for a prefix.
+// maxSerialLength is the longest serial number, in characters, so that a thing name has room for a
+// prefix.
 const maxSerialLength = 64
 
-// maxShadows leaves filters of a connection, of which AWS IoT allows 50, to others:
-// a shadow takes six.
+// maxShadows leaves filters of a connection, of which AWS IoT allows 50, to others: a shadow takes
+// six.
 const maxShadows = 6
 
-// validation collects what is wrong with the merged settings. A key whose value
-// could not be read is left alone: its problem is known already.
+// validation collects what is wrong with the merged settings. A key whose value could not be read
+// is left alone: its problem is known already.
 type validation struct {
 	c     *Config
 	known Problems
@@ -57,8 +57,8 @@ func (v *validation) identity() {
 	case len(c.SerialNumber) > maxSerialLength:
 		v.bad("serialNumber", fmt.Sprintf("serialNumber has %d characters", len(c.SerialNumber)), fmt.Sprintf("use %d at most", maxSerialLength))
 	case !awsiot.ValidThingName(c.SerialNumber):
-		// Anything else would make a thing name, and with it a file name and
-		// an MQTT topic, that AWS IoT does not allow.
+		// Anything else would make a thing name, and with it a file name and an MQTT topic, that
+		// AWS IoT does not allow.
 		v.bad("serialNumber", fmt.Sprintf("serialNumber %q cannot be part of a thing name", c.SerialNumber), fmt.Sprintf("use only a-z A-Z 0-9 : _ -, %d characters at most", maxSerialLength))
 	}
 	if c.DeviceLocation == "" {
@@ -67,9 +67,8 @@ func (v *validation) identity() {
 	v.thingName()
 }
 
-// thingName finds a wrong thingname before anything is made. Only our own
-// template's way of naming is known, a prefix and the serial number; with
-// another template AWS's answer decides.
+// thingName finds a wrong thingname before anything is made. Only our own template's way of naming
+// is known, a prefix and the serial number; with another template AWS's answer decides.
 func (v *validation) thingName() {
 	c := v.c
 	switch {
@@ -133,9 +132,8 @@ func fitsDNS(name string) bool {
 	return len(name) <= 253
 }
 
-// isPlaceholder recognizes xxxx-ats.iot.REGION.amazonaws.com, your-endpoint-ats…
-// and the like. Real endpoints are in lower case, and no account's prefix is a row
-// of x or has a hyphen.
+// isPlaceholder recognizes xxxx-ats.iot.REGION.amazonaws.com, your-endpoint-ats… and the like. Real
+// endpoints are in lower case, and no account's prefix is a row of x or has a hyphen.
 func isPlaceholder(endpoint string) bool {
 	labels := strings.Split(endpoint, ".")
 	prefix := strings.TrimSuffix(strings.ToLower(labels[0]), "-ats")

@@ -29,9 +29,9 @@ type role struct {
 	filters     []string
 }
 
-// claimAccess connects with the claim and subscribes to the response topics of
-// the provisioning API, as bootstrap would. Of several claims one has to work: what
-// is wrong with those before it is a warning then.
+// claimAccess connects with the claim and subscribes to the response topics of the provisioning
+// API, as bootstrap would. Of several claims one has to work: what is wrong with those before it is
+// a warning then.
 func (r *run) claimAccess(ctx context.Context) {
 	create := awsiot.Topic{Operation: awsiot.CreateCertificateFromCSR, Format: awsiot.JSON}
 	if r.Settings.Bootstrap.Keys == config.KeysService {
@@ -71,8 +71,8 @@ func (r *run) claimAccess(ctx context.Context) {
 	r.access(ctx, as) // there is none
 }
 
-// deviceAccess connects as the device and subscribes below its own topic, unless the
-// agent is connected.
+// deviceAccess connects as the device and subscribes below its own topic, unless the agent is
+// connected.
 func (r *run) deviceAccess(ctx context.Context) {
 	own := role{name: "device"}
 	if r.device != nil {
@@ -88,8 +88,8 @@ func (r *run) deviceAccess(ctx context.Context) {
 	r.access(ctx, own)
 }
 
-// access connects with the role's certificate and tries its topic filters. It
-// returns the filters that were granted.
+// access connects with the role's certificate and tries its topic filters. It returns the filters
+// that were granted.
 func (r *run) access(ctx context.Context, as role) map[string]bool {
 	certificateCheck, connectCheck := as.name+"-certificate", as.name+"-connect"
 	switch {
@@ -123,8 +123,7 @@ func (r *run) access(ctx context.Context, as role) map[string]bool {
 	return nil
 }
 
-// connect opens a session. A silent end is tried once more: one may be the
-// network's fault.
+// connect opens a session. A silent end is tried once more: one may be the network's fault.
 func (r *run) connect(ctx context.Context, as role) (*session.Session, error) {
 	o := r.options()
 	o.Port = r.port
@@ -138,8 +137,8 @@ func (r *run) connect(ctx context.Context, as role) (*session.Session, error) {
 	}
 }
 
-// subscribe tries all filters at once, and one by one when that is denied, each on a
-// new session if the last one ended.
+// subscribe tries all filters at once, and one by one when that is denied, each on a new session if
+// the last one ended.
 func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[string]bool {
 	try := func(filters ...string) error {
 		ctx, cancel := context.WithTimeout(ctx, r.Timeout)
@@ -181,8 +180,7 @@ func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[st
 	return granted
 }
 
-// provisioningTemplate reports what is known of the template without
-// registering a thing.
+// provisioningTemplate reports what is known of the template without registering a thing.
 func (r *run) provisioningTemplate(context.Context) {
 	const name = "template"
 	parameters := slices.Sorted(maps.Keys(r.Settings.TemplateParameters()))

@@ -24,15 +24,14 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A Cause is one reason why a device does not work. Words in braces stand for
-// what is known of the device, such as {serial}; outside of a table they are
-// filled in.
+// A Cause is one reason why a device does not work. Words in braces stand for what is known of the
+// device, such as {serial}; outside of a table they are filled in.
 type Cause struct {
 	ID      string // for tests and for links
 	Message string // how the error reads, for the docs
 	Why     string // "probably" marks what is inferred
-	// Remedy is what to do. It destroys nothing, and names nothing that is not on
-	// the device or in the AWS account.
+	// Remedy is what to do. It destroys nothing, and names nothing that is not on the device or in
+	// the AWS account.
 	Remedy string
 }
 
@@ -48,9 +47,8 @@ const (
 //go:embed causes.json
 var causesJSON []byte
 
-// Causes returns the one table of causes: of the hints of errors, of the doctor's
-// findings, and of docs/troubleshooting.md. It is JSON, because a bootstrap has no
-// room for a decoder of YAML.
+// Causes returns the one table of causes: of the hints of errors, of the doctor's findings, and of
+// docs/troubleshooting.md. It is JSON, because a bootstrap has no room for a decoder of YAML.
 var Causes = sync.OnceValue(func() (causes []Cause) {
 	if err := json.Unmarshal(causesJSON, &causes); err != nil {
 		panic(err) // a test reads them
@@ -61,8 +59,8 @@ var Causes = sync.OnceValue(func() (causes []Cause) {
 	return causes
 })
 
-// cause returns an entry of the table with its words filled in: facts are pairs
-// of a word and its value. An unknown word stays out of sight.
+// cause returns an entry of the table with its words filled in: facts are pairs of a word and its
+// value. An unknown word stays out of sight.
 func cause(id string, facts ...string) Cause {
 	c := Causes()[slices.IndexFunc(Causes(), func(c Cause) bool { return c.ID == id })]
 	var pairs []string
@@ -74,9 +72,9 @@ func cause(id string, facts ...string) Cause {
 	return c
 }
 
-// CauseOf returns the cause of an error, by its type and by the operation and
-// code that AWS IoT answered, never by its text. ok is false for an error that
-// says all there is to say. c may be nil.
+// CauseOf returns the cause of an error, by its type and by the operation and code that AWS IoT
+// answered, never by its text. ok is false for an error that says all there is to say. c may be
+// nil.
 func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 	id, facts := identify(err)
 	if id == "" {
@@ -93,8 +91,8 @@ func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 	return cause(id, facts...), true
 }
 
-// identify returns the ID of an error's cause, the most specific one of its
-// chain, with the facts that the error has.
+// identify returns the ID of an error's cause, the most specific one of its chain, with the facts
+// that the error has.
 func identify(err error) (id string, facts []string) {
 	for _, key := range []struct {
 		target error
@@ -168,8 +166,8 @@ func first(candidates ...candidate) string {
 	return ""
 }
 
-// identifyRejection goes by operation and code. AWS publishes no list of the
-// codes: the status counts where the code is not known.
+// identifyRejection goes by operation and code. AWS publishes no list of the codes: the status
+// counts where the code is not known.
 func identifyRejection(e *awsiot.ErrorResponse) string {
 	code := func(known ...string) bool {
 		return slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(e.ErrorCode, k) })

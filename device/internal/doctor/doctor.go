@@ -1,12 +1,11 @@
-// Package doctor finds out why a device does not reach AWS IoT: it runs
-// diagnostic checks, most fundamental first, and reports for each what was
-// found, why, and what to do. Its table of causes also serves the hints of
-// errors. It goes on after a failure where it can, changes nothing, and
+// Package doctor finds out why a device does not reach AWS IoT: it runs diagnostic checks, most
+// fundamental first, and reports for each what was found, why, and what to do. Its table of causes
+// also serves the hints of errors. It goes on after a failure where it can, changes nothing, and
 // registers nothing.
 //
-// It does connect: with the claim, under client ids of its own, and with the
-// device's certificate under the device's client id. AWS IoT then ends a
-// session that the device has under that id, since it allows one.
+// It does connect: with the claim, under client ids of its own, and with the device's certificate
+// under the device's client id. AWS IoT then ends a session that the device has under that id,
+// since it allows one.
 package doctor
 
 import (
@@ -28,19 +27,19 @@ const DefaultTimeout = 10 * time.Second
 
 // Config says what to check. Every zero value is usable.
 type Config struct {
-	// Settings and Problems are what config.Load returned. Settings is nil when
-	// nothing could be read; then only the clock is checked.
+	// Settings and Problems are what config.Load returned. Settings is nil when nothing could be
+	// read; then only the clock is checked.
 	Settings *config.Config
 	Problems error
 
-	// Resolve looks host names up; nil means the system's resolver.
-	// DialContext opens TCP connections; nil means a net.Dialer.
+	// Resolve looks host names up; nil means the system's resolver. DialContext opens TCP
+	// connections; nil means a net.Dialer.
 	Resolve     func(ctx context.Context, host string) ([]string, error)
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Connected reports whether the agent on this device is, or may be, connected as a thing.
-	// Another connection with its client id would end the agent's, and its session.
-	// nil: there is no agent.
+	// Another connection with its client id would end the agent's, and its session. nil: there is
+	// no agent.
 	Connected func(ctx context.Context, thing string) bool
 
 	Now      func() time.Time // nil means time.Now
@@ -49,8 +48,7 @@ type Config struct {
 	Log      *slog.Logger     // nil discards
 }
 
-// A run is the state of one [Run]: what is to be checked, and what is known so
-// far.
+// A run is the state of one [Run]: what is to be checked, and what is known so far.
 type run struct {
 	Config
 	report Report
@@ -78,8 +76,7 @@ const (
 	endpoint // and with it settings
 )
 
-// Run makes all checks. It never fails; when the context ends, the remaining
-// checks are skipped.
+// Run makes all checks. It never fails; when the context ends, the remaining checks are skipped.
 func Run(ctx context.Context, c Config) Report {
 	r := &run{Config: c.withDefaults()}
 	for _, step := range []struct {
@@ -133,8 +130,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// options are those of every connection to the endpoint. A clock that is
-// known to be wrong is corrected, to see what else there is.
+// options are those of every connection to the endpoint. A clock that is known to be wrong is
+// corrected, to see what else there is.
 func (r *run) options() session.Options {
 	return session.Options{
 		Endpoint:       r.Settings.Server.Endpoint,

@@ -17,9 +17,8 @@ import (
 	"example.com/fleety/device/internal/config"
 )
 
-// expirySoon is how long before its end a certificate is worth a warning: at most 30
-// days, and for one of short life a quarter of that, since rotations begin a third
-// before its end.
+// expirySoon is how long before its end a certificate is worth a warning: at most 30 days, and for
+// one of short life a quarter of that, since rotations begin a third before its end.
 func expirySoon(c *x509.Certificate) time.Duration {
 	return min(30*24*time.Hour, c.NotAfter.Sub(c.NotBefore)/4)
 }
@@ -46,8 +45,8 @@ func (r *run) configuration(context.Context) {
 	}
 }
 
-// endpointKind names the kind of an endpoint of AWS, and reports the problems
-// of the configuration: those of such an endpoint under its own name.
+// endpointKind names the kind of an endpoint of AWS, and reports the problems of the configuration:
+// those of such an endpoint under its own name.
 func (r *run) endpointKind(problems config.Problems) {
 	endpoint := awsiot.ParseEndpoint(r.Settings.Server.Endpoint)
 	for _, p := range problems {
@@ -105,8 +104,7 @@ func (r *run) rootBundle(context.Context) {
 	}
 }
 
-// claimFiles checks the claim as bootstrap does. A wrong clock has a check of
-// its own.
+// claimFiles checks the claim as bootstrap does. A wrong clock has a check of its own.
 func (r *run) claimFiles(context.Context) {
 	const name = "claim-files"
 	isHere := func(c config.Claim) bool {
@@ -188,8 +186,8 @@ func (r *run) identityOnDisk(name string) {
 	if record.Endpoint != r.Settings.Server.Endpoint {
 		r.warn(name, "the identity was made at "+record.Endpoint, "server.endpoint names another: "+r.Settings.Server.Endpoint, "correct server.endpoint, unless the endpoint has a new name")
 	}
-	// A hook may give the thing the name of another serial number: only a name
-	// that the configuration demands is compared.
+	// A hook may give the thing the name of another serial number: only a name that the
+	// configuration demands is compared.
 	if want := r.Settings.ThingName; want != "" && want != record.ThingName {
 		r.fail(name, awsiot.Misconfigured, "the identity is that of "+record.ThingName+", the configuration demands "+want, cause("thing-name", "got", record.ThingName))
 	}
@@ -208,8 +206,7 @@ func (r *run) identityOnDisk(name string) {
 	}
 }
 
-// folder warns of a folder in which others may put files: the device would read
-// them as its own.
+// folder warns of a folder in which others may put files: the device would read them as its own.
 func (r *run) folder() {
 	dir := r.directory()
 	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
@@ -218,8 +215,8 @@ func (r *run) folder() {
 	}
 }
 
-// expires reports whether a certificate ends before the given time is over,
-// as far as the clock is plausible.
+// expires reports whether a certificate ends before the given time is over, as far as the clock is
+// plausible.
 func (r *run) expires(c *x509.Certificate, within time.Duration) bool {
 	return r.plausible() && r.Now().Add(within).After(c.NotAfter)
 }
@@ -227,8 +224,8 @@ func (r *run) expires(c *x509.Certificate, within time.Duration) bool {
 // ampleSpace is more than identity, journal and their replacements ever need.
 const ampleSpace = 1 << 20
 
-// disk tries what bootstrap does where the identity is or would be. A device that
-// has its identity can do without.
+// disk tries what bootstrap does where the identity is or would be. A device that has its identity
+// can do without.
 func (r *run) disk(context.Context) {
 	const name = "disk"
 	if r.store == nil {
@@ -262,9 +259,8 @@ func existing(dir string) string {
 	}
 }
 
-// No device has run this program before earliest, and the roots of AWS IoT have
-// expired by latest. A clock without a battery begins at 1970 or 2000; one with
-// a broken battery may show anything.
+// No device has run this program before earliest, and the roots of AWS IoT have expired by latest.
+// A clock without a battery begins at 1970 or 2000; one with a broken battery may show anything.
 var (
 	earliest = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 	latest   = time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -295,8 +291,8 @@ func (r *run) clock(context.Context) {
 	}
 }
 
-// noEarlierThan finds a clock that is behind a certificate, and corrects it. A
-// wrong clock is reported once.
+// noEarlierThan finds a clock that is behind a certificate, and corrects it. A wrong clock is
+// reported once.
 func (r *run) noEarlierThan(c *x509.Certificate, what string) {
 	if !r.correctTime().Before(c.NotBefore) {
 		return
@@ -309,9 +305,8 @@ func (r *run) noEarlierThan(c *x509.Certificate, what string) {
 
 func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// missingRoots returns the names of the Amazon roots that a bundle lacks. The
-// Starfield root is not among those that AWS recommends: the others are also
-// signed by it.
+// missingRoots returns the names of the Amazon roots that a bundle lacks. The Starfield root is not
+// among those that AWS recommends: the others are also signed by it.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
 func missingRoots(bundle []*x509.Certificate) (missing []string) {

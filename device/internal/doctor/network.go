@@ -52,8 +52,8 @@ func (r *run) dns(ctx context.Context) {
 	r.fail(name, awsiot.Temporary, host+": "+err.Error(), c)
 }
 
-// tcp opens a connection to the configured port, and to the other one that
-// AWS IoT has, which may pass where a firewall blocks the first.
+// tcp opens a connection to the configured port, and to the other one that AWS IoT has, which may
+// pass where a firewall blocks the first.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 func (r *run) tcp(ctx context.Context) {
@@ -107,8 +107,8 @@ func (r *run) dial(ctx context.Context, port int) error {
 
 const serverName = "server-certificate"
 
-// server reads the server's certificates before it trusts any of them, to
-// report why one is not trusted.
+// server reads the server's certificates before it trusts any of them, to report why one is not
+// trusted.
 func (r *run) server(ctx context.Context) {
 	if r.port == 0 {
 		r.skip(serverName, "no port is open")
@@ -136,8 +136,8 @@ func (r *run) server(ctx context.Context) {
 	}
 }
 
-// handshake runs a handshake without a client certificate and returns what the
-// server showed, also when it closes the connection after that.
+// handshake runs a handshake without a client certificate and returns what the server showed, also
+// when it closes the connection after that.
 func (r *run) handshake(ctx context.Context, curves []tls.CurveID) (state tls.ConnectionState, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
@@ -199,8 +199,7 @@ func (r *run) verify(chain []*x509.Certificate) {
 	}
 }
 
-// unknownRoot names the root that the bundle lacks: the issuer at the top of
-// the chain.
+// unknownRoot names the root that the bundle lacks: the issuer at the top of the chain.
 func (r *run) unknownRoot(top *x509.Certificate) {
 	missing := top.Issuer.CommonName
 	if missing == "" {

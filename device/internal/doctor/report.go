@@ -22,8 +22,7 @@ const (
 
 var severity = map[Result]int{"": 0, Skipped: 1, OK: 2, Warn: 3, Fail: 4}
 
-// A Check is one finding. Several may share a name: one for each topic filter,
-// for example.
+// A Check is one finding. Several may share a name: one for each topic filter, for example.
 type Check struct {
 	Name   string `json:"name"`
 	Result Result `json:"result"`
@@ -43,9 +42,8 @@ type Report struct {
 	Checks []Check `json:"checks"`
 }
 
-// Worst returns the failure that decides the exit code: the first one that
-// waiting will not cure, since later ones may follow from it, else the first
-// one. ok is false when nothing failed.
+// Worst returns the failure that decides the exit code: the first one that waiting will not cure,
+// since later ones may follow from it, else the first one. ok is false when nothing failed.
 func (r Report) Worst() (c Check, class awsiot.Class, ok bool) {
 	for _, check := range r.Checks {
 		switch {
@@ -82,8 +80,8 @@ const width = 80
 // indent is where the text of a check begins.
 const indent = 29
 
-// String returns the check in lines of 80 columns at most, where its words
-// allow that. Certificate IDs are shortened.
+// String returns the check in lines of 80 columns at most, where its words allow that. Certificate
+// IDs are shortened.
 func (c Check) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-8s %-19s ", c.Result, c.Name)

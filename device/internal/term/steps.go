@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// Steps shows the progress of a run in steps, one line for each. On a terminal
-// the line is rewritten in place when the step ends; elsewhere it is written
-// once, when the step begins, and once more only if it fails. A nil *Steps
-// shows nothing. It is safe for concurrent use.
+// Steps shows the progress of a run in steps, one line for each. On a terminal the line is
+// rewritten in place when the step ends; elsewhere it is written once, when the step begins, and
+// once more only if it fails. A nil *Steps shows nothing. It is safe for concurrent use.
 type Steps struct {
 	inPlace bool
 	color   bool
@@ -28,8 +27,8 @@ func NewSteps(s Streams) *Steps {
 	return &Steps{w: s.Err, inPlace: s.Terminal, color: s.Color}
 }
 
-// Begin shows that a step begins or, where it waits, that the steps wait before they
-// try again; on a terminal nothing is left of that.
+// Begin shows that a step begins or, where it waits, that the steps wait before they try again; on
+// a terminal nothing is left of that.
 func (s *Steps) Begin(step string, waiting bool) {
 	if s == nil {
 		return
@@ -74,8 +73,8 @@ func (s *Steps) Done(step, cost string) {
 	s.failure = ""
 }
 
-// Failed shows that a step has failed, and why. On a terminal the same failure of
-// several attempts, one after the other, is one line.
+// Failed shows that a step has failed, and why. On a terminal the same failure of several attempts,
+// one after the other, is one line.
 func (s *Steps) Failed(step string, why error) {
 	if s == nil {
 		return
@@ -95,8 +94,7 @@ func (s *Steps) Failed(step string, why error) {
 	}
 }
 
-// Writer returns a writer of whole lines to the same place: an unfinished line is
-// ended first.
+// Writer returns a writer of whole lines to the same place: an unfinished line is ended first.
 func (s *Steps) Writer() io.Writer { return lines{s} }
 
 type lines struct{ steps *Steps }
@@ -118,8 +116,8 @@ func (s *Steps) rewrite(line string) {
 	s.open = false
 }
 
-// Of an unfinished line, only as much is shown as fits into the terminal's: a
-// second one would not be erased with it.
+// Of an unfinished line, only as much is shown as fits into the terminal's: a second one would not
+// be erased with it.
 const (
 	noWrap    = "\x1b[?7l"
 	wrap      = "\x1b[?7h"

@@ -1,6 +1,5 @@
-// Package term wraps the standard streams: the result goes to standard output,
-// everything else to standard error. It replaces or escapes the control
-// characters of untrusted text.
+// Package term wraps the standard streams: the result goes to standard output, everything else to
+// standard error. It replaces or escapes the control characters of untrusted text.
 package term
 
 import (
@@ -28,8 +27,8 @@ type Streams struct {
 	Color bool
 }
 
-// New returns streams over in, out and errw. Where the locale is not UTF-8, the
-// symbols of this program become ASCII.
+// New returns streams over in, out and errw. Where the locale is not UTF-8, the symbols of this
+// program become ASCII.
 func New(in io.Reader, out, errw io.Writer, environ []string) Streams {
 	s := Streams{In: in, Out: out, Err: errw, Environ: environ}
 	s.Terminal = isTerminal(errw) && s.Getenv("TERM") != "dumb"
@@ -41,8 +40,7 @@ func New(in io.Reader, out, errw io.Writer, environ []string) Streams {
 	return s
 }
 
-// ascii writes the symbols of this program in ASCII. Text of others is left as it
-// is.
+// ascii writes the symbols of this program in ASCII. Text of others is left as it is.
 type ascii struct{ w io.Writer }
 
 var symbols = strings.NewReplacer("✓", "+", "✗", "x", "·", "-", "…", "...", "\uFFFD", "?")
@@ -54,8 +52,8 @@ func (a ascii) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Getenv returns the value of an environment variable, the last one if it is
-// there several times, as in a child process.
+// Getenv returns the value of an environment variable, the last one if it is there several times,
+// as in a child process.
 func (s Streams) Getenv(name string) string {
 	for i := len(s.Environ) - 1; i >= 0; i-- {
 		if n, value, ok := strings.Cut(s.Environ[i], "="); ok && n == name {
@@ -70,9 +68,9 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Clean makes text that came from outside (a server's message, a file's name)
-// safe for a terminal and for logs of one line per entry: line breaks and tabs
-// become spaces, other control characters and invalid bytes become U+FFFD.
+// Clean makes text that came from outside (a server's message, a file's name) safe for a terminal
+// and for logs of one line per entry: line breaks and tabs become spaces, other control characters
+// and invalid bytes become U+FFFD.
 func Clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -85,12 +83,12 @@ func Clean(text string) string {
 	}, text)
 }
 
-// commands reports whether a character may do something else than show itself:
-// control characters, and those that change the direction of text.
+// commands reports whether a character may do something else than show itself: control characters,
+// and those that change the direction of text.
 func commands(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
 
-// JSON returns a writer of JSON text that escapes what [Clean] replaces: JSON
-// itself does so only with some of the control characters.
+// JSON returns a writer of JSON text that escapes what [Clean] replaces: JSON itself does so only
+// with some of the control characters.
 func JSON(w io.Writer) io.Writer { return jsonWriter{w} }
 
 type jsonWriter struct{ w io.Writer }

@@ -40,8 +40,8 @@ func ErrorAt(text []byte, offset int, path, reason string) *Error {
 	return &Error{Line: bytes.Count(before, []byte("\n")) + 1, Column: utf8.RuneCount(line) + 1, Path: path, Reason: reason}
 }
 
-// SyntaxError returns an error with the place of the fault for what
-// [json.Unmarshal] returned for the text, or nil if it found no fault of syntax.
+// SyntaxError returns an error with the place of the fault for what [json.Unmarshal] returned for
+// the text, or nil if it found no fault of syntax.
 func SyntaxError(text []byte, err error) *Error {
 	e, ok := errors.AsType[*json.SyntaxError](err)
 	if !ok {
@@ -121,9 +121,8 @@ type reader struct {
 	faults   []*Error
 }
 
-// Parse reads a text whose arrays and objects are nested at most maxDepth deep.
-// The faults are those of encoding, syntax and nesting, and keys that come
-// twice; the tree is nil if there is one.
+// Parse reads a text whose arrays and objects are nested at most maxDepth deep. The faults are
+// those of encoding, syntax and nesting, and keys that come twice; the tree is nil if there is one.
 func Parse(text []byte, maxDepth int) (*Node, []*Error) {
 	if !utf8.Valid(text) {
 		valid := 0
@@ -149,8 +148,8 @@ func (r *reader) fail(n *Node, offset int, reason string) {
 	r.faults = append(r.faults, ErrorAt(r.text, offset, n.Path(), reason))
 }
 
-// read fills n, whose place in its parent is set, from the next value. The text
-// is valid, so that no call of the decoder fails.
+// read fills n, whose place in its parent is set, from the next value. The text is valid, so that
+// no call of the decoder fails.
 func (r *reader) read(n *Node, depth int) *Node {
 	n.Start = r.next()
 	token, _ := r.decoder.Token()

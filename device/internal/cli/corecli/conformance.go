@@ -123,8 +123,8 @@ type comparison struct {
 	ID       string              `json:"id,omitempty"`
 	Behavior string              `json:"behavior"`
 	Verdict  conformance.Verdict `json:"verdict"`
-	// Documented is empty where AWS's documentation says nothing, or where
-	// the endpoint does what it says.
+	// Documented is empty where AWS's documentation says nothing, or where the endpoint does what
+	// it says.
 	Documented string `json:"documented,omitempty"`
 	Ours       string `json:"ours,omitempty"`
 	Theirs     string `json:"theirs,omitempty"`

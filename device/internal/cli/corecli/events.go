@@ -108,8 +108,8 @@ func printEvent(console *cli.Console, line []byte, asJSON bool) error {
 	return nil
 }
 
-// describe returns an event in one line: when, what, who, on what, why, and what else
-// is known of who it was.
+// describe returns an event in one line: when, what, who, on what, why, and what else is known of
+// who it was.
 func describe(e localcore.Event) string {
 	empty := func(part string) bool { return part == "" }
 	what := strings.TrimSpace(string(e.Type) + " " + string(e.Action))
@@ -160,8 +160,7 @@ func newWaitCmd(console *cli.Console) *cobra.Command {
 	return cmd
 }
 
-// waitReady returns when the emulator is ready or, at the end of ctx, the latest
-// reason why not.
+// waitReady returns when the emulator is ready or, at the end of ctx, the latest reason why not.
 func waitReady(ctx context.Context, api string) (reason error) {
 	for {
 		response, err := get(ctx, api, "health", "")

@@ -51,8 +51,8 @@ func newRootCmd(console *cli.Console) *cobra.Command {
 	), help)
 }
 
-// explain classifies an error by its type. What fails a command is the
-// configuration, unless the machine says otherwise.
+// explain classifies an error by its type. What fails a command is the configuration, unless the
+// machine says otherwise.
 func explain(err error) cli.Explanation {
 	switch {
 	case cli.IsA[*lambdahost.BinaryError](err):

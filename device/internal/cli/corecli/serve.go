@@ -90,8 +90,8 @@ func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	return server.Close()
 }
 
-// printReady prints the line that says that the server can be used. Its JSON keys are
-// part of the command's contract.
+// printReady prints the line that says that the server can be used. Its JSON keys are part of the
+// command's contract.
 func printReady(console *cli.Console, o serveOptions, server *localcore.Server) error {
 	host, port := server.Endpoint()
 	if o.json {
@@ -111,9 +111,8 @@ func printReady(console *cli.Console, o serveOptions, server *localcore.Server) 
 	return err
 }
 
-// A terminalHandler writes logs for people who watch a terminal: a line for each
-// record, in color, with short certificate ids. It stands over the handler that
-// knows the level.
+// A terminalHandler writes logs for people who watch a terminal: a line for each record, in color,
+// with short certificate ids. It stands over the handler that knows the level.
 type terminalHandler struct {
 	slog.Handler
 	out   io.Writer // safe for concurrent use

@@ -115,9 +115,8 @@ func discardPending(console *cli.Console, store *identity.Store) error {
 	return nil
 }
 
-// forgetClaim removes the claim's private key, if a flag or the configuration
-// says so. Where only the configuration does, a failure is no reason to fail a
-// device whose identity works.
+// forgetClaim removes the claim's private key, if a flag or the configuration says so. Where only
+// the configuration does, a failure is no reason to fail a device whose identity works.
 func (d *device) forgetClaim(console *cli.Console, flag bool) error {
 	if !flag && d.config.Bootstrap.Afterwards != config.AfterwardsRemove {
 		return nil
@@ -198,8 +197,7 @@ func showStep(console *cli.Console, e provision.Event) {
 	}
 }
 
-// A bootstrapResult is what bootstrap prints. Its JSON keys are part of the
-// command's contract.
+// A bootstrapResult is what bootstrap prints. Its JSON keys are part of the command's contract.
 type bootstrapResult struct {
 	ThingName           string               `json:"thingName"`
 	SerialNumber        string               `json:"serialNumber"`
@@ -269,9 +267,9 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 	return cmd
 }
 
-// provision is [provision.Run], unless the agent runs: AWS IoT allows one connection
-// for the client id, and the agent has it. It rotates then, and an identity with which
-// it is connected is verified. Everything else has to wait for its end.
+// provision is [provision.Run], unless the agent runs: AWS IoT allows one connection for the client
+// id, and the agent has it. It rotates then, and an identity with which it is connected is
+// verified. Everything else has to wait for its end.
 func (d *device) provision(ctx context.Context, c provision.Config) (*provision.Result, error) {
 	release, held := lockConnection(d.config)
 	defer release()
@@ -288,8 +286,8 @@ func (d *device) provision(ctx context.Context, c provision.Config) (*provision.
 	return provision.Run(ctx, c)
 }
 
-// askAgent has the agent rotate, or say that it is connected with the identity. The
-// error is an *[agent.Error] with status 409 where it is the agent of another thing.
+// askAgent has the agent rotate, or say that it is connected with the identity. The error is an
+// *[agent.Error] with status 409 where it is the agent of another thing.
 func (d *device) askAgent(ctx context.Context, rotate bool) (*provision.Result, error) {
 	client := agent.NewClient(d.config.Agent.Socket)
 	defer client.Close()
@@ -313,9 +311,9 @@ func (d *device) askAgent(ctx context.Context, rotate bool) (*provision.Result, 
 	return &provision.Result{Identity: id, Provisioned: rotate, Pending: d.store.Status().Pending}, err
 }
 
-// lockConnection reserves the device's connection where an agent has been at work. The
-// error wraps [agent.ErrRunning] and names who has it; on a disk without locks or that
-// cannot be written there is none.
+// lockConnection reserves the device's connection where an agent has been at work. The error wraps
+// [agent.ErrRunning] and names who has it; on a disk without locks or that cannot be written there
+// is none.
 func lockConnection(c *config.Config) (release func() error, held error) {
 	release = func() error { return nil }
 	if _, err := os.Stat(agentDir(c)); err != nil {

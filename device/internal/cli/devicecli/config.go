@@ -38,8 +38,7 @@ func newConfigCmd(console *cli.Console) *cobra.Command {
 	return cmd
 }
 
-// initConfig writes the example with the mode of a file that may get a proxy's
-// password.
+// initConfig writes the example with the mode of a file that may get a proxy's password.
 func initConfig(console *cli.Console, path string) error {
 	if err := writeNew(path, config.Example, 0o600); err != nil {
 		return err
@@ -146,8 +145,8 @@ func export(ctx context.Context, console *cli.Console, o exportOptions, format s
 	return writeNew(o.output, []byte(text), 0o644)
 }
 
-// rootsFile returns a file with the server's roots, which it writes if they are
-// those of this program.
+// rootsFile returns a file with the server's roots, which it writes if they are those of this
+// program.
 func (d *device) rootsFile() (string, error) {
 	if d.files.RootsFrom == d.config.Bootstrap.CACertificatePath {
 		return d.files.RootsFrom, nil
@@ -166,8 +165,7 @@ func (d *device) rootsFile() (string, error) {
 	return path, atomicfile.Write(path, roots.Bytes(), 0o644)
 }
 
-// exportMosquitto maps up/# and down/# of the local broker to the thing's own
-// topics.
+// exportMosquitto maps up/# and down/# of the local broker to the thing's own topics.
 func exportMosquitto(e *exported) (string, error) {
 	if e.hardware != "" {
 		return "", fmt.Errorf("the bridges of mosquitto read the private key from a file, and that of this device is in hardware (%s); iot_device run uses it for every program", e.hardware)

@@ -7,8 +7,8 @@ import (
 	"example.com/fleety/device/internal/config"
 )
 
-// load reads the configuration and shows its warnings. Like config.Load it
-// returns what it could read when there are problems, nil if that is nothing.
+// load reads the configuration and shows its warnings. Like config.Load it returns what it could
+// read when there are problems, nil if that is nothing.
 func load(ctx context.Context, console *cli.Console, s config.Sources) (*config.Config, error) {
 	s.Environ = console.Environ
 	c, err := config.Load(ctx, s)
@@ -29,9 +29,8 @@ type device struct {
 	identity *identity.Identity
 }
 
-// open reads the configuration and the files that it names, and opens the
-// identity store. All problems come at once; those of the claim do not count
-// where it is no longer needed.
+// open reads the configuration and the files that it names, and opens the identity store. All
+// problems come at once; those of the claim do not count where it is no longer needed.
 func open(ctx context.Context, console *cli.Console, s config.Sources, reprovision, rotate bool) (*device, error) {
 	c, problems := load(ctx, console, s)
 	if c == nil {
@@ -62,8 +61,8 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 	return &device{config: c, files: files, store: store, identity: id}, nil
 }
 
-// needsClaim reports whether this run needs the claim: not to verify an identity,
-// nor once a thing is registered for the one that is wanted.
+// needsClaim reports whether this run needs the claim: not to verify an identity, nor once a thing
+// is registered for the one that is wanted.
 func needsClaim(s *identity.Status, reprovision bool) bool {
 	switch {
 	case s.State != identity.Absent && !reprovision:

@@ -1,6 +1,6 @@
-// Package devicecli holds the commands of iot_device. Each command reads its
-// flags, calls the package that does the work, and prints its result. What an
-// error means for the user is in package doctor's table of causes.
+// Package devicecli holds the commands of iot_device. Each command reads its flags, calls the
+// package that does the work, and prints its result. What an error means for the user is in package
+// doctor's table of causes.
 package devicecli
 
 import (
@@ -53,8 +53,8 @@ func newRootCmd(console *cli.Console) *cobra.Command {
 	), help)
 }
 
-// A bootstrapError is an error of a bootstrap, with the configuration that its
-// hint may have to name.
+// A bootstrapError is an error of a bootstrap, with the configuration that its hint may have to
+// name.
 type bootstrapError struct {
 	config *config.Config
 	err    error
@@ -63,8 +63,7 @@ type bootstrapError struct {
 func (e *bootstrapError) Error() string { return e.err.Error() }
 func (e *bootstrapError) Unwrap() error { return e.err }
 
-// A credentialsError is an error of the credentials provider, which has an endpoint
-// of its own.
+// A credentialsError is an error of the credentials provider, which has an endpoint of its own.
 type credentialsError struct {
 	config *config.Config
 	err    error
@@ -76,8 +75,7 @@ func (e *credentialsError) Unwrap() error { return e.err }
 var hintsOfCredentials = strings.NewReplacer("server.endpoint and server.port", "server.credentialsEndpoint", "server.endpoint", "server.credentialsEndpoint",
 	"use server.port 443 or server.proxy", "use server.proxy", "iot:Data-ATS", "iot:CredentialProvider")
 
-// explain returns what an error means: the exit code by its class, and the hint
-// by its cause.
+// explain returns what an error means: the exit code by its class, and the hint by its cause.
 func explain(err error) cli.Explanation {
 	var c *config.Config
 	if e, ok := errors.AsType[*bootstrapError](err); ok {

@@ -34,8 +34,8 @@ func newRunCmd(console *cli.Console) *cobra.Command {
 	return cmd
 }
 
-// A service of the agent is made by create, unless there is one that was made of the
-// same settings, which are in key.
+// A service of the agent is made by create, unless there is one that was made of the same settings,
+// which are in key.
 type service struct {
 	key    string
 	create func() (agent.Service, error)
@@ -88,8 +88,8 @@ func (d *device) services(console *cli.Console) (all []service) {
 	return all
 }
 
-// agent translates the configuration for package agent. running are the services to
-// continue with, by their keys; those of the result take their place.
+// agent translates the configuration for package agent. running are the services to continue with,
+// by their keys; those of the result take their place.
 func (d *device) agent(console *cli.Console, running map[string]agent.Service) (agent.Config, error) {
 	a := d.config.Agent
 	c := agent.Config{
@@ -121,11 +121,10 @@ func (d *device) agent(console *cli.Console, running map[string]agent.Service) (
 	return c, nil
 }
 
-// runAgent runs the agent until ctx ends. After SIGHUP it reads the configuration
-// again. Where that leaves the connection as it is, the agent continues with the new
-// one; else another agent follows in this process: what is stored stays, and AWS IoT
-// keeps the session. A configuration that cannot be used leaves the present one in
-// place.
+// runAgent runs the agent until ctx ends. After SIGHUP it reads the configuration again. Where that
+// leaves the connection as it is, the agent continues with the new one; else another agent follows
+// in this process: what is stored stays, and AWS IoT keeps the session. A configuration that cannot
+// be used leaves the present one in place.
 func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -200,8 +199,8 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	}
 }
 
-// reload reads the configuration again. It returns nil where that is broken, and
-// where it is the same.
+// reload reads the configuration again. It returns nil where that is broken, and where it is the
+// same.
 func (d *device) reload(ctx context.Context, console *cli.Console, s config.Sources) *device {
 	console.Reloading()
 	next, err := open(ctx, console, s, false, false)
@@ -217,9 +216,9 @@ func (d *device) reload(ctx context.Context, console *cli.Console, s config.Sour
 	return nil
 }
 
-// needsConnection reports whether the agent, which runs with the configuration of d,
-// cannot change to that of next while it is connected. A shadow has changes that are
-// not sent yet, so that what the agent keeps of it is read again.
+// needsConnection reports whether the agent, which runs with the configuration of d, cannot change
+// to that of next while it is connected. A shadow has changes that are not sent yet, so that what
+// the agent keeps of it is read again.
 func (next *device) needsConnection(d *device) bool {
 	type settings struct {
 		server                                    config.Server
@@ -236,8 +235,8 @@ func (next *device) needsConnection(d *device) bool {
 	return of(next.config) != of(d.config) || !next.files.Roots.Equal(d.files.Roots) || !slices.Equal(next.config.Agent.Shadows, d.config.Agent.Shadows)
 }
 
-// showStatus returns what the agent calls with its status. It calls ready when the
-// agent answers programs.
+// showStatus returns what the agent calls with its status. It calls ready when the agent answers
+// programs.
 func (d *device) showStatus(ctx context.Context, console *cli.Console, ready func()) func(text string, connected bool) {
 	begun, verified := false, false
 	return func(text string, connected bool) {
@@ -257,8 +256,7 @@ func (d *device) showStatus(ctx context.Context, console *cli.Console, ready fun
 	}
 }
 
-// keepWatchdog notifies the service manager for as long as the agent answers at
-// its own socket.
+// keepWatchdog notifies the service manager for as long as the agent answers at its own socket.
 func keepWatchdog(ctx context.Context, console *cli.Console, socket string) {
 	interval := console.WatchdogInterval()
 	if interval == 0 {

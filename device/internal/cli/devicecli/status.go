@@ -72,8 +72,8 @@ func runStatus(ctx context.Context, console *cli.Console, o statusOptions) error
 	return nil
 }
 
-// The states of a device. That of an identity comes before that of a
-// provisioning: a replacement may be pending.
+// The states of a device. That of an identity comes before that of a provisioning: a replacement
+// may be pending.
 var states = map[identity.State]string{
 	identity.Absent:     "none",        // nothing is on disk; "pending" where a provisioning has begun
 	identity.Present:    "provisioned", // an identity is there
@@ -81,8 +81,7 @@ var states = map[identity.State]string{
 	identity.Unreadable: "unreadable",  // files are there that this user may not read
 }
 
-// A statusResult is what status prints. Its JSON keys are part of the
-// command's contract.
+// A statusResult is what status prints. Its JSON keys are part of the command's contract.
 type statusResult struct {
 	State               string         `json:"state"`
 	SerialNumber        string         `json:"serialNumber"`

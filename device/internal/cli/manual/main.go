@@ -1,6 +1,6 @@
-// Command manual writes what a package has beside a program, made from the
-// commands: man1/, completions/{bash,zsh,fish}/ and, for the device, config.yaml.
-// It is a program of its own so that no other links what renders manual pages.
+// Command manual writes what a package has beside a program, made from the commands: man1/,
+// completions/{bash,zsh,fish}/ and, for the device, config.yaml. It is a program of its own so that
+// no other links what renders manual pages.
 //
 //	usage: manual PROGRAM FOLDER
 package main
@@ -88,9 +88,9 @@ func writeCompletions(root *cobra.Command, dir string) error {
 	return nil
 }
 
-// packaged returns the example configuration as a package installs it. Nothing
-// in it is of another's device: without its values a device is not configured.
-// What changes is in /var/lib/iot_device, so that /etc can be read-only.
+// packaged returns the example configuration as a package installs it. Nothing in it is of
+// another's device: without its values a device is not configured. What changes is in
+// /var/lib/iot_device, so that /etc can be read-only.
 func packaged(example string) (string, error) {
 	head, tail, ok := strings.Cut(example, "# Optional: where the device's own identity is kept.")
 	_, agent, ok2 := strings.Cut(tail, "\n\n")
