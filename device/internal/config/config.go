@@ -56,13 +56,6 @@ const (
 	thingNamePrefix = "fleety_" // what DefaultTemplate puts before the serial number by default
 )
 
-// Parameters of the provisioning template that have settings of their own.
-const (
-	parameterSerialNumber   = "serialNumber"
-	parameterDeviceLocation = "deviceLocation"
-	parameterAuthor         = "author"
-)
-
 // NoProxy as Server.Proxy means a direct connection, whatever the environment says.
 const NoProxy = "direct"
 
@@ -310,10 +303,9 @@ func serviceAddress(value string) (address string, ok bool) {
 func (c *Config) TemplateParameters() map[string]string {
 	p := map[string]string{}
 	maps.Copy(p, c.Bootstrap.Parameters)
-	p[parameterSerialNumber] = c.SerialNumber
-	p[parameterDeviceLocation] = c.DeviceLocation
+	p["serialNumber"], p["deviceLocation"] = c.SerialNumber, c.DeviceLocation
 	if c.Author != "" {
-		p[parameterAuthor] = c.Author
+		p["author"] = c.Author
 	}
 	return p
 }
@@ -465,7 +457,7 @@ func (c *Config) warn(found Problems) {
 	add := func(format string, args ...any) { c.Warnings = append(c.Warnings, fmt.Sprintf(format, args...)) }
 	_, notAddress := netip.ParseAddr(c.Server.Endpoint)
 	switch kind := awsiot.ParseEndpoint(c.Server.Endpoint).Kind; {
-	case found.about("server.endpoint"):
+	case found.about(endpointKey):
 	case notAddress == nil:
 		add("server.endpoint %s is an address: TLS sends no server name (SNI) for an address, and AWS IoT requires one; use the host name", c.Server.Endpoint)
 	case kind == awsiot.EndpointLegacyData:
@@ -473,7 +465,7 @@ func (c *Config) warn(found Problems) {
 	case kind == awsiot.EndpointOtherAWS:
 		add("server.endpoint %s belongs to another AWS service; for AWS IoT, %s", c.Server.Endpoint, askForEndpoint)
 	}
-	if info, err := os.Stat(c.Path); err == nil && info.Mode().Perm()&0o077 != 0 && c.origins["server.proxy"].Source == c.Path && hasPassword(c.Server.Proxy) {
+	if info, err := os.Stat(c.Path); err == nil && info.Mode().Perm()&0o077 != 0 && c.origins[proxyKey].Source == c.Path && hasPassword(c.Server.Proxy) {
 		add("%s has the password of a proxy and is readable by others (mode %04o); run: chmod 600 %[1]s", c.Path, info.Mode().Perm())
 	}
 }

@@ -31,10 +31,10 @@ const maxPEMSize = 1 << 20
 // to walk.
 func applyFile(c *Config, path string) (found Problems, readable bool) {
 	doc, err := readFile(path, maxFileSize)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Problems{{Origin: Origin{Source: path}, What: cause(err), Remedy: remedyForFile(err), Machine: isMachine(err)}}, false
-	}
-	if isUTF16(doc) {
+	case isUTF16(doc):
 		return Problems{{Origin: Origin{Source: path}, What: "is UTF-16 text", Remedy: saveAsUTF8}}, false
 	}
 	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")) // a byte order mark (YAML 1.2, 5.2)
@@ -63,13 +63,10 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("is a %s, not a regular file", kindOfFile(info.Mode()))
 	}
 	doc, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
 	if int64(len(doc)) > limit {
 		return nil, fmt.Errorf("has more than %d bytes", limit)
 	}
-	return doc, nil
+	return doc, err
 }
 
 func kindOfFile(mode fs.FileMode) string {
@@ -158,31 +155,26 @@ func (f *file) at(t *token.Token) Origin {
 }
 
 func (f *file) document(tree *ast.File) {
-	var bodies []ast.Node
+	n := 0 // an empty file has none, and lacks all that is required
 	for _, d := range tree.Docs {
-		if _, directive := d.Body.(*ast.DirectiveNode); d.Body != nil && !directive { // %YAML 1.2
-			bodies = append(bodies, d.Body)
+		if _, directive := d.Body.(*ast.DirectiveNode); d.Body == nil || directive { // %YAML 1.2
+			continue
 		}
-	}
-	if len(bodies) > 0 { // an empty file lacks all that is required
-		f.mapping("", bodies[0])
-	}
-	if len(bodies) > 1 {
-		f.report(bodies[1], "", "keep one document in the file", "a second YAML document")
+		if n++; n == 1 {
+			f.mapping("", d.Body)
+		} else if n == 2 {
+			f.report(d.Body, "", "keep one document in the file", "a second YAML document")
+		}
 	}
 }
 
 func (f *file) syntax(err error) {
-	p := Problem{
-		Origin: Origin{Source: f.path},
-		What:   "not YAML: " + err.Error(), Remedy: "correct the file there",
-	}
+	origin, what := Origin{Source: f.path}, err.Error()
 	if e, ok := errors.AsType[yaml.Error](err); ok {
-		p.Origin, p.What = f.at(e.GetToken()), "not YAML: "+e.GetMessage()
+		origin, what = f.at(e.GetToken()), e.GetMessage()
 	}
-	tabs := strings.ReplaceAll(p.What, "'\t'", "a tab")
-	p.What = strings.Join(strings.Fields(tabs), " ") // one line
-	f.found = append(f.found, p)
+	what = strings.Join(strings.Fields("not YAML: "+strings.ReplaceAll(what, "'\t'", "a tab")), " ") // one line
+	f.found = append(f.found, Problem{Origin: origin, What: what, Remedy: "correct the file there"})
 }
 
 // mapping reads the keys of one section; the empty section is the file itself, or a record.
@@ -282,14 +274,12 @@ func (f *file) names(k key, to *map[string]string, n ast.Node) {
 	for _, e := range entries {
 		name, ok := scalarOf(e.Key, text) // a number is a name too
 		value, okValue := scalarOf(e.Value, text)
-		if !ok || !okValue {
+		switch _, twice := values[name]; {
+		case !ok || !okValue:
 			f.report(e.Value, k.name, "put its value in quotes", "%s %q must be text, not %s", entry, strings.TrimSpace(e.Key.String()), describe(e.Value))
-			continue
-		}
-		if notUTF8(name + value) {
+		case notUTF8(name + value):
 			f.report(e.Value, k.name, saveAsUTF8, "%s %q is not UTF-8 text", entry, name)
-		}
-		if _, twice := values[name]; twice {
+		case twice:
 			f.report(e.Key, k.name, "keep one", "%s %q is there twice", entry, name)
 		}
 		values[name] = value
@@ -345,22 +335,13 @@ func scalarOf(n ast.Node, want kind) (string, bool) {
 	return "", false
 }
 
-func describe(n ast.Node) string {
-	switch n.(type) {
-	case *ast.MappingNode, *ast.MappingValueNode:
-		return "a mapping"
-	case *ast.SequenceNode:
-		return "a list"
-	case *ast.BoolNode:
-		return "true or false"
-	case *ast.StringNode, *ast.LiteralNode:
-		return "text"
-	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
-		return "a number"
-	case *ast.NullNode:
-		return "empty"
-	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
-		return "an anchor, an alias or a tag"
-	}
-	return "something else"
+var descriptions = map[ast.NodeType]string{
+	ast.MappingType: "a mapping", ast.MappingValueType: "a mapping", ast.SequenceType: "a list", ast.BoolType: "true or false",
+	ast.StringType: "text", ast.LiteralType: "text", ast.NullType: "empty",
+	ast.IntegerType: "a number", ast.FloatType: "a number", ast.InfinityType: "a number", ast.NanType: "a number",
+	ast.AnchorType: anchor, ast.AliasType: anchor, ast.TagType: anchor, ast.MergeKeyType: anchor,
 }
+
+const anchor = "an anchor, an alias or a tag"
+
+func describe(n ast.Node) string { return cmp.Or(descriptions[n.Type()], "something else") }

@@ -86,20 +86,13 @@ func (c *Config) Check(claim bool) (*Files, []string, error) {
 
 // readRoots reads the bundle. Without one the Amazon roots are used; one that is named must be
 // there.
-func (c *Config) readRoots(f *Files) Problems {
+func (c *Config) readRoots(f *Files) (found Problems) {
 	f.RootsFrom = c.Bootstrap.CACertificatePath
-	data, problem := c.read(rootsKey, f.RootsFrom, remedyForRoots)
 	_, configured := c.origins[rootsKey]
-	switch {
-	case problem == nil:
-		var err error
-		if f.Bundle, err = awsiot.Certificates(data); err != nil {
-			return Problems{c.problem(rootsKey, fmt.Sprintf("%s: %v", f.RootsFrom, err), remedyForRoots)}
-		}
-	case problem.missing && !configured:
+	if _, err := os.Stat(f.RootsFrom); errors.Is(err, fs.ErrNotExist) && !configured {
 		f.RootsFrom, f.Bundle = "this program (the Amazon roots)", AmazonRoots()
-	default:
-		return Problems{problem.Problem}
+	} else if f.Bundle, found = readPEM(c, rootsKey, f.RootsFrom, remedyForRoots, awsiot.Certificates); found != nil {
+		return found
 	}
 	f.Roots = x509.NewCertPool()
 	for _, root := range f.Bundle {
@@ -110,42 +103,37 @@ func (c *Config) readRoots(f *Files) Problems {
 
 // readClaim reads a claim certificate and its key, which may be in one file. The keys are those of
 // the configuration that name them.
-func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (claim *tls.Certificate, found Problems) {
-	bad := func(key, remedy, format string, args ...any) {
-		found = append(found, c.problem(key, fmt.Sprintf(format, args...), remedy))
-	}
-	var chain []*x509.Certificate
-	if data, problem := c.read(certificateKey, paths.CertificatePath, remedyForClaim); problem != nil {
-		found = append(found, problem.Problem)
-	} else if list, err := awsiot.Certificates(data); err != nil {
-		bad(certificateKey, remedyForClaim, "%s: %v", paths.CertificatePath, err)
-	} else {
-		chain = list
-	}
-	data, problem := c.read(privateKey, paths.PrivateKeyPath, remedyForClaim)
-	if problem != nil {
-		return nil, append(found, problem.Problem)
-	}
-	signer, err := awsiot.PrivateKey(data)
-	if err != nil {
-		bad(privateKey, remedyForClaim, "%s: %v", paths.PrivateKeyPath, err)
-		return nil, found
-	}
-	if found != nil {
+func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (*tls.Certificate, Problems) {
+	chain, found := readPEM(c, certificateKey, paths.CertificatePath, remedyForClaim, awsiot.Certificates)
+	signer, foundInKey := readPEM(c, privateKey, paths.PrivateKeyPath, remedyForClaim, awsiot.PrivateKey)
+	if found = append(found, foundInKey...); found != nil {
 		return nil, found
 	}
 	leaf := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return awsiot.Matches(signer, c) })
 	if leaf < 0 {
-		bad(privateKey, "use the two files that were made together", "the key %s does not belong to the certificate %s", paths.PrivateKeyPath, paths.CertificatePath)
-		return nil, found
+		return nil, Problems{c.problem(privateKey, fmt.Sprintf("the key %s does not belong to the certificate %s", paths.PrivateKeyPath, paths.CertificatePath),
+			"use the two files that were made together")}
 	}
-	claim = &tls.Certificate{PrivateKey: signer, Leaf: chain[leaf], Certificate: [][]byte{chain[leaf].Raw}} // the leaf goes first
-	for i, certificate := range chain {
-		if i != leaf {
-			claim.Certificate = append(claim.Certificate, certificate.Raw)
-		}
+	claim := &tls.Certificate{PrivateKey: signer, Leaf: chain[leaf]}
+	for _, certificate := range slices.Insert(slices.Delete(chain, leaf, leaf+1), 0, claim.Leaf) {
+		claim.Certificate = append(claim.Certificate, certificate.Raw)
 	}
 	return claim, nil
+}
+
+// readPEM reads what a setting names.
+func readPEM[T any](c *Config, key, path, remedy string, parse func([]byte) (T, error)) (value T, found Problems) {
+	data, err := readFile(path, maxPEMSize)
+	if err == nil {
+		if value, err = parse(data); err == nil {
+			return value, nil
+		}
+	}
+	p := c.problem(key, fmt.Sprintf("%s: %s", path, cause(err)), remedy)
+	if p.Machine = isMachine(err); p.Machine {
+		p.Remedy = remedyForFile(err)
+	}
+	return value, Problems{p}
 }
 
 // A ClaimTimeError is a claim that is not valid at the time that the device's clock shows. It is
@@ -194,24 +182,6 @@ func ReadableByOthers(path string) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("the private key %s is readable by others (mode %04o); run: chmod 600 %[1]s", path, info.Mode().Perm())}
-}
-
-// A fileProblem is a file that cannot be read.
-type fileProblem struct {
-	Problem
-	missing bool
-}
-
-func (c *Config) read(key, path, remedy string) ([]byte, *fileProblem) {
-	data, err := readFile(path, maxPEMSize)
-	if err == nil {
-		return data, nil
-	}
-	p := &fileProblem{c.problem(key, fmt.Sprintf("%s: %s", path, cause(err)), remedy), errors.Is(err, fs.ErrNotExist)}
-	if p.Machine = isMachine(err); p.Machine {
-		p.Remedy = remedyForFile(err)
-	}
-	return nil, p
 }
 
 func (c *Config) problem(key, what, remedy string) Problem {

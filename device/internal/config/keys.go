@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A key is one setting, or one field of a record in a list.
@@ -180,14 +181,12 @@ func setMapping(to *map[string]string, entry, value string) error {
 	values := map[string]string{}
 	if strings.HasPrefix(value, "{") {
 		var object map[string]any
-		d := json.NewDecoder(strings.NewReader(value))
-		d.UseNumber() // a number keeps its digits
-		if err := d.Decode(&object); err != nil || d.More() {
+		if err := awsiot.DecodeJSON([]byte(value), &object); err != nil {
 			return fmt.Errorf("%q is not one JSON object", value)
 		}
 		for name, v := range object {
 			switch v.(type) {
-			case string, json.Number, bool:
+			case string, json.Number, bool: // a number keeps its digits
 				values[name] = fmt.Sprint(v)
 			default:
 				return fmt.Errorf("%s %q is not text", entry, name)
@@ -213,11 +212,8 @@ func setRecords(to reflect.Value, value string) error {
 	read := reflect.New(to.Type())
 	d := json.NewDecoder(strings.NewReader(value))
 	d.DisallowUnknownFields()
-	if err := d.Decode(read.Interface()); err != nil {
-		return fmt.Errorf("%q is not a JSON array of %s", value, formOf(to.Type().Elem()))
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%q is not one JSON array", value)
+	if err := d.Decode(read.Interface()); err != nil || d.More() {
+		return fmt.Errorf("%q is not one JSON array of %s", value, formOf(to.Type().Elem()))
 	}
 	to.Set(read.Elem())
 	return nil

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,19 +39,17 @@ func (c *Config) readSerialNumber(ctx context.Context) Problems {
 		}
 		return 3
 	}
-	var set []string // by the strongest source
+	var set []string
+	strongest := 0
 	for _, s := range [][2]string{
 		{"serialNumber", c.SerialNumber}, {"serialNumberFrom", c.SerialNumberFrom.Firmware},
 		{"serialNumberFrom.file", c.SerialNumberFrom.File}, {"serialNumberFrom.program", c.SerialNumberFrom.Program},
 	} {
-		switch {
-		case s[1] == "" || len(set) > 0 && rank(s[0]) < rank(set[0]):
-		case len(set) > 0 && rank(s[0]) == rank(set[0]):
-			set = append(set, s[0])
-		default:
-			set = []string{s[0]}
+		if s[1] != "" {
+			set, strongest = append(set, s[0]), max(strongest, rank(s[0]))
 		}
 	}
+	set = slices.DeleteFunc(set, func(key string) bool { return rank(key) < strongest })
 	switch {
 	case len(set) == 0 || set[0] == "serialNumber" && len(set) == 1:
 		return nil // validate reports a missing one

@@ -20,105 +20,138 @@ const maxSerialLength = 64
 // six.
 const maxShadows = 6
 
-// validation collects what is wrong with the merged settings. A key whose value could not be read
-// is left alone: its problem is known already.
-type validation struct {
-	c     *Config
-	known Problems
-	found Problems
+const (
+	askForEndpoint            = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`
+	askForCredentialsEndpoint = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:CredentialProvider"`
+)
+
+// instead has the settings of the template's parameters that have some of their own.
+var instead = map[string]string{
+	"serialNumber": "serialNumber at the top of the file", "deviceLocation": "deviceLocation at the top of the file", "author": "--author",
 }
 
-func (v *validation) bad(key, what, remedy string) {
-	if !v.known.about(key) {
-		v.found = append(v.found, Problem{Origin: v.c.origins[key], Key: key, What: what, Remedy: remedy})
-	}
+// validation collects what is wrong with the merged settings. A key whose value could not be read is
+// left alone: its problem is known already.
+type validation struct {
+	c            *Config
+	known, found Problems
 }
 
 func validate(c *Config, known Problems) Problems {
-	v := &validation{c: c, known: known}
-	v.identity()
-	v.endpoint()
-	v.hostPort(credentialsKey, c.Server.CredentialsEndpoint, awsiot.EndpointCredentials, askForCredentialsEndpoint)
-	v.proxy()
+	v := &validation{c, known, nil}
+	v.device()
+	v.server()
 	v.bootstrap()
-	v.parameters()
-	v.tunnel()
-	v.shadows()
-	v.claims()
+	v.agent()
 	return v.found
 }
 
-func (v *validation) identity() {
-	c := v.c
-	switch {
-	case c.SerialNumber == "" && c.SerialNumberFrom == SerialNumberFrom{}:
-		v.bad("serialNumber", "serialNumber is missing", `add the device's serial number, as in serialNumber: "2974685", or serialNumberFrom`)
-	case c.SerialNumber == "": // its place was reported
-	case len(c.SerialNumber) > maxSerialLength:
-		v.bad("serialNumber", fmt.Sprintf("serialNumber has %d characters", len(c.SerialNumber)), fmt.Sprintf("use %d at most", maxSerialLength))
-	case !awsiot.ValidThingName(c.SerialNumber):
-		// Anything else would make a thing name, and with it a file name and an MQTT topic, that
-		// AWS IoT does not allow.
-		v.bad("serialNumber", fmt.Sprintf("serialNumber %q cannot be part of a thing name", c.SerialNumber), fmt.Sprintf("use only a-z A-Z 0-9 : _ -, %d characters at most", maxSerialLength))
-	}
-	if c.DeviceLocation == "" {
-		v.bad("deviceLocation", "deviceLocation is missing", `add where the device is, as in deviceLocation: "USA"`)
-	}
-	v.thingName()
-}
-
-// thingName finds a wrong thingname before anything is made. Only our own template's way of naming
-// is known, a prefix and the serial number; with another template AWS's answer decides.
-func (v *validation) thingName() {
-	c := v.c
-	switch {
-	case c.ThingName == "" || c.SerialNumber == "":
-	case c.Bootstrap.ProvisioningTemplate == DefaultTemplate && !strings.HasSuffix(c.ThingName, c.SerialNumber):
-		v.bad("thingname", fmt.Sprintf("thingname %q does not end with serialNumber %q, as the names that %s gives do", c.ThingName, c.SerialNumber, DefaultTemplate),
-			fmt.Sprintf("set it to %q, or remove it", thingNamePrefix+c.SerialNumber))
-	case !awsiot.ValidThingName(c.ThingName):
-		v.bad("thingname", fmt.Sprintf("thingname %q is not a name that AWS IoT allows", c.ThingName), "use "+awsiot.ThingNameRule+", or remove it")
+func (v *validation) bad(key, remedy, what string, args ...any) {
+	if !v.known.about(key) {
+		v.found = append(v.found, v.c.problem(key, fmt.Sprintf(what, args...), remedy))
 	}
 }
 
-const askForEndpoint = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`
-
-func (v *validation) endpoint() {
-	const key = "server.endpoint"
-	endpoint := v.c.Server.Endpoint
-	switch kind := awsiot.ParseEndpoint(endpoint).Kind; {
-	case endpoint == "":
-		v.bad(key, "server.endpoint is missing", askForEndpoint)
-	case isPlaceholder(endpoint):
-		v.bad(key, fmt.Sprintf("server.endpoint %q is still the placeholder of the example", endpoint), askForEndpoint)
-	case strings.Contains(endpoint, "://"):
-		v.bad(key, fmt.Sprintf("server.endpoint %q has a scheme", endpoint), "give the host name alone")
-	case net.ParseIP(endpoint) == nil && strings.Contains(endpoint, ":"):
-		v.bad(key, fmt.Sprintf("server.endpoint %q has a port", endpoint), "give the host name alone, and the port as server.port")
-	case strings.ContainsAny(endpoint, "/ @?#%\\\"'<>[]{}") || strings.ContainsFunc(endpoint, func(r rune) bool { return r < ' ' || r > '~' }) || !fitsDNS(endpoint):
-		v.bad(key, fmt.Sprintf("server.endpoint %q is not a host name", endpoint), askForEndpoint)
-	case kind == awsiot.EndpointVPC:
-		v.bad(key, fmt.Sprintf("server.endpoint %q is the %s, which AWS IoT's certificate does not cover", endpoint, kind),
-			"have the private DNS of the VPC resolve the account's own endpoint to it, and "+askForEndpoint)
-	case !kind.MQTT() && kind != awsiot.EndpointOtherAWS: // others may be a virtual machine with an emulator
-		v.bad(key, fmt.Sprintf("server.endpoint %q is the %s, which does not accept MQTT", endpoint, kind), askForEndpoint)
-	}
-	if port := v.c.Server.Port; port < 1 || port > 65535 {
-		v.bad("server.port", fmt.Sprintf("server.port %d is not a port", port), "use 8883, or 443 where only that is open")
+// check reports the first rule that a key breaks; what goes behind the key.
+func (v *validation) check(broken bool, key, remedy, what string, args ...any) {
+	if broken && !v.found.about(key) {
+		v.bad(key, remedy, key+" "+what, args...)
 	}
 }
 
-const askForCredentialsEndpoint = `set it to the output of "aws iot describe-endpoint --endpoint-type iot:CredentialProvider"`
+func (v *validation) device() {
+	serial, thing := v.c.SerialNumber, v.c.ThingName
+	v.check(serial == "" && v.c.SerialNumberFrom == SerialNumberFrom{}, "serialNumber",
+		`add the device's serial number, as in serialNumber: "2974685", or serialNumberFrom`, "is missing")
+	v.check(len(serial) > maxSerialLength, "serialNumber", fmt.Sprintf("use %d at most", maxSerialLength), "has %d characters", len(serial))
+	v.check(serial != "" && !awsiot.ValidThingName(serial), "serialNumber",
+		fmt.Sprintf("use only a-z A-Z 0-9 : _ -, %d characters at most", maxSerialLength), "%q cannot be part of a thing name", serial)
+	v.check(v.c.DeviceLocation == "", "deviceLocation", `add where the device is, as in deviceLocation: "USA"`, "is missing")
+	if thing != "" && serial != "" {
+		// Only the names of our own template are known; with another one AWS's answer decides.
+		v.check(v.c.Bootstrap.ProvisioningTemplate == DefaultTemplate && !strings.HasSuffix(thing, serial), "thingname",
+			fmt.Sprintf("set it to %q, or remove it", thingNamePrefix+serial),
+			"%q does not end with serialNumber %q, as the names that %s gives do", thing, serial, DefaultTemplate)
+		v.check(!awsiot.ValidThingName(thing), "thingname", "use "+awsiot.ThingNameRule+", or remove it", "%q is not a name that AWS IoT allows", thing)
+	}
+}
+
+func (v *validation) server() {
+	endpoint, kind := v.c.Server.Endpoint, awsiot.ParseEndpoint(v.c.Server.Endpoint).Kind
+	v.check(endpoint == "", endpointKey, askForEndpoint, "is missing")
+	v.check(isPlaceholder(endpoint), endpointKey, askForEndpoint, "%q is still the placeholder of the example", endpoint)
+	v.check(strings.Contains(endpoint, "://"), endpointKey, "give the host name alone", "%q has a scheme", endpoint)
+	v.check(net.ParseIP(endpoint) == nil && strings.Contains(endpoint, ":"), endpointKey,
+		"give the host name alone, and the port as server.port", "%q has a port", endpoint)
+	v.check(!fitsDNS(endpoint) || strings.ContainsFunc(endpoint, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/@?#%\"'<>[]{}`, r) }),
+		endpointKey, askForEndpoint, "%q is not a host name", endpoint)
+	v.check(kind == awsiot.EndpointVPC, endpointKey, "have the private DNS of the VPC resolve the account's own endpoint to it, and "+askForEndpoint,
+		"%q is the %s, which AWS IoT's certificate does not cover", endpoint, kind)
+	v.check(!kind.MQTT() && kind != awsiot.EndpointOtherAWS, // others may be a virtual machine with an emulator
+		endpointKey, askForEndpoint, "%q is the %s, which does not accept MQTT", endpoint, kind)
+	v.check(v.c.Server.Port < 1 || v.c.Server.Port > 65535, "server.port", "use 8883, or 443 where only that is open", "%d is not a port", v.c.Server.Port)
+	v.hostPort(credentialsKey, v.c.Server.CredentialsEndpoint, awsiot.EndpointCredentials, askForCredentialsEndpoint)
+	proxy, err := url.Parse(v.c.Server.Proxy)
+	v.check(v.c.Server.Proxy != "" && v.c.Server.Proxy != NoProxy && (err != nil || proxy.Host == "" || proxy.Scheme != "http" && proxy.Scheme != "https"),
+		proxyKey, "write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or direct for none",
+		"is not the address of an HTTP proxy") // which may hold a password, so it is not shown
+}
 
 // hostPort checks an optional HOST or HOST:PORT that, in AWS, is of that kind.
 func (v *validation) hostPort(key, value string, want awsiot.EndpointKind, remedy string) {
 	host, port := splitHostPort(value)
-	switch kind := awsiot.ParseEndpoint(host).Kind; {
-	case value == "":
-	case host == "" || port == 0 || !fitsDNS(host) || isPlaceholder(host) || strings.ContainsAny(host, "/ @"):
-		v.bad(key, fmt.Sprintf("%s %q is not HOST or HOST:PORT", key, value), remedy)
-	case kind != want && kind != awsiot.EndpointOther:
-		v.bad(key, fmt.Sprintf("%s %q is the %s", key, host, kind), remedy)
+	kind := awsiot.ParseEndpoint(host).Kind
+	v.check(value != "" && (host == "" || port == 0 || !fitsDNS(host) || isPlaceholder(host) || strings.ContainsAny(host, "/ @")),
+		key, remedy, "%q is not HOST or HOST:PORT", value)
+	v.check(value != "" && kind != want && kind != awsiot.EndpointOther, key, remedy, "%q is the %s", host, kind)
+}
+
+func (v *validation) bootstrap() {
+	b := v.c.Bootstrap
+	v.check(!awsiot.ValidTemplateName(b.ProvisioningTemplate), "bootstrap.provisioningTemplate",
+		"use "+awsiot.TemplateNameRule+"; the CDK app creates "+DefaultTemplate, "%q is not the name of a template", b.ProvisioningTemplate)
+	v.check(b.Keys != KeysDevice && b.Keys != KeysService && b.Keys.hardware() == "", "bootstrap.keys",
+		"use device (the key is made here), service (AWS IoT makes it), tpm, or a PKCS #11 URI", "%q is unknown", string(b.Keys))
+	if _, err := b.Keys.store(); err != nil {
+		v.bad("bootstrap.keys", "write tpm, tpm:PATH or pkcs11:token=LABEL?module-path=PATH", "bootstrap.keys: %v", err)
+	}
+	v.check(b.Afterwards != AfterwardsKeep && b.Afterwards != AfterwardsRemove, "bootstrap.afterwards",
+		"use keep, or remove to remove the claim's key once the identity is verified", "%q is unknown", string(b.Afterwards))
+	for _, name := range slices.Sorted(maps.Keys(b.Parameters)) {
+		if setting := instead[name]; setting != "" {
+			v.bad(parametersKey, "use "+setting+" instead", "template parameter %q is set in %s", name, parametersKey)
+		} else if name == "" || strings.HasPrefix(name, "AWS::") {
+			v.bad(parametersKey, "remove it", "template parameter %q cannot be sent by a device", name)
+		}
+	}
+	for i, claim := range b.Claims {
+		if claim.CertificatePath == "" || claim.PrivateKeyPath == "" {
+			v.bad(claimsKey, "write it as "+formOf(reflect.TypeFor[Claim]()), "claim %d of %s lacks a path", i+1, claimsKey)
+		}
+	}
+}
+
+func (v *validation) agent() {
+	tunnel, shadows := v.c.Agent.Tunnel, v.c.Agent.Shadows
+	for _, name := range slices.Sorted(maps.Keys(tunnel.Services)) {
+		if !awsiot.ValidTunnelService(name) {
+			v.bad(servicesKey, "use only a-z A-Z 0-9 : _ -, 128 characters at most", "service %q is not a name that AWS IoT allows", name)
+		}
+		if _, ok := serviceAddress(tunnel.Services[name]); !ok {
+			v.bad(servicesKey, "set it to a port of this device, as in {SSH: 22}",
+				"service %q is at %q, which is neither a port nor HOST:PORT", name, tunnel.Services[name])
+		}
+	}
+	v.hostPort("agent.tunnel.endpoint", tunnel.Endpoint, awsiot.EndpointTunneling, "remove it: it follows from the Region")
+	for i, s := range shadows {
+		if s.Name != "" && !awsiot.ValidShadowName(s.Name) {
+			v.bad(shadowsKey, "use "+awsiot.ShadowNameRule+", or no name for the classic shadow", "shadow %q is not a name that AWS IoT allows", s.Name)
+		} else if slices.ContainsFunc(shadows[:i], func(other Shadow) bool { return other.Name == s.Name }) {
+			v.bad(shadowsKey, "keep one", "shadow %q is there twice", s.Name)
+		}
+	}
+	if n := len(shadows); n > maxShadows {
+		v.bad(shadowsKey, fmt.Sprintf("use %d at most: AWS IoT bounds the subscriptions of a connection", maxShadows), "%d shadows", n)
 	}
 }
 
@@ -144,17 +177,6 @@ func isPlaceholder(endpoint string) bool {
 		(data == awsiot.EndpointData || data == awsiot.EndpointLegacyData) && strings.ContainsAny(prefix, "-_")
 }
 
-func (v *validation) proxy() {
-	if v.c.Server.Proxy == "" || v.c.Server.Proxy == NoProxy {
-		return
-	}
-	u, err := url.Parse(v.c.Server.Proxy)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		// The value may hold a password, so it is not shown.
-		v.bad("server.proxy", "server.proxy is not the address of an HTTP proxy", "write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or direct for none")
-	}
-}
-
 // hasPassword reports whether a proxy's address has a password.
 func hasPassword(proxy string) bool {
 	u, err := url.Parse(proxy)
@@ -163,77 +185,4 @@ func hasPassword(proxy string) bool {
 	}
 	_, has := u.User.Password()
 	return has
-}
-
-func (v *validation) bootstrap() {
-	b := v.c.Bootstrap
-	if !awsiot.ValidTemplateName(b.ProvisioningTemplate) {
-		v.bad("bootstrap.provisioningTemplate", fmt.Sprintf("bootstrap.provisioningTemplate %q is not the name of a template", b.ProvisioningTemplate),
-			"use "+awsiot.TemplateNameRule+"; the CDK app creates "+DefaultTemplate)
-	}
-	switch _, err := b.Keys.store(); {
-	case b.Keys == KeysDevice || b.Keys == KeysService:
-	case b.Keys.hardware() == "":
-		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys %q is unknown", string(b.Keys)),
-			"use device (the key is made here), service (AWS IoT makes it), tpm, or a PKCS #11 URI")
-	case err != nil:
-		v.bad("bootstrap.keys", fmt.Sprintf("bootstrap.keys: %v", err), "write tpm, tpm:PATH or pkcs11:token=LABEL?module-path=PATH")
-	}
-	if b.Afterwards != AfterwardsKeep && b.Afterwards != AfterwardsRemove {
-		v.bad("bootstrap.afterwards", fmt.Sprintf("bootstrap.afterwards %q is unknown", string(b.Afterwards)), "use keep, or remove to remove the claim's key once the identity is verified")
-	}
-}
-
-func (v *validation) parameters() {
-	const key = parametersKey
-	reserved := map[string]string{
-		parameterSerialNumber:   "serialNumber at the top of the file",
-		parameterDeviceLocation: "deviceLocation at the top of the file",
-		parameterAuthor:         "--author",
-	}
-	for _, name := range slices.Sorted(maps.Keys(v.c.Bootstrap.Parameters)) {
-		switch instead := reserved[name]; {
-		case instead != "":
-			v.bad(key, fmt.Sprintf("template parameter %q is set in %s", name, key), "use "+instead+" instead")
-		case name == "" || strings.HasPrefix(name, "AWS::"):
-			v.bad(key, fmt.Sprintf("template parameter %q cannot be sent by a device", name), "remove it")
-		}
-	}
-}
-
-func (v *validation) shadows() {
-	names := map[string]bool{}
-	for _, s := range v.c.Agent.Shadows {
-		switch {
-		case s.Name != "" && !awsiot.ValidShadowName(s.Name):
-			v.bad(shadowsKey, fmt.Sprintf("shadow %q is not a name that AWS IoT allows", s.Name), "use "+awsiot.ShadowNameRule+", or no name for the classic shadow")
-		case names[s.Name]:
-			v.bad(shadowsKey, fmt.Sprintf("shadow %q is there twice", s.Name), "keep one")
-		}
-		names[s.Name] = true
-	}
-	if n := len(v.c.Agent.Shadows); n > maxShadows {
-		v.bad(shadowsKey, fmt.Sprintf("%d shadows", n), fmt.Sprintf("use %d at most: AWS IoT bounds the subscriptions of a connection", maxShadows))
-	}
-}
-
-func (v *validation) claims() {
-	for i, claim := range v.c.Bootstrap.Claims {
-		if claim.CertificatePath == "" || claim.PrivateKeyPath == "" {
-			v.bad(claimsKey, fmt.Sprintf("claim %d of %s lacks a path", i+1, claimsKey), "write it as "+formOf(reflect.TypeFor[Claim]()))
-		}
-	}
-}
-
-func (v *validation) tunnel() {
-	t := v.c.Agent.Tunnel
-	for _, name := range slices.Sorted(maps.Keys(t.Services)) {
-		if !awsiot.ValidTunnelService(name) {
-			v.bad(servicesKey, fmt.Sprintf("service %q is not a name that AWS IoT allows", name), "use only a-z A-Z 0-9 : _ -, 128 characters at most")
-		}
-		if _, ok := serviceAddress(t.Services[name]); !ok {
-			v.bad(servicesKey, fmt.Sprintf("service %q is at %q, which is neither a port nor HOST:PORT", name, t.Services[name]), "set it to a port of this device, as in {SSH: 22}")
-		}
-	}
-	v.hostPort("agent.tunnel.endpoint", t.Endpoint, awsiot.EndpointTunneling, "remove it: it follows from the Region")
 }
