@@ -220,9 +220,9 @@ func (p *pattern) explainDifference(r *Request, reached int) string {
 	} else if common = common[min(reached, len(arnPrefix(r.Resource))):]; common != "" {
 		text += " after " + show(common)
 	}
-	want := resourceTypes[r.Action]
+	want := ResourceType(r.Action) + "/"
 	switch {
-	case want != "" && strings.HasPrefix(asked, want) && !strings.HasPrefix(wanted, want) && !full:
+	case want != "/" && strings.HasPrefix(asked, want) && !strings.HasPrefix(wanted, want) && !full:
 		text += fmt.Sprintf(" (%s is matched against %s…)", r.Action, want)
 	case strings.ContainsAny(wanted, "+#") && !strings.ContainsAny(asked, "+#"):
 		text += " (+ and # are literal in a policy; use *)"
@@ -230,13 +230,18 @@ func (p *pattern) explainDifference(r *Request, reached int) string {
 	return text
 }
 
-// resourceTypes are what a resource of the actions that devices use begins with.
+// ResourceType returns what a resource of an action is, such as client, topic or topicfilter, of
+// the actions that devices use, and the empty text for others. Case does not count.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-action-resources.html
-var resourceTypes = map[string]string{
-	"iot:Connect":       "client/",
-	"iot:Publish":       "topic/",
-	"iot:RetainPublish": "topic/",
-	"iot:Receive":       "topic/",
-	"iot:Subscribe":     "topicfilter/",
+func ResourceType(action string) string {
+	switch strings.ToLower(action) {
+	case "iot:connect":
+		return "client"
+	case "iot:publish", "iot:retainpublish", "iot:receive":
+		return "topic"
+	case "iot:subscribe":
+		return "topicfilter"
+	}
+	return ""
 }

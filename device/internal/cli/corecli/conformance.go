@@ -93,16 +93,12 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 		return usage("%s is an endpoint of AWS: this would run %s; to do so, add --yes-this-is-aws", host, conformance.CostOf(o.Checks))
 	}
 	if o.roots != "" {
-		text, err := os.ReadFile(o.roots)
+		roots, err := readCertificates(o.roots)
 		if err != nil {
-			return fmt.Errorf("reading root certificates: %w", err)
-		}
-		certs, err := awsiot.Certificates(text)
-		if err != nil {
-			return fmt.Errorf("reading root certificates: %s: %w", o.roots, err)
+			return err
 		}
 		o.Roots = x509.NewCertPool()
-		for _, c := range certs {
+		for _, c := range roots {
 			o.Roots.AddCert(c)
 		}
 	}

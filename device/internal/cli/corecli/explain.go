@@ -77,9 +77,11 @@ func runExplain(console *cli.Console, o explainOptions) error {
 		return &cli.UsageError{Err: err}
 	}
 	if o.certificate != "" {
-		if request.Session.Certificate, err = readCertificate(o.certificate); err != nil {
+		certificates, err := readCertificates(o.certificate)
+		if err != nil {
 			return err
 		}
+		request.Session.Certificate = certificates[0]
 	}
 	policies, err := o.read()
 	if err != nil {
@@ -108,17 +110,17 @@ func runExplain(console *cli.Console, o explainOptions) error {
 	return err
 }
 
-// readCertificate reads the first certificate of a file.
-func readCertificate(path string) (*x509.Certificate, error) {
+// readCertificates reads the certificates of a file, at least one.
+func readCertificates(path string) ([]*x509.Certificate, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading a certificate: %w", err)
+		return nil, fmt.Errorf("reading certificates: %w", err)
 	}
 	certificates, err := awsiot.Certificates(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading certificate %s: %w", path, err)
+		return nil, fmt.Errorf("reading certificates %s: %w", path, err)
 	}
-	return certificates[0], nil
+	return certificates, nil
 }
 
 // read reads all policies, and reports all that is wrong with them at once.
@@ -146,28 +148,17 @@ func (o explainOptions) request() (*policy.Request, error) {
 	return &policy.Request{Action: o.action, Resource: resource, Session: session}, nil
 }
 
-// resourceKinds are what the actions of MQTT are about.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-action-resources.html
-var resourceKinds = map[string]string{
-	"iot:connect":       "client",
-	"iot:publish":       "topic",
-	"iot:retainpublish": "topic",
-	"iot:receive":       "topic",
-	"iot:subscribe":     "topicfilter",
-}
-
 // arn returns the resource in full.
 func (o explainOptions) arn() (string, error) {
 	if strings.HasPrefix(o.resource, "arn:") {
 		return o.resource, nil
 	}
 	kind, name, _ := strings.Cut(o.resource, "/")
-	want, known := resourceKinds[strings.ToLower(o.action)]
+	want := policy.ResourceType(o.action)
 	switch {
 	case kind == "" || name == "":
 		return "", fmt.Errorf("invalid argument %q for \"--resource\" flag: want an ARN or KIND/NAME, such as topic/a/b", o.resource)
-	case known && kind != want:
+	case want != "" && kind != want:
 		return "", fmt.Errorf("invalid argument %q for \"--resource\" flag: %s is about %s/NAME", o.resource, o.action, want)
 	}
 	return o.Expand("arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:") + o.resource, nil
