@@ -111,10 +111,24 @@ func NewRoot(c *Console, root *cobra.Command, commands ...*cobra.Command) *cobra
 		}
 		return err
 	}
-	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	root.RunE = printHelp
 	root.AddCommand(commands...)
-	root.AddCommand(newVersionCmd(c), newCompletionCmd(c), newExitCodesCmd(c))
-	return root
+	root.AddCommand(newVersionCmd(c), newCompletionCmd(c), &cobra.Command{Use: "exit-codes"})
+	return Describe(root, strings.ReplaceAll(help, "{program}", c.Name))
+}
+
+func printHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// Command returns a command; [Describe] gives it its help.
+func Command(use string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Args: args, RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }}
+}
+
+// Group returns a command that groups others, and alone prints its help.
+func Group(use string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Args: cobra.NoArgs, RunE: printHelp}
+	cmd.AddCommand(commands...)
+	return cmd
 }
 
 // Describe gives the commands of a tree their help. The text has a section for each, below "# " and

@@ -70,9 +70,11 @@ func (c *Console) open() error {
 	return nil
 }
 
-// Warn shows a warning: something that works but needs attention.
-func (c *Console) Warn(text string) {
-	c.line(slog.LevelWarn, "warning", text)
+// Warn shows warnings: what works but needs attention.
+func (c *Console) Warn(warnings ...string) {
+	for _, text := range warnings {
+		c.line(slog.LevelWarn, "warning", text)
+	}
 }
 
 // Note shows what to do next after a success.
@@ -127,7 +129,12 @@ func (c *Console) finish(ctx context.Context, p Program, err error) int {
 		return int(code)
 	}
 	if usage, ok := errors.AsType[*UsageError](err); ok {
-		return c.usage(usage)
+		c.line(slog.LevelError, "error", usage.Error())
+		if usage.Command != nil {
+			c.line(slog.LevelInfo, "usage", usage.Command.UseLine())
+			c.line(slog.LevelInfo, "hint", fmt.Sprintf("for details, run: %s --help", usage.Command.CommandPath()))
+		}
+		return ExitUsage
 	}
 	explanation := Explanation{Code: ExitFailed}
 	if p.Explain != nil {
@@ -189,15 +196,6 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *UsageError) Unwrap() error { return e.Err }
-
-func (c *Console) usage(e *UsageError) int {
-	c.line(slog.LevelError, "error", e.Error())
-	if e.Command != nil {
-		c.line(slog.LevelInfo, "usage", e.Command.UseLine())
-		c.line(slog.LevelInfo, "hint", fmt.Sprintf("for details, run: %s --help", e.Command.CommandPath()))
-	}
-	return ExitUsage
-}
 
 // Ready notifies the service manager that start-up is complete, with a short status. Without a
 // service manager it does nothing.

@@ -31,11 +31,7 @@ type eventsOptions struct {
 
 func newEventsCmd(console *cli.Console) *cobra.Command {
 	var o eventsOptions
-	cmd := &cobra.Command{
-		Use:  "events [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runEvents(cmd.Context(), console, o) },
-	}
+	cmd := cli.Command("events [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runEvents(ctx, console, o) })
 	flags := cmd.Flags()
 	flags.StringVar(&o.api, "api", "http://127.0.0.1:8480", "control API of the emulator: `URL`")
 	flags.BoolVar(&o.past, "past", false, "begin with the events that the emulator still keeps")
@@ -141,19 +137,15 @@ const pollInterval = 100 * time.Millisecond
 func newWaitCmd(console *cli.Console) *cobra.Command {
 	var api string
 	var timeout time.Duration
-	cmd := &cobra.Command{
-		Use:  "wait [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			if err := waitReady(ctx, api); err != nil {
-				return fmt.Errorf("waiting %s for %s: %w", timeout, api, err)
-			}
-			console.Note("ready: " + api)
-			return nil
-		},
-	}
+	cmd := cli.Command("wait [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		if err := waitReady(ctx, api); err != nil {
+			return fmt.Errorf("waiting %s for %s: %w", timeout, api, err)
+		}
+		console.Note("ready: " + api)
+		return nil
+	})
 	flags := cmd.Flags()
 	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "control API of the emulator: `URL`")
 	flags.DurationVar(&timeout, "timeout", 30*time.Second, "give up after `DURATION`")

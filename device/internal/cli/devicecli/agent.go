@@ -20,13 +20,9 @@ import (
 func newPublishCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	var member string
-	cmd := &cobra.Command{
-		Use:  "publish TOPIC [MESSAGE|-] [flags]",
-		Args: cobra.RangeArgs(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return runPublish(cmd.Context(), console, s, args, member)
-		},
-	}
+	cmd := cli.Command("publish TOPIC [MESSAGE|-] [flags]", cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) error {
+		return runPublish(ctx, console, s, args, member)
+	})
 	cmd.Flags().StringVar(&member, "message-id", "", "add a `MEMBER` with an id to the message, a JSON object: a message may arrive twice, with the same id")
 	s.AddFlags(cmd.Flags())
 	return cmd
@@ -81,55 +77,39 @@ func runPublish(ctx context.Context, console *cli.Console, s config.Sources, arg
 
 func newSubscribeCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
-	cmd := &cobra.Command{
-		Use:  "subscribe FILTER [flags]",
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := openAgent(cmd.Context(), console, s)
-			if err != nil {
-				return err
-			}
-			err = client.Subscribe(cmd.Context(), args[0],
-				func() { console.Note("subscribed, until interrupted") },
-				func(line json.RawMessage) error { return console.JSON(line) })
-			if cmd.Context().Err() != nil {
-				return cli.Reported(cli.ExitInterrupted) // as announced: no error
-			}
+	cmd := cli.Command("subscribe FILTER [flags]", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		client, err := openAgent(ctx, console, s)
+		if err != nil {
 			return err
-		},
-	}
+		}
+		err = client.Subscribe(ctx, args[0],
+			func() { console.Note("subscribed, until interrupted") },
+			func(line json.RawMessage) error { return console.JSON(line) })
+		if ctx.Err() != nil {
+			return cli.Reported(cli.ExitInterrupted) // as announced: no error
+		}
+		return err
+	})
 	s.AddFlags(cmd.Flags())
 	return cmd
 }
 
 func newShadowCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
-	cmd := &cobra.Command{
-		Use:  "shadow",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	get := &cobra.Command{
-		Use:  "get [NAME] [flags]",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return runShadow(cmd.Context(), console, s, args, nil)
-		},
-	}
-	update := &cobra.Command{
-		Use:  "update [NAME] [DOCUMENT] [flags]",
-		Args: cobra.MaximumNArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if last := len(args) - 1; last >= 0 && (last == 1 || strings.HasPrefix(strings.TrimSpace(args[last]), "{")) {
-				return runShadow(cmd.Context(), console, s, args[:last], []byte(args[last]))
-			}
-			change, err := io.ReadAll(io.LimitReader(console.In, session.MaxPayload+2)) // the agent rejects as much
-			if err != nil {
-				return fmt.Errorf("reading standard input: %w", err)
-			}
-			return runShadow(cmd.Context(), console, s, args, change)
-		},
-	}
+	cmd := cli.Group("shadow")
+	get := cli.Command("get [NAME] [flags]", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		return runShadow(ctx, console, s, args, nil)
+	})
+	update := cli.Command("update [NAME] [DOCUMENT] [flags]", cobra.MaximumNArgs(2), func(ctx context.Context, args []string) error {
+		if last := len(args) - 1; last >= 0 && (last == 1 || strings.HasPrefix(strings.TrimSpace(args[last]), "{")) {
+			return runShadow(ctx, console, s, args[:last], []byte(args[last]))
+		}
+		change, err := io.ReadAll(io.LimitReader(console.In, session.MaxPayload+2)) // the agent rejects as much
+		if err != nil {
+			return fmt.Errorf("reading standard input: %w", err)
+		}
+		return runShadow(ctx, console, s, args, change)
+	})
 	s.AddFlags(get.Flags())
 	s.AddFlags(update.Flags())
 	cmd.AddCommand(get, update)

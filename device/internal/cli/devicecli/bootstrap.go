@@ -30,13 +30,9 @@ type bootstrapOptions struct {
 
 func newBootstrapCmd(console *cli.Console) *cobra.Command {
 	var o bootstrapOptions
-	cmd := &cobra.Command{
-		Use:  "bootstrap [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runBootstrap(cmd.Context(), console, o)
-		},
-	}
+	cmd := cli.Command("bootstrap [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		return runBootstrap(ctx, console, o)
+	})
 	flags := cmd.Flags()
 	o.AddFlags(flags)
 	o.AddAuthorFlag(flags, "`NAME` recorded as the device's author")
@@ -61,7 +57,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	}
 	if o.discardPending {
 		if err := discardPending(console, d.store); err != nil {
-			return &bootstrapError{config: d.config, err: err}
+			return &deviceError{error: err, config: d.config}
 		}
 	}
 	claimTime := d.files.ClaimTime(time.Now())
@@ -80,7 +76,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 		if claimTime != nil && awsiot.ClassOf(err) == awsiot.Denied && cli.IsA[*session.Error](err) {
 			err = fmt.Errorf("%w: %w", claimTime, err)
 		}
-		return &bootstrapError{config: d.config, err: err}
+		return &deviceError{error: err, config: d.config}
 	}
 	console.Ready(done.Identity.Record.ThingName + ": identity verified")
 	if p := done.Pending; p != nil {
@@ -253,13 +249,9 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, endpoint string, d
 
 func newRotateCmd(console *cli.Console) *cobra.Command {
 	o := bootstrapOptions{rotate: true}
-	cmd := &cobra.Command{
-		Use:  "rotate [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runBootstrap(cmd.Context(), console, o)
-		},
-	}
+	cmd := cli.Command("rotate [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		return runBootstrap(ctx, console, o)
+	})
 	flags := cmd.Flags()
 	o.AddFlags(flags)
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
@@ -315,16 +307,12 @@ func (d *device) askAgent(ctx context.Context, rotate bool) (*provision.Result, 
 // [agent.ErrRunning] and names who has it; on a disk without locks or that cannot be written there
 // is none.
 func lockConnection(c *config.Config) (release func() error, held error) {
-	release = func() error { return nil }
-	if _, err := os.Stat(agentDir(c)); err != nil {
-		return release, nil
+	if _, err := os.Stat(agentDir(c)); err == nil {
+		if release, err = agent.Lock(agentDir(c)); err == nil {
+			return release, nil
+		} else if errors.Is(err, agent.ErrRunning) {
+			held = err
+		}
 	}
-	lock, err := agent.Lock(agentDir(c))
-	switch {
-	case err == nil:
-		return lock, nil
-	case errors.Is(err, agent.ErrRunning):
-		return release, err
-	}
-	return release, nil
+	return func() error { return nil }, held
 }

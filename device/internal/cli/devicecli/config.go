@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	_ "embed"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"example.com/fleety/device/agent/atomicfile"
@@ -22,20 +24,10 @@ import (
 )
 
 func newConfigCmd(console *cli.Console) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:  "config",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
 	var path string
-	initialize := &cobra.Command{
-		Use:  "init [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return initConfig(console, path) },
-	}
+	initialize := cli.Command("init [flags]", cobra.NoArgs, func(context.Context, []string) error { return initConfig(console, path) })
 	initialize.Flags().StringVarP(&path, "config", "c", config.DefaultPath, "write the configuration to `FILE`")
-	cmd.AddCommand(initialize)
-	return cmd
+	return cli.Group("config", initialize)
 }
 
 // initConfig writes the example with the mode of a file that may get a proxy's password.
@@ -81,12 +73,9 @@ var exports = map[string]func(*exported) (string, error){
 
 func newExportCmd(console *cli.Console) *cobra.Command {
 	var o exportOptions
-	cmd := &cobra.Command{
-		Use:       "export mosquitto|aws-iot-device-client|greengrass-lite|env [flags]",
-		ValidArgs: []string{"mosquitto", "aws-iot-device-client", "greengrass-lite", "env"},
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
-		RunE:      func(cmd *cobra.Command, args []string) error { return export(cmd.Context(), console, o, args[0]) },
-	}
+	cmd := cli.Command("export mosquitto|aws-iot-device-client|greengrass-lite|env [flags]", cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		func(ctx context.Context, args []string) error { return export(ctx, console, o, args[0]) })
+	cmd.ValidArgs = []string{"mosquitto", "aws-iot-device-client", "greengrass-lite", "env"}
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "write to `FILE`, which must not exist, instead of standard output")
 	cmd.Flags().StringVar(&o.roleAlias, "role-alias", "", "role alias `NAME` of Greengrass, the token exchange role's")
@@ -135,9 +124,7 @@ func export(ctx context.Context, console *cli.Console, o exportOptions, format s
 	if err != nil {
 		return &cli.UsageError{Err: err}
 	}
-	for _, warning := range e.warnings {
-		console.Warn(warning)
-	}
+	console.Warn(e.warnings...)
 	if o.output == "" {
 		_, err = fmt.Fprint(console.Out, text)
 		return err
@@ -165,6 +152,14 @@ func (d *device) rootsFile() (string, error) {
 	return path, atomicfile.Write(path, roots.Bytes(), 0o644)
 }
 
+// What is written for other programs, with words in braces for what is known of the device.
+//
+//go:embed mosquitto.conf
+var mosquitto string
+
+//go:embed greengrass-lite.yaml
+var greengrassLite string
+
 // exportMosquitto maps up/# and down/# of the local broker to the thing's own topics.
 func exportMosquitto(e *exported) (string, error) {
 	if e.hardware != "" {
@@ -174,29 +169,8 @@ func exportMosquitto(e *exported) (string, error) {
 	if e.port == 443 {
 		alpn = "bridge_alpn x-amzn-mqtt-ca\n"
 	}
-	return fmt.Sprintf(`# Written by "iot_device export mosquitto"; include it in mosquitto.conf. Topics
-# up/... of this broker are fleet/%[1]s/up/... of AWS IoT, and down/... likewise.
-connection %[1]s
-address %[2]s:%[3]d
-remote_clientid %[1]s
-bridge_protocol_version mqttv311
-bridge_cafile %[4]s
-bridge_certfile %[5]s
-bridge_keyfile %[6]s
-%[7]stopic # out 1 up/ fleet/%[1]s/up/
-topic # in 1 down/ fleet/%[1]s/down/
-# AWS IoT closes the connection on a will or a message for $SYS, on a retained
-# message, which the device policy does not allow, and on one of more than 128 KB.
-notifications false
-bridge_outgoing_retain false
-bridge_max_packet_size 131072
-bridge_attempt_unsubscribe false
-try_private false
-# What is published while there is no connection waits here, not in AWS IoT.
-cleansession true
-local_cleansession false
-restart_timeout 1 300
-`, e.thing, e.endpoint, e.port, e.roots, e.certificate, e.privateKey, alpn), nil
+	return strings.NewReplacer("{thing}", e.thing, "{endpoint}", e.endpoint, "{port}", strconv.Itoa(e.port),
+		"{roots}", e.roots, "{certificate}", e.certificate, "{key}", e.privateKey, "{alpn}", alpn).Replace(mosquitto), nil
 }
 
 func exportDeviceClient(e *exported) (string, error) {
@@ -234,25 +208,10 @@ func exportGreengrassLite(e *exported) (string, error) {
 		e.privateKey = e.tokenURI
 		e.warnings = append(e.warnings, "the private key is in a PKCS #11 token: Greengrass needs OpenSSL's provider pkcs11, with the token's PIN in openssl.cnf")
 	}
-	return fmt.Sprintf(`# Written by "iot_device export greengrass-lite", for /etc/greengrass/config.yaml.
-system:
-  privateKeyPath: %q
-  certificateFilePath: %q
-  rootCaPath: %q
-  rootPath: "/var/lib/greengrass"
-  thingName: %q
-services:
-  aws.greengrass.NucleusLite:
-    componentType: "NUCLEUS"
-    configuration:
-      awsRegion: %q
-      iotCredEndpoint: %q
-      iotDataEndpoint: %q
-      iotRoleAlias: %q
-      runWithDefault:
-        posixUser: "gg_component:gg_component"
-      greengrassDataPlanePort: "8443"
-`, e.privateKey, e.certificate, e.roots, e.thing, e.region, e.credentialsEndpoint, e.endpoint, e.roleAlias), nil
+	text := strings.NewReplacer("{thing}", strconv.Quote(e.thing), "{endpoint}", strconv.Quote(e.endpoint), "{roots}", strconv.Quote(e.roots),
+		"{certificate}", strconv.Quote(e.certificate), "{key}", strconv.Quote(e.privateKey), "{region}", strconv.Quote(e.region),
+		"{credentialsEndpoint}", strconv.Quote(e.credentialsEndpoint), "{roleAlias}", strconv.Quote(e.roleAlias)).Replace(greengrassLite)
+	return text, nil
 }
 
 func exportEnv(e *exported) (string, error) {

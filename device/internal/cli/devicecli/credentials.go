@@ -59,7 +59,7 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 	}
 	done, err := d.credentials(console).Get(ctx, roleAlias)
 	if err != nil {
-		return &credentialsError{config: d.config, err: err}
+		return &deviceError{err, d.config, true}
 	}
 	return console.JSON(done)
 }
@@ -75,7 +75,7 @@ func openProvisioned(ctx context.Context, console *cli.Console, s config.Sources
 		return nil, &cli.UsageError{Err: fmt.Errorf("%w; run: iot_device bootstrap", err)}
 	}
 	if err != nil {
-		return nil, &bootstrapError{config: d.config, err: err}
+		return nil, &deviceError{error: err, config: d.config}
 	}
 	return d, nil
 }

@@ -2,6 +2,7 @@ package devicecli
 
 import (
 	"context"
+
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -13,9 +14,7 @@ func load(ctx context.Context, console *cli.Console, s config.Sources) (*config.
 	s.Environ = console.Environ
 	c, err := config.Load(ctx, s)
 	if c != nil {
-		for _, warning := range c.Warnings {
-			console.Warn(warning)
-		}
+		console.Warn(c.Warnings...)
 	}
 	return c, err
 }
@@ -46,15 +45,11 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 		status := store.Status()
 		claim = !rotate && needsClaim(status, reprovision)
 		if id = status.Identity; id != nil {
-			for _, warning := range config.ReadableByOthers(id.Files.PrivateKey) {
-				console.Warn(warning)
-			}
+			console.Warn(config.ReadableByOthers(id.Files.PrivateKey)...)
 		}
 	}
 	files, warnings, missing := c.Check(claim)
-	for _, warning := range warnings {
-		console.Warn(warning)
-	}
+	console.Warn(warnings...)
 	if err := config.Join(problems, missing); err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ func TestExitCodesFollowTheClassOfAnError(t *testing.T) {
 		"no identity to forget at": {identity.ErrNone, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := explain(&bootstrapError{config: &config.Config{}, err: fmt.Errorf("doing: %w", tt.err)})
+			got := explain(&deviceError{error: fmt.Errorf("doing: %w", tt.err), config: &config.Config{}})
 			if got.Code != tt.want {
 				t.Errorf("exit code %d, want %d", got.Code, tt.want)
 			}

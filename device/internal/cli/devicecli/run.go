@@ -24,11 +24,7 @@ import (
 
 func newRunCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
-	cmd := &cobra.Command{
-		Use:  "run [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), console, s) },
-	}
+	cmd := cli.Command("run [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runAgent(ctx, console, s) })
 	s.AddFlags(cmd.Flags())
 	s.AddAuthorFlag(cmd.Flags(), "`NAME` recorded as the device's author")
 	return cmd
@@ -183,7 +179,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		stop()
 		watching.Wait()
 		if err != nil {
-			err = &bootstrapError{config: d.config, err: err}
+			err = &deviceError{error: err, config: d.config}
 		}
 		switch {
 		case ctx.Err() != nil:

@@ -17,24 +17,20 @@ import (
 	"github.com/spf13/cobra"
 )
 
-type statusOptions struct {
+type reportOptions struct {
 	config.Sources
 	json bool
 }
 
 func newStatusCmd(console *cli.Console) *cobra.Command {
-	var o statusOptions
-	cmd := &cobra.Command{
-		Use:  "status [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), console, o) },
-	}
+	var o reportOptions
+	cmd := cli.Command("status [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runStatus(ctx, console, o) })
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the status as one JSON object")
 	return cmd
 }
 
-func runStatus(ctx context.Context, console *cli.Console, o statusOptions) error {
+func runStatus(ctx context.Context, console *cli.Console, o reportOptions) error {
 	c, err := load(ctx, console, o.Sources)
 	if err != nil {
 		return err
@@ -55,9 +51,7 @@ func runStatus(ctx context.Context, console *cli.Console, o statusOptions) error
 	if o.json {
 		return console.JSON(r)
 	}
-	for _, problem := range r.Problems {
-		console.Warn(problem)
-	}
+	console.Warn(r.Problems...)
 	if err := console.Table(r.table(time.Now())); err != nil {
 		return err
 	}
@@ -201,24 +195,15 @@ func mapRows(label string, m map[string]any) (t cli.Table) {
 	return t
 }
 
-type doctorOptions struct {
-	config.Sources
-	json bool
-}
-
 func newDoctorCmd(console *cli.Console) *cobra.Command {
-	var o doctorOptions
-	cmd := &cobra.Command{
-		Use:  "doctor [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), console, o) },
-	}
+	var o reportOptions
+	cmd := cli.Command("doctor [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runDoctor(ctx, console, o) })
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the report as one JSON object")
 	return cmd
 }
 
-func runDoctor(ctx context.Context, console *cli.Console, o doctorOptions) error {
+func runDoctor(ctx context.Context, console *cli.Console, o reportOptions) error {
 	o.Environ = console.Environ
 	c, problems := config.Load(ctx, o.Sources)
 	checks := doctor.Config{Settings: c, Problems: problems, Log: console.Log}
