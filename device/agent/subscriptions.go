@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"example.com/fleety/device/agent/atomicfile"
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
 
@@ -159,7 +160,7 @@ func (s *subscriptions) deliver(m session.Message) (wanted bool) {
 	defer s.mu.Unlock()
 	s.received++
 	s.drop(fmt.Errorf("more than %d messages or %d bytes were waiting for this subscriber", subscriberBuffer, subscriberBytes), func(sub *subscriber) bool {
-		if !matches(sub.filter, m.Topic) {
+		if !awsiot.MatchFilter(sub.filter, m.Topic) {
 			return false
 		}
 		wanted = true

@@ -78,17 +78,3 @@ func resolve(thing, topic, relative string, allowed []string) (string, error) {
 	}
 	return "", &apiError{403, fmt.Sprintf("the device policy does not allow %s; it allows %s", topic, strings.ReplaceAll(strings.Join(allowed, ", "), "THING", thing))}
 }
-
-// matches reports whether a topic filter covers a topic (MQTT 3.1.1, section 4.7).
-func matches(filter, topic string) bool {
-	f, t := strings.Split(filter, "/"), strings.Split(topic, "/")
-	for i, level := range f {
-		switch {
-		case level == "#":
-			return true
-		case i >= len(t) || level != "+" && level != t[i]:
-			return false
-		}
-	}
-	return len(f) == len(t)
-}

@@ -108,21 +108,6 @@ func checkResolved(t *testing.T, topic, got string, err error, want any) {
 	}
 }
 
-func TestFiltersMatchTopics(t *testing.T) {
-	for filter, topics := range map[string]map[string]bool{
-		"a/b":   {"a/b": true, "a": false, "a/b/c": false, "A/b": false},
-		"a/+":   {"a/b": true, "a/": true, "a": false, "a/b/c": false},
-		"a/#":   {"a": true, "a/": true, "a/b/c": true, "b": false},
-		"+/b/#": {"a/b": true, "/b/c": true, "a/c": false},
-	} {
-		for topic, want := range topics {
-			if matches(filter, topic) != want {
-				t.Errorf("%s, %s: %v", filter, topic, !want)
-			}
-		}
-	}
-}
-
 // The id is one member more; the rest of the message stays as it is, byte by byte.
 func TestMessageGetsAnID(t *testing.T) {
 	t.Parallel()

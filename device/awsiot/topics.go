@@ -5,9 +5,7 @@
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 package awsiot
 
-import (
-	"strings"
-)
+import "strings"
 
 // A Format is the encoding of a request and of its answer: the last element of the request's topic.
 type Format string
@@ -86,4 +84,26 @@ func ParseTopic(topic string) (t Topic, ok bool) {
 		return Topic{}, false
 	}
 	return t, true
+}
+
+// MatchFilter reports whether a topic filter matches a topic. Other than in MQTT, a/# does not match
+// a. A filter that begins with a wildcard does not match reserved topics [MQTT-4.7.2-1].
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/topics.html
+func MatchFilter(filter, topic string) bool {
+	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
+		return false
+	}
+	levels, filters := strings.Split(topic, "/"), strings.Split(filter, "/")
+	for i, f := range filters {
+		switch {
+		case i == len(levels):
+			return false
+		case f == "#":
+			return true
+		case f != "+" && f != levels[i]:
+			return false
+		}
+	}
+	return len(filters) == len(levels)
 }

@@ -83,3 +83,20 @@ func FuzzParseTopic(f *testing.F) {
 		}
 	})
 }
+
+func TestFiltersMatchTopics(t *testing.T) {
+	for filter, topics := range map[string]map[string]bool{
+		"a/b":   {"a/b": true, "a": false, "a/b/c": false, "A/b": false},
+		"a/+":   {"a/b": true, "a/": true, "a": false, "a/b/c": false},
+		"a/#":   {"a": false, "a/": true, "a/b/c": true, "b": false},
+		"+/b/#": {"a/b/c": true, "/b/c": true, "a/c": false, "$b/b/c": false},
+		"#":     {"a/b": true, "": true, "$aws/b": false},
+		"$b/#":  {"$b/c": true},
+	} {
+		for topic, want := range topics {
+			if awsiot.MatchFilter(filter, topic) != want {
+				t.Errorf("%s, %s: %v", filter, topic, !want)
+			}
+		}
+	}
+}

@@ -8,8 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
-	"example.com/fleety/device/localcore/rules"
 )
 
 // waitingMessages is how many messages wait for one observer; further ones are
@@ -42,7 +42,7 @@ type observer struct {
 func (s *Server) showObservers(m *broker.Message) {
 	for key := range s.observers.Range {
 		o := key.(*observer)
-		if !rules.MatchFilter(o.filter, m.Topic) {
+		if !awsiot.MatchFilter(o.filter, m.Topic) {
 			continue
 		}
 		select {

@@ -291,7 +291,7 @@ func (s *Service) Publish(m Message) {
 	var matching []*rule
 	s.mu.RLock()
 	for _, r := range s.rules {
-		if !r.Disabled && r.Filter != "" && MatchFilter(r.Filter, m.Topic) {
+		if !r.Disabled && r.Filter != "" && awsiot.MatchFilter(r.Filter, m.Topic) {
 			matching = append(matching, r)
 		}
 	}
@@ -348,26 +348,6 @@ func (s *Service) Run(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// MatchFilter matches as AWS does: other than in MQTT, a/# does not match a. A filter that begins
-// with a wildcard does not match reserved topics [MQTT-4.7.2-1].
-func MatchFilter(filter, topic string) bool {
-	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
-		return false
-	}
-	levels, filters := strings.Split(topic, "/"), strings.Split(filter, "/")
-	for i, f := range filters {
-		switch {
-		case i == len(levels):
-			return false
-		case f == "#":
-			return true
-		case f != "+" && f != levels[i]:
-			return false
-		}
-	}
-	return len(filters) == len(levels)
 }
 
 // run evaluates a rule and performs its actions, in the background if one of them leaves this
