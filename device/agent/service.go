@@ -30,23 +30,10 @@ type Service interface {
 	// Serve uses one connection until ctx ends, which is when the connection does.
 	// When it returns earlier, it is called again after a delay that grows, and its
 	// error is logged and counted.
-	Serve(ctx context.Context, conn Conn) error
+	Serve(ctx context.Context, conn session.Shared) error
 	// Deliver receives every message of the connection, from before Serve is called,
 	// and reports whether it is one of the service's. It must not block.
 	Deliver(m session.Message) bool
-}
-
-// A Conn is the connection as a service sees it. It is an alias, so that the
-// package of a service may spell the same type for itself.
-type Conn = interface {
-	ThingName() string
-	// SessionPresent reports whether AWS IoT has kept the session of the connection
-	// before: no message to the service's filters is lost then.
-	SessionPresent() bool
-	// Publish publishes at QoS 1, within the rates of AWS IoT, and waits for PUBACK,
-	// for 30 seconds at most. A topic that has ended three connections in a row, as
-	// AWS IoT denies a publish, fails for an hour without being sent.
-	Publish(ctx context.Context, topic string, payload []byte) error
 }
 
 // A turn makes requests wait for each other's answers. AWS IoT denies a request by
@@ -80,7 +67,7 @@ type denial struct {
 	until time.Time // not repeated until then
 }
 
-// A serviceConn is a [Conn].
+// A serviceConn is a [session.Shared].
 type serviceConn struct {
 	agent   *agent
 	conn    *session.Session

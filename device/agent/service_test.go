@@ -51,7 +51,7 @@ func (e *echo) Deliver(m session.Message) bool {
 	return true
 }
 
-func (e *echo) Serve(ctx context.Context, conn agent.Conn) error {
+func (e *echo) Serve(ctx context.Context, conn session.Shared) error {
 	if e.fail.Swap(false) {
 		return errors.New("it begins badly")
 	}

@@ -78,6 +78,18 @@ type Options struct {
 	Log *slog.Logger     // nil discards
 }
 
+// A Shared is the one connection of a device as each of those sees it that share it.
+type Shared interface {
+	ThingName() string
+	// SessionPresent reports whether AWS IoT has kept the session of the connection before: no
+	// message to the subscribed filters is lost then.
+	SessionPresent() bool
+	// Publish publishes at QoS 1, within the rates of AWS IoT, and waits for PUBACK, for 30 seconds
+	// at most. A topic that has ended three connections in a row, as AWS IoT denies a publish,
+	// fails for an hour without being sent.
+	Publish(ctx context.Context, topic string, payload []byte) error
+}
+
 // A Message is a PUBLISH from the server.
 type Message struct {
 	Topic   string

@@ -49,13 +49,6 @@ type Reporter struct {
 	last   *traffic // of the last report
 }
 
-// A Conn is the agent's connection.
-type Conn = interface {
-	ThingName() string
-	SessionPresent() bool
-	Publish(ctx context.Context, topic string, payload []byte) error
-}
-
 // New returns a reporter. Its first report follows within an interval, at a time that
 // the thing's name decides, so that a fleet does not report at once.
 func New(c Config) *Reporter {
@@ -73,7 +66,7 @@ func (r *Reporter) Filters(string) []string { return nil }
 func (r *Reporter) Deliver(session.Message) bool { return false }
 
 // Serve publishes a report in each interval.
-func (r *Reporter) Serve(ctx context.Context, conn Conn) error {
+func (r *Reporter) Serve(ctx context.Context, conn session.Shared) error {
 	if r.next.IsZero() {
 		r.next = r.began.Add(Offset(conn.ThingName(), r.config.Interval))
 	}

@@ -26,14 +26,6 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A Conn is the device's connection to AWS IoT. Publish returns when AWS IoT has acknowledged the
-// message.
-type Conn = interface {
-	ThingName() string
-	SessionPresent() bool
-	Publish(ctx context.Context, topic string, payload []byte) error
-}
-
 // DefaultStepTimeout is how long a step may take.
 const DefaultStepTimeout = time.Hour
 
@@ -192,7 +184,7 @@ func signal(c chan struct{}) {
 // responseTimeout bounds the wait for a response.
 const responseTimeout = 30 * time.Second
 
-func (s *Service) call(ctx context.Context, conn Conn, operation awsiot.JobsOperation, job string, body awsiot.JobsRequest) (response, error) {
+func (s *Service) call(ctx context.Context, conn session.Shared, operation awsiot.JobsOperation, job string, body awsiot.JobsRequest) (response, error) {
 	q := &request{awsiot.JobsTopic{Thing: conn.ThingName(), Operation: operation, Job: job}, rand.Text(), make(chan response, 1)}
 	body.ClientToken = q.token
 	s.mu.Lock()
@@ -215,7 +207,7 @@ func (s *Service) call(ctx context.Context, conn Conn, operation awsiot.JobsOper
 }
 
 // Serve requests and reports executions in one connection, until ctx ends or a request fails.
-func (s *Service) Serve(ctx context.Context, conn Conn) error {
+func (s *Service) Serve(ctx context.Context, conn session.Shared) error {
 	for {
 		wait, err := s.advance(ctx, conn)
 		if err != nil {
@@ -235,7 +227,7 @@ func (s *Service) Serve(ctx context.Context, conn Conn) error {
 
 // advance does the next thing that is to be done in a connection: it fetches an execution, or
 // reports the current one. It returns true when there is nothing to do until something changes.
-func (s *Service) advance(ctx context.Context, conn Conn) (wait bool, err error) {
+func (s *Service) advance(ctx context.Context, conn session.Shared) (wait bool, err error) {
 	s.mu.Lock()
 	e := s.current.clone()
 	s.mu.Unlock()

@@ -107,7 +107,7 @@ func (b *bench) powerOff() {
 	b.stop, b.service = nil, nil
 }
 
-// conn is the bench as a [Conn].
+// conn is the bench as a [session.Shared].
 type conn bench
 
 func (c *conn) ThingName() string { return thing }

@@ -26,13 +26,6 @@ const (
 	maxConflicts = 5
 )
 
-// A Conn is the agent's connection.
-type Conn = interface {
-	ThingName() string
-	SessionPresent() bool
-	Publish(ctx context.Context, topic string, payload []byte) error
-}
-
 // Filters returns the topics of the responses, of the differences, and of the shadow's deletion by
 // somebody else.
 func (s *Shadow) Filters(thing string) []string {
@@ -89,7 +82,7 @@ type request struct {
 
 // Serve gets the shadow, unless the session and the state of this process are still there, and then
 // sends changes and receives those of others.
-func (s *Shadow) Serve(ctx context.Context, conn Conn) error {
+func (s *Shadow) Serve(ctx context.Context, conn session.Shared) error {
 	s.mu.Lock()
 	s.stale = s.stale || !s.synced || !conn.SessionPresent()
 	s.mu.Unlock()

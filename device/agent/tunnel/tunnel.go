@@ -86,11 +86,7 @@ func (s *Service) Name() string { return "tunnel" }
 func (s *Service) Filters(thing string) []string { return []string{awsiot.TunnelNotify(thing)} }
 
 // Serve waits: tunnels do not depend on the MQTT connection.
-func (s *Service) Serve(ctx context.Context, _ interface {
-	ThingName() string
-	SessionPresent() bool
-	Publish(ctx context.Context, topic string, payload []byte) error
-}) error {
+func (s *Service) Serve(ctx context.Context, _ session.Shared) error {
 	<-ctx.Done()
 	return nil
 }
