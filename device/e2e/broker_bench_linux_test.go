@@ -40,21 +40,21 @@ import (
 func BenchmarkBroker(b *testing.B) {
 	brokers := []struct {
 		name  string
-		start func(testing.TB) (string, *tls.Config)
+		start func(testing.TB) (string, int, *tls.Config)
 	}{{"iot_core_local", startEmulator}, {"mosquitto", startMosquitto}}
 	for _, size := range []int{128, 4096} {
 		for _, shape := range [][2]int{{1, 1}, {100, 1}, {1, 100}} {
 			for _, broker := range brokers {
 				b.Run(fmt.Sprintf("%d-bytes/%d-to-%d/%s", size, shape[0], shape[1], broker.name), func(b *testing.B) {
-					server, config := broker.start(b)
-					benchmarkBroker(b, server, config, shape[0], shape[1], size)
+					server, pid, config := broker.start(b)
+					benchmarkBroker(b, server, pid, config, shape[0], shape[1], size)
 				})
 			}
 		}
 	}
 }
 
-func benchmarkBroker(b *testing.B, server string, config *tls.Config, publishers, subscribers, size int) {
+func benchmarkBroker(b *testing.B, server string, pid int, config *tls.Config, publishers, subscribers, size int) {
 	connect := func(id string, received mqtt.MessageHandler) mqtt.Client {
 		options := mqtt.NewClientOptions().AddBroker("tls://" + server).SetClientID(id).SetTLSConfig(config).SetOrderMatters(true).SetDefaultPublishHandler(received)
 		client := mqtt.NewClient(options)
@@ -87,7 +87,7 @@ func benchmarkBroker(b *testing.B, server string, config *tls.Config, publishers
 	var next atomic.Int64
 	var publishing sync.WaitGroup
 	b.ResetTimer()
-	started := time.Now()
+	cpu, started := cpuTime(b, pid), time.Now()
 	for i, client := range clients {
 		for range 10 {
 			publishing.Go(func() {
@@ -109,11 +109,13 @@ func benchmarkBroker(b *testing.B, server string, config *tls.Config, publishers
 	}
 	elapsed := time.Since(started)
 	b.StopTimer()
+	cpu = cpuTime(b, pid) - cpu
 	mu.Lock()
 	defer mu.Unlock()
 	slices.Sort(took)
 	b.ReportMetric(float64(len(took))/elapsed.Seconds(), "messages/s")
 	b.ReportMetric(float64(want-arrived.Load()), "lost")
+	b.ReportMetric(cpu.Seconds()*1e6/float64(b.N), "cpu-µs/message")
 	if len(took) > 0 {
 		b.ReportMetric(took[len(took)/2].Seconds()*1e3, "ms-median")
 		b.ReportMetric(took[len(took)*99/100].Seconds()*1e3, "ms-p99")
@@ -122,9 +124,13 @@ func benchmarkBroker(b *testing.B, server string, config *tls.Config, publishers
 
 // startEmulator starts the built emulator and gives its claim the right to do
 // everything.
-func startEmulator(t testing.TB) (string, *tls.Config) {
+func startEmulator(t testing.TB) (server string, pid int, config *tls.Config) {
+	return startServe(t, build(t, localCore))
+}
+
+func startServe(t testing.TB, binary string) (server string, pid int, config *tls.Config) {
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), build(t, localCore), "serve", "--json", "--log-level", "error", "--hook", "none",
+	cmd := exec.CommandContext(t.Context(), binary, "serve", "--json", "--log-level", "error", "--hook", "none",
 		"--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--credentials", dir)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -153,7 +159,7 @@ func startEmulator(t testing.TB) (string, *tls.Config) {
 	}
 	post(t, http.MethodPost, ready.API+"/policies/all", nil, `{"policyDocument": "{\"Version\":\"2012-10-17\",\"Statement\":[{\"Effect\":\"Allow\",\"Action\":\"iot:*\",\"Resource\":\"*\"}]}"}`)
 	post(t, http.MethodPut, ready.API+"/principal-policies/all", http.Header{"X-Amzn-Iot-Principal": {"arn:aws:iot:us-east-1:123456789012:cert/" + awsiot.CertificateID(pair.Leaf)}}, "")
-	return fmt.Sprintf("localhost:%d", ready.Port), &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: rootsIn(t, filepath.Join(dir, "root.ca.bundle.pem")), ServerName: "localhost"}
+	return fmt.Sprintf("localhost:%d", ready.Port), cmd.Process.Pid, &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: rootsIn(t, filepath.Join(dir, "root.ca.bundle.pem")), ServerName: "localhost"}
 }
 
 func post(t testing.TB, method, url string, header http.Header, body string) {
@@ -187,7 +193,7 @@ func rootsIn(t testing.TB, path string) *x509.CertPool {
 
 // startMosquitto starts mosquitto as it is used with certificates: the client's
 // name is that of its certificate, and a list says which topics it may use.
-func startMosquitto(t testing.TB) (string, *tls.Config) {
+func startMosquitto(t testing.TB) (server string, pid int, config *tls.Config) {
 	binary := needTool(t, "mosquitto")
 	dir, port := t.TempDir(), stablePort(t)
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -246,7 +252,7 @@ max_queued_messages 0
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	server := fmt.Sprintf("localhost:%d", port)
+	server = fmt.Sprintf("localhost:%d", port)
 	for {
 		if conn, err := net.Dial("tcp", server); err == nil {
 			conn.Close()
@@ -258,5 +264,5 @@ max_queued_messages 0
 	if err != nil {
 		t.Fatal(err)
 	}
-	return server, &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: rootsIn(t, filepath.Join(dir, "root.pem")), ServerName: "localhost"}
+	return server, cmd.Process.Pid, &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: rootsIn(t, filepath.Join(dir, "root.pem")), ServerName: "localhost"}
 }

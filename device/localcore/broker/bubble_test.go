@@ -113,7 +113,8 @@ func (b *bubble) dial(version byte) *peer {
 	b.Broker.mu.Unlock()
 	b.work.Go(func() {
 		defer b.release(ours)
-		b.serve(context.Background(), b.newConn(ours, Principal{Certificate: new(x509.Certificate)}))
+		stream := &wire{Conn: ours}
+		b.serve(context.Background(), b.newConn(stream, stream, Principal{Certificate: new(x509.Certificate)}))
 	})
 	b.Cleanup(func() { theirs.Close() })
 	return &peer{b.T, theirs, bufio.NewReader(theirs), version}

@@ -20,7 +20,8 @@ import (
 type Conn struct {
 	broker    *Broker
 	net       net.Conn
-	reader    *bufio.Reader // for the reader only
+	wire      *wire         // below net and its TLS, or net itself
+	reader    *bufio.Reader // of net; for the reader only
 	principal Principal
 	ended     chan struct{} // closed when nothing of the connection is left
 
@@ -43,6 +44,11 @@ type Conn struct {
 	delayed       atomic.Int32      // SUBACKs that are still to be sent
 	aliases       map[uint16]string // topics by alias; for the reader only
 
+	// Of what is read together, see finishBatch; for the reader only.
+	routed    []*session // that messages were left with
+	published int        // messages
+	responded bool       // something was queued for the client
+
 	outMu    sync.Mutex
 	out      *bytes.Buffer // encoded packets that are not written yet; nil without any; under outMu
 	writing  bool          // a goroutine writes; under outMu
@@ -56,9 +62,9 @@ type Conn struct {
 }
 
 // newConn returns the connection of a client whose client id CONNECT will name.
-func (b *Broker) newConn(c net.Conn, p Principal) *Conn {
+func (b *Broker) newConn(c net.Conn, w *wire, p Principal) *Conn {
 	p.Address = addrPort(c.RemoteAddr())
-	conn := &Conn{broker: b, net: c, reader: bufio.NewReaderSize(c, readBuffer), principal: p, ended: make(chan struct{})}
+	conn := &Conn{broker: b, net: c, wire: w, reader: bufio.NewReaderSize(c, readBuffer), principal: p, ended: make(chan struct{})}
 	conn.written.L = &conn.outMu
 	if b.config.EnforceRates {
 		conn.throughput = rate.NewLimiter(bytesPerSecond, bytesPerSecond) // a packet fits whole
@@ -167,26 +173,30 @@ func (c *Conn) send(pk *packets.Packet) error {
 }
 
 // queue leaves a packet to be written by the next flush, so that several share one TLS record and
-// one system call. It waits only for a client that reads nothing.
+// one system call.
 func (c *Conn) queue(pk *packets.Packet) error {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	if err := c.encode(pk); err != nil {
+		return err
+	}
+	return c.writeErr
+}
+
+// respond queues the answer to a packet. It is for the reader only: finishBatch flushes.
+func (c *Conn) respond(pk *packets.Packet) error {
+	c.responded = true
+	return c.queue(pk)
+}
+
+// flush writes what was queued, unless another goroutine is writing: that one takes it along. It
+// then waits only for a client that reads nothing.
+func (c *Conn) flush() error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
 	for c.writing && c.out != nil && c.out.Len() >= maxOut {
 		c.written.Wait()
 	}
-	if err := c.encode(pk); err != nil {
-		return err
-	}
-	if c.writing || c.out.Len() < flushAt {
-		return c.writeErr
-	}
-	return c.writeOut()
-}
-
-// flush writes what was queued, unless another goroutine is writing: that one takes it along.
-func (c *Conn) flush() error {
-	c.outMu.Lock()
-	defer c.outMu.Unlock()
 	if c.writing {
 		return c.writeErr
 	}

@@ -121,7 +121,7 @@ func (b *Broker) readConnect(c *Conn) (*packets.Packet, error) {
 
 // sentAlready reports whether the client sent more than its CONNECT, as far as it has arrived.
 func (c *Conn) sentAlready() bool {
-	if _, ok := c.net.(*webSocket); ok { // which a read that times out ends
+	if _, ok := c.wire.Conn.(*webSocket); ok { // which a read that times out ends
 		return c.reader.Buffered() > 0
 	}
 	_ = c.net.SetReadDeadline(time.Unix(1, 0)) // do not wait

@@ -38,7 +38,9 @@ var (
 // it.
 func (b *Broker) Publish(m *Message) {
 	b.stamp(m)
-	b.route(m)
+	for _, s := range b.route(m, nil) {
+		b.startDelivery(s)
+	}
 }
 
 // stamp sets the time of a message and shows it to Config.Observe.
@@ -50,9 +52,9 @@ func (b *Broker) stamp(m *Message) {
 	}
 }
 
-// route retains a message if it asks for that, and sends it to all who subscribed. It returns the
-// sessions in which too many wait by now.
-func (b *Broker) route(m *Message) (crowded []*session) {
+// route retains a message if it asks for that, and leaves it with the sessions of all who
+// subscribed. It appends those whose delivery the caller has to start.
+func (b *Broker) route(m *Message, routed []*session) []*session {
 	if m.Retain {
 		b.retain(m)
 	}
@@ -60,26 +62,45 @@ func (b *Broker) route(m *Message) (crowded []*session) {
 		if !sub.NoLocal || m.ClientID != s.clientID { // [MQTT-3.8.3-3]
 			retain := m.Retain && s.version == 5 && sub.RetainAsPublished // [MQTT-3.3.1-12]
 			b.offer(s, &delivery{message: m, qos: min(m.QoS, sub.Qos), retain: retain})
-			if s.roomy() != nil {
-				crowded = append(crowded, s)
+			if routed = append(routed, s); s.store != nil {
+				b.startDelivery(s) // the next message of a batch waits for the disk
 			}
 		}
 	}
-	return crowded
+	return routed
+}
+
+// finishBatch follows what was read together: it starts the delivery of what the client published,
+// writes what was queued for the client, such as PUBACKs, and slows a client down that publishes
+// too fast.
+func (c *Conn) finishBatch() error {
+	for _, s := range c.routed {
+		c.broker.startDelivery(s)
+	}
+	c.broker.startDelivery(c.session) // which PUBACKs of the client made room for
+	if c.responded {
+		c.responded = false
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	c.slow()
+	clear(c.routed)
+	c.routed, c.published = c.routed[:0], 0
+	return nil
 }
 
 // slow keeps a client that publishes faster than its subscribers take messages at their speed, but
 // not below AWS's rate for a connection.
-func (b *Broker) slow(c *Conn, crowded []*session) {
-	if len(crowded) == 0 {
-		return
-	}
-	_ = c.flush() // of earlier PUBACKs; the reader sees that the connection is gone
-	enough := time.After(time.Second / publishesPerSecond)
-	for _, s := range crowded {
+func (c *Conn) slow() {
+	var enough <-chan time.Time
+	for _, s := range c.routed {
 		room := s.roomy()
 		if room == nil || s == c.session { // this goroutine reads its PUBACKs
 			continue
+		}
+		if enough == nil {
+			enough = time.After(time.Duration(c.published) * time.Second / publishesPerSecond)
 		}
 		select {
 		case <-room:
@@ -89,8 +110,8 @@ func (b *Broker) slow(c *Conn, crowded []*session) {
 	}
 }
 
-// offer leaves a message with the session of a subscriber. A client that is away gets QoS 1 only,
-// and needs the right to receive when it comes back.
+// offer leaves a message with the session of a subscriber, for startDelivery. A client that is away
+// gets QoS 1 only, and needs the right to receive when it comes back.
 func (b *Broker) offer(s *session, d *delivery) {
 	c := s.conn.Load()
 	if c == nil && d.qos == 0 || c != nil && !b.mayReceive(c, d.message.Topic) {
@@ -125,7 +146,9 @@ func (c *Conn) Reply(topic string, payload []byte) error {
 		return ErrReceiveDenied
 	}
 	m := &Message{Topic: topic, Payload: payload, Time: b.config.Now()}
-	return b.enqueue(c.session, &delivery{message: m, qos: b.topics.match(topic)[c.session].Qos, to: c})
+	err := b.enqueue(c.session, &delivery{message: m, qos: b.topics.match(topic)[c.session].Qos, to: c})
+	b.startDelivery(c.session)
+	return err
 }
 
 // SendDirect sends a message to one client, subscribed or not. With confirm it has QoS 1, and
@@ -146,7 +169,9 @@ func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, co
 	if confirm {
 		d.qos, d.acked = 1, make(chan struct{})
 	}
-	if err := b.enqueue(c.session, d); err != nil || !confirm {
+	err := b.enqueue(c.session, d)
+	b.startDelivery(c.session)
+	if err != nil || !confirm {
 		return err
 	}
 	select {
@@ -159,8 +184,8 @@ func (b *Broker) SendDirect(ctx context.Context, clientID string, m *Message, co
 	}
 }
 
-// enqueue lets a message wait, on disk first if the session is kept there, and sees to it that it
-// is sent; a direct one ahead of others. The error says that it is lost.
+// enqueue lets a message wait for startDelivery, on disk first if the session is kept there; a
+// direct one ahead of others. The error says that it is lost.
 func (b *Broker) enqueue(s *session, d *delivery) error {
 	size := d.message.size()
 	s.mu.Lock()
@@ -193,7 +218,6 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 		s.waitingQoS0++
 	}
 	s.mu.Unlock()
-	b.startDelivery(s)
 	return nil
 }
 
@@ -211,13 +235,15 @@ func (b *Broker) startDelivery(s *session) {
 
 // deliver sends all that may be sent now.
 func (b *Broker) deliver(s *session) {
+	queued := 0 // bytes since the latest flush
 	for {
 		now := b.config.Now()
 		d, c := s.next(now)
+		if c != nil && (d == nil || queued >= flushAt) {
+			_ = c.flush() // the reader sees that the connection is gone
+			queued = 0
+		}
 		if d == nil {
-			if c != nil {
-				_ = c.flush() // the reader sees that the connection is gone
-			}
 			return
 		}
 		if d.message.expiredAt(now) {
@@ -249,6 +275,7 @@ func (b *Broker) deliver(s *session) {
 		if err := c.queue(pk); errors.Is(err, packets.ErrPacketTooLarge) {
 			b.discard(c, d, "the message is larger than the client's Maximum Packet Size") // [MQTT-3.1.2-25]
 		}
+		queued += len(d.message.Payload)
 	}
 }
 
@@ -318,12 +345,9 @@ func (b *Broker) retry(s *session, now time.Time) {
 }
 
 // acknowledged follows a PUBACK of the client. A packet id that is not in use is no error.
-func (b *Broker) acknowledged(c *Conn, id uint16) {
-	if d := c.session.takeID(id); d != nil {
-		if d.acked != nil {
-			close(d.acked)
-		}
-		b.startDelivery(c.session)
+func (c *Conn) acknowledged(id uint16) {
+	if d := c.session.takeID(id); d != nil && d.acked != nil {
+		close(d.acked)
 	}
 }
 

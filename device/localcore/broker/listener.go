@@ -116,7 +116,8 @@ func (b *Broker) release(raw net.Conn) {
 // would keep.
 func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	setQuickACK(raw)
-	secure := tls.Server(raw, l.tls)
+	stream := &wire{Conn: raw}
+	secure := tls.Server(stream, l.tls)
 	limited, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := secure.HandshakeContext(limited); err != nil {
@@ -128,7 +129,7 @@ func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 		defer b.release(raw)
 		state := secure.ConnectionState()
 		cert := state.PeerCertificates[0]
-		b.serve(ctx, b.newConn(secure, Principal{CertificateID: awsiot.CertificateID(cert), Certificate: cert, ServerName: state.ServerName}))
+		b.serve(ctx, b.newConn(secure, stream, Principal{CertificateID: awsiot.CertificateID(cert), Certificate: cert, ServerName: state.ServerName}))
 	})
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -244,6 +245,35 @@ func TestSubscriptionsThatOverlapDeliverWhatOneOfThemAllows(t *testing.T) {
 		p.receive(packets.Publish) // not for t/#, but for t/a [MQTT-3.8.3-3]
 		p.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}, TopicName: "t/b"})
 		p.ping()
+	})
+}
+
+// Messages that arrive in one TLS record or segment cost one write to their publisher, with all
+// PUBACKs, and one to each subscriber.
+func TestMessagesThatAreReadTogetherAreWrittenTogether(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		subscriber, publisher := b.connect(version, "s"), b.connect(version, "p")
+		subscriber.subscribe(1, "t")
+		var together bytes.Buffer
+		for id := range uint16(3) {
+			pk := packets.Packet{ProtocolVersion: version, FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1 + id, TopicName: "t"}
+			if err := pk.PublishEncode(&together); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := publisher.conn.Write(together.Bytes()); err != nil {
+			b.Fatal(err)
+		}
+		for p, kind := range map[*peer]byte{publisher: packets.Puback, subscriber: packets.Publish} {
+			p.receive(kind)
+			n := 1
+			for ; p.reader.Buffered() > 0; n++ {
+				p.receive(kind)
+			}
+			if n != 3 {
+				b.Errorf("%d of 3 packets %s were written together", n, packets.PacketNames[kind])
+			}
+		}
 	})
 }
 

@@ -50,11 +50,11 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 		if m.QoS == 0 {
 			return nil
 		}
-		return c.queue(newPacket(packets.Puback, pk.PacketID))
+		return c.respond(newPacket(packets.Puback, pk.PacketID))
 	}
 	if !strings.HasPrefix(m.Topic, "$aws/") {
 		b.stamp(m)
-		b.slow(c, b.route(m))
+		c.routed, c.published = b.route(m, c.routed), c.published+1
 		return acknowledge()
 	}
 	if err := acknowledge(); err != nil { // first: the answer of a service may take long
@@ -67,7 +67,7 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	}
 	b.stamp(m)
 	if !direct {
-		b.route(m)
+		c.routed, c.published = b.route(m, c.routed), c.published+1
 	}
 	switch {
 	case handler != nil:
@@ -199,11 +199,11 @@ func (b *Broker) rejectPublish(c *Conn, pk *packets.Packet, code packets.Code, r
 	if c.v5() && pk.FixedHeader.Qos == 1 && slices.Contains(pubackCodes, code.Code) {
 		puback := newPacket(packets.Puback, pk.PacketID)
 		puback.ReasonCode = code.Code
-		if err := c.queue(puback); err != nil || b.config.KeepOpenOnDeny {
+		if err := c.respond(puback); err != nil || b.config.KeepOpenOnDeny {
 			return err
 		}
 	}
-	_ = c.flush() // of answers to earlier packets
+	_ = c.finishBatch()
 	c.end(reason, code)
 	return errClosed
 }

@@ -3,11 +3,30 @@ package broker
 import (
 	"io"
 	"math"
+	"net"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 const readBuffer = 512 // bytes; what is larger is read past the buffer
+
+// A wire is the stream of a connection below its TLS. Before it reads, the packets that came with
+// the earlier reads have been dealt with: all that share a TLS record or a segment.
+type wire struct {
+	net.Conn
+	beforeRead func() error // nil before CONNECT is answered; an error ends the connection
+	read       bool         // after CONNECT was answered
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	if w.beforeRead != nil {
+		w.read = true
+		if err := w.beforeRead(); err != nil {
+			return 0, err
+		}
+	}
+	return w.Conn.Read(p)
+}
 
 // read reads and decodes one packet. Errors of the packet itself are of type [packets.Code].
 func (c *Conn) read() (*packets.Packet, error) {
@@ -15,7 +34,12 @@ func (c *Conn) read() (*packets.Packet, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.throttle(len(body) + 2)
+	if c.throughput != nil {
+		if err := c.finishBatch(); err != nil {
+			return nil, err
+		}
+		c.throttle(len(body) + 2)
+	}
 	return decode(first, body, c.version)
 }
 

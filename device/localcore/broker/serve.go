@@ -42,21 +42,23 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 		}
 		return
 	}
+	defer func() { _ = c.finishBatch() }() // after a panic too
+	c.wire.beforeRead, c.wire.read = c.finishBatch, true
 	for {
-		if err := c.net.SetDeadline(time.Now().Add(c.keepAlive * 3 / 2)); err != nil { // [MQTT-3.1.2-22]
-			return
+		if c.wire.read { // since the deadline was set
+			c.wire.read = false
+			if err := c.net.SetDeadline(time.Now().Add(c.keepAlive * 3 / 2)); err != nil { // [MQTT-3.1.2-22]
+				return
+			}
 		}
 		pk, err := c.read()
 		if err == nil {
 			err = b.handle(ctx, c, pk)
 		}
-		if err == nil && c.reader.Buffered() == 0 {
-			err = c.flush() // what came together is answered together
-		}
 		if err == nil {
 			continue
 		}
-		_ = c.flush() // of answers to earlier packets; the client may be gone
+		_ = c.finishBatch() // the client may be gone
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			c.end(reasonKeepAliveTimeout, packets.ErrKeepAliveTimeout)
 		} else if code, ok := errors.AsType[packets.Code](err); ok {
@@ -84,14 +86,14 @@ func (b *Broker) handle(ctx context.Context, c *Conn, pk *packets.Packet) error 
 	case packets.Publish:
 		return b.published(ctx, c, pk)
 	case packets.Puback:
-		b.acknowledged(c, pk.PacketID)
+		c.acknowledged(pk.PacketID)
 		return nil
 	case packets.Subscribe:
 		return b.subscribe(c, pk)
 	case packets.Unsubscribe:
 		return b.unsubscribe(c, pk)
 	case packets.Pingreq:
-		return c.queue(newPacket(packets.Pingresp, 0))
+		return c.respond(newPacket(packets.Pingresp, 0))
 	case packets.Connect:
 		return b.violation(c, event.Connect, packets.ErrProtocolViolationSecondConnect)
 	case packets.Disconnect:

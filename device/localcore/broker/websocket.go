@@ -30,7 +30,8 @@ func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Princi
 	if err != nil {
 		return // answered
 	}
-	raw, c := socket.NetConn(), b.newConn(&webSocket{socket: socket}, p)
+	stream := &wire{Conn: &webSocket{socket: socket}}
+	raw, c := socket.NetConn(), b.newConn(stream, stream, p)
 	if b.begin(raw, func() {
 		defer b.release(raw)
 		defer time.AfterFunc(webSocketLife, func() { c.end(reasonWebSocketTTL, packets.ErrMaxConnectTime) }).Stop()
