@@ -60,7 +60,7 @@ var rooms = map[string]room{
 	"device/localcore/jobs":         {[]string{"device/awsiot"}, "it runs jobs, however requests travel"},
 	"device/localcore/tunnel":       {[]string{"device/awsiot"}, "it forwards what goes through tunnels, however things are notified"},
 	"device/localcore/rules":        {[]string{"device/awsiot"}, "it evaluates messages, however they travel"},
-	"device/localcore/controlapi":   {[]string{"device/localcore/registry", "device/localcore/broker", "device/localcore/shadow", "device/localcore/jobs", "device/localcore/rules", "device/localcore/tunnel", "device/localcore/jsontree", "device/awsiot"}, "it is a handler over the registry and the services; interfaces stand for the rest"},
+	"device/localcore/controlapi":   {[]string{"device/localcore/registry", "device/localcore/provisioning", "device/localcore/policy", "device/localcore/ca", "device/localcore/broker", "device/localcore/shadow", "device/localcore/jobs", "device/localcore/rules", "device/localcore/tunnel", "device/localcore/jsontree", "device/awsiot"}, "it is a handler over the registry and the services"},
 
 	"device/internal/term":          {nil, "everyone that speaks to a user imports it"},
 	"device/internal/config":        {[]string{"device/awsiot", "device/identity/..."}, "settings are read before anything is made of them, and say where the identity is"},

@@ -16,6 +16,7 @@ import (
 
 	"example.com/fleety/device/localcore/console"
 	"example.com/fleety/device/localcore/controlapi"
+	"example.com/fleety/device/localcore/policy"
 )
 
 // listenAPI opens the port of the control API. Requests wait until serveAPI.
@@ -98,7 +99,7 @@ func (s *Server) serveAPI() {
 // apiHandler serves the control API and the endpoints of this server's own under
 // /_local/.
 func (s *Server) apiHandler() http.Handler {
-	c, services := &s.config, control{s}
+	c := &s.config
 	host, port := s.Endpoint()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /mqtt", s.serveWebSocket)
@@ -112,9 +113,12 @@ func (s *Server) apiHandler() http.Handler {
 	}
 	mux.Handle("/", controlapi.New(controlapi.Config{
 		Registry: s.registry, Partition: c.Partition, Region: c.Region, Account: c.Account,
-		Endpoint: fmt.Sprintf("%s:%d", host, port),
-		Issuer:   services, Registrar: services, Authorizer: services, Shadows: services,
-		Broker: s.broker, Publish: s.publishMessage, Jobs: s.jobs, Rules: s.rules, Tunnels: s.tunnels,
+		Endpoint:     fmt.Sprintf("%s:%d", host, port),
+		Provisioning: s.provisioning, Shadows: s.shadows, Jobs: s.jobs, Rules: s.rules, Tunnels: s.tunnels,
+		Broker: s.broker, Publish: s.publishMessage, Evaluate: s.evaluate,
+		Session: func(certificateID, clientID string) *policy.Session {
+			return s.policySession(certificateID, clientID, nil)
+		},
 		Quotas: c.Quotas == QuotasAWS, Log: c.Log,
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

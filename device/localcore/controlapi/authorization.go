@@ -3,6 +3,7 @@ package controlapi
 import (
 	"slices"
 
+	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -74,7 +75,7 @@ type authInfo struct {
 // testAuthorization answers for each resource by itself. The policies that apply are
 // those of the principal and of the thing named as the client id, with the changes
 // of the request.
-func (a *api) testAuthorization(q *request, clientID, principal string, infos []authInfo, add, skip []string) (object, error) {
+func (a *api) testAuthorization(clientID, principal string, infos []authInfo, add, skip []string) (object, error) {
 	if len(infos) < 1 || len(infos) > maxAuthInfos {
 		return nil, invalid("%d authInfos, there must be 1 to %d", len(infos), maxAuthInfos)
 	}
@@ -86,17 +87,18 @@ func (a *api) testAuthorization(q *request, clientID, principal string, infos []
 			return nil, invalid("action type %s has no resources", info.ActionType)
 		}
 	}
-	ask := AuthRequest{ClientID: clientID}
+	var policies []registry.PolicyDocument
+	certificateID := ""
 	if principal != "" {
 		target, err := a.principal(principal)
 		if err != nil {
 			return nil, err
 		}
-		if ask.Policies, err = a.Registry.EffectivePolicies(target, ""); err != nil {
+		if policies, err = a.Registry.EffectivePolicies(target, ""); err != nil {
 			return nil, err
 		}
 		if id, ok := target.Certificate(); ok {
-			ask.CertificateID, ask.Policies = id, a.Registry.PoliciesFor(id, clientID)
+			certificateID, policies = id, a.Registry.PoliciesFor(id, clientID)
 		}
 	}
 	for _, name := range add {
@@ -104,29 +106,29 @@ func (a *api) testAuthorization(q *request, clientID, principal string, infos []
 		if err != nil {
 			return nil, err
 		}
-		ask.Policies = append(ask.Policies, registry.PolicyDocument{Name: p.Name, Document: p.Default().Document})
+		policies = append(policies, registry.PolicyDocument{Name: p.Name, Document: p.Default().Document})
 	}
-	ask.Policies = slices.DeleteFunc(ask.Policies, func(d registry.PolicyDocument) bool { return slices.Contains(skip, d.Name) })
-	results := []object{}
+	policies = slices.DeleteFunc(policies, func(d registry.PolicyDocument) bool { return slices.Contains(skip, d.Name) })
+	session, results := a.Session(certificateID, clientID), []object{}
 	for _, info := range infos {
 		for _, resource := range info.Resources {
-			ask.Action, ask.Resource = actions[info.ActionType], resource
-			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, a.Authorizer.Authorize(q.Context(), ask)))
+			d := a.Evaluate(policies, actions[info.ActionType], resource, session)
+			results = append(results, a.authResult(authInfo{info.ActionType, []string{resource}}, d))
 		}
 	}
 	return object{"authResults": results}, nil
 }
 
-func (a *api) authResult(info authInfo, result AuthResult) object {
+func (a *api) authResult(info authInfo, d policy.Decision) object {
 	by := object{"policies": []object{}}
-	if result.Policy != "" {
-		by["policies"] = []object{a.policyName(result.Policy)}
+	if d.Policy != "" {
+		by["policies"] = []object{a.policyName(d.Policy)}
 	}
 	out := object{"authInfo": info, "missingContextValues": []string{}}
 	switch {
-	case result.Allowed:
+	case d.Allowed:
 		return out.with(object{"authDecision": "ALLOWED", "allowed": by})
-	case result.Explicit:
+	case d.Statement != nil:
 		return out.with(object{"authDecision": "EXPLICIT_DENY", "denied": object{"explicitDeny": by}})
 	}
 	return out.with(object{"authDecision": "IMPLICIT_DENY", "denied": object{"implicitDeny": by}})

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -25,28 +26,28 @@ func (a *api) created(c registry.Certificate) object {
 	return a.ref("cert", "certificateId", c.ID).with(object{"certificatePem": c.PEM})
 }
 
-func keyPair(k Keys) object {
-	return object{"PublicKey": k.PublicKeyPEM, "PrivateKey": k.PrivateKeyPEM}
+func keyPair(c *ca.Certificate) object {
+	return object{"PublicKey": string(c.PublicKeyPEM), "PrivateKey": string(c.PrivateKeyPEM)}
 }
 
 func (a *api) createKeysAndCertificate(q *request, active bool) (object, error) {
-	keys, err := a.Issuer.IssueKeys(q.Context())
+	keys, err := a.Provisioning.IssueKeys(q.Context())
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: keys.CertificatePEM, Status: statusOf(active)})
+	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: string(keys.PEM), Status: statusOf(active)})
 	return a.created(c).with(object{"keyPair": keyPair(keys)}), err
 }
 
-func (a *api) createCertificateFromCSR(q *request, active bool, csr string) (object, error) {
+func (a *api) createCertificateFromCSR(active bool, csr string) (object, error) {
 	if n := len(csr); n == 0 || n > maxCSR {
 		return nil, invalid("a certificate signing request of %d characters, it must have 1 to %d", n, maxCSR)
 	}
-	issued, err := a.Issuer.IssueCSR(q.Context(), csr)
+	issued, err := a.Provisioning.IssueCSR(csr)
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: issued, Status: statusOf(active)})
+	c, err := a.Registry.CreateCertificate(registry.Certificate{PEM: string(issued.PEM), Status: statusOf(active)})
 	return a.created(c), err
 }
 

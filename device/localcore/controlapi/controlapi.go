@@ -23,8 +23,11 @@ import (
 
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/jobs"
+	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
+	"example.com/fleety/device/localcore/shadow"
 	"example.com/fleety/device/localcore/tunnel"
 )
 
@@ -35,77 +38,24 @@ type Config struct {
 	// Endpoint is what DescribeEndpoint answers, a host with or without port.
 	Endpoint string
 
-	Issuer     Issuer
-	Registrar  Registrar
-	Authorizer Authorizer
-	Broker     Broker
+	Provisioning *provisioning.Service
+	Shadows      *shadow.Service
+	Jobs         *jobs.Service
+	Rules        *rules.Service
+	Tunnels      *tunnel.Service
+	Broker       Broker
 	// Publish publishes a valid message as AWS IoT itself: no policy is evaluated.
 	Publish func(*broker.Message)
-	Shadows Shadows
-	Jobs    *jobs.Service
-	Rules   *rules.Service
-	Tunnels *tunnel.Service
+	// Session returns the session that a client would have, without certificate for an empty id,
+	// and Evaluate the decision of policies on an action such as "iot:Publish" in it.
+	Session  func(certificateID, clientID string) *policy.Session
+	Evaluate func(policies []registry.PolicyDocument, action, resource string, s *policy.Session) policy.Decision
 
 	// Quotas enforces AWS's request quotas, by ThrottlingException.
 	Quotas bool
 
 	// Log receives rejected and unknown operations. Nil means discard.
 	Log *slog.Logger
-}
-
-// An Issuer makes device certificates; it does not register them. Its
-// rejections are *registry.Error values, see [registry.Reject].
-type Issuer interface {
-	// IssueKeys makes a key pair and a certificate for it.
-	IssueKeys(ctx context.Context) (Keys, error)
-	// IssueCSR makes a certificate for a signing request in PEM form.
-	IssueCSR(ctx context.Context, csr string) (certificatePEM string, err error)
-}
-
-// Keys are a key pair with its certificate, in PEM form.
-type Keys struct {
-	CertificatePEM, PublicKeyPEM string
-	PrivateKeyPEM                string // secret
-}
-
-// A Registrar carries out RegisterThing with the template of the request. Its
-// rejections are *registry.Error values.
-type Registrar interface {
-	RegisterThing(ctx context.Context, templateBody string, parameters map[string]string) (Registration, error)
-}
-
-// A Registration is the result of RegisterThing.
-type Registration struct {
-	// CertificatePEM is empty if the template names no certificate.
-	CertificatePEM string
-	// ResourceARNs has the ARNs by the logical names of the template.
-	ResourceARNs map[string]string
-}
-
-// An Authorizer evaluates policies.
-type Authorizer interface {
-	Authorize(ctx context.Context, q AuthRequest) AuthResult
-}
-
-// An AuthRequest is one action on one resource for an Authorizer to evaluate.
-type AuthRequest struct {
-	// CertificateID is empty if the principal is not a certificate.
-	CertificateID string
-	// ClientID is the MQTT client id of the session, or empty.
-	ClientID string
-	// Policies are all that apply.
-	Policies []registry.PolicyDocument
-	// Action is an IoT action, such as "iot:Publish"; Resource a full ARN.
-	Action, Resource string
-}
-
-// An AuthResult is the decision on an AuthRequest.
-type AuthResult struct {
-	Allowed bool
-	// Explicit is true when a Deny statement decided.
-	Explicit bool
-	// Policy is the name of the policy that decided, empty for a default deny.
-	Policy string
 }
 
 // A Broker holds the connections, sessions and retained messages of MQTT, as

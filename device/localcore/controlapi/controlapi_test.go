@@ -21,12 +21,15 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iotdataplane"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
+	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/controlapi"
 	"example.com/fleety/device/localcore/jobs"
+	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
+	"example.com/fleety/device/localcore/shadow"
 	"example.com/fleety/device/localcore/tunnel"
 )
 
@@ -43,38 +46,19 @@ type core struct {
 	published    []*broker.Message
 	retained     []*broker.Message
 	disconnected []string
-	registered   map[string]string
-	reject       error
 }
 
-func (c *core) IssueKeys(context.Context) (controlapi.Keys, error) {
-	return controlapi.Keys{CertificatePEM: issue(), PublicKeyPEM: "public", PrivateKeyPEM: "private"}, nil
-}
-
-func (c *core) IssueCSR(_ context.Context, csr string) (string, error) {
-	if !strings.Contains(csr, "REQUEST") {
-		return "", registry.Reject(registry.CodeInvalidRequest, "The CSR is invalid.")
-	}
-	return issue(), nil
-}
-
-func (c *core) RegisterThing(_ context.Context, _ string, parameters map[string]string) (controlapi.Registration, error) {
-	c.registered = parameters
-	return controlapi.Registration{CertificatePEM: "pem", ResourceARNs: map[string]string{"thing": arnPrefix + "thing/t"}}, c.reject
-}
-
-// Authorize allows connecting and lets policy "deny" deny, as long as they
-// count.
-func (c *core) Authorize(_ context.Context, q controlapi.AuthRequest) controlapi.AuthResult {
-	for _, p := range q.Policies {
+// evaluate allows connecting and lets policy "deny" deny, as long as they count.
+func evaluate(policies []registry.PolicyDocument, action, _ string, _ *policy.Session) policy.Decision {
+	for _, p := range policies {
 		if p.Name == "deny" {
-			return controlapi.AuthResult{Explicit: true, Policy: "deny"}
+			return policy.Decision{Policy: "deny", Statement: &policy.Statement{Effect: policy.Deny}}
 		}
 	}
-	if q.Action == "iot:Connect" && len(q.Policies) > 0 {
-		return controlapi.AuthResult{Allowed: true, Policy: q.Policies[0].Name}
+	if action == "iot:Connect" && len(policies) > 0 {
+		return policy.Decision{Allowed: true, Policy: policies[0].Name, Statement: &policy.Statement{Effect: policy.Allow}}
 	}
-	return controlapi.AuthResult{}
+	return policy.Decision{}
 }
 
 func (c *core) publish(m *broker.Message) { c.published = append(c.published, m) }
@@ -105,13 +89,7 @@ func (c *core) ConnectionState(string) (broker.ConnectionState, bool) {
 
 func (c *core) Subscriptions(string) (map[string]byte, bool) { return nil, false }
 
-func (c *core) SendDirect(context.Context, string, *broker.Message, bool) error { return c.reject }
-
-func (c *core) RequestShadow(context.Context, awsiot.ShadowTopic, []byte) ([]byte, error) {
-	return []byte("{}"), c.reject
-}
-
-func (c *core) NamedShadows(string) []string { return nil }
+func (c *core) SendDirect(context.Context, string, *broker.Message, bool) error { return nil }
 
 func (c *core) HasThing(string) bool { return false }
 
@@ -158,7 +136,7 @@ func start(t *testing.T) *environment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(handler(e.registry, e.core))
+	server := httptest.NewServer(handler(t, e.registry, e.core))
 	t.Cleanup(server.Close)
 	e.url = server.URL
 	e.iot = iot.New(iot.Options{
@@ -170,7 +148,8 @@ func start(t *testing.T) *environment {
 	return e
 }
 
-func handler(r *registry.Registry, c *core) http.Handler {
+func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
+	t.Helper()
 	arn := func(resource string) string { return arnPrefix + resource }
 	all, err := jobs.Open(jobs.Config{Things: c, ARN: arn, Publish: func(jobs.Message) {}})
 	if err != nil {
@@ -184,10 +163,21 @@ func handler(r *registry.Registry, c *core) http.Handler {
 	if err != nil {
 		panic(err)
 	}
+	shadows, err := shadow.Open(shadow.Config{})
+	if err != nil {
+		panic(err)
+	}
+	authority, err := ca.Open("", true)
+	if err != nil {
+		panic(err)
+	}
+	keys := ca.NewPool(0)
+	t.Cleanup(keys.Close)
 	return controlapi.New(controlapi.Config{
 		Registry: r, Partition: "aws", Region: "us-east-1", Account: account, Endpoint: "localhost",
-		Issuer: c, Registrar: c, Authorizer: c, Broker: c, Publish: c.publish, Shadows: c,
-		Jobs: all, Rules: topicRules,
+		Provisioning: provisioning.New(provisioning.Config{Registry: r, Authority: authority, Keys: keys, ARN: arn, Now: time.Now}),
+		Session:      func(_, clientID string) *policy.Session { return &policy.Session{ClientID: clientID} }, Evaluate: evaluate,
+		Broker: c, Publish: c.publish, Shadows: shadows, Jobs: all, Rules: topicRules,
 		Tunnels: tunnel.New(tunnel.Config{ARN: arn, Region: "us-east-1", Publish: func(string, []byte) {}}),
 	})
 }

@@ -33,16 +33,16 @@ func TestDescribeEndpoint(t *testing.T) {
 func TestRegisterThing(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()
-	in := &iot.RegisterThingInput{TemplateBody: aws.String("{}"), Parameters: map[string]string{"serialNumber": "1"}}
-	got := must(e.iot.RegisterThing(ctx, in))(t)
-	if got.ResourceArns["thing"] != arnPrefix+"thing/t" || e.core.registered["serialNumber"] != "1" {
-		t.Errorf("got %+v, registered with %v", got, e.core.registered)
-	}
-	e.core.reject = registry.Reject(registry.CodeNotFound, "Thing group g cannot be found.")
+	in := &iot.RegisterThingInput{Parameters: map[string]string{"Name": "t"}, TemplateBody: aws.String(`{"Parameters": {"Name": {"Type": "String"}},
+		"Resources": {"thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "Name"}, "ThingGroups": ["g"]}}}}`)}
 	_, err := e.iot.RegisterThing(ctx, in)
 	var failure *types.ResourceRegistrationFailureException
 	if !errors.As(err, &failure) {
 		t.Errorf("got %v", err)
+	}
+	must(e.registry.CreateThingGroup(registry.ThingGroup{Name: "g"}))(t)
+	if got := must(e.iot.RegisterThing(ctx, in))(t); got.ResourceArns["thing"] != arnPrefix+"thing/t" {
+		t.Errorf("got %+v", got)
 	}
 }
 

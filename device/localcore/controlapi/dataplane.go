@@ -216,17 +216,10 @@ func (a *api) sendDirectMessage(q *request) (object, error) {
 	}
 }
 
-// Shadows carries out shadow requests, and publishes what the Device Shadow
-// service says of them over MQTT.
-type Shadows interface {
-	// RequestShadow returns the response document. A rejected request returns a
-	// [*awsiot.ShadowError].
-	RequestShadow(ctx context.Context, t awsiot.ShadowTopic, payload []byte) (document []byte, err error)
-	// NamedShadows returns the names of a thing's named shadows, sorted.
-	NamedShadows(thing string) []string
-}
-
-// shadowRequest returns what runs one operation of the Device Shadow service.
+// shadowRequest returns what runs one operation of the Device Shadow service: an update or deletion
+// is published over MQTT too, an error is not.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-data-flow.html
 func (a *api) shadowRequest(o awsiot.ShadowOperation) any {
 	return func(q *request, thing string, shadow *string) (json.RawMessage, error) {
 		t := awsiot.ShadowTopic{Thing: thing, Operation: o}
@@ -238,10 +231,17 @@ func (a *api) shadowRequest(o awsiot.ShadowOperation) any {
 				return nil, invalid("shadow name %q must have %s", clip(t.Shadow), awsiot.ShadowNameRule)
 			}
 		}
-		return a.Shadows.RequestShadow(q.Context(), t, q.body)
+		messages, err := a.Shadows.Request(t, q.body)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range messages {
+			if o != awsiot.GetShadow {
+				a.Publish(&broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: 1})
+			}
+		}
+		return messages[0].Payload, nil
 	}
 }
-
-func (a *api) namedShadows(thing string) []string { return a.Shadows.NamedShadows(thing) }
 
 func withTimestamp(list object) object { return list.with(object{"timestamp": time.Now().Unix()}) }

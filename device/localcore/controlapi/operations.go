@@ -188,7 +188,7 @@ func (a *api) operations() []operation {
 		op("UpdateThingShadow", "POST /things/{thingName}/shadow?name", a.shadowRequest(awsiot.UpdateShadow)),
 		op("DeleteThingShadow", "DELETE /things/{thingName}/shadow?name", a.shadowRequest(awsiot.DeleteShadow)),
 		op("ListNamedShadowsForThing", "GET /api/things/shadow/ListNamedShadowsForThing/{thingName}?pageSize&nextToken",
-			a.namedShadows, page("results", self, self[string]), withTimestamp),
+			a.Shadows.NamedShadows, page("results", self, self[string]), withTimestamp),
 
 		tagged(op("CreateJob", "PUT /jobs/{jobId} *", a.Jobs.CreateJob, jobSummary)),
 		op("DescribeJob", "GET /jobs/{jobId}", a.Jobs.DescribeJob, jobDescription),

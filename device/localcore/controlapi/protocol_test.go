@@ -327,7 +327,7 @@ func FuzzRequest(f *testing.F) {
 	r.CreateThing(registry.Thing{Name: "thing"})
 	r.CreateThingGroup(registry.ThingGroup{Name: "group"})
 	r.CreatePolicy("policy", document)
-	api := handler(r, &core{})
+	api := handler(f, r, &core{})
 	f.Fuzz(func(t *testing.T, method, path, query, body, principal string) {
 		request := &http.Request{
 			Method: method, URL: &url.URL{Path: "/" + path, RawQuery: query}, Host: "localhost",

@@ -1,6 +1,10 @@
 package controlapi_test
 
 import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"testing"
 	"time"
 
@@ -192,12 +196,12 @@ func TestCertificates(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()
 	made := must(e.iot.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true}))(t)
-	if *made.CertificateId != fingerprint(*made.CertificatePem) || *made.CertificateArn != arnPrefix+"cert/"+*made.CertificateId ||
-		*made.KeyPair.PrivateKey != "private" || *made.KeyPair.PublicKey != "public" {
+	if *made.CertificateId != fingerprint(*made.CertificatePem) || *made.CertificateArn != arnPrefix+"cert/"+*made.CertificateId {
 		t.Errorf("made %+v", made)
 	}
+	leaf := checkKeyPair(t, *made.CertificatePem, made.KeyPair)
 	signed := must(e.iot.CreateCertificateFromCsr(ctx, &iot.CreateCertificateFromCsrInput{
-		CertificateSigningRequest: aws.String("-----BEGIN CERTIFICATE REQUEST-----"),
+		CertificateSigningRequest: aws.String(newCSR(t)),
 	}))(t)
 	brought := issue()
 	registered := must(e.iot.RegisterCertificateWithoutCA(ctx, &iot.RegisterCertificateWithoutCAInput{
@@ -217,7 +221,7 @@ func TestCertificates(t *testing.T) {
 	must(e.iot.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: made.CertificateId, NewStatus: types.CertificateStatusRevoked}))(t)
 	described := must(e.iot.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: made.CertificateId}))(t).CertificateDescription
 	if described.Status != types.CertificateStatusRevoked || *described.CertificatePem != *made.CertificatePem ||
-		*described.CustomerVersion != 2 || !described.Validity.NotBefore.Equal(epoch.Truncate(time.Second)) ||
+		*described.CustomerVersion != 2 || !described.Validity.NotBefore.Equal(leaf.NotBefore) || !described.Validity.NotAfter.Equal(leaf.NotAfter) ||
 		!described.LastModifiedDate.After(*described.CreationDate) {
 		t.Errorf("described %+v", described)
 	}
@@ -363,10 +367,22 @@ func TestProvisioningClaimLastsFiveMinutes(t *testing.T) {
 	}))(t)
 	claim := must(e.iot.CreateProvisioningClaim(ctx, &iot.CreateProvisioningClaimInput{TemplateName: aws.String("template")}))(t)
 	c, ok := e.registry.CertificateByID(*claim.CertificateId)
-	if !ok || !claim.Expiration.Equal(c.Created.Add(5*time.Minute)) || *claim.KeyPair.PrivateKey != "private" {
+	if !ok || !claim.Expiration.Equal(c.Created.Add(5*time.Minute)) {
 		t.Errorf("claim %+v of %+v", claim, c)
 	}
+	checkKeyPair(t, *claim.CertificatePem, claim.KeyPair)
 	if listed := must(e.iot.ListCertificates(ctx, &iot.ListCertificatesInput{}))(t); len(listed.Certificates) != 0 {
 		t.Errorf("listed %+v", listed.Certificates)
 	}
+}
+
+// checkKeyPair checks that a key pair is that of a certificate, which it returns.
+func checkKeyPair(t *testing.T, certificatePEM string, pair *types.KeyPair) *x509.Certificate {
+	t.Helper()
+	certificate := must(tls.X509KeyPair([]byte(certificatePEM), []byte(*pair.PrivateKey)))(t)
+	block, _ := pem.Decode([]byte(*pair.PublicKey))
+	if block == nil || !bytes.Equal(block.Bytes, must(x509.MarshalPKIXPublicKey(certificate.Leaf.PublicKey))(t)) {
+		t.Errorf("public key %s", *pair.PublicKey)
+	}
+	return certificate.Leaf
 }

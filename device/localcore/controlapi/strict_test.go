@@ -39,7 +39,7 @@ func call(t *testing.T, h http.Handler, method, target, body string) (status int
 
 func newHandler(t *testing.T) http.Handler {
 	t.Helper()
-	return handler(must(registry.Open("", registry.Options{}))(t), &core{})
+	return handler(t, must(registry.Open("", registry.Options{}))(t), &core{})
 }
 
 // Every operation that the SDK knows has a name here, emulated or not.

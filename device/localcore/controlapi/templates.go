@@ -79,10 +79,10 @@ func (a *api) createProvisioningClaim(q *request, template string) (object, erro
 	if _, err := a.Registry.DescribeProvisioningTemplate(template); err != nil {
 		return nil, err
 	}
-	keys, err := a.Issuer.IssueKeys(q.Context())
+	keys, err := a.Provisioning.IssueKeys(q.Context())
 	if err != nil {
 		return nil, err
 	}
-	c, expires, err := a.Registry.CreateClaimCertificate(keys.CertificatePEM, template, claimLife)
+	c, expires, err := a.Registry.CreateClaimCertificate(string(keys.PEM), template, claimLife)
 	return object{"certificateId": c.ID, "certificatePem": c.PEM, "keyPair": keyPair(keys), "expiration": epoch(expires)}, err
 }

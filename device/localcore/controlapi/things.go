@@ -62,7 +62,7 @@ func (a *api) registerThing(q *request, body string, parameters map[string]strin
 			return nil, invalid("parameter %q: names have at most %d characters, values %d", clip(name), maxParameterName, maxParameterValue)
 		}
 	}
-	done, err := a.Registrar.RegisterThing(q.Context(), body, parameters)
+	certificate, arns, err := a.Provisioning.RegisterThing(q.Context(), body, parameters)
 	rejection, rejected := errors.AsType[*registry.Error](err)
 	switch {
 	case rejected && rejection.Code != registry.CodeInvalidRequest && rejection.Status < 500:
@@ -70,7 +70,7 @@ func (a *api) registerThing(q *request, body string, parameters map[string]strin
 	case err != nil:
 		return nil, err
 	}
-	return object{"resourceArns": done.ResourceARNs}.optional("certificatePem", done.CertificatePEM), nil
+	return object{"resourceArns": arns}.optional("certificatePem", certificate), nil
 }
 
 // thingTypeProperties is AWS's ThingTypeProperties.
