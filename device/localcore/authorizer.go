@@ -93,7 +93,14 @@ type authSession struct {
 type policySet struct {
 	generation uint64
 	policies   []policy.Policy
+
+	mu      sync.Mutex
+	allowed map[broker.AuthRequest]bool // of the latest requests, maxAllowed at most; under mu
 }
+
+// maxAllowed is how many requests of a session are allowed without evaluating
+// its policies again.
+const maxAllowed = 128
 
 // Thing implements [broker.AuthSession].
 func (s *authSession) Thing() (name string, exclusive bool) {
@@ -105,6 +112,12 @@ func (s *authSession) Thing() (name string, exclusive bool) {
 
 // Authorize implements [broker.AuthSession].
 func (s *authSession) Authorize(r broker.AuthRequest) (allowed bool, reason string) {
+	set := s.current()
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	if set.allowed[r] {
+		return true, ""
+	}
 	request := &policy.Request{Action: r.Action, Resource: s.server.ARN(r.Resource), Session: s.session}
 	if r.Persistent {
 		request.ConnectAttributes = append(request.ConnectAttributes, policy.PersistentConnect)
@@ -113,22 +126,27 @@ func (s *authSession) Authorize(r broker.AuthRequest) (allowed bool, reason stri
 		request.ConnectAttributes = append(request.ConnectAttributes, policy.LastWill)
 		request.LastWillTopic = s.server.ARN("topic/" + r.WillTopic)
 	}
-	d := policy.Evaluate(s.current(), request)
-	if d.Allowed {
-		return true, ""
+	d := policy.Evaluate(set.policies, request)
+	if !d.Allowed {
+		return false, d.Explain()
 	}
-	return false, d.Explain()
+	if set.allowed == nil || len(set.allowed) == maxAllowed {
+		set.allowed = map[broker.AuthRequest]bool{}
+	}
+	set.allowed[r] = true
+	return true, ""
 }
 
 // current returns the policies that hold now.
-func (s *authSession) current() []policy.Policy {
+func (s *authSession) current() *policySet {
 	generation := s.server.registry.Generation() // read first: what is read later is at least as new
 	set := s.policies.Load()
 	if set == nil || set.generation != generation {
-		set = &policySet{generation, s.server.documents.parse(s.server.registry.PoliciesFor(s.certificateID, s.session.ClientID))}
+		policies := s.server.registry.PoliciesFor(s.certificateID, s.session.ClientID)
+		set = &policySet{generation: generation, policies: s.server.documents.parse(policies)}
 		s.policies.Store(set)
 	}
-	return set.policies
+	return set
 }
 
 // evaluate evaluates policies for what needs no attributes of CONNECT.

@@ -67,7 +67,7 @@ func (s *Server) AwaitThing(ctx context.Context, name string) (thing registry.Th
 }
 
 // AwaitEvent waits for an event that match accepts. Past events count too, as
-// far as they are kept: the latest 2048 at least.
+// far as they are kept: the latest 2048.
 func (s *Server) AwaitEvent(ctx context.Context, match func(Event) bool) (found Event, err error) {
 	err = s.follow(ctx, 0, func(e Event) bool {
 		found = e

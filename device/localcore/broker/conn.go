@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"sync"
@@ -23,6 +24,7 @@ type Conn struct {
 	wire      *wire         // below net and its TLS, or net itself
 	reader    *bufio.Reader // of net; for the reader only
 	principal Principal
+	address   string        // of principal, for events
 	ended     chan struct{} // closed when nothing of the connection is left
 
 	throughput *rate.Limiter // bytes both ways; nil without rates
@@ -64,7 +66,7 @@ type Conn struct {
 // newConn returns the connection of a client whose client id CONNECT will name.
 func (b *Broker) newConn(c net.Conn, w *wire, p Principal) *Conn {
 	p.Address = addrPort(c.RemoteAddr())
-	conn := &Conn{broker: b, net: c, wire: w, reader: bufio.NewReaderSize(c, readBuffer), principal: p, ended: make(chan struct{})}
+	conn := &Conn{broker: b, net: c, wire: w, reader: bufio.NewReaderSize(c, readBuffer), principal: p, address: p.Address.String(), ended: make(chan struct{})}
 	conn.written.L = &conn.outMu
 	if b.config.EnforceRates {
 		conn.throughput = rate.NewLimiter(bytesPerSecond, bytesPerSecond) // a packet fits whole
@@ -88,7 +90,7 @@ func (c *Conn) CertificateID() string { return c.principal.CertificateID }
 // Event returns an event of this type about the connection.
 func (c *Conn) Event(t event.Type) event.Event {
 	p := &c.principal
-	e := event.Event{Type: t, ClientID: p.ClientID, CertificateID: p.CertificateID, Address: p.Address.String()}
+	e := event.Event{Type: t, ClientID: p.ClientID, CertificateID: p.CertificateID, Address: c.address}
 	if c.auth != nil {
 		e.ThingName, _ = c.auth.Thing()
 	}
@@ -189,6 +191,50 @@ func (c *Conn) respond(pk *packets.Packet) error {
 	return c.queue(pk)
 }
 
+// acknowledge responds to a PUBLISH of QoS 1.
+func (c *Conn) acknowledge(id uint16) error {
+	c.responded = true
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	c.buffer().Write([]byte{packets.Puback << 4, 2, byte(id >> 8), byte(id)})
+	return c.writeErr
+}
+
+// queueMessage queues a PUBLISH. It does without mochi's packets, which have 1 kB: of all that is
+// sent most is PUBLISH.
+func (c *Conn) queueMessage(d *delivery, now time.Time) error {
+	m := d.message
+	variable := binary.BigEndian.AppendUint16(make([]byte, 0, 2+maxTopic+2), uint16(len(m.Topic)))
+	variable = append(variable, m.Topic...)
+	if d.qos > 0 {
+		variable = binary.BigEndian.AppendUint16(variable, d.id)
+	}
+	if c.v5() {
+		p, encoded := m.properties(), new(bytes.Buffer)
+		if m.Expiry > 0 {
+			p.MessageExpiryInterval = uint32(max(m.Expiry-now.Sub(m.Time).Truncate(time.Second), time.Second) / time.Second) // [MQTT-3.3.2-6]
+		}
+		mods := packets.Mods{MaxSize: c.maxPacketSize, AllowResponseInfo: true}
+		p.Encode(packets.Publish, mods, encoded, len(variable)+len(m.Payload))
+		variable = append(variable, encoded.Bytes()...)
+	}
+	fixed := append(make([]byte, 0, 5), packets.Publish<<4|d.qos<<1)
+	if d.retain {
+		fixed[0] |= 1
+	}
+	fixed = binary.AppendUvarint(fixed, uint64(len(variable)+len(m.Payload)))
+	if uint32(len(fixed)+len(variable)+len(m.Payload)) > c.maxPacketSize {
+		return packets.ErrPacketTooLarge // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+	}
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	out := c.buffer()
+	out.Write(fixed)
+	out.Write(variable)
+	out.Write(m.Payload)
+	return c.writeErr
+}
+
 // flush writes what was queued, unless another goroutine is writing: that one takes it along. It
 // then waits only for a client that reads nothing.
 func (c *Conn) flush() error {
@@ -225,22 +271,25 @@ func (c *Conn) writeOut() error {
 	return c.writeErr
 }
 
-// encode appends a packet to out. A packet that is too large for the client leaves out as it was.
-// The caller holds outMu.
-func (c *Conn) encode(pk *packets.Packet) (err error) {
+// buffer returns what is written next. The caller holds outMu.
+func (c *Conn) buffer() *bytes.Buffer {
 	if c.out == nil {
 		c.out = outBuffers.Get().(*bytes.Buffer)
 	}
-	kind, before := pk.FixedHeader.Type, c.out.Len()
+	return c.out
+}
+
+// encode appends a packet to out. A packet that is too large for the client leaves out as it was.
+// The caller holds outMu.
+func (c *Conn) encode(pk *packets.Packet) (err error) {
+	kind, before := pk.FixedHeader.Type, c.buffer().Len()
 	pk.ProtocolVersion = c.version
 	pk.Mods.MaxSize = c.maxPacketSize
-	pk.Mods.DisallowProblemInfo = c.noProblemInfo && kind != packets.Publish // [MQTT-3.1.2-29]
-	pk.Mods.AllowResponseInfo = kind != packets.Connack                      // [MQTT-3.1.2-28]
-	switch kind {                                                            // not a table of functions: through one each packet would escape to the heap
+	pk.Mods.DisallowProblemInfo = c.noProblemInfo       // [MQTT-3.1.2-29]
+	pk.Mods.AllowResponseInfo = kind != packets.Connack // [MQTT-3.1.2-28]
+	switch kind {                                       // not a table of functions: through one each packet would escape to the heap
 	case packets.Connack:
 		err = pk.ConnackEncode(c.out)
-	case packets.Publish:
-		err = pk.PublishEncode(c.out)
 	case packets.Puback:
 		err = pk.PubackEncode(c.out)
 	case packets.Suback:
@@ -271,4 +320,6 @@ func (c *Conn) throttle(n int) {
 }
 
 // overRate counts a message and reports whether it is beyond AWS's rate.
-func (c *Conn) overRate(now time.Time) bool { return c.publishes != nil && !c.publishes.AllowN(now, 1) }
+func (c *Conn) overRate() bool {
+	return c.publishes != nil && !c.publishes.AllowN(c.broker.config.Now(), 1)
+}

@@ -116,7 +116,8 @@ func (b *Broker) readConnect(c *Conn) (*packets.Packet, error) {
 		_ = c.send(connack)                                              // it is closed either way
 		return nil, errClosed
 	}
-	return decode(first, body, 0)
+	pk := new(packets.Packet)
+	return pk, decode(pk, first, body, 0)
 }
 
 // sentAlready reports whether the client sent more than its CONNECT, as far as it has arrived.

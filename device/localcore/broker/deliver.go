@@ -127,7 +127,7 @@ func (b *Broker) offer(s *session, d *delivery) {
 // mayReceive decides whether a connected client gets a message. What is denied is not delivered,
 // and the client does not learn of it.
 func (b *Broker) mayReceive(c *Conn, topic string) bool {
-	if c.overRate(b.config.Now()) {
+	if c.overRate() {
 		b.reject(c, event.Receive, topic, overRateReason)
 		return false
 	}
@@ -235,13 +235,12 @@ func (b *Broker) startDelivery(s *session) {
 
 // deliver sends all that may be sent now.
 func (b *Broker) deliver(s *session) {
-	queued := 0 // bytes since the latest flush
+	now, queued := b.config.Now(), 0 // bytes since the latest flush
 	for {
-		now := b.config.Now()
 		d, c := s.next(now)
 		if c != nil && (d == nil || queued >= flushAt) {
 			_ = c.flush() // the reader sees that the connection is gone
-			queued = 0
+			now, queued = b.config.Now(), 0
 		}
 		if d == nil {
 			return
@@ -261,18 +260,10 @@ func (b *Broker) deliver(s *session) {
 				case <-time.After(storedInterval):
 				case <-c.ended:
 				}
+				now = b.config.Now()
 			}
 		}
-		pk := newPacket(packets.Publish, d.id)
-		pk.FixedHeader.Qos, pk.FixedHeader.Retain = d.qos, d.retain
-		pk.TopicName, pk.Payload = d.message.Topic, d.message.Payload
-		if c.v5() {
-			pk.Properties = d.message.properties()
-			if m := d.message; m.Expiry > 0 {
-				pk.Properties.MessageExpiryInterval = uint32(max(m.Expiry-now.Sub(m.Time).Truncate(time.Second), time.Second) / time.Second) // [MQTT-3.3.2-6]
-			}
-		}
-		if err := c.queue(pk); errors.Is(err, packets.ErrPacketTooLarge) {
+		if err := c.queueMessage(d, now); errors.Is(err, packets.ErrPacketTooLarge) {
 			b.discard(c, d, "the message is larger than the client's Maximum Packet Size") // [MQTT-3.1.2-25]
 		}
 		queued += len(d.message.Payload)

@@ -34,7 +34,7 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	if code, reason := checkMessage(pk.TopicName, pk.Payload, pk.FixedHeader.Retain, pk.Properties); reason != "" {
 		return b.rejectPublish(c, pk, code, reasonClientError, reason)
 	}
-	if c.overRate(b.config.Now()) {
+	if c.overRate() {
 		b.reject(c, event.Publish, pk.TopicName, overRateReason)
 		return nil
 	}
@@ -50,7 +50,7 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 		if m.QoS == 0 {
 			return nil
 		}
-		return c.respond(newPacket(packets.Puback, pk.PacketID))
+		return c.acknowledge(pk.PacketID)
 	}
 	if !strings.HasPrefix(m.Topic, "$aws/") {
 		b.stamp(m)

@@ -29,18 +29,18 @@ func (w *wire) Read(p []byte) (int, error) {
 }
 
 // read reads and decodes one packet. Errors of the packet itself are of type [packets.Code].
-func (c *Conn) read() (*packets.Packet, error) {
+func (c *Conn) read(pk *packets.Packet) error {
 	first, body, err := c.readFrame()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if c.throughput != nil {
 		if err := c.finishBatch(); err != nil {
-			return nil, err
+			return err
 		}
 		c.throttle(len(body) + 2)
 	}
-	return decode(first, body, c.version)
+	return decode(pk, first, body, c.version)
 }
 
 // readFrame reads the first byte of a packet and what follows its length.
@@ -62,47 +62,49 @@ func (c *Conn) readFrame() (first byte, body []byte, err error) {
 	return first, body, err
 }
 
-// decoders are of the packets that a client may send. Of those that AWS does not support only the
-// type is decoded.
-var decoders = map[byte]func(*packets.Packet, []byte) error{
-	packets.Connect: (*packets.Packet).ConnectDecode, packets.Disconnect: (*packets.Packet).DisconnectDecode,
-	packets.Publish: (*packets.Packet).PublishDecode, packets.Puback: (*packets.Packet).PubackDecode,
-	packets.Subscribe: (*packets.Packet).SubscribeDecode, packets.Unsubscribe: (*packets.Packet).UnsubscribeDecode,
-	packets.Pingreq: typeOnly, packets.Pubrec: typeOnly, packets.Pubrel: typeOnly, packets.Pubcomp: typeOnly, packets.Auth: typeOnly,
-}
-
-func typeOnly(*packets.Packet, []byte) error { return nil }
-
-// decode decodes a packet that a client may send. The packet keeps parts of body.
-func decode(first byte, body []byte, version byte) (pk *packets.Packet, err error) {
+// decode decodes a packet that a client may send. Of those that AWS does not support only the type
+// is decoded. The packet keeps parts of body.
+func decode(pk *packets.Packet, first byte, body []byte, version byte) (err error) {
 	defer func() {
 		if recover() != nil { // mochi reads past the end of some packets, such as a SUBSCRIBE without options
-			pk, err = nil, packets.ErrMalformedPacket
+			err = packets.ErrMalformedPacket
 		}
 	}()
-	pk = &packets.Packet{ProtocolVersion: version}
+	*pk = packets.Packet{ProtocolVersion: version}
 	if err := pk.FixedHeader.Decode(first); err != nil {
-		return nil, err
+		return err
 	}
 	kind := pk.FixedHeader.Type
-	decoder := decoders[kind]
-	if decoder == nil {
-		return nil, errServerPacket
-	}
 	if len(body) > 0 && (kind == packets.Pingreq || kind == packets.Disconnect && version < 5) {
-		return nil, packets.ErrMalformedPacket
+		return packets.ErrMalformedPacket
 	}
 	pk.FixedHeader.Remaining = len(body)
 	// What their absence means: of the first two 0 is an error, of the third one it is the least
 	// time.
 	pk.Properties.ReceiveMaximum, pk.Properties.MaximumPacketSize = math.MaxUint16, math.MaxUint32
 	pk.Properties.MessageExpiryInterval = math.MaxUint32
-	err = decoder(pk, body)
+	switch kind { // no table of functions: through one each packet would escape to the heap
+	case packets.Connect:
+		err = pk.ConnectDecode(body)
+	case packets.Disconnect:
+		err = pk.DisconnectDecode(body)
+	case packets.Publish:
+		err = pk.PublishDecode(body)
+	case packets.Puback:
+		err = pk.PubackDecode(body)
+	case packets.Subscribe:
+		err = pk.SubscribeDecode(body)
+	case packets.Unsubscribe:
+		err = pk.UnsubscribeDecode(body)
+	case packets.Pingreq, packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
+	default:
+		return errServerPacket
+	}
 	switch p := &pk.Properties; p.MessageExpiryInterval {
 	case math.MaxUint32: // absent
 		p.MessageExpiryInterval = 0
 	case 0:
 		p.MessageExpiryInterval = 1 // the least that AWS keeps
 	}
-	return pk, err
+	return err
 }

@@ -19,8 +19,8 @@ func FuzzDecode(f *testing.F) {
 		if len(data) == 0 {
 			t.Skip()
 		}
-		pk, err := decode(data[0], data[1:], 4+version%2)
-		if err != nil {
+		pk := new(packets.Packet)
+		if err := decode(pk, data[0], data[1:], 4+version%2); err != nil {
 			return
 		}
 		switch pk.FixedHeader.Type {

@@ -44,6 +44,7 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 	}
 	defer func() { _ = c.finishBatch() }() // after a panic too
 	c.wire.beforeRead, c.wire.read = c.finishBatch, true
+	var pk packets.Packet // each in its turn
 	for {
 		if c.wire.read { // since the deadline was set
 			c.wire.read = false
@@ -51,9 +52,9 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 				return
 			}
 		}
-		pk, err := c.read()
+		err := c.read(&pk)
 		if err == nil {
-			err = b.handle(ctx, c, pk)
+			err = b.handle(ctx, c, &pk)
 		}
 		if err == nil {
 			continue

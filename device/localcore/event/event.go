@@ -81,19 +81,18 @@ func (e Event) attrs() []slog.Attr {
 	return attrs
 }
 
-// maxHistory is how many events are kept at most; after that, the older half
-// is dropped.
-const maxHistory = 4096
+// maxHistory is how many events are kept.
+const maxHistory = 2048
 
-// A History keeps the latest events, 2048 at least, and wakes who waits for the
-// next. It is safe for concurrent use.
+// A History keeps the latest 2048 events, and wakes who waits for the next. It is
+// safe for concurrent use.
 type History struct {
 	log *slog.Logger
 	now func() time.Time
 
 	mu     sync.Mutex
-	events []Event       // under mu
-	first  int           // number of events[0], under mu
+	events []Event       // a ring: number n is at n modulo maxHistory; under mu
+	end    int           // number of the next event, under mu
 	grown  chan struct{} // closed when an event is added; nil without one who waits; under mu
 }
 
@@ -118,11 +117,12 @@ func (h *History) Record(e Event) {
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.events) == maxHistory {
-		h.events = append(h.events[:0:0], h.events[maxHistory/2:]...)
-		h.first += maxHistory / 2
+	if h.end < maxHistory {
+		h.events = append(h.events, e)
+	} else {
+		h.events[h.end%maxHistory] = e
 	}
-	h.events = append(h.events, e)
+	h.end++
 	if h.grown != nil {
 		close(h.grown)
 		h.grown = nil
@@ -134,9 +134,9 @@ func (h *History) Record(e Event) {
 func (h *History) Next(ctx context.Context, number int) (Event, int, error) {
 	for {
 		h.mu.Lock()
-		number = max(number, h.first)
-		if i := number - h.first; i < len(h.events) {
-			e := h.events[i]
+		number = max(number, h.end-maxHistory)
+		if number < h.end {
+			e := h.events[number%maxHistory]
 			h.mu.Unlock()
 			return e, number, nil
 		}
@@ -157,5 +157,5 @@ func (h *History) Next(ctx context.Context, number int) (Event, int, error) {
 func (h *History) End() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.first + len(h.events)
+	return h.end
 }

@@ -21,7 +21,7 @@ func TestHistoryKeepsTheLatestEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kept := h.End() - oldest; kept < maxHistory/2 || kept > maxHistory {
+	if kept := h.End() - oldest; kept != maxHistory {
 		t.Errorf("%d events are kept", kept)
 	}
 	for number := oldest; number < h.End(); number++ {
