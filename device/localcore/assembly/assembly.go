@@ -21,13 +21,6 @@ import (
 	"strings"
 )
 
-const (
-	manifestFile = "manifest.json"
-
-	typeStack  = "aws:cloudformation:stack"
-	typeAssets = "cdk:asset-manifest"
-)
-
 // A Stack is one synthesized stack, still with its references.
 type Stack struct {
 	// Name is what CloudFormation would call the stack.
@@ -41,33 +34,27 @@ type Stack struct {
 	assets   map[string]asset // by object key
 }
 
-// manifest is the part of manifest.json that says what is where.
+// A manifest is the part of manifest.json that says what is where.
 type manifest struct {
-	Artifacts map[string]artifact `json:"artifacts"`
+	Artifacts map[string]artifact
 }
 
 type artifact struct {
-	Type         string   `json:"type"`
-	Environment  string   `json:"environment"` // aws://ACCOUNT/REGION
-	Dependencies []string `json:"dependencies"`
-	Properties   struct {
-		StackName    string `json:"stackName"`
-		TemplateFile string `json:"templateFile"`
-		File         string `json:"file"`
-	} `json:"properties"`
+	Type         string
+	Environment  string // aws://ACCOUNT/REGION
+	Dependencies []string
+	Properties   struct{ StackName, TemplateFile, File string }
 }
 
 // A document is a CloudFormation template, as far as it is used.
 type document struct {
-	Parameters map[string]parameter
+	Parameters map[string]struct {
+		Type    string
+		Default any
+	}
 	Mappings   map[string]map[string]map[string]any
 	Conditions map[string]any
 	Resources  map[string]resource
-}
-
-type parameter struct {
-	Type    string
-	Default any
 }
 
 type resource struct {
@@ -78,8 +65,8 @@ type resource struct {
 
 // An asset is a file or folder that the CDK would upload.
 type asset struct {
-	Path      string `json:"path"`
-	Packaging string `json:"packaging"` // zip for a folder
+	Path      string
+	Packaging string // zip for a folder
 }
 
 // Open reads the stack of this name in the assembly dir. An empty name means
@@ -97,6 +84,7 @@ func Open(dir, name string) (*Stack, error) {
 
 // open reads the stack from fsys, whose path is dir.
 func open(fsys fs.FS, dir, name string) (*Stack, error) {
+	const manifestFile = "manifest.json"
 	var m manifest
 	if err := readJSON(fsys, dir, manifestFile, &m); err != nil {
 		return nil, err
@@ -118,9 +106,22 @@ func open(fsys fs.FS, dir, name string) (*Stack, error) {
 		return nil, err
 	}
 	for _, dependency := range a.Dependencies {
-		if d := m.Artifacts[dependency]; d.Type == typeAssets {
-			if err := s.readAssets(fsys, d.Properties.File); err != nil {
-				return nil, err
+		d := m.Artifacts[dependency]
+		if d.Type != "cdk:asset-manifest" {
+			continue
+		}
+		var assets struct {
+			Files map[string]struct {
+				Source       asset
+				Destinations map[string]struct{ ObjectKey string }
+			}
+		}
+		if err := readJSON(fsys, dir, d.Properties.File, &assets); err != nil {
+			return nil, err
+		}
+		for _, file := range assets.Files {
+			for _, to := range file.Destinations {
+				s.assets[to.ObjectKey] = file.Source
 			}
 		}
 	}
@@ -131,7 +132,7 @@ func open(fsys fs.FS, dir, name string) (*Stack, error) {
 func (m manifest) choose(name string) (string, error) {
 	stacks := map[string]string{} // ids by name
 	for id, a := range m.Artifacts {
-		if a.Type == typeStack {
+		if a.Type == "aws:cloudformation:stack" {
 			stacks[a.stackName(id)] = id
 		}
 	}
@@ -150,27 +151,6 @@ func (m manifest) choose(name string) (string, error) {
 }
 
 func (a artifact) stackName(id string) string { return cmp.Or(a.Properties.StackName, id) }
-
-// readAssets adds the assets of an asset manifest.
-func (s *Stack) readAssets(fsys fs.FS, name string) error {
-	var m struct {
-		Files map[string]struct {
-			Source       asset `json:"source"`
-			Destinations map[string]struct {
-				ObjectKey string `json:"objectKey"`
-			} `json:"destinations"`
-		} `json:"files"`
-	}
-	if err := readJSON(fsys, s.dir, name, &m); err != nil {
-		return err
-	}
-	for _, file := range m.Files {
-		for _, d := range file.Destinations {
-			s.assets[d.ObjectKey] = file.Source
-		}
-	}
-	return nil
-}
 
 // readJSON reads a file of the assembly. Numbers keep their digits.
 func readJSON(fsys fs.FS, dir, name string, into any) error {

@@ -10,24 +10,7 @@ import (
 	"time"
 )
 
-const (
-	iotService   = "iot.amazonaws.com"
-	invokeAction = "lambda:InvokeFunction"
-
-	// defaultTimeout is Lambda's own.
-	defaultTimeout = 3 * time.Second
-	// osOnly begins the runtimes that run an executable of the name bootstrap.
-	osOnly     = "provided."
-	executable = "bootstrap"
-)
-
-// A Hook is a template's pre-provisioning hook.
-type Hook struct {
-	PayloadVersion string
-	TargetARN      string `json:"TargetArn"`
-	// Function is what the ARN stands for.
-	Function *Function `json:"-"`
-}
+const iotService = "iot.amazonaws.com"
 
 // A Function is a Lambda function.
 //
@@ -94,10 +77,10 @@ func (r *resolver) function(id, arn string) *Function {
 	}
 	at, properties := place(id).field("Properties"), r.stack.template.Resources[id].Properties
 	r.decodeSome(at, properties, &p, "Runtime", "Timeout", "Architectures", "Environment")
-	if !strings.HasPrefix(p.Runtime, osOnly) {
+	if !strings.HasPrefix(p.Runtime, "provided.") {
 		r.fail(at.field("Runtime"), "the runtime is %q; only executables run here, whose runtime is one like provided.al2023", p.Runtime)
 	}
-	f := &Function{LogicalID: id, ARN: arn, Path: r.executable(at.field("Code"), properties["Code"]), Architecture: "x86_64", Timeout: defaultTimeout}
+	f := &Function{LogicalID: id, ARN: arn, Path: r.executable(at.field("Code"), properties["Code"]), Architecture: "x86_64", Timeout: 3 * time.Second} // Lambda's own defaults
 	if len(p.Architectures) > 0 {
 		f.Architecture = p.Architectures[0]
 	}
@@ -130,7 +113,7 @@ func (r *resolver) executable(at place, code any) string {
 	case !filepath.IsLocal(folder) || asset.Packaging != "zip":
 		r.fail(at, "asset %s is not a folder of the assembly", asset.Path)
 	}
-	return filepath.Join(r.stack.dir, folder, executable)
+	return filepath.Join(r.stack.dir, folder, "bootstrap")
 }
 
 // checkPermission checks that a permission allows AWS IoT Core to call the
@@ -162,7 +145,7 @@ func (r *resolver) whyNot(id, function, source string) string {
 	}
 	r.decodeSome(at, properties, &p, "Action", "Principal", "SourceAccount", "SourceArn")
 	switch {
-	case p.Action != invokeAction:
+	case p.Action != "lambda:InvokeFunction":
 		return "its action is " + p.Action
 	case p.Principal != iotService:
 		return "its principal is " + p.Principal

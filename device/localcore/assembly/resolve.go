@@ -9,12 +9,6 @@ import (
 	"strings"
 )
 
-// maxText is the greatest length of a text that functions make, in bytes:
-// CloudFormation's limit on a whole template.
-//
-// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
-const maxText = 1 << 20
-
 // An Environment is where a stack is deployed to.
 type Environment struct{ Partition, Account, Region string }
 
@@ -102,16 +96,13 @@ func (r *resolver) object(at place, object map[string]any) map[string]any {
 
 // text resolves what must be text in the end. Numbers and booleans are, too.
 func (r *resolver) text(at place, v any) string {
-	switch v := r.value(at, v).(type) {
-	case string:
-		return v
-	case json.Number:
-		return v.String()
-	case bool:
-		return strconv.FormatBool(v)
+	v = r.value(at, v)
+	switch v.(type) {
+	case string, json.Number, bool:
+	default:
+		r.fail(at, "must be text")
 	}
-	r.fail(at, "must be text")
-	return ""
+	return fmt.Sprint(v)
 }
 
 // list resolves what must be a list in the end, texts a list of texts.
@@ -148,11 +139,16 @@ func (r *resolver) arguments(at place, v any, count int) []any {
 	return list
 }
 
-// bound rejects a text of a function that is too long.
-func (r *resolver) bound(at place, length int) {
-	if length > maxText {
-		r.fail(at, "gives a text of more than %d bytes", maxText)
+// bounded returns the text of a function, unless it is longer than CloudFormation's limit
+// on a whole template.
+//
+// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+func (r *resolver) bounded(at place, text string) string {
+	const most = 1 << 20
+	if len(text) > most {
+		r.fail(at, "gives a text of more than %d bytes", most)
 	}
+	return text
 }
 
 // call resolves an intrinsic function. at is the place of the function.
@@ -169,24 +165,17 @@ func (r *resolver) call(at place, name string, argument any) any {
 		return r.attribute(at, r.constant(at.index(0), list[0], "a logical id"), r.text(at.index(1), list[1]))
 	case "Fn::Join":
 		list := r.arguments(at, argument, 2)
-		separator, parts := r.constant(at.index(0), list[0], "text"), r.texts(at.index(1), list[1])
-		length := len(separator) * len(parts)
-		for _, part := range parts {
-			length += len(part)
-		}
-		r.bound(at, length)
-		return strings.Join(parts, separator)
+		return r.bounded(at, strings.Join(r.texts(at.index(1), list[1]), r.constant(at.index(0), list[0], "text")))
 	case "Fn::Sub": // TEXT or [TEXT, VARIABLES]
 		if text, ok := argument.(string); ok {
 			return r.substitute(at, text, nil)
 		}
 		list := r.arguments(at, argument, 2)
-		text, isText := list[0].(string)
-		variables, isObject := list[1].(map[string]any)
-		if !isText || !isObject {
-			r.fail(at, "must be a text and an object")
+		variables, ok := list[1].(map[string]any)
+		if !ok {
+			r.fail(at.index(1), "must be an object")
 		}
-		return r.substitute(at, text, variables)
+		return r.substitute(at, r.constant(at.index(0), list[0], "text"), variables)
 	case "Fn::Select":
 		list := r.arguments(at, argument, 2)
 		number, items := r.text(at.index(0), list[0]), r.list(at.index(1), list[1])
@@ -201,7 +190,11 @@ func (r *resolver) call(at place, name string, argument any) any {
 		if separator == "" {
 			r.fail(at.index(0), "must be text")
 		}
-		return anyList(strings.Split(r.text(at.index(1), list[1]), separator))
+		var parts []any
+		for part := range strings.SplitSeq(r.text(at.index(1), list[1]), separator) {
+			parts = append(parts, part)
+		}
+		return parts
 	case "Fn::FindInMap":
 		keys := r.texts(at, r.arguments(at, argument, 3))
 		if len(keys) == 3 { // none is AWS::NoValue
@@ -219,13 +212,6 @@ func (r *resolver) call(at place, name string, argument any) any {
 	}
 	r.fail(at, "the function %s cannot be resolved without AWS", name)
 	return nil
-}
-
-func anyList(texts []string) (list []any) {
-	for _, text := range texts {
-		list = append(list, text)
-	}
-	return list
 }
 
 // ref resolves the name of a pseudo parameter, a parameter or a resource.
@@ -249,8 +235,22 @@ func (r *resolver) ref(at place, id string) any {
 	case "AWS::NoValue":
 		return noValue{}
 	}
-	if p, ok := r.stack.template.Parameters[id]; ok {
-		return r.parameter(at, id, p)
+	if p, ok := r.stack.template.Parameters[id]; ok { // it has its default: nobody gives another value
+		switch {
+		case strings.HasPrefix(p.Type, "AWS::SSM::"):
+			r.fail(at, "the value of parameter %s is stored in an AWS account", id)
+		case p.Default == nil:
+			r.fail(at, "parameter %s has no default", id)
+		}
+		text := r.text(place(id).field("Default"), p.Default)
+		if p.Type != "CommaDelimitedList" && !strings.HasPrefix(p.Type, "List<") {
+			return text
+		}
+		var items []any
+		for item := range strings.SplitSeq(text, ",") {
+			items = append(items, strings.TrimSpace(item))
+		}
+		return items
 	}
 	res := r.resource(at, id)
 	if _, known := kinds[res.Type]; !known {
@@ -259,33 +259,12 @@ func (r *resolver) ref(at place, id string) any {
 	return r.name(at, id)
 }
 
-// parameter returns a parameter's default: nobody gives another value.
-func (r *resolver) parameter(at place, id string, p parameter) any {
-	switch {
-	case strings.HasPrefix(p.Type, "AWS::SSM::"):
-		r.fail(at, "the value of parameter %s is stored in an AWS account", id)
-	case p.Default == nil:
-		r.fail(at, "parameter %s has no default", id)
-	}
-	text := r.text(place(id).field("Default"), p.Default)
-	if p.Type != "CommaDelimitedList" && !strings.HasPrefix(p.Type, "List<") {
-		return text
-	}
-	items := strings.Split(text, ",")
-	for i := range items {
-		items[i] = strings.TrimSpace(items[i])
-	}
-	return anyList(items)
-}
-
 func (r *resolver) substitute(at place, text string, variables map[string]any) string {
-	var b strings.Builder
+	var out string
 	for {
 		before, rest, found := strings.Cut(text, "${")
-		b.WriteString(before)
-		r.bound(at, b.Len())
-		if !found {
-			return b.String()
+		if out = r.bounded(at, out+before); !found {
+			return out
 		}
 		name, after, closed := strings.Cut(rest, "}")
 		literal, quoted := strings.CutPrefix(name, "!")
@@ -294,13 +273,13 @@ func (r *resolver) substitute(at place, text string, variables map[string]any) s
 		case !closed:
 			r.fail(at, "a ${ has no }")
 		case quoted:
-			b.WriteString("${" + literal + "}")
+			out += "${" + literal + "}"
 		case own:
-			b.WriteString(r.text(at.field(name), v))
+			out += r.text(at.field(name), v)
 		case strings.Contains(name, "."):
-			b.WriteString(r.text(at, map[string]any{"Fn::GetAtt": name}))
+			out += r.text(at, map[string]any{"Fn::GetAtt": name})
 		default:
-			b.WriteString(r.text(at, map[string]any{"Ref": name}))
+			out += r.text(at, map[string]any{"Ref": name})
 		}
 		text = after
 	}
@@ -359,13 +338,7 @@ func (r *resolver) test(at place, expression any) bool {
 			n++
 		}
 	}
-	switch name {
-	case "Fn::Not":
-		return n == 0
-	case "Fn::And":
-		return n == len(list)
-	}
-	return n > 0
+	return map[string]bool{"Fn::Not": n == 0, "Fn::And": n == len(list), "Fn::Or": n > 0}[name]
 }
 
 // A kind is a type of resource whose name and ARN are known before it is

@@ -32,67 +32,56 @@ type Resources struct {
 	Functions []*Function
 }
 
-// A Policy is an AWS IoT policy.
+// The resources have the properties of CloudFormation's types.
 //
-// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iot-policy.html
-type Policy struct {
-	Name     string          `json:"PolicyName"`
-	Document json.RawMessage `json:"PolicyDocument"`
-}
-
-// An Attachment gives a policy to a certificate.
-//
-// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iot-policyprincipalattachment.html
-type Attachment struct {
-	PolicyName string
-	// Principal is the certificate's ARN.
-	Principal string
-}
-
-// A ThingGroup is a static thing group.
-//
-// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iot-thinggroup.html
-type ThingGroup struct {
-	Name       string `json:"ThingGroupName"`
-	Parent     string `json:"ParentGroupName"`
-	Properties struct {
-		Description      string `json:"ThingGroupDescription"`
-		AttributePayload struct{ Attributes map[string]string }
-	} `json:"ThingGroupProperties"`
-}
-
-// A ThingType is a thing type.
-//
-// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iot-thingtype.html
-type ThingType struct {
-	Name       string `json:"ThingTypeName"`
-	Properties struct {
-		Description          string `json:"ThingTypeDescription"`
-		SearchableAttributes []string
-	} `json:"ThingTypeProperties"`
-}
-
-// A ProvisioningTemplate is a fleet provisioning template.
-//
-// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iot-provisioningtemplate.html
-type ProvisioningTemplate struct {
-	Name        string `json:"TemplateName"`
-	Type        string `json:"TemplateType"`
-	Description string
-	Enabled     bool
-	Body        string `json:"TemplateBody"`
-	RoleARN     string `json:"ProvisioningRoleArn"`
-	Hook        *Hook  `json:"PreProvisioningHook"`
-}
-
-// A TopicRule is a topic rule.
-//
-// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iot-topicrule.html
-type TopicRule struct {
-	Name string `json:"RuleName"`
-	// Payload has the members that CreateTopicRule takes, by its names.
-	Payload payload `json:"TopicRulePayload"`
-}
+// AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/AWS_IoT.html
+type (
+	// A Policy is an AWS IoT policy.
+	Policy struct {
+		Name     string          `json:"PolicyName"`
+		Document json.RawMessage `json:"PolicyDocument"`
+	}
+	// An Attachment gives a policy to a certificate, whose ARN is Principal.
+	Attachment struct{ PolicyName, Principal string }
+	// A ThingGroup is a static thing group.
+	ThingGroup struct {
+		Name       string `json:"ThingGroupName"`
+		Parent     string `json:"ParentGroupName"`
+		Properties struct {
+			Description      string `json:"ThingGroupDescription"`
+			AttributePayload struct{ Attributes map[string]string }
+		} `json:"ThingGroupProperties"`
+	}
+	// A ThingType is a thing type.
+	ThingType struct {
+		Name       string `json:"ThingTypeName"`
+		Properties struct {
+			Description          string `json:"ThingTypeDescription"`
+			SearchableAttributes []string
+		} `json:"ThingTypeProperties"`
+	}
+	// A ProvisioningTemplate is a fleet provisioning template.
+	ProvisioningTemplate struct {
+		Name        string `json:"TemplateName"`
+		Type        string `json:"TemplateType"`
+		Description string
+		Enabled     bool
+		Body        string `json:"TemplateBody"`
+		RoleARN     string `json:"ProvisioningRoleArn"`
+		Hook        *Hook  `json:"PreProvisioningHook"`
+	}
+	// A Hook is a template's pre-provisioning hook.
+	Hook struct {
+		PayloadVersion string
+		TargetARN      string    `json:"TargetArn"`
+		Function       *Function `json:"-"` // that the ARN stands for
+	}
+	// A TopicRule is a topic rule. Payload has the members that CreateTopicRule takes, by its names.
+	TopicRule struct {
+		Name    string  `json:"RuleName"`
+		Payload payload `json:"TopicRulePayload"`
+	}
+)
 
 // A payload is JSON whose members begin with small letters, as those of AWS's
 // APIs do, not with capital letters as CloudFormation's.
@@ -129,51 +118,48 @@ func uncapitalize(v any) any {
 // that is not known here: it might change what a device may do.
 func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	r, all := newResolver(s, e), new(Resources)
-	var errs []error // the error of one type hides none of another
-	for _, resolve := range []func(){
-		func() { all.Policies = resolveAll[Policy](r, typePolicy) },
-		func() { all.Attachments = resolveAll[Attachment](r, typeAttachment) },
-		func() { all.ThingGroups = resolveAll[ThingGroup](r, typeThingGroup) },
-		func() { all.ThingTypes = resolveAll[ThingType](r, typeThingType) },
-		func() { all.Templates = resolveAll[ProvisioningTemplate](r, typeTemplate) },
-		func() { all.Rules = resolveAll[TopicRule](r, typeTopicRule) },
-	} {
-		errs = append(errs, r.try(resolve))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	err := r.try(func() {
-		for i, id := range r.deployedOf(typeTopicRule) {
-			all.Functions = append(all.Functions, r.invoked(id, all.Rules[i].Payload)...)
-		}
-		for i, id := range r.deployedOf(typeTemplate) {
-			if hook := all.Templates[i].Hook; hook != nil {
-				r.findFunction(id, hook)
+	err := errors.Join( // the error of one type hides none of another
+		resolveAll(r, typePolicy, &all.Policies),
+		resolveAll(r, typeAttachment, &all.Attachments),
+		resolveAll(r, typeThingGroup, &all.ThingGroups),
+		resolveAll(r, typeThingType, &all.ThingTypes),
+		resolveAll(r, typeTemplate, &all.Templates),
+		resolveAll(r, typeTopicRule, &all.Rules),
+	)
+	if err == nil {
+		err = r.try(func() {
+			for i, id := range r.deployedOf(typeTopicRule) {
+				all.Functions = append(all.Functions, r.invoked(id, all.Rules[i].Payload)...)
 			}
-		}
-	})
+			for i, id := range r.deployedOf(typeTemplate) {
+				if hook := all.Templates[i].Hook; hook != nil {
+					r.findFunction(id, hook)
+				}
+			}
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
 	return all, nil
 }
 
-// resolveAll returns the deployed resources of a type, all of whose properties must
-// be known. CloudFormation names those that nobody else named.
-func resolveAll[T any](r *resolver, kind string) (list []T) {
-	for _, id := range r.deployedOf(kind) {
-		properties := map[string]any{}
-		maps.Copy(properties, r.stack.template.Resources[id].Properties)
-		delete(properties, "Tags") // for people and bills
-		if k, named := kinds[kind]; named {
-			properties[k.property] = r.name(place(id), id)
+// resolveAll adds the deployed resources of a type, all of whose properties must be
+// known, to a list. CloudFormation names those that nobody else named.
+func resolveAll[T any](r *resolver, kind string, list *[]T) error {
+	return r.try(func() {
+		for _, id := range r.deployedOf(kind) {
+			properties := map[string]any{}
+			maps.Copy(properties, r.stack.template.Resources[id].Properties)
+			delete(properties, "Tags") // for people and bills
+			if k, named := kinds[kind]; named {
+				properties[k.property] = r.name(place(id), id)
+			}
+			var item T
+			r.decode(place(id).field("Properties"), properties, &item)
+			*list = append(*list, item)
 		}
-		var item T
-		r.decode(place(id).field("Properties"), properties, &item)
-		list = append(list, item)
-	}
-	return list
+	})
 }
 
 // decode resolves properties and reads them into a struct that has them all.
