@@ -47,13 +47,6 @@ func (o *output) setRequestID(id string) {
 	o.requestID = id
 }
 
-// lastLines returns the last lines of standard error.
-func (o *output) lastLines() []string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.Clone(o.stderr)
-}
-
 // flush logs what did not end with a newline. It must not run beside a write.
 func (o *output) flush() {
 	for _, s := range o.streams {
@@ -64,20 +57,17 @@ func (o *output) flush() {
 
 // Write never fails, so that the function never blocks on its output.
 func (s *stream) Write(b []byte) (int, error) {
-	n := len(b)
+	s.partial = append(s.partial, b...)
 	for {
-		line, rest, found := bytes.Cut(b, []byte("\n"))
-		room := maxLine - len(s.partial)
+		line, rest, whole := bytes.Cut(s.partial, []byte("\n"))
 		switch {
-		case len(line) > room:
-			line, rest = b[:room], b[room:]
-		case !found:
-			s.partial = append(s.partial, line...)
-			return n, nil
+		case len(line) > maxLine:
+			line, rest = s.partial[:maxLine], s.partial[maxLine:]
+		case !whole:
+			return len(b), nil
 		}
-		s.emit(append(s.partial, line...))
-		s.partial = s.partial[:0]
-		b = rest
+		s.emit(line)
+		s.partial = rest
 	}
 }
 
@@ -89,10 +79,8 @@ func (s *stream) emit(line []byte) {
 	s.out.mu.Lock()
 	id := s.out.requestID
 	if s.name == "stderr" {
-		if len(s.out.stderr) == keptLines {
-			s.out.stderr = slices.Delete(s.out.stderr, 0, 1)
-		}
 		s.out.stderr = append(s.out.stderr, text)
+		s.out.stderr = s.out.stderr[max(0, len(s.out.stderr)-keptLines):]
 	}
 	s.out.mu.Unlock()
 
@@ -111,20 +99,20 @@ func (s *stream) emit(line []byte) {
 // readLine reads a line that a structured logger wrote as a JSON object with a
 // message. Any other line is itself the message.
 func readLine(line string) (level slog.Level, message string, attrs map[string]any) {
-	var fields map[string]any
-	if line[0] == '{' && json.Unmarshal([]byte(line), &fields) == nil {
-		for _, key := range []string{slog.MessageKey, "message"} {
-			if text, ok := fields[key].(string); ok {
-				name, _ := fields[slog.LevelKey].(string)
-				if level.UnmarshalText([]byte(name)) != nil {
-					level = slog.LevelInfo
-				}
-				delete(fields, key)
-				delete(fields, slog.LevelKey)
-				delete(fields, slog.TimeKey) // the record has its own
-				return level, text, fields
+	if line[0] != '{' || json.Unmarshal([]byte(line), &attrs) != nil {
+		return slog.LevelInfo, line, map[string]any{}
+	}
+	for _, key := range []string{slog.MessageKey, "message"} {
+		if text, ok := attrs[key].(string); ok {
+			name, _ := attrs[slog.LevelKey].(string)
+			if level.UnmarshalText([]byte(name)) != nil {
+				level = slog.LevelInfo
 			}
+			for _, known := range []string{key, slog.LevelKey, slog.TimeKey} { // the record has its own time
+				delete(attrs, known)
+			}
+			return level, text, attrs
 		}
 	}
-	return slog.LevelInfo, line, make(map[string]any)
+	return slog.LevelInfo, line, map[string]any{}
 }

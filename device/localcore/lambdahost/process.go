@@ -164,9 +164,8 @@ func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 	}
 }
 
-func (p *process) exitError() error {
-	return exitError(p.cmd.ProcessState.String(), p.output.lastLines())
-}
+// exitError is called after exited: nothing is written any more.
+func (p *process) exitError() error { return exitError(p.cmd.ProcessState.String(), p.output.stderr) }
 
 // exitError is [ErrExited] with how the process ended, "signal: killed" for
 // instance, and the most informative one of the last lines of its standard error: the
