@@ -93,15 +93,15 @@ func readObject(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading the documents to deploy: %w", err)
 	}
-	var object map[string]any
-	if err := json.Unmarshal(data, &object); err != nil {
+	var text bytes.Buffer
+	err = json.Compact(&text, data)
+	if err == nil && text.Bytes()[0] != '{' {
+		err = errors.New("it is no JSON object")
+	}
+	if err != nil {
 		return "", fmt.Errorf("reading %s: %w", path, err)
 	}
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, data); err != nil {
-		return "", fmt.Errorf("reading %s: %w", path, err)
-	}
-	return compact.String(), nil
+	return text.String(), nil
 }
 
 // Check finds documents that are longer than AWS accepts, as they will be

@@ -147,6 +147,13 @@ func (r *optionReader) problem(format string, args ...any) {
 	r.problems = append(r.problems, fmt.Errorf(format, args...))
 }
 
+// require makes a value that is not ok a problem.
+func (r *optionReader) require(ok bool, name, value, want string, args ...any) {
+	if !ok {
+		r.problem("%s: %.100q is not possible; give %s", name, value, fmt.Sprintf(want, args...))
+	}
+}
+
 // text is the option as -c gives it: a string. A cdk.json may hold a number,
 // which is read by its digits, or a boolean.
 func (r *optionReader) text(name string) string {
@@ -176,10 +183,8 @@ func (r *optionReader) list(name string) (values []string) {
 
 // choice is one of the given values; the first is the default.
 func (r *optionReader) choice(name string, values ...string) string {
-	value := cmp.Or(r.text(name), values[0])
-	if !slices.Contains(values, value) {
-		r.problem("%s: %.100q is unknown; give %s or %s", name, value, strings.Join(values[:len(values)-1], ", "), values[len(values)-1])
-	}
+	value, last := cmp.Or(r.text(name), values[0]), len(values)-1
+	r.require(slices.Contains(values, value), name, value, "%s or %s", strings.Join(values[:last], ", "), values[last])
 	return value
 }
 
@@ -198,20 +203,16 @@ var namePattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]{0,27}$`)
 
 func (r *optionReader) names(name string) Names {
 	stack := cmp.Or(r.text(name), Name)
-	if !namePattern.MatchString(stack) {
-		r.problem("%s: no stack can have the name %.100q; give 1 to 28 of the characters a-z A-Z 0-9 -, a letter first", name, stack)
-	}
+	r.require(namePattern.MatchString(stack), name, stack, "1 to 28 of the characters a-z A-Z 0-9 -, a letter first")
 	return namesOf(stack)
 }
 
-var prefixPattern = regexp.MustCompile(`^[a-zA-Z0-9:_-]+$`)
+var prefixPattern = regexp.MustCompile(`^[a-zA-Z0-9:_-]*$`)
 
 // prefix is what serial numbers or thing names begin with, or a whole name.
 func (r *optionReader) prefix(name string, longest int) string {
 	prefix := r.text(name)
-	if prefix != "" && (!prefixPattern.MatchString(prefix) || len(prefix) > longest) {
-		r.problem("%s: %.100q is not possible; give 1 to %d of the characters a-z A-Z 0-9 : _ -", name, prefix, longest)
-	}
+	r.require(prefixPattern.MatchString(prefix) && len(prefix) <= longest, name, prefix, "1 to %d of the characters a-z A-Z 0-9 : _ -", longest)
 	return prefix
 }
 
@@ -220,9 +221,7 @@ var clientIDPattern = regexp.MustCompile(`^[a-zA-Z0-9:._*?-]{1,128}$`)
 func (r *optionReader) clientIDs(name string) []string {
 	ids := r.list(name)
 	for _, id := range ids {
-		if !clientIDPattern.MatchString(id) {
-			r.problem("%s: %.100q is no client id; give 1 to 128 of the characters a-z A-Z 0-9 : . _ -, and * or ? for any", name, id)
-		}
+		r.require(clientIDPattern.MatchString(id), name, id, "1 to 128 of the characters a-z A-Z 0-9 : . _ -, and * or ? for any")
 	}
 	if ids == nil {
 		return []string{"claim-*"}
@@ -232,12 +231,10 @@ func (r *optionReader) clientIDs(name string) []string {
 
 func (r *optionReader) addresses(name string) []string {
 	ranges := r.list(name)
-	for _, address := range ranges {
-		if _, err := netip.ParsePrefix(address); err != nil {
-			if a, err := netip.ParseAddr(address); err != nil || a.Zone() != "" {
-				r.problem("%s: %.100q is no address range, as in 203.0.113.0/24", name, address)
-			}
-		}
+	for _, text := range ranges {
+		_, err := netip.ParsePrefix(text)
+		address, _ := netip.ParseAddr(text)
+		r.require(err == nil || address.IsValid() && address.Zone() == "", name, text, "an address range, as in 203.0.113.0/24")
 	}
 	return ranges
 }
@@ -245,34 +242,25 @@ func (r *optionReader) addresses(name string) []string {
 // number is a positive number; 0 if it is not given.
 func (r *optionReader) number(name string, most int) int {
 	text := r.text(name)
-	if text == "" {
-		return 0
-	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > most {
-		r.problem("%s: %.100q is not a number from 1 to %d", name, text, most)
-	}
+	r.require(text == "" || err == nil && n >= 1 && n <= most, name, text, "a number from 1 to %d", most)
 	return n
 }
 
 func (r *optionReader) email(name string) string {
 	text := r.text(name)
-	if address, err := mail.ParseAddress(text); text != "" && (err != nil || address.Address != text) {
-		r.problem("%s: %.100q is not an e-mail address, as in ops@example.com", name, text)
-	}
+	address, err := mail.ParseAddress(text)
+	r.require(text == "" || err == nil && address.Address == text, name, text, "an e-mail address, as in ops@example.com")
 	return text
 }
-
-// ofTheCDK are keys of its command line without the usual punctuation.
-var ofTheCDK = []string{"acknowledged-issue-numbers", "cli-telemetry", "notices"}
 
 // rejectUnknown finds keys that are neither options nor the CDK's, which it would
 // ignore in silence.
 func (r *optionReader) rejectUnknown() {
+	ofTheCDK := []string{"acknowledged-issue-numbers", "cli-telemetry", "notices"} // without the usual punctuation
 	for _, key := range slices.Sorted(maps.Keys(r.context)) {
-		if r.known[key] || strings.ContainsAny(key, ":@/") || slices.Contains(ofTheCDK, key) {
-			continue
+		if !r.known[key] && !strings.ContainsAny(key, ":@/") && !slices.Contains(ofTheCDK, key) {
+			r.problem("%.100q is not an option; the options are %s", key, strings.Join(slices.Sorted(maps.Keys(r.known)), ", "))
 		}
-		r.problem("%.100q is not an option; the options are %s", key, strings.Join(slices.Sorted(maps.Keys(r.known)), ", "))
 	}
 }
