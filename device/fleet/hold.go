@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -75,8 +76,6 @@ type heldDevice struct {
 	rejected bool
 }
 
-func (d *heldDevice) connected() bool { return d.live != nil && d.live.Err() == nil }
-
 func (l *launch) newHeldDevice(id *identity.Identity) *heldDevice {
 	d := &heldDevice{serial: id.Record.SerialNumber, thing: id.Record.ThingName, proved: id.Record.ProvedAt}
 	d.options = l.measured(l.Device(d.serial).Session)
@@ -93,13 +92,18 @@ type hold struct {
 	devices []*heldDevice
 	cut     chan struct{} // closed to end all connections at once
 
-	lost, published, unacknowledged, most atomic.Int64
-	why                                   atomic.Pointer[string] // of the latest failed attempt
+	mu        sync.Mutex
+	held      Held      // under mu
+	firstLoss time.Time // under mu; zero before
 
-	firstLoss    atomic.Pointer[time.Time]
-	latestReturn atomic.Int64 // nanoseconds after firstLoss
-	attempts     counter      // after firstLoss
-	connects     counter
+	attempts, connects counter // after firstLoss
+}
+
+// count changes what was counted.
+func (h *hold) count(change func(*Held)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change(&h.held)
 }
 
 // hold connects all enrolled devices, keeps them connected for the duration of
@@ -130,7 +134,8 @@ func (l *launch) hold(ctx context.Context) *Held {
 			l.meter.latencies.record(StageHold, time.Since(began))
 		}
 	})
-	r := &Held{Devices: len(h.devices), ConnectSeconds: time.Since(began).Seconds(), IntervalSeconds: l.Interval.Seconds()}
+	r := &h.held // until the keepers begin, and after they have ended
+	r.Devices, r.ConnectSeconds, r.IntervalSeconds = len(h.devices), time.Since(began).Seconds(), l.Interval.Seconds()
 	if n := l.meter.held.Load(); n > 0 && before > 0 {
 		r.BytesPerDevice = max(0, resident()-before) / n
 	}
@@ -152,17 +157,7 @@ func (l *launch) hold(ctx context.Context) *Held {
 	end()
 	r.HeldSeconds = time.Since(began).Seconds()
 	r.CPUPercent = 100 * ratio(usage()-cpu, r.HeldSeconds)
-	r.Reconnect = h.reconnected()
-	r.Most = int(h.most.Load())
-	for _, d := range h.devices {
-		if d.connected() {
-			r.Connected++
-		}
-	}
-	r.Lost, r.Published, r.PublishFailures = int(h.lost.Load()), int(h.published.Load()), int(h.unacknowledged.Load())
-	if why := h.why.Load(); why != nil && r.Connected < r.Devices {
-		r.NotConnectedWhy = *why
-	}
+	h.countDevices()
 	h.each(func(d *heldDevice) {
 		if d.live != nil {
 			_ = d.live.Close(context.WithoutCancel(ctx)) // it has its own time limit
@@ -195,14 +190,14 @@ func (h *hold) connect(ctx context.Context, d *heldDevice, stage Stage, turn fun
 		live, err := session.Connect(ctx, d.options)
 		if err == nil {
 			d.live = live
-			raise(&h.most, h.l.meter.held.Add(1))
+			h.count(func(r *Held) { r.Most = max(r.Most, int(h.l.meter.held.Add(1))) })
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		why := cause(err, d.serial)
-		h.why.Store(&why)
+		h.count(func(r *Held) { r.NotConnectedWhy = why })
 		h.l.meter.retries.add(Failure{Stage: stageOf(err, stage), Cause: why})
 		// A server that closes without a reply may have denied the connection, but
 		// may as well be restarting.
@@ -210,12 +205,6 @@ func (h *hold) connect(ctx context.Context, d *heldDevice, stage Stage, turn fun
 			d.rejected = true
 			return err
 		}
-	}
-}
-
-// raise sets a number to n if it is less.
-func raise(number *atomic.Int64, n int64) {
-	for old := number.Load(); n > old && !number.CompareAndSwap(old, n); old = number.Load() {
 	}
 }
 
@@ -249,11 +238,15 @@ func (h *hold) keep(ctx context.Context, d *heldDevice) {
 // reconnect connects a device that has just lost its connection. The quotas do
 // not delay it: devices in the field do not know of one another.
 func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
-	lostAt := time.Now()
-	h.firstLoss.CompareAndSwap(nil, &lostAt)
-	first := *h.firstLoss.Load()
+	lostAt, first := time.Now(), time.Time{}
 	d.lost = true
-	h.lost.Add(1)
+	h.count(func(r *Held) {
+		r.Lost++
+		if r.Reconnect == nil {
+			r.Reconnect, h.firstLoss = new(Reconnect), lostAt
+		}
+		first = h.firstLoss
+	})
 	h.l.meter.held.Add(-1)
 	err := h.connect(ctx, d, StageReturn, func(attempt int) error {
 		limit := min(h.l.ReconnectWindow<<min(attempt, 10), max(h.l.ReconnectWindow, maxDelay))
@@ -272,7 +265,7 @@ func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
 	})
 	if err == nil {
 		h.connects.add(time.Since(first))
-		raise(&h.latestReturn, int64(time.Since(first)))
+		h.count(func(r *Held) { r.Reconnect.ReturnSeconds = max(r.Reconnect.ReturnSeconds, time.Since(first).Seconds()) })
 		h.l.meter.latencies.record(StageReturn, time.Since(lostAt))
 	}
 	return err
@@ -295,46 +288,44 @@ func (h *hold) publish(ctx context.Context, d *heldDevice, number int) {
 	switch err := d.live.Publish(reply, "fleet/"+d.thing, message); {
 	case err == nil:
 		h.l.meter.latencies.record(StagePublish, time.Since(began))
-		h.published.Add(1)
+		h.count(func(r *Held) { r.Published++ })
 	case ctx.Err() == nil:
-		h.unacknowledged.Add(1)
+		h.count(func(r *Held) { r.PublishFailures++ })
 		h.l.meter.retries.add(Failure{Stage: StagePublish, Cause: cause(err, d.serial)})
 	}
 }
 
-// reconnected is called after all devices' goroutines have ended.
-func (h *hold) reconnected() *Reconnect {
-	if h.lost.Load() == 0 {
-		return nil
-	}
-	r := &Reconnect{
-		ReturnSeconds: time.Duration(h.latestReturn.Load()).Seconds(),
-		Connects:      h.connects.counts(), Attempts: h.attempts.counts(),
-	}
+// countDevices fills what follows from the devices, whose goroutines have ended.
+func (h *hold) countDevices() {
+	r := cmp.Or(h.held.Reconnect, new(Reconnect))
+	r.Connects, r.Attempts = h.connects.counts(), h.attempts.counts()
 	if !h.l.NoJitter {
 		r.WindowSeconds = h.l.ReconnectWindow.Seconds()
 	}
 	for _, d := range h.devices {
+		connected := d.live != nil && d.live.Err() == nil
+		if connected {
+			h.held.Connected++
+		}
 		if !d.lost {
 			continue
 		}
 		r.Devices++
-		if d.connected() {
+		if connected {
 			r.Returned++
 		}
 		if d.rejected {
 			r.Rejected++
 		}
 	}
+	if h.held.Connected == h.held.Devices {
+		h.held.NotConnectedWhy = ""
+	}
 	r.sum()
-	return r
 }
 
 // sum fills what follows from the counts.
 func (r *Reconnect) sum() {
-	r.PeakConnects = 0
-	for _, n := range r.Connects {
-		r.PeakConnects = max(r.PeakConnects, n)
-	}
+	r.PeakConnects = slices.Max(append([]int{0}, r.Connects...))
 	r.IdealConnects = float64(r.Returned) / max(1, r.WindowSeconds) // counted by the second
 }

@@ -40,7 +40,6 @@ import (
 )
 
 const (
-	keysReady    = 2 // in the pool, for CreateKeysAndCertificate
 	registryFile = "registry.db"
 	brokerFile   = "broker.db"
 )
@@ -190,7 +189,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	if err := s.startFunctions(ctx); err != nil {
 		return err
 	}
-	s.keys = ca.NewPool(keysReady)
+	s.keys = ca.NewPool()
 	s.onClose(func() error { s.keys.Close(); return nil })
 	enforceRates := c.Quotas == QuotasAWS
 	s.provisioning = provisioning.New(provisioning.Config{

@@ -381,7 +381,7 @@ func TestSpoiltAuthorityIsNotReplaced(t *testing.T) {
 
 func TestPoolGivesDifferentKeysAndStops(t *testing.T) {
 	t.Parallel()
-	p := ca.NewPool(1)
+	p := ca.NewPool()
 	first, err1 := p.Take(t.Context())
 	second, err2 := p.Take(t.Context())
 	if err := errors.Join(err1, err2); err != nil {
@@ -398,7 +398,7 @@ func TestNoKeyIsGivenTwice(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for range 3 {
-		p := ca.NewPool(2)
+		p := ca.NewPool()
 		for range 2 {
 			key, err := p.Take(t.Context())
 			if err != nil {
@@ -415,7 +415,7 @@ func TestNoKeyIsGivenTwice(t *testing.T) {
 
 func TestPoolObeysTheContext(t *testing.T) {
 	t.Parallel()
-	p := ca.NewPool(0)
+	p := ca.NewPool()
 	defer p.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -424,7 +424,7 @@ func TestPoolObeysTheContext(t *testing.T) {
 	}
 }
 
-func TestUnusedPoolCloses(t *testing.T) { ca.NewPool(4).Close() }
+func TestUnusedPoolCloses(t *testing.T) { ca.NewPool().Close() }
 
 func FuzzIssueForCSR(f *testing.F) {
 	a, err := ca.Open("", false)

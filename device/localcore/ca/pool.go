@@ -6,37 +6,32 @@ import (
 	"sync"
 )
 
+// ready holds the keys that pools have made and nobody has taken. It is the process's:
+// a test starts many servers, one after the other.
+var ready = make(chan *rsa.PrivateKey, 4)
+
 // A Pool makes RSA keys ahead of need, because one takes a tenth of a second.
 // It starts with the first Take, and is safe for concurrent use. The zero
 // value is not usable; see [NewPool].
 type Pool struct {
-	ready  chan made
-	stop   chan struct{}
-	start  sync.Once
-	finish sync.Once
-	wg     sync.WaitGroup
+	stop          chan struct{}
+	start, finish sync.Once
+	filling       sync.WaitGroup
 }
 
-type made struct {
-	key *rsa.PrivateKey
-	err error
-}
+// NewPool returns a pool, which the caller closes.
+func NewPool() *Pool { return &Pool{stop: make(chan struct{})} }
 
-// spare holds keys that closed pools had made and nobody took. They serve the
-// next pools of the process: a test starts many servers.
-var spare = make(chan *rsa.PrivateKey, 16)
-
-// NewPool returns a pool that keeps size keys ready.
-func NewPool(size int) *Pool {
-	return &Pool{ready: make(chan made, size), stop: make(chan struct{})}
-}
-
-// Take returns a key, waiting for it if none is ready.
+// Take returns a key, waiting for it if none is ready. The error is ctx's, or
+// [context.Canceled] when the pool is closed.
 func (p *Pool) Take(ctx context.Context) (*rsa.PrivateKey, error) {
-	p.start.Do(func() { p.wg.Go(p.fill) })
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p.start.Do(func() { p.filling.Go(p.fill) })
 	select {
-	case m := <-p.ready:
-		return m.key, m.err
+	case key := <-ready:
+		return key, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-p.stop:
@@ -46,27 +41,14 @@ func (p *Pool) Take(ctx context.Context) (*rsa.PrivateKey, error) {
 
 func (p *Pool) fill() {
 	for {
-		var m made
-		select {
-		case m.key = <-spare:
-		default:
-			m.key, m.err = NewKey()
+		key, err := NewKey()
+		if err != nil {
+			panic("ca: making a key of a constant length: " + err.Error())
 		}
 		select {
-		case p.ready <- m:
+		case ready <- key:
 		case <-p.stop:
-			m.save()
 			return
-		}
-	}
-}
-
-// save keeps a key that nobody took, as long as there is room.
-func (m made) save() {
-	if m.err == nil {
-		select {
-		case spare <- m.key:
-		default:
 		}
 	}
 }
@@ -75,13 +57,5 @@ func (m made) save() {
 func (p *Pool) Close() {
 	p.start.Do(func() {}) // a pool that never started stays so
 	p.finish.Do(func() { close(p.stop) })
-	p.wg.Wait()
-	for {
-		select {
-		case m := <-p.ready:
-			m.save()
-		default:
-			return
-		}
-	}
+	p.filling.Wait()
 }
