@@ -87,9 +87,9 @@ var (
 type Host struct {
 	config Config
 
-	slots   chan struct{}  // one element per process that is taken
-	closing chan struct{}  // closed by Close
-	active  sync.WaitGroup // calls of Invoke
+	slots   chan struct{} // one element per call of Invoke that has a process or starts one
+	closing chan struct{} // closed by Close
+	close   sync.Once
 
 	mu        sync.Mutex
 	processes map[*process]bool // all that were launched and not yet stopped
@@ -154,16 +154,6 @@ func (h *Host) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if len(event) > MaxPayload {
 		return nil, fmt.Errorf("invoking the function: %w: %d bytes, %d are allowed", ErrTooLarge, len(event), MaxPayload)
 	}
-	h.mu.Lock()
-	closed := h.closed()
-	if !closed {
-		h.active.Add(1)
-	}
-	h.mu.Unlock()
-	if closed {
-		return nil, ErrClosed
-	}
-	defer h.active.Done()
 	answer, err := h.invoke(ctx, event)
 	if err != nil && h.closed() {
 		return nil, ErrClosed
@@ -218,19 +208,21 @@ func (h *Host) invoke(ctx context.Context, event []byte) ([]byte, error) {
 // Close kills what runs and returns when no process and no goroutine is left.
 // Invocations that are under way end with [ErrClosed]. Further calls do nothing.
 func (h *Host) Close() error {
-	h.mu.Lock()
-	if !h.closed() {
+	h.close.Do(func() {
+		h.mu.Lock()
 		close(h.closing)
-	}
-	processes := slices.Collect(maps.Keys(h.processes))
-	h.mu.Unlock()
-	for _, p := range processes {
-		p.kill()
-	}
-	h.active.Wait()
-	for _, p := range processes {
-		p.stop()
-	}
+		processes := slices.Collect(maps.Keys(h.processes))
+		h.mu.Unlock()
+		for _, p := range processes {
+			p.kill()
+		}
+		for range cap(h.slots) { // which the invocations leave
+			h.slots <- struct{}{}
+		}
+		for _, p := range processes {
+			p.stop()
+		}
+	})
 	return nil
 }
 
