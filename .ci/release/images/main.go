@@ -14,6 +14,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -46,6 +47,8 @@ type program struct {
 	hook        bool
 }
 
+func (p program) home() string { return "/" + strings.TrimSuffix(p.folders[0], "/") }
+
 var programs = []program{
 	{
 		name: "iot_device", title: "Provisions a device with AWS IoT Core",
@@ -71,16 +74,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: images VERSION COMMIT TIME FROM TO")
 		os.Exit(2)
 	}
-	seconds, err := strconv.ParseInt(os.Args[3], 10, 64)
-	if err == nil {
-		r := release{os.Args[1], os.Args[2], time.Unix(seconds, 0).UTC(), os.Args[4]}
-		for _, p := range programs {
-			if err = r.write(p, filepath.Join(os.Args[5], p.name)); err != nil {
-				break
-			}
-		}
-	}
-	if err != nil {
+	if err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]); err != nil {
 		fmt.Fprintln(os.Stderr, "images: error:", err)
 		os.Exit(1)
 	}
@@ -92,29 +86,40 @@ type release struct {
 	from            string
 }
 
-func (r release) write(p program, dir string) error {
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, arch := range []string{"amd64", "arm64"} {
-		if _, err := os.Stat(filepath.Join(r.from, p.name+"_linux_"+arch)); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		image, err := r.image(p, arch)
-		if err != nil {
-			return fmt.Errorf("%s for %s: %w", p.name, arch, err)
-		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add:        image,
-			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
-		})
-	}
-	if len(must(index.IndexManifest()).Manifests) == 0 {
-		return nil
-	}
-	path, err := layout.Write(dir, empty.Index)
+// run makes the layout of each program that the release has.
+func run(version, commit, at, from, to string) error {
+	seconds, err := strconv.ParseInt(at, 10, 64)
 	if err != nil {
 		return err
 	}
-	return path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": r.version}))
+	r := release{version, commit, time.Unix(seconds, 0).UTC(), from}
+	for _, p := range programs {
+		var images []mutate.IndexAddendum
+		for _, arch := range []string{"amd64", "arm64"} {
+			if _, err := os.Stat(filepath.Join(from, p.name+"_linux_"+arch)); errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			image, err := r.image(p, arch)
+			if err != nil {
+				return fmt.Errorf("%s for %s: %w", p.name, arch, err)
+			}
+			images = append(images, mutate.IndexAddendum{
+				Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
+			})
+		}
+		if images == nil {
+			continue
+		}
+		path, err := layout.Write(filepath.Join(to, p.name), empty.Index)
+		if err != nil {
+			return err
+		}
+		index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), images...)
+		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version})); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r release) image(p program, arch string) (v1.Image, error) {
@@ -144,7 +149,7 @@ func (r release) image(p program, arch string) (v1.Image, error) {
 		RootFS: must(image.ConfigFile()).RootFS, History: must(image.ConfigFile()).History,
 		Config: v1.Config{
 			User:         fmt.Sprintf("%d:%[1]d", user),
-			WorkingDir:   "/" + strings.TrimSuffix(p.folders[0], "/"),
+			WorkingDir:   p.home(),
 			Entrypoint:   []string{"/usr/bin/" + p.name},
 			Cmd:          p.args,
 			ExposedPorts: ports,
@@ -172,65 +177,42 @@ func must[T any](value T, err error) T {
 // files returns the image's file system as a tar archive.
 func (r release) files(p program, arch string) ([]byte, error) {
 	var buffer bytes.Buffer
+	var failed error // the first
 	archive := tar.NewWriter(&buffer)
-	add := func(name string, mode int64, owner int, data []byte) error {
+	add := func(name string, mode int64, owner int, data []byte) {
 		header := &tar.Header{Name: name, Mode: mode, Uid: owner, Gid: owner, Size: int64(len(data)), ModTime: r.time, Typeflag: tar.TypeReg}
 		if strings.HasSuffix(name, "/") {
 			header.Typeflag = tar.TypeDir
 		}
-		if err := archive.WriteHeader(header); err != nil {
-			return err
+		err := archive.WriteHeader(header)
+		if err == nil {
+			_, err = archive.Write(data)
 		}
-		_, err := archive.Write(data)
-		return err
+		failed = cmp.Or(failed, err)
 	}
-	copied := [][2]string{
-		{"usr/bin/" + p.name, p.name + "_linux_" + arch},
-		{"usr/share/doc/" + p.name + "/THIRD_PARTY_NOTICES.txt", p.name + "_THIRD_PARTY_NOTICES.txt"},
+	copied := func(name string, mode int64, from string) {
+		data, err := os.ReadFile(filepath.Join(r.from, from))
+		failed = cmp.Or(failed, err)
+		add(name, mode, 0, data)
 	}
+	copied("usr/bin/"+p.name, 0o755, p.name+"_linux_"+arch)
+	copied("usr/share/doc/"+p.name+"/THIRD_PARTY_NOTICES.txt", 0o644, p.name+"_THIRD_PARTY_NOTICES.txt")
 	if p.hook {
-		copied = append(copied, [2]string{"usr/lib/" + p.name + "/hook", "hook_" + arch})
+		copied("usr/lib/"+p.name+"/hook", 0o755, "hook_"+arch)
 	}
-	for _, file := range copied {
-		data, err := os.ReadFile(filepath.Join(r.from, file[1]))
-		if err != nil {
-			return nil, err
-		}
-		mode := int64(0o755)
-		if strings.HasSuffix(file[0], ".txt") {
-			mode = 0o644
-		}
-		if err := add(file[0], mode, 0, data); err != nil {
-			return nil, err
-		}
-	}
-	var roots bytes.Buffer
+	var roots []byte
 	for root := range bundle.Roots() {
-		if root.Constraint != nil {
-			continue // not to be trusted for all that it signs, which PEM cannot say
-		}
-		if err := pem.Encode(&roots, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}); err != nil {
-			return nil, err
+		if root.Constraint == nil { // else not to be trusted for all that it signs, which PEM cannot say
+			roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate})...)
 		}
 	}
-	if err := add("etc/ssl/certs/ca-certificates.crt", 0o644, 0, roots.Bytes()); err != nil {
-		return nil, err
-	}
-	home := "/" + strings.TrimSuffix(p.folders[0], "/")
-	passwd := fmt.Sprintf("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:%d:%[1]d:nonroot:%s:/sbin/nologin\n", user, home)
-	if err := add("etc/passwd", 0o644, 0, []byte(passwd)); err != nil {
-		return nil, err
-	}
-	if err := add("tmp/", 0o1777, 0, nil); err != nil {
-		return nil, err
-	}
+	add("etc/ssl/certs/ca-certificates.crt", 0o644, 0, roots)
+	passwd := fmt.Sprintf("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:%d:%[1]d:nonroot:%s:/sbin/nologin\n", user, p.home())
+	add("etc/passwd", 0o644, 0, []byte(passwd))
+	add("tmp/", 0o1777, 0, nil)
 	for _, folder := range p.folders {
-		if err := add(folder, 0o700, user, nil); err != nil {
-			return nil, err
-		}
+		add(folder, 0o700, user, nil)
 	}
-	if err := archive.Close(); err != nil {
-		return nil, err
-	}
-	return buffer.Bytes(), nil
+	err := archive.Close()
+	return buffer.Bytes(), cmp.Or(failed, err)
 }
