@@ -130,11 +130,14 @@ func (l *launch) enroll(ctx context.Context, k int, due time.Time) {
 	d := &l.devices[k]
 	stage := StageConnect // of the latest step
 	var store *identity.Store
-	result, err := func() (*provision.Result, error) {
+	result, err := func() (_ *provision.Result, err error) {
 		ctx, cancel := context.WithTimeout(ctx, l.DeviceTimeout)
 		defer cancel()
-		var err error
-		if store, err = l.store(d.SerialNumber); err != nil {
+		stored, open := identity.Config{SerialNumber: d.SerialNumber, Log: l.Log}, identity.NewMemoryStore
+		if l.Keep != "" { // each in its own folder, which spares each device the search through all others
+			stored.Dir, open = filepath.Join(l.Keep, d.SerialNumber), identity.NewStore
+		}
+		if store, err = open(stored); err != nil {
 			return nil, err
 		}
 		c := l.Device(d.SerialNumber)
@@ -167,17 +170,6 @@ func (l *launch) enroll(ctx context.Context, k int, due time.Time) {
 		}
 	}
 	l.meter.ended(d, time.Since(due))
-}
-
-// store opens a device's store: on disk if identities are kept, each in its own
-// folder, which spares each device the search through all others.
-func (l *launch) store(serial string) (*identity.Store, error) {
-	c := identity.Config{SerialNumber: serial, Log: l.Log}
-	if l.Keep == "" {
-		return identity.NewMemoryStore(c)
-	}
-	c.Dir = filepath.Join(l.Keep, serial)
-	return identity.NewStore(c)
 }
 
 // measured returns options whose sessions are measured.

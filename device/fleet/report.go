@@ -2,8 +2,7 @@ package fleet
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // ReportVersion is the format version of the reports that this package writes.
@@ -143,8 +144,7 @@ func (l *launch) report() *Report {
 		Devices:        l.devices,
 	}
 	if base.Claim != nil && len(base.Claim.Certificate) > 0 {
-		id := sha256.Sum256(base.Claim.Certificate[0])
-		r.ClaimCertificateID = hex.EncodeToString(id[:])
+		r.ClaimCertificateID = awsiot.CertificateID(&x509.Certificate{Raw: base.Claim.Certificate[0]})
 	}
 	r.count()
 	return r

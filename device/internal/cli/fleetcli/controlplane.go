@@ -3,7 +3,9 @@ package fleetcli
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -118,33 +120,33 @@ func (s *selection) targets(ctx context.Context, run *controlplane.Run) ([]contr
 }
 
 func deviceText(d controlplane.Device) string {
-	text := d.Target.String()
-	separator := ":"
+	var found []string
 	for _, c := range d.Certificates {
-		text += fmt.Sprintf("%s certificate %s (%s)", separator, c.ID, c.Status)
-		separator = ";"
+		text := fmt.Sprintf("certificate %s (%s)", c.ID, c.Status)
 		if len(c.Policies) > 0 {
 			text += " with policy " + strings.Join(c.Policies, ", ")
 		}
+		found = append(found, text)
 	}
 	if len(d.Things) > 0 {
-		text += "; thing " + strings.Join(d.Things, ", ")
+		found = append(found, "thing "+strings.Join(d.Things, ", "))
 	}
 	if len(d.Shared) > 0 {
-		text += "; kept: thing " + strings.Join(d.Shared, ", ") + ", which has other certificates"
+		found = append(found, "kept: thing "+strings.Join(d.Shared, ", ")+", which has other certificates")
 	}
 	if d.Kept != "" {
-		text += "; kept: " + d.Kept
+		found = append(found, "kept: "+d.Kept)
 	}
-	return text
+	return strings.TrimSuffix(d.Target.String()+": "+strings.Join(found, "; "), ": ")
 }
 
 // client returns a client of the control API. The emulator needs no credentials.
 func (o *controlOptions) client(ctx context.Context, endpoint string) (*iot.Client, error) {
-	host := strings.TrimPrefix(strings.TrimPrefix(o.endpointURL, "https://"), "http://")
-	host, _, _ = strings.Cut(host, "/")
-	host, _, _ = strings.Cut(host, ":")
-	if o.endpointURL != "" && !onAWS(host) {
+	api, err := url.Parse(o.endpointURL)
+	if err != nil || api.Host == "" && o.endpointURL != "" {
+		return nil, &fleet.ValueError{Name: "--endpoint-url", Value: strconv.Quote(o.endpointURL), Want: "a URL, as in http://127.0.0.1:8480"}
+	}
+	if o.endpointURL != "" && !onAWS(api.Hostname()) {
 		return iot.New(iot.Options{
 			BaseEndpoint: &o.endpointURL, Region: "us-east-1",
 			Credentials: aws.AnonymousCredentials{}, RetryMode: aws.RetryModeAdaptive,
@@ -157,11 +159,8 @@ func (o *controlOptions) client(ctx context.Context, endpoint string) (*iot.Clie
 	if o.apply && !o.aws {
 		return nil, errAWS("the control plane")
 	}
-	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithRetryMode(aws.RetryModeAdaptive)}
-	if where.Region != "" {
-		options = append(options, awsconfig.WithRegion(where.Region))
-	}
-	c, err := awsconfig.LoadDefaultConfig(ctx, options...)
+	// Without a Region of the endpoint it is that of the configuration.
+	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithRegion(where.Region))
 	if err != nil {
 		return nil, fmt.Errorf("finding credentials for AWS: %w", err)
 	}

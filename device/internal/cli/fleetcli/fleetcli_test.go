@@ -236,6 +236,7 @@ func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 		"cleanup of nothing":     {[]string{"cleanup"}, 2, "--all-of-type"},
 		"cleanup at no rate":     {[]string{"cleanup", "--all-of-type", "T", "--rate", "0"}, 2, "--rate 0"},
 		"revoke on AWS":          {[]string{"revoke", "--thing-type", "T", "--apply"}, 2, "--yes-this-is-aws"},
+		"revoke at no URL":       {[]string{"revoke", "--thing-type", "T", "--apply", "--endpoint-url", "iot.eu-west-1.amazonaws.com"}, 2, "--endpoint-url"},
 		"revoke of nobody":       {[]string{"revoke"}, 2, "FILE.csv"},
 		"revoke of two":          {[]string{"revoke", "--thing-type", "T", "--thing-group", "G"}, 2, "FILE.csv"},
 		"revoke of no file":      {[]string{"revoke", "none.csv"}, 2, "none.csv"},

@@ -35,7 +35,14 @@ type fileError struct {
 	err  error
 }
 
-func (e *fileError) Error() string { return fmt.Sprintf("file %s: %v", e.path, e.err) }
+func (e *fileError) Error() string {
+	err := e.err
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err // the file is named already
+	}
+	return fmt.Sprintf("file %s: %v", e.path, err)
+}
+
 func (e *fileError) Unwrap() error { return e.err }
 
 // check checks before a long run that its report can be written.
@@ -46,7 +53,7 @@ func (o *output) check() error {
 		}
 		probe, err := os.CreateTemp(filepath.Dir(path), ".report-*")
 		if err != nil {
-			return &fileError{path, cause(err)}
+			return &fileError{path, err}
 		}
 		probe.Close()
 		os.Remove(probe.Name())
@@ -82,20 +89,11 @@ func (o *output) write(console *cli.Console, r *fleet.Report) error {
 func readFile[T any](path string, read func(io.Reader) (T, error)) (v T, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return v, &fileError{path, cause(err)}
+		return v, &fileError{path, err}
 	}
 	defer f.Close()
 	if v, err = read(f); err != nil {
 		return v, &fileError{path, err}
 	}
 	return v, nil
-}
-
-// cause drops the operation and the path from an error of package os: a fileError
-// names the file already.
-func cause(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err
-	}
-	return err
 }
