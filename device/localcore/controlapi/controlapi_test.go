@@ -171,7 +171,7 @@ func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 	if err != nil {
 		panic(err)
 	}
-	keys := ca.NewPool(0)
+	keys := ca.NewPool()
 	t.Cleanup(keys.Close)
 	return controlapi.New(controlapi.Config{
 		Registry: r, Partition: "aws", Region: "us-east-1", Account: account, Endpoint: "localhost",
