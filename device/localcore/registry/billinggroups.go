@@ -40,16 +40,14 @@ func (r *Registry) DescribeBillingGroup(name string) (BillingGroup, error) {
 // UpdateBillingGroup replaces the description, unless it is nil, and returns the
 // new version. A zero expectedVersion means any.
 func (r *Registry) UpdateBillingGroup(name string, description *string, expectedVersion int64) (version int64, err error) {
-	err = r.update(func(tx *transaction) error {
-		return tx.billingGroups.edit(name, func(g *BillingGroup) error {
-			err := checkVersion("Billing group "+name, expectedVersion, g.Version)
-			if description != nil {
-				g.Description = *description
-			}
-			g.Version++
-			version = g.Version
-			return cmp.Or(err, checkDescription(g.Description))
-		})
+	err = edit(r, name, func(tx *transaction, g *BillingGroup) error {
+		err := checkVersion("Billing group "+name, expectedVersion, g.Version)
+		if description != nil {
+			g.Description = *description
+		}
+		g.Version++
+		version = g.Version
+		return cmp.Or(err, checkDescription(g.Description))
 	})
 	return version, err
 }
@@ -91,23 +89,19 @@ func (r *Registry) ListThingsInBillingGroup(name string) (things []string, err e
 // AddThingToBillingGroup puts a thing into a billing group, of which it has one
 // at most.
 func (r *Registry) AddThingToBillingGroup(thing, group string) error {
-	return r.update(func(tx *transaction) error {
-		return tx.things.edit(thing, func(t *Thing) error {
-			t.BillingGroup = group
-			return tx.billingGroups.check(group)
-		})
+	return edit(r, thing, func(tx *transaction, t *Thing) error {
+		t.BillingGroup = group
+		return tx.billingGroups.check(group)
 	})
 }
 
 // RemoveThingFromBillingGroup takes a thing out of a billing group. A thing that
 // is not in it is no error.
 func (r *Registry) RemoveThingFromBillingGroup(thing, group string) error {
-	return r.update(func(tx *transaction) error {
-		return tx.things.edit(thing, func(t *Thing) error {
-			if t.BillingGroup == group {
-				t.BillingGroup = ""
-			}
-			return tx.billingGroups.check(group)
-		})
+	return edit(r, thing, func(tx *transaction, t *Thing) error {
+		if t.BillingGroup == group {
+			t.BillingGroup = ""
+		}
+		return tx.billingGroups.check(group)
 	})
 }

@@ -158,23 +158,21 @@ func (r *Registry) ListCACertificates(template string) []CACertificate {
 
 // UpdateCACertificate changes a CA certificate.
 func (r *Registry) UpdateCACertificate(u CACertificateUpdate) error {
-	return r.update(func(tx *transaction) error {
-		return tx.authorities.edit(u.ID, func(c *CACertificate) error {
-			if u.Status != "" && u.Status != Active && u.Status != Inactive {
-				return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", clip(string(u.Status)))
-			}
-			c.Certificate.Status = cmp.Or(u.Status, c.Certificate.Status)
-			if u.AutoRegistration != nil {
-				c.AutoRegistration = *u.AutoRegistration
-			}
-			c.Registration = cmp.Or(u.Registration, c.Registration)
-			if u.RemoveAutoRegistration {
-				c.AutoRegistration, c.Registration = false, nil
-			}
-			c.Certificate.Modified = tx.now
-			c.Certificate.Version++
-			return tx.checkRegistration(u.Registration)
-		})
+	return edit(r, u.ID, func(tx *transaction, c *CACertificate) error {
+		if u.Status != "" && u.Status != Active && u.Status != Inactive {
+			return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", clip(string(u.Status)))
+		}
+		c.Certificate.Status = cmp.Or(u.Status, c.Certificate.Status)
+		if u.AutoRegistration != nil {
+			c.AutoRegistration = *u.AutoRegistration
+		}
+		c.Registration = cmp.Or(u.Registration, c.Registration)
+		if u.RemoveAutoRegistration {
+			c.AutoRegistration, c.Registration = false, nil
+		}
+		c.Certificate.Modified = tx.now
+		c.Certificate.Version++
+		return tx.checkRegistration(u.Registration)
 	})
 }
 
@@ -335,11 +333,9 @@ func (r *Registry) ListCertificateProviders() []CertificateProvider { return r.s
 
 // UpdateCertificateProvider gives a certificate provider another function.
 func (r *Registry) UpdateCertificateProvider(name, functionARN string) error {
-	return r.update(func(tx *transaction) error {
-		return tx.providers.edit(name, func(p *CertificateProvider) error {
-			p.FunctionARN, p.Modified = functionARN, tx.now
-			return checkFunctionARN(functionARN)
-		})
+	return edit(r, name, func(tx *transaction, p *CertificateProvider) error {
+		p.FunctionARN, p.Modified = functionARN, tx.now
+		return checkFunctionARN(functionARN)
 	})
 }
 

@@ -48,12 +48,6 @@ type Certificate struct {
 	TokenHash           string    // the hex SHA-256 of the ownership token; empty without one, or once it was used
 }
 
-// String returns AWS's name of the status.
-func (s CertificateStatus) String() string { return string(s) }
-
-// String returns AWS's name of the mode.
-func (m CertificateMode) String() string { return string(m) }
-
 // An ownership is what is known of an ownership token, but for the token.
 type ownership struct {
 	CertificateID, Principal string

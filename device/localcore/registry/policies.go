@@ -56,38 +56,32 @@ func (r *Registry) DeletePolicy(name string) error {
 // CreatePolicyVersion adds a document to a policy, of which it then is the
 // default if setDefault says so.
 func (r *Registry) CreatePolicyVersion(name, document string, setDefault bool) (v Version, err error) {
-	err = r.update(func(tx *transaction) error {
-		return tx.policies.edit(name, func(p *Policy) error {
-			p.Modified = tx.now
-			v, err = p.add("The policy "+name, Version{Document: document}, setDefault, MaxPolicyVersions, tx.now)
-			return cmp.Or(tx.options.checkPolicy(document), err)
-		})
+	err = edit(r, name, func(tx *transaction, p *Policy) error {
+		p.Modified = tx.now
+		v, err = p.add("The policy "+name, Version{Document: document}, setDefault, MaxPolicyVersions, tx.now)
+		return cmp.Or(tx.options.checkPolicy(document), err)
 	})
 	return v, err
 }
 
 // DeletePolicyVersion deletes a version that is not the default one.
 func (r *Registry) DeletePolicyVersion(name string, version int) error {
-	return r.update(func(tx *transaction) error {
-		return tx.policies.edit(name, func(p *Policy) error {
-			if version == p.DefaultVersion {
-				return invalid("Cannot delete the default version of policy %s.", name)
-			}
-			err := p.checkID("Policy "+name, version)
-			p.delete(version)
-			p.Modified = tx.now
-			return err
-		})
+	return edit(r, name, func(tx *transaction, p *Policy) error {
+		if version == p.DefaultVersion {
+			return invalid("Cannot delete the default version of policy %s.", name)
+		}
+		err := p.checkID("Policy "+name, version)
+		p.delete(version)
+		p.Modified = tx.now
+		return err
 	})
 }
 
 // SetDefaultPolicyVersion brings a version into effect.
 func (r *Registry) SetDefaultPolicyVersion(name string, version int) error {
-	return r.update(func(tx *transaction) error {
-		return tx.policies.edit(name, func(p *Policy) error {
-			p.DefaultVersion, p.Modified = version, tx.now
-			return p.checkID("Policy "+name, version)
-		})
+	return edit(r, name, func(tx *transaction, p *Policy) error {
+		p.DefaultVersion, p.Modified = version, tx.now
+		return p.checkID("Policy "+name, version)
 	})
 }
 
@@ -148,9 +142,6 @@ const (
 	NonExclusive PrincipalType = "NON_EXCLUSIVE_THING"
 	Exclusive    PrincipalType = "EXCLUSIVE_THING"
 )
-
-// String returns AWS's name of the type.
-func (t PrincipalType) String() string { return string(t) }
 
 // An Attachment ties a certificate to a thing.
 type Attachment struct {

@@ -215,6 +215,18 @@ func mutate[T any](r *Registry, f func(*transaction) (T, error)) (T, error) {
 	return out, nil
 }
 
+// edit replaces a record that must be there by what f makes of it. Each kind of record has one table.
+func edit[V any](r *Registry, key string, f func(*transaction, *V) error) error {
+	return r.update(func(tx *transaction) error {
+		for _, b := range tx.buckets {
+			if t, ok := b.(*table[V]); ok {
+				return t.edit(key, func(v *V) error { return f(tx, v) })
+			}
+		}
+		panic("no table of such records") // a defect of this program
+	})
+}
+
 // remove deletes a record that must be there, and its tags.
 func remove[V any](tx *transaction, t *table[V], key string) error {
 	if err := t.check(key); err != nil {

@@ -67,13 +67,11 @@ func (r *Registry) ListRoleAliases() []RoleAlias { return r.state().roleAliases.
 
 // UpdateRoleAlias replaces what u has of role and duration.
 func (r *Registry) UpdateRoleAlias(u RoleAlias) error {
-	return r.update(func(tx *transaction) error {
-		return tx.roleAliases.edit(u.Name, func(a *RoleAlias) error {
-			a.RoleARN = cmp.Or(u.RoleARN, a.RoleARN)
-			a.CredentialDuration = cmp.Or(u.CredentialDuration, a.CredentialDuration)
-			a.Modified = tx.now
-			return a.check()
-		})
+	return edit(r, u.Name, func(tx *transaction, a *RoleAlias) error {
+		a.RoleARN = cmp.Or(u.RoleARN, a.RoleARN)
+		a.CredentialDuration = cmp.Or(u.CredentialDuration, a.CredentialDuration)
+		a.Modified = tx.now
+		return a.check()
 	})
 }
 

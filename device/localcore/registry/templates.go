@@ -22,9 +22,6 @@ const (
 	JITP              TemplateType = "JITP"
 )
 
-// String returns AWS's name of the type.
-func (t TemplateType) String() string { return string(t) }
-
 // A Hook is the Lambda function that is invoked before provisioning.
 type Hook struct {
 	// PayloadVersion is "2020-04-01" where it is empty.
@@ -96,29 +93,27 @@ func (r *Registry) ListProvisioningTemplates() []ProvisioningTemplate {
 
 // UpdateProvisioningTemplate changes a template.
 func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) error {
-	return r.update(func(tx *transaction) error {
-		return tx.templates.edit(u.Name, func(t *ProvisioningTemplate) error {
-			if u.Description != nil {
-				t.Description = *u.Description
+	return edit(r, u.Name, func(tx *transaction, t *ProvisioningTemplate) error {
+		if u.Description != nil {
+			t.Description = *u.Description
+		}
+		if u.Enabled != nil {
+			t.Enabled = *u.Enabled
+		}
+		t.RoleARN = cmp.Or(u.RoleARN, t.RoleARN)
+		t.DefaultVersion = cmp.Or(u.DefaultVersion, t.DefaultVersion)
+		t.Modified = tx.now
+		switch {
+		case u.RemoveHook && u.Hook != nil:
+			return invalid("A pre-provisioning hook cannot be set and removed in one request.")
+		case u.RemoveHook:
+			t.Hook = nil
+		case u.Hook != nil:
+			if err := t.setHook(u.Hook); err != nil {
+				return err
 			}
-			if u.Enabled != nil {
-				t.Enabled = *u.Enabled
-			}
-			t.RoleARN = cmp.Or(u.RoleARN, t.RoleARN)
-			t.DefaultVersion = cmp.Or(u.DefaultVersion, t.DefaultVersion)
-			t.Modified = tx.now
-			switch {
-			case u.RemoveHook && u.Hook != nil:
-				return invalid("A pre-provisioning hook cannot be set and removed in one request.")
-			case u.RemoveHook:
-				t.Hook = nil
-			case u.Hook != nil:
-				if err := t.setHook(u.Hook); err != nil {
-					return err
-				}
-			}
-			return cmp.Or(t.checkID("Template "+t.Name, t.DefaultVersion), t.check())
-		})
+		}
+		return cmp.Or(t.checkID("Template "+t.Name, t.DefaultVersion), t.check())
 	})
 }
 
@@ -131,12 +126,10 @@ func (r *Registry) DeleteProvisioningTemplate(name string) error {
 // CreateProvisioningTemplateVersion adds a body to a template, of which it
 // then is the default if setDefault says so.
 func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefault bool) (v Version, err error) {
-	err = r.update(func(tx *transaction) error {
-		return tx.templates.edit(name, func(t *ProvisioningTemplate) error {
-			t.Modified = tx.now
-			v, err = t.add("Template "+name, Version{Body: body}, setDefault, MaxTemplateVersions, tx.now)
-			return cmp.Or(tx.options.checkTemplate(body), err)
-		})
+	err = edit(r, name, func(tx *transaction, t *ProvisioningTemplate) error {
+		t.Modified = tx.now
+		v, err = t.add("Template "+name, Version{Body: body}, setDefault, MaxTemplateVersions, tx.now)
+		return cmp.Or(tx.options.checkTemplate(body), err)
 	})
 	return v, err
 }
@@ -144,16 +137,14 @@ func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefau
 // DeleteProvisioningTemplateVersion deletes a version that is not the default
 // one.
 func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) error {
-	return r.update(func(tx *transaction) error {
-		return tx.templates.edit(name, func(t *ProvisioningTemplate) error {
-			if version == t.DefaultVersion {
-				return Reject(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
-			}
-			err := t.checkID("Template "+name, version)
-			t.delete(version)
-			t.Modified = tx.now
-			return err
-		})
+	return edit(r, name, func(tx *transaction, t *ProvisioningTemplate) error {
+		if version == t.DefaultVersion {
+			return Reject(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
+		}
+		err := t.checkID("Template "+name, version)
+		t.delete(version)
+		t.Modified = tx.now
+		return err
 	})
 }
 

@@ -77,19 +77,17 @@ func (r *Registry) DescribeThingGroup(name string) (ThingGroup, []string, error)
 
 // UpdateThingGroup changes a group and returns its new version.
 func (r *Registry) UpdateThingGroup(u ThingGroupUpdate) (version int64, err error) {
-	err = r.update(func(tx *transaction) error {
-		return tx.groups.edit(u.Name, func(g *ThingGroup) error {
-			err := checkVersion("Thing group "+u.Name, u.ExpectedVersion, g.Version)
-			if u.Description != nil {
-				g.Description = *u.Description
-			}
-			if u.Attributes != nil {
-				g.Attributes = u.Attributes.apply(g.Attributes)
-			}
-			g.Version++
-			version = g.Version
-			return cmp.Or(err, g.check())
-		})
+	err = edit(r, u.Name, func(tx *transaction, g *ThingGroup) error {
+		err := checkVersion("Thing group "+u.Name, u.ExpectedVersion, g.Version)
+		if u.Description != nil {
+			g.Description = *u.Description
+		}
+		if u.Attributes != nil {
+			g.Attributes = u.Attributes.apply(g.Attributes)
+		}
+		g.Version++
+		version = g.Version
+		return cmp.Or(err, g.check())
 	})
 	return version, err
 }

@@ -227,15 +227,13 @@ func (r *Registry) DescribeThingType(name string) (ThingType, error) {
 // UpdateThingType replaces the propagating attributes. AWS rejects every other
 // change.
 func (r *Registry) UpdateThingType(u ThingType) error {
-	return r.update(func(tx *transaction) error {
-		return tx.types.edit(u.Name, func(t *ThingType) error {
-			t.Propagating = u.Propagating
-			if u.Description != "" && u.Description != t.Description ||
-				u.SearchableAttributes != nil && !slices.Equal(u.SearchableAttributes, t.SearchableAttributes) {
-				return invalid("Can only update mqtt5Configuration.")
-			}
-			return u.check()
-		})
+	return edit(r, u.Name, func(tx *transaction, t *ThingType) error {
+		t.Propagating = u.Propagating
+		if u.Description != "" && u.Description != t.Description ||
+			u.SearchableAttributes != nil && !slices.Equal(u.SearchableAttributes, t.SearchableAttributes) {
+			return invalid("Can only update mqtt5Configuration.")
+		}
+		return u.check()
 	})
 }
 
