@@ -3,10 +3,7 @@ package localcore
 import (
 	_ "embed"
 	"encoding/json"
-	"fmt"
 	"time"
-
-	"example.com/fleety/device/localcore/template"
 )
 
 // AmbiguousBehavior switches what AWS does not document. The zero value is what
@@ -54,9 +51,6 @@ func Ambiguities() []Ambiguity {
 	var all []Ambiguity
 	if err := json.Unmarshal(ambiguitiesJSON, &all); err != nil {
 		panic(err) // a defect of the file
-	}
-	for i, c := range template.Ambiguities() {
-		all = append(all, Ambiguity{ID: fmt.Sprint("T", i+1), Question: c.Question, Answer: c.Answer})
 	}
 	return all
 }

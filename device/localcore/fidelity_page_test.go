@@ -378,3 +378,14 @@ func countChecked(behaviors []behavior) (n int) {
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
 func pageName(source string) string { return source[strings.LastIndex(source, "/")+1:] }
+
+func TestEveryAmbiguityIsNamedOnce(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, a := range localcore.Ambiguities() {
+		if a.ID == "" || a.Question == "" || a.Answer == "" || seen[a.ID] || seen[a.Question] {
+			t.Errorf("empty or repeated: %+v", a)
+		}
+		seen[a.ID], seen[a.Question] = true, true
+	}
+}

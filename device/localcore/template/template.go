@@ -3,7 +3,7 @@
 // to register. It touches no registry: whether a named policy, group or type
 // exists is for the one who carries out the plan.
 //
-// What AWS does not document is decided in ambiguous.go and nowhere else.
+// What AWS does not document is in the table of the emulator, under T.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
 package template
@@ -30,8 +30,30 @@ const (
 	MaxParameterValue = 4_096  // characters
 )
 
-// maxDepth bounds how deep values may be nested in each other.
-const maxDepth = 64
+// ImplicitCertificateID is the parameter that AWS IoT itself gives a value to:
+// the id of the certificate that is registered.
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
+const ImplicitCertificateID = "AWS::IoT::Certificate::Id"
+
+// Limits that AWS does not name. Without the first one, nested Fn::Sub could use any
+// amount of memory.
+const (
+	maxText  = 64 << 10 // bytes of a resolved value
+	maxDepth = 64       // levels of values in each other
+)
+
+// The codes of rejections. The first was observed, 400 InvalidParameters with "Cannot
+// resolve reference value: NAME"; the others are assumed: the names of AWS's HTTPS
+// exceptions in the same form.
+const (
+	unresolved       = "InvalidParameters"
+	noSuchKey        = "InvalidParameters"
+	badSelection     = "InvalidParameters"
+	badParameter     = "InvalidParameters"
+	otherCertificate = "InvalidParameters"
+	badValue         = "InvalidRequest"
+	badDocument      = "MalformedPolicy"
+)
 
 // A Template is a parsed provisioning template. It does not change and is safe
 // for concurrent use.

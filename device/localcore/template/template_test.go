@@ -345,16 +345,6 @@ func TestLongParameterName(t *testing.T) {
 	}
 }
 
-func TestEveryChoiceIsNamedOnce(t *testing.T) {
-	seen := make(map[string]bool)
-	for _, c := range template.Ambiguities() {
-		if c.Question == "" || c.Answer == "" || seen[c.Question] {
-			t.Errorf("empty or repeated: %+v", c)
-		}
-		seen[c.Question] = true
-	}
-}
-
 func BenchmarkResolve(b *testing.B) {
 	parsed := parse(b, string(shipped(b)))
 	in := template.Input{
