@@ -8,7 +8,10 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
+	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/provisioning"
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/shadow"
 )
 
 // openBroker opens the broker and its ports.
@@ -110,4 +113,68 @@ func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, 
 		e.Operation, e.Topic = string(t.Operation), reply.Topic
 		s.history.Record(e)
 	}
+}
+
+// shadowTopic reads the topic of a shadow request whose names are valid.
+func shadowTopic(topic string) (awsiot.ShadowTopic, bool) {
+	t, ok := awsiot.ParseShadowTopic(topic)
+	return t, ok && awsiot.ValidThingName(t.Thing) && (t.Shadow == "" || awsiot.ValidShadowName(t.Shadow))
+}
+
+// requestShadow carries out a request that was published. The responses go to
+// everyone who subscribed.
+func (s *Server) requestShadow(t awsiot.ShadowTopic, m *broker.Message) {
+	messages, err := s.shadows.Request(t, m.Payload)
+	if err != nil {
+		s.config.Log.Warn("rejected a shadow request", "topic", t, "error", err)
+		messages = []shadow.Message{shadow.Rejected(t, err)}
+	}
+	for _, out := range messages {
+		s.broker.Publish(&broker.Message{Topic: out.Topic, Payload: out.Payload, QoS: 1, Hops: m.Hops})
+	}
+}
+
+// openJobs opens the jobs service.
+func (s *Server) openJobs(store jobs.Store) (err error) {
+	s.jobs, err = jobs.Open(jobs.Config{
+		Things: jobTargets{s.registry}, ARN: s.config.arn, Store: store, Now: s.config.Now, Log: s.config.Log,
+		Publish: func(m jobs.Message) { s.publish(m.Topic, m.Payload) },
+		Event: func(e jobs.Event) {
+			kind := registry.JobExecutionEvent
+			if e.OfJob {
+				kind = registry.JobEvent
+			}
+			if s.registry.EventConfigurations().Enabled[kind] {
+				s.publishEvent(e.Topic, e.Payload)
+			}
+		},
+	})
+	return err
+}
+
+// requestJobs answers a request of a device: the response goes to its
+// connection alone, subscribed or not.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
+func (s *Server) requestJobs(t awsiot.JobsTopic, c *broker.Conn, m *broker.Message) {
+	s.jobs.Handle(t, m.Payload, func(r jobs.Message) {
+		if err := c.Reply(r.Topic, r.Payload); err != nil {
+			s.config.Log.Info("lost a reply", "client", c.ClientID(), "topic", r.Topic, "error", err)
+		}
+	})
+}
+
+// jobTargets are the things of a registry.
+type jobTargets struct{ registry *registry.Registry }
+
+// HasThing implements [jobs.Things].
+func (t jobTargets) HasThing(name string) bool {
+	_, err := t.registry.DescribeThing(name)
+	return err == nil
+}
+
+// Members implements [jobs.Things].
+func (t jobTargets) Members(group string) ([]string, bool) {
+	things, err := t.registry.ListThingsInThingGroup(group, false)
+	return things, err == nil
 }

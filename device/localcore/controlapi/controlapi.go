@@ -79,18 +79,24 @@ func New(c Config) http.Handler {
 	a := &api{c}
 	mux := http.NewServeMux()
 	handlers := map[string]http.Handler{}
-	for _, op := range a.operations() {
+	ops := a.operations()
+	for _, op := range ops {
 		if control, ok := handlers[op.pattern]; ok {
 			handlers[op.pattern] = byPlane(control, a.serve(op))
 		} else {
 			handlers[op.pattern] = a.serve(op)
 		}
 	}
+	for _, missing := range notEmulated(ops) {
+		if pattern := missing[1] + " " + missing[2]; handlers[pattern] == nil {
+			handlers[pattern] = a.unknown(missing[0])
+		}
+	}
 	for pattern, handler := range handlers {
 		mux.Handle(pattern, handler)
 	}
 	mux.Handle("POST /{$}", a.byTarget())
-	mux.HandleFunc("/", a.unknown)
+	mux.Handle("/", a.unknown(""))
 	// Net/http exempts reading; no page of another site has a reason to read here.
 	safe := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -2,7 +2,6 @@ package controlapi
 
 import (
 	_ "embed"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -235,48 +234,20 @@ var withoutOutput = strings.Fields(`UpdateCertificate DeleteCertificate UpdateCA
 //go:embed aws_operations.txt
 var awsOperations string
 
-// NotEmulated returns the names of AWS's operations that this API does not
-// have, sorted.
-func NotEmulated() []string {
-	emulated := new(api).operations()
-	var names []string
+// notEmulated returns the fields of those lines of awsOperations whose operations are not among ops.
+func notEmulated(ops []operation) (lines [][]string) {
 	for line := range strings.Lines(awsOperations) {
-		name := strings.Fields(line)[0]
-		if !slices.ContainsFunc(emulated, func(o operation) bool { return o.name == name }) {
-			names = append(names, name)
+		fields := strings.Fields(line)
+		if !slices.ContainsFunc(ops, func(o operation) bool { return o.name == fields[0] }) {
+			lines = append(lines, fields)
 		}
 	}
-	return slices.Compact(names)
+	return lines
 }
 
-// operationOf returns AWS's name for a request, or "". JSON protocols name
-// the operation in a header.
-func operationOf(r *http.Request) string {
-	if target := r.Header.Get("X-Amz-Target"); target != "" {
-		return target[strings.LastIndex(target, ".")+1:]
-	}
-	got := strings.Split(r.URL.EscapedPath(), "/")
-	best, most := "", -1
-	for line := range strings.Lines(awsOperations) {
-		f := strings.Fields(line)
-		want := strings.Split(f[2], "/")
-		if f[1] != r.Method || len(want) != len(got) {
-			continue
-		}
-		literals := 0
-		for i, segment := range want {
-			switch {
-			case segment == got[i]:
-				literals++
-			case !strings.HasPrefix(segment, "{") || got[i] == "":
-				literals = -len(want)
-			}
-		}
-		if literals > most {
-			best, most = f[0], literals
-		}
-	}
-	return best
+// NotEmulated returns the names of AWS's operations that this API does not have, sorted.
+func NotEmulated() []string {
+	return slices.Compact(convert(notEmulated(new(api).operations()), func(fields []string) string { return fields[0] }))
 }
 
 // quotas are the requests per second and account that AWS allows, by operation,

@@ -113,16 +113,20 @@ func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer a
 	return answer, err
 }
 
-// unknown answers what is no operation of this API, by AWS's name for it.
-func (a *api) unknown(w http.ResponseWriter, r *http.Request) {
-	name, message := operationOf(r), ""
-	if name != "" {
-		message = name + " is not emulated here."
-	} else {
-		name = "unknown"
-		message = fmt.Sprintf("There is no operation %s %q here.", clip(r.Method), clip(r.URL.Path))
+// unknown answers a request for an operation that this API does not have. Without the name, it is
+// that of a header, as in JSON protocols, if there is one.
+func (a *api) unknown(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		target := r.Header.Get("X-Amz-Target")
+		name, message := cmp.Or(name, target[strings.LastIndex(target, ".")+1:]), ""
+		if name != "" {
+			message = name + " is not emulated here."
+		} else {
+			name = "unknown"
+			message = fmt.Sprintf("There is no operation %s %q here.", clip(r.Method), clip(r.URL.Path))
+		}
+		a.reject(w, r, name, &registry.Error{Code: codeUnknownOperation, Status: http.StatusNotFound, Message: message})
 	}
-	a.reject(w, r, name, &registry.Error{Code: codeUnknownOperation, Status: http.StatusNotFound, Message: message})
 }
 
 // The rejections of the services that are not InvalidRequestException with status 400.

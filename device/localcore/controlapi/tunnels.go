@@ -32,7 +32,7 @@ func (a *api) byTarget() http.Handler {
 			handler.ServeHTTP(w, r)
 			return
 		}
-		a.unknown(w, r)
+		a.unknown("")(w, r)
 	})
 }
 
