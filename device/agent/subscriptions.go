@@ -148,9 +148,9 @@ func (s *subscriptions) drop(reason error, match func(*subscriber) bool) {
 			return false
 		}
 		sub.drop(reason)
+		signal(s.changed)
 		return true
 	})
-	signal(s.changed)
 }
 
 // deliver hands a message to the programs that subscribe to it. It does not wait
@@ -211,13 +211,16 @@ func (s *subscriptions) reset() {
 	signal(s.changed)
 }
 
-// next returns a filter to subscribe to, and one to unsubscribe from.
+// next returns a filter to subscribe to, or one to unsubscribe from, which from now on
+// the session does not have for sure: a program that subscribes to it waits for its own
+// SUBACK.
 func (s *subscriptions) next() (add, remove string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wanted := s.wanted()
 	for filter := range s.held {
 		if !slices.Contains(wanted, filter) && !slices.Contains(s.services, filter) {
+			s.held[filter] = false
 			return "", filter
 		}
 	}
@@ -234,11 +237,11 @@ func (s *subscriptions) next() (add, remove string) {
 // is requested alone: its subscribers are dropped then, and nobody else's.
 func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Session, turn turn) error {
 	for {
-		add, remove := s.next()
 		release, err := turn.take(ctx, conn)
 		if err != nil {
 			return err
 		}
+		add, remove := s.next()
 		answer, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 		switch {
 		case remove != "":
@@ -248,7 +251,6 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 			err = conn.Subscribe(answer, add)
 		}
 		cancel()
-		release()
 		_, rejected := errors.AsType[*session.SubackError](err)
 		if err == nil && add != "" {
 			s.hold(add)
@@ -264,6 +266,7 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 			delete(s.held, remove)
 		}
 		s.mu.Unlock()
+		release()
 		s.save()
 		if err != nil {
 			return err

@@ -33,3 +33,31 @@ func TestSubscriberIsBehindByABoundedNumberOfBytes(t *testing.T) {
 		}
 	}
 }
+
+// A program that subscribes while its filter is being unsubscribed from waits until it is
+// subscribed to again.
+func TestSubscriberDoesNotUseASubscriptionThatEnds(t *testing.T) {
+	s := newSubscriptions("")
+	isReady := func(sub *subscriber) bool {
+		select {
+		case <-sub.ready:
+			return true
+		default:
+			return false
+		}
+	}
+	s.hold("a")
+	if _, remove := s.next(); remove != "a" {
+		t.Fatalf("unsubscribes from %q", remove)
+	}
+	sub, err := s.add("a", func(error) {})
+	if err != nil || isReady(sub) {
+		t.Fatalf("ready before it is subscribed to, %v", err)
+	}
+	if add, remove := s.next(); add != "a" || remove != "" {
+		t.Errorf("subscribes to %q and unsubscribes from %q", add, remove)
+	}
+	if s.hold("a"); !isReady(sub) {
+		t.Error("not ready after SUBACK")
+	}
+}
