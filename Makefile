@@ -143,7 +143,7 @@ torture: device  ## hours of faults: virtual machines, power cuts, kills
 	scripts/torture-kernel.sh
 	scripts/torture-root.sh
 	cd device && CI=true $(GO) test ./e2e -v -timeout 6h -parallel 2 -run 'PowerCuts|FirstBoot' -power.cuts 67 -first.boot
-	cd device && $(GO) test ./e2e -v -timeout 2h -run Kill -crash.kills 1000 -crash.pairs 1
+	cd device && $(GO) test ./e2e -v -timeout 2h -run Kill -crash.kills 1000 -crash.pairs 1 -outbox.kills 1
 
 PLATFORMS := linux/amd64 linux/arm64 linux/arm/5 linux/arm/6 linux/arm/7 linux/386 linux/riscv64 linux/mipsle \
 	darwin/amd64 darwin/arm64 windows/amd64 windows/arm64

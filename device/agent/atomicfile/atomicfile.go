@@ -9,8 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
+	"time"
 )
+
+// abandonedAfter is longer than another process takes to write a file.
+const abandonedAfter = time.Hour
 
 // Write replaces a file, and returns when its content is on stable storage. perm is
 // that of a new file, before umask; one that exists keeps its own.
@@ -18,7 +23,9 @@ import (
 // There is no github.com/google/renameio for Windows, and elsewhere it also writes
 // to the temporary folder, which is one more write to the flash of a device.
 func Write(path string, data []byte, perm fs.FileMode) error {
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
+	removeAbandoned(dir, prefix)
+	f, err := os.OpenFile(filepath.Join(dir, prefix+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
 	}
@@ -36,7 +43,18 @@ func Write(path string, data []byte, perm fs.FileMode) error {
 		os.Remove(f.Name())
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return SyncDir(dir)
+}
+
+// removeAbandoned removes the new files of processes that were killed before their rename.
+func removeAbandoned(dir, prefix string) {
+	entries, _ := os.ReadDir(dir) // those that can be read
+	for _, e := range entries {
+		random, ok := strings.CutPrefix(e.Name(), prefix)
+		if info, err := e.Info(); ok && len(random) == len(rand.Text()) && err == nil && time.Since(info.ModTime()) > abandonedAfter {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }
 
 // SyncDir makes the names in a folder durable, where the system has a call for it.

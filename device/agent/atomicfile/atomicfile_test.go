@@ -1,10 +1,12 @@
 package atomicfile_test
 
 import (
+	"crypto/rand"
 	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"example.com/fleety/device/agent/atomicfile"
 )
@@ -29,6 +31,38 @@ func TestWriteReplacesTheContentAndKeepsTheMode(t *testing.T) {
 		}
 		if err := os.Chmod(path, 0o400); err != nil && runtime.GOOS != "windows" {
 			t.Fatal(err)
+		}
+	}
+}
+
+// What processes that were killed have left is removed, and nothing else.
+func TestWriteRemovesWhatWasAbandoned(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	create := func(name string, age time.Duration) {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create(".file."+rand.Text(), 2*time.Hour)
+	keep := []string{".file." + rand.Text(), ".other." + rand.Text(), ".file.backup", "file"}
+	for i, name := range keep {
+		create(name, time.Duration(2*min(i, 1))*time.Hour)
+	}
+	if err := atomicfile.Write(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != len(keep) {
+		t.Errorf("%v, %v; want %v", entries, err, keep)
+	}
+	for _, name := range keep {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -274,8 +274,7 @@ func (o *Outbox) commit(group []*put) error {
 		return err
 	}
 	now := time.Now()
-	next := o.stats
-	err := o.db.Update(func(tx *bolt.Tx) error {
+	err := o.update(func(tx *bolt.Tx, next *Stats) error {
 		b := tx.Bucket(queued)
 		for _, p := range group {
 			sequence, err := b.NextSequence()
@@ -293,15 +292,34 @@ func (o *Outbox) commit(group []*put) error {
 			next.Stored++
 			next.Bytes += m.size()
 		}
-		return o.dropOldest(b, now, &next)
+		return o.dropOldest(b, now, next)
 	})
+	o.signal()
 	if err != nil {
 		return fmt.Errorf("storing in the outbox: %w", err)
 	}
-	next.Syncs++
-	o.stats = next
-	o.signal()
 	return nil
+}
+
+// update changes the file and the counts. Where the last sync fails, the change is in
+// the file for this process, though perhaps not for the next: it counts, and is an error.
+// The caller holds mu.
+func (o *Outbox) update(change func(*bolt.Tx, *Stats) error) error {
+	next := o.stats
+	next.Syncs++
+	var id int
+	err := o.db.Update(func(tx *bolt.Tx) error {
+		id = tx.ID()
+		return change(tx, &next)
+	})
+	inFile := err == nil
+	if err != nil {
+		_ = o.db.View(func(tx *bolt.Tx) error { inFile = tx.ID() == id; return nil })
+	}
+	if inFile {
+		o.stats = next
+	}
+	return err
 }
 
 // dropOldest drops messages that are too old or too many.
@@ -356,7 +374,7 @@ func (o *Outbox) signal() {
 
 // Next returns the oldest messages that the consumer is not done with: at most
 // count, and at most bytes of payload unless the first one has more. It drops
-// those that are too old.
+// those that are too old, and those that could not be removed before.
 func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -364,11 +382,11 @@ func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 		return nil, err
 	}
 	now := time.Now()
+	drop := func() { // what cannot be removed now is removed later
+		_ = o.update(func(tx *bolt.Tx, next *Stats) error { return o.dropOldest(tx.Bucket(queued), now, next) })
+	}
 	if o.stats.Oldest.After(clockWasSet) && now.Sub(o.stats.Oldest) > o.config.MaxAge {
-		next := o.stats
-		if err := o.db.Update(func(tx *bolt.Tx) error { return o.dropOldest(tx.Bucket(queued), now, &next) }); err == nil {
-			o.stats = next
-		}
+		drop()
 	}
 	err = o.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(queued).Cursor()
@@ -384,6 +402,9 @@ func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 		}
 		return nil
 	})
+	if err == nil && len(messages) == 0 && o.stats.Messages > 0 {
+		drop() // those that could not be removed when they were acknowledged
+	}
 	return messages, err
 }
 
@@ -392,19 +413,20 @@ func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 func (o *Outbox) Acknowledge(last Message) error { return o.finish(last, nil) }
 
 // SetAside removes a message, which must be the first, and keeps it in the file
-// for inspection, beside the 99 before it.
+// for inspection, beside the 99 before it. After an error the message comes again.
 func (o *Outbox) SetAside(m Message) error { return o.finish(m, &m) }
 
 func (o *Outbox) finish(last Message, aside *Message) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	next := o.stats
-	o.cursor = last.Sequence
+	if aside == nil {
+		o.cursor = last.Sequence
+	}
 	if err := o.open(); err != nil {
 		return err
 	}
-	err := o.db.Update(func(tx *bolt.Tx) error {
-		err := removeOldest(tx.Bucket(queued), &next, func(m *Message) *uint64 {
+	err := o.update(func(tx *bolt.Tx, next *Stats) error {
+		err := removeOldest(tx.Bucket(queued), next, func(m *Message) *uint64 {
 			switch {
 			case m.Sequence > last.Sequence:
 				return nil
@@ -430,8 +452,6 @@ func (o *Outbox) finish(last Message, aside *Message) error {
 	if err != nil {
 		return fmt.Errorf("removing from the outbox: %w", err)
 	}
-	next.Syncs++
-	o.stats = next
 	return nil
 }
 
