@@ -1,12 +1,10 @@
-// Package agent keeps a device connected to AWS IoT Core for as long as it runs,
-// and lets every program on the device use that one connection: through a
-// durable outbox ([example.com/fleety/device/agent/outbox]) and a local API on a
-// Unix socket.
+// Package agent keeps a device connected to AWS IoT Core for as long as it runs, and lets every
+// program on the device use that one connection: through a durable outbox
+// ([example.com/fleety/device/agent/outbox]) and a local API on a Unix socket.
 //
-// It provisions the device first if it has no identity, connects again for ever,
-// and replaces key and certificate by age. AWS IoT keeps its session: what is
-// published at QoS 1 while the device is away is delivered later, for an hour or
-// what the account's quota says.
+// It provisions the device first if it has no identity, connects again for ever, and replaces key
+// and certificate by age. AWS IoT keeps its session: what is published at QoS 1 while the device is
+// away is delivered later, for an hour or what the account's quota says.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html
 package agent
@@ -98,11 +96,10 @@ type agent struct {
 	link     link
 }
 
-// Run is an agent. It returns nil when ctx ends, after it has sent what it could
-// of the outbox and has disconnected, and an error only where it could not begin:
-// the device could not be provisioned (see [provision.Run]), its identity cannot
-// be read, another process has the device's connection ([ErrRunning]), or there is no
-// socket.
+// Run is an agent. It returns nil when ctx ends, after it has sent what it could of the outbox and
+// has disconnected, and an error only where it could not begin: the device could not be provisioned
+// (see [provision.Run]), its identity cannot be read, another process has the device's connection
+// ([ErrRunning]), or there is no socket.
 func Run(ctx context.Context, c Config) error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

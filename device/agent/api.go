@@ -258,8 +258,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-// handlePublish stores the body as a message. It answers when the message is on
-// stable storage.
+// handlePublish stores the body as a message. It answers when the message is on stable storage.
 func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
 	// The body is read first: a client that is still writing may not see an answer.
 	payload, err := io.ReadAll(io.LimitReader(r.Body, session.MaxPayload+1))

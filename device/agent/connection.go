@@ -47,8 +47,7 @@ func (c *clock) jumped() bool {
 	return (c.wall.Sub(before.wall) - c.monotonic.Sub(before.monotonic)).Abs() > clockJump
 }
 
-// A backoff makes delays with full jitter: each is random between zero and a
-// limit that doubles.
+// A backoff makes delays with full jitter: each is random between zero and a limit that doubles.
 // https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 type backoff struct{ limit time.Duration }
 

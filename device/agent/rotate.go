@@ -69,9 +69,8 @@ func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 	a.Log.Info("replaced key and certificate", "certificateId", result.Identity.Record.CertificateID, "replaces", result.Identity.Record.Replaces)
 }
 
-// retryRotation returns the delay after a rotation that failed: about an hour, and
-// less where little is left of the certificate's life, after which nothing can be
-// rotated.
+// retryRotation returns the delay after a rotation that failed: about an hour, and less where
+// little is left of the certificate's life, after which nothing can be rotated.
 func retryRotation(left time.Duration) time.Duration {
 	delay := max(time.Minute, min(time.Hour, left/4))
 	return delay/2 + rand.N(delay)

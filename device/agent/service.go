@@ -27,9 +27,8 @@ type Service interface {
 	Name() string
 	// Filters returns what to subscribe to, at QoS 1, before Serve is called.
 	Filters(thing string) []string
-	// Serve uses one connection until ctx ends, which is when the connection does.
-	// When it returns earlier, it is called again after a delay that grows, and its
-	// error is logged and counted.
+	// Serve uses one connection until ctx ends, which is when the connection does. When it returns
+	// earlier, it is called again after a delay that grows, and its error is logged and counted.
 	Serve(ctx context.Context, conn session.Shared) error
 	// Deliver receives every message of the connection, from before Serve is called,
 	// and reports whether it is one of the service's. It must not block.
@@ -60,8 +59,7 @@ func (t turn) take(ctx context.Context, conn *session.Session) (release func(), 
 // maxRejections connections in a row.
 const denialPause = time.Hour
 
-// A denial counts the connections that a request for a topic or filter has ended
-// in a row.
+// A denial counts the connections that a request for a topic or filter has ended in a row.
 type denial struct {
 	count int
 	until time.Time // not repeated until then
@@ -237,8 +235,7 @@ func (a *agent) serve(ctx context.Context, c serviceConn, s Service) {
 	}
 }
 
-// subscribeService subscribes to those filters of a service that the connection
-// does not have.
+// subscribeService subscribes to those filters of a service that the connection does not have.
 func (a *agent) subscribeService(ctx context.Context, c serviceConn, s Service) error {
 	for filters := range slices.Chunk(a.subscriptions.missing(s.Filters(a.thing)), session.MaxFilters) {
 		a.subscriptions.expect(filters...)

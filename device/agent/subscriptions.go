@@ -33,8 +33,7 @@ type subscriber struct {
 	drop     context.CancelCauseFunc
 }
 
-// subscriptions are the programs that subscribe, and what of that the present
-// connection has.
+// subscriptions are the programs that subscribe, and what of that the present connection has.
 type subscriptions struct {
 	changed chan struct{} // receives a value when the filters may have changed
 	path    string        // of the filters of held, for the next process
@@ -79,9 +78,8 @@ func (s *subscriptions) missing(filters []string) []string {
 	return slices.DeleteFunc(filters, func(filter string) bool { return s.held[filter] })
 }
 
-// expect notes, before it is requested, that the session may have a subscription.
-// Without the file, one that a killed process has left stays as long as the
-// session does.
+// expect notes, before it is requested, that the session may have a subscription. Without the file,
+// one that a killed process has left stays as long as the session does.
 func (s *subscriptions) expect(filters ...string) {
 	s.mu.Lock()
 	for _, filter := range filters {

@@ -6,9 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// What the shipped device policy, templates/device_policy.json, allows a thing to
-// publish and to subscribe to. An asterisk stands for any characters, as in a
-// policy.
+// What the shipped device policy, templates/device_policy.json, allows a thing to publish and to
+// subscribe to. An asterisk stands for any characters, as in a policy.
 var (
 	publishable = []string{
 		"fleet/THING",
@@ -41,8 +40,7 @@ func resolveTopic(thing, topic string) (string, error) {
 	return resolve(thing, topic, "up/", publishable)
 }
 
-// resolveFilter is resolveTopic for topic filters, which are relative to
-// fleet/THING/down/.
+// resolveFilter is resolveTopic for topic filters, which are relative to fleet/THING/down/.
 func resolveFilter(thing, filter string) (string, error) {
 	levels := strings.Split(filter, "/")
 	for i, level := range levels {

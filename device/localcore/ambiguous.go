@@ -15,8 +15,7 @@ type AmbiguousBehavior struct {
 	// ConnackOnDeny answers a rejected CONNECT of MQTT 3.1.1 with this return
 	// code, 5 or 7, before closing. Zero closes without an answer (U12).
 	ConnackOnDeny byte
-	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK
-	// or SUBACK (U13).
+	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK or SUBACK (U13).
 	KeepOpenOnDeny bool
 	// AllowMissingSNI admits clients that name no server (U19).
 	AllowMissingSNI bool

@@ -30,8 +30,7 @@ func (s *Server) listenAPI(cert *tls.Certificate) error {
 	return nil
 }
 
-// A plainOrTLS is a port for both HTTP and HTTPS: the first byte of a client
-// says which it speaks.
+// A plainOrTLS is a port for both HTTP and HTTPS: the first byte of a client says which it speaks.
 type plainOrTLS struct {
 	net.Listener
 	config *tls.Config
@@ -96,8 +95,7 @@ func (s *Server) serveAPI() {
 	})
 }
 
-// apiHandler serves the control API and the endpoints of this server's own under
-// /_local/.
+// apiHandler serves the control API and the endpoints of this server's own under /_local/.
 func (s *Server) apiHandler() http.Handler {
 	c := &s.config
 	host, port := s.Endpoint()
@@ -122,8 +120,7 @@ func (s *Server) apiHandler() http.Handler {
 		Quotas: c.Quotas == QuotasAWS, Log: c.Log,
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A web page whose name was made to resolve to this machine must not reach the
-		// registry.
+		// A web page whose name was made to resolve to this machine must not reach the registry.
 		if !c.UnsafeAllowAnyAddress && !isLoopback(r.Host) {
 			http.Error(w, "this API answers to localhost only", http.StatusForbidden)
 			return

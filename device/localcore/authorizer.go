@@ -18,10 +18,9 @@ import (
 // [broker.Authorizer].
 type authorizer struct{ *Server }
 
-// VerifyCertificate implements [broker.Authorizer]: a certificate must be
-// registered, ACTIVE and within its validity. A handshake with one of a registered
-// CA may register it. One that was registered without a CA's proof requires SNI,
-// which says whose account it is.
+// VerifyCertificate implements [broker.Authorizer]: a certificate must be registered, ACTIVE and
+// within its validity. A handshake with one of a registered CA may register it. One that was
+// registered without a CA's proof requires SNI, which says whose account it is.
 func (a authorizer) VerifyCertificate(p broker.Principal, presented []*x509.Certificate) error {
 	cert, ok := a.registry.CertificateByID(awsiot.CertificateID(p.Certificate))
 	switch {
@@ -79,8 +78,7 @@ func (s *Server) policySession(certificateID, clientID string, certificate *x509
 	return session
 }
 
-// An authSession is one connection before its policies. It implements
-// [broker.AuthSession].
+// An authSession is one connection before its policies. It implements [broker.AuthSession].
 type authSession struct {
 	server        *Server
 	certificateID string
@@ -98,8 +96,7 @@ type policySet struct {
 	allowed map[broker.AuthRequest]bool // of the latest requests, maxAllowed at most; under mu
 }
 
-// maxAllowed is how many requests of a session are allowed without evaluating
-// its policies again.
+// maxAllowed is how many requests of a session are allowed without evaluating its policies again.
 const maxAllowed = 128
 
 // Thing implements [broker.AuthSession].
@@ -164,8 +161,7 @@ type documentCache struct {
 	byText map[string]*policy.Document // under mu
 }
 
-// parse returns the policies that can be read; the registry holds valid ones
-// only.
+// parse returns the policies that can be read; the registry holds valid ones only.
 func (c *documentCache) parse(documents []registry.PolicyDocument) []policy.Policy {
 	c.mu.Lock()
 	defer c.mu.Unlock()

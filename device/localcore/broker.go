@@ -70,9 +70,8 @@ func (s *Server) reserved(topic string) (h broker.Handler, direct bool) {
 	return nil, false
 }
 
-// provision answers a provisioning request, altered as the faults say. The reply
-// goes to the connection that asked, whether it subscribed or not, and to no
-// other.
+// provision answers a provisioning request, altered as the faults say. The reply goes to the
+// connection that asked, whether it subscribed or not, and to no other.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html
 func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, m *broker.Message) {

@@ -36,9 +36,8 @@ const (
 	QuotasAWS Quotas = "aws" // the rates that AWS documents
 )
 
-// A SecurityPolicy says which versions of TLS the server speaks. The names are
-// AWS's. Older ones are rejected: they exist in some Regions only, with other
-// ciphers on port 443 than on 8883.
+// A SecurityPolicy says which versions of TLS the server speaks. The names are AWS's. Older ones
+// are rejected: they exist in some Regions only, with other ciphers on port 443 than on 8883.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/transport-security.html
 type SecurityPolicy string
@@ -65,9 +64,8 @@ const (
 	NoTemplates       = "none"     // start blank
 )
 
-// A Config says what to start. The zero value is usable: a free loopback port,
-// memory only, an authority of its own, the template, policies, group and type
-// of this repository, and no hook.
+// A Config says what to start. The zero value is usable: a free loopback port, memory only, an
+// authority of its own, the template, policies, group and type of this repository, and no hook.
 type Config struct {
 	// Listen is the address for devices. Empty means a free loopback port. The
 	// ALPN protocol x-amzn-mqtt-ca is accepted, not required.
@@ -84,11 +82,10 @@ type Config struct {
 	// does not authenticate callers: anyone who reaches it owns the registry.
 	UnsafeAllowAnyAddress bool
 
-	// Templates is the directory with fleet_template.json, claim_policy.json
-	// and device_policy.json. Empty and [EmbeddedTemplates] mean those of this
-	// repository. With [NoTemplates] there is only a claim that may provision
-	// with any template; templates, policies and things can then be added
-	// through [Server.Registry].
+	// Templates is the directory with fleet_template.json, claim_policy.json and
+	// device_policy.json. Empty and [EmbeddedTemplates] mean those of this repository. With
+	// [NoTemplates] there is only a claim that may provision with any template; templates, policies
+	// and things can then be added through [Server.Registry].
 	Templates string
 	// FastIssuer has a new certificate authority sign with a key on P-256, where
 	// AWS's is RSA: for programs that enroll many devices and don't look at it.
@@ -97,8 +94,7 @@ type Config struct {
 	// that a provisioning names, where AWS rejects it because they do not exist:
 	// for templates from elsewhere.
 	CreateMissing bool
-	// Hook is the executable of the pre-provisioning hook. Empty and [NoHook]
-	// mean none.
+	// Hook is the executable of the pre-provisioning hook. Empty and [NoHook] mean none.
 	Hook string
 	// HookFunc stands in for the hook's executable, and wins over Hook.
 	HookFunc func(ctx context.Context, r payload.Request) (payload.Response, error)
@@ -110,26 +106,22 @@ type Config struct {
 	// mean none: then AWS IoT signs, unless the control API creates a provider.
 	CertificateProvider string
 
-	// Functions are the Lambda functions that topic rules and certificate providers
-	// can invoke beside the hook, by name. ARN, Region, endpoint and log are set for
-	// them.
+	// Functions are the Lambda functions that topic rules and certificate providers can invoke
+	// beside the hook, by name. ARN, Region, endpoint and log are set for them.
 	Functions map[string]lambdahost.Config
 
-	// Assembly is a folder that cdk synth wrote. What a stack in it would deploy
-	// takes the place of Templates and of Hook, which must be empty; account and
-	// Region are the stack's. The claim certificates that the stack names live
-	// in a real account: [Server.Claim] stands in for them.
+	// Assembly is a folder that cdk synth wrote. What a stack in it would deploy takes the place of
+	// Templates and of Hook, which must be empty; account and Region are the stack's. The claim
+	// certificates that the stack names live in a real account: [Server.Claim] stands in for them.
 	Assembly string
 	// Stack is the stack's name. Empty means the only one in Assembly.
 	Stack string
 
-	// State is the directory that keeps registry, authority, persistent
-	// sessions and retained messages. Empty means memory only. It is made if
-	// need be.
+	// State is the directory that keeps registry, authority, persistent sessions and retained
+	// messages. Empty means memory only. It is made if need be.
 	State string
-	// Credentials is the directory that receives the server's root, the claim's
-	// files and device.yaml, a configuration for the device. Empty means that
-	// they are not written.
+	// Credentials is the directory that receives the server's root, the claim's files and
+	// device.yaml, a configuration for the device. Empty means that they are not written.
 	Credentials string
 
 	// SecurityPolicy defaults to [SecurityPolicyTLS13Or12].

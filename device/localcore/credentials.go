@@ -59,9 +59,8 @@ func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) 
 // an RSA key takes longer than all the rest of a start.
 var processClaimKey = sync.OnceValues(ca.NewKey)
 
-// makeClaim makes the claim now where files hold it. In memory it is made in
-// the background, with the two RSA keys that are nearly all of a first start;
-// everything that shows it waits for it.
+// makeClaim makes the claim now where files hold it. In memory it is made in the background, with
+// the two RSA keys that are nearly all of a first start; everything that shows it waits for it.
 func (s *Server) makeClaim() error {
 	c := &s.config
 	s.running.Go(s.authority.Prepare)
@@ -165,8 +164,7 @@ func (s *Server) deviceConfiguration() string {
 	return text.String()
 }
 
-// writeCredentials writes what a device needs: the server's root, the claim and
-// a configuration.
+// writeCredentials writes what a device needs: the server's root, the claim and a configuration.
 func (s *Server) writeCredentials(dir string, claim Credential) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("writing the credentials: %w", err)

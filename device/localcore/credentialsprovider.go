@@ -20,11 +20,10 @@ const (
 	testSessionToken    = "SessionTokenOfIotCoreLocal"
 )
 
-// serveCredentials is the credentials provider: GET /role-aliases/NAME/credentials
-// with the device's certificate. AWS serves it at an endpoint of its own; here it
-// shares the port for devices. Whether the role exists, and what it allows, is not
-// emulated. The order of the checks, statuses and messages are those that users
-// have recorded.
+// serveCredentials is the credentials provider: GET /role-aliases/NAME/credentials with the
+// device's certificate. AWS serves it at an endpoint of its own; here it shares the port for
+// devices. Whether the role exists, and what it allows, is not emulated. The order of the checks,
+// statuses and messages are those that users have recorded.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/authorizing-direct-aws.html
 func (s *Server) serveCredentials(r *http.Request, p broker.Principal) *http.Response {

@@ -15,8 +15,7 @@ import (
 	"example.com/fleety/device/localcore/rules"
 )
 
-// A deployment is what Config.Assembly or Config.Templates would deploy to an
-// account.
+// A deployment is what Config.Assembly or Config.Templates would deploy to an account.
 type deployment struct {
 	*assembly.Resources
 	hook          *assembly.Function // nil without one
@@ -85,8 +84,7 @@ func (c *Config) installProvider(r *registry.Registry) error {
 	return err
 }
 
-// installPolicy creates the policy or, when its text has changed, gives it a
-// new default version.
+// installPolicy creates the policy or, when its text has changed, gives it a new default version.
 func installPolicy(r *registry.Registry, name, text string) error {
 	stored, err := r.GetPolicy(name)
 	if isNotFound(err) {
@@ -186,8 +184,7 @@ func (c Config) withStack() (Config, error) {
 	return c, nil
 }
 
-// check finds the hook and the claim policies of a stack, and what keeps it from
-// being emulated.
+// check finds the hook and the claim policies of a stack, and what keeps it from being emulated.
 func (d *deployment) check(runsHook bool) error {
 	if len(d.Templates) == 0 {
 		return errors.New("it has no provisioning template")

@@ -34,8 +34,7 @@ type Fault struct {
 	DelayReply time.Duration `json:"-"`
 	// CloseBefore closes the connection instead of doing the work.
 	CloseBefore bool `json:"closeBefore,omitempty"`
-	// CloseAfter closes the connection when the work is done, instead of
-	// answering.
+	// CloseAfter closes the connection when the work is done, instead of answering.
 	CloseAfter bool `json:"closeAfter,omitempty"`
 }
 

@@ -112,9 +112,8 @@ func readJSON[T any](w http.ResponseWriter, r *http.Request) (v T, err error) {
 	return v, nil
 }
 
-// An explainRequest asks whether a client may do something. It is evaluated
-// with the certificate's policies, those of its thing's groups among them, or
-// with Policy alone.
+// An explainRequest asks whether a client may do something. It is evaluated with the certificate's
+// policies, those of its thing's groups among them, or with Policy alone.
 type explainRequest struct {
 	CertificateID string `json:"certificateId"`
 	ClientID      string `json:"clientId"`
@@ -130,8 +129,7 @@ type explanation struct {
 	Policy      string `json:"policy,omitempty"`    // that decided
 	Statement   string `json:"statement,omitempty"` // that decided
 	Explanation string `json:"explanation"`
-	// Thing is the one that policy variables stand for. Policies are those that
-	// were evaluated.
+	// Thing is the one that policy variables stand for. Policies are those that were evaluated.
 	Thing    string   `json:"thing,omitempty"`
 	Policies []string `json:"policies"`
 }
@@ -172,8 +170,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) (any, error) {
 	return out, nil
 }
 
-// waitingMessages is how many messages wait for one observer; further ones are
-// lost to it.
+// waitingMessages is how many messages wait for one observer; further ones are lost to it.
 const waitingMessages = 256
 
 // An observedMessage is a message as /_local/messages shows it.
@@ -197,8 +194,7 @@ type observer struct {
 	lost     atomic.Int32
 }
 
-// showObservers hands a message to those whose filter selects it. It does not
-// block.
+// showObservers hands a message to those whose filter selects it. It does not block.
 func (s *Server) showObservers(m *broker.Message) {
 	for key := range s.observers.Range {
 		o := key.(*observer)

@@ -1,15 +1,13 @@
-// Package localcore is a local emulator of AWS IoT Core: MQTT over mutual TLS,
-// fleet provisioning by claim with the same templates, policies and hook binary
-// as in the cloud, and the control-plane API. It is to AWS IoT what
-// net/http/httptest is to HTTP: [Start] one in a test, point the device at it,
-// wait with [Server.AwaitThing].
+// Package localcore is a local emulator of AWS IoT Core: MQTT over mutual TLS, fleet provisioning
+// by claim with the same templates, policies and hook binary as in the cloud, and the control-plane
+// API. It is to AWS IoT what net/http/httptest is to HTTP: [Start] one in a test, point the device
+// at it, wait with [Server.AwaitThing].
 //
 // It rejects what AWS rejects and, unlike AWS, logs the reason. What AWS leaves
 // open is in one table, see [Ambiguities].
 //
-// This package composes the emulator: package broker carries the messages,
-// package provisioning answers the provisioning API, and they meet in
-// Server.reserved.
+// This package composes the emulator: package broker carries the messages, package provisioning
+// answers the provisioning API, and they meet in Server.reserved.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-provision.html
 package localcore
@@ -73,11 +71,10 @@ type Server struct {
 	close   func() error   // once
 }
 
-// Start starts an emulator, within milliseconds. The first start on a new
-// Config.State, or in a process with Config.Credentials, makes two RSA keys
-// before it returns, a tenth of a second each: the files must be there then.
-// ctx bounds the start only; [Server.Close] ends what was started. Errors of
-// templates and policies name file and place.
+// Start starts an emulator, within milliseconds. The first start on a new Config.State, or in a
+// process with Config.Credentials, makes two RSA keys before it returns, a tenth of a second each:
+// the files must be there then. ctx bounds the start only; [Server.Close] ends what was started.
+// Errors of templates and policies name file and place.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{config: c, functions: map[string]*lambdahost.Host{}}
 	s.close = sync.OnceValue(func() error {
@@ -173,8 +170,7 @@ func (s *Server) openState() (err error) {
 	return err
 }
 
-// startServices starts what runs: the functions, the services, the broker and its
-// listeners.
+// startServices starts what runs: the functions, the services, the broker and its listeners.
 func (s *Server) startServices(ctx context.Context) error {
 	c := &s.config
 	cert, err := s.authority.ServerCertificate("localhost", "127.0.0.1", "::1", "*.iot."+c.Region+".amazonaws.com")
@@ -228,8 +224,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	return nil
 }
 
-// run starts what happens without a request: jobs, rules, and the end of what has
-// expired.
+// run starts what happens without a request: jobs, rules, and the end of what has expired.
 func (s *Server) run(ctx context.Context) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.running.Go(func() { s.jobs.Run(ctx) })
@@ -252,8 +247,7 @@ func (s *Server) Endpoint() (host string, port int) { return "localhost", s.port
 // PortALPN returns the port of the listener that requires ALPN, 0 without one.
 func (s *Server) PortALPN() int { return s.portALPN }
 
-// Registry returns the things, certificates, policies and templates, the
-// claim's among them.
+// Registry returns the things, certificates, policies and templates, the claim's among them.
 func (s *Server) Registry() *registry.Registry {
 	s.Claim()
 	return s.registry

@@ -47,8 +47,7 @@ func (r records) Each(f func(key string, value []byte) error) error {
 	})
 }
 
-// Save stores records in one transaction, on disk when it returns; a nil value
-// removes one.
+// Save stores records in one transaction, on disk when it returns; a nil value removes one.
 func (r records) Save(changes map[string][]byte) error {
 	return r.db.Update(func(tx *bolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(r.bucket)

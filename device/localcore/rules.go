@@ -68,9 +68,8 @@ func (s *Server) republish(m rules.Message, qos byte) error {
 	return nil
 }
 
-// publishMessage publishes a message that came from no device, gives it to its
-// rule alone if it is for Basic Ingest, and carries it out if it is a shadow
-// request.
+// publishMessage publishes a message that came from no device, gives it to its rule alone if it is
+// for Basic Ingest, and carries it out if it is a shadow request.
 func (s *Server) publishMessage(m *broker.Message) {
 	if strings.HasPrefix(m.Topic, rules.IngestPrefix) {
 		s.rules.Ingest(rules.Message{Topic: m.Topic, Payload: m.Payload, Hops: m.Hops})

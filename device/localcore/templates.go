@@ -32,10 +32,9 @@ const (
 //go:embed open_claim_policy.json
 var openClaimPolicy string
 
-// Expand fills in what the files of Templates leave to the deployment:
-// ${AWS::Partition}, ${AWS::Region}, ${AWS::AccountId}, ${TemplateName} and
-// ${ThingPrefix}.
-// Every other ${…} is a policy variable and stays.
+// Expand fills in what the files of Templates leave to the deployment: ${AWS::Partition},
+// ${AWS::Region}, ${AWS::AccountId}, ${TemplateName} and ${ThingPrefix}. Every other ${…} is a
+// policy variable and stays.
 func (c Config) Expand(text string) string {
 	c = c.withDefaults()
 	return strings.NewReplacer(
@@ -47,9 +46,8 @@ func (c Config) Expand(text string) string {
 	).Replace(text)
 }
 
-// ReadPolicy reads a policy from a file and fills in its placeholders. The
-// error of a faulty one begins with FILE:LINE:COLUMN and wraps a
-// [policy.SyntaxError].
+// ReadPolicy reads a policy from a file and fills in its placeholders. The error of a faulty one
+// begins with FILE:LINE:COLUMN and wraps a [policy.SyntaxError].
 func (c Config) ReadPolicy(path string) (*policy.Document, error) {
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -59,8 +57,7 @@ func (c Config) ReadPolicy(path string) (*policy.Document, error) {
 	return document, c.inFile(path, string(source), err)
 }
 
-// readTemplates reads the files of Templates, as the resources of a stack that
-// deploys them.
+// readTemplates reads the files of Templates, as the resources of a stack that deploys them.
 func (c Config) readTemplates() (*deployment, error) {
 	d := &deployment{Resources: &assembly.Resources{}, claimPolicies: []string{ClaimPolicyName}}
 	if c.Hook != "" || c.HookFunc != nil {

@@ -20,10 +20,9 @@ import (
 	"example.com/fleety/device/localcore/broker"
 )
 
-// AccessKeyID and SecretAccessKey are the AWS credentials of the account. A
-// request for MQTT over WebSocket must be signed with them, or with those of the
-// credentials provider; its client may then do everything, as no IAM policy is
-// emulated. Other requests need no signature.
+// AccessKeyID and SecretAccessKey are the AWS credentials of the account. A request for MQTT over
+// WebSocket must be signed with them, or with those of the credentials provider; its client may
+// then do everything, as no IAM policy is emulated. Other requests need no signature.
 const (
 	AccessKeyID     = "any"
 	SecretAccessKey = "any"

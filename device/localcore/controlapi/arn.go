@@ -19,8 +19,7 @@ func (a *api) ref(kind, member, name string) object {
 	return object{member: name, stem + "Arn": a.arn(kind + "/" + name)}
 }
 
-// targetARN returns how AWS names a target: by its ARN, a Cognito identity by
-// its id.
+// targetARN returns how AWS names a target: by its ARN, a Cognito identity by its id.
 func (a *api) targetARN(t registry.Target) string {
 	if t.Cognito() {
 		return string(t)

@@ -72,9 +72,8 @@ type authInfo struct {
 	Resources  []string `json:"resources"`
 }
 
-// testAuthorization answers for each resource by itself. The policies that apply are
-// those of the principal and of the thing named as the client id, with the changes
-// of the request.
+// testAuthorization answers for each resource by itself. The policies that apply are those of the
+// principal and of the thing named as the client id, with the changes of the request.
 func (a *api) testAuthorization(clientID, principal string, infos []authInfo, add, skip []string) (object, error) {
 	if len(infos) < 1 || len(infos) > maxAuthInfos {
 		return nil, invalid("%d authInfos, there must be 1 to %d", len(infos), maxAuthInfos)

@@ -10,8 +10,7 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// maxCSR is the greatest length of a certificate signing request, in
-// characters.
+// maxCSR is the greatest length of a certificate signing request, in characters.
 const maxCSR = 4096
 
 func statusOf(active bool) registry.CertificateStatus {
@@ -79,8 +78,7 @@ func (a *api) certificateDescription(c registry.Certificate) object {
 		with(object{"transferData": object{}}).optional("caCertificateId", c.CAID)}
 }
 
-// description returns what the descriptions of certificates and of CA certificates have
-// in common.
+// description returns what the descriptions of certificates and of CA certificates have in common.
 func (a *api) description(c registry.Certificate) object {
 	return object{
 		"certificatePem": c.PEM, "ownedBy": a.Account, "lastModifiedDate": epoch(c.Modified), "customerVersion": c.Version,

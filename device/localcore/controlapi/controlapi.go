@@ -1,17 +1,13 @@
-// Package controlapi speaks the REST control plane of AWS IoT and its data
-// planes over a registry and the services beside it: the AWS CLI and SDKs work
-// with it by their endpoint option.
+// Package controlapi speaks the REST control plane of AWS IoT and its data planes over a registry
+// and the services beside it: the AWS CLI and SDKs work with it by their endpoint option.
 //
-// It does not authenticate callers: signatures are neither needed nor checked.
-// It is meant for the loopback interface; anyone who reaches it owns the
-// registry. Requests that a browser sends on behalf of another site are
-// rejected.
+// It does not authenticate callers: signatures are neither needed nor checked. It is meant for the
+// loopback interface; anyone who reaches it owns the registry. Requests that a browser sends on
+// behalf of another site are rejected.
 //
-// Operations, bindings, pagination and exceptions are those of AWS's service
-// models iot/2015-05-28, iot-data/2015-05-28, iot-jobs-data/2017-09-29 and
-// iotsecuretunneling/2018-10-05.
-// Nothing is dropped in silence: an operation or a parameter that is not
-// emulated is rejected by its name.
+// Operations, bindings, pagination and exceptions are those of AWS's service models iot/2015-05-28,
+// iot-data/2015-05-28, iot-jobs-data/2017-09-29 and iotsecuretunneling/2018-10-05. Nothing is
+// dropped in silence: an operation or a parameter that is not emulated is rejected by its name.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/
 package controlapi
@@ -58,8 +54,7 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// A Broker holds the connections, sessions and retained messages of MQTT, as
-// [broker.Broker] does.
+// A Broker holds the connections, sessions and retained messages of MQTT, as [broker.Broker] does.
 type Broker interface {
 	Retained(topic string) (*broker.Message, bool)
 	AllRetained() []*broker.Message

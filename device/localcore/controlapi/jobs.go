@@ -114,8 +114,7 @@ func (a *api) deleteJobExecution(thing, job string, number int64, force bool) er
 	return a.Jobs.DeleteJobExecution(job, thing, number, force)
 }
 
-// deviceJobs returns what runs an operation of the jobs data plane, which gives documents as
-// text.
+// deviceJobs returns what runs an operation of the jobs data plane, which gives documents as text.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-http-device-api.html
 func (a *api) deviceJobs(o awsiot.JobsOperation) func(*request) (awsiot.JobsResponse, error) {

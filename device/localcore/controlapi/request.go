@@ -21,8 +21,7 @@ import (
 )
 
 const (
-	// maxBody is the greatest body that is read: twice the payload of the
-	// greatest message.
+	// maxBody is the greatest body that is read: twice the payload of the greatest message.
 	maxBody = 256 << 10
 	// readTimeout bounds how long a body may take to arrive.
 	readTimeout = 30 * time.Second
@@ -167,10 +166,9 @@ func (q *request) set(name, value string) (err error) {
 	return err
 }
 
-// readMembers reads the headers and, where the operation has a body of members,
-// that as JSON. No body is an empty object. A member that the operation does not have is
-// rejected by its name, so that nothing is dropped in silence; AWS ignores what
-// its model does not have.
+// readMembers reads the headers and, where the operation has a body of members, that as JSON. No
+// body is an empty object. A member that the operation does not have is rejected by its name, so
+// that nothing is dropped in silence; AWS ignores what its model does not have.
 func (q *request) readMembers() error {
 	names := q.op.members
 	if q.op.tagged {
@@ -243,8 +241,7 @@ var (
 	errorType   = reflect.TypeFor[error]()
 )
 
-// call runs the functions of the operation. Those that return nothing but an
-// error answer with nil.
+// call runs the functions of the operation. Those that return nothing but an error answer with nil.
 func (q *request) call() (answer any, err error) {
 	var results []reflect.Value
 	for i, function := range q.op.functions {

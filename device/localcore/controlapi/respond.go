@@ -38,8 +38,7 @@ func (o object) with(more object) object {
 	return o
 }
 
-// optional adds a member unless its value is zero or empty: what AWS leaves out
-// is left out here.
+// optional adds a member unless its value is zero or empty: what AWS leaves out is left out here.
 func (o object) optional(name string, value any) object {
 	v := reflect.ValueOf(value)
 	empty := v.IsZero()
@@ -52,8 +51,7 @@ func (o object) optional(name string, value any) object {
 	return o
 }
 
-// epoch is a time as the control plane writes it: seconds since 1970, with
-// fractions.
+// epoch is a time as the control plane writes it: seconds since 1970, with fractions.
 type epoch time.Time
 
 // MarshalJSON writes the seconds to the millisecond.
@@ -149,8 +147,7 @@ var (
 	ruleStatuses = map[string]int{rules.AlreadyExists: http.StatusConflict, rules.Unauthorized: http.StatusUnauthorized}
 )
 
-// exception returns AWS's exception for the rejection of a service, nil for an error that
-// is none.
+// exception returns AWS's exception for the rejection of a service, nil for an error that is none.
 func exception(err error) *registry.Error {
 	if e, ok := errors.AsType[*registry.Error](err); ok {
 		return new(*e)
@@ -218,9 +215,8 @@ func (a *api) write(w http.ResponseWriter, r *http.Request, status int, v any) {
 	w.Write(printable(body)) // its only error is that of a client that has gone
 }
 
-// printable escapes in JSON the characters that a terminal would obey: the C1
-// controls and those that turn the direction of text. Encoding/json escapes
-// the rest.
+// printable escapes in JSON the characters that a terminal would obey: the C1 controls and those
+// that turn the direction of text. Encoding/json escapes the rest.
 func printable(body []byte) []byte {
 	var out bytes.Buffer
 	for _, c := range string(body) {
@@ -252,11 +248,10 @@ const defaultPage = 250
 // paging are the query parameters that [page] reads.
 var paging = []string{"maxResults", "nextToken", "pageSize", "marker", "isAscendingOrder"}
 
-// page answers with the page of items that the request asks for, under name,
-// and with the token of the next page. The items are in the order of their
-// keys, ascending unless the operation has isAscendingOrder and it is not set.
-// A token names the last key that was returned, so that deletions between two
-// pages lose nothing.
+// page answers with the page of items that the request asks for, under name, and with the token of
+// the next page. The items are in the order of their keys, ascending unless the operation has
+// isAscendingOrder and it is not set. A token names the last key that was returned, so that
+// deletions between two pages lose nothing.
 func page[T, U any](name string, key func(T) string, show func(T) U) func(*request, []T) (object, error) {
 	return func(q *request, items []T) (object, error) {
 		descending := q.op.takes("isAscendingOrder") && !value[bool](q, "isAscendingOrder")
@@ -296,8 +291,7 @@ func ageKey(created time.Time, name string) string {
 	return fmt.Sprintf("%020d %s", created.UnixNano(), name)
 }
 
-// convert returns what f makes of each item; never nil, so that JSON has an
-// empty list.
+// convert returns what f makes of each item; never nil, so that JSON has an empty list.
 func convert[T, U any](items []T, f func(T) U) []U {
 	out := make([]U, len(items))
 	for i, item := range items {

@@ -14,9 +14,8 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// invokeHook asks the template's hook, and returns the parameters with the
-// hook's overrides over them. Whatever goes wrong is a denial, as AWS says; the
-// device does not learn what it was.
+// invokeHook asks the template's hook, and returns the parameters with the hook's overrides over
+// them. Whatever goes wrong is a denial, as AWS says; the device does not learn what it was.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.ProvisioningTemplate, pending registry.Certificate, parameters map[string]string) (map[string]string, error) {

@@ -21,9 +21,8 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provisioning-cert-provider.html
 const ProviderTimeout = 5 * time.Second
 
-// sign issues the certificate for a signing request: by the account's certificate
-// provider, or by AWS IoT itself. text is the certificate with the chain that the
-// provider gave.
+// sign issues the certificate for a signing request: by the account's certificate provider, or by
+// AWS IoT itself. text is the certificate with the chain that the provider gave.
 func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Certificate, text string, err error) {
 	providers := s.config.Registry.ListCertificateProviders()
 	if len(providers) == 0 {

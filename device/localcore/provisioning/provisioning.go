@@ -1,7 +1,6 @@
-// Package provisioning is the fleet provisioning API of the emulator: it issues
-// certificates with ownership tokens, and registers things by a template after
-// its pre-provisioning hook has allowed it. It takes requests and returns
-// replies; how they travel is not its concern.
+// Package provisioning is the fleet provisioning API of the emulator: it issues certificates with
+// ownership tokens, and registers things by a template after its pre-provisioning hook has allowed
+// it. It takes requests and returns replies; how they travel is not its concern.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 package provisioning
@@ -145,8 +144,7 @@ func (s *Service) perform(ctx context.Context, r Request) (any, error) {
 	return s.registerThing(ctx, r)
 }
 
-// createKeysAndCertificate ignores the payload: AWS asks for an empty one, and
-// its SDKs send {}.
+// createKeysAndCertificate ignores the payload: AWS asks for an empty one, and its SDKs send {}.
 func (s *Service) createKeysAndCertificate(ctx context.Context, r Request) (any, error) {
 	key, err := s.config.Keys.Take(ctx)
 	if err != nil {
@@ -181,8 +179,7 @@ func (s *Service) createCertificateFromCSR(ctx context.Context, r Request) (any,
 	return awsiot.CreateCertificateFromCSRResponse{CertificateID: cert.ID, CertificatePEM: text, CertificateOwnershipToken: token}, nil
 }
 
-// createPending registers a new certificate as PENDING_ACTIVATION and returns
-// its ownership token.
+// createPending registers a new certificate as PENDING_ACTIVATION and returns its ownership token.
 func (s *Service) createPending(r Request, cert *ca.Certificate) (awsiot.Secret, error) {
 	var random [48]byte
 	rand.Read(random[:]) // never fails

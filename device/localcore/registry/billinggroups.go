@@ -86,8 +86,7 @@ func (r *Registry) ListThingsInBillingGroup(name string) (things []string, err e
 	return things, s.billingGroups.check(name)
 }
 
-// AddThingToBillingGroup puts a thing into a billing group, of which it has one
-// at most.
+// AddThingToBillingGroup puts a thing into a billing group, of which it has one at most.
 func (r *Registry) AddThingToBillingGroup(thing, group string) error {
 	return edit(r, thing, func(tx *transaction, t *Thing) error {
 		t.BillingGroup = group

@@ -32,15 +32,13 @@ type RegistrationConfig struct {
 	TemplateName string `json:"templateName,omitempty"`
 }
 
-// A CACertificateUpdate describes a change of a CA certificate. Nil and zero leave
-// a part alone.
+// A CACertificateUpdate describes a change of a CA certificate. Nil and zero leave a part alone.
 type CACertificateUpdate struct {
 	ID               string
 	Status           CertificateStatus
 	AutoRegistration *bool
 	Registration     *RegistrationConfig
-	// RemoveAutoRegistration takes the template away and ends the registration by
-	// connecting.
+	// RemoveAutoRegistration takes the template away and ends the registration by connecting.
 	RemoveAutoRegistration bool
 }
 
@@ -217,8 +215,7 @@ func (r *Registry) RegisterCertificate(c Certificate, caPEM string) (Certificate
 	})
 }
 
-// ListCertificatesByCA returns the certificates that were registered by a CA
-// certificate.
+// ListCertificatesByCA returns the certificates that were registered by a CA certificate.
 func (r *Registry) ListCertificatesByCA(id string) []Certificate {
 	return slices.DeleteFunc(r.ListCertificates(), func(c Certificate) bool { return c.CAID != id })
 }
@@ -237,9 +234,8 @@ func (r *Registry) AuthorityOf(leaf *x509.Certificate, presented []*x509.Certifi
 	return CACertificate{}, false
 }
 
-// RegisterJustInTime registers a certificate by connecting, as
-// PENDING_ACTIVATION, and returns it; also one that waits already. The CA
-// certificate must be active and allow it.
+// RegisterJustInTime registers a certificate by connecting, as PENDING_ACTIVATION, and returns it;
+// also one that waits already. The CA certificate must be active and allow it.
 func (r *Registry) RegisterJustInTime(leaf *x509.Certificate, caID string) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
 		c, ok := tx.certificates.get(awsiot.CertificateID(leaf))
@@ -327,8 +323,7 @@ func (r *Registry) DescribeCertificateProvider(name string) (CertificateProvider
 	return r.state().providers.find(name)
 }
 
-// ListCertificateProviders returns the account's certificate provider, if there is
-// one.
+// ListCertificateProviders returns the account's certificate provider, if there is one.
 func (r *Registry) ListCertificateProviders() []CertificateProvider { return r.state().providers.all() }
 
 // UpdateCertificateProvider gives a certificate provider another function.
@@ -339,8 +334,7 @@ func (r *Registry) UpdateCertificateProvider(name, functionARN string) error {
 	})
 }
 
-// DeleteCertificateProvider deletes a certificate provider: AWS IoT then signs by
-// itself again.
+// DeleteCertificateProvider deletes a certificate provider: AWS IoT then signs by itself again.
 func (r *Registry) DeleteCertificateProvider(name string) error {
 	return r.update(func(tx *transaction) error { return remove(tx, tx.providers, name) })
 }

@@ -60,11 +60,10 @@ type claim struct {
 	Expires  time.Time
 }
 
-// CreateCertificate registers a certificate: the store's part of
-// CreateKeysAndCertificate, CreateCertificateFromCsr and the RegisterCertificate
-// operations. Of c count the PEM, which is one certificate and kept in the standard
-// form, the Status (Inactive where it is empty) and the Mode (DefaultMode). A
-// certificate that is there already is rejected.
+// CreateCertificate registers a certificate: the store's part of CreateKeysAndCertificate,
+// CreateCertificateFromCsr and the RegisterCertificate operations. Of c count the PEM, which is one
+// certificate and kept in the standard form, the Status (Inactive where it is empty) and the Mode
+// (DefaultMode). A certificate that is there already is rejected.
 func (r *Registry) CreateCertificate(c Certificate) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) { return tx.createCertificate(c) })
 }
@@ -135,9 +134,8 @@ func (r *Registry) ListCertificates() []Certificate {
 	return all
 }
 
-// UpdateCertificate sets the status: Active, Inactive or Revoked. Whether AWS
-// lets a revoked certificate become active again is not documented; here it
-// does (open point U21).
+// UpdateCertificate sets the status: Active, Inactive or Revoked. Whether AWS lets a revoked
+// certificate become active again is not documented; here it does (open point U21).
 func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error {
 	return r.update(func(tx *transaction) error {
 		if status != Active && status != Inactive && status != Revoked {
@@ -205,8 +203,7 @@ func (tx *transaction) createCertificate(c Certificate) (Certificate, error) {
 	return c, nil
 }
 
-// newCertificate returns the record of a new certificate, with the status, mode and
-// CA of c.
+// newCertificate returns the record of a new certificate, with the status, mode and CA of c.
 func (tx *transaction) newCertificate(parsed *x509.Certificate, c Certificate) Certificate {
 	return Certificate{
 		ID: awsiot.CertificateID(parsed), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
@@ -254,10 +251,9 @@ func hashToken(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Expire deletes what has expired at now: pending certificates whose ownership
-// token has expired, and provisioning claims. A certificate that was taken out
-// of PENDING_ACTIVATION and attached to a policy or thing by then loses only
-// its token. It returns the ids of the deleted certificates.
+// Expire deletes what has expired at now: pending certificates whose ownership token has expired,
+// and provisioning claims. A certificate that was taken out of PENDING_ACTIVATION and attached to a
+// policy or thing by then loses only its token. It returns the ids of the deleted certificates.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html
 func (r *Registry) Expire(now time.Time) (deleted []string, err error) {

@@ -56,9 +56,8 @@ const (
 	CodeInternalFailure       = "InternalFailureException"
 	CodeServiceUnavailable    = "ServiceUnavailableException"
 
-	// CodeInvalidToken answers an unknown, used, expired or foreign ownership
-	// token. AWS is known to send it for a missing one; the other cases are
-	// our choice.
+	// CodeInvalidToken answers an unknown, used, expired or foreign ownership token. AWS is known
+	// to send it for a missing one; the other cases are our choice.
 	CodeInvalidToken = "InvalidCertificateOwnershipToken"
 	// CodeResourceConflicts answers an override setting FAIL that meets an
 	// existing resource. The developer guide names it; its status is our choice.

@@ -168,9 +168,8 @@ func (tx *transaction) events() (out []Event) {
 	return out
 }
 
-// each calls f for each row that a transaction changed, in the order of their
-// keys, with the record before and now; of one that is deleted both are the
-// former.
+// each calls f for each row that a transaction changed, in the order of their keys, with the record
+// before and now; of one that is deleted both are the former.
 func each[V any](before, now *table[V], f func(key, operation string, old, now V)) {
 	for _, key := range slices.Sorted(maps.Keys(now.touched)) {
 		old, existed := before.get(key)

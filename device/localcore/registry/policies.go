@@ -34,9 +34,8 @@ func (r *Registry) GetPolicy(name string) (Policy, error) { return r.state().pol
 // ListPolicies returns all policies in the order of their names.
 func (r *Registry) ListPolicies() []Policy { return r.state().policies.all() }
 
-// DeletePolicy deletes a policy that is attached to nothing and has only its
-// default version. AWS may require a wait of five minutes after
-// detaching; this does not.
+// DeletePolicy deletes a policy that is attached to nothing and has only its default version. AWS
+// may require a wait of five minutes after detaching; this does not.
 func (r *Registry) DeletePolicy(name string) error {
 	return r.update(func(tx *transaction) error {
 		p, err := tx.policies.find(name)
@@ -197,9 +196,8 @@ func (r *Registry) AttachThingPrincipal(thing, certificateID string, kind Princi
 	return r.update(func(tx *transaction) error { return tx.attachPrincipal(thing, certificateID, kind) })
 }
 
-// DetachThingPrincipal detaches a certificate from a thing. It is done when it
-// returns; AWS takes some seconds. Detaching one that is not attached changes
-// nothing.
+// DetachThingPrincipal detaches a certificate from a thing. It is done when it returns; AWS takes
+// some seconds. Detaching one that is not attached changes nothing.
 func (r *Registry) DetachThingPrincipal(thing, certificateID string) error {
 	return r.update(func(tx *transaction) error {
 		if err := cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID)); err != nil {
@@ -288,10 +286,9 @@ type PolicyDocument struct {
 	Document string
 }
 
-// ThingFor returns the thing whose variables hold in a session of this
-// certificate and MQTT client id: the certificate's exclusive thing, whatever
-// the client id; else the thing named as the client id, if it is attached to
-// the certificate. ok is false when there is none.
+// ThingFor returns the thing whose variables hold in a session of this certificate and MQTT client
+// id: the certificate's exclusive thing, whatever the client id; else the thing named as the client
+// id, if it is attached to the certificate. ok is false when there is none.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
 // and https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
@@ -313,11 +310,10 @@ func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
 	return r.state().exclusiveThing(certificateID)
 }
 
-// PoliciesFor returns the policies in effect, by their default versions: those
-// of the certificate, and those of the groups, and their ancestors, of the
-// thing that is named as the client id and attached to the certificate. Each
-// policy comes once. An empty client id leaves the group policies out. A
-// provisioning claim has that of Options.ClaimPolicy.
+// PoliciesFor returns the policies in effect, by their default versions: those of the certificate,
+// and those of the groups, and their ancestors, of the thing that is named as the client id and
+// attached to the certificate. Each policy comes once. An empty client id leaves the group policies
+// out. A provisioning claim has that of Options.ClaimPolicy.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/thing-groups.html
 func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument {

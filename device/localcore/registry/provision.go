@@ -30,11 +30,10 @@ type Provisioned struct {
 	Created     bool        // true for a new thing
 }
 
-// Provision does what RegisterThing does, whole or not at all: create or
-// update the thing, attach policies to the certificate, attach the certificate
-// to the thing, put the thing into its groups, set the certificate's status.
-// Older certificates of the thing stay attached (open point U9). An ownership
-// token is used up by success only.
+// Provision does what RegisterThing does, whole or not at all: create or update the thing, attach
+// policies to the certificate, attach the certificate to the thing, put the thing into its groups,
+// set the certificate's status. Older certificates of the thing stay attached (open point U9). An
+// ownership token is used up by success only.
 func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 	return mutate(r, func(tx *transaction) (out Provisioned, err error) {
 		thing, certificate := p.Plan.Thing, p.Plan.Certificate

@@ -2,9 +2,8 @@
 // groups, certificates, policies, provisioning templates, and what is attached
 // to what. Its operations carry AWS's names, limits, idempotency and errors.
 //
-// It reads from memory. Opened with a path it is durable too: each mutation is
-// one transaction of a bbolt file, and either happens whole or not at all, in
-// the file and in memory.
+// It reads from memory. Opened with a path it is durable too: each mutation is one transaction of a
+// bbolt file, and either happens whole or not at all, in the file and in memory.
 //
 // It has names and certificate ids, but no account and no Region: ARNs are made
 // by those who show them. Likewise it stores policies and templates
@@ -36,9 +35,8 @@ type Options struct {
 	// CheckPolicy checks a policy document; what it returns becomes the text
 	// of a MalformedPolicyException. Nil means that any JSON object will do.
 	CheckPolicy func(document []byte) error
-	// CheckTemplate checks the body of a provisioning template; what it
-	// returns becomes the text of an InvalidRequestException. Nil means that
-	// any JSON object will do.
+	// CheckTemplate checks the body of a provisioning template; what it returns becomes the text of
+	// an InvalidRequestException. Nil means that any JSON object will do.
 	CheckTemplate func(body []byte) error
 	// ClaimPolicy returns the policy document of a provisioning claim for the
 	// template, see [Registry.CreateClaimCertificate]. Nil means none.
@@ -100,8 +98,7 @@ func Open(path string, o Options) (*Registry, error) {
 	return r, nil
 }
 
-// Close releases the file. Reading goes on to work, mutations return
-// [ErrClosed].
+// Close releases the file. Reading goes on to work, mutations return [ErrClosed].
 func (r *Registry) Close() error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
@@ -126,11 +123,10 @@ type Change struct {
 	Status CertificateStatus
 }
 
-// Watch calls f after each committed mutation that changed the status of a
-// certificate or deleted it, before the mutating method returns and without
-// any lock held. Changes made at the same time may arrive in either order:
-// f should call [Registry.CertificateByID] where that matters. Calling stop
-// ends it.
+// Watch calls f after each committed mutation that changed the status of a certificate or deleted
+// it, before the mutating method returns and without any lock held. Changes made at the same time
+// may arrive in either order: f should call [Registry.CertificateByID] where that matters. Calling
+// stop ends it.
 func (r *Registry) Watch(f func(Change)) (stop func()) {
 	r.watching.Lock()
 	defer r.watching.Unlock()

@@ -16,8 +16,7 @@ const (
 	MaxCredentialDuration = 12 * time.Hour
 )
 
-// A RoleAlias is the name under which devices request the credentials of an
-// IAM role.
+// A RoleAlias is the name under which devices request the credentials of an IAM role.
 type RoleAlias struct {
 	Name, RoleARN      string
 	CredentialDuration time.Duration

@@ -14,8 +14,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// formatVersion is the version of what the buckets hold. A file of another
-// version is rejected.
+// formatVersion is the version of what the buckets hold. A file of another version is rejected.
 const formatVersion = "1"
 
 // lockWait is how long Open waits for another process to release the file.
@@ -245,8 +244,7 @@ func (t *table[V]) load(key string, value []byte) error {
 	return err
 }
 
-// A relation holds pairs of keys, each with a value, and finds them from both
-// sides.
+// A relation holds pairs of keys, each with a value, and finds them from both sides.
 type relation[V any] struct {
 	pairs    *table[V]                    // by left and right key
 	reversed *btree.Map[string, struct{}] // by right and left key
@@ -317,8 +315,7 @@ func (r *relation[V]) load(key string, value []byte) error {
 	return r.pairs.load(key, value)
 }
 
-// openStore opens the file and reads all of it into s. Its errors leave the path
-// to the caller.
+// openStore opens the file and reads all of it into s. Its errors leave the path to the caller.
 func openStore(path string, s *state) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
 	switch {

@@ -63,8 +63,7 @@ func (r *Registry) TagResource(resource string, tags map[string]string) error {
 	})
 }
 
-// UntagResource removes the tags with these keys. A key that is not there is no
-// error.
+// UntagResource removes the tags with these keys. A key that is not there is no error.
 func (r *Registry) UntagResource(resource string, keys []string) error {
 	return r.update(func(tx *transaction) error {
 		tags, err := tx.tagsOf(resource)

@@ -9,8 +9,7 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// hookPayloadVersion is the one version of the hook's payload that AWS has
-// published.
+// hookPayloadVersion is the one version of the hook's payload that AWS has published.
 const hookPayloadVersion = "2020-04-01"
 
 // A TemplateType is the use of a provisioning template.
@@ -48,8 +47,7 @@ func (t ProvisioningTemplate) clone() ProvisioningTemplate {
 	return t
 }
 
-// A ProvisioningTemplateUpdate describes a change of a template. Nil and zero
-// leave a part alone.
+// A ProvisioningTemplateUpdate describes a change of a template. Nil and zero leave a part alone.
 type ProvisioningTemplateUpdate struct {
 	Name           string
 	Description    *string
@@ -134,8 +132,7 @@ func (r *Registry) CreateProvisioningTemplateVersion(name, body string, setDefau
 	return v, err
 }
 
-// DeleteProvisioningTemplateVersion deletes a version that is not the default
-// one.
+// DeleteProvisioningTemplateVersion deletes a version that is not the default one.
 func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) error {
 	return edit(r, name, func(tx *transaction, t *ProvisioningTemplate) error {
 		if version == t.DefaultVersion {

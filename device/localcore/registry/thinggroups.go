@@ -65,8 +65,7 @@ func (r *Registry) CreateThingGroup(g ThingGroup) (ThingGroup, error) {
 	})
 }
 
-// DescribeThingGroup returns the group and the names of its ancestors, root
-// first.
+// DescribeThingGroup returns the group and the names of its ancestors, root first.
 func (r *Registry) DescribeThingGroup(name string) (ThingGroup, []string, error) {
 	s := r.state()
 	g, err := s.groups.find(name)
@@ -131,14 +130,12 @@ func (r *Registry) AddThingToThingGroup(thing, group string) error {
 	return r.UpdateThingGroupsForThing(thing, []string{group}, nil)
 }
 
-// RemoveThingFromThingGroup takes a thing out of a group. A thing that is not
-// in it is no error.
+// RemoveThingFromThingGroup takes a thing out of a group. A thing that is not in it is no error.
 func (r *Registry) RemoveThingFromThingGroup(thing, group string) error {
 	return r.UpdateThingGroupsForThing(thing, nil, []string{group})
 }
 
-// UpdateThingGroupsForThing takes a thing out of groups, then adds it to
-// others.
+// UpdateThingGroupsForThing takes a thing out of groups, then adds it to others.
 func (r *Registry) UpdateThingGroupsForThing(thing string, add, remove []string) error {
 	return r.update(func(tx *transaction) error {
 		err := tx.things.check(thing)

@@ -52,9 +52,8 @@ type ThingFilter struct {
 	ValuePrefix                   bool
 }
 
-// CreateThing makes a thing of name, type, billing group and attributes, of which
-// only the name is required. Creating it again with the same ones succeeds and
-// changes nothing.
+// CreateThing makes a thing of name, type, billing group and attributes, of which only the name is
+// required. Creating it again with the same ones succeeds and changes nothing.
 func (r *Registry) CreateThing(t Thing) (Thing, error) {
 	return mutate(r, func(tx *transaction) (Thing, error) { return tx.createThing(t) })
 }
@@ -159,8 +158,7 @@ func (u *AttributeUpdate) apply(old map[string]string) map[string]string {
 	return withValues(attributes)
 }
 
-// withValues returns a copy of the attributes that have a value: one without
-// does not exist.
+// withValues returns a copy of the attributes that have a value: one without does not exist.
 func withValues(attributes map[string]string) map[string]string {
 	out := map[string]string{}
 	for name, value := range attributes {
@@ -198,9 +196,8 @@ type PropagatingAttribute struct {
 	ConnectionAttribute string `json:"connectionAttribute,omitempty"`
 }
 
-// CreateThingType makes a thing type of name, description and attributes, of which
-// only the name is required. Creating it again with the same properties succeeds
-// and changes nothing.
+// CreateThingType makes a thing type of name, description and attributes, of which only the name is
+// required. Creating it again with the same properties succeeds and changes nothing.
 func (r *Registry) CreateThingType(t ThingType) (ThingType, error) {
 	return mutate(r, func(tx *transaction) (ThingType, error) {
 		if err := t.check(); err != nil {
@@ -224,8 +221,7 @@ func (r *Registry) DescribeThingType(name string) (ThingType, error) {
 	return r.state().types.find(name)
 }
 
-// UpdateThingType replaces the propagating attributes. AWS rejects every other
-// change.
+// UpdateThingType replaces the propagating attributes. AWS rejects every other change.
 func (r *Registry) UpdateThingType(u ThingType) error {
 	return edit(r, u.Name, func(tx *transaction, t *ThingType) error {
 		t.Propagating = u.Propagating

@@ -9,9 +9,8 @@ import (
 	"example.com/fleety/device/localcore/jsontree"
 )
 
-// text returns what the string or function n is, and c makes of it. It is empty
-// for a nil n, a value that is not known yet, and one with a fault. A nil c
-// allows every value.
+// text returns what the string or function n is, and c makes of it. It is empty for a nil n, a
+// value that is not known yet, and one with a fault. A nil c allows every value.
 func (w *walk) text(n *jsontree.Node, c constraint) string {
 	if n == nil {
 		return ""

@@ -1,7 +1,6 @@
-// Package template reads fleet provisioning templates and resolves them: from
-// a template, a device's parameters and a certificate it makes a [Plan] of what
-// to register. It touches no registry: whether a named policy, group or type
-// exists is for the one who carries out the plan.
+// Package template reads fleet provisioning templates and resolves them: from a template, a
+// device's parameters and a certificate it makes a [Plan] of what to register. It touches no
+// registry: whether a named policy, group or type exists is for the one who carries out the plan.
 //
 // What AWS does not document is in the table of the emulator, under T.
 //
@@ -55,8 +54,7 @@ const (
 	badDocument      = "MalformedPolicy"
 )
 
-// A Template is a parsed provisioning template. It does not change and is safe
-// for concurrent use.
+// A Template is a parsed provisioning template. It does not change and is safe for concurrent use.
 type Template struct {
 	body       []byte
 	root       *jsontree.Node
@@ -65,9 +63,8 @@ type Template struct {
 	mappings   map[string]map[string]map[string]string
 }
 
-// Parse reads a fleet provisioning template and finds what is wrong with it
-// whatever the parameters will be. The error is [SyntaxErrors], of which
-// [errors.As] also finds the first *[SyntaxError].
+// Parse reads a fleet provisioning template and finds what is wrong with it whatever the parameters
+// will be. The error is [SyntaxErrors], of which [errors.As] also finds the first *[SyntaxError].
 func Parse(body []byte) (*Template, error) { return parse(body, true) }
 
 // ParseBody is [Parse] for the template body of RegisterThing over HTTPS, which
@@ -152,8 +149,7 @@ type Thing struct {
 	Name        string
 	// Type and BillingGroup are empty when there is none.
 	Type, BillingGroup string
-	// Groups are names of thing groups, nil if the template says nothing of them,
-	// like Attributes.
+	// Groups are names of thing groups, nil if the template says nothing of them, like Attributes.
 	Groups     []string
 	Attributes map[string]string
 	// Override says what happens when the thing exists.
@@ -176,8 +172,7 @@ type Certificate struct {
 	PEM, CAPEM string
 	// Status is the one to set: [StatusActive] or [StatusInactive].
 	Status string
-	// Exclusive ties the certificate to this thing alone (ThingPrincipalType
-	// EXCLUSIVE_THING).
+	// Exclusive ties the certificate to this thing alone (ThingPrincipalType EXCLUSIVE_THING).
 	Exclusive bool
 	// StatusOverride says what happens when the certificate is registered already.
 	StatusOverride Override
@@ -201,9 +196,8 @@ type Policy struct {
 // An Override is the value of one OverrideSettings key.
 type Override string
 
-// The values that AWS documents, and [Unset] for a key that is absent, whose
-// effect AWS leaves open (open point U5). Fail rejects a resource that exists
-// already.
+// The values that AWS documents, and [Unset] for a key that is absent, whose effect AWS leaves open
+// (open point U5). Fail rejects a resource that exists already.
 const (
 	Unset     Override = ""
 	DoNothing Override = "DO_NOTHING"
@@ -212,19 +206,14 @@ const (
 	Merge     Override = "MERGE" // attributes and groups only
 )
 
-// String returns AWS's name of the setting.
-func (o Override) String() string { return string(o) }
-
-// A Cache keeps parsed fleet provisioning templates, so that a registration
-// does not read its template anew. The zero value is empty. It is safe for
-// concurrent use.
+// A Cache keeps parsed fleet provisioning templates, so that a registration does not read its
+// template anew. The zero value is empty. It is safe for concurrent use.
 type Cache struct {
 	mu     sync.Mutex
 	parsed map[string]*Template // by body
 }
 
-// maxCached is how many bodies a Cache keeps: more than the versions that are
-// in use at one time.
+// maxCached is how many bodies a Cache keeps: more than the versions that are in use at one time.
 const maxCached = 64
 
 // Parse is [Parse] for a body that was perhaps parsed before.
@@ -256,8 +245,7 @@ func (e *Error) Error() string { return fmt.Sprintf("%s (400): %s", e.Code, e.Me
 // A SyntaxError is one fault of a template's text, with line, column and path.
 type SyntaxError = jsontree.Error
 
-// SyntaxErrors are all faults of a template's text, in its order. There is at
-// least one.
+// SyntaxErrors are all faults of a template's text, in its order. There is at least one.
 type SyntaxErrors []*SyntaxError
 
 func (e SyntaxErrors) Error() string {

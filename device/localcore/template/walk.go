@@ -278,8 +278,7 @@ func (w *walk) checkSource(n *jsontree.Node) {
 	}
 }
 
-// policy reads a policy. A document's name is its hash, in the form of AWS's
-// example.
+// policy reads a policy. A document's name is its hash, in the form of AWS's example.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/single-thing-provisioning.html
 func (w *walk) policy(n, settings *jsontree.Node, logicalName string) Policy {
 	p := Policy{LogicalName: logicalName}
