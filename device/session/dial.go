@@ -179,17 +179,15 @@ var cipherSuites = []uint16{
 // tlsConfig is the client's side of AWS IoT's TLS: SNI always, ALPN on port
 // 443 alone. Session tickets are not used, since AWS IoT does not support them.
 // https://docs.aws.amazon.com/iot/latest/developerguide/transport-security.html
-func (o *Options) tlsConfig(certificate func(context.Context) (*tls.Certificate, error)) *tls.Config {
+func (o *Options) tlsConfig(certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)) *tls.Config {
 	c := &tls.Config{
-		ServerName:       o.Endpoint,
-		RootCAs:          o.RootCAs,
-		MinVersion:       tls.VersionTLS12,
-		CipherSuites:     cipherSuites,
-		CurvePreferences: o.CurvePreferences,
-		Time:             o.Now,
-		GetClientCertificate: func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return certificate(info.Context())
-		},
+		ServerName:           o.Endpoint,
+		RootCAs:              o.RootCAs,
+		MinVersion:           tls.VersionTLS12,
+		CipherSuites:         cipherSuites,
+		CurvePreferences:     o.CurvePreferences,
+		Time:                 o.Now,
+		GetClientCertificate: certificate,
 	}
 	switch {
 	case o.https:

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -148,6 +149,8 @@ type meter struct {
 	in, out    atomic.Int64
 	roundTrips atomic.Int64
 	wrote      atomic.Bool
+	hold       atomic.Bool // the next write waits for the one after it, to share a segment with it
+	held       []byte      // by such a write; writes are one after the other
 }
 
 func (m *meter) Read(p []byte) (int, error) {
@@ -162,6 +165,15 @@ func (m *meter) Read(p []byte) (int, error) {
 func (m *meter) Write(p []byte) (int, error) {
 	m.wrote.Store(true)
 	m.out.Add(int64(len(p)))
+	if m.hold.Swap(false) {
+		m.held = bytes.Clone(p)
+		return len(p), nil
+	}
+	if held := m.held; held != nil {
+		m.held = nil
+		n, err := m.Conn.Write(append(held, p...))
+		return max(0, n-len(held)), err
+	}
 	return m.Conn.Write(p)
 }
 

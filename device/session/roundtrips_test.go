@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +100,51 @@ func TestConnectTakesNoRoundTripTooMany(t *testing.T) {
 				}
 				defer s.Close(t.Context())
 				checkRoundTrips(t, time.Since(began), s.Stats(), tc.want)
+			})
+		})
+	}
+}
+
+// A countedConn counts the writes to it.
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c countedConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
+}
+
+func TestEndOfHandshakeLeavesWithCONNECTAndDISCONNECTWithTheAlert(t *testing.T) {
+	for name, tc := range map[string]struct {
+		version         uint16
+		connect, closed int64 // writes up to CONNACK, and to the end
+	}{
+		"TLS 1.3": {tls.VersionTLS13, 2, 3},
+		"TLS 1.2": {tls.VersionTLS12, 3, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, tc.version, nil, func(t *testing.T, o session.Options) {
+				var writes atomic.Int64
+				dial := o.DialContext
+				o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					conn, err := dial(ctx, network, address)
+					return countedConn{conn, &writes}, err
+				}
+				s, err := session.Connect(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := writes.Load(); n != tc.connect {
+					t.Errorf("%d writes up to CONNACK, want %d", n, tc.connect)
+				}
+				if err := s.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if n := writes.Load(); n != tc.closed {
+					t.Errorf("%d writes in all, want %d", n, tc.closed)
+				}
 			})
 		})
 	}

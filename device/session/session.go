@@ -382,7 +382,12 @@ func (s *Session) Close(ctx context.Context) error {
 	if s.finish(nil) {
 		var disconnect bytes.Buffer
 		packets.NewControlPacket(packets.Disconnect).Write(&disconnect)
-		err = s.write(disconnect.Bytes())
+		s.writing <- struct{}{}
+		s.meter.hold.Store(true) // it leaves with the alert of the close, before any other write
+		s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_, err = s.conn.Write(disconnect.Bytes())
+		err = cmp.Or(err, s.conn.Close())
+		<-s.writing
 	}
 	s.conn.Close()
 	s.running.Wait()
