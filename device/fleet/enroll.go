@@ -176,7 +176,7 @@ func (l *launch) enroll(ctx context.Context, k int, due time.Time) {
 func (l *launch) measured(o session.Options) session.Options {
 	dial := o.DialContext
 	if dial == nil {
-		dial = new(net.Dialer).DialContext
+		dial = (&net.Dialer{KeepAlive: -1}).DialContext // MQTT's serves
 	}
 	o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
