@@ -47,8 +47,8 @@ type Run struct {
 	// goroutine at a time.
 	Found func(Device)
 
-	mu     sync.Mutex
-	claims map[string]bool // policies, by name: whether a claim has it; under mu
+	claims sync.Map   // policies, by name: whether a claim has it
+	found  sync.Mutex // one call of Found
 }
 
 // A Target names a device to work on: by its thing, by its certificate, or both.
@@ -136,8 +136,7 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 				return nil
 			}
 			total.Failed++
-			first = cmp.Or(first, fmt.Errorf("%s: %w", t, err))
-			if total.Failed >= maxFailures {
+			if first = cmp.Or(first, fmt.Errorf("%s: %w", t, err)); total.Failed >= maxFailures {
 				return first
 			}
 			return nil
@@ -162,7 +161,7 @@ func (r *Run) change(ctx context.Context, targets []Target, plan func(context.Co
 		case d.Kept == "" && counts == Counts{}:
 			return Counts{Gone: 1}, nil
 		}
-		r.found(d)
+		r.report(d)
 		switch {
 		case d.Kept != "":
 			return Counts{Kept: 1}, nil
@@ -173,10 +172,10 @@ func (r *Run) change(ctx context.Context, targets []Target, plan func(context.Co
 	})
 }
 
-func (r *Run) found(d Device) {
+func (r *Run) report(d Device) {
 	if r.Found != nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
+		r.found.Lock()
+		defer r.found.Unlock()
 		r.Found(d)
 	}
 }
@@ -248,9 +247,7 @@ func (r *Run) principals(ctx context.Context, thing string) ([]string, error) {
 // policy to rotate certificates does.
 func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
 	for _, name := range c.Policies {
-		r.mu.Lock()
-		claim, known := r.claims[name]
-		r.mu.Unlock()
+		claim, known := r.claims.Load(name)
 		if !known {
 			policy, err := r.Client.GetPolicy(ctx, &iot.GetPolicyInput{PolicyName: &name})
 			if err != nil {
@@ -259,14 +256,9 @@ func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
 			text := aws.ToString(policy.PolicyDocument)
 			claim = (strings.Contains(text, "$aws/provisioning-templates/") || strings.Contains(text, "$aws/certificates/")) &&
 				!strings.Contains(text, "iot:Connection.Thing.")
-			r.mu.Lock()
-			if r.claims == nil {
-				r.claims = map[string]bool{}
-			}
-			r.claims[name] = claim
-			r.mu.Unlock()
+			r.claims.Store(name, claim)
 		}
-		if claim {
+		if claim.(bool) {
 			return name, nil
 		}
 	}

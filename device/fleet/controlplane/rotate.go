@@ -78,7 +78,7 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 		if err != nil {
 			return Counts{}, err
 		}
-		r.found(Device{Target: t})
+		r.report(Device{Target: t})
 		mu.Lock()
 		defer mu.Unlock()
 		things[t.ThingName] = thing{aws.ToString(described.ThingArn), key}
