@@ -15,10 +15,6 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// maxLogged bounds, in bytes, what a device can add to one attribute of a log
-// line. It is the longest client id that AWS IoT Core accepts.
-const maxLogged = 128
-
 // lookupWithin bounds all look-ups for one decision, retries
 // included. It leaves time to answer within [payload.AnswerWithin].
 const lookupWithin = 3 * time.Second
@@ -141,30 +137,29 @@ func (d decider) record(ctx context.Context, request payload.Request, verdict ad
 	if !ok {
 		call = &lambdacontext.LambdaContext{}
 	}
-	line := []slog.Attr{
-		slog.String("requestId", call.AwsRequestID),
-		slog.String("claimCertificateId", bounded(request.ClaimCertificateID)),
-		slog.String("certificateId", bounded(request.CertificateID)),
-		slog.String("serialNumber", bounded(textOf(request.Parameters, payload.SerialNumber))),
-		slog.String("clientId", bounded(request.ClientID)),
-		slog.String("author", bounded(textOf(request.Parameters, payload.Author))),
-		slog.String("verdict", word),
-		slog.String("reason", string(verdict.Reason)),
+	line := []any{
+		"requestId", call.AwsRequestID,
+		"claimCertificateId", bounded(request.ClaimCertificateID),
+		"certificateId", bounded(request.CertificateID),
+		"serialNumber", bounded(serialNumber(request)),
+		"clientId", bounded(request.ClientID),
+		"author", bounded(textOf(request.Parameters, payload.Author)),
+		"verdict", word,
+		"reason", string(verdict.Reason),
 	}
 	if err != nil {
-		line = append(line, slog.String("error", err.Error()),
-			slog.String("remedy", "AWS IoT answers the device as if it were denied; the device tries again by itself once the look-up works"))
+		line = append(line, "error", err.Error(), "remedy", "AWS IoT answers the device as if it were denied; the device tries again by itself once the look-up works")
 	}
 	if verdict.HeldBy != "" {
-		line = append(line, slog.String("thingName", d.rules.ThingName(serialNumber(request))), slog.String("heldBy", verdict.HeldBy))
+		line = append(line, "thingName", d.rules.ThingName(serialNumber(request)), "heldBy", verdict.HeldBy)
 	}
 	switch verdict.Reason {
 	case admit.ThingTaken, admit.SerialUsed:
-		line = append(line, slog.String("remedy", "to allow this device, run: "+d.things.Deactivation(verdict.HeldBy)))
+		line = append(line, "remedy", "to allow this device, run: "+d.things.Deactivation(verdict.HeldBy))
 	case admit.ThingRevoked, admit.SerialRevoked:
-		line = append(line, slog.String("remedy", "a revoked device is denied until its certificate is deleted: see docs/cloud.md"))
+		line = append(line, "remedy", "a revoked device is denied until its certificate is deleted: see docs/cloud.md")
 	}
-	d.log.LogAttrs(ctx, level, "decision", line...)
+	d.log.Log(ctx, level, "decision", line...)
 }
 
 func serialNumber(request payload.Request) string {
@@ -179,11 +174,13 @@ func textOf(p payload.Parameters, name string) string {
 	return string(p[name])
 }
 
-// bounded cuts s to maxLogged bytes and marks the cut. Half a character that
-// the cut may leave is made valid by the JSON handler.
+// bounded cuts what a device can add to a line of the log to the length of the longest
+// client id that AWS IoT Core accepts, and marks the cut. Half a character that the cut
+// may leave is made valid by the JSON handler.
 func bounded(s string) string {
-	if len(s) <= maxLogged {
+	const longest = 128 // bytes
+	if len(s) <= longest {
 		return s
 	}
-	return s[:maxLogged] + "…"
+	return s[:longest] + "…"
 }

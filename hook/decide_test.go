@@ -123,7 +123,7 @@ func TestLogBoundsWhatADeviceSends(t *testing.T) {
 	_, logged := invoke(t, event)
 	line := onlyLine(t, logged)
 	for _, name := range []string{"claimCertificateId", "certificateId", "clientId", "serialNumber", "author"} {
-		if got, want := line[name], long[:maxLogged]+"…"; got != want {
+		if got, want := line[name], long[:128]+"…"; got != want {
 			t.Errorf("%s was logged as %q, want %q", name, got, want)
 		}
 	}

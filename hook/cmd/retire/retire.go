@@ -94,13 +94,14 @@ func (r retirer) do(ctx context.Context, a action, thing string, c certificate) 
 		_, err := r.client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.id, NewStatus: types.CertificateStatusInactive})
 		return err
 	}
-	if _, err := r.client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil && !things.IsNotFound(err) {
-		return err
+	_, err := r.client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn})
+	if err == nil || things.IsNotFound(err) {
+		_, err = r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true})
 	}
-	if _, err := r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true}); err != nil && !things.IsNotFound(err) {
-		return err
+	if things.IsNotFound(err) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // A certificate is one that a thing has.

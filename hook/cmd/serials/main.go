@@ -57,14 +57,9 @@ func newCommand(open opener) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newLoadCommand(open), newReleaseCommand(open))
-	return root
-}
-
-func newLoadCommand(open opener) *cobra.Command {
 	var table string
 	var rules admit.Rules
-	cmd := &cobra.Command{
+	load := &cobra.Command{
 		Use:   "load --table NAME FILE",
 		Short: "Add the serial numbers of a CSV file",
 		Long: `Load adds the serial numbers of a CSV file, "-" for standard input: its first
@@ -89,14 +84,8 @@ interrupted load again.`,
 			return err
 		},
 	}
-	addTableFlag(cmd, &table)
-	cmd.Flags().StringVar(&rules.SerialPrefix, "prefix", "", "what serial numbers begin with, if the stack was deployed with another `PREFIX`")
-	return cmd
-}
-
-func newReleaseCommand(open opener) *cobra.Command {
-	var table string
-	cmd := &cobra.Command{
+	load.Flags().StringVar(&rules.SerialPrefix, "prefix", "", "what serial numbers begin with, if the stack was deployed with another `PREFIX`")
+	release := &cobra.Command{
 		Use:     "release --table NAME SERIAL...",
 		Short:   "Release serial numbers, for another certificate",
 		Example: "  $ go run ./cmd/serials release --table GoFleetProvisioning-Serials-1ABC 2974685",
@@ -115,17 +104,16 @@ func newReleaseCommand(open opener) *cobra.Command {
 			return nil
 		},
 	}
-	addTableFlag(cmd, &table)
-	return cmd
+	for _, cmd := range []*cobra.Command{load, release} {
+		cmd.Flags().StringVar(&table, "table", "", "`NAME` of the table: the stack's output SerialTableName")
+		_ = cmd.MarkFlagRequired("table")
+		root.AddCommand(cmd)
+	}
+	return root
 }
 
-func addTableFlag(cmd *cobra.Command, table *string) {
-	cmd.Flags().StringVar(table, "table", "", "`NAME` of the table: the stack's output SerialTableName")
-	_ = cmd.MarkFlagRequired("table")
-}
-
-func readFile(stdin io.Reader, path string, rules admit.Rules) ([]string, error) {
-	from := stdin
+// readFile reads a file of serial numbers, or standard input.
+func readFile(from io.Reader, path string, rules admit.Rules) ([]string, error) {
 	if path != "-" {
 		file, err := os.Open(path)
 		if err != nil {
