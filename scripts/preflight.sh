@@ -173,7 +173,7 @@ check_free() {
 	fi
 }
 
-# These are Names in infra/stack/names.go.
+# These are Names in infra/stack/options.go.
 template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy rotation=${stack}RotationPolicy extra=${stack}ExtraPolicy group=${stack}Group type=${stack}Type
 if [ "$stack" = GoFleetProvisioning ]; then
 	claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy extra=GoIoTExtraPolicy group=fleet-provisioning-group type=fleety

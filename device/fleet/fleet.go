@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"time"
 
 	"example.com/fleety/device/provision"
@@ -189,3 +191,22 @@ type ValueError struct{ Name, Value, Want string }
 
 // Error names the setting, its value, and what it may be.
 func (e *ValueError) Error() string { return fmt.Sprintf("%s %s: want %s", e.Name, e.Value, e.Want) }
+
+// prepareKeep makes the directory of the identities, which hold private keys:
+// private to this user, and ignored by git.
+func prepareKeep(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the directory of the identities: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("making the directory of the identities: %w", err)
+	}
+	if open := info.Mode().Perm() & 0o077; open != 0 && privateModes {
+		return fmt.Errorf("other users may use the directory of the identities %s (mode %#o), and private keys go there: run \"chmod 700 %[1]s\", or name another directory", dir, info.Mode().Perm())
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600); err != nil {
+		return fmt.Errorf("writing into the directory of the identities: %w", err)
+	}
+	return nil
+}

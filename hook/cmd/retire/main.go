@@ -20,15 +20,20 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/fleety/hook/internal/awsenv"
 	"example.com/fleety/hook/things"
@@ -60,4 +65,144 @@ func configured(getenv func(string) string, log *slog.Logger) (retirer, error) {
 		log:    log,
 		now:    time.Now,
 	}, nil
+}
+
+// A birth is what the AWS IoT rule passes on.
+type birth struct {
+	// CertificateID is the principal of the message: for a device, the SHA-256 of
+	// its certificate, which is the certificate's id.
+	CertificateID string `json:"certificateId"`
+	ThingName     string `json:"thingName"`
+}
+
+// A retirer retires certificates in one account and Region.
+type retirer struct {
+	client *iot.Client
+	things *things.Registry
+	policy policy
+	log    *slog.Logger
+	now    func() time.Time
+}
+
+var certificateID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// retire takes the former certificates of the thing out of use. It can be
+// repeated. An error makes Lambda try again; each certificate is independent of
+// the others.
+func (r retirer) retire(ctx context.Context, b birth) error {
+	if !certificateID.MatchString(b.CertificateID) { // published with AWS credentials
+		r.log.Info("ignored", "reason", "not published with a certificate", "thingName", b.ThingName)
+		return nil
+	}
+	all, err := r.certificates(ctx, b.ThingName)
+	if err != nil {
+		return fmt.Errorf("thing %s: %w", b.ThingName, err)
+	}
+	var failed []error
+	for i, action := range r.policy.actions(b.CertificateID, all, r.now()) {
+		if action == keep {
+			continue
+		}
+		err := r.do(ctx, action, b.ThingName, all[i])
+		if err != nil {
+			failed = append(failed, fmt.Errorf("thing %s: %s certificate %s: %w", b.ThingName, action, all[i].id, err))
+		}
+		r.log.Info("retired", "action", string(action), "thingName", b.ThingName, "certificateId", all[i].id,
+			"provedCertificateId", b.CertificateID, "failed", err != nil)
+	}
+	return errors.Join(failed...)
+}
+
+// certificates returns those of a thing. One without other certificates needs no
+// further look-ups, and gets none.
+func (r retirer) certificates(ctx context.Context, thing string) ([]certificate, error) {
+	arns, err := r.things.CertificateARNs(ctx, thing)
+	if err != nil || len(arns) < 2 {
+		return nil, err
+	}
+	all := make([]certificate, len(arns))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, arn := range arns {
+		c := &all[i]
+		c.id, c.arn = things.CertificateID(arn), arn
+		group.Go(func() error { // without a status it is neither proved nor retired
+			d, err := r.things.Describe(ctx, c.id)
+			c.status, c.created, c.modified = d.Status, aws.ToTime(d.CreationDate), aws.ToTime(d.LastModifiedDate)
+			return err
+		})
+		group.Go(func() error {
+			of, err := r.things.Things(ctx, arn)
+			c.things = len(of)
+			return err
+		})
+	}
+	return all, group.Wait()
+}
+
+func (r retirer) do(ctx context.Context, a action, thing string, c certificate) error {
+	if a == deactivate {
+		_, err := r.client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.id, NewStatus: types.CertificateStatusInactive})
+		return err
+	}
+	_, err := r.client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn})
+	if err == nil || things.IsNotFound(err) {
+		_, err = r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true})
+	}
+	if things.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// A certificate is one that a thing has.
+type certificate struct {
+	id, arn  string
+	status   types.CertificateStatus
+	created  time.Time
+	modified time.Time // when its status changed last
+	things   int       // how many things have it
+}
+
+// A policy says which certificates are retired. It is pure.
+type policy struct {
+	claims []string      // ids, never retired
+	grace  time.Duration // from deactivation to deletion; 0: never
+}
+
+// An action is what is done to one certificate.
+type action string
+
+const (
+	keep       action = ""
+	deactivate action = "deactivate"
+	remove     action = "delete"
+)
+
+// actions decides for each certificate of a thing, in their order, after one of
+// them was proved to work: it published a message.
+//
+// Only certificates that are older than the proved one are retired. A message of
+// the old certificate, delivered late or twice, or sent by a device that was
+// interrupted before it took its new one into use, therefore retires nothing that
+// came after it. Revoked certificates stay: they keep a claim from the thing.
+func (p policy) actions(proved string, all []certificate, now time.Time) []action {
+	actions := make([]action, len(all))
+	i := slices.IndexFunc(all, func(c certificate) bool { return c.id == proved })
+	if i < 0 || all[i].status != types.CertificateStatusActive || slices.Contains(p.claims, proved) {
+		return actions
+	}
+	for j, c := range all {
+		if !c.created.Before(all[i].created) || c.things != 1 || slices.Contains(p.claims, c.id) {
+			continue
+		}
+		switch c.status {
+		case types.CertificateStatusActive:
+			actions[j] = deactivate
+		case types.CertificateStatusInactive:
+			if p.grace > 0 && now.Sub(c.modified) >= p.grace {
+				actions[j] = remove
+			}
+		}
+	}
+	return actions
 }

@@ -1,9 +1,23 @@
 package fleetcli
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/google/renameio/v2/maybe"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
-	"github.com/spf13/cobra"
+	"example.com/fleety/device/internal/term"
 )
 
 func newReportCmd(console *cli.Console) *cobra.Command {
@@ -30,4 +44,173 @@ func newReportCmd(console *cli.Console) *cobra.Command {
 	}
 	o.addFlags(cmd.Flags())
 	return cmd
+}
+
+// output are the flags of the report's destinations.
+type output struct {
+	json   bool
+	report string
+	html   string
+}
+
+func (o *output) addFlags(flags *pflag.FlagSet) {
+	flags.BoolVar(&o.json, "json", false, "print the report as one JSON object")
+	flags.StringVar(&o.report, "report", "", "write the report as JSON to `FILE`")
+	flags.StringVar(&o.html, "html", "", "write the report as an HTML page to `FILE`")
+}
+
+// A fileError is a file named on the command line that cannot be written or read.
+type fileError struct {
+	path string
+	err  error
+}
+
+func (e *fileError) Error() string {
+	err := e.err
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err // the file is named already
+	}
+	return fmt.Sprintf("file %s: %v", e.path, err)
+}
+
+func (e *fileError) Unwrap() error { return e.err }
+
+// check checks before a long run that its report can be written.
+func (o *output) check() error {
+	for _, path := range []string{o.report, o.html} {
+		if path == "" {
+			continue
+		}
+		probe, err := os.CreateTemp(filepath.Dir(path), ".report-*")
+		if err != nil {
+			return &fileError{path, err}
+		}
+		probe.Close()
+		os.Remove(probe.Name())
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return &fileError{path, fmt.Errorf("is a directory")}
+		}
+	}
+	return nil
+}
+
+// write writes the report to its destinations.
+func (o *output) write(console *cli.Console, r *fleet.Report) error {
+	for path, write := range map[string]func(io.Writer) error{o.report: r.Write, o.html: r.HTML} {
+		if path == "" {
+			continue
+		}
+		var b bytes.Buffer
+		err := write(&b)
+		if err == nil {
+			err = maybe.WriteFile(path, b.Bytes(), 0o644) // whole or, but on Windows, not at all
+		}
+		if err != nil {
+			return &fileError{path, err}
+		}
+	}
+	if o.json {
+		return console.JSON(r)
+	}
+	return printReport(console, r)
+}
+
+// readFile reads a file that the command line names.
+func readFile[T any](path string, read func(io.Reader) (T, error)) (v T, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return v, &fileError{path, err}
+	}
+	defer f.Close()
+	if v, err = read(f); err != nil {
+		return v, &fileError{path, err}
+	}
+	return v, nil
+}
+
+// printReport prints a report for a person.
+func printReport(console *cli.Console, r *fleet.Report) error {
+	if err := console.Table(summary(r)); err != nil {
+		return err
+	}
+	var b strings.Builder
+	if len(r.Stages) > 0 {
+		stageTable(&b, r.Stages)
+	}
+	failureTable(&b, "failed devices", r.Failures)
+	failureTable(&b, "failed attempts", r.Retries)
+	if _, err := io.WriteString(console.Out, b.String()); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
+
+func summary(r *fleet.Report) cli.Table {
+	c := r.Counts
+	t := cli.Table{
+		{"result", r.Headline()},
+		{"endpoint", r.Endpoint},
+		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f per second", c.Enrolled, c.Devices, fleet.FormatSeconds(r.ElapsedSeconds), r.DevicesPerSecond)},
+		{"already enrolled", count(c.Already)},
+		{"failed", fmt.Sprint(c.Failed)},
+		{"interrupted", count(c.Interrupted)},
+		{"not started", count(c.NotStarted)},
+		{"per device", fmt.Sprintf("%.1f ms of CPU time here, %.1f kB of network traffic", 1000*r.Resources.CPUSecondsPerDevice, r.Resources.BytesPerDevice/1000)},
+	}
+	h := r.Hold
+	if h == nil {
+		return t
+	}
+	t = append(t, cli.Table{
+		{"held", fmt.Sprintf("%d of %d devices for %s, connected within %s; %d connected at the end", h.Most, h.Devices, fleet.FormatSeconds(h.HeldSeconds), fleet.FormatSeconds(h.ConnectSeconds), h.Connected)},
+		{"while held", fmt.Sprintf("%d connections lost, %d messages acknowledged, %d not; %.0f %% of a core here", h.Lost, h.Published, h.PublishFailures, h.CPUPercent)},
+		{"per held device", fmt.Sprintf("%.1f kB of memory here", float64(h.BytesPerDevice)/1000)},
+		{"not connected", h.NotConnectedWhy},
+	}...)
+	if s := h.Reconnect; s != nil {
+		jitter := "without jitter"
+		if s.WindowSeconds > 0 {
+			jitter = "full jitter over " + fleet.FormatSeconds(s.WindowSeconds)
+		}
+		attempts := 0
+		for _, n := range s.Attempts {
+			attempts += n
+		}
+		t = append(t, cli.Table{
+			{"reconnected", fmt.Sprintf("%d of %d devices within %s, %d attempts, %s", s.Returned, s.Devices, fleet.FormatSeconds(s.ReturnSeconds), attempts, jitter)},
+			{"rejected", count(s.Rejected)},
+			{"peak", fmt.Sprintf("%d connections per second; ideal, spread evenly: %.1f", s.PeakConnects, s.IdealConnects)},
+		}...)
+	}
+	return t
+}
+
+// count leaves zeros out of a table.
+func count(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func stageTable(w io.Writer, stages []fleet.Latency) {
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "stage\tcount\tp50 ms\tp90 ms\tp99 ms\tmax ms\t")
+	for _, s := range stages {
+		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", s.Stage, s.Count, s.P50, s.P90, s.P99, s.Max)
+	}
+	t.Flush() // into memory
+}
+
+func failureTable(w io.Writer, title string, failures []fleet.Failure) {
+	if len(failures) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s\n", title)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, x := range failures {
+		fmt.Fprintf(t, "  %d\t%s\t%s\n", x.Count, x.Stage, term.Clean(x.Cause))
+	}
+	t.Flush()
 }

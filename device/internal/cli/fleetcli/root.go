@@ -4,11 +4,20 @@
 package fleetcli
 
 import (
+	"context"
 	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
 
-	"example.com/fleety/device/internal/cli"
-	"example.com/fleety/device/internal/term"
+	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/fleet"
+	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/internal/term"
 )
 
 // Main runs iot_fleet and returns its exit code.
@@ -45,4 +54,63 @@ func newRootCmd(console *cli.Console, args []string) *cobra.Command {
 	), help)
 	british.Short, british.Long, british.Example = enroll.Short, enroll.Long, enroll.Example
 	return root
+}
+
+// An incompleteError is a run in which devices failed, or were not connected at
+// the end. The report has the causes.
+type incompleteError struct{ report *fleet.Report }
+
+func (e *incompleteError) Error() string {
+	r := e.report
+	text := r.Headline()
+	if len(r.Failures) > 0 {
+		text += fmt.Sprintf("; most often (%d): %s: %s", r.Failures[0].Count, r.Failures[0].Stage, r.Failures[0].Cause)
+	}
+	return text
+}
+
+// explain returns the exit code of an error, by its type, and what to do next.
+func explain(err error) cli.Explanation {
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		return cli.Explanation{Code: cli.ExitCode(problems.Class())}
+	}
+	if e, ok := errors.AsType[*incompleteError](err); ok {
+		return explainIncomplete(e.report)
+	}
+	switch {
+	case cli.IsA[*config.ClaimTimeError](err):
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "set this machine's clock, or get a new claim"}
+	case cli.IsA[*fleet.ValueError](err), cli.IsA[*fileError](err), errors.Is(err, fleet.ErrMerge):
+		return cli.Explanation{Code: cli.ExitUsage}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "the jobs stay; run the same command again, without --resume, to wait for their results"}
+	}
+	if e, ok := errors.AsType[smithy.APIError](err); ok {
+		code := cli.ExitDenied
+		if e.ErrorFault() == smithy.FaultServer || e.ErrorCode() == "ThrottlingException" {
+			code = cli.ExitTemporary
+		}
+		return cli.Explanation{Code: code, Hint: "run it again when the cause is fixed: completed devices are skipped"}
+	}
+	return cli.Explanation{Code: cli.ExitFailed}
+}
+
+// explainIncomplete returns the worst class of the failures: those that retrying
+// does not help come first.
+func explainIncomplete(r *fleet.Report) cli.Explanation {
+	hints := [...]string{
+		awsiot.Failed:        "the cause is on this machine: disk, memory or open files",
+		awsiot.Misconfigured: "try one device: iot_device bootstrap shows more of the cause",
+		awsiot.Denied:        "try one device: iot_device bootstrap shows more of the cause",
+	}
+	for class, hint := range hints {
+		if slices.Contains(r.Classes(), awsiot.Class(class).String()) {
+			return cli.Explanation{Code: cli.ExitCode(awsiot.Class(class)), Hint: hint}
+		}
+	}
+	if h := r.Hold; r.Counts.Failed == 0 && h != nil && h.Reconnect != nil && h.Reconnect.Rejected > 0 {
+		return cli.Explanation{Code: cli.ExitDenied, Hint: hints[awsiot.Denied]}
+	}
+	return cli.Explanation{Code: cli.ExitTemporary, Hint: "run the same command again; with --keep, devices that have their identity keep it"}
 }
