@@ -6,7 +6,6 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -21,7 +20,6 @@ type launch struct {
 	meter *meter
 	paces paces
 
-	next    atomic.Int64  // the shard's next device
 	devices []Device      // by the shard's number; each written by one goroutine
 	held    []*heldDevice // likewise; nil if nothing is held
 }
@@ -47,11 +45,7 @@ func Enroll(ctx context.Context, c Config) (*Report, error) {
 	l.meter = newMeter(len(l.devices))
 
 	stop := l.meter.reportProgress(l.Progress)
-	if l.Load.Rate > 0 {
-		l.enrollAtRate(ctx)
-	} else {
-		l.enrollConcurrently(ctx)
-	}
+	l.enrollAll(ctx)
 	r := l.report()
 	if c.Hold > 0 && ctx.Err() == nil {
 		r.Hold = l.hold(ctx)
@@ -64,58 +58,42 @@ func Enroll(ctx context.Context, c Config) (*Report, error) {
 	return r, nil
 }
 
-// enrollConcurrently is the closed loop. It returns when every device that
-// began has ended.
-func (l *launch) enrollConcurrently(ctx context.Context) {
-	var workers sync.WaitGroup
-	n := min(l.Load.Concurrency, len(l.devices))
-	for i := range n {
-		workers.Go(func() {
-			if sleep(ctx, l.Load.Ramp*time.Duration(i)/time.Duration(n)) != nil {
-				return
-			}
-			for ctx.Err() == nil && !l.over() {
-				k := int(l.next.Add(1)) - 1
-				if k >= len(l.devices) {
-					return
-				}
-				l.enroll(ctx, k, time.Time{})
-			}
-		})
-	}
-	workers.Wait()
-}
-
-// enrollAtRate is the open loop. A device that is due while too many are in
-// progress waits, and all that are due after it wait with it: their latencies
-// count from when they were due.
-func (l *launch) enrollAtRate(ctx context.Context) {
+// enrollAll begins one device after the other, and returns when every device that began
+// has ended. In a closed loop places become free during the ramp, and then when a device
+// ends. In an open one a device that is due while too many are in progress waits, and all
+// that are due after it wait with it: their latencies count from when they were due.
+func (l *launch) enrollAll(ctx context.Context) {
 	var devices sync.WaitGroup
 	defer devices.Wait()
-	places := make(chan struct{}, l.Load.Concurrency)
+	open, n := l.Load.Rate > 0, min(l.Load.Concurrency, len(l.devices))
+	places := make(chan struct{}, n)
+	for i := range n {
+		if open || l.Load.Ramp == 0 {
+			places <- struct{}{}
+		} else {
+			time.AfterFunc(l.Load.Ramp*time.Duration(i)/time.Duration(n), func() { places <- struct{}{} })
+		}
+	}
 	for k := range l.devices {
-		due := l.meter.began.Add(l.Load.due(l.Shard.device(k)))
-		if sleep(ctx, time.Until(due)) != nil {
-			return
+		var due time.Time
+		if open {
+			due = l.meter.began.Add(l.Load.due(l.Shard.device(k)))
+			if sleep(ctx, time.Until(due)) != nil {
+				return
+			}
 		}
 		select {
-		case places <- struct{}{}:
+		case <-places:
 		case <-ctx.Done():
-			return
 		}
-		if l.over() {
+		if ctx.Err() != nil || l.Load.Duration > 0 && time.Since(l.meter.began) >= l.Load.Duration {
 			return
 		}
 		devices.Go(func() {
-			defer func() { <-places }()
+			defer func() { places <- struct{}{} }()
 			l.enroll(ctx, k, due)
 		})
 	}
-}
-
-// over reports whether no more devices are to begin.
-func (l *launch) over() bool {
-	return l.Load.Duration > 0 && time.Since(l.meter.began) >= l.Load.Duration
 }
 
 // enroll enrolls the shard's k-th device, which was due at that time; zero

@@ -9,8 +9,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
@@ -168,16 +169,15 @@ func (l *launch) hold(ctx context.Context) *Held {
 
 // each runs work for every device, a few at a time.
 func (h *hold) each(work func(*heldDevice)) {
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(h.l.Load.Concurrency, len(h.devices)) {
-		workers.Go(func() {
-			for i := next.Add(1) - 1; int(i) < len(h.devices); i = next.Add(1) - 1 {
-				work(h.devices[i])
-			}
+	var group errgroup.Group
+	group.SetLimit(h.l.Load.Concurrency)
+	for _, d := range h.devices {
+		group.Go(func() error {
+			work(d)
+			return nil
 		})
 	}
-	workers.Wait()
+	_ = group.Wait() // there is none
 }
 
 // connect connects a device, repeatedly while that may help. turn waits for
