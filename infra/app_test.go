@@ -86,13 +86,32 @@ func cdkSynth(t *testing.T, infra string, args ...string) (output string, err er
 	return string(said), err
 }
 
-func TestSynthFromCleanCopyBuildsTheHook(t *testing.T) {
-	infra := checkout(t)
-	if output, err := cdkSynth(t, infra, "-c", "certificateArn="+certificateARN); err != nil {
-		t.Fatalf("cdk synth: %v\n%s", err, output)
+// TestSynthFromCleanCopiesBuildsTheHook: each copy has the hook as its recipe builds
+// it, and what one machine has deployed is no change to another, down to the hash
+// of the hook.
+func TestSynthFromCleanCopiesBuildsTheHook(t *testing.T) {
+	var first map[string]string
+	for range 2 {
+		infra := checkout(t)
+		if output, err := cdkSynth(t, infra, "-c", "certificateArn="+certificateARN); err != nil {
+			t.Fatalf("cdk synth: %v\n%s", err, output)
+		}
+		folder := hookAsset(t, filepath.Join(infra, "cdk.out"))
+		checkHookAsset(t, folder)
+		assembly := map[string]string{"asset": filepath.Base(folder)}
+		for _, name := range []string{"GoFleetProvisioning.template.json", "GoFleetProvisioning.assets.json"} {
+			assembly[name] = string(readFile(t, filepath.Join(infra, "cdk.out", name)))
+		}
+		if first == nil {
+			first = assembly
+		} else if diff := cmp.Diff(first, assembly); diff != "" {
+			t.Errorf("two folders give two assemblies (-first +second):\n%s", diff)
+		}
 	}
-	assembly := filepath.Join(infra, "cdk.out")
-	folder := hookAsset(t, assembly)
+}
+
+func checkHookAsset(t *testing.T, folder string) {
+	t.Helper()
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		t.Fatal(err)
@@ -109,27 +128,6 @@ func TestSynthFromCleanCopyBuildsTheHook(t *testing.T) {
 	}
 	if want := builtHook(t); string(readFile(t, filepath.Join(folder, "bootstrap"))) != string(want) {
 		t.Error("the asset is not what scripts/build-hook.sh builds")
-	}
-}
-
-// TestTwoFoldersGiveTheSameAssembly: what one machine has deployed is no change
-// to another, down to the hash of the hook.
-func TestTwoFoldersGiveTheSameAssembly(t *testing.T) {
-	var first map[string]string
-	for range 2 {
-		infra := checkout(t)
-		if output, err := cdkSynth(t, infra, "-c", "certificateArn="+certificateARN); err != nil {
-			t.Fatalf("cdk synth: %v\n%s", err, output)
-		}
-		assembly := map[string]string{"asset": filepath.Base(hookAsset(t, filepath.Join(infra, "cdk.out")))}
-		for _, name := range []string{"GoFleetProvisioning.template.json", "GoFleetProvisioning.assets.json"} {
-			assembly[name] = string(readFile(t, filepath.Join(infra, "cdk.out", name)))
-		}
-		if first == nil {
-			first = assembly
-		} else if diff := cmp.Diff(first, assembly); diff != "" {
-			t.Errorf("two folders give two assemblies (-first +second):\n%s", diff)
-		}
 	}
 }
 
