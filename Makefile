@@ -3,6 +3,9 @@
 
 GO          ?= go
 MODULES     := hook device infra
+# Without the folder of the clone in what is compiled, all clones share Go's build cache.
+export GOFLAGS := $(strip $(filter-out -trimpath,$(shell $(GO) env GOFLAGS)) -trimpath)
+
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS     := -s -w $(foreach v,version=$(VERSION) commit=$(COMMIT),-X example.com/fleety/device/internal/cli.$v)
@@ -31,12 +34,15 @@ demo:  ## run the complete provisioning flow here; needs Go alone
 rehearse: device local infra/node_modules  ## demo with the stack of cdk synth; needs Node.js
 	scripts/rehearse.sh
 
-test: check rehearse fuzz unit  ## all tests, as CI runs them; needs Go and Node.js
+# Of what comes before the unit tests, two at a time: a rehearsal mostly waits.
+test:  ## all tests, as CI runs them; needs Go and Node.js
+	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) rehearse check fuzz
+	@$(MAKE) --no-print-directory unit
 
 # Everything that can be checked without building a program or the CDK app.
 check-fast: fmt  ## before each commit: format, vet, tests without builds
 	@for module in hook device; do ( cd $$module && $(GO) vet ./... && \
-		$(GO) test -short $$($(GO) list ./... | grep -v /e2e) ) || exit 1; done
+		$(GO) test -short -vet=off $$($(GO) list ./... | grep -v /e2e) ) || exit 1; done
 
 device:  ## build ./iot_device, static
 	cd device && $(BUILD) $(SMALL) -o '$(DEVICE)' ./cmd/iot_device
@@ -79,21 +85,21 @@ $(LINT): .ci/lint/go.mod .ci/lint/go.sum
 fuzz:  ## run every fuzz target for FUZZTIME inputs
 	@scripts/fuzz.sh $(FUZZTIME)
 
-# With the race detector, without its wait of a second at the end of each process. CDK synthesis,
-# with the hook built for Lambda, is among infra's tests.
+# With the race detector, without its wait of a second at the end of each process; go vet is among
+# the linters. CDK synthesis, with the hook built for Lambda, is among infra's tests. The packages
+# that take longest come first, and three at a time, because they often wait.
 # Where a few tests fail, and no data race is found, they run once more by themselves. What then
 # passes is named at the end: something to mend, but no reason to hold a change back.
 unit: export GORACE := atexit_sleep_ms=50
 unit: infra/node_modules $(AWSSDK)/node_modules $(LINT)  ## the tests of every module, with the race detector
-	@mkdir -p dist; rm -f dist/flaky.*
-	@for module in $(MODULES); do echo "testing $$module"; ( cd $$module && ../$(dir $(LINT))gotestsum --format standard-quiet \
-		--rerun-fails=1 --rerun-fails-max-failures=6 --rerun-fails-abort-on-data-race --rerun-fails-report=../dist/flaky.$$module \
-		--packages=./... -- -race -timeout 12m ) || exit 1; done
-	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
+	@mkdir -p dist; rm -f dist/flaky*
+	$(dir $(LINT))gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=6 \
+		--rerun-fails-abort-on-data-race --rerun-fails-report=dist/flaky \
+		--packages='./infra/... ./device/e2e ./device/... ./hook/...' -- -race -vet=off -p 3 -timeout 12m
+	cd device && $(GO) test -race -vet=off -tags pkcs11 ./identity/pkcs11
 	cd .ci/release && GOWORK=off $(GO) test .
-	cd testcontainers && GOWORK=off $(GO) test ./...
-	@for module in $(MODULES); do if [ -s dist/flaky.$$module ]; then \
-		echo "flaky in $$module:"; cat dist/flaky.$$module; fi; done
+	cd testcontainers && GOWORK=off $(GO) test -vet=off ./...
+	@if [ -s dist/flaky ]; then echo flaky:; cat dist/flaky; fi
 
 %/node_modules: %/package.json %/package-lock.json
 	cd $* && npm ci --silent --ignore-scripts --no-audit --no-fund
