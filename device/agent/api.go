@@ -28,7 +28,9 @@ import (
 const (
 	maxSubscribers  = 64
 	maxRequests     = 2 * maxSubscribers // at once, but for those of the status and the metrics
-	maxWaiting      = 64                 // connections without a whole request
+	maxWaiting      = 64                 // connections without a whole request, after burstTimeout
+	maxBurst        = 1024               // such connections, and requests that wait, in any case
+	burstTimeout    = 10 * time.Second   // how long many programs at once have to send and to wait
 	requestTimeout  = 30 * time.Second   // to send a request, its body included
 	responseTimeout = 10 * time.Second   // to take one piece of a response
 	dropTimeout     = time.Minute        // of a subscriber that is dropped, to take the last line
@@ -121,12 +123,10 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 	}
 	for pattern, handler := range limited {
 		handle(pattern, answer(func(w http.ResponseWriter, r *http.Request) error {
-			select {
-			case a.requests <- struct{}{}:
-				defer func() { <-a.requests }()
-			default:
+			if !a.requests.begin(r.Context()) {
 				return fmt.Errorf("%d requests are not answered yet", maxRequests)
 			}
+			defer a.requests.end()
 			handler.ServeHTTP(w, r)
 			return nil
 		}))
@@ -151,6 +151,30 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 	}))
 	a.routes.Store(mux)
 }
+
+// A queue bounds the requests that are answered at once. Others wait for a moment.
+type queue struct{ waiting, answered chan struct{} }
+
+func newQueue() queue { return queue{make(chan struct{}, maxBurst), make(chan struct{}, maxRequests)} }
+
+// begin reports whether a request may be answered.
+func (q queue) begin(ctx context.Context) bool {
+	select {
+	case q.waiting <- struct{}{}:
+		defer func() { <-q.waiting }()
+	default:
+		return false
+	}
+	select {
+	case q.answered <- struct{}{}:
+		return true
+	case <-time.After(burstTimeout):
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (q queue) end() { <-q.answered }
 
 // listen opens the socket for the agent's user and group. What an agent that was
 // killed left is replaced; the agent's lock makes sure of that.
@@ -218,7 +242,12 @@ func connOf(r *http.Request) *apiConn { return r.Context().Value(connKey{}).(*ap
 // one takes the place of the oldest.
 type apiConns struct {
 	mu      sync.Mutex
-	waiting []net.Conn
+	waiting []waitingConn // oldest first
+}
+
+type waitingConn struct {
+	net.Conn
+	since time.Time
 }
 
 // changeState is called by the server.
@@ -229,7 +258,9 @@ func (c *apiConns) changeState(conn net.Conn, state http.ConnState) {
 	case http.StateNew, http.StateIdle:
 		conn.(*apiConn).answering.Store(false)
 		conn.(*apiConn).patient.Store(false)
-		if c.waiting = append(c.waiting, conn); len(c.waiting) > maxWaiting {
+		now := time.Now()
+		c.waiting = append(c.waiting, waitingConn{conn, now})
+		for n := len(c.waiting); n > maxBurst || n > maxWaiting && now.Sub(c.waiting[0].since) > burstTimeout; n-- {
 			c.waiting[0].Close()
 			c.waiting = c.waiting[1:]
 		}
@@ -249,7 +280,7 @@ func (c *apiConns) answer(r *http.Request) {
 
 // remove forgets a connection. The caller holds mu.
 func (c *apiConns) remove(conn net.Conn) {
-	c.waiting = slices.DeleteFunc(c.waiting, func(other net.Conn) bool { return other == conn })
+	c.waiting = slices.DeleteFunc(c.waiting, func(other waitingConn) bool { return other.Conn == conn })
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -119,6 +120,28 @@ func TestIdleConnectionsAndSubscribersLeaveRoomForOthers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Many more programs than are answered at once may publish at the same instant.
+func TestProgramsThatPublishAtOnceAreAllAnswered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	var working sync.WaitGroup
+	start := make(chan struct{})
+	for i := range 400 {
+		conn := w.dial(t)
+		working.Go(func() {
+			<-start
+			fmt.Fprintf(conn, "POST /v1/publish?topic=t/%d HTTP/1.1\r\nHost: agent\r\nContent-Length: 0\r\n\r\n", i)
+			if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || response.StatusCode != http.StatusOK {
+				t.Errorf("program %d: %v, %v", i, response, err)
+			}
+		})
+	}
+	close(start)
+	working.Wait()
+	w.await(t, func(s agent.Status) bool { return s.Connected && s.Outbox.Messages == 0 })
 }
 
 // A subscriber that the agent ends reads why, as its last line.
