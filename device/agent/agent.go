@@ -42,33 +42,27 @@ type Config struct {
 	// Provision says how the device is provisioned, and how its identity is
 	// rotated. Its Session also reaches AWS IoT for the agent.
 	Provision provision.Config
-	// Dir holds the agent's lock and its outbox. It is made if it is missing.
-	Dir string
-	// Socket is the path of the local API. Its directory is made if it is missing.
-	Socket string
-	// Outbox bounds the outbox. Path and Log are the agent's own.
-	Outbox outbox.Config
+	Dir       string        // holds the agent's lock and its outbox; it is made if it is missing
+	Socket    string        // the path of the local API; its directory is made if it is missing
+	Outbox    outbox.Config // bounds the outbox; Path and Log are the agent's own
 	// RotateAfter is the age at which key and certificate are replaced; 0 means
 	// never. Two thirds of the certificate's lifetime is the latest in any case. Up
 	// to a tenth is added at random, so that a fleet does not rotate at once.
 	RotateAfter time.Duration
-	// Services use the connection, each from its own goroutine.
-	Services []Service
+	Services    []Service // use the connection, each from its own goroutine
 	// Routes are more of the local API, by pattern as in [http.ServeMux], with a
 	// method. A response other than success is a JSON object with a text "error".
 	Routes map[string]http.Handler
 	// OnStatus, if set, is called with what the agent does now, in one line, and
 	// whether it is connected: the first time when the local API is ready.
 	OnStatus func(text string, connected bool)
-	Log      *slog.Logger // nil discards
-	// Changes, if set, receives configurations for the agent to continue with.
-	Changes <-chan Change
+	Log      *slog.Logger  // nil discards
+	Changes  <-chan Change // if set, receives configurations for the agent to continue with
 }
 
 // A Change is a configuration for an agent that runs, and stays connected.
 type Change struct {
-	// Keep are the services that go on. All others are stopped before Config is called.
-	Keep []Service
+	Keep []Service // the services that go on; all others are stopped before Config is called
 	// Config returns the configuration, with the services of Keep among others. Of it
 	// Provision, but for its Session, the bounds of Outbox, RotateAfter, Services and
 	// Routes are used. After an error, which is logged, the other settings stay.

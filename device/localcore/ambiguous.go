@@ -16,9 +16,8 @@ type AmbiguousBehavior struct {
 	// code, 5 or 7, before closing. Zero closes without an answer (U12).
 	ConnackOnDeny byte
 	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK or SUBACK (U13).
-	KeepOpenOnDeny bool
-	// AllowMissingSNI admits clients that name no server (U19).
-	AllowMissingSNI bool
+	KeepOpenOnDeny  bool
+	AllowMissingSNI bool // admits clients that name no server (U19)
 	// DisconnectDelay is the time between a certificate's leaving ACTIVE and
 	// the end of its connections (U22).
 	DisconnectDelay time.Duration
@@ -32,13 +31,10 @@ type Ambiguity struct {
 	// ID is its number, such as U4: U of provisioning and connections, B of the
 	// broker, A of the control API, P of policies, T of templates, R of shadows,
 	// jobs and rules, C of the credentials provider.
-	ID string `json:"id"`
-	// Question is what AWS leaves open.
-	Question string `json:"question"`
-	// Answer is what the emulator does.
-	Answer string `json:"answer"`
-	// Switch names what changes the answer, if anything does.
-	Switch string `json:"switch,omitempty"`
+	ID       string `json:"id"`
+	Question string `json:"question"`         // what AWS leaves open
+	Answer   string `json:"answer"`           // what the emulator does
+	Switch   string `json:"switch,omitempty"` // names what changes the answer, if anything does
 }
 
 //go:embed ambiguities.json

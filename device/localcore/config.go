@@ -75,9 +75,8 @@ type Config struct {
 	ListenALPN string
 	// API is the address of the control API, plain HTTP. Empty means a free
 	// loopback port, [NoAPI] none.
-	API string
-	// NoConsole leaves out the console, the page at the API's address.
-	NoConsole bool
+	API       string
+	NoConsole bool // leaves out the console, the page at the API's address
 	// UnsafeAllowAnyAddress permits addresses beyond loopback. The control API
 	// does not authenticate callers: anyone who reaches it owns the registry.
 	UnsafeAllowAnyAddress bool
@@ -94,12 +93,10 @@ type Config struct {
 	// that a provisioning names, where AWS rejects it because they do not exist:
 	// for templates from elsewhere.
 	CreateMissing bool
-	// Hook is the executable of the pre-provisioning hook. Empty and [NoHook] mean none.
-	Hook string
+	Hook          string // the executable of the pre-provisioning hook; empty and [NoHook] mean none
 	// HookFunc stands in for the hook's executable, and wins over Hook.
-	HookFunc func(ctx context.Context, r payload.Request) (payload.Response, error)
-	// HookTimeout bounds one call of the hook. Zero means 5 seconds, AWS's own.
-	HookTimeout time.Duration
+	HookFunc    func(ctx context.Context, r payload.Request) (payload.Response, error)
+	HookTimeout time.Duration // bounds one call of the hook; zero means 5 seconds, AWS's own
 
 	// CertificateProvider is the executable of a Lambda function that signs the
 	// requests of CreateCertificateFromCsr in fleet provisioning. Empty and [NoHook]
@@ -114,8 +111,7 @@ type Config struct {
 	// Templates and of Hook, which must be empty; account and Region are the stack's. The claim
 	// certificates that the stack names live in a real account: [Server.Claim] stands in for them.
 	Assembly string
-	// Stack is the stack's name. Empty means the only one in Assembly.
-	Stack string
+	Stack    string // the stack's name; empty means the only one in Assembly
 
 	// State is the directory that keeps registry, authority, persistent sessions and retained
 	// messages. Empty means memory only. It is made if need be.
@@ -124,16 +120,12 @@ type Config struct {
 	// device.yaml, a configuration for the device. Empty means that they are not written.
 	Credentials string
 
-	// SecurityPolicy defaults to [SecurityPolicyTLS13Or12].
-	SecurityPolicy SecurityPolicy
+	SecurityPolicy SecurityPolicy // default: [SecurityPolicyTLS13Or12]
 
-	// Account defaults to 123456789012, Region to us-east-1, Partition to aws.
-	Account, Region, Partition string
+	Account, Region, Partition string // defaults: 123456789012, us-east-1 and aws
 
-	// Quotas defaults to [QuotasOff].
-	Quotas Quotas
-	// AmbiguousBehavior decides what AWS leaves open.
-	AmbiguousBehavior AmbiguousBehavior
+	Quotas            Quotas            // default: [QuotasOff]
+	AmbiguousBehavior AmbiguousBehavior // decides what AWS leaves open
 	// SessionExpiry is how long a persistent session outlives its connection at
 	// most. Zero means 1 hour, AWS's default; AWS allows up to 7 days.
 	SessionExpiry time.Duration
@@ -141,8 +133,7 @@ type Config struct {
 	// Log receives every rejection at WARN with its reason, and what happens at
 	// INFO. Nil means discard.
 	Log *slog.Logger
-	// Now is the clock for certificates and ownership tokens. Nil means time.Now.
-	Now func() time.Time
+	Now func() time.Time // the clock for certificates and ownership tokens; nil means time.Now
 
 	deployment *deployment // what Assembly or Templates holds
 }

@@ -12,23 +12,19 @@ import (
 
 // An Exchange is one provisioning request that a fault may alter.
 type Exchange struct {
-	Operation awsiot.Operation
-	// Template is that of RegisterThing.
-	Template      string
+	Operation     awsiot.Operation
+	Template      string // that of RegisterThing
 	ClientID      string
 	CertificateID string
-	// Number counts the requests of this operation from 1.
-	Number int
+	Number        int // counts the requests of this operation from 1
 }
 
 // A Fault says what goes wrong with one exchange. The zero Fault is none.
 type Fault struct {
 	// Reject rejects the request, without doing it, with this status and code.
-	Reject *awsiot.ErrorResponse `json:"reject,omitempty"`
-	// DropReply does the work and keeps the answer.
-	DropReply bool `json:"dropReply,omitempty"`
-	// DuplicateReply sends the answer twice.
-	DuplicateReply bool `json:"duplicateReply,omitempty"`
+	Reject         *awsiot.ErrorResponse `json:"reject,omitempty"`
+	DropReply      bool                  `json:"dropReply,omitempty"`      // does the work and keeps the answer
+	DuplicateReply bool                  `json:"duplicateReply,omitempty"` // sends the answer twice
 	// DelayReply does the work and waits before it answers. The answer is
 	// lost when the client has gone by then.
 	DelayReply time.Duration `json:"-"`
@@ -94,8 +90,7 @@ type FaultRule struct {
 	// Operation and ClientID select exchanges; empty selects all.
 	Operation awsiot.Operation `json:"operation,omitempty"`
 	ClientID  string           `json:"clientId,omitempty"`
-	// Times is how many exchanges the rule alters; zero means every one.
-	Times int `json:"times,omitempty"`
+	Times     int              `json:"times,omitempty"` // how many exchanges the rule alters; zero means every one
 
 	Fault
 	// DelayReply is a duration such as 2s, in place of that of Fault.

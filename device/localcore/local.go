@@ -180,11 +180,9 @@ type observedMessage struct {
 	ClientID string    `json:"clientId,omitempty"` // empty if no client published it
 	QoS      byte      `json:"qos"`
 	Retain   bool      `json:"retain,omitempty"`
-	// Payload is text, or, where it is not UTF-8, Base64.
-	Payload string `json:"payload"`
-	Base64  bool   `json:"base64,omitempty"`
-	// Lost counts the messages that the observer was too slow for.
-	Lost int32 `json:"lost,omitempty"`
+	Payload  string    `json:"payload"` // text, or, where it is not UTF-8, Base64
+	Base64   bool      `json:"base64,omitempty"`
+	Lost     int32     `json:"lost,omitempty"` // counts the messages that the observer was too slow for
 }
 
 // An observer follows the messages that one filter selects.

@@ -44,8 +44,7 @@ const (
 
 // A Server is a running emulator. It is safe for concurrent use.
 type Server struct {
-	// Faults alter the answers to provisioning requests; set them at any time.
-	Faults Faults
+	Faults Faults // alter the answers to provisioning requests; set them at any time
 
 	config       Config
 	registry     *registry.Registry

@@ -20,17 +20,14 @@ import (
 // An execution is the job execution in progress, as it is on stable storage. It is written before
 // each step begins, and before a result is reported.
 type execution struct {
-	JobID    string          `json:"jobId"`
-	Number   int64           `json:"executionNumber"`
-	Document json.RawMessage `json:"document,omitempty"`
-	Step     int             `json:"step"`    // the present one, from 0
-	Attempt  int             `json:"attempt"` // of the present step, 0 before it begins
-	// BootID is that of the system when the step began.
-	BootID string `json:"bootId,omitempty"`
-	// Process is the handler's, once it runs.
-	Process *process `json:"process,omitempty"`
-	// CertificateID is the device's when a rotation began.
-	CertificateID string `json:"certificateId,omitempty"`
+	JobID         string          `json:"jobId"`
+	Number        int64           `json:"executionNumber"`
+	Document      json.RawMessage `json:"document,omitempty"`
+	Step          int             `json:"step"`                    // the present one, from 0
+	Attempt       int             `json:"attempt"`                 // of the present step, 0 before it begins
+	BootID        string          `json:"bootId,omitempty"`        // that of the system when the step began
+	Process       *process        `json:"process,omitempty"`       // the handler's, once it runs
+	CertificateID string          `json:"certificateId,omitempty"` // the device's when a rotation began
 	// Status is empty until the execution has a result.
 	Status  awsiot.JobExecutionStatus `json:"status,omitempty"`
 	Details map[string]string         `json:"statusDetails,omitempty"`

@@ -207,8 +207,7 @@ func signal(c chan struct{}) {
 type Document struct {
 	State   map[string]any `json:"state"` // desired and reported, where there are such
 	Version int64          `json:"version"`
-	// Pending: the state has changes that AWS IoT has not acknowledged.
-	Pending bool `json:"pending"`
+	Pending bool           `json:"pending"` // the state has changes that AWS IoT has not acknowledged
 }
 
 // Document returns the shadow: what AWS IoT is known to have, with what is not sent yet.

@@ -48,8 +48,7 @@ type Config struct {
 	// Session.Endpoint or, where that is not known, of the notification.
 	Endpoint string
 	Port     int
-	// Session has the roots, the proxy and the dialer to use.
-	Session session.Options
+	Session  session.Options // has the roots, the proxy and the dialer to use
 	// PingInterval is how often the connection is tested; it is given up after three intervals in
 	// which nothing was received or sent. 0 means 30 seconds.
 	PingInterval time.Duration

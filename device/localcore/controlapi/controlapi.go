@@ -31,8 +31,7 @@ import (
 type Config struct {
 	Registry                   *registry.Registry
 	Partition, Region, Account string
-	// Endpoint is what DescribeEndpoint answers, a host with or without port.
-	Endpoint string
+	Endpoint                   string // what DescribeEndpoint answers, a host with or without port
 
 	Provisioning *provisioning.Service
 	Shadows      *shadow.Service
@@ -40,18 +39,15 @@ type Config struct {
 	Rules        *rules.Service
 	Tunnels      *tunnel.Service
 	Broker       Broker
-	// Publish publishes a valid message as AWS IoT itself: no policy is evaluated.
-	Publish func(*broker.Message)
+	Publish      func(*broker.Message) // publishes a valid message as AWS IoT itself: no policy is evaluated
 	// Session returns the session that a client would have, without certificate for an empty id,
 	// and Evaluate the decision of policies on an action such as "iot:Publish" in it.
 	Session  func(certificateID, clientID string) *policy.Session
 	Evaluate func(policies []registry.PolicyDocument, action, resource string, s *policy.Session) policy.Decision
 
-	// Quotas enforces AWS's request quotas, by ThrottlingException.
-	Quotas bool
+	Quotas bool // enforces AWS's request quotas, by ThrottlingException
 
-	// Log receives rejected and unknown operations. Nil means discard.
-	Log *slog.Logger
+	Log *slog.Logger // receives rejected and unknown operations; nil means discard
 }
 
 // A Broker holds the connections, sessions and retained messages of MQTT, as [broker.Broker] does.

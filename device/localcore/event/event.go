@@ -45,22 +45,19 @@ const (
 
 // An Event is one thing that happened to one client. It holds no secrets.
 type Event struct {
-	Time time.Time `json:"time"`
-	Type Type      `json:"type"`
-	// Action is set on Rejected only.
-	Action Action `json:"action,omitempty"`
+	Time   time.Time `json:"time"`
+	Type   Type      `json:"type"`
+	Action Action    `json:"action,omitempty"` // set on Rejected only
 
 	ClientID      string `json:"clientId,omitempty"`
 	CertificateID string `json:"certificateId,omitempty"`
 	ThingName     string `json:"thingName,omitempty"`
 	Address       string `json:"address,omitempty"`
 
-	// Topic is the topic or filter.
-	Topic string `json:"topic,omitempty"`
+	Topic string `json:"topic,omitempty"` // the topic or filter
 	// Operation is that of a request on a reserved topic, by AWS's name.
 	Operation string `json:"operation,omitempty"`
-	// Code is the errorCode of a rejected request.
-	Code string `json:"code,omitempty"`
+	Code      string `json:"code,omitempty"` // the errorCode of a rejected request
 	// Reason says why: on Rejected which rule decided and what would allow it,
 	// on Disconnected AWS's reason.
 	Reason string `json:"reason,omitempty"`

@@ -39,19 +39,15 @@ type Config struct {
 
 	// Hook invokes the pre-provisioning hook, the Lambda function HookARN. Nil
 	// means that there is none: templates with a hook then deny everyone.
-	Hook    func(context.Context, payload.Request) (payload.Response, error)
-	HookARN string
-	// HookTimeout bounds one invocation.
-	HookTimeout time.Duration
+	Hook        func(context.Context, payload.Request) (payload.Response, error)
+	HookARN     string
+	HookTimeout time.Duration // bounds one invocation
 	// Invoke invokes the function of a certificate provider.
 	Invoke func(ctx context.Context, functionARN string, event []byte) ([]byte, error)
 
-	// ARN returns the full name of a resource such as thing/NAME.
-	ARN func(resource string) string
-	// EnforceRates turns AWS's quotas per second on.
-	EnforceRates bool
-	// DropThrottled leaves a throttled request without a reply (U23).
-	DropThrottled bool
+	ARN           func(resource string) string // returns the full name of a resource such as thing/NAME
+	EnforceRates  bool                         // turns AWS's quotas per second on
+	DropThrottled bool                         // leaves a throttled request without a reply (U23)
 
 	Record func(event.Event)
 	Log    *slog.Logger
@@ -79,9 +75,8 @@ type Request struct {
 	Topic         awsiot.Topic
 	Payload       []byte
 	ClientID      string
-	CertificateID string // of the claim, or of a device
-	// Event returns an event about the client.
-	Event func(event.Type) event.Event
+	CertificateID string                       // of the claim, or of a device
+	Event         func(event.Type) event.Event // returns an event about the client
 }
 
 // A Reply is the answer to a request.

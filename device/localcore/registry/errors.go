@@ -17,12 +17,9 @@ import (
 // An Error is a rejection, as the control plane of AWS IoT would answer it. Test
 // for it with errors.As and compare Code.
 type Error struct {
-	// Code is AWS's exception name, one of the Code constants.
-	Code string
-	// Status is the HTTP status that goes with Code.
-	Status int
-	// Message says what was rejected and why.
-	Message string
+	Code    string // AWS's exception name, one of the Code constants
+	Status  int    // the HTTP status that goes with Code
+	Message string // says what was rejected and why
 	// Resource names the record that is in the way or is missing, as the part
 	// of its ARN after the account: "thing/NAME", "cert/ID". It may be empty.
 	Resource string

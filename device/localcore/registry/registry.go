@@ -30,8 +30,7 @@ var ErrClosed = errors.New("the registry is closed")
 
 // Options are what a registry leaves to others. The zero value works.
 type Options struct {
-	// Now is the clock. Nil means time.Now.
-	Now func() time.Time
+	Now func() time.Time // the clock; nil means time.Now
 	// CheckPolicy checks a policy document; what it returns becomes the text
 	// of a MalformedPolicyException. Nil means that any JSON object will do.
 	CheckPolicy func(document []byte) error
@@ -119,8 +118,7 @@ func (r *Registry) Generation() uint64 { return r.generation.Load() }
 // A Change reports that a certificate's status has changed or that it is gone.
 type Change struct {
 	CertificateID string
-	// Status is the new status, empty for a deleted certificate.
-	Status CertificateStatus
+	Status        CertificateStatus // the new status, empty for a deleted certificate
 }
 
 // Watch calls f after each committed mutation that changed the status of a certificate or deleted

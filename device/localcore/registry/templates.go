@@ -23,8 +23,7 @@ const (
 
 // A Hook is the Lambda function that is invoked before provisioning.
 type Hook struct {
-	// PayloadVersion is "2020-04-01" where it is empty.
-	PayloadVersion string
+	PayloadVersion string // "2020-04-01" where it is empty
 	TargetARN      string
 }
 
@@ -55,8 +54,7 @@ type ProvisioningTemplateUpdate struct {
 	RoleARN        string
 	DefaultVersion int
 	Hook           *Hook
-	// RemoveHook takes the hook away; it excludes Hook.
-	RemoveHook bool
+	RemoveHook     bool // takes the hook away; it excludes Hook
 }
 
 // CreateProvisioningTemplate makes a template; the body becomes version 1. Name and

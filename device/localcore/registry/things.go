@@ -28,12 +28,11 @@ func (t Thing) clone() Thing {
 // A ThingUpdate describes a change of a thing. The zero value of each field
 // but the name leaves that part alone.
 type ThingUpdate struct {
-	Name       string
-	Type       string // the new thing type
-	RemoveType bool   // takes the type away; it excludes Type
-	Attributes *AttributeUpdate
-	// ExpectedVersion makes another version an error.
-	ExpectedVersion int64
+	Name            string
+	Type            string // the new thing type
+	RemoveType      bool   // takes the type away; it excludes Type
+	Attributes      *AttributeUpdate
+	ExpectedVersion int64 // makes another version an error
 }
 
 // An AttributeUpdate replaces all attributes or, with Merge, those it names.

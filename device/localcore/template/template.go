@@ -96,8 +96,7 @@ func parse(body []byte, fleet bool) (*Template, error) {
 
 // Input is what one registration gives to a template.
 type Input struct {
-	// Parameters are the device's, with those of the hook's answer laid over them.
-	Parameters map[string]string
+	Parameters map[string]string // the device's, with those of the hook's answer laid over them
 	// CertificateID is the certificate to be registered. It is the value of
 	// AWS::IoT::Certificate::Id and wins over a parameter of that name. When it
 	// is empty, as in a call of RegisterThing over HTTPS, that parameter counts.
@@ -130,14 +129,10 @@ func (t *Template) Resolve(in Input) (*Plan, error) {
 
 // A Plan is a resolved template: what to register for one device.
 type Plan struct {
-	// Thing is nil when the template has none.
-	Thing *Thing
-	// Certificate is nil when the template has none.
-	Certificate *Certificate
-	// Policies are to be attached to the certificate, in the template's order.
-	Policies []Policy
-	// DeviceConfiguration is returned to the device. It is never nil.
-	DeviceConfiguration map[string]string
+	Thing               *Thing            // nil when the template has none
+	Certificate         *Certificate      // nil when the template has none
+	Policies            []Policy          // to be attached to the certificate, in the template's order
+	DeviceConfiguration map[string]string // returned to the device; it is never nil
 	// Undeclared names, sorted, the parameters that were given and that the
 	// template does not declare. They resolve all the same.
 	Undeclared []string
@@ -145,15 +140,13 @@ type Plan struct {
 
 // A Thing is the thing to create or update.
 type Thing struct {
-	LogicalName string // of the resource in the template
-	Name        string
-	// Type and BillingGroup are empty when there is none.
-	Type, BillingGroup string
+	LogicalName        string // of the resource in the template
+	Name               string
+	Type, BillingGroup string // empty when there is none
 	// Groups are names of thing groups, nil if the template says nothing of them, like Attributes.
 	Groups     []string
 	Attributes map[string]string
-	// Override says what happens when the thing exists.
-	Override ThingOverride
+	Override   ThingOverride // says what happens when the thing exists
 }
 
 // A ThingOverride holds the OverrideSettings of a thing.
@@ -163,19 +156,14 @@ type ThingOverride struct{ AttributePayload, ThingTypeName, ThingGroups Override
 // PEM says which. Fleet provisioning allows ID alone.
 type Certificate struct {
 	LogicalName string // of the resource in the template
-	// ID is that of a registered certificate.
-	ID string
-	// CSR is a certificate signing request in PEM form, to issue from.
-	CSR string
+	ID          string // that of a registered certificate
+	CSR         string // a certificate signing request in PEM form, to issue from
 	// PEM is a certificate to register; CAPEM the certificate of the authority
 	// that signed it, or empty.
-	PEM, CAPEM string
-	// Status is the one to set: [StatusActive] or [StatusInactive].
-	Status string
-	// Exclusive ties the certificate to this thing alone (ThingPrincipalType EXCLUSIVE_THING).
-	Exclusive bool
-	// StatusOverride says what happens when the certificate is registered already.
-	StatusOverride Override
+	PEM, CAPEM     string
+	Status         string   // the one to set: [StatusActive] or [StatusInactive]
+	Exclusive      bool     // ties the certificate to this thing alone (ThingPrincipalType EXCLUSIVE_THING)
+	StatusOverride Override // says what happens when the certificate is registered already
 }
 
 // The statuses that a template may set.
