@@ -3,7 +3,6 @@ package localcore
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,7 +11,6 @@ import (
 	"example.com/fleety/device/localcore/assembly"
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/provisioning"
-	"example.com/fleety/hook/payload"
 )
 
 // hookFunction is the name of the hook's Lambda function.
@@ -91,33 +89,15 @@ func (s *Server) invoke(ctx context.Context, arn string, event []byte) ([]byte, 
 	return f.Invoke(ctx, event)
 }
 
-// hook returns what asks whether a device may be provisioned, nil without a hook.
-func (s *Server) hook() func(context.Context, payload.Request) (payload.Response, error) {
-	if s.config.HookFunc != nil || s.config.deployment.hook == nil {
-		return s.config.HookFunc
-	}
-	return func(ctx context.Context, r payload.Request) (answer payload.Response, err error) {
-		event, err := json.Marshal(r)
-		if err != nil {
-			return answer, fmt.Errorf("encoding the event: %w", err)
-		}
-		result, err := s.invoke(ctx, s.config.hookARN(), event)
-		if err != nil {
-			return answer, err
-		}
-		if err := json.Unmarshal(result, &answer); err != nil {
-			return answer, fmt.Errorf("reading the hook's answer: %w", err)
-		}
-		return answer, nil
-	}
-}
-
-// hookARN is the full name of the hook's function.
+// hookARN is the full name of the hook's function, empty without a hook.
 func (c *Config) hookARN() string {
-	if c.deployment.hook != nil {
+	switch {
+	case c.deployment.hook != nil:
 		return c.deployment.hook.ARN
+	case c.HookFunc != nil:
+		return c.functionARN(hookFunction)
 	}
-	return c.functionARN(hookFunction)
+	return ""
 }
 
 // functionARN is the full name of a Lambda function of this account.

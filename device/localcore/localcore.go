@@ -189,7 +189,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	enforceRates := c.Quotas == QuotasAWS
 	s.provisioning = provisioning.New(provisioning.Config{
 		Registry: s.registry, Authority: s.authority, Keys: s.keys,
-		Hook: s.hook(), HookARN: c.hookARN(), HookTimeout: c.HookTimeout, Invoke: s.invoke,
+		Hook: c.HookFunc, HookARN: c.hookARN(), HookTimeout: c.HookTimeout, Invoke: s.invoke,
 		ARN: c.arn, EnforceRates: enforceRates, DropThrottled: c.AmbiguousBehavior.DropThrottled,
 		Record: s.history.Record, Log: c.Log, Now: c.Now,
 	})

@@ -1,7 +1,9 @@
 package provisioning
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,14 +22,21 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.ProvisioningTemplate, pending registry.Certificate, parameters map[string]string) (map[string]string, error) {
 	const message = "Access denied"
-	if s.config.Hook == nil || stored.Hook.TargetARN != s.config.HookARN {
-		return nil, denied.because(message, "the template's hook "+stored.Hook.TargetARN+" does not run here; this one does: "+s.config.HookARN)
+	if stored.Hook.TargetARN != s.config.HookARN {
+		return nil, denied.because(message, "the template's hook "+stored.Hook.TargetARN+" does not run here; the hook that does: "+cmp.Or(s.config.HookARN, "none"))
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.config.HookTimeout)
 	defer cancel()
 	names := slices.Sorted(maps.Keys(parameters)) // not the values: a hook may take a secret
 	s.record(r, event.Invoked, "parameters "+strings.Join(names, ", "))
-	answer, err := s.config.Hook(ctx, payload.Request{
+	hook := s.config.Hook
+	if hook == nil {
+		hook = func(ctx context.Context, r payload.Request) (answer payload.Response, err error) {
+			err = s.invoke(ctx, s.config.HookARN, r, &answer)
+			return answer, err
+		}
+	}
+	answer, err := hook(ctx, payload.Request{
 		ClaimCertificateID: r.CertificateID,
 		CertificateID:      pending.ID,
 		CertificatePEM:     pending.PEM,
@@ -50,4 +59,20 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 	merged := maps.Clone(parameters)
 	maps.Copy(merged, answer.ParameterOverrides)
 	return merged, nil
+}
+
+// invoke invokes a function with what event becomes in JSON, and reads its answer.
+func (s *Service) invoke(ctx context.Context, functionARN string, event, answer any) error {
+	input, err := json.Marshal(event)
+	if err != nil {
+		return fmt.Errorf("encoding the event: %w", err)
+	}
+	output, err := s.config.Invoke(ctx, functionARN, input)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(output, answer); err != nil {
+		return fmt.Errorf("reading its answer: %w", err)
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -55,22 +54,17 @@ func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Cer
 // askProvider invokes the provider's function and checks what it answers: the
 // first certificate must have the subject and the public key of the request.
 func (s *Service) askProvider(ctx context.Context, r Request, p registry.CertificateProvider, csrPEM string, csr *x509.CertificateRequest) ([]*x509.Certificate, error) {
-	input, err := json.Marshal(map[string]string{"certificateSigningRequest": csrPEM, "principalId": r.CertificateID, "clientId": r.ClientID})
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, ProviderTimeout, fmt.Errorf("no answer within %s", ProviderTimeout))
 	defer cancel()
-	output, err := s.config.Invoke(ctx, p.FunctionARN, input)
+	var answer struct{ CertificatePEM string }
+	err := s.invoke(ctx, p.FunctionARN, map[string]string{
+		"certificateSigningRequest": csrPEM, "principalId": r.CertificateID, "clientId": r.ClientID,
+	}, &answer)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, err
-	}
-	var answer struct{ CertificatePEM string }
-	if err := json.Unmarshal(output, &answer); err != nil {
-		return nil, fmt.Errorf("reading its answer: %w", err)
 	}
 	certificates, err := awsiot.Certificates([]byte(answer.CertificatePEM))
 	if err != nil {

@@ -9,10 +9,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/time/rate"
 
 	"example.com/fleety/device/awsiot"
@@ -31,18 +33,17 @@ var operationRates = map[awsiot.Operation]int{
 	awsiot.RegisterThing:            10,
 }
 
-// A Config says what the service depends on. Every field but Hook must be set.
+// A Config says what the service depends on. Every field but Hook and HookARN must be set.
 type Config struct {
 	Registry  *registry.Registry
 	Authority *ca.Authority
 	Keys      *ca.Pool // for CreateKeysAndCertificate
 
-	// Hook invokes the pre-provisioning hook, the Lambda function HookARN. Nil
-	// means that there is none: templates with a hook then deny everyone.
-	Hook        func(context.Context, payload.Request) (payload.Response, error)
-	HookARN     string
+	HookARN     string        // of the pre-provisioning hook that runs here; without one, templates with a hook deny everyone
 	HookTimeout time.Duration // bounds one invocation
-	// Invoke invokes the function of a certificate provider.
+	// Hook, if set, stands in for the function of the hook.
+	Hook func(context.Context, payload.Request) (payload.Response, error)
+	// Invoke invokes the function of the hook, or of a certificate provider.
 	Invoke func(ctx context.Context, functionARN string, event []byte) ([]byte, error)
 
 	ARN           func(resource string) string // returns the full name of a resource such as thing/NAME
@@ -250,4 +251,41 @@ func (s *Service) templateFor(r Request) (registry.ProvisioningTemplate, error) 
 		return stored, denied.because("Access denied", "the provisioning claim is for template "+bound+" only")
 	}
 	return stored, nil
+}
+
+// encode writes a document of the provisioning API. Both formats take the
+// field names from the JSON tags.
+func encode(f awsiot.Format, v any) ([]byte, error) {
+	if f == awsiot.CBOR {
+		return cbor.Marshal(v)
+	}
+	return json.Marshal(v)
+}
+
+func decode(f awsiot.Format, data []byte, v any) error {
+	if f == awsiot.CBOR {
+		return cbor.Unmarshal(data, v)
+	}
+	return json.Unmarshal(data, v)
+}
+
+// decodeRegister reads a RegisterThing request.
+func decodeRegister(f awsiot.Format, data []byte) (token awsiot.Secret, parameters map[string]string, err error) {
+	var r struct {
+		CertificateOwnershipToken awsiot.Secret  `json:"certificateOwnershipToken"`
+		Parameters                map[string]any `json:"parameters"` // before they are known to be strings
+	}
+	if err := decode(f, data, &r); err != nil {
+		// What the decoder says may quote the payload, and with it the token.
+		return "", nil, badRequest.reject("The payload is not a %s object with certificateOwnershipToken and parameters.", f)
+	}
+	parameters = make(map[string]string, len(r.Parameters))
+	for name, value := range r.Parameters {
+		s, ok := value.(string)
+		if !ok {
+			return "", nil, badParameters.reject("The value of parameter %s is not a string.", name)
+		}
+		parameters[name] = s
+	}
+	return r.CertificateOwnershipToken, parameters, nil
 }
