@@ -1,6 +1,8 @@
 package controlapi
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 
 	"example.com/fleety/device/awsiot"
@@ -86,4 +88,34 @@ func (a *api) named(kind, name, arn string) (string, error) {
 		return "", invalid("%q is not the ARN of a %s", clip(arn), kind)
 	}
 	return name, nil
+}
+
+// resolve replaces the ARNs among the parameters by what the registry knows the resources by.
+func (a *api) resolve(q *request) error {
+	for _, name := range q.op.parameters() {
+		var arn string
+		var resolved any
+		if !slices.Contains([]string{"target", "principal", "resourceArn", "X-Amzn-Principal", "X-Amzn-Iot-Principal"}, name) {
+			continue
+		}
+		err := q.read(name, &arn)
+		switch {
+		case err != nil:
+		case name == "target":
+			resolved, err = a.target(arn)
+		case name == "resourceArn":
+			resolved, err = a.taggable(arn)
+		case name == "X-Amzn-Principal":
+			resolved, err = a.certificate(arn)
+		case name == "X-Amzn-Iot-Principal", arn != "":
+			resolved, err = a.principal(arn)
+		default: // it is optional
+			resolved = ""
+		}
+		if err != nil {
+			return err
+		}
+		q.members[name], _ = json.Marshal(resolved) // a string always encodes
+	}
+	return nil
 }

@@ -50,16 +50,9 @@ func eventConfigurations(c registry.EventConfigurations) object {
 	return out
 }
 
-func (a *api) effectivePolicies(thing, arn string) (object, error) {
-	if arn == "" && thing == "" {
+func (a *api) effectivePolicies(thing string, principal registry.Target) (object, error) {
+	if principal == "" && thing == "" {
 		return nil, invalid("a principal or a thing name is required")
-	}
-	var principal registry.Target
-	if arn != "" {
-		var err error
-		if principal, err = a.principal(arn); err != nil {
-			return nil, err
-		}
 	}
 	documents, err := a.Registry.EffectivePolicies(principal, thing)
 	return object{"effectivePolicies": convert(documents, func(d registry.PolicyDocument) object {
@@ -74,7 +67,7 @@ type authInfo struct {
 
 // testAuthorization answers for each resource by itself. The policies that apply are those of the
 // principal and of the thing named as the client id, with the changes of the request.
-func (a *api) testAuthorization(clientID, principal string, infos []authInfo, add, skip []string) (object, error) {
+func (a *api) testAuthorization(clientID string, principal registry.Target, infos []authInfo, add, skip []string) (object, error) {
 	if len(infos) < 1 || len(infos) > maxAuthInfos {
 		return nil, invalid("%d authInfos, there must be 1 to %d", len(infos), maxAuthInfos)
 	}
@@ -89,14 +82,11 @@ func (a *api) testAuthorization(clientID, principal string, infos []authInfo, ad
 	var policies []registry.PolicyDocument
 	certificateID := ""
 	if principal != "" {
-		target, err := a.principal(principal)
-		if err != nil {
+		var err error
+		if policies, err = a.Registry.EffectivePolicies(principal, ""); err != nil {
 			return nil, err
 		}
-		if policies, err = a.Registry.EffectivePolicies(target, ""); err != nil {
-			return nil, err
-		}
-		if id, ok := target.Certificate(); ok {
+		if id, ok := principal.Certificate(); ok {
 			certificateID, policies = id, a.Registry.PoliciesFor(id, clientID)
 		}
 	}

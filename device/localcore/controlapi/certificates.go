@@ -66,8 +66,6 @@ func checkRegistered(status registry.CertificateStatus) error {
 	return nil
 }
 
-func certificateAge(c registry.Certificate) string { return ageKey(c.Created, c.ID) }
-
 // certificateSummary returns what a description and a list have in common.
 func (a *api) certificateSummary(c registry.Certificate) object {
 	return a.ref("cert", "certificateId", c.ID).with(object{"status": c.Status, "certificateMode": c.Mode, "creationDate": epoch(c.Created)})
@@ -96,8 +94,6 @@ func (a *api) registerCACertificate(active, auto bool, text, verification string
 	}, verification)
 	return a.ref("cacert", "certificateId", id), err
 }
-
-func caAge(c registry.CACertificate) string { return certificateAge(c.Certificate) }
 
 // caSummary returns what a description and a list have in common.
 func (a *api) caSummary(c registry.CACertificate) object {
@@ -147,8 +143,6 @@ func checkProviderOperations(operations []string) error {
 	}
 	return nil
 }
-
-func providerName(p registry.CertificateProvider) string { return p.Name }
 
 func (a *api) providerSummary(p registry.CertificateProvider) object {
 	return a.ref("certificateprovider", "certificateProviderName", p.Name)

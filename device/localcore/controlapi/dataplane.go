@@ -104,8 +104,6 @@ func (a *api) retainedMessage(topic string) (object, error) {
 
 func (a *api) retainedMessages() []*broker.Message { return a.Broker.AllRetained() }
 
-func retainedTopic(m *broker.Message) string { return m.Topic }
-
 func retainedSummary(m *broker.Message) object {
 	return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
 }

@@ -56,8 +56,6 @@ func (a *api) listJobs(status jobs.JobStatus, selection jobs.TargetSelection, gr
 	})
 }
 
-func newestJob(j jobs.Job) string { return fmt.Sprintf("%020d %s", 1<<62-j.CreatedAt, j.ID) }
-
 func jobListed(j jobs.Job) object {
 	return object{
 		"jobArn": j.ARN, "jobId": j.ID, "targetSelection": j.TargetSelection, "status": j.Status,

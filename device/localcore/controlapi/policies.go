@@ -7,8 +7,6 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-func policyAge(p registry.Policy) string { return ageKey(p.Created, p.Name) }
-
 func (a *api) policyName(name string) object { return a.ref("policy", "policyName", name) }
 
 func (a *api) policySummary(p registry.Policy) object { return a.policyName(p.Name) }
@@ -55,30 +53,8 @@ func (a *api) policyVersion(name string, id int) (object, error) {
 	}).optional("generationId", p.GenerationID), nil
 }
 
-func (a *api) policyAndTarget(policy, arn string) (string, registry.Target, error) {
-	target, err := a.target(arn)
-	return policy, target, err
-}
-
-func (a *api) policyAndPrincipal(policy, arn string) (string, registry.Target, error) {
-	target, err := a.principal(arn)
-	return policy, target, err
-}
-
-func (a *api) attachedPolicies(arn string, recursive bool) ([]string, error) {
-	target, err := a.target(arn)
-	if err != nil {
-		return nil, err
-	}
-	return a.Registry.ListAttachedPolicies(target, recursive)
-}
-
-func (a *api) principalPolicies(principal string) (all []registry.Policy, err error) {
-	target, err := a.principal(principal)
-	if err != nil {
-		return nil, err
-	}
-	attached, err := a.Registry.ListAttachedPolicies(target, false)
+func (a *api) principalPolicies(principal registry.Target) (all []registry.Policy, err error) {
+	attached, err := a.Registry.ListAttachedPolicies(principal, false)
 	for _, name := range attached {
 		if p, err := a.Registry.GetPolicy(name); err == nil { // else it was deleted just now
 			all = append(all, p)
@@ -100,17 +76,8 @@ func (a *api) targetAge(t registry.Target) string {
 	return ageKey(c.Created, string(t))
 }
 
-func (a *api) attachThingPrincipal(thing string, kind registry.PrincipalType, principal string) error {
-	id, err := a.certificate(principal)
-	if err != nil {
-		return err
-	}
-	return a.Registry.AttachThingPrincipal(thing, id, kind)
-}
-
-func (a *api) thingAndCertificate(thing, principal string) (string, string, error) {
-	id, err := a.certificate(principal)
-	return thing, id, err
+func (a *api) attachThingPrincipal(thing string, kind registry.PrincipalType, certificateID string) error {
+	return a.Registry.AttachThingPrincipal(thing, certificateID, kind)
 }
 
 // ofType returns the attachments of a type, or of both if it is empty.
@@ -126,17 +93,10 @@ func (a *api) thingPrincipals(thing string, kind registry.PrincipalType) ([]regi
 	return ofType(kind, all, err)
 }
 
-func (a *api) principalThings(kind registry.PrincipalType, principal string) ([]registry.Attachment, error) {
-	id, err := a.certificate(principal)
-	if err != nil {
-		return nil, err
-	}
-	all, err := a.Registry.ListPrincipalThings(id)
+func (a *api) principalThings(kind registry.PrincipalType, certificateID string) ([]registry.Attachment, error) {
+	all, err := a.Registry.ListPrincipalThings(certificateID)
 	return ofType(kind, all, err)
 }
-
-func attachedThing(at registry.Attachment) string       { return at.Thing }
-func attachedCertificate(at registry.Attachment) string { return at.CertificateID }
 
 func (a *api) attachedPrincipal(at registry.Attachment) string {
 	return a.arn("cert/" + at.CertificateID)

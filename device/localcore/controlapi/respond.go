@@ -20,6 +20,8 @@ import (
 	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/broker"
+	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
 	"example.com/fleety/device/localcore/tunnel"
@@ -82,6 +84,9 @@ func (a *api) serve(o operation) http.Handler {
 // are checked first.
 func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer any, err error) {
 	q, err := readRequest(w, r, o)
+	if err == nil {
+		err = a.resolve(q)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +289,24 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 	}
 }
 
-func self[T any](item T) T { return item }
+// Keys of items, by which they are listed: names, and ages where the API has an order of creation.
+func thingName(t registry.Thing) string                   { return t.Name }
+func thingTypeName(t registry.ThingType) string           { return t.Name }
+func billingGroupName(g registry.BillingGroup) string     { return g.Name }
+func templateName(t registry.ProvisioningTemplate) string { return t.Name }
+func providerName(p registry.CertificateProvider) string  { return p.Name }
+func roleAliasName(alias registry.RoleAlias) string       { return alias.Name }
+func roleAliasAge(alias registry.RoleAlias) string        { return ageKey(alias.Created, alias.Name) }
+func policyAge(p registry.Policy) string                  { return ageKey(p.Created, p.Name) }
+func certificateAge(c registry.Certificate) string        { return ageKey(c.Created, c.ID) }
+func caAge(c registry.CACertificate) string               { return certificateAge(c.Certificate) }
+func attachedThing(at registry.Attachment) string         { return at.Thing }
+func attachedCertificate(at registry.Attachment) string   { return at.CertificateID }
+func ruleName(r rules.Rule) string                        { return r.Name }
+func retainedTopic(m *broker.Message) string              { return m.Topic }
+func tagKey(t tag) string                                 { return t.Key }
+func newestJob(j jobs.Job) string                         { return fmt.Sprintf("%020d %s", 1<<62-j.CreatedAt, j.ID) }
+func self[T any](item T) T                                { return item }
 
 // ageKey is the key of an item in the order of creation.
 func ageKey(created time.Time, name string) string {

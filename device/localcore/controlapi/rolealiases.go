@@ -18,9 +18,6 @@ func newRoleAlias(name, role string, seconds *int64) (registry.RoleAlias, error)
 	return alias, nil
 }
 
-func roleAliasName(alias registry.RoleAlias) string { return alias.Name }
-func roleAliasAge(alias registry.RoleAlias) string  { return ageKey(alias.Created, alias.Name) }
-
 func (a *api) roleAlias(alias registry.RoleAlias) object {
 	return a.ref("rolealias", "roleAlias", alias.Name)
 }

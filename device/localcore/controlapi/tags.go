@@ -10,8 +10,6 @@ import (
 
 type tag struct{ Key, Value string }
 
-func tagKey(t tag) string { return t.Key }
-
 // tags are the tags of a request. A key that comes twice is an error.
 type tags []tag
 
@@ -47,23 +45,12 @@ func (a *api) taggable(arn string) (resource string, err error) {
 	return resource, nil
 }
 
-func (a *api) resourceAndTags(arn string, t tags) (resource string, all map[string]string, err error) {
-	if resource, err = a.taggable(arn); err == nil {
-		all, err = t.asMap()
-	}
+func tagsAsMap(resource string, t tags) (string, map[string]string, error) {
+	all, err := t.asMap()
 	return resource, all, err
 }
 
-func (a *api) resourceAndKeys(arn string, keys []string) (string, []string, error) {
-	resource, err := a.taggable(arn)
-	return resource, keys, err
-}
-
-func (a *api) tagsOf(arn string) ([]tag, error) {
-	resource, err := a.taggable(arn)
-	if err != nil {
-		return nil, err
-	}
+func (a *api) tagsOf(resource string) ([]tag, error) {
 	all, err := a.Registry.TagsOf(resource)
 	return convert(slices.Sorted(maps.Keys(all)), func(key string) tag { return tag{key, all[key]} }), err
 }

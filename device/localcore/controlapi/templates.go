@@ -24,8 +24,6 @@ func (a *api) createProvisioningTemplate(
 	return a.templateName(t.Name).with(object{"defaultVersionId": t.DefaultVersion}), err
 }
 
-func templateName(t registry.ProvisioningTemplate) string { return t.Name }
-
 // templateSummary returns what a description and a list have in common.
 func (a *api) templateSummary(t registry.ProvisioningTemplate) object {
 	return a.templateName(t.Name).with(object{

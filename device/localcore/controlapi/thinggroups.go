@@ -92,8 +92,6 @@ func (a *api) updateBillingGroup(name string, p billingGroupProperties, expected
 	return object{"version": version}, err
 }
 
-func billingGroupName(g registry.BillingGroup) string { return g.Name }
-
 func (a *api) billingGroupSummary(g registry.BillingGroup) object {
 	return a.ref("billinggroup", "groupName", g.Name)
 }

@@ -12,8 +12,6 @@ func (a *api) createThing(name, kind, billingGroup string, payload registry.Attr
 	return a.ref("thing", "thingName", t.Name).with(object{"thingId": t.ID}), err
 }
 
-func thingName(t registry.Thing) string { return t.Name }
-
 // thing returns what a description and a list have in common.
 func (a *api) thing(t registry.Thing) object {
 	attributes := map[string]string{}
@@ -87,8 +85,6 @@ func newThingType(name string, p thingTypeProperties) registry.ThingType {
 		Name: name, Description: p.Description, SearchableAttributes: p.SearchableAttributes, Propagating: p.MQTT5.PropagatingAttributes,
 	}
 }
-
-func thingTypeName(t registry.ThingType) string { return t.Name }
 
 func (a *api) thingTypeCreated(t registry.ThingType) object {
 	return a.ref("thingtype", "thingTypeName", t.Name).with(object{"thingTypeId": t.ID})

@@ -29,8 +29,6 @@ func (a *api) createTopicRule(name, tagging string, d rules.Definition) error {
 	return a.Registry.TagResource("rule/"+name, all)
 }
 
-func ruleName(r rules.Rule) string { return r.Name }
-
 func (a *api) topicRule(r rules.Rule) object {
 	return object{
 		"ruleArn": a.arn("rule/" + r.Name),

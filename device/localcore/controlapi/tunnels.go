@@ -21,8 +21,8 @@ func (a *api) byTarget() http.Handler {
 		op("ListTunnels", "POST / thingName maxResults nextToken", a.listTunnels),
 		op("CloseTunnel", "POST / tunnelId delete", a.Tunnels.CloseTunnel),
 		op("RotateTunnelAccessToken", "POST / tunnelId clientMode destinationConfig", a.Tunnels.RotateTunnelAccessToken, rotatedTokens),
-		op("TagResource", "POST / resourceArn tags", a.resourceAndTags, a.Registry.TagResource),
-		op("UntagResource", "POST / resourceArn tagKeys", a.resourceAndKeys, a.Registry.UntagResource),
+		op("TagResource", "POST / resourceArn tags", tagsAsMap, a.Registry.TagResource),
+		op("UntagResource", "POST / resourceArn tagKeys", a.Registry.UntagResource),
 		op("ListTagsForResource", "POST / resourceArn", a.tagsOf, func(all []tag) object { return object{"tags": convert(all, asTunnelTag)} }),
 	} {
 		handlers["IoTSecuredTunneling."+o.name] = a.serve(o)
@@ -59,7 +59,7 @@ func (a *api) describeTunnel(id string) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := a.tagsOf(t.ARN)
+	all, err := a.tagsOf("tunnel/" + t.ID)
 	return object{"tunnel": struct {
 		tunnel.Tunnel
 		Tags []tunnelTag `json:"tags,omitempty"`
