@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,10 +94,10 @@ type policySet struct {
 	policies   []policy.Policy
 
 	mu      sync.Mutex
-	allowed map[broker.AuthRequest]bool // of the latest requests, maxAllowed at most; under mu
+	allowed map[broker.AuthRequest]bool // of the latest messages, maxAllowed at most; under mu
 }
 
-// maxAllowed is how many requests of a session are allowed without evaluating its policies again.
+// maxAllowed is for how many topics and actions a session's policies are not evaluated again.
 const maxAllowed = 128
 
 // Thing implements [broker.AuthSession].
@@ -127,10 +128,12 @@ func (s *authSession) Authorize(r broker.AuthRequest) (allowed bool, reason stri
 	if !d.Allowed {
 		return false, d.Explain()
 	}
-	if set.allowed == nil || len(set.allowed) == maxAllowed {
-		set.allowed = map[broker.AuthRequest]bool{}
+	if strings.HasPrefix(r.Resource, "topic/") { // of each message
+		if set.allowed == nil || len(set.allowed) == maxAllowed {
+			set.allowed = map[broker.AuthRequest]bool{}
+		}
+		set.allowed[r] = true
 	}
-	set.allowed[r] = true
 	return true, ""
 }
 

@@ -191,12 +191,12 @@ func (c *Conn) respond(pk *packets.Packet) error {
 	return c.queue(pk)
 }
 
-// acknowledge responds to a PUBLISH of QoS 1.
-func (c *Conn) acknowledge(id uint16) error {
+// respondShort queues an encoded answer.
+func (c *Conn) respondShort(encoded ...byte) error {
 	c.responded = true
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
-	c.buffer().Write([]byte{packets.Puback << 4, 2, byte(id >> 8), byte(id)})
+	c.buffer().Write(encoded)
 	return c.writeErr
 }
 
@@ -296,8 +296,6 @@ func (c *Conn) encode(pk *packets.Packet) (err error) {
 		err = pk.SubackEncode(c.out)
 	case packets.Unsuback:
 		err = pk.UnsubackEncode(c.out)
-	case packets.Pingresp:
-		err = pk.PingrespEncode(c.out)
 	case packets.Disconnect:
 		err = pk.DisconnectEncode(c.out)
 	}

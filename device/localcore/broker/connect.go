@@ -156,7 +156,7 @@ func checkConnect(pk *packets.Packet) (code packets.Code, reason string) {
 	case pk.Connect.WillFlag && pk.Connect.WillQos > 1:
 		return packets.ErrQosNotSupported, "a will of QoS 2 is not supported; use 0 or 1" // [MQTT-3.2.2-12]
 	case pk.Connect.WillFlag:
-		if code, reason = checkMessage(pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillRetain, pk.Connect.WillProperties); reason != "" {
+		if code, reason = checkMessage(pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillRetain, &pk.Connect.WillProperties); reason != "" {
 			reason = "will on topic " + pk.Connect.WillTopic + ": " + reason
 		}
 		return code, reason

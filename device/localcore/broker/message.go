@@ -55,7 +55,7 @@ func (m *Message) size() int {
 }
 
 // newMessage returns what a client published.
-func newMessage(topic string, payload []byte, h packets.FixedHeader, p packets.Properties, from Principal) *Message {
+func newMessage(topic string, payload []byte, h packets.FixedHeader, p *packets.Properties, from *Principal) *Message {
 	m := &Message{
 		Topic: topic, Payload: payload, QoS: h.Qos, Retain: h.Retain,
 		ClientID: from.ClientID, CertificateID: cmp.Or(from.CertificateID, from.AccessKeyID),
@@ -64,7 +64,7 @@ func newMessage(topic string, payload []byte, h packets.FixedHeader, p packets.P
 	return m
 }
 
-func (m *Message) setProperties(p packets.Properties) {
+func (m *Message) setProperties(p *packets.Properties) {
 	m.UTF8 = p.PayloadFormat == 1
 	m.ContentType, m.ResponseTopic, m.CorrelationData = p.ContentType, p.ResponseTopic, p.CorrelationData
 	m.Expiry = time.Duration(p.MessageExpiryInterval) * time.Second

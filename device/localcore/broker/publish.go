@@ -31,7 +31,7 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	if pk.FixedHeader.Qos > 1 {
 		return b.rejectQoS2(c, event.Publish, pk.TopicName)
 	}
-	if code, reason := checkMessage(pk.TopicName, pk.Payload, pk.FixedHeader.Retain, pk.Properties); reason != "" {
+	if code, reason := checkMessage(pk.TopicName, pk.Payload, pk.FixedHeader.Retain, &pk.Properties); reason != "" {
 		return b.rejectPublish(c, pk, code, reasonClientError, reason)
 	}
 	if c.overRate() {
@@ -43,14 +43,14 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	}
 	c.record(event.Published, pk.TopicName)
 
-	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader, pk.Properties, c.principal)
+	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader, &pk.Properties, &c.principal)
 	// Each message is dealt with before the next one is read, so that no client has more than one
 	// unacknowledged here, where AWS allows 100.
 	acknowledge := func() error {
 		if m.QoS == 0 {
 			return nil
 		}
-		return c.acknowledge(pk.PacketID)
+		return c.respondShort(packets.Puback<<4, 2, byte(pk.PacketID>>8), byte(pk.PacketID))
 	}
 	if !strings.HasPrefix(m.Topic, "$aws/") {
 		b.stamp(m)
@@ -130,14 +130,14 @@ func (b *Broker) warnSilent(m *Message) {
 // CheckMessage returns an error that says what is wrong with a message, whichever client sends it,
 // and whether over MQTT or HTTPS.
 func CheckMessage(m *Message) error {
-	if _, reason := checkMessage(m.Topic, m.Payload, m.Retain, m.properties()); reason != "" {
+	if _, reason := checkMessage(m.Topic, m.Payload, m.Retain, new(m.properties())); reason != "" {
 		return fmt.Errorf("cannot publish: %s", reason)
 	}
 	return nil
 }
 
 // checkMessage finds what is wrong with a message. Wills are checked alike.
-func checkMessage(topic string, payload []byte, retain bool, p packets.Properties) (code packets.Code, reason string) {
+func checkMessage(topic string, payload []byte, retain bool, p *packets.Properties) (code packets.Code, reason string) {
 	user := 0
 	for _, u := range p.User {
 		user += len(u.Key) + len(u.Val)

@@ -14,14 +14,14 @@ const readBuffer = 512 // bytes; what is larger is read past the buffer
 // the earlier reads have been dealt with: all that share a TLS record or a segment.
 type wire struct {
 	net.Conn
-	beforeRead func() error // nil before CONNECT is answered; an error ends the connection
-	read       bool         // after CONNECT was answered
+	conn *Conn // nil before CONNECT is answered
+	read bool  // since then; for the reader only
 }
 
 func (w *wire) Read(p []byte) (int, error) {
-	if w.beforeRead != nil {
+	if w.conn != nil {
 		w.read = true
-		if err := w.beforeRead(); err != nil {
+		if err := w.conn.finishBatch(); err != nil {
 			return 0, err
 		}
 	}

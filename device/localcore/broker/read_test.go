@@ -27,7 +27,7 @@ func FuzzDecode(f *testing.F) {
 		case packets.Connect:
 			checkConnect(pk)
 		case packets.Publish:
-			checkMessage(pk.TopicName, pk.Payload, pk.FixedHeader.Retain, pk.Properties)
+			checkMessage(pk.TopicName, pk.Payload, pk.FixedHeader.Retain, &pk.Properties)
 		case packets.Subscribe, packets.Unsubscribe:
 			for _, sub := range pk.Filters {
 				if _, reason := checkFilter(sub); reason == "" && !validFilter(sub.Filter) {

@@ -42,8 +42,7 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 		}
 		return
 	}
-	defer func() { _ = c.finishBatch() }() // after a panic too
-	c.wire.beforeRead, c.wire.read = c.finishBatch, true
+	c.wire.conn, c.wire.read = c, true
 	var pk packets.Packet // each in its turn
 	for {
 		if c.wire.read { // since the deadline was set
@@ -94,7 +93,7 @@ func (b *Broker) handle(ctx context.Context, c *Conn, pk *packets.Packet) error 
 	case packets.Unsubscribe:
 		return b.unsubscribe(c, pk)
 	case packets.Pingreq:
-		return c.respond(newPacket(packets.Pingresp, 0))
+		return c.respondShort(packets.Pingresp<<4, 0)
 	case packets.Connect:
 		return b.violation(c, event.Connect, packets.ErrProtocolViolationSecondConnect)
 	case packets.Disconnect:
@@ -129,6 +128,7 @@ func (b *Broker) disconnect(c *Conn, pk *packets.Packet) error {
 func (b *Broker) disconnected(c *Conn) {
 	c.net.Close()
 	if c.session != nil {
+		_ = c.finishBatch() // of what a panic interrupted
 		b.closeSession(c)
 	}
 	reason := c.setDisconnectReason(reasonConnectionLost)

@@ -91,7 +91,7 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 	c.session, c.expiry = s, expiry
 	if p := &pk.Connect; p.WillFlag {
 		header := packets.FixedHeader{Qos: p.WillQos, Retain: p.WillRetain}
-		m := newMessage(p.WillTopic, p.WillPayload, header, p.WillProperties, c.principal)
+		m := newMessage(p.WillTopic, p.WillPayload, header, &p.WillProperties, &c.principal)
 		c.will = &will{message: m, delay: time.Duration(p.WillProperties.WillDelayInterval) * time.Second}
 	}
 	b.keepSession(s, time.Time{})

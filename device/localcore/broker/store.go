@@ -73,7 +73,7 @@ func recordOf(m *Message, qos byte, retain bool) messageRecord {
 
 func (r *messageRecord) message() *Message {
 	m := &Message{Topic: r.Topic, Payload: r.Payload, QoS: r.QoS, Retain: r.Retain, Time: time.Unix(r.CreatedUnix, 0)}
-	m.setProperties(r.Properties)
+	m.setProperties(&r.Properties)
 	return m
 }
 
