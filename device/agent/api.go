@@ -293,6 +293,9 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
 	// The body is read first: a client that is still writing may not see an answer.
 	payload, err := io.ReadAll(io.LimitReader(r.Body, session.MaxPayload+1))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &apiError{408, fmt.Sprintf("the message has not arrived within %v", requestTimeout)}
+	}
 	if err != nil {
 		return &apiError{400, "reading the message: " + err.Error()}
 	}

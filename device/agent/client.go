@@ -35,7 +35,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // An Error is an answer of the agent other than success.
 type Error struct {
-	StatusCode int // 400: the request is wrong, 403: the device policy does not allow the topic, 413: the message is too large, 503: the agent cannot do it now
+	StatusCode int // 400: the request is wrong, 403: the device policy does not allow the topic, 408: it did not arrive in time, 413: the message is too large, 503: the agent cannot do it now
 	Message    string
 }
 
@@ -47,7 +47,7 @@ func (e *Error) Class() awsiot.Class {
 	switch {
 	case e.StatusCode == http.StatusForbidden:
 		return awsiot.Denied
-	case e.StatusCode < 500:
+	case e.StatusCode < 500 && e.StatusCode != http.StatusRequestTimeout:
 		return awsiot.Misconfigured
 	}
 	return awsiot.Temporary

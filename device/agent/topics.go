@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -63,8 +64,8 @@ func resolve(thing, topic, relative string, allowed []string) (string, error) {
 		slashes -= 3
 	}
 	switch {
-	case !utf8.ValidString(topic) || strings.ContainsFunc(topic, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return "", &apiError{400, "the topic is not plain text in UTF-8"}
+	case !utf8.ValidString(topic) || strings.ContainsFunc(topic, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Noncharacter_Code_Point) }):
+		return "", &apiError{400, "the topic is not plain text in UTF-8 (MQTT 3.1.1, section 1.5.3)"}
 	case len(topic) > maxTopicBytes || slashes > maxTopicSlashes:
 		return "", &apiError{400, fmt.Sprintf("AWS IoT accepts topics of %d bytes and %d slashes at most", maxTopicBytes, maxTopicSlashes)}
 	}

@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
 
@@ -61,6 +64,8 @@ func TestTopicsAreResolvedAndChecked(t *testing.T) {
 		"a#":                                 400,
 		"a\x00b":                             400,
 		"a\nb":                               400,
+		"a\u0085b":                           400,
+		"a\uffffb":                           400,
 		"\xff":                               400,
 		long:                                 "fleet/t/up/" + long,
 		long + "123456":                      400,
@@ -134,5 +139,17 @@ func TestMessageGetsAnID(t *testing.T) {
 	}
 	if got, err := withID([]byte(`{}`), "a \"quoted\" name", "X"); err != nil || !json.Valid(got) {
 		t.Errorf("%s, %v", got, err)
+	}
+}
+
+// A message that arrives too slowly is not malformed: its program may try again.
+func TestSlowMessageIsRejectedAsSuch(t *testing.T) {
+	r := httptest.NewRequest("POST", "/v1/publish?topic=a", iotest.ErrReader(os.ErrDeadlineExceeded))
+	err := new(agent).handlePublish(httptest.NewRecorder(), r)
+	if e, ok := errors.AsType[*apiError](err); !ok || e.status != 408 {
+		t.Errorf("%v", err)
+	}
+	if class := (&Error{StatusCode: 408}).Class(); class != awsiot.Temporary {
+		t.Errorf("class %v", class)
 	}
 }
