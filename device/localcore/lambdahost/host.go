@@ -19,10 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 )
@@ -91,9 +89,8 @@ type Host struct {
 	closing chan struct{} // closed by Close
 	close   sync.Once
 
-	mu        sync.Mutex
-	processes map[*process]bool // all that were launched and not yet stopped
-	idle      []*process        // those that wait for work, the warmest last
+	mu   sync.Mutex
+	idle []*process // those that wait for work, the warmest last
 }
 
 // Start checks that the function can run here, starts its first process and
@@ -112,17 +109,12 @@ func Start(ctx context.Context, c Config) (*Host, error) {
 	if err := checkBinary(c.Path); err != nil {
 		return nil, err
 	}
-	h := &Host{
-		config:    c,
-		slots:     make(chan struct{}, c.Concurrency),
-		closing:   make(chan struct{}),
-		processes: make(map[*process]bool),
-	}
+	h := &Host{config: c, slots: make(chan struct{}, c.Concurrency), closing: make(chan struct{})}
 	p, err := h.launch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	h.release(p)
+	h.idle = append(h.idle, p)
 	return h, nil
 }
 
@@ -154,23 +146,6 @@ func (h *Host) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if len(event) > MaxPayload {
 		return nil, fmt.Errorf("invoking the function: %w: %d bytes, %d are allowed", ErrTooLarge, len(event), MaxPayload)
 	}
-	answer, err := h.invoke(ctx, event)
-	if err != nil && h.closed() {
-		return nil, ErrClosed
-	}
-	return answer, err
-}
-
-func (h *Host) closed() bool {
-	select {
-	case <-h.closing:
-		return true
-	default:
-		return false
-	}
-}
-
-func (h *Host) invoke(ctx context.Context, event []byte) ([]byte, error) {
 	select {
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()
@@ -195,10 +170,12 @@ func (h *Host) invoke(ctx context.Context, event []byte) ([]byte, error) {
 		fresh := !p.used
 		answer, err := p.invoke(ctx, event)
 		if _, answered := errors.AsType[*FunctionError](err); err == nil || answered {
-			h.release(p)
+			h.mu.Lock()
+			h.idle = append(h.idle, p)
+			h.mu.Unlock()
 			return answer, err
 		}
-		h.discard(p)
+		p.stop()
 		if fresh || !errors.Is(err, errNotTaken) {
 			return nil, err
 		} // else it ended after its last answer, as after a panic
@@ -209,17 +186,14 @@ func (h *Host) invoke(ctx context.Context, event []byte) ([]byte, error) {
 // Invocations that are under way end with [ErrClosed]. Further calls do nothing.
 func (h *Host) Close() error {
 	h.close.Do(func() {
-		h.mu.Lock()
 		close(h.closing)
-		processes := slices.Collect(maps.Keys(h.processes))
-		h.mu.Unlock()
-		for _, p := range processes {
-			p.kill()
-		}
 		for range cap(h.slots) { // which the invocations leave
 			h.slots <- struct{}{}
 		}
-		for _, p := range processes {
+		for _, p := range h.idle {
+			p.kill()
+		}
+		for _, p := range h.idle {
 			p.stop()
 		}
 	})
@@ -227,34 +201,14 @@ func (h *Host) Close() error {
 }
 
 func (h *Host) launch(ctx context.Context) (*process, error) {
-	p, err := launch(&h.config) //nolint:contextcheck // the process outlives the call
+	p, err := launch(&h.config, h.closing) //nolint:contextcheck // the process outlives the call
+	if err == nil {
+		if err = p.awaitReady(ctx); err != nil {
+			p.stop()
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("running %s: %w", h.config.Path, err)
 	}
-	h.mu.Lock()
-	h.processes[p] = true
-	closed := h.closed()
-	h.mu.Unlock()
-	if closed {
-		h.discard(p)
-		return nil, ErrClosed
-	}
-	if err := p.awaitReady(ctx); err != nil {
-		h.discard(p)
-		return nil, fmt.Errorf("running %s: %w", h.config.Path, err)
-	}
 	return p, nil
-}
-
-func (h *Host) release(p *process) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.idle = append(h.idle, p)
-}
-
-func (h *Host) discard(p *process) {
-	p.stop()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.processes, p)
 }

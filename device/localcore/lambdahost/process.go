@@ -32,10 +32,11 @@ const stopWithin = time.Second
 // A process is one running copy of the function with the Runtime API server
 // that is its alone.
 type process struct {
-	config *Config
-	cmd    *exec.Cmd
-	output *output
-	server *http.Server
+	config  *Config
+	closing <-chan struct{} // of the host
+	cmd     *exec.Cmd
+	output  *output
+	server  *http.Server
 
 	ready  func()          // the first call closes asked
 	asked  chan struct{}   // closed when the function first polled for work
@@ -53,13 +54,13 @@ type process struct {
 
 // launch starts the function's executable. The process is ready for work after
 // awaitReady, and must be stopped.
-func launch(c *Config) (*process, error) {
+func launch(c *Config, closing <-chan struct{}) (*process, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	p := &process{
-		config: c,
+		config: c, closing: closing,
 		output: &output{log: c.Log},
 		asked:  make(chan struct{}),
 		work:   make(chan invocation),
@@ -121,6 +122,8 @@ func (p *process) awaitReady(ctx context.Context) error {
 	select {
 	case <-p.asked:
 		return nil
+	case <-p.closing:
+		return ErrClosed
 	case <-p.exited:
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -144,6 +147,8 @@ func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 	inv := invocation{id: awsiot.NewUUID(), nonce: awsiot.NewUUID(), event: event, deadline: deadline, answer: make(chan answer, 1)}
 	select {
 	case p.work <- inv:
+	case <-p.closing:
+		return nil, ErrClosed
 	case <-p.exited:
 		return nil, fmt.Errorf("%w: %w", errNotTaken, p.exitError())
 	case <-ctx.Done():
@@ -152,6 +157,8 @@ func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 	select {
 	case a := <-inv.answer:
 		return a.body, a.err
+	case <-p.closing:
+		return nil, ErrClosed
 	case <-p.exited:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
