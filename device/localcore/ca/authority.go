@@ -37,11 +37,6 @@ type Authority struct {
 	root   tls.Certificate
 }
 
-const (
-	authorityFile = "authority.pem"
-	serverLife    = 397 * 24 * time.Hour
-)
-
 // processIssuer is the issuing key of every authority that lives in memory
 // only: making an RSA key takes longer than all the rest of a start.
 var processIssuer = sync.OnceValues(NewKey)
@@ -64,7 +59,7 @@ func Open(dir string, fast bool) (*Authority, error) {
 	if dir == "" {
 		return newAuthority(newKey)
 	}
-	path := filepath.Join(dir, authorityFile)
+	path := filepath.Join(dir, "authority.pem")
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		a, err := newAuthority(newKey)
@@ -149,7 +144,7 @@ func (a *Authority) ServerCertificate(hosts ...string) (*tls.Certificate, error)
 		SerialNumber: newSerial(),
 		Subject:      pkix.Name{CommonName: hosts[0]},
 		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(serverLife),
+		NotAfter:     time.Now().Add(397 * 24 * time.Hour), // as long as browsers accept
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}

@@ -143,8 +143,8 @@ func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 		fmt.Errorf("%w after %v", ErrTimeout, p.config.Timeout))
 	defer cancel()
 	p.used = true
-	deadline, _ := ctx.Deadline()
-	inv := invocation{id: awsiot.NewUUID(), nonce: awsiot.NewUUID(), event: event, deadline: deadline, answer: make(chan answer, 1)}
+	inv := invocation{id: awsiot.NewUUID(), nonce: awsiot.NewUUID(), event: event, answer: make(chan answer, 1)}
+	inv.deadline, _ = ctx.Deadline()
 	select {
 	case p.work <- inv:
 	case <-p.closing:
