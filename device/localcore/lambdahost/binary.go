@@ -1,27 +1,13 @@
 package lambdahost
 
 import (
-	"bytes"
-	"debug/elf"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"runtime"
 )
-
-// architectures are Go's names of the machines that an ELF file may be for.
-var architectures = map[elf.Machine]string{
-	elf.EM_386:       "386",
-	elf.EM_X86_64:    "amd64",
-	elf.EM_ARM:       "arm",
-	elf.EM_AARCH64:   "arm64",
-	elf.EM_LOONGARCH: "loong64",
-	elf.EM_PPC64:     "ppc64",
-	elf.EM_RISCV:     "riscv64",
-	elf.EM_S390:      "s390x",
-}
 
 // A BinaryError reports why a file cannot run as a function on this machine.
 type BinaryError struct {
@@ -38,7 +24,17 @@ func (e *BinaryError) Error() string {
 	return s
 }
 
-// checkBinary returns a *BinaryError when the file cannot run on this machine.
+// notForHere returns the error of a file that is made for another machine.
+func notForHere(path, problem string) error {
+	remedy := "build it with make hook HOOK_ARCH=" + runtime.GOARCH
+	if runtime.GOOS != "linux" {
+		remedy = "build it for this machine with go build"
+	}
+	return &BinaryError{path, problem, remedy}
+}
+
+// checkBinary returns a *BinaryError when the file cannot run on this machine, as far as
+// that is known before it is run: whatever is not of Go is left to the system.
 func checkBinary(path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -53,46 +49,13 @@ func checkBinary(path string) error {
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o111 == 0:
 		return &BinaryError{path, "is not executable", "run chmod +x on it"}
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("looking at the function: %w", err)
-	}
-	defer f.Close()
-	problem, remedy := checkFormat(f, runtime.GOOS, runtime.GOARCH)
-	if problem != "" {
-		return &BinaryError{path, problem, remedy}
+	if built, err := buildinfo.ReadFile(path); err == nil {
+		here := map[string]string{"GOOS": runtime.GOOS, "GOARCH": runtime.GOARCH}
+		for _, setting := range built.Settings {
+			if own := here[setting.Key]; own != "" && own != setting.Value {
+				return notForHere(path, fmt.Sprintf("is built for %s, this machine is %s", setting.Value, own))
+			}
+		}
 	}
 	return nil
-}
-
-// checkFormat looks at the executable's header. On Linux it admits ELF for
-// the machine, and scripts; elsewhere it only rejects ELF.
-func checkFormat(r io.ReaderAt, goos, goarch string) (problem, remedy string) {
-	magic := make([]byte, len(elf.ELFMAG))
-	n, _ := r.ReadAt(magic, 0) // a short file has a short magic
-	isELF := string(magic[:n]) == elf.ELFMAG
-	remedy = "build it with make hook HOOK_ARCH=" + goarch
-	switch {
-	case goos != "linux" && isELF:
-		return "is built for linux, this machine runs " + goos, "build it for this machine with go build"
-	case goos != "linux", bytes.HasPrefix(magic[:n], []byte("#!")):
-		return "", ""
-	case !isELF:
-		return "is not a Linux executable", remedy
-	}
-	f, err := elf.NewFile(r)
-	if err != nil {
-		return "is a damaged executable: " + err.Error(), remedy
-	}
-	arch, known := architectures[f.Machine]
-	if !known {
-		arch = f.Machine.String()
-	}
-	if arch == "ppc64" && f.ByteOrder.String() == "LittleEndian" {
-		arch = "ppc64le"
-	}
-	if arch != goarch {
-		return fmt.Sprintf("is built for %s, this machine is %s", arch, goarch), remedy
-	}
-	return "", ""
 }

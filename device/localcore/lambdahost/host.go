@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -207,7 +208,10 @@ func (h *Host) launch(ctx context.Context) (*process, error) {
 			p.stop()
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.ENOEXEC):
+		return nil, notForHere(h.config.Path, "is not an executable of this machine")
+	case err != nil:
 		return nil, fmt.Errorf("running %s: %w", h.config.Path, err)
 	}
 	return p, nil
