@@ -175,28 +175,25 @@ type Cost struct {
 }
 
 // CostOf counts the steps of checks.
-func CostOf(checks []Check) (c Cost) {
-	for _, check := range checks {
-		c.Checks++
-		for _, s := range check.steps {
-			word, rest, _ := strings.Cut(s.text, " ")
-			verb, _, _ := strings.Cut(rest, " ")
-			n := check.Repeat
-			switch {
-			case word == "tunnels" && verb == "OpenTunnel":
-				c.Tunnels += n
-			case word == "api" && strings.HasPrefix(rest, "PUT /jobs/") && !strings.Contains(rest, "/cancel"):
-				c.Jobs += n
-			}
-			switch {
-			case word == "api", word == "data", word == "jobsdata", word == "tunnels":
-				c.Requests += 2 * n // many create what must be deleted
-			case word == "principal", word == "thing":
-				c.Requests += 12 * n
-			case strings.HasSuffix(verb, "connect") && verb != "disconnect":
-				c.Connections += n
-			case verb == "publish", verb == "try-publish", verb == "message":
-				c.Messages += n
+func CostOf(checks []Check) Cost {
+	c := Cost{Checks: len(checks)}
+	for _, charge := range []struct {
+		steps *regexp.Regexp
+		count *int
+		each  int
+	}{
+		{regexp.MustCompile(`^(api|data|jobsdata|tunnels) `), &c.Requests, 2}, // many create what must be deleted
+		{regexp.MustCompile(`^(principal|thing) `), &c.Requests, 12},
+		{regexp.MustCompile(`^\S+ (try-)?connect\b`), &c.Connections, 1},
+		{regexp.MustCompile(`^\S+ (publish|try-publish|message)\b`), &c.Messages, 1},
+		{regexp.MustCompile(`^api PUT /jobs/[^/ ]+( |$)`), &c.Jobs, 1},
+		{regexp.MustCompile(`^tunnels OpenTunnel\b`), &c.Tunnels, 1},
+	} {
+		for _, check := range checks {
+			for _, s := range check.steps {
+				if charge.steps.MatchString(s.text) {
+					*charge.count += charge.each * check.Repeat
+				}
 			}
 		}
 	}

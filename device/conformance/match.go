@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -11,19 +10,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // decode reads JSON with its numbers as they are written.
 func decode(text string) (v any, err error) {
-	d := json.NewDecoder(bytes.NewReader([]byte(text)))
-	d.UseNumber()
-	if err := d.Decode(&v); err != nil {
-		return nil, err
-	}
-	if d.More() {
-		return nil, fmt.Errorf("more than one JSON value")
-	}
-	return v, nil
+	err = awsiot.DecodeJSON([]byte(text), &v)
+	return v, err
 }
 
 // A matcher compares values with patterns and keeps what they capture.

@@ -136,28 +136,28 @@ func asMap(pk packets.Packet) map[string]any {
 		}
 	}
 	p := pk.Properties
-	set := func(there bool, name string, value any) {
-		if there {
+	for name, value := range map[string]any{
+		"assignedClientIdentifier": p.AssignedClientID, "contentType": p.ContentType, "responseTopic": p.ResponseTopic,
+		"correlationData": string(p.CorrelationData), "messageExpiryInterval": number(p.MessageExpiryInterval),
+		"sessionExpiryInterval": number(p.SessionExpiryInterval), "maximumPacketSize": number(p.MaximumPacketSize),
+		"serverKeepAlive": number(p.ServerKeepAlive), "receiveMaximum": number(p.ReceiveMaximum),
+		"topicAliasMaximum": number(p.TopicAliasMaximum), "topicAlias": number(p.TopicAlias),
+	} {
+		if value != "" && value != json.Number("0") {
 			m[name] = value
 		}
 	}
-	text := func(name, value string) { set(value != "", name, value) }
-	text("assignedClientIdentifier", p.AssignedClientID)
-	text("contentType", p.ContentType)
-	text("responseTopic", p.ResponseTopic)
-	text("correlationData", string(p.CorrelationData))
-	count := func(name string, value uint32) { set(value != 0, name, number(value)) }
-	count("messageExpiryInterval", p.MessageExpiryInterval)
-	count("sessionExpiryInterval", p.SessionExpiryInterval)
-	count("maximumPacketSize", p.MaximumPacketSize)
-	count("serverKeepAlive", uint32(p.ServerKeepAlive))
-	count("receiveMaximum", uint32(p.ReceiveMaximum))
-	count("topicAliasMaximum", uint32(p.TopicAliasMaximum))
-	count("topicAlias", uint32(p.TopicAlias))
-	set(p.MaximumQosFlag, "maximumQoS", number(p.MaximumQos))
-	set(p.RetainAvailableFlag, "retainAvailable", number(p.RetainAvailable))
-	set(p.SubIDAvailableFlag, "subscriptionIdentifiersAvailable", number(p.SubIDAvailable))
-	set(p.PayloadFormatFlag, "payloadFormatIndicator", number(p.PayloadFormat))
+	for name, flag := range map[string]struct {
+		there bool
+		value byte
+	}{
+		"maximumQoS": {p.MaximumQosFlag, p.MaximumQos}, "retainAvailable": {p.RetainAvailableFlag, p.RetainAvailable},
+		"subscriptionIdentifiersAvailable": {p.SubIDAvailableFlag, p.SubIDAvailable}, "payloadFormatIndicator": {p.PayloadFormatFlag, p.PayloadFormat},
+	} {
+		if flag.there {
+			m[name] = number(flag.value)
+		}
+	}
 	for _, user := range p.User {
 		list, _ := m["userProperties"].([]any)
 		m["userProperties"] = append(list, map[string]any{user.Key: user.Val})
@@ -177,7 +177,7 @@ func readable(packet map[string]any) map[string]any {
 	return packet
 }
 
-func number[T ~uint8 | ~uint32](n T) json.Number {
+func number[T uint8 | uint16 | uint32](n T) json.Number {
 	return json.Number(strconv.FormatUint(uint64(n), 10))
 }
 

@@ -72,17 +72,6 @@ type run struct {
 	vars               map[string]string // of every script
 }
 
-func orElse[T comparable](value T, onAWS bool, there, elsewhere T) T {
-	var zero T
-	switch {
-	case value != zero:
-		return value
-	case onAWS:
-		return there
-	}
-	return elsewhere
-}
-
 // Run runs the checks and deletes what they made, also when ctx ends. The error is about the run,
 // such as an endpoint that cannot be reached; what differs is in the report.
 func Run(ctx context.Context, c Config) (*Report, error) {
@@ -95,11 +84,13 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	r.host, r.address = host, net.JoinHostPort(host, port)
 	e := awsiot.ParseEndpoint(host)
 	r.config.Region = cmp.Or(c.Region, e.Region, "us-east-1")
-	r.config.Parallel = orElse(c.Parallel, e.AWS(), 4, 16)
-	r.config.Patience = orElse(c.Patience, e.AWS(), 20*time.Second, 10*time.Second)
-	r.config.Quiet = orElse(c.Quiet, e.AWS(), 3*time.Second, 200*time.Millisecond)
-	r.config.Settle = orElse(c.Settle, e.AWS(), 30*time.Second, 0)
-	r.config.ALPNPort = orElse(c.ALPNPort, e.AWS(), 443, 0)
+	usual := Config{Parallel: 16, Patience: 10 * time.Second, Quiet: 200 * time.Millisecond}
+	if e.AWS() {
+		usual = Config{Parallel: 4, Patience: 20 * time.Second, Quiet: 3 * time.Second, Settle: 30 * time.Second, ALPNPort: 443}
+	}
+	r.config.Parallel, r.config.ALPNPort = cmp.Or(c.Parallel, usual.Parallel), cmp.Or(c.ALPNPort, usual.ALPNPort)
+	r.config.Patience, r.config.Quiet = cmp.Or(c.Patience, usual.Patience), cmp.Or(c.Quiet, usual.Quiet)
+	r.config.Settle = cmp.Or(c.Settle, usual.Settle)
 	if c.Credentials == nil {
 		r.config.Credentials = anonymous
 	}
