@@ -151,7 +151,7 @@ func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[st
 	for _, filter := range as.filters {
 		if !together {
 			err = nil
-			if s == nil || ended(s) {
+			if s == nil || s.Err() != nil {
 				if err = pause(ctx); err == nil {
 					s, err = r.connect(ctx, as)
 				}
@@ -182,22 +182,12 @@ func (r *run) subscribe(ctx context.Context, as role, s *session.Session) map[st
 
 // provisioningTemplate reports what is known of the template without registering a thing.
 func (r *run) provisioningTemplate(context.Context) {
-	const name = "template"
 	parameters := slices.Sorted(maps.Keys(r.Settings.TemplateParameters()))
 	found := fmt.Sprintf("%s with %s", r.Settings.Bootstrap.ProvisioningTemplate, strings.Join(parameters, ", "))
-	if !r.template {
-		r.skip(name, found+": not verified")
-		return
-	}
-	r.ok(name, found+": the claim policy allows it; existence and parameters can be verified only by registering")
-}
-
-func ended(s *session.Session) bool {
-	select {
-	case <-s.Done():
-		return true
-	default:
-		return false
+	if r.template {
+		r.ok("template", found+": the claim policy allows it; existence and parameters can be verified only by registering")
+	} else {
+		r.skip("template", found+": not verified")
 	}
 }
 

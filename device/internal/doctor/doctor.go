@@ -9,6 +9,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"log/slog"
@@ -67,67 +68,49 @@ type run struct {
 	template bool          // the claim may use the topics of the template
 }
 
-// A need is what a step cannot do without.
-type need int
-
-const (
-	nothing need = iota
-	settings
-	endpoint // and with it settings
-)
-
 // Run makes all checks. It never fails; when the context ends, the remaining checks are skipped.
 func Run(ctx context.Context, c Config) Report {
-	r := &run{Config: c.withDefaults()}
-	for _, step := range []struct {
-		name string
-		run  func(context.Context)
-		need need
-	}{
-		{"configuration", r.configuration, nothing},
-		{"roots", r.rootBundle, settings},
-		{"identity-files", r.identityFiles, settings},
-		{"claim-files", r.claimFiles, settings},
-		{"disk", r.disk, settings},
-		{"clock", r.clock, nothing},
-		{"dns", r.dns, endpoint},
-		{"tcp", r.tcp, endpoint},
-		{"server-certificate", r.server, endpoint},
-		{"claim-connect", r.claimAccess, endpoint},
-		{"template", r.provisioningTemplate, settings},
-		{"device-connect", r.deviceAccess, endpoint},
-	} {
-		switch {
-		case ctx.Err() != nil:
-			r.skip(step.name, "interrupted")
-		case step.need >= settings && r.Settings == nil:
-			r.skip(step.name, "there is no configuration")
-		case step.need == endpoint && r.Settings.Server.Endpoint == "":
-			r.skip(step.name, "there is no endpoint")
-		default:
-			step.run(ctx)
-		}
-	}
-	return r.report
-}
-
-func (c Config) withDefaults() Config {
 	if c.Resolve == nil {
 		c.Resolve = net.DefaultResolver.LookupHost
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Timeout == 0 {
-		c.Timeout = DefaultTimeout
-	}
 	if c.Progress == nil {
 		c.Progress = func(Check) {}
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
+	c.Timeout, c.Log = cmp.Or(c.Timeout, DefaultTimeout), cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	r := &run{Config: c}
+	for _, step := range []struct {
+		name  string
+		run   func(context.Context)
+		needs string // "configuration", or "endpoint" and with it that
+	}{
+		{"configuration", r.configuration, ""},
+		{"roots", r.rootBundle, "configuration"},
+		{"identity-files", r.identityFiles, "configuration"},
+		{"claim-files", r.claimFiles, "configuration"},
+		{"disk", r.disk, "configuration"},
+		{"clock", r.clock, ""},
+		{"dns", r.dns, "endpoint"},
+		{"tcp", r.tcp, "endpoint"},
+		{"server-certificate", r.server, "endpoint"},
+		{"claim-connect", r.claimAccess, "endpoint"},
+		{"template", r.provisioningTemplate, "configuration"},
+		{"device-connect", r.deviceAccess, "endpoint"},
+	} {
+		switch {
+		case ctx.Err() != nil:
+			r.skip(step.name, "interrupted")
+		case step.needs != "" && r.Settings == nil:
+			r.skip(step.name, "there is no configuration")
+		case step.needs == "endpoint" && r.Settings.Server.Endpoint == "":
+			r.skip(step.name, "there is no endpoint")
+		default:
+			step.run(ctx)
+		}
 	}
-	return c
+	return r.report
 }
 
 // options are those of every connection to the endpoint. A clock that is known to be wrong is

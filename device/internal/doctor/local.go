@@ -81,6 +81,8 @@ func (r *run) reportProblems(name string, problems config.Problems) {
 const removeBundle = "remove bootstrap.cacertificatepath to use the Amazon roots of this program"
 
 // rootBundle reads the certificates that the server's one is verified against.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
 func (r *run) rootBundle(context.Context) {
 	const name = "roots"
 	files, _, err := r.Settings.Check(false)
@@ -90,7 +92,17 @@ func (r *run) rootBundle(context.Context) {
 	}
 	r.roots, r.bundle, r.rootsFrom = files.Roots, files.Bundle, files.RootsFrom
 	found := fmt.Sprintf("certificates: %d, in %s", len(r.bundle), r.rootsFrom)
-	others, missing := otherRoots(r.bundle), missingRoots(r.bundle)
+	var others, missing []string
+	for _, c := range r.bundle {
+		if !slices.ContainsFunc(config.AmazonRoots(), c.Equal) {
+			others = append(others, c.Subject.String())
+		}
+	}
+	for _, root := range config.AmazonRoots()[:4] { // AWS does not recommend the fifth, which has signed them
+		if !slices.ContainsFunc(r.bundle, root.Equal) {
+			missing = append(missing, root.Subject.CommonName)
+		}
+	}
 	expired := slices.IndexFunc(r.bundle, func(c *x509.Certificate) bool { return r.expires(c, 0) })
 	switch {
 	case expired >= 0:
@@ -175,7 +187,11 @@ func (r *run) identityFiles(context.Context) {
 	case status.Pending == nil && len(status.Problems) == 0:
 		r.ok(name, `no identity yet; "iot_device bootstrap" provisions the device`)
 	}
-	r.folder()
+	// What others put into a folder that they may write, the device would read as its own.
+	if info, err := os.Stat(r.directory()); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		r.warn(name, fmt.Sprintf("the folder %s is writable by others (mode %04o)", r.directory(), info.Mode().Perm()),
+			"others can replace the device's files", "run: chmod go-w "+r.directory())
+	}
 }
 
 func (r *run) identityOnDisk(name string) {
@@ -206,15 +222,6 @@ func (r *run) identityOnDisk(name string) {
 	}
 }
 
-// folder warns of a folder in which others may put files: the device would read them as its own.
-func (r *run) folder() {
-	dir := r.directory()
-	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		r.warn("identity-files", fmt.Sprintf("the folder %s is writable by others (mode %04o)", dir, info.Mode().Perm()),
-			"others can replace the device's files", "run: chmod go-w "+dir)
-	}
-}
-
 // expires reports whether a certificate ends before the given time is over, as far as the clock is
 // plausible.
 func (r *run) expires(c *x509.Certificate, within time.Duration) bool {
@@ -232,7 +239,10 @@ func (r *run) disk(context.Context) {
 		r.skip(name, "without a serial number its place is unknown")
 		return
 	}
-	dir := existing(r.directory())
+	dir := r.directory()
+	for _, err := os.Stat(dir); err != nil && filepath.Dir(dir) != dir; _, err = os.Stat(dir) {
+		dir = filepath.Dir(dir) // the nearest that exists
+	}
 	began := time.Now()
 	err := r.store.CheckDisk()
 	free, known := freeSpace(dir)
@@ -246,16 +256,6 @@ func (r *run) disk(context.Context) {
 		r.warn(name, fmt.Sprintf("%s can be written and synced, and has %d kB left", dir, free>>10), "", "free space there if it becomes less")
 	default:
 		r.ok(name, fmt.Sprintf("%s can be written and synced, in %v", dir, time.Since(began).Round(time.Millisecond)))
-	}
-}
-
-// existing returns the nearest folder upwards that exists.
-func existing(dir string) string {
-	for {
-		if _, err := os.Stat(dir); err == nil || filepath.Dir(dir) == dir {
-			return dir
-		}
-		dir = filepath.Dir(dir)
 	}
 }
 
@@ -304,31 +304,3 @@ func (r *run) noEarlierThan(c *x509.Certificate, what string) {
 }
 
 func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
-
-// missingRoots returns the names of the Amazon roots that a bundle lacks. The Starfield root is not
-// among those that AWS recommends: the others are also signed by it.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
-func missingRoots(bundle []*x509.Certificate) (missing []string) {
-	for _, root := range config.AmazonRoots()[:4] {
-		if !slices.ContainsFunc(bundle, root.Equal) {
-			missing = append(missing, root.Subject.CommonName)
-		}
-	}
-	return missing
-}
-
-// otherRoots returns the names of the roots in a bundle that are not Amazon's.
-func otherRoots(bundle []*x509.Certificate) (names []string) {
-	for _, c := range bundle {
-		if !slices.ContainsFunc(config.AmazonRoots(), c.Equal) {
-			names = append(names, c.Subject.String())
-		}
-	}
-	return names
-}
-
-// holds reports whether a root of that name is among those.
-func holds(roots []*x509.Certificate, commonName string) bool {
-	return slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return c.Subject.CommonName == commonName })
-}

@@ -1,12 +1,14 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,8 +68,7 @@ func (r *run) tcp(ctx context.Context) {
 	if configured == 443 {
 		other = session.DefaultPort
 	}
-	err := r.dial(ctx, configured)
-	otherErr := error(nil)
+	err, otherErr := r.dial(ctx, configured), errors.New("not tried")
 	if r.onAWS() {
 		otherErr = r.dial(ctx, other)
 	}
@@ -75,7 +76,7 @@ func (r *run) tcp(ctx context.Context) {
 	case err == nil:
 		r.port = configured
 		r.ok(portName(configured), "open")
-	case r.onAWS() && otherErr == nil:
+	case otherErr == nil:
 		r.port = other
 		r.fail(portName(configured), awsiot.Temporary, err.Error(), cause("port-blocked", "port", strconv.Itoa(configured), "other", strconv.Itoa(other)))
 	default:
@@ -201,24 +202,23 @@ func (r *run) verify(chain []*x509.Certificate) {
 
 // unknownRoot names the root that the bundle lacks: the issuer at the top of the chain.
 func (r *run) unknownRoot(top *x509.Certificate) {
-	missing := top.Issuer.CommonName
-	if missing == "" {
-		missing = top.Issuer.String()
+	missing := cmp.Or(top.Issuer.CommonName, top.Issuer.String())
+	isNamed := func(roots []*x509.Certificate) bool {
+		return slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return c.Subject.CommonName == missing })
 	}
-	found := fmt.Sprintf("its root, %q, is not in %s", missing, r.rootsFrom)
 	c := cause("unknown-root", "roots", r.rootsFrom)
 	switch {
-	case holds(config.AmazonRoots(), missing):
+	case isNamed(config.AmazonRoots()):
 		c.Why, c.Remedy = "the bundle is incomplete", removeBundle
 	case strings.Contains(missing, "VeriSign") || strings.Contains(missing, "Symantec"):
 		c.Why, c.Remedy = "this is the legacy endpoint, whose root is no longer trusted", askForEndpoint
 	case r.onAWS():
 		c.Why, c.Remedy = "it is not a root of AWS: a proxy that intercepts TLS, or a captive portal, answers in place of the server",
 			"have the proxy pass "+r.Settings.Server.Endpoint+" on unopened; log in to the network"
-	case holds(r.bundle, missing):
+	case isNamed(r.bundle):
 		c.Why, c.Remedy = "the bundle has a root of this name with another key: the server was set up anew since", "copy the server's root certificate again"
 	}
-	r.fail(serverName, awsiot.Temporary, found, c)
+	r.fail(serverName, awsiot.Temporary, fmt.Sprintf("its root, %q, is not in %s", missing, r.rootsFrom), c)
 }
 
 // alpn checks that port 443 leads to MQTT and not to HTTPS.
