@@ -78,11 +78,10 @@ func Main(p Program, args []string, streams term.Streams) int {
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
 
-	console := &Console{Streams: streams, Name: p.Name, logLevel: cmp.Or(p.LogLevel, "warn")}
-	root := p.Root(console)
-	started := prepare(root, console, args)
+	console, root := tree(p, streams)
+	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err != nil && !*started {
+	if err != nil && !console.started {
 		err = &UsageError{Err: err, Command: cmd}
 	}
 	return console.finish(ctx, p, err)
@@ -90,10 +89,26 @@ func Main(p Program, args []string, streams term.Streams) int {
 
 // Tree returns the command tree of a program for its manual. Its commands do not run.
 func Tree(p Program) *cobra.Command {
-	console := &Console{Name: p.Name, logLevel: cmp.Or(p.LogLevel, "warn")}
-	root := p.Root(console)
-	prepare(root, console, nil)
+	_, root := tree(p, term.Streams{})
 	return root
+}
+
+// tree sets up what is the same in every command tree.
+func tree(p Program, streams term.Streams) (*Console, *cobra.Command) {
+	c := &Console{Streams: streams, Name: p.Name, logLevel: cmp.Or(p.LogLevel, "warn")}
+	root := p.Root(c)
+	root.SetIn(c.In)
+	root.SetOut(c.Out)
+	root.SetErr(c.Err)
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.Version = Version()
+	flags := root.PersistentFlags()
+	flags.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress and no hints on success")
+	flags.StringVar(&c.logLevel, "log-level", c.logLevel, "minimum log `LEVEL`: "+strings.Join(logLevels, ", "))
+	flags.StringVar(&c.logFormat, "log-format", "text", "write logs as `FORMAT`: text or json (all of stderr, one object per line)")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return c.open() }
+	return c, root
 }
 
 // NewRoot completes the root of a command tree: it prints its help, suggests what a misspelt
@@ -144,26 +159,4 @@ func Describe(cmd *cobra.Command, help string) *cobra.Command {
 		Describe(child, help)
 	}
 	return cmd
-}
-
-// prepare sets up what is the same in every command tree. The returned flag becomes true when a
-// command's own work begins: errors before that are errors of the command line.
-func prepare(root *cobra.Command, console *Console, args []string) *bool {
-	started := false
-	root.SetArgs(args)
-	root.SetIn(console.In)
-	root.SetOut(console.Out)
-	root.SetErr(console.Err)
-	root.SilenceErrors, root.SilenceUsage = true, true
-	root.CompletionOptions.DisableDefaultCmd = true
-	root.Version = Version()
-	console.addFlags(root.PersistentFlags())
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if err := console.open(); err != nil {
-			return err
-		}
-		started = true
-		return nil
-	}
-	return &started
 }

@@ -13,7 +13,6 @@ import (
 	"example.com/fleety/device/internal/term"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // A Console is a command's standard streams: the result on Out, and on Err everything else, as much
@@ -27,6 +26,7 @@ type Console struct {
 	quiet     bool
 	logLevel  string
 	logFormat string
+	started   bool // a command's own work has begun: errors before that are of the command line
 
 	// Log receives logs. It is set when a command begins to run.
 	Log *slog.Logger
@@ -38,20 +38,11 @@ type Console struct {
 
 var logLevels = []string{"debug", "info", "warn", "error"}
 
-func (c *Console) addFlags(flags *pflag.FlagSet) {
-	flags.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress and no hints on success")
-	flags.StringVar(&c.logLevel, "log-level", c.logLevel, "minimum log `LEVEL`: "+strings.Join(logLevels, ", "))
-	flags.StringVar(&c.logFormat, "log-format", "text", "write logs as `FORMAT`: text or json (all of stderr, one object per line)")
-}
-
 // open reads the flags that say what goes to Err.
 func (c *Console) open() error {
-	if !slices.Contains(logLevels, strings.ToLower(c.logLevel)) {
-		return fmt.Errorf("invalid argument %q for \"--log-level\" flag: want one of %s", c.logLevel, strings.Join(logLevels, ", "))
-	}
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
-		return err
+	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil || !slices.Contains(logLevels, strings.ToLower(c.logLevel)) {
+		return fmt.Errorf("invalid argument %q for \"--log-level\" flag: want one of %s", c.logLevel, strings.Join(logLevels, ", "))
 	}
 	options := &slog.HandlerOptions{Level: level}
 	switch c.logFormat {
@@ -67,6 +58,7 @@ func (c *Console) open() error {
 	default:
 		return fmt.Errorf("invalid argument %q for \"--log-format\" flag: want text or json", c.logFormat)
 	}
+	c.started = true
 	return nil
 }
 
@@ -201,7 +193,9 @@ func (e *UsageError) Unwrap() error { return e.Err }
 // service manager it does nothing.
 //
 // Page: https://www.freedesktop.org/software/systemd/man/sd_notify.html
-func (c *Console) Ready(status string) { c.notify("READY=1\n" + statusLine(status)) }
+func (c *Console) Ready(status string) {
+	c.notify(daemon.SdNotifyReady + "\nSTATUS=" + term.Clean(status))
+}
 
 // Reloading notifies the service manager that the configuration is read again, until
 // [Console.Ready] or [Console.Reloaded].
@@ -213,9 +207,7 @@ func (c *Console) Reloading() {
 func (c *Console) Reloaded() { c.notify(daemon.SdNotifyReady) }
 
 // Status sets the status that the service manager shows.
-func (c *Console) Status(status string) { c.notify(statusLine(status)) }
-
-func statusLine(text string) string { return "STATUS=" + term.Clean(text) }
+func (c *Console) Status(status string) { c.notify("STATUS=" + term.Clean(status)) }
 
 func (c *Console) notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
@@ -253,23 +245,24 @@ func (c *Console) StepBegins(s Step) {
 	}
 }
 
-// StepDone shows that a step is done, and what it cost.
-func (c *Console) StepDone(s Step) {
-	if c.records == nil {
-		c.steps.Done(s.Text, term.Cost(s.Elapsed, s.RoundTrips))
-		return
+// StepEnds shows that a step is done, and what it cost, or that it has failed, and why, and the
+// latter also to the service manager.
+func (c *Console) StepEnds(s Step) {
+	if s.Err != nil {
+		c.Status(s.Text + ": " + s.Err.Error())
 	}
-	c.record(slog.LevelInfo, "step done", s)
-}
-
-// StepFailed shows that a step has failed, and why, also to the service manager.
-func (c *Console) StepFailed(s Step) {
-	c.Status(s.Text + ": " + s.Err.Error())
-	if c.records == nil {
+	attrs := []any{"step", s.Name, "text", s.Text, "elapsedMs", s.Elapsed.Milliseconds(), "roundTrips", s.RoundTrips}
+	switch {
+	case c.records == nil && s.Err != nil:
 		c.steps.Failed(s.Text, s.Err)
-		return
+	case c.records == nil:
+		c.steps.Done(s.Text, term.Cost(s.Elapsed, s.RoundTrips))
+	case c.quiet:
+	case s.Err != nil:
+		c.records.Warn("step failed", append(attrs, "error", s.Err.Error())...)
+	default:
+		c.records.Info("step done", attrs...)
 	}
-	c.record(slog.LevelWarn, "step failed", s)
 }
 
 // Step shows a step around its work, and returns the work's error.
@@ -279,22 +272,8 @@ func (c *Console) Step(name, text string, work func() error) error {
 	began := time.Now()
 	s.Err = work()
 	s.Elapsed = time.Since(began)
-	if s.Err != nil {
-		c.StepFailed(s)
-	} else {
-		c.StepDone(s)
-	}
+	c.StepEnds(s)
 	return s.Err
-}
-
-func (c *Console) record(level slog.Level, message string, s Step) {
-	attrs := []any{"step", s.Name, "text", s.Text, "elapsedMs", s.Elapsed.Milliseconds(), "roundTrips", s.RoundTrips}
-	if s.Err != nil {
-		attrs = append(attrs, "error", s.Err.Error())
-	}
-	if !c.quiet {
-		c.records.Log(context.Background(), level, message, attrs...)
-	}
 }
 
 // A Row is a label and its value.

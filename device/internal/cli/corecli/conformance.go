@@ -145,7 +145,14 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 		}
 	}
 	for path, write := range map[string]func(io.Writer) error{o.transcript: report.WriteTranscript, o.junit: report.WriteJUnit} {
-		if err := writeFile(path, write); err != nil {
+		if path == "" {
+			continue
+		}
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(write(f), f.Close()); err != nil {
 			return err
 		}
 	}
@@ -179,17 +186,6 @@ func checkEmulator(ctx context.Context, console *cli.Console, o conformanceOptio
 		return errors.Join(err, server.Close())
 	})
 	return report, err
-}
-
-func writeFile(path string, write func(io.Writer) error) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(write(f), f.Close())
 }
 
 // printComparison prints what differs and what was recorded.

@@ -64,8 +64,15 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 		if err != nil {
 			return fmt.Errorf("following the events of %s: %w", o.api, errEnded)
 		}
-		if err := printEvent(console, line, o.json); err != nil {
-			return err
+		if !o.json {
+			var e localcore.Event
+			if err := json.Unmarshal(line, &e); err != nil {
+				return fmt.Errorf("reading an event: %w", err)
+			}
+			line = []byte(term.Clean(describe(e)) + "\n")
+		}
+		if _, err := console.Out.Write(line); err != nil {
+			return fmt.Errorf("writing an event: %w", err)
 		}
 	}
 }
@@ -90,28 +97,13 @@ func get(ctx context.Context, api, name, query string) (*http.Response, error) {
 	return response, err
 }
 
-func printEvent(console *cli.Console, line []byte, asJSON bool) error {
-	if !asJSON {
-		var e localcore.Event
-		if err := json.Unmarshal(line, &e); err != nil {
-			return fmt.Errorf("reading an event: %w", err)
-		}
-		line = []byte(term.Clean(describe(e)) + "\n")
-	}
-	if _, err := console.Out.Write(line); err != nil {
-		return fmt.Errorf("writing an event: %w", err)
-	}
-	return nil
-}
-
 // describe returns an event in one line: when, what, who, on what, why, and what else is known of
 // who it was.
 func describe(e localcore.Event) string {
-	empty := func(part string) bool { return part == "" }
 	what := strings.TrimSpace(string(e.Type) + " " + string(e.Action))
 	who := cmp.Or(e.ClientID, e.ThingName, e.Address, "unknown client")
 	parts := []string{e.Time.Local().Format("15:04:05.000"), fmt.Sprintf("%-18s", what), who, e.Operation, e.Topic, e.Code}
-	text := strings.Join(slices.DeleteFunc(parts, empty), " ")
+	text := strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), " ")
 	if e.Reason != "" {
 		text += ": " + e.Reason
 	}

@@ -19,16 +19,13 @@ import (
 type explainOptions struct {
 	localcore.Config // for placeholders and ARNs
 
-	policies         []string
-	thing            string
-	thingType        string
-	attributes       []string
-	detached         bool
-	clientID         string
-	sourceIP         string
-	certificate      string // path
-	action, resource string
-	json             bool
+	policies, attributes []string
+	request              policy.Request
+	session              policy.Session
+	thing                policy.Thing
+	detached, json       bool
+	sourceIP             string
+	certificate          string // path
 }
 
 func newExplainCmd(console *cli.Console) *cobra.Command {
@@ -37,27 +34,70 @@ func newExplainCmd(console *cli.Console) *cobra.Command {
 		Use:  "explain --policy FILE... --action ACTION --resource RESOURCE [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(o.policies) == 0 || o.action == "" || o.resource == "" {
+			if len(o.policies) == 0 || o.request.Action == "" || o.request.Resource == "" {
 				return &cli.UsageError{Err: errors.New("\"--policy\", \"--action\" and \"--resource\" must be given"), Command: cmd}
 			}
-			return runExplain(console, o)
+			if err := o.complete(); err != nil {
+				return &cli.UsageError{Err: err}
+			}
+			return runExplain(console, &o)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.policies, "policy", nil, "evaluate the policy in `FILE`; several hold together")
-	flags.StringVar(&o.action, "action", "", "evaluate `ACTION`, such as iot:Publish")
-	flags.StringVar(&o.resource, "resource", "", "evaluate it on `RESOURCE`, such as topic/a/b")
-	flags.StringVar(&o.thing, "as-thing", "", "evaluate for the thing `NAME`, attached to the certificate")
-	flags.StringVar(&o.thingType, "type", "", "type `NAME` of the thing")
+	flags.StringVar(&o.request.Action, "action", "", "evaluate `ACTION`, such as iot:Publish")
+	flags.StringVar(&o.request.Resource, "resource", "", "evaluate it on `RESOURCE`, such as topic/a/b")
+	flags.StringVar(&o.thing.Name, "as-thing", "", "evaluate for the thing `NAME`, attached to the certificate")
+	flags.StringVar(&o.thing.Type, "type", "", "type `NAME` of the thing")
 	flags.StringArrayVar(&o.attributes, "attribute", nil, "attribute `NAME=VALUE` of the thing; may be repeated")
 	flags.BoolVar(&o.detached, "detached", false, "the thing is not attached to the certificate")
-	flags.StringVar(&o.clientID, "client-id", "", "connect as client `ID` (default: the thing's name)")
+	flags.StringVar(&o.session.ClientID, "client-id", "", "connect as client `ID` (default: the thing's name)")
 	flags.StringVar(&o.certificate, "certificate", "", "connect with the certificate in `FILE`, for policy variables of it such as iot:Certificate.Subject.CommonName")
 	flags.StringVar(&o.sourceIP, "source-ip", "", "connect from `ADDRESS`")
 	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` of ARNs and placeholders")
 	flags.StringVar(&o.Region, "region", "us-east-1", "AWS `REGION` of ARNs and placeholders")
 	flags.BoolVar(&o.json, "json", false, "print the answer as one JSON object")
 	return cmd
+}
+
+// complete makes the request of what the flags gave.
+func (o *explainOptions) complete() error {
+	action, resource := o.request.Action, o.request.Resource
+	service, operation, _ := strings.Cut(action, ":")
+	kind, name, _ := strings.Cut(resource, "/")
+	want := policy.ResourceType(action)
+	address, err := netip.ParseAddr(cmp.Or(o.sourceIP, "::"))
+	switch {
+	case err != nil:
+		return fmt.Errorf("invalid argument %q for \"--source-ip\" flag: want an IP address", o.sourceIP)
+	case o.thing.Name == "" && (o.thing.Type != "" || len(o.attributes) > 0 || o.detached):
+		return errors.New("\"--type\", \"--attribute\" and \"--detached\" describe a thing: name it with \"--as-thing\"")
+	case service == "" || operation == "":
+		return fmt.Errorf("invalid argument %q for \"--action\" flag: want SERVICE:ACTION, such as iot:Publish", action)
+	case strings.HasPrefix(resource, "arn:"):
+	case kind == "" || name == "":
+		return fmt.Errorf("invalid argument %q for \"--resource\" flag: want an ARN or KIND/NAME, such as topic/a/b", resource)
+	case want != "" && kind != want:
+		return fmt.Errorf("invalid argument %q for \"--resource\" flag: %s is about %s/NAME", resource, action, want)
+	default:
+		o.request.Resource = o.Expand("arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:") + resource
+	}
+	if o.sourceIP != "" {
+		o.session.SourceIP = address
+	}
+	o.session.ClientID = cmp.Or(o.session.ClientID, o.thing.Name)
+	if o.thing.Name != "" {
+		o.session.Thing, o.thing.Attached, o.thing.Attributes = &o.thing, !o.detached, map[string]string{}
+	}
+	for _, pair := range o.attributes {
+		name, value, found := strings.Cut(pair, "=")
+		if !found || name == "" {
+			return fmt.Errorf("invalid argument %q for \"--attribute\" flag: want NAME=VALUE", pair)
+		}
+		o.thing.Attributes[name] = value
+	}
+	o.request.Session = &o.session
+	return nil
 }
 
 // A decision is what explain prints.
@@ -71,27 +111,26 @@ type decision struct {
 	Explanation string `json:"explanation"`
 }
 
-func runExplain(console *cli.Console, o explainOptions) error {
-	request, err := o.request()
-	if err != nil {
-		return &cli.UsageError{Err: err}
-	}
+func runExplain(console *cli.Console, o *explainOptions) error {
 	if o.certificate != "" {
 		certificates, err := readCertificates(o.certificate)
 		if err != nil {
 			return err
 		}
-		request.Session.Certificate = certificates[0]
+		o.request.Session.Certificate = certificates[0]
 	}
-	policies, err := o.read()
+	var policies []policy.Policy
+	var err error // all that is wrong with the policies
+	for _, path := range o.policies {
+		document, fault := o.ReadPolicy(path)
+		err = errors.Join(err, fault)
+		policies = append(policies, policy.Policy{Name: path, Document: document})
+	}
 	if err != nil {
 		return err
 	}
-	d := policy.Evaluate(policies, request)
-	v := decision{
-		Allowed: d.Allowed, Action: request.Action, Resource: request.Resource,
-		Policy: d.Policy, Explanation: d.Explain(),
-	}
+	d := policy.Evaluate(policies, &o.request)
+	v := decision{Allowed: d.Allowed, Action: o.request.Action, Resource: o.request.Resource, Policy: d.Policy, Explanation: d.Explain()}
 	if s := d.Statement; s != nil {
 		v.Statement = cmp.Or(s.Sid, s.String())
 	}
@@ -121,72 +160,4 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("reading certificates %s: %w", path, err)
 	}
 	return certificates, nil
-}
-
-// read reads all policies, and reports all that is wrong with them at once.
-func (o explainOptions) read() (policies []policy.Policy, err error) {
-	for _, path := range o.policies {
-		document, fault := o.ReadPolicy(path)
-		err = errors.Join(err, fault)
-		policies = append(policies, policy.Policy{Name: path, Document: document})
-	}
-	return policies, err
-}
-
-func (o explainOptions) request() (*policy.Request, error) {
-	session, err := o.session()
-	if err != nil {
-		return nil, err
-	}
-	if service, name, _ := strings.Cut(o.action, ":"); service == "" || name == "" {
-		return nil, fmt.Errorf("invalid argument %q for \"--action\" flag: want SERVICE:ACTION, such as iot:Publish", o.action)
-	}
-	resource, err := o.arn()
-	if err != nil {
-		return nil, err
-	}
-	return &policy.Request{Action: o.action, Resource: resource, Session: session}, nil
-}
-
-// arn returns the resource in full.
-func (o explainOptions) arn() (string, error) {
-	if strings.HasPrefix(o.resource, "arn:") {
-		return o.resource, nil
-	}
-	kind, name, _ := strings.Cut(o.resource, "/")
-	want := policy.ResourceType(o.action)
-	switch {
-	case kind == "" || name == "":
-		return "", fmt.Errorf("invalid argument %q for \"--resource\" flag: want an ARN or KIND/NAME, such as topic/a/b", o.resource)
-	case want != "" && kind != want:
-		return "", fmt.Errorf("invalid argument %q for \"--resource\" flag: %s is about %s/NAME", o.resource, o.action, want)
-	}
-	return o.Expand("arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:") + o.resource, nil
-}
-
-// session returns the client that the policies are evaluated for.
-func (o explainOptions) session() (*policy.Session, error) {
-	s := &policy.Session{ClientID: cmp.Or(o.clientID, o.thing)}
-	if o.sourceIP != "" {
-		address, err := netip.ParseAddr(o.sourceIP)
-		if err != nil {
-			return nil, fmt.Errorf("invalid argument %q for \"--source-ip\" flag: want an IP address", o.sourceIP)
-		}
-		s.SourceIP = address
-	}
-	if o.thing == "" {
-		if o.thingType != "" || len(o.attributes) > 0 || o.detached {
-			return nil, errors.New("\"--type\", \"--attribute\" and \"--detached\" describe a thing: name it with \"--as-thing\"")
-		}
-		return s, nil
-	}
-	s.Thing = &policy.Thing{Name: o.thing, Type: o.thingType, Attributes: map[string]string{}, Attached: !o.detached}
-	for _, pair := range o.attributes {
-		name, value, found := strings.Cut(pair, "=")
-		if !found || name == "" {
-			return nil, fmt.Errorf("invalid argument %q for \"--attribute\" flag: want NAME=VALUE", pair)
-		}
-		s.Thing.Attributes[name] = value
-	}
-	return s, nil
 }

@@ -70,11 +70,6 @@ func explain(err error) cli.Explanation {
 	case errors.Is(err, errAbsent), errors.Is(err, errEnded):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "start one with \"iot_core_local serve\", or give the control API's address in its ready line to --api"}
 	}
-	return explainSystem(err)
-}
-
-// explainSystem classifies an error by what the operating system says.
-func explainSystem(err error) cli.Explanation {
 	errno, ok := errors.AsType[syscall.Errno](err)
 	switch {
 	case !ok || errors.Is(err, fs.ErrNotExist):

@@ -29,7 +29,11 @@ func newServeCmd(console *cli.Console) *cobra.Command {
 		Use:  "serve [flags]",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.leaveToAssembly(cmd.Flags().Changed)
+			for flag, value := range map[string]*string{"templates": &o.Templates, "hook": &o.Hook, "account": &o.Account, "region": &o.Region} {
+				if o.Assembly != "" && !cmd.Flags().Changed(flag) {
+					*value = "" // the assembly brings it
+				}
+			}
 			return runServe(cmd.Context(), console, o)
 		},
 	}
@@ -54,20 +58,6 @@ func newServeCmd(console *cli.Console) *cobra.Command {
 	flags.StringVar((*string)(&o.Quotas), "quotas", string(localcore.QuotasOff), "enforce AWS quotas on `RATES`: aws or off")
 	flags.BoolVar(&o.json, "json", false, "print the ready line as one JSON object")
 	return cmd
-}
-
-// leaveToAssembly drops the defaults of what an assembly brings itself.
-func (o *serveOptions) leaveToAssembly(given func(flag string) bool) {
-	if o.Assembly == "" {
-		return
-	}
-	for flag, value := range map[string]*string{
-		"templates": &o.Templates, "hook": &o.Hook, "account": &o.Account, "region": &o.Region,
-	} {
-		if !given(flag) {
-			*value = ""
-		}
-	}
 }
 
 func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {

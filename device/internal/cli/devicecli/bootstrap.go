@@ -183,13 +183,10 @@ func showStep(console *cli.Console, e provision.Event) {
 		text += " (" + e.Detail + ")"
 	}
 	step := cli.Step{Name: string(e.Step), Text: text, Elapsed: e.Elapsed, RoundTrips: e.RoundTrips, Err: e.Err, Wait: e.Step == provision.StepWait}
-	switch e.Phase {
-	case provision.Begin:
+	if e.Phase == provision.Begin {
 		console.StepBegins(step)
-	case provision.Done:
-		console.StepDone(step)
-	case provision.Failed:
-		console.StepFailed(step)
+	} else {
+		console.StepEnds(step)
 	}
 }
 

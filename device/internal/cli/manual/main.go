@@ -16,7 +16,6 @@ import (
 	"example.com/fleety/device/internal/cli/devicecli"
 	"example.com/fleety/device/internal/cli/fleetcli"
 	"example.com/fleety/device/internal/config"
-	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 )
 
@@ -31,24 +30,32 @@ func main() {
 	}
 }
 
+var programs = map[string]func() cli.Program{
+	"iot_device": devicecli.Program, "iot_core_local": corecli.Program, "iot_fleet": func() cli.Program { return fleetcli.Program(nil) },
+}
+
+// write writes a page for each command, of the date SOURCE_DATE_EPOCH, and what else there is.
 func write(name, dir string) error {
-	var program cli.Program
-	switch name {
-	case "iot_device":
-		program = devicecli.Program()
-	case "iot_core_local":
-		program = corecli.Program()
-	case "iot_fleet":
-		program = fleetcli.Program(nil)
-	default:
+	program, ok := programs[name]
+	if !ok {
 		return fmt.Errorf("no program %s", name)
 	}
-	root := cli.Tree(program)
-	if err := writePages(root, filepath.Join(dir, "man1")); err != nil {
-		return err
-	}
-	if err := writeCompletions(root, filepath.Join(dir, "completions")); err != nil {
-		return err
+	root := cli.Tree(program())
+	root.DisableAutoGenTag = true
+	header := &doc.GenManHeader{Title: strings.ToUpper(name), Section: "1", Source: name, Manual: "User commands"}
+	for path, generate := range map[string]func(path string) error{
+		"man1/page":                          func(p string) error { return doc.GenManTree(root, header, filepath.Dir(p)) },
+		"completions/bash/" + name:           func(p string) error { return root.GenBashCompletionFileV2(p, true) },
+		"completions/zsh/_" + name:           root.GenZshCompletionFile,
+		"completions/fish/" + name + ".fish": func(p string) error { return root.GenFishCompletionFile(p, true) },
+	} {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := generate(path); err != nil {
+			return err
+		}
 	}
 	if name != "iot_device" {
 		return nil
@@ -58,34 +65,6 @@ func write(name, dir string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(text), 0o644)
-}
-
-// writePages writes a page for each command. Their date is SOURCE_DATE_EPOCH.
-func writePages(root *cobra.Command, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	root.DisableAutoGenTag = true
-	return doc.GenManTree(root, &doc.GenManHeader{
-		Title: strings.ToUpper(root.Name()), Section: "1", Source: root.Name(), Manual: "User commands",
-	}, dir)
-}
-
-func writeCompletions(root *cobra.Command, dir string) error {
-	for shell, generate := range map[string]func(string) error{
-		"bash/" + root.Name():           func(p string) error { return root.GenBashCompletionFileV2(p, true) },
-		"zsh/_" + root.Name():           root.GenZshCompletionFile,
-		"fish/" + root.Name() + ".fish": func(p string) error { return root.GenFishCompletionFile(p, true) },
-	} {
-		path := filepath.Join(dir, shell)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := generate(path); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // packaged returns the example configuration as a package installs it. Nothing in it is of
