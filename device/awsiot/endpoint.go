@@ -2,38 +2,22 @@ package awsiot
 
 import "strings"
 
-// An EndpointKind is the purpose of a host name that AWS serves.
-type EndpointKind int
+// An EndpointKind is the purpose of a host name that AWS serves, as a noun phrase for messages.
+type EndpointKind string
 
 // The kinds of endpoints.
 const (
-	EndpointOther        EndpointKind = iota // not a host name of AWS: an emulator, a custom domain, an address
-	EndpointData                             // devices: MQTT and HTTPS, certificate of Amazon Trust Services (iot:Data-ATS)
-	EndpointLegacyData                       // devices, certificate of a root that is no longer trusted (iot:Data)
-	EndpointCredentials                      // the credentials provider (iot:CredentialProvider); HTTPS only
-	EndpointJobs                             // the jobs data plane (iot:Jobs); HTTPS only
-	EndpointTunneling                        // secure tunneling
-	EndpointControlPlane                     // the control plane, for operators; HTTPS only
-	EndpointVPC                              // the own name of an interface VPC endpoint, which AWS IoT's certificate does not cover
-	EndpointConsole                          // the AWS console, a web page
-	EndpointOtherAWS                         // another host name of AWS
+	EndpointOther        EndpointKind = ""                                     // not a host name of AWS: an emulator, a custom domain, an address
+	EndpointData         EndpointKind = "data endpoint"                        // devices: MQTT and HTTPS, certificate of Amazon Trust Services (iot:Data-ATS)
+	EndpointLegacyData   EndpointKind = "legacy data endpoint (iot:Data)"      // devices, certificate of a root that is no longer trusted
+	EndpointCredentials  EndpointKind = "endpoint of the credentials provider" // iot:CredentialProvider; HTTPS only
+	EndpointJobs         EndpointKind = "endpoint of the jobs data plane"      // iot:Jobs; HTTPS only
+	EndpointTunneling    EndpointKind = "endpoint of secure tunneling"
+	EndpointControlPlane EndpointKind = "endpoint of the control plane" // for operators; HTTPS only
+	EndpointVPC          EndpointKind = "name of a VPC endpoint"        // of an interface endpoint; AWS IoT's certificate does not cover it
+	EndpointConsole      EndpointKind = "address of the AWS console"    // a web page
+	EndpointOtherAWS     EndpointKind = "endpoint of another AWS service"
 )
-
-// String returns the kind as a noun phrase for messages.
-func (k EndpointKind) String() string {
-	return [...]string{
-		EndpointOther:        "endpoint outside of AWS",
-		EndpointData:         "data endpoint",
-		EndpointLegacyData:   "legacy data endpoint (iot:Data)",
-		EndpointCredentials:  "endpoint of the credentials provider",
-		EndpointJobs:         "endpoint of the jobs data plane",
-		EndpointTunneling:    "endpoint of secure tunneling",
-		EndpointControlPlane: "endpoint of the control plane",
-		EndpointVPC:          "name of a VPC endpoint",
-		EndpointConsole:      "address of the AWS console",
-		EndpointOtherAWS:     "endpoint of another AWS service",
-	}[k]
-}
 
 // MQTT reports whether devices can speak MQTT there, as far as the name shows. An endpoint outside
 // of AWS may.
@@ -109,16 +93,15 @@ func (e *Endpoint) parseLabels(labels []string) {
 	if e.Kind == EndpointVPC || service != "iot" && service != "iot-fips" {
 		return
 	}
-	switch name := pop(); {
-	case name == "":
-		e.Kind = EndpointControlPlane
-	case name == "credentials":
-		e.Kind = EndpointCredentials
-	case name == "jobs":
-		e.Kind = EndpointJobs
-	case name == "tunneling":
-		e.Kind = EndpointTunneling
-	case name == "ats", strings.HasSuffix(name, "-ats"), service == "iot-fips": // PREFIX.ats.iot in the Regions of China
+	name := pop()
+	kind, known := map[string]EndpointKind{
+		"": EndpointControlPlane, "credentials": EndpointCredentials, "jobs": EndpointJobs, "tunneling": EndpointTunneling,
+		"ats": EndpointData, // PREFIX.ats.iot in the Regions of China
+	}[name]
+	switch {
+	case known:
+		e.Kind = kind
+	case strings.HasSuffix(name, "-ats"), service == "iot-fips":
 		e.Kind = EndpointData
 	case len(labels) == 0:
 		e.Kind = EndpointLegacyData

@@ -50,17 +50,6 @@ func TestEndpointKindFollowsFromTheHostName(t *testing.T) {
 	}
 }
 
-func TestEveryEndpointKindHasAName(t *testing.T) {
-	t.Parallel()
-	seen := map[string]bool{}
-	for k := awsiot.EndpointOther; k <= awsiot.EndpointOtherAWS; k++ {
-		if seen[k.String()] {
-			t.Errorf("%d has the name of another kind, %q", k, k)
-		}
-		seen[k.String()] = true
-	}
-}
-
 func FuzzParseEndpoint(f *testing.F) {
 	f.Add("a1-ats.iot.us-east-1.amazonaws.com")
 	f.Add(".amazonaws.com")

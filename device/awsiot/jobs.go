@@ -30,20 +30,17 @@ type JobsTopic struct {
 	Other     string        // the rest of the topic when Operation is empty
 }
 
+// jobsTopicEnds are what follows the job of an operation, or jobs/ where it has none.
+var jobsTopicEnds = map[JobsOperation]string{
+	GetPendingJobExecutions: "get", StartNextPendingJobExecution: "start-next", DescribeJobExecution: "/get", UpdateJobExecution: "/update",
+}
+
 // String returns the topic to publish the request to.
 func (t JobsTopic) String() string {
-	rest := t.Other
-	switch t.Operation {
-	case GetPendingJobExecutions:
-		rest = "get"
-	case StartNextPendingJobExecution:
-		rest = "start-next"
-	case DescribeJobExecution:
-		rest = t.Job + "/get"
-	case UpdateJobExecution:
-		rest = t.Job + "/update"
+	if end, ok := jobsTopicEnds[t.Operation]; ok {
+		return jobsTopic(t.Thing, t.Job+end)
 	}
-	return jobsTopic(t.Thing, rest)
+	return jobsTopic(t.Thing, t.Other)
 }
 
 // Accepted returns the topic of the response to a request that succeeded.
@@ -67,16 +64,11 @@ func ParseJobsTopic(topic string) (t JobsTopic, ok bool) {
 	if !ok || rest == "notify" || rest == "notify-next" || strings.HasSuffix(rest, acceptedSuffix) || strings.HasSuffix(rest, rejectedSuffix) {
 		return t, false
 	}
-	job, verb, two := strings.Cut(rest, "/")
-	switch {
-	case rest == "get":
-		return JobsTopic{Thing: thing, Operation: GetPendingJobExecutions}, true
-	case rest == "start-next":
-		return JobsTopic{Thing: thing, Operation: StartNextPendingJobExecution}, true
-	case two && job != "" && verb == "get":
-		return JobsTopic{Thing: thing, Operation: DescribeJobExecution, Job: job}, true
-	case two && job != "" && verb == "update":
-		return JobsTopic{Thing: thing, Operation: UpdateJobExecution, Job: job}, true
+	for operation, end := range jobsTopicEnds {
+		job, ok := strings.CutSuffix(rest, end)
+		if ok && !strings.Contains(job, "/") && (job != "") == strings.HasPrefix(end, "/") {
+			return JobsTopic{Thing: thing, Operation: operation, Job: job}, true
+		}
 	}
 	return JobsTopic{Thing: thing, Other: rest}, true
 }

@@ -61,7 +61,7 @@ func (r *run) endpointKind(problems config.Problems) {
 	case endpoint.Kind == awsiot.EndpointData:
 		r.ok("endpoint", fmt.Sprintf("%s, the %s in %s", endpoint.Host, endpoint.Kind, endpoint.Region))
 	case endpoint.AWS():
-		r.warn("endpoint", endpoint.Host+" is the "+endpoint.Kind.String(), "", askForEndpoint)
+		r.warn("endpoint", endpoint.Host+" is the "+string(endpoint.Kind), "", askForEndpoint)
 	default:
 		r.skip("endpoint", endpoint.Host+" is not an AWS endpoint")
 	}

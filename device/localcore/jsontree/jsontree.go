@@ -67,9 +67,6 @@ const (
 	Null    Kind = "null"
 )
 
-// String returns the kind with its article.
-func (k Kind) String() string { return string(k) }
-
 // A Node is one JSON value.
 type Node struct {
 	Kind Kind
