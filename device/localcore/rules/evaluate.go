@@ -72,22 +72,18 @@ func (st *statement) project(s *scope) any {
 		if i.value == nil {
 			payload, _ := v.(object)
 			maps.Copy(out, payload)
-		} else if v != undefined {
-			assign(out, i.name, v)
+		} else if last := len(i.name) - 1; v != undefined {
+			to := out
+			for _, name := range i.name[:last] { // objects on the way are copied: they may belong to the payload
+				below := object{}
+				old, _ := to[name].(object)
+				maps.Copy(below, old)
+				to[name], to = below, below
+			}
+			to[i.name[last]] = v
 		}
 	}
 	return out
-}
-
-// assign sets a member at a path. Objects on the way are copied: they may belong to the payload.
-func assign(to object, path []string, v any) {
-	for _, name := range path[:len(path)-1] {
-		old, _ := to[name].(object)
-		below := object{}
-		maps.Copy(below, old)
-		to[name], to = below, below
-	}
-	to[path[len(path)-1]] = v
 }
 
 // nested runs a SELECT over the elements of an array, or over one object.
@@ -127,15 +123,23 @@ var operators = map[string]struct {
 	level int
 	apply any
 }{
-	"OR":   {1, func(a, b bool) any { return a || b }},
-	"AND":  {2, func(a, b bool) any { return a && b }},
-	"=":    {4, equal},
-	"<>":   {4, func(a, b any) any { return call(not, nil, []any{equal(a, b)}) }},
-	"<":    {4, func(a, b *big.Rat) any { return a.Cmp(b) < 0 }},
-	"<=":   {4, func(a, b *big.Rat) any { return a.Cmp(b) <= 0 }},
-	">":    {4, func(a, b *big.Rat) any { return a.Cmp(b) > 0 }},
-	">=":   {4, func(a, b *big.Rat) any { return a.Cmp(b) >= 0 }},
-	"LIKE": {4, like},
+	"OR":  {1, func(a, b bool) any { return a || b }},
+	"AND": {2, func(a, b bool) any { return a && b }},
+	"=":   {4, equal},
+	"<>":  {4, func(a, b any) any { return call(not, nil, []any{equal(a, b)}) }},
+	"<":   {4, func(a, b *big.Rat) any { return a.Cmp(b) < 0 }},
+	"<=":  {4, func(a, b *big.Rat) any { return a.Cmp(b) <= 0 }},
+	">":   {4, func(a, b *big.Rat) any { return a.Cmp(b) > 0 }},
+	">=":  {4, func(a, b *big.Rat) any { return a.Cmp(b) >= 0 }},
+	"LIKE": {4, func(subject string, pattern any) any { // as in ANSI SQL: % stands for any characters, _ for one
+		text, ok := pattern.(string)
+		if !ok {
+			return undefined
+		}
+		re := strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(text))
+		matched, _ := regexp.MatchString("(?s)^"+re+"$", subject)
+		return matched
+	}},
 	"IN": {4, func(v, list any) any {
 		elements, ok := list.([]any)
 		if !ok || v == undefined {
@@ -143,7 +147,14 @@ var operators = map[string]struct {
 		}
 		return slices.ContainsFunc(elements, func(element any) bool { return same(v, element) })
 	}},
-	"+": {5, add},
+	"+": {5, func(a, b any) any {
+		_, leftText := a.(string)
+		_, rightText := b.(string)
+		if leftText || rightText {
+			return call(func(a, b string) any { return a + b }, nil, []any{a, b})
+		}
+		return call(func(a, b *big.Rat) any { return a.Add(a, b) }, nil, []any{a, b})
+	}},
 	"-": {5, subtract},
 	"*": {6, func(a, b *big.Rat) any { return a.Mul(a, b) }},
 	"/": {6, divide},
@@ -153,27 +164,6 @@ var operators = map[string]struct {
 const notLevel, tightest = 3, 7
 
 func not(v bool) any { return !v }
-
-// like compares as in ANSI SQL: % stands for any characters, _ for one.
-func like(subject string, pattern any) any {
-	text, ok := pattern.(string)
-	if !ok {
-		return undefined
-	}
-	re := strings.NewReplacer("%", ".*", "_", ".").Replace(regexp.QuoteMeta(text))
-	matched, _ := regexp.MatchString("(?s)^"+re+"$", subject)
-	return matched
-}
-
-// add concatenates if one operand is a string.
-func add(a, b any) any {
-	_, leftText := a.(string)
-	_, rightText := b.(string)
-	if leftText || rightText {
-		return call(func(a, b string) any { return a + b }, nil, []any{a, b})
-	}
-	return call(func(a, b *big.Rat) any { return a.Add(a, b) }, nil, []any{a, b})
-}
 
 func subtract(a, b *big.Rat) any { return a.Sub(a, b) }
 

@@ -13,6 +13,7 @@ import (
 	mathrand "math/rand/v2"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -224,7 +225,7 @@ func call(f any, s *scope, arguments []any) any {
 	case int:
 		return integer(int64(v))
 	case float64:
-		return fromFloat64(v)
+		return parseNumber(strconv.FormatFloat(v, 'g', -1, 64)) // the shortest text that is this number
 	case *big.Int:
 		return round(new(big.Rat).SetInt(v))
 	case *big.Rat:
@@ -287,17 +288,17 @@ func castDecimal(v any) any {
 }
 
 func castInt(v any) any {
-	if r, ok := castDecimal(v).(*big.Rat); ok {
+	v = castDecimal(v)
+	if r, ok := v.(*big.Rat); ok {
 		return floor(r)
 	}
-	return castDecimal(v) // a boolean's is whole
+	return v // a boolean's is whole
 }
 
 func castBool(v any) any {
 	if r, ok := v.(*big.Rat); ok {
 		return r.Sign() != 0
-	}
-	if b, ok := toBool(v); ok {
+	} else if b, ok := toBool(v); ok {
 		return b
 	}
 	return undefined

@@ -3,7 +3,6 @@ package rules
 import (
 	"encoding/json"
 	"maps"
-	"math"
 	"math/big"
 	"regexp"
 	"slices"
@@ -57,15 +56,6 @@ func fromFloat(f *big.Float) any {
 		}
 	}
 	return undefined
-}
-
-// fromFloat64 is for the functions that compute with double precision. What is no number is
-// undefined.
-func fromFloat64(x float64) any {
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		return undefined
-	}
-	return parseNumber(strconv.FormatFloat(x, 'g', -1, 64)) // the shortest text that is this number
 }
 
 func integer(n int64) any { return new(big.Rat).SetInt64(n) }
