@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,8 +20,10 @@ const (
 	maxValues         = 5    // values of one attribute; further ones are ignored
 	maxValue          = 1024 // characters; a longer value is not substituted
 	wildcardsInValues = "*$+?#"
-	escapedInValues   = `,"\+=<>;`
 )
+
+// escapedInValues are characters that a policy must write with a backslash.
+var escapedInValues = regexp.MustCompile(`[,"\\+=<>;]`)
 
 // The parts of a certificate that a field is read from, as the name of a variable has them.
 const (
@@ -130,26 +133,13 @@ func (f *field) values(dst []string, c *x509.Certificate) []string {
 	}
 	for _, value := range all {
 		if utf8.RuneCountInString(value) <= maxValue && !strings.ContainsAny(value, wildcardsInValues) {
-			dst = append(dst, f.escape(value))
+			if f.attribute.tag != tagDirectory { // whose text is escaped already
+				value = escapedInValues.ReplaceAllString(value, `\$0`)
+			}
+			dst = append(dst, value)
 		}
 	}
 	return dst
-}
-
-// escape puts a backslash before the characters that a policy must write with one. The text of a
-// directory name is escaped already.
-func (f *field) escape(value string) string {
-	if f.attribute.tag == tagDirectory || !strings.ContainsAny(value, escapedInValues) {
-		return value
-	}
-	var b strings.Builder
-	for _, r := range value {
-		if strings.ContainsRune(escapedInValues, r) {
-			b.WriteByte('\\')
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 var (

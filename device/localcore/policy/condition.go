@@ -26,9 +26,9 @@ type operator struct {
 //
 // AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 var operators = map[string]operator{
-	"StringEquals": {compile: exactly}, "StringNotEquals": {compile: exactly, negated: true},
-	"StringEqualsIgnoreCase": {compile: ignoringCase}, "StringNotEqualsIgnoreCase": {compile: ignoringCase, negated: true},
-	"StringLike": {compile: like}, "StringNotLike": {compile: like, negated: true},
+	"StringEquals": {compile: text(verbatim, false)}, "StringNotEquals": {compile: text(verbatim, false), negated: true},
+	"StringEqualsIgnoreCase": {compile: text(verbatim, true)}, "StringNotEqualsIgnoreCase": {compile: text(verbatim, true), negated: true},
+	"StringLike": {compile: text(globbing, false)}, "StringNotLike": {compile: text(globbing, false), negated: true},
 	"ArnEquals": {compile: (*operand).compileARN}, "ArnNotEquals": {compile: (*operand).compileARN, negated: true},
 	"ArnLike": {compile: (*operand).compileARN}, "ArnNotLike": {compile: (*operand).compileARN, negated: true},
 	"NumericEquals": {compile: number(0)}, "NumericNotEquals": {compile: number(0), negated: true},
@@ -54,19 +54,14 @@ var (
 	})
 )
 
-func exactly(o *operand) (err error) {
-	o.pattern, err = compilePattern(o.raw, verbatim)
-	return err
-}
-
-func ignoringCase(o *operand) error {
-	o.fold = true
-	return exactly(o)
-}
-
-func like(o *operand) (err error) {
-	o.pattern, err = compilePattern(o.raw, globbing)
-	return err
+// text is for strings with the variables of policies, and with wildcards or without; fold compares
+// without case.
+func text(wildcards, fold bool) func(*operand) error {
+	return func(o *operand) (err error) {
+		o.fold = fold
+		o.pattern, err = compilePattern(o.raw, wildcards)
+		return err
+	}
 }
 
 // number and date accept what has one of these orders to the value of the policy: less is -1, equal
@@ -188,7 +183,7 @@ func (o *operand) compileARN() error {
 		}
 		o.arn = append(o.arn, compiled)
 	}
-	return like(o)
+	return text(globbing, false)(o)
 }
 
 // conditions reads {OPERATOR: {KEY: VALUE or list}}. All of them must hold.

@@ -50,10 +50,12 @@ func (d Decision) Explain() string {
 		return fmt.Sprintf("no statement of %s allows %s: none allows anything", all, asked)
 	case nearest.stage == nothingMatched:
 		return fmt.Sprintf("no statement of %s allows %s, nor that action on any other resource", all, asked)
-	case len(names) == 1:
-		return fmt.Sprintf("no statement of %s allows %s; nearest is %s: %s", all, asked, nearest.statement, nearest.reason)
 	}
-	return fmt.Sprintf("no statement of %s allows %s; nearest is %s of %s: %s", all, asked, nearest.statement, nearest.policy, nearest.reason)
+	of := ""
+	if len(names) > 1 {
+		of = " of " + nearest.policy
+	}
+	return fmt.Sprintf("no statement of %s allows %s; nearest is %s%s: %s", all, asked, nearest.statement, of, nearest.reason)
 }
 
 // because names what matched.

@@ -230,17 +230,14 @@ func splitARN(text string) []string {
 }
 
 func checkARN(text string) error {
-	parts := splitARN(text)
-	if len(parts) < arnParts || parts[0] != "arn" {
+	switch parts := splitARN(text); {
+	case len(parts) < arnParts || parts[0] != "arn":
 		return errors.New("it must be * or arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE")
-	}
-	if !strings.HasPrefix(parts[1], "aws") && parts[1] != "*" {
+	case !strings.HasPrefix(parts[1], "aws") && parts[1] != "*":
 		return errors.New("the partition must be aws, aws-cn, aws-us-gov or another of AWS's")
-	}
-	if parts[2] == "" {
+	case parts[2] == "":
 		return errors.New("the service is empty")
-	}
-	if parts[5] == "" {
+	case parts[5] == "":
 		return errors.New("the resource part is empty")
 	}
 	return nil
