@@ -6,7 +6,6 @@
 package conformance
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -60,10 +59,7 @@ var files embed.FS
 
 // Checks returns all checks, in the order of their files.
 func Checks() ([]Check, error) {
-	names, err := fs.Glob(files, "checks/*.txt")
-	if err != nil {
-		return nil, err
-	}
+	names, _ := fs.Glob(files, "checks/*.txt") // the pattern is well-formed
 	var all []Check
 	for _, name := range names {
 		text, err := files.ReadFile(name)
@@ -88,15 +84,13 @@ var (
 // parse reads the checks of one file.
 func parse(file, text string) (checks []Check, err error) {
 	var lines []step
-	scanner := bufio.NewScanner(strings.NewReader(text))
-	for n := 1; scanner.Scan(); n++ {
-		line := scanner.Text()
+	for i, line := range strings.Split(text, "\n") {
 		switch trimmed := strings.TrimSpace(line); {
 		case trimmed == "" || strings.HasPrefix(line, "#"):
 		case trimmed != strings.TrimLeft(line, " \t") || line[0] != ' ' && line[0] != '\t':
-			lines = append(lines, step{n, trimmed})
+			lines = append(lines, step{i + 1, trimmed})
 		case len(lines) == 0:
-			return nil, fmt.Errorf("%s:%d: nothing to continue", file, n)
+			return nil, fmt.Errorf("%s:%d: nothing to continue", file, i+1)
 		default:
 			lines[len(lines)-1].text += " " + trimmed
 		}

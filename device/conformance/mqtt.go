@@ -283,13 +283,6 @@ func (c *client) pending() string {
 	return " (but there came " + show(c.received) + ")"
 }
 
-func clip(text string) string {
-	if len(text) > 600 {
-		return text[:600] + "…"
-	}
-	return text
-}
-
 // ofType accepts packets of a type.
 func ofType(name string) func(map[string]any) bool {
 	return func(m map[string]any) bool { return m["packet"] == name }

@@ -50,12 +50,6 @@ type Report struct {
 	mu sync.Mutex // of LeftOver
 }
 
-func (r *Report) leftOver(what string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.LeftOver = append(r.LeftOver, what)
-}
-
 // Count returns how many results have this verdict.
 func (r *Report) Count(v Verdict) (n int) {
 	for _, result := range r.Results {

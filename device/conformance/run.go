@@ -172,7 +172,9 @@ func (r *run) clean(ctx context.Context, s *script, report *Report) {
 		}
 		done[u.what] = true
 		if err := u.run(ctx); err != nil {
-			report.leftOver(fmt.Sprintf("%s: %v", u.what, err))
+			report.mu.Lock()
+			report.LeftOver = append(report.LeftOver, fmt.Sprintf("%s: %v", u.what, err))
+			report.mu.Unlock()
 		}
 	}
 }
@@ -278,7 +280,9 @@ func (s *script) redact(lines ...string) []string {
 	out := make([]string, len(lines))
 	for i, line := range lines {
 		line = certificateInPEM.ReplaceAllString(keyInPEM.ReplaceAllString(line, "REDACTED"), "CERTIFICATE")
-		out[i] = clip(names.Replace(line))
+		if out[i] = names.Replace(line); len(out[i]) > 600 {
+			out[i] = out[i][:600] + "…"
+		}
 	}
 	return out
 }

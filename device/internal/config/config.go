@@ -201,9 +201,6 @@ type Origin struct {
 	Column int
 }
 
-// Origin returns where the setting of that key (as "server.endpoint") came from.
-func (c *Config) Origin(key string) Origin { return c.origins[key] }
-
 // Equal reports whether two configurations have the same settings, wherever they were read from.
 func (c *Config) Equal(other *Config) bool {
 	a, b := *c, *other
@@ -402,30 +399,24 @@ const (
 // server.endpoint. An empty variable counts as unset, as is the custom of the shell. Others under
 // the prefix may belong to someone else: they are a warning.
 func (c *Config) applyEnvironment(environ []string) (found Problems) {
-	values := map[string]string{}
-	for _, pair := range environ {
-		if name, value, ok := strings.Cut(pair, "="); ok && value != "" && strings.HasPrefix(name, environmentPrefix) {
-			values[name] = value
-		}
-	}
 	variables := map[string]string{} // names of keys
 	for _, k := range keys {
-		name := environmentPrefix + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
-		if value := values[name]; value != "" {
-			found = append(found, c.apply(k.name, value, Origin{Source: environmentSource + name})...)
-		}
-		variables[name] = k.name
+		variables[environmentPrefix+strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))] = k.name
 	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if variables[name] != "" {
-			continue
+	for _, pair := range environ {
+		name, value, _ := strings.Cut(pair, "=")
+		switch key := variables[name]; {
+		case value == "" || !strings.HasPrefix(name, environmentPrefix):
+		case key != "":
+			found = append(found, c.apply(key, value, Origin{Source: environmentSource + name})...)
+		default:
+			warning := fmt.Sprintf("environment variable %s is no setting and is ignored", name)
+			near := slices.MinFunc(slices.Sorted(maps.Keys(variables)), func(a, b string) int { return cmp.Compare(distance(name, a), distance(name, b)) })
+			if distance(name, near) < 3 {
+				warning += fmt.Sprintf("; did you mean %s?", near)
+			}
+			c.Warnings = append(c.Warnings, warning)
 		}
-		warning := fmt.Sprintf("environment variable %s is no setting and is ignored", name)
-		near := slices.MinFunc(slices.Sorted(maps.Keys(variables)), func(a, b string) int { return cmp.Compare(distance(name, a), distance(name, b)) })
-		if distance(name, near) < 3 {
-			warning += fmt.Sprintf("; did you mean %s?", near)
-		}
-		c.Warnings = append(c.Warnings, warning)
 	}
 	return found
 }

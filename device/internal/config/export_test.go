@@ -5,6 +5,9 @@ import (
 	"testing"
 )
 
+// Origin returns where the setting of that key (as "server.endpoint") came from.
+func (c *Config) Origin(key string) Origin { return c.origins[key] }
+
 // SetFirmware has the files of the firmware elsewhere during a test.
 func SetFirmware(t *testing.T, files map[string]string) {
 	former := maps.Clone(firmware)

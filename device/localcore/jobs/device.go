@@ -106,41 +106,31 @@ func (s *Service) Do(t awsiot.JobsTopic, q awsiot.JobsRequest, respond func(awsi
 				*list = append(*list, e.JobExecutionSummary)
 			}
 		case awsiot.StartNextPendingJobExecution:
-			r, err = tx.startNext(t.Thing, q)
+			if err := cmp.Or(checkDetails(q.StatusDetails), checkStep(q.StepTimeoutInMinutes, false)); err != nil {
+				return err
+			}
+			if pending := tx.pendingOf(t.Thing); len(pending) > 0 {
+				if pending[0].Status == awsiot.JobQueued {
+					tx.report(pending[0], q, awsiot.JobInProgress)
+				}
+				r.Execution = tx.describe(pending[0], true)
+			}
 		case awsiot.DescribeJobExecution:
-			r, err = tx.describeExecution(t, q)
+			e, err := tx.find(t, q.ExecutionNumber)
+			switch {
+			case t.Job == awsiot.NextJob && err != nil: // nothing is pending
+			case err != nil:
+				return err
+			case e.Status.Terminal():
+				return reject(awsiot.JobsTerminalStateReached, "The execution of job %s is %s.", t.Job, e.Status)
+			default:
+				r.Execution = tx.describe(e, q.IncludeJobDocument == nil || *q.IncludeJobDocument)
+			}
 		case awsiot.UpdateJobExecution:
 			r, err = tx.updateExecution(t, q)
 		}
 		return err
 	}, func(err error) { respond(r, err) })
-}
-
-func (tx *change) startNext(thing string, q awsiot.JobsRequest) (r awsiot.JobsResponse, err error) {
-	if err := cmp.Or(checkDetails(q.StatusDetails), checkStep(q.StepTimeoutInMinutes, false)); err != nil {
-		return r, err
-	}
-	if pending := tx.pendingOf(thing); len(pending) > 0 {
-		if pending[0].Status == awsiot.JobQueued {
-			tx.report(pending[0], q, awsiot.JobInProgress)
-		}
-		r.Execution = tx.describe(pending[0], true)
-	}
-	return r, nil
-}
-
-func (tx *change) describeExecution(t awsiot.JobsTopic, q awsiot.JobsRequest) (r awsiot.JobsResponse, err error) {
-	e, err := tx.find(t, q.ExecutionNumber)
-	switch {
-	case t.Job == awsiot.NextJob && err != nil:
-		return r, nil // nothing is pending
-	case err != nil:
-		return r, err
-	case e.Status.Terminal():
-		return r, reject(awsiot.JobsTerminalStateReached, "The execution of job %s is %s.", t.Job, e.Status)
-	}
-	r.Execution = tx.describe(e, q.IncludeJobDocument == nil || *q.IncludeJobDocument)
-	return r, nil
 }
 
 // find returns an execution, the latest for a nil number, or the next pending one of the thing.

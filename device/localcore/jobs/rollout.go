@@ -125,20 +125,12 @@ func (tx *change) retry(j *job, e *Execution) {
 	if j.Retry == nil || j.Status != JobInProgress || j.latest(e.ThingName) != e {
 		return
 	}
-	failed, timedOut := e.FailedRetries, e.TimedOutRetries
-	switch e.Status {
-	case awsiot.JobFailed:
-		failed++
-	case awsiot.JobTimedOut:
-		timedOut++
-	default:
-		return
-	}
 	used := map[awsiot.JobExecutionStatus]int{awsiot.JobFailed: e.FailedRetries, awsiot.JobTimedOut: e.TimedOutRetries, "ALL": e.Retries()}
 	for _, c := range j.Retry.Criteria {
-		if (c.FailureType == e.Status || c.FailureType == "ALL") && used[c.FailureType] < c.Retries {
+		if _, retried := used[e.Status]; retried && (c.FailureType == e.Status || c.FailureType == "ALL") && used[c.FailureType] < c.Retries {
+			used[e.Status]++
 			next := tx.queue(j, e.ThingName)
-			next.FailedRetries, next.TimedOutRetries = failed, timedOut
+			next.FailedRetries, next.TimedOutRetries = used[awsiot.JobFailed], used[awsiot.JobTimedOut]
 			return
 		}
 	}
