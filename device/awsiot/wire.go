@@ -76,8 +76,7 @@ type ErrorResponse struct {
 	StatusCode   int    `json:"statusCode"`
 	ErrorCode    string `json:"errorCode"`
 	ErrorMessage string `json:"errorMessage"`
-	// Operation is that of the rejected request, for the receiver; it is not in the message.
-	Operation Operation `json:"-"`
+	Operation Operation `json:"-"` // that of the rejected request, for the receiver; it is not in the message
 }
 
 // Error returns the rejection in one line. Line breaks and control characters, which the server

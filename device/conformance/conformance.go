@@ -19,22 +19,13 @@ import (
 
 // A Check shows one behavior, or what an endpoint does at an open point.
 type Check struct {
-	// Behavior is one sentence, that of its row in docs/fidelity.md.
-	Behavior string
-	// Open is the id of an open point, such as U12. What the endpoint does is recorded then, not
-	// compared.
-	Open string
-	// Page is the path of the AWS page below docs.aws.amazon.com, without .html, where no test of
-	// the emulator has the row.
-	Page string
-	// Needs is what not every endpoint offers: "role", one that AWS IoT may assume, and "alpn", a
-	// port that requires ALPN.
-	Needs []string
-	// Repeat is how many times the steps run; 1 is the default.
-	Repeat int
-	// File and Line are where the check stands.
-	File string
-	Line int
+	Behavior string   // one sentence, that of its row in docs/fidelity.md
+	Open     string   // the id of an open point, such as U12; what the endpoint does is recorded then, not compared
+	Page     string   // the path of the AWS page below docs.aws.amazon.com, without .html, where no test of the emulator has the row
+	Needs    []string // what not every endpoint offers: "role", one that AWS IoT may assume, and "alpn", a port that requires ALPN
+	Repeat   int      // how many times the steps run; 1 is the default
+	File     string   // where the check stands
+	Line     int      // in File, from 1
 
 	steps []step
 }

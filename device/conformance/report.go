@@ -24,28 +24,23 @@ const (
 
 // A Result is that of one check.
 type Result struct {
-	Behavior string  `json:"behavior"`
-	Open     string  `json:"open,omitempty"`
-	Steps    string  `json:"steps"` // [Check.Hash]
-	Verdict  Verdict `json:"verdict"`
-	// Want is what AWS documents where that differs, Got what came.
-	Want    string  `json:"want,omitempty"`
-	Got     string  `json:"got,omitempty"`
-	Seconds float64 `json:"seconds"`
-	// Transcript has what was sent and received, without secrets, the account and the endpoint's
-	// name.
-	Transcript []string `json:"transcript,omitempty"`
+	Behavior   string   `json:"behavior"`
+	Open       string   `json:"open,omitempty"`
+	Steps      string   `json:"steps"` // [Check.Hash]
+	Verdict    Verdict  `json:"verdict"`
+	Want       string   `json:"want,omitempty"` // what AWS documents, where that differs
+	Got        string   `json:"got,omitempty"`  // what came
+	Seconds    float64  `json:"seconds"`
+	Transcript []string `json:"transcript,omitempty"` // what was sent and received, without secrets, the account and the endpoint's name
 }
 
 // A Report is that of a run: the transcript file, as JSON.
 type Report struct {
-	// Endpoint is "aws" or "other".
-	Endpoint string    `json:"endpoint"`
+	Endpoint string    `json:"endpoint"` // "aws" or "other"
 	Started  time.Time `json:"started"`
 	Seconds  float64   `json:"seconds"`
 	Results  []Result  `json:"results"`
-	// LeftOver is what could not be deleted.
-	LeftOver []string `json:"leftOver,omitempty"`
+	LeftOver []string  `json:"leftOver,omitempty"` // what could not be deleted
 
 	mu sync.Mutex // of LeftOver
 }

@@ -29,31 +29,20 @@ const Prefix = "conformance-"
 // A Config says which endpoint to check, and how. Endpoint is required, and for endpoints outside
 // of AWS API.
 type Config struct {
-	// Endpoint is HOST or HOST:PORT of MQTT over TLS.
-	Endpoint string
-	// API is the address of the REST APIs. Empty means those of AWS in Region.
-	API string
-	// ALPNPort is a port that requires ALPN; 0 means 443 on AWS, and none elsewhere.
-	ALPNPort int
-	// Roots verify the endpoint; nil means those of the system.
-	Roots *x509.CertPool
-	// Region is that of requests. Empty means the endpoint's own, or us-east-1.
-	Region string
-	// Credentials sign requests; nil means any, which AWS does not accept.
-	Credentials aws.CredentialsProvider
-	// Role is the ARN of a role for provisioning templates and rules. Checks that need one are
-	// skipped without it.
-	Role string
-	// Checks are those to run.
-	Checks []Check
-	// Parallel is how many run at once; 0 means 4 on AWS and 16 elsewhere.
-	Parallel int
+	Endpoint    string                  // HOST or HOST:PORT of MQTT over TLS
+	API         string                  // the address of the REST APIs; empty means those of AWS in Region
+	ALPNPort    int                     // a port that requires ALPN; 0 means 443 on AWS, and none elsewhere
+	Roots       *x509.CertPool          // verify the endpoint; nil means those of the system
+	Region      string                  // that of requests; empty means the endpoint's own, or us-east-1
+	Credentials aws.CredentialsProvider // sign requests; nil means any, which AWS does not accept
+	Role        string                  // the ARN of a role for provisioning templates and rules; checks that need one are skipped without it
+	Checks      []Check                 // those to run
+	Parallel    int                     // how many run at once; 0 means 4 on AWS and 16 elsewhere
 	// Patience is how long an answer may take, Quiet how long to wait where none is expected,
 	// Settle what a change may take to have an effect. Zero means 20, 3 and 30 seconds on AWS, and
 	// 10, 0.2 and 0 seconds elsewhere.
 	Patience, Quiet, Settle time.Duration
-	// Done is called with each result, from several goroutines; may be nil.
-	Done func(Result)
+	Done                    func(Result) // called with each result, from several goroutines; may be nil
 }
 
 // Why a run can end before its first check.

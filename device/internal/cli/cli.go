@@ -6,10 +6,13 @@ package cli
 import (
 	"cmp"
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -46,23 +49,17 @@ func ExitCode(c awsiot.Class) int {
 
 // A Program is one binary.
 type Program struct {
-	Name string
-	// Root returns the command tree, made with [NewRoot].
-	Root func(*Console) *cobra.Command
-	// LogLevel is the default of --log-level; empty means warn.
-	LogLevel string
-	// Interrupted is the hint after an interrupt; empty for none.
-	Interrupted string
-	// Explain classifies an error of a command by its type. nil takes every error for a failure of
-	// the local machine.
-	Explain func(error) Explanation
+	Name        string
+	Root        func(*Console) *cobra.Command // returns the command tree, made with [NewRoot]
+	LogLevel    string                        // the default of --log-level; empty means warn
+	Interrupted string                        // the hint after an interrupt; empty for none
+	Explain     func(error) Explanation       // classifies an error of a command by its type; nil takes each for a failure of the local machine
 }
 
 // An Explanation is what an error means for the user.
 type Explanation struct {
 	Code int
-	// Hint says what to do next; empty when the error says so itself.
-	Hint string
+	Hint string // what to do next; empty when the error says so itself
 }
 
 // IsA reports whether an error of type E is in the chain of err.
@@ -159,4 +156,76 @@ func Describe(cmd *cobra.Command, help string) *cobra.Command {
 		Describe(child, help)
 	}
 	return cmd
+}
+
+// Set when the program is linked (-X …/internal/cli.version=v1.2.3).
+var version, commit string
+
+// help is what the commands of every program say about themselves.
+//
+//go:embed help.txt
+var help string
+
+// A build is where a program comes from. Its JSON keys are part of the contract of the version
+// command.
+type build struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"` // absent when built outside a checkout
+	Go       string `json:"go"`
+	Platform string `json:"platform"` // GOOS/GOARCH
+}
+
+// thisBuild has what was set at link time, else what the go command recorded.
+func thisBuild() build {
+	b := build{Version: version, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		b.Version = cmp.Or(b.Version, info.Main.Version)
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				b.Commit = cmp.Or(b.Commit, setting.Value)
+			}
+		}
+	}
+	b.Version = cmp.Or(b.Version, "unknown")
+	return b
+}
+
+// Version returns the version with the compiler and the platform.
+func Version() string {
+	b := thisBuild()
+	return fmt.Sprintf("%s (%s %s)", b.Version, b.Go, b.Platform)
+}
+
+func newVersionCmd(c *Console) *cobra.Command {
+	var asJSON bool
+	cmd := Command("version [flags]", cobra.NoArgs, func(context.Context, []string) error {
+		if asJSON {
+			return c.JSON(thisBuild())
+		}
+		_, err := fmt.Fprintf(c.Out, "%s version %s\n", c.Name, Version())
+		return err
+	})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the version as one JSON object")
+	return cmd
+}
+
+func newCompletionCmd(c *Console) *cobra.Command {
+	return &cobra.Command{
+		Use:                   "completion {bash | zsh | fish | powershell}",
+		Args:                  cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs:             []string{"bash", "zsh", "fish", "powershell"},
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch root := cmd.Root(); args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(c.Out, true)
+			case "zsh":
+				return root.GenZshCompletion(c.Out)
+			case "fish":
+				return root.GenFishCompletion(c.Out, true)
+			default:
+				return root.GenPowerShellCompletionWithDesc(c.Out)
+			}
+		},
+	}
 }

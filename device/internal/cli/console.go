@@ -20,20 +20,16 @@ import (
 type Console struct {
 	term.Streams
 
-	// Name is the program's.
-	Name string
+	Name string // the program's
 
 	quiet     bool
 	logLevel  string
 	logFormat string
 	started   bool // a command's own work has begun: errors before that are of the command line
 
-	// Log receives logs. It is set when a command begins to run.
-	Log *slog.Logger
-	// steps shows progress as text; nil when quiet or when logs are JSON.
-	steps *term.Steps
-	// records takes progress, warnings and errors when logs are JSON.
-	records *slog.Logger
+	Log     *slog.Logger // receives logs; it is set when a command begins to run
+	steps   *term.Steps  // shows progress as text; nil when quiet or when logs are JSON
+	records *slog.Logger // takes progress, warnings and errors when logs are JSON
 }
 
 var logLevels = []string{"debug", "info", "warn", "error"}

@@ -102,8 +102,7 @@ type Config struct {
 	Primary   Primary   `key:"primary"`
 	Agent     Agent     `key:"agent"`
 
-	// Warnings are about settings that are ignored or unwise, in sentences.
-	Warnings []string
+	Warnings []string // about settings that are ignored or unwise, in sentences
 
 	origins map[string]Origin
 }
@@ -310,12 +309,9 @@ func (c *Config) TemplateParameters() map[string]string {
 // Sources are the places that settings come from. The zero value reads [DefaultPath], or else
 // [SystemPath], and nothing else.
 type Sources struct {
-	// Path is the YAML file; empty means the first of the default ones that exists.
-	Path string
-	// Environ is the environment as "NAME=value", like [os.Environ].
-	Environ []string
-	// Flags are settings of the command line; the last one of a key wins.
-	Flags []Setting
+	Path    string    // the YAML file; empty means the first of the default ones that exists
+	Environ []string  // the environment as "NAME=value", like [os.Environ]
+	Flags   []Setting // settings of the command line; the last one of a key wins
 }
 
 // A Setting is one key with its value as text, and the flag that it came from.

@@ -37,8 +37,7 @@ type Files struct {
 	Roots     *x509.CertPool
 	Bundle    []*x509.Certificate // in Roots
 	RootsFrom string              // the path of the bundle, or a name for [AmazonRoots]
-	// Claims are the claims that can be used, in order; none when they were not asked for.
-	Claims []LoadedClaim
+	Claims    []LoadedClaim       // the claims that can be used, in order; none when they were not asked for
 }
 
 // A LoadedClaim is a claim certificate with its key.

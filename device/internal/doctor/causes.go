@@ -30,9 +30,7 @@ type Cause struct {
 	ID      string // for tests and for links
 	Message string // how the error reads, for the docs
 	Why     string // "probably" marks what is inferred
-	// Remedy is what to do. It destroys nothing, and names nothing that is not on the device or in
-	// the AWS account.
-	Remedy string
+	Remedy  string // what to do; it destroys nothing, and names nothing that is not on the device or in the AWS account
 }
 
 // Hint returns cause and remedy in one line.

@@ -24,14 +24,13 @@ var severity = map[Result]int{"": 0, Skipped: 1, OK: 2, Warn: 3, Fail: 4}
 
 // A Check is one finding. Several may share a name: one for each topic filter, for example.
 type Check struct {
-	Name   string `json:"name"`
-	Result Result `json:"result"`
-	Found  string `json:"found"`            // what was found, in one line
-	Cause  string `json:"cause,omitempty"`  // why, as far as it is known
-	Remedy string `json:"remedy,omitempty"` // what to do
-	// CauseID names the entry of [Causes] that Cause and Remedy come from, if any.
-	CauseID string `json:"causeId,omitempty"`
-	Class   string `json:"class,omitempty"` // of a failure, as [awsiot.Class] names it
+	Name    string `json:"name"`
+	Result  Result `json:"result"`
+	Found   string `json:"found"`             // what was found, in one line
+	Cause   string `json:"cause,omitempty"`   // why, as far as it is known
+	Remedy  string `json:"remedy,omitempty"`  // what to do
+	CauseID string `json:"causeId,omitempty"` // names the entry of [Causes] that Cause and Remedy come from, if any
+	Class   string `json:"class,omitempty"`   // of a failure, as [awsiot.Class] names it
 
 	class awsiot.Class
 }

@@ -20,11 +20,9 @@ type Streams struct {
 	Out io.Writer // the result, and nothing else
 	Err io.Writer // progress, warnings, hints, logs, errors
 
-	Environ []string // as [os.Environ]
-	// Terminal: Err is a terminal that understands cursor movement.
-	Terminal bool
-	// Color: Err may be colored, as a terminal without NO_COLOR.
-	Color bool
+	Environ  []string // as [os.Environ]
+	Terminal bool     // Err is a terminal that understands cursor movement
+	Color    bool     // Err may be colored, as a terminal without NO_COLOR
 }
 
 // New returns streams over in, out and errw. Where the locale is not UTF-8, the symbols of this

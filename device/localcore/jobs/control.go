@@ -83,29 +83,27 @@ type Settings struct {
 
 // A NewJob is the request of CreateJob.
 type NewJob struct {
-	Targets         []string        `json:"targets"`
-	Document        string          `json:"document,omitempty"`
-	TargetSelection TargetSelection `json:"targetSelection"`
-	// TemplateARN names one of AWS's managed templates, which gives the document.
-	TemplateARN string            `json:"jobTemplateArn,omitempty"`
-	Parameters  map[string]string `json:"documentParameters,omitempty"`
+	Targets         []string          `json:"targets"`
+	Document        string            `json:"document,omitempty"`
+	TargetSelection TargetSelection   `json:"targetSelection"`
+	TemplateARN     string            `json:"jobTemplateArn,omitempty"` // names one of AWS's managed templates, which gives the document
+	Parameters      map[string]string `json:"documentParameters,omitempty"`
 	Settings
 }
 
 // A Job describes a job. Times are seconds since 1970.
 type Job struct {
 	NewJob
-	ARN           string    `json:"jobArn"`
-	ID            string    `json:"jobId"`
-	Status        JobStatus `json:"status"`
-	ForceCanceled bool      `json:"forceCanceled,omitempty"`
-	ReasonCode    string    `json:"reasonCode,omitempty"`
-	Comment       string    `json:"comment,omitempty"`
-	CreatedAt     int64     `json:"createdAt"`
-	LastUpdatedAt int64     `json:"lastUpdatedAt"`
-	CompletedAt   int64     `json:"completedAt,omitempty"`
-	// ProcessDetails counts the things by the status of their latest execution.
-	ProcessDetails map[string]int `json:"jobProcessDetails,omitempty"`
+	ARN            string         `json:"jobArn"`
+	ID             string         `json:"jobId"`
+	Status         JobStatus      `json:"status"`
+	ForceCanceled  bool           `json:"forceCanceled,omitempty"`
+	ReasonCode     string         `json:"reasonCode,omitempty"`
+	Comment        string         `json:"comment,omitempty"`
+	CreatedAt      int64          `json:"createdAt"`
+	LastUpdatedAt  int64          `json:"lastUpdatedAt"`
+	CompletedAt    int64          `json:"completedAt,omitempty"`
+	ProcessDetails map[string]int `json:"jobProcessDetails,omitempty"` // counts the things by the status of their latest execution
 }
 
 // counts returns how many things have a latest execution with each status.

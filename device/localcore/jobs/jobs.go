@@ -45,17 +45,13 @@ type Message struct {
 
 // A Config says what the service stands on. Things, ARN and Publish are required.
 type Config struct {
-	Things Things
-	ARN    func(resource string) string // returns the full name of a resource such as "thing/NAME"
-	// Publish receives the notifications. It must not call the service.
-	Publish func(Message)
-	// Event receives the events of jobs, which it need not publish. It must not call the service.
-	// Nil means discard.
-	Event func(Event)
-	Store Store            // nil for memory only
-	Now   func() time.Time // nil means time.Now
-	// Log receives rejected MQTT requests, and what fails without a caller. Nil means discard.
-	Log *slog.Logger
+	Things  Things
+	ARN     func(resource string) string // returns the full name of a resource such as "thing/NAME"
+	Publish func(Message)                // receives the notifications; it must not call the service
+	Event   func(Event)                  // receives the events of jobs, which it need not publish; it must not call the service; nil means discard
+	Store   Store                        // nil for memory only
+	Now     func() time.Time             // nil means time.Now
+	Log     *slog.Logger                 // receives rejected MQTT requests, and what fails without a caller; nil means discard
 }
 
 // A Service holds the jobs of one account. It is safe for concurrent use.

@@ -16,13 +16,11 @@ import (
 
 // An Error is one fault of a JSON text and its place.
 type Error struct {
-	// File is empty for a text that is not from a file.
-	File string
+	File string // empty for a text that is not from a file
 	// Line and Column count from 1; a column is a character.
 	Line, Column int
-	// Path leads to the faulty value, such as $.Statement[0].Effect.
-	Path   string
-	Reason string
+	Path         string // leads to the faulty value, such as $.Statement[0].Effect
+	Reason       string
 }
 
 // Error returns place and reason in one line.
@@ -72,13 +70,10 @@ type Node struct {
 	Kind Kind
 	// Start and End are the offsets of its first byte and behind its last one.
 	Start, End int
-	// Text is the value of a string, or the number or boolean as it is written.
-	Text string
-	// Items are those of an array or the values of an object's members.
-	Items []*Node
-	// Key and KeyStart are the name and its offset, in a parent that is an object.
-	Key      string
-	KeyStart int
+	Text       string  // the value of a string, or the number or boolean as it is written
+	Items      []*Node // those of an array or the values of an object's members
+	Key        string  // the name, in a parent that is an object
+	KeyStart   int     // its offset
 
 	parent *Node
 	index  int // in a parent that is an array

@@ -9,29 +9,23 @@ import (
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
 type Thing struct {
-	Name string
-	// Type is the name of the thing's type, empty when it has none.
-	Type       string
+	Name       string
+	Type       string // the name of the thing's type, empty when it has none
 	Attributes map[string]string
-	// Attached says whether the thing is attached to the certificate of the session. No variable
-	// but IsAttached resolves when it is not.
-	Attached bool
+	Attached   bool // whether the thing is attached to the certificate of the session; no variable but IsAttached resolves when it is not
 }
 
 // A Session is one connection, for its whole life. Build it once and do not change it while
 // requests use it.
 type Session struct {
-	ClientID string
-	// SourceIP is the client's address; the zero value does not resolve.
-	SourceIP netip.Addr
-	// DomainName is the server name that the client sent (SNI); empty does not resolve.
-	DomainName string
+	ClientID   string
+	SourceIP   netip.Addr // the client's address; the zero value does not resolve
+	DomainName string     // the server name that the client sent (SNI); empty does not resolve
 	// Thing is the one that the variables are about: the exclusive thing of the certificate, else
 	// the thing that the client id names. Nil means that there is none; then no thing variable
 	// resolves, and IsAttached is false.
-	Thing *Thing
-	// Certificate is the client's; nil does not resolve.
-	Certificate *x509.Certificate
+	Thing       *Thing
+	Certificate *x509.Certificate // the client's; nil does not resolve
 }
 
 // Values of the condition key iot:ConnectAttributes.
@@ -44,27 +38,18 @@ const (
 
 // A Request is one action of a session.
 type Request struct {
-	// Action is in full, such as iot:Publish.
-	Action string
-	// Resource is the full ARN, such as arn:aws:iot:us-east-1:123456789012:topic/a/b.
-	Resource string
-	// Session must not be nil.
-	Session *Session
-	// ConnectAttributes is what an iot:Connect requests: PersistentConnect, LastWill, both, or
-	// nothing.
-	ConnectAttributes []string
-	// LastWillTopic is the full ARN of the will's topic, for iot:Connect; empty when there is no
-	// will.
-	LastWillTopic string
+	Action            string   // in full, such as iot:Publish
+	Resource          string   // the full ARN, such as arn:aws:iot:us-east-1:123456789012:topic/a/b
+	Session           *Session // must not be nil
+	ConnectAttributes []string // what an iot:Connect requests: PersistentConnect, LastWill, both, or nothing
+	LastWillTopic     string   // the full ARN of the will's topic, for iot:Connect; empty when there is no will
 }
 
 // A Decision is the answer to a Request and the reason for it.
 type Decision struct {
-	Allowed bool
-	// Policy and Statement name the first statement that decided. They are empty and nil for a
-	// default deny.
-	Policy    string
-	Statement *Statement
+	Allowed   bool
+	Policy    string     // that of the first statement that decided; empty for a default deny
+	Statement *Statement // the first that decided; nil for a default deny
 
 	request  Request
 	policies []Policy

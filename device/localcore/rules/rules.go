@@ -37,26 +37,20 @@ type Message struct {
 	// ClientID and Principal, a certificate id, are empty for a message that was not sent over
 	// MQTT.
 	ClientID, Principal string
-	// Hops counts the republish actions that led to the message.
-	Hops int
+	Hops                int // counts the republish actions that led to the message
 }
 
 // A Config says what the service depends on. All but Shadow and Store must be set.
 type Config struct {
-	Account string
-	// Publish sends what a republish action publishes to all who receive messages, this service
-	// among them.
-	Publish func(m Message, qos byte) error
-	// Thing returns the name of the thing of a connection, empty without one.
-	Thing func(principal, clientID string) string
-	// HasFunction reports whether a Lambda function can be invoked, and Invoke invokes it.
-	HasFunction func(arn string) bool
-	Invoke      func(ctx context.Context, arn string, event []byte) error
-	// Shadow returns a thing's shadow document. Nil means that there is none.
-	Shadow func(thing, name string) (document []byte, ok bool)
-	Store  Store // nil for memory only
-	Now    func() time.Time
-	Log    *slog.Logger // of actions that fail and messages that no rule takes
+	Account     string
+	Publish     func(m Message, qos byte) error                           // publishes for republish actions, to this service too
+	Thing       func(principal, clientID string) string                   // returns the name of the thing of a connection, empty without one
+	HasFunction func(arn string) bool                                     // reports whether a Lambda function can be invoked
+	Invoke      func(ctx context.Context, arn string, event []byte) error // invokes a Lambda function
+	Shadow      func(thing, name string) (document []byte, ok bool)       // returns a thing's shadow document; nil means that there is none
+	Store       Store                                                     // nil for memory only
+	Now         func() time.Time
+	Log         *slog.Logger // of actions that fail and messages that no rule takes
 }
 
 const (
@@ -109,8 +103,7 @@ type rule struct {
 
 // An Error rejects an operation.
 type Error struct {
-	// Code is AWS's exception name without "Exception".
-	Code    string
+	Code    string // AWS's exception name without "Exception"
 	Message string
 }
 

@@ -116,14 +116,12 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 
 // A comparison is one row of the result.
 type comparison struct {
-	ID       string              `json:"id,omitempty"`
-	Behavior string              `json:"behavior"`
-	Verdict  conformance.Verdict `json:"verdict"`
-	// Documented is empty where AWS's documentation says nothing, or where the endpoint does what
-	// it says.
-	Documented string `json:"documented,omitempty"`
-	Ours       string `json:"ours,omitempty"`
-	Theirs     string `json:"theirs,omitempty"`
+	ID         string              `json:"id,omitempty"`
+	Behavior   string              `json:"behavior"`
+	Verdict    conformance.Verdict `json:"verdict"`
+	Documented string              `json:"documented,omitempty"` // empty where AWS's documentation says nothing, or where the endpoint does what it says
+	Ours       string              `json:"ours,omitempty"`
+	Theirs     string              `json:"theirs,omitempty"`
 }
 
 func runConformance(ctx context.Context, console *cli.Console, o conformanceOptions) error {

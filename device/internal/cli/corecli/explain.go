@@ -102,12 +102,11 @@ func (o *explainOptions) complete() error {
 
 // A decision is what explain prints.
 type decision struct {
-	Allowed  bool   `json:"allowed"`
-	Action   string `json:"action"`
-	Resource string `json:"resource"`
-	// Policy and Statement decided; empty when none allows.
-	Policy      string `json:"policy,omitempty"`
-	Statement   string `json:"statement,omitempty"`
+	Allowed     bool   `json:"allowed"`
+	Action      string `json:"action"`
+	Resource    string `json:"resource"`
+	Policy      string `json:"policy,omitempty"`    // that decided; empty when none allows
+	Statement   string `json:"statement,omitempty"` // likewise
 	Explanation string `json:"explanation"`
 }
 

@@ -2,10 +2,20 @@ package devicecli
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path/filepath"
 
+	"example.com/fleety/device/agent"
+	"example.com/fleety/device/agent/credentials"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/session"
+	"github.com/spf13/cobra"
 )
 
 // load reads the configuration and shows its warnings. Like config.Load it returns what it could
@@ -21,11 +31,10 @@ func load(ctx context.Context, console *cli.Console, s config.Sources) (*config.
 
 // A device is all that is known of this device before it connects.
 type device struct {
-	config *config.Config
-	files  *config.Files
-	store  *identity.Store
-	// identity is the present one, nil if there is none that works.
-	identity *identity.Identity
+	config   *config.Config
+	files    *config.Files
+	store    *identity.Store
+	identity *identity.Identity // the present one, nil if there is none that works
 }
 
 // open reads the configuration and the files that it names, and opens the identity store. All
@@ -72,4 +81,84 @@ func newStore(c *config.Config, console *cli.Console) (*identity.Store, error) {
 	own := c.Identity()
 	own.Log = console.Log
 	return identity.NewStore(own)
+}
+
+func newCredentialsCmd(console *cli.Console) *cobra.Command {
+	var s config.Sources
+	var roleAlias string
+	cmd := &cobra.Command{
+		Use:  "credentials --role-alias NAME [flags]",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if roleAlias == "" {
+				return &cli.UsageError{Err: errors.New("--role-alias is missing"), Command: cmd}
+			}
+			return printCredentials(cmd.Context(), console, s, roleAlias)
+		},
+	}
+	s.AddFlags(cmd.Flags())
+	cmd.Flags().StringVar(&roleAlias, "role-alias", "", "get the credentials of role alias `NAME`")
+	return cmd
+}
+
+func printCredentials(ctx context.Context, console *cli.Console, s config.Sources, roleAlias string) error {
+	s.Environ = console.Environ
+	c, err := config.Load(ctx, s) // its warnings are those of open
+	if err != nil {
+		return err
+	}
+	output, err := agent.NewClient(c.Agent.Socket).Credentials(ctx, roleAlias)
+	e, answered := errors.AsType[*agent.Error](err)
+	switch {
+	case err == nil:
+		return console.JSON(output)
+	case answered && e.StatusCode != http.StatusNotFound:
+		return err
+	case !answered && !errors.Is(err, agent.ErrNotRunning) && !errors.Is(err, fs.ErrPermission):
+		return err
+	}
+	d, err := openProvisioned(ctx, console, s)
+	if err != nil {
+		return err
+	}
+	done, err := d.credentials(console).Get(ctx, roleAlias)
+	if err != nil {
+		return &deviceError{err, d.config, true}
+	}
+	return console.JSON(done)
+}
+
+// openProvisioned opens a device that must have an identity.
+func openProvisioned(ctx context.Context, console *cli.Console, s config.Sources) (*device, error) {
+	d, err := open(ctx, console, s, false, true)
+	if err != nil {
+		return nil, err
+	}
+	d.identity, err = d.store.Load()
+	if errors.Is(err, identity.ErrNone) {
+		return nil, &cli.UsageError{Err: fmt.Errorf("%w; run: iot_device bootstrap", err)}
+	}
+	if err != nil {
+		return nil, &deviceError{error: err, config: d.config}
+	}
+	return d, nil
+}
+
+// credentials returns a provider that, without an endpoint, answers how to set one.
+func (d *device) credentials(console *cli.Console) *credentials.Provider {
+	load := d.store.Load
+	host, port, err := d.config.CredentialsProvider()
+	if err != nil {
+		load = func() (*identity.Identity, error) { return nil, err }
+	}
+	return &credentials.Provider{
+		Session:  session.Options{Endpoint: host, Port: port, RootCAs: d.files.Roots, Proxy: d.config.Server.Proxy, Log: console.Log},
+		Identity: load,
+		Dir:      filepath.Join(agentDir(d.config), "credentials"),
+	}
+}
+
+// agentDir is the folder of what the agent keeps.
+func agentDir(c *config.Config) string {
+	return filepath.Join(c.StateDir, "."+url.QueryEscape(c.SerialNumber)+".agent")
 }
