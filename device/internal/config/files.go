@@ -135,31 +135,18 @@ func readPEM[T any](c *Config, key, path, remedy string, parse func([]byte) (T, 
 	return value, Problems{p}
 }
 
-// A ClaimTimeError is a claim that is not valid at the time that the device's clock shows. It is
+// A ClaimTimeError says that a claim is not valid at the time that the device's clock shows. It is
 // temporary: a clock is often set a while after boot.
-type ClaimTimeError struct {
-	Path        string
-	Certificate *x509.Certificate
-	Now         time.Time
-}
-
-// Early reports whether the claim is not valid yet.
-func (e *ClaimTimeError) Early() bool { return e.Now.Before(e.Certificate.NotBefore) }
+type ClaimTimeError string
 
 // Error implements error.
-func (e *ClaimTimeError) Error() string {
-	what, when := "expired on", e.Certificate.NotAfter
-	if e.Early() {
-		what, when = "is not valid before", e.Certificate.NotBefore
-	}
-	return fmt.Sprintf("the claim %s %s %s, and this device's clock says %s", e.Path, what, when.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
-}
+func (e ClaimTimeError) Error() string { return string(e) }
 
 // Class returns [awsiot.Temporary].
-func (e *ClaimTimeError) Class() awsiot.Class { return awsiot.Temporary }
+func (ClaimTimeError) Class() awsiot.Class { return awsiot.Temporary }
 
 // ClaimTime puts the claims that are valid at that time before the others. If none is, it returns a
-// *[ClaimTimeError] for the first one.
+// [ClaimTimeError] for the first one.
 func (f *Files) ClaimTime(now time.Time) error {
 	rank := func(c LoadedClaim) int {
 		if leaf := c.Certificate.Leaf; now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
@@ -171,7 +158,13 @@ func (f *Files) ClaimTime(now time.Time) error {
 	if len(f.Claims) == 0 || rank(f.Claims[0]) == 0 {
 		return nil
 	}
-	return &ClaimTimeError{Path: f.Claims[0].Path, Certificate: f.Claims[0].Certificate.Leaf, Now: now}
+	leaf := f.Claims[0].Certificate.Leaf
+	what, when := "expired on", leaf.NotAfter
+	if now.Before(leaf.NotBefore) {
+		what, when = "is not valid before", leaf.NotBefore
+	}
+	return ClaimTimeError(fmt.Sprintf("the claim %s %s %s, and this device's clock says %s",
+		f.Claims[0].Path, what, when.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
 }
 
 // ReadableByOthers returns a warning if others may read a private key.

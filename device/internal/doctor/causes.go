@@ -119,7 +119,7 @@ func identify(err error) (id string, facts []string) {
 		return "thing-name", []string{"got", fmt.Sprintf("%q", name.Got)}
 	case isA[*provision.NoThingNameError](err):
 		return "no-thing-name", nil
-	case isA[*provision.ClockError](err), isA[*config.ClaimTimeError](err):
+	case isA[*provision.ClockError](err), isA[config.ClaimTimeError](err):
 		return "clock", nil
 	case isCorrupt:
 		return "journal-damaged", []string{"path", corrupt.Path}

@@ -58,7 +58,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"no response":                    {&provision.TimeoutError{To: "RegisterThing"}, "no-response"},
 		"time-out":                       {context.DeadlineExceeded, "no-response"},
 		"interrupted":                    {context.Canceled, ""},
-		"claim's time":                   {&config.ClaimTimeError{Certificate: certificate}, "clock"},
+		"claim's time":                   {config.ClaimTimeError("expired"), "clock"},
 		"another run":                    {&identity.LockedError{PID: 7}, "locked"},
 		"damaged identity":               {&identity.BrokenError{Path: "p", Reason: "r"}, "identity-damaged"},
 		"damaged journal":                {&identity.CorruptError{Path: "the/journal", Reason: "r"}, "journal-damaged"},

@@ -32,7 +32,7 @@ func TestExitCodesFollowTheClassOfAnError(t *testing.T) {
 		"problem of the file":      {config.Problems{{What: "w"}}, 2},
 		"file that is not ours":    {config.Problems{{What: "w", Machine: true}}, 1},
 		"one of each":              {config.Problems{{What: "w", Machine: true}, {What: "w"}}, 2},
-		"time of the claim":        {&config.ClaimTimeError{}, 4},
+		"time of the claim":        {config.ClaimTimeError("expired"), 4},
 		"another thing name":       {&provision.ThingNameError{Want: "a", Got: "b"}, 2},
 		"no thing":                 {&provision.NoThingNameError{}, 2},
 		"conflict of files":        {&identity.ConflictError{}, 2},
