@@ -153,13 +153,9 @@ var pemLine = regexp.MustCompile(`\s*(-----(?:BEGIN|END) [A-Z0-9 ]+-----)\s*`)
 
 // tidyPEM undoes what editors, shells and YAML do to a PEM text.
 func tidyPEM(text []byte) []byte {
-	text = bytes.ReplaceAll(text, []byte(`\r`), nil) // pasted from JSON
-	text = bytes.ReplaceAll(text, []byte(`\n`), []byte("\n"))
-	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
-	text = bytes.ReplaceAll(text, []byte("\r"), []byte("\n"))
-	text = pemLine.ReplaceAll(text, []byte("\n$1\n"))
+	unescaped := strings.NewReplacer(`\r`, "", `\n`, "\n", "\r\n", "\n", "\r", "\n").Replace(string(text)) // as pasted from JSON
 	var b bytes.Buffer
-	for line := range bytes.Lines(text) {
+	for line := range bytes.Lines(pemLine.ReplaceAll([]byte(unescaped), []byte("\n$1\n"))) {
 		// A byte order mark also stands where files were joined.
 		b.Write(bytes.Trim(bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")), " \t\r\n\""))
 		b.WriteByte('\n')

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -27,9 +26,7 @@ const (
 // digits and hyphens: the client that connects with one for the first time can use the access token
 // again.
 func ValidTunnelClientToken(token string) bool {
-	return len(token) >= 32 && len(token) <= 128 && !strings.ContainsFunc(token, func(r rune) bool {
-		return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
+	return len(token) >= 32 && within(token, 128, "-")
 }
 
 // ValidTunnelService reports whether a name can be a service of a tunnel.

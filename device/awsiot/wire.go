@@ -73,10 +73,10 @@ type RegisterThingResponse struct {
 // An ErrorResponse rejects any of the three requests. Decide by [ErrorResponse.Class], never by the
 // text.
 type ErrorResponse struct {
-	StatusCode   int    `json:"statusCode"`
-	ErrorCode    string `json:"errorCode"`
-	ErrorMessage string `json:"errorMessage"`
-	Operation Operation `json:"-"` // that of the rejected request, for the receiver; it is not in the message
+	StatusCode   int       `json:"statusCode"`
+	ErrorCode    string    `json:"errorCode"`
+	ErrorMessage string    `json:"errorMessage"`
+	Operation    Operation `json:"-"` // that of the rejected request, for the receiver; it is not in the message
 }
 
 // Error returns the rejection in one line. Line breaks and control characters, which the server

@@ -34,17 +34,10 @@ const (
 
 // ExitCode returns the exit code of a class of errors.
 func ExitCode(c awsiot.Class) int {
-	switch c {
-	case awsiot.Misconfigured:
-		return ExitUsage
-	case awsiot.Denied:
-		return ExitDenied
-	case awsiot.Temporary:
-		return ExitTemporary
-	case awsiot.Interrupted:
-		return ExitInterrupted
-	}
-	return ExitFailed
+	return [...]int{
+		awsiot.Failed: ExitFailed, awsiot.Misconfigured: ExitUsage, awsiot.Denied: ExitDenied,
+		awsiot.Temporary: ExitTemporary, awsiot.Interrupted: ExitInterrupted,
+	}[c]
 }
 
 // A Program is one binary.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,25 +57,17 @@ const (
 	records  kind = "a list of mappings"
 )
 
+var kinds = map[reflect.Type]kind{
+	reflect.TypeFor[int](): number, reflect.TypeFor[bool](): boolean, reflect.TypeFor[time.Duration](): duration,
+	reflect.TypeFor[int64](): size, reflect.TypeFor[map[string]string](): mapping, reflect.TypeFor[[]string](): list,
+}
+
+// kindOf returns text also for the types of text.
 func kindOf(t reflect.Type) kind {
-	switch reflect.Zero(t).Interface().(type) {
-	case int:
-		return number
-	case bool:
-		return boolean
-	case time.Duration:
-		return duration
-	case int64:
-		return size
-	case map[string]string:
-		return mapping
-	case []string:
-		return list
-	}
 	if t.Kind() == reflect.Slice {
-		return records
+		return cmp.Or(kinds[t], records)
 	}
-	return text
+	return cmp.Or(kinds[t], text)
 }
 
 // keysOf returns the keys of a struct's fields, whose names begin with a section.
