@@ -343,8 +343,17 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
+// A failure is an action that failed, as the error action reports it.
+type failure struct {
+	Action   string `json:"failedAction"`
+	Resource string `json:"failedResource"`
+	Message  string `json:"errorMessage"`
+}
+
 // run evaluates a rule and performs its actions, in the background if one of them leaves this
-// process.
+// process. It performs the error action once for all failures.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html
 func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
 	payload, ok, err := r.statement.run(sc)
 	if !ok {
@@ -361,41 +370,23 @@ func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
 				}
 			}
 		}
-		s.fail(ctx, r, sc, failures)
+		for _, f := range failures {
+			s.config.Log.Warn("a rule action failed", "rule", r.Name, "topic", sc.message.Topic, "action", f.Action, "resource", f.Resource, "reason", f.Message)
+		}
+		if r.onError == nil || len(failures) == 0 {
+			return
+		}
+		event := encode(map[string]any{
+			"ruleName": r.Name, "topic": sc.message.Topic, "cloudwatchTraceId": cmp.Or(sc.trace, awsiot.NewUUID()), "failures": failures,
+			"clientId": cmp.Or(sc.message.ClientID, "n/a"), "base64OriginalPayload": sc.message.Payload,
+		})
+		if err := r.onError.perform(ctx, sc, event); err != nil {
+			s.config.Log.Warn("an error action failed", "rule", r.Name, "error", err)
+		}
 	}
 	if r.slow {
 		s.working.Go(perform)
 	} else {
 		perform()
-	}
-}
-
-// A failure is an action that failed, as the error action reports it.
-type failure struct {
-	Action   string `json:"failedAction"`
-	Resource string `json:"failedResource"`
-	Message  string `json:"errorMessage"`
-}
-
-// fail logs failures and performs the error action, once for all of them.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html
-func (s *Service) fail(ctx context.Context, r *rule, sc *scope, failures []failure) {
-	for _, f := range failures {
-		s.config.Log.Warn("a rule action failed", "rule", r.Name, "topic", sc.message.Topic, "action", f.Action, "resource", f.Resource, "reason", f.Message)
-	}
-	if r.onError == nil || len(failures) == 0 {
-		return
-	}
-	event := encode(struct {
-		Rule     string    `json:"ruleName"`
-		Topic    string    `json:"topic"`
-		Trace    string    `json:"cloudwatchTraceId"`
-		ClientID string    `json:"clientId"`
-		Payload  []byte    `json:"base64OriginalPayload"`
-		Failures []failure `json:"failures"`
-	}{r.Name, sc.message.Topic, cmp.Or(sc.trace, awsiot.NewUUID()), cmp.Or(sc.message.ClientID, "n/a"), sc.message.Payload, failures})
-	if err := r.onError.perform(ctx, sc, event); err != nil {
-		s.config.Log.Warn("an error action failed", "rule", r.Name, "error", err)
 	}
 }

@@ -54,6 +54,7 @@ func newRootCmd(console *cli.Console) *cobra.Command {
 // explain classifies an error by its type. What fails a command is the configuration, unless the
 // machine says otherwise.
 func explain(err error) cli.Explanation {
+	errno, system := errors.AsType[syscall.Errno](err)
 	switch {
 	case cli.IsA[*lambdahost.BinaryError](err):
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "name another one with --hook, or allow every device with --hook none"}
@@ -69,10 +70,7 @@ func explain(err error) cli.Explanation {
 		return cli.Explanation{Code: cli.ExitFailed}
 	case errors.Is(err, errAbsent), errors.Is(err, errEnded):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "start one with \"iot_core_local serve\", or give the control API's address in its ready line to --api"}
-	}
-	errno, ok := errors.AsType[syscall.Errno](err)
-	switch {
-	case !ok || errors.Is(err, fs.ErrNotExist):
+	case !system || errors.Is(err, fs.ErrNotExist):
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "for each flag, run the command with --help"}
 	case errno == syscall.EADDRINUSE:
 		return cli.Explanation{Code: cli.ExitFailed, Hint: "another program listens there, perhaps another iot_core_local; port 0 takes any free one"}
