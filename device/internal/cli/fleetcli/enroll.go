@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -76,6 +77,7 @@ func newEnrollCmd(console *cli.Console, args []string) *cobra.Command {
 }
 
 func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error {
+	defer runtime.KeepAlive(make([]byte, 64<<20)) // a ballast, as that of iot_core_local serve
 	c, err := o.config(ctx, console)
 	if err != nil {
 		return err
