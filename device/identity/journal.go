@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -90,7 +91,7 @@ func (j *Journal) MakeKey() error {
 // A Grant is a certificate that AWS IoT issued to the device, not yet registered.
 type Grant struct {
 	CertificateID  string // as AWS IoT gave it
-	CertificatePEM string // the device's own first; the chain may follow
+	CertificatePEM string // with the chain, if there is one, in any order
 	PrivateKeyPEM  string // the key that AWS IoT made, empty if the device made it
 	Token          string
 	TokenExpires   time.Time
@@ -108,7 +109,7 @@ func (j *Journal) HoldCertificate(g Grant) error {
 		return err
 	}
 	next.Stage = CertificateHeld
-	next.CertificatePEM, next.RequestedBy = g.CertificatePEM, g.RequestedBy
+	next.RequestedBy = g.RequestedBy
 	next.Token, next.TokenExpires = g.Token, g.TokenExpires.UTC()
 	if g.PrivateKeyPEM != "" {
 		next.KeyPEM = g.PrivateKeyPEM
@@ -116,12 +117,19 @@ func (j *Journal) HoldCertificate(g Grant) error {
 			return &CertificateError{Reason: err.Error()}
 		}
 	}
-	if next.chain, err = parseChain([]byte(g.CertificatePEM)); err != nil {
+	certificates, err := awsiot.Certificates([]byte(g.CertificatePEM))
+	if err != nil {
 		return &CertificateError{Reason: err.Error()}
 	}
-	cert := next.chain[0]
-	if id := awsiot.CertificateID(cert); id != g.CertificateID {
-		return &CertificateError{Reason: fmt.Sprintf("its id is %q, its SHA-256 is %s", g.CertificateID, id)}
+	own := slices.IndexFunc(certificates, func(c *x509.Certificate) bool { return awsiot.CertificateID(c) == g.CertificateID })
+	if own < 0 {
+		return &CertificateError{Reason: fmt.Sprintf("its id is %q, its SHA-256 is %s", g.CertificateID, awsiot.CertificateID(certificates[0]))}
+	}
+	cert := certificates[own]
+	// Whatever else stands in the text is not stored.
+	next.chain, next.CertificatePEM = awsiot.Chain(cert, certificates), ""
+	for _, c := range next.chain {
+		next.CertificatePEM += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 	}
 	if next.key == nil || !awsiot.Matches(next.key, cert) {
 		return &CertificateError{Reason: "it is for another key than this device's"}

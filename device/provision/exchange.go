@@ -183,17 +183,7 @@ func (x *exchange) requestCertificate(ctx context.Context, eager bool) (*identit
 		}
 		grant.PrivateKeyPEM = string(answer.PrivateKey)
 	}
-	// The certificate and its chain are encoded anew: whatever else stands in the
-	// text is not stored. A certificate provider may give them in any order.
-	certificates, err := awsiot.Certificates([]byte(answer.CertificatePEM))
-	if err != nil {
-		return nil, &identity.CertificateError{Reason: err.Error()}
-	}
-	own := max(0, slices.IndexFunc(certificates, func(c *x509.Certificate) bool { return awsiot.CertificateID(c) == answer.CertificateID }))
-	for _, c := range awsiot.Chain(certificates[own], certificates) {
-		grant.CertificatePEM += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
-	}
-	grant.CertificateID, grant.Token = answer.CertificateID, string(answer.CertificateOwnershipToken)
+	grant.CertificateID, grant.CertificatePEM, grant.Token = answer.CertificateID, answer.CertificatePEM, string(answer.CertificateOwnershipToken)
 	return grant, nil
 }
 
