@@ -369,11 +369,9 @@ func (s *state) lineage(group string) []Target {
 
 // documents returns the policies of the targets, each once.
 func (s *state) documents(targets []Target) (out []PolicyDocument) {
-	seen := map[string]bool{}
 	for _, target := range targets {
 		for _, name := range s.policyTargets.leftsOf(string(target)) {
-			if !seen[name] {
-				seen[name] = true
+			if !slices.ContainsFunc(out, func(d PolicyDocument) bool { return d.Name == name }) {
 				p, _ := s.policies.get(name)
 				out = append(out, PolicyDocument{name, p.Default().Document})
 			}

@@ -292,8 +292,9 @@ func (r *relation[V]) rightsOf(left string) []string { return pairedWith(left, r
 func (r *relation[V]) leftsOf(right string) []string { return pairedWith(right, r.reversed) }
 
 func pairedWith[V any](first string, pairs *btree.Map[string, V]) (seconds []string) {
-	pairs.Ascend(first+separator, func(pair string, _ V) bool {
-		second, ok := strings.CutPrefix(pair, first+separator)
+	prefix := first + separator
+	pairs.Ascend(prefix, func(pair string, _ V) bool {
+		second, ok := strings.CutPrefix(pair, prefix)
 		if ok {
 			seconds = append(seconds, second)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -259,4 +260,34 @@ func TestMutationAfterCloseIsAnError(t *testing.T) {
 	if _, err := r.CreateThing(Thing{Name: "thing"}); !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A mutation copies the nodes of its trees on the way to what it changes, not the records in them.
+func TestMutationCopiesNoOtherRecord(t *testing.T) {
+	r := must(Open("", Options{}))(t)
+	c := must(r.CreateCertificate(Certificate{PEM: newPEM(t)}))(t)
+	for i := range 1000 {
+		ok(t, r.update(func(tx *transaction) error {
+			tx.certificates.put(fmt.Sprint(i), c)
+			return nil
+		}))
+	}
+	statuses := []CertificateStatus{Active, Inactive}
+	i, before := 0, memory()
+	if n := testing.AllocsPerRun(100, func() {
+		i++
+		ok(t, r.UpdateCertificate(c.ID, statuses[i%2]))
+	}); n > 75 {
+		t.Errorf("%v allocations", n)
+	}
+	if n := (memory() - before) / 101; n > 9_000 { // a node of records would have 5 kB, and there are several
+		t.Errorf("%d bytes", n)
+	}
+}
+
+// memory returns the bytes that were allocated so far.
+func memory() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
