@@ -21,7 +21,8 @@ import (
 //   - Status() any is a part of /v1/status, at services.NAME, as JSON.
 //   - Metrics(metric func(name, kind, help string, samples ...any)) calls metric for
 //     each metric of /metrics. The name goes without the prefix iot_device_, and
-//     samples are pairs of labels, such as `{result="done"}` or none, and a value.
+//     samples are pairs of labels, such as `{result="done"}` or none, and a value; or
+//     of labels such as `{result=%q}` and a map[string]uint64, with a value for each.
 type Service interface {
 	// Name is a word for logs, metrics and the status.
 	Name() string

@@ -113,7 +113,14 @@ func (a *agent) metrics() []byte {
 			heads = append(heads, head)
 		}
 		for i := 0; i < len(samples); i += 2 {
-			lines[head] += fmt.Sprintf("iot_device_%s%s %v\n", name, samples[i], samples[i+1])
+			labels, counts := samples[i].(string), samples[i+1]
+			if counts, several := counts.(map[string]uint64); several {
+				for _, value := range slices.Sorted(maps.Keys(counts)) {
+					lines[head] += fmt.Sprintf("iot_device_%s"+labels+" %d\n", name, value, counts[value])
+				}
+				continue
+			}
+			lines[head] += fmt.Sprintf("iot_device_%s%s %v\n", name, labels, counts)
 		}
 	}
 	a.mu.Lock()
@@ -142,15 +149,9 @@ func (a *agent) metrics() []byte {
 	if !out.Oldest.IsZero() {
 		oldest = now.Sub(out.Oldest).Seconds()
 	}
-	labelled := func(label string, counts map[string]uint64) (samples []any) {
-		for _, value := range slices.Sorted(maps.Keys(counts)) {
-			samples = append(samples, fmt.Sprintf("{%s=%q}", label, value), counts[value])
-		}
-		return samples
-	}
 	metric("connected", "gauge", "1 while the device is connected to AWS IoT.", "", connected)
 	metric("connected_seconds_total", "counter", "Time for which the device was connected.", "", total.Seconds())
-	metric("reconnects_total", "counter", "Connections that failed or were lost, by cause.", labelled("cause", s.reconnects)...)
+	metric("reconnects_total", "counter", "Connections that failed or were lost, by cause.", "{cause=%q}", s.reconnects)
 	metric("outbox_messages", "gauge", "Messages that AWS IoT has not acknowledged.", "", out.Messages)
 	metric("outbox_bytes", "gauge", "Bytes of these messages.", "", out.Bytes)
 	metric("outbox_oldest_seconds", "gauge", "Age of the oldest of these messages.", "", oldest)
@@ -161,7 +162,7 @@ func (a *agent) metrics() []byte {
 	metric("messages_set_aside_total", "counter", "Messages that ended the connection three times in a row.", "", s.setAside)
 	metric("messages_received_total", "counter", "Messages received from AWS IoT.", "", received)
 	metric("messages_unexpected_total", "counter", "Messages received that no service or program had asked for.", "", s.unexpected)
-	metric("service_errors_total", "counter", "Failures of services, by service.", labelled("service", s.serviceErrors)...)
+	metric("service_errors_total", "counter", "Failures of services, by service.", "{service=%q}", s.serviceErrors)
 	metric("subscribers", "gauge", "Programs that subscribe.", "", subscribers)
 	metric("subscribers_dropped_total", "counter", "Subscribers dropped because they were slow.", "", slow)
 	metric("rotations_total", "counter", "Replacements of key and certificate, by result.", `{result="done"}`, s.rotations, `{result="failed"}`, s.rotationsFailed)

@@ -15,9 +15,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -124,11 +122,7 @@ func (s *Service) Status() any {
 func (s *Service) Metrics(metric func(name, kind, help string, samples ...any)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var samples []any
-	for _, result := range slices.Sorted(maps.Keys(s.results)) {
-		samples = append(samples, fmt.Sprintf("{result=%q}", result), s.results[result])
-	}
-	metric("jobs_total", "counter", "Job executions that have ended, by result.", samples...)
+	metric("jobs_total", "counter", "Job executions that have ended, by result.", "{result=%q}", s.results)
 	metric("jobs_invalid_messages_total", "counter", "Messages of AWS IoT Jobs that were not understood.", "", s.invalid)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -163,12 +164,8 @@ func run(t *testing.T, s *shadow.Shadow) (stop func()) {
 }
 
 func counters(s *shadow.Shadow) map[string]uint64 {
-	counts := map[string]uint64{}
-	s.Metrics(func(_, _, _ string, samples ...any) {
-		label := samples[0].(string)
-		label = label[strings.Index(label, `result="`)+8:]
-		counts[strings.TrimSuffix(label, `"}`)] = samples[1].(uint64)
-	})
+	var counts map[string]uint64
+	s.Metrics(func(_, _, _ string, samples ...any) { counts = maps.Clone(samples[1].(map[string]uint64)) })
 	return counts
 }
 

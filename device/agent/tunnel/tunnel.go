@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"regexp"
@@ -241,13 +240,9 @@ func (s *Service) Status() any {
 func (s *Service) Metrics(metric func(name, kind, help string, samples ...any)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var ignored []any
-	for _, cause := range slices.Sorted(maps.Keys(s.ignored)) {
-		ignored = append(ignored, fmt.Sprintf("{cause=%q}", cause), s.ignored[cause])
-	}
 	metric("tunnels", "gauge", "Tunnels that are open.", "", len(s.open))
 	metric("tunnels_total", "counter", "Notifications of tunnels that were accepted.", "", s.opened)
-	metric("tunnels_ignored_total", "counter", "Notifications of tunnels that were ignored, by cause.", ignored...)
+	metric("tunnels_ignored_total", "counter", "Notifications of tunnels that were ignored, by cause.", "{cause=%q}", s.ignored)
 	metric("tunnel_connections", "gauge", "Connections from tunnels to services of the device.", "", s.connections)
 	metric("tunnel_connections_total", "counter", "Connections from tunnels to services of the device, all of them.", "", s.connected)
 }
