@@ -137,9 +137,7 @@ func isLoopback(host string) bool {
 }
 
 // hostname returns a host without its port.
-func hostname(host string) string {
-	return (&url.URL{Host: host}).Hostname()
-}
+func hostname(host string) string { return (&url.URL{Host: host}).Hostname() }
 
 // APIURL returns the base of the control API, empty without one; on loopback when
 // it listens on all addresses. Give it to the AWS CLI as --endpoint-url.

@@ -94,9 +94,7 @@ type History struct {
 }
 
 // NewHistory returns an empty history that logs to log and reads the time from now.
-func NewHistory(log *slog.Logger, now func() time.Time) *History {
-	return &History{log: log, now: now}
-}
+func NewHistory(log *slog.Logger, now func() time.Time) *History { return &History{log: log, now: now} }
 
 // Record logs the event, in one line, and hands it to those who wait.
 func (h *History) Record(e Event) {
