@@ -143,7 +143,7 @@ func (s *authSession) current() *policySet {
 	set := s.policies.Load()
 	if set == nil || set.generation != generation {
 		policies := s.server.registry.PoliciesFor(s.certificateID, s.session.ClientID)
-		set = &policySet{generation: generation, policies: s.server.documents.parse(policies)}
+		set = &policySet{generation: generation, policies: s.server.parse(policies)}
 		s.policies.Store(set)
 	}
 	return set
@@ -151,37 +151,16 @@ func (s *authSession) current() *policySet {
 
 // evaluate evaluates policies for what needs no attributes of CONNECT.
 func (s *Server) evaluate(documents []registry.PolicyDocument, action, resource string, session *policy.Session) policy.Decision {
-	return policy.Evaluate(s.documents.parse(documents), &policy.Request{Action: action, Resource: resource, Session: session})
-}
-
-// maxDocuments is how many policies stay parsed.
-const maxDocuments = 1000
-
-// A documentCache parses each policy once for all sessions. The zero value is
-// empty. It is safe for concurrent use.
-type documentCache struct {
-	mu     sync.Mutex
-	byText map[string]*policy.Document // under mu
+	return policy.Evaluate(s.parse(documents), &policy.Request{Action: action, Resource: resource, Session: session})
 }
 
 // parse returns the policies that can be read; the registry holds valid ones only.
-func (c *documentCache) parse(documents []registry.PolicyDocument) []policy.Policy {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (s *Server) parse(documents []registry.PolicyDocument) []policy.Policy {
 	policies := make([]policy.Policy, 0, len(documents))
 	for _, d := range documents {
-		parsed := c.byText[d.Document]
-		if parsed == nil {
-			var err error
-			if parsed, err = policy.Parse([]byte(d.Document)); err != nil {
-				continue
-			}
-			if len(c.byText) >= maxDocuments || c.byText == nil {
-				c.byText = map[string]*policy.Document{}
-			}
-			c.byText[d.Document] = parsed
+		if parsed, err := s.documents.Parse(d.Document, policy.Parse); err == nil {
+			policies = append(policies, policy.Policy{Name: d.Name, Document: parsed})
 		}
-		policies = append(policies, policy.Policy{Name: d.Name, Document: parsed})
 	}
 	return policies
 }

@@ -139,7 +139,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	policies := s.documents.parse(s.registry.PoliciesFor(q.CertificateID, q.ClientID))
+	policies := s.parse(s.registry.PoliciesFor(q.CertificateID, q.ClientID))
 	if q.Policy != "" {
 		document, err := policy.Parse([]byte(q.Policy))
 		if err != nil {

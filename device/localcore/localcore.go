@@ -29,7 +29,9 @@ import (
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/event"
 	"example.com/fleety/device/localcore/jobs"
+	"example.com/fleety/device/localcore/jsontree"
 	"example.com/fleety/device/localcore/lambdahost"
+	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
@@ -59,11 +61,11 @@ type Server struct {
 	rules        *rules.Service
 	tunnels      *tunnel.Service
 	broker       *broker.Broker
-	documents    documentCache // of policies
-	observers    sync.Map      // of messages: *observer to nothing
-	port         int           // for devices
-	portALPN     int           // 0 without one
-	api          net.Listener  // nil without one
+	documents    jsontree.Cache[*policy.Document]
+	observers    sync.Map     // of messages: *observer to nothing
+	port         int          // for devices
+	portALPN     int          // 0 without one
+	api          net.Listener // nil without one
 
 	running sync.WaitGroup // the goroutines of this package
 	closers []func() error // of what was started, in the order of starting

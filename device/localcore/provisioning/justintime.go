@@ -32,7 +32,7 @@ func (s *Service) ProvisionJustInTime(leaf *x509.Certificate, id string, by regi
 		}
 		body = stored.Default().Body
 	}
-	t, err := s.templates.Parse(body)
+	t, err := s.templates.Parse(body, template.Parse)
 	if err != nil {
 		return "", fmt.Errorf("reading the template: %w", err)
 	}

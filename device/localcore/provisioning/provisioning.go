@@ -20,6 +20,7 @@ import (
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/localcore/jsontree"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/template"
 	"example.com/fleety/hook/payload"
@@ -59,7 +60,7 @@ type Config struct {
 type Service struct {
 	config    Config
 	rates     map[awsiot.Operation]*rate.Limiter // never changed
-	templates template.Cache
+	templates jsontree.Cache[*template.Template]
 }
 
 // New returns a service.
@@ -207,7 +208,7 @@ func (s *Service) registerThing(ctx context.Context, r Request) (any, error) {
 			return nil, err
 		}
 	}
-	t, err := s.templates.Parse(stored.Default().Body)
+	t, err := s.templates.Parse(stored.Default().Body, template.Parse)
 	if err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}

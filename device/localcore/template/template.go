@@ -14,7 +14,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"example.com/fleety/device/localcore/jsontree"
@@ -193,34 +192,6 @@ const (
 	Fail      Override = "FAIL"
 	Merge     Override = "MERGE" // attributes and groups only
 )
-
-// A Cache keeps parsed fleet provisioning templates, so that a registration does not read its
-// template anew. The zero value is empty. It is safe for concurrent use.
-type Cache struct {
-	mu     sync.Mutex
-	parsed map[string]*Template // by body
-}
-
-// maxCached is how many bodies a Cache keeps: more than the versions that are in use at one time.
-const maxCached = 64
-
-// Parse is [Parse] for a body that was perhaps parsed before.
-func (c *Cache) Parse(body string) (*Template, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t, ok := c.parsed[body]; ok {
-		return t, nil
-	}
-	t, err := Parse([]byte(body))
-	if err != nil {
-		return nil, err
-	}
-	if c.parsed == nil || len(c.parsed) >= maxCached {
-		c.parsed = map[string]*Template{}
-	}
-	c.parsed[body] = t
-	return t, nil
-}
 
 // An Error is a rejection of RegisterThing; its status is always 400.
 type Error struct {
