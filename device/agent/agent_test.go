@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,8 +85,14 @@ func (w *world) run(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	var once sync.Once
-	w.config.OnStatus = func(string, bool) { once.Do(func() { close(ready) }) }
-	go func() { ended <- agent.Run(ctx, w.config) }()
+	c := w.config
+	c.OnStatus = func(text string, connected bool) {
+		once.Do(func() { close(ready) })
+		if w.config.OnStatus != nil {
+			w.config.OnStatus(text, connected)
+		}
+	}
+	go func() { ended <- agent.Run(ctx, c) }()
 	select {
 	case <-ready:
 	case err := <-ended:
@@ -241,6 +248,77 @@ func TestTakeoverByAnotherClientIsReported(t *testing.T) {
 		w.await(t, connected) // it has taken the client id back
 		other.Close(t.Context())
 	}
+}
+
+// A message that is unanswered whenever another client takes the client id is not what
+// ends the connections.
+func TestTakeoversSetNoMessageAside(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stop := w.run(t) // to provision
+	w.await(t, connected)
+	stop()
+	id, err := w.store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := w.config.Provision.Session
+	o.ClientID = thing
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
+	var taken atomic.Pointer[chan struct{}] // closed when the other client has the id
+	w.config.Provision.Session.DialContext = func(ctx context.Context, kind, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, kind, address)
+		return lateWriter{conn, &taken}, err
+	}
+	var takeovers sync.WaitGroup
+	defer takeovers.Wait()
+	left := 4
+	w.config.OnStatus = func(_ string, connected bool) {
+		if !connected || left == 0 {
+			return
+		}
+		left--
+		done := make(chan struct{})
+		taken.Store(&done)
+		takeovers.Go(func() {
+			defer close(done)
+			other, err := session.Connect(t.Context(), o)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			other.Close(t.Context())
+		})
+	}
+	box := outbox.New(outbox.Config{Path: filepath.Join(w.config.Dir, "outbox.db")})
+	if err := box.Put("fleet/"+thing+"/up/1", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	box.Close()
+	w.run(t)
+	w.await(t, func(s agent.Status) bool {
+		if s.Outbox.SetAside > 0 {
+			t.Fatalf("%+v", s)
+		}
+		return s.Connected && s.Outbox.Messages == 0
+	})
+	w.awaitMetrics(t, "iot_device_messages_acknowledged_total 1\n")
+	if left > 0 {
+		t.Errorf("%d takeovers have not been", left)
+	}
+}
+
+// A lateWriter sends nothing before the channel is closed.
+type lateWriter struct {
+	net.Conn
+	until *atomic.Pointer[chan struct{}]
+}
+
+func (w lateWriter) Write(p []byte) (int, error) {
+	if until := w.until.Load(); until != nil {
+		<-*until
+	}
+	return w.Conn.Write(p)
 }
 
 // The rotation replaces the identity by age, and the agent connects with the new

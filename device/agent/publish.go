@@ -22,6 +22,22 @@ const (
 // maxRejections is how many connections in a row a message may end.
 const maxRejections = 3
 
+// settleTime is how long a connection must last before a request is sent for the last
+// time that has ended the ones before. Another client with the thing's name ends a
+// connection too, whatever is unanswered.
+const settleTime = 5 * time.Second
+
+func settle(ctx context.Context, conn *session.Session) error {
+	select {
+	case <-time.After(settleTime):
+		return nil
+	case <-conn.Done():
+		return session.ErrNotConnected // not by the request
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // answerTimeout bounds each wait for an acknowledgement.
 const answerTimeout = 30 * time.Second
 
@@ -73,6 +89,11 @@ func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
 
 // publishNext sends the next messages, if there are any.
 func (p *publisher) publishNext(ctx context.Context, conn *session.Session) (sent bool, err error) {
+	if p.rejections == maxRejections-1 {
+		if err := settle(ctx, conn); err != nil {
+			return false, err
+		}
+	}
 	release, err := p.turn.take(ctx, conn)
 	if err != nil {
 		return false, err

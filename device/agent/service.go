@@ -92,6 +92,12 @@ func (c serviceConn) Publish(ctx context.Context, topic string, payload []byte) 
 // same has ended several connections.
 func (c serviceConn) request(ctx context.Context, packet, topic string, send func(context.Context) error) error {
 	release, err := c.agent.publisher.turn.take(ctx, c.conn)
+	if err == nil && c.agent.denials[topic].count == maxRejections-1 {
+		release()
+		if err = settle(ctx, c.conn); err == nil {
+			release, err = c.agent.publisher.turn.take(ctx, c.conn)
+		}
+	}
 	if err != nil {
 		return err
 	}
