@@ -298,12 +298,9 @@ func cause(err error, serial string) string {
 // since what wraps an error says what that was.
 func root(err error) error {
 	for {
-		var next error
-		switch e := err.(type) {
-		case interface{ Unwrap() error }:
-			next = e.Unwrap()
-		case interface{ Unwrap() []error }:
-			if errs := e.Unwrap(); len(errs) > 0 {
+		next := errors.Unwrap(err)
+		if several, ok := any(err).(interface{ Unwrap() []error }); ok {
+			if errs := several.Unwrap(); len(errs) > 0 {
 				next = errs[len(errs)-1]
 			}
 		}

@@ -27,16 +27,10 @@ type Serials struct {
 // count takes. The error is a *[ValueError].
 func NewSerials(prefix, first string, count int) (Serials, error) {
 	s := Serials{Prefix: prefix, Count: count, first: 1, width: max(digits, len(strconv.Itoa(count)))}
-	if count < 1 || count > MaxDevices {
-		return s, &ValueError{"devices", strconv.Itoa(count), fmt.Sprintf("1 to %d", MaxDevices)}
-	}
 	if first != "" {
-		number, ok := strings.CutPrefix(first, prefix)
-		if !ok {
-			return s, &ValueError{"first", first, "a serial number that begins with the prefix " + prefix}
-		}
+		number, begins := strings.CutPrefix(first, prefix)
 		n, err := strconv.ParseUint(number, 10, 63)
-		if err != nil || len(number) > maxDigits {
+		if !begins || err != nil || len(number) > maxDigits {
 			return s, &ValueError{"first", first, fmt.Sprintf("the prefix %s and 1 to %d digits, to count up from", prefix, maxDigits)}
 		}
 		s.first, s.width = int64(n), len(number)
@@ -45,7 +39,7 @@ func NewSerials(prefix, first string, count int) (Serials, error) {
 }
 
 func (s Serials) check() error {
-	if s.Count < 1 {
+	if s.Count < 1 || s.Count > MaxDevices {
 		return &ValueError{"devices", strconv.Itoa(s.Count), fmt.Sprintf("1 to %d", MaxDevices)}
 	}
 	if last := strconv.FormatInt(s.first+int64(s.Count)-1, 10); len(last) > s.width {
