@@ -99,7 +99,7 @@ func (l *launch) enrollAll(ctx context.Context) {
 // enroll enrolls the shard's k-th device, which was due at that time; zero
 // means as soon as the quotas allow.
 func (l *launch) enroll(ctx context.Context, k int, due time.Time) {
-	if l.paces.begin.wait(ctx) != nil {
+	if l.paces.wait(ctx, stepBegin) != nil {
 		return
 	}
 	if due.IsZero() {
@@ -214,11 +214,7 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 	switch e.Phase {
 	case provision.Begin:
 		*at = stage
-		for _, p := range l.paces.steps[e.Step] {
-			if p.wait(ctx) != nil {
-				return // the step itself ends with ctx
-			}
-		}
+		_ = l.paces.wait(ctx, e.Step) // the step itself ends with ctx
 	case provision.Done:
 		switch e.Step {
 		// Those that are a stage each; connecting with the claim is three, and
@@ -229,10 +225,7 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 	case provision.Failed:
 		*at = stageOf(e.Err, stage)
 		if overloaded(e.Err) {
-			l.paces.begin.throttled()
-			for _, p := range l.paces.steps[e.Step] {
-				p.throttled()
-			}
+			l.paces.throttled(e.Step)
 		}
 		if !errors.Is(e.Err, context.Canceled) { // the end of the run
 			l.meter.retries.add(Failure{Stage: *at, Cause: cause(e.Err, serial)})

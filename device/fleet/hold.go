@@ -129,7 +129,7 @@ func (l *launch) hold(ctx context.Context) *Held {
 			if attempt == 0 {
 				began = time.Now()
 			}
-			return h.l.paces.connect.wait(ctx)
+			return h.l.paces.wait(ctx, provision.StepConnectDevice)
 		})
 		if err == nil {
 			l.meter.latencies.record(StageHold, time.Since(began))
@@ -278,7 +278,7 @@ func (h *hold) publish(ctx context.Context, d *heldDevice, number int) {
 		Number    int       `json:"number"`
 		Time      time.Time `json:"time"`
 	}{d.thing, number, time.Now().UTC()})
-	if err != nil || h.l.paces.publish.wait(ctx) != nil {
+	if err != nil || h.l.paces.wait(ctx, provision.StepPublishBirth) != nil {
 		return
 	}
 	reply, cancel := context.WithTimeout(ctx, provision.DefaultAnswerTimeout)

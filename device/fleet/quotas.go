@@ -111,7 +111,7 @@ func (q *Quotas) Set(text string) error {
 const headroom = 0.95
 
 // A pacer spreads events over time, first come, first served, and slows down
-// when AWS throttles nevertheless. A nil one never waits.
+// when AWS throttles nevertheless.
 type pacer struct {
 	limiter *rate.Limiter
 	most    rate.Limit
@@ -120,19 +120,13 @@ type pacer struct {
 	slowed time.Time // when the rate was last lowered, under mu
 }
 
-// newPacer returns a pacer for a share of a quota, nil for none.
+// newPacer returns a pacer for a share of a quota.
 func newPacer(perSecond float64, share int) *pacer {
-	if perSecond == 0 {
-		return nil
-	}
 	most := rate.Limit(perSecond * headroom / float64(share))
 	return &pacer{limiter: rate.NewLimiter(most, 1), most: most}
 }
 
 func (p *pacer) wait(ctx context.Context) error {
-	if p == nil {
-		return nil
-	}
 	p.recover(time.Now())
 	return p.limiter.Wait(ctx)
 }
@@ -146,9 +140,6 @@ const (
 
 // throttled lowers the rate, once for all answers that come together.
 func (p *pacer) throttled() {
-	if p == nil {
-		return
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -167,34 +158,46 @@ func (p *pacer) recover(now time.Time) {
 	}
 }
 
-// paces are the pacers of a launch. begin admits devices no faster than the
-// tightest quota allows, so that they wait there and not with an open connection
-// and a token that expires.
-type paces struct {
-	begin, connect, publish *pacer // nil where there is no quota
-	steps                   map[provision.Step][]*pacer
-}
+// paces are the pacers of a launch by the step that they delay. Those of stepBegin admit
+// devices no faster than the tightest quota allows, so that they wait there and not with
+// an open connection and a token that expires.
+type paces map[provision.Step][]*pacer
+
+const stepBegin provision.Step = "begin" // before all others
 
 // paces returns pacers for a process that is one of share.
 func (q *Quotas) paces(keys provision.Keys, share int) paces {
-	p := paces{steps: map[provision.Step][]*pacer{}}
+	p := paces{}
 	if q == nil {
 		return p
 	}
-	p.begin = newPacer(PlanLaunch(1, *q, keys).Rate/headroom, share)
+	if tightest := PlanLaunch(1, *q, keys).Rate; tightest > 0 {
+		p[stepBegin] = []*pacer{newPacer(tightest/headroom, share)}
+	}
 	for _, x := range q.of(keys) {
 		pacer := newPacer(*x.rate(q), share)
 		for _, step := range x.steps {
-			p.steps[step] = append(p.steps[step], pacer)
-		}
-		switch x.name {
-		case "CONNECT":
-			p.connect = pacer
-		case "PUBLISH":
-			p.publish = pacer
+			p[step] = append(p[step], pacer)
 		}
 	}
 	return p
+}
+
+// wait waits until a step may begin, or for the end of ctx.
+func (p paces) wait(ctx context.Context, step provision.Step) error {
+	for _, pacer := range p[step] {
+		if err := pacer.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// throttled slows down a step, and the beginning of devices.
+func (p paces) throttled(step provision.Step) {
+	for _, pacer := range slices.Concat(p[stepBegin], p[step]) {
+		pacer.throttled()
+	}
 }
 
 // A Forecast is the course of a launch as AWS's quotas allow it.
