@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"sync"
@@ -49,7 +48,7 @@ type Conn struct {
 	// Of what is read together, see finishBatch; for the reader only.
 	routed    []*session // that messages were left with
 	published int        // messages
-	responded bool       // something was queued for the client
+	queued    bool       // something for the client
 
 	outMu    sync.Mutex
 	out      *bytes.Buffer // encoded packets that are not written yet; nil without any; under outMu
@@ -174,64 +173,25 @@ func (c *Conn) send(pk *packets.Packet) error {
 	return c.writeOut()
 }
 
-// queue leaves a packet to be written by the next flush, so that several share one TLS record and
-// one system call.
+// queue leaves a packet to be written by finishBatch, so that several share one TLS record and one
+// system call. It is for the reader only.
 func (c *Conn) queue(pk *packets.Packet) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
+	c.queued = true
 	if err := c.encode(pk); err != nil {
 		return err
 	}
 	return c.writeErr
 }
 
-// respond queues the answer to a packet. It is for the reader only: finishBatch flushes.
-func (c *Conn) respond(pk *packets.Packet) error {
-	c.responded = true
-	return c.queue(pk)
-}
-
-// respondShort queues an encoded answer.
-func (c *Conn) respondShort(encoded ...byte) error {
-	c.responded = true
+// queueBytes leaves the parts of an encoded packet to be written by the next flush.
+func (c *Conn) queueBytes(parts ...[]byte) error {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
-	c.buffer().Write(encoded)
-	return c.writeErr
-}
-
-// queueMessage queues a PUBLISH. It does without mochi's packets, which have 1 kB: of all that is
-// sent most is PUBLISH.
-func (c *Conn) queueMessage(d *delivery, now time.Time) error {
-	m := d.message
-	variable := binary.BigEndian.AppendUint16(make([]byte, 0, 2+maxTopic+2), uint16(len(m.Topic)))
-	variable = append(variable, m.Topic...)
-	if d.qos > 0 {
-		variable = binary.BigEndian.AppendUint16(variable, d.id)
+	for _, part := range parts {
+		c.buffer().Write(part)
 	}
-	if c.v5() {
-		p, encoded := m.properties(), new(bytes.Buffer)
-		if m.Expiry > 0 {
-			p.MessageExpiryInterval = uint32(max(m.Expiry-now.Sub(m.Time).Truncate(time.Second), time.Second) / time.Second) // [MQTT-3.3.2-6]
-		}
-		mods := packets.Mods{MaxSize: c.maxPacketSize, AllowResponseInfo: true}
-		p.Encode(packets.Publish, mods, encoded, len(variable)+len(m.Payload))
-		variable = append(variable, encoded.Bytes()...)
-	}
-	fixed := append(make([]byte, 0, 5), packets.Publish<<4|d.qos<<1)
-	if d.retain {
-		fixed[0] |= 1
-	}
-	fixed = binary.AppendUvarint(fixed, uint64(len(variable)+len(m.Payload)))
-	if uint32(len(fixed)+len(variable)+len(m.Payload)) > c.maxPacketSize {
-		return packets.ErrPacketTooLarge // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-	}
-	c.outMu.Lock()
-	defer c.outMu.Unlock()
-	out := c.buffer()
-	out.Write(fixed)
-	out.Write(variable)
-	out.Write(m.Payload)
 	return c.writeErr
 }
 

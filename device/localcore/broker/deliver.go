@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -78,8 +80,8 @@ func (c *Conn) finishBatch() error {
 		c.broker.startDelivery(s)
 	}
 	c.broker.startDelivery(c.session) // which PUBACKs of the client made room for
-	if c.responded {
-		c.responded = false
+	if c.queued {
+		c.queued = false
 		if err := c.flush(); err != nil {
 			return err
 		}
@@ -263,11 +265,39 @@ func (b *Broker) deliver(s *session) {
 				now = b.config.Now()
 			}
 		}
-		if err := c.queueMessage(d, now); errors.Is(err, packets.ErrPacketTooLarge) {
+		if err := c.queueMessage(d, now); err != nil && errors.Is(err, packets.ErrPacketTooLarge) {
 			b.discard(c, d, "the message is larger than the client's Maximum Packet Size") // [MQTT-3.1.2-25]
 		}
 		queued += len(d.message.Payload)
 	}
+}
+
+// queueMessage queues a PUBLISH. It does without mochi's packets, which have 1 kB.
+func (c *Conn) queueMessage(d *delivery, now time.Time) error {
+	m, properties := d.message, []byte(nil)
+	length := 2 + len(m.Topic) + 2*int(d.qos) + len(m.Payload)
+	if c.v5() {
+		p, encoded := m.properties(), new(bytes.Buffer)
+		if m.Expiry > 0 {
+			p.MessageExpiryInterval = uint32(max(m.Expiry-now.Sub(m.Time).Truncate(time.Second), time.Second) / time.Second) // [MQTT-3.3.2-6]
+		}
+		p.Encode(packets.Publish, packets.Mods{MaxSize: c.maxPacketSize, AllowResponseInfo: true}, encoded, length)
+		properties = encoded.Bytes()
+		length += len(properties)
+	}
+	head := append(make([]byte, 0, 5+2+maxTopic+2), packets.Publish<<4|d.qos<<1)
+	if d.retain {
+		head[0] |= 1
+	}
+	head = binary.AppendUvarint(head, uint64(length))
+	if uint32(len(head)+length) > c.maxPacketSize {
+		return packets.ErrPacketTooLarge // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+	}
+	head = append(binary.BigEndian.AppendUint16(head, uint16(len(m.Topic))), m.Topic...)
+	if d.qos > 0 {
+		head = binary.BigEndian.AppendUint16(head, d.id)
+	}
+	return c.queueBytes(head, properties, m.Payload)
 }
 
 // next returns the message to send now and the connection for it. A client that has as many

@@ -50,7 +50,8 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 		if m.QoS == 0 {
 			return nil
 		}
-		return c.respondShort(packets.Puback<<4, 2, byte(pk.PacketID>>8), byte(pk.PacketID))
+		c.queued = true
+		return c.queueBytes([]byte{packets.Puback << 4, 2, byte(pk.PacketID >> 8), byte(pk.PacketID)})
 	}
 	if !strings.HasPrefix(m.Topic, "$aws/") {
 		b.stamp(m)
@@ -200,7 +201,7 @@ func (b *Broker) rejectPublish(c *Conn, pk *packets.Packet, code packets.Code, r
 	if c.v5() && pk.FixedHeader.Qos == 1 && slices.Contains(pubackCodes, code.Code) {
 		puback := newPacket(packets.Puback, pk.PacketID)
 		puback.ReasonCode = code.Code
-		if err := c.respond(puback); err != nil || b.config.KeepOpenOnDeny {
+		if err := c.queue(puback); err != nil || b.config.KeepOpenOnDeny {
 			return err
 		}
 	}

@@ -93,7 +93,8 @@ func (b *Broker) handle(ctx context.Context, c *Conn, pk *packets.Packet) error 
 	case packets.Unsubscribe:
 		return b.unsubscribe(c, pk)
 	case packets.Pingreq:
-		return c.respondShort(packets.Pingresp<<4, 0)
+		c.queued = true
+		return c.queueBytes([]byte{packets.Pingresp << 4, 0})
 	case packets.Connect:
 		return b.violation(c, event.Connect, packets.ErrProtocolViolationSecondConnect)
 	case packets.Disconnect:

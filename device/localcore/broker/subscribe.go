@@ -59,7 +59,7 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 			c.delayed.Add(-1)
 			_ = c.send(suback) // the client may be gone
 		})
-	} else if err := c.respond(suback); err != nil {
+	} else if err := c.queue(suback); err != nil {
 		return err
 	}
 	if denied && !b.config.KeepOpenOnDeny {
@@ -176,5 +176,5 @@ func (b *Broker) unsubscribe(c *Conn, pk *packets.Packet) error {
 		}
 	}
 	b.subscriptionsChanged(c, "unsubscribed", topics, removed)
-	return c.respond(unsuback)
+	return c.queue(unsuback)
 }
