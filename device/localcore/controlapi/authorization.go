@@ -2,6 +2,7 @@ package controlapi
 
 import (
 	"slices"
+	"time"
 
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/registry"
@@ -121,4 +122,31 @@ func (a *api) authResult(info authInfo, d policy.Decision) object {
 		return out.with(object{"authDecision": "EXPLICIT_DENY", "denied": object{"explicitDeny": by}})
 	}
 	return out.with(object{"authDecision": "IMPLICIT_DENY", "denied": object{"implicitDeny": by}})
+}
+
+func newRoleAlias(name, role string, seconds *int64) (registry.RoleAlias, error) {
+	alias := registry.RoleAlias{Name: name, RoleARN: role}
+	if seconds == nil {
+		return alias, nil
+	}
+	alias.CredentialDuration = time.Duration(*seconds) * time.Second
+	if *seconds < 900 || *seconds > 43200 {
+		return alias, invalid("credentialDurationSeconds is %d, it must be 900 to 43200", *seconds)
+	}
+	return alias, nil
+}
+
+func (a *api) roleAlias(alias registry.RoleAlias) object {
+	return a.ref("rolealias", "roleAlias", alias.Name)
+}
+
+func (a *api) roleAliasDescription(alias registry.RoleAlias) object {
+	return object{"roleAliasDescription": a.roleAlias(alias).with(object{
+		"roleArn": alias.RoleARN, "owner": a.Account, "credentialDurationSeconds": int64(alias.CredentialDuration.Seconds()),
+		"creationDate": epoch(alias.Created), "lastModifiedDate": epoch(alias.Modified),
+	})}
+}
+
+func (a *api) updateRoleAlias(alias registry.RoleAlias) (object, error) {
+	return a.roleAlias(alias), a.Registry.UpdateRoleAlias(alias)
 }

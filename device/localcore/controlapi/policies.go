@@ -43,14 +43,11 @@ func (a *api) policyVersion(name string, id int) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, ok := p.Version(id)
-	if !ok {
-		return nil, registry.Reject(registry.CodeNotFound, "Policy %s has no version %d.", p.Name, id)
-	}
+	v, err := p.Find("Policy "+name, id)
 	return a.policySummary(p).with(object{
 		"policyDocument": v.Document, "policyVersionId": strconv.Itoa(v.ID), "isDefaultVersion": v.ID == p.DefaultVersion,
 		"creationDate": epoch(v.Created), "lastModifiedDate": epoch(v.Created),
-	}).optional("generationId", p.GenerationID), nil
+	}).optional("generationId", p.GenerationID), err
 }
 
 func (a *api) principalPolicies(principal registry.Target) (all []registry.Policy, err error) {

@@ -66,17 +66,11 @@ func (a *api) describeTemplateVersion(name string, id int) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, ok := t.Version(id)
-	if !ok {
-		return nil, registry.Reject(registry.CodeNotFound, "Template %s has no version %d.", t.Name, id)
-	}
-	return templateVersion(t, v).with(object{"templateBody": v.Body}), nil
+	v, err := t.Find("Template "+name, id)
+	return templateVersion(t, v).with(object{"templateBody": v.Body}), err
 }
 
 func (a *api) createProvisioningClaim(q *request, template string) (object, error) {
-	if _, err := a.Registry.DescribeProvisioningTemplate(template); err != nil {
-		return nil, err
-	}
 	keys, err := a.Provisioning.IssueKeys(q.Context())
 	if err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ func (r *Registry) DeletePolicyVersion(name string, version int) error {
 		if version == p.DefaultVersion {
 			return invalid("Cannot delete the default version of policy %s.", name)
 		}
-		err := p.checkID("Policy "+name, version)
+		_, err := p.Find("Policy "+name, version)
 		p.delete(version)
 		p.Modified = tx.now
 		return err
@@ -80,7 +80,8 @@ func (r *Registry) DeletePolicyVersion(name string, version int) error {
 func (r *Registry) SetDefaultPolicyVersion(name string, version int) error {
 	return edit(r, name, func(tx *transaction, p *Policy) error {
 		p.DefaultVersion, p.Modified = version, tx.now
-		return p.checkID("Policy "+name, version)
+		_, err := p.Find("Policy "+name, version)
+		return err
 	})
 }
 
@@ -401,18 +402,18 @@ func firstVersion(v Version, now time.Time) Versioned {
 	return Versioned{[]Version{v}, 1, 2}
 }
 
-// Version returns the version with this id.
-func (v Versioned) Version(id int) (Version, bool) {
+// Find returns the version with this id; the rejection without one says that what has none.
+func (v Versioned) Find(what string, id int) (Version, error) {
 	i := slices.IndexFunc(v.Versions, func(version Version) bool { return version.ID == id })
 	if i < 0 {
-		return Version{}, false
+		return Version{}, Reject(CodeNotFound, "%s has no version %d.", what, id)
 	}
-	return v.Versions[i], true
+	return v.Versions[i], nil
 }
 
 // Default returns the version in effect.
 func (v Versioned) Default() Version {
-	version, _ := v.Version(v.DefaultVersion)
+	version, _ := v.Find("", v.DefaultVersion)
 	return version
 }
 
@@ -428,14 +429,6 @@ func (v *Versioned) add(what string, version Version, setDefault bool, most int,
 		v.DefaultVersion = version.ID
 	}
 	return version, nil
-}
-
-// checkID rejects a version that is not there.
-func (v *Versioned) checkID(what string, id int) error {
-	if _, ok := v.Version(id); !ok {
-		return Reject(CodeNotFound, "%s has no version %d.", what, id)
-	}
-	return nil
 }
 
 func (v *Versioned) delete(id int) {

@@ -109,7 +109,8 @@ func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) erro
 				return err
 			}
 		}
-		return cmp.Or(t.checkID("Template "+t.Name, t.DefaultVersion), t.check())
+		_, err := t.Find("Template "+t.Name, t.DefaultVersion)
+		return cmp.Or(err, t.check())
 	})
 }
 
@@ -136,7 +137,7 @@ func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) e
 		if version == t.DefaultVersion {
 			return Reject(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
 		}
-		err := t.checkID("Template "+name, version)
+		_, err := t.Find("Template "+name, version)
 		t.delete(version)
 		t.Modified = tx.now
 		return err
