@@ -117,21 +117,22 @@ func checkTemplate(body []byte) error {
 	return err
 }
 
-// inFile gives the faults of an expanded text their places in its file.
+// joinedErrors is what [errors.Join] returns.
+type joinedErrors interface {
+	error
+	Unwrap() []error
+}
+
+// inFile gives the faults of an expanded text, which err is or joins, their places in its file.
 func (c Config) inFile(path, source string, err error) error {
-	faults, ok := errors.AsType[template.SyntaxErrors](err)
-	if fault, one := errors.AsType[*policy.SyntaxError](err); one && !ok {
-		faults = append(faults, fault)
-	}
-	if faults == nil {
-		return err
-	}
-	var errs []error
-	for _, e := range faults {
+	if all, ok := errors.AsType[joinedErrors](err); ok {
+		for _, e := range all.Unwrap() {
+			_ = c.inFile(path, source, e)
+		}
+	} else if e, ok := errors.AsType[*policy.SyntaxError](err); ok {
 		e.File, e.Column = path, c.column(source, e.Line, e.Column)
-		errs = append(errs, e)
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 var placeholder = regexp.MustCompile(`\$\{[A-Za-z:]+\}`)

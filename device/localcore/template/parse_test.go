@@ -10,6 +10,30 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// faultsOf returns the faults that an error of Parse joins, none for a nil error.
+func faultsOf(t *testing.T, err error) (all []*template.SyntaxError) {
+	t.Helper()
+	if err == nil {
+		return nil
+	}
+	type joined interface {
+		error
+		Unwrap() []error
+	}
+	faults, ok := errors.AsType[joined](err)
+	if !ok || len(faults.Unwrap()) == 0 {
+		t.Fatalf("%T: %v", err, err)
+	}
+	for _, e := range faults.Unwrap() {
+		fault, ok := errors.AsType[*template.SyntaxError](e)
+		if !ok {
+			t.Fatalf("%T: %v", e, e)
+		}
+		all = append(all, fault)
+	}
+	return all
+}
+
 // faults returns the faults of a template, one per line.
 func faults(t *testing.T, body string) string {
 	t.Helper()
@@ -17,10 +41,7 @@ func faults(t *testing.T, body string) string {
 	if err == nil {
 		return ""
 	}
-	all, ok := errors.AsType[template.SyntaxErrors](err)
-	if !ok {
-		t.Fatalf("not SyntaxErrors: %T", err)
-	}
+	all := faultsOf(t, err)
 	places := make([]string, len(all))
 	for i, e := range all {
 		if e.Reason == "" {
@@ -124,10 +145,8 @@ func TestFaultsOfFunctions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := template.Parse([]byte(configured(tc.value)))
 			var got []string
-			if all, ok := errors.AsType[template.SyntaxErrors](err); ok {
-				for _, e := range all {
-					got = append(got, e.Path)
-				}
+			for _, e := range faultsOf(t, err) {
+				got = append(got, e.Path)
 			}
 			// "Join of two" and the like have one fault and no consequences.
 			if diff := cmp.Diff([]string{"$.DeviceConfiguration.v" + tc.path}, got); diff != "" {
@@ -183,9 +202,8 @@ func TestFaultsOfResources(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := template.Parse([]byte(resourced(tc.resource)))
-			all, _ := errors.AsType[template.SyntaxErrors](err)
 			var got []string
-			for _, e := range all {
+			for _, e := range faultsOf(t, err) {
 				got = append(got, e.Path)
 			}
 			if diff := cmp.Diff(tc.want, strings.Join(got, "\n")); diff != "" {
@@ -230,11 +248,7 @@ func FuzzTemplate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body, first, second string) {
 		parsed, err := template.Parse([]byte(body))
 		if err != nil {
-			all, ok := errors.AsType[template.SyntaxErrors](err)
-			if !ok || len(all) == 0 {
-				t.Fatalf("%T: %v", err, err)
-			}
-			for _, e := range all {
+			for _, e := range faultsOf(t, err) {
 				if e.Line < 1 || e.Column < 1 || !strings.HasPrefix(e.Path, "$") || e.Reason == "" {
 					t.Errorf("fault without a place: %+v", e)
 				}

@@ -10,10 +10,10 @@ package template
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"example.com/fleety/device/localcore/jsontree"
@@ -63,7 +63,7 @@ type Template struct {
 }
 
 // Parse reads a fleet provisioning template and finds what is wrong with it whatever the parameters
-// will be. The error is [SyntaxErrors], of which [errors.As] also finds the first *[SyntaxError].
+// will be. The error joins a *[SyntaxError] for each fault, in the order of the text.
 func Parse(body []byte) (*Template, error) { return parse(body, true) }
 
 // ParseBody is [Parse] for the template body of RegisterThing over HTTPS, which
@@ -72,11 +72,11 @@ func ParseBody(body []byte) (*Template, error) { return parse(body, false) }
 
 func parse(body []byte, fleet bool) (*Template, error) {
 	if n := utf8.RuneCount(body); n > MaxBody {
-		return nil, SyntaxErrors{jsontree.ErrorAt(body, 0, "$", fmt.Sprintf("the template has %d characters, %d are allowed", n, MaxBody))}
+		return nil, errors.Join(jsontree.ErrorAt(body, 0, "$", fmt.Sprintf("the template has %d characters, %d are allowed", n, MaxBody)))
 	}
 	root, faults := jsontree.Parse(body, maxDepth)
 	if root == nil {
-		return nil, SyntaxErrors(faults)
+		return nil, joined(faults)
 	}
 	t := &Template{body: body, root: root, fleet: fleet, parameters: map[string]*string{}, mappings: map[string]map[string]map[string]string{}}
 	w := &walk{Template: t, checking: true}
@@ -85,12 +85,20 @@ func parse(body []byte, fleet bool) (*Template, error) {
 		w.plan()
 	}
 	if len(w.faults) > 0 {
-		slices.SortStableFunc(w.faults, func(a, b *SyntaxError) int {
-			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-		})
-		return nil, w.faults
+		return nil, joined(w.faults)
 	}
 	return t, nil
+}
+
+func joined(faults []*SyntaxError) error {
+	slices.SortStableFunc(faults, func(a, b *SyntaxError) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	var errs []error
+	for _, e := range faults {
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
 }
 
 // Input is what one registration gives to a template.
@@ -203,23 +211,3 @@ func (e *Error) Error() string { return fmt.Sprintf("%s (400): %s", e.Code, e.Me
 
 // A SyntaxError is one fault of a template's text, with line, column and path.
 type SyntaxError = jsontree.Error
-
-// SyntaxErrors are all faults of a template's text, in its order. There is at least one.
-type SyntaxErrors []*SyntaxError
-
-func (e SyntaxErrors) Error() string {
-	lines := make([]string, len(e))
-	for i, err := range e {
-		lines[i] = err.Error()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Unwrap returns the faults one by one.
-func (e SyntaxErrors) Unwrap() []error {
-	errs := make([]error, len(e))
-	for i, err := range e {
-		errs[i] = err
-	}
-	return errs
-}

@@ -23,7 +23,7 @@ type walk struct {
 	rejection *Error // the first
 
 	checking bool
-	faults   SyntaxErrors
+	faults   []*SyntaxError
 	value    *jsontree.Node // that is evaluated; nil once it has a fault or needs a reference
 
 	inPolicy bool // inside a Policy resource
