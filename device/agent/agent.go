@@ -81,7 +81,7 @@ type agent struct {
 	rotateNow     chan struct{}     // receives a value when the time of the rotation may have changed
 	lastConnect   time.Time
 	routes        atomic.Pointer[http.ServeMux] // of the local API
-	requests      queue                         // those that are limited
+	requests      chan struct{}                 // has a value for each request that is limited
 	now           func() time.Time              // the wall clock
 
 	mu       sync.Mutex
@@ -129,7 +129,7 @@ func Run(ctx context.Context, c Config) error {
 		denials:       map[string]denial{},
 		rotateNow:     make(chan struct{}, 1),
 		jitter:        rand.Float64(),
-		requests:      newQueue(),
+		requests:      make(chan struct{}, maxRequests),
 		now:           time.Now,
 		state:         newState(id),
 		link:          link{changed: make(chan struct{})},

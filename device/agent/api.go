@@ -22,6 +22,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/net/netutil"
+
 	"example.com/fleety/device/session"
 )
 
@@ -29,7 +31,7 @@ const (
 	maxSubscribers  = 64
 	maxRequests     = 2 * maxSubscribers // at once, but for those of the status and the metrics
 	maxWaiting      = 64                 // connections without a whole request, after burstTimeout
-	maxBurst        = 1024               // such connections, and requests that wait, in any case
+	maxConnections  = 2048               // in any case
 	burstTimeout    = 10 * time.Second   // how long many programs at once have to send and to wait
 	requestTimeout  = 30 * time.Second   // to send a request, its body included
 	responseTimeout = 10 * time.Second   // to take one piece of a response
@@ -123,10 +125,14 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 	}
 	for pattern, handler := range limited {
 		handle(pattern, answer(func(w http.ResponseWriter, r *http.Request) error {
-			if !a.requests.begin(r.Context()) {
+			ctx, cancel := context.WithTimeout(r.Context(), burstTimeout)
+			defer cancel()
+			select {
+			case a.requests <- struct{}{}:
+				defer func() { <-a.requests }()
+			case <-ctx.Done():
 				return fmt.Errorf("%d requests are not answered yet", maxRequests)
 			}
-			defer a.requests.end()
 			handler.ServeHTTP(w, r)
 			return nil
 		}))
@@ -152,30 +158,6 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 	a.routes.Store(mux)
 }
 
-// A queue bounds the requests that are answered at once. Others wait for a moment.
-type queue struct{ waiting, answered chan struct{} }
-
-func newQueue() queue { return queue{make(chan struct{}, maxBurst), make(chan struct{}, maxRequests)} }
-
-// begin reports whether a request may be answered.
-func (q queue) begin(ctx context.Context) bool {
-	select {
-	case q.waiting <- struct{}{}:
-		defer func() { <-q.waiting }()
-	default:
-		return false
-	}
-	select {
-	case q.answered <- struct{}{}:
-		return true
-	case <-time.After(burstTimeout):
-	case <-ctx.Done():
-	}
-	return false
-}
-
-func (q queue) end() { <-q.answered }
-
 // listen opens the socket for the agent's user and group. What an agent that was
 // killed left is replaced; the agent's lock makes sure of that.
 func listen(socket string) (net.Listener, error) {
@@ -195,23 +177,23 @@ func listen(socket string) (net.Listener, error) {
 		l.Close()
 		return nil, err
 	}
-	return apiListener{l}, nil
+	return apiListener{netutil.LimitListener(l, maxConnections)}, nil
 }
 
 // An apiListener accepts connections of programs.
-type apiListener struct{ *net.UnixListener }
+type apiListener struct{ net.Listener }
 
 func (l apiListener) Accept() (net.Conn, error) {
-	conn, err := l.AcceptUnix()
+	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &apiConn{UnixConn: conn}, nil
+	return &apiConn{Conn: conn}, nil
 }
 
 // An apiConn is the connection of a program.
 type apiConn struct {
-	*net.UnixConn
+	net.Conn
 	answering atomic.Bool // a handler answers
 	patient   atomic.Bool // its handler sets the deadlines of writing
 }
@@ -227,10 +209,10 @@ func (c *apiConn) Write(p []byte) (int, error) {
 	status, _, _ := bytes.Cut(p, []byte("\r\n"))
 	_, reason, _ := strings.Cut(string(status), " ")
 	if c.answering.Load() || reason < "4" {
-		return c.UnixConn.Write(p)
+		return c.Conn.Write(p)
 	}
 	text, _ := json.Marshal(map[string]string{"error": reason})
-	_, err := fmt.Fprintf(c.UnixConn, "%s\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n%s\n", status, text)
+	_, err := fmt.Fprintf(c.Conn, "%s\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n%s\n", status, text)
 	return len(p), err
 }
 
@@ -260,7 +242,7 @@ func (c *apiConns) changeState(conn net.Conn, state http.ConnState) {
 		conn.(*apiConn).patient.Store(false)
 		now := time.Now()
 		c.waiting = append(c.waiting, waitingConn{conn, now})
-		for n := len(c.waiting); n > maxBurst || n > maxWaiting && now.Sub(c.waiting[0].since) > burstTimeout; n-- {
+		for n := len(c.waiting); n > maxWaiting && now.Sub(c.waiting[0].since) > burstTimeout; n-- {
 			c.waiting[0].Close()
 			c.waiting = c.waiting[1:]
 		}

@@ -27,15 +27,11 @@ const maxRejections = 3
 // connection too, whatever is unanswered.
 const settleTime = 5 * time.Second
 
-func settle(ctx context.Context, conn *session.Session) error {
-	select {
-	case <-time.After(settleTime):
-		return nil
-	case <-conn.Done():
+func settle(ctx context.Context, conn *session.Session, rejections int) error {
+	if rejections == maxRejections-1 && sleep(ctx, settleTime) && conn.Err() != nil {
 		return session.ErrNotConnected // not by the request
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+	return context.Cause(ctx)
 }
 
 // answerTimeout bounds each wait for an acknowledgement.
@@ -89,16 +85,14 @@ func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
 
 // publishNext sends the next messages, if there are any.
 func (p *publisher) publishNext(ctx context.Context, conn *session.Session) (sent bool, err error) {
-	if p.rejections == maxRejections-1 {
-		if err := settle(ctx, conn); err != nil {
-			return false, err
-		}
-	}
 	release, err := p.turn.take(ctx, conn)
 	if err != nil {
 		return false, err
 	}
 	defer release()
+	if err := settle(ctx, conn, p.rejections); err != nil {
+		return false, err
+	}
 	count := maxUnacknowledged
 	if p.alone > 0 {
 		count = 1

@@ -92,12 +92,6 @@ func (c serviceConn) Publish(ctx context.Context, topic string, payload []byte) 
 // same has ended several connections.
 func (c serviceConn) request(ctx context.Context, packet, topic string, send func(context.Context) error) error {
 	release, err := c.agent.publisher.turn.take(ctx, c.conn)
-	if err == nil && c.agent.denials[topic].count == maxRejections-1 {
-		release()
-		if err = settle(ctx, c.conn); err == nil {
-			release, err = c.agent.publisher.turn.take(ctx, c.conn)
-		}
-	}
 	if err != nil {
 		return err
 	}
@@ -106,6 +100,9 @@ func (c serviceConn) request(ctx context.Context, packet, topic string, send fun
 	if time.Now().Before(d.until) {
 		return fmt.Errorf("AWS IoT probably denies %s to %s: it ended the connection %d times in a row; it is tried again after %s",
 			packet, topic, maxRejections, d.until.UTC().Format(time.RFC3339))
+	}
+	if err := settle(ctx, c.conn, d.count); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
