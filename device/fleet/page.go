@@ -110,7 +110,7 @@ func logarithmic(low, high float64) (at func(float64) float64, ticks []tick) {
 		high = round125(low*1.01, 1)
 	}
 	at = func(ms float64) float64 { return 100 * math.Log(max(ms, low)/low) / math.Log(high/low) }
-	const room = 20
+	const room = 25
 	decade := 100 / math.Log10(high/low)
 	for v := low; v <= high*1.0001; v = round125(v*1.01, 1) {
 		t := tick{At: at(v)}
