@@ -46,7 +46,7 @@ func TestIdleConnectionHasOneGoroutine(t *testing.T) {
 // What a message of QoS 1 allocates on its way from its PUBLISH through policies and the session of
 // its subscriber to both PUBACKs.
 func TestMessageAllocatesLittle(t *testing.T) {
-	const most = 14
+	const most = 13
 	b := newBubble(t, Config{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -60,7 +60,8 @@ func (b *Broker) route(m *Message, routed []*session) []*session {
 	if m.Retain {
 		b.retain(m)
 	}
-	for s, sub := range b.topics.match(m.Topic) {
+	for _, sub := range b.topics.match(m.Topic) {
+		s := sub.session
 		if !sub.NoLocal || m.ClientID != s.clientID { // [MQTT-3.8.3-3]
 			retain := m.Retain && s.version == 5 && sub.RetainAsPublished // [MQTT-3.3.1-12]
 			b.offer(s, &delivery{message: m, qos: min(m.QoS, sub.Qos), retain: retain})
@@ -148,7 +149,13 @@ func (c *Conn) Reply(topic string, payload []byte) error {
 		return ErrReceiveDenied
 	}
 	m := &Message{Topic: topic, Payload: payload, Time: b.config.Now()}
-	err := b.enqueue(c.session, &delivery{message: m, qos: b.topics.match(topic)[c.session].Qos, to: c})
+	qos := byte(0)
+	for _, sub := range b.topics.match(topic) {
+		if sub.session == c.session {
+			qos = sub.Qos
+		}
+	}
+	err := b.enqueue(c.session, &delivery{message: m, qos: qos, to: c})
 	b.startDelivery(c.session)
 	return err
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"sync"
 )
@@ -91,49 +92,61 @@ func (n *topicNode) remove(s subscriber, filter string) {
 	}
 }
 
+// A match is a session that gets a message, and how.
+type match struct {
+	session *session
+	subscription
+}
+
 // match returns the sessions that get a message of this topic, each once: all that subscribed, and
 // one of each group. Of overlapping subscriptions of a session the highest QoS counts
 // [MQTT-3.3.4-2].
-func (t *topicTree) match(topic string) map[*session]subscription {
-	found := map[*session]subscription{}
+func (t *topicTree) match(topic string) []match {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	t.root.match(topic, strings.HasPrefix(topic, "$"), found)
-	return found
+	found := t.root.match(topic, strings.HasPrefix(topic, "$"), nil)
+	if len(found) < 2 {
+		return found
+	}
+	slices.SortFunc(found, func(a, b match) int { return strings.Compare(a.session.clientID, b.session.clientID) })
+	each := found[:1]
+	for _, m := range found[1:] {
+		if earlier := &each[len(each)-1]; earlier.session == m.session {
+			earlier.Qos = max(earlier.Qos, m.Qos)
+			earlier.NoLocal = earlier.NoLocal && m.NoLocal // the other one delivers it
+			earlier.RetainAsPublished = earlier.RetainAsPublished || m.RetainAsPublished
+		} else {
+			each = append(each, m)
+		}
+	}
+	return each
 }
 
 // match follows a topic. At the first level of a reserved topic no wildcard matches [MQTT-4.7.2-1].
 // Unlike MQTT, AWS does not match a/# to a.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/topics.html
-func (n *topicNode) match(topic string, reserved bool, found map[*session]subscription) {
+func (n *topicNode) match(topic string, reserved bool, found []match) []match {
 	level, rest, more := strings.Cut(topic, "/")
 	for _, key := range [...]string{level, "+"} {
 		if child := n.children[key]; child != nil && (key == level || !reserved) {
 			if more {
-				child.match(rest, false, found)
+				found = child.match(rest, false, found)
 			} else {
-				child.collect(found)
+				found = child.collect(found)
 			}
 		}
 	}
 	if child := n.children["#"]; child != nil && !reserved {
-		child.collect(found)
+		found = child.collect(found)
 	}
+	return found
 }
 
-func (n *topicNode) collect(found map[*session]subscription) {
-	merge := func(s *session, sub subscription) {
-		if earlier, ok := found[s]; ok {
-			sub.Qos = max(sub.Qos, earlier.Qos)
-			sub.NoLocal = sub.NoLocal && earlier.NoLocal // the other one delivers it
-			sub.RetainAsPublished = sub.RetainAsPublished || earlier.RetainAsPublished
-		}
-		found[s] = sub
-	}
+func (n *topicNode) collect(found []match) []match {
 	var chosen map[string]*session // of each group
 	for s, sub := range n.subscribers {
 		if s.group == "" {
-			merge(s.session, sub)
+			found = append(found, match{s.session, sub})
 			continue
 		}
 		if chosen == nil {
@@ -144,8 +157,9 @@ func (n *topicNode) collect(found map[*session]subscription) {
 		}
 	}
 	for group, s := range chosen {
-		merge(s, n.subscribers[subscriber{s, group}])
+		found = append(found, match{s, n.subscribers[subscriber{s, group}]})
 	}
+	return found
 }
 
 // validFilter reports whether each wildcard is a level of its own, # the last one, and a share has

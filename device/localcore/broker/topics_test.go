@@ -43,7 +43,7 @@ func matches(filter, topic string) bool {
 	var tree topicTree
 	s := new(session)
 	tree.add(s, subscription{Filter: filter})
-	_, found := tree.match(topic)[s]
+	found := len(tree.match(topic)) > 0
 	tree.remove(s, filter)
 	if len(tree.root.children) > 0 {
 		panic(filter + " was not removed")
