@@ -226,13 +226,8 @@ func (c *Config) Identity() identity.Config {
 		reserved = append(reserved, claim.CertificatePath, claim.PrivateKeyPath)
 	}
 	return identity.Config{
-		SerialNumber: c.SerialNumber,
-		ThingName:    c.ExpectedThingName(),
-		Dir:          c.StateDir,
-		Certificate:  c.Primary.CertificatePath,
-		PrivateKey:   c.Primary.PrivateKeyPath,
-		Keys:         keys,
-		Reserved:     reserved,
+		SerialNumber: c.SerialNumber, ThingName: c.ExpectedThingName(), Keys: keys, Reserved: reserved,
+		Dir: c.StateDir, Certificate: c.Primary.CertificatePath, PrivateKey: c.Primary.PrivateKeyPath,
 	}
 }
 
@@ -361,9 +356,7 @@ func Load(ctx context.Context, s Sources) (*Config, error) {
 			PrivateKeyPath:       filepath.Join(dir, "certs/fleet-provisioning.private.key"),
 			CertificatePath:      filepath.Join(dir, "certs/fleet-provisioning.certificate.pem"),
 			CACertificatePath:    filepath.Join(dir, "certs/root.ca.bundle.pem"),
-			ProvisioningTemplate: DefaultTemplate,
-			Keys:                 KeysDevice,
-			Afterwards:           AfterwardsKeep,
+			ProvisioningTemplate: DefaultTemplate, Keys: KeysDevice, Afterwards: AfterwardsKeep,
 		},
 		Agent:   Agent{Socket: "/run/iot_device/api.sock"},
 		origins: map[string]Origin{},

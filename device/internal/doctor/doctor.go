@@ -117,14 +117,8 @@ func Run(ctx context.Context, c Config) Report {
 // corrected, to see what else there is.
 func (r *run) options() session.Options {
 	return session.Options{
-		Endpoint:       r.Settings.Server.Endpoint,
-		Port:           r.Settings.Server.Port,
-		RootCAs:        r.roots,
-		Proxy:          r.Settings.Server.Proxy,
-		ConnectTimeout: r.Timeout,
-		DialContext:    r.DialContext,
-		Now:            r.correctTime,
-		Log:            r.Log,
+		Endpoint: r.Settings.Server.Endpoint, Port: r.Settings.Server.Port, RootCAs: r.roots, Proxy: r.Settings.Server.Proxy,
+		ConnectTimeout: r.Timeout, DialContext: r.DialContext, Now: r.correctTime, Log: r.Log,
 	}
 }
 

@@ -150,14 +150,9 @@ func (r *run) handshake(ctx context.Context, curves []tls.CurveID) (state tls.Co
 	}
 	defer conn.Close()
 	c := &tls.Config{
-		ServerName:         o.Endpoint,
-		MinVersion:         tls.VersionTLS12,
-		CurvePreferences:   curves,
+		ServerName: o.Endpoint, MinVersion: tls.VersionTLS12, CurvePreferences: curves,
 		InsecureSkipVerify: true, // nothing is sent; verify verifies
-		VerifyConnection: func(s tls.ConnectionState) error {
-			state = s
-			return nil
-		},
+		VerifyConnection:   func(s tls.ConnectionState) error { state = s; return nil },
 	}
 	if r.port == 443 {
 		c.NextProtos = []string{session.ALPNProtocol}

@@ -21,18 +21,11 @@ import (
 )
 
 // Main runs iot_core_local and returns its exit code.
-func Main(args []string, streams term.Streams) int {
-	return cli.Main(Program(), args, streams)
-}
+func Main(args []string, streams term.Streams) int { return cli.Main(Program(), args, streams) }
 
 // Program describes iot_core_local, also for its manual.
 func Program() cli.Program {
-	return cli.Program{
-		Name:     "iot_core_local",
-		Root:     newRootCmd,
-		Explain:  explain,
-		LogLevel: "info",
-	}
+	return cli.Program{Name: "iot_core_local", Root: newRootCmd, Explain: explain, LogLevel: "info"}
 }
 
 // help is what the commands say about themselves.
@@ -42,13 +35,7 @@ var help string
 
 func newRootCmd(console *cli.Console) *cobra.Command {
 	return cli.Describe(cli.NewRoot(console, &cobra.Command{Use: "iot_core_local"},
-		newServeCmd(console),
-		newWaitCmd(console),
-		newEventsCmd(console),
-		newExplainCmd(console),
-		newConformanceCmd(console),
-		newFidelityCmd(console),
-	), help)
+		newServeCmd(console), newWaitCmd(console), newEventsCmd(console), newExplainCmd(console), newConformanceCmd(console), newFidelityCmd(console)), help)
 }
 
 // explain classifies an error by its type. What fails a command is the configuration, unless the

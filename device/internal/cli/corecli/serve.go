@@ -128,10 +128,9 @@ func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
 	write := func(a slog.Attr) bool {
 		value := a.Value.Resolve().String()
-		switch {
-		case a.Key == "certificate" && len(value) > 8:
+		if a.Key == "certificate" && len(value) > 8 {
 			value = value[:8] + "…"
-		case value == "" || strings.ContainsAny(value, " \"="):
+		} else if value == "" || strings.ContainsAny(value, " \"=") {
 			value = strconv.Quote(value)
 		}
 		fmt.Fprintf(&b, " %s=%s", a.Key, term.Clean(value))

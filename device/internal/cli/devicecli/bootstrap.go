@@ -141,24 +141,14 @@ func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
 func (d *device) provisioning(console *cli.Console, reprovision bool) provision.Config {
 	c := d.config
 	p := provision.Config{
-		Store: d.store,
-		Session: session.Options{
-			Endpoint: c.Server.Endpoint,
-			Port:     c.Server.Port,
-			RootCAs:  d.files.Roots,
-			Proxy:    c.Server.Proxy,
-			Log:      console.Log,
-		},
-		Template:          c.Bootstrap.ProvisioningTemplate,
-		Parameters:        c.TemplateParameters(),
-		Author:            c.Author,
-		Keys:              provision.DeviceKeys, // hardware belongs to the device
-		ThingName:         c.ThingName,
-		ExpectedThingName: c.ExpectedThingName(),
-		Reprovision:       reprovision,
-		Eager:             c.Bootstrap.Eager,
-		Progress:          func(e provision.Event) { showStep(console, e) },
-		Log:               console.Log,
+		Store:     d.store,
+		Session:   session.Options{Endpoint: c.Server.Endpoint, Port: c.Server.Port, RootCAs: d.files.Roots, Proxy: c.Server.Proxy, Log: console.Log},
+		Template:  c.Bootstrap.ProvisioningTemplate,
+		Author:    c.Author,
+		Keys:      provision.DeviceKeys, // hardware belongs to the device
+		ThingName: c.ThingName, ExpectedThingName: c.ExpectedThingName(), Parameters: c.TemplateParameters(),
+		Reprovision: reprovision, Eager: c.Bootstrap.Eager,
+		Progress: func(e provision.Event) { showStep(console, e) }, Log: console.Log,
 	}
 	if c.Bootstrap.Keys == config.KeysService {
 		p.Keys = provision.ServiceKeys
@@ -223,15 +213,9 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, endpoint string, d
 		state = "provisioned, verified"
 	}
 	t := cli.Table{
-		{"thing name", r.ThingName},
-		{"state", state},
-		{"serial number", r.SerialNumber},
-		{"certificate id", r.CertificateID},
-		{"certificate", r.CertificatePath},
-		{"private key", r.PrivateKeyPath},
-		{"valid until", r.NotAfter.Format(time.RFC3339)},
-		{"endpoint", r.Endpoint},
-		{"author", r.Author},
+		{"thing name", r.ThingName}, {"state", state}, {"serial number", r.SerialNumber}, {"certificate id", r.CertificateID},
+		{"certificate", r.CertificatePath}, {"private key", r.PrivateKeyPath}, {"valid until", r.NotAfter.Format(time.RFC3339)},
+		{"endpoint", r.Endpoint}, {"author", r.Author},
 	}
 	if err := console.Table(append(t, mapRows("configuration", r.DeviceConfiguration)...)); err != nil {
 		return err

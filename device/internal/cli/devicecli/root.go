@@ -18,9 +18,7 @@ import (
 )
 
 // Main runs iot_device and returns its exit code.
-func Main(args []string, streams term.Streams) int {
-	return cli.Main(Program(), args, streams)
-}
+func Main(args []string, streams term.Streams) int { return cli.Main(Program(), args, streams) }
 
 // Program describes iot_device, also for its manual.
 func Program() cli.Program {
@@ -39,18 +37,8 @@ var help string
 
 func newRootCmd(console *cli.Console) *cobra.Command {
 	return cli.Describe(cli.NewRoot(console, &cobra.Command{Use: "iot_device"},
-		newBootstrapCmd(console),
-		newRunCmd(console),
-		newPublishCmd(console),
-		newSubscribeCmd(console),
-		newCredentialsCmd(console),
-		newExportCmd(console),
-		newShadowCmd(console),
-		newRotateCmd(console),
-		newStatusCmd(console),
-		newDoctorCmd(console),
-		newConfigCmd(console),
-	), help)
+		newBootstrapCmd(console), newRotateCmd(console), newStatusCmd(console), newDoctorCmd(console), newConfigCmd(console), newExportCmd(console),
+		newRunCmd(console), newPublishCmd(console), newSubscribeCmd(console), newShadowCmd(console), newCredentialsCmd(console)), help)
 }
 
 // A deviceError is an error with the configuration that its hint may have to name.

@@ -89,12 +89,8 @@ func (d *device) services(console *cli.Console) (all []service) {
 func (d *device) agent(console *cli.Console, running map[string]agent.Service) (agent.Config, error) {
 	a := d.config.Agent
 	c := agent.Config{
-		Provision:   d.provisioning(console, false),
-		Dir:         agentDir(d.config),
-		Socket:      a.Socket,
-		Outbox:      outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
-		RotateAfter: a.RotateAfter,
-		Log:         console.Log,
+		Provision: d.provisioning(console, false), Dir: agentDir(d.config), Socket: a.Socket, RotateAfter: a.RotateAfter, Log: console.Log,
+		Outbox: outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
 	}
 	before := maps.Clone(running)
 	clear(running)

@@ -148,13 +148,8 @@ func timeText(t time.Time) string {
 // table has rows without a value, which are not shown.
 func (r statusResult) table(now time.Time) cli.Table {
 	t := cli.Table{
-		{"state", r.State},
-		{"serial number", r.SerialNumber},
-		{"thing name", r.ThingName},
-		{"certificate id", r.CertificateID},
-		{"certificate", r.CertificatePath},
-		{"private key", r.PrivateKeyPath},
-		{"valid until", timeText(r.NotAfter)},
+		{"state", r.State}, {"serial number", r.SerialNumber}, {"thing name", r.ThingName}, {"certificate id", r.CertificateID},
+		{"certificate", r.CertificatePath}, {"private key", r.PrivateKeyPath}, {"valid until", timeText(r.NotAfter)},
 	}
 	label := "issued by"
 	for _, i := range r.Issuers {
