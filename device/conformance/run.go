@@ -107,13 +107,13 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		}
 		return nil, fmt.Errorf("preparing a certificate and a policy at %s: %w", cmp.Or(c.API, host), err)
 	}
-	results := make([]Result, len(c.Checks))
+	report.Results = make([]Result, len(c.Checks))
 	var group errgroup.Group
 	group.SetLimit(r.config.Parallel)
 	for i, check := range c.Checks {
 		group.Go(func() error {
 			result := r.check(ctx, check, fmt.Sprint(setup.vars["p"], "-", i), report)
-			results[i] = result
+			report.Results[i] = result
 			if c.Done != nil {
 				c.Done(result)
 			}
@@ -121,7 +121,6 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		})
 	}
 	_ = group.Wait() // they return no errors
-	report.Results = results
 	report.Seconds = time.Since(report.Started).Seconds()
 	return report, ctx.Err()
 }

@@ -24,6 +24,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -445,7 +446,10 @@ func (c *Config) warn(found Problems) {
 	case kind == awsiot.EndpointOtherAWS:
 		add("server.endpoint %s belongs to another AWS service; for AWS IoT, %s", c.Server.Endpoint, askForEndpoint)
 	}
-	if info, err := os.Stat(c.Path); err == nil && info.Mode().Perm()&0o077 != 0 && c.origins[proxyKey].Source == c.Path && hasPassword(c.Server.Proxy) {
-		add("%s has the password of a proxy and is readable by others (mode %04o); run: chmod 600 %[1]s", c.Path, info.Mode().Perm())
+	if proxy, err := url.Parse(c.Server.Proxy); err == nil && c.origins[proxyKey].Source == c.Path {
+		_, password := proxy.User.Password()
+		if info, err := os.Stat(c.Path); err == nil && info.Mode().Perm()&0o077 != 0 && password {
+			add("%s has the password of a proxy and is readable by others (mode %04o); run: chmod 600 %[1]s", c.Path, info.Mode().Perm())
+		}
 	}
 }

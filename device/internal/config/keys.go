@@ -62,23 +62,18 @@ var kinds = map[reflect.Type]kind{
 	reflect.TypeFor[int64](): size, reflect.TypeFor[map[string]string](): mapping, reflect.TypeFor[[]string](): list,
 }
 
-// kindOf returns text also for the types of text.
-func kindOf(t reflect.Type) kind {
-	if t.Kind() == reflect.Slice {
-		return cmp.Or(kinds[t], records)
-	}
-	return cmp.Or(kinds[t], text)
-}
-
 // keysOf returns the keys of a struct's fields, whose names begin with a section.
 func keysOf(t reflect.Type, section string, index []int) (keys []key) {
 	for i := range t.NumField() {
 		field := t.Field(i)
 		name, option, _ := strings.Cut(field.Tag.Get("key"), ",")
-		k := key{name: strings.TrimSuffix(section+"."+name, ".."), kind: kindOf(field.Type), tag: field.Tag, index: append(slices.Clone(index), i)}
+		k := key{name: strings.TrimSuffix(section+"."+name, ".."), kind: cmp.Or(kinds[field.Type], text), tag: field.Tag, index: append(slices.Clone(index), i)}
 		k.name = strings.TrimPrefix(k.name, ".")
-		if option != "" {
+		switch {
+		case option != "":
 			k.kind = path
+		case k.kind == text && field.Type.Kind() == reflect.Slice:
+			k.kind = records
 		}
 		switch {
 		case name == "":

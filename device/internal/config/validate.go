@@ -178,16 +178,6 @@ func isPlaceholder(endpoint string) bool {
 		(data == awsiot.EndpointData || data == awsiot.EndpointLegacyData) && strings.ContainsAny(prefix, "-_")
 }
 
-// hasPassword reports whether a proxy's address has a password.
-func hasPassword(proxy string) bool {
-	u, err := url.Parse(proxy)
-	if err != nil || u.User == nil {
-		return false
-	}
-	_, has := u.User.Password()
-	return has
-}
-
 // A Problem is one thing that is wrong with the configuration.
 type Problem struct {
 	Origin  Origin

@@ -29,7 +29,8 @@ type Streams struct {
 // program become ASCII.
 func New(in io.Reader, out, errw io.Writer, environ []string) Streams {
 	s := Streams{In: in, Out: out, Err: errw, Environ: environ}
-	s.Terminal = isTerminal(errw) && s.Getenv("TERM") != "dumb"
+	file, ok := errw.(*os.File)
+	s.Terminal = ok && term.IsTerminal(int(file.Fd())) && s.Getenv("TERM") != "dumb"
 	s.Color = s.Terminal && s.Getenv("NO_COLOR") == ""
 	locale := strings.ToLower(cmp.Or(s.Getenv("LC_ALL"), s.Getenv("LC_CTYPE"), s.Getenv("LANG")))
 	if !strings.Contains(locale, "utf-8") && !strings.Contains(locale, "utf8") {
@@ -59,11 +60,6 @@ func (s Streams) Getenv(name string) string {
 		}
 	}
 	return ""
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // Clean makes text that came from outside (a server's message, a file's name) safe for a terminal

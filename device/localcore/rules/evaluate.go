@@ -157,7 +157,20 @@ var operators = map[string]struct {
 	}},
 	"-": {5, subtract},
 	"*": {6, func(a, b *big.Rat) any { return a.Mul(a, b) }},
-	"/": {6, divide},
+	"/": {6, func(a, b any) any { // of integers without the remainder
+		x, okX := toNumber(a)
+		y, okY := toNumber(b)
+		if !okX || !okY || y.Sign() == 0 {
+			return undefined
+		}
+		_, leftText := a.(string)
+		_, rightText := b.(string)
+		quotient := new(big.Rat).Quo(x, y)
+		if !leftText && !rightText && x.IsInt() && y.IsInt() {
+			return truncated(quotient)
+		}
+		return quotient
+	}},
 	"%": {6, modulo},
 }
 
@@ -166,22 +179,6 @@ const notLevel, tightest = 3, 7
 func not(v bool) any { return !v }
 
 func subtract(a, b *big.Rat) any { return a.Sub(a, b) }
-
-// divide leaves no remainder of integers.
-func divide(a, b any) any {
-	x, okX := toNumber(a)
-	y, okY := toNumber(b)
-	if !okX || !okY || y.Sign() == 0 {
-		return undefined
-	}
-	_, leftText := a.(string)
-	_, rightText := b.(string)
-	quotient := new(big.Rat).Quo(x, y)
-	if !leftText && !rightText && x.IsInt() && y.IsInt() {
-		return truncated(quotient)
-	}
-	return quotient
-}
 
 func modulo(a, b *big.Rat) any {
 	if b.Sign() == 0 {

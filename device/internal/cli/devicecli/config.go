@@ -25,21 +25,18 @@ import (
 
 func newConfigCmd(console *cli.Console) *cobra.Command {
 	var path string
-	initialize := cli.Command("init [flags]", cobra.NoArgs, func(context.Context, []string) error { return initConfig(console, path) })
+	initialize := cli.Command("init [flags]", cobra.NoArgs, func(context.Context, []string) error {
+		if err := writeNew(path, config.Example, 0o600); err != nil { // it may get a proxy's password
+			return err
+		}
+		if _, err := fmt.Fprintln(console.Out, path); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
+		console.Note("Set server.endpoint, serialNumber and deviceLocation in it, then run \"iot_device bootstrap\".")
+		return nil
+	})
 	initialize.Flags().StringVarP(&path, "config", "c", config.DefaultPath, "write the configuration to `FILE`")
 	return cli.Group("config", initialize)
-}
-
-// initConfig writes the example with the mode of a file that may get a proxy's password.
-func initConfig(console *cli.Console, path string) error {
-	if err := writeNew(path, config.Example, 0o600); err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintln(console.Out, path); err != nil {
-		return fmt.Errorf("writing the result: %w", err)
-	}
-	console.Note("Set server.endpoint, serialNumber and deviceLocation in it, then run \"iot_device bootstrap\".")
-	return nil
 }
 
 // writeNew writes a configuration to a file that must not exist.

@@ -52,7 +52,10 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 	var id *identity.Identity
 	if store != nil {
 		status := store.Status()
-		claim = !rotate && needsClaim(status, reprovision)
+		// It is not needed to verify an identity, nor once a thing is registered for the one that
+		// is wanted.
+		verify, registered := status.State != identity.Absent && !reprovision, status.Pending != nil && status.Pending.Stage >= identity.Registered
+		claim = !rotate && !verify && !registered
 		if id = status.Identity; id != nil {
 			console.Warn(config.ReadableByOthers(id.Files.PrivateKey)...)
 		}
@@ -63,18 +66,6 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 		return nil, err
 	}
 	return &device{config: c, files: files, store: store, identity: id}, nil
-}
-
-// needsClaim reports whether this run needs the claim: not to verify an identity, nor once a thing
-// is registered for the one that is wanted.
-func needsClaim(s *identity.Status, reprovision bool) bool {
-	switch {
-	case s.State != identity.Absent && !reprovision:
-		return false
-	case s.Pending != nil:
-		return s.Pending.Stage < identity.Registered
-	}
-	return true
 }
 
 func newStore(c *config.Config, console *cli.Console) (*identity.Store, error) {
