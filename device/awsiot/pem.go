@@ -163,7 +163,6 @@ func tidyPEM(text []byte) []byte {
 	return b.Bytes()
 }
 
-// kinds lists what is in a text.
 func kinds(blocks []*pem.Block) string {
 	var names []string
 	for _, b := range blocks {

@@ -100,8 +100,7 @@ type ShadowError struct {
 // Error returns message and code in one line.
 func (e *ShadowError) Error() string { return fmt.Sprintf("%s (%d)", Printable(e.Message), e.Code) }
 
-// thingsPrefix begins the reserved topics of things.
-const thingsPrefix = "$aws/things/"
+const thingsPrefix = "$aws/things/" // begins the reserved topics of things
 
 // cutThing splits a reserved topic of a thing, $aws/things/THING/FEATURE/REST.
 func cutThing(topic, feature string) (thing, rest string, ok bool) {

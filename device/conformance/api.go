@@ -24,7 +24,6 @@ import (
 // for, and the address.
 type plane struct{ service, url string }
 
-// An answer is that of one request.
 type answer struct {
 	status    int
 	exception string
@@ -37,7 +36,6 @@ func (a answer) String() string {
 	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " ")
 }
 
-// request sends a signed request.
 func (r *run) request(ctx context.Context, p plane, method, path, body string) (a answer, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(p.url, "/")+path, strings.NewReader(body))
 	if err != nil {

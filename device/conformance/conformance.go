@@ -72,7 +72,6 @@ var (
 	repeated  = regexp.MustCompile(`\{([^{}*]{1,9})\*([0-9]+)\}`)
 )
 
-// parse reads the checks of one file.
 func parse(file, text string) (checks []Check, err error) {
 	var lines []step
 	for i, line := range strings.Split(text, "\n") {

@@ -234,7 +234,6 @@ func (c *client) nextID() uint16 {
 	return c.id
 }
 
-// messageIDs returns the packet ids of all messages that came.
 func (c *client) messageIDs() []uint16 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -283,7 +282,6 @@ func (c *client) pending() string {
 	return " (but there came " + show(c.received) + ")"
 }
 
-// ofType accepts packets of a type.
 func ofType(name string) func(map[string]any) bool {
 	return func(m map[string]any) bool { return m["packet"] == name }
 }

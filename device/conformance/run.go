@@ -51,7 +51,6 @@ var (
 	ErrUnreachable = errors.New("the endpoint cannot be reached")
 )
 
-// A run is one run of checks.
 type run struct {
 	config             Config
 	host, address, arn string
@@ -167,7 +166,6 @@ func (r *run) clean(ctx context.Context, s *script, report *Report) {
 	}
 }
 
-// check runs one check.
 func (r *run) check(ctx context.Context, c Check, prefix string, report *Report) (result Result) {
 	result = Result{Behavior: c.Behavior, Open: c.Open, Steps: c.Hash(), Verdict: Same}
 	missing := map[string]bool{"role": r.config.Role == "", "alpn": r.config.ALPNPort == 0}
@@ -222,7 +220,6 @@ func (s *script) runSteps(ctx context.Context, c Check) error {
 	return nil
 }
 
-// close ends the connections.
 func (s *script) close() {
 	for _, c := range s.connections {
 		c.conn.Close()
@@ -244,7 +241,6 @@ var (
 	keyInPEM         = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`)
 )
 
-// keepSecret remembers the secrets in an answer.
 func (s *script) keepSecret(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,7 +30,6 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A script is a check that runs.
 type script struct {
 	run        *run
 	vars       map[string]string
@@ -201,7 +200,6 @@ func (s *script) principal(ctx context.Context, name string, thing bool, stateme
 	return nil
 }
 
-// certificate returns that of the last answer.
 func (s *script) certificate() (*x509.Certificate, error) {
 	certificates, err := awsiot.Certificates([]byte(strings.Join(valuesOf(s.last.body, "certificatePem"), "")))
 	if err != nil {
@@ -343,7 +341,6 @@ func options(text string, names ...string) (map[string]string, string) {
 	}
 }
 
-// mqtt runs a step of a client.
 func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 	if verb == "connect" || verb == "try-connect" {
 		return s.connect(ctx, name, rest, verb == "connect")
@@ -524,7 +521,6 @@ func (s *script) connect(ctx context.Context, name, rest string, must bool) erro
 	}
 }
 
-// tlsConfig is that of a connection of the client with this name.
 func (s *script) tlsConfig(name string, o map[string]string) (*tls.Config, error) {
 	config := &tls.Config{RootCAs: s.run.config.Roots, ServerName: s.run.host, MinVersion: tls.VersionTLS12}
 	if other := o["cert"]; other != "none" {

@@ -23,8 +23,7 @@ import (
 // than its input.
 const maxFileSize = 16 << 10
 
-// maxPEMSize is enough for a whole system bundle of root certificates.
-const maxPEMSize = 1 << 20
+const maxPEMSize = 1 << 20 // enough for a whole system bundle of root certificates
 
 // applyFile reads the file into c. It walks the syntax tree instead of decoding into a struct, so
 // that every problem is found at once, each with its place. It reports whether there was anything
@@ -263,7 +262,6 @@ func (f *file) notOfKind(k key, n ast.Node, remedy string) {
 	f.report(n, k.name, remedy, "%s must be %s, not %s", k.name, k.kind, describe(n))
 }
 
-// names reads a mapping of names to text.
 func (f *file) names(k key, to *map[string]string, n ast.Node) {
 	entries, ok := mappingOf(n)
 	if !ok {
@@ -287,7 +285,6 @@ func (f *file) names(k key, to *map[string]string, n ast.Node) {
 	*to = values
 }
 
-// records reads a list of mappings.
 func (f *file) records(k key, to reflect.Value, n ast.Node) {
 	sequence, ok := n.(*ast.SequenceNode)
 	if !ok {

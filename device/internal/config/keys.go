@@ -42,8 +42,7 @@ const (
 	shadowsKey          = "agent.shadows"
 )
 
-// A kind of values, as problems name it.
-type kind string
+type kind string // of values, as problems name it
 
 const (
 	text     kind = "text"

@@ -154,7 +154,6 @@ type candidate struct {
 	applies bool
 }
 
-// first returns the first cause that applies.
 func first(candidates ...candidate) string {
 	for _, c := range candidates {
 		if c.applies {

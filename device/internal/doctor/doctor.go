@@ -126,7 +126,6 @@ func (r *run) correctTime() time.Time { return r.Now().Add(r.skew) }
 
 func (r *run) onAWS() bool { return awsiot.ParseEndpoint(r.Settings.Server.Endpoint).AWS() }
 
-// directory is where the identity's files are.
 func (r *run) directory() string {
 	if certificate := r.Settings.Primary.CertificatePath; certificate != "" {
 		return filepath.Dir(certificate)

@@ -228,8 +228,7 @@ func (r *run) expires(c *x509.Certificate, within time.Duration) bool {
 	return r.plausible() && r.Now().Add(within).After(c.NotAfter)
 }
 
-// ampleSpace is more than identity, journal and their replacements ever need.
-const ampleSpace = 1 << 20
+const ampleSpace = 1 << 20 // more than identity, journal and their replacements ever need
 
 // disk tries what bootstrap does where the identity is or would be. A device that has its identity
 // can do without.
@@ -266,7 +265,6 @@ var (
 	latest   = time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// plausible reports whether the clock may be right.
 func (r *run) plausible() bool {
 	now := r.Now()
 	return !now.Before(earliest) && now.Before(latest)

@@ -73,11 +73,9 @@ func (r Report) Verdict() string {
 	return fmt.Sprintf("checks failed: %d%s; begin with %s (%s)", count[Fail], warnings, worst.Name, class)
 }
 
-// width is that of a terminal that nobody has made larger.
-const width = 80
+const width = 80 // that of a terminal that nobody has made larger
 
-// indent is where the text of a check begins.
-const indent = 29
+const indent = 29 // where the text of a check begins
 
 // String returns the check in lines of 80 columns at most, where its words allow that. Certificate
 // IDs are shortened.

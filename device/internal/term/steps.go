@@ -44,7 +44,6 @@ func (s *Steps) Begin(step string, waiting bool) {
 	s.open, s.waiting = true, waiting
 }
 
-// end ends an unfinished line.
 func (s *Steps) end() {
 	switch {
 	case s.open && s.waiting:

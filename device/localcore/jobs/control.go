@@ -106,7 +106,6 @@ type Job struct {
 	ProcessDetails map[string]int `json:"jobProcessDetails,omitempty"` // counts the things by the status of their latest execution
 }
 
-// counts returns how many things have a latest execution with each status.
 func (j *job) counts() map[awsiot.JobExecutionStatus]int {
 	counts := map[awsiot.JobExecutionStatus]int{}
 	for thing := range j.executions {
@@ -410,7 +409,6 @@ func (s *Service) targets(targets []string) (things []string, err error) {
 	return slices.Compact(things), err
 }
 
-// inOrder returns the jobs in the order of their creation.
 func (s *Service) inOrder() []*job {
 	return slices.SortedFunc(maps.Values(s.jobs), func(a, b *job) int { return cmp.Compare(a.Serial, b.Serial) })
 }

@@ -247,7 +247,6 @@ func (s *Service) wakeRun() {
 	}
 }
 
-// queue makes a new execution of a job for a thing.
 func (tx *change) queue(j *job, thing string) *Execution {
 	tx.touch(thing)
 	tx.serial++
@@ -287,8 +286,7 @@ func (tx *change) set(j *job, e *Execution, status awsiot.JobExecutionStatus) {
 	}
 }
 
-// maxNotified is how many executions a notification lists.
-const maxNotified = 10
+const maxNotified = 10 // how many executions a notification lists
 
 // notifications compares the lists of pending executions with what they were: notify follows a list
 // that gained or lost an execution, notify-next one that begins with another.
@@ -343,7 +341,6 @@ func (tx *change) jobEvent(j *job, status string) {
 	tx.events = append(tx.events, Event{true, "job/" + j.ID + "/" + strings.ToLower(status), payload})
 }
 
-// executionEvent notes that an execution has ended.
 func (tx *change) executionEvent(e *Execution, status string) {
 	payload := map[string]any{
 		"eventType": "JOB_EXECUTION", "timestamp": tx.now.Unix(), "operation": strings.ToLower(status), "jobId": e.JobID,

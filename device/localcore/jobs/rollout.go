@@ -36,7 +36,6 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// advance does what is due.
 func (tx *change) advance() {
 	tx.due = time.Time{}
 	for _, j := range tx.inOrder() {
@@ -120,7 +119,6 @@ func (tx *change) abort(j *job) {
 	}
 }
 
-// retry queues a failed execution again.
 func (tx *change) retry(j *job, e *Execution) {
 	if j.Retry == nil || j.Status != JobInProgress || j.latest(e.ThingName) != e {
 		return

@@ -191,7 +191,6 @@ func (r *reader) readItems(n *Node, depth int) {
 	_, _ = r.decoder.Token() // the closing bracket
 }
 
-// next returns the offset of the next token.
 func (r *reader) next() int {
 	at := int(r.decoder.InputOffset())
 	return at + len(r.text[at:]) - len(bytes.TrimLeft(r.text[at:], " \t\r\n,:"))

@@ -22,8 +22,7 @@ const (
 	wildcardsInValues = "*$+?#"
 )
 
-// escapedInValues are characters that a policy must write with a backslash.
-var escapedInValues = regexp.MustCompile(`[,"\\+=<>;]`)
+var escapedInValues = regexp.MustCompile(`[,"\\+=<>;]`) // characters that a policy must write with a backslash
 
 // The parts of a certificate that a field is read from, as the name of a variable has them.
 const (

@@ -110,7 +110,6 @@ func (s *Statement) matchesResource(r *Request) bool {
 	return s.Resources.Not
 }
 
-// failing returns the first condition that does not hold, or nil.
 func (s *Statement) failing(r *Request) *condition {
 	for i := range s.conditions {
 		if !s.conditions[i].holds(r) {

@@ -58,7 +58,6 @@ func (d Decision) Explain() string {
 	return fmt.Sprintf("no statement of %s allows %s; nearest is %s%s: %s", all, asked, nearest.statement, of, nearest.reason)
 }
 
-// because names what matched.
 func (s *Statement) because(r *Request) string {
 	text := "the resource is none of its NotResource"
 	for _, p := range s.Resources.patterns {

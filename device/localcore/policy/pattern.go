@@ -8,8 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// A partKind says what one part of a pattern stands for.
-type partKind uint8
+type partKind uint8 // says what one part of a pattern stands for
 
 const (
 	literal  partKind = iota
@@ -102,8 +101,7 @@ func (p *pattern) addVariable(text string) (int, error) {
 	return end + 1, nil
 }
 
-// inlineVariables is how many variables a pattern can have before matching it needs memory.
-const inlineVariables = 4
+const inlineVariables = 4 // how many variables a pattern can have before matching it needs memory
 
 // match says whether the whole text matches; fold compares without case. A pattern with a variable
 // that does not resolve matches nothing, and resolved is false.

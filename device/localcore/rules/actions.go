@@ -66,7 +66,6 @@ func (a *Action) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// An action is an action that can be performed.
 type action struct {
 	name, resource string // for the error action
 	perform        func(ctx context.Context, s *scope, payload []byte) error
@@ -174,7 +173,6 @@ func compileHTTP(a *HTTP) (*action, error) {
 	}}, err
 }
 
-// checkLoopback rejects a URL of another machine.
 func checkLoopback(text string) error {
 	u, err := url.Parse(text)
 	if err == nil && (u.Scheme == "http" || u.Scheme == "https") {

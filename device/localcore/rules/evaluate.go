@@ -18,14 +18,12 @@ type scope struct {
 	payload any // of the message, or an element of a nested SELECT; undefined if it is no JSON
 }
 
-// An expression returns its value for a message.
-type expression func(*scope) any
+type expression func(*scope) any // returns its value for a message
 
 func literal(v any) expression { return func(*scope) any { return v } }
 
 func payload(s *scope) any { return s.payload }
 
-// member is an attribute of an object.
 func member(of expression, name string) expression {
 	return func(s *scope) any { return get(of(s), name) }
 }
@@ -188,7 +186,6 @@ func modulo(a, b *big.Rat) any {
 	return a.Sub(a, whole.Mul(whole, b))
 }
 
-// truncated returns the integer part.
 func truncated(r *big.Rat) *big.Rat {
 	return new(big.Rat).SetInt(new(big.Int).Quo(r.Num(), r.Denom()))
 }

@@ -177,8 +177,7 @@ var casts = map[string]any{
 	"bool": castBool, "boolean": castBool,
 }
 
-// maxArguments is how many arguments a function takes at most.
-const maxArguments = 255
+const maxArguments = 255 // how many arguments a function takes at most
 
 // arity returns how many arguments a function takes. A variadic parameter is one optional argument
 // or, of type any, all that follow. A scope is no argument.

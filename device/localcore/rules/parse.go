@@ -10,8 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth bounds how deeply expressions nest, operands counted.
-const maxDepth = 96
+const maxDepth = 96 // bounds how deeply expressions nest, operands counted
 
 // A statement is a parsed SQL statement.
 //
@@ -30,7 +29,6 @@ type item struct {
 	name  []string // the path of the alias
 }
 
-// A parser reads tokens of text.
 type parser struct {
 	text       string
 	start, pos int // of the current token, and behind it
@@ -39,8 +37,7 @@ type parser struct {
 	depth      int
 }
 
-// A kind of token is its group in tokenPattern.
-type kind int
+type kind int // of a token: its group in tokenPattern
 
 const (
 	end kind = iota
@@ -52,8 +49,7 @@ const (
 
 var tokenPattern = regexp.MustCompile(`^(?:(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|([A-Za-z_][\pL\pN_]*)|('(?:[^']|'')*'|"(?:[^"]|"")*")|(<>|<=|>=|[=<>+\-*/%()\[\]{},.:]))`)
 
-// A syntaxError unwinds the parser.
-type syntaxError string
+type syntaxError string // unwinds the parser
 
 func (p *parser) fail(format string, args ...any) {
 	panic(syntaxError(fmt.Sprintf("at character %d: ", utf8.RuneCountInString(p.text[:p.start])+1) + fmt.Sprintf(format, args...)))
@@ -120,7 +116,6 @@ func (p *parser) take(what string, kinds ...kind) string {
 	return token
 }
 
-// parseStatement reads a whole SQL statement.
 func parseStatement(sql string) (s *statement, err error) {
 	defer catch("The SQL", &err)
 	p := &parser{text: sql}
@@ -152,7 +147,6 @@ func parseTemplate(template string) (parts []expression, err error) {
 	}
 }
 
-// selection reads a SELECT, nested or not.
 func (p *parser) selection(nested bool) *statement {
 	p.expect("SELECT")
 	s := &statement{}

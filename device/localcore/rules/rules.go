@@ -92,7 +92,6 @@ type Definition struct {
 	ErrorAction *Action  `json:"errorAction,omitempty"`
 }
 
-// A rule is a rule that can run.
 type rule struct {
 	Rule
 	statement *statement

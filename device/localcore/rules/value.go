@@ -17,8 +17,7 @@ import (
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-sql-data-types.html
 
-// undefined is the value of what is not there.
-var undefined = undefinedValue{}
+var undefined = undefinedValue{} // the value of what is not there
 
 type undefinedValue struct{}
 
@@ -81,7 +80,6 @@ func toNumber(v any) (*big.Rat, bool) {
 	return nil, false
 }
 
-// floor rounds down.
 func floor(r *big.Rat) *big.Int {
 	return new(big.Int).Div(r.Num(), r.Denom()) // Euclidean, and the divisor is positive
 }

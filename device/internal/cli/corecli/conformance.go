@@ -114,7 +114,6 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 	return nil
 }
 
-// A comparison is one row of the result.
 type comparison struct {
 	ID         string              `json:"id,omitempty"`
 	Behavior   string              `json:"behavior"`
@@ -169,7 +168,6 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 	return nil
 }
 
-// checkEmulator runs the checks on an emulator of its own.
 func checkEmulator(ctx context.Context, console *cli.Console, o conformanceOptions) (report *conformance.Report, err error) {
 	err = console.Step("check the emulator", fmt.Sprintf("run %d checks on the emulator", len(o.Checks)), func() error {
 		server, err := localcore.Start(ctx, localcore.Config{ListenALPN: "127.0.0.1:0"})

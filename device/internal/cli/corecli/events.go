@@ -20,8 +20,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// answerWithin bounds the wait for the beginning of the stream.
-const answerWithin = 10 * time.Second
+const answerWithin = 10 * time.Second // bounds the wait for the beginning of the stream
 
 type eventsOptions struct {
 	api  string
@@ -123,8 +122,7 @@ func describe(e localcore.Event) string {
 	return text
 }
 
-// pollInterval is the time between two questions whether the emulator is ready.
-const pollInterval = 100 * time.Millisecond
+const pollInterval = 100 * time.Millisecond // the time between two questions whether the emulator is ready
 
 func newWaitCmd(console *cli.Console) *cobra.Command {
 	var api string

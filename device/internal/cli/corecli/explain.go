@@ -100,7 +100,6 @@ func (o *explainOptions) complete() error {
 	return nil
 }
 
-// A decision is what explain prints.
 type decision struct {
 	Allowed     bool   `json:"allowed"`
 	Action      string `json:"action"`

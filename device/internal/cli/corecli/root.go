@@ -67,7 +67,6 @@ func explain(err error) cli.Explanation {
 	return cli.Explanation{Code: cli.ExitFailed}
 }
 
-// newFidelityCmd returns the help topic on undocumented behavior.
 func newFidelityCmd(console *cli.Console) *cobra.Command {
 	var b strings.Builder
 	b.WriteString("Where AWS IoT Core is documented, iot_core_local does the same. These are the\nquestions that AWS's documentation leaves open, and how each is emulated:\n")

@@ -28,7 +28,6 @@ func newPublishCmd(console *cli.Console) *cobra.Command {
 	return cmd
 }
 
-// openAgent returns a client of the running agent.
 func openAgent(ctx context.Context, console *cli.Console, s config.Sources) (*agent.Client, error) {
 	c, err := load(ctx, console, s)
 	if err != nil {

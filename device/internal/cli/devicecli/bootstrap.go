@@ -95,7 +95,6 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	return printBootstrap(console, o, d.config.Server.Endpoint, done)
 }
 
-// discardPending ends a replacement that an earlier run began.
 func discardPending(console *cli.Console, store *identity.Store) error {
 	discarded, err := store.DiscardPending()
 	switch {
@@ -129,8 +128,7 @@ func (d *device) forgetClaim(console *cli.Console, flag bool) error {
 	return err
 }
 
-// A timeoutError is the end of --timeout.
-type timeoutError time.Duration
+type timeoutError time.Duration // the end of --timeout
 
 func (e timeoutError) Error() string {
 	return fmt.Sprintf("gave up after %s (--timeout)", time.Duration(e))

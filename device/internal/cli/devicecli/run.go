@@ -37,7 +37,6 @@ type service struct {
 	create func() (agent.Service, error)
 }
 
-// services returns what the configuration has the agent do.
 func (d *device) services(console *cli.Console) (all []service) {
 	a, dir := d.config.Agent, agentDir(d.config)
 	use := func(settings any, create func() (agent.Service, error)) {
