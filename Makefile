@@ -87,10 +87,12 @@ fuzz:  ## run every fuzz target for FUZZTIME inputs
 
 # With the race detector, without its wait of a second at the end of each process; go vet is among
 # the linters. CDK synthesis, with the hook built for Lambda, is among infra's tests. The packages
-# that take longest come first, and three at a time, because they often wait.
+# that take longest come first, and three at a time, because they often wait. What they build needs
+# no debug information, which takes a third of a link.
 # Where a few tests fail, and no data race is found, they run once more by themselves. What then
 # passes is named at the end: something to mend, but no reason to hold a change back.
 unit: export GORACE := atexit_sleep_ms=50
+unit: export GOFLAGS += -ldflags=-w
 unit: infra/node_modules $(AWSSDK)/node_modules $(LINT)  ## the tests of every module, with the race detector
 	@mkdir -p dist; rm -f dist/flaky*
 	$(dir $(LINT))gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=6 \
