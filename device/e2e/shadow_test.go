@@ -18,19 +18,24 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// updateShadow is what an application does, by the AWS command line where it is
-// installed.
+// updateShadow is what an application does.
 func (b *broker) updateShadow(t *testing.T, thing, name, document string) {
 	t.Helper()
+	answer, err := http.Post(b.shadowURL(thing, name), "", strings.NewReader(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s %v: %s", answer.Status, err, text)
+	}
+}
+
+// updateShadowByCommandLine does that with the AWS command line where it is installed.
+func (b *broker) updateShadowByCommandLine(t *testing.T, thing, name, document string) {
+	t.Helper()
 	if _, err := exec.LookPath("aws"); err != nil {
-		answer, err := http.Post(b.shadowURL(thing, name), "", strings.NewReader(document))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer answer.Body.Close()
-		if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != http.StatusOK {
-			t.Fatalf("%s %v: %s", answer.Status, err, text)
-		}
+		b.updateShadow(t, thing, name, document)
 		return
 	}
 	payload := filepath.Join(t.TempDir(), "payload.json") // as versions 1 and 2 of the command line read it
@@ -128,7 +133,7 @@ func TestShadowsOfTheBuiltAgent(t *testing.T) {
 	a.start(t, "--set", shadows)
 	a.await(t, sent)
 
-	b.updateShadow(t, a.thing(), "", `{"state":{"desired":{"led":"on"}}}`)
+	b.updateShadowByCommandLine(t, a.thing(), "", `{"state":{"desired":{"led":"on"}}}`)
 	b.awaitShadow(t, a, "", `{"desired":{"led":"on"},"reported":{"led":"on"}}`)
 	if text, err := os.ReadFile(file); err != nil || string(text) != `{"led":"on"}`+"\n" {
 		t.Errorf("the file has %q, %v", text, err)
@@ -166,7 +171,7 @@ func TestShadowsOfTheBuiltAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.await(t, sent)
-	b.updateShadow(t, a.thing(), "", `{"state":{"desired":{"led":"off"}}}`)
+	b.updateShadowByCommandLine(t, a.thing(), "", `{"state":{"desired":{"led":"off"}}}`)
 	for { // until the program runs
 		if now, err := os.ReadFile(filepath.Join(a.dir, "calls")); err != nil {
 			t.Fatal(err)
