@@ -161,12 +161,17 @@ func TestQuotasAreKept(t *testing.T) {
 
 // TestThrottledDevicesSlowTheLaunchDown gives the fleet quotas twice as high
 // as those of the emulator: it is throttled, slows down, and no device fails.
+// The emulator's clock is slow, so that a busy machine is faster than its quotas.
 func TestThrottledDevicesSlowTheLaunchDown(t *testing.T) {
-	const n = 40
-	core := startCore(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
+	const n, slow = 40, 4
+	begun := time.Now()
+	core := startCore(t, func(c *localcore.Config) {
+		c.Quotas = localcore.QuotasAWS
+		c.Now = func() time.Time { return begun.Add(time.Since(begun) / slow) }
+	})
 	c := newConfig(t, core, n)
 	quotas := fleet.OtherRegionQuotas()
-	quotas.RegisterThing, quotas.CreateFromCSR = 25, 0
+	quotas.RegisterThing, quotas.CreateFromCSR = 2.0*quotas.RegisterThing/slow, 0
 	c.Quotas = &quotas
 	r := enroll(t, c)
 	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
