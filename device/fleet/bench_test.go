@@ -34,7 +34,7 @@ import (
 //	%floor-CPU  the same by CPU time, which other work on the machine hardly
 //	            changes
 func BenchmarkEnrollment(b *testing.B) {
-	defer runtime.KeepAlive(make([]byte, 80<<20)) // the ballast of iot_core_local and that of iot_fleet
+	defer runtime.KeepAlive(make([]byte, 32<<20)) // the ballasts of iot_core_local and iot_fleet
 	core := startCore(b)
 	f := newFloor(b)
 	c := newConfig(b, core, b.N)

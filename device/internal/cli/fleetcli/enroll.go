@@ -77,7 +77,7 @@ func newEnrollCmd(console *cli.Console, args []string) *cobra.Command {
 }
 
 func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error {
-	defer runtime.KeepAlive(make([]byte, 64<<20)) // a ballast, as that of iot_core_local serve
+	defer runtime.KeepAlive(make([]byte, 16<<20)) // a ballast, as that of iot_core_local serve
 	c, err := o.config(ctx, console)
 	if err != nil {
 		return err
