@@ -39,25 +39,23 @@ func Serve(t testing.TB) aws.Config {
 	}
 	node := exec.Command("node", filepath.Join(root, "scripts", "dynamodb.mjs"), Table)
 	node.Stderr = os.Stderr
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("starting DynamoDB: %v", err)
+		}
+	}
 	stdin, err := node.StdinPipe() // its end is the end of the process
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	stdout, err := node.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := node.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(err)
+	must(node.Start())
 	t.Cleanup(func() {
 		stdin.Close()
 		_ = node.Wait()
 	})
 	endpoint, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		t.Fatalf("starting DynamoDB: %v", err)
-	}
+	must(err)
 	endpoint = strings.TrimSpace(endpoint)
 	return aws.Config{
 		Region:       "us-east-1",
