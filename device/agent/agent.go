@@ -11,6 +11,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,9 +96,7 @@ type agent struct {
 // (see [provision.Run]), its identity cannot be read, another process has the device's connection
 // ([ErrRunning]), or there is no socket.
 func Run(ctx context.Context, c Config) error {
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.OnStatus == nil {
 		c.OnStatus = func(string, bool) {}
 	}
@@ -131,7 +130,7 @@ func Run(ctx context.Context, c Config) error {
 		jitter:        rand.Float64(),
 		requests:      make(chan struct{}, maxRequests),
 		now:           time.Now,
-		state:         newState(id),
+		state:         state{identity: id, reconnects: map[string]uint64{}, serviceErrors: map[string]uint64{}},
 		link:          link{changed: make(chan struct{})},
 	}
 	a.publisher = publisher{outbox: a.outbox, turn: make(turn, 1), setAside: a.reportSetAside, idle: make(chan struct{}, 1)}

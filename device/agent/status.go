@@ -28,10 +28,6 @@ type state struct {
 	rotationRequests []chan<- error
 }
 
-func newState(id *identity.Identity) state {
-	return state{identity: id, reconnects: map[string]uint64{}, serviceErrors: map[string]uint64{}}
-}
-
 func (a *agent) update(change func(*state)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

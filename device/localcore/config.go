@@ -69,16 +69,10 @@ const (
 // A Config says what to start. The zero value is usable: a free loopback port, memory only, an
 // authority of its own, the template, policies, group and type of this repository, and no hook.
 type Config struct {
-	// Listen is the address for devices. Empty means a free loopback port. The
-	// ALPN protocol x-amzn-mqtt-ca is accepted, not required.
-	Listen string
-	// ListenALPN is the address of a second listener that requires ALPN, as
-	// AWS does on port 443. Empty means none.
-	ListenALPN string
-	// API is the address of the control API, plain HTTP. Empty means a free
-	// loopback port, [NoAPI] none.
-	API       string
-	NoConsole bool // leaves out the console, the page at the API's address
+	Listen     string // the address for devices, with or without ALPN; empty means a free loopback port
+	ListenALPN string // the address of one more port that requires ALPN, as AWS's port 443 does; empty means none
+	API        string // the address of the control API, plain HTTP; empty means a free loopback port, [NoAPI] none
+	NoConsole  bool   // leaves out the console, the page at the API's address
 	// UnsafeAllowAnyAddress permits addresses beyond loopback. The control API
 	// does not authenticate callers: anyone who reaches it owns the registry.
 	UnsafeAllowAnyAddress bool
@@ -88,21 +82,20 @@ type Config struct {
 	// [NoTemplates] there is only a claim that may provision with any template; templates, policies
 	// and things can then be added through [Server.Registry].
 	Templates string
-	// FastIssuer has a new certificate authority sign with a key on P-256, where
-	// AWS's is RSA: for programs that enroll many devices and don't look at it.
+	// FastIssuer has a new certificate authority sign with a key on P-256, where AWS's is RSA: for
+	// programs that enroll many devices and don't look at it.
 	FastIssuer bool
-	// CreateMissing creates the thing type, the thing groups and the billing group
-	// that a provisioning names, where AWS rejects it because they do not exist:
-	// for templates from elsewhere.
+	// CreateMissing creates the thing type and the groups that a provisioning names, where AWS
+	// rejects it because they do not exist: for templates from elsewhere.
 	CreateMissing bool
 	Hook          string // the executable of the pre-provisioning hook; empty and [NoHook] mean none
 	// HookFunc stands in for the hook's executable, and wins over Hook.
 	HookFunc    func(ctx context.Context, r payload.Request) (payload.Response, error)
 	HookTimeout time.Duration // bounds one call of the hook; zero means 5 seconds, AWS's own
 
-	// CertificateProvider is the executable of a Lambda function that signs the
-	// requests of CreateCertificateFromCsr in fleet provisioning. Empty and [NoHook]
-	// mean none: then AWS IoT signs, unless the control API creates a provider.
+	// CertificateProvider is the executable of a Lambda function that signs the requests of
+	// CreateCertificateFromCsr in fleet provisioning. Empty and [NoHook] mean none: then AWS IoT
+	// signs, unless the control API creates a provider.
 	CertificateProvider string
 
 	// Functions are the Lambda functions that topic rules and certificate providers can invoke
@@ -122,19 +115,15 @@ type Config struct {
 	// device.yaml, a configuration for the device. Empty means that they are not written.
 	Credentials string
 
-	SecurityPolicy SecurityPolicy // default: [SecurityPolicyTLS13Or12]
-
-	Account, Region, Partition string // defaults: 123456789012, us-east-1 and aws
-
-	Quotas            Quotas            // default: [QuotasOff]
-	AmbiguousBehavior AmbiguousBehavior // decides what AWS leaves open
-	// SessionExpiry is how long a persistent session outlives its connection at
-	// most. Zero means 1 hour, AWS's default; AWS allows up to 7 days.
+	Account, Region, Partition string            // defaults: 123456789012, us-east-1 and aws
+	SecurityPolicy             SecurityPolicy    // default: [SecurityPolicyTLS13Or12]
+	Quotas                     Quotas            // default: [QuotasOff]
+	AmbiguousBehavior          AmbiguousBehavior // decides what AWS leaves open
+	// SessionExpiry is how long a persistent session outlives its connection at most. Zero means
+	// 1 hour, AWS's default; AWS allows up to 7 days.
 	SessionExpiry time.Duration
 
-	// Log receives every rejection at WARN with its reason, and what happens at
-	// INFO. Nil means discard.
-	Log *slog.Logger
+	Log *slog.Logger     // receives rejections at WARN with their reason, and what happens at INFO; nil means discard
 	Now func() time.Time // the clock for certificates and ownership tokens; nil means time.Now
 
 	deployment *deployment // what Assembly or Templates holds
@@ -158,9 +147,7 @@ func (c Config) withDefaults() Config {
 	if c.CertificateProvider == NoHook {
 		c.CertificateProvider = ""
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now
 	}

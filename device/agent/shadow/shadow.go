@@ -86,9 +86,7 @@ func New(c Config) (*Shadow, error) {
 		return nil, fmt.Errorf("shadow name %q: use %s", c.Name, awsiot.ShadowNameRule)
 	}
 	c.Timeout = cmp.Or(c.Timeout, time.Minute)
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	s := &Shadow{
 		config:   c,
 		inbox:    make(chan session.Message, inboxSize),

@@ -29,20 +29,10 @@ func (a *api) describeEndpoint(kind string) (object, error) {
 	return object{"endpointAddress": a.Endpoint}, nil
 }
 
-type eventConfiguration struct{ Enabled bool }
-
-func (a *api) updateEventConfigurations(configurations map[string]eventConfiguration) error {
-	enabled := map[string]bool{}
-	for kind, c := range configurations {
-		enabled[kind] = c.Enabled
-	}
-	return a.Registry.UpdateEventConfigurations(enabled)
-}
-
 func eventConfigurations(c registry.EventConfigurations) object {
-	all := map[string]eventConfiguration{}
+	all := map[string]registry.EventConfiguration{}
 	for _, kind := range registry.EventTypes {
-		all[kind] = eventConfiguration{c.Enabled[kind]}
+		all[kind] = registry.EventConfiguration{Enabled: c.Enabled[kind]}
 	}
 	out := object{"eventConfigurations": all}
 	if !c.Created.IsZero() {

@@ -1,11 +1,8 @@
 package controlapi
 
 import (
-	"crypto/x509"
-	"encoding/pem"
 	"slices"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -85,14 +82,10 @@ func (a *api) description(c registry.Certificate) object {
 }
 
 func (a *api) registerCACertificate(active, auto bool, text, verification string, c *registry.RegistrationConfig, mode registry.CertificateMode) (object, error) {
-	id := ""
-	if block, _ := pem.Decode([]byte(text)); block != nil {
-		id = awsiot.CertificateID(&x509.Certificate{Raw: block.Bytes})
-	}
-	_, err := a.Registry.RegisterCACertificate(registry.CACertificate{
+	ca, err := a.Registry.RegisterCACertificate(registry.CACertificate{
 		Certificate: registry.Certificate{PEM: text, Mode: mode, Status: statusOf(active)}, AutoRegistration: auto, Registration: c,
 	}, verification)
-	return a.ref("cacert", "certificateId", id), err
+	return a.ref("cacert", "certificateId", ca.Certificate.ID), err
 }
 
 // caSummary returns what a description and a list have in common.

@@ -13,6 +13,7 @@
 package controlapi
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -64,9 +65,7 @@ type api struct{ Config }
 
 // New returns the handler. It is safe for concurrent use.
 func New(c Config) http.Handler {
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	a := &api{c}
 	mux := http.NewServeMux()
 	handlers := map[string]http.Handler{}

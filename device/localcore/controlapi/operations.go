@@ -161,7 +161,7 @@ func (a *api) operations() []operation {
 		op("ListRoleAliases", "GET /role-aliases?"+marked, r.ListRoleAliases, page("roleAliases", roleAliasAge, roleAliasName)),
 
 		op("DescribeEndpoint", "GET /endpoint?endpointType", a.describeEndpoint),
-		op("UpdateEventConfigurations", "PATCH /event-configurations eventConfigurations", a.updateEventConfigurations),
+		op("UpdateEventConfigurations", "PATCH /event-configurations eventConfigurations", r.UpdateEventConfigurations),
 		op("DescribeEventConfigurations", "GET /event-configurations", r.EventConfigurations, eventConfigurations),
 		op("GetEffectivePolicies", "POST /effective-policies?thingName principal", a.effectivePolicies),
 

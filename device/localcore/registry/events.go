@@ -32,6 +32,9 @@ const (
 // undocumented are the types of events whose messages AWS does not document.
 var undocumented = []string{"CA_CERTIFICATE", "CERTIFICATE", "POLICY"}
 
+// An EventConfiguration says whether events of a type are published.
+type EventConfiguration struct{ Enabled bool }
+
 // EventConfigurations say which events are published.
 type EventConfigurations struct {
 	Enabled           map[string]bool // by type
@@ -47,21 +50,21 @@ func (c EventConfigurations) clone() EventConfigurations {
 // AWS does not document cannot be turned on.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_UpdateEventConfigurations.html
-func (r *Registry) UpdateEventConfigurations(enabled map[string]bool) error {
+func (r *Registry) UpdateEventConfigurations(changes map[string]EventConfiguration) error {
 	return r.update(func(tx *transaction) error {
 		c, _ := tx.eventConfigurations.get(theAccount)
 		if c.Enabled == nil {
 			c.Enabled, c.Created = map[string]bool{}, tx.now
 		}
 		c.Modified = tx.now
-		for _, key := range slices.Sorted(maps.Keys(enabled)) {
+		for _, key := range slices.Sorted(maps.Keys(changes)) {
 			switch {
 			case !slices.Contains(EventTypes, key):
 				return invalid("Event type %s must be one of %s.", clip(key), strings.Join(EventTypes, ", "))
-			case enabled[key] && slices.Contains(undocumented, key):
+			case changes[key].Enabled && slices.Contains(undocumented, key):
 				return invalid("Events of type %s are not emulated: AWS does not document their messages.", key)
 			}
-			c.Enabled[key] = enabled[key]
+			c.Enabled[key] = changes[key].Enabled
 		}
 		tx.eventConfigurations.put(theAccount, c)
 		return nil

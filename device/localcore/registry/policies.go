@@ -69,10 +69,8 @@ func (r *Registry) DeletePolicyVersion(name string, version int) error {
 		if version == p.DefaultVersion {
 			return invalid("Cannot delete the default version of policy %s.", name)
 		}
-		_, err := p.Find("Policy "+name, version)
-		p.delete(version)
 		p.Modified = tx.now
-		return err
+		return p.remove("Policy "+name, version)
 	})
 }
 
@@ -431,6 +429,8 @@ func (v *Versioned) add(what string, version Version, setDefault bool, most int,
 	return version, nil
 }
 
-func (v *Versioned) delete(id int) {
+func (v *Versioned) remove(what string, id int) error {
+	_, err := v.Find(what, id)
 	v.Versions = slices.DeleteFunc(v.Versions, func(version Version) bool { return version.ID == id })
+	return err
 }

@@ -156,7 +156,7 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 	must(r.RegistrationCode())(t)
 	must(r.CreateCertificateProvider("provider", "arn"))(t)
 	must(r.CreateThingType(ThingType{Name: "gauge", Propagating: []PropagatingAttribute{{UserPropertyKey: "k", ThingAttribute: "a"}}}))(t)
-	ok(t, r.UpdateEventConfigurations(map[string]bool{"THING": true}),
+	ok(t, r.UpdateEventConfigurations(map[string]EventConfiguration{"THING": {Enabled: true}}),
 		r.AddThingToBillingGroup("thing", "payers"),
 		r.TagResource("policy/policy", map[string]string{"line": "7"}),
 		r.TagResource("job/job", map[string]string{"line": "7"}),

@@ -137,10 +137,8 @@ func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) e
 		if version == t.DefaultVersion {
 			return Reject(CodeDeleteConflict, "Cannot delete the default version of template %s.", name)
 		}
-		_, err := t.Find("Template "+name, version)
-		t.delete(version)
 		t.Modified = tx.now
-		return err
+		return t.remove("Template "+name, version)
 	})
 }
 
