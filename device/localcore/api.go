@@ -69,8 +69,8 @@ type bufferedConn struct {
 func (c bufferedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
 
 // serveAPI begins to serve, once everything that requests can ask for is there.
-func (s *Server) serveAPI() {
-	ctx, cancel := context.WithCancel(context.Background()) // ends requests that follow events
+func (s *Server) serveAPI(ctx context.Context) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ends requests that follow events
 	server := &http.Server{
 		Handler:           s.apiHandler(),
 		ReadHeaderTimeout: 10 * time.Second, // of a body: see controlapi
@@ -83,7 +83,7 @@ func (s *Server) serveAPI() {
 	go func() { served <- server.Serve(s.api) }()
 	s.onClose(func() error {
 		cancel()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if err := server.Shutdown(ctx); err != nil {
 			server.Close()

@@ -129,7 +129,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return err
 	}
 	if s.api != nil { // last: an answer means that the files of this start are there
-		s.serveAPI()
+		s.serveAPI(ctx)
 	}
 	return nil
 }
