@@ -320,6 +320,8 @@ func TestAgentKilledOrFailingAtAnyChangeOfAFileLeavesItWhole(t *testing.T) {
 			}
 			prepare("last")
 			w.start(t, "--set", shadow)
+			ctx, stop := context.WithCancel(t.Context())
+			_ = w.client.Subscribe(ctx, "last", stop, func(json.RawMessage) error { return nil }) // until stop
 			w.awaitJob(t, "last", types.JobExecutionStatusSucceeded)
 			for !applied() {
 				w.pause(t, "the desired state")
