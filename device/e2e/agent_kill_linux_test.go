@@ -40,7 +40,7 @@ const (
 func atChange(cmd *exec.Cmd, of func(path string) bool, call int, fail bool, started chan<- *os.Process) (reached bool, err error) {
 	runtime.LockOSThread() // only this thread may trace
 	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return false, err
 	}
@@ -58,8 +58,9 @@ func atChange(cmd *exec.Cmd, of func(path string) bool, call int, fail bool, sta
 	defer cmd.Wait() // of what reads its output; it is gone itself
 	started <- cmd.Process
 	for {
-		// Only what this thread traces: other tests wait for their own children.
-		thread, err := syscall.Wait4(-1, &status, syscall.WALL|syscall.WNOTHREAD, nil)
+		// Only of its process group: other tests wait for their own children, which this
+		// thread may have started.
+		thread, err := syscall.Wait4(-main, &status, syscall.WALL|syscall.WNOTHREAD, nil)
 		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
