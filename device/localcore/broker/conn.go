@@ -113,25 +113,26 @@ func (b *Broker) reject(c *Conn, a event.Action, topic, reason string) {
 // Close ends the connection as AWS does when it needs the server, after what was queued for the
 // client, such as a PUBACK.
 func (c *Conn) Close() {
-	_ = c.net.SetWriteDeadline(time.Now().Add(closeTimeout))
-	_ = c.send(nil) // the client may be gone already
 	c.end(reasonServerInitiated, packets.ErrServerShuttingDown)
 }
 
 // v5 reports whether the client speaks MQTT 5.
 func (c *Conn) v5() bool { return c.version == 5 }
 
-// end closes the connection for a reason. Only MQTT 5 has a packet that says why; MQTT 3.1.1 is
-// closed without one.
+// end closes the connection for a reason, after what was queued for the client. Only MQTT 5 has a
+// packet that says why; MQTT 3.1.1 is closed without one.
 func (c *Conn) end(reason string, code packets.Code) {
 	c.setDisconnectReason(reason)
-	if c.established.Load() && c.v5() {
+	if c.established.Load() {
 		_ = c.net.SetWriteDeadline(time.Now().Add(closeTimeout)) // that of keep-alive may be over
 		// Each packet of the client moves the deadline.
 		late := time.AfterFunc(closeTimeout, func() { c.net.Close() })
 		defer late.Stop()
-		pk := newPacket(packets.Disconnect, 0)
-		pk.ReasonCode, pk.Properties.ReasonString = code.Code, code.Reason
+		var pk *packets.Packet
+		if c.v5() {
+			pk = newPacket(packets.Disconnect, 0)
+			pk.ReasonCode, pk.Properties.ReasonString = code.Code, code.Reason
+		}
 		_ = c.send(pk) // the client may be gone already
 	}
 	c.net.Close()

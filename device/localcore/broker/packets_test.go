@@ -248,6 +248,24 @@ func TestSubscriptionsThatOverlapDeliverWhatOneOfThemAllows(t *testing.T) {
 	})
 }
 
+// A message that is accepted is acknowledged, whatever came with it.
+func TestForbiddenPacketLeavesThePUBACKOfTheMessageBefore(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		p := b.connect(version, "a")
+		var together bytes.Buffer
+		pk := packets.Packet{ProtocolVersion: version, FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1, TopicName: "t"}
+		if err := pk.PublishEncode(&together); err != nil {
+			b.Fatal(err)
+		}
+		together.WriteString("\x50\x02\x00\x01") // PUBREC
+		if _, err := p.conn.Write(together.Bytes()); err != nil {
+			b.Fatal(err)
+		}
+		p.receive(packets.Puback)
+		p.closed()
+	})
+}
+
 // Messages that arrive in one TLS record or segment cost one write to their publisher, with all
 // PUBACKs, and one to each subscriber.
 func TestMessagesThatAreReadTogetherAreWrittenTogether(t *testing.T) {
