@@ -15,7 +15,7 @@ import (
 )
 
 // openBroker opens the broker and its ports.
-func (s *Server) openBroker(cert *tls.Certificate) error {
+func (s *Server) openBroker(ctx context.Context, cert *tls.Certificate) error {
 	c := &s.config
 	state := ""
 	if c.State != "" {
@@ -43,11 +43,11 @@ func (s *Server) openBroker(cert *tls.Certificate) error {
 	}
 	s.broker = b
 	s.onClose(b.Close)
-	if s.port, err = b.Listen(c.Listen, cert, false); err != nil {
+	if s.port, err = b.Listen(ctx, c.Listen, cert, false); err != nil {
 		return fmt.Errorf("listening for devices: %w", err)
 	}
 	if c.ListenALPN != "" {
-		if s.portALPN, err = b.Listen(c.ListenALPN, cert, true); err != nil {
+		if s.portALPN, err = b.Listen(ctx, c.ListenALPN, cert, true); err != nil {
 			return fmt.Errorf("listening for devices with ALPN: %w", err)
 		}
 	}

@@ -217,7 +217,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	if err := s.openRules(store("rules")); err != nil {
 		return err
 	}
-	if err := s.openBroker(cert); err != nil {
+	if err := s.openBroker(ctx, cert); err != nil {
 		return err
 	}
 	s.run(ctx)

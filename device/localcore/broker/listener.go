@@ -27,11 +27,11 @@ type listener struct {
 	tls *tls.Config
 }
 
-// Listen opens a port and returns its number. Connections wait until Serve. With requireALPN the
-// client must ask for the protocol x-amzn-mqtt-ca.
-func (b *Broker) Listen(address string, cert *tls.Certificate, requireALPN bool) (port int, err error) {
+// Listen opens a port, which outlives ctx, and returns its number. Connections wait until Serve.
+// With requireALPN the client must ask for the protocol x-amzn-mqtt-ca.
+func (b *Broker) Listen(ctx context.Context, address string, cert *tls.Certificate, requireALPN bool) (port int, err error) {
 	c := net.ListenConfig{KeepAlive: -1} // MQTT's finds connections that are lost
-	tcp, err := c.Listen(context.Background(), "tcp", address)
+	tcp, err := c.Listen(ctx, "tcp", address)
 	if err != nil {
 		return 0, err
 	}
