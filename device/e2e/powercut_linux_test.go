@@ -193,8 +193,10 @@ func TestPowerCutsLoseNoAcknowledgedMessage(t *testing.T) {
 				disk = newLossyDisk(disk.cut(random))
 			}
 			disk.onChange = nil
-			if run := image.boot(t.Context(), t, disk, fs, "run", false); !run.exited || run.code != 0 {
-				t.Fatalf("the last boot: exit %d\n%s", run.code, run.console)
+			ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
+			defer stop()
+			if run := image.boot(ctx, t, disk, fs, "run", false); !run.exited || run.code != 0 {
+				t.Fatalf("the last boot: ended %t, exit %d\n%s", run.exited, run.code, run.console)
 			}
 			for p, first := range arrived.inOrder(t, producers) {
 				if first < acknowledged[p] {
