@@ -42,7 +42,7 @@ test:  ## all tests, as CI runs them; needs Go and Node.js
 # Everything that can be checked without building a program or the CDK app.
 check-fast: fmt  ## before each commit: format, vet, tests without builds
 	@for module in hook device; do ( cd $$module && $(GO) vet ./... && \
-		$(GO) test -short -vet=off $$($(GO) list ./... | grep -v /e2e) ) || exit 1; done
+		$(GO) test -short -vet=off -p 4 $$($(GO) list ./... | grep -v /e2e) ) || exit 1; done
 
 device:  ## build ./iot_device, static
 	cd device && $(BUILD) $(SMALL) -o '$(DEVICE)' ./cmd/iot_device
