@@ -276,7 +276,7 @@ func TestFailureOfTheCDKIsTheScripts(t *testing.T) {
 
 // TestPreflightKnowsTheNamesOfTheStack compares the script with the app.
 func TestPreflightKnowsTheNamesOfTheStack(t *testing.T) {
-	source, err := os.ReadFile(filepath.Join("..", "stack", "names.go"))
+	source, err := os.ReadFile(filepath.Join("..", "stack", "options.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestPreflightKnowsTheNamesOfTheStack(t *testing.T) {
 		}
 		for _, name := range slices.Compact(names) {
 			if !strings.Contains(string(source), `"`+name+`"`) {
-				t.Errorf("names.go has no %q", name)
+				t.Errorf("options.go has no %q", name)
 			}
 		}
 	}
