@@ -342,5 +342,6 @@ func (d *fakeDevice) run(t *testing.T, timeout time.Duration, change ...func(*pr
 	for _, f := range change {
 		f(&c)
 	}
+	defer synctest.Wait() // until the fake has dealt with the last packets
 	return provision.Run(ctx, c)
 }
