@@ -23,7 +23,7 @@ func rows(out string, width int) []string {
 			x = 0
 		case r == '\n':
 			x, y, screen = 0, y+1, append(screen, nil)
-		case strings.HasPrefix(string(text), eraseRest):
+		case strings.HasPrefix(string(text[:min(len(text), len(eraseRest))]), eraseRest):
 			screen[y] = screen[y][:min(x, len(screen[y]))]
 			text = text[len([]rune(eraseRest))-1:]
 		default:
