@@ -10,7 +10,6 @@
 package agent
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -20,14 +19,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"example.com/fleety/device/agent/filelock"
 	"example.com/fleety/device/agent/outbox"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/provision"
 )
 
@@ -160,32 +158,22 @@ func Run(ctx context.Context, c Config) error {
 	return nil
 }
 
-// Lock reserves the connection of the device whose agent has that folder, which is
-// made if it is missing, until release is called or the process ends: AWS IoT allows
-// one for a client id. While another process has it, the error wraps [ErrRunning]. On
-// other systems than Unix nothing is locked.
+// Lock reserves the connection of the device whose agent has that folder, which is made if it is
+// missing, until release is called or the process ends: AWS IoT allows one for a client id. While
+// another process has it, the error wraps [ErrRunning].
 func Lock(dir string) (release func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, "lock")
-	f, err := filelock.Try(path)
-	for deadline := time.Now().Add(100 * time.Millisecond); errors.Is(err, filelock.ErrLocked) && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond) // another one may only look whether it is locked
-		f, err = filelock.Try(path)
-	}
-	if errors.Is(err, filelock.ErrLocked) {
-		data, _ := os.ReadFile(path)
-		pid, _ := strconv.Atoi(string(bytes.TrimSpace(data)))
-		return nil, fmt.Errorf("%w by process %d (lock %s)", ErrRunning, pid, path)
+	unlock, err := osfile.Lock(path, true)
+	if errors.Is(err, osfile.ErrLocked) {
+		return nil, fmt.Errorf("%w by process %d (lock %s)", ErrRunning, osfile.Holder(path), path)
 	}
 	if err != nil {
 		return nil, err
 	}
-	// A full disk must not keep an agent from running.
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
-	return f.Close, nil
+	return func() error { return unlock(false) }, nil
 }
 
 // change makes the agent continue with another configuration.

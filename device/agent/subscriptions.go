@@ -11,8 +11,8 @@ import (
 	"slices"
 	"sync"
 
-	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/session"
 )
 
@@ -99,7 +99,7 @@ func (s *subscriptions) save() {
 	filters := slices.Sorted(maps.Keys(s.held))
 	s.mu.Unlock()
 	data, err := json.Marshal(filters)
-	if err == nil && !bytes.Equal(data, s.saved) && atomicfile.Write(s.path, data, 0o600) == nil { // a full disk is no reason not to subscribe
+	if err == nil && !bytes.Equal(data, s.saved) && osfile.Replace(s.path, data, 0o600) == nil { // a full disk is no reason not to subscribe
 		s.saved = data
 	}
 }
@@ -111,7 +111,7 @@ func (s *subscriptions) add(filter string, drop context.CancelCauseFunc) (*subsc
 	defer s.mu.Unlock()
 	filters := s.wanted()
 	if len(s.subscribers) >= maxSubscribers || len(filters)+len(s.services) >= maxFilters && !slices.Contains(filters, filter) {
-		return nil, &apiError{503, fmt.Sprintf("there are %d subscribers with %d filters; at most %d with %d are possible", len(s.subscribers), len(filters), maxSubscribers, maxFilters-len(s.services))}
+		return nil, &Error{503, fmt.Sprintf("there are %d subscribers with %d filters; at most %d with %d are possible", len(s.subscribers), len(filters), maxSubscribers, maxFilters-len(s.services))}
 	}
 	sub := &subscriber{filter: filter, messages: make(chan session.Message, subscriberBuffer), ready: make(chan struct{}), drop: drop}
 	s.subscribers = append(s.subscribers, sub)

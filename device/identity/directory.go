@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // A directory is the storage of a device on a file system: three files of the identity, and the
@@ -29,7 +30,7 @@ func (d *directory) statePath(sequence uint64) string {
 
 // lock makes the journal's directory and takes the lock in it. Runs that end
 // meanwhile may remove the directory in between.
-func (d *directory) lock() (release, error) {
+func (d *directory) lock() (osfile.Unlock, error) {
 	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {
 		return nil, err
 	}
@@ -47,7 +48,7 @@ func (d *directory) lock() (release, error) {
 	}
 }
 
-func (d *directory) tryLock() (release, error) {
+func (d *directory) tryLock() (osfile.Unlock, error) {
 	if target, err := d.disk.Resolve(d.journalDir()); err != nil || target != d.journalDir() {
 		return nil, cmp.Or[error](err, &AccessError{Path: d.journalDir(), Reason: "is a symbolic link"})
 	}
@@ -67,7 +68,7 @@ func (d *directory) holder() int { return d.disk.Holder(d.lockPath()) }
 // release removes, where the journal is empty, what a crash has left of a first
 // step that was not reached and may never be tried again, the lock and the
 // directory, which stays if another run has begun meanwhile.
-func (d *directory) release(unlock release, empty bool) error {
+func (d *directory) release(unlock osfile.Unlock, empty bool) error {
 	if !empty {
 		return unlock(false)
 	}

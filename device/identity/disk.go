@@ -8,16 +8,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
+
+	"example.com/fleety/device/internal/osfile"
 )
 
 // A disk is what the package asks of the file system, one method for each call that can fail or be
 // the last one before a crash. Tests put one that fails and loses in its place, and each step here
 // syncs its directory; google/renameio allows neither, which is why atomic files are written here.
 type disk interface {
-	ReadFile(path string) ([]byte, error) // as [readFile]
+	ReadFile(path string) ([]byte, error) // as [osfile.Read]
 	ReadDir(path string) (names []string, err error)
 	Mkdir(path string, perm fs.FileMode) error
 	Create(path string, perm fs.FileMode) (file, error) // of a file that must not exist yet
@@ -34,17 +35,14 @@ type disk interface {
 	MayWrite(dir string) error
 	MayRead(path string) error
 
-	Lock(path string) (release, error) // of a file, made if need be; or a *LockedError
-	Holder(path string) int            // the process that has the lock, 0 if none has
+	Lock(path string) (osfile.Unlock, error) // as [osfile.Lock]; or a *LockedError
+	Holder(path string) int                  // as [osfile.Holder]
 }
 
 type file interface {
 	io.WriteCloser
 	Sync() error
 }
-
-// A release ends a lock, and removes its file or leaves it.
-type release func(remove bool) error
 
 // replaceFile writes a file so that after a crash at any moment either the old
 // or the new content is there, whole. One writer at a time: the temporary file's
@@ -124,10 +122,23 @@ func syncAbove(d disk, path string) error {
 // osDisk is the real file system.
 type osDisk struct{}
 
-func (osDisk) ReadFile(path string) ([]byte, error)      { return readFile(path) }
+// maxFileSize is far more than any key, certificate or journal takes.
+const maxFileSize = 1 << 20
+
+func (osDisk) ReadFile(path string) ([]byte, error)      { return osfile.Read(path, maxFileSize) }
 func (osDisk) Mkdir(path string, perm fs.FileMode) error { return os.Mkdir(path, perm) }
 func (osDisk) Rename(from, to string) error              { return os.Rename(from, to) }
 func (osDisk) Remove(path string) error                  { return os.Remove(path) }
+func (osDisk) SyncDir(path string) error                 { return osfile.SyncDir(path) }
+func (osDisk) Holder(path string) int                    { return osfile.Holder(path) }
+
+func (osDisk) Lock(path string) (osfile.Unlock, error) {
+	unlock, err := osfile.Lock(path, false)
+	if errors.Is(err, osfile.ErrLocked) {
+		err = &LockedError{PID: osfile.Holder(path), Path: path}
+	}
+	return unlock, err
+}
 
 func (osDisk) ReadDir(path string) ([]string, error) {
 	entries, err := os.ReadDir(path)
@@ -136,36 +147,6 @@ func (osDisk) ReadDir(path string) ([]string, error) {
 		names[i] = e.Name()
 	}
 	return names, err
-}
-
-// errNotRegular is what readFile returns for a FIFO, a socket or a device.
-var errNotRegular = errors.New("is not a regular file")
-
-// maxFileSize is far more than any key, certificate or journal takes.
-const maxFileSize = 1 << 20
-
-// readFile reads a regular file of 1 MiB at most, also through a symbolic link. For anything else
-// it returns an error at once: a FIFO without a writer would make a plain read wait for ever.
-func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
-	case !info.Mode().IsRegular():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err == nil && len(data) > maxFileSize {
-		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("is larger than 1 MiB")}
-	}
-	return data, err
 }
 
 // Create gives the file its mode whatever the umask is. A file system without
@@ -185,22 +166,6 @@ func (osDisk) Create(path string, perm fs.FileMode) (file, error) {
 		return nil, errors.Join(err, f.Close(), os.Remove(path))
 	}
 	return f, nil
-}
-
-func (osDisk) SyncDir(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil // has no such call; NTFS logs its directories
-	}
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	err = dir.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil // this file system syncs no directories
-	}
-	return err
 }
 
 func (osDisk) Resolve(path string) (string, error) {

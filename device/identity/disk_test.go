@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // A faultyDisk is the real file system, of which some calls fail.
@@ -34,7 +35,7 @@ func (d faultyDisk) Rename(from, to string) error {
 	return d.osDisk.Rename(from, to)
 }
 
-func (d faultyDisk) Lock(path string) (release, error) {
+func (d faultyDisk) Lock(path string) (osfile.Unlock, error) {
 	if err := d.fault("flock"); err != nil {
 		return nil, &fs.PathError{Op: "flock", Path: path, Err: err}
 	}

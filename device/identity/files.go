@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // fileBase returns the thing's name, or a name of this device's own where the
@@ -154,7 +155,7 @@ func (d *directory) installFile(path string, data []byte, perm fs.FileMode, sums
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err == nil && (bytes.Equal(found, data) || sums[path] == checksum(found)):
-	case err == nil || errors.Is(err, errNotRegular):
+	case err == nil || errors.Is(err, osfile.ErrNotRegular):
 		if err := d.backupForeignFile(target); err != nil {
 			return err
 		}
@@ -422,8 +423,8 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 // readPart reads one of an identity's files.
 func (d *directory) readPart(path string) ([]byte, error) {
 	data, err := d.disk.ReadFile(path)
-	if errors.Is(err, errNotRegular) {
-		return nil, &BrokenError{Path: path, Reason: errNotRegular.Error()}
+	if errors.Is(err, osfile.ErrNotRegular) {
+		return nil, &BrokenError{Path: path, Reason: osfile.ErrNotRegular.Error()}
 	}
 	if err != nil {
 		return nil, err

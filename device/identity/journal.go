@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // A Stage is how far a provisioning has come. Each is on stable storage before the next one begins.
@@ -42,7 +43,7 @@ func (s Stage) String() string {
 // error the step counts as not done, and the journal can still be used.
 type Journal struct {
 	store    *Store
-	unlock   release
+	unlock   osfile.Unlock
 	state    state
 	finished *Identity     // whose installation Begin completed
 	replaced crypto.Signer // key of the identity that the committed one replaces

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"syscall"
+
+	"example.com/fleety/device/internal/osfile"
 )
 
 // errCrashed is what everything returns once a memDisk's machine is down.
@@ -293,7 +295,7 @@ func (d *memDisk) MayRead(path string) error {
 	return nil
 }
 
-func (d *memDisk) Lock(path string) (release, error) {
+func (d *memDisk) Lock(path string) (osfile.Unlock, error) {
 	if d.down {
 		return nil, errCrashed
 	}

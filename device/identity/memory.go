@@ -1,6 +1,10 @@
 package identity
 
-import "sync"
+import (
+	"sync"
+
+	"example.com/fleety/device/internal/osfile"
+)
 
 // memory is the storage of one simulated device. What it keeps is neither
 // encoded nor checked again: there is no one between writing and reading it.
@@ -13,7 +17,7 @@ type memory struct {
 	identity *Identity // under mu
 }
 
-func (m *memory) lock() (release, error) {
+func (m *memory) lock() (osfile.Unlock, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.locked {

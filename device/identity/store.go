@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"example.com/fleety/device/internal/osfile"
 )
 
 // DefaultDir holds the identity unless a [Config] says otherwise.
@@ -47,7 +49,7 @@ type Store struct {
 type storage interface {
 	// lock returns a *LockedError while someone else has the lock. Its release
 	// removes what is left of the journal where that is empty.
-	lock() (release, error)
+	lock() (osfile.Unlock, error)
 	holder() int // the process that has the lock, 0 if none has
 	// readState returns the newest state, checked, nil if there is none, and
 	// the paths of copies that are damaged.

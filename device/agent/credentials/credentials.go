@@ -18,10 +18,9 @@ import (
 	"strings"
 	"time"
 
-	"example.com/fleety/device/agent/atomicfile"
-	"example.com/fleety/device/agent/filelock"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/session"
 )
 
@@ -86,14 +85,14 @@ func (s *stored) due(now time.Time) bool {
 // IoT rejects the request, else a [*session.Error] or what Identity returned.
 func (p *Provider) Get(ctx context.Context, roleAlias string) (*ProcessOutput, error) {
 	if !awsiot.ValidRoleAlias(roleAlias) {
-		return nil, nameError(roleAlias)
+		return nil, awsiot.WithClass(awsiot.Misconfigured, fmt.Errorf("role alias %q: AWS IoT allows %s", roleAlias, awsiot.RoleAliasRule))
 	}
 	id, err := p.Identity()
 	if err != nil {
 		return nil, err
 	}
 	log := p.Session.Log.With("roleAlias", roleAlias)
-	defer p.lock(ctx, roleAlias)()
+	defer p.lock(ctx, roleAlias)(false)
 	path := filepath.Join(p.Dir, roleAlias+".json")
 	s := p.read(path, id.Record.ThingName, log)
 	if s == nil || s.due(time.Now()) {
@@ -109,7 +108,7 @@ func (p *Provider) Get(ctx context.Context, roleAlias string) (*ProcessOutput, e
 		}
 		data, err := json.Marshal(s)
 		if err == nil {
-			err = atomicfile.Write(path, data, 0o600)
+			err = osfile.Replace(path, data, 0o600)
 		}
 		if err != nil {
 			log.Warn("the credentials cannot be stored and will be requested again", "error", err)
@@ -169,36 +168,26 @@ func (p *Provider) request(ctx context.Context, id *identity.Identity, roleAlias
 	return &stored{Endpoint: o.Endpoint, ThingName: id.Record.ThingName, Received: time.Now().UTC(), Credentials: c}, nil
 }
 
-// lock waits for other callers that work on the credentials of the role alias, until
-// ctx ends or lockWait has passed. On a disk that has no locks or cannot be written it
-// does not wait: the device must get credentials there too.
-func (p *Provider) lock(ctx context.Context, roleAlias string) (unlock func() error) {
+// lock waits for other callers that work on the credentials of the role alias, until ctx ends or
+// lockWait has passed. On a disk that has no locks or cannot be written it does not wait: the device
+// must get credentials there too.
+func (p *Provider) lock(ctx context.Context, roleAlias string) (unlock osfile.Unlock) {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
 	_ = os.MkdirAll(p.Dir, 0o700) // opening the file fails if it is not there
-	f, err := filelock.Try(filepath.Join(p.Dir, roleAlias+".lock"))
-	for errors.Is(err, filelock.ErrLocked) && ctx.Err() == nil {
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-		}
-		f, err = filelock.Try(filepath.Join(p.Dir, roleAlias+".lock"))
+	err := osfile.ErrLocked
+	for errors.Is(err, osfile.ErrLocked) && ctx.Err() == nil {
+		unlock, err = osfile.Lock(filepath.Join(p.Dir, roleAlias+".lock"), true)
 	}
-	return f.Close // nil, too, can be closed: that is an error
+	if err != nil {
+		return func(bool) error { return nil }
+	}
+	return unlock
 }
 
 func complete(c awsiot.Credentials) bool {
 	return c.AccessKeyID != "" && c.SecretAccessKey != "" && c.SessionToken != "" && !c.Expiration.IsZero()
 }
-
-// A nameError is a role alias that AWS IoT does not allow.
-type nameError string
-
-func (e nameError) Error() string {
-	return fmt.Sprintf("role alias %q: AWS IoT allows %s", string(e), awsiot.RoleAliasRule)
-}
-
-func (nameError) Class() awsiot.Class { return awsiot.Misconfigured }
 
 // ServeHTTP answers GET ?roleAlias=NAME with a [ProcessOutput].
 func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -20,7 +20,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"example.com/fleety/device/agent/atomicfile"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // download is the built-in handler [DownloadFile]. Its arguments are the URL, the path of the file
@@ -76,7 +76,7 @@ func (s *Service) download(ctx context.Context, st *step) error {
 	if err := root.Rename(partial, name); err != nil {
 		return err
 	}
-	return atomicfile.SyncDir(filepath.Dir(filepath.Join(s.Downloads, name)))
+	return osfile.SyncDir(filepath.Dir(filepath.Join(s.Downloads, name)))
 }
 
 // checkSignature verifies the signature of a digest, if one is required.

@@ -13,8 +13,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // An execution is the job execution in progress, as it is on stable storage. It is written before
@@ -121,7 +121,7 @@ func save(dir string, e *execution) (err error) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return atomicfile.SyncDir(dir)
+		return osfile.SyncDir(dir)
 	}
 	data, err := json.Marshal(e)
 	if err != nil {
@@ -130,5 +130,5 @@ func save(dir string, e *execution) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return atomicfile.Write(path, data, 0o600)
+	return osfile.Replace(path, data, 0o600)
 }

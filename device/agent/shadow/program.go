@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/agent/program"
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // killDelay is how long what a program has left may keep its output open.
@@ -56,7 +56,7 @@ func (s *Shadow) apply(ctx context.Context, thing string) error {
 	text := append(awsiot.EncodeJSON(desired), '\n')
 	if file := s.config.File; file != "" {
 		if old, err := os.ReadFile(file); err != nil || !bytes.Equal(old, text) {
-			if err := atomicfile.Write(file, text, 0o640); err != nil {
+			if err := osfile.Replace(file, text, 0o640); err != nil {
 				return err
 			}
 		}

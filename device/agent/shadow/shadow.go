@@ -20,8 +20,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/session"
 )
 
@@ -120,7 +120,7 @@ func (s *Shadow) path() string {
 
 // save stores a state before it counts. The caller holds mu.
 func (s *Shadow) save(st state) error {
-	err := atomicfile.Write(s.path(), awsiot.EncodeJSON(st), 0o600)
+	err := osfile.Replace(s.path(), awsiot.EncodeJSON(st), 0o600)
 	if err == nil {
 		s.state = st
 	}

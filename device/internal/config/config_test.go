@@ -411,7 +411,7 @@ func TestLoadNamesAFileThatCannotBeRead(t *testing.T) {
 	}
 	tests := map[string]struct{ path, want string }{
 		"missing":   {filepath.Join(dir, "none.yaml"), "none.yaml: no such file or directory; name the configuration with --config"},
-		"directory": {dir, "is a directory, not a regular file; name a YAML file with --config"},
+		"directory": {dir, "is a directory; name a YAML file with --config"},
 		"too large": {large, "large.yaml: has more than 16384 bytes; name a YAML file with --config"},
 	}
 	for name, tt := range tests {

@@ -5,9 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -17,6 +15,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"example.com/fleety/device/internal/osfile"
 )
 
 // maxFileSize is far more than a configuration needs. The YAML parser takes time that grows faster
@@ -29,7 +29,7 @@ const maxPEMSize = 1 << 20 // enough for a whole system bundle of root certifica
 // that every problem is found at once, each with its place. It reports whether there was anything
 // to walk.
 func applyFile(c *Config, path string) (found Problems, readable bool) {
-	doc, err := readFile(path, maxFileSize)
+	doc, err := osfile.Read(path, maxFileSize)
 	switch {
 	case err != nil:
 		return Problems{{Origin: Origin{Source: path}, What: cause(err), Remedy: remedyForFile(err), Machine: isMachine(err)}}, false
@@ -45,39 +45,6 @@ func applyFile(c *Config, path string) (found Problems, readable bool) {
 	}
 	f.document(tree)
 	return f.found, true
-}
-
-// readFile reads a regular file of a limited size. Anything else, such as a FIFO that nobody writes
-// to, could block for ever.
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	switch info, err := f.Stat(); {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("is a %s, not a regular file", kindOfFile(info.Mode()))
-	}
-	doc, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if int64(len(doc)) > limit {
-		return nil, fmt.Errorf("has more than %d bytes", limit)
-	}
-	return doc, err
-}
-
-func kindOfFile(mode fs.FileMode) string {
-	switch {
-	case mode.IsDir():
-		return "directory"
-	case mode&fs.ModeNamedPipe != 0:
-		return "FIFO"
-	case mode&fs.ModeSocket != 0:
-		return "socket"
-	}
-	return "device"
 }
 
 const saveAsUTF8 = "save the file as UTF-8"

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // amazonRoots are Amazon Root CA 1 to 4 and the Starfield root that signed them.
@@ -122,7 +123,7 @@ func (c *Config) readClaim(paths Claim, certificateKey, privateKey string) (*tls
 
 // readPEM reads what a setting names.
 func readPEM[T any](c *Config, key, path, remedy string, parse func([]byte) (T, error)) (value T, found Problems) {
-	data, err := readFile(path, maxPEMSize)
+	data, err := osfile.Read(path, maxPEMSize)
 	if err == nil {
 		if value, err = parse(data); err == nil {
 			return value, nil

@@ -11,6 +11,7 @@ import (
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/identity/pkcs11"
 	"example.com/fleety/device/identity/tpm"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // parseTPM reads "tpm", "tpm:PATH" or either with "?pcrs=0,7": the TPM's device, by default
@@ -105,7 +106,7 @@ func (s keyStore) Open(text []byte) (crypto.Signer, error) {
 // HardwareOf returns the kind of hardware that holds the private key of a file, "tpm" or "pkcs11",
 // empty for a key in the file itself. uri is that of a key in a PKCS #11 token.
 func HardwareOf(path string) (kind, uri string, err error) {
-	text, err := readFile(path, maxPEMSize)
+	text, err := osfile.Read(path, maxPEMSize)
 	if err != nil {
 		return "", "", err
 	}

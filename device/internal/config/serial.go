@@ -15,6 +15,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // firmware has the files that boards keep their serial number in. The kernel gives the one of DMI
@@ -87,9 +88,9 @@ func (c *Config) serialFrom(ctx context.Context, key string) (from, serial strin
 		if from, known = firmware[c.SerialNumberFrom.Firmware]; !known {
 			return fmt.Sprintf("%q", c.SerialNumberFrom.Firmware), "", errors.New("there is no such place")
 		}
-		data, err = readFile(from, maxFileSize)
+		fallthrough
 	case "serialNumberFrom.file":
-		data, err = readFile(from, maxFileSize)
+		data, err = osfile.Read(from, maxFileSize)
 	default:
 		from = c.SerialNumberFrom.Program
 		ctx, cancel := context.WithTimeout(ctx, programTimeout)

@@ -16,10 +16,10 @@ import (
 	"strconv"
 	"strings"
 
-	"example.com/fleety/device/agent/atomicfile"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
+	"example.com/fleety/device/internal/osfile"
 	"github.com/spf13/cobra"
 )
 
@@ -146,7 +146,7 @@ func (d *device) rootsFile() (string, error) {
 	if err := os.MkdirAll(d.config.StateDir, 0o700); err != nil {
 		return "", err
 	}
-	return path, atomicfile.Write(path, roots.Bytes(), 0o644)
+	return path, osfile.Replace(path, roots.Bytes(), 0o644)
 }
 
 // What is written for other programs, with words in braces for what is known of the device.

@@ -1,4 +1,4 @@
-package atomicfile_test
+package osfile_test
 
 import (
 	"crypto/rand"
@@ -8,15 +8,15 @@ import (
 	"testing"
 	"time"
 
-	"example.com/fleety/device/agent/atomicfile"
+	"example.com/fleety/device/internal/osfile"
 )
 
-func TestWriteReplacesTheContentAndKeepsTheMode(t *testing.T) {
+func TestReplaceWritesTheContentAndKeepsTheMode(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "state.json")
 	for i, text := range []string{"a long text", "short", ""} {
-		if err := atomicfile.Write(path, []byte(text), 0o600); err != nil {
+		if err := osfile.Replace(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != text {
@@ -36,7 +36,7 @@ func TestWriteReplacesTheContentAndKeepsTheMode(t *testing.T) {
 }
 
 // What processes that were killed have left is removed, and nothing else.
-func TestWriteRemovesWhatWasAbandoned(t *testing.T) {
+func TestReplaceRemovesWhatWasAbandoned(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	create := func(name string, age time.Duration) {
@@ -53,7 +53,7 @@ func TestWriteRemovesWhatWasAbandoned(t *testing.T) {
 	for i, name := range keep {
 		create(name, time.Duration(2*min(i, 1))*time.Hour)
 	}
-	if err := atomicfile.Write(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+	if err := osfile.Replace(filepath.Join(dir, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -75,10 +75,10 @@ func TestFailureLeavesTheOldFile(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "below"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := atomicfile.Write(path, []byte("new"), 0o600); err == nil {
+	if err := osfile.Replace(path, []byte("new"), 0o600); err == nil {
 		t.Error("a folder was replaced")
 	}
-	if err := atomicfile.Write(filepath.Join(dir, "none", "file"), nil, 0o600); !os.IsNotExist(err) {
+	if err := osfile.Replace(filepath.Join(dir, "none", "file"), nil, 0o600); !os.IsNotExist(err) {
 		t.Errorf("no folder: %v", err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {

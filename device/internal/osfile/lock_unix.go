@@ -1,0 +1,70 @@
+//go:build unix
+
+package osfile
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Lock locks a file, which it creates with mode 0600 if it is missing, and writes the process id
+// into it. It waits 100 ms at most. On a disk that cannot be written it locks a file that exists, if
+// readOnly is set.
+func Lock(path string, readOnly bool) (Unlock, error) {
+	for deadline := time.Now().Add(lookTime); ; {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if errors.Is(err, syscall.EROFS) && readOnly {
+			f, err = os.Open(path)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			f.Close()
+			switch {
+			case !errors.Is(err, syscall.EWOULDBLOCK):
+				return nil, &os.PathError{Op: "flock", Path: path, Err: err}
+			case time.Now().After(deadline):
+				return nil, ErrLocked
+			}
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		// The last holder may have removed the file after we opened it; then
+		// the lock is on a file that nobody else will find.
+		ours, err1 := f.Stat()
+		theirs, err2 := os.Stat(path)
+		if err1 != nil || err2 != nil || !os.SameFile(ours, theirs) {
+			f.Close()
+			continue
+		}
+		// A full disk must not keep a device from continuing.
+		_ = f.Truncate(0)
+		_, _ = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+		return func(remove bool) error {
+			if remove {
+				return errors.Join(os.Remove(path), f.Close())
+			}
+			return f.Close()
+		}, nil
+	}
+}
+
+// Holder returns the process that has the lock of a file, 0 if none has or it is not known.
+func Holder(path string) int {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	if !errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
+		return 0
+	}
+	data, _ := os.ReadFile(path)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	return pid
+}
