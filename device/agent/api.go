@@ -48,14 +48,6 @@ type Message struct {
 	PayloadBase64 []byte  `json:"payloadBase64,omitempty"`
 }
 
-// An apiError is an answer other than success: {"error": TEXT} with that status.
-type apiError struct {
-	status int
-	text   string
-}
-
-func (e *apiError) Error() string { return e.text }
-
 // serveAPI begins to serve the local API. The function that it returns ends it,
 // and removes the socket.
 func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
@@ -102,11 +94,11 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 	answer := func(handler func(http.ResponseWriter, *http.Request) error) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if err := handler(w, r); err != nil {
-				status := http.StatusServiceUnavailable
-				if e, ok := errors.AsType[*apiError](err); ok {
-					status = e.status
+				e, ok := errors.AsType[*Error](err)
+				if !ok {
+					e = &Error{http.StatusServiceUnavailable, err.Error()}
 				}
-				writeJSON(w, status, map[string]string{"error": err.Error()})
+				writeJSON(w, e.StatusCode, map[string]string{"error": e.Message})
 			}
 		})
 	}
@@ -149,11 +141,11 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 	for path, allowed := range methods {
 		mux.Handle(path, answer(func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			return &apiError{405, fmt.Sprintf("%s is used with %s", path, strings.Join(allowed, " and "))}
+			return &Error{405, fmt.Sprintf("%s is used with %s", path, strings.Join(allowed, " and "))}
 		}))
 	}
 	mux.Handle("/", answer(func(http.ResponseWriter, *http.Request) error {
-		return &apiError{404, "the local API has no such path"}
+		return &Error{404, "the local API has no such path"}
 	}))
 	a.routes.Store(mux)
 }
@@ -276,14 +268,14 @@ func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
 	// The body is read first: a client that is still writing may not see an answer.
 	payload, err := io.ReadAll(io.LimitReader(r.Body, session.MaxPayload+1))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return &apiError{408, fmt.Sprintf("the message has not arrived within %v", requestTimeout)}
+		return &Error{408, fmt.Sprintf("the message has not arrived within %v", requestTimeout)}
 	}
 	if err != nil {
-		return &apiError{400, "reading the message: " + err.Error()}
+		return &Error{400, "reading the message: " + err.Error()}
 	}
 	if len(payload) > session.MaxPayload {
 		io.CopyN(io.Discard, r.Body, 8*session.MaxPayload)
-		return &apiError{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
+		return &Error{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
 	}
 	topic, err := resolveTopic(a.thing, r.URL.Query().Get("topic"))
 	if err != nil {
@@ -308,10 +300,10 @@ func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
 func withID(payload []byte, member, id string) ([]byte, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(payload, &object); err != nil || object == nil {
-		return nil, &apiError{400, "a message can have an id if it is a JSON object"}
+		return nil, &Error{400, "a message can have an id if it is a JSON object"}
 	}
 	if _, has := object[member]; has {
-		return nil, &apiError{400, fmt.Sprintf("the message has %q already", member)}
+		return nil, &Error{400, fmt.Sprintf("the message has %q already", member)}
 	}
 	added, err := json.Marshal(map[string]string{member: id})
 	if err != nil {
@@ -322,7 +314,7 @@ func withID(payload []byte, member, id string) ([]byte, error) {
 		added = append(append(added[:len(added)-1], ','), rest...)
 	}
 	if len(added) > session.MaxPayload {
-		return nil, &apiError{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most, and the id makes it longer", session.MaxPayload)}
+		return nil, &Error{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most, and the id makes it longer", session.MaxPayload)}
 	}
 	return added, nil
 }

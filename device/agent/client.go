@@ -33,7 +33,7 @@ func NewClient(socket string) *Client {
 // Close closes the connections that are not in use.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// An Error is an answer of the agent other than success.
+// An Error is an answer of the agent other than success: {"error": MESSAGE} with that status.
 type Error struct {
 	StatusCode int // 400: the request is wrong, 403: the device policy does not allow the topic, 408: it did not arrive in time, 413: the message is too large, 503: the agent cannot do it now
 	Message    string
@@ -66,18 +66,23 @@ func (c *Client) Publish(ctx context.Context, topic string, payload []byte) erro
 // with an id. A message can arrive twice, with the same id. An empty member adds none.
 func (c *Client) PublishWithID(ctx context.Context, topic string, payload []byte, member string) error {
 	query := url.Values{"topic": {topic}, "id": {member}}
-	return c.do(ctx, http.MethodPost, "/v1/publish?"+query.Encode(), payload)
+	_, err := c.document(ctx, http.MethodPost, "/v1/publish?"+query.Encode(), payload)
+	return err
 }
 
 // Rotate returns when the agent has replaced the key and the certificate of a
 // thing, and the new ones are verified. The error is an *[Error] where the agent
 // answered: with status 409, it is the agent of another thing.
 func (c *Client) Rotate(ctx context.Context, thing string) error {
-	return c.do(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil)
+	_, err := c.document(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil)
+	return err
 }
 
 // Ping returns nil when the agent answers.
-func (c *Client) Ping(ctx context.Context) error { return c.do(ctx, http.MethodGet, "/v1/status", nil) }
+func (c *Client) Ping(ctx context.Context) error {
+	_, err := c.document(ctx, http.MethodGet, "/v1/status", nil)
+	return err
+}
 
 // Status returns what GET /v1/status answers.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
@@ -131,27 +136,17 @@ func (c *Client) Credentials(ctx context.Context, roleAlias string) (json.RawMes
 	return c.document(ctx, http.MethodGet, "/v1/credentials?roleAlias="+url.QueryEscape(roleAlias), nil)
 }
 
-func (c *Client) document(ctx context.Context, method, path string, change []byte) (document json.RawMessage, err error) {
+func (c *Client) document(ctx context.Context, method, path string, change []byte) (json.RawMessage, error) {
 	body, err := c.request(ctx, method, path, change)
 	if err != nil {
 		return nil, err
 	}
 	defer body.Close()
-	if err := json.NewDecoder(body).Decode(&document); err != nil {
+	document, err := io.ReadAll(body) // to its end, so that the connection is used again
+	if err != nil {
 		return nil, fmt.Errorf("receiving from the agent: %w", err)
 	}
 	return document, nil
-}
-
-// do reads the answer to its end, so that the connection is used again.
-func (c *Client) do(ctx context.Context, method, path string, body []byte) error {
-	answer, err := c.request(ctx, method, path, body)
-	if err != nil {
-		return err
-	}
-	defer answer.Close()
-	_, err = io.Copy(io.Discard, answer)
-	return err
 }
 
 func (c *Client) request(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {

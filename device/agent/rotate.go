@@ -81,7 +81,7 @@ func retryRotation(left time.Duration) time.Duration {
 // whose program goes away is withdrawn, unless the rotation has begun.
 func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) error {
 	if thing := r.URL.Query().Get("thing"); thing != "" && thing != a.thing {
-		return &apiError{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}
+		return &Error{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}
 	}
 	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
 		return err
@@ -92,7 +92,7 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) error {
 	select {
 	case err := <-done:
 		if err != nil && awsiot.ClassOf(err) == awsiot.Denied {
-			return &apiError{http.StatusForbidden, err.Error()}
+			return &Error{http.StatusForbidden, err.Error()}
 		}
 		if err != nil {
 			return err

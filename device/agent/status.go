@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"example.com/fleety/device/agent/outbox"
 	"example.com/fleety/device/identity"
 )
 
@@ -39,27 +40,20 @@ type Status struct {
 	ThingName      string       `json:"thingName"`
 	ProcessID      int          `json:"processId"`
 	Connected      bool         `json:"connected"`
-	ConnectedSince *time.Time   `json:"connectedSince,omitempty"`
+	ConnectedSince time.Time    `json:"connectedSince,omitzero"`
 	LastError      string       `json:"lastError,omitempty"` // why it is not connected
 	CertificateID  string       `json:"certificateId"`
 	NotAfter       time.Time    `json:"notAfter"`
 	RotationDue    time.Time    `json:"rotationDue"`
-	Outbox         OutboxStatus `json:"outbox"`
+	Outbox         outbox.Stats `json:"outbox"`
 	Subscribers    int          `json:"subscribers"`
 	// Services has what a [Service] says of itself, by its name.
 	Services map[string]any `json:"services,omitempty"`
 }
 
-// An OutboxStatus is part of a [Status].
-type OutboxStatus struct {
-	Messages int        `json:"messages"`
-	Bytes    int64      `json:"bytes"`
-	Oldest   *time.Time `json:"oldest,omitempty"`
-	SetAside int        `json:"setAside"` // kept in the file because they ended the connection
-}
-
 func (a *agent) status() Status {
 	out := a.outbox.Stats()
+	out.Oldest = out.Oldest.UTC()
 	a.subscriptions.mu.Lock()
 	subscribers := len(a.subscriptions.subscribers)
 	a.subscriptions.mu.Unlock()
@@ -79,23 +73,15 @@ func (a *agent) status() Status {
 		ThingName:      a.thing,
 		ProcessID:      os.Getpid(),
 		Connected:      !a.state.connectedSince.IsZero(),
-		ConnectedSince: utc(a.state.connectedSince),
+		ConnectedSince: a.state.connectedSince.UTC(),
 		LastError:      a.state.lastError,
 		CertificateID:  id.Record.CertificateID,
 		NotAfter:       id.Certificate.NotAfter.UTC(),
 		RotationDue:    a.rotationDue(id).UTC(),
-		Outbox:         OutboxStatus{out.Messages, out.Bytes, utc(out.Oldest), out.SetAside},
+		Outbox:         out,
 		Subscribers:    subscribers,
 		Services:       services,
 	}
-}
-
-func utc(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
 }
 
 // metrics returns the counts in the text format of Prometheus.

@@ -36,7 +36,7 @@ const (
 // relative ones are below fleet/THING/up/. The error has the status of an answer.
 func resolveTopic(thing, topic string) (string, error) {
 	if strings.ContainsAny(topic, "+#") {
-		return "", &apiError{400, "a topic to publish to has no wildcards"}
+		return "", &Error{400, "a topic to publish to has no wildcards"}
 	}
 	return resolve(thing, topic, "up/", publishable)
 }
@@ -46,7 +46,7 @@ func resolveFilter(thing, filter string) (string, error) {
 	levels := strings.Split(filter, "/")
 	for i, level := range levels {
 		if len(level) > 1 && strings.ContainsAny(level, "+#") || level == "#" && i < len(levels)-1 {
-			return "", &apiError{400, "in a topic filter + stands for one level, and # for all that are left (MQTT 3.1.1, section 4.7.1)"}
+			return "", &Error{400, "in a topic filter + stands for one level, and # for all that are left (MQTT 3.1.1, section 4.7.1)"}
 		}
 	}
 	return resolve(thing, filter, "down/", subscribable)
@@ -54,7 +54,7 @@ func resolveFilter(thing, filter string) (string, error) {
 
 func resolve(thing, topic, relative string, allowed []string) (string, error) {
 	if topic == "" {
-		return "", &apiError{400, "the topic is missing"}
+		return "", &Error{400, "the topic is missing"}
 	}
 	if !strings.HasPrefix(topic, "fleet/") && !strings.HasPrefix(topic, "$aws/") {
 		topic = "fleet/" + thing + "/" + relative + topic
@@ -65,9 +65,9 @@ func resolve(thing, topic, relative string, allowed []string) (string, error) {
 	}
 	switch {
 	case !utf8.ValidString(topic) || strings.ContainsFunc(topic, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Noncharacter_Code_Point) }):
-		return "", &apiError{400, "the topic is not plain text in UTF-8 (MQTT 3.1.1, section 1.5.3)"}
+		return "", &Error{400, "the topic is not plain text in UTF-8 (MQTT 3.1.1, section 1.5.3)"}
 	case len(topic) > maxTopicBytes || slashes > maxTopicSlashes:
-		return "", &apiError{400, fmt.Sprintf("AWS IoT accepts topics of %d bytes and %d slashes at most", maxTopicBytes, maxTopicSlashes)}
+		return "", &Error{400, fmt.Sprintf("AWS IoT accepts topics of %d bytes and %d slashes at most", maxTopicBytes, maxTopicSlashes)}
 	}
 	for _, pattern := range allowed {
 		if before, after, ok := strings.Cut(strings.ReplaceAll(pattern, "THING", thing), "*"); topic == before ||
@@ -75,5 +75,5 @@ func resolve(thing, topic, relative string, allowed []string) (string, error) {
 			return topic, nil
 		}
 	}
-	return "", &apiError{403, fmt.Sprintf("the device policy does not allow %s; it allows %s", topic, strings.ReplaceAll(strings.Join(allowed, ", "), "THING", thing))}
+	return "", &Error{403, fmt.Sprintf("the device policy does not allow %s; it allows %s", topic, strings.ReplaceAll(strings.Join(allowed, ", "), "THING", thing))}
 }

@@ -108,7 +108,7 @@ func TestTopicsAreResolvedAndChecked(t *testing.T) {
 
 func checkResolved(t *testing.T, topic, got string, err error, want any) {
 	t.Helper()
-	if e, ok := errors.AsType[*apiError](err); ok && e.status != want || !ok && got != want {
+	if e, ok := errors.AsType[*Error](err); ok && e.StatusCode != want || !ok && got != want {
 		t.Errorf("%q: %q, %v; want %v", topic, got, err, want)
 	}
 }
@@ -130,8 +130,8 @@ func TestMessageGetsAnID(t *testing.T) {
 		`{"a":"` + strings.Repeat("x", session.MaxPayload-8) + `"}`: "413",
 	} {
 		got, err := withID([]byte(payload), "id", "X")
-		if failure, ok := errors.AsType[*apiError](err); ok {
-			got = fmt.Append(nil, failure.status)
+		if failure, ok := errors.AsType[*Error](err); ok {
+			got = fmt.Append(nil, failure.StatusCode)
 		}
 		if string(got) != want {
 			t.Errorf("%.40q: %.60q, %v", payload, got, err)
@@ -146,7 +146,7 @@ func TestMessageGetsAnID(t *testing.T) {
 func TestSlowMessageIsRejectedAsSuch(t *testing.T) {
 	r := httptest.NewRequest("POST", "/v1/publish?topic=a", iotest.ErrReader(os.ErrDeadlineExceeded))
 	err := new(agent).handlePublish(httptest.NewRecorder(), r)
-	if e, ok := errors.AsType[*apiError](err); !ok || e.status != 408 {
+	if e, ok := errors.AsType[*Error](err); !ok || e.StatusCode != 408 {
 		t.Errorf("%v", err)
 	}
 	if class := (&Error{StatusCode: 408}).Class(); class != awsiot.Temporary {

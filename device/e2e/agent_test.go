@@ -312,7 +312,7 @@ func TestAgentNoticesAHalfOpenConnection(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			a.await(t, func(s agent.Status) bool { return !s.Connected || !s.ConnectedSince.Equal(*before.ConnectedSince) })
+			a.await(t, func(s agent.Status) bool { return !s.Connected || !s.ConnectedSince.Equal(before.ConnectedSince) })
 			if took, most := time.Since(silent), session.DefaultKeepAlive*3/2+10*time.Second; took > most {
 				t.Errorf("noticed after %v, want %v at most", took, most)
 			}
@@ -440,7 +440,7 @@ func TestDoctorLeavesTheAgentConnected(t *testing.T) {
 	if got := deviceConnect(); got != "skipped" {
 		t.Errorf("while the agent is connected device-connect is %s", got)
 	}
-	if after, err := a.client.Status(t.Context()); err != nil || !after.Connected || !after.ConnectedSince.Equal(*before.ConnectedSince) {
+	if after, err := a.client.Status(t.Context()); err != nil || !after.Connected || !after.ConnectedSince.Equal(before.ConnectedSince) {
 		t.Errorf("connected before %v, after %+v, %v", before.ConnectedSince, after, err)
 	}
 	a.stop()
@@ -486,7 +486,7 @@ func TestCommandsLeaveTheAgentConnected(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d\n%s%s", test.name, code, test.code, stdout, stderr)
 		}
 	}
-	if now := a.await(t, sent); now.ConnectedSince == nil || !now.ConnectedSince.Equal(*before.ConnectedSince) || now.CertificateID != before.CertificateID {
+	if now := a.await(t, sent); !now.ConnectedSince.Equal(before.ConnectedSince) || now.CertificateID != before.CertificateID {
 		t.Errorf("before %+v\nafter %+v", before, now)
 	}
 	if code := a.stop(); code != 0 {

@@ -105,7 +105,7 @@ func BenchmarkDrain(b *testing.B) {
 		connected := a.await(b, func(s agent.Status) bool { return s.Connected }).ConnectedSince
 		a.await(b, sent)
 		b.ReportMetric(connected.Sub(back).Seconds(), "s-connected")
-		b.ReportMetric(time.Since(*connected).Seconds(), "s-drained")
+		b.ReportMetric(time.Since(connected).Seconds(), "s-drained")
 		before := cpuTime(b, a.cmd.Process.Pid)
 		time.Sleep(time.Minute)
 		b.ReportMetric(100*(cpuTime(b, a.cmd.Process.Pid)-before).Minutes(), "%CPU-idle")

@@ -58,7 +58,7 @@ func TestHangupReloadsTheConfiguration(t *testing.T) {
 			_, jobs := s.Services["jobs"]
 			return jobs == (i < 2) && s.RotationDue.Before(time.Now().AddDate(1, 0, 0)) == (i == 0)
 		})
-		if !now.Connected || !now.ConnectedSince.Equal(*first.ConnectedSince) || now.ProcessID != first.ProcessID {
+		if !now.Connected || !now.ConnectedSince.Equal(first.ConnectedSince) || now.ProcessID != first.ProcessID {
 			t.Errorf("with %sconnected since %v in process %d, before since %v in %d", more, now.ConnectedSince, now.ProcessID, first.ConnectedSince, first.ProcessID)
 		}
 	}

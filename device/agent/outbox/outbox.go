@@ -25,7 +25,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
-	"example.com/fleety/device/agent/atomicfile"
+	"example.com/fleety/device/internal/osfile"
 )
 
 // Defaults of [Config].
@@ -70,18 +70,19 @@ type Message struct {
 	Payload  []byte
 }
 
-// Stats are counts since the outbox was opened, and its present state.
+// Stats are the present state of the outbox, and counts since it was opened, which are not in its
+// JSON.
 type Stats struct {
-	Messages int       // queued now
-	Bytes    int64     // of their topics and payloads, and a little for each
-	Oldest   time.Time // when the first of them was put; zero if there is none
-	SetAside int       // kept for inspection now
+	Messages int       `json:"messages"`        // queued now
+	Bytes    int64     `json:"bytes"`           // of their topics and payloads, and a little for each
+	Oldest   time.Time `json:"oldest,omitzero"` // when the first of them was put; zero if there is none
+	SetAside int       `json:"setAside"`        // kept for inspection now, because they ended the connection
 
-	Stored       uint64 // put
-	Acknowledged uint64
-	DroppedBytes uint64 // because of MaxBytes
-	DroppedAge   uint64 // because of MaxAge
-	Syncs        uint64 // commits to stable storage
+	Stored       uint64 `json:"-"` // put
+	Acknowledged uint64 `json:"-"`
+	DroppedBytes uint64 `json:"-"` // because of MaxBytes
+	DroppedAge   uint64 `json:"-"` // because of MaxAge
+	Syncs        uint64 `json:"-"` // commits to stable storage
 }
 
 // An Outbox may be used concurrently, but [Outbox.Next], [Outbox.Acknowledge] and
@@ -195,7 +196,7 @@ func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 		return nil, stats, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if err == nil {
-		err = atomicfile.SyncDir(filepath.Dir(path))
+		err = osfile.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return db, stats, err
