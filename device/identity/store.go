@@ -200,9 +200,9 @@ const (
 	Unreadable              // files that this process may not read, or that others may write: *[AccessError]
 )
 
-// String returns the state in one lower-case word.
+// String returns the state of the device in one lower-case word.
 func (s State) String() string {
-	return [...]string{"absent", "present", "damaged", "unreadable"}[s]
+	return [...]string{"none", "provisioned", "damaged", "unreadable"}[s]
 }
 
 // A Status is what is on disk: the identity, and apart from it the provisioning

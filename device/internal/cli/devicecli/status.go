@@ -66,18 +66,9 @@ func runStatus(ctx context.Context, console *cli.Console, o reportOptions) error
 	return nil
 }
 
-// The states of a device. That of an identity comes before that of a provisioning: a replacement
-// may be pending.
-var states = map[identity.State]string{
-	identity.Absent:     "none",        // nothing is on disk; "pending" where a provisioning has begun
-	identity.Present:    "provisioned", // an identity is there
-	identity.Damaged:    "damaged",     // files are there that do not make an identity
-	identity.Unreadable: "unreadable",  // files are there that this user may not read
-}
-
 // A statusResult is what status prints. Its JSON keys are part of the command's contract.
 type statusResult struct {
-	State               string         `json:"state"`
+	State               string         `json:"state"` // of the identity, or "pending" where there is none and a provisioning has begun
 	SerialNumber        string         `json:"serialNumber"`
 	ThingName           string         `json:"thingName,omitempty"`
 	CertificateID       string         `json:"certificateId,omitempty"`
@@ -112,7 +103,7 @@ type pendingResult struct {
 }
 
 func newStatusResult(serial string, s *identity.Status) statusResult {
-	r := statusResult{State: states[s.State], SerialNumber: serial, Problems: []string{}}
+	r := statusResult{State: s.State.String(), SerialNumber: serial, Problems: []string{}}
 	for _, p := range s.Problems {
 		r.Problems = append(r.Problems, p.Error())
 	}
