@@ -51,8 +51,8 @@ func TestZipStaysSmall(t *testing.T) {
 	}
 }
 
-// serveThings answers as AWS IoT does for a thing with one certificate that is
-// not active, within the same machine.
+// serveThings answers as AWS IoT does for a thing with one certificate that is not active, within
+// the same machine.
 func serveThings(b *testing.B) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/certificates/") {
@@ -77,9 +77,8 @@ func environments(b *testing.B) map[string][]string {
 	}
 }
 
-// BenchmarkFirstAnswer is the time from exec to the first answer, the part of a
-// cold start that is ours: aim 8 ms. It also reports the size of the hook as it
-// is deployed: aim 4 MB zipped.
+// BenchmarkFirstAnswer is the time from exec to the first answer, the part of a cold start that is
+// ours: aim 8 ms. It also reports the size of the hook as it is deployed: aim 4 MB zipped.
 func BenchmarkFirstAnswer(b *testing.B) {
 	binary := buildHook(b, "..", runtime.GOARCH)
 	deployed := buildHook(b, "..", "arm64")
@@ -108,8 +107,8 @@ func BenchmarkFirstAnswer(b *testing.B) {
 	}
 }
 
-// BenchmarkInvocation is the time of one invocation of a warm process, the
-// Runtime API included, and the process's greatest resident memory.
+// BenchmarkInvocation is the time of one invocation of a warm process, the Runtime API included,
+// and the process's greatest resident memory.
 func BenchmarkInvocation(b *testing.B) {
 	binary := buildHook(b, "..", runtime.GOARCH)
 	for name, env := range environments(b) {

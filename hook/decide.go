@@ -15,12 +15,11 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// lookupWithin bounds all look-ups for one decision, retries
-// included. It leaves time to answer within [payload.AnswerWithin].
+// lookupWithin bounds all look-ups for one decision, retries included. It leaves time to answer
+// within [payload.AnswerWithin].
 const lookupWithin = 3 * time.Second
 
-// A thingRegistry knows the certificates of things and the things of
-// certificates.
+// A thingRegistry knows the certificates of things and the things of certificates.
 type thingRegistry interface {
 	Certificates(ctx context.Context, thingName string) ([]admit.Certificate, error)
 	Status(ctx context.Context, certificateID string) (admit.Status, error)
@@ -44,10 +43,9 @@ type decider struct {
 	now     func() time.Time
 }
 
-// decide never returns an error for what a device sent: AWS IoT Core would
-// count it as a fault of the function and alarm the wrong people. An error says
-// that a look-up failed. AWS IoT Core answers the device with AccessDenied for
-// it too, so that only the log distinguishes the two.
+// decide never returns an error for what a device sent: AWS IoT Core would count it as a fault of
+// the function and alarm the wrong people. An error says that a look-up failed. AWS IoT Core
+// answers the device with AccessDenied for it too, so that only the log distinguishes the two.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func (d decider) decide(ctx context.Context, request payload.Request) (payload.Response, error) {
@@ -56,8 +54,8 @@ func (d decider) decide(ctx context.Context, request payload.Request) (payload.R
 	return payload.Response{AllowProvisioning: err == nil && verdict.Admitted}, err
 }
 
-// evaluate looks up only what concerns devices that the pure rules admit. The
-// serial number is marked last, so that a device that is denied uses up none.
+// evaluate looks up only what concerns devices that the pure rules admit. The serial number is
+// marked last, so that a device that is denied uses up none.
 func (d decider) evaluate(ctx context.Context, request payload.Request) (admit.Verdict, error) {
 	verdict := d.rules.EvaluateRequest(request)
 	if !verdict.Admitted || d.things == nil {
@@ -117,8 +115,8 @@ func (d decider) lookUp(ctx context.Context, request payload.Request) (facts adm
 	return facts, admit.ThingUnknown, err
 }
 
-// claimARN is the full name of the certificate that the request came from, which
-// is of the template's account and Region.
+// claimARN is the full name of the certificate that the request came from, which is of the
+// template's account and Region.
 func claimARN(request payload.Request) string {
 	home, _, _ := strings.Cut(request.TemplateARN, ":provisioningtemplate/")
 	return home + ":cert/" + request.ClaimCertificateID
@@ -174,9 +172,9 @@ func textOf(p payload.Parameters, name string) string {
 	return string(p[name])
 }
 
-// bounded cuts what a device can add to a line of the log to the length of the longest
-// client id that AWS IoT Core accepts, and marks the cut. Half a character that the cut
-// may leave is made valid by the JSON handler.
+// bounded cuts what a device can add to a line of the log to the length of the longest client id
+// that AWS IoT Core accepts, and marks the cut. Half a character that the cut may leave is made
+// valid by the JSON handler.
 func bounded(s string) string {
 	const longest = 128 // bytes
 	if len(s) <= longest {

@@ -23,8 +23,8 @@ func event(parameters string) []byte {
 		`"clientId":"claim-1","parameters":` + parameters + `}`)
 }
 
-// invoke has the Lambda library decode the event, as in production, and
-// returns the answer with the lines that were logged.
+// invoke has the Lambda library decode the event, as in production, and returns the answer with the
+// lines that were logged.
 func invoke(t *testing.T, event []byte) (answer []byte, logged string) {
 	t.Helper()
 	answer, logged, err := decider{}.invoke(t, event)

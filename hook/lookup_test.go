@@ -20,8 +20,7 @@ import (
 	"example.com/fleety/hook/serials"
 )
 
-// An account is a thing registry. Things and certificates that it does not have
-// are not there.
+// An account is a thing registry. Things and certificates that it does not have are not there.
 type account struct {
 	mu       sync.Mutex
 	things   map[string][]string     // certificate ids by thing
@@ -67,8 +66,8 @@ func (a *account) Things(_ context.Context, arn string) (all []string, err error
 
 func (*account) Deactivation(id string) string { return "deactivate " + id }
 
-// decision has d answer for a serial number and the certificate to register,
-// which the claim 57c92e asks for.
+// decision has d answer for a serial number and the certificate to register, which the claim 57c92e
+// asks for.
 func (d decider) decision(t *testing.T, serial, certificate string) (allowed bool, line map[string]any) {
 	t.Helper()
 	request := strings.Replace(string(event(`{"serialNumber":"`+serial+`","deviceLocation":"USA"}`)), "9f2b1c", certificate, 1)
@@ -104,8 +103,8 @@ func TestDenialOfAThingInUseNamesTheCommandThatAllowsIt(t *testing.T) {
 	}
 }
 
-// TestDeviceRegistersItsOwnThingAlone: the certificate of the connection, not
-// the one that is registered, says who asks.
+// TestDeviceRegistersItsOwnThingAlone: the certificate of the connection, not the one that is
+// registered, says who asks.
 func TestDeviceRegistersItsOwnThingAlone(t *testing.T) {
 	a := &account{
 		things:   map[string][]string{"fleety_2974685": {"57c92e"}, "fleety_2974686": {"other"}},
@@ -282,8 +281,8 @@ func once(t *testing.T) (decider, *account) {
 	return decider{things: a, serials: serials.New(dynamotest.Serve(t), dynamotest.Table)}, a
 }
 
-// TestConcurrentRegistrationAdmitsOne: claims that race for one new serial
-// number, each with a certificate of its own.
+// TestConcurrentRegistrationAdmitsOne: claims that race for one new serial number, each with a
+// certificate of its own.
 func TestConcurrentRegistrationAdmitsOne(t *testing.T) {
 	t.Parallel()
 	d, a := once(t)
@@ -360,8 +359,8 @@ func TestFailedRegistrationUsesUpNoSerialNumber(t *testing.T) {
 	}
 }
 
-// TestDeviceThatIsDeniedUsesUpNoSerialNumber: nobody can take a serial number
-// from a device by asking for what is denied anyway.
+// TestDeviceThatIsDeniedUsesUpNoSerialNumber: nobody can take a serial number from a device by
+// asking for what is denied anyway.
 func TestDeviceThatIsDeniedUsesUpNoSerialNumber(t *testing.T) {
 	t.Parallel()
 	c := dynamotest.Serve(t)
@@ -400,9 +399,8 @@ func TestRotationMovesTheMark(t *testing.T) {
 	}
 }
 
-// TestListedSerialNumbersCannotBeFound: a claim gets the same answer for a
-// listed serial number as for others, whatever else it sends, unless it
-// registers it.
+// TestListedSerialNumbersCannotBeFound: a claim gets the same answer for a listed serial number as
+// for others, whatever else it sends, unless it registers it.
 func TestListedSerialNumbersCannotBeFound(t *testing.T) {
 	t.Parallel()
 	c := dynamotest.Serve(t)

@@ -1,7 +1,6 @@
-// Command hook is the pre-provisioning hook: the Lambda function that AWS IoT
-// Core invokes for every RegisterThing to ask whether the device is allowed. The
-// rules are in package admit; here they are wired to Lambda and every decision is
-// logged.
+// Command hook is the pre-provisioning hook: the Lambda function that AWS IoT Core invokes for
+// every RegisterThing to ask whether the device is allowed. The rules are in package admit; here
+// they are wired to Lambda and every decision is logged.
 //
 // It is configured by its environment:
 //
@@ -20,8 +19,7 @@
 //   - AWS_ENDPOINT_URL_IOT, AWS_ENDPOINT_URL_DYNAMODB and, for both,
 //     AWS_ENDPOINT_URL name what to ask in place of AWS.
 //
-// With EXISTING_THINGS=allow, no table and no explicit ROTATION it looks up
-// nothing.
+// With EXISTING_THINGS=allow, no table and no explicit ROTATION it looks up nothing.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 package main

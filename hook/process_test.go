@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// buildHook builds the hook by the one recipe there is, from a copy of the
-// source at root, for the given architecture.
+// buildHook builds the hook by the one recipe there is, from a copy of the source at root, for the
+// given architecture.
 func buildHook(t testing.TB, root, arch string, env ...string) string {
 	t.Helper()
 	return buildFunction(t, root, arch, ".", env...)
@@ -33,8 +33,8 @@ func buildFunction(t testing.TB, root, arch, name string, env ...string) string 
 	return out
 }
 
-// runtimeAPI is Lambda's Runtime API as far as a function needs it: it serves
-// its events in turn, then holds the function in the long poll until closed.
+// runtimeAPI is Lambda's Runtime API as far as a function needs it: it serves its events in turn,
+// then holds the function in the long poll until closed.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 type runtimeAPI struct {
@@ -87,8 +87,8 @@ func (api *runtimeAPI) invoke(t testing.TB, event string) string {
 	return ""
 }
 
-// startHook runs the built hook as Lambda would. The returned function stops
-// it and returns its log.
+// startHook runs the built hook as Lambda would. The returned function stops it and returns its
+// log.
 func startHook(t testing.TB, binary string, api *runtimeAPI, env ...string) (stop func() string) {
 	t.Helper()
 	var log bytes.Buffer
@@ -184,8 +184,8 @@ func TestProcessDoesNotStartMisconfigured(t *testing.T) {
 	}
 }
 
-// TestBuildIsReproducible builds two copies of the source, in two folders and
-// under two environments, for the architecture that is deployed.
+// TestBuildIsReproducible builds two copies of the source, in two folders and under two
+// environments, for the architecture that is deployed.
 func TestBuildIsReproducible(t *testing.T) {
 	var builds [2][]byte
 	for i, env := range [][]string{

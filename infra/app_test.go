@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// checkout copies what is deployed to a new folder and returns its infra/, with
-// the installed CDK command line in it.
+// checkout copies what is deployed to a new folder and returns its infra/, with the installed CDK
+// command line in it.
 func checkout(t *testing.T) string {
 	t.Helper()
 	installed, err := filepath.Abs("node_modules")
@@ -86,9 +86,8 @@ func cdkSynth(t *testing.T, infra string, args ...string) (output string, err er
 	return string(said), err
 }
 
-// TestSynthFromCleanCopiesBuildsTheHook: each copy has the hook as its recipe builds
-// it, and what one machine has deployed is no change to another, down to the hash
-// of the hook.
+// TestSynthFromCleanCopiesBuildsTheHook: each copy has the hook as its recipe builds it, and what
+// one machine has deployed is no change to another, down to the hash of the hook.
 func TestSynthFromCleanCopiesBuildsTheHook(t *testing.T) {
 	var first map[string]string
 	for range 2 {

@@ -1,5 +1,5 @@
-// Command infra is the CDK app that deploys the cloud side of fleet
-// provisioning. The CDK command line runs it:
+// Command infra is the CDK app that deploys the cloud side of fleet provisioning. The CDK command
+// line runs it:
 //
 //	cdk deploy -c certificateArn=arn:aws:iot:REGION:ACCOUNT:cert/ID
 //
@@ -66,8 +66,8 @@ func run(ctx context.Context) error {
 	return synth(props)
 }
 
-// cdkContext is what -c options, cdk.json and cdk.context.json say. The CDK
-// command line hands it over in the environment.
+// cdkContext is what -c options, cdk.json and cdk.context.json say. The CDK command line hands it
+// over in the environment.
 func cdkContext() (map[string]any, error) {
 	text, ok := os.LookupEnv("CDK_CONTEXT_JSON")
 	if !ok {
@@ -92,8 +92,8 @@ func buildFunction(ctx context.Context, folder string, a stack.Architecture, nam
 	return nil
 }
 
-// synth writes the assembly where the CDK command line expects it. The CDK
-// reports its errors by panicking.
+// synth writes the assembly where the CDK command line expects it. The CDK reports its errors by
+// panicking.
 func synth(props *stack.Props) (err error) {
 	defer func() {
 		if reason := recover(); reason != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// The compose file is valid by the schema of the Compose specification, and the
-// fleet reaches the emulator and its credentials.
+// The compose file is valid by the schema of the Compose specification, and the fleet reaches the
+// emulator and its credentials.
 func TestComposeFileIsValid(t *testing.T) {
 	path := filepath.Join("..", "..", "device", "packaging", "compose.yaml")
 	project, err := loader.LoadWithContext(t.Context(), types.ConfigDetails{

@@ -22,8 +22,8 @@ func fleetJob(t *testing.T) []byte {
 	return manifest
 }
 
-// kubeconform finds no fault with the manifest, and does find each of a kind of
-// fault: fields of no meaning at any depth, values of another type, what is missing.
+// kubeconform finds no fault with the manifest, and does find each of a kind of fault: fields of no
+// meaning at any depth, values of another type, what is missing.
 func TestKubernetesManifestIsValid(t *testing.T) {
 	t.Parallel()
 	conform, err := validator.New([]string{batchSchemas(t)}, validator.Opts{Strict: true})
@@ -64,10 +64,10 @@ func TestKubernetesManifestIsValid(t *testing.T) {
 	}
 }
 
-// batchSchemas writes the strict JSON schema of a Job as kubeconform reads it,
-// and returns the pattern of its path. Its source is the OpenAPI document of
-// Kubernetes 1.24 among the test data of a module that kubeconform needs, so no
-// network is used; later versions of Kubernetes add fields, and remove none.
+// batchSchemas writes the strict JSON schema of a Job as kubeconform reads it, and returns the
+// pattern of its path. Its source is the OpenAPI document of Kubernetes 1.24 among the test data of
+// a module that kubeconform needs, so no network is used; later versions of Kubernetes add fields,
+// and remove none.
 func batchSchemas(t *testing.T) string {
 	t.Helper()
 	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kube-openapi").Output()
@@ -100,8 +100,8 @@ func batchSchemas(t *testing.T) string {
 	return filepath.Join(schemas, "{{.ResourceKind}}{{.KindSuffix}}.json")
 }
 
-// What no schema says: each pod has a shard, and mounts only volumes that it has,
-// and none runs as root.
+// What no schema says: each pod has a shard, and mounts only volumes that it has, and none runs as
+// root.
 func TestKubernetesJobRunsEveryShard(t *testing.T) {
 	t.Parallel()
 	type named struct{ Name string }

@@ -63,8 +63,8 @@ func TestEmulatorConforms(t *testing.T) {
 	t.Logf("%.1f s, %d the same", report.Seconds, report.Count(conformance.Same))
 }
 
-// secrets matches what no transcript may have. A token of the emulator has more
-// characters than the word that stands for it.
+// secrets matches what no transcript may have. A token of the emulator has more characters than the
+// word that stands for it.
 var secrets = regexp.MustCompile(`PRIVATE KEY-----.{0,40}|123456789012|(?i:(?:ownershipToken|accessToken)[\\]*":[ ]*[\\]*"[^"<\\]{20}.{20})`)
 
 // start starts an emulator, and returns how to check it.
@@ -109,8 +109,8 @@ func TestInterruptedRunDeletesWhatItMade(t *testing.T) {
 	}
 }
 
-// An endpoint that answers otherwise is reported with what AWS documents and
-// what it answered. It is a proxy that changes one status.
+// An endpoint that answers otherwise is reported with what AWS documents and what it answered. It
+// is a proxy that changes one status.
 func TestDifferenceIsReported(t *testing.T) {
 	t.Parallel()
 	core, c := start(t, "A policy that exists|A default version of a policy must exist")
@@ -160,8 +160,8 @@ func TestUnreachableEndpoint(t *testing.T) {
 	}
 }
 
-// owned counts what a run must not leave. Certificates that were never
-// registered AWS IoT deletes by itself.
+// owned counts what a run must not leave. Certificates that were never registered AWS IoT deletes
+// by itself.
 func owned(core *localcore.Server) map[string]int {
 	r := core.Registry()
 	n := map[string]int{

@@ -24,8 +24,8 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// BenchmarkHeld enrolls devices and holds them, against an iot_core_local in a
-// process of its own with the real hook. Metrics:
+// BenchmarkHeld enrolls devices and holds them, against an iot_core_local in a process of its own
+// with the real hook. Metrics:
 //
 //	devices/s      enrolled in a second
 //	%core          the core's share of the CPU time of both, hook included

@@ -24,9 +24,8 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// BenchmarkEnrollment enrolls devices against a local core in the same process,
-// and does the bare cryptography of as many devices in the same run, a tenth of
-// each in turns. Metrics:
+// BenchmarkEnrollment enrolls devices against a local core in the same process, and does the bare
+// cryptography of as many devices in the same run, a tenth of each in turns. Metrics:
 //
 //	devices/s   enrolled in a second, device and core together
 //	floor/s     devices whose cryptography alone can be done in a second
@@ -75,10 +74,9 @@ func took(work func()) (elapsed, cpu time.Duration) {
 	return time.Since(began), used() - before
 }
 
-// A floor is the least that an enrollment takes: two mutual TLS handshakes, one
-// certificate request with its key, one signature under a certificate. Keys are
-// of the kinds that AWS and the local core use: the claim's and the issuer's
-// RSA, the server's and the device's P-256.
+// A floor is the least that an enrollment takes: two mutual TLS handshakes, one certificate request
+// with its key, one signature under a certificate. Keys are of the kinds that AWS and the local
+// core use: the claim's and the issuer's RSA, the server's and the device's P-256.
 type floor struct {
 	server *tls.Config
 	roots  *x509.CertPool

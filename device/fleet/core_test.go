@@ -47,9 +47,9 @@ func startCore(t testing.TB, change ...func(*localcore.Config)) *localcore.Serve
 	return core
 }
 
-// stableAddress returns a free address on which a core can start again. Its port
-// is below those that systems take for outgoing connections, 32768 and more on
-// Linux: one of those may be another's by then.
+// stableAddress returns a free address on which a core can start again. Its port is below those
+// that systems take for outgoing connections, 32768 and more on Linux: one of those may be
+// another's by then.
 func stableAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
@@ -101,8 +101,8 @@ func enroll(t testing.TB, c fleet.Config) *fleet.Report {
 	return r
 }
 
-// checkRegistry demands that the core knows exactly the devices of the
-// reports, each with the one active certificate that its report names.
+// checkRegistry demands that the core knows exactly the devices of the reports, each with the one
+// active certificate that its report names.
 func checkRegistry(t *testing.T, core *localcore.Server, reports ...*fleet.Report) {
 	t.Helper()
 	want := map[string][]string{}

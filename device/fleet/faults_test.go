@@ -26,8 +26,7 @@ func rejectThird() func(localcore.Exchange) localcore.Fault {
 	}
 }
 
-// kinds are all the ways in which an exchange can be spoilt and still be
-// repeated.
+// kinds are all the ways in which an exchange can be spoilt and still be repeated.
 var kinds = []localcore.Fault{
 	{Reject: &awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "Throttling"}},
 	{Reject: &awsiot.ErrorResponse{StatusCode: 409, ErrorCode: "ConflictingResourceUpdate"}},
@@ -39,9 +38,8 @@ var kinds = []localcore.Fault{
 	{CloseAfter: true},
 }
 
-// A faultyDialer spoils one connection in twenty, in its turn at each moment:
-// it is refused, or cut at one of its first writes, which are those of the TLS
-// handshake, of CONNECT and of what follows.
+// A faultyDialer spoils one connection in twenty, in its turn at each moment: it is refused, or cut
+// at one of its first writes, which are those of the TLS handshake, of CONNECT and of what follows.
 type faultyDialer struct{ dialed, spoilt atomic.Int64 }
 
 func (d *faultyDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -57,8 +55,7 @@ func (d *faultyDialer) DialContext(ctx context.Context, network, address string)
 	return &cutConn{Conn: conn, writes: writes - 1}, nil
 }
 
-// A cutConn is lost once it has written that often. Like TLS, it has one
-// writer at a time.
+// A cutConn is lost once it has written that often. Like TLS, it has one writer at a time.
 type cutConn struct {
 	net.Conn
 	writes int
@@ -86,10 +83,9 @@ func build(t testing.TB, dir, pkg string) string {
 	return path
 }
 
-// TestTwoHundredDevicesLoseNothingToFaults enrolls with the real hook while one
-// exchange and one connection in twenty are spoilt, each kind of fault in its
-// turn: every device has one identity in the end, and registry and report
-// agree.
+// TestTwoHundredDevicesLoseNothingToFaults enrolls with the real hook while one exchange and one
+// connection in twenty are spoilt, each kind of fault in its turn: every device has one identity in
+// the end, and registry and report agree.
 func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 	t.Parallel()
 	const n = 200
@@ -131,10 +127,9 @@ func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 		exchanges.Load(), spoilt.Load(), dialer.dialed.Load(), dialer.spoilt.Load(), r.DevicesPerSecond, r.Retries)
 }
 
-// TestQuotasAreKept launches against an emulator that enforces AWS's quotas: hardly
-// anybody is throttled, and the launch takes about what was forecast. It cannot
-// be faster; on a busy machine it is slower, and what was spread when it left
-// may arrive together.
+// TestQuotasAreKept launches against an emulator that enforces AWS's quotas: hardly anybody is
+// throttled, and the launch takes about what was forecast. It cannot be faster; on a busy machine
+// it is slower, and what was spread when it left may arrive together.
 func TestQuotasAreKept(t *testing.T) {
 	const n = 40
 	core := startCore(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
@@ -159,9 +154,9 @@ func TestQuotasAreKept(t *testing.T) {
 	t.Logf("took %.1f s, forecast %.1f s, throttled %d times", r.ElapsedSeconds, forecast.Seconds, throttled)
 }
 
-// TestThrottledDevicesSlowTheLaunchDown gives the fleet quotas twice as high
-// as those of the emulator: it is throttled, slows down, and no device fails.
-// The emulator's clock is slow, so that a busy machine is faster than its quotas.
+// TestThrottledDevicesSlowTheLaunchDown gives the fleet quotas twice as high as those of the
+// emulator: it is throttled, slows down, and no device fails. The emulator's clock is slow, so that
+// a busy machine is faster than its quotas.
 func TestThrottledDevicesSlowTheLaunchDown(t *testing.T) {
 	const n, slow = 40, 4
 	begun := time.Now()

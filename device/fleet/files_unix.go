@@ -10,8 +10,8 @@ import (
 // privateModes means that the mode of a directory limits access to it.
 const privateModes = true
 
-// checkFiles makes sure that the process may have need files open, raising
-// its own limit if that is allowed.
+// checkFiles makes sure that the process may have need files open, raising its own limit if that is
+// allowed.
 func checkFiles(need int) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -1,10 +1,9 @@
-// Package fleet enrolls many simulated devices at once and measures what that
-// takes. Each device has its own key and identity and runs the same
-// [provision.Run] as a real one; the fleet decides when each begins, keeps to
-// AWS's quotas, and counts.
+// Package fleet enrolls many simulated devices at once and measures what that takes. Each device
+// has its own key and identity and runs the same [provision.Run] as a real one; the fleet decides
+// when each begins, keeps to AWS's quotas, and counts.
 //
-// It is not a load generator for MQTT traffic: devices that are held publish
-// only as much as shows that they are alive.
+// It is not a load generator for MQTT traffic: devices that are held publish only as much as shows
+// that they are alive.
 package fleet
 
 import (
@@ -25,8 +24,8 @@ const (
 	MaxDevices     = 10_000_000
 	MaxConcurrency = 100_000
 	MaxRate        = 100_000 // devices per second
-	// MinInterval between two messages of one device: AWS IoT discards more
-	// than 100 per second on one connection.
+	// MinInterval between two messages of one device: AWS IoT discards more than 100 per second on
+	// one connection.
 	// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 	MinInterval = 10 * time.Millisecond
 	MaxWindow   = time.Hour
@@ -43,69 +42,54 @@ const (
 	DefaultDeviceTimeout = 2 * time.Minute
 )
 
-// Config says which devices to enroll, where, and how fast. Device and Serials
-// are required.
+// Config says which devices to enroll, where, and how fast. Device and Serials are required.
 type Config struct {
-	// Device returns the provisioning of one device. Store and Progress, and of
-	// its Session DialContext and OnConnect, are set by the fleet.
-	Device func(serial string) provision.Config
-	// Serials are those of the whole launch, also when it is divided.
-	Serials Serials
-	// Shard is this process's share; the zero value is all.
-	Shard Shard
-	Load  Load
-	// Quotas to keep to; nil for none.
-	Quotas *Quotas
-	// Keep is the directory for the identities, a folder for each serial
-	// number; empty means memory only. It must be private to this user (mode
-	// 0700), and gets a .gitignore that excludes all of it.
-	Keep string
-	// DeviceTimeout bounds the enrollment of one device, waits included;
-	// default [DefaultDeviceTimeout].
-	DeviceTimeout time.Duration
+	// Device returns the provisioning of one device. Store and Progress, and of its Session
+	// DialContext and OnConnect, are set by the fleet.
+	Device  func(serial string) provision.Config
+	Serials Serials // those of the whole launch, also when it is divided
+	Shard   Shard   // this process's share; the zero value is all
+	Load    Load
+	Quotas  *Quotas // to keep to; nil for none
+	// Keep is the directory for the identities, a folder for each serial number; empty means memory
+	// only. It must be private to this user (mode 0700), and gets a .gitignore that excludes all of
+	// it.
+	Keep          string
+	DeviceTimeout time.Duration // bounds the enrollment of one device, waits included; default [DefaultDeviceTimeout]
 
-	// Hold is how long all devices stay connected after they are enrolled; they
-	// publish every Interval, [DefaultInterval] if zero.
+	// Hold is how long all devices stay connected after they are enrolled; they publish every
+	// Interval, [DefaultInterval] if zero.
 	Hold     time.Duration
 	Interval time.Duration
-	// ReconnectAfter closes all held connections at once, that long after the
-	// beginning of Hold; zero does not. Devices reconnect as they do after any
-	// other loss of their connection.
+	// ReconnectAfter closes all held connections at once, that long after the beginning of Hold;
+	// zero does not. Devices reconnect as they do after any other loss of their connection.
 	ReconnectAfter time.Duration
-	// ReconnectWindow is the time within which a device that lost its
-	// connection makes its first attempt, at random (full jitter); it doubles
-	// with each further attempt. Default [DefaultWindow].
+	// ReconnectWindow is the time within which a device that lost its connection makes its first
+	// attempt, at random (full jitter); it doubles with each further attempt. Default
+	// [DefaultWindow].
 	ReconnectWindow time.Duration
-	// NoJitter makes the first attempt at once and repeats it after 1, 2, 4 …
-	// seconds, as devices without jitter do.
-	NoJitter bool
+	NoJitter        bool // makes the first attempt at once and repeats it after 1, 2, 4 … seconds, as devices without jitter do
 
 	// Progress, if set, is called about ten times per second.
 	Progress func(Progress)
-	// Log receives the logs of single devices; nil discards them.
-	Log *slog.Logger
+	Log      *slog.Logger // receives the logs of single devices; nil discards them
 }
 
-// A Load says when devices begin. With Rate zero the loop is closed: a device
-// begins when one of Concurrency others has ended. Otherwise it is open:
-// devices begin at Rate whether others have ended or not, and latencies count
-// from when a device was due, so that a stall shows in every device that it
-// delayed.
+// A Load says when devices begin. With Rate zero the loop is closed: a device begins when one of
+// Concurrency others has ended. Otherwise it is open: devices begin at Rate whether others have
+// ended or not, and latencies count from when a device was due, so that a stall shows in every
+// device that it delayed.
 type Load struct {
-	// Concurrency is the greatest number of devices in progress. Zero means
-	// [DefaultConcurrency], in an open loop [DefaultInFlight].
+	// Concurrency is the greatest number of devices in progress. Zero means [DefaultConcurrency],
+	// in an open loop [DefaultInFlight].
 	Concurrency int
-	// Rate is in devices per second, of the whole launch.
-	Rate float64
-	// Ramp is how long concurrency or rate grows from zero.
-	Ramp time.Duration
-	// Duration after which no more devices begin; zero means no limit.
-	Duration time.Duration
+	Rate        float64       // in devices per second, of the whole launch
+	Ramp        time.Duration // how long concurrency or rate grows from zero
+	Duration    time.Duration // after which no more devices begin; zero means no limit
 }
 
-// due returns when device number i, from 0, begins in an open loop. During the
-// ramp the rate grows linearly, so that the number of devices begun grows with
-// the square of the time.
+// due returns when device number i, from 0, begins in an open loop. During the ramp the rate grows
+// linearly, so that the number of devices begun grows with the square of the time.
 func (l Load) due(i int) time.Duration {
 	ramp := l.Ramp.Seconds()
 	during := l.Rate * ramp / 2
@@ -132,10 +116,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Check reports everything that prevents the fleet from starting: settings out
-// of range as a *[ValueError], too few file descriptors, a directory that
-// cannot take the identities. It may raise the process's limit of open files.
-// [Enroll] does the same first.
+// Check reports everything that prevents the fleet from starting: settings out of range as a
+// *[ValueError], too few file descriptors, a directory that cannot take the identities. It may
+// raise the process's limit of open files. [Enroll] does the same first.
 func (c Config) Check() error {
 	c = c.withDefaults()
 	errs := []error{c.Serials.check(), c.Shard.check(), c.Quotas.check()}
@@ -169,8 +152,8 @@ func (c Config) Check() error {
 	return checkFiles(c.files())
 }
 
-// files returns how many files may be open at once. A device in progress has two
-// connections: the claim's, and its own, which is being prepared.
+// files returns how many files may be open at once. A device in progress has two connections: the
+// claim's, and its own, which is being prepared.
 func (c Config) files() int {
 	const ours = 64
 	devices := c.Shard.size(c.Serials.Count)
@@ -192,8 +175,8 @@ type ValueError struct{ Name, Value, Want string }
 // Error names the setting, its value, and what it may be.
 func (e *ValueError) Error() string { return fmt.Sprintf("%s %s: want %s", e.Name, e.Value, e.Want) }
 
-// prepareKeep makes the directory of the identities, which hold private keys:
-// private to this user, and ignored by git.
+// prepareKeep makes the directory of the identities, which hold private keys: private to this user,
+// and ignored by git.
 func prepareKeep(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory of the identities: %w", err)

@@ -22,10 +22,9 @@ import (
 // A Stage is a part of what a device goes through.
 type Stage string
 
-// The stages. A device opens two connections, one with the claim and one with
-// its own certificate, and dial, TLS and connect count both. Most of the second
-// is prepared while the first is in use; reconnect is the part of it that the
-// device waits for. Failed attempts are not in the latencies.
+// The stages. A device opens two connections, one with the claim and one with its own certificate,
+// and dial, TLS and connect count both. Most of the second is prepared while the first is in use;
+// reconnect is the part of it that the device waits for. Failed attempts are not in the latencies.
 const (
 	StageDial      Stage = "dial"      // name resolution and TCP
 	StageTLS       Stage = "TLS"       // up to the client's last message
@@ -54,8 +53,7 @@ const (
 	significant = 3 // decimal digits
 )
 
-// latencies holds a histogram per stage, in microseconds. It is safe for
-// concurrent use.
+// latencies holds a histogram per stage, in microseconds. It is safe for concurrent use.
 type latencies struct {
 	mu     sync.Mutex
 	stages map[Stage]*hdrhistogram.Histogram // under mu
@@ -205,8 +203,7 @@ type Progress struct {
 // Rate returns the devices done per second.
 func (p Progress) Rate() float64 { return ratio(float64(p.Done), p.Elapsed.Seconds()) }
 
-// Left estimates the remaining time from the time so far; zero when it is
-// unknown.
+// Left estimates the remaining time from the time so far; zero when it is unknown.
 func (p Progress) Left() time.Duration {
 	ended := p.Done + p.Failed
 	if ended == 0 || ended >= p.Devices {
@@ -215,8 +212,7 @@ func (p Progress) Left() time.Duration {
 	return time.Duration(float64(p.Elapsed) * float64(p.Devices-ended) / float64(ended))
 }
 
-// reportProgress reports progress until the returned function is called, and
-// once more then.
+// reportProgress reports progress until the returned function is called, and once more then.
 func (m *meter) reportProgress(to func(Progress)) (stop func()) {
 	const interval = 100 * time.Millisecond
 	end := make(chan struct{})
@@ -242,8 +238,8 @@ func (m *meter) reportProgress(to func(Progress)) (stop func()) {
 	}
 }
 
-// resident returns the process's resident memory in bytes, after what can be
-// returned to the system is returned; 0 where it is unknown.
+// resident returns the process's resident memory in bytes, after what can be returned to the system
+// is returned; 0 where it is unknown.
 func resident() int64 {
 	debug.FreeOSMemory()
 	statm, err := os.ReadFile("/proc/self/statm")
@@ -267,8 +263,8 @@ func stageOf(err error, otherwise Stage) Stage {
 	return otherwise
 }
 
-// cause returns why something failed, in a text that is the same for every
-// device, so that failures can be counted.
+// cause returns why something failed, in a text that is the same for every device, so that failures
+// can be counted.
 func cause(err error, serial string) string {
 	if e, ok := errors.AsType[*provision.TimeoutError](err); ok {
 		return e.Error()
@@ -294,8 +290,8 @@ func cause(err error, serial string) string {
 	return strings.ReplaceAll(root(err).Error(), serial, "SERIAL")
 }
 
-// root follows the chain of causes to its end. Of several it takes the last,
-// since what wraps an error says what that was.
+// root follows the chain of causes to its end. Of several it takes the last, since what wraps an
+// error says what that was.
 func root(err error) error {
 	for {
 		next := errors.Unwrap(err)

@@ -25,8 +25,7 @@ var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
 	"time":    func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") },
 }).Parse(pageSource))
 
-// HTML writes the report as one page that needs nothing else: no network, no
-// script.
+// HTML writes the report as one page that needs nothing else: no network, no script.
 func (r *Report) HTML(w io.Writer) error {
 	data := struct {
 		*Report
@@ -49,8 +48,8 @@ func milliseconds(ms float64) string {
 	return fmt.Sprintf("%.1f ms", ms)
 }
 
-// A chart is an inline picture. Its positions are in percent of its width and
-// height, from the top left, so that it fits every screen.
+// A chart is an inline picture. Its positions are in percent of its width and height, from the top
+// left, so that it fits every screen.
 type chart struct {
 	ID, Title, Note string
 	Legend          []legend
@@ -82,8 +81,7 @@ type dot struct {
 
 const usualHeight, rowHeight = 220, 26
 
-// linear returns where the values from 0 to high are, and about four ticks at
-// round ones.
+// linear returns where the values from 0 to high are, and about four ticks at round ones.
 func linear(high float64, unit string) (at func(float64) float64, ticks []tick) {
 	at = func(v float64) float64 { return 100 * v / high }
 	for step, v := round125(high/4, 1), 0.0; v <= high*1.0001; v += step {
@@ -101,9 +99,9 @@ func (c *chart) upward(high float64, unit string) (at func(float64) float64) {
 	return func(v float64) float64 { return 100 - up(v) }
 }
 
-// logarithmic returns where milliseconds are on an axis around the values, from one of
-// 1, 2, 5, 10 … to another, with a tick at each. Those between powers of ten have a
-// label where there is room for it on a phone.
+// logarithmic returns where milliseconds are on an axis around the values, from one of 1, 2, 5, 10
+// … to another, with a tick at each. Those between powers of ten have a label where there is room
+// for it on a phone.
 func logarithmic(low, high float64) (at func(float64) float64, ticks []tick) {
 	low, high = round125(max(low, 0.001), 0), round125(max(high, 0.002), 1)
 	if high <= low {
@@ -194,8 +192,7 @@ func (r *Report) timelineChart() chart {
 	return c
 }
 
-// stageChart shows each stage from its median to its 99th percentile, with its
-// maximum.
+// stageChart shows each stage from its median to its 99th percentile, with its maximum.
 func (r *Report) stageChart() chart {
 	c := chart{
 		ID: "stages", Title: "Latency by stage", Note: "From the median to the 99th percentile, on a logarithmic scale.", Height: rowHeight * len(r.Stages),

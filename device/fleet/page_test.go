@@ -23,8 +23,8 @@ import (
 
 var picture = flag.String("picture", "", "write a picture of the report's page into this file")
 
-// browser returns the path of a headless browser. Where there is none, the
-// test is skipped, but never in CI.
+// browser returns the path of a headless browser. Where there is none, the test is skipped, but
+// never in CI.
 func browser(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -39,8 +39,8 @@ func browser(t *testing.T) string {
 	return ""
 }
 
-// browse opens a page in the browser, which has no network, and returns what
-// it writes. What the page logs is an error.
+// browse opens a page in the browser, which has no network, and returns what it writes. What the
+// page logs is an error.
 func browse(t *testing.T, page string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -64,8 +64,8 @@ func browse(t *testing.T, page string, args ...string) string {
 	return string(out)
 }
 
-// sampleReport enrolls devices, one of them in vain, so that every part of the
-// page has something to show.
+// sampleReport enrolls devices, one of them in vain, so that every part of the page has something
+// to show.
 func sampleReport(t *testing.T) *fleet.Report {
 	t.Helper()
 	core := startCore(t)
@@ -146,8 +146,7 @@ func TestPageOfReconnectFitsPhone(t *testing.T) {
 	}
 }
 
-// measured shows the page in a frame of that width and asks the browser about
-// it.
+// measured shows the page in a frame of that width and asks the browser about it.
 func measured(t *testing.T, page string, width int) measure {
 	t.Helper()
 	const ask = `<script>onload = () => {
@@ -181,8 +180,8 @@ func measured(t *testing.T, page string, width int) measure {
 	return m
 }
 
-// colored returns the share of a picture's points that are blue, as the
-// charts are and nothing else.
+// colored returns the share of a picture's points that are blue, as the charts are and nothing
+// else.
 func colored(t *testing.T, path string) float64 {
 	t.Helper()
 	f, err := os.Open(path)

@@ -16,8 +16,8 @@ import (
 	"example.com/fleety/device/provision"
 )
 
-// Quotas are the rates that AWS IoT Core grants an account in one Region, per
-// second. A rate of zero is no limit.
+// Quotas are the rates that AWS IoT Core grants an account in one Region, per second. A rate of
+// zero is no limit.
 //
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 type Quotas struct {
@@ -27,13 +27,13 @@ type Quotas struct {
 	CreateFromCSR  float64 `json:"createFromCsr"`  // CreateCertificateFromCsr
 	CreateWithKeys float64 `json:"createWithKeys"` // CreateKeysAndCertificate
 	RegisterThing  float64 `json:"registerThing"`
-	// ListThingPrincipals is called by the hook for each registration. The fleet
-	// does not send it, and cannot pace it.
+	// ListThingPrincipals is called by the hook for each registration. The fleet does not send it,
+	// and cannot pace it.
 	ListThingPrincipals float64 `json:"listThingPrincipals"`
 }
 
-// LargeRegionQuotas are the defaults in the Regions that AWS lists with the
-// higher ones, OtherRegionQuotas those elsewhere.
+// LargeRegionQuotas are the defaults in the Regions that AWS lists with the higher ones,
+// OtherRegionQuotas those elsewhere.
 func LargeRegionQuotas() Quotas {
 	q := OtherRegionQuotas()
 	q.Connect, q.Subscribe, q.Publish = 3000, 3000, 20_000
@@ -106,12 +106,11 @@ func (q *Quotas) Set(text string) error {
 	return &ValueError{"quota", strconv.Quote(text), "NAME=PER_SECOND with one of " + strings.Join(names, ", ")}
 }
 
-// headroom is the part of a quota that is used: clocks and networks are not
-// exact.
+// headroom is the part of a quota that is used: clocks and networks are not exact.
 const headroom = 0.95
 
-// A pacer spreads events over time, first come, first served, and slows down
-// when AWS throttles nevertheless.
+// A pacer spreads events over time, first come, first served, and slows down when AWS throttles
+// nevertheless.
 type pacer struct {
 	limiter *rate.Limiter
 	most    rate.Limit
@@ -158,9 +157,9 @@ func (p *pacer) recover(now time.Time) {
 	}
 }
 
-// paces are the pacers of a launch by the step that they delay. Those of stepBegin admit
-// devices no faster than the tightest quota allows, so that they wait there and not with
-// an open connection and a token that expires.
+// paces are the pacers of a launch by the step that they delay. Those of stepBegin admit devices no
+// faster than the tightest quota allows, so that they wait there and not with an open connection
+// and a token that expires.
 type paces map[provision.Step][]*pacer
 
 const stepBegin provision.Step = "begin" // before all others
@@ -202,15 +201,12 @@ func (p paces) throttled(step provision.Step) {
 
 // A Forecast is the course of a launch as AWS's quotas allow it.
 type Forecast struct {
-	Devices int `json:"devices"`
-	// Duration of the launch if all devices are always ready and nothing else
-	// uses the quotas.
-	Duration time.Duration `json:"-"`
+	Devices  int           `json:"devices"`
+	Duration time.Duration `json:"-"` // of the launch if all devices are always ready and nothing else uses the quotas
 	Seconds  float64       `json:"seconds"`
-	// Rate in devices per second that the quota Binding allows.
-	Rate    float64 `json:"devicesPerSecond"`
-	Binding string  `json:"binding"`
-	Limits  []Limit `json:"limits"` // the tightest first
+	Rate     float64       `json:"devicesPerSecond"` // that the quota Binding allows
+	Binding  string        `json:"binding"`
+	Limits   []Limit       `json:"limits"` // the tightest first
 }
 
 // A Limit is the effect of one quota on a launch.
@@ -219,16 +215,15 @@ type Limit struct {
 	PerSecond        float64 `json:"perSecond"`
 	DevicesPerSecond float64 `json:"devicesPerSecond"`
 	Seconds          float64 `json:"seconds"` // of the launch at this quota alone
-	// QuotaIncreaseTarget is the rate up to which an increase of this quota
-	// shortens the launch, because the next quota binds then, and SecondsAfter
-	// the duration of the launch with it. Both are zero but for the quota that
-	// binds.
+	// QuotaIncreaseTarget is the rate up to which an increase of this quota shortens the launch,
+	// because the next quota binds then, and SecondsAfter the duration of the launch with it. Both
+	// are zero but for the quota that binds.
 	QuotaIncreaseTarget float64 `json:"quotaIncreaseTarget,omitempty"`
 	SecondsAfter        float64 `json:"secondsAfter,omitempty"`
 }
 
-// PlanLaunch forecasts a launch of that many devices. As [Enroll] does, it
-// leaves a little of each quota unused.
+// PlanLaunch forecasts a launch of that many devices. As [Enroll] does, it leaves a little of each
+// quota unused.
 func PlanLaunch(devices int, q Quotas, keys provision.Keys) Forecast {
 	f := Forecast{Devices: devices, Limits: []Limit{}}
 	for _, x := range q.of(keys) {

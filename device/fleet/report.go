@@ -34,8 +34,8 @@ const (
 type Device struct {
 	SerialNumber string  `json:"serialNumber"`
 	Outcome      Outcome `json:"outcome"`
-	// ThingName and CertificateID are those in AWS IoT, as far as the device
-	// got; also of one that failed half-way.
+	// ThingName and CertificateID are those in AWS IoT, as far as the device got; also of one that
+	// failed half-way.
 	ThingName     string `json:"thingName,omitempty"`
 	CertificateID string `json:"certificateId,omitempty"`
 	// Stage, Cause and Class of the failure. Class is a [awsiot.Class].
@@ -44,13 +44,13 @@ type Device struct {
 	Class string `json:"class,omitempty"`
 }
 
-// A Report is the result of a run. It is written as JSON; the keys are part of
-// the command's contract.
+// A Report is the result of a run. It is written as JSON; the keys are part of the command's
+// contract.
 type Report struct {
 	FormatVersion int    `json:"formatVersion"`
 	Command       string `json:"command"` // enroll
-	// Version and CommandLine are the program's, for the reader of the report
-	// later. They hold no secret.
+	// Version and CommandLine are the program's, for the reader of the report later. They hold no
+	// secret.
 	Version     string `json:"version,omitempty"`
 	CommandLine string `json:"commandLine,omitempty"`
 	// ClaimCertificateID is that of the claim, which no device's may be.
@@ -103,15 +103,14 @@ type Latency struct {
 	P90   float64 `json:"p90Ms"`
 	P99   float64 `json:"p99Ms"`
 	Max   float64 `json:"maxMs"`
-	// Histogram has every value, in microseconds, in HdrHistogram's own
-	// compressed form (version 2, base64).
+	// Histogram has every value, in microseconds, in HdrHistogram's own compressed form (version 2,
+	// base64).
 	Histogram string `json:"histogram"`
 
 	h *hdrhistogram.Histogram
 }
 
-// Resources are what enrolling took on this side. Per device counts those
-// that have an identity.
+// Resources are what enrolling took on this side. Per device counts those that have an identity.
 type Resources struct {
 	CPUSeconds          float64 `json:"cpuSeconds"`
 	CPUSecondsPerDevice float64 `json:"cpuSecondsPerDevice"`
@@ -151,8 +150,8 @@ func (l *launch) report() *Report {
 	return r
 }
 
-// Complete reports whether the run did what it was to do: no device failed, and
-// all that were held are connected at the end.
+// Complete reports whether the run did what it was to do: no device failed, and all that were held
+// are connected at the end.
 func (r *Report) Complete() bool {
 	return r.Counts.Failed == 0 && (r.Hold == nil || r.Hold.Connected == r.Hold.Devices)
 }
@@ -307,9 +306,9 @@ func (r *Report) Classes() []string {
 // ErrMerge is wrapped by the errors of [Merge].
 var ErrMerge = errors.New("reports cannot be merged")
 
-// Merge merges the reports of the shards of one launch into one. Shards may be
-// missing, but none may be there twice. Latencies are merged value by value,
-// not averaged. A single report is returned as it is.
+// Merge merges the reports of the shards of one launch into one. Shards may be missing, but none
+// may be there twice. Latencies are merged value by value, not averaged. A single report is
+// returned as it is.
 func Merge(reports ...*Report) (*Report, error) {
 	if len(reports) == 1 {
 		return reports[0], nil

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// Digits after the prefix: the least of generated serial numbers, and the most
-// that fit into an int64.
+// Digits after the prefix: the least of generated serial numbers, and the most that fit into an
+// int64.
 const (
 	digits    = 7
 	maxDigits = 18
 )
 
-// Serials are consecutive serial numbers: a prefix, and a fixed number of decimal
-// digits. The zero value holds none.
+// Serials are consecutive serial numbers: a prefix, and a fixed number of decimal digits. The zero
+// value holds none.
 type Serials struct {
 	Prefix string
 	Count  int
@@ -22,9 +22,8 @@ type Serials struct {
 	width  int
 }
 
-// NewSerials returns count serial numbers that begin with prefix. first is the
-// first one, in full; empty means number 1 with seven digits, or as many as
-// count takes. The error is a *[ValueError].
+// NewSerials returns count serial numbers that begin with prefix. first is the first one, in full;
+// empty means number 1 with seven digits, or as many as count takes. The error is a *[ValueError].
 func NewSerials(prefix, first string, count int) (Serials, error) {
 	s := Serials{Prefix: prefix, Count: count, first: 1, width: max(digits, len(strconv.Itoa(count)))}
 	if first != "" {
@@ -53,15 +52,15 @@ func (s Serials) At(i int) string {
 	return fmt.Sprintf("%s%0*d", s.Prefix, s.width, s.first+int64(i))
 }
 
-// A Shard is the share of one of several processes in a launch: every Of-th
-// device, from the Index-th on, both counted from 1.
+// A Shard is the share of one of several processes in a launch: every Of-th device, from the
+// Index-th on, both counted from 1.
 type Shard struct {
 	Index int `json:"index"`
 	Of    int `json:"of"`
 }
 
-// ParseShard reads "2/5". 0/5 is 5/5, so that an index that counts from 0, as a
-// Kubernetes Job has, is a shard too.
+// ParseShard reads "2/5". 0/5 is 5/5, so that an index that counts from 0, as a Kubernetes Job has,
+// is a shard too.
 func ParseShard(text string) (Shard, error) {
 	index, of, _ := strings.Cut(text, "/")
 	i, err1 := strconv.Atoi(index)

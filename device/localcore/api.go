@@ -139,8 +139,8 @@ func isLoopback(host string) bool {
 // hostname returns a host without its port.
 func hostname(host string) string { return (&url.URL{Host: host}).Hostname() }
 
-// APIURL returns the base of the control API, empty without one; on loopback when
-// it listens on all addresses. Give it to the AWS CLI as --endpoint-url.
+// APIURL returns the base of the control API, empty without one; on loopback when it listens on all
+// addresses. Give it to the AWS CLI as --endpoint-url.
 func (s *Server) APIURL() string {
 	if s.api == nil {
 		return ""

@@ -23,9 +23,8 @@ import (
 // lambdaArchitecture is Lambda's name of this machine's architecture.
 var lambdaArchitecture = map[string]string{"amd64": "x86_64", "arm64": "arm64"}[runtime.GOARCH]
 
-// newAssembly writes the assembly of the golden stack for this machine, after
-// edit, with the hook at hook as its asset; it stands for the function that
-// retires certificates too.
+// newAssembly writes the assembly of the golden stack for this machine, after edit, with the hook
+// at hook as its asset; it stands for the function that retires certificates too.
 func newAssembly(t *testing.T, hook string, edit ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cdk.out")
@@ -78,8 +77,8 @@ func TestAssemblyIsEmulatedWithItsHook(t *testing.T) {
 	}
 }
 
-// The rule of the stack invokes the function that retires the former certificate
-// of a device, whose birth message names it.
+// The rule of the stack invokes the function that retires the former certificate of a device, whose
+// birth message names it.
 func TestRuleOfAnAssemblyRunsWithItsFunction(t *testing.T) {
 	t.Parallel()
 	dir := newAssembly(t, buildHook(t))

@@ -52,8 +52,8 @@ func (s *Server) checkValidity(from, to time.Time) error {
 	return nil
 }
 
-// NewSession implements [broker.Authorizer]. The thing of a session is that of
-// its beginning, the policies are those of each moment.
+// NewSession implements [broker.Authorizer]. The thing of a session is that of its beginning, the
+// policies are those of each moment.
 func (a authorizer) NewSession(p broker.Principal) broker.AuthSession {
 	if p.Certificate == nil {
 		return iamSession{}
@@ -64,8 +64,8 @@ func (a authorizer) NewSession(p broker.Principal) broker.AuthSession {
 	return s
 }
 
-// policySession returns the session that a client with this certificate would
-// have. A nil certificate is read from the registry.
+// policySession returns the session that a client with this certificate would have. A nil
+// certificate is read from the registry.
 func (s *Server) policySession(certificateID, clientID string, certificate *x509.Certificate) *policy.Session {
 	session := &policy.Session{ClientID: clientID, Certificate: certificate}
 	if t, ok := s.registry.ThingFor(certificateID, clientID); ok {
@@ -165,10 +165,10 @@ func (s *Server) parse(documents []registry.PolicyDocument) []policy.Policy {
 	return policies
 }
 
-// registerJustInTime does what AWS IoT does when a client presents a certificate
-// of a registered CA that is not registered, or is PENDING_ACTIVATION: it registers
-// it, publishes an event and, if the CA has a template, provisions the thing. It
-// returns why the client cannot connect yet: it has to connect again in any case.
+// registerJustInTime does what AWS IoT does when a client presents a certificate of a registered CA
+// that is not registered, or is PENDING_ACTIVATION: it registers it, publishes an event and, if the
+// CA has a template, provisions the thing. It returns why the client cannot connect yet: it has to
+// connect again in any case.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/auto-register-device-cert.html
 func (s *Server) registerJustInTime(leaf *x509.Certificate, presented []*x509.Certificate) error {

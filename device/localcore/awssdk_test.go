@@ -18,9 +18,8 @@ import (
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html:
 // AWS's own device SDK provisions by claim, unchanged.
 //
-// The AWS IoT Device SDK for JavaScript, unmodified, provisions a device by
-// claim, with both of its identity clients and both flows. The device then
-// connects with what it got and publishes.
+// The AWS IoT Device SDK for JavaScript, unmodified, provisions a device by claim, with both of its
+// identity clients and both flows. The device then connects with what it got and publishes.
 func TestAWSDeviceSDKProvisions(t *testing.T) {
 	t.Parallel()
 	needDeviceSDK(t)
@@ -94,8 +93,7 @@ func runDeviceSDK[T any](t *testing.T, script string, work any) (result T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/iot-sdks.html: the shadow
-// and jobs clients of AWS's own device SDK work, unchanged, in both versions of
-// MQTT.
+// and jobs clients of AWS's own device SDK work, unchanged, in both versions of MQTT.
 func TestAWSDeviceSDKUsesShadowsAndJobs(t *testing.T) {
 	t.Parallel()
 	needDeviceSDK(t)

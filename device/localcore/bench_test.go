@@ -159,8 +159,8 @@ func benchPublish(b *testing.B, subscribers int) {
 	}
 }
 
-// What a connection costs the server in resident memory: 1,000 are held by a
-// server in a process of its own.
+// What a connection costs the server in resident memory: 1,000 are held by a server in a process of
+// its own.
 func BenchmarkHeldConnections(b *testing.B) {
 	const held = 1000
 	for b.Loop() {
@@ -212,8 +212,7 @@ func residentBytes(b *testing.B, pid int) int {
 	return resident * os.Getpagesize()
 }
 
-// The first start of a process, which has no keys to share yet. The aim is
-// under 50 ms.
+// The first start of a process, which has no keys to share yet. The aim is under 50 ms.
 func BenchmarkFirstStart(b *testing.B) {
 	var took time.Duration
 	for b.Loop() {
@@ -224,8 +223,8 @@ func BenchmarkFirstStart(b *testing.B) {
 	b.ReportMetric(float64(took.Milliseconds())/float64(b.N), "ms/start")
 }
 
-// The same with credentials on disk, which an RSA key of the issuer and one of
-// the claim must be made for.
+// The same with credentials on disk, which an RSA key of the issuer and one of the claim must be
+// made for.
 func BenchmarkFirstStartWithCredentials(b *testing.B) {
 	var took time.Duration
 	for b.Loop() {

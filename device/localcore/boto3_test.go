@@ -11,8 +11,8 @@ import (
 	"example.com/fleety/device/localcore"
 )
 
-// AWS's SDK for Python, unmodified, finds what it expects: pages, dates, its own
-// exceptions, streams.
+// AWS's SDK for Python, unmodified, finds what it expects: pages, dates, its own exceptions,
+// streams.
 func TestSDKForPython(t *testing.T) {
 	t.Parallel()
 	python := ""

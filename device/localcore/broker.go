@@ -54,9 +54,9 @@ func (s *Server) openBroker(ctx context.Context, cert *tls.Certificate) error {
 	return nil
 }
 
-// reserved finds the service behind a reserved topic. Another service is added
-// here: it gets what clients publish, and answers the connection itself with
-// [broker.Conn.Reply] or everyone who subscribed with [broker.Broker.Publish].
+// reserved finds the service behind a reserved topic. Another service is added here: it gets what
+// clients publish, and answers the connection itself with [broker.Conn.Reply] or everyone who
+// subscribed with [broker.Broker.Publish].
 func (s *Server) reserved(topic string) (h broker.Handler, direct bool) {
 	if t, ok := awsiot.ParseTopic(topic); ok {
 		return func(ctx context.Context, c *broker.Conn, m *broker.Message) { s.provision(ctx, c, t, m) }, true
@@ -120,8 +120,8 @@ func shadowTopic(topic string) (awsiot.ShadowTopic, bool) {
 	return t, ok && awsiot.ValidThingName(t.Thing) && (t.Shadow == "" || awsiot.ValidShadowName(t.Shadow))
 }
 
-// requestShadow carries out a request that was published. The responses go to
-// everyone who subscribed.
+// requestShadow carries out a request that was published. The responses go to everyone who
+// subscribed.
 func (s *Server) requestShadow(t awsiot.ShadowTopic, m *broker.Message) {
 	messages, err := s.shadows.Request(t, m.Payload)
 	if err != nil {
@@ -151,8 +151,8 @@ func (s *Server) openJobs(store jobs.Store) (err error) {
 	return err
 }
 
-// requestJobs answers a request of a device: the response goes to its
-// connection alone, subscribed or not.
+// requestJobs answers a request of a device: the response goes to its connection alone, subscribed
+// or not.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
 func (s *Server) requestJobs(t awsiot.JobsTopic, c *broker.Conn, m *broker.Message) {

@@ -21,8 +21,8 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// free is a server with a certificate whose policy allows everything, so that
-// only the broker's own rules show.
+// free is a server with a certificate whose policy allows everything, so that only the broker's own
+// rules show.
 type free struct {
 	*localcore.Server
 	tls *tls.Config
@@ -52,8 +52,8 @@ func startWithPolicy(t *testing.T, c localcore.Config, document string) free {
 	return free{s, tlsConfig(t, s, cert, key), stored.ID}
 }
 
-// selfSigned makes a certificate of no authority: AWS IoT registers such ones
-// too, and they are quickly made.
+// selfSigned makes a certificate of no authority: AWS IoT registers such ones too, and they are
+// quickly made.
 func selfSigned(t *testing.T) (certPEM, keyPEM []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -113,8 +113,7 @@ func awaitDisconnect(t *testing.T, s *localcore.Server, client, reason string) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: QoS 2 gets
-// no PUBACK and no SUBACK in MQTT 3.1.1, and ends a connection of MQTT 5 with
-// 0x9B.
+// no PUBACK and no SUBACK in MQTT 3.1.1, and ends a connection of MQTT 5 with 0x9B.
 func TestQoS2IsNotSupported(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -251,8 +250,8 @@ func TestKeepAliveIsClamped(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: CONNACK of
-// MQTT 5 advertises QoS 1 at most, no subscription identifiers, 8 topic aliases,
-// packets of 146 KB and the expiry that is granted.
+// MQTT 5 advertises QoS 1 at most, no subscription identifiers, 8 topic aliases, packets of 146 KB
+// and the expiry that is granted.
 func TestConnackAdvertisesAWSFeatures(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -312,8 +311,7 @@ func TestClientIDHas128BytesAtMost(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a topic has 256
-// bytes and 7 slashes at most, those of $aws/rules/NAME/ not counted, and a
-// payload 128 KB.
+// bytes and 7 slashes at most, those of $aws/rules/NAME/ not counted, and a payload 128 KB.
 func TestPublishLimits(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -350,8 +348,7 @@ func TestPublishLimits(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a SUBSCRIBE has
-// 8 filters and a connection 50 subscriptions at most; SUBACK 0x80 or 0x97
-// answers what is beyond.
+// 8 filters and a connection 50 subscriptions at most; SUBACK 0x80 or 0x97 answers what is beyond.
 func TestSubscriptionLimits(t *testing.T) {
 	t.Parallel()
 	versions(t, func(t *testing.T, version byte) {
@@ -387,8 +384,8 @@ func TestFiltersAreAuthorizedOneByOne(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a persistent
-// session keeps subscriptions and messages of QoS 1 while its client is away,
-// and CONNACK says that it is present.
+// session keeps subscriptions and messages of QoS 1 while its client is away, and CONNACK says that
+// it is present.
 func TestPersistentSessionKeepsSubscriptionsAndMessages(t *testing.T) {
 	t.Parallel()
 	persistent := func(pk *packets.Packet) {
@@ -467,8 +464,7 @@ func TestWillIsSentUnlessTheClientDisconnects(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/life-cycle-events.html:
-// connecting, disconnecting, subscribing and unsubscribing are published under
-// $aws/events/.
+// connecting, disconnecting, subscribing and unsubscribing are published under $aws/events/.
 func TestLifecycleEvents(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})

@@ -14,8 +14,8 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// childTask is the variable that makes this test binary do something else in a
-// process of its own: measure its first start, or serve what is to be killed.
+// childTask is the variable that makes this test binary do something else in a process of its own:
+// measure its first start, or serve what is to be killed.
 const childTask = "LOCALCORE_TEST_CHILD"
 
 // A childReport is what a child writes to its standard output.
@@ -68,8 +68,8 @@ func allowAll(s *localcore.Server) error {
 	return s.Registry().AttachPolicy("all", registry.CertificateTarget(s.Claim().CertificateID))
 }
 
-// startChild runs a server in a process of its own. kill ends that at once, as
-// kill -9 does, and returns when it is gone.
+// startChild runs a server in a process of its own. kill ends that at once, as kill -9 does, and
+// returns when it is gone.
 func startChild(t testing.TB, task string, env ...string) (report childReport, kill func()) {
 	t.Helper()
 	child := exec.Command(os.Args[0])

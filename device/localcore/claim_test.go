@@ -12,8 +12,7 @@ import (
 )
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html: a
-// provisioning claim of a trusted user connects and provisions by its template, and
-// nothing else.
+// provisioning claim of a trusted user connects and provisions by its template, and nothing else.
 func TestClaimOfATrustedUserProvisionsByItsTemplate(t *testing.T) {
 	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})

@@ -28,8 +28,8 @@ const (
 	ThingTypeName      = "fleety"
 )
 
-// A Quotas value says which of AWS's rates hold. The structural limits, such
-// as the length of a topic, always hold.
+// A Quotas value says which of AWS's rates hold. The structural limits, such as the length of a
+// topic, always hold.
 type Quotas string
 
 // The two settings of Quotas.
@@ -73,8 +73,8 @@ type Config struct {
 	ListenALPN string // the address of one more port that requires ALPN, as AWS's port 443 does; empty means none
 	API        string // the address of the control API, plain HTTP; empty means a free loopback port, [NoAPI] none
 	NoConsole  bool   // leaves out the console, the page at the API's address
-	// UnsafeAllowAnyAddress permits addresses beyond loopback. The control API
-	// does not authenticate callers: anyone who reaches it owns the registry.
+	// UnsafeAllowAnyAddress permits addresses beyond loopback. The control API does not
+	// authenticate callers: anyone who reaches it owns the registry.
 	UnsafeAllowAnyAddress bool
 
 	// Templates is the directory with fleet_template.json, claim_policy.json and
@@ -119,8 +119,8 @@ type Config struct {
 	SecurityPolicy             SecurityPolicy    // default: [SecurityPolicyTLS13Or12]
 	Quotas                     Quotas            // default: [QuotasOff]
 	AmbiguousBehavior          AmbiguousBehavior // decides what AWS leaves open
-	// SessionExpiry is how long a persistent session outlives its connection at most. Zero means
-	// 1 hour, AWS's default; AWS allows up to 7 days.
+	// SessionExpiry is how long a persistent session outlives its connection at most. Zero means 1
+	// hour, AWS's default; AWS allows up to 7 days.
 	SessionExpiry time.Duration
 
 	Log *slog.Logger     // receives rejections at WARN with their reason, and what happens at INFO; nil means discard
@@ -211,28 +211,21 @@ func (c Config) arn(resource string) string {
 // AmbiguousBehavior switches what AWS does not document. The zero value is what
 // `iot_core_local help fidelity` describes.
 type AmbiguousBehavior struct {
-	// CheckReceiveOnReplies requires iot:Receive for the direct replies of the
-	// provisioning API (U3).
-	CheckReceiveOnReplies bool
-	// ConnackOnDeny answers a rejected CONNECT of MQTT 3.1.1 with this return
-	// code, 5 or 7, before closing. Zero closes without an answer (U12).
-	ConnackOnDeny byte
-	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK or SUBACK (U13).
-	KeepOpenOnDeny  bool
-	AllowMissingSNI bool // admits clients that name no server (U19)
-	// DisconnectDelay is the time between a certificate's leaving ACTIVE and
-	// the end of its connections (U22).
-	DisconnectDelay time.Duration
-	// DropThrottled leaves a throttled provisioning request without a reply,
-	// where else it is rejected (U23).
-	DropThrottled bool
+	CheckReceiveOnReplies bool // requires iot:Receive for the direct replies of the provisioning API (U3)
+	// ConnackOnDeny answers a rejected CONNECT of MQTT 3.1.1 with this return code, 5 or 7, before
+	// closing. Zero closes without an answer (U12).
+	ConnackOnDeny   byte
+	KeepOpenOnDeny  bool          // leaves an MQTT 5 connection open after a negative PUBACK or SUBACK (U13)
+	AllowMissingSNI bool          // admits clients that name no server (U19)
+	DisconnectDelay time.Duration // the time between a certificate's leaving ACTIVE and the end of its connections (U22)
+	DropThrottled   bool          // leaves a throttled provisioning request without a reply, where else it is rejected (U23)
 }
 
 // An Ambiguity is a question that AWS's documentation leaves open.
 type Ambiguity struct {
-	// ID is its number, such as U4: U of provisioning and connections, B of the
-	// broker, A of the control API, P of policies, T of templates, R of shadows,
-	// jobs and rules, C of the credentials provider.
+	// ID is its number, such as U4: U of provisioning and connections, B of the broker, A of the
+	// control API, P of policies, T of templates, R of shadows, jobs and rules, C of the
+	// credentials provider.
 	ID       string `json:"id"`
 	Question string `json:"question"`         // what AWS leaves open
 	Answer   string `json:"answer"`           // what the emulator does
@@ -242,8 +235,8 @@ type Ambiguity struct {
 //go:embed ambiguities.json
 var ambiguitiesJSON []byte
 
-// Ambiguities returns the questions that AWS leaves open and how the emulator
-// answers each. Everything else follows AWS's documentation.
+// Ambiguities returns the questions that AWS leaves open and how the emulator answers each.
+// Everything else follows AWS's documentation.
 func Ambiguities() []Ambiguity {
 	var all []Ambiguity
 	if err := json.Unmarshal(ambiguitiesJSON, &all); err != nil {

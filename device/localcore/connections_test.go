@@ -119,9 +119,8 @@ func TestListSubscriptionsPages(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/direct-messaging.html: a
-// direct message reaches its client without a subscription, with its MQTT 5
-// properties, at QoS 0 or, if it is to be confirmed, at QoS 1; it reaches nobody
-// else, and no rule.
+// direct message reaches its client without a subscription, with its MQTT 5 properties, at QoS 0
+// or, if it is to be confirmed, at QoS 1; it reaches nobody else, and no rule.
 func TestSendDirectMessageNeedsNoSubscription(t *testing.T) {
 	t.Parallel()
 	s, ctx := startFree(t, localcore.Config{}), within(t)

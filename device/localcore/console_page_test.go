@@ -23,8 +23,7 @@ import (
 
 var pictures = flag.String("pictures", "", "write pictures of the console into this folder")
 
-// A page is a page in a headless browser, spoken to over pipes in the Chrome
-// DevTools Protocol.
+// A page is a page in a headless browser, spoken to over pipes in the Chrome DevTools Protocol.
 type page struct {
 	t       *testing.T
 	out     io.Writer
@@ -34,8 +33,7 @@ type page struct {
 	faults  []string // what the page logged as a warning or an error, and exceptions
 }
 
-// browser opens an empty page. Where there is no browser the test is skipped,
-// but never in CI.
+// browser opens an empty page. Where there is no browser the test is skipped, but never in CI.
 func browser(t *testing.T) *page {
 	t.Helper()
 	var path string
@@ -224,8 +222,8 @@ func (p *page) clean() {
 // hostile would run in a page that takes text for HTML.
 const hostile = `<img src=x onerror=alert(1)>"'</script><script>alert(2)</script>`
 
-// stage makes something for each view to show: two devices, one of them
-// denied, and a client with hostile names.
+// stage makes something for each view to show: two devices, one of them denied, and a client with
+// hostile names.
 func stage(t *testing.T) *localcore.Server {
 	t.Helper()
 	s := startFree(t, localcore.Config{
@@ -312,8 +310,8 @@ func TestConsoleDrawsEachViewOnEveryScreen(t *testing.T) {
 	}
 }
 
-// A click is what the keyboard or a mouse does to the first element of a
-// selector that shows this text.
+// A click is what the keyboard or a mouse does to the first element of a selector that shows this
+// text.
 func (p *page) click(selector, text string) {
 	p.t.Helper()
 	p.await(fmt.Sprintf(`[...document.querySelectorAll(%q)].some((e) => e.textContent.includes(%q))`, selector, text))

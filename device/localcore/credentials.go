@@ -29,8 +29,8 @@ const (
 	claimCertificateFile = "fleet-provisioning.certificate.pem"
 	claimPrivateKeyFile  = "fleet-provisioning.private.key"
 	claimPublicKeyFile   = "fleet-provisioning.public.key"
-	// claimMark marks our claim, unlike one of a real account, whose key must
-	// not be overwritten: it holds the id of the claim certificate.
+	// claimMark marks our claim, unlike one of a real account, whose key must not be overwritten:
+	// it holds the id of the claim certificate.
 	claimMark = ".iot_core_local"
 	// deviceFile is the configuration for the device.
 	deviceFile = "device.yaml"
@@ -55,8 +55,8 @@ func (c Credential) GoString() string { return c.String() }
 // LogValue is String.
 func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// processClaimKey is the key of every claim that lives in memory only: making
-// an RSA key takes longer than all the rest of a start.
+// processClaimKey is the key of every claim that lives in memory only: making an RSA key takes
+// longer than all the rest of a start.
 var processClaimKey = sync.OnceValues(ca.NewKey)
 
 // makeClaim makes the claim now where files hold it. In memory it is made in the background, with
@@ -137,8 +137,8 @@ func (s *Server) openClaim() (claim Credential, err error) {
 	return claim, err
 }
 
-// deviceYAML is the content of deviceFile. Its first line marks the file as ours.
-// Paths start at the file's folder.
+// deviceYAML is the content of deviceFile. Its first line marks the file as ours. Paths start at
+// the file's folder.
 //
 //go:embed device.yaml.tmpl
 var deviceYAML string
@@ -199,8 +199,8 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 	return nil
 }
 
-// Claim returns the claim that [Start] registers: an ACTIVE certificate with
-// the claim policy. The first call in a process may wait for RSA keys.
+// Claim returns the claim that [Start] registers: an ACTIVE certificate with the claim policy. The
+// first call in a process may wait for RSA keys.
 func (s *Server) Claim() Credential {
 	claim, _ := s.claim() // an error is logged by makeClaim, or ended Start
 	return claim

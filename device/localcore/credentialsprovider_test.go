@@ -17,8 +17,8 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// A credentialed server has a device, and role aliases of which the device's
-// policy allows all but "denied".
+// A credentialed server has a device, and role aliases of which the device's policy allows all but
+// "denied".
 func startCredentialed(t *testing.T, c localcore.Config) (s *localcore.Server, thing string, config *tls.Config) {
 	t.Helper()
 	c.Templates, c.HookFunc = templates, allowEvery
@@ -71,8 +71,8 @@ func requestCredentials(t *testing.T, s *localcore.Server, config *tls.Config, p
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/authorizing-direct-aws.html:
-// the credentials provider gives a device, by its certificate, credentials that
-// are valid as long as the role alias says.
+// the credentials provider gives a device, by its certificate, credentials that are valid as long
+// as the role alias says.
 func TestCredentialsProviderGivesCredentials(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Truncate(time.Second).Add(500 * time.Millisecond)
@@ -99,8 +99,8 @@ func TestCredentialsProviderGivesCredentials(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/authorizing-direct-aws.html:
-// no credentials without iot:AssumeRoleWithCertificate on the role alias, nor
-// with the name of a thing that is not attached to the certificate.
+// no credentials without iot:AssumeRoleWithCertificate on the role alias, nor with the name of a
+// thing that is not attached to the certificate.
 func TestCredentialsProviderRejects(t *testing.T) {
 	t.Parallel()
 	s, thing, config := startCredentialed(t, localcore.Config{})

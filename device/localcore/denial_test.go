@@ -70,8 +70,8 @@ func TestWillOnDeniedTopicRejectsTheConnect(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html:
-// PUBLISH needs iot:Publish, and iot:RetainPublish if it is retained; MQTT 5 is
-// answered with PUBACK 0x87.
+// PUBLISH needs iot:Publish, and iot:RetainPublish if it is retained; MQTT 5 is answered with
+// PUBACK 0x87.
 func TestPublishThatNoPolicyAllows(t *testing.T) {
 	t.Parallel()
 	s := startWithPolicy(t, localcore.Config{}, narrow)
@@ -116,8 +116,7 @@ func TestMQTT5ConnectionCanStayOpenAfterADenial(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html:
-// SUBSCRIBE needs iot:Subscribe for each filter; MQTT 5 is answered with SUBACK
-// 0x87.
+// SUBSCRIBE needs iot:Subscribe for each filter; MQTT 5 is answered with SUBACK 0x87.
 func TestSubscribeThatNoPolicyAllows(t *testing.T) {
 	t.Parallel()
 	s := startWithPolicy(t, localcore.Config{}, narrow)
@@ -171,8 +170,7 @@ func TestPolicyChangeAppliesToOpenConnections(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/diagnosing-connectivity-issues.html:
-// a client without a certificate that is registered and ACTIVE cannot
-// connect.
+// a client without a certificate that is registered and ACTIVE cannot connect.
 func TestTLSRejectionsAreRecorded(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -232,8 +230,8 @@ func TestTLSRejectionsAreRecorded(t *testing.T) {
 	}
 }
 
-// handshake dials and reads once: in TLS 1.3 a client does not learn before
-// that that its certificate was rejected.
+// handshake dials and reads once: in TLS 1.3 a client does not learn before that that its
+// certificate was rejected.
 func handshake(t *testing.T, s free, config *tls.Config) error {
 	t.Helper()
 	_, port := s.Endpoint()

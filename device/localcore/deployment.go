@@ -66,8 +66,8 @@ func (c *Config) install(r *registry.Registry) error {
 // providerName is the name of Config.CertificateProvider, and of its function.
 const providerName = "certificate-provider"
 
-// installProvider makes Config.CertificateProvider the account's certificate
-// provider, in the place of another, or removes it from an earlier start.
+// installProvider makes Config.CertificateProvider the account's certificate provider, in the place
+// of another, or removes it from an earlier start.
 func (c *Config) installProvider(r *registry.Registry) error {
 	for _, p := range r.ListCertificateProviders() {
 		if c.CertificateProvider == "" && p.FunctionARN != c.functionARN(providerName) {
@@ -101,8 +101,8 @@ func installPolicy(r *registry.Registry, name, text string) error {
 	return err
 }
 
-// installTemplate creates the provisioning template or brings it up to date;
-// one that was disabled since stays so.
+// installTemplate creates the provisioning template or brings it up to date; one that was disabled
+// since stays so.
 func installTemplate(r *registry.Registry, t assembly.ProvisioningTemplate) error {
 	var hook *registry.Hook
 	if t.Hook != nil {
@@ -151,8 +151,8 @@ func isNotFound(err error) bool {
 // lambdaArchitectures are Lambda's names of Go's architectures.
 var lambdaArchitectures = map[string]string{"amd64": "x86_64", "arm64": "arm64"}
 
-// withStack reads the stack of Assembly, and emulates the account and Region that
-// it was synthesized for.
+// withStack reads the stack of Assembly, and emulates the account and Region that it was
+// synthesized for.
 func (c Config) withStack() (Config, error) {
 	if c.Templates != "" || c.Hook != "" {
 		return c, fmt.Errorf("the assembly %s brings its own templates and hook: give none besides", c.Assembly)
@@ -219,8 +219,8 @@ func (d *deployment) check(runsHook bool) error {
 	return nil
 }
 
-// installRules brings the rules to what a stack holds. A rule that is not
-// emulated is left out, with a warning.
+// installRules brings the rules to what a stack holds. A rule that is not emulated is left out,
+// with a warning.
 func (s *Server) installRules() {
 	for _, r := range s.config.deployment.Rules {
 		var d rules.Definition

@@ -38,8 +38,8 @@ type eventMessage struct {
 	Payload map[string]any
 }
 
-// eventsOf returns the events that f publishes, once there are n of them. What
-// differs from run to run is checked and taken out.
+// eventsOf returns the events that f publishes, once there are n of them. What differs from run to
+// run is checked and taken out.
 func eventsOf(t *testing.T, c *rawClient, n int, f func()) (all []eventMessage) {
 	t.Helper()
 	f()
@@ -85,8 +85,7 @@ func registryEvent(kind, operation string, members map[string]any) map[string]an
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/registry-events.html: the
-// registry publishes what happens to things, thing types and thing groups, once
-// that is turned on.
+// registry publishes what happens to things, thing types and thing groups, once that is turned on.
 func TestRegistryPublishesEvents(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -185,8 +184,7 @@ func TestRegistryPublishesEvents(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/events-jobs.html: jobs
-// publish that they end, job executions that they reach a terminal status, once
-// that is turned on.
+// publish that they end, job executions that they reach a terminal status, once that is turned on.
 func TestJobsPublishEvents(t *testing.T) {
 	t.Parallel()
 	s := startWithThings(t, "T")
@@ -257,8 +255,8 @@ func TestJobsPublishEvents(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeEventConfigurations.html:
-// every type of event is described, none is on at first, and a type keeps its
-// setting until it is named again.
+// every type of event is described, none is on at first, and a type keeps its setting until it is
+// named again.
 func TestEventConfigurationsAreKept(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{State: t.TempDir()})

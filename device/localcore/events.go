@@ -66,8 +66,8 @@ func (s *Server) AwaitThing(ctx context.Context, name string) (thing registry.Th
 	}
 }
 
-// AwaitEvent waits for an event that match accepts. Past events count too, as
-// far as they are kept: the latest 2048.
+// AwaitEvent waits for an event that match accepts. Past events count too, as far as they are kept:
+// the latest 2048.
 func (s *Server) AwaitEvent(ctx context.Context, match func(Event) bool) (found Event, err error) {
 	err = s.follow(ctx, 0, func(e Event) bool {
 		found = e
@@ -79,9 +79,9 @@ func (s *Server) AwaitEvent(ctx context.Context, match func(Event) bool) (found 
 	return found, nil
 }
 
-// Follow calls yield for every event from now on, until yield returns false
-// or ctx ends, whose error it then returns. A slow yield loses events, the
-// oldest first, when more than 2048 are waiting.
+// Follow calls yield for every event from now on, until yield returns false or ctx ends, whose
+// error it then returns. A slow yield loses events, the oldest first, when more than 2048 are
+// waiting.
 func (s *Server) Follow(ctx context.Context, yield func(Event) bool) error {
 	return s.follow(ctx, s.history.End(), yield)
 }

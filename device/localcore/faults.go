@@ -25,17 +25,15 @@ type Fault struct {
 	Reject         *awsiot.ErrorResponse `json:"reject,omitempty"`
 	DropReply      bool                  `json:"dropReply,omitempty"`      // does the work and keeps the answer
 	DuplicateReply bool                  `json:"duplicateReply,omitempty"` // sends the answer twice
-	// DelayReply does the work and waits before it answers. The answer is
-	// lost when the client has gone by then.
-	DelayReply time.Duration `json:"-"`
-	// CloseBefore closes the connection instead of doing the work.
-	CloseBefore bool `json:"closeBefore,omitempty"`
-	// CloseAfter closes the connection when the work is done, instead of answering.
-	CloseAfter bool `json:"closeAfter,omitempty"`
+	// DelayReply does the work and waits before it answers. The answer is lost when the client has
+	// gone by then.
+	DelayReply  time.Duration `json:"-"`
+	CloseBefore bool          `json:"closeBefore,omitempty"` // closes the connection instead of doing the work
+	CloseAfter  bool          `json:"closeAfter,omitempty"`  // closes the connection when the work is done, instead of answering
 }
 
-// Faults inject faults into exchanges, to test how a device reacts. The zero
-// value injects none. It is safe for concurrent use.
+// Faults inject faults into exchanges, to test how a device reacts. The zero value injects none. It
+// is safe for concurrent use.
 type Faults struct {
 	mu     sync.Mutex
 	choose func(Exchange) Fault     // under mu
@@ -44,8 +42,8 @@ type Faults struct {
 	delay  time.Duration            // of SUBACKs; under mu
 }
 
-// Set makes choose decide on every exchange from now on; nil ends all faults,
-// those of [Faults.LoseEarlyReplies] too. It is called from several goroutines.
+// Set makes choose decide on every exchange from now on; nil ends all faults, those of
+// [Faults.LoseEarlyReplies] too. It is called from several goroutines.
 func (f *Faults) Set(choose func(Exchange) Fault) { f.set(choose, nil, 0) }
 
 func (f *Faults) set(choose func(Exchange) Fault, rules []FaultRule, delay time.Duration) {
@@ -54,9 +52,9 @@ func (f *Faults) set(choose func(Exchange) Fault, rules []FaultRule, delay time.
 	f.choose, f.rules, f.delay = choose, rules, delay
 }
 
-// LoseEarlyReplies sends every SUBACK so much later from now on, and loses the
-// reply to each provisioning request that is received before: to a client that
-// does not wait for the SUBACK. Zero ends that.
+// LoseEarlyReplies sends every SUBACK so much later from now on, and loses the reply to each
+// provisioning request that is received before: to a client that does not wait for the SUBACK. Zero
+// ends that.
 func (f *Faults) LoseEarlyReplies(delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -84,19 +82,17 @@ func (f *Faults) of(r provisioning.Request) Fault {
 	return choose(Exchange{r.Topic.Operation, r.Topic.Template, r.ClientID, r.CertificateID, number})
 }
 
-// A FaultRule is a fault as the control API takes it: which exchanges it
-// alters, and how. Of several rules the first that applies counts.
+// A FaultRule is a fault as the control API takes it: which exchanges it alters, and how. Of
+// several rules the first that applies counts.
 type FaultRule struct {
-	// Operation and ClientID select exchanges; empty selects all.
-	Operation awsiot.Operation `json:"operation,omitempty"`
+	Operation awsiot.Operation `json:"operation,omitempty"` // Operation and ClientID select exchanges; empty selects all
 	ClientID  string           `json:"clientId,omitempty"`
 	Times     int              `json:"times,omitempty"` // how many exchanges the rule alters; zero means every one
 
 	Fault
-	// DelayReply is a duration such as 2s, in place of that of Fault.
-	DelayReply string `json:"delayReply,omitempty"`
-	// LoseEarlyReplies is a duration such as 1s, for [Faults.LoseEarlyReplies].
-	// The other members of such a rule are not used.
+	DelayReply string `json:"delayReply,omitempty"` // a duration such as 2s, in place of that of Fault
+	// LoseEarlyReplies is a duration such as 1s, for [Faults.LoseEarlyReplies]. The other members
+	// of such a rule are not used.
 	LoseEarlyReplies string `json:"loseEarlyReplies,omitempty"`
 }
 

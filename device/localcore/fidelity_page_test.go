@@ -37,11 +37,10 @@ type behavior struct {
 	outside                  string // what package conformance says of it
 }
 
-// The page lists what the tests say of themselves. A test whose comment begins
-// with the address of an AWS page holds the sentence that follows. A comment
-// "Each case is of ADDRESS." makes every case of the test's table a behavior,
-// and a field named page that one case: its name is the sentence. The last column
-// is from package conformance.
+// The page lists what the tests say of themselves. A test whose comment begins with the address of
+// an AWS page holds the sentence that follows. A comment "Each case is of ADDRESS." makes every
+// case of the test's table a behavior, and a field named page that one case: its name is the
+// sentence. The last column is from package conformance.
 func TestFidelityPageListsTheTestedBehaviors(t *testing.T) {
 	t.Parallel()
 	behaviors := collectBehaviors(t)
@@ -68,9 +67,8 @@ func TestFidelityPageListsTheTestedBehaviors(t *testing.T) {
 	}
 }
 
-// seeFromOutside says of each behavior whether a check of package conformance
-// shows it, and on which day on AWS, or why none can. It adds the behaviors that
-// only a check holds.
+// seeFromOutside says of each behavior whether a check of package conformance shows it, and on
+// which day on AWS, or why none can. It adds the behaviors that only a check holds.
 func seeFromOutside(t *testing.T, behaviors []behavior) []behavior {
 	t.Helper()
 	checks, err := conformance.Checks()
@@ -130,9 +128,8 @@ func seeFromOutside(t *testing.T, behaviors []behavior) []behavior {
 	return behaviors
 }
 
-// A hiddenGroup is a group of behaviors that no check can show, and why. Rows are
-// names of tests, "localcore/PACKAGE" for all of a package, or the sentences of
-// single rows.
+// A hiddenGroup is a group of behaviors that no check can show, and why. Rows are names of tests,
+// "localcore/PACKAGE" for all of a package, or the sentences of single rows.
 type hiddenGroup struct {
 	reason string
 	rows   []string
@@ -156,8 +153,7 @@ func hiddenBehaviors(t *testing.T) (groups []hiddenGroup) {
 	return groups
 }
 
-// verifiedOnAWS returns the day on which transcripts show each behavior on AWS, by
-// its sentence.
+// verifiedOnAWS returns the day on which transcripts show each behavior on AWS, by its sentence.
 func verifiedOnAWS(t *testing.T) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob("../conformance/transcripts/*.json")
@@ -183,8 +179,8 @@ func verifiedOnAWS(t *testing.T) map[string]string {
 	return days
 }
 
-// addVerified adds what a run against AWS has shown. Only steps that are still
-// those of the check count.
+// addVerified adds what a run against AWS has shown. Only steps that are still those of the check
+// count.
 func addVerified(days map[string]string, r *conformance.Report, checks []conformance.Check) {
 	current := map[string]bool{}
 	for _, c := range checks {
@@ -273,8 +269,8 @@ func behaviorsOf(f *ast.FuncDecl, file string) []behavior {
 	return cases
 }
 
-// behaviorsOfCases finds the cases of a table that name their own page of the
-// developer guide, or all of them if there is a source for all.
+// behaviorsOfCases finds the cases of a table that name their own page of the developer guide, or
+// all of them if there is a source for all.
 func behaviorsOfCases(f *ast.FuncDecl, file, source string) (cases []behavior) {
 	ast.Inspect(f, func(n ast.Node) bool {
 		entry, ok := n.(*ast.KeyValueExpr)

@@ -16,9 +16,9 @@ import (
 // hookFunction is the name of the hook's Lambda function.
 const hookFunction = "fleet-provisioning-hook"
 
-// startFunctions starts the Lambda functions: the pre-provisioning hook, those of
-// the configuration, and those that the rules of a stack invoke. What they ask AWS
-// goes to the control API.
+// startFunctions starts the Lambda functions: the pre-provisioning hook, those of the
+// configuration, and those that the rules of a stack invoke. What they ask AWS goes to the control
+// API.
 func (s *Server) startFunctions(ctx context.Context) error {
 	c := &s.config
 	if hook := c.deployment.hook; hook != nil && c.HookFunc == nil {
@@ -71,8 +71,8 @@ func (s *Server) startFunction(ctx context.Context, name string, f lambdahost.Co
 	return nil
 }
 
-// function returns the host of a function, nil without one. A version or alias
-// at the end of the ARN stands for the function itself.
+// function returns the host of a function, nil without one. A version or alias at the end of the
+// ARN stands for the function itself.
 func (s *Server) function(arn string) *lambdahost.Host {
 	if parts := strings.SplitN(arn, ":", 8); len(parts) == 8 {
 		arn = strings.Join(parts[:7], ":")

@@ -6,9 +6,8 @@ import (
 	"testing"
 )
 
-// The emulator ships in a binary, where package testing would add its flags.
-// It shares wire types with the device, and nothing else: only then does
-// testing one against the other mean something.
+// The emulator ships in a binary, where package testing would add its flags. It shares wire types
+// with the device, and nothing else: only then does testing one against the other mean something.
 func TestImportsStayOnThisSide(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").CombinedOutput()

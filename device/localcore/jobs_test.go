@@ -57,8 +57,8 @@ func (f free) createJob(t *testing.T, id, target string, selection types.TargetS
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html:
-// responses to requests of jobs go to the requesting connection, whether it
-// subscribed or not, and to no other; notifications go to subscribers.
+// responses to requests of jobs go to the requesting connection, whether it subscribed or not, and
+// to no other; notifications go to subscribers.
 func TestJobResponsesGoToTheRequester(t *testing.T) {
 	t.Parallel()
 	s := startWithThings(t, "T")
@@ -216,8 +216,8 @@ func must[T any](v T, err error) func(*testing.T) T {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/jobs-http-device-api.html:
-// a request that is signed for the jobs data plane gets its answer, and any
-// other that of the control plane on the same path.
+// a request that is signed for the jobs data plane gets its answer, and any other that of the
+// control plane on the same path.
 func TestSigningNameSelectsTheJobsDataPlane(t *testing.T) {
 	t.Parallel()
 	s := startWithThings(t, "T")
@@ -277,8 +277,7 @@ func awsCLI(t *testing.T, s *localcore.Server) func(arguments ...string) map[str
 }
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_Operations_AWS_IoT_Jobs_Data_Plane.html:
-// the AWS command line runs a job from its creation to its end, and keeps a
-// shadow meanwhile.
+// the AWS command line runs a job from its creation to its end, and keeps a shadow meanwhile.
 func TestAWSCommandLineRunsAJob(t *testing.T) {
 	t.Parallel()
 	s := startWithThings(t, "T")

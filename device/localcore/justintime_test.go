@@ -48,8 +48,7 @@ func newTestCA(t *testing.T, name string, signer *testCA) *testCA {
 	return &testCA{must(x509.ParseCertificate(der))(t), key}
 }
 
-// issue makes a certificate for a new key, valid for an hour unless change says
-// otherwise.
+// issue makes a certificate for a new key, valid for an hour unless change says otherwise.
 func (ca *testCA) issue(t *testing.T, subject pkix.Name, change ...func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
@@ -93,8 +92,8 @@ func present(t *testing.T, s *localcore.Server, cert tls.Certificate) (registry.
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/auto-register-device-cert.html:
-// a connection with a certificate of a registered CA registers it as
-// PENDING_ACTIVATION and ends, and each such connection publishes an event.
+// a connection with a certificate of a registered CA registers it as PENDING_ACTIVATION and ends,
+// and each such connection publishes an event.
 func TestConnectionRegistersACertificateOfARegisteredCA(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -131,8 +130,7 @@ func TestConnectionRegistersACertificateOfARegisteredCA(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/manage-your-CA-certs.html:
-// a certificate is registered by connecting only while its CA is active and allows
-// that.
+// a certificate is registered by connecting only while its CA is active and allows that.
 func TestConnectionRegistersNothingWithoutAnActiveCA(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -191,9 +189,9 @@ const jitpTemplate = `{
   "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "own"}}}}`
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/jit-provisioning.html:
-// the first connection with a certificate of a CA that has a template provisions
-// the thing, with parameters from the certificate's subject, and activates the
-// certificate; the next one is accepted.
+// the first connection with a certificate of a CA that has a template provisions the thing, with
+// parameters from the certificate's subject, and activates the certificate; the next one is
+// accepted.
 func TestConnectionProvisionsByTheTemplateOfItsCA(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -271,8 +269,7 @@ func TestCertificateInModeSNIOnlyRequiresSNI(t *testing.T) {
 // The commands of docs/local-core.md, with openssl and the aws command line.
 //
 // https://docs.aws.amazon.com/iot/latest/developerguide/register-CA-cert.html: a CA
-// certificate is registered with a verification certificate for the registration
-// code.
+// certificate is registered with a verification certificate for the registration code.
 func TestCommandLinesRegisterACA(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("openssl"); err != nil {

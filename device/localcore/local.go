@@ -24,8 +24,8 @@ const (
 	bodyTimeout    = 30 * time.Second
 )
 
-// localHandler serves what the emulator has and AWS has not, for clients in
-// other languages. The endpoints are in docs/local-core.md.
+// localHandler serves what the emulator has and AWS has not, for clients in other languages. The
+// endpoints are in docs/local-core.md.
 func (s *Server) localHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_local/events", s.serveEvents)
@@ -207,8 +207,8 @@ func (s *Server) showObservers(m *broker.Message) {
 	}
 }
 
-// serveMessages follows messages as a subscriber would that every policy
-// allows. What goes to one connection only is not among them.
+// serveMessages follows messages as a subscriber would that every policy allows. What goes to one
+// connection only is not among them.
 func (s *Server) serveMessages(w http.ResponseWriter, r *http.Request) {
 	o := &observer{filter: cmp.Or(r.URL.Query().Get("filter"), "#"), messages: make(chan *broker.Message, waitingMessages)}
 	s.observers.Store(o, nil)

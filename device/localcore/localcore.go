@@ -3,8 +3,8 @@
 // API. It is to AWS IoT what net/http/httptest is to HTTP: [Start] one in a test, point the device
 // at it, wait with [Server.AwaitThing].
 //
-// It rejects what AWS rejects and, unlike AWS, logs the reason. What AWS leaves
-// open is in one table, see [Ambiguities].
+// It rejects what AWS rejects and, unlike AWS, logs the reason. What AWS leaves open is in one
+// table, see [Ambiguities].
 //
 // This package composes the emulator: package broker carries the messages, package provisioning
 // answers the provisioning API, and they meet in Server.reserved.
@@ -91,8 +91,8 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	return s, nil
 }
 
-// Close disconnects everyone and returns when no goroutine and no process is
-// left. Further calls do nothing.
+// Close disconnects everyone and returns when no goroutine and no process is left. Further calls do
+// nothing.
 func (s *Server) Close() error { return s.close() }
 
 // onClose adds what ends something that was started.
@@ -241,8 +241,8 @@ func (s *Server) run(ctx context.Context) {
 	})
 }
 
-// Endpoint returns the host name and port for devices. The name is localhost:
-// the server requires SNI, which clients do not send for an address.
+// Endpoint returns the host name and port for devices. The name is localhost: the server requires
+// SNI, which clients do not send for an address.
 func (s *Server) Endpoint() (host string, port int) { return "localhost", s.port }
 
 // PortALPN returns the port of the listener that requires ALPN, 0 without one.
@@ -257,8 +257,8 @@ func (s *Server) Registry() *registry.Registry {
 // ARN returns the full name of a resource of this account, such as thing/NAME.
 func (s *Server) ARN(resource string) string { return s.config.arn(resource) }
 
-// ExpireTokens makes every pending certificate ownership token expire now: the
-// certificates that wait for RegisterThing are deleted. It returns their ids.
+// ExpireTokens makes every pending certificate ownership token expire now: the certificates that
+// wait for RegisterThing are deleted. It returns their ids.
 func (s *Server) ExpireTokens() ([]string, error) {
 	return s.registry.Expire(s.config.Now().Add(awsiot.OwnershipTokenLife + time.Second))
 }
@@ -289,8 +289,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// disconnectInactive ends the connections of certificates that leave ACTIVE, after
-// the delay that AWS leaves open (U22), until ctx ends. Then stop must be called.
+// disconnectInactive ends the connections of certificates that leave ACTIVE, after the delay that
+// AWS leaves open (U22), until ctx ends. Then stop must be called.
 func (s *Server) disconnectInactive(ctx context.Context) (stop func()) {
 	var mu sync.Mutex // so that nothing starts after stop
 	unwatch := s.registry.Watch(func(change registry.Change) {

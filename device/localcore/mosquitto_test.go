@@ -14,8 +14,7 @@ import (
 	"example.com/fleety/device/localcore"
 )
 
-// The clients of Debian's mosquitto-clients package use a device's own topic
-// and no other.
+// The clients of Debian's mosquitto-clients package use a device's own topic and no other.
 func TestMosquittoClientsUseTheDevicesTopicOnly(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"mosquitto_pub", "mosquitto_sub"} {

@@ -50,8 +50,8 @@ var providerBinary = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(binary)
 })
 
-// buildProvider returns the executable of a certificate provider, which signs with
-// ca, and presents those that signed ca's certificate.
+// buildProvider returns the executable of a certificate provider, which signs with ca, and presents
+// those that signed ca's certificate.
 func buildProvider(t *testing.T, ca *testCA, signers ...*testCA) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -70,8 +70,8 @@ func buildProvider(t *testing.T, ca *testCA, signers ...*testCA) string {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provisioning-cert-provider.html:
-// with a certificate provider, its Lambda function signs the requests of
-// CreateCertificateFromCsr over MQTT; other certificates are AWS IoT's own.
+// with a certificate provider, its Lambda function signs the requests of CreateCertificateFromCsr
+// over MQTT; other certificates are AWS IoT's own.
 func TestCertificateProviderSignsForTheFleet(t *testing.T) {
 	t.Parallel()
 	root := newTestCA(t, "Acme Root", nil)
@@ -106,8 +106,7 @@ func TestCertificateProviderSignsForTheFleet(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provisioning-cert-provider.html:
-// an answer whose certificate has not the public key of the request gives no
-// certificate.
+// an answer whose certificate has not the public key of the request gives no certificate.
 func TestCertificateProviderThatFailsGivesNoCertificate(t *testing.T) {
 	t.Parallel()
 	ca := newTestCA(t, "Acme", nil)
@@ -144,8 +143,8 @@ func TestCertificateProviderThatFailsGivesNoCertificate(t *testing.T) {
 	})
 }
 
-// answering returns a function that gives the same answer to every event, by the
-// Runtime API as curl speaks it.
+// answering returns a function that gives the same answer to every event, by the Runtime API as
+// curl speaks it.
 func answering(t *testing.T, answer string) string {
 	t.Helper()
 	if _, err := exec.LookPath("curl"); err != nil {

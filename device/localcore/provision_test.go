@@ -34,8 +34,7 @@ func pending(t *testing.T, claim *device) awsiot.CreateCertificateFromCSRRespons
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html:
-// a device connects with its claim, gets keys and certificate, registers and connects
-// with them.
+// a device connects with its claim, gets keys and certificate, registers and connects with them.
 func TestDeviceProvisionsWithKeysOfTheService(t *testing.T) {
 	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
@@ -60,8 +59,7 @@ func TestDeviceProvisionsWithKeysOfTheService(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
-// RegisterThing makes the thing, activates the certificate, and attaches thing
-// and policies to it.
+// RegisterThing makes the thing, activates the certificate, and attaches thing and policies to it.
 func TestRegistryAfterRegisterThing(t *testing.T) {
 	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
@@ -136,8 +134,7 @@ func TestCBORIsSpokenLikeJSON(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/reserved-topics.html:
-// answers of provisioning come directly, subscribed or not, and no other client
-// sees them.
+// answers of provisioning come directly, subscribed or not, and no other client sees them.
 func TestRepliesGoToTheRequestingConnectionOnly(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{Templates: templates})
@@ -247,8 +244,7 @@ func TestUnknownTemplateIsNotFound(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
-// an ownership token proves that the certificate is of the claim that asked for
-// it.
+// an ownership token proves that the certificate is of the claim that asked for it.
 func TestTokenWorksOnceAndForItsClaimOnly(t *testing.T) {
 	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
@@ -295,8 +291,7 @@ func TestPendingCertificateExpiresAfterAnHour(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/fleet-provision-api.html:
-// a certificate is PENDING_ACTIVATION until RegisterThing, and cannot connect
-// before.
+// a certificate is PENDING_ACTIVATION until RegisterThing, and cannot connect before.
 func TestPendingCertificateCannotConnect(t *testing.T) {
 	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates})
@@ -355,8 +350,7 @@ func TestHookDecides(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html:
-// the hook receives claim, certificate, template and parameters, and may
-// override the parameters.
+// the hook receives claim, certificate, template and parameters, and may override the parameters.
 func TestHookReceivesTheRequestAndOverridesParameters(t *testing.T) {
 	t.Parallel()
 	asked := make(chan payload.Request, 1)
@@ -517,8 +511,7 @@ func TestFaultsAlterExchanges(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: an account makes
-// 10 CreateKeysAndCertificate and RegisterThing and 20 CreateCertificateFromCsr
-// per second.
+// 10 CreateKeysAndCertificate and RegisterThing and 20 CreateCertificateFromCsr per second.
 func TestThrottling(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -16,8 +16,7 @@ import (
 	"example.com/fleety/device/localcore"
 )
 
-// A rawClient speaks MQTT packet by packet, so that it can also say what no
-// client library would.
+// A rawClient speaks MQTT packet by packet, so that it can also say what no client library would.
 type rawClient struct {
 	t       *testing.T
 	conn    net.Conn
@@ -168,9 +167,8 @@ func (c *rawClient) alive() {
 	c.receive(packets.Pingresp)
 }
 
-// settled returns the messages that were on their way to this client. It sends
-// itself one more and reads until that comes: messages of one client keep
-// their order.
+// settled returns the messages that were on their way to this client. It sends itself one more and
+// reads until that comes: messages of one client keep their order.
 func (c *rawClient) settled() []packets.Packet {
 	c.t.Helper()
 	var before []packets.Packet

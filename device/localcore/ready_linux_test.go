@@ -11,8 +11,8 @@ import (
 	"example.com/fleety/device/localcore"
 )
 
-// A script waits for the emulator, and reads the claim next: the API answers only
-// when the files of this start are there, whatever a former start has left.
+// A script waits for the emulator, and reads the claim next: the API answers only when the files of
+// this start are there, whatever a former start has left.
 func TestHealthAnswersOnceCredentialsAreWritten(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "credentials")

@@ -8,15 +8,15 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// A store keeps the records of one service; nil keeps none over a restart. It is
-// that of the packages shadow, jobs and rules.
+// A store keeps the records of one service; nil keeps none over a restart. It is that of the
+// packages shadow, jobs and rules.
 type store interface {
 	Each(f func(key string, value []byte) error) error
 	Save(changes map[string][]byte) error
 }
 
-// openRecords opens the file that keeps shadows, jobs and rules, if there is a
-// state directory, and returns the store of each by its name.
+// openRecords opens the file that keeps shadows, jobs and rules, if there is a state directory, and
+// returns the store of each by its name.
 func (s *Server) openRecords() (func(service string) store, error) {
 	if s.config.State == "" {
 		return func(string) store { return nil }, nil

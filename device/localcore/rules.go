@@ -38,8 +38,8 @@ func (s *Server) openRules(store rules.Store) (err error) {
 	return err
 }
 
-// observe gives what is published to the rules. A message to a service that
-// answers its sender alone is not for them.
+// observe gives what is published to the rules. A message to a service that answers its sender
+// alone is not for them.
 func (s *Server) observe(m *broker.Message) {
 	out := rules.Message{Topic: m.Topic, Payload: m.Payload, ClientID: m.ClientID, Principal: m.CertificateID, Hops: m.Hops}
 	if strings.HasPrefix(m.Topic, rules.IngestPrefix) {

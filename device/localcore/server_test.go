@@ -214,8 +214,7 @@ func newCSR(t *testing.T) (csrPEM string, keyPEM []byte) {
 		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
 }
 
-// enrol provisions a device with a CSR and returns its thing name and how it
-// connects.
+// enrol provisions a device with a CSR and returns its thing name and how it connects.
 func enroll(t *testing.T, s *localcore.Server, serial string) (thing string, config *tls.Config) {
 	t.Helper()
 	claim := mustDial(t, s, "claim-"+serial, claimTLS(t, s))

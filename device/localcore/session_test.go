@@ -112,8 +112,7 @@ func TestPersistentSessionSurvivesKill(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a session
-// ends when its client has been away for the granted expiry, a restart of the
-// broker included.
+// ends when its client has been away for the granted expiry, a restart of the broker included.
 func TestSessionExpiryCountsOverARestart(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -153,8 +152,7 @@ func tlsOf(s free, restarted *localcore.Server) *tls.Config {
 }
 
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html: a client has at
-// most 100 messages of QoS 1 that it has not acknowledged, and no more than
-// its Receive Maximum.
+// most 100 messages of QoS 1 that it has not acknowledged, and no more than its Receive Maximum.
 func TestUnacknowledgedMessagesAreLimited(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -31,8 +31,7 @@ func (d *device) subscribe(t *testing.T, filters ...string) {
 	}
 }
 
-// topics receives n messages and returns their topics below the prefix, sorted,
-// and their payloads.
+// topics receives n messages and returns their topics below the prefix, sorted, and their payloads.
 func (d *device) topics(t *testing.T, n int, prefix string) (topics []string, payloads map[string]map[string]any) {
 	t.Helper()
 	payloads = map[string]map[string]any{}
@@ -50,8 +49,8 @@ func (d *device) topics(t *testing.T, n int, prefix string) (topics []string, pa
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html:
-// the responses of the Device Shadow service go through the broker to everyone
-// who subscribed, and to nobody else.
+// the responses of the Device Shadow service go through the broker to everyone who subscribed, and
+// to nobody else.
 func TestShadowResponsesGoToSubscribers(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -100,8 +99,7 @@ func TestShadowRequestsAreSeenBySubscribers(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-mqtt.html:
-// a shadow request over MQTT needs iot:Publish on its topic, and no action of
-// shadows.
+// a shadow request over MQTT needs iot:Publish on its topic, and no action of shadows.
 func TestShadowRequestsNeedPublishOnly(t *testing.T) {
 	t.Parallel()
 	s := startWithPolicy(t, localcore.Config{}, `{"Version":"2012-10-17","Statement":[

@@ -229,8 +229,7 @@ func TestBadTemplatesStopTheStartWithFileAndPlace(t *testing.T) {
 	}
 }
 
-// A place is that in the file, though placeholders before it have become longer
-// or shorter by then.
+// A place is that in the file, though placeholders before it have become longer or shorter by then.
 func TestFaultsArePlacedInTheFileAsItIs(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "policy.json")

@@ -26,8 +26,8 @@ const (
 	rotationFile     = "rotation_policy.json" // need not be there
 )
 
-// openClaimPolicy is the claim policy with [NoTemplates]: the provisioning topics
-// of every template, and nothing else.
+// openClaimPolicy is the claim policy with [NoTemplates]: the provisioning topics of every
+// template, and nothing else.
 //
 //go:embed open_claim_policy.json
 var openClaimPolicy string
@@ -137,8 +137,8 @@ func (c Config) inFile(path, source string, err error) error {
 
 var placeholder = regexp.MustCompile(`\$\{[A-Za-z:]+\}`)
 
-// column returns the column in the source of a place in its expanded text, where a
-// placeholder has another length. A place inside is that of the placeholder.
+// column returns the column in the source of a place in its expanded text, where a placeholder has
+// another length. A place inside is that of the placeholder.
 func (c Config) column(source string, line, column int) int {
 	lines := strings.Split(source, "\n")
 	if line > len(lines) {

@@ -12,8 +12,8 @@ import (
 )
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/transport-security.html:
-// A security policy says which versions of TLS are spoken; unless another is
-// chosen, these are 1.2 and 1.3.
+// A security policy says which versions of TLS are spoken; unless another is chosen, these are 1.2
+// and 1.3.
 func TestSecurityPolicySaysWhichVersionsOfTLSAreSpoken(t *testing.T) {
 	t.Parallel()
 	const v11, v12, v13 = tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13
@@ -39,8 +39,8 @@ func TestSecurityPolicySaysWhichVersionsOfTLSAreSpoken(t *testing.T) {
 	}
 }
 
-// speaks reports whether the server goes through with a handshake in this
-// version. Else it must say that it is for the version.
+// speaks reports whether the server goes through with a handshake in this version. Else it must say
+// that it is for the version.
 func speaks(t *testing.T, s free, version uint16) bool {
 	t.Helper()
 	config := s.tls.Clone()

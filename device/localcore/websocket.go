@@ -35,12 +35,12 @@ const (
 	clockSkew        = 5 * time.Minute
 )
 
-// signingServices are the names that AWS's device SDKs sign WebSocket requests
-// for, the present ones and those of version 1.
+// signingServices are the names that AWS's device SDKs sign WebSocket requests for, the present
+// ones and those of version 1.
 var signingServices = []string{"iotdevicegateway", "iotdata"}
 
-// serveWebSocket serves MQTT over WebSocket to a client that signed its request.
-// A page of another site has no business here: it could sign as well.
+// serveWebSocket serves MQTT over WebSocket to a client that signed its request. A page of another
+// site has no business here: it could sign as well.
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	accessKeyID, err := s.verifySignature(r)
 	if origin := r.Header.Get("Origin"); origin != "" && !s.config.UnsafeAllowAnyAddress {
@@ -56,8 +56,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	s.broker.ServeWebSocket(w, r, broker.Principal{AccessKeyID: accessKeyID, ServerName: "localhost"}) //nolint:contextcheck // r has it
 }
 
-// verifySignature checks a signature in the query, whose security token is not
-// part of what was signed.
+// verifySignature checks a signature in the query, whose security token is not part of what was
+// signed.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html
 func (s *Server) verifySignature(r *http.Request) (accessKeyID string, err error) {
@@ -118,8 +118,8 @@ func sign(r *http.Request, host string, credentials aws.Credentials, service, re
 	return cmp.Or(u, new(url.URL)).Query().Get("X-Amz-Signature"), err
 }
 
-// An iamSession is one of a client with AWS credentials, which may do
-// everything. It implements [broker.AuthSession].
+// An iamSession is one of a client with AWS credentials, which may do everything. It implements
+// [broker.AuthSession].
 type iamSession struct{}
 
 func (iamSession) Authorize(broker.AuthRequest) (allowed bool, reason string) { return true, "" }

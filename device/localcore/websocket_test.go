@@ -51,8 +51,7 @@ func (p presigned) webSocketURL(t *testing.T, s *localcore.Server) string {
 	return "ws" + strings.TrimPrefix(signed, "http")
 }
 
-// dialWebSocket opens a WebSocket connection. The handshake's response says what
-// became of it.
+// dialWebSocket opens a WebSocket connection. The handshake's response says what became of it.
 func dialWebSocket(t *testing.T, s *localcore.Server, adjust ...func(*presigned)) (*websocket.Conn, *http.Response) {
 	t.Helper()
 	p := presigned{
@@ -155,8 +154,7 @@ func TestMQTTOverWebSocket(t *testing.T) {
 	}
 }
 
-// [MQTT-6.0.0-2]: a packet may be in several frames, and a frame may hold
-// several packets.
+// [MQTT-6.0.0-2]: a packet may be in several frames, and a frame may hold several packets.
 func TestWebSocketFramesAreNoPackets(t *testing.T) {
 	t.Parallel()
 	s := startFree(t, localcore.Config{})
@@ -252,8 +250,7 @@ func TestControlAPISpeaksTLS(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html: AWS's
-// own device SDK and MQTT.js connect over WebSocket, unchanged, in both versions
-// of MQTT.
+// own device SDK and MQTT.js connect over WebSocket, unchanged, in both versions of MQTT.
 func TestJavaScriptClientsConnectOverWebSocket(t *testing.T) {
 	t.Parallel()
 	needDeviceSDK(t)

@@ -1,6 +1,5 @@
-// Package admit holds the rules that decide whether a device may be
-// provisioned. It is pure: it reads a request and what AWS knows of it, and
-// answers without I/O, clock or logging.
+// Package admit holds the rules that decide whether a device may be provisioned. It is pure: it
+// reads a request and what AWS knows of it, and answers without I/O, clock or logging.
 package admit
 
 import (
@@ -15,9 +14,8 @@ import (
 // A Reason says which rule decided.
 type Reason string
 
-// Every reason that a [Verdict] can have. They appear in the hook's log, where
-// operators, metric filters and saved queries search for them: their text does
-// not change.
+// Every reason that a [Verdict] can have. They appear in the hook's log, where operators, metric
+// filters and saved queries search for them: their text does not change.
 const (
 	Admitted             Reason = "admitted"
 	Rotated              Reason = "device rotates its own certificate"
@@ -46,32 +44,25 @@ const (
 type Verdict struct {
 	Admitted bool
 	Reason   Reason
-	// HeldBy is the certificate that stands in the way when Reason is
-	// [ThingTaken], [ThingRevoked], [SerialUsed], [SerialRevoked] or
-	// [SerialPending].
+	// HeldBy is the certificate that stands in the way when Reason is [ThingTaken], [ThingRevoked],
+	// [SerialUsed], [SerialRevoked] or [SerialPending].
 	HeldBy string
 }
 
-// Rules decide which devices are admitted. The zero value admits the serial
-// numbers of our fleet, those that begin with [payload.SerialPrefix], in every
-// location, with rotation.
+// Rules decide which devices are admitted. The zero value admits the serial numbers of our fleet,
+// those that begin with [payload.SerialPrefix], in every location, with rotation.
 type Rules struct {
-	// SerialPrefix is what a serial number must begin with;
-	// empty means [payload.SerialPrefix], never "any serial number".
+	// SerialPrefix is what a serial number must begin with; empty means [payload.SerialPrefix],
+	// never "any serial number".
 	SerialPrefix string
-	// ThingPrefix begins the thing names of the provisioning template;
-	// empty means [payload.ThingNamePrefix].
-	ThingPrefix string
-	// Locations are those that the provisioning template has. A device with
-	// another one could not be registered, so it is denied before its serial
-	// number is marked as used. Empty means that the template decides.
-	Locations []string
-	// TakeExisting admits a claim to a thing that has an active certificate.
-	TakeExisting bool
-	// NoRotation denies every request that comes from the certificate of a thing.
-	NoRotation bool
-	// ListedOnly admits only serial numbers that the registry lists.
-	ListedOnly bool
+	ThingPrefix  string // begins the thing names of the provisioning template; empty means [payload.ThingNamePrefix]
+	// Locations are those that the provisioning template has. A device with another one could not
+	// be registered, so it is denied before its serial number is marked as used. Empty means that
+	// the template decides.
+	Locations    []string
+	TakeExisting bool // admits a claim to a thing that has an active certificate
+	NoRotation   bool // denies every request that comes from the certificate of a thing
+	ListedOnly   bool // admits only serial numbers that the registry lists
 }
 
 // ThingName is the thing that a device with this serial number becomes.
@@ -79,8 +70,8 @@ func (r Rules) ThingName(serialNumber string) string {
 	return cmp.Or(r.ThingPrefix, payload.ThingNamePrefix) + serialNumber
 }
 
-// EvaluateRequest decides on what a device sent, before anything is looked up.
-// Whatever that is, it gets a verdict.
+// EvaluateRequest decides on what a device sent, before anything is looked up. Whatever that is, it
+// gets a verdict.
 func (r Rules) EvaluateRequest(request payload.Request) Verdict {
 	serial, present, isString := request.Parameters.String(payload.SerialNumber)
 	switch {
@@ -92,9 +83,8 @@ func (r Rules) EvaluateRequest(request payload.Request) Verdict {
 	if v := r.EvaluateSerial(serial); !v.Admitted {
 		return v
 	}
-	// AWS IoT would reject these only after the hook has answered. A claim could
-	// then distinguish a serial number that is admitted from others without
-	// registering it.
+	// AWS IoT would reject these only after the hook has answered. A claim could then distinguish a
+	// serial number that is admitted from others without registering it.
 	for name := range request.Parameters {
 		if _, _, isString := request.Parameters.String(name); !isString {
 			return denied(ParameterNotString)

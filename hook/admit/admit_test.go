@@ -108,8 +108,8 @@ func TestThingNameBeginsWithThePrefix(t *testing.T) {
 	}
 }
 
-// A location that the template does not have fails the registration after the
-// hook has admitted it: it must not get so far.
+// A location that the template does not have fails the registration after the hook has admitted it:
+// it must not get so far.
 func TestLocationsAreThoseOfTheTemplate(t *testing.T) {
 	rules := admit.Rules{Locations: []string{"Berlin", "USA"}}
 	for parameters, want := range map[string]admit.Reason{
@@ -126,8 +126,8 @@ func TestLocationsAreThoseOfTheTemplate(t *testing.T) {
 	}
 }
 
-// FuzzEvaluateRequest compares the rules with the same rules written as a regular
-// expression, for whatever a device may send as its serial number.
+// FuzzEvaluateRequest compares the rules with the same rules written as a regular expression, for
+// whatever a device may send as its serial number.
 func FuzzEvaluateRequest(f *testing.F) {
 	for _, seed := range []string{`"2974685"`, `"1234567"`, `""`, `"297468\u0000"`, `null`, `7`, `{`, `"297468` + strings.Repeat("9", 58) + `"`} {
 		f.Add([]byte(seed))

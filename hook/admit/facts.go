@@ -12,8 +12,8 @@ import (
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CertificateDescription.html
 type Status string
 
-// The states that the rules distinguish. A certificate in any other state can
-// neither connect nor has it been revoked.
+// The states that the rules distinguish. A certificate in any other state can neither connect nor
+// has it been revoked.
 const (
 	Active  Status = "ACTIVE"
 	Revoked Status = "REVOKED"
@@ -31,27 +31,22 @@ type Certificate struct {
 
 // Facts are what AWS knows of the thing and the serial number of a request.
 type Facts struct {
-	// Certificates are those of the thing.
-	Certificates []Certificate
-	// Caller are the things of the certificate that the request came from: none
-	// for a claim certificate.
-	Caller []string
-	// Mark is the serial number's entry in the registry; nil without a registry.
-	Mark *Mark
-	// Now is the time of the request.
-	Now time.Time
+	Certificates []Certificate // those of the thing
+	Caller       []string      // the things of the certificate that the request came from: none for a claim certificate
+	Mark         *Mark         // the serial number's entry in the registry; nil without a registry
+	Now          time.Time     // the time of the request
 }
 
 // Evaluate decides on a request that [Rules.EvaluateRequest] admits.
 //
-// A certificate that is attached to a thing registers that thing's own serial
-// number and no other: it rotates. It proves possession of the thing's present
-// key, so no other active certificate of the thing stands in its way.
+// A certificate that is attached to a thing registers that thing's own serial number and no other:
+// it rotates. It proves possession of the thing's present key, so no other active certificate of
+// the thing stands in its way.
 //
-// A claim proves nothing but that it is a claim: anyone who has it can name any
-// serial number. So a thing in use is given to no other certificate until an
-// operator has deactivated the one that it has, and a thing with a revoked
-// certificate is given to none until the operator deletes that certificate.
+// A claim proves nothing but that it is a claim: anyone who has it can name any serial number. So a
+// thing in use is given to no other certificate until an operator has deactivated the one that it
+// has, and a thing with a revoked certificate is given to none until the operator deletes that
+// certificate.
 func (r Rules) Evaluate(request payload.Request, f Facts) Verdict {
 	serial, _, _ := request.Parameters.String(payload.SerialNumber)
 	if len(f.Caller) > 0 {
@@ -88,28 +83,23 @@ func (r Rules) evaluateRotation(request payload.Request, thing string, f Facts) 
 	return Verdict{Admitted: true, Reason: Rotated}
 }
 
-// Lease is how long a certificate that has not been activated yet keeps a serial
-// number from others. AWS IoT activates a certificate within seconds of the
-// hook's answer, or not at all; every further attempt renews the lease.
+// Lease is how long a certificate that has not been activated yet keeps a serial number from
+// others. AWS IoT activates a certificate within seconds of the hook's answer, or not at all; every
+// further attempt renews the lease.
 const Lease = time.Minute
 
-// A Mark is the entry of a serial number in the registry, which is admitted
-// once. It is a lease: the certificate that holds it keeps it while it is active
-// or was revoked, and for [Lease] while it may still become active. So a
-// registration that failed uses up no serial number.
+// A Mark is the entry of a serial number in the registry, which is admitted once. It is a lease:
+// the certificate that holds it keeps it while it is active or was revoked, and for [Lease] while
+// it may still become active. So a registration that failed uses up no serial number.
 type Mark struct {
-	// Listed says whether the registry has the serial number.
-	Listed bool
-	// HeldBy is the certificate that it was admitted with last; empty if none was.
-	HeldBy string
-	// Since is when that was.
-	Since time.Time
-	// Holder is the present state of HeldBy.
-	Holder Status
+	Listed bool      // whether the registry has the serial number
+	HeldBy string    // the certificate that it was admitted with last; empty if none was
+	Since  time.Time // when that was
+	Holder Status    // the present state of HeldBy
 }
 
-// evaluate decides whether a certificate may take the mark. The holder may,
-// unless it was revoked: a device whose answer was lost asks again.
+// evaluate decides whether a certificate may take the mark. The holder may, unless it was revoked:
+// a device whose answer was lost asks again.
 func (m *Mark) evaluate(certificate string, listedOnly bool, now time.Time) Verdict {
 	switch {
 	case listedOnly && !m.Listed:

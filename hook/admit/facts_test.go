@@ -24,8 +24,8 @@ var (
 
 func held(why admit.Reason, by string) admit.Verdict { return admit.Verdict{Reason: why, HeldBy: by} }
 
-// evaluate decides on certificate "new" for serial number 2974685, asked for by
-// certificate "caller".
+// evaluate decides on certificate "new" for serial number 2974685, asked for by certificate
+// "caller".
 func evaluate(r admit.Rules, f admit.Facts) admit.Verdict {
 	f.Now = now
 	return r.Evaluate(payload.Request{

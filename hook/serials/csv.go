@@ -11,10 +11,9 @@ import (
 	"example.com/fleety/hook/admit"
 )
 
-// Read reads the serial numbers of a CSV file: its first column, or the one
-// that its first line calls serialNumber. Other columns do not matter. The error
-// names every line whose serial number the rules would deny or that repeats
-// an earlier one.
+// Read reads the serial numbers of a CSV file: its first column, or the one that its first line
+// calls serialNumber. Other columns do not matter. The error names every line whose serial number
+// the rules would deny or that repeats an earlier one.
 func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 	records := csv.NewReader(r)
 	records.FieldsPerRecord = -1

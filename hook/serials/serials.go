@@ -1,8 +1,7 @@
-// Package serials is the registry of serial numbers: a DynamoDB table with one
-// item for each serial number that was admitted or listed. The hook marks an
-// item with the certificate that it admits; operators list and release serial
-// numbers. Each of these is one conditional write, so that of two devices with
-// one serial number only one is provisioned, however close they are.
+// Package serials is the registry of serial numbers: a DynamoDB table with one item for each serial
+// number that was admitted or listed. The hook marks an item with the certificate that it admits;
+// operators list and release serial numbers. Each of these is one conditional write, so that of two
+// devices with one serial number only one is provisioned, however close they are.
 //
 // AWS page: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.ConditionExpressions.html
 package serials
@@ -21,8 +20,8 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// Attributes of an item. Key is the table's partition key, a string, and also
-// what the column of a CSV file is called.
+// Attributes of an item. Key is the table's partition key, a string, and also what the column of a
+// CSV file is called.
 const (
 	Key    = payload.SerialNumber
 	usedBy = "usedBy" // a certificate id; an unused item has none
@@ -38,8 +37,8 @@ type Table struct {
 	name   string
 }
 
-// New returns the table of that name, in the account and Region that the
-// configuration leads to. Its BaseEndpoint, when set, stands in for AWS.
+// New returns the table of that name, in the account and Region that the configuration leads to.
+// Its BaseEndpoint, when set, stands in for AWS.
 func New(c aws.Config, name string) *Table {
 	return &Table{client: dynamodb.NewFromConfig(c), name: name}
 }
@@ -62,9 +61,8 @@ func (t *Table) Mark(ctx context.Context, serialNumber string) (admit.Mark, erro
 	return m, nil
 }
 
-// Take marks a serial number as used by a certificate since now, if its entry is
-// still as it was read, or is the certificate's own. It returns false when
-// another certificate was faster.
+// Take marks a serial number as used by a certificate since now, if its entry is still as it was
+// read, or is the certificate's own. It returns false when another certificate was faster.
 func (t *Table) Take(ctx context.Context, serialNumber, certificateID string, read admit.Mark, now time.Time) (taken bool, err error) {
 	condition := "attribute_not_exists(" + usedBy + ")"
 	values := map[string]types.AttributeValue{
@@ -93,8 +91,8 @@ func (t *Table) Take(ctx context.Context, serialNumber, certificateID string, re
 	return taken, nil
 }
 
-// Add lists a serial number. It leaves one alone that is there already, used or
-// not, and then returns false.
+// Add lists a serial number. It leaves one alone that is there already, used or not, and then
+// returns false.
 func (t *Table) Add(ctx context.Context, serialNumber string) (added bool, err error) {
 	_, err = t.client.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName:           &t.name,
@@ -107,9 +105,8 @@ func (t *Table) Add(ctx context.Context, serialNumber string) (added bool, err e
 	return added, nil
 }
 
-// Release makes a used serial number unused, so that its device can be
-// provisioned with another certificate. The error is [ErrUnlisted] for one that
-// is not in the registry.
+// Release makes a used serial number unused, so that its device can be provisioned with another
+// certificate. The error is [ErrUnlisted] for one that is not in the registry.
 func (t *Table) Release(ctx context.Context, serialNumber string) error {
 	_, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:           &t.name,

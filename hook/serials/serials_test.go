@@ -89,8 +89,8 @@ func TestTakeDoesNotBringBackWhatWasUnlisted(t *testing.T) {
 	}
 }
 
-// TestConcurrentTakesAdmitOne: of many certificates that read the same entry,
-// one gets it, whether it was free or held by a certificate that is gone.
+// TestConcurrentTakesAdmitOne: of many certificates that read the same entry, one gets it, whether
+// it was free or held by a certificate that is gone.
 func TestConcurrentTakesAdmitOne(t *testing.T) {
 	t.Parallel()
 	table, _ := table(t)

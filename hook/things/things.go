@@ -1,7 +1,6 @@
-// Package things looks up in AWS IoT which certificates a thing has, in which
-// state each is, and which things a certificate belongs to. The hook's role must
-// allow iot:ListThingPrincipals on the thing, iot:DescribeCertificate and
-// iot:ListPrincipalThings.
+// Package things looks up in AWS IoT which certificates a thing has, in which state each is, and
+// which things a certificate belongs to. The hook's role must allow iot:ListThingPrincipals on the
+// thing, iot:DescribeCertificate and iot:ListPrincipalThings.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_ListThingPrincipals.html
 package things
@@ -22,14 +21,12 @@ import (
 	"example.com/fleety/hook/admit"
 )
 
-// rememberClaims is for how long a certificate that has no thing is not looked
-// up again. The claims of a fleet are few and every device asks with one of
-// them, while AWS IoT allows an account few look-ups per second. A certificate
-// that can connect got its thing before, when it was activated.
+// rememberClaims is for how long a certificate that has no thing is not looked up again. The claims
+// of a fleet are few and every device asks with one of them, while AWS IoT allows an account few
+// look-ups per second. A certificate that can connect got its thing before, when it was activated.
 const rememberClaims = time.Minute
 
-// A Registry is the thing registry of one account and Region. It is safe for
-// concurrent use.
+// A Registry is the thing registry of one account and Region. It is safe for concurrent use.
 type Registry struct {
 	client   *iot.Client
 	region   string
@@ -39,8 +36,8 @@ type Registry struct {
 	claims map[string]time.Time // by ARN: when it was seen to have no thing
 }
 
-// New returns the registry that the configuration leads to. Its BaseEndpoint,
-// when set, stands in for AWS.
+// New returns the registry that the configuration leads to. Its BaseEndpoint, when set, stands in
+// for AWS.
 func New(c aws.Config) *Registry {
 	return &Registry{
 		client: iot.NewFromConfig(c), region: c.Region, endpoint: aws.ToString(c.BaseEndpoint),
@@ -48,8 +45,7 @@ func New(c aws.Config) *Registry {
 	}
 }
 
-// CertificateARNs returns the certificates of a thing, none for a thing that does
-// not exist.
+// CertificateARNs returns the certificates of a thing, none for a thing that does not exist.
 func (r *Registry) CertificateARNs(ctx context.Context, thingName string) (found []string, err error) {
 	pages := iot.NewListThingPrincipalsPaginator(r.client, &iot.ListThingPrincipalsInput{ThingName: &thingName})
 	for pages.HasMorePages() {
@@ -69,8 +65,8 @@ func (r *Registry) CertificateARNs(ctx context.Context, thingName string) (found
 	return found, nil
 }
 
-// Certificates returns the certificates of a thing with their states. ctx bounds
-// all calls and their retries together.
+// Certificates returns the certificates of a thing with their states. ctx bounds all calls and
+// their retries together.
 func (r *Registry) Certificates(ctx context.Context, thingName string) ([]admit.Certificate, error) {
 	arns, err := r.CertificateARNs(ctx, thingName)
 	if err != nil || len(arns) == 0 {
@@ -90,8 +86,7 @@ func (r *Registry) Certificates(ctx context.Context, thingName string) ([]admit.
 	return found, group.Wait()
 }
 
-// Describe returns the description of a certificate, a zero one for one that does
-// not exist.
+// Describe returns the description of a certificate, a zero one for one that does not exist.
 func (r *Registry) Describe(ctx context.Context, certificateID string) (d types.CertificateDescription, err error) {
 	answer, err := r.client.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: &certificateID})
 	switch {
@@ -106,15 +101,14 @@ func (r *Registry) Describe(ctx context.Context, certificateID string) (d types.
 	return *answer.CertificateDescription, nil
 }
 
-// Status returns the state of a certificate, [admit.Deleted] for one that does
-// not exist.
+// Status returns the state of a certificate, [admit.Deleted] for one that does not exist.
 func (r *Registry) Status(ctx context.Context, certificateID string) (admit.Status, error) {
 	d, err := r.Describe(ctx, certificateID)
 	return admit.Status(d.Status), err
 }
 
-// Things returns the things that a certificate is attached to, none for a
-// claim. That a certificate has none is remembered for a minute.
+// Things returns the things that a certificate is attached to, none for a claim. That a certificate
+// has none is remembered for a minute.
 func (r *Registry) Things(ctx context.Context, certificateARN string) ([]string, error) {
 	r.mu.Lock()
 	seen, known := r.claims[certificateARN]
@@ -145,8 +139,7 @@ func (r *Registry) Things(ctx context.Context, certificateARN string) ([]string,
 	return found, nil
 }
 
-// Deactivation is the command by which an operator takes a certificate out of
-// use.
+// Deactivation is the command by which an operator takes a certificate out of use.
 func (r *Registry) Deactivation(certificateID string) string {
 	command := "aws iot update-certificate --certificate-id " + certificateID + " --new-status INACTIVE --region " + r.region
 	if r.endpoint != "" {
@@ -155,8 +148,8 @@ func (r *Registry) Deactivation(certificateID string) string {
 	return command
 }
 
-// CertificateID is what an ARN arn:PARTITION:iot:REGION:ACCOUNT:cert/ID ends
-// with, empty for other principals.
+// CertificateID is what an ARN arn:PARTITION:iot:REGION:ACCOUNT:cert/ID ends with, empty for other
+// principals.
 func CertificateID(arn string) string {
 	parts := strings.SplitN(arn, ":", 6)
 	if len(parts) != 6 || parts[2] != "iot" || !strings.HasPrefix(parts[5], "cert/") {

@@ -21,8 +21,8 @@ import (
 
 const certARN = "arn:aws:iot:eu-central-1:123456789012:cert/"
 
-// An api answers what AWS IoT would, by method, path and query; what it does
-// not know is a ResourceNotFoundException.
+// An api answers what AWS IoT would, by method, path and query; what it does not know is a
+// ResourceNotFoundException.
 type api struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -170,8 +170,8 @@ func TestThingsOfACertificate(t *testing.T) {
 	}
 }
 
-// TestClaimsAreLookedUpOnceAMinute: devices come by thousands, their claims are
-// few, and AWS IoT allows an account ten of these look-ups per second.
+// TestClaimsAreLookedUpOnceAMinute: devices come by thousands, their claims are few, and AWS IoT
+// allows an account ten of these look-ups per second.
 func TestClaimsAreLookedUpOnceAMinute(t *testing.T) {
 	a := serve(t, map[string]string{"/principals/things": `{"things":[]}`})
 	registry := a.registry()

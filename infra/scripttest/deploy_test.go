@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// fakeCloud is an aws command line over a folder of answers: $FAKE/SERVICE
-// OPERATION NAME holds what is answered; a file that ends with .error holds the
-// message of a failure; without either, the thing is not there.
+// fakeCloud is an aws command line over a folder of answers: $FAKE/SERVICE OPERATION NAME holds
+// what is answered; a file that ends with .error holds the message of a failure; without either,
+// the thing is not there.
 const fakeCloud = `#!/bin/sh
 question="$1 $2"
 echo "$@" >>"$FAKE/asked"
@@ -41,8 +41,8 @@ var ready = map[string]string{
 
 const deployedStack = "UPDATE_COMPLETE\tFleet provisioning by claim: devices trade a shared claim certificate for their own."
 
-// newCloud is a place with the tools of a deployment: changed answers replace
-// those of ready; an empty one takes it away.
+// newCloud is a place with the tools of a deployment: changed answers replace those of ready; an
+// empty one takes it away.
 func newCloud(t *testing.T, changed map[string]string) (p *place, notes string) {
 	t.Helper()
 	p = newPlace(t, "tail")

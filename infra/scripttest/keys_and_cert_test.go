@@ -24,8 +24,8 @@ var claimFiles = map[string]string{
 	"fleet-provisioning.public.key":      "public\n",
 }
 
-// fakeAWS is an aws command line that writes what the true one would. It notes
-// its arguments, and who may read the key while only its first byte is there.
+// fakeAWS is an aws command line that writes what the true one would. It notes its arguments, and
+// who may read the key while only its first byte is there.
 const fakeAWS = `#!/bin/sh
 printf '%s\n' "$@" >"$FAKE/arguments"
 while [ $# -gt 0 ]; do
@@ -156,8 +156,8 @@ func TestClaimFailureSaysWhatToDoAndLeavesNothing(t *testing.T) {
 	})
 }
 
-// TestClaimWithTheRealCommandLine runs the true aws command line against an
-// endpoint that answers as AWS IoT does.
+// TestClaimWithTheRealCommandLine runs the true aws command line against an endpoint that answers
+// as AWS IoT does.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_CreateKeysAndCertificate.html
 func TestClaimWithTheRealCommandLine(t *testing.T) {

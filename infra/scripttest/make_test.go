@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestMakeRunsNothingOfWhatItIsGiven: the ARN and the options may come from
-// somebody else's message or pipeline.
+// TestMakeRunsNothingOfWhatItIsGiven: the ARN and the options may come from somebody else's message
+// or pipeline.
 func TestMakeRunsNothingOfWhatItIsGiven(t *testing.T) {
 	if _, err := exec.LookPath("make"); err != nil {
 		t.Skip("make is not installed")
@@ -33,7 +33,8 @@ func TestMakeRunsNothingOfWhatItIsGiven(t *testing.T) {
 			t.Run(target+" "+hostile, func(t *testing.T) {
 				t.Parallel()
 				root := t.TempDir()
-				// Stands for each program: writes its arguments and the environment's ARN, one a line.
+				// Stands for each program: writes its arguments and the environment's ARN, one a
+				// line.
 				recorder := "#!/bin/sh\nfor a in \"${0##*/}\" \"$@\"; do printf '%s\\0' \"$a\"; done >\"$RECORD\"\nprintf %s \"$CERTIFICATE_ARN\" >\"$RECORD.arn\"\n"
 				for name, content := range map[string]string{
 					"Makefile": string(makefile), "scripts/deploy.sh": recorder, "scripts/rehearse.sh": recorder, "bin/npx": recorder,

@@ -15,8 +15,8 @@ import (
 // notInTheTable are the options that every rehearsal has.
 var notInTheTable = []string{"certificateArn", "hookArchitecture"}
 
-// TestEveryOptionIsRehearsed compares the table of rehearse.sh with the options
-// that the app reads, and rehearses each of its lines.
+// TestEveryOptionIsRehearsed compares the table of rehearse.sh with the options that the app reads,
+// and rehearses each of its lines.
 func TestEveryOptionIsRehearsed(t *testing.T) {
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {

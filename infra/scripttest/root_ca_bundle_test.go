@@ -18,8 +18,8 @@ import (
 
 const bundleScript = "create-root-ca-bundle.sh"
 
-// roots are the authorities of AWS IoT Core: the file to download, the same
-// file in Debian's package ca-certificates, and the subject's common name.
+// roots are the authorities of AWS IoT Core: the file to download, the same file in Debian's
+// package ca-certificates, and the subject's common name.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
 var roots = []struct{ file, debian, name, fingerprint string }{
@@ -60,8 +60,7 @@ func (p *place) serve(t *testing.T, files map[string]string) {
 	}))
 }
 
-// serveHTTPS has the script download from a server whose certificate curl and
-// wget trust.
+// serveHTTPS has the script download from a server whose certificate curl and wget trust.
 func (p *place) serveHTTPS(t *testing.T, handler http.Handler) {
 	t.Helper()
 	server := httptest.NewTLSServer(handler)
@@ -174,8 +173,8 @@ func TestBundleRejectsWhatIsNotTheRootAlone(t *testing.T) {
 	}
 }
 
-// The fingerprints protect the bundle; https keeps a network from even choosing
-// what the script reads.
+// The fingerprints protect the bundle; https keeps a network from even choosing what the script
+// reads.
 func TestBundleDownloadsByHTTPSAlone(t *testing.T) {
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("%s was asked for without TLS", r.URL)

@@ -1,5 +1,5 @@
-// Package scripttest tests the scripts of scripts/, which come before a
-// deployment: each runs as a process in a copy of the folders that it works in.
+// Package scripttest tests the scripts of scripts/, which come before a deployment: each runs as a
+// process in a copy of the folders that it works in.
 package scripttest
 
 import (
@@ -17,15 +17,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A place is a copy of the scripts with an empty certs/ beside it, and the
-// tools that a script can find there.
+// A place is a copy of the scripts with an empty certs/ beside it, and the tools that a script can
+// find there.
 type place struct {
 	root, bin string
 	env       []string
 }
 
-// newPlace has the standard tools that the scripts are allowed to need, and
-// the further ones given.
+// newPlace has the standard tools that the scripts are allowed to need, and the further ones given.
 func newPlace(t *testing.T, tools ...string) *place {
 	t.Helper()
 	root := t.TempDir()
@@ -141,12 +140,12 @@ func (p *place) mode(t *testing.T, name string) fs.FileMode {
 	return info.Mode()
 }
 
-// interrupt runs a script until ready, then sends a signal to it and all it
-// started, as a terminal does, and waits for its end.
+// interrupt runs a script until ready, then sends a signal to it and all it started, as a terminal
+// does, and waits for its end.
 func (p *place) interrupt(t *testing.T, by syscall.Signal, ready <-chan struct{}, script string) (code int) {
 	t.Helper()
-	// A process started in the background may ignore the signal, and its
-	// children with it, unless it asks for it.
+	// A process started in the background may ignore the signal, and its children with it, unless
+	// it asks for it.
 	unused := make(chan os.Signal, 1)
 	signal.Notify(unused, by)
 	defer signal.Stop(unused)

@@ -12,8 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// tableUnder returns the rows of the first table under a heading of
-// docs/cloud.md, cell by cell.
+// tableUnder returns the rows of the first table under a heading of docs/cloud.md, cell by cell.
 func tableUnder(t *testing.T, heading string) (rows [][]string) {
 	t.Helper()
 	_, section, found := strings.Cut(readText(t, "docs/cloud.md"), "\n## "+heading+"\n")
@@ -44,8 +43,8 @@ func readText(t *testing.T, path string) string {
 	return string(data)
 }
 
-// withoutHash takes away what the CDK adds to the id of a construct, and what
-// depends on a certificate or an address.
+// withoutHash takes away what the CDK adds to the id of a construct, and what depends on a
+// certificate or an address.
 func withoutHash(id string) string {
 	switch {
 	case regexp.MustCompile(`^Claim[0-9a-f]{64}$`).MatchString(id):

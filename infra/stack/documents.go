@@ -27,20 +27,18 @@ const maxTemplateBody = 10240
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html#security-limits
 const maxPolicy = 2048
 
-// Documents are the files of templates/: JSON with the placeholders
-// ${AWS::Partition}, ${AWS::Region}, ${AWS::AccountId}, ${TemplateName} and
-// ${ThingPrefix}. Every other ${…} is a policy variable, which AWS IoT Core
-// resolves.
+// Documents are the files of templates/: JSON with the placeholders ${AWS::Partition},
+// ${AWS::Region}, ${AWS::AccountId}, ${TemplateName} and ${ThingPrefix}. Every other ${…} is a
+// policy variable, which AWS IoT Core resolves.
 type Documents struct {
 	FleetTemplate, ClaimPolicy, DevicePolicy, RotationPolicy string
 	// ExtraPolicy has the statements of Options.DeviceStatements; empty without them.
 	ExtraPolicy string
 }
 
-// ReadDocuments reads the documents in a folder, those of Options.Templates in their
-// place, and the statements of Options.DeviceStatements. It checks that each is a
-// JSON object, and that the folder of the options has no other documents, which
-// would be ignored.
+// ReadDocuments reads the documents in a folder, those of Options.Templates in their place, and the
+// statements of Options.DeviceStatements. It checks that each is a JSON object, and that the folder
+// of the options has no other documents, which would be ignored.
 func ReadDocuments(dir string, o Options) (Documents, error) {
 	var d Documents
 	to := map[string]*string{
@@ -104,9 +102,9 @@ func readObject(path string) (string, error) {
 	return text.String(), nil
 }
 
-// Check finds documents that are longer than AWS accepts, as they will be
-// deployed with these options, and a template that names what the stack does not
-// create, so that no device could be registered.
+// Check finds documents that are longer than AWS accepts, as they will be deployed with these
+// options, and a template that names what the stack does not create, so that no device could be
+// registered.
 func (p *Props) Check() error {
 	home := p.ClaimCertificates[0]
 	problems := p.checkTemplate()
@@ -130,8 +128,8 @@ func (p *Props) Check() error {
 	return errors.Join(problems...)
 }
 
-// checkTemplate compares the names in the template with those of the stack: the
-// hook, the role and the alarms rely on them.
+// checkTemplate compares the names in the template with those of the stack: the hook, the role and
+// the alarms rely on them.
 func (p *Props) checkTemplate() (problems []error) {
 	var template struct {
 		Parameters map[string]any
@@ -190,9 +188,8 @@ func (p *Props) checkTemplate() (problems []error) {
 	return problems
 }
 
-// fill replaces our placeholders with what CloudFormation fills in, and the
-// default names of resources with the stack's. The policy variables stay: they
-// reach AWS IoT Core as they are.
+// fill replaces our placeholders with what CloudFormation fills in, and the default names of
+// resources with the stack's. The policy variables stay: they reach AWS IoT Core as they are.
 func (p *Props) fill(document string) string {
 	quoted := func(name string) string { return `"` + name + `"` }
 	return strings.NewReplacer(
@@ -209,8 +206,8 @@ func (p *Props) fill(document string) string {
 	).Replace(document)
 }
 
-// fleetTemplate is the provisioning template; without rotation, devices do not
-// get its policy, and with further statements they get those.
+// fleetTemplate is the provisioning template; without rotation, devices do not get its policy, and
+// with further statements they get those.
 func (p *Props) fleetTemplate() string {
 	text := p.fill(p.FleetTemplate)
 	if p.Rotation && p.ExtraPolicy == "" {
@@ -229,8 +226,7 @@ func (p *Props) fleetTemplate() string {
 	return compact(template)
 }
 
-// claimPolicy is the claim policy with the client ids and addresses that the
-// options allow.
+// claimPolicy is the claim policy with the client ids and addresses that the options allow.
 func (p *Props) claimPolicy() string {
 	policy := object(p.fill(p.ClaimPolicy))
 	statements, _ := policy["Statement"].([]any)
@@ -253,8 +249,7 @@ func (p *Props) claimPolicy() string {
 	return compact(policy)
 }
 
-// locations are those that the provisioning template can register, sorted; nil
-// if it accepts any.
+// locations are those that the provisioning template can register, sorted; nil if it accepts any.
 func (d Documents) locations() []string {
 	var template struct {
 		Parameters map[string]map[string]any

@@ -149,8 +149,8 @@ func TestOwnDocumentsTakeThePlaceOfTheShippedOnes(t *testing.T) {
 	}
 }
 
-// What the stack would ignore, or what would fail for each device, is an error
-// before anything is deployed.
+// What the stack would ignore, or what would fail for each device, is an error before anything is
+// deployed.
 func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
 	misspelt, folder := t.TempDir(), t.TempDir()
 	writeFile(t, filepath.Join(misspelt, "fleet-template.json"), "{}")

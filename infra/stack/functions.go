@@ -23,8 +23,8 @@ type lambda struct {
 	log      awslogs.LogGroup
 }
 
-// newLambda declares a function as f describes it, and a role that lets it write its
-// log, which outlives the stack: it says who was provisioned by which claim.
+// newLambda declares a function as f describes it, and a role that lets it write its log, which
+// outlives the stack: it says who was provisioned by which claim.
 func newLambda(s awscdk.Stack, props *Props, id, role string, f *awslambda.FunctionProps) lambda {
 	l := lambda{
 		log: awslogs.NewLogGroup(s, jsii.String(id+"Log"), &awslogs.LogGroupProps{
@@ -59,8 +59,8 @@ func allow(role awsiam.Role, resource *string, actions ...string) {
 	}))
 }
 
-// allowIoT lets AWS IoT Core call the function for one source of this account,
-// so that no other account's can.
+// allowIoT lets AWS IoT Core call the function for one source of this account, so that no other
+// account's can.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func allowIoT(s awscdk.Stack, id string, function awslambda.Function, source *string) awslambda.CfnPermission {
@@ -73,8 +73,8 @@ func allowIoT(s awscdk.Stack, id string, function awslambda.Function, source *st
 	})
 }
 
-// newHook declares the hook. serials is nil without a registry of serial numbers. It may
-// look up what the options have it look up, and nothing else.
+// newHook declares the hook. serials is nil without a registry of serial numbers. It may look up
+// what the options have it look up, and nothing else.
 func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
 	f := &awslambda.FunctionProps{
 		Description: jsii.String("Decides which devices are allowed to provision"),
@@ -98,9 +98,8 @@ func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
 	return hook
 }
 
-// newSerialTable is the registry of serial numbers. It outlives the stack, and
-// mistakes: it holds which serial numbers are used up, and those that an operator
-// has listed.
+// newSerialTable is the registry of serial numbers. It outlives the stack, and mistakes: it holds
+// which serial numbers are used up, and those that an operator has listed.
 func newSerialTable(s awscdk.Stack) awsdynamodb.Table {
 	return awsdynamodb.NewTable(s, jsii.String("Serials"), &awsdynamodb.TableProps{
 		PartitionKey:                     &awsdynamodb.Attribute{Name: jsii.String(payload.SerialNumber), Type: awsdynamodb.AttributeType_STRING},
@@ -136,16 +135,15 @@ func iotARN(resource string) *string {
 		*awscdk.Aws_PARTITION(), *awscdk.Aws_REGION(), *awscdk.Aws_ACCOUNT_ID(), resource))
 }
 
-// templateARN is built from the template's fixed name: the template needs the
-// role and the hook, and these need the template's ARN for their conditions.
+// templateARN is built from the template's fixed name: the template needs the role and the hook,
+// and these need the template's ARN for their conditions.
 func templateARN(names Names) *string { return iotARN("provisioningtemplate/" + names.Template) }
 
-// newRetirement declares the function that deactivates, and later deletes, the
-// certificates that a device has rotated out, and the rule that invokes it for
-// each birth message that names a former certificate: AWS IoT allows an account
-// few look-ups per second, and a fleet that reconnects at once sends many such
-// messages. A failure is tried again twice by Lambda, and the next birth message
-// retires what was left.
+// newRetirement declares the function that deactivates, and later deletes, the certificates that a
+// device has rotated out, and the rule that invokes it for each birth message that names a former
+// certificate: AWS IoT allows an account few look-ups per second, and a fleet that reconnects at
+// once sends many such messages. A failure is tried again twice by Lambda, and the next birth
+// message retires what was left.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/lambda-rule-action.html
 func newRetirement(s awscdk.Stack, props *Props) awslambda.Function {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestTemplatesAreCleanUnderCfnLint leaves out W3005 alone: the CDK makes a
-// function wait for its role, which it refers to anyway.
+// TestTemplatesAreCleanUnderCfnLint leaves out W3005 alone: the CDK makes a function wait for its
+// role, which it refers to anyway.
 func TestTemplatesAreCleanUnderCfnLint(t *testing.T) {
 	lint, err := exec.LookPath("cfn-lint")
 	if err != nil {

@@ -13,15 +13,15 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// How often something must happen within five minutes to raise an alarm. A
-// single denial is normal operation.
+// How often something must happen within five minutes to raise an alarm. A single denial is normal
+// operation.
 const (
 	denialsToAlarm  = 10
 	attemptsToAlarm = 5
 )
 
-// attemptReasons are the reasons, in the hook's log, for which a certificate is
-// denied a name that another certificate has.
+// attemptReasons are the reasons, in the hook's log, for which a certificate is denied a name that
+// another certificate has.
 var attemptReasons = []string{
 	"thing has another active certificate",
 	"a certificate of the thing is revoked",
@@ -30,8 +30,8 @@ var attemptReasons = []string{
 	"certificate of the connection belongs to another thing",
 }
 
-// newMonitoring watches the hook and its decisions. With an address, it gets a
-// message when an alarm goes off and when it is over.
+// newMonitoring watches the hook and its decisions. With an address, it gets a message when an
+// alarm goes off and when it is over.
 func newMonitoring(s awscdk.Stack, props *Props, h lambda) {
 	period := awscdk.Duration_Minutes(jsii.Number(5))
 	sum := &awscloudwatch.MetricOptions{Period: period, Statistic: jsii.String("Sum")}
@@ -74,9 +74,9 @@ func newAlarm(s awscdk.Stack, id, description string, threshold float64, metric 
 	})
 }
 
-// iotSum adds up a metric of AWS IoT over all its dimensions: AWS does not say
-// which of them each has, and an alarm on the wrong ones would stay silent. So it
-// counts for all of the account and Region.
+// iotSum adds up a metric of AWS IoT over all its dimensions: AWS does not say which of them each
+// has, and an alarm on the wrong ones would stay silent. So it counts for all of the account and
+// Region.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/metrics_dimensions.html
 func iotSum(metric string, period awscdk.Duration) awscloudwatch.IMetric {

@@ -48,17 +48,16 @@ const (
 // Options are what the person who deploys decides, as `cdk deploy -c NAME=VALUE`.
 // Where a name is not that of the field, or there is a default, it is given.
 type Options struct {
-	// Names are those of the resources and things that are known by name: name, by
-	// default Name, thingPrefix, thingGroup and thingType. Two stacks of one account
-	// and Region need two names and two prefixes.
-	Names Names
-	// Templates is a folder with documents in place of those of templates/.
-	Templates string
-	// DeviceStatements is a file with a JSON list of policy statements that every
-	// device gets besides the device policy.
+	// Names are those of the resources and things that are known by name: name, by default Name,
+	// thingPrefix, thingGroup and thingType. Two stacks of one account and Region need two names
+	// and two prefixes.
+	Names     Names
+	Templates string // a folder with documents in place of those of templates/
+	// DeviceStatements is a file with a JSON list of policy statements that every device gets
+	// besides the device policy.
 	DeviceStatements string
-	// ClaimCertificates get the claim policy: one, or several while claims are
-	// rotated. (certificateArn, required, comma-separated)
+	// ClaimCertificates get the claim policy: one, or several while claims are rotated.
+	// (certificateArn, required, comma-separated)
 	ClaimCertificates []Certificate
 	// ClaimClientIDs are the MQTT client ids of claims, with the wildcards * and ?.
 	// (comma-separated, by default claim-*)
@@ -66,38 +65,27 @@ type Options struct {
 	// ClaimSourceIPs are the address ranges that claims connect from; empty for any.
 	// (claimSourceIp, comma-separated)
 	ClaimSourceIPs []string
-	// SerialPrefix begins the serial numbers that the hook admits; by default
-	// payload.SerialPrefix.
-	SerialPrefix string
-	// SerialRegistry is how often a serial number is admitted; by default Once.
-	SerialRegistry Registry
-	// ExistingThings is what the hook does about things in use; by default
-	// RefuseExisting.
-	ExistingThings Existing
-	// Rotation lets a device replace its own certificate; by default true.
-	Rotation bool
-	// RetireAfter is after how many days, by default 30, a certificate that a device
-	// has rotated out is deleted. It is deactivated at once.
-	RetireAfter int
-	// HookArchitecture is what the hook runs on; by default ARM64.
-	HookArchitecture Architecture
-	// HookConcurrency is how many calls of the hook can run at once, reserved for
-	// it; by default 0, as many as the account has left.
+	SerialPrefix   string   // begins the serial numbers that the hook admits; by default payload.SerialPrefix
+	SerialRegistry Registry // how often a serial number is admitted; by default Once
+	ExistingThings Existing // what the hook does about things in use; by default RefuseExisting
+	Rotation       bool     // lets a device replace its own certificate; by default true
+	// RetireAfter is after how many days, by default 30, a certificate that a device has rotated
+	// out is deleted. It is deactivated at once.
+	RetireAfter      int
+	HookArchitecture Architecture // what the hook runs on; by default ARM64
+	// HookConcurrency is how many calls of the hook can run at once, reserved for it; by default 0,
+	// as many as the account has left.
 	HookConcurrency int
-	// MinimalRole leaves the provisioning role with what provisioning needs, on
-	// this fleet's names.
-	MinimalRole bool
-	// XRay traces the hook.
-	XRay bool
-	// ExpectedAdmissions is how many devices are admitted within five minutes when
-	// all is well, by default 50. More raise an alarm.
+	MinimalRole     bool // leaves the provisioning role with what provisioning needs, on this fleet's names
+	XRay            bool // traces the hook
+	// ExpectedAdmissions is how many devices are admitted within five minutes when all is well, by
+	// default 50. More raise an alarm.
 	ExpectedAdmissions int
-	// AlarmEmail receives the alarms; empty means nobody does.
-	AlarmEmail string
+	AlarmEmail         string // receives the alarms; empty means nobody does
 }
 
-// ParseOptions reads the options from a CDK context, where they stand among
-// the CDK's own keys. The error names every problem, each with its remedy.
+// ParseOptions reads the options from a CDK context, where they stand among the CDK's own keys. The
+// error names every problem, each with its remedy.
 func ParseOptions(context map[string]any) (Options, error) {
 	r := optionReader{context: context, known: map[string]bool{}}
 	options := Options{
@@ -132,8 +120,7 @@ func ParseOptions(context map[string]any) (Options, error) {
 	return options, errors.Join(r.problems...)
 }
 
-// maxThingPrefix leaves room for the longest serial number in a thing name of
-// 128 characters.
+// maxThingPrefix leaves room for the longest serial number in a thing name of 128 characters.
 const maxThingPrefix = 128 - payload.MaxSerialLength
 
 // An optionReader takes options from a context and collects what is wrong.
@@ -154,8 +141,8 @@ func (r *optionReader) require(ok bool, name, value, want string, args ...any) {
 	}
 }
 
-// text is the option as -c gives it: a string. A cdk.json may hold a number,
-// which is read by its digits, or a boolean.
+// text is the option as -c gives it: a string. A cdk.json may hold a number, which is read by its
+// digits, or a boolean.
 func (r *optionReader) text(name string) string {
 	r.known[name] = true
 	switch value := r.context[name].(type) {
@@ -197,8 +184,8 @@ func (r *optionReader) certificates(name string) []Certificate {
 	return certificates
 }
 
-// namePattern fits the name of a CloudFormation stack and, with its longest
-// ending, that of a provisioning template: 36 characters.
+// namePattern fits the name of a CloudFormation stack and, with its longest ending, that of a
+// provisioning template: 36 characters.
 var namePattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]{0,27}$`)
 
 func (r *optionReader) names(name string) Names {
@@ -254,8 +241,8 @@ func (r *optionReader) email(name string) string {
 	return text
 }
 
-// rejectUnknown finds keys that are neither options nor the CDK's, which it would
-// ignore in silence.
+// rejectUnknown finds keys that are neither options nor the CDK's, which it would ignore in
+// silence.
 func (r *optionReader) rejectUnknown() {
 	ofTheCDK := []string{"acknowledged-issue-numbers", "cli-telemetry", "notices"} // without the usual punctuation
 	for _, key := range slices.Sorted(maps.Keys(r.context)) {
@@ -268,9 +255,8 @@ func (r *optionReader) rejectUnknown() {
 // Name is the default stack's.
 const Name = "GoFleetProvisioning"
 
-// Names are those that devices, templates/ and people rely on. AWS IoT Core
-// knows these resources by them, so they are fixed; every other resource is
-// named by CloudFormation.
+// Names are those that devices, templates/ and people rely on. AWS IoT Core knows these resources
+// by them, so they are fixed; every other resource is named by CloudFormation.
 type Names struct {
 	Stack, Template, ClaimPolicy, DevicePolicy, RotationPolicy, ExtraPolicy, ThingGroup, ThingType string
 	// ThingPrefix begins the name of every thing; the serial number follows.
@@ -290,10 +276,9 @@ var defaultNames = Names{
 	ThingPrefix:    payload.ThingNamePrefix,
 }
 
-// namesOf returns the names of the stack with this name. They begin with it, so
-// that two stacks can live in one account and Region and neither's claims reach
-// the other's things: no thing prefix begins with another, for a stack's name
-// has no underscore.
+// namesOf returns the names of the stack with this name. They begin with it, so that two stacks can
+// live in one account and Region and neither's claims reach the other's things: no thing prefix
+// begins with another, for a stack's name has no underscore.
 func namesOf(stack string) Names {
 	if stack == Name {
 		return defaultNames
@@ -319,8 +304,8 @@ const howToGetOne = "scripts/create-keys-and-cert.sh creates a claim certificate
 	"then run: cdk deploy -c certificateArn=ARN"
 
 // A Certificate is a claim certificate, known by its ARN alone:
-// arn:PARTITION:iot:REGION:ACCOUNT:cert/ID, where ID is the SHA-256 of the
-// certificate in lower-case hexadecimal digits.
+// arn:PARTITION:iot:REGION:ACCOUNT:cert/ID, where ID is the SHA-256 of the certificate in
+// lower-case hexadecimal digits.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/iot-action-resources.html
 type Certificate struct {
@@ -358,8 +343,8 @@ func partitionOf(region string) string {
 	return "aws"
 }
 
-// parseCertificates reads a comma-separated list of ARNs, at least one. They
-// must be of one account and Region, because the stack is.
+// parseCertificates reads a comma-separated list of ARNs, at least one. They must be of one account
+// and Region, because the stack is.
 func parseCertificates(list string) ([]Certificate, error) {
 	if strings.TrimSpace(list) == "" {
 		return nil, errors.New("certificateArn is missing; " + howToGetOne)

@@ -186,8 +186,8 @@ func TestParseOptionsRejects(t *testing.T) {
 	}
 }
 
-// The CDK ignores what it does not know: an option that there is not would be
-// dropped in silence. The error has those that there are.
+// The CDK ignores what it does not know: an option that there is not would be dropped in silence.
+// The error has those that there are.
 func TestUnknownOptionsAreErrors(t *testing.T) {
 	for key, want := range map[string]string{
 		"stackName": "name", "claimCidr": "claimSourceIp", "team": "name", "region": "certificateArn", "location": "templates",

@@ -10,8 +10,7 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// managedPolicies are those that the system is documented with. Provisioning
-// needs the first.
+// managedPolicies are those that the system is documented with. Provisioning needs the first.
 var managedPolicies = []string{
 	"service-role/AWSIoTThingsRegistration",
 	"service-role/AWSIoTLogging",
@@ -19,8 +18,8 @@ var managedPolicies = []string{
 	"service-role/AWSIoTRuleActions",
 }
 
-// newProvisioningRole is the role that AWS IoT Core provisions devices with.
-// Only AWS IoT Core may take it, and only for this account's one template.
+// newProvisioningRole is the role that AWS IoT Core provisions devices with. Only AWS IoT Core may
+// take it, and only for this account's one template.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/cross-service-confused-deputy-prevention.html
 func newProvisioningRole(s awscdk.Stack, props *Props) awsiam.Role {
@@ -48,9 +47,8 @@ func newProvisioningRole(s awscdk.Stack, props *Props) awsiam.Role {
 	return role
 }
 
-// allowProvisioning is AWSIoTThingsRegistration without what this template does
-// not make, on the names of this fleet. AWS offers no resource types for the
-// actions on "*".
+// allowProvisioning is AWSIoTThingsRegistration without what this template does not make, on the
+// names of this fleet. AWS offers no resource types for the actions on "*".
 //
 // AWS page: https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsiot.html
 func allowProvisioning(role awsiam.Role, props *Props) {

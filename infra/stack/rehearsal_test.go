@@ -7,8 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A rehearsal runs the stack with the hook built for another machine: nothing
-// else may differ from what is deployed.
+// A rehearsal runs the stack with the hook built for another machine: nothing else may differ from
+// what is deployed.
 func TestMachineOfTheHookChangesNothingElse(t *testing.T) {
 	rehearsed, err := synth(map[string]any{"certificateArn": arnA, "hookArchitecture": "x86_64"})
 	if err != nil {

@@ -1,7 +1,7 @@
-// Package stack declares the cloud side of fleet provisioning by claim: the
-// provisioning template with its hook and role, the policies of claims and of
-// devices, and the thing group and type that devices join. The documents are
-// read from templates/, the same files that the local emulator reads.
+// Package stack declares the cloud side of fleet provisioning by claim: the provisioning template
+// with its hook and role, the policies of claims and of devices, and the thing group and type that
+// devices join. The documents are read from templates/, the same files that the local emulator
+// reads.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 package stack
@@ -18,18 +18,15 @@ import (
 type Props struct {
 	Options
 	Documents
-	// HookFolder holds the hook as Lambda takes it: one file, bootstrap, built
-	// for Options.HookArchitecture.
-	HookFolder string
-	// RetireFolder holds in the same way the function that retires certificates.
-	// It is needed with Options.Rotation.
+	HookFolder string // holds the hook as Lambda takes it: one file, bootstrap, built for Options.HookArchitecture
+	// RetireFolder holds in the same way the function that retires certificates. It is needed with
+	// Options.Rotation.
 	RetireFolder string
 }
 
-// New declares the stack, in the account and Region of the claim certificates.
-// Like every CDK constructor it panics when the CDK rejects something; mistakes
-// of the person who deploys are found by [ParseOptions], [ReadDocuments] and
-// [Props.Check] before.
+// New declares the stack, in the account and Region of the claim certificates. Like every CDK
+// constructor it panics when the CDK rejects something; mistakes of the person who deploys are
+// found by [ParseOptions], [ReadDocuments] and [Props.Check] before.
 func New(scope constructs.Construct, props *Props) awscdk.Stack {
 	home := props.ClaimCertificates[0]
 	s := awscdk.NewStack(scope, &props.Names.Stack, &awscdk.StackProps{
@@ -62,8 +59,8 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 	if props.ExtraPolicy != "" {
 		inUse = append(inUse, newPolicy(s, "ExtraPolicy", props.Names.ExtraPolicy, props.fill(props.ExtraPolicy)))
 	}
-	// These outlive the stack: AWS IoT deletes no policy that is attached to certificates,
-	// without which devices could not connect, and no type that things have.
+	// These outlive the stack: AWS IoT deletes no policy that is attached to certificates, without
+	// which devices could not connect, and no type that things have.
 	// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DeleteThingType.html
 	for _, resource := range inUse {
 		resource.ApplyRemovalPolicy(awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE, nil)

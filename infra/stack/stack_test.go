@@ -235,8 +235,7 @@ func TestProvisioningRoleHasItsManagedPolicies(t *testing.T) {
 	}
 }
 
-// The minimal role acts on this fleet's names; AWS offers no resource types for
-// the rest.
+// The minimal role acts on this fleet's names; AWS offers no resource types for the rest.
 func TestMinimalRoleActsOnThisFleet(t *testing.T) {
 	_, policy := synthesized(t, withOptions).named(t, "AWS::IAM::Policy", "ProvisioningRole")
 	document := resolved(policy.Properties["PolicyDocument"]).(map[string]any)
@@ -409,8 +408,8 @@ func TestHookMayDoNothingElse(t *testing.T) {
 	}
 }
 
-// TestRetirementMayDoNothingElse is the whole of what the function that retires
-// certificates can do, and of what invokes it.
+// TestRetirementMayDoNothingElse is the whole of what the function that retires certificates can
+// do, and of what invokes it.
 func TestRetirementMayDoNothingElse(t *testing.T) {
 	tmpl := synthesized(t, byDefault)
 	const arn = "arn:aws:iot:us-east-1:123456789012:"
@@ -611,8 +610,8 @@ func TestAlarms(t *testing.T) {
 	}
 }
 
-// TestAlarmsCountDecisionsOfTheHook compares the patterns of the metric filters
-// with what the hook logs.
+// TestAlarmsCountDecisionsOfTheHook compares the patterns of the metric filters with what the hook
+// logs.
 func TestAlarmsCountDecisionsOfTheHook(t *testing.T) {
 	for name, test := range map[string]struct {
 		synth     func() (template, error)
@@ -710,8 +709,8 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
-// Further statements are a policy that every device gets, and that outlives the
-// stack like the device policy.
+// Further statements are a policy that every device gets, and that outlives the stack like the
+// device policy.
 func TestDeviceStatementsAreAPolicyOfEachDevice(t *testing.T) {
 	tmpl := synthesized(t, withOptions)
 	id, policy := tmpl.named(t, "AWS::IoT::Policy", "ExtraPolicy")

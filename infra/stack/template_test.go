@@ -16,13 +16,12 @@ import (
 	"example.com/fleety/infra/stack"
 )
 
-// TestMain runs the tests in a second process of the same binary, whose
-// temporary files it removes. The tests themselves do not call jsii.Close: it
-// waits for the CDK's Node.js process in two goroutines at once, which the race
-// detector reports; that process ends when the second one does.
+// TestMain runs the tests in a second process of the same binary, whose temporary files it removes.
+// The tests themselves do not call jsii.Close: it waits for the CDK's Node.js process in two
+// goroutines at once, which the race detector reports; that process ends when the second one does.
 //
-// The CDK drives one Node.js process, which tests in parallel would crash: none
-// here calls t.Parallel.
+// The CDK drives one Node.js process, which tests in parallel would crash: none here calls
+// t.Parallel.
 func TestMain(m *testing.M) {
 	const second = "FLEETY_SECOND_PROCESS"
 	if os.Getenv(second) != "" {
@@ -57,8 +56,8 @@ type resource struct {
 	Properties           map[string]any
 }
 
-// synth synthesizes the stack with the real documents, as the app would with
-// the options in context, but around a stub of the hook.
+// synth synthesizes the stack with the real documents, as the app would with the options in
+// context, but around a stub of the hook.
 func synth(context map[string]any) (template, error) {
 	dir, err := os.MkdirTemp("", "fleety-synth-")
 	if err != nil {
@@ -98,7 +97,8 @@ func readTemplate(path string) (t template, err error) {
 	return t, json.Unmarshal(t.Text, &t)
 }
 
-// byDefault and withOptions, which has every option but its default, are synthesized once: each takes seconds.
+// byDefault and withOptions, which has every option but its default, are synthesized once: each
+// takes seconds.
 var (
 	byDefault = sync.OnceValues(func() (template, error) {
 		return synth(map[string]any{"certificateArn": arnA})
@@ -148,9 +148,8 @@ func (t template) named(tb testing.TB, kind, prefix string) (id string, r resour
 	return ids[0], t.Resources[ids[0]]
 }
 
-// resolved works out the CloudFormation functions in a value: pseudo
-// parameters get the values of our account, a resource's reference reads
-// "ref(ID)" or "att(ID.Arn)".
+// resolved works out the CloudFormation functions in a value: pseudo parameters get the values of
+// our account, a resource's reference reads "ref(ID)" or "att(ID.Arn)".
 func resolved(v any) any {
 	switch v := v.(type) {
 	case []any:

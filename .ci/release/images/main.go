@@ -1,14 +1,12 @@
-// Command images makes container images without a container engine: for each
-// program an OCI layout of an index of linux/amd64 and linux/arm64. An image has the
-// static program, the licences, the root certificates of Mozilla, and a user that
-// is not root. The same binaries give the same bytes.
+// Command images makes container images without a container engine: for each program an OCI layout
+// of an index of linux/amd64 and linux/arm64. An image has the static program, the licences, the
+// root certificates of Mozilla, and a user that is not root. The same binaries give the same bytes.
 //
 //	usage: images VERSION COMMIT TIME FROM TO
 //
-// TIME is that of the image, in seconds since 1970. FROM has the binaries of a
-// release, or some of them, as PROGRAM_linux_ARCHITECTURE;
-// PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and hook_arm64, the
-// pre-provisioning hook that the emulator runs. The layouts are made in TO.
+// TIME is that of the image, in seconds since 1970. FROM has the binaries of a release, or some of
+// them, as PROGRAM_linux_ARCHITECTURE; PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and
+// hook_arm64, the pre-provisioning hook that the emulator runs. The layouts are made in TO.
 package main
 
 import (

@@ -1,7 +1,6 @@
-// Command notices prints the licences and notices of every module that is linked
-// into the given binaries, and of Go itself, which most of those licences demand
-// that a copy of the program comes with. It runs in the folder of the module
-// that the binaries are built from.
+// Command notices prints the licences and notices of every module that is linked into the given
+// binaries, and of Go itself, which most of those licences demand that a copy of the program comes
+// with. It runs in the folder of the module that the binaries are built from.
 //
 //	usage: notices BINARY…
 package main
@@ -75,9 +74,9 @@ var (
 	unused = regexp.MustCompile(`^(testdata|vendor|node_modules|examples?|_.*|\..*)$`)
 )
 
-// write prints the licence files of a folder and, unless only its top counts, of
-// the folders in it: parts of a module can have licences of their own. A module
-// without any licence must not be distributed, and is an error.
+// write prints the licence files of a folder and, unless only its top counts, of the folders in it:
+// parts of a module can have licences of their own. A module without any licence must not be
+// distributed, and is an error.
 func write(out io.Writer, title, dir string, top bool) error {
 	found := 0
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {

@@ -17,11 +17,10 @@ import (
 // clockSkew is how far the clocks of AWS and of the machine of a run may differ.
 const clockSkew = 5 * time.Minute
 
-// CleanupReport removes what the report's run made, also of devices that failed
-// half-way: their certificates, and the things that have no other certificate
-// then. A device is kept when what AWS IoT has of it does not fit the report:
-// the serial number and name of its thing, the certificate's creation within the
-// time of the run, and its policies. Devices that had their identity before are
+// CleanupReport removes what the report's run made, also of devices that failed half-way: their
+// certificates, and the things that have no other certificate then. A device is kept when what AWS
+// IoT has of it does not fit the report: the serial number and name of its thing, the certificate's
+// creation within the time of the run, and its policies. Devices that had their identity before are
 // not touched. It can be repeated after an error.
 func (r *Run) CleanupReport(ctx context.Context, report *fleet.Report) (Counts, error) {
 	var targets []Target
@@ -41,8 +40,8 @@ func (r *Run) CleanupReport(ctx context.Context, report *fleet.Report) (Counts, 
 	}, r.remove)
 }
 
-// madeBy returns the things that the report's run made with the certificate, or
-// why the certificate is not that run's.
+// madeBy returns the things that the report's run made with the certificate, or why the certificate
+// is not that run's.
 func (r *Run) madeBy(ctx context.Context, report *fleet.Report, t Target, c Certificate) (things []string, not string, err error) {
 	from := report.Started.Add(-clockSkew)
 	to := report.Started.Add(time.Duration(report.ElapsedSeconds*float64(time.Second)) + clockSkew)
@@ -84,8 +83,8 @@ func (r *Run) CleanupType(ctx context.Context, thingType string) (Counts, error)
 	}, r.remove)
 }
 
-// ThingsOfType returns the things of a thing type: all of them, since the next
-// page's token need not survive the removal of what the page before had.
+// ThingsOfType returns the things of a thing type: all of them, since the next page's token need
+// not survive the removal of what the page before had.
 func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, error) {
 	names, err := list(ctx, iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType}),
 		func(page *iot.ListThingsOutput) (names []string) {
@@ -97,8 +96,8 @@ func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, err
 	return targets("type "+thingType, names, err)
 }
 
-// share divides a device's things into those that have no other certificates than the
-// device's, which are to be removed, and those that are kept.
+// share divides a device's things into those that have no other certificates than the device's,
+// which are to be removed, and those that are kept.
 func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 	for _, thing := range things {
 		principals, err := r.principals(ctx, thing)
@@ -116,10 +115,9 @@ func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 	return nil
 }
 
-// remove removes a device's certificates and things in the order that AWS IoT
-// requires: nothing may be attached to a certificate that is deleted, and it may not
-// be active. The certificate goes last, so that a run that is repeated finds what is
-// left.
+// remove removes a device's certificates and things in the order that AWS IoT requires: nothing may
+// be attached to a certificate that is deleted, and it may not be active. The certificate goes
+// last, so that a run that is repeated finds what is left.
 func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 	for _, c := range d.Certificates {
 		for _, policy := range c.Policies {

@@ -85,8 +85,7 @@ func newRun(core *localcore.Server, apply bool) (*controlplane.Run, *recorder) {
 	}, rec
 }
 
-// statuses returns the statuses of all certificates by id, and the names of all
-// things.
+// statuses returns the statuses of all certificates by id, and the names of all things.
 func statuses(core *localcore.Server) (map[string]registry.CertificateStatus, []string) {
 	certificates := map[string]registry.CertificateStatus{}
 	for _, c := range core.Registry().ListCertificates() {
@@ -99,8 +98,8 @@ func statuses(core *localcore.Server) (map[string]registry.CertificateStatus, []
 	return certificates, things
 }
 
-// TestCleanupRemovesWhatTheRunMade has two runs in one registry, of which one is
-// cleaned up; one of its things has another certificate since then.
+// TestCleanupRemovesWhatTheRunMade has two runs in one registry, of which one is cleaned up; one of
+// its things has another certificate since then.
 func TestCleanupRemovesWhatTheRunMade(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
@@ -147,8 +146,8 @@ func TestCleanupRemovesWhatTheRunMade(t *testing.T) {
 	}
 }
 
-// TestCleanupKeepsWhatTheRunDidNotMake has reports that name certificates of
-// others, as an edited, stale or hostile report does.
+// TestCleanupKeepsWhatTheRunDidNotMake has reports that name certificates of others, as an edited,
+// stale or hostile report does.
 func TestCleanupKeepsWhatTheRunDidNotMake(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
@@ -158,8 +157,8 @@ func TestCleanupKeepsWhatTheRunDidNotMake(t *testing.T) {
 	claim := core.Claim().CertificateID
 	hour := time.Hour
 	api, _ := newRun(core, true)
-	// A claim that was made a moment before the run, as the first one always is,
-	// with a policy that allows everything.
+	// A claim that was made a moment before the run, as the first one always is, with a policy that
+	// allows everything.
 	fresh, err := api.Client.CreateKeysAndCertificate(t.Context(), &iot.CreateKeysAndCertificateInput{SetAsActive: true})
 	if err == nil {
 		_, err = api.Client.CreatePolicy(t.Context(), &iot.CreatePolicyInput{PolicyName: aws.String("all"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`)})
@@ -216,8 +215,7 @@ func TestCleanupKeepsWhatTheRunDidNotMake(t *testing.T) {
 	}
 }
 
-// TestCleanupTypeRemovesEveryThingOfTheType has more things than one page, and
-// one of another type.
+// TestCleanupTypeRemovesEveryThingOfTheType has more things than one page, and one of another type.
 func TestCleanupTypeRemovesEveryThingOfTheType(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)

@@ -1,7 +1,6 @@
-// Package controlplane works through the devices of a fleet in AWS IoT's control
-// plane API: it removes what a run made or all devices of a thing type, and
-// revokes certificates. It is apart from package fleet, so that only programs
-// that need it link the AWS SDK.
+// Package controlplane works through the devices of a fleet in AWS IoT's control plane API: it
+// removes what a run made or all devices of a thing type, and revokes certificates. It is apart
+// from package fleet, so that only programs that need it link the AWS SDK.
 //
 // It never touches a claim certificate, nor a certificate that other things use,
 // too. AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_Operations_AWS_IoT.html
@@ -26,8 +25,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// DefaultRate is in devices per second. AWS grants 10 UpdateCertificate per
-// second in every Region.
+// DefaultRate is in devices per second. AWS grants 10 UpdateCertificate per second in every Region.
 const DefaultRate = 8
 
 const (
@@ -38,15 +36,12 @@ const (
 // A Run works through devices. Client is required. A Run is used once.
 type Run struct {
 	Client *iot.Client
-	// Apply makes the changes; without it everything is only looked up.
-	Apply bool
-	// Rate is the greatest number of devices per second; 0 means [DefaultRate].
-	Rate float64
-	// Journal, if set, has the devices that an earlier run completed: they are
-	// skipped. Those of this run are added if it makes changes.
+	Apply  bool    // makes the changes; without it everything is only looked up
+	Rate   float64 // the greatest number of devices per second; 0 means [DefaultRate]
+	// Journal, if set, has the devices that an earlier run completed: they are skipped. Those of
+	// this run are added if it makes changes.
 	Journal *Journal
-	// Found, if set, is called for each device before it is changed, from one
-	// goroutine at a time.
+	// Found, if set, is called for each device before it is changed, from one goroutine at a time.
 	Found func(Device)
 
 	claims sync.Map   // policies, by name: whether a claim has it
@@ -66,12 +61,9 @@ func (t Target) String() string {
 type Device struct {
 	Target
 	Certificates []Certificate
-	// Things are to be removed.
-	Things []string
-	// Shared things are kept, because they have other certificates.
-	Shared []string
-	// Kept is why the device is left alone; empty otherwise.
-	Kept string
+	Things       []string // to be removed
+	Shared       []string // things that are kept, because they have other certificates
+	Kept         string   // why the device is left alone; empty otherwise
 }
 
 // A Certificate is a certificate in AWS IoT.
@@ -104,9 +96,9 @@ func (c *Counts) add(d Counts) {
 	c.Kept += d.Kept
 }
 
-// each works through the targets and, if completed is set, adds those that are done to
-// the journal. A device that fails does not keep the others from being worked on; the
-// error has the first of their errors.
+// each works through the targets and, if completed is set, adds those that are done to the journal.
+// A device that fails does not keep the others from being worked on; the error has the first of
+// their errors.
 func (r *Run) each(ctx context.Context, targets []Target, completed bool, work func(context.Context, Target) (Counts, error)) (total Counts, err error) {
 	limiter := rate.NewLimiter(rate.Limit(cmp.Or(r.Rate, DefaultRate)), 1)
 	var mu sync.Mutex
@@ -148,8 +140,8 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 	return total, cmp.Or(err, first)
 }
 
-// change looks each target up, has plan reduce what was found to what is to be changed,
-// and applies that. A device of which nothing is left is gone.
+// change looks each target up, has plan reduce what was found to what is to be changed, and applies
+// that. A device of which nothing is left is gone.
 func (r *Run) change(ctx context.Context, targets []Target, plan func(context.Context, *Device) error, apply func(context.Context, Device, *Counts) error) (Counts, error) {
 	return r.each(ctx, targets, r.Apply, func(ctx context.Context, t Target) (Counts, error) {
 		d, err := r.device(ctx, t)
@@ -233,8 +225,7 @@ func targets(of string, things []string, err error) (list []Target, _ error) {
 	return list, nil
 }
 
-// principals returns the ARNs of what is attached to a thing; none when there is
-// no such thing.
+// principals returns the ARNs of what is attached to a thing; none when there is no such thing.
 func (r *Run) principals(ctx context.Context, thing string) ([]string, error) {
 	arns, err := list(ctx, iot.NewListThingPrincipalsPaginator(r.Client, &iot.ListThingPrincipalsInput{ThingName: &thing}),
 		func(page *iot.ListThingPrincipalsOutput) []string { return page.Principals })
@@ -244,9 +235,8 @@ func (r *Run) principals(ctx context.Context, thing string) ([]string, error) {
 	return arns, err
 }
 
-// claimPolicy returns the first of the certificate's policies with which it is a
-// claim: one that allows provisioning, and not as a thing of its own, as a
-// policy to rotate certificates does.
+// claimPolicy returns the first of the certificate's policies with which it is a claim: one that
+// allows provisioning, and not as a thing of its own, as a policy to rotate certificates does.
 func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
 	for _, name := range c.Policies {
 		claim, known := r.claims.Load(name)
@@ -267,10 +257,9 @@ func (r *Run) claimPolicy(ctx context.Context, c Certificate) (string, error) {
 	return "", nil
 }
 
-// device looks a target up by its thing, or by its certificate if it names one.
-// A device is kept that has a claim certificate, a certificate that other things
-// use, too, or a principal that is no certificate. Nothing is found when neither
-// thing nor certificate exists.
+// device looks a target up by its thing, or by its certificate if it names one. A device is kept
+// that has a claim certificate, a certificate that other things use, too, or a principal that is no
+// certificate. Nothing is found when neither thing nor certificate exists.
 func (r *Run) device(ctx context.Context, t Target) (d Device, err error) {
 	d = Device{Target: t}
 	ids := []string{t.CertificateID}
@@ -318,16 +307,15 @@ func isNotFound(err error) bool {
 	return ok
 }
 
-// A Journal is a file of the devices that a run has completed, one per line, from
-// which a repeated run resumes. A nil one has none. It is safe for concurrent use.
+// A Journal is a file of the devices that a run has completed, one per line, from which a repeated
+// run resumes. A nil one has none. It is safe for concurrent use.
 type Journal struct {
 	mu   sync.Mutex
 	f    *os.File        // under mu
 	done map[string]bool // under mu
 }
 
-// OpenJournal opens or creates the journal of an operation, named by any text of
-// one line.
+// OpenJournal opens or creates the journal of an operation, named by any text of one line.
 func OpenJournal(path, operation string) (*Journal, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// Revoke sets the certificates of the targets to a status: REVOKED, or INACTIVE,
-// from which a certificate can be activated again. Certificates that have it are
-// left alone, and so are revoked ones. AWS IoT disconnects the devices within a
-// few minutes, and rejects their connections from then on.
+// Revoke sets the certificates of the targets to a status: REVOKED, or INACTIVE, from which a
+// certificate can be activated again. Certificates that have it are left alone, and so are revoked
+// ones. AWS IoT disconnects the devices within a few minutes, and rejects their connections from
+// then on.
 func (r *Run) Revoke(ctx context.Context, targets []Target, status types.CertificateStatus) (Counts, error) {
 	return r.change(ctx, targets, func(_ context.Context, d *Device) error {
 		d.Certificates = slices.DeleteFunc(d.Certificates, func(c Certificate) bool {
@@ -42,10 +42,9 @@ func (r *Run) ThingsInGroup(ctx context.Context, group string) ([]Target, error)
 	return targets("group "+group, names, err)
 }
 
-// ReadTargets reads targets from CSV: the column thingName or certificateId of a
-// file whose first line names its columns, else the first column, in which what
-// has the form of a certificate id is one. All lines are read before the first
-// target is returned, so that a bad line changes nothing.
+// ReadTargets reads targets from CSV: the column thingName or certificateId of a file whose first
+// line names its columns, else the first column, in which what has the form of a certificate id is
+// one. All lines are read before the first target is returned, so that a bad line changes nothing.
 func ReadTargets(in io.Reader) ([]Target, error) {
 	c := csv.NewReader(in)
 	c.FieldsPerRecord, c.TrimLeadingSpace, c.Comment = -1, true, '#'

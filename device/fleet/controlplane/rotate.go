@@ -28,8 +28,7 @@ const (
 	pollInterval    = 2 * time.Second
 )
 
-// A Rotation is what became of the request that devices replace their keys and
-// certificates.
+// A Rotation is what became of the request that devices replace their keys and certificates.
 type Rotation struct {
 	Jobs    []string `json:"jobs"`    // ids of the jobs that were created
 	Things  int      `json:"things"`  // that have an execution of them, or would have
@@ -38,8 +37,7 @@ type Rotation struct {
 	Resumed int      `json:"resumed"` // things that the journal has
 	// Results counts the executions by status; nil unless they were awaited.
 	Results map[types.JobExecutionStatus]int `json:"results,omitempty"`
-	// Unsuccessful has the first hundred executions that ended with another status
-	// than SUCCEEDED.
+	// Unsuccessful has the first hundred executions that ended with another status than SUCCEEDED.
 	Unsuccessful []Unsuccessful `json:"unsuccessful,omitempty"`
 }
 
@@ -50,10 +48,9 @@ type Unsuccessful struct {
 	Reason    string                   `json:"reason,omitempty"` // of the device
 }
 
-// Rotate creates jobs that have the targets rotate: one for each hundred things,
-// at the run's rate. Their ids begin with name and follow from the things, so that
-// a repeated run of that name creates none twice. The things must allow the
-// operation rotate; see package jobs of the agent.
+// Rotate creates jobs that have the targets rotate: one for each hundred things, at the run's rate.
+// Their ids begin with name and follow from the things, so that a repeated run of that name creates
+// none twice. The things must allow the operation rotate; see package jobs of the agent.
 func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotation, error) {
 	var done Rotation
 	var mu sync.Mutex
@@ -120,8 +117,8 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 	return done, err
 }
 
-// AwaitJobs adds to a rotation how the executions of its jobs have ended. When ctx
-// ends earlier, it returns what there is, with ctx's error.
+// AwaitJobs adds to a rotation how the executions of its jobs have ended. When ctx ends earlier, it
+// returns what there is, with ctx's error.
 func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
 	for _, id := range done.Jobs {
 		for ended := false; !ended; {

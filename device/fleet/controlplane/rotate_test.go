@@ -65,8 +65,8 @@ func jobIDs(t *testing.T, run *controlplane.Run) (ids []string) {
 	return ids
 }
 
-// TestRotateCreatesOneJobForAHundredThings has a thing that does not exist, runs
-// twice, and waits for what devices report.
+// TestRotateCreatesOneJobForAHundredThings has a thing that does not exist, runs twice, and waits
+// for what devices report.
 func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
@@ -107,8 +107,7 @@ func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
 	}
 }
 
-// TestRotateResumesFromJournal stops a run in its middle and repeats it with more
-// things.
+// TestRotateResumesFromJournal stops a run in its middle and repeats it with more things.
 func TestRotateResumesFromJournal(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)

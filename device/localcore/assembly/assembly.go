@@ -1,8 +1,7 @@
-// Package assembly reads a cloud assembly, the folder that `cdk synth` writes,
-// and resolves the references of one of its stacks to plain values, as
-// CloudFormation would: what AWS IoT Core and the pre-provisioning hook would
-// get, without an account. It deploys nothing and reads only the resources
-// that provisioning consists of.
+// Package assembly reads a cloud assembly, the folder that `cdk synth` writes, and resolves the
+// references of one of its stacks to plain values, as CloudFormation would: what AWS IoT Core and
+// the pre-provisioning hook would get, without an account. It deploys nothing and reads only the
+// resources that provisioning consists of.
 //
 // AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference.html
 package assembly
@@ -23,8 +22,7 @@ import (
 
 // A Stack is one synthesized stack, still with its references.
 type Stack struct {
-	// Name is what CloudFormation would call the stack.
-	Name string
+	Name string // what CloudFormation would call the stack
 	// Account and Region are those that it was synthesized for; empty for any.
 	Account, Region string
 
@@ -69,8 +67,8 @@ type asset struct {
 	Packaging string // zip for a folder
 }
 
-// Open reads the stack of this name in the assembly dir. An empty name means
-// the only stack that is there. A missing folder is [fs.ErrNotExist].
+// Open reads the stack of this name in the assembly dir. An empty name means the only stack that is
+// there. A missing folder is [fs.ErrNotExist].
 func Open(dir, name string) (*Stack, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("reading the assembly: %w; cdk synth writes it", err)

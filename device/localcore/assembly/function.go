@@ -16,19 +16,16 @@ const iotService = "iot.amazonaws.com"
 //
 // AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-function.html
 type Function struct {
-	LogicalID string
-	ARN       string
-	// Path is the executable in the assembly that Lambda would run.
-	Path string
-	// Architecture is arm64 or x86_64.
-	Architecture string
+	LogicalID    string
+	ARN          string
+	Path         string // the executable in the assembly that Lambda would run
+	Architecture string // arm64 or x86_64
 	Timeout      time.Duration
-	// Environment are the variables, as NAME=VALUE, sorted.
-	Environment []string
+	Environment  []string // the variables, as NAME=VALUE, sorted
 }
 
-// findFunction finds the function of a template's hook in the stack, and checks
-// that AWS IoT Core may call it.
+// findFunction finds the function of a template's hook in the stack, and checks that AWS IoT Core
+// may call it.
 func (r *resolver) findFunction(template string, hook *Hook) {
 	at := place(template).field("Properties").field("PreProvisioningHook").field("TargetArn")
 	if hook.Function = r.functionOf(at, hook.TargetARN); hook.Function == nil {
@@ -66,8 +63,8 @@ func (r *resolver) invoked(rule string, p payload) (functions []*Function) {
 	return functions
 }
 
-// function reads what is needed to run a function. Its other properties, such
-// as its role, have no meaning outside of AWS.
+// function reads what is needed to run a function. Its other properties, such as its role, have no
+// meaning outside of AWS.
 func (r *resolver) function(id, arn string) *Function {
 	var p struct {
 		Runtime       string
@@ -116,8 +113,8 @@ func (r *resolver) executable(at place, code any) string {
 	return filepath.Join(r.stack.dir, folder, "bootstrap")
 }
 
-// checkPermission checks that a permission allows AWS IoT Core to call the
-// function for this template or rule.
+// checkPermission checks that a permission allows AWS IoT Core to call the function for this
+// template or rule.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 func (r *resolver) checkPermission(caller string, f *Function, consequence string) {
@@ -133,8 +130,8 @@ func (r *resolver) checkPermission(caller string, f *Function, consequence strin
 	r.fail(place(f.LogicalID), "%s", problem)
 }
 
-// whyNot returns why a permission does not allow AWS IoT Core to call the function
-// for the source, or nothing when it does.
+// whyNot returns why a permission does not allow AWS IoT Core to call the function for the source,
+// or nothing when it does.
 func (r *resolver) whyNot(id, function, source string) string {
 	var p struct{ Action, FunctionName, Principal, SourceAccount, SourceArn string }
 	at, properties := place(id).field("Properties"), r.stack.template.Resources[id].Properties

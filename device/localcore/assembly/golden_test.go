@@ -41,8 +41,7 @@ func app(template []byte) fstest.MapFS {
 	}
 }
 
-// resolveGolden resolves the template that the CDK app of this repository
-// gives, after edit.
+// resolveGolden resolves the template that the CDK app of this repository gives, after edit.
 func resolveGolden(t *testing.T, edit ...string) (*Resources, error) {
 	t.Helper()
 	template, err := goldenFile()
@@ -62,8 +61,8 @@ func resolveGolden(t *testing.T, edit ...string) (*Resources, error) {
 	return s.Resolve(us)
 }
 
-// What a rehearsal gets from the stack must be what the local core gets from
-// the shared templates: else one of the two is not what is deployed.
+// What a rehearsal gets from the stack must be what the local core gets from the shared templates:
+// else one of the two is not what is deployed.
 func TestGoldenStackResolvesToTheSharedTemplates(t *testing.T) {
 	t.Parallel()
 	all, err := resolveGolden(t)

@@ -12,15 +12,15 @@ import (
 // An Environment is where a stack is deployed to.
 type Environment struct{ Partition, Account, Region string }
 
-// A place is where a value stands: the logical id of the resource or the name of
-// the condition, and the way from there, as in Hook.Properties.Code.S3Key.
+// A place is where a value stands: the logical id of the resource or the name of the condition, and
+// the way from there, as in Hook.Properties.Code.S3Key.
 type place string
 
 func (p place) field(name string) place { return p + "." + place(name) }
 func (p place) index(i int) place       { return place(fmt.Sprintf("%s[%d]", p, i)) }
 
-// A resolver turns the values of a template into plain ones. Its methods end by
-// a panic with an error when they cannot; see [resolver.try].
+// A resolver turns the values of a template into plain ones. Its methods end by a panic with an
+// error when they cannot; see [resolver.try].
 type resolver struct {
 	stack      *Stack
 	env        Environment
@@ -139,8 +139,8 @@ func (r *resolver) arguments(at place, v any, count int) []any {
 	return list
 }
 
-// bounded returns the text of a function, unless it is longer than CloudFormation's limit
-// on a whole template.
+// bounded returns the text of a function, unless it is longer than CloudFormation's limit on a
+// whole template.
 //
 // AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 func (r *resolver) bounded(at place, text string) string {
@@ -285,8 +285,8 @@ func (r *resolver) substitute(at place, text string, variables map[string]any) s
 	}
 }
 
-// once returns what known has for id, and resolves it where that is nothing. It is an
-// error if resolving it leads back to it.
+// once returns what known has for id, and resolves it where that is nothing. It is an error if
+// resolving it leads back to it.
 func once[T any](r *resolver, at place, what, id string, known map[string]T, resolve func() T) T {
 	if v, ok := known[id]; ok {
 		return v
@@ -341,8 +341,8 @@ func (r *resolver) test(at place, expression any) bool {
 	return map[string]bool{"Fn::Not": n == 0, "Fn::And": n == len(list), "Fn::Or": n > 0}[name]
 }
 
-// A kind is a type of resource whose name and ARN are known before it is
-// deployed. Ref gives the name of each of these.
+// A kind is a type of resource whose name and ARN are known before it is deployed. Ref gives the
+// name of each of these.
 type kind struct {
 	property  string // that names the resource
 	attribute string // of Fn::GetAtt that gives the ARN
@@ -378,8 +378,7 @@ func (r *resolver) deployed(id string, res resource) bool {
 	return res.Condition == "" || r.condition(place(id).field("Condition"), res.Condition)
 }
 
-// deployedOf returns the logical ids of the deployed resources of a type,
-// sorted.
+// deployedOf returns the logical ids of the deployed resources of a type, sorted.
 func (r *resolver) deployedOf(kind string) (ids []string) {
 	for _, id := range slices.Sorted(maps.Keys(r.stack.template.Resources)) {
 		if res := r.stack.template.Resources[id]; res.Type == kind && r.deployed(id, res) {
@@ -389,9 +388,8 @@ func (r *resolver) deployedOf(kind string) (ids []string) {
 	return ids
 }
 
-// name returns the name of a resource of a known kind. Where the template
-// leaves it to CloudFormation it is STACK-ID, without the random end that
-// CloudFormation adds.
+// name returns the name of a resource of a known kind. Where the template leaves it to
+// CloudFormation it is STACK-ID, without the random end that CloudFormation adds.
 func (r *resolver) name(at place, id string) string {
 	return once(r, at, "name of", id, r.names, func() string {
 		res := r.stack.template.Resources[id]
@@ -408,8 +406,8 @@ func (r *resolver) name(at place, id string) string {
 	})
 }
 
-// attribute returns an attribute of a resource: of those that are known
-// before a deployment, the ARN.
+// attribute returns an attribute of a resource: of those that are known before a deployment, the
+// ARN.
 func (r *resolver) attribute(at place, id, attribute string) string {
 	res := r.resource(at, id)
 	kind, known := kinds[res.Type]

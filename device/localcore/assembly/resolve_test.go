@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// resolveText resolves the value of one property in a template that has what
-// functions can refer to.
+// resolveText resolves the value of one property in a template that has what functions can refer
+// to.
 func resolveText(t *testing.T, value string) (any, error) {
 	t.Helper()
 	s, err := open(app([]byte(strings.ReplaceAll(`{

@@ -28,8 +28,7 @@ type Resources struct {
 	ThingTypes  []ThingType
 	Templates   []ProvisioningTemplate
 	Rules       []TopicRule
-	// Functions are those of the stack that its rules invoke.
-	Functions []*Function
+	Functions   []*Function // those of the stack that its rules invoke
 }
 
 // The resources have the properties of CloudFormation's types.
@@ -76,15 +75,16 @@ type (
 		TargetARN      string    `json:"TargetArn"`
 		Function       *Function `json:"-"` // that the ARN stands for
 	}
-	// A TopicRule is a topic rule. Payload has the members that CreateTopicRule takes, by its names.
+	// A TopicRule is a topic rule. Payload has the members that CreateTopicRule takes, by its
+	// names.
 	TopicRule struct {
 		Name    string  `json:"RuleName"`
 		Payload payload `json:"TopicRulePayload"`
 	}
 )
 
-// A payload is JSON whose members begin with small letters, as those of AWS's
-// APIs do, not with capital letters as CloudFormation's.
+// A payload is JSON whose members begin with small letters, as those of AWS's APIs do, not with
+// capital letters as CloudFormation's.
 type payload json.RawMessage
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -113,9 +113,9 @@ func uncapitalize(v any) any {
 	return v
 }
 
-// Resolve returns the stack's resources as they would be in that environment.
-// It is an error with its place when one is not known without AWS, or has a property
-// that is not known here: it might change what a device may do.
+// Resolve returns the stack's resources as they would be in that environment. It is an error with
+// its place when one is not known without AWS, or has a property that is not known here: it might
+// change what a device may do.
 func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	r, all := newResolver(s, e), new(Resources)
 	err := errors.Join( // the error of one type hides none of another
@@ -144,8 +144,8 @@ func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	return all, nil
 }
 
-// resolveAll adds the deployed resources of a type, all of whose properties must be
-// known, to a list. CloudFormation names those that nobody else named.
+// resolveAll adds the deployed resources of a type, all of whose properties must be known, to a
+// list. CloudFormation names those that nobody else named.
 func resolveAll[T any](r *resolver, kind string, list *[]T) error {
 	return r.try(func() {
 		for _, id := range r.deployedOf(kind) {

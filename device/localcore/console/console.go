@@ -1,7 +1,6 @@
-// Package console serves a page at the address of the control API on which a
-// person sees what happens in the emulator and acts on it. The page is a client
-// of the control API and of the endpoints under /_local/, like any other; it
-// loads nothing from elsewhere.
+// Package console serves a page at the address of the control API on which a person sees what
+// happens in the emulator and acts on it. The page is a client of the control API and of the
+// endpoints under /_local/, like any other; it loads nothing from elsewhere.
 package console
 
 import (
@@ -18,19 +17,16 @@ var page = template.Must(template.ParseFS(files, "console.html"))
 
 // A Config is what the page shows of the emulator from the start.
 type Config struct {
-	Endpoint        string // host name for devices
-	Port            int
-	API             string // URL
-	Account, Region string
-	// Credentials is the folder with the claim, the server's root and
-	// device.yaml. Empty if there is none.
-	Credentials string
-	// DeviceConfiguration is the content of device.yaml.
-	DeviceConfiguration string
+	Endpoint            string // host name for devices
+	Port                int
+	API                 string // URL
+	Account, Region     string
+	Credentials         string // the folder with the claim, the server's root and device.yaml; empty if there is none
+	DeviceConfiguration string // the content of device.yaml
 }
 
-// contentSecurityPolicy permits the page's own files and requests only. What a
-// device sends is text on the page; this holds if that fails.
+// contentSecurityPolicy permits the page's own files and requests only. What a device sends is text
+// on the page; this holds if that fails.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 

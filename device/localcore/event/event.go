@@ -1,5 +1,5 @@
-// Package event holds what happened in the emulator, for its log and for
-// those who follow. Every part of the emulator records here.
+// Package event holds what happened in the emulator, for its log and for those who follow. Every
+// part of the emulator records here.
 package event
 
 import (
@@ -54,12 +54,11 @@ type Event struct {
 	ThingName     string `json:"thingName,omitempty"`
 	Address       string `json:"address,omitempty"`
 
-	Topic string `json:"topic,omitempty"` // the topic or filter
-	// Operation is that of a request on a reserved topic, by AWS's name.
-	Operation string `json:"operation,omitempty"`
-	Code      string `json:"code,omitempty"` // the errorCode of a rejected request
-	// Reason says why: on Rejected which rule decided and what would allow it,
-	// on Disconnected AWS's reason.
+	Topic     string `json:"topic,omitempty"`     // the topic or filter
+	Operation string `json:"operation,omitempty"` // that of a request on a reserved topic, by AWS's name
+	Code      string `json:"code,omitempty"`      // the errorCode of a rejected request
+	// Reason says why: on Rejected which rule decided and what would allow it, on Disconnected
+	// AWS's reason.
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -81,8 +80,8 @@ func (e Event) attrs() []slog.Attr {
 // maxHistory is how many events are kept.
 const maxHistory = 2048
 
-// A History keeps the latest 2048 events, and wakes who waits for the next. It is
-// safe for concurrent use.
+// A History keeps the latest 2048 events, and wakes who waits for the next. It is safe for
+// concurrent use.
 type History struct {
 	log *slog.Logger
 	now func() time.Time
@@ -124,8 +123,8 @@ func (h *History) Record(e Event) {
 	}
 }
 
-// Next returns the event with this number or the first later one that is still
-// kept, and its number. It waits for it until ctx ends.
+// Next returns the event with this number or the first later one that is still kept, and its
+// number. It waits for it until ctx ends.
 func (h *History) Next(ctx context.Context, number int) (Event, int, error) {
 	for {
 		h.mu.Lock()

@@ -64,8 +64,7 @@ func plain(n *Node) any {
 	return nil
 }
 
-// FuzzParse compares the tree, and each of its values by its place, with what
-// encoding/json reads.
+// FuzzParse compares the tree, and each of its values by its place, with what encoding/json reads.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{`{"a": [1, true, null, "x"], "b c": {"d": 1.50e2}}`, "[\n {} , []]", `"\ud800"`, "{", "\xff", "[[[[[[[["} {
 		f.Add(seed)

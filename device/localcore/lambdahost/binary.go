@@ -33,8 +33,8 @@ func notForHere(path, problem string) error {
 	return &BinaryError{path, problem, remedy}
 }
 
-// checkBinary returns a *BinaryError when the file cannot run on this machine, as far as
-// that is known before it is run: whatever is not of Go is left to the system.
+// checkBinary returns a *BinaryError when the file cannot run on this machine, as far as that is
+// known before it is run: whatever is not of Go is left to the system.
 func checkBinary(path string) error {
 	info, err := os.Stat(path)
 	switch {

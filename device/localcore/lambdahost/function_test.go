@@ -17,12 +17,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test binary is also the function under test: it is one when this
-// variable says how it begins.
+// The test binary is also the function under test: it is one when this variable says how it begins.
 const roleVariable = "LAMBDAHOST_TEST_ROLE"
 
-// lifelineVariable holds the address that a role connects to, so that a test sees by the
-// end of the connection that the process is gone.
+// lifelineVariable holds the address that a role connects to, so that a test sees by the end of the
+// connection that the process is gone.
 const lifelineVariable = "LAMBDAHOST_TEST_LIFELINE"
 
 func TestMain(m *testing.M) {
@@ -59,8 +58,8 @@ func holdLifeline() {
 	select {}
 }
 
-// startChild starts a process of the same group and returns when it holds the
-// lifeline. It shares the standard error.
+// startChild starts a process of the same group and returns when it holds the lifeline. It shares
+// the standard error.
 func startChild() {
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), roleVariable+"=silent")

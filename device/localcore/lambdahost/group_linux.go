@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// ownGroup makes the process the head of its own group, and makes the kernel
-// kill it when this program dies, however that happens.
+// ownGroup makes the process the head of its own group, and makes the kernel kill it when this
+// program dies, however that happens.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

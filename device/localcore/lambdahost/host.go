@@ -1,14 +1,13 @@
-// Package lambdahost runs a Lambda function's own binary, the `bootstrap` of
-// an OS-only runtime, on this machine: it speaks the Lambda Runtime API to it
-// over a loopback port, as the Lambda service does. The function sees no
-// difference, so the hook that is tested here is the hook that is deployed.
+// Package lambdahost runs a Lambda function's own binary, the `bootstrap` of an OS-only runtime, on
+// this machine: it speaks the Lambda Runtime API to it over a loopback port, as the Lambda service
+// does. The function sees no difference, so the hook that is tested here is the hook that is
+// deployed.
 //
-// It is not a sandbox: the function runs as the user who started it, with no
-// limit of memory. Its environment is Lambda's, not the caller's, so that
-// credentials of the shell do not reach it; its calls of AWS services go to
-// [Config.Endpoint] or fail. Other users and web pages cannot answer in its
-// place: the Runtime API listens on the loopback address, under a random path
-// that only the function is given, and rejects what a browser sends.
+// It is not a sandbox: the function runs as the user who started it, with no limit of memory. Its
+// environment is Lambda's, not the caller's, so that credentials of the shell do not reach it; its
+// calls of AWS services go to [Config.Endpoint] or fail. Other users and web pages cannot answer in
+// its place: the Runtime API listens on the loopback address, under a random path that only the
+// function is given, and rejects what a browser sends.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 package lambdahost
@@ -32,49 +31,43 @@ const (
 	DefaultRegion  = "us-east-1"
 )
 
-// InitTimeout is how long a process may take until it polls for its first
-// event: the init phase of Lambda.
+// InitTimeout is how long a process may take until it polls for its first event: the init phase of
+// Lambda.
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 const InitTimeout = 10 * time.Second
 
-// MaxPayload is the greatest length of an event and of its answer, in bytes:
-// the quota of a synchronous invocation.
+// MaxPayload is the greatest length of an event and of its answer, in bytes: the quota of a
+// synchronous invocation.
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 const MaxPayload = 6 << 20
 
 // A Config says which function to host and how. Only Path is required.
 type Config struct {
-	// Path is the function's executable, in Lambda named bootstrap.
-	Path string
-	// FunctionARN is the function's ARN. Empty means a function named after the
-	// last element of Path, in account 123456789012.
+	Path string // the function's executable, in Lambda named bootstrap
+	// FunctionARN is the function's ARN. Empty means a function named after the last element of
+	// Path, in account 123456789012.
 	FunctionARN string
-	// Region is AWS_REGION of the function. Empty means [DefaultRegion].
-	Region string
-	// Endpoint is the URL that the function's calls of every AWS service go to,
-	// its AWS_ENDPOINT_URL. It is on this machine. Empty means none: each call
-	// fails, none reaches AWS.
+	Region      string // AWS_REGION of the function; empty means [DefaultRegion]
+	// Endpoint is the URL that the function's calls of every AWS service go to, its
+	// AWS_ENDPOINT_URL. It is on this machine. Empty means none: each call fails, none reaches AWS.
 	Endpoint string
-	// Timeout bounds one invocation. Zero means [DefaultTimeout].
-	Timeout time.Duration
-	// Concurrency is how many processes may run at once, each with one
-	// invocation at a time, as in Lambda. They are started on demand. Zero
-	// means one per CPU that Go uses.
+	Timeout  time.Duration // bounds one invocation; zero means [DefaultTimeout]
+	// Concurrency is how many processes may run at once, each with one invocation at a time, as in
+	// Lambda. They are started on demand. Zero means one per CPU that Go uses.
 	Concurrency int
 	// Env holds further variables, as NAME=value. They override Lambda's. An
 	// AWS_ENDPOINT_URL_SERVICE among them must be on this machine too.
 	Env []string
-	// Log receives each line that the function writes. Nil means discard.
-	Log *slog.Logger
+	Log *slog.Logger // receives each line that the function writes; nil means discard
 }
 
 // Errors of [Host.Invoke] to test for with [errors.Is].
 var (
-	// ErrTimeout: the function did not answer within Config.Timeout. Its
-	// process was killed; the next invocation starts another.
+	// ErrTimeout: the function did not answer within Config.Timeout. Its process was killed; the
+	// next invocation starts another.
 	ErrTimeout = errors.New("the function timed out")
-	// ErrExited: the function's process ended before it answered. The error's
-	// text has how, and the most informative line of its standard error.
+	// ErrExited: the function's process ended before it answered. The error's text has how, and the
+	// most informative line of its standard error.
 	ErrExited = errors.New("the function exited")
 	// ErrTooLarge: the event is longer than [MaxPayload].
 	ErrTooLarge = errors.New("the event is too large")
@@ -94,14 +87,12 @@ type Host struct {
 	idle []*process // those that wait for work, the warmest last
 }
 
-// Start checks that the function can run here, starts its first process and
-// waits until that polls for work. ctx bounds the wait only; [Host.Close] ends
-// what was started.
+// Start checks that the function can run here, starts its first process and waits until that polls
+// for work. ctx bounds the wait only; [Host.Close] ends what was started.
 //
-// The error is a [*BinaryError] when the file cannot run on this machine,
-// [ErrExited] when the process ended at once, a [*FunctionError] when it
-// reported that its initialization failed, [ErrTimeout] when it polled for no
-// work within [InitTimeout].
+// The error is a [*BinaryError] when the file cannot run on this machine, [ErrExited] when the
+// process ended at once, a [*FunctionError] when it reported that its initialization failed,
+// [ErrTimeout] when it polled for no work within [InitTimeout].
 func Start(ctx context.Context, c Config) (*Host, error) {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -140,9 +131,9 @@ func (c Config) withDefaults() (Config, error) {
 
 // Invoke hands event, a JSON document, to the function and returns its answer.
 //
-// The error is a [*FunctionError] when the function answered with one, else
-// one of [ErrTimeout], [ErrExited], [ErrTooLarge] and [ErrClosed], or ctx's
-// own. When ctx ends, the process that held the event is killed.
+// The error is a [*FunctionError] when the function answered with one, else one of [ErrTimeout],
+// [ErrExited], [ErrTooLarge] and [ErrClosed], or ctx's own. When ctx ends, the process that held
+// the event is killed.
 func (h *Host) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	if len(event) > MaxPayload {
 		return nil, fmt.Errorf("invoking the function: %w: %d bytes, %d are allowed", ErrTooLarge, len(event), MaxPayload)
@@ -183,8 +174,8 @@ func (h *Host) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	}
 }
 
-// Close kills what runs and returns when no process and no goroutine is left.
-// Invocations that are under way end with [ErrClosed]. Further calls do nothing.
+// Close kills what runs and returns when no process and no goroutine is left. Invocations that are
+// under way end with [ErrClosed]. Further calls do nothing.
 func (h *Host) Close() error {
 	h.close.Do(func() {
 		close(h.closing)

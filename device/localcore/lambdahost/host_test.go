@@ -227,8 +227,8 @@ func environmentOf(t *testing.T, h *lambdahost.Host) map[string]string {
 	return env
 }
 
-// A function that was given no endpoint can call no AWS service, by none of the
-// ways in which an SDK finds an endpoint or credentials.
+// A function that was given no endpoint can call no AWS service, by none of the ways in which an
+// SDK finds an endpoint or credentials.
 func TestFunctionReachesNoAWSEndpointUnlessAsked(t *testing.T) {
 	t.Parallel()
 	c := config(t, "function")
@@ -292,8 +292,8 @@ func TestStartRejectsAnEndpointBeyondThisMachine(t *testing.T) {
 	}
 }
 
-// Neither another user of this machine, who does not know the path, nor a web
-// page can fetch an event or answer it.
+// Neither another user of this machine, who does not know the path, nor a web page can fetch an
+// event or answer it.
 func TestRuntimeAPIIsForTheFunctionAlone(t *testing.T) {
 	t.Parallel()
 	h := start(t, config(t, "function"))

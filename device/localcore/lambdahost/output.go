@@ -27,8 +27,7 @@ type output struct {
 	stderr    []string // the last lines
 }
 
-// A stream is standard output or standard error. It is written by one
-// goroutine.
+// A stream is standard output or standard error. It is written by one goroutine.
 type stream struct {
 	out     *output
 	name    string
@@ -96,8 +95,8 @@ func (s *stream) emit(line []byte) {
 	s.out.log.LogAttrs(context.Background(), level, message, list...)
 }
 
-// readLine reads a line that a structured logger wrote as a JSON object with a
-// message. Any other line is itself the message.
+// readLine reads a line that a structured logger wrote as a JSON object with a message. Any other
+// line is itself the message.
 func readLine(line string) (level slog.Level, message string, attrs map[string]any) {
 	if line[0] != '{' || json.Unmarshal([]byte(line), &attrs) != nil {
 		return slog.LevelInfo, line, map[string]any{}

@@ -68,8 +68,8 @@ func TestFunctionErrorHasTypeAndMessage(t *testing.T) {
 	}
 }
 
-// A function's text stays in the line that it stands in, and shows its control
-// and direction characters.
+// A function's text stays in the line that it stands in, and shows its control and direction
+// characters.
 func TestFunctionCannotForgeLines(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"fine\nERROR forged", "\x1b[2K", "\u009b31m", "\u202egnp.exe"} {

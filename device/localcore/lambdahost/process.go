@@ -21,16 +21,15 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// errNotTaken marks an invocation whose process ended before it took it:
-// the function has not seen the event.
+// errNotTaken marks an invocation whose process ended before it took it: the function has not seen
+// the event.
 var errNotTaken = errors.New("the event was not taken")
 
-// stopWithin bounds what a dead process can leave behind: a child that still
-// holds its output, a connection that is not closed.
+// stopWithin bounds what a dead process can leave behind: a child that still holds its output, a
+// connection that is not closed.
 const stopWithin = time.Second
 
-// A process is one running copy of the function with the Runtime API server
-// that is its alone.
+// A process is one running copy of the function with the Runtime API server that is its alone.
 type process struct {
 	config  *Config
 	closing <-chan struct{} // of the host
@@ -44,16 +43,15 @@ type process struct {
 	exited chan struct{}   // closed when the process has ended and its output was read
 	done   chan struct{}   // closed when the server has ended too
 
-	// used is written and read by the one Invoke that holds the process.
-	used bool
+	used bool // written and read by the one Invoke that holds the process
 
 	mu      sync.Mutex
 	current *invocation    // taken and not yet answered
 	initErr *FunctionError // reported by the function
 }
 
-// launch starts the function's executable. The process is ready for work after
-// awaitReady, and must be stopped.
+// launch starts the function's executable. The process is ready for work after awaitReady, and must
+// be stopped.
 func launch(c *Config, closing <-chan struct{}) (*process, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -86,8 +84,8 @@ func launch(c *Config, closing <-chan struct{}) (*process, error) {
 
 // run starts the process and stays with it to its end.
 func (p *process) run(listener net.Listener, started chan<- error) {
-	// Linux ties the parent-death signal to the thread that started the
-	// process, not to the program: keep that thread.
+	// Linux ties the parent-death signal to the thread that started the process, not to the
+	// program: keep that thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
@@ -136,8 +134,8 @@ func (p *process) awaitReady(ctx context.Context) error {
 	return p.exitError()
 }
 
-// invoke hands the event over and waits for the answer, within
-// Config.Timeout. It does not stop the process.
+// invoke hands the event over and waits for the answer, within Config.Timeout. It does not stop the
+// process.
 func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.config.Timeout,
 		fmt.Errorf("%w after %v", ErrTimeout, p.config.Timeout))
@@ -174,9 +172,9 @@ func (p *process) invoke(ctx context.Context, event []byte) ([]byte, error) {
 // exitError is called after exited: nothing is written any more.
 func (p *process) exitError() error { return exitError(p.cmd.ProcessState.String(), p.output.stderr) }
 
-// exitError is [ErrExited] with how the process ended, "signal: killed" for
-// instance, and the most informative one of the last lines of its standard error: the
-// first of a Go panic, which its stack trace follows, else the last line.
+// exitError is [ErrExited] with how the process ended, "signal: killed" for instance, and the most
+// informative one of the last lines of its standard error: the first of a Go panic, which its stack
+// trace follows, else the last line.
 func exitError(status string, stderr []string) error {
 	for _, line := range slices.Backward(stderr) {
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
@@ -214,8 +212,8 @@ func onThisMachine(ip net.IP) bool {
 	})
 }
 
-// checkEndpoints returns an error for a variable by which the function's calls
-// of an AWS service would leave this machine.
+// checkEndpoints returns an error for a variable by which the function's calls of an AWS service
+// would leave this machine.
 func checkEndpoints(env []string) error {
 	for _, variable := range env {
 		name, value, _ := strings.Cut(variable, "=")
@@ -236,10 +234,10 @@ func checkEndpoints(env []string) error {
 	return nil
 }
 
-// environment returns the variables that Lambda sets for a function on an
-// OS-only runtime, and then those of the caller. Nothing is inherited: the
-// credentials are plainly not real, the files and the metadata service that AWS
-// SDKs would read others from are switched off, and endpoint gets their calls.
+// environment returns the variables that Lambda sets for a function on an OS-only runtime, and then
+// those of the caller. Nothing is inherited: the credentials are plainly not real, the files and
+// the metadata service that AWS SDKs would read others from are switched off, and endpoint gets
+// their calls.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 func environment(c *Config, api, endpoint string) []string {

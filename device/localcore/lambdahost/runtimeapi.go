@@ -18,8 +18,7 @@ import (
 
 const apiVersion = "/2018-06-01"
 
-// noEndpoint is the path of the endpoint of AWS services of a function that has
-// none.
+// noEndpoint is the path of the endpoint of AWS services of a function that has none.
 const noEndpoint = "/aws"
 
 // Headers of the Runtime API that are read and written, or read twice.
@@ -42,8 +41,8 @@ type answer struct {
 	err  error
 }
 
-// newRuntimeAPI returns the Runtime API server of the function of p, below the
-// path secret. Host is what its clients call it.
+// newRuntimeAPI returns the Runtime API server of the function of p, below the path secret. Host is
+// what its clients call it.
 func newRuntimeAPI(p *process, host, secret string) *http.Server {
 	mux := http.NewServeMux()
 	api := secret + apiVersion + "/runtime/"
@@ -100,8 +99,8 @@ func (p *process) serveNext(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveResponse takes the answer to an event. A function that streams reports
-// a late failure in trailers.
+// serveResponse takes the answer to an event. A function that streams reports a late failure in
+// trailers.
 func (p *process) serveResponse(w http.ResponseWriter, r *http.Request) {
 	inv := p.finish(w, r)
 	if inv == nil {
@@ -147,8 +146,8 @@ func (p *process) serveInitError(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-// finish returns the invocation that r answers and makes room for the next.
-// When r answers no invocation that waits, it rejects r and returns nil.
+// finish returns the invocation that r answers and makes room for the next. When r answers no
+// invocation that waits, it rejects r and returns nil.
 func (p *process) finish(w http.ResponseWriter, r *http.Request) *invocation {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,11 +165,10 @@ func (p *process) finish(w http.ResponseWriter, r *http.Request) *invocation {
 	return inv
 }
 
-// A FunctionError is a failure that the function itself reported: an error
-// that its handler returned, a panic, or a failed initialisation.
+// A FunctionError is a failure that the function itself reported: an error that its handler
+// returned, a panic, or a failed initialisation.
 type FunctionError struct {
-	// Type is the error's type as the function named it, such as errorString.
-	Type    string
+	Type    string // the error's type as the function named it, such as errorString
 	Message string
 }
 
@@ -182,8 +180,8 @@ func (e *FunctionError) Error() string {
 	return "the function failed: " + awsiot.Printable(text+e.Message)
 }
 
-// readFunctionError reads the error document of the Runtime API. What it does
-// not say is left to kind, the error type of the request's header.
+// readFunctionError reads the error document of the Runtime API. What it does not say is left to
+// kind, the error type of the request's header.
 func readFunctionError(kind string, report []byte) *FunctionError {
 	var doc struct {
 		ErrorMessage string `json:"errorMessage"`

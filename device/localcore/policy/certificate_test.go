@@ -20,8 +20,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// newCertificate issues a certificate whose serial number is the one of AWS's
-// example, page use-policy-variables.
+// newCertificate issues a certificate whose serial number is the one of AWS's example, page
+// use-policy-variables.
 func newCertificate(t *testing.T, issuer, subject []pkix.AttributeTypeAndValue) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -78,8 +78,8 @@ func attribute(arc int, value string) pkix.AttributeTypeAndValue {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/cert-policy-variables.html:
-// a policy can use subject, issuer, serial number and alternative names of the
-// client's certificate.
+// a policy can use subject, issuer, serial number and alternative names of the client's
+// certificate.
 func TestCertificateVariables(t *testing.T) {
 	var subject []pkix.AttributeTypeAndValue
 	names := slices.DeleteFunc(slices.Clone(nameFields), func(a attributeName) bool { return a.tag != 0 })

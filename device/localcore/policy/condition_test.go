@@ -6,8 +6,8 @@ import (
 )
 
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html:
-// string, numeric, date, Boolean, binary, IP address, ARN and Null operators
-// compare as IAM documents.
+// string, numeric, date, Boolean, binary, IP address, ARN and Null operators compare as IAM
+// documents.
 func TestConditionOperators(t *testing.T) {
 	const id, attribute, ip = "iot:ClientId", "iot:Connection.Thing.Attributes[x]", "aws:SourceIp"
 	type values = []string
@@ -72,8 +72,7 @@ func TestConditionOperators(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html:
-// an absent key meets negated operators, IfExists and ForAllValues, and nothing
-// else.
+// an absent key meets negated operators, IfExists and ForAllValues, and nothing else.
 func TestConditionOnAbsentKey(t *testing.T) {
 	tests := map[string]bool{
 		"StringEquals":                       false,
@@ -127,8 +126,8 @@ func TestConditionQuantifiers(t *testing.T) {
 func TestConditionOfUnresolvedVariable(t *testing.T) {
 	me := request(stranger("me"), "iot:Connect", "client/me")
 	for operator, want := range map[string]bool{"StringEquals": true, "StringNotEquals": false, "StringLike": true} {
-		// One operand resolves and is equal, which only helps an operator
-		// that is not negated; the other does not resolve.
+		// One operand resolves and is equal, which only helps an operator that is not negated; the
+		// other does not resolve.
 		d := document(t, allow("*", "*").when(operator, "iot:ClientId", "${iot:Connection.Thing.ThingName}", "me"))
 		runChecks(t, d, check{me, want})
 	}
@@ -137,8 +136,7 @@ func TestConditionOfUnresolvedVariable(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html:
-// all operators and keys of a condition must hold, one of the values of a key
-// is enough.
+// all operators and keys of a condition must hold, one of the values of a key is enough.
 func TestConditionsMustAllHold(t *testing.T) {
 	d := document(t, allow("*", "*").
 		when("StringLike", "iot:ClientId", "a*").

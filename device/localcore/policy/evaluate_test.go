@@ -126,8 +126,7 @@ func TestEvaluateJoinsPolicies(t *testing.T) {
 	}
 }
 
-// shippedRequests are what one device does, most of it again and again, and
-// what it is denied.
+// shippedRequests are what one device does, most of it again and again, and what it is denied.
 func shippedRequests(t testing.TB) map[string]struct {
 	policies []Policy
 	request  *Request

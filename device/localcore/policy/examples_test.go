@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestAWSExamples holds the facts that AWS's own example policies state. Each
-// case names the page of
+// TestAWSExamples holds the facts that AWS's own example policies state. Each case names the page
+// of
 // https://docs.aws.amazon.com/iot/latest/developerguide/ that it is from.
 func TestAWSExamples(t *testing.T) {
 	const thing = "${iot:Connection.Thing.ThingName}"

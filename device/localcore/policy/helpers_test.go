@@ -12,8 +12,7 @@ const arnHead = "arn:aws:iot:us-east-1:123456789012:"
 
 type fields map[string]any
 
-// allow and deny build a statement; resources are given without the head of
-// their ARN.
+// allow and deny build a statement; resources are given without the head of their ARN.
 func allow(action string, resources ...string) fields { return statement("Allow", action, resources) }
 func deny(action string, resources ...string) fields  { return statement("Deny", action, resources) }
 

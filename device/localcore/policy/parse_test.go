@@ -40,8 +40,8 @@ func TestParseAcceptsEveryForm(t *testing.T) {
 	}
 }
 
-// TestParseRejects gives each fault its place. The mark « is
-// taken out; it stands where the error must point to.
+// TestParseRejects gives each fault its place. The mark « is taken out; it stands where the error
+// must point to.
 func TestParseRejects(t *testing.T) {
 	const head = "{\"Version\": \"2012-10-17\",\n \"Statement\": ["
 	tests := map[string]struct{ doc, path string }{

@@ -8,8 +8,7 @@ import (
 )
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/pub-sub-policy.html: in
-// a policy * stands for any characters and ? for one; + and # are plain
-// characters.
+// a policy * stands for any characters and ? for one; + and # are plain characters.
 func TestPatternMatch(t *testing.T) {
 	const id = "${iot:ClientId}"
 	tests := map[string]struct {

@@ -73,8 +73,8 @@ func isFunction(n *jsontree.Node) bool {
 	})
 }
 
-// evaluate returns what a string or a function is. known is false for one that
-// needs a reference while the template is checked, and for one with a fault.
+// evaluate returns what a string or a function is. known is false for one that needs a reference
+// while the template is checked, and for one with a fault.
 func (w *walk) evaluate(n *jsontree.Node) (value string, known bool) {
 	if n.Kind == jsontree.String {
 		return n.Text, true
@@ -181,8 +181,8 @@ func (w *walk) selection(n *jsontree.Node) (value string, known bool) {
 	return "", false
 }
 
-// findInMap is Fn::FindInMap of [MAP, KEY, KEY]. A constant map name or second key
-// that cannot be found whatever the other keys are is a fault of its own.
+// findInMap is Fn::FindInMap of [MAP, KEY, KEY]. A constant map name or second key that cannot be
+// found whatever the other keys are is a fault of its own.
 func (w *walk) findInMap(n *jsontree.Node) (value string, known bool) {
 	a := w.arguments(n, 3, "[map, key, key]")
 	if a == nil {

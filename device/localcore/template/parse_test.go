@@ -157,8 +157,8 @@ func TestFaultsOfFunctions(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
-// things, certificates and policies have the documented properties only, and
-// there is no Fn::Join inside policies.
+// things, certificates and policies have the documented properties only, and there is no Fn::Join
+// inside policies.
 func TestFaultsOfResources(t *testing.T) {
 	const (
 		thing       = `"r": {"Type": "AWS::IoT::Thing", "Properties": %s}`

@@ -28,21 +28,21 @@ const (
 	MaxParameterValue = 4_096  // characters
 )
 
-// ImplicitCertificateID is the parameter that AWS IoT itself gives a value to:
-// the id of the certificate that is registered.
+// ImplicitCertificateID is the parameter that AWS IoT itself gives a value to: the id of the
+// certificate that is registered.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html
 const ImplicitCertificateID = "AWS::IoT::Certificate::Id"
 
-// Limits that AWS does not name. Without the first one, nested Fn::Sub could use any
-// amount of memory.
+// Limits that AWS does not name. Without the first one, nested Fn::Sub could use any amount of
+// memory.
 const (
 	maxText  = 64 << 10 // bytes of a resolved value
 	maxDepth = 64       // levels of values in each other
 )
 
-// The codes of rejections. The first was observed, 400 InvalidParameters with "Cannot
-// resolve reference value: NAME"; the others are assumed: the names of AWS's HTTPS
-// exceptions in the same form.
+// The codes of rejections. The first was observed, 400 InvalidParameters with "Cannot resolve
+// reference value: NAME"; the others are assumed: the names of AWS's HTTPS exceptions in the same
+// form.
 const (
 	unresolved       = "InvalidParameters"
 	noSuchKey        = "InvalidParameters"
@@ -66,8 +66,8 @@ type Template struct {
 // will be. The error joins a *[SyntaxError] for each fault, in the order of the text.
 func Parse(body []byte) (*Template, error) { return parse(body, true) }
 
-// ParseBody is [Parse] for the template body of RegisterThing over HTTPS, which
-// may give the certificate as a signing request or in PEM form too.
+// ParseBody is [Parse] for the template body of RegisterThing over HTTPS, which may give the
+// certificate as a signing request or in PEM form too.
 func ParseBody(body []byte) (*Template, error) { return parse(body, false) }
 
 func parse(body []byte, fleet bool) (*Template, error) {
@@ -105,8 +105,8 @@ func joined(faults []*SyntaxError) error {
 type Input struct {
 	Parameters map[string]string // the device's, with those of the hook's answer laid over them
 	// CertificateID is the certificate to be registered. It is the value of
-	// AWS::IoT::Certificate::Id and wins over a parameter of that name. When it
-	// is empty, as in a call of RegisterThing over HTTPS, that parameter counts.
+	// AWS::IoT::Certificate::Id and wins over a parameter of that name. When it is empty, as in a
+	// call of RegisterThing over HTTPS, that parameter counts.
 	CertificateID string
 }
 
@@ -140,8 +140,8 @@ type Plan struct {
 	Certificate         *Certificate      // nil when the template has none
 	Policies            []Policy          // to be attached to the certificate, in the template's order
 	DeviceConfiguration map[string]string // returned to the device; it is never nil
-	// Undeclared names, sorted, the parameters that were given and that the
-	// template does not declare. They resolve all the same.
+	// Undeclared names, sorted, the parameters that were given and that the template does not
+	// declare. They resolve all the same.
 	Undeclared []string
 }
 
@@ -149,24 +149,23 @@ type Plan struct {
 type Thing struct {
 	LogicalName        string // of the resource in the template
 	Name               string
-	Type, BillingGroup string // empty when there is none
-	// Groups are names of thing groups, nil if the template says nothing of them, like Attributes.
-	Groups     []string
-	Attributes map[string]string
-	Override   ThingOverride // says what happens when the thing exists
+	Type, BillingGroup string   // empty when there is none
+	Groups             []string // names of thing groups, nil if the template says nothing of them, like Attributes
+	Attributes         map[string]string
+	Override           ThingOverride // says what happens when the thing exists
 }
 
 // A ThingOverride holds the OverrideSettings of a thing.
 type ThingOverride struct{ AttributePayload, ThingTypeName, ThingGroups Override }
 
-// A Certificate is the certificate to attach to the thing: one of ID, CSR and
-// PEM says which. Fleet provisioning allows ID alone.
+// A Certificate is the certificate to attach to the thing: one of ID, CSR and PEM says which. Fleet
+// provisioning allows ID alone.
 type Certificate struct {
 	LogicalName string // of the resource in the template
 	ID          string // that of a registered certificate
 	CSR         string // a certificate signing request in PEM form, to issue from
-	// PEM is a certificate to register; CAPEM the certificate of the authority
-	// that signed it, or empty.
+	// PEM is a certificate to register; CAPEM the certificate of the authority that signed it, or
+	// empty.
 	PEM, CAPEM     string
 	Status         string   // the one to set: [StatusActive] or [StatusInactive]
 	Exclusive      bool     // ties the certificate to this thing alone (ThingPrincipalType EXCLUSIVE_THING)
@@ -182,8 +181,8 @@ const (
 // A Policy is a policy to attach to the certificate.
 type Policy struct {
 	LogicalName string // of the resource in the template
-	// Name is that of a policy that must exist when Document is nil; else the
-	// name to create the document under.
+	// Name is that of a policy that must exist when Document is nil; else the name to create the
+	// document under.
 	Name     string
 	Document json.RawMessage
 }

@@ -85,8 +85,7 @@ func configured(value string) string {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
-// Ref, Fn::Join, Fn::Select, Fn::Split, Fn::FindInMap and Fn::Sub resolve as in
-// CloudFormation.
+// Ref, Fn::Join, Fn::Select, Fn::Split, Fn::FindInMap and Fn::Sub resolve as in CloudFormation.
 func TestFunctions(t *testing.T) {
 	for name, tc := range map[string]struct{ value, want string }{
 		"constant":              {`"c"`, "c"},
@@ -174,8 +173,7 @@ func resourced(resources string) string {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
-// AWS::IoT::Certificate::Id has its value from AWS IoT, whatever the device
-// sends.
+// AWS::IoT::Certificate::Id has its value from AWS IoT, whatever the device sends.
 func TestImplicitCertificateIDWins(t *testing.T) {
 	const ref = `"c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}`
 	declared := `{"Parameters": {"AWS::IoT::Certificate::Id": {"Type": "String", "Default": "default"}}, "Resources": {` + ref + `}}`
@@ -206,8 +204,7 @@ func TestImplicitCertificateIDWins(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html:
-// a template makes a thing, a certificate and policies, each with its override
-// settings.
+// a template makes a thing, a certificate and policies, each with its override settings.
 func TestResources(t *testing.T) {
 	for name, tc := range map[string]struct {
 		resources string

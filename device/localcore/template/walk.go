@@ -13,10 +13,10 @@ import (
 	"example.com/fleety/device/localcore/jsontree"
 )
 
-// A walk goes over a template and makes the plan of it. The walk of Parse checks
-// the template: references have no value yet, and what is wrong whatever they
-// are is a fault with its place. The walk of Resolve knows them: what is wrong
-// rejects the registration, and the template itself has no faults any more.
+// A walk goes over a template and makes the plan of it. The walk of Parse checks the template:
+// references have no value yet, and what is wrong whatever they are is a fault with its place. The
+// walk of Resolve knows them: what is wrong rejects the registration, and the template itself has
+// no faults any more.
 type walk struct {
 	*Template
 	in        Input
@@ -41,8 +41,8 @@ func (w *walk) failKey(n *jsontree.Node, format string, args ...any) {
 	w.value = nil
 }
 
-// reject reports what a value is or holds. Of a value that is checked only the
-// first counts, and none after a reference.
+// reject reports what a value is or holds. Of a value that is checked only the first counts, and
+// none after a reference.
 func (w *walk) reject(code, format string, args ...any) {
 	message := awsiot.Printable(fmt.Sprintf(format, args...))
 	switch {
@@ -251,8 +251,8 @@ func (w *walk) certificate(n, settings *jsontree.Node, logicalName string) *Cert
 	return c
 }
 
-// checkSource reports a certificate that is not given in exactly one way, or in
-// one that this kind of template does not allow.
+// checkSource reports a certificate that is not given in exactly one way, or in one that this kind
+// of template does not allow.
 func (w *walk) checkSource(n *jsontree.Node) {
 	given := 0
 	for _, key := range []string{"CertificateId", "CertificateSigningRequest", "CertificatePem", "CACertificatePem"} {
@@ -349,8 +349,8 @@ func encode(value any) string {
 	return strings.TrimSpace(b.String())
 }
 
-// override reads one setting, in either spelling of its key. Beside DO_NOTHING,
-// REPLACE and FAIL it may have the values of more.
+// override reads one setting, in either spelling of its key. Beside DO_NOTHING, REPLACE and FAIL it
+// may have the values of more.
 func (w *walk) override(settings *jsontree.Node, key string, more ...string) Override {
 	capitals := map[string]string{
 		"AttributePayload": "ATTRIBUTE_PAYLOAD", "ThingTypeName": "THING_TYPE_NAME", "ThingGroups": "THING_GROUPS", "Status": "STATUS",

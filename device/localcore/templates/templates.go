@@ -1,6 +1,5 @@
-// Package templates embeds the provisioning template and the policies of this
-// repository, so that the emulator needs no folder beside it. The files are
-// copies: /templates is their source.
+// Package templates embeds the provisioning template and the policies of this repository, so that
+// the emulator needs no folder beside it. The files are copies: /templates is their source.
 package templates
 
 import "embed"

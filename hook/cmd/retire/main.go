@@ -1,7 +1,7 @@
-// Command retire is the Lambda function that takes the former certificates of a
-// thing out of use once its new one has proved itself. An AWS IoT rule invokes it
-// for the birth messages, which a device publishes to fleet/THING when it connects,
-// of devices that have rotated, with the certificate that published the message:
+// Command retire is the Lambda function that takes the former certificates of a thing out of use
+// once its new one has proved itself. An AWS IoT rule invokes it for the birth messages, which a
+// device publishes to fleet/THING when it connects, of devices that have rotated, with the
+// certificate that published the message:
 //
 //	SELECT principal() AS certificateId, topic(2) AS thingName FROM 'fleet/+'
 //	WHERE isUndefined(replaces) = false
@@ -55,8 +55,7 @@ func configured(getenv func(string) string, log *slog.Logger) (retirer, error) {
 		return retirer{}, fmt.Errorf("RETIRE_AFTER is %.100q, want a duration as in 720h", getenv("RETIRE_AFTER"))
 	}
 	c := awsenv.Config(getenv, "IOT")
-	// Lambda repeats a failed event minutes later. Until then AWS IoT's quotas are
-	// the hook's.
+	// Lambda repeats a failed event minutes later. Until then AWS IoT's quotas are the hook's.
 	c.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	return retirer{
 		client: iot.NewFromConfig(c),
@@ -69,8 +68,8 @@ func configured(getenv func(string) string, log *slog.Logger) (retirer, error) {
 
 // A birth is what the AWS IoT rule passes on.
 type birth struct {
-	// CertificateID is the principal of the message: for a device, the SHA-256 of
-	// its certificate, which is the certificate's id.
+	// CertificateID is the principal of the message: for a device, the SHA-256 of its certificate,
+	// which is the certificate's id.
 	CertificateID string `json:"certificateId"`
 	ThingName     string `json:"thingName"`
 }
@@ -86,9 +85,8 @@ type retirer struct {
 
 var certificateID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// retire takes the former certificates of the thing out of use. It can be
-// repeated. An error makes Lambda try again; each certificate is independent of
-// the others.
+// retire takes the former certificates of the thing out of use. It can be repeated. An error makes
+// Lambda try again; each certificate is independent of the others.
 func (r retirer) retire(ctx context.Context, b birth) error {
 	if !certificateID.MatchString(b.CertificateID) { // published with AWS credentials
 		r.log.Info("ignored", "reason", "not published with a certificate", "thingName", b.ThingName)
@@ -113,8 +111,8 @@ func (r retirer) retire(ctx context.Context, b birth) error {
 	return errors.Join(failed...)
 }
 
-// certificates returns those of a thing. One without other certificates needs no
-// further look-ups, and gets none.
+// certificates returns those of a thing. One without other certificates needs no further look-ups,
+// and gets none.
 func (r retirer) certificates(ctx context.Context, thing string) ([]certificate, error) {
 	arns, err := r.things.CertificateARNs(ctx, thing)
 	if err != nil || len(arns) < 2 {
@@ -178,13 +176,13 @@ const (
 	remove     action = "delete"
 )
 
-// actions decides for each certificate of a thing, in their order, after one of
-// them was proved to work: it published a message.
+// actions decides for each certificate of a thing, in their order, after one of them was proved to
+// work: it published a message.
 //
-// Only certificates that are older than the proved one are retired. A message of
-// the old certificate, delivered late or twice, or sent by a device that was
-// interrupted before it took its new one into use, therefore retires nothing that
-// came after it. Revoked certificates stay: they keep a claim from the thing.
+// Only certificates that are older than the proved one are retired. A message of the old
+// certificate, delivered late or twice, or sent by a device that was interrupted before it took its
+// new one into use, therefore retires nothing that came after it. Revoked certificates stay: they
+// keep a claim from the thing.
 func (p policy) actions(proved string, all []certificate, now time.Time) []action {
 	actions := make([]action, len(all))
 	i := slices.IndexFunc(all, func(c certificate) bool { return c.id == proved })

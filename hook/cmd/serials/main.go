@@ -1,7 +1,6 @@
-// Command serials manages the registry of serial numbers that the hook uses: it
-// lists the allowed ones, for a stack that was deployed with -c
-// serialRegistry=listed, and releases used ones. It finds credentials and Region
-// as the aws command line does.
+// Command serials manages the registry of serial numbers that the hook uses: it lists the allowed
+// ones, for a stack that was deployed with -c serialRegistry=listed, and releases used ones. It
+// finds credentials and Region as the aws command line does.
 package main
 
 import (

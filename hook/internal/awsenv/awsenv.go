@@ -1,6 +1,6 @@
-// Package awsenv configures the AWS SDK from what Lambda passes to a function
-// about its account. The SDK's own loader also reads files and asks other
-// services, which a function has not, and would double the size of the binary.
+// Package awsenv configures the AWS SDK from what Lambda passes to a function about its account.
+// The SDK's own loader also reads files and asks other services, which a function has not, and
+// would double the size of the binary.
 //
 // AWS page: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 package awsenv
@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// Config is the configuration for a service, such as IOT. AWS_ENDPOINT_URL_SERVICE
-// and AWS_ENDPOINT_URL name what to ask in place of AWS.
+// Config is the configuration for a service, such as IOT. AWS_ENDPOINT_URL_SERVICE and
+// AWS_ENDPOINT_URL name what to ask in place of AWS.
 func Config(getenv func(string) string, service string) aws.Config {
 	c := aws.Config{
 		Region: getenv("AWS_REGION"),

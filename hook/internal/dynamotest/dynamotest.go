@@ -1,5 +1,5 @@
-// Package dynamotest runs DynamoDB for tests: dynalite, a process of its own
-// that npm ci installs in infra/.
+// Package dynamotest runs DynamoDB for tests: dynalite, a process of its own that npm ci installs
+// in infra/.
 package dynamotest
 
 import (
@@ -16,12 +16,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// Table is the name of the table that is there, with the partition key
-// serialNumber.
+// Table is the name of the table that is there, with the partition key serialNumber.
 const Table = "serials"
 
-// Serve runs DynamoDB until the test ends. The configuration leads the AWS SDK
-// there, with retries off.
+// Serve runs DynamoDB until the test ends. The configuration leads the AWS SDK there, with retries
+// off.
 func Serve(t testing.TB) aws.Config {
 	t.Helper()
 	root := ".." // go test runs in the package's folder, somewhere in the hook's

@@ -44,9 +44,8 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
 }
 
-// open prepares a run, whose journal the caller closes. operation distinguishes the
-// journal from others. Without an endpoint of a report the Region is that of the AWS
-// configuration.
+// open prepares a run, whose journal the caller closes. operation distinguishes the journal from
+// others. Without an endpoint of a report the Region is that of the AWS configuration.
 func (o *controlOptions) open(ctx context.Context, console *cli.Console, operation, endpoint string) (*controlplane.Run, error) {
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
 		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: "more than 0 devices per second"}

@@ -250,9 +250,8 @@ func (s *settings) load(ctx context.Context, console *cli.Console) (*config.Conf
 	return c, files, nil
 }
 
-// device returns a function that translates the configuration for the device
-// of a serial number. The file's own serial number and thing name are those
-// of one device and do not count.
+// device returns a function that translates the configuration for the device of a serial number.
+// The file's own serial number and thing name are those of one device and do not count.
 func device(base *config.Config, files *config.Files, curves []tls.CurveID) func(serial string) provision.Config {
 	return func(serial string) provision.Config {
 		c := *base

@@ -26,8 +26,7 @@ func run(args ...string) (code int, out, errs string) {
 	return code, o.String(), e.String()
 }
 
-// startCore starts a core in a new current directory, with a configuration
-// for it.
+// startCore starts a core in a new current directory, with a configuration for it.
 func startCore(t *testing.T) *localcore.Server {
 	t.Helper()
 	templates, err := filepath.Abs("../../../../templates")
@@ -80,8 +79,8 @@ func TestEveryCommandOnALocalCore(t *testing.T) {
 	}
 }
 
-// TestConfigurationOfHardwareKeysEnrollsSoftwareDevices has the configuration of a
-// device with a TPM, which removes its claim afterwards.
+// TestConfigurationOfHardwareKeysEnrollsSoftwareDevices has the configuration of a device with a
+// TPM, which removes its claim afterwards.
 func TestConfigurationOfHardwareKeysEnrollsSoftwareDevices(t *testing.T) {
 	startCore(t)
 	code, out, errs := run("enroll", "-n", "2", "-c", "device.yaml", "--set", "bootstrap.keys=tpm", "--set", "bootstrap.afterwards=remove", "--set", "bootstrap.eager=true")
@@ -93,10 +92,9 @@ func TestConfigurationOfHardwareKeysEnrollsSoftwareDevices(t *testing.T) {
 	}
 }
 
-// TestReconnectScenario enrolls with the hidden spelling, and has all devices
-// reconnect.
-// The configuration of a real device serves a fleet on another machine, which has
-// not its serial number.
+// TestReconnectScenario enrolls with the hidden spelling, and has all devices reconnect. The
+// configuration of a real device serves a fleet on another machine, which has not its serial
+// number.
 func TestSerialNumberOfTheConfigurationIsNotRead(t *testing.T) {
 	startCore(t)
 	text, err := os.ReadFile("device.yaml")
@@ -196,8 +194,8 @@ func TestRotateHasThingsDoAJob(t *testing.T) {
 	}
 }
 
-// TestInvalidInputGivesOneErrorLine demands one line of error, an exit code, and
-// that nothing was begun.
+// TestInvalidInputGivesOneErrorLine demands one line of error, an exit code, and that nothing was
+// begun.
 func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 	core := startCore(t)
 	enroll := func(args ...string) []string { return append([]string{"enroll", "-c", "device.yaml"}, args...) }

@@ -15,8 +15,8 @@ import (
 // lineEvery is the interval of progress where lines cannot be rewritten.
 const lineEvery = 5 * time.Second
 
-// progress shows the progress of a fleet: one line rewritten in place on a
-// terminal, a line now and then elsewhere.
+// progress shows the progress of a fleet: one line rewritten in place on a terminal, a line now and
+// then elsewhere.
 type progress struct {
 	console *cli.Console
 	width   func() int // columns of the terminal
@@ -61,8 +61,8 @@ func (b *progress) show(p fleet.Progress) {
 
 const eraseRest = "\x1b[K"
 
-// line returns a line of progress that is narrower than the terminal: in the last
-// column some would wrap. The bar takes what is left, or is left out.
+// line returns a line of progress that is narrower than the terminal: in the last column some would
+// wrap. The bar takes what is left, or is left out.
 func line(phase string, done, total int, text string, columns int) string {
 	text = fmt.Sprintf("%s %d/%d, %s", phase, done, total, text)
 	columns = max(0, columns-1)

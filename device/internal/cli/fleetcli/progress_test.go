@@ -12,8 +12,8 @@ import (
 	"example.com/fleety/device/internal/term"
 )
 
-// rows returns what a terminal of that width shows of the output, one string per
-// row: it wraps as terminals do, and knows \r, \n and the erasing of a row's rest.
+// rows returns what a terminal of that width shows of the output, one string per row: it wraps as
+// terminals do, and knows \r, \n and the erasing of a row's rest.
 func rows(out string, width int) []string {
 	screen := [][]rune{{}}
 	x, y := 0, 0

@@ -1,6 +1,6 @@
-// Package fleetcli holds the commands of iot_fleet. Each command reads its flags,
-// calls package fleet or controlplane, and prints the result; exit codes and hints
-// of all errors are in [explain].
+// Package fleetcli holds the commands of iot_fleet. Each command reads its flags, calls package
+// fleet or controlplane, and prints the result; exit codes and hints of all errors are in
+// [explain].
 package fleetcli
 
 import (
@@ -56,8 +56,8 @@ func newRootCmd(console *cli.Console, args []string) *cobra.Command {
 	return root
 }
 
-// An incompleteError is a run in which devices failed, or were not connected at
-// the end. The report has the causes.
+// An incompleteError is a run in which devices failed, or were not connected at the end. The report
+// has the causes.
 type incompleteError struct{ report *fleet.Report }
 
 func (e *incompleteError) Error() string {
@@ -96,8 +96,8 @@ func explain(err error) cli.Explanation {
 	return cli.Explanation{Code: cli.ExitFailed}
 }
 
-// explainIncomplete returns the worst class of the failures: those that retrying
-// does not help come first.
+// explainIncomplete returns the worst class of the failures: those that retrying does not help come
+// first.
 func explainIncomplete(r *fleet.Report) cli.Explanation {
 	hints := [...]string{
 		awsiot.Failed:        "the cause is on this machine: disk, memory or open files",
