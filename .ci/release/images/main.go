@@ -4,9 +4,9 @@
 //
 //	usage: images VERSION COMMIT TIME FROM TO
 //
-// TIME is that of the image, in seconds since 1970. FROM has the binaries of a release, or some of
-// them, as PROGRAM_linux_ARCHITECTURE; PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and
-// hook_arm64, the pre-provisioning hook that the emulator runs. The layouts are made in TO.
+// TIME is that of the image, in seconds since 1970. FROM has the binaries of a release as
+// PROGRAM_linux_ARCHITECTURE; PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and hook_arm64, the
+// pre-provisioning hook that the emulator runs. The layouts are made in TO.
 package main
 
 import (
@@ -14,10 +14,8 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -79,40 +77,31 @@ func main() {
 }
 
 type release struct {
-	version, commit string
-	time            time.Time
-	from            string
+	version, commit, from string
+	time                  time.Time
 }
 
-// run makes the layout of each program that the release has.
+// run makes the layout of each program.
 func run(version, commit, at, from, to string) error {
 	seconds, err := strconv.ParseInt(at, 10, 64)
 	if err != nil {
 		return err
 	}
-	r := release{version, commit, time.Unix(seconds, 0).UTC(), from}
+	r := release{version, commit, from, time.Unix(seconds, 0).UTC()}
 	for _, p := range programs {
-		var images []mutate.IndexAddendum
+		index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 		for _, arch := range []string{"amd64", "arm64"} {
-			if _, err := os.Stat(filepath.Join(from, p.name+"_linux_"+arch)); errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
 			image, err := r.image(p, arch)
 			if err != nil {
 				return fmt.Errorf("%s for %s: %w", p.name, arch, err)
 			}
-			images = append(images, mutate.IndexAddendum{
-				Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
-			})
-		}
-		if images == nil {
-			continue
+			platform := v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}
+			index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: platform})
 		}
 		path, err := layout.Write(filepath.Join(to, p.name), empty.Index)
 		if err != nil {
 			return err
 		}
-		index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), images...)
 		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version})); err != nil {
 			return err
 		}
@@ -131,20 +120,13 @@ func (r release) image(p program, arch string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	image, err := mutate.Append(mutate.MediaType(empty.Image, types.OCIManifestSchema1), mutate.Addendum{
-		Layer:   layer,
-		History: v1.History{Created: v1.Time{Time: r.time}, CreatedBy: "images " + r.version},
-	})
-	if err != nil {
-		return nil, err
-	}
 	ports := map[string]struct{}{}
 	for _, port := range p.ports {
 		ports[port] = struct{}{}
 	}
-	return mutate.ConfigFile(mutate.ConfigMediaType(image, types.OCIConfigJSON), &v1.ConfigFile{
-		Created: v1.Time{Time: r.time}, OS: "linux", Architecture: arch,
-		RootFS: must(image.ConfigFile()).RootFS, History: must(image.ConfigFile()).History,
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image, err := mutate.ConfigFile(base, &v1.ConfigFile{
+		Created: v1.Time{Time: r.time}, OS: "linux", Architecture: arch, RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
 			User:         fmt.Sprintf("%d:%[1]d", user),
 			WorkingDir:   p.home(),
@@ -162,14 +144,13 @@ func (r release) image(p program, arch string) (v1.Image, error) {
 			},
 		},
 	})
-}
-
-// must is for a configuration that is in memory.
-func must[T any](value T, err error) T {
 	if err != nil {
-		panic(err)
+		return nil, err
 	}
-	return value
+	return mutate.Append(image, mutate.Addendum{
+		Layer:   layer,
+		History: v1.History{Created: v1.Time{Time: r.time}, CreatedBy: "images " + r.version},
+	})
 }
 
 // files returns the image's file system as a tar archive.
