@@ -211,7 +211,7 @@ func TestCommandsInPagesAndHelpParse(t *testing.T) {
 	programs := map[string]func() *cobra.Command{
 		"iot_device":     func() *cobra.Command { return cli.Tree(devicecli.Program()) },
 		"iot_core_local": func() *cobra.Command { return cli.Tree(corecli.Program()) },
-		"iot_fleet":      func() *cobra.Command { return cli.Tree(fleetcli.Program(nil)) },
+		"iot_fleet":      func() *cobra.Command { return cli.Tree(fleetcli.Program()) },
 	}
 	command := regexp.MustCompile(`^(?:.*(?:[ =(/]|\$ ))?(iot_device|iot_core_local|iot_fleet) ([a-z-].*)$`)
 	found := 0

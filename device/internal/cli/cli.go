@@ -43,10 +43,11 @@ func ExitCode(c awsiot.Class) int {
 // A Program is one binary.
 type Program struct {
 	Name        string
-	Root        func(*Console) *cobra.Command // returns the command tree, made with [NewRoot]
-	LogLevel    string                        // the default of --log-level; empty means warn
-	Interrupted string                        // the hint after an interrupt; empty for none
-	Explain     func(error) Explanation       // classifies an error of a command by its type; nil takes each for a failure of the local machine
+	Help        string                          // what it and its commands say about themselves; see [describe]
+	Commands    func(*Console) []*cobra.Command // its own; version, completion and exit-codes are added
+	LogLevel    string                          // the default of --log-level; empty means warn
+	Interrupted string                          // the hint after an interrupt; empty for none
+	Explain     func(error) Explanation         // classifies an error of a command by its type; nil takes each for a failure of the local machine
 }
 
 // An Explanation is what an error means for the user.
@@ -68,8 +69,7 @@ func Main(p Program, args []string, streams term.Streams) int {
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
 
-	console, root := tree(p, streams)
-	root.SetArgs(args)
+	console, root := tree(p, args, streams)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !console.started {
 		err = &UsageError{Err: err, Command: cmd}
@@ -79,52 +79,49 @@ func Main(p Program, args []string, streams term.Streams) int {
 
 // Tree returns the command tree of a program for its manual. Its commands do not run.
 func Tree(p Program) *cobra.Command {
-	_, root := tree(p, term.Streams{})
+	_, root := tree(p, nil, term.Streams{})
 	return root
 }
 
-// tree sets up what is the same in every command tree.
-func tree(p Program, streams term.Streams) (*Console, *cobra.Command) {
-	c := &Console{Streams: streams, Name: p.Name, logLevel: cmp.Or(p.LogLevel, "warn")}
-	root := p.Root(c)
+// tree makes the command tree of a program.
+func tree(p Program, args []string, streams term.Streams) (*Console, *cobra.Command) {
+	c := &Console{Streams: streams, Name: p.Name, Args: args, logLevel: cmp.Or(p.LogLevel, "warn")}
+	root := &cobra.Command{
+		Use: p.Name, Args: rejectUnknown, RunE: printHelp, Version: Version(),
+		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
+	}
+	root.SetArgs(args)
 	root.SetIn(c.In)
 	root.SetOut(c.Out)
 	root.SetErr(c.Err)
-	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.Version = Version()
 	flags := root.PersistentFlags()
 	flags.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress and no hints on success")
 	flags.StringVar(&c.logLevel, "log-level", c.logLevel, "minimum log `LEVEL`: "+strings.Join(logLevels, ", "))
 	flags.StringVar(&c.logFormat, "log-format", "text", "write logs as `FORMAT`: text or json (all of stderr, one object per line)")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return c.open() }
+	root.AddCommand(p.Commands(c)...)
+	root.AddCommand(newVersionCmd(c), newCompletionCmd(c), &cobra.Command{Use: "exit-codes"})
+	describe(root, p.Help+"\n"+strings.ReplaceAll(help, "{program}", p.Name))
 	return c, root
 }
 
-// NewRoot completes the root of a command tree: it prints its help, suggests what a misspelt
-// command may have meant, and has the given commands and those of every program.
-func NewRoot(c *Console, root *cobra.Command, commands ...*cobra.Command) *cobra.Command {
-	root.SuggestionsMinimumDistance = 2
-	root.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return nil
-		}
-		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			begun := slices.IndexFunc(near, func(name string) bool { return strings.HasPrefix(name, args[0]) })
-			err = fmt.Errorf("%w; did you mean %q?", err, near[max(begun, 0)])
-		}
-		return err
+// rejectUnknown suggests what a misspelt command may have meant.
+func rejectUnknown(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
 	}
-	root.RunE = printHelp
-	root.AddCommand(commands...)
-	root.AddCommand(newVersionCmd(c), newCompletionCmd(c), &cobra.Command{Use: "exit-codes"})
-	return Describe(root, strings.ReplaceAll(help, "{program}", c.Name))
+	err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		begun := slices.IndexFunc(near, func(name string) bool { return strings.HasPrefix(name, args[0]) })
+		err = fmt.Errorf("%w; did you mean %q?", err, near[max(begun, 0)])
+	}
+	return err
 }
 
 func printHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
-// Command returns a command; [Describe] gives it its help.
+// Command returns a command; [Program.Help] has its help.
 func Command(use string, args cobra.PositionalArgs, run func(ctx context.Context, args []string) error) *cobra.Command {
 	return &cobra.Command{Use: use, Args: args, RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args) }}
 }
@@ -136,19 +133,18 @@ func Group(use string, commands ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// Describe gives the commands of a tree their help. The text has a section for each, below "# " and
+// describe gives the commands of a tree their help. The text has a section for each, below "# " and
 // its path: a line for the list of commands, the description, and examples below "Examples:".
 // Others keep what they have.
-func Describe(cmd *cobra.Command, help string) *cobra.Command {
+func describe(cmd *cobra.Command, help string) {
 	if _, section, ok := strings.Cut("\n"+help, "\n# "+cmd.CommandPath()+"\n"); ok {
 		section, _, _ = strings.Cut(section, "\n\n# ")
 		section, cmd.Example, _ = strings.Cut(strings.TrimSpace(section), "\n\nExamples:\n")
 		cmd.Short, cmd.Long, _ = strings.Cut(section, "\n\n")
 	}
 	for _, child := range cmd.Commands() {
-		Describe(child, help)
+		describe(child, help)
 	}
-	return cmd
 }
 
 // Set when the program is linked (-X …/internal/cli.version=v1.2.3).

@@ -20,7 +20,8 @@ import (
 type Console struct {
 	term.Streams
 
-	Name string // the program's
+	Name string   // the program's
+	Args []string // of the command line
 
 	quiet     bool
 	logLevel  string

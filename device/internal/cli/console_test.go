@@ -30,8 +30,8 @@ func TestLineBreaksInAnErrorForgeNoSecondLine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
-			code := cli.Main(cli.Program{Name: "p", Root: func(c *cli.Console) *cobra.Command {
-				return cli.NewRoot(c, &cobra.Command{Use: "p"}, &cobra.Command{Use: "fail", RunE: func(*cobra.Command, []string) error { return tt.err }})
+			code := cli.Main(cli.Program{Name: "p", Commands: func(*cli.Console) []*cobra.Command {
+				return []*cobra.Command{{Use: "fail", RunE: func(*cobra.Command, []string) error { return tt.err }}}
 			}}, []string{"fail"}, term.Streams{Out: new(bytes.Buffer), Err: &stderr})
 			if diff := cmp.Diff(tt.want, stderr.String()); diff != "" || code != cli.ExitFailed {
 				t.Errorf("code %d, stderr (-want +got):\n%s", code, diff)

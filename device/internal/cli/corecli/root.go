@@ -25,7 +25,7 @@ func Main(args []string, streams term.Streams) int { return cli.Main(Program(), 
 
 // Program describes iot_core_local, also for its manual.
 func Program() cli.Program {
-	return cli.Program{Name: "iot_core_local", Root: newRootCmd, Explain: explain, LogLevel: "info"}
+	return cli.Program{Name: "iot_core_local", Help: help, Commands: commands, Explain: explain, LogLevel: "info"}
 }
 
 // help is what the commands say about themselves.
@@ -33,9 +33,8 @@ func Program() cli.Program {
 //go:embed help.txt
 var help string
 
-func newRootCmd(console *cli.Console) *cobra.Command {
-	return cli.Describe(cli.NewRoot(console, &cobra.Command{Use: "iot_core_local"},
-		newServeCmd(console), newWaitCmd(console), newEventsCmd(console), newExplainCmd(console), newConformanceCmd(console), newFidelityCmd(console)), help)
+func commands(c *cli.Console) []*cobra.Command {
+	return []*cobra.Command{newServeCmd(c), newWaitCmd(c), newEventsCmd(c), newExplainCmd(c), newConformanceCmd(c), newFidelityCmd(c)}
 }
 
 // explain classifies an error by its type. What fails a command is the configuration, unless the

@@ -24,7 +24,8 @@ func Main(args []string, streams term.Streams) int { return cli.Main(Program(), 
 func Program() cli.Program {
 	return cli.Program{
 		Name:        "iot_device",
-		Root:        newRootCmd,
+		Help:        help,
+		Commands:    commands,
 		Explain:     explain,
 		Interrupted: "run it again: an interrupted run is resumed",
 	}
@@ -35,10 +36,11 @@ func Program() cli.Program {
 //go:embed help.txt
 var help string
 
-func newRootCmd(console *cli.Console) *cobra.Command {
-	return cli.Describe(cli.NewRoot(console, &cobra.Command{Use: "iot_device"},
-		newBootstrapCmd(console), newRotateCmd(console), newStatusCmd(console), newDoctorCmd(console), newConfigCmd(console), newExportCmd(console),
-		newRunCmd(console), newPublishCmd(console), newSubscribeCmd(console), newShadowCmd(console), newCredentialsCmd(console)), help)
+func commands(c *cli.Console) []*cobra.Command {
+	return []*cobra.Command{
+		newBootstrapCmd(c), newRotateCmd(c), newStatusCmd(c), newDoctorCmd(c), newConfigCmd(c), newExportCmd(c),
+		newRunCmd(c), newPublishCmd(c), newSubscribeCmd(c), newShadowCmd(c), newCredentialsCmd(c),
+	}
 }
 
 // A deviceError is an error with the configuration that its hint may have to name.

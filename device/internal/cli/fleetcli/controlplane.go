@@ -87,38 +87,71 @@ func (o *controlOptions) report(console *cli.Console, verb string, counts contro
 	return err
 }
 
-// A selection says which devices a command works on.
-type selection struct {
-	thingType, group string
-	fromFile         []controlplane.Target
+// reportRotation prints what has become of a rotation.
+func (o *controlOptions) reportRotation(console *cli.Console, done controlplane.Rotation, err error) error {
+	if o.json {
+		if err != nil {
+			return err
+		}
+		return console.JSON(struct {
+			Applied bool `json:"applied"`
+			controlplane.Rotation
+		}{o.apply, done})
+	}
+	for _, u := range done.Unsuccessful {
+		fmt.Fprintln(console.Out, term.Clean(fmt.Sprintf("%s: %s: %s", u.ThingName, u.Status, u.Reason)))
+	}
+	verb := "things have a job"
+	if !o.apply {
+		verb = "things would have a job (dry run)"
+	}
+	fmt.Fprintf(console.Out, "%d %s; %d no longer exist, %d failed, %d resumed\n", done.Things, verb, done.Gone, done.Failed, done.Resumed)
+	for _, id := range done.Jobs {
+		fmt.Fprintln(console.Out, "job "+id)
+	}
+	for _, status := range slices.Sorted(maps.Keys(done.Results)) {
+		fmt.Fprintf(console.Out, "%d %s\n", done.Results[status], status)
+	}
+	return err
 }
+
+// A selection says which devices a command works on.
+type selection struct{ thingType, group string }
 
 func (s *selection) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.thingType, "thing-type", "", "the things of the thing type `TYPE`")
 	flags.StringVar(&s.group, "thing-group", "", "the things of the thing group `GROUP`, and of the groups in it")
 }
 
-// read returns the name of what is selected, and reads it if it is a file.
-func (s *selection) read(cmd *cobra.Command, args []string) (name string, err error) {
+// run opens a run, finds the devices that are selected, and does the work on them.
+func (s *selection) run(cmd *cobra.Command, args []string, console *cli.Console, o *controlOptions, operation string, work func(*controlplane.Run, []controlplane.Target) error) error {
+	ctx := cmd.Context()
 	sources := slices.DeleteFunc(append([]string{s.thingType, s.group}, args...), func(s string) bool { return s == "" })
 	if len(sources) != 1 {
-		return "", &fleet.ValueError{Name: cmd.Name(), Value: "", Want: "one of FILE.csv, --thing-type TYPE and --thing-group GROUP"}
+		return &fleet.ValueError{Name: cmd.Name(), Value: "", Want: "one of FILE.csv, --thing-type TYPE and --thing-group GROUP"}
 	}
+	var targets []controlplane.Target
+	var err error
 	if len(args) > 0 {
-		s.fromFile, err = readFile(args[0], controlplane.ReadTargets)
+		if targets, err = readFile(args[0], controlplane.ReadTargets); err != nil {
+			return err
+		}
 	}
-	return sources[0], err
-}
-
-// targets returns the devices that are selected.
-func (s *selection) targets(ctx context.Context, run *controlplane.Run) ([]controlplane.Target, error) {
+	run, err := o.open(ctx, console, operation+" of "+sources[0], "")
+	if err != nil {
+		return err
+	}
+	defer run.Journal.Close()
 	switch {
 	case s.thingType != "":
-		return run.ThingsOfType(ctx, s.thingType)
+		targets, err = run.ThingsOfType(ctx, s.thingType)
 	case s.group != "":
-		return run.ThingsInGroup(ctx, s.group)
+		targets, err = run.ThingsInGroup(ctx, s.group)
 	}
-	return s.fromFile, nil
+	if err != nil {
+		return err
+	}
+	return work(run, targets)
 }
 
 func deviceText(d controlplane.Device) string {
@@ -220,22 +253,10 @@ func newRevokeCmd(console *cli.Console) *cobra.Command {
 			if deactivate {
 				status, verb = types.CertificateStatusInactive, "deactivated"
 			}
-			name, err := from.read(cmd, args)
-			if err != nil {
-				return err
-			}
-			ctx := cmd.Context()
-			run, err := o.open(ctx, console, verb+" of "+name, "")
-			if err != nil {
-				return err
-			}
-			defer run.Journal.Close()
-			targets, err := from.targets(ctx, run)
-			if err != nil {
-				return err
-			}
-			counts, err := run.Revoke(ctx, targets, status)
-			return o.report(console, verb, counts, err)
+			return from.run(cmd, args, console, &o, verb, func(run *controlplane.Run, targets []controlplane.Target) error {
+				counts, err := run.Revoke(cmd.Context(), targets, status)
+				return o.report(console, verb, counts, err)
+			})
 		},
 	}
 	o.addFlags(cmd.Flags(), "apply", "revoke")
@@ -259,53 +280,18 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 			if !jobName.MatchString(name) {
 				return &fleet.ValueError{Name: "--job", Value: name, Want: "1 to 51 characters of a-z A-Z 0-9 _ -"}
 			}
-			source, err := from.read(cmd, args)
-			if err != nil {
-				return err
-			}
-			ctx := cmd.Context()
-			run, err := o.open(ctx, console, "rotation "+name+" of "+source, "")
-			if err != nil {
-				return err
-			}
-			defer run.Journal.Close()
-			targets, err := from.targets(ctx, run)
-			if err != nil {
-				return err
-			}
-			done, err := run.Rotate(ctx, targets, name)
-			if err == nil && wait > 0 && o.apply {
-				waiting, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("devices have not rotated within %s (--wait): %w", wait, context.DeadlineExceeded))
-				defer cancel()
-				err = run.AwaitJobs(waiting, &done)
-			}
-			if unsuccessful := len(done.Unsuccessful); err == nil && unsuccessful > 0 {
-				err = fmt.Errorf("%d devices did not rotate", unsuccessful)
-			}
-			if o.json {
-				if err != nil {
-					return err
+			return from.run(cmd, args, console, &o, "rotation "+name, func(run *controlplane.Run, targets []controlplane.Target) error {
+				done, err := run.Rotate(cmd.Context(), targets, name)
+				if err == nil && wait > 0 && o.apply {
+					ctx, cancel := context.WithTimeoutCause(cmd.Context(), wait, fmt.Errorf("devices have not rotated within %s (--wait): %w", wait, context.DeadlineExceeded))
+					defer cancel()
+					err = run.AwaitJobs(ctx, &done)
 				}
-				return console.JSON(struct {
-					Applied bool `json:"applied"`
-					controlplane.Rotation
-				}{o.apply, done})
-			}
-			for _, u := range done.Unsuccessful {
-				fmt.Fprintln(console.Out, term.Clean(fmt.Sprintf("%s: %s: %s", u.ThingName, u.Status, u.Reason)))
-			}
-			verb := "things have a job"
-			if !o.apply {
-				verb = "things would have a job (dry run)"
-			}
-			fmt.Fprintf(console.Out, "%d %s; %d no longer exist, %d failed, %d resumed\n", done.Things, verb, done.Gone, done.Failed, done.Resumed)
-			for _, id := range done.Jobs {
-				fmt.Fprintln(console.Out, "job "+id)
-			}
-			for _, status := range slices.Sorted(maps.Keys(done.Results)) {
-				fmt.Fprintf(console.Out, "%d %s\n", done.Results[status], status)
-			}
-			return err
+				if unsuccessful := len(done.Unsuccessful); err == nil && unsuccessful > 0 {
+					err = fmt.Errorf("%d devices did not rotate", unsuccessful)
+				}
+				return o.reportRotation(console, done, err)
+			})
 		},
 	}
 	o.addFlags(cmd.Flags(), "apply", "create the jobs")

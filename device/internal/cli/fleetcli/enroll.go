@@ -27,18 +27,15 @@ import (
 type enrollOptions struct {
 	settings
 	output
-	quotas      quotaOptions
-	fleet       fleet.Config
-	devices     int
-	prefix      string
-	first       string
-	shard       string
-	curves      []string
-	commandLine string
+	quotas               quotaOptions
+	fleet                fleet.Config
+	devices              int
+	prefix, first, shard string
+	curves               []string
 }
 
-func newEnrollCmd(console *cli.Console, args []string) *cobra.Command {
-	o := enrollOptions{commandLine: commandLine(args)}
+func newEnrollCmd(console *cli.Console) *cobra.Command {
+	var o enrollOptions
 	cmd := &cobra.Command{
 		Use:  "enroll --devices N [flags]",
 		Args: cobra.NoArgs,
@@ -92,7 +89,7 @@ func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error
 	if report == nil {
 		return err
 	}
-	report.Version, report.CommandLine = cli.Version(), o.commandLine
+	report.Version, report.CommandLine = cli.Version(), commandLine(console.Args)
 	if writeErr := o.output.write(console, report); writeErr != nil {
 		return errors.Join(err, writeErr)
 	}
@@ -235,9 +232,7 @@ func (s *settings) load(ctx context.Context, console *cli.Console) (*config.Conf
 		c.Bootstrap.Keys = config.KeysDevice // simulated devices share no hardware
 	}
 	files, warnings, missing := c.Check(true)
-	for _, warning := range append(c.Warnings, warnings...) {
-		console.Warn(warning)
-	}
+	console.Warn(append(c.Warnings, warnings...)...)
 	if err := config.Join(problems, missing); err != nil {
 		return nil, nil, err
 	}

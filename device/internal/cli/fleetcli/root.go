@@ -21,15 +21,14 @@ import (
 )
 
 // Main runs iot_fleet and returns its exit code.
-func Main(args []string, streams term.Streams) int {
-	return cli.Main(Program(args), args, streams)
-}
+func Main(args []string, streams term.Streams) int { return cli.Main(Program(), args, streams) }
 
-// Program describes iot_fleet, also for its manual; a report has the args.
-func Program(args []string) cli.Program {
+// Program describes iot_fleet, also for its manual.
+func Program() cli.Program {
 	return cli.Program{
 		Name:        "iot_fleet",
-		Root:        func(console *cli.Console) *cobra.Command { return newRootCmd(console, args) },
+		Help:        help,
+		Commands:    commands,
 		Explain:     explain,
 		Interrupted: "the report has the results so far; with --keep the same command resumes",
 	}
@@ -40,20 +39,11 @@ func Program(args []string) cli.Program {
 //go:embed help.txt
 var help string
 
-func newRootCmd(console *cli.Console, args []string) *cobra.Command {
-	enroll, british := newEnrollCmd(console, args), newEnrollCmd(console, args)
+func commands(c *cli.Console) []*cobra.Command {
+	enroll, british := newEnrollCmd(c), newEnrollCmd(c)
 	british.Use, british.Hidden = "enrol --devices N [flags]", true
-	root := cli.Describe(cli.NewRoot(console, &cobra.Command{Use: "iot_fleet"},
-		newPlanCmd(console),
-		enroll,
-		british,
-		newReportCmd(console),
-		newCleanupCmd(console),
-		newRevokeCmd(console),
-		newRotateCmd(console),
-	), help)
-	british.Short, british.Long, british.Example = enroll.Short, enroll.Long, enroll.Example
-	return root
+	british.SetHelpFunc(func(*cobra.Command, []string) { _ = enroll.Help() })
+	return []*cobra.Command{newPlanCmd(c), enroll, british, newReportCmd(c), newCleanupCmd(c), newRevokeCmd(c), newRotateCmd(c)}
 }
 
 // An incompleteError is a run in which devices failed, or were not connected at the end. The report

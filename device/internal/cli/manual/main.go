@@ -31,7 +31,7 @@ func main() {
 }
 
 var programs = map[string]func() cli.Program{
-	"iot_device": devicecli.Program, "iot_core_local": corecli.Program, "iot_fleet": func() cli.Program { return fleetcli.Program(nil) },
+	"iot_device": devicecli.Program, "iot_core_local": corecli.Program, "iot_fleet": fleetcli.Program,
 }
 
 // write writes a page for each command, of the date SOURCE_DATE_EPOCH, and what else there is.
