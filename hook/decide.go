@@ -89,8 +89,9 @@ func (d decider) lookUp(ctx context.Context, request payload.Request) (facts adm
 		facts.Certificates, err = d.things.Certificates(groupCtx, d.rules.ThingName(serialNumber(request)))
 		return err
 	})
+	home, _, _ := strings.Cut(request.TemplateARN, ":provisioningtemplate/") // account and Region
 	group.Go(func() (err error) {
-		facts.Caller, err = d.things.Things(groupCtx, claimARN(request))
+		facts.Caller, err = d.things.Things(groupCtx, home+":cert/"+request.ClaimCertificateID)
 		return err
 	})
 	var markErr error
@@ -113,13 +114,6 @@ func (d decider) lookUp(ctx context.Context, request payload.Request) (facts adm
 		return facts, admit.SerialRegistryFailed, err
 	}
 	return facts, admit.ThingUnknown, err
-}
-
-// claimARN is the full name of the certificate that the request came from, which is of the
-// template's account and Region.
-func claimARN(request payload.Request) string {
-	home, _, _ := strings.Cut(request.TemplateARN, ":provisioningtemplate/")
-	return home + ":cert/" + request.ClaimCertificateID
 }
 
 // record logs a decision with what an operator needs to change it.

@@ -135,13 +135,7 @@ func (m matcher) wild(pattern string, got any) bool {
 	return false
 }
 
-func show(v any) string {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return strconv.Quote(fmt.Sprint(v))
-	}
-	return string(text)
-}
+func show(v any) string { return string(awsiot.EncodeJSON(v)) }
 
 // place names a path for people.
 func place(path string) string {

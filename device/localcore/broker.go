@@ -65,7 +65,10 @@ func (s *Server) reserved(topic string) (h broker.Handler, direct bool) {
 		return func(_ context.Context, _ *broker.Conn, m *broker.Message) { s.requestShadow(t, m) }, false
 	}
 	if t, ok := awsiot.ParseJobsTopic(topic); ok {
-		return func(_ context.Context, c *broker.Conn, m *broker.Message) { s.requestJobs(t, c, m) }, true
+		// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
+		return func(_ context.Context, c *broker.Conn, m *broker.Message) {
+			s.jobs.Handle(t, m.Payload, func(r jobs.Message) { s.reply(c, r.Topic, r.Payload) })
+		}, true
 	}
 	return nil, false
 }
@@ -104,14 +107,21 @@ func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, 
 		times = 2
 	}
 	for range times {
-		if err := c.Reply(reply.Topic, reply.Payload); err != nil {
-			s.config.Log.Info("lost a reply", "client", r.ClientID, "topic", reply.Topic, "error", err)
-			continue
+		if s.reply(c, reply.Topic, reply.Payload) {
+			e := c.Event(Replied)
+			e.Operation, e.Topic = string(t.Operation), reply.Topic
+			s.history.Record(e)
 		}
-		e := c.Event(Replied)
-		e.Operation, e.Topic = string(t.Operation), reply.Topic
-		s.history.Record(e)
 	}
+}
+
+// reply answers a connection alone, subscribed or not, and reports whether it is still there.
+func (s *Server) reply(c *broker.Conn, topic string, payload []byte) bool {
+	err := c.Reply(topic, payload)
+	if err != nil {
+		s.config.Log.Info("lost a reply", "client", c.ClientID(), "topic", topic, "error", err)
+	}
+	return err == nil
 }
 
 // shadowTopic reads the topic of a shadow request whose names are valid.
@@ -149,18 +159,6 @@ func (s *Server) openJobs(store jobs.Store) (err error) {
 		},
 	})
 	return err
-}
-
-// requestJobs answers a request of a device: the response goes to its connection alone, subscribed
-// or not.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
-func (s *Server) requestJobs(t awsiot.JobsTopic, c *broker.Conn, m *broker.Message) {
-	s.jobs.Handle(t, m.Payload, func(r jobs.Message) {
-		if err := c.Reply(r.Topic, r.Payload); err != nil {
-			s.config.Log.Info("lost a reply", "client", c.ClientID(), "topic", r.Topic, "error", err)
-		}
-	})
 }
 
 // jobTargets are the things of a registry.

@@ -16,32 +16,14 @@ type (
 	Action    = event.Action
 )
 
-// The types of events.
+// The types of events, and the actions that can be rejected, which package event describes.
 const (
-	Connected    = event.Connected
-	Disconnected = event.Disconnected
-	Subscribed   = event.Subscribed
-	Unsubscribed = event.Unsubscribed
-	Published    = event.Published
-	Issued       = event.Issued      // a certificate, by a create operation
-	Invoked      = event.Invoked     // the pre-provisioning hook
-	Returned     = event.Returned    // the hook, with its decision in Reason
-	Provisioned  = event.Provisioned // a thing, by RegisterThing
-	Replied      = event.Replied     // to a request on a reserved topic or for credentials
-	Rejected     = event.Rejected    // Action says what
-)
+	Connected, Disconnected, Subscribed, Unsubscribed = event.Connected, event.Disconnected, event.Subscribed, event.Unsubscribed
+	Published, Replied, Rejected                      = event.Published, event.Replied, event.Rejected
+	Issued, Invoked, Returned, Provisioned            = event.Issued, event.Invoked, event.Returned, event.Provisioned
 
-// The actions that can be rejected.
-const (
-	ActionTLS       = event.TLS
-	ActionConnect   = event.Connect
-	ActionPublish   = event.Publish
-	ActionSubscribe = event.Subscribe
-	ActionReceive   = event.Receive
-	ActionProvision = event.Provision
-	ActionPacket    = event.Packet // one that is malformed or not supported
-	// ActionCredentials is a request to the credentials provider.
-	ActionCredentials = event.Credentials
+	ActionTLS, ActionConnect, ActionPublish, ActionSubscribe        = event.TLS, event.Connect, event.Publish, event.Subscribe
+	ActionReceive, ActionProvision, ActionPacket, ActionCredentials = event.Receive, event.Provision, event.Packet, event.Credentials
 )
 
 // publishEvent publishes an event message, once there is a broker.

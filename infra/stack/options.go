@@ -110,8 +110,9 @@ func ParseOptions(context map[string]any) (Options, error) {
 	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", maxThingPrefix), options.Names.ThingPrefix)
 	options.Names.ThingGroup = cmp.Or(r.prefix("thingGroup", 128), options.Names.ThingGroup)
 	options.Names.ThingType = cmp.Or(r.prefix("thingType", 128), options.Names.ThingType)
-	if n := options.Names; n.Stack != Name && overlap(n.ThingPrefix, defaultNames.ThingPrefix) {
-		r.problem("thingPrefix: things of stack %s could have the names of those of %s, whose prefix is %s; give another prefix", n.Stack, Name, defaultNames.ThingPrefix)
+	n, usual := options.Names, defaultNames.ThingPrefix
+	if n.Stack != Name && (strings.HasPrefix(n.ThingPrefix, usual) || strings.HasPrefix(usual, n.ThingPrefix)) {
+		r.problem("thingPrefix: things of stack %s could have the names of those of %s, whose prefix is %s; give another prefix", n.Stack, Name, usual)
 	}
 	if fmt.Sprint(context["rotation"]) == "false" && context["retireAfter"] != nil {
 		r.problem("retireAfter is of no use with rotation=false; remove one of them")
@@ -295,9 +296,6 @@ func namesOf(stack string) Names {
 		ThingPrefix:    stack + "_",
 	}
 }
-
-// overlap reports whether a thing of one prefix could have a name of the other.
-func overlap(a, b string) bool { return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) }
 
 // howToGetOne ends every error about certificateArn.
 const howToGetOne = "scripts/create-keys-and-cert.sh creates a claim certificate and prints its ARN; " +

@@ -7,9 +7,7 @@
 package assembly
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +16,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // A Stack is one synthesized stack, still with its references.
@@ -159,9 +159,7 @@ func readJSON(fsys fs.FS, dir, name string, into any) error {
 	if err != nil {
 		return err
 	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	if err := decoder.Decode(into); err != nil {
+	if err := awsiot.DecodeJSON(data, into); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
 	}
 	return nil

@@ -29,10 +29,6 @@ type resolver struct {
 	open       map[string]bool // names and conditions that are being resolved
 }
 
-func newResolver(s *Stack, e Environment) *resolver {
-	return &resolver{stack: s, env: e, names: map[string]string{}, conditions: map[string]bool{}, open: map[string]bool{}}
-}
-
 // A failure is what fail panics with.
 type failure struct{ error }
 

@@ -41,7 +41,7 @@ func resolveText(t *testing.T, value string) (any, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newResolver(s, us)
+	r := &resolver{stack: s, env: us, names: map[string]string{}, conditions: map[string]bool{}, open: map[string]bool{}}
 	var v any
 	err = r.try(func() { v = r.value(place("Probe").field("Value"), s.template.Resources["Probe"].Properties["Value"]) })
 	return v, err

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"maps"
 	"strings"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // The types of resources that provisioning consists of.
@@ -117,7 +119,8 @@ func uncapitalize(v any) any {
 // its place when one is not known without AWS, or has a property that is not known here: it might
 // change what a device may do.
 func (s *Stack) Resolve(e Environment) (*Resources, error) {
-	r, all := newResolver(s, e), new(Resources)
+	r := &resolver{stack: s, env: e, names: map[string]string{}, conditions: map[string]bool{}, open: map[string]bool{}}
+	all := new(Resources)
 	err := errors.Join( // the error of one type hides none of another
 		resolveAll(r, typePolicy, &all.Policies),
 		resolveAll(r, typeAttachment, &all.Attachments),
@@ -164,13 +167,7 @@ func resolveAll[T any](r *resolver, kind string, list *[]T) error {
 
 // decode resolves properties and reads them into a struct that has them all.
 func (r *resolver) decode(at place, properties map[string]any, into any) {
-	var data bytes.Buffer
-	encoder := json.NewEncoder(&data)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(r.object(at, properties)); err != nil {
-		r.fail(at, "%w", err)
-	}
-	decoder := json.NewDecoder(&data)
+	decoder := json.NewDecoder(bytes.NewReader(awsiot.EncodeJSON(r.object(at, properties))))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(into); err != nil {
 		r.fail(at, "%s", err)

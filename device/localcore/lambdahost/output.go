@@ -40,12 +40,6 @@ func (o *output) stream(name string) io.Writer {
 	return s
 }
 
-func (o *output) setRequestID(id string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.requestID = id
-}
-
 // flush logs what did not end with a newline. It must not run beside a write.
 func (o *output) flush() {
 	for _, s := range o.streams {

@@ -83,7 +83,9 @@ func (p *process) serveNext(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		p.current = &inv
 		p.mu.Unlock()
-		p.output.setRequestID(inv.id)
+		p.output.mu.Lock()
+		p.output.requestID = inv.id
+		p.output.mu.Unlock()
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
 		header.Set("Lambda-Runtime-Aws-Request-Id", inv.id)

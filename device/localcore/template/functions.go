@@ -54,13 +54,13 @@ func (w *walk) lookup(name string) (value string, known bool) {
 	if fallback := w.parameters[name]; fallback != nil {
 		return *fallback, true
 	}
-	w.reject(unresolved, "Cannot resolve reference value: %s", name)
+	w.reject(invalidParameters, "Cannot resolve reference value: %s", name)
 	return "", false
 }
 
 func (w *walk) bounded(value string) (string, bool) {
 	if len(value) > maxText {
-		w.reject(badValue, "a value has more than %d bytes", maxText)
+		w.reject(invalidRequest, "a value has more than %d bytes", maxText)
 		return "", false
 	}
 	return value, true
@@ -172,9 +172,9 @@ func (w *walk) selection(n *jsontree.Node) (value string, known bool) {
 	i, err := strconv.Atoi(digits)
 	switch {
 	case err != nil:
-		w.reject(badSelection, "Fn::Select: index %q is not a whole number", digits)
+		w.reject(invalidParameters, "Fn::Select: index %q is not a whole number", digits)
 	case i < 0 || i >= len(values):
-		w.reject(badSelection, "Fn::Select: index %d is not in a list of %d", i, len(values))
+		w.reject(invalidParameters, "Fn::Select: index %d is not in a list of %d", i, len(values))
 	default:
 		return values[i], true
 	}
@@ -209,11 +209,11 @@ func (w *walk) findInMap(n *jsontree.Node) (value string, known bool) {
 	value, found := row[second]
 	switch {
 	case !ok:
-		w.reject(noSuchKey, "Fn::FindInMap: there is no map %q; there is %s", name, quoted(w.mappings))
+		w.reject(invalidParameters, "Fn::FindInMap: there is no map %q; there is %s", name, quoted(w.mappings))
 	case !rowOK:
-		w.reject(noSuchKey, "Fn::FindInMap: map %q has no key %q; it has %s", name, first, quoted(table))
+		w.reject(invalidParameters, "Fn::FindInMap: map %q has no key %q; it has %s", name, first, quoted(table))
 	case !found:
-		w.reject(noSuchKey, "Fn::FindInMap: map %q has no key %q under %q; it has %s there", name, second, first, quoted(row))
+		w.reject(invalidParameters, "Fn::FindInMap: map %q has no key %q under %q; it has %s there", name, second, first, quoted(row))
 	}
 	return value, found
 }

@@ -40,17 +40,12 @@ const (
 	maxDepth = 64       // levels of values in each other
 )
 
-// The codes of rejections. The first was observed, 400 InvalidParameters with "Cannot resolve
-// reference value: NAME"; the others are assumed: the names of AWS's HTTPS exceptions in the same
-// form.
+// The codes of rejections. 400 InvalidParameters with "Cannot resolve reference value: NAME" was
+// observed; the others are assumed: the names of AWS's HTTPS exceptions in the same form.
 const (
-	unresolved       = "InvalidParameters"
-	noSuchKey        = "InvalidParameters"
-	badSelection     = "InvalidParameters"
-	badParameter     = "InvalidParameters"
-	otherCertificate = "InvalidParameters"
-	badValue         = "InvalidRequest"
-	badDocument      = "MalformedPolicy"
+	invalidParameters = "InvalidParameters"
+	invalidRequest    = "InvalidRequest"
+	malformedPolicy   = "MalformedPolicy"
 )
 
 // A Template is a parsed provisioning template. It does not change and is safe for concurrent use.
@@ -117,10 +112,10 @@ func (t *Template) Resolve(in Input) (*Plan, error) {
 	var undeclared []string
 	for _, name := range slices.Sorted(maps.Keys(in.Parameters)) {
 		if n := utf8.RuneCountInString(name); n > MaxParameterName {
-			w.reject(badParameter, "a parameter's name has %d characters, %d are allowed", n, MaxParameterName)
+			w.reject(invalidParameters, "a parameter's name has %d characters, %d are allowed", n, MaxParameterName)
 		}
 		if n := utf8.RuneCountInString(in.Parameters[name]); n > MaxParameterValue {
-			w.reject(badParameter, "parameter %s has %d characters, %d are allowed", name, n, MaxParameterValue)
+			w.reject(invalidParameters, "parameter %s has %d characters, %d are allowed", name, n, MaxParameterValue)
 		}
 		if _, ok := t.parameters[name]; !ok {
 			undeclared = append(undeclared, name)

@@ -194,7 +194,7 @@ func (w *walk) thing(n, settings *jsontree.Node, logicalName string) *Thing {
 		var known bool
 		t.Groups, known = w.list(m)
 		if len(t.Groups) > awsiot.MaxGroupsPerThing {
-			w.reject(badValue, "%d thing groups, a thing may be in %d", len(t.Groups), awsiot.MaxGroupsPerThing)
+			w.reject(invalidRequest, "%d thing groups, a thing may be in %d", len(t.Groups), awsiot.MaxGroupsPerThing)
 		}
 		for _, name := range t.Groups {
 			if known {
@@ -241,7 +241,7 @@ func (w *walk) certificate(n, settings *jsontree.Node, logicalName string) *Cert
 	c.ID, c.CSR = w.text(n.Get("CertificateId"), nil), w.text(n.Get("CertificateSigningRequest"), nil)
 	c.PEM, c.CAPEM = w.text(n.Get("CertificatePem"), nil), w.text(n.Get("CACertificatePem"), nil)
 	if own := w.in.CertificateID; n.Get("CertificateId") != nil && own != "" && c.ID != own {
-		w.reject(otherCertificate, "CertificateId resolves to %q, not to the certificate of the ownership token", c.ID)
+		w.reject(invalidParameters, "CertificateId resolves to %q, not to the certificate of the ownership token", c.ID)
 	}
 	const exclusive = "EXCLUSIVE_THING"
 	c.Exclusive = w.text(n.Get("ThingPrincipalType"), oneOf("ThingPrincipalType", exclusive, "NON_EXCLUSIVE_THING")) == exclusive
@@ -315,11 +315,11 @@ func (w *walk) writeDocument(b *strings.Builder, n *jsontree.Node) {
 	switch {
 	case isFunction(n) && n.Get("Fn::Split") != nil:
 		list, _ := w.list(n)
-		b.WriteString(encode(list))
+		b.Write(awsiot.EncodeJSON(list))
 		return
 	case isFunction(n):
 		text, _ := w.evaluate(n)
-		b.WriteString(encode(text))
+		b.Write(awsiot.EncodeJSON(text))
 		return
 	case n.Kind == jsontree.Array:
 		brackets = "[]"
@@ -333,20 +333,11 @@ func (w *walk) writeDocument(b *strings.Builder, n *jsontree.Node) {
 			b.WriteByte(',')
 		}
 		if n.Kind == jsontree.Object {
-			b.WriteString(encode(m.Key) + ":")
+			b.WriteString(string(awsiot.EncodeJSON(m.Key)) + ":")
 		}
 		w.writeDocument(b, m)
 	}
 	b.WriteString(brackets[1:])
-}
-
-// encode returns strings as JSON, with no more escapes than needed.
-func encode(value any) string {
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	e.Encode(value) // strings always encode
-	return strings.TrimSpace(b.String())
 }
 
 // override reads one setting, in either spelling of its key. Beside DO_NOTHING, REPLACE and FAIL it
@@ -376,7 +367,7 @@ type constraint func(w *walk, value string) string
 func rule(what string, valid func(string) bool, must string) constraint {
 	return func(w *walk, value string) string {
 		if !valid(value) {
-			w.reject(badValue, "%s %q must have %s", what, clip(value), must)
+			w.reject(invalidRequest, "%s %q must have %s", what, clip(value), must)
 		}
 		return value
 	}
@@ -392,7 +383,7 @@ func oneOf(what string, values ...string) constraint {
 	return func(w *walk, value string) string {
 		i := slices.IndexFunc(values, func(v string) bool { return strings.EqualFold(v, value) })
 		if i < 0 {
-			w.reject(badValue, "%s %q is not one of %s", what, value, strings.Join(values, ", "))
+			w.reject(invalidRequest, "%s %q is not one of %s", what, value, strings.Join(values, ", "))
 			return ""
 		}
 		return values[i]
@@ -403,9 +394,9 @@ func oneOf(what string, values ...string) constraint {
 func compacted(w *walk, value string) string {
 	var b bytes.Buffer
 	if err := json.Compact(&b, []byte(value)); err != nil {
-		w.reject(badDocument, "the policy document is not JSON: %v", err)
+		w.reject(malformedPolicy, "the policy document is not JSON: %v", err)
 	} else if !bytes.HasPrefix(b.Bytes(), []byte("{")) {
-		w.reject(badDocument, "the policy document is not a JSON object")
+		w.reject(malformedPolicy, "the policy document is not a JSON object")
 	}
 	return b.String()
 }
