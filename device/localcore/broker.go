@@ -10,6 +10,7 @@ import (
 	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/provisioning"
+	"example.com/fleety/device/localcore/records"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/shadow"
 )
@@ -144,7 +145,7 @@ func (s *Server) requestShadow(t awsiot.ShadowTopic, m *broker.Message) {
 }
 
 // openJobs opens the jobs service.
-func (s *Server) openJobs(store jobs.Store) (err error) {
+func (s *Server) openJobs(store records.Store) (err error) {
 	s.jobs, err = jobs.Open(jobs.Config{
 		Things: jobTargets{s.registry}, ARN: s.config.arn, Store: store, Now: s.config.Now, Log: s.config.Log,
 		Publish: func(m jobs.Message) { s.publish(m.Topic, m.Payload) },

@@ -33,6 +33,7 @@ import (
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/provisioning"
+	"example.com/fleety/device/localcore/records"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
 	"example.com/fleety/device/localcore/shadow"
@@ -41,6 +42,7 @@ import (
 
 const (
 	registryFile = "registry.db"
+	servicesFile = "services.db" // shadows, jobs and rules
 	brokerFile   = "broker.db"
 )
 
@@ -195,14 +197,19 @@ func (s *Server) startServices(ctx context.Context) error {
 		ARN: c.arn, EnforceRates: enforceRates, DropThrottled: c.AmbiguousBehavior.DropThrottled,
 		Record: s.history.Record, Log: c.Log, Now: c.Now,
 	})
-	store, err := s.openRecords()
+	path := ""
+	if c.State != "" {
+		path = filepath.Join(c.State, servicesFile)
+	}
+	services, err := records.Open(path)
 	if err != nil {
+		return fmt.Errorf("opening the state %s: %w", path, err)
+	}
+	s.onClose(services.Close)
+	if s.shadows, err = shadow.Open(shadow.Config{Store: services.Bucket("shadows"), Now: c.Now, EnforceRates: enforceRates}); err != nil {
 		return err
 	}
-	if s.shadows, err = shadow.Open(shadow.Config{Store: store("shadows"), Now: c.Now, EnforceRates: enforceRates}); err != nil {
-		return err
-	}
-	if err := s.openJobs(store("jobs")); err != nil {
+	if err := s.openJobs(services.Bucket("jobs")); err != nil {
 		return err
 	}
 	s.tunnels = tunnel.New(tunnel.Config{
@@ -214,7 +221,7 @@ func (s *Server) startServices(ctx context.Context) error {
 			}
 		},
 	})
-	if err := s.openRules(store("rules")); err != nil {
+	if err := s.openRules(services.Bucket("rules")); err != nil {
 		return err
 	}
 	if err := s.openBroker(ctx, cert); err != nil {

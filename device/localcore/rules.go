@@ -7,11 +7,12 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
+	"example.com/fleety/device/localcore/records"
 	"example.com/fleety/device/localcore/rules"
 )
 
 // openRules opens the rules engine with the rules of a stack.
-func (s *Server) openRules(store rules.Store) (err error) {
+func (s *Server) openRules(store records.Store) (err error) {
 	s.rules, err = rules.Open(rules.Config{
 		Account: s.config.Account, Store: store, Now: s.config.Now, Log: s.config.Log,
 		Publish: s.republish,

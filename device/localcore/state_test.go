@@ -14,6 +14,7 @@ import (
 	"example.com/fleety/device/internal/config"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/policy"
+	"example.com/fleety/device/localcore/records"
 	"example.com/fleety/device/localcore/registry"
 )
 
@@ -169,7 +170,7 @@ func TestSecondServerOnOneStateIsRejected(t *testing.T) {
 	t.Parallel()
 	config := localcore.Config{State: t.TempDir()}
 	start(t, config)
-	if _, err := localcore.Start(t.Context(), config); !errors.Is(err, registry.ErrLocked) {
+	if _, err := localcore.Start(t.Context(), config); !errors.Is(err, records.ErrLocked) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -20,15 +20,8 @@ import (
 	"time"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/records"
 )
-
-// A Store keeps records by key over restarts. It is called by one goroutine at a time.
-type Store interface {
-	// Each calls f with every record until f fails, and returns f's error.
-	Each(f func(key string, value []byte) error) error
-	// Save stores records, all or none; a nil value removes one.
-	Save(records map[string][]byte) error
-}
 
 // Things are the things and thing groups that jobs target.
 type Things interface {
@@ -49,7 +42,7 @@ type Config struct {
 	ARN     func(resource string) string // returns the full name of a resource such as "thing/NAME"
 	Publish func(Message)                // receives the notifications; it must not call the service
 	Event   func(Event)                  // receives the events of jobs, which it need not publish; it must not call the service; nil means discard
-	Store   Store                        // nil for memory only
+	Store   records.Store                // nil for memory only
 	Now     func() time.Time             // nil means time.Now
 	Log     *slog.Logger                 // receives rejected MQTT requests, and what fails without a caller; nil means discard
 }
@@ -104,12 +97,8 @@ func Open(c Config) (*Service, error) {
 	if c.Event == nil {
 		c.Event = func(Event) {}
 	}
-	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
-	s := &Service{config: c, wake: make(chan struct{}, 1), jobs: map[string]*job{}}
-	if c.Store == nil {
-		return s, nil
-	}
-	s.due = c.Now() // the first run finds what is due
+	c.Store, c.Log = cmp.Or(c.Store, records.None), cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	s := &Service{config: c, wake: make(chan struct{}, 1), jobs: map[string]*job{}, due: c.Now()} // the first run finds what is due
 	var executions []*Execution
 	err := c.Store.Each(func(key string, value []byte) error {
 		if id, ok := strings.CutPrefix(key, jobPrefix); ok {
@@ -199,14 +188,14 @@ func (s *Service) change(f func(*change) error, reply func(error)) error {
 	}
 	err := f(tx)
 	notifications := tx.notifications()
-	if s.config.Store != nil && len(tx.records) > 0 {
-		records := map[string][]byte{}
+	if len(tx.records) > 0 {
+		stored := map[string][]byte{}
 		for key, value := range tx.records {
-			if records[key] = nil; value != nil {
-				records[key] = awsiot.EncodeJSON(value)
+			if stored[key] = nil; value != nil {
+				stored[key] = awsiot.EncodeJSON(value)
 			}
 		}
-		if failed := s.config.Store.Save(records); failed != nil && err == nil {
+		if failed := s.config.Store.Save(stored); failed != nil && err == nil {
 			err = fmt.Errorf("storing the jobs: %w", failed)
 		}
 	}

@@ -14,7 +14,6 @@
 package registry
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,11 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
+	"example.com/fleety/device/localcore/records"
 )
-
-// ErrClosed reports a mutation after Close.
-var ErrClosed = errors.New("the registry is closed")
 
 // Options are what a registry leaves to others. The zero value works.
 type Options struct {
@@ -59,9 +55,8 @@ type Registry struct {
 	committed  atomic.Pointer[state] // never changed, only replaced
 	generation atomic.Uint64
 
-	writing sync.Mutex // held by the one mutation under way, its write to the file included
-	db      *bolt.DB   // nil when memory only
-	closed  bool
+	writing sync.Mutex    // held by the one mutation under way, its write to the file included
+	file    *records.File // nil when memory only
 
 	watching sync.Mutex
 	watchers map[*func(Change)]bool
@@ -69,7 +64,7 @@ type Registry struct {
 
 // Open returns the registry that is stored in the file at path, which it makes
 // where there is none. An empty path means memory only. A file that another
-// process holds open gives [ErrLocked]. Errors do not repeat the path.
+// process holds open gives [records.ErrLocked]. Errors do not repeat the path.
 func Open(path string, o Options) (*Registry, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -86,27 +81,19 @@ func Open(path string, o Options) (*Registry, error) {
 	r := &Registry{options: o, watchers: map[*func(Change)]bool{}}
 	first := new(state).next()
 	r.committed.Store(first)
-	if path == "" {
-		return r, nil
-	}
 	var err error
-	r.db, err = openStore(path, first)
-	if err != nil {
+	if r.file, err = records.Open(path); err != nil {
+		return nil, err
+	}
+	if err := first.load(r.file); err != nil {
+		r.file.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-// Close releases the file. Reading goes on to work, mutations return [ErrClosed].
-func (r *Registry) Close() error {
-	r.writing.Lock()
-	defer r.writing.Unlock()
-	r.closed = true
-	if r.db == nil {
-		return nil
-	}
-	return r.db.Close()
-}
+// Close releases the file. Reading goes on to work; with a file, mutations fail.
+func (r *Registry) Close() error { return r.file.Close() }
 
 // state returns the committed state.
 func (r *Registry) state() *state { return r.committed.Load() }
@@ -173,9 +160,6 @@ func (r *Registry) update(f func(*transaction) error) error {
 func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	if r.closed {
-		return nil, ErrClosed
-	}
 	before := r.state()
 	tx := &transaction{state: before.next(), before: before, options: &r.options, now: r.options.Now().UTC()}
 	if err := f(tx); err != nil {
@@ -185,8 +169,8 @@ func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 		return tx, nil
 	}
 	tx.emitted = tx.events()
-	if r.db != nil {
-		if err := persist(r.db, tx.state); err != nil {
+	if r.file != nil {
+		if err := tx.save(r.file); err != nil {
 			return nil, fmt.Errorf("writing the registry: %w", err)
 		}
 	}

@@ -2,31 +2,20 @@ package registry
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"strings"
-	"time"
 
 	"github.com/tidwall/btree"
-	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+
+	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/records"
 )
 
 // formatVersion is the version of what the buckets hold. A file of another version is rejected.
 const formatVersion = "1"
 
-// lockWait is how long Open waits for another process to release the file.
-const lockWait = 200 * time.Millisecond
-
-// ErrLocked reports that another process has the registry's file open.
-var ErrLocked = errors.New("in use by another process; stop that one, or use another state folder")
-
-var (
-	metaBucket = []byte("meta")
-	formatKey  = []byte("format")
-)
+const metaBucket, formatKey = "meta", "format"
 
 // state is all that the registry holds at one time. Reading one that is committed
 // needs no lock: what comes after it is a copy, which shares what stays the same.
@@ -91,13 +80,13 @@ func (s *state) next() *state {
 	return n
 }
 
-// A bucket is a table or relation as the store sees it.
+// A bucket is a table as the store sees it.
 type bucket interface {
 	name() string // in the store, part of the format
 	changed() bool
 	// changes returns the encoded rows that differ from the state before; a nil
 	// value is a deletion.
-	changes() (map[string][]byte, error)
+	changes() map[string][]byte
 	// load reads one row from the store.
 	load(key string, value []byte) error
 }
@@ -220,21 +209,15 @@ func (t *table[V]) where(selects func(V) bool) (out []V) {
 
 func (t *table[V]) changed() bool { return len(t.touched) > 0 }
 
-func (t *table[V]) changes() (map[string][]byte, error) {
+func (t *table[V]) changes() map[string][]byte {
 	out := make(map[string][]byte, len(t.touched))
 	for key := range t.touched {
-		v, ok := t.rows.Get(key)
-		if !ok {
-			out[key] = nil
-			continue
+		out[key] = nil
+		if v, ok := t.rows.Get(key); ok {
+			out[key] = awsiot.EncodeJSON(v)
 		}
-		value, err := json.Marshal(v)
-		if err != nil {
-			return nil, err
-		}
-		out[key] = value
 	}
-	return out, nil
+	return out
 }
 
 func (t *table[V]) load(key string, value []byte) error {
@@ -257,12 +240,16 @@ func relationIn[V any](all *[]bucket, name string, before *relation[V]) *relatio
 	if before == nil {
 		before = &relation[V]{reversed: btree.NewMap[string, struct{}](8)}
 	}
-	r := &relation[V]{tableIn(new([]bucket), name, before.pairs, "", "", nil), before.reversed.Copy()}
-	*all = append(*all, r)
-	return r
+	return &relation[V]{tableIn(all, name, before.pairs, "", "", nil), before.reversed.Copy()}
 }
 
-func (r *relation[V]) name() string { return r.pairs.name() }
+// index fills reversed once the pairs are loaded.
+func (r *relation[V]) index() {
+	for _, pair := range r.pairs.keys() {
+		left, right, _ := strings.Cut(pair, separator)
+		r.reversed.Set(right+separator+left, struct{}{})
+	}
+}
 
 func (r *relation[V]) get(left, right string) (V, bool) { return r.pairs.get(left + separator + right) }
 
@@ -303,61 +290,22 @@ func pairedWith[V any](first string, pairs *btree.Map[string, V]) (seconds []str
 	return seconds
 }
 
-func (r *relation[V]) changed() bool { return r.pairs.changed() }
-
-func (r *relation[V]) changes() (map[string][]byte, error) { return r.pairs.changes() }
-
-func (r *relation[V]) load(key string, value []byte) error {
-	left, right, ok := strings.Cut(key, separator)
-	if !ok {
-		return errors.New("not a pair")
-	}
-	r.reversed.Set(right+separator+left, struct{}{})
-	return r.pairs.load(key, value)
-}
-
-// openStore opens the file and reads all of it into s. Its errors leave the path to the caller.
-func openStore(path string, s *state) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
+// load reads the file into an empty state.
+func (s *state) load(file *records.File) error {
+	found := ""
+	err := file.Bucket(metaBucket).Each(func(_ string, value []byte) error { found = string(value); return nil })
 	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, ErrLocked
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-		return nil, fmt.Errorf("not a registry file, or damaged (%w); move it away to start empty", err)
 	case err != nil:
-		if e, ok := errors.AsType[*os.PathError](err); ok {
-			return nil, e.Err
-		}
-		return nil, err
-	}
-	if err := db.Update(func(tx *bolt.Tx) error { return load(tx, s) }); err != nil {
-		db.Close()
-		return nil, err
-	}
-	return db, nil
-}
-
-func load(tx *bolt.Tx, s *state) error {
-	meta, err := tx.CreateBucketIfNotExists(metaBucket)
-	if err != nil {
 		return err
-	}
-	switch found := meta.Get(formatKey); {
-	case found == nil:
-		if err := meta.Put(formatKey, []byte(formatVersion)); err != nil {
-			return err
-		}
-	case string(found) != formatVersion:
+	case found == "":
+		return file.Save(map[string]map[string][]byte{metaBucket: {formatKey: []byte(formatVersion)}})
+	case found != formatVersion:
 		return fmt.Errorf("format version %q, this program reads version %s; use the program that wrote it, or move the file away", found, formatVersion)
 	}
 	for _, part := range s.buckets {
-		b, err := tx.CreateBucketIfNotExists([]byte(part.name()))
-		if err != nil {
-			return err
-		}
-		err = b.ForEach(func(k, v []byte) error {
-			if err := part.load(string(k), v); err != nil {
-				return fmt.Errorf("record %q of %s: %w", k, part.name(), err)
+		err := file.Bucket(part.name()).Each(func(key string, value []byte) error {
+			if err := part.load(key, value); err != nil {
+				return fmt.Errorf("record %q of %s: %w", key, part.name(), err)
 			}
 			return nil
 		})
@@ -365,29 +313,19 @@ func load(tx *bolt.Tx, s *state) error {
 			return err
 		}
 	}
+	s.thingGroups.index()
+	s.thingCerts.index()
+	s.policyTargets.index()
 	return nil
 }
 
-// persist writes the changes of a state in one transaction.
-func persist(db *bolt.DB, s *state) error {
-	return db.Update(func(tx *bolt.Tx) error {
-		for _, part := range s.buckets {
-			rows, err := part.changes()
-			if err != nil {
-				return err
-			}
-			b := tx.Bucket([]byte(part.name()))
-			for key, value := range rows {
-				if value == nil {
-					err = b.Delete([]byte(key))
-				} else {
-					err = b.Put([]byte(key), value)
-				}
-				if err != nil {
-					return err
-				}
-			}
+// save writes what differs from the state before, in one transaction.
+func (s *state) save(file *records.File) error {
+	all := map[string]map[string][]byte{}
+	for _, part := range s.buckets {
+		if part.changed() {
+			all[part.name()] = part.changes()
 		}
-		return nil
-	})
+	}
+	return file.Save(all)
 }

@@ -20,15 +20,8 @@ import (
 	"time"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/records"
 )
-
-// A Store keeps records by key over restarts. It is called by one goroutine at a time.
-type Store interface {
-	// Each calls f with every record until f fails, and returns f's error.
-	Each(f func(key string, value []byte) error) error
-	// Save stores records, all or none; a nil value removes one.
-	Save(records map[string][]byte) error
-}
 
 // A Message is an MQTT message that rules may match.
 type Message struct {
@@ -48,7 +41,7 @@ type Config struct {
 	HasFunction func(arn string) bool                                     // reports whether a Lambda function can be invoked
 	Invoke      func(ctx context.Context, arn string, event []byte) error // invokes a Lambda function
 	Shadow      func(thing, name string) (document []byte, ok bool)       // returns a thing's shadow document; nil means that there is none
-	Store       Store                                                     // nil for memory only
+	Store       records.Store                                             // nil for memory only
 	Now         func() time.Time
 	Log         *slog.Logger // of actions that fail and messages that no rule takes
 }
@@ -124,10 +117,8 @@ func reject(code, format string, args ...any) *Error {
 
 // Open returns the service with the rules in the store. [Service.Run] evaluates the messages.
 func Open(c Config) (*Service, error) {
+	c.Store = cmp.Or(c.Store, records.None)
 	s := &Service{config: c, queue: make(chan delivery, maxQueued), rules: map[string]*rule{}}
-	if c.Store == nil {
-		return s, nil
-	}
 	err := c.Store.Each(func(name string, value []byte) error {
 		var stored Rule
 		if err := json.Unmarshal(value, &stored); err != nil {
@@ -267,10 +258,8 @@ func (s *Service) keep(name string, r *rule) error {
 	if r != nil {
 		value = awsiot.EncodeJSON(r.Rule)
 	}
-	if s.config.Store != nil {
-		if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
-			return fmt.Errorf("storing rule %s: %w", name, err)
-		}
+	if err := s.config.Store.Save(map[string][]byte{name: value}); err != nil {
+		return fmt.Errorf("storing rule %s: %w", name, err)
 	}
 	if s.rules[name] = r; r == nil {
 		delete(s.rules, name)

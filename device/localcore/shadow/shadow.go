@@ -18,19 +18,12 @@ import (
 	"golang.org/x/time/rate"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/records"
 )
 
 // versionKept is how long a deleted shadow's version number is continued.
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-data-flow.html
 const versionKept = 48 * time.Hour
-
-// A Store keeps records by key over restarts. It is called by one goroutine at a time.
-type Store interface {
-	// Each calls f with every record until f fails, and returns f's error.
-	Each(f func(key string, value []byte) error) error
-	// Save stores records, all or none; a nil value removes one.
-	Save(records map[string][]byte) error
-}
 
 // A Message is published by the service.
 type Message struct {
@@ -40,7 +33,7 @@ type Message struct {
 
 // A Config says what the service stands on. The zero value works.
 type Config struct {
-	Store        Store            // nil for memory only
+	Store        records.Store    // nil for memory only
 	Now          func() time.Time // nil means time.Now
 	EnforceRates bool             // rejects more requests per second than AWS allows for a shadow
 }
@@ -67,10 +60,8 @@ func Open(c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.Store = cmp.Or(c.Store, records.None)
 	s := &Service{config: c, things: map[string]map[string]record{}, rates: map[string]*rate.Limiter{}}
-	if c.Store == nil {
-		return s, nil
-	}
 	err := c.Store.Each(func(key string, value []byte) error {
 		thing, name, _ := strings.Cut(key, "/")
 		var r record
@@ -201,10 +192,8 @@ func (s *Service) allow(t awsiot.ShadowTopic, now time.Time) bool {
 func key(t awsiot.ShadowTopic) string { return t.Thing + "/" + t.Shadow }
 
 func (s *Service) save(t awsiot.ShadowTopic, r record) error {
-	if s.config.Store != nil {
-		if err := s.config.Store.Save(map[string][]byte{key(t): awsiot.EncodeJSON(r)}); err != nil {
-			return fmt.Errorf("storing a shadow of thing %s: %w", t.Thing, err)
-		}
+	if err := s.config.Store.Save(map[string][]byte{key(t): awsiot.EncodeJSON(r)}); err != nil {
+		return fmt.Errorf("storing a shadow of thing %s: %w", t.Thing, err)
 	}
 	s.put(t.Thing, t.Shadow, r)
 	return nil

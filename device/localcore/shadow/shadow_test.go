@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/records"
 	"example.com/fleety/device/localcore/shadow"
 )
 
@@ -36,7 +37,7 @@ func (m memory) Save(records map[string][]byte) error {
 }
 
 // open returns a service whose clock stands at now until it is set.
-func open(t *testing.T, store shadow.Store) (*shadow.Service, *time.Time) {
+func open(t *testing.T, store records.Store) (*shadow.Service, *time.Time) {
 	t.Helper()
 	clock := time.Unix(now, 0)
 	s, err := shadow.Open(shadow.Config{Store: store, Now: func() time.Time { return clock }})

@@ -15,7 +15,7 @@ import (
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/policy"
-	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/records"
 	"example.com/fleety/device/localcore/template"
 	"github.com/spf13/cobra"
 )
@@ -52,7 +52,7 @@ func explain(err error) cli.Explanation {
 		return cli.Explanation{Code: cli.ExitDenied, Hint: "name other AWS credentials in the environment, for example with AWS_PROFILE"}
 	case errors.Is(err, conformance.ErrUnreachable):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "check --endpoint and --api"}
-	case errors.Is(err, registry.ErrLocked):
+	case errors.Is(err, records.ErrLocked):
 		return cli.Explanation{Code: cli.ExitFailed}
 	case errors.Is(err, errAbsent), errors.Is(err, errEnded):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "start one with \"iot_core_local serve\", or give the control API's address in its ready line to --api"}

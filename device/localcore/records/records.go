@@ -1,0 +1,114 @@
+// Package records keeps the records of the emulator's services over restarts, in the buckets of a
+// bbolt file.
+package records
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// lockWait is how long Open waits for another process to release the file.
+const lockWait = 200 * time.Millisecond
+
+// ErrLocked reports that another process has the file open.
+var ErrLocked = errors.New("in use by another process; stop that one, or use another state folder")
+
+// A Store keeps the records of one service by key.
+type Store interface {
+	// Each calls f with every record until f fails, and returns f's error. f must not keep value.
+	Each(f func(key string, value []byte) error) error
+	// Save stores records, all or none; a nil value removes one. They are on disk when it returns.
+	Save(changes map[string][]byte) error
+}
+
+// A File has a bucket of records for each service. It is safe for concurrent use; a nil one has no
+// records and keeps none.
+type File struct{ db *bolt.DB }
+
+// Open opens the file at path, and makes it where there is none. An empty path gives a nil File. A
+// file that another process has open gives [ErrLocked]. Errors do not repeat the path.
+func Open(path string) (*File, error) {
+	if path == "" {
+		return nil, nil
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, ErrLocked
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
+		return nil, fmt.Errorf("not a file of the emulator, or damaged (%w); move it away to start empty", err)
+	case err != nil:
+		if e, ok := errors.AsType[*os.PathError](err); ok {
+			return nil, e.Err
+		}
+		return nil, err
+	}
+	return &File{db}, nil
+}
+
+// Close releases the file. What is saved afterwards is an error.
+func (f *File) Close() error {
+	if f == nil {
+		return nil
+	}
+	return f.db.Close()
+}
+
+// Bucket returns the bucket of that name.
+func (f *File) Bucket(name string) Store { return bucket{f, name} }
+
+// Save stores changes by bucket and key, all or none, as [Store] does.
+func (f *File) Save(changes map[string]map[string][]byte) error {
+	if f == nil {
+		return nil
+	}
+	return f.db.Update(func(tx *bolt.Tx) error {
+		for name, records := range changes {
+			b, err := tx.CreateBucketIfNotExists([]byte(name))
+			for key, value := range records {
+				switch {
+				case err != nil:
+					return err
+				case value == nil:
+					err = b.Delete([]byte(key))
+				default:
+					err = b.Put([]byte(key), value)
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// None keeps no records.
+var None = (*File)(nil).Bucket("")
+
+type bucket struct {
+	file *File
+	name string
+}
+
+func (b bucket) Each(f func(key string, value []byte) error) error {
+	if b.file == nil {
+		return nil
+	}
+	return b.file.db.View(func(tx *bolt.Tx) error {
+		stored := tx.Bucket([]byte(b.name))
+		if stored == nil {
+			return nil
+		}
+		return stored.ForEach(func(key, value []byte) error { return f(string(key), value) })
+	})
+}
+
+func (b bucket) Save(changes map[string][]byte) error {
+	return b.file.Save(map[string]map[string][]byte{b.name: changes})
+}
