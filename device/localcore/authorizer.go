@@ -38,8 +38,8 @@ func (a authorizer) VerifyCertificate(p broker.Principal, presented []*x509.Cert
 	case cert.Status != registry.Active:
 		return fmt.Errorf("the certificate is %s", cert.Status)
 	}
-	if _, expires, isClaim := a.registry.ClaimTemplate(cert.ID); isClaim && !a.config.Now().Before(expires) {
-		return fmt.Errorf("the provisioning claim expired at %s", expires.UTC().Format(time.RFC3339))
+	if cert.ClaimTemplate != "" && !a.config.Now().Before(cert.ClaimExpires) {
+		return fmt.Errorf("the provisioning claim expired at %s", cert.ClaimExpires.UTC().Format(time.RFC3339))
 	}
 	return a.checkValidity(cert.NotBefore, cert.NotAfter)
 }

@@ -2,6 +2,7 @@ package controlapi
 
 import (
 	"cmp"
+	"strings"
 
 	"example.com/fleety/device/localcore/registry"
 )
@@ -22,20 +23,31 @@ func (a *api) createThingGroup(name, parent string, p thingGroupProperties) (obj
 	g, err := a.Registry.CreateThingGroup(registry.ThingGroup{
 		Name: name, Parent: parent, Description: orZero(p.Description), Attributes: orZero(p.Attributes).Attributes,
 	})
-	return a.ref("thinggroup", "thingGroupName", g.Name).with(object{"thingGroupId": g.ID}), err
+	return a.groupCreated("thingGroup", g), err
 }
 
-func (a *api) thingGroup(g registry.ThingGroup, ancestors []string) object {
-	properties := object{}.optional("thingGroupDescription", g.Description)
+// group returns a description of a thing group or billing group: kind begins the names of its members.
+func (a *api) group(kind string, g registry.ThingGroup, ancestors ...string) object {
+	properties := object{}.optional(kind+"Description", g.Description)
 	if len(g.Attributes) > 0 {
 		properties["attributePayload"] = object{"attributes": g.Attributes}
 	}
-	return a.ref("thinggroup", "thingGroupName", g.Name).with(object{
-		"thingGroupId": g.ID, "version": g.Version, "thingGroupProperties": properties,
-		"thingGroupMetadata": object{"creationDate": epoch(g.Created)}.optional("parentGroupName", g.Parent).
+	return a.groupCreated(kind, g).with(object{
+		"version": g.Version, kind + "Properties": properties,
+		kind + "Metadata": object{"creationDate": epoch(g.Created)}.optional("parentGroupName", g.Parent).
 			optional("rootToParentThingGroups", convert(ancestors, a.groupSummary)),
 	})
 }
+
+func (a *api) groupCreated(kind string, g registry.ThingGroup) object {
+	return a.ref(strings.ToLower(kind), kind+"Name", g.Name).with(object{kind + "Id": g.ID})
+}
+
+func (a *api) thingGroup(g registry.ThingGroup, ancestors []string) object {
+	return a.group("thingGroup", g, ancestors...)
+}
+
+func (a *api) billingGroup(g registry.ThingGroup) object { return a.group("billingGroup", g) }
 
 func (a *api) updateThingGroup(name string, p thingGroupProperties, expectedVersion int64) (object, error) {
 	version, err := a.Registry.UpdateThingGroup(registry.ThingGroupUpdate{
@@ -75,23 +87,15 @@ type billingGroupProperties struct {
 }
 
 func (a *api) createBillingGroup(name string, p billingGroupProperties) (object, error) {
-	g, err := a.Registry.CreateBillingGroup(name, orZero(p.Description))
-	return a.ref("billinggroup", "billingGroupName", name).with(object{"billingGroupId": g.ID}), err
-}
-
-func (a *api) billingGroup(g registry.BillingGroup) object {
-	return a.ref("billinggroup", "billingGroupName", g.Name).with(object{
-		"billingGroupId": g.ID, "version": g.Version,
-		"billingGroupProperties": object{}.optional("billingGroupDescription", g.Description),
-		"billingGroupMetadata":   object{"creationDate": epoch(g.Created)},
-	})
+	g, err := a.Registry.CreateBillingGroup(registry.ThingGroup{Name: name, Description: orZero(p.Description)})
+	return a.groupCreated("billingGroup", g), err
 }
 
 func (a *api) updateBillingGroup(name string, p billingGroupProperties, expectedVersion int64) (object, error) {
-	version, err := a.Registry.UpdateBillingGroup(name, p.Description, expectedVersion)
+	version, err := a.Registry.UpdateBillingGroup(registry.ThingGroupUpdate{Name: name, Description: p.Description, ExpectedVersion: expectedVersion})
 	return object{"version": version}, err
 }
 
-func (a *api) billingGroupSummary(g registry.BillingGroup) object {
+func (a *api) billingGroupSummary(g registry.ThingGroup) object {
 	return a.ref("billinggroup", "groupName", g.Name)
 }

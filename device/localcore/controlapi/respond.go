@@ -292,7 +292,7 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 // Keys of items, by which they are listed: names, and ages where the API has an order of creation.
 func thingName(t registry.Thing) string                   { return t.Name }
 func thingTypeName(t registry.ThingType) string           { return t.Name }
-func billingGroupName(g registry.BillingGroup) string     { return g.Name }
+func billingGroupName(g registry.ThingGroup) string       { return g.Name }
 func templateName(t registry.ProvisioningTemplate) string { return t.Name }
 func providerName(p registry.CertificateProvider) string  { return p.Name }
 func roleAliasName(alias registry.RoleAlias) string       { return alias.Name }

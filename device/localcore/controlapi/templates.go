@@ -75,6 +75,6 @@ func (a *api) createProvisioningClaim(q *request, template string) (object, erro
 	if err != nil {
 		return nil, err
 	}
-	c, expires, err := a.Registry.CreateClaimCertificate(string(keys.PEM), template, claimLife)
-	return object{"certificateId": c.ID, "certificatePem": c.PEM, "keyPair": keyPair(keys), "expiration": epoch(expires)}, err
+	c, err := a.Registry.CreateClaimCertificate(string(keys.PEM), template, claimLife)
+	return object{"certificateId": c.ID, "certificatePem": c.PEM, "keyPair": keyPair(keys), "expiration": epoch(c.ClaimExpires)}, err
 }

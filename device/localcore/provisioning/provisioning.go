@@ -248,8 +248,8 @@ func (s *Service) templateFor(r Request) (registry.ProvisioningTemplate, error) 
 	if !stored.Enabled {
 		return stored, templateDisabled.reject("Provisioning template %s is not enabled.", name)
 	}
-	if bound, _, ok := s.config.Registry.ClaimTemplate(r.CertificateID); ok && bound != name {
-		return stored, denied.because("Access denied", "the provisioning claim is for template "+bound+" only")
+	if c, _ := s.config.Registry.CertificateByID(r.CertificateID); c.ClaimTemplate != "" && c.ClaimTemplate != name {
+		return stored, denied.because("Access denied", "the provisioning claim is for template "+c.ClaimTemplate+" only")
 	}
 	return stored, nil
 }

@@ -52,18 +52,17 @@ type Certificate struct {
 	GenerationID        string    // a random UUID, new for each registration; empty in records of earlier versions
 	CAID                string    // of the registered CA certificate by which it was registered, or empty
 	TokenHash           string    // the hex SHA-256 of the ownership token; empty without one, or once it was used
+
+	// ClaimTemplate is the template that a provisioning claim may use, until ClaimExpires. It is empty
+	// for every other certificate.
+	ClaimTemplate string    `json:",omitempty"`
+	ClaimExpires  time.Time `json:",omitzero"`
 }
 
 // An ownership is what is known of an ownership token, but for the token.
 type ownership struct {
 	CertificateID, Principal string
 	Expires                  time.Time
-}
-
-// A claim marks a certificate made by CreateProvisioningClaim.
-type claim struct {
-	Template string
-	Expires  time.Time
 }
 
 // CreateCertificate registers a certificate: the store's part of CreateKeysAndCertificate,
@@ -94,29 +93,20 @@ func (r *Registry) CreatePendingCertificate(pemText, token, principal string, li
 // CreateClaimCertificate registers a provisioning claim for one template, as
 // CreateProvisioningClaim makes it: active, not among the listed certificates,
 // and deleted by [Registry.Expire] when life is over.
-func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Duration) (c Certificate, expires time.Time, err error) {
-	err = r.update(func(tx *transaction) error {
-		if err = tx.templates.check(template); err == nil {
-			c, err = tx.createCertificate(Certificate{PEM: pemText, Status: Active})
+func (r *Registry) CreateClaimCertificate(pemText, template string, life time.Duration) (Certificate, error) {
+	return mutate(r, func(tx *transaction) (Certificate, error) {
+		c := Certificate{PEM: pemText, Status: Active, ClaimTemplate: template, ClaimExpires: tx.now.Add(life)}
+		if err := tx.templates.check(template); err != nil {
+			return c, err
 		}
-		expires = tx.now.Add(life)
-		tx.claims.put(c.ID, claim{template, expires})
-		return err
+		return tx.createCertificate(c)
 	})
-	return c, expires, err
 }
 
 // CertificateByID returns the certificate, whatever its status. It is cheap
 // enough for every packet.
 func (r *Registry) CertificateByID(id string) (Certificate, bool) {
 	return r.state().certificates.get(id)
-}
-
-// ClaimTemplate returns the template that a provisioning claim may use, and when
-// the claim expires. ok is false for every other certificate.
-func (r *Registry) ClaimTemplate(certificateID string) (template string, expires time.Time, ok bool) {
-	c, ok := r.state().claims.get(certificateID)
-	return c.Template, c.Expires, ok
 }
 
 // CertificateByToken returns the pending certificate that an ownership token
@@ -134,8 +124,7 @@ func (r *Registry) DescribeCertificate(id string) (Certificate, error) {
 // ListCertificates returns the certificates in the order of their creation,
 // provisioning claims left out.
 func (r *Registry) ListCertificates() []Certificate {
-	s := r.state()
-	all := s.certificates.where(func(c Certificate) bool { return !s.claims.has(c.ID) })
+	all := r.state().certificates.where(func(c Certificate) bool { return c.ClaimTemplate == "" })
 	slices.SortStableFunc(all, func(a, b Certificate) int { return a.Created.Compare(b.Created) })
 	return all
 }
@@ -209,12 +198,13 @@ func (tx *transaction) createCertificate(c Certificate) (Certificate, error) {
 	return c, nil
 }
 
-// newCertificate returns the record of a new certificate, with the status, mode and CA of c.
+// newCertificate returns the record of a new certificate, with the status, mode, CA and claim of c.
 func (tx *transaction) newCertificate(parsed *x509.Certificate, c Certificate) Certificate {
 	return Certificate{
 		ID: awsiot.CertificateID(parsed), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
 		Status: cmp.Or(c.Status, Inactive), Mode: cmp.Or(c.Mode, DefaultMode), CAID: c.CAID, Version: 1, GenerationID: awsiot.NewUUID(),
 		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
+		ClaimTemplate: c.ClaimTemplate, ClaimExpires: c.ClaimExpires,
 	}
 }
 
@@ -235,7 +225,6 @@ func (tx *transaction) deleteCertificate(c Certificate) {
 	if c.TokenHash != "" {
 		tx.ownerships.remove(c.TokenHash)
 	}
-	tx.claims.remove(c.ID)
 	tx.certificates.remove(c.ID)
 	tx.changes = append(tx.changes, Change{CertificateID: c.ID})
 }
@@ -278,13 +267,9 @@ func (r *Registry) Expire(now time.Time) (deleted []string, err error) {
 			tx.deleteCertificate(c)
 			deleted = append(deleted, c.ID)
 		}
-		for _, id := range tx.claims.keys() {
-			if c, _ := tx.claims.get(id); now.Before(c.Expires) {
-				continue
-			}
-			c, _ := tx.certificates.get(id)
+		for _, c := range tx.certificates.where(func(c Certificate) bool { return c.ClaimTemplate != "" && !now.Before(c.ClaimExpires) }) {
 			tx.deleteCertificate(c)
-			deleted = append(deleted, id)
+			deleted = append(deleted, c.ID)
 		}
 		return deleted, nil
 	})

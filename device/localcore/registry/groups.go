@@ -10,7 +10,8 @@ import (
 	"example.com/fleety/device/awsiot"
 )
 
-// A ThingGroup is a node in a tree of groups.
+// A ThingGroup is a node in a tree of groups. A billing group, a label for the costs of things, is one
+// of another kind, which has neither parent nor attributes.
 type ThingGroup struct {
 	Name, ID, Description string
 	Parent                string // the parent group's name, empty for a root
@@ -45,24 +46,26 @@ type ThingGroupFilter struct {
 // the name is required; a group without parent is a root. Creating it again with
 // the same properties succeeds and changes nothing.
 func (r *Registry) CreateThingGroup(g ThingGroup) (ThingGroup, error) {
-	return mutate(r, func(tx *transaction) (ThingGroup, error) {
-		g.Attributes = withValues(g.Attributes)
-		if err := g.check(); err != nil {
-			return g, err
+	return mutate(r, func(tx *transaction) (ThingGroup, error) { return tx.createGroup(tx.groups, g) })
+}
+
+func (tx *transaction) createGroup(kind *table[ThingGroup], g ThingGroup) (ThingGroup, error) {
+	g.Attributes = withValues(g.Attributes)
+	if err := g.check(kind); err != nil {
+		return g, err
+	}
+	if old, ok := kind.get(g.Name); ok {
+		if old.Parent == g.Parent && old.Description == g.Description && maps.Equal(old.Attributes, g.Attributes) {
+			return old, nil
 		}
-		if old, ok := tx.groups.get(g.Name); ok {
-			if old.Parent == g.Parent && old.Description == g.Description && maps.Equal(old.Attributes, g.Attributes) {
-				return old, nil
-			}
-			return g, tx.groups.differs(g.Name)
-		}
-		if err := tx.checkParent(g.Parent); err != nil {
-			return g, err
-		}
-		g.ID, g.Created, g.Version = awsiot.NewUUID(), tx.now, 1
-		tx.groups.put(g.Name, g)
-		return g, nil
-	})
+		return g, kind.differs(g.Name)
+	}
+	if err := tx.checkParent(g.Parent); err != nil {
+		return g, err
+	}
+	g.ID, g.Created, g.Version = awsiot.NewUUID(), tx.now, 1
+	kind.put(g.Name, g)
+	return g, nil
 }
 
 // DescribeThingGroup returns the group and the names of its ancestors, root first.
@@ -76,8 +79,12 @@ func (r *Registry) DescribeThingGroup(name string) (ThingGroup, []string, error)
 
 // UpdateThingGroup changes a group and returns its new version.
 func (r *Registry) UpdateThingGroup(u ThingGroupUpdate) (version int64, err error) {
-	err = edit(r, u.Name, func(tx *transaction, g *ThingGroup) error {
-		err := checkVersion("Thing group "+u.Name, u.ExpectedVersion, g.Version)
+	return mutate(r, func(tx *transaction) (int64, error) { return updateGroup(tx.groups, u) })
+}
+
+func updateGroup(kind *table[ThingGroup], u ThingGroupUpdate) (version int64, err error) {
+	err = kind.edit(u.Name, func(g *ThingGroup) error {
+		err := checkVersion(kind.what+" "+u.Name, u.ExpectedVersion, g.Version)
 		if u.Description != nil {
 			g.Description = *u.Description
 		}
@@ -86,7 +93,7 @@ func (r *Registry) UpdateThingGroup(u ThingGroupUpdate) (version int64, err erro
 		}
 		g.Version++
 		version = g.Version
-		return cmp.Or(err, g.check())
+		return cmp.Or(err, g.check(kind))
 	})
 	return version, err
 }
@@ -95,21 +102,22 @@ func (r *Registry) UpdateThingGroup(u ThingGroupUpdate) (version int64, err erro
 // it and its policies are detached. A group that does not exist is no error.
 func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 	return r.update(func(tx *transaction) error {
-		g, ok := tx.groups.get(name)
-		if !ok {
-			return checkName("thing group", name)
-		}
-		if err := checkVersion("Thing group "+name, expectedVersion, g.Version); err != nil {
-			return err
-		}
 		if children := tx.children(name); len(children) > 0 {
 			// Tools wait for the children to go by this sentence of AWS's.
 			return invalid("Cannot delete thing group : %s when there are still child groups attached to it.", name)
 		}
 		tx.thingGroups.removeLefts(name)
 		tx.policyTargets.removeLefts(string(ThingGroupTarget(name)))
-		return remove(tx, tx.groups, name)
+		return tx.deleteGroup(tx.groups, name, expectedVersion)
 	})
+}
+
+func (tx *transaction) deleteGroup(kind *table[ThingGroup], name string, expectedVersion int64) error {
+	g, ok := kind.get(name)
+	if !ok {
+		return checkName(kind.what, name)
+	}
+	return cmp.Or(checkVersion(kind.what+" "+name, expectedVersion, g.Version), remove(tx, kind, name))
 }
 
 // ListThingGroups returns the selected groups in the order of their names.
@@ -193,8 +201,8 @@ func (s *state) children(parent string) []ThingGroup {
 	return s.groups.where(func(g ThingGroup) bool { return g.Parent == parent })
 }
 
-func (g ThingGroup) check() error {
-	return cmp.Or(checkName("thing group", g.Name), checkDescription(g.Description), checkAttributes(g.Attributes, true))
+func (g ThingGroup) check(kind *table[ThingGroup]) error {
+	return cmp.Or(checkName(kind.what, g.Name), checkDescription(g.Description), checkAttributes(g.Attributes, true))
 }
 
 // checkParent checks the parent of a new group; none at all is fine.
@@ -231,73 +239,38 @@ func (tx *transaction) addToGroup(thing, group string) error {
 	return nil
 }
 
-// A BillingGroup is a label for the costs of things.
-type BillingGroup struct {
-	Name, ID, Description string
-	Created               time.Time
-	Version               int64 // begins at 1 and grows with each update
-}
-
-// CreateBillingGroup makes a billing group. Creating it again with the same
+// CreateBillingGroup makes a billing group of name and description. Creating it again with the same
 // description succeeds and changes nothing.
-func (r *Registry) CreateBillingGroup(name, description string) (BillingGroup, error) {
-	return mutate(r, func(tx *transaction) (BillingGroup, error) {
-		g, exists := tx.billingGroups.get(name)
-		if err := cmp.Or(checkName("billing group", name), checkDescription(description)); err != nil || exists && g.Description == description {
-			return g, err
-		}
-		if exists {
-			return g, tx.billingGroups.differs(name)
-		}
-		g = BillingGroup{Name: name, ID: awsiot.NewUUID(), Description: description, Created: tx.now, Version: 1}
-		tx.billingGroups.put(name, g)
-		return g, nil
-	})
+func (r *Registry) CreateBillingGroup(g ThingGroup) (ThingGroup, error) {
+	return mutate(r, func(tx *transaction) (ThingGroup, error) { return tx.createGroup(tx.billingGroups, g) })
 }
 
 // DescribeBillingGroup returns the billing group.
-func (r *Registry) DescribeBillingGroup(name string) (BillingGroup, error) {
+func (r *Registry) DescribeBillingGroup(name string) (ThingGroup, error) {
 	return r.state().billingGroups.find(name)
 }
 
-// UpdateBillingGroup replaces the description, unless it is nil, and returns the
-// new version. A zero expectedVersion means any.
-func (r *Registry) UpdateBillingGroup(name string, description *string, expectedVersion int64) (version int64, err error) {
-	err = edit(r, name, func(tx *transaction, g *BillingGroup) error {
-		err := checkVersion("Billing group "+name, expectedVersion, g.Version)
-		if description != nil {
-			g.Description = *description
-		}
-		g.Version++
-		version = g.Version
-		return cmp.Or(err, checkDescription(g.Description))
-	})
-	return version, err
+// UpdateBillingGroup changes the description and returns the new version.
+func (r *Registry) UpdateBillingGroup(u ThingGroupUpdate) (version int64, err error) {
+	return mutate(r, func(tx *transaction) (int64, error) { return updateGroup(tx.billingGroups, u) })
 }
 
 // DeleteBillingGroup deletes a billing group; its things leave it. One that
 // does not exist is no error.
 func (r *Registry) DeleteBillingGroup(name string, expectedVersion int64) error {
 	return r.update(func(tx *transaction) error {
-		g, ok := tx.billingGroups.get(name)
-		if !ok {
-			return checkName("billing group", name)
-		}
-		if err := checkVersion("Billing group "+name, expectedVersion, g.Version); err != nil {
-			return err
-		}
 		for _, t := range tx.things.where(func(t Thing) bool { return t.BillingGroup == name }) {
 			t.BillingGroup = ""
 			tx.things.put(t.Name, t)
 		}
-		return remove(tx, tx.billingGroups, name)
+		return tx.deleteGroup(tx.billingGroups, name, expectedVersion)
 	})
 }
 
 // ListBillingGroups returns the billing groups whose names begin with prefix,
 // in the order of their names.
-func (r *Registry) ListBillingGroups(prefix string) []BillingGroup {
-	return r.state().billingGroups.where(func(g BillingGroup) bool { return strings.HasPrefix(g.Name, prefix) })
+func (r *Registry) ListBillingGroups(prefix string) []ThingGroup {
+	return r.state().billingGroups.where(func(g ThingGroup) bool { return strings.HasPrefix(g.Name, prefix) })
 }
 
 // ListThingsInBillingGroup returns the names of the group's things.

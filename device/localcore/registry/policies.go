@@ -325,8 +325,8 @@ func (r *Registry) PoliciesFor(certificateID, clientID string) []PolicyDocument 
 		targets = append(targets, s.groupTargets(clientID)...)
 	}
 	documents := s.documents(targets)
-	if c, ok := s.claims.get(certificateID); ok && r.options.ClaimPolicy != nil {
-		documents = append(documents, PolicyDocument{"provisioning claim for " + c.Template, r.options.ClaimPolicy(c.Template)})
+	if c, _ := s.certificates.get(certificateID); c.ClaimTemplate != "" && r.options.ClaimPolicy != nil {
+		documents = append(documents, PolicyDocument{"provisioning claim for " + c.ClaimTemplate, r.options.ClaimPolicy(c.ClaimTemplate)})
 	}
 	return documents
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -87,7 +88,7 @@ func (tx *transaction) createMissing(p *template.Thing) {
 		tx.types.put(p.Type, ThingType{Name: p.Type, ID: awsiot.NewUUID(), Created: tx.now})
 	}
 	if p.BillingGroup != "" && !tx.billingGroups.has(p.BillingGroup) {
-		tx.billingGroups.put(p.BillingGroup, BillingGroup{Name: p.BillingGroup, ID: awsiot.NewUUID(), Created: tx.now, Version: 1})
+		tx.billingGroups.put(p.BillingGroup, ThingGroup{Name: p.BillingGroup, ID: awsiot.NewUUID(), Created: tx.now, Version: 1})
 	}
 	for _, name := range p.Groups {
 		if !tx.groups.has(name) {
@@ -105,38 +106,28 @@ func (tx *transaction) provisionThing(p *template.Thing) (created bool, err erro
 		_, err := tx.createThing(Thing{Name: p.Name, Type: p.Type, BillingGroup: p.BillingGroup, Attributes: p.Attributes})
 		return true, err
 	}
-	thingType, err := overridden(p.Override.ThingTypeName, "type of thing "+p.Name, old.Type, p.Type)
-	if err != nil {
+	t := old
+	if t.Type, err = overridden(p.Override.ThingTypeName, "type of thing "+p.Name, old.Type, p.Type); err != nil {
 		return false, err
 	}
-	attributes, wanted := old.Attributes, withValues(p.Attributes)
 	switch o := p.Override.AttributePayload; {
 	case p.Attributes == nil || o == template.DoNothing:
 	case o == template.Merge:
-		attributes = (&AttributeUpdate{p.Attributes, true}).apply(attributes)
-	case o == template.Fail, o == template.Unset && len(attributes) > 0 && !maps.Equal(attributes, wanted):
+		t.Attributes = (&AttributeUpdate{p.Attributes, true}).apply(old.Attributes)
+	case o == template.Fail, o == template.Unset && len(old.Attributes) > 0 && !maps.Equal(old.Attributes, withValues(p.Attributes)):
 		return false, Reject(CodeResourceConflicts, "The template does not allow replacing the attributes of thing %s, which exists.", p.Name)
 	default:
-		attributes = wanted
+		t.Attributes = withValues(p.Attributes)
 	}
-	if p.BillingGroup != "" && p.BillingGroup != old.BillingGroup {
-		if err := tx.billingGroups.check(p.BillingGroup); err != nil {
-			return false, err
-		}
-		old.BillingGroup = p.BillingGroup
-		tx.things.put(p.Name, old)
+	t.BillingGroup = cmp.Or(p.BillingGroup, old.BillingGroup)
+	if t.Type != old.Type {
+		err = tx.checkUsableType(t.Type)
 	}
-	update := ThingUpdate{Name: p.Name}
-	if thingType != old.Type {
-		update.Type = thingType
+	if t.Type != old.Type || !maps.Equal(t.Attributes, old.Attributes) {
+		t.Version++
 	}
-	if !maps.Equal(attributes, old.Attributes) {
-		update.Attributes = &AttributeUpdate{Attributes: attributes}
-	}
-	if update == (ThingUpdate{Name: p.Name}) {
-		return false, nil
-	}
-	return false, tx.updateThing(update)
+	tx.things.put(p.Name, t)
+	return false, cmp.Or(err, tx.billingGroups.checkOptional(t.BillingGroup), checkAttributes(t.Attributes, t.Type != ""))
 }
 
 // overridden returns what a value becomes. A template that is silent about the

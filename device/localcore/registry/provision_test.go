@@ -274,15 +274,15 @@ func TestProvisioningClaimIsUnlistedAndExpires(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
 	must(r.CreateProvisioningTemplate(ProvisioningTemplate{Name: "template", RoleARN: "role"}, "{}"))(t)
-	c, expires, err := r.CreateClaimCertificate(newPEM(t), "template", 5*time.Minute)
+	c, err := r.CreateClaimCertificate(newPEM(t), "template", 5*time.Minute)
 	ok(t, err)
-	if name, _, _ := r.ClaimTemplate(c.ID); name != "template" || c.Status != Active {
-		t.Errorf("template %q, status %s", name, c.Status)
+	if c.ClaimTemplate != "template" || c.Status != Active {
+		t.Errorf("template %q, status %s", c.ClaimTemplate, c.Status)
 	}
 	if listed := r.ListCertificates(); len(listed) != 0 {
 		t.Errorf("listed: %v", listed)
 	}
-	if deleted := must(r.Expire(expires))(t); !cmp.Equal(deleted, []string{c.ID}) {
+	if deleted := must(r.Expire(c.ClaimExpires))(t); !cmp.Equal(deleted, []string{c.ID}) {
 		t.Errorf("deleted %v", deleted)
 	}
 }

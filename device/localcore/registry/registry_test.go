@@ -289,7 +289,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		"A provisioning claim's template must exist.": {
 			func(r *Registry, active, _ string) error {
 				c, _ := r.CertificateByID(active)
-				_, _, err := r.CreateClaimCertificate(c.PEM, "none", time.Minute)
+				_, err := r.CreateClaimCertificate(c.PEM, "none", time.Minute)
 				return err
 			},
 			CodeNotFound,

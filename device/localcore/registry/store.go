@@ -28,12 +28,11 @@ type state struct {
 	codes         *table[string] // the registration code, under codeKey
 	providers     *table[CertificateProvider]
 	policies      *table[Policy]
-	billingGroups *table[BillingGroup]
+	billingGroups *table[ThingGroup]
 	tags          *table[map[string]string] // by the resource part of the ARN
 	templates     *table[ProvisioningTemplate]
 	roleAliases   *table[RoleAlias]
 	ownerships    *table[ownership] // by the hex SHA-256 of the token
-	claims        *table[claim]     // by certificate id
 
 	eventConfigurations *table[EventConfigurations] // by theAccount
 
@@ -63,12 +62,11 @@ func (s *state) next() *state {
 		codes:         tableIn(b, "registration-code", s.codes, "", "Registration code", nil),
 		providers:     tableIn(b, "certificate-providers", s.providers, "certificateprovider", "Certificate provider", nil),
 		policies:      tableIn(b, "policies", s.policies, "policy", "Policy", Policy.clone),
-		billingGroups: tableIn(b, "billing-groups", s.billingGroups, "billinggroup", "Billing group", nil),
+		billingGroups: tableIn(b, "billing-groups", s.billingGroups, "billinggroup", "Billing group", ThingGroup.clone),
 		tags:          tableIn(b, "tags", s.tags, "", "", maps.Clone),
 		templates:     tableIn(b, "templates", s.templates, "provisioningtemplate", "Provisioning template", ProvisioningTemplate.clone),
 		roleAliases:   tableIn(b, "role-aliases", s.roleAliases, "rolealias", "Role alias", nil),
 		ownerships:    tableIn(b, "ownerships", s.ownerships, "", "", nil),
-		claims:        tableIn(b, "claims", s.claims, "", "", nil),
 
 		eventConfigurations: tableIn(b, "event-configurations", s.eventConfigurations, "", "", EventConfigurations.clone),
 

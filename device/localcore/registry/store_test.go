@@ -148,9 +148,8 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 	pending(t, r)
 	must(r.CreateProvisioningTemplate(ProvisioningTemplate{Name: "t", RoleARN: "role", Hook: &Hook{TargetARN: "arn"}}, "{}"))(t)
 	must(r.CreateProvisioningTemplate(ProvisioningTemplate{Name: "u", RoleARN: "role"}, "{}"))(t)
-	_, _, err := r.CreateClaimCertificate(newPEM(t), "u", time.Minute)
-	ok(t, err)
-	must(r.CreateBillingGroup("payers", "plant 7"))(t)
+	must(r.CreateClaimCertificate(newPEM(t), "u", time.Minute))(t)
+	must(r.CreateBillingGroup(ThingGroup{Name: "payers", Description: "plant 7"}))(t)
 	must(r.CreateRoleAlias(RoleAlias{Name: "alias", RoleARN: "arn:aws:iam::123456789012:role/r"}))(t)
 	must(r.RegisterCACertificate(CACertificate{
 		Certificate:      Certificate{PEM: newPEM(t), Mode: SNIOnly},
