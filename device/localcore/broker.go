@@ -150,11 +150,7 @@ func (s *Server) openJobs(store records.Store) (err error) {
 		Things: jobTargets{s.registry}, ARN: s.config.arn, Store: store, Now: s.config.Now, Log: s.config.Log,
 		Publish: func(m jobs.Message) { s.publish(m.Topic, m.Payload) },
 		Event: func(e jobs.Event) {
-			kind := registry.JobExecutionEvent
-			if e.OfJob {
-				kind = registry.JobEvent
-			}
-			if s.registry.EventConfigurations().Enabled[kind] {
+			if s.registry.EventConfigurations().Enabled[e.Type] {
 				s.publishEvent(e.Topic, e.Payload)
 			}
 		},

@@ -142,7 +142,7 @@ func (b *bench) create(id, document string) {
 
 func (b *bench) execution(id string) cloudjobs.Execution {
 	b.Helper()
-	e, err := b.cloud.DescribeJobExecution(id, thing, nil)
+	e, err := b.cloud.DescribeJobExecution(thing, id, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -469,9 +469,9 @@ func TestStatusIsReportedWithoutRejectedDetails(t *testing.T) {
 func TestCanceledExecutionEndsItsProcessGroup(t *testing.T) {
 	t.Parallel()
 	for name, cancel := range map[string]func(b *bench) error{
-		"execution canceled": func(b *bench) error { return b.cloud.CancelJobExecution("j", thing, nil, nil, true) },
-		"execution deleted":  func(b *bench) error { return b.cloud.DeleteJobExecution("j", thing, 1, true) },
-		"job canceled":       func(b *bench) error { _, err := b.cloud.CancelJob("j", "", "", true); return err },
+		"execution canceled": func(b *bench) error { return b.cloud.CancelJobExecution(thing, "j", true, nil, nil) },
+		"execution deleted":  func(b *bench) error { return b.cloud.DeleteJobExecution(thing, "j", 1, true) },
+		"job canceled":       func(b *bench) error { _, err := b.cloud.CancelJob("j", true, "", ""); return err },
 		"job deleted":        func(b *bench) error { return b.cloud.DeleteJob("j", true) },
 	} {
 		t.Run(name, func(t *testing.T) {

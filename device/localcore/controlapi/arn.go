@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -75,24 +76,15 @@ func (a *api) certificate(arn string) (id string, err error) {
 	return id, err
 }
 
-// named returns name or, where that is empty, the name in an ARN of that kind.
-func (a *api) named(kind, name, arn string) (string, error) {
-	if name != "" || arn == "" {
-		return name, nil
-	}
-	resource, err := a.resource(arn)
-	if err != nil {
-		return "", err
-	}
-	name, ok := strings.CutPrefix(resource, kind+"/")
-	if !ok {
-		return "", invalid("%q is not the ARN of a %s", clip(arn), kind)
-	}
-	return name, nil
-}
-
 // resolve replaces the ARNs among the parameters by what the registry knows the resources by.
 func (a *api) resolve(q *request) error {
+	for _, name := range q.op.members {
+		if stem, ok := q.op.named(name); ok {
+			if err := a.resolveName(q, stem); err != nil {
+				return err
+			}
+		}
+	}
 	for _, name := range q.op.parameters() {
 		var arn string
 		var resolved any
@@ -118,6 +110,29 @@ func (a *api) resolve(q *request) error {
 		}
 		q.members[name], _ = json.Marshal(resolved) // a string always encodes
 	}
+	return nil
+}
+
+// resolveName sets the name of a resource that a request gives by its name or by its ARN.
+func (a *api) resolveName(q *request, stem string) error {
+	var name, arn string
+	if err := cmp.Or(q.read(stem+"Name", &name), q.read(stem+"Arn", &arn)); err != nil {
+		return err
+	}
+	if name == "" && arn != "" {
+		resource, err := a.resource(arn)
+		if err != nil {
+			return err
+		}
+		name, _ = strings.CutPrefix(resource, strings.ToLower(stem)+"/")
+		if name == resource {
+			return invalid("%q is not the ARN of a %s", clip(arn), stem)
+		}
+	}
+	if name == "" {
+		return invalid("a %s is required, by name or ARN", stem)
+	}
+	q.members[stem+"Name"], _ = json.Marshal(name) // a string always encodes
 	return nil
 }
 

@@ -65,23 +65,6 @@ func (a *api) listThingGroups(parent, prefix string, recursive *bool) ([]string,
 	return convert(groups, func(g registry.ThingGroup) string { return g.Name }), err
 }
 
-// membership returns what reads a thing and a group of that kind, each by name or ARN.
-func (a *api) membership(kind string) func(thing, thingARN, group, groupARN string) (string, string, error) {
-	return func(thing, thingARN, group, groupARN string) (string, string, error) {
-		thing, err := a.named("thing", thing, thingARN)
-		if err != nil {
-			return "", "", err
-		}
-		if group, err = a.named(kind, group, groupARN); err != nil {
-			return "", "", err
-		}
-		if thing == "" || group == "" {
-			return "", "", invalid("a thing and a %s are required, by name or ARN", kind)
-		}
-		return thing, group, nil
-	}
-}
-
 type billingGroupProperties struct {
 	Description *string `json:"billingGroupDescription"`
 }

@@ -32,11 +32,6 @@ func jobSummary(j jobs.Job) object {
 	return object{"jobArn": j.ARN, "jobId": j.ID}.optional("description", j.Description)
 }
 
-func (a *api) cancelJob(id string, force bool, reason, comment string) (object, error) {
-	j, err := a.Jobs.CancelJob(id, reason, comment, force)
-	return jobSummary(j), err
-}
-
 func jobDescription(j jobs.Job) object {
 	j.Document = "" // GetJobDocument has it
 	return object{"job": j}
@@ -74,18 +69,6 @@ func executionKey(e jobs.Execution) string {
 	return fmt.Sprintf("%s %s %020d", e.ThingName, e.JobID, e.ExecutionNumber)
 }
 
-func (a *api) executionsOfJob(job string, status awsiot.JobExecutionStatus) ([]jobs.Execution, error) {
-	all, err := a.Jobs.JobExecutions(job)
-	return slices.DeleteFunc(all, func(e jobs.Execution) bool { return status != "" && status != e.Status }), err
-}
-
-func (a *api) executionsOfThing(thing string, status awsiot.JobExecutionStatus, job string) ([]jobs.Execution, error) {
-	all, err := a.Jobs.ThingExecutions(thing)
-	return slices.DeleteFunc(all, func(e jobs.Execution) bool {
-		return status != "" && status != e.Status || job != "" && job != e.JobID
-	}), err
-}
-
 func (a *api) executionOfThing(e jobs.Execution) object {
 	return object{"thingArn": a.arn("thing/" + e.ThingName), "jobExecutionSummary": executionSummary(e).optional("retryAttempt", e.Retries())}
 }
@@ -94,22 +77,13 @@ func executionOfJob(e jobs.Execution) object {
 	return object{"jobId": e.JobID, "jobExecutionSummary": executionSummary(e).optional("retryAttempt", e.Retries())}
 }
 
-func (a *api) jobExecution(thing, job string, number *int64) (object, error) {
-	e, err := a.Jobs.DescribeJobExecution(job, thing, number)
+func (a *api) jobExecution(e jobs.Execution) object {
 	out := executionSummary(e).with(object{"jobId": e.JobID, "thingArn": a.arn("thing/" + e.ThingName), "versionNumber": e.VersionNumber})
 	if len(e.StatusDetails) > 0 {
 		out["statusDetails"] = object{"detailsMap": e.StatusDetails}
 	}
 	return object{"execution": out.optional("forceCanceled", e.ForceCanceled).
-		optional("approximateSecondsBeforeTimedOut", e.ApproximateSecondsBeforeTimedOut)}, err
-}
-
-func (a *api) cancelJobExecution(thing, job string, force bool, expectedVersion *int64, details map[string]string) error {
-	return a.Jobs.CancelJobExecution(job, thing, expectedVersion, details, force)
-}
-
-func (a *api) deleteJobExecution(thing, job string, number int64, force bool) error {
-	return a.Jobs.DeleteJobExecution(job, thing, number, force)
+		optional("approximateSecondsBeforeTimedOut", e.ApproximateSecondsBeforeTimedOut)}
 }
 
 // deviceJobs returns what runs an operation of the jobs data plane, which gives documents as text.

@@ -44,11 +44,9 @@ func (a *api) operations() []operation {
 			a.listThingGroups, page("thingGroups", self, a.groupSummary)),
 		// An addition may override dynamic groups, of which there are none.
 		op("AddThingToThingGroup", "PUT /thing-groups/addThingToThingGroup thingName thingArn thingGroupName thingGroupArn overrideDynamicGroups",
-			func(thing, thingARN, group, groupARN string, _ bool) (string, string, error) {
-				return a.membership("thinggroup")(thing, thingARN, group, groupARN)
-			}, r.AddThingToThingGroup),
+			func(thing, group string, _ bool) error { return r.AddThingToThingGroup(thing, group) }),
 		op("RemoveThingFromThingGroup", "PUT /thing-groups/removeThingFromThingGroup thingName thingArn thingGroupName thingGroupArn",
-			a.membership("thinggroup"), r.RemoveThingFromThingGroup),
+			r.RemoveThingFromThingGroup),
 		op("UpdateThingGroupsForThing", "PUT /thing-groups/updateThingGroupsForThing thingName thingGroupsToAdd thingGroupsToRemove overrideDynamicGroups",
 			func(thing string, add, remove []string, _ bool) error {
 				return r.UpdateThingGroupsForThing(thing, add, remove)
@@ -65,9 +63,9 @@ func (a *api) operations() []operation {
 		op("ListBillingGroups", "GET /billing-groups?namePrefixFilter&"+paged,
 			r.ListBillingGroups, page("billingGroups", billingGroupName, a.billingGroupSummary)),
 		op("AddThingToBillingGroup", "PUT /billing-groups/addThingToBillingGroup thingName thingArn billingGroupName billingGroupArn",
-			a.membership("billinggroup"), r.AddThingToBillingGroup),
+			r.AddThingToBillingGroup),
 		op("RemoveThingFromBillingGroup", "PUT /billing-groups/removeThingFromBillingGroup thingName thingArn billingGroupName billingGroupArn",
-			a.membership("billinggroup"), r.RemoveThingFromBillingGroup),
+			r.RemoveThingFromBillingGroup),
 		op("ListThingsInBillingGroup", "GET /billing-groups/{billingGroupName}/things?"+paged,
 			r.ListThingsInBillingGroup, page("things", self, self)),
 
@@ -193,18 +191,18 @@ func (a *api) operations() []operation {
 		op("DescribeJob", "GET /jobs/{jobId}", a.Jobs.DescribeJob, jobDescription),
 		op("UpdateJob", "PATCH /jobs/{jobId} *", a.Jobs.UpdateJob),
 		op("DeleteJob", "DELETE /jobs/{jobId}?force", a.deleteJob),
-		op("CancelJob", "PUT /jobs/{jobId}/cancel?force reasonCode comment", a.cancelJob),
+		op("CancelJob", "PUT /jobs/{jobId}/cancel?force reasonCode comment", a.Jobs.CancelJob, jobSummary),
 		op("AssociateTargetsWithJob", "POST /jobs/{jobId}/targets targets comment", a.Jobs.AssociateTargetsWithJob, jobSummary),
 		op("GetJobDocument", "GET /jobs/{jobId}/job-document",
 			a.Jobs.DescribeJob, func(j jobs.Job) object { return object{"document": j.Document} }),
 		op("ListJobs", "GET /jobs?status&targetSelection&thingGroupName&"+paged, a.listJobs, page("jobs", newestJob, jobListed)),
 		op("ListJobExecutionsForJob", "GET /jobs/{jobId}/things?status&"+paged,
-			a.executionsOfJob, page("executionSummaries", executionKey, a.executionOfThing)),
+			a.Jobs.JobExecutions, page("executionSummaries", executionKey, a.executionOfThing)),
 		op("ListJobExecutionsForThing", "GET /things/{thingName}/jobs?status&jobId&"+paged,
-			a.executionsOfThing, page("executionSummaries", executionKey, executionOfJob)),
-		op("DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}?executionNumber", a.jobExecution),
-		op("CancelJobExecution", "PUT /things/{thingName}/jobs/{jobId}/cancel?force expectedVersion statusDetails", a.cancelJobExecution),
-		op("DeleteJobExecution", "DELETE /things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}?force", a.deleteJobExecution),
+			a.Jobs.ThingExecutions, page("executionSummaries", executionKey, executionOfJob)),
+		op("DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}?executionNumber", a.Jobs.DescribeJobExecution, a.jobExecution),
+		op("CancelJobExecution", "PUT /things/{thingName}/jobs/{jobId}/cancel?force expectedVersion statusDetails", a.Jobs.CancelJobExecution),
+		op("DeleteJobExecution", "DELETE /things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}?force", a.Jobs.DeleteJobExecution),
 		// Of the jobs data plane; see byPlane.
 		op("GetPendingJobExecutions", "GET /things/{thingName}/jobs", a.deviceJobs(awsiot.GetPendingJobExecutions)),
 		op("StartNextPendingJobExecution", "PUT /things/{thingName}/jobs/$next", a.deviceJobs(awsiot.StartNextPendingJobExecution)),

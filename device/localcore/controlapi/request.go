@@ -74,7 +74,15 @@ func (o operation) takes(name string) bool { return slices.Contains(o.query, nam
 // parameters returns the names of those that the first function takes.
 func (o operation) parameters() []string {
 	query := slices.DeleteFunc(slices.Clone(o.query), func(name string) bool { return slices.Contains(paging, name) })
-	return slices.Concat(o.path, query, o.members)
+	members := slices.DeleteFunc(slices.Clone(o.members), func(name string) bool { _, ok := o.named(name); return ok })
+	return slices.Concat(o.path, query, members)
+}
+
+// named reports whether a member is the ARN of a resource whose name is another member, and what begins
+// both. The function takes the name.
+func (o operation) named(member string) (stem string, ok bool) {
+	stem, ok = strings.CutSuffix(member, "Arn")
+	return stem, ok && slices.Contains(o.members, stem+"Name")
 }
 
 // A request is one call of an operation.

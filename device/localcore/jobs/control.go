@@ -229,7 +229,7 @@ func (s *Service) UpdateJob(id string, n Settings) error {
 }
 
 // CancelJob cancels a job. Executions in progress go on unless force is set.
-func (s *Service) CancelJob(id, reasonCode, comment string, force bool) (Job, error) {
+func (s *Service) CancelJob(id string, force bool, reasonCode, comment string) (Job, error) {
 	return s.mutate(id, func(tx *change, j *job) error {
 		if reasonCode != "" && !reasonPattern.MatchString(reasonCode) {
 			return invalid("reasonCode %q must have 1 to 128 upper-case letters, digits or underscores.", reasonCode)
@@ -288,34 +288,41 @@ func (s *Service) AssociateTargetsWithJob(id string, targets []string, comment s
 	})
 }
 
-// JobExecutions returns the executions of a job, in the order of queueing.
-func (s *Service) JobExecutions(id string) (out []Execution, err error) {
+// JobExecutions returns the executions of a job that have a status, any if it is empty, in the order of
+// queueing.
+func (s *Service) JobExecutions(id string, status awsiot.JobExecutionStatus) (out []Execution, err error) {
 	_, err = s.mutate(id, func(tx *change, j *job) error {
-		out = tx.list(slices.Concat(slices.Collect(maps.Values(j.executions))...))
+		out = tx.list(slices.Concat(slices.Collect(maps.Values(j.executions))...), status)
 		return nil
 	})
 	return out, err
 }
 
-// ThingExecutions returns the executions for a thing, in the order of queueing.
-func (s *Service) ThingExecutions(thing string) (out []Execution, err error) {
+// ThingExecutions returns the executions for a thing, in the order of queueing, if they have the status
+// and are of the job; empty ones stand for any.
+func (s *Service) ThingExecutions(thing string, status awsiot.JobExecutionStatus, job string) (out []Execution, err error) {
 	err = s.change(func(tx *change) error {
 		var all []*Execution
-		for _, j := range tx.jobs {
-			all = append(all, j.executions[thing]...)
+		for id, j := range tx.jobs {
+			if job == "" || job == id {
+				all = append(all, j.executions[thing]...)
+			}
 		}
-		if out = tx.list(all); len(out) == 0 && !tx.config.Things.HasThing(thing) {
+		if len(all) == 0 && !tx.config.Things.HasThing(thing) {
 			return reject(awsiot.JobsResourceNotFound, "Thing %s cannot be found.", thing)
 		}
+		out = tx.list(all, status)
 		return nil
 	}, nil)
 	return out, err
 }
 
-func (tx *change) list(all []*Execution) (out []Execution) {
+func (tx *change) list(all []*Execution, status awsiot.JobExecutionStatus) (out []Execution) {
 	slices.SortFunc(all, bySerial)
 	for _, e := range all {
-		out = append(out, e.at(tx.now))
+		if status == "" || status == e.Status {
+			out = append(out, e.at(tx.now))
+		}
 	}
 	return out
 }
@@ -324,7 +331,7 @@ func (tx *change) list(all []*Execution) (out []Execution) {
 func (e *Execution) Retries() int { return e.FailedRetries + e.TimedOutRetries }
 
 // DescribeJobExecution returns an execution, the latest for a nil number.
-func (s *Service) DescribeJobExecution(id, thing string, number *int64) (out Execution, err error) {
+func (s *Service) DescribeJobExecution(thing, id string, number *int64) (out Execution, err error) {
 	err = s.change(func(tx *change) error {
 		e, err := tx.find(awsiot.JobsTopic{Thing: thing, Job: id}, number)
 		if err == nil {
@@ -337,7 +344,7 @@ func (s *Service) DescribeJobExecution(id, thing string, number *int64) (out Exe
 
 // CancelJobExecution cancels the latest execution of a job for a thing. One in progress must be
 // forced.
-func (s *Service) CancelJobExecution(id, thing string, expectedVersion *int64, details map[string]string, force bool) error {
+func (s *Service) CancelJobExecution(thing, id string, force bool, expectedVersion *int64, details map[string]string) error {
 	return s.change(func(tx *change) error {
 		e, err := tx.find(awsiot.JobsTopic{Thing: thing, Job: id}, nil)
 		if err = cmp.Or(err, checkDetails(details)); err != nil {
@@ -366,7 +373,7 @@ func (tx *change) drop(e *Execution) {
 }
 
 // DeleteJobExecution deletes an execution. One that is pending must be forced.
-func (s *Service) DeleteJobExecution(id, thing string, number int64, force bool) error {
+func (s *Service) DeleteJobExecution(thing, id string, number int64, force bool) error {
 	return s.change(func(tx *change) error {
 		e, err := tx.find(awsiot.JobsTopic{Thing: thing, Job: id}, &number)
 		if err != nil {

@@ -308,7 +308,7 @@ func (tx *change) notifications() (out []Message) {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/events-jobs.html
 type Event struct {
-	OfJob   bool           // else of a job execution
+	Type    string         // JOB or JOB_EXECUTION
 	Topic   string         // below $aws/events/
 	Payload map[string]any // without eventId
 }
@@ -327,7 +327,7 @@ func (tx *change) jobEvent(j *job, status string) {
 		payload["completedAt"] = tx.now.UnixMilli()
 		payload["jobProcessDetails"] = j.processDetails("Canceled", "Rejected", "Failed", "Removed", "Succeeded")
 	}
-	tx.events = append(tx.events, Event{true, "job/" + j.ID + "/" + strings.ToLower(status), payload})
+	tx.events = append(tx.events, Event{"JOB", "job/" + j.ID + "/" + strings.ToLower(status), payload})
 }
 
 func (tx *change) executionEvent(e *Execution, status string) {
@@ -338,5 +338,5 @@ func (tx *change) executionEvent(e *Execution, status string) {
 	if e.StatusDetails != nil {
 		payload["statusDetails"] = e.StatusDetails
 	}
-	tx.events = append(tx.events, Event{false, "jobExecution/" + e.JobID + "/" + strings.ToLower(status), payload})
+	tx.events = append(tx.events, Event{"JOB_EXECUTION", "jobExecution/" + e.JobID + "/" + strings.ToLower(status), payload})
 }

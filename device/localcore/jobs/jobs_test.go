@@ -215,7 +215,7 @@ func (b *bench) rejected(request string, code awsiot.JobsErrorCode) {
 // statuses returns the statuses of a job's executions, by thing and number.
 func (b *bench) statuses(id string) string {
 	b.Helper()
-	all, err := b.JobExecutions(id)
+	all, err := b.JobExecutions(id, "")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -435,7 +435,7 @@ func TestJobsNotifications(t *testing.T) {
 			b.create("j", "thing/U", "")
 			b.request(`U/jobs/start-next`)
 			b.silent()
-			if err := b.DeleteJobExecution("j", "U", 1, true); err != nil {
+			if err := b.DeleteJobExecution("U", "j", 1, true); err != nil {
 				b.Fatal(err)
 			}
 			b.notified(`notify U {"timestamp":@0,"jobs":{}}`, `notify-next U {"timestamp":@0}`)
@@ -560,7 +560,7 @@ func TestJobConfigurations(t *testing.T) {
 			}
 			b.hasStatuses("j", "U/1:FAILED U/2:FAILED U/3:FAILED")
 			b.hasStatus("j", jobs.JobCompleted)
-			if e, err := b.DescribeJobExecution("j", "U", nil); err != nil || e.Retries() != 2 {
+			if e, err := b.DescribeJobExecution("U", "j", nil); err != nil || e.Retries() != 2 {
 				b.Error(e, err)
 			}
 		}},
@@ -702,22 +702,22 @@ func TestJobsControlPlane(t *testing.T) {
 		"a job that is canceled cancels what is queued, by force what is in progress too": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thinggroup/G", "")
 			b.request(`T1/jobs/start-next`)
-			if j, err := b.CancelJob("j", "BAD_FIRMWARE", "never mind", false); err != nil || j.ReasonCode != "BAD_FIRMWARE" || j.Comment != "never mind" {
+			if j, err := b.CancelJob("j", false, "BAD_FIRMWARE", "never mind"); err != nil || j.ReasonCode != "BAD_FIRMWARE" || j.Comment != "never mind" {
 				b.Error(j, err)
 			}
 			b.hasStatus("j", jobs.JobCanceled)
 			b.hasStatuses("j", "T1/1:IN_PROGRESS T2/1:CANCELED T3/1:CANCELED T4/1:CANCELED")
-			if _, err := b.CancelJob("j", "", "", true); err != nil {
+			if _, err := b.CancelJob("j", true, "", ""); err != nil {
 				b.Fatal(err)
 			}
 			b.hasStatuses("j", "T1/1:CANCELED T2/1:CANCELED T3/1:CANCELED T4/1:CANCELED")
-			if e, err := b.DescribeJobExecution("j", "T1", nil); err != nil || !e.ForceCanceled {
+			if e, err := b.DescribeJobExecution("T1", "j", nil); err != nil || !e.ForceCanceled {
 				b.Error(e, err)
 			}
 		}},
 		"a canceled job with a rate reaches no more things": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thinggroup/G", `{"jobExecutionsRolloutConfig":{"maximumPerMinute":1}}`)
-			if _, err := b.CancelJob("j", "", "", false); err != nil {
+			if _, err := b.CancelJob("j", false, "", ""); err != nil {
 				b.Fatal(err)
 			}
 			time.Sleep(time.Hour)
@@ -726,21 +726,21 @@ func TestJobsControlPlane(t *testing.T) {
 		"only a queued execution is canceled without force": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thing/U", "")
 			b.request(`U/jobs/start-next`)
-			b.fails(b.CancelJobExecution("j", "U", nil, nil, false), awsiot.JobsInvalidStateTransition)
+			b.fails(b.CancelJobExecution("U", "j", false, nil, nil), awsiot.JobsInvalidStateTransition)
 			version := int64(9)
-			b.fails(b.CancelJobExecution("j", "U", &version, nil, true), awsiot.JobsVersionConflict)
-			if err := b.CancelJobExecution("j", "U", nil, map[string]string{"why": "because"}, true); err != nil {
+			b.fails(b.CancelJobExecution("U", "j", true, &version, nil), awsiot.JobsVersionConflict)
+			if err := b.CancelJobExecution("U", "j", true, nil, map[string]string{"why": "because"}); err != nil {
 				b.Fatal(err)
 			}
 			b.hasStatuses("j", "U/1:CANCELED")
-			b.fails(b.CancelJobExecution("j", "U", nil, nil, true), awsiot.JobsInvalidStateTransition)
+			b.fails(b.CancelJobExecution("U", "j", true, nil, nil), awsiot.JobsInvalidStateTransition)
 		}},
 		"a pending execution is deleted by force only": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thinggroup/G", "")
-			b.fails(b.DeleteJobExecution("j", "T1", 1, false), awsiot.JobsInvalidStateTransition)
-			b.fails(b.DeleteJobExecution("j", "T1", 2, true), awsiot.JobsResourceNotFound)
+			b.fails(b.DeleteJobExecution("T1", "j", 1, false), awsiot.JobsInvalidStateTransition)
+			b.fails(b.DeleteJobExecution("T1", "j", 2, true), awsiot.JobsResourceNotFound)
 			for i := range 4 {
-				if err := b.DeleteJobExecution("j", fmt.Sprint("T", i+1), 1, true); err != nil {
+				if err := b.DeleteJobExecution(fmt.Sprint("T", i+1), "j", 1, true); err != nil {
 					b.Fatal(err)
 				}
 			}

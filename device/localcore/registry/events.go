@@ -12,15 +12,12 @@ import (
 
 // EventTypes are the types of events that UpdateEventConfigurations knows.
 var EventTypes = []string{
-	"CA_CERTIFICATE", "CERTIFICATE", JobEvent, JobExecutionEvent, "POLICY", thingEvent, groupEvent, hierarchyEvent,
+	"CA_CERTIFICATE", "CERTIFICATE", "JOB", "JOB_EXECUTION", "POLICY", thingEvent, groupEvent, hierarchyEvent,
 	membershipEvent, thingTypeEvent, associationEvent,
 }
 
-// Types of events.
+// The types of events that the registry itself emits.
 const (
-	JobEvent          = "JOB"
-	JobExecutionEvent = "JOB_EXECUTION"
-
 	thingEvent       = "THING"
 	groupEvent       = "THING_GROUP"
 	hierarchyEvent   = "THING_GROUP_HIERARCHY"
