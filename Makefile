@@ -19,9 +19,11 @@ FUZZTIME    ?= 200x
 AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 LINT        := .ci/tools/golangci-lint
+GOTESTSUM   := .ci/tools/gotestsum
+GOVULNCHECK := .ci/tools/govulncheck
 
 .PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench conformance torture release packages images clean
-.PHONY: benchmarks check fmt lint vulnerabilities fuzz unit
+.PHONY: benchmarks check fmt lint vulnerabilities fuzz unit unit-device unit-infra
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,41 +69,49 @@ fmt:  ## fail if gofmt would change a file
 		echo "gofmt would change: $$unformatted" >&2; exit 1; fi
 
 # Each module is checked by itself, as a program that imports it alone sees it.
-check: fmt lint  ## fmt and lint, and whether go.mod is tidy
+check: fmt  ## fmt, and whether go.mod is tidy
 	@for module in $(MODULES) testcontainers; do ( cd $$module && GOWORK=off $(GO) mod tidy -diff ) || exit 1; done
 
 lint: $(LINT)  ## run the linters of .golangci.yaml on every module
 	@for module in $(MODULES) testcontainers; do echo "linting $$module"; \
 		( cd $$module && GOWORK=off ../$(LINT) run --config ../.golangci.yaml ./... ) || exit 1; done
 
-vulnerabilities: $(LINT)  ## look for known vulnerabilities in code that is called
-	@for module in $(MODULES) testcontainers; do ( cd $$module && GOWORK=off ../$(dir $(LINT))govulncheck ./... ) || exit 1; done
+vulnerabilities: $(GOVULNCHECK)  ## look for known vulnerabilities in code that is called
+	@for module in $(MODULES) testcontainers; do ( cd $$module && GOWORK=off ../$(GOVULNCHECK) ./... ) || exit 1; done
 
-# The tools are pinned in a module of their own.
-$(LINT): .ci/lint/go.mod .ci/lint/go.sum
-	cd .ci/lint && GOWORK=off $(GO) build -o ../tools/ tool
+# The tools are pinned in a module of their own. To compile the linters takes minutes.
+$(LINT) $(GOTESTSUM) $(GOVULNCHECK): .ci/lint/go.mod .ci/lint/go.sum
+	cd .ci/lint && export GOWORK=off && $(GO) build -o ../tools/ $$($(GO) list tool | grep '/$(@F)$$')
 	@touch $@
 
 fuzz:  ## run every fuzz target for FUZZTIME inputs
 	@scripts/fuzz.sh $(FUZZTIME)
 
-# With the race detector, without its wait of a second at the end of each process; go vet is among
-# the linters. CDK synthesis, with the hook built for Lambda, is among infra's tests. The packages
-# that take longest come first, and three at a time, because they often wait. What they build needs
-# no debug information, which takes a third of a link.
+# With go vet and the race detector, without its wait of a second at the end of each process; but the
+# CDK app, whose synthesis with the hook built for Lambda is among its tests, has no goroutines, and
+# the CDK would be compiled twice. The packages that take longest come first, and more of them at a
+# time than processors, because they often wait. What they build needs no debug information, which
+# takes a third of a link.
 # Where a few tests fail, and no data race is found, they run once more by themselves. What then
 # passes is named at the end: something to mend, but no reason to hold a change back.
 unit: export GORACE := atexit_sleep_ms=50
 unit: export GOFLAGS += -ldflags=-w
-unit: infra/node_modules $(AWSSDK)/node_modules $(LINT)  ## the tests of every module, with the race detector
+unit: $(GOTESTSUM)  ## the tests of every module, with the race detector
 	@mkdir -p dist; rm -f dist/flaky*
-	$(dir $(LINT))gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=6 \
-		--rerun-fails-abort-on-data-race --rerun-fails-report=dist/flaky \
-		--packages='./infra/... ./device/e2e ./device/... ./hook/...' -- -race -vet=off -p 3 -timeout 12m
-	cd device && $(GO) test -race -vet=off -tags pkcs11 ./identity/pkcs11
+	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) unit-device unit-infra
 	cd .ci/release && GOWORK=off $(GO) test .
-	cd testcontainers && GOWORK=off $(GO) test -vet=off ./...
-	@if [ -s dist/flaky ]; then echo flaky:; cat dist/flaky; fi
+	cd testcontainers && GOWORK=off $(GO) test ./...
+	@if cat dist/flaky* | grep -q .; then echo flaky:; cat dist/flaky*; fi
+
+TEST = $(GOTESTSUM) --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=6 \
+	--rerun-fails-abort-on-data-race --rerun-fails-report=dist/flaky-$@
+
+unit-device: $(AWSSDK)/node_modules
+	$(TEST) --packages='./device/e2e ./device/... ./hook/...' -- -race -vet=all -p 3 -timeout 12m
+	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
+
+unit-infra: infra/node_modules
+	$(TEST) --packages='./infra/...' -- -vet=all -timeout 12m
 
 %/node_modules: %/package.json %/package-lock.json
 	cd $* && npm ci --silent --ignore-scripts --no-audit --no-fund
