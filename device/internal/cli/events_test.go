@@ -74,8 +74,8 @@ func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 	server, dir := startLocalCore(t)
 	past := follow(t, server.APIURL(), "--past")
 	denyOne(t, server, dir)
-	past.until(t, `^\d\d:\d\d:\d\d\.\d{3} connected          claim-\S+ \(certificate [0-9a-f]{8}…, from 127\.0\.0\.1:\d+\)$`)
-	past.until(t, `^\S+ rejected provision claim-\S+ RegisterThing .*AccessDenied: .*hook`)
+	past.until(t, `^\d\d:\d\d:\d\d\.\d{3} connected    client=claim-\S+ certificate=[0-9a-f]{8}… address=127\.0\.0\.1:\d+$`)
+	past.until(t, `^\S+ rejected     action=provision client=claim-\S+ .* operation=RegisterThing code=AccessDenied reason=.*hook`)
 	if err := past.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}

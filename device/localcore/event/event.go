@@ -62,8 +62,8 @@ type Event struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// attrs returns the fields that are set, for a log line.
-func (e Event) attrs() []slog.Attr {
+// Attrs returns the fields that are set but the time and the type, for a log line.
+func (e Event) Attrs() []slog.Attr {
 	var attrs []slog.Attr
 	for _, f := range [...]struct{ key, value string }{
 		{"action", string(e.Action)}, {"client", e.ClientID}, {"certificate", e.CertificateID},
@@ -106,7 +106,7 @@ func (h *History) Record(e Event) {
 		level = slog.LevelDebug
 	}
 	if ctx := context.Background(); h.log.Enabled(ctx, level) {
-		h.log.LogAttrs(ctx, level, string(e.Type), e.attrs()...)
+		h.log.LogAttrs(ctx, level, string(e.Type), e.Attrs()...)
 	}
 
 	h.mu.Lock()

@@ -2,20 +2,17 @@ package corecli
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"example.com/fleety/device/internal/cli"
-	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
 	"github.com/spf13/cobra"
 )
@@ -55,6 +52,7 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 		return fmt.Errorf("following the events of %s: another server is there: it answered %s", o.api, response.Status)
 	}
 	console.Note(fmt.Sprintf("following the events of %s until interrupted", o.api))
+	text := terminalHandler{out: console.Out}
 	for lines := bufio.NewReader(response.Body); ; {
 		line, err := lines.ReadBytes('\n')
 		if ctx.Err() != nil {
@@ -63,14 +61,18 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 		if err != nil {
 			return fmt.Errorf("following the events of %s: %w", o.api, errEnded)
 		}
-		if !o.json {
+		if o.json {
+			_, err = console.Out.Write(line)
+		} else {
 			var e localcore.Event
 			if err := json.Unmarshal(line, &e); err != nil {
 				return fmt.Errorf("reading an event: %w", err)
 			}
-			line = []byte(term.Clean(describe(e)) + "\n")
+			record := slog.NewRecord(e.Time, slog.LevelInfo, string(e.Type), 0)
+			record.AddAttrs(e.Attrs()...)
+			err = text.Handle(ctx, record)
 		}
-		if _, err := console.Out.Write(line); err != nil {
+		if err != nil {
 			return fmt.Errorf("writing an event: %w", err)
 		}
 	}
@@ -94,32 +96,6 @@ func get(ctx context.Context, api, name, query string) (*http.Response, error) {
 		return nil, fmt.Errorf("%w: %w", errAbsent, failed.Err)
 	}
 	return response, err
-}
-
-// describe returns an event in one line: when, what, who, on what, why, and what else is known of
-// who it was.
-func describe(e localcore.Event) string {
-	what := strings.TrimSpace(string(e.Type) + " " + string(e.Action))
-	who := cmp.Or(e.ClientID, e.ThingName, e.Address, "unknown client")
-	parts := []string{e.Time.Local().Format("15:04:05.000"), fmt.Sprintf("%-18s", what), who, e.Operation, e.Topic, e.Code}
-	text := strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), " ")
-	if e.Reason != "" {
-		text += ": " + e.Reason
-	}
-	var known []string
-	if e.ThingName != "" && e.ThingName != who {
-		known = append(known, "thing "+e.ThingName)
-	}
-	if e.CertificateID != "" {
-		known = append(known, fmt.Sprintf("certificate %.8s…", e.CertificateID))
-	}
-	if e.Address != "" && e.Address != who {
-		known = append(known, "from "+e.Address)
-	}
-	if len(known) > 0 {
-		text += " (" + strings.Join(known, ", ") + ")"
-	}
-	return text
 }
 
 const pollInterval = 100 * time.Millisecond // the time between two questions whether the emulator is ready

@@ -105,8 +105,8 @@ func printReady(console *cli.Console, o serveOptions, server *localcore.Server) 
 	return err
 }
 
-// A terminalHandler writes logs for people who watch a terminal: a line for each record, in color,
-// with short certificate ids. It stands over the handler that knows the level.
+// A terminalHandler writes logs and events for people who watch a terminal: a line for each record,
+// in color, with short certificate ids. It stands over the handler that knows the level.
 type terminalHandler struct {
 	slog.Handler
 	out   io.Writer // safe for concurrent use
