@@ -37,12 +37,8 @@ type Config struct {
 	Credentials aws.CredentialsProvider // sign requests; nil means any, which AWS does not accept
 	Role        string                  // the ARN of a role for provisioning templates and rules; checks that need one are skipped without it
 	Checks      []Check                 // those to run
-	Parallel    int                     // how many run at once; 0 means 4 on AWS and 16 elsewhere
-	// Patience is how long an answer may take, Quiet how long to wait where none is expected,
-	// Settle what a change may take to have an effect. Zero means 20, 3 and 30 seconds on AWS, and
-	// 10, 0.2 and 0 seconds elsewhere.
-	Patience, Quiet, Settle time.Duration
-	Done                    func(Result) // called with each result, from several goroutines; may be nil
+	Patience    time.Duration           // how long an answer may take; 0 means 20 seconds
+	Done        func(Result)            // called with each result, from several goroutines; may be nil
 }
 
 // Why a run can end before its first check.
@@ -58,12 +54,14 @@ type run struct {
 	http               *http.Client
 	shared             *tls.Certificate
 	vars               map[string]string // of every script
+	parallel           int               // checks at once
+	quiet, settle      time.Duration     // how long to wait where no answer is expected, and until a change has an effect
 }
 
 // Run runs the checks and deletes what they made, also when ctx ends. The error is about the run,
 // such as an endpoint that cannot be reached; what differs is in the report.
 func Run(ctx context.Context, c Config) (*Report, error) {
-	r := &run{config: c, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
+	r := &run{config: c, parallel: 16, quiet: 200 * time.Millisecond, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
 	defer r.http.CloseIdleConnections()
 	host, port, err := net.SplitHostPort(c.Endpoint)
 	if err != nil {
@@ -72,13 +70,10 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	r.host, r.address = host, net.JoinHostPort(host, port)
 	e := awsiot.ParseEndpoint(host)
 	r.config.Region = cmp.Or(c.Region, e.Region, "us-east-1")
-	usual := Config{Parallel: 16, Patience: 10 * time.Second, Quiet: 200 * time.Millisecond}
+	r.config.Patience = cmp.Or(c.Patience, 20*time.Second)
 	if e.AWS() {
-		usual = Config{Parallel: 4, Patience: 20 * time.Second, Quiet: 3 * time.Second, Settle: 30 * time.Second, ALPNPort: 443}
+		r.parallel, r.quiet, r.settle, r.config.ALPNPort = 4, 3*time.Second, 30*time.Second, cmp.Or(c.ALPNPort, 443)
 	}
-	r.config.Parallel, r.config.ALPNPort = cmp.Or(c.Parallel, usual.Parallel), cmp.Or(c.ALPNPort, usual.ALPNPort)
-	r.config.Patience, r.config.Quiet = cmp.Or(c.Patience, usual.Patience), cmp.Or(c.Quiet, usual.Quiet)
-	r.config.Settle = cmp.Or(c.Settle, usual.Settle)
 	if c.Credentials == nil {
 		r.config.Credentials = anonymous
 	}
@@ -108,7 +103,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	}
 	report.Results = make([]Result, len(c.Checks))
 	var group errgroup.Group
-	group.SetLimit(r.config.Parallel)
+	group.SetLimit(r.parallel)
 	for i, check := range c.Checks {
 		group.Go(func() error {
 			result := r.check(ctx, check, fmt.Sprint(setup.vars["p"], "-", i), report)
@@ -183,7 +178,7 @@ func (r *run) check(ctx context.Context, c Check, prefix string, report *Report)
 	defer cancel()
 	err := s.runSteps(running, c)
 	if ctx.Err() != nil {
-		time.Sleep(r.config.Quiet) // for answers that say what was made meanwhile
+		time.Sleep(r.quiet) // for answers that say what was made meanwhile
 	}
 	s.close()
 	r.clean(ctx, s, report)

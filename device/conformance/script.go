@@ -150,7 +150,7 @@ func (s *script) step(ctx context.Context, text, next string) error {
 	case "x509":
 		return s.x509(rest)
 	case "settle":
-		return sleep(ctx, s.run.config.Settle)
+		return sleep(ctx, s.run.settle)
 	case "record":
 		return s.record(ctx, rest)
 	}
@@ -314,7 +314,7 @@ func (s *script) record(ctx context.Context, rest string) error {
 		return fmt.Errorf("%s never connected", name)
 	}
 	for {
-		packet, err := c.take(ctx, s.run.config.Quiet, func(m map[string]any) bool { return topic == "" || m["topic"] == topic })
+		packet, err := c.take(ctx, s.run.quiet, func(m map[string]any) bool { return topic == "" || m["topic"] == topic })
 		if errors.Is(err, errQuiet) {
 			s.recorded = append(s.recorded, "nothing more from "+name)
 			return nil
@@ -374,7 +374,7 @@ func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 		topic, want, _ := strings.Cut(rest, " ")
 		return s.message(ctx, c, topic, strings.TrimSpace(want), verb == "finds")
 	case "nothing":
-		packet, err := c.take(ctx, s.run.config.Quiet, onTopic(rest))
+		packet, err := c.take(ctx, s.run.quiet, onTopic(rest))
 		if err == nil {
 			return &mismatch{"no message", show(packet)}
 		}
@@ -436,7 +436,7 @@ func (s *script) count(ctx context.Context, c *client, rest string) error {
 	}
 	got := 0
 	for deadline := time.Now().Add(s.run.config.Patience); got < want && time.Now().Before(deadline); {
-		if err := sleep(ctx, s.run.config.Quiet); err != nil {
+		if err := sleep(ctx, s.run.quiet); err != nil {
 			return err
 		}
 		got = len(c.messageIDs())
@@ -507,7 +507,7 @@ func (s *script) connect(ctx context.Context, name, rest string, must bool) erro
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(s.run.config.Settle); ; {
+	for deadline := time.Now().Add(s.run.settle); ; {
 		err = s.connectOnce(ctx, name, config, pk, o)
 		if err == nil && must {
 			err = s.gets(ctx, s.clients[name], "connack", "0")

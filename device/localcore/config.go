@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"regexp"
 	"time"
 
@@ -190,14 +189,10 @@ func (c Config) validateAddress(address string) error {
 	if address == "" || address == NoAPI {
 		return nil
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(address); err != nil {
 		return errors.New("must be HOST:PORT")
 	}
-	if c.UnsafeAllowAnyAddress || host == "localhost" {
-		return nil
-	}
-	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+	if !c.UnsafeAllowAnyAddress && !isLoopback(address) {
 		return ErrBeyondLoopback
 	}
 	return nil

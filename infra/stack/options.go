@@ -93,8 +93,8 @@ func ParseOptions(context map[string]any) (Options, error) {
 		Templates:          r.text("templates"),
 		DeviceStatements:   r.text("deviceStatements"),
 		ClaimCertificates:  r.certificates("certificateArn"),
-		ClaimClientIDs:     r.clientIDs("claimClientIds"),
-		ClaimSourceIPs:     r.addresses("claimSourceIp"),
+		ClaimClientIDs:     r.list("claimClientIds", "1 to 128 of the characters a-z A-Z 0-9 : . _ -, and * or ? for any", clientIDPattern.MatchString),
+		ClaimSourceIPs:     r.list("claimSourceIp", "an address range, as in 203.0.113.0/24", isAddressRange),
 		SerialPrefix:       cmp.Or(r.prefix("serialPrefix", payload.MaxSerialLength), payload.SerialPrefix),
 		SerialRegistry:     Registry(r.choice("serialRegistry", string(Once), string(Listed), string(NoRegistry))),
 		ExistingThings:     Existing(r.choice("existingThings", string(RefuseExisting), string(AllowExisting))),
@@ -110,6 +110,9 @@ func ParseOptions(context map[string]any) (Options, error) {
 	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", maxThingPrefix), options.Names.ThingPrefix)
 	options.Names.ThingGroup = cmp.Or(r.prefix("thingGroup", 128), options.Names.ThingGroup)
 	options.Names.ThingType = cmp.Or(r.prefix("thingType", 128), options.Names.ThingType)
+	if options.ClaimClientIDs == nil {
+		options.ClaimClientIDs = []string{"claim-*"}
+	}
 	n, usual := options.Names, defaultNames.ThingPrefix
 	if n.Stack != Name && (strings.HasPrefix(n.ThingPrefix, usual) || strings.HasPrefix(usual, n.ThingPrefix)) {
 		r.problem("thingPrefix: things of stack %s could have the names of those of %s, whose prefix is %s; give another prefix", n.Stack, Name, usual)
@@ -159,11 +162,13 @@ func (r *optionReader) text(name string) string {
 	}
 }
 
-// list is an option of several values, separated by commas.
-func (r *optionReader) list(name string) (values []string) {
+// list is an option of several values, separated by commas, each of which must be ok.
+func (r *optionReader) list(name, want string, ok func(value string) bool) (values []string) {
 	if text := r.text(name); text != "" {
 		for value := range strings.SplitSeq(text, ",") {
-			values = append(values, strings.TrimSpace(value))
+			value = strings.TrimSpace(value)
+			r.require(ok(value), name, value, "%s", want)
+			values = append(values, value)
 		}
 	}
 	return values
@@ -206,25 +211,10 @@ func (r *optionReader) prefix(name string, longest int) string {
 
 var clientIDPattern = regexp.MustCompile(`^[a-zA-Z0-9:._*?-]{1,128}$`)
 
-func (r *optionReader) clientIDs(name string) []string {
-	ids := r.list(name)
-	for _, id := range ids {
-		r.require(clientIDPattern.MatchString(id), name, id, "1 to 128 of the characters a-z A-Z 0-9 : . _ -, and * or ? for any")
-	}
-	if ids == nil {
-		return []string{"claim-*"}
-	}
-	return ids
-}
-
-func (r *optionReader) addresses(name string) []string {
-	ranges := r.list(name)
-	for _, text := range ranges {
-		_, err := netip.ParsePrefix(text)
-		address, _ := netip.ParseAddr(text)
-		r.require(err == nil || address.IsValid() && address.Zone() == "", name, text, "an address range, as in 203.0.113.0/24")
-	}
-	return ranges
+func isAddressRange(text string) bool {
+	_, err := netip.ParsePrefix(text)
+	address, _ := netip.ParseAddr(text)
+	return err == nil || address.IsValid() && address.Zone() == ""
 }
 
 // number is a positive number; 0 if it is not given.
