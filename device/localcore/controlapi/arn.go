@@ -182,3 +182,8 @@ func (a *api) tagsOf(resource string) ([]tag, error) {
 	all, err := a.Registry.TagsOf(resource)
 	return convert(slices.Sorted(maps.Keys(all)), func(key string) tag { return tag{key, all[key]} }), err
 }
+
+// deleteTags returns what deletes the tags of the rule or job that a parameter names.
+func (a *api) deleteTags(kind, parameter string) func(*request) error {
+	return func(q *request) error { return a.Registry.DeleteTags(kind + "/" + value[string](q, parameter)) }
+}

@@ -37,13 +37,6 @@ func jobDescription(j jobs.Job) object {
 	return object{"job": j}
 }
 
-func (a *api) deleteJob(id string, force bool) error {
-	if err := a.Jobs.DeleteJob(id, force); err != nil {
-		return err
-	}
-	return a.Registry.DeleteTags("job/" + id)
-}
-
 func (a *api) listJobs(status jobs.JobStatus, selection jobs.TargetSelection, group string) []jobs.Job {
 	return slices.DeleteFunc(a.Jobs.Jobs(), func(j jobs.Job) bool {
 		return status != "" && status != j.Status || selection != "" && selection != j.TargetSelection ||

@@ -39,13 +39,6 @@ func (a *api) topicRule(r rules.Rule) object {
 	}
 }
 
-func (a *api) deleteTopicRule(name string) error {
-	if err := a.Rules.DeleteTopicRule(name); err != nil {
-		return err
-	}
-	return a.Registry.DeleteTags("rule/" + name)
-}
-
 func (a *api) topicRules(topic string, disabled *bool) []rules.Rule {
 	return slices.DeleteFunc(a.Rules.TopicRules(), func(r rules.Rule) bool {
 		return topic != "" && topic != r.Filter || disabled != nil && *disabled != r.Disabled

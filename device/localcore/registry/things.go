@@ -81,11 +81,7 @@ func (r *Registry) DescribeThing(name string) (Thing, error) { return r.state().
 
 // UpdateThing changes a thing.
 func (r *Registry) UpdateThing(u ThingUpdate) error {
-	return r.update(func(tx *transaction) error { return tx.updateThing(u) })
-}
-
-func (tx *transaction) updateThing(u ThingUpdate) error {
-	return tx.things.edit(u.Name, func(t *Thing) error {
+	return edit(r, u.Name, func(tx *transaction, t *Thing) error {
 		if err := checkVersion("Thing "+u.Name, u.ExpectedVersion, t.Version); err != nil {
 			return err
 		}
