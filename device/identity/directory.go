@@ -169,10 +169,10 @@ const identitySize = 24 << 10
 // takes a lock, writes as much as an identity takes, sets the mode, renames, syncs and removes. It
 // leaves nothing there. Where a directory is missing it uses the nearest above it.
 //
-// It returns a *[DiskError] for what the file system cannot do, an *[AccessError]
-// for a directory that others may write to, and a *[ConflictError] where the
-// identity's files would not be three of its own.
-func (s *Store) CheckDisk() error { return diskError(s.storage.check()) }
+// It returns an *[AccessError] for a directory that others may write to, a *[ConflictError] where the
+// identity's files would not be three of its own, and what the file system did not do as a
+// *[fs.PathError] or *[os.LinkError].
+func (s *Store) CheckDisk() error { return classify(s.storage.check()) }
 
 func (d *directory) check() error {
 	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {

@@ -3,9 +3,6 @@ package identity
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -67,51 +64,16 @@ type CertificateError struct{ Reason string }
 
 func (e *CertificateError) Error() string { return "certificate from AWS IoT: " + e.Reason }
 
-// A DiskError reports what the file system did not do.
-type DiskError struct {
-	FileSystem string // its type, such as "vfat" or "nfs", empty if unknown
-	Err        error  // names operation and path
-}
-
-// Error names operation, path and cause, and the file system where the cause is
-// likely to be what that cannot do.
-func (e *DiskError) Error() string {
-	if path, ok := errors.AsType[*fs.PathError](e.Err); ok && e.FileSystem != "" {
-		switch path.Op {
-		case "chmod":
-			return fmt.Sprintf("%v: the file system (%s) does not keep the permission bits that a private key needs", e.Err, e.FileSystem)
-		case "flock":
-			return fmt.Sprintf("%v: the file system (%s) has no locks", e.Err, e.FileSystem)
-		}
-	}
-	return e.Err.Error()
-}
-
-func (e *DiskError) Unwrap() error { return e.Err }
-
-var temporary = []error{
+// mayPass are the conditions of a file system that may pass by themselves.
+var mayPass = []error{
 	syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR, syscall.EBUSY, syscall.ESTALE,
 }
 
-// Class returns [awsiot.Temporary] for what may pass by itself, such as a full disk,
-// else [awsiot.Failed].
-func (e *DiskError) Class() awsiot.Class {
-	if slices.ContainsFunc(temporary, func(t error) bool { return errors.Is(e.Err, t) }) {
-		return awsiot.Temporary
+// classify gives an error of the file system that may pass by itself, such as that of a full disk,
+// the class [awsiot.Temporary].
+func classify(err error) error {
+	if slices.ContainsFunc(mayPass, func(t error) bool { return errors.Is(err, t) }) {
+		return awsiot.WithClass(awsiot.Temporary, err)
 	}
-	return awsiot.Failed
-}
-
-// diskError makes a *DiskError of an error of the file system.
-func diskError(err error) error {
-	var path string
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		path = e.Path
-	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
-		path = e.New
-	}
-	if _, done := errors.AsType[*DiskError](err); done || path == "" {
-		return err
-	}
-	return &DiskError{FileSystem: fileSystem(filepath.Dir(path)), Err: err}
+	return err
 }

@@ -214,7 +214,7 @@ func (d *directory) removeReplaced(path, sum string) error {
 // needs the claim then. It returns a *[LockedError] while a run is in progress.
 func (s *Store) RemoveClaim(privateKeys ...string) error {
 	if err := s.removeClaim(privateKeys); err != nil {
-		return diskError(fmt.Errorf("removing the claim: %w", err))
+		return classify(fmt.Errorf("removing the claim: %w", err))
 	}
 	return nil
 }

@@ -190,7 +190,7 @@ func (j *Journal) nameThing(next *state, name string) (err error) {
 	}
 	next.Record.ThingName = name
 	next.FileBase, err = j.store.storage.fileBase(name)
-	return diskError(err)
+	return classify(err)
 }
 
 // Commit stores that a connection with the new certificate worked. From here
@@ -210,7 +210,7 @@ func (j *Journal) Commit() error {
 	}
 	old, files, err := j.store.storage.replacing()
 	if err != nil {
-		return diskError(err)
+		return classify(err)
 	}
 	if next.Replaced = files; old != nil {
 		next.Record.Replaces = old.CertificateID
@@ -231,10 +231,10 @@ func (j *Journal) Install() (*Identity, error) {
 	}
 	id, err := j.store.storage.install(&j.state)
 	if err != nil {
-		return nil, diskError(fmt.Errorf("saving identity: %w", err))
+		return nil, classify(fmt.Errorf("saving identity: %w", err))
 	}
 	if err := j.end(); err != nil {
-		return nil, diskError(fmt.Errorf("ending provisioning journal: %w", err))
+		return nil, classify(fmt.Errorf("ending provisioning journal: %w", err))
 	}
 	j.store.removeKey(j.replaced)
 	return id, nil
@@ -278,7 +278,7 @@ func (j *Journal) Finished() *Identity { return j.finished }
 
 // Close releases the lock. What the journal holds stays for the next run; an
 // empty journal leaves nothing behind.
-func (j *Journal) Close() error { return diskError(j.unlock(j.Stage() == Empty)) }
+func (j *Journal) Close() error { return classify(j.unlock(j.Stage() == Empty)) }
 
 // from returns a copy of the state, or an error unless it is at one of stages.
 func (j *Journal) from(stages ...Stage) (state, error) {
@@ -296,7 +296,7 @@ func (j *Journal) save(next state) error {
 		next.Started = next.Updated
 	}
 	if err := j.store.storage.writeState(&next); err != nil {
-		return diskError(fmt.Errorf("storing %q: %w", next.Stage, err))
+		return classify(fmt.Errorf("storing %q: %w", next.Stage, err))
 	}
 	j.state = next
 	return nil

@@ -120,16 +120,16 @@ func (s *Store) Load() (id *Identity, err error) {
 //
 // It returns a *[LockedError] while another process or store has the lock, a *[ConflictError] or an
 // *[AccessError] when the identity's paths cannot be used, a *[CorruptError] when a journal is
-// there that cannot be read, and a *[DiskError] for what the file system cannot do. None of these
-// keeps a caller from using the identity that [Store.Load] returns.
+// there that cannot be read, and an error of class [awsiot.Temporary] for what may pass, such as a
+// full disk. None of these keeps a caller from using the identity that [Store.Load] returns.
 func (s *Store) Begin() (*Journal, error) {
 	unlock, err := s.storage.lock()
 	if err != nil {
-		return nil, diskError(err)
+		return nil, classify(err)
 	}
 	j := &Journal{store: s, unlock: unlock, state: state{SerialNumber: s.config.SerialNumber}}
 	if err := j.resume(); err != nil {
-		return nil, diskError(errors.Join(err, unlock(false)))
+		return nil, classify(errors.Join(err, unlock(false)))
 	}
 	return j, nil
 }
@@ -168,10 +168,10 @@ func (s *Store) DiscardPending() (*Pending, error) {
 	if _, corrupt := errors.AsType[*CorruptError](err); corrupt {
 		unlock, err := s.storage.lock()
 		if err != nil {
-			return nil, diskError(err)
+			return nil, classify(err)
 		}
 		err = s.storage.clearState(nil)
-		return nil, diskError(errors.Join(err, unlock(err == nil)))
+		return nil, classify(errors.Join(err, unlock(err == nil)))
 	}
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (s *Store) DiscardPending() (*Pending, error) {
 		discarded.PID = 0
 		key := j.state.key
 		if err := j.end(); err != nil {
-			return nil, diskError(errors.Join(fmt.Errorf("discarding pending provisioning: %w", err), j.Close()))
+			return nil, classify(errors.Join(fmt.Errorf("discarding pending provisioning: %w", err), j.Close()))
 		}
 		s.removeKey(key)
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -85,7 +86,7 @@ func CauseOf(err error, c *config.Config) (found Cause, ok bool) {
 		"serial", fmt.Sprintf("%q", c.SerialNumber), "location", fmt.Sprintf("%q", c.DeviceLocation),
 		"template", c.Bootstrap.ProvisioningTemplate, "roots", c.Bootstrap.CACertificatePath,
 		"endpoint", c.Server.Endpoint, "host", c.Server.Endpoint, "port", fmt.Sprint(c.Server.Port),
-		"topics", "the request", "proxy", "", "path", "it", "filesystem", "unknown")
+		"topics", "the request", "proxy", "", "path", "it")
 	return cause(id, facts...), true
 }
 
@@ -138,10 +139,7 @@ func identify(err error) (id string, facts []string) {
 	case isA[*identity.BrokenError](err):
 		return "identity-damaged", nil
 	case isFile:
-		if d, ok := errors.AsType[*identity.DiskError](err); ok && d.FileSystem != "" {
-			facts = []string{"filesystem", d.FileSystem}
-		}
-		return identifyDisk(file), append(facts, "path", file.Path)
+		return identifyDisk(file), []string{"path", file.Path, "filesystem", fileSystem(filepath.Dir(file.Path))}
 	case isA[*provision.TimeoutError](err), errors.Is(err, context.DeadlineExceeded):
 		return "no-response", nil
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -172,5 +173,15 @@ func TestFindingsFitATerminal(t *testing.T) {
 	}
 	if strings.Contains(c.String(), strings.Repeat("0a", 32)) {
 		t.Error("a certificate ID is not shortened")
+	}
+}
+
+func TestFileSystemWithoutPermissionBitsIsNamed(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the types of file systems are known on Linux")
+	}
+	err := &fs.PathError{Op: "chmod", Path: filepath.Join(t.TempDir(), "not", "there", "p"), Err: syscall.EPERM}
+	if c, _ := doctor.CauseOf(fmt.Errorf("storing: %w", err), nil); strings.Contains(c.Why, "unknown") || strings.Contains(c.Why, "{") {
+		t.Errorf("the file system is not named: %s", c.Why)
 	}
 }

@@ -39,7 +39,7 @@ func TestExitCodesFollowTheClassOfAnError(t *testing.T) {
 		"another run":              {&identity.LockedError{}, 4},
 		"damaged identity":         {&identity.BrokenError{}, 1},
 		"permission":               {&fs.PathError{Op: "open", Path: "p", Err: fs.ErrPermission}, 1},
-		"full disk":                {&identity.DiskError{Err: &fs.PathError{Op: "write", Path: "p", Err: syscall.ENOSPC}}, 4},
+		"full disk":                {awsiot.WithClass(awsiot.Temporary, &fs.PathError{Op: "write", Path: "p", Err: syscall.ENOSPC}), 4},
 		"denial by the hook":       {rejected(403, "AccessDenied"), 3},
 		"throttling":               {rejected(400, "Throttling"), 4},
 		"captive portal":           {unauthenticated(errors.New("not TLS")), 4},

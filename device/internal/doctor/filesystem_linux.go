@@ -1,6 +1,7 @@
-package identity
+package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"syscall"
@@ -14,8 +15,7 @@ var fileSystems = map[uint32]string{
 	0x01021994: "tmpfs", 0x858458F6: "ramfs", 0x794C7630: "overlayfs", 0x73717368: "squashfs",
 }
 
-// fileSystem returns the type of the file system that a directory is on, or would
-// be, "" if unknown.
+// fileSystem returns the type of the file system that a directory is on, or would be.
 func fileSystem(dir string) string {
 	var st syscall.Statfs_t
 	err := syscall.Statfs(dir, &st)
@@ -24,11 +24,15 @@ func fileSystem(dir string) string {
 		err = syscall.Statfs(dir, &st)
 	}
 	if err != nil {
-		return ""
+		return "unknown"
 	}
 	magic := uint32(st.Type)
-	if name, ok := fileSystems[magic]; ok {
-		return name
-	}
-	return fmt.Sprintf("type %#x", magic)
+	return cmp.Or(fileSystems[magic], fmt.Sprintf("type %#x", magic))
+}
+
+// freeSpace returns the bytes that this user may still write below dir.
+func freeSpace(dir string) (uint64, bool) {
+	var st syscall.Statfs_t
+	err := syscall.Statfs(dir, &st)
+	return st.Bavail * uint64(st.Bsize), err == nil
 }

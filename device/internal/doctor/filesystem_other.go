@@ -1,6 +1,8 @@
-//go:build !linux && !darwin
+//go:build !linux
 
 package doctor
+
+func fileSystem(string) string { return "unknown" }
 
 // freeSpace is not known here; writing a file shows enough.
 func freeSpace(string) (uint64, bool) { return 0, false }

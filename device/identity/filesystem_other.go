@@ -1,5 +1,0 @@
-//go:build !linux
-
-package identity
-
-func fileSystem(string) string { return "" }
