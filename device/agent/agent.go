@@ -48,24 +48,18 @@ type Config struct {
 	// never. Two thirds of the certificate's lifetime is the latest in any case. Up
 	// to a tenth is added at random, so that a fleet does not rotate at once.
 	RotateAfter time.Duration
-	Services    []Service // use the connection, each from its own goroutine
+	Services    []ServiceConfig // use the connection, each from its own goroutine
 	// Routes are more of the local API, by pattern as in [http.ServeMux], with a
 	// method. A response other than success is a JSON object with a text "error".
 	Routes map[string]http.Handler
 	// OnStatus, if set, is called with what the agent does now, in one line, and
 	// whether it is connected: the first time when the local API is ready.
 	OnStatus func(text string, connected bool)
-	Log      *slog.Logger  // nil discards
-	Changes  <-chan Change // if set, receives configurations for the agent to continue with
-}
-
-// A Change is a configuration for an agent that runs, and stays connected.
-type Change struct {
-	Keep []Service // the services that go on; all others are stopped before Config is called
-	// Config returns the configuration, with the services of Keep among others. Of it
-	// Provision, but for its Session, the bounds of Outbox, RotateAfter, Services and
-	// Routes are used. After an error, which is logged, the other settings stay.
-	Config func() (Config, error)
+	Log      *slog.Logger // nil discards
+	// Changes, if set, receives configurations for the agent to continue with, connected as it is. Of
+	// each, Provision but for its Session, the bounds of Outbox, RotateAfter, Services and Routes are
+	// used.
+	Changes <-chan Config
 }
 
 // An agent is what Run runs.
@@ -134,8 +128,8 @@ func Run(ctx context.Context, c Config) error {
 	a.publisher = publisher{outbox: a.outbox, turn: make(turn, 1), setAside: a.reportSetAside, idle: make(chan struct{}, 1)}
 	defer a.outbox.Close()
 	a.setRoutes(c.Routes)
-	a.startServices(ctx, c.Services)
-	defer a.stopServices(nil)
+	a.setServices(ctx, c.Services)
+	defer a.setServices(ctx, nil)
 	stopAPI, err := a.serveAPI(ctx)
 	if err != nil {
 		return err
@@ -146,8 +140,8 @@ func Run(ctx context.Context, c Config) error {
 	changing.Go(func() {
 		for {
 			select {
-			case change := <-c.Changes:
-				a.change(ctx, change)
+			case changed := <-c.Changes:
+				a.change(ctx, changed)
 			case <-ctx.Done():
 				return
 			}
@@ -177,20 +171,14 @@ func Lock(dir string) (release func() error, err error) {
 }
 
 // change makes the agent continue with another configuration.
-func (a *agent) change(ctx context.Context, change Change) {
-	a.stopServices(change.Keep)
-	c, err := change.Config()
-	if err != nil {
-		a.Log.Error("a part of the new configuration cannot be used", "error", err)
-		return
-	}
+func (a *agent) change(ctx context.Context, c Config) {
 	a.update(func(*state) {
 		c.Provision.Session = a.Provision.Session
 		a.Provision, a.RotateAfter = c.Provision, c.RotateAfter
 	})
 	a.outbox.SetBounds(c.Outbox.MaxBytes, c.Outbox.MaxAge)
+	a.setServices(ctx, c.Services)
 	a.setRoutes(c.Routes)
-	a.startServices(ctx, c.Services)
 	signal(a.rotateNow)
 }
 

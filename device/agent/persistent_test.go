@@ -57,7 +57,7 @@ func TestAgentKeepsItsSession(t *testing.T) {
 	w := newWorld(t)
 	n := &network{}
 	w.config.Provision.Session.DialContext = n.dial
-	w.config.Services = []agent.Service{newEcho("echo/+", "up/echo")}
+	w.config.Services = serve(newEcho("echo/+", "up/echo"))
 	ctx, cancel := context.WithCancel(t.Context())
 	changes, followed := make(chan string, 100), make(chan struct{})
 	go func() {

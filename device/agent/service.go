@@ -36,6 +36,12 @@ type Service interface {
 	Deliver(m session.Message) bool
 }
 
+// A ServiceConfig says how a service is made.
+type ServiceConfig struct {
+	Key string         // stands for the service's settings: one with the same key goes on after a change
+	New func() Service // is called after services that do not go on have ended
+}
+
 // A turn makes requests wait for each other's answers. AWS IoT denies a request by
 // closing the connection: with one unanswered, it is known which.
 type turn chan struct{}
@@ -120,6 +126,7 @@ func (c serviceConn) request(ctx context.Context, packet, topic string, send fun
 
 // A runningService is a service with what ends it.
 type runningService struct {
+	key     string
 	service Service
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -138,47 +145,42 @@ func (a *agent) setLink(conn *session.Session) {
 	a.link = link{conn, make(chan struct{})}
 }
 
-// stopServices stops the services that are not in keep.
-func (a *agent) stopServices(keep []Service) {
-	a.mu.Lock()
-	var stopped []*runningService
-	var kept []*runningService
+// setServices stops the services that are not among these, and starts those that do not run. They
+// run until they are stopped, and so may outlive ctx. It is called by one goroutine at a time.
+func (a *agent) setServices(ctx context.Context, services []ServiceConfig) {
+	var kept, stopped, added []*runningService
 	for _, r := range a.services {
-		if slices.Contains(keep, r.service) {
+		if slices.ContainsFunc(services, func(s ServiceConfig) bool { return s.Key == r.key }) {
 			kept = append(kept, r)
 		} else {
 			stopped = append(stopped, r)
 			r.cancel()
 		}
 	}
-	a.services = kept
-	a.mu.Unlock()
 	for _, r := range stopped {
 		r.running.Wait()
 	}
-}
-
-// startServices starts those services that do not run, and takes the filters of all.
-// They run until they are stopped, and so may outlive ctx.
-func (a *agent) startServices(ctx context.Context, services []Service) {
-	var filters []string
 	for _, s := range services {
-		filters = append(filters, s.Filters(a.thing)...)
+		if !slices.ContainsFunc(kept, func(r *runningService) bool { return r.key == s.Key }) {
+			added = append(added, &runningService{key: s.Key, service: s.New()})
+		}
+	}
+	all := slices.Concat(kept, added)
+	var filters []string
+	for _, r := range all {
+		filters = append(filters, r.service.Filters(a.thing)...)
 	}
 	a.subscriptions.setServices(filters)
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, s := range services {
-		if slices.ContainsFunc(a.services, func(r *runningService) bool { return r.service == s }) {
-			continue
-		}
+	a.services = all
+	a.mu.Unlock()
+	for _, r := range added {
 		running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		r := &runningService{service: s, cancel: cancel}
-		if s, ok := s.(interface{ Run(context.Context, string) }); ok {
+		r.cancel = cancel
+		if s, ok := r.service.(interface{ Run(context.Context, string) }); ok {
 			r.running.Go(func() { s.Run(running, a.thing) })
 		}
-		r.running.Go(func() { a.serveLinks(running, s) })
-		a.services = append(slices.Clip(a.services), r)
+		r.running.Go(func() { a.serveLinks(running, r.service) })
 	}
 }
 

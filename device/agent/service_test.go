@@ -85,6 +85,10 @@ func awaitPublished(t *testing.T, w *world, topic string) {
 	}
 }
 
+func serve(s agent.Service) []agent.ServiceConfig {
+	return []agent.ServiceConfig{{Key: s.Name(), New: func() agent.Service { return s }}}
+}
+
 // A service has its subscriptions when it is called, is called again after an
 // error, and shows in the status, the metrics and the local API.
 func TestServiceUsesTheConnection(t *testing.T) {
@@ -92,7 +96,7 @@ func TestServiceUsesTheConnection(t *testing.T) {
 	w := newWorld(t)
 	e := newEcho("echo/+", "up/echo")
 	e.fail.Store(true)
-	w.config.Services = []agent.Service{e}
+	w.config.Services = serve(e)
 	w.config.Routes = map[string]http.Handler{"GET /v1/echo": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "echo") })}
 	stop := w.run(t)
 	if _, err := w.AwaitEvent(t.Context(), func(e localcore.Event) bool {
@@ -125,7 +129,7 @@ func TestServiceThatIsDeniedLeavesTheConnectionToOthers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.config.Services = []agent.Service{denied{e, name}}
+			w.config.Services = serve(denied{e, name})
 			w.run(t)
 			e.received <- "text"
 			w.awaitMetrics(t, "iot_device_service_errors_total{service=\"echo\"} 1\n")

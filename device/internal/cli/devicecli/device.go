@@ -11,6 +11,7 @@ import (
 
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/agent/credentials"
+	"example.com/fleety/device/agent/shadow"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/config"
@@ -35,6 +36,7 @@ type device struct {
 	files    *config.Files
 	store    *identity.Store
 	identity *identity.Identity // the present one, nil if there is none that works
+	shadows  []*shadow.Shadow   // that the agent keeps, once it is to run
 }
 
 // open reads the configuration and the files that it names, and opens the identity store. All

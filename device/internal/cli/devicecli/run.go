@@ -3,7 +3,6 @@ package devicecli
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -30,25 +29,36 @@ func newRunCmd(console *cli.Console) *cobra.Command {
 	return cmd
 }
 
-// A service of the agent is made by create, unless there is one that was made of the same settings,
-// which are in key.
-type service struct {
-	key    string
-	create func() (agent.Service, error)
+// openShadows opens those that the agent keeps.
+func (d *device) openShadows(console *cli.Console) error {
+	d.shadows = nil
+	for _, c := range d.config.Agent.Shadows {
+		s, err := shadow.New(shadow.Config{Name: c.Name, File: c.File, Program: c.Program, Dir: agentDir(d.config), Log: console.Log})
+		if err != nil {
+			return err
+		}
+		d.shadows = append(d.shadows, s)
+	}
+	return nil
 }
 
-func (d *device) services(console *cli.Console) (all []service) {
+// agent translates the configuration for package agent. The shadows are open.
+func (d *device) agent(console *cli.Console) agent.Config {
 	a, dir := d.config.Agent, agentDir(d.config)
-	use := func(settings any, create func() (agent.Service, error)) {
-		all = append(all, service{fmt.Sprintf("%T%+[1]v", settings), create})
+	c := agent.Config{
+		Provision: d.provisioning(console, false), Dir: dir, Socket: a.Socket, RotateAfter: a.RotateAfter, Log: console.Log,
+		Outbox: outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
+		Routes: shadow.Routes(d.shadows),
 	}
-	for _, s := range a.Shadows {
-		use(s, func() (agent.Service, error) {
-			return shadow.New(shadow.Config{Name: s.Name, File: s.File, Program: s.Program, Dir: dir, Log: console.Log})
-		})
+	c.Routes["GET /v1/credentials"] = d.credentials(console)
+	use := func(settings any, create func() agent.Service) {
+		c.Services = append(c.Services, agent.ServiceConfig{Key: fmt.Sprintf("%T%+[1]v", settings), New: create})
+	}
+	for _, s := range d.shadows {
+		use(s.Name(), func() agent.Service { return s })
 	}
 	if j := a.Jobs; len(j.Allow) > 0 {
-		use(j, func() (agent.Service, error) {
+		use(j, func() agent.Service {
 			return jobs.New(jobs.Config{
 				Dir: dir, Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout,
 				Replace: func(ctx context.Context) error { // as iot_device rotate does
@@ -64,52 +74,21 @@ func (d *device) services(console *cli.Console) (all []service) {
 					return id.Record.CertificateID, nil
 				},
 				Log: console.Log,
-			}), nil
+			})
 		})
 	}
 	if len(a.Tunnel.Services) > 0 {
-		use(a.Tunnel, func() (agent.Service, error) {
+		use(a.Tunnel, func() agent.Service {
 			host, port := a.Tunnel.HostPort()
 			return tunnel.New(tunnel.Config{
-				Services: a.Tunnel.Addresses(), Endpoint: host, Port: port, Session: d.provisioning(console, false).Session, Log: console.Log,
-			}), nil
+				Services: a.Tunnel.Addresses(), Endpoint: host, Port: port, Session: c.Provision.Session, Log: console.Log,
+			})
 		})
 	}
 	if a.Defender.Interval > 0 {
-		use(a.Defender, func() (agent.Service, error) {
-			return defender.New(defender.Config{Interval: a.Defender.Interval}), nil
-		})
+		use(a.Defender, func() agent.Service { return defender.New(defender.Config{Interval: a.Defender.Interval}) })
 	}
-	return all
-}
-
-// agent translates the configuration for package agent. running are the services to continue with,
-// by their keys; those of the result take their place.
-func (d *device) agent(console *cli.Console, running map[string]agent.Service) (agent.Config, error) {
-	a := d.config.Agent
-	c := agent.Config{
-		Provision: d.provisioning(console, false), Dir: agentDir(d.config), Socket: a.Socket, RotateAfter: a.RotateAfter, Log: console.Log,
-		Outbox: outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
-	}
-	before := maps.Clone(running)
-	clear(running)
-	var shadows []*shadow.Shadow
-	for _, s := range d.services(console) {
-		service, ok := before[s.key]
-		if !ok {
-			var err error
-			if service, err = s.create(); err != nil {
-				return c, err
-			}
-		}
-		running[s.key], c.Services = service, append(c.Services, service)
-		if s, ok := service.(*shadow.Shadow); ok {
-			shadows = append(shadows, s)
-		}
-	}
-	c.Routes = shadow.Routes(shadows)
-	c.Routes["GET /v1/credentials"] = d.credentials(console)
-	return c, nil
+	return c
 }
 
 // runAgent runs the agent until ctx ends. After SIGHUP it reads the configuration again. Where that
@@ -126,10 +105,10 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 	}
 	var former *device // until the agent runs with the configuration that follows it
 	for {
-		running := map[string]agent.Service{}
-		changes := make(chan agent.Change)
+		changes := make(chan agent.Config)
 		current, stop := context.WithCancel(ctx)
-		c, err := d.agent(console, running)
+		err := d.openShadows(console)
+		c := d.agent(console)
 		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil })
 		var next *device
 		var watching sync.WaitGroup
@@ -147,19 +126,9 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 					return
 				}
 				if changed != nil {
-					done := make(chan struct{})
-					change := agent.Change{Config: func() (agent.Config, error) {
-						defer close(done)
-						return changed.agent(console, running)
-					}}
-					for _, s := range changed.services(console) {
-						if service, ok := running[s.key]; ok {
-							change.Keep = append(change.Keep, service)
-						}
-					}
+					changed.shadows = d.shadows
 					select {
-					case changes <- change:
-						<-done
+					case changes <- changed.agent(console):
 						d = changed
 					case <-current.Done():
 						return
