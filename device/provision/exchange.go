@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -229,47 +228,28 @@ func (x *exchange) ask(ctx context.Context, topic awsiot.Topic, eager bool, requ
 	if eager {
 		timeout /= 3 // the answer may have come before the subscription, and be lost
 	}
-	var sending sync.WaitGroup
-	defer sending.Wait()
 	ctx, cancel := answerBy(ctx, string(topic.Operation), timeout)
 	defer cancel()
-	ended := make(chan error, 1)
-	sending.Go(func() {
-		var err error
-		if eager {
-			err = x.session.SubscribeAndPublish(ctx, x.filters, topic.String(), payload)
-		} else {
-			err = x.session.Publish(ctx, topic.String(), payload)
-		}
-		if err == nil {
-			select {
-			case <-x.session.Done():
-				err = cmp.Or(x.session.Err(), session.ErrNotConnected)
-			case <-ctx.Done():
-			}
-		}
-		ended <- cmp.Or(context.Cause(ctx), err)
-	})
-	return x.count(x.await(topic, ended, answer), topic.String())
-}
-
-// await returns the error of an answer, or how the wait for one ended. An answer
-// that came before the end counts.
-func (x *exchange) await(topic awsiot.Topic, ended <-chan error, answer any) error {
-	var end error
-	for {
+	if eager {
+		err = x.session.SubscribeAndPublish(ctx, x.filters, topic.String(), payload)
+	} else {
+		err = x.session.Publish(ctx, topic.String(), payload)
+	}
+	// An answer that came before the end counts.
+	for err == nil || len(x.inbox) > 0 {
 		select {
 		case m := <-x.inbox:
 			if mine, err := read(topic, m, answer); mine {
-				return err
+				return x.count(err, topic.String())
 			}
 			x.ignored.Add(1)
-		case end = <-ended:
-		}
-		if end != nil && len(x.inbox) == 0 {
-			return end
+		case <-x.session.Done():
+			err = cmp.Or(x.session.Err(), session.ErrNotConnected)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
 		}
 	}
+	return x.count(cmp.Or(context.Cause(ctx), err), topic.String())
 }
 
 // count counts the round trips of a wait for the server, and its silent close if it ended so.

@@ -127,9 +127,12 @@ func (o Options) withDefaults() (Options, error) {
 // address is the endpoint as host:port.
 func (o *Options) address() string { return net.JoinHostPort(o.Endpoint, strconv.Itoa(o.Port)) }
 
-// limit bounds an attempt by ConnectTimeout.
+// limit bounds an attempt by ConnectTimeout. One that is bounded already stays as it is.
 func (o *Options) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	timeout := cmp.Or(o.ConnectTimeout, DefaultConnectTimeout)
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= timeout {
+		return ctx, func() {}
+	}
 	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout, context.DeadlineExceeded))
 }
 

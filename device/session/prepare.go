@@ -31,7 +31,7 @@ type Prepared struct {
 	stats     Stats
 	requested chan struct{} // closed when the server has authenticated and requests the certificate
 	release   chan struct{} // closed to let the handshake have it
-	cancel    context.CancelFunc
+	cancel    func()        // ends the handshake and closes the connection
 	done      chan struct{} // closed at the end of the handshake
 	err       error         // how it ended; to be read after done
 	signing   error         // of the private key; to be read after done
@@ -80,17 +80,23 @@ func (o Options) prepare(ctx context.Context, helloTimeout time.Duration) (*Prep
 	handshakeCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &Prepared{
 		ClientID: o.ClientID,
-		o:        o, meter: m, cancel: cancel,
+		o:        o, meter: m,
 		stats:     Stats{TCP: 1, Proxy: proxyRoundTrips, Dial: time.Since(began)},
 		requested: make(chan struct{}), release: make(chan struct{}), done: make(chan struct{}),
 	}
 	began = time.Now()
 	received := m.in.Load()
-	p.conn = tls.Client(m, o.tlsConfig(p.certificate))
+	p.cancel = func() {
+		cancel()
+		m.Close()
+	}
+	p.conn = tls.Client(m, o.tlsConfig(func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return p.certificate(handshakeCtx, info)
+	}))
 	go func() {
 		defer close(p.done)
 		growStack()
-		p.err = p.conn.HandshakeContext(handshakeCtx)
+		p.err = p.conn.Handshake() // with a context it would take a goroutine more
 	}()
 	hello := time.NewTimer(helloTimeout)
 	defer hello.Stop()
@@ -129,9 +135,8 @@ func growStack() {
 }
 
 // certificate is called by the handshake, once, after the server has proved its identity.
-func (p *Prepared) certificate(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+func (p *Prepared) certificate(ctx context.Context, info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	close(p.requested)
-	ctx := info.Context()
 	select {
 	case <-p.release:
 	case <-ctx.Done():
@@ -222,7 +227,6 @@ func (p *Prepared) finishHandshake(ctx context.Context) error {
 func (p *Prepared) Close() {
 	p.once.Do(func() {
 		p.cancel()
-		p.meter.Close()
 		<-p.done
 	})
 }
