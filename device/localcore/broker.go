@@ -11,7 +11,6 @@ import (
 	"example.com/fleety/device/localcore/jobs"
 	"example.com/fleety/device/localcore/provisioning"
 	"example.com/fleety/device/localcore/records"
-	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/shadow"
 )
 
@@ -147,7 +146,9 @@ func (s *Server) requestShadow(t awsiot.ShadowTopic, m *broker.Message) {
 // openJobs opens the jobs service.
 func (s *Server) openJobs(store records.Store) (err error) {
 	s.jobs, err = jobs.Open(jobs.Config{
-		Things: jobTargets{s.registry}, ARN: s.config.arn, Store: store, Now: s.config.Now, Log: s.config.Log,
+		HasThing: func(thing string) bool { _, err := s.registry.DescribeThing(thing); return err == nil },
+		Members:  func(group string) ([]string, error) { return s.registry.ListThingsInThingGroup(group, false) },
+		ARN:      s.config.arn, Store: store, Now: s.config.Now, Log: s.config.Log,
 		Publish: func(m jobs.Message) { s.publish(m.Topic, m.Payload) },
 		Event: func(e jobs.Event) {
 			if s.registry.EventConfigurations().Enabled[e.Type] {
@@ -156,19 +157,4 @@ func (s *Server) openJobs(store records.Store) (err error) {
 		},
 	})
 	return err
-}
-
-// jobTargets are the things of a registry.
-type jobTargets struct{ registry *registry.Registry }
-
-// HasThing implements [jobs.Things].
-func (t jobTargets) HasThing(name string) bool {
-	_, err := t.registry.DescribeThing(name)
-	return err == nil
-}
-
-// Members implements [jobs.Things].
-func (t jobTargets) Members(group string) ([]string, bool) {
-	things, err := t.registry.ListThingsInThingGroup(group, false)
-	return things, err == nil
 }

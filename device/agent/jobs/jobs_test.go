@@ -41,8 +41,8 @@ type bench struct {
 
 type things struct{}
 
-func (things) HasThing(name string) bool               { return name == thing }
-func (things) Members(string) (names []string, _ bool) { return nil, false }
+func (things) HasThing(name string) bool                { return name == thing }
+func (things) Members(string) (names []string, _ error) { return nil, errors.New("no such group") }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
@@ -54,7 +54,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{T: t, config: Config{Dir: filepath.Join(dir, "state"), Handlers: handlers}}
 	b.config.bootID = func() string { return "first boot" }
 	var err error
-	b.cloud, err = cloudjobs.Open(cloudjobs.Config{Things: things{}, ARN: arn, Publish: func(m cloudjobs.Message) {
+	b.cloud, err = cloudjobs.Open(cloudjobs.Config{HasThing: things{}.HasThing, Members: things{}.Members, ARN: arn, Publish: func(m cloudjobs.Message) {
 		b.mu.Lock()
 		s := b.service
 		b.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net/http"
@@ -93,7 +94,7 @@ func (c *core) SendDirect(context.Context, string, *broker.Message, bool) error 
 
 func (c *core) HasThing(string) bool { return false }
 
-func (c *core) Members(string) ([]string, bool) { return nil, false }
+func (c *core) Members(string) ([]string, error) { return nil, errors.New("no such group") }
 
 // issue returns a new self-signed certificate in PEM form.
 func issue() string {
@@ -151,7 +152,7 @@ func start(t *testing.T) *environment {
 func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 	t.Helper()
 	arn := func(resource string) string { return arnPrefix + resource }
-	all, err := jobs.Open(jobs.Config{Things: c, ARN: arn, Publish: func(jobs.Message) {}})
+	all, err := jobs.Open(jobs.Config{HasThing: c.HasThing, Members: c.Members, ARN: arn, Publish: func(jobs.Message) {}})
 	if err != nil {
 		panic(err)
 	}

@@ -308,7 +308,7 @@ func (s *Service) ThingExecutions(thing string, status awsiot.JobExecutionStatus
 				all = append(all, j.executions[thing]...)
 			}
 		}
-		if len(all) == 0 && !tx.config.Things.HasThing(thing) {
+		if len(all) == 0 && !tx.config.HasThing(thing) {
 			return reject(awsiot.JobsResourceNotFound, "Thing %s cannot be found.", thing)
 		}
 		out = tx.list(all, status)
@@ -399,9 +399,11 @@ func (s *Service) targets(targets []string) (things []string, err error) {
 	for _, arn := range targets {
 		thing, isThing := strings.CutPrefix(arn, s.config.ARN("thing/"))
 		group, isGroup := strings.CutPrefix(arn, s.config.ARN("thinggroup/"))
-		members, known := []string{thing}, isThing && s.config.Things.HasThing(thing)
+		members, known := []string{thing}, isThing && s.config.HasThing(thing)
 		if isGroup {
-			members, known = s.config.Things.Members(group)
+			var missing error
+			members, missing = s.config.Members(group)
+			known = missing == nil
 		}
 		switch {
 		case known:

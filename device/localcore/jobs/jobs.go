@@ -23,28 +23,22 @@ import (
 	"example.com/fleety/device/localcore/records"
 )
 
-// Things are the things and thing groups that jobs target.
-type Things interface {
-	HasThing(name string) bool
-	// Members returns the things of a group, ok false without such a group.
-	Members(group string) (things []string, ok bool)
-}
-
 // A Message is published by the service.
 type Message struct {
 	Topic   string
 	Payload []byte
 }
 
-// A Config says what the service stands on. Things, ARN and Publish are required.
+// A Config says what the service stands on. HasThing, Members, ARN and Publish are required.
 type Config struct {
-	Things  Things
-	ARN     func(resource string) string // returns the full name of a resource such as "thing/NAME"
-	Publish func(Message)                // receives the notifications; it must not call the service
-	Event   func(Event)                  // receives the events of jobs, which it need not publish; it must not call the service; nil means discard
-	Store   records.Store                // nil for memory only
-	Now     func() time.Time             // nil means time.Now
-	Log     *slog.Logger                 // receives rejected MQTT requests, and what fails without a caller; nil means discard
+	HasThing func(thing string) bool
+	Members  func(group string) (things []string, err error) // returns an error if there is no such thing group
+	ARN      func(resource string) string                    // returns the full name of a resource such as "thing/NAME"
+	Publish  func(Message)                                   // receives the notifications; it must not call the service
+	Event    func(Event)                                     // receives the events of jobs, which it need not publish; it must not call the service; nil means discard
+	Store    records.Store                                   // nil for memory only
+	Now      func() time.Time                                // nil means time.Now
+	Log      *slog.Logger                                    // receives rejected MQTT requests, and what fails without a caller; nil means discard
 }
 
 // A Service holds the jobs of one account. It is safe for concurrent use.

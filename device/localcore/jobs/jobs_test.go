@@ -51,9 +51,12 @@ func (f fleet) HasThing(name string) bool {
 	return false
 }
 
-func (f fleet) Members(group string) ([]string, bool) {
+func (f fleet) Members(group string) ([]string, error) {
 	things, ok := f[group]
-	return things, ok
+	if !ok {
+		return nil, errors.New("no such group")
+	}
+	return things, nil
 }
 
 func arn(resource string) string { return "arn:aws:iot:us-east-1:123456789012:" + resource }
@@ -86,7 +89,7 @@ func (b *bench) restart() {
 		b.stop()
 		synctest.Wait()
 	}
-	s, err := jobs.Open(jobs.Config{Things: b.fleet, ARN: arn, Store: b.store, Publish: func(m jobs.Message) {
+	s, err := jobs.Open(jobs.Config{HasThing: b.fleet.HasThing, Members: b.fleet.Members, ARN: arn, Store: b.store, Publish: func(m jobs.Message) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.published = append(b.published, m.Topic+" "+string(m.Payload))
@@ -794,7 +797,7 @@ func TestJobsControlPlane(t *testing.T) {
 func TestRequestFindsWhatTheRegistryGainedBefore(t *testing.T) {
 	t.Parallel()
 	f := fleet{"G": nil}
-	s, err := jobs.Open(jobs.Config{Things: f, ARN: arn, Publish: func(jobs.Message) {}}) // and no Run
+	s, err := jobs.Open(jobs.Config{HasThing: f.HasThing, Members: f.Members, ARN: arn, Publish: func(jobs.Message) {}}) // and no Run
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -837,7 +840,7 @@ func FuzzJobsRequest(f *testing.F) {
 		if parsed.String() != "$aws/things/"+topic {
 			t.Fatalf("%q parsed and printed is %q", topic, parsed)
 		}
-		s, err := jobs.Open(jobs.Config{Things: fleet{"": {"U"}}, ARN: arn, Publish: func(jobs.Message) {}})
+		s, err := jobs.Open(jobs.Config{HasThing: fleet{"": {"U"}}.HasThing, Members: fleet{}.Members, ARN: arn, Publish: func(jobs.Message) {}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -75,7 +75,7 @@ func (tx *change) rollOut(j *job) {
 		n = min(n, max(rate-j.Notified, 0))
 	}
 	for _, thing := range j.Waiting[:n] {
-		if tx.config.Things.HasThing(thing) {
+		if tx.config.HasThing(thing) {
 			tx.queue(j, thing)
 		}
 	}
@@ -176,7 +176,7 @@ func (s *Service) RegistryChanged() {
 func (tx *change) sync() {
 	for _, j := range tx.inOrder() {
 		for _, e := range j.pendingByThing() {
-			if !tx.config.Things.HasThing(e.ThingName) {
+			if !tx.config.HasThing(e.ThingName) {
 				tx.set(j, e, awsiot.JobRemoved)
 			}
 		}
