@@ -35,30 +35,30 @@ var ErrRunning = errors.New("the connection of this device is in use")
 // drainTimeout is how long a stopping agent sends what is in the outbox.
 const drainTimeout = 5 * time.Second
 
-// Config says which device to connect, and what the agent offers. Provision, Dir
-// and Socket are required.
+// Config says which device to connect, and what the agent offers. Provision, Dir and Socket are
+// required.
 type Config struct {
-	// Provision says how the device is provisioned, and how its identity is
-	// rotated. Its Session also reaches AWS IoT for the agent.
+	// Provision says how the device is provisioned, and how its identity is rotated. Its Session
+	// also reaches AWS IoT for the agent.
 	Provision provision.Config
 	Dir       string        // holds the agent's lock and its outbox; it is made if it is missing
 	Socket    string        // the path of the local API; its directory is made if it is missing
 	Outbox    outbox.Config // bounds the outbox; Path and Log are the agent's own
-	// RotateAfter is the age at which key and certificate are replaced; 0 means
-	// never. Two thirds of the certificate's lifetime is the latest in any case. Up
-	// to a tenth is added at random, so that a fleet does not rotate at once.
+	// RotateAfter is the age at which key and certificate are replaced; 0 means never. Two thirds
+	// of the certificate's lifetime is the latest in any case. Up to a tenth is added at random, so
+	// that a fleet does not rotate at once.
 	RotateAfter time.Duration
 	Services    []ServiceConfig // use the connection, each from its own goroutine
-	// Routes are more of the local API, by pattern as in [http.ServeMux], with a
-	// method. A response other than success is a JSON object with a text "error".
+	// Routes are more of the local API, by pattern as in [http.ServeMux], with a method. A response
+	// other than success is a JSON object with a text "error".
 	Routes map[string]http.Handler
-	// OnStatus, if set, is called with what the agent does now, in one line, and
-	// whether it is connected: the first time when the local API is ready.
+	// OnStatus, if set, is called with what the agent does now, in one line, and whether it is
+	// connected: the first time when the local API is ready.
 	OnStatus func(text string, connected bool)
 	Log      *slog.Logger // nil discards
-	// Changes, if set, receives configurations for the agent to continue with, connected as it is. Of
-	// each, Provision but for its Session, the bounds of Outbox, RotateAfter, Services and Routes are
-	// used.
+	// Changes, if set, receives configurations for the agent to continue with, connected as it is.
+	// Of each, Provision but for its Session, the bounds of Outbox, RotateAfter, Services and
+	// Routes are used.
 	Changes <-chan Config
 }
 

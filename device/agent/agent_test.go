@@ -145,8 +145,8 @@ func (w *world) await(t *testing.T, as func(agent.Status) bool) agent.Status {
 	}
 }
 
-// awaitMetrics waits until the agent's metrics have each of the texts. What is
-// counted may be counted after the event that others see.
+// awaitMetrics waits until the agent's metrics have each of the texts. What is counted may be
+// counted after the event that others see.
 func (w *world) awaitMetrics(t *testing.T, texts ...string) {
 	t.Helper()
 	w.await(t, func(agent.Status) bool {
@@ -198,8 +198,7 @@ func TestStoppedAgentDrainsItsOutbox(t *testing.T) {
 	}
 }
 
-// A message that AWS IoT denies, by ending the connection, does not keep those
-// behind it.
+// A message that AWS IoT denies, by ending the connection, does not keep those behind it.
 func TestMessageThatEndsTheConnectionIsSetAside(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -226,8 +225,7 @@ func TestMessageThatEndsTheConnectionIsSetAside(t *testing.T) {
 	w.awaitMetrics(t, "iot_device_messages_set_aside_total 1\n", "iot_device_messages_acknowledged_total 2\n", `iot_device_reconnects_total{cause="publish"} `)
 }
 
-// Two clients with one client id end each other's connections. The agent does not
-// fight.
+// Two clients with one client id end each other's connections. The agent does not fight.
 func TestTakeoverByAnotherClientIsReported(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -250,8 +248,8 @@ func TestTakeoverByAnotherClientIsReported(t *testing.T) {
 	}
 }
 
-// A message that is unanswered whenever another client takes the client id is not what
-// ends the connections.
+// A message that is unanswered whenever another client takes the client id is not what ends the
+// connections.
 func TestTakeoversSetNoMessageAside(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -321,8 +319,7 @@ func (w lateWriter) Write(p []byte) (int, error) {
 	return w.Conn.Write(p)
 }
 
-// The rotation replaces the identity by age, and the agent connects with the new
-// one.
+// The rotation replaces the identity by age, and the agent connects with the new one.
 func TestAgentRotatesByAge(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -367,8 +364,8 @@ func TestRotationIsWithdrawnWithItsRequest(t *testing.T) {
 	w.awaitMetrics(t, `iot_device_rotations_total{result="done"} 0`, `iot_device_rotations_total{result="failed"} 0`)
 }
 
-// A subscriber receives what its filter covers, and a slow one is dropped with a
-// reason, while the others go on.
+// A subscriber receives what its filter covers, and a slow one is dropped with a reason, while the
+// others go on.
 func TestSubscribersReceiveAndSlowOnesAreDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

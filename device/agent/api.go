@@ -40,16 +40,16 @@ const (
 
 var errStopping = errors.New("the agent is stopping")
 
-// A Message is a line of the answer to GET /v1/subscribe. A payload that is no
-// text in UTF-8 is in PayloadBase64.
+// A Message is a line of the answer to GET /v1/subscribe. A payload that is no text in UTF-8 is in
+// PayloadBase64.
 type Message struct {
 	Topic         string  `json:"topic"`
 	Payload       *string `json:"payload,omitempty"`
 	PayloadBase64 []byte  `json:"payloadBase64,omitempty"`
 }
 
-// serveAPI begins to serve the local API. The function that it returns ends it,
-// and removes the socket.
+// serveAPI begins to serve the local API. The function that it returns ends it, and removes the
+// socket.
 func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 	listener, err := listen(a.Socket)
 	if err != nil {
@@ -150,8 +150,8 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 	a.routes.Store(mux)
 }
 
-// listen opens the socket for the agent's user and group. What an agent that was
-// killed left is replaced; the agent's lock makes sure of that.
+// listen opens the socket for the agent's user and group. What an agent that was killed left is
+// replaced; the agent's lock makes sure of that.
 func listen(socket string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, err
@@ -190,8 +190,8 @@ type apiConn struct {
 	patient   atomic.Bool // its handler sets the deadlines of writing
 }
 
-// Write puts into JSON what net/http answers before there is a handler: that it
-// rejects the header of a request.
+// Write puts into JSON what net/http answers before there is a handler: that it rejects the header
+// of a request.
 func (c *apiConn) Write(p []byte) (int, error) {
 	if !c.patient.Load() {
 		if err := c.SetWriteDeadline(time.Now().Add(responseTimeout)); err != nil {
@@ -212,8 +212,8 @@ type connKey struct{}
 
 func connOf(r *http.Request) *apiConn { return r.Context().Value(connKey{}).(*apiConn) }
 
-// apiConns bounds the connections that wait for a request of their program: another
-// one takes the place of the oldest.
+// apiConns bounds the connections that wait for a request of their program: another one takes the
+// place of the oldest.
 type apiConns struct {
 	mu      sync.Mutex
 	waiting []waitingConn // oldest first
@@ -295,8 +295,8 @@ func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// withID returns a message with one member more, by which its reader knows that it arrives for
-// the second time. The rest stays as it is.
+// withID returns a message with one member more, by which its reader knows that it arrives for the
+// second time. The rest stays as it is.
 func withID(payload []byte, member, id string) ([]byte, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(payload, &object); err != nil || object == nil {
@@ -319,8 +319,8 @@ func withID(payload []byte, member, id string) ([]byte, error) {
 	return added, nil
 }
 
-// handleSubscribe answers with a line for each message, until the program goes
-// away. The answer begins when AWS IoT has acknowledged the subscription.
+// handleSubscribe answers with a line for each message, until the program goes away. The answer
+// begins when AWS IoT has acknowledged the subscription.
 func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) error {
 	filter, err := resolveFilter(a.thing, r.URL.Query().Get("filter"))
 	if err != nil {
@@ -346,8 +346,8 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) error {
 	w.WriteHeader(http.StatusOK)
 	lines := json.NewEncoder(w)
 	lines.SetEscapeHTML(false)
-	// A program that does not read has no deadline until too much waits for it: it can
-	// read why it was dropped.
+	// A program that does not read has no deadline until too much waits for it: it can read why it
+	// was dropped.
 	connOf(r).patient.Store(true)
 	defer context.AfterFunc(ctx, func() { control.SetWriteDeadline(time.Now().Add(dropTimeout)) })()
 	for err := control.Flush(); err == nil; err = control.Flush() {

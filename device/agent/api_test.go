@@ -75,8 +75,8 @@ func TestEveryErrorOfTheLocalAPIIsJSON(t *testing.T) {
 	}
 }
 
-// Connections on which nothing is requested, and as many subscribers as there may be,
-// keep nobody from the status.
+// Connections on which nothing is requested, and as many subscribers as there may be, keep nobody
+// from the status.
 func TestIdleConnectionsAndSubscribersLeaveRoomForOthers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

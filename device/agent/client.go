@@ -56,8 +56,8 @@ func (e *Error) Class() awsiot.Class {
 // ErrNotRunning is wrapped when no agent answers at the socket.
 var ErrNotRunning = errors.New("the agent is not running (iot_device run)")
 
-// Publish returns when the agent has the message on stable storage. The error is
-// an *[Error] where the agent answered.
+// Publish returns when the agent has the message on stable storage. The error is an *[Error] where
+// the agent answered.
 func (c *Client) Publish(ctx context.Context, topic string, payload []byte) error {
 	return c.PublishWithID(ctx, topic, payload, "")
 }
@@ -70,9 +70,9 @@ func (c *Client) PublishWithID(ctx context.Context, topic string, payload []byte
 	return err
 }
 
-// Rotate returns when the agent has replaced the key and the certificate of a
-// thing, and the new ones are verified. The error is an *[Error] where the agent
-// answered: with status 409, it is the agent of another thing.
+// Rotate returns when the agent has replaced the key and the certificate of a thing, and the new
+// ones are verified. The error is an *[Error] where the agent answered: with status 409, it is the
+// agent of another thing.
 func (c *Client) Rotate(ctx context.Context, thing string) error {
 	_, err := c.document(ctx, http.MethodPost, "/v1/rotate?thing="+url.QueryEscape(thing), nil)
 	return err
@@ -93,9 +93,9 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, err
 }
 
-// Subscribe calls receive for each message of a topic filter, as the line of JSON
-// that the agent sends, until ctx or the connection to the agent ends, or receive
-// returns an error. It calls ready when AWS IoT has acknowledged the subscription.
+// Subscribe calls receive for each message of a topic filter, as the line of JSON that the agent
+// sends, until ctx or the connection to the agent ends, or receive returns an error. It calls ready
+// when AWS IoT has acknowledged the subscription.
 func (c *Client) Subscribe(ctx context.Context, filter string, ready func(), receive func(line json.RawMessage) error) error {
 	body, err := c.request(ctx, http.MethodGet, "/v1/subscribe?filter="+url.QueryEscape(filter), nil)
 	if err != nil {
@@ -118,14 +118,14 @@ func (c *Client) Subscribe(ctx context.Context, filter string, ready func(), rec
 	}
 }
 
-// Shadow returns a shadow that the agent keeps, as JSON; the empty name is the classic
-// one. The error is an *[Error] where the agent answered.
+// Shadow returns a shadow that the agent keeps, as JSON; the empty name is the classic one. The
+// error is an *[Error] where the agent answered.
 func (c *Client) Shadow(ctx context.Context, name string) (json.RawMessage, error) {
 	return c.document(ctx, http.MethodGet, "/v1/shadows/"+url.PathEscape(name), nil)
 }
 
-// UpdateShadow merges a change, {"state": {"reported": {…}, "desired": {…}}}, into a
-// shadow, and returns it as Shadow does when the change is on stable storage.
+// UpdateShadow merges a change, {"state": {"reported": {…}, "desired": {…}}}, into a shadow, and
+// returns it as Shadow does when the change is on stable storage.
 func (c *Client) UpdateShadow(ctx context.Context, name string, change []byte) (json.RawMessage, error) {
 	return c.document(ctx, http.MethodPatch, "/v1/shadows/"+url.PathEscape(name), change)
 }

@@ -20,8 +20,8 @@ const (
 	maxDelay        = 5 * time.Minute // the last one
 )
 
-// The wall clock is compared with the monotonic one, which stands still while Linux is
-// suspended, in each clockInterval. More than clockJump is noticed.
+// The wall clock is compared with the monotonic one, which stands still while Linux is suspended,
+// in each clockInterval. More than clockJump is noticed.
 const (
 	clockInterval = 15 * time.Second
 	clockJump     = 10 * time.Second
@@ -51,9 +51,9 @@ func (c *clock) jumped() bool {
 // https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 type backoff struct{ limit time.Duration }
 
-// next returns the delay after a connection that lasted that long, 0 for none. The
-// limit begins anew after one that lasted twice as long as it: two clients that
-// take a client id from each other do not get there.
+// next returns the delay after a connection that lasted that long, 0 for none. The limit begins
+// anew after one that lasted twice as long as it: two clients that take a client id from each other
+// do not get there.
 func (b *backoff) next(lasted time.Duration) time.Duration {
 	if b.limit = min(2*b.limit, maxDelay); b.limit == 0 || lasted >= max(time.Minute, b.limit) {
 		b.limit = firstDelay
@@ -129,8 +129,8 @@ func causeOf(err error) string {
 	return string(e.Stage)
 }
 
-// connectOnce connects with the present identity, which another process may have
-// replaced, and stays until the connection ends. It returns how long it lasted.
+// connectOnce connects with the present identity, which another process may have replaced, and
+// stays until the connection ends. It returns how long it lasted.
 func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted time.Duration, err error) {
 	if id, err = a.store().Load(); err != nil {
 		return nil, 0, err
@@ -164,8 +164,8 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 	return id, lasted, err
 }
 
-// useConnection sends and subscribes until the connection ends, the identity is to
-// be rotated, or ctx ends. Then it disconnects.
+// useConnection sends and subscribes until the connection ends, the identity is to be rotated, or
+// ctx ends. Then it disconnects.
 func (a *agent) useConnection(ctx context.Context, conn *session.Session, id *identity.Identity) error {
 	using, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var workers sync.WaitGroup

@@ -49,9 +49,9 @@ func (n *network) set(down bool) {
 	n.conns = nil
 }
 
-// What is published while the network is cut arrives later, since AWS IoT keeps
-// the session; nothing is subscribed to again. A filter that a program of an
-// earlier process had subscribed to is unsubscribed from.
+// What is published while the network is cut arrives later, since AWS IoT keeps the session;
+// nothing is subscribed to again. A filter that a program of an earlier process had subscribed to
+// is unsubscribed from.
 func TestAgentKeepsItsSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

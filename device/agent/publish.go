@@ -22,9 +22,9 @@ const (
 // maxRejections is how many connections in a row a message may end.
 const maxRejections = 3
 
-// settleTime is how long a connection must last before a request is sent for the last
-// time that has ended the ones before. Another client with the thing's name ends a
-// connection too, whatever is unanswered.
+// settleTime is how long a connection must last before a request is sent for the last time that has
+// ended the ones before. Another client with the thing's name ends a connection too, whatever is
+// unanswered.
 const settleTime = 5 * time.Second
 
 func settle(ctx context.Context, conn *session.Session, rejections int) error {
@@ -44,8 +44,8 @@ type publisher struct {
 	outbox *outbox.Outbox
 	turn   turn
 	pace   pace // guarded by the turn
-	// alone: the last connection ended with messages unacknowledged. Until as many
-	// are through, each is sent alone, to find the one that AWS IoT denies.
+	// alone: the last connection ended with messages unacknowledged. Until as many are through,
+	// each is sent alone, to find the one that AWS IoT denies.
 	alone      int
 	suspect    uint64 // the message that ended the last connection, alone
 	rejections int    // how many connections it has ended in a row
@@ -121,8 +121,8 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 	if acknowledged > 0 {
 		p.alone = max(0, p.alone-acknowledged)
 		p.rejections = 0
-		// An error is that of the disk: the messages stay there and are not sent again
-		// by this process.
+		// An error is that of the disk: the messages stay there and are not sent again by this
+		// process.
 		_ = p.outbox.Acknowledge(batch[acknowledged-1])
 	}
 	if !endedBy(err, "PUBLISH") {
@@ -146,8 +146,8 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 	return err
 }
 
-// endedBy reports whether the server closed the connection while that packet was
-// the oldest that was unanswered: AWS IoT denies requests so.
+// endedBy reports whether the server closed the connection while that packet was the oldest that
+// was unanswered: AWS IoT denies requests so.
 func endedBy(err error, packet string) bool {
 	e, ok := errors.AsType[*session.Error](err)
 	return ok && e.After == packet && errors.Is(err, session.ErrClosedSilently)

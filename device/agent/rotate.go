@@ -30,9 +30,9 @@ func (a *agent) rotationDue(id *identity.Identity) time.Time {
 	return due
 }
 
-// rotate replaces the identity. The device is not connected meanwhile: the
-// rotation needs its client id. After a failure the present identity stays, and the
-// next attempt follows after retryRotation.
+// rotate replaces the identity. The device is not connected meanwhile: the rotation needs its
+// client id. After a failure the present identity stays, and the next attempt follows after
+// retryRotation.
 func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 	a.mu.Lock()
 	c, due := a.Provision, a.rotationDue(id)
@@ -76,9 +76,9 @@ func retryRotation(left time.Duration) time.Duration {
 	return delay/2 + rand.N(delay)
 }
 
-// handleRotate has key and certificate replaced, and answers when the new ones are
-// verified, or that has failed. Requests that come meanwhile share the result. One
-// whose program goes away is withdrawn, unless the rotation has begun.
+// handleRotate has key and certificate replaced, and answers when the new ones are verified, or
+// that has failed. Requests that come meanwhile share the result. One whose program goes away is
+// withdrawn, unless the rotation has begun.
 func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) error {
 	if thing := r.URL.Query().Get("thing"); thing != "" && thing != a.thing {
 		return &Error{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}

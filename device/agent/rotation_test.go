@@ -11,8 +11,8 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A connection ends for a rotation at two thirds of the certificate's lifetime, and
-// up to a tenth of that later.
+// A connection ends for a rotation at two thirds of the certificate's lifetime, and up to a tenth
+// of that later.
 func TestShortLivedCertificateIsRotatedAtTwoThirdsOfItsLife(t *testing.T) {
 	const hour = time.Hour
 	for name, test := range map[string]struct {

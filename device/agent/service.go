@@ -31,8 +31,8 @@ type Service interface {
 	// Serve uses one connection until ctx ends, which is when the connection does. When it returns
 	// earlier, it is called again after a delay that grows, and its error is logged and counted.
 	Serve(ctx context.Context, conn session.Shared) error
-	// Deliver receives every message of the connection, from before Serve is called,
-	// and reports whether it is one of the service's. It must not block.
+	// Deliver receives every message of the connection, from before Serve is called, and reports
+	// whether it is one of the service's. It must not block.
 	Deliver(m session.Message) bool
 }
 
@@ -42,8 +42,8 @@ type ServiceConfig struct {
 	New func() Service // is called after services that do not go on have ended
 }
 
-// A turn makes requests wait for each other's answers. AWS IoT denies a request by
-// closing the connection: with one unanswered, it is known which.
+// A turn makes requests wait for each other's answers. AWS IoT denies a request by closing the
+// connection: with one unanswered, it is known which.
 type turn chan struct{}
 
 // take waits for the turn. The caller must release it after the answer.
@@ -62,8 +62,8 @@ func (t turn) take(ctx context.Context, conn *session.Session) (release func(), 
 	}
 }
 
-// denialPause is how long a request of a service is not repeated that has ended
-// maxRejections connections in a row.
+// denialPause is how long a request of a service is not repeated that has ended maxRejections
+// connections in a row.
 const denialPause = time.Hour
 
 // A denial counts the connections that a request for a topic or filter has ended in a row.
@@ -94,8 +94,8 @@ func (c serviceConn) Publish(ctx context.Context, topic string, payload []byte) 
 	})
 }
 
-// request sends a packet when it is its turn and waits for the answer, unless the
-// same has ended several connections.
+// request sends a packet when it is its turn and waits for the answer, unless the same has ended
+// several connections.
 func (c serviceConn) request(ctx context.Context, packet, topic string, send func(context.Context) error) error {
 	release, err := c.agent.publisher.turn.take(ctx, c.conn)
 	if err != nil {

@@ -89,8 +89,8 @@ func serve(s agent.Service) []agent.ServiceConfig {
 	return []agent.ServiceConfig{{Key: s.Name(), New: func() agent.Service { return s }}}
 }
 
-// A service has its subscriptions when it is called, is called again after an
-// error, and shows in the status, the metrics and the local API.
+// A service has its subscriptions when it is called, is called again after an error, and shows in
+// the status, the metrics and the local API.
 func TestServiceUsesTheConnection(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -118,8 +118,8 @@ func TestServiceUsesTheConnection(t *testing.T) {
 	<-e.ended
 }
 
-// A service that AWS IoT denies a publish or a subscription cannot keep the device
-// from being connected, nor a program's messages from being sent.
+// A service that AWS IoT denies a publish or a subscription cannot keep the device from being
+// connected, nor a program's messages from being sent.
 func TestServiceThatIsDeniedLeavesTheConnectionToOthers(t *testing.T) {
 	t.Parallel()
 	for name, e := range map[string]*echo{
@@ -146,8 +146,7 @@ func TestServiceThatIsDeniedLeavesTheConnectionToOthers(t *testing.T) {
 	}
 }
 
-// A denied service subscribes outside the device's topics, if that is what is
-// denied.
+// A denied service subscribes outside the device's topics, if that is what is denied.
 type denied struct {
 	*echo
 	packet string

@@ -44,8 +44,8 @@ type subscriptions struct {
 	mu          sync.Mutex
 	subscribers []*subscriber
 	services    []string // the filters of services
-	// held are the filters that the session has: true once AWS IoT has acknowledged
-	// the subscription, false for those that an earlier process has left, perhaps.
+	// held are the filters that the session has: true once AWS IoT has acknowledged the
+	// subscription, false for those that an earlier process has left, perhaps.
 	held        map[string]bool
 	received    uint64
 	droppedSlow uint64
@@ -104,8 +104,8 @@ func (s *subscriptions) save() {
 	}
 }
 
-// add subscribes a program to a filter. drop is called with the reason when it is no
-// longer subscribed.
+// add subscribes a program to a filter. drop is called with the reason when it is no longer
+// subscribed.
 func (s *subscriptions) add(filter string, drop context.CancelCauseFunc) (*subscriber, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,8 +151,8 @@ func (s *subscriptions) drop(reason error, match func(*subscriber) bool) {
 	})
 }
 
-// deliver hands a message to the programs that subscribe to it. It does not wait
-// for one that is slow, but drops it. It reports whether there was any.
+// deliver hands a message to the programs that subscribe to it. It does not wait for one that is
+// slow, but drops it. It reports whether there was any.
 func (s *subscriptions) deliver(m session.Message) (wanted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,9 +209,8 @@ func (s *subscriptions) reset() {
 	signal(s.changed)
 }
 
-// next returns a filter to subscribe to, or one to unsubscribe from, which from now on
-// the session does not have for sure: a program that subscribes to it waits for its own
-// SUBACK.
+// next returns a filter to subscribe to, or one to unsubscribe from, which from now on the session
+// does not have for sure: a program that subscribes to it waits for its own SUBACK.
 func (s *subscriptions) next() (add, remove string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,9 +229,9 @@ func (s *subscriptions) next() (add, remove string) {
 	return "", ""
 }
 
-// keepSubscribed gives the connection the subscriptions of the programs, until it
-// ends. AWS IoT denies a subscription by closing the connection, so that each
-// is requested alone: its subscribers are dropped then, and nobody else's.
+// keepSubscribed gives the connection the subscriptions of the programs, until it ends. AWS IoT
+// denies a subscription by closing the connection, so that each is requested alone: its subscribers
+// are dropped then, and nobody else's.
 func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Session, turn turn) error {
 	for {
 		release, err := turn.take(ctx, conn)

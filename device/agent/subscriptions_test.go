@@ -7,8 +7,7 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A program that does not read costs the agent no more than its bound, in messages
-// or in bytes.
+// A program that does not read costs the agent no more than its bound, in messages or in bytes.
 func TestSubscriberIsBehindByABoundedNumberOfBytes(t *testing.T) {
 	for size, most := range map[int]int{1: subscriberBuffer, 128 << 10: subscriberBytes / (128 << 10), subscriberBytes + 1: 0} {
 		s := newSubscriptions("")

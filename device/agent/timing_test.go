@@ -21,8 +21,8 @@ func TestDelaysGrowToFiveMinutesAndBeginAnewAfterAConnectionThatLasted(t *testin
 			t.Errorf("attempt %d: delay %v of at most %v, want %v", i, d, b.limit, want*time.Second)
 		}
 	}
-	// Of two clients that take the client id from each other, each connection lasts as
-	// long as the other one's delay, and at most as long as its limit.
+	// Of two clients that take the client id from each other, each connection lasts as long as the
+	// other one's delay, and at most as long as its limit.
 	if b.next(maxDelay - 1); b.limit != maxDelay {
 		t.Errorf("the limit after a takeover is %v", b.limit)
 	}
@@ -37,8 +37,7 @@ func TestDelaysGrowToFiveMinutesAndBeginAnewAfterAConnectionThatLasted(t *testin
 	}
 }
 
-// AWS IoT discards what exceeds 100 publishes per second, and delays what exceeds
-// 512 KB.
+// AWS IoT discards what exceeds 100 publishes per second, and delays what exceeds 512 KB.
 func TestPublishesKeepWithinAWSRates(t *testing.T) {
 	for _, size := range []int{100, 20 << 10} {
 		synctest.Test(t, func(t *testing.T) {
@@ -89,8 +88,8 @@ func TestWaitingToPublishEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// A system that was suspended, or whose clock was set, has its connection replaced
-// within 1.5 keep-alives, and a device that is not connected tries again.
+// A system that was suspended, or whose clock was set, has its connection replaced within 1.5
+// keep-alives, and a device that is not connected tries again.
 func TestJumpOfTheClockIsNoticedWithinOneAndAHalfKeepAlives(t *testing.T) {
 	id := &identity.Identity{Certificate: &x509.Certificate{NotBefore: time.Now(), NotAfter: time.Now().AddDate(20, 0, 0)}}
 	for name, jump := range map[string]time.Duration{"suspended": 8 * time.Hour, "clock set": 27 * 365 * 24 * time.Hour, "set back": -time.Minute, "adjusted": time.Second} {

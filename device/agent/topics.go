@@ -32,8 +32,8 @@ const (
 	maxTopicSlashes = 7
 )
 
-// resolveTopic returns the whole name of a topic that a program publishes to:
-// relative ones are below fleet/THING/up/. The error has the status of an answer.
+// resolveTopic returns the whole name of a topic that a program publishes to: relative ones are
+// below fleet/THING/up/. The error has the status of an answer.
 func resolveTopic(thing, topic string) (string, error) {
 	if strings.ContainsAny(topic, "+#") {
 		return "", &Error{400, "a topic to publish to has no wildcards"}

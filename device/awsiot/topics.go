@@ -86,8 +86,8 @@ func ParseTopic(topic string) (t Topic, ok bool) {
 	return t, true
 }
 
-// MatchFilter reports whether a topic filter matches a topic. Other than in MQTT, a/# does not match
-// a. A filter that begins with a wildcard does not match reserved topics [MQTT-4.7.2-1].
+// MatchFilter reports whether a topic filter matches a topic. Other than in MQTT, a/# does not
+// match a. A filter that begins with a wildcard does not match reserved topics [MQTT-4.7.2-1].
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/topics.html
 func MatchFilter(filter, topic string) bool {

@@ -86,8 +86,8 @@ func TestDirectoryThatOthersMayWriteIsRefused(t *testing.T) {
 	}
 }
 
-// A directory that is opened to others later is no reason to stop using the
-// identity in it, whose files still have one owner.
+// A directory that is opened to others later is no reason to stop using the identity in it, whose
+// files still have one owner.
 func TestIdentityIsUsableInADirectoryThatOthersMayWrite(t *testing.T) {
 	dir := certsDir(t)
 	s := realStore(t, dir)
@@ -142,8 +142,8 @@ func TestRootReadsAServicesIdentity(t *testing.T) {
 	}
 }
 
-// planted writes a journal at Committed, with valid key and certificate, as anyone
-// who may write to the directory could: its checksum is no signature.
+// planted writes a journal at Committed, with valid key and certificate, as anyone who may write to
+// the directory could: its checksum is no signature.
 func planted(t *testing.T, dir string, change func(*state)) string {
 	t.Helper()
 	key, text, err := SoftwareKeys{}.New()

@@ -43,8 +43,7 @@ func (s *signer) sign(t *testing.T, name string, key crypto.PublicKey, isCA bool
 	return cert
 }
 
-// newChain makes CAs that each sign the next one, and returns the last of them with
-// its chain.
+// newChain makes CAs that each sign the next one, and returns the last of them with its chain.
 func newChain(t *testing.T, names ...string) (ca *signer, chain []*x509.Certificate) {
 	t.Helper()
 	for _, name := range names {
@@ -60,8 +59,8 @@ func newChain(t *testing.T, names ...string) (ca *signer, chain []*x509.Certific
 	return ca, chain
 }
 
-// The chain that comes with a certificate is kept with it, in the journal and in
-// the files, and presented.
+// The chain that comes with a certificate is kept with it, in the journal and in the files, and
+// presented.
 func TestChainIsKeptWithItsCertificate(t *testing.T) {
 	ca, issuers := newChain(t, "Root", "Plant")
 	dir := t.TempDir()

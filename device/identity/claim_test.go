@@ -30,8 +30,8 @@ func withClaim(t *testing.T, d *memDisk) {
 	}
 }
 
-// After any crash the identity is whole, the next call completes the removal, and
-// a record that says so is right even after a power cut.
+// After any crash the identity is whole, the next call completes the removal, and a record that
+// says so is right even after a power cut.
 func TestCrashWhileTheClaimIsRemovedLosesNothingElse(t *testing.T) {
 	d, _ := provisioned(t)
 	withClaim(t, d)

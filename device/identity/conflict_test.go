@@ -14,8 +14,8 @@ import (
 
 func TestPathsThatMeetAreAnErrorBeforeAnythingIsWritten(t *testing.T) {
 	t.Parallel()
-	// Each names certificate and private key, relative to a directory that holds
-	// claim/ with the claim, link/ to it, and other.json of another device.
+	// Each names certificate and private key, relative to a directory that holds claim/ with the
+	// claim, link/ to it, and other.json of another device.
 	tests := map[string][2]string{
 		"key is certificate":                  {"own/x.pem", "own/x.pem"},
 		"key is certificate, dot":             {"own/x.pem", "./own/x.pem"},
@@ -78,8 +78,8 @@ func TestPathsThatMeetAreAnErrorBeforeAnythingIsWritten(t *testing.T) {
 	}
 }
 
-// TestThingNameOfOthersFilesGivesWay covers names that AWS IoT answers, when it is
-// too late for an error: that of the claim, and that of another device.
+// TestThingNameOfOthersFilesGivesWay covers names that AWS IoT answers, when it is too late for an
+// error: that of the claim, and that of another device.
 func TestThingNameOfOthersFilesGivesWay(t *testing.T) {
 	dir := certsDir(t)
 	claim := []string{filepath.Join(dir, "claim.certificate.pem"), filepath.Join(dir, "claim.private.key")}

@@ -32,8 +32,8 @@ var (
 
 const serial = "2974685"
 
-// A cloud issues and registers certificates as AWS IoT does, so that a test can
-// compare what a device has with what is active.
+// A cloud issues and registers certificates as AWS IoT does, so that a test can compare what a
+// device has with what is active.
 type cloud struct {
 	issuer  ed25519.PrivateKey
 	issued  int64
@@ -118,8 +118,7 @@ func (c *cloud) isActive(id string) bool {
 	return false
 }
 
-// quickKeys returns keys from a stock, for tests by the thousand. No two in a row
-// are the same.
+// quickKeys returns keys from a stock, for tests by the thousand. No two in a row are the same.
 type quickKeys struct{}
 
 type stockKey struct {
@@ -169,8 +168,7 @@ func storeAt(t testing.TB, d *memDisk, c Config) *Store {
 	return s
 }
 
-// A run provisions a device as package provision does, as far as the disk and the
-// network let it.
+// A run provisions a device as package provision does, as far as the disk and the network let it.
 type run struct {
 	thing   string // default fleety_SERIAL
 	replace bool
@@ -223,8 +221,8 @@ func (r run) provision(t testing.TB, s *Store, j *Journal, c *cloud) error {
 	}
 }
 
-// checkWhole demands one identity on disk, the cloud's newest and only
-// certificate beside those in old, and nothing else.
+// checkWhole demands one identity on disk, the cloud's newest and only certificate beside those in
+// old, and nothing else.
 func checkWhole(t *testing.T, d *memDisk, c *cloud, old ...string) {
 	t.Helper()
 	id, err := storeOn(t, d).Load()
@@ -249,8 +247,8 @@ func checkWhole(t *testing.T, d *memDisk, c *cloud, old ...string) {
 	}
 }
 
-// checkEnd demands the same of the next run after a power cut, which may bring back
-// what a killed process had removed.
+// checkEnd demands the same of the next run after a power cut, which may bring back what a killed
+// process had removed.
 func checkEnd(t *testing.T, d *memDisk, c *cloud, old ...string) {
 	t.Helper()
 	d = d.reboot(power)
@@ -298,8 +296,8 @@ func TestCrashAtAnyCallLosesNothing(t *testing.T) {
 	}
 }
 
-// TestDirectoriesAreDurableWhereverTheyAre has the files in directories of their
-// own, several levels of which are missing.
+// TestDirectoriesAreDurableWhereverTheyAre has the files in directories of their own, several
+// levels of which are missing.
 func TestDirectoriesAreDurableWhereverTheyAre(t *testing.T) {
 	config := Config{Certificate: "a/b/x.certificate.pem", PrivateKey: "c/d/x.private.key"}
 	d := newMemDisk()
@@ -321,8 +319,8 @@ func TestDirectoriesAreDurableWhereverTheyAre(t *testing.T) {
 	}
 }
 
-// TestFinishedProvisioningIsDurable demands that neither the files nor the end of the
-// journal are lost in a power cut after the run.
+// TestFinishedProvisioningIsDurable demands that neither the files nor the end of the journal are
+// lost in a power cut after the run.
 func TestFinishedProvisioningIsDurable(t *testing.T) {
 	for _, r := range replacements {
 		d, c := provisioned(t)
@@ -354,8 +352,8 @@ func TestTwoCrashesLoseNothing(t *testing.T) {
 	}
 }
 
-// TestCrashAndLostAnswerLoseNothing pairs each step of the disk with each step of
-// the network, in both orders.
+// TestCrashAndLostAnswerLoseNothing pairs each step of the disk with each step of the network, in
+// both orders.
 func TestCrashAndLostAnswerLoseNothing(t *testing.T) {
 	calls := countCalls(t, newMemDisk(), run{})
 	for _, request := range []string{"create", "register"} {
@@ -398,8 +396,8 @@ func provisioned(t testing.TB) (*memDisk, *cloud) {
 	return d.reboot(power), c
 }
 
-// replacements name the thing as it was named before, and such that its files come
-// after and before the old ones.
+// replacements name the thing as it was named before, and such that its files come after and before
+// the old ones.
 var replacements = []run{{replace: true}, {replace: true, thing: "unit_" + serial}, {replace: true, thing: "a_" + serial}}
 
 func TestReplacingAnIdentityNeverLeavesTheDeviceWithoutOne(t *testing.T) {
@@ -472,8 +470,8 @@ func TestReplacementThatIsDiscardedLeavesTheIdentity(t *testing.T) {
 	}
 }
 
-// TestRandomHistoriesEndWithOneIdentity goes through runs that crash, lose answers
-// and replace the identity under changing names.
+// TestRandomHistoriesEndWithOneIdentity goes through runs that crash, lose answers and replace the
+// identity under changing names.
 func TestRandomHistoriesEndWithOneIdentity(t *testing.T) {
 	for range *crashHistories {
 		d, c := newMemDisk(), newCloud(t)

@@ -28,8 +28,8 @@ func (d *directory) statePath(sequence uint64) string {
 	return filepath.Join(d.journalDir(), fmt.Sprintf("journal.%d", sequence%2))
 }
 
-// lock makes the journal's directory and takes the lock in it. Runs that end
-// meanwhile may remove the directory in between.
+// lock makes the journal's directory and takes the lock in it. Runs that end meanwhile may remove
+// the directory in between.
 func (d *directory) lock() (osfile.Unlock, error) {
 	if _, err := d.fileBase(cmp.Or(d.ThingName, "-")); err != nil {
 		return nil, err
@@ -65,9 +65,9 @@ func (d *directory) tryLock() (osfile.Unlock, error) {
 
 func (d *directory) holder() int { return d.disk.Holder(d.lockPath()) }
 
-// release removes, where the journal is empty, what a crash has left of a first
-// step that was not reached and may never be tried again, the lock and the
-// directory, which stays if another run has begun meanwhile.
+// release removes, where the journal is empty, what a crash has left of a first step that was not
+// reached and may never be tried again, the lock and the directory, which stays if another run has
+// begun meanwhile.
 func (d *directory) release(unlock osfile.Unlock, empty bool) error {
 	if !empty {
 		return unlock(false)
@@ -147,8 +147,8 @@ func (d *directory) writeState(st *state) error {
 	return syncAbove(d.disk, d.journalDir())
 }
 
-// clearState removes the older copy before the newest, durably, lest a crash in
-// between bring the older one back.
+// clearState removes the older copy before the newest, durably, lest a crash in between bring the
+// older one back.
 func (d *directory) clearState(newest *state) error {
 	sequence := uint64(1)
 	if newest != nil {
@@ -169,8 +169,8 @@ const identitySize = 24 << 10
 // takes a lock, writes as much as an identity takes, sets the mode, renames, syncs and removes. It
 // leaves nothing there. Where a directory is missing it uses the nearest above it.
 //
-// It returns an *[AccessError] for a directory that others may write to, a *[ConflictError] where the
-// identity's files would not be three of its own, and what the file system did not do as a
+// It returns an *[AccessError] for a directory that others may write to, a *[ConflictError] where
+// the identity's files would not be three of its own, and what the file system did not do as a
 // *[fs.PathError] or *[os.LinkError].
 func (s *Store) CheckDisk() error { return classify(s.storage.check()) }
 
@@ -247,14 +247,14 @@ func (c *Config) files(base string) Files {
 	}
 }
 
-// ownBase is the base of a thing's files where the thing's name is taken by files
-// of someone else. No thing's name has a tilde.
+// ownBase is the base of a thing's files where the thing's name is taken by files of someone else.
+// No thing's name has a tilde.
 func (c *Config) ownBase(thing string) string {
 	return thing + "~" + url.QueryEscape(c.SerialNumber)
 }
 
-// isFileBase reports whether base is one of the two that the files of a thing of
-// this device may have.
+// isFileBase reports whether base is one of the two that the files of a thing of this device may
+// have.
 func (c *Config) isFileBase(base, thing string) bool {
 	return awsiot.ValidThingName(thing) && (base == thing || base == c.ownBase(thing))
 }
@@ -271,8 +271,8 @@ func (c *Config) sums(st *state) map[string]string {
 	return sums
 }
 
-// journalDir is hidden beside the certificate. Escaping keeps any serial number
-// from leaving the directory.
+// journalDir is hidden beside the certificate. Escaping keeps any serial number from leaving the
+// directory.
 func (c *Config) journalDir() string {
 	return filepath.Join(c.home(), "."+url.QueryEscape(c.SerialNumber)+".provisioning")
 }

@@ -26,12 +26,12 @@ type disk interface {
 	Remove(path string) error
 	SyncDir(path string) error // makes the names in a directory durable
 
-	// Resolve returns the file that a symbolic link names, which need not exist,
-	// and path if it is none.
+	// Resolve returns the file that a symbolic link names, which need not exist, and path if it is
+	// none.
 	Resolve(path string) (string, error)
 	Locate(path string) place // where a path leads to
-	// MayWrite and MayRead return an *AccessError for a directory, or a file,
-	// that others could have written to.
+	// MayWrite and MayRead return an *AccessError for a directory, or a file, that others could
+	// have written to.
 	MayWrite(dir string) error
 	MayRead(path string) error
 
@@ -44,9 +44,9 @@ type file interface {
 	Sync() error
 }
 
-// replaceFile writes a file so that after a crash at any moment either the old
-// or the new content is there, whole. One writer at a time: the temporary file's
-// name is fixed, so that crashes leave one at most.
+// replaceFile writes a file so that after a crash at any moment either the old or the new content
+// is there, whole. One writer at a time: the temporary file's name is fixed, so that crashes leave
+// one at most.
 func replaceFile(d disk, path string, data []byte, perm fs.FileMode) error {
 	temp := tempPath(path)
 	if err := remove(d, temp); err != nil {
@@ -90,8 +90,8 @@ func removeDurably(d disk, path string) error {
 	return d.SyncDir(filepath.Dir(path))
 }
 
-// makeDir makes a directory and those above it where they are missing. They are
-// durable only once [syncAbove] has returned.
+// makeDir makes a directory and those above it where they are missing. They are durable only once
+// [syncAbove] has returned.
 func makeDir(d disk, path string) error {
 	err := d.Mkdir(path, 0o700)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
@@ -149,8 +149,8 @@ func (osDisk) ReadDir(path string) ([]string, error) {
 	return names, err
 }
 
-// Create gives the file its mode whatever the umask is. A file system without
-// modes, such as FAT, will do if no one else has more rights than are wanted.
+// Create gives the file its mode whatever the umask is. A file system without modes, such as FAT,
+// will do if no one else has more rights than are wanted.
 func (osDisk) Create(path string, perm fs.FileMode) (file, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
@@ -176,8 +176,8 @@ func (osDisk) Resolve(path string) (string, error) {
 	return canonical(path, true)
 }
 
-// canonical returns an absolute path without symbolic links, also for a file that
-// does not exist. It may check the owner of each link at the end of the path.
+// canonical returns an absolute path without symbolic links, also for a file that does not exist.
+// It may check the owner of each link at the end of the path.
 func canonical(path string, checkOwners bool) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -236,8 +236,8 @@ type place struct {
 	file, dir  fs.FileInfo // nil if there is none
 }
 
-// same reports whether two paths are of one file, or would be. Names that differ in
-// case count as one, as they are for a FAT file system.
+// same reports whether two paths are of one file, or would be. Names that differ in case count as
+// one, as they are for a FAT file system.
 func (p place) same(q place) bool {
 	return strings.EqualFold(p.path, q.path) || os.SameFile(p.file, q.file) ||
 		strings.EqualFold(filepath.Base(p.path), filepath.Base(q.path)) && os.SameFile(p.dir, q.dir)

@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// MayWrite checks the directory as ssh does with StrictModes. Of the directories
-// above it only those count in which anyone could put another in its place.
+// MayWrite checks the directory as ssh does with StrictModes. Of the directories above it only
+// those count in which anyone could put another in its place.
 func (osDisk) MayWrite(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -34,8 +34,8 @@ func (osDisk) MayWrite(dir string) error {
 	return nil
 }
 
-// MayRead checks a file of an identity, or the journal's directory. Its owner may
-// also be that of the directory it is in: root may look at a service's files.
+// MayRead checks a file of an identity, or the journal's directory. Its owner may also be that of
+// the directory it is in: root may look at a service's files.
 func (osDisk) MayRead(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -57,8 +57,8 @@ func checkOwner(path string, info fs.FileInfo, others ...uint32) error {
 	return &AccessError{Path: path, Reason: fmt.Sprintf("belongs to user %d, and this is user %d", owner, user)}
 }
 
-// checkMode lets root's group and this process's own write: service users and
-// the users of Debian and Fedora have a group of their own.
+// checkMode lets root's group and this process's own write: service users and the users of Debian
+// and Fedora have a group of their own.
 func checkMode(path string, info fs.FileInfo) error {
 	mode, group := info.Mode(), stat(info).Gid
 	switch {

@@ -26,15 +26,15 @@ func (e *LockedError) Error() string {
 // Class returns [awsiot.Temporary]: the other run will end.
 func (*LockedError) Class() awsiot.Class { return awsiot.Temporary }
 
-// A BrokenError reports that files are there that do not make an identity.
-// Replacing the identity repairs it; the files are renamed then, not overwritten.
+// A BrokenError reports that files are there that do not make an identity. Replacing the identity
+// repairs it; the files are renamed then, not overwritten.
 type BrokenError struct{ Path, Reason string }
 
 func (e *BrokenError) Error() string { return fmt.Sprintf("device identity: %s: %s", e.Path, e.Reason) }
 
-// A ConflictError reports that one of the identity's paths is that of another file:
-// of another of its own, of one that is reserved, or of another device's identity.
-// Other paths repair it; nothing has been written.
+// A ConflictError reports that one of the identity's paths is that of another file: of another of
+// its own, of one that is reserved, or of another device's identity. Other paths repair it; nothing
+// has been written.
 type ConflictError struct{ Path, Reason string }
 
 func (e *ConflictError) Error() string {
@@ -44,8 +44,8 @@ func (e *ConflictError) Error() string {
 // Class returns [awsiot.Misconfigured].
 func (*ConflictError) Class() awsiot.Class { return awsiot.Misconfigured }
 
-// An AccessError reports a file or directory that others own or may write to, so
-// that what is in it may be anyone's.
+// An AccessError reports a file or directory that others own or may write to, so that what is in it
+// may be anyone's.
 type AccessError struct{ Path, Reason string }
 
 func (e *AccessError) Error() string {

@@ -16,8 +16,8 @@ import (
 	"example.com/fleety/device/internal/osfile"
 )
 
-// fileBase returns the thing's name, or a name of this device's own where the
-// thing's belongs to someone else's files.
+// fileBase returns the thing's name, or a name of this device's own where the thing's belongs to
+// someone else's files.
 func (d *directory) fileBase(thing string) (string, error) {
 	base := thing
 	err := d.checkFiles(d.files(base))
@@ -28,8 +28,8 @@ func (d *directory) fileBase(thing string) (string, error) {
 	return base, err
 }
 
-// checkFiles checks that three distinct files can be written that are neither
-// reserved nor another device's.
+// checkFiles checks that three distinct files can be written that are neither reserved nor another
+// device's.
 func (d *directory) checkFiles(f Files) error {
 	paths := f.all()
 	var temps []string
@@ -85,8 +85,8 @@ func (d *directory) conflictWith(path string, r *Record) error {
 	return &ConflictError{Path: path, Reason: fmt.Sprintf("is the identity of serial number %q, not %q", r.SerialNumber, d.SerialNumber)}
 }
 
-// replacing returns what is there of an identity: its record, and of the other
-// files those that belong to it.
+// replacing returns what is there of an identity: its record, and of the other files those that
+// belong to it.
 func (d *directory) replacing() (*Record, *replacedFiles, error) {
 	base, record, err := d.find()
 	if _, broken := errors.AsType[*BrokenError](err); broken || errors.Is(err, ErrNone) {
@@ -210,8 +210,8 @@ func (d *directory) removeReplaced(path, sum string) error {
 // stable storage, and notes that in the record of the identity. A path may be a symbolic link: then
 // the file that it names is removed too. A claim that is gone already is no error.
 //
-// It returns an error that wraps [ErrNone] when there is no identity: the device
-// needs the claim then. It returns a *[LockedError] while a run is in progress.
+// It returns an error that wraps [ErrNone] when there is no identity: the device needs the claim
+// then. It returns a *[LockedError] while a run is in progress.
 func (s *Store) RemoveClaim(privateKeys ...string) error {
 	if err := s.removeClaim(privateKeys); err != nil {
 		return classify(fmt.Errorf("removing the claim: %w", err))
@@ -279,8 +279,8 @@ func (d *directory) load() (*Identity, error) {
 	return d.loadFiles(d.files(base), record)
 }
 
-// find returns what the names of the identity's files begin with, empty for those that
-// are configured, and its record.
+// find returns what the names of the identity's files begin with, empty for those that are
+// configured, and its record.
 func (d *directory) find() (base string, _ *Record, err error) {
 	if d.Certificate != "" {
 		record, err := d.findConfigured()
@@ -338,8 +338,8 @@ func (d *directory) findConfigured() (*Record, error) {
 	return nil, ErrNone
 }
 
-// newest returns the record that no other one replaces; of several, which only
-// files that were copied by hand can be, the one that was registered last.
+// newest returns the record that no other one replaces; of several, which only files that were
+// copied by hand can be, the one that was registered last.
 func newest(records []*Record) *Record {
 	replaced := map[string]bool{}
 	for _, r := range records {
@@ -356,9 +356,9 @@ func newest(records []*Record) *Record {
 
 var serialInRecord = regexp.MustCompile(`"serialNumber"\s*:\s*("(?:[^"\\]|\\.)*")`)
 
-// isOurs reports whether a record that cannot be read is this device's: by the
-// serial number in what there is of it, by its name, or by the certificate beside
-// it. Another device's damage is no reason to stop.
+// isOurs reports whether a record that cannot be read is this device's: by the serial number in
+// what there is of it, by its name, or by the certificate beside it. Another device's damage is no
+// reason to stop.
 func (d *directory) isOurs(base string, data []byte) bool {
 	var serial string
 	if m := serialInRecord.FindSubmatch(data); m != nil && json.Unmarshal(m[1], &serial) == nil {
@@ -369,8 +369,8 @@ func (d *directory) isOurs(base string, data []byte) bool {
 	}
 	text, err := d.disk.ReadFile(d.files(base).Certificate)
 	if err == nil {
-		// AWS IoT takes the name from the device's own request, and gives this one
-		// to a certificate whose key it has made.
+		// AWS IoT takes the name from the device's own request, and gives this one to a certificate
+		// whose key it has made.
 		if chain, err := parseChain(text); err == nil && chain[0].Subject.CommonName != "AWS IoT Certificate" {
 			return chain[0].Subject.CommonName == d.SerialNumber
 		}

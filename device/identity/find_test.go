@@ -80,8 +80,7 @@ func TestDamagedIdentityIsNotAbsent(t *testing.T) {
 	}
 }
 
-// TestRecordThatReplacesAnotherWins has both in the directory, as a power cut once
-// left them.
+// TestRecordThatReplacesAnotherWins has both in the directory, as a power cut once left them.
 func TestRecordThatReplacesAnotherWins(t *testing.T) {
 	for _, thing := range []string{"a_" + serial, "unit_" + serial} {
 		t.Run(thing, func(t *testing.T) {

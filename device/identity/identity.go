@@ -1,15 +1,15 @@
-// Package identity keeps a device's identity on disk: its private key, its
-// certificate, the record that describes them, and the journal of a
-// provisioning in progress. It knows nothing of MQTT or of AWS's API.
+// Package identity keeps a device's identity on disk: its private key, its certificate, the record
+// that describes them, and the journal of a provisioning in progress. It knows nothing of MQTT or
+// of AWS's API.
 //
 // An identity is never partially written. While a device is being provisioned, all that it has is
 // in the [Journal]. [Journal.Commit] is the one atomic step: from then on the new identity is the
 // device's, and [Journal.Install], which can be repeated after a crash until it is complete, writes
 // the final files. An identity that is being replaced stays untouched until then.
 //
-// Nothing that is not this identity's own is ever overwritten or removed: a file
-// at one of its paths that it did not write is renamed, and a path that belongs
-// to the claim or to another device is an error before anything is written.
+// Nothing that is not this identity's own is ever overwritten or removed: a file at one of its
+// paths that it did not write is renamed, and a path that belongs to the claim or to another device
+// is an error before anything is written.
 //
 // As ssh does, the package writes only where no one else can: in directories that belong to root or
 // to the process's own user, and that nobody else may write to. A directory is also trusted when
@@ -36,14 +36,14 @@ import (
 // ErrNone is returned by [Store.Load] when the device has no identity yet.
 var ErrNone = errors.New("no device identity yet")
 
-// An Identity is what a provisioned device presents to AWS IoT. Its key matches
-// its certificate, and its record names that certificate.
+// An Identity is what a provisioned device presents to AWS IoT. Its key matches its certificate,
+// and its record names that certificate.
 type Identity struct {
 	Record      Record
 	Files       Files
 	Certificate *x509.Certificate
-	// Issuers are the certificates that signed Certificate, the nearest first, as far
-	// as they came with it. AWS IoT's own certificates come without.
+	// Issuers are the certificates that signed Certificate, the nearest first, as far as they came
+	// with it. AWS IoT's own certificates come without.
 	Issuers []*x509.Certificate
 	Key     crypto.Signer
 }
@@ -69,8 +69,8 @@ func (f Files) all() []string { return []string{f.Record, f.Certificate, f.Priva
 // RecordVersion is the format version of the records that this package writes.
 const RecordVersion = 1
 
-// A Record describes an identity. It is stored as JSON beside the certificate
-// and names that certificate, so that the three files are valid only together.
+// A Record describes an identity. It is stored as JSON beside the certificate and names that
+// certificate, so that the three files are valid only together.
 type Record struct {
 	FormatVersion int       `json:"formatVersion"` // [RecordVersion]
 	ThingName     string    `json:"thingName"`
@@ -78,8 +78,8 @@ type Record struct {
 	CertificateID string    `json:"certificateId"` // as [awsiot.CertificateID] returns it
 	Endpoint      string    `json:"endpoint"`
 	NotAfter      time.Time `json:"notAfter"`
-	// DeviceConfiguration is what RegisterThing returned, nil when the thing was
-	// registered but the answer was lost.
+	// DeviceConfiguration is what RegisterThing returned, nil when the thing was registered but the
+	// answer was lost.
 	DeviceConfiguration map[string]any `json:"deviceConfiguration"`
 	Author              string         `json:"author"`
 	// Times of the steps by the device's own clock, in UTC.
@@ -88,15 +88,15 @@ type Record struct {
 	ProvedAt     time.Time `json:"provedAt"`
 	// RequestedBy is as in [Grant]; empty in records of earlier versions.
 	RequestedBy string `json:"requestedBy,omitempty"`
-	// Replaces is the certificate id of the identity before this one. A
-	// provisioning does not deactivate that certificate in AWS IoT.
+	// Replaces is the certificate id of the identity before this one. A provisioning does not
+	// deactivate that certificate in AWS IoT.
 	Replaces string `json:"replaces,omitempty"`
 	// ClaimRemovedAt is when [Store.RemoveClaim] removed the claim's key.
 	ClaimRemovedAt time.Time `json:"claimRemovedAt,omitzero"`
 }
 
-// ParseRecord reads a record and checks its format version and its fields.
-// Numbers of the device configuration are [json.Number].
+// ParseRecord reads a record and checks its format version and its fields. Numbers of the device
+// configuration are [json.Number].
 func ParseRecord(data []byte) (*Record, error) {
 	var r Record
 	err := awsiot.DecodeJSON(data, &r)
@@ -123,23 +123,23 @@ func (r *Record) encode() []byte {
 
 // A KeyStore makes private keys and opens them again. It must be safe for concurrent use.
 type KeyStore interface {
-	// New makes a key. Its text is what the journal and the private key's file
-	// hold, and what Open takes: the key itself in PEM form, or a reference to
-	// a key that cannot leave its hardware. Open returns an error that wraps
-	// [ErrUnavailable] where the key may be whole but cannot be reached.
+	// New makes a key. Its text is what the journal and the private key's file hold, and what Open
+	// takes: the key itself in PEM form, or a reference to a key that cannot leave its hardware.
+	// Open returns an error that wraps [ErrUnavailable] where the key may be whole but cannot be
+	// reached.
 	//
-	// Where keys take room in the hardware, they have a method Remove() error,
-	// which is called once no file refers to the key any more.
+	// Where keys take room in the hardware, they have a method Remove() error, which is called once
+	// no file refers to the key any more.
 	New() (key crypto.Signer, text []byte, err error)
 	Open(text []byte) (crypto.Signer, error)
 }
 
-// ErrUnavailable is wrapped by the errors of a [KeyStore] whose hardware, or
-// whose support in this program, is missing. The identity is not damaged.
+// ErrUnavailable is wrapped by the errors of a [KeyStore] whose hardware, or whose support in this
+// program, is missing. The identity is not damaged.
 var ErrUnavailable = errors.New("the private key's hardware cannot be used")
 
-// SoftwareKeys are ECDSA P-256 keys in PKCS #8 PEM. Open reads every form that
-// [awsiot.PrivateKey] reads.
+// SoftwareKeys are ECDSA P-256 keys in PKCS #8 PEM. Open reads every form that [awsiot.PrivateKey]
+// reads.
 type SoftwareKeys struct{}
 
 // New makes a P-256 key.

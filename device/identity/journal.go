@@ -63,8 +63,8 @@ func (j *Journal) TLS() *tls.Certificate {
 	return j.state.identity(Files{}).TLS()
 }
 
-// Token returns the certificate ownership token, a secret, and when it
-// expires. It is empty unless at [CertificateHeld].
+// Token returns the certificate ownership token, a secret, and when it expires. It is empty unless
+// at [CertificateHeld].
 func (j *Journal) Token() (token string, expires time.Time) {
 	return j.state.Token, j.state.TokenExpires
 }
@@ -96,8 +96,8 @@ type Grant struct {
 	PrivateKeyPEM  string // the key that AWS IoT made, empty if the device made it
 	Token          string
 	TokenExpires   time.Time
-	// RequestedBy is the id of the certificate that authenticated the request:
-	// the claim's, or the device's present one.
+	// RequestedBy is the id of the certificate that authenticated the request: the claim's, or the
+	// device's present one.
 	RequestedBy string
 }
 
@@ -154,8 +154,8 @@ type Registration struct {
 	Author              string
 }
 
-// Register stores that AWS IoT has registered the certificate and, where it
-// named one, the thing. The token has served its purpose and is dropped.
+// Register stores that AWS IoT has registered the certificate and, where it named one, the thing.
+// The token has served its purpose and is dropped.
 func (j *Journal) Register(r Registration) error {
 	next, err := j.from(CertificateHeld)
 	if err == nil && r.ThingName != "" {
@@ -171,8 +171,8 @@ func (j *Journal) Register(r Registration) error {
 	return j.save(next)
 }
 
-// NameThing stores the name of the thing where AWS IoT registered the
-// certificate without one. Commit requires a name.
+// NameThing stores the name of the thing where AWS IoT registered the certificate without one.
+// Commit requires a name.
 func (j *Journal) NameThing(name string) error {
 	next, err := j.from(Registered)
 	if err == nil {
@@ -193,8 +193,8 @@ func (j *Journal) nameThing(next *state, name string) (err error) {
 	return classify(err)
 }
 
-// Commit stores that a connection with the new certificate worked. From here
-// on it is the device's identity; [Journal.Install] writes its files.
+// Commit stores that a connection with the new certificate worked. From here on it is the device's
+// identity; [Journal.Install] writes its files.
 func (j *Journal) Commit() error {
 	next, err := j.from(Registered)
 	if err != nil {
@@ -240,8 +240,8 @@ func (j *Journal) Install() (*Identity, error) {
 	return id, nil
 }
 
-// removeKey gives back the room of a key that no file refers to any more. A run
-// that is killed just before leaves the key where it is, unused.
+// removeKey gives back the room of a key that no file refers to any more. A run that is killed just
+// before leaves the key where it is, unused.
 func (s *Store) removeKey(key crypto.Signer) {
 	if r, ok := key.(interface{ Remove() error }); ok {
 		if err := r.Remove(); err != nil {
@@ -259,8 +259,8 @@ func (j *Journal) end() error {
 	return nil
 }
 
-// DiscardCertificate drops certificate and registration and keeps the device's
-// key, for a certificate that AWS IoT no longer accepts.
+// DiscardCertificate drops certificate and registration and keeps the device's key, for a
+// certificate that AWS IoT no longer accepts.
 func (j *Journal) DiscardCertificate() error {
 	held, err := j.from(CertificateHeld, Registered)
 	if err != nil {
@@ -272,12 +272,12 @@ func (j *Journal) DiscardCertificate() error {
 	})
 }
 
-// Finished returns the identity whose installation an earlier run had begun and
-// [Store.Begin] has completed, else nil.
+// Finished returns the identity whose installation an earlier run had begun and [Store.Begin] has
+// completed, else nil.
 func (j *Journal) Finished() *Identity { return j.finished }
 
-// Close releases the lock. What the journal holds stays for the next run; an
-// empty journal leaves nothing behind.
+// Close releases the lock. What the journal holds stays for the next run; an empty journal leaves
+// nothing behind.
 func (j *Journal) Close() error { return classify(j.unlock(j.Stage() == Empty)) }
 
 // from returns a copy of the state, or an error unless it is at one of stages.
@@ -332,9 +332,9 @@ type state struct {
 	Replaced *replacedFiles `json:"replaces,omitempty"` // the files of the identity before this one, from Committed
 }
 
-// replacedFiles may be overwritten or removed, as long as they have the content that
-// they had when the new identity was committed. Their paths are not stored: they
-// could name any file, and relative ones another one in the next run.
+// replacedFiles may be overwritten or removed, as long as they have the content that they had when
+// the new identity was committed. Their paths are not stored: they could name any file, and
+// relative ones another one in the next run.
 type replacedFiles struct {
 	Base string   `json:"base"`   // of their names; empty for those that are configured
 	Sums []string `json:"sha256"` // in the order of Files.all, of those that belong together
@@ -347,8 +347,8 @@ func (s *state) identity(f Files) *Identity {
 	return &Identity{Record: s.Record, Files: f, Certificate: s.chain[0], Issuers: s.chain[1:], Key: s.key}
 }
 
-// open reads key and certificate, and checks what anyone may have written into a
-// journal: a checksum is no signature.
+// open reads key and certificate, and checks what anyone may have written into a journal: a
+// checksum is no signature.
 func (s *state) open(c *Config) (err error) {
 	switch {
 	case s.SerialNumber != c.SerialNumber:
@@ -395,8 +395,8 @@ func (s *state) encode() ([]byte, error) {
 // errDamaged reports that a journal is not what was written.
 var errDamaged = errors.New("damaged")
 
-// decodeState reads what encode wrote. It returns errDamaged for anything else,
-// except for a journal of another version.
+// decodeState reads what encode wrote. It returns errDamaged for anything else, except for a
+// journal of another version.
 func decodeState(data []byte) (*state, error) {
 	header, body, _ := bytes.Cut(data, []byte("\n"))
 	var version int

@@ -1,7 +1,7 @@
 //go:build failpoints
 
-// The product has no point to be killed at: a build for crash tests takes this file
-// in place of disk_real.go, by go build's option -overlay.
+// The product has no point to be killed at: a build for crash tests takes this file in place of
+// disk_real.go, by go build's option -overlay.
 
 package identity
 
@@ -12,12 +12,12 @@ import (
 	"syscall"
 )
 
-// killAtCall is the variable with the number, from 1, of the change to the
-// disk that kills the process instead of happening.
+// killAtCall is the variable with the number, from 1, of the change to the disk that kills the
+// process instead of happening.
 const killAtCall = "IOT_DEVICE_KILL_AT_DISK_CALL"
 
-// A deadlyDisk kills its process before one of the calls that change
-// something. Crash tests of the whole binary are built with it.
+// A deadlyDisk kills its process before one of the calls that change something. Crash tests of the
+// whole binary are built with it.
 type deadlyDisk struct {
 	osDisk
 	left *int

@@ -16,10 +16,10 @@ import (
 // errCrashed is what everything returns once a memDisk's machine is down.
 var errCrashed = errors.New("crashed")
 
-// A memDisk is a file system on which nothing is durable that was not synced:
-// data is from Sync on, and a name, that of a directory included, from SyncDir of
-// the directory it is in. A power cut keeps any part of the rest. The machine can
-// be made to crash, or its calls to fail, at any call that changes something.
+// A memDisk is a file system on which nothing is durable that was not synced: data is from Sync on,
+// and a name, that of a directory included, from SyncDir of the directory it is in. A power cut
+// keeps any part of the rest. The machine can be made to crash, or its calls to fail, at any call
+// that changes something.
 type memDisk struct {
 	root *dirNode
 
@@ -146,8 +146,7 @@ func (d *memDisk) call(op, path string) error {
 	return nil
 }
 
-// at returns what a path names, and the directory it is in; nil for what is not
-// there.
+// at returns what a path names, and the directory it is in; nil for what is not there.
 func (d *memDisk) at(p string) (node, *dirNode) {
 	p = path.Clean(p)
 	if p == "." || p == "/" {

@@ -6,8 +6,8 @@ import (
 	"example.com/fleety/device/internal/osfile"
 )
 
-// memory is the storage of one simulated device. What it keeps is neither
-// encoded nor checked again: there is no one between writing and reading it.
+// memory is the storage of one simulated device. What it keeps is neither encoded nor checked
+// again: there is no one between writing and reading it.
 type memory struct {
 	config *Config
 

@@ -64,8 +64,8 @@ func TestMemoryStoreIsLockedWhileInUse(t *testing.T) {
 	}
 }
 
-// BenchmarkMemoryStore measures what a simulated device's identity takes beside
-// its key and its certificate, which are made before.
+// BenchmarkMemoryStore measures what a simulated device's identity takes beside its key and its
+// certificate, which are made before.
 func BenchmarkMemoryStore(b *testing.B) {
 	c := newCloud(b)
 	key := stock()[0].key

@@ -62,8 +62,8 @@ func TestDamagedSlotCostsOneStepAtMost(t *testing.T) {
 	}
 }
 
-// TestIdentityNeverReplacesItself loses the newest state after the identity was
-// installed, so that it is committed once more.
+// TestIdentityNeverReplacesItself loses the newest state after the identity was installed, so that
+// it is committed once more.
 func TestIdentityNeverReplacesItself(t *testing.T) {
 	d, c, old := pendingReplacement(t, Registered)
 	journal := "certs/.2974685.provisioning/journal.1"

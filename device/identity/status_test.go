@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// pendingReplacement returns a disk with an identity and a replacement that is
-// at the given stage, and the id of the identity's certificate.
+// pendingReplacement returns a disk with an identity and a replacement that is at the given stage,
+// and the id of the identity's certificate.
 func pendingReplacement(t *testing.T, stage Stage) (*memDisk, *cloud, string) {
 	t.Helper()
 	d, c := provisioned(t)

@@ -15,8 +15,8 @@ const DefaultDir = "certs"
 
 // Config says where a device's identity is kept.
 type Config struct {
-	// SerialNumber of the device, required. The journal is named after it,
-	// since the thing's name is known only from AWS IoT's answer.
+	// SerialNumber of the device, required. The journal is named after it, since the thing's name
+	// is known only from AWS IoT's answer.
 	SerialNumber string
 	// ThingName is what the template is expected to give the thing, empty if unknown. Files of that
 	// name count as this device's even when their record is damaged.
@@ -26,8 +26,8 @@ type Config struct {
 	// DIR/THINGNAME.certificate.pem and DIR/THINGNAME.private.key. The record and the journal are
 	// kept beside the certificate. A symbolic link stays, and the file that it names is written.
 	Certificate, PrivateKey string
-	// Reserved are paths of other files, such as the claim's: a [ConflictError]
-	// is returned rather than that one of them is written.
+	// Reserved are paths of other files, such as the claim's: a [ConflictError] is returned rather
+	// than that one of them is written.
 	Reserved []string
 	Keys     KeyStore         // makes and opens private keys; default [SoftwareKeys]
 	Log      *slog.Logger     // receives warnings about damage that was repaired and files that were renamed; default none
@@ -37,9 +37,9 @@ type Config struct {
 // now is the clock with the precision that files keep.
 func (c *Config) now() time.Time { return c.Now().UTC().Truncate(time.Millisecond) }
 
-// A Store is the place of one device's identity. Its methods may be used
-// concurrently, also by several processes: what changes files goes through
-// [Store.Begin] and [Store.DiscardPending], which take a lock.
+// A Store is the place of one device's identity. Its methods may be used concurrently, also by
+// several processes: what changes files goes through [Store.Begin] and [Store.DiscardPending],
+// which take a lock.
 type Store struct {
 	config  *Config
 	storage storage
@@ -47,12 +47,12 @@ type Store struct {
 
 // storage is where a store's journal and identity are: in a directory, or in memory.
 type storage interface {
-	// lock returns a *LockedError while someone else has the lock. Its release
-	// removes what is left of the journal where that is empty.
+	// lock returns a *LockedError while someone else has the lock. Its release removes what is left
+	// of the journal where that is empty.
 	lock() (osfile.Unlock, error)
 	holder() int // the process that has the lock, 0 if none has
-	// readState returns the newest state, checked, nil if there is none, and
-	// the paths of copies that are damaged.
+	// readState returns the newest state, checked, nil if there is none, and the paths of copies
+	// that are damaged.
 	readState() (newest *state, damaged []string, err error)
 	secureState() error // makes the state that was read durable
 	writeState(*state) error
@@ -100,8 +100,8 @@ func (s *Store) SerialNumber() string { return s.config.SerialNumber }
 // make one, a *[ConflictError] when they are another device's, an *[AccessError] when others may
 // write to them, and an error that wraps [fs.ErrPermission] when this process may not read them.
 func (s *Store) Load() (id *Identity, err error) {
-	// An installation that ends between our look at the journal and at the files
-	// makes them disagree, once.
+	// An installation that ends between our look at the journal and at the files makes them
+	// disagree, once.
 	for range 2 {
 		if st, _, err := s.storage.readState(); err == nil && st != nil && st.Stage == Committed {
 			return st.identity(s.config.files(st.base())), nil
@@ -114,9 +114,9 @@ func (s *Store) Load() (id *Identity, err error) {
 	return id, err
 }
 
-// Begin takes the store's lock, completes an installation that was interrupted,
-// and opens the journal, empty if no provisioning is in progress. What is in the
-// journal is on stable storage then. The caller closes the journal.
+// Begin takes the store's lock, completes an installation that was interrupted, and opens the
+// journal, empty if no provisioning is in progress. What is in the journal is on stable storage
+// then. The caller closes the journal.
 //
 // It returns a *[LockedError] while another process or store has the lock, a *[ConflictError] or an
 // *[AccessError] when the identity's paths cannot be used, a *[CorruptError] when a journal is
@@ -157,9 +157,9 @@ func (j *Journal) resume() error {
 // could not be read. A certificate in it, from [Registered] on, is active in AWS IoT and stays so.
 // An identity that is committed already is installed, and nothing is discarded.
 //
-// It returns an error that wraps [ErrNone] when there is no identity to keep: the
-// pending provisioning may be all that the device has. It returns a *[LockedError]
-// while a run is working on it.
+// It returns an error that wraps [ErrNone] when there is no identity to keep: the pending
+// provisioning may be all that the device has. It returns a *[LockedError] while a run is working
+// on it.
 func (s *Store) DiscardPending() (*Pending, error) {
 	if _, err := s.Load(); err != nil {
 		return nil, fmt.Errorf("discarding pending provisioning: keeping the identity: %w", err)
@@ -205,14 +205,14 @@ func (s State) String() string {
 	return [...]string{"none", "provisioned", "damaged", "unreadable"}[s]
 }
 
-// A Status is what is on disk: the identity, and apart from it the provisioning
-// that is in progress, which may be to replace that identity.
+// A Status is what is on disk: the identity, and apart from it the provisioning that is in
+// progress, which may be to replace that identity.
 type Status struct {
 	State    State
 	Identity *Identity // nil unless State is [Present]
 	Pending  *Pending  // nil if no provisioning is in progress or was interrupted
-	// Problems are the errors found: that of [Store.Load] unless it is
-	// [ErrNone], then those of the journal. Each names its file.
+	// Problems are the errors found: that of [Store.Load] unless it is [ErrNone], then those of the
+	// journal. Each names its file.
 	Problems []error
 }
 

@@ -392,8 +392,8 @@ func TestLockedErrorNamesTheProcess(t *testing.T) {
 	}
 }
 
-// TestJournalCanBeContinuedFromAnotherDirectory commits under a relative path, and
-// continues under an absolute one.
+// TestJournalCanBeContinuedFromAnotherDirectory commits under a relative path, and continues under
+// an absolute one.
 func TestJournalCanBeContinuedFromAnotherDirectory(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)

@@ -15,8 +15,8 @@ func (absentToken) Open([]byte) (crypto.Signer, error) {
 	return nil, fmt.Errorf("opening the token: %w", ErrUnavailable)
 }
 
-// A key whose hardware is missing makes an identity unreadable, not damaged:
-// nothing is to be replaced for it. A journal with such a key is not corrupt.
+// A key whose hardware is missing makes an identity unreadable, not damaged: nothing is to be
+// replaced for it. A journal with such a key is not corrupt.
 func TestIdentityWithoutItsHardwareIsNotDamaged(t *testing.T) {
 	d, _, _ := pendingReplacement(t, Registered)
 	s := storeOn(t, d)

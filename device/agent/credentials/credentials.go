@@ -1,6 +1,6 @@
-// Package credentials gets temporary AWS credentials from the AWS IoT credentials
-// provider, with the device's certificate, and keeps them on disk until they
-// expire. Processes that share the directory share the credentials.
+// Package credentials gets temporary AWS credentials from the AWS IoT credentials provider, with
+// the device's certificate, and keeps them on disk until they expire. Processes that share the
+// directory share the credentials.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/authorizing-direct-aws.html
 package credentials
@@ -24,29 +24,27 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// refreshBefore is how long before they expire credentials are replaced, where
-// that is not more than half of their life. SDKs ask for new ones 15 minutes
-// before, and should then get some.
+// refreshBefore is how long before they expire credentials are replaced, where that is not more
+// than half of their life. SDKs ask for new ones 15 minutes before, and should then get some.
 const refreshBefore = 20 * time.Minute
 
 // retryAfter is the pause after a failure while there are credentials.
 const retryAfter = time.Minute
 
-// lockWait is how long a caller waits for another one's request. Then it sends its
-// own: the other may hang.
+// lockWait is how long a caller waits for another one's request. Then it sends its own: the other
+// may hang.
 const lockWait = 10 * time.Second
 
-// A Provider gets the credentials of role aliases. Its methods may be called
-// concurrently; one request is sent for all callers that wait for the same
-// credentials, in whichever process.
+// A Provider gets the credentials of role aliases. Its methods may be called concurrently; one
+// request is sent for all callers that wait for the same credentials, in whichever process.
 type Provider struct {
-	// Session reaches the credentials provider: Endpoint, Port, RootCAs and Proxy
-	// are used, and Log, which must be set.
+	// Session reaches the credentials provider: Endpoint, Port, RootCAs and Proxy are used, and
+	// Log, which must be set.
 	Session session.Options
 	// Identity returns the device's identity.
 	Identity func() (*identity.Identity, error)
-	// Dir holds the credentials. It is made if it is missing, and must belong to
-	// the device's user alone.
+	// Dir holds the credentials. It is made if it is missing, and must belong to the device's user
+	// alone.
 	Dir string
 }
 
@@ -71,18 +69,18 @@ type stored struct {
 	Retry time.Time `json:"retry,omitzero"`
 }
 
-// due reports whether the credentials are to be replaced: soon enough before they
-// expire, or where the clock was not set when they came.
+// due reports whether the credentials are to be replaced: soon enough before they expire, or where
+// the clock was not set when they came.
 func (s *stored) due(now time.Time) bool {
 	left := s.Credentials.Expiration.Sub(now)
 	soon := left < min(refreshBefore, s.Credentials.Expiration.Sub(s.Received)/2)
 	return now.Before(s.Received) || soon && (left <= 0 || !now.Before(s.Retry))
 }
 
-// Get returns credentials of the role alias: those on disk, unless they expire
-// soon. Where new ones cannot be had for a temporary reason, those on disk are
-// returned until they expire. The error wraps an [*awsiot.ErrorResponse] where AWS
-// IoT rejects the request, else a [*session.Error] or what Identity returned.
+// Get returns credentials of the role alias: those on disk, unless they expire soon. Where new ones
+// cannot be had for a temporary reason, those on disk are returned until they expire. The error
+// wraps an [*awsiot.ErrorResponse] where AWS IoT rejects the request, else a [*session.Error] or
+// what Identity returned.
 func (p *Provider) Get(ctx context.Context, roleAlias string) (*ProcessOutput, error) {
 	if !awsiot.ValidRoleAlias(roleAlias) {
 		return nil, awsiot.WithClass(awsiot.Misconfigured, fmt.Errorf("role alias %q: AWS IoT allows %s", roleAlias, awsiot.RoleAliasRule))
@@ -169,8 +167,8 @@ func (p *Provider) request(ctx context.Context, id *identity.Identity, roleAlias
 }
 
 // lock waits for other callers that work on the credentials of the role alias, until ctx ends or
-// lockWait has passed. On a disk that has no locks or cannot be written it does not wait: the device
-// must get credentials there too.
+// lockWait has passed. On a disk that has no locks or cannot be written it does not wait: the
+// device must get credentials there too.
 func (p *Provider) lock(ctx context.Context, roleAlias string) (unlock osfile.Unlock) {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()

@@ -30,8 +30,7 @@ import (
 
 const alias = "device"
 
-// A cloud is an emulator with the thing "thing", whose certificate may use the role
-// alias.
+// A cloud is an emulator with the thing "thing", whose certificate may use the role alias.
 type cloud struct {
 	*localcore.Server
 	identity *identity.Identity

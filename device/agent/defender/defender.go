@@ -1,5 +1,5 @@
-// Package defender reports what a device has open and connected to AWS IoT Device
-// Defender, as Linux has it in /proc/net.
+// Package defender reports what a device has open and connected to AWS IoT Device Defender, as
+// Linux has it in /proc/net.
 //
 // AWS page: https://docs.aws.amazon.com/iot-device-defender/latest/devguide/detect-device-side-metrics.html
 package defender
@@ -49,8 +49,8 @@ type Reporter struct {
 	last   *traffic // of the last report
 }
 
-// New returns a reporter. Its first report follows within an interval, at a time that
-// the thing's name decides, so that a fleet does not report at once.
+// New returns a reporter. Its first report follows within an interval, at a time that the thing's
+// name decides, so that a fleet does not report at once.
 func New(c Config) *Reporter {
 	c.Net = cmp.Or(c.Net, "/proc/net")
 	return &Reporter{config: c, began: time.Now()}
@@ -111,8 +111,7 @@ type connection struct {
 	Remote    string `json:"remote_addr"`
 }
 
-// read returns the metrics. Sockets of the loopback are of no concern to others and
-// are left out.
+// read returns the metrics. Sockets of the loopback are of no concern to others and are left out.
 func (r *Reporter) read() (metrics map[string]any, now *traffic, err error) {
 	ports := map[string][]port{}
 	var connections []connection
@@ -191,8 +190,8 @@ func (r *Reporter) lines(file string) (lines [][]string, err error) {
 	return lines, err
 }
 
-// address reads ADDRESS:PORT in hexadecimal digits; the address is in words of the
-// machine's byte order.
+// address reads ADDRESS:PORT in hexadecimal digits; the address is in words of the machine's byte
+// order.
 func address(text string) netip.AddrPort {
 	words, number, _ := strings.Cut(text, ":")
 	port, err := strconv.ParseUint(number, 16, 16)

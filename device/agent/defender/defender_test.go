@@ -51,8 +51,8 @@ func copyNet(t *testing.T) string {
 	return dir
 }
 
-// Reports are sent once in an interval, over connections too, with ids that rise, the
-// sockets that others can reach, and the traffic since the report before.
+// Reports are sent once in an interval, over connections too, with ids that rise, the sockets that
+// others can reach, and the traffic since the report before.
 func TestReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, c := copyNet(t), &conn{t: t}

@@ -1,11 +1,10 @@
-// Package outbox is a durable queue of MQTT messages in one file. A message is on
-// stable storage when [Outbox.Put] returns, and stays until it is acknowledged;
-// producers that put at the same time share one sync. Messages leave in the order
-// in which they were put.
+// Package outbox is a durable queue of MQTT messages in one file. A message is on stable storage
+// when [Outbox.Put] returns, and stays until it is acknowledged; producers that put at the same
+// time share one sync. Messages leave in the order in which they were put.
 //
-// The file is a bbolt database: a crash or a power cut at any instant leaves
-// the last commit. A file that is damaged nevertheless is renamed, never deleted.
-// The outbox knows nothing of connections.
+// The file is a bbolt database: a crash or a power cut at any instant leaves the last commit. A
+// file that is damaged nevertheless is renamed, never deleted. The outbox knows nothing of
+// connections.
 package outbox
 
 import (
@@ -40,8 +39,8 @@ const maxSetAside = 100
 // perMessage is what a message costs beyond its topic and payload, in bytes.
 const perMessage = 32
 
-// clockWasSet separates the times of a clock from those of a device that has not
-// set its own since it was switched on.
+// clockWasSet separates the times of a clock from those of a device that has not set its own since
+// it was switched on.
 var clockWasSet = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 var (
@@ -85,9 +84,9 @@ type Stats struct {
 	Syncs        uint64 `json:"-"` // commits to stable storage
 }
 
-// An Outbox may be used concurrently, but [Outbox.Next], [Outbox.Acknowledge] and
-// [Outbox.SetAside] by one consumer only. Where the file cannot be opened, every
-// call tries again, so that a disk may recover.
+// An Outbox may be used concurrently, but [Outbox.Next], [Outbox.Acknowledge] and [Outbox.SetAside]
+// by one consumer only. Where the file cannot be opened, every call tries again, so that a disk may
+// recover.
 type Outbox struct {
 	config Config
 	puts   chan *put
@@ -98,8 +97,8 @@ type Outbox struct {
 	mu    sync.Mutex
 	db    *bolt.DB
 	stats Stats
-	// cursor is the last message that the consumer is done with. It may be ahead of
-	// the file, which cannot be changed on a full or read-only disk.
+	// cursor is the last message that the consumer is done with. It may be ahead of the file, which
+	// cannot be changed on a full or read-only disk.
 	cursor uint64
 }
 
@@ -110,8 +109,8 @@ type put struct {
 	result  chan error
 }
 
-// New returns the outbox that c describes, to be closed. It opens the file, if
-// that is possible now.
+// New returns the outbox that c describes, to be closed. It opens the file, if that is possible
+// now.
 func New(c Config) *Outbox {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -169,8 +168,7 @@ func (o *Outbox) open() error {
 	return nil
 }
 
-// openFile opens a file and reads all of it: bbolt checks pages only as it reads
-// them, and panics.
+// openFile opens a file and reads all of it: bbolt checks pages only as it reads them, and panics.
 func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a file that is shorter than its pages say
 	defer func() {
@@ -227,8 +225,8 @@ func openFile(path string) (db *bolt.DB, stats Stats, err error) {
 	return db, stats, err
 }
 
-// Put stores a message and returns when it is on stable storage. An error means
-// that it may not be, mostly because the disk is full or cannot be written.
+// Put stores a message and returns when it is on stable storage. An error means that it may not be,
+// mostly because the disk is full or cannot be written.
 func (o *Outbox) Put(topic string, payload []byte) error {
 	p := &put{topic, payload, make(chan error, 1)}
 	select {
@@ -239,8 +237,7 @@ func (o *Outbox) Put(topic string, payload []byte) error {
 	}
 }
 
-// commitAll stores messages until Close. Those that come during a sync share the
-// next one.
+// commitAll stores messages until Close. Those that come during a sync share the next one.
 func (o *Outbox) commitAll() {
 	defer close(o.ended)
 	for {
@@ -302,9 +299,8 @@ func (o *Outbox) commit(group []*put) error {
 	return nil
 }
 
-// update changes the file and the counts. Where the last sync fails, the change is in
-// the file for this process, though perhaps not for the next: it counts, and is an error.
-// The caller holds mu.
+// update changes the file and the counts. Where the last sync fails, the change is in the file for
+// this process, though perhaps not for the next: it counts, and is an error. The caller holds mu.
 func (o *Outbox) update(change func(*bolt.Tx, *Stats) error) error {
 	next := o.stats
 	next.Syncs++
@@ -338,8 +334,8 @@ func (o *Outbox) dropOldest(b *bolt.Bucket, now time.Time, stats *Stats) error {
 	})
 }
 
-// removeOldest removes the first messages, and counts each where count says, up to
-// one for which that is nil.
+// removeOldest removes the first messages, and counts each where count says, up to one for which
+// that is nil.
 func removeOldest(b *bolt.Bucket, stats *Stats, count func(*Message) *uint64) error {
 	c := b.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.First() {
@@ -373,9 +369,9 @@ func (o *Outbox) signal() {
 	}
 }
 
-// Next returns the oldest messages that the consumer is not done with: at most
-// count, and at most bytes of payload unless the first one has more. It drops
-// those that are too old, and those that could not be removed before.
+// Next returns the oldest messages that the consumer is not done with: at most count, and at most
+// bytes of payload unless the first one has more. It drops those that are too old, and those that
+// could not be removed before.
 func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -409,12 +405,12 @@ func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 	return messages, err
 }
 
-// Acknowledge removes the messages up to that one. After an error they do not
-// come again, unless the outbox is opened anew.
+// Acknowledge removes the messages up to that one. After an error they do not come again, unless
+// the outbox is opened anew.
 func (o *Outbox) Acknowledge(last Message) error { return o.finish(last, nil) }
 
-// SetAside removes a message, which must be the first, and keeps it in the file
-// for inspection, beside the 99 before it. After an error the message comes again.
+// SetAside removes a message, which must be the first, and keeps it in the file for inspection,
+// beside the 99 before it. After an error the message comes again.
 func (o *Outbox) SetAside(m Message) error { return o.finish(m, &m) }
 
 func (o *Outbox) finish(last Message, aside *Message) error {
@@ -467,8 +463,8 @@ func (m *Message) size() int64 { return int64(len(m.Topic) + len(m.Payload) + pe
 
 func key(sequence uint64) []byte { return binary.BigEndian.AppendUint64(nil, sequence) }
 
-// encode returns a message as key and value: when it was put, its topic, a zero
-// byte, which no topic has, and its payload.
+// encode returns a message as key and value: when it was put, its topic, a zero byte, which no
+// topic has, and its payload.
 func (m *Message) encode() (k, v []byte) {
 	v = binary.BigEndian.AppendUint64(nil, uint64(m.Stored.UnixMilli()))
 	v = append(append(append(v, m.Topic...), 0), m.Payload...)

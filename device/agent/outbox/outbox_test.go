@@ -255,8 +255,8 @@ func TestOutboxRecoversWithItsDisk(t *testing.T) {
 	}
 }
 
-// BenchmarkPut measures messages of 200 bytes that are put by many producers at
-// once, and how often the disk is synced for them.
+// BenchmarkPut measures messages of 200 bytes that are put by many producers at once, and how often
+// the disk is synced for them.
 func BenchmarkPut(b *testing.B) {
 	for _, producers := range []int{1, 16, 128} {
 		b.Run(fmt.Sprint(producers), func(b *testing.B) {

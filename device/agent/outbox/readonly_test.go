@@ -7,8 +7,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// While the disk cannot be written, a message that is acknowledged does not come again,
-// and is removed later; one that cannot be set aside does.
+// While the disk cannot be written, a message that is acknowledged does not come again, and is
+// removed later; one that cannot be set aside does.
 func TestOutboxOnADiskThatCannotBeWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "outbox.db")
 	o := New(Config{Path: path})

@@ -12,9 +12,9 @@ import (
 	"syscall"
 )
 
-// Check returns an error unless the file is executable, and nobody but root and the
-// agent's user can have changed it or replaced it in its folder. Of a symbolic link
-// that is said of its target. On other systems than Unix it always returns one.
+// Check returns an error unless the file is executable, and nobody but root and the agent's user
+// can have changed it or replaced it in its folder. Of a symbolic link that is said of its target.
+// On other systems than Unix it always returns one.
 func Check(path string) error {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -40,8 +40,8 @@ func Check(path string) error {
 	return nil
 }
 
-// LeadGroup makes a program the leader of a process group, all of which gets the
-// signal when the context of the command ends. It does nothing on other systems.
+// LeadGroup makes a program the leader of a process group, all of which gets the signal when the
+// context of the command ends. It does nothing on other systems.
 func LeadGroup(cmd *exec.Cmd, signal syscall.Signal) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {

@@ -21,8 +21,8 @@ import (
 	"example.com/fleety/device/identity"
 )
 
-// ErrNoKey is wrapped by the error for a key that is not in the token: another
-// token, or one that was initialized anew.
+// ErrNoKey is wrapped by the error for a key that is not in the token: another token, or one that
+// was initialized anew.
 var ErrNoKey = errors.New("the token does not hold the key")
 
 // Keys is an identity.KeyStore of one token. It is safe for concurrent use. A key whose file was
@@ -91,8 +91,8 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 	return &signer{key, true}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
 }
 
-// Open finds a key by its file. It returns an error that wraps [ErrNoKey] when
-// the token does not hold it.
+// Open finds a key by its file. It returns an error that wraps [ErrNoKey] when the token does not
+// hold it.
 func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != FileType {
@@ -125,8 +125,8 @@ type signer struct {
 	own bool // it has the label of keys that this store makes
 }
 
-// Remove removes the key from the token, unless its label is another one than
-// that of keys that the store makes.
+// Remove removes the key from the token, unless its label is another one than that of keys that the
+// store makes.
 func (s *signer) Remove() error {
 	if !s.own {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"example.com/fleety/device/internal/term"
 )
 
-// The text of an error may come from a server, so only a list of errors is
-// printed on several lines.
+// The text of an error may come from a server, so only a list of errors is printed on several
+// lines.
 func TestLineBreaksInAnErrorForgeNoSecondLine(t *testing.T) {
 	forged := errors.New("denied\niot_device: error: disk \u202edamaged\u009b2J")
 	for name, tt := range map[string]struct {

@@ -79,8 +79,8 @@ lines:
 	return kept.String()
 }
 
-// A bridge of mosquitto carries messages up and down, as it was exported, and with
-// mosquitto's own defaults wherever AWS IoT takes them.
+// A bridge of mosquitto carries messages up and down, as it was exported, and with mosquitto's own
+// defaults wherever AWS IoT takes them.
 func TestMosquittoBridgesWithTheExportedConfiguration(t *testing.T) {
 	t.Parallel()
 	pub, sub := tool(t, "mosquitto_pub", "mosquitto-clients"), tool(t, "mosquitto_sub", "mosquitto-clients")

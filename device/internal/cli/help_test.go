@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A stranger learns the programs from their help alone, so no command may go
-// without a description and an example.
+// A stranger learns the programs from their help alone, so no command may go without a description
+// and an example.
 func TestEveryCommandIsDescribedWithAnExample(t *testing.T) {
 	t.Parallel()
 	for _, binary := range []string{"iot_device", "iot_core_local"} {

@@ -15,8 +15,8 @@ import (
 	"example.com/fleety/device/internal/term"
 )
 
-// The tests of this package run the programs as processes: this test binary under
-// their names. Only the hook, which is another module's, is built.
+// The tests of this package run the programs as processes: this test binary under their names. Only
+// the hook, which is another module's, is built.
 var (
 	binDir    string // iot_device, iot_core_local, iot_fleet and hook, for this machine
 	deviceDir = must(filepath.Abs(filepath.Join("..", "..")))

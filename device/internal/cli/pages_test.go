@@ -14,8 +14,8 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// The commands that the pages show to users of the local core work as they
-// are written, but for its port and the id of a certificate.
+// The commands that the pages show to users of the local core work as they are written, but for its
+// port and the id of a certificate.
 func TestCommandsOfThePagesWork(t *testing.T) {
 	t.Parallel()
 	server, dir := startLocalCore(t)
@@ -158,8 +158,7 @@ func TestBlocksOfTheProgramsPageWork(t *testing.T) {
 	}
 }
 
-// addStatement adds a statement of a page to the device policy, as a deployment of
-// the stack does.
+// addStatement adds a statement of a page to the device policy, as a deployment of the stack does.
 func addStatement(t *testing.T, server *localcore.Server, statement string) {
 	t.Helper()
 	r := server.Registry()

@@ -23,8 +23,8 @@ import (
 	"example.com/fleety/device/localcore"
 )
 
-// startLocalCore starts a local core in this process, to use its knobs, and
-// returns it with a directory that a device can run in.
+// startLocalCore starts a local core in this process, to use its knobs, and returns it with a
+// directory that a device can run in.
 func startLocalCore(t *testing.T) (*localcore.Server, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -178,8 +178,7 @@ func TestSecondInterruptEndsAtOnce(t *testing.T) {
 	}
 }
 
-// silentServer accepts and says nothing, with a device directory that points
-// to it.
+// silentServer accepts and says nothing, with a device directory that points to it.
 func silentServer(t *testing.T) (net.Listener, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -307,8 +306,8 @@ func TestMosquittoCanUseTheDevicesTopicAndNoOther(t *testing.T) {
 	}
 }
 
-// publishAsAWS publishes through the HTTPS API, as a backend would: a second
-// client under the device's id would end the first.
+// publishAsAWS publishes through the HTTPS API, as a backend would: a second client under the
+// device's id would end the first.
 func publishAsAWS(t *testing.T, server *localcore.Server, topic, message string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.APIURL()+"/topics/"+url.PathEscape(topic)+"?qos=1", strings.NewReader(message))

@@ -21,8 +21,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestScripts runs the scripts of testdata/script, one per behavior. Beyond
-// testscript's own commands they have:
+// TestScripts runs the scripts of testdata/script, one per behavior. Beyond testscript's own
+// commands they have:
 //
 //	core [FLAG...]       start iot_core_local; its credentials go to certs/,
 //	                     its log to core.log, and the device's environment
@@ -45,8 +45,7 @@ import (
 //	foreignhook FILE     write a hook that is built for another machine
 //	sawsecrets           demand that a private key and a token were on disk
 //
-// After every such command no secret that was ever on disk may be in any
-// output.
+// After every such command no secret that was ever on disk may be in any output.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                filepath.Join("testdata", "script"),
@@ -173,8 +172,8 @@ func listen(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("IOT_DEVICE_SERVER_PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 }
 
-// acceptInSilence accepts until the listener is closed. It closes connections
-// at once, or at its own end.
+// acceptInSilence accepts until the listener is closed. It closes connections at once, or at its
+// own end.
 func acceptInSilence(l net.Listener, atOnce bool) {
 	for {
 		conn, err := l.Accept()
@@ -270,8 +269,7 @@ func deactivate(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// foreignHook writes a copy of the hook that claims to be for a processor that
-// nobody has.
+// foreignHook writes a copy of the hook that claims to be for a processor that nobody has.
 func foreignHook(ts *testscript.TestScript, _ bool, args []string) {
 	elf, err := os.ReadFile(filepath.Join(binDir, "hook"))
 	ts.Check(err)

@@ -12,16 +12,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// secrets collects every private key and ownership token that was seen on
-// disk, and every output.
+// secrets collects every private key and ownership token that was seen on disk, and every output.
 type secrets struct {
 	known        map[string]bool
 	keys, tokens int // seen, to know that the search finds something
 	outputs      []string
 }
 
-// learn looks for secrets in all files below dir: private keys in PEM, and
-// what journals hold.
+// learn looks for secrets in all files below dir: private keys in PEM, and what journals hold.
 func (s *secrets) learn(dir string) {
 	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() || entry.Name() == "core.log" {

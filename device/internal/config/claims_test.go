@@ -13,8 +13,7 @@ import (
 	"example.com/fleety/device/internal/config"
 )
 
-// Several claims are tried in the order of the configuration, those of the plain keys
-// first.
+// Several claims are tried in the order of the configuration, those of the plain keys first.
 func TestClaimsAreInTheOrderOfTheConfiguration(t *testing.T) {
 	one, two, plain := config.Claim{CertificatePath: "1.pem", PrivateKeyPath: "1.key"}, config.Claim{CertificatePath: "/2.pem", PrivateKeyPath: "2.key"},
 		config.Claim{CertificatePath: "c.pem", PrivateKeyPath: "c.key"}

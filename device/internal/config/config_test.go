@@ -20,8 +20,8 @@ deviceLocation: "USA"
 server: {port: 8883, endpoint: abc123-ats.iot.eu-central-1.amazonaws.com}
 `
 
-// load writes doc to device.yaml and loads it from there, so that problems
-// begin with "device.yaml".
+// load writes doc to device.yaml and loads it from there, so that problems begin with
+// "device.yaml".
 func load(t *testing.T, doc string, s config.Sources) (*config.Config, error) {
 	t.Helper()
 	t.Chdir(t.TempDir())

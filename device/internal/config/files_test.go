@@ -248,8 +248,8 @@ func TestAmazonRootsAreUsedWhereNoBundleIsNamed(t *testing.T) {
 	}
 }
 
-// The script that downloads the roots pins their fingerprints; the program
-// has the same ones, and no others.
+// The script that downloads the roots pins their fingerprints; the program has the same ones, and
+// no others.
 func TestAmazonRootsAreThoseOfTheScript(t *testing.T) {
 	script, err := os.ReadFile(filepath.Join("..", "..", "..", "scripts", "create-root-ca-bundle.sh"))
 	if err != nil {

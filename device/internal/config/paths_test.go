@@ -225,8 +225,7 @@ func TestParametersAreNamedAsTheHookReadsThem(t *testing.T) {
 	}
 }
 
-// A program without PKCS #11 does not call an identity damaged whose key is in a
-// token.
+// A program without PKCS #11 does not call an identity damaged whose key is in a token.
 func TestKeyInATokenIsUnavailableAndNotDamaged(t *testing.T) {
 	c, err := load(t, good, config.Sources{})
 	if err != nil {

@@ -77,8 +77,7 @@ func TestRelativeFileOfTheSerialNumberStartsAtTheConfiguration(t *testing.T) {
 	}
 }
 
-// What boards have whose maker has given them no serial number would be that of
-// many devices.
+// What boards have whose maker has given them no serial number would be that of many devices.
 func TestPlaceholdersAreNoSerialNumbers(t *testing.T) {
 	for _, text := range []string{
 		"", " \n", "\x00\x00", "To be filled by O.E.M.", "To Be Filled By O.E.M.\n", "Default string", "System Serial Number", "Not Specified",

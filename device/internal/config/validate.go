@@ -31,8 +31,8 @@ var instead = map[string]string{
 	"serialNumber": "serialNumber at the top of the file", "deviceLocation": "deviceLocation at the top of the file", "author": "--author",
 }
 
-// validation collects what is wrong with the merged settings. A key whose value could not be read is
-// left alone: its problem is known already.
+// validation collects what is wrong with the merged settings. A key whose value could not be read
+// is left alone: its problem is known already.
 type validation struct {
 	c            *Config
 	known, found Problems

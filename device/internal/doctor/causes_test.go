@@ -26,8 +26,8 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A cause goes by the error's type and by operation and code, however deep it
-// is wrapped, and never by the status alone.
+// A cause goes by the error's type and by operation and code, however deep it is wrapped, and never
+// by the status alone.
 func TestCausesOfErrors(t *testing.T) {
 	rejected := func(operation awsiot.Operation, status int, code string) error {
 		return &awsiot.ErrorResponse{Operation: operation, StatusCode: status, ErrorCode: code, ErrorMessage: "message"}
@@ -112,8 +112,8 @@ func TestCausesOfErrors(t *testing.T) {
 	}
 }
 
-// What is advised is done by people under pressure. It must not destroy, must
-// work on a device, and must not know what only the hook knows.
+// What is advised is done by people under pressure. It must not destroy, must work on a device, and
+// must not know what only the hook knows.
 func TestRemediesHarmNothing(t *testing.T) {
 	forbidden := regexp.MustCompile(`297468|scripts/|templates/|infra/|example-config|\.md\b|\brm\b|delete|INACTIVE|update-certificate|move .* away`)
 	seen := map[string]bool{}

@@ -45,8 +45,7 @@ type patient struct {
 	doctor   doctor.Config
 }
 
-// newPatient works in a directory of its own, since paths of the
-// configuration are relative.
+// newPatient works in a directory of its own, since paths of the configuration are relative.
 func newPatient(t *testing.T) *patient {
 	t.Helper()
 	templates, err := filepath.Abs(filepath.Join("..", "..", "..", "templates"))
@@ -153,8 +152,7 @@ func redirect(port int) func(context.Context, string, string) (net.Conn, error) 
 	}
 }
 
-// results is what came of each check, by name; of several with one name the
-// worst.
+// results is what came of each check, by name; of several with one name the worst.
 func results(r doctor.Report) map[string]doctor.Result {
 	rank := map[doctor.Result]int{doctor.Skipped: 1, doctor.OK: 2, doctor.Warn: 3, doctor.Fail: 4}
 	all := map[string]doctor.Result{}
@@ -200,8 +198,8 @@ func TestHealthyDevice(t *testing.T) {
 	}
 }
 
-// Each case makes one thing wrong. The check that finds it names the cause, and
-// every check that does not depend on it is still made.
+// Each case makes one thing wrong. The check that finds it names the cause, and every check that
+// does not depend on it is still made.
 func TestFaults(t *testing.T) {
 	for name, tc := range map[string]struct {
 		harm    func(t *testing.T, p *patient)
@@ -574,8 +572,7 @@ func TestServerWithoutALPN(t *testing.T) {
 	}
 }
 
-// impostor is a TLS server for AWS's name, with a root of the given name. It
-// returns its port.
+// impostor is a TLS server for AWS's name, with a root of the given name. It returns its port.
 func impostor(t *testing.T, rootName string) int {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

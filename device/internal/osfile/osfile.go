@@ -104,7 +104,8 @@ func SyncDir(dir string) error {
 	return err
 }
 
-// ErrLocked is returned by [Lock] while another process, or another caller of this one, has the lock.
+// ErrLocked is returned by [Lock] while another process, or another caller of this one, has the
+// lock.
 var ErrLocked = errors.New("the file is locked")
 
 // lookTime is how long Lock waits: for others that only look whether a file is locked.

@@ -44,8 +44,8 @@ func Handshake(t testing.TB, version uint16, client, server tls.Certificate) {
 	}
 }
 
-// BenchmarkHandshake measures handshakes in which the client proves possession of a
-// key: "store" for the one given, and "file" for one in memory, in the same run.
+// BenchmarkHandshake measures handshakes in which the client proves possession of a key: "store"
+// for the one given, and "file" for one in memory, in the same run.
 func BenchmarkHandshake(b *testing.B, key crypto.Signer) {
 	file, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

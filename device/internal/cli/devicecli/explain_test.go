@@ -16,8 +16,8 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// Service managers and scripts rely on the codes. Only the configuration itself
-// is a 2, and only what an authenticated AWS IoT answers is a 3.
+// Service managers and scripts rely on the codes. Only the configuration itself is a 2, and only
+// what an authenticated AWS IoT answers is a 3.
 func TestExitCodesFollowTheClassOfAnError(t *testing.T) {
 	rejected := func(status int, code string) error {
 		return &awsiot.ErrorResponse{Operation: awsiot.RegisterThing, StatusCode: status, ErrorCode: code}

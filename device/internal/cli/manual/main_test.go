@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The configuration of a package is made from the example in the repository, whose
-// paths are those of a checkout: none of them may be left, in comments either.
+// The configuration of a package is made from the example in the repository, whose paths are those
+// of a checkout: none of them may be left, in comments either.
 func TestPackagedConfigurationHasPathsOfThePackage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
