@@ -163,12 +163,7 @@ func (l *launch) measured(o session.Options) session.Options {
 		}
 		return &countedConn{conn, l.meter}, nil
 	}
-	o.OnConnect = func(s session.Stats) {
-		l.meter.latencies.record(StageDial, s.Dial)
-		l.meter.latencies.record(StageTLS, s.Handshake)
-		l.meter.latencies.record(StageConnect, s.Connect)
-		l.meter.connects.add(time.Since(l.meter.began))
-	}
+	o.OnConnect = l.meter.connected
 	return o
 }
 
@@ -220,7 +215,7 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 		// Those that are a stage each; connecting with the claim is three, and
 		// measured with the session.
 		case provision.StepSubscribe, provision.StepCreate, provision.StepRegister, provision.StepConnectDevice, provision.StepPublishBirth:
-			l.meter.latencies.record(stage, e.Elapsed)
+			l.meter.record(stage, e.Elapsed)
 		}
 	case provision.Failed:
 		*at = stageOf(e.Err, stage)
@@ -228,7 +223,7 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 			l.paces.throttled(e.Step)
 		}
 		if !errors.Is(e.Err, context.Canceled) { // the end of the run
-			l.meter.retries.add(Failure{Stage: *at, Cause: cause(e.Err, serial)})
+			l.meter.fail(l.meter.retries, *at, cause(e.Err, serial))
 		}
 	}
 }

@@ -96,8 +96,6 @@ type hold struct {
 	mu        sync.Mutex
 	held      Held      // under mu
 	firstLoss time.Time // under mu; zero before
-
-	attempts, connects counter // after firstLoss
 }
 
 // count changes what was counted.
@@ -132,7 +130,7 @@ func (l *launch) hold(ctx context.Context) *Held {
 			return h.l.paces.wait(ctx, provision.StepConnectDevice)
 		})
 		if err == nil {
-			l.meter.latencies.record(StageHold, time.Since(began))
+			l.meter.record(StageHold, time.Since(began))
 		}
 	})
 	r := &h.held // until the keepers begin, and after they have ended
@@ -198,7 +196,7 @@ func (h *hold) connect(ctx context.Context, d *heldDevice, stage Stage, turn fun
 		}
 		why := cause(err, d.serial)
 		h.count(func(r *Held) { r.NotConnectedWhy = why })
-		h.l.meter.retries.add(Failure{Stage: stageOf(err, stage), Cause: why})
+		h.l.meter.fail(h.l.meter.retries, stageOf(err, stage), why)
 		// A server that closes without a reply may have denied the connection, but
 		// may as well be restarting.
 		if e, ok := errors.AsType[*session.Error](err); !ok || e.Class() != awsiot.Temporary {
@@ -243,7 +241,7 @@ func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
 	h.count(func(r *Held) {
 		r.Lost++
 		if r.Reconnect == nil {
-			r.Reconnect, h.firstLoss = new(Reconnect), lostAt
+			r.Reconnect, h.firstLoss = &Reconnect{Connects: []int{}, Attempts: []int{}}, lostAt
 		}
 		first = h.firstLoss
 	})
@@ -260,13 +258,16 @@ func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
 		if err := sleep(ctx, delay); err != nil {
 			return err
 		}
-		h.attempts.add(time.Since(first))
+		h.count(func(r *Held) { countAt(&r.Reconnect.Attempts, time.Since(first)) })
 		return nil
 	})
 	if err == nil {
-		h.connects.add(time.Since(first))
-		h.count(func(r *Held) { r.Reconnect.ReturnSeconds = max(r.Reconnect.ReturnSeconds, time.Since(first).Seconds()) })
-		h.l.meter.latencies.record(StageReturn, time.Since(lostAt))
+		after := time.Since(first)
+		h.count(func(r *Held) {
+			countAt(&r.Reconnect.Connects, after)
+			r.Reconnect.ReturnSeconds = max(r.Reconnect.ReturnSeconds, after.Seconds())
+		})
+		h.l.meter.record(StageReturn, time.Since(lostAt))
 	}
 	return err
 }
@@ -287,18 +288,17 @@ func (h *hold) publish(ctx context.Context, d *heldDevice, number int) {
 	// That the connection is lost is noticed by keep.
 	switch err := d.live.Publish(reply, "fleet/"+d.thing, message); {
 	case err == nil:
-		h.l.meter.latencies.record(StagePublish, time.Since(began))
+		h.l.meter.record(StagePublish, time.Since(began))
 		h.count(func(r *Held) { r.Published++ })
 	case ctx.Err() == nil:
 		h.count(func(r *Held) { r.PublishFailures++ })
-		h.l.meter.retries.add(Failure{Stage: StagePublish, Cause: cause(err, d.serial)})
+		h.l.meter.fail(h.l.meter.retries, StagePublish, cause(err, d.serial))
 	}
 }
 
 // countDevices fills what follows from the devices, whose goroutines have ended.
 func (h *hold) countDevices() {
 	r := cmp.Or(h.held.Reconnect, new(Reconnect))
-	r.Connects, r.Attempts = h.connects.counts(), h.attempts.counts()
 	if !h.l.NoJitter {
 		r.WindowSeconds = h.l.ReconnectWindow.Seconds()
 	}

