@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"strings"
-	"time"
 )
 
 //go:embed report.html
@@ -17,12 +16,10 @@ var page = template.Must(template.New("report.html").Funcs(template.FuncMap{
 	"ms":      milliseconds,
 	"seconds": FormatSeconds,
 	"add":     func(a, b int) int { return a + b },
-	"fixed":   func(x float64) string { return fmt.Sprintf("%.1f", x) },
 	"percent": func(x float64) string { return fmt.Sprintf("%.2f%%", x) },
 	"milli":   func(x float64) string { return fmt.Sprintf("%.1f", 1000*x) },
 	"kilo":    func(x float64) string { return fmt.Sprintf("%.1f", x/1000) },
 	"float":   func(n int64) float64 { return float64(n) },
-	"time":    func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") },
 }).Parse(pageSource))
 
 // HTML writes the report as one page that needs nothing else: no network, no script.

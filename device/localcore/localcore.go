@@ -286,10 +286,8 @@ func (s *Server) sweep(ctx context.Context) {
 
 // wait reports false if ctx ends first.
 func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false
