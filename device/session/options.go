@@ -64,7 +64,7 @@ type Options struct {
 	ConnectTimeout time.Duration // from the look-up to CONNACK; 0 means 30 s
 
 	// OnMessage receives every message, in order, on a goroutine of the session. It must not block,
-	// nor call the session. nil drops them.
+	// nor call the session. nil drops them. PUBACK follows with what is sent next, within 10 ms.
 	OnMessage func(Message)
 	// OnConnect receives what was measured as soon as CONNACK has come, on the goroutine that
 	// connects. nil for none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -116,6 +118,17 @@ func (c countedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// countWrites counts the writes to the connections of o.
+func countWrites(o *session.Options) *atomic.Int64 {
+	var writes atomic.Int64
+	dial := o.DialContext
+	o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		return countedConn{conn, &writes}, err
+	}
+	return &writes
+}
+
 func TestEndOfHandshakeLeavesWithCONNECTAndDISCONNECTWithTheAlert(t *testing.T) {
 	for name, tc := range map[string]struct {
 		version         uint16
@@ -126,12 +139,7 @@ func TestEndOfHandshakeLeavesWithCONNECTAndDISCONNECTWithTheAlert(t *testing.T) 
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, tc.version, nil, func(t *testing.T, o session.Options) {
-				var writes atomic.Int64
-				dial := o.DialContext
-				o.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-					conn, err := dial(ctx, network, address)
-					return countedConn{conn, &writes}, err
-				}
+				writes := countWrites(&o)
 				s, err := session.Connect(t.Context(), o)
 				if err != nil {
 					t.Fatal(err)
@@ -148,6 +156,53 @@ func TestEndOfHandshakeLeavesWithCONNECTAndDISCONNECTWithTheAlert(t *testing.T) 
 			})
 		})
 	}
+}
+
+func TestPUBACKLeavesWithTheNextPacketOrSoon(t *testing.T) {
+	var acknowledged atomic.Int32
+	send := func(w io.Writer, p packets.ControlPacket) bool {
+		answer(w, p)
+		w.Write(publish("t", "message"))
+		return true
+	}
+	count := func(io.Writer, packets.ControlPacket) bool {
+		acknowledged.Add(1)
+		return true
+	}
+	h := hooks{packets.Subscribe: send, packets.Publish: send, packets.Puback: count}
+	bubble(t, tls.VersionTLS13, h, func(t *testing.T, o session.Options) {
+		writes := countWrites(&o)
+		received := make(chan struct{}, 1)
+		o.OnMessage = func(session.Message) { received <- struct{}{} }
+		s, err := session.Connect(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := func() {
+			<-received
+			synctest.Wait()
+		}
+		for _, step := range []struct {
+			name         string
+			do           func()
+			acknowledged int32 // after it
+		}{
+			{"SUBSCRIBE", func() { err = s.Subscribe(t.Context(), "t"); message() }, 0},
+			{"PUBLISH", func() { err = s.Publish(t.Context(), "t", nil); message() }, 1},
+			{"nothing", func() { time.Sleep(rtt) }, 2},
+			{"another PUBLISH", func() { err = s.Publish(t.Context(), "t", nil); message() }, 2},
+			{"DISCONNECT", func() { err = s.Close(t.Context()); time.Sleep(rtt) }, 3},
+		} {
+			before := writes.Load()
+			step.do()
+			if n := writes.Load() - before; err != nil || n != 1 {
+				t.Errorf("%s: %d writes, %v", step.name, n, err)
+			}
+			if n := acknowledged.Load(); n != step.acknowledged {
+				t.Errorf("%d messages are acknowledged after %s, want %d", n, step.name, step.acknowledged)
+			}
+		}
+	})
 }
 
 func TestPreparedSessionNeedsOneRoundTripMore(t *testing.T) {

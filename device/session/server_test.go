@@ -217,6 +217,8 @@ func kind(p packets.ControlPacket) byte {
 		return packets.Subscribe
 	case *packets.PublishPacket:
 		return packets.Publish
+	case *packets.PubackPacket:
+		return packets.Puback
 	case *packets.PingreqPacket:
 		return packets.Pingreq
 	}

@@ -28,9 +28,10 @@ import (
 )
 
 const (
-	writeTimeout    = 15 * time.Second // one packet
-	closeTimeout    = 2 * time.Second  // all of Close
-	diagnoseTimeout = time.Second      // how long a failed write waits for the server's reason
+	writeTimeout    = 15 * time.Second      // one packet
+	closeTimeout    = 2 * time.Second       // all of Close
+	diagnoseTimeout = time.Second           // how long a failed write waits for the server's reason
+	ackDelay        = 10 * time.Millisecond // how long a PUBACK waits for a packet to share a write with
 )
 
 // A Session is a connection that CONNACK has accepted. Its methods may be called concurrently.
@@ -49,7 +50,8 @@ type Session struct {
 	ended      bool       // no more requests are accepted
 	waiting    []*request // sent and not answered, oldest first
 	lastID     uint16
-	asked      bool // something that must be answered was sent, and nothing has come since
+	acks       []byte // PUBACKs that leave with the next write
+	asked      bool   // something that must be answered was sent, and nothing has come since
 	roundTrips int
 	keepAlive  *time.Timer
 	pinged     bool // PINGREQ waits for its PINGRESP
@@ -216,25 +218,28 @@ func (s *Session) exchange(ctx context.Context, requests ...*request) (answered 
 	return len(requests), nil
 }
 
-// send registers the requests and starts to write them.
+// send registers the requests and starts to write them, after the PUBACKs that wait.
 func (s *Session) send(requests []*request) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		return ErrNotConnected
 	}
-	var data bytes.Buffer
+	data := bytes.NewBuffer(s.acks)
 	for _, r := range requests {
 		if r.stage != StageConnect {
 			*r.id = s.nextID()
 		}
-		if err := r.packet.Write(&data); err != nil {
+		if err := r.packet.Write(data); err != nil {
 			return err
 		}
 		s.waiting = append(s.waiting, r)
+		s.asked = true
 	}
-	s.asked = true
-	s.running.Go(func() { s.writeOrEnd(data.Bytes()) })
+	s.acks = nil
+	if data.Len() > 0 {
+		s.running.Go(func() { s.write(data.Bytes()) })
+	}
 	return nil
 }
 
@@ -261,28 +266,24 @@ func (s *Session) take(stage Stage, id uint16) *request {
 	return r
 }
 
-// write writes whole packets, after those that are being written. It may last
-// as long as the peer reads nothing, up to writeTimeout.
-func (s *Session) write(data []byte) error {
+// write writes whole packets, after those that are being written. It may last as long as the peer
+// reads nothing, up to writeTimeout. An error ends the session; the reader may be about to learn
+// why: an alert says more than a broken pipe.
+func (s *Session) write(data []byte) {
 	s.writing <- struct{}{}
-	defer func() { <-s.writing }()
 	s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	_, err := s.conn.Write(data)
-	return err
-}
-
-// writeOrEnd writes packets; an error ends the session. The reader may be
-// about to learn why the write failed: an alert says more than a broken pipe.
-func (s *Session) writeOrEnd(data []byte) {
-	if err := s.write(data); err != nil {
-		if !isTimeout(err) {
-			select {
-			case <-s.done:
-			case <-time.After(diagnoseTimeout):
-			}
-		}
-		s.finish(s.o.explain(err))
+	<-s.writing
+	if err == nil {
+		return
 	}
+	if !isTimeout(err) {
+		select {
+		case <-s.done:
+		case <-time.After(diagnoseTimeout):
+		}
+	}
+	s.finish(s.o.explain(err))
 }
 
 // startKeepAlive sends a PINGREQ whenever 9/10 of the keep-alive time has passed, and ends the
@@ -300,7 +301,7 @@ func (s *Session) startKeepAlive() {
 		unanswered := s.pinged
 		if !s.ended && !unanswered {
 			s.pinged = true
-			s.running.Go(func() { s.writeOrEnd(ping.Bytes()) })
+			s.running.Go(func() { s.write(ping.Bytes()) })
 			s.keepAlive.Reset(s.o.pingTimeout())
 		}
 		s.mu.Unlock()
@@ -380,8 +381,10 @@ func (s *Session) Close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
 	var err error
 	if s.finish(nil) {
-		var disconnect bytes.Buffer
-		packets.NewControlPacket(packets.Disconnect).Write(&disconnect)
+		s.mu.Lock()
+		disconnect := bytes.NewBuffer(slices.Clone(s.acks))
+		s.mu.Unlock()
+		packets.NewControlPacket(packets.Disconnect).Write(disconnect)
 		s.writing <- struct{}{}
 		s.meter.hold.Store(true) // it leaves with the alert of the close, before any other write
 		s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
@@ -473,7 +476,8 @@ func readPacket(r *bufio.Reader) (packets.ControlPacket, error) {
 // receive handles a packet that came. An error ends the session.
 func (s *Session) receive(packet packets.ControlPacket) error {
 	if p, ok := packet.(*packets.PublishPacket); ok && p.Qos <= 1 {
-		return s.receivePublish(p)
+		s.receivePublish(p)
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -534,9 +538,9 @@ func (s *Session) countAnswer() {
 	}
 }
 
-// receivePublish hands a message over and acknowledges it. Only a write that timed out ends the
-// session here: after any other error reading will show the server's reason.
-func (s *Session) receivePublish(p *packets.PublishPacket) error {
+// receivePublish hands a message over and acknowledges it, with what is sent next: a device that
+// answers a message sends one packet less.
+func (s *Session) receivePublish(p *packets.PublishPacket) {
 	s.mu.Lock()
 	s.countAnswer()
 	s.mu.Unlock()
@@ -544,14 +548,12 @@ func (s *Session) receivePublish(p *packets.PublishPacket) error {
 		s.o.OnMessage(Message{Topic: p.TopicName, Payload: p.Payload})
 	}
 	if p.Qos == 0 {
-		return nil
+		return
 	}
-	var puback bytes.Buffer
-	ack := packets.NewControlPacket(packets.Puback).(*packets.PubackPacket)
-	ack.MessageID = p.MessageID
-	ack.Write(&puback)
-	if err := s.write(puback.Bytes()); isTimeout(err) {
-		return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.acks) == 0 {
+		time.AfterFunc(ackDelay, func() { _ = s.send(nil) }) // which fails after the session's end
 	}
-	return nil
+	s.acks = append(s.acks, packets.Puback<<4, 2, byte(p.MessageID>>8), byte(p.MessageID))
 }
