@@ -36,9 +36,10 @@ demo:  ## run the complete provisioning flow here; needs Go alone
 rehearse: device local infra/node_modules  ## demo with the stack of cdk synth; needs Node.js
 	scripts/rehearse.sh
 
-# Of what comes before the unit tests, two at a time: a rehearsal mostly waits.
+# Before the unit tests, two at a time: a rehearsal mostly waits. The seeds of fuzz targets run with
+# the unit tests; lint and fuzz, which compile everything once more, are a job of their own in CI.
 test:  ## all tests, as CI runs them; needs Go and Node.js
-	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) rehearse check fuzz
+	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) rehearse check
 	@$(MAKE) --no-print-directory unit
 
 # Everything that can be checked without building a program or the CDK app.
