@@ -98,8 +98,11 @@ func (c *Conn) finishBatch() error {
 func (c *Conn) slow() {
 	var enough <-chan time.Time
 	for _, s := range c.routed {
-		room := s.roomy()
-		if room == nil || s == c.session { // this goroutine reads its PUBACKs
+		if s == c.session { // this goroutine reads its PUBACKs
+			continue
+		}
+		room := s.hold()
+		if room == nil {
 			continue
 		}
 		if enough == nil {
@@ -223,6 +226,7 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 	}
 	d.waited = c == nil
 	s.waiting = slices.Insert(s.waiting, at, d)
+	s.entered++
 	if d.qos == 0 {
 		s.waitingQoS0++
 	}
@@ -313,7 +317,6 @@ func (c *Conn) queueMessage(d *delivery, now time.Time) error {
 func (s *session) next(now time.Time) (*delivery, *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.announceRoom()
 	i, c, full := 0, s.conn.Load(), len(s.unacked) >= s.limit
 	if c == nil || !c.established.Load() || len(s.waiting) == 0 || full && s.waitingQoS0 == 0 {
 		s.delivering = false
@@ -332,6 +335,7 @@ func (s *session) next(now time.Time) (*delivery, *Conn) {
 	if d.qos == 0 {
 		s.waitingQoS0--
 		s.uncount(d)
+		s.release()
 		return d, c
 	}
 	for s.lastID++; s.lastID == 0 || s.unacked[s.lastID] != nil; {
@@ -364,6 +368,7 @@ func (b *Broker) retry(s *session, now time.Time) {
 	lost := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.first) >= window && s.uncount(d) })
 	overdue := s.takeUnacked(func(d *delivery) bool { return now.Sub(d.latest) >= retryInterval })
 	s.waiting = append(overdue, s.waiting...)
+	s.release()
 	s.mu.Unlock()
 	for _, d := range lost {
 		b.reject(c, event.Receive, d.message.Topic, fmt.Sprintf("not acknowledged within %s; it is given up", window))
@@ -397,6 +402,7 @@ func (s *session) takeID(id uint16) *delivery {
 	if d != nil {
 		delete(s.unacked, id)
 		s.uncount(d)
+		s.release()
 	}
 	s.mu.Unlock()
 	if d != nil {

@@ -31,7 +31,8 @@ type session struct {
 	allBytes      *atomic.Int64 // of all sessions
 	waiting       []*delivery
 	waitingQoS0   int
-	room          chan struct{}        // closed when the session is not crowded any more; nil if nobody waits for that
+	held          []held               // in the order of until
+	entered       int                  // messages since the session began
 	unacked       map[uint16]*delivery // by packet id
 	lastID        uint16
 	lastNumber    uint64 // of a message in the store
@@ -116,7 +117,7 @@ func (b *Broker) closeSession(c *Conn) {
 	s.takeUnacked(func(d *delivery) bool { return d.to != nil && s.uncount(d) })
 	s.waiting = slices.DeleteFunc(s.waiting, func(d *delivery) bool { return (d.to != nil || d.qos == 0) && s.uncount(d) })
 	s.waitingQoS0 = 0
-	s.announceRoom()
+	s.release()
 	s.mu.Unlock()
 	if s.expiry > 0 {
 		b.keepSession(s, now)
@@ -125,25 +126,35 @@ func (b *Broker) closeSession(c *Conn) {
 	}
 }
 
-// roomy returns nil, or, if more wait for a connected client than should, a channel that is closed
-// when there is room.
-func (s *session) roomy() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conn.Load() == nil || len(s.waiting) <= crowd {
-		return nil
-	}
-	if s.room == nil {
-		s.room = make(chan struct{})
-	}
-	return s.room
+// A held is a publisher that waits until so many messages have left a session since its begin.
+type held struct {
+	until int
+	done  chan struct{} // closed then
 }
 
-// announceRoom closes room once there is some. The caller holds mu.
-func (s *session) announceRoom() {
-	if s.room != nil && (s.conn.Load() == nil || len(s.waiting) <= crowd) {
-		close(s.room)
-		s.room = nil
+// hold returns nil, or, if more than crowd messages are on their way to a connected client, a
+// channel that is closed when all but crowd of them have left. So publishers go on one after the
+// other, in the order in which they came.
+func (s *session) hold() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.Load() == nil || len(s.waiting)+len(s.unacked) <= crowd {
+		return nil
+	}
+	until := s.entered - crowd
+	if n := len(s.held); n > 0 && s.held[n-1].until == until {
+		return s.held[n-1].done
+	}
+	s.held = append(s.held, held{until, make(chan struct{})})
+	return s.held[len(s.held)-1].done
+}
+
+// release lets publishers go on after messages have left, or the client has. The caller holds mu.
+func (s *session) release() {
+	left := s.entered - len(s.waiting) - len(s.unacked)
+	for len(s.held) > 0 && (s.held[0].until <= left || s.conn.Load() == nil) {
+		close(s.held[0].done)
+		s.held = s.held[1:]
 	}
 }
 
