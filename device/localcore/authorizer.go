@@ -60,7 +60,7 @@ func (a authorizer) NewSession(p broker.Principal) broker.AuthSession {
 	}
 	s := &authSession{server: a.Server, certificateID: p.CertificateID, session: a.policySession(p.CertificateID, p.ClientID, p.Certificate)}
 	s.session.SourceIP, s.session.DomainName = p.Address.Addr(), p.ServerName
-	_, s.exclusive = a.registry.ExclusiveThing(p.CertificateID)
+	_, s.exclusive = a.registry.ThingFor(p.CertificateID, "")
 	return s
 }
 

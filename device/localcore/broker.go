@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"path/filepath"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/broker"
@@ -17,10 +16,6 @@ import (
 // openBroker opens the broker and its ports.
 func (s *Server) openBroker(ctx context.Context, cert *tls.Certificate) error {
 	c := &s.config
-	state := ""
-	if c.State != "" {
-		state = filepath.Join(c.State, brokerFile)
-	}
 	b, err := broker.New(broker.Config{
 		Authorizer: authorizer{s},
 		Reserved:   s.reserved,
@@ -28,7 +23,7 @@ func (s *Server) openBroker(ctx context.Context, cert *tls.Certificate) error {
 		Observe:    s.observe,
 		Record:     s.history.Record,
 
-		EnforceRates: c.Quotas == QuotasAWS, SessionExpiry: c.SessionExpiry, State: state,
+		EnforceRates: c.Quotas == QuotasAWS, SessionExpiry: c.SessionExpiry, State: c.stateFile("broker.db"),
 		MinTLS: tlsVersions[c.SecurityPolicy].least, MaxTLS: tlsVersions[c.SecurityPolicy].most,
 		AllowMissingSNI:       c.AmbiguousBehavior.AllowMissingSNI,
 		ConnackOnDeny:         c.AmbiguousBehavior.ConnackOnDeny,

@@ -40,12 +40,6 @@ import (
 	"example.com/fleety/device/localcore/tunnel"
 )
 
-const (
-	registryFile = "registry.db"
-	servicesFile = "services.db" // shadows, jobs and rules
-	brokerFile   = "broker.db"
-)
-
 // A Server is a running emulator. It is safe for concurrent use.
 type Server struct {
 	Faults Faults // alter the answers to provisioning requests; set them at any time
@@ -136,15 +130,23 @@ func (s *Server) start(ctx context.Context) (err error) {
 	return nil
 }
 
+// stateFile returns the path of a file of the state, empty where none is kept.
+func (c *Config) stateFile(name string) string {
+	if c.State == "" {
+		return ""
+	}
+	return filepath.Join(c.State, name)
+}
+
 // openState opens registry and authority.
 func (s *Server) openState() (err error) {
-	c, path := &s.config, ""
+	c := &s.config
 	if c.State != "" {
 		if err := os.MkdirAll(c.State, 0o700); err != nil {
 			return fmt.Errorf("opening the state: %w", err)
 		}
-		path = filepath.Join(c.State, registryFile)
 	}
+	path := c.stateFile("registry.db")
 	s.registry, err = registry.Open(path, registry.Options{
 		Now:           c.Now,
 		CheckPolicy:   checkPolicy,
@@ -197,10 +199,7 @@ func (s *Server) startServices(ctx context.Context) error {
 		ARN: c.arn, EnforceRates: enforceRates, DropThrottled: c.AmbiguousBehavior.DropThrottled,
 		Record: s.history.Record, Log: c.Log, Now: c.Now,
 	})
-	path := ""
-	if c.State != "" {
-		path = filepath.Join(c.State, servicesFile)
-	}
+	path := c.stateFile("services.db")
 	services, err := records.Open(path)
 	if err != nil {
 		return fmt.Errorf("opening the state %s: %w", path, err)

@@ -290,7 +290,8 @@ type PolicyDocument struct {
 
 // ThingFor returns the thing whose variables hold in a session of this certificate and MQTT client
 // id: the certificate's exclusive thing, whatever the client id; else the thing named as the client
-// id, if it is attached to the certificate. ok is false when there is none.
+// id, if it is attached to the certificate. ok is false when there is none. An empty client id asks for
+// the exclusive thing alone.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
 // and https://docs.aws.amazon.com/iot/latest/developerguide/exclusive-thing.html
@@ -304,12 +305,6 @@ func (r *Registry) ThingFor(certificateID, clientID string) (thing Thing, ok boo
 		return Thing{}, false
 	}
 	return s.things.get(name)
-}
-
-// ExclusiveThing returns the name of the thing that the certificate is tied to
-// exclusively. ok is false when there is none.
-func (r *Registry) ExclusiveThing(certificateID string) (name string, ok bool) {
-	return r.state().exclusiveThing(certificateID)
 }
 
 // PoliciesFor returns the policies in effect, by their default versions: those of the certificate,
