@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -24,6 +25,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/session"
 )
 
@@ -91,24 +93,13 @@ func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 // setRoutes sets the handlers of the local API: the agent's own, and more.
 func (a *agent) setRoutes(more map[string]http.Handler) {
 	mux := http.NewServeMux()
-	answer := func(handler func(http.ResponseWriter, *http.Request) error) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := handler(w, r); err != nil {
-				e, ok := errors.AsType[*Error](err)
-				if !ok {
-					e = &Error{http.StatusServiceUnavailable, err.Error()}
-				}
-				writeJSON(w, e.StatusCode, map[string]string{"error": e.Message})
-			}
-		})
-	}
 	limited := maps.Clone(more)
 	if limited == nil {
 		limited = map[string]http.Handler{}
 	}
-	limited["POST /v1/publish"] = answer(a.handlePublish)
-	limited["GET /v1/subscribe"] = answer(a.handleSubscribe)
-	limited["POST /v1/rotate"] = answer(a.handleRotate)
+	limited["POST /v1/publish"] = Answer(a.handlePublish)
+	limited["GET /v1/subscribe"] = Answer(a.handleSubscribe)
+	limited["POST /v1/rotate"] = Answer(a.handleRotate)
 	methods := map[string][]string{} // by path
 	handle := func(pattern string, handler http.Handler) {
 		mux.Handle(pattern, handler)
@@ -116,36 +107,32 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 		methods[path] = append(methods[path], method)
 	}
 	for pattern, handler := range limited {
-		handle(pattern, answer(func(w http.ResponseWriter, r *http.Request) error {
+		handle(pattern, Answer(func(w http.ResponseWriter, r *http.Request) (any, error) {
 			ctx, cancel := context.WithTimeout(r.Context(), burstTimeout)
 			defer cancel()
 			select {
 			case a.requests <- struct{}{}:
 				defer func() { <-a.requests }()
 			case <-ctx.Done():
-				return fmt.Errorf("%d requests are not answered yet", maxRequests)
+				return nil, fmt.Errorf("%d requests are not answered yet", maxRequests)
 			}
 			handler.ServeHTTP(w, r)
-			return nil
+			return nil, nil
 		}))
 	}
-	handle("GET /v1/status", answer(func(w http.ResponseWriter, _ *http.Request) error {
-		writeJSON(w, http.StatusOK, a.status())
-		return nil
-	}))
-	handle("GET /metrics", answer(func(w http.ResponseWriter, _ *http.Request) error {
+	handle("GET /v1/status", Answer(func(http.ResponseWriter, *http.Request) (any, error) { return a.status(), nil }))
+	handle("GET /metrics", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		w.Write(a.metrics())
-		return nil
 	}))
 	for path, allowed := range methods {
-		mux.Handle(path, answer(func(w http.ResponseWriter, r *http.Request) error {
+		mux.Handle(path, Answer(func(w http.ResponseWriter, _ *http.Request) (any, error) {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			return &Error{405, fmt.Sprintf("%s is used with %s", path, strings.Join(allowed, " and "))}
+			return nil, &Error{405, fmt.Sprintf("%s is used with %s", path, strings.Join(allowed, " and "))}
 		}))
 	}
-	mux.Handle("/", answer(func(http.ResponseWriter, *http.Request) error {
-		return &Error{404, "the local API has no such path"}
+	mux.Handle("/", Answer(func(http.ResponseWriter, *http.Request) (any, error) {
+		return nil, &Error{404, "the local API has no such path"}
 	}))
 	a.routes.Store(mux)
 }
@@ -257,42 +244,55 @@ func (c *apiConns) remove(conn net.Conn) {
 	c.waiting = slices.DeleteFunc(c.waiting, func(other waitingConn) bool { return other.Conn == conn })
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v)
+// Answer returns a handler of the local API that writes a value as JSON. A nil one was written by the
+// function itself. An error that is no [*Error] has the status of its class.
+func Answer(answer func(http.ResponseWriter, *http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusOK
+		value, err := answer(w, r)
+		if e, ok := errors.AsType[*Error](err); ok {
+			status, value = e.StatusCode, map[string]string{"error": e.Message}
+		} else if err != nil {
+			status = cmp.Or(map[awsiot.Class]int{awsiot.Misconfigured: 400, awsiot.Denied: 403}[awsiot.ClassOf(err)], 503)
+			value = map[string]string{"error": err.Error()}
+		}
+		if value != nil {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			json.NewEncoder(w).Encode(value) // the program may be gone
+		}
+	})
 }
 
 // handlePublish stores the body as a message. It answers when the message is on stable storage.
-func (a *agent) handlePublish(w http.ResponseWriter, r *http.Request) error {
+func (a *agent) handlePublish(_ http.ResponseWriter, r *http.Request) (any, error) {
 	// The body is read first: a client that is still writing may not see an answer.
 	payload, err := io.ReadAll(io.LimitReader(r.Body, session.MaxPayload+1))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return &Error{408, fmt.Sprintf("the message has not arrived within %v", requestTimeout)}
+		return nil, &Error{408, fmt.Sprintf("the message has not arrived within %v", requestTimeout)}
 	}
 	if err != nil {
-		return &Error{400, "reading the message: " + err.Error()}
+		return nil, &Error{400, "reading the message: " + err.Error()}
 	}
 	if len(payload) > session.MaxPayload {
 		io.CopyN(io.Discard, r.Body, 8*session.MaxPayload)
-		return &Error{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
+		return nil, &Error{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
 	}
 	topic, err := resolveTopic(a.thing, r.URL.Query().Get("topic"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	stored := map[string]string{"topic": topic}
 	if member := r.URL.Query().Get("id"); member != "" {
 		stored["id"] = rand.Text()
 		if payload, err = withID(payload, member, stored["id"]); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := a.outbox.Put(topic, payload); err != nil {
-		return err
+		return nil, err
 	}
-	writeJSON(w, http.StatusOK, stored)
-	return nil
+	return stored, nil
 }
 
 // withID returns a message with one member more, by which its reader knows that it arrives for the
@@ -321,26 +321,26 @@ func withID(payload []byte, member, id string) ([]byte, error) {
 
 // handleSubscribe answers with a line for each message, until the program goes away. The answer
 // begins when AWS IoT has acknowledged the subscription.
-func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) error {
+func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) (any, error) {
 	filter, err := resolveFilter(a.thing, r.URL.Query().Get("filter"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, drop := context.WithCancelCause(r.Context())
 	defer drop(nil)
 	sub, err := a.subscriptions.add(filter, drop)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer a.subscriptions.remove(sub)
 	control := http.NewResponseController(w)
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		return err
+		return nil, err
 	}
 	select {
 	case <-sub.ready:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
 	w.WriteHeader(http.StatusOK)
@@ -354,7 +354,7 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) error {
 		select {
 		case <-ctx.Done():
 			lines.Encode(map[string]string{"error": context.Cause(ctx).Error()})
-			return nil
+			return nil, nil
 		case m := <-sub.messages:
 			a.subscriptions.taken(sub, m)
 			line := Message{Topic: m.Topic, PayloadBase64: m.Payload}
@@ -362,9 +362,9 @@ func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) error {
 				line.Payload, line.PayloadBase64 = new(string(m.Payload)), nil
 			}
 			if lines.Encode(line) != nil {
-				return nil
+				return nil, nil
 			}
 		}
 	}
-	return nil
+	return nil, nil
 }

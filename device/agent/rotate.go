@@ -79,36 +79,32 @@ func retryRotation(left time.Duration) time.Duration {
 // handleRotate has key and certificate replaced, and answers when the new ones are verified, or
 // that has failed. Requests that come meanwhile share the result. One whose program goes away is
 // withdrawn, unless the rotation has begun.
-func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) error {
+func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) (any, error) {
 	if thing := r.URL.Query().Get("thing"); thing != "" && thing != a.thing {
-		return &Error{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}
+		return nil, &Error{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}
 	}
 	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
-		return err
+		return nil, err
 	}
 	done := make(chan error, 1)
 	a.update(func(s *state) { s.rotationRequests = append(s.rotationRequests, done) })
 	signal(a.rotateNow)
 	select {
 	case err := <-done:
-		if err != nil && awsiot.ClassOf(err) == awsiot.Denied {
-			return &Error{http.StatusForbidden, err.Error()}
-		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	case <-r.Context().Done():
 		a.update(func(s *state) {
 			s.rotationRequests = slices.DeleteFunc(s.rotationRequests, func(c chan<- error) bool { return c == done })
 		})
-		return context.Cause(r.Context())
+		return nil, context.Cause(r.Context())
 	}
 	id, err := a.store().Load()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"certificateId": id.Record.CertificateID})
-	return nil
+	return map[string]string{"certificateId": id.Record.CertificateID}, nil
 }
 
 // store returns the present one: a change of the configuration may replace it.

@@ -145,7 +145,7 @@ func TestMessageGetsAnID(t *testing.T) {
 // A message that arrives too slowly is not malformed: its program may try again.
 func TestSlowMessageIsRejectedAsSuch(t *testing.T) {
 	r := httptest.NewRequest("POST", "/v1/publish?topic=a", iotest.ErrReader(os.ErrDeadlineExceeded))
-	err := new(agent).handlePublish(httptest.NewRecorder(), r)
+	_, err := new(agent).handlePublish(httptest.NewRecorder(), r)
 	if e, ok := errors.AsType[*Error](err); !ok || e.StatusCode != 408 {
 		t.Errorf("%v", err)
 	}

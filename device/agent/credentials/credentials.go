@@ -186,19 +186,3 @@ func (p *Provider) lock(ctx context.Context, roleAlias string) (unlock osfile.Un
 func complete(c awsiot.Credentials) bool {
 	return c.AccessKeyID != "" && c.SecretAccessKey != "" && c.SessionToken != "" && !c.Expiration.IsZero()
 }
-
-// ServeHTTP answers GET ?roleAlias=NAME with a [ProcessOutput].
-func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	credentials, err := p.Get(r.Context(), r.URL.Query().Get("roleAlias"))
-	if err != nil {
-		status, ok := map[awsiot.Class]int{awsiot.Misconfigured: http.StatusBadRequest, awsiot.Denied: http.StatusForbidden}[awsiot.ClassOf(err)]
-		if !ok {
-			status = http.StatusServiceUnavailable
-		}
-		w.WriteHeader(status)
-		json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}) // the program may be gone
-		return
-	}
-	json.NewEncoder(w).Encode(credentials)
-}

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/fleety/device/agent"
 	"example.com/fleety/device/agent/credentials"
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
@@ -326,13 +327,16 @@ func TestCredentialsShowNowhereButInTheirJSON(t *testing.T) {
 	}
 }
 
-func TestServeHTTPAnswersAsACredentialProcessPrints(t *testing.T) {
+func TestLocalAPIAnswersAsACredentialProcessPrints(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	p := c.provider(t, t.TempDir())
+	handler := agent.Answer(func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return p.Get(r.Context(), r.URL.Query().Get("roleAlias"))
+	})
 	for query, want := range map[string]int{"?roleAlias=" + alias: 200, "?roleAlias=none": 403, "?roleAlias=a%20b": 400, "": 400} {
 		w := httptest.NewRecorder()
-		p.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/v1/credentials"+query, nil))
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/v1/credentials"+query, nil))
 		var body map[string]any
 		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || w.Code != want {
 			t.Errorf("%s: %d %s", query, w.Code, w.Body)
@@ -345,7 +349,7 @@ func TestServeHTTPAnswersAsACredentialProcessPrints(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
-	p.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/v1/credentials?roleAlias=other", nil))
+	handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/v1/credentials?roleAlias=other", nil))
 	if w.Code != http.StatusServiceUnavailable {
 		t.Errorf("offline: %d %s", w.Code, w.Body)
 	}

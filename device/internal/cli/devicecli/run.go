@@ -3,6 +3,7 @@ package devicecli
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"slices"
@@ -50,7 +51,10 @@ func (d *device) agent(console *cli.Console) agent.Config {
 		Outbox: outbox.Config{MaxBytes: a.Outbox.MaxBytes, MaxAge: a.Outbox.MaxAge},
 		Routes: shadow.Routes(d.shadows),
 	}
-	c.Routes["GET /v1/credentials"] = d.credentials(console)
+	credentials := d.credentials(console)
+	c.Routes["GET /v1/credentials"] = agent.Answer(func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return credentials.Get(r.Context(), r.URL.Query().Get("roleAlias"))
+	})
 	use := func(settings any, create func() agent.Service) {
 		c.Services = append(c.Services, agent.ServiceConfig{Key: fmt.Sprintf("%T%+[1]v", settings), New: create})
 	}
