@@ -55,7 +55,7 @@ func (d *directory) tryLock() (osfile.Unlock, error) {
 	if err := makeDir(d.disk, d.journalDir()); err != nil {
 		return nil, fmt.Errorf("making provisioning journal: %w", err)
 	}
-	for _, dir := range []string{d.home(), d.journalDir()} {
+	for _, dir := range []string{d.Folder(), d.journalDir()} {
 		if err := d.disk.MayWrite(dir); err != nil {
 			return nil, err
 		}
@@ -179,7 +179,7 @@ func (d *directory) check() error {
 		return err
 	}
 	files := d.files("-")
-	dirs := []string{d.home()}
+	dirs := []string{d.Folder()}
 	for _, path := range []string{files.Certificate, files.PrivateKey} {
 		target, err := d.disk.Resolve(path)
 		if err != nil {
@@ -274,12 +274,13 @@ func (c *Config) sums(st *state) map[string]string {
 // journalDir is hidden beside the certificate. Escaping keeps any serial number from leaving the
 // directory.
 func (c *Config) journalDir() string {
-	return filepath.Join(c.home(), "."+url.QueryEscape(c.SerialNumber)+".provisioning")
+	return filepath.Join(c.Folder(), "."+url.QueryEscape(c.SerialNumber)+".provisioning")
 }
 
-func (c *Config) home() string {
+// Folder returns where the record and the journal are kept.
+func (c *Config) Folder() string {
 	if c.Certificate != "" {
 		return filepath.Dir(c.Certificate)
 	}
-	return c.Dir
+	return cmp.Or(c.Dir, DefaultDir)
 }

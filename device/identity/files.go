@@ -165,7 +165,7 @@ func (d *directory) installFile(path string, data []byte, perm fs.FileMode, sums
 	if err := replaceFile(d.disk, target, data, perm); err != nil {
 		return err
 	}
-	if dir == d.home() {
+	if dir == d.Folder() {
 		return nil // is durable since the journal in it is
 	}
 	return syncAbove(d.disk, dir)

@@ -127,11 +127,8 @@ func checkSerialNumber(serial string) error {
 // onlySerialNumber returns the serial number of the one identity that this device has, "" if there
 // is none or there are several.
 func (c *Config) onlySerialNumber() (serial string) {
-	dir := c.StateDir
-	if c.Primary.CertificatePath != "" {
-		dir = filepath.Dir(c.Primary.CertificatePath)
-	}
-	paths, _ := filepath.Glob(filepath.Join(dir, "*.json"))
+	own := c.Identity()
+	paths, _ := filepath.Glob(filepath.Join(own.Folder(), "*.json"))
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
 		if err != nil {

@@ -14,7 +14,6 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -125,10 +124,3 @@ func (r *run) options() session.Options {
 func (r *run) correctTime() time.Time { return r.Now().Add(r.skew) }
 
 func (r *run) onAWS() bool { return awsiot.ParseEndpoint(r.Settings.Server.Endpoint).AWS() }
-
-func (r *run) directory() string {
-	if certificate := r.Settings.Primary.CertificatePath; certificate != "" {
-		return filepath.Dir(certificate)
-	}
-	return r.Settings.StateDir
-}

@@ -188,9 +188,9 @@ func (r *run) identityFiles(context.Context) {
 		r.ok(name, `no identity yet; "iot_device bootstrap" provisions the device`)
 	}
 	// What others put into a folder that they may write, the device would read as its own.
-	if info, err := os.Stat(r.directory()); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		r.warn(name, fmt.Sprintf("the folder %s is writable by others (mode %04o)", r.directory(), info.Mode().Perm()),
-			"others can replace the device's files", "run: chmod go-w "+r.directory())
+	if info, err := os.Stat(own.Folder()); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		r.warn(name, fmt.Sprintf("the folder %s is writable by others (mode %04o)", own.Folder(), info.Mode().Perm()),
+			"others can replace the device's files", "run: chmod go-w "+own.Folder())
 	}
 }
 
@@ -238,7 +238,8 @@ func (r *run) disk(context.Context) {
 		r.skip(name, "without a serial number its place is unknown")
 		return
 	}
-	dir := r.directory()
+	own := r.Settings.Identity()
+	dir := own.Folder()
 	for _, err := os.Stat(dir); err != nil && filepath.Dir(dir) != dir; _, err = os.Stat(dir) {
 		dir = filepath.Dir(dir) // the nearest that exists
 	}
