@@ -196,8 +196,8 @@ func (d *directory) check() error {
 	return nil
 }
 
-func (d *directory) checkDir(dir string) (err error) {
-	err = d.disk.MayWrite(dir)
+func (d *directory) checkDir(dir string) error {
+	err := d.disk.MayWrite(dir)
 	for parent := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && parent != dir; parent = filepath.Dir(dir) {
 		dir = parent
 		err = d.disk.MayWrite(dir)
@@ -205,26 +205,13 @@ func (d *directory) checkDir(dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	probe := filepath.Join(dir, filepath.Base(d.journalDir())+".check")
-	path := filepath.Join(probe, "probe")
-	if err := makeDir(d.disk, probe); err != nil {
-		return err
-	}
-	defer func() {
-		if removeErr := remove(d.disk, probe); err == nil {
-			err = removeErr
-		}
-	}()
-	unlock, err := d.disk.Lock(filepath.Join(probe, "lock"))
+	probe := &directory{Config: &Config{SerialNumber: d.SerialNumber + ".check", Dir: dir}, disk: d.disk}
+	release, err := probe.lock()
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		replaceFile(d.disk, path, make([]byte, identitySize), 0o600),
-		remove(d.disk, path),
-		unlock(true),
-		d.disk.SyncDir(dir),
-	)
+	err = probe.writeState(&state{Sequence: 1, KeyPEM: strings.Repeat("-", identitySize)})
+	return errors.Join(err, release(true), d.disk.SyncDir(dir))
 }
 
 const (
