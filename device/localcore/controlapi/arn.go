@@ -40,40 +40,45 @@ func (a *api) resource(arn string) (string, error) {
 	return rest, nil
 }
 
-// target reads what a policy is attached to, or shall be.
-func (a *api) target(arn string) (registry.Target, error) {
-	if t := registry.Target(arn); t.Cognito() {
-		return t, nil
+// target reads what a policy is attached to, or shall be, as a [registry.Target].
+func (a *api) target(arn string) (string, error) {
+	if registry.Target(arn).Cognito() {
+		return arn, nil
 	}
-	resource, err := a.resource(arn)
-	return registry.Target(resource), err
+	return a.resource(arn)
 }
 
 // principal reads a principal: the ARN of a certificate, or a Cognito identity.
-func (a *api) principal(arn string) (registry.Target, error) {
+func (a *api) principal(arn string) (string, error) {
 	if arn == "" {
 		return "", invalid("a principal is required")
 	}
-	t, err := a.target(arn)
-	if err != nil || t.Cognito() {
-		return t, err
-	}
-	id, ok := t.Certificate()
-	if !ok {
+	target, err := a.target(arn)
+	id, ok := registry.Target(target).Certificate()
+	switch {
+	case err != nil || registry.Target(target).Cognito():
+		return target, err
+	case !ok:
 		return "", invalid("%q is not the ARN of a certificate", clip(arn))
 	}
-	return t, checkCertificateID(id)
+	return target, checkCertificateID(id)
 }
 
-// certificate returns the id of the certificate that is the principal. Things
-// have no Cognito identities here.
+// certificate returns the id of the certificate that is the principal. Things have no Cognito
+// identities here.
 func (a *api) certificate(arn string) (id string, err error) {
-	t, err := a.principal(arn)
-	if err == nil && t.Cognito() {
+	target, err := a.principal(arn)
+	id, ok := registry.Target(target).Certificate()
+	if err == nil && !ok {
 		err = invalid("an Amazon Cognito identity as the principal of a thing is not emulated")
 	}
-	id, _ = t.Certificate()
 	return id, err
+}
+
+// resolvers read the parameters that are ARNs.
+var resolvers = map[string]func(a *api, arn string) (string, error){
+	"target": (*api).target, "principal": (*api).principal, "resourceArn": (*api).taggable,
+	"X-Amzn-Principal": (*api).certificate, "X-Amzn-Iot-Principal": (*api).principal,
 }
 
 // resolve replaces the ARNs among the parameters by what the registry knows the resources by.
@@ -86,29 +91,19 @@ func (a *api) resolve(q *request) error {
 		}
 	}
 	for _, name := range q.op.parameters() {
-		var arn string
-		var resolved any
-		if !slices.Contains([]string{"target", "principal", "resourceArn", "X-Amzn-Principal", "X-Amzn-Iot-Principal"}, name) {
+		resolve, ok := resolvers[name]
+		if !ok {
 			continue
 		}
+		var arn string
 		err := q.read(name, &arn)
-		switch {
-		case err != nil:
-		case name == "target":
-			resolved, err = a.target(arn)
-		case name == "resourceArn":
-			resolved, err = a.taggable(arn)
-		case name == "X-Amzn-Principal":
-			resolved, err = a.certificate(arn)
-		case name == "X-Amzn-Iot-Principal", arn != "":
-			resolved, err = a.principal(arn)
-		default: // it is optional
-			resolved = ""
+		if err == nil && (arn != "" || name != "principal") { // which is optional
+			arn, err = resolve(a, arn)
 		}
 		if err != nil {
 			return err
 		}
-		q.members[name], _ = json.Marshal(resolved) // a string always encodes
+		q.members[name], _ = json.Marshal(arn) // a string always encodes
 	}
 	return nil
 }
