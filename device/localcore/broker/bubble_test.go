@@ -114,7 +114,9 @@ func (b *bubble) dial(version byte) *peer {
 	b.work.Go(func() {
 		defer b.release(ours)
 		stream := &wire{Conn: ours}
-		b.serve(context.Background(), b.newConn(stream, stream, Principal{Certificate: new(x509.Certificate)}))
+		c := b.newConn(stream, stream, Principal{Certificate: new(x509.Certificate)})
+		b.establish(c)
+		b.serve(context.Background(), c)
 	})
 	b.Cleanup(func() { theirs.Close() })
 	return &peer{b.T, theirs, bufio.NewReader(theirs), version}

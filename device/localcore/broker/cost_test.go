@@ -62,7 +62,11 @@ func TestMessageAllocatesLittle(t *testing.T) {
 		t.Fatal(err)
 	}
 	stream := &wire{Conn: server}
-	b.work.Go(func() { b.serve(context.Background(), b.newConn(stream, stream, Principal{})) })
+	b.work.Go(func() {
+		c := b.newConn(stream, stream, Principal{})
+		b.establish(c)
+		b.serve(context.Background(), c)
+	})
 	exchange := func(request, answer []byte) {
 		if _, err := client.Write(request); err != nil {
 			t.Fatal(err)

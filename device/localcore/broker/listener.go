@@ -122,24 +122,27 @@ func growStack() {
 	runtime.KeepAlive(&frame)
 }
 
-// handshake makes a TLS connection out of a TCP connection. The loop that serves it gets a
-// goroutine of its own: the reader of an idle connection would keep the stack of the handshake.
+// handshake makes a TLS connection out of a TCP connection and answers its CONNECT. The loop that
+// serves it gets a goroutine of its own: the reader of an idle connection would keep the stack that
+// these need.
 func (b *Broker) handshake(ctx context.Context, l *listener, raw net.Conn) {
 	growStack()
 	setQuickACK(raw)
 	stream := &wire{Conn: raw}
 	secure := tls.Server(stream, l.tls)
-	_ = raw.SetDeadline(time.Now().Add(handshakeTimeout)) // until serve sets another; a context would take a goroutine
+	_ = raw.SetDeadline(time.Now().Add(handshakeTimeout)) // until establish sets another; a context would take a goroutine
 	if err := secure.Handshake(); err != nil {
 		b.rejectHandshake(raw.RemoteAddr(), secure.ConnectionState().PeerCertificates, err)
 		b.release(raw)
 		return
 	}
+	state := secure.ConnectionState()
+	cert := state.PeerCertificates[0]
+	c := b.newConn(secure, stream, Principal{CertificateID: awsiot.CertificateID(cert), Certificate: cert, ServerName: state.ServerName})
+	b.establish(c)
 	b.work.Go(func() {
 		defer b.release(raw)
-		state := secure.ConnectionState()
-		cert := state.PeerCertificates[0]
-		b.serve(ctx, b.newConn(secure, stream, Principal{CertificateID: awsiot.CertificateID(cert), Certificate: cert, ServerName: state.ServerName}))
+		b.serve(ctx, c)
 	})
 }
 

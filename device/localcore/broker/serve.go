@@ -20,10 +20,8 @@ var errClosed = errors.New("the connection was closed")
 
 const maxRequest = 64 << 10 // bytes of an HTTP request
 
-// serve leads a connection through its life, from CONNECT to its end.
-func (b *Broker) serve(ctx context.Context, c *Conn) {
-	defer close(c.ended)
-	defer b.disconnected(c)
+// establish answers the CONNECT of a connection, or its HTTP request. serve must follow.
+func (b *Broker) establish(c *Conn) {
 	defer b.recoverPanic(c)
 	if err := c.net.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
 		return
@@ -36,13 +34,21 @@ func (b *Broker) serve(ctx context.Context, c *Conn) {
 			return
 		}
 	}
-	if err := b.connect(c); err != nil {
-		if !errors.Is(err, errClosed) {
-			b.reject(c, event.Connect, "", "no acceptable CONNECT came: "+err.Error())
-		}
+	if err := b.connect(c); err == nil {
+		c.wire.conn, c.wire.read = c, true
+	} else if !errors.Is(err, errClosed) {
+		b.reject(c, event.Connect, "", "no acceptable CONNECT came: "+err.Error())
+	}
+}
+
+// serve leads a connection from CONNACK, if it came so far, to its end.
+func (b *Broker) serve(ctx context.Context, c *Conn) {
+	defer close(c.ended)
+	defer b.disconnected(c)
+	defer b.recoverPanic(c)
+	if c.wire.conn == nil {
 		return
 	}
-	c.wire.conn, c.wire.read = c, true
 	var pk packets.Packet // each in its turn
 	for {
 		if c.wire.read { // since the deadline was set

@@ -35,6 +35,7 @@ func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Princi
 	if b.begin(raw, func() {
 		defer b.release(raw)
 		defer time.AfterFunc(webSocketLife, func() { c.end(reasonWebSocketTTL, packets.ErrMaxConnectTime) }).Stop()
+		b.establish(c)
 		b.serve(r.Context(), c)
 	}) {
 		<-c.ended
