@@ -83,9 +83,9 @@ func cdkContext() (map[string]any, error) {
 }
 
 // buildFunction builds a package of the hook's module into a folder.
-func buildFunction(ctx context.Context, folder string, a stack.Architecture, name string) error {
+func buildFunction(ctx context.Context, folder string, architecture, name string) error {
 	script := filepath.Join("..", "scripts", "build-hook.sh")
-	output, err := exec.CommandContext(ctx, script, filepath.Join(folder, "bootstrap"), string(a), name).CombinedOutput()
+	output, err := exec.CommandContext(ctx, script, filepath.Join(folder, "bootstrap"), architecture, name).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("building %s of the hook with %s: %w\n%s", name, script, err, output)
 	}

@@ -115,7 +115,7 @@ func hookEnvironment(props *Props, serials awsdynamodb.Table) *map[string]*strin
 	environment := map[string]*string{
 		"SERIAL_PREFIX":   &props.SerialPrefix,
 		"THING_PREFIX":    &props.Names.ThingPrefix,
-		"EXISTING_THINGS": jsii.String(string(props.ExistingThings)),
+		"EXISTING_THINGS": &props.ExistingThings,
 		"ROTATION":        jsii.String(map[bool]string{true: "allow", false: "deny"}[props.Rotation]),
 	}
 	// Lambda takes 4 KB of variables. With more locations the template decides alone.
@@ -124,7 +124,7 @@ func hookEnvironment(props *Props, serials awsdynamodb.Table) *map[string]*strin
 	}
 	if serials != nil {
 		environment["SERIAL_TABLE"] = serials.TableName()
-		environment["SERIAL_REGISTRY"] = jsii.String(string(props.SerialRegistry))
+		environment["SERIAL_REGISTRY"] = &props.SerialRegistry
 	}
 	return &environment
 }

@@ -17,32 +17,16 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// An Architecture is an instruction set that Lambda offers, by Lambda's name.
-type Architecture string
-
-// Architectures that the hook can run on.
+// Values of Options.
 const (
-	ARM64  Architecture = "arm64"
-	X86_64 Architecture = "x86_64"
-)
+	ARM64, X86_64 = "arm64", "x86_64" // of HookArchitecture, by Lambda's names
 
-// Existing says what happens to a thing that has another active certificate.
-type Existing string
+	RefuseExisting = "refuse" // of ExistingThings: the device of a thing that has another active certificate is denied
+	AllowExisting  = "allow"  // anyone who has a claim certificate can take its name
 
-// What can happen to it.
-const (
-	RefuseExisting Existing = "refuse" // its device is denied
-	AllowExisting  Existing = "allow"  // anyone who has a claim certificate can take its name
-)
-
-// A Registry says how often a serial number is admitted.
-type Registry string
-
-// Registries of serial numbers.
-const (
-	Once       Registry = "once"   // each serial number once
-	Listed     Registry = "listed" // those alone that are listed, each once
-	NoRegistry Registry = "none"   // any number of times
+	Once       = "once"   // of SerialRegistry: each serial number once
+	Listed     = "listed" // those alone that are listed, each once
+	NoRegistry = "none"   // any number of times
 )
 
 // Options are what the person who deploys decides, as `cdk deploy -c NAME=VALUE`.
@@ -65,14 +49,14 @@ type Options struct {
 	// ClaimSourceIPs are the address ranges that claims connect from; empty for any.
 	// (claimSourceIp, comma-separated)
 	ClaimSourceIPs []string
-	SerialPrefix   string   // begins the serial numbers that the hook admits; by default payload.SerialPrefix
-	SerialRegistry Registry // how often a serial number is admitted; by default Once
-	ExistingThings Existing // what the hook does about things in use; by default RefuseExisting
-	Rotation       bool     // lets a device replace its own certificate; by default true
+	SerialPrefix   string // begins the serial numbers that the hook admits; by default payload.SerialPrefix
+	SerialRegistry string // how often a serial number is admitted; by default Once
+	ExistingThings string // what the hook does about things in use; by default RefuseExisting
+	Rotation       bool   // lets a device replace its own certificate; by default true
 	// RetireAfter is after how many days, by default 30, a certificate that a device has rotated
 	// out is deleted. It is deactivated at once.
 	RetireAfter      int
-	HookArchitecture Architecture // what the hook runs on; by default ARM64
+	HookArchitecture string // what the hook runs on; by default ARM64
 	// HookConcurrency is how many calls of the hook can run at once, reserved for it; by default 0,
 	// as many as the account has left.
 	HookConcurrency int
@@ -96,11 +80,11 @@ func ParseOptions(context map[string]any) (Options, error) {
 		ClaimClientIDs:     r.list("claimClientIds", "1 to 128 of the characters a-z A-Z 0-9 : . _ -, and * or ? for any", clientIDPattern.MatchString),
 		ClaimSourceIPs:     r.list("claimSourceIp", "an address range, as in 203.0.113.0/24", isAddressRange),
 		SerialPrefix:       cmp.Or(r.prefix("serialPrefix", payload.MaxSerialLength), payload.SerialPrefix),
-		SerialRegistry:     Registry(r.choice("serialRegistry", string(Once), string(Listed), string(NoRegistry))),
-		ExistingThings:     Existing(r.choice("existingThings", string(RefuseExisting), string(AllowExisting))),
+		SerialRegistry:     r.choice("serialRegistry", Once, Listed, NoRegistry),
+		ExistingThings:     r.choice("existingThings", RefuseExisting, AllowExisting),
 		Rotation:           r.choice("rotation", "true", "false") == "true",
 		RetireAfter:        cmp.Or(r.number("retireAfter", 36500), 30),
-		HookArchitecture:   Architecture(r.choice("hookArchitecture", string(ARM64), string(X86_64))),
+		HookArchitecture:   r.choice("hookArchitecture", ARM64, X86_64),
 		HookConcurrency:    r.number("hookConcurrency", math.MaxInt32),
 		MinimalRole:        r.choice("minimalRole", "false", "true") == "true",
 		XRay:               r.choice("xray", "false", "true") == "true",
