@@ -7,8 +7,12 @@ import (
 )
 
 // ready holds the keys that pools have made and nobody has taken. It is the process's:
-// a test starts many servers, one after the other.
-var ready = make(chan *rsa.PrivateKey, 4)
+// a test starts many servers, one after the other. Each key that is made, or being made,
+// is counted in wanted.
+var (
+	ready  = make(chan *rsa.PrivateKey, 4)
+	wanted = make(chan struct{}, cap(ready))
+)
 
 // A Pool makes RSA keys ahead of need, because one takes a tenth of a second.
 // It starts with the first Take, and is safe for concurrent use. The zero
@@ -31,6 +35,7 @@ func (p *Pool) Take(ctx context.Context) (*rsa.PrivateKey, error) {
 	p.start.Do(func() { p.filling.Go(p.fill) })
 	select {
 	case key := <-ready:
+		<-wanted
 		return key, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -41,15 +46,16 @@ func (p *Pool) Take(ctx context.Context) (*rsa.PrivateKey, error) {
 
 func (p *Pool) fill() {
 	for {
+		select {
+		case wanted <- struct{}{}:
+		case <-p.stop:
+			return
+		}
 		key, err := NewKey()
 		if err != nil {
 			panic("ca: making a key of a constant length: " + err.Error())
 		}
-		select {
-		case ready <- key:
-		case <-p.stop:
-			return
-		}
+		ready <- key // has room, as it is counted
 	}
 }
 
