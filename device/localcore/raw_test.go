@@ -38,7 +38,7 @@ func dialPort(t *testing.T, port int, version byte, config *tls.Config) *rawClie
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &rawClient{t, conn, bufio.NewReader(conn), version}

@@ -114,7 +114,7 @@ func rawWebSocket(t *testing.T, s *localcore.Server, version byte) *rawClient {
 		t.Fatal(response.Status)
 	}
 	stream := &streamConn{Conn: conn}
-	if err := stream.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := stream.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &rawClient{t, stream, bufio.NewReader(stream), version}
