@@ -44,6 +44,9 @@ func zipped(t testing.TB, path string) int {
 }
 
 func TestZipStaysSmall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and compresses the functions")
+	}
 	for _, name := range []string{".", "./cmd/retire"} {
 		if size := zipped(t, buildFunction(t, "..", "arm64", name)); size > maxZip {
 			t.Errorf("the zip of %s has %d bytes, more than %d", name, size, maxZip)

@@ -187,6 +187,9 @@ func TestProcessDoesNotStartMisconfigured(t *testing.T) {
 // TestBuildIsReproducible builds two copies of the source, in two folders and under two
 // environments, for the architecture that is deployed.
 func TestBuildIsReproducible(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the hook twice")
+	}
 	var builds [2][]byte
 	for i, env := range [][]string{
 		{"GOFLAGS=", "GOWORK="},

@@ -87,6 +87,9 @@ func build(t testing.TB, dir, pkg string) string {
 // connection in twenty are spoilt, each kind of fault in its turn: every device has one identity in
 // the end, and registry and report agree.
 func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two hundred devices and the hook take seconds")
+	}
 	t.Parallel()
 	const n = 200
 	hook := build(t, "../../hook", ".")
@@ -131,6 +134,9 @@ func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 // throttled, and the launch takes about what was forecast. It cannot be faster; on a busy machine
 // it is slower, and what was spread when it left may arrive together.
 func TestQuotasAreKept(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a launch at the rates of AWS takes seconds")
+	}
 	const n = 40
 	core := startCore(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
 	c := newConfig(t, core, n)
@@ -158,6 +164,9 @@ func TestQuotasAreKept(t *testing.T) {
 // emulator: it is throttled, slows down, and no device fails. The emulator's clock is slow, so that
 // a busy machine is faster than its quotas.
 func TestThrottledDevicesSlowTheLaunchDown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a launch that is throttled takes seconds")
+	}
 	const n, slow = 40, 4
 	begun := time.Now()
 	core := startCore(t, func(c *localcore.Config) {

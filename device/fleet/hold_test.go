@@ -91,6 +91,9 @@ func onHold(c *fleet.Config, f func()) {
 
 // TestJitterSpreadsReconnects restarts the broker under a connected fleet.
 func TestJitterSpreadsReconnects(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sixty devices take seconds to reconnect")
+	}
 	t.Parallel()
 	const n, window = 60, 3 * time.Second
 	state := t.TempDir()

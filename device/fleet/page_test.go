@@ -27,6 +27,9 @@ var picture = flag.String("picture", "", "write a picture of the report's page i
 // never in CI.
 func browser(t *testing.T) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("a browser takes seconds for a page")
+	}
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
@@ -111,6 +114,7 @@ type measure struct {
 // TestPageFitsScreens looks at the page as a phone and a desk would show it.
 func TestPageFitsScreens(t *testing.T) {
 	t.Parallel()
+	browser(t)
 	r := sampleReport(t)
 	path, _ := savePage(t, r)
 	for i := range r.Stages { // as wide as they can be
@@ -138,6 +142,7 @@ func TestPageFitsScreens(t *testing.T) {
 
 func TestPageOfReconnectFitsPhone(t *testing.T) {
 	t.Parallel()
+	browser(t)
 	c := holdConfig(t, startCore(t), 10, 5*time.Second, time.Second, 2*time.Second)
 	_, text := savePage(t, enroll(t, c))
 	want := measure{Charts: []string{"timeline", "reconnect", "stages", "distribution-device", "distribution-return"}}

@@ -65,6 +65,9 @@ const deviceSDK = "testdata/awssdk"
 // needDeviceSDK skips the test where the AWS IoT Device SDK is not installed.
 func needDeviceSDK(t *testing.T) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("Node.js takes seconds for the SDK")
+	}
 	if _, err := os.Stat(filepath.Join(deviceSDK, "node_modules", "aws-iot-device-sdk-v2")); err != nil {
 		missing(t, "the npm package aws-iot-device-sdk-v2", "npm ci --ignore-scripts in "+deviceSDK)
 	}

@@ -15,6 +15,9 @@ import (
 // streams.
 func TestSDKForPython(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("Python takes seconds for the SDK")
+	}
 	python := ""
 	for _, candidate := range []string{"/usr/bin/python3", "python3"} {
 		if exec.Command(candidate, "-c", "import boto3").Run() == nil {

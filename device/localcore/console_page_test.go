@@ -36,6 +36,9 @@ type page struct {
 // browser opens an empty page. Where there is no browser the test is skipped, but never in CI.
 func browser(t *testing.T) *page {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("a browser takes seconds for a page")
+	}
 	var path string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if found, err := exec.LookPath(name); err == nil && path == "" {

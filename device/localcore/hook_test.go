@@ -37,6 +37,9 @@ var hookBinary = sync.OnceValues(func() (path string, err error) {
 // buildHook builds the Lambda function for this machine, once for all tests.
 func buildHook(t *testing.T) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the hook")
+	}
 	path, err := hookBinary()
 	if err != nil {
 		t.Fatal(err)

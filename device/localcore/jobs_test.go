@@ -254,6 +254,9 @@ func awsEnvironment(t *testing.T, s *localcore.Server) []string {
 // awsCLI returns what runs the AWS command line against a server.
 func awsCLI(t *testing.T, s *localcore.Server) func(arguments ...string) map[string]any {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("the AWS command line takes a second for each command")
+	}
 	if _, err := exec.LookPath("aws"); err != nil {
 		missing(t, "the aws command line", "AWS CLI 1 or 2")
 	}

@@ -54,6 +54,9 @@ var providerBinary = sync.OnceValues(func() ([]byte, error) {
 // those that signed ca's certificate.
 func buildProvider(t *testing.T, ca *testCA, signers ...*testCA) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds a certificate provider")
+	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "bootstrap")
 	chain := *certificatePEM(ca.cert.Raw)

@@ -152,6 +152,9 @@ func events(t *testing.T, keys provision.Keys) []string {
 
 func TestKillAtAnyStepEndsWithOneIdentity(t *testing.T) {
 	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
+		if keys == provision.ServiceKeys && testing.Short() {
+			break // for each run the core makes an RSA key
+		}
 		for _, event := range events(t, keys) {
 			t.Run(string(keys)+"/"+event, func(t *testing.T) {
 				t.Parallel()
@@ -168,6 +171,9 @@ func TestKillAtAnyStepEndsWithOneIdentity(t *testing.T) {
 }
 
 func TestTwoKillsEndWithOneIdentity(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts dozens of processes")
+	}
 	points := []provision.Event{
 		{Step: provision.StepStore, Phase: provision.Done},
 		{Step: provision.StepRegister, Phase: provision.Done},

@@ -18,6 +18,9 @@ import (
 // port and the id of a certificate.
 func TestCommandsOfThePagesWork(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("the AWS command line takes a second for each command")
+	}
 	server, dir := startLocalCore(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)

@@ -21,6 +21,9 @@ type cli struct {
 
 func newCLI(t *testing.T, url string) cli {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("the AWS command line takes a second for each command")
+	}
 	if _, err := exec.LookPath("aws"); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal("the aws command line is not installed")

@@ -18,6 +18,9 @@ import (
 // buildHook builds the hook as it is deployed, for this machine.
 func buildHook(t testing.TB) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the hook")
+	}
 	binary := filepath.Join(t.TempDir(), "bootstrap")
 	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "lambda.norpc", "-o", binary, ".")
 	build.Dir = filepath.FromSlash("../../../hook")

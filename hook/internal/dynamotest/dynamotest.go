@@ -23,6 +23,9 @@ const Table = "serials"
 // off.
 func Serve(t testing.TB) aws.Config {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("Node.js takes seconds for DynamoDB")
+	}
 	root := ".." // go test runs in the package's folder, somewhere in the hook's
 	for range 4 {
 		if _, err := os.Stat(filepath.Join(root, "scripts", "dynamodb.mjs")); err == nil {
