@@ -156,16 +156,11 @@ func (a *api) provider(p registry.CertificateProvider) object {
 	})
 }
 
-func (a *api) updateCertificateProvider(name, function string, operations []string) (out object, err error) {
+func (a *api) updateCertificateProvider(name, function string, operations []string) (object, error) {
 	if operations != nil {
-		err = checkProviderOperations(operations)
+		if err := checkProviderOperations(operations); err != nil {
+			return nil, err
+		}
 	}
-	switch {
-	case err != nil:
-	case function == "":
-		_, err = a.Registry.DescribeCertificateProvider(name)
-	default:
-		err = a.Registry.UpdateCertificateProvider(name, function)
-	}
-	return a.providerSummary(registry.CertificateProvider{Name: name}), err
+	return a.providerSummary(registry.CertificateProvider{Name: name}), a.Registry.UpdateCertificateProvider(name, function)
 }

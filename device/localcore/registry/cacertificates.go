@@ -326,11 +326,11 @@ func (r *Registry) DescribeCertificateProvider(name string) (CertificateProvider
 // ListCertificateProviders returns the account's certificate provider, if there is one.
 func (r *Registry) ListCertificateProviders() []CertificateProvider { return r.state().providers.all() }
 
-// UpdateCertificateProvider gives a certificate provider another function.
+// UpdateCertificateProvider gives a certificate provider another function, unless functionARN is empty.
 func (r *Registry) UpdateCertificateProvider(name, functionARN string) error {
 	return edit(r, name, func(tx *transaction, p *CertificateProvider) error {
-		p.FunctionARN, p.Modified = functionARN, tx.now
-		return checkFunctionARN(functionARN)
+		p.FunctionARN, p.Modified = cmp.Or(functionARN, p.FunctionARN), tx.now
+		return checkFunctionARN(p.FunctionARN)
 	})
 }
 
