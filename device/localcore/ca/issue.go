@@ -39,9 +39,8 @@ var (
 type Certificate struct {
 	ID  string // see [awsiot.CertificateID]
 	PEM []byte
-	// PrivateKeyPEM is PKCS #1, and only there when the authority made the key.
-	PrivateKeyPEM []byte
-	PublicKeyPEM  []byte // PKIX
+	// Of a key that the authority made, else nil: PKCS #1 and PKIX.
+	PrivateKeyPEM, PublicKeyPEM []byte
 }
 
 // A CSRError says what is wrong with a certificate signing request.
@@ -53,11 +52,15 @@ func (e *CSRError) Error() string { return "certificate signing request: " + e.R
 // IssueForKey certifies a key that the authority made for a device, as
 // CreateKeysAndCertificate does.
 func (a *Authority) IssueForKey(key *rsa.PrivateKey, now time.Time) (*Certificate, error) {
-	c, err := a.issue(key.Public(), deviceSubject, now)
+	publicDER, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	c, err := a.issue(key.Public(), publicDER, deviceSubject, now)
 	if err != nil {
 		return nil, err
 	}
-	c.PrivateKeyPEM = encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key))
+	c.PrivateKeyPEM, c.PublicKeyPEM = encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), encode("PUBLIC KEY", publicDER)
 	return c, nil
 }
 
@@ -68,15 +71,11 @@ func (a *Authority) IssueForCSR(csrPEM string, now time.Time) (*Certificate, err
 	if err != nil {
 		return nil, err
 	}
-	return a.issue(csr.PublicKey, csr.RawSubject, now)
+	return a.issue(csr.PublicKey, csr.RawSubjectPublicKeyInfo, csr.RawSubject, now)
 }
 
-func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.Time) (*Certificate, error) {
+func (a *Authority) issue(public crypto.PublicKey, publicDER, rawSubject []byte, now time.Time) (*Certificate, error) {
 	issuer, err := a.issuer()
-	if err != nil {
-		return nil, fmt.Errorf("issuing a certificate: %w", err)
-	}
-	publicDER, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
@@ -107,9 +106,7 @@ func (a *Authority) issue(public crypto.PublicKey, rawSubject []byte, now time.T
 	if err != nil {
 		return nil, fmt.Errorf("issuing a certificate: %w", err)
 	}
-	return &Certificate{
-		ID: awsiot.CertificateID(&x509.Certificate{Raw: der}), PEM: encode("CERTIFICATE", der), PublicKeyPEM: encode("PUBLIC KEY", publicDER),
-	}, nil
+	return &Certificate{ID: awsiot.CertificateID(&x509.Certificate{Raw: der}), PEM: encode("CERTIFICATE", der)}, nil
 }
 
 // ParseCSR reads a request and checks what AWS IoT checks: size, signature, and a

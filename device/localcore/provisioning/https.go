@@ -3,6 +3,7 @@ package provisioning
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"example.com/fleety/device/awsiot"
@@ -15,7 +16,7 @@ import (
 func (s *Service) IssueKeys(ctx context.Context) (*ca.Certificate, error) {
 	key, err := s.config.Keys.Take(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making a key: %w", err)
 	}
 	return s.config.Authority.IssueForKey(key, s.config.Now())
 }

@@ -143,11 +143,7 @@ func (s *Service) perform(ctx context.Context, r Request) (any, error) {
 
 // createKeysAndCertificate ignores the payload: AWS asks for an empty one, and its SDKs send {}.
 func (s *Service) createKeysAndCertificate(ctx context.Context, r Request) (any, error) {
-	key, err := s.config.Keys.Take(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("making a key: %w", err)
-	}
-	cert, err := s.config.Authority.IssueForKey(key, s.config.Now())
+	cert, err := s.IssueKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
