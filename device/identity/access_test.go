@@ -31,8 +31,8 @@ func certsDir(t *testing.T) string {
 }
 
 func isAccessError(err error, path string) bool {
-	e, ok := errors.AsType[*AccessError](err)
-	return ok && e.Path == path
+	e, ok := errors.AsType[*FileError](err)
+	return ok && e.Kind == ErrAccess && e.Path == path
 }
 
 func TestDirectoryThatOthersMayWriteIsRefused(t *testing.T) {
@@ -185,7 +185,7 @@ func TestPlantedJournalWritesAndRemovesNothingElsewhere(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(dir, "passwd"), []byte("root's"), 0o600))
 			planted(t, dir, func(s *state) { change(s, precious) })
 			_, err := realStore(t, dir).Begin()
-			if _, ok := errors.AsType[*CorruptError](err); !ok {
+			if !errors.Is(err, ErrCorrupt) {
 				t.Errorf("Begin() error = %v", err)
 			}
 			if data, err := os.ReadFile(precious); err != nil || string(data) != "root's" {

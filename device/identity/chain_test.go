@@ -113,6 +113,6 @@ func TestChainIsKeptWithItsCertificate(t *testing.T) {
 }
 
 func isBroken(err error) bool {
-	_, ok := errors.AsType[*BrokenError](err)
+	ok := errors.Is(err, ErrBroken)
 	return ok
 }

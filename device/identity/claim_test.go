@@ -84,7 +84,7 @@ func TestDevicesOwnKeyIsNoClaim(t *testing.T) {
 	d, _ := provisioned(t)
 	id, err := storeOn(t, d).Load()
 	must(t, err)
-	if _, conflict := errors.AsType[*ConflictError](storeOn(t, d).RemoveClaim("certs/../" + id.Files.PrivateKey)); !conflict {
+	if err := storeOn(t, d).RemoveClaim("certs/../" + id.Files.PrivateKey); !errors.Is(err, ErrConflict) {
 		t.Error("the device's own key may be removed")
 	}
 	if _, err := storeOn(t, d).Load(); err != nil {

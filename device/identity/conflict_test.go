@@ -62,7 +62,7 @@ func TestPathsThatMeetAreAnErrorBeforeAnythingIsWritten(t *testing.T) {
 			})
 			must(t, err)
 			err = provision(t, s, newCloud(t), run{replace: true})
-			if _, ok := errors.AsType[*ConflictError](err); !ok || awsiot.ClassOf(err) != awsiot.Misconfigured {
+			if !errors.Is(err, ErrConflict) || awsiot.ClassOf(err) != awsiot.Misconfigured {
 				t.Errorf("error = %v", err)
 			}
 			after := contents(t, dir)

@@ -50,7 +50,7 @@ func (d *directory) lock() (osfile.Unlock, error) {
 
 func (d *directory) tryLock() (osfile.Unlock, error) {
 	if target, err := d.disk.Resolve(d.journalDir()); err != nil || target != d.journalDir() {
-		return nil, cmp.Or[error](err, &AccessError{Path: d.journalDir(), Reason: "is a symbolic link"})
+		return nil, cmp.Or(err, accessError(d.journalDir(), "is a symbolic link"))
 	}
 	if err := makeDir(d.disk, d.journalDir()); err != nil {
 		return nil, fmt.Errorf("making provisioning journal: %w", err)
@@ -109,7 +109,7 @@ func (d *directory) readState() (newest *state, damaged []string, err error) {
 		case errors.Is(err, errDamaged):
 			damaged = append(damaged, path)
 		case err != nil:
-			return nil, nil, &CorruptError{Path: path, Reason: err.Error()}
+			return nil, nil, &FileError{ErrCorrupt, path, err.Error()}
 		case newest == nil || st.Sequence > newest.Sequence:
 			newest = st
 		}
@@ -117,14 +117,14 @@ func (d *directory) readState() (newest *state, damaged []string, err error) {
 	if newest == nil {
 		// Damage to the very first step costs nothing: it is done again.
 		if len(damaged) > 0 && !slices.Equal(damaged, []string{d.statePath(1)}) {
-			return nil, nil, &CorruptError{Path: d.journalDir(), Reason: "no readable copy is left"}
+			return nil, nil, &FileError{ErrCorrupt, d.journalDir(), "no readable copy is left"}
 		}
 		return nil, damaged, nil
 	}
 	if err := newest.open(d.Config); errors.Is(err, ErrUnavailable) {
 		return nil, nil, fmt.Errorf("provisioning journal: %w", err)
 	} else if err != nil {
-		return nil, nil, &CorruptError{Path: d.journalDir(), Reason: err.Error()}
+		return nil, nil, &FileError{ErrCorrupt, d.journalDir(), err.Error()}
 	}
 	return newest, damaged, nil
 }
@@ -169,9 +169,9 @@ const identitySize = 24 << 10
 // takes a lock, writes as much as an identity takes, sets the mode, renames, syncs and removes. It
 // leaves nothing there. Where a directory is missing it uses the nearest above it.
 //
-// It returns an *[AccessError] for a directory that others may write to, a *[ConflictError] where
-// the identity's files would not be three of its own, and what the file system did not do as a
-// *[fs.PathError] or *[os.LinkError].
+// It returns a *[FileError] of kind [ErrAccess] for a directory that others may write to, of kind
+// [ErrConflict] where the identity's files would not be three of its own, and what the file system
+// did not do as a *[fs.PathError] or *[os.LinkError].
 func (s *Store) CheckDisk() error { return classify(s.storage.check()) }
 
 func (d *directory) check() error {

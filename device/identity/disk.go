@@ -30,7 +30,7 @@ type disk interface {
 	// none.
 	Resolve(path string) (string, error)
 	Locate(path string) place // where a path leads to
-	// MayWrite and MayRead return an *AccessError for a directory, or a file, that others could
+	// MayWrite and MayRead return ErrAccess for a directory, or a file, that others could
 	// have written to.
 	MayWrite(dir string) error
 	MayRead(path string) error
@@ -228,6 +228,11 @@ func (osDisk) Locate(path string) place {
 	p.file, _ = os.Stat(p.path) // nil for what does not exist
 	p.dir, _ = os.Stat(filepath.Dir(p.path))
 	return p
+}
+
+// accessError is of a file or folder in which others could have put what is there.
+func accessError(path, reason string) error {
+	return &FileError{ErrAccess, path, reason + ": it must belong to root or to the user that runs this, and no one else may write to it"}
 }
 
 // A place is where a path leads to.

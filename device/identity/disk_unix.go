@@ -54,7 +54,7 @@ func checkOwner(path string, info fs.FileInfo, others ...uint32) error {
 	if owner == 0 || owner == user || slices.Contains(others, owner) {
 		return nil
 	}
-	return &AccessError{Path: path, Reason: fmt.Sprintf("belongs to user %d, and this is user %d", owner, user)}
+	return accessError(path, fmt.Sprintf("belongs to user %d, and this is user %d", owner, user))
 }
 
 // checkMode lets root's group and this process's own write: service users and the users of Debian
@@ -73,7 +73,7 @@ func checkMode(path string, info fs.FileInfo) error {
 }
 
 func writable(path string, info fs.FileInfo, by string) error {
-	return &AccessError{Path: path, Reason: fmt.Sprintf("can be written by %s (mode %04o)", by, info.Mode().Perm())}
+	return accessError(path, fmt.Sprintf("can be written by %s (mode %04o)", by, info.Mode().Perm()))
 }
 
 func stat(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }

@@ -26,37 +26,36 @@ func (e *LockedError) Error() string {
 // Class returns [awsiot.Temporary]: the other run will end.
 func (*LockedError) Class() awsiot.Class { return awsiot.Temporary }
 
-// A BrokenError reports that files are there that do not make an identity. Replacing the identity
-// repairs it; the files are renamed then, not overwritten.
-type BrokenError struct{ Path, Reason string }
+// The kinds of [FileError].
+var (
+	ErrBroken   = errors.New("files do not make an identity")    // replacing it repairs that; they are renamed then
+	ErrConflict = errors.New("the path is that of another file") // of its own, of a reserved one, or of another device; nothing was written
+	ErrAccess   = errors.New("others own it or may write to it") // so that what is in it may be anyone's
+	ErrCorrupt  = errors.New("the provisioning journal is damaged")
+)
 
-func (e *BrokenError) Error() string { return fmt.Sprintf("device identity: %s: %s", e.Path, e.Reason) }
+// A FileError reports a file or folder that cannot be used for the identity or its journal.
+type FileError struct {
+	Kind         error // wrapped: [ErrBroken], [ErrConflict], [ErrAccess] or [ErrCorrupt]
+	Path, Reason string
+}
 
-// A ConflictError reports that one of the identity's paths is that of another file: of another of
-// its own, of one that is reserved, or of another device's identity. Other paths repair it; nothing
-// has been written.
-type ConflictError struct{ Path, Reason string }
-
-func (e *ConflictError) Error() string {
+func (e *FileError) Error() string {
+	if e.Kind == ErrCorrupt {
+		return fmt.Sprintf("provisioning journal %s is damaged: %s", e.Path, e.Reason)
+	}
 	return fmt.Sprintf("device identity: %s: %s", e.Path, e.Reason)
 }
 
-// Class returns [awsiot.Misconfigured].
-func (*ConflictError) Class() awsiot.Class { return awsiot.Misconfigured }
+// Unwrap returns the kind.
+func (e *FileError) Unwrap() error { return e.Kind }
 
-// An AccessError reports a file or directory that others own or may write to, so that what is in it
-// may be anyone's.
-type AccessError struct{ Path, Reason string }
-
-func (e *AccessError) Error() string {
-	return fmt.Sprintf("device identity: %s %s: it must belong to root or to the user that runs this, and no one else may write to it", e.Path, e.Reason)
-}
-
-// A CorruptError reports that the journal cannot be read.
-type CorruptError struct{ Path, Reason string }
-
-func (e *CorruptError) Error() string {
-	return fmt.Sprintf("provisioning journal %s is damaged: %s", e.Path, e.Reason)
+// Class returns [awsiot.Misconfigured] for a conflict, which other paths repair, else [awsiot.Failed].
+func (e *FileError) Class() awsiot.Class {
+	if e.Kind == ErrConflict {
+		return awsiot.Misconfigured
+	}
+	return awsiot.Failed
 }
 
 // A CertificateError reports that the certificate in an answer cannot be this device's.

@@ -21,7 +21,7 @@ import (
 func (d *directory) fileBase(thing string) (string, error) {
 	base := thing
 	err := d.checkFiles(d.files(base))
-	if _, taken := errors.AsType[*ConflictError](err); taken && d.files(base) != d.files(d.ownBase(thing)) {
+	if errors.Is(err, ErrConflict) && d.files(base) != d.files(d.ownBase(thing)) {
 		base = d.ownBase(thing)
 		err = d.checkFiles(d.files(base))
 	}
@@ -45,7 +45,7 @@ func (d *directory) checkFiles(f Files) error {
 			}
 		}
 		if _, err := d.disk.ReadFile(target); errors.Is(err, syscall.EISDIR) {
-			return &ConflictError{Path: path, Reason: "is a directory"}
+			return &FileError{ErrConflict, path, "is a directory"}
 		}
 	}
 	reserved := d.locate(d.Reserved)
@@ -54,7 +54,7 @@ func (d *directory) checkFiles(f Files) error {
 	for _, p := range d.locate(paths) {
 		for _, other := range slices.Concat(earlier, reserved, working) {
 			if p.same(other) {
-				return &ConflictError{Path: p.name, Reason: "is also " + other.name}
+				return &FileError{ErrConflict, p.name, "is also " + other.name}
 			}
 		}
 		earlier = append(earlier, p)
@@ -62,7 +62,7 @@ func (d *directory) checkFiles(f Files) error {
 	for _, p := range reserved {
 		for _, temp := range working {
 			if p.same(temp) {
-				return &ConflictError{Path: p.name, Reason: "has a name that is needed for a temporary file"}
+				return &FileError{ErrConflict, p.name, "has a name that is needed for a temporary file"}
 			}
 		}
 	}
@@ -82,14 +82,14 @@ func (d *directory) locate(paths []string) (all []place) {
 }
 
 func (d *directory) conflictWith(path string, r *Record) error {
-	return &ConflictError{Path: path, Reason: fmt.Sprintf("is the identity of serial number %q, not %q", r.SerialNumber, d.SerialNumber)}
+	return &FileError{ErrConflict, path, fmt.Sprintf("is the identity of serial number %q, not %q", r.SerialNumber, d.SerialNumber)}
 }
 
 // replacing returns what is there of an identity: its record, and of the other files those that
 // belong to it.
 func (d *directory) replacing() (*Record, *replacedFiles, error) {
 	base, record, err := d.find()
-	if _, broken := errors.AsType[*BrokenError](err); broken || errors.Is(err, ErrNone) {
+	if errors.Is(err, ErrBroken) || errors.Is(err, ErrNone) {
 		return nil, nil, nil
 	}
 	if err != nil {
@@ -236,7 +236,7 @@ func (s *Store) removeClaim(privateKeys []string) error {
 			return err
 		}
 		if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).same(d.disk.Locate(id.Files.PrivateKey)) {
-			return &ConflictError{Path: privateKey, Reason: "is also the device's own private key"}
+			return &FileError{ErrConflict, privateKey, "is also the device's own private key"}
 		}
 		_, missing := d.disk.ReadFile(target)
 		gone = gone && errors.Is(missing, fs.ErrNotExist)
@@ -307,7 +307,7 @@ func (d *directory) find() (base string, _ *Record, err error) {
 			found, bases[record] = append(found, record), base
 			continue
 		case ours:
-			err = &BrokenError{Path: path, Reason: "is the record of another thing, " + record.ThingName}
+			err = &FileError{ErrBroken, path, "is the record of another thing, " + record.ThingName}
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			ours = d.isOurs(base, data)
 		}
@@ -332,7 +332,7 @@ func (d *directory) findConfigured() (*Record, error) {
 	}
 	for _, path := range []string{files.PrivateKey, files.Certificate} {
 		if _, err := d.disk.ReadFile(path); !errors.Is(err, fs.ErrNotExist) {
-			return nil, &BrokenError{Path: path, Reason: "is there without its record " + files.Record}
+			return nil, &FileError{ErrBroken, path, "is there without its record " + files.Record}
 		}
 	}
 	return nil, ErrNone
@@ -387,7 +387,7 @@ func (d *directory) readRecord(path string) (*Record, []byte, error) {
 	}
 	record, err := ParseRecord(data)
 	if err != nil {
-		return nil, data, &BrokenError{Path: path, Reason: err.Error()}
+		return nil, data, &FileError{ErrBroken, path, err.Error()}
 	}
 	return record, data, nil
 }
@@ -400,10 +400,10 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 	}
 	chain, err := parseChain(text)
 	if err != nil {
-		return nil, &BrokenError{Path: files.Certificate, Reason: err.Error()}
+		return nil, &FileError{ErrBroken, files.Certificate, err.Error()}
 	}
 	if awsiot.CertificateID(chain[0]) != record.CertificateID {
-		return nil, &BrokenError{Path: files.Certificate, Reason: "is not the certificate that " + files.Record + " names"}
+		return nil, &FileError{ErrBroken, files.Certificate, "is not the certificate that " + files.Record + " names"}
 	}
 	if text, err = d.readPart(files.PrivateKey); err != nil {
 		return nil, missing(files.PrivateKey, err)
@@ -413,9 +413,9 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 	case errors.Is(err, ErrUnavailable):
 		return nil, fmt.Errorf("device identity: %s: %w", files.PrivateKey, err)
 	case err != nil:
-		return nil, &BrokenError{Path: files.PrivateKey, Reason: err.Error()}
+		return nil, &FileError{ErrBroken, files.PrivateKey, err.Error()}
 	case !awsiot.Matches(key, chain[0]):
-		return nil, &BrokenError{Path: files.PrivateKey, Reason: "is not the key of " + files.Certificate}
+		return nil, &FileError{ErrBroken, files.PrivateKey, "is not the key of " + files.Certificate}
 	}
 	return &Identity{Record: *record, Files: files, Certificate: chain[0], Issuers: chain[1:], Key: key}, nil
 }
@@ -424,7 +424,7 @@ func (d *directory) loadFiles(files Files, record *Record) (*Identity, error) {
 func (d *directory) readPart(path string) ([]byte, error) {
 	data, err := d.disk.ReadFile(path)
 	if errors.Is(err, osfile.ErrNotRegular) {
-		return nil, &BrokenError{Path: path, Reason: osfile.ErrNotRegular.Error()}
+		return nil, &FileError{ErrBroken, path, osfile.ErrNotRegular.Error()}
 	}
 	if err != nil {
 		return nil, err
@@ -435,7 +435,7 @@ func (d *directory) readPart(path string) ([]byte, error) {
 // missing makes a damage of a file that is not there although the record is.
 func missing(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &BrokenError{Path: path, Reason: "is missing"}
+		return &FileError{ErrBroken, path, "is missing"}
 	}
 	return err
 }

@@ -14,7 +14,7 @@
 // As ssh does, the package writes only where no one else can: in directories that belong to root or
 // to the process's own user, and that nobody else may write to. A directory is also trusted when
 // its sticky bit is set, since what others put there is known by its owner, or when only root's
-// group or the process's own may write to it. See [AccessError].
+// group or the process's own may write to it. See [ErrAccess].
 package identity
 
 import (

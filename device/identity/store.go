@@ -26,7 +26,7 @@ type Config struct {
 	// DIR/THINGNAME.certificate.pem and DIR/THINGNAME.private.key. The record and the journal are
 	// kept beside the certificate. A symbolic link stays, and the file that it names is written.
 	Certificate, PrivateKey string
-	// Reserved are paths of other files, such as the claim's: a [ConflictError] is returned rather
+	// Reserved are paths of other files, such as the claim's: [ErrConflict] is returned rather
 	// than that one of them is written.
 	Reserved []string
 	Keys     KeyStore         // makes and opens private keys; default [SoftwareKeys]
@@ -96,9 +96,9 @@ func (s *Store) SerialNumber() string { return s.config.SerialNumber }
 // it. A provisioning that is in progress has no influence until it is committed; from then on Load
 // returns the new identity. Load needs no lock.
 //
-// It returns [ErrNone] when there is no identity, a *[BrokenError] when files are there that do not
-// make one, a *[ConflictError] when they are another device's, an *[AccessError] when others may
-// write to them, and an error that wraps [fs.ErrPermission] when this process may not read them.
+// It returns [ErrNone] when there is no identity, a *[FileError] of kind [ErrBroken] when files are
+// there that do not make one, [ErrConflict] when they are another device's or [ErrAccess] when others
+// may write to them, and an error that wraps [fs.ErrPermission] when this process may not read them.
 func (s *Store) Load() (id *Identity, err error) {
 	// An installation that ends between our look at the journal and at the files makes them
 	// disagree, once.
@@ -107,7 +107,7 @@ func (s *Store) Load() (id *Identity, err error) {
 			return st.identity(s.config.files(st.base())), nil
 		}
 		id, err = s.storage.load()
-		if _, broken := errors.AsType[*BrokenError](err); !broken {
+		if !errors.Is(err, ErrBroken) {
 			break
 		}
 	}
@@ -118,9 +118,9 @@ func (s *Store) Load() (id *Identity, err error) {
 // journal, empty if no provisioning is in progress. What is in the journal is on stable storage
 // then. The caller closes the journal.
 //
-// It returns a *[LockedError] while another process or store has the lock, a *[ConflictError] or an
-// *[AccessError] when the identity's paths cannot be used, a *[CorruptError] when a journal is
-// there that cannot be read, and an error of class [awsiot.Temporary] for what may pass, such as a
+// It returns a *[LockedError] while another process or store has the lock, a *[FileError] of kind
+// [ErrConflict] or [ErrAccess] when the identity's paths cannot be used or [ErrCorrupt] when a journal
+// is there that cannot be read, and an error of class [awsiot.Temporary] for what may pass, such as a
 // full disk. None of these keeps a caller from using the identity that [Store.Load] returns.
 func (s *Store) Begin() (*Journal, error) {
 	unlock, err := s.storage.lock()
@@ -165,7 +165,7 @@ func (s *Store) DiscardPending() (*Pending, error) {
 		return nil, fmt.Errorf("discarding pending provisioning: keeping the identity: %w", err)
 	}
 	j, err := s.Begin()
-	if _, corrupt := errors.AsType[*CorruptError](err); corrupt {
+	if errors.Is(err, ErrCorrupt) {
 		unlock, err := s.storage.lock()
 		if err != nil {
 			return nil, classify(err)
@@ -196,8 +196,8 @@ type State int
 const (
 	Absent     State = iota // no identity
 	Present                 // an identity that is whole
-	Damaged                 // files that do not make this device's identity: *[BrokenError], *[ConflictError]
-	Unreadable              // files that this process may not read, or that others may write: *[AccessError]
+	Damaged                 // files that do not make this device's identity: [ErrBroken], [ErrConflict]
+	Unreadable              // files that this process may not read, or that others may write: [ErrAccess]
 )
 
 // String returns the state of the device in one lower-case word.
@@ -231,12 +231,10 @@ type Pending struct {
 func (s *Store) Status() *Status {
 	id, err := s.Load()
 	status := &Status{Identity: id}
-	_, broken := errors.AsType[*BrokenError](err)
-	_, conflict := errors.AsType[*ConflictError](err)
 	switch {
 	case err == nil:
 		status.State = Present
-	case broken || conflict:
+	case errors.Is(err, ErrBroken) || errors.Is(err, ErrConflict):
 		status.State = Damaged
 	case !errors.Is(err, ErrNone):
 		status.State = Unreadable
@@ -249,7 +247,7 @@ func (s *Store) Status() *Status {
 		status.Problems = append(status.Problems, err)
 	}
 	for _, path := range damaged {
-		status.Problems = append(status.Problems, &CorruptError{Path: path, Reason: "the next run continues from the step before it"})
+		status.Problems = append(status.Problems, &FileError{ErrCorrupt, path, "the next run continues from the step before it"})
 	}
 	if st != nil {
 		status.Pending = s.pending(st)

@@ -194,7 +194,7 @@ func TestLoadReportsFilesThatAreNoIdentity(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := s.Load()
-			broken, ok := errors.AsType[*BrokenError](err)
+			broken, ok := errors.AsType[*FileError](err)
 			if !ok || broken.Path != path || broken.Reason == "" {
 				t.Errorf("Load() error = %v, want one about %s", err, path)
 			}

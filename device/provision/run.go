@@ -91,9 +91,8 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	if err != nil && r.Rotate {
 		return nil, fmt.Errorf("rotating: %w", err)
 	}
-	_, broken := errors.AsType[*identity.BrokenError](err)
 	registered := r.journal.Stage() == identity.Registered // a certificate that is active
-	replaceable := errors.Is(err, identity.ErrNone) || broken && (r.Reprovision || registered)
+	replaceable := errors.Is(err, identity.ErrNone) || errors.Is(err, identity.ErrBroken) && (r.Reprovision || registered)
 	if err != nil && !replaceable {
 		return nil, err
 	}

@@ -106,10 +106,8 @@ func identify(err error) (id string, facts []string) {
 	}
 	rejection, rejected := errors.AsType[*awsiot.ErrorResponse](err)
 	name, named := errors.AsType[*provision.ThingNameError](err)
-	corrupt, isCorrupt := errors.AsType[*identity.CorruptError](err)
 	connection, connecting := errors.AsType[*session.Error](err)
-	conflict, conflicting := errors.AsType[*identity.ConflictError](err)
-	access, accessible := errors.AsType[*identity.AccessError](err)
+	unusable, isUnusable := errors.AsType[*identity.FileError](err)
 	socket, _ := errors.AsType[*net.OpError](err)
 	unix := socket != nil && strings.HasPrefix(socket.Net, "unix")
 	file, isFile := errors.AsType[*fs.PathError](err)
@@ -122,22 +120,18 @@ func identify(err error) (id string, facts []string) {
 		return "no-thing-name", nil
 	case isA[*provision.ClockError](err), isA[config.ClaimTimeError](err):
 		return "clock", nil
-	case isCorrupt:
-		return "journal-damaged", []string{"path", corrupt.Path}
 	case connecting:
 		return identifyConnection(connection), []string{"proxy", connection.Address, "topics", cmp.Or(strings.Join(connection.Topics, ", "), "the request")}
-	case conflicting:
-		return "file-conflict", []string{"path", conflict.Path}
-	case accessible:
-		return "not-private", []string{"path", access.Path}
+	case isUnusable:
+		return map[error]string{
+			identity.ErrBroken: "identity-damaged", identity.ErrConflict: "file-conflict", identity.ErrAccess: "not-private", identity.ErrCorrupt: "journal-damaged",
+		}[unusable.Kind], []string{"path", unusable.Path}
 	case unix && socket.Op == "listen":
 		return "agent-socket", nil
 	case unix && errors.Is(socket, fs.ErrPermission):
 		return "agent-access", nil
 	case isA[*identity.LockedError](err):
 		return "locked", nil
-	case isA[*identity.BrokenError](err):
-		return "identity-damaged", nil
 	case isFile:
 		return identifyDisk(file), []string{"path", file.Path, "filesystem", fileSystem(filepath.Dir(file.Path))}
 	case isA[*provision.TimeoutError](err), errors.Is(err, context.DeadlineExceeded):
