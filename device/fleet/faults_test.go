@@ -154,8 +154,8 @@ func TestQuotasAreKept(t *testing.T) {
 		t.Errorf("throttled %d times: %+v", throttled, r.Retries)
 	}
 	forecast := fleet.PlanLaunch(n, quotas, c.Device("").Keys)
-	if ratio := r.ElapsedSeconds / forecast.Duration.Seconds(); ratio < 0.8 || ratio > 2.5 {
-		t.Errorf("took %.1f s, forecast %v", r.ElapsedSeconds, forecast.Duration)
+	if ratio := r.ElapsedSeconds / forecast.Seconds; ratio < 0.8 || ratio > 2.5 {
+		t.Errorf("took %.1f s, forecast %.1f s", r.ElapsedSeconds, forecast.Seconds)
 	}
 	t.Logf("took %.1f s, forecast %.1f s, throttled %d times", r.ElapsedSeconds, forecast.Seconds, throttled)
 }

@@ -201,12 +201,11 @@ func (p paces) throttled(step provision.Step) {
 
 // A Forecast is the course of a launch as AWS's quotas allow it.
 type Forecast struct {
-	Devices  int           `json:"devices"`
-	Duration time.Duration `json:"-"` // of the launch if all devices are always ready and nothing else uses the quotas
-	Seconds  float64       `json:"seconds"`
-	Rate     float64       `json:"devicesPerSecond"` // that the quota Binding allows
-	Binding  string        `json:"binding"`
-	Limits   []Limit       `json:"limits"` // the tightest first
+	Devices int     `json:"devices"`
+	Seconds float64 `json:"seconds"`          // of the launch if all devices are always ready and nothing else uses the quotas
+	Rate    float64 `json:"devicesPerSecond"` // that the quota Binding allows
+	Binding string  `json:"binding"`
+	Limits  []Limit `json:"limits"` // the tightest first
 }
 
 // A Limit is the effect of one quota on a launch.
@@ -237,7 +236,6 @@ func PlanLaunch(devices int, q Quotas, keys provision.Keys) Forecast {
 	slices.SortStableFunc(f.Limits, func(a, b Limit) int { return cmp.Compare(a.DevicesPerSecond, b.DevicesPerSecond) })
 	first := &f.Limits[0]
 	f.Binding, f.Rate, f.Seconds = first.Quota, first.DevicesPerSecond, first.Seconds
-	f.Duration = time.Duration(f.Seconds * float64(time.Second))
 	if len(f.Limits) > 1 {
 		next := f.Limits[1]
 		first.QuotaIncreaseTarget = first.PerSecond * next.DevicesPerSecond / first.DevicesPerSecond
