@@ -82,7 +82,7 @@ func runEnroll(ctx context.Context, console *cli.Console, o enrollOptions) error
 	if err := o.output.check(); err != nil {
 		return err
 	}
-	progress := newProgress(console)
+	progress := progress{console: console, shown: time.Now()}
 	c.Progress = progress.show
 	report, err := fleet.Enroll(ctx, c)
 	progress.end()

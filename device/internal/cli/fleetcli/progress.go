@@ -2,11 +2,9 @@ package fleetcli
 
 import (
 	"fmt"
-	"os"
+	"io"
 	"strings"
 	"time"
-
-	xterm "golang.org/x/term"
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
@@ -15,23 +13,13 @@ import (
 // lineEvery is the interval of progress where lines cannot be rewritten.
 const lineEvery = 5 * time.Second
 
-// progress shows the progress of a fleet: one line rewritten in place on a terminal, a line now and
-// then elsewhere.
+// progress shows the progress of a fleet: a step for each phase, rewritten in place on a terminal,
+// a line now and then elsewhere.
 type progress struct {
 	console *cli.Console
-	width   func() int // columns of the terminal
-	shown   time.Time
+	shown   time.Time // when a line was, or the beginning
 	phase   fleet.Phase
-	open    bool // a line is unfinished
-}
-
-func newProgress(console *cli.Console) *progress {
-	return &progress{console: console, shown: time.Now(), width: func() int {
-		if columns, _, err := xterm.GetSize(int(os.Stderr.Fd())); err == nil && columns > 0 {
-			return columns
-		}
-		return 80
-	}}
+	line    string // of the phase, on a terminal
 }
 
 func (b *progress) show(p fleet.Progress) {
@@ -48,9 +36,12 @@ func (b *progress) show(p fleet.Progress) {
 		if b.phase != p.Phase {
 			b.end()
 		}
-		fmt.Fprint(b.console.Err, "\r", line(string(p.Phase), done, total, text, b.width()), eraseRest)
-		b.open = true
-	case b.phase != p.Phase && (b.phase != "" || p.Elapsed >= lineEvery), time.Since(b.shown) >= lineEvery:
+		b.line = fmt.Sprintf("%s %d/%d, %s", p.Phase, done, total, text)
+		const width = 20
+		full := min(width, width*done/max(1, total))
+		bar := strings.Repeat("#", full) + strings.Repeat(".", width-full)
+		b.console.StepBegins(cli.Step{Text: b.line + " [" + bar + "]", Wait: true}) // the next one replaces it
+	case b.phase != "" && b.phase != p.Phase, time.Since(b.shown) >= lineEvery:
 		b.shown = time.Now()
 		b.console.Note(fmt.Sprintf("%s: %d of %d, %s", p.Phase, done, total, text))
 	default:
@@ -59,24 +50,11 @@ func (b *progress) show(p fleet.Progress) {
 	b.phase = p.Phase
 }
 
-const eraseRest = "\x1b[K"
-
-// line returns a line of progress that is narrower than the terminal: in the last column some would
-// wrap. The bar takes what is left, or is left out.
-func line(phase string, done, total int, text string, columns int) string {
-	text = fmt.Sprintf("%s %d/%d, %s", phase, done, total, text)
-	columns = max(0, columns-1)
-	if room := min(30, columns-len(text)-3); room >= 5 && total > 0 {
-		full := min(room, room*done/total)
-		text = "[" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "] " + text
-	}
-	return text[:min(len(text), columns)]
-}
-
 // end leaves the line.
 func (b *progress) end() {
-	if b.open {
-		fmt.Fprintln(b.console.Err)
-		b.open = false
+	if b.line != "" {
+		b.console.StepBegins(cli.Step{Text: b.line})
+		_, _ = io.WriteString(b.console.Err, "") // ends it
+		b.line = ""
 	}
 }
