@@ -70,6 +70,7 @@ type Service struct {
 	mu      sync.Mutex
 	current *execution // nil if none is in progress
 	stop    func()     // ends the worker of the current execution and waits for that, nil while none runs
+	ended   bool       // no worker starts any more
 	request *request   // that waits for its response
 	results map[string]uint64
 	invalid uint64 // messages that could not be read
@@ -105,6 +106,9 @@ func (s *Service) Filters(thing string) []string { return []string{awsiot.JobsNo
 // Run ends the handler that runs when ctx ends. Its step begins again when the agent does.
 func (s *Service) Run(ctx context.Context, _ string) {
 	<-ctx.Done()
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
 	s.stopWorker()
 }
 
@@ -296,7 +300,7 @@ func (s *Service) finish(result string) {
 func (s *Service) startWorker(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stop != nil {
+	if s.stop != nil || s.ended {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))

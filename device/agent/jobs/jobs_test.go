@@ -547,6 +547,21 @@ func TestInterruptedStepBeginsAgain(t *testing.T) {
 	}
 }
 
+// The response to a last request may arrive while the service ends.
+func TestServiceThatHasEndedBeginsNoStep(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	s := New(b.config)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	s.Run(ctx, thing)
+	s.current = &execution{JobID: "j"}
+	if s.startWorker(t.Context()); s.stop != nil {
+		s.stopWorker()
+		t.Error("a worker was started")
+	}
+}
+
 // needsProc skips a test where a process cannot be distinguished from a later one with its
 // id: handlers that outlive their agent are ended on Linux alone.
 func needsProc(t *testing.T) {
