@@ -1,12 +1,18 @@
 package localcore_test
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mochi-mqtt/server/v2/packets"
 
 	"example.com/fleety/device/localcore"
 )
@@ -71,5 +77,48 @@ func TestUnknownSecurityPoliciesAreRejected(t *testing.T) {
 				t.Errorf("error %v, want one that names the policy", err)
 			}
 		})
+	}
+}
+
+// A heldConn keeps what is written to it while held is set.
+type heldConn struct {
+	net.Conn
+	held *bytes.Buffer
+}
+
+func (c *heldConn) Write(p []byte) (int, error) {
+	if c.held != nil {
+		return c.held.Write(p)
+	}
+	return c.Conn.Write(p)
+}
+
+func TestEndOfTLSIsAnsweredUnlessItCameWithDISCONNECT(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{})
+	_, port := s.Endpoint()
+	for name, ended := range map[string]bool{"DISCONNECT": false, "DISCONNECT and close_notify": true} {
+		raw, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		c := &heldConn{Conn: raw}
+		conn := tls.Client(c, claimTLS(t, s))
+		client := &rawClient{t, conn, bufio.NewReader(conn), 4}
+		client.connect("claim-device")
+		c.held = new(bytes.Buffer)
+		client.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})
+		if ended {
+			_ = conn.CloseWrite()
+		}
+		_ = raw.SetDeadline(time.Now().Add(time.Minute)) // CloseWrite has set one
+		if _, err := raw.Write(c.held.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(raw)
+		if err != nil || (len(answer) > 0) == ended {
+			t.Errorf("%s: the server answered % x, %v", name, answer, err)
+		}
 	}
 }

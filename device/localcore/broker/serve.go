@@ -128,6 +128,11 @@ func (b *Broker) disconnect(c *Conn, pk *packets.Packet) error {
 		c.will = nil // [MQTT-3.1.2-10]
 	}
 	c.setDisconnectReason(reasonClientInitiated)
+	_ = c.finishBatch() // the client may be gone
+	_ = c.net.SetReadDeadline(time.Unix(1, 0))
+	if _, err := c.reader.ReadByte(); errors.Is(err, io.EOF) { // it has ended TLS too, and does not wait for our alert
+		c.wire.Close()
+	}
 	return errClosed
 }
 
