@@ -290,18 +290,6 @@ func ReadReport(in io.Reader) (*Report, error) {
 	return &r, nil
 }
 
-// Classes returns the classes of the devices that failed, each once, sorted.
-func (r *Report) Classes() []string {
-	var classes []string
-	for _, d := range r.Devices {
-		if d.Outcome == Failed && !slices.Contains(classes, d.Class) {
-			classes = append(classes, d.Class)
-		}
-	}
-	slices.Sort(classes)
-	return classes
-}
-
 // ErrMerge is wrapped by the errors of [Merge].
 var ErrMerge = errors.New("reports cannot be merged")
 

@@ -95,7 +95,8 @@ func explainIncomplete(r *fleet.Report) cli.Explanation {
 		awsiot.Denied:        "try one device: iot_device bootstrap shows more of the cause",
 	}
 	for class, hint := range hints {
-		if slices.Contains(r.Classes(), awsiot.Class(class).String()) {
+		name := awsiot.Class(class).String()
+		if slices.ContainsFunc(r.Devices, func(d fleet.Device) bool { return d.Outcome == fleet.Failed && d.Class == name }) {
 			return cli.Explanation{Code: cli.ExitCode(awsiot.Class(class)), Hint: hint}
 		}
 	}
