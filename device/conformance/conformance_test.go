@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -84,7 +83,7 @@ func start(t *testing.T, pattern string) (*localcore.Server, conformance.Config)
 	host, port := core.Endpoint()
 	return core, conformance.Config{
 		Endpoint: net.JoinHostPort(host, strconv.Itoa(port)), ALPNPort: core.PortALPN(), API: core.APIURL(), Roots: core.RootCAs(),
-		Role: "arn:aws:iam::123456789012:role/any", Checks: checks, Patience: 30 * time.Second,
+		Role: "arn:aws:iam::123456789012:role/any", Checks: checks,
 	}
 }
 

@@ -26,6 +26,8 @@ import (
 // Prefix begins the names of all that a run creates.
 const Prefix = "conformance-"
 
+const patience = 30 * time.Second // how long an answer may take
+
 // A Config says which endpoint to check, and how. Endpoint is required, and for endpoints outside
 // of AWS API.
 type Config struct {
@@ -37,7 +39,6 @@ type Config struct {
 	Credentials aws.CredentialsProvider // sign requests; nil means any, which AWS does not accept
 	Role        string                  // the ARN of a role for provisioning templates and rules; checks that need one are skipped without it
 	Checks      []Check                 // those to run
-	Patience    time.Duration           // how long an answer may take; 0 means 20 seconds
 	Done        func(Result)            // called with each result, from several goroutines; may be nil
 }
 
@@ -70,7 +71,6 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	r.host, r.address = host, net.JoinHostPort(host, port)
 	e := awsiot.ParseEndpoint(host)
 	r.config.Region = cmp.Or(c.Region, e.Region, "us-east-1")
-	r.config.Patience = cmp.Or(c.Patience, 20*time.Second)
 	if e.AWS() {
 		r.parallel, r.quiet, r.settle, r.config.ALPNPort = 4, 3*time.Second, 30*time.Second, cmp.Or(c.ALPNPort, 443)
 	}

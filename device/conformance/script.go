@@ -398,7 +398,7 @@ func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 	case "count":
 		return s.count(ctx, c, rest)
 	case "closed":
-		_, err := c.take(ctx, s.run.config.Patience, func(map[string]any) bool { return false })
+		_, err := c.take(ctx, patience, func(map[string]any) bool { return false })
 		if errors.Is(err, errQuiet) {
 			return &mismatch{"the end of the connection", "an open connection" + c.pending()}
 		}
@@ -411,7 +411,7 @@ func (s *script) mqtt(ctx context.Context, name, verb, rest string) error {
 func (s *script) message(ctx context.Context, c *client, topic, want string, skip bool) error {
 	var last error
 	for {
-		packet, err := c.take(ctx, s.run.config.Patience, onTopic(topic))
+		packet, err := c.take(ctx, patience, onTopic(topic))
 		if err != nil {
 			return cmp.Or(last, error(&mismatch{"a message on " + topic, err.Error() + c.pending()}))
 		}
@@ -435,7 +435,7 @@ func (s *script) count(ctx context.Context, c *client, rest string) error {
 		return err
 	}
 	got := 0
-	for deadline := time.Now().Add(s.run.config.Patience); got < want && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); got < want && time.Now().Before(deadline); {
 		if err := sleep(ctx, s.run.quiet); err != nil {
 			return err
 		}
@@ -470,7 +470,7 @@ func (s *script) seen(packet map[string]any) string {
 }
 
 func (s *script) gets(ctx context.Context, c *client, kind, want string) error {
-	packet, err := c.take(ctx, s.run.config.Patience, ofType(kind))
+	packet, err := c.take(ctx, patience, ofType(kind))
 	if err != nil {
 		return &mismatch{kind + " " + want, err.Error() + c.pending()}
 	}
@@ -620,7 +620,7 @@ func (s *script) publish(ctx context.Context, c *client, verb, rest string) erro
 	if err := c.send(pk); err != nil || verb == "try-publish" || pk.FixedHeader.Qos == 0 {
 		return err
 	}
-	packet, err := c.take(ctx, s.run.config.Patience, ofType("puback"))
+	packet, err := c.take(ctx, patience, ofType("puback"))
 	if err != nil {
 		return &mismatch{"puback", err.Error() + c.pending()}
 	}
