@@ -2,6 +2,7 @@ package fleetcli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -124,11 +125,10 @@ func (s *selection) addFlags(flags *pflag.FlagSet) {
 }
 
 // run opens a run, finds the devices that are selected, and does the work on them.
-func (s *selection) run(cmd *cobra.Command, args []string, console *cli.Console, o *controlOptions, operation string, work func(*controlplane.Run, []controlplane.Target) error) error {
-	ctx := cmd.Context()
+func (s *selection) run(ctx context.Context, args []string, console *cli.Console, o *controlOptions, operation string, work func(*controlplane.Run, []controlplane.Target) error) error {
 	sources := slices.DeleteFunc(append([]string{s.thingType, s.group}, args...), func(s string) bool { return s == "" })
 	if len(sources) != 1 {
-		return &fleet.ValueError{Name: cmd.Name(), Value: "", Want: "one of FILE.csv, --thing-type TYPE and --thing-group GROUP"}
+		return &cli.UsageError{Err: errors.New("name the devices by one of FILE.csv, --thing-type TYPE and --thing-group GROUP")}
 	}
 	var targets []controlplane.Target
 	var err error
@@ -209,33 +209,28 @@ func (o *controlOptions) client(ctx context.Context, endpoint string) (*iot.Clie
 func newCleanupCmd(console *cli.Console) *cobra.Command {
 	var o controlOptions
 	var thingType string
-	cmd := &cobra.Command{
-		Use:  "cleanup {FILE.json | --all-of-type TYPE} [flags]",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			if (thingType == "") == (len(args) == 0) {
-				return &fleet.ValueError{Name: "cleanup", Value: "", Want: "either FILE.json or --all-of-type TYPE"}
-			}
-			operation, endpoint := "cleanup of thing type "+thingType, ""
-			cleanup := func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupType(ctx, thingType) }
-			if thingType == "" {
-				report, err := readFile(args[0], fleet.ReadReport)
-				if err != nil {
-					return err
-				}
-				operation, endpoint = "cleanup of the run of "+report.Started.String(), report.Endpoint
-				cleanup = func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupReport(ctx, report) }
-			}
-			run, err := o.open(ctx, console, operation, endpoint)
+	cmd := cli.Command("cleanup {FILE.json | --all-of-type TYPE} [flags]", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		if (thingType == "") == (len(args) == 0) {
+			return &cli.UsageError{Err: errors.New("name what to remove by either FILE.json or --all-of-type TYPE")}
+		}
+		operation, endpoint := "cleanup of thing type "+thingType, ""
+		cleanup := func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupType(ctx, thingType) }
+		if thingType == "" {
+			report, err := readFile(args[0], fleet.ReadReport)
 			if err != nil {
 				return err
 			}
-			defer run.Journal.Close()
-			counts, err := cleanup(run)
-			return o.report(console, "removed", counts, err)
-		},
-	}
+			operation, endpoint = "cleanup of the run of "+report.Started.String(), report.Endpoint
+			cleanup = func(run *controlplane.Run) (controlplane.Counts, error) { return run.CleanupReport(ctx, report) }
+		}
+		run, err := o.open(ctx, console, operation, endpoint)
+		if err != nil {
+			return err
+		}
+		defer run.Journal.Close()
+		counts, err := cleanup(run)
+		return o.report(console, "removed", counts, err)
+	})
 	o.addFlags(cmd.Flags(), "delete", "remove")
 	cmd.Flags().StringVar(&thingType, "all-of-type", "", "remove all things of the thing type `TYPE`")
 	return cmd
@@ -245,20 +240,16 @@ func newRevokeCmd(console *cli.Console) *cobra.Command {
 	var o controlOptions
 	var from selection
 	var deactivate bool
-	cmd := &cobra.Command{
-		Use:  "revoke {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			status, verb := types.CertificateStatusRevoked, "revoked"
-			if deactivate {
-				status, verb = types.CertificateStatusInactive, "deactivated"
-			}
-			return from.run(cmd, args, console, &o, verb, func(run *controlplane.Run, targets []controlplane.Target) error {
-				counts, err := run.Revoke(cmd.Context(), targets, status)
-				return o.report(console, verb, counts, err)
-			})
-		},
-	}
+	cmd := cli.Command("revoke {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		status, verb := types.CertificateStatusRevoked, "revoked"
+		if deactivate {
+			status, verb = types.CertificateStatusInactive, "deactivated"
+		}
+		return from.run(ctx, args, console, &o, verb, func(run *controlplane.Run, targets []controlplane.Target) error {
+			counts, err := run.Revoke(ctx, targets, status)
+			return o.report(console, verb, counts, err)
+		})
+	})
 	o.addFlags(cmd.Flags(), "apply", "revoke")
 	from.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&deactivate, "deactivate", false, "set certificates to INACTIVE, from which they can be activated again")
@@ -273,27 +264,23 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 	var from selection
 	var name string
 	var wait time.Duration
-	cmd := &cobra.Command{
-		Use:  "rotate {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if !jobName.MatchString(name) {
-				return &fleet.ValueError{Name: "--job", Value: name, Want: "1 to 51 characters of a-z A-Z 0-9 _ -"}
+	cmd := cli.Command("rotate {FILE.csv | --thing-type TYPE | --thing-group GROUP} [flags]", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+		if !jobName.MatchString(name) {
+			return &fleet.ValueError{Name: "--job", Value: name, Want: "1 to 51 characters of a-z A-Z 0-9 _ -"}
+		}
+		return from.run(ctx, args, console, &o, "rotation "+name, func(run *controlplane.Run, targets []controlplane.Target) error {
+			done, err := run.Rotate(ctx, targets, name)
+			if err == nil && wait > 0 && o.apply {
+				ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("devices have not rotated within %s (--wait): %w", wait, context.DeadlineExceeded))
+				defer cancel()
+				err = run.AwaitJobs(ctx, &done)
 			}
-			return from.run(cmd, args, console, &o, "rotation "+name, func(run *controlplane.Run, targets []controlplane.Target) error {
-				done, err := run.Rotate(cmd.Context(), targets, name)
-				if err == nil && wait > 0 && o.apply {
-					ctx, cancel := context.WithTimeoutCause(cmd.Context(), wait, fmt.Errorf("devices have not rotated within %s (--wait): %w", wait, context.DeadlineExceeded))
-					defer cancel()
-					err = run.AwaitJobs(ctx, &done)
-				}
-				if unsuccessful := len(done.Unsuccessful); err == nil && unsuccessful > 0 {
-					err = fmt.Errorf("%d devices did not rotate", unsuccessful)
-				}
-				return o.reportRotation(console, done, err)
-			})
-		},
-	}
+			if unsuccessful := len(done.Unsuccessful); err == nil && unsuccessful > 0 {
+				err = fmt.Errorf("%d devices did not rotate", unsuccessful)
+			}
+			return o.reportRotation(console, done, err)
+		})
+	})
 	o.addFlags(cmd.Flags(), "apply", "create the jobs")
 	from.addFlags(cmd.Flags())
 	cmd.Flags().StringVar(&name, "job", time.Now().UTC().Format("rotate-20060102"), "begin the ids of the jobs with `NAME`")

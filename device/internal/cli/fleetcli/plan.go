@@ -1,6 +1,7 @@
 package fleetcli
 
 import (
+	"context"
 	"fmt"
 	"text/tabwriter"
 
@@ -15,30 +16,26 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 	var quotas quotaOptions
 	var keys string
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:  "plan --devices N [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if _, err := fleet.NewSerials("", "", devices); err != nil {
-				return err
-			}
-			if keys := provision.Keys(keys); keys != provision.DeviceKeys && keys != provision.ServiceKeys {
-				return &fleet.ValueError{Name: "--keys", Value: string(keys), Want: "device or service"}
-			}
-			q, err := quotas.quotas(true)
-			if err != nil {
-				return err
-			}
-			if q == nil {
-				return &fleet.ValueError{Name: "--quotas", Value: quotas.mode, Want: "aws or large: a plan follows from the quotas"}
-			}
-			f := fleet.PlanLaunch(devices, *q, provision.Keys(keys))
-			if asJSON {
-				return console.JSON(f)
-			}
-			return printPlan(console, f)
-		},
-	}
+	cmd := cli.Command("plan --devices N [flags]", cobra.NoArgs, func(context.Context, []string) error {
+		if _, err := fleet.NewSerials("", "", devices); err != nil {
+			return err
+		}
+		if keys := provision.Keys(keys); keys != provision.DeviceKeys && keys != provision.ServiceKeys {
+			return &fleet.ValueError{Name: "--keys", Value: string(keys), Want: "device or service"}
+		}
+		q, err := quotas.quotas(true)
+		if err != nil {
+			return err
+		}
+		if q == nil {
+			return &fleet.ValueError{Name: "--quotas", Value: quotas.mode, Want: "aws or large: a plan follows from the quotas"}
+		}
+		f := fleet.PlanLaunch(devices, *q, provision.Keys(keys))
+		if asJSON {
+			return console.JSON(f)
+		}
+		return printPlan(console, f)
+	})
 	flags := cmd.Flags()
 	flags.IntVarP(&devices, "devices", "n", 0, "plan for `N` devices")
 	quotas.addFlags(flags)

@@ -2,6 +2,7 @@ package fleetcli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,26 +23,22 @@ import (
 
 func newReportCmd(console *cli.Console) *cobra.Command {
 	var o output
-	cmd := &cobra.Command{
-		Use:  "report FILE.json... [flags]",
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, paths []string) (err error) {
-			if err := o.check(); err != nil {
+	cmd := cli.Command("report FILE.json... [flags]", cobra.MinimumNArgs(1), func(_ context.Context, paths []string) (err error) {
+		if err := o.check(); err != nil {
+			return err
+		}
+		reports := make([]*fleet.Report, len(paths))
+		for i, path := range paths {
+			if reports[i], err = readFile(path, fleet.ReadReport); err != nil {
 				return err
 			}
-			reports := make([]*fleet.Report, len(paths))
-			for i, path := range paths {
-				if reports[i], err = readFile(path, fleet.ReadReport); err != nil {
-					return err
-				}
-			}
-			merged, err := fleet.Merge(reports...)
-			if err != nil {
-				return err
-			}
-			return o.write(console, merged)
-		},
-	}
+		}
+		merged, err := fleet.Merge(reports...)
+		if err != nil {
+			return err
+		}
+		return o.write(console, merged)
+	})
 	o.addFlags(cmd.Flags())
 	return cmd
 }
