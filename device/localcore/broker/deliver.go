@@ -239,7 +239,7 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 func (b *Broker) startDelivery(s *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.conn.Load(); s.delivering || len(s.waiting) == 0 || c == nil || !c.established.Load() {
+	if s.delivering || !s.sendable() {
 		return
 	}
 	s.delivering = true
@@ -311,18 +311,24 @@ func (c *Conn) queueMessage(d *delivery, now time.Time) error {
 	return c.queueBytes(head, properties, m.Payload)
 }
 
-// next returns the message to send now and the connection for it. A client that has as many
-// unacknowledged messages as it may have gets those of QoS 0 only. When there is nothing to send,
+// sendable reports whether something may be sent now. A client that has as many unacknowledged
+// messages as it may have gets those of QoS 0 only. The caller holds mu.
+func (s *session) sendable() bool {
+	c := s.conn.Load()
+	return c != nil && c.established.Load() && len(s.waiting) > 0 && (len(s.unacked) < s.limit || s.waitingQoS0 > 0)
+}
+
+// next returns the message to send now and the connection for it. When there is nothing to send,
 // delivery is over.
 func (s *session) next(now time.Time) (*delivery, *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, c, full := 0, s.conn.Load(), len(s.unacked) >= s.limit
-	if c == nil || !c.established.Load() || len(s.waiting) == 0 || full && s.waitingQoS0 == 0 {
+	i, c := 0, s.conn.Load()
+	if !s.sendable() {
 		s.delivering = false
 		return nil, c
 	}
-	if full {
+	if len(s.unacked) >= s.limit {
 		i = slices.IndexFunc(s.waiting, func(d *delivery) bool { return d.qos == 0 })
 	}
 	d := s.waiting[i]
