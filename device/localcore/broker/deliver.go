@@ -94,20 +94,23 @@ func (c *Conn) finishBatch() error {
 }
 
 // slow keeps a client that publishes faster than its subscribers take messages at their speed, but
-// not below AWS's rate for a connection.
+// not below AWS's rate for a connection. The more subscribers share the time, the fewer messages may
+// be on their way to each.
 func (c *Conn) slow() {
-	var enough <-chan time.Time
+	var rooms []<-chan struct{}
 	for _, s := range c.routed {
 		if s == c.session { // this goroutine reads its PUBACKs
 			continue
 		}
-		room := s.hold()
-		if room == nil {
-			continue
+		if room := s.hold(max(minUnderway, maxUnderway*c.published/len(c.routed))); room != nil {
+			rooms = append(rooms, room)
 		}
-		if enough == nil {
-			enough = time.After(time.Duration(c.published) * time.Second / publishesPerSecond)
-		}
+	}
+	if rooms == nil {
+		return
+	}
+	enough := time.After(time.Duration(c.published) * time.Second / publishesPerSecond)
+	for _, room := range rooms {
 		select {
 		case <-room:
 		case <-enough:

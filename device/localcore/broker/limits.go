@@ -53,7 +53,8 @@ const (
 	maxAllQueuedBytes = 512 << 20 // of messages for all clients
 	maxRetainedBytes  = 256 << 20 // of retained messages
 	maxQueuedQoS0     = 1024      // messages of QoS 0 that wait for one client
-	crowd             = 50        // messages on their way to a connected client, beyond which publishers are slowed
+	maxUnderway       = 80        // messages on their way to the subscribers of a publisher, beyond which it is slowed
+	minUnderway       = 20        // messages on their way to one subscriber that slow nobody
 	messageOverhead   = 256       // bytes that a queued message takes besides its content
 	maxRequests       = maxUnacknowledged
 	maxConnectRates   = 10_000 // client ids whose CONNECTs are counted

@@ -132,16 +132,16 @@ type held struct {
 	done  chan struct{} // closed then
 }
 
-// hold returns nil, or, if more than crowd messages are on their way to a connected client, a
-// channel that is closed when all but crowd of them have left. So publishers go on one after the
+// hold returns nil, or, if more messages than underway are on their way to a connected client, a
+// channel that is closed when all but so many of them have left. So publishers go on one after the
 // other, in the order in which they came.
-func (s *session) hold() <-chan struct{} {
+func (s *session) hold(underway int) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn.Load() == nil || len(s.waiting)+len(s.unacked) <= crowd {
+	if s.conn.Load() == nil || len(s.waiting)+len(s.unacked) <= underway {
 		return nil
 	}
-	until := s.entered - crowd
+	until := s.entered - underway
 	if n := len(s.held); n > 0 && s.held[n-1].until == until {
 		return s.held[n-1].done
 	}

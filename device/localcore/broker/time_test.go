@@ -309,35 +309,46 @@ func TestPublisherIsSlowedToItsSubscribers(t *testing.T) {
 	})
 }
 
-// Publishers go on in the order in which they came. What is unacknowledged counts
-// too.
+// Publishers go on in the order in which they came, each when few enough messages
+// are on their way to each of its subscribers. What is unacknowledged counts too.
 func TestPublishersGoOnInTurn(t *testing.T) {
-	inBubble(t, Config{}, func(b *bubble, version byte) {
-		subscriber := b.connect(version, "s")
-		subscriber.subscribe(1, "t")
-		publishers := []*peer{b.connect(version, "p0"), b.connect(version, "p1"), b.connect(version, "p2")}
-		var ids []uint16
-		publish := func(p *peer) {
-			p.publish("t", "x")
-			ids = append(ids, subscriber.receive(packets.Publish).PacketID)
-		}
-		for range crowd {
-			publish(publishers[0])
-		}
-		for _, p := range publishers {
-			publish(p)
-		}
-		interval := time.Second / publishesPerSecond
-		began := time.Now()
-		for i, p := range publishers[:2] {
-			subscriber.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: ids[i]})
-			subscriber.ping()
-			if p.ping(); time.Since(began) != 0 {
-				b.Errorf("publisher %d waited for %s", i, time.Since(began))
-			}
-		}
-		if publishers[2].ping(); time.Since(began) != interval {
-			b.Errorf("a publisher ahead of its subscriber waited for %s, want %s", time.Since(began), interval)
-		}
-	})
+	for subscribers, underway := range map[int]int{1: maxUnderway, 2: maxUnderway / 2, 10: minUnderway} {
+		t.Run(fmt.Sprint(subscribers), func(t *testing.T) {
+			inBubble(t, Config{}, func(b *bubble, version byte) {
+				ids := make([][]uint16, subscribers)
+				peers := make([]*peer, subscribers)
+				for i := range peers {
+					peers[i] = b.connect(version, fmt.Sprint("s", i))
+					peers[i].subscribe(1, "t")
+				}
+				publish := func(p *peer) {
+					p.publish("t", "x")
+					for i, s := range peers {
+						ids[i] = append(ids[i], s.receive(packets.Publish).PacketID)
+					}
+				}
+				publishers := []*peer{b.connect(version, "p0"), b.connect(version, "p1"), b.connect(version, "p2")}
+				for range underway {
+					publish(publishers[0])
+				}
+				for _, p := range publishers {
+					publish(p)
+				}
+				began := time.Now()
+				for n, p := range publishers[:2] {
+					for i, s := range peers {
+						s.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: ids[i][n]})
+						s.ping()
+					}
+					if p.ping(); time.Since(began) != 0 {
+						b.Errorf("publisher %d waited for %s", n, time.Since(began))
+					}
+				}
+				interval := time.Second / publishesPerSecond
+				if publishers[2].ping(); time.Since(began) != interval {
+					b.Errorf("a publisher ahead of its subscribers waited for %s, want %s", time.Since(began), interval)
+				}
+			})
+		})
+	}
 }
