@@ -11,25 +11,18 @@ import (
 type memory struct {
 	config *Config
 
+	held sync.Mutex // is the lock
+
 	mu       sync.Mutex
-	locked   bool      // under mu
 	state    *state    // under mu
 	identity *Identity // under mu
 }
 
 func (m *memory) lock() (osfile.Unlock, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.locked {
+	if !m.held.TryLock() {
 		return nil, &LockedError{Path: m.config.journalDir()}
 	}
-	m.locked = true
-	return func(bool) error {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.locked = false
-		return nil
-	}, nil
+	return func(bool) error { m.held.Unlock(); return nil }, nil
 }
 
 func (m *memory) readState() (*state, []string, error) {
