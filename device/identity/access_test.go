@@ -32,7 +32,7 @@ func certsDir(t *testing.T) string {
 
 func isAccessError(err error, path string) bool {
 	e, ok := errors.AsType[*FileError](err)
-	return ok && e.Kind == ErrAccess && e.Path == path
+	return ok && errors.Is(err, ErrAccess) && e.Path == path
 }
 
 func TestDirectoryThatOthersMayWriteIsRefused(t *testing.T) {

@@ -101,7 +101,7 @@ func TestFIFOInPlaceOfAFileIsAnErrorAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := s.Load()
-			if broken, ok := errors.AsType[*FileError](err); !ok || broken.Kind != ErrBroken || broken.Path != path {
+			if broken, ok := errors.AsType[*FileError](err); !ok || !errors.Is(err, ErrBroken) || broken.Path != path {
 				t.Errorf("Load() error = %v", err)
 			}
 			if st := s.Status(); st.State != Damaged {

@@ -41,7 +41,7 @@ type FileError struct {
 }
 
 func (e *FileError) Error() string {
-	if e.Kind == ErrCorrupt {
+	if errors.Is(e.Kind, ErrCorrupt) {
 		return fmt.Sprintf("provisioning journal %s is damaged: %s", e.Path, e.Reason)
 	}
 	return fmt.Sprintf("device identity: %s: %s", e.Path, e.Reason)
@@ -52,7 +52,7 @@ func (e *FileError) Unwrap() error { return e.Kind }
 
 // Class returns [awsiot.Misconfigured] for a conflict, which other paths repair, else [awsiot.Failed].
 func (e *FileError) Class() awsiot.Class {
-	if e.Kind == ErrConflict {
+	if errors.Is(e.Kind, ErrConflict) {
 		return awsiot.Misconfigured
 	}
 	return awsiot.Failed

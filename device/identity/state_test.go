@@ -119,7 +119,7 @@ func TestJournalThatIsLostIsAnError(t *testing.T) {
 		}
 	}
 	_, err := storeOn(t, d).Begin()
-	if corrupt, ok := errors.AsType[*FileError](err); !ok || corrupt.Kind != ErrCorrupt || corrupt.Path != "certs/.2974685.provisioning" {
+	if corrupt, ok := errors.AsType[*FileError](err); !ok || !errors.Is(err, ErrCorrupt) || corrupt.Path != "certs/.2974685.provisioning" {
 		t.Errorf("Begin() error = %v", err)
 	}
 	if len(d.held) != 0 {

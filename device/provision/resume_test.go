@@ -237,7 +237,7 @@ func TestBrokenIdentityIsReportedAndCanBeReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.run(t)
-	if broken, ok := errors.AsType[*identity.FileError](err); !ok || broken.Kind != identity.ErrBroken || !strings.HasSuffix(broken.Path, ".private.key") {
+	if broken, ok := errors.AsType[*identity.FileError](err); !ok || !errors.Is(err, identity.ErrBroken) || !strings.HasSuffix(broken.Path, ".private.key") {
 		t.Errorf("error %v", err)
 	}
 	second, err := d.run(t, func(c *provision.Config) { c.Reprovision = true })
