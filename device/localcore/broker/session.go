@@ -142,10 +142,9 @@ func (s *session) hold(underway int) <-chan struct{} {
 		return nil
 	}
 	until := s.entered - underway
-	if n := len(s.held); n > 0 && s.held[n-1].until == until {
-		return s.held[n-1].done
+	if n := len(s.held); n == 0 || s.held[n-1].until < until {
+		s.held = append(s.held, held{until, make(chan struct{})})
 	}
-	s.held = append(s.held, held{until, make(chan struct{})})
 	return s.held[len(s.held)-1].done
 }
 
