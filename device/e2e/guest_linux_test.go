@@ -78,7 +78,12 @@ poweroff -f
 `
 
 // A guestImage is a kernel and an initial file system with the device's binary.
-type guestImage struct{ kernel, initrd string }
+type guestImage struct {
+	kernel, initrd string
+	// onAcknowledged is called after each message that the agent has acknowledged, with
+	// their number; nil does nothing.
+	onAcknowledged func(messages int)
+}
 
 // newGuestImage makes the guest that runs one command of the device's binary.
 func newGuestImage(t *testing.T, binary string) guestImage {
@@ -222,6 +227,9 @@ func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs 
 		line := strings.TrimRight(lines.Text(), "\r")
 		if topic, ok := strings.CutPrefix(line, "GUEST acknowledged "); ok {
 			run.acknowledged = append(run.acknowledged, topic)
+			if g.onAcknowledged != nil {
+				g.onAcknowledged(len(run.acknowledged))
+			}
 			continue
 		}
 		fmt.Fprintln(&console, line)
