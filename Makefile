@@ -93,9 +93,9 @@ fuzz:  ## run every fuzz target for FUZZTIME inputs
 
 # With go vet and the race detector, without its wait of a second at the end of each process; but the
 # CDK app, whose synthesis with the hook built for Lambda is among its tests, has no goroutines, and
-# the CDK would be compiled twice. The packages that take longest come first, and more of them at a
-# time than processors, because they often wait. What they build needs no debug information, which
-# takes a third of a link.
+# the CDK would be compiled twice. The packages that take longest come first. Of packages, and of the
+# tests of each, more run at a time than there are processors, because they often wait. What they
+# build needs no debug information, which takes a third of a link.
 # Where a few tests fail, and no data race is found, they run once more by themselves. What then
 # passes is named at the end: something to mend, but no reason to hold a change back.
 unit: export GORACE := atexit_sleep_ms=50
@@ -111,7 +111,7 @@ TEST = $(GOTESTSUM) --format standard-quiet --rerun-fails=1 --rerun-fails-max-fa
 	--rerun-fails-abort-on-data-race --rerun-fails-report=dist/flaky-$@
 
 unit-device: $(AWSSDK)/node_modules
-	$(TEST) --packages='./device/e2e ./device/... ./hook/...' -- -race -vet=all -p 3 -timeout 12m
+	$(TEST) --packages='./device/e2e ./device/... ./hook/...' -- -race -vet=all -p 3 -parallel 4 -timeout 12m
 	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
 
 unit-infra: infra/node_modules

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -65,6 +66,10 @@ func TestNoStructKeepsAContext(t *testing.T) {
 // and Go have words for.
 var oldWords = regexp.MustCompile(`(?i)\b(com(es?|ing) in\b|came in\b|let(s|ting)? (it |them |\w+ )?in\b|tell(s|ing)?\b|told\b|judg(e[sd]?|ing|ment)\b|laps(e[sd]?|ing)\b|play(s|ed|ing)? (a|the) (stack|account|assembly)|whoever\b|holds? to\b)`)
 
+// stems are in every match of oldWords, in lower case: lines without one, nearly all, are
+// not matched, which takes most of the time.
+var stems = []string{"ing in", "ome in", "omes in", "came in", "let", "tell", "told", "judg", "laps", "play", "whoever", "hold to", "holds to"}
+
 // reviewed are the places where one of the words is right.
 var reviewed = map[string]*regexp.Regexp{
 	"device/e2e/source_test.go": regexp.MustCompile(``),             // the list itself
@@ -87,6 +92,10 @@ func TestTheWordsAreTheFieldsOwn(t *testing.T) {
 		lines := bufio.NewScanner(f)
 		lines.Buffer(nil, 1<<20)
 		for n := 1; lines.Scan(); n++ {
+			lower := strings.ToLower(lines.Text())
+			if !slices.ContainsFunc(stems, func(stem string) bool { return strings.Contains(lower, stem) }) {
+				continue
+			}
 			if word := oldWords.FindString(lines.Text()); word != "" && (exception == nil || !exception.MatchString(lines.Text())) {
 				t.Errorf("%s:%d: %q in %q", short, n, word, strings.TrimSpace(lines.Text()))
 			}
