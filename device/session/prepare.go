@@ -36,7 +36,6 @@ type Prepared struct {
 	err       error         // how it ended; to be read after done
 	signing   error         // of the private key; to be read after done
 
-	used bool
 	once sync.Once // closes the connection, unless it has become a session's
 }
 
@@ -186,10 +185,6 @@ func (e *signingError) Unwrap() error { return e.err }
 // MQTT session. In TLS 1.3 both leave together, so that this takes one round
 // trip. The error is an [*Error]; after it the Prepared is of no more use.
 func (p *Prepared) Connect(ctx context.Context) (*Session, error) {
-	if p.used {
-		return nil, p.fail(StageOptions, errors.New("prepared session was used already"))
-	}
-	p.used = true
 	if p.ClientID == "" || len(p.ClientID) > MaxClientIDLength {
 		p.Close()
 		return nil, p.fail(StageOptions, fmt.Errorf("client id of %d bytes; AWS IoT accepts 1 to %d", len(p.ClientID), MaxClientIDLength))
