@@ -109,7 +109,8 @@ func (c *Conn) slow() {
 	if rooms == nil {
 		return
 	}
-	enough := time.After(time.Duration(c.published) * time.Second / publishesPerSecond)
+	batch := min(c.published, maxUnacknowledged) // a client with more at once must not delay its own end
+	enough := time.After(time.Duration(batch) * time.Second / publishesPerSecond)
 	for _, room := range rooms {
 		select {
 		case <-room:
