@@ -273,25 +273,30 @@ func (c *Console) Step(name, text string, work func() error) error {
 	return s.Err
 }
 
-// A Row is a label and its value.
-type Row [2]string
+// A Row is a label and its value, or a cell for each column.
+type Row []string
 
-// A Table is a result for a person: one line per row, values aligned.
+// A Table is a result for a person: one line per row, cells aligned.
 type Table []Row
 
 // Table writes t to Out, without the rows that have no value.
 func (c *Console) Table(t Table) error {
-	width := 0
+	t = slices.DeleteFunc(slices.Clone(t), func(r Row) bool { return len(r) > 1 && r[len(r)-1] == "" })
+	widths := map[int]int{} // by column
 	for _, r := range t {
-		if r[1] != "" {
-			width = max(width, len(r[0]))
+		for i, cell := range r[:max(0, len(r)-1)] {
+			widths[i] = max(widths[i], len(cell))
 		}
 	}
 	var b strings.Builder
 	for _, r := range t {
-		if r[1] != "" {
-			fmt.Fprintf(&b, "%-*s  %s\n", width, r[0], term.Clean(r[1]))
+		for i, cell := range r {
+			if i < len(r)-1 {
+				cell = fmt.Sprintf("%-*s  ", widths[i], cell)
+			}
+			b.WriteString(term.Clean(cell))
 		}
+		b.WriteByte('\n')
 	}
 	if _, err := c.Out.Write([]byte(b.String())); err != nil {
 		return fmt.Errorf("writing the result: %w", err)

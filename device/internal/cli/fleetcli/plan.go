@@ -3,7 +3,6 @@ package fleetcli
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
@@ -57,13 +56,9 @@ func printPlan(console *cli.Console, f fleet.Forecast) error {
 	if err := console.Table(t); err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(console.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nquota\tper second\tdevices per second\tduration at this quota alone")
+	limits := cli.Table{{}, {"quota", "per second", "devices per second", "duration at this quota alone"}}
 	for _, l := range f.Limits {
-		fmt.Fprintf(w, "%s\t%g\t%.1f\t%s\n", l.Quota, l.PerSecond, l.DevicesPerSecond, fleet.FormatSeconds(l.Seconds))
+		limits = append(limits, cli.Row{l.Quota, fmt.Sprint(l.PerSecond), fmt.Sprintf("%.1f", l.DevicesPerSecond), fleet.FormatSeconds(l.Seconds)})
 	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("writing the result: %w", err)
-	}
-	return nil
+	return console.Table(limits)
 }

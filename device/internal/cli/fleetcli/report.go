@@ -2,6 +2,7 @@ package fleetcli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/google/renameio/v2/maybe"
 	"github.com/spf13/cobra"
@@ -18,7 +17,6 @@ import (
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
-	"example.com/fleety/device/internal/term"
 )
 
 func newReportCmd(console *cli.Console) *cobra.Command {
@@ -127,19 +125,8 @@ func readFile[T any](path string, read func(io.Reader) (T, error)) (v T, err err
 
 // printReport prints a report for a person.
 func printReport(console *cli.Console, r *fleet.Report) error {
-	if err := console.Table(summary(r)); err != nil {
-		return err
-	}
-	var b strings.Builder
-	if len(r.Stages) > 0 {
-		stageTable(&b, r.Stages)
-	}
-	failureTable(&b, "failed devices", r.Failures)
-	failureTable(&b, "failed attempts", r.Retries)
-	if _, err := io.WriteString(console.Out, b.String()); err != nil {
-		return fmt.Errorf("writing the result: %w", err)
-	}
-	return nil
+	return cmp.Or(console.Table(summary(r)), console.Table(stageTable(r.Stages)),
+		console.Table(failureTable("failed devices", r.Failures)), console.Table(failureTable("failed attempts", r.Retries)))
 }
 
 func summary(r *fleet.Report) cli.Table {
@@ -190,24 +177,23 @@ func count(n int) string {
 	return fmt.Sprint(n)
 }
 
-func stageTable(w io.Writer, stages []fleet.Latency) {
-	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "stage\tcount\tp50 ms\tp90 ms\tp99 ms\tmax ms\t")
-	for _, s := range stages {
-		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", s.Stage, s.Count, s.P50, s.P90, s.P99, s.Max)
+func stageTable(stages []fleet.Latency) (t cli.Table) {
+	if len(stages) > 0 {
+		t = cli.Table{{}, {"stage", "   count", "  p50 ms", "  p90 ms", "  p99 ms", "  max ms"}}
 	}
-	t.Flush() // into memory
+	ms := func(ms float64) string { return fmt.Sprintf("%8.1f", ms) }
+	for _, s := range stages {
+		t = append(t, cli.Row{string(s.Stage), fmt.Sprintf("%8d", s.Count), ms(s.P50), ms(s.P90), ms(s.P99), ms(s.Max)})
+	}
+	return t
 }
 
-func failureTable(w io.Writer, title string, failures []fleet.Failure) {
-	if len(failures) == 0 {
-		return
+func failureTable(title string, failures []fleet.Failure) (t cli.Table) {
+	if len(failures) > 0 {
+		t = cli.Table{{}, {title}}
 	}
-	fmt.Fprintf(w, "\n%s\n", title)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, x := range failures {
-		fmt.Fprintf(t, "  %d\t%s\t%s\n", x.Count, x.Stage, term.Clean(x.Cause))
+	for _, f := range failures {
+		t = append(t, cli.Row{fmt.Sprintf("  %d", f.Count), string(f.Stage), f.Cause})
 	}
-	t.Flush()
+	return t
 }
