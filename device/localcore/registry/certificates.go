@@ -79,14 +79,11 @@ func (r *Registry) CreateCertificate(c Certificate) (Certificate, error) {
 // then [Registry.Expire] deletes the certificate unless it is in use.
 func (r *Registry) CreatePendingCertificate(pemText, token, principal string, life time.Duration) (Certificate, error) {
 	return mutate(r, func(tx *transaction) (Certificate, error) {
-		c, err := tx.createCertificate(Certificate{PEM: pemText, Status: PendingActivation})
-		if err != nil {
-			return c, err
+		c, err := tx.createCertificate(Certificate{PEM: pemText, Status: PendingActivation, TokenHash: hashToken(token)})
+		if err == nil {
+			tx.ownerships.put(c.TokenHash, ownership{c.ID, principal, tx.now.Add(life)})
 		}
-		c.TokenHash = hashToken(token)
-		tx.certificates.put(c.ID, c)
-		tx.ownerships.put(c.TokenHash, ownership{c.ID, principal, tx.now.Add(life)})
-		return c, nil
+		return c, err
 	})
 }
 
@@ -198,14 +195,13 @@ func (tx *transaction) createCertificate(c Certificate) (Certificate, error) {
 	return c, nil
 }
 
-// newCertificate returns the record of a new certificate, with the status, mode, CA and claim of c.
+// newCertificate fills the record of a new certificate, which has its status, mode, CA and owner.
 func (tx *transaction) newCertificate(parsed *x509.Certificate, c Certificate) Certificate {
-	return Certificate{
-		ID: awsiot.CertificateID(parsed), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw})),
-		Status: cmp.Or(c.Status, Inactive), Mode: cmp.Or(c.Mode, DefaultMode), CAID: c.CAID, Version: 1, GenerationID: awsiot.NewUUID(),
-		NotBefore: parsed.NotBefore, NotAfter: parsed.NotAfter, Created: tx.now, Modified: tx.now,
-		ClaimTemplate: c.ClaimTemplate, ClaimExpires: c.ClaimExpires,
-	}
+	c.ID, c.PEM = awsiot.CertificateID(parsed), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parsed.Raw}))
+	c.Status, c.Mode = cmp.Or(c.Status, Inactive), cmp.Or(c.Mode, DefaultMode)
+	c.Version, c.GenerationID = 1, awsiot.NewUUID()
+	c.NotBefore, c.NotAfter, c.Created, c.Modified = parsed.NotBefore, parsed.NotAfter, tx.now, tx.now
+	return c
 }
 
 func (tx *transaction) setStatus(c Certificate, status CertificateStatus) {
