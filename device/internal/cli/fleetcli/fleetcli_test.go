@@ -269,6 +269,9 @@ func TestFailedDevicesGiveExitCodeAndReport(t *testing.T) {
 
 // TestInterruptWritesReport sends the signal of Ctrl-C to the binary.
 func TestInterruptWritesReport(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the program")
+	}
 	binary := filepath.Join(t.TempDir(), "iot_fleet")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../../cmd/iot_fleet")
 	if out, err := build.CombinedOutput(); err != nil {
