@@ -20,6 +20,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/event"
 )
 
 // An operator of tunnels: it opens them, and connects to their source side.
@@ -63,6 +64,12 @@ func (w *tunneling) start(t *testing.T) {
 		"--set", fmt.Sprintf("agent.tunnel.services=SSH=%s,web=127.0.0.1:%s", echoPort(t, ""), echoPort(t, "hello")),
 		"--set", fmt.Sprintf("agent.tunnel.endpoint=localhost:%d", w.link.port()))
 	w.agent.await(t, sent)
+	// A notification is not kept for a device that has not subscribed.
+	if _, err := w.AwaitEvent(t.Context(), func(e localcore.Event) bool {
+		return e.Type == event.Subscribed && e.Topic == awsiot.TunnelNotify(w.agent.thing())
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // echoPort starts a service that sends a greeting, and then all that it gets.
