@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/tidwall/btree"
 
@@ -314,7 +315,23 @@ func (s *state) load(file *records.File) error {
 	s.thingGroups.index()
 	s.thingCerts.index()
 	s.policyTargets.index()
-	return nil
+	return s.loadClaims(file)
+}
+
+// loadClaims reads what files had in a bucket of its own before certificates said it. The rows stay
+// there when their certificates go, so that one may be of a certificate that was registered again.
+func (s *state) loadClaims(file *records.File) error {
+	return file.Bucket("claims").Each(func(id string, value []byte) error {
+		var claim struct {
+			Template string
+			Expires  time.Time
+		}
+		err := json.Unmarshal(value, &claim)
+		if c, ok := s.certificates.rows.Get(id); ok && c.Created.Before(claim.Expires) {
+			c.ClaimTemplate, c.ClaimExpires = claim.Template, claim.Expires
+		}
+		return err
+	})
 }
 
 // save writes what differs from the state before, in one transaction.

@@ -176,6 +176,39 @@ func TestReopeningGivesTheSameRegistry(t *testing.T) {
 	}
 }
 
+// Claims of files whose certificates do not say it yet are not listed, and expire.
+func TestClaimsOfEarlierFilesExpire(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "registry.db")
+	r := openAt(t, path)
+	claim, device := newCertificate(t, r, Active), newCertificate(t, r, Active)
+	ok(t, r.Close())
+	expires := claim.Created.Add(time.Minute)
+	file := must(records.Open(path))(t)
+	ok(t, file.Bucket("claims").Save(map[string][]byte{
+		claim.ID:  fmt.Appendf(nil, `{"Template":"t","Expires":%q}`, expires.Format(time.RFC3339Nano)),
+		device.ID: fmt.Appendf(nil, `{"Template":"t","Expires":%q}`, device.Created.Format(time.RFC3339Nano)), // was registered again since
+	}), file.Close())
+	for range 2 { // it is not written anew by being read
+		r = openAt(t, path)
+		if c, _ := r.CertificateByID(claim.ID); c.ClaimTemplate != "t" || !c.ClaimExpires.Equal(expires) {
+			t.Errorf("the claim is for template %q until %v", c.ClaimTemplate, c.ClaimExpires)
+		}
+		if listed := r.ListCertificates(); len(listed) != 1 || listed[0].ID != device.ID {
+			t.Errorf("listed: %v", listed)
+		}
+		ok(t, r.Close())
+	}
+	r = openAt(t, path)
+	if deleted := must(r.Expire(expires))(t); len(deleted) != 1 || deleted[0] != claim.ID {
+		t.Errorf("expired: %v", deleted)
+	}
+	ok(t, r.Close())
+	if listed := openAt(t, path).ListCertificates(); len(listed) != 1 {
+		t.Errorf("left: %v", listed)
+	}
+}
+
 func (t *table[V]) touchAll() {
 	for _, key := range t.keys() {
 		t.touch(key)
