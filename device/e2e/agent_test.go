@@ -294,8 +294,7 @@ func TestAgentNoticesAHalfOpenConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, shipped)
 	for cause, messages := range map[string]int{"lost": 0, "publish": 250} { // 100 of them are on their way
-		t.Run(cause, func(t *testing.T) {
-			t.Parallel()
+		t.Run(cause, func(t *testing.T) { // parallel, they would begin after all other tests, and take a minute
 			k := newLink(t, s.cloud.address(), 0)
 			t.Cleanup(k.close)
 			d := s.deviceAt(t, "device", k.port())

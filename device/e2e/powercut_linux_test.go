@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -56,9 +55,6 @@ func powerCutKinds() (cuts int, kinds []filesystem) {
 	return 1, filesystems[n : n+1]
 }
 
-// commonChanges is about how often a run changes its disk, where that is not counted first.
-var commonChanges = map[string]int{"bootstrap": 95, "rotate": 95}
-
 // A device in a virtual machine loses its power while it provisions or rotates,
 // and with it any part of what its disk had in its cache. The next boot must end
 // with the one identity that AWS IoT has active, and an identity that was
@@ -74,13 +70,16 @@ func TestPowerCuts(t *testing.T) {
 	cuts, kinds := powerCutKinds()
 	for kind, fs := range kinds {
 		t.Run(fs.name, func(t *testing.T) {
-			t.Parallel()
+			if len(kinds) > 1 { // alone it would begin after all other tests
+				t.Parallel()
+			}
 			// Between the first change of a run and its last the power may fail.
 			disk := newLossyDisk(fs.format(t, site.diskFolder(t, site.port())))
-			changes := maps.Clone(commonChanges)
-			for _, verb := range []string{"bootstrap", "rotate"} {
+			verbs := []string{"bootstrap", "rotate"}
+			changes := map[string]int{"bootstrap": 95, "rotate": 95} // about as many as are counted
+			for _, verb := range verbs {
 				if cuts == 1 {
-					break
+					break // to count takes a boot for each
 				}
 				before := disk.changes
 				if run := image.boot(t.Context(), t, disk, fs, verb, false); run.code != 0 || !run.exited {
@@ -91,7 +90,7 @@ func TestPowerCuts(t *testing.T) {
 			t.Logf("changes of the disk: %v", changes)
 			random := rand.New(rand.NewPCG(seed, uint64(kind)))
 			for n := range cuts {
-				verb := []string{"bootstrap", "rotate"}[(n+kind+int(seed%2))%2]
+				verb := verbs[(n+kind+int(seed%2))%2]
 				site.cutPower(t, image, fs, random, verb, 1+random.IntN(changes[verb]))
 			}
 		})
@@ -175,7 +174,9 @@ func TestPowerCutsLoseNoAcknowledgedMessage(t *testing.T) {
 	cuts, kinds := powerCutKinds()
 	for kind, fs := range kinds {
 		t.Run(fs.name, func(t *testing.T) {
-			t.Parallel()
+			if len(kinds) > 1 { // alone it would begin after all other tests
+				t.Parallel()
+			}
 			network := newLink(t, site.cloud.address(), 0)
 			t.Cleanup(network.close)
 			folder := site.diskFolder(t, network.port())
