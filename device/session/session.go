@@ -50,7 +50,7 @@ type Session struct {
 	ended      bool       // no more requests are accepted
 	waiting    []*request // sent and not answered, oldest first
 	lastID     uint16
-	acks       []byte // PUBACKs that leave with the next write
+	out        []byte // packets that leave with the next write
 	asked      bool   // something that must be answered was sent, and nothing has come since
 	roundTrips int
 	keepAlive  *time.Timer
@@ -218,27 +218,26 @@ func (s *Session) exchange(ctx context.Context, requests ...*request) (answered 
 	return len(requests), nil
 }
 
-// send registers the requests and starts to write them, after the PUBACKs that wait.
+// send registers the requests and starts to write them, after what waits to be written.
 func (s *Session) send(requests []*request) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		return ErrNotConnected
 	}
-	data := bytes.NewBuffer(s.acks)
+	var data bytes.Buffer
 	for _, r := range requests {
 		if r.stage != StageConnect {
 			*r.id = s.nextID()
 		}
-		if err := r.packet.Write(data); err != nil {
+		if err := r.packet.Write(&data); err != nil {
 			return err
 		}
 		s.waiting = append(s.waiting, r)
 		s.asked = true
 	}
-	s.acks = nil
-	if data.Len() > 0 {
-		s.running.Go(func() { s.write(data.Bytes()) })
+	if s.out = append(s.out, data.Bytes()...); len(s.out) > 0 {
+		s.running.Go(s.write)
 	}
 	return nil
 }
@@ -266,13 +265,17 @@ func (s *Session) take(stage Stage, id uint16) *request {
 	return r
 }
 
-// write writes whole packets, after those that are being written. It may last as long as the peer
-// reads nothing, up to writeTimeout. An error ends the session; the reader may be about to learn
-// why: an alert says more than a broken pipe.
-func (s *Session) write(data []byte) {
+// write writes what waits, after what is being written: PUBACKs have to leave in the order of the
+// messages [MQTT-4.6.0-2]. It may last as long as the peer reads nothing, up to writeTimeout. An
+// error ends the session; the reader may be about to learn why: an alert says more than a broken
+// pipe.
+func (s *Session) write() {
 	s.writing <- struct{}{}
-	s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	_, err := s.conn.Write(data)
+	var err error
+	if data := s.takeOut(); len(data) > 0 {
+		s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_, err = s.conn.Write(data)
+	}
 	<-s.writing
 	if err == nil {
 		return
@@ -286,6 +289,15 @@ func (s *Session) write(data []byte) {
 	s.finish(s.o.explain(err))
 }
 
+// takeOut takes what waits to be written.
+func (s *Session) takeOut() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data := s.out
+	s.out = nil
+	return data
+}
+
 // startKeepAlive sends a PINGREQ whenever 9/10 of the keep-alive time has passed, and ends the
 // session when no PINGRESP comes (MQTT 3.1.1, section 3.1.2.10).
 func (s *Session) startKeepAlive() {
@@ -294,14 +306,13 @@ func (s *Session) startKeepAlive() {
 	if s.ended {
 		return
 	}
-	var ping bytes.Buffer
-	packets.NewControlPacket(packets.Pingreq).Write(&ping)
 	s.keepAlive = time.AfterFunc(s.o.pingInterval(), func() {
 		s.mu.Lock()
 		unanswered := s.pinged
 		if !s.ended && !unanswered {
 			s.pinged = true
-			s.running.Go(func() { s.write(ping.Bytes()) })
+			s.out = append(s.out, packets.Pingreq<<4, 0)
+			s.running.Go(s.write)
 			s.keepAlive.Reset(s.o.pingTimeout())
 		}
 		s.mu.Unlock()
@@ -381,14 +392,10 @@ func (s *Session) Close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.meter.Close() })
 	var err error
 	if s.finish(nil) {
-		s.mu.Lock()
-		disconnect := bytes.NewBuffer(slices.Clone(s.acks))
-		s.mu.Unlock()
-		packets.NewControlPacket(packets.Disconnect).Write(disconnect)
 		s.writing <- struct{}{}
-		s.meter.hold.Store(true) // it leaves with the alert of the close, before any other write
+		s.meter.hold.Store(true) // DISCONNECT leaves with the alert of the close
 		s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		_, err = s.conn.Write(disconnect.Bytes())
+		_, err = s.conn.Write(append(s.takeOut(), packets.Disconnect<<4, 0))
 		err = cmp.Or(err, s.conn.Close())
 		<-s.writing
 	}
@@ -552,8 +559,8 @@ func (s *Session) receivePublish(p *packets.PublishPacket) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.acks) == 0 {
+	if len(s.out) == 0 {
 		time.AfterFunc(ackDelay, func() { _ = s.send(nil) }) // which fails after the session's end
 	}
-	s.acks = append(s.acks, packets.Puback<<4, 2, byte(p.MessageID>>8), byte(p.MessageID))
+	s.out = append(s.out, packets.Puback<<4, 2, byte(p.MessageID>>8), byte(p.MessageID))
 }

@@ -67,6 +67,47 @@ func TestMessagesArriveInOrder(t *testing.T) {
 	}
 }
 
+// [MQTT-4.6.0-2]: also where several goroutines have a PUBACK sent along with their packets.
+func TestPUBACKsLeaveInTheOrderOfTheMessages(t *testing.T) {
+	const publishers, each = 16, 200
+	sent, acknowledged := uint16(0), make(chan uint16, publishers*each)
+	s := serve(t, nil, broker(map[byte]func(io.Writer, packets.ControlPacket) bool{
+		packets.Publish: func(w io.Writer, p packets.ControlPacket) bool {
+			answer(w, p)
+			sent++
+			message := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
+			message.TopicName, message.Qos, message.MessageID = "t", 1, sent
+			message.Write(w)
+			return true
+		},
+		packets.Puback: func(_ io.Writer, p packets.ControlPacket) bool {
+			acknowledged <- p.Details().MessageID
+			return true
+		},
+	}))
+	c := connect(t, s.options())
+	var publishing sync.WaitGroup
+	for range publishers {
+		publishing.Go(func() {
+			for range each {
+				if err := c.Publish(t.Context(), "t", nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	publishing.Wait()
+	if t.Failed() {
+		return
+	}
+	for want := range uint16(publishers * each) {
+		if got := <-acknowledged; got != want+1 {
+			t.Fatalf("PUBACK %d of all is of message %d", want+1, got)
+		}
+	}
+}
+
 func TestPublishWaitsForPuback(t *testing.T) {
 	release := make(chan struct{})
 	received := make(chan struct{})
