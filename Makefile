@@ -107,7 +107,8 @@ unit: $(GOTESTSUM)  ## the tests of every module, with the race detector
 	cd testcontainers && GOWORK=off $(GO) test ./...
 	@if cat dist/flaky* | grep -q .; then echo flaky:; cat dist/flaky*; fi
 
-TEST = $(GOTESTSUM) --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=6 \
+# A make that a test runs is not part of this one.
+TEST = MAKEFLAGS= MFLAGS= $(GOTESTSUM) --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=6 \
 	--rerun-fails-abort-on-data-race --rerun-fails-report=dist/flaky-$@
 
 unit-device: $(AWSSDK)/node_modules
