@@ -4,9 +4,9 @@
 //
 //	usage: images VERSION COMMIT TIME FROM TO
 //
-// TIME is that of the image, in seconds since 1970. FROM has the binaries of a release as
-// PROGRAM_linux_ARCHITECTURE; PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and hook_arm64, the
-// pre-provisioning hook that the emulator runs. The layouts are made in TO.
+// TIME is that of the image, in seconds since 1970. FROM has the binaries of a release, or some of
+// them, as PROGRAM_linux_ARCHITECTURE; PROGRAM_THIRD_PARTY_NOTICES.txt; and hook_amd64 and
+// hook_arm64, the pre-provisioning hook that the emulator runs. The layouts are made in TO.
 package main
 
 import (
@@ -14,8 +14,10 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -81,7 +83,7 @@ type release struct {
 	time                  time.Time
 }
 
-// run makes the layout of each program.
+// run makes the layout of each program that the release has.
 func run(version, commit, at, from, to string) error {
 	seconds, err := strconv.ParseInt(at, 10, 64)
 	if err != nil {
@@ -89,19 +91,26 @@ func run(version, commit, at, from, to string) error {
 	}
 	r := release{version, commit, from, time.Unix(seconds, 0).UTC()}
 	for _, p := range programs {
-		index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+		var images []mutate.IndexAddendum
 		for _, arch := range []string{"amd64", "arm64"} {
+			if _, err := os.Stat(filepath.Join(from, p.name+"_linux_"+arch)); errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
 			image, err := r.image(p, arch)
 			if err != nil {
 				return fmt.Errorf("%s for %s: %w", p.name, arch, err)
 			}
 			platform := v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}
-			index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: platform})
+			images = append(images, mutate.IndexAddendum{Add: image, Descriptor: platform})
+		}
+		if images == nil {
+			continue
 		}
 		path, err := layout.Write(filepath.Join(to, p.name), empty.Index)
 		if err != nil {
 			return err
 		}
+		index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), images...)
 		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version})); err != nil {
 			return err
 		}
