@@ -23,7 +23,7 @@ GOTESTSUM   := .ci/tools/gotestsum
 GOVULNCHECK := .ci/tools/govulncheck
 
 .PHONY: help demo rehearse test check-fast device device-pkcs11 hook local fleet synth deploy destroy bench conformance torture release packages images clean
-.PHONY: benchmarks check fmt lint vulnerabilities fuzz unit unit-device unit-infra
+.PHONY: benchmarks check fmt lint vulnerabilities fuzz unit unit-device unit-others
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,11 +36,9 @@ demo:  ## run the complete provisioning flow here; needs Go alone
 rehearse: device local infra/node_modules  ## demo with the stack of cdk synth; needs Node.js
 	scripts/rehearse.sh
 
-# Before the unit tests, two at a time: a rehearsal mostly waits. The seeds of fuzz targets run with
-# the unit tests; lint and fuzz, which compile everything once more, are a job of their own in CI.
-test:  ## all tests, as CI runs them; needs Go and Node.js
-	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) rehearse check
-	@$(MAKE) --no-print-directory unit
+# The seeds of fuzz targets run with the tests; lint and fuzz, which compile everything once more, are
+# a job of their own in CI.
+test: check unit  ## all tests, as CI runs them; needs Go and Node.js
 
 # Everything that can be checked without building a program or the CDK app. Many tests wait for
 # processes and timers, hence more of them at a time than there are processors. Nobody debugs
@@ -100,12 +98,10 @@ fuzz:  ## run every fuzz target for FUZZTIME inputs
 # passes is named at the end: something to mend, but no reason to hold a change back.
 unit: export GORACE := atexit_sleep_ms=50
 unit: export GOFLAGS += -ldflags=-w
-unit: $(GOTESTSUM)  ## the tests of every module, with the race detector
+unit: $(GOTESTSUM)  ## the tests of every module, with the race detector, and a rehearsal
 	@mkdir -p dist; rm -f dist/flaky*
-	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) unit-device unit-infra
-	cd .ci/release && GOWORK=off $(GO) test .
-	cd testcontainers && GOWORK=off $(GO) test ./...
-	@if cat dist/flaky* | grep -q .; then echo flaky:; cat dist/flaky*; fi
+	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) unit-device unit-others
+	@cat dist/flaky* >dist/flakes; if [ -s dist/flakes ]; then echo flaky:; cat dist/flakes; fi
 
 # A make that a test runs is not part of this one.
 TEST = MAKEFLAGS= MFLAGS= $(GOTESTSUM) --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=6 \
@@ -115,8 +111,10 @@ unit-device: $(AWSSDK)/node_modules
 	$(TEST) --packages='./device/e2e ./device/... ./hook/...' -- -race -vet=all -p 3 -parallel 4 -timeout 12m
 	cd device && $(GO) test -race -tags pkcs11 ./identity/pkcs11
 
-unit-infra: infra/node_modules
+unit-others: rehearse
 	$(TEST) --packages='./infra/...' -- -vet=all -timeout 12m
+	cd .ci/release && GOWORK=off $(GO) test .
+	cd testcontainers && GOWORK=off $(GO) test ./...
 
 %/node_modules: %/package.json %/package-lock.json
 	cd $* && npm ci --silent --ignore-scripts --no-audit --no-fund

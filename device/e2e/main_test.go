@@ -22,7 +22,9 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(binDir)
-		// Parallel tests here wait for a slow link, not for a processor.
+		// Parallel tests here wait for disks and slow links, not for a processor: more at a time
+		// than -parallel says.
+		flag.Parse()
 		if err := flag.Set("test.parallel", fmt.Sprint(crashWorkers)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
