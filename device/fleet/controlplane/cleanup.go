@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 
@@ -100,19 +101,25 @@ func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, err
 // which are to be removed, and those that are kept.
 func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 	for _, thing := range things {
-		principals, err := r.principals(ctx, thing)
+		shared, err := r.shared(ctx, d, thing)
 		if err != nil {
 			return err
 		}
 		to := &d.Things
-		for _, arn := range principals {
-			if !slices.ContainsFunc(d.Certificates, func(c Certificate) bool { return c.arn == arn }) {
-				to = &d.Shared
-			}
+		if shared {
+			to = &d.Shared
 		}
 		*to = append(*to, thing)
 	}
 	return nil
+}
+
+// shared reports whether a thing has other certificates than the device's.
+func (r *Run) shared(ctx context.Context, d *Device, thing string) (bool, error) {
+	principals, err := r.principals(ctx, thing)
+	return slices.ContainsFunc(principals, func(arn string) bool {
+		return !slices.ContainsFunc(d.Certificates, func(c Certificate) bool { return c.arn == arn })
+	}), err
 }
 
 // remove removes a device's certificates and things in the order that AWS IoT requires: nothing may
@@ -120,6 +127,11 @@ func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 // last, so that a run that is repeated finds what is left.
 func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 	for _, c := range d.Certificates {
+		if c.Status == types.CertificateStatusActive || c.Status == types.CertificateStatusPendingActivation {
+			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: types.CertificateStatusInactive}); err != nil {
+				return fmt.Errorf("deactivating certificate %s: %w", c.ID, err)
+			}
+		}
 		for _, policy := range c.Policies {
 			if _, err := r.Client.DetachPolicy(ctx, &iot.DetachPolicyInput{PolicyName: &policy, Target: &c.arn}); err != nil {
 				return fmt.Errorf("detaching policy %s: %w", policy, err)
@@ -130,30 +142,37 @@ func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 				return fmt.Errorf("detaching certificate %s: %w", c.ID, err)
 			}
 		}
-		if c.Status == types.CertificateStatusActive || c.Status == types.CertificateStatusPendingActivation {
-			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: types.CertificateStatusInactive}); err != nil {
-				return fmt.Errorf("deactivating certificate %s: %w", c.ID, err)
-			}
-		}
 	}
 	for _, thing := range d.Things {
 		// Another certificate may have been attached meanwhile.
-		principals, err := r.principals(ctx, thing)
-		if err == nil && len(principals) > 0 {
+		shared, err := r.shared(ctx, &d, thing)
+		if err == nil && shared {
 			counts.Things, counts.Shared = counts.Things-1, counts.Shared+1
 			continue
 		}
 		if err == nil {
-			_, err = r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing})
+			_, err = r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing}, onceDetached("InvalidRequestException"))
 		}
 		if err != nil {
 			return fmt.Errorf("deleting thing %s: %w", thing, err)
 		}
 	}
 	for _, c := range d.Certificates {
-		if _, err := r.Client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.ID}); err != nil {
+		if _, err := r.Client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.ID}, onceDetached("DeleteConflictException")); err != nil {
 			return fmt.Errorf("deleting certificate %s: %w", c.ID, err)
 		}
 	}
 	return nil
+}
+
+// onceDetached repeats a request that AWS IoT rejects with code until it has carried out
+// DetachThingPrincipal, which can take it seconds.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DetachThingPrincipal.html
+func onceDetached(code string) func(*iot.Options) {
+	return func(o *iot.Options) {
+		o.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
+			s.MaxAttempts, s.BaseDelay, s.MaxBackoff = 10, 500*time.Millisecond, 4*time.Second
+		}), code)
+	}
 }

@@ -3,7 +3,9 @@ package controlplane_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"github.com/google/go-cmp/cmp"
@@ -72,11 +75,56 @@ type recorder struct {
 	found map[string]controlplane.Device // under mu
 }
 
+// A lateDetacher answers DetachThingPrincipal at once and carries it out seconds later, as AWS IoT
+// does: when a deletion was rejected because of it.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DetachThingPrincipal.html
+type lateDetacher struct {
+	*awshttp.BuildableClient
+	onDetach func() // unless it is nil
+	mu       sync.Mutex
+	pending  []*http.Request // under mu
+}
+
+func (l *lateDetacher) Do(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodDelete && strings.HasSuffix(r.URL.Path, "/principals") {
+		if l.onDetach != nil {
+			l.onDetach()
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.pending = append(l.pending, r.Clone(context.WithoutCancel(r.Context())))
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	}
+	response, err := l.BuildableClient.Do(r)
+	if err != nil || r.Method != http.MethodDelete || response.StatusCode < 400 {
+		return response, err
+	}
+	return response, l.detach()
+}
+
+func (l *lateDetacher) detach() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, pending := range l.pending {
+		response, err := l.BuildableClient.Do(pending)
+		if err != nil {
+			return err
+		}
+		response.Body.Close()
+	}
+	l.pending = nil
+	return nil
+}
+
 func newRun(core *localcore.Server, apply bool) (*controlplane.Run, *recorder) {
 	rec := &recorder{found: map[string]controlplane.Device{}}
 	return &controlplane.Run{
-		Client: iot.New(iot.Options{BaseEndpoint: aws.String(core.APIURL()), Region: "us-east-1", Credentials: aws.AnonymousCredentials{}}),
-		Apply:  apply, Rate: 1000,
+		Client: iot.New(iot.Options{
+			BaseEndpoint: aws.String(core.APIURL()), Region: "us-east-1", Credentials: aws.AnonymousCredentials{},
+			HTTPClient: &lateDetacher{BuildableClient: awshttp.NewBuildableClient()},
+		}),
+		Apply: apply, Rate: 1000,
 		Found: func(d controlplane.Device) {
 			rec.mu.Lock()
 			defer rec.mu.Unlock()
@@ -240,6 +288,62 @@ func TestCleanupTypeRemovesEveryThingOfTheType(t *testing.T) {
 	certificates, things := statuses(core)
 	if len(certificates) != 1 || !slices.Equal(things, []string{"lamp"}) {
 		t.Errorf("left are %v, %v, of %d devices", certificates, things, len(made.Devices))
+	}
+}
+
+// TestInterruptedCleanupIsCompletedByTheNext interrupts one between the steps of a device, of whose
+// thing nothing would lead to its certificate any more.
+func TestInterruptedCleanupIsCompletedByTheNext(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	enroll(t, core, "2974680000001", 20) // more than are in progress at once
+	ctx, interrupt := context.WithCancel(t.Context())
+	run, _ := newRun(core, true)
+	client := &lateDetacher{BuildableClient: awshttp.NewBuildableClient(), onDetach: interrupt}
+	run.Client = iot.New(run.Client.Options(), func(o *iot.Options) { o.HTTPClient = client })
+	if _, err := run.CleanupType(ctx, "fleety"); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if err := client.detach(); err != nil {
+		t.Fatal(err)
+	}
+	run, _ = newRun(core, true)
+	if _, err := run.CleanupType(t.Context(), "fleety"); err != nil {
+		t.Error(err)
+	}
+	if certificates, things := statuses(core); len(certificates) != 1 || len(things) != 0 {
+		t.Errorf("left are %v, %v", certificates, things)
+	}
+}
+
+// TestKeptDevicesAreNotResumedFrom revokes a device once what kept it is gone.
+func TestKeptDevicesAreNotResumedFrom(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	device := enroll(t, core, "2974680000001", 1).Devices[0]
+	if err := core.Registry().AttachThingPrincipal(device.ThingName, core.Claim().CertificateID, registry.NonExclusive); err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/done.txt"
+	for _, want := range []controlplane.Counts{{Kept: 1}, {Certificates: 1}, {Resumed: 1}} {
+		journal, err := controlplane.OpenJournal(path, "revoked")
+		if err != nil {
+			t.Fatal(err)
+		}
+		run, _ := newRun(core, true)
+		run.Journal = journal
+		got, err := run.Revoke(t.Context(), []controlplane.Target{{ThingName: device.ThingName}}, types.CertificateStatusRevoked)
+		if err != nil || got != want {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+		if err := journal.Close(); err != nil {
+			t.Error(err)
+		}
+		if want.Kept > 0 {
+			if err := core.Registry().DetachThingPrincipal(device.ThingName, core.Claim().CertificateID); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

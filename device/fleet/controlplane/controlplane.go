@@ -96,7 +96,8 @@ func (c *Counts) add(d Counts) {
 	c.Kept += d.Kept
 }
 
-// each works through the targets and, if completed is set, adds those that are done to the journal.
+// each works through the targets and, if completed is set, adds those that are done to the journal,
+// unless they were kept.
 // A device that fails does not keep the others from being worked on; the error has the first of
 // their errors.
 func (r *Run) each(ctx context.Context, targets []Target, completed bool, work func(context.Context, Target) (Counts, error)) (total Counts, err error) {
@@ -106,7 +107,7 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 	group, open := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, t := range targets {
-		if open.Err() != nil {
+		if err = context.Cause(open); err != nil {
 			break
 		}
 		group.Go(func() error {
@@ -120,7 +121,7 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 				return err
 			}
 			done, err := work(ctx, t) // to its end, also when no more targets begin
-			if err == nil && completed {
+			if err == nil && completed && done.Kept == 0 {
 				err = r.Journal.add(t.key())
 			}
 			mu.Lock()
@@ -136,8 +137,8 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 			return nil
 		})
 	}
-	err = group.Wait()
-	return total, cmp.Or(err, first)
+	failed := group.Wait()
+	return total, cmp.Or(failed, first, err)
 }
 
 // change looks each target up, has plan reduce what was found to what is to be changed, and applies
@@ -160,7 +161,7 @@ func (r *Run) change(ctx context.Context, targets []Target, plan func(context.Co
 		case d.Kept != "":
 			return Counts{Kept: 1}, nil
 		case r.Apply:
-			err = apply(ctx, d, &counts)
+			err = apply(context.WithoutCancel(ctx), d, &counts) // of half a device a repeated run may not find the rest
 		}
 		return counts, err
 	})

@@ -31,6 +31,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"golang.org/x/sync/errgroup"
@@ -144,12 +145,22 @@ func (r retirer) do(ctx context.Context, a action, thing string, c certificate) 
 	}
 	_, err := r.client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn})
 	if err == nil || things.IsNotFound(err) {
-		_, err = r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true})
+		_, err = r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true}, onceDetached)
 	}
 	if things.IsNotFound(err) {
 		return nil
 	}
 	return err
+}
+
+// onceDetached repeats a request until AWS IoT has carried out DetachThingPrincipal, which can take
+// it seconds. The thing has the certificate no more by then, so that no later event finds it.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DetachThingPrincipal.html
+func onceDetached(o *iot.Options) {
+	o.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
+		s.MaxAttempts, s.BaseDelay, s.MaxBackoff = 10, 500*time.Millisecond, 4*time.Second
+	}), "DeleteConflictException")
 }
 
 // A certificate is one that a thing has.

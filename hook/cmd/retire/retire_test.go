@@ -26,7 +26,8 @@ type account struct {
 	statuses map[string]string // by certificate id, the older first by name
 	attached []string
 	changes  []string
-	broken   string // an error code for every change
+	broken   string   // an error code for every change
+	detached []string // by DetachThingPrincipal, which takes seconds: attached until a deletion was rejected
 }
 
 func (a *account) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -52,6 +53,9 @@ func (a *account) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail("ResourceNotFoundException")
 	case a.broken != "":
 		fail(a.broken)
+	case r.Method == http.MethodDelete && known && slices.Contains(a.attached, arnHead+id):
+		a.attached = slices.DeleteFunc(a.attached, func(arn string) bool { return slices.Contains(a.detached, arn) })
+		fail("DeleteConflictException")
 	default:
 		a.changes = append(a.changes, r.Method+" "+r.URL.RequestURI()+" "+r.Header.Get("X-Amzn-Principal"))
 		switch {
@@ -60,7 +64,7 @@ func (a *account) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case known:
 			delete(a.statuses, id)
 		default:
-			a.attached = slices.DeleteFunc(a.attached, func(arn string) bool { return arn == r.Header.Get("X-Amzn-Principal") })
+			a.detached = append(a.detached, r.Header.Get("X-Amzn-Principal"))
 		}
 		_, _ = io.WriteString(w, "{}")
 	}
