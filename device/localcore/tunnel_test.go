@@ -94,7 +94,7 @@ func TestTunnelingExceptions(t *testing.T) {
 		{"OpenTunnel", `{"lifetime": 1}`, "InvalidRequestException", 400},
 		{"OpenTunnel", `{"tags": [{"key": "k", "value": "v"}, {"key": "k", "value": "w"}]}`, "InvalidRequestException", 400},
 		{"ListTunnels", `{"maxResults": 101}`, "ValidationException", 400},
-		{"ListTunnels", `{"nextToken": "!"}`, "InvalidRequestException", 400},
+		{"ListTunnels", `{"nextToken": "!"}`, "ValidationException", 400},
 		{"DescribeTunnels", `{}`, "UnknownOperationException", 404},
 	} {
 		if status, out := callTunneling(t, s, test.operation, test.body); status != test.status || out["__type"] != test.code {

@@ -72,6 +72,7 @@ func New(c Config) http.Handler {
 	ops := a.operations()
 	for _, op := range ops {
 		if control, ok := handlers[op.pattern]; ok {
+			op.service = jobsSigner + "."
 			handlers[op.pattern] = byPlane(control, a.serve(op))
 		} else {
 			handlers[op.pattern] = a.serve(op)

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -158,12 +157,8 @@ func (a *api) listSubscriptions(q *request, id string) (object, error) {
 	if err := checkClientID(id); err != nil {
 		return nil, err
 	}
-	const most, usual = 200, 20
-	switch n := value[int](q, "maxResults"); {
-	case n > most:
-		return nil, invalid("maxResults is %d, it must be a number from 1 to %d", n, most)
-	case n == 0:
-		q.members["maxResults"] = strconv.AppendInt(nil, usual, 10)
+	if value[int](q, "maxResults") == 0 {
+		q.members["maxResults"] = json.RawMessage("20") // AWS's default
 	}
 	qos, found := a.Broker.Subscriptions(id)
 	if !found {

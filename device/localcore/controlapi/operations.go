@@ -83,13 +83,13 @@ func (a *api) operations() []operation {
 		op("DeleteRegistrationCode", "DELETE /registrationcode", r.DeleteRegistrationCode),
 		tagged(op("RegisterCACertificate",
 			"POST /cacertificate?setAsActive&allowAutoRegistration caCertificate verificationCertificate registrationConfig certificateMode", a.registerCACertificate)),
-		op("DescribeCACertificate", "GET /cacertificate/{certificateId}", r.DescribeCACertificate, a.caDescription),
-		op("UpdateCACertificate", "PUT /cacertificate/{certificateId}?newStatus&newAutoRegistrationStatus registrationConfig removeAutoRegistration",
+		op("DescribeCACertificate", "GET /cacertificate/{caCertificateId}", r.DescribeCACertificate, a.caDescription),
+		op("UpdateCACertificate", "PUT /cacertificate/{caCertificateId}?newStatus&newAutoRegistrationStatus registrationConfig removeAutoRegistration",
 			a.updateCACertificate),
-		op("DeleteCACertificate", "DELETE /cacertificate/{certificateId}", r.DeleteCACertificate),
+		op("DeleteCACertificate", "DELETE /cacertificate/{caCertificateId}", r.DeleteCACertificate),
 		op("ListCACertificates", "GET /cacertificates?templateName&"+marked, r.ListCACertificates, page("certificates", caAge, a.caSummary)),
 		op("RegisterCertificate", "POST /certificate/register?setAsActive certificatePem caCertificatePem status", a.registerCertificate),
-		op("ListCertificatesByCA", "GET /certificates-by-ca/{certificateId}?"+marked,
+		op("ListCertificatesByCA", "GET /certificates-by-ca/{caCertificateId}?"+marked,
 			r.ListCertificatesByCA, page("certificates", certificateAge, a.certificateSummary)),
 
 		tagged(op("CreateCertificateProvider", // idempotent, whatever its token
@@ -107,9 +107,9 @@ func (a *api) operations() []operation {
 		op("ListPolicies", "GET /policies?"+marked, r.ListPolicies, page("policies", policyAge, a.policySummary)),
 		op("CreatePolicyVersion", "POST /policies/{policyName}/version?setAsDefault policyDocument", a.createPolicyVersion),
 		op("ListPolicyVersions", "GET /policies/{policyName}/version", r.GetPolicy, policyVersions),
-		op("GetPolicyVersion", "GET /policies/{policyName}/version/{versionId}", a.policyVersion),
-		op("SetDefaultPolicyVersion", "PATCH /policies/{policyName}/version/{versionId}", r.SetDefaultPolicyVersion),
-		op("DeletePolicyVersion", "DELETE /policies/{policyName}/version/{versionId}", r.DeletePolicyVersion),
+		op("GetPolicyVersion", "GET /policies/{policyName}/version/{policyVersionId}", a.policyVersion),
+		op("SetDefaultPolicyVersion", "PATCH /policies/{policyName}/version/{policyVersionId}", r.SetDefaultPolicyVersion),
+		op("DeletePolicyVersion", "DELETE /policies/{policyName}/version/{policyVersionId}", r.DeletePolicyVersion),
 
 		op("AttachPolicy", "PUT /target-policies/{policyName} target", r.AttachPolicy),
 		op("DetachPolicy", "POST /target-policies/{policyName} target", r.DetachPolicy),
@@ -205,10 +205,10 @@ func (a *api) operations() []operation {
 		op("DeleteJobExecution", "DELETE /things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}?force", a.Jobs.DeleteJobExecution),
 		// Of the jobs data plane; see byPlane.
 		op("GetPendingJobExecutions", "GET /things/{thingName}/jobs", a.deviceJobs(awsiot.GetPendingJobExecutions)),
-		op("StartNextPendingJobExecution", "PUT /things/{thingName}/jobs/$next", a.deviceJobs(awsiot.StartNextPendingJobExecution)),
+		op("StartNextPendingJobExecution", "PUT /things/{thingName}/jobs/$next *", a.deviceJobs(awsiot.StartNextPendingJobExecution)),
 		op("DescribeJobExecution", "GET /things/{thingName}/jobs/{jobId}?executionNumber&includeJobDocument",
 			a.deviceJobs(awsiot.DescribeJobExecution)),
-		op("UpdateJobExecution", "POST /things/{thingName}/jobs/{jobId}", a.deviceJobs(awsiot.UpdateJobExecution)),
+		op("UpdateJobExecution", "POST /things/{thingName}/jobs/{jobId} *", a.deviceJobs(awsiot.UpdateJobExecution)),
 
 		op("CreateTopicRule", "POST /rules/{ruleName} X-Amz-Tagging *", a.createTopicRule),
 		op("GetTopicRule", "GET /rules/{ruleName}", a.Rules.TopicRule, a.topicRule),

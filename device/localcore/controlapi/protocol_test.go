@@ -262,7 +262,7 @@ func TestEveryOperationAnswers(t *testing.T) {
 	h := newHandler(t)
 	parameter := regexp.MustCompile(`\{\w+\}`)
 	call(t, h, "POST", "/policies/1", `{"policyDocument":"{}"}`)
-	call(t, h, "POST", "/provisioning-templates", `{"templateName":"1","templateBody":"{}","provisioningRoleArn":"role"}`)
+	call(t, h, "POST", "/provisioning-templates", `{"templateName":"1","templateBody":"{}","provisioningRoleArn":"arn:aws:iam::123456789012:role/r"}`)
 	emulated := 0
 	for line := range strings.Lines(string(must(os.ReadFile("aws_operations.txt"))(t))) {
 		words := strings.Fields(line)
@@ -313,7 +313,7 @@ func FuzzRequest(f *testing.F) {
 		{"POST", "/attached-policies/arn:aws:iot:us-east-1:123456789012:cert%2F" + id, "recursive=true", ""},
 		{"PUT", "/certificates/" + id, "newStatus=ACTIVE", ""},
 		{"POST", "/certificate/register-no-ca", "", `{"certificatePem":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"}`},
-		{"POST", "/provisioning-templates", "", `{"templateName":"t","templateBody":"{}","provisioningRoleArn":"r","preProvisioningHook":{"targetArn":"f"}}`},
+		{"POST", "/provisioning-templates", "", `{"templateName":"t","templateBody":"{}","provisioningRoleArn":"arn:aws:iam::123456789012:role/r","preProvisioningHook":{"targetArn":"f"}}`},
 		{"POST", "/test-authorization", "clientId=thing", `{"authInfos":[{"actionType":"CONNECT","resources":["r"]}],"policyNamesToAdd":["policy"]}`},
 		{"POST", "/topics/a%2Fb", "qos=1&retain=true&messageExpiry=5", "payload"},
 		{"GET", "/../../things", "%zz", ""},

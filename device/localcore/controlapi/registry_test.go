@@ -328,7 +328,7 @@ func TestProvisioningTemplates(t *testing.T) {
 	e, ctx := start(t), t.Context()
 	name := aws.String("template")
 	must(e.iot.CreateProvisioningTemplate(ctx, &iot.CreateProvisioningTemplateInput{
-		TemplateName: name, TemplateBody: aws.String("{}"), ProvisioningRoleArn: aws.String("role"), Enabled: aws.Bool(true),
+		TemplateName: name, TemplateBody: aws.String("{}"), ProvisioningRoleArn: aws.String("arn:aws:iam::123456789012:role/r"), Enabled: aws.Bool(true),
 		PreProvisioningHook: &types.ProvisioningHook{TargetArn: aws.String("function")},
 	}))(t)
 	version := must(e.iot.CreateProvisioningTemplateVersion(ctx, &iot.CreateProvisioningTemplateVersionInput{
@@ -363,7 +363,7 @@ func TestProvisioningClaimLastsFiveMinutes(t *testing.T) {
 	t.Parallel()
 	e, ctx := start(t), t.Context()
 	must(e.iot.CreateProvisioningTemplate(ctx, &iot.CreateProvisioningTemplateInput{
-		TemplateName: aws.String("template"), TemplateBody: aws.String("{}"), ProvisioningRoleArn: aws.String("role"),
+		TemplateName: aws.String("template"), TemplateBody: aws.String("{}"), ProvisioningRoleArn: aws.String("arn:aws:iam::123456789012:role/r"),
 	}))(t)
 	claim := must(e.iot.CreateProvisioningClaim(ctx, &iot.CreateProvisioningClaimInput{TemplateName: aws.String("template")}))(t)
 	c, ok := e.registry.CertificateByID(*claim.CertificateId)

@@ -30,6 +30,7 @@ const (
 // An operation is one call of the API, as [op] declares it.
 type operation struct {
 	name, pattern string // AWS's name; method and path as [http.ServeMux] has them
+	service       string // begins its name among the constraints, where two services have the name
 	path, query   []string
 	members       []string // of the body, and headers
 	functions     []any
@@ -95,22 +96,6 @@ type request struct {
 	body    []byte
 }
 
-// numeric are the parameters of path and query that are numbers, with their ranges.
-var numeric = map[string]struct{ min, max int64 }{
-	"expectedVersion": {0, 1 << 62},
-	"versionId":       {1, 1 << 31},
-	"maxResults":      {1, 250},
-	"pageSize":        {1, 250},
-	"messageExpiry":   {0, 1 << 31},
-	"qos":             {0, 1},
-	"executionNumber": {0, 1 << 62},
-	"timeout":         {1, 15},
-}
-
-// boolean are the parameters of the query that are true or false.
-var boolean = strings.Fields(`setAsActive setAsDefault forceDelete recursive isAscendingOrder usePrefixAttributeValue retain
-	cleanSession preventWillMessage allowAutoRegistration force includeJobDocument ruleDisabled confirmation includeSocketInformation`)
-
 func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request, error) {
 	q := &request{Request: r, op: o, members: map[string]json.RawMessage{}}
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -152,21 +137,19 @@ func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request,
 
 // set reads a parameter of path or query.
 func (q *request) set(name, value string) (err error) {
-	limits, number := numeric[name]
-	n, parseError := strconv.ParseInt(value, 10, 64)
-	switch {
-	case number && (parseError != nil || n < limits.min || n > limits.max):
-		return invalid("%s is %q, it must be a number from %d to %d", name, clip(value), limits.min, limits.max)
-	case number:
+	switch kind := q.op.parameterType(name); {
+	case kind == "integer" || kind == "long" || name == "policyVersionId": // a number in a string
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return invalid("%s is %q, it must be a number", name, clip(value))
+		}
 		q.members[name] = strconv.AppendInt(nil, n, 10)
 		return nil
-	case slices.Contains(boolean, name) && value != "true" && value != "false":
+	case kind == "boolean" && value != "true" && value != "false":
 		return invalid("%s is %q, it must be true or false", name, clip(value))
-	case slices.Contains(boolean, name):
+	case kind == "boolean":
 		q.members[name] = json.RawMessage(value)
 		return nil
-	case name == "certificateId":
-		err = checkCertificateID(value)
 	case !utf8.ValidString(value):
 		err = invalid("%s is %q, it must be UTF-8", name, clip(value))
 	}

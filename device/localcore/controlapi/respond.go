@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/rand"
-	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,7 +85,7 @@ func (a *api) serve(o operation) http.Handler {
 func (a *api) run(w http.ResponseWriter, r *http.Request, o operation) (answer any, err error) {
 	q, err := readRequest(w, r, o)
 	if err == nil {
-		err = a.resolve(q)
+		err = cmp.Or(q.validate(), a.resolve(q))
 	}
 	if err != nil {
 		return nil, err
@@ -270,7 +270,7 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 		if q.op.takes("marker") {
 			next = "nextMarker"
 		}
-		last, err := base64.RawURLEncoding.DecodeString(token)
+		last, err := hex.DecodeString(token)
 		if err != nil {
 			return nil, invalid("the pagination token %q is not one of ours", clip(token))
 		}
@@ -282,7 +282,7 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 		limit := cmp.Or(value[int](q, "maxResults"), value[int](q, "pageSize"), defaultPage)
 		if len(items) > limit {
 			items = items[:limit]
-			out[next] = base64.RawURLEncoding.EncodeToString([]byte(key(items[limit-1])))
+			out[next] = hex.EncodeToString([]byte(key(items[limit-1])))
 		}
 		out[name] = convert(items, show)
 		return out, nil

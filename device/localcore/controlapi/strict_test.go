@@ -129,8 +129,8 @@ func TestAnswersHoldNoControlCharacters(t *testing.T) {
 	h := newHandler(t)
 	for _, c := range "\u0000\u001b\u007f\u0085\u009b\u200e\u202e\u2066\u2028\ufeff" {
 		text := fmt.Sprintf("a%cb", c)
-		body := must(json.Marshal(map[string]any{"thingTypeProperties": map[string]string{"thingTypeDescription": text}}))(t)
-		name := fmt.Sprintf("/thing-types/t%d", c)
+		body := must(json.Marshal(map[string]any{"sql": "SELECT * FROM 'a'", "actions": []string{}, "description": text}))(t)
+		name := fmt.Sprintf("/rules/r%d", c)
 		if status, _, out := call(t, h, "POST", name, string(body)); status != http.StatusOK {
 			t.Fatal(out)
 		}
@@ -138,11 +138,9 @@ func TestAnswersHoldNoControlCharacters(t *testing.T) {
 		if strings.ContainsFunc(strings.TrimSpace(out), func(r rune) bool { return unicode.IsControl(r) && r != '\u007f' || unicode.Is(unicode.Cf, r) }) {
 			t.Errorf("%U: got %q", c, out)
 		}
-		var got struct {
-			Properties struct{ ThingTypeDescription string } `json:"thingTypeProperties"`
-		}
-		if err := json.Unmarshal([]byte(out), &got); err != nil || got.Properties.ThingTypeDescription != text {
-			t.Errorf("%U: read back %q, %v", c, got.Properties.ThingTypeDescription, err)
+		var got struct{ Rule struct{ Description string } }
+		if err := json.Unmarshal([]byte(out), &got); err != nil || got.Rule.Description != text {
+			t.Errorf("%U: read back %q, %v", c, got.Rule.Description, err)
 		}
 	}
 }
@@ -184,7 +182,7 @@ func TestTagsLiveAsLongAsTheirResource(t *testing.T) {
 		"certificateprovider/r": {"POST /certificate-providers/r",
 			`{"lambdaFunctionArn":"arn","accountDefaultForOperations":["CreateCertificateFromCsr"],` + tags + `}`, "DELETE /certificate-providers/r"},
 		"provisioningtemplate/r": {"POST /provisioning-templates",
-			`{"templateName":"r","templateBody":"{}","provisioningRoleArn":"role",` + tags + `}`, "DELETE /provisioning-templates/r"},
+			`{"templateName":"r","templateBody":"{}","provisioningRoleArn":"arn:aws:iam::123456789012:role/r",` + tags + `}`, "DELETE /provisioning-templates/r"},
 	} {
 		t.Run(resource, func(t *testing.T) {
 			run := func(request, body string) (code, out string) {

@@ -1,13 +1,15 @@
 package controlapi
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 
-	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/tunnel"
 )
+
+// tunnelTarget begins the header that names an operation.
+const tunnelTarget = "IoTSecuredTunneling."
 
 // byTarget serves the JSON protocol, in which a header names the operation: that of
 // the service model iotsecuretunneling/2018-10-05.
@@ -25,7 +27,8 @@ func (a *api) byTarget() http.Handler {
 		op("UntagResource", "POST / resourceArn tagKeys", a.Registry.UntagResource),
 		op("ListTagsForResource", "POST / resourceArn", a.tagsOf, func(all []tag) object { return object{"tags": convert(all, asTunnelTag)} }),
 	} {
-		handlers["IoTSecuredTunneling."+o.name] = a.serve(o)
+		o.service = tunnelTarget
+		handlers[tunnelTarget+o.name] = a.serve(o)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if handler, ok := handlers[r.Header.Get("X-Amz-Target")]; ok {
@@ -67,14 +70,9 @@ func (a *api) describeTunnel(id string) (object, error) {
 }
 
 func (a *api) listTunnels(q *request, thing string, maxResults *int, _ string) (object, error) {
-	most := 100
-	if maxResults != nil {
-		most = *maxResults
+	if maxResults == nil {
+		q.members["maxResults"] = json.RawMessage("100")
 	}
-	if most < 1 || most > 100 {
-		return nil, registry.Reject(tunnel.CodeValidation, "maxResults must be a number from 1 to 100")
-	}
-	q.members["maxResults"] = strconv.AppendInt(nil, int64(most), 10)
 	newestFirst := func(t tunnel.Tunnel) string { return fmt.Sprintf("%020d %s", 1<<62-int64(t.CreatedAt*1000), t.ID) }
 	return page("tunnelSummaries", newestFirst, func(t tunnel.Tunnel) object {
 		return object{

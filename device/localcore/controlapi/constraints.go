@@ -1,0 +1,138 @@
+package controlapi
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/tunnel"
+)
+
+// constraintsText has the inputs of the operations as AWS's service models constrain them.
+//
+//go:embed aws_constraints.json
+var constraintsText []byte
+
+type constraints struct {
+	Operations map[string]string // the names of the shapes of their inputs
+	Shapes     map[string]shape
+}
+
+// A shape is what AWS's models say of a value. Min and Max bound a number, or the length of all else.
+type shape struct {
+	Type                string
+	Min, Max            *float64
+	Pattern             *regexp.Regexp
+	Enum                []string
+	Required            []string          // of a structure, as are:
+	Members             map[string]string // their shapes
+	Payload             string            // the member that is the body
+	Element, Key, Value string            // the shapes of the parts of a list or map
+}
+
+var model = sync.OnceValue(func() (c constraints) {
+	if err := json.Unmarshal(constraintsText, &c); err != nil {
+		panic(err) // the tests would have found it
+	}
+	return c
+})
+
+// input is the shape of what the operation takes.
+func (o operation) input() shape { return model().Shapes[model().Operations[o.service+o.name]] }
+
+// parameterType returns the type of a parameter: "boolean", "integer" or "long", or another.
+func (o operation) parameterType(name string) string {
+	return model().Shapes[o.input().Members[name]].Type
+}
+
+// validate rejects a request that breaks a constraint, in AWS's words.
+func (q *request) validate() error {
+	input, all := q.op.input(), map[string]any{}
+	for name, raw := range q.members {
+		var v any
+		_ = json.Unmarshal(raw, &v) // it was parsed already
+		if body, ok := v.(map[string]any); ok && name == "*" && input.Payload == "" {
+			for name := range input.Members {
+				if member, ok := body[name]; ok {
+					all[name] = member
+				}
+			}
+			continue
+		} else if name == "*" {
+			name = input.Payload
+		}
+		all[name] = v
+	}
+	var broken []string
+	model().check(input, "", all, func(at, constraint string) {
+		broken = append(broken, "Value at '"+at+"' failed to satisfy constraint: "+constraint)
+	})
+	if len(broken) == 0 {
+		return nil
+	}
+	slices.Sort(broken)
+	code, noun := registry.CodeInvalidRequest, "error"
+	if q.op.service == tunnelTarget {
+		code = tunnel.CodeValidation
+	}
+	if len(broken) > 1 {
+		noun = "errors"
+	}
+	return registry.Reject(code, "%d validation %s detected: %s", len(broken), noun, strings.Join(broken, "; "))
+}
+
+// check reports which constraints a value breaks, and where. What has another type than the model
+// says is not its concern: it cannot be decoded.
+func (c constraints) check(s shape, at string, value any, report func(at, constraint string)) {
+	below := func(name, shape string, value any) {
+		c.check(c.Shapes[shape], strings.TrimPrefix(at+"."+name, "."), value, report)
+	}
+	size, length := 0.0, "length "
+	switch v := value.(type) {
+	case string:
+		size = float64(utf8.RuneCountInString(v))
+		if s.Pattern != nil && !s.Pattern.MatchString(v) {
+			report(at, "Member must satisfy regular expression pattern: "+strings.TrimSuffix(strings.TrimPrefix(s.Pattern.String(), "^(?:"), ")$"))
+		}
+		if s.Enum != nil && !slices.Contains(s.Enum, v) {
+			report(at, "Member must satisfy enum value set: ["+strings.Join(s.Enum, ", ")+"]")
+		}
+	case float64:
+		size, length = v, "value "
+	case []any:
+		size = float64(len(v))
+		for i, element := range v {
+			below(strconv.Itoa(i+1)+".member", s.Element, element)
+		}
+	case map[string]any:
+		size = float64(len(v))
+		for _, name := range s.Required {
+			if v[name] == nil {
+				report(strings.TrimPrefix(at+"."+name, "."), "Member must not be null")
+			}
+		}
+		for name, member := range v {
+			if s.Type == "map" {
+				below("key", s.Key, name)
+				below("value", s.Value, member)
+			} else {
+				below(name, s.Members[name], member)
+			}
+		}
+	default:
+		return
+	}
+	if s.Min != nil && size < *s.Min {
+		report(at, fmt.Sprintf("Member must have %sgreater than or equal to %v", length, *s.Min))
+	}
+	if s.Max != nil && size > *s.Max {
+		report(at, fmt.Sprintf("Member must have %sless than or equal to %v", length, *s.Max))
+	}
+}
