@@ -8,14 +8,21 @@ export GOFLAGS := $(strip $(filter-out -trimpath,$(shell $(GO) env GOFLAGS)) -tr
 
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)
+DEVICE      ?= ../iot_device
+HOOK_ARCH   ?= arm64
+FUZZTIME    ?= 200x
+
+# What a caller can give, and a tag, may be somebody else's text. Recipes get it through the
+# environment: neither make nor the shell runs what is in it.
+GIVEN       := CERTIFICATE_ARN CDK_ARGS DEVICE HOOK_ARCH FUZZTIME ENDPOINT API ROOT ARGS VERSION COMMIT
+$(foreach v,$(GIVEN),$(eval override $v := $$(value $v)))
+export LDFLAGS $(foreach v,$(GIVEN),$(if $(value $v),$v))
+
 LDFLAGS     := -s -w $(foreach v,version=$(VERSION) commit=$(COMMIT),-X example.com/fleety/device/internal/cli.$v)
-BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$$LDFLAGS"
 # A bootstrap waits for the network, so only its cryptography is worth inlining.
 # Nothing that it speaks HTTP with needs HTTP/2.
 SMALL       := -tags nethttpomithttp2 -gcflags=all=-l -gcflags=crypto/...= -gcflags=vendor/golang.org/x/crypto/...=
-DEVICE      ?= $(CURDIR)/iot_device
-HOOK_ARCH   ?= arm64
-FUZZTIME    ?= 200x
 AWSSDK      := device/localcore/testdata/awssdk
 CDK         := npx --no-install cdk
 LINT        := .ci/tools/golangci-lint
@@ -48,10 +55,10 @@ check-fast: fmt  ## before each commit: format, vet, tests without builds
 		$$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./hook/... ./device/... | grep -v /e2e)
 
 device:  ## build ./iot_device, static
-	cd device && $(BUILD) $(SMALL) -o '$(DEVICE)' ./cmd/iot_device
+	cd device && $(BUILD) $(SMALL) -o "$$DEVICE" ./cmd/iot_device
 
 device-pkcs11:  ## build ./iot_device with PKCS #11, which needs cgo
-	cd device && CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -tags pkcs11 -o '$(DEVICE)' ./cmd/iot_device
+	cd device && CGO_ENABLED=1 $(GO) build -trimpath -ldflags "$$LDFLAGS" -tags pkcs11 -o "$$DEVICE" ./cmd/iot_device
 
 local:  ## build ./iot_core_local, the emulator, and its hook
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
@@ -61,7 +68,7 @@ fleet:  ## build ./iot_fleet
 	cd device && $(BUILD) -o ../iot_fleet ./cmd/iot_fleet
 
 hook:  ## build hook/dist/bootstrap for Lambda, linux/arm64
-	scripts/build-hook.sh hook/dist/bootstrap $(HOOK_ARCH)
+	scripts/build-hook.sh hook/dist/bootstrap "$$HOOK_ARCH"
 
 # --- tests -------------------------------------------------------------------
 
@@ -86,7 +93,7 @@ $(LINT) $(GOTESTSUM) $(GOVULNCHECK): .ci/lint/go.mod .ci/lint/go.sum
 	@touch $@
 
 fuzz:  ## run every fuzz target for FUZZTIME inputs
-	@scripts/fuzz.sh $(FUZZTIME)
+	@scripts/fuzz.sh "$$FUZZTIME"
 
 # With go vet and the race detector, without its wait of a second at the end of each process; but the
 # CDK app, whose synthesis with the hook built for Lambda is among its tests, has no goroutines, and
@@ -124,12 +131,7 @@ unit-others: rehearse
 synth: infra/node_modules  ## run cdk synth
 	cd infra && set -f && $(CDK) synth $${CERTIFICATE_ARN:+-c "certificateArn=$$CERTIFICATE_ARN"} $$CDK_ARGS
 
-# CDK_ARGS holds further options, as in CDK_ARGS='-c serialRegistry=listed'. Recipes
-# get both through the environment: neither make nor the shell runs what is in them.
-override CERTIFICATE_ARN := $(value CERTIFICATE_ARN)
-override CDK_ARGS := $(value CDK_ARGS)
-export CERTIFICATE_ARN CDK_ARGS
-
+# CDK_ARGS holds further options, as in CDK_ARGS='-c serialRegistry=listed'.
 deploy: infra/node_modules  ## deploy the stack, after checks: CERTIFICATE_ARN=…
 	@set -f; scripts/deploy.sh "$$CERTIFICATE_ARN" $$CDK_ARGS
 
@@ -154,7 +156,7 @@ benchmarks: $(AWSSDK)/node_modules
 # ENDPOINT, API=URL, ROOT=FILE and the rest of the flags in ARGS choose another endpoint than the emulator.
 conformance:  ## compare emulator or ENDPOINT with AWS's documentation
 	cd device && $(BUILD) -o ../iot_core_local ./cmd/iot_core_local
-	./iot_core_local conformance $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') $(if $(API),--api '$(API)') $(if $(ROOT),--root '$(ROOT)') $(ARGS)
+	set -f; ./iot_core_local conformance $${ENDPOINT:+--endpoint "$$ENDPOINT"} $${API:+--api "$$API"} $${ROOT:+--root "$$ROOT"} $$ARGS
 
 # What virtual machines go through: first boots that meet trouble, under systemd,
 # and 200 power cuts. Needs root and the packages that .ci/run installs, and
@@ -175,7 +177,7 @@ PINNED    := GOWORK=off GOFLAGS= GOEXPERIMENT= GOFIPS140=off CGO_ENABLED=0 GOAMD
 	GOMIPS=softfloat GORISCV64=rva20u64
 
 release: $(BINARIES:%=release/%) .ci/tools/cyclonedx-gomod .ci/tools/notices  ## all programs, platforms, SBOMs and checksums in dist/
-	scripts/release.sh $(VERSION)
+	scripts/release.sh "$$VERSION"
 
 # release/PROGRAM/OS/ARCH[/ARM VERSION] makes dist/PROGRAM_OS_ARCH[vVERSION].
 release/%: program = $(word 1,$(subst /, ,$*))
@@ -183,18 +185,18 @@ release/%: os      = $(word 2,$(subst /, ,$*))
 release/%: arch    = $(word 3,$(subst /, ,$*))
 release/%: arm     = $(word 4,$(subst /, ,$*))
 release/%:
-	cd device && $(PINNED) GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' \
+	cd device && $(PINNED) GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) $(GO) build -trimpath -buildvcs=false -ldflags "$$LDFLAGS" \
 		$(if $(filter iot_device,$(program)),$(SMALL)) \
 		-o ../dist/$(program)_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/$(program)
 
 packages: $(addprefix release/,$(foreach b,$(BINARIES),$(if $(findstring /linux/,$b),$b))) .ci/tools/nfpm .ci/tools/notices  ## make and test .deb, .rpm, .apk and .ipk in dist/packages
 	rm -rf dist/packages
-	scripts/packages.sh $(VERSION) dist/packages
+	scripts/packages.sh "$$VERSION" dist/packages
 	cd device && $(GO) test ./e2e -packages -run 'Package|Release' -timeout 30m
 
 images: $(foreach p,iot_device iot_core_local iot_fleet,release/$p/linux/amd64 release/$p/linux/arm64) .ci/tools/images .ci/tools/notices  ## make container images, as OCI layouts in dist/images
 	rm -rf dist/images
-	scripts/images.sh $(VERSION) dist/images
+	scripts/images.sh "$$VERSION" dist/images
 	cd device && $(GO) test ./e2e -packages -run Image -timeout 30m
 
 .ci/tools/notices .ci/tools/images: .ci/tools/%: .ci/release/%/main.go .ci/release/go.sum

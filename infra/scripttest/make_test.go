@@ -4,15 +4,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestMakeRunsNothingOfWhatItIsGiven: the ARN and the options may come from somebody else's message
-// or pipeline.
-func TestMakeRunsNothingOfWhatItIsGiven(t *testing.T) {
+// hostile are texts that make or a shell would run, split or expand.
+var hostile = []string{
+	"x; touch pwned; false #", "'; touch pwned; '", `"; touch pwned; "`, "$(touch pwned)", "`touch pwned`", "$(shell touch pwned)",
+	"$$(touch pwned)", "x && touch pwned", "x | touch pwned", "x\ntouch pwned", "${x:-$(touch pwned)}", "*",
+}
+
+// makeTarget runs make with variables in a folder in which all programs are doubles, and returns the
+// name and arguments of the one that ran last, and the environment's ARN. It fails when something of
+// the variables was run.
+func makeTarget(t *testing.T, target string, variables ...string) (arguments []string, arn string) {
+	t.Helper()
 	if _, err := exec.LookPath("make"); err != nil {
 		t.Skip("make is not installed")
 	}
@@ -20,10 +29,52 @@ func TestMakeRunsNothingOfWhatItIsGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, hostile := range []string{
-		"x; touch pwned; false #", "'; touch pwned; '", `"; touch pwned; "`, "$(touch pwned)", "`touch pwned`", "$(shell touch pwned)",
-		"$$(touch pwned)", "x && touch pwned", "x | touch pwned", "x\ntouch pwned", "${x:-$(touch pwned)}", "*",
+	root := t.TempDir()
+	const recorder = "#!/bin/sh\nfor a in \"${0##*/}\" \"$@\"; do printf '%s\\0' \"$a\"; done >\"$RECORD\"\nprintf %s \"$CERTIFICATE_ARN\" >\"$RECORD.arn\"\n"
+	for name, content := range map[string]string{
+		"Makefile": string(makefile), "scripts/deploy.sh": recorder, "scripts/rehearse.sh": recorder, "scripts/build-hook.sh": recorder,
+		"scripts/fuzz.sh": recorder, "scripts/release.sh": recorder, "iot_core_local": recorder, "bin/npx": recorder, "bin/go": recorder,
+		"infra/package.json": "{}", "infra/package-lock.json": "{}", "infra/node_modules/x": "", "device/x": "",
 	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record := filepath.Join(t.TempDir(), "record")
+	without := []string{"-o", "infra/node_modules", "-o", ".ci/tools/cyclonedx-gomod", "-o", ".ci/tools/notices"}
+	if target == "rehearse" {
+		without = append(without, "-o", "device", "-o", "local")
+	}
+	command := exec.CommandContext(t.Context(), "make", slices.Concat(without, []string{target, "BINARIES="}, variables)...)
+	command.Dir = root
+	command.Env = append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "RECORD="+record, "MAKEFLAGS=")
+	if output, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	for _, dir := range []string{"", "infra", "device"} {
+		if _, err := os.Stat(filepath.Join(root, dir, "pwned")); err == nil {
+			t.Error("it ran what it was given")
+		}
+	}
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	environment, err := os.ReadFile(record + ".arn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), string(environment)
+}
+
+// TestMakeRunsNothingOfWhatItIsGiven: the ARN and the options may come from somebody else's message
+// or pipeline.
+func TestMakeRunsNothingOfWhatItIsGiven(t *testing.T) {
+	for _, hostile := range hostile {
 		for target, want := range map[string][]string{
 			"deploy":   {"deploy.sh", hostile, "-c"},
 			"destroy":  {"deploy.sh", "--destroy", hostile, "-c"},
@@ -32,52 +83,49 @@ func TestMakeRunsNothingOfWhatItIsGiven(t *testing.T) {
 		} {
 			t.Run(target+" "+hostile, func(t *testing.T) {
 				t.Parallel()
-				root := t.TempDir()
-				// Stands for each program: writes its arguments and the environment's ARN, one a
-				// line.
-				recorder := "#!/bin/sh\nfor a in \"${0##*/}\" \"$@\"; do printf '%s\\0' \"$a\"; done >\"$RECORD\"\nprintf %s \"$CERTIFICATE_ARN\" >\"$RECORD.arn\"\n"
-				for name, content := range map[string]string{
-					"Makefile": string(makefile), "scripts/deploy.sh": recorder, "scripts/rehearse.sh": recorder, "bin/npx": recorder,
-					"infra/package.json": "{}", "infra/package-lock.json": "{}", "infra/node_modules/x": "",
-				} {
-					path := filepath.Join(root, name)
-					if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-						t.Fatal(err)
-					}
-					if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
-						t.Fatal(err)
-					}
-				}
-				record := filepath.Join(t.TempDir(), "record")
 				options := "-c alarmEmail=" + hostile
-				command := exec.CommandContext(t.Context(), "make", "-o", "infra/node_modules", "-o", "device", "-o", "local", target,
-					"CERTIFICATE_ARN="+hostile, "CDK_ARGS="+options)
-				command.Dir = root
-				command.Env = append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "RECORD="+record, "MAKEFLAGS=")
-				output, err := command.CombinedOutput()
-				if err != nil {
-					t.Fatalf("%v\n%s", err, output)
-				}
-				for _, dir := range []string{root, filepath.Join(root, "infra")} {
-					if _, err := os.Stat(filepath.Join(dir, "pwned")); err == nil {
-						t.Error("it ran what it was given")
-					}
-				}
-				arguments, err := os.ReadFile(record)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got := strings.Split(strings.TrimSuffix(string(arguments), "\x00"), "\x00")
+				got, arn := makeTarget(t, target, "CERTIFICATE_ARN="+hostile, "CDK_ARGS="+options)
 				if len(want) > 1 {
 					want = append(want, strings.Fields(options)[1:]...) // split at white space, and nothing else
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("arguments differ (-want +got):\n%s", diff)
 				}
-				if arn, _ := os.ReadFile(record + ".arn"); string(arn) != hostile {
+				if arn != hostile {
 					t.Errorf("CERTIFICATE_ARN is %q", arn)
 				}
 			})
 		}
 	}
+}
+
+// TestMakePassesVariablesAsTheyAre: each of the other variables, and the version, which is a tag that
+// anybody may have pushed, is one argument, or words where it has several.
+func TestMakePassesVariablesAsTheyAre(t *testing.T) {
+	for _, hostile := range hostile {
+		for variable, on := range map[string]struct {
+			target string
+			want   []string // the end of the arguments
+		}{
+			"DEVICE":    {"device", []string{"-o", hostile, "./cmd/iot_device"}},
+			"HOOK_ARCH": {"hook", []string{"hook/dist/bootstrap", hostile}},
+			"FUZZTIME":  {"fuzz", []string{hostile}},
+			"VERSION":   {"release", []string{"release.sh", hostile}},
+			"ENDPOINT":  {"conformance", []string{"conformance", "--endpoint", hostile}},
+			"API":       {"conformance", []string{"conformance", "--api", hostile}},
+			"ROOT":      {"conformance", []string{"conformance", "--root", hostile}},
+			"ARGS":      {"conformance", append([]string{"conformance"}, strings.Fields(hostile)...)},
+		} {
+			t.Run(variable+" "+hostile, func(t *testing.T) {
+				t.Parallel()
+				got, _ := makeTarget(t, on.target, variable+"="+hostile)
+				if diff := cmp.Diff(on.want, got[max(0, len(got)-len(on.want)):]); diff != "" {
+					t.Errorf("arguments differ (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+	t.Run("VERSION in a link", func(t *testing.T) {
+		makeTarget(t, "device", "VERSION='; touch pwned; '")
+	})
 }
