@@ -20,6 +20,7 @@ import (
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/term"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit codes, as design.md and "help exit-codes" have them.
@@ -103,7 +104,24 @@ func tree(p Program, args []string, streams term.Streams) (*Console, *cobra.Comm
 	root.AddCommand(p.Commands(c)...)
 	root.AddCommand(newVersionCmd(c), newCompletionCmd(c), &cobra.Command{Use: "exit-codes"})
 	describe(root, p.Help+"\n"+strings.ReplaceAll(help, "{program}", p.Name))
+	usage := root.UsageFunc()
+	root.SetUsageFunc(func(cmd *cobra.Command) error { return wrapFlags(cmd, usage) })
 	return c, root
+}
+
+// wrapFlags prints the usage of a command, whose flags fit a terminal of [term.Width].
+func wrapFlags(cmd *cobra.Command, usage func(*cobra.Command) error) error {
+	out := cmd.OutOrStderr()
+	var buffer strings.Builder
+	cmd.SetOut(&buffer)
+	err := usage(cmd)
+	cmd.SetOut(out)
+	text := buffer.String()
+	for _, flags := range []*pflag.FlagSet{cmd.LocalFlags(), cmd.InheritedFlags()} {
+		text = strings.Replace(text, strings.TrimSpace(flags.FlagUsages()), strings.TrimSpace(flags.FlagUsagesWrapped(term.Width)), 1)
+	}
+	_, _ = fmt.Fprint(out, text)
+	return err
 }
 
 // rejectUnknown suggests what a misspelt command may have meant.

@@ -5,13 +5,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // A stranger learns the programs from their help alone, so no command may go without a description
-// and an example.
+// and an example, and none be wider than a terminal.
 func TestEveryCommandIsDescribedWithAnExample(t *testing.T) {
 	t.Parallel()
-	for _, binary := range []string{"iot_device", "iot_core_local"} {
+	for _, binary := range []string{"iot_device", "iot_core_local", "iot_fleet"} {
 		seen := walkHelp(t, binary)
 		if seen < 5 {
 			t.Errorf("%s: help names %d commands only", binary, seen)
@@ -27,6 +28,11 @@ func walkHelp(t *testing.T, binary string, path ...string) (seen int) {
 		t.Fatalf("%s --help: %v", name, err)
 	}
 	help := string(out)
+	for line := range strings.Lines(help) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("%s --help has a line of %d columns: %s", name, n, line)
+		}
+	}
 	long, _, isCommand := strings.Cut(help, "Usage:\n")
 	if len(strings.Fields(long)) < 10 {
 		t.Errorf("%s: the description is too short: %q", name, long)

@@ -73,8 +73,6 @@ func (r Report) Verdict() string {
 	return fmt.Sprintf("checks failed: %d%s; begin with %s (%s)", count[Fail], warnings, worst.Name, class)
 }
 
-const width = 80 // that of a terminal that nobody has made larger
-
 const indent = 29 // where the text of a check begins
 
 // String returns the check in lines of 80 columns at most, where its words allow that. Certificate
@@ -82,11 +80,11 @@ const indent = 29 // where the text of a check begins
 func (c Check) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-8s %-19s ", c.Result, c.Name)
-	fold(&b, c.Found, indent)
+	term.Fold(&b, shorten(c.Found), indent)
 	for _, part := range [][2]string{{"why: ", c.Cause}, {"do:  ", c.Remedy}} {
 		if part[1] != "" {
 			b.WriteString(strings.Repeat(" ", indent) + part[0])
-			fold(&b, part[1], indent+len(part[0]))
+			term.Fold(&b, shorten(part[1]), indent+len(part[0]))
 		}
 	}
 	return b.String()
@@ -94,25 +92,7 @@ func (c Check) String() string {
 
 var certificateID = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
 
-// fold writes text in lines that begin at a column; the first one has begun.
-func fold(b *strings.Builder, text string, column int) {
-	at := column
-	for i, word := range strings.Fields(certificateID.ReplaceAllString(text, "$1...")) {
-		n := len([]rune(word))
-		switch {
-		case i == 0:
-		case at+1+n > width:
-			b.WriteString("\n" + strings.Repeat(" ", column))
-			at = column
-		default:
-			b.WriteByte(' ')
-			at++
-		}
-		b.WriteString(word)
-		at += n
-	}
-	b.WriteByte('\n')
-}
+func shorten(text string) string { return certificateID.ReplaceAllString(text, "$1...") }
 
 func (r *run) add(c Check) {
 	c.Found, c.Cause, c.Remedy = term.Clean(c.Found), term.Clean(c.Cause), term.Clean(c.Remedy)

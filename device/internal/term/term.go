@@ -21,6 +21,7 @@ type Streams struct {
 	Err io.Writer // progress, warnings, hints, logs, errors
 
 	Environ  []string // as [os.Environ]
+	Typed    bool     // In is a terminal
 	Terminal bool     // Err is a terminal that understands cursor movement
 	Color    bool     // Err may be colored, as a terminal without NO_COLOR
 }
@@ -29,6 +30,8 @@ type Streams struct {
 // program become ASCII.
 func New(in io.Reader, out, errw io.Writer, environ []string) Streams {
 	s := Streams{In: in, Out: out, Err: errw, Environ: environ}
+	typed, ok := in.(*os.File)
+	s.Typed = ok && term.IsTerminal(int(typed.Fd()))
 	file, ok := errw.(*os.File)
 	s.Terminal = ok && term.IsTerminal(int(file.Fd())) && s.Getenv("TERM") != "dumb"
 	s.Color = s.Terminal && s.Getenv("NO_COLOR") == ""
@@ -75,6 +78,30 @@ func Clean(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// Width is that of a terminal that nobody has made larger.
+const Width = 80
+
+// Fold writes text in lines of Width columns at most, where its words allow that. They begin at a
+// column; the first one has begun.
+func Fold(b *strings.Builder, text string, column int) {
+	at := column
+	for i, word := range strings.Fields(text) {
+		n := len([]rune(word))
+		switch {
+		case i == 0:
+		case at+1+n > Width:
+			b.WriteString("\n" + strings.Repeat(" ", column))
+			at = column
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += n
+	}
+	b.WriteByte('\n')
 }
 
 // commands reports whether a character may do something else than show itself: control characters,

@@ -31,8 +31,9 @@ type explainOptions struct {
 func newExplainCmd(console *cli.Console) *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
-		Use:  "explain --policy FILE... --action ACTION --resource RESOURCE [flags]",
-		Args: cobra.NoArgs,
+		Use:                   "explain --policy FILE... --action ACTION --resource RESOURCE",
+		Args:                  cobra.NoArgs,
+		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(o.policies) == 0 || o.request.Action == "" || o.request.Resource == "" {
 				return &cli.UsageError{Err: errors.New("\"--policy\", \"--action\" and \"--resource\" must be given"), Command: cmd}

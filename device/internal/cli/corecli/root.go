@@ -59,7 +59,7 @@ func explain(err error) cli.Explanation {
 	case !system || errors.Is(err, fs.ErrNotExist):
 		return cli.Explanation{Code: cli.ExitUsage, Hint: "for each flag, run the command with --help"}
 	case errno == syscall.EADDRINUSE:
-		return cli.Explanation{Code: cli.ExitFailed, Hint: "another program listens there, perhaps another iot_core_local; port 0 takes any free one"}
+		return cli.Explanation{Code: cli.ExitFailed, Hint: "another program listens there, perhaps another iot_core_local; other ports are set with --listen and --api, and port 0 is any free one"}
 	case errors.Is(err, fs.ErrPermission), errno == syscall.ENOTDIR, errno == syscall.EROFS:
 		return cli.Explanation{Code: cli.ExitFailed, Hint: "choose a place that this user may use"}
 	}
@@ -70,9 +70,12 @@ func newFidelityCmd(console *cli.Console) *cobra.Command {
 	var b strings.Builder
 	b.WriteString("Where AWS IoT Core is documented, iot_core_local does the same. These are the\nquestions that AWS's documentation leaves open, and how each is emulated:\n")
 	for _, c := range localcore.Ambiguities() {
-		fmt.Fprintf(&b, "\n  %-4s %s\n       -> %s\n", c.ID, c.Question, c.Answer)
+		fmt.Fprintf(&b, "\n  %-4s ", c.ID)
+		term.Fold(&b, c.Question, 7)
+		b.WriteString("       -> ")
+		term.Fold(&b, c.Answer, 10)
 		if c.Switch != "" {
-			fmt.Fprintf(&b, "       Go programs can change it: localcore %s\n", c.Switch)
+			fmt.Fprintf(&b, "       In Go: localcore %s\n", c.Switch)
 		}
 	}
 	return &cobra.Command{
