@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +38,9 @@ func TestLoadReadsEveryKeyOfTheDocumentedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	filled := strings.Replace(string(doc), "xxxx-ats.iot.REGION", "abc123-ats.iot.eu-central-1", 1)
+	filled := strings.NewReplacer("xxxx-ats.iot.REGION", "abc123-ats.iot.eu-central-1", "# thingname:", "thingname:",
+		"# primary:", "primary:", "#   certificatepath: certs/", "  certificatepath: certs/", "#   privatekeypath: certs/", "  privatekeypath: certs/",
+	).Replace(string(doc))
 	got, err := load(t, filled, config.Sources{})
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +70,26 @@ func TestLoadReadsEveryKeyOfTheDocumentedFile(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+// Who sets the values that the example has no default for has a device of its own: no other key names
+// the example's.
+func TestExampleConfigurationNeedsThreeValues(t *testing.T) {
+	filled := strings.NewReplacer("2974685", "2974686", "USA", "Berlin", "xxxx-ats.iot.REGION", "abc123-ats.iot.eu-central-1")
+	lines := strings.Split(string(config.Example), "\n")
+	for i, line := range lines {
+		switch key, _, _ := strings.Cut(strings.TrimSpace(line), ":"); key {
+		case "serialNumber", "deviceLocation", "endpoint":
+			lines[i] = filled.Replace(line)
+		}
+	}
+	c, err := load(t, strings.Join(lines, "\n"), config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprintf("%+v", *c); strings.Contains(text, "2974685") {
+		t.Errorf("the configuration of 2974686 names 2974685: %s", text)
 	}
 }
 

@@ -81,7 +81,6 @@ func packaged(example string) (string, error) {
 	for _, change := range [][2]string{
 		{`serialNumber: "2974685"`, `serialNumber: ""`},
 		{`deviceLocation: "USA"`, `deviceLocation: ""`},
-		{"thingname: fleety_2974685", "# thingname: fleety_2974685"},
 		{"# Optional: the folder of the device's identity, here the default.\n# stateDir: certs", "# The folder of the device's identity.\nstateDir: " + state},
 		{"endpoint: xxxx-ats.iot.REGION.amazonaws.com", `endpoint: ""`},
 		{"# cacertificatepath: certs/", "# cacertificatepath: /etc/iot_device/"},
