@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -57,6 +58,21 @@ func (c *Console) open() error {
 	}
 	c.started = true
 	return nil
+}
+
+// Input returns In until ctx ends: a read of a terminal cannot be interrupted, the command can. Where
+// somebody types the input, it says so.
+func (c *Console) Input(ctx context.Context) io.Reader {
+	if c.Typed {
+		c.Note("reading standard input; Ctrl-D ends it")
+	}
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { w.CloseWithError(context.Cause(ctx)) })
+	go func() {
+		_, err := io.Copy(w, c.In)
+		w.CloseWithError(err)
+	}()
+	return r
 }
 
 // Warn shows warnings: what works but needs attention.

@@ -1,9 +1,12 @@
 package cli_test
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,5 +40,24 @@ func TestLineBreaksInAnErrorForgeNoSecondLine(t *testing.T) {
 				t.Errorf("code %d, stderr (-want +got):\n%s", code, diff)
 			}
 		})
+	}
+}
+
+// Neither closing a terminal nor a deadline ends a read of it.
+func TestInputEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	in, typing := io.Pipe()
+	t.Cleanup(func() { typing.Close() })
+	c := &cli.Console{Streams: term.Streams{In: in}}
+	ctx, interrupt := context.WithCancel(t.Context())
+	lines := bufio.NewScanner(c.Input(ctx))
+	if _, err := typing.Write([]byte("first\nsec")); err != nil || !lines.Scan() || lines.Text() != "first" {
+		t.Fatalf("%q, %v", lines.Text(), err)
+	}
+	interrupt()
+	for lines.Scan() {
+	}
+	if err := lines.Err(); !errors.Is(err, context.Canceled) {
+		t.Errorf("the input ended with %v", err)
 	}
 }

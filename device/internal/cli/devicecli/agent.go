@@ -44,20 +44,15 @@ func runPublish(ctx context.Context, console *cli.Console, s config.Sources, arg
 	if len(args) == 2 && args[1] != "-" {
 		return client.PublishWithID(ctx, args[0], []byte(args[1]), member)
 	}
-	// Reading cannot be interrupted, the command can.
-	defer context.AfterFunc(ctx, func() {
-		if c, ok := console.In.(io.Closer); ok {
-			c.Close()
-		}
-	})()
+	in := console.Input(ctx)
 	if len(args) == 1 {
-		payload, err := io.ReadAll(io.LimitReader(console.In, session.MaxPayload+1)) // the agent rejects one byte more
+		payload, err := io.ReadAll(io.LimitReader(in, session.MaxPayload+1)) // the agent rejects one byte more
 		if err != nil {
 			return fmt.Errorf("reading standard input: %w", err)
 		}
 		return client.PublishWithID(ctx, args[0], payload, member)
 	}
-	lines := bufio.NewScanner(console.In)
+	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, session.MaxPayload+2)
 	n := 0
 	for lines.Scan() {
@@ -103,7 +98,7 @@ func newShadowCmd(console *cli.Console) *cobra.Command {
 		if last := len(args) - 1; last >= 0 && (last == 1 || strings.HasPrefix(strings.TrimSpace(args[last]), "{")) {
 			return runShadow(ctx, console, s, args[:last], []byte(args[last]))
 		}
-		change, err := io.ReadAll(io.LimitReader(console.In, session.MaxPayload+2)) // the agent rejects as much
+		change, err := io.ReadAll(io.LimitReader(console.Input(ctx), session.MaxPayload+2)) // the agent rejects as much
 		if err != nil {
 			return fmt.Errorf("reading standard input: %w", err)
 		}
