@@ -23,7 +23,7 @@ import (
 func (s *Server) listenAPI(cert *tls.Certificate) error {
 	l, err := net.Listen("tcp", s.config.API)
 	if err != nil {
-		return fmt.Errorf("listening for tools: %w", err)
+		return fmt.Errorf("starting the control API: %w", err)
 	}
 	s.api = &plainOrTLS{l, &tls.Config{Certificates: []tls.Certificate{*cert}}}
 	s.onClose(func() error { l.Close(); return nil }) // the server has closed it

@@ -26,7 +26,7 @@ func (e *BinaryError) Error() string {
 
 // notForHere returns the error of a file that is made for another machine.
 func notForHere(path, problem string) error {
-	remedy := "build it with make hook HOOK_ARCH=" + runtime.GOARCH
+	remedy := "build one for this machine with make local"
 	if runtime.GOOS != "linux" {
 		remedy = "build it for this machine with go build"
 	}
@@ -39,7 +39,7 @@ func checkBinary(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &BinaryError{path, "does not exist", "build it with make hook"}
+		return &BinaryError{path, "does not exist", "build one for this machine with make local"}
 	case err != nil:
 		return fmt.Errorf("looking at the function: %w", err)
 	case info.IsDir():

@@ -35,7 +35,7 @@ func TestProgramOfAnotherMachineIsRejectedWithItsName(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Start(t.Context(), Config{Path: foreign})
-	if e, ok := errors.AsType[*BinaryError](err); !ok || !strings.Contains(e.Problem, other) || !strings.Contains(e.Remedy, "build it") {
+	if e, ok := errors.AsType[*BinaryError](err); !ok || !strings.Contains(e.Problem, other) || !strings.Contains(e.Remedy, "for this machine") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -68,7 +68,7 @@ func TestStartRejectsWhatCannotRun(t *testing.T) {
 		return path
 	}
 	cases := map[string]string{
-		filepath.Join(dir, "absent"): "does not exist; build it with make hook",
+		filepath.Join(dir, "absent"): "does not exist; build one for this machine with make local",
 		dir:                          "is a directory; give the path of the executable in it, usually bootstrap",
 	}
 	if runtime.GOOS == "linux" {
@@ -76,7 +76,7 @@ func TestStartRejectsWhatCannotRun(t *testing.T) {
 		for name, text := range map[string]string{
 			"text": "text", "empty": "", "zip": "PK\x03\x04........", "truncated": elf.ELFMAG, "odd": header(t, elf.EM_68K),
 		} {
-			cases[write(name, text, 0o755)] = "is not an executable of this machine; build it with make hook HOOK_ARCH=" + runtime.GOARCH
+			cases[write(name, text, 0o755)] = "is not an executable of this machine; build one for this machine with make local"
 		}
 		cases[os.DevNull] = "is not a regular file"
 	}

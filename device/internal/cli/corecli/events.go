@@ -2,6 +2,7 @@ package corecli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,7 @@ func newEventsCmd(console *cli.Console) *cobra.Command {
 	var o eventsOptions
 	cmd := cli.Command("events [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runEvents(ctx, console, o) })
 	flags := cmd.Flags()
-	flags.StringVar(&o.api, "api", "http://127.0.0.1:8480", "control API of the emulator: `URL`")
+	flags.StringVar(&o.api, "api", "http://127.0.0.1:8480", "`URL` of the emulator's control API")
 	flags.BoolVar(&o.past, "past", false, "begin with the events that the emulator still keeps")
 	flags.BoolVar(&o.json, "json", false, "print each event as one JSON object in a line")
 	return cmd
@@ -113,7 +114,7 @@ func newWaitCmd(console *cli.Console) *cobra.Command {
 		return nil
 	})
 	flags := cmd.Flags()
-	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "control API of the emulator: `URL`")
+	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "`URL` of the emulator's control API")
 	flags.DurationVar(&timeout, "timeout", 30*time.Second, "give up after `DURATION`")
 	return cmd
 }
@@ -137,7 +138,7 @@ func waitReady(ctx context.Context, api string) (reason error) {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(reason, context.Cause(ctx))
+			return cmp.Or(reason, context.Cause(ctx))
 		case <-time.After(pollInterval):
 		}
 	}
