@@ -50,9 +50,7 @@ type document struct {
 		Type    string
 		Default any
 	}
-	Mappings   map[string]map[string]map[string]any
-	Conditions map[string]any
-	Resources  map[string]resource
+	Resources map[string]resource
 }
 
 type resource struct {

@@ -36,7 +36,7 @@ func (r *resolver) findFunction(template string, hook *Hook) {
 
 // functionOf returns the function of this stack with an ARN, nil if there is none.
 func (r *resolver) functionOf(at place, arn string) *Function {
-	for _, id := range r.deployedOf(typeFunction) {
+	for _, id := range r.idsOf(typeFunction) {
 		if r.attribute(at, id, kinds[typeFunction].attribute) == arn {
 			return r.function(id, arn)
 		}
@@ -120,7 +120,7 @@ func (r *resolver) executable(at place, code any) string {
 func (r *resolver) checkPermission(caller string, f *Function, consequence string) {
 	source := r.attribute(place(caller), caller, kinds[r.stack.template.Resources[caller].Type].attribute)
 	problem := "no " + typePermission + " allows " + iotService + " to call it, so that " + consequence
-	for _, id := range r.deployedOf(typePermission) {
+	for _, id := range r.idsOf(typePermission) {
 		reason := r.whyNot(id, f.ARN, source)
 		if reason == "" {
 			return

@@ -151,6 +151,7 @@ func TestStackWhoseHookAWSCannotCallIsRejected(t *testing.T) {
 		"code is a file":      {`HOOK.zip`, `FILE.zip`, "f.zip is not a folder of the assembly"},
 		"unknown property":    {`"ThingTypeName": "fleety"`, `"ThingTypeName": "fleety", "Colour": "red"`, `ThingType.Properties: json: unknown field "Colour"`},
 		"unknown reference":   {`"Ref": "ClaimPolicy"`, `"Ref": "Nothing"`, `the stack has no resource or parameter "Nothing"`},
+		"under a condition":   {`"Type": "AWS::IoT::ThingType"`, `"Condition": "Sometimes", "Type": "AWS::IoT::ThingType"`, "whether condition Sometimes holds cannot be resolved without AWS"},
 		"value in an account": {`"ThingTypeName": "fleety"`, `"ThingTypeName": {"Ref": "BootstrapVersion"}`, "the value of parameter BootstrapVersion is stored in an AWS account"},
 	}
 	for name, test := range tests {

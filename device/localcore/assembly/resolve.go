@@ -12,8 +12,7 @@ import (
 // An Environment is where a stack is deployed to.
 type Environment struct{ Partition, Account, Region string }
 
-// A place is where a value stands: the logical id of the resource or the name of the condition, and
-// the way from there, as in Hook.Properties.Code.S3Key.
+// A place is where a value stands: the logical id of the resource and the way from there, as in Hook.Properties.Code.S3Key.
 type place string
 
 func (p place) field(name string) place { return p + "." + place(name) }
@@ -22,11 +21,10 @@ func (p place) index(i int) place       { return place(fmt.Sprintf("%s[%d]", p, 
 // A resolver turns the values of a template into plain ones. Its methods end by a panic with an
 // error when they cannot; see [resolver.try].
 type resolver struct {
-	stack      *Stack
-	env        Environment
-	names      map[string]string // of resources, by logical id
-	conditions map[string]bool
-	open       map[string]bool // names and conditions that are being resolved
+	stack *Stack
+	env   Environment
+	names map[string]string // of resources, by logical id
+	open  map[string]bool   // names that are being resolved
 }
 
 // A failure is what fail panics with.
@@ -52,9 +50,6 @@ func (r *resolver) try(resolve func()) (err error) {
 	return nil
 }
 
-// noValue is the value of AWS::NoValue: whatever is set to it is left out.
-type noValue struct{}
-
 // value resolves v and all that is in it.
 func (r *resolver) value(at place, v any) any {
 	switch v := v.(type) {
@@ -69,11 +64,9 @@ func (r *resolver) value(at place, v any) any {
 		}
 		return r.object(at, v)
 	case []any:
-		resolved := make([]any, 0, len(v))
+		resolved := make([]any, len(v))
 		for i, item := range v {
-			if item := r.value(at.index(i), item); item != (noValue{}) {
-				resolved = append(resolved, item)
-			}
+			resolved[i] = r.value(at.index(i), item)
 		}
 		return resolved
 	}
@@ -83,9 +76,7 @@ func (r *resolver) value(at place, v any) any {
 func (r *resolver) object(at place, object map[string]any) map[string]any {
 	resolved := make(map[string]any, len(object))
 	for _, key := range slices.Sorted(maps.Keys(object)) {
-		if v := r.value(at.field(key), object[key]); v != (noValue{}) {
-			resolved[key] = v
-		}
+		resolved[key] = r.value(at.field(key), object[key])
 	}
 	return resolved
 }
@@ -191,20 +182,6 @@ func (r *resolver) call(at place, name string, argument any) any {
 			parts = append(parts, part)
 		}
 		return parts
-	case "Fn::FindInMap":
-		keys := r.texts(at, r.arguments(at, argument, 3))
-		if len(keys) == 3 { // none is AWS::NoValue
-			if v, ok := r.stack.template.Mappings[keys[0]][keys[1]][keys[2]]; ok {
-				return v
-			}
-		}
-		r.fail(at, "the mappings hold no %s", strings.Join(keys, "."))
-	case "Fn::If":
-		list := r.arguments(at, argument, 3)
-		if r.condition(at, r.constant(at.index(0), list[0], "the name of a condition")) {
-			return r.value(at.index(1), list[1])
-		}
-		return r.value(at.index(2), list[2])
 	}
 	r.fail(at, "the function %s cannot be resolved without AWS", name)
 	return nil
@@ -228,8 +205,6 @@ func (r *resolver) ref(at place, id string) any {
 		return "amazonaws.com"
 	case "AWS::StackName":
 		return r.stack.Name
-	case "AWS::NoValue":
-		return noValue{}
 	}
 	if p, ok := r.stack.template.Parameters[id]; ok { // it has its default: nobody gives another value
 		switch {
@@ -238,15 +213,7 @@ func (r *resolver) ref(at place, id string) any {
 		case p.Default == nil:
 			r.fail(at, "parameter %s has no default", id)
 		}
-		text := r.text(place(id).field("Default"), p.Default)
-		if p.Type != "CommaDelimitedList" && !strings.HasPrefix(p.Type, "List<") {
-			return text
-		}
-		var items []any
-		for item := range strings.SplitSeq(text, ",") {
-			items = append(items, strings.TrimSpace(item))
-		}
-		return items
+		return r.text(place(id).field("Default"), p.Default)
 	}
 	res := r.resource(at, id)
 	if _, known := kinds[res.Type]; !known {
@@ -281,62 +248,6 @@ func (r *resolver) substitute(at place, text string, variables map[string]any) s
 	}
 }
 
-// once returns what known has for id, and resolves it where that is nothing. It is an error if
-// resolving it leads back to it.
-func once[T any](r *resolver, at place, what, id string, known map[string]T, resolve func() T) T {
-	if v, ok := known[id]; ok {
-		return v
-	}
-	what += " " + id
-	if r.open[what] {
-		r.fail(at, "the %s refers to itself", what)
-	}
-	r.open[what] = true
-	known[id] = resolve()
-	delete(r.open, what)
-	return known[id]
-}
-
-// condition reports whether a condition of the template holds.
-func (r *resolver) condition(at place, name string) bool {
-	expression, ok := r.stack.template.Conditions[name]
-	if !ok {
-		r.fail(at, "there is no condition %s", name)
-	}
-	return once(r, at, "condition", name, r.conditions, func() bool { return r.test(place(name), expression) })
-}
-
-// test reports whether the expression of a condition holds.
-func (r *resolver) test(at place, expression any) bool {
-	object, ok := expression.(map[string]any)
-	if !ok || len(object) != 1 {
-		r.fail(at, "must be one function of conditions")
-	}
-	name := slices.Collect(maps.Keys(object))[0]
-	argument, at := object[name], at.field(name)
-	switch name {
-	case "Condition":
-		return r.condition(at, r.constant(at, argument, "the name of a condition"))
-	case "Fn::Equals":
-		list := r.arguments(at, argument, 2)
-		return r.text(at.index(0), list[0]) == r.text(at.index(1), list[1])
-	case "Fn::Not", "Fn::And", "Fn::Or":
-	default:
-		r.fail(at, "is not a function of conditions")
-	}
-	list, _ := argument.([]any)
-	if len(list) == 0 {
-		r.fail(at, "must be a list of conditions")
-	}
-	n := 0
-	for i, expression := range list {
-		if r.test(at.index(i), expression) {
-			n++
-		}
-	}
-	return map[string]bool{"Fn::Not": n == 0, "Fn::And": n == len(list), "Fn::Or": n > 0}[name]
-}
-
 // A kind is a type of resource whose name and ARN are known before it is deployed. Ref gives the
 // name of each of these.
 type kind struct {
@@ -358,28 +269,26 @@ var kinds = map[string]kind{
 	"AWS::CloudWatch::Alarm": {"AlarmName", "Arn", "arn:PARTITION:cloudwatch:REGION:ACCOUNT:alarm:NAME"},
 }
 
-// resource returns a resource that the stack has under its conditions.
+// resource returns a resource of the stack.
 func (r *resolver) resource(at place, id string) resource {
 	res, ok := r.stack.template.Resources[id]
 	if !ok {
 		r.fail(at, "the stack has no resource or parameter %q", id)
-	} else if !r.deployed(id, res) {
-		r.fail(at, "condition %s leaves %s out", res.Condition, id)
 	}
 	return res
 }
 
-// deployed reports whether the resource's condition holds.
-func (r *resolver) deployed(id string, res resource) bool {
-	return res.Condition == "" || r.condition(place(id).field("Condition"), res.Condition)
-}
-
-// deployedOf returns the logical ids of the deployed resources of a type, sorted.
-func (r *resolver) deployedOf(kind string) (ids []string) {
+// idsOf returns the logical ids of the resources of a type, sorted.
+func (r *resolver) idsOf(kind string) (ids []string) {
 	for _, id := range slices.Sorted(maps.Keys(r.stack.template.Resources)) {
-		if res := r.stack.template.Resources[id]; res.Type == kind && r.deployed(id, res) {
-			ids = append(ids, id)
+		res := r.stack.template.Resources[id]
+		if res.Type != kind {
+			continue
 		}
+		if res.Condition != "" {
+			r.fail(place(id).field("Condition"), "whether condition %s holds cannot be resolved without AWS", res.Condition)
+		}
+		ids = append(ids, id)
 	}
 	return ids
 }
@@ -387,19 +296,24 @@ func (r *resolver) deployedOf(kind string) (ids []string) {
 // name returns the name of a resource of a known kind. Where the template leaves it to
 // CloudFormation it is STACK-ID, without the random end that CloudFormation adds.
 func (r *resolver) name(at place, id string) string {
-	return once(r, at, "name of", id, r.names, func() string {
-		res := r.stack.template.Resources[id]
-		if property := kinds[res.Type].property; res.Properties[property] != nil {
-			at := place(id).field("Properties").field(property)
-			if given := r.value(at, res.Properties[property]); given != (noValue{}) {
-				return r.text(at, given)
-			}
-		}
-		if res.Type == typeTopicRule { // whose names have no hyphens
-			return strings.ReplaceAll(r.stack.Name+"_"+id, "-", "_")
-		}
-		return r.stack.Name + "-" + id
-	})
+	if name, ok := r.names[id]; ok {
+		return name
+	}
+	if r.open[id] {
+		r.fail(at, "the name of %s refers to itself", id)
+	}
+	r.open[id] = true
+	defer delete(r.open, id)
+	res := r.stack.template.Resources[id]
+	name := r.stack.Name + "-" + id
+	if res.Type == typeTopicRule { // whose names have no hyphens
+		name = strings.ReplaceAll(r.stack.Name+"_"+id, "-", "_")
+	}
+	if property := kinds[res.Type].property; res.Properties[property] != nil {
+		name = r.text(place(id).field("Properties").field(property), res.Properties[property])
+	}
+	r.names[id] = name
+	return name
 }
 
 // attribute returns an attribute of a resource: of those that are known before a deployment, the

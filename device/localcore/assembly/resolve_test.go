@@ -16,24 +16,13 @@ func resolveText(t *testing.T, value string) (any, error) {
 	s, err := open(app([]byte(strings.ReplaceAll(`{
 		"Parameters": {
 			"Colour": {"Type": "String", "Default": "red"},
-			"Colours": {"Type": "CommaDelimitedList", "Default": "red, blue"},
 			"Count": {"Type": "Number", "Default": 3},
 			"Open": {"Type": "String"}
-		},
-		"Mappings": {"Size": {"us-east-1": {"small": "S", "all": ["S", "L"]}}},
-		"Conditions": {
-			"Yes": {"Fn::Equals": [{"Ref": "AWS::Region"}, "us-east-1"]},
-			"No": {"Fn::Not": [{"Condition": "Yes"}]},
-			"Both": {"Fn::And": [{"Condition": "Yes"}, {"Condition": "No"}]},
-			"Either": {"Fn::Or": [{"Condition": "Yes"}, {"Condition": "No"}]},
-			"Circle": {"Fn::Not": [{"Condition": "Circle"}]},
-			"Odd": {"Fn::Xor": []}
 		},
 		"Resources": {
 			"Probe": {"Type": "Probe", "Properties": {"Value": VALUE}},
 			"Type": {"Type": "AWS::IoT::ThingType", "Properties": {"ThingTypeName": {"Fn::Sub": "${Colour}-type"}}},
-			"Unnamed": {"Type": "AWS::IoT::ThingType", "Properties": {"ThingTypeName": {"Ref": "AWS::NoValue"}}},
-			"Left": {"Type": "AWS::IoT::ThingType", "Condition": "No"},
+			"Unnamed": {"Type": "AWS::IoT::ThingType", "Properties": {}},
 			"Self": {"Type": "AWS::IoT::ThingType", "Properties": {"ThingTypeName": {"Ref": "Self"}}},
 			"Role": {"Type": "AWS::IAM::Role"},
 			"Bucket": {"Type": "AWS::S3::Bucket"}
@@ -41,7 +30,7 @@ func resolveText(t *testing.T, value string) (any, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &resolver{stack: s, env: us, names: map[string]string{}, conditions: map[string]bool{}, open: map[string]bool{}}
+	r := &resolver{stack: s, env: us, names: map[string]string{}, open: map[string]bool{}}
 	var v any
 	err = r.try(func() { v = r.value(place("Probe").field("Value"), s.template.Resources["Probe"].Properties["Value"]) })
 	return v, err
@@ -53,31 +42,22 @@ func TestFunctionsGiveWhatCloudFormationGives(t *testing.T) {
 		value string
 		want  any
 	}{
-		"plain":               {`{"a": [1, true, null, "x"]}`, map[string]any{"a": []any{json.Number("1"), true, nil, "x"}}},
-		"pseudo parameters":   {`[{"Ref": "AWS::Partition"}, {"Ref": "AWS::AccountId"}, {"Ref": "AWS::URLSuffix"}, {"Ref": "AWS::StackName"}]`, []any{"aws", "123456789012", "amazonaws.com", "Fleet"}},
-		"no value in list":    {`["a", {"Ref": "AWS::NoValue"}]`, []any{"a"}},
-		"no value in object":  {`{"a": 1, "b": {"Fn::If": ["No", 2, {"Ref": "AWS::NoValue"}]}}`, map[string]any{"a": json.Number("1")}},
-		"parameter":           {`{"Ref": "Colour"}`, "red"},
-		"number parameter":    {`{"Ref": "Count"}`, "3"},
-		"list parameter":      {`{"Ref": "Colours"}`, []any{"red", "blue"}},
-		"name of a resource":  {`{"Ref": "Type"}`, "red-type"},
-		"name by default":     {`{"Ref": "Unnamed"}`, "Fleet-Unnamed"},
-		"attribute":           {`{"Fn::GetAtt": ["Type", "Arn"]}`, "arn:aws:iot:us-east-1:123456789012:thingtype/red-type"},
-		"attribute as text":   {`{"Fn::GetAtt": "Role.Arn"}`, "arn:aws:iam::123456789012:role/Fleet-Role"},
-		"join":                {`{"Fn::Join": ["-", ["a", {"Ref": "Colour"}, 1, true]]}`, "a-red-1-true"},
-		"join of a list":      {`{"Fn::Join": ["+", {"Ref": "Colours"}]}`, "red+blue"},
-		"sub":                 {`{"Fn::Sub": "${AWS::Region}/${Type.Arn}/${!iot:ClientId}"}`, "us-east-1/arn:aws:iot:us-east-1:123456789012:thingtype/red-type/${iot:ClientId}"},
-		"sub with variables":  {`{"Fn::Sub": ["${x}-${Colour}", {"x": {"Ref": "Count"}}]}`, "3-red"},
-		"policy variable":     {`"client/${iot:Connection.Thing.ThingName}"`, "client/${iot:Connection.Thing.ThingName}"},
-		"select":              {`{"Fn::Select": ["1", {"Ref": "Colours"}]}`, "blue"},
-		"split":               {`{"Fn::Split": [":", "a:b"]}`, []any{"a", "b"}},
-		"select of split":     {`{"Fn::Select": [5, {"Fn::Split": [":", {"Fn::GetAtt": ["Type", "Arn"]}]}]}`, "thingtype/red-type"},
-		"mapping":             {`{"Fn::FindInMap": ["Size", {"Ref": "AWS::Region"}, "small"]}`, "S"},
-		"mapping to a list":   {`{"Fn::FindInMap": ["Size", "us-east-1", "all"]}`, []any{"S", "L"}},
-		"condition holds":     {`{"Fn::If": ["Yes", "a", "b"]}`, "a"},
-		"condition does not":  {`{"Fn::If": ["Both", "a", "b"]}`, "b"},
-		"one of several":      {`{"Fn::If": ["Either", "a", "b"]}`, "a"},
-		"only what is chosen": {`{"Fn::If": ["No", {"Fn::ImportValue": "x"}, "b"]}`, "b"},
+		"plain":              {`{"a": [1, true, null, "x"]}`, map[string]any{"a": []any{json.Number("1"), true, nil, "x"}}},
+		"pseudo parameters":  {`[{"Ref": "AWS::Partition"}, {"Ref": "AWS::AccountId"}, {"Ref": "AWS::URLSuffix"}, {"Ref": "AWS::StackName"}]`, []any{"aws", "123456789012", "amazonaws.com", "Fleet"}},
+		"parameter":          {`{"Ref": "Colour"}`, "red"},
+		"number parameter":   {`{"Ref": "Count"}`, "3"},
+		"name of a resource": {`{"Ref": "Type"}`, "red-type"},
+		"name by default":    {`{"Ref": "Unnamed"}`, "Fleet-Unnamed"},
+		"attribute":          {`{"Fn::GetAtt": ["Type", "Arn"]}`, "arn:aws:iot:us-east-1:123456789012:thingtype/red-type"},
+		"attribute as text":  {`{"Fn::GetAtt": "Role.Arn"}`, "arn:aws:iam::123456789012:role/Fleet-Role"},
+		"join":               {`{"Fn::Join": ["-", ["a", {"Ref": "Colour"}, 1, true]]}`, "a-red-1-true"},
+		"join of a list":     {`{"Fn::Join": ["+", {"Fn::Split": [":", "red:blue"]}]}`, "red+blue"},
+		"sub":                {`{"Fn::Sub": "${AWS::Region}/${Type.Arn}/${!iot:ClientId}"}`, "us-east-1/arn:aws:iot:us-east-1:123456789012:thingtype/red-type/${iot:ClientId}"},
+		"sub with variables": {`{"Fn::Sub": ["${x}-${Colour}", {"x": {"Ref": "Count"}}]}`, "3-red"},
+		"policy variable":    {`"client/${iot:Connection.Thing.ThingName}"`, "client/${iot:Connection.Thing.ThingName}"},
+		"select":             {`{"Fn::Select": ["1", ["red", {"Ref": "Colour"}]]}`, "red"},
+		"split":              {`{"Fn::Split": [":", "a:b"]}`, []any{"a", "b"}},
+		"select of split":    {`{"Fn::Select": [5, {"Fn::Split": [":", {"Fn::GetAtt": ["Type", "Arn"]}]}]}`, "thingtype/red-type"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -99,16 +79,12 @@ func TestWhatCannotBeResolvedIsNamedWithItsPlace(t *testing.T) {
 		"unknown name":           {`{"Ref": "Nobody"}`, `Probe.Value.Ref: the stack has no resource or parameter "Nobody"`},
 		"name of unknown kind":   {`{"Ref": "Bucket"}`, "what Ref gives for Bucket, of type AWS::S3::Bucket, is not known here"},
 		"attribute unknown":      {`{"Fn::GetAtt": ["Type", "Id"]}`, `attribute "Id" of Type, of type AWS::IoT::ThingType, is not known before it is deployed`},
-		"resource left out":      {`{"Ref": "Left"}`, "condition No leaves Left out"},
 		"parameter without":      {`{"Ref": "Open"}`, "parameter Open has no default"},
 		"name of itself":         {`{"Ref": "Self"}`, "Self.Properties.ThingTypeName.Ref: the name of Self refers to itself"},
-		"condition of itself":    {`{"Fn::If": ["Circle", 1, 2]}`, "Circle.Fn::Not[0].Condition: the condition Circle refers to itself"},
-		"condition unknown":      {`{"Fn::If": ["Nope", 1, 2]}`, "there is no condition Nope"},
-		"condition odd":          {`{"Fn::If": ["Odd", 1, 2]}`, "Odd.Fn::Xor: is not a function of conditions"},
 		"text from an object":    {`{"Fn::Join": ["", [{"a": 1}]]}`, "Probe.Value.Fn::Join[1][0]: must be text"},
 		"too few arguments":      {`{"Fn::Join": [""]}`, "must be a list of 2"},
 		"item that is not there": {`{"Fn::Select": ["7", ["a"]]}`, `there is no item "7" in a list of 1`},
-		"mapping not there":      {`{"Fn::FindInMap": ["Size", "eu-west-1", "small"]}`, "the mappings hold no Size.eu-west-1.small"},
+		"condition":              {`{"Fn::If": ["Yes", 1, 2]}`, "the function Fn::If cannot be resolved without AWS"},
 		"function and more":      {`{"Fn::Sub": "x", "b": 1}`, "Probe.Value: Fn::Sub stands beside other keys"},
 		"open variable":          {`{"Fn::Sub": "${a"}`, "a ${ has no }"},
 		"unescaped variable":     {`{"Fn::Sub": "${iot:ClientId}"}`, `no resource or parameter "iot:ClientId"`},
@@ -142,7 +118,7 @@ func FuzzResolve(f *testing.F) {
 	f.Add(data)
 	for _, seed := range []string{
 		`{"Resources": {"P": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyDocument": {"Fn::Sub": "${P}${P}"}}}}}`,
-		`{"Conditions": {"A": {"Fn::Or": [{"Condition": "A"}]}}, "Resources": {"T": {"Type": "AWS::IoT::ThingType", "Condition": "A"}}}`,
+		`{"Conditions": {"A": {}}, "Resources": {"T": {"Type": "AWS::IoT::ThingType", "Condition": "A"}}}`,
 		`{"Resources": {"T": {"Type": "AWS::IoT::ThingType", "Properties": {"ThingTypeName": {"Fn::Select": [0, {"Fn::Split": ["/", {"Fn::GetAtt": "T.Arn"}]}]}}}}}`,
 		`{"Resources": {"T": {"Type": "AWS::IoT::ProvisioningTemplate", "Properties": {"PreProvisioningHook": {"TargetArn": {"Fn::GetAtt": ["F", "Arn"]}}}}, "F": {"Type": "AWS::Lambda::Function"}}}`,
 	} {

@@ -119,7 +119,7 @@ func uncapitalize(v any) any {
 // its place when one is not known without AWS, or has a property that is not known here: it might
 // change what a device may do.
 func (s *Stack) Resolve(e Environment) (*Resources, error) {
-	r := &resolver{stack: s, env: e, names: map[string]string{}, conditions: map[string]bool{}, open: map[string]bool{}}
+	r := &resolver{stack: s, env: e, names: map[string]string{}, open: map[string]bool{}}
 	all := new(Resources)
 	err := errors.Join( // the error of one type hides none of another
 		resolveAll(r, typePolicy, &all.Policies),
@@ -131,10 +131,10 @@ func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	)
 	if err == nil {
 		err = r.try(func() {
-			for i, id := range r.deployedOf(typeTopicRule) {
+			for i, id := range r.idsOf(typeTopicRule) {
 				all.Functions = append(all.Functions, r.invoked(id, all.Rules[i].Payload)...)
 			}
-			for i, id := range r.deployedOf(typeTemplate) {
+			for i, id := range r.idsOf(typeTemplate) {
 				if hook := all.Templates[i].Hook; hook != nil {
 					r.findFunction(id, hook)
 				}
@@ -147,11 +147,11 @@ func (s *Stack) Resolve(e Environment) (*Resources, error) {
 	return all, nil
 }
 
-// resolveAll adds the deployed resources of a type, all of whose properties must be known, to a
+// resolveAll adds the resources of a type, all of whose properties must be known, to a
 // list. CloudFormation names those that nobody else named.
 func resolveAll[T any](r *resolver, kind string, list *[]T) error {
 	return r.try(func() {
-		for _, id := range r.deployedOf(kind) {
+		for _, id := range r.idsOf(kind) {
 			properties := map[string]any{}
 			maps.Copy(properties, r.stack.template.Resources[id].Properties)
 			delete(properties, "Tags") // for people and bills
