@@ -25,11 +25,10 @@ func (s *Server) openBroker(ctx context.Context, cert *tls.Certificate) error {
 
 		EnforceRates: c.Quotas == QuotasAWS, SessionExpiry: c.SessionExpiry, State: c.stateFile("broker.db"),
 		MinTLS: tlsVersions[c.SecurityPolicy].least, MaxTLS: tlsVersions[c.SecurityPolicy].most,
-		AllowMissingSNI:       c.AmbiguousBehavior.AllowMissingSNI,
-		ConnackOnDeny:         c.AmbiguousBehavior.ConnackOnDeny,
-		KeepOpenOnDeny:        c.AmbiguousBehavior.KeepOpenOnDeny,
-		CheckReceiveOnReplies: c.AmbiguousBehavior.CheckReceiveOnReplies,
-		DelaySuback:           s.Faults.subackDelay,
+		AllowMissingSNI: c.AmbiguousBehavior.AllowMissingSNI,
+		ConnackOnDeny:   c.AmbiguousBehavior.ConnackOnDeny,
+		KeepOpenOnDeny:  c.AmbiguousBehavior.KeepOpenOnDeny,
+		DelaySuback:     s.Faults.subackDelay,
 
 		Log: c.Log, Now: c.Now,
 	})

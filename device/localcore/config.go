@@ -206,14 +206,12 @@ func (c Config) arn(resource string) string {
 // AmbiguousBehavior switches what AWS does not document. The zero value is what
 // `iot_core_local help fidelity` describes.
 type AmbiguousBehavior struct {
-	CheckReceiveOnReplies bool // requires iot:Receive for the direct replies of the provisioning API (U3)
 	// ConnackOnDeny answers a rejected CONNECT of MQTT 3.1.1 with this return code, 5 or 7, before
 	// closing. Zero closes without an answer (U12).
 	ConnackOnDeny   byte
 	KeepOpenOnDeny  bool          // leaves an MQTT 5 connection open after a negative PUBACK or SUBACK (U13)
 	AllowMissingSNI bool          // admits clients that name no server (U19)
 	DisconnectDelay time.Duration // the time between a certificate's leaving ACTIVE and the end of its connections (U22)
-	DropThrottled   bool          // leaves a throttled provisioning request without a reply, where else it is rejected (U23)
 }
 
 // An Ambiguity is a question that AWS's documentation leaves open.

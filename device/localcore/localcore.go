@@ -48,7 +48,6 @@ type Server struct {
 	registry     *registry.Registry
 	history      *event.History
 	authority    *ca.Authority
-	keys         *ca.Pool
 	claim        func() (Credential, error)  // made once, see makeClaim
 	functions    map[string]*lambdahost.Host // by ARN
 	provisioning *provisioning.Service
@@ -190,13 +189,11 @@ func (s *Server) startServices(ctx context.Context) error {
 	if err := s.startFunctions(ctx); err != nil {
 		return err
 	}
-	s.keys = ca.NewPool()
-	s.onClose(func() error { s.keys.Close(); return nil })
 	enforceRates := c.Quotas == QuotasAWS
 	s.provisioning = provisioning.New(provisioning.Config{
-		Registry: s.registry, Authority: s.authority, Keys: s.keys,
+		Registry: s.registry, Authority: s.authority,
 		Hook: c.HookFunc, HookARN: c.hookARN(), HookTimeout: c.HookTimeout, Invoke: s.invoke,
-		ARN: c.arn, EnforceRates: enforceRates, DropThrottled: c.AmbiguousBehavior.DropThrottled,
+		ARN: c.arn, EnforceRates: enforceRates,
 		Record: s.history.Record, Log: c.Log, Now: c.Now,
 	})
 	path := c.stateFile("services.db")

@@ -62,8 +62,6 @@ type Config struct {
 	ConnackOnDeny byte
 	// KeepOpenOnDeny leaves an MQTT 5 connection open after a negative PUBACK or SUBACK.
 	KeepOpenOnDeny bool
-	// CheckReceiveOnReplies requires iot:Receive for [Conn.Reply].
-	CheckReceiveOnReplies bool
 	// DelaySuback returns how much later each SUBACK is sent. Nil means at once.
 	DelaySuback func() time.Duration
 

@@ -152,9 +152,6 @@ func (b *Broker) mayReceive(c *Conn, topic string) bool {
 // QoS is that of a subscription that matches, else 0 (U4). The error says that the message is lost.
 func (c *Conn) Reply(topic string, payload []byte) error {
 	b := c.broker
-	if b.config.CheckReceiveOnReplies && !b.mayReceive(c, topic) {
-		return ErrReceiveDenied
-	}
 	m := &Message{Topic: topic, Payload: payload, Time: b.config.Now()}
 	qos := byte(0)
 	for _, sub := range b.topics.match(topic) {

@@ -2,7 +2,6 @@ package ca_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -378,53 +377,6 @@ func TestSpoiltAuthorityIsNotReplaced(t *testing.T) {
 		}
 	}
 }
-
-func TestPoolGivesDifferentKeysAndStops(t *testing.T) {
-	t.Parallel()
-	p := ca.NewPool()
-	first, err1 := p.Take(t.Context())
-	second, err2 := p.Take(t.Context())
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
-	if first.Equal(second) {
-		t.Error("one key came twice")
-	}
-	p.Close()
-	p.Close()
-}
-
-func TestNoKeyIsGivenTwice(t *testing.T) {
-	t.Parallel()
-	seen := map[string]bool{}
-	for range 3 {
-		p := ca.NewPool()
-		for range 2 {
-			key, err := p.Take(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if seen[key.D.String()] {
-				t.Error("one key was given twice")
-			}
-			seen[key.D.String()] = true
-		}
-		p.Close()
-	}
-}
-
-func TestPoolObeysTheContext(t *testing.T) {
-	t.Parallel()
-	p := ca.NewPool()
-	defer p.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := p.Take(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
-	}
-}
-
-func TestUnusedPoolCloses(t *testing.T) { ca.NewPool().Close() }
 
 func FuzzIssueForCSR(f *testing.F) {
 	a, err := ca.Open("", false)

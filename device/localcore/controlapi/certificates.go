@@ -27,7 +27,7 @@ func keyPair(c *ca.Certificate) object {
 }
 
 func (a *api) createKeysAndCertificate(q *request, active bool) (object, error) {
-	keys, err := a.Provisioning.IssueKeys(q.Context())
+	keys, err := a.Provisioning.IssueKeys()
 	if err != nil {
 		return nil, err
 	}

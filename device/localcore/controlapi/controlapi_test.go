@@ -172,11 +172,9 @@ func handler(t testing.TB, r *registry.Registry, c *core) http.Handler {
 	if err != nil {
 		panic(err)
 	}
-	keys := ca.NewPool()
-	t.Cleanup(keys.Close)
 	return controlapi.New(controlapi.Config{
 		Registry: r, Partition: "aws", Region: "us-east-1", Account: account, Endpoint: "localhost",
-		Provisioning: provisioning.New(provisioning.Config{Registry: r, Authority: authority, Keys: keys, ARN: arn, Now: time.Now}),
+		Provisioning: provisioning.New(provisioning.Config{Registry: r, Authority: authority, ARN: arn, Now: time.Now}),
 		Session:      func(_, clientID string) *policy.Session { return &policy.Session{ClientID: clientID} }, Evaluate: evaluate,
 		Broker: c, Publish: c.publish, Shadows: shadows, Jobs: all, Rules: topicRules,
 		Tunnels: tunnel.New(tunnel.Config{ARN: arn, Region: "us-east-1", Publish: func(string, []byte) {}}),

@@ -71,7 +71,7 @@ func (a *api) describeTemplateVersion(name string, id int) (object, error) {
 }
 
 func (a *api) createProvisioningClaim(q *request, template string) (object, error) {
-	keys, err := a.Provisioning.IssueKeys(q.Context())
+	keys, err := a.Provisioning.IssueKeys()
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 // IssueKeys makes a key pair and a certificate for it, and registers neither.
-func (s *Service) IssueKeys(ctx context.Context) (*ca.Certificate, error) {
-	key, err := s.config.Keys.Take(ctx)
+func (s *Service) IssueKeys() (*ca.Certificate, error) {
+	key, err := ca.NewKey()
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}

@@ -38,7 +38,6 @@ var operationRates = map[awsiot.Operation]int{
 type Config struct {
 	Registry  *registry.Registry
 	Authority *ca.Authority
-	Keys      *ca.Pool // for CreateKeysAndCertificate
 
 	HookARN     string        // of the pre-provisioning hook that runs here; without one, templates with a hook deny everyone
 	HookTimeout time.Duration // bounds one invocation
@@ -47,9 +46,8 @@ type Config struct {
 	// Invoke invokes the function of the hook, or of a certificate provider.
 	Invoke func(ctx context.Context, functionARN string, event []byte) ([]byte, error)
 
-	ARN           func(resource string) string // returns the full name of a resource such as thing/NAME
-	EnforceRates  bool                         // turns AWS's quotas per second on
-	DropThrottled bool                         // leaves a throttled request without a reply (U23)
+	ARN          func(resource string) string // returns the full name of a resource such as thing/NAME
+	EnforceRates bool                         // turns AWS's quotas per second on
 
 	Record func(event.Event)
 	Log    *slog.Logger
@@ -94,11 +92,7 @@ func (s *Service) Answer(ctx context.Context, r Request) (reply Reply, ok bool) 
 		return s.encode(r, r.Topic.Accepted(), result)
 	}
 	e := rejectionOf(err)
-	reply, ok = s.Reject(r, e.ErrorResponse, e.reason)
-	if e.ErrorCode == throttled.code && s.config.DropThrottled {
-		return Reply{}, false
-	}
-	return reply, ok
+	return s.Reject(r, e.ErrorResponse, e.reason)
 }
 
 // Reject returns the reply that rejects a request, and records it with a reason
@@ -134,7 +128,7 @@ func (s *Service) perform(ctx context.Context, r Request) (any, error) {
 	}
 	switch operation {
 	case awsiot.CreateKeysAndCertificate:
-		return s.createKeysAndCertificate(ctx, r)
+		return s.createKeysAndCertificate(r)
 	case awsiot.CreateCertificateFromCSR:
 		return s.createCertificateFromCSR(ctx, r)
 	}
@@ -142,8 +136,8 @@ func (s *Service) perform(ctx context.Context, r Request) (any, error) {
 }
 
 // createKeysAndCertificate ignores the payload: AWS asks for an empty one, and its SDKs send {}.
-func (s *Service) createKeysAndCertificate(ctx context.Context, r Request) (any, error) {
-	cert, err := s.IssueKeys(ctx)
+func (s *Service) createKeysAndCertificate(r Request) (any, error) {
+	cert, err := s.IssueKeys()
 	if err != nil {
 		return nil, err
 	}
