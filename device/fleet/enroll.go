@@ -59,38 +59,29 @@ func Enroll(ctx context.Context, c Config) (*Report, error) {
 }
 
 // enrollAll begins one device after the other, and returns when every device that began
-// has ended. In a closed loop places become free during the ramp, and then when a device
-// ends. In an open one a device that is due while too many are in progress waits, and all
-// that are due after it wait with it: their latencies count from when they were due.
+// has ended. In an open loop a device that is due while too many are in progress waits, and
+// all that are due after it wait with it: their latencies count from when they were due.
 func (l *launch) enrollAll(ctx context.Context) {
 	var devices sync.WaitGroup
 	defer devices.Wait()
-	open, n := l.Load.Rate > 0, min(l.Load.Concurrency, len(l.devices))
-	places := make(chan struct{}, n)
-	for i := range n {
-		if open || l.Load.Ramp == 0 {
-			places <- struct{}{}
-		} else {
-			time.AfterFunc(l.Load.Ramp*time.Duration(i)/time.Duration(n), func() { places <- struct{}{} })
-		}
-	}
+	places := make(chan struct{}, min(l.Load.Concurrency, len(l.devices)))
 	for k := range l.devices {
 		var due time.Time
-		if open {
-			due = l.meter.began.Add(l.Load.due(l.Shard.device(k)))
+		if l.Load.Rate > 0 {
+			due = l.meter.began.Add(time.Duration(float64(l.Shard.device(k)) / l.Load.Rate * float64(time.Second)))
 			if sleep(ctx, time.Until(due)) != nil {
 				return
 			}
 		}
 		select {
-		case <-places:
+		case places <- struct{}{}:
 		case <-ctx.Done():
 		}
-		if ctx.Err() != nil || l.Load.Duration > 0 && time.Since(l.meter.began) >= l.Load.Duration {
+		if ctx.Err() != nil {
 			return
 		}
 		devices.Go(func() {
-			defer func() { places <- struct{}{} }()
+			defer func() { <-places }()
 			l.enroll(ctx, k, due)
 		})
 	}

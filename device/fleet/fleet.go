@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -83,21 +82,7 @@ type Load struct {
 	// Concurrency is the greatest number of devices in progress. Zero means [DefaultConcurrency],
 	// in an open loop [DefaultInFlight].
 	Concurrency int
-	Rate        float64       // in devices per second, of the whole launch
-	Ramp        time.Duration // how long concurrency or rate grows from zero
-	Duration    time.Duration // after which no more devices begin; zero means no limit
-}
-
-// due returns when device number i, from 0, begins in an open loop. During the ramp the rate grows
-// linearly, so that the number of devices begun grows with the square of the time.
-func (l Load) due(i int) time.Duration {
-	ramp := l.Ramp.Seconds()
-	during := l.Rate * ramp / 2
-	at := ramp + (float64(i)-during)/l.Rate
-	if float64(i) < during {
-		at = math.Sqrt(2 * ramp * float64(i) / l.Rate)
-	}
-	return time.Duration(at * float64(time.Second))
+	Rate        float64 // in devices per second, of the whole launch
 }
 
 func (c Config) withDefaults() Config {
@@ -134,8 +119,6 @@ func (c Config) Check() error {
 	l := c.Load
 	within(l.Concurrency > 0 && l.Concurrency <= MaxConcurrency, "concurrency", l.Concurrency, fmt.Sprintf("1 to %d", MaxConcurrency))
 	within(l.Rate >= 0 && l.Rate <= MaxRate, "rate", l.Rate, fmt.Sprintf("more than 0 and at most %d devices per second", MaxRate)) // NaN is neither
-	within(l.Ramp >= 0, "ramp", l.Ramp, duration)
-	within(l.Duration >= 0, "duration", l.Duration, duration)
 	within(c.DeviceTimeout >= 0, "timeout", c.DeviceTimeout, "more than 0")
 	within(c.Hold >= 0, "hold", c.Hold, duration)
 	within(c.Interval >= MinInterval, "interval", c.Interval, fmt.Sprintf("%s or more: AWS IoT accepts 100 messages per second on one connection", MinInterval))

@@ -81,7 +81,6 @@ type Plan struct {
 	Shards      []Shard `json:"shards"` // that the report covers
 	Concurrency int     `json:"concurrency"`
 	Rate        float64 `json:"rate"` // devices per second; 0 for a closed loop
-	RampSeconds float64 `json:"rampSeconds"`
 	Quotas      *Quotas `json:"quotas,omitempty"`
 }
 
@@ -137,7 +136,7 @@ func (l *launch) report() *Report {
 		Started:       l.meter.began.UTC().Truncate(time.Millisecond),
 		Plan: Plan{
 			Devices: l.Serials.Count, FirstSerial: l.Serials.At(0), Shards: []Shard{l.Shard},
-			Concurrency: l.Load.Concurrency, Rate: l.Load.Rate, RampSeconds: l.Load.Ramp.Seconds(), Quotas: l.Quotas,
+			Concurrency: l.Load.Concurrency, Rate: l.Load.Rate, Quotas: l.Quotas,
 		},
 		ElapsedSeconds: time.Since(l.meter.began).Seconds(),
 		Resources:      Resources{CPUSeconds: usage() - l.meter.cpu, BytesIn: l.meter.in.Load(), BytesOut: l.meter.out.Load()},

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -85,23 +84,4 @@ func FuzzParseShard(f *testing.F) {
 			t.Errorf("%q is %+v, and printed again %+v, %v", text, s, again, err)
 		}
 	})
-}
-
-func TestDueTimesFollowRateAndRamp(t *testing.T) {
-	for name, test := range map[string]struct {
-		load Load
-		want map[int]time.Duration
-	}{
-		"no ramp": {Load{Rate: 10}, map[int]time.Duration{0: 0, 1: 100 * time.Millisecond, 20: 2 * time.Second}},
-		// In ten seconds the rate grows from 0 to 10, which is 50 devices.
-		"ramp": {Load{Rate: 10, Ramp: 10 * time.Second}, map[int]time.Duration{0: 0, 2: 2 * time.Second, 50: 10 * time.Second, 60: 11 * time.Second}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for i, want := range test.want {
-				if got := test.load.due(i); (got - want).Abs() > time.Microsecond {
-					t.Errorf("device %d is due after %v, want %v", i, got, want)
-				}
-			}
-		})
-	}
 }

@@ -59,8 +59,6 @@ func newEnrollCmd(console *cli.Console) *cobra.Command {
 	flags.StringVar(&o.first, "first", "", "first `SERIAL` number; the others count up from it (default: PREFIX0000001)")
 	flags.IntVar(&l.Concurrency, "concurrency", 0, fmt.Sprintf("at most `N` devices in progress (default %d, with --rate %d)", fleet.DefaultConcurrency, fleet.DefaultInFlight))
 	flags.Float64Var(&l.Rate, "rate", 0, "begin `R` devices per second, whether others have ended or not")
-	flags.DurationVar(&l.Ramp, "ramp", 0, "increase concurrency or rate from zero over this `DURATION`")
-	flags.DurationVar(&l.Duration, "duration", 0, "begin no more devices after this `DURATION`")
 	flags.DurationVar(&c.Hold, "hold", 0, "keep all devices connected for this `DURATION` afterwards")
 	flags.DurationVar(&c.Interval, "interval", fleet.DefaultInterval, "`DURATION` between two messages of a held device")
 	flags.DurationVar(&c.ReconnectAfter, "reconnect-after", 0, "close all held connections at once after this `DURATION` of --hold")
