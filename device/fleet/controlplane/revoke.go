@@ -21,6 +21,9 @@ import (
 // then on.
 func (r *Run) Revoke(ctx context.Context, targets []Target, status types.CertificateStatus) (Counts, error) {
 	return r.change(ctx, targets, func(_ context.Context, d *Device) error {
+		if len(d.Certificates) == 0 && d.Kept == "" { // whoever wrote the list has misspelt it, perhaps
+			r.report(Device{Target: d.Target, Kept: "no certificate of it is found"})
+		}
 		d.Certificates = slices.DeleteFunc(d.Certificates, func(c Certificate) bool {
 			return c.Status == status || c.Status == types.CertificateStatusRevoked
 		})

@@ -61,6 +61,7 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 		if t.ThingName == "" {
 			c, err := r.certificate(ctx, t.CertificateID)
 			if isNotFound(err) || err == nil && len(c.Things) == 0 {
+				r.report(Device{Target: t, Kept: "no thing of it is found"})
 				return Counts{Gone: 1}, nil
 			}
 			if err != nil {
@@ -70,6 +71,7 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 		}
 		described, err := r.Client.DescribeThing(ctx, &iot.DescribeThingInput{ThingName: &t.ThingName})
 		if isNotFound(err) {
+			r.report(Device{Target: t, Kept: "there is no such thing"})
 			return Counts{Gone: 1}, nil
 		}
 		if err != nil {

@@ -73,7 +73,7 @@ func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
 	targets := lamps(t, core, 101)
 	dry, rec := newRun(core, false)
 	got, err := dry.Rotate(t.Context(), targets, "night")
-	if err != nil || got.Things != 101 || got.Gone != 1 || len(got.Jobs) != 0 || len(rec.found) != 101 || len(jobIDs(t, dry)) != 0 {
+	if err != nil || got.Things != 101 || got.Gone != 1 || len(got.Jobs) != 0 || len(rec.found) != 102 || len(jobIDs(t, dry)) != 0 {
 		t.Fatalf("%+v, %v, found %d", got, err, len(rec.found))
 	}
 	run, _ := newRun(core, true)

@@ -76,11 +76,29 @@ func (o *controlOptions) report(console *cli.Console, verb string, counts contro
 			controlplane.Counts
 		}{o.apply, counts})
 	case !o.json && (err == nil || counts != controlplane.Counts{}):
-		if !o.apply {
-			verb = "would be " + verb + " (dry run)"
+		text := fmt.Sprintf("%d certificates", counts.Certificates)
+		if counts.Things > 0 {
+			text += fmt.Sprintf(" and %d things", counts.Things)
 		}
-		fmt.Fprintf(console.Out, "%d certificates and %d things %s; %d already gone, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed\n",
-			counts.Certificates, counts.Things, verb, counts.Gone, counts.Shared, counts.Kept, counts.Failed, counts.Resumed)
+		if !o.apply {
+			text += " would be"
+		}
+		text += " " + verb
+		if !o.apply {
+			text += " (dry run)"
+		}
+		for _, rest := range []struct {
+			n    int
+			what string
+		}{
+			{counts.Gone, "already " + verb + " or not found"}, {counts.Shared, "things kept, which have other certificates"},
+			{counts.Kept, "devices kept"}, {counts.Failed, "failed"}, {counts.Resumed, "done before"},
+		} {
+			if rest.n > 0 {
+				text += fmt.Sprintf("; %d %s", rest.n, rest.what)
+			}
+		}
+		fmt.Fprintln(console.Out, text)
 	}
 	if counts.Failed > 0 {
 		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
@@ -198,6 +216,12 @@ func (o *controlOptions) client(ctx context.Context, endpoint string) (*iot.Clie
 	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithRegion(where.Region))
 	if err != nil {
 		return nil, fmt.Errorf("finding credentials for AWS: %w", err)
+	}
+	if c.Region == "" {
+		return nil, &cli.UsageError{Err: errors.New("no AWS Region: set AWS_REGION, or AWS_PROFILE to a profile that has one")}
+	}
+	if _, err := c.Credentials.Retrieve(ctx); err != nil {
+		return nil, &cli.UsageError{Err: fmt.Errorf("no AWS credentials: set AWS_PROFILE, or what else the aws CLI reads: %w", err)}
 	}
 	return iot.NewFromConfig(c, func(options *iot.Options) {
 		if o.endpointURL != "" {

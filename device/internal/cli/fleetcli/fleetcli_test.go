@@ -70,7 +70,7 @@ func TestEveryCommandOnALocalCore(t *testing.T) {
 	}{
 		{"--json=false", "5 certificates and 5 things would be removed (dry run)", 6},
 		{"--delete", "5 certificates and 5 things removed", 1},
-		{"--delete", "0 certificates and 0 things removed; 5 already gone", 1},
+		{"--delete", "0 certificates removed; 5 already removed or not found\n", 1},
 	} {
 		code, out, errs := run("cleanup", "all.json", "--endpoint-url", core.APIURL(), test.flag)
 		if left := len(core.Registry().ListCertificates()); code != 0 || !strings.Contains(out, test.want) || left != test.left {
@@ -158,6 +158,14 @@ func TestRevokeFromCSVAndByGroup(t *testing.T) {
 			t.Errorf("%v: exit %d, %s, want %s\n%s%s", test.args, code, got, test.want, out, errs)
 		}
 	}
+	if err := os.WriteFile("misspelt.csv", []byte("serialNumber\n2974680000002\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"revoke", "rotate"} {
+		if code, out, errs := run(command, "misspelt.csv", "--endpoint-url", core.APIURL()); code != 0 || !strings.Contains(out, "2974680000002: kept: ") {
+			t.Errorf("%s of what does not exist: exit %d\n%s%s", command, code, out, errs)
+		}
+	}
 	// Another operation's journal is not taken for this one's.
 	if code, _, _ := run("revoke", "--endpoint-url", core.APIURL(), "--thing-type", "fleety", "--apply", "--resume", "done.txt"); code != 2 {
 		t.Errorf("exit %d for the journal of another operation", code)
@@ -191,6 +199,33 @@ func TestRotateHasThingsDoAJob(t *testing.T) {
 	}
 	if code, out, errs := rotate("--apply", "--wait", "10ms"); code != 4 || !strings.Contains(out, "3 QUEUED") || !strings.Contains(errs, "--wait") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// TestControlPlaneThatCannotBeUsedIsFoundAtOnce would otherwise be found once per device.
+func TestControlPlaneThatCannotBeUsedIsFoundAtOnce(t *testing.T) {
+	for _, name := range []string{
+		"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE",
+		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ENDPOINT_URL",
+	} {
+		t.Setenv(name, "")
+	}
+	none := filepath.Join(t.TempDir(), "none")
+	t.Setenv("AWS_CONFIG_FILE", none)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", none)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	revoke := func(args ...string) (int, string, string) {
+		return run(append([]string{"revoke", "--thing-type", "T"}, args...)...)
+	}
+	if code, out, errs := revoke(); code != 2 || out != "" || !strings.Contains(errs, "AWS_REGION") {
+		t.Errorf("without a Region: exit %d\n%s%s", code, out, errs)
+	}
+	t.Setenv("AWS_REGION", "eu-west-1")
+	if code, out, errs := revoke(); code != 2 || out != "" || !strings.Contains(errs, "AWS_PROFILE") {
+		t.Errorf("without credentials: exit %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := revoke("--endpoint-url", "http://127.0.0.1:1"); code != 4 || out != "" {
+		t.Errorf("without a server: exit %d\n%s%s", code, out, errs)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 
 	"github.com/aws/smithy-go"
@@ -83,6 +84,9 @@ func explain(err error) cli.Explanation {
 		}
 		return cli.Explanation{Code: code, Hint: "run it again when the cause is fixed: completed devices are skipped"}
 	}
+	if cli.IsA[*net.OpError](err) {
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "run it again when the cause is fixed: completed devices are skipped"}
+	}
 	return cli.Explanation{Code: cli.ExitFailed}
 }
 
@@ -92,7 +96,7 @@ func explainIncomplete(r *fleet.Report) cli.Explanation {
 	hints := [...]string{
 		awsiot.Failed:        "the cause is on this machine: disk, memory or open files",
 		awsiot.Misconfigured: "try one device: iot_device bootstrap shows more of the cause",
-		awsiot.Denied:        "try one device: iot_device bootstrap shows more of the cause",
+		awsiot.Denied:        "try one device: iot_device bootstrap shows more of the cause; if an earlier launch has these serial numbers, choose others with --first",
 	}
 	for class, hint := range hints {
 		name := awsiot.Class(class).String()
