@@ -108,12 +108,17 @@ func readObject(path string) (string, error) {
 func (p *Props) Check() error {
 	home := p.ClaimCertificates[0]
 	problems := p.checkTemplate()
+	claimPolicy, takesOptions := p.claimPolicy()
+	if !takesOptions && (p.ClaimSourceIPs != nil || !slices.Equal(p.ClaimClientIDs, anyClaim)) {
+		problems = append(problems, errors.New("claim_policy.json: claimClientIds and claimSourceIp would have no effect; "+
+			"allow iot:Connect, and nothing else, in statements of its own"))
+	}
 	for _, document := range []struct {
 		name, text string
 		limit      int
 	}{
 		{"fleet_template.json", p.fleetTemplate(), maxTemplateBody},
-		{"claim_policy.json", p.claimPolicy(), maxPolicy},
+		{"claim_policy.json", claimPolicy, maxPolicy},
 		{"device_policy.json", p.fill(p.DevicePolicy), maxPolicy},
 		{"rotation_policy.json", p.fill(p.RotationPolicy), maxPolicy},
 		{"deviceStatements", p.fill(p.ExtraPolicy), maxPolicy},
@@ -226,27 +231,43 @@ func (p *Props) fleetTemplate() string {
 	return compact(template)
 }
 
-// claimPolicy is the claim policy with the client ids and addresses that the options allow.
-func (p *Props) claimPolicy() string {
+// claimPolicy is the claim policy with the client ids and addresses that the options allow, which a
+// policy takes that allows to connect in statements of its own.
+func (p *Props) claimPolicy() (document string, takesOptions bool) {
 	policy := object(p.fill(p.ClaimPolicy))
 	statements, _ := policy["Statement"].([]any)
+	alone, among := 0, len(statements) == 0
 	for _, s := range statements {
 		statement, _ := s.(map[string]any)
-		if statement["Action"] != "iot:Connect" {
+		action, _ := json.Marshal(statement["Action"])
+		text := strings.ToLower(strings.Trim(string(action), `[]"`))
+		if statement["Effect"] != "Allow" {
 			continue
 		}
-		var clients []any
-		for _, id := range p.ClaimClientIDs {
-			clients = append(clients, *iotARN("client/" + id))
+		if text != "iot:connect" {
+			among = among || statement["Action"] == nil || strings.Contains(text, "iot:connect") || strings.Contains(text, "*")
+			continue
 		}
-		if statement["Resource"] = clients; len(clients) == 1 {
-			statement["Resource"] = clients[0]
+		alone++
+		if !slices.Equal(p.ClaimClientIDs, anyClaim) {
+			var clients []any
+			for _, id := range p.ClaimClientIDs {
+				clients = append(clients, *iotARN("client/" + id))
+			}
+			if statement["Resource"] = clients; len(clients) == 1 {
+				statement["Resource"] = clients[0]
+			}
 		}
-		if conditions, ok := statement["Condition"].(map[string]any); ok && p.ClaimSourceIPs != nil {
+		if p.ClaimSourceIPs != nil {
+			conditions, _ := statement["Condition"].(map[string]any)
+			if conditions == nil {
+				conditions = map[string]any{}
+				statement["Condition"] = conditions
+			}
 			conditions["IpAddress"] = map[string]any{"aws:SourceIp": p.ClaimSourceIPs}
 		}
 	}
-	return compact(policy)
+	return compact(policy), alone > 0 && !among
 }
 
 // locations are those that the provisioning template can register, sorted; nil if it accepts any.

@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"encoding/json"
 	"maps"
 	"os"
 	"path/filepath"
@@ -144,6 +145,46 @@ func TestOwnDocumentsTakeThePlaceOfTheShippedOnes(t *testing.T) {
 				if of == name && !strings.Contains(all, want) {
 					t.Errorf("no %s in %s", want, all)
 				}
+			}
+		})
+	}
+}
+
+// The options limit what a claim policy of a customer's own allows, in whatever form.
+func TestOwnClaimPoliciesTakeTheOptions(t *testing.T) {
+	const action, condition = `"Action": "iot:Connect"`, `"Condition": {"ForAllValues:StringNotEquals": {"iot:ConnectAttributes": ["PersistentConnect", "LastWill"]}}`
+	for name, change := range map[string]struct {
+		old, replacement string
+		rejected         bool // with the options
+	}{
+		"a list":                 {action, `"Action": ["iot:Connect"]`, false},
+		"another case":           {action, `"Action": "IoT:connect"`, false},
+		"no condition":           {"claim-*\",\n      " + condition, `claim-*"`, false},
+		"a list with others":     {action, `"Action": ["iot:Connect", "iot:Publish"]`, true},
+		"a wildcard":             {action, `"Action": "iot:*"`, true},
+		"everything but":         {action, `"NotAction": "iot:Publish"`, true},
+		"another statement, too": {`"Action": "iot:Receive"`, `"Action": ["iot:Receive", "iot:Conn*"]`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			context := map[string]any{"templates": own(t, "claim_policy.json", change.old, change.replacement)}
+			if _, err := checked(t, context); err != nil {
+				t.Errorf("without the options: %v", err)
+			}
+			context["claimSourceIp"], context["claimClientIds"] = "203.0.113.0/24", "factory-*"
+			if change.rejected {
+				if _, err := checked(t, context); err == nil || !strings.Contains(err.Error(), "claimSourceIp") {
+					t.Errorf("error %v", err)
+				}
+				return
+			}
+			template, err := synth(context)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, policy := template.named(t, "AWS::IoT::Policy", "ClaimPolicy")
+			text, _ := json.Marshal(policy)
+			if !strings.Contains(string(text), "203.0.113.0/24") || !strings.Contains(string(text), "client/factory-*") || strings.Contains(string(text), "claim-*") {
+				t.Errorf("the options have no effect in %s", text)
 			}
 		})
 	}

@@ -95,7 +95,7 @@ func ParseOptions(context map[string]any) (Options, error) {
 	options.Names.ThingGroup = cmp.Or(r.prefix("thingGroup", 128), options.Names.ThingGroup)
 	options.Names.ThingType = cmp.Or(r.prefix("thingType", 128), options.Names.ThingType)
 	if options.ClaimClientIDs == nil {
-		options.ClaimClientIDs = []string{"claim-*"}
+		options.ClaimClientIDs = anyClaim
 	}
 	n, usual := options.Names, defaultNames.ThingPrefix
 	if n.Stack != Name && (strings.HasPrefix(n.ThingPrefix, usual) || strings.HasPrefix(usual, n.ThingPrefix)) {
@@ -107,6 +107,9 @@ func ParseOptions(context map[string]any) (Options, error) {
 	r.rejectUnknown()
 	return options, errors.Join(r.problems...)
 }
+
+// anyClaim are the client ids of claims by default: those of templates/claim_policy.json.
+var anyClaim = []string{"claim-*"}
 
 // maxThingPrefix leaves room for the longest serial number in a thing name of 128 characters.
 const maxThingPrefix = 128 - payload.MaxSerialLength
@@ -141,19 +144,23 @@ func (r *optionReader) text(name string) string {
 	case string, bool, int, json.Number:
 		return fmt.Sprint(value)
 	default:
-		r.problem("%s: %.100v is neither a string nor a number; write several values as one string, separated by commas", name, value)
+		r.problem("%s: %.100q is neither a string nor a number; write several values as one string, separated by commas", name, value)
 		return ""
 	}
 }
 
-// list is an option of several values, separated by commas, each of which must be ok.
+// list is an option of several values, separated by commas, each of which must be ok. One without a
+// value is none that was left out: it would drop a limit in silence.
 func (r *optionReader) list(name, want string, ok func(value string) bool) (values []string) {
-	if text := r.text(name); text != "" {
-		for value := range strings.SplitSeq(text, ",") {
-			value = strings.TrimSpace(value)
-			r.require(ok(value), name, value, "%s", want)
-			values = append(values, value)
-		}
+	before := len(r.problems)
+	text := r.text(name)
+	if r.context[name] == nil || len(r.problems) > before {
+		return nil
+	}
+	for value := range strings.SplitSeq(text, ",") {
+		value = strings.TrimSpace(value)
+		r.require(ok(value), name, value, "%s", want)
+		values = append(values, value)
 	}
 	return values
 }
@@ -180,7 +187,8 @@ var namePattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]{0,27}$`)
 
 func (r *optionReader) names(name string) Names {
 	stack := cmp.Or(r.text(name), Name)
-	r.require(namePattern.MatchString(stack), name, stack, "1 to 28 of the characters a-z A-Z 0-9 -, a letter first")
+	r.require(namePattern.MatchString(stack) && stack != "GoIoT", name, stack,
+		"1 to 28 of the characters a-z A-Z 0-9 -, a letter first, but not GoIoT, which begins the names of the policies of %s", Name)
 	return namesOf(stack)
 }
 

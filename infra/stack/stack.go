@@ -42,7 +42,8 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 		ExcludeResourceTypes: jsii.Strings("AWS::CloudWatch::Dashboard"), // takes none in most Regions
 	})
 
-	claimPolicy := newPolicy(s, "ClaimPolicy", props.Names.ClaimPolicy, props.claimPolicy())
+	claims, _ := props.claimPolicy()
+	claimPolicy := newPolicy(s, "ClaimPolicy", props.Names.ClaimPolicy, claims)
 	for _, c := range props.ClaimCertificates { // named after its certificate: adding and removing a claim leaves the others alone
 		awsiot.NewCfnPolicyPrincipalAttachment(s, jsii.String("Claim"+c.ID), &awsiot.CfnPolicyPrincipalAttachmentProps{
 			PolicyName: claimPolicy.Ref(), Principal: jsii.String(c.ARN),

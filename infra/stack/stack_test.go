@@ -625,7 +625,7 @@ func TestAlarmsCountDecisionsOfTheHook(t *testing.T) {
 				filter, pattern string
 				threshold       float64
 			}{
-				"TooManyAdmissions":    {"Admissions", `{ $.verdict = "admitted" }`, test.expected + 1},
+				"TooManyAdmissions":    {"Admissions", `{ ($.verdict = "admitted") && ($.reason != "` + string(admit.Rotated) + `") }`, test.expected + 1},
 				"AttemptsAtLiveThings": {"AttemptsAtLiveNames", "", 5},
 			} {
 				_, filter := tmpl.named(t, "AWS::Logs::MetricFilter", want.filter)
