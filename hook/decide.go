@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"golang.org/x/sync/errgroup"
@@ -167,12 +169,17 @@ func textOf(p payload.Parameters, name string) string {
 }
 
 // bounded cuts what a device can add to a line of the log to the length of the longest client id
-// that AWS IoT Core accepts, and marks the cut. Half a character that the cut may leave is made
-// valid by the JSON handler.
+// that AWS IoT Core accepts, and marks the cut. What would act on a terminal, and the JSON handler
+// leaves as it is, is replaced, as is half a character that the cut may leave.
 func bounded(s string) string {
 	const longest = 128 // bytes
-	if len(s) <= longest {
-		return s
+	if len(s) > longest {
+		s = s[:longest] + "…"
 	}
-	return s[:longest] + "…"
+	return strings.Map(func(r rune) rune {
+		if r >= 0x7f && !unicode.IsPrint(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, s)
 }

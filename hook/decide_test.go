@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
@@ -126,6 +128,27 @@ func TestLogBoundsWhatADeviceSends(t *testing.T) {
 		if got, want := line[name], long[:128]+"…"; got != want {
 			t.Errorf("%s was logged as %q, want %q", name, got, want)
 		}
+	}
+}
+
+// An operator reads the log in a terminal.
+func TestLogHasNothingThatActsOnATerminal(t *testing.T) {
+	const hostile = "a\x1b[2J\x7f\u009b2J\u202eb\u2066\u200bc é日\n"
+	event, err := json.Marshal(payload.Request{
+		ClientID:   "claim-" + hostile,
+		Parameters: payload.ParametersOf(map[string]string{payload.SerialNumber: hostile, payload.Author: hostile}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, logged := invoke(t, event)
+	for _, r := range strings.TrimSuffix(logged, "\n") {
+		if !unicode.IsPrint(r) {
+			t.Errorf("%U in %q", r, logged)
+		}
+	}
+	if line := onlyLine(t, logged); !strings.Contains(fmt.Sprint(line["author"]), "é日") {
+		t.Errorf("author was logged as %q", line["author"])
 	}
 }
 
