@@ -367,6 +367,51 @@ func TestReleaseIsReproducible(t *testing.T) {
 	}
 }
 
+// The user of the agent owns its state: what that user puts in the place of a folder does not give
+// away what a link leads to, nor does it keep the package from being upgraded.
+func TestUpgradeGivesAwayNothingThatALinkLeadsTo(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("giving a folder to a user needs root")
+	}
+	for name, place := range map[string]func(claim, victim string) error{
+		"a link to a folder": func(claim, victim string) error { return os.Symlink(victim, claim) },
+		"a link to a file":   func(claim, victim string) error { return os.Symlink(filepath.Join(victim, "passwd"), claim) },
+		"a dangling link":    func(claim, victim string) error { return os.Symlink(filepath.Join(victim, "nothing"), claim) },
+		"a file":             func(claim, _ string) error { return os.WriteFile(claim, nil, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			etc, state := filepath.Join(root, "etc"), filepath.Join(root, "var", "lib", "iot_device")
+			for _, folder := range []string{filepath.Join(etc, "iot_device"), state} {
+				if err := os.MkdirAll(folder, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			writeFile(t, filepath.Join(etc, "passwd"), "iot_device:x:65536:65537::/var/lib/iot_device:/bin/false\n", 0o644)
+			writeFile(t, filepath.Join(etc, "iot_device", "config.yaml"), "", 0o640)
+			if err := place(filepath.Join(state, "claim"), etc); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", filepath.Join("..", "packaging", "postinstall.sh"), "configure")
+			bin := t.TempDir()
+			writeFile(t, filepath.Join(bin, "deb-systemd-helper"), "#!/bin/sh\n", 0o755)
+			cmd.Env = []string{"PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "IPKG_INSTROOT=" + root}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			out, err := exec.CommandContext(t.Context(), "stat", "-c", "%a %u %g", etc, filepath.Join(etc, "passwd"), state).Output()
+			if want := "755 0 0\n644 0 0\n700 65536 65537\n"; err != nil || string(out) != want {
+				t.Errorf("modes and owners %q %v, want %q", out, err, want)
+			}
+			if entries, _ := os.ReadDir(etc); len(entries) != 2 {
+				t.Errorf("in etc are %v", entries)
+			}
+		})
+	}
+}
+
 // retryScript returns a folder with the loop of machines without systemd, whose
 // iot_device is the given script.
 func retryScript(t *testing.T, device string) (dir string) {
@@ -396,6 +441,27 @@ func TestLoopRetriesSlowerAndSlower(t *testing.T) {
 	got, err := os.ReadFile(filepath.Join(dir, "sleeps"))
 	if want := "30\n60\n120\n240\n480\n960\n1920\n3600\n3600\n3600\n"; err != nil || string(got) != want {
 		t.Errorf("delays %q %v, want %q", got, err, want)
+	}
+}
+
+// The state can be on a file system that is mounted after the loop has begun.
+func TestLoopOutlivesAMissingStateFolder(t *testing.T) {
+	t.Parallel()
+	dir := retryScript(t, `[ "$PWD" != / ] && pwd -P >where`)
+	state := filepath.Join(dir, "state")
+	script, err := os.ReadFile(filepath.Join(dir, "retry.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "retry.sh"), strings.ReplaceAll(string(script), "cd "+dir, "cd "+state), 0o755)
+	writeFile(t, filepath.Join(dir, "sleep"), "#!/bin/sh\nmkdir "+state+"\n", 0o755)
+	cmd := exec.CommandContext(t.Context(), "sh", filepath.Join(dir, "retry.sh"), "run")
+	cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if where, err := os.ReadFile(filepath.Join(state, "where")); err != nil || !strings.HasSuffix(string(where), "/state\n") {
+		t.Errorf("it ran in %q %v", where, err)
 	}
 }
 

@@ -28,9 +28,15 @@ fi
 # By number, for an image of another machine has users of its own. The
 # configuration is of that group because it can hold a proxy's password.
 ids=$(sed -n 's/^iot_device:[^:]*:\([0-9]*:[0-9]*\):.*/\1/p' "$root/etc/passwd")
-mkdir -p "$root$state/claim"
-chmod 0700 "$root$state" "$root$state/claim"
-chown "$ids" "$root$state" "$root$state/claim"
+mkdir -p "$root$state"
+chmod 0700 "$root$state"
+chown "$ids" "$root$state"
+# In there the user of the agent, and who has broken into it, can put a link in the
+# place of the claim's folder: what a link leads to is not given away.
+if ! (cd "$root$state" && home=$(pwd -P) && mkdir -p claim && cd ./claim && [ "$(pwd -P)" = "$home/claim" ] &&
+	chmod 0700 . && chown "$ids" .); then
+	echo "iot-device: $state/claim is no folder in $state, and stays as it is" >&2
+fi
 chgrp "${ids#*:}" "$root/etc/iot_device/config.yaml"
 
 # The agent is enabled by the first installation; what an administrator has disabled

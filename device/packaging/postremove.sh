@@ -17,9 +17,9 @@ purge)
 		deb-systemd-helper purge iot_device.service iot_device-bootstrap.service >/dev/null
 		deb-systemd-helper unmask iot_device.service iot_device-bootstrap.service >/dev/null
 	fi
-	# The folder itself can be a mount point.
+	# The folder itself can be a mount point, or a link to one.
 	if [ -d /var/lib/iot_device ]; then
-		find /var/lib/iot_device -mindepth 1 -delete
+		find -H /var/lib/iot_device -mindepth 1 -delete
 		rmdir /var/lib/iot_device 2>/dev/null || true
 	fi
 	;;

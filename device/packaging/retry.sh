@@ -5,7 +5,6 @@
 #
 #	usage: retry.sh COMMAND
 umask 077
-cd /var/lib/iot_device || exit 1
 stop=
 child=
 trap 'stop=1; [ -z "$child" ] || kill "$child" 2>/dev/null' TERM INT
@@ -23,6 +22,7 @@ await() {
 
 delay=30
 until [ -n "$stop" ]; do
+	cd /var/lib/iot_device 2>/dev/null || cd / # it may be mounted later
 	await iot_device "$@"
 	if [ "$code" -eq 0 ] || [ -n "$stop" ]; then
 		exit 0
