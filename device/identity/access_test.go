@@ -274,6 +274,37 @@ func (d deniedDisk) ReadDir(path string) ([]string, error) {
 	return d.osDisk.ReadDir(path)
 }
 
+// The file system that a symbolic link leads to may not be mounted yet.
+func TestIdentityInADirectoryThatIsNotThereYetIsNotAbsent(t *testing.T) {
+	for name, configure := range map[string]func(dir string) Config{
+		"directory":              func(dir string) Config { return Config{Dir: dir} },
+		"directory above":        func(dir string) Config { return Config{Dir: filepath.Join(dir, "a", "b")} },
+		"configured certificate": func(dir string) Config { return Config{Certificate: filepath.Join(dir, "c.pem")} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			link := filepath.Join(certsDir(t), "link")
+			must(t, os.Symlink(filepath.Join("disk", "certs"), link))
+			c := configure(link)
+			c.SerialNumber = serial
+			s, err := NewStore(c)
+			must(t, err)
+			if st := s.Status(); st.State != Unreadable || len(st.Problems) != 1 {
+				t.Errorf("status %+v", st)
+			}
+			_, begun := s.Begin()
+			for call, err := range map[string]error{"Begin": begun, "CheckDisk": s.CheckDisk()} {
+				if path, ok := errors.AsType[*fs.PathError](err); !ok || path.Path != link {
+					t.Errorf("%s() error = %v", call, err)
+				}
+			}
+			must(t, os.MkdirAll(filepath.Join(filepath.Dir(link), "disk", "certs"), 0o700))
+			if st := s.Status(); st.State != Absent || len(st.Problems) != 0 {
+				t.Errorf("once it is there: %+v", st)
+			}
+		})
+	}
+}
+
 func TestIdentityThatMayNotBeReadIsNotAbsent(t *testing.T) {
 	for _, name := range []string{"", "fleety_2974685.certificate.pem", "fleety_2974685.private.key", "fleety_2974685.json"} {
 		t.Run(name, func(t *testing.T) {

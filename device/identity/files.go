@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,7 +41,11 @@ func (d *directory) checkFiles(f Files) error {
 		}
 		temps = append(temps, tempPath(target))
 		for _, dir := range []string{filepath.Dir(path), filepath.Dir(target)} {
-			if err := d.disk.MayWrite(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			err := d.disk.MayWrite(dir)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = d.leadsNowhere(dir)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -68,6 +73,19 @@ func (d *directory) checkFiles(f Files) error {
 	}
 	if r, _, err := d.readRecord(f.Record); err == nil && r.SerialNumber != d.SerialNumber {
 		return d.conflictWith(f.Record, r)
+	}
+	return nil
+}
+
+// leadsNowhere returns an error if a directory is missing because of a symbolic link, as when the
+// file system that it leads to is not mounted yet: nobody knows what is there.
+func (d *directory) leadsNowhere(dir string) error {
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if target, err := d.disk.Resolve(dir); err != nil {
+			return err
+		} else if _, err := d.disk.ReadDir(target); target != dir && errors.Is(err, fs.ErrNotExist) {
+			return &fs.PathError{Op: "open", Path: dir, Err: fmt.Errorf("leads to %s, which does not exist", target)}
+		}
 	}
 	return nil
 }
@@ -287,7 +305,10 @@ func (d *directory) find() (base string, _ *Record, err error) {
 		return "", record, err
 	}
 	names, err := d.disk.ReadDir(d.Dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		err = d.leadsNowhere(d.Dir)
+	}
+	if err != nil {
 		return "", nil, err
 	}
 	var found []*Record
@@ -335,7 +356,7 @@ func (d *directory) findConfigured() (*Record, error) {
 			return nil, &FileError{ErrBroken, path, "is there without its record " + files.Record}
 		}
 	}
-	return nil, ErrNone
+	return nil, cmp.Or(d.leadsNowhere(d.Folder()), ErrNone)
 }
 
 // newest returns the record that no other one replaces; of several, which only files that were
