@@ -89,6 +89,7 @@ func (s *Shadow) call(ctx context.Context, thing string, desired []byte) (report
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("it ran longer than %v", s.config.Timeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.config.Program)
+	cmd.Path, cmd.Err = s.config.Program, nil // which was checked; not one of $PATH
 	var output, problems head
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = bytes.NewReader(desired), &output, &problems, killDelay
 	cmd.Env = append(program.Environment(), "THING_NAME="+thing, "SHADOW_NAME="+s.config.Name)

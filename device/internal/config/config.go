@@ -386,7 +386,7 @@ const (
 )
 
 // applyEnvironment takes the variables that name a key: IOT_DEVICE_SERVER_ENDPOINT for
-// server.endpoint. An empty variable counts as unset, as is the custom of the shell. Others under
+// server.endpoint. A blank variable counts as unset, as is the custom of the shell. Others under
 // the prefix may belong to someone else: they are a warning.
 func (c *Config) applyEnvironment(environ []string) (found Problems) {
 	variables := map[string]string{} // names of keys
@@ -396,7 +396,7 @@ func (c *Config) applyEnvironment(environ []string) (found Problems) {
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
 		switch key := variables[name]; {
-		case value == "" || !strings.HasPrefix(name, environmentPrefix):
+		case strings.TrimSpace(value) == "" || !strings.HasPrefix(name, environmentPrefix):
 		case key != "":
 			found = append(found, c.apply(key, value, Origin{Source: environmentSource + name})...)
 		default:
@@ -426,7 +426,9 @@ func (c *Config) apply(name, value string, origin Origin) Problems {
 
 func unknownKey(keys []key, origin Origin, name string) Problem {
 	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name), Remedy: `remove it; "iot_device config init" writes a file with the known ones`}
-	if near := nearest(keys, name); near != "" {
+	if isSection(keys, name) {
+		p.What, p.Remedy = fmt.Sprintf("%q is a section", name), "set one of its keys, as in server.port=443"
+	} else if near := nearest(keys, name); near != "" {
 		_, last := split(name)
 		p.What, p.Remedy = fmt.Sprintf("unknown key %q", last), fmt.Sprintf("did you mean %q?", near)
 	}

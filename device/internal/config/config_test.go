@@ -230,7 +230,7 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 			strings.Replace(good, "endpoint:", "endpont:", 1),
 			[]string{
 				`device.yaml:3:22: unknown key "endpont"; did you mean "endpoint"?`,
-				`server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
+				`device.yaml: server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
 			},
 		},
 		"misspelt section": {
@@ -261,7 +261,7 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 			"serialNumber: \"2974685\"\ndeviceLocation: USA\nserver: localhost\n",
 			[]string{
 				`device.yaml:3:9: server must be a mapping of keys to values, not text; write it as KEY: VALUE`,
-				`server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
+				`device.yaml: server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
 			},
 		},
 		"the same key twice": {
@@ -286,9 +286,9 @@ func TestLoadReportsEachProblemInOneLine(t *testing.T) {
 		"empty file": {
 			"",
 			[]string{
-				`serialNumber is missing; add the device's serial number, as in serialNumber: "2974685", or serialNumberFrom`,
-				`deviceLocation is missing; add where the device is, as in deviceLocation: "USA"`,
-				`server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
+				`device.yaml: serialNumber is missing; add the device's serial number, as in serialNumber: "2974685", or serialNumberFrom`,
+				`device.yaml: deviceLocation is missing; add where the device is, as in deviceLocation: "USA"`,
+				`device.yaml: server.endpoint is missing; set it to the output of "aws iot describe-endpoint --endpoint-type iot:Data-ATS"`,
 			},
 		},
 		"placeholder left in": {
@@ -414,12 +414,13 @@ func TestProxyPasswordIsNotShown(t *testing.T) {
 func TestProblemsOfOtherSourcesNameThem(t *testing.T) {
 	_, err := load(t, good, config.Sources{
 		Environ: []string{"IOT_DEVICE_SERVER_PORT=https"},
-		Flags:   []config.Setting{{Key: "server.pot", Value: "1", Flag: "--set"}, {Key: "bootstrap.parameters", Value: "a", Flag: "--set"}},
+		Flags:   []config.Setting{{Key: "server.pot", Value: "1", Flag: "--set"}, {Key: "bootstrap.parameters", Value: "a", Flag: "--set"}, {Key: "Server", Value: "localhost", Flag: "--set"}},
 	})
 	want := []string{
 		`environment variable IOT_DEVICE_SERVER_PORT: server.port: "https" is not a number; set it to a number`,
 		`--set: unknown key "pot"; did you mean "port"?`,
 		`--set: bootstrap.parameters: "a" has the form neither of NAME=VALUE,NAME=VALUE (with \, for a comma in a value) nor of a JSON object; set it to a mapping of names to text`,
+		`--set: "Server" is a section; set one of its keys, as in server.port=443`,
 	}
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)

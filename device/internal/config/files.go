@@ -48,7 +48,7 @@ type LoadedClaim struct {
 }
 
 const (
-	remedyForRoots = "copy the root certificates there, or remove bootstrap.cacertificatepath to use the Amazon roots of this program"
+	remedyForRoots = "copy the root certificates there; to use the Amazon roots of this program, rename the file, and remove bootstrap.cacertificatepath where it is set"
 	remedyForClaim = "copy the claim there, or correct the paths in the bootstrap section"
 )
 
@@ -168,10 +168,10 @@ func (f *Files) ClaimTime(now time.Time) error {
 		f.Claims[0].Path, what, when.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)))
 }
 
-// ReadableByOthers returns a warning if others may read a private key.
+// ReadableByOthers returns a warning if others may read the file of a private key.
 func ReadableByOthers(path string) []string {
 	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm()&0o077 == 0 {
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
 		return nil
 	}
 	return []string{fmt.Sprintf("the private key %s is readable by others (mode %04o); run: chmod 600 %[1]s", path, info.Mode().Perm())}

@@ -104,7 +104,7 @@ func TestCheckFindsAllThatIsWrongWithTheFiles(t *testing.T) {
 		want  []string
 	}{
 		"nothing there": {pair{}, "", []string{
-			"device.yaml:4:79: r.pem: no such file or directory; copy the root certificates there, or remove bootstrap.cacertificatepath to use the Amazon roots of this program",
+			"device.yaml:4:79: r.pem: no such file or directory; copy the root certificates there; to use the Amazon roots of this program, rename the file, and remove bootstrap.cacertificatepath where it is set",
 			"device.yaml:4:30: c.pem: no such file or directory; copy the claim there, or correct the paths in the bootstrap section",
 			"device.yaml:4:53: c.key: no such file or directory; copy the claim there, or correct the paths in the bootstrap section",
 		}},
@@ -122,7 +122,7 @@ func TestCheckFindsAllThatIsWrongWithTheFiles(t *testing.T) {
 			"device.yaml:4:53: c.key: the private key is damaged, or of a kind that cannot sign; copy the claim there, or correct the paths in the bootstrap section",
 		}},
 		"roots that are none": {p, "hello", []string{
-			"device.yaml:4:79: r.pem: not in PEM form: it has no line -----BEGIN …-----; copy the root certificates there, or remove bootstrap.cacertificatepath to use the Amazon roots of this program",
+			"device.yaml:4:79: r.pem: not in PEM form: it has no line -----BEGIN …-----; copy the root certificates there; to use the Amazon roots of this program, rename the file, and remove bootstrap.cacertificatepath where it is set",
 		}},
 	}
 	for name, tt := range tests {
@@ -166,6 +166,11 @@ func TestCheckWarnsOfWhatShouldNotStay(t *testing.T) {
 	want := []string{"the private key c.key is readable by others (mode 0640); run: chmod 600 c.key"}
 	if diff := cmp.Diff(want, warnings); diff != "" || err != nil {
 		t.Errorf("error %v, warnings (-want +got):\n%s", err, diff)
+	}
+	for _, path := range []string{os.DevNull, "."} { // which others need
+		if w := config.ReadableByOthers(path); w != nil {
+			t.Errorf("%s: %q", path, w)
+		}
 	}
 }
 

@@ -53,6 +53,15 @@ func TestUnknownVariableOfTheDeviceIsAWarning(t *testing.T) {
 	}
 }
 
+func TestBlankVariableOfTheDeviceIsUnset(t *testing.T) {
+	c, err := load(t, good, config.Sources{Environ: []string{
+		"IOT_DEVICE_SERVER_ENDPOINT= ", "IOT_DEVICE_SERVER_PORT=\t", "IOT_DEVICE_SERIALNUMBER=\r", "IOT_DEVICE_STATEDIR=", "IOT_DEVICE_BOOTSTRAP_EAGER= ", "IOT_DEVICE_X= ",
+	}})
+	if want, _ := load(t, good, config.Sources{}); err != nil || len(c.Warnings) > 0 || !c.Equal(want) {
+		t.Errorf("error %v, %+v", err, c)
+	}
+}
+
 // Editors of other systems write these at the start of a file.
 func TestByteOrderMarks(t *testing.T) {
 	if c, err := load(t, "\ufeff"+good, config.Sources{}); err != nil || c.SerialNumber != "2974685" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -96,14 +95,27 @@ func (c *Config) serialFrom(ctx context.Context, key string) (from, serial strin
 		ctx, cancel := context.WithTimeout(ctx, programTimeout)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, from)
-		cmd.WaitDelay = time.Second // a process of its own may keep the pipe open
-		if data, err = cmd.Output(); ctx.Err() != nil {
+		cmd.Path, cmd.Err = from, nil // a path, never looked for in $PATH
+		cmd.WaitDelay = time.Second   // a process of its own may keep the pipe open
+		var problems head
+		cmd.Stdout, cmd.Stderr = (*head)(&data), &problems
+		if err = cmd.Run(); errors.Is(err, exec.ErrWaitDelay) {
+			err = nil // the program itself has ended well
+		} else if ctx.Err() != nil {
 			err = fmt.Errorf("did not end within %s", programTimeout)
-		} else if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-			err = fmt.Errorf("%w: %.200s", err, awsiot.Printable(strings.TrimSpace(string(exit.Stderr))))
+		} else if _, ended := errors.AsType[*exec.ExitError](err); ended {
+			err = fmt.Errorf("%w: %.200s", err, awsiot.Printable(strings.TrimSpace(string(problems))))
 		}
 	}
-	return from, strings.Trim(string(data), "\x00 \t\r\n"), err
+	return from, strings.Trim(string(data), "\x00 \t\r\n\ufeff"), err // U+FEFF: a byte order mark
+}
+
+// A head keeps the first bytes that a program prints, and drops the others.
+type head []byte
+
+func (h *head) Write(p []byte) (int, error) {
+	*h = append(*h, p[:min(len(p), maxFileSize-len(*h))]...)
+	return len(p), nil
 }
 
 // placeholderSerial fits what boards have whose maker has not set a serial number.
@@ -130,7 +142,7 @@ func (c *Config) onlySerialNumber() (serial string) {
 	own := c.Identity()
 	paths, _ := filepath.Glob(filepath.Join(own.Folder(), "*.json"))
 	for _, path := range paths {
-		data, err := os.ReadFile(path)
+		data, err := osfile.Read(path, maxPEMSize)
 		if err != nil {
 			continue
 		}

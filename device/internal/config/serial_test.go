@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"example.com/fleety/device/internal/config"
@@ -41,8 +42,10 @@ func TestSerialNumberIsReadFromWhereTheConfigurationSays(t *testing.T) {
 		want    string
 	}{
 		"a file":                             {from: "{file: " + file + "}", want: "297468f"},
+		"a file with a byte order mark":      {from: "{file: " + write("mark", "\ufeff297468f\r\n") + "}", want: "297468f"},
 		"a file, as a section":               {from: "\n  FILE: " + file, want: "297468f"},
 		"a program":                          {from: "{program: " + program(t, "echo 297468p; echo noise >&2") + "}", want: "297468p"},
+		"a program whose child goes on":      {from: "{program: " + program(t, "sleep 30 & echo 297468p") + "}", want: "297468p"},
 		"the firmware's DMI":                 {from: "dmi", want: "297468-DMI"},
 		"the device tree, which ends in NUL": {from: "device-tree", want: "297468dt"},
 		"the environment, which is stronger than the file": {from: "dmi", want: "297468f",
@@ -74,6 +77,29 @@ func TestRelativeFileOfTheSerialNumberStartsAtTheConfiguration(t *testing.T) {
 	c, err := config.Load(t.Context(), config.Sources{Path: filepath.Join(dir, "device.yaml")})
 	if err != nil || c.SerialNumber != "2974685" {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// A program of that name somewhere in $PATH is another one.
+func TestRelativeProgramOfTheSerialNumberStartsAtTheConfiguration(t *testing.T) {
+	t.Setenv("PATH", filepath.Dir(program(t, "echo other"))+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	t.Chdir(filepath.Dir(program(t, "echo 2974685")))
+	if err := os.WriteFile("device.yaml", []byte(strings.Replace(from, "From: ", "From: {program: serial}", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(t.Context(), config.Sources{Path: "device.yaml"})
+	if err != nil || c.SerialNumber != "2974685" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestProgramOfTheSerialNumberThatPrintsTooMuchIsAProblem(t *testing.T) {
+	c, err := load(t, strings.Replace(from, "From: ", "From: {program: "+program(t, "yes | head -c 50000000")+"}", 1), config.Sources{})
+	if problems, ok := errors.AsType[config.Problems](err); !ok || problems[0].Key != "serialNumberFrom.program" || c.SerialNumber != "" {
+		t.Errorf("%v", err)
+	}
+	if n := len(err.Error()); n > 1000 {
+		t.Errorf("a problem of %d bytes", n)
 	}
 }
 
@@ -144,6 +170,9 @@ func TestIdentityOutlivesThePlaceOfTheSerialNumber(t *testing.T) {
 		}
 	}
 	doc := strings.Replace(from, "From: ", "From: {file: /nonexistent}", 1) + "stateDir: " + state + "\n"
+	if err := syscall.Mkfifo(filepath.Join(state, "a.json"), 0o600); err != nil { // which is no record, and has no writer
+		t.Fatal(err)
+	}
 	record("2974685")
 	if c, err := load(t, doc, config.Sources{}); err != nil || c.SerialNumber != "2974685" || len(c.Warnings) != 1 {
 		t.Errorf("one identity: %+v, %v", c, err)

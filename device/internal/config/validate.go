@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -49,7 +50,9 @@ func validate(c *Config, known Problems) Problems {
 
 func (v *validation) bad(key, remedy, what string, args ...any) {
 	if !v.known.about(key) {
-		v.found = append(v.found, v.c.problem(key, fmt.Sprintf(what, args...), remedy))
+		p := v.c.problem(key, fmt.Sprintf(what, args...), remedy)
+		p.Origin = cmp.Or(p.Origin, Origin{Source: v.c.Path}) // which lacks the key
+		v.found = append(v.found, p)
 	}
 }
 

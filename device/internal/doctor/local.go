@@ -78,7 +78,7 @@ func (r *run) reportProblems(name string, problems config.Problems) {
 }
 
 // removeBundle is the way back to roots that are known to be right.
-const removeBundle = "remove bootstrap.cacertificatepath to use the Amazon roots of this program"
+const removeBundle = "to use the Amazon roots of this program, rename the file, and remove bootstrap.cacertificatepath where it is set"
 
 // rootBundle reads the certificates that the server's one is verified against.
 //

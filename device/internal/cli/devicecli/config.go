@@ -140,7 +140,7 @@ func (d *device) rootsFile() (string, error) {
 		pem.Encode(&roots, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}) // a buffer does not fail
 	}
 	path := filepath.Join(d.config.StateDir, "amazon-roots.pem")
-	if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, roots.Bytes()) {
+	if there, err := osfile.Read(path, int64(roots.Len())); err == nil && bytes.Equal(there, roots.Bytes()) {
 		return path, nil
 	}
 	if err := os.MkdirAll(d.config.StateDir, 0o700); err != nil {
