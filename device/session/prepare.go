@@ -105,7 +105,7 @@ func (o Options) prepare(ctx context.Context, helloTimeout time.Duration) (*Prep
 			err = nil
 		case <-p.done: // rejected, or a server that requests no certificate
 			if err = p.err; err != nil && m.in.Load() == received && closedByPeer(err) {
-				err = fmt.Errorf("%w (%w)", ErrNoServerHello, o.explain(err))
+				err = fmt.Errorf("%w (%w)", ErrNoServerHello, err)
 			}
 		case <-hello.C:
 			if m.in.Load() != received {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -132,6 +133,8 @@ func identify(err error) (id string, facts []string) {
 		return "agent-access", nil
 	case isA[*identity.LockedError](err):
 		return "locked", nil
+	case isFile && file.Path == os.Stdout.Name(): // the work is done, and nobody reads what is printed
+		return "", nil
 	case isFile:
 		return identifyDisk(file), []string{"path", file.Path, "filesystem", fileSystem(filepath.Dir(file.Path))}
 	case isA[*provision.TimeoutError](err), errors.Is(err, context.DeadlineExceeded):
@@ -199,7 +202,6 @@ func identifyConnection(e *session.Error) string {
 		candidate{"unknown-root", unknownRoot},
 		candidate{"wrong-server", otherName},
 		candidate{"not-tls", isA[tls.RecordHeaderError](e)},
-		candidate{"client-hello", errors.Is(e, session.ErrNoServerHello)},
 		candidate{"certificate-rejected", alert && awsiot.ClassOf(e) == awsiot.Denied},
 		candidate{"no-sni", isTLS && net.ParseIP(host) != nil},
 		candidate{"tls-alert", isTLS && alert},

@@ -76,6 +76,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"FAT":                            {&fs.PathError{Op: "chmod", Path: "p", Err: syscall.EPERM}, "no-permission-bits"},
 		"NFS without locks":              {&fs.PathError{Op: "flock", Path: "p", Err: syscall.ENOLCK}, "no-locks"},
 		"another error of the disk":      {&fs.PathError{Op: "read", Path: "p", Err: syscall.EIO}, "file"},
+		"standard output on a full disk": {&fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.ENOSPC}, ""},
 		"defect":                         {errors.New("surprise"), ""},
 		"no such host":                   {at(session.StageResolve, &net.DNSError{Err: "no such host", IsNotFound: true}), "name-unknown"},
 		"no name service":                {at(session.StageResolve, &net.DNSError{Err: "timeout", IsTimeout: true}), "name-service"},
@@ -91,6 +92,7 @@ func TestCausesOfErrors(t *testing.T) {
 		"clock against the server":       {at(session.StageTLS, &session.ValidityError{Certificate: certificate}), "server-time"},
 		"captive portal":                 {at(session.StageTLS, tls.RecordHeaderError{}), "not-tls"},
 		"silence in the handshake":       {at(session.StageTLS, session.ErrClosedSilently), "tls-silence"},
+		"no ServerHello":                 {at(session.StageTLS, session.ErrNoServerHello), "tls-silence"}, // not even without ML-KEM
 		"address without SNI":            {&session.Error{Stage: session.StageTLS, Endpoint: "192.0.2.1:8883", Err: session.ErrClosedSilently}, "no-sni"},
 		"client id":                      {at(session.StageConnect, &session.ConnackError{Code: 5}), "connect-denied"},
 		"unavailable":                    {at(session.StageConnect, &session.ConnackError{Code: 3}), "throttled"},

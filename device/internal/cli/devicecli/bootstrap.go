@@ -51,7 +51,13 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if o.reprovision && o.discardPending {
 		return &cli.UsageError{Err: errors.New("--discard-pending ends what --reprovision resumes: give one of them")}
 	}
-	d, err := open(ctx, console, o.Sources, o.reprovision, o.rotate)
+	var d *device
+	var err error
+	if o.rotate {
+		d, err = openProvisioned(ctx, console, o.Sources)
+	} else {
+		d, err = open(ctx, console, o.Sources, o.reprovision, false)
+	}
 	if err != nil {
 		return err
 	}
@@ -66,7 +72,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
 	defer cancel()
-	if o.rotate && d.config.Author == "" && d.identity != nil {
+	if o.rotate && d.config.Author == "" {
 		d.config.Author = d.identity.Record.Author
 	}
 	c := d.provisioning(console, o.reprovision)
