@@ -1,6 +1,7 @@
 package serials
 
 import (
+	"bufio"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -15,7 +16,11 @@ import (
 // calls serialNumber. Other columns do not matter. The error names every line whose serial number
 // the rules would deny or that repeats an earlier one.
 func Read(r io.Reader, rules admit.Rules) ([]string, error) {
-	records := csv.NewReader(r)
+	text := bufio.NewReader(r)
+	if mark, _ := text.Peek(3); string(mark) == "\ufeff" { // as spreadsheets write it, also before quotes
+		_, _ = text.Discard(len(mark))
+	}
+	records := csv.NewReader(text)
 	records.FieldsPerRecord = -1
 	records.TrimLeadingSpace = true
 	var numbers []string
@@ -30,8 +35,9 @@ func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 			return nil, err // names the line
 		}
 		if first {
-			record[0] = strings.TrimPrefix(record[0], "\ufeff") // as spreadsheets write it
-			isKey := func(field string) bool { return strings.EqualFold(strings.TrimSpace(field), Key) }
+			isKey := func(field string) bool {
+				return strings.EqualFold(strings.NewReplacer(" ", "", "_", "", "-", "").Replace(field), Key)
+			}
 			if found := slices.IndexFunc(record, isKey); found >= 0 {
 				column = found
 				continue

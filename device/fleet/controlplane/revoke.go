@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -49,7 +50,11 @@ func (r *Run) ThingsInGroup(ctx context.Context, group string) ([]Target, error)
 // line names its columns, else the first column, in which what has the form of a certificate id is
 // one. All lines are read before the first target is returned, so that a bad line changes nothing.
 func ReadTargets(in io.Reader) ([]Target, error) {
-	c := csv.NewReader(in)
+	text := bufio.NewReader(in)
+	if mark, _ := text.Peek(3); string(mark) == "\ufeff" { // byte order mark, which quotes may follow
+		_, _ = text.Discard(len(mark))
+	}
+	c := csv.NewReader(text)
 	c.FieldsPerRecord, c.TrimLeadingSpace, c.Comment = -1, true, '#'
 	var targets []Target
 	column := -1
@@ -63,8 +68,8 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 		}
 		line, _ := c.FieldPos(0)
 		if column < 0 {
-			fields[0] = strings.TrimPrefix(fields[0], "\ufeff") // byte order mark
 			column = slices.IndexFunc(fields, func(f string) bool {
+				f = strings.NewReplacer(" ", "", "_", "", "-", "").Replace(f)
 				return strings.EqualFold(f, "thingName") || strings.EqualFold(f, "certificateId")
 			})
 			if column >= 0 {
@@ -81,7 +86,7 @@ func ReadTargets(in io.Reader) ([]Target, error) {
 		case awsiot.ValidThingName(value):
 			targets = append(targets, Target{ThingName: value})
 		default:
-			return nil, fmt.Errorf("line %d: %q is neither a thing name nor a certificate id", line, value)
+			return nil, fmt.Errorf("line %d: %.100q is neither a thing name nor a certificate id", line, value)
 		}
 	}
 	if len(targets) == 0 {
