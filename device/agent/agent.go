@@ -128,13 +128,13 @@ func Run(ctx context.Context, c Config) error {
 	a.publisher = publisher{outbox: a.outbox, turn: make(turn, 1), setAside: a.reportSetAside, idle: make(chan struct{}, 1)}
 	defer a.outbox.Close()
 	a.setRoutes(c.Routes)
-	a.setServices(ctx, c.Services)
-	defer a.setServices(ctx, nil)
 	stopAPI, err := a.serveAPI(ctx)
 	if err != nil {
 		return err
 	}
 	defer stopAPI()
+	a.setServices(ctx, c.Services)
+	defer a.setServices(ctx, nil) // whose programs may publish until they have ended
 	var changing sync.WaitGroup
 	defer changing.Wait()
 	changing.Go(func() {

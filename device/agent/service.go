@@ -17,7 +17,7 @@ import (
 // A service may have three more methods:
 //
 //   - Run(ctx context.Context, thing string) is called once, and does what outlives
-//     a connection. The agent waits for it to return after ctx has ended.
+//     a connection. ctx ends as soon as the agent is stopped, which waits for Run to return.
 //   - Status() any is a part of /v1/status, at services.NAME, as JSON.
 //   - Metrics(metric func(name, kind, help string, samples ...any)) calls metric for
 //     each metric of /metrics. The name goes without the prefix iot_device_, and
@@ -146,7 +146,7 @@ func (a *agent) setLink(conn *session.Session) {
 }
 
 // setServices stops the services that are not among these, and starts those that do not run. They
-// run until they are stopped, and so may outlive ctx. It is called by one goroutine at a time.
+// run until they are stopped, or ctx ends. It is called by one goroutine at a time.
 func (a *agent) setServices(ctx context.Context, services []ServiceConfig) {
 	var kept, stopped, added []*runningService
 	for _, r := range a.services {
@@ -175,7 +175,7 @@ func (a *agent) setServices(ctx context.Context, services []ServiceConfig) {
 	a.services = all
 	a.mu.Unlock()
 	for _, r := range added {
-		running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		running, cancel := context.WithCancel(ctx)
 		r.cancel = cancel
 		if s, ok := r.service.(interface{ Run(context.Context, string) }); ok {
 			r.running.Go(func() { s.Run(running, a.thing) })

@@ -158,3 +158,30 @@ func (d denied) Filters(thing string) []string {
 	}
 	return d.echo.Filters(thing)
 }
+
+// A parting service uses the local API when it is stopped, as a program of it may.
+type parting struct {
+	*echo
+	socket string
+	result chan error
+}
+
+func (p parting) Run(ctx context.Context, _ string) {
+	<-ctx.Done()
+	client := agent.NewClient(p.socket)
+	defer client.Close()
+	p.result <- client.Publish(context.WithoutCancel(ctx), "telemetry", []byte("x"))
+}
+
+func TestStoppedServicesEndBeforeTheLocalAPI(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := parting{newEcho("echo/+", "up/echo"), w.config.Socket, make(chan error, 1)}
+	w.config.Services = serve(p)
+	stop := w.run(t)
+	w.await(t, connected)
+	stop()
+	if err := <-p.result; err != nil {
+		t.Error(err)
+	}
+}

@@ -58,7 +58,10 @@ type Config struct {
 	CertificateID func() (string, error) // returns the id of the present certificate
 	Log           *slog.Logger           // nil discards
 
-	bootID func() string // of tests
+	// Of tests. stopDelay is how much later than its handlers the agent may be stopped: a service
+	// manager, or a system that ends, sends SIGTERM to all processes of a service.
+	bootID    func() string
+	stopDelay time.Duration
 }
 
 // A Service is the part of an agent that carries out jobs, one at a time. It is used by one agent.
@@ -79,6 +82,7 @@ type Service struct {
 // New returns a service that continues the execution on stable storage, if there is one.
 func New(c Config) *Service {
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	c.stopDelay = cmp.Or(c.stopDelay, time.Second)
 	c.StepTimeout = cmp.Or(max(c.StepTimeout, 0), DefaultStepTimeout)
 	if c.bootID == nil {
 		c.bootID = bootID

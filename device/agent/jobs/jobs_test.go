@@ -52,7 +52,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{T: t, config: Config{Dir: filepath.Join(dir, "state"), Handlers: handlers}}
-	b.config.bootID = func() string { return "first boot" }
+	b.config.bootID, b.config.stopDelay = func() string { return "first boot" }, time.Millisecond
 	var err error
 	b.cloud, err = cloudjobs.Open(cloudjobs.Config{HasThing: things{}.HasThing, Members: things{}.Members, ARN: arn, Publish: func(m cloudjobs.Message) {
 		b.mu.Lock()
@@ -510,6 +510,30 @@ func (b *bench) awaitEnd(pid string) {
 	}
 	for startTime(id) != "" {
 		b.pause("the end of process " + pid)
+	}
+}
+
+// A service manager ends the processes of a service together: handlers may have ended, with an
+// error, before the agent is stopped. Their step begins again.
+func TestHandlerThatEndsWithTheAgentBeginsAgain(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]string{"signal": "kill -TERM 0", "exit status": "exit 143"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.config.stopDelay = time.Hour
+			pid := filepath.Join(t.TempDir(), "pid")
+			b.handler("h", fmt.Sprintf("[ $IOT_JOB_ATTEMPT = 2 ] && exit\necho $$ >%s.new && mv %[1]s.new %[1]s\n%s", pid, end))
+			b.create("j", runHandler("h"))
+			b.powerOn()
+			for len(read(t, pid)[0]) == 0 {
+				b.pause("the handler")
+			}
+			b.awaitEnd(read(t, pid)[0])
+			b.powerOff()
+			b.powerOn()
+			b.await("j", awsiot.JobSucceeded)
+		})
 	}
 }
 

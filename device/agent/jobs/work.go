@@ -157,6 +157,10 @@ func (s *Service) step(ctx context.Context, e *execution, st *step) (stdout tail
 	}
 	if err != nil {
 		err = fmt.Errorf("step %q: %w", st.name, err)
+		select { // perhaps the service manager ends the agent, too, or its local API has ended
+		case <-time.After(s.stopDelay):
+		case <-ctx.Done():
+		}
 	}
 	return stdout, err
 }
