@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -108,6 +109,9 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 	}
 	for pattern, handler := range limited {
 		handle(pattern, Answer(func(w http.ResponseWriter, r *http.Request) (any, error) {
+			if _, err := url.ParseQuery(r.URL.RawQuery); err != nil { // the parameter would count as missing
+				return nil, &Error{400, "the query is malformed: " + err.Error()}
+			}
 			ctx, cancel := context.WithTimeout(r.Context(), burstTimeout)
 			defer cancel()
 			select {

@@ -25,7 +25,7 @@ var (
 	}
 )
 
-// AWS IoT's limits of a topic: bytes, and slashes after those of a reserved prefix.
+// AWS IoT's limits of a topic: bytes and slashes.
 // https://docs.aws.amazon.com/general/latest/gr/iot-core.html
 const (
 	maxTopicBytes   = 256
@@ -59,14 +59,10 @@ func resolve(thing, topic, relative string, allowed []string) (string, error) {
 	if !strings.HasPrefix(topic, "fleet/") && !strings.HasPrefix(topic, "$aws/") {
 		topic = "fleet/" + thing + "/" + relative + topic
 	}
-	slashes := strings.Count(topic, "/")
-	if strings.HasPrefix(topic, "$aws/") {
-		slashes -= 3
-	}
 	switch {
 	case !utf8.ValidString(topic) || strings.ContainsFunc(topic, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Noncharacter_Code_Point) }):
 		return "", &Error{400, "the topic is not plain text in UTF-8 (MQTT 3.1.1, section 1.5.3)"}
-	case len(topic) > maxTopicBytes || slashes > maxTopicSlashes:
+	case len(topic) > maxTopicBytes || strings.Count(topic, "/") > maxTopicSlashes:
 		return "", &Error{400, fmt.Sprintf("AWS IoT accepts topics of %d bytes and %d slashes at most", maxTopicBytes, maxTopicSlashes)}
 	}
 	for _, pattern := range allowed {

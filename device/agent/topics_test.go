@@ -13,6 +13,7 @@ import (
 	"testing/iotest"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/localcore/broker"
 	"example.com/fleety/device/session"
 )
 
@@ -76,6 +77,8 @@ func TestTopicsAreResolvedAndChecked(t *testing.T) {
 		"fleet/t/down/x":                     403,
 		"fleet/t/up":                         403,
 		"fleet/t/":                           403,
+		"$aws/things/t/jobs/1/2/3/get":       "$aws/things/t/jobs/1/2/3/get",
+		"$aws/things/t/jobs/1/2/3/4/get":     400,
 		"$aws/things/t/get":                  403,
 		"$aws/things/u/shadow/get":           403,
 		"$aws/things/t/shadow/delete":        403,
@@ -83,6 +86,9 @@ func TestTopicsAreResolvedAndChecked(t *testing.T) {
 	} {
 		got, err := resolveTopic("t", topic)
 		checkResolved(t, topic, got, err, want)
+		if err == nil && broker.CheckMessage(&broker.Message{Topic: got}) != nil {
+			t.Errorf("%q is accepted, and not by AWS IoT", topic)
+		}
 	}
 	for filter, want := range map[string]any{
 		"commands/+":                   "fleet/t/down/commands/+",
@@ -91,6 +97,8 @@ func TestTopicsAreResolvedAndChecked(t *testing.T) {
 		"$aws/things/t/jobs/notify":    "$aws/things/t/jobs/notify",
 		"$aws/things/t/shadow/#":       "$aws/things/t/shadow/#",
 		"$aws/things/t/tunnels/notify": "$aws/things/t/tunnels/notify",
+		"$aws/things/t/jobs/+/+/+/#":   "$aws/things/t/jobs/+/+/+/#",
+		"$aws/things/t/jobs/+/+/+/+/#": 400,
 		"":                             400,
 		"#/x":                          400,
 		"a+":                           400,

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 )
 
-// Routes returns the part of the local API about shadows: /v1/shadows/NAME, and /v1/shadows/ for
-// the classic one.
+// Routes returns the part of the local API about shadows: /v1/shadows/NAME, and /v1/shadows for the
+// classic one, also with a slash behind it.
 func Routes(shadows []*Shadow) map[string]http.Handler {
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
@@ -34,12 +35,18 @@ func Routes(shadows []*Shadow) map[string]http.Handler {
 		}
 		_ = json.NewEncoder(w).Encode(answer) // the program has gone away
 	})
-	return map[string]http.Handler{"GET /v1/shadows/{name...}": serve, "PATCH /v1/shadows/{name...}": serve}
+	routes := map[string]http.Handler{}
+	for _, path := range []string{"/v1/shadows", "/v1/shadows/{name...}"} {
+		routes["GET "+path], routes["PATCH "+path] = serve, serve
+	}
+	return routes
 }
 
 func (s *Shadow) patch(body io.Reader) error {
 	change, err := io.ReadAll(io.LimitReader(body, maxMessage+1))
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &Error{408, errors.New("the change has not arrived in time")}
 	case err != nil:
 		return &Error{400, fmt.Errorf("reading the change: %w", err)}
 	case len(change) > maxMessage:

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -565,6 +566,8 @@ func TestLocalAPIServesShadows(t *testing.T) {
 		{"GET", "/v1/shadows/", "", 200, `{"state":{},"version":0,"pending":false}`},
 		{"PATCH", "/v1/shadows/config", `{"state":{"reported":{"a":1}}}`, 200, `{"state":{"reported":{"a":1}},"version":0,"pending":true}`},
 		{"PATCH", "/v1/shadows/", `{"state":{"reported":{"b":1}}}`, 200, `{"state":{"reported":{"b":1}},"version":0,"pending":true}`},
+		{"GET", "/v1/shadows", "", 200, `{"state":{"reported":{"b":1}},"version":0,"pending":true}`},
+		{"PATCH", "/v1/shadows", "x", 400, ""},
 		{"GET", "/v1/shadows/config", "", 200, `{"state":{"reported":{"a":1}},"version":0,"pending":true}`},
 		{"GET", "/v1/shadows/other", "", 404, ""},
 		{"PATCH", "/v1/shadows/a/b", "{}", 404, ""},
@@ -581,6 +584,16 @@ func TestLocalAPIServesShadows(t *testing.T) {
 		} else if !strings.Contains(w.Body.String(), `"error"`) {
 			t.Errorf("%s %s: %s", tc.method, tc.path, w.Body)
 		}
+	}
+}
+
+// A change that arrives too slowly is not malformed: its program may try again.
+func TestSlowChangeIsRejectedAsSuch(t *testing.T) {
+	w := httptest.NewRecorder()
+	routes := shadow.Routes([]*shadow.Shadow{open(t, shadow.Config{Dir: t.TempDir()})})
+	routes["PATCH /v1/shadows"].ServeHTTP(w, httptest.NewRequest("PATCH", "/v1/shadows", iotest.ErrReader(os.ErrDeadlineExceeded)))
+	if w.Code != 408 {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 
