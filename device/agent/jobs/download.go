@@ -150,8 +150,10 @@ func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, wa
 			return code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooManyRequests, errors.New(answer.Status)
 		}
 		if _, err := io.Copy(io.MultiWriter(f, sum), answer.Body); err != nil {
-			_, disk := errors.AsType[*os.PathError](err)
-			return !disk, err
+			if _, disk := errors.AsType[*os.PathError](err); disk { // probably full, which others would suffer from
+				return false, errors.Join(err, f.Truncate(0))
+			}
+			return true, err
 		}
 	}
 	if got := sum.Sum(nil); len(want) > 0 && string(got) != string(want) {
@@ -166,7 +168,7 @@ func get(ctx context.Context, from *url.URL, position int64) (*http.Response, er
 	if err := allowedURL(from); err != nil {
 		return nil, err
 	}
-	r := &http.Request{Method: http.MethodGet, URL: from, Header: http.Header{}}
+	r := &http.Request{Method: http.MethodGet, URL: from, Header: http.Header{"Accept-Encoding": {"identity"}}} // net/http would decompress
 	if position > 0 {
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", position))
 	}
