@@ -2,6 +2,8 @@ package config
 
 import (
 	"io/fs"
+	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -20,6 +22,16 @@ func TestWhatTheMachineKeepsFromBeingReadIsNoMisconfiguration(t *testing.T) {
 		err := &fs.PathError{Op: "open", Path: "device.yaml", Err: number}
 		if got := (Problems{{Machine: isMachine(err)}}).Class(); got != want {
 			t.Errorf("%v: %v, want %v", number, got, want)
+		}
+	}
+}
+
+// What is not in the file that config init writes is not found.
+func TestExampleHasEveryKey(t *testing.T) {
+	for _, k := range keys {
+		name := k.name[strings.LastIndexByte(k.name, '.')+1:]
+		if !regexp.MustCompile(`\b` + name + `:`).Match(Example) {
+			t.Errorf("the example has no %s", k.name)
 		}
 	}
 }
