@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -50,6 +51,7 @@ func newServeCmd(console *cli.Console) *cobra.Command {
 	flags.StringVar(&o.Hook, "hook", "dist/hook/bootstrap", "run the pre-provisioning hook at `PATH`, or none")
 	flags.StringVar(&o.CertificateProvider, "certificate-provider", localcore.NoHook, "have the Lambda function at `PATH` sign the devices' certificates, or none")
 	flags.StringToStringVar(&o.functions, "function", nil, "run `NAME=PATH` as a Lambda function for topic rules; may be given several times")
+	flags.Lookup("function").DefValue = ""
 	flags.StringVar(&o.Assembly, "assembly", "", "emulate the stack that cdk synth wrote into `DIR`, instead of templates and hook")
 	flags.StringVar(&o.Stack, "stack", "", "emulate the stack `NAME` (default: the only one in the assembly)")
 	flags.StringVar(&o.State, "state", "", "keep things, certificates, authority, sessions and messages in `DIR` across restarts (default: memory only)")
@@ -76,6 +78,10 @@ func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	server, err := localcore.Start(ctx, o.Config)
 	if err != nil {
 		return err
+	}
+	devices := filepath.Join(o.Credentials, "devices") // where device.yaml has them
+	if earlier, _ := filepath.Glob(filepath.Join(devices, "*.certificate.pem")); o.State == "" && len(earlier) > 0 {
+		console.Warn("the identities in " + devices + " are of an earlier run, and this one rejects them: move them away, or keep both with --state DIR")
 	}
 	if err := printReady(console, o, server); err != nil {
 		return errors.Join(err, server.Close())
