@@ -22,7 +22,7 @@ import (
 // then on.
 func (r *Run) Revoke(ctx context.Context, targets []Target, status types.CertificateStatus) (Counts, error) {
 	return r.change(ctx, targets, func(_ context.Context, d *Device) error {
-		if len(d.Certificates) == 0 && d.Kept == "" { // whoever wrote the list has misspelt it, perhaps
+		if len(d.Certificates) == 0 && d.Kept == "" { // a list may have a misspelt name
 			r.report(Device{Target: d.Target, Kept: "no certificate of it is found"})
 		}
 		d.Certificates = slices.DeleteFunc(d.Certificates, func(c Certificate) bool {
