@@ -216,13 +216,15 @@ func TestWebSocketRequestMustBeSigned(t *testing.T) {
 // A page of another site could sign too: the credentials are no secret.
 func TestWebSocketOfAnotherSiteIsForbidden(t *testing.T) {
 	t.Parallel()
-	s := start(t, localcore.Config{})
-	for origin, want := range map[string]int{
-		"http://localhost:3000": 101, "http://127.0.0.1": 101, "http://[::1]:3000": 101,
-		"https://example.com": 403, "http://localhost.example.com": 403, "null": 403,
-	} {
-		if _, response := dialWebSocket(t, s, func(p *presigned) { p.origin = origin }); response.StatusCode != want {
-			t.Errorf("origin %s: %s, want %d", origin, response.Status, want)
+	for config, beyond := range map[*localcore.Config]int{{}: 403, {UnsafeAllowAnyAddress: true, API: "0.0.0.0:0"}: 101} {
+		s := start(t, *config)
+		for origin, want := range map[string]int{
+			"http://localhost:3000": 101, "http://127.0.0.1": 101, "http://[::1]:3000": 101, "http://web:3000": beyond,
+			"https://example.com": 403, "http://localhost.example.com": 403, "null": 403, "http://192.0.2.1": 403, "http://[2001:db8::1]": 403, "http://": 403,
+		} {
+			if _, response := dialWebSocket(t, s, func(p *presigned) { p.origin = origin }); response.StatusCode != want {
+				t.Errorf("%+v: origin %s: %s, want %d", config, origin, response.Status, want)
+			}
 		}
 	}
 }
