@@ -34,7 +34,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
-	"golang.org/x/sync/errgroup"
 
 	"example.com/fleety/hook/internal/awsenv"
 	"example.com/fleety/hook/things"
@@ -112,6 +111,13 @@ func (r retirer) retire(ctx context.Context, b birth) error {
 	return errors.Join(failed...)
 }
 
+// lookUpEvery is the time for the look-ups of one certificate, of things that have more than a few:
+// a device that rotates each day has one for each day of the grace period. AWS IoT allows an account
+// ten DescribeCertificate per second.
+//
+// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+const lookUpEvery = 100 * time.Millisecond
+
 // certificates returns those of a thing. One without other certificates needs no further look-ups,
 // and gets none.
 func (r retirer) certificates(ctx context.Context, thing string) ([]certificate, error) {
@@ -120,22 +126,26 @@ func (r retirer) certificates(ctx context.Context, thing string) ([]certificate,
 		return nil, err
 	}
 	all := make([]certificate, len(arns))
-	group, ctx := errgroup.WithContext(ctx)
 	for i, arn := range arns {
+		if i >= 4 {
+			select {
+			case <-time.After(lookUpEvery):
+			case <-ctx.Done(): // the next request reports it
+			}
+		}
 		c := &all[i]
 		c.id, c.arn = things.CertificateID(arn), arn
-		group.Go(func() error { // without a status it is neither proved nor retired
-			d, err := r.things.Describe(ctx, c.id)
-			c.status, c.created, c.modified = d.Status, aws.ToTime(d.CreationDate), aws.ToTime(d.LastModifiedDate)
-			return err
-		})
-		group.Go(func() error {
-			of, err := r.things.Things(ctx, arn)
-			c.things = len(of)
-			return err
-		})
+		d, err := r.things.Describe(ctx, c.id)
+		if err != nil {
+			return nil, err
+		}
+		of, err := r.things.Things(ctx, arn)
+		if err != nil {
+			return nil, err
+		}
+		c.status, c.created, c.modified, c.things = d.Status, aws.ToTime(d.CreationDate), aws.ToTime(d.LastModifiedDate), len(of)
 	}
-	return all, group.Wait()
+	return all, nil
 }
 
 func (r retirer) do(ctx context.Context, a action, thing string, c certificate) error {

@@ -26,7 +26,8 @@ type account struct {
 	statuses map[string]string // by certificate id, the older first by name
 	attached []string
 	changes  []string
-	broken   string   // an error code for every change
+	broken   string // an error code for every change
+	lookups  []string
 	detached []string // by DetachThingPrincipal, which takes seconds: attached until a deletion was rejected
 }
 
@@ -39,6 +40,9 @@ func (a *account) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `{"message":"no"}`)
 	}
 	id := strings.TrimPrefix(r.URL.Path, "/certificates/")
+	if r.Method == http.MethodGet {
+		a.lookups = append(a.lookups, r.URL.Path+" "+r.Header.Get("X-Amzn-Principal"))
+	}
 	switch status, known := a.statuses[id]; {
 	case r.Method == http.MethodGet && r.URL.Path == "/things/"+thing+"/principals":
 		_ = json.NewEncoder(w).Encode(map[string]any{"principals": a.attached})
@@ -131,6 +135,28 @@ func TestNothingElseRetiresAnything(t *testing.T) {
 				t.Errorf("changes: %q", a.changes)
 			}
 		})
+	}
+}
+
+// Of a thing with many certificates, each look-up counts against a quota that the hook needs too.
+func TestManyCertificatesAreLookedUpOneByOne(t *testing.T) {
+	a := rotated()
+	for i := range 12 {
+		id := fmt.Sprintf("a%063d", i)
+		a.statuses[id], a.attached = "ACTIVE", append(a.attached, arnHead+id)
+	}
+	if err := retirerOf(t, a, 2).retire(t.Context(), birth{newID, thing}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/things/" + thing + "/principals "}
+	for _, arn := range a.attached {
+		want = append(want, "/certificates/"+strings.TrimPrefix(arn, arnHead)+" ", "/principals/things "+arn)
+	}
+	if diff := cmp.Diff(want, a.lookups); diff != "" {
+		t.Errorf("look-ups differ (-want +got):\n%s", diff)
+	}
+	if len(a.changes) != 13 || a.statuses[newID] != "ACTIVE" {
+		t.Errorf("changes %q", a.changes)
 	}
 }
 
