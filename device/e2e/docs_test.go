@@ -122,6 +122,30 @@ func TestLinksResolve(t *testing.T) {
 	}
 }
 
+// What a program can request of the emulator, and what it receives, is in its page.
+func TestPageOfTheEmulatorHasEveryEventAndEndpoint(t *testing.T) {
+	t.Parallel()
+	page := readPages(t)["docs/local-core.md"]
+	for name, pattern := range map[string]string{
+		"event/event.go": `(?m)^\t\w+ +(?:Type|Action) += "(\w+)"`,
+		"local.go":       `"[A-Z]+ (/_local/[a-z-]+)"`,
+	} {
+		source, err := os.ReadFile(filepath.Join("../localcore", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(pattern).FindAllStringSubmatch(string(source), -1)
+		if len(found) < 10 {
+			t.Errorf("%s has %d", name, len(found))
+		}
+		for _, f := range found {
+			if !regexp.MustCompile("`(GET |POST |PUT )?" + regexp.QuoteMeta(f[1]) + "[`?]").MatchString(page) {
+				t.Errorf("docs/local-core.md does not have %s of %s", f[1], name)
+			}
+		}
+	}
+}
+
 func TestFilesAndTargetsThatThePagesNameExist(t *testing.T) {
 	t.Parallel()
 	makefile, err := os.ReadFile("../../Makefile")

@@ -171,7 +171,7 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 	}
 	key := filepath.Join(dir, claimPrivateKeyFile)
 	_, noKey := os.Lstat(key)
-	if _, noMark := os.Lstat(filepath.Join(dir, claimMark)); noMark != nil && !errors.Is(noKey, fs.ErrNotExist) {
+	if _, noMark := os.Lstat(filepath.Join(dir, claimMark)); errors.Is(noMark, fs.ErrNotExist) && !errors.Is(noKey, fs.ErrNotExist) {
 		return fmt.Errorf("writing the credentials: %s was not written by the emulator and would be lost; choose another directory, or move it away", key)
 	}
 	device := s.deviceConfiguration()
