@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -65,7 +66,8 @@ func (c *Config) readSerialNumber(ctx context.Context) Problems {
 		if serial = c.onlySerialNumber(); serial == "" {
 			p := c.problem(key, fmt.Sprintf("%s: %s: %s", key, from, cause(err)),
 				"correct the place, or name another: serialNumberFrom: {file: PATH}, {program: PATH}, dmi or device-tree")
-			if p.Machine = isMachine(err); p.Machine && key != "serialNumberFrom.program" {
+			program := key == "serialNumberFrom.program" // which may fail although the setting is right
+			if p.Machine = isMachine(err) || program && !errors.Is(err, fs.ErrNotExist); p.Machine && !program {
 				p.Remedy = remedyForFile(err)
 			}
 			c.SerialNumber = ""
@@ -92,7 +94,7 @@ func (c *Config) serialFrom(ctx context.Context, key string) (from, serial strin
 		data, err = osfile.Read(from, maxFileSize)
 	default:
 		from = c.SerialNumberFrom.Program
-		ctx, cancel := context.WithTimeout(ctx, programTimeout)
+		ctx, cancel := context.WithTimeoutCause(ctx, programTimeout, fmt.Errorf("did not end within %s", programTimeout))
 		defer cancel()
 		cmd := exec.CommandContext(ctx, from)
 		cmd.Path, cmd.Err = from, nil // a path, never looked for in $PATH
@@ -101,9 +103,9 @@ func (c *Config) serialFrom(ctx context.Context, key string) (from, serial strin
 		cmd.Stdout, cmd.Stderr = (*head)(&data), &problems
 		if err = cmd.Run(); errors.Is(err, exec.ErrWaitDelay) {
 			err = nil // the program itself has ended well
-		} else if ctx.Err() != nil {
-			err = fmt.Errorf("did not end within %s", programTimeout)
-		} else if _, ended := errors.AsType[*exec.ExitError](err); ended {
+		} else if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		} else if _, failed := errors.AsType[*exec.ExitError](err); failed {
 			err = fmt.Errorf("%w: %.200s", err, awsiot.Printable(strings.TrimSpace(string(problems))))
 		}
 	}

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/config"
 )
 
@@ -90,6 +92,31 @@ func TestRelativeProgramOfTheSerialNumberStartsAtTheConfiguration(t *testing.T) 
 	c, err := config.Load(t.Context(), config.Sources{Path: "device.yaml"})
 	if err != nil || c.SerialNumber != "2974685" {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// The setting may be right although the program fails: it does not end with that the configuration is wrong.
+func TestProgramOfTheSerialNumberThatFailsIsNoMisconfiguration(t *testing.T) {
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("--timeout is over"))
+	for name, tt := range map[string]struct {
+		ctx           context.Context
+		program, want string
+	}{
+		"it fails":        {t.Context(), program(t, "exit 3"), "exit status 3"},
+		"it has no time":  {ended, program(t, "sleep 60"), "--timeout is over"},
+		"it says nothing": {t.Context(), program(t, ":"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "device.yaml")
+			if err := os.WriteFile(path, []byte(strings.Replace(from, "From: ", "From: {program: "+tt.program+"}", 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := config.Load(tt.ctx, config.Sources{Path: path})
+			if awsiot.ClassOf(err) != awsiot.Failed || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 

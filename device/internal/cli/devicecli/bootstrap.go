@@ -51,6 +51,8 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if o.reprovision && o.discardPending {
 		return &cli.UsageError{Err: errors.New("--discard-pending ends what --reprovision resumes: give one of them")}
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
+	defer cancel()
 	var d *device
 	var err error
 	if o.rotate {
@@ -70,8 +72,6 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	if claimTime != nil {
 		console.Warn(claimTime.Error()) // the clock may be wrong, and AWS IoT decides by its own
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
-	defer cancel()
 	if o.rotate && d.config.Author == "" {
 		d.config.Author = d.identity.Record.Author
 	}
