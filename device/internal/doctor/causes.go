@@ -112,6 +112,9 @@ func identify(err error) (id string, facts []string) {
 	socket, _ := errors.AsType[*net.OpError](err)
 	unix := socket != nil && strings.HasPrefix(socket.Net, "unix")
 	file, isFile := errors.AsType[*fs.PathError](err)
+	if link, renaming := errors.AsType[*os.LinkError](err); renaming {
+		file, isFile = &fs.PathError{Op: link.Op, Path: link.New, Err: link.Err}, true
+	}
 	switch {
 	case rejected:
 		return identifyRejection(rejection), nil

@@ -123,6 +123,40 @@ func rename(t *testing.T, id *identity.Identity, thing string) {
 	}
 }
 
+// A full disk may keep the files of an identity from being written: that is no replacement.
+func TestIdentityWithoutItsFilesIsShown(t *testing.T) {
+	p := newPatient(t)
+	id := p.provision(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(id.Files.Certificate)
+	must(err)
+	key, err := os.ReadFile(id.Files.PrivateKey)
+	must(err)
+	must(os.RemoveAll("certs/fleety_2974685.json"))
+	must(os.RemoveAll(id.Files.Certificate))
+	must(os.RemoveAll(id.Files.PrivateKey))
+	store, err := identity.NewStore(identity.Config{SerialNumber: "2974685", Dir: "certs"})
+	must(err)
+	journal, err := store.Begin()
+	must(err)
+	must(journal.HoldCertificate(identity.Grant{CertificateID: id.Record.CertificateID, CertificatePEM: string(text), PrivateKeyPEM: string(key), Token: "t"}))
+	must(journal.Register(identity.Registration{ThingName: id.Record.ThingName, Endpoint: id.Record.Endpoint}))
+	must(journal.Commit())
+	must(journal.Close())
+	report := p.examine(t)
+	if c, ok := find(report, func(c doctor.Check) bool { return c.Name == "identity-files" && c.Result == doctor.Warn }); !ok || strings.Contains(c.Remedy, "--discard-pending") {
+		t.Errorf("got:\n%s", c)
+	}
+	if got := results(report); got["device-connect"] != doctor.OK {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestPendingReplacementIsShown(t *testing.T) {
 	p := newPatient(t)
 	p.provision(t)

@@ -175,6 +175,8 @@ func (r *run) identityFiles(context.Context) {
 	r.device = status.Identity
 	switch p := status.Pending; {
 	case p == nil:
+	case p.Stage == identity.Committed:
+		r.warn(name, "the identity is verified, and its files are not written yet", "the run that verified it was interrupted, or the disk was full", `run "iot_device bootstrap", which writes them`)
 	case r.device == nil:
 		r.ok(name, fmt.Sprintf("a provisioning is pending since %s: %s", date(p.Since), p.Stage))
 	default:

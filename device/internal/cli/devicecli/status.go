@@ -56,7 +56,7 @@ func runStatus(ctx context.Context, console *cli.Console, o reportOptions) error
 		return err
 	}
 	switch {
-	case status.State == identity.Present && r.Pending != nil:
+	case status.State == identity.Present && r.Pending != nil && status.Pending.Stage < identity.Committed:
 		console.Note("\"iot_device bootstrap --reprovision\" or \"iot_device rotate\" resumes the replacement, \"iot_device bootstrap --discard-pending\" ends it.")
 	case status.State == identity.Absent:
 		console.Note("\"iot_device bootstrap\" provisions the device, or resumes its provisioning.")
