@@ -407,7 +407,7 @@ func TestSlowHookDelaysNoOtherClient(t *testing.T) {
 func TestThingIsNotRenewedWhenTheGroupIsGone(t *testing.T) {
 	t.Parallel()
 	s := start(t, localcore.Config{Templates: templates, HookFunc: allowEvery})
-	if err := s.Registry().DeleteThingGroup(localcore.ThingGroupName, 0); err != nil {
+	if err := s.Registry().DeleteThingGroup(localcore.ThingGroupName, nil); err != nil {
 		t.Fatal(err)
 	}
 	claim := dialClaim(t, s)

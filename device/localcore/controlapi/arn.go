@@ -114,15 +114,16 @@ func (a *api) resolveName(q *request, stem string) error {
 	if err := cmp.Or(q.read(stem+"Name", &name), q.read(stem+"Arn", &arn)); err != nil {
 		return err
 	}
-	if name == "" && arn != "" {
+	if arn != "" {
 		resource, err := a.resource(arn)
 		if err != nil {
 			return err
 		}
-		name, _ = strings.CutPrefix(resource, strings.ToLower(stem)+"/")
-		if name == resource {
-			return invalid("%q is not the ARN of a %s", clip(arn), stem)
+		named, ok := strings.CutPrefix(resource, strings.ToLower(stem)+"/")
+		if !ok || name != "" && name != named {
+			return invalid("%q is not the ARN of %s %s", clip(arn), stem, cmp.Or(name, "NAME"))
 		}
+		name = named
 	}
 	if name == "" {
 		return invalid("a %s is required, by name or ARN", stem)

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"testing"
@@ -227,6 +228,11 @@ func TestCertificateIsRegisteredByItsCA(t *testing.T) {
 	must(e.iot.UpdateCACertificate(ctx, &iot.UpdateCACertificateInput{CertificateId: &id, NewStatus: types.CACertificateStatusInactive}))(t)
 	if _, err := register(a, a.pem); !is[*types.CertificateStateException](err) {
 		t.Errorf("by a CA that is inactive: %v", err)
+	}
+	keys := must(e.iot.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{}))(t)
+	_, err := e.iot.RegisterCertificate(ctx, &iot.RegisterCertificateInput{CertificatePem: keys.CertificatePem})
+	if exists, ok := errors.AsType[*types.ResourceAlreadyExistsException](err); !ok || *exists.ResourceId != *keys.CertificateId {
+		t.Errorf("of AWS IoT, which is registered: %v", err)
 	}
 }
 

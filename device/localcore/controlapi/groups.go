@@ -49,7 +49,7 @@ func (a *api) thingGroup(g registry.ThingGroup, ancestors []string) object {
 
 func (a *api) billingGroup(g registry.ThingGroup) object { return a.group("billingGroup", g) }
 
-func (a *api) updateThingGroup(name string, p thingGroupProperties, expectedVersion int64) (object, error) {
+func (a *api) updateThingGroup(name string, p thingGroupProperties, expectedVersion *int64) (object, error) {
 	version, err := a.Registry.UpdateThingGroup(registry.ThingGroupUpdate{
 		Name: name, Description: p.Description, Attributes: p.Attributes, ExpectedVersion: expectedVersion,
 	})
@@ -74,7 +74,7 @@ func (a *api) createBillingGroup(name string, p billingGroupProperties) (object,
 	return a.groupCreated("billingGroup", g), err
 }
 
-func (a *api) updateBillingGroup(name string, p billingGroupProperties, expectedVersion int64) (object, error) {
+func (a *api) updateBillingGroup(name string, p billingGroupProperties, expectedVersion *int64) (object, error) {
 	version, err := a.Registry.UpdateBillingGroup(registry.ThingGroupUpdate{Name: name, Description: p.Description, ExpectedVersion: expectedVersion})
 	return object{"version": version}, err
 }

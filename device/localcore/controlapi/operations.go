@@ -156,7 +156,7 @@ func (a *api) operations() []operation {
 		op("DescribeRoleAlias", "GET /role-aliases/{roleAlias}", r.DescribeRoleAlias, a.roleAliasDescription),
 		op("UpdateRoleAlias", "PUT /role-aliases/{roleAlias} roleArn credentialDurationSeconds", newRoleAlias, a.updateRoleAlias),
 		op("DeleteRoleAlias", "DELETE /role-aliases/{roleAlias}", r.DeleteRoleAlias),
-		op("ListRoleAliases", "GET /role-aliases?"+marked, r.ListRoleAliases, page("roleAliases", roleAliasAge, roleAliasName)),
+		op("ListRoleAliases", "GET /role-aliases?"+marked, r.ListRoleAliases, page("roleAliases", roleAliasName, roleAliasName)),
 
 		op("DescribeEndpoint", "GET /endpoint?endpointType", a.describeEndpoint),
 		op("UpdateEventConfigurations", "PATCH /event-configurations eventConfigurations", r.UpdateEventConfigurations),
@@ -224,7 +224,7 @@ func (a *api) operations() []operation {
 // without a body. The others whose functions return nothing answer with an empty object.
 var withoutOutput = strings.Fields(`UpdateCertificate DeleteCertificate UpdateCACertificate DeletePolicy SetDefaultPolicyVersion
 	DeletePolicyVersion AttachPolicy DetachPolicy AttachPrincipalPolicy DetachPrincipalPolicy Publish DeleteConnection UpdateJob DeleteJob
-	CancelJobExecution DeleteJobExecution CreateTopicRule ReplaceTopicRule DeleteTopicRule EnableTopicRule DisableTopicRule CloseTunnel`)
+	CancelJobExecution DeleteJobExecution CreateTopicRule ReplaceTopicRule DeleteTopicRule EnableTopicRule DisableTopicRule`)
 
 // awsOperations has a line "NAME METHOD PATH" for each operation of AWS's
 // models iot/2015-05-28, iot-data/2015-05-28 and iot-jobs-data/2017-09-29.

@@ -212,6 +212,9 @@ func (q *request) read(name string, v any) error {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return invalid("the body is malformed: member %q cannot be a %s", strings.Trim(name+"."+e.Field, "*."), e.Value)
 	}
+	if exception(err) != nil {
+		return err
+	}
 	if err != nil {
 		if member, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
 			return invalid("parameter %s of %s is not emulated", clip(member), q.op.name)

@@ -296,7 +296,6 @@ func billingGroupName(g registry.ThingGroup) string       { return g.Name }
 func templateName(t registry.ProvisioningTemplate) string { return t.Name }
 func providerName(p registry.CertificateProvider) string  { return p.Name }
 func roleAliasName(alias registry.RoleAlias) string       { return alias.Name }
-func roleAliasAge(alias registry.RoleAlias) string        { return ageKey(alias.Created, alias.Name) }
 func policyAge(p registry.Policy) string                  { return ageKey(p.Created, p.Name) }
 func certificateAge(c registry.Certificate) string        { return ageKey(c.Created, c.ID) }
 func caAge(c registry.CACertificate) string               { return certificateAge(c.Certificate) }

@@ -41,10 +41,10 @@ func TestRoleAliases(t *testing.T) {
 	if tags := must(e.iot.ListTagsForResource(ctx, &iot.ListTagsForResourceInput{ResourceArn: created.RoleAliasArn}))(t).Tags; len(tags) != 1 {
 		t.Errorf("tags %+v", tags)
 	}
-	must(e.iot.CreateRoleAlias(ctx, &iot.CreateRoleAliasInput{RoleAlias: aws.String("second"), RoleArn: aws.String(role), CredentialDurationSeconds: aws.Int32(43200)}))(t)
+	must(e.iot.CreateRoleAlias(ctx, &iot.CreateRoleAliasInput{RoleAlias: aws.String("=second"), RoleArn: aws.String(role), CredentialDurationSeconds: aws.Int32(43200)}))(t)
 	page := must(e.iot.ListRoleAliases(ctx, &iot.ListRoleAliasesInput{PageSize: aws.Int32(1), AscendingOrder: true}))(t)
 	rest := must(e.iot.ListRoleAliases(ctx, &iot.ListRoleAliasesInput{Marker: page.NextMarker, AscendingOrder: true}))(t)
-	if all := append(page.RoleAliases, rest.RoleAliases...); len(all) != 2 || all[0] != *name || all[1] != "second" {
+	if all := append(page.RoleAliases, rest.RoleAliases...); len(all) != 2 || all[0] != "=second" || all[1] != *name {
 		t.Errorf("listed %q", all)
 	}
 	must(e.iot.DeleteRoleAlias(ctx, &iot.DeleteRoleAliasInput{RoleAlias: name}))(t)

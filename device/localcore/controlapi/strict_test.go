@@ -123,6 +123,41 @@ func TestParameterThatIsNotEmulatedIsNamed(t *testing.T) {
 	}
 }
 
+// A parameter that is there counts, also if it is zero or repeats what another says.
+func TestNoParameterIsDropped(t *testing.T) {
+	t.Parallel()
+	h := newHandler(t)
+	const config = `"registrationConfig":{"templateBody":"{}","roleArn":"arn:aws:iam::123456789012:role/role"}`
+	call(t, h, "POST", "/things/thing", "")
+	for _, kind := range []string{"thing-groups", "billing-groups"} {
+		call(t, h, "POST", "/"+kind+"/group", "")
+	}
+	call(t, h, "POST", "/provisioning-templates", `{"templateName":"template","templateBody":"{}","provisioningRoleArn":"arn:aws:iam::123456789012:role/r"}`)
+	_, _, registered := call(t, h, "POST", "/cacertificate", string(must(json.Marshal(map[string]any{
+		"caCertificate": newAuthority(t, "ca").pem, "certificateMode": "SNI_ONLY",
+	}))(t)))
+	var ca struct{ CertificateID string }
+	if err := json.Unmarshal([]byte(registered), &ca); err != nil || ca.CertificateID == "" {
+		t.Fatal(registered)
+	}
+	for name, test := range map[string]struct{ method, target, body, code string }{
+		"version 0 of a thing to update":          {"PATCH", "/things/thing", `{"expectedVersion":0}`, "VersionConflictException"},
+		"version 0 of a thing to delete":          {"DELETE", "/things/thing?expectedVersion=0", "", "VersionConflictException"},
+		"version 0 of a group to update":          {"PATCH", "/thing-groups/group", `{"thingGroupProperties":{},"expectedVersion":0}`, "VersionConflictException"},
+		"version 0 of a group to delete":          {"DELETE", "/thing-groups/group?expectedVersion=0", "", "VersionConflictException"},
+		"version 0 of a billing group to update":  {"PATCH", "/billing-groups/group", `{"billingGroupProperties":{},"expectedVersion":0}`, "VersionConflictException"},
+		"version 0 of a billing group to delete":  {"DELETE", "/billing-groups/group?expectedVersion=0", "", "VersionConflictException"},
+		"version 0 as the default of a template":  {"PATCH", "/provisioning-templates/template", `{"defaultVersionId":0}`, "ResourceNotFoundException"},
+		"the ARN of another group than the name":  {"PUT", "/thing-groups/addThingToThingGroup", `{"thingName":"thing","thingGroupName":"group","thingGroupArn":"` + arnPrefix + `thinggroup/other"}`, "InvalidRequestException"},
+		"the ARN of another thing than the name":  {"PUT", "/billing-groups/removeThingFromBillingGroup", `{"thingName":"thing","thingArn":"` + arnPrefix + `thing/other","billingGroupName":"group"}`, "InvalidRequestException"},
+		"a configuration that is removed at once": {"PUT", "/cacertificate/" + ca.CertificateID, `{` + config + `,"removeAutoRegistration":true}`, "InvalidRequestException"},
+	} {
+		if status, code, out := call(t, h, test.method, test.target, test.body); code != test.code {
+			t.Errorf("%s: %d %s", name, status, out)
+		}
+	}
+}
+
 // What a client sent cannot steer the terminal of those who read the answer.
 func TestAnswersHoldNoControlCharacters(t *testing.T) {
 	t.Parallel()

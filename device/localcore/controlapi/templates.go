@@ -40,7 +40,7 @@ func (a *api) template(t registry.ProvisioningTemplate) object {
 }
 
 func (a *api) updateProvisioningTemplate(
-	name string, description *string, enabled *bool, version int, role string, hook *registry.Hook, removeHook bool,
+	name string, description *string, enabled *bool, version *int, role string, hook *registry.Hook, removeHook bool,
 ) error {
 	return a.Registry.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
 		Name: name, Description: description, Enabled: enabled, DefaultVersion: version, RoleARN: role, Hook: hook, RemoveHook: removeHook,

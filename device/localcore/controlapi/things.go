@@ -23,7 +23,7 @@ func (a *api) thingDescription(t registry.Thing) object {
 	return a.thing(t).with(object{"thingId": t.ID, "defaultClientId": t.Name}).optional("billingGroupName", t.BillingGroup)
 }
 
-func (a *api) updateThing(name, kind string, removeKind bool, attributes *registry.AttributeUpdate, expectedVersion int64) error {
+func (a *api) updateThing(name, kind string, removeKind bool, attributes *registry.AttributeUpdate, expectedVersion *int64) error {
 	return a.Registry.UpdateThing(registry.ThingUpdate{
 		Name: name, Type: kind, RemoveType: removeKind, Attributes: attributes, ExpectedVersion: expectedVersion,
 	})

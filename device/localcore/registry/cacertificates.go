@@ -165,7 +165,9 @@ func (r *Registry) UpdateCACertificate(u CACertificateUpdate) error {
 			c.AutoRegistration = *u.AutoRegistration
 		}
 		c.Registration = cmp.Or(u.Registration, c.Registration)
-		if u.RemoveAutoRegistration {
+		if u.RemoveAutoRegistration && u.Registration != nil {
+			return invalid("A registration configuration cannot be set and removed in one request.")
+		} else if u.RemoveAutoRegistration {
 			c.AutoRegistration, c.Registration = false, nil
 		}
 		c.Certificate.Modified = tx.now
@@ -203,6 +205,8 @@ func (r *Registry) RegisterCertificate(c Certificate, caPEM string) (Certificate
 			signers = slices.DeleteFunc(signers, func(s authority) bool { return !s.cert.Equal(ca) })
 		}
 		switch {
+		case tx.certificates.has(awsiot.CertificateID(leaf)):
+			return tx.createCertificate(c) // which rejects it, whatever CA signed it
 		case len(signers) > 1:
 			return c, Reject(CodeCertificateConflict, "%d registered CA certificates have the issuer's name; caCertificatePem must say which one signed the certificate.", len(signers))
 		case len(signers) == 0 || leaf.CheckSignatureFrom(signers[0].cert) != nil:

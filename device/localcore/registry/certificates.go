@@ -189,7 +189,7 @@ func (tx *transaction) createCertificate(c Certificate) (Certificate, error) {
 	}
 	c = tx.newCertificate(parsed, c)
 	if tx.certificates.has(c.ID) {
-		return c, rejectFor("cert/"+c.ID, CodeAlreadyExists, "The certificate is already registered.")
+		return c, rejectFor("cert/"+c.ID, CodeAlreadyExists, "The certificate is already provisioned or registered.")
 	}
 	tx.certificates.put(c.ID, c)
 	return c, nil

@@ -158,10 +158,10 @@ func checkDescription(text string) error {
 	return nil
 }
 
-// checkVersion checks an expectedVersion; zero means any.
-func checkVersion(what string, expected, current int64) error {
-	if expected != 0 && expected != current {
-		return Reject(CodeVersionConflict, "%s has version %d, expected version %d.", what, current, expected)
+// checkVersion checks an expectedVersion; nil means any.
+func checkVersion(what string, expected *int64, current int64) error {
+	if expected != nil && *expected != current {
+		return Reject(CodeVersionConflict, "%s has version %d, expected version %d.", what, current, *expected)
 	}
 	return nil
 }

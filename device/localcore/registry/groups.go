@@ -30,7 +30,7 @@ type ThingGroupUpdate struct {
 	Name            string
 	Description     *string
 	Attributes      *AttributeUpdate
-	ExpectedVersion int64
+	ExpectedVersion *int64
 }
 
 // A ThingGroupFilter selects groups. Empty fields select all.
@@ -100,7 +100,7 @@ func updateGroup(kind *table[ThingGroup], u ThingGroupUpdate) (version int64, er
 
 // DeleteThingGroup deletes a group that has no child groups. Its things leave
 // it and its policies are detached. A group that does not exist is no error.
-func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
+func (r *Registry) DeleteThingGroup(name string, expectedVersion *int64) error {
 	return r.update(func(tx *transaction) error {
 		if children := tx.children(name); len(children) > 0 {
 			// Tools wait for the children to go by this sentence of AWS's.
@@ -112,7 +112,7 @@ func (r *Registry) DeleteThingGroup(name string, expectedVersion int64) error {
 	})
 }
 
-func (tx *transaction) deleteGroup(kind *table[ThingGroup], name string, expectedVersion int64) error {
+func (tx *transaction) deleteGroup(kind *table[ThingGroup], name string, expectedVersion *int64) error {
 	g, ok := kind.get(name)
 	if !ok {
 		return checkName(kind.what, name)
@@ -257,7 +257,7 @@ func (r *Registry) UpdateBillingGroup(u ThingGroupUpdate) (version int64, err er
 
 // DeleteBillingGroup deletes a billing group; its things leave it. One that
 // does not exist is no error.
-func (r *Registry) DeleteBillingGroup(name string, expectedVersion int64) error {
+func (r *Registry) DeleteBillingGroup(name string, expectedVersion *int64) error {
 	return r.update(func(tx *transaction) error {
 		for _, t := range tx.things.where(func(t Thing) bool { return t.BillingGroup == name }) {
 			t.BillingGroup = ""

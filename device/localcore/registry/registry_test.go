@@ -169,13 +169,13 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		},
 		"An expectedVersion that is not the current one is VersionConflictException.": {
 			func(r *Registry, _, _ string) error {
-				return r.UpdateThing(ThingUpdate{Name: "thing", ExpectedVersion: 7})
+				return r.UpdateThing(ThingUpdate{Name: "thing", ExpectedVersion: new(int64(7))})
 			},
 			CodeVersionConflict,
 		},
 		"A thing is not deleted while a principal is attached.": {
 			func(r *Registry, active, _ string) error {
-				return errors.Join(r.AttachThingPrincipal("thing", active, ""), r.DeleteThing("thing", 0))
+				return errors.Join(r.AttachThingPrincipal("thing", active, ""), r.DeleteThing("thing", nil))
 			},
 			CodeInvalidRequest,
 		},
@@ -192,7 +192,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 		"No thing gets a deprecated type.": {
 			func(r *Registry, _, _ string) error {
 				_, err := r.CreateThing(Thing{Name: "t", Type: "type"})
-				return errors.Join(r.DeprecateThingType("type", false), r.DeleteThing("t", 0), err,
+				return errors.Join(r.DeprecateThingType("type", false), r.DeleteThing("t", nil), err,
 					r.UpdateThing(ThingUpdate{Name: "thing", Type: "type"}))
 			},
 			CodeInvalidRequest,
@@ -205,7 +205,7 @@ func TestRejectionsHaveTheCodesOfAWS(t *testing.T) {
 			CodeInvalidRequest,
 		},
 		"A group with child groups is not deleted.": {
-			func(r *Registry, _, _ string) error { return r.DeleteThingGroup("root", 0) },
+			func(r *Registry, _, _ string) error { return r.DeleteThingGroup("root", nil) },
 			CodeInvalidRequest,
 		},
 		"A thing is not in two groups of one hierarchy.": {
@@ -407,7 +407,7 @@ func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
 			r.AttachPolicy("policy", CertificateTarget(c.ID)),
 			r.AttachThingPrincipal("thing", c.ID, Exclusive),
 			r.UpdateCertificate(c.ID, Active),
-			r.DeleteThing("none", 0),
+			r.DeleteThing("none", nil),
 			r.DeprecateThingType("type", true))
 		must(r.CreateThing(Thing{Name: "thing", Type: "type", Attributes: map[string]string{"a": "1"}}))(t)
 		must(r.CreateThingType(ThingType{Name: "type"}))(t)
@@ -438,7 +438,7 @@ func TestUpdateThingAttributes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, _ := open(t)
 			furnish(t, r)
-			ok(t, r.UpdateThing(ThingUpdate{Name: "thing", Attributes: &test.update, ExpectedVersion: 1}))
+			ok(t, r.UpdateThing(ThingUpdate{Name: "thing", Attributes: &test.update, ExpectedVersion: new(int64(1))}))
 			got := must(r.DescribeThing("thing"))(t)
 			if diff := cmp.Diff(test.want, got.Attributes); diff != "" || got.Version != 2 {
 				t.Errorf("version %d, attributes:\n%s", got.Version, diff)
@@ -504,7 +504,7 @@ func TestGroupTree(t *testing.T) {
 	if diff := cmp.Diff([]string{"child"}, names(ThingGroupFilter{Parent: "root", Recursive: true})); diff != "" {
 		t.Errorf("descendants: %s", diff)
 	}
-	ok(t, r.DeleteThingGroup("child", 0))
+	ok(t, r.DeleteThingGroup("child", nil))
 	if groups := must(r.ListThingGroupsForThing("thing"))(t); len(groups) != 0 {
 		t.Errorf("the thing is still in %v", groups)
 	}

@@ -55,7 +55,7 @@ type ProvisioningTemplateUpdate struct {
 	Description    *string
 	Enabled        *bool
 	RoleARN        string
-	DefaultVersion int
+	DefaultVersion *int
 	Hook           *Hook
 	RemoveHook     bool // takes the hook away; it excludes Hook
 }
@@ -100,7 +100,7 @@ func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) erro
 			t.Enabled = *u.Enabled
 		}
 		t.RoleARN = cmp.Or(u.RoleARN, t.RoleARN)
-		t.DefaultVersion = cmp.Or(u.DefaultVersion, t.DefaultVersion)
+		t.DefaultVersion = *cmp.Or(u.DefaultVersion, &t.DefaultVersion)
 		t.Modified = tx.now
 		switch {
 		case u.RemoveHook && u.Hook != nil:

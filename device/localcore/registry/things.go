@@ -32,7 +32,7 @@ type ThingUpdate struct {
 	Type            string // the new thing type
 	RemoveType      bool   // takes the type away; it excludes Type
 	Attributes      *AttributeUpdate
-	ExpectedVersion int64 // makes another version an error
+	ExpectedVersion *int64 // makes another version an error
 }
 
 // An AttributeUpdate replaces all attributes or, with Merge, those it names.
@@ -105,8 +105,8 @@ func (r *Registry) UpdateThing(u ThingUpdate) error {
 }
 
 // DeleteThing deletes a thing that has no certificate. A thing that does not
-// exist is no error. A zero expectedVersion means any.
-func (r *Registry) DeleteThing(name string, expectedVersion int64) error {
+// exist is no error. A nil expectedVersion means any.
+func (r *Registry) DeleteThing(name string, expectedVersion *int64) error {
 	return r.update(func(tx *transaction) error {
 		t, ok := tx.things.get(name)
 		if !ok {

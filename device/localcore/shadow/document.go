@@ -38,7 +38,7 @@ func Rejected(t awsiot.ShadowTopic, err error) Message {
 }
 
 // readRequest reads and checks the body of a request. The client token is set as soon as it is
-// known, for the error too; the state only of an update. The body of a delete request is not
+// known, for the error too; the state only of an update, nil for null. The body of a delete request is not
 // checked, that of a get request may be empty.
 func readRequest(o awsiot.ShadowOperation, payload []byte) (q awsiot.ShadowDocument, err error) {
 	if !utf8.Valid(payload) {
@@ -73,7 +73,7 @@ func readRequest(o awsiot.ShadowOperation, payload []byte) (q awsiot.ShadowDocum
 	if !ok {
 		return q, reject(400, "Missing required node: state")
 	}
-	if q.State, ok = node.(object); !ok {
+	if q.State, ok = node.(object); !ok && node != nil { // null clears the shadow
 		return q, reject(400, "State node must be an object")
 	}
 	for section, node := range q.State {

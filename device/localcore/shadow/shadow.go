@@ -7,6 +7,7 @@ package shadow
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -100,10 +101,14 @@ func (s *Service) Request(t awsiot.ShadowTopic, payload []byte) (out []Message, 
 }
 
 func (s *Service) carryOut(t awsiot.ShadowTopic, q awsiot.ShadowDocument, now time.Time) (out []Message, err error) {
-	publish := func(topic string, state, metadata object, version int64) {
-		out = append(out, Message{topic, awsiot.EncodeJSON(awsiot.ShadowDocument{
-			State: state, Metadata: metadata, Version: &version, Timestamp: now.Unix(), ClientToken: q.ClientToken,
-		})})
+	publish := func(topic string, state, metadata any, version int64) {
+		out = append(out, Message{topic, awsiot.EncodeJSON(struct { // awsiot.ShadowDocument, whose state can be null
+			State       any    `json:"state,omitzero"`
+			Metadata    any    `json:"metadata,omitzero"`
+			Version     int64  `json:"version"`
+			Timestamp   int64  `json:"timestamp"`
+			ClientToken string `json:"clientToken,omitempty"`
+		}{state, metadata, version, now.Unix(), q.ClientToken})})
 	}
 	old, exists := s.things[t.Thing][t.Shadow]
 	if exists = exists && old.Deleted.IsZero(); !exists && t.Operation != awsiot.UpdateShadow {
@@ -129,7 +134,10 @@ func (s *Service) carryOut(t awsiot.ShadowTopic, q awsiot.ShadowDocument, now ti
 			return nil, reject(409, "Version conflict")
 		}
 		r := record{Version: old.Version + 1}
-		r.State, r.Metadata = merge(old.State, old.Metadata, q.State, now.Unix())
+		var requested any = q.State
+		if r.State, r.Metadata = merge(old.State, old.Metadata, q.State, now.Unix()); q.State == nil {
+			requested, r.State, r.Metadata = json.RawMessage("null"), object{}, object{}
+		}
 		for section, state := range r.State {
 			if len(state.(object)) == 0 {
 				delete(r.State, section)
@@ -142,7 +150,7 @@ func (s *Service) carryOut(t awsiot.ShadowTopic, q awsiot.ShadowDocument, now ti
 		if err := s.save(t, r); err != nil {
 			return nil, err
 		}
-		publish(t.Accepted(), q.State, stamp(q.State, now.Unix()).(object), r.Version)
+		publish(t.Accepted(), requested, stamp(requested, now.Unix()), r.Version)
 		if delta, meta := r.delta(); len(delta) > 0 {
 			publish(t.Delta(), delta, meta, r.Version)
 		}

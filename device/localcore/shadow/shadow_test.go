@@ -159,6 +159,22 @@ func TestShadowDocuments(t *testing.T) {
 			last:   classic + `/get`,
 			want:   map[string]string{"get/accepted": `{"state":{},"metadata":{},"version":2,"timestamp":TIME}`},
 		},
+		"null as the whole state removes both sections": {
+			before: []string{desired},
+			last:   classic + `/update {"state":null,"clientToken":"n"}`,
+			want: map[string]string{
+				"update/accepted": `{"state":null,"metadata":{"timestamp":TIME},"version":2,"timestamp":TIME,"clientToken":"n"}`,
+				"update/documents": `{"previous":{"state":{"desired":{"color":"RED","light":{"r":1,"g":2}}},
+					"metadata":{"desired":{"color":{"timestamp":TIME},"light":{"r":{"timestamp":TIME},"g":{"timestamp":TIME}}}},"version":1},
+					"current":{"state":{},"metadata":{},"version":2},"timestamp":TIME,"clientToken":"n"}`,
+			},
+			absent: "update/delta",
+		},
+		"a shadow whose state is null is empty, and exists": {
+			before: []string{classic + `/update {"state":null}`},
+			last:   classic + `/get`,
+			want:   map[string]string{"get/accepted": `{"state":{},"metadata":{},"version":1,"timestamp":TIME}`},
+		},
 		"an array is replaced whole, with a time for each element": {
 			before: []string{classic + `/update {"state":{"desired":{"colors":["RED","GREEN","BLUE"]}}}`},
 			last:   classic + `/update {"state":{"desired":{"colors":["RED",{"x":1}]}}}`,
