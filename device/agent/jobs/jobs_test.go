@@ -684,6 +684,24 @@ func TestExecutionWithoutARecordFails(t *testing.T) {
 	b.await("j", awsiot.JobFailed)
 }
 
+// A state that means nothing does not keep the device from its jobs.
+func TestDamagedRecordIsIgnored(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "null", "{}", "[]", "\x00\x00", `{"jobId":"a/b"}`, `{"jobId":"j","executionNumber":1,"step":-1,"document":` + runHandler("h") + `}`} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.handler("h", "true")
+			if err := errors.Join(os.Mkdir(b.config.Dir, 0o700), os.WriteFile(filepath.Join(b.config.Dir, stateFile), []byte(text), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			b.create("j", runHandler("h"))
+			b.powerOn()
+			b.await("j", awsiot.JobSucceeded)
+		})
+	}
+}
+
 func TestStateThatCannotBeStoredFailsTheJob(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

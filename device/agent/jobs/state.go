@@ -108,6 +108,9 @@ func load(dir string) (*execution, error) {
 	if err == nil {
 		err = json.Unmarshal(data, e)
 	}
+	if err == nil && (!awsiot.ValidJobID(e.JobID) || e.Step < 0) { // its topic would be of no job
+		err = errors.New("it is not what the agent writes")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the job execution in progress: %w", err)
 	}
