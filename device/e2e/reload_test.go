@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"example.com/fleety/device/agent"
+	"example.com/fleety/device/localcore"
 )
 
 // After SIGHUP the agent runs with the new configuration, in the same process. One
@@ -119,4 +122,48 @@ func TestHangupReloadsTheConfiguration(t *testing.T) {
 	if reloads != 8 || ready != 2+reloads { // two starts, and each reload
 		t.Errorf("%d reloads were notified, and ready %d times", reloads, ready)
 	}
+}
+
+// While the device is not provisioned yet, too, what is corrected counts after SIGHUP.
+func TestHangupReloadsWhatTheFirstBootstrapUses(t *testing.T) {
+	t.Parallel()
+	a := newSite(t, shipped).device(t, "device").agent(t)
+	path := filepath.Join(a.dir, "device.yaml")
+	settings, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := bytes.ReplaceAll(settings, []byte(localcore.TemplateName), []byte("AnotherTemplate"))
+	if bytes.Equal(wrong, settings) {
+		t.Fatalf("no template is named:\n%s", settings)
+	}
+	if err := os.WriteFile(path, wrong, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.stderr = &watcher{}
+	denied := a.stderr.watch("retry (")
+	cmd := exec.CommandContext(t.Context(), a.binary, "run", "--config", "device.yaml")
+	cmd.Dir, cmd.Env, cmd.Stderr = a.dir, a.environment(), a.stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	<-denied
+	if err := os.WriteFile(path, settings, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for a.client.Ping(t.Context()) != nil {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatalf("the agent does not answer:\n%s", a.stderr)
+		}
+	}
+	a.await(t, sent)
 }

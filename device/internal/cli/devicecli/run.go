@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -113,7 +114,8 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 		current, stop := context.WithCancel(ctx)
 		err := d.openShadows(console)
 		c := d.agent(console)
-		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil })
+		var ready atomic.Bool // before, the device is being provisioned, and takes no changes
+		c.Changes, c.OnStatus = changes, d.showStatus(current, console, func() { former = nil; ready.Store(true) })
 		var next *device
 		var watching sync.WaitGroup
 		watching.Go(func() {
@@ -125,7 +127,7 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 					return
 				}
 				changed := d.reload(ctx, console, s)
-				if changed != nil && changed.needsConnection(d) {
+				if changed != nil && (!ready.Load() || changed.needsConnection(d)) {
 					next = changed
 					return
 				}
