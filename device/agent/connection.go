@@ -132,14 +132,15 @@ func causeOf(err error) string {
 // connectOnce connects with the present identity, which another process may have replaced, and
 // stays until the connection ends. It returns how long it lasted.
 func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted time.Duration, err error) {
-	if id, err = a.store().Load(); err != nil {
+	p := a.provision()
+	if id, err = p.Store.Load(); err != nil {
 		return nil, 0, err
 	}
 	if !sleep(ctx, time.Until(a.lastConnect.Add(connectInterval))) {
 		return id, 0, ctx.Err()
 	}
 	a.lastConnect = time.Now()
-	o := a.Provision.Session
+	o := p.Session
 	o.ClientID = id.Record.ThingName
 	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
 	o.OnMessage = a.deliver
@@ -149,7 +150,7 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 		return id, 0, err
 	}
 	if o.CurvePreferences == nil && conn.TLS().CurveID != tls.X25519MLKEM768 {
-		a.Provision.Session.CurvePreferences = session.ClassicCurves // the server or the network does not use ML-KEM
+		a.update(func(*state) { a.Provision.Session.CurvePreferences = session.ClassicCurves }) // the server or the network does not use ML-KEM
 	}
 	if !conn.Present() {
 		a.subscriptions.reset()

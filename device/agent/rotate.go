@@ -100,16 +100,16 @@ func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) (any, error
 		})
 		return nil, context.Cause(r.Context())
 	}
-	id, err := a.store().Load()
+	id, err := a.provision().Store.Load()
 	if err != nil {
 		return nil, err
 	}
 	return map[string]string{"certificateId": id.Record.CertificateID}, nil
 }
 
-// store returns the present one: a change of the configuration may replace it.
-func (a *agent) store() *identity.Store {
+// provision returns the present settings, which a change of the configuration may replace.
+func (a *agent) provision() provision.Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.Provision.Store
+	return a.Provision
 }

@@ -185,3 +185,35 @@ func TestStoppedServicesEndBeforeTheLocalAPI(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The configuration may change at any moment, also while the agent connects.
+func TestConfigurationChangesWhileTheAgentConnects(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	changes := make(chan agent.Config)
+	w.config.Changes = changes
+	w.run(t)
+	for range 2 {
+		first := w.await(t, connected)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, w.APIURL()+"/connections/"+thing, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil || answer.StatusCode/100 != 2 {
+			t.Fatal(answer, err)
+		}
+		answer.Body.Close()
+		for connectedAgain := false; !connectedAgain; {
+			select {
+			case changes <- w.config:
+			case <-t.Context().Done():
+				t.Fatal("the agent takes no changes")
+			}
+			w.await(t, func(s agent.Status) bool {
+				connectedAgain = s.Connected && !s.ConnectedSince.Equal(first.ConnectedSince)
+				return true
+			})
+		}
+	}
+}
