@@ -78,6 +78,9 @@ func decode(pk *packets.Packet, first byte, body []byte, version byte) (err erro
 	if len(body) > 0 && (kind == packets.Pingreq || kind == packets.Disconnect && version < 5) {
 		return packets.ErrMalformedPacket
 	}
+	if kind == packets.Disconnect && len(body) == 1 {
+		body = append(body, 0) // mochi reads no reason code without properties, which may be left out [MQTT-3.14.2.2.1]
+	}
 	pk.FixedHeader.Remaining = len(body)
 	// What their absence means: of the first two 0 is an error, of the third one it is the least
 	// time.
