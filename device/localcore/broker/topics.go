@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -143,20 +144,20 @@ func (n *topicNode) match(topic string, reserved bool, found []match) []match {
 }
 
 func (n *topicNode) collect(found []match) []match {
-	var chosen map[string]*session // of each group
+	var members map[string][]*session // of each group
 	for s, sub := range n.subscribers {
 		if s.group == "" {
 			found = append(found, match{s.session, sub})
 			continue
 		}
-		if chosen == nil {
-			chosen = map[string]*session{}
+		if members == nil {
+			members = map[string][]*session{}
 		}
-		if one := chosen[s.group]; one == nil || one.conn.Load() == nil { // in random order; one that is away only if all are
-			chosen[s.group] = s.session
-		}
+		members[s.group] = append(members[s.group], s.session)
 	}
-	for group, s := range chosen {
+	for group, all := range members {
+		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		s := all[max(0, slices.IndexFunc(all, func(s *session) bool { return s.conn.Load() != nil }))] // one that is away only if all are
 		found = append(found, match{s, n.subscribers[subscriber{s, group}]})
 	}
 	return found

@@ -64,3 +64,24 @@ func FuzzFilterWithoutWildcardMatchesItselfOnly(f *testing.F) {
 		}
 	})
 }
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: the members of a group get
+// messages at random, each as many as the others.
+func TestSharedSubscriptionGivesEachMemberItsShare(t *testing.T) {
+	var tree topicTree
+	const members, messages = 5, 5000
+	for range members {
+		tree.add(new(session), subscription{Filter: "$share/g/t"})
+	}
+	got := map[*session]int{}
+	for range messages {
+		for _, m := range tree.match("t") {
+			got[m.session]++
+		}
+	}
+	for _, n := range got { // 1000 is to be expected, with a deviation of 28
+		if len(got) != members || n < 700 || n > 1300 {
+			t.Errorf("%d of %d messages for one of %d members", n, messages, len(got))
+		}
+	}
+}
