@@ -8,9 +8,6 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// maxAuthInfos is how many actions one TestAuthorization may evaluate.
-const maxAuthInfos = 10
-
 // actions are the IoT actions by the action types of TestAuthorization.
 var actions = map[string]string{
 	"CONNECT":   "iot:Connect",
@@ -59,9 +56,6 @@ type authInfo struct {
 // testAuthorization answers for each resource by itself. The policies that apply are those of the
 // principal and of the thing named as the client id, with the changes of the request.
 func (a *api) testAuthorization(clientID string, principal registry.Target, infos []authInfo, add, skip []string) (object, error) {
-	if len(infos) < 1 || len(infos) > maxAuthInfos {
-		return nil, invalid("%d authInfos, there must be 1 to %d", len(infos), maxAuthInfos)
-	}
 	for _, info := range infos {
 		if actions[info.ActionType] == "" {
 			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", clip(info.ActionType))
@@ -114,16 +108,8 @@ func (a *api) authResult(info authInfo, d policy.Decision) object {
 	return out.with(object{"authDecision": "IMPLICIT_DENY", "denied": object{"implicitDeny": by}})
 }
 
-func newRoleAlias(name, role string, seconds *int64) (registry.RoleAlias, error) {
-	alias := registry.RoleAlias{Name: name, RoleARN: role}
-	if seconds == nil {
-		return alias, nil
-	}
-	alias.CredentialDuration = time.Duration(*seconds) * time.Second
-	if *seconds < 900 || *seconds > 43200 {
-		return alias, invalid("credentialDurationSeconds is %d, it must be 900 to 43200", *seconds)
-	}
-	return alias, nil
+func newRoleAlias(name, role string, seconds time.Duration) registry.RoleAlias {
+	return registry.RoleAlias{Name: name, RoleARN: role, CredentialDuration: seconds * time.Second}
 }
 
 func (a *api) roleAlias(alias registry.RoleAlias) object {

@@ -7,9 +7,6 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// maxCSR is the greatest length of a certificate signing request, in characters.
-const maxCSR = 4096
-
 func statusOf(active bool) registry.CertificateStatus {
 	if active {
 		return registry.Active
@@ -36,9 +33,6 @@ func (a *api) createKeysAndCertificate(q *request, active bool) (object, error) 
 }
 
 func (a *api) createCertificateFromCSR(active bool, csr string) (object, error) {
-	if n := len(csr); n == 0 || n > maxCSR {
-		return nil, invalid("a certificate signing request of %d characters, it must have 1 to %d", n, maxCSR)
-	}
 	issued, err := a.Provisioning.IssueCSR(csr)
 	if err != nil {
 		return nil, err
@@ -105,12 +99,8 @@ func (a *api) caDescription(c registry.CACertificate) object {
 
 func (a *api) updateCACertificate(id string, status registry.CertificateStatus, auto string, c *registry.RegistrationConfig, remove bool) error {
 	u := registry.CACertificateUpdate{ID: id, Status: status, Registration: c, RemoveAutoRegistration: remove}
-	switch auto {
-	case "":
-	case "ENABLE", "DISABLE":
+	if auto != "" {
 		u.AutoRegistration = new(auto == "ENABLE")
-	default:
-		return invalid("newAutoRegistrationStatus %q must be ENABLE or DISABLE", clip(auto))
 	}
 	return a.Registry.UpdateCACertificate(u)
 }
@@ -130,21 +120,11 @@ func (a *api) registerCertificate(active bool, text, ca string, status registry.
 // providerOperations is the one operation that a certificate provider can take over.
 var providerOperations = []string{"CreateCertificateFromCsr"}
 
-func checkProviderOperations(operations []string) error {
-	if !slices.Equal(operations, providerOperations) {
-		return invalid("accountDefaultForOperations must be %q", providerOperations)
-	}
-	return nil
-}
-
 func (a *api) providerSummary(p registry.CertificateProvider) object {
 	return a.ref("certificateprovider", "certificateProviderName", p.Name)
 }
 
-func (a *api) createCertificateProvider(name, function string, operations []string, _ string) (object, error) {
-	if err := checkProviderOperations(operations); err != nil {
-		return nil, err
-	}
+func (a *api) createCertificateProvider(name, function string, _ []string, _ string) (object, error) {
 	p, err := a.Registry.CreateCertificateProvider(name, function)
 	return a.providerSummary(p), err
 }
@@ -156,11 +136,6 @@ func (a *api) provider(p registry.CertificateProvider) object {
 	})
 }
 
-func (a *api) updateCertificateProvider(name, function string, operations []string) (object, error) {
-	if operations != nil {
-		if err := checkProviderOperations(operations); err != nil {
-			return nil, err
-		}
-	}
+func (a *api) updateCertificateProvider(name, function string, _ []string) (object, error) {
 	return a.providerSummary(registry.CertificateProvider{Name: name}), a.Registry.UpdateCertificateProvider(name, function)
 }

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -107,31 +106,18 @@ func retainedSummary(m *broker.Message) object {
 	return object{"topic": m.Topic, "payloadSize": len(m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
 }
 
-const maxClientID = 128
-
-func checkClientID(id string) error {
-	if strings.HasPrefix(id, "$") || len(id) > maxClientID {
-		return invalid("client id %q begins with a $ or has more than %d bytes", clip(id), maxClientID)
-	}
-	return nil
-}
-
 func noConnection(id string) error {
 	return registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))
 }
 
 func (a *api) deleteConnection(id string, cleanSession, preventWill bool) error {
-	err := checkClientID(id)
-	if err == nil && !a.Broker.Disconnect(id, cleanSession, preventWill) {
-		err = noConnection(id)
+	if !a.Broker.Disconnect(id, cleanSession, preventWill) {
+		return noConnection(id)
 	}
-	return err
+	return nil
 }
 
 func (a *api) connection(id string, socket bool) (object, error) {
-	if err := checkClientID(id); err != nil {
-		return nil, err
-	}
 	c, found := a.Broker.ConnectionState(id)
 	if !found {
 		return nil, noConnection(id)
@@ -154,9 +140,6 @@ func (a *api) connection(id string, socket bool) (object, error) {
 }
 
 func (a *api) listSubscriptions(q *request, id string) (object, error) {
-	if err := checkClientID(id); err != nil {
-		return nil, err
-	}
 	if value[int](q, "maxResults") == 0 {
 		q.members["maxResults"] = json.RawMessage("20") // AWS's default
 	}
@@ -182,9 +165,6 @@ func payloadTooLarge(most int) error {
 
 func (a *api) sendDirectMessage(q *request) (object, error) {
 	id := value[string](q, "clientId")
-	if err := checkClientID(id); err != nil {
-		return nil, err
-	}
 	if len(q.body) > maxPayload {
 		return nil, payloadTooLarge(maxPayload)
 	}
@@ -214,17 +194,8 @@ func (a *api) sendDirectMessage(q *request) (object, error) {
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-data-flow.html
 func (a *api) shadowRequest(o awsiot.ShadowOperation) any {
-	return func(q *request, thing string, shadow *string) (json.RawMessage, error) {
-		t := awsiot.ShadowTopic{Thing: thing, Operation: o}
-		if !awsiot.ValidThingName(thing) {
-			return nil, invalid("thing name %q must have %s", clip(thing), awsiot.ThingNameRule)
-		}
-		if shadow != nil {
-			if t.Shadow = *shadow; !awsiot.ValidShadowName(t.Shadow) {
-				return nil, invalid("shadow name %q must have %s", clip(t.Shadow), awsiot.ShadowNameRule)
-			}
-		}
-		messages, err := a.Shadows.Request(t, q.body)
+	return func(q *request, thing, shadow string) (json.RawMessage, error) {
+		messages, err := a.Shadows.Request(awsiot.ShadowTopic{Thing: thing, Shadow: shadow, Operation: o}, q.body)
 		if err != nil {
 			return nil, err
 		}

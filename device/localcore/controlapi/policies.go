@@ -79,9 +79,6 @@ func (a *api) attachThingPrincipal(thing string, kind registry.PrincipalType, ce
 
 // ofType returns the attachments of a type, or of both if it is empty.
 func ofType(kind registry.PrincipalType, all []registry.Attachment, err error) ([]registry.Attachment, error) {
-	if err == nil && kind != "" && kind != registry.Exclusive && kind != registry.NonExclusive {
-		err = invalid("thing principal type %q must be %s or %s", clip(string(kind)), registry.Exclusive, registry.NonExclusive)
-	}
 	return slices.DeleteFunc(all, func(at registry.Attachment) bool { return kind != "" && at.Type != kind }), err
 }
 

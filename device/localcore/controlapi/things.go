@@ -43,23 +43,9 @@ func (a *api) listThings(attribute, attributeValue, kind string, prefix bool) ([
 	}), nil
 }
 
-// Limits of the parameters of RegisterThing, in bytes.
-const (
-	maxParameterName  = 2048
-	maxParameterValue = 4096
-)
-
 // registerThing is RegisterThing over HTTPS. What the registry rejects, a
 // missing group for instance, is a ResourceRegistrationFailureException.
 func (a *api) registerThing(q *request, body string, parameters map[string]string) (object, error) {
-	if body == "" {
-		return nil, invalid("a template body is required")
-	}
-	for name, value := range parameters {
-		if len(name) > maxParameterName || len(value) > maxParameterValue {
-			return nil, invalid("parameter %q: names have at most %d characters, values %d", clip(name), maxParameterName, maxParameterValue)
-		}
-	}
 	certificate, arns, err := a.Provisioning.RegisterThing(q.Context(), body, parameters)
 	rejection, rejected := errors.AsType[*registry.Error](err)
 	switch {
