@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"example.com/fleety/device/awsiot"
 )
@@ -15,12 +13,11 @@ import (
 // Limits of jobs.
 // AWS page: https://docs.aws.amazon.com/general/latest/gr/iot_device_management.html
 const (
-	maxDocument    = 32768 // bytes
-	maxDescription = 2028  // characters
-	maxTargets     = 100
-	maxRate        = 1000        // things a minute
-	maxTimeout     = 7 * 24 * 60 // minutes
-	maxRetries     = 10          // of all failure types together
+	maxDocument = 32768 // bytes
+	maxTargets  = 100
+	maxRate     = 1000        // things a minute
+	maxTimeout  = 7 * 24 * 60 // minutes
+	maxRetries  = 10          // of all failure types together
 )
 
 // A JobStatus is the state of a job. Deletion is immediate here.
@@ -134,7 +131,8 @@ func (j *job) description() Job {
 	return out
 }
 
-// CreateJob creates a job and begins to roll it out.
+// CreateJob creates a job and begins to roll it out. The caller enforces the constraints of AWS's
+// service model, as those of [Service.UpdateJob] and [Service.CancelJob].
 func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 	n.TargetSelection = cmp.Or(n.TargetSelection, Snapshot)
 	switch {
@@ -147,7 +145,7 @@ func (s *Service) CreateJob(id string, n NewJob) (out Job, err error) {
 	case len(n.Parameters) > 0:
 		return Job{}, invalid("Document parameters are those of a managed template.")
 	}
-	if err := n.check(id); err != nil {
+	if err := n.check(); err != nil {
 		return Job{}, err
 	}
 	err = s.change(func(tx *change) error {
@@ -231,9 +229,6 @@ func (s *Service) UpdateJob(id string, n Settings) error {
 // CancelJob cancels a job. Executions in progress go on unless force is set.
 func (s *Service) CancelJob(id string, force bool, reasonCode, comment string) (Job, error) {
 	return s.mutate(id, func(tx *change, j *job) error {
-		if reasonCode != "" && !reasonPattern.MatchString(reasonCode) {
-			return invalid("reasonCode %q must have 1 to 128 upper-case letters, digits or underscores.", reasonCode)
-		}
 		if j.Status == JobCompleted {
 			return invalid("Job %s is %s.", id, j.Status)
 		}
@@ -422,16 +417,10 @@ func (s *Service) inOrder() []*job {
 	return slices.SortedFunc(maps.Values(s.jobs), func(a, b *job) int { return cmp.Compare(a.Serial, b.Serial) })
 }
 
-var reasonPattern = regexp.MustCompile(`^[\p{Lu}\p{Nd}_]{1,128}$`)
-
-func (n NewJob) check(id string) error {
+func (n NewJob) check() error {
 	switch {
-	case !awsiot.ValidJobID(id):
-		return invalid("Job id %q must have 1 to 64 letters, digits, underscores or hyphens.", id)
 	case len(n.Targets) == 0 || len(n.Targets) > maxTargets:
 		return invalid("A job must have 1 to %d targets.", maxTargets)
-	case n.TargetSelection != Snapshot && n.TargetSelection != Continuous:
-		return invalid("targetSelection %q must be SNAPSHOT or CONTINUOUS.", n.TargetSelection)
 	case len(n.Document) > maxDocument:
 		return invalid("The document has %d bytes, at most %d are allowed.", len(n.Document), maxDocument)
 	case !json.Valid([]byte(n.Document)):
@@ -440,7 +429,7 @@ func (n NewJob) check(id string) error {
 	return n.Settings.check()
 }
 
-// check returns the first value that AWS's ranges do not allow.
+// check returns the first value that AWS does not allow, of those that its service model allows.
 func (c Settings) check() (err error) {
 	fail := func(format string, args ...any) { err = cmp.Or[error](err, invalid(format, args...)) }
 	within := func(name string, value, least, most float64) {
@@ -448,44 +437,26 @@ func (c Settings) check() (err error) {
 			fail("%s is %v, it must be from %v to %v.", name, value, least, most)
 		}
 	}
-	oneOf := func(name, value string, allowed ...string) {
-		if !slices.Contains(allowed, value) {
-			fail("%s %q must be one of %v.", name, value, allowed)
-		}
-	}
-	within("the length of description", float64(utf8.RuneCountInString(c.Description)), 0, maxDescription)
-	if p := c.PresignedURL; p != nil && p.ExpiresInSec != 0 {
-		within("expiresInSec", float64(p.ExpiresInSec), 60, 3600)
-	}
 	if r := c.Rollout; r != nil && (r.MaximumPerMinute != 0 || r.Exponential == nil) {
 		within("maximumPerMinute", float64(r.MaximumPerMinute), 1, maxRate)
 	}
 	if r := c.Rollout; r != nil && r.Exponential != nil {
-		e := r.Exponential
-		within("baseRatePerMinute", float64(e.BaseRate), 1, maxRate)
-		within("incrementFactor", e.IncrementFactor, 1.1, 5)
-		if (e.Criteria.NotifiedThings > 0) == (e.Criteria.SucceededThings > 0) {
+		if e := r.Exponential; (e.Criteria.NotifiedThings > 0) == (e.Criteria.SucceededThings > 0) {
 			fail("rateIncreaseCriteria must have one criterion of at least 1.")
 		}
 	}
 	if c.Abort != nil {
 		within("the length of abortConfig.criteriaList", float64(len(c.Abort.Criteria)), 1, 4)
 		for _, x := range c.Abort.Criteria {
-			oneOf("failureType", string(x.FailureType), "FAILED", "REJECTED", "TIMED_OUT", "ALL")
-			oneOf("action", x.Action, "CANCEL")
 			within("thresholdPercentage", x.ThresholdPercentage, 0.01, 100)
-			within("minNumberOfExecutedThings", float64(x.MinThings), 1, 1<<31)
 		}
 	}
 	if c.Timeout != nil {
 		within("inProgressTimeoutInMinutes", float64(c.Timeout.InProgressMinutes), 1, maxTimeout)
 	}
 	if c.Retry != nil {
-		within("the length of jobExecutionsRetryConfig.criteriaList", float64(len(c.Retry.Criteria)), 1, 2)
 		all := 0
 		for _, x := range c.Retry.Criteria {
-			oneOf("failureType", string(x.FailureType), "FAILED", "TIMED_OUT", "ALL")
-			within("numberOfRetries", float64(x.Retries), 0, maxRetries)
 			all += x.Retries
 		}
 		within("the sum of numberOfRetries", float64(all), 0, maxRetries)
