@@ -65,8 +65,7 @@ func FuzzFilterWithoutWildcardMatchesItselfOnly(f *testing.F) {
 	})
 }
 
-// https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: the members of a group get
-// messages at random, each as many as the others.
+// The members of a group get messages at random, each as many as the others.
 func TestSharedSubscriptionGivesEachMemberItsShare(t *testing.T) {
 	var tree topicTree
 	const members, messages = 5, 5000
