@@ -44,6 +44,8 @@ const (
 	SystemPath  = "/etc/iot_device/config.yaml"
 )
 
+var systemPath = SystemPath // tests have another
+
 // Example is a commented configuration file with every key. What it lacks is the account's
 // endpoint.
 //
@@ -341,12 +343,13 @@ func (s *Sources) AddAuthorFlag(flags *pflag.FlagSet, usage string) {
 // looking; it is nil when the file could not be read at all.
 func Load(ctx context.Context, s Sources) (*Config, error) {
 	path := cmp.Or(s.Path, DefaultPath)
-	if _, err := os.Lstat(path); s.Path == "" && errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Lstat(SystemPath); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); s.Path == "" && err != nil { // it is missing, or the directory is that of another user
+		if _, found := os.Lstat(systemPath); !errors.Is(found, fs.ErrNotExist) {
+			path = systemPath
+		} else if errors.Is(err, fs.ErrNotExist) {
 			return nil, Problems{{What: fmt.Sprintf("no configuration: neither %s in the current directory nor %s exists", DefaultPath, SystemPath),
 				Remedy: `name one with --config, or write one with "iot_device config init"`}}
 		}
-		path = SystemPath
 	}
 	dir := filepath.Dir(path)
 	c := &Config{
@@ -395,7 +398,11 @@ func (c *Config) applyEnvironment(environ []string) (found Problems) {
 	}
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
+		_, asURL := url.Parse(value)
+		_, asAddress := url.Parse("http://" + value)
 		switch key := variables[name]; {
+		case strings.EqualFold(name, "HTTPS_PROXY") && asURL != nil && asAddress != nil: // net/http passes over it
+			c.Warnings = append(c.Warnings, name+" is not the address of a proxy and is ignored; write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with special characters %-encoded")
 		case strings.TrimSpace(value) == "" || !strings.HasPrefix(name, environmentPrefix):
 		case key != "":
 			found = append(found, c.apply(key, value, Origin{Source: environmentSource + name})...)

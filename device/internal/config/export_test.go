@@ -14,3 +14,9 @@ func SetFirmware(t *testing.T, files map[string]string) {
 	maps.Copy(firmware, files)
 	t.Cleanup(func() { firmware = former })
 }
+
+// SetSystemPath has the configuration of the system elsewhere during a test.
+func SetSystemPath(t *testing.T, path string) {
+	systemPath = path
+	t.Cleanup(func() { systemPath = SystemPath })
+}

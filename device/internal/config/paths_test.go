@@ -53,6 +53,19 @@ func TestUnknownVariableOfTheDeviceIsAWarning(t *testing.T) {
 	}
 }
 
+// net/http says nothing of a proxy whose address it cannot read, and connects without.
+func TestProxyOfTheEnvironmentThatCannotBeReadIsAWarning(t *testing.T) {
+	for pair, want := range map[string]int{
+		"HTTPS_PROXY=http://me:hun%ter2@proxy:3128": 1, "https_proxy=http://me:hun%@proxy:3128": 1,
+		"HTTPS_PROXY=http://me:hun%25ter2@proxy:3128": 0, "HTTPS_PROXY=proxy:3128": 0, "HTTPS_PROXY=192.0.2.1:3128": 0, "HTTPS_PROXY=": 0, "HTTP_PROXY=%": 0,
+	} {
+		c, err := load(t, good, config.Sources{Environ: []string{pair}})
+		if err != nil || len(c.Warnings) != want || strings.Contains(strings.Join(c.Warnings, ""), "ter2") {
+			t.Errorf("%s: error %v, warnings %q", pair, err, c.Warnings)
+		}
+	}
+}
+
 func TestBlankVariableOfTheDeviceIsUnset(t *testing.T) {
 	c, err := load(t, good, config.Sources{Environ: []string{
 		"IOT_DEVICE_SERVER_ENDPOINT= ", "IOT_DEVICE_SERVER_PORT=\t", "IOT_DEVICE_SERIALNUMBER=\r", "IOT_DEVICE_STATEDIR=", "IOT_DEVICE_BOOTSTRAP_EAGER= ", "IOT_DEVICE_X= ",
