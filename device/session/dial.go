@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -136,6 +137,9 @@ func (o *Options) proxyURL() (*url.URL, error) {
 		proxy, err = url.Parse(o.Proxy)
 	default:
 		proxy, err = url.Parse("http://" + o.Proxy)
+	}
+	if err == nil && proxy.Port() != "" {
+		_, err = strconv.ParseUint(proxy.Port(), 10, 16)
 	}
 	if err != nil || proxy.Scheme != "http" && proxy.Scheme != "https" || proxy.Hostname() == "" ||
 		proxy.Path != "" && proxy.Path != "/" || proxy.RawQuery != "" || proxy.Fragment != "" {

@@ -528,6 +528,7 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 		"empty scheme":      func(o *session.Options) { o.Proxy = "://user:secret@proxy" },
 		"slash in password": func(o *session.Options) { o.Proxy = "http://user:1secret/1@proxy:3128" },
 		"mark in password":  func(o *session.Options) { o.Proxy = "user:1?secret@proxy:3128" },
+		"port of the proxy": func(o *session.Options) { o.Proxy = "http://user:secret@proxy:99999" },
 		"user as scheme":    func(o *session.Options) { o.Proxy = "user:secret://proxy:3128" },
 	} {
 		t.Run(name, func(t *testing.T) {
