@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"example.com/fleety/device/localcore/registry"
-	"example.com/fleety/device/localcore/tunnel"
 )
 
 // constraintsText has the inputs of the operations as AWS's service models constrain them.
@@ -58,17 +58,14 @@ func (q *request) validate() error {
 	for name, raw := range q.members {
 		var v any
 		_ = json.Unmarshal(raw, &v) // it was parsed already
-		if body, ok := v.(map[string]any); ok && name == "*" && input.Payload == "" {
-			for name := range input.Members {
-				if member, ok := body[name]; ok {
-					all[name] = member
-				}
-			}
-			continue
-		} else if name == "*" {
-			name = input.Payload
+		switch body, ok := v.(map[string]any); {
+		case name != "*":
+			all[name] = v
+		case input.Payload != "":
+			all[input.Payload] = v
+		case ok:
+			maps.Copy(all, body)
 		}
-		all[name] = v
 	}
 	var broken []string
 	model().check(input, "", all, func(at, constraint string) {
@@ -78,22 +75,18 @@ func (q *request) validate() error {
 		return nil
 	}
 	slices.Sort(broken)
-	code, noun := registry.CodeInvalidRequest, "error"
-	if q.op.service == tunnelTarget {
-		code = tunnel.CodeValidation
-	}
+	noun := "error"
 	if len(broken) > 1 {
 		noun = "errors"
 	}
-	return registry.Reject(code, "%d validation %s detected: %s", len(broken), noun, strings.Join(broken, "; "))
+	return registry.Reject(registry.CodeInvalidRequest, "%d validation %s detected: %s", len(broken), noun, strings.Join(broken, "; "))
 }
 
 // check reports which constraints a value breaks, and where. What has another type than the model
 // says is not its concern: it cannot be decoded.
 func (c constraints) check(s shape, at string, value any, report func(at, constraint string)) {
-	below := func(name, shape string, value any) {
-		c.check(c.Shapes[shape], strings.TrimPrefix(at+"."+name, "."), value, report)
-	}
+	path := func(name string) string { return strings.TrimPrefix(at+"."+name, ".") }
+	below := func(name, shape string, value any) { c.check(c.Shapes[shape], path(name), value, report) }
 	size, length := 0.0, "length "
 	switch v := value.(type) {
 	case string:
@@ -115,15 +108,16 @@ func (c constraints) check(s shape, at string, value any, report func(at, constr
 		size = float64(len(v))
 		for _, name := range s.Required {
 			if v[name] == nil {
-				report(strings.TrimPrefix(at+"."+name, "."), "Member must not be null")
+				report(path(name), "Member must not be null")
 			}
 		}
 		for name, member := range v {
+			shape, known := s.Members[name]
 			if s.Type == "map" {
 				below("key", s.Key, name)
 				below("value", s.Value, member)
-			} else {
-				below(name, s.Members[name], member)
+			} else if below(name, shape, member); !known && s.Type == "structure" { // in another case, for instance
+				report(path(name), "Member must be one of the service model")
 			}
 		}
 	default:

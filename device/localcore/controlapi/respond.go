@@ -189,6 +189,9 @@ func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, e
 	}
 	out := object{"message": rejection.Message}
 	if r.Header.Get("X-Amz-Target") != "" { // the JSON protocol, whose operations answer with one status
+		if rejection.Code == registry.CodeInvalidRequest { // as secure tunneling has it
+			rejection.Code = tunnel.CodeValidation
+		}
 		out["__type"] = rejection.Code
 		if rejection.Code != codeUnknownOperation && rejection.Status < http.StatusInternalServerError {
 			rejection.Status = http.StatusBadRequest

@@ -150,6 +150,10 @@ func TestNoParameterIsDropped(t *testing.T) {
 		"version 0 as the default of a template":  {"PATCH", "/provisioning-templates/template", `{"defaultVersionId":0}`, "ResourceNotFoundException"},
 		"the ARN of another group than the name":  {"PUT", "/thing-groups/addThingToThingGroup", `{"thingName":"thing","thingGroupName":"group","thingGroupArn":"` + arnPrefix + `thinggroup/other"}`, "InvalidRequestException"},
 		"the ARN of another thing than the name":  {"PUT", "/billing-groups/removeThingFromBillingGroup", `{"thingName":"thing","thingArn":"` + arnPrefix + `thing/other","billingGroupName":"group"}`, "InvalidRequestException"},
+		"a member in another case":                {"POST", "/thing-types/type", `{"thingTypeProperties":{"ThingTypeDescription":"d"}}`, "InvalidRequestException"},
+		"a member of a job in another case":       {"PUT", "/jobs/job", `{"targets":["` + arnPrefix + `thing/thing"],"document":"{}","Description":"d"}`, "InvalidRequestException"},
+		"a member of a rule in another case":      {"POST", "/rules/rule", `{"sql":"SELECT 1","actions":[],"RuleDisabled":true}`, "InvalidRequestException"},
+		"a tag of secure tunneling":               {"POST", "/billing-groups/other", `{"tags":[{"key":"a","value":"b"}]}`, "InvalidRequestException"},
 		"a configuration that is removed at once": {"PUT", "/cacertificate/" + ca.CertificateID, `{` + config + `,"removeAutoRegistration":true}`, "InvalidRequestException"},
 	} {
 		if status, code, out := call(t, h, test.method, test.target, test.body); code != test.code {

@@ -14,6 +14,7 @@ import botocore.session
 SERVICES = {"iot": "", "iot-data": "", "iot-jobs-data": "iot-jobs-data.", "iotsecuretunneling": "IoTSecuredTunneling."}
 emulated = set(sys.stdin.read().split())
 shapes, operations, taken = {}, {}, {}
+ACTIONS = ("lambda", "republish", "http")  # that are emulated
 
 
 def pattern_in_go(pattern):
@@ -51,9 +52,7 @@ def describe(shape):
             out[bound] = metadata[bound]
     if shape.type_name == "structure":
         members = {n: m for n, m in shape.members.items() if m.type_name != "blob"}
-        if shape.name == "Action":  # of the actions that are emulated
-            members = {n: m for n, m in members.items() if n in ("lambda", "republish", "http")}
-        out["members"] = {wire_name(n, m): add(m) for n, m in members.items()}
+        out["members"] = {wire_name(n, m): add(m) if shape.name != "Action" or n in ACTIONS else "any" for n, m in members.items()}
         payload = shape.serialization.get("payload")
         if payload in members:
             out["payload"] = wire_name(payload, members[payload])
