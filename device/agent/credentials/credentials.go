@@ -81,7 +81,7 @@ func (s *stored) due(now time.Time) bool {
 // cannot be had for a temporary reason, those on disk are returned until they expire. The error
 // wraps an [*awsiot.ErrorResponse] where AWS IoT rejects the request, else a [*session.Error] or
 // what Identity returned.
-func (p *Provider) Get(ctx context.Context, roleAlias string) (*ProcessOutput, error) {
+func (p *Provider) Get(ctx context.Context, roleAlias string) (_ *ProcessOutput, err error) {
 	if !awsiot.ValidRoleAlias(roleAlias) {
 		return nil, awsiot.WithClass(awsiot.Misconfigured, fmt.Errorf("role alias %q: AWS IoT allows %s", roleAlias, awsiot.RoleAliasRule))
 	}
@@ -90,7 +90,8 @@ func (p *Provider) Get(ctx context.Context, roleAlias string) (*ProcessOutput, e
 		return nil, err
 	}
 	log := p.Session.Log.With("roleAlias", roleAlias)
-	defer p.lock(ctx, roleAlias)(false)
+	unlock := p.lock(ctx, roleAlias)
+	defer func() { unlock(err != nil) }() // a program may ask for any number of names
 	path := filepath.Join(p.Dir, roleAlias+".json")
 	s := p.read(path, id.Record.ThingName, log)
 	if s == nil || s.due(time.Now()) {

@@ -242,14 +242,17 @@ func TestStoredCredentialsOutliveTheNetworkButNoDenial(t *testing.T) {
 
 func TestErrorsHaveTheirClass(t *testing.T) {
 	t.Parallel()
-	c := newCloud(t)
-	p := c.provider(t, t.TempDir())
+	c, dir := newCloud(t), t.TempDir()
+	p := c.provider(t, dir)
 	for name, want := range map[string]awsiot.Class{
 		"none": awsiot.Denied, "": awsiot.Misconfigured, "../thing": awsiot.Misconfigured, "a b": awsiot.Misconfigured, strings.Repeat("a", 129): awsiot.Misconfigured,
 	} {
 		if _, err := p.Get(t.Context(), name); awsiot.ClassOf(err) != want {
 			t.Errorf("%.20q: %v", name, err)
 		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 	if err := c.Registry().UpdateCertificate(c.Claim().CertificateID, registry.Inactive); err != nil {
 		t.Fatal(err)
