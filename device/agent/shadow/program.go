@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -55,7 +54,7 @@ func (s *Shadow) apply(ctx context.Context, thing string) error {
 	}
 	text := append(awsiot.EncodeJSON(desired), '\n')
 	if file := s.config.File; file != "" {
-		if old, err := os.ReadFile(file); err != nil || !bytes.Equal(old, text) {
+		if old, err := osfile.Read(file, int64(len(text))); err != nil || !bytes.Equal(old, text) {
 			if err := osfile.Replace(file, text, 0o640); err != nil {
 				return err
 			}

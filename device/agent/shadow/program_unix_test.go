@@ -3,11 +3,13 @@
 package shadow_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -257,5 +259,26 @@ func TestProgramNeedNotReport(t *testing.T) {
 	disconnect()
 	if d := s.Document(); d.Pending || d.State["reported"] != nil {
 		t.Errorf("%+v", d)
+	}
+}
+
+// A file that is none, such as a FIFO that nobody reads, keeps nothing waiting and stays.
+func TestDesiredStateGoesToNoFIFO(t *testing.T) {
+	t.Parallel()
+	dir, c := t.TempDir(), newCloud(t)
+	file := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, shadow.Config{Dir: dir, File: file})
+	stop, disconnect := run(t, s), c.connect(t, s)
+	await(t, "the failure", func() bool {
+		status, err := json.Marshal(s.Status())
+		return err == nil && strings.Contains(string(status), `"error":`)
+	})
+	disconnect()
+	stop()
+	if info, err := os.Lstat(file); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Error(info.Mode(), err)
 	}
 }

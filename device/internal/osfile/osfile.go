@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// ErrNotRegular is wrapped by the error of [Read] for a FIFO, a socket or a device.
+// ErrNotRegular is wrapped by the errors of [Read] and [Replace] for a FIFO, a socket or a device.
 var ErrNotRegular = errors.New("is not a regular file")
 
 // Read returns the content of a regular file of limit bytes at most, also through a symbolic link.
@@ -56,6 +56,9 @@ const abandonedAfter = time.Hour
 func Replace(path string, data []byte, perm fs.FileMode) error {
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
 	removeAbandoned(dir, prefix)
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // /dev/null would be a file for all
+		return &fs.PathError{Op: "replace", Path: path, Err: ErrNotRegular}
+	}
 	f, err := os.OpenFile(filepath.Join(dir, prefix+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
