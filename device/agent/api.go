@@ -63,7 +63,7 @@ func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			conns.answer(r)
-			if clean := path.Clean(r.URL.Path); clean != r.URL.Path && clean+"/" != r.URL.Path || clean[0] != '/' {
+			if clean := path.Clean(r.URL.Path); clean != r.URL.Path && (clean == "/" || clean+"/" != r.URL.Path) || clean[0] != '/' {
 				r.RequestURI, r.URL.Path = "/", "/" // the mux would redirect, or answer without JSON
 			}
 			a.routes.Load().ServeHTTP(w, r)
@@ -268,9 +268,10 @@ func Answer(answer func(http.ResponseWriter, *http.Request) (any, error)) http.H
 	})
 }
 
-// handlePublish stores the body as a message. It answers when the message is on stable storage.
-func (a *agent) handlePublish(_ http.ResponseWriter, r *http.Request) (any, error) {
-	// The body is read first: a client that is still writing may not see an answer.
+// readBody reads the body of a request, a message at most. It comes first, also where there should be
+// none: a client that is still writing may not see an answer, and that it goes away shows only
+// behind the body.
+func readBody(r *http.Request) ([]byte, error) {
 	payload, err := io.ReadAll(io.LimitReader(r.Body, session.MaxPayload+1))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, &Error{408, fmt.Sprintf("the message has not arrived within %v", requestTimeout)}
@@ -281,6 +282,15 @@ func (a *agent) handlePublish(_ http.ResponseWriter, r *http.Request) (any, erro
 	if len(payload) > session.MaxPayload {
 		io.CopyN(io.Discard, r.Body, 8*session.MaxPayload)
 		return nil, &Error{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
+	}
+	return payload, nil
+}
+
+// handlePublish stores the body as a message. It answers when the message is on stable storage.
+func (a *agent) handlePublish(_ http.ResponseWriter, r *http.Request) (any, error) {
+	payload, err := readBody(r)
+	if err != nil {
+		return nil, err
 	}
 	topic, err := resolveTopic(a.thing, r.URL.Query().Get("topic"))
 	if err != nil {
@@ -326,6 +336,9 @@ func withID(payload []byte, member, id string) ([]byte, error) {
 // handleSubscribe answers with a line for each message, until the program goes away. The answer
 // begins when AWS IoT has acknowledged the subscription.
 func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) (any, error) {
+	if _, err := readBody(r); err != nil {
+		return nil, err
+	}
 	filter, err := resolveFilter(a.thing, r.URL.Query().Get("filter"))
 	if err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ func TestEveryErrorOfTheLocalAPIIsJSON(t *testing.T) {
 		"GET /v2/status HTTP/1.1\nHost: agent":                                        404,
 		"GET /v1/status/ HTTP/1.1\nHost: agent":                                       404,
 		"GET //v1/status HTTP/1.1\nHost: agent":                                       404,
+		"GET // HTTP/1.1\nHost: agent":                                                404,
 		"GET /v1/../v1/status HTTP/1.1\nHost: agent":                                  404,
 		"OPTIONS * HTTP/1.1\nHost: agent":                                             404,
 		"CONNECT agent:1 HTTP/1.1\nHost: agent":                                       404,
@@ -121,6 +122,36 @@ func TestIdleConnectionsAndSubscribersLeaveRoomForOthers(t *testing.T) {
 			if line, err = subscribers[i].ReadString('\n'); err != nil {
 				t.Fatalf("subscriber %d: %v", i, err)
 			}
+		}
+	}
+}
+
+// A program that goes away is noticed, whatever body its request had, also while the device is
+// offline.
+func TestProgramThatGoesAwayIsNoticedWithABody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	w.await(t, connected)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.await(t, func(s agent.Status) bool { return !s.Connected })
+	for _, body := range []string{"Content-Length: 2\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"} {
+		conn := w.dial(t)
+		fmt.Fprint(conn, "GET /v1/subscribe?filter=x HTTP/1.1\r\nHost: agent\r\n"+body)
+		w.await(t, func(s agent.Status) bool { return s.Subscribers == 1 })
+		conn.Close()
+		w.await(t, func(s agent.Status) bool { return s.Subscribers == 0 })
+	}
+	for _, request := range []string{"GET /v1/subscribe?filter=x", "POST /v1/rotate"} { // in the middle of its body
+		conn := w.dial(t)
+		fmt.Fprint(conn, request+" HTTP/1.1\r\nHost: agent\r\nContent-Length: 3\r\n\r\n{}")
+		if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || response.StatusCode != 400 {
+			t.Errorf("%s: %v, %v", request, response, err)
 		}
 	}
 }

@@ -80,6 +80,9 @@ func retryRotation(left time.Duration) time.Duration {
 // that has failed. Requests that come meanwhile share the result. One whose program goes away is
 // withdrawn, unless the rotation has begun.
 func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) (any, error) {
+	if _, err := readBody(r); err != nil {
+		return nil, err
+	}
 	if thing := r.URL.Query().Get("thing"); thing != "" && thing != a.thing {
 		return nil, &Error{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}
 	}
