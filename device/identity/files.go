@@ -291,6 +291,9 @@ func (s *Store) removeClaim(privateKeys []string) error {
 // load returns the identity that is installed.
 func (d *directory) load() (*Identity, error) {
 	base, record, err := d.find()
+	if errors.Is(err, ErrNone) {
+		err = cmp.Or(d.leadsNowhere(d.Folder()), err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -305,10 +308,7 @@ func (d *directory) find() (base string, _ *Record, err error) {
 		return "", record, err
 	}
 	names, err := d.disk.ReadDir(d.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = d.leadsNowhere(d.Dir)
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", nil, err
 	}
 	var found []*Record
@@ -356,7 +356,7 @@ func (d *directory) findConfigured() (*Record, error) {
 			return nil, &FileError{ErrBroken, path, "is there without its record " + files.Record}
 		}
 	}
-	return nil, cmp.Or(d.leadsNowhere(d.Folder()), ErrNone)
+	return nil, ErrNone
 }
 
 // newest returns the record that no other one replaces; of several, which only files that were

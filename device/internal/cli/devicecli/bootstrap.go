@@ -53,13 +53,7 @@ func runBootstrap(ctx context.Context, console *cli.Console, o bootstrapOptions)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, timeoutError(o.timeout))
 	defer cancel()
-	var d *device
-	var err error
-	if o.rotate {
-		d, err = openProvisioned(ctx, console, o.Sources)
-	} else {
-		d, err = open(ctx, console, o.Sources, o.reprovision, false)
-	}
+	d, err := open(ctx, console, o.Sources, o.reprovision, o.rotate)
 	if err != nil {
 		return err
 	}

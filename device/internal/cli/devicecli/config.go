@@ -93,7 +93,7 @@ type exported struct {
 }
 
 func export(ctx context.Context, console *cli.Console, o exportOptions, format string) error {
-	d, err := openProvisioned(ctx, console, o.Sources)
+	d, err := open(ctx, console, o.Sources, false, true)
 	if err != nil {
 		return err
 	}

@@ -40,8 +40,9 @@ type device struct {
 }
 
 // open reads the configuration and the files that it names, and opens the identity store. All
-// problems come at once; those of the claim do not count where it is no longer needed.
-func open(ctx context.Context, console *cli.Console, s config.Sources, reprovision, rotate bool) (*device, error) {
+// problems come at once; those of the claim do not count where it is no longer needed. Where provisioned
+// is set, the device must have an identity.
+func open(ctx context.Context, console *cli.Console, s config.Sources, reprovision, provisioned bool) (*device, error) {
 	c, problems := load(ctx, console, s)
 	if c == nil {
 		return nil, problems
@@ -57,7 +58,7 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 		// It is not needed to verify an identity, nor once a thing is registered for the one that
 		// is wanted.
 		verify, registered := status.State != identity.Absent && !reprovision, status.Pending != nil && status.Pending.Stage >= identity.Registered
-		claim = !rotate && !verify && !registered
+		claim = !provisioned && !verify && !registered
 		if id = status.Identity; id != nil {
 			console.Warn(config.ReadableByOthers(id.Files.PrivateKey)...)
 		}
@@ -66,6 +67,13 @@ func open(ctx context.Context, console *cli.Console, s config.Sources, reprovisi
 	console.Warn(warnings...)
 	if err := config.Join(problems, missing); err != nil {
 		return nil, err
+	}
+	if provisioned {
+		if id, err = store.Load(); errors.Is(err, identity.ErrNone) {
+			return nil, &cli.UsageError{Err: fmt.Errorf("%w; run: iot_device bootstrap", err)}
+		} else if err != nil {
+			return nil, &deviceError{error: err, config: c}
+		}
 	}
 	return &device{config: c, files: files, store: store, identity: id}, nil
 }
@@ -110,7 +118,7 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 	case !answered && !errors.Is(err, agent.ErrNotRunning) && !errors.Is(err, fs.ErrPermission):
 		return err
 	}
-	d, err := openProvisioned(ctx, console, s)
+	d, err := open(ctx, console, s, false, true)
 	if err != nil {
 		return err
 	}
@@ -119,22 +127,6 @@ func printCredentials(ctx context.Context, console *cli.Console, s config.Source
 		return &deviceError{err, d.config, true}
 	}
 	return console.JSON(done)
-}
-
-// openProvisioned opens a device that must have an identity.
-func openProvisioned(ctx context.Context, console *cli.Console, s config.Sources) (*device, error) {
-	d, err := open(ctx, console, s, false, true)
-	if err != nil {
-		return nil, err
-	}
-	d.identity, err = d.store.Load()
-	if errors.Is(err, identity.ErrNone) {
-		return nil, &cli.UsageError{Err: fmt.Errorf("%w; run: iot_device bootstrap", err)}
-	}
-	if err != nil {
-		return nil, &deviceError{error: err, config: d.config}
-	}
-	return d, nil
 }
 
 // credentials returns a provider that, without an endpoint, answers how to set one.
