@@ -5,6 +5,8 @@ package identity
 import (
 	"bytes"
 	"errors"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -75,6 +77,34 @@ func TestPathsThatMeetAreAnErrorBeforeAnythingIsWritten(t *testing.T) {
 				t.Errorf("files: %v", after)
 			}
 		})
+	}
+}
+
+// A socket stands here for a device such as /dev/null, without which a machine does not work.
+func TestWhatIsNoRegularFileIsNeitherReplacedNorRemoved(t *testing.T) {
+	dir := certsDir(t)
+	t.Chdir(dir) // the address of a socket is short
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "socket"})
+	must(t, err)
+	defer l.Close()
+	must(t, os.Symlink("socket", "link"))
+	for _, path := range []string{"socket", "link"} {
+		for name, c := range map[string]Config{"certificate": {Certificate: path}, "key": {Certificate: "c.pem", PrivateKey: path}} {
+			c.SerialNumber = serial
+			s, err := NewStore(c)
+			must(t, err)
+			if err := provision(t, s, newCloud(t), run{replace: true}); !errors.Is(err, ErrConflict) {
+				t.Errorf("%s as %s: error = %v", path, name, err)
+			}
+		}
+		s := realStore(t, dir)
+		must(t, provision(t, s, newCloud(t), run{replace: true}))
+		if err := s.RemoveClaim(filepath.Join(dir, path)); !errors.Is(err, ErrConflict) {
+			t.Errorf("%s as the claim: error = %v", path, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode()&fs.ModeSocket == 0 {
+			t.Fatalf("%s is %v, %v", path, info, err)
+		}
 	}
 }
 

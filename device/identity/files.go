@@ -49,8 +49,8 @@ func (d *directory) checkFiles(f Files) error {
 				return err
 			}
 		}
-		if _, err := d.disk.ReadFile(target); errors.Is(err, syscall.EISDIR) {
-			return &FileError{ErrConflict, path, "is a directory"}
+		if err := d.checkRegular(path, target); err != nil {
+			return err
 		}
 	}
 	reserved := d.locate(d.Reserved)
@@ -73,6 +73,15 @@ func (d *directory) checkFiles(f Files) error {
 	}
 	if r, _, err := d.readRecord(f.Record); err == nil && r.SerialNumber != d.SerialNumber {
 		return d.conflictWith(f.Record, r)
+	}
+	return nil
+}
+
+// checkRegular returns an error for what a file must not take the place of, or be removed as: a
+// directory, a socket, a device such as /dev/null.
+func (d *directory) checkRegular(path, target string) error {
+	if info := d.disk.Locate(target).file; info != nil && !info.Mode().IsRegular() {
+		return &FileError{ErrConflict, path, osfile.ErrNotRegular.Error()}
 	}
 	return nil
 }
@@ -173,7 +182,7 @@ func (d *directory) installFile(path string, data []byte, perm fs.FileMode, sums
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err == nil && (bytes.Equal(found, data) || sums[path] == checksum(found)):
-	case err == nil || errors.Is(err, osfile.ErrNotRegular):
+	case err == nil:
 		if err := d.backupForeignFile(target); err != nil {
 			return err
 		}
@@ -251,6 +260,9 @@ func (s *Store) removeClaim(privateKeys []string) error {
 	for _, privateKey := range privateKeys {
 		target, err := d.disk.Resolve(privateKey)
 		if err != nil {
+			return err
+		}
+		if err := d.checkRegular(privateKey, target); err != nil {
 			return err
 		}
 		if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).same(d.disk.Locate(id.Files.PrivateKey)) {

@@ -49,11 +49,16 @@ const abandonedAfter = time.Hour
 
 // Replace replaces a file, and returns when its content is on stable storage: after a crash or a
 // power cut at any moment either the old or the new content is there, whole. perm is that of a new
-// file, before umask; one that exists keeps its own.
+// file, before umask; one that exists keeps its own. It returns an error that wraps [ErrNotRegular]
+// where something else is in the place, such as /dev/null, which everything else needs.
 //
 // There is no github.com/google/renameio for Windows, and elsewhere it also writes to the temporary
 // folder, which is one more write to the flash of a device.
 func Replace(path string, data []byte, perm fs.FileMode) error {
+	info, statErr := os.Lstat(path)
+	if statErr == nil && info.Mode().Type()&^fs.ModeSymlink != 0 {
+		return &fs.PathError{Op: "replace", Path: path, Err: ErrNotRegular}
+	}
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
 	removeAbandoned(dir, prefix)
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // /dev/null would be a file for all
@@ -64,7 +69,7 @@ func Replace(path string, data []byte, perm fs.FileMode) error {
 		return err
 	}
 	_, err = f.Write(data)
-	if info, statErr := os.Lstat(path); err == nil && statErr == nil && info.Mode().IsRegular() && info.Mode().Perm() != perm {
+	if err == nil && statErr == nil && info.Mode().IsRegular() && info.Mode().Perm() != perm {
 		err = f.Chmod(info.Mode().Perm())
 	}
 	for _, step := range []func() error{f.Sync, f.Close, func() error { return os.Rename(f.Name(), path) }} {

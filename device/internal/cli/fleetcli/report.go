@@ -17,6 +17,7 @@ import (
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/osfile"
 )
 
 func newReportCmd(console *cli.Console) *cobra.Command {
@@ -82,8 +83,8 @@ func (o *output) check() error {
 		}
 		probe.Close()
 		os.Remove(probe.Name())
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			return &fileError{path, fmt.Errorf("is a directory")}
+		if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+			return &fileError{path, osfile.ErrNotRegular} // as /dev/null, which the report would replace
 		}
 	}
 	return nil
