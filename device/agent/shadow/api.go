@@ -15,11 +15,7 @@ func Routes(shadows []*Shadow) map[string]http.Handler {
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
 		var answer any
-		which := "the classic shadow"
-		if name != "" {
-			which = fmt.Sprintf("shadow %q", name)
-		}
-		var err error = &Error{404, fmt.Errorf("%s is not among those that the agent keeps, which agent.shadows lists", which)}
+		var err error = &Error{404, fmt.Errorf("the agent keeps no shadow %q (the classic one has no name); agent.shadows lists those that it keeps", name)}
 		for _, s := range shadows {
 			if s.config.Name == name {
 				if err = nil; r.Method == http.MethodPatch {

@@ -100,28 +100,36 @@ func tree(p Program, args []string, streams term.Streams) (*Console, *cobra.Comm
 	flags.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress and no hints on success")
 	flags.StringVar(&c.logLevel, "log-level", c.logLevel, "minimum log `LEVEL`: "+strings.Join(logLevels, ", "))
 	flags.StringVar(&c.logFormat, "log-format", "text", "write logs as `FORMAT`: text or json (all of stderr, one object per line)")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return c.open() }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cmd.ValidateRequiredFlags(); err != nil {
+			return err
+		}
+		return c.open()
+	}
 	root.AddCommand(p.Commands(c)...)
 	root.AddCommand(newVersionCmd(c), newCompletionCmd(c), &cobra.Command{Use: "exit-codes"})
 	describe(root, p.Help+"\n"+strings.ReplaceAll(help, "{program}", p.Name))
 	usage := root.UsageFunc()
-	root.SetUsageFunc(func(cmd *cobra.Command) error { return wrapFlags(cmd, usage) })
-	return c, root
-}
-
-// wrapFlags prints the usage of a command, whose flags fit a terminal of [term.Width].
-func wrapFlags(cmd *cobra.Command, usage func(*cobra.Command) error) error {
-	out := cmd.OutOrStderr()
-	var buffer strings.Builder
-	cmd.SetOut(&buffer)
-	err := usage(cmd)
-	cmd.SetOut(out)
-	text := buffer.String()
-	for _, flags := range []*pflag.FlagSet{cmd.LocalFlags(), cmd.InheritedFlags()} {
-		text = strings.Replace(text, strings.TrimSpace(flags.FlagUsages()), strings.TrimSpace(flags.FlagUsagesWrapped(term.Width)), 1)
+	root.SetUsageFunc(func(cmd *cobra.Command) error { // its flags fit a terminal
+		var wide strings.Builder
+		out := cmd.OutOrStderr()
+		cmd.SetOut(&wide)
+		_ = usage(cmd) // a builder does not fail
+		cmd.SetOut(out)
+		var fit []string
+		for _, flags := range []*pflag.FlagSet{cmd.LocalFlags(), cmd.InheritedFlags()} {
+			fit = append(fit, strings.TrimSpace(flags.FlagUsages()), strings.TrimSpace(flags.FlagUsagesWrapped(term.Width)))
+		}
+		_, err := strings.NewReplacer(fit...).WriteString(out, wide.String())
+		return err
+	})
+	root.InitDefaultHelpCmd()
+	topics, _, _ := root.Find([]string{"help"})
+	topics.Args = func(_ *cobra.Command, args []string) error {
+		cmd, rest, _ := root.Find(args)
+		return rejectUnknown(cmd, rest)
 	}
-	_, _ = fmt.Fprint(out, text)
-	return err
+	return c, root
 }
 
 // rejectUnknown suggests what a misspelt command may have meant.

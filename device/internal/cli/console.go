@@ -63,7 +63,7 @@ func (c *Console) open() error {
 // Input returns In until ctx ends: a read of a terminal cannot be interrupted, the command can. Where
 // somebody types the input, it says so.
 func (c *Console) Input(ctx context.Context) io.Reader {
-	if c.Typed {
+	if term.IsTerminal(c.In) {
 		c.Note("reading standard input; Ctrl-D ends it")
 	}
 	r, w := io.Pipe()

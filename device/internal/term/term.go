@@ -21,7 +21,6 @@ type Streams struct {
 	Err io.Writer // progress, warnings, hints, logs, errors
 
 	Environ  []string // as [os.Environ]
-	Typed    bool     // In is a terminal
 	Terminal bool     // Err is a terminal that understands cursor movement
 	Color    bool     // Err may be colored, as a terminal without NO_COLOR
 }
@@ -30,16 +29,19 @@ type Streams struct {
 // program become ASCII.
 func New(in io.Reader, out, errw io.Writer, environ []string) Streams {
 	s := Streams{In: in, Out: out, Err: errw, Environ: environ}
-	typed, ok := in.(*os.File)
-	s.Typed = ok && term.IsTerminal(int(typed.Fd()))
-	file, ok := errw.(*os.File)
-	s.Terminal = ok && term.IsTerminal(int(file.Fd())) && s.Getenv("TERM") != "dumb"
+	s.Terminal = IsTerminal(errw) && s.Getenv("TERM") != "dumb"
 	s.Color = s.Terminal && s.Getenv("NO_COLOR") == ""
 	locale := strings.ToLower(cmp.Or(s.Getenv("LC_ALL"), s.Getenv("LC_CTYPE"), s.Getenv("LANG")))
 	if !strings.Contains(locale, "utf-8") && !strings.Contains(locale, "utf8") {
 		s.Out, s.Err = ascii{out}, ascii{errw}
 	}
 	return s
+}
+
+// IsTerminal reports whether a stream is a terminal.
+func IsTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // ascii writes the symbols of this program in ASCII. Text of others is left as it is.

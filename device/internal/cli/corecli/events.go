@@ -107,39 +107,32 @@ func newWaitCmd(console *cli.Console) *cobra.Command {
 	cmd := cli.Command("wait [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		if err := waitReady(ctx, api); err != nil {
-			return fmt.Errorf("waiting %s for %s: %w", timeout, api, err)
+		var reason error // why it is not ready
+		for ctx.Err() == nil {
+			response, err := get(ctx, api, "health", "")
+			if err == nil {
+				response.Body.Close()
+				if response.StatusCode == http.StatusOK {
+					console.Note("ready: " + api)
+					return nil
+				}
+				err = fmt.Errorf("%w: another server is there: it answered %s", errAbsent, response.Status)
+			}
+			if cli.IsA[*cli.UsageError](err) {
+				return err
+			}
+			if ctx.Err() == nil { // else the former reason says more
+				reason = err
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(pollInterval):
+			}
 		}
-		console.Note("ready: " + api)
-		return nil
+		return fmt.Errorf("waiting %s for %s: %w", timeout, api, cmp.Or(reason, context.Cause(ctx)))
 	})
 	flags := cmd.Flags()
 	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "`URL` of the emulator's control API")
 	flags.DurationVar(&timeout, "timeout", 30*time.Second, "give up after `DURATION`")
 	return cmd
-}
-
-// waitReady returns when the emulator is ready or, at the end of ctx, the latest reason why not.
-func waitReady(ctx context.Context, api string) (reason error) {
-	for {
-		response, err := get(ctx, api, "health", "")
-		if err == nil {
-			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return nil
-			}
-			err = fmt.Errorf("%w: another server is there: it answered %s", errAbsent, response.Status)
-		}
-		if cli.IsA[*cli.UsageError](err) {
-			return err
-		}
-		if ctx.Err() == nil { // else the former reason says more
-			reason = err
-		}
-		select {
-		case <-ctx.Done():
-			return cmp.Or(reason, context.Cause(ctx))
-		case <-time.After(pollInterval):
-		}
-	}
 }

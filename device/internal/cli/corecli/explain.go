@@ -2,6 +2,7 @@ package corecli
 
 import (
 	"cmp"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -30,20 +31,13 @@ type explainOptions struct {
 
 func newExplainCmd(console *cli.Console) *cobra.Command {
 	var o explainOptions
-	cmd := &cobra.Command{
-		Use:                   "explain --policy FILE... --action ACTION --resource RESOURCE",
-		Args:                  cobra.NoArgs,
-		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(o.policies) == 0 || o.request.Action == "" || o.request.Resource == "" {
-				return &cli.UsageError{Err: errors.New("\"--policy\", \"--action\" and \"--resource\" must be given"), Command: cmd}
-			}
-			if err := o.complete(); err != nil {
-				return &cli.UsageError{Err: err}
-			}
-			return runExplain(console, &o)
-		},
-	}
+	cmd := cli.Command("explain --policy FILE... --action ACTION --resource RESOURCE", cobra.NoArgs, func(context.Context, []string) error {
+		if err := o.complete(); err != nil {
+			return &cli.UsageError{Err: err}
+		}
+		return runExplain(console, &o)
+	})
+	cmd.DisableFlagsInUseLine = true
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.policies, "policy", nil, "evaluate the policy in `FILE`; several hold together")
 	flags.StringVar(&o.request.Action, "action", "", "evaluate `ACTION`, such as iot:Publish")
@@ -58,6 +52,9 @@ func newExplainCmd(console *cli.Console) *cobra.Command {
 	flags.StringVar(&o.Account, "account", "123456789012", "AWS account `ID` of ARNs and placeholders")
 	flags.StringVar(&o.Region, "region", "us-east-1", "AWS `REGION` of ARNs and placeholders")
 	flags.BoolVar(&o.json, "json", false, "print the answer as one JSON object")
+	for _, name := range []string{"policy", "action", "resource"} {
+		_ = cmd.MarkFlagRequired(name)
+	}
 	return cmd
 }
 

@@ -87,18 +87,12 @@ func newStore(c *config.Config, console *cli.Console) (*identity.Store, error) {
 func newCredentialsCmd(console *cli.Console) *cobra.Command {
 	var s config.Sources
 	var roleAlias string
-	cmd := &cobra.Command{
-		Use:  "credentials --role-alias NAME [flags]",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if roleAlias == "" {
-				return &cli.UsageError{Err: errors.New("--role-alias is missing"), Command: cmd}
-			}
-			return printCredentials(cmd.Context(), console, s, roleAlias)
-		},
-	}
+	cmd := cli.Command("credentials --role-alias NAME [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		return printCredentials(ctx, console, s, roleAlias)
+	})
 	s.AddFlags(cmd.Flags())
 	cmd.Flags().StringVar(&roleAlias, "role-alias", "", "get the credentials of role alias `NAME`")
+	_ = cmd.MarkFlagRequired("role-alias")
 	return cmd
 }
 

@@ -38,8 +38,8 @@ var help string
 
 func commands(c *cli.Console) []*cobra.Command {
 	return []*cobra.Command{
-		newBootstrapCmd(c), newRotateCmd(c), newStatusCmd(c), newDoctorCmd(c), newConfigCmd(c), newExportCmd(c),
-		newRunCmd(c), newPublishCmd(c), newSubscribeCmd(c), newShadowCmd(c), newCredentialsCmd(c),
+		newBootstrapCmd(c), newRotateCmd(c), newReportCmd(c, "status", "status", runStatus), newReportCmd(c, "doctor", "report", runDoctor),
+		newConfigCmd(c), newExportCmd(c), newRunCmd(c), newPublishCmd(c), newSubscribeCmd(c), newShadowCmd(c), newCredentialsCmd(c),
 	}
 }
 

@@ -22,11 +22,11 @@ type reportOptions struct {
 	json bool
 }
 
-func newStatusCmd(console *cli.Console) *cobra.Command {
+func newReportCmd(console *cli.Console, name, report string, run func(context.Context, *cli.Console, reportOptions) error) *cobra.Command {
 	var o reportOptions
-	cmd := cli.Command("status [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runStatus(ctx, console, o) })
+	cmd := cli.Command(name+" [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return run(ctx, console, o) })
 	o.AddFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&o.json, "json", false, "print the status as one JSON object")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print the "+report+" as one JSON object")
 	return cmd
 }
 
@@ -179,14 +179,6 @@ func mapRows(label string, m map[string]any) (t cli.Table) {
 		label = ""
 	}
 	return t
-}
-
-func newDoctorCmd(console *cli.Console) *cobra.Command {
-	var o reportOptions
-	cmd := cli.Command("doctor [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runDoctor(ctx, console, o) })
-	o.AddFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&o.json, "json", false, "print the report as one JSON object")
-	return cmd
 }
 
 func runDoctor(ctx context.Context, console *cli.Console, o reportOptions) error {

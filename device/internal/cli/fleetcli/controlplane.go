@@ -76,29 +76,12 @@ func (o *controlOptions) report(console *cli.Console, verb string, counts contro
 			controlplane.Counts
 		}{o.apply, counts})
 	case !o.json && (err == nil || counts != controlplane.Counts{}):
-		text := fmt.Sprintf("%d certificates", counts.Certificates)
-		if counts.Things > 0 {
-			text += fmt.Sprintf(" and %d things", counts.Things)
-		}
+		done := verb
 		if !o.apply {
-			text += " would be"
+			verb = "would be " + verb + " (dry run)"
 		}
-		text += " " + verb
-		if !o.apply {
-			text += " (dry run)"
-		}
-		for _, rest := range []struct {
-			n    int
-			what string
-		}{
-			{counts.Gone, "already " + verb + " or not found"}, {counts.Shared, "things kept, which have other certificates"},
-			{counts.Kept, "devices kept"}, {counts.Failed, "failed"}, {counts.Resumed, "done before"},
-		} {
-			if rest.n > 0 {
-				text += fmt.Sprintf("; %d %s", rest.n, rest.what)
-			}
-		}
-		fmt.Fprintln(console.Out, text)
+		fmt.Fprintf(console.Out, "%d certificates and %d things %s; %d already %s or not found, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed\n",
+			counts.Certificates, counts.Things, verb, counts.Gone, done, counts.Shared, counts.Kept, counts.Failed, counts.Resumed)
 	}
 	if counts.Failed > 0 {
 		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)

@@ -55,6 +55,7 @@ func newEnrollCmd(console *cli.Console) *cobra.Command {
 	o.output.addFlags(flags)
 	c, l := &o.fleet, &o.fleet.Load
 	flags.IntVarP(&o.devices, "devices", "n", 0, "enroll `N` devices")
+	_ = cmd.MarkFlagRequired("devices")
 	flags.StringVar(&o.prefix, "prefix", payload.SerialPrefix, "begin serial numbers with `PREFIX`, the hook's")
 	flags.StringVar(&o.first, "first", "", "first `SERIAL` number; the others count up from it (default: PREFIX0000001)")
 	flags.IntVar(&l.Concurrency, "concurrency", 0, fmt.Sprintf("at most `N` devices in progress (default %d, with --rate %d)", fleet.DefaultConcurrency, fleet.DefaultInFlight))

@@ -37,6 +37,7 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 	})
 	flags := cmd.Flags()
 	flags.IntVarP(&devices, "devices", "n", 0, "plan for `N` devices")
+	_ = cmd.MarkFlagRequired("devices")
 	quotas.addFlags(flags)
 	flags.StringVar(&keys, "keys", string(provision.DeviceKeys), "who generates the private keys, `FLOW`: device or service")
 	flags.BoolVar(&asJSON, "json", false, "print the plan as one JSON object")
