@@ -26,18 +26,24 @@ esac
 arns=$1 # preflight.sh checks it
 shift
 
-# The stack's name is among the CDK's arguments: -c name=NAME.
-stack=GoFleetProvisioning group='' type='' listed=false
+scripts=$(cd -- "$(dirname -- "$0")" && pwd)
+# option NAME prints an option of the two cdk.json that the CDK reads.
+option() {
+	sed -n 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p' "$scripts/../infra/cdk.json" "${HOME:-}/.cdk.json" 2>/dev/null | sed -n 1p
+}
+stack=$(option name) group=$(option thingGroup) type=$(option thingType) registry=$(option serialRegistry)
+# Those among the CDK's arguments, as -c name=NAME, win.
 for argument; do
+	argument=${argument#--context=}
 	case $argument in
 	name=*) stack=${argument#name=} ;;
 	thingGroup=*) group=${argument#thingGroup=} ;;
 	thingType=*) type=${argument#thingType=} ;;
-	serialRegistry=listed) listed=true ;;
+	serialRegistry=*) registry=${argument#serialRegistry=} ;;
 	esac
 done
+stack=${stack:-GoFleetProvisioning}
 
-scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 if [ "$action" = destroy ]; then
 	"$scripts/preflight.sh" --destroy --name "$stack" "$arns"
 else
@@ -79,7 +85,7 @@ cat <<-END
 	bootstrap:
 	  provisioningTemplate: $(output ProvisioningTemplateName)
 END
-if $listed; then
+if [ "$registry" = listed ]; then
 	echo "# Load serial numbers before you provision devices, in hook/:"
 	echo "#   go run ./cmd/serials load --table $(output SerialTableName) FILE.csv"
 fi

@@ -252,6 +252,31 @@ func TestDestroyPrintsWhatIsRetained(t *testing.T) {
 	}
 }
 
+// The CDK takes options in other forms, too, and from two files.
+func TestDeployKnowsTheStackHoweverItIsNamed(t *testing.T) {
+	const file = `{"app": "go run .", "context": {"cli-telemetry": false, "name": "Second","thingType" : "acme-sensor"}}`
+	for name, test := range map[string]struct {
+		file string
+		args []string
+	}{
+		"one argument":  {"", []string{"--context=name=Second", "--context=thingType=acme-sensor"}},
+		"cdk.json":      {file, nil},
+		"several lines": {strings.ReplaceAll(file, ",", ",\n"), nil},
+		"both":          {strings.Replace(file, "Second", "Third", 1), []string{"--context", "name=Second"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, _ := newCloud(t, map[string]string{"cloudformation describe-stacks Second": deployedStack})
+			if err := os.WriteFile(p.path("infra/cdk.json"), []byte(test.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := p.run(t, "deploy.sh", append([]string{"--destroy", claimARN}, test.args...)...)
+			if r.code != 0 || !strings.Contains(r.stdout, "Stack Second deleted") || !strings.Contains(r.stdout, "thing type acme-sensor") {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
 func TestNothingIsDeployedAfterAProblem(t *testing.T) {
 	for _, args := range [][]string{{claimARN}, {"--destroy", claimARN}} {
 		p, notes := newCloud(t, map[string]string{"sts get-caller-identity": "999999999999"})
