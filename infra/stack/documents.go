@@ -141,8 +141,8 @@ func (p *Props) checkTemplate() (problems []error) {
 		Resources  map[string]struct {
 			Type       string
 			Properties struct {
-				ThingName, ThingTypeName, PolicyName any
-				ThingGroups                          []any
+				ThingName, ThingTypeName, PolicyName, PolicyDocument, BillingGroup any
+				ThingGroups                                                        []any
 			}
 		}
 	}
@@ -181,6 +181,9 @@ func (p *Props) checkTemplate() (problems []error) {
 		}
 		if _, literal := own.PolicyName.(string); literal && !slices.Contains(policies, own.PolicyName) {
 			problem("policy %q is not created by the stack; add statements with -c deviceStatements=FILE", own.PolicyName)
+		}
+		if p.MinimalRole && (own.PolicyDocument != nil || own.BillingGroup != nil) {
+			problem("%s has a PolicyDocument or BillingGroup, which the role of minimalRole may not use; remove it, or minimalRole", id)
 		}
 		named("thingType", n.ThingType, own.ThingTypeName)
 		named("thingGroup", n.ThingGroup, own.ThingGroups...)

@@ -212,6 +212,8 @@ func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
 		"a group that is not":     {map[string]any{"templates": own(t, file, `["fleet-provisioning-group"]`, `["fleet-provisioning-group", "acme"]`)}, "thingGroup=acme"},
 		"a type without a use":    {map[string]any{"thingType": "acme", "templates": own(t, file, `"ThingTypeName": "fleety",`, "")}, "thingType=acme is of no use"},
 		"a policy that is not":    {map[string]any{"templates": own(t, file, `"GoIoTDevicePolicy"`, `"Acme"`)}, "deviceStatements"},
+		"a policy without a role": {map[string]any{"minimalRole": "true", "templates": own(t, file, `"PolicyName": "GoIoTDevicePolicy"`, `"PolicyDocument": "{}"`)}, "minimalRole"},
+		"a group without a role":  {map[string]any{"minimalRole": "true", "templates": own(t, file, `"ThingTypeName": "fleety",`, `"ThingTypeName": "fleety", "BillingGroup": "acme",`)}, "minimalRole"},
 		"no serial number":        {map[string]any{"templates": own(t, file, `"serialNumber": {"Type": "String"},`, "")}, "serialNumber"},
 		"statements in an object": {map[string]any{"deviceStatements": object}, "JSON list"},
 		"no statements":           {map[string]any{"deviceStatements": "/nonexistent"}, "deviceStatements"},
