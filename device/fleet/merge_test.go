@@ -3,10 +3,13 @@ package fleet_test
 import (
 	"bytes"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/device/fleet"
@@ -68,7 +71,8 @@ func TestMergeRejectsReportsOfDifferentLaunches(t *testing.T) {
 	report := func(change func(*fleet.Report)) *fleet.Report {
 		r := &fleet.Report{
 			FormatVersion: fleet.ReportVersion, Command: "enroll", Endpoint: "localhost", Template: "T",
-			Plan: fleet.Plan{Devices: 10, FirstSerial: "2974680000001", Shards: []fleet.Shard{{Index: 2, Of: 2}}},
+			Started: time.Date(2026, time.November, 27, 0, 0, 0, 0, time.UTC),
+			Plan:    fleet.Plan{Devices: 10, FirstSerial: "2974680000001", Shards: []fleet.Shard{{Index: 2, Of: 2}}},
 		}
 		change(r)
 		return r
@@ -80,6 +84,8 @@ func TestMergeRejectsReportsOfDifferentLaunches(t *testing.T) {
 		"another endpoint": func(r *fleet.Report) { r.Endpoint = "elsewhere" },
 		"another template": func(r *fleet.Report) { r.Template = "U" },
 		"another range":    func(r *fleet.Report) { r.Plan.FirstSerial = "2974689000001" },
+		"another clock":    func(r *fleet.Report) { r.Started = time.Date(1970, time.January, 1, 0, 0, 0, 0, time.UTC) },
+		"another month":    func(r *fleet.Report) { r.Started = r.Started.AddDate(0, 1, 0) },
 		"another number":   func(r *fleet.Report) { r.Plan.Devices = 11 },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,6 +97,30 @@ func TestMergeRejectsReportsOfDifferentLaunches(t *testing.T) {
 	}
 	if _, err := fleet.Merge(first, report(func(*fleet.Report) {})); err != nil {
 		t.Errorf("two shards that belong together: %v", err)
+	}
+}
+
+// A report of a few kilobytes must not take gigabytes.
+func TestReportHasNoMoreStagesThanADevice(t *testing.T) {
+	t.Parallel()
+	r := fleet.Report{FormatVersion: fleet.ReportVersion, Stages: make([]fleet.Latency, 1000)}
+	histogram := hdrhistogram.New(1, math.MaxInt64, 5)
+	if err := histogram.RecordValue(1); err != nil {
+		t.Fatal(err)
+	}
+	text, err := histogram.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.Stages {
+		r.Stages[i] = fleet.Latency{Stage: fleet.StageDial, Histogram: string(text)}
+	}
+	var b bytes.Buffer
+	if err := r.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fleet.ReadReport(&b); err == nil {
+		t.Errorf("a report of %d bytes was read", b.Len())
 	}
 }
 

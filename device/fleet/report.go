@@ -279,6 +279,9 @@ func ReadReport(in io.Reader) (*Report, error) {
 	if r.FormatVersion != ReportVersion {
 		return nil, fmt.Errorf("report has format version %d, this program reads version %d", r.FormatVersion, ReportVersion)
 	}
+	if len(r.Stages) > len(stages) { // a few bytes can name a histogram of 50 MB
+		return nil, fmt.Errorf("reading report: it has %d stages, at most %d are possible", len(r.Stages), len(stages))
+	}
 	for i := range r.Stages {
 		h, err := hdrhistogram.Decode([]byte(r.Stages[i].Histogram))
 		if err != nil {
@@ -342,6 +345,9 @@ func Merge(reports ...*Report) (*Report, error) {
 	return &merged, nil
 }
 
+// maxApart is how far apart the shards of one launch can begin.
+const maxApart = 7 * 24 * time.Hour
+
 // checkMerge compares what all shards of a launch have in common.
 func checkMerge(reports []*Report) error {
 	seen := map[Shard]bool{}
@@ -353,6 +359,9 @@ func checkMerge(reports []*Report) error {
 		case r.Plan.Devices != first.Plan.Devices || r.Plan.FirstSerial != first.Plan.FirstSerial:
 			return fmt.Errorf("%w: one is of %d devices from serial number %s on, another of %d from %s on",
 				ErrMerge, first.Plan.Devices, first.Plan.FirstSerial, r.Plan.Devices, r.Plan.FirstSerial)
+		case r.Started.Sub(first.Started).Abs() > maxApart: // the timeline has each second between them
+			return fmt.Errorf("%w: one began at %s, another at %s: is the clock of a machine wrong?",
+				ErrMerge, first.Started.Format(time.RFC3339), r.Started.Format(time.RFC3339))
 		case len(r.Plan.Shards) == 0:
 			return fmt.Errorf("%w: one is of no shard", ErrMerge)
 		}
