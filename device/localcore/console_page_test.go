@@ -354,6 +354,15 @@ func TestConsoleActs(t *testing.T) {
 	awaitDisconnect(t, s, "claim-paused", "API_INITIATED_DISCONNECT")
 
 	p.open(s, "things")
+	for _, search := range [][2]string{
+		{"nobody", `document.querySelector("#thinglist .empty")?.textContent.includes("of this name")`},
+		{"", `document.querySelector("#thinglist details")`},
+		{"fleety_2974685", `document.querySelector("#thinglist details:only-child")`},
+	} {
+		p.eval(fmt.Sprintf(`(() => { const f = document.querySelector("#thing"); f.value = %q; f.dispatchEvent(new Event("input")); })()`, search[0]), nil)
+		p.await(search[1])
+	}
+	p.faults = nil // a name that is not found is logged as such
 	p.eval(`document.querySelector("#thinglist details").open = true`, nil)
 	p.click("#thinglist .detail button", "Deactivate")
 	if _, err := s.AwaitEvent(within(t), func(e localcore.Event) bool {

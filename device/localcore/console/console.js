@@ -248,13 +248,16 @@ async function thingDetail(t) {
   ];
 }
 async function drawThings() {
-  const [things, certificates] = await Promise.all([call("GET", "/things?maxResults=250"), call("GET", "/certificates?pageSize=250&isAscendingOrder=false")]);
-  update($("#thinglist"), things.things, (t) => JSON.stringify(t), (t) => fold([h("strong", { className: "grow" }, t.thingName), h("small", {}, t.thingTypeName || "")], () => thingDetail(t)), "There is no thing yet.");
+  const name = $("#thing").value.trim();
+  const [things, certificates] = await Promise.all([
+    name ? call("GET", path("things", name)).then((t) => ({ things: [t] }), () => ({ things: [] })) : call("GET", "/things?maxResults=250"),
+    call("GET", "/certificates?pageSize=250&isAscendingOrder=false")]);
+  update($("#thinglist"), things.things, (t) => `${t.thingName} ${t.version}`, (t) => fold([h("strong", { className: "grow" }, t.thingName), h("small", {}, t.thingTypeName || "")], () => thingDetail(t)), name ? "There is no thing of this name." : "There is no thing yet.");
   reloadOpen($("#thinglist"));
   update($("#certificatelist"), certificates.certificates, (c) => c.certificateId + c.status, (c) => certificateRow(c), "There is no certificate yet.");
   $("#thingcount").textContent = things.nextToken ? "the first 250" : things.things.length || "";
   $("#certificatecount").textContent = certificates.nextMarker ? "the latest 250" : certificates.certificates.length || "";
-  fill("#thingnames", things.things.map((t) => t.thingName));
+  if (!name) fill("#thingnames", things.things.map((t) => t.thingName));
   fill("#certificateids", certificates.certificates.map((c) => c.certificateId));
 }
 const fill = (id, values) => $(id).replaceChildren(...values.map((value) => h("option", { value })));
@@ -375,6 +378,7 @@ $("#pause").addEventListener("click", (e) => {
   if (!paused) drawEvents();
 });
 $("#faultoperation").addEventListener("change", refresh);
+$("#thing").addEventListener("input", soon);
 $("#expire").addEventListener("click", () => act("", async () => { const { certificateIds } = await call("POST", "/_local/expire-tokens"); toast(`${(certificateIds || []).length} expired`); }));
 for (const c of document.querySelectorAll(".copy")) {
   c.append(h("button", { type: "button", className: "small", onclick: async () => { try { await navigator.clipboard.writeText(c.querySelector("pre").textContent); toast("copied"); } catch (e) { toast(e.message, true); } } }, "Copy"));
