@@ -117,10 +117,17 @@ func (d *device) forgetClaim(console *cli.Console, flag bool) error {
 		return nil
 	}
 	var keys []string
+	var err error
+	roots, _ := os.Stat(d.config.Bootstrap.CACertificatePath)
 	for _, claim := range d.config.AllClaims() {
 		keys = append(keys, claim.PrivateKeyPath)
+		if info, missing := os.Stat(claim.PrivateKeyPath); missing == nil && os.SameFile(info, roots) {
+			err = awsiot.WithClass(awsiot.Misconfigured, fmt.Errorf("removing the claim: %s also has the server's roots, which the device needs", claim.PrivateKeyPath))
+		}
 	}
-	err := d.store.RemoveClaim(keys...)
+	if err == nil {
+		err = d.store.RemoveClaim(keys...)
+	}
 	if err != nil && !flag {
 		console.Warn("the claim's private key stays on the device: " + err.Error())
 		return nil
