@@ -241,6 +241,10 @@ type place struct {
 	file, dir  fs.FileInfo // nil if there is none
 }
 
+// isOther reports whether something is there whose place no file must take: a directory, a socket, a
+// device such as /dev/null.
+func (p place) isOther() bool { return p.file != nil && !p.file.Mode().IsRegular() }
+
 // same reports whether two paths are of one file, or would be. Names that differ in case count as
 // one, as they are for a FAT file system.
 func (p place) same(q place) bool {

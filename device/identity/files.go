@@ -49,8 +49,8 @@ func (d *directory) checkFiles(f Files) error {
 				return err
 			}
 		}
-		if err := d.checkRegular(path, target); err != nil {
-			return err
+		if d.disk.Locate(target).isOther() {
+			return &FileError{ErrConflict, path, osfile.ErrNotRegular.Error()}
 		}
 	}
 	reserved := d.locate(d.Reserved)
@@ -73,15 +73,6 @@ func (d *directory) checkFiles(f Files) error {
 	}
 	if r, _, err := d.readRecord(f.Record); err == nil && r.SerialNumber != d.SerialNumber {
 		return d.conflictWith(f.Record, r)
-	}
-	return nil
-}
-
-// checkRegular returns an error for what a file must not take the place of, or be removed as: a
-// directory, a socket, a device such as /dev/null.
-func (d *directory) checkRegular(path, target string) error {
-	if info := d.disk.Locate(target).file; info != nil && !info.Mode().IsRegular() {
-		return &FileError{ErrConflict, path, osfile.ErrNotRegular.Error()}
 	}
 	return nil
 }
@@ -262,8 +253,8 @@ func (s *Store) removeClaim(privateKeys []string) error {
 		if err != nil {
 			return err
 		}
-		if err := d.checkRegular(privateKey, target); err != nil {
-			return err
+		if d.disk.Locate(target).isOther() {
+			return &FileError{ErrConflict, privateKey, osfile.ErrNotRegular.Error()}
 		}
 		if slices.Contains(id.Files.all(), privateKey) || d.disk.Locate(privateKey).same(d.disk.Locate(id.Files.PrivateKey)) {
 			return &FileError{ErrConflict, privateKey, "is also the device's own private key"}

@@ -82,7 +82,11 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 			if !again {
 				return err
 			}
-			r.waitAfter(ctx, delay, err)
+			r.Log.InfoContext(ctx, "retrying", "after", delay, "error", err)
+			r.Progress(Event{Step: StepWait, Phase: Begin, Elapsed: delay, Err: err})
+			began := time.Now()
+			err = sleep(ctx, delay)
+			r.Progress(Event{Step: StepWait, Phase: phaseAfter(err), Elapsed: time.Since(began), Err: err})
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w; before that: %w", context.Cause(ctx), cause)
@@ -109,14 +113,6 @@ func (r *run) delayAfter(err error, delays *backoff.ExponentialBackOff) (delay t
 		return longest/2 + rand.N(longest/2), true
 	}
 	return delays.NextBackOff(), class == awsiot.Temporary
-}
-
-func (r *run) waitAfter(ctx context.Context, delay time.Duration, cause error) {
-	r.Log.InfoContext(ctx, "retrying", "after", delay, "error", cause)
-	r.Progress(Event{Step: StepWait, Phase: Begin, Elapsed: delay, Err: cause})
-	began := time.Now()
-	err := sleep(ctx, delay)
-	r.Progress(Event{Step: StepWait, Phase: phaseAfter(err), Elapsed: time.Since(began), Err: err})
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
