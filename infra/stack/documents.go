@@ -234,43 +234,34 @@ func (p *Props) fleetTemplate() string {
 	return compact(template)
 }
 
-// claimPolicy is the claim policy with the client ids and addresses that the options allow, which a
-// policy takes that allows to connect in statements of its own.
+// claimPolicy is the claim policy with the client ids and addresses that the options allow, which it
+// takes where statements of their own allow to connect.
 func (p *Props) claimPolicy() (document string, takesOptions bool) {
 	policy := object(p.fill(p.ClaimPolicy))
 	statements, _ := policy["Statement"].([]any)
-	alone, among := 0, len(statements) == 0
+	takesOptions = len(statements) > 0
 	for _, s := range statements {
 		statement, _ := s.(map[string]any)
-		action, _ := json.Marshal(statement["Action"])
-		text := strings.ToLower(strings.Trim(string(action), `[]"`))
-		if statement["Effect"] != "Allow" {
+		action := strings.ToLower(strings.Trim(fmt.Sprint(statement["Action"]), "[]"))
+		if action != "iot:connect" || statement["Effect"] != "Allow" {
+			takesOptions = takesOptions && statement["Action"] != nil && !strings.Contains(action, "iot:connect") && !strings.Contains(action, "*")
 			continue
 		}
-		if text != "iot:connect" {
-			among = among || statement["Action"] == nil || strings.Contains(text, "iot:connect") || strings.Contains(text, "*")
-			continue
-		}
-		alone++
 		if !slices.Equal(p.ClaimClientIDs, anyClaim) {
 			var clients []any
 			for _, id := range p.ClaimClientIDs {
 				clients = append(clients, *iotARN("client/" + id))
 			}
-			if statement["Resource"] = clients; len(clients) == 1 {
-				statement["Resource"] = clients[0]
-			}
+			statement["Resource"] = clients
 		}
 		if p.ClaimSourceIPs != nil {
-			conditions, _ := statement["Condition"].(map[string]any)
-			if conditions == nil {
-				conditions = map[string]any{}
-				statement["Condition"] = conditions
-			}
+			own, _ := statement["Condition"].(map[string]any)
+			conditions := maps.Collect(maps.All(own))
 			conditions["IpAddress"] = map[string]any{"aws:SourceIp": p.ClaimSourceIPs}
+			statement["Condition"] = conditions
 		}
 	}
-	return compact(policy), alone > 0 && !among
+	return compact(policy), takesOptions
 }
 
 // locations are those that the provisioning template can register, sorted; nil if it accepts any.

@@ -102,14 +102,14 @@ func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, err
 func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 	for _, thing := range things {
 		shared, err := r.shared(ctx, d, thing)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case shared:
+			d.Shared = append(d.Shared, thing)
+		default:
+			d.Things = append(d.Things, thing)
 		}
-		to := &d.Things
-		if shared {
-			to = &d.Shared
-		}
-		*to = append(*to, thing)
 	}
 	return nil
 }
@@ -151,28 +151,25 @@ func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 			continue
 		}
 		if err == nil {
-			_, err = r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing}, onceDetached("InvalidRequestException"))
+			_, err = r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing}, onceDetached)
 		}
 		if err != nil {
 			return fmt.Errorf("deleting thing %s: %w", thing, err)
 		}
 	}
 	for _, c := range d.Certificates {
-		if _, err := r.Client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.ID}, onceDetached("DeleteConflictException")); err != nil {
+		if _, err := r.Client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.ID}, onceDetached); err != nil {
 			return fmt.Errorf("deleting certificate %s: %w", c.ID, err)
 		}
 	}
 	return nil
 }
 
-// onceDetached repeats a request that AWS IoT rejects with code until it has carried out
-// DetachThingPrincipal, which can take it seconds.
+// onceDetached repeats the deletion of what AWS IoT has not detached yet, which can take it seconds.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DetachThingPrincipal.html
-func onceDetached(code string) func(*iot.Options) {
-	return func(o *iot.Options) {
-		o.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
-			s.MaxAttempts, s.BaseDelay, s.MaxBackoff = 10, 500*time.Millisecond, 4*time.Second
-		}), code)
-	}
+func onceDetached(o *iot.Options) {
+	o.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
+		s.MaxAttempts, s.BaseDelay, s.MaxBackoff = 10, 500*time.Millisecond, 4*time.Second
+	}), "DeleteConflictException", "InvalidRequestException")
 }

@@ -111,15 +111,9 @@ func (r retirer) retire(ctx context.Context, b birth) error {
 	return errors.Join(failed...)
 }
 
-// lookUpEvery is the time for the look-ups of one certificate, of things that have more than a few:
-// a device that rotates each day has one for each day of the grace period. AWS IoT allows an account
-// ten DescribeCertificate per second.
-//
-// AWS page: https://docs.aws.amazon.com/general/latest/gr/iot-core.html
-const lookUpEvery = 100 * time.Millisecond
-
 // certificates returns those of a thing. One without other certificates needs no further look-ups,
-// and gets none.
+// and gets none. One that rotates each day has many; AWS IoT allows an account ten
+// DescribeCertificate per second.
 func (r retirer) certificates(ctx context.Context, thing string) ([]certificate, error) {
 	arns, err := r.things.CertificateARNs(ctx, thing)
 	if err != nil || len(arns) < 2 {
@@ -129,18 +123,15 @@ func (r retirer) certificates(ctx context.Context, thing string) ([]certificate,
 	for i, arn := range arns {
 		if i >= 4 {
 			select {
-			case <-time.After(lookUpEvery):
+			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done(): // the next request reports it
 			}
 		}
 		c := &all[i]
 		c.id, c.arn = things.CertificateID(arn), arn
 		d, err := r.things.Describe(ctx, c.id)
-		if err != nil {
-			return nil, err
-		}
-		of, err := r.things.Things(ctx, arn)
-		if err != nil {
+		of, ofErr := r.things.Things(ctx, arn)
+		if err = cmp.Or(err, ofErr); err != nil {
 			return nil, err
 		}
 		c.status, c.created, c.modified, c.things = d.Status, aws.ToTime(d.CreationDate), aws.ToTime(d.LastModifiedDate), len(of)
@@ -155,22 +146,17 @@ func (r retirer) do(ctx context.Context, a action, thing string, c certificate) 
 	}
 	_, err := r.client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn})
 	if err == nil || things.IsNotFound(err) {
-		_, err = r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true}, onceDetached)
+		// AWS IoT takes seconds to detach it, and then no later event would find it.
+		_, err = r.client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.id, ForceDelete: true}, func(o *iot.Options) {
+			o.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
+				s.MaxAttempts, s.BaseDelay, s.MaxBackoff = 10, 500*time.Millisecond, 4*time.Second
+			}), "DeleteConflictException")
+		})
 	}
 	if things.IsNotFound(err) {
 		return nil
 	}
 	return err
-}
-
-// onceDetached repeats a request until AWS IoT has carried out DetachThingPrincipal, which can take
-// it seconds. The thing has the certificate no more by then, so that no later event finds it.
-//
-// AWS page: https://docs.aws.amazon.com/iot/latest/apireference/API_DetachThingPrincipal.html
-func onceDetached(o *iot.Options) {
-	o.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
-		s.MaxAttempts, s.BaseDelay, s.MaxBackoff = 10, 500*time.Millisecond, 4*time.Second
-	}), "DeleteConflictException")
 }
 
 // A certificate is one that a thing has.
