@@ -73,6 +73,7 @@ func Main(p Program, args []string, streams term.Streams) int {
 	console, root := tree(p, args, streams)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !console.started {
+		_ = console.open() // as far as the flags were read
 		err = &UsageError{Err: err, Command: cmd}
 	}
 	return console.finish(ctx, p, err)
