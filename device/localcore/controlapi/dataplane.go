@@ -140,9 +140,6 @@ func (a *api) connection(id string, socket bool) (object, error) {
 }
 
 func (a *api) listSubscriptions(q *request, id string) (object, error) {
-	if value[int](q, "maxResults") == 0 {
-		q.members["maxResults"] = json.RawMessage("20") // AWS's default
-	}
 	qos, found := a.Broker.Subscriptions(id)
 	if !found {
 		return nil, noConnection(id)

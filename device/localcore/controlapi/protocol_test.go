@@ -146,6 +146,24 @@ func TestPagesLoseNothingWhenItemsAreDeletedBetween(t *testing.T) {
 	}
 }
 
+// https://docs.aws.amazon.com/iot/latest/apireference/API_ListCertificates.html: a page of
+// certificates has 25 by default.
+func TestDefaultPageOfCertificates(t *testing.T) {
+	t.Parallel()
+	e, ctx := start(t), t.Context()
+	for range 26 {
+		must(e.registry.CreateCertificate(registry.Certificate{PEM: issue()}))(t)
+	}
+	first := must(e.iot.ListCertificates(ctx, &iot.ListCertificatesInput{}))(t)
+	if len(first.Certificates) != 25 || first.NextMarker == nil {
+		t.Fatalf("%d certificates, %v", len(first.Certificates), first.NextMarker)
+	}
+	rest := must(e.iot.ListCertificates(ctx, &iot.ListCertificatesInput{Marker: first.NextMarker}))(t)
+	if len(rest.Certificates) != 1 || rest.NextMarker != nil {
+		t.Errorf("then %d certificates", len(rest.Certificates))
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/apireference/API_ListCertificates.html:
 // certificates are listed by their age, in the order that ascendingOrder asks
 // for.

@@ -74,9 +74,10 @@ func (o operation) takes(name string) bool { return slices.Contains(o.query, nam
 
 // parameters returns the names of those that the first function takes.
 func (o operation) parameters() []string {
-	query := slices.DeleteFunc(slices.Clone(o.query), func(name string) bool { return slices.Contains(paging, name) })
-	members := slices.DeleteFunc(slices.Clone(o.members), func(name string) bool { _, ok := o.named(name); return ok })
-	return slices.Concat(o.path, query, members)
+	return slices.DeleteFunc(slices.Concat(o.path, o.query, o.members), func(name string) bool {
+		_, arn := o.named(name)
+		return arn || slices.Contains(paging, name)
+	})
 }
 
 // named reports whether a member is the ARN of a resource whose name is another member, and what begins

@@ -250,7 +250,10 @@ func clip(text string) string {
 	return text
 }
 
-// defaultPage is how many items a page has where the request does not say.
+// defaultPages are how many items a page has where the request does not say, of the operations whose
+// documentation says it; the others have defaultPage.
+var defaultPages = map[string]int{"ListCertificates": 25, "ListCACertificates": 25, "ListSubscriptions": 20, "ListTunnels": 100}
+
 const defaultPage = 250
 
 // paging are the query parameters that [page] reads.
@@ -282,7 +285,7 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 			items = slices.DeleteFunc(items, func(item T) bool { return compare(key(item), string(last)) <= 0 })
 		}
 		out := object{}
-		limit := cmp.Or(value[int](q, "maxResults"), value[int](q, "pageSize"), defaultPage)
+		limit := cmp.Or(value[int](q, "maxResults"), value[int](q, "pageSize"), defaultPages[q.op.name], defaultPage)
 		if len(items) > limit {
 			items = items[:limit]
 			out[next] = hex.EncodeToString([]byte(key(items[limit-1])))

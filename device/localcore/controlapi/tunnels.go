@@ -1,7 +1,6 @@
 package controlapi
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -20,7 +19,7 @@ func (a *api) byTarget() http.Handler {
 	for _, o := range []operation{
 		tagged(op("OpenTunnel", "POST / *", a.Tunnels.OpenTunnel, openedTunnel)),
 		op("DescribeTunnel", "POST / tunnelId", a.describeTunnel),
-		op("ListTunnels", "POST / thingName maxResults nextToken", a.listTunnels),
+		op("ListTunnels", "POST / thingName maxResults nextToken", a.Tunnels.Tunnels, page("tunnelSummaries", newestTunnel, tunnelSummary)),
 		op("CloseTunnel", "POST / tunnelId delete", a.Tunnels.CloseTunnel),
 		op("RotateTunnelAccessToken", "POST / tunnelId clientMode destinationConfig", a.Tunnels.RotateTunnelAccessToken, rotatedTokens),
 		op("TagResource", "POST / resourceArn tags", tagsAsMap, a.Registry.TagResource),
@@ -69,14 +68,12 @@ func (a *api) describeTunnel(id string) (object, error) {
 	}{t, convert(all, asTunnelTag)}}, err
 }
 
-func (a *api) listTunnels(q *request, thing string, maxResults *int, _ string) (object, error) {
-	if maxResults == nil {
-		q.members["maxResults"] = json.RawMessage("100")
-	}
-	newestFirst := func(t tunnel.Tunnel) string { return fmt.Sprintf("%020d %s", 1<<62-int64(t.CreatedAt*1000), t.ID) }
-	return page("tunnelSummaries", newestFirst, func(t tunnel.Tunnel) object {
-		return object{
-			"tunnelId": t.ID, "tunnelArn": t.ARN, "status": t.Status, "createdAt": t.CreatedAt, "lastUpdatedAt": t.LastUpdatedAt,
-		}.optional("description", t.Description)
-	})(q, a.Tunnels.Tunnels(thing))
+func newestTunnel(t tunnel.Tunnel) string {
+	return fmt.Sprintf("%020d %s", 1<<62-int64(t.CreatedAt*1000), t.ID)
+}
+
+func tunnelSummary(t tunnel.Tunnel) object {
+	return object{
+		"tunnelId": t.ID, "tunnelArn": t.ARN, "status": t.Status, "createdAt": t.CreatedAt, "lastUpdatedAt": t.LastUpdatedAt,
+	}.optional("description", t.Description)
 }
