@@ -20,10 +20,6 @@ const (
 	attemptsToAlarm = 5
 )
 
-// rotated is the reason, in the hook's log, for which a device is admitted without a claim: that many
-// devices rotate is no sign of a leaked one.
-const rotated = "device rotates its own certificate"
-
 // attemptReasons are the reasons, in the hook's log, for which a certificate is denied a name that
 // another certificate has.
 var attemptReasons = []string{
@@ -43,7 +39,8 @@ func newMonitoring(s awscdk.Stack, props *Props, h lambda) {
 	for i, reason := range attemptReasons {
 		attempts[i] = `($.reason = "` + reason + `")`
 	}
-	admitted := newDecisionMetric(s, props, h, "Admissions", `{ ($.verdict = "admitted") && ($.reason != "`+rotated+`") }`, sum)
+	// That many devices rotate is no sign of a leaked claim.
+	admitted := newDecisionMetric(s, props, h, "Admissions", `{ ($.verdict = "admitted") && ($.reason != "device rotates its own certificate") }`, sum)
 	attempted := newDecisionMetric(s, props, h, "AttemptsAtLiveNames", "{ "+strings.Join(attempts, " || ")+" }", sum)
 	failed := newDecisionMetric(s, props, h, "FailedLookups", `{ $.verdict = "failed" }`, sum)
 	alarms := []awscloudwatch.Alarm{

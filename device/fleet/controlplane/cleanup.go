@@ -101,25 +101,19 @@ func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, err
 // which are to be removed, and those that are kept.
 func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 	for _, thing := range things {
-		shared, err := r.shared(ctx, d, thing)
-		switch {
-		case err != nil:
+		principals, err := r.principals(ctx, thing)
+		if err != nil {
 			return err
-		case shared:
-			d.Shared = append(d.Shared, thing)
-		default:
-			d.Things = append(d.Things, thing)
 		}
+		to := &d.Things
+		for _, arn := range principals {
+			if !slices.ContainsFunc(d.Certificates, func(c Certificate) bool { return c.arn == arn }) {
+				to = &d.Shared
+			}
+		}
+		*to = append(*to, thing)
 	}
 	return nil
-}
-
-// shared reports whether a thing has other certificates than the device's.
-func (r *Run) shared(ctx context.Context, d *Device, thing string) (bool, error) {
-	principals, err := r.principals(ctx, thing)
-	return slices.ContainsFunc(principals, func(arn string) bool {
-		return !slices.ContainsFunc(d.Certificates, func(c Certificate) bool { return c.arn == arn })
-	}), err
 }
 
 // remove removes a device's certificates and things in the order that AWS IoT requires: nothing may
@@ -143,17 +137,13 @@ func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 			}
 		}
 	}
-	for _, thing := range d.Things {
-		// Another certificate may have been attached meanwhile.
-		shared, err := r.shared(ctx, &d, thing)
-		if err == nil && shared {
-			counts.Things, counts.Shared = counts.Things-1, counts.Shared+1
-			continue
-		}
-		if err == nil {
-			_, err = r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing}, onceDetached)
-		}
-		if err != nil {
+	now := Device{Certificates: d.Certificates} // other certificates may have been attached meanwhile
+	if err := r.share(ctx, &now, d.Things); err != nil {
+		return err
+	}
+	counts.Things, counts.Shared = len(now.Things), counts.Shared+len(now.Shared)
+	for _, thing := range now.Things {
+		if _, err := r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing}, onceDetached); err != nil {
 			return fmt.Errorf("deleting thing %s: %w", thing, err)
 		}
 	}

@@ -94,6 +94,7 @@ func (c *Counts) add(d Counts) {
 	c.Gone += d.Gone
 	c.Shared += d.Shared
 	c.Kept += d.Kept
+	c.Resumed += d.Resumed
 }
 
 // each works through the targets and, if completed is set, adds those that are done to the journal,
@@ -111,18 +112,15 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 			break
 		}
 		group.Go(func() error {
-			if r.Journal.has(t.key()) {
-				mu.Lock()
-				defer mu.Unlock()
-				total.Resumed++
-				return nil
-			}
-			if err := limiter.Wait(open); err != nil {
-				return err
-			}
-			done, err := work(ctx, t) // to its end, also when no more targets begin
-			if err == nil && completed && done.Kept == 0 {
-				err = r.Journal.add(t.key())
+			done, err := Counts{Resumed: 1}, error(nil)
+			if !r.Journal.has(t.key()) {
+				if err := limiter.Wait(open); err != nil {
+					return err
+				}
+				done, err = work(ctx, t) // to its end, also when no more targets begin
+				if err == nil && completed && done.Kept == 0 {
+					err = r.Journal.add(t.key())
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -74,15 +74,13 @@ func explain(err error) cli.Explanation {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "the jobs stay; run the same command again, without --resume, to wait for their results"}
 	}
-	if e, ok := errors.AsType[smithy.APIError](err); ok {
-		code := cli.ExitDenied
-		if e.ErrorFault() == smithy.FaultServer || e.ErrorCode() == "ThrottlingException" {
-			code = cli.ExitTemporary
+	e, answered := errors.AsType[smithy.APIError](err)
+	if answered || cli.IsA[*net.OpError](err) {
+		code := cli.ExitTemporary
+		if answered && e.ErrorFault() != smithy.FaultServer && e.ErrorCode() != "ThrottlingException" {
+			code = cli.ExitDenied
 		}
-		return cli.Explanation{Code: code, Hint: "run it again when the cause is fixed: completed devices are skipped"}
-	}
-	if cli.IsA[*net.OpError](err) {
-		return cli.Explanation{Code: cli.ExitTemporary, Hint: "run it again when the cause is fixed: completed devices are skipped"}
+		return cli.Explanation{Code: code, Hint: "run it again when the cause is fixed; with --resume completed devices are skipped"}
 	}
 	return cli.Explanation{Code: cli.ExitFailed}
 }
