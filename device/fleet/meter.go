@@ -83,9 +83,7 @@ func countAt(by *[]int, after time.Duration) {
 
 // addCounts adds counts by the second that began late seconds later.
 func addCounts(sum, counts []int, late int) []int {
-	for len(sum) < late+len(counts) {
-		sum = append(sum, 0)
-	}
+	sum = append(sum, make([]int, max(0, late+len(counts)-len(sum)))...)
 	for second, n := range counts {
 		sum[late+second] += n
 	}

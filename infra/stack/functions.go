@@ -39,14 +39,8 @@ func newLambda(s awscdk.Stack, props *Props, id, role string, f *awslambda.Funct
 	l.log.GrantWrite(l.role)
 	f.Runtime, f.Handler, f.MemorySize = awslambda.Runtime_PROVIDED_AL2023(), jsii.String("bootstrap"), jsii.Number(128)
 	f.Role, f.LogGroup = l.role, l.log
-	f.Architecture = awslambda.Architecture_ARM_64()
-	if props.HookArchitecture == X86_64 {
-		f.Architecture = awslambda.Architecture_X86_64()
-	}
-	f.Tracing = awslambda.Tracing_DISABLED
-	if props.XRay {
-		f.Tracing = awslambda.Tracing_ACTIVE
-	}
+	f.Architecture = map[string]awslambda.Architecture{ARM64: awslambda.Architecture_ARM_64(), X86_64: awslambda.Architecture_X86_64()}[props.HookArchitecture]
+	f.Tracing = map[bool]awslambda.Tracing{true: awslambda.Tracing_ACTIVE, false: awslambda.Tracing_DISABLED}[props.XRay]
 	l.function = awslambda.NewFunction(s, &id, f)
 	return l
 }
