@@ -3,6 +3,8 @@ package provision
 import (
 	"context"
 	"time"
+
+	"example.com/fleety/device/identity"
 )
 
 // RunQuickly is Run with shorter waits, for tests of what happens between
@@ -16,4 +18,14 @@ func RunQuickly(ctx context.Context, c Config) (*Result, error) {
 		resolve:    100 * time.Millisecond,
 		silent:     50 * time.Millisecond,
 	})
+}
+
+// AttemptAfterCommit is the attempt of a run that has committed a replacement, and could not install it.
+func AttemptAfterCommit(ctx context.Context, c Config, j *identity.Journal, replaced *identity.Identity) error {
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	r := &run{Config: c, journal: j, present: replaced, connected: map[string]time.Time{}, silentCloses: map[string]silentCloses{}}
+	return r.attempt(ctx)
 }

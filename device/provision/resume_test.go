@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,50 @@ func TestReprovisioningRetiresTheOldCertificate(t *testing.T) {
 	}
 	if id := d.check(t); id.Record.Replaces != old || second.Identity.Record.CertificateID != id.Record.CertificateID {
 		t.Errorf("record %+v", id.Record)
+	}
+}
+
+// The birth message has the old certificate retired, also where a full disk delayed the installation.
+func TestReplacementThatIsInstalledLateIsAnnounced(t *testing.T) {
+	d := newDevice(t, startCore(t))
+	first, err := d.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(first.Identity.Files.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(first.Identity.Files.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.dir = filepath.Join(t.TempDir(), "other")
+	c := d.config
+	c.Store = d.store(t)
+	journal, err := c.Store.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer journal.Close()
+	for _, step := range []func() error{
+		func() error {
+			return journal.HoldCertificate(identity.Grant{CertificateID: first.Identity.Record.CertificateID, CertificatePEM: string(text), PrivateKeyPEM: string(key), Token: "t"})
+		},
+		func() error { return journal.Register(identity.Registration{ThingName: thing}) },
+		journal.Commit,
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var steps []string
+	c.Progress = func(e provision.Event) { steps = append(steps, eventName(e)) }
+	if err := provision.AttemptAfterCommit(t.Context(), c, journal, first.Identity); err != nil {
+		t.Fatal(err)
+	}
+	if want := eventName(provision.Event{Step: provision.StepPublishBirth, Phase: provision.Done}); !slices.Contains(steps, want) {
+		t.Errorf("steps: %q", steps)
 	}
 }
 

@@ -175,7 +175,11 @@ func (r *run) attempt(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.install()
+	if err := r.install(); err != nil || r.present == nil {
+		return err
+	}
+	// The disk was full when the replacement was to be installed, before its birth message.
+	return r.prove(ctx, r.installed.Record, r.installed.TLS(), nil)
 }
 
 // otherClaim selects the next claim after an exchange that failed because AWS IoT
