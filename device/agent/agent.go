@@ -69,7 +69,7 @@ type agent struct {
 	outbox        *outbox.Outbox
 	subscriptions *subscriptions
 	publisher     publisher
-	denials       map[string]denial // of services, by topic or filter; guarded by publisher.turn
+	denials       map[string]denial // by topic, for services, or filter; guarded by publisher.turn
 	jitter        float64           // 0 to 1, of the rotation
 	rotateNow     chan struct{}     // receives a value when the time of the rotation may have changed
 	lastConnect   time.Time

@@ -171,7 +171,7 @@ func (a *agent) useConnection(ctx context.Context, conn *session.Session, id *id
 	using, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var workers sync.WaitGroup
 	workers.Go(func() { stop(a.publisher.publish(using, conn)) })
-	workers.Go(func() { stop(a.subscriptions.keepSubscribed(using, conn, a.publisher.turn)) })
+	workers.Go(func() { stop(a.subscriptions.keepSubscribed(using, serviceConn{agent: a, conn: conn})) })
 	a.setLink(conn)
 	err := a.awaitEnd(ctx, using, conn, id)
 	stop(err)

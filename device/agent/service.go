@@ -66,6 +66,8 @@ func (t turn) take(ctx context.Context, conn *session.Session) (release func(), 
 // connections in a row.
 const denialPause = time.Hour
 
+var errDenied = fmt.Errorf("it ended the connection %d times in a row, and is tried again", maxRejections)
+
 // A denial counts the connections that a request for a topic or filter has ended in a row.
 type denial struct {
 	count int
@@ -102,17 +104,24 @@ func (c serviceConn) request(ctx context.Context, packet, topic string, send fun
 		return err
 	}
 	defer release()
-	d := c.agent.denials[topic] // guarded by the turn
+	if err = c.attempt(ctx, packet, topic, send); errors.Is(err, errDenied) {
+		return fmt.Errorf("AWS IoT probably denies %s to %s: %w", packet, topic, err)
+	}
+	return err
+}
+
+// attempt is request for the holder of the turn.
+func (c serviceConn) attempt(ctx context.Context, packet, topic string, send func(context.Context) error) error {
+	d := c.agent.denials[topic]
 	if time.Now().Before(d.until) {
-		return fmt.Errorf("AWS IoT probably denies %s to %s: it ended the connection %d times in a row; it is tried again after %s",
-			packet, topic, maxRejections, d.until.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w after %s", errDenied, d.until.UTC().Format(time.RFC3339))
 	}
 	if err := settle(ctx, c.conn, d.count); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
-	err = send(ctx)
+	err := send(ctx)
 	if err == nil {
 		delete(c.agent.denials, topic)
 	} else if endedBy(err, packet) {

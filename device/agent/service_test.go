@@ -1,7 +1,9 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -195,15 +197,7 @@ func TestConfigurationChangesWhileTheAgentConnects(t *testing.T) {
 	w.run(t)
 	for range 2 {
 		first := w.await(t, connected)
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, w.APIURL()+"/connections/"+thing, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer, err := http.DefaultClient.Do(r)
-		if err != nil || answer.StatusCode/100 != 2 {
-			t.Fatal(answer, err)
-		}
-		answer.Body.Close()
+		w.control(t, "DELETE", "/connections/"+thing, nil)
 		for connectedAgain := false; !connectedAgain; {
 			select {
 			case changes <- w.config:
@@ -216,4 +210,54 @@ func TestConfigurationChangesWhileTheAgentConnects(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A program that subscribes again and again to what AWS IoT denies cannot keep the device from
+// being connected either.
+func TestProgramThatIsDeniedLeavesTheConnectionToOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	w.await(t, connected)
+	client := agent.NewClient(w.config.Socket)
+	defer client.Close()
+	var policy struct{ PolicyDocument string }
+	if err := json.Unmarshal([]byte(w.control(t, "GET", "/policies/GoIoTDevicePolicy", nil)), &policy); err != nil {
+		t.Fatal(err)
+	}
+	policy.PolicyDocument = strings.Replace(policy.PolicyDocument, `"Statement": [`, `"Statement": [{"Effect":"Deny","Action":"iot:Subscribe","Resource":"arn:aws:iot:*:*:topicfilter/*/denied"},`, 1)
+	w.control(t, "POST", "/policies/GoIoTDevicePolicy/version?setAsDefault=true", map[string]string{"policyDocument": policy.PolicyDocument})
+	for range 6 {
+		err := client.Subscribe(t.Context(), "denied", func() { t.Error("subscribed") }, func(json.RawMessage) error { return nil })
+		if _, ok := errors.AsType[*agent.Error](err); !ok {
+			t.Fatal(err)
+		}
+	}
+	w.await(t, connected)
+	if metrics := w.get(t, "/metrics"); !strings.Contains(metrics, `iot_device_reconnects_total{cause="subscribe"} 3`) {
+		t.Errorf("the connection ended again:\n%s", metrics)
+	}
+}
+
+// control requests something of the emulator's control plane.
+func (w *world) control(t *testing.T, method, path string, in any) string {
+	t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, w.APIURL()+path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode/100 != 2 {
+		t.Fatalf("%s %s: %d %s, %v", method, path, answer.StatusCode, text, err)
+	}
+	return string(text)
 }

@@ -231,10 +231,11 @@ func (s *subscriptions) next() (add, remove string) {
 
 // keepSubscribed gives the connection the subscriptions of the programs, until it ends. AWS IoT
 // denies a subscription by closing the connection, so that each is requested alone: its subscribers
-// are dropped then, and nobody else's.
-func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Session, turn turn) error {
+// are dropped then, and nobody else's, and a filter that is denied again and again is not requested
+// for a while.
+func (s *subscriptions) keepSubscribed(ctx context.Context, c serviceConn) error {
 	for {
-		release, err := turn.take(ctx, conn)
+		release, err := c.agent.publisher.turn.take(ctx, c.conn)
 		if err != nil {
 			return err
 		}
@@ -242,13 +243,14 @@ func (s *subscriptions) keepSubscribed(ctx context.Context, conn *session.Sessio
 		answer, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 		switch {
 		case remove != "":
-			err = conn.Unsubscribe(answer, remove)
+			err = c.conn.Unsubscribe(answer, remove)
 		case add != "":
 			s.expect(add)
-			err = conn.Subscribe(answer, add)
+			err = c.attempt(ctx, "SUBSCRIBE", add, func(ctx context.Context) error { return c.conn.Subscribe(ctx, add) })
 		}
 		cancel()
 		_, rejected := errors.AsType[*session.SubackError](err)
+		rejected = rejected || errors.Is(err, errDenied)
 		if err == nil && add != "" {
 			s.hold(add)
 		}
