@@ -97,22 +97,26 @@ func TestRelativeProgramOfTheSerialNumberStartsAtTheConfiguration(t *testing.T) 
 
 // The setting may be right although the program fails: it does not end with that the configuration is wrong.
 func TestProgramOfTheSerialNumberThatFailsIsNoMisconfiguration(t *testing.T) {
-	ended, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("--timeout is over"))
 	for name, tt := range map[string]struct {
-		ctx           context.Context
-		program, want string
+		program string
+		ended   error // why there is no time for it
+		want    string
 	}{
-		"it fails":        {t.Context(), program(t, "exit 3"), "exit status 3"},
-		"it has no time":  {ended, program(t, "sleep 60"), "--timeout is over"},
-		"it says nothing": {t.Context(), program(t, ":"), ""},
+		"it fails":        {program(t, "exit 3"), nil, "exit status 3"},
+		"it has no time":  {program(t, "sleep 60"), errors.New("--timeout is over"), "--timeout is over"},
+		"it says nothing": {program(t, ":"), nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			if tt.ended != nil {
+				cancel(tt.ended)
+			}
 			path := filepath.Join(t.TempDir(), "device.yaml")
 			if err := os.WriteFile(path, []byte(strings.Replace(from, "From: ", "From: {program: "+tt.program+"}", 1)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := config.Load(tt.ctx, config.Sources{Path: path})
+			_, err := config.Load(ctx, config.Sources{Path: path})
 			if awsiot.ClassOf(err) != awsiot.Failed || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v", err)
 			}
