@@ -244,6 +244,7 @@ func TestConfigured(t *testing.T) {
 		"no look-ups":            {map[string]string{"EXISTING_THINGS": "allow"}, admit.Rules{TakeExisting: true}, false, false},
 		"any thing, by rotation": {map[string]string{"EXISTING_THINGS": "allow", "ROTATION": "allow"}, admit.Rules{TakeExisting: true}, true, false},
 		"any thing, once":        {map[string]string{"EXISTING_THINGS": "allow", "SERIAL_TABLE": "t"}, admit.Rules{TakeExisting: true}, true, true},
+		"any thing, no rotation": {map[string]string{"EXISTING_THINGS": "allow", "ROTATION": "deny"}, admit.Rules{TakeExisting: true, NoRotation: true}, true, false},
 		"no rotation":            {map[string]string{"ROTATION": "deny"}, admit.Rules{NoRotation: true}, true, false},
 		"another fleet": {
 			map[string]string{"SERIAL_PREFIX": "A-", "THING_PREFIX": "acme-", "DEVICE_LOCATIONS": `["Mars, Utopia","Moon"]`},

@@ -78,7 +78,7 @@ func configured(getenv func(string) string, log *slog.Logger) (decider, error) {
 	if table != "" {
 		d.serials = serials.New(awsenv.Config(getenv, "DYNAMODB"), table)
 	}
-	if !d.rules.TakeExisting || table != "" || rotation == "allow" {
+	if !d.rules.TakeExisting || table != "" || rotation != "" { // also to deny rotation: who asks must be known
 		d.things = things.New(awsenv.Config(getenv, "IOT"))
 	}
 	return d, nil

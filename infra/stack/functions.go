@@ -67,8 +67,7 @@ func allowIoT(s awscdk.Stack, id string, function awslambda.Function, source *st
 	})
 }
 
-// newHook declares the hook. serials is nil without a registry of serial numbers. It may look up
-// what the options have it look up, and nothing else.
+// newHook declares the hook. serials is nil without a registry of serial numbers.
 func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
 	f := &awslambda.FunctionProps{
 		Description: jsii.String("Decides which devices are allowed to provision"),
@@ -80,12 +79,10 @@ func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
 		f.ReservedConcurrentExecutions = jsii.Number(props.HookConcurrency)
 	}
 	hook := newLambda(s, props, "Hook", "For the pre-provisioning hook: writes its log, looks up things and serial numbers", f)
-	if props.ExistingThings == RefuseExisting || props.Rotation || serials != nil {
-		allow(hook.role, iotARN("thing/"+props.Names.ThingPrefix+props.SerialPrefix+"*"), "iot:ListThingPrincipals")
-		// A certificate's id is known only once it is there, so it cannot be narrower.
-		allow(hook.role, iotARN("cert/*"), "iot:DescribeCertificate")
-		allow(hook.role, jsii.String("*"), "iot:ListPrincipalThings") // has no resource types
-	}
+	allow(hook.role, iotARN("thing/"+props.Names.ThingPrefix+props.SerialPrefix+"*"), "iot:ListThingPrincipals")
+	// A certificate's id is known only once it is there, so it cannot be narrower.
+	allow(hook.role, iotARN("cert/*"), "iot:DescribeCertificate")
+	allow(hook.role, jsii.String("*"), "iot:ListPrincipalThings") // has no resource types
 	if serials != nil {
 		allow(hook.role, serials.TableArn(), "dynamodb:GetItem", "dynamodb:UpdateItem")
 	}

@@ -386,6 +386,9 @@ func TestHookMayDoNothingElse(t *testing.T) {
 		}},
 		"with options": {withOptions, []any{
 			statement("*", "xray:PutTraceSegments", "xray:PutTelemetryRecords"),
+			statement("arn:aws:iot:us-east-1:123456789012:thing/acme-ACME-*", "iot:ListThingPrincipals"),
+			statement("arn:aws:iot:us-east-1:123456789012:cert/*", "iot:DescribeCertificate"),
+			statement("*", "iot:ListPrincipalThings"),
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
