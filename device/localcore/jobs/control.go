@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"example.com/fleety/device/awsiot"
@@ -437,11 +438,17 @@ func (c Settings) check() (err error) {
 			fail("%s is %v, it must be from %v to %v.", name, value, least, most)
 		}
 	}
+	decimals := func(name string, value float64, most int) {
+		if _, digits, _ := strings.Cut(strconv.FormatFloat(value, 'f', -1, 64), "."); len(digits) > most {
+			fail("%s is %v, it must have at most %d decimals.", name, value, most)
+		}
+	}
 	if r := c.Rollout; r != nil && (r.MaximumPerMinute != 0 || r.Exponential == nil) {
 		within("maximumPerMinute", float64(r.MaximumPerMinute), 1, maxRate)
 	}
 	if r := c.Rollout; r != nil && r.Exponential != nil {
-		if e := r.Exponential; (e.Criteria.NotifiedThings > 0) == (e.Criteria.SucceededThings > 0) {
+		decimals("incrementFactor", r.Exponential.IncrementFactor, 1)
+		if c := r.Exponential.Criteria; (c.NotifiedThings > 0) == (c.SucceededThings > 0) {
 			fail("rateIncreaseCriteria must have one criterion of at least 1.")
 		}
 	}
@@ -449,6 +456,7 @@ func (c Settings) check() (err error) {
 		within("the length of abortConfig.criteriaList", float64(len(c.Abort.Criteria)), 1, 4)
 		for _, x := range c.Abort.Criteria {
 			within("thresholdPercentage", x.ThresholdPercentage, 0.01, 100)
+			decimals("thresholdPercentage", x.ThresholdPercentage, 2)
 		}
 	}
 	if c.Timeout != nil {

@@ -98,7 +98,8 @@ func (s *Service) Do(t awsiot.JobsTopic, q awsiot.JobsRequest, respond func(awsi
 		switch t.Operation {
 		case awsiot.GetPendingJobExecutions:
 			r.InProgressJobs, r.QueuedJobs = []awsiot.JobExecutionSummary{}, []awsiot.JobExecutionSummary{}
-			for _, e := range tx.pendingOf(t.Thing) {
+			pending := tx.pendingOf(t.Thing)
+			for _, e := range pending[:min(len(pending), maxListed)] {
 				list := &r.QueuedJobs
 				if e.Status == awsiot.JobInProgress {
 					list = &r.InProgressJobs

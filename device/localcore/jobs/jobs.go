@@ -269,7 +269,10 @@ func (tx *change) set(j *job, e *Execution, status awsiot.JobExecutionStatus) {
 	}
 }
 
-const maxNotified = 10 // how many executions a notification lists
+// maxListed is how many pending executions a notification and GetPendingJobExecutions list.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/job-limits.html
+const maxListed = 10
 
 // notifications compares the lists of pending executions with what they were: notify follows a list
 // that gained or lost an execution, notify-next one that begins with another.
@@ -281,7 +284,7 @@ func (tx *change) notifications() (out []Message) {
 		other := func(e *Execution) bool { return !slices.Contains(before, e) }
 		if len(before) != len(now) || slices.ContainsFunc(now, other) {
 			list := map[awsiot.JobExecutionStatus][]awsiot.JobExecutionSummary{}
-			for _, e := range now[:min(len(now), maxNotified)] {
+			for _, e := range now[:min(len(now), maxListed)] {
 				list[e.Status] = append(list[e.Status], e.JobExecutionSummary)
 			}
 			out = append(out, Message{awsiot.JobsNotify(thing), awsiot.EncodeJSON(map[string]any{"timestamp": tx.now.Unix(), "jobs": list})})

@@ -659,6 +659,8 @@ func TestJobsControlPlane(t *testing.T) {
 				`{` + target + `,"document":"{}","jobExecutionsRolloutConfig":{"maximumPerMinute":1001}}`,
 				`{` + target + `,"document":"{}","jobExecutionsRolloutConfig":{"exponentialRate":{"baseRatePerMinute":1,"incrementFactor":2}}}`,
 				`{` + target + `,"document":"{}","abortConfig":{"criteriaList":[{"failureType":"FAILED","action":"CANCEL","thresholdPercentage":0,"minNumberOfExecutedThings":1}]}}`,
+				`{` + target + `,"document":"{}","abortConfig":{"criteriaList":[{"failureType":"FAILED","action":"CANCEL","thresholdPercentage":10.999,"minNumberOfExecutedThings":1}]}}`,
+				`{` + target + `,"document":"{}","jobExecutionsRolloutConfig":{"exponentialRate":{"baseRatePerMinute":1,"incrementFactor":1.55,"rateIncreaseCriteria":{"numberOfNotifiedThings":1}}}}`,
 				`{` + target + `,"document":"{}","jobExecutionsRetryConfig":{"criteriaList":[{"failureType":"FAILED","numberOfRetries":6},{"failureType":"TIMED_OUT","numberOfRetries":5}]}}`,
 			} {
 				b.fails(create(b, "j", body), awsiot.JobsInvalidRequest)
@@ -733,6 +735,22 @@ func TestJobsControlPlane(t *testing.T) {
 			}
 			b.hasStatuses("j", "U/1:CANCELED")
 			b.fails(b.CancelJobExecution("U", "j", true, nil, nil), awsiot.JobsInvalidStateTransition)
+		}},
+		"at most ten pending executions are listed and notified": {page: "job-limits", run: func(b *bench) {
+			for i := range 12 {
+				b.create(fmt.Sprint("j", i), "thing/U", "")
+			}
+			synctest.Wait()
+			b.request(`U/jobs/j3/update {"status":"IN_PROGRESS"}`)
+			if list := b.request(`U/jobs/get`); strings.Count(list, "jobId") != 10 || !strings.Contains(list, `"inProgressJobs":[{"jobId":"j3"`) {
+				b.Error(list)
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			last := slices.DeleteFunc(b.published, func(m string) bool { return !strings.HasPrefix(m, "$aws/things/U/jobs/notify ") })
+			if n := strings.Count(last[len(last)-1], "jobId"); n != 10 {
+				b.Error(n, last[len(last)-1])
+			}
 		}},
 		"a pending execution is deleted by force only": {page: "iot-jobs-lifecycle", run: func(b *bench) {
 			b.create("j", "thinggroup/G", "")
