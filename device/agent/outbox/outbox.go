@@ -274,6 +274,7 @@ func (o *Outbox) commit(group []*put) error {
 	now := time.Now()
 	err := o.update(func(tx *bolt.Tx, next *Stats) error {
 		b := tx.Bucket(queued)
+		b.FillPercent = 0.95 // messages come at the end
 		for _, p := range group {
 			sequence, err := b.NextSequence()
 			if err != nil {
