@@ -68,10 +68,7 @@ func (p *publisher) publish(ctx context.Context, conn *session.Session) error {
 			debug.FreeOSMemory() // of the backlog; the agent may be idle for long now
 		}
 		batches = 0
-		select {
-		case p.idle <- struct{}{}:
-		default:
-		}
+		signal(p.idle)
 		select {
 		case <-p.outbox.Ready():
 		case <-time.After(10 * time.Second): // a disk that could not be read

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -44,9 +45,7 @@ func (a *agent) rotate(ctx context.Context, id *identity.Identity) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	c.Rotate = true
-	if c.Author == "" {
-		c.Author = id.Record.Author
-	}
+	c.Author = cmp.Or(c.Author, id.Record.Author)
 	result, err := provision.Run(ctx, c)
 	a.lastConnect = time.Now()
 	next := time.Now().Add(retryRotation(time.Until(id.Certificate.NotAfter)))

@@ -11,18 +11,16 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// A Service is a feature of AWS IoT that uses the agent's connection: shadows,
-// jobs, tunnels. Its package need not import this one.
+// A Service is a feature of AWS IoT that uses the agent's connection: shadows, jobs, tunnels. Its
+// package need not import this one. It may have three more methods:
 //
-// A service may have three more methods:
-//
-//   - Run(ctx context.Context, thing string) is called once, and does what outlives
-//     a connection. ctx ends as soon as the agent is stopped, which waits for Run to return.
+//   - Run(ctx context.Context, thing string) is called once, and does what outlives a connection. ctx
+//     ends as soon as the agent is stopped, which waits for Run to return.
 //   - Status() any is a part of /v1/status, at services.NAME, as JSON.
-//   - Metrics(metric func(name, kind, help string, samples ...any)) calls metric for
-//     each metric of /metrics. The name goes without the prefix iot_device_, and
-//     samples are pairs of labels, such as `{result="done"}` or none, and a value; or
-//     of labels such as `{result=%q}` and a map[string]uint64, with a value for each.
+//   - Metrics(metric func(name, kind, help string, samples ...any)) calls metric for each metric of
+//     /metrics. The name goes without the prefix iot_device_, and samples are pairs of labels, such
+//     as `{result="done"}` or none, and a value; or of labels such as `{result=%q}` and a
+//     map[string]uint64, with a value for each.
 type Service interface {
 	// Name is a word for logs, metrics and the status.
 	Name() string

@@ -29,7 +29,7 @@ type subscriber struct {
 	filter   string
 	messages chan session.Message
 	waiting  int           // bytes of payload in messages
-	ready    chan struct{} // closed when AWS IoT has acknowledged the subscription for the first time
+	ready    chan struct{} // receives a value when AWS IoT has acknowledged the subscription
 	drop     context.CancelCauseFunc
 }
 
@@ -113,10 +113,10 @@ func (s *subscriptions) add(filter string, drop context.CancelCauseFunc) (*subsc
 	if len(s.subscribers) >= maxSubscribers || len(filters)+len(s.services) >= maxFilters && !slices.Contains(filters, filter) {
 		return nil, &Error{503, fmt.Sprintf("there are %d subscribers with %d filters; at most %d with %d are possible", len(s.subscribers), len(filters), maxSubscribers, maxFilters-len(s.services))}
 	}
-	sub := &subscriber{filter: filter, messages: make(chan session.Message, subscriberBuffer), ready: make(chan struct{}), drop: drop}
+	sub := &subscriber{filter: filter, messages: make(chan session.Message, subscriberBuffer), ready: make(chan struct{}, 1), drop: drop}
 	s.subscribers = append(s.subscribers, sub)
 	if s.held[filter] {
-		close(sub.ready)
+		signal(sub.ready)
 	}
 	signal(s.changed)
 	return sub, nil
@@ -191,11 +191,7 @@ func (s *subscriptions) hold(filters ...string) {
 		s.held[filter] = true
 		for _, sub := range s.subscribers {
 			if sub.filter == filter {
-				select {
-				case <-sub.ready:
-				default:
-					close(sub.ready)
-				}
+				signal(sub.ready)
 			}
 		}
 	}

@@ -56,14 +56,11 @@ const abandonedAfter = time.Hour
 // folder, which is one more write to the flash of a device.
 func Replace(path string, data []byte, perm fs.FileMode) error {
 	info, statErr := os.Lstat(path)
-	if statErr == nil && info.Mode().Type()&^fs.ModeSymlink != 0 {
+	if target, err := os.Stat(path); err == nil && !target.Mode().IsRegular() {
 		return &fs.PathError{Op: "replace", Path: path, Err: ErrNotRegular}
 	}
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
 	removeAbandoned(dir, prefix)
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // /dev/null would be a file for all
-		return &fs.PathError{Op: "replace", Path: path, Err: ErrNotRegular}
-	}
 	f, err := os.OpenFile(filepath.Join(dir, prefix+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
