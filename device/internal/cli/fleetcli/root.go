@@ -31,7 +31,7 @@ func Program() cli.Program {
 		Help:        help,
 		Commands:    commands,
 		Explain:     explain,
-		Interrupted: "the report has the results so far; with --keep the same command resumes",
+		Interrupted: "with --keep or --resume the same command resumes; a report has the results so far",
 	}
 }
 
