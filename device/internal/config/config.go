@@ -35,6 +35,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
+	"example.com/fleety/device/identity/pkcs11"
 	"github.com/spf13/pflag"
 )
 
@@ -403,7 +404,7 @@ func (c *Config) applyEnvironment(environ []string) (found Problems) {
 		switch key := variables[name]; {
 		case strings.EqualFold(name, "HTTPS_PROXY") && asURL != nil && asAddress != nil: // net/http passes over it
 			c.Warnings = append(c.Warnings, name+" is not the address of a proxy and is ignored; write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with special characters %-encoded")
-		case strings.TrimSpace(value) == "" || !strings.HasPrefix(name, environmentPrefix):
+		case strings.TrimSpace(value) == "" || !strings.HasPrefix(name, environmentPrefix) || name == pkcs11.PINVariable:
 		case key != "":
 			found = append(found, c.apply(key, value, Origin{Source: environmentSource + name})...)
 		default:
