@@ -200,6 +200,7 @@ func identifyConnection(e *session.Error) string {
 		candidate{"name-unknown", dns != nil && dns.IsNotFound && e.Stage != session.StageProxy},
 		candidate{"name-service", dns != nil && e.Stage != session.StageProxy},
 		candidate{"server-time", time},
+		candidate{"network-denied", errors.Is(e, syscall.EPERM) || errors.Is(e, syscall.EACCES) || errors.Is(e, syscall.EAFNOSUPPORT)},
 		candidate{"proxy-down", e.Stage == session.StageProxy && !unknownRoot && !otherName},
 		candidate{"proxy-address", e.Stage == session.StageOptions && strings.Contains(e.Err.Error(), "proxy")},
 		candidate{"unknown-root", unknownRoot},

@@ -82,6 +82,8 @@ func TestCausesOfErrors(t *testing.T) {
 		"no such host":                   {at(session.StageResolve, &net.DNSError{Err: "no such host", IsNotFound: true}), "name-unknown"},
 		"no name service":                {at(session.StageResolve, &net.DNSError{Err: "timeout", IsTimeout: true}), "name-service"},
 		"nobody listens":                 {at(session.StageDial, syscall.ECONNREFUSED), "connection-refused"},
+		"firewall of this machine":       {at(session.StageDial, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EPERM)}), "network-denied"},
+		"SELinux, with a proxy":          {at(session.StageProxy, os.NewSyscallError("connect", syscall.EACCES)), "network-denied"},
 		"no route":                       {at(session.StageDial, syscall.ENETUNREACH), "unreachable"},
 		"dropped packets":                {at(session.StageDial, context.DeadlineExceeded), "connection-timeout"},
 		"proxy wants a password":         {at(session.StageProxy, &session.ProxyError{StatusCode: 407}), "proxy-authentication"},
