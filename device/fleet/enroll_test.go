@@ -263,3 +263,27 @@ func TestOpenLoopBoundsGoroutines(t *testing.T) {
 		t.Errorf("%d goroutines for 2 devices in progress", most-before)
 	}
 }
+
+// TestProgressHasTheReasonOfAttempts stops when the reason is known, which is before any device has
+// failed.
+func TestProgressHasTheReasonOfAttempts(t *testing.T) {
+	core := startCore(t)
+	c := newConfig(t, core, 1)
+	device := c.Device
+	c.Device = func(serial string) provision.Config {
+		p := device(serial)
+		p.Session.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") }
+		return p
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var reason fleet.Failure
+	c.Progress = func(p fleet.Progress) {
+		if p.Latest != nil && reason.Count == 0 {
+			reason = *p.Latest
+			cancel()
+		}
+	}
+	if _, err := fleet.Enroll(ctx, c); !errors.Is(err, context.Canceled) || reason.Stage != fleet.StageDial || reason.Cause == "" {
+		t.Errorf("got %v, reason %+v", err, reason)
+	}
+}

@@ -100,6 +100,7 @@ type meter struct {
 	done, failed atomic.Int64 // devices
 	held         atomic.Int64 // connected
 	phase        atomic.Pointer[Phase]
+	latest       atomic.Pointer[Failure]
 
 	mu                sync.Mutex
 	latencies         map[Stage]*hdrhistogram.Histogram // in microseconds; under mu
@@ -137,6 +138,7 @@ func (m *meter) fail(to failures, s Stage, cause string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	to.add(Failure{s, cause, 1})
+	m.latest.Store(&Failure{s, cause, 1})
 }
 
 // count counts by the second.
@@ -188,6 +190,7 @@ type Progress struct {
 	Failed  int
 	Held    int // that are connected to be held
 	Elapsed time.Duration
+	Latest  *Failure // of a device or of an attempt; nil for none
 }
 
 // Rate returns the devices done per second.
@@ -218,7 +221,7 @@ func (m *meter) reportProgress(to func(Progress)) (stop func()) {
 			}
 			to(Progress{
 				Phase: *m.phase.Load(), Devices: m.total, Done: int(m.done.Load()), Failed: int(m.failed.Load()),
-				Held: int(m.held.Load()), Elapsed: time.Since(m.began),
+				Held: int(m.held.Load()), Elapsed: time.Since(m.began), Latest: m.latest.Load(),
 			})
 		}
 	})

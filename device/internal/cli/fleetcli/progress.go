@@ -28,6 +28,9 @@ func (b *progress) show(p fleet.Progress) {
 	if left := p.Left(); left > 0 {
 		text += fmt.Sprintf(", %s left", left.Round(time.Second))
 	}
+	if p.Done == 0 && p.Latest != nil { // no report will say why for minutes
+		text += fmt.Sprintf("; %s: %s", p.Latest.Stage, p.Latest.Cause)
+	}
 	if p.Phase != fleet.PhaseEnroll {
 		total, done, text = p.Done, p.Held, "connected"
 	}

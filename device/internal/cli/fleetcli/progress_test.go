@@ -84,6 +84,22 @@ func TestProgressTakesOneRowPerPhase(t *testing.T) {
 	}
 }
 
+// Where no device is done, its attempts are repeated for minutes: the reason is there from the first.
+func TestProgressSaysWhyNoDeviceIsDone(t *testing.T) {
+	for done, want := range map[int]bool{0: true, 1: false} {
+		var out bytes.Buffer
+		cli.Main(cli.Program{Name: "p", Commands: func(console *cli.Console) []*cobra.Command {
+			return []*cobra.Command{{Use: "run", Run: func(*cobra.Command, []string) {
+				p := progress{console: console}
+				p.show(fleet.Progress{Phase: fleet.PhaseEnroll, Devices: 2, Done: done, Latest: &fleet.Failure{Stage: fleet.StageDial, Cause: "connection refused"}})
+			}}}
+		}}, []string{"run"}, term.Streams{Out: new(bytes.Buffer), Err: &out, Terminal: true})
+		if got := strings.Contains(out.String(), "dial: connection refused"); got != want {
+			t.Errorf("%d done: %q", done, out.String())
+		}
+	}
+}
+
 func TestCommandLineHasNoSecret(t *testing.T) {
 	for name, args := range map[string][]string{
 		"setting":            {"enroll", "--set", "server.proxy=http://user:hunter2@proxy:3128"},
