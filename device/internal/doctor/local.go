@@ -201,7 +201,7 @@ func (r *run) identityOnDisk(name string) {
 	for _, w := range config.ReadableByOthers(r.device.Files.PrivateKey) {
 		r.warn(name, w, "", "")
 	}
-	if record.Endpoint != r.Settings.Server.Endpoint {
+	if !strings.EqualFold(record.Endpoint, r.Settings.Server.Endpoint) {
 		r.warn(name, "the identity was made at "+record.Endpoint, "server.endpoint names another: "+r.Settings.Server.Endpoint, "correct server.endpoint, unless the endpoint has a new name")
 	}
 	// A hook may give the thing the name of another serial number: only a name that the
