@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -82,14 +83,18 @@ func (q *request) validate() error {
 	return registry.Reject(registry.CodeInvalidRequest, "%d validation %s detected: %s", len(broken), noun, strings.Join(broken, "; "))
 }
 
-// check reports which constraints a value breaks, and where. What has another type than the model
-// says is not its concern: it cannot be decoded.
+// check reports which constraints a value breaks, and where.
 func (c constraints) check(s shape, at string, value any, report func(at, constraint string)) {
 	path := func(name string) string { return strings.TrimPrefix(at+"."+name, ".") }
 	below := func(name, shape string, value any) { c.check(c.Shapes[shape], path(name), value, report) }
-	size, length := 0.0, "length "
+	size, length, types := 0.0, "length ", "" // types are those that the value may have
 	switch v := value.(type) {
+	case nil:
+		return
+	case bool:
+		types = "boolean"
 	case string:
+		types = "string"
 		size = float64(utf8.RuneCountInString(v))
 		if s.Pattern != nil && !s.Pattern.MatchString(v) {
 			report(at, "Member must satisfy regular expression pattern: "+strings.TrimSuffix(strings.TrimPrefix(s.Pattern.String(), "^(?:"), ")$"))
@@ -98,13 +103,17 @@ func (c constraints) check(s shape, at string, value any, report func(at, constr
 			report(at, "Member must satisfy enum value set: ["+strings.Join(s.Enum, ", ")+"]")
 		}
 	case float64:
-		size, length = v, "value "
+		if size, length, types = v, "value ", "double float"; v == math.Trunc(v) {
+			types = "integer long double float"
+		}
 	case []any:
+		types = "list"
 		size = float64(len(v))
 		for i, element := range v {
 			below(strconv.Itoa(i+1)+".member", s.Element, element)
 		}
 	case map[string]any:
+		types = "structure map"
 		size = float64(len(v))
 		for _, name := range s.Required {
 			if v[name] == nil {
@@ -120,7 +129,9 @@ func (c constraints) check(s shape, at string, value any, report func(at, constr
 				report(path(name), "Member must be one of the service model")
 			}
 		}
-	default:
+	}
+	if !strings.Contains(types, s.Type) {
+		report(at, "Member must be a "+s.Type)
 		return
 	}
 	if s.Min != nil && size < *s.Min {

@@ -139,7 +139,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request,
 // set reads a parameter of path or query.
 func (q *request) set(name, value string) (err error) {
 	switch kind := q.op.parameterType(name); {
-	case kind == "integer" || kind == "long" || name == "policyVersionId": // a number in a string
+	case kind == "integer" || kind == "long":
 		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
 			return invalid("%s is %q, it must be a number", name, clip(value))

@@ -37,6 +37,8 @@ def wire_name(name, member):
 
 def describe(shape):
     """The shape in the form that is printed."""
+    if shape.name == "PolicyVersionId":
+        return {"type": "integer"}  # which is written as a string
     out = {"type": shape.type_name}
     metadata = shape.metadata
     if (shape.name, shape.type_name) == ("MessageExpiry", "long"):
