@@ -31,7 +31,7 @@ scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 option() {
 	sed -n 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p' "$scripts/../infra/cdk.json" "${HOME:-}/.cdk.json" 2>/dev/null | sed -n 1p
 }
-stack=$(option name) group=$(option thingGroup) type=$(option thingType) registry=$(option serialRegistry)
+stack=$(option name) group=$(option thingGroup) type=$(option thingType) prefix=$(option thingPrefix) registry=$(option serialRegistry)
 # Those among the CDK's arguments, as -c name=NAME, win.
 for argument; do
 	argument=${argument#--context=}
@@ -39,6 +39,7 @@ for argument; do
 	name=*) stack=${argument#name=} ;;
 	thingGroup=*) group=${argument#thingGroup=} ;;
 	thingType=*) type=${argument#thingType=} ;;
+	thingPrefix=*) prefix=${argument#thingPrefix=} ;;
 	serialRegistry=*) registry=${argument#serialRegistry=} ;;
 	esac
 done
@@ -47,7 +48,7 @@ stack=${stack:-GoFleetProvisioning}
 if [ "$action" = destroy ]; then
 	"$scripts/preflight.sh" --destroy --name "$stack" "$arns"
 else
-	"$scripts/preflight.sh" --name "$stack" --group "$group" --type "$type" "$arns"
+	"$scripts/preflight.sh" --name "$stack" --group "$group" --type "$type" --prefix "$prefix" "$arns"
 fi
 cd -- "$scripts/../infra"
 node_modules/.bin/cdk "$action" -c "certificateArn=$arns" "$@" >&2

@@ -6,7 +6,7 @@ set -eu
 usage() {
 	cat <<-'END'
 		usage: preflight.sh [--destroy] [--name NAME] [--group GROUP] [--type TYPE]
-		                    CERTIFICATE_ARN[,CERTIFICATE_ARN...]
+		                    [--prefix PREFIX] CERTIFICATE_ARN[,CERTIFICATE_ARN...]
 
 		Checks the tools, the credentials, the Region, the claim certificates, the CDK's
 		bootstrap stack and the names that the stack will take. Prints every problem
@@ -15,22 +15,24 @@ usage() {
 
 		  --destroy    before a deletion: only what that needs
 		  --name NAME  the stack's name, if it is deployed with -c name=NAME; in the
-		               same way --group for thingGroup and --type for thingType
+		               same way --group for thingGroup, --type for thingType and
+		               --prefix for thingPrefix
 	END
 }
 
 destroy=false
-stack=GoFleetProvisioning own_group='' own_type=''
+stack=GoFleetProvisioning own_group='' own_type='' prefix=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help) usage && exit 0 ;;
 	--destroy) destroy=true ;;
-	--name | --group | --type)
+	--name | --group | --type | --prefix)
 		[ $# -ge 2 ] || { usage >&2 && exit 2; }
 		case $1 in
 		--name) stack=$2 ;;
 		--group) own_group=$2 ;;
 		--type) own_type=$2 ;;
+		--prefix) prefix=$2 ;;
 		esac
 		shift
 		;;
@@ -162,6 +164,18 @@ check_stack() {
 	esac
 }
 
+# check_prefix checks that no other stack's things can have the names of this one's.
+check_prefix() {
+	ask cloudformation describe-stacks \
+		--query "Stacks[?StackName!='$stack'].Outputs[] | [?OutputKey=='ThingNamePrefix'].OutputValue" || return 0
+	for other in $answer; do
+		case $prefix/$other in
+		*/None) ;; # there is no other stack
+		"$other"*/* | */"$prefix"*) problem "things of another stack here begin with $other, those of $stack would with $prefix: its claims could take them over; deploy with another prefix, -c thingPrefix=PREFIX" ;;
+		esac
+	done
+}
+
 # check_free KIND NAME REMOVAL QUESTION... checks that nothing has a name yet.
 check_free() {
 	kind=$1 name=$2 removal=$3
@@ -174,11 +188,11 @@ check_free() {
 }
 
 # These are Names in infra/stack/options.go.
-template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy rotation=${stack}RotationPolicy extra=${stack}ExtraPolicy group=${stack}Group type=${stack}Type
+template=${stack}Template claim=${stack}ClaimPolicy device=${stack}DevicePolicy rotation=${stack}RotationPolicy extra=${stack}ExtraPolicy group=${stack}Group type=${stack}Type things=${stack}_
 if [ "$stack" = GoFleetProvisioning ]; then
-	claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy extra=GoIoTExtraPolicy group=fleet-provisioning-group type=fleety
+	claim=GoIoTFleetProvisioningPolicy device=GoIoTDevicePolicy rotation=GoIoTRotationPolicy extra=GoIoTExtraPolicy group=fleet-provisioning-group type=fleety things=fleety_
 fi
-group=${own_group:-$group} type=${own_type:-$type}
+group=${own_group:-$group} type=${own_type:-$type} prefix=${prefix:-$things}
 
 check_names() {
 	check_free "provisioning template" "$template" "run aws iot delete-provisioning-template --template-name $template --region $region" \
@@ -221,5 +235,6 @@ fi
 echo "$arns" | tr ',' '\n' >"$work/arns"
 while read -r arn; do check_claim "$arn"; done <"$work/arns"
 check_bootstrap
+check_prefix
 $deployed || check_names
 finish

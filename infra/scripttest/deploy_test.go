@@ -277,6 +277,36 @@ func TestDeployKnowsTheStackHoweverItIsNamed(t *testing.T) {
 	}
 }
 
+// The claims of a stack can reach every thing whose name begins with its prefix.
+func TestStacksOfOneAccountHavePrefixesOfTheirOwn(t *testing.T) {
+	others := func(stack string) string {
+		return "cloudformation describe-stacks Stacks[?StackName!='" + stack + "'].Outputs[] | [?OutputKey=='ThingNamePrefix'].OutputValue"
+	}
+	for name, test := range map[string]struct {
+		stack, prefixes string
+		args            []string
+		collides        bool
+	}{
+		"no other":             {"GoFleetProvisioning", "None", nil, false},
+		"another":              {"Second", "fleety_\tacme-", []string{"-c", "name=Second"}, false},
+		"the default":          {"GoFleetProvisioning", "acme-\tfleety_", nil, true},
+		"by option":            {"Second", "fleety_\tacme-", []string{"-c", "name=Second", "-c", "thingPrefix=acme-"}, true},
+		"within another":       {"Second", "acme-", []string{"-c", "name=Second", "-c", "thingPrefix=acme-2"}, true},
+		"around another":       {"Second", "acme-2", []string{"-c", "name=Second", "-c", "thingPrefix=acme-"}, true},
+		"of another's default": {"GoFleetProvisioning", "Second_", []string{"-c", "thingPrefix=Second_x"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, notes := newCloud(t, map[string]string{others(test.stack): test.prefixes, templateOutput: "T"})
+			if r := p.run(t, "deploy.sh", append([]string{claimARN}, test.args...)...); (r.code != 0) != test.collides || strings.Contains(r.stderr, "thingPrefix=PREFIX") != test.collides {
+				t.Errorf("%+v", r)
+			}
+			if _, err := os.Stat(filepath.Join(notes, "cdk")); (err != nil) != test.collides {
+				t.Errorf("the CDK: %v", err)
+			}
+		})
+	}
+}
+
 func TestNothingIsDeployedAfterAProblem(t *testing.T) {
 	for _, args := range [][]string{{claimARN}, {"--destroy", claimARN}} {
 		p, notes := newCloud(t, map[string]string{"sts get-caller-identity": "999999999999"})
