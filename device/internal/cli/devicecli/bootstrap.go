@@ -30,17 +30,21 @@ type bootstrapOptions struct {
 
 func newBootstrapCmd(console *cli.Console) *cobra.Command {
 	var o bootstrapOptions
-	cmd := cli.Command("bootstrap [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		return runBootstrap(ctx, console, o)
-	})
+	cmd := o.command(console, "bootstrap")
 	flags := cmd.Flags()
-	o.AddFlags(flags)
 	o.AddAuthorFlag(flags, "`NAME` recorded as the device's author")
-	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
 	flags.BoolVar(&o.reprovision, "reprovision", false, "replace the identity, or resume its replacement")
 	flags.BoolVar(&o.discardPending, "discard-pending", false, "end a replacement that is pending, and keep the identity")
 	flags.BoolVar(&o.forgetClaim, "forget-claim", false, "remove the claim's private key once the identity is verified")
-	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`")
+	return cmd
+}
+
+// command returns the command of that name, with the flags that bootstrap and rotate share.
+func (o *bootstrapOptions) command(console *cli.Console, name string) *cobra.Command {
+	cmd := cli.Command(name+" [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error { return runBootstrap(ctx, console, *o) })
+	o.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&o.json, "json", false, "print the result as one JSON object")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`")
 	return cmd
 }
 
@@ -231,18 +235,6 @@ func printBootstrap(console *cli.Console, o bootstrapOptions, endpoint string, d
 	}
 	console.Note("The device can connect as client id " + r.ThingName + ". To show its identity, run: " + status)
 	return nil
-}
-
-func newRotateCmd(console *cli.Console) *cobra.Command {
-	o := bootstrapOptions{rotate: true}
-	cmd := cli.Command("rotate [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		return runBootstrap(ctx, console, o)
-	})
-	flags := cmd.Flags()
-	o.AddFlags(flags)
-	flags.BoolVar(&o.json, "json", false, "print the result as one JSON object")
-	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up after this `DURATION`")
-	return cmd
 }
 
 // provision is [provision.Run], unless the agent runs: AWS IoT allows one connection for the client
