@@ -50,12 +50,15 @@ trap 'rm -rf -- "$work"' EXIT
 trap 'exit 130' HUP INT TERM
 
 problems=0
+# say prints a message without what would act on a terminal: parts of it are given.
+say() { echo "preflight.sh: $*" | tr -cd '[:print:]\n' >&2; }
+
 problem() {
-	echo "preflight.sh: error: $*" >&2
+	say "error: $*"
 	problems=$((problems + 1))
 }
 
-warning() { echo "preflight.sh: warning: $*" >&2; }
+warning() { say "warning: $*"; }
 
 finish() {
 	[ "$problems" -eq 0 ] && exit 0

@@ -200,9 +200,13 @@ func TestPreflightNamesEveryProblemAtOnce(t *testing.T) {
 }
 
 func TestMalformedARNIsRejectedBeforeAWSIsAsked(t *testing.T) {
-	for _, arn := range []string{"", "claim", "arn:aws:iot:us-east-1:123456789012:policy/x", "arn:aws:iot::123456789012:cert/x", claimARN + ";x", claimARN + ",$(x)", "arn:aws:iot:--x:123456789012:cert/x"} {
+	for _, arn := range []string{"", "claim", "arn:aws:iot:us-east-1:123456789012:policy/x", "arn:aws:iot::123456789012:cert/x", claimARN + ";x", claimARN + ",$(x)", "\x1b[2J\u009b31m\u202e", `\033[2J`, "arn:aws:iot:--x:123456789012:cert/x"} {
 		p, notes := newCloud(t, nil)
-		p.run(t, "preflight.sh", arn).fails(t, 1, "scripts/create-keys-and-cert.sh creates one")
+		r := p.run(t, "preflight.sh", arn)
+		r.fails(t, 1, "scripts/create-keys-and-cert.sh creates one")
+		if strings.ContainsAny(r.stderr, "\x1b\u009b\u202e") {
+			t.Errorf("%q acts on the terminal: %q", arn, r.stderr)
+		}
 		if _, err := os.Stat(filepath.Join(notes, "asked")); err == nil {
 			t.Errorf("%q: AWS was asked", arn)
 		}
