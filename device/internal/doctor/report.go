@@ -80,19 +80,17 @@ const indent = 29 // where the text of a check begins
 func (c Check) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-8s %-19s ", c.Result, c.Name)
-	term.Fold(&b, shorten(c.Found), indent)
+	term.Fold(&b, certificateID.ReplaceAllString(c.Found, "$1..."), indent)
 	for _, part := range [][2]string{{"why: ", c.Cause}, {"do:  ", c.Remedy}} {
 		if part[1] != "" {
 			b.WriteString(strings.Repeat(" ", indent) + part[0])
-			term.Fold(&b, shorten(part[1]), indent+len(part[0]))
+			term.Fold(&b, certificateID.ReplaceAllString(part[1], "$1..."), indent+len(part[0]))
 		}
 	}
 	return b.String()
 }
 
 var certificateID = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
-
-func shorten(text string) string { return certificateID.ReplaceAllString(text, "$1...") }
 
 func (r *run) add(c Check) {
 	c.Found, c.Cause, c.Remedy = term.Clean(c.Found), term.Clean(c.Cause), term.Clean(c.Remedy)

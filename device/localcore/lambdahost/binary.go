@@ -39,7 +39,7 @@ func checkBinary(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &BinaryError{path, "does not exist", "build one for this machine with make local"}
+		return notForHere(path, "does not exist")
 	case err != nil:
 		return fmt.Errorf("looking at the function: %w", err)
 	case info.IsDir():

@@ -79,9 +79,8 @@ func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	devices := filepath.Join(o.Credentials, "devices") // where device.yaml has them
-	if earlier, _ := filepath.Glob(filepath.Join(devices, "*.certificate.pem")); o.State == "" && len(earlier) > 0 {
-		console.Warn("the identities in " + devices + " are of an earlier run, and this one rejects them: move them away, or keep both with --state DIR")
+	if earlier, _ := filepath.Glob(filepath.Join(o.Credentials, "devices", "*.certificate.pem")); o.State == "" && len(earlier) > 0 {
+		console.Warn("the identities in " + filepath.Dir(earlier[0]) + " are of an earlier run, and this one rejects them: move them away, or keep both with --state DIR")
 	}
 	if err := printReady(console, o, server); err != nil {
 		return errors.Join(err, server.Close())
