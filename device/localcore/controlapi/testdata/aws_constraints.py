@@ -38,7 +38,7 @@ def wire_name(name, member):
 def describe(shape):
     """The shape in the form that is printed."""
     if shape.name == "PolicyVersionId":
-        return {"type": "integer"}  # which is written as a string
+        return {"type": "integer", "min": 0}  # digits in a string
     out = {"type": shape.type_name}
     metadata = shape.metadata
     if (shape.name, shape.type_name) == ("MessageExpiry", "long"):
