@@ -36,6 +36,58 @@ func tracked(t *testing.T, patterns ...string) []string {
 	return files
 }
 
+// What is printed of an enumeration is a word: a number helps nobody who reads a log.
+func TestExportedEnumerationsPrintWords(t *testing.T) {
+	t.Parallel()
+	enumerations, printed := map[string]bool{}, map[string]bool{} // by package and type
+	for _, name := range tracked(t, "device/*.go", "hook/*.go", ":!*_test.go") {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := filepath.Dir(name) + "."
+		for _, decl := range file.Decls {
+			switch d := decl.(type) {
+			case *ast.GenDecl:
+				if d.Tok != token.CONST {
+					continue
+				}
+				for _, spec := range d.Specs {
+					v := spec.(*ast.ValueSpec)
+					kind, ok := v.Type.(*ast.Ident)
+					if ok && kind.IsExported() && len(v.Values) == 1 && mentions(v.Values[0], "iota") {
+						enumerations[in+kind.Name] = true
+					}
+				}
+			case *ast.FuncDecl:
+				if d.Recv != nil && d.Name.Name == "String" {
+					if kind, ok := d.Recv.List[0].Type.(*ast.Ident); ok {
+						printed[in+kind.Name] = true
+					}
+				}
+			}
+		}
+	}
+	if len(enumerations) < 3 {
+		t.Errorf("found only %v", enumerations)
+	}
+	for kind := range enumerations {
+		if !printed[kind] {
+			t.Errorf("%s has no method String", kind)
+		}
+	}
+}
+
+// mentions reports whether an expression has an identifier.
+func mentions(e ast.Expr, name string) (found bool) {
+	ast.Inspect(e, func(n ast.Node) bool {
+		id, ok := n.(*ast.Ident)
+		found = found || ok && id.Name == name
+		return true
+	})
+	return found
+}
+
 // A context belongs to a call: https://go.dev/blog/context-and-structs.
 func TestNoStructKeepsAContext(t *testing.T) {
 	t.Parallel()

@@ -1,4 +1,4 @@
-// Command iot_fleet enrols a fleet of simulated devices for real, and measures
+// Command iot_fleet enrolls a fleet of simulated devices for real, and measures
 // it.
 package main
 

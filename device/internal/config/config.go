@@ -434,7 +434,9 @@ func (c *Config) apply(name, value string, origin Origin) Problems {
 
 func unknownKey(keys []key, origin Origin, name string) Problem {
 	p := Problem{Origin: origin, Key: name, What: fmt.Sprintf("unknown key %q", name), Remedy: `remove it; "iot_device config init" writes a file with the known ones`}
-	if near := nearest(keys, name); near != "" && !isSection(keys, name) {
+	if isSection(keys, name) {
+		p.What, p.Remedy = fmt.Sprintf("%q is a section", name), "set one of its keys, as in server.port=443"
+	} else if near := nearest(keys, name); near != "" {
 		_, last := split(name)
 		p.What, p.Remedy = fmt.Sprintf("unknown key %q", last), fmt.Sprintf("did you mean %q?", near)
 	}

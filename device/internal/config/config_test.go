@@ -420,7 +420,7 @@ func TestProblemsOfOtherSourcesNameThem(t *testing.T) {
 		`environment variable IOT_DEVICE_SERVER_PORT: server.port: "https" is not a number; set it to a number`,
 		`--set: unknown key "pot"; did you mean "port"?`,
 		`--set: bootstrap.parameters: "a" has the form neither of NAME=VALUE,NAME=VALUE (with \, for a comma in a value) nor of a JSON object; set it to a mapping of names to text`,
-		`--set: unknown key "Server"; remove it; "iot_device config init" writes a file with the known ones`,
+		`--set: "Server" is a section; set one of its keys, as in server.port=443`,
 	}
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
