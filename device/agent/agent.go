@@ -44,8 +44,8 @@ type Config struct {
 	Dir       string        // holds the agent's lock and its outbox; it is made if it is missing
 	Socket    string        // the path of the local API; its directory is made if it is missing
 	Outbox    outbox.Config // bounds the outbox; Path and Log are the agent's own
-	// RotateAfter is the age at which key and certificate are replaced; 0 means never. Two thirds
-	// of the certificate's lifetime is the latest in any case. Up to a tenth is added at random, so
+	// RotateAfter is the age at which key and certificate are replaced; 0 means two thirds of the
+	// certificate's lifetime, which is the latest in any case. Up to a tenth is added at random, so
 	// that a fleet does not rotate at once.
 	RotateAfter time.Duration
 	Services    []ServiceConfig // use the connection, each from its own goroutine

@@ -156,7 +156,7 @@ type Primary struct {
 // outbox, but for Socket.
 type Agent struct {
 	Socket      string        `key:"socket,path"`          // Unix socket of the local API
-	RotateAfter time.Duration `key:"rotateAfter" min:"1h"` // age at which key and certificate are replaced; 0: never
+	RotateAfter time.Duration `key:"rotateAfter" min:"1h"` // age at which key and certificate are replaced; 0: two thirds of the lifetime, which is the latest
 	Outbox      Outbox        `key:"outbox"`
 	Jobs        Jobs          `key:"jobs"`
 	Tunnel      Tunnel        `key:"tunnel"`
