@@ -107,6 +107,27 @@ func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {
 	}
 }
 
+// Client ids and topics are those of any device, also of a hostile one.
+func TestEventsDoNothingToATerminal(t *testing.T) {
+	t.Parallel()
+	const clientID = "claim-\u009b2J\u202e\x7f"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		_ = json.NewEncoder(w).Encode(localcore.Event{Type: localcore.Rejected, ClientID: clientID})
+	}))
+	defer server.Close()
+	for _, args := range [][]string{{"--json"}, {}} {
+		out, _ := exec.CommandContext(t.Context(), filepath.Join(binDir, "iot_core_local"), append([]string{"events", "--api", server.URL}, args...)...).Output()
+		if strings.ContainsAny(string(out), "\u009b\u202e\x7f") || !strings.Contains(string(out), "claim-") {
+			t.Errorf("%v: %q", args, out)
+		}
+		var e localcore.Event
+		if err := json.Unmarshal(out, &e); len(args) > 0 && (err != nil || e.ClientID != clientID) {
+			t.Errorf("read back %q, %v", e.ClientID, err)
+		}
+	}
+}
+
 func TestEventsTellWhyThereAreNone(t *testing.T) {
 	t.Parallel()
 	other := httptest.NewServer(http.NotFoundHandler())

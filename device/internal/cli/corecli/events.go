@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
 	"github.com/spf13/cobra"
 )
@@ -63,7 +64,7 @@ func runEvents(ctx context.Context, console *cli.Console, o eventsOptions) error
 			return fmt.Errorf("following the events of %s: %w", o.api, errEnded)
 		}
 		if o.json {
-			_, err = console.Out.Write(line)
+			_, err = term.JSON(console.Out).Write(line)
 		} else {
 			var e localcore.Event
 			if err := json.Unmarshal(line, &e); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/policy"
 	"github.com/spf13/cobra"
@@ -133,7 +134,7 @@ func runExplain(console *cli.Console, o *explainOptions) error {
 	if o.json {
 		err = console.JSON(v)
 	} else {
-		_, err = fmt.Fprintf(console.Out, "%s: %s\n", map[bool]string{true: "allowed", false: "denied"}[v.Allowed], v.Explanation)
+		_, err = fmt.Fprintf(console.Out, "%s: %s\n", map[bool]string{true: "allowed", false: "denied"}[v.Allowed], term.Clean(v.Explanation))
 	}
 	if err == nil && !v.Allowed {
 		err = cli.Reported(cli.ExitDenied)
