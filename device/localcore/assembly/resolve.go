@@ -117,11 +117,11 @@ func (r *resolver) constant(at place, v any, what string) string {
 	return text
 }
 
-// arguments returns the arguments of a function that has so many.
-func (r *resolver) arguments(at place, v any, count int) []any {
+// arguments returns the two arguments of a function.
+func (r *resolver) arguments(at place, v any) []any {
 	list, ok := v.([]any)
-	if !ok || len(list) != count {
-		r.fail(at, "must be a list of %d", count)
+	if !ok || len(list) != 2 {
+		r.fail(at, "must be a list of 2")
 	}
 	return list
 }
@@ -148,23 +148,23 @@ func (r *resolver) call(at place, name string, argument any) any {
 			id, attribute, _ := strings.Cut(text, ".")
 			return r.attribute(at, id, attribute)
 		}
-		list := r.arguments(at, argument, 2)
+		list := r.arguments(at, argument)
 		return r.attribute(at, r.constant(at.index(0), list[0], "a logical id"), r.text(at.index(1), list[1]))
 	case "Fn::Join":
-		list := r.arguments(at, argument, 2)
+		list := r.arguments(at, argument)
 		return r.bounded(at, strings.Join(r.texts(at.index(1), list[1]), r.constant(at.index(0), list[0], "text")))
 	case "Fn::Sub": // TEXT or [TEXT, VARIABLES]
 		if text, ok := argument.(string); ok {
 			return r.substitute(at, text, nil)
 		}
-		list := r.arguments(at, argument, 2)
+		list := r.arguments(at, argument)
 		variables, ok := list[1].(map[string]any)
 		if !ok {
 			r.fail(at.index(1), "must be an object")
 		}
 		return r.substitute(at, r.constant(at.index(0), list[0], "text"), variables)
 	case "Fn::Select":
-		list := r.arguments(at, argument, 2)
+		list := r.arguments(at, argument)
 		number, items := r.text(at.index(0), list[0]), r.list(at.index(1), list[1])
 		i, err := strconv.Atoi(number)
 		if err != nil || i < 0 || i >= len(items) {
@@ -172,7 +172,7 @@ func (r *resolver) call(at place, name string, argument any) any {
 		}
 		return items[i]
 	case "Fn::Split":
-		list := r.arguments(at, argument, 2)
+		list := r.arguments(at, argument)
 		separator := r.constant(at.index(0), list[0], "text")
 		if separator == "" {
 			r.fail(at.index(0), "must be text")
