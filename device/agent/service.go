@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,6 +121,9 @@ func (c serviceConn) attempt(ctx context.Context, packet, topic string, send fun
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
 	err := send(ctx)
+	if errors.Is(err, context.Canceled) { // perhaps by the end of the connection
+		err = cmp.Or(c.conn.Err(), err)
+	}
 	if err == nil {
 		delete(c.agent.denials, topic)
 	} else if endedBy(err, packet) {
