@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -171,6 +172,31 @@ func TestAgentProvisionsAndConnects(t *testing.T) {
 	}
 	if err := agent.Run(t.Context(), w.config); !errors.Is(err, agent.ErrRunning) {
 		t.Errorf("a second agent: %v", err)
+	}
+}
+
+func TestSocketOfAnotherProgramStaysItsOwn(t *testing.T) {
+	t.Parallel()
+	for network, listen := range map[string]func(name string) (io.Closer, error){
+		"unix":     func(name string) (io.Closer, error) { return net.Listen("unix", name) },
+		"unixgram": func(name string) (io.Closer, error) { return net.ListenPacket("unixgram", name) }, // as /dev/log
+	} {
+		w := newWorld(t)
+		other, err := listen(w.config.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Lstat(w.config.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := agent.Run(t.Context(), w.config); !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EPROTOTYPE) {
+			t.Errorf("%s: the agent ended with %v", network, err)
+		}
+		if after, err := os.Lstat(w.config.Socket); err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s: the socket is another one now, or none: %v", network, err)
+		}
+		other.Close()
 	}
 }
 

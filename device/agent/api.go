@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -141,12 +142,20 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 }
 
 // listen opens the socket for the agent's user and group. What an agent that was killed left is
-// replaced; the agent's lock makes sure of that.
+// replaced; one where a program listens, perhaps the agent of another device, is not.
 func listen(socket string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, err
 	}
 	if info, err := os.Lstat(socket); err == nil && info.Mode()&os.ModeSocket != 0 {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+			return nil, &net.OpError{Op: "listen", Net: "unix", Addr: conn.RemoteAddr(), Err: syscall.EADDRINUSE}
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, err
+		}
 		if err := os.Remove(socket); err != nil {
 			return nil, err
 		}
