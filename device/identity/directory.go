@@ -117,7 +117,7 @@ func (d *directory) readState() (newest *state, damaged []string, err error) {
 	if newest == nil {
 		// Damage to the very first step costs nothing: it is done again.
 		if len(damaged) > 0 && !slices.Equal(damaged, []string{d.statePath(1)}) {
-			return nil, nil, &FileError{ErrCorrupt, d.journalDir(), "no readable copy is left"}
+			return nil, damaged, &FileError{ErrCorrupt, d.journalDir(), "no readable copy is left"}
 		}
 		return nil, damaged, nil
 	}
@@ -156,6 +156,15 @@ func (d *directory) clearState(newest *state) error {
 	}
 	for _, n := range []uint64{sequence + 1, sequence} {
 		if err := removeDurably(d.disk, d.statePath(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *directory) setAside(damaged []string) error {
+	for _, path := range damaged {
+		if err := d.backupForeignFile(path); err != nil {
 			return err
 		}
 	}

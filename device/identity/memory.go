@@ -64,6 +64,7 @@ func (m *memory) install(st *state) (*Identity, error) {
 
 func (m *memory) clearState(*state) error               { return m.writeState(nil) }
 func (m *memory) secureState() error                    { return nil }
+func (m *memory) setAside([]string) error               { return nil }
 func (m *memory) holder() int                           { return 0 }
 func (m *memory) fileBase(thing string) (string, error) { return thing, nil }
 func (m *memory) check() error                          { return nil }

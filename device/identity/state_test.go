@@ -111,19 +111,47 @@ func TestDamagedFirstStepIsDoneAgain(t *testing.T) {
 	checkWhole(t, d, c)
 }
 
-func TestJournalThatIsLostIsAnError(t *testing.T) {
-	d := atRegistered(t)
+// loseJournal damages all copies of the journal, and returns what is in them then.
+func loseJournal(d *memDisk) (copies []string) {
 	for path, n := range d.files() {
 		if strings.Contains(path, "journal.") {
 			n.data = damage(n.data)
+			copies = append(copies, string(n.data))
 		}
 	}
+	return copies
+}
+
+// A device that nobody can reach begins again. What is left of its key stays.
+func TestLostJournalOfADeviceWithoutIdentityIsSetAside(t *testing.T) {
+	d, c := atRegistered(t), newCloud(t)
+	copies := loseJournal(d)
+	must(t, provision(t, storeOn(t, d), c, run{}))
+	if _, err := storeOn(t, d).Load(); err != nil {
+		t.Error(err)
+	}
+	for path, n := range d.files() {
+		if strings.Contains(path, ".found-") {
+			copies = slices.DeleteFunc(copies, func(text string) bool { return text == string(n.data) })
+		}
+	}
+	if len(copies) > 0 {
+		t.Errorf("%d damaged copies are gone", len(copies))
+	}
+}
+
+func TestLostJournalOfAReplacementIsAnError(t *testing.T) {
+	d, _, _ := pendingReplacement(t, Registered)
+	loseJournal(d)
 	_, err := storeOn(t, d).Begin()
 	if corrupt, ok := errors.AsType[*FileError](err); !ok || !errors.Is(err, ErrCorrupt) || corrupt.Path != "certs/.2974685.provisioning" {
 		t.Errorf("Begin() error = %v", err)
 	}
 	if len(d.held) != 0 {
 		t.Error("the lock is still held")
+	}
+	if problems := storeOn(t, d).Status().Problems; len(problems) != 1 || !errors.Is(problems[0], ErrCorrupt) {
+		t.Errorf("problems %v", problems)
 	}
 }
 

@@ -52,9 +52,10 @@ type storage interface {
 	lock() (osfile.Unlock, error)
 	holder() int // the process that has the lock, 0 if none has
 	// readState returns the newest state, checked, nil if there is none, and the paths of copies
-	// that are damaged.
+	// that are damaged, also with the error that no other is left.
 	readState() (newest *state, damaged []string, err error)
-	secureState() error // makes the state that was read durable
+	setAside(damaged []string) error // keeps the copies under other names
+	secureState() error              // makes the state that was read durable
 	writeState(*state) error
 	clearState(newest *state) error // removes all states; newest is nil if unknown
 
@@ -120,7 +121,7 @@ func (s *Store) Load() (id *Identity, err error) {
 //
 // It returns a *[LockedError] while another process or store has the lock, a *[FileError] of kind
 // [ErrConflict] or [ErrAccess] when the identity's paths cannot be used or [ErrCorrupt] when a journal
-// is there that cannot be read, and an error of class [awsiot.Temporary] for what may pass, such as a
+// is there that cannot be read, unless it is damaged and the device has no identity, and an error of class [awsiot.Temporary] for what may pass, such as a
 // full disk. None of these keeps a caller from using the identity that [Store.Load] returns.
 func (s *Store) Begin() (*Journal, error) {
 	unlock, err := s.storage.lock()
@@ -136,6 +137,14 @@ func (s *Store) Begin() (*Journal, error) {
 
 func (j *Journal) resume() error {
 	st, damaged, err := j.store.storage.readState()
+	if err != nil && damaged != nil {
+		if _, none := j.store.storage.load(); !errors.Is(none, ErrNone) {
+			return err
+		}
+		// The device has nothing else, and nobody may be there who repairs it.
+		j.store.config.Log.Warn("no copy of the provisioning journal can be read; beginning again", "error", err)
+		return j.store.storage.setAside(damaged)
+	}
 	for _, path := range damaged {
 		j.store.config.Log.Warn("the latest step in the provisioning journal is damaged; continuing from the step before it", "path", path)
 	}
@@ -245,6 +254,7 @@ func (s *Store) Status() *Status {
 	st, damaged, err := s.storage.readState()
 	if err != nil {
 		status.Problems = append(status.Problems, err)
+		damaged = nil
 	}
 	for _, path := range damaged {
 		status.Problems = append(status.Problems, &FileError{ErrCorrupt, path, "the next run continues from the step before it"})
