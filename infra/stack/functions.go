@@ -39,8 +39,13 @@ func newLambda(s awscdk.Stack, props *Props, id, role string, f *awslambda.Funct
 	l.log.GrantWrite(l.role)
 	f.Runtime, f.Handler, f.MemorySize = awslambda.Runtime_PROVIDED_AL2023(), jsii.String("bootstrap"), jsii.Number(128)
 	f.Role, f.LogGroup = l.role, l.log
-	f.Architecture = map[string]awslambda.Architecture{ARM64: awslambda.Architecture_ARM_64(), X86_64: awslambda.Architecture_X86_64()}[props.HookArchitecture]
-	f.Tracing = map[bool]awslambda.Tracing{true: awslambda.Tracing_ACTIVE, false: awslambda.Tracing_DISABLED}[props.XRay]
+	f.Architecture, f.Tracing = awslambda.Architecture_ARM_64(), awslambda.Tracing_DISABLED
+	if props.HookArchitecture == X86_64 {
+		f.Architecture = awslambda.Architecture_X86_64()
+	}
+	if props.XRay {
+		f.Tracing = awslambda.Tracing_ACTIVE
+	}
 	l.function = awslambda.NewFunction(s, &id, f)
 	return l
 }
@@ -146,7 +151,7 @@ func newRetirement(s awscdk.Stack, props *Props) awslambda.Function {
 		&awslambda.FunctionProps{
 			Description: jsii.String("Retires the former certificates of devices that have rotated"),
 			Code:        awslambda.Code_FromAsset(&props.RetireFolder, nil),
-			Timeout:     awscdk.Duration_Seconds(jsii.Number(30)),
+			Timeout:     awscdk.Duration_Minutes(jsii.Number(2)), // of many certificates, some of which AWS IoT detaches late
 			Environment: &map[string]*string{
 				"RETIRE_AFTER":       jsii.String(fmt.Sprintf("%dh", 24*props.RetireAfter)),
 				"CLAIM_CERTIFICATES": jsii.String(strings.Join(claims, ",")),

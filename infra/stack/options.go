@@ -144,7 +144,7 @@ func (r *optionReader) text(name string) string {
 	case string, bool, int, json.Number:
 		return fmt.Sprint(value)
 	default:
-		r.problem("%s: %.100q is neither a string nor a number; write several values as one string, separated by commas", name, value)
+		r.problem("%s: %.100q is neither a string nor a number; write several values as one string, separated by commas", name, fmt.Sprint(value))
 		return ""
 	}
 }

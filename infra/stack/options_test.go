@@ -149,7 +149,7 @@ func TestParseOptionsRejects(t *testing.T) {
 		"no address":          {map[string]any{"certificateArn": arnA, "claimSourceIp": ""}, []string{"claimSourceIp"}},
 		"no client id":        {map[string]any{"certificateArn": arnA, "claimClientIds": " "}, []string{"claimClientIds"}},
 		"names of the first":  {map[string]any{"certificateArn": arnA, "name": "GoIoT"}, []string{"name: "}},
-		"control characters":  {map[string]any{"certificateArn": arnA, "alarmEmail": map[string]any{"\x1b[2J": "\u009b\u202e"}}, []string{`"\x1b[2J":"\u009b\u202e"`}},
+		"control characters":  {map[string]any{"certificateArn": arnA, "alarmEmail": map[string]any{"\x1b[2J": "\u009b\u202e"}}, []string{`"map[\x1b[2J:\u009b\u202e]"`}},
 		"list in cdk.json":    {map[string]any{"certificateArn": arnA, "claimSourceIp": []any{"203.0.113.0"}}, []string{"claimSourceIp"}},
 		"prefix with space":   {map[string]any{"certificateArn": arnA, "serialPrefix": "29 7468"}, []string{"serialPrefix"}},
 		"prefix too long":     {map[string]any{"certificateArn": arnA, "serialPrefix": strings.Repeat("1", 65)}, []string{"serialPrefix"}},
