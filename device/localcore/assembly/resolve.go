@@ -212,6 +212,8 @@ func (r *resolver) ref(at place, id string) any {
 			r.fail(at, "the value of parameter %s is stored in an AWS account", id)
 		case p.Default == nil:
 			r.fail(at, "parameter %s has no default", id)
+		case p.Type == "CommaDelimitedList", strings.HasPrefix(p.Type, "List<"):
+			r.fail(at, "parameter %s is a list, which is not emulated", id)
 		}
 		return r.text(place(id).field("Default"), p.Default)
 	}
@@ -275,20 +277,19 @@ func (r *resolver) resource(at place, id string) resource {
 	if !ok {
 		r.fail(at, "the stack has no resource or parameter %q", id)
 	}
+	if res.Condition != "" {
+		r.fail(place(id).field("Condition"), "whether condition %s holds cannot be resolved without AWS", res.Condition)
+	}
 	return res
 }
 
 // idsOf returns the logical ids of the resources of a type, sorted.
 func (r *resolver) idsOf(kind string) (ids []string) {
 	for _, id := range slices.Sorted(maps.Keys(r.stack.template.Resources)) {
-		res := r.stack.template.Resources[id]
-		if res.Type != kind {
-			continue
+		if r.stack.template.Resources[id].Type == kind {
+			r.resource(place(id), id) // which may not have a condition
+			ids = append(ids, id)
 		}
-		if res.Condition != "" {
-			r.fail(place(id).field("Condition"), "whether condition %s holds cannot be resolved without AWS", res.Condition)
-		}
-		ids = append(ids, id)
 	}
 	return ids
 }

@@ -17,12 +17,14 @@ func resolveText(t *testing.T, value string) (any, error) {
 		"Parameters": {
 			"Colour": {"Type": "String", "Default": "red"},
 			"Count": {"Type": "Number", "Default": 3},
+			"Colours": {"Type": "CommaDelimitedList", "Default": "red, blue"},
 			"Open": {"Type": "String"}
 		},
 		"Resources": {
 			"Probe": {"Type": "Probe", "Properties": {"Value": VALUE}},
 			"Type": {"Type": "AWS::IoT::ThingType", "Properties": {"ThingTypeName": {"Fn::Sub": "${Colour}-type"}}},
 			"Unnamed": {"Type": "AWS::IoT::ThingType", "Properties": {}},
+			"Sometimes": {"Type": "AWS::IoT::ThingType", "Condition": "No"},
 			"Self": {"Type": "AWS::IoT::ThingType", "Properties": {"ThingTypeName": {"Ref": "Self"}}},
 			"Role": {"Type": "AWS::IAM::Role"},
 			"Bucket": {"Type": "AWS::S3::Bucket"}
@@ -80,6 +82,8 @@ func TestWhatCannotBeResolvedIsNamedWithItsPlace(t *testing.T) {
 		"name of unknown kind":   {`{"Ref": "Bucket"}`, "what Ref gives for Bucket, of type AWS::S3::Bucket, is not known here"},
 		"attribute unknown":      {`{"Fn::GetAtt": ["Type", "Id"]}`, `attribute "Id" of Type, of type AWS::IoT::ThingType, is not known before it is deployed`},
 		"parameter without":      {`{"Ref": "Open"}`, "parameter Open has no default"},
+		"list parameter":         {`{"Ref": "Colours"}`, "parameter Colours is a list"},
+		"resource by condition":  {`{"Ref": "Sometimes"}`, "Sometimes.Condition: whether condition No holds cannot be resolved without AWS"},
 		"name of itself":         {`{"Ref": "Self"}`, "Self.Properties.ThingTypeName.Ref: the name of Self refers to itself"},
 		"text from an object":    {`{"Fn::Join": ["", [{"a": 1}]]}`, "Probe.Value.Fn::Join[1][0]: must be text"},
 		"too few arguments":      {`{"Fn::Join": [""]}`, "must be a list of 2"},
