@@ -94,13 +94,11 @@ func (c *Counts) add(d Counts) {
 	c.Gone += d.Gone
 	c.Shared += d.Shared
 	c.Kept += d.Kept
-	c.Resumed += d.Resumed
 }
 
 // each works through the targets and, if completed is set, adds those that are done to the journal,
-// unless they were kept.
-// A device that fails does not keep the others from being worked on; the error has the first of
-// their errors.
+// unless they were kept. A device that fails does not keep the others from being worked on; the
+// error has the first of their errors.
 func (r *Run) each(ctx context.Context, targets []Target, completed bool, work func(context.Context, Target) (Counts, error)) (total Counts, err error) {
 	limiter := rate.NewLimiter(rate.Limit(cmp.Or(r.Rate, DefaultRate)), 1)
 	var mu sync.Mutex
@@ -112,15 +110,18 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 			break
 		}
 		group.Go(func() error {
-			done, err := Counts{Resumed: 1}, error(nil)
-			if !r.Journal.has(t.key()) {
-				if err := limiter.Wait(open); err != nil {
-					return err
-				}
-				done, err = work(ctx, t) // to its end, also when no more targets begin
-				if err == nil && completed && done.Kept == 0 {
-					err = r.Journal.add(t.key())
-				}
+			if r.Journal.has(t.key()) {
+				mu.Lock()
+				defer mu.Unlock()
+				total.Resumed++
+				return nil
+			}
+			if err := limiter.Wait(open); err != nil {
+				return err
+			}
+			done, err := work(ctx, t) // to its end, also when no more targets begin
+			if err == nil && completed && done.Kept == 0 {
+				err = r.Journal.add(t.key())
 			}
 			mu.Lock()
 			defer mu.Unlock()
