@@ -1,6 +1,7 @@
 // Command notices prints the licences and notices of every module that is linked into the given
-// binaries, and of Go itself, which most of those licences demand that a copy of the program comes
-// with. It runs in the folder of the module that the binaries are built from.
+// binaries, of Go itself, and of the data of others in this repository, which most of those licences
+// demand that a copy of the program comes with. It runs in the folder of the module that the
+// binaries are built from.
 //
 //	usage: notices BINARY…
 package main
@@ -51,6 +52,9 @@ func run(out io.Writer, binaries []string) error {
 		return fmt.Errorf("finding Go: %w", err)
 	}
 	if err := write(out, "The Go standard library and runtime, "+goVersion, strings.TrimSpace(string(goRoot)), true); err != nil {
+		return err
+	}
+	if err := write(out, "Data in this repository", ".", false); err != nil {
 		return err
 	}
 	for _, module := range slices.Sorted(maps.Keys(linked)) {

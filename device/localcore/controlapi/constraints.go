@@ -16,7 +16,8 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// constraintsText has the inputs of the operations as AWS's service models constrain them.
+// constraintsText has the inputs of the operations as AWS's service models constrain them. It is
+// made by testdata/aws_constraints.py from those of botocore; see NOTICE.
 //
 //go:embed aws_constraints.json
 var constraintsText []byte
