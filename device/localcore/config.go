@@ -153,13 +153,19 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+var (
+	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	regionPattern  = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+)
 
 // validate reports all that is wrong at once.
 func (c Config) validate() error {
 	var errs []error
 	if !accountPattern.MatchString(c.Account) {
 		errs = append(errs, fmt.Errorf("account %q: an AWS account has 12 digits", c.Account))
+	}
+	if !regionPattern.MatchString(c.Region) {
+		errs = append(errs, fmt.Errorf("region %q: must have the form of an AWS Region, such as us-east-1", c.Region))
 	}
 	if c.Stack != "" && c.Assembly == "" {
 		errs = append(errs, fmt.Errorf("stack %s: there is no assembly to find it in", c.Stack))

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -245,6 +246,28 @@ func TestZeroConfigStartsAndCloses(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Errorf("second Close: %v", err)
+	}
+}
+
+func TestConfigurationThatAWSCannotHaveIsRejected(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]localcore.Config{
+		"account of 11 digits": {Account: "12345678901"},
+		"no Region":            {Region: "mars"},
+		"an endpoint":          {Region: "iot.us-east-1.amazonaws.com"},
+		"a zone":               {Region: "us-east-1a"},
+		"quotas":               {Quotas: "some"},
+	} {
+		if s, err := localcore.Start(t.Context(), c); err == nil {
+			s.Close()
+			t.Errorf("%s: the emulator starts", name)
+		}
+	}
+	for _, region := range []string{"us-gov-west-1", "cn-northwest-1", "ap-southeast-2", "us-isob-east-1", "eusc-de-east-1"} {
+		s := start(t, localcore.Config{Region: region})
+		if got := s.ARN("thing/a"); !strings.Contains(got, ":"+region+":") {
+			t.Errorf("%s: ARN %s", region, got)
+		}
 	}
 }
 

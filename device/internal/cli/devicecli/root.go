@@ -27,7 +27,7 @@ func Program() cli.Program {
 		Help:        help,
 		Commands:    commands,
 		Explain:     explain,
-		Interrupted: "run it again: an interrupted run is resumed",
+		Interrupted: "when they run again, bootstrap and rotate go on where they were interrupted",
 	}
 }
 
