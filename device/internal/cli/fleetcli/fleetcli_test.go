@@ -92,8 +92,7 @@ func TestConfigurationOfHardwareKeysEnrollsSoftwareDevices(t *testing.T) {
 	}
 }
 
-// TestReconnectScenario enrolls with the hidden spelling, and has all devices reconnect. The
-// configuration of a real device serves a fleet on another machine, which has not its serial
+// The configuration of a real device serves a fleet on another machine, which has not its serial
 // number.
 func TestSerialNumberOfTheConfigurationIsNotRead(t *testing.T) {
 	startCore(t)
@@ -110,15 +109,16 @@ func TestSerialNumberOfTheConfigurationIsNotRead(t *testing.T) {
 	}
 }
 
+// TestReconnectScenario enrolls with the hidden spelling, and has all devices reconnect.
 func TestReconnectScenario(t *testing.T) {
 	startCore(t)
-	code, out, errs := run("enroll", "-n", "4", "-c", "device.yaml", "--hold", "3s", "--reconnect-after", "500ms", "--reconnect-window", "1s", "--curves", "x25519,P256",
+	code, out, errs := run("enrol", "-n", "4", "-c", "device.yaml", "--hold", "3s", "--reconnect-after", "500ms", "--reconnect-window", "1s", "--curves", "x25519,P256",
 		"--set", "server.proxy=direct", "--json")
 	var r fleet.Report
 	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r.Hold == nil || r.Hold.Reconnect == nil || r.Hold.Reconnect.Returned != 4 {
 		t.Errorf("exit %d, %v\n%s%s", code, err, out, errs)
 	}
-	if r.Version == "" || !strings.HasPrefix(r.CommandLine, "iot_fleet enroll -n 4") || len(r.ClaimCertificateID) != 64 {
+	if r.Version == "" || !strings.HasPrefix(r.CommandLine, "iot_fleet enrol -n 4") || len(r.ClaimCertificateID) != 64 {
 		t.Errorf("provenance %q %q %q", r.Version, r.CommandLine, r.ClaimCertificateID)
 	}
 }
