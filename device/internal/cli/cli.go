@@ -9,7 +9,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -233,14 +232,16 @@ func newCompletionCmd(c *Console) *cobra.Command {
 		ValidArgs:             []string{"bash", "zsh", "fish", "powershell"},
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			root := cmd.Root()
-			return map[string]func(io.Writer) error{
-				"bash": func(w io.Writer) error { return root.GenBashCompletionV2(w, true) },
-				"zsh":  root.GenZshCompletion,
-				"fish": func(w io.Writer) error { return root.GenFishCompletion(w, true) },
-
-				"powershell": root.GenPowerShellCompletionWithDesc,
-			}[args[0]](c.Out)
+			switch root := cmd.Root(); args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(c.Out, true)
+			case "zsh":
+				return root.GenZshCompletion(c.Out)
+			case "fish":
+				return root.GenFishCompletion(c.Out, true)
+			default:
+				return root.GenPowerShellCompletionWithDesc(c.Out)
+			}
 		},
 	}
 }

@@ -131,10 +131,14 @@ func runExplain(console *cli.Console, o *explainOptions) error {
 	if s := d.Statement; s != nil {
 		v.Statement = cmp.Or(s.Sid, s.String())
 	}
+	word := "denied"
+	if v.Allowed {
+		word = "allowed"
+	}
 	if o.json {
 		err = console.JSON(v)
 	} else {
-		_, err = fmt.Fprintf(console.Out, "%s: %s\n", map[bool]string{true: "allowed", false: "denied"}[v.Allowed], term.Clean(v.Explanation))
+		_, err = fmt.Fprintf(console.Out, "%s: %s\n", word, term.Clean(v.Explanation))
 	}
 	if err == nil && !v.Allowed {
 		err = cli.Reported(cli.ExitDenied)
