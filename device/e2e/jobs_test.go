@@ -400,6 +400,7 @@ func TestExamplesOfHandlersWork(t *testing.T) {
 		"restart-services.sh target":  {[]string{"root", "poweroff.target"}, 1, ""},
 		"restart-services.sh all":     {[]string{"root", "*"}, 1, ""},
 		"restart-services.sh":         {[]string{"root", "a iot_device", "b"}, 1, "systemctl restart -- a;systemctl restart -- iot_device;systemctl restart -- b"},
+		"restart-services.sh escape":  {[]string{"root", `a\x2db`}, 1, `systemctl restart -- a\x2db`},
 		"restart-services.sh again":   {[]string{"root", "a iot_device"}, 2, "systemctl restart -- a"},
 		"install-bundle.sh":           {[]string{"", "/var/tmp/a b.raucb"}, 1, "rauc install /var/tmp/a b.raucb"},
 		"install-bundle.sh no file":   {[]string{""}, 1, ""},

@@ -8,7 +8,7 @@ shift
 # shellcheck disable=SC2048 # names are separated by spaces
 for service in $*; do
 	case $service in
-	*[!a-zA-Z0-9:_.@-]* | *.target | *.mount | *.automount | *.swap | *.slice | *.scope | *.device)
+	*[!a-zA-Z0-9:_.@\\-]* | *.target | *.mount | *.automount | *.swap | *.slice | *.scope | *.device)
 		echo "not the name of a service: $service" >&2 # poweroff.target would be the last
 		exit 2
 		;;
