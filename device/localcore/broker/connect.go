@@ -149,6 +149,8 @@ func checkConnect(pk *packets.Packet) (code packets.Code, reason string) {
 		return packets.ErrClientIdentifierNotValid, "the client id is empty, which AWS allows with MQTT 5 only"
 	case pk.ProtocolVersion < 5 && pk.Connect.PasswordFlag && !pk.Connect.UsernameFlag:
 		return packets.ErrProtocolViolation, "a password without a user name" // [MQTT-3.1.2-22]
+	case max(pk.Properties.RequestProblemInfo, pk.Properties.RequestResponseInfo) > 1: // [MQTT-3.1.2.11.6]
+		return packets.ErrProtocolViolation, "Request Problem Information or Request Response Information is neither 0 nor 1"
 	case pk.Properties.ReceiveMaximum == 0:
 		return packets.ErrProtocolViolation, "the Receive Maximum of the client is 0" // [MQTT-3.1.2.11.3]
 	case pk.Properties.MaximumPacketSize < minClientPacket:

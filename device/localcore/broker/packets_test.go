@@ -79,6 +79,20 @@ func TestPacketThatMQTTForbidsEndsTheConnection(t *testing.T) {
 		"Payload Format Indicator 2":                      {"", "\x32\x08\x00\x01a\x00\x07\x02\x01\x02", 0x82},
 		"Topic Alias over the maximum":                    {"", "\x32\x09\x00\x01a\x00\x07\x03\x23\x00\x09", 0x94},
 		"Retain Handling 3":                               {"", "\x82\x07\x00\x09\x00\x00\x01a\x30", 0x82},
+		"PUBACK with more than its id":                    {"\x40\x03\x00\x09\x00", "", 0},
+		"reserved bits of a subscription [MQTT-3.8.3-5]":  {"", "\x82\x0b\x00\x09\x00\x00\x01a\x00\x00\x01b\x40", 0x81},
+		"Subscription Identifier 0":                       {"", "\x82\x09\x00\x09\x02\x0b\x00\x00\x01a\x00", 0xA1},
+		"Topic Alias twice":                               {"", "\x30\x0a\x00\x01a\x06\x23\x00\x01\x23\x00\x02", 0x82},
+		"Content Type twice":                              {"", "\x30\x0a\x00\x01a\x06\x03\x00\x00\x03\x00\x00", 0x82},
+		"Session Expiry Interval twice in DISCONNECT":     {"", "\xe0\x0c\x00\x0a\x11\x00\x00\x00\x00\x11\x00\x00\x00\x00", 0x82},
+		"Reason String twice in PUBACK":                   {"", "\x40\x0a\x00\x09\x00\x06\x1f\x00\x00\x1f\x00\x00", 0x82},
+		"Topic Alias that ends after the properties":      {"", "\x30\x08\x00\x01a\x02\x23\x00\x01x", 0x81},
+		"User Property that ends after the properties":    {"", "\x82\x0d\x00\x09\x03\x26\x00\x00\x00\x02ab\x00\x00\x00", 0x81},
+		"properties after the end of UNSUBSCRIBE":         {"", "\xa2\x06\x00\x09\x09\x26\x00\x00", 0x81},
+		"long form of the length of properties":           {"", "\x30\x05\x00\x01a\x80\x00", 0x81},
+		"length of properties over 32 bits":               {"", "\x30\x08\x00\x01a\x80\x80\x80\x80\x10", 0x81},
+		"bytes after the properties of PUBACK":            {"", "\x40\x05\x00\x09\x00\x00x", 0x81},
+		"bytes after the properties of DISCONNECT":        {"", "\xe0\x03\x00\x00x", 0x81},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, Config{}, func(b *bubble, version byte) {
@@ -115,8 +129,9 @@ func TestConnectThatMQTTForbidsIsRejected(t *testing.T) {
 		"will to a reserved topic": {version: 4, adjust: func(pk *packets.Packet) { // as mosquitto's bridge, by default
 			pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillRetain = true, "$SYS/broker/connection/a/state", []byte("0"), true
 		}},
-		"Receive Maximum 0":     {version: 5, code: 0x80, raw: "\x21\x00\x00"},
-		"Maximum Packet Size 0": {version: 5, code: 0x80, raw: "\x27\x00\x00\x00\x00"},
+		"Receive Maximum 0":             {version: 5, code: 0x80, raw: "\x21\x00\x00"},
+		"Request Problem Information 2": {version: 5, code: 0x80, raw: "\x17\x02"},
+		"Maximum Packet Size 0":         {version: 5, code: 0x80, raw: "\x27\x00\x00\x00\x00"},
 		"will whose content type is too long": {version: 5, code: 0x97, adjust: func(pk *packets.Packet) {
 			pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload = true, "w", []byte("0")
 			pk.Connect.WillProperties.ContentType = strings.Repeat("x", maxContentType+1)
@@ -149,6 +164,33 @@ func TestConnectThatMQTTForbidsIsRejected(t *testing.T) {
 					return e.Type == event.Rejected && e.Action == event.Connect && e.ClientID == "a"
 				}) {
 					b.Error("the rejection was not recorded")
+				}
+			})
+		})
+	}
+}
+
+// A CONNECT that is malformed is not answered: MQTT leaves it open [MQTT-3.1.4-1].
+func TestMalformedPropertiesOfCONNECTAreNotAnswered(t *testing.T) {
+	const will = "\x00\x01w\x00\x01x"
+	for name, test := range map[string]struct{ flags, rest string }{
+		"Receive Maximum twice":                          {"\x02", "\x06\x21\x00\x01\x21\x00\x01\x00\x01a"},
+		"value that ends after the properties":           {"\x02", "\x02\x21\x00\x01a"},
+		"Will Delay Interval twice":                      {"\x06", "\x00\x00\x01a\x0a\x18\x00\x00\x00\x00\x18\x00\x00\x00\x00" + will},
+		"value that ends after the properties of a will": {"\x06", "\x00\x00\x01a\x02\x03\x00\x01w\x00\x01x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, Config{})
+				p := b.dial(5)
+				body := "\x00\x04MQTT\x05" + test.flags + "\x00\x3c" + test.rest
+				go func() { _, _ = p.conn.Write([]byte("\x10" + string(rune(len(body))) + body)) }()
+				p.closed()
+				if !b.recorded(func(e event.Event) bool { return e.Type == event.Rejected && e.Action == event.Connect }) {
+					b.Error("the rejection was not recorded")
+				}
+				if err := b.Close(); err != nil {
+					t.Error(err)
 				}
 			})
 		})

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"io"
 	"math"
 	"net"
@@ -75,7 +76,7 @@ func decode(pk *packets.Packet, first byte, body []byte, version byte) (err erro
 		return err
 	}
 	kind := pk.FixedHeader.Type
-	if len(body) > 0 && (kind == packets.Pingreq || kind == packets.Disconnect && version < 5) {
+	if len(body) > 0 && (kind == packets.Pingreq || version < 5 && (kind == packets.Disconnect || kind == packets.Puback && len(body) > 2)) {
 		return packets.ErrMalformedPacket
 	}
 	if kind == packets.Disconnect && len(body) == 1 {
@@ -86,19 +87,20 @@ func decode(pk *packets.Packet, first byte, body []byte, version byte) (err erro
 	// time.
 	pk.Properties.ReceiveMaximum, pk.Properties.MaximumPacketSize = math.MaxUint16, math.MaxUint32
 	pk.Properties.MessageExpiryInterval = math.MaxUint32
-	switch kind { // no table of functions: through one each packet would escape to the heap
+	start := len(body) // of the properties
+	switch kind {      // no table of functions: through one each packet would escape to the heap
 	case packets.Connect:
-		err = pk.ConnectDecode(body)
+		err, start = pk.ConnectDecode(body), len(pk.Connect.ProtocolName)+6
 	case packets.Disconnect:
-		err = pk.DisconnectDecode(body)
+		err, start = pk.DisconnectDecode(body), 1
 	case packets.Publish:
-		err = pk.PublishDecode(body)
+		err, start = pk.PublishDecode(body), len(pk.TopicName)+2+2*int(min(pk.FixedHeader.Qos, 1))
 	case packets.Puback:
-		err = pk.PubackDecode(body)
+		err, start = pk.PubackDecode(body), 3
 	case packets.Subscribe:
-		err = pk.SubscribeDecode(body)
+		err, start = pk.SubscribeDecode(body), 2
 	case packets.Unsubscribe:
-		err = pk.UnsubscribeDecode(body)
+		err, start = pk.UnsubscribeDecode(body), 2
 	case packets.Pingreq, packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
 	default:
 		return errServerPacket
@@ -109,5 +111,57 @@ func decode(pk *packets.Packet, first byte, body []byte, version byte) (err erro
 	case 0:
 		p.MessageExpiryInterval = 1 // the least that AWS keeps
 	}
+	if err == nil && pk.ProtocolVersion == 5 && start < len(body) {
+		err = checkProperties(pk, body, start)
+	}
 	return err
+}
+
+// checkProperties finds what mochi does not in a packet of MQTT 5 that it decoded: a length of the
+// properties at start that is not the shortest form [MQTT-1.5.5-1] or ends within a value, one of
+// them that comes twice, what follows where they are the last, and reserved bits of a subscription
+// [MQTT-3.8.3-5].
+func checkProperties(pk *packets.Packet, body []byte, start int) error {
+	length, n := binary.Uvarint(body[start:])
+	at := start + n
+	end := at + int(length)
+	if n > 1 && body[at-1] == 0 {
+		return packets.ErrMalformedVariableByteInteger
+	}
+	for seen := uint64(0); at < end; {
+		id := body[at]
+		if id != packets.PropUser && seen>>id&1 == 1 {
+			return packets.ErrProtocolViolation
+		}
+		seen |= 1 << id
+		at++
+		switch id {
+		case packets.PropSubscriptionIdentifier:
+			return nil // of a client in whatever packet it is rejected
+		case packets.PropPayloadFormat, packets.PropRequestProblemInfo, packets.PropRequestResponseInfo:
+			at++
+		case packets.PropReceiveMaximum, packets.PropTopicAliasMaximum, packets.PropTopicAlias:
+			at += 2
+		case packets.PropMessageExpiryInterval, packets.PropSessionExpiryInterval, packets.PropWillDelayInterval, packets.PropMaximumPacketSize:
+			at += 4
+		case packets.PropUser:
+			at += 2 + int(binary.BigEndian.Uint16(body[at:]))
+			fallthrough
+		default: // a string or binary data
+			at += 2 + int(binary.BigEndian.Uint16(body[at:]))
+		}
+	}
+	switch kind := pk.FixedHeader.Type; {
+	case at != end || at < len(body) && (kind == packets.Puback || kind == packets.Disconnect):
+		return packets.ErrMalformedProperties
+	case kind == packets.Connect && pk.Connect.WillFlag && start == len(pk.Connect.ProtocolName)+6:
+		return checkProperties(pk, body, end+2+len(pk.Connect.ClientIdentifier))
+	case kind == packets.Subscribe:
+		for _, sub := range pk.Filters {
+			if end += 2 + len(sub.Filter) + 1; body[end-1] > 0x3f {
+				return packets.ErrMalformedFlags
+			}
+		}
+	}
+	return nil
 }

@@ -24,7 +24,7 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 			return b.rejectQoS2(c, event.Subscribe, sub.Filter)
 		case sub.RetainHandling > 2: // [MQTT-3.8.3-5]
 			return b.violation(c, event.Subscribe, packets.ErrProtocolViolation)
-		case sub.Identifier > 0:
+		case len(pk.Properties.SubscriptionIdentifier) > 0:
 			return b.violation(c, event.Subscribe, packets.ErrSubscriptionIdentifiersNotSupported)
 		}
 	}
