@@ -47,7 +47,7 @@ var rooms = map[string]room{
 	"device/localcore/jsontree":     {nil, "it reads any JSON"},
 	"device/localcore/templates":    {nil, "it holds files, and reads none of them"},
 	"device/localcore/event":        {nil, "every part of the emulator records events"},
-	"device/localcore/broker":       {[]string{"device/localcore/event", "device/awsiot"}, "it carries messages, whatever they are for, and asks others what is allowed"},
+	"device/localcore/broker":       {[]string{"device/localcore/event", "device/localcore/records", "device/awsiot"}, "it carries messages, whatever they are for, and asks others what is allowed"},
 	"device/localcore/provisioning": {[]string{"device/localcore/event", "device/localcore/jsontree", "device/localcore/registry", "device/localcore/template", "device/localcore/ca", "device/localcore/lambdahost", "device/awsiot", "hook/payload"}, "it answers requests, however they travel"},
 	"device/localcore/records":      {nil, "it stores any service's records"},
 	"device/localcore/registry":     {[]string{"device/localcore/records", "device/localcore/template", "device/awsiot"}, "it stores what AWS stores and what a resolved template registers, and knows no protocol"},

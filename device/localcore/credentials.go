@@ -111,7 +111,7 @@ func (s *Server) openClaim() (claim Credential, err error) {
 			err = json.Unmarshal(data, &claim)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return claim, fmt.Errorf("reading the claim in %s: %w (remove the file to make a new one)", path, err)
+			return claim, fmt.Errorf("reading the claim in %s: %w (move the file away to make a new one)", path, err)
 		}
 		if _, registered := s.registry.CertificateByID(claim.CertificateID); registered {
 			if s.config.Assembly == "" {

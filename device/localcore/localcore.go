@@ -197,16 +197,17 @@ func (s *Server) startServices(ctx context.Context) error {
 		Record: s.history.Record, Log: c.Log, Now: c.Now,
 	})
 	path := c.stateFile("services.db")
+	failed := func(err error) error { return fmt.Errorf("opening the state %s: %w", path, err) }
 	services, err := records.Open(path)
 	if err != nil {
-		return fmt.Errorf("opening the state %s: %w", path, err)
+		return failed(err)
 	}
 	s.onClose(services.Close)
 	if s.shadows, err = shadow.Open(shadow.Config{Store: services.Bucket("shadows"), Now: c.Now, EnforceRates: enforceRates}); err != nil {
-		return err
+		return failed(err)
 	}
 	if err := s.openJobs(services.Bucket("jobs")); err != nil {
-		return err
+		return failed(err)
 	}
 	s.tunnels = tunnel.New(tunnel.Config{
 		ARN: c.arn, Region: c.Region, EnforceRates: enforceRates, Now: c.Now, Log: c.Log,
@@ -218,7 +219,7 @@ func (s *Server) startServices(ctx context.Context) error {
 		},
 	})
 	if err := s.openRules(services.Bucket("rules")); err != nil {
-		return err
+		return failed(err)
 	}
 	if err := s.openBroker(ctx, cert); err != nil {
 		return err

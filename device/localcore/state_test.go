@@ -3,9 +3,11 @@ package localcore_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -175,6 +177,59 @@ func TestSecondServerOnOneStateIsRejected(t *testing.T) {
 	}
 }
 
+// A disk that failed or was full leaves files like these, which bbolt reads without a look.
+func TestDamagedStateIsAnErrorOfTheStart(t *testing.T) {
+	t.Parallel()
+	state := t.TempDir()
+	s := start(t, localcore.Config{State: state})
+	for i := range 6 { // so that files have several pages
+		path := fmt.Sprintf("/topics/a%d?qos=1&retain=true", i)
+		if status, answer := call(t, s, "POST", path, strings.Repeat("x", 5000)); status != 200 {
+			t.Fatalf("%d %s", status, answer)
+		}
+		if status, answer := call(t, s, "POST", fmt.Sprintf("/things/a%d/shadow", i), `{"state":{"reported":{"x":"`+strings.Repeat("x", 5000)+`"}}}`); status != 200 {
+			t.Fatalf("%d %s", status, answer)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	for _, name := range []string{"registry.db", "services.db", "broker.db"} {
+		whole, err := os.ReadFile(filepath.Join(state, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := 0
+		for at := page / 2; at < len(whole); at += page {
+			for _, damaged := range [][]byte{
+				whole[:at],
+				slices.Concat(whole[:at/page*page], make([]byte, page), whole[at/page*page+page:]),
+				slices.Concat(whole[:at/page*page+8], bytes.Repeat([]byte{0xff}, page-8), whole[at/page*page+page:]),
+			} {
+				damagedState := t.TempDir()
+				if err := os.CopyFS(damagedState, os.DirFS(state)); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(damagedState, name), damaged, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				s, err := localcore.Start(t.Context(), localcore.Config{State: damagedState}) // must not panic
+				if err != nil {
+					failed++
+					continue
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if failed == 0 {
+			t.Errorf("no damage of %s was found", name)
+		}
+	}
+}
+
 // copyTemplates copies the shipped files and spoils one of them.
 func copyTemplates(t *testing.T, name string, spoil func([]byte) []byte) string {
 	t.Helper()
@@ -318,12 +373,13 @@ func TestStateKeepsRetainedMessages(t *testing.T) {
 	retain("kept", "2")
 	retain("removed", "x")
 	retain("removed", "")
+	_, kept := call(t, s, "GET", "/retainedMessage/kept", "") // with the milliseconds of its time
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = start(t, config)
-	if status, answer := call(t, s, "GET", "/retainedMessage/kept", ""); status != 200 || !strings.Contains(answer, `"Mg=="`) {
-		t.Errorf("kept: %d %s", status, answer)
+	if status, answer := call(t, s, "GET", "/retainedMessage/kept", ""); status != 200 || answer != kept || !strings.Contains(answer, `"Mg=="`) {
+		t.Errorf("kept: %d %s, before %s", status, answer, kept)
 	}
 	if status, answer := call(t, s, "GET", "/retainedMessage/removed", ""); status != 404 {
 		t.Errorf("removed: %d %s", status, answer)

@@ -11,6 +11,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -24,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/localcore/records"
 )
 
 // A Config says what a broker depends on, and how it decides what AWS leaves open. Authorizer,
@@ -116,14 +118,15 @@ func New(c Config) (*Broker, error) {
 	if c.State == "" {
 		return b, nil
 	}
-	var err error
-	if b.store, err = openStore(c.State, c.Log); err != nil {
-		return nil, err
+	db, err := records.OpenDB(c.State)
+	if err == nil {
+		b.store = &store{db, c.Log}
+		if err = records.Guard(b.restore); err == nil {
+			return b, nil
+		}
+		err = errors.Join(err, db.Close())
 	}
-	if err := b.restore(); err != nil {
-		return nil, errors.Join(err, b.store.db.Close())
-	}
-	return b, nil
+	return nil, fmt.Errorf("opening the broker's state %s: %w", c.State, err)
 }
 
 // Serve begins to accept connections on all ports that Listen opened. Close ends it, the end of ctx

@@ -211,7 +211,7 @@ func (b *Broker) enqueue(s *session, d *delivery) error {
 		s.lastNumber++
 		d.number = s.lastNumber
 		s.mu.Unlock()
-		s.store.updateSession(s.clientID, messagesBucket, records{messageKey(d.number): recordOf(d.message, d.qos, d.retain)})
+		s.store.updateSession(s.clientID, messagesBucket, changes{messageKey(d.number): recordOf(d.message, d.qos, d.retain)})
 		s.mu.Lock()
 	}
 	at, c := len(s.waiting), s.conn.Load()
@@ -421,6 +421,6 @@ func (s *session) takeID(id uint16) *delivery {
 // forget removes a message from the disk: it was acknowledged or is given up.
 func (s *session) forget(d *delivery) {
 	if d.number > 0 {
-		s.store.updateSession(s.clientID, messagesBucket, records{messageKey(d.number): nil})
+		s.store.updateSession(s.clientID, messagesBucket, changes{messageKey(d.number): nil})
 	}
 }

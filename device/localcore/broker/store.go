@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	bolt "go.etcd.io/bbolt"
 )
-
-const openTimeout = time.Second
 
 // The store has a bucket of retained messages by topic, and one of sessions: a bucket for each
 // client id, with a record and two buckets in it.
@@ -32,12 +31,12 @@ type store struct {
 
 // A messageRecord is a message as it is stored.
 type messageRecord struct {
-	Topic       string             `json:"topic"`
-	Payload     []byte             `json:"payload"`
-	QoS         byte               `json:"qos"`
-	Retain      bool               `json:"retain,omitempty"`
-	CreatedUnix int64              `json:"created"`
-	Properties  packets.Properties `json:"properties"`
+	Topic      string             `json:"topic"`
+	Payload    []byte             `json:"payload"`
+	QoS        byte               `json:"qos"`
+	Retain     bool               `json:"retain,omitempty"`
+	Created    float64            `json:"created"` // seconds since 1970, to the millisecond
+	Properties packets.Properties `json:"properties"`
 }
 
 // A sessionRecord is a persistent session without what is in its buckets.
@@ -48,39 +47,20 @@ type sessionRecord struct {
 	Left time.Time `json:"left,omitzero"`
 }
 
-func openStore(path string, log *slog.Logger) (*store, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: openTimeout})
-	if err != nil {
-		return nil, fmt.Errorf("opening the broker's state %s: %w", path, err)
-	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(retainedBucket)
-		if err == nil {
-			_, err = tx.CreateBucketIfNotExists(sessionsBucket)
-		}
-		return err
-	})
-	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("opening the broker's state %s: %w", path, err)
-	}
-	return &store{db, log}, nil
-}
-
 func recordOf(m *Message, qos byte, retain bool) messageRecord {
-	return messageRecord{m.Topic, m.Payload, qos, retain, m.Time.Unix(), m.properties()}
+	return messageRecord{m.Topic, m.Payload, qos, retain, float64(m.Time.UnixMilli()) / 1000, m.properties()}
 }
 
 func (r *messageRecord) message() *Message {
-	m := &Message{Topic: r.Topic, Payload: r.Payload, QoS: r.QoS, Retain: r.Retain, Time: time.Unix(r.CreatedUnix, 0)}
+	m := &Message{Topic: r.Topic, Payload: r.Payload, QoS: r.QoS, Retain: r.Retain, Time: time.UnixMilli(int64(math.Round(r.Created * 1000)))}
 	m.setProperties(&r.Properties)
 	return m
 }
 
-// Records are values by key; a nil one removes what is there.
-type records map[string]any
+// Changes are values by key; a nil one removes what is there.
+type changes map[string]any
 
-func (r records) write(b *bolt.Bucket) error {
+func (r changes) write(b *bolt.Bucket) error {
 	for key, value := range r {
 		data, err := json.Marshal(value)
 		switch {
@@ -108,7 +88,7 @@ func (s *store) update(key string, work func(tx *bolt.Tx) error) {
 
 // retain stores a message under its topic. One without payload removes it.
 func (s *store) retain(m *Message) {
-	r := records{m.Topic: recordOf(m, m.QoS, true)}
+	r := changes{m.Topic: recordOf(m, m.QoS, true)}
 	if len(m.Payload) == 0 {
 		r[m.Topic] = nil
 	}
@@ -127,7 +107,7 @@ func (s *store) keepSession(clientID string, r sessionRecord) {
 		if err != nil {
 			return err
 		}
-		return records{sessionKey: r}.write(bucket)
+		return changes{sessionKey: r}.write(bucket)
 	})
 }
 
@@ -137,7 +117,7 @@ func (s *store) dropSession(clientID string) {
 }
 
 // updateSession changes a bucket of a session. A session that was dropped meanwhile stays so.
-func (s *store) updateSession(clientID string, bucket []byte, r records) {
+func (s *store) updateSession(clientID string, bucket []byte, r changes) {
 	s.update(clientID, func(tx *bolt.Tx) error {
 		session := tx.Bucket(sessionsBucket).Bucket([]byte(clientID))
 		if session == nil {
@@ -167,7 +147,12 @@ func read[T any](b *bolt.Bucket, each func(key string, value T)) error {
 func (b *Broker) restore() error {
 	now := b.config.Now()
 	connected := map[*session]bool{}
-	err := b.store.db.View(func(tx *bolt.Tx) error {
+	err := b.store.db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{retainedBucket, sessionsBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
 		if err := read(tx.Bucket(retainedBucket), func(_ string, r messageRecord) { b.retained.set(r.message()) }); err != nil {
 			return fmt.Errorf("reading the retained messages: %w", err)
 		}

@@ -35,7 +35,7 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 		return errClosed // no SUBACK
 	}
 	var topics []string
-	added := records{}
+	added := changes{}
 	suback := newPacket(packets.Suback, pk.PacketID)
 	for i, f := range pk.Filters {
 		if codes[i] < failure {
@@ -142,7 +142,7 @@ func (b *Broker) addSubscription(s *session, sub subscription) {
 }
 
 // subscriptionsChanged stores changed subscriptions and publishes the lifecycle event.
-func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string, changed records) {
+func (b *Broker) subscriptionsChanged(c *Conn, what string, topics []string, changed changes) {
 	if len(topics) > 0 {
 		c.session.store.updateSession(c.session.clientID, subscriptionsBucket, changed)
 		b.lifecycle(c, "subscriptions", lifecycleEvent{EventType: what, Topics: topics})
@@ -156,7 +156,7 @@ func (b *Broker) unsubscribe(c *Conn, pk *packets.Packet) error {
 	}
 	s := c.session
 	var topics []string
-	removed := records{}
+	removed := changes{}
 	unsuback := newPacket(packets.Unsuback, pk.PacketID)
 	for _, sub := range pk.Filters {
 		code, reason := checkFilter(sub) // AWS lists no code for a filter that was not there (B8)

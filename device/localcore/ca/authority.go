@@ -79,7 +79,7 @@ func Open(dir string, fast bool) (*Authority, error) {
 	}
 	a, err := decode(data)
 	if err != nil {
-		return nil, fmt.Errorf("reading the certificate authority in %s: %w (remove the file to make a new one; devices then need the new root)", path, err)
+		return nil, fmt.Errorf("reading the certificate authority in %s: %w (move the file away to make a new one; devices then need the new root)", path, err)
 	}
 	return a, nil
 }

@@ -5,7 +5,8 @@ package records
 import (
 	"errors"
 	"fmt"
-	"os"
+	"runtime/debug"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -30,25 +31,51 @@ type Store interface {
 // records and keeps none.
 type File struct{ db *bolt.DB }
 
-// Open opens the file at path, and makes it where there is none. An empty path gives a nil File. A
-// file that another process has open gives [ErrLocked]. Errors do not repeat the path.
+// Open opens the file at path with [OpenDB]. An empty path gives a nil File.
 func Open(path string) (*File, error) {
 	if path == "" {
 		return nil, nil
 	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, ErrLocked
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-		return nil, fmt.Errorf("not a file of the emulator, or damaged (%w); move it away to start empty", err)
-	case err != nil:
-		if e, ok := errors.AsType[*os.PathError](err); ok {
-			return nil, e.Err
-		}
+	db, err := OpenDB(path)
+	if err != nil {
 		return nil, err
 	}
 	return &File{db}, nil
+}
+
+// OpenDB opens the bbolt file at path, and makes it where there is none. A file that another
+// process has open gives [ErrLocked]. Errors do not repeat the path.
+func OpenDB(path string) (db *bolt.DB, err error) {
+	damage := Guard(func() error {
+		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
+		return nil
+	})
+	e, system := errors.AsType[syscall.Errno](err)
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, ErrLocked
+	case system:
+		return nil, e
+	case err != nil:
+		return nil, damaged(err)
+	}
+	return db, damage
+}
+
+func damaged(why error) error {
+	return fmt.Errorf("not a file of the emulator, or damaged (%w); move it away to start empty", why)
+}
+
+// Guard returns what f returns, or an error when f meets a damaged page of a file that OpenDB
+// opened. There bbolt panics, or reads past the end of the file, which would kill the process.
+func Guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = damaged(fmt.Errorf("%v", r))
+		}
+	}()
+	return f()
 }
 
 // Close releases the file. What is saved afterwards is an error.
@@ -100,12 +127,14 @@ func (b bucket) Each(f func(key string, value []byte) error) error {
 	if b.file == nil {
 		return nil
 	}
-	return b.file.db.View(func(tx *bolt.Tx) error {
-		stored := tx.Bucket([]byte(b.name))
-		if stored == nil {
-			return nil
-		}
-		return stored.ForEach(func(key, value []byte) error { return f(string(key), value) })
+	return Guard(func() error {
+		return b.file.db.View(func(tx *bolt.Tx) error {
+			stored := tx.Bucket([]byte(b.name))
+			if stored == nil {
+				return nil
+			}
+			return stored.ForEach(func(key, value []byte) error { return f(string(key), value) })
+		})
 	})
 }
 

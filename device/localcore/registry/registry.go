@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,7 +86,17 @@ func Open(path string, o Options) (*Registry, error) {
 	if r.file, err = records.Open(path); err != nil {
 		return nil, err
 	}
-	if err := first.load(r.file); err != nil {
+	if err = first.load(r.file); err == nil {
+		err = r.update(func(tx *transaction) error {
+			for _, resource := range tx.tags.keys() {
+				if strings.HasPrefix(resource, "tunnel/") { // which ended with the process that opened it
+					tx.tags.remove(resource)
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
 		r.file.Close()
 		return nil, err
 	}

@@ -63,6 +63,23 @@ func openAt(t *testing.T, path string) *Registry {
 	return r
 }
 
+// Tunnels end with the process.
+func TestTagsOfTunnelsEndWithTheProcess(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "registry.db")
+	r := openAt(t, path)
+	tags := map[string]string{"line": "7"}
+	ok(t, r.TagResource("tunnel/t", tags), r.TagResource("job/j", tags), r.Close())
+	ok(t, openAt(t, path).Close())
+	f := must(records.Open(path))(t)
+	defer f.Close()
+	var left []string
+	ok(t, f.Bucket("tags").Each(func(resource string, _ []byte) error { left = append(left, resource); return nil }))
+	if diff := cmp.Diff([]string{"job/j"}, left); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestKilledProcessLosesNothingAndLeavesNoHalf(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "registry.db")
