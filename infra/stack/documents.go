@@ -109,7 +109,7 @@ func (p *Props) Check() error {
 	home := p.ClaimCertificates[0]
 	problems := p.checkTemplate()
 	claimPolicy, takesOptions := p.claimPolicy()
-	if !takesOptions && (p.ClaimSourceIPs != nil || !slices.Equal(p.ClaimClientIDs, anyClaim)) {
+	if !takesOptions && (p.ClaimSourceIPs != nil || p.ClaimClientIDs != nil) {
 		problems = append(problems, errors.New("claim_policy.json: claimClientIds and claimSourceIp would have no effect; "+
 			"allow iot:Connect, and nothing else, in statements of its own"))
 	}
@@ -247,7 +247,7 @@ func (p *Props) claimPolicy() (document string, takesOptions bool) {
 			takesOptions = takesOptions && statement["Action"] != nil && !strings.Contains(action, "iot:connect") && !strings.Contains(action, "*")
 			continue
 		}
-		if !slices.Equal(p.ClaimClientIDs, anyClaim) {
+		if p.ClaimClientIDs != nil {
 			var clients []any
 			for _, id := range p.ClaimClientIDs {
 				clients = append(clients, *iotARN("client/" + id))

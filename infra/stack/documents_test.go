@@ -190,6 +190,22 @@ func TestOwnClaimPoliciesTakeTheOptions(t *testing.T) {
 	}
 }
 
+// Client ids that are given count, also if they are those of the shipped policy.
+func TestOwnClaimPolicyKeepsItsClientIDsUnlessOthersAreGiven(t *testing.T) {
+	context := map[string]any{"certificateArn": arnA, "templates": own(t, "claim_policy.json", "client/claim-*", "client/own-*")}
+	for _, want := range []string{"client/own-*", "client/claim-*"} {
+		template, err := synth(context)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, policy := template.named(t, "AWS::IoT::Policy", "ClaimPolicy")
+		if text, _ := json.Marshal(policy); !strings.Contains(string(text), want) {
+			t.Errorf("%s is not in %s", want, text)
+		}
+		context["claimClientIds"] = "claim-*"
+	}
+}
+
 // What the stack would ignore, or what would fail for each device, is an error before anything is
 // deployed.
 func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {

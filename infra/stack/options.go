@@ -43,8 +43,8 @@ type Options struct {
 	// ClaimCertificates get the claim policy: one, or several while claims are rotated.
 	// (certificateArn, required, comma-separated)
 	ClaimCertificates []Certificate
-	// ClaimClientIDs are the MQTT client ids of claims, with the wildcards * and ?.
-	// (comma-separated, by default claim-*)
+	// ClaimClientIDs are the MQTT client ids of claims, with the wildcards * and ?; nil for those of
+	// the claim policy, which are claim-* in the shipped one. (comma-separated)
 	ClaimClientIDs []string
 	// ClaimSourceIPs are the address ranges that claims connect from; empty for any.
 	// (claimSourceIp, comma-separated)
@@ -94,9 +94,6 @@ func ParseOptions(context map[string]any) (Options, error) {
 	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", maxThingPrefix), options.Names.ThingPrefix)
 	options.Names.ThingGroup = cmp.Or(r.prefix("thingGroup", 128), options.Names.ThingGroup)
 	options.Names.ThingType = cmp.Or(r.prefix("thingType", 128), options.Names.ThingType)
-	if options.ClaimClientIDs == nil {
-		options.ClaimClientIDs = anyClaim
-	}
 	n, usual := options.Names, defaultNames.ThingPrefix
 	if n.Stack != Name && (strings.HasPrefix(n.ThingPrefix, usual) || strings.HasPrefix(usual, n.ThingPrefix)) {
 		r.problem("thingPrefix: things of stack %s could have the names of those of %s, whose prefix is %s; give another prefix", n.Stack, Name, usual)
@@ -107,9 +104,6 @@ func ParseOptions(context map[string]any) (Options, error) {
 	r.rejectUnknown()
 	return options, errors.Join(r.problems...)
 }
-
-// anyClaim are the client ids of claims by default: those of templates/claim_policy.json.
-var anyClaim = []string{"claim-*"}
 
 // maxThingPrefix leaves room for the longest serial number in a thing name of 128 characters.
 const maxThingPrefix = 128 - payload.MaxSerialLength

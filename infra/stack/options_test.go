@@ -34,7 +34,6 @@ func TestParseOptionsFillsDefaults(t *testing.T) {
 		Rotation:           true,
 		RetireAfter:        30,
 		ClaimCertificates:  []stack.Certificate{{ARN: arnA, Partition: "aws", Region: "us-east-1", Account: "123456789012", ID: idA}},
-		ClaimClientIDs:     []string{"claim-*"},
 		SerialPrefix:       "297468",
 		HookArchitecture:   stack.ARM64,
 		ExpectedAdmissions: 50,

@@ -252,6 +252,7 @@ async function drawThings() {
   const [things, certificates] = await Promise.all([
     name ? call("GET", path("things", name)).then((t) => ({ things: [t] }), () => ({ things: [] })) : call("GET", "/things?maxResults=250"),
     call("GET", "/certificates?pageSize=250&isAscendingOrder=false")]);
+  if (name !== $("#thing").value.trim()) return; // the answer to what is typed now is on its way
   update($("#thinglist"), things.things, (t) => `${t.thingName} ${t.version}`, (t) => fold([h("strong", { className: "grow" }, t.thingName), h("small", {}, t.thingTypeName || "")], () => thingDetail(t)), name ? "There is no thing of this name." : "There is no thing yet.");
   reloadOpen($("#thinglist"));
   update($("#certificatelist"), certificates.certificates, (c) => c.certificateId + c.status, (c) => certificateRow(c), "There is no certificate yet.");
