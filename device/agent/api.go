@@ -153,7 +153,8 @@ func listen(socket string) (net.Listener, error) {
 			conn.Close()
 			return nil, &net.OpError{Op: "listen", Net: "unix", Addr: conn.RemoteAddr(), Err: syscall.EADDRINUSE}
 		}
-		if !errors.Is(err, syscall.ECONNREFUSED) {
+		// That of another user is in a folder of this one, who cannot remove it elsewhere.
+		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, os.ErrPermission) {
 			return nil, err
 		}
 		if err := os.Remove(socket); err != nil {
