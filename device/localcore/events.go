@@ -3,6 +3,7 @@ package localcore
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/event"
@@ -38,12 +39,12 @@ func (s *Server) publishEvent(topic string, payload map[string]any) {
 
 // AwaitThing waits until a thing of this name is registered and returns it.
 func (s *Server) AwaitThing(ctx context.Context, name string) (thing registry.Thing, err error) {
-	for number := s.history.End(); ; number++ {
+	for { // not at events: the API and Registry create things without one
 		if thing, err = s.registry.DescribeThing(name); !isNotFound(err) {
 			return thing, err
 		}
-		if _, number, err = s.history.Next(ctx, number); err != nil {
-			return thing, fmt.Errorf("waiting for thing %s: %w", name, err)
+		if !wait(ctx, 10*time.Millisecond) {
+			return thing, fmt.Errorf("waiting for thing %s: %w", name, ctx.Err())
 		}
 	}
 }

@@ -1,7 +1,10 @@
 package localcore_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -14,6 +17,30 @@ import (
 const ownThing = `{"Version":"2012-10-17","Statement":[
 	{"Effect":"Allow","Action":"iot:Connect","Resource":"*"},
 	{"Effect":"Allow","Action":"iot:Publish","Resource":"arn:aws:iot:us-east-1:123456789012:topic/${iot:Connection.Thing.ThingName}"}]}`
+
+func TestAwaitThingFindsAThingOfTheControlAPI(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{})
+	found := make(chan error, 1)
+	go func() {
+		thing, err := s.AwaitThing(within(t), "later")
+		if err == nil && thing.Name != "later" {
+			err = fmt.Errorf("it is %q", thing.Name)
+		}
+		found <- err
+	}()
+	if status, answer := call(t, s, "POST", "/things/later", "{}"); status != 200 {
+		t.Fatalf("%d %s", status, answer)
+	}
+	if err := <-found; err != nil {
+		t.Error(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.AwaitThing(ended, "never"); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
 
 // attach makes a thing and attaches the certificate.
 func (f free) attach(t *testing.T, thing string, kind registry.PrincipalType) {
