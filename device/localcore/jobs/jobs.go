@@ -9,6 +9,7 @@ package jobs
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -92,9 +93,15 @@ func Open(c Config) (*Service, error) {
 		c.Event = func(Event) {}
 	}
 	c.Store, c.Log = cmp.Or(c.Store, records.None), cmp.Or(c.Log, slog.New(slog.DiscardHandler))
-	s := &Service{config: c, wake: make(chan struct{}, 1), jobs: map[string]*job{}, due: c.Now()} // the first run finds what is due
+	s := &Service{config: c, wake: make(chan struct{}, 1), due: c.Now()} // the first run finds what is due
+	return s, s.load()
+}
+
+// load reads the jobs from the store.
+func (s *Service) load() error {
+	s.jobs = map[string]*job{}
 	var executions []*Execution
-	err := c.Store.Each(func(key string, value []byte) error {
+	err := s.config.Store.Each(func(key string, value []byte) error {
 		if id, ok := strings.CutPrefix(key, jobPrefix); ok {
 			j := &job{executions: map[string][]*Execution{}}
 			s.jobs[id] = j
@@ -115,12 +122,12 @@ func Open(c Config) (*Service, error) {
 		s.serial = max(s.serial, e.Serial)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the jobs: %w", err)
+		return fmt.Errorf("reading the jobs: %w", err)
 	}
 	for _, j := range s.jobs {
 		s.serial = max(s.serial, j.Serial)
 	}
-	return s, nil
+	return nil
 }
 
 func bySerial(a, b *Execution) int { return cmp.Compare(a.Serial, b.Serial) }
@@ -189,8 +196,10 @@ func (s *Service) change(f func(*change) error, reply func(error)) error {
 				stored[key] = awsiot.EncodeJSON(value)
 			}
 		}
-		if failed := s.config.Store.Save(stored); failed != nil && err == nil {
-			err = fmt.Errorf("storing the jobs: %w", failed)
+		if failed := s.config.Store.Save(stored); failed != nil { // then nothing of it has happened
+			err = cmp.Or(err, errors.Join(fmt.Errorf("storing the jobs: %w", failed), s.load()))
+			notifications, tx.events = nil, nil
+			tx.schedule(tx.now.Add(time.Minute)) // what was due still is
 		}
 	}
 	s.mu.Unlock()

@@ -67,10 +67,21 @@ type bench struct {
 	*jobs.Service
 	fleet fleet
 	store memory
+	full  bool               // nothing can be stored
 	stop  context.CancelFunc // of the service's Run
 
 	mu        sync.Mutex
 	published []string // "TOPIC PAYLOAD"
+}
+
+// Each and Save are those of the store.
+func (b *bench) Each(f func(string, []byte) error) error { return b.store.Each(f) }
+
+func (b *bench) Save(records map[string][]byte) error {
+	if b.full {
+		return errors.New("no space left on device")
+	}
+	return b.store.Save(records)
 }
 
 // bubble runs f with a service whose registry has things T1 to T4 in group G, and U.
@@ -89,7 +100,7 @@ func (b *bench) restart() {
 		b.stop()
 		synctest.Wait()
 	}
-	s, err := jobs.Open(jobs.Config{HasThing: b.fleet.HasThing, Members: b.fleet.Members, ARN: arn, Store: b.store, Publish: func(m jobs.Message) {
+	s, err := jobs.Open(jobs.Config{HasThing: b.fleet.HasThing, Members: b.fleet.Members, ARN: arn, Store: b, Publish: func(m jobs.Message) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.published = append(b.published, m.Topic+" "+string(m.Payload))
@@ -871,5 +882,28 @@ func FuzzJobsRequest(f *testing.F) {
 		if replies != 1 {
 			t.Errorf("%d replies", replies)
 		}
+	})
+}
+
+func TestWhatCannotBeStoredDoesNotHappen(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.create("j", "thing/U", `{"document":"{}","timeoutConfig":{"inProgressTimeoutInMinutes":2}}`)
+		b.request("U/jobs/start-next")
+		b.silent()
+		b.full = true
+		if _, err := b.CreateJob("k", jobs.NewJob{Targets: []string{arn("thing/U")}, Document: "{}"}); err == nil {
+			b.Error("a job was created")
+		}
+		if answer := b.request(`U/jobs/j/update {"status":"SUCCEEDED"}`); !strings.HasPrefix(answer, "rejected ") {
+			b.Error(answer)
+		}
+		time.Sleep(3 * time.Minute) // so that it would time out
+		b.notified()
+		b.hasStatuses("j", "U/1:IN_PROGRESS")
+		b.full = false
+		_, err := b.DescribeJob("k")
+		b.fails(err, awsiot.JobsResourceNotFound)
+		time.Sleep(2 * time.Minute)
+		b.hasStatuses("j", "U/1:TIMED_OUT")
 	})
 }
