@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -128,7 +129,7 @@ func TestEventsDoNothingToATerminal(t *testing.T) {
 	}
 }
 
-func TestEventsTellWhyThereAreNone(t *testing.T) {
+func TestEventsReportWhyThereAreNone(t *testing.T) {
 	t.Parallel()
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
@@ -150,5 +151,19 @@ func TestEventsTellWhyThereAreNone(t *testing.T) {
 				t.Errorf("%v, stdout %q", err, out)
 			}
 		})
+	}
+}
+
+// A port that accepts connections and sends nothing may become an emulator, or another program.
+func TestWaitForAServerWithoutAResponseIsTemporary(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	err = exec.CommandContext(t.Context(), filepath.Join(binDir, "iot_core_local"), "wait", "--timeout", "100ms", "--api", "http://"+silent.Addr().String()).Run()
+	if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 4 {
+		t.Error(err)
 	}
 }

@@ -2,7 +2,6 @@ package corecli
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -108,7 +107,7 @@ func newWaitCmd(console *cli.Console) *cobra.Command {
 	cmd := cli.Command("wait [flags]", cobra.NoArgs, func(ctx context.Context, _ []string) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		var reason error // why it is not ready
+		reason := errAbsent // or more of why it is not ready
 		for ctx.Err() == nil {
 			response, err := get(ctx, api, "health", "")
 			if err == nil {
@@ -122,7 +121,7 @@ func newWaitCmd(console *cli.Console) *cobra.Command {
 			if cli.IsA[*cli.UsageError](err) {
 				return err
 			}
-			if ctx.Err() == nil { // else the former reason says more
+			if ctx.Err() == nil { // else the former reason has more
 				reason = err
 			}
 			select {
@@ -130,7 +129,7 @@ func newWaitCmd(console *cli.Console) *cobra.Command {
 			case <-time.After(pollInterval):
 			}
 		}
-		return fmt.Errorf("waiting %s for %s: %w", timeout, api, cmp.Or(reason, context.Cause(ctx)))
+		return fmt.Errorf("waiting %s for %s: %w", timeout, api, reason)
 	})
 	flags := cmd.Flags()
 	flags.StringVar(&api, "api", "http://127.0.0.1:8480", "`URL` of the emulator's control API")
