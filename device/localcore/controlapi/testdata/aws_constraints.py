@@ -68,7 +68,7 @@ def describe(shape):
 
 
 def add(shape):
-    """Adds the shape and returns its name; shapes of one name that differ are told apart."""
+    """Adds the shape and returns its name; shapes of one name that differ get names of their own."""
     if shape.type_name in ("timestamp", "blob"):
         return "string"
     out = describe(shape)
