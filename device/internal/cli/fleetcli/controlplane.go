@@ -171,7 +171,7 @@ func deviceText(d controlplane.Device) string {
 		found = append(found, "kept: thing "+strings.Join(d.Shared, ", ")+", which has other certificates")
 	}
 	if d.Kept != "" {
-		found = append(found, "kept: "+d.Kept)
+		found = append(found, "skipped: "+d.Kept)
 	}
 	return strings.TrimSuffix(d.Target.String()+": "+strings.Join(found, "; "), ": ")
 }
