@@ -288,14 +288,10 @@ func TestBadTemplatesStopTheStartWithFileAndPlace(t *testing.T) {
 // A place is that in the file, though placeholders before it have become longer or shorter by then.
 func TestFaultsArePlacedInTheFileAsItIs(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "policy.json")
 	const document = `{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iot:Connect",
   "Resource": "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:client/é", "Condition": 7}}`
-	if err := os.WriteFile(path, []byte(document), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := localcore.Config{}.ReadPolicy(path)
-	if want := path + ":2:99: $.Statement.Condition: "; err == nil || !strings.HasPrefix(err.Error(), want) {
+	_, err := localcore.Config{}.ParsePolicy("policy.json", []byte(document))
+	if want := "policy.json:2:99: $.Statement.Condition: "; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("error %q does not begin with %q", err, want)
 	}
 	if _, ok := errors.AsType[*policy.SyntaxError](err); !ok {

@@ -46,13 +46,9 @@ func (c Config) Expand(text string) string {
 	).Replace(text)
 }
 
-// ReadPolicy reads a policy from a file and fills in its placeholders. The error of a faulty one
+// ParsePolicy parses the policy of a file and fills in its placeholders. The error of a faulty one
 // begins with FILE:LINE:COLUMN and wraps a [policy.SyntaxError].
-func (c Config) ReadPolicy(path string) (*policy.Document, error) {
-	source, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading a policy: %w", err)
-	}
+func (c Config) ParsePolicy(path string, source []byte) (*policy.Document, error) {
 	document, err := policy.Parse([]byte(c.Expand(string(source))))
 	return document, c.inFile(path, string(source), err)
 }

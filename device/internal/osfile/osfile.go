@@ -19,6 +19,17 @@ import (
 // ErrNotRegular is wrapped by the errors of [Read] and [Replace] for a FIFO, a socket or a device.
 var ErrNotRegular = errors.New("is not a regular file")
 
+// ReadAll returns the content of a file, or what the writers of a FIFO write, as of a shell's
+// <(COMMAND). A FIFO without a writer is empty, where [os.ReadFile] would wait for ever.
+func ReadAll(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
 // Read returns the content of a regular file of limit bytes at most, also through a symbolic link.
 // For anything else it returns an error at once, [syscall.EISDIR] for a folder: a FIFO without a
 // writer would make a plain read wait for ever.

@@ -114,7 +114,7 @@ interrupted load again.`,
 // readFile reads a file of serial numbers, or standard input.
 func readFile(from io.Reader, path string, rules admit.Rules) ([]string, error) {
 	if path != "-" {
-		file, err := os.Open(path)
+		file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO without a writer is empty
 		if err != nil {
 			return nil, err
 		}

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/cli"
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/policy"
@@ -119,7 +119,12 @@ func runExplain(console *cli.Console, o *explainOptions) error {
 	var policies []policy.Policy
 	var err error // all that is wrong with the policies
 	for _, path := range o.policies {
-		document, fault := o.ReadPolicy(path)
+		source, fault := osfile.ReadAll(path)
+		if fault != nil {
+			err = errors.Join(err, fmt.Errorf("reading a policy: %w", fault))
+			continue
+		}
+		document, fault := o.ParsePolicy(path, source)
 		err = errors.Join(err, fault)
 		policies = append(policies, policy.Policy{Name: path, Document: document})
 	}
@@ -148,7 +153,7 @@ func runExplain(console *cli.Console, o *explainOptions) error {
 
 // readCertificates reads the certificates of a file, at least one.
 func readCertificates(path string) ([]*x509.Certificate, error) {
-	text, err := os.ReadFile(path)
+	text, err := osfile.ReadAll(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading certificates: %w", err)
 	}
