@@ -124,15 +124,27 @@ type comparison struct {
 }
 
 func runConformance(ctx context.Context, console *cli.Console, o conformanceOptions) error {
+	type report = conformance.Report
+	files := map[*os.File]func(*report, io.Writer) error{} // opened before a run of minutes, which may cost money
+	for path, write := range map[string]func(*report, io.Writer) error{o.transcript: (*report).WriteTranscript, o.junit: (*report).WriteJUnit} {
+		if path == "" {
+			continue
+		}
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		files[f] = write
+	}
 	ours, err := checkEmulator(ctx, console, o)
 	if err != nil {
 		return err
 	}
-	report := ours
+	theirs := ours
 	if o.Endpoint != "" {
-		report = nil
+		theirs = nil
 		err := console.Step("check the endpoint", "check "+o.Endpoint, func() (err error) {
-			if report, err = conformance.Run(ctx, o.Config); report != nil {
+			if theirs, err = conformance.Run(ctx, o.Config); theirs != nil {
 				return nil // what was checked before an interrupt is shown
 			}
 			return err
@@ -141,28 +153,21 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 			return err
 		}
 	}
-	for path, write := range map[string]func(io.Writer) error{o.transcript: report.WriteTranscript, o.junit: report.WriteJUnit} {
-		if path == "" {
-			continue
-		}
-		f, err := os.Create(path)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(write(f), f.Close()); err != nil {
+	for f, write := range files {
+		if err := errors.Join(write(theirs, f), f.Close()); err != nil {
 			return err
 		}
 	}
-	for _, what := range report.LeftOver {
+	for _, what := range theirs.LeftOver {
 		console.Warn("could not delete " + what)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := printComparison(console, o, ours, report); err != nil {
+	if err := printComparison(console, o, ours, theirs); err != nil {
 		return err
 	}
-	if report.Count(conformance.Differs)+report.Count(conformance.Failed) > 0 {
+	if theirs.Count(conformance.Differs)+theirs.Count(conformance.Failed) > 0 {
 		return cli.Reported(cli.ExitFailed)
 	}
 	return nil
