@@ -23,6 +23,7 @@ const (
 	MaxDevices     = 10_000_000
 	MaxConcurrency = 100_000
 	MaxRate        = 100_000 // devices per second
+	minQuota       = 0.01    // per second: a launch at a lower one takes centuries
 	// MinInterval between two messages of one device: AWS IoT discards more than 100 per second on
 	// one connection.
 	// https://docs.aws.amazon.com/general/latest/gr/iot-core.html
@@ -169,7 +170,7 @@ func prepareKeep(dir string) error {
 		return fmt.Errorf("making the directory of the identities: %w", err)
 	}
 	if open := info.Mode().Perm() & 0o077; open != 0 && privateModes {
-		return fmt.Errorf("other users may use the directory of the identities %s (mode %#o), and private keys go there: run \"chmod 700 %[1]s\", or name another directory", dir, info.Mode().Perm())
+		return fmt.Errorf("other users may use the directory of the identities %s (mode %#o), and private keys go there: name one that is yours alone (mode 0700), or that does not exist", dir, info.Mode().Perm())
 	}
 	if err := os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600); err != nil {
 		return fmt.Errorf("writing into the directory of the identities: %w", err)

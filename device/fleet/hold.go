@@ -149,7 +149,7 @@ func (l *launch) hold(ctx context.Context) *Held {
 	var keepers sync.WaitGroup
 	for _, d := range h.devices {
 		if d.live != nil {
-			keepers.Go(func() { h.keep(holding, d) })
+			keepers.Go(func() { h.keep(ctx, holding, d) })
 		}
 	}
 	keepers.Wait()
@@ -206,18 +206,21 @@ func (h *hold) connect(ctx context.Context, d *heldDevice, stage Stage, turn fun
 	}
 }
 
-// keep keeps a device connected and publishing until ctx ends. The first message
-// comes at random, so that those of many devices are spread.
-func (h *hold) keep(ctx context.Context, d *heldDevice) {
+// keep keeps a device connected and publishing until holding ends, which ctx is the parent of. The
+// first message comes at random, so that those of many devices are spread. The last one is waited
+// for: one that a broker leaves unacknowledged counts, whenever it stops to answer.
+func (h *hold) keep(ctx, holding context.Context, d *heldDevice) {
 	timer := time.NewTimer(rand.N(h.l.Interval))
 	defer timer.Stop()
 	cut := h.cut
 	for n := 1; ; {
 		select {
-		case <-ctx.Done():
+		case <-holding.Done():
 			return
 		case <-timer.C:
-			h.publish(ctx, d, n)
+			if h.l.paces.wait(holding, provision.StepPublishBirth) == nil {
+				h.publish(ctx, d, n)
+			}
 			n++
 			timer.Reset(h.l.Interval)
 			continue
@@ -227,7 +230,7 @@ func (h *hold) keep(ctx context.Context, d *heldDevice) {
 		}
 		_ = d.live.Close(ctx)
 		d.live = nil
-		if h.reconnect(ctx, d) != nil {
+		if h.reconnect(holding, d) != nil {
 			return
 		}
 	}
@@ -279,7 +282,7 @@ func (h *hold) publish(ctx context.Context, d *heldDevice, number int) {
 		Number    int       `json:"number"`
 		Time      time.Time `json:"time"`
 	}{d.thing, number, time.Now().UTC()})
-	if err != nil || h.l.paces.wait(ctx, provision.StepPublishBirth) != nil {
+	if err != nil {
 		return
 	}
 	reply, cancel := context.WithTimeout(ctx, provision.DefaultAnswerTimeout)

@@ -1,13 +1,17 @@
 package fleet_test
 
 import (
+	"context"
+	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/provision"
 )
 
 func TestHeldDevicesStayConnectedAndPublish(t *testing.T) {
@@ -25,6 +29,48 @@ func TestHeldDevicesStayConnectedAndPublish(t *testing.T) {
 	if h.Published < 3*n || h.Published > 6*n {
 		t.Errorf("published %d messages", h.Published)
 	}
+}
+
+// TestMessagesInFlightAtTheEndCount has a broker that stops to answer during the hold.
+func TestMessagesInFlightAtTheEndCount(t *testing.T) {
+	t.Parallel()
+	const n = 3
+	core := startCore(t)
+	c := newConfig(t, core, n)
+	c.Hold, c.Interval = 2*time.Second, time.Second
+	var silent atomic.Bool
+	answered := make(chan struct{})
+	configure := c.Device
+	c.Device = func(serial string) provision.Config {
+		d := configure(serial)
+		d.Session.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return &silentConn{conn, &silent, answered}, err
+		}
+		return d
+	}
+	onHold(&c, func() {
+		silent.Store(true)
+		time.AfterFunc(c.Hold+2*time.Second, func() { close(answered) })
+	})
+	if h := enroll(t, c).Hold; h.Published < n || h.PublishFailures != 0 || h.Connected != n {
+		t.Errorf("held %+v", h)
+	}
+}
+
+// A silentConn passes on what it has received once answered is closed, while silent is set.
+type silentConn struct {
+	net.Conn
+	silent   *atomic.Bool
+	answered <-chan struct{}
+}
+
+func (c *silentConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.silent.Load() {
+		<-c.answered
+	}
+	return n, err
 }
 
 func TestHeldDevicesReconnectAfterDisconnect(t *testing.T) {

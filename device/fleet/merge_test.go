@@ -35,9 +35,10 @@ func TestMergeSumsShards(t *testing.T) {
 	core := startCore(t)
 	c := newConfig(t, core, n)
 	var parts []*fleet.Report
-	for i := 1; i <= 2; i++ {
-		c.Shard = fleet.Shard{Index: i, Of: 2}
+	for i, version := range []string{"v2", "v1"} {
+		c.Shard = fleet.Shard{Index: i + 1, Of: 2}
 		parts = append(parts, written(t, enroll(t, c)))
+		parts[i].Version = version
 	}
 	r, err := fleet.Merge(parts...)
 	if err != nil {
@@ -45,6 +46,9 @@ func TestMergeSumsShards(t *testing.T) {
 	}
 	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
 		t.Errorf("counts are %+v", r.Counts)
+	}
+	if r.Version != "v1, v2" {
+		t.Errorf("version %q", r.Version)
 	}
 	checkRegistry(t, core, r)
 	if got := stagesOf(r); got[fleet.StageDevice] != n || got[fleet.StageDial] != 2*n {
@@ -121,6 +125,21 @@ func TestReportHasNoMoreStagesThanADevice(t *testing.T) {
 	}
 	if _, err := fleet.ReadReport(&b); err == nil {
 		t.Errorf("a report of %d bytes was read", b.Len())
+	}
+}
+
+// Of two reports in one file, as cat writes them, the second must not be lost.
+func TestReadReportReadsAllOfTheFile(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	for range 2 {
+		r := fleet.Report{FormatVersion: fleet.ReportVersion}
+		if err := r.Write(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := fleet.ReadReport(&b); err == nil {
+		t.Errorf("read %+v", r)
 	}
 }
 

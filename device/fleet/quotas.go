@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,8 +80,8 @@ func (q *Quotas) check() error {
 		return nil
 	}
 	for _, x := range quotas {
-		if r := *x.rate(q); !(r >= 0) || math.IsInf(r, 0) {
-			return &ValueError{"quota " + x.name, fmt.Sprint(r), "a rate per second of 0 or more; 0 is none"}
+		if r := *x.rate(q); r != 0 && !(r >= minQuota && r <= MaxRate) {
+			return &ValueError{"quota " + x.name, fmt.Sprint(r), fmt.Sprintf("a rate per second from %g to %d, or 0 for none", minQuota, MaxRate)}
 		}
 	}
 	return nil

@@ -40,8 +40,22 @@ func TestForecastWithoutQuotasHasNoDuration(t *testing.T) {
 	}
 }
 
+func TestQuotasHaveARange(t *testing.T) {
+	for _, text := range []string{"connect=-1", "connect=NaN", "connect=inf", "connect=1e-9", "connect=1e300"} {
+		q := OtherRegionQuotas()
+		if err := q.Set(text); err == nil || q != OtherRegionQuotas() {
+			t.Errorf("%s: %v, %+v", text, err, q)
+		}
+	}
+	// The longest launch has a duration that can be written.
+	q := Quotas{Publish: minQuota}
+	if text := FormatSeconds(PlanLaunch(MaxDevices, q, provision.DeviceKeys).Seconds); text != "36549 days 16 h" {
+		t.Errorf("it takes %s", text)
+	}
+}
+
 func FuzzQuotasSet(f *testing.F) {
-	for _, seed := range []string{"RegisterThing=50", "connect=0.5", "publish=-1", "x=1", "connect=NaN", "connect=1e400", "="} {
+	for _, seed := range []string{"RegisterThing=50", "connect=0.5", "publish=-1", "x=1", "connect=NaN", "connect=1e400", "connect=1e-9", "connect=1e300", "="} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

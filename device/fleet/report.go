@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -273,7 +274,8 @@ func (r *Report) Write(w io.Writer) error {
 // ReadReport reads what [Report.Write] wrote.
 func ReadReport(in io.Reader) (*Report, error) {
 	var r Report
-	if err := json.NewDecoder(in).Decode(&r); err != nil {
+	data, err := io.ReadAll(in) // a Decoder would not see a second report in the file
+	if err := cmp.Or(err, json.Unmarshal(data, &r)); err != nil {
 		return nil, fmt.Errorf("reading report: %w", err)
 	}
 	if r.FormatVersion != ReportVersion {
@@ -307,11 +309,13 @@ func Merge(reports ...*Report) (*Report, error) {
 	}
 	merged := *reports[0]
 	merged.CommandLine = "" // each has its own
+	var versions []string
 	merged.Plan.Shards, merged.Plan.Concurrency = nil, 0
 	merged.Devices, merged.Hold, merged.Resources = nil, nil, Resources{}
 	merged.Started = slices.MinFunc(reports, func(a, b *Report) int { return a.Started.Compare(b.Started) }).Started
 	sum := newMeter(0)
 	for _, r := range reports {
+		versions = append(versions, r.Version)
 		late := r.Started.Sub(merged.Started)
 		merged.ElapsedSeconds = max(merged.ElapsedSeconds, late.Seconds()+r.ElapsedSeconds)
 		merged.Plan.Shards = append(merged.Plan.Shards, r.Plan.Shards...)
@@ -340,6 +344,8 @@ func Merge(reports ...*Report) (*Report, error) {
 			sum.retries.add(f)
 		}
 	}
+	slices.Sort(versions)
+	merged.Version = strings.Join(slices.Compact(versions), ", ")
 	sum.fill(&merged)
 	merged.count()
 	return &merged, nil

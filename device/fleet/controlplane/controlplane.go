@@ -324,9 +324,11 @@ func OpenJournal(path, operation string) (*Journal, error) {
 	j := &Journal{f: f, done: map[string]bool{}}
 	header := "# iot_fleet " + operation
 	lines := bufio.NewScanner(f)
-	empty := !lines.Scan()
+	info, err := f.Stat()
 	switch {
-	case empty:
+	case err == nil && !info.Mode().IsRegular(): // of a FIFO a read waits for ever, /dev/null records nothing
+		err = errors.New("a journal is a regular file")
+	case !lines.Scan():
 		_, err = f.WriteString(header + "\n")
 	case lines.Text() != header:
 		err = fmt.Errorf("the file is not a journal of this operation: it begins with %q, want %q", lines.Text(), header)

@@ -71,7 +71,7 @@ func (o *controlOptions) open(ctx context.Context, console *cli.Console, operati
 func (o *controlOptions) report(console *cli.Console, verb string, counts controlplane.Counts, err error) error {
 	switch {
 	case o.json && err == nil:
-		return console.JSON(struct {
+		err = console.JSON(struct {
 			Applied bool `json:"applied"`
 			controlplane.Counts
 		}{o.apply, counts})
@@ -85,6 +85,9 @@ func (o *controlOptions) report(console *cli.Console, verb string, counts contro
 	}
 	if counts.Failed > 0 {
 		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
+	}
+	if err == nil && o.apply && counts.Kept > 0 { // a script would take 0 for all of them
+		err = fmt.Errorf("%d devices were kept", counts.Kept)
 	}
 	return err
 }

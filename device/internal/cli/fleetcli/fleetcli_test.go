@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -166,6 +167,19 @@ func TestRevokeFromCSVAndByGroup(t *testing.T) {
 			t.Errorf("%s of what does not exist: exit %d\n%s%s", command, code, out, errs)
 		}
 	}
+	// A script must see that a device of its list was left as it was.
+	if err := os.WriteFile("claim.csv", []byte(core.Claim().CertificateID+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		flag string
+		code int
+	}{{"--apply=false", 0}, {"--apply", 1}} {
+		code, out, errs := run("revoke", "claim.csv", "--json", test.flag, "--endpoint-url", core.APIURL())
+		if code != test.code || !strings.Contains(out, `"kept":1`) {
+			t.Errorf("revoke of a claim, %s: exit %d\n%s%s", test.flag, code, out, errs)
+		}
+	}
 	// Another operation's journal is not taken for this one's.
 	if code, _, _ := run("revoke", "--endpoint-url", core.APIURL(), "--thing-type", "fleety", "--apply", "--resume", "done.txt"); code != 2 {
 		t.Errorf("exit %d for the journal of another operation", code)
@@ -234,7 +248,7 @@ func TestControlPlaneThatCannotBeUsedIsFoundAtOnce(t *testing.T) {
 func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 	core := startCore(t)
 	enroll := func(args ...string) []string { return append([]string{"enroll", "-c", "device.yaml"}, args...) }
-	if err := os.WriteFile("file", nil, 0o600); err != nil {
+	if err := errors.Join(os.WriteFile("file", nil, 0o600), os.WriteFile("things.csv", []byte("T\n"), 0o600), syscall.Mkfifo("fifo", 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
@@ -264,6 +278,11 @@ func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 		"no configuration":       {[]string{"enroll", "-n", "1", "-c", "none.yaml"}, 2, "none.yaml"},
 		"a plan of nothing":      {[]string{"plan"}, 2, `"devices" not set`},
 		"a plan without quotas":  {[]string{"plan", "-n", "1", "--quotas", "off"}, 2, "--quotas off"},
+		"a plan of no quota":     {[]string{"plan", "-n", "1", "--quotas", "off", "--quota", "connect=0"}, 2, "--quotas off"},
+		"one file for both":      {enroll("-n", "1", "--report", "r", "--html", "./r"), 2, "--html ./r"},
+		"a FIFO of things":       {[]string{"revoke", "fifo"}, 2, "fifo"},
+		"a FIFO as report":       {[]string{"report", "fifo"}, 2, "fifo"},
+		"a FIFO as journal":      {[]string{"revoke", "things.csv", "--apply", "--resume", "fifo", "--endpoint-url", core.APIURL()}, 2, "fifo"},
 		"unknown curve":          {enroll("-n", "1", "--curves", "P999"), 2, "--curves"},
 		"cleanup of both":        {[]string{"cleanup", "r.json", "--all-of-type", "T"}, 2, "--all-of-type"},
 		"cleanup of nothing":     {[]string{"cleanup"}, 2, "--all-of-type"},

@@ -1,6 +1,7 @@
 package fleetcli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -26,10 +27,10 @@ func newPlanCmd(console *cli.Console) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if q == nil {
-			return &fleet.ValueError{Name: "--quotas", Value: quotas.mode, Want: "aws or large: a plan follows from the quotas"}
+		f := fleet.PlanLaunch(devices, *cmp.Or(q, new(fleet.Quotas)), provision.Keys(keys))
+		if len(f.Limits) == 0 {
+			return &fleet.ValueError{Name: "--quotas", Value: quotas.mode, Want: "aws or large, or a --quota that is not 0: a plan follows from the quotas"}
 		}
-		f := fleet.PlanLaunch(devices, *q, provision.Keys(keys))
 		if asJSON {
 			return console.JSON(f)
 		}

@@ -73,6 +73,9 @@ func (e *fileError) Unwrap() error { return e.err }
 
 // check checks before a long run that its report can be written.
 func (o *output) check() error {
+	if o.report != "" && filepath.Clean(o.report) == filepath.Clean(o.html) {
+		return &fleet.ValueError{Name: "--html", Value: o.html, Want: "another file than that of --report"}
+	}
 	for _, path := range []string{o.report, o.html} {
 		if path == "" {
 			continue
@@ -113,12 +116,11 @@ func (o *output) write(console *cli.Console, r *fleet.Report) error {
 
 // readFile reads a file that the command line names.
 func readFile[T any](path string, read func(io.Reader) (T, error)) (v T, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return v, &fileError{path, err}
+	data, err := osfile.ReadAll(path)
+	if err == nil {
+		v, err = read(bytes.NewReader(data))
 	}
-	defer f.Close()
-	if v, err = read(f); err != nil {
+	if err != nil {
 		return v, &fileError{path, err}
 	}
 	return v, nil
@@ -135,8 +137,8 @@ func summary(r *fleet.Report) cli.Table {
 	t := cli.Table{
 		{"result", r.Headline()},
 		{"endpoint", r.Endpoint},
-		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f per second", c.Enrolled, c.Devices, fleet.FormatSeconds(r.ElapsedSeconds), r.DevicesPerSecond)},
-		{"already enrolled", count(c.Already)},
+		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f per second", c.Enrolled+c.Already, c.Devices, fleet.FormatSeconds(r.ElapsedSeconds), r.DevicesPerSecond)},
+		{"enrolled before", count(c.Already)},
 		{"failed", fmt.Sprint(c.Failed)},
 		{"interrupted", count(c.Interrupted)},
 		{"not started", count(c.NotStarted)},

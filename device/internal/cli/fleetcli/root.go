@@ -92,7 +92,7 @@ func explain(err error) cli.Explanation {
 // first.
 func explainIncomplete(r *fleet.Report) cli.Explanation {
 	hints := [...]string{
-		awsiot.Failed:        "the cause is on this machine: disk, memory or open files",
+		awsiot.Failed:        "the cause is on this machine: disk, memory, open files, or damaged files of --keep",
 		awsiot.Misconfigured: "try one device: iot_device bootstrap shows more of the cause",
 		awsiot.Denied:        "try one device: iot_device bootstrap shows more of the cause; if an earlier launch has these serial numbers, choose others with --first",
 	}
