@@ -305,6 +305,23 @@ func TestIdentityInADirectoryThatIsNotThereYetIsNotAbsent(t *testing.T) {
 	}
 }
 
+// The link may be that of a user who deploys software, such as /opt/app/current.
+func TestIdentityBelowALinkOfAnotherUserIsAbsent(t *testing.T) {
+	asRoot(t)
+	dir := certsDir(t)
+	link := filepath.Join(filepath.Dir(dir), "current")
+	must(t, os.Symlink(dir, link))
+	must(t, os.Lchown(link, someoneElse, someoneElse))
+	for _, below := range []string{"", "missing", "missing/certs"} {
+		s, err := NewStore(Config{SerialNumber: serial, Dir: filepath.Join(link, below)})
+		must(t, err)
+		if st := s.Status(); st.State != Absent || len(st.Problems) > 0 {
+			t.Errorf("%q: status %+v", below, st)
+		}
+		must(t, provision(t, s, newCloud(t), run{}))
+	}
+}
+
 func TestIdentityThatMayNotBeReadIsNotAbsent(t *testing.T) {
 	for _, name := range []string{"", "fleety_2974685.certificate.pem", "fleety_2974685.private.key", "fleety_2974685.json"} {
 		t.Run(name, func(t *testing.T) {

@@ -80,14 +80,21 @@ func (d *directory) checkFiles(f Files) error {
 // leadsNowhere returns an error if a directory is missing because of a symbolic link, as when the
 // file system that it leads to is not mounted yet: nobody knows what is there.
 func (d *directory) leadsNowhere(dir string) error {
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if target, err := d.disk.Resolve(dir); err != nil {
-			return err
-		} else if _, err := d.disk.ReadDir(target); target != dir && errors.Is(err, fs.ErrNotExist) {
-			return &fs.PathError{Op: "open", Path: dir, Err: fmt.Errorf("leads to %s, which does not exist", target)}
+	for {
+		if _, err := d.disk.ReadDir(dir); !errors.Is(err, fs.ErrNotExist) {
+			return nil // it is there, and so is all that is above it
 		}
+		target, err := d.disk.Resolve(dir)
+		switch {
+		case err != nil:
+			return err
+		case target != dir:
+			return &fs.PathError{Op: "open", Path: dir, Err: fmt.Errorf("leads to %s, which does not exist", target)}
+		case dir == filepath.Dir(dir):
+			return nil
+		}
+		dir = filepath.Dir(dir)
 	}
-	return nil
 }
 
 func (d *directory) locate(paths []string) (all []place) {
