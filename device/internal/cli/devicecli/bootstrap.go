@@ -126,7 +126,7 @@ func (d *device) forgetClaim(console *cli.Console, flag bool) error {
 	for _, claim := range d.config.AllClaims() {
 		keys = append(keys, claim.PrivateKeyPath)
 		if info, missing := os.Stat(claim.PrivateKeyPath); missing == nil && os.SameFile(info, roots) {
-			err = awsiot.WithClass(awsiot.Misconfigured, fmt.Errorf("removing the claim: %s also has the server's roots, which the device needs", claim.PrivateKeyPath))
+			err = awsiot.WithClass(awsiot.Misconfigured, fmt.Errorf("removing the claim: %s also has the server's roots, which the device needs; keep them in a file of their own", claim.PrivateKeyPath))
 		}
 	}
 	if err == nil {
