@@ -190,7 +190,8 @@ func TestSocketOfAnotherProgramStaysItsOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := agent.Run(t.Context(), w.config); !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EPROTOTYPE) {
+		err = agent.Run(t.Context(), w.config)
+		if e, ok := errors.AsType[*net.OpError](err); !ok || e.Op != "listen" || !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EPROTOTYPE) {
 			t.Errorf("%s: the agent ended with %v", network, err)
 		}
 		if after, err := os.Lstat(w.config.Socket); err != nil || !os.SameFile(before, after) {

@@ -151,11 +151,11 @@ func listen(socket string) (net.Listener, error) {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			conn.Close()
-			return nil, &net.OpError{Op: "listen", Net: "unix", Addr: conn.RemoteAddr(), Err: syscall.EADDRINUSE}
+			err = syscall.EADDRINUSE
 		}
 		// That of another user is in a folder of this one, who cannot remove it elsewhere.
 		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, os.ErrPermission) {
-			return nil, err
+			return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: socket, Net: "unix"}, Err: err}
 		}
 		if err := os.Remove(socket); err != nil {
 			return nil, err
