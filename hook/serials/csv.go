@@ -12,9 +12,12 @@ import (
 	"example.com/fleety/hook/admit"
 )
 
+// maxProblems are enough to see what is wrong with a file.
+const maxProblems = 100
+
 // Read reads the serial numbers of a CSV file: its first column, or the one that its first line
-// calls serialNumber. Other columns do not matter. The error names every line whose serial number
-// the rules would deny or that repeats an earlier one.
+// calls serialNumber. Other columns do not matter. The error names the lines, a hundred at most, whose
+// serial number the rules would deny or that repeats an earlier one.
 func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 	text := bufio.NewReader(r)
 	if mark, _ := text.Peek(3); string(mark) == "\ufeff" { // as spreadsheets write it, also before quotes
@@ -28,7 +31,7 @@ func Read(r io.Reader, rules admit.Rules) ([]string, error) {
 	column, lines := 0, map[string]int{}
 	for first := true; ; first = false {
 		record, err := records.Read()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || len(problems) == maxProblems {
 			return numbers, errors.Join(problems...)
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package serials_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,6 +53,10 @@ func TestReadReportsEveryBadLine(t *testing.T) {
 		"everything at once": {"2974681\n2974681\nx\n29746 8\n", []string{"line 2", "line 3", "line 4"}},
 		"open quote":         {"\"2974681\n", []string{"line 1"}},
 	}
+	tests["nothing else"] = struct {
+		file string
+		want []string
+	}{strings.Repeat("x\n", 1000), slices.Repeat([]string{"line "}, 100)}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			_, err := serials.Read(strings.NewReader(test.file), admit.Rules{})

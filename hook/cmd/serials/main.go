@@ -122,6 +122,9 @@ func readFile(from io.Reader, path string, rules admit.Rules) ([]string, error) 
 		from = file
 	}
 	numbers, err := serials.Read(from, rules)
+	if err == nil && len(numbers) == 0 { // as of a copy that was cut off
+		err = errors.New("there is no serial number")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s, nothing was added:\n%w", path, err)
 	}

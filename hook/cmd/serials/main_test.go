@@ -74,6 +74,8 @@ func TestFailuresAddNothing(t *testing.T) {
 		"no table":        {"2974681\n", []string{"load", "-"}, `required flag(s) "table" not set`},
 		"another table":   {"2974681\n", []string{"load", "--table", "other", "-"}, "ResourceNotFoundException"},
 		"bad line":        {"2974681\n1234567\n", []string{"load", "--table", dynamotest.Table, "-"}, "nothing was added:\nline 2"},
+		"empty":           {"", []string{"load", "--table", dynamotest.Table, "-"}, "no serial number"},
+		"heading alone":   {"serialNumber\n", []string{"load", "--table", dynamotest.Table, "-"}, "no serial number"},
 		"no file":         {"", []string{"load", "--table", dynamotest.Table, "missing.csv"}, "missing.csv"},
 		"no serial":       {"", []string{"release", "--table", dynamotest.Table}, "requires at least 1 arg"},
 		"unknown":         {"", []string{"delete", "--table", dynamotest.Table, "2974681"}, "unknown"},
