@@ -104,7 +104,7 @@ func ParseRecord(data []byte) (*Record, error) {
 	case err != nil:
 		return nil, fmt.Errorf("reading identity record: %w", err)
 	case r.FormatVersion != RecordVersion:
-		return nil, fmt.Errorf("identity record has format version %d, this program reads version %d: use a later program", r.FormatVersion, RecordVersion)
+		return nil, fmt.Errorf("identity record has format version %d, this program reads version %d: use the program that wrote it", r.FormatVersion, RecordVersion)
 	case !awsiot.ValidThingName(r.ThingName):
 		return nil, fmt.Errorf("identity record has no valid thing name: %q", r.ThingName)
 	case r.SerialNumber == "" || r.CertificateID == "":

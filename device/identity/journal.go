@@ -405,7 +405,7 @@ func decodeState(data []byte) (*state, error) {
 		return nil, errDamaged
 	}
 	if version != stateVersion {
-		return nil, fmt.Errorf("has format version %d, this program reads version %d: use a later program", version, stateVersion)
+		return nil, fmt.Errorf("has format version %d, this program reads version %d: use the program that wrote it", version, stateVersion)
 	}
 	if sum != checksum(body) {
 		return nil, errDamaged
