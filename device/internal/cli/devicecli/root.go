@@ -38,7 +38,7 @@ var help string
 
 func commands(c *cli.Console) []*cobra.Command {
 	return []*cobra.Command{
-		newBootstrapCmd(c), (&bootstrapOptions{rotate: true}).command(c, "rotate"), newReportCmd(c, "status", "status", runStatus), newReportCmd(c, "doctor", "report", runDoctor),
+		newBootstrapCmd(c), newRotateCmd(c), newReportCmd(c, "status", "status", runStatus), newReportCmd(c, "doctor", "report", runDoctor),
 		newConfigCmd(c), newExportCmd(c), newRunCmd(c), newPublishCmd(c), newSubscribeCmd(c), newShadowCmd(c), newCredentialsCmd(c),
 	}
 }
