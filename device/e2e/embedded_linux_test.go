@@ -134,9 +134,9 @@ func checkSources(t *testing.T, files map[string]string) {
 func TestBuildrootPackageAgreesWithThePackages(t *testing.T) {
 	t.Parallel()
 	dir := "../packaging/buildroot/iot-device"
-	script := "golang-package =\nINSTALL = install\nHOST_GO_HOST_ENV =\nGO_BIN = go\n.PHONY: show\ninclude " + dir + "/iot-device.mk\nshow:\n"
+	script := "golang-package =\nINSTALL = install\nHOST_GO_HOST_ENV =\nGO_BIN = go\nIOT_DEVICE_SOURCE = archive\n.PHONY: show\ninclude " + dir + "/iot-device.mk\nshow:\n"
 	variables := []string{"IOT_DEVICE_VERSION", "IOT_DEVICE_LICENSE", "IOT_DEVICE_SUBDIR", "IOT_DEVICE_GOMOD", "IOT_DEVICE_BUILD_TARGETS", "IOT_DEVICE_LDFLAGS",
-		"IOT_DEVICE_CONFIGURATION", "IOT_DEVICE_INSTALL_INIT_SYSTEMD", "IOT_DEVICE_INSTALL_INIT_SYSV", "IOT_DEVICE_INSTALL_INIT_OPENRC", "IOT_DEVICE_USERS", "IOT_DEVICE_PERMISSIONS"}
+		"IOT_DEVICE_CONFIGURATION", "IOT_DEVICE_INSTALL_INIT_SYSTEMD", "IOT_DEVICE_INSTALL_INIT_SYSV", "IOT_DEVICE_INSTALL_INIT_OPENRC", "IOT_DEVICE_USERS", "IOT_DEVICE_PERMISSIONS", "BR_NO_CHECK_HASH_FOR"}
 	for _, name := range variables {
 		script += "\t$(info =" + name + "=$(" + name + "))\n"
 	}
@@ -154,8 +154,10 @@ func TestBuildrootPackageAgreesWithThePackages(t *testing.T) {
 		value[name] = strings.TrimRight(text, "\n")
 	}
 	for name, want := range map[string]string{
-		"IOT_DEVICE_VERSION": releasedVersion(t), "IOT_DEVICE_LICENSE": "Apache-2.0", "IOT_DEVICE_SUBDIR": "device", "IOT_DEVICE_BUILD_TARGETS": "cmd/iot_device",
-		"IOT_DEVICE_GOMOD": strings.TrimSuffix(module, "/") + "/device",
+		"IOT_DEVICE_VERSION": "v" + releasedVersion(t), "IOT_DEVICE_LICENSE": "Apache-2.0", "IOT_DEVICE_SUBDIR": "device", "IOT_DEVICE_BUILD_TARGETS": "cmd/iot_device",
+		"IOT_DEVICE_GOMOD":     strings.TrimSuffix(module, "/") + "/device",
+		"IOT_DEVICE_LDFLAGS":   "-s -w -X " + module + "device/internal/cli.version=v" + releasedVersion(t),
+		"BR_NO_CHECK_HASH_FOR": "archive", // or a hash of it, without which Buildroot ends
 	} {
 		if value[name] != want {
 			t.Errorf("%s = %q, want %q", name, value[name], want)

@@ -4,9 +4,13 @@
 #
 ################################################################################
 
-IOT_DEVICE_VERSION = 0.0.0
+# The name of the tag.
+IOT_DEVICE_VERSION = v0.0.0
 IOT_DEVICE_SITE = https://example.com/fleety.git
 IOT_DEVICE_SITE_METHOD = git
+# The hash of an archive is known when it is made: put that of yours into
+# iot-device.hash, and remove this line.
+BR_NO_CHECK_HASH_FOR += $(IOT_DEVICE_SOURCE)
 IOT_DEVICE_LICENSE = Apache-2.0
 IOT_DEVICE_LICENSE_FILES = LICENSE
 
@@ -14,7 +18,7 @@ IOT_DEVICE_SUBDIR = device
 IOT_DEVICE_GOMOD = example.com/fleety/device
 IOT_DEVICE_BUILD_TARGETS = cmd/iot_device
 IOT_DEVICE_GO_ENV = CGO_ENABLED=0 GOWORK=off
-IOT_DEVICE_LDFLAGS = -s -w -X $(IOT_DEVICE_GOMOD)/internal/cli.version=v$(IOT_DEVICE_VERSION)
+IOT_DEVICE_LDFLAGS = -s -w -X $(IOT_DEVICE_GOMOD)/internal/cli.version=$(IOT_DEVICE_VERSION)
 
 # The configuration file is written by a program of the build machine.
 define IOT_DEVICE_CONFIGURATION
