@@ -80,21 +80,17 @@ func (d *directory) checkFiles(f Files) error {
 // leadsNowhere returns an error if a directory is missing because of a symbolic link, as when the
 // file system that it leads to is not mounted yet: nobody knows what is there.
 func (d *directory) leadsNowhere(dir string) error {
-	for {
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
 		if _, err := d.disk.ReadDir(dir); !errors.Is(err, fs.ErrNotExist) {
 			return nil // it is there, and so is all that is above it
 		}
-		target, err := d.disk.Resolve(dir)
-		switch {
-		case err != nil:
+		if target, err := d.disk.Resolve(dir); err != nil {
 			return err
-		case target != dir:
+		} else if target != dir {
 			return &fs.PathError{Op: "open", Path: dir, Err: fmt.Errorf("leads to %s, which does not exist", target)}
-		case dir == filepath.Dir(dir):
-			return nil
 		}
-		dir = filepath.Dir(dir)
 	}
+	return nil
 }
 
 func (d *directory) locate(paths []string) (all []place) {
