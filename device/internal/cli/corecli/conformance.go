@@ -124,17 +124,18 @@ type comparison struct {
 }
 
 func runConformance(ctx context.Context, console *cli.Console, o conformanceOptions) error {
-	type report = conformance.Report
-	files := map[*os.File]func(*report, io.Writer) error{} // opened before a run of minutes, which may cost money
-	for path, write := range map[string]func(*report, io.Writer) error{o.transcript: (*report).WriteTranscript, o.junit: (*report).WriteJUnit} {
+	for _, path := range []string{o.transcript, o.junit} { // before a run of minutes, which may cost money
 		if path == "" {
 			continue
 		}
-		f, err := os.Create(path)
+		_, missing := os.Lstat(path)
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666) // what is in it stays until there is a result
 		if err != nil {
 			return err
 		}
-		files[f] = write
+		if f.Close(); missing != nil {
+			os.Remove(path)
+		}
 	}
 	ours, err := checkEmulator(ctx, console, o)
 	if err != nil {
@@ -153,8 +154,15 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 			return err
 		}
 	}
-	for f, write := range files {
-		if err := errors.Join(write(theirs, f), f.Close()); err != nil {
+	for path, write := range map[string]func(io.Writer) error{o.transcript: theirs.WriteTranscript, o.junit: theirs.WriteJUnit} {
+		if path == "" {
+			continue
+		}
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(write(f), f.Close()); err != nil {
 			return err
 		}
 	}
