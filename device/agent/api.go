@@ -142,7 +142,7 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 }
 
 // listen opens the socket for the agent's user and group. What an agent that was killed left is
-// replaced; one where a program listens, perhaps the agent of another device, is not.
+// replaced, also another user's; one where a program listens, as another device's agent, is not.
 func listen(socket string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, err
@@ -153,7 +153,6 @@ func listen(socket string) (net.Listener, error) {
 			conn.Close()
 			err = syscall.EADDRINUSE
 		}
-		// That of another user is in a folder of this one, who cannot remove it elsewhere.
 		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, os.ErrPermission) {
 			return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: socket, Net: "unix"}, Err: err}
 		}

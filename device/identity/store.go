@@ -121,9 +121,8 @@ func (s *Store) Load() (id *Identity, err error) {
 //
 // It returns a *[LockedError] while another process or store has the lock, a *[FileError] of kind
 // [ErrConflict] or [ErrAccess] when the identity's paths cannot be used or [ErrCorrupt] when a journal
-// is there that cannot be read, unless it is damaged and the device has no identity, and an error of
-// class [awsiot.Temporary] for what may pass, such as a full disk. None of these keeps a caller from
-// using the identity that [Store.Load] returns.
+// cannot be read, unless it is damaged and all that the device has, and an error of class
+// [awsiot.Temporary] for what may pass, such as a full disk. [Store.Load] returns an identity even so.
 func (s *Store) Begin() (*Journal, error) {
 	unlock, err := s.storage.lock()
 	if err != nil {

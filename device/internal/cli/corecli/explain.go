@@ -136,14 +136,13 @@ func runExplain(console *cli.Console, o *explainOptions) error {
 	if s := d.Statement; s != nil {
 		v.Statement = cmp.Or(s.Sid, s.String())
 	}
-	word := "denied"
-	if v.Allowed {
-		word = "allowed"
-	}
-	if o.json {
+	switch {
+	case o.json:
 		err = console.JSON(v)
-	} else {
-		_, err = fmt.Fprintf(console.Out, "%s: %s\n", word, term.Clean(v.Explanation))
+	case v.Allowed:
+		_, err = fmt.Fprintln(console.Out, "allowed:", term.Clean(v.Explanation))
+	default:
+		_, err = fmt.Fprintln(console.Out, "denied:", term.Clean(v.Explanation))
 	}
 	if err == nil && !v.Allowed {
 		err = cli.Reported(cli.ExitDenied)

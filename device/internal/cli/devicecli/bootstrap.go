@@ -40,8 +40,7 @@ func newBootstrapCmd(console *cli.Console) *cobra.Command {
 }
 
 func newRotateCmd(console *cli.Console) *cobra.Command {
-	o := bootstrapOptions{rotate: true}
-	return o.command(console, "rotate")
+	return (&bootstrapOptions{rotate: true}).command(console, "rotate")
 }
 
 // command returns the command of that name, with the flags that bootstrap and rotate share.
