@@ -96,7 +96,7 @@ func (j *job) rate() int {
 	if e == nil {
 		return j.Rollout.MaximumPerMinute
 	}
-	reached, step := len(j.executions), e.Criteria.NotifiedThings
+	reached, step := len(j.executions)-j.Notified, e.Criteria.NotifiedThings // before this minute
 	if step <= 0 {
 		reached, step = j.counts()[awsiot.JobSucceeded], e.Criteria.SucceededThings
 	}
