@@ -143,7 +143,6 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 	}
 	theirs := ours
 	if o.Endpoint != "" {
-		theirs = nil
 		err := console.Step("check the endpoint", "check "+o.Endpoint, func() (err error) {
 			if theirs, err = conformance.Run(ctx, o.Config); theirs != nil {
 				return nil // what was checked before an interrupt is shown
