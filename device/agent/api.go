@@ -153,7 +153,7 @@ func listen(socket string) (net.Listener, error) {
 			conn.Close()
 			err = syscall.EADDRINUSE
 		}
-		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, os.ErrPermission) {
+		if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EPROTOTYPE) { // it is busy, or takes no streams
 			return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: socket, Net: "unix"}, Err: err}
 		}
 		if err := os.Remove(socket); err != nil {
