@@ -10,7 +10,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -115,16 +114,15 @@ func New(c Config) (*Broker, error) {
 		past:          map[string]ConnectionState{},
 		retained:      retained{byTopic: map[string]*Message{}},
 	}
-	if c.State == "" {
-		return b, nil
-	}
-	db, err := records.OpenDB(c.State)
-	if err == nil {
-		b.store = &store{db, c.Log}
-		if err = records.Guard(b.restore); err == nil {
-			return b, nil
+	file, err := records.Open(c.State)
+	if err == nil && file != nil {
+		b.store = &store{file.DB, c.Log}
+		if err = records.Guard(b.restore); err != nil {
+			file.Close()
 		}
-		err = errors.Join(err, db.Close())
+	}
+	if err == nil {
+		return b, nil
 	}
 	return nil, fmt.Errorf("opening the broker's state %s: %w", c.State, err)
 }

@@ -19,6 +19,9 @@ const lockWait = 200 * time.Millisecond
 // ErrLocked reports that another process has the file open.
 var ErrLocked = errors.New("in use by another process; stop that one, or use another state folder")
 
+// ErrDamaged reports that a file cannot be read.
+var ErrDamaged = errors.New("not a file of the emulator, or damaged; move it away to start empty")
+
 // A Store keeps the records of one service by key.
 type Store interface {
 	// Each calls f with every record until f fails, and returns f's error. f must not keep value.
@@ -29,50 +32,40 @@ type Store interface {
 
 // A File has a bucket of records for each service. It is safe for concurrent use; a nil one has no
 // records and keeps none.
-type File struct{ db *bolt.DB }
+type File struct {
+	DB *bolt.DB // for buckets in buckets; read it in [Guard]
+}
 
-// Open opens the file at path with [OpenDB]. An empty path gives a nil File.
+// Open opens the file at path, and makes it where there is none. An empty path gives a nil File. A
+// file that another process has open gives [ErrLocked], one that cannot be read [ErrDamaged]. Errors
+// do not repeat the path.
 func Open(path string) (*File, error) {
 	if path == "" {
 		return nil, nil
 	}
-	db, err := OpenDB(path)
-	if err != nil {
-		return nil, err
-	}
-	return &File{db}, nil
-}
-
-// OpenDB opens the bbolt file at path, and makes it where there is none. A file that another
-// process has open gives [ErrLocked]. Errors do not repeat the path.
-func OpenDB(path string) (db *bolt.DB, err error) {
-	damage := Guard(func() error {
-		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
+	f := new(File)
+	return f, Guard(func() (err error) {
+		f.DB, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
+		e, system := errors.AsType[syscall.Errno](err)
+		switch {
+		case errors.Is(err, bolterrors.ErrTimeout):
+			return ErrLocked
+		case system:
+			return e
+		case err != nil:
+			return fmt.Errorf("%w (%w)", ErrDamaged, err)
+		}
 		return nil
 	})
-	e, system := errors.AsType[syscall.Errno](err)
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, ErrLocked
-	case system:
-		return nil, e
-	case err != nil:
-		return nil, damaged(err)
-	}
-	return db, damage
 }
 
-func damaged(why error) error {
-	return fmt.Errorf("not a file of the emulator, or damaged (%w); move it away to start empty", why)
-}
-
-// Guard returns what f returns, or an error when f meets a damaged page of a file that OpenDB
-// opened. There bbolt panics, or reads past the end of the file, which would kill the process.
+// Guard returns what f returns, or [ErrDamaged] when f meets a damaged page of a file. There bbolt
+// panics, or reads past the end of the file, which would kill the process.
 func Guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = damaged(fmt.Errorf("%v", r))
+			err = fmt.Errorf("%w (%v)", ErrDamaged, r)
 		}
 	}()
 	return f()
@@ -83,7 +76,7 @@ func (f *File) Close() error {
 	if f == nil {
 		return nil
 	}
-	return f.db.Close()
+	return f.DB.Close()
 }
 
 // Bucket returns the bucket of that name.
@@ -94,7 +87,7 @@ func (f *File) Save(changes map[string]map[string][]byte) error {
 	if f == nil {
 		return nil
 	}
-	return f.db.Update(func(tx *bolt.Tx) error {
+	return f.DB.Update(func(tx *bolt.Tx) error {
 		for name, records := range changes {
 			b, err := tx.CreateBucketIfNotExists([]byte(name))
 			for key, value := range records {
@@ -128,7 +121,7 @@ func (b bucket) Each(f func(key string, value []byte) error) error {
 		return nil
 	}
 	return Guard(func() error {
-		return b.file.db.View(func(tx *bolt.Tx) error {
+		return b.file.DB.View(func(tx *bolt.Tx) error {
 			stored := tx.Bucket([]byte(b.name))
 			if stored == nil {
 				return nil

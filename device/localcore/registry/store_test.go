@@ -14,7 +14,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"example.com/fleety/device/localcore/records"
 )
@@ -266,7 +265,7 @@ func TestOpenRejectsWhatItCannotUse(t *testing.T) {
 	t.Run("no registry", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "registry.db")
 		ok(t, os.WriteFile(path, []byte(strings.Repeat("not a registry ", 2000)), 0o600))
-		if _, err := Open(path, Options{}); !errors.Is(err, bolterrors.ErrInvalid) {
+		if _, err := Open(path, Options{}); !errors.Is(err, records.ErrDamaged) {
 			t.Errorf("got %v", err)
 		}
 	})
