@@ -122,36 +122,44 @@ func loseJournal(d *memDisk) (copies []string) {
 	return copies
 }
 
-// A device that nobody can reach begins again. What is left of its key stays.
-func TestLostJournalOfADeviceWithoutIdentityIsSetAside(t *testing.T) {
-	d, c := atRegistered(t), newCloud(t)
-	copies := loseJournal(d)
-	must(t, provision(t, storeOn(t, d), c, run{}))
-	if _, err := storeOn(t, d).Load(); err != nil {
-		t.Error(err)
-	}
-	for path, n := range d.files() {
-		if strings.Contains(path, ".found-") {
-			copies = slices.DeleteFunc(copies, func(text string) bool { return text == string(n.data) })
+// A device that nobody can reach begins again. What is left of its keys stays.
+func TestLostJournalIsSetAside(t *testing.T) {
+	replacement, c, old := pendingReplacement(t, Registered)
+	for name, d := range map[string]*memDisk{"without identity": atRegistered(t), "of a replacement": replacement} {
+		copies := loseJournal(d)
+		if problems := storeOn(t, d).Status().Problems; len(problems) != 1 || !errors.Is(problems[0], ErrCorrupt) {
+			t.Errorf("%s: problems %v", name, problems)
 		}
-	}
-	if len(copies) > 0 {
-		t.Errorf("%d damaged copies are gone", len(copies))
+		must(t, provision(t, storeOn(t, d), c, run{replace: true}))
+		id, err := storeOn(t, d).Load()
+		if err != nil || d == replacement && id.Record.Replaces != old {
+			t.Errorf("%s: %+v, %v", name, id, err)
+		}
+		for path, n := range d.files() {
+			if strings.Contains(path, ".found-") {
+				copies = slices.DeleteFunc(copies, func(text string) bool { return text == string(n.data) })
+			}
+		}
+		if len(copies) > 0 {
+			t.Errorf("%s: %d damaged copies are gone", name, len(copies))
+		}
 	}
 }
 
-func TestLostJournalOfAReplacementIsAnError(t *testing.T) {
+func TestLostJournalOfADamagedIdentityIsAnError(t *testing.T) {
 	d, _, _ := pendingReplacement(t, Registered)
 	loseJournal(d)
+	for path, n := range d.files() {
+		if strings.HasSuffix(path, ".private.key") {
+			n.data = damage(n.data)
+		}
+	}
 	_, err := storeOn(t, d).Begin()
 	if corrupt, ok := errors.AsType[*FileError](err); !ok || !errors.Is(err, ErrCorrupt) || corrupt.Path != "certs/.2974685.provisioning" {
 		t.Errorf("Begin() error = %v", err)
 	}
 	if len(d.held) != 0 {
 		t.Error("the lock is still held")
-	}
-	if problems := storeOn(t, d).Status().Problems; len(problems) != 1 || !errors.Is(problems[0], ErrCorrupt) {
-		t.Errorf("problems %v", problems)
 	}
 }
 

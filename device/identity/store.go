@@ -121,7 +121,7 @@ func (s *Store) Load() (id *Identity, err error) {
 //
 // It returns a *[LockedError] while another process or store has the lock, a *[FileError] of kind
 // [ErrConflict] or [ErrAccess] when the identity's paths cannot be used or [ErrCorrupt] when a journal
-// cannot be read, unless it is damaged and all that the device has, and an error of class
+// cannot be read, unless it is damaged and the identity is not, and an error of class
 // [awsiot.Temporary] for what may pass, such as a full disk. [Store.Load] returns an identity even so.
 func (s *Store) Begin() (*Journal, error) {
 	unlock, err := s.storage.lock()
@@ -138,10 +138,10 @@ func (s *Store) Begin() (*Journal, error) {
 func (j *Journal) resume() error {
 	st, damaged, err := j.store.storage.readState()
 	if err != nil && damaged != nil {
-		if _, none := j.store.storage.load(); !errors.Is(none, ErrNone) {
-			return err
+		if _, loading := j.store.storage.load(); loading != nil && !errors.Is(loading, ErrNone) {
+			return err // perhaps the copies have what is missing
 		}
-		// The device has nothing else, and nobody may be there who repairs it.
+		// Nobody may be there who repairs it.
 		j.store.config.Log.Warn("no copy of the provisioning journal can be read; beginning again", "error", err)
 		return j.store.storage.setAside(damaged)
 	}
