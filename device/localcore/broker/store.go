@@ -10,6 +10,8 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	bolt "go.etcd.io/bbolt"
+
+	"example.com/fleety/device/localcore/records"
 )
 
 // The store has a bucket of retained messages by topic, and one of sessions: a bucket for each
@@ -81,7 +83,7 @@ func (s *store) update(key string, work func(tx *bolt.Tx) error) {
 	if s == nil {
 		return
 	}
-	if err := s.db.Update(work); err != nil {
+	if err := records.Guard(func() error { return s.db.Update(work) }); err != nil {
 		s.log.Error("storing the broker's state", "key", key, "error", err)
 	}
 }

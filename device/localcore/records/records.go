@@ -5,6 +5,7 @@ package records
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -44,7 +45,7 @@ func Open(path string) (*File, error) {
 		return nil, nil
 	}
 	f := new(File)
-	return f, Guard(func() (err error) {
+	err := Guard(func() (err error) {
 		f.DB, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
 		e, system := errors.AsType[syscall.Errno](err)
 		switch {
@@ -55,8 +56,17 @@ func Open(path string) (*File, error) {
 		case err != nil:
 			return fmt.Errorf("%w (%w)", ErrDamaged, err)
 		}
-		return nil
+		return f.DB.View(func(tx *bolt.Tx) error {
+			if info, err := os.Stat(path); err == nil && info.Size() < tx.Size() {
+				return fmt.Errorf("%w (it was cut short)", ErrDamaged)
+			}
+			return nil
+		})
 	})
+	if err != nil && f.DB != nil {
+		f.DB.Close()
+	}
+	return f, err
 }
 
 // Guard returns what f returns, or [ErrDamaged] when f meets a damaged page of a file. There bbolt
@@ -87,25 +97,27 @@ func (f *File) Save(changes map[string]map[string][]byte) error {
 	if f == nil {
 		return nil
 	}
-	return f.DB.Update(func(tx *bolt.Tx) error {
-		for name, records := range changes {
-			b, err := tx.CreateBucketIfNotExists([]byte(name))
-			for key, value := range records {
-				switch {
-				case err != nil:
-					return err
-				case value == nil:
-					err = b.Delete([]byte(key))
-				default:
-					err = b.Put([]byte(key), value)
-				}
-			}
-			if err != nil {
+	return Guard(func() error { return f.DB.Update(func(tx *bolt.Tx) error { return write(tx, changes) }) })
+}
+
+func write(tx *bolt.Tx, changes map[string]map[string][]byte) error {
+	for name, records := range changes {
+		b, err := tx.CreateBucketIfNotExists([]byte(name))
+		for key, value := range records {
+			switch {
+			case err != nil:
 				return err
+			case value == nil:
+				err = b.Delete([]byte(key))
+			default:
+				err = b.Put([]byte(key), value)
 			}
 		}
-		return nil
-	})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // None keeps no records.
