@@ -131,6 +131,9 @@ func (l *launch) hold(ctx context.Context) *Held {
 		})
 		if err == nil {
 			l.meter.record(StageHold, time.Since(began))
+		} else if !d.rejected && !errors.Is(ctx.Err(), context.Canceled) { // by the end of the run
+			l.meter.fail(l.meter.retries, StageHold, "timed out")
+			h.count(func(r *Held) { r.NotConnectedWhy = cmp.Or(r.NotConnectedWhy, "timed out") })
 		}
 	})
 	r := &h.held // until the keepers begin, and after they have ended

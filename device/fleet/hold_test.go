@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,15 +41,7 @@ func TestMessagesInFlightAtTheEndCount(t *testing.T) {
 	c.Hold, c.Interval = 2*time.Second, time.Second
 	var silent atomic.Bool
 	answered := make(chan struct{})
-	configure := c.Device
-	c.Device = func(serial string) provision.Config {
-		d := configure(serial)
-		d.Session.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, network, address)
-			return &silentConn{conn, &silent, answered}, err
-		}
-		return d
-	}
+	c.Device = silenced(c.Device, &silent, answered)
 	onHold(&c, func() {
 		silent.Store(true)
 		time.AfterFunc(c.Hold+2*time.Second, func() { close(answered) })
@@ -58,17 +51,56 @@ func TestMessagesInFlightAtTheEndCount(t *testing.T) {
 	}
 }
 
+// TestDeviceThatCannotBeHeldInTimeHasACause has no answer for those that connect to be held.
+func TestDeviceThatCannotBeHeldInTimeHasACause(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	c := newConfig(t, core, 2)
+	c.Hold, c.DeviceTimeout = time.Second, 10*time.Second
+	var silent atomic.Bool
+	answered := make(chan struct{})
+	defer close(answered)
+	c.Device = silenced(c.Device, &silent, answered)
+	c.Progress = func(p fleet.Progress) { silent.Store(p.Done == p.Devices) }
+	r := enroll(t, c)
+	if h := r.Hold; h.Connected != 0 || h.NotConnectedWhy == "" || len(r.Retries) == 0 {
+		t.Errorf("held %+v, attempts %+v", h, r.Retries)
+	}
+}
+
+// silenced has the connections of devices be silent while that is set.
+func silenced(configure func(string) provision.Config, silent *atomic.Bool, answered <-chan struct{}) func(string) provision.Config {
+	return func(serial string) provision.Config {
+		d := configure(serial)
+		d.Session.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return &silentConn{Conn: conn, silent: silent, answered: answered, closed: make(chan struct{})}, err
+		}
+		return d
+	}
+}
+
 // A silentConn passes on what it has received once answered is closed, while silent is set.
 type silentConn struct {
 	net.Conn
 	silent   *atomic.Bool
 	answered <-chan struct{}
+	closed   chan struct{}
+	once     sync.Once
+}
+
+func (c *silentConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }
 
 func (c *silentConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.silent.Load() {
-		<-c.answered
+		select {
+		case <-c.answered:
+		case <-c.closed:
+		}
 	}
 	return n, err
 }
