@@ -109,7 +109,7 @@ func TestHeldDevicesReconnectAfterDisconnect(t *testing.T) {
 	t.Parallel()
 	core := startCore(t, func(c *localcore.Config) { c.API = "" })
 	c := newConfig(t, core, 3)
-	c.Hold = 5 * time.Second
+	c.Hold = 12 * time.Second
 	cut := false
 	c.Progress = func(p fleet.Progress) {
 		if p.Phase == fleet.PhaseHold && !cut {
@@ -203,8 +203,8 @@ func TestJitterSpreadsReconnects(t *testing.T) {
 // TestReconnectWithoutJitterIsAtOnce is what the one above is compared to.
 func TestReconnectWithoutJitterIsAtOnce(t *testing.T) {
 	t.Parallel()
-	const n = 40
-	c := holdConfig(t, startCore(t), n, 4*time.Second, time.Second, 0)
+	const n = 10
+	c := holdConfig(t, startCore(t), n, 12*time.Second, time.Second, 0)
 	c.NoJitter = true
 	s := enroll(t, c).Hold.Reconnect
 	if s == nil || s.Devices != n || s.Returned != n || s.Attempts[0] < n/2 || s.WindowSeconds != 0 {
@@ -217,7 +217,7 @@ func TestDeviceLostTwiceCountsOnce(t *testing.T) {
 	t.Parallel()
 	const n = 3
 	core := startCore(t, func(c *localcore.Config) { c.API = "" })
-	c := holdConfig(t, core, n, 6*time.Second, 3*time.Second, 500*time.Millisecond)
+	c := holdConfig(t, core, n, 14*time.Second, 3*time.Second, 500*time.Millisecond)
 	onHold(&c, func() {
 		for i := range n {
 			disconnect(t, core, "fleety_"+c.Serials.At(i))
@@ -234,7 +234,7 @@ func TestDeviceLostTwiceCountsOnce(t *testing.T) {
 func TestRunIsIncompleteWhenDevicesDoNotReconnect(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
-	c := holdConfig(t, core, 2, 3*time.Second, time.Second, 500*time.Millisecond)
+	c := holdConfig(t, core, 2, 12*time.Second, time.Second, 500*time.Millisecond)
 	onHold(&c, func() {
 		attached, err := core.Registry().ListThingPrincipals("fleety_" + c.Serials.At(0))
 		if err == nil {

@@ -113,7 +113,7 @@ func TestSerialNumberOfTheConfigurationIsNotRead(t *testing.T) {
 // TestReconnectScenario enrolls with the hidden spelling, and has all devices reconnect.
 func TestReconnectScenario(t *testing.T) {
 	startCore(t)
-	code, out, errs := run("enrol", "-n", "4", "-c", "device.yaml", "--hold", "3s", "--reconnect-after", "500ms", "--reconnect-window", "1s", "--curves", "x25519,P256",
+	code, out, errs := run("enrol", "-n", "4", "-c", "device.yaml", "--hold", "8s", "--reconnect-after", "500ms", "--reconnect-window", "1s", "--curves", "x25519,P256",
 		"--set", "server.proxy=direct", "--json")
 	var r fleet.Report
 	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r.Hold == nil || r.Hold.Reconnect == nil || r.Hold.Reconnect.Returned != 4 {
