@@ -35,7 +35,7 @@ func TestMergeSumsShards(t *testing.T) {
 	core := startCore(t)
 	c := newConfig(t, core, n)
 	var parts []*fleet.Report
-	for i, version := range []string{"v2", "v1"} {
+	for i, version := range []string{"v2, v3", "v1, v2"} { // those of reports that were merged
 		c.Shard = fleet.Shard{Index: i + 1, Of: 2}
 		parts = append(parts, written(t, enroll(t, c)))
 		parts[i].Version = version
@@ -47,7 +47,7 @@ func TestMergeSumsShards(t *testing.T) {
 	if want := (fleet.Counts{Devices: n, Enrolled: n}); r.Counts != want {
 		t.Errorf("counts are %+v", r.Counts)
 	}
-	if r.Version != "v1, v2" {
+	if r.Version != "v1, v2, v3" {
 		t.Errorf("version %q", r.Version)
 	}
 	checkRegistry(t, core, r)

@@ -315,7 +315,7 @@ func Merge(reports ...*Report) (*Report, error) {
 	merged.Started = slices.MinFunc(reports, func(a, b *Report) int { return a.Started.Compare(b.Started) }).Started
 	sum := newMeter(0)
 	for _, r := range reports {
-		versions = append(versions, r.Version)
+		versions = append(versions, strings.Split(r.Version, ", ")...) // of a merged one, several
 		late := r.Started.Sub(merged.Started)
 		merged.ElapsedSeconds = max(merged.ElapsedSeconds, late.Seconds()+r.ElapsedSeconds)
 		merged.Plan.Shards = append(merged.Plan.Shards, r.Plan.Shards...)
