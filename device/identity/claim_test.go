@@ -69,6 +69,24 @@ func TestCrashWhileTheClaimIsRemovedLosesNothingElse(t *testing.T) {
 	}
 }
 
+// The agent may rotate at any time, also in the moment before the removal takes the lock.
+func TestRemovalOfTheClaimKeepsAnIdentityThatIsReplacedMeanwhile(t *testing.T) {
+	for _, r := range replacements {
+		d, c := provisioned(t)
+		old := c.active[0]
+		withClaim(t, d)
+		d.fault = func(int, string, string) error {
+			d.fault = nil
+			return provision(t, storeOn(t, d), c, r)
+		}
+		must(t, storeOn(t, d).RemoveClaim(claimKeys...))
+		checkEnd(t, d, c, old)
+		if id, err := storeOn(t, d).Load(); err != nil || id.Record.CertificateID == old || id.Record.ClaimRemovedAt.IsZero() {
+			t.Errorf("record %+v, %v", id, err)
+		}
+	}
+}
+
 func TestClaimStaysWithoutAnIdentity(t *testing.T) {
 	d := newMemDisk()
 	withClaim(t, d)
