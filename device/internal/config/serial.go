@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -142,9 +143,10 @@ func checkSerialNumber(serial string) error {
 // is none or there are several.
 func (c *Config) onlySerialNumber() (serial string) {
 	own := c.Identity()
-	paths, _ := filepath.Glob(filepath.Join(own.Folder(), "*.json"))
-	for _, path := range paths {
-		data, err := osfile.Read(path, maxPEMSize)
+	folder := own.Folder()
+	names, _ := fs.Glob(os.DirFS(folder), "*.json") // whose own name may have the characters of a pattern
+	for _, name := range names {
+		data, err := osfile.Read(filepath.Join(folder, name), maxPEMSize)
 		if err != nil {
 			continue
 		}

@@ -1,3 +1,5 @@
+//go:build unix
+
 package config_test
 
 import (
@@ -190,7 +192,10 @@ func TestPlaceOfTheSerialNumberThatFailsIsAProblemOfItsKey(t *testing.T) {
 
 // A new firmware may forget the serial number: the device keeps its identity.
 func TestIdentityOutlivesThePlaceOfTheSerialNumber(t *testing.T) {
-	state := t.TempDir()
+	state := filepath.Join(t.TempDir(), "site [1") // no pattern of names
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	record := func(serial string) {
 		data, err := json.Marshal(map[string]any{"formatVersion": 1, "thingName": "fleety_" + serial, "serialNumber": serial, "certificateId": strings.Repeat("a", 64)})
 		if err == nil {
@@ -200,7 +205,7 @@ func TestIdentityOutlivesThePlaceOfTheSerialNumber(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	doc := strings.Replace(from, "From: ", "From: {file: /nonexistent}", 1) + "stateDir: " + state + "\n"
+	doc := strings.Replace(from, "From: ", "From: {file: /nonexistent}", 1) + "stateDir: '" + state + "'\n"
 	if err := syscall.Mkfifo(filepath.Join(state, "a.json"), 0o600); err != nil { // which is no record, and has no writer
 		t.Fatal(err)
 	}
