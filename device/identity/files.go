@@ -278,7 +278,7 @@ func (s *Store) removeClaim(privateKeys []string) error {
 	if err != nil {
 		return err
 	}
-	id, err = s.Load() // another run may have replaced the identity until the lock was taken
+	id, err = s.Load()           // another run may have replaced the identity until the lock was taken
 	for _, path := range paths { // what a link names before the link, by which the next run finds it
 		if err == nil {
 			err = removeDurably(d.disk, path)
