@@ -3,8 +3,10 @@
 
 GO          ?= go
 MODULES     := hook device infra
-# Without the folder of the clone in what is compiled, all clones share Go's build cache.
-export GOFLAGS := $(strip $(filter-out -trimpath,$(shell $(GO) env GOFLAGS)) -trimpath)
+# Without the folder of the clone in what is compiled, all clones share Go's build cache. Go asks git
+# nothing, which fails in a clone of another user's, such as one that a container mounts. A workspace
+# takes no -mod=mod.
+export GOFLAGS := $(strip $(filter-out -trimpath -buildvcs=% -mod=mod,$(shell $(GO) env GOFLAGS)) -trimpath -buildvcs=false)
 
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)
@@ -172,8 +174,9 @@ PLATFORMS := linux/amd64 linux/arm64 linux/arm/5 linux/arm/6 linux/arm/7 linux/3
 DESKTOPS  := $(filter %/amd64 %/arm64,$(PLATFORMS))
 BINARIES  := $(PLATFORMS:%=iot_device/%) $(DESKTOPS:%=iot_core_local/%) $(DESKTOPS:%=iot_fleet/%)
 
-# Whatever in the caller's environment could change the bytes is set here.
-PINNED    := GOWORK=off GOFLAGS= GOEXPERIMENT= GOFIPS140=off CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0 GO386=sse2 \
+# Whatever in the caller's environment could change the bytes is set here; where it is empty, what
+# go env -w has written counts.
+PINNED    := GOWORK=off GOFLAGS=-buildvcs=false GOEXPERIMENT= GOFIPS140=off CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0 GO386=sse2 \
 	GOMIPS=softfloat GORISCV64=rva20u64
 
 release: $(BINARIES:%=release/%) .ci/tools/cyclonedx-gomod .ci/tools/notices  ## all programs, platforms, SBOMs and checksums in dist/
@@ -185,7 +188,7 @@ release/%: os      = $(word 2,$(subst /, ,$*))
 release/%: arch    = $(word 3,$(subst /, ,$*))
 release/%: arm     = $(word 4,$(subst /, ,$*))
 release/%:
-	cd device && $(PINNED) GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) $(GO) build -trimpath -buildvcs=false -ldflags "$$LDFLAGS" \
+	cd device && $(PINNED) GOOS=$(os) GOARCH=$(arch) GOARM=$(arm) $(GO) build -trimpath -ldflags "$$LDFLAGS" \
 		$(if $(filter iot_device,$(program)),$(SMALL)) \
 		-o ../dist/$(program)_$(os)_$(arch)$(if $(arm),v$(arm))$(if $(filter windows,$(os)),.exe) ./cmd/$(program)
 

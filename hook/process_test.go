@@ -191,9 +191,13 @@ func TestBuildIsReproducible(t *testing.T) {
 		t.Skip("builds the hook twice")
 	}
 	var builds [2][]byte
+	written := filepath.Join(t.TempDir(), "env") // as go env -w does
+	if err := os.WriteFile(written, []byte("GOFLAGS=-race -buildvcs=true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for i, env := range [][]string{
 		{"GOFLAGS=", "GOWORK="},
-		{"GOFLAGS=-buildvcs=true", "GOWORK=" + filepath.Join(t.TempDir(), "missing.work"), "GOARM64=v9.0", "CGO_ENABLED=1"},
+		{"GOFLAGS=", "GOENV=" + written, "GOWORK=" + filepath.Join(t.TempDir(), "missing.work"), "GOARM64=v9.0", "CGO_ENABLED=1"},
 	} {
 		root := copyOfSource(t, strings.Repeat("deeper/", i))
 		built, err := os.ReadFile(buildHook(t, root, "arm64", env...))

@@ -36,13 +36,15 @@ case "$1" in
 *) out=$PWD/$1 ;;
 esac
 
-if ! command -v go >/dev/null; then
+go=${GO:-go}
+if ! command -v "$go" >/dev/null; then
 	echo "build-hook.sh: error: go is not installed: get it from https://go.dev/dl/" >&2
 	exit 1
 fi
 
-# Whatever in the caller's environment could change the bytes is set here.
+# Whatever in the caller's environment could change the bytes is set here; where it
+# is empty, what go env -w has written counts.
 cd -- "$(dirname -- "$0")/../hook"
-exec env GOWORK=off GOFLAGS= GOEXPERIMENT= GOFIPS140=off \
+exec env GOWORK=off GOFLAGS=-buildvcs=false GOEXPERIMENT= GOFIPS140=off \
 	CGO_ENABLED=0 GOOS=linux GOARCH="$goarch" GOARM64=v8.0 GOAMD64=v1 \
-	go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w -buildid=' -o "$out" "${3:-.}"
+	"$go" build -trimpath -tags lambda.norpc -ldflags '-s -w -buildid=' -o "$out" "${3:-.}"

@@ -5,8 +5,8 @@
 # differs.
 set -eu
 
-if [ $# -eq 0 ]; then
-	cat >&2 <<-'END'
+usage() {
+	cat <<-'END'
 		usage: demo.sh --hook PATH [--templates DIR]
 		       demo.sh --assembly DIR
 
@@ -17,8 +17,12 @@ if [ $# -eq 0 ]; then
 		ROTATE=true the device then replaces its certificate, with false it must not;
 		IOT_DEVICE and IOT_CORE_LOCAL name the programs.
 	END
-	exit 2
-fi
+}
+
+case "${1:-}" in
+'') usage >&2 && exit 2 ;;
+-h | --help) usage && exit 0 ;;
+esac
 root=$(cd -- "$(dirname -- "$0")/.." && pwd)
 device=${IOT_DEVICE:-$root/iot_device}
 emulator=${IOT_CORE_LOCAL:-$root/iot_core_local}

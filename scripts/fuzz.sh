@@ -5,6 +5,7 @@
 #
 #	usage: fuzz.sh [COUNT]      COUNT inputs for each target, such as 500x, or a time
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 
 count=${1:-500x}
 go=${GO:-go}

@@ -4,6 +4,7 @@
 #
 #	usage: images.sh VERSION FOLDER
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 
 if [ $# -ne 2 ]; then
 	echo "usage: images.sh VERSION FOLDER" >&2
@@ -27,4 +28,4 @@ for program in iot_device iot_core_local iot_fleet; do
 	(cat LICENSE && cd device && GOWORK=off ../.ci/tools/notices "$stage/${program}"_linux_*) \
 		>"$stage/${program}_THIRD_PARTY_NOTICES.txt"
 done
-.ci/tools/images "$version" "$(git rev-parse HEAD)" "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}" "$stage" "$folder"
+.ci/tools/images "$version" "${COMMIT:-$(git rev-parse HEAD)}" "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}" "$stage" "$folder"

@@ -4,6 +4,7 @@
 #
 #	usage: packages.sh VERSION FOLDER [PROGRAM/FORMAT/ARCHITECTURE…]
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 
 if [ $# -lt 2 ]; then
 	echo "usage: packages.sh VERSION FOLDER [PROGRAM/FORMAT/ARCHITECTURE…]" >&2

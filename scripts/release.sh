@@ -5,6 +5,7 @@
 #
 #	usage: release.sh VERSION
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 
 version=${1:?usage: release.sh VERSION}
 cd -- "$(dirname -- "$0")/.."

@@ -9,10 +9,9 @@
 # and MODULE_PATH/infra.
 set -eu
 
-usage() {
-	sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d' >&2
-	exit 2
-}
+help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+usage() { help >&2 && exit 2; }
+case "${1:-}" in -h | --help) help && exit ;; esac
 [ $# -eq 1 ] || usage
 new=${1%/}
 case $new in

@@ -1,7 +1,10 @@
 #!/bin/sh
 # Fetches Debian's kernel with its modules into dist/torture/kernel, for the
 # virtual machines of make torture. Installs nothing.
+#
+#	usage: torture-kernel.sh
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 cd -- "$(dirname -- "$0")/.."
 kernel=dist/torture/kernel
 [ -d "$kernel/boot" ] && exit 0

@@ -1,7 +1,10 @@
 #!/bin/sh
 # Makes a small Debian with systemd in dist/torture/root, for the virtual
 # machines of make torture. Needs root and debootstrap.
+#
+#	usage: torture-root.sh
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 cd -- "$(dirname -- "$0")/.."
 root=dist/torture/root
 [ -e "$root/sbin/init" ] && exit 0

@@ -129,3 +129,14 @@ func TestMakePassesVariablesAsTheyAre(t *testing.T) {
 		makeTarget(t, "device", "VERSION='; touch pwned; '")
 	})
 }
+
+// TestMakeLeavesOutWhatBreaksBuilds: git fails in the clone of another user, which go build would
+// report, and a workspace takes no -mod=mod.
+func TestMakeLeavesOutWhatBreaksBuilds(t *testing.T) {
+	command := exec.CommandContext(t.Context(), "make", "-s", "-C", filepath.Join("..", ".."), `--eval=show:;@echo "$$GOFLAGS"`, "show")
+	command.Env = append(os.Environ(), "GOFLAGS=-mod=mod -buildvcs=true -tags=x -trimpath", "MAKEFLAGS=")
+	output, err := command.CombinedOutput()
+	if want := "-tags=x -trimpath -buildvcs=false\n"; err != nil || string(output) != want {
+		t.Errorf("GOFLAGS %q %v, want %q", output, err, want)
+	}
+}

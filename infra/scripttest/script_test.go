@@ -182,12 +182,23 @@ func TestScriptsPassShellcheck(t *testing.T) {
 
 func TestScriptsExplainThemselves(t *testing.T) {
 	p := newPlace(t)
-	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "build-hook.sh", "preflight.sh", "deploy.sh"} {
-		t.Run(script, func(t *testing.T) {
-			help := p.run(t, script, "--help")
-			if help.code != 0 || help.stderr != "" || !strings.HasPrefix(help.stdout, "usage: ") {
+	scripts, err := os.ReadDir(p.path("scripts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, script := range scripts {
+		if filepath.Ext(script.Name()) != ".sh" {
+			continue
+		}
+		t.Run(script.Name(), func(t *testing.T) {
+			help := p.run(t, script.Name(), "--help")
+			if help.code != 0 || help.stderr != "" || !strings.Contains(help.stdout, "usage: "+script.Name()) {
 				t.Errorf("--help: %+v", help)
 			}
+		})
+	}
+	for _, script := range []string{"create-root-ca-bundle.sh", "create-keys-and-cert.sh", "build-hook.sh", "preflight.sh", "deploy.sh", "rename-module.sh"} {
+		t.Run("wrong usage of "+script, func(t *testing.T) {
 			wrong := p.run(t, script, "--frobnicate", "2", "3", "4")
 			wrong.fails(t, 2, "usage: ")
 		})
