@@ -8,15 +8,19 @@ package awsenv
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 )
 
 // Config is the configuration for a service, such as IOT. AWS_ENDPOINT_URL_SERVICE and
-// AWS_ENDPOINT_URL name what to ask in place of AWS.
+// AWS_ENDPOINT_URL name what to ask in place of AWS. Each attempt has a second: a connection that
+// went silent while Lambda had the function frozen leaves the hook time for another one.
 func Config(getenv func(string) string, service string) aws.Config {
 	c := aws.Config{
-		Region: getenv("AWS_REGION"),
+		Region:     getenv("AWS_REGION"),
+		HTTPClient: awshttp.NewBuildableClient().WithTimeout(time.Second),
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{
 				AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
