@@ -362,6 +362,8 @@ func TestConsoleActs(t *testing.T) {
 		p.eval(fmt.Sprintf(`(() => { const f = document.querySelector("#thing"); f.value = %q; f.dispatchEvent(new Event("input")); })()`, search[0]), nil)
 		p.await(search[1])
 	}
+	p.eval(`call("DELETE", path("connections", "..")).catch((e) => toast(e.message, true))`, nil)
+	p.await(`document.querySelector("#toast").textContent.includes('client id ".."')`)
 	p.faults = nil // a name that is not found is logged as such
 	p.eval(`document.querySelector("#thinglist details").open = true`, nil)
 	p.click("#thinglist .detail button", "Deactivate")

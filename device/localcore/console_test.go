@@ -79,7 +79,8 @@ func TestOtherSitesCannotActThroughTheBrowser(t *testing.T) {
 	s := start(t, localcore.Config{})
 	requests := map[string]string{
 		"POST /_local/explain": `{"action":"iot:Connect","resource":"client/a"}`, "PUT /_local/faults": "[]", "DELETE /_local/faults": "",
-		"POST /_local/expire-tokens": "", "POST /topics/a?qos=0": "x", "POST /things/a": "{}",
+		"POST /_local/expire-tokens": "", "POST /topics/a?qos=0": "x", "POST /_local/console/call?url=%2Ftopics%2F%252E%252E%3Fqos=0": "x",
+		"POST /things/a": "{}",
 	}
 	for request, body := range requests {
 		method, path, _ := strings.Cut(request, " ")

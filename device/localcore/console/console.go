@@ -8,6 +8,7 @@ import (
 	"embed"
 	"html/template"
 	"net/http"
+	"net/url"
 )
 
 //go:embed console.html console.css console.js
@@ -40,6 +41,16 @@ func Register(mux *http.ServeMux, c Config) {
 		protect(w)
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write(text.Bytes()) // the client may be gone
+	})
+	// A browser resolves the segments . and .. of a path, however they are escaped, which names may be. In
+	// a query they stay.
+	mux.HandleFunc("/_local/console/call", func(w http.ResponseWriter, r *http.Request) {
+		var err error
+		if r.URL, err = url.Parse(r.URL.Query().Get("url")); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		mux.ServeHTTP(w, r)
 	})
 	for _, name := range []string{"console.css", "console.js"} {
 		mux.HandleFunc("GET /_local/console/"+name, func(w http.ResponseWriter, r *http.Request) {

@@ -35,6 +35,8 @@ function toast(text, bad) {
 
 // call sends a request to the API and returns its answer; what is rejected is an error with the API's message.
 async function call(method, where, body, headers) {
+  const dots = /\/(\.\.?)(?=[/?]|$)/g; // a browser resolves them, but not in a query
+  if (where.search(dots) >= 0) where = "/_local/console/call?url=" + encodeURIComponent(where.replace(dots, (s) => s.replaceAll(".", "%2E")));
   const response = await fetch(where, { method, headers, body: body === undefined || typeof body === "string" ? body : JSON.stringify(body) });
   const text = await response.text();
   let value = text;
