@@ -13,6 +13,7 @@
 package localcore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,7 +102,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 		}
 	}
 	*c = c.withDefaults()
-	if err := c.validate(); err != nil {
+	if err := cmp.Or(ctx.Err(), c.validate()); err != nil {
 		return err
 	}
 	if c.deployment == nil {

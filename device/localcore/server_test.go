@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -232,6 +233,15 @@ func registration(token awsiot.Secret, serial string) awsiot.RegisterThingReques
 	return awsiot.RegisterThingRequest{
 		CertificateOwnershipToken: token,
 		Parameters:                map[string]string{payload.SerialNumber: serial, payload.DeviceLocation: "USA"},
+	}
+}
+
+func TestCancelledStartFails(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := localcore.Start(ctx, localcore.Config{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }
 
