@@ -133,22 +133,20 @@ func (c *Conn) sentAlready() bool {
 
 // checkConnect finds what is wrong with the packet, whichever client sends it.
 func checkConnect(pk *packets.Packet) (code packets.Code, reason string) {
-	will := pk.Connect.WillPayload
-	if pk.Connect.WillFlag && len(will) == 0 {
-		pk.Connect.WillPayload = []byte{0} // mochi rejects the empty will, which MQTT allows [MQTT-3.1.3.3]
-	}
-	code = pk.ConnectValidate()
-	pk.Connect.WillPayload = will
 	id := pk.Connect.ClientIdentifier
 	switch {
-	case code != packets.CodeSuccess:
-		return code, code.Reason
+	case pk.ReservedBit != 0 || pk.Connect.WillQos > 2:
+		return packets.ErrProtocolViolation, "reserved flags are set" // [MQTT-3.1.2-3] [MQTT-3.1.2-14]
+	case !pk.Connect.WillFlag && (pk.Connect.WillRetain || pk.Connect.WillQos > 0):
+		return packets.ErrProtocolViolation, "flags of a will without a will" // [MQTT-3.1.2-13] [MQTT-3.1.2-15]
 	case len(id) > maxClientID:
 		return packets.ErrClientIdentifierNotValid, fmt.Sprintf("the client id has %d bytes; %d are allowed", len(id), maxClientID)
 	case id == "" && pk.ProtocolVersion < 5:
 		return packets.ErrClientIdentifierNotValid, "the client id is empty, which AWS allows with MQTT 5 only"
 	case pk.ProtocolVersion < 5 && pk.Connect.PasswordFlag && !pk.Connect.UsernameFlag:
 		return packets.ErrProtocolViolation, "a password without a user name" // [MQTT-3.1.2-22]
+	case pk.Properties.AuthenticationMethod != "" || len(pk.Properties.AuthenticationData) > 0:
+		return packets.ErrUnspecifiedError, "AWS IoT supports no authentication method of MQTT 5" // [MQTT-4.12.0-1]
 	case max(pk.Properties.RequestProblemInfo, pk.Properties.RequestResponseInfo) > 1: // [MQTT-3.1.2.11.6]
 		return packets.ErrProtocolViolation, "Request Problem Information or Request Response Information is neither 0 nor 1"
 	case pk.Properties.ReceiveMaximum == 0:

@@ -126,12 +126,14 @@ func TestConnectThatMQTTForbidsIsRejected(t *testing.T) {
 		"password without user name [MQTT-3.1.2-22]": {version: 4, adjust: func(pk *packets.Packet) {
 			pk.Connect.PasswordFlag, pk.Connect.Password = true, []byte("x")
 		}},
+		"QoS of a will without a will [MQTT-3.1.2-13]": {version: 4, adjust: func(pk *packets.Packet) { pk.Connect.WillQos = 1 }},
 		"will to a reserved topic": {version: 4, adjust: func(pk *packets.Packet) { // as mosquitto's bridge, by default
 			pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload, pk.Connect.WillRetain = true, "$SYS/broker/connection/a/state", []byte("0"), true
 		}},
 		"Receive Maximum 0":             {version: 5, code: 0x80, raw: "\x21\x00\x00"},
 		"Request Problem Information 2": {version: 5, code: 0x80, raw: "\x17\x02"},
 		"Maximum Packet Size 0":         {version: 5, code: 0x80, raw: "\x27\x00\x00\x00\x00"},
+		"Authentication Method":         {version: 5, code: 0x80, raw: "\x15\x00\x01x"},
 		"will whose content type is too long": {version: 5, code: 0x97, adjust: func(pk *packets.Packet) {
 			pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload = true, "w", []byte("0")
 			pk.Connect.WillProperties.ContentType = strings.Repeat("x", maxContentType+1)
@@ -171,19 +173,27 @@ func TestConnectThatMQTTForbidsIsRejected(t *testing.T) {
 }
 
 // A CONNECT that is malformed is not answered: MQTT leaves it open [MQTT-3.1.4-1].
-func TestMalformedPropertiesOfCONNECTAreNotAnswered(t *testing.T) {
+func TestMalformedCONNECTIsNotAnswered(t *testing.T) {
 	const will = "\x00\x01w\x00\x01x"
-	for name, test := range map[string]struct{ flags, rest string }{
-		"Receive Maximum twice":                          {"\x02", "\x06\x21\x00\x01\x21\x00\x01\x00\x01a"},
-		"value that ends after the properties":           {"\x02", "\x02\x21\x00\x01a"},
-		"Will Delay Interval twice":                      {"\x06", "\x00\x00\x01a\x0a\x18\x00\x00\x00\x00\x18\x00\x00\x00\x00" + will},
-		"value that ends after the properties of a will": {"\x06", "\x00\x00\x01a\x02\x03\x00\x01w\x00\x01x"},
+	for name, test := range map[string]struct{ level, flags, rest string }{
+		"bytes after the client id":                      {"\x04", "\x02", "\x00\x01ax"},
+		"bytes after the will":                           {"\x04", "\x06", "\x00\x01a" + will + "x"},
+		"user name without its flag":                     {"\x04", "\x02", "\x00\x01a\x00\x01u"},
+		"bytes after the user name":                      {"\x04", "\x82", "\x00\x01a\x00\x01ux"},
+		"no user name":                                   {"\x04", "\x82", "\x00\x01a"},
+		"bytes after the password":                       {"\x04", "\xc2", "\x00\x01a\x00\x01u\x00\x01px"},
+		"bytes after the client id of MQTT 5":            {"\x05", "\x02", "\x00\x00\x01ax"},
+		"bytes after everything of MQTT 5":               {"\x05", "\xc6", "\x00\x00\x01a\x00" + will + "\x00\x01u\x00\x01px"},
+		"Receive Maximum twice":                          {"\x05", "\x02", "\x06\x21\x00\x01\x21\x00\x01\x00\x01a"},
+		"value that ends after the properties":           {"\x05", "\x02", "\x02\x21\x00\x01a"},
+		"Will Delay Interval twice":                      {"\x05", "\x06", "\x00\x00\x01a\x0a\x18\x00\x00\x00\x00\x18\x00\x00\x00\x00" + will},
+		"value that ends after the properties of a will": {"\x05", "\x06", "\x00\x00\x01a\x02\x03\x00\x01w\x00\x01x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBubble(t, Config{})
 				p := b.dial(5)
-				body := "\x00\x04MQTT\x05" + test.flags + "\x00\x3c" + test.rest
+				body := "\x00\x04MQTT" + test.level + test.flags + "\x00\x3c" + test.rest
 				go func() { _, _ = p.conn.Write([]byte("\x10" + string(rune(len(body))) + body)) }()
 				p.closed()
 				if !b.recorded(func(e event.Event) bool { return e.Type == event.Rejected && e.Action == event.Connect }) {
@@ -195,6 +205,13 @@ func TestMalformedPropertiesOfCONNECTAreNotAnswered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Both may be of zero length [MQTT-3.1.3-11], as those that paho sends for "".
+func TestUserNameAndPasswordMayBeEmpty(t *testing.T) {
+	inBubble(t, Config{}, func(b *bubble, version byte) {
+		b.connect(version, "a", func(pk *packets.Packet) { pk.Connect.UsernameFlag, pk.Connect.PasswordFlag = true, true }).ping()
+	})
 }
 
 // A client that asks for no problem information still gets the User Properties
