@@ -133,7 +133,7 @@ func (s *Server) requestShadow(t awsiot.ShadowTopic, m *broker.Message) {
 		messages = []shadow.Message{shadow.Rejected(t, err)}
 	}
 	for _, out := range messages {
-		s.broker.Publish(&broker.Message{Topic: out.Topic, Payload: out.Payload, QoS: 1, Hops: m.Hops})
+		_ = s.broker.Publish(&broker.Message{Topic: out.Topic, Payload: out.Payload, QoS: 1, Hops: m.Hops})
 	}
 }
 

@@ -65,24 +65,20 @@ func (s *Server) republish(m rules.Message, qos byte) error {
 	if _, ok := awsiot.ParseJobsTopic(m.Topic); ok {
 		return errors.New("republishing to reserved topics of jobs is not supported")
 	}
-	s.publishMessage(out)
-	return nil
+	return s.publishMessage(out)
 }
 
-// publishMessage publishes a message that came from no device, gives it to its rule alone if it is
-// for Basic Ingest, and carries it out if it is a shadow request.
-func (s *Server) publishMessage(m *broker.Message) {
-	if strings.HasPrefix(m.Topic, rules.IngestPrefix) {
-		s.rules.Ingest(rules.Message{Topic: m.Topic, Payload: m.Payload, Hops: m.Hops})
-		return
-	}
-	s.broker.Publish(m)
+// publishMessage publishes a message that came from no device, and carries it out if it is a shadow
+// request. The error says that it could not be retained.
+func (s *Server) publishMessage(m *broker.Message) error {
+	err := s.broker.Publish(m)
 	if t, ok := shadowTopic(m.Topic); ok {
 		s.requestShadow(t, m)
 	}
+	return err
 }
 
 // publish publishes for a service, to all who subscribed.
 func (s *Server) publish(topic string, payload []byte) {
-	s.broker.Publish(&broker.Message{Topic: topic, Payload: payload, QoS: 1})
+	_ = s.broker.Publish(&broker.Message{Topic: topic, Payload: payload, QoS: 1})
 }

@@ -211,7 +211,7 @@ func (b *Broker) Sweep() {
 	now := b.config.Now()
 	for _, m := range b.AllRetained() {
 		if m.expiredAt(now) {
-			b.retain(&Message{Topic: m.Topic}) // a newer one of this instant goes too
+			_ = b.retain(&Message{Topic: m.Topic}) // a newer one of this instant goes too
 		}
 	}
 	b.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -37,12 +38,23 @@ var (
 )
 
 // Publish sends a message of the service itself to all who subscribed, as far as they may receive
-// it.
-func (b *Broker) Publish(m *Message) {
+// it; one for Basic Ingest to Config.Observe alone. The error, which is recorded too, says that the
+// message could not be retained.
+func (b *Broker) Publish(m *Message) error {
 	b.stamp(m)
-	for _, s := range b.route(m, nil) {
+	if strings.HasPrefix(m.Topic, basicIngest) {
+		return nil
+	}
+	routed, err := b.route(m, nil)
+	for _, s := range routed {
 		b.startDelivery(s)
 	}
+	if err != nil {
+		b.config.Record(event.Event{
+			Type: event.Rejected, Action: event.Publish, ClientID: m.ClientID, CertificateID: m.CertificateID, Topic: m.Topic, Reason: err.Error(),
+		})
+	}
+	return err
 }
 
 // stamp sets the time of a message and shows it to Config.Observe.
@@ -55,10 +67,10 @@ func (b *Broker) stamp(m *Message) {
 }
 
 // route retains a message if it asks for that, and leaves it with the sessions of all who
-// subscribed. It appends those whose delivery the caller has to start.
-func (b *Broker) route(m *Message, routed []*session) []*session {
+// subscribed. It appends those whose delivery the caller has to start. The error is that of retain.
+func (b *Broker) route(m *Message, routed []*session) (_ []*session, err error) {
 	if m.Retain {
-		b.retain(m)
+		err = b.retain(m)
 	}
 	for _, sub := range b.topics.match(m.Topic) {
 		s := sub.session
@@ -70,7 +82,7 @@ func (b *Broker) route(m *Message, routed []*session) []*session {
 			}
 		}
 	}
-	return routed
+	return routed, err
 }
 
 // finishBatch follows what was read together: it starts the delivery of what the client published,

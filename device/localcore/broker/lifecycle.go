@@ -38,5 +38,5 @@ func (b *Broker) lifecycle(c *Conn, group string, e lifecycleEvent) {
 		e.ThingName = thing
 	}
 	topic := "$aws/events/" + group + "/" + e.EventType + "/" + e.ClientID
-	b.Publish(&Message{Topic: topic, Payload: awsiot.EncodeJSON(e), QoS: 1})
+	_ = b.Publish(&Message{Topic: topic, Payload: awsiot.EncodeJSON(e), QoS: 1})
 }

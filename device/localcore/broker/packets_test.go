@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -255,6 +256,37 @@ func TestExpiryCountsTheWholeSecondsThatAMessageWaited(t *testing.T) {
 			b.Errorf("%d seconds are left, want 8", got)
 		}
 	})
+}
+
+// What cannot be stored, as on a full disk, is not acknowledged, and what was retained stays.
+func TestMessageThatCannotBeRetainedIsNotAcknowledged(t *testing.T) {
+	for _, version := range []byte{4, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, Config{State: filepath.Join(t.TempDir(), "broker.db")})
+			if err := b.Publish(&Message{Topic: "t", Payload: []byte("first"), Retain: true}); err != nil {
+				t.Fatal(err)
+			}
+			b.store.db.Close()
+			if err := b.Publish(&Message{Topic: "t", Payload: []byte("second"), Retain: true}); err == nil {
+				t.Error("no error")
+			}
+			p := b.connect(version, "a")
+			p.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1, Retain: true}, PacketID: 1, TopicName: "t"})
+			if version == 5 {
+				if got := p.receive(packets.Puback).ReasonCode; got != 0x97 {
+					t.Errorf("PUBACK 0x%02x", got)
+				}
+				p.receive(packets.Disconnect)
+			}
+			p.closed()
+			if m, ok := b.Retained("t"); !ok || string(m.Payload) != "first" {
+				t.Errorf("retained %+v", m)
+			}
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // A listener that fails until the third call, as one does without file descriptors.

@@ -55,7 +55,11 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	}
 	if !strings.HasPrefix(m.Topic, "$aws/") {
 		b.stamp(m)
-		c.routed, c.published = b.route(m, c.routed), c.published+1
+		var err error
+		if c.routed, err = b.route(m, c.routed); err != nil {
+			return b.rejectPublish(c, pk, packets.ErrQuotaExceeded, reasonServerInitiated, err.Error())
+		}
+		c.published++
 		return acknowledge()
 	}
 	if err := acknowledge(); err != nil { // first: the answer of a service may take long
@@ -68,7 +72,8 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	}
 	b.stamp(m)
 	if !direct {
-		c.routed, c.published = b.route(m, c.routed), c.published+1
+		c.routed, _ = b.route(m, c.routed) // none is retained
+		c.published++
 	}
 	switch {
 	case handler != nil:

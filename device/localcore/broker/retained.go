@@ -5,8 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-
-	"example.com/fleety/device/localcore/event"
 )
 
 // A retained holds the messages that later subscribers get. It is safe for concurrent use.
@@ -16,37 +14,31 @@ type retained struct {
 	bytes   int                 // of all, under mu
 }
 
-// set keeps a message in place of an earlier one; one without payload only removes that
-// [MQTT-3.3.1-6]. It reports false, and keeps the earlier one, when all would take more than
-// maxRetainedBytes.
-func (r *retained) set(m *Message) bool {
+var errRetainedFull = fmt.Errorf("the retained messages take %d bytes, all that are allowed; this one is not kept", maxRetainedBytes)
+
+// retain keeps a message for later subscribers in place of an earlier one; one without payload only
+// removes that [MQTT-3.3.1-6]. After an error the earlier one is still there.
+func (b *Broker) retain(m *Message) error {
+	r, change := &b.retained, 0
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	change := 0
 	if earlier := r.byTopic[m.Topic]; earlier != nil {
 		change -= earlier.size()
 	}
-	if len(m.Payload) == 0 {
-		delete(r.byTopic, m.Topic)
-	} else if change += m.size(); r.bytes+change > maxRetainedBytes {
-		return false
-	} else {
-		r.byTopic[m.Topic] = m
+	if len(m.Payload) > 0 {
+		change += m.size()
+	}
+	if change > 0 && r.bytes+change > maxRetainedBytes {
+		return errRetainedFull
+	}
+	if err := b.store.retain(m); err != nil {
+		return fmt.Errorf("retaining a message: %w", err)
 	}
 	r.bytes += change
-	return true
-}
-
-// retain keeps a message for later subscribers, or removes it.
-func (b *Broker) retain(m *Message) {
-	if b.retained.set(m) {
-		b.store.retain(m)
-		return
+	if r.byTopic[m.Topic] = m; len(m.Payload) == 0 {
+		delete(r.byTopic, m.Topic)
 	}
-	b.config.Record(event.Event{
-		Type: event.Rejected, Action: event.Publish, ClientID: m.ClientID, CertificateID: m.CertificateID, Topic: m.Topic,
-		Reason: fmt.Sprintf("the retained messages take %d bytes, all that are allowed; this one is not kept", maxRetainedBytes),
-	})
+	return nil
 }
 
 // Retained returns the retained message of a topic.

@@ -175,7 +175,7 @@ func (b *Broker) dropSession(clientID string) {
 	s.allBytes = new(atomic.Int64) // for what is still under way to it
 	s.mu.Unlock()
 	if w := b.takeWill(s); w != nil {
-		b.Publish(w.message)
+		_ = b.Publish(w.message)
 	}
 	s.store.dropSession(clientID)
 }
@@ -198,7 +198,7 @@ func (b *Broker) keepSession(s *session, left time.Time) {
 func (b *Broker) publishWill(w *will, s *session) {
 	delay := min(w.delay, s.expiry)
 	if delay == 0 {
-		b.Publish(w.message)
+		_ = b.Publish(w.message)
 		return
 	}
 	b.mu.Lock()
@@ -217,7 +217,7 @@ func (b *Broker) publishWill(w *will, s *session) {
 		}
 		b.mu.Unlock()
 		if due {
-			b.Publish(w.message)
+			_ = b.Publish(w.message)
 		}
 	})
 }

@@ -25,7 +25,8 @@ var (
 )
 
 // A store keeps retained messages and persistent sessions over restarts. Each method is one
-// transaction, on disk when it returns; a failure is logged. A nil store keeps nothing.
+// transaction, on disk when it returns; a failure is logged, and only that to retain a message is
+// returned too. A nil store keeps nothing.
 type store struct {
 	db  *bolt.DB
 	log *slog.Logger
@@ -79,27 +80,29 @@ func (r changes) write(b *bolt.Bucket) error {
 }
 
 // update works on the store. key is what the work is about, for the log.
-func (s *store) update(key string, work func(tx *bolt.Tx) error) {
+func (s *store) update(key string, work func(tx *bolt.Tx) error) error {
 	if s == nil {
-		return
+		return nil
 	}
-	if err := records.Guard(func() error { return s.db.Update(work) }); err != nil {
+	err := records.Guard(func() error { return s.db.Update(work) })
+	if err != nil {
 		s.log.Error("storing the broker's state", "key", key, "error", err)
 	}
+	return err
 }
 
 // retain stores a message under its topic. One without payload removes it.
-func (s *store) retain(m *Message) {
+func (s *store) retain(m *Message) error {
 	r := changes{m.Topic: recordOf(m, m.QoS, true)}
 	if len(m.Payload) == 0 {
 		r[m.Topic] = nil
 	}
-	s.update(m.Topic, func(tx *bolt.Tx) error { return r.write(tx.Bucket(retainedBucket)) })
+	return s.update(m.Topic, func(tx *bolt.Tx) error { return r.write(tx.Bucket(retainedBucket)) })
 }
 
 // keepSession stores the record of a session; its subscriptions and messages stay.
 func (s *store) keepSession(clientID string, r sessionRecord) {
-	s.update(clientID, func(tx *bolt.Tx) error {
+	_ = s.update(clientID, func(tx *bolt.Tx) error {
 		bucket, err := tx.Bucket(sessionsBucket).CreateBucketIfNotExists([]byte(clientID))
 		for _, name := range [][]byte{subscriptionsBucket, messagesBucket} {
 			if err == nil {
@@ -115,12 +118,12 @@ func (s *store) keepSession(clientID string, r sessionRecord) {
 
 // dropSession removes a session.
 func (s *store) dropSession(clientID string) {
-	s.update(clientID, func(tx *bolt.Tx) error { return tx.Bucket(sessionsBucket).DeleteBucket([]byte(clientID)) })
+	_ = s.update(clientID, func(tx *bolt.Tx) error { return tx.Bucket(sessionsBucket).DeleteBucket([]byte(clientID)) })
 }
 
 // updateSession changes a bucket of a session. A session that was dropped meanwhile stays so.
 func (s *store) updateSession(clientID string, bucket []byte, r changes) {
-	s.update(clientID, func(tx *bolt.Tx) error {
+	_ = s.update(clientID, func(tx *bolt.Tx) error {
 		session := tx.Bucket(sessionsBucket).Bucket([]byte(clientID))
 		if session == nil {
 			return nil
@@ -155,7 +158,12 @@ func (b *Broker) restore() error {
 				return err
 			}
 		}
-		if err := read(tx.Bucket(retainedBucket), func(_ string, r messageRecord) { b.retained.set(r.message()) }); err != nil {
+		err := read(tx.Bucket(retainedBucket), func(topic string, r messageRecord) {
+			m := r.message()
+			b.retained.byTopic[topic] = m
+			b.retained.bytes += m.size()
+		})
+		if err != nil {
 			return fmt.Errorf("reading the retained messages: %w", err)
 		}
 		sessions := tx.Bucket(sessionsBucket)

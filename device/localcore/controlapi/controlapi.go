@@ -40,7 +40,9 @@ type Config struct {
 	Rules        *rules.Service
 	Tunnels      *tunnel.Service
 	Broker       Broker
-	Publish      func(*broker.Message) // publishes a valid message as AWS IoT itself: no policy is evaluated
+	// Publish publishes a valid message as AWS IoT itself: no policy is evaluated. An error says
+	// that it could not be retained.
+	Publish func(*broker.Message) error
 	// Session returns the session that a client would have, without certificate for an empty id,
 	// and Evaluate the decision of policies on an action such as "iot:Publish" in it.
 	Session  func(certificateID, clientID string) *policy.Session

@@ -47,6 +47,7 @@ type core struct {
 	published    []*broker.Message
 	retained     []*broker.Message
 	disconnected []string
+	full         error // of publish
 }
 
 // evaluate allows connecting and lets policy "deny" deny, as long as they count.
@@ -62,7 +63,10 @@ func evaluate(policies []registry.PolicyDocument, action, _ string, _ *policy.Se
 	return policy.Decision{}
 }
 
-func (c *core) publish(m *broker.Message) { c.published = append(c.published, m) }
+func (c *core) publish(m *broker.Message) error {
+	c.published = append(c.published, m)
+	return c.full
+}
 
 func (c *core) Retained(topic string) (*broker.Message, bool) {
 	for _, m := range c.retained {

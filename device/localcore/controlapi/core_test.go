@@ -132,6 +132,10 @@ func TestPublishCarriesItsProperties(t *testing.T) {
 	if diff := cmp.Diff(want, e.core.published); diff != "" {
 		t.Error(diff)
 	}
+	e.core.full = errors.New("no space left on device")
+	if _, err := e.data.Publish(ctx, &iotdataplane.PublishInput{Topic: aws.String("a"), Retain: true}); err == nil {
+		t.Error("a message that could not be retained was published")
+	}
 }
 
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_ListRetainedMessages.html:

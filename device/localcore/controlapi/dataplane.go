@@ -28,10 +28,10 @@ const (
 
 func (a *api) publish(q *request) error {
 	m, err := q.message()
-	if err == nil {
-		a.Publish(m)
+	if err != nil {
+		return err
 	}
-	return err
+	return a.Publish(m)
 }
 
 // message returns the message that a request publishes.
@@ -198,7 +198,7 @@ func (a *api) shadowRequest(o awsiot.ShadowOperation) any {
 		}
 		for _, m := range messages {
 			if o != awsiot.GetShadow {
-				a.Publish(&broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: 1})
+				_ = a.Publish(&broker.Message{Topic: m.Topic, Payload: m.Payload, QoS: 1})
 			}
 		}
 		return messages[0].Payload, nil
