@@ -100,6 +100,11 @@ func New(c Config) http.Handler {
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
+		if r.Header.Get(rules.ActionHeader) != "" {
+			message := "Missing Authentication Token: HTTP actions of rules sign no requests."
+			a.reject(w, r, "of a rule", &registry.Error{Code: "MissingAuthenticationTokenException", Status: http.StatusForbidden, Message: message})
+			return
+		}
 		mux.ServeHTTP(w, r)
 	})
 }

@@ -37,6 +37,10 @@ type Republish struct {
 	QoS     int    `json:"qos"`
 }
 
+// ActionHeader is in the requests of HTTP actions. They have no signature, without which AWS IoT
+// itself rejects them: the APIs of this account, by which a rule could cause itself, do so too.
+const ActionHeader = "X-Iot-Core-Local-Action"
+
 // HTTP sends an HTTP request, here to this machine only. A destination needs no confirmation.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/https-rule-action.html
@@ -169,6 +173,7 @@ func compileHTTP(a *HTTP) (*action, error) {
 		for i, h := range a.Headers {
 			header.Set(h.Key, sc.expand(values[i]))
 		}
+		header.Set(ActionHeader, "http")
 		return post(ctx, sc.expand(address), header, payload)
 	}}, err
 }
