@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	queued       = 16 // messages of one connection that wait for its service
+	queued       = 2 // messages of one connection that wait for its service: of a stuck one, little stays in memory
 	readSize     = 32 << 10
 	localTimeout = 10 * time.Second // to connect to a service, and for its end
 	stallTimeout = time.Minute      // of a service that reads nothing: all streams wait for it
@@ -240,6 +240,7 @@ func (t *tunnel) connect(ctx context.Context, s *stream, m awsiot.TunnelMessage)
 // service got what came before.
 func (t *tunnel) carry(ctx context.Context, conn *net.TCPConn, c *connection, m awsiot.TunnelMessage) {
 	defer conn.Close()
+	_ = conn.SetWriteBuffer(awsiot.MaxTunnelPayload) // not the megabytes that a kernel would hold for a stuck service
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	t.running.Go(func() {
 		for {

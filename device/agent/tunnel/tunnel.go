@@ -31,7 +31,7 @@ import (
 )
 
 const (
-	maxTunnels     = 10  // at once
+	maxTunnels     = 10  // that stay connected, and as many more that may take their place
 	maxConnections = 100 // of all tunnels
 	maxToken       = 3 << 10
 	dialTimeout    = 30 * time.Second
@@ -57,14 +57,20 @@ type Config struct {
 // A Service is a service of package agent. It is safe for concurrent use.
 type Service struct {
 	config   Config
-	accepted chan awsiot.TunnelNotification
+	accepted chan *notified
 
 	mu          sync.Mutex
-	open        map[awsiot.Secret]bool // by access token
-	ignored     map[string]uint64      // notifications, by cause
-	opened      uint64                 // notifications that were accepted
-	connections int                    // to local services
-	connected   uint64                 // all of them
+	open        []*notified       // in the order of the notifications
+	ignored     map[string]uint64 // notifications, by cause
+	opened      uint64            // notifications that were accepted
+	connections int               // to local services
+	connected   uint64            // all of them
+}
+
+// A notified is a tunnel that the device was notified of.
+type notified struct {
+	awsiot.TunnelNotification
+	end func() // ends it; guarded by Service.mu
 }
 
 // New returns a service that waits for [Service.Run].
@@ -72,8 +78,8 @@ func New(c Config) *Service {
 	c.PingInterval = cmp.Or(c.PingInterval, 30*time.Second)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	return &Service{
-		config: c, accepted: make(chan awsiot.TunnelNotification, maxTunnels),
-		open: map[awsiot.Secret]bool{}, ignored: map[string]uint64{"malformed": 0, "service": 0, "duplicate": 0, "limit": 0},
+		config: c, accepted: make(chan *notified, 2*maxTunnels),
+		ignored: map[string]uint64{"malformed": 0, "service": 0, "duplicate": 0, "limit": 0},
 	}
 }
 
@@ -97,8 +103,8 @@ func (s *Service) Deliver(m session.Message) bool {
 	if !strings.HasPrefix(m.Topic, "$aws/things/") || !strings.HasSuffix(m.Topic, "/tunnels/notify") {
 		return false
 	}
-	var n awsiot.TunnelNotification
-	err := json.Unmarshal(m.Payload, &n)
+	n := &notified{end: func() {}}
+	err := json.Unmarshal(m.Payload, &n.TunnelNotification)
 	n.Services = slices.DeleteFunc(n.Services, func(name string) bool { return s.config.Services[name] == "" })
 	own := awsiot.ParseEndpoint(s.config.Session.Endpoint).Region
 	token := string(n.ClientAccessToken)
@@ -116,12 +122,12 @@ func (s *Service) Deliver(m session.Message) bool {
 		reason = fmt.Sprintf("its Region %q is not that of the device", awsiot.Printable(n.Region))
 	case len(n.Services) == 0:
 		cause, reason = "service", "none of its services is configured in agent.tunnel.services"
-	case s.open[n.ClientAccessToken]:
+	case slices.ContainsFunc(s.open, func(o *notified) bool { return o.ClientAccessToken == n.ClientAccessToken }):
 		cause, reason = "duplicate", "the tunnel is open already"
-	case len(s.open) >= maxTunnels:
-		cause, reason = "limit", fmt.Sprintf("%d tunnels are open", maxTunnels)
+	case len(s.open) >= 2*maxTunnels:
+		cause, reason = "limit", fmt.Sprintf("%d tunnels are open", len(s.open))
 	default:
-		s.open[n.ClientAccessToken] = true
+		s.open = append(s.open, n)
 		s.opened++
 		s.accepted <- n // there is room for all that are open
 		return true
@@ -142,7 +148,7 @@ func (s *Service) Run(ctx context.Context, _ string) {
 				s.stayConnected(ctx, n, &running)
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				delete(s.open, n.ClientAccessToken)
+				s.open = slices.DeleteFunc(s.open, func(o *notified) bool { return o == n })
 			})
 		case <-ctx.Done():
 			return
@@ -152,9 +158,12 @@ func (s *Service) Run(ctx context.Context, _ string) {
 
 // stayConnected connects to a tunnel, again and again, until AWS IoT rejects it: the client token
 // allows the access token to be used again. No tunnel lives for more than 12 hours.
-func (s *Service) stayConnected(ctx context.Context, n awsiot.TunnelNotification, running *sync.WaitGroup) {
-	life, cancel := context.WithTimeout(ctx, awsiot.MaxTunnelMinutes*time.Minute)
-	defer cancel()
+func (s *Service) stayConnected(ctx context.Context, n *notified, running *sync.WaitGroup) {
+	life, end := context.WithTimeout(ctx, awsiot.MaxTunnelMinutes*time.Minute)
+	defer end()
+	s.mu.Lock()
+	n.end = end
+	s.mu.Unlock()
 	delays := backoff.NewExponentialBackOff()
 	delays.MaxInterval = maxDelay
 	log := s.config.Log.With("services", n.Services)
@@ -166,6 +175,7 @@ func (s *Service) stayConnected(ctx context.Context, n awsiot.TunnelNotification
 		}
 		log.Info("connected to a tunnel", "protocol", ws.Subprotocol(), "channel", channel)
 		began := time.Now()
+		defer time.AfterFunc(s.config.PingInterval, s.endExcess).Stop()
 		t := &tunnel{service: s, services: n.Services, log: log, ws: ws, streams: map[string]*stream{}, running: running}
 		if err = t.use(ctx, life); time.Since(began) > maxDelay {
 			delays.Reset()
@@ -177,11 +187,23 @@ func (s *Service) stayConnected(ctx context.Context, n awsiot.TunnelNotification
 	log.Info("the tunnel has ended", "reason", err)
 }
 
+// endExcess ends the oldest tunnels where more than maxTunnels are open. A notification does not say
+// which tunnel it is of: one whose token was rotated has been replaced by now, which ended the
+// former connection.
+func (s *Service) endExcess() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.open[:max(len(s.open)-maxTunnels, 0)] {
+		s.config.Log.Warn("ended the oldest tunnel", "open", len(s.open), "most", maxTunnels)
+		n.end()
+	}
+}
+
 // connect performs the handshake. Neither its error nor channel, which AWS IoT names the connection
 // by, has the token. The error is permanent where the tunnel is closed or the token was rotated.
 //
 // https://github.com/aws-samples/aws-iot-securetunneling-localproxy/blob/main/docs/V3WebSocketProtocolGuide.md
-func (s *Service) connect(ctx context.Context, n awsiot.TunnelNotification, header http.Header) (ws *websocket.Conn, channel string, err error) {
+func (s *Service) connect(ctx context.Context, n *notified, header http.Header) (ws *websocket.Conn, channel string, err error) {
 	o := s.config.Session
 	if o.Endpoint, o.Port = s.config.Endpoint, s.config.Port; o.Endpoint == "" {
 		o.Endpoint, o.Port = "data.tunneling.iot."+n.Region+".amazonaws.com", 443

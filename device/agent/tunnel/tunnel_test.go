@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -413,6 +414,81 @@ func TestLostConnectionIsMadeAgainWithTheSameToken(t *testing.T) {
 	s.echoed(start(1, "", 0), "hello")
 }
 
+// A rotated token gets through however many tunnels are open, and each of them stays.
+func TestRotatedTokenReplacesItsTunnelAtTheLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"SSH": listen(t, echo)}, nil)
+	var ids []string
+	for range 10 {
+		id, _ := w.open(t, "SSH")
+		ids = append(ids, id)
+	}
+	for _, id := range ids {
+		w.awaitDevice(t, id)
+	}
+	_, rotated, err := w.cloud.RotateTunnelAccessToken(ids[4], "ALL", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tokens = append(w.tokens, string(rotated.Source), string(rotated.Destination))
+	eventually(t, func() bool { return strings.Count(w.log.String(), "the tunnel has ended") == 1 }, w.log.String) // the former connection
+	for _, id := range ids {
+		w.awaitDevice(t, id)
+	}
+	s := w.source(t, awsiot.TunnelV3, rotated.Source)
+	s.send(start(1, "SSH", 1))
+	s.echoed(start(1, "SSH", 1), "hello")
+}
+
+// Tunnels that nobody has closed do not keep an operator out: the oldest ends.
+func TestOneMoreTunnelThanTheLimitEndsTheOldest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"SSH": listen(t, echo)}, nil, func(c *tunnel.Config) { c.PingInterval = 200 * time.Millisecond })
+	oldest, _ := w.open(t, "SSH")
+	w.awaitDevice(t, oldest)
+	for range 10 {
+		id, _ := w.open(t, "SSH")
+		defer w.awaitDevice(t, id)
+	}
+	eventually(t, func() bool {
+		got, err := w.cloud.DescribeTunnel(oldest)
+		return err == nil && got.DestinationConnectionState.Status == cloud.Disconnected && w.Status().(map[string]int)["tunnels"] == 10
+	}, w.log.String)
+}
+
+// Services that read nothing hold back their source: little waits in the device's memory. It runs
+// alone, for it measures the process.
+func TestStuckServicesTakeLittleMemory(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	w := newWorld(t, map[string]string{"stuck": listen(t, func(conn net.Conn) {
+		_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		<-release
+	})}, nil)
+	id, token := w.open(t, "stuck")
+	w.awaitDevice(t, id)
+	s := w.source(t, awsiot.TunnelV3, token)
+	const connections = 10
+	m := start(1, "stuck", 1)
+	for s.send(m); m.ConnectionID < connections; s.send(m) {
+		m.Type, m.ConnectionID = awsiot.TunnelConnectionStart, m.ConnectionID+1
+	}
+	m.Type, m.Payload = awsiot.TunnelData, make([]byte, awsiot.MaxTunnelPayload)
+	var err error
+	sent := 0
+	for ; err == nil && sent < 100<<20; sent += len(m.Payload) {
+		m.ConnectionID = m.ConnectionID%connections + 1
+		_ = s.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		err = s.WriteMessage(websocket.BinaryMessage, awsiot.AppendTunnelMessage(nil, m))
+	}
+	var memory runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&memory)
+	if memory.HeapAlloc > 8<<20 || err == nil {
+		t.Errorf("%d bytes of memory, and %d were sent: %v", memory.HeapAlloc, sent, err)
+	}
+}
+
 // The service gets all that came before the source ended the stream.
 func TestEndOfAStreamLosesNothing(t *testing.T) {
 	t.Parallel()
@@ -504,7 +580,7 @@ func TestNotificationsThatAreIgnored(t *testing.T) {
 	if s.Deliver(session.Message{Topic: "$aws/things/thing/shadow/get/accepted"}) {
 		t.Error("the messages of other services are taken")
 	}
-	for i := range 12 { // ten at once, without Run
+	for i := range 22 { // twenty at once, without Run
 		s.Deliver(session.Message{Topic: awsiot.TunnelNotify("thing"), Payload: []byte(good(token + strconv.Itoa(i)))})
 	}
 	s.Deliver(session.Message{Topic: awsiot.TunnelNotify("thing"), Payload: []byte(good(token + "0"))})
@@ -520,7 +596,7 @@ func TestNotificationsThatAreIgnored(t *testing.T) {
 				}
 			}
 		case "tunnels", "tunnels_total":
-			if fmt.Sprint(samples[1]) != "10" {
+			if fmt.Sprint(samples[1]) != "20" {
 				t.Errorf("%s is %v", name, samples[1])
 			}
 		}
