@@ -40,21 +40,28 @@ func NewKeys(u URI) *Keys {
 	return &Keys{uri: u}
 }
 
-// Close ends the sessions with the token. Keys that were opened cannot be used afterwards.
+// Close ends the sessions with the token. Keys that were opened begin new ones when they are used.
 func (k *Keys) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.token == nil {
+	return k.end(k.token)
+}
+
+// end ends the sessions of a token, unless they have been replaced. The caller holds mu.
+func (k *Keys) end(token *crypto11.Context) error {
+	if token == nil || k.token != token {
 		return nil
 	}
-	token := k.token
 	k.token = nil
 	return token.Close()
 }
 
-func (k *Keys) open() (*crypto11.Context, error) {
+// open returns the token, with new sessions where those of stale, if not nil, have ended: a token
+// that was removed, or whose daemon was restarted, does not know them any more.
+func (k *Keys) open(stale *crypto11.Context) (*crypto11.Context, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	_ = k.end(stale) // as it has ended already
 	if k.token != nil {
 		return k.token, nil
 	}
@@ -76,7 +83,7 @@ func (k *Keys) open() (*crypto11.Context, error) {
 
 // New makes a P-256 key in the token and returns it with the text of its file.
 func (k *Keys) New() (crypto.Signer, []byte, error) {
-	token, err := k.open()
+	token, err := k.open(nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,7 +95,7 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 	}
 	named := k.uri
 	named.ID = id
-	return &signer{key, true}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
+	return &signer{key, k, token, named, true}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
 }
 
 // Open finds a key by its file. It returns an error that wraps [ErrNoKey] when the token does not
@@ -105,24 +112,38 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the file of a key in a PKCS #11 token: %w", err)
 	}
-	token, err := k.open()
+	key, err := k.find(named, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", identity.ErrUnavailable, err)
+		return nil, err
 	}
-	found, err := token.FindKeyPairs(named.ID, nil)
-	if err != nil {
+	return key, nil
+}
+
+// find finds a key, with new sessions where those of stale, or the present ones, have ended.
+func (k *Keys) find(named URI, stale *crypto11.Context) (*signer, error) {
+	token, err := k.open(stale)
+	var found []crypto11.Signer
+	if err == nil {
+		found, err = token.FindKeyPairs(named.ID, nil)
+	}
+	switch {
+	case token != nil && stale == nil && len(found) == 0: // which is also what a session without a login finds
+		return k.find(named, token)
+	case err != nil:
 		return nil, fmt.Errorf("%w: finding the key in the PKCS #11 token: %w", identity.ErrUnavailable, err)
-	}
-	if len(found) == 0 {
+	case len(found) == 0:
 		return nil, fmt.Errorf("%w: %s", ErrNoKey, named.String())
 	}
-	return &signer{found[0], named.Object == k.uri.Object}, nil
+	return &signer{found[0], k, token, named, named.Object == k.uri.Object}, nil
 }
 
 // A signer names the token in its errors.
 type signer struct {
 	crypto11.Signer
-	own bool // it has the label of keys that this store makes
+	keys  *Keys
+	token *crypto11.Context // whose sessions Signer uses
+	named URI
+	own   bool // it has the label of keys that this store makes
 }
 
 // Remove removes the key from the token, unless its label is another one than that of keys that the
@@ -141,22 +162,29 @@ func (s *signer) Remove() error {
 func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	signature, err := s.Signer.Sign(random, digest, opts)
 	if err != nil {
+		if again, findErr := s.keys.find(s.named, s.token); findErr == nil {
+			signature, err = again.Signer.Sign(random, digest, opts)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("signing in the PKCS #11 token: %w", err)
 	}
 	return signature, nil
 }
 
-// pin returns the token's PIN from the URI's file or the environment.
+// pin returns the token's PIN from the URI's file or the environment. An empty one is an error: a
+// token counts the failed logins, and locks itself after a few.
 func (u URI) pin() (string, error) {
+	pin := os.Getenv(PINVariable)
 	if u.PINSource != "" {
 		text, err := os.ReadFile(strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file://"), "file:"))
 		if err != nil {
 			return "", fmt.Errorf("reading the token's PIN: %w", err)
 		}
-		return string(bytes.TrimSpace(text)), nil
+		pin = string(bytes.TrimSpace(text))
 	}
-	if pin := os.Getenv(PINVariable); pin != "" {
-		return pin, nil
+	if pin == "" {
+		return "", fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
 	}
-	return "", fmt.Errorf("there is no PIN for the token: set pin-source=file:PATH in the URI, or the variable %s", PINVariable)
+	return pin, nil
 }

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 
+	cryptoki "github.com/miekg/pkcs11"
+
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
 	"example.com/fleety/device/identity/internal/identitytest"
@@ -163,6 +165,11 @@ func TestWrongOrMissingPINIsAnError(t *testing.T) {
 	if _, _, err := pkcs11.NewKeys(uri).New(); err == nil {
 		t.Error("no error without a PIN")
 	}
+	empty := uri
+	empty.PINSource = os.DevNull
+	if _, _, err := pkcs11.NewKeys(empty).New(); err == nil || strings.Contains(err.Error(), "CKR_") {
+		t.Errorf("an empty PIN: %v", err) // that a login has tried
+	}
 	t.Setenv(pkcs11.PINVariable, "9999")
 	if _, _, err := pkcs11.NewKeys(uri).New(); err == nil || strings.Contains(err.Error(), "9999") {
 		t.Errorf("a wrong PIN: %v", err)
@@ -183,4 +190,44 @@ func BenchmarkHandshake(b *testing.B) {
 		b.Fatal(err)
 	}
 	identitytest.BenchmarkHandshake(b, key)
+}
+
+// A token that was removed and inserted again, or whose daemon was restarted, has ended all sessions.
+func TestKeyIsUsableAfterItsTokenWasRemoved(t *testing.T) {
+	keys := pkcs11.NewKeys(newToken(t, "comes back"))
+	defer keys.Close()
+	key, text, err := keys.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	endSessions := func() {
+		p := cryptoki.New(module)
+		slots, err := p.GetSlotList(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, slot := range slots {
+			_ = p.CloseAllSessions(slot)
+		}
+	}
+	sign := func(key crypto.Signer) {
+		t.Helper()
+		digest := sha256.Sum256([]byte("message"))
+		signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+		if err != nil || !ecdsa.VerifyASN1(key.Public().(*ecdsa.PublicKey), digest[:], signature) {
+			t.Errorf("signing: %v", err)
+		}
+	}
+	endSessions()
+	sign(key)
+	endSessions()
+	opened, err := keys.Open(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		sign(opened)
+		sign(key)
+		endSessions()
+	}
 }
