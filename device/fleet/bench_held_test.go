@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,7 @@ import (
 //	fleet-kB/held  memory for each device that is held, on this side
 //	core-kB/held   the same on the core's, as it is resident, garbage included
 func BenchmarkHeld(b *testing.B) {
+	defer runtime.KeepAlive(make([]byte, 16<<20)) // the ballast of iot_fleet
 	core := startProcess(b)
 	c := core.config(b, b.N)
 	c.Hold, c.Interval = time.Second, time.Minute
