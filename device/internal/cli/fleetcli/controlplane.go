@@ -1,6 +1,7 @@
 package fleetcli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/aws/smithy-go/logging"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -25,6 +27,9 @@ import (
 	"example.com/fleety/device/internal/cli"
 	"example.com/fleety/device/internal/term"
 )
+
+// attempts at one request: other users of the account take their part of AWS's rates, too.
+const attempts = 6
 
 // controlOptions are what the commands of the control plane share.
 type controlOptions struct {
@@ -51,7 +56,7 @@ func (o *controlOptions) open(ctx context.Context, console *cli.Console, operati
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
 		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: "more than 0 devices per second"}
 	}
-	client, err := o.client(ctx, endpoint)
+	client, err := o.client(ctx, console, endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -180,15 +185,15 @@ func deviceText(d controlplane.Device) string {
 }
 
 // client returns a client of the control API. The emulator needs no credentials.
-func (o *controlOptions) client(ctx context.Context, endpoint string) (*iot.Client, error) {
+func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpoint string) (*iot.Client, error) {
 	api, err := url.Parse(o.endpointURL)
-	if err != nil || api.Host == "" && o.endpointURL != "" {
+	if err != nil || o.endpointURL != "" && (api.Hostname() == "" || api.Scheme != "http" && api.Scheme != "https") {
 		return nil, &fleet.ValueError{Name: "--endpoint-url", Value: strconv.Quote(o.endpointURL), Want: "a URL, as in http://127.0.0.1:8480"}
 	}
 	if o.endpointURL != "" && !onAWS(api.Hostname()) {
 		return iot.New(iot.Options{
 			BaseEndpoint: &o.endpointURL, Region: "us-east-1",
-			Credentials: aws.AnonymousCredentials{}, RetryMode: aws.RetryModeAdaptive,
+			Credentials: aws.AnonymousCredentials{}, RetryMode: aws.RetryModeAdaptive, RetryMaxAttempts: attempts,
 		}), nil
 	}
 	where := awsiot.ParseEndpoint(endpoint)
@@ -199,16 +204,22 @@ func (o *controlOptions) client(ctx context.Context, endpoint string) (*iot.Clie
 		return nil, errAWS("the control plane")
 	}
 	// Without a Region of the endpoint it is that of the configuration.
-	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithRegion(where.Region))
+	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithRegion(where.Region),
+		awsconfig.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) { console.Log.Debug(fmt.Sprintf(format, v...)) })))
 	if err != nil {
-		return nil, fmt.Errorf("finding credentials for AWS: %w", err)
+		return nil, &cli.UsageError{Err: fmt.Errorf("reading the configuration of the aws CLI: %w", err)}
 	}
 	if c.Region == "" {
 		return nil, &cli.UsageError{Err: errors.New("no AWS Region: set AWS_REGION, or AWS_PROFILE to a profile that has one")}
 	}
 	if _, err := c.Credentials.Retrieve(ctx); err != nil {
-		return nil, &cli.UsageError{Err: fmt.Errorf("no AWS credentials: set AWS_PROFILE, or what else the aws CLI reads: %w", err)}
+		err = fmt.Errorf("no AWS credentials: set AWS_PROFILE, or what else the aws CLI reads: %w", err)
+		if cloudCode(err) == 0 {
+			err = &cli.UsageError{Err: err}
+		}
+		return nil, err
 	}
+	c.RetryMaxAttempts = cmp.Or(c.RetryMaxAttempts, attempts)
 	return iot.NewFromConfig(c, func(options *iot.Options) {
 		if o.endpointURL != "" {
 			options.BaseEndpoint = &o.endpointURL

@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -240,6 +243,60 @@ func TestControlPlaneThatCannotBeUsedIsFoundAtOnce(t *testing.T) {
 	}
 	if code, out, errs := revoke("--endpoint-url", "http://127.0.0.1:1"); code != 4 || out != "" {
 		t.Errorf("without a server: exit %d\n%s%s", code, out, errs)
+	}
+	t.Setenv("AWS_MAX_ATTEMPTS", "1")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "")
+	t.Setenv("AWS_CONFIG_FILE", "config")
+	t.Chdir(t.TempDir())
+	text := "[profile role]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = keys\n[profile keys]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = secret\n"
+	if err := os.WriteFile("config", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		profile, region string
+		status          int
+		body            string // of every answer: in the form of AWS IoT, of STS, or of something between
+		code            int
+	}{
+		"no such profile":             {"other", "eu-west-1", 200, "", 2},
+		"a Region that is none":       {"keys", "eu west 1", 200, "", 2},
+		"no role of the machine":      {"", "eu-west-1", 404, "", 2},
+		"denied":                      {"keys", "eu-west-1", 403, `{"__type":"AccessDeniedException"}`, 3},
+		"expired":                     {"keys", "eu-west-1", 403, `{"__type":"ExpiredTokenException"}`, 3},
+		"throttled":                   {"keys", "eu-west-1", 400, `{"__type":"ThrottlingException"}`, 4},
+		"throttled, in another word":  {"keys", "eu-west-1", 400, `{"__type":"Throttling"}`, 4},
+		"too many requests":           {"keys", "eu-west-1", 429, "", 4},
+		"down":                        {"keys", "eu-west-1", 503, "<html>", 4},
+		"cut off":                     {"keys", "eu-west-1", 200, `{"things":[`, 4},
+		"closed":                      {"keys", "eu-west-1", 0, "", 4},
+		"a role that is denied":       {"role", "eu-west-1", 403, "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>", 3},
+		"a role that is throttled":    {"role", "eu-west-1", 400, "<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>", 4},
+		"a role that is out of reach": {"role", "eu-west-1", 0, "", 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if test.status == 0 {
+					panic(http.ErrAbortHandler)
+				}
+				w.WriteHeader(test.status)
+				io.WriteString(w, test.body)
+			}))
+			defer server.Close()
+			for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "AWS_EC2_METADATA_SERVICE_ENDPOINT"} {
+				t.Setenv(name, server.URL)
+			}
+			t.Setenv("AWS_PROFILE", test.profile)
+			t.Setenv("AWS_REGION", test.region)
+			code, out, errs := revoke("--log-format", "json")
+			if code != test.code || out != "" {
+				t.Errorf("exit %d\n%s%s", code, out, errs)
+			}
+			for line := range strings.Lines(errs) {
+				if !json.Valid([]byte(line)) {
+					t.Errorf("not JSON: %s", line)
+				}
+			}
+		})
 	}
 }
 

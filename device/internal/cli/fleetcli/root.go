@@ -8,10 +8,10 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/spf13/cobra"
 
 	"example.com/fleety/device/awsiot"
@@ -74,18 +74,36 @@ func explain(err error) cli.Explanation {
 	case cli.IsA[*fleet.ValueError](err), cli.IsA[*fileError](err), errors.Is(err, fleet.ErrMerge):
 		return cli.Explanation{Code: cli.ExitUsage}
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return cli.Explanation{Code: cli.ExitTemporary, Hint: "the jobs stay; run the same command again, without --resume, to wait for their results"}
-	}
-	e, answered := errors.AsType[smithy.APIError](err)
-	if answered || cli.IsA[*net.OpError](err) {
-		code := cli.ExitTemporary
-		if answered && e.ErrorFault() != smithy.FaultServer && e.ErrorCode() != "ThrottlingException" {
-			code = cli.ExitDenied
-		}
+	if code := cloudCode(err); code != 0 {
 		return cli.Explanation{Code: code, Hint: "run it again when the cause is fixed; with --resume completed devices are skipped"}
 	}
+	if errors.Is(err, context.DeadlineExceeded) { // of --wait: a request's is above
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "the jobs stay; run the same command again, without --resume, to wait for their results"}
+	}
 	return cli.Explanation{Code: cli.ExitFailed}
+}
+
+// cloudCode returns the exit code of an error of the AWS SDK, by the response of AWS, and 0 for any
+// other error. No instance metadata means that there are no credentials, not that AWS has denied them.
+func cloudCode(err error) int {
+	operation, ok := errors.AsType[*smithy.OperationError](err)
+	response, responded := errors.AsType[*smithyhttp.ResponseError](err)
+	switch {
+	case !ok, operation.ServiceID == "ec2imds":
+		return 0
+	case cli.IsA[*smithyhttp.RequestSendError](err):
+		return cli.ExitTemporary
+	case !responded: // as no credentials any more, or a Region that is none
+		return cli.ExitUsage
+	}
+	e := awsiot.ErrorResponse{StatusCode: response.HTTPStatusCode()}
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		e.ErrorCode = api.ErrorCode()
+	}
+	if e.StatusCode < 300 || e.Temporary() { // the former is a response that was cut off
+		return cli.ExitTemporary
+	}
+	return cli.ExitDenied
 }
 
 // explainIncomplete returns the worst class of the failures: those that retrying does not help come
