@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -407,6 +408,59 @@ func TestUpgradeGivesAwayNothingThatALinkLeadsTo(t *testing.T) {
 			}
 			if entries, _ := os.ReadDir(etc); len(entries) != 2 {
 				t.Errorf("in etc are %v", entries)
+			}
+		})
+	}
+}
+
+// A configuration that an administrator has removed or put elsewhere, a state that is mounted later,
+// and a masked unit keep no package half-installed.
+func TestInstallationTakesTheSystemAsItIs(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("giving a folder to a user needs root")
+	}
+	for name, place := range map[string]func(config, state string) error{
+		"no configuration":            func(config, _ string) error { return os.Remove(config) },
+		"a configuration not mounted": func(config, _ string) error { return errors.Join(os.Remove(config), os.Symlink("nothing", config)) },
+		"a state that is not mounted": func(_, state string) error { return os.Symlink("nothing", state) },
+		"a state that is a link": func(_, state string) error {
+			return errors.Join(os.Mkdir(state+"2", 0o755), os.Symlink(state+"2", state))
+		},
+		"all of it, and a masked unit": func(string, string) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			config, state := filepath.Join(root, "etc", "iot_device", "config.yaml"), filepath.Join(root, "var", "lib", "iot_device")
+			for _, folder := range []string{filepath.Dir(config), filepath.Dir(state)} {
+				if err := os.MkdirAll(folder, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			writeFile(t, filepath.Join(root, "etc", "passwd"), "iot_device:x:65536:65537::/var/lib/iot_device:/bin/false\n", 0o644)
+			writeFile(t, config, "", 0o640)
+			if err := place(config, state); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", filepath.Join("..", "packaging", "postinstall.sh"), "1")
+			bin := t.TempDir()
+			writeFile(t, filepath.Join(bin, "systemctl"), "#!/bin/sh\nexit 1\n", 0o755)
+			for _, tool := range []string{"sh", "cat", "chgrp", "chmod", "chown", "grep", "mkdir", "sed"} {
+				path, err := exec.LookPath(tool)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(path, filepath.Join(bin, tool)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd.Env = []string{"PATH=" + bin, "IPKG_INSTROOT=" + root}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			if got, err := os.Stat(filepath.Join(state, "claim")); name != "a state that is not mounted" && (err != nil || got.Mode().Perm() != 0o700) {
+				t.Errorf("the claim's folder: %v %v", got, err)
 			}
 		})
 	}

@@ -28,16 +28,21 @@ fi
 # By number, for an image of another machine has users of its own. The
 # configuration is of that group because it can hold a proxy's password.
 ids=$(sed -n 's/^iot_device:[^:]*:\([0-9]*:[0-9]*\):.*/\1/p' "$root/etc/passwd")
-mkdir -p "$root$state"
-chmod 0700 "$root$state"
-chown "$ids" "$root$state"
-# In there the user of the agent, and who has broken into it, can put a link in the
-# place of the claim's folder: what a link leads to is not given away.
-if ! (cd "$root$state" && home=$(pwd -P) && mkdir -p claim && cd ./claim && [ "$(pwd -P)" = "$home/claim" ] &&
-	chmod 0700 . && chown "$ids" .); then
-	echo "iot-device: $state/claim is no folder in $state, and stays as it is" >&2
+if [ -L "$root$state" ] && [ ! -d "$root$state" ]; then # where it leads to is mounted later
+	echo "iot-device: $state leads to no folder; make one there, mode 0700, of user iot_device" >&2
+else
+	mkdir -p "$root$state"
+	chmod 0700 "$root$state"
+	chown "$ids" "$root$state"
+	# In there the user of the agent, and who has broken into it, can put a link in the
+	# place of the claim's folder: what a link leads to is not given away.
+	if ! (cd "$root$state" && home=$(pwd -P) && mkdir -p claim && cd ./claim && [ "$(pwd -P)" = "$home/claim" ] &&
+		chmod 0700 . && chown "$ids" .); then
+		echo "iot-device: $state/claim is no folder in $state, and stays as it is" >&2
+	fi
 fi
-chgrp "${ids#*:}" "$root/etc/iot_device/config.yaml"
+# dpkg does not bring back one that an administrator has removed.
+[ ! -e "$root/etc/iot_device/config.yaml" ] || chgrp "${ids#*:}" "$root/etc/iot_device/config.yaml"
 
 # The agent is enabled by the first installation; what an administrator has disabled
 # stays so.
@@ -54,7 +59,7 @@ elif command -v deb-systemd-helper >/dev/null; then
 		deb-systemd-helper update-state iot_device.service >/dev/null
 	fi
 elif [ "${1:-}" = 1 ] && command -v systemctl >/dev/null; then # rpm
-	systemctl --no-reload preset iot_device.service iot_device-bootstrap.service
+	systemctl --no-reload preset iot_device.service iot_device-bootstrap.service || true # one can be masked
 fi
 
 [ -z "$root" ] || exit 0 # an image that another machine makes
