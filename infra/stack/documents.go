@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 
@@ -126,7 +127,7 @@ func (p *Props) Check() error {
 		resolved := strings.NewReplacer(
 			*awscdk.Aws_PARTITION(), home.Partition, *awscdk.Aws_REGION(), home.Region, *awscdk.Aws_ACCOUNT_ID(), home.Account,
 		).Replace(document.text)
-		if n := len(resolved); n > document.limit {
+		if n := utf8.RuneCountInString(resolved); n > document.limit {
 			problems = append(problems, fmt.Errorf("%s has %d characters as it would be deployed, without its white space; AWS IoT accepts %d", document.name, n, document.limit))
 		}
 	}
@@ -167,17 +168,18 @@ func (p *Props) checkTemplate() (problems []error) {
 		}
 	}
 	wantName := fmt.Sprintf(`{"Fn::Join":["",["%s",{"Ref":"%s"}]]}`, n.ThingPrefix, payload.SerialNumber)
-	policies := []any{n.DevicePolicy}
-	if p.Rotation {
-		policies = append(policies, n.RotationPolicy)
-	}
+	policies := []any{n.DevicePolicy, n.RotationPolicy}
 	if p.ExtraPolicy != "" {
 		policies = append(policies, n.ExtraPolicy)
 	}
+	things := 0
 	for _, id := range slices.Sorted(maps.Keys(template.Resources)) {
 		own := template.Resources[id].Properties
-		if name, _ := json.Marshal(own.ThingName); template.Resources[id].Type == "AWS::IoT::Thing" && string(name) != wantName {
-			problem(`ThingName is %s; the hook and the roles need {"Fn::Join": ["", ["${ThingPrefix}", {"Ref": %q}]]}`, name, payload.SerialNumber)
+		if template.Resources[id].Type == "AWS::IoT::Thing" {
+			things++
+			if name, _ := json.Marshal(own.ThingName); string(name) != wantName {
+				problem(`ThingName is %s; the hook and the roles need {"Fn::Join": ["", ["${ThingPrefix}", {"Ref": %q}]]}`, name, payload.SerialNumber)
+			}
 		}
 		if _, literal := own.PolicyName.(string); literal && !slices.Contains(policies, own.PolicyName) {
 			problem("policy %q is not created by the stack; add statements with -c deviceStatements=FILE", own.PolicyName)
@@ -187,6 +189,9 @@ func (p *Props) checkTemplate() (problems []error) {
 		}
 		named("thingType", n.ThingType, own.ThingTypeName)
 		named("thingGroup", n.ThingGroup, own.ThingGroups...)
+	}
+	if things == 0 {
+		problem("there is no resource AWS::IoT::Thing; devices connect by the name of theirs")
 	}
 	for option, names := range map[string][2]string{"thingType": {n.ThingType, namesOf(n.Stack).ThingType}, "thingGroup": {n.ThingGroup, namesOf(n.Stack).ThingGroup}} {
 		if names[0] != names[1] && !given[names[0]] {

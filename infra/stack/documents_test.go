@@ -81,6 +81,10 @@ func TestCheckFindsDocumentsThatAreTooLong(t *testing.T) {
 	if err := check(map[string]any{"certificateArn": arnA}, tooLong); err == nil || !strings.Contains(err.Error(), "fleet_template.json") {
 		t.Errorf("a template of 10,248 characters: %v", err)
 	}
+	tooLong.FleetTemplate = strings.Replace(documents.FleetTemplate, "Berlin", strings.Repeat("ü", 6000), 1)
+	if err := check(map[string]any{"certificateArn": arnA}, tooLong); err != nil {
+		t.Errorf("a template of more bytes than characters: %v", err)
+	}
 	longest["claimClientIds"] = "claim-*" + strings.Repeat(",another-one-*", 10)
 	if err := check(longest, documents); err == nil || !strings.Contains(err.Error(), "claim_policy.json") {
 		t.Errorf("ten more client ids: %v", err)
@@ -230,6 +234,7 @@ func TestOwnDocumentsThatWouldNotWorkAreErrors(t *testing.T) {
 		"a policy that is not":    {map[string]any{"templates": own(t, file, `"GoIoTDevicePolicy"`, `"Acme"`)}, "deviceStatements"},
 		"a policy without a role": {map[string]any{"minimalRole": "true", "templates": own(t, file, `"PolicyName": "GoIoTDevicePolicy"`, `"PolicyDocument": "{}"`)}, "minimalRole"},
 		"a group without a role":  {map[string]any{"minimalRole": "true", "templates": own(t, file, `"ThingTypeName": "fleety",`, `"ThingTypeName": "fleety", "BillingGroup": "acme",`)}, "minimalRole"},
+		"no thing":                {map[string]any{"templates": own(t, file, `"AWS::IoT::Thing"`, `"AWS::IoT::Policy"`)}, "AWS::IoT::Thing"},
 		"no serial number":        {map[string]any{"templates": own(t, file, `"serialNumber": {"Type": "String"},`, "")}, "serialNumber"},
 		"statements in an object": {map[string]any{"deviceStatements": object}, "JSON list"},
 		"no statements":           {map[string]any{"deviceStatements": "/nonexistent"}, "deviceStatements"},

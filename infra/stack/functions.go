@@ -95,14 +95,15 @@ func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
 }
 
 // newSerialTable is the registry of serial numbers. It outlives the stack, and mistakes: it holds
-// which serial numbers are used up, and those that an operator has listed.
+// which serial numbers are used up, and those that an operator has listed. Its protection would fail
+// the roll-back of a first deployment that deletes it, so that keeps it too.
 func newSerialTable(s awscdk.Stack) awsdynamodb.Table {
 	return awsdynamodb.NewTable(s, jsii.String("Serials"), &awsdynamodb.TableProps{
 		PartitionKey:                     &awsdynamodb.Attribute{Name: jsii.String(payload.SerialNumber), Type: awsdynamodb.AttributeType_STRING},
 		BillingMode:                      awsdynamodb.BillingMode_PAY_PER_REQUEST,
 		PointInTimeRecoverySpecification: &awsdynamodb.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: jsii.Bool(true)},
 		DeletionProtection:               jsii.Bool(true),
-		RemovalPolicy:                    awscdk.RemovalPolicy_RETAIN_ON_UPDATE_OR_DELETE,
+		RemovalPolicy:                    awscdk.RemovalPolicy_RETAIN,
 	})
 }
 

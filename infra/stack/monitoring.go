@@ -6,6 +6,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatchactions"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssnssubscriptions"
@@ -30,9 +31,9 @@ var attemptReasons = []string{
 	"certificate of the connection belongs to another thing",
 }
 
-// newMonitoring watches the hook and its decisions. With an address, it gets a message when an
-// alarm goes off and when it is over.
-func newMonitoring(s awscdk.Stack, props *Props, h lambda) {
+// newMonitoring watches the hook and its decisions, and the function that retires certificates, nil
+// without rotation. With an address, it gets a message when an alarm goes off and when it is over.
+func newMonitoring(s awscdk.Stack, props *Props, h lambda, retire awslambda.Function) {
 	period := awscdk.Duration_Minutes(jsii.Number(5))
 	sum := &awscloudwatch.MetricOptions{Period: period, Statistic: jsii.String("Sum")}
 	attempts := make([]string, len(attemptReasons))
@@ -50,6 +51,10 @@ func newMonitoring(s awscdk.Stack, props *Props, h lambda) {
 		newAlarm(s, "RegisterThingFailures", "Many devices are denied: the log of the pre-provisioning hook says why", denialsToAlarm, iotSum("RegisterThingFailed", period)),
 		newAlarm(s, "TooManyAdmissions", "More devices are provisioned than expected: a claim certificate may have leaked", float64(props.ExpectedAdmissions)+1, admitted),
 		newAlarm(s, "AttemptsAtLiveThings", "A claim asks for the names of devices that are provisioned: it may have leaked", attemptsToAlarm, attempted),
+	}
+	if retire != nil { // what Lambda repeats and then does is no failure
+		alarms = append(alarms, newAlarm(s, "RetireFailures", "A former certificate still works, or waits to be deleted: the log of the function that retires certificates says why", 1,
+			retire.Metric(jsii.String("AsyncEventsDropped"), sum)))
 	}
 	if props.AlarmEmail != "" {
 		topic := awssns.NewTopic(s, jsii.String("Alarms"), &awssns.TopicProps{DisplayName: jsii.String("Alarms of " + props.Names.Stack)})

@@ -127,7 +127,8 @@ func (r *optionReader) require(ok bool, name, value, want string, args ...any) {
 }
 
 // text is the option as -c gives it: a string. A cdk.json may hold a number, which is read by its
-// digits, or a boolean.
+// digits, or a boolean. One without a value, such as of a variable that is not set, is none that was
+// left out: it would drop a limit in silence.
 func (r *optionReader) text(name string) string {
 	r.known[name] = true
 	switch value := r.context[name].(type) {
@@ -136,19 +137,22 @@ func (r *optionReader) text(name string) string {
 	case float64:
 		return strconv.FormatFloat(value, 'f', -1, 64)
 	case string, bool, int, json.Number:
-		return fmt.Sprint(value)
+		text := fmt.Sprint(value)
+		if strings.TrimSpace(text) == "" && name != "certificateArn" {
+			r.problem("%s has no value; give one, or leave the option out", name)
+			return ""
+		}
+		return text
 	default:
 		r.problem("%s: %.100q is neither a string nor a number; write several values as one string, separated by commas", name, fmt.Sprint(value))
 		return ""
 	}
 }
 
-// list is an option of several values, separated by commas, each of which must be ok. One without a
-// value is none that was left out: it would drop a limit in silence.
+// list is an option of several values, separated by commas, each of which must be ok.
 func (r *optionReader) list(name, want string, ok func(value string) bool) (values []string) {
-	before := len(r.problems)
 	text := r.text(name)
-	if r.context[name] == nil || len(r.problems) > before {
+	if text == "" {
 		return nil
 	}
 	for value := range strings.SplitSeq(text, ",") {
@@ -317,6 +321,12 @@ func partitionOf(region string) string {
 	return "aws"
 }
 
+// maxCertificates is how many certificates the function that retires others can know: Lambda takes 4
+// KB of variables.
+//
+// AWS page: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+const maxCertificates = 60
+
 // parseCertificates reads a comma-separated list of ARNs, at least one. They must be of one account
 // and Region, because the stack is.
 func parseCertificates(list string) ([]Certificate, error) {
@@ -333,7 +343,9 @@ func parseCertificates(list string) ([]Certificate, error) {
 		if seen[c.ARN] {
 			return nil, fmt.Errorf("certificateArn: %s is given twice; give each claim certificate once", c.ARN)
 		}
-		seen[c.ARN] = true
+		if seen[c.ARN] = true; len(seen) > maxCertificates {
+			return nil, fmt.Errorf("certificateArn: there are more than %d claim certificates; deploy another stack for the others, with another name", maxCertificates)
+		}
 		certificates = append(certificates, c)
 		if first := certificates[0]; c.Partition != first.Partition || c.Region != first.Region || c.Account != first.Account {
 			return nil, fmt.Errorf("certificateArn: %s and %s are of different accounts or Regions; "+

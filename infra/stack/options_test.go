@@ -2,6 +2,7 @@ package stack_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -103,6 +104,15 @@ func TestParseOptionsReadsAll(t *testing.T) {
 	}
 }
 
+// manyARNs are those of n claim certificates.
+func manyARNs(n int) string {
+	arns := make([]string, n)
+	for i := range arns {
+		arns[i] = fmt.Sprintf("%s%064x", strings.TrimSuffix(arnA, idA), i)
+	}
+	return strings.Join(arns, ",")
+}
+
 func TestParseOptionsRejects(t *testing.T) {
 	const script = "scripts/create-keys-and-cert.sh"
 	tests := map[string]struct {
@@ -147,26 +157,33 @@ func TestParseOptionsRejects(t *testing.T) {
 		"address":             {map[string]any{"certificateArn": arnA, "claimSourceIp": "203.0.113.0/33"}, []string{"claimSourceIp"}},
 		"no address":          {map[string]any{"certificateArn": arnA, "claimSourceIp": ""}, []string{"claimSourceIp"}},
 		"no client id":        {map[string]any{"certificateArn": arnA, "claimClientIds": " "}, []string{"claimClientIds"}},
-		"names of the first":  {map[string]any{"certificateArn": arnA, "name": "GoIoT"}, []string{"name: "}},
-		"control characters":  {map[string]any{"certificateArn": arnA, "alarmEmail": map[string]any{"\x1b[2J": "\u009b\u202e"}}, []string{`"map[\x1b[2J:\u009b\u202e]"`}},
-		"list in cdk.json":    {map[string]any{"certificateArn": arnA, "claimSourceIp": []any{"203.0.113.0"}}, []string{"claimSourceIp"}},
-		"prefix with space":   {map[string]any{"certificateArn": arnA, "serialPrefix": "29 7468"}, []string{"serialPrefix"}},
-		"prefix too long":     {map[string]any{"certificateArn": arnA, "serialPrefix": strings.Repeat("1", 65)}, []string{"serialPrefix"}},
-		"architecture":        {map[string]any{"certificateArn": arnA, "hookArchitecture": "riscv64"}, []string{"give arm64 or x86_64"}},
-		"neither true nor no": {map[string]any{"certificateArn": arnA, "minimalRole": "yes"}, []string{"give false or true"}},
-		"name too long":       {map[string]any{"certificateArn": arnA, "name": strings.Repeat("a", 29)}, []string{"name: "}},
-		"name with a digit":   {map[string]any{"certificateArn": arnA, "name": "2nd"}, []string{"name: "}},
-		"existing things":     {map[string]any{"certificateArn": arnA, "existingThings": "Allow"}, []string{"give refuse or allow"}},
-		"no concurrency":      {map[string]any{"certificateArn": arnA, "hookConcurrency": "0"}, []string{"a number from 1 to"}},
-		"some concurrency":    {map[string]any{"certificateArn": arnA, "hookConcurrency": "some"}, []string{"a number from 1 to"}},
-		"28 million years":    {map[string]any{"certificateArn": arnA, "retireAfter": "9999999999"}, []string{"a number from 1 to 36500"}},
-		"address of a link":   {map[string]any{"certificateArn": arnA, "claimSourceIp": "fe80::1%eth0"}, []string{"claimSourceIp"}},
-		"half an address":     {map[string]any{"certificateArn": arnA, "alarmEmail": "ops"}, []string{"alarmEmail"}},
-		"address with a name": {map[string]any{"certificateArn": arnA, "alarmEmail": "Ops <ops@example.com>"}, []string{"alarmEmail"}},
+		"without values": {
+			map[string]any{"certificateArn": arnA, "name": "", "templates": " ", "deviceStatements": "", "claimClientIds": "", "claimSourceIp": "\t", "serialPrefix": "", "serialRegistry": "", "existingThings": "", "rotation": "",
+				"retireAfter": "", "hookArchitecture": "", "hookConcurrency": "", "minimalRole": "", "xray": "", "expectedAdmissions": "", "alarmEmail": "", "thingPrefix": "", "thingGroup": "", "thingType": ""},
+			[]string{"name has", "templates has", "deviceStatements has", "claimClientIds has", "claimSourceIp has", "serialPrefix has", "serialRegistry has", "existingThings has", "rotation has", "retireAfter has",
+				"hookArchitecture has", "hookConcurrency has", "minimalRole has", "xray has", "expectedAdmissions has", "alarmEmail has", "thingPrefix has", "thingGroup has", "thingType has"},
+		},
+		"more than Lambda takes": {map[string]any{"certificateArn": manyARNs(61)}, []string{"more than 60"}},
+		"names of the first":     {map[string]any{"certificateArn": arnA, "name": "GoIoT"}, []string{"name: "}},
+		"control characters":     {map[string]any{"certificateArn": arnA, "alarmEmail": map[string]any{"\x1b[2J": "\u009b\u202e"}}, []string{`"map[\x1b[2J:\u009b\u202e]"`}},
+		"list in cdk.json":       {map[string]any{"certificateArn": arnA, "claimSourceIp": []any{"203.0.113.0"}}, []string{"claimSourceIp"}},
+		"prefix with space":      {map[string]any{"certificateArn": arnA, "serialPrefix": "29 7468"}, []string{"serialPrefix"}},
+		"prefix too long":        {map[string]any{"certificateArn": arnA, "serialPrefix": strings.Repeat("1", 65)}, []string{"serialPrefix"}},
+		"architecture":           {map[string]any{"certificateArn": arnA, "hookArchitecture": "riscv64"}, []string{"give arm64 or x86_64"}},
+		"neither true nor no":    {map[string]any{"certificateArn": arnA, "minimalRole": "yes"}, []string{"give false or true"}},
+		"name too long":          {map[string]any{"certificateArn": arnA, "name": strings.Repeat("a", 29)}, []string{"name: "}},
+		"name with a digit":      {map[string]any{"certificateArn": arnA, "name": "2nd"}, []string{"name: "}},
+		"existing things":        {map[string]any{"certificateArn": arnA, "existingThings": "Allow"}, []string{"give refuse or allow"}},
+		"no concurrency":         {map[string]any{"certificateArn": arnA, "hookConcurrency": "0"}, []string{"a number from 1 to"}},
+		"some concurrency":       {map[string]any{"certificateArn": arnA, "hookConcurrency": "some"}, []string{"a number from 1 to"}},
+		"28 million years":       {map[string]any{"certificateArn": arnA, "retireAfter": "9999999999"}, []string{"a number from 1 to 36500"}},
+		"address of a link":      {map[string]any{"certificateArn": arnA, "claimSourceIp": "fe80::1%eth0"}, []string{"claimSourceIp"}},
+		"half an address":        {map[string]any{"certificateArn": arnA, "alarmEmail": "ops"}, []string{"alarmEmail"}},
+		"address with a name":    {map[string]any{"certificateArn": arnA, "alarmEmail": "Ops <ops@example.com>"}, []string{"alarmEmail"}},
 		"everything at once": {
-			map[string]any{"name": "", "serialPrefix": "/", "thingPrefix": "/", "claimClientIds": "/", "claimSourceIp": "/", "rotation": "x", "retireAfter": "x", "expectedAdmissions": "x", "hookArchitecture": "6502", "minimalRole": "2", "existingThings": "x",
+			map[string]any{"name": "a_b", "serialPrefix": "/", "thingPrefix": "/", "claimClientIds": "/", "claimSourceIp": "/", "rotation": "x", "retireAfter": "x", "expectedAdmissions": "x", "hookArchitecture": "6502", "minimalRole": "2", "existingThings": "x",
 				"serialRegistry": "x", "hookConcurrency": "-1", "xray": "x", "alarmEmail": "x", "alarmemail": "x"},
-			[]string{"certificateArn is missing", "claimClientIds", "claimSourceIp", "serialPrefix", "serialRegistry", "existingThings", "rotation", "retireAfter", "hookArchitecture",
+			[]string{"name: ", "certificateArn is missing", "claimClientIds", "claimSourceIp", "serialPrefix", "serialRegistry", "existingThings", "rotation", "retireAfter", "hookArchitecture",
 				"hookConcurrency", "minimalRole", "xray", "expectedAdmissions", "alarmEmail", "thingPrefix", "alarmemail"},
 		},
 	}

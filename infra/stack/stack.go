@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsdynamodb"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiot"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
@@ -53,9 +54,9 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 	group := awsiot.NewCfnThingGroup(s, jsii.String("ThingGroup"), &awsiot.CfnThingGroupProps{ThingGroupName: &props.Names.ThingGroup})
 	inUse := []awscdk.CfnResource{ // by devices
 		devicePolicy, awsiot.NewCfnThingType(s, jsii.String("ThingType"), &awsiot.CfnThingTypeProps{ThingTypeName: &props.Names.ThingType}),
-	}
-	if props.Rotation {
-		inUse = append(inUse, newPolicy(s, "RotationPolicy", props.Names.RotationPolicy, props.fill(props.RotationPolicy)))
+		// Without rotation no device gets it. But those that have it keep it, so it could not be created
+		// again when rotation comes back.
+		newPolicy(s, "RotationPolicy", props.Names.RotationPolicy, props.fill(props.RotationPolicy)),
 	}
 	if props.ExtraPolicy != "" {
 		inUse = append(inUse, newPolicy(s, "ExtraPolicy", props.Names.ExtraPolicy, props.fill(props.ExtraPolicy)))
@@ -74,10 +75,12 @@ func New(scope constructs.Construct, props *Props) awscdk.Stack {
 	}
 	hook := newHook(s, props, serials)
 	permission := allowIoT(s, "HookPermission", hook.function, templateARN(props.Names))
+	var retire awslambda.Function
 	if props.Rotation {
-		output(s, "RetireFunctionName", "Function that retires the former certificates of devices", newRetirement(s, props).FunctionName())
+		retire = newRetirement(s, props)
+		output(s, "RetireFunctionName", "Function that retires the former certificates of devices", retire.FunctionName())
 	}
-	newMonitoring(s, props, hook)
+	newMonitoring(s, props, hook, retire)
 	template := newTemplate(s, props, newProvisioningRole(s, props), hook.function)
 	// A device may be provisioned as soon as the template is there: what it needs comes first.
 	for _, needed := range append(inUse, group, permission) {

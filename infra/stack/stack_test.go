@@ -135,9 +135,10 @@ func TestDeviceResourcesOutliveTheStack(t *testing.T) {
 	_, policy := tmpl.named(t, "AWS::IoT::Policy", "DevicePolicy")
 	_, kind := tmpl.named(t, "AWS::IoT::ThingType", "")
 	_, rotation := tmpl.named(t, "AWS::IoT::Policy", "RotationPolicy")
+	// What devices have when rotation is turned off is there when it comes back.
+	_, off := synthesized(t, withOptions).named(t, "AWS::IoT::Policy", "RotationPolicy")
 	_, log := tmpl.named(t, "AWS::Logs::LogGroup", "HookLog")
-	_, table := tmpl.named(t, "AWS::DynamoDB::Table", "")
-	for _, r := range []resource{policy, rotation, kind, log, table} {
+	for _, r := range []resource{policy, rotation, off, kind, log} {
 		if r.DeletionPolicy != "RetainExceptOnCreate" {
 			t.Errorf("%s has DeletionPolicy %q: its removal fails while devices hold it", r.Type, r.DeletionPolicy)
 		}
@@ -551,7 +552,7 @@ func TestEveryResourceIsTagged(t *testing.T) {
 
 func TestSerialNumbersOutliveTheStackAndMistakes(t *testing.T) {
 	_, table := synthesized(t, byDefault).named(t, "AWS::DynamoDB::Table", "")
-	if table.DeletionPolicy != "RetainExceptOnCreate" {
+	if table.DeletionPolicy != "Retain" { // a roll-back that deletes it would fail: it is protected
 		t.Errorf("deletion policy %q", table.DeletionPolicy)
 	}
 	want := map[string]any{
@@ -597,6 +598,14 @@ func TestAlarms(t *testing.T) {
 			})
 			if diff := cmp.Diff(want, resolved(errors.Properties), rest); diff != "" {
 				t.Errorf("alarm on errors differs (-want +got):\n%s", diff)
+			}
+			if !test.notifies { // the other has no rotation
+				_, dropped := tmpl.named(t, "AWS::CloudWatch::Alarm", "RetireFailures")
+				retire, _ := tmpl.named(t, "AWS::Lambda::Function", "Retire")
+				want["MetricName"], want["Dimensions"] = "AsyncEventsDropped", []any{map[string]any{"Name": "FunctionName", "Value": "ref(" + retire + ")"}}
+				if diff := cmp.Diff(want, resolved(dropped.Properties), rest); diff != "" {
+					t.Errorf("alarm on retirements differs (-want +got):\n%s", diff)
+				}
 			}
 			query := failures.Properties["Metrics"].([]any)[0].(map[string]any)
 			if query["Expression"] != `SELECT SUM("RegisterThingFailed") FROM "AWS/IoT"` || query["Period"] != 300.0 || failures.Properties["Threshold"] != 10.0 {
