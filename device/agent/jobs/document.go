@@ -119,12 +119,13 @@ func (s *step) readHandler(n node, key string) {
 	}
 }
 
-// splitCommand splits a command at its commas, but for those behind a backslash.
+// splitCommand splits a command at its commas, but for those behind a backslash. Space around the
+// parts is not part of them, as for AWS's own client.
 func splitCommand(text string) []string {
 	const comma = "\x00" // which no text of a document has
 	parts := strings.Split(strings.ReplaceAll(text, `\,`, comma), ",")
 	for i := range parts {
-		parts[i] = strings.ReplaceAll(parts[i], comma, ",")
+		parts[i] = strings.TrimSpace(strings.ReplaceAll(parts[i], comma, ","))
 	}
 	return parts
 }

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -26,10 +27,15 @@ import (
 // download is the built-in handler [DownloadFile]. Its arguments are the URL, the path of the file
 // in or below the folder of downloads, and optionally the file's SHA-256 in hex and the Ed25519
 // signature, in base64, of these 32 bytes. With a SHA-256 it resumes what an earlier attempt has
-// left. The file appears under its name when it is complete and verified.
+// left. The file appears under its name, or in the folder of that name, when it is complete and
+// verified. It belongs to the user that the step names.
 func (s *Service) download(ctx context.Context, st *step) error {
-	if len(st.args) < 2 || len(st.args) > 4 || st.runAsUser != "" {
-		return errors.New("a download has the arguments URL, FILE, SHA-256 and SIGNATURE, the last two optional, and no runAsUser")
+	if len(st.args) < 2 || len(st.args) > 4 {
+		return errors.New("a download has the arguments URL, FILE, SHA-256 and SIGNATURE, the last two optional")
+	}
+	owner, err := credential(st.runAsUser)
+	if err != nil {
+		return err
 	}
 	args := append(st.args[:len(st.args):len(st.args)], "", "")
 	from, err := url.Parse(args[0])
@@ -54,9 +60,12 @@ func (s *Service) download(ctx context.Context, st *step) error {
 		return err
 	}
 	defer root.Close()
+	if info, err := root.Stat(name); err == nil && info.IsDir() {
+		name = filepath.Join(name, path.Base(from.Path))
+	}
 	partial := name + ".partial"
 	attempt := func() (struct{}, error) {
-		temporary, err := fetch(ctx, root, partial, from, want)
+		temporary, err := s.fetch(ctx, root, partial, from, want)
 		if err != nil && !temporary {
 			err = backoff.Permanent(err)
 		}
@@ -73,7 +82,13 @@ func (s *Service) download(ctx context.Context, st *step) error {
 		}
 		return err
 	}
-	if err := root.Rename(partial, name); err != nil {
+	if owner != nil {
+		err = root.Chown(partial, int(owner.Uid), int(owner.Gid))
+	}
+	if err == nil {
+		err = root.Rename(partial, name)
+	}
+	if err != nil {
 		return err
 	}
 	return osfile.SyncDir(filepath.Dir(filepath.Join(s.Downloads, name)))
@@ -114,7 +129,7 @@ func allowedURL(u *url.URL) error {
 
 // fetch appends to the partial file what it lacks, and verifies it. An error is temporary where
 // another attempt may help.
-func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) (temporary bool, err error) {
+func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) (temporary bool, err error) {
 	f, err := root.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return false, err
@@ -128,7 +143,11 @@ func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, wa
 	}
 	resumed := size > 0
 	if !resumed || string(sum.Sum(nil)) != string(want) {
-		answer, err := get(ctx, from, size)
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		stalled := time.AfterFunc(s.stallTimeout, func() { cancel(fmt.Errorf("the server sent nothing for %s", s.stallTimeout)) })
+		defer stalled.Stop()
+		answer, err := s.get(ctx, from, size)
 		if err != nil {
 			return true, err
 		}
@@ -149,7 +168,11 @@ func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, wa
 		default:
 			return code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooManyRequests, errors.New(answer.Status)
 		}
-		if _, err := io.Copy(io.MultiWriter(f, sum), answer.Body); err != nil {
+		for err == nil {
+			stalled.Reset(s.stallTimeout)
+			_, err = io.CopyN(io.MultiWriter(f, sum), answer.Body, 16<<10)
+		}
+		if err != io.EOF {
 			if _, disk := errors.AsType[*os.PathError](err); disk { // probably full, which others would suffer from
 				return false, errors.Join(err, f.Truncate(0))
 			}
@@ -164,7 +187,7 @@ func fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, wa
 
 // get requests a file from a position on. Its errors do not have the URL, which may have
 // credentials.
-func get(ctx context.Context, from *url.URL, position int64) (*http.Response, error) {
+func (s *Service) get(ctx context.Context, from *url.URL, position int64) (*http.Response, error) {
 	if err := allowedURL(from); err != nil {
 		return nil, err
 	}
@@ -172,7 +195,15 @@ func get(ctx context.Context, from *url.URL, position int64) (*http.Response, er
 	if position > 0 {
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", position))
 	}
-	client := http.Client{CheckRedirect: func(r *http.Request, via []*http.Request) error {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true
+	transport.Proxy = func(r *http.Request) (*url.URL, error) {
+		if s.Session.Proxy == "" || r.URL.Scheme == "http" { // which is on this machine
+			return http.ProxyFromEnvironment(r)
+		}
+		return s.Session.ProxyURL()
+	}
+	client := http.Client{Transport: transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if len(via) > 10 {
 			return errors.New("too many redirections")
 		}

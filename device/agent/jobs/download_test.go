@@ -16,13 +16,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"example.com/fleety/device/awsiot"
+	"example.com/fleety/device/session"
 )
 
 // A fileServer serves a file, and cuts off the first answers. It says, as an object store does
@@ -126,6 +129,99 @@ func TestDownloadWithoutDigestStartsAnew(t *testing.T) {
 	b.check("a", files.content)
 	if files.ranges.Load() != 0 {
 		t.Error("a part was requested, which may be of another file")
+	}
+}
+
+// A server that goes silent is left, and asked for the rest.
+func TestDownloadThatStallsIsResumed(t *testing.T) {
+	t.Parallel()
+	b, files, _ := newDownloadBench(t)
+	b.config.stallTimeout = 200 * time.Millisecond
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch requests.Add(1) {
+		case 1: // before the head
+		case 2: // in the middle
+			w.Header().Set("Content-Length", "100000")
+			_, _ = w.Write(files.content[:50000])
+			_ = http.NewResponseController(w).Flush()
+		default:
+			files.ServeHTTP(w, r)
+			return
+		}
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	b.create("j", runHandler(DownloadFile, server.URL, "a", digest(files.content)))
+	b.powerOn()
+	b.await("j", awsiot.JobSucceeded)
+	b.check("a", files.content)
+	if files.ranges.Load() == 0 {
+		t.Error("what had arrived was requested again")
+	}
+}
+
+// The proxy of the connection is that of downloads, but for those from this machine.
+func TestDownloadGoesThroughTheProxy(t *testing.T) {
+	t.Parallel()
+	b, files, url := newDownloadBench(t)
+	var asked atomic.Value
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(r.Method + " " + r.Host)
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	t.Cleanup(proxy.Close)
+	b.config.Session = session.Options{Endpoint: "abc-ats.iot.eu-west-1.amazonaws.com", Proxy: proxy.URL}
+	b.create("j", runHandler(DownloadFile, url, "a"))
+	b.powerOn()
+	b.await("j", awsiot.JobSucceeded)
+	b.check("a", files.content)
+	if got := asked.Load(); got != nil {
+		t.Error("the proxy was asked for", got)
+	}
+	b.create("k", runHandler(DownloadFile, "https://files.example.com/a", "a"))
+	for asked.Load() == nil {
+		b.pause("the proxy")
+	}
+	if got := asked.Load(); got != "CONNECT files.example.com:443" {
+		t.Error("the proxy was asked for", got)
+	}
+}
+
+// The file belongs to the step's user. A folder gets it under its name in the URL.
+func TestDownloadForAUserIntoAFolder(t *testing.T) {
+	t.Parallel()
+	own, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]awsiot.JobExecutionStatus{own.Username: awsiot.JobSucceeded, "nobody": awsiot.JobSucceeded, "no-such-user": awsiot.JobFailed} {
+		if name != own.Username && os.Geteuid() != 0 {
+			want = awsiot.JobFailed
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, files, url := newDownloadBench(t)
+			folder := filepath.Join(b.config.Downloads, "folder")
+			if err := os.Mkdir(folder, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			b.create("j", fmt.Sprintf(`{"version":"1.0","steps":[{"action":{"name":"Download-File","type":"runHandler","input":{"handler":"download-file.sh","args":[%q,%q],"path":"default"},"runAsUser":%q}}]}`,
+				url+"/some/file.bin?X-Amz-Expires=60", folder, name))
+			b.powerOn()
+			b.await("j", want)
+			if want == awsiot.JobFailed {
+				return
+			}
+			b.check("folder/file.bin", files.content)
+			info, err := os.Stat(filepath.Join(folder, "file.bin"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u, err := user.Lookup(name); err != nil || fmt.Sprint(info.Sys().(*syscall.Stat_t).Uid) != u.Uid {
+				t.Error("the file is another user's:", err)
+			}
+		})
 	}
 }
 

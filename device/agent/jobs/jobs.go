@@ -9,6 +9,7 @@
 package jobs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -51,7 +52,8 @@ type Config struct {
 	// PublicKey is the path of the Ed25519 key, in PEM, that signs downloads. Empty: they need no
 	// signature.
 	PublicKey   string
-	StepTimeout time.Duration // bounds each step; 0 means [DefaultStepTimeout]
+	Session     session.Options // has the proxy of downloads
+	StepTimeout time.Duration   // bounds each step; 0 means [DefaultStepTimeout]
 	// Replace replaces the device's key and certificate, and returns when the new ones are
 	// verified. It and CertificateID serve [Rotate].
 	Replace       func(context.Context) error
@@ -60,8 +62,9 @@ type Config struct {
 
 	// Of tests. stopDelay is how much later than its handlers the agent may be stopped: a service
 	// manager, or a system that ends, sends SIGTERM to all processes of a service.
-	bootID    func() string
-	stopDelay time.Duration
+	bootID       func() string
+	stopDelay    time.Duration
+	stallTimeout time.Duration // of a server that sends nothing
 }
 
 // A Service is the part of an agent that carries out jobs, one at a time. It is used by one agent.
@@ -82,7 +85,7 @@ type Service struct {
 // New returns a service that continues the execution on stable storage, if there is one.
 func New(c Config) *Service {
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
-	c.stopDelay = cmp.Or(c.stopDelay, time.Second)
+	c.stopDelay, c.stallTimeout = cmp.Or(c.stopDelay, time.Second), cmp.Or(c.stallTimeout, time.Minute)
 	c.StepTimeout = cmp.Or(max(c.StepTimeout, 0), DefaultStepTimeout)
 	if c.bootID == nil {
 		c.bootID = bootID
@@ -148,6 +151,7 @@ type response struct {
 	Execution   *struct {
 		JobID           string                    `json:"jobId"`
 		ExecutionNumber int64                     `json:"executionNumber"`
+		QueuedAt        json.RawMessage           `json:"queuedAt"`
 		Status          awsiot.JobExecutionStatus `json:"status"`
 		JobDocument     json.RawMessage           `json:"jobDocument"`
 	} `json:"execution"`
@@ -210,16 +214,17 @@ func (s *Service) call(ctx context.Context, conn session.Shared, operation awsio
 
 // Serve requests and reports executions in one connection, until ctx ends or a request fails.
 func (s *Service) Serve(ctx context.Context, conn session.Shared) error {
-	for {
-		wait, err := s.advance(ctx, conn)
+	for known := false; ; {
+		wait, err := s.advance(ctx, conn, known)
 		if err != nil {
 			return fmt.Errorf("requesting AWS IoT Jobs: %w", err)
 		}
-		if !wait {
+		if known = true; !wait {
 			continue
 		}
 		select {
 		case <-s.notified:
+			known = false
 		case <-s.changed:
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -229,7 +234,9 @@ func (s *Service) Serve(ctx context.Context, conn session.Shared) error {
 
 // advance does the next thing that is to be done in a connection: it fetches an execution, or
 // reports the current one. It returns true when there is nothing to do until something changes.
-func (s *Service) advance(ctx context.Context, conn session.Shared) (wait bool, err error) {
+// Unless the current execution is known to be AWS IoT's, it is compared first: a job that was
+// deleted and created again has the same id and number.
+func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) (wait bool, err error) {
 	s.mu.Lock()
 	e := s.current.clone()
 	s.mu.Unlock()
@@ -244,16 +251,23 @@ func (s *Service) advance(ctx context.Context, conn session.Shared) (wait bool, 
 		s.accept(r)
 		return false, nil
 	}
-	update := awsiot.JobsRequest{Status: cmp.Or(e.Status, awsiot.JobInProgress), ExecutionNumber: &e.Number, StatusDetails: e.Details}
-	r, err := s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)
-	if r.Code == awsiot.JobsInvalidRequest && len(e.Details) > 0 {
-		// AWS IoT's Unicode may be older: that must not keep the status back for ever.
-		s.Log.Error("AWS IoT rejects the details of a job execution, which is reported without them", "job", e.JobID, "error", err)
-		update.StatusDetails = nil
+	var r response
+	if !known {
+		r, err = s.call(ctx, conn, awsiot.DescribeJobExecution, e.JobID, awsiot.JobsRequest{ExecutionNumber: &e.Number, IncludeJobDocument: new(false)})
+	}
+	another := r.Execution != nil && e.QueuedAt != nil && !bytes.Equal(r.Execution.QueuedAt, e.QueuedAt)
+	if err == nil && !another {
+		update := awsiot.JobsRequest{Status: cmp.Or(e.Status, awsiot.JobInProgress), ExecutionNumber: &e.Number, StatusDetails: e.Details}
 		r, err = s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)
+		if r.Code == awsiot.JobsInvalidRequest && len(e.Details) > 0 {
+			// AWS IoT's Unicode may be older: that must not keep the status back for ever.
+			s.Log.Error("AWS IoT rejects the details of a job execution, which is reported without them", "job", e.JobID, "error", err)
+			update.StatusDetails = nil
+			r, err = s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)
+		}
 	}
 	switch {
-	case r.Code == awsiot.JobsResourceNotFound || r.Code == awsiot.JobsTerminalStateReached || r.Code == awsiot.JobsInvalidStateTransition:
+	case another || r.Code == awsiot.JobsResourceNotFound || r.Code == awsiot.JobsTerminalStateReached || r.Code == awsiot.JobsInvalidStateTransition:
 		s.Log.Warn("the job execution is over: it was canceled, has timed out or has been deleted", "job", e.JobID, "error", err)
 		s.finish("GONE")
 	case err != nil:
@@ -271,7 +285,7 @@ func (s *Service) advance(ctx context.Context, conn session.Shared) (wait bool, 
 // accept stores an execution that AWS IoT has for the device. One that cannot begin has a result at
 // once.
 func (s *Service) accept(r response) {
-	e := &execution{JobID: r.Execution.JobID, Number: r.Execution.ExecutionNumber, Document: r.Execution.JobDocument}
+	e := &execution{JobID: r.Execution.JobID, Number: r.Execution.ExecutionNumber, QueuedAt: r.Execution.QueuedAt, Document: r.Execution.JobDocument}
 	_, err := s.permitted(e.Document)
 	switch {
 	case r.Execution.Status != awsiot.JobQueued: // What it has done is not known: a job that reboots would do so for ever.

@@ -206,7 +206,7 @@ var managedTemplates = map[string]struct{ step, handler, args string }{
 var parameters = strings.NewReplacer(
 	"${aws:iot:parameter:downloadUrl}", "https://files.example.com/a?b=c", "${aws:iot:parameter:filePath}", "/var/tmp/a",
 	"${aws:iot:parameter:packages}", "lftp dos2unix", "${aws:iot:parameter:services}", "a b",
-	"${aws:iot:parameter:pathToHandler}", "", "${aws:iot:parameter:runAsUser}", "", "${aws:iot:parameter:command}", `echo,a\\,b,c d`,
+	"${aws:iot:parameter:pathToHandler}", "", "${aws:iot:parameter:runAsUser}", "", "${aws:iot:parameter:command}", `\techo, a\\,b ,c d\n`,
 )
 
 func TestManagedTemplatesRunUnchanged(t *testing.T) {
@@ -744,6 +744,31 @@ func TestResultIsReportedWithTheNextConnection(t *testing.T) {
 	b.create("l", runHandler("h"))
 	b.powerOn()
 	b.await("l", awsiot.JobSucceeded)
+}
+
+// A job that was deleted and created again while the device was away has the id and number of the
+// one that the device knows. Neither its document nor its result are the new one's.
+func TestJobThatIsCreatedAgainIsAnother(t *testing.T) {
+	t.Parallel()
+	for name, of := range map[string]awsiot.JobExecutionStatus{"in progress": "", "with a result to report": awsiot.JobFailed} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			ran := filepath.Join(t.TempDir(), "ran")
+			b.handler("former", "echo former >>"+ran)
+			b.handler("h", "echo present >>"+ran)
+			b.create("j", runHandler("h"))
+			former := &execution{JobID: "j", Number: 1, QueuedAt: json.RawMessage("1700000000"), Document: json.RawMessage(runHandler("former")), Status: of}
+			if err := save(b.config.Dir, former); err != nil {
+				t.Fatal(err)
+			}
+			b.powerOn()
+			b.await("j", awsiot.JobSucceeded)
+			if got := read(t, ran); !slices.Equal(got, []string{"present"}) {
+				t.Error(got)
+			}
+		})
+	}
 }
 
 func TestRotationSucceedsWithAnotherCertificate(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 type execution struct {
 	JobID         string          `json:"jobId"`
 	Number        int64           `json:"executionNumber"`
+	QueuedAt      json.RawMessage `json:"queuedAt,omitempty"` // as AWS IoT has it; earlier releases did not store it
 	Document      json.RawMessage `json:"document,omitempty"`
 	Step          int             `json:"step"`                    // the present one, from 0
 	Attempt       int             `json:"attempt"`                 // of the present step, 0 before it begins

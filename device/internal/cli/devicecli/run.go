@@ -66,6 +66,7 @@ func (d *device) agent(console *cli.Console) agent.Config {
 		use(j, func() agent.Service {
 			return jobs.New(jobs.Config{
 				Dir: dir, Handlers: j.Handlers, Allow: j.Allow, Downloads: j.Downloads, PublicKey: j.PublicKey, StepTimeout: j.StepTimeout,
+				Session: c.Provision.Session,
 				Replace: func(ctx context.Context) error { // as iot_device rotate does
 					client := agent.NewClient(a.Socket)
 					defer client.Close()
