@@ -45,6 +45,7 @@ var (
 	ErrLimit         = errors.New("AWS IoT would reject the request")   // exceeds a limit and was not sent
 	ErrCertificate   = errors.New("obtaining the client certificate")   // Options.Certificate returned an error
 	ErrNotConnected  = errors.New("session is closed")                  // by Close
+	ErrSigning       = errors.New("signing with the private key")       // the key failed, which may be in hardware, not the network
 )
 
 // An Error is the end of an attempt or of a session. Find it with [errors.As]; find its cause (a
@@ -103,12 +104,11 @@ func (e *Error) Unwrap() error { return e.Err }
 // names, network and TLS is [awsiot.Temporary]: clocks are set and networks come up while a device
 // boots. After that only a CONNACK or a TLS alert about the client is [awsiot.Denied].
 func (e *Error) Class() awsiot.Class {
-	signing, unsigned := errors.AsType[*signingError](e.Err)
 	switch {
 	case errors.Is(e.Err, context.Canceled):
 		return awsiot.Interrupted
-	case unsigned:
-		return awsiot.ClassOf(signing.err) // the key's: it may be in hardware that is busy
+	case errors.Is(e.Err, ErrSigning):
+		return awsiot.ClassOf(e.Err) // the key's: it may be in hardware that is busy
 	case e.Stage == StageOptions:
 		return awsiot.Misconfigured
 	case errors.Is(e.Err, ErrLimit), errors.Is(e.Err, ErrCertificate):

@@ -171,15 +171,10 @@ type reportingSigner struct {
 func (s reportingSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	signature, err := s.Signer.Sign(random, digest, opts)
 	if err != nil {
-		*s.failed = &signingError{err}
+		*s.failed = fmt.Errorf("%w: %w", ErrSigning, err)
 	}
 	return signature, err
 }
-
-type signingError struct{ err error }
-
-func (e *signingError) Error() string { return "signing with the private key: " + e.err.Error() }
-func (e *signingError) Unwrap() error { return e.err }
 
 // Connect finishes the handshake with the client's certificate and opens the
 // MQTT session. In TLS 1.3 both leave together, so that this takes one round

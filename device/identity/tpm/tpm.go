@@ -46,6 +46,7 @@ var (
 	ErrPolicy   = errors.New("the platform configuration registers differ from those that the key is bound to: firmware, boot loader or kernel have changed")
 	ErrLockout  = errors.New("the TPM is locked after too many failed authorizations")
 	ErrBusy     = errors.New("the TPM is in use by another program")
+	ErrOwner    = errors.New("the TPM's owner hierarchy requires an authorization")
 )
 
 // Keys is an identity.KeyStore of one TPM. The zero value is ready for use. It is safe for
@@ -163,10 +164,11 @@ func explain(err error) error {
 		{tpm2.TPMRCRetry, ErrBusy}, {tpm2.TPMRCYielded, ErrBusy}, {tpm2.TPMRCTesting, ErrBusy},
 		{tpm2.TPMRCObjectMemory, ErrBusy}, {tpm2.TPMRCSessionMemory, ErrBusy},
 		{tpm2.TPMRCLockout, ErrLockout},
+		{tpm2.TPMRCBadAuth, ErrOwner}, {tpm2.TPMRCAuthFail, ErrOwner},
 		{tpm2.TPMRCIntegrity, ErrOtherTPM},
 		{tpm2.TPMRCPolicyFail, ErrPolicy}, {tpm2.TPMRCPCRChanged, ErrPolicy},
 	} {
-		if errors.Is(err, c.code) {
+		if errors.Is(err, c.code) && !errors.Is(err, c.condition) {
 			return fmt.Errorf("%w: %w", c.condition, err)
 		}
 	}

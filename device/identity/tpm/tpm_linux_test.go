@@ -180,6 +180,33 @@ func TestClearedTPMIsNamed(t *testing.T) {
 	fails(t, key, tpm.ErrOtherTPM, awsiot.Failed)
 }
 
+func TestOwnerAuthorizationIsNamed(t *testing.T) {
+	t.Parallel()
+	socket := startTPM(t)
+	keys := &tpm.Keys{Device: socket}
+	key, _, err := keys.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := linuxudstpm.Open(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (tpm2.HierarchyChangeAuth{
+		AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
+		NewAuth:    tpm2.TPM2BAuth{Buffer: []byte("owner")},
+	}).Execute(raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fails(t, key, tpm.ErrOwner, awsiot.Failed)
+	if _, _, err := keys.New(); !errors.Is(err, tpm.ErrOwner) {
+		t.Errorf("a new key: %v", err)
+	}
+}
+
 func TestKeyBoundToRegistersSignsOnlyWhileTheyAreUnchanged(t *testing.T) {
 	t.Parallel()
 	socket := startTPM(t)

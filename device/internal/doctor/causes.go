@@ -99,7 +99,7 @@ func identify(err error) (id string, facts []string) {
 		id     string
 	}{
 		{tpm.ErrLockout, "tpm-busy"}, {tpm.ErrBusy, "tpm-busy"}, {tpm.ErrOtherTPM, "tpm-other"}, {tpm.ErrPolicy, "tpm-policy"},
-		{tpm.ErrNoTPM, "tpm-missing"}, {identity.ErrUnavailable, "key-unavailable"},
+		{tpm.ErrNoTPM, "tpm-missing"}, {tpm.ErrOwner, "tpm-owner"}, {identity.ErrUnavailable, "key-unavailable"},
 	} {
 		if errors.Is(err, key.target) {
 			return key.id, nil
@@ -193,6 +193,7 @@ func identifyConnection(e *session.Error) string {
 	host, _, _ := net.SplitHostPort(e.Endpoint)
 	isTLS := e.Stage == session.StageTLS
 	return first(
+		candidate{"key-failed", errors.Is(e, session.ErrSigning)},
 		candidate{"proxy-scheme", proxy != nil && proxy.StatusCode == 407 && len(proxy.Schemes) > 0 &&
 			!slices.ContainsFunc(proxy.Schemes, func(s string) bool { return strings.EqualFold(s, "Basic") })},
 		candidate{"proxy-authentication", proxy != nil && proxy.StatusCode == 407},
