@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -144,13 +145,16 @@ func CheckMessage(m *Message) error {
 
 // checkMessage finds what is wrong with a message. Wills are checked alike.
 func checkMessage(topic string, payload []byte, retain bool, p *packets.Properties) (code packets.Code, reason string) {
-	user := 0
+	user, texts := 0, topic+p.ResponseTopic+p.ContentType
 	for _, u := range p.User {
 		user += len(u.Key) + len(u.Val)
+		texts += u.Key + u.Val
 	}
 	switch {
-	case topic == "" || strings.ContainsAny(topic, "+#\x00"):
+	case topic == "" || strings.ContainsAny(topic, "+#"):
 		return packets.ErrTopicNameInvalid, "the topic is empty or holds a wildcard"
+	case strings.Contains(texts, "\x00"):
+		return packets.ErrTopicNameInvalid, "the topic or a property holds the character U+0000" // [MQTT-1.5.4-2]
 	case len(topic) > maxTopic:
 		return packets.ErrTopicNameInvalid, fmt.Sprintf("the topic has %d bytes; %d are allowed", len(topic), maxTopic)
 	case countedSlashes(topic) > maxTopicSlashes:
@@ -163,8 +167,8 @@ func checkMessage(topic string, payload []byte, retain bool, p *packets.Properti
 		return packets.ErrTopicNameInvalid, "the topic is reserved, and AWS IoT offers nothing under it to publish to"
 	case p.PayloadFormat > 1:
 		return packets.ErrProtocolViolation, "the Payload Format Indicator is neither 0 nor 1" // [MQTT-3.3.2.3.2]
-	case strings.ContainsAny(p.ResponseTopic, "+#"):
-		return packets.ErrProtocolViolation, "the response topic holds a wildcard" // [MQTT-3.3.2-14]
+	case strings.ContainsAny(p.ResponseTopic, "+#") || len(p.ResponseTopic) > math.MaxUint16:
+		return packets.ErrProtocolViolation, "the response topic holds a wildcard or is too long" // [MQTT-3.3.2-14]
 	case len(p.ContentType) > maxContentType:
 		return packets.ErrQuotaExceeded, fmt.Sprintf("the content type has %d bytes; %d are allowed", len(p.ContentType), maxContentType)
 	case len(p.CorrelationData) > propertyByteLimit:

@@ -215,6 +215,8 @@ func TestRequestsThatNoSDKSends(t *testing.T) {
 		"QoS 2":                 {"POST", "/topics/a?qos=2", "", nil, 400, "InvalidRequestException"},
 		"wildcard topic":        {"POST", "/topics/a%2F%23", "", nil, 400, "InvalidRequestException"},
 		"bad properties":        {"POST", "/topics/a", "", http.Header{"X-Amz-Mqtt5-User-Properties": {"e30="}}, 400, "InvalidRequestException"},
+		"U+0000 in a property":  {"POST", "/topics/a?contentType=%00", "", nil, 400, "InvalidRequestException"},
+		"long response topic":   {"POST", "/topics/a?responseTopic=" + strings.Repeat("a", 1<<16), "", nil, 400, "InvalidRequestException"},
 		"version of no digit":   {"GET", "/policies/policy/version/x", "", nil, 400, "InvalidRequestException"},
 		"short certificate":     {"GET", "/certificates/00", "", nil, 400, "InvalidRequestException"},
 		"unknown type":          {"GET", "/things/thing/principals-v2?thingPrincipalType=NONE", "", nil, 400, "InvalidRequestException"},
