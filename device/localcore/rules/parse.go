@@ -386,9 +386,10 @@ func (p *parser) call(function string) expression {
 		p.fail("function %s is not emulated; these are: cast, %s", function, strings.Join(slices.Sorted(maps.Keys(functions)), ", "))
 	}
 	var arguments []expression
-	if lower == "encode" && p.accept("*") {
+	whole := map[string]expression{"encode": func(s *scope) any { return string(s.message.Payload) }, "get": payload}[lower]
+	if whole != nil && p.accept("*") {
 		p.expect(",")
-		arguments = append(arguments, func(s *scope) any { return string(s.message.Payload) })
+		arguments = append(arguments, whole)
 	}
 	arguments = append(arguments, p.expressions(")")...)
 	if least, most := arity(f); len(arguments) < least || len(arguments) > most {

@@ -293,7 +293,7 @@ func TestFunctionsAndOperators(t *testing.T) {
 			{`md5("hello")`, `"5d41402abc4b2a76b9719d911017c592"`}, {`sha1("hello")`, `"aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d"`},
 		}},
 		"the function get reads arrays, strings and objects": {"", [][2]string{
-			{`get(["a", "b", "c"], 1)`, `"b"`}, {`get({"a":"b"}, "a")`, `"b"`}, {`get("abc", 1)`, `"b"`}, {`get([1], 1)`, `-`}, {`get([1], -1)`, `-`}, {`get({"a":"b"}, "x")`, `-`}, {`get(7, 0)`, `-`},
+			{`get(["a", "b", "c"], 1)`, `"b"`}, {`get({"a":"b"}, "a")`, `"b"`}, {`get("abc", 1)`, `"b"`}, {`get([1], 1)`, `-`}, {`get([1], -1)`, `-`}, {`get({"a":"b"}, "x")`, `-`}, {`get(7, 0)`, `-`}, {`get(*, "color")`, `"red"`},
 		}},
 		"isNull and isUndefined distinguish null from what is missing": {"", [][2]string{
 			{`isNull(5)`, `false`}, {`isNull(Null)`, `true`}, {`isNull(missing)`, `false`}, {`isUndefined(missing)`, `true`}, {`isUndefined(floor([1,2,3]))`, `true`}, {`isUndefined(null)`, `false`},
