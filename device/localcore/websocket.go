@@ -33,6 +33,8 @@ const (
 	signingTime      = "20060102T150405Z"
 	signatureLife    = 5 * time.Minute // of one that names no X-Amz-Expires
 	clockSkew        = 5 * time.Minute
+	// AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-authentication-methods.html
+	maxExpires = 604800 // seconds
 )
 
 // signingServices are the names that AWS's device SDKs sign WebSocket requests for, the present
@@ -87,7 +89,11 @@ func (s *Server) verifySignature(r *http.Request) (accessKeyID string, err error
 		return "", fmt.Errorf("X-Amz-Date is %q, it must have the form %s", query.Get("X-Amz-Date"), signingTime)
 	}
 	life := signatureLife
-	if seconds, err := strconv.Atoi(query.Get("X-Amz-Expires")); err == nil {
+	if expires := query.Get("X-Amz-Expires"); expires != "" {
+		seconds, err := strconv.Atoi(expires)
+		if err != nil || seconds < 1 || seconds > maxExpires {
+			return "", fmt.Errorf("X-Amz-Expires is %q, it must be from 1 to %d seconds", expires, maxExpires)
+		}
 		life = time.Duration(seconds) * time.Second
 	}
 	if now := s.config.Now(); now.Before(at.Add(-clockSkew)) || now.After(at.Add(life)) {

@@ -196,6 +196,8 @@ func TestWebSocketRequestMustBeSigned(t *testing.T) {
 		"A request that is signed for another Region is forbidden":                       {func(p *presigned) { p.region = "eu-west-1" }, 403},
 		"A request whose signature has expired is forbidden":                             {func(p *presigned) { p.at = p.at.Add(-time.Hour) }, 403},
 		"A request whose signature names how long it is valid is accepted for that long": {func(p *presigned) { p.at, p.path = p.at.Add(-time.Hour), "/mqtt?X-Amz-Expires=86400" }, 101},
+		"A request that names a validity of more than a week is forbidden":               {func(p *presigned) { p.path = "/mqtt?X-Amz-Expires=604801" }, 403},
+		"A request that names a validity which is no number is forbidden":                {func(p *presigned) { p.path = "/mqtt?X-Amz-Expires=1h" }, 403},
 		"A request without the subprotocol mqtt is rejected":                             {func(p *presigned) { p.subprotocols = []string{"chat"} }, 400},
 	} {
 		t.Run(name, func(t *testing.T) {
