@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,9 +127,13 @@ func (s *Server) apiHandler() http.Handler {
 			return
 		}
 		s.Claim() // the registry shows it
+		r.URL.RawPath = exactPath.Replace(r.URL.EscapedPath())
 		mux.ServeHTTP(w, r)
 	})
 }
+
+// exactPath escapes what [http.ServeMux] would redirect: a topic may be /a or a//b.
+var exactPath = strings.NewReplacer("//", "/%2F", "/.", "/%2E")
 
 // isLoopback reports whether a host, with or without port, is this machine.
 func isLoopback(host string) bool {

@@ -55,11 +55,13 @@ func TestPublishOverHTTPReachesSubscribers(t *testing.T) {
 	s := startFree(t, localcore.Config{})
 	c := s.connect(t, 4, "a")
 	c.mustSubscribe(1, "t/#")
-	if status, answer := call(t, s.Server, "POST", "/topics/t/1?qos=1", "hello"); status != 200 {
-		t.Fatalf("%d %s", status, answer)
-	}
-	if m := c.receive(packets.Publish); string(m.Payload) != "hello" || m.TopicName != "t/1" || m.FixedHeader.Qos != 1 {
-		t.Errorf("received %q on %s with QoS %d", m.Payload, m.TopicName, m.FixedHeader.Qos)
+	for _, topic := range []string{"t/1", "t//1", "t/../1"} { // none is redirected
+		if status, answer := call(t, s.Server, "POST", "/topics/"+topic+"?qos=1", "hello"); status != 200 {
+			t.Fatalf("%d %s", status, answer)
+		}
+		if m := c.receive(packets.Publish); string(m.Payload) != "hello" || m.TopicName != topic || m.FixedHeader.Qos != 1 {
+			t.Errorf("received %q on %s with QoS %d", m.Payload, m.TopicName, m.FixedHeader.Qos)
+		}
 	}
 }
 
