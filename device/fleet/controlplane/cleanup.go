@@ -87,7 +87,7 @@ func (r *Run) CleanupType(ctx context.Context, thingType string) (Counts, error)
 // ThingsOfType returns the things of a thing type: all of them, since the next page's token need
 // not survive the removal of what the page before had.
 func (r *Run) ThingsOfType(ctx context.Context, thingType string) ([]Target, error) {
-	names, err := list(ctx, iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType}),
+	names, err := list(ctx, iot.NewListThingsPaginator(r.Client, &iot.ListThingsInput{ThingTypeName: &thingType, MaxResults: aws.Int32(pageSize)}),
 		func(page *iot.ListThingsOutput) (names []string) {
 			for _, thing := range page.Things {
 				names = append(names, aws.ToString(thing.ThingName))
@@ -118,21 +118,22 @@ func (r *Run) share(ctx context.Context, d *Device, things []string) error {
 
 // remove removes a device's certificates and things in the order that AWS IoT requires: nothing may
 // be attached to a certificate that is deleted, and it may not be active. The certificate goes
-// last, so that a run that is repeated finds what is left.
+// last, so that a run that is repeated finds what is left. What somebody else removes meanwhile is
+// removed.
 func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 	for _, c := range d.Certificates {
 		if c.Status == types.CertificateStatusActive || c.Status == types.CertificateStatusPendingActivation {
-			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: types.CertificateStatusInactive}); err != nil {
+			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: types.CertificateStatusInactive}); err != nil && !isNotFound(err) {
 				return fmt.Errorf("deactivating certificate %s: %w", c.ID, err)
 			}
 		}
 		for _, policy := range c.Policies {
-			if _, err := r.Client.DetachPolicy(ctx, &iot.DetachPolicyInput{PolicyName: &policy, Target: &c.arn}); err != nil {
+			if _, err := r.Client.DetachPolicy(ctx, &iot.DetachPolicyInput{PolicyName: &policy, Target: &c.arn}); err != nil && !isNotFound(err) {
 				return fmt.Errorf("detaching policy %s: %w", policy, err)
 			}
 		}
 		for _, thing := range c.Things {
-			if _, err := r.Client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil {
+			if _, err := r.Client.DetachThingPrincipal(ctx, &iot.DetachThingPrincipalInput{ThingName: &thing, Principal: &c.arn}); err != nil && !isNotFound(err) {
 				return fmt.Errorf("detaching certificate %s: %w", c.ID, err)
 			}
 		}
@@ -143,12 +144,12 @@ func (r *Run) remove(ctx context.Context, d Device, counts *Counts) error {
 	}
 	counts.Things, counts.Shared = len(now.Things), counts.Shared+len(now.Shared)
 	for _, thing := range now.Things {
-		if _, err := r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing}, onceDetached); err != nil {
+		if _, err := r.Client.DeleteThing(ctx, &iot.DeleteThingInput{ThingName: &thing}, onceDetached); err != nil && !isNotFound(err) {
 			return fmt.Errorf("deleting thing %s: %w", thing, err)
 		}
 	}
 	for _, c := range d.Certificates {
-		if _, err := r.Client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.ID}, onceDetached); err != nil {
+		if _, err := r.Client.DeleteCertificate(ctx, &iot.DeleteCertificateInput{CertificateId: &c.ID}, onceDetached); err != nil && !isNotFound(err) {
 			return fmt.Errorf("deleting certificate %s: %w", c.ID, err)
 		}
 	}

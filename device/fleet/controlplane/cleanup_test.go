@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -301,8 +302,8 @@ func TestInterruptedCleanupIsCompletedByTheNext(t *testing.T) {
 	run, _ := newRun(core, true)
 	client := &lateDetacher{BuildableClient: awshttp.NewBuildableClient(), onDetach: interrupt}
 	run.Client = iot.New(run.Client.Options(), func(o *iot.Options) { o.HTTPClient = client })
-	if _, err := run.CleanupType(ctx, "fleety"); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
+	if counts, err := run.CleanupType(ctx, "fleety"); !errors.Is(err, context.Canceled) || counts.Failed != 0 {
+		t.Errorf("%+v, %v", counts, err)
 	}
 	if err := client.detach(); err != nil {
 		t.Fatal(err)
@@ -382,13 +383,83 @@ func TestRevokeResumesFromJournal(t *testing.T) {
 	}
 }
 
-// TestOneFailingDeviceDoesNotStopOthers has a target that AWS IoT rejects.
+// TestJournalThatWasCutOffLosesOneDevice has what a full disk leaves. The devices are ones that do
+// not exist: they are done, too.
+func TestJournalThatWasCutOffLosesOneDevice(t *testing.T) {
+	t.Parallel()
+	run, _ := newRun(startCore(t), true)
+	path := t.TempDir() + "/done.txt"
+	targets := []controlplane.Target{{ThingName: "a"}, {ThingName: "b"}, {ThingName: "c"}, {ThingName: "d"}}
+	for _, want := range []controlplane.Counts{{Gone: 4}, {Gone: 1, Resumed: 3}, {Resumed: 4}} {
+		var err error
+		if run.Journal, err = controlplane.OpenJournal(path, "revoked"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := run.Revoke(t.Context(), targets, types.CertificateStatusRevoked); err != nil || got != want {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+		if err := run.Journal.Close(); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want.Gone == 4 {
+			text = text[:len(text)-1]
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A goneClient does not find what some requests are about: somebody else has removed it.
+type goneClient struct {
+	*awshttp.BuildableClient
+	gone func(*http.Request) bool
+}
+
+func (c goneClient) Do(r *http.Request) (*http.Response, error) {
+	if !c.gone(r) {
+		return c.BuildableClient.Do(r)
+	}
+	return &http.Response{
+		StatusCode: http.StatusNotFound, Body: http.NoBody, Request: r,
+		Header: http.Header{"X-Amzn-Errortype": {"ResourceNotFoundException"}},
+	}, nil
+}
+
+// TestWhatOthersRemoveMeanwhileIsNoFailure has two operators who do the same.
+func TestWhatOthersRemoveMeanwhileIsNoFailure(t *testing.T) {
+	t.Parallel()
+	core := startCore(t)
+	enroll(t, core, "2974680000001", 2)
+	run, _ := newRun(core, true)
+	changes := func(r *http.Request) bool {
+		return r.Method != http.MethodGet && !strings.HasPrefix(r.URL.Path, "/attached-policies/") // which is a list
+	}
+	run.Client = iot.New(run.Client.Options(), func(o *iot.Options) { o.HTTPClient = goneClient{awshttp.NewBuildableClient(), changes} })
+	targets, err := run.ThingsOfType(t.Context(), "fleety")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := run.Revoke(t.Context(), targets, types.CertificateStatusRevoked); err != nil || got != (controlplane.Counts{Certificates: 2}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := run.CleanupType(t.Context(), "fleety"); err != nil || got != (controlplane.Counts{Certificates: 2, Things: 2}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestOneFailingDeviceDoesNotStopOthers has a target that AWS IoT rejects, and one twice.
 func TestOneFailingDeviceDoesNotStopOthers(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
 	made := enroll(t, core, "2974680000001", 2)
 	run, _ := newRun(core, true)
 	got, err := run.Revoke(t.Context(), []controlplane.Target{
+		{ThingName: made.Devices[0].ThingName},
 		{ThingName: made.Devices[0].ThingName},
 		{CertificateID: strings.Repeat("z", 64)},
 		{ThingName: "fleety_nobody"},

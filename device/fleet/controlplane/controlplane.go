@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/aws/smithy-go"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 )
@@ -31,6 +33,7 @@ const DefaultRate = 8
 const (
 	atOnce      = 8   // devices in progress
 	maxFailures = 100 // after which a run stops
+	pageSize    = 250 // things; AWS's most
 )
 
 // A Run works through devices. Client is required. A Run is used once.
@@ -105,10 +108,15 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 	var first error // under mu, as total
 	group, open := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
+	begun := map[Target]bool{}
 	for _, t := range targets {
 		if err = context.Cause(open); err != nil {
 			break
 		}
+		if begun[t] { // a list has it twice
+			continue
+		}
+		begun[t] = true
 		group.Go(func() error {
 			if r.Journal.has(t.key()) {
 				mu.Lock()
@@ -128,6 +136,9 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 			if err == nil {
 				total.add(done)
 				return nil
+			}
+			if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // nothing of it is changed
+				return err
 			}
 			total.Failed++
 			if first = cmp.Or(first, fmt.Errorf("%s: %w", t, err)); total.Failed >= maxFailures {
@@ -303,16 +314,15 @@ func (r *Run) device(ctx context.Context, t Target) (d Device, err error) {
 }
 
 func isNotFound(err error) bool {
-	_, ok := errors.AsType[*types.ResourceNotFoundException](err)
-	return ok
+	e, ok := errors.AsType[smithy.APIError](err) // the model has an exception for some operations only
+	return ok && e.ErrorCode() == "ResourceNotFoundException"
 }
 
 // A Journal is a file of the devices that a run has completed, one per line, from which a repeated
 // run resumes. A nil one has none. It is safe for concurrent use.
 type Journal struct {
-	mu   sync.Mutex
-	f    *os.File        // under mu
-	done map[string]bool // under mu
+	f    *os.File
+	done map[string]bool // by earlier runs
 }
 
 // OpenJournal opens or creates the journal of an operation, named by any text of one line.
@@ -329,12 +339,12 @@ func OpenJournal(path, operation string) (*Journal, error) {
 	case err == nil && !info.Mode().IsRegular(): // of a FIFO a read waits for ever, /dev/null records nothing
 		err = errors.New("a journal is a regular file")
 	case !lines.Scan():
-		_, err = f.WriteString(header + "\n")
+		_, err = f.WriteString(header)
 	case lines.Text() != header:
 		err = fmt.Errorf("the file is not a journal of this operation: it begins with %q, want %q", lines.Text(), header)
 	}
 	for err == nil && lines.Scan() {
-		// Of a line that was cut off, the device is done once more.
+		// Of a line that was cut off, as by a full disk, the device is done once more.
 		j.done[strings.TrimSuffix(lines.Text(), ".")] = strings.HasSuffix(lines.Text(), ".")
 	}
 	if err = errors.Join(err, lines.Err()); err != nil {
@@ -344,22 +354,31 @@ func OpenJournal(path, operation string) (*Journal, error) {
 	return j, nil
 }
 
-func (j *Journal) has(device string) bool {
-	if j == nil {
-		return false
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.done[device]
-}
+func (j *Journal) has(device string) bool { return j != nil && j.done[device] }
 
-func (j *Journal) add(device string) error {
+// jobMark begins the journal's entry of a job. No thing name has it.
+const jobMark = "#job "
+
+// jobs returns the ids of the jobs that earlier runs created.
+func (j *Journal) jobs() (ids []string) {
 	if j == nil {
 		return nil
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	_, err := j.f.WriteString(device + ".\n")
+	for _, entry := range slices.Sorted(maps.Keys(j.done)) {
+		if id, ok := strings.CutPrefix(entry, jobMark); ok && j.done[entry] {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// add adds devices: all or none, if the process ends. Each begins its line, which one that was cut
+// off has not ended.
+func (j *Journal) add(devices ...string) error {
+	if j == nil {
+		return nil
+	}
+	_, err := j.f.WriteString("\n" + strings.Join(devices, ".\n") + ".")
 	return err
 }
 

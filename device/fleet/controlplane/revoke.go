@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 
@@ -31,7 +32,7 @@ func (r *Run) Revoke(ctx context.Context, targets []Target, status types.Certifi
 		return nil
 	}, func(ctx context.Context, d Device, _ *Counts) error {
 		for _, c := range d.Certificates {
-			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: status}); err != nil {
+			if _, err := r.Client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: &c.ID, NewStatus: status}); err != nil && !isNotFound(err) {
 				return fmt.Errorf("setting certificate %s to %s: %w", c.ID, status, err)
 			}
 		}
@@ -41,7 +42,7 @@ func (r *Run) Revoke(ctx context.Context, targets []Target, status types.Certifi
 
 // ThingsInGroup returns the things of a thing group and of the groups in it.
 func (r *Run) ThingsInGroup(ctx context.Context, group string) ([]Target, error) {
-	names, err := list(ctx, iot.NewListThingsInThingGroupPaginator(r.Client, &iot.ListThingsInThingGroupInput{ThingGroupName: &group, Recursive: true}),
+	names, err := list(ctx, iot.NewListThingsInThingGroupPaginator(r.Client, &iot.ListThingsInThingGroupInput{ThingGroupName: &group, Recursive: true, MaxResults: aws.Int32(pageSize)}),
 		func(page *iot.ListThingsInThingGroupOutput) []string { return page.Things })
 	return targets("group "+group, names, err)
 }

@@ -30,7 +30,7 @@ const (
 
 // A Rotation is what became of the request that devices replace their keys and certificates.
 type Rotation struct {
-	Jobs    []string `json:"jobs"`    // ids of the jobs that were created
+	Jobs    []string `json:"jobs"`    // ids of the jobs that were created, those that the journal has first
 	Things  int      `json:"things"`  // that have an execution of them, or would have
 	Gone    int      `json:"gone"`    // targets that are no things any more
 	Failed  int      `json:"failed"`  // targets with an error
@@ -52,7 +52,7 @@ type Unsuccessful struct {
 // Their ids begin with name and follow from the things, so that a repeated run of that name creates
 // none twice. The things must allow the operation rotate; see package jobs of the agent.
 func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotation, error) {
-	var done Rotation
+	done := Rotation{Jobs: r.Journal.jobs()}
 	var mu sync.Mutex
 	type thing struct{ arn, key string }
 	things := map[string]thing{} // by name; under mu
@@ -110,10 +110,12 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 			return done, fmt.Errorf("creating job %s: %w", id, createErr)
 		}
 		done.Jobs, done.Things = append(done.Jobs, id), done.Things+len(batch)
+		completed := []string{jobMark + id}
 		for _, name := range batch {
-			if err := r.Journal.add(things[name].key); err != nil {
-				return done, err
-			}
+			completed = append(completed, things[name].key)
+		}
+		if err := r.Journal.add(completed...); err != nil {
+			return done, err
 		}
 	}
 	return done, err
@@ -163,11 +165,12 @@ func (r *Run) results(ctx context.Context, done *Rotation) error {
 				}
 				u := Unsuccessful{ThingName: path.Base(aws.ToString(e.ThingArn)), Status: status}
 				described, err := r.Client.DescribeJobExecution(ctx, &iot.DescribeJobExecutionInput{JobId: &id, ThingName: &u.ThingName})
-				if err != nil {
+				switch {
+				case isNotFound(err): // as that of a thing that was deleted
+				case err != nil:
 					return fmt.Errorf("describing the execution of job %s by %s: %w", id, u.ThingName, err)
-				}
-				if d := described.Execution.StatusDetails; d != nil {
-					u.Reason = d.DetailsMap["reason"]
+				case described.Execution.StatusDetails != nil:
+					u.Reason = described.Execution.StatusDetails.DetailsMap["reason"]
 				}
 				done.Unsuccessful = append(done.Unsuccessful, u)
 			}

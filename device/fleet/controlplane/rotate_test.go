@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"github.com/google/go-cmp/cmp"
@@ -66,7 +67,7 @@ func jobIDs(t *testing.T, run *controlplane.Run) (ids []string) {
 }
 
 // TestRotateCreatesOneJobForAHundredThings has a thing that does not exist, runs twice, and waits
-// for what devices report.
+// for what devices report, and for one that is removed meanwhile.
 func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
@@ -90,7 +91,15 @@ func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
 	if err := run.AwaitJobs(waiting, &done); err == nil {
 		t.Error("waited for nothing")
 	}
+	if _, err := run.Client.DeleteThing(t.Context(), &iot.DeleteThingInput{ThingName: aws.String("lamp_009")}); err != nil {
+		t.Fatal(err)
+	}
+	removed := func(r *http.Request) bool { return r.URL.Path == "/things/lamp_009/jobs/"+done.Jobs[0] }
+	run.Client = iot.New(run.Client.Options(), func(o *iot.Options) { o.HTTPClient = goneClient{awshttp.NewBuildableClient(), removed} })
 	for i := range 101 {
+		if i == 9 {
+			continue
+		}
 		status := map[int]string{5: "FAILED", 7: "REJECTED"}[i]
 		if status == "" {
 			status = "SUCCEEDED"
@@ -100,8 +109,8 @@ func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
 	if err := run.AwaitJobs(t.Context(), &done); err != nil {
 		t.Fatal(err)
 	}
-	want := map[types.JobExecutionStatus]int{"SUCCEEDED": 99, "FAILED": 1, "REJECTED": 1}
-	failed := []controlplane.Unsuccessful{{ThingName: "lamp_005", Status: "FAILED", Reason: "why"}, {ThingName: "lamp_007", Status: "REJECTED", Reason: "why"}}
+	want := map[types.JobExecutionStatus]int{"SUCCEEDED": 98, "FAILED": 1, "REJECTED": 1, "REMOVED": 1}
+	failed := []controlplane.Unsuccessful{{ThingName: "lamp_005", Status: "FAILED", Reason: "why"}, {ThingName: "lamp_007", Status: "REJECTED", Reason: "why"}, {ThingName: "lamp_009", Status: "REMOVED"}}
 	if diff := cmp.Diff(want, done.Results) + cmp.Diff(failed, done.Unsuccessful); diff != "" {
 		t.Error(diff)
 	}
@@ -116,7 +125,8 @@ func TestRotateResumesFromJournal(t *testing.T) {
 	for i, test := range []struct {
 		targets         []controlplane.Target
 		things, resumed int
-	}{{all[:3], 3, 0}, {all, 2, 3}, {all, 0, 5}} {
+		jobs            int // to wait for, those of earlier runs included
+	}{{all[:3], 3, 0, 1}, {all, 2, 3, 2}, {all, 0, 5, 2}} {
 		journal, err := controlplane.OpenJournal(path, "rotation")
 		if err != nil {
 			t.Fatal(err)
@@ -124,7 +134,7 @@ func TestRotateResumesFromJournal(t *testing.T) {
 		run, _ := newRun(core, true)
 		run.Journal = journal
 		done, err := run.Rotate(t.Context(), test.targets, "night")
-		if err != nil || done.Things != test.things || done.Resumed != test.resumed {
+		if err != nil || done.Things != test.things || done.Resumed != test.resumed || len(done.Jobs) != test.jobs {
 			t.Errorf("run %d: %+v, %v", i, done, err)
 		}
 		if err := journal.Close(); err != nil {

@@ -51,7 +51,8 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 }
 
 // open prepares a run, whose journal the caller closes. operation distinguishes the journal from
-// others. Without an endpoint of a report the Region is that of the AWS configuration.
+// others, and so does where it is: the account too, as far as the credentials name it. Without an
+// endpoint of a report the Region is that of the AWS configuration.
 func (o *controlOptions) open(ctx context.Context, console *cli.Console, operation, endpoint string) (*controlplane.Run, error) {
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
 		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: "more than 0 devices per second"}
@@ -62,6 +63,15 @@ func (o *controlOptions) open(ctx context.Context, console *cli.Console, operati
 	}
 	run := &controlplane.Run{Client: client, Apply: o.apply, Rate: o.rate}
 	if o.resume != "" && o.apply {
+		options := client.Options()
+		operation += " at " + options.Region
+		if api, err := url.Parse(aws.ToString(options.BaseEndpoint)); err == nil && api.Host != "" {
+			operation += " " + api.Host
+		}
+		if options.Credentials != nil { // the emulator's are none
+			credentials, _ := options.Credentials.Retrieve(ctx) // again, from the cache
+			operation = strings.TrimSpace(operation + " " + credentials.AccountID)
+		}
 		if run.Journal, err = controlplane.OpenJournal(o.resume, operation); err != nil {
 			return nil, &fileError{o.resume, err}
 		}
@@ -85,8 +95,8 @@ func (o *controlOptions) report(console *cli.Console, verb string, counts contro
 		if !o.apply {
 			verb = "would be " + verb + " (dry run)"
 		}
-		fmt.Fprintf(console.Out, "%d certificates and %d things %s; %d already %s or not found, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed\n",
-			counts.Certificates, counts.Things, verb, counts.Gone, done, counts.Shared, counts.Kept, counts.Failed, counts.Resumed)
+		err = cmp.Or(err, console.Table(cli.Table{{fmt.Sprintf("%d certificates and %d things %s; %d already %s or not found, %d things kept (they have other certificates), %d devices kept, %d failed, %d resumed",
+			counts.Certificates, counts.Things, verb, counts.Gone, done, counts.Shared, counts.Kept, counts.Failed, counts.Resumed)}}))
 	}
 	if counts.Failed > 0 {
 		return fmt.Errorf("%d devices failed: %w", counts.Failed, err)
@@ -108,21 +118,22 @@ func (o *controlOptions) reportRotation(console *cli.Console, done controlplane.
 			controlplane.Rotation
 		}{o.apply, done})
 	}
+	var t cli.Table
 	for _, u := range done.Unsuccessful {
-		fmt.Fprintln(console.Out, term.Clean(fmt.Sprintf("%s: %s: %s", u.ThingName, u.Status, u.Reason)))
+		t = append(t, cli.Row{fmt.Sprintf("%s: %s: %s", u.ThingName, u.Status, u.Reason)})
 	}
 	verb := "things have a job"
 	if !o.apply {
 		verb = "things would have a job (dry run)"
 	}
-	fmt.Fprintf(console.Out, "%d %s; %d no longer exist, %d failed, %d resumed\n", done.Things, verb, done.Gone, done.Failed, done.Resumed)
+	t = append(t, cli.Row{fmt.Sprintf("%d %s; %d no longer exist, %d failed, %d resumed", done.Things, verb, done.Gone, done.Failed, done.Resumed)})
 	for _, id := range done.Jobs {
-		fmt.Fprintln(console.Out, "job "+id)
+		t = append(t, cli.Row{"job " + id})
 	}
 	for _, status := range slices.Sorted(maps.Keys(done.Results)) {
-		fmt.Fprintf(console.Out, "%d %s\n", done.Results[status], status)
+		t = append(t, cli.Row{fmt.Sprintf("%d %s", done.Results[status], status)})
 	}
-	return err
+	return cmp.Or(err, console.Table(t))
 }
 
 // A selection says which devices a command works on.
@@ -296,7 +307,11 @@ func newRotateCmd(console *cli.Console) *cobra.Command {
 				defer cancel()
 				err = run.AwaitJobs(ctx, &done)
 			}
-			if unsuccessful := len(done.Unsuccessful); err == nil && unsuccessful > 0 {
+			unsuccessful := -done.Results[types.JobExecutionStatusSucceeded]
+			for _, n := range done.Results {
+				unsuccessful += n
+			}
+			if err == nil && unsuccessful > 0 {
 				err = fmt.Errorf("%d devices did not rotate", unsuccessful)
 			}
 			return o.reportRotation(console, done, err)

@@ -17,10 +17,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
+
 	"example.com/fleety/device/fleet"
 	"example.com/fleety/device/internal/cli/fleetcli"
 	"example.com/fleety/device/internal/term"
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/registry"
 )
 
 // run runs iot_fleet and returns its exit code and what it wrote.
@@ -187,15 +191,30 @@ func TestRevokeFromCSVAndByGroup(t *testing.T) {
 	if code, _, _ := run("revoke", "--endpoint-url", core.APIURL(), "--thing-type", "fleety", "--apply", "--resume", "done.txt"); code != 2 {
 		t.Errorf("exit %d for the journal of another operation", code)
 	}
+	// What is done in a rehearsal is not done in the account.
+	elsewhere := strings.Replace(core.APIURL(), "127.0.0.1", "localhost", 1)
+	if code, _, _ := run("revoke", "stolen.csv", "--endpoint-url", elsewhere, "--apply", "--resume", "done.txt"); code != 2 {
+		t.Errorf("exit %d for the journal of another endpoint", code)
+	}
 	code, out, errs := run("cleanup", "--all-of-type", "fleety", "--delete", "--endpoint-url", core.APIURL(), "--json")
 	if n := len(core.Registry().ListCertificates()); code != 0 || n != 1 || !strings.Contains(out, `"things":3`) {
 		t.Errorf("exit %d, %d certificates are left\n%s%s", code, n, out, errs)
 	}
 }
 
+// A full is a standard output on a full disk.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
 // TestRotateHasThingsDoAJob works on devices without an agent.
 func TestRotateHasThingsDoAJob(t *testing.T) {
 	core := startCore(t)
+	for _, command := range []string{"rotate", "revoke"} {
+		if code := fleetcli.Main([]string{command, "--thing-type", "fleety", "--endpoint-url", core.APIURL()}, term.New(strings.NewReader(""), full{}, io.Discard, nil)); code != 1 {
+			t.Errorf("%s whose result cannot be written: exit %d", command, code)
+		}
+	}
 	if code, out, errs := run("enroll", "-n", "3", "-c", "device.yaml"); code != 0 {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
 	}
@@ -215,6 +234,29 @@ func TestRotateHasThingsDoAJob(t *testing.T) {
 		t.Errorf("exit %d, %v\n%s%s", code, err, out, errs)
 	}
 	if code, out, errs := rotate("--apply", "--wait", "10ms"); code != 4 || !strings.Contains(out, "3 QUEUED") || !strings.Contains(errs, "--wait") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	for i := range 101 { // more than are listed
+		if _, err := core.Registry().CreateThing(registry.Thing{Name: fmt.Sprintf("lamp_%d", i), Type: "fleety"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := []string{"--apply", "--rate", "1000", "--resume", "done.txt"}
+	if code, out, errs := rotate(again...); code != 0 {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	client := iot.New(iot.Options{BaseEndpoint: aws.String(core.APIURL()), Region: "us-east-1", Credentials: aws.AnonymousCredentials{}})
+	jobs, err := client.ListJobs(t.Context(), &iot.ListJobsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range jobs.Jobs {
+		if _, err := client.CancelJob(t.Context(), &iot.CancelJobInput{JobId: j.JobId}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The jobs of the run before are waited for.
+	if code, out, errs := rotate(append(again, "--wait", "1m")...); code != 1 || !strings.Contains(out, "104 CANCELED") || !strings.Contains(errs, "104 devices") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }

@@ -78,7 +78,7 @@ func explain(err error) cli.Explanation {
 		return cli.Explanation{Code: code, Hint: "run it again when the cause is fixed; with --resume completed devices are skipped"}
 	}
 	if errors.Is(err, context.DeadlineExceeded) { // of --wait: a request's is above
-		return cli.Explanation{Code: cli.ExitTemporary, Hint: "the jobs stay; run the same command again, without --resume, to wait for their results"}
+		return cli.Explanation{Code: cli.ExitTemporary, Hint: "the jobs stay; run the same command again to wait for their results"}
 	}
 	return cli.Explanation{Code: cli.ExitFailed}
 }
