@@ -92,20 +92,13 @@ func (r *resolver) text(at place, v any) string {
 	return fmt.Sprint(v)
 }
 
-// list resolves what must be a list in the end, texts a list of texts.
+// list resolves what must be a list in the end.
 func (r *resolver) list(at place, v any) []any {
 	list, ok := r.value(at, v).([]any)
 	if !ok {
 		r.fail(at, "must be a list")
 	}
 	return list
-}
-
-func (r *resolver) texts(at place, v any) (texts []string) {
-	for i, item := range r.list(at, v) {
-		texts = append(texts, r.text(at.index(i), item))
-	}
-	return texts
 }
 
 // constant returns a text that no function may give.
@@ -126,16 +119,16 @@ func (r *resolver) arguments(at place, v any) []any {
 	return list
 }
 
-// bounded returns the text of a function, unless it is longer than CloudFormation's limit on a
+// add appends to the text of a function, unless it becomes longer than CloudFormation's limit on a
 // whole template.
 //
 // AWS page: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
-func (r *resolver) bounded(at place, text string) string {
+func (r *resolver) add(at place, text *strings.Builder, part string) {
 	const most = 1 << 20
-	if len(text) > most {
+	if text.Len()+len(part) > most {
 		r.fail(at, "gives a text of more than %d bytes", most)
 	}
-	return text
+	text.WriteString(part)
 }
 
 // call resolves an intrinsic function. at is the place of the function.
@@ -152,7 +145,15 @@ func (r *resolver) call(at place, name string, argument any) any {
 		return r.attribute(at, r.constant(at.index(0), list[0], "a logical id"), r.text(at.index(1), list[1]))
 	case "Fn::Join":
 		list := r.arguments(at, argument)
-		return r.bounded(at, strings.Join(r.texts(at.index(1), list[1]), r.constant(at.index(0), list[0], "text")))
+		separator := r.constant(at.index(0), list[0], "text")
+		var out strings.Builder
+		for i, item := range r.list(at.index(1), list[1]) {
+			if i > 0 {
+				r.add(at, &out, separator)
+			}
+			r.add(at, &out, r.text(at.index(1).index(i), item))
+		}
+		return out.String()
 	case "Fn::Sub": // TEXT or [TEXT, VARIABLES]
 		if text, ok := argument.(string); ok {
 			return r.substitute(at, text, nil)
@@ -225,11 +226,11 @@ func (r *resolver) ref(at place, id string) any {
 }
 
 func (r *resolver) substitute(at place, text string, variables map[string]any) string {
-	var out string
+	var out strings.Builder
 	for {
 		before, rest, found := strings.Cut(text, "${")
-		if out = r.bounded(at, out+before); !found {
-			return out
+		if r.add(at, &out, before); !found {
+			return out.String()
 		}
 		name, after, closed := strings.Cut(rest, "}")
 		literal, quoted := strings.CutPrefix(name, "!")
@@ -238,13 +239,13 @@ func (r *resolver) substitute(at place, text string, variables map[string]any) s
 		case !closed:
 			r.fail(at, "a ${ has no }")
 		case quoted:
-			out += "${" + literal + "}"
+			r.add(at, &out, "${"+literal+"}")
 		case own:
-			out += r.text(at.field(name), v)
+			r.add(at, &out, r.text(at.field(name), v))
 		case strings.Contains(name, "."):
-			out += r.text(at, map[string]any{"Fn::GetAtt": name})
+			r.add(at, &out, r.text(at, map[string]any{"Fn::GetAtt": name}))
 		default:
-			out += r.text(at, map[string]any{"Ref": name})
+			r.add(at, &out, r.text(at, map[string]any{"Ref": name}))
 		}
 		text = after
 	}

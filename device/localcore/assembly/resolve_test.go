@@ -2,6 +2,7 @@ package assembly
 
 import (
 	"encoding/json"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -111,6 +112,21 @@ func TestTextsThatGrowWithoutEndAreRejected(t *testing.T) {
 	}
 	if _, err := resolveText(t, value); err == nil || !strings.Contains(err.Error(), "gives a text of more than 1048576 bytes") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Not parallel: it measures what is allocated.
+func TestLongJoinsAreRejectedBeforeTheyAreMade(t *testing.T) {
+	value := `{"Fn::Join": ["` + strings.Repeat("s", 20_000) + `", {"Fn::Split": [",", "` + strings.Repeat(",", 20_000) + `"]}]}`
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := resolveText(t, value)
+	runtime.ReadMemStats(&after)
+	if err == nil {
+		t.Error("a text of 400 MB")
+	}
+	if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 64 {
+		t.Errorf("allocated %d MB", n)
 	}
 }
 

@@ -98,7 +98,16 @@ func (w *walk) evaluate(n *jsontree.Node) (value string, known bool) {
 			w.failKey(argument, "Fn::Join is not supported inside Policy resources; use Fn::Sub")
 		} else if a := w.arguments(argument, 2, "[delimiter, list]"); a != nil && w.expect(a[0], jsontree.String) {
 			if values, known := w.list(a[1]); known {
-				return w.bounded(strings.Join(values, a[0].Text))
+				var b strings.Builder
+				for i, value := range values {
+					if b.Len() > maxText {
+						break
+					} else if i > 0 {
+						b.WriteString(a[0].Text)
+					}
+					b.WriteString(value)
+				}
+				return w.bounded(b.String())
 			}
 		}
 	case "Fn::Select":

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -73,6 +74,21 @@ func TestUnknownLocationNamesMapAndKeys(t *testing.T) {
 		if !strings.Contains(e.Message, strconv.Quote(name)) {
 			t.Errorf("the message does not name %s: %s", name, e.Message)
 		}
+	}
+}
+
+// Not parallel: it measures what is allocated.
+func TestLongJoinsAreRejectedBeforeTheyAreMade(t *testing.T) {
+	long := parse(t, configured(`{"Fn::Join": ["`+strings.Repeat("s", 9_000)+`", {"Fn::Split": [",", {"Fn::Sub": "${p}${p}${p}${p}"}]}]}`))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := long.Resolve(template.Input{Parameters: map[string]string{"p": strings.Repeat(",", template.MaxParameterValue)}, CertificateID: certificateID})
+	runtime.ReadMemStats(&after)
+	if _, ok := errors.AsType[*template.Error](err); !ok {
+		t.Errorf("got %v, want a rejection", err)
+	}
+	if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 16 {
+		t.Errorf("allocated %d MB", n)
 	}
 }
 
