@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/event"
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/registry"
@@ -32,7 +33,9 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 	hook := s.config.Hook
 	if hook == nil {
 		hook = func(ctx context.Context, r payload.Request) (answer payload.Response, err error) {
-			err = s.invoke(ctx, s.config.HookARN, r, &answer)
+			err = s.invoke(ctx, s.config.HookARN, r, map[string]any{
+				"allowProvisioning": &answer.AllowProvisioning, "parameterOverrides": &answer.ParameterOverrides,
+			})
 			return answer, err
 		}
 	}
@@ -61,8 +64,8 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 	return merged, nil
 }
 
-// invoke invokes a function with what event becomes in JSON, and reads its answer.
-func (s *Service) invoke(ctx context.Context, functionARN string, event, answer any) error {
+// invoke invokes a function with what event becomes in JSON, and reads the members of its answer.
+func (s *Service) invoke(ctx context.Context, functionARN string, event any, answer map[string]any) error {
 	input, err := json.Marshal(event)
 	if err != nil {
 		return fmt.Errorf("encoding the event: %w", err)
@@ -71,7 +74,7 @@ func (s *Service) invoke(ctx context.Context, functionARN string, event, answer 
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(output, answer); err != nil {
+	if err := decode(awsiot.JSON, output, answer); err != nil {
 		return fmt.Errorf("reading its answer: %w", err)
 	}
 	return nil

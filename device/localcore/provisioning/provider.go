@@ -56,17 +56,17 @@ func (s *Service) sign(ctx context.Context, r Request, csr string) (cert *ca.Cer
 func (s *Service) askProvider(ctx context.Context, r Request, p registry.CertificateProvider, csrPEM string, csr *x509.CertificateRequest) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, ProviderTimeout, fmt.Errorf("no answer within %s", ProviderTimeout))
 	defer cancel()
-	var answer struct{ CertificatePEM string }
+	var answer string
 	err := s.invoke(ctx, p.FunctionARN, map[string]string{
 		"certificateSigningRequest": csrPEM, "principalId": r.CertificateID, "clientId": r.ClientID,
-	}, &answer)
+	}, map[string]any{"certificatePem": &answer})
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	certificates, err := awsiot.Certificates([]byte(answer.CertificatePEM))
+	certificates, err := awsiot.Certificates([]byte(answer))
 	if err != nil {
 		return nil, fmt.Errorf("certificatePem: %w", err)
 	}

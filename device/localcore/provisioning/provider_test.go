@@ -20,6 +20,21 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
+func newCSR(t *testing.T, subject pkix.Name) awsiot.CreateCertificateFromCSRRequest {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return awsiot.CreateCertificateFromCSRRequest{
+		CertificateSigningRequest: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
+	}
+}
+
 // sign asks a service whose certificate provider does as invoke says, and returns
 // the answer's topic, its payload, and the reason of a rejection.
 func sign(t *testing.T, subject pkix.Name, invoke func(ctx context.Context, event []byte) ([]byte, error)) (topic string, payload []byte, reason string) {
@@ -45,17 +60,7 @@ func sign(t *testing.T, subject pkix.Name, invoke func(ctx context.Context, even
 			}
 		},
 	})
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := json.Marshal(awsiot.CreateCertificateFromCSRRequest{
-		CertificateSigningRequest: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
-	})
+	request, err := json.Marshal(newCSR(t, subject))
 	if err != nil {
 		t.Fatal(err)
 	}

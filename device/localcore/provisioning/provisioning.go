@@ -10,9 +10,11 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/time/rate"
@@ -151,11 +153,11 @@ func (s *Service) createKeysAndCertificate(r Request) (any, error) {
 }
 
 func (s *Service) createCertificateFromCSR(ctx context.Context, r Request) (any, error) {
-	var request awsiot.CreateCertificateFromCSRRequest
-	if err := decode(r.Topic.Format, r.Payload, &request); err != nil {
+	var request string
+	if err := decode(r.Topic.Format, r.Payload, map[string]any{"certificateSigningRequest": &request}); err != nil {
 		return nil, badRequest.reject("The payload is not a %s object with certificateSigningRequest.", r.Topic.Format)
 	}
-	cert, text, err := s.sign(ctx, r, request.CertificateSigningRequest)
+	cert, text, err := s.sign(ctx, r, request)
 	if err != nil {
 		return nil, err
 	}
@@ -253,30 +255,43 @@ func encode(f awsiot.Format, v any) ([]byte, error) {
 	return json.Marshal(v)
 }
 
-func decode(f awsiot.Format, data []byte, v any) error {
-	if f == awsiot.CBOR {
-		return cbor.Unmarshal(data, v)
+// decode reads the members of an object by their names, letter for letter, where encoding/json and
+// cbor take other letter case for the same.
+func decode(f awsiot.Format, data []byte, members map[string]any) error {
+	switch {
+	case f == awsiot.CBOR:
+		return decodeMembers[cbor.RawMessage](cbor.Unmarshal, data, members)
+	case !utf8.Valid(data): // RFC 8259, 8.1; encoding/json would replace what is not
+		return errors.New("not UTF-8")
 	}
-	return json.Unmarshal(data, v)
+	return decodeMembers[json.RawMessage](json.Unmarshal, data, members)
+}
+
+func decodeMembers[Raw ~[]byte](unmarshal func([]byte, any) error, data []byte, members map[string]any) error {
+	var object map[string]Raw
+	err := unmarshal(data, &object)
+	for name, into := range members {
+		if value, given := object[name]; given && err == nil {
+			err = unmarshal(value, into)
+		}
+	}
+	return err
 }
 
 // decodeRegister reads a RegisterThing request.
 func decodeRegister(f awsiot.Format, data []byte) (token awsiot.Secret, parameters map[string]string, err error) {
-	var r struct {
-		CertificateOwnershipToken awsiot.Secret  `json:"certificateOwnershipToken"`
-		Parameters                map[string]any `json:"parameters"` // before they are known to be strings
-	}
-	if err := decode(f, data, &r); err != nil {
+	var given map[string]any // before they are known to be strings
+	if err := decode(f, data, map[string]any{"certificateOwnershipToken": &token, "parameters": &given}); err != nil {
 		// What the decoder says may quote the payload, and with it the token.
 		return "", nil, badRequest.reject("The payload is not a %s object with certificateOwnershipToken and parameters.", f)
 	}
-	parameters = make(map[string]string, len(r.Parameters))
-	for name, value := range r.Parameters {
+	parameters = make(map[string]string, len(given))
+	for name, value := range given {
 		s, ok := value.(string)
 		if !ok {
 			return "", nil, badParameters.reject("The value of parameter %s is not a string.", name)
 		}
 		parameters[name] = s
 	}
-	return r.CertificateOwnershipToken, parameters, nil
+	return token, parameters, nil
 }
