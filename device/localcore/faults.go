@@ -100,11 +100,18 @@ type FaultRule struct {
 func (f *Faults) SetRules(rules []FaultRule) error {
 	faults := slices.Clone(rules)
 	var early time.Duration
-	for i := range faults {
+	operations := []awsiot.Operation{"", awsiot.CreateKeysAndCertificate, awsiot.CreateCertificateFromCSR, awsiot.RegisterThing}
+	for i, r := range rules {
+		if !slices.Contains(operations, r.Operation) {
+			return fmt.Errorf("fault %d: operation %q is not one of %q", i+1, r.Operation, operations[1:])
+		}
+		if r.Times < 0 {
+			return fmt.Errorf("fault %d: times %d is negative", i+1, r.Times)
+		}
 		for _, member := range []struct {
 			name, text string
 			value      *time.Duration
-		}{{"delayReply", rules[i].DelayReply, &faults[i].Fault.DelayReply}, {"loseEarlyReplies", rules[i].LoseEarlyReplies, &early}} {
+		}{{"delayReply", r.DelayReply, &faults[i].Fault.DelayReply}, {"loseEarlyReplies", r.LoseEarlyReplies, &early}} {
 			if member.text == "" {
 				continue
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -105,7 +106,13 @@ func readJSON[T any](w http.ResponseWriter, r *http.Request) (v T, err error) {
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // only a recorder of a test has none to set
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&v); err != nil { // the deadline stays, for net/http would read on
+	err = decoder.Decode(&v)
+	if err == nil {
+		if _, end := decoder.Token(); end != io.EOF {
+			err = errors.New("more than one JSON value")
+		}
+	}
+	if err != nil { // the deadline stays, for net/http would read on
 		return v, fmt.Errorf("reading the request: %w", err)
 	}
 	_ = control.SetReadDeadline(time.Time{})
@@ -150,12 +157,16 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) (any, error) {
 	if q.Action == "" || q.Resource == "" {
 		return nil, errors.New("action and resource must be given")
 	}
+	address, err := netip.ParseAddr(q.SourceIP) // the zero value does not resolve
+	if err != nil && q.SourceIP != "" {
+		return nil, fmt.Errorf("sourceIp %q is not an IP address", q.SourceIP)
+	}
 	if !strings.HasPrefix(q.Resource, "arn:") {
 		q.Resource = s.ARN(q.Resource)
 	}
 	session := s.policySession(q.CertificateID, q.ClientID, nil)
 	session.DomainName, _ = s.Endpoint()
-	session.SourceIP, _ = netip.ParseAddr(q.SourceIP) // the zero value does not resolve
+	session.SourceIP = address
 	d := policy.Evaluate(policies, &policy.Request{Action: q.Action, Resource: q.Resource, Session: session})
 	out := explanation{Allowed: d.Allowed, Policy: d.Policy, Explanation: d.Explain(), Policies: []string{}}
 	if d.Statement != nil {

@@ -178,6 +178,7 @@ func TestFaultsAreSetOverHTTP(t *testing.T) {
 	accepted[awsiot.CreateCertificateFromCSRResponse](t, csrTopic, claim.ask(t, csrTopic, request))
 	for name, body := range map[string]string{
 		"unknown field": `[{"explode":true}]`, "bad duration": `[{"delayReply":"soon"}]`, "no list": `{}`,
+		"unknown operation": `[{"operation":"CreateCertificateFromCSR"}]`, "negative times": `[{"times":-1}]`, "more than a list": `[] []`,
 	} {
 		if status, _ := call(t, s, "PUT", "/_local/faults", body); status != 400 {
 			t.Errorf("%s: status %d", name, status)
