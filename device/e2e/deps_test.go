@@ -40,7 +40,7 @@ var rooms = map[string]room{
 	"device/fleet":                          {[]string{"device/provision", "device/identity", "device/session", "device/awsiot"}, "it measures the real device"},
 	"device/fleet/controlplane":             {[]string{"device/fleet", "device/awsiot"}, "it works on what AWS IoT has of a fleet, and of the fleet alone links the AWS SDK"},
 	"device/conformance":                    {[]string{"device/awsiot", "device/session"}, "it sees every endpoint from outside"},
-	"device/localcore":                      {[]string{"device/localcore/...", "device/awsiot", "hook/payload"}, "it stands for AWS, which has none of our device's code"},
+	"device/localcore":                      {[]string{"device/localcore/...", "device/awsiot", "device/internal/osfile", "hook/payload"}, "it stands for AWS, which has none of our device's code; files are read alike everywhere"},
 	"device/localcore/policy":               {[]string{"device/localcore/jsontree", "device/awsiot"}, "policies are evaluated without a broker"},
 
 	"device/localcore/template":     {[]string{"device/localcore/jsontree", "device/awsiot"}, "templates are resolved without a registry"},
@@ -52,7 +52,7 @@ var rooms = map[string]room{
 	"device/localcore/records":      {nil, "it stores any service's records"},
 	"device/localcore/registry":     {[]string{"device/localcore/records", "device/localcore/template", "device/awsiot"}, "it stores what AWS stores and what a resolved template registers, and knows no protocol"},
 	"device/localcore/lambdahost":   {[]string{"device/awsiot"}, "it hosts any Lambda function"},
-	"device/localcore/ca":           {[]string{"device/awsiot"}, "it signs any key"},
+	"device/localcore/ca":           {[]string{"device/awsiot", "device/internal/osfile"}, "it signs any key"},
 	"device/localcore/assembly":     {[]string{"device/awsiot"}, "it reads what the CDK writes, and deploys nothing"},
 	"device/localcore/shadow":       {[]string{"device/localcore/records", "device/awsiot"}, "it keeps shadows, however requests travel"},
 	"device/localcore/console":      {nil, "it is a page over the API, and learns the rest from the server that serves it"},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/renameio/v2/maybe"
 
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -106,7 +107,7 @@ func (s *Server) openClaim() (claim Credential, err error) {
 	newKey, path := processClaimKey, ""
 	if s.config.State != "" {
 		newKey, path = ca.NewKey, filepath.Join(s.config.State, claimStateFile)
-		data, err := os.ReadFile(path)
+		data, err := osfile.Read(path, maxFile)
 		if err == nil {
 			err = json.Unmarshal(data, &claim)
 		}
@@ -176,22 +177,28 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 	}
 	device := s.deviceConfiguration()
 	mark, _, _ := strings.Cut(device, "\n")
-	if old, err := os.ReadFile(filepath.Join(dir, deviceFile)); err == nil && !strings.HasPrefix(string(old), mark) {
-		s.config.Log.Warn("kept a configuration that the emulator did not write", "file", filepath.Join(dir, deviceFile))
-		device = string(old)
+	old, err := osfile.Read(filepath.Join(dir, deviceFile), maxFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("writing the credentials: %w (move it away)", err)
 	}
-	for _, f := range []struct {
+	type file struct {
 		name string
 		data []byte
 		mode fs.FileMode
-	}{
+	}
+	files := []file{
 		{claimMark, []byte(claim.CertificateID + "\n"), 0o644},
 		{rootFile, s.authority.RootPEM(), 0o644},
 		{claimPrivateKeyFile, claim.PrivateKeyPEM, 0o600},
 		{claimPublicKeyFile, claim.PublicKeyPEM, 0o644},
 		{claimCertificateFile, claim.CertificatePEM, 0o644},
-		{deviceFile, []byte(device), 0o644},
-	} {
+	}
+	if err == nil && !strings.HasPrefix(string(old), mark) {
+		s.config.Log.Warn("kept a configuration that the emulator did not write", "file", filepath.Join(dir, deviceFile))
+	} else {
+		files = append(files, file{deviceFile, []byte(device), 0o644})
+	}
+	for _, f := range files {
 		if err := maybe.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
 			return fmt.Errorf("writing the credentials: %w", err)
 		}

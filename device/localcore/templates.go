@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"unicode/utf8"
 
+	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/localcore/assembly"
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/template"
@@ -25,6 +25,9 @@ const (
 	devicePolicyFile = "device_policy.json"
 	rotationFile     = "rotation_policy.json" // need not be there
 )
+
+// maxFile is more than any file that the emulator reads has, in bytes.
+const maxFile = 1 << 20
 
 // openClaimPolicy is the claim policy with [NoTemplates]: the provisioning topics of every
 // template, and nothing else.
@@ -90,12 +93,13 @@ func (c Config) readTemplates() (*deployment, error) {
 
 // readFile reads a file of Templates and fills in its placeholders.
 func (c Config) readFile(name string, check func(text []byte) error) (text string, err error) {
-	path, read := name+" (embedded)", templates.FS.ReadFile
-	if c.Templates != EmbeddedTemplates {
-		path, read = filepath.Join(c.Templates, name), os.ReadFile
-		name = path
+	path, source, err := name+" (embedded)", []byte(nil), error(nil)
+	if c.Templates == EmbeddedTemplates {
+		source, err = templates.FS.ReadFile(name)
+	} else {
+		path = filepath.Join(c.Templates, name)
+		source, err = osfile.Read(path, maxFile)
 	}
-	source, err := read(name)
 	if err != nil {
 		return "", fmt.Errorf("reading the templates: %w", err)
 	}

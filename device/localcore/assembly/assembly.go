@@ -150,7 +150,13 @@ func (a artifact) stackName(id string) string { return cmp.Or(a.Properties.Stack
 
 // readJSON reads a file of the assembly. Numbers keep their digits.
 func readJSON(fsys fs.FS, dir, name string, into any) error {
-	data, err := fs.ReadFile(fsys, filepath.ToSlash(name))
+	var data []byte
+	info, err := fs.Stat(fsys, filepath.ToSlash(name))
+	if err == nil && !info.Mode().IsRegular() { // a FIFO would be waited for
+		err = errors.New(filepath.Join(dir, name) + " is not a regular file")
+	} else if err == nil {
+		data, err = fs.ReadFile(fsys, filepath.ToSlash(name))
+	}
 	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, name), pathError.Err)
 	}

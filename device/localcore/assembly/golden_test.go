@@ -179,6 +179,7 @@ func TestOpenReportsWhatIsWrong(t *testing.T) {
 	}{
 		"no manifest":      {fstest.MapFS{}, "", "out/manifest.json: file does not exist"},
 		"damaged manifest": {fstest.MapFS{"manifest.json": {Data: []byte("{")}}, "", "out/manifest.json: unexpected EOF"},
+		"no regular file":  {fstest.MapFS{"manifest.json": {Mode: fs.ModeNamedPipe}}, "", "out/manifest.json is not a regular file"},
 		"no stack":         {manifest(), "", "out/manifest.json: the assembly holds no stack"},
 		"several stacks":   {manifest(stack("B"), stack("A")), "", "holds several stacks, name one of them: A, B"},
 		"another stack":    {manifest(stack("A")), "C", "holds no stack C; it holds A"},

@@ -22,12 +22,13 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/google/renameio/v2/maybe"
+
+	"example.com/fleety/device/internal/osfile"
 )
 
 // An Authority holds the key that signs device certificates and the root of
@@ -60,7 +61,7 @@ func Open(dir string, fast bool) (*Authority, error) {
 		return newAuthority(newKey)
 	}
 	path := filepath.Join(dir, "authority.pem")
-	data, err := os.ReadFile(path)
+	data, err := osfile.Read(path, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		a, err := newAuthority(newKey)
 		if err == nil {

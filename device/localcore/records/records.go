@@ -48,16 +48,19 @@ func Open(path string) (*File, error) {
 	err := Guard(func() (err error) {
 		f.DB, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
 		e, system := errors.AsType[syscall.Errno](err)
+		info, statErr := os.Stat(path)
 		switch {
 		case errors.Is(err, bolterrors.ErrTimeout):
 			return ErrLocked
+		case err != nil && statErr == nil && !info.Mode().IsRegular():
+			return fmt.Errorf("%w (it is not a regular file)", ErrDamaged)
 		case system:
 			return e
 		case err != nil:
 			return fmt.Errorf("%w (%w)", ErrDamaged, err)
 		}
 		return f.DB.View(func(tx *bolt.Tx) error {
-			if info, err := os.Stat(path); err == nil && info.Size() < tx.Size() {
+			if statErr == nil && info.Size() < tx.Size() {
 				return fmt.Errorf("%w (it was cut short)", ErrDamaged)
 			}
 			return nil

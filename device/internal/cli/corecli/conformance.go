@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/conformance"
@@ -129,7 +130,7 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 			continue
 		}
 		_, missing := os.Lstat(path)
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666) // what is in it stays until there is a result
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NONBLOCK, 0o666) // what is in it stays until there is a result; a FIFO is not waited for
 		if err != nil {
 			return err
 		}
@@ -157,7 +158,7 @@ func runConformance(ctx context.Context, console *cli.Console, o conformanceOpti
 		if path == "" {
 			continue
 		}
-		f, err := os.Create(path)
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NONBLOCK, 0o666)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func explain(err error) cli.Explanation {
 	errno, system := errors.AsType[syscall.Errno](err)
 	switch {
 	case cli.IsA[*lambdahost.BinaryError](err):
-		return cli.Explanation{Code: cli.ExitUsage, Hint: "name another one with --hook, or allow every device with --hook none"}
+		return cli.Explanation{Code: cli.ExitUsage, Hint: "name another one with --hook, --certificate-provider or --function; --hook none allows every device"}
 	case cli.IsA[*policy.SyntaxError](err), cli.IsA[*template.SyntaxError](err):
 		return cli.Explanation{Code: cli.ExitUsage}
 	case errors.Is(err, localcore.ErrBeyondLoopback):
