@@ -253,9 +253,17 @@ func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) 
 	}
 	var r response
 	if !known {
-		r, err = s.call(ctx, conn, awsiot.DescribeJobExecution, e.JobID, awsiot.JobsRequest{ExecutionNumber: &e.Number, IncludeJobDocument: new(false)})
+		r, err = s.call(ctx, conn, awsiot.DescribeJobExecution, e.JobID, awsiot.JobsRequest{ExecutionNumber: &e.Number})
 	}
-	another := r.Execution != nil && e.QueuedAt != nil && !bytes.Equal(r.Execution.QueuedAt, e.QueuedAt)
+	another := false
+	if x := r.Execution; x != nil && e.QueuedAt != nil {
+		another = !bytes.Equal(x.QueuedAt, e.QueuedAt)
+		s.mu.Lock()
+		if !another && s.stop == nil && x.JobDocument != nil {
+			s.current.Document = x.JobDocument // whose presigned URLs have not expired
+		}
+		s.mu.Unlock()
+	}
 	if err == nil && !another {
 		update := awsiot.JobsRequest{Status: cmp.Or(e.Status, awsiot.JobInProgress), ExecutionNumber: &e.Number, StatusDetails: e.Details}
 		r, err = s.call(ctx, conn, awsiot.UpdateJobExecution, e.JobID, update)

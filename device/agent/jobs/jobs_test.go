@@ -771,6 +771,24 @@ func TestJobThatIsCreatedAgainIsAnother(t *testing.T) {
 	}
 }
 
+// Presigned URLs expire while a device is away, and AWS IoT makes others for whoever asks.
+func TestInterruptedExecutionHasFreshURLs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ran := filepath.Join(t.TempDir(), "ran")
+	b.handler("h", "echo $2 >>"+ran)
+	b.create("j", runHandler("h", "fresh"))
+	queued := fmt.Append(nil, b.execution("j").QueuedAt)
+	if err := save(b.config.Dir, &execution{JobID: "j", Number: 1, QueuedAt: queued, Attempt: 1, Document: json.RawMessage(runHandler("h", "expired"))}); err != nil {
+		t.Fatal(err)
+	}
+	b.powerOn()
+	b.await("j", awsiot.JobSucceeded)
+	if got := read(t, ran); !slices.Equal(got, []string{"fresh"}) {
+		t.Error(got)
+	}
+}
+
 func TestRotationSucceedsWithAnotherCertificate(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

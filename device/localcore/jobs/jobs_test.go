@@ -741,6 +741,11 @@ func TestJobsControlPlane(t *testing.T) {
 			b.fails(b.CancelJobExecution("U", "j", false, nil, nil), awsiot.JobsInvalidStateTransition)
 			version := int64(9)
 			b.fails(b.CancelJobExecution("U", "j", true, &version, nil), awsiot.JobsVersionConflict)
+			tooMany := map[string]string{}
+			for i := range 11 {
+				tooMany[fmt.Sprint(i)] = "x"
+			}
+			b.fails(b.CancelJobExecution("U", "j", true, nil, tooMany), awsiot.JobsInvalidRequest)
 			if err := b.CancelJobExecution("U", "j", true, nil, map[string]string{"why": "because"}); err != nil {
 				b.Fatal(err)
 			}
