@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"path/filepath"
 	"sync"
@@ -68,7 +69,8 @@ func (l *launch) enrollAll(ctx context.Context) {
 	for k := range l.devices {
 		var due time.Time
 		if l.Load.Rate > 0 {
-			due = l.meter.began.Add(time.Duration(float64(l.Shard.device(k)) / l.Load.Rate * float64(time.Second)))
+			after := float64(l.Shard.device(k)) / l.Load.Rate * float64(time.Second)
+			due = l.meter.began.Add(time.Duration(min(after, math.MaxInt64/2))) // a century
 			if sleep(ctx, time.Until(due)) != nil {
 				return
 			}
@@ -200,7 +202,9 @@ func (l *launch) step(ctx context.Context, e provision.Event, serial string, at 
 	switch e.Phase {
 	case provision.Begin:
 		*at = stage
-		_ = l.paces.wait(ctx, e.Step) // the step itself ends with ctx
+		if l.paces.wait(ctx, e.Step) != nil { // at once, where its turn comes after the device's end
+			<-ctx.Done() // with which the step ends
+		}
 	case provision.Done:
 		switch e.Step {
 		// Those that are a stage each; connecting with the claim is three, and

@@ -139,24 +139,27 @@ func TestShardsEnrollEveryDeviceOnce(t *testing.T) {
 	}
 }
 
+// TestInterruptedLaunchHasPartialReport also has a rate at which the second device is never due.
 func TestInterruptedLaunchHasPartialReport(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
-	c := newConfig(t, core, 50)
-	c.Load.Concurrency = 2
-	ctx, cancel := context.WithCancel(t.Context())
-	c.Progress = func(p fleet.Progress) {
-		if p.Done > 0 {
-			cancel()
+	for _, rate := range []float64{0, 1e-300} {
+		core := startCore(t)
+		c := newConfig(t, core, 50)
+		c.Load.Concurrency, c.Load.Rate = 2, rate
+		ctx, cancel := context.WithCancel(t.Context())
+		c.Progress = func(p fleet.Progress) {
+			if p.Done > 0 {
+				cancel()
+			}
 		}
-	}
-	r, err := fleet.Enroll(ctx, c)
-	if !errors.Is(err, context.Canceled) || r == nil {
-		t.Fatalf("got %v, %v", r, err)
-	}
-	got := r.Counts
-	if got.Enrolled == 0 || got.Failed != 0 || got.NotStarted == 0 || got.Enrolled+got.Interrupted+got.NotStarted != 50 {
-		t.Errorf("counts are %+v, failures %+v", got, r.Failures)
+		r, err := fleet.Enroll(ctx, c)
+		if !errors.Is(err, context.Canceled) || r == nil {
+			t.Fatalf("got %v, %v", r, err)
+		}
+		got := r.Counts
+		if got.Enrolled == 0 || got.Failed != 0 || got.NotStarted == 0 || got.Enrolled+got.Interrupted+got.NotStarted != 50 {
+			t.Errorf("counts are %+v, failures %+v", got, r.Failures)
+		}
 	}
 }
 

@@ -1,8 +1,11 @@
 package fleet
 
 import (
+	"context"
 	"math"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"example.com/fleety/device/provision"
 )
@@ -52,6 +55,24 @@ func TestQuotasHaveARange(t *testing.T) {
 	if text := FormatSeconds(PlanLaunch(MaxDevices, q, provision.DeviceKeys).Seconds); text != "36549 days 16 h" {
 		t.Errorf("it takes %s", text)
 	}
+}
+
+// TestStepWithoutATurnIsNotTaken has a device whose turn would come after its time.
+func TestStepWithoutATurnIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := Quotas{RegisterThing: minQuota}
+		l := &launch{paces: q.paces(provision.DeviceKeys, 1)}
+		var stage Stage
+		for _, want := range []time.Duration{0, DefaultDeviceTimeout} {
+			ctx, cancel := context.WithTimeout(t.Context(), DefaultDeviceTimeout/2)
+			began := time.Now()
+			l.step(ctx, provision.Event{Step: provision.StepRegister, Phase: provision.Begin}, "", &stage)
+			if waited := time.Since(began); waited != want/2 {
+				t.Errorf("waited %s, want %s", waited, want/2)
+			}
+			cancel()
+		}
+	})
 }
 
 func FuzzQuotasSet(f *testing.F) {

@@ -3,6 +3,7 @@ package fleetcli
 import (
 	"bytes"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +119,29 @@ func TestCommandLineHasNoSecret(t *testing.T) {
 	}
 	if got, want := commandLine([]string{"enroll", "-n", "5", "--author", "A B"}), `iot_fleet enroll -n 5 --author "A B"`; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestReportThatCannotBeWrittenIsPrinted has a directory that is removed during the launch, or a disk
+// that becomes full: the machine's failure, and no reason to lose the results of hours.
+func TestReportThatCannotBeWrittenIsPrinted(t *testing.T) {
+	for _, o := range []output{{}, {json: true}} {
+		o.report = filepath.Join(t.TempDir(), "none", "r.json")
+		var out bytes.Buffer
+		err := o.write(&cli.Console{Streams: term.Streams{Out: &out}}, &fleet.Report{Endpoint: "localhost"})
+		if code := explain(err).Code; err == nil || code != cli.ExitFailed || !strings.Contains(out.String(), "localhost") {
+			t.Errorf("%v, exit code %d\n%s", err, code, out.String())
+		}
+	}
+}
+
+func TestReportSaysWhichShardsItHas(t *testing.T) {
+	for want, plan := range map[string]fleet.Plan{
+		"":        {Shards: []fleet.Shard{{Index: 1, Of: 2}, {Index: 2, Of: 2}}},
+		"2 of 3;": {Shards: []fleet.Shard{{Index: 1, Of: 3}, {Index: 3, Of: 3}}},
+	} {
+		if got := summary(&fleet.Report{Plan: plan})[2][1]; !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -93,25 +93,25 @@ func (o *output) check() error {
 	return nil
 }
 
-// write writes the report to its destinations.
-func (o *output) write(console *cli.Console, r *fleet.Report) error {
+// write writes the report to its destinations, to all that can be written.
+func (o *output) write(console *cli.Console, r *fleet.Report) (err error) {
 	for path, write := range map[string]func(io.Writer) error{o.report: r.Write, o.html: r.HTML} {
 		if path == "" {
 			continue
 		}
 		var b bytes.Buffer
-		err := write(&b)
-		if err == nil {
-			err = maybe.WriteFile(path, b.Bytes(), 0o644) // whole or, but on Windows, not at all
+		failed := write(&b)
+		if failed == nil {
+			failed = maybe.WriteFile(path, b.Bytes(), 0o644) // whole or, but on Windows, not at all
 		}
-		if err != nil {
-			return &fileError{path, err}
+		if failed != nil { // a full disk, after a check that it can be written
+			err = errors.Join(err, fmt.Errorf("writing the report: %v", &fileError{path, failed}))
 		}
 	}
 	if o.json {
-		return console.JSON(r)
+		return errors.Join(err, console.JSON(r))
 	}
-	return printReport(console, r)
+	return errors.Join(err, printReport(console, r))
 }
 
 // readFile reads a file that the command line names.
@@ -133,10 +133,14 @@ func printReport(console *cli.Console, r *fleet.Report) error {
 }
 
 func summary(r *fleet.Report) cli.Table {
-	c := r.Counts
+	c, shards := r.Counts, ""
+	if n := len(r.Plan.Shards); n > 0 && n < r.Plan.Shards[0].Of {
+		shards = fmt.Sprintf("%d of %d; the devices of the others are not counted", n, r.Plan.Shards[0].Of)
+	}
 	t := cli.Table{
 		{"result", r.Headline()},
 		{"endpoint", r.Endpoint},
+		{"shards", shards},
 		{"enrolled", fmt.Sprintf("%d of %d devices in %s, %.1f per second", c.Enrolled+c.Already, c.Devices, fleet.FormatSeconds(r.ElapsedSeconds), r.DevicesPerSecond)},
 		{"enrolled before", count(c.Already)},
 		{"failed", fmt.Sprint(c.Failed)},
