@@ -206,8 +206,8 @@ images: $(foreach p,iot_device iot_core_local iot_fleet,release/$p/linux/amd64 r
 	cd .ci/release && $(PINNED) $(GO) build -trimpath -o ../tools/ ./$*
 
 .ci/tools/cyclonedx-gomod .ci/tools/nfpm: .ci/release/go.sum
-	cd .ci/release && $(PINNED) $(GO) build -trimpath -o ../tools/ tool
-	@touch .ci/tools/cyclonedx-gomod .ci/tools/nfpm
+	cd .ci/release && export $(PINNED) && $(GO) build -trimpath -o ../tools/ $$($(GO) list tool | grep '/$(@F)$$')
+	@touch $@
 
 clean:  ## remove build output
 	rm -rf iot_device iot_core_local iot_fleet dist hook/dist infra/cdk.out infra/node_modules $(AWSSDK)/node_modules .ci/tools

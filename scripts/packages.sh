@@ -19,14 +19,15 @@ go=${GO:-go}
 
 # What git describe prints is the last tag and the commits since: v1.2.3-rc.1-4-gabc.
 # Each format has its own way to sort a pre-release before and commits after a
-# version: 1.2.3~rc.1+git4, in apk 1.2.3_rc1_git4. Without a tag, all commits count.
+# version: 1.2.3~rc.1+git4, in apk 1.2.3_rc1_git4; rpm takes no hyphen. Without a
+# tag, all commits count.
 case $version in
 v[0-9]*.[0-9]*.[0-9]*) ;;
 *) version=v0.0.0-$(git rev-list --count HEAD)-g ;;
 esac
 numbers=$(echo "$version" | sed 's/^v\([0-9.]*\).*/\1/')
 commits=$(echo "$version" | sed -n 's/.*-\([0-9]*\)-g[0-9a-f]*\(-dirty\)\{0,1\}$/\1/p')
-pre=$(echo "$version" | sed 's/-dirty$//; s/-[0-9]*-g[0-9a-f]*$//; s/^v[0-9.]*-\{0,1\}//')
+pre=$(echo "$version" | sed 's/-dirty$//; s/-[0-9]*-g[0-9a-f]*$//; s/+.*//; s/^v[0-9.]*-\{0,1\}//; s/-/./g')
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 
