@@ -360,8 +360,12 @@ func TestSubscriptionLimits(t *testing.T) {
 		if got, want := c.receive(packets.Suback).ReasonCodes, []byte(strings.Repeat(string([]byte{over}), 9)); !cmp.Equal(got, want) {
 			t.Errorf("SUBACK of nine filters: %x", got)
 		}
-		for i := range 50 {
+		for i := range 49 {
 			c.mustSubscribe(0, "t"+string(rune('A'+i)))
+		}
+		c.subscribe(0, "last", "last") // is one
+		if got := c.receive(packets.Suback).ReasonCodes; !cmp.Equal(got, []byte{0, 0}) {
+			t.Errorf("SUBACK of the 50th, named twice: %x", got)
 		}
 		c.subscribe(0, "one-more", "tA")
 		if got := c.receive(packets.Suback).ReasonCodes; !cmp.Equal(got, []byte{over, 0}) {

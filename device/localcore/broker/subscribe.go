@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,9 +84,10 @@ func (b *Broker) subscribe(c *Conn, pk *packets.Packet) error {
 func (b *Broker) authorizeFilters(c *Conn, filters packets.Subscriptions, existing map[string]subscription) (codes []byte, denied bool) {
 	throttled := b.config.EnforceRates && !b.allSubscribes.AllowN(b.config.Now(), 1)
 	room := maxSubscriptions - len(existing)
-	for _, sub := range filters {
+	for i, sub := range filters {
 		code, reason := checkFilter(sub)
 		_, known := existing[sub.Filter]
+		known = known || slices.ContainsFunc(filters[:i], func(s packets.Subscription) bool { return s.Filter == sub.Filter })
 		switch {
 		case throttled:
 			code, reason = packets.ErrQuotaExceeded, fmt.Sprintf("more than %d SUBSCRIBEs per second in this account", accountSubscribes)
