@@ -3,7 +3,6 @@ package broker
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -93,8 +92,9 @@ func (b *Broker) readConnect(c *Conn) (*packets.Packet, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kind := start[0] >> 4; kind != packets.Connect {
-		return nil, errors.New("the first packet is a " + packets.PacketNames[kind])
+	if start[0]>>4 != packets.Connect {
+		start, _ = c.reader.Peek(min(8, c.reader.Buffered())) // an HTTP request shows what it is
+		return nil, fmt.Errorf("the client began with %q", start)
 	}
 	first, body, err := c.readFrame()
 	if err != nil {
