@@ -111,61 +111,36 @@ func decode(pk *packets.Packet, first byte, body []byte, version byte) (err erro
 	case 0:
 		p.MessageExpiryInterval = 1 // the least that AWS keeps
 	}
-	end := start
-	if err == nil && pk.ProtocolVersion == 5 && start < len(body) {
-		end, err = checkProperties(pk, body, start)
+	if short := (packets.Packet{FixedHeader: pk.FixedHeader}); err == nil && kind == packets.Connect && short.ConnectDecode(body[:len(body)-1]) == nil {
+		return packets.ErrMalformedPacket // more than its fields
 	}
-	if err == nil && kind == packets.Connect {
-		err = checkEnd(pk, body, end)
+	if err == nil && pk.ProtocolVersion == 5 && start < len(body) {
+		err = checkProperties(pk, body, start)
 	}
 	return err
-}
-
-// checkEnd finds what follows the last field of a CONNECT, in which start comes before the client
-// id, and what is wrong with the properties of its will.
-func checkEnd(pk *packets.Packet, body []byte, start int) (err error) {
-	c, end := &pk.Connect, start+2+len(pk.Connect.ClientIdentifier)
-	if c.WillFlag && pk.ProtocolVersion == 5 {
-		if end, err = checkProperties(pk, body, end); err != nil {
-			return err
-		}
-	}
-	if c.WillFlag {
-		end += 2 + len(c.WillTopic) + 2 + len(c.WillPayload)
-	}
-	if c.UsernameFlag {
-		end += 2 + len(c.Username)
-	}
-	if c.PasswordFlag {
-		end += 2 + len(c.Password)
-	}
-	if end != len(body) {
-		return packets.ErrMalformedPacket
-	}
-	return nil
 }
 
 // checkProperties finds what mochi does not in a packet of MQTT 5 that it decoded: a length of the
 // properties at start that is not the shortest form [MQTT-1.5.5-1] or ends within a value, one of
 // them that comes twice, what follows where they are the last, and reserved bits of a subscription
-// [MQTT-3.8.3-5]. It returns where the properties end.
-func checkProperties(pk *packets.Packet, body []byte, start int) (end int, err error) {
+// [MQTT-3.8.3-5].
+func checkProperties(pk *packets.Packet, body []byte, start int) error {
 	length, n := binary.Uvarint(body[start:])
 	at := start + n
-	end = at + int(length)
+	end := at + int(length)
 	if n > 1 && body[at-1] == 0 {
-		return 0, packets.ErrMalformedVariableByteInteger
+		return packets.ErrMalformedVariableByteInteger
 	}
 	for seen := uint64(0); at < end; {
 		id := body[at]
 		if id != packets.PropUser && seen>>id&1 == 1 {
-			return 0, packets.ErrProtocolViolation
+			return packets.ErrProtocolViolation
 		}
 		seen |= 1 << id
 		at++
 		switch id {
 		case packets.PropSubscriptionIdentifier:
-			return end, nil // of a client in whatever packet it is rejected
+			return nil // of a client in whatever packet it is rejected
 		case packets.PropPayloadFormat, packets.PropRequestProblemInfo, packets.PropRequestResponseInfo:
 			at++
 		case packets.PropReceiveMaximum, packets.PropTopicAliasMaximum, packets.PropTopicAlias:
@@ -181,13 +156,15 @@ func checkProperties(pk *packets.Packet, body []byte, start int) (end int, err e
 	}
 	switch kind := pk.FixedHeader.Type; {
 	case at != end || at < len(body) && (kind == packets.Puback || kind == packets.Disconnect):
-		return 0, packets.ErrMalformedProperties
+		return packets.ErrMalformedProperties
+	case kind == packets.Connect && pk.Connect.WillFlag && start == len(pk.Connect.ProtocolName)+6:
+		return checkProperties(pk, body, end+2+len(pk.Connect.ClientIdentifier))
 	case kind == packets.Subscribe:
 		for _, sub := range pk.Filters {
-			if at += 2 + len(sub.Filter) + 1; body[at-1] > 0x3f {
-				return 0, packets.ErrMalformedFlags
+			if end += 2 + len(sub.Filter) + 1; body[end-1] > 0x3f {
+				return packets.ErrMalformedFlags
 			}
 		}
 	}
-	return end, nil
+	return nil
 }
