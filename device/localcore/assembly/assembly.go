@@ -124,26 +124,31 @@ func open(fsys fs.FS, dir, name string) (*Stack, error) {
 	return s, nil
 }
 
-// choose returns the id of the stack's artifact.
+// choose returns the id of the stack's artifact, which name may be too: stacks of several Regions
+// have one name.
 func (m manifest) choose(name string) (string, error) {
-	stacks := map[string]string{} // ids by name
-	for id, a := range m.Artifacts {
-		if a.Type == "aws:cloudformation:stack" {
-			stacks[a.stackName(id)] = id
+	var chosen, all []string
+	for _, id := range slices.Sorted(maps.Keys(m.Artifacts)) {
+		a := m.Artifacts[id]
+		if a.Type != "aws:cloudformation:stack" {
+			continue
+		}
+		if a.stackName(id) == name || id == name || name == "" {
+			chosen = append(chosen, id)
+		}
+		if all = append(all, a.stackName(id)); a.stackName(id) != id {
+			all[len(all)-1] += " (" + id + ")"
 		}
 	}
-	names := slices.Sorted(maps.Keys(stacks))
-	switch id, found := stacks[name]; {
-	case found:
-		return id, nil
-	case len(stacks) == 0:
+	switch {
+	case len(chosen) == 1:
+		return chosen[0], nil
+	case len(all) == 0:
 		return "", errors.New("the assembly holds no stack")
-	case name != "":
-		return "", fmt.Errorf("the assembly holds no stack %s; it holds %s", name, strings.Join(names, ", "))
-	case len(stacks) > 1:
-		return "", fmt.Errorf("the assembly holds several stacks, name one of them: %s", strings.Join(names, ", "))
+	case len(chosen) == 0:
+		return "", fmt.Errorf("the assembly holds no stack %s; it holds %s", name, strings.Join(all, ", "))
 	}
-	return stacks[names[0]], nil
+	return "", fmt.Errorf("the assembly holds several stacks, name one of them: %s", strings.Join(all, ", "))
 }
 
 func (a artifact) stackName(id string) string { return cmp.Or(a.Properties.StackName, id) }

@@ -169,6 +169,9 @@ func TestOpenReportsWhatIsWrong(t *testing.T) {
 	stack := func(id string) string {
 		return `"` + id + `": {"type": "aws:cloudformation:stack", "properties": {"templateFile": "` + id + `.json"}}`
 	}
+	named := func(id string) string {
+		return `"` + id + `": {"type": "aws:cloudformation:stack", "properties": {"stackName": "Fleet", "templateFile": "` + id + `.json"}}`
+	}
 	manifest := func(stacks ...string) fstest.MapFS {
 		return fstest.MapFS{"manifest.json": {Data: []byte(`{"artifacts": {` + strings.Join(stacks, ",") + `}}`)}}
 	}
@@ -182,6 +185,8 @@ func TestOpenReportsWhatIsWrong(t *testing.T) {
 		"no regular file":  {fstest.MapFS{"manifest.json": {Mode: fs.ModeNamedPipe}}, "", "out/manifest.json is not a regular file"},
 		"no stack":         {manifest(), "", "out/manifest.json: the assembly holds no stack"},
 		"several stacks":   {manifest(stack("B"), stack("A")), "", "holds several stacks, name one of them: A, B"},
+		"one name twice":   {manifest(named("West"), named("East")), "Fleet", "holds several stacks, name one of them: Fleet (East), Fleet (West)"},
+		"one by its id":    {manifest(named("West"), named("East")), "West", "out/West.json: file does not exist"},
 		"another stack":    {manifest(stack("A")), "C", "holds no stack C; it holds A"},
 		"no template":      {manifest(stack("A")), "A", "out/A.json: file does not exist"},
 		"template outside": {manifest(stack("../A")), "", "A.json: file does not exist"},
