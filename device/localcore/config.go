@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/hook/payload"
 )
@@ -114,7 +115,7 @@ type Config struct {
 	// device.yaml, a configuration for the device. Empty means that they are not written.
 	Credentials string
 
-	Account, Region, Partition string            // defaults: 123456789012, us-east-1 and aws
+	Account, Region, Partition string            // defaults: 123456789012, us-east-1 and the Region's
 	SecurityPolicy             SecurityPolicy    // default: [SecurityPolicyTLS13Or12]
 	Quotas                     Quotas            // default: [QuotasOff]
 	AmbiguousBehavior          AmbiguousBehavior // decides what AWS leaves open
@@ -135,7 +136,7 @@ func (c Config) withDefaults() Config {
 	c.Templates = cmp.Or(c.Templates, EmbeddedTemplates)
 	c.Account = cmp.Or(c.Account, "123456789012")
 	c.Region = cmp.Or(c.Region, "us-east-1")
-	c.Partition = cmp.Or(c.Partition, "aws")
+	c.Partition = cmp.Or(c.Partition, awsiot.PartitionOf(c.Region))
 	c.SecurityPolicy = cmp.Or(c.SecurityPolicy, SecurityPolicyTLS13Or12)
 	c.Quotas = cmp.Or(c.Quotas, QuotasOff)
 	c.HookTimeout = cmp.Or(c.HookTimeout, payload.AnswerWithin)
@@ -156,6 +157,8 @@ func (c Config) withDefaults() Config {
 var (
 	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
 	regionPattern  = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+	// functionPattern is that of a name in https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html.
+	functionPattern = regexp.MustCompile(`^[a-zA-Z0-9-_]{1,64}$`)
 )
 
 // validate reports all that is wrong at once.
@@ -180,6 +183,14 @@ func (c Config) validate() error {
 	if r := c.AmbiguousBehavior.ConnackOnDeny; r != 0 && r != 5 && r != 7 {
 		errs = append(errs, fmt.Errorf("connack on deny %d: must be 5, 7 or 0", r))
 	}
+	for name := range c.Functions {
+		switch taken := name == hookFunction && (c.Hook != "" || c.HookFunc != nil) || name == providerName && c.CertificateProvider != ""; {
+		case !functionPattern.MatchString(name):
+			errs = append(errs, fmt.Errorf("function %q: a name has 1 to 64 letters, digits, - and _", name))
+		case taken:
+			errs = append(errs, fmt.Errorf("function %s: the emulator's own has this name", name))
+		}
+	}
 	for name, address := range map[string]string{"listen": c.Listen, "ALPN listen": c.ListenALPN, "api": c.API} {
 		if err := c.validateAddress(address); err != nil {
 			errs = append(errs, fmt.Errorf("%s address %q: %w", name, address, err))
@@ -195,10 +206,11 @@ func (c Config) validateAddress(address string) error {
 	if address == "" || address == NoAPI {
 		return nil
 	}
-	if _, _, err := net.SplitHostPort(address); err != nil {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
 		return errors.New("must be HOST:PORT")
 	}
-	if !c.UnsafeAllowAnyAddress && !isLoopback(address) {
+	if !c.UnsafeAllowAnyAddress && !isLoopback(net.JoinHostPort(host, "0")) { // the port may be a name
 		return ErrBeyondLoopback
 	}
 	return nil

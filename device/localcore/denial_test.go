@@ -365,6 +365,17 @@ func TestListensOnLoopbackOnly(t *testing.T) {
 	}
 }
 
+func TestPortDoesNotMakeAnAddressLoopback(t *testing.T) {
+	t.Parallel()
+	s, err := localcore.Start(t.Context(), localcore.Config{Listen: "127.0.0.1:-1"})
+	if err == nil {
+		s.Close()
+	}
+	if err == nil || errors.Is(err, localcore.ErrBeyondLoopback) {
+		t.Errorf("error: %v", err)
+	}
+}
+
 func TestListensAnywhereWithTheUnsafeSetting(t *testing.T) {
 	t.Parallel()
 	start(t, localcore.Config{Listen: "0.0.0.0:0", UnsafeAllowAnyAddress: true})

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
+	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/hook/payload"
 )
 
@@ -267,15 +267,19 @@ func TestConfigurationThatAWSCannotHaveIsRejected(t *testing.T) {
 		"an endpoint":          {Region: "iot.us-east-1.amazonaws.com"},
 		"a zone":               {Region: "us-east-1a"},
 		"quotas":               {Quotas: "some"},
+		"a function's name":    {Functions: map[string]lambdahost.Config{"a:b": {Path: "x"}}},
+		"the hook's name":      {HookFunc: allowEvery, Functions: map[string]lambdahost.Config{"fleet-provisioning-hook": {Path: "x"}}},
 	} {
 		if s, err := localcore.Start(t.Context(), c); err == nil {
 			s.Close()
 			t.Errorf("%s: the emulator starts", name)
 		}
 	}
-	for _, region := range []string{"us-gov-west-1", "cn-northwest-1", "ap-southeast-2", "us-isob-east-1", "eusc-de-east-1"} {
+	for region, partition := range map[string]string{
+		"us-gov-west-1": "aws-us-gov", "cn-northwest-1": "aws-cn", "ap-southeast-2": "aws", "us-isob-east-1": "aws-iso-b", "eusc-de-east-1": "aws-eusc",
+	} {
 		s := start(t, localcore.Config{Region: region})
-		if got := s.ARN("thing/a"); !strings.Contains(got, ":"+region+":") {
+		if got := s.ARN("thing/a"); got != "arn:"+partition+":iot:"+region+":123456789012:thing/a" {
 			t.Errorf("%s: ARN %s", region, got)
 		}
 	}
