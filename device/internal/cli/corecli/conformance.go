@@ -86,6 +86,8 @@ func (o *conformanceOptions) prepare(cmd *cobra.Command, console *cli.Console) e
 	}
 	onAWS := awsiot.ParseEndpoint(host).AWS()
 	switch {
+	case o.transcript != "" && o.transcript == o.junit:
+		return usage("--transcript and --junit name the same file")
 	case o.Endpoint == "" && o.API != "":
 		return usage("--api needs --endpoint")
 	case o.Endpoint != "" && o.API == "" && !onAWS:

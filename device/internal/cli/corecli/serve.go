@@ -79,7 +79,7 @@ func runServe(ctx context.Context, console *cli.Console, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	if earlier, _ := filepath.Glob(filepath.Join(o.Credentials, "devices", "*.certificate.pem")); o.State == "" && len(earlier) > 0 {
+	if earlier, _ := filepath.Glob(filepath.Join(o.Credentials, "devices", "*.certificate.pem")); o.State == "" && o.Credentials != "" && len(earlier) > 0 {
 		console.Warn("the identities in " + filepath.Dir(earlier[0]) + " are of an earlier run, and this one rejects them: move them away, or keep both with --state DIR")
 	}
 	if err := printReady(console, o, server); err != nil {
@@ -102,11 +102,16 @@ func printReady(console *cli.Console, o serveOptions, server *localcore.Server) 
 			Credentials string `json:"credentials"`
 		}{host, port, server.PortALPN(), server.APIURL(), o.Credentials})
 	}
-	api := "console and control API"
-	if o.NoConsole {
-		api = "control API"
+	line := fmt.Sprintf("ready: devices at %s:%d", host, port)
+	for _, part := range []struct{ what, where string }{{"console and control API at", server.APIURL()}, {"credentials in", o.Credentials}} {
+		if o.NoConsole {
+			part.what = strings.TrimPrefix(part.what, "console and ")
+		}
+		if part.where != "" {
+			line += ", " + part.what + " " + part.where
+		}
 	}
-	_, err := fmt.Fprintf(console.Out, "ready: devices at %s:%d, %s at %s, credentials in %s\n", host, port, api, server.APIURL(), o.Credentials)
+	_, err := fmt.Fprintln(console.Out, line)
 	return err
 }
 
