@@ -57,7 +57,8 @@ var consoles = map[string]string{
 // is not understood. It knows the names of every partition, FIPS and dual-stack names included.
 //
 // AWS pages: https://docs.aws.amazon.com/iot/latest/developerguide/connect-to-iot.html,
-// https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-fips.html
+// https://docs.aws.amazon.com/iot/latest/developerguide/iot-connect-fips.html,
+// https://docs.aws.amazon.com/iot/latest/apireference/API_DomainConfigurationSummary.html
 func ParseEndpoint(host string) Endpoint {
 	e := Endpoint{Host: strings.TrimSuffix(strings.ToLower(host), ".")}
 	for domain, partition := range consoles {
@@ -104,7 +105,8 @@ func (e *Endpoint) parseLabels(labels []string) {
 	switch {
 	case known:
 		e.Kind = kind
-	case strings.HasSuffix(name, "-ats"), service == "iot-fips":
+	case strings.HasSuffix(name, "-ats"), service == "iot-fips",
+		len(labels) == 0 && strings.HasPrefix(name, "d") && name != "data": // an AWS-managed domain; accounts' own prefixes begin with a
 		e.Kind = EndpointData
 	case len(labels) == 0:
 		e.Kind = EndpointLegacyData

@@ -15,6 +15,8 @@ func TestEndpointKindFollowsFromTheHostName(t *testing.T) {
 		"a1b2c3.ats.iot.cn-north-1.amazonaws.com.cn":                {Kind: awsiot.EndpointData, Region: "cn-north-1", Partition: "aws-cn"},
 		"a1b2c3-ats.iot.us-gov-west-1.amazonaws.com":                {Kind: awsiot.EndpointData, Region: "us-gov-west-1", Partition: "aws-us-gov"},
 		"data.iot-fips.us-east-1.amazonaws.com":                     {Kind: awsiot.EndpointData, Region: "us-east-1", Partition: "aws"},
+		"dbc123defghijk.iot.us-west-2.amazonaws.com":                {Kind: awsiot.EndpointData, Region: "us-west-2", Partition: "aws"},
+		"data.iot.us-east-1.amazonaws.com":                          {Kind: awsiot.EndpointLegacyData, Region: "us-east-1", Partition: "aws"},
 		"a1b2c3.iot.us-east-1.amazonaws.com":                        {Kind: awsiot.EndpointLegacyData, Region: "us-east-1", Partition: "aws"},
 		"a1b2c3.credentials.iot.us-east-1.amazonaws.com":            {Kind: awsiot.EndpointCredentials, Region: "us-east-1", Partition: "aws"},
 		"data.credentials.iot-fips.us-west-2.amazonaws.com":         {Kind: awsiot.EndpointCredentials, Region: "us-west-2", Partition: "aws"},
