@@ -67,7 +67,7 @@ func (k *Keys) open(stale *crypto11.Context) (*crypto11.Context, error) {
 	}
 	pin, err := k.uri.pin()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", identity.ErrUnavailable, err)
 	}
 	config := &crypto11.Config{Path: k.uri.ModulePath, TokenLabel: k.uri.Token, Pin: pin}
 	if k.uri.Serial != "" {
@@ -75,7 +75,7 @@ func (k *Keys) open(stale *crypto11.Context) (*crypto11.Context, error) {
 	}
 	token, err := crypto11.Configure(config)
 	if err != nil {
-		return nil, fmt.Errorf("opening the PKCS #11 token: %w", err)
+		return nil, fmt.Errorf("%w: opening the PKCS #11 token: %w", identity.ErrUnavailable, err)
 	}
 	k.token = token
 	return token, nil
@@ -122,12 +122,12 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 // find finds a key, with new sessions where those of stale, or the present ones, have ended.
 func (k *Keys) find(named URI, stale *crypto11.Context) (*signer, error) {
 	token, err := k.open(stale)
-	var found []crypto11.Signer
-	if err == nil {
-		found, err = token.FindKeyPairs(named.ID, nil)
+	if err != nil {
+		return nil, err
 	}
+	found, err := token.FindKeyPairs(named.ID, nil)
 	switch {
-	case token != nil && stale == nil && len(found) == 0: // which is also what a session without a login finds
+	case stale == nil && len(found) == 0: // which is also what a session without a login finds
 		return k.find(named, token)
 	case err != nil:
 		return nil, fmt.Errorf("%w: finding the key in the PKCS #11 token: %w", identity.ErrUnavailable, err)

@@ -162,8 +162,8 @@ func TestOnlyKeysOfTheStoreAreRemoved(t *testing.T) {
 func TestWrongOrMissingPINIsAnError(t *testing.T) {
 	uri := newToken(t, "pin")
 	uri.PINSource = ""
-	if _, _, err := pkcs11.NewKeys(uri).New(); err == nil {
-		t.Error("no error without a PIN")
+	if _, _, err := pkcs11.NewKeys(uri).New(); !errors.Is(err, identity.ErrUnavailable) {
+		t.Errorf("without a PIN: %v", err)
 	}
 	empty := uri
 	empty.PINSource = os.DevNull
@@ -171,7 +171,7 @@ func TestWrongOrMissingPINIsAnError(t *testing.T) {
 		t.Errorf("an empty PIN: %v", err) // that a login has tried
 	}
 	t.Setenv(pkcs11.PINVariable, "9999")
-	if _, _, err := pkcs11.NewKeys(uri).New(); err == nil || strings.Contains(err.Error(), "9999") {
+	if _, _, err := pkcs11.NewKeys(uri).New(); !errors.Is(err, identity.ErrUnavailable) || strings.Contains(err.Error(), "9999") {
 		t.Errorf("a wrong PIN: %v", err)
 	}
 	t.Setenv(pkcs11.PINVariable, "1234")
