@@ -104,6 +104,42 @@ func TestTunnelingExceptions(t *testing.T) {
 	}
 }
 
+// Each case is of https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_OpenTunnel.html.
+func TestTunnelParametersAreLimited(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{})
+	const invalid = "ValidationException"
+	for name, test := range map[string]struct{ in, code string }{
+		"A tunnel needs no parameters":                                            {`{}`, ""},
+		"A description has up to 2,048 characters":                                {`{"description": "` + strings.Repeat("é", 2048) + `"}`, ""},
+		"A longer description is rejected":                                        {`{"description": "` + strings.Repeat("x", 2049) + `"}`, invalid},
+		"An empty description is rejected":                                        {`{"description": ""}`, invalid},
+		"A description with control characters is rejected":                       {`{"description": "a\u0007"}`, invalid},
+		"A tunnel lives for 1 to 720 minutes":                                     {`{"timeoutConfig": {"maxLifetimeTimeoutMinutes": 720}}`, ""},
+		"A life of 0 minutes is rejected":                                         {`{"timeoutConfig": {"maxLifetimeTimeoutMinutes": 0}}`, invalid},
+		"A life of 721 minutes is rejected":                                       {`{"timeoutConfig": {"maxLifetimeTimeoutMinutes": 721}}`, invalid},
+		"A destination needs a service":                                           {`{"destinationConfig": {"thingName": "t"}}`, invalid},
+		"A destination needs no thing":                                            {`{"destinationConfig": {"services": ["SSH"]}}`, ""},
+		"The name of a service has letters, digits, colon, underscore and hyphen": {`{"destinationConfig": {"services": ["aZ0:_-"]}}`, ""},
+		"Another name of a service is rejected":                                   {`{"destinationConfig": {"services": ["a b"]}}`, invalid},
+		"Another name of a thing is rejected":                                     {`{"destinationConfig": {"thingName": "a/b", "services": ["SSH"]}}`, invalid},
+		"A tunnel has at most 3 services; LimitExceededException beyond":          {`{"destinationConfig": {"services": ["a", "b", "c", "d"]}}`, "LimitExceededException"},
+	} {
+		if status, out := callTunneling(t, s, "OpenTunnel", test.in); (status == 200) != (test.code == "") || test.code != "" && out["__type"] != test.code {
+			t.Errorf("%s: %d %v, want %q", name, status, out, test.code)
+		}
+	}
+}
+
+// https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_RotateTunnelAccessToken.html: A client mode that does not exist is rejected.
+func TestTunnelClientModeIsOneOfThree(t *testing.T) {
+	t.Parallel()
+	s := start(t, localcore.Config{})
+	if status, out := callTunneling(t, s, "RotateTunnelAccessToken", `{"tunnelId": "t", "clientMode": "source"}`); status != 400 || out["__type"] != "ValidationException" {
+		t.Errorf("%d %v", status, out)
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/developerguide/how-secure-tunneling-works.html: The thing gets its token over MQTT and connects with it, and closing the tunnel ends the connections of both sides.
 func TestNotifiedThingConnectsToItsTunnel(t *testing.T) {
 	t.Parallel()

@@ -12,11 +12,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/time/rate"
 
@@ -66,10 +63,6 @@ const (
 	CodeLimitExceeded = "LimitExceededException"
 	CodeValidation    = "ValidationException"
 )
-
-func invalid(field, constraint string, args ...any) error {
-	return &Error{CodeValidation, "1 validation error detected: Value at '" + field + "' failed to satisfy constraint: " + fmt.Sprintf(constraint, args...)}
-}
 
 // A DestinationConfig names the thing and the services that a tunnel leads to.
 type DestinationConfig struct {
@@ -162,31 +155,16 @@ func New(c Config) *Service {
 func (s *Service) now() float64 { return float64(s.config.Now().UnixMilli()) / 1000 }
 
 func (d *DestinationConfig) validate() error {
-	switch {
-	case d == nil:
-		return nil
-	case d.ThingName != "" && !awsiot.ValidThingName(d.ThingName):
-		return invalid("destinationConfig.thingName", "Member must satisfy regular expression pattern: [a-zA-Z0-9:_-]+")
-	case len(d.Services) == 0:
-		return invalid("destinationConfig.services", "Member must have length greater than or equal to 1")
-	case len(d.Services) > maxServices:
+	if d != nil && len(d.Services) > maxServices {
 		return &Error{CodeLimitExceeded, fmt.Sprintf("a tunnel has at most %d services, not %d", maxServices, len(d.Services))}
-	case slices.ContainsFunc(d.Services, func(name string) bool { return !awsiot.ValidTunnelService(name) }):
-		return invalid("destinationConfig.services", "Member must satisfy regular expression pattern: [a-zA-Z0-9:_-]+")
 	}
 	return nil
 }
 
-// OpenTunnel opens a tunnel, and notifies its thing, if it has one.
+// OpenTunnel opens a tunnel, and notifies its thing, if it has one. The caller enforces the
+// constraints of AWS's service model, as those of [Service.RotateTunnelAccessToken].
 func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
-	if d := in.Description; d != nil && (*d == "" || utf8.RuneCountInString(*d) > 2048 || strings.ContainsFunc(*d, func(r rune) bool { return unicode.Is(unicode.C, r) })) {
-		return Tunnel{}, Tokens{}, invalid("description", `Member must satisfy regular expression pattern: [^\p{C}]{1,2048}`)
-	}
 	in.TimeoutConfig.Minutes = cmp.Or(in.TimeoutConfig.Minutes, new(awsiot.MaxTunnelMinutes))
-	minutes := *in.TimeoutConfig.Minutes
-	if minutes < 1 || minutes > awsiot.MaxTunnelMinutes {
-		return Tunnel{}, Tokens{}, invalid("timeoutConfig.maxLifetimeTimeoutMinutes", "Member must have value between 1 and %d", awsiot.MaxTunnelMinutes)
-	}
 	if err := in.DestinationConfig.validate(); err != nil {
 		return Tunnel{}, Tokens{}, err
 	}
@@ -199,7 +177,7 @@ func (s *Service) OpenTunnel(in NewTunnel) (Tunnel, Tokens, error) {
 			NewTunnel: in, ID: id, ARN: s.config.ARN("tunnel/" + id), Status: Open,
 			SourceConnectionState: state, DestinationConnectionState: state, CreatedAt: now, LastUpdatedAt: now,
 		},
-		expires: s.config.Now().Add(time.Duration(minutes) * time.Minute),
+		expires: s.config.Now().Add(time.Duration(*in.TimeoutConfig.Minutes) * time.Minute),
 		streams: map[string]*stream{}, limit: rate.NewLimiter(rate.Inf, 0),
 	}
 	t.sides = map[string]*side{source: {state: &t.SourceConnectionState}, destination: {state: &t.DestinationConnectionState}}
@@ -296,11 +274,8 @@ func (s *Service) close(t *tunnel) {
 // https://docs.aws.amazon.com/iot/latest/apireference/API_iot-secure-tunneling_RotateTunnelAccessToken.html
 func (s *Service) RotateTunnelAccessToken(id, clientMode string, d *DestinationConfig) (arn string, tokens Tokens, err error) {
 	modes := map[string][]string{"SOURCE": {source}, "DESTINATION": {destination}, "ALL": {source, destination}}[clientMode]
-	switch {
-	case modes == nil:
-		return "", Tokens{}, invalid("clientMode", "Member must satisfy enum value set: [SOURCE, DESTINATION, ALL]")
-	case d != nil && clientMode == "SOURCE":
-		return "", Tokens{}, invalid("destinationConfig", "Member must be null with clientMode SOURCE")
+	if d != nil && clientMode == "SOURCE" {
+		return "", Tokens{}, &Error{CodeValidation, "destinationConfig must be null with clientMode SOURCE"}
 	}
 	if err := d.validate(); err != nil {
 		return "", Tokens{}, err
