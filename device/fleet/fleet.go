@@ -162,11 +162,9 @@ func (e *ValueError) Error() string { return fmt.Sprintf("%s %s: want %s", e.Nam
 // prepareKeep makes the directory of the identities, which hold private keys: private to this user,
 // and ignored by git.
 func prepareKeep(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("making the directory of the identities: %w", err)
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
+	err := os.MkdirAll(dir, 0o700)
+	info, statErr := os.Stat(dir)
+	if err = cmp.Or(err, statErr); err != nil {
 		return fmt.Errorf("making the directory of the identities: %w", err)
 	}
 	if open := info.Mode().Perm() & 0o077; open != 0 && privateModes {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -452,21 +453,26 @@ func TestWhatOthersRemoveMeanwhileIsNoFailure(t *testing.T) {
 	}
 }
 
-// TestOneFailingDeviceDoesNotStopOthers has a target that AWS IoT rejects, and one twice.
-func TestOneFailingDeviceDoesNotStopOthers(t *testing.T) {
+// TestFailingDevicesDoNotStopOthers has targets that AWS IoT rejects, more in all than end a run that
+// fails all the time, and one target twice.
+func TestFailingDevicesDoNotStopOthers(t *testing.T) {
 	t.Parallel()
 	core := startCore(t)
 	made := enroll(t, core, "2974680000001", 2)
-	run, _ := newRun(core, true)
-	got, err := run.Revoke(t.Context(), []controlplane.Target{
-		{ThingName: made.Devices[0].ThingName},
-		{ThingName: made.Devices[0].ThingName},
-		{CertificateID: strings.Repeat("z", 64)},
-		{ThingName: "fleety_nobody"},
-		{CertificateID: made.Devices[1].CertificateID},
-	}, types.CertificateStatusRevoked)
-	if want := (controlplane.Counts{Certificates: 2, Gone: 1, Failed: 1}); err == nil || got != want {
+	run, rec := newRun(core, true)
+	targets := []controlplane.Target{{ThingName: made.Devices[0].ThingName}, {ThingName: made.Devices[0].ThingName}}
+	for i := range 120 {
+		if i == 60 {
+			targets = append(targets, controlplane.Target{CertificateID: made.Devices[1].CertificateID}, controlplane.Target{ThingName: "fleety_nobody"})
+		}
+		targets = append(targets, controlplane.Target{CertificateID: fmt.Sprintf("%063xz", i)})
+	}
+	got, err := run.Revoke(t.Context(), targets, types.CertificateStatusRevoked)
+	if want := (controlplane.Counts{Certificates: 2, Gone: 1, Failed: 120}); err == nil || got != want {
 		t.Errorf("%+v, %v", got, err)
+	}
+	if d := rec.found[targets[5].String()]; d.Err == nil {
+		t.Errorf("no reason in %+v", d)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -32,7 +31,7 @@ const DefaultRate = 8
 
 const (
 	atOnce      = 8   // devices in progress
-	maxFailures = 100 // after which a run stops
+	maxFailures = 100 // one after the other, after which a run stops
 	pageSize    = 250 // things; AWS's most
 )
 
@@ -44,7 +43,8 @@ type Run struct {
 	// Journal, if set, has the devices that an earlier run completed: they are skipped. Those of
 	// this run are added if it makes changes.
 	Journal *Journal
-	// Found, if set, is called for each device before it is changed, from one goroutine at a time.
+	// Found, if set, is called for each device before it is changed, and for each that fails, from one
+	// goroutine at a time.
 	Found func(Device)
 
 	claims sync.Map   // policies, by name: whether a claim has it
@@ -67,6 +67,7 @@ type Device struct {
 	Things       []string // to be removed
 	Shared       []string // things that are kept, because they have other certificates
 	Kept         string   // why the device is left alone; empty otherwise
+	Err          error    // why it failed, perhaps half-way; nil otherwise
 }
 
 // A Certificate is a certificate in AWS IoT.
@@ -105,7 +106,8 @@ func (c *Counts) add(d Counts) {
 func (r *Run) each(ctx context.Context, targets []Target, completed bool, work func(context.Context, Target) (Counts, error)) (total Counts, err error) {
 	limiter := rate.NewLimiter(rate.Limit(cmp.Or(r.Rate, DefaultRate)), 1)
 	var mu sync.Mutex
-	var first error // under mu, as total
+	var first error // under mu, as total and row
+	row := 0        // of failures
 	group, open := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	begun := map[Target]bool{}
@@ -135,13 +137,16 @@ func (r *Run) each(ctx context.Context, targets []Target, completed bool, work f
 			defer mu.Unlock()
 			if err == nil {
 				total.add(done)
+				row = 0
 				return nil
 			}
 			if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // nothing of it is changed
 				return err
 			}
+			r.report(Device{Target: t, Err: err})
 			total.Failed++
-			if first = cmp.Or(first, fmt.Errorf("%s: %w", t, err)); total.Failed >= maxFailures {
+			first = cmp.Or(first, fmt.Errorf("%s: %w", t, err))
+			if row++; row >= maxFailures {
 				return first
 			}
 			return nil
@@ -323,7 +328,11 @@ func isNotFound(err error) bool {
 type Journal struct {
 	f    *os.File
 	done map[string]bool // by earlier runs
+	jobs []string        // that earlier runs created
 }
+
+// jobMark begins the journal's entry of a job. No thing name has it.
+const jobMark = "#job "
 
 // OpenJournal opens or creates the journal of an operation, named by any text of one line.
 func OpenJournal(path, operation string) (*Journal, error) {
@@ -345,7 +354,11 @@ func OpenJournal(path, operation string) (*Journal, error) {
 	}
 	for err == nil && lines.Scan() {
 		// Of a line that was cut off, as by a full disk, the device is done once more.
-		j.done[strings.TrimSuffix(lines.Text(), ".")] = strings.HasSuffix(lines.Text(), ".")
+		entry, whole := strings.CutSuffix(lines.Text(), ".")
+		j.done[entry] = whole
+		if id, ok := strings.CutPrefix(entry, jobMark); ok && whole {
+			j.jobs = append(j.jobs, id)
+		}
 	}
 	if err = errors.Join(err, lines.Err()); err != nil {
 		f.Close()
@@ -355,22 +368,6 @@ func OpenJournal(path, operation string) (*Journal, error) {
 }
 
 func (j *Journal) has(device string) bool { return j != nil && j.done[device] }
-
-// jobMark begins the journal's entry of a job. No thing name has it.
-const jobMark = "#job "
-
-// jobs returns the ids of the jobs that earlier runs created.
-func (j *Journal) jobs() (ids []string) {
-	if j == nil {
-		return nil
-	}
-	for _, entry := range slices.Sorted(maps.Keys(j.done)) {
-		if id, ok := strings.CutPrefix(entry, jobMark); ok && j.done[entry] {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
 
 // add adds devices: all or none, if the process ends. Each begins its line, which one that was cut
 // off has not ended.

@@ -52,7 +52,10 @@ type Unsuccessful struct {
 // Their ids begin with name and follow from the things, so that a repeated run of that name creates
 // none twice. The things must allow the operation rotate; see package jobs of the agent.
 func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotation, error) {
-	done := Rotation{Jobs: r.Journal.jobs()}
+	var done Rotation
+	if r.Journal != nil {
+		done.Jobs = slices.Clone(r.Journal.jobs)
+	}
 	var mu sync.Mutex
 	type thing struct{ arn, key string }
 	things := map[string]thing{} // by name; under mu

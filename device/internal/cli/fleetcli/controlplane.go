@@ -192,6 +192,9 @@ func deviceText(d controlplane.Device) string {
 	if d.Kept != "" {
 		found = append(found, "skipped: "+d.Kept)
 	}
+	if d.Err != nil {
+		found = append(found, "failed: "+d.Err.Error())
+	}
 	return strings.TrimSuffix(d.Target.String()+": "+strings.Join(found, "; "), ": ")
 }
 
