@@ -60,9 +60,6 @@ func (a *api) testAuthorization(clientID string, principal registry.Target, info
 		if actions[info.ActionType] == "" {
 			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", clip(info.ActionType))
 		}
-		if len(info.Resources) == 0 {
-			return nil, invalid("action type %s has no resources", info.ActionType)
-		}
 	}
 	var policies []registry.PolicyDocument
 	certificateID := ""

@@ -148,10 +148,7 @@ func (a *api) listSubscriptions(q *request, id string) (object, error) {
 	return page("subscriptions", self, show)(q, slices.Collect(maps.Keys(qos)))
 }
 
-const (
-	maxPayload     = 128 << 10
-	confirmTimeout = 5 // seconds, where the request does not say
-)
+const confirmTimeout = 5 // seconds, where the request does not say
 
 func payloadTooLarge(most int) error {
 	return &registry.Error{
@@ -162,8 +159,8 @@ func payloadTooLarge(most int) error {
 
 func (a *api) sendDirectMessage(q *request) (object, error) {
 	id := value[string](q, "clientId")
-	if len(q.body) > maxPayload {
-		return nil, payloadTooLarge(maxPayload)
+	if len(q.body) > broker.MaxPayload {
+		return nil, payloadTooLarge(broker.MaxPayload)
 	}
 	m, err := q.message()
 	if err != nil {

@@ -7,10 +7,11 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// thingGroupProperties is AWS's ThingGroupProperties; nil leaves a part alone.
-type thingGroupProperties struct {
-	Description *string                   `json:"thingGroupDescription"`
-	Attributes  *registry.AttributeUpdate `json:"attributePayload"`
+// groupProperties is AWS's ThingGroupProperties or BillingGroupProperties; nil leaves a part alone.
+type groupProperties struct {
+	ThingGroupDescription, BillingGroupDescription *string
+
+	Attributes *registry.AttributeUpdate `json:"attributePayload"`
 }
 
 // orZero returns what p points to, zero without that.
@@ -19,9 +20,9 @@ func orZero[T any](p *T) T { return *cmp.Or(p, new(T)) }
 // groupSummary is how lists name a group of things.
 func (a *api) groupSummary(name string) object { return a.ref("thinggroup", "groupName", name) }
 
-func (a *api) createThingGroup(name, parent string, p thingGroupProperties) (object, error) {
+func (a *api) createThingGroup(name, parent string, p groupProperties) (object, error) {
 	g, err := a.Registry.CreateThingGroup(registry.ThingGroup{
-		Name: name, Parent: parent, Description: orZero(p.Description), Attributes: orZero(p.Attributes).Attributes,
+		Name: name, Parent: parent, Description: orZero(p.ThingGroupDescription), Attributes: orZero(p.Attributes).Attributes,
 	})
 	return a.groupCreated("thingGroup", g), err
 }
@@ -49,12 +50,14 @@ func (a *api) thingGroup(g registry.ThingGroup, ancestors []string) object {
 
 func (a *api) billingGroup(g registry.ThingGroup) object { return a.group("billingGroup", g) }
 
-func (a *api) updateThingGroup(name string, p thingGroupProperties, expectedVersion *int64) (object, error) {
-	version, err := a.Registry.UpdateThingGroup(registry.ThingGroupUpdate{
-		Name: name, Description: p.Description, Attributes: p.Attributes, ExpectedVersion: expectedVersion,
-	})
-	return object{"version": version}, err
+// updatedGroup is how a request changes a group.
+func updatedGroup(name string, p groupProperties, expectedVersion *int64) registry.ThingGroupUpdate {
+	return registry.ThingGroupUpdate{
+		Name: name, Description: cmp.Or(p.ThingGroupDescription, p.BillingGroupDescription), Attributes: p.Attributes, ExpectedVersion: expectedVersion,
+	}
 }
+
+func groupVersion(version int64) object { return object{"version": version} }
 
 func (a *api) listThingGroups(parent, prefix string, recursive *bool) ([]string, error) {
 	groups, err := a.Registry.ListThingGroups(registry.ThingGroupFilter{
@@ -65,18 +68,9 @@ func (a *api) listThingGroups(parent, prefix string, recursive *bool) ([]string,
 	return convert(groups, func(g registry.ThingGroup) string { return g.Name }), err
 }
 
-type billingGroupProperties struct {
-	Description *string `json:"billingGroupDescription"`
-}
-
-func (a *api) createBillingGroup(name string, p billingGroupProperties) (object, error) {
-	g, err := a.Registry.CreateBillingGroup(registry.ThingGroup{Name: name, Description: orZero(p.Description)})
+func (a *api) createBillingGroup(name string, p groupProperties) (object, error) {
+	g, err := a.Registry.CreateBillingGroup(registry.ThingGroup{Name: name, Description: orZero(p.BillingGroupDescription)})
 	return a.groupCreated("billingGroup", g), err
-}
-
-func (a *api) updateBillingGroup(name string, p billingGroupProperties, expectedVersion *int64) (object, error) {
-	version, err := a.Registry.UpdateBillingGroup(registry.ThingGroupUpdate{Name: name, Description: p.Description, ExpectedVersion: expectedVersion})
-	return object{"version": version}, err
 }
 
 func (a *api) billingGroupSummary(g registry.ThingGroup) object {

@@ -38,7 +38,7 @@ func (a *api) operations() []operation {
 
 		tagged(op("CreateThingGroup", "POST /thing-groups/{thingGroupName} parentGroupName thingGroupProperties", a.createThingGroup)),
 		op("DescribeThingGroup", "GET /thing-groups/{thingGroupName}", r.DescribeThingGroup, a.thingGroup),
-		op("UpdateThingGroup", "PATCH /thing-groups/{thingGroupName} thingGroupProperties expectedVersion", a.updateThingGroup),
+		op("UpdateThingGroup", "PATCH /thing-groups/{thingGroupName} thingGroupProperties expectedVersion", updatedGroup, r.UpdateThingGroup, groupVersion),
 		op("DeleteThingGroup", "DELETE /thing-groups/{thingGroupName}?expectedVersion", r.DeleteThingGroup),
 		op("ListThingGroups", "GET /thing-groups?parentGroup&namePrefixFilter&recursive&"+paged,
 			a.listThingGroups, page("thingGroups", self, a.groupSummary)),
@@ -58,7 +58,7 @@ func (a *api) operations() []operation {
 
 		tagged(op("CreateBillingGroup", "POST /billing-groups/{billingGroupName} billingGroupProperties", a.createBillingGroup)),
 		op("DescribeBillingGroup", "GET /billing-groups/{billingGroupName}", r.DescribeBillingGroup, a.billingGroup),
-		op("UpdateBillingGroup", "PATCH /billing-groups/{billingGroupName} billingGroupProperties expectedVersion", a.updateBillingGroup),
+		op("UpdateBillingGroup", "PATCH /billing-groups/{billingGroupName} billingGroupProperties expectedVersion", updatedGroup, r.UpdateBillingGroup, groupVersion),
 		op("DeleteBillingGroup", "DELETE /billing-groups/{billingGroupName}?expectedVersion", r.DeleteBillingGroup),
 		op("ListBillingGroups", "GET /billing-groups?namePrefixFilter&"+paged,
 			r.ListBillingGroups, page("billingGroups", billingGroupName, a.billingGroupSummary)),
