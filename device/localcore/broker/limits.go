@@ -83,11 +83,7 @@ const (
 	reasonWebSocketTTL     = "WEBSOCKET_TTL_EXPIRATION"
 )
 
-var (
-	// errUnsupportedPacket answers PUBREC, PUBREL, PUBCOMP and AUTH.
-	errUnsupportedPacket = packets.Code{Code: packets.ErrProtocolViolation.Code, Reason: "a packet that AWS IoT does not support"}
-	// errServerPacket answers what only a server may send.
-	errServerPacket = packets.Code{Code: packets.ErrProtocolViolation.Code, Reason: "protocol violation: a packet that clients do not send"}
-)
+// errUnsupportedPacket answers PUBREC, PUBREL, PUBCOMP and AUTH, and what only a server may send.
+var errUnsupportedPacket = packets.Code{Code: packets.ErrProtocolViolation.Code, Reason: "a packet that AWS IoT does not take from clients"}
 
 var overRateReason = fmt.Sprintf("more than %d messages per second; this one is discarded", publishesPerSecond)

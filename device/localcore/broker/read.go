@@ -101,9 +101,6 @@ func decode(pk *packets.Packet, first byte, body []byte, version byte) (err erro
 		err, start = pk.SubscribeDecode(body), 2
 	case packets.Unsubscribe:
 		err, start = pk.UnsubscribeDecode(body), 2
-	case packets.Pingreq, packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Auth:
-	default:
-		return errServerPacket
 	}
 	switch p := &pk.Properties; p.MessageExpiryInterval {
 	case math.MaxUint32: // absent

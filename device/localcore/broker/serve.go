@@ -106,7 +106,7 @@ func (b *Broker) handle(ctx context.Context, c *Conn, pk *packets.Packet) error 
 	case packets.Disconnect:
 		return b.disconnect(c, pk)
 	}
-	return b.violation(c, event.Packet, errUnsupportedPacket) // PUBREC, PUBREL, PUBCOMP, AUTH
+	return b.violation(c, event.Packet, errUnsupportedPacket)
 }
 
 // violation ends a connection whose client broke the protocol.

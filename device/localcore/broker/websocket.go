@@ -30,7 +30,7 @@ func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Princi
 	if err != nil {
 		return // answered
 	}
-	stream := &wire{Conn: &webSocket{socket: socket}}
+	stream := &wire{Conn: &webSocket{Conn: socket.NetConn(), socket: socket}}
 	raw, c := socket.NetConn(), b.newConn(stream, stream, p)
 	if b.begin(raw, func() {
 		defer b.release(raw)
@@ -45,12 +45,11 @@ func (b *Broker) ServeWebSocket(w http.ResponseWriter, r *http.Request, p Princi
 // A webSocket is a WebSocket connection as a stream of bytes: packets may span frames, and frames
 // hold several [MQTT-6.0.0-2].
 type webSocket struct {
+	net.Conn      // below socket
 	socket        *websocket.Conn
 	frame         io.Reader                 // that is being read; nil between two
 	writeDeadline atomic.Pointer[time.Time] // of the next write; the library's own is not safe for concurrent use
 }
-
-var _ net.Conn = (*webSocket)(nil)
 
 func (s *webSocket) Read(p []byte) (int, error) {
 	for {
@@ -95,12 +94,9 @@ func (s *webSocket) Close() error {
 	return s.socket.Close()
 }
 
-func (s *webSocket) LocalAddr() net.Addr               { return s.socket.LocalAddr() }
-func (s *webSocket) RemoteAddr() net.Addr              { return s.socket.RemoteAddr() }
-func (s *webSocket) SetReadDeadline(t time.Time) error { return s.socket.NetConn().SetReadDeadline(t) }
 func (s *webSocket) SetWriteDeadline(t time.Time) error {
 	s.writeDeadline.Store(&t)
-	return s.socket.NetConn().SetWriteDeadline(t)
+	return s.Conn.SetWriteDeadline(t)
 }
 func (s *webSocket) SetDeadline(t time.Time) error {
 	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
