@@ -29,13 +29,13 @@ type client struct {
 	version byte
 	mute    bool // sends no PUBACK
 	log     func(format string, args ...any)
+	id      uint16 // of the last packet, for the script only
 
 	mu       sync.Mutex
 	received []map[string]any // that no step took yet
 	end      error            // of the connection
 	changed  chan struct{}    // closed when one of the two changes
 	held     *bytes.Buffer    // what hold keeps back; nil without
-	id       uint16           // of the last packet
 	messages []uint16         // packet ids of the messages that came, 0 of QoS 0
 }
 
@@ -225,13 +225,6 @@ func (c *client) hold(on bool) error {
 		return nil
 	}
 	return c.write(held.Bytes())
-}
-
-func (c *client) nextID() uint16 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.id++
-	return c.id
 }
 
 func (c *client) messageIDs() []uint16 {

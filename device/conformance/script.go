@@ -572,7 +572,8 @@ func (s *script) connectOnce(ctx context.Context, name string, config *tls.Confi
 }
 
 func (s *script) subscribe(ctx context.Context, c *client, verb, rest string) error {
-	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: c.nextID()}
+	c.id++
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: c.id}
 	var codes []string
 	for _, filter := range strings.Fields(rest) {
 		sub := packets.Subscription{Filter: filter, Qos: 1}
@@ -615,7 +616,8 @@ func (s *script) publish(ctx context.Context, c *client, verb, rest string) erro
 		s.forgetRetained(topic)
 	}
 	if pk.FixedHeader.Qos > 0 {
-		pk.PacketID = c.nextID()
+		c.id++
+		pk.PacketID = c.id
 	}
 	if err := c.send(pk); err != nil || verb == "try-publish" || pk.FixedHeader.Qos == 0 {
 		return err
