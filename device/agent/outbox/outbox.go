@@ -13,12 +13,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -58,7 +58,10 @@ type Config struct {
 	Path     string        // of the file; its directory is made if it is missing
 	MaxBytes int64         // of topics and payloads; the oldest messages give way; 0 means [DefaultMaxBytes]
 	MaxAge   time.Duration // after which a message is dropped; 0 means [DefaultMaxAge]
-	Log      *slog.Logger  // nil discards
+	// Accept reports whether a topic can be the device's own; nil accepts all. Where it accepts none
+	// of the messages of a file, that is another device's, and renamed.
+	Accept func(topic string) bool
+	Log    *slog.Logger // nil discards
 }
 
 // A Message is one that was put and is not acknowledged.
@@ -100,6 +103,10 @@ type Outbox struct {
 	// cursor is the last message that the consumer is done with. It may be ahead of the file, which
 	// cannot be changed on a full or read-only disk.
 	cursor uint64
+	last   uint64 // the last message of this file and those before it
+	// opened is when the first file was opened, in which inherited was the last message.
+	opened    time.Time
+	inherited uint64
 }
 
 // A put waits for its commit.
@@ -150,79 +157,119 @@ func (o *Outbox) open() error {
 	if o.db != nil {
 		return nil
 	}
-	db, stats, err := openFile(o.config.Path)
+	err := o.guard(o.openFile)
 	if errors.Is(err, errDamaged) {
-		aside := fmt.Sprintf("%s.damaged-%s", o.config.Path, time.Now().UTC().Format("20060102T150405.000"))
-		if err := os.Rename(o.config.Path, aside); err != nil {
-			return fmt.Errorf("renaming the damaged outbox: %w", err)
-		}
-		o.config.Log.Error("the outbox was damaged and a new one begun; the messages of the old one were not sent", "kept", aside, "error", err)
-		db, stats, err = openFile(o.config.Path)
+		err = o.guard(o.openFile)
 	}
 	if err != nil {
 		return fmt.Errorf("opening the outbox: %w", err)
 	}
-	o.db = db
-	o.stats.Messages, o.stats.Bytes, o.stats.Oldest, o.stats.SetAside = stats.Messages, stats.Bytes, stats.Oldest, stats.SetAside
 	o.signal()
 	return nil
 }
 
-// openFile opens a file and reads all of it: bbolt checks pages only as it reads them, and panics.
-func openFile(path string) (db *bolt.DB, stats Stats, err error) {
+// guard runs work on the file. bbolt checks pages only as it uses them, and panics. A damaged file is
+// renamed, never deleted, and open begins a new one. The caller holds mu.
+func (o *Outbox) guard(work func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a file that is shorter than its pages say
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: %v", errDamaged, r)
 		}
-		if err != nil && db != nil {
+		if !errors.Is(err, errDamaged) {
+			return
+		}
+		if o.db != nil {
+			go o.db.Close() // which may wait for a transaction that could not be rolled back
+			o.db = nil
+		}
+		aside := o.config.Path + time.Now().UTC().Format(".damaged-20060102T150405.000")
+		if renameErr := os.Rename(o.config.Path, aside); renameErr != nil {
+			err = fmt.Errorf("renaming the damaged outbox: %w", renameErr)
+			return
+		}
+		o.config.Log.Error("the outbox was damaged and a new one begun; the messages of the old one were not sent", "kept", aside, "error", err)
+	}()
+	return work()
+}
+
+// openFile opens the file and reads all of it.
+func (o *Outbox) openFile() (err error) {
+	path := o.config.Path
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	// With NoFreelistSync it would panic on a goroutine of its own.
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		info, statErr := os.Stat(path)
+		if _, system := errors.AsType[syscall.Errno](err); !system && !errors.Is(err, berrors.ErrTimeout) && statErr == nil && info.Size() > 0 {
+			err = fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		return err
+	}
+	o.db = db
+	defer func() {
+		if err != nil {
 			db.Close()
-			db = nil
+			o.db = nil
 		}
 	}()
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, stats, err
+	if err := osfile.SyncDir(filepath.Dir(path)); err != nil {
+		return err
 	}
-	info, err := os.Stat(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, stats, err
-	}
-	exists := err == nil
-	// With NoFreelistSync it would panic on a goroutine of its own.
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
-	if _, ioError := errors.AsType[*fs.PathError](err); err != nil && exists && info.Size() > 0 && !ioError && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, fs.ErrPermission) {
-		return nil, stats, fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	if err == nil {
-		err = osfile.SyncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return db, stats, err
-	}
+	next := o.stats
+	next.Messages, next.Bytes, next.Oldest, next.SetAside = 0, 0, time.Time{}, 0
+	own := o.config.Accept == nil // or there is a message that can be this device's
 	err = db.Update(func(tx *bolt.Tx) error {
 		if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {
 			return fmt.Errorf("%w: it has not the %d bytes that it should have", errDamaged, tx.Size())
 		}
-		for _, name := range [][]byte{queued, setAside} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+		read := func(bucket []byte, each func(Message)) error {
+			b, err := tx.CreateBucketIfNotExists(bucket)
+			if err != nil {
 				return err
 			}
+			var before []byte
+			return b.ForEach(func(k, v []byte) error {
+				m, err := decode(k, v)
+				if bytes.Compare(k, before) <= 0 {
+					err = fmt.Errorf("%w: its messages are not in order", errDamaged)
+				}
+				before = k
+				each(m)
+				return err
+			})
 		}
-		stats.SetAside = tx.Bucket(setAside).Stats().KeyN
-		return tx.Bucket(queued).ForEach(func(k, v []byte) error {
-			m, err := decode(k, v)
-			if err != nil {
-				return fmt.Errorf("%w: %w", errDamaged, err)
+		if err := read(setAside, func(Message) { next.SetAside++ }); err != nil {
+			return err
+		}
+		err := read(queued, func(m Message) {
+			if next.Messages == 0 {
+				next.Oldest = m.Stored
 			}
-			if stats.Messages == 0 {
-				stats.Oldest = m.Stored
-			}
-			stats.Messages++
-			stats.Bytes += m.size()
-			return nil
+			next.Messages++
+			next.Bytes += m.size()
+			own = own || o.config.Accept(m.Topic)
+			o.last = max(o.last, m.Sequence)
 		})
+		if err != nil {
+			return err
+		}
+		if next.Messages > 0 && !own {
+			return fmt.Errorf("%w: its messages are another device's", errDamaged)
+		}
+		b := tx.Bucket(queued)
+		o.last = max(o.last, b.Sequence())
+		return b.SetSequence(o.last) // of a new file: what the consumer has of the old one stays apart
 	})
-	return db, stats, err
+	if err != nil {
+		return err
+	}
+	if o.stats = next; o.opened.IsZero() {
+		o.opened, o.inherited = time.Now(), o.last
+	}
+	return nil
 }
 
 // Put stores a message and returns when it is on stable storage. An error means that it may not be,
@@ -259,6 +306,9 @@ func (o *Outbox) commitAll() {
 			}
 		}
 		err := o.commit(group)
+		if errors.Is(err, errDamaged) {
+			err = o.commit(group) // in a new file
+		}
 		for _, p := range group {
 			p.result <- err
 		}
@@ -280,6 +330,7 @@ func (o *Outbox) commit(group []*put) error {
 			if err != nil {
 				return err
 			}
+			o.last = sequence
 			m := Message{Sequence: sequence, Stored: now, Topic: p.topic, Payload: p.payload}
 			if err := b.Put(m.encode()); err != nil {
 				return err
@@ -305,19 +356,28 @@ func (o *Outbox) commit(group []*put) error {
 func (o *Outbox) update(change func(*bolt.Tx, *Stats) error) error {
 	next := o.stats
 	next.Syncs++
-	var id int
-	err := o.db.Update(func(tx *bolt.Tx) error {
-		id = tx.ID()
-		return change(tx, &next)
+	return o.guard(func() error {
+		var id int
+		err := o.db.Update(func(tx *bolt.Tx) error {
+			id = tx.ID()
+			return change(tx, &next)
+		})
+		inFile := err == nil
+		if err != nil {
+			_ = o.db.View(func(tx *bolt.Tx) error { inFile = tx.ID() == id; return nil })
+		}
+		if inFile {
+			o.stats = next
+		}
+		return err
 	})
-	inFile := err == nil
-	if err != nil {
-		_ = o.db.View(func(tx *bolt.Tx) error { inFile = tx.ID() == id; return nil })
-	}
-	if inFile {
-		o.stats = next
-	}
-	return err
+}
+
+// expired reports whether a message is too old. One of this process is not older than that: what was
+// stored before the clock was set seems to be.
+func (o *Outbox) expired(m *Message, now time.Time) bool {
+	return m.Stored.After(clockWasSet) && now.Sub(m.Stored) > o.config.MaxAge &&
+		(m.Sequence <= o.inherited || now.Sub(o.opened) > o.config.MaxAge)
 }
 
 // dropOldest drops messages that are too old or too many.
@@ -328,7 +388,7 @@ func (o *Outbox) dropOldest(b *bolt.Bucket, now time.Time, stats *Stats) error {
 			return &stats.Acknowledged
 		case stats.Bytes > o.config.MaxBytes:
 			return &stats.DroppedBytes
-		case m.Stored.After(clockWasSet) && now.Sub(m.Stored) > o.config.MaxAge:
+		case o.expired(m, now):
 			return &stats.DroppedAge
 		}
 		return nil
@@ -348,6 +408,9 @@ func removeOldest(b *bolt.Bucket, stats *Stats, count func(*Message) *uint64) er
 		if counter == nil {
 			stats.Oldest = m.Stored
 			return nil
+		}
+		if stats.Messages == 0 {
+			return fmt.Errorf("%w: messages cannot be removed", errDamaged)
 		}
 		if err := c.Delete(); err != nil {
 			return err
@@ -376,34 +439,36 @@ func (o *Outbox) signal() {
 func (o *Outbox) Next(count, bytes int) (messages []Message, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := o.open(); err != nil {
-		return nil, err
-	}
 	now := time.Now()
-	drop := func() { // what cannot be removed now is removed later
+	for dropped := false; ; dropped = true {
+		if err := o.open(); err != nil {
+			return nil, err
+		}
+		left := bytes
+		messages = nil
+		err = o.guard(func() error {
+			return o.db.View(func(tx *bolt.Tx) error {
+				c := tx.Bucket(queued).Cursor()
+				for k, v := c.Seek(key(o.cursor + 1)); k != nil && len(messages) < count; k, v = c.Next() {
+					m, err := decode(k, v)
+					if err != nil {
+						return err
+					}
+					if left -= len(m.Payload); left < 0 && len(messages) > 0 {
+						return nil
+					}
+					messages = append(messages, m)
+				}
+				return nil
+			})
+		})
+		removable := len(messages) == 0 && o.stats.Messages > 0 || len(messages) > 0 && o.expired(&messages[0], now)
+		if err != nil || dropped || !removable {
+			return messages, err
+		}
+		// What cannot be removed now is removed later.
 		_ = o.update(func(tx *bolt.Tx, next *Stats) error { return o.dropOldest(tx.Bucket(queued), now, next) })
 	}
-	if o.stats.Oldest.After(clockWasSet) && now.Sub(o.stats.Oldest) > o.config.MaxAge {
-		drop()
-	}
-	err = o.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(queued).Cursor()
-		for k, v := c.Seek(key(o.cursor + 1)); k != nil && len(messages) < count; k, v = c.Next() {
-			m, err := decode(k, v)
-			if err != nil {
-				return err
-			}
-			if bytes -= len(m.Payload); bytes < 0 && len(messages) > 0 {
-				return nil
-			}
-			messages = append(messages, m)
-		}
-		return nil
-	})
-	if err == nil && len(messages) == 0 && o.stats.Messages > 0 {
-		drop() // those that could not be removed when they were acknowledged
-	}
-	return messages, err
 }
 
 // Acknowledge removes the messages up to that one. After an error they do not come again, unless
@@ -474,11 +539,11 @@ func (m *Message) encode() (k, v []byte) {
 
 func decode(k, v []byte) (Message, error) {
 	if len(k) != 8 || len(v) < 9 {
-		return Message{}, errors.New("a message without its time")
+		return Message{}, fmt.Errorf("%w: a message without its time", errDamaged)
 	}
 	topic, payload, ok := bytes.Cut(v[8:], []byte{0})
 	if !ok {
-		return Message{}, errors.New("a message without its topic")
+		return Message{}, fmt.Errorf("%w: a message without its topic", errDamaged)
 	}
 	return Message{
 		Sequence: binary.BigEndian.Uint64(k),

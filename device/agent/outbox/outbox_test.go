@@ -186,6 +186,12 @@ func TestDamagedFilesAreRenamed(t *testing.T) {
 		"half":           func(whole []byte) []byte { return whole[:len(whole)/2] },
 		"two pages":      func(whole []byte) []byte { return whole[:2*os.Getpagesize()] },
 		"zeros":          func(whole []byte) []byte { return make([]byte, len(whole)) },
+		"ids of pages, which are not read before a change": func(whole []byte) []byte {
+			for page := 2 * os.Getpagesize(); page < len(whole); page += os.Getpagesize() {
+				whole[page]++
+			}
+			return whole
+		},
 		"pages overwritten": func(whole []byte) []byte {
 			fill(whole, 2*os.Getpagesize(), len(whole))
 			return whole
@@ -220,6 +226,56 @@ func TestDamagedFilesAreRenamed(t *testing.T) {
 				t.Errorf("the file that was kept has %d bytes, %v", len(data), err)
 			}
 		})
+	}
+}
+
+// Messages of another device, or of another thing name of this one, would be denied one by one.
+func TestMessagesOfAnotherDeviceStayInTheirFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "outbox.db")
+	for _, thing := range []string{"old", "new", "new"} {
+		o := outbox.New(outbox.Config{Path: path, Accept: func(topic string) bool { return strings.HasPrefix(topic, thing) }})
+		put(t, o, thing+"/topic")
+		o.Close()
+	}
+	if got := next(t, open(t, outbox.Config{Path: path})); !slices.Equal(got, []string{"new/topic", "new/topic"}) {
+		t.Errorf("left: %v", got)
+	}
+	kept, _ := filepath.Glob(path + ".*")
+	if len(kept) != 1 {
+		t.Fatalf("renamed: %v", kept)
+	}
+	if got := next(t, open(t, outbox.Config{Path: kept[0]})); !slices.Equal(got, []string{"old/topic"}) {
+		t.Errorf("kept: %v", got)
+	}
+}
+
+// What the consumer has of a file that turns out to be damaged says nothing of the one after it.
+func TestAcknowledgementsOfADamagedFileRemoveNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "outbox.db")
+	o := open(t, outbox.Config{Path: path})
+	for range 3 {
+		put(t, o, "old")
+	}
+	messages, err := o.Next(3, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := 2 * os.Getpagesize(); page < len(whole); page += os.Getpagesize() {
+		whole[page]++
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	put(t, o, "new")
+	if err := o.Acknowledge(messages[len(messages)-1]); err != nil {
+		t.Fatal(err)
+	}
+	if got := next(t, o); !slices.Equal(got, []string{"new"}) {
+		t.Errorf("left: %v", got)
 	}
 }
 
