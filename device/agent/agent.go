@@ -43,14 +43,14 @@ type Config struct {
 	Provision provision.Config
 	Dir       string        // holds the agent's lock and its outbox; it is made if it is missing
 	Socket    string        // the path of the local API; its directory is made if it is missing
-	Outbox    outbox.Config // bounds the outbox; Path and Log are the agent's own
+	Outbox    outbox.Config // bounds the outbox; Path, Accept and Log are the agent's own
 	// RotateAfter is the age at which key and certificate are replaced; 0 means two thirds of the
 	// certificate's lifetime, which is the latest in any case. Up to a tenth is added at random, so
 	// that a fleet does not rotate at once.
 	RotateAfter time.Duration
 	Services    []ServiceConfig // use the connection, each from its own goroutine
-	// Routes are more of the local API, by pattern as in [http.ServeMux], with a method. A response
-	// other than success is a JSON object with a text "error".
+	// Routes are more of the local API, by pattern as in [http.ServeMux], with a method. The body of
+	// a request is in memory. A response other than success is a JSON object with a text "error".
 	Routes map[string]http.Handler
 	// OnStatus, if set, is called with what the agent does now, in one line, and whether it is
 	// connected: the first time when the local API is ready.
@@ -73,6 +73,7 @@ type agent struct {
 	jitter        float64           // 0 to 1, of the rotation
 	rotateNow     chan struct{}     // receives a value when the time of the rotation may have changed
 	lastConnect   time.Time
+	taken         bool                          // another client may have used the session since the last connection
 	routes        atomic.Pointer[http.ServeMux] // of the local API
 	requests      chan struct{}                 // has a value for each request that is limited
 	now           func() time.Time              // the wall clock
@@ -112,6 +113,10 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	c.Outbox.Path, c.Outbox.Log = filepath.Join(c.Dir, "outbox.db"), c.Log
+	c.Outbox.Accept = func(topic string) bool {
+		_, err := resolveTopic(id.Record.ThingName, topic)
+		return err == nil
+	}
 	a := &agent{
 		Config:        c,
 		thing:         id.Record.ThingName,

@@ -39,6 +39,7 @@ const (
 	burstTimeout    = 10 * time.Second   // how long many programs at once have to send and to wait
 	requestTimeout  = 30 * time.Second   // to send a request, its body included
 	responseTimeout = 10 * time.Second   // to take one piece of a response
+	idleTimeout     = 2 * time.Minute    // for the next request of a connection
 	dropTimeout     = time.Minute        // of a subscriber that is dropped, to take the last line
 )
 
@@ -71,7 +72,7 @@ func (a *agent) serveAPI(ctx context.Context) (stop func(), err error) {
 		}),
 		ReadHeaderTimeout:            responseTimeout,
 		ReadTimeout:                  requestTimeout,
-		IdleTimeout:                  2 * time.Minute,
+		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               8 << 10,
 		DisableGeneralOptionsHandler: true,
 		BaseContext:                  func(net.Listener) context.Context { return serving },
@@ -120,6 +121,11 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 			case <-ctx.Done():
 				return nil, fmt.Errorf("%d requests are not answered yet", maxRequests)
 			}
+			body, err := readBody(r)
+			if err != nil {
+				return nil, err
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
 			handler.ServeHTTP(w, r)
 			return nil, nil
 		}))
@@ -296,7 +302,7 @@ func readBody(r *http.Request) ([]byte, error) {
 
 // handlePublish stores the body as a message. It answers when the message is on stable storage.
 func (a *agent) handlePublish(_ http.ResponseWriter, r *http.Request) (any, error) {
-	payload, err := readBody(r)
+	payload, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -344,9 +350,6 @@ func withID(payload []byte, member, id string) ([]byte, error) {
 // handleSubscribe answers with a line for each message, until the program goes away. The answer
 // begins when AWS IoT has acknowledged the subscription.
 func (a *agent) handleSubscribe(w http.ResponseWriter, r *http.Request) (any, error) {
-	if _, err := readBody(r); err != nil {
-		return nil, err
-	}
 	filter, err := resolveFilter(a.thing, r.URL.Query().Get("filter"))
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
-	return &Client{http.Client{Transport: &http.Transport{DialContext: dial}}, socket}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, IdleConnTimeout: idleTimeout / 2}}, socket}
 }
 
 // Close closes the connections that are not in use.

@@ -152,30 +152,32 @@ func (a *agent) connectOnce(ctx context.Context) (id *identity.Identity, lasted 
 	if o.CurvePreferences == nil && conn.TLS().CurveID != tls.X25519MLKEM768 {
 		a.update(func(*state) { a.Provision.Session.CurvePreferences = session.ClassicCurves }) // the server or the network does not use ML-KEM
 	}
-	if !conn.Present() {
-		a.subscriptions.reset()
+	present := conn.Present() && !a.taken
+	if a.taken = false; !present {
+		a.subscriptions.reset(conn.Present())
 	}
 	began := time.Now()
 	a.update(func(s *state) { s.identity, s.connectedSince, s.lastError = id, began, "" })
 	a.Log.Info("connected", "endpoint", o.Endpoint, "clientId", o.ClientID, "certificateId", id.Record.CertificateID, "sessionPresent", conn.Present())
 	a.OnStatus(a.thing+": connected", true)
-	err = a.useConnection(ctx, conn, id)
+	err = a.useConnection(ctx, conn, present, id)
 	lasted = time.Since(began)
+	a.taken = errors.Is(err, session.ErrClosedSilently) // perhaps by another client, which had the session meanwhile
 	a.update(func(s *state) { s.connectedSince, s.connectedTotal = time.Time{}, s.connectedTotal+lasted })
 	return id, lasted, err
 }
 
 // useConnection sends and subscribes until the connection ends, the identity is to be rotated, or
 // ctx ends. Then it disconnects.
-func (a *agent) useConnection(ctx context.Context, conn *session.Session, id *identity.Identity) error {
+func (a *agent) useConnection(ctx context.Context, conn *session.Session, present bool, id *identity.Identity) error {
 	using, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var workers sync.WaitGroup
 	workers.Go(func() { stop(a.publisher.publish(using, conn)) })
 	workers.Go(func() { stop(a.subscriptions.keepSubscribed(using, serviceConn{agent: a, conn: conn})) })
-	a.setLink(conn)
+	a.setLink(conn, present)
 	err := a.awaitEnd(ctx, using, conn, id)
 	stop(err)
-	a.setLink(nil)
+	a.setLink(nil, false)
 	conn.Close(context.WithoutCancel(ctx))
 	workers.Wait()
 	return err

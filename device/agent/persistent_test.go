@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"example.com/fleety/device/agent"
 	"example.com/fleety/device/localcore"
 	"example.com/fleety/device/localcore/event"
+	"example.com/fleety/device/session"
 )
 
 // A network can be cut.
@@ -47,6 +49,61 @@ func (n *network) set(down bool) {
 		conn.Close()
 	}
 	n.conns = nil
+}
+
+// Another client with the thing's name has the session while it has the client id: its subscriptions
+// may be others then, and messages of the agent's services may have gone there.
+func TestSessionThatAnotherClientHadIsSubscribedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	echo := newEcho("echo/+", "up/echo")
+	w.config.Services = serve(echo)
+	w.run(t)
+	client := agent.NewClient(w.config.Socket)
+	defer client.Close()
+	ready, lines, ended := make(chan struct{}), make(chan string, 1), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() { cancel(); <-ended }()
+	go func() {
+		defer close(ended)
+		client.Subscribe(ctx, "commands/+", func() { close(ready) }, func(line json.RawMessage) error {
+			lines <- string(line)
+			return nil
+		})
+	}()
+	<-ready
+	id, err := w.store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := w.config.Provision.Session
+	o.ClientID, o.KeepSession = thing, true
+	o.Certificate = func(context.Context) (*tls.Certificate, error) { return id.TLS(), nil }
+	other, err := session.Connect(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := "fleet/" + thing + "/down/"
+	if err := other.Unsubscribe(ctx, down+"commands/+", down+"echo/+"); err != nil {
+		t.Fatal(err)
+	}
+	other.Close(ctx)
+	subscribed := map[string]int{}
+	if _, err := w.AwaitEvent(ctx, func(e localcore.Event) bool {
+		if e.Type == event.Subscribed {
+			subscribed[e.Topic]++
+		}
+		return subscribed[down+"commands/+"] == 2 && subscribed[down+"echo/+"] == 2
+	}); err != nil {
+		t.Fatal(err)
+	}
+	send(t, w, "down/commands/1", "afterwards")
+	if line := <-lines; !strings.Contains(line, "afterwards") {
+		t.Error(line)
+	}
+	if echo.present.Load() {
+		t.Error("the service takes the session to be the one that it had")
+	}
 }
 
 // What is published while the network is cut arrives later, since AWS IoT keeps the session;

@@ -46,6 +46,7 @@ type publisher struct {
 	pace   pace // guarded by the turn
 	// alone: the last connection ended with messages unacknowledged. Until as many are through,
 	// each is sent alone, to find the one that AWS IoT denies.
+	window     window
 	alone      int
 	suspect    uint64 // the message that ended the last connection, alone
 	rejections int    // how many connections it has ended in a row
@@ -97,7 +98,7 @@ func (p *publisher) publishNext(ctx context.Context, conn *session.Session) (sen
 	if count, err = p.pace.wait(ctx, count); err != nil {
 		return false, err
 	}
-	batch, err := p.outbox.Next(count, bytesPerSecond)
+	batch, err := p.outbox.Next(count, p.window.bytes())
 	if err != nil || len(batch) == 0 {
 		return false, nil
 	}
@@ -114,7 +115,9 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 	p.pace.sent(len(batch), bytes)
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
+	began := time.Now()
 	acknowledged, err := conn.PublishAll(ctx, messages...)
+	p.window.adapt(time.Since(began))
 	if acknowledged > 0 {
 		p.alone = max(0, p.alone-acknowledged)
 		p.rejections = 0
@@ -148,6 +151,22 @@ func (p *publisher) send(ctx context.Context, conn *session.Session, batch []out
 func endedBy(err error, packet string) bool {
 	e, ok := errors.AsType[*session.Error](err)
 	return ok && e.After == packet && errors.Is(err, session.ErrClosedSilently)
+}
+
+// A window bounds the bytes that are unacknowledged to what a slow link takes in a fraction of
+// answerTimeout: bytesPerSecond, divided by two that often.
+type window uint
+
+func (w window) bytes() int { return bytesPerSecond >> w }
+
+// adapt takes how long the acknowledgements of the last ones took.
+func (w *window) adapt(took time.Duration) {
+	switch {
+	case took > answerTimeout/6 && *w < 6:
+		*w++
+	case took < answerTimeout/30 && *w > 0:
+		*w--
+	}
 }
 
 // A pace keeps publishes within AWS IoT's rates.

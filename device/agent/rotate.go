@@ -25,7 +25,7 @@ func (a *agent) rotationDue(id *identity.Identity) time.Time {
 		age = min(age, a.RotateAfter)
 	}
 	due := cert.NotBefore.Add(age + time.Duration(a.jitter*float64(age)/10))
-	if due.Before(a.state.rotateNext) {
+	if time.Until(due) < time.Until(a.state.rotateNext) { // also after the clock was set
 		return a.state.rotateNext
 	}
 	return due
@@ -79,9 +79,6 @@ func retryRotation(left time.Duration) time.Duration {
 // that has failed. Requests that come meanwhile share the result. One whose program goes away is
 // withdrawn, unless the rotation has begun.
 func (a *agent) handleRotate(w http.ResponseWriter, r *http.Request) (any, error) {
-	if _, err := readBody(r); err != nil {
-		return nil, err
-	}
 	if thing := r.URL.Query().Get("thing"); thing != "" && thing != a.thing {
 		return nil, &Error{http.StatusConflict, fmt.Sprintf("this is the agent of thing %s", a.thing)}
 	}

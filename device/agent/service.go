@@ -146,14 +146,15 @@ type runningService struct {
 // A link is the present connection of the agent.
 type link struct {
 	conn    *session.Session // nil if there is none
+	present bool             // the session is as the connection before left it
 	changed chan struct{}    // closed when another link follows
 }
 
-func (a *agent) setLink(conn *session.Session) {
+func (a *agent) setLink(conn *session.Session, present bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	close(a.link.changed)
-	a.link = link{conn, make(chan struct{})}
+	a.link = link{conn, present, make(chan struct{})}
 }
 
 // setServices stops the services that are not among these, and starts those that do not run. They
@@ -212,7 +213,7 @@ func (a *agent) serveLinks(ctx context.Context, s Service) {
 				stop()
 			})
 			// Of a connection that is older than the service it has missed messages.
-			a.serve(using, serviceConn{a, link.conn, link.conn.Present() && !first}, s)
+			a.serve(using, serviceConn{a, link.conn, link.present && !first}, s)
 			stop()
 			ending.Wait()
 		}

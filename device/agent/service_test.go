@@ -22,6 +22,7 @@ type echo struct {
 	filter, topic string
 	received      chan string
 	fail          atomic.Bool // the first Serve fails
+	present       atomic.Bool // the session, in the last Serve
 	published     atomic.Uint64
 	ended         chan struct{} // receives a value when Run ends
 }
@@ -54,6 +55,7 @@ func (e *echo) Deliver(m session.Message) bool {
 }
 
 func (e *echo) Serve(ctx context.Context, conn session.Shared) error {
+	e.present.Store(conn.SessionPresent())
 	if e.fail.Swap(false) {
 		return errors.New("it begins badly")
 	}

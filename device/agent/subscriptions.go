@@ -197,11 +197,14 @@ func (s *subscriptions) hold(filters ...string) {
 	}
 }
 
-// reset notes that AWS IoT has not kept the session.
-func (s *subscriptions) reset() {
+// reset notes that AWS IoT has not kept the session, or that another client may have changed it.
+func (s *subscriptions) reset(kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.held)
+	maps.DeleteFunc(s.held, func(string, bool) bool { return !kept })
+	for filter := range s.held {
+		s.held[filter] = false
+	}
 	signal(s.changed)
 }
 

@@ -76,6 +76,22 @@ func TestPublishesKeepWithinAWSRates(t *testing.T) {
 	}
 }
 
+// A slow link must not take so long for what was sent at once that the connection is given up.
+func TestSlowLinkIsSentLessAtOnce(t *testing.T) {
+	var w window
+	for _, rate := range []int{10 << 10, 2 << 10, 100 << 20} { // bytes per second
+		for range 10 {
+			w.adapt(min(time.Duration(w.bytes())*time.Second/time.Duration(rate), answerTimeout))
+		}
+		if took := time.Duration(w.bytes()) * time.Second / time.Duration(rate); took > answerTimeout/6 {
+			t.Errorf("with %d bytes per second %d bytes take %v", rate, w.bytes(), took)
+		}
+	}
+	if w.bytes() != bytesPerSecond {
+		t.Errorf("the fast link gets %d bytes", w.bytes())
+	}
+}
+
 func TestWaitingToPublishEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p pace

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -152,10 +155,17 @@ func TestMessageGetsAnID(t *testing.T) {
 
 // A message that arrives too slowly is not malformed: its program may try again.
 func TestSlowMessageIsRejectedAsSuch(t *testing.T) {
-	r := httptest.NewRequest("POST", "/v1/publish?topic=a", iotest.ErrReader(os.ErrDeadlineExceeded))
-	_, err := new(agent).handlePublish(httptest.NewRecorder(), r)
-	if e, ok := errors.AsType[*Error](err); !ok || e.StatusCode != 408 {
-		t.Errorf("%v", err)
+	a := &agent{requests: make(chan struct{}, 1)}
+	a.setRoutes(map[string]http.Handler{"PATCH /v1/shadows": http.NotFoundHandler()})
+	for _, r := range []string{"POST /v1/publish?topic=a", "GET /v1/subscribe?filter=a", "POST /v1/rotate", "PATCH /v1/shadows"} {
+		method, path, _ := strings.Cut(r, " ")
+		for status, body := range map[int]io.Reader{408: iotest.ErrReader(os.ErrDeadlineExceeded), 413: bytes.NewReader(make([]byte, session.MaxPayload+1))} {
+			w := httptest.NewRecorder()
+			a.routes.Load().ServeHTTP(w, httptest.NewRequest(method, path, body))
+			if w.Code != status {
+				t.Errorf("%s: %d %s, want %d", r, w.Code, w.Body, status)
+			}
+		}
 	}
 	if class := (&Error{StatusCode: 408}).Class(); class != awsiot.Temporary {
 		t.Errorf("class %v", class)

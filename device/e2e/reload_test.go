@@ -142,8 +142,9 @@ func TestHangupReloadsWhatTheFirstBootstrapUses(t *testing.T) {
 	}
 	a.stderr = &watcher{}
 	denied := a.stderr.watch("retry (")
-	cmd := exec.CommandContext(t.Context(), a.binary, "run", "--config", "device.yaml")
-	cmd.Dir, cmd.Env, cmd.Stderr = a.dir, a.environment(), a.stderr
+	m := newManager(t)
+	cmd := exec.CommandContext(t.Context(), a.binary, "run", "--config", "device.yaml", "--log-level", "info")
+	cmd.Dir, cmd.Env, cmd.Stderr = a.dir, append(a.environment(), m.environ()), a.stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +153,11 @@ func TestHangupReloadsWhatTheFirstBootstrapUses(t *testing.T) {
 		_ = cmd.Wait()
 	})
 	<-denied
+	same := a.stderr.watch("the configuration is the same")
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	<-same
 	if err := os.WriteFile(path, settings, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -166,4 +172,8 @@ func TestHangupReloadsWhatTheFirstBootstrapUses(t *testing.T) {
 		}
 	}
 	a.await(t, sent)
+	ready := slices.DeleteFunc(m.all(t), func(text string) bool { return !strings.HasPrefix(text, "READY=1") })
+	if len(ready) != 1 {
+		t.Errorf("notified as ready %d times: %q", len(ready), ready)
+	}
 }

@@ -154,7 +154,7 @@ func (r *Reporter) read() (metrics map[string]any, now *traffic, err error) {
 	if now, err = r.traffic(); err != nil {
 		return nil, nil, err
 	}
-	if l := r.last; l != nil && now.bytesIn >= l.bytesIn && now.bytesOut >= l.bytesOut { // not if an interface has gone
+	if l := r.last; l != nil && now.bytesIn >= l.bytesIn && now.bytesOut >= l.bytesOut && now.packetsIn >= l.packetsIn && now.packetsOut >= l.packetsOut { // not if an interface has gone
 		metrics["network_stats"] = map[string]uint64{
 			"bytes_in": now.bytesIn - l.bytesIn, "bytes_out": now.bytesOut - l.bytesOut,
 			"packets_in": now.packetsIn - l.packetsIn, "packets_out": now.packetsOut - l.packetsOut,

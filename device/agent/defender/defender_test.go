@@ -103,6 +103,18 @@ func TestReports(t *testing.T) {
 		if sum != 700+900e4+7e8+9e10 {
 			t.Errorf("traffic of %v", sum)
 		}
+		// One interface has gone, and another one has had larger packets.
+		if err := os.WriteFile(filepath.Join(dir, "dev"), []byte("eth0: 9000 3 0 0 0 0 0 0 9000 3 0 0 0 0 0 0\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
+		defer cancel()
+		if err := r.Serve(ctx, c); err != nil {
+			t.Error(err)
+		}
+		if stats := c.reports[len(c.reports)-1].Metrics["network_stats"]; stats != nil {
+			t.Errorf("traffic of %v", stats)
+		}
 	})
 }
 

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 )
 
 // Routes returns the part of the local API about shadows: /v1/shadows/NAME, and /v1/shadows for the
-// classic one, also with a slash behind it.
+// classic one, also with a slash behind it. The bodies of their requests are in memory.
 func Routes(shadows []*Shadow) map[string]http.Handler {
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
@@ -19,7 +18,8 @@ func Routes(shadows []*Shadow) map[string]http.Handler {
 		for _, s := range shadows {
 			if s.config.Name == name {
 				if err = nil; r.Method == http.MethodPatch {
-					err = s.patch(r.Body)
+					change, _ := io.ReadAll(r.Body) // which is in memory
+					err = s.Update(change)
 				}
 				answer = s.Document()
 			}
@@ -36,17 +36,4 @@ func Routes(shadows []*Shadow) map[string]http.Handler {
 		routes["GET "+path], routes["PATCH "+path] = serve, serve
 	}
 	return routes
-}
-
-func (s *Shadow) patch(body io.Reader) error {
-	change, err := io.ReadAll(io.LimitReader(body, maxMessage+1))
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &Error{408, errors.New("the change has not arrived in time")}
-	case err != nil:
-		return &Error{400, fmt.Errorf("reading the change: %w", err)}
-	case len(change) > maxMessage:
-		return &Error{413, errTooLarge}
-	}
-	return s.Update(change)
 }

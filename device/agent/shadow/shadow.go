@@ -138,7 +138,7 @@ func (st state) view() object {
 
 // An Error rejects the change of a program.
 type Error struct {
-	StatusCode int // 400, 404, 408, 409, 413 or 503
+	StatusCode int // 400, 404, 409, 413 or 503
 	Err        error
 }
 

@@ -141,7 +141,9 @@ func runAgent(ctx context.Context, console *cli.Console, s config.Sources) error
 						return
 					}
 				}
-				console.Reloaded()
+				if ready.Load() {
+					console.Reloaded()
+				}
 			}
 		})
 		if err == nil {
