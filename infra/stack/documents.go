@@ -52,6 +52,9 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 	}
 	if o.Templates != "" {
 		own, err := os.ReadDir(o.Templates)
+		if err == nil && len(own) == 0 {
+			err = fmt.Errorf("%s is empty", o.Templates)
+		}
 		if err != nil {
 			return Documents{}, fmt.Errorf("templates: %w", err)
 		}
@@ -60,9 +63,6 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 				return Documents{}, fmt.Errorf("templates: %s has %q, which is not one of %s", o.Templates, entry.Name(), strings.Join(slices.Sorted(maps.Keys(to)), ", "))
 			}
 			paths[entry.Name()] = filepath.Join(o.Templates, entry.Name())
-		}
-		if len(own) == 0 {
-			return Documents{}, fmt.Errorf("templates: %s is empty", o.Templates)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(to)) {

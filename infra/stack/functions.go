@@ -74,11 +74,25 @@ func allowIoT(s awscdk.Stack, id string, function awslambda.Function, source *st
 
 // newHook declares the hook. serials is nil without a registry of serial numbers.
 func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
+	environment := map[string]*string{ // described in the hook's main.go
+		"SERIAL_PREFIX":   &props.SerialPrefix,
+		"THING_PREFIX":    &props.Names.ThingPrefix,
+		"EXISTING_THINGS": &props.ExistingThings,
+		"ROTATION":        jsii.String(map[bool]string{true: "allow", false: "deny"}[props.Rotation]),
+	}
+	// Lambda takes 4 KB of variables. With more locations the template decides alone.
+	if list, _ := json.Marshal(props.locations()); len(list) < 3<<10 && string(list) != "null" {
+		environment["DEVICE_LOCATIONS"] = jsii.String(string(list))
+	}
+	if serials != nil {
+		environment["SERIAL_TABLE"] = serials.TableName()
+		environment["SERIAL_REGISTRY"] = &props.SerialRegistry
+	}
 	f := &awslambda.FunctionProps{
 		Description: jsii.String("Decides which devices are allowed to provision"),
 		Code:        awslambda.Code_FromAsset(&props.HookFolder, nil),
 		Timeout:     awscdk.Duration_Seconds(jsii.Number(payload.AnswerWithin.Seconds())),
-		Environment: hookEnvironment(props, serials),
+		Environment: &environment,
 	}
 	if props.HookConcurrency > 0 { // else the account's shared concurrency
 		f.ReservedConcurrentExecutions = jsii.Number(props.HookConcurrency)
@@ -105,25 +119,6 @@ func newSerialTable(s awscdk.Stack) awsdynamodb.Table {
 		DeletionProtection:               jsii.Bool(true),
 		RemovalPolicy:                    awscdk.RemovalPolicy_RETAIN,
 	})
-}
-
-// hookEnvironment is described in the hook's main.go.
-func hookEnvironment(props *Props, serials awsdynamodb.Table) *map[string]*string {
-	environment := map[string]*string{
-		"SERIAL_PREFIX":   &props.SerialPrefix,
-		"THING_PREFIX":    &props.Names.ThingPrefix,
-		"EXISTING_THINGS": &props.ExistingThings,
-		"ROTATION":        jsii.String(map[bool]string{true: "allow", false: "deny"}[props.Rotation]),
-	}
-	// Lambda takes 4 KB of variables. With more locations the template decides alone.
-	if list, _ := json.Marshal(props.locations()); len(list) < 3<<10 && string(list) != "null" {
-		environment["DEVICE_LOCATIONS"] = jsii.String(string(list))
-	}
-	if serials != nil {
-		environment["SERIAL_TABLE"] = serials.TableName()
-		environment["SERIAL_REGISTRY"] = &props.SerialRegistry
-	}
-	return &environment
 }
 
 // iotARN is the full name of a resource of AWS IoT in the stack's account and Region.

@@ -10,7 +10,6 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssnssubscriptions"
-	"github.com/aws/aws-cdk-go/awscdk/v2/interfaces/interfacesawslogs"
 	"github.com/aws/jsii-runtime-go"
 )
 
@@ -117,11 +116,9 @@ var queries = []struct{ id, name, query string }{
 
 func newQueries(s awscdk.Stack, props *Props, log awslogs.LogGroup) {
 	for _, q := range queries {
-		awslogs.NewQueryDefinition(s, &q.id, &awslogs.QueryDefinitionProps{
-			QueryDefinitionName: jsii.String(props.Names.Stack + "/" + q.name),
-			LogGroups:           &[]interfacesawslogs.ILogGroupRef{log},
-			QueryString:         awslogs.NewQueryString(&awslogs.QueryStringProps{}),
-		}).Node().DefaultChild().(awslogs.CfnQueryDefinition).SetQueryString(&q.query)
+		awslogs.NewCfnQueryDefinition(s, &q.id, &awslogs.CfnQueryDefinitionProps{
+			Name: jsii.String(props.Names.Stack + "/" + q.name), LogGroupNames: &[]any{log.LogGroupName()}, QueryString: &q.query,
+		})
 	}
 }
 

@@ -134,9 +134,7 @@ func (r *optionReader) text(name string) string {
 	switch value := r.context[name].(type) {
 	case nil:
 		return ""
-	case float64:
-		return strconv.FormatFloat(value, 'f', -1, 64)
-	case string, bool, int, json.Number:
+	case string, bool, json.Number:
 		text := fmt.Sprint(value)
 		if strings.TrimSpace(text) == "" && name != "certificateArn" {
 			r.problem("%s has no value; give one, or leave the option out", name)
@@ -321,12 +319,6 @@ func partitionOf(region string) string {
 	return "aws"
 }
 
-// maxCertificates is how many certificates the function that retires others can know: Lambda takes 4
-// KB of variables.
-//
-// AWS page: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-const maxCertificates = 60
-
 // parseCertificates reads a comma-separated list of ARNs, at least one. They must be of one account
 // and Region, because the stack is.
 func parseCertificates(list string) ([]Certificate, error) {
@@ -343,8 +335,8 @@ func parseCertificates(list string) ([]Certificate, error) {
 		if seen[c.ARN] {
 			return nil, fmt.Errorf("certificateArn: %s is given twice; give each claim certificate once", c.ARN)
 		}
-		if seen[c.ARN] = true; len(seen) > maxCertificates {
-			return nil, fmt.Errorf("certificateArn: there are more than %d claim certificates; deploy another stack for the others, with another name", maxCertificates)
+		if seen[c.ARN] = true; len(seen) > 60 { // Lambda takes 4 KB of variables
+			return nil, errors.New("certificateArn: there are more than 60 claim certificates; deploy another stack, with another name, for the others")
 		}
 		certificates = append(certificates, c)
 		if first := certificates[0]; c.Partition != first.Partition || c.Region != first.Region || c.Account != first.Account {
