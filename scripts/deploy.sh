@@ -27,15 +27,20 @@ arns=$1 # preflight.sh checks it
 shift
 
 scripts=$(cd -- "$(dirname -- "$0")" && pwd)
-# option NAME prints an option of the two cdk.json that the CDK reads.
+# option NAME prints an option of the two cdk.json that the CDK reads. NAME is a pattern.
 option() {
 	sed -n 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p' "$scripts/../infra/cdk.json" "${HOME:-}/.cdk.json" 2>/dev/null | sed -n 1p
 }
 stack=$(option name) group=$(option thingGroup) type=$(option thingType) prefix=$(option thingPrefix) registry=$(option serialRegistry)
+qualifier=$(option '@aws-cdk.core:bootstrapQualifier')
 # Those among the CDK's arguments, as -c name=NAME, win.
+before=
 for argument; do
-	argument=${argument#--context=}
+	case $before in --profile) argument=--profile=$argument ;; esac
+	before=$argument argument=${argument#--context=}
 	case $argument in
+	--profile=*) export AWS_PROFILE="${argument#--profile=}" ;;
+	@aws-cdk/core:bootstrapQualifier=*) qualifier=${argument#*=} ;;
 	name=*) stack=${argument#name=} ;;
 	thingGroup=*) group=${argument#thingGroup=} ;;
 	thingType=*) type=${argument#thingType=} ;;
@@ -48,7 +53,7 @@ stack=${stack:-GoFleetProvisioning}
 if [ "$action" = destroy ]; then
 	"$scripts/preflight.sh" --destroy --name "$stack" "$arns"
 else
-	"$scripts/preflight.sh" --name "$stack" --group "$group" --type "$type" --prefix "$prefix" "$arns"
+	"$scripts/preflight.sh" --name "$stack" --group "$group" --type "$type" --prefix "$prefix" --qualifier "$qualifier" "$arns"
 fi
 cd -- "$scripts/../infra"
 node_modules/.bin/cdk "$action" -c "certificateArn=$arns" "$@" >&2

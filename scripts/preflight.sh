@@ -6,7 +6,8 @@ set -eu
 usage() {
 	cat <<-'END'
 		usage: preflight.sh [--destroy] [--name NAME] [--group GROUP] [--type TYPE]
-		                    [--prefix PREFIX] CERTIFICATE_ARN[,CERTIFICATE_ARN...]
+		                    [--prefix PREFIX] [--qualifier QUALIFIER]
+		                    CERTIFICATE_ARN[,CERTIFICATE_ARN...]
 
 		Checks the tools, the credentials, the Region, the claim certificates, the CDK's
 		bootstrap stack and the names that the stack will take. Prints every problem
@@ -15,24 +16,26 @@ usage() {
 
 		  --destroy    before a deletion: only what that needs
 		  --name NAME  the stack's name, if it is deployed with -c name=NAME; in the
-		               same way --group for thingGroup, --type for thingType and
-		               --prefix for thingPrefix
+		               same way --group for thingGroup, --type for thingType,
+		               --prefix for thingPrefix and --qualifier for
+		               @aws-cdk/core:bootstrapQualifier
 	END
 }
 
 destroy=false
-stack=GoFleetProvisioning own_group='' own_type='' prefix=''
+stack=GoFleetProvisioning own_group='' own_type='' prefix='' qualifier=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help) usage && exit 0 ;;
 	--destroy) destroy=true ;;
-	--name | --group | --type | --prefix)
+	--name | --group | --type | --prefix | --qualifier)
 		[ $# -ge 2 ] || { usage >&2 && exit 2; }
 		case $1 in
 		--name) stack=$2 ;;
 		--group) own_group=$2 ;;
 		--type) own_type=$2 ;;
 		--prefix) prefix=$2 ;;
+		--qualifier) qualifier=$2 ;;
 		esac
 		shift
 		;;
@@ -138,11 +141,11 @@ check_claim() {
 }
 
 check_bootstrap() {
-	if ask ssm get-parameter --name /cdk-bootstrap/hnb659fds/version --query Parameter.Value; then
+	if ask ssm get-parameter --name "/cdk-bootstrap/${qualifier:-hnb659fds}/version" --query Parameter.Value; then
 		[ "$answer" -ge 6 ] ||
-			problem "the CDK's bootstrap stack is of version $answer: run npx cdk bootstrap aws://$account/$region in infra/"
+			problem "the CDK's bootstrap stack is of version $answer: run npx cdk bootstrap ${qualifier:+--qualifier $qualifier }aws://$account/$region in infra/"
 	elif absent; then
-		problem "the CDK has no bootstrap stack in $region of account $account: run npx cdk bootstrap aws://$account/$region in infra/"
+		problem "the CDK has no bootstrap stack in $region of account $account: run npx cdk bootstrap ${qualifier:+--qualifier $qualifier }aws://$account/$region in infra/"
 	else
 		problem "reading the CDK's bootstrap stack: $(because)"
 	fi

@@ -14,7 +14,7 @@ import (
 // the thing is not there.
 const fakeCloud = `#!/bin/sh
 question="$1 $2"
-echo "$@" >>"$FAKE/asked"
+echo "${AWS_PROFILE:+$AWS_PROFILE: }$@" >>"$FAKE/asked"
 shift 2
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -276,6 +276,36 @@ func TestDeployKnowsTheStackHoweverItIsNamed(t *testing.T) {
 			r := p.run(t, "deploy.sh", append([]string{"--destroy", claimARN}, test.args...)...)
 			if r.code != 0 || !strings.Contains(r.stdout, "Stack Second deleted") || !strings.Contains(r.stdout, "thing type acme-sensor") {
 				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// The CDK can have a bootstrap stack of another name, and other credentials than the environment's.
+func TestDeployChecksWhatTheCDKUses(t *testing.T) {
+	const qualifier = "@aws-cdk/core:bootstrapQualifier"
+	for name, test := range map[string]struct {
+		file string
+		args []string
+	}{
+		"options":      {"", []string{"--profile", "prod", "-c", qualifier + "=acme"}},
+		"one argument": {"", []string{"--profile=prod", "--context=" + qualifier + "=acme"}},
+		"cdk.json":     {`{"context": {"` + qualifier + `": "acme"}}`, []string{"--profile=prod"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, notes := newCloud(t, map[string]string{
+				"ssm get-parameter _cdk-bootstrap_hnb659fds_version": "", "ssm get-parameter _cdk-bootstrap_acme_version": "21", templateOutput: "T",
+			})
+			if err := os.WriteFile(p.path("infra/cdk.json"), []byte(test.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if r := p.run(t, "deploy.sh", append([]string{claimARN}, test.args...)...); r.code != 0 {
+				t.Errorf("%+v", r)
+			}
+			for line := range strings.Lines(note(t, notes, "asked")) {
+				if !strings.HasPrefix(line, "prod: ") {
+					t.Errorf("asked with other credentials: %s", line)
+				}
 			}
 		})
 	}
