@@ -60,8 +60,10 @@ func (a *api) principal(arn string) (string, error) {
 		return target, err
 	case !ok:
 		return "", invalid("%q is not the ARN of a certificate", clip(arn))
+	case !awsiot.ValidCertificateID(id):
+		return "", invalid("certificate id %q must be 64 lower-case hexadecimal digits", clip(id))
 	}
-	return target, checkCertificateID(id)
+	return target, nil
 }
 
 // certificate returns the id of the certificate that is the principal. Things have no Cognito

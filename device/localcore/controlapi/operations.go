@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/time/rate"
-
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/jobs"
 )
@@ -269,11 +267,4 @@ var quotas = map[string]int{
 	"CreateProvisioningTemplate": 10,
 	"CreateProvisioningClaim":    10,
 	"ListThingPrincipals":        20,
-}
-
-func limiter(operation string) *rate.Limiter {
-	if n, ok := quotas[operation]; ok {
-		return rate.NewLimiter(rate.Limit(n), n)
-	}
-	return rate.NewLimiter(rate.Inf, 0)
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/jsontree"
 )
 
@@ -269,11 +268,4 @@ func (q *request) call() (answer any, err error) {
 		answer = results[0].Interface()
 	}
 	return answer, nil
-}
-
-func checkCertificateID(id string) error {
-	if !awsiot.ValidCertificateID(id) {
-		return invalid("certificate id %q must be 64 lower-case hexadecimal digits", clip(id))
-	}
-	return nil
 }

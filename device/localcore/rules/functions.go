@@ -53,10 +53,8 @@ var functions = map[string]any{
 		if len(role) == 0 {
 			name = ""
 		}
-		if s.service.config.Shadow != nil {
-			if document, found := s.service.config.Shadow(thing, name); found {
-				return decode(document)
-			}
+		if document, found := s.service.config.Shadow(thing, name); found {
+			return decode(document)
 		}
 		return undefined
 	},

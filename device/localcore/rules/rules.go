@@ -33,14 +33,14 @@ type Message struct {
 	Hops                int // counts the republish actions that led to the message
 }
 
-// A Config says what the service depends on. All but Shadow and Store must be set.
+// A Config says what the service depends on. All but Store must be set.
 type Config struct {
 	Account     string
 	Publish     func(m Message, qos byte) error                           // publishes for republish actions, to this service too
 	Thing       func(principal, clientID string) string                   // returns the name of the thing of a connection, empty without one
 	HasFunction func(arn string) bool                                     // reports whether a Lambda function can be invoked
 	Invoke      func(ctx context.Context, arn string, event []byte) error // invokes a Lambda function
-	Shadow      func(thing, name string) (document []byte, ok bool)       // returns a thing's shadow document; nil means that there is none
+	Shadow      func(thing, name string) (document []byte, ok bool)       // returns a thing's shadow document
 	Store       records.Store                                             // nil for memory only
 	Now         func() time.Time
 	Log         *slog.Logger // of actions that fail and messages that no rule takes
