@@ -1,9 +1,11 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -395,5 +397,21 @@ func (p *parser) call(function string) expression {
 	if least, most := arity(f); len(arguments) < least || len(arguments) > most {
 		p.fail("function %s takes %d to %d arguments, not %d", function, least, most, len(arguments))
 	}
+	if strings.HasPrefix(lower, "regexp_") {
+		pattern, _ := constant(arguments[1]).(string)
+		_, err := syntax.Parse(pattern, syntax.Perl)
+		if e, ok := errors.AsType[*syntax.Error](err); ok && slices.Contains(ofJava, e.Code) {
+			p.fail("%v: such a regular expression is not emulated", e)
+		}
+	}
 	return operation(f, arguments...)
+}
+
+// ofJava are the errors of regular expressions that AWS IoT, which has those of Java, may take.
+var ofJava = []syntax.ErrorCode{syntax.ErrInvalidPerlOp, syntax.ErrInvalidEscape, syntax.ErrInvalidRepeatOp, syntax.ErrInvalidRepeatSize}
+
+// constant returns the value of an expression that reads no message, and nil for others.
+func constant(e expression) any {
+	defer func() { _ = recover() }() // there is no scope to read
+	return e(nil)
 }
