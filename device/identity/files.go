@@ -233,14 +233,12 @@ func (d *directory) removeReplaced(path, sum string) error {
 //
 // It returns an error that wraps [ErrNone] when there is no identity: the device needs the claim
 // then. It returns a *[LockedError] while a run is in progress.
-func (s *Store) RemoveClaim(privateKeys ...string) error {
-	if err := s.removeClaim(privateKeys); err != nil {
-		return classify(fmt.Errorf("removing the claim: %w", err))
-	}
-	return nil
-}
-
-func (s *Store) removeClaim(privateKeys []string) error {
+func (s *Store) RemoveClaim(privateKeys ...string) (err error) {
+	defer func() {
+		if err != nil {
+			err = classify(fmt.Errorf("removing the claim: %w", err))
+		}
+	}()
 	id, err := s.Load()
 	if err != nil {
 		return err

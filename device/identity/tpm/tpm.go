@@ -211,7 +211,9 @@ func create(t transport.TPM, pcrs []uint) (*keyfile.TPMKey, error) {
 	}
 	var options []keyfile.TPMKeyOption // no description: OpenSSL's provider of Debian 12 does not read one
 	if len(pcrs) > 0 {
-		selection := selectPCRs(pcrs)
+		selection := tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{
+			{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(pcrs...)},
+		}}
 		digest, err := policyDigest(t, selection)
 		if err != nil {
 			return nil, err
@@ -274,12 +276,6 @@ func sign(t transport.TPM, key *keyfile.TPMKey, digest []byte, hash tpm2.TPMAlgI
 		return nil, err
 	}
 	return keyfile.EncodeSignatureASN1(&signed.Signature)
-}
-
-func selectPCRs(pcrs []uint) tpm2.TPMLPCRSelection {
-	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{
-		{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(pcrs...)},
-	}}
 }
 
 // policyDigest returns the policy that the registers have their present values.
