@@ -69,7 +69,7 @@ func TestClaimsThatCannotBeReadAreProblems(t *testing.T) {
 			}
 		})
 	}
-	for _, value := range []string{"c.pem", `{}`, `[{"certificatepath":"c.pem"}]`, `[{"certificatepath":"c.pem","privatekeypath":"c.key","x":1}]`, `[] []`} {
+	for _, value := range []string{"c.pem", `{}`, `[{"certificatepath":"c.pem"}]`, `[{"certificatepath":"c.pem","privatekeypath":"c.key","x":1}]`, `[] []`, `[]]`, `[]}`} {
 		if _, err := load(t, good, config.Sources{Flags: []config.Setting{{Key: "bootstrap.claims", Value: value, Flag: "--set"}}}); awsiot.ClassOf(err) != awsiot.Misconfigured {
 			t.Errorf("%s: %v", value, err)
 		}

@@ -369,7 +369,7 @@ func TestEndpointNames(t *testing.T) {
 	for endpoint, right := range map[string]bool{
 		"abc123-ats" + aws: true, "ABC123-ats" + aws: true, "abc123-ats" + aws + ".": true, "localhost": true,
 		"abc123.ats.iot.cn-north-1.amazonaws.com.cn": true, "data.iot-fips.us-east-1.amazonaws.com": true,
-		"iot.your-company.com": true, "emulator_1": true, "::1": true,
+		"iot.your-company.com": true, "x.example.com": true, "mqtt.region.example.com": true, "emulator_1": true, "::1": true,
 		"abc123-ats" + aws + "..": false, ".abc123-ats" + aws: false, "a..b.com": false, ".": false,
 		strings.Repeat("a", 64) + ".com": false, strings.Repeat("abcdefg.", 40) + "com": false,
 		"your-endpoint-ats" + aws: false, "account-specific-prefix-ats" + aws: false, "a3EXAMPLE-ats" + aws: false,

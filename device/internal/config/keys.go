@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -199,7 +200,8 @@ func setRecords(to reflect.Value, value string) error {
 	read := reflect.New(to.Type())
 	d := json.NewDecoder(strings.NewReader(value))
 	d.DisallowUnknownFields()
-	if err := d.Decode(read.Interface()); err != nil || d.More() {
+	err := d.Decode(read.Interface())
+	if _, end := d.Token(); err != nil || end != io.EOF {
 		return fmt.Errorf("%q is not one JSON array of %s", value, formOf(to.Type().Elem()))
 	}
 	to.Set(read.Elem())

@@ -170,15 +170,15 @@ func fitsDNS(name string) bool {
 }
 
 // isPlaceholder recognizes xxxx-ats.iot.REGION.amazonaws.com, your-endpoint-ats… and the like. Real
-// endpoints are in lower case, and no account's prefix is a row of x or has a hyphen.
+// endpoints are in lower case, and no account's prefix is a row of x or has a hyphen; a custom
+// domain may be x.example.com.
 func isPlaceholder(endpoint string) bool {
 	labels := strings.Split(endpoint, ".")
 	prefix := strings.TrimSuffix(strings.ToLower(labels[0]), "-ats")
-	data := awsiot.ParseEndpoint(endpoint).Kind
+	kind := awsiot.ParseEndpoint(endpoint).Kind
 	return strings.ContainsAny(endpoint, "<$") || strings.Contains(endpoint, "YOUR") || strings.Contains(endpoint, "EXAMPLE") ||
-		slices.ContainsFunc(labels, func(l string) bool { return strings.EqualFold(l, "region") }) ||
-		(prefix != "" && strings.Trim(prefix, "x") == "") ||
-		(data == awsiot.EndpointData || data == awsiot.EndpointLegacyData) && strings.ContainsAny(prefix, "-_")
+		kind != awsiot.EndpointOther && (strings.Trim(prefix, "x") == "" || slices.ContainsFunc(labels, func(l string) bool { return strings.EqualFold(l, "region") })) ||
+		(kind == awsiot.EndpointData || kind == awsiot.EndpointLegacyData) && strings.ContainsAny(prefix, "-_")
 }
 
 // A Problem is one thing that is wrong with the configuration.
