@@ -233,6 +233,13 @@ func TestFaults(t *testing.T) {
 			cause:   "clock",
 			reached: []string{"roots", "claim-files", "server-certificate", "claim-connect"},
 		},
+		"no TPM for the first key": {
+			harm:    func(_ *testing.T, p *patient) { p.settings["bootstrap.keys"] = "tpm:/nonexistent/tpm" },
+			check:   "key",
+			class:   awsiot.Failed,
+			cause:   "tpm-missing",
+			reached: []string{"identity-files", "claim-connect", "disk"},
+		},
 		"endpoint is missing": {
 			harm:    func(_ *testing.T, p *patient) { delete(p.settings, "server.endpoint") },
 			check:   "configuration",

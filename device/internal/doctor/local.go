@@ -183,6 +183,15 @@ func (r *run) identityFiles(context.Context) {
 		r.warn(name, fmt.Sprintf("a replacement of the identity is pending since %s: %s", date(p.Since), p.Stage), "the replacement did not complete; the identity stays in use",
 			`"iot_device bootstrap --reprovision" or "iot_device rotate" resumes it, "iot_device bootstrap --discard-pending" ends it`)
 	}
+	if status.State == identity.Absent { // as bootstrap would; nothing is left of the key, in hardware neither
+		key, _, err := own.Keys.New()
+		if made, ok := key.(interface{ Remove() error }); ok {
+			err = made.Remove()
+		}
+		if err != nil {
+			r.failure("key", err)
+		}
+	}
 	switch {
 	case r.device != nil:
 		r.identityOnDisk(name)
