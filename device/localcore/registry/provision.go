@@ -38,18 +38,17 @@ type Provisioned struct {
 func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 	return mutate(r, func(tx *transaction) (out Provisioned, err error) {
 		thing, certificate := p.Plan.Thing, p.Plan.Certificate
-		var existed bool // neither new nor pending
+		var created bool
 		switch {
 		case p.NewCertificate != nil:
 			out.Certificate, err = tx.createCertificate(*p.NewCertificate)
+			created = err == nil
 			if e, ok := errors.AsType[*Error](err); ok && e.Code == CodeAlreadyExists {
 				id, _ := Target(e.Resource).Certificate()
 				out.Certificate, err = tx.certificates.find(id)
-				existed = out.Certificate.Status != PendingActivation
 			}
 		case p.CertificateID != "":
 			out.Certificate, err = tx.certificates.find(p.CertificateID)
-			existed = out.Certificate.Status != PendingActivation
 		case certificate != nil || p.Principal != "":
 			if out.Certificate, err = tx.owned(p.Token, p.Principal, tx.now); err == nil {
 				out.Certificate = tx.useToken(out.Certificate)
@@ -71,6 +70,7 @@ func (r *Registry) Provision(p Provisioning) (Provisioned, error) {
 			}
 		}
 		if err == nil && certificate != nil {
+			existed := !created && out.Certificate.Status != PendingActivation
 			out.Certificate, err = tx.provisionCertificate(out.Certificate, existed, p.Plan)
 		}
 		if err == nil && thing != nil {

@@ -209,6 +209,25 @@ func TestTokenWorksOnce(t *testing.T) {
 	}
 }
 
+func TestRegistrationBringsNoRevokedCertificateBack(t *testing.T) {
+	t.Parallel()
+	r, _ := open(t)
+	furnish(t, r)
+	c := pending(t, r)
+	ok(t, r.UpdateCertificate(c.ID, Revoked))
+	if _, err := r.Provision(registration()); code(err) != CodeResourceConflicts {
+		t.Errorf("got %v", err)
+	}
+	if c, _ := r.CertificateByID(c.ID); c.Status != Revoked {
+		t.Errorf("the certificate is %s", c.Status)
+	}
+	replacing := registration()
+	replacing.Plan.Certificate.StatusOverride = template.Replace
+	if got := must(r.Provision(replacing))(t); got.Certificate.Status != Active {
+		t.Errorf("with a template that replaces the status, the certificate is %s", got.Certificate.Status)
+	}
+}
+
 func TestOlderCertificatesStayAttached(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
