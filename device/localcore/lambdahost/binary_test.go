@@ -78,6 +78,7 @@ func TestStartRejectsWhatCannotRun(t *testing.T) {
 		} {
 			cases[write(name, text, 0o755)] = "is not an executable of this machine; build one for this machine with make local"
 		}
+		cases[write("interpreted", "#!/nowhere/sh\r\n", 0o755)] = "names an interpreter or a loader that does not exist; build one for this machine with make local"
 		cases[os.DevNull] = "is not a regular file"
 	}
 	for path, want := range cases {

@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"runtime"
@@ -202,6 +203,8 @@ func (h *Host) launch(ctx context.Context) (*process, error) {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
 		return nil, notForHere(h.config.Path, "is not an executable of this machine")
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, cmp.Or(checkBinary(h.config.Path), notForHere(h.config.Path, "names an interpreter or a loader that does not exist"))
 	case err != nil:
 		return nil, fmt.Errorf("running %s: %w", h.config.Path, err)
 	}
