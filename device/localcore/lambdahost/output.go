@@ -3,13 +3,14 @@ package lambdahost
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+
+	"example.com/fleety/device/awsiot"
 )
 
 const (
@@ -92,7 +93,7 @@ func (s *stream) emit(line []byte) {
 // readLine reads a line that a structured logger wrote as a JSON object with a message. Any other
 // line is itself the message.
 func readLine(line string) (level slog.Level, message string, attrs map[string]any) {
-	if line[0] != '{' || json.Unmarshal([]byte(line), &attrs) != nil {
+	if line[0] != '{' || awsiot.DecodeJSON([]byte(line), &attrs) != nil {
 		return slog.LevelInfo, line, map[string]any{}
 	}
 	for _, key := range []string{slog.MessageKey, "message"} {

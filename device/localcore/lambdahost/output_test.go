@@ -2,6 +2,7 @@ package lambdahost
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -52,6 +53,14 @@ func TestOutputIsCutIntoLines(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestNumbersOfALineKeepTheirDigits(t *testing.T) {
+	t.Parallel()
+	_, message, attrs := readLine(`{"msg":"m","took":12345678901234567890}`)
+	if got := fmt.Sprint(attrs["took"]); message != "m" || got != "12345678901234567890" {
+		t.Errorf("message %q, number %s", message, got)
 	}
 }
 
