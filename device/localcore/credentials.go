@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/renameio/v2/maybe"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
@@ -30,9 +31,11 @@ const (
 	claimCertificateFile = "fleet-provisioning.certificate.pem"
 	claimPrivateKeyFile  = "fleet-provisioning.private.key"
 	claimPublicKeyFile   = "fleet-provisioning.public.key"
-	// claimMark marks our claim, unlike one of a real account, whose key must not be overwritten:
-	// it holds the id of the claim certificate.
+	// claimMark marks our claim, unlike one of a real account, whose key must not be overwritten: it
+	// holds the ids of the last claim certificates, for a start may be killed before it has
+	// written its own, and another process may write there too.
 	claimMark = ".iot_core_local"
+	maxMark   = 1000 // bytes of former ids
 	// deviceFile is the configuration for the device.
 	deviceFile = "device.yaml"
 	// claimStateFile keeps the claim in Config.State.
@@ -172,7 +175,11 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 	}
 	key := filepath.Join(dir, claimPrivateKeyFile)
 	_, noKey := os.Lstat(key)
-	if _, noMark := os.Lstat(filepath.Join(dir, claimMark)); errors.Is(noMark, fs.ErrNotExist) && !errors.Is(noKey, fs.ErrNotExist) {
+	ours, noMark := osfile.Read(filepath.Join(dir, claimMark), maxFile)
+	there, _ := osfile.Read(filepath.Join(dir, claimCertificateFile), maxFile)
+	certificates, unread := awsiot.Certificates(there) // none where an earlier start was killed
+	foreign := noMark != nil || unread == nil && !strings.Contains(string(ours), awsiot.CertificateID(certificates[0]))
+	if foreign && !errors.Is(noKey, fs.ErrNotExist) {
 		return fmt.Errorf("writing the credentials: %s was not written by the emulator and would be lost; choose another directory, or move it away", key)
 	}
 	device := s.deviceConfiguration()
@@ -187,7 +194,7 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 		mode fs.FileMode
 	}
 	files := []file{
-		{claimMark, []byte(claim.CertificateID + "\n"), 0o644},
+		{claimMark, []byte(claim.CertificateID + "\n" + string(ours[:min(len(ours), maxMark)])), 0o644},
 		{rootFile, s.authority.RootPEM(), 0o644},
 		{claimPrivateKeyFile, claim.PrivateKeyPEM, 0o600},
 		{claimPublicKeyFile, claim.PublicKeyPEM, 0o644},

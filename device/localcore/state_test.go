@@ -140,17 +140,27 @@ func TestDeactivatedClaimStaysInactiveAcrossRestarts(t *testing.T) {
 
 func TestForeignClaimIsNotOverwritten(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	key := filepath.Join(dir, "fleet-provisioning.private.key")
-	if err := os.WriteFile(key, []byte("of a real account"), 0o600); err != nil {
+	used := t.TempDir()
+	if err := start(t, localcore.Config{Credentials: used}).Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := localcore.Start(t.Context(), localcore.Config{Credentials: dir})
-	if err == nil || !strings.Contains(err.Error(), key) {
-		t.Errorf("error %v", err)
-	}
-	if data, err := os.ReadFile(key); err != nil || string(data) != "of a real account" {
-		t.Error("the key was overwritten")
+	foreign := start(t, localcore.Config{}).Claim().CertificatePEM
+	for name, dir := range map[string]string{"new": t.TempDir(), "used by the emulator before": used} {
+		key := filepath.Join(dir, "fleet-provisioning.private.key")
+		for path, data := range map[string][]byte{key: []byte("of a real account"), filepath.Join(dir, "fleet-provisioning.certificate.pem"): foreign} {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s, err := localcore.Start(t.Context(), localcore.Config{Credentials: dir}); err == nil {
+			s.Close()
+			t.Errorf("%s: started", name)
+		} else if !strings.Contains(err.Error(), key) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if data, err := os.ReadFile(key); err != nil || string(data) != "of a real account" {
+			t.Errorf("%s: the key was overwritten", name)
+		}
 	}
 }
 
