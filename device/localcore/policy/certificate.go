@@ -64,44 +64,30 @@ var nameFields = []attributeName{
 	{"AlternativeName.UniformResourceIdentifier", 0, tagURI}, {"AlternativeName.IPAddress", 0, tagIP},
 }
 
+// fieldsByName has those of a first value, by what names them in lower case.
+var fieldsByName = func() map[string]field {
+	all := map[string]field{"serialnumber": {source: serial}, "availablekeys": {source: availableKeys, list: true}}
+	for _, a := range nameFields {
+		for _, source := range []string{subject, issuer} {
+			all[strings.ToLower(source+a.name)] = field{source: source, attribute: a}
+		}
+	}
+	return all
+}()
+
 // parseField reads a field. What may follow the name of an attribute: nothing for the first value,
 // an index that counts from zero, or List for all values.
 func parseField(name string) (f field, ok bool) {
-	for _, f.source = range []string{serial, availableKeys} {
-		if strings.EqualFold(name, f.source) {
-			f.list = f.source == availableKeys
-			return f, true
-		}
+	name = strings.ToLower(name)
+	if f, ok = fieldsByName[name]; ok {
+		return f, true
 	}
-	f.source = subject
-	rest, ok := cutPrefixFold(name, subject)
-	if !ok {
-		f.source = issuer
-		if rest, ok = cutPrefixFold(name, issuer); !ok {
-			return field{}, false
-		}
-	}
-	for _, f.attribute = range nameFields {
-		suffix, ok := cutPrefixFold(rest+".", f.attribute.name+".")
-		if !ok {
-			continue
-		}
-		suffix = strings.TrimSuffix(suffix, ".")
-		if f.list = strings.EqualFold(suffix, "List"); f.list || suffix == "" {
-			return f, true
-		}
-		index, err := strconv.ParseUint(suffix, 10, 8)
-		f.index = int(index)
-		return f, err == nil
-	}
-	return field{}, false
-}
-
-func cutPrefixFold(text, prefix string) (string, bool) {
-	if len(text) < len(prefix) || !strings.EqualFold(text[:len(prefix)], prefix) {
-		return text, false
-	}
-	return text[len(prefix):], true
+	dot := max(strings.LastIndexByte(name, '.'), 0)
+	f, ok = fieldsByName[name[:dot]]
+	suffix := strings.TrimPrefix(name[dot:], ".")
+	index, err := strconv.ParseUint(suffix, 10, 8)
+	f.index, f.list = int(index), suffix == "list"
+	return f, ok && f.attribute.name != "" && (f.list || err == nil)
 }
 
 // values appends what the field holds in the certificate, without the values that AWS IoT does not
