@@ -115,11 +115,14 @@ func (s *Service) compileLambda(a *Lambda) (*action, error) {
 		if !json.Valid(payload) {
 			return errors.New("the payload is not JSON")
 		}
-		s.working.Go(func() {
+		if !s.working.TryGo(func() error {
 			if err := s.config.Invoke(ctx, arn, payload); err != nil && ctx.Err() == nil {
 				s.config.Log.Warn("a function that a rule invoked failed", "function", arn, "error", err)
 			}
-		})
+			return nil
+		}) {
+			return errors.New("too many actions are under way")
+		}
 		return nil
 	}}, nil
 }

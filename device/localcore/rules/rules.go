@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/records"
 )
@@ -47,15 +49,16 @@ type Config struct {
 }
 
 const (
-	maxQueued = 1000 // messages that wait for the rules
-	maxHops   = 10   // republish actions that one message can cause in a row
+	maxQueued   = 1000 // messages that wait for the rules
+	maxUnderWay = 1000 // actions that wait for functions and servers
+	maxHops     = 10   // republish actions that one message can cause in a row
 )
 
 // A Service holds the topic rules of one account. It is safe for concurrent use.
 type Service struct {
 	config  Config
 	queue   chan delivery
-	working sync.WaitGroup // actions in the background
+	working errgroup.Group // actions in the background, maxUnderWay at most
 
 	mu    sync.RWMutex
 	rules map[string]*rule // by name
@@ -119,6 +122,7 @@ func reject(code, format string, args ...any) *Error {
 func Open(c Config) (*Service, error) {
 	c.Store = cmp.Or(c.Store, records.None)
 	s := &Service{config: c, queue: make(chan delivery, maxQueued), rules: map[string]*rule{}}
+	s.working.SetLimit(maxUnderWay)
 	err := c.Store.Each(func(name string, value []byte) error {
 		var stored Rule
 		if err := json.Unmarshal(value, &stored); err != nil {
@@ -314,7 +318,7 @@ func (s *Service) enqueue(d delivery) {
 // Run evaluates the messages in their order until ctx ends, and returns when the last action has
 // ended.
 func (s *Service) Run(ctx context.Context) {
-	defer s.working.Wait()
+	defer func() { _ = s.working.Wait() }() // they return no errors
 	for {
 		select {
 		case <-ctx.Done():
@@ -372,9 +376,9 @@ func (s *Service) run(ctx context.Context, r *rule, sc *scope) {
 			s.config.Log.Warn("an error action failed", "rule", r.Name, "error", err)
 		}
 	}
-	if r.slow {
-		s.working.Go(perform)
-	} else {
+	if !r.slow {
 		perform()
+	} else if !s.working.TryGo(func() error { perform(); return nil }) {
+		s.config.Log.Warn("discarded a message for a rule: too many actions are under way", "rule", r.Name, "topic", sc.message.Topic)
 	}
 }

@@ -404,6 +404,26 @@ func TestWhatIsNotEmulatedIsRejectedWhenTheRuleIsCreated(t *testing.T) {
 	}
 }
 
+// A function or server that is slow costs messages, not memory without bound.
+func TestActionsUnderWayAreBounded(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.mustCreate("r", `{"sql":"SELECT * FROM 'a'","actions":[{"lambda":{"functionArn":"`+function+`"}}],"errorAction":{"republish":{"topic":"failed","roleArn":"r"}}}`)
+	var failed []string
+	for range 11 {
+		for range 100 {
+			b.Publish(rules.Message{Topic: "a", Payload: []byte("{}")})
+		}
+		failed = append(failed, b.results()...)
+	}
+	if len(failed) < 90 || len(failed) > 100 { // 1,000 wait for the test, which may have got ten already
+		t.Errorf("%d of 1,100 actions failed", len(failed))
+	}
+	for range 1100 - len(failed) {
+		<-b.events
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/developerguide/republish-rule-action.html:
 // the topic of a republish action takes substitution templates, $$ stands for
 // the $ of a reserved topic, and other rules see what is republished.
