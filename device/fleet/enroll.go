@@ -6,8 +6,9 @@ import (
 	"math"
 	"net"
 	"path/filepath"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/identity"
@@ -63,28 +64,21 @@ func Enroll(ctx context.Context, c Config) (*Report, error) {
 // has ended. In an open loop a device that is due while too many are in progress waits, and
 // all that are due after it wait with it: their latencies count from when they were due.
 func (l *launch) enrollAll(ctx context.Context) {
-	var devices sync.WaitGroup
-	defer devices.Wait()
-	places := make(chan struct{}, min(l.Load.Concurrency, len(l.devices)))
+	var devices errgroup.Group
+	defer devices.Wait() // there is no error
+	devices.SetLimit(l.Load.Concurrency)
 	for k := range l.devices {
 		var due time.Time
 		if l.Load.Rate > 0 {
 			after := float64(l.Shard.device(k)) / l.Load.Rate * float64(time.Second)
 			due = l.meter.began.Add(time.Duration(min(after, math.MaxInt64/2))) // a century
-			if sleep(ctx, time.Until(due)) != nil {
-				return
-			}
 		}
-		select {
-		case places <- struct{}{}:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
+		if sleep(ctx, time.Until(due)) != nil {
 			return
 		}
-		devices.Go(func() {
-			defer func() { <-places }()
+		devices.Go(func() error {
 			l.enroll(ctx, k, due)
+			return nil
 		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -280,14 +279,11 @@ func (h *hold) reconnect(ctx context.Context, d *heldDevice) error {
 
 // publish publishes a message that shows that the device is alive.
 func (h *hold) publish(ctx context.Context, d *heldDevice, number int) {
-	message, err := json.Marshal(struct {
+	message := awsiot.EncodeJSON(struct {
 		ThingName string    `json:"thingName"`
 		Number    int       `json:"number"`
 		Time      time.Time `json:"time"`
 	}{d.thing, number, time.Now().UTC()})
-	if err != nil {
-		return
-	}
 	reply, cancel := context.WithTimeout(ctx, provision.DefaultAnswerTimeout)
 	defer cancel()
 	began := time.Now()

@@ -51,29 +51,19 @@ func (o *controlOptions) addFlags(flags *pflag.FlagSet, apply, usage string) {
 }
 
 // open prepares a run, whose journal the caller closes. operation distinguishes the journal from
-// others, and so does where it is: the account too, as far as the credentials name it. Without an
-// endpoint of a report the Region is that of the AWS configuration.
+// others, and so does where it is: the account too, as far as the credentials name it.
 func (o *controlOptions) open(ctx context.Context, console *cli.Console, operation, endpoint string) (*controlplane.Run, error) {
 	if !(o.rate > 0 && o.rate <= fleet.MaxRate) {
 		return nil, &fleet.ValueError{Name: "--rate", Value: fmt.Sprint(o.rate), Want: "more than 0 devices per second"}
 	}
-	client, err := o.client(ctx, console, endpoint)
+	client, where, err := o.client(ctx, console, endpoint)
 	if err != nil {
 		return nil, err
 	}
 	run := &controlplane.Run{Client: client, Apply: o.apply, Rate: o.rate}
 	if o.resume != "" && o.apply {
-		options := client.Options()
-		operation += " at " + options.Region
-		if api, err := url.Parse(aws.ToString(options.BaseEndpoint)); err == nil && api.Host != "" {
-			operation += " " + api.Host
-		}
-		if options.Credentials != nil { // the emulator's are none
-			credentials, _ := options.Credentials.Retrieve(ctx) // again, from the cache
-			operation = strings.TrimSpace(operation + " " + credentials.AccountID)
-		}
-		if run.Journal, err = controlplane.OpenJournal(o.resume, operation); err != nil {
-			return nil, &fileError{o.resume, err}
+		if run.Journal, err = controlplane.OpenJournal(o.resume, operation+" at "+where); err != nil {
+			return nil, fileError(o.resume, err)
 		}
 	}
 	if !o.json {
@@ -198,47 +188,49 @@ func deviceText(d controlplane.Device) string {
 	return strings.TrimSuffix(d.Target.String()+": "+strings.Join(found, "; "), ": ")
 }
 
-// client returns a client of the control API. The emulator needs no credentials.
-func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpoint string) (*iot.Client, error) {
+// client returns a client of the control API, and where that is. The emulator needs no credentials.
+func (o *controlOptions) client(ctx context.Context, console *cli.Console, endpoint string) (_ *iot.Client, where string, err error) {
 	api, err := url.Parse(o.endpointURL)
 	if err != nil || o.endpointURL != "" && (api.Hostname() == "" || api.Scheme != "http" && api.Scheme != "https") {
-		return nil, &fleet.ValueError{Name: "--endpoint-url", Value: strconv.Quote(o.endpointURL), Want: "a URL, as in http://127.0.0.1:8480"}
+		return nil, "", &fleet.ValueError{Name: "--endpoint-url", Value: strconv.Quote(o.endpointURL), Want: "a URL, as in http://127.0.0.1:8480"}
 	}
 	if o.endpointURL != "" && !onAWS(api.Hostname()) {
 		return iot.New(iot.Options{
 			BaseEndpoint: &o.endpointURL, Region: "us-east-1",
 			Credentials: aws.AnonymousCredentials{}, RetryMode: aws.RetryModeAdaptive, RetryMaxAttempts: attempts,
-		}), nil
+		}), api.Host, nil
 	}
-	where := awsiot.ParseEndpoint(endpoint)
-	if endpoint != "" && !where.AWS() {
-		return nil, &fleet.ValueError{Name: "--endpoint-url", Value: `""`, Want: fmt.Sprintf("the control API of %s, as in http://127.0.0.1:8480", endpoint)}
+	at := awsiot.ParseEndpoint(endpoint)
+	if endpoint != "" && !at.AWS() {
+		return nil, "", &fleet.ValueError{Name: "--endpoint-url", Value: `""`, Want: fmt.Sprintf("the control API of %s, as in http://127.0.0.1:8480", endpoint)}
 	}
 	if o.apply && !o.aws {
-		return nil, errAWS("the control plane")
+		return nil, "", errAWS("the control plane")
 	}
 	// Without a Region of the endpoint it is that of the configuration.
-	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithRegion(where.Region),
+	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMode(aws.RetryModeAdaptive), awsconfig.WithRegion(at.Region),
 		awsconfig.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) { console.Log.Debug(fmt.Sprintf(format, v...)) })))
 	if err != nil {
-		return nil, &cli.UsageError{Err: fmt.Errorf("reading the configuration of the aws CLI: %w", err)}
+		return nil, "", &cli.UsageError{Err: fmt.Errorf("reading the configuration of the aws CLI: %w", err)}
 	}
 	if c.Region == "" {
-		return nil, &cli.UsageError{Err: errors.New("no AWS Region: set AWS_REGION, or AWS_PROFILE to a profile that has one")}
+		return nil, "", &cli.UsageError{Err: errors.New("no AWS Region: set AWS_REGION, or AWS_PROFILE to a profile that has one")}
 	}
-	if _, err := c.Credentials.Retrieve(ctx); err != nil {
+	credentials, err := c.Credentials.Retrieve(ctx)
+	if err != nil {
 		err = fmt.Errorf("no AWS credentials: set AWS_PROFILE, or what else the aws CLI reads: %w", err)
 		if cloudCode(err) == 0 {
 			err = &cli.UsageError{Err: err}
 		}
-		return nil, err
+		return nil, "", err
 	}
 	c.RetryMaxAttempts = cmp.Or(c.RetryMaxAttempts, attempts)
+	where = strings.TrimSpace(strings.Join([]string{c.Region, credentials.AccountID, urlUser.ReplaceAllString(aws.ToString(c.BaseEndpoint), "$1")}, " "))
 	return iot.NewFromConfig(c, func(options *iot.Options) {
 		if o.endpointURL != "" {
 			options.BaseEndpoint = &o.endpointURL
 		}
-	}), nil
+	}), where, nil
 }
 
 func newCleanupCmd(console *cli.Console) *cobra.Command {

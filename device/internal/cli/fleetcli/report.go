@@ -55,21 +55,13 @@ func (o *output) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.html, "html", "", "write the report as an HTML page to `FILE`")
 }
 
-// A fileError is a file named on the command line that cannot be written or read.
-type fileError struct {
-	path string
-	err  error
-}
-
-func (e *fileError) Error() string {
-	err := e.err
+// fileError returns that a file named on the command line cannot be read or written.
+func fileError(path string, err error) error {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		err = p.Err // the file is named already
 	}
-	return fmt.Sprintf("file %s: %v", e.path, err)
+	return &cli.UsageError{Err: fmt.Errorf("file %s: %w", path, err)}
 }
-
-func (e *fileError) Unwrap() error { return e.err }
 
 // check checks before a long run that its report can be written.
 func (o *output) check() error {
@@ -82,12 +74,12 @@ func (o *output) check() error {
 		}
 		probe, err := os.CreateTemp(filepath.Dir(path), ".report-*")
 		if err != nil {
-			return &fileError{path, err}
+			return fileError(path, err)
 		}
 		probe.Close()
 		os.Remove(probe.Name())
 		if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-			return &fileError{path, osfile.ErrNotRegular} // as /dev/null, which the report would replace
+			return fileError(path, osfile.ErrNotRegular) // as /dev/null, which the report would replace
 		}
 	}
 	return nil
@@ -105,7 +97,7 @@ func (o *output) write(console *cli.Console, r *fleet.Report) (err error) {
 			failed = maybe.WriteFile(path, b.Bytes(), 0o644) // whole or, but on Windows, not at all
 		}
 		if failed != nil { // a full disk, after a check that it can be written
-			err = errors.Join(err, fmt.Errorf("writing the report: %v", &fileError{path, failed}))
+			err = errors.Join(err, fmt.Errorf("writing the report: %v", fileError(path, failed)))
 		}
 	}
 	if o.json {
@@ -121,7 +113,7 @@ func readFile[T any](path string, read func(io.Reader) (T, error)) (v T, err err
 		v, err = read(bytes.NewReader(data))
 	}
 	if err != nil {
-		return v, &fileError{path, err}
+		return v, fileError(path, err)
 	}
 	return v, nil
 }

@@ -71,7 +71,7 @@ func explain(err error) cli.Explanation {
 	switch {
 	case cli.IsA[config.ClaimTimeError](err):
 		return cli.Explanation{Code: cli.ExitTemporary, Hint: "set this machine's clock, or get a new claim"}
-	case cli.IsA[*fleet.ValueError](err), cli.IsA[*fileError](err), errors.Is(err, fleet.ErrMerge):
+	case cli.IsA[*fleet.ValueError](err), errors.Is(err, fleet.ErrMerge):
 		return cli.Explanation{Code: cli.ExitUsage}
 	}
 	if code := cloudCode(err); code != 0 {
