@@ -130,7 +130,7 @@ func packGuest(t *testing.T, init string, programs ...string) guestImage {
 	}
 	writeFile(t, filepath.Join(root, "modules", "order"), order.String(), 0o644)
 
-	image := guestImage{kernel: one("boot/vmlinuz-*"), initrd: filepath.Join(dir, "initrd")}
+	image := guestImage{kernel: one("boot/vmlinu[xz]-*"), initrd: filepath.Join(dir, "initrd")}
 	pack := exec.CommandContext(t.Context(), "sh", "-c", `find . | cpio -o -H newc --quiet >"$0"`, image.initrd)
 	pack.Dir = root
 	if out, err := pack.CombinedOutput(); err != nil {
@@ -205,7 +205,7 @@ func (g guestImage) boot(ctx context.Context, t *testing.T, disk *lossyDisk, fs 
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check FS=%s OPTS=%s VERB=%s %s", fs.kind, fs.options, verb, strings.Join(more, " "))
+	parameters := fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check mitigations=off cryptomgr.notests FS=%s OPTS=%s VERB=%s %s", fs.kind, fs.options, verb, strings.Join(more, " "))
 	if hold {
 		parameters += " HOLD=1"
 	}
