@@ -102,7 +102,10 @@ func (n node) step() step {
 		s.readHandler(input, "handler")
 	case runCommand:
 		command := input.need("command")
-		s.command = splitCommand(command.text())
+		const comma = "\x00" // which no text of a document has
+		for _, part := range strings.Split(strings.ReplaceAll(command.text(), `\,`, comma), ",") {
+			s.command = append(s.command, strings.TrimSpace(strings.ReplaceAll(part, comma, ","))) // as AWS's client does
+		}
 		if name := s.command[0]; name == "" || strings.ContainsAny(name, " \t\n") {
 			command.fail("begins with %q, which is not a program: separate the arguments by commas", name)
 		}
@@ -117,17 +120,6 @@ func (s *step) readHandler(n node, key string) {
 	if s.handler != filepath.Base(s.handler) || strings.HasPrefix(s.handler, ".") {
 		n.get(key).fail("%q is not the name of a file", s.handler)
 	}
-}
-
-// splitCommand splits a command at its commas, but for those behind a backslash. Space around the
-// parts is not part of them, as for AWS's own client.
-func splitCommand(text string) []string {
-	const comma = "\x00" // which no text of a document has
-	parts := strings.Split(strings.ReplaceAll(text, `\,`, comma), ",")
-	for i := range parts {
-		parts[i] = strings.TrimSpace(strings.ReplaceAll(parts[i], comma, ","))
-	}
-	return parts
 }
 
 // A node is a value of the document, nil where there is none, and its place there.

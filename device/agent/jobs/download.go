@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -46,7 +47,7 @@ func (s *Service) download(ctx context.Context, st *step) error {
 	if err != nil || len(want) != 0 && len(want) != sha256.Size {
 		return fmt.Errorf("%q is not the SHA-256 of a file", args[2])
 	}
-	if err := s.checkSignature(want, args[3]); err != nil {
+	if err := cmp.Or(allowedURL(from), s.checkSignature(want, args[3])); err != nil {
 		return err
 	}
 	name := args[1]
@@ -64,13 +65,7 @@ func (s *Service) download(ctx context.Context, st *step) error {
 		name = filepath.Join(name, path.Base(from.Path))
 	}
 	partial := name + ".partial"
-	attempt := func() (struct{}, error) {
-		temporary, err := s.fetch(ctx, root, partial, from, want)
-		if err != nil && !temporary {
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	}
+	attempt := func() (struct{}, error) { return struct{}{}, s.fetch(ctx, root, partial, from, want) }
 	var last error
 	report := func(err error, next time.Duration) {
 		last = err
@@ -118,27 +113,18 @@ func (s *Service) checkSignature(digest []byte, signature string) error {
 	return nil
 }
 
-// allowedURL: what is downloaded must not be readable or replaceable on the way.
-func allowedURL(u *url.URL) error {
-	ip := net.ParseIP(u.Hostname())
-	if u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip.IsLoopback()) {
-		return nil
-	}
-	return backoff.Permanent(fmt.Errorf("https is required, and not %s://%s", u.Scheme, u.Host))
-}
-
-// fetch appends to the partial file what it lacks, and verifies it. An error is temporary where
-// another attempt may help.
-func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) (temporary bool, err error) {
+// fetch appends to the partial file what it lacks, and verifies it. Its error does not have the URL,
+// which may have credentials, and is permanent where another attempt would not help.
+func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from *url.URL, want []byte) error {
 	f, err := root.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return false, err
+		return backoff.Permanent(err)
 	}
 	defer f.Close()
 	sum, size := sha256.New(), int64(0)
 	if len(want) > 0 {
 		if size, err = io.Copy(sum, f); err != nil {
-			return false, err
+			return backoff.Permanent(err)
 		}
 	}
 	resumed := size > 0
@@ -147,9 +133,13 @@ func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from
 		defer cancel(nil)
 		stalled := time.AfterFunc(s.stallTimeout, func() { cancel(fmt.Errorf("the server sent nothing for %s", s.stallTimeout)) })
 		defer stalled.Stop()
-		answer, err := s.get(ctx, from, size)
+		r := &http.Request{Method: http.MethodGet, URL: from, Header: http.Header{"Accept-Encoding": {"identity"}}} // net/http would decompress
+		if resumed {
+			r.Header.Set("Range", fmt.Sprintf("bytes=%d-", size))
+		}
+		answer, err := s.client().Do(r.WithContext(ctx))
 		if err != nil {
-			return true, err
+			return errors.Unwrap(err) // of a url.Error, which has the URL
 		}
 		defer answer.Body.Close()
 		switch code := answer.StatusCode; {
@@ -158,43 +148,43 @@ func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from
 			// It begins anew: the server sends all of it, or it has less than is there.
 			_, err := f.Seek(0, io.SeekStart)
 			if err = errors.Join(err, f.Truncate(0)); err != nil {
-				return false, err
+				return backoff.Permanent(err)
 			}
 			if code != http.StatusOK {
-				return true, errors.New(answer.Status)
+				return errors.New(answer.Status)
 			}
 			sum.Reset()
 			resumed = false
+		case code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooManyRequests:
+			return errors.New(answer.Status)
 		default:
-			return code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooManyRequests, errors.New(answer.Status)
+			return backoff.Permanent(errors.New(answer.Status))
 		}
 		for err == nil {
 			stalled.Reset(s.stallTimeout)
 			_, err = io.CopyN(io.MultiWriter(f, sum), answer.Body, 16<<10)
 		}
-		if err != io.EOF {
-			if _, disk := errors.AsType[*os.PathError](err); disk { // probably full, which others would suffer from
-				return false, errors.Join(err, f.Truncate(0))
-			}
-			return true, err
+		if _, disk := errors.AsType[*os.PathError](err); disk { // probably full, which others would suffer from
+			return backoff.Permanent(errors.Join(err, f.Truncate(0)))
+		} else if err != io.EOF {
+			return err
 		}
 	}
 	if got := sum.Sum(nil); len(want) > 0 && string(got) != string(want) {
-		return resumed, errors.Join(fmt.Errorf("the SHA-256 of the file is %x", got), f.Truncate(0))
+		err := errors.Join(fmt.Errorf("the SHA-256 of the file is %x", got), f.Truncate(0))
+		if !resumed {
+			err = backoff.Permanent(err)
+		}
+		return err
 	}
-	return false, f.Sync()
+	if err := f.Sync(); err != nil {
+		return backoff.Permanent(err)
+	}
+	return nil
 }
 
-// get requests a file from a position on. Its errors do not have the URL, which may have
-// credentials.
-func (s *Service) get(ctx context.Context, from *url.URL, position int64) (*http.Response, error) {
-	if err := allowedURL(from); err != nil {
-		return nil, err
-	}
-	r := &http.Request{Method: http.MethodGet, URL: from, Header: http.Header{"Accept-Encoding": {"identity"}}} // net/http would decompress
-	if position > 0 {
-		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", position))
-	}
+// client makes requests that are allowed, through the proxy of the connection.
+func (s *Service) client() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true
 	transport.Proxy = func(r *http.Request) (*url.URL, error) {
@@ -203,15 +193,19 @@ func (s *Service) get(ctx context.Context, from *url.URL, position int64) (*http
 		}
 		return s.Session.ProxyURL()
 	}
-	client := http.Client{Transport: transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+	return &http.Client{Transport: transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if len(via) > 10 {
 			return errors.New("too many redirections")
 		}
 		return allowedURL(r.URL)
 	}}
-	answer, err := client.Do(r.WithContext(ctx))
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		err = e.Err
+}
+
+// allowedURL: what is downloaded must not be readable or replaceable on the way.
+func allowedURL(u *url.URL) error {
+	ip := net.ParseIP(u.Hostname())
+	if u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip.IsLoopback()) {
+		return nil
 	}
-	return answer, err
+	return backoff.Permanent(fmt.Errorf("https is required, and not %s://%s", u.Scheme, u.Host))
 }

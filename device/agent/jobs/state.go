@@ -127,12 +127,8 @@ func save(dir string, e *execution) (err error) {
 		}
 		return osfile.SyncDir(dir)
 	}
-	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return osfile.Replace(path, data, 0o600)
+	return osfile.Replace(path, awsiot.EncodeJSON(e), 0o600)
 }

@@ -19,8 +19,6 @@ const (
 	maxRate     = 1000        // things a minute
 	maxTimeout  = 7 * 24 * 60 // minutes
 	maxRetries  = 10          // of all failure types together
-
-	maxCancelDetails = 10 // API_CancelJobExecution; a device is not bound to it
 )
 
 // A JobStatus is the state of a job. Deletion is immediate here.
@@ -349,8 +347,8 @@ func (s *Service) CancelJobExecution(thing, id string, force bool, expectedVersi
 			return err
 		}
 		switch {
-		case len(details) > maxCancelDetails:
-			return invalid("statusDetails has %d name/value pairs, at most %d are allowed.", len(details), maxCancelDetails)
+		case len(details) > 10: // which a device may exceed
+			return invalid("statusDetails has %d name/value pairs, at most 10 are allowed.", len(details))
 		case expectedVersion != nil && *expectedVersion != e.VersionNumber:
 			return reject(awsiot.JobsVersionConflict, "The execution has version %d, not %d.", e.VersionNumber, *expectedVersion)
 		case e.Status.Terminal() || e.Status == awsiot.JobInProgress && !force:
