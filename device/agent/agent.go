@@ -130,7 +130,11 @@ func Run(ctx context.Context, c Config) error {
 		state:         state{identity: id, reconnects: map[string]uint64{}, serviceErrors: map[string]uint64{}},
 		link:          link{changed: make(chan struct{})},
 	}
-	a.publisher = publisher{outbox: a.outbox, turn: make(turn, 1), setAside: a.reportSetAside, idle: make(chan struct{}, 1)}
+	a.publisher = publisher{outbox: a.outbox, turn: make(turn, 1), idle: make(chan struct{}, 1), setAside: func(m outbox.Message, err error) {
+		a.Log.Error("a message has ended the connection three times in a row and is set aside; the device's policy probably denies its topic",
+			"topic", m.Topic, "bytes", len(m.Payload), "stored", m.Stored.UTC(), "error", err)
+		a.update(func(s *state) { s.setAside++ })
+	}}
 	defer a.outbox.Close()
 	a.setRoutes(c.Routes)
 	stopAPI, err := a.serveAPI(ctx)
@@ -185,12 +189,6 @@ func (a *agent) change(ctx context.Context, c Config) {
 	a.setServices(ctx, c.Services)
 	a.setRoutes(c.Routes)
 	signal(a.rotateNow)
-}
-
-func (a *agent) reportSetAside(m outbox.Message, err error) {
-	a.Log.Error("a message has ended the connection three times in a row and is set aside; the device's policy probably denies its topic",
-		"topic", m.Topic, "bytes", len(m.Payload), "stored", m.Stored.UTC(), "error", err)
-	a.update(func(s *state) { s.setAside++ })
 }
 
 // signal sends to a channel of size one that says that something may be new.

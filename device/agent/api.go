@@ -121,11 +121,9 @@ func (a *agent) setRoutes(more map[string]http.Handler) {
 			case <-ctx.Done():
 				return nil, fmt.Errorf("%d requests are not answered yet", maxRequests)
 			}
-			body, err := readBody(r)
-			if err != nil {
+			if err := readBody(r); err != nil {
 				return nil, err
 			}
-			r.Body = io.NopCloser(bytes.NewReader(body))
 			handler.ServeHTTP(w, r)
 			return nil, nil
 		}))
@@ -191,6 +189,7 @@ func (l apiListener) Accept() (net.Conn, error) {
 // An apiConn is the connection of a program.
 type apiConn struct {
 	net.Conn
+	since     time.Time   // when it began to wait for a request
 	answering atomic.Bool // a handler answers
 	patient   atomic.Bool // its handler sets the deadlines of writing
 }
@@ -221,25 +220,20 @@ func connOf(r *http.Request) *apiConn { return r.Context().Value(connKey{}).(*ap
 // place of the oldest.
 type apiConns struct {
 	mu      sync.Mutex
-	waiting []waitingConn // oldest first
-}
-
-type waitingConn struct {
-	net.Conn
-	since time.Time
+	waiting []*apiConn // oldest first
 }
 
 // changeState is called by the server.
-func (c *apiConns) changeState(conn net.Conn, state http.ConnState) {
+func (c *apiConns) changeState(accepted net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch state {
+	switch conn := accepted.(*apiConn); state {
 	case http.StateNew, http.StateIdle:
-		conn.(*apiConn).answering.Store(false)
-		conn.(*apiConn).patient.Store(false)
-		now := time.Now()
-		c.waiting = append(c.waiting, waitingConn{conn, now})
-		for n := len(c.waiting); n > maxWaiting && now.Sub(c.waiting[0].since) > burstTimeout; n-- {
+		conn.answering.Store(false)
+		conn.patient.Store(false)
+		conn.since = time.Now()
+		c.waiting = append(c.waiting, conn)
+		for n := len(c.waiting); n > maxWaiting && time.Since(c.waiting[0].since) > burstTimeout; n-- {
 			c.waiting[0].Close()
 			c.waiting = c.waiting[1:]
 		}
@@ -258,8 +252,8 @@ func (c *apiConns) answer(r *http.Request) {
 }
 
 // remove forgets a connection. The caller holds mu.
-func (c *apiConns) remove(conn net.Conn) {
-	c.waiting = slices.DeleteFunc(c.waiting, func(other waitingConn) bool { return other.Conn == conn })
+func (c *apiConns) remove(conn *apiConn) {
+	c.waiting = slices.DeleteFunc(c.waiting, func(other *apiConn) bool { return other == conn })
 }
 
 // Answer returns a handler of the local API that writes a value as JSON. A nil one was written by the
@@ -282,22 +276,23 @@ func Answer(answer func(http.ResponseWriter, *http.Request) (any, error)) http.H
 	})
 }
 
-// readBody reads the body of a request, a message at most. It comes first, also where there should be
-// none: a client that is still writing may not see an answer, and that it goes away shows only
-// behind the body.
-func readBody(r *http.Request) ([]byte, error) {
+// readBody gets the body of a request into memory, a message at most, also where there should be none:
+// a client that is still writing may not see an answer, and that it goes away shows only behind the
+// body.
+func readBody(r *http.Request) error {
 	payload, err := io.ReadAll(io.LimitReader(r.Body, session.MaxPayload+1))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, &Error{408, fmt.Sprintf("the message has not arrived within %v", requestTimeout)}
+		return &Error{408, fmt.Sprintf("the message has not arrived within %v", requestTimeout)}
 	}
 	if err != nil {
-		return nil, &Error{400, "reading the message: " + err.Error()}
+		return &Error{400, "reading the message: " + err.Error()}
 	}
 	if len(payload) > session.MaxPayload {
 		io.CopyN(io.Discard, r.Body, 8*session.MaxPayload)
-		return nil, &Error{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
+		return &Error{413, fmt.Sprintf("AWS IoT accepts messages of %d bytes at most", session.MaxPayload)}
 	}
-	return payload, nil
+	r.Body = io.NopCloser(bytes.NewReader(payload))
+	return nil
 }
 
 // handlePublish stores the body as a message. It answers when the message is on stable storage.

@@ -409,9 +409,6 @@ func removeOldest(b *bolt.Bucket, stats *Stats, count func(*Message) *uint64) er
 			stats.Oldest = m.Stored
 			return nil
 		}
-		if stats.Messages == 0 {
-			return fmt.Errorf("%w: messages cannot be removed", errDamaged)
-		}
 		if err := c.Delete(); err != nil {
 			return err
 		}
