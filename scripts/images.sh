@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes container images of the binaries for Linux in dist/, which make release
-# builds: an OCI layout for each program in FOLDER.
+# builds: an OCI layout for each program in FOLDER. Where there is no git, COMMIT
+# and SOURCE_DATE_EPOCH have to be set.
 #
 #	usage: images.sh VERSION FOLDER
 set -eu
@@ -14,6 +15,8 @@ version=$1
 mkdir -p "$2"
 folder=$(cd -- "$2" && pwd)
 cd -- "$(dirname -- "$0")/.."
+commit=${COMMIT:-$(git rev-parse HEAD)}
+time=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 stage=$(mktemp -d)
 trap 'rm -rf -- "$stage"' EXIT
 trap 'exit 130' INT TERM
@@ -28,4 +31,4 @@ for program in iot_device iot_core_local iot_fleet; do
 	(cat LICENSE && cd device && GOWORK=off ../.ci/tools/notices "$stage/${program}"_linux_*) \
 		>"$stage/${program}_THIRD_PARTY_NOTICES.txt"
 done
-.ci/tools/images "$version" "${COMMIT:-$(git rev-parse HEAD)}" "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}" "$stage" "$folder"
+.ci/tools/images "$version" "$commit" "$time" "$stage" "$folder"

@@ -13,13 +13,6 @@ import (
 	"github.com/aws/jsii-runtime-go"
 )
 
-// How often something must happen within five minutes to raise an alarm. A single denial is normal
-// operation.
-const (
-	denialsToAlarm  = 10
-	attemptsToAlarm = 5
-)
-
 // attemptReasons are the reasons, in the hook's log, for which a certificate is denied a name that
 // another certificate has.
 var attemptReasons = []string{
@@ -35,21 +28,17 @@ var attemptReasons = []string{
 func newMonitoring(s awscdk.Stack, props *Props, h lambda, retire awslambda.Function) {
 	period := awscdk.Duration_Minutes(jsii.Number(5))
 	sum := &awscloudwatch.MetricOptions{Period: period, Statistic: jsii.String("Sum")}
-	attempts := make([]string, len(attemptReasons))
-	for i, reason := range attemptReasons {
-		attempts[i] = `($.reason = "` + reason + `")`
-	}
 	// That many devices rotate is no sign of a leaked claim.
 	admitted := newDecisionMetric(s, props, h, "Admissions", `{ ($.verdict = "admitted") && ($.reason != "device rotates its own certificate") }`, sum)
-	attempted := newDecisionMetric(s, props, h, "AttemptsAtLiveNames", "{ "+strings.Join(attempts, " || ")+" }", sum)
+	attempted := newDecisionMetric(s, props, h, "AttemptsAtLiveNames", `{ ($.reason = "`+strings.Join(attemptReasons, `") || ($.reason = "`)+`") }`, sum)
 	failed := newDecisionMetric(s, props, h, "FailedLookups", `{ $.verdict = "failed" }`, sum)
-	alarms := []awscloudwatch.Alarm{
+	alarms := []awscloudwatch.Alarm{ // each with how often, within five minutes: a single denial is normal operation
 		newAlarm(s, "HookErrors", "The pre-provisioning hook fails, and every device is denied: its log says why", 1, h.function.MetricErrors(sum)),
 		newAlarm(s, "HookThrottles", "Lambda throttles the pre-provisioning hook, and devices are denied: raise its concurrency", 1, h.function.MetricThrottles(sum)),
 		newAlarm(s, "ConnectThrottles", "AWS IoT throttles connections, of any client in the account and Region", 1, iotSum("Connect.Throttle", period)),
-		newAlarm(s, "RegisterThingFailures", "Many devices are denied: the log of the pre-provisioning hook says why", denialsToAlarm, iotSum("RegisterThingFailed", period)),
+		newAlarm(s, "RegisterThingFailures", "Many devices are denied: the log of the pre-provisioning hook says why", 10, iotSum("RegisterThingFailed", period)),
 		newAlarm(s, "TooManyAdmissions", "More devices are provisioned than expected: a claim certificate may have leaked", float64(props.ExpectedAdmissions)+1, admitted),
-		newAlarm(s, "AttemptsAtLiveThings", "A claim asks for the names of devices that are provisioned: it may have leaked", attemptsToAlarm, attempted),
+		newAlarm(s, "AttemptsAtLiveThings", "A claim asks for the names of devices that are provisioned: it may have leaked", 5, attempted),
 	}
 	if retire != nil { // what Lambda repeats and then does is no failure
 		alarms = append(alarms, newAlarm(s, "RetireFailures", "A former certificate still works, or waits to be deleted: the log of the function that retires certificates says why", 1,

@@ -91,7 +91,8 @@ func ParseOptions(context map[string]any) (Options, error) {
 		ExpectedAdmissions: cmp.Or(r.number("expectedAdmissions", math.MaxInt32), 50),
 		AlarmEmail:         r.email("alarmEmail"),
 	}
-	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", maxThingPrefix), options.Names.ThingPrefix)
+	// A thing name has 128 characters.
+	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", 128-payload.MaxSerialLength), options.Names.ThingPrefix)
 	options.Names.ThingGroup = cmp.Or(r.prefix("thingGroup", 128), options.Names.ThingGroup)
 	options.Names.ThingType = cmp.Or(r.prefix("thingType", 128), options.Names.ThingType)
 	n, usual := options.Names, defaultNames.ThingPrefix
@@ -104,9 +105,6 @@ func ParseOptions(context map[string]any) (Options, error) {
 	r.rejectUnknown()
 	return options, errors.Join(r.problems...)
 }
-
-// maxThingPrefix leaves room for the longest serial number in a thing name of 128 characters.
-const maxThingPrefix = 128 - payload.MaxSerialLength
 
 // An optionReader takes options from a context and collects what is wrong.
 type optionReader struct {

@@ -34,9 +34,6 @@ func main() {
 	}
 }
 
-// An opener finds the table of that name.
-type opener func(ctx context.Context, name string) (*serials.Table, error)
-
 func openTable(ctx context.Context, name string) (*serials.Table, error) {
 	c, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
@@ -48,7 +45,8 @@ func openTable(ctx context.Context, name string) (*serials.Table, error) {
 	return serials.New(c, name), nil
 }
 
-func newCommand(open opener) *cobra.Command {
+// newCommand returns the command on the table that open finds by its name.
+func newCommand(open func(ctx context.Context, name string) (*serials.Table, error)) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "serials",
 		Short:         "Manage the list of allowed serial numbers",
