@@ -104,6 +104,15 @@ func Printable(text string) string {
 	return b.String()
 }
 
+// Clip shortens text that came from outside, for use in a message.
+func Clip(text string) string {
+	const most = 130 // bytes
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
+
 // temporaryCodes begin the codes of errors that pass. The service model of AWS IoT gives Throttling
 // the status 400 and ConflictingResourceUpdate 409, so the status alone does not show them.
 //

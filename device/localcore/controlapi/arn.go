@@ -35,7 +35,7 @@ func (a *api) targetARN(t registry.Target) string {
 func (a *api) resource(arn string) (string, error) {
 	rest, ok := strings.CutPrefix(arn, a.arn(""))
 	if !ok {
-		return "", invalid("%q is not an ARN of this account and Region, which begin with %s", clip(arn), a.arn(""))
+		return "", invalid("%q is not an ARN of this account and Region, which begin with %s", awsiot.Clip(arn), a.arn(""))
 	}
 	return rest, nil
 }
@@ -59,9 +59,9 @@ func (a *api) principal(arn string) (string, error) {
 	case err != nil || registry.Target(target).Cognito():
 		return target, err
 	case !ok:
-		return "", invalid("%q is not the ARN of a certificate", clip(arn))
+		return "", invalid("%q is not the ARN of a certificate", awsiot.Clip(arn))
 	case !awsiot.ValidCertificateID(id):
-		return "", invalid("certificate id %q must be 64 lower-case hexadecimal digits", clip(id))
+		return "", invalid("certificate id %q must be 64 lower-case hexadecimal digits", awsiot.Clip(id))
 	}
 	return target, nil
 }
@@ -123,7 +123,7 @@ func (a *api) resolveName(q *request, stem string) error {
 		}
 		named, ok := strings.CutPrefix(resource, strings.ToLower(stem)+"/")
 		if !ok || name != "" && name != named {
-			return invalid("%q is not the ARN of %s %s", clip(arn), stem, cmp.Or(name, "NAME"))
+			return invalid("%q is not the ARN of %s %s", awsiot.Clip(arn), stem, cmp.Or(name, "NAME"))
 		}
 		name = named
 	}
@@ -143,7 +143,7 @@ func (t tags) asMap() (map[string]string, error) {
 	all := map[string]string{}
 	for _, tag := range t {
 		if _, twice := all[tag.Key]; twice {
-			return nil, invalid("tag key %q is given twice", clip(tag.Key))
+			return nil, invalid("tag key %q is given twice", awsiot.Clip(tag.Key))
 		}
 		all[tag.Key] = tag.Value
 	}
@@ -166,7 +166,7 @@ func (a *api) taggable(arn string) (resource string, err error) {
 		_, err = a.Tunnels.DescribeTunnel(name)
 	}
 	if err != nil {
-		return "", registry.Reject(registry.CodeNotFound, "Resource %s cannot be found.", clip(resource))
+		return "", registry.Reject(registry.CodeNotFound, "Resource %s cannot be found.", awsiot.Clip(resource))
 	}
 	return resource, nil
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/policy"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -21,7 +22,7 @@ var endpointTypes = []string{"", "iot:Data", "iot:Data-ATS", "iot:CredentialProv
 
 func (a *api) describeEndpoint(kind string) (object, error) {
 	if !slices.Contains(endpointTypes, kind) {
-		return nil, invalid("endpoint type %q must be one of %q", clip(kind), endpointTypes[1:])
+		return nil, invalid("endpoint type %q must be one of %q", awsiot.Clip(kind), endpointTypes[1:])
 	}
 	return object{"endpointAddress": a.Endpoint}, nil
 }
@@ -58,7 +59,7 @@ type authInfo struct {
 func (a *api) testAuthorization(clientID string, principal registry.Target, infos []authInfo, add, skip []string) (object, error) {
 	for _, info := range infos {
 		if actions[info.ActionType] == "" {
-			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", clip(info.ActionType))
+			return nil, invalid("action type %q must be CONNECT, PUBLISH, RECEIVE or SUBSCRIBE", awsiot.Clip(info.ActionType))
 		}
 	}
 	var policies []registry.PolicyDocument

@@ -3,6 +3,7 @@ package controlapi
 import (
 	"slices"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
 )
@@ -52,7 +53,7 @@ func (a *api) registerCertificateWithoutCA(text string, status registry.Certific
 // checkRegistered checks the status that a certificate is to be registered with.
 func checkRegistered(status registry.CertificateStatus) error {
 	if !slices.Contains([]registry.CertificateStatus{"", registry.Active, registry.Inactive, registry.Revoked}, status) {
-		return invalid("status %q must be ACTIVE, INACTIVE or REVOKED", clip(string(status)))
+		return invalid("status %q must be ACTIVE, INACTIVE or REVOKED", awsiot.Clip(string(status)))
 	}
 	return nil
 }

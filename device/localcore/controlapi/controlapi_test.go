@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"log/slog"
@@ -134,7 +135,8 @@ func start(t *testing.T) *environment {
 	e := &environment{core: &core{}}
 	now := epoch
 	var err error
-	e.registry, err = registry.Open("", registry.Options{Now: func() time.Time {
+	object := func(text []byte) error { return json.Unmarshal(text, &map[string]any{}) }
+	e.registry, err = registry.Open("", registry.Options{CheckPolicy: object, CheckTemplate: object, Now: func() time.Time {
 		now = now.Add(time.Second)
 		return now
 	}})

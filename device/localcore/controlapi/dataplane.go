@@ -46,7 +46,7 @@ func (q *request) message() (m *broker.Message, err error) {
 	case "UTF8_DATA":
 		m.UTF8 = true
 	default:
-		return m, invalid("payload format indicator %q must be UNSPECIFIED_BYTES or UTF8_DATA", clip(format))
+		return m, invalid("payload format indicator %q must be UNSPECIFIED_BYTES or UTF8_DATA", awsiot.Clip(format))
 	}
 	if m.CorrelationData, err = base64.StdEncoding.DecodeString(q.Header.Get(correlationHeader)); err != nil {
 		return m, invalid("the correlation data must be Base64")
@@ -88,7 +88,7 @@ func userProperties(h http.Header) ([]broker.UserProperty, error) {
 func (a *api) retainedMessage(topic string) (object, error) {
 	m, ok := a.Broker.Retained(topic)
 	if !ok {
-		return nil, registry.Reject(registry.CodeNotFound, "There is no retained message on topic %q.", clip(topic))
+		return nil, registry.Reject(registry.CodeNotFound, "There is no retained message on topic %q.", awsiot.Clip(topic))
 	}
 	out := object{"topic": m.Topic, "payload": slices.Concat([]byte{}, m.Payload), "qos": m.QoS, "lastModifiedTime": m.Time.UnixMilli()}
 	if len(m.UserProperties) == 0 {
@@ -107,7 +107,7 @@ func retainedSummary(m *broker.Message) object {
 }
 
 func noConnection(id string) error {
-	return registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", clip(id))
+	return registry.Reject(registry.CodeNotFound, "There is no connection of client id %q.", awsiot.Clip(id))
 }
 
 func (a *api) deleteConnection(id string, cleanSession, preventWill bool) error {

@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/jsontree"
 )
 
@@ -107,7 +108,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request,
 		case o.takes(name):
 			err = q.set(name, query.Get(name))
 		case !strings.HasPrefix(strings.ToLower(name), "x-amz-"): // else of a signature
-			err = invalid("query parameter %q of %s is not emulated", clip(name), o.name)
+			err = invalid("query parameter %q of %s is not emulated", awsiot.Clip(name), o.name)
 		}
 		if err != nil {
 			return nil, err
@@ -141,17 +142,17 @@ func (q *request) set(name, value string) (err error) {
 	case kind == "integer" || kind == "long":
 		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
-			return invalid("%s is %q, it must be a number", name, clip(value))
+			return invalid("%s is %q, it must be a number", name, awsiot.Clip(value))
 		}
 		q.members[name] = strconv.AppendInt(nil, n, 10)
 		return nil
 	case kind == "boolean" && value != "true" && value != "false":
-		return invalid("%s is %q, it must be true or false", name, clip(value))
+		return invalid("%s is %q, it must be true or false", name, awsiot.Clip(value))
 	case kind == "boolean":
 		q.members[name] = json.RawMessage(value)
 		return nil
 	case !utf8.ValidString(value):
-		err = invalid("%s is %q, it must be UTF-8", name, clip(value))
+		err = invalid("%s is %q, it must be UTF-8", name, awsiot.Clip(value))
 	}
 	q.members[name], _ = json.Marshal(value) // a string always encodes
 	return err
@@ -195,7 +196,7 @@ func (q *request) readMembers() error {
 		return err
 	}
 	for name := range maps.Keys(all) {
-		return invalid("parameter %q of %s is not emulated", clip(name), q.op.name)
+		return invalid("parameter %q of %s is not emulated", awsiot.Clip(name), q.op.name)
 	}
 	return nil
 }
@@ -217,7 +218,7 @@ func (q *request) read(name string, v any) error {
 	}
 	if err != nil {
 		if member, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
-			return invalid("parameter %s of %s is not emulated", clip(member), q.op.name)
+			return invalid("parameter %s of %s is not emulated", awsiot.Clip(member), q.op.name)
 		}
 		return invalid("the body is malformed: %v", err)
 	}

@@ -129,7 +129,7 @@ func (a *api) unknown(name string) http.HandlerFunc {
 			message = name + " is not emulated here."
 		} else {
 			name = "unknown"
-			message = fmt.Sprintf("There is no operation %s %q here.", clip(r.Method), clip(r.URL.Path))
+			message = fmt.Sprintf("There is no operation %s %q here.", awsiot.Clip(r.Method), awsiot.Clip(r.URL.Path))
 		}
 		a.reject(w, r, name, &registry.Error{Code: codeUnknownOperation, Status: http.StatusNotFound, Message: message})
 	}
@@ -188,7 +188,7 @@ func (a *api) reject(w http.ResponseWriter, r *http.Request, operation string, e
 			level = slog.LevelDebug
 		}
 		a.Log.Log(r.Context(), level, "control plane operation rejected", "operation", operation,
-			"method", r.Method, "path", clip(r.URL.Path), "code", rejection.Code, "reason", rejection.Message)
+			"method", r.Method, "path", awsiot.Clip(r.URL.Path), "code", rejection.Code, "reason", rejection.Message)
 	}
 	out := object{"message": rejection.Message}
 	if r.Header.Get("X-Amz-Target") != "" { // the JSON protocol, whose operations answer with one status
@@ -244,15 +244,6 @@ func invalid(format string, args ...any) error {
 	return registry.Reject(registry.CodeInvalidRequest, format, args...)
 }
 
-// clip shortens text that came from outside, for use in a message.
-func clip(text string) string {
-	const most = 200
-	if len(text) > most {
-		return text[:most] + "…"
-	}
-	return text
-}
-
 // defaultPages are how many items a page has where the request does not say, of the operations whose
 // documentation says it; the others have defaultPage.
 var defaultPages = map[string]int{"ListCertificates": 25, "ListCACertificates": 25, "ListSubscriptions": 20, "ListTunnels": 100}
@@ -281,7 +272,7 @@ func page[T, U any](name string, key func(T) string, show func(T) U) func(*reque
 		}
 		last, err := hex.DecodeString(token)
 		if err != nil {
-			return nil, invalid("the pagination token %q is not one of ours", clip(token))
+			return nil, invalid("the pagination token %q is not one of ours", awsiot.Clip(token))
 		}
 		items = slices.SortedStableFunc(slices.Values(items), func(x, y T) int { return compare(key(x), key(y)) })
 		if token != "" {

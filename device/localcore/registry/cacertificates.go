@@ -98,7 +98,7 @@ func (r *Registry) RegisterCACertificate(c CACertificate, verificationPEM string
 func (tx *transaction) checkAuthority(ca *x509.Certificate, mode CertificateMode, verificationPEM string) error {
 	switch {
 	case mode != DefaultMode && mode != SNIOnly:
-		return invalid("certificate mode %q must be %s or %s", clip(string(mode)), DefaultMode, SNIOnly)
+		return invalid("certificate mode %q must be %s or %s", awsiot.Clip(string(mode)), DefaultMode, SNIOnly)
 	case !ca.BasicConstraintsValid || !ca.IsCA:
 		return Reject(CodeCertificateInvalid, "The certificate is not that of a CA (basicConstraints CA:TRUE).")
 	case tx.now.Before(ca.NotBefore) || tx.now.After(ca.NotAfter):
@@ -158,7 +158,7 @@ func (r *Registry) ListCACertificates(template string) []CACertificate {
 func (r *Registry) UpdateCACertificate(u CACertificateUpdate) error {
 	return edit(r, u.ID, func(tx *transaction, c *CACertificate) error {
 		if u.Status != "" && u.Status != Active && u.Status != Inactive {
-			return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", clip(string(u.Status)))
+			return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", awsiot.Clip(string(u.Status)))
 		}
 		c.Certificate.Status = cmp.Or(u.Status, c.Certificate.Status)
 		if u.AutoRegistration != nil {
@@ -293,7 +293,7 @@ var providerNamePattern = regexp.MustCompile(`^[\w=,@-]{1,128}$`)
 func (r *Registry) CreateCertificateProvider(name, functionARN string) (CertificateProvider, error) {
 	return mutate(r, func(tx *transaction) (p CertificateProvider, err error) {
 		if !providerNamePattern.MatchString(name) {
-			return p, invalid("certificate provider name %q must have 1 to 128 letters, digits and _=,@-", clip(name))
+			return p, invalid("certificate provider name %q must have 1 to 128 letters, digits and _=,@-", awsiot.Clip(name))
 		}
 		if err := checkFunctionARN(functionARN); err != nil {
 			return p, err

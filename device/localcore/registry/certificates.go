@@ -131,7 +131,7 @@ func (r *Registry) ListCertificates() []Certificate {
 func (r *Registry) UpdateCertificate(id string, status CertificateStatus) error {
 	return r.update(func(tx *transaction) error {
 		if status != Active && status != Inactive && status != Revoked {
-			return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", clip(string(status)))
+			return invalid("certificate status %q cannot be set; ACTIVE, INACTIVE and REVOKED can", awsiot.Clip(string(status)))
 		}
 		c, err := tx.certificates.find(id)
 		if err == nil {
@@ -153,10 +153,10 @@ func (r *Registry) DeleteCertificate(id string, force bool) error {
 			return Reject(CodeCertificateState, "Certificate must be deactivated (not ACTIVE) before deletion.")
 		}
 		if things := tx.thingCerts.leftsOf(id); len(things) > 0 {
-			return Reject(CodeDeleteConflict, "Things must be detached before deletion (%s).", clip(strings.Join(things, ", ")))
+			return Reject(CodeDeleteConflict, "Things must be detached before deletion (%s).", awsiot.Clip(strings.Join(things, ", ")))
 		}
 		if policies := tx.policyTargets.leftsOf(string(CertificateTarget(id))); len(policies) > 0 && !force {
-			return Reject(CodeDeleteConflict, "Certificate policies must be detached before deletion (%s).", clip(strings.Join(policies, ", ")))
+			return Reject(CodeDeleteConflict, "Certificate policies must be detached before deletion (%s).", awsiot.Clip(strings.Join(policies, ", ")))
 		}
 		tx.deleteCertificate(c)
 		return nil

@@ -2,8 +2,6 @@ package registry
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -106,7 +104,6 @@ const (
 	MaxCAsPerSubject        = 10
 	MaxTemplates            = 256
 	MaxTemplateVersions     = 5
-	MaxTemplateBody         = 10240
 	MaxTemplateDescription  = 500
 	MaxDescription          = 2028
 	MaxSearchable           = 3
@@ -119,7 +116,7 @@ var hookVersionPattern = regexp.MustCompile(`^[0-9-]{10,32}$`)
 // checkName checks the name of a thing, thing type, thing group or billing group.
 func checkName(what, name string) error {
 	if !awsiot.ValidThingName(name) {
-		return invalid("%s name %q must have %s", what, clip(name), awsiot.ThingNameRule)
+		return invalid("%s name %q must have %s", what, awsiot.Clip(name), awsiot.ThingNameRule)
 	}
 	return nil
 }
@@ -138,10 +135,10 @@ func checkAttributes(attributes map[string]string, typed bool) error {
 	size := 0
 	for name, value := range attributes {
 		if !awsiot.ValidAttributeName(name) {
-			return invalid("attribute name %q must have %s", clip(name), awsiot.AttributeNameRule)
+			return invalid("attribute name %q must have %s", awsiot.Clip(name), awsiot.AttributeNameRule)
 		}
 		if !awsiot.ValidAttributeValue(value) {
-			return invalid("value %q of attribute %q must have %s", clip(value), name, awsiot.AttributeValueRule)
+			return invalid("value %q of attribute %q must have %s", awsiot.Clip(value), name, awsiot.AttributeValueRule)
 		}
 		size += len(name) + len(value)
 	}
@@ -176,36 +173,19 @@ func (o *Options) checkPolicy(document string) error {
 	if n > MaxPolicyDocument {
 		return Reject(CodeMalformedPolicy, "The policy document has %d characters without white space, at most %d are allowed.", n, MaxPolicyDocument)
 	}
-	if err := o.CheckPolicy([]byte(document)); err != nil {
-		return Reject(CodeMalformedPolicy, "The policy document is malformed: %v", err)
+	if o.CheckPolicy != nil {
+		if err := o.CheckPolicy([]byte(document)); err != nil {
+			return Reject(CodeMalformedPolicy, "The policy document is malformed: %v", err)
+		}
 	}
 	return nil
 }
 
 func (o *Options) checkTemplate(body string) error {
-	if n := utf8.RuneCountInString(body); n == 0 || n > MaxTemplateBody {
-		return invalid("a template body of %d characters, it must have 1 to %d", n, MaxTemplateBody)
-	}
-	if err := o.CheckTemplate([]byte(body)); err != nil {
-		return invalid("The template body is invalid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
-	}
-	return nil
-}
-
-// checkObject accepts any JSON object.
-func checkObject(text []byte) error {
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(text, &object); err != nil || object == nil {
-		return errors.New("not a JSON object")
+	if o.CheckTemplate != nil {
+		if err := o.CheckTemplate([]byte(body)); err != nil {
+			return invalid("The template body is invalid: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
 	}
 	return nil
-}
-
-// clip shortens text that came from outside, for use in a message.
-func clip(text string) string {
-	const most = 130
-	if len(text) > most {
-		return text[:most] + "…"
-	}
-	return text
 }

@@ -57,7 +57,7 @@ func (r *Registry) UpdateEventConfigurations(changes map[string]EventConfigurati
 		for _, key := range slices.Sorted(maps.Keys(changes)) {
 			switch {
 			case !slices.Contains(EventTypes, key):
-				return invalid("Event type %s must be one of %s.", clip(key), strings.Join(EventTypes, ", "))
+				return invalid("Event type %s must be one of %s.", awsiot.Clip(key), strings.Join(EventTypes, ", "))
 			case changes[key].Enabled && slices.Contains(undocumented, key):
 				return invalid("Events of type %s are not emulated: AWS does not document their messages.", key)
 			}

@@ -211,7 +211,7 @@ func (s *state) checkParent(name string) error {
 		return nil
 	}
 	if !s.groups.has(name) { // the service model of CreateThingGroup has no ResourceNotFoundException
-		return invalid("The parent thing group %s does not exist.", clip(name))
+		return invalid("The parent thing group %s does not exist.", awsiot.Clip(name))
 	}
 	if depth := len(s.ancestors(name)) + 2; depth > MaxGroupDepth {
 		return invalid("The group would be at depth %d of its hierarchy, at most %d is allowed.", depth, MaxGroupDepth)

@@ -89,7 +89,7 @@ func (tx *transaction) createPolicy(name, document string) (Policy, error) {
 		Created: tx.now, Modified: tx.now, GenerationID: awsiot.NewUUID(),
 	}
 	if !awsiot.ValidPolicyName(name) {
-		return p, invalid("policy name %q must have %s", clip(name), awsiot.PolicyNameRule)
+		return p, invalid("policy name %q must have %s", awsiot.Clip(name), awsiot.PolicyNameRule)
 	}
 	if tx.policies.has(name) {
 		return p, rejectFor("policy/"+name, CodeAlreadyExists, "Policy cannot be created - name already exists (name=%s).", name)
@@ -240,7 +240,7 @@ func (s *state) checkTarget(target Target) error {
 	if target.Cognito() {
 		return nil
 	}
-	return invalid("target %q is no certificate, thing group or Amazon Cognito identity", clip(string(target)))
+	return invalid("target %q is no certificate, thing group or Amazon Cognito identity", awsiot.Clip(string(target)))
 }
 
 func (tx *transaction) attachPolicy(policy string, target Target) error {
@@ -262,7 +262,7 @@ func (tx *transaction) attachPolicy(policy string, target Target) error {
 func (tx *transaction) attachPrincipal(thing, certificateID string, kind PrincipalType) error {
 	kind = cmp.Or(kind, NonExclusive)
 	if kind != Exclusive && kind != NonExclusive {
-		return invalid("thing principal type %q is neither %s nor %s", clip(string(kind)), Exclusive, NonExclusive)
+		return invalid("thing principal type %q is neither %s nor %s", awsiot.Clip(string(kind)), Exclusive, NonExclusive)
 	}
 	if err := cmp.Or(tx.things.check(thing), tx.certificates.check(certificateID)); err != nil {
 		return err

@@ -137,7 +137,7 @@ func overridden(o template.Override, what, old, wanted string) (string, error) {
 	case wanted == "" || o == template.DoNothing:
 		return old, nil
 	case o == template.Fail, o == template.Unset && old != "" && old != wanted:
-		return "", Reject(CodeResourceConflicts, "The template does not allow replacing the %s, which is %q.", what, clip(old))
+		return "", Reject(CodeResourceConflicts, "The template does not allow replacing the %s, which is %q.", what, awsiot.Clip(old))
 	}
 	return wanted, nil
 }

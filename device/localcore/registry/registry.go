@@ -29,10 +29,10 @@ import (
 type Options struct {
 	Now func() time.Time // the clock; nil means time.Now
 	// CheckPolicy checks a policy document; what it returns becomes the text
-	// of a MalformedPolicyException. Nil means that any JSON object will do.
+	// of a MalformedPolicyException. Nil means that any text will do.
 	CheckPolicy func(document []byte) error
 	// CheckTemplate checks the body of a provisioning template; what it returns becomes the text of
-	// an InvalidRequestException. Nil means that any JSON object will do.
+	// an InvalidRequestException. Nil means that any text will do.
 	CheckTemplate func(body []byte) error
 	// ClaimPolicy returns the policy document of a provisioning claim for the
 	// template, see [Registry.CreateClaimCertificate]. Nil means none.
@@ -72,12 +72,6 @@ func Open(path string, o Options) (*Registry, error) {
 	}
 	if o.ARN == nil {
 		o.ARN = func(resource string) string { return resource }
-	}
-	if o.CheckPolicy == nil {
-		o.CheckPolicy = checkObject
-	}
-	if o.CheckTemplate == nil {
-		o.CheckTemplate = checkObject
 	}
 	r := &Registry{options: o, watchers: map[*func(Change)]bool{}}
 	first := new(state).next()

@@ -27,9 +27,9 @@ func (a RoleAlias) check() error {
 	arn, err := awsiot.ParseARN(a.RoleARN)
 	switch {
 	case !awsiot.ValidRoleAlias(a.Name):
-		return invalid("role alias %q must have %s", clip(a.Name), awsiot.RoleAliasRule)
+		return invalid("role alias %q must have %s", awsiot.Clip(a.Name), awsiot.RoleAliasRule)
 	case err != nil || arn.Service != "iam" || !strings.HasPrefix(arn.Resource, "role/") || len(a.RoleARN) > 2048:
-		return invalid("%q is not the ARN of an IAM role", clip(a.RoleARN))
+		return invalid("%q is not the ARN of an IAM role", awsiot.Clip(a.RoleARN))
 	case a.CredentialDuration < MinCredentialDuration || a.CredentialDuration > MaxCredentialDuration:
 		return invalid("credentialDurationSeconds is %d, it must be 900 to 43200", int64(a.CredentialDuration.Seconds()))
 	}

@@ -134,7 +134,7 @@ func (t *table[V]) has(key string) bool {
 func (t *table[V]) find(key string) (V, error) {
 	v, ok := t.get(key)
 	if !ok {
-		return v, rejectFor(t.kind+"/"+key, CodeNotFound, "%s %s cannot be found.", t.what, clip(key))
+		return v, rejectFor(t.kind+"/"+key, CodeNotFound, "%s %s cannot be found.", t.what, awsiot.Clip(key))
 	}
 	return v, nil
 }

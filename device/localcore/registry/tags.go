@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"example.com/fleety/device/awsiot"
 )
 
 // Limits of tags.
@@ -56,7 +58,7 @@ func (r *Registry) TagResource(resource string, tags map[string]string) error {
 		maps.Copy(all, old)
 		maps.Copy(all, tags)
 		if len(all) > MaxTags {
-			return Reject(CodeLimitExceeded, "%s would have %d tags, at most %d are allowed.", clip(resource), len(all), MaxTags)
+			return Reject(CodeLimitExceeded, "%s would have %d tags, at most %d are allowed.", awsiot.Clip(resource), len(all), MaxTags)
 		}
 		tx.tags.put(resource, all)
 		return nil
@@ -99,10 +101,10 @@ func (s *state) tagsOf(resource string) (map[string]string, error) {
 		"certificateprovider": s.providers.has, "rule": nil, "job": nil, "tunnel": nil, // kept elsewhere
 	}[kind]
 	if !ok {
-		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, role aliases, CA certificates, certificate providers, topic rules, jobs and tunnels can", clip(resource))
+		return nil, invalid("%s cannot be tagged; policies, thing types, thing groups, billing groups, provisioning templates, role aliases, CA certificates, certificate providers, topic rules, jobs and tunnels can", awsiot.Clip(resource))
 	}
 	if exists != nil && !exists(name) {
-		return nil, rejectFor(resource, CodeNotFound, "Resource %s cannot be found.", clip(resource))
+		return nil, rejectFor(resource, CodeNotFound, "Resource %s cannot be found.", awsiot.Clip(resource))
 	}
 	tags, _ := s.tags.get(resource)
 	return tags, nil

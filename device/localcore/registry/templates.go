@@ -148,11 +148,11 @@ func (r *Registry) DeleteProvisioningTemplateVersion(name string, version int) e
 func (t *ProvisioningTemplate) check() error {
 	switch {
 	case !awsiot.ValidTemplateName(t.Name):
-		return invalid("template name %q must have %s", clip(t.Name), awsiot.TemplateNameRule)
+		return invalid("template name %q must have %s", awsiot.Clip(t.Name), awsiot.TemplateNameRule)
 	case t.RoleARN == "":
 		return invalid("A provisioning role ARN is required.")
 	case t.Type != FleetProvisioning && t.Type != JITP:
-		return invalid("template type %q is neither %s nor %s", clip(string(t.Type)), FleetProvisioning, JITP)
+		return invalid("template type %q is neither %s nor %s", awsiot.Clip(string(t.Type)), FleetProvisioning, JITP)
 	case t.Type == JITP && t.Hook != nil:
 		return invalid("A pre-provisioning hook is for %s templates only.", FleetProvisioning)
 	case utf8.RuneCountInString(t.Description) > MaxTemplateDescription:
@@ -170,7 +170,7 @@ func (t *ProvisioningTemplate) setHook(hook *Hook) error {
 	h.PayloadVersion = cmp.Or(h.PayloadVersion, hookPayloadVersion)
 	t.Hook = &h
 	if !hookVersionPattern.MatchString(h.PayloadVersion) {
-		return invalid("hook payload version %q must be 10 to 32 digits and -", clip(h.PayloadVersion))
+		return invalid("hook payload version %q must be 10 to 32 digits and -", awsiot.Clip(h.PayloadVersion))
 	}
 	if h.TargetARN == "" || len(h.TargetARN) > 2048 {
 		return invalid("A hook's target must be the ARN of a Lambda function.")

@@ -286,7 +286,7 @@ func (t ThingType) check() error {
 	}
 	for _, name := range t.SearchableAttributes {
 		if !awsiot.ValidAttributeName(name) {
-			return invalid("%q is no attribute name", clip(name))
+			return invalid("%q is no attribute name", awsiot.Clip(name))
 		}
 	}
 	if len(t.Propagating) > MaxPropagating {

@@ -222,7 +222,7 @@ func (w *walk) attributes(n *jsontree.Node, typed bool) map[string]string {
 			return nil
 		}
 		if !awsiot.ValidAttributeName(m.Key) {
-			w.failKey(m, "attribute name %q must have %s", clip(m.Key), awsiot.AttributeNameRule)
+			w.failKey(m, "attribute name %q must have %s", awsiot.Clip(m.Key), awsiot.AttributeNameRule)
 		}
 	}
 	return w.texts(members, rule("attribute value", awsiot.ValidAttributeValue, awsiot.AttributeValueRule))
@@ -367,7 +367,7 @@ type constraint func(w *walk, value string) string
 func rule(what string, valid func(string) bool, must string) constraint {
 	return func(w *walk, value string) string {
 		if !valid(value) {
-			w.reject(invalidRequest, "%s %q must have %s", what, clip(value), must)
+			w.reject(invalidRequest, "%s %q must have %s", what, awsiot.Clip(value), must)
 		}
 		return value
 	}
@@ -399,13 +399,4 @@ func compacted(w *walk, value string) string {
 		w.reject(malformedPolicy, "the policy document is not a JSON object")
 	}
 	return b.String()
-}
-
-// clip shortens a value for a message.
-func clip(value string) string {
-	const most = 130
-	if len(value) > most {
-		return value[:most] + "…"
-	}
-	return value
 }
