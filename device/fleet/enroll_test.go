@@ -96,13 +96,24 @@ func TestDeniedDevicesAreCountedByStageAndCause(t *testing.T) {
 	checkRegistry(t, core, r)
 }
 
+// TestKeptIdentitiesAreVerifiedAndNotReplaced also holds the devices of the second run, within AWS's
+// rate of connections for one client id.
 func TestKeptIdentitiesAreVerifiedAndNotReplaced(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	var later atomic.Int64
+	core := startCore(t, func(c *localcore.Config) {
+		c.Quotas = localcore.QuotasAWS
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
 	c := newConfig(t, core, 3)
 	c.Keep = filepath.Join(t.TempDir(), "fleet")
 	first := enroll(t, c)
+	later.Store(int64(time.Minute))
+	c.Hold = time.Millisecond
 	second := enroll(t, c)
+	if len(second.Retries) > 0 {
+		t.Errorf("attempts had to be repeated: %+v", second.Retries)
+	}
 	if want := (fleet.Counts{Devices: 3, Already: 3}); second.Counts != want {
 		t.Errorf("counts are %+v", second.Counts)
 	}

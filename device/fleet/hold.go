@@ -68,7 +68,7 @@ type Reconnect struct {
 // identity than another handshake takes: there are many.
 type heldDevice struct {
 	serial, thing string
-	proved        time.Time
+	proved        time.Time // with a connection of its own
 	options       session.Options
 
 	live     *session.Session // nil while not connected; used by one goroutine at a time
@@ -77,7 +77,7 @@ type heldDevice struct {
 }
 
 func (l *launch) newHeldDevice(id *identity.Identity) *heldDevice {
-	d := &heldDevice{serial: id.Record.SerialNumber, thing: id.Record.ThingName, proved: id.Record.ProvedAt}
+	d := &heldDevice{serial: id.Record.SerialNumber, thing: id.Record.ThingName, proved: time.Now()}
 	d.options = l.measured(l.Device(d.serial).Session)
 	d.options.ClientID = d.thing
 	c := id.TLS()

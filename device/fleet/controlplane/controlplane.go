@@ -212,14 +212,11 @@ func (r *Run) certificate(ctx context.Context, id string) (c Certificate, err er
 	return c, err
 }
 
-// A pager is a paginator of the AWS SDK.
-type pager[P any] interface {
+// list returns what all pages of a paginator of the AWS SDK have.
+func list[P any](ctx context.Context, pages interface {
 	HasMorePages() bool
-	NextPage(ctx context.Context, options ...func(*iot.Options)) (P, error)
-}
-
-// list returns what all pages of a list have.
-func list[P any](ctx context.Context, pages pager[P], of func(P) []string) (all []string, err error) {
+	NextPage(context.Context, ...func(*iot.Options)) (P, error)
+}, of func(P) []string) (all []string, err error) {
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {

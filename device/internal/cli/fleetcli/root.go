@@ -91,8 +91,6 @@ func cloudCode(err error) int {
 	switch {
 	case !ok, operation.ServiceID == "ec2imds":
 		return 0
-	case cli.IsA[*smithyhttp.RequestSendError](err):
-		return cli.ExitTemporary
 	case !responded: // as no credentials any more, or a Region that is none
 		return cli.ExitUsage
 	}
@@ -100,7 +98,7 @@ func cloudCode(err error) int {
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		e.ErrorCode = api.ErrorCode()
 	}
-	if e.StatusCode < 300 || e.Temporary() { // the former is a response that was cut off
+	if e.StatusCode < 300 || e.Temporary() { // the former is a response that was cut off, or none (0)
 		return cli.ExitTemporary
 	}
 	return cli.ExitDenied
