@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -75,21 +76,29 @@ func (t *tunnel) use(ctx, life context.Context) error {
 		t.extend()
 		return nil
 	})
-	var buffer []byte
+	var buffer []byte // not more than a message in the tunnel and a chunk, however long the frames are
+	chunk := make([]byte, readSize)
 	for {
 		t.extend()
-		kind, data, err := t.ws.ReadMessage()
+		kind, reader, err := t.ws.NextReader()
 		if err == nil && kind != websocket.BinaryMessage {
 			err = errors.New("AWS IoT sent text, which is not part of the protocol")
 		}
-		buffer = append(buffer, data...)
-		for complete := true; complete && err == nil; {
-			var m awsiot.TunnelMessage
-			if m, buffer, complete, err = awsiot.CutTunnelMessage(buffer); complete {
-				err = t.receive(ctx, m)
+		for n := 0; err == nil; {
+			n, err = reader.Read(chunk)
+			buffer = append(buffer, chunk[:n]...)
+			for complete := n > 0; complete; {
+				var m awsiot.TunnelMessage
+				var rejected error
+				if m, buffer, complete, rejected = awsiot.CutTunnelMessage(buffer); complete {
+					rejected = t.receive(ctx, m)
+				}
+				if rejected != nil {
+					return rejected
+				}
 			}
 		}
-		if err != nil {
+		if err != io.EOF {
 			return err
 		}
 	}

@@ -227,7 +227,6 @@ func (s *Service) connect(ctx context.Context, n *notified, header http.Header) 
 		ws.Close()
 		return nil, channel, backoff.Permanent(fmt.Errorf("connecting to the tunnel: %s chose no protocol of secure tunneling", o.Endpoint))
 	case err == nil:
-		ws.SetReadLimit(awsiot.MaxTunnelWebSocket)
 		return ws, channel, nil
 	}
 	body, _ := io.ReadAll(r.Body) // of 1 KB at most; it is in memory

@@ -633,6 +633,36 @@ func TestHandshakeErrors(t *testing.T) {
 	}
 }
 
+// Only a frame has a greatest length: a WebSocket message can go on.
+func TestFragmentedMessageHasNoEnd(t *testing.T) {
+	t.Parallel()
+	const size, count = 60_000, 4 // more than a frame may have
+	received := make(chan int64, 1)
+	service := listen(t, func(conn net.Conn) {
+		n, _ := io.CopyN(io.Discard, conn, size*count)
+		received <- n
+	})
+	upgrader := websocket.Upgrader{Subprotocols: []string{awsiot.TunnelV3}, WriteBufferSize: 4096}
+	w := newWorld(t, map[string]string{"SSH": service}, func(rw http.ResponseWriter, r *http.Request) {
+		ws, err := upgrader.Upgrade(rw, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer ws.Close()
+		message, _ := ws.NextWriter(websocket.BinaryMessage)
+		m := start(1, "SSH", 1)
+		_, _ = message.Write(awsiot.AppendTunnelMessage(nil, m))
+		for m.Type, m.Payload = awsiot.TunnelData, make([]byte, size); err == nil; {
+			_, err = message.Write(awsiot.AppendTunnelMessage(nil, m))
+		}
+	})
+	w.open(t, "SSH")
+	if n := <-received; n != size*count {
+		t.Errorf("%d bytes arrived", n)
+	}
+}
+
 // A network that has become silent is noticed by the missing pongs.
 func TestSilentNetworkIsLeft(t *testing.T) {
 	t.Parallel()
