@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -103,6 +104,35 @@ func TestSessionThatAnotherClientHadIsSubscribedAgain(t *testing.T) {
 	}
 	if echo.present.Load() {
 		t.Error("the service takes the session to be the one that it had")
+	}
+}
+
+// A program receives a retained message whether others have subscribed to its topic before or not.
+func TestEachSubscriberReceivesTheRetainedMessage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(t)
+	answer, err := http.Post(w.APIURL()+"/topics/fleet/"+thing+"/down/config?qos=1&retain=true", "", strings.NewReader("retained"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	client := agent.NewClient(w.config.Socket)
+	defer client.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var subscribing sync.WaitGroup
+	defer func() { cancel(); subscribing.Wait() }()
+	for range 3 {
+		lines := make(chan string, 10)
+		subscribing.Go(func() {
+			client.Subscribe(ctx, "config", func() {}, func(line json.RawMessage) error {
+				lines <- string(line)
+				return nil
+			})
+		})
+		if line := <-lines; !strings.Contains(line, "retained") {
+			t.Error(line)
+		}
 	}
 }
 

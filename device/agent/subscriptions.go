@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"example.com/fleety/device/awsiot"
@@ -115,8 +116,10 @@ func (s *subscriptions) add(filter string, drop context.CancelCauseFunc) (*subsc
 	}
 	sub := &subscriber{filter: filter, messages: make(chan session.Message, subscriberBuffer), ready: make(chan struct{}, 1), drop: drop}
 	s.subscribers = append(s.subscribers, sub)
-	if s.held[filter] {
+	if wildcards := strings.ContainsAny(filter, "+#"); s.held[filter] && wildcards {
 		signal(sub.ready)
+	} else if s.held[filter] { // a retained message comes with each SUBACK, for such filters alone
+		s.held[filter] = false
 	}
 	signal(s.changed)
 	return sub, nil
