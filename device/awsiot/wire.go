@@ -134,9 +134,6 @@ func (e *ErrorResponse) Class() Class {
 	return Denied
 }
 
-// Temporary reports whether the same request may succeed later.
-func (e *ErrorResponse) Temporary() bool { return e.Class() == Temporary }
-
 // EncodeJSON writes JSON in one line, with <, > and & as they are: what a device sent is returned
 // as it was. It panics at a value that JSON does not have.
 func EncodeJSON(v any) []byte {

@@ -100,7 +100,7 @@ func TestSecretsAreMaskedHoweverTheyArePrinted(t *testing.T) {
 func TestUnknownCodesAreClassedByStatusAndNeverByText(t *testing.T) {
 	for status, want := range map[int]bool{400: false, 401: false, 403: false, 404: false, 409: false, 410: false, 429: true, 500: true, 503: true} {
 		e := &awsiot.ErrorResponse{StatusCode: status, ErrorCode: "Other", ErrorMessage: "Throttling: try again later"}
-		if got := e.Temporary(); got != want {
+		if got := e.Class() == awsiot.Temporary; got != want {
 			t.Errorf("status %d: Temporary() = %t, want %t", status, got, want)
 		}
 	}

@@ -522,7 +522,7 @@ func TestThrottling(t *testing.T) {
 	}
 	csr, _ := newCSR(t)
 	got := rejected(t, csrTopic, claim.ask(t, csrTopic, awsiot.CreateCertificateFromCSRRequest{CertificateSigningRequest: csr}))
-	if got.StatusCode != 400 || !got.Temporary() {
+	if got.StatusCode != 400 || got.Class() != awsiot.Temporary {
 		t.Errorf("rejected with %+v", got)
 	}
 }

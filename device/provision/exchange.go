@@ -138,7 +138,7 @@ func (x *exchange) createCertificate(ctx context.Context, eager bool) error {
 			return err
 		}
 		if r.lostCreates++; r.lostCreates >= maxLostCreates {
-			return doNotRetry{fmt.Errorf("%w (after %d requests; each may have left a certificate that expires within the hour)", err, r.lostCreates)}
+			return decided{fmt.Errorf("%w (after %d requests; each may have left a certificate that expires within the hour)", err, r.lostCreates), false}
 		}
 		return err
 	})

@@ -94,8 +94,8 @@ func TestOnlyFailuresThatMayPassAreRetried(t *testing.T) {
 		"a hook that failed once":  {[]error{denied, nil}, nil},
 		"denied":                   {[]error{denied, throttled, denied, denied}, denied},
 		"local":                    {[]error{fs.ErrPermission}, fs.ErrPermission},
-		"too often":                {[]error{doNotRetry{throttled}}, throttled},
-		"at once":                  {[]error{retryAtOnce{invalid}, nil}, nil},
+		"too often":                {[]error{decided{throttled, false}}, throttled},
+		"at once":                  {[]error{decided{invalid, true}, nil}, nil},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

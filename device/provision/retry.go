@@ -39,15 +39,13 @@ var awsTiming = timing{
 	silent:     3 * time.Minute,
 }
 
-// retryAtOnce marks an error after which the same attempt makes sense at once.
-type retryAtOnce struct{ error }
+// A decided error says, whatever its class, whether another attempt makes sense, and then at once.
+type decided struct {
+	error
+	retry bool
+}
 
-func (e retryAtOnce) Unwrap() error { return e.error }
-
-// doNotRetry marks an error that would be worth another attempt, had there not been too many.
-type doNotRetry struct{ error }
-
-func (e doNotRetry) Unwrap() error { return e.error }
+func (e decided) Unwrap() error { return e.error }
 
 // newBackOff returns exponential delays with full jitter: each is random
 // between zero and a limit that doubles.
@@ -96,11 +94,8 @@ func (r *run) retry(ctx context.Context, attempt func(context.Context) error) er
 
 // delayAfter returns how long to wait before another attempt, and whether to make one.
 func (r *run) delayAfter(err error, delays *backoff.ExponentialBackOff) (delay time.Duration, again bool) {
-	if _, ok := errors.AsType[retryAtOnce](err); ok {
-		return 0, true
-	}
-	if _, ok := errors.AsType[doNotRetry](err); ok {
-		return 0, false
+	if e, ok := errors.AsType[decided](err); ok {
+		return 0, e.retry
 	}
 	class := awsiot.ClassOf(err)
 	rejection, rejected := errors.AsType[*awsiot.ErrorResponse](err)

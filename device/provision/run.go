@@ -201,7 +201,7 @@ func (r *run) otherClaim(ctx context.Context, err error) error {
 		r.Log.WarnContext(ctx, "AWS IoT denies the claim; trying the next one", "claim", r.claim+1, "next", next+1, "error", err)
 		r.claim = next
 		if denied {
-			return retryAtOnce{err}
+			return decided{err, true}
 		}
 		break
 	}
@@ -372,7 +372,7 @@ func (r *run) renew(err error) error {
 	if err := r.journal.DiscardCertificate(); err != nil {
 		return err
 	}
-	return retryAtOnce{err}
+	return decided{err, true}
 }
 
 // storeRegistration stores what AWS IoT has done.

@@ -170,7 +170,7 @@ func identifyRejection(e *awsiot.ErrorResponse) string {
 	register, credentials := e.Operation == awsiot.RegisterThing, e.Operation == awsiot.AssumeRoleWithCertificate
 	denied := code("AccessDenied", "Unauthorized", "Forbidden")
 	return first(
-		candidate{"throttled", e.Temporary()},
+		candidate{"throttled", e.Class() == awsiot.Temporary},
 		candidate{"credentials-denied", credentials && code("AccessDenied")},
 		candidate{"role-alias-missing", credentials && e.StatusCode == 404},
 		candidate{"role-not-assumed", credentials},

@@ -29,3 +29,10 @@ func fileSystem(dir string) string {
 	magic := uint32(st.Type)
 	return cmp.Or(fileSystems[magic], fmt.Sprintf("type %#x", magic))
 }
+
+// freeSpace returns the bytes that this user may still write below dir.
+func freeSpace(dir string) (free uint64, known bool) {
+	var st syscall.Statfs_t
+	err := syscall.Statfs(dir, &st)
+	return st.Bavail * uint64(st.Bsize), err == nil
+}

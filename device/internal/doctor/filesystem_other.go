@@ -3,3 +3,5 @@
 package doctor
 
 func fileSystem(string) string { return "unknown" }
+
+func freeSpace(string) (uint64, bool) { return 0, false } // writing a file shows enough

@@ -25,10 +25,7 @@ func expirySoon(c *x509.Certificate) time.Duration {
 
 func (r *run) configuration(context.Context) {
 	const name = "configuration"
-	problems, ok := errors.AsType[config.Problems](r.Problems)
-	if r.Problems != nil && !ok {
-		r.failure(name, r.Problems)
-	}
+	problems, _ := errors.AsType[config.Problems](r.Problems)
 	if r.Settings == nil {
 		r.reportProblems(name, problems)
 		if r.Problems == nil {

@@ -98,7 +98,7 @@ func cloudCode(err error) int {
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		e.ErrorCode = api.ErrorCode()
 	}
-	if e.StatusCode < 300 || e.Temporary() { // the former is a response that was cut off, or none (0)
+	if e.StatusCode < 300 || e.Class() == awsiot.Temporary { // the former is a response that was cut off, or none (0)
 		return cli.ExitTemporary
 	}
 	return cli.ExitDenied
