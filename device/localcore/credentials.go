@@ -188,24 +188,25 @@ func (s *Server) writeCredentials(dir string, claim Credential) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("writing the credentials: %w (move it away)", err)
 	}
-	type file struct {
+	kept := err == nil && !strings.HasPrefix(string(old), mark)
+	if kept {
+		s.config.Log.Warn("kept a configuration that the emulator did not write", "file", filepath.Join(dir, deviceFile))
+	}
+	for _, f := range []struct {
 		name string
 		data []byte
 		mode fs.FileMode
-	}
-	files := []file{
+	}{
 		{claimMark, []byte(claim.CertificateID + "\n" + string(ours[:min(len(ours), maxMark)])), 0o644},
 		{rootFile, s.authority.RootPEM(), 0o644},
 		{claimPrivateKeyFile, claim.PrivateKeyPEM, 0o600},
 		{claimPublicKeyFile, claim.PublicKeyPEM, 0o644},
 		{claimCertificateFile, claim.CertificatePEM, 0o644},
-	}
-	if err == nil && !strings.HasPrefix(string(old), mark) {
-		s.config.Log.Warn("kept a configuration that the emulator did not write", "file", filepath.Join(dir, deviceFile))
-	} else {
-		files = append(files, file{deviceFile, []byte(device), 0o644})
-	}
-	for _, f := range files {
+		{deviceFile, []byte(device), 0o644},
+	} {
+		if kept && f.name == deviceFile {
+			continue
+		}
 		if err := maybe.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
 			return fmt.Errorf("writing the credentials: %w", err)
 		}

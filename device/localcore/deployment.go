@@ -33,25 +33,18 @@ func (c *Config) install(r *registry.Registry) error {
 		}
 	}
 	for _, t := range c.deployment.ThingTypes {
-		_, err := r.DescribeThingType(t.Name)
-		if isNotFound(err) {
-			_, err = r.CreateThingType(registry.ThingType{
-				Name: t.Name, Description: t.Properties.Description, SearchableAttributes: t.Properties.SearchableAttributes,
-			})
-		}
-		if err != nil {
+		_, err := r.CreateThingType(registry.ThingType{
+			Name: t.Name, Description: t.Properties.Description, SearchableAttributes: t.Properties.SearchableAttributes,
+		})
+		if err != nil && !rejectedWith(err, registry.CodeAlreadyExists) {
 			return fmt.Errorf("installing thing type %s: %w", t.Name, err)
 		}
 	}
 	for _, g := range c.deployment.ThingGroups {
-		_, _, err := r.DescribeThingGroup(g.Name)
-		if isNotFound(err) {
-			_, err = r.CreateThingGroup(registry.ThingGroup{
-				Name: g.Name, Parent: g.Parent, Description: g.Properties.Description,
-				Attributes: g.Properties.AttributePayload.Attributes,
-			})
-		}
-		if err != nil {
+		_, err := r.CreateThingGroup(registry.ThingGroup{
+			Name: g.Name, Parent: g.Parent, Description: g.Properties.Description, Attributes: g.Properties.AttributePayload.Attributes,
+		})
+		if err != nil && !rejectedWith(err, registry.CodeAlreadyExists) {
 			return fmt.Errorf("installing thing group %s: %w", g.Name, err)
 		}
 	}
@@ -87,7 +80,7 @@ func (c *Config) installProvider(r *registry.Registry) error {
 // installPolicy creates the policy or, when its text has changed, gives it a new default version.
 func installPolicy(r *registry.Registry, name, text string) error {
 	stored, err := r.GetPolicy(name)
-	if isNotFound(err) {
+	if rejectedWith(err, registry.CodeNotFound) {
 		_, err = r.CreatePolicy(name, text)
 		return err
 	}
@@ -109,7 +102,7 @@ func installTemplate(r *registry.Registry, t assembly.ProvisioningTemplate) erro
 		hook = &registry.Hook{PayloadVersion: t.Hook.PayloadVersion, TargetARN: t.Hook.TargetARN}
 	}
 	stored, err := r.DescribeProvisioningTemplate(t.Name)
-	if isNotFound(err) {
+	if rejectedWith(err, registry.CodeNotFound) {
 		_, err = r.CreateProvisioningTemplate(registry.ProvisioningTemplate{
 			Name: t.Name, Description: t.Description, Type: registry.TemplateType(t.Type),
 			RoleARN: t.RoleARN, Enabled: t.Enabled, Hook: hook,
@@ -143,9 +136,9 @@ func makeRoom(v registry.Versioned, most int, name string, remove func(name stri
 	return remove(name, oldest)
 }
 
-func isNotFound(err error) bool {
+func rejectedWith(err error, code string) bool {
 	e, ok := errors.AsType[*registry.Error](err)
-	return ok && e.Code == registry.CodeNotFound
+	return ok && e.Code == code
 }
 
 // lambdaArchitectures are Lambda's names of Go's architectures.

@@ -40,7 +40,7 @@ func (s *Server) publishEvent(topic string, payload map[string]any) {
 // AwaitThing waits until a thing of this name is registered and returns it.
 func (s *Server) AwaitThing(ctx context.Context, name string) (thing registry.Thing, err error) {
 	for { // not at events: the API and Registry create things without one
-		if thing, err = s.registry.DescribeThing(name); !isNotFound(err) {
+		if thing, err = s.registry.DescribeThing(name); !rejectedWith(err, registry.CodeNotFound) {
 			return thing, err
 		}
 		if !wait(ctx, 10*time.Millisecond) {

@@ -24,16 +24,6 @@ type Function struct {
 	Environment  []string // the variables, as NAME=VALUE, sorted
 }
 
-// findFunction finds the function of a template's hook in the stack, and checks that AWS IoT Core
-// may call it.
-func (r *resolver) findFunction(template string, hook *Hook) {
-	at := place(template).field("Properties").field("PreProvisioningHook").field("TargetArn")
-	if hook.Function = r.functionOf(at, hook.TargetARN); hook.Function == nil {
-		r.fail(at, "%s is no function of this stack", hook.TargetARN)
-	}
-	r.checkPermission(template, hook.Function, "AWS IoT would deny every device")
-}
-
 // functionOf returns the function of this stack with an ARN, nil if there is none.
 func (r *resolver) functionOf(at place, arn string) *Function {
 	for _, id := range r.idsOf(typeFunction) {

@@ -135,9 +135,14 @@ func (s *Stack) Resolve(e Environment) (*Resources, error) {
 				all.Functions = append(all.Functions, r.invoked(id, all.Rules[i].Payload)...)
 			}
 			for i, id := range r.idsOf(typeTemplate) {
-				if hook := all.Templates[i].Hook; hook != nil {
-					r.findFunction(id, hook)
+				hook, at := all.Templates[i].Hook, place(id).field("Properties").field("PreProvisioningHook").field("TargetArn")
+				if hook == nil {
+					continue
 				}
+				if hook.Function = r.functionOf(at, hook.TargetARN); hook.Function == nil {
+					r.fail(at, "%s is no function of this stack", hook.TargetARN)
+				}
+				r.checkPermission(id, hook.Function, "AWS IoT would deny every device")
 			}
 		})
 	}

@@ -1,8 +1,7 @@
-// Package ca is the certificate authority of the emulator: it issues device
-// certificates that look like those of AWS IoT Core, and the certificate that
-// the emulator itself shows to devices. The two have separate roots, as on
-// AWS, where nobody can verify a device certificate by its chain: the broker
-// finds it by its fingerprint.
+// Package ca is the certificate authority of the emulator: it issues device certificates that look
+// like those of AWS IoT Core, and the certificate that the emulator itself shows to devices. The
+// two have separate roots, as on AWS, where nobody can verify a device certificate by its chain:
+// the broker finds it by its fingerprint.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html
 package ca
@@ -107,8 +106,7 @@ func newAuthority(issuingKey func() (crypto.Signer, error)) (*Authority, error) 
 // back with the first certificate.
 func (a *Authority) Prepare() { _, _ = a.issuer() }
 
-// selfSigned completes the template, which brings the subject, as that of a
-// certificate authority.
+// selfSigned completes the template, which brings the subject, as that of a certificate authority.
 func selfSigned(key crypto.Signer, template *x509.Certificate) (tls.Certificate, error) {
 	template.SerialNumber = newSerial()
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), notAfter

@@ -27,9 +27,8 @@ const (
 // notAfter ends every certificate that AWS IoT issues.
 var notAfter = time.Date(2049, time.December, 31, 23, 59, 59, 0, time.UTC)
 
-// Names as AWS writes them: UTF8String, where crypto/x509 would write
-// PrintableString. The issuer is one organizational unit whose text looks
-// like several attributes.
+// Names as AWS writes them: UTF8String, where crypto/x509 would write PrintableString. The issuer
+// is one organizational unit whose text looks like several attributes.
 var (
 	issuerName    = utf8Name(asn1.ObjectIdentifier{2, 5, 4, 11}, "Amazon Web Services O=Amazon.com Inc. L=Seattle ST=Washington C=US")
 	deviceSubject = utf8Name(asn1.ObjectIdentifier{2, 5, 4, 3}, "AWS IoT Certificate")
@@ -109,9 +108,8 @@ func (a *Authority) issue(public crypto.PublicKey, publicDER, rawSubject []byte,
 	return &Certificate{ID: awsiot.CertificateID(&x509.Certificate{Raw: der}), PEM: encode("CERTIFICATE", der)}, nil
 }
 
-// ParseCSR reads a request and checks what AWS IoT checks: size, signature, and a
-// key of RSA 2048 bits or more, or on P-256, P-384 or P-521. The error is a
-// *CSRError.
+// ParseCSR reads a request and checks what AWS IoT checks: size, signature, and a key of RSA 2048
+// bits or more, or on P-256, P-384 or P-521. The error is a *CSRError.
 func ParseCSR(csrPEM string) (*x509.CertificateRequest, error) {
 	if n := utf8.RuneCountInString(csrPEM); n == 0 || n > maxCSRSize {
 		return nil, &CSRError{fmt.Sprintf("has %d characters; 1 to %d are allowed", n, maxCSRSize)}

@@ -174,10 +174,14 @@ func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 		return tx, nil
 	}
 	tx.emitted = tx.events()
-	if r.file != nil {
-		if err := tx.save(r.file); err != nil {
-			return nil, fmt.Errorf("writing the registry: %w", err)
+	all := map[string]map[string][]byte{}
+	for _, b := range tx.buckets {
+		if r.file != nil && b.changed() {
+			all[b.name()] = b.changes()
 		}
+	}
+	if err := r.file.Save(all); err != nil {
+		return nil, fmt.Errorf("writing the registry: %w", err)
 	}
 	r.committed.Store(tx.state)
 	r.generation.Add(1)

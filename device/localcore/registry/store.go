@@ -333,14 +333,3 @@ func (s *state) loadClaims(file *records.File) error {
 		return err
 	})
 }
-
-// save writes what differs from the state before, in one transaction.
-func (s *state) save(file *records.File) error {
-	all := map[string]map[string][]byte{}
-	for _, part := range s.buckets {
-		if part.changed() {
-			all[part.name()] = part.changes()
-		}
-	}
-	return file.Save(all)
-}
