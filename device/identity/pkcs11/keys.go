@@ -40,28 +40,21 @@ func NewKeys(u URI) *Keys {
 	return &Keys{uri: u}
 }
 
-// Close ends the sessions with the token. Keys that were opened begin new ones when they are used.
+// Close ends the sessions with the token. Keys that were opened cannot be used afterwards.
 func (k *Keys) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.end(k.token)
-}
-
-// end ends the sessions of a token, unless they have been replaced. The caller holds mu.
-func (k *Keys) end(token *crypto11.Context) error {
-	if token == nil || k.token != token {
+	if k.token == nil {
 		return nil
 	}
+	token := k.token
 	k.token = nil
 	return token.Close()
 }
 
-// open returns the token, with new sessions where those of stale, if not nil, have ended: a token
-// that was removed, or whose daemon was restarted, does not know them any more.
-func (k *Keys) open(stale *crypto11.Context) (*crypto11.Context, error) {
+func (k *Keys) open() (*crypto11.Context, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	_ = k.end(stale) // as it has ended already
 	if k.token != nil {
 		return k.token, nil
 	}
@@ -83,7 +76,7 @@ func (k *Keys) open(stale *crypto11.Context) (*crypto11.Context, error) {
 
 // New makes a P-256 key in the token and returns it with the text of its file.
 func (k *Keys) New() (crypto.Signer, []byte, error) {
-	token, err := k.open(nil)
+	token, err := k.open()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,7 +88,7 @@ func (k *Keys) New() (crypto.Signer, []byte, error) {
 	}
 	named := k.uri
 	named.ID = id
-	return &signer{key, k, token, named, true}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
+	return &signer{key, k, true}, pem.EncodeToMemory(&pem.Block{Type: FileType, Bytes: []byte(named.String())}), nil
 }
 
 // Open finds a key by its file. It returns an error that wraps [ErrNoKey] when the token does not
@@ -112,38 +105,31 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the file of a key in a PKCS #11 token: %w", err)
 	}
-	key, err := k.find(named, nil)
-	if err != nil {
-		return nil, err
+	for again := false; ; again = true {
+		token, err := k.open()
+		if err != nil {
+			return nil, err
+		}
+		found, err := token.FindKeyPairs(named.ID, nil)
+		switch {
+		case len(found) > 0:
+			return &signer{found[0], k, named.Object == k.uri.Object}, nil
+		case again && err != nil:
+			return nil, fmt.Errorf("%w: finding the key in the PKCS #11 token: %w", identity.ErrUnavailable, err)
+		case again:
+			return nil, fmt.Errorf("%w: %s", ErrNoKey, named.String())
+		}
+		// A token that was removed, or whose daemon was restarted, has ended the sessions, and one
+		// without a login does not see the key.
+		_ = k.Close()
 	}
-	return key, nil
-}
-
-// find finds a key, with new sessions where those of stale, or the present ones, have ended.
-func (k *Keys) find(named URI, stale *crypto11.Context) (*signer, error) {
-	token, err := k.open(stale)
-	if err != nil {
-		return nil, err
-	}
-	found, err := token.FindKeyPairs(named.ID, nil)
-	switch {
-	case stale == nil && len(found) == 0: // which is also what a session without a login finds
-		return k.find(named, token)
-	case err != nil:
-		return nil, fmt.Errorf("%w: finding the key in the PKCS #11 token: %w", identity.ErrUnavailable, err)
-	case len(found) == 0:
-		return nil, fmt.Errorf("%w: %s", ErrNoKey, named.String())
-	}
-	return &signer{found[0], k, token, named, named.Object == k.uri.Object}, nil
 }
 
 // A signer names the token in its errors.
 type signer struct {
 	crypto11.Signer
-	keys  *Keys
-	token *crypto11.Context // whose sessions Signer uses
-	named URI
-	own   bool // it has the label of keys that this store makes
+	keys *Keys
+	own  bool // it has the label of keys that this store makes
 }
 
 // Remove removes the key from the token, unless its label is another one than that of keys that the
@@ -162,11 +148,7 @@ func (s *signer) Remove() error {
 func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	signature, err := s.Signer.Sign(random, digest, opts)
 	if err != nil {
-		if again, findErr := s.keys.find(s.named, s.token); findErr == nil {
-			signature, err = again.Signer.Sign(random, digest, opts)
-		}
-	}
-	if err != nil {
+		_ = s.keys.Close() // its sessions may have ended: the next Open begins new ones
 		return nil, fmt.Errorf("signing in the PKCS #11 token: %w", err)
 	}
 	return signature, nil

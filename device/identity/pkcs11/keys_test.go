@@ -210,24 +210,22 @@ func TestKeyIsUsableAfterItsTokenWasRemoved(t *testing.T) {
 			_ = p.CloseAllSessions(slot)
 		}
 	}
-	sign := func(key crypto.Signer) {
-		t.Helper()
+	for range 2 {
+		endSessions()
 		digest := sha256.Sum256([]byte("message"))
+		if _, err := key.Sign(rand.Reader, digest[:], crypto.SHA256); err == nil {
+			t.Error("the sessions have not ended")
+		}
+		if key, err = keys.Open(text); err != nil {
+			t.Fatal(err)
+		}
 		signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
 		if err != nil || !ecdsa.VerifyASN1(key.Public().(*ecdsa.PublicKey), digest[:], signature) {
 			t.Errorf("signing: %v", err)
 		}
-	}
-	endSessions()
-	sign(key)
-	endSessions()
-	opened, err := keys.Open(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		sign(opened)
-		sign(key)
 		endSessions()
+		if key, err = keys.Open(text); err != nil { // before anything has failed
+			t.Fatal(err)
+		}
 	}
 }
