@@ -21,6 +21,9 @@ import (
 // within [payload.AnswerWithin].
 const lookupWithin = 3 * time.Second
 
+// attemptWithin bounds one attempt of a look-up. It leaves time for a second.
+const attemptWithin = 2 * time.Second
+
 // A thingRegistry knows the certificates of things and the things of certificates.
 type thingRegistry interface {
 	Certificates(ctx context.Context, thingName string) ([]admit.Certificate, error)

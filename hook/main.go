@@ -76,10 +76,10 @@ func configured(getenv func(string) string, log *slog.Logger) (decider, error) {
 		return d, fmt.Errorf("SERIAL_REGISTRY is listed, but SERIAL_TABLE names no table")
 	}
 	if table != "" {
-		d.serials = serials.New(awsenv.Config(getenv, "DYNAMODB"), table)
+		d.serials = serials.New(awsenv.Config(getenv, "DYNAMODB", attemptWithin), table)
 	}
 	if !d.rules.TakeExisting || table != "" || rotation != "" { // also to deny rotation: who asks must be known
-		d.things = things.New(awsenv.Config(getenv, "IOT"))
+		d.things = things.New(awsenv.Config(getenv, "IOT", attemptWithin))
 	}
 	return d, nil
 }

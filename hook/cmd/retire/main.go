@@ -54,7 +54,7 @@ func configured(getenv func(string) string, log *slog.Logger) (retirer, error) {
 	if err != nil || grace < 0 {
 		return retirer{}, fmt.Errorf("RETIRE_AFTER is %.100q, want a duration as in 720h", getenv("RETIRE_AFTER"))
 	}
-	c := awsenv.Config(getenv, "IOT")
+	c := awsenv.Config(getenv, "IOT", 20*time.Second)
 	// Lambda repeats a failed event minutes later. Until then AWS IoT's quotas are the hook's.
 	c.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	return retirer{

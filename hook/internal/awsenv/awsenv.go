@@ -15,12 +15,12 @@ import (
 )
 
 // Config is the configuration for a service, such as IOT. AWS_ENDPOINT_URL_SERVICE and
-// AWS_ENDPOINT_URL name what to ask in place of AWS. Each attempt has a second: a connection that
-// went silent while Lambda had the function frozen leaves the hook time for another one.
-func Config(getenv func(string) string, service string) aws.Config {
+// AWS_ENDPOINT_URL name what to ask in place of AWS. attempt bounds each attempt of a request, so
+// that a connection that went silent while Lambda had the function frozen leaves time for another.
+func Config(getenv func(string) string, service string, attempt time.Duration) aws.Config {
 	c := aws.Config{
 		Region:     getenv("AWS_REGION"),
-		HTTPClient: awshttp.NewBuildableClient().WithTimeout(time.Second),
+		HTTPClient: awshttp.NewBuildableClient().WithTimeout(attempt),
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{
 				AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
