@@ -18,7 +18,7 @@ import (
 //
 //	go test -run Kill -crash.kills 1000 -crash.pairs 1 -timeout 1h .
 var (
-	crashKills = flag.Int64("crash.kills", 60, "how often TestRandomKills kills the device")
+	crashKills = flag.Int64("crash.kills", 30, "how often TestRandomKills kills the device")
 	crashSeed  = flag.Uint64("crash.seed", 0, "seed of the instants; 0 takes a new one")
 )
 

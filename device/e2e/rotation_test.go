@@ -121,9 +121,9 @@ func (s *site) killRotations(t *testing.T, keys string, step int) {
 		for worker := range crashWorkers {
 			t.Run(fmt.Sprint(worker), func(t *testing.T) {
 				t.Parallel()
+				d := s.device(t, keys)
+				d.mustRun(t)
 				for call := worker * step; call < n; call += crashWorkers * step {
-					d := s.device(t, keys)
-					d.mustRun(t)
 					if o := d.rotate(t, killAt(1+call)); !signalled(o.state) {
 						t.Errorf("%s: not killed at change %d", d.serial, 1+call)
 					}

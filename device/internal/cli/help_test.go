@@ -1,11 +1,12 @@
 package cli_test
 
 import (
-	"os/exec"
-	"path/filepath"
+	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"example.com/fleety/device/internal/term"
 )
 
 // A stranger learns the programs from their help alone, so no command may go without a description
@@ -23,11 +24,11 @@ func TestEveryCommandIsDescribedWithAnExample(t *testing.T) {
 func walkHelp(t *testing.T, binary string, path ...string) (seen int) {
 	t.Helper()
 	name := strings.Join(append([]string{binary}, path...), " ")
-	out, err := exec.CommandContext(t.Context(), filepath.Join(binDir, binary), append(path, "--help")...).Output()
-	if err != nil {
-		t.Fatalf("%s --help: %v", name, err)
+	var stdout, stderr strings.Builder
+	if code := programs[binary](append(path, "--help"), term.New(strings.NewReader(""), &stdout, &stderr, os.Environ())); code != 0 || stderr.Len() > 0 {
+		t.Fatalf("%s --help: exit code %d\n%s", name, code, &stderr)
 	}
-	help := string(out)
+	help := stdout.String()
 	for line := range strings.Lines(help) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
 			t.Errorf("%s --help has a line of %d columns: %s", name, n, line)
