@@ -18,16 +18,9 @@ const (
 // Limits of secure tunneling.
 const (
 	MaxTunnelPayload   = 63 << 10 // bytes of one message
-	MaxTunnelWebSocket = 131076   // bytes of one WebSocket message
+	MaxTunnelWebSocket = 131076   // bytes of one WebSocket frame
 	MaxTunnelMinutes   = 720      // of the life of a tunnel
 )
-
-// ValidTunnelClientToken reports whether a token has the form of a client token, 32 to 128 letters,
-// digits and hyphens: the client that connects with one for the first time can use the access token
-// again.
-func ValidTunnelClientToken(token string) bool {
-	return len(token) >= 32 && within(token, 128, "-")
-}
 
 // ValidTunnelService reports whether a name can be a service of a tunnel.
 func ValidTunnelService(name string) bool { return within(name, 128, ":_-") }

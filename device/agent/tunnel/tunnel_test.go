@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -606,6 +607,8 @@ func TestNotificationsThatAreIgnored(t *testing.T) {
 	}
 }
 
+var clientToken = regexp.MustCompile(`^[a-zA-Z0-9-]{32,128}$`)
+
 // A handshake that AWS IoT rejects is not repeated, one that fails otherwise is. What
 // a server says is logged without the token.
 func TestHandshakeErrors(t *testing.T) {
@@ -620,7 +623,7 @@ func TestHandshakeErrors(t *testing.T) {
 		if !ok {
 			t.Error("a handshake after the rejection")
 		}
-		if r.URL.String() != "/tunnel?local-proxy-mode=destination" || !awsiot.ValidTunnelClientToken(r.Header.Get("client-token")) {
+		if r.URL.String() != "/tunnel?local-proxy-mode=destination" || !clientToken.MatchString(r.Header.Get("client-token")) {
 			t.Errorf("%s, client token %q", r.URL, r.Header.Get("client-token"))
 		}
 		rw.Header().Set("channel-id", "the-channel")

@@ -48,13 +48,8 @@ func rotatedTokens(arn string, tokens tunnel.Tokens) object {
 	return object{"tunnelArn": arn}.optional("sourceAccessToken", tokens.Source).optional("destinationAccessToken", tokens.Destination)
 }
 
-// A tunnelTag is a tag as secure tunneling writes it.
-type tunnelTag struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
-}
-
-func asTunnelTag(t tag) tunnelTag { return tunnelTag(t) }
+// asTunnelTag returns a tag as secure tunneling writes it.
+func asTunnelTag(t tag) object { return object{"key": t.Key, "value": t.Value} }
 
 func (a *api) describeTunnel(id string) (object, error) {
 	t, err := a.Tunnels.DescribeTunnel(id)
@@ -64,7 +59,7 @@ func (a *api) describeTunnel(id string) (object, error) {
 	all, err := a.tagsOf("tunnel/" + t.ID)
 	return object{"tunnel": struct {
 		tunnel.Tunnel
-		Tags []tunnelTag `json:"tags,omitempty"`
+		Tags []object `json:"tags,omitempty"`
 	}{t, convert(all, asTunnelTag)}}, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httputil"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -92,6 +93,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.config.Log.Info("disconnected from a tunnel", "tunnel", t.ID, "mode", mode, "channel", channel, "reason", err)
 }
 
+var clientToken = regexp.MustCompile(`^[a-zA-Z0-9-]{32,128}$`)
+
 // authenticate returns the tunnel that the access token of a handshake is for, and uses the token;
 // or no tunnel, the HTTP status and the reason. With a tunnel, the caller calls handlers.Done.
 func (s *Service) authenticate(r *http.Request, mode string) (t *tunnel, status int, reason string) {
@@ -110,7 +113,7 @@ func (s *Service) authenticate(r *http.Request, mode string) (t *tunnel, status 
 		reason = "local-proxy-mode must be source or destination"
 	case len(secrets) != 1:
 		reason = "the request must have one access token, in the header access-token or in the cookie awsiot-tunnel-token"
-	case len(clients) > 2 || len(clients) == 2 && !awsiot.ValidTunnelClientToken(clients[0]):
+	case len(clients) > 2 || len(clients) == 2 && !clientToken.MatchString(clients[0]):
 		reason = "client-token must be one value of 32 to 128 letters, digits and hyphens"
 	case !slices.ContainsFunc(websocket.Subprotocols(r), func(p string) bool { return slices.Contains(versions, p) }):
 		reason = "Sec-WebSocket-Protocol has no protocol of secure tunneling"
