@@ -1,6 +1,7 @@
 package localcore
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -30,7 +31,7 @@ const (
 const (
 	signingAlgorithm = "AWS4-HMAC-SHA256"
 	signingTime      = "20060102T150405Z"
-	signatureLife    = 5 * time.Minute // of one that names no X-Amz-Expires
+	defaultExpires   = "300" // seconds
 	clockSkew        = 5 * time.Minute
 	// AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-authentication-methods.html
 	maxExpires = 604800 // seconds
@@ -87,15 +88,11 @@ func (s *Server) verifySignature(r *http.Request) (accessKeyID string, err error
 	if err != nil {
 		return "", fmt.Errorf("X-Amz-Date is %q, it must have the form %s", query.Get("X-Amz-Date"), signingTime)
 	}
-	life := signatureLife
-	if expires := query.Get("X-Amz-Expires"); expires != "" {
-		seconds, err := strconv.Atoi(expires)
-		if err != nil || seconds < 1 || seconds > maxExpires {
-			return "", fmt.Errorf("X-Amz-Expires is %q, it must be from 1 to %d seconds", expires, maxExpires)
-		}
-		life = time.Duration(seconds) * time.Second
+	life, err := strconv.Atoi(cmp.Or(query.Get("X-Amz-Expires"), defaultExpires))
+	if err != nil || life < 1 || life > maxExpires {
+		return "", fmt.Errorf("X-Amz-Expires is %q, it must be from 1 to %d seconds", query.Get("X-Amz-Expires"), maxExpires)
 	}
-	if now := s.config.Now(); now.Before(at.Add(-clockSkew)) || now.After(at.Add(life)) {
+	if now := s.config.Now(); now.Before(at.Add(-clockSkew)) || now.After(at.Add(time.Duration(life)*time.Second)) {
 		return "", fmt.Errorf("the signature of %s is not valid at %s", at.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	for _, host := range []string{r.Host, hostname(r.Host)} { // AWS's own port is no part of the host

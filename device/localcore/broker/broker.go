@@ -179,9 +179,7 @@ func (b *Broker) Disconnect(clientID string, cleanSession, preventWill bool) (fo
 	if c == nil {
 		return false
 	}
-	if preventWill {
-		c.withoutWill.Store(true)
-	}
+	c.withoutWill.CompareAndSwap(false, preventWill)
 	c.end(reasonAPIInitiated, packets.ErrAdministrativeAction)
 	<-c.ended
 	if cleanSession {

@@ -56,11 +56,10 @@ func (b *Broker) published(ctx context.Context, c *Conn, pk *packets.Packet) err
 	}
 	if !strings.HasPrefix(m.Topic, "$aws/") {
 		b.stamp(m)
-		var err error
-		if c.routed, err = b.route(m, c.routed); err != nil {
+		routed, err := b.route(m, c.routed)
+		if c.routed, c.published = routed, c.published+1; err != nil {
 			return b.rejectPublish(c, pk, packets.ErrQuotaExceeded, reasonServerInitiated, err.Error())
 		}
-		c.published++
 		return acknowledge()
 	}
 	if err := acknowledge(); err != nil { // first: the answer of a service may take long

@@ -14,8 +14,6 @@ type retained struct {
 	bytes   int                 // of all, under mu
 }
 
-var errRetainedFull = fmt.Errorf("the retained messages take %d bytes, all that are allowed; this one is not kept", maxRetainedBytes)
-
 // retain keeps a message for later subscribers in place of an earlier one; one without payload only
 // removes that [MQTT-3.3.1-6]. After an error the earlier one is still there.
 func (b *Broker) retain(m *Message) error {
@@ -29,7 +27,7 @@ func (b *Broker) retain(m *Message) error {
 		change += m.size()
 	}
 	if change > 0 && r.bytes+change > maxRetainedBytes {
-		return errRetainedFull
+		return fmt.Errorf("the retained messages take %d bytes, all that are allowed; this one is not kept", maxRetainedBytes)
 	}
 	if err := b.store.retain(m); err != nil {
 		return fmt.Errorf("retaining a message: %w", err)

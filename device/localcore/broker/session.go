@@ -95,7 +95,7 @@ func (b *Broker) openSession(c *Conn, pk *packets.Packet) (present bool) {
 		m := newMessage(p.WillTopic, p.WillPayload, header, &p.WillProperties, &c.principal)
 		c.will = &will{message: m, delay: time.Duration(p.WillProperties.WillDelayInterval) * time.Second}
 	}
-	b.keepSession(s, time.Time{})
+	s.store.keepSession(s, time.Time{})
 	b.takeWill(s)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -120,7 +120,7 @@ func (b *Broker) closeSession(c *Conn) {
 	s.release()
 	s.mu.Unlock()
 	if s.expiry > 0 {
-		b.keepSession(s, now)
+		s.store.keepSession(s, now)
 	} else {
 		b.dropSession(s.clientID)
 	}
@@ -187,11 +187,6 @@ func (b *Broker) expireSession(s *session, now time.Time) {
 	if b.session(s.clientID) == s && s.expired(now) {
 		b.dropSession(s.clientID)
 	}
-}
-
-// keepSession stores the record of a session. left is zero while its client is connected.
-func (b *Broker) keepSession(s *session, left time.Time) {
-	s.store.keepSession(s.clientID, sessionRecord{s.version, s.expiry, left})
 }
 
 // publishWill publishes a will after its delay; a session that ends earlier ends the delay too.

@@ -100,8 +100,10 @@ func (s *store) retain(m *Message) error {
 	return s.update(m.Topic, func(tx *bolt.Tx) error { return r.write(tx.Bucket(retainedBucket)) })
 }
 
-// keepSession stores the record of a session; its subscriptions and messages stay.
-func (s *store) keepSession(clientID string, r sessionRecord) {
+// keepSession stores the record of a session, whose subscriptions and messages stay. left is zero
+// while its client is connected.
+func (s *store) keepSession(of *session, left time.Time) {
+	clientID, r := of.clientID, sessionRecord{of.version, of.expiry, left}
 	_ = s.update(clientID, func(tx *bolt.Tx) error {
 		bucket, err := tx.Bucket(sessionsBucket).CreateBucketIfNotExists([]byte(clientID))
 		for _, name := range [][]byte{subscriptionsBucket, messagesBucket} {
@@ -200,7 +202,7 @@ func (b *Broker) restore() error {
 	}
 	for s, connected := range connected {
 		if connected {
-			b.keepSession(s, now)
+			s.store.keepSession(s, now)
 		}
 		b.expireSession(s, now)
 	}

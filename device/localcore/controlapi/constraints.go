@@ -49,11 +49,6 @@ var model = sync.OnceValue(func() (c constraints) {
 // input is the shape of what the operation takes.
 func (o operation) input() shape { return model().Shapes[model().Operations[o.service+o.name]] }
 
-// parameterType returns the type of a parameter: "boolean", "integer" or "long", or another.
-func (o operation) parameterType(name string) string {
-	return model().Shapes[o.input().Members[name]].Type
-}
-
 // validate rejects a request that breaks a constraint, in AWS's words.
 func (q *request) validate() error {
 	input, all := q.op.input(), map[string]any{}

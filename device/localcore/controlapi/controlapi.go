@@ -40,9 +40,7 @@ type Config struct {
 	Rules        *rules.Service
 	Tunnels      *tunnel.Service
 	Broker       Broker
-	// Publish publishes a valid message as AWS IoT itself: no policy is evaluated. An error says
-	// that it could not be retained.
-	Publish func(*broker.Message) error
+	Publish      func(*broker.Message) error // publishes a valid message, whatever policies say; the error is that of retaining it
 	// Session returns the session that a client would have, without certificate for an empty id,
 	// and Evaluate the decision of policies on an action such as "iot:Publish" in it.
 	Session  func(certificateID, clientID string) *policy.Session
@@ -101,8 +99,7 @@ func New(c Config) http.Handler {
 			return
 		}
 		if r.Header.Get(rules.ActionHeader) != "" {
-			message := "Missing Authentication Token: HTTP actions of rules sign no requests."
-			a.reject(w, r, "of a rule", &registry.Error{Code: "MissingAuthenticationTokenException", Status: http.StatusForbidden, Message: message})
+			a.reject(w, r, "of a rule", &registry.Error{Code: "MissingAuthenticationTokenException", Status: http.StatusForbidden, Message: "HTTP actions sign no requests."})
 			return
 		}
 		mux.ServeHTTP(w, r)

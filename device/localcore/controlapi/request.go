@@ -138,7 +138,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, o operation) (*request,
 
 // set reads a parameter of path or query.
 func (q *request) set(name, value string) (err error) {
-	switch kind := q.op.parameterType(name); {
+	switch kind := model().Shapes[q.op.input().Members[name]].Type; {
 	case kind == "integer" || kind == "long":
 		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {

@@ -38,7 +38,7 @@ type Republish struct {
 }
 
 // ActionHeader is in the requests of HTTP actions. They have no signature, without which AWS IoT
-// itself rejects them: the APIs of this account, by which a rule could cause itself, do so too.
+// rejects them; so do the APIs of this account, by which a rule could cause itself.
 const ActionHeader = "X-Iot-Core-Local-Action"
 
 // HTTP sends an HTTP request, here to this machine only. A destination needs no confirmation.

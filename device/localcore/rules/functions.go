@@ -59,12 +59,9 @@ var functions = map[string]any{
 		return undefined
 	},
 
-	"abs":  func(r *big.Rat) any { return r.Abs(r) },
-	"sign": (*big.Rat).Sign,
-	"ceil": func(r *big.Rat) any {
-		n := floor(r.Neg(r))
-		return n.Neg(n)
-	},
+	"abs":   func(r *big.Rat) any { return r.Abs(r) },
+	"sign":  (*big.Rat).Sign,
+	"ceil":  func(r *big.Rat) any { return new(big.Int).Neg(floor(r.Neg(r))) },
 	"floor": func(n *big.Int) any { return n },
 	"round": func(r *big.Rat) any { return truncated(r.Add(r, big.NewRat(int64(r.Sign()), 2))) }, // halves away from zero
 	"trunc": func(r *big.Rat, places int) any {
