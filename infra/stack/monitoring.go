@@ -26,8 +26,7 @@ var attemptReasons = []string{
 // newMonitoring watches the hook and its decisions, and the function that retires certificates, nil
 // without rotation. With an address, it gets a message when an alarm goes off and when it is over.
 func newMonitoring(s awscdk.Stack, props *Props, h lambda, retire awslambda.Function) {
-	period := awscdk.Duration_Minutes(jsii.Number(5))
-	sum := &awscloudwatch.MetricOptions{Period: period, Statistic: jsii.String("Sum")}
+	sum := &awscloudwatch.MetricOptions{Period: awscdk.Duration_Minutes(jsii.Number(5)), Statistic: jsii.String("Sum")}
 	// That many devices rotate is no sign of a leaked claim.
 	admitted := newDecisionMetric(s, props, h, "Admissions", `{ ($.verdict = "admitted") && ($.reason != "device rotates its own certificate") }`, sum)
 	attempted := newDecisionMetric(s, props, h, "AttemptsAtLiveNames", `{ ($.reason = "`+strings.Join(attemptReasons, `") || ($.reason = "`)+`") }`, sum)
@@ -35,8 +34,8 @@ func newMonitoring(s awscdk.Stack, props *Props, h lambda, retire awslambda.Func
 	alarms := []awscloudwatch.Alarm{ // each with how often, within five minutes: a single denial is normal operation
 		newAlarm(s, "HookErrors", "The pre-provisioning hook fails, and every device is denied: its log says why", 1, h.function.MetricErrors(sum)),
 		newAlarm(s, "HookThrottles", "Lambda throttles the pre-provisioning hook, and devices are denied: raise its concurrency", 1, h.function.MetricThrottles(sum)),
-		newAlarm(s, "ConnectThrottles", "AWS IoT throttles connections, of any client in the account and Region", 1, iotSum("Connect.Throttle", period)),
-		newAlarm(s, "RegisterThingFailures", "Many devices are denied: the log of the pre-provisioning hook says why", 10, iotSum("RegisterThingFailed", period)),
+		newAlarm(s, "ConnectThrottles", "AWS IoT throttles connections, of any client in the account and Region", 1, iotSum("Connect.Throttle", sum.Period)),
+		newAlarm(s, "RegisterThingFailures", "Many devices are denied: the log of the pre-provisioning hook says why", 10, iotSum("RegisterThingFailed", sum.Period)),
 		newAlarm(s, "TooManyAdmissions", "More devices are provisioned than expected: a claim certificate may have leaked", float64(props.ExpectedAdmissions)+1, admitted),
 		newAlarm(s, "AttemptsAtLiveThings", "A claim asks for the names of devices that are provisioned: it may have leaked", 5, attempted),
 	}

@@ -91,8 +91,7 @@ func ParseOptions(context map[string]any) (Options, error) {
 		ExpectedAdmissions: cmp.Or(r.number("expectedAdmissions", math.MaxInt32), 50),
 		AlarmEmail:         r.email("alarmEmail"),
 	}
-	// A thing name has 128 characters.
-	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", 128-payload.MaxSerialLength), options.Names.ThingPrefix)
+	options.Names.ThingPrefix = cmp.Or(r.prefix("thingPrefix", 128-payload.MaxSerialLength), options.Names.ThingPrefix) // thing names have 128
 	options.Names.ThingGroup = cmp.Or(r.prefix("thingGroup", 128), options.Names.ThingGroup)
 	options.Names.ThingType = cmp.Or(r.prefix("thingType", 128), options.Names.ThingType)
 	n, usual := options.Names, defaultNames.ThingPrefix
