@@ -166,7 +166,7 @@ func (s *Service) fetch(ctx context.Context, root *os.Root, partial string, from
 		}
 		if _, disk := errors.AsType[*os.PathError](err); disk { // probably full, which others would suffer from
 			return backoff.Permanent(errors.Join(err, f.Truncate(0)))
-		} else if err != io.EOF {
+		} else if !errors.Is(err, io.EOF) {
 			return err
 		}
 	}

@@ -98,7 +98,7 @@ func (t *tunnel) use(ctx, life context.Context) error {
 				}
 			}
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			return err
 		}
 	}
