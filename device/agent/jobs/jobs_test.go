@@ -771,7 +771,7 @@ func TestJobThatIsCreatedAgainIsAnother(t *testing.T) {
 	}
 }
 
-// Presigned URLs expire while a device is away, and AWS IoT makes others for whoever asks.
+// Presigned URLs expire while a device is away, and AWS IoT makes others on request.
 func TestInterruptedExecutionHasFreshURLs(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
