@@ -42,8 +42,7 @@ func Register(mux *http.ServeMux, c Config) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write(text.Bytes()) // the client may be gone
 	})
-	// A browser resolves the segments . and .. of a path, however they are escaped, which names may be. In
-	// a query they stay.
+	// A browser resolves the names . and .. in a path, however they are escaped, but not in a query.
 	mux.HandleFunc("/_local/console/call", func(w http.ResponseWriter, r *http.Request) {
 		var err error
 		if r.URL, err = url.Parse(r.URL.Query().Get("url")); err != nil {
