@@ -73,6 +73,19 @@ func TestSessionThatAnotherClientHadIsSubscribedAgain(t *testing.T) {
 		})
 	}()
 	<-ready
+	down := "fleet/" + thing + "/down/"
+	await := func(times int) {
+		subscribed := map[string]int{}
+		if _, err := w.AwaitEvent(ctx, func(e localcore.Event) bool {
+			if e.Type == event.Subscribed {
+				subscribed[e.Topic]++
+			}
+			return subscribed[down+"commands/+"] >= times && subscribed[down+"echo/+"] >= times
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(1)
 	id, err := w.store.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -84,20 +97,11 @@ func TestSessionThatAnotherClientHadIsSubscribedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	down := "fleet/" + thing + "/down/"
 	if err := other.Unsubscribe(ctx, down+"commands/+", down+"echo/+"); err != nil {
 		t.Fatal(err)
 	}
 	other.Close(ctx)
-	subscribed := map[string]int{}
-	if _, err := w.AwaitEvent(ctx, func(e localcore.Event) bool {
-		if e.Type == event.Subscribed {
-			subscribed[e.Topic]++
-		}
-		return subscribed[down+"commands/+"] == 2 && subscribed[down+"echo/+"] == 2
-	}); err != nil {
-		t.Fatal(err)
-	}
+	await(2)
 	send(t, w, "down/commands/1", "afterwards")
 	if line := <-lines; !strings.Contains(line, "afterwards") {
 		t.Error(line)
