@@ -67,7 +67,7 @@ func TestRenamedModulesBuild(t *testing.T) {
 func TestRenamingRejectsWhatIsNoModulePath(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{}, {"fleet"}, {"acme/fleet"}, {"https://github.com/acme/fleet"}, {"github.com/acme/fleet#1"}, {"github.com/acme/../fleet"},
-		{"github.com/acme/fleet/device"}, {"-h"}, {"github.com/a", "b"}, {"/github.com/acme"}} {
+		{"github.com/acme/fleet/device"}, {"-x"}, {"github.com/a", "b"}, {"/github.com/acme"}} {
 		cmd := exec.CommandContext(t.Context(), filepath.Join("..", "..", "scripts", "rename-module.sh"), args...)
 		if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != 2 {
 			t.Errorf("%q: %v\n%s", args, err, out)

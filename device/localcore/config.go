@@ -184,9 +184,11 @@ func (c Config) validate() error {
 		errs = append(errs, fmt.Errorf("connack on deny %d: must be 5, 7 or 0", r))
 	}
 	for name := range c.Functions {
-		own := name == hookFunction && (c.Hook != "" || c.HookFunc != nil) || name == providerName && c.CertificateProvider != ""
-		if own || !functionPattern.MatchString(name) {
-			errs = append(errs, fmt.Errorf("function %q: must have 1 to 64 letters, digits, - and _, and not the name of the emulator's own", name))
+		switch taken := name == hookFunction && (c.Hook != "" || c.HookFunc != nil) || name == providerName && c.CertificateProvider != ""; {
+		case !functionPattern.MatchString(name):
+			errs = append(errs, fmt.Errorf("function %q: a name has 1 to 64 letters, digits, - and _", name))
+		case taken:
+			errs = append(errs, fmt.Errorf("function %s: the emulator's own has this name", name))
 		}
 	}
 	for name, address := range map[string]string{"listen": c.Listen, "ALPN listen": c.ListenALPN, "api": c.API} {

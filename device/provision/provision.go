@@ -193,6 +193,9 @@ const (
 	Failed
 )
 
+// String returns the phase in one lower-case word.
+func (p Phase) String() string { return [...]string{"begin", "done", "failed"}[p] }
+
 func phaseAfter(err error) Phase {
 	if err != nil {
 		return Failed

@@ -52,8 +52,11 @@ func SyntaxError(text []byte, err error) *Error {
 	return ErrorAt(text, offset, "$", "not JSON: "+e.Error())
 }
 
-// A Kind is the type of a JSON value, as text for messages, with its article.
+// A Kind is the type of a JSON value, as text for messages.
 type Kind string
+
+// String returns the kind with its article.
+func (k Kind) String() string { return string(k) }
 
 // The kinds of JSON values.
 const (

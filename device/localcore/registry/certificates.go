@@ -16,6 +16,9 @@ import (
 // A CertificateStatus is the place of a certificate in its life.
 type CertificateStatus string
 
+// String returns AWS's name of the status.
+func (s CertificateStatus) String() string { return string(s) }
+
 // The statuses that this registry uses. Only Active authenticates.
 const (
 	Active            CertificateStatus = "ACTIVE"
@@ -26,6 +29,9 @@ const (
 
 // A CertificateMode says how a certificate was registered.
 type CertificateMode string
+
+// String returns AWS's name of the mode.
+func (m CertificateMode) String() string { return string(m) }
 
 // The modes of AWS IoT. SNIOnly certificates were registered without a CA.
 const (

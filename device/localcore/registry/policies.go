@@ -134,6 +134,9 @@ func (t Target) ThingGroup() (name string, ok bool) {
 // A PrincipalType says whether a certificate may belong to several things.
 type PrincipalType string
 
+// String returns AWS's name of the type.
+func (t PrincipalType) String() string { return string(t) }
+
 // The two kinds of attachment of a certificate to a thing. The empty type
 // stands for NonExclusive in requests.
 const (

@@ -15,6 +15,9 @@ const hookPayloadVersion = "2020-04-01"
 // A TemplateType is the use of a provisioning template.
 type TemplateType string
 
+// String returns AWS's name of the type.
+func (t TemplateType) String() string { return string(t) }
+
 // The template types of AWS IoT.
 const (
 	FleetProvisioning TemplateType = "FLEET_PROVISIONING"
