@@ -208,17 +208,11 @@ func (p Progress) Left() time.Duration {
 // reportProgress reports progress until the returned function is called, and once more then.
 func (m *meter) reportProgress(to func(Progress)) (stop func()) {
 	const interval = 100 * time.Millisecond
-	end := make(chan struct{})
+	ctx, end := context.WithCancel(context.Background())
 	var reporter sync.WaitGroup
 	reporter.Go(func() {
-		ticks := time.NewTicker(interval)
-		defer ticks.Stop()
 		for open := true; open; {
-			select {
-			case <-ticks.C:
-			case <-end:
-				open = false
-			}
+			open = sleep(ctx, interval) == nil
 			to(Progress{
 				Phase: *m.phase.Load(), Devices: m.total, Done: int(m.done.Load()), Failed: int(m.failed.Load()),
 				Held: int(m.held.Load()), Elapsed: time.Since(m.began), Latest: m.latest.Load(),
@@ -226,7 +220,7 @@ func (m *meter) reportProgress(to func(Progress)) (stop func()) {
 		}
 	})
 	return func() {
-		close(end)
+		end()
 		reporter.Wait()
 	}
 }

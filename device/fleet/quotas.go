@@ -125,7 +125,11 @@ func newPacer(perSecond float64, share int) *pacer {
 }
 
 func (p *pacer) wait(ctx context.Context) error {
-	p.recover(time.Now())
+	p.mu.Lock()
+	if limit := p.limiter.Limit(); limit < p.most && time.Since(p.slowed) > quietFor {
+		p.limiter.SetLimit(min(limit*recovery, p.most))
+	}
+	p.mu.Unlock()
 	return p.limiter.Wait(ctx)
 }
 
@@ -146,14 +150,6 @@ func (p *pacer) throttled() {
 	}
 	p.slowed = now
 	p.limiter.SetLimit(max(p.limiter.Limit()*slowDown, p.most*slowestFactor))
-}
-
-func (p *pacer) recover(now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if limit := p.limiter.Limit(); limit < p.most && now.Sub(p.slowed) > quietFor {
-		p.limiter.SetLimit(min(limit*recovery, p.most))
-	}
 }
 
 // paces are the pacers of a launch by the step that they delay. Those of stepBegin admit devices no

@@ -128,16 +128,16 @@ func (r *Run) Rotate(ctx context.Context, targets []Target, name string) (Rotati
 // returns what there is, with ctx's error.
 func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
 	for _, id := range done.Jobs {
-		for ended := false; !ended; {
+		for {
 			out, err := r.Client.DescribeJob(ctx, &iot.DescribeJobInput{JobId: &id})
-			switch {
-			case ctx.Err() != nil:
+			if ctx.Err() != nil {
 				return errors.Join(context.Cause(ctx), r.results(context.WithoutCancel(ctx), done))
-			case err != nil:
+			}
+			if err != nil {
 				return fmt.Errorf("describing job %s: %w", id, err)
-			case out.Job.Status != types.JobStatusInProgress && out.Job.Status != types.JobStatusScheduled:
-				ended = true
-				continue
+			}
+			if out.Job.Status != types.JobStatusInProgress && out.Job.Status != types.JobStatusScheduled {
+				break
 			}
 			select {
 			case <-time.After(pollInterval):
