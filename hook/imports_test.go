@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestSharedPackagesStayLight keeps what the device and the local core share with the hook free of
+// TestSharedPackagesStayLight keeps what the device and the emulator share with the hook free of
 // dependencies: a device must not carry Lambda's library.
 func TestSharedPackagesStayLight(t *testing.T) {
 	for name, want := range map[string][]string{

@@ -66,7 +66,7 @@ var rooms = map[string]room{
 	"device/internal/config":        {[]string{"device/awsiot", "device/identity/...", "device/internal/osfile"}, "settings are read before anything is made of them, and say where the identity is"},
 	"device/internal/cli":           {[]string{"device/internal/term", "device/awsiot"}, "every binary links it, so it must not bring along what only one needs"},
 	"device/internal/cli/devicecli": {[]string{"device/internal/...", "device/agent/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the device does not link the broker"},
-	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/...", "device/conformance", "device/awsiot"}, "the core does not link the device"},
+	"device/internal/cli/corecli":   {[]string{"device/internal/...", "device/localcore/...", "device/conformance", "device/awsiot"}, "the emulator does not link the device"},
 	"device/internal/cli/fleetcli":  {[]string{"device/internal/...", "device/fleet/...", "device/provision", "device/identity", "device/session", "device/awsiot", "hook/payload"}, "the fleet does not link the broker"},
 
 	"device/internal/cli/manual": {[]string{"device/internal/..."}, "it renders the commands of every program, and no program links it"},
@@ -108,7 +108,7 @@ func matches(pattern, name string) bool {
 func TestBinariesDoNotLinkWhatTheyDoNotNeed(t *testing.T) {
 	tests := map[string]map[string]string{ // binary, forbidden prefix, reason
 		"iot_device": {
-			module + "device/localcore":      "the local core stands for AWS and has no place on a device",
+			module + "device/localcore":      "the emulator stands for AWS and has no place on a device",
 			"github.com/mochi-mqtt":          "a device has no broker",
 			"github.com/aws/aws-sdk-go-v2":   "a device speaks MQTT to AWS IoT and nothing else",
 			"testing":                        "it registers flags and belongs to tests",
@@ -117,9 +117,9 @@ func TestBinariesDoNotLinkWhatTheyDoNotNeed(t *testing.T) {
 			"github.com/eclipse/paho.golang": "the device speaks MQTT 3.1.1",
 		},
 		"iot_core_local": {
-			module + "device/agent":     "the core must not share the device's view of the exchange",
-			module + "device/provision": "the core must not share the device's view of the exchange",
-			module + "device/identity":  "the core must not share the device's view of the exchange",
+			module + "device/agent":     "the emulator must not share the device's view of the exchange",
+			module + "device/provision": "the emulator must not share the device's view of the exchange",
+			module + "device/identity":  "the emulator must not share the device's view of the exchange",
 			"testing":                   "it registers flags and belongs to tests",
 		},
 	}

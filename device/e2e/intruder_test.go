@@ -248,7 +248,7 @@ func (c *intruder) certificate() (party, awsiot.Secret) {
 	return party{tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}, ours, localcore.DevicePolicyName}, made.CertificateOwnershipToken
 }
 
-// verdicts takes the reasons of the hook's decisions out of the local core's
+// verdicts takes the reasons of the hook's decisions out of the emulator's
 // log, where its lines end up.
 type verdicts chan string
 

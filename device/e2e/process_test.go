@@ -26,7 +26,7 @@ import (
 // The two flows, as the configuration names them.
 var flows = []string{"device", "service"}
 
-// A cloud is a local core with the files that a claim needs.
+// A cloud is an emulator with the files that a claim needs.
 type cloud struct {
 	*localcore.Server
 	credentials string

@@ -29,9 +29,9 @@ import (
 // with the real hook. Metrics:
 //
 //	devices/s      enrolled in a second
-//	%core          the core's share of the CPU time of both, hook included
+//	%core          the emulator's share of the CPU time of both, hook included
 //	fleet-kB/held  memory for each device that is held, on this side
-//	core-kB/held   the same on the core's, as it is resident, garbage included
+//	core-kB/held   the same on the emulator's, as it is resident, garbage included
 func BenchmarkHeld(b *testing.B) {
 	defer runtime.KeepAlive(make([]byte, 16<<20)) // the ballast of iot_fleet
 	core := startProcess(b)

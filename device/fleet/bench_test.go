@@ -24,17 +24,17 @@ import (
 	"example.com/fleety/hook/payload"
 )
 
-// BenchmarkEnrollment enrolls devices against a local core in the same process, and does the bare
+// BenchmarkEnrollment enrolls devices against an emulator in the same process, and does the bare
 // cryptography of as many devices in the same run, a tenth of each in turns. Metrics:
 //
-//	devices/s   enrolled in a second, device and core together
+//	devices/s   enrolled in a second, device and emulator together
 //	floor/s     devices whose cryptography alone can be done in a second
 //	%floor      the first in per cent of the second
 //	%floor-CPU  the same by CPU time, which other work on the machine hardly
 //	            changes
 func BenchmarkEnrollment(b *testing.B) {
 	defer runtime.KeepAlive(make([]byte, 32<<20)) // the ballasts of iot_core_local and iot_fleet
-	core := startCore(b)
+	core := startEmulator(b)
 	f := newFloor(b)
 	c := newConfig(b, core, b.N)
 	c.Load.Concurrency = 4 * runtime.GOMAXPROCS(0)
@@ -76,7 +76,7 @@ func took(work func()) (elapsed, cpu time.Duration) {
 
 // A floor is the least that an enrollment takes: two mutual TLS handshakes, one certificate request
 // with its key, one signature under a certificate. Keys are of the kinds that AWS and the local
-// core use: the claim's and the issuer's RSA, the server's and the device's P-256.
+// emulator use: the claim's and the issuer's RSA, the server's and the device's P-256.
 type floor struct {
 	server *tls.Config
 	roots  *x509.CertPool

@@ -35,7 +35,7 @@ func (c writeCounter) Write(p []byte) (int, error) {
 func TestEnrollGivesEveryDeviceItsOwnIdentity(t *testing.T) {
 	t.Parallel()
 	const n = 12
-	core := startCore(t)
+	core := startEmulator(t)
 	c := newConfig(t, core, n)
 	c.Load.Concurrency = 4
 	device := c.Device
@@ -77,7 +77,7 @@ func TestEnrollGivesEveryDeviceItsOwnIdentity(t *testing.T) {
 
 func TestDeniedDevicesAreCountedByStageAndCause(t *testing.T) {
 	t.Parallel()
-	core := startCore(t, func(c *localcore.Config) {
+	core := startEmulator(t, func(c *localcore.Config) {
 		c.HookFunc = func(_ context.Context, r payload.Request) (payload.Response, error) {
 			serial, _, _ := r.Parameters.String(payload.SerialNumber)
 			return payload.Response{AllowProvisioning: serial != "2974680000002"}, nil
@@ -101,7 +101,7 @@ func TestDeniedDevicesAreCountedByStageAndCause(t *testing.T) {
 func TestKeptIdentitiesAreVerifiedAndNotReplaced(t *testing.T) {
 	t.Parallel()
 	var later atomic.Int64
-	core := startCore(t, func(c *localcore.Config) {
+	core := startEmulator(t, func(c *localcore.Config) {
 		c.Quotas = localcore.QuotasAWS
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
 	})
@@ -137,7 +137,7 @@ func TestKeptIdentitiesAreVerifiedAndNotReplaced(t *testing.T) {
 
 func TestShardsEnrollEveryDeviceOnce(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	c := newConfig(t, core, 7)
 	var reports []*fleet.Report
 	for i := 1; i <= 3; i++ {
@@ -154,7 +154,7 @@ func TestShardsEnrollEveryDeviceOnce(t *testing.T) {
 func TestInterruptedLaunchHasPartialReport(t *testing.T) {
 	t.Parallel()
 	for _, rate := range []float64{0, 1e-300} {
-		core := startCore(t)
+		core := startEmulator(t)
 		c := newConfig(t, core, 50)
 		c.Load.Concurrency, c.Load.Rate = 2, rate
 		ctx, cancel := context.WithCancel(t.Context())
@@ -179,7 +179,7 @@ func TestInterruptedLaunchHasPartialReport(t *testing.T) {
 func TestOpenLoopLatencyCountsFromDueTime(t *testing.T) {
 	t.Parallel()
 	const slow = 100 * time.Millisecond
-	core := startCore(t)
+	core := startEmulator(t)
 	core.Faults.Set(func(e localcore.Exchange) localcore.Fault { return localcore.Fault{DelayReply: slow / 2} })
 	c := newConfig(t, core, 5)
 	c.Load.Rate, c.Load.Concurrency = 1000, 1
@@ -193,7 +193,7 @@ func TestOpenLoopLatencyCountsFromDueTime(t *testing.T) {
 
 func TestOpenLoopBeginsDevicesAtTheRate(t *testing.T) {
 	t.Parallel()
-	c := newConfig(t, startCore(t), 5)
+	c := newConfig(t, startEmulator(t), 5)
 	c.Load.Rate = 20
 	if r := enroll(t, c); r.ElapsedSeconds < 4.0/20 {
 		t.Errorf("5 devices enrolled in %v s at 20 per second", r.ElapsedSeconds)
@@ -214,7 +214,7 @@ func TestInvalidConfigurationIsRejected(t *testing.T) {
 	if err := os.Mkdir(shared, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	core := startCore(t)
+	core := startEmulator(t)
 	for name, change := range map[string]func(*fleet.Config){
 		"no devices":              func(c *fleet.Config) { c.Serials = serials("", 0) },
 		"serials leave prefix":    func(c *fleet.Config) { c.Serials = serials("29746899", 2) },
@@ -249,7 +249,7 @@ func TestInvalidConfigurationIsRejected(t *testing.T) {
 // TestOpenLoopBoundsGoroutines has all devices due at once, none of which gets
 // past its first connection.
 func TestOpenLoopBoundsGoroutines(t *testing.T) {
-	core := startCore(t)
+	core := startEmulator(t)
 	c := newConfig(t, core, 20_000)
 	c.Load.Rate, c.Load.Concurrency = fleet.MaxRate, 2
 	device := c.Device
@@ -281,7 +281,7 @@ func TestOpenLoopBoundsGoroutines(t *testing.T) {
 // TestProgressHasTheReasonOfAttempts stops when the reason is known, which is before any device has
 // failed.
 func TestProgressHasTheReasonOfAttempts(t *testing.T) {
-	core := startCore(t)
+	core := startEmulator(t)
 	c := newConfig(t, core, 1)
 	device := c.Device
 	c.Device = func(serial string) provision.Config {

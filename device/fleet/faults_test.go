@@ -93,7 +93,7 @@ func TestTwoHundredDevicesLoseNothingToFaults(t *testing.T) {
 	t.Parallel()
 	const n = 200
 	hook := build(t, "../../hook", ".")
-	core := startCore(t, func(c *localcore.Config) {
+	core := startEmulator(t, func(c *localcore.Config) {
 		c.API = "" // the hook asks it about things
 		c.Hook, c.HookFunc = hook, nil
 	})
@@ -138,7 +138,7 @@ func TestQuotasAreKept(t *testing.T) {
 		t.Skip("a launch at the rates of AWS takes seconds")
 	}
 	const n = 40
-	core := startCore(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
+	core := startEmulator(t, func(c *localcore.Config) { c.Quotas = localcore.QuotasAWS })
 	c := newConfig(t, core, n)
 	quotas := fleet.OtherRegionQuotas()
 	c.Quotas = &quotas
@@ -169,7 +169,7 @@ func TestThrottledDevicesSlowTheLaunchDown(t *testing.T) {
 	}
 	const n, slow = 40, 4
 	begun := time.Now()
-	core := startCore(t, func(c *localcore.Config) {
+	core := startEmulator(t, func(c *localcore.Config) {
 		c.Quotas = localcore.QuotasAWS
 		c.Now = func() time.Time { return begun.Add(time.Since(begun) / slow) }
 	})

@@ -18,7 +18,7 @@ import (
 func TestHeldDevicesStayConnectedAndPublish(t *testing.T) {
 	t.Parallel()
 	const n = 5
-	core := startCore(t)
+	core := startEmulator(t)
 	c := newConfig(t, core, n)
 	c.Hold, c.Interval = 1500*time.Millisecond, 300*time.Millisecond
 	r := enroll(t, c)
@@ -36,7 +36,7 @@ func TestHeldDevicesStayConnectedAndPublish(t *testing.T) {
 func TestMessagesInFlightAtTheEndCount(t *testing.T) {
 	t.Parallel()
 	const n = 3
-	core := startCore(t)
+	core := startEmulator(t)
 	c := newConfig(t, core, n)
 	c.Hold, c.Interval = 2*time.Second, time.Second
 	var silent atomic.Bool
@@ -54,7 +54,7 @@ func TestMessagesInFlightAtTheEndCount(t *testing.T) {
 // TestDeviceThatCannotBeHeldInTimeHasACause has no answer for those that connect to be held.
 func TestDeviceThatCannotBeHeldInTimeHasACause(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	c := newConfig(t, core, 2)
 	c.Hold, c.DeviceTimeout = time.Second, 10*time.Second
 	var silent atomic.Bool
@@ -107,7 +107,7 @@ func (c *silentConn) Read(p []byte) (int, error) {
 
 func TestHeldDevicesReconnectAfterDisconnect(t *testing.T) {
 	t.Parallel()
-	core := startCore(t, func(c *localcore.Config) { c.API = "" })
+	core := startEmulator(t, func(c *localcore.Config) { c.API = "" })
 	c := newConfig(t, core, 3)
 	c.Hold = 12 * time.Second
 	cut := false
@@ -177,13 +177,13 @@ func TestJitterSpreadsReconnects(t *testing.T) {
 	state := t.TempDir()
 	address := stableAddress(t)
 	listen := func(c *localcore.Config) { c.State, c.Listen = state, address }
-	core := startCore(t, listen)
+	core := startEmulator(t, listen)
 	c := holdConfig(t, core, n, 14*time.Second, 0, window)
 	onHold(&c, func() {
 		if err := core.Close(); err != nil {
 			t.Error(err)
 		}
-		startCore(t, listen)
+		startEmulator(t, listen)
 	})
 	r := enroll(t, c)
 	s := r.Hold.Reconnect
@@ -204,7 +204,7 @@ func TestJitterSpreadsReconnects(t *testing.T) {
 func TestReconnectWithoutJitterIsAtOnce(t *testing.T) {
 	t.Parallel()
 	const n = 10
-	c := holdConfig(t, startCore(t), n, 12*time.Second, time.Second, 0)
+	c := holdConfig(t, startEmulator(t), n, 12*time.Second, time.Second, 0)
 	c.NoJitter = true
 	s := enroll(t, c).Hold.Reconnect
 	if s == nil || s.Devices != n || s.Returned != n || s.Attempts[0] < n/2 || s.WindowSeconds != 0 {
@@ -216,7 +216,7 @@ func TestReconnectWithoutJitterIsAtOnce(t *testing.T) {
 func TestDeviceLostTwiceCountsOnce(t *testing.T) {
 	t.Parallel()
 	const n = 3
-	core := startCore(t, func(c *localcore.Config) { c.API = "" })
+	core := startEmulator(t, func(c *localcore.Config) { c.API = "" })
 	c := holdConfig(t, core, n, 14*time.Second, 3*time.Second, 500*time.Millisecond)
 	onHold(&c, func() {
 		for i := range n {
@@ -233,7 +233,7 @@ func TestDeviceLostTwiceCountsOnce(t *testing.T) {
 // two, and cuts both connections.
 func TestRunIsIncompleteWhenDevicesDoNotReconnect(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	c := holdConfig(t, core, 2, 12*time.Second, time.Second, 500*time.Millisecond)
 	onHold(&c, func() {
 		attached, err := core.Registry().ListThingPrincipals("fleety_" + c.Serials.At(0))
@@ -253,7 +253,7 @@ func TestRunIsIncompleteWhenDevicesDoNotReconnect(t *testing.T) {
 // TestHoldEndsWhenServerIsGone stops the broker when the devices are enrolled.
 func TestHoldEndsWhenServerIsGone(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	c := holdConfig(t, core, 3, time.Second, 0, 0)
 	c.DeviceTimeout = 4 * time.Second
 	c.Progress = func(p fleet.Progress) {

@@ -32,7 +32,7 @@ func written(t *testing.T, r *fleet.Report) *fleet.Report {
 func TestMergeSumsShards(t *testing.T) {
 	t.Parallel()
 	const n = 9
-	core := startCore(t)
+	core := startEmulator(t)
 	c := newConfig(t, core, n)
 	var parts []*fleet.Report
 	for i, version := range []string{"v2, v3", "v1, v2"} { // those of reports that were merged

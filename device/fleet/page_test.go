@@ -71,7 +71,7 @@ func browse(t *testing.T, page string, args ...string) string {
 // to show.
 func sampleReport(t *testing.T) *fleet.Report {
 	t.Helper()
-	core := startCore(t)
+	core := startEmulator(t)
 	core.Faults.Set(rejectThird())
 	c := newConfig(t, core, 40)
 	c.Load.Concurrency = 8
@@ -143,7 +143,7 @@ func TestPageFitsScreens(t *testing.T) {
 func TestPageOfReconnectFitsPhone(t *testing.T) {
 	t.Parallel()
 	browser(t)
-	c := holdConfig(t, startCore(t), 10, 5*time.Second, time.Second, 2*time.Second)
+	c := holdConfig(t, startEmulator(t), 10, 5*time.Second, time.Second, 2*time.Second)
 	_, text := savePage(t, enroll(t, c))
 	want := measure{Charts: []string{"timeline", "reconnect", "stages", "distribution-device", "distribution-return"}}
 	if diff := cmp.Diff(want, measured(t, text, 390)); diff != "" {

@@ -139,7 +139,7 @@ func (d *device) runProcess(t *testing.T, killAt string) (killed bool) {
 
 // events returns those of an undisturbed run, in order.
 func events(t *testing.T, keys provision.Keys) []string {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	d.config.Keys = keys
 	var names []string
 	if _, err := d.run(t, func(c *provision.Config) {
@@ -153,12 +153,12 @@ func events(t *testing.T, keys provision.Keys) []string {
 func TestKillAtAnyStepEndsWithOneIdentity(t *testing.T) {
 	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
 		if keys == provision.ServiceKeys && testing.Short() {
-			break // for each run the core makes an RSA key
+			break // for each run the emulator makes an RSA key
 		}
 		for _, event := range events(t, keys) {
 			t.Run(string(keys)+"/"+event, func(t *testing.T) {
 				t.Parallel()
-				d := newDevice(t, startCore(t))
+				d := newDevice(t, startEmulator(t))
 				d.config.Keys = keys
 				if !d.runProcess(t, event) {
 					t.Fatal("it was not killed")
@@ -184,7 +184,7 @@ func TestTwoKillsEndWithOneIdentity(t *testing.T) {
 		for _, second := range points {
 			t.Run(eventName(first)+"+"+eventName(second), func(t *testing.T) {
 				t.Parallel()
-				d := newDevice(t, startCore(t))
+				d := newDevice(t, startEmulator(t))
 				d.runProcess(t, eventName(first))
 				d.runProcess(t, eventName(second)) // may come too late for it
 				d.runProcess(t, "")
@@ -200,7 +200,7 @@ func TestConnectionsCutAtAnyStepEndWithOneIdentity(t *testing.T) {
 	for _, event := range events(t, provision.DeviceKeys) {
 		t.Run(event, func(t *testing.T) {
 			t.Parallel()
-			d := newDevice(t, startCore(t))
+			d := newDevice(t, startEmulator(t))
 			l, port := newLink(t, d.config.Session.Port)
 			d.config.Session.Port = port
 			cut := false
@@ -224,7 +224,7 @@ func TestConnectionsCutAtAnyStepEndWithOneIdentity(t *testing.T) {
 }
 
 func TestSecondRunAtOnceIsLockedOut(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	var second error
 	_, err := d.run(t, func(c *provision.Config) {
 		c.Progress = func(e provision.Event) {
@@ -244,7 +244,7 @@ func TestSecondRunAtOnceIsLockedOut(t *testing.T) {
 }
 
 func TestNothingButTheIdentityIsLeft(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	if _, err := d.run(t); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 func always(int) bool      { return true }
 func once(number int) bool { return number == 1 }
 
-// issued returns how many certificates the core has made for devices.
+// issued returns how many certificates the emulator has made for devices.
 func issued(core *localcore.Server) int { return len(core.Registry().ListCertificates()) - 1 }
 
 func rejection(status int) localcore.Fault {
@@ -69,7 +69,7 @@ func TestFaultsOfTheExchange(t *testing.T) {
 		create := awsiot.CreateCertificateFromCSR
 		if keys == provision.ServiceKeys {
 			if testing.Short() {
-				break // for each run the core makes an RSA key
+				break // for each run the emulator makes an RSA key
 			}
 			create = awsiot.CreateKeysAndCertificate
 		}
@@ -80,7 +80,7 @@ func TestFaultsOfTheExchange(t *testing.T) {
 				if operation == "" {
 					operation = create
 				}
-				d := newDevice(t, startCore(t))
+				d := newDevice(t, startEmulator(t))
 				d.config.Keys = keys
 				if test.fault.DropReply || test.fault.DelayReply > time.Second {
 					d.config.AnswerTimeout = 2 * time.Second // an RSA key takes a fifth of one, on an idle machine
@@ -99,7 +99,7 @@ func TestFaultsOfTheExchange(t *testing.T) {
 				if operation == "" {
 					operation = create
 				}
-				d := newDevice(t, startCore(t))
+				d := newDevice(t, startEmulator(t))
 				d.config.Eager = true
 				d.config.AnswerTimeout = 1500 * time.Millisecond
 				if test.fault.DropReply || test.fault.DelayReply > time.Second {
@@ -113,7 +113,7 @@ func TestFaultsOfTheExchange(t *testing.T) {
 	}
 }
 
-// spoil has the core answer requests with a fault, and returns the count of those.
+// spoil has the emulator answer requests with a fault, and returns the count of those.
 func (d *device) spoil(operation awsiot.Operation, fault localcore.Fault, when func(int) bool) *atomic.Int64 {
 	var spoilt atomic.Int64
 	d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
@@ -167,7 +167,7 @@ func (d *device) checkFaulty(t *testing.T, spoilt *atomic.Int64, want awsiot.Cla
 }
 
 func TestTimedOutRunNamesWhatItWaitedFor(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	d.config.AnswerTimeout = 200 * time.Millisecond
 	d.core.Faults.Set(func(localcore.Exchange) localcore.Fault { return rejection(429) })
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
@@ -184,7 +184,7 @@ func TestTimedOutRunNamesWhatItWaitedFor(t *testing.T) {
 }
 
 func TestACancelledRunEndsAtOnce(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	d.core.Faults.Set(func(localcore.Exchange) localcore.Fault {
 		cancel()
@@ -229,7 +229,7 @@ func TestDenialByPolicyIsNamed(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			d := newDevice(t, startCore(t))
+			d := newDevice(t, startEmulator(t))
 			document := `{"Version":"2012-10-17","Statement":[` + strings.Join(test.allows, ",") + `]}`
 			good, err := d.core.Registry().GetPolicy(test.policy)
 			if err != nil {

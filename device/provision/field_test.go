@@ -382,7 +382,7 @@ func TestRoundTripsOfARun(t *testing.T) {
 }
 
 func TestDamagedJournalDoesNotStopAProvedIdentity(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	if _, err := d.run(t); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func admit(_ context.Context, r payload.Request) (payload.Response, error) {
 	return payload.Response{AllowProvisioning: ok && len(value) > 6 && value[:6] == payload.SerialPrefix}, nil
 }
 
-func startCore(t *testing.T, change ...func(*localcore.Config)) *localcore.Server {
+func startEmulator(t *testing.T, change ...func(*localcore.Config)) *localcore.Server {
 	t.Helper()
 	c := localcore.Config{
 		Templates: "../../templates",
@@ -120,7 +120,7 @@ func (d *device) check(t *testing.T) *identity.Identity {
 func TestRunExchangesTheClaimForAnIdentity(t *testing.T) {
 	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
 		t.Run(string(keys), func(t *testing.T) {
-			d := newDevice(t, startCore(t))
+			d := newDevice(t, startEmulator(t))
 			d.config.Keys = keys
 			result, err := d.run(t)
 			if err != nil {
@@ -146,7 +146,7 @@ func TestRunExchangesTheClaimForAnIdentity(t *testing.T) {
 }
 
 func TestSecondRunOnlyProvesTheIdentity(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	first, err := d.run(t)
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func TestSecondRunOnlyProvesTheIdentity(t *testing.T) {
 }
 
 func TestDeniedSerialNumberLeavesNoIdentity(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	d.config.Parameters = map[string]string{payload.SerialNumber: "1234567", payload.DeviceLocation: "USA"}
 	for range 2 {
 		_, err := d.run(t)

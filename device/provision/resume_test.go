@@ -46,7 +46,7 @@ func steps(into *[]provision.Step) func(*provision.Config) {
 }
 
 func TestLostAnswerDoesNotRegisterTheThingTwice(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	if !d.runProcess(t, eventName(provision.Event{Step: provision.StepRegister, Phase: provision.Done})) {
 		t.Fatal("it was not killed")
 	}
@@ -75,7 +75,7 @@ func TestExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
 	}
 	for name, later := range tests {
 		t.Run(name, func(t *testing.T) {
-			d := newDevice(t, startCore(t))
+			d := newDevice(t, startEmulator(t))
 			if !d.runProcess(t, eventName(provision.Event{Step: provision.StepStore, Phase: provision.Done})) {
 				t.Fatal("it was not killed")
 			}
@@ -97,7 +97,7 @@ func TestExpiredTokenGetsANewCertificateForTheSameKey(t *testing.T) {
 }
 
 func TestReprovisioningRetiresTheOldCertificate(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	first, err := d.run(t)
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestReprovisioningRetiresTheOldCertificate(t *testing.T) {
 
 // The birth message has the old certificate retired, also where a full disk delayed the installation.
 func TestReplacementThatIsInstalledLateIsAnnounced(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	first, err := d.run(t)
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func TestReplacementThatIsInstalledLateIsAnnounced(t *testing.T) {
 }
 
 func TestFailedReprovisioningKeepsTheOldIdentityInUse(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	first, err := d.run(t)
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func TestDeniedIdentityGivesWayToARegisteredReplacement(t *testing.T) {
 		"damage":         func(c *provision.Config) { c.Rotate = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDevice(t, startCore(t))
+			d := newDevice(t, startEmulator(t))
 			first, err := d.run(t)
 			if err != nil {
 				t.Fatal(err)
@@ -254,7 +254,7 @@ func TestDeniedIdentityGivesWayToARegisteredReplacement(t *testing.T) {
 }
 
 func TestInactiveIdentityIsDenied(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	result, err := d.run(t)
 	if err != nil {
 		t.Fatal(err)
@@ -273,7 +273,7 @@ func TestInactiveIdentityIsDenied(t *testing.T) {
 }
 
 func TestBrokenIdentityIsReportedAndCanBeReplaced(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	first, err := d.run(t)
 	if err != nil {
 		t.Fatal(err)
@@ -295,7 +295,7 @@ func TestBrokenIdentityIsReportedAndCanBeReplaced(t *testing.T) {
 }
 
 func TestUnexpectedThingNameLosesNothing(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	_, err := d.run(t, func(c *provision.Config) { c.ThingName = "fleety_other" })
 	want := &provision.ThingNameError{Want: "fleety_other", Got: thing}
 	got, ok := errors.AsType[*provision.ThingNameError](err)
@@ -315,7 +315,7 @@ func TestUnexpectedThingNameLosesNothing(t *testing.T) {
 }
 
 func TestTwoDevicesWithOneSerialNumberBothGetAnIdentity(t *testing.T) {
-	core := startCore(t)
+	core := startEmulator(t)
 	for range 2 {
 		if _, err := newDevice(t, core).run(t); err != nil {
 			t.Fatal(err)
@@ -327,7 +327,7 @@ func TestTwoDevicesWithOneSerialNumberBothGetAnIdentity(t *testing.T) {
 }
 
 func TestMissingClaimIsMisconfigured(t *testing.T) {
-	d := newDevice(t, startCore(t))
+	d := newDevice(t, startEmulator(t))
 	_, err := d.run(t, func(c *provision.Config) { c.Claim = nil })
 	if awsiot.ClassOf(err) != awsiot.Misconfigured {
 		t.Errorf("error %v of class %v", err, awsiot.ClassOf(err))
@@ -340,7 +340,7 @@ func TestMissingClaimIsMisconfigured(t *testing.T) {
 }
 
 func TestUnreachableServerIsTemporary(t *testing.T) {
-	core := startCore(t)
+	core := startEmulator(t)
 	d := newDevice(t, core)
 	if err := core.Close(); err != nil {
 		t.Fatal(err)
@@ -360,7 +360,7 @@ func TestUnreachableServerIsTemporary(t *testing.T) {
 func TestSecretsStayInTheirFiles(t *testing.T) {
 	for _, keys := range []provision.Keys{provision.DeviceKeys, provision.ServiceKeys} {
 		t.Run(string(keys), func(t *testing.T) {
-			d := newDevice(t, startCore(t))
+			d := newDevice(t, startEmulator(t))
 			d.config.Keys = keys
 			d.core.Faults.Set(func(e localcore.Exchange) localcore.Fault {
 				if e.Operation == awsiot.RegisterThing && e.Number < 3 {

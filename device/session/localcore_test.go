@@ -14,7 +14,7 @@ import (
 	"example.com/fleety/device/session"
 )
 
-// claimOptions start a local core and connect to it with its claim.
+// claimOptions start an emulator and connect to it with its claim.
 func claimOptions(t *testing.T, c localcore.Config) (*localcore.Server, session.Options) {
 	t.Helper()
 	c.Templates = filepath.Join("..", "..", "templates")

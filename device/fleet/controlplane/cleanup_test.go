@@ -33,7 +33,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func startCore(t *testing.T) *localcore.Server {
+func startEmulator(t *testing.T) *localcore.Server {
 	t.Helper()
 	core, err := localcore.Start(t.Context(), localcore.Config{Templates: "../../../templates", HookFunc: func(context.Context, payload.Request) (payload.Response, error) {
 		return payload.Response{AllowProvisioning: true}, nil
@@ -152,7 +152,7 @@ func statuses(core *localcore.Server) (map[string]registry.CertificateStatus, []
 // its things has another certificate since then.
 func TestCleanupRemovesWhatTheRunMade(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	core.Faults.Set(func(e localcore.Exchange) localcore.Fault { // leaves a certificate that is not registered
 		if e.Operation == awsiot.RegisterThing && e.Number == 3 {
 			return localcore.Fault{Reject: &awsiot.ErrorResponse{StatusCode: 400, ErrorCode: "InvalidRequest"}}
@@ -200,7 +200,7 @@ func TestCleanupRemovesWhatTheRunMade(t *testing.T) {
 // stale or hostile report does.
 func TestCleanupKeepsWhatTheRunDidNotMake(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	live := enroll(t, core, "2974681000001", 1).Devices[0]
 	made := enroll(t, core, "2974682000001", 1)
 	device := made.Devices[0]
@@ -268,7 +268,7 @@ func TestCleanupKeepsWhatTheRunDidNotMake(t *testing.T) {
 // TestCleanupTypeRemovesEveryThingOfTheType has more things than one page, and one of another type.
 func TestCleanupTypeRemovesEveryThingOfTheType(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	made := enroll(t, core, "2974680000001", 3)
 	api, _ := newRun(core, true)
 	ctx := t.Context()
@@ -297,7 +297,7 @@ func TestCleanupTypeRemovesEveryThingOfTheType(t *testing.T) {
 // thing nothing would lead to its certificate any more.
 func TestInterruptedCleanupIsCompletedByTheNext(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	enroll(t, core, "2974680000001", 20) // more than are in progress at once
 	ctx, interrupt := context.WithCancel(t.Context())
 	run, _ := newRun(core, true)
@@ -321,7 +321,7 @@ func TestInterruptedCleanupIsCompletedByTheNext(t *testing.T) {
 // TestKeptDevicesAreNotResumedFrom revokes a device once what kept it is gone.
 func TestKeptDevicesAreNotResumedFrom(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	device := enroll(t, core, "2974680000001", 1).Devices[0]
 	if err := core.Registry().AttachThingPrincipal(device.ThingName, core.Claim().CertificateID, registry.NonExclusive); err != nil {
 		t.Fatal(err)
@@ -352,7 +352,7 @@ func TestKeptDevicesAreNotResumedFrom(t *testing.T) {
 // TestRevokeResumesFromJournal repeats a run of two devices with all of them.
 func TestRevokeResumesFromJournal(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	made := enroll(t, core, "2974680000001", 6)
 	path := t.TempDir() + "/done.txt"
 	var targets []controlplane.Target
@@ -388,7 +388,7 @@ func TestRevokeResumesFromJournal(t *testing.T) {
 // not exist: they are done, too.
 func TestJournalThatWasCutOffLosesOneDevice(t *testing.T) {
 	t.Parallel()
-	run, _ := newRun(startCore(t), true)
+	run, _ := newRun(startEmulator(t), true)
 	path := t.TempDir() + "/done.txt"
 	targets := []controlplane.Target{{ThingName: "a"}, {ThingName: "b"}, {ThingName: "c"}, {ThingName: "d"}}
 	for _, want := range []controlplane.Counts{{Gone: 4}, {Gone: 1, Resumed: 3}, {Resumed: 4}} {
@@ -434,7 +434,7 @@ func (c goneClient) Do(r *http.Request) (*http.Response, error) {
 // TestWhatOthersRemoveMeanwhileIsNoFailure has two operators who do the same.
 func TestWhatOthersRemoveMeanwhileIsNoFailure(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	enroll(t, core, "2974680000001", 2)
 	run, _ := newRun(core, true)
 	changes := func(r *http.Request) bool {
@@ -457,7 +457,7 @@ func TestWhatOthersRemoveMeanwhileIsNoFailure(t *testing.T) {
 // fails all the time, and one target twice.
 func TestFailingDevicesDoNotStopOthers(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	made := enroll(t, core, "2974680000001", 2)
 	run, rec := newRun(core, true)
 	targets := []controlplane.Target{{ThingName: made.Devices[0].ThingName}, {ThingName: made.Devices[0].ThingName}}

@@ -70,7 +70,7 @@ func jobIDs(t *testing.T, run *controlplane.Run) (ids []string) {
 // for what devices report, and for one that is removed meanwhile.
 func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	targets := lamps(t, core, 101)
 	dry, rec := newRun(core, false)
 	got, err := dry.Rotate(t.Context(), targets, "night")
@@ -119,7 +119,7 @@ func TestRotateCreatesOneJobForAHundredThings(t *testing.T) {
 // TestRotateResumesFromJournal stops a run in its middle and repeats it with more things.
 func TestRotateResumesFromJournal(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	all := lamps(t, core, 5)
 	path := t.TempDir() + "/done.txt"
 	for i, test := range []struct {
@@ -150,7 +150,7 @@ func TestRotateResumesFromJournal(t *testing.T) {
 // TestRotateFindsTheThingOfACertificate also has a certificate of no thing.
 func TestRotateFindsTheThingOfACertificate(t *testing.T) {
 	t.Parallel()
-	core := startCore(t)
+	core := startEmulator(t)
 	made := enroll(t, core, "2974680000001", 1)
 	run, _ := newRun(core, true)
 	done, err := run.Rotate(t.Context(), []controlplane.Target{

@@ -72,7 +72,7 @@ func denyOne(t *testing.T, server *localcore.Server, dir string) {
 
 func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 	t.Parallel()
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	past := follow(t, server.APIURL(), "--past")
 	denyOne(t, server, dir)
 	past.until(t, `^\d\d:\d\d:\d\d\.\d{3} connected    client=claim-\S+ certificate=[0-9a-f]{8}… address=127\.0\.0\.1:\d+$`)
@@ -90,7 +90,7 @@ func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 
 func TestEventsAreOneObjectALineUntilTheCoreEnds(t *testing.T) {
 	t.Parallel()
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	denyOne(t, server, dir)
 	f := follow(t, server.APIURL(), "--past", "--json")
 	var e localcore.Event

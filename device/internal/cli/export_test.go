@@ -94,7 +94,7 @@ func TestMosquittoBridgesWithTheExportedConfiguration(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server, dir := startLocalCore(t)
+			server, dir := startEmulator(t)
 			if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 				t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
 			}
@@ -143,7 +143,7 @@ func TestMosquittoBridgesWithTheExportedConfiguration(t *testing.T) {
 // The export turns notifications off because AWS IoT rejects their will.
 func TestNotificationsOfABridgeAreRejected(t *testing.T) {
 	t.Parallel()
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
 	}
@@ -156,7 +156,7 @@ func TestNotificationsOfABridgeAreRejected(t *testing.T) {
 
 func TestExportWritesANewFileOnly(t *testing.T) {
 	t.Parallel()
-	_, dir := startLocalCore(t)
+	_, dir := startEmulator(t)
 	if code, _, _ := runDevice(t, dir, "export", "env"); code != 2 {
 		t.Errorf("without an identity: exit code %d", code)
 	}
@@ -191,7 +191,7 @@ func TestExportWritesANewFileOnly(t *testing.T) {
 // Without bootstrap.cacertificatepath other programs get the Amazon roots as a file.
 func TestExportWritesTheAmazonRoots(t *testing.T) {
 	t.Parallel()
-	_, dir := startLocalCore(t)
+	_, dir := startEmulator(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
 	}
@@ -222,7 +222,7 @@ func allowCredentials(t *testing.T, server *localcore.Server) {
 func TestAWSCommandLineUsesTheCredentials(t *testing.T) {
 	t.Parallel()
 	aws := tool(t, "aws", "awscli")
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
 	}
@@ -279,7 +279,7 @@ func credentialsEndpoint(server *localcore.Server) string {
 
 func TestCredentialsEndWithTheRightExitCode(t *testing.T) {
 	t.Parallel()
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	endpoint := "server.credentialsEndpoint=" + credentialsEndpoint(server)
 	run := func(want int, args ...string) (stdout, stderr string) {
 		t.Helper()

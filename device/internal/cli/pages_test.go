@@ -14,14 +14,14 @@ import (
 	"example.com/fleety/device/localcore/registry"
 )
 
-// The commands that the pages show to users of the local core work as they are written, but for its
+// The commands that the pages show to users of the emulator work as they are written, but for its
 // port and the id of a certificate.
 func TestCommandsOfThePagesWork(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("the AWS command line takes a second for each command")
 	}
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
 	}
@@ -113,7 +113,7 @@ func awsEnvironment(t *testing.T, api string) []string {
 func TestBlocksOfTheProgramsPageWork(t *testing.T) {
 	t.Parallel()
 	tool(t, "aws", "awscli")
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
 	}

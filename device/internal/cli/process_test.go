@@ -23,9 +23,9 @@ import (
 	"example.com/fleety/device/localcore"
 )
 
-// startLocalCore starts a local core in this process, to use its knobs, and returns it with a
+// startEmulator starts an emulator in this process, to use its knobs, and returns it with a
 // directory that a device can run in.
-func startLocalCore(t *testing.T) (*localcore.Server, string) {
+func startEmulator(t *testing.T) (*localcore.Server, string) {
 	t.Helper()
 	dir := t.TempDir()
 	server, err := localcore.Start(t.Context(), localcore.Config{
@@ -115,7 +115,7 @@ func TestInterruptLeavesNothingHalfWrittenAndTheNextRunGoesOn(t *testing.T) {
 	for name, operation := range operations {
 		for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 			t.Run(fmt.Sprintf("%s, %v", name, sig), func(t *testing.T) {
-				server, dir := startLocalCore(t)
+				server, dir := startEmulator(t)
 				server.Faults.Set(func(e localcore.Exchange) localcore.Fault {
 					return localcore.Fault{DropReply: e.Operation == operation && e.Number == 1}
 				})
@@ -220,7 +220,7 @@ func TestOfTwoRunsAtOnceTheSecondNamesTheFirst(t *testing.T) {
 
 // Of many runs at once exactly one may register the thing.
 func TestManyRunsAtOnceMakeOneIdentity(t *testing.T) {
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	var runs []*process
 	for range 5 {
 		runs = append(runs, startDevice(t, dir, "bootstrap", "--json"))
@@ -253,7 +253,7 @@ func TestMosquittoCanUseTheDevicesTopicAndNoOther(t *testing.T) {
 			t.Skipf("%s is missing; install the Debian package mosquitto-clients", tool)
 		}
 	}
-	server, dir := startLocalCore(t)
+	server, dir := startEmulator(t)
 	if code, _, stderr := runDevice(t, dir, "bootstrap"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d\n%s", code, stderr)
 	}

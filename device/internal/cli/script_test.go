@@ -66,7 +66,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"core": startCore, "stopcore": stopCore, "exits": exits, "reports": reports, "listen": listen, "proxy": proxy,
+			"core": startServe, "stopcore": stopServe, "exits": exits, "reports": reports, "listen": listen, "proxy": proxy,
 			"claim": claim, "mode": mode, "files": files, "deactivate": deactivate, "jsonlines": jsonLines, "foreignhook": foreignHook,
 			"sawsecrets": sawSecrets,
 		},
@@ -83,7 +83,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 
 type worldKey struct{}
 
-func startCore(ts *testscript.TestScript, _ bool, args []string) {
+func startServe(ts *testscript.TestScript, _ bool, args []string) {
 	cmd := exec.Command(filepath.Join(binDir, "iot_core_local"), append([]string{
 		"serve", "--listen", "127.0.0.1:0", "--listen-alpn", "127.0.0.1:0", "--api", "127.0.0.1:0",
 		"--templates", templates, "--hook", filepath.Join(binDir, "hook"), "--credentials", "certs",
@@ -120,7 +120,7 @@ func startCore(ts *testscript.TestScript, _ bool, args []string) {
 	worldOf(ts).core = cmd
 }
 
-func stopCore(ts *testscript.TestScript, _ bool, _ []string) {
+func stopServe(ts *testscript.TestScript, _ bool, _ []string) {
 	cmd := worldOf(ts).core
 	ts.Check(cmd.Process.Signal(syscall.SIGTERM))
 	if err := cmd.Wait(); err != nil {

@@ -10,7 +10,7 @@ import (
 // Of several claims one has to work; those before it are warnings.
 func TestWithdrawnClaimIsAWarningIfAnotherWorks(t *testing.T) {
 	p := newPatient(t)
-	claim := otherCore(t).Claim()
+	claim := otherEmulator(t).Claim()
 	for name, data := range map[string][]byte{"leaked.pem": claim.CertificatePEM, "leaked.key": claim.PrivateKeyPEM} {
 		if err := os.WriteFile(name, data, 0o600); err != nil {
 			t.Fatal(err)

@@ -131,7 +131,7 @@ func (p *patient) provision(t *testing.T) *identity.Identity {
 	return done.Identity
 }
 
-// awsEndpoint is a name that a local core's certificate covers.
+// awsEndpoint is a name that an emulator's certificate covers.
 const awsEndpoint = "abc123-ats.iot.us-east-1.amazonaws.com"
 
 // atAWS has the patient talk to AWS's name, on a port of this machine.
@@ -258,7 +258,7 @@ func TestFaults(t *testing.T) {
 			reached: []string{"claim-files", "dns", "disk"},
 		},
 		"bundle of another server": {
-			harm:    func(t *testing.T, _ *patient) { write(t, "certs/root.ca.bundle.pem", otherCore(t).RootPEM()) },
+			harm:    func(t *testing.T, _ *patient) { write(t, "certs/root.ca.bundle.pem", otherEmulator(t).RootPEM()) },
 			check:   "server-certificate",
 			class:   awsiot.Temporary,
 			cause:   "unknown-root",
@@ -286,7 +286,7 @@ func TestFaults(t *testing.T) {
 		},
 		"claim of another account": {
 			harm: func(t *testing.T, _ *patient) {
-				claim := otherCore(t).Claim()
+				claim := otherEmulator(t).Claim()
 				write(t, "certs/fleet-provisioning.certificate.pem", claim.CertificatePEM)
 				write(t, "certs/fleet-provisioning.private.key", claim.PrivateKeyPEM)
 			},
@@ -674,7 +674,7 @@ func anyKey(t *testing.T) []byte {
 	return pem
 }
 
-func otherCore(t *testing.T) *localcore.Server {
+func otherEmulator(t *testing.T) *localcore.Server {
 	t.Helper()
 	core, err := localcore.Start(t.Context(), localcore.Config{API: localcore.NoAPI})
 	if err != nil {

@@ -61,7 +61,7 @@ func resolveGolden(t *testing.T, edit ...string) (*Resources, error) {
 	return s.Resolve(us)
 }
 
-// What a rehearsal gets from the stack must be what the local core gets from the shared templates:
+// What a rehearsal gets from the stack must be what the emulator gets from the shared templates:
 // else one of the two is not what is deployed.
 func TestGoldenStackResolvesToTheSharedTemplates(t *testing.T) {
 	t.Parallel()

@@ -43,7 +43,7 @@ const (
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
 
-// A core stands in for the parts of the local core that the API asks.
+// A core stands in for the parts of the emulator that the API asks.
 type core struct {
 	published    []*broker.Message
 	retained     []*broker.Message

@@ -22,7 +22,7 @@ import (
 
 const root = "../../.."
 
-func startCore(t *testing.T) *localcore.Server {
+func startEmulator(t *testing.T) *localcore.Server {
 	t.Helper()
 	s := must(localcore.Start(t.Context(), localcore.Config{Templates: filepath.Join(root, "templates"), Account: account}))(t)
 	t.Cleanup(func() { s.Close() })
@@ -31,7 +31,7 @@ func startCore(t *testing.T) *localcore.Server {
 
 func TestLocalCoreBehindTheSDK(t *testing.T) {
 	t.Parallel()
-	s, ctx := startCore(t), t.Context()
+	s, ctx := startEmulator(t), t.Context()
 	url := s.APIURL()
 	control := iot.New(iot.Options{Region: "us-east-1", BaseEndpoint: &url, Credentials: aws.AnonymousCredentials{}})
 	data := iotdataplane.New(iotdataplane.Options{Region: "us-east-1", BaseEndpoint: &url, Credentials: aws.AnonymousCredentials{}})
@@ -68,7 +68,7 @@ func TestLocalCoreBehindTheSDK(t *testing.T) {
 // some place, are answered with line and column.
 func TestFaultsOfDocumentsAreAnsweredWithLineAndColumn(t *testing.T) {
 	t.Parallel()
-	client, ctx := sdkClient(startCore(t).APIURL()), t.Context()
+	client, ctx := sdkClient(startEmulator(t).APIURL()), t.Context()
 	role := aws.String("arn:aws:iam::" + account + ":role/r")
 	for text, place := range map[string]string{
 		"{\n  \"Version\": x}":              "line 2, column 14:",
@@ -103,7 +103,7 @@ func TestFaultsOfDocumentsAreAnsweredWithLineAndColumn(t *testing.T) {
 // the aws command makes a claim against this API as against AWS.
 func TestClaimScript(t *testing.T) {
 	t.Parallel()
-	s := startCore(t)
+	s := startEmulator(t)
 	client := newCLI(t, s.APIURL())
 	dir := t.TempDir()
 	real := must(exec.LookPath("aws"))(t)

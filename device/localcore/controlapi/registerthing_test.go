@@ -77,7 +77,7 @@ func body(resources ...string) *string {
 // Each case is of https://docs.aws.amazon.com/iot/latest/developerguide/provision-template.html.
 func TestRegisterThingTakesTheCertificateInEveryDocumentedForm(t *testing.T) {
 	t.Parallel()
-	s := startCore(t)
+	s := startEmulator(t)
 	client, ctx := sdkClient(s.APIURL()), t.Context()
 	inactive := must(client.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{}))(t)
 	active := must(client.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true}))(t)
@@ -158,7 +158,7 @@ func TestRegisterThingTakesTheCertificateInEveryDocumentedForm(t *testing.T) {
 // What cannot be registered leaves nothing behind.
 func TestRegisterThingRejectsAsAWholeWhatItCannotRegister(t *testing.T) {
 	t.Parallel()
-	s := startCore(t)
+	s := startEmulator(t)
 	client, ctx := sdkClient(s.APIURL()), t.Context()
 	revoked := must(client.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{}))(t)
 	must(client.UpdateCertificate(ctx, &iot.UpdateCertificateInput{CertificateId: revoked.CertificateId, NewStatus: "REVOKED"}))(t)

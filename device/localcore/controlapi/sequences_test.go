@@ -52,7 +52,7 @@ type world struct {
 
 func newWorld(t *testing.T) world {
 	t.Helper()
-	s, ctx := startCore(t), t.Context()
+	s, ctx := startEmulator(t), t.Context()
 	w := world{Client: sdkClient(s.APIURL()), arn: s.ARN, role: "arn:aws:iam::" + account + ":role/provisioning"}
 	made := must(w.CreateKeysAndCertificate(ctx, &iot.CreateKeysAndCertificateInput{SetAsActive: true}))(t)
 	w.certificate = *must(w.DescribeCertificate(ctx, &iot.DescribeCertificateInput{CertificateId: made.CertificateId}))(t).CertificateDescription

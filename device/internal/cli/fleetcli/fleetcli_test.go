@@ -34,8 +34,8 @@ func run(args ...string) (code int, out, errs string) {
 	return code, o.String(), e.String()
 }
 
-// startCore starts a core in a new current directory, with a configuration for it.
-func startCore(t *testing.T) *localcore.Server {
+// startEmulator starts an emulator in a new current directory, with a configuration for it.
+func startEmulator(t *testing.T) *localcore.Server {
 	t.Helper()
 	templates, err := filepath.Abs("../../../../templates")
 	if err != nil {
@@ -55,9 +55,9 @@ func startCore(t *testing.T) *localcore.Server {
 	return core
 }
 
-// TestEveryCommandOnALocalCore enrolls in two shards, merges, and cleans up.
-func TestEveryCommandOnALocalCore(t *testing.T) {
-	core := startCore(t)
+// TestEveryCommandOnAnEmulator enrolls in two shards, merges, and cleans up.
+func TestEveryCommandOnAnEmulator(t *testing.T) {
+	core := startEmulator(t)
 	for shard := 1; shard <= 2; shard++ {
 		code, out, errs := run("enroll", "-n", "5", "-c", "device.yaml", "--keep", "fleet", "--shard", fmt.Sprintf("%d/2", shard), "--report", fmt.Sprintf("%d.json", shard))
 		if code != 0 || !strings.Contains(out, "enrolled") {
@@ -90,7 +90,7 @@ func TestEveryCommandOnALocalCore(t *testing.T) {
 // TestConfigurationOfHardwareKeysEnrollsSoftwareDevices has the configuration of a device with a
 // TPM, which removes its claim afterwards.
 func TestConfigurationOfHardwareKeysEnrollsSoftwareDevices(t *testing.T) {
-	startCore(t)
+	startEmulator(t)
 	code, out, errs := run("enroll", "-n", "2", "-c", "device.yaml", "--set", "bootstrap.keys=tpm", "--set", "bootstrap.afterwards=remove", "--set", "bootstrap.eager=true")
 	if code != 0 || !strings.Contains(out, "2 devices enrolled") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
@@ -103,7 +103,7 @@ func TestConfigurationOfHardwareKeysEnrollsSoftwareDevices(t *testing.T) {
 // The configuration of a real device serves a fleet on another machine, which has not its serial
 // number.
 func TestSerialNumberOfTheConfigurationIsNotRead(t *testing.T) {
-	startCore(t)
+	startEmulator(t)
 	text, err := os.ReadFile("device.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestSerialNumberOfTheConfigurationIsNotRead(t *testing.T) {
 
 // TestReconnectScenario enrolls with the hidden spelling, and has all devices reconnect.
 func TestReconnectScenario(t *testing.T) {
-	startCore(t)
+	startEmulator(t)
 	code, out, errs := run("enrol", "-n", "4", "-c", "device.yaml", "--hold", "8s", "--reconnect-after", "500ms", "--reconnect-window", "1s", "--curves", "x25519,P256",
 		"--set", "server.proxy=direct", "--json")
 	var r fleet.Report
@@ -133,7 +133,7 @@ func TestReconnectScenario(t *testing.T) {
 
 // TestRevokeFromCSVAndByGroup works on devices that enroll has made.
 func TestRevokeFromCSVAndByGroup(t *testing.T) {
-	core := startCore(t)
+	core := startEmulator(t)
 	if code, out, errs := run("enroll", "-n", "3", "-c", "device.yaml"); code != 0 {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
 	}
@@ -209,7 +209,7 @@ func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 // TestRotateHasThingsDoAJob works on devices without an agent.
 func TestRotateHasThingsDoAJob(t *testing.T) {
-	core := startCore(t)
+	core := startEmulator(t)
 	for _, command := range []string{"rotate", "revoke"} {
 		if code := fleetcli.Main([]string{command, "--thing-type", "fleety", "--endpoint-url", core.APIURL()}, term.New(strings.NewReader(""), full{}, io.Discard, nil)); code != 1 {
 			t.Errorf("%s whose result cannot be written: exit %d", command, code)
@@ -345,7 +345,7 @@ func TestControlPlaneThatCannotBeUsedIsFoundAtOnce(t *testing.T) {
 // TestInvalidInputGivesOneErrorLine demands one line of error, an exit code, and that nothing was
 // begun.
 func TestInvalidInputGivesOneErrorLine(t *testing.T) {
-	core := startCore(t)
+	core := startEmulator(t)
 	enroll := func(args ...string) []string { return append([]string{"enroll", "-c", "device.yaml"}, args...) }
 	if err := errors.Join(os.WriteFile("file", nil, 0o600), os.WriteFile("things.csv", []byte("T\n"), 0o600), syscall.Mkfifo("fifo", 0o600)); err != nil {
 		t.Fatal(err)
@@ -413,7 +413,7 @@ func TestInvalidInputGivesOneErrorLine(t *testing.T) {
 }
 
 func TestFailedDevicesGiveExitCodeAndReport(t *testing.T) {
-	startCore(t)
+	startEmulator(t)
 	code, out, errs := run("enroll", "-n", "2", "-c", "device.yaml", "--timeout", "3s", "--set", "bootstrap.provisioningTemplate=Other")
 	if code == 0 || !strings.Contains(out, "none of 2 devices enrolled") || !strings.Contains(errs, "none of 2 devices enrolled") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
@@ -430,7 +430,7 @@ func TestInterruptWritesReport(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	core := startCore(t)
+	core := startEmulator(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "enroll", "-n", "100000", "-c", "device.yaml", "--report", "r.json", "--concurrency", "4")

@@ -29,7 +29,7 @@ func admit(_ context.Context, r payload.Request) (payload.Response, error) {
 	return payload.Response{AllowProvisioning: strings.HasPrefix(serial, payload.SerialPrefix)}, nil
 }
 
-func startCore(t testing.TB, change ...func(*localcore.Config)) *localcore.Server {
+func startEmulator(t testing.TB, change ...func(*localcore.Config)) *localcore.Server {
 	t.Helper()
 	c := localcore.Config{Templates: "../../templates", API: localcore.NoAPI, HookFunc: admit}
 	for _, f := range change {
@@ -47,7 +47,7 @@ func startCore(t testing.TB, change ...func(*localcore.Config)) *localcore.Serve
 	return core
 }
 
-// stableAddress returns a free address on which a core can start again. Its port is below those
+// stableAddress returns a free address on which an emulator can start again. Its port is below those
 // that systems take for outgoing connections, 32768 and more on Linux: one of those may be
 // another's by then.
 func stableAddress(t testing.TB) string {
@@ -101,7 +101,7 @@ func enroll(t testing.TB, c fleet.Config) *fleet.Report {
 	return r
 }
 
-// checkRegistry demands that the core knows exactly the devices of the reports, each with the one
+// checkRegistry demands that the emulator knows exactly the devices of the reports, each with the one
 // active certificate that its report names.
 func checkRegistry(t *testing.T, core *localcore.Server, reports ...*fleet.Report) {
 	t.Helper()
