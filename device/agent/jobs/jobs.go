@@ -234,8 +234,9 @@ func (s *Service) Serve(ctx context.Context, conn session.Shared) error {
 
 // advance does the next thing that is to be done in a connection: it fetches an execution, or
 // reports the current one. It returns true when there is nothing to do until something changes.
-// Unless the current execution is known to be AWS IoT's, it is compared first: a job that was
-// deleted and created again has the same id and number.
+// Unless the current execution is known to be AWS IoT's, it is compared first with the next one,
+// which one in progress is: a job that was deleted and created again has the same id and number. A
+// policy need not allow to describe any other.
 func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) (wait bool, err error) {
 	s.mu.Lock()
 	e := s.current.clone()
@@ -253,13 +254,15 @@ func (s *Service) advance(ctx context.Context, conn session.Shared, known bool) 
 	}
 	var r response
 	if !known {
-		r, err = s.call(ctx, conn, awsiot.DescribeJobExecution, e.JobID, awsiot.JobsRequest{ExecutionNumber: &e.Number})
+		r, err = s.call(ctx, conn, awsiot.DescribeJobExecution, awsiot.NextJob, awsiot.JobsRequest{})
 	}
 	another := false
 	if x := r.Execution; x != nil && e.QueuedAt != nil {
-		another = !bytes.Equal(x.QueuedAt, e.QueuedAt)
+		same := x.JobID == e.JobID && x.ExecutionNumber == e.Number && bytes.Equal(x.QueuedAt, e.QueuedAt)
+		begun := e.Step > 0 || e.Attempt > 0 // in AWS IoT, too
+		another = !same && (x.JobID == e.JobID || begun && x.Status == awsiot.JobQueued)
 		s.mu.Lock()
-		if !another && s.stop == nil && x.JobDocument != nil {
+		if same && s.stop == nil && x.JobDocument != nil {
 			s.current.Document = x.JobDocument // whose presigned URLs have not expired
 		}
 		s.mu.Unlock()

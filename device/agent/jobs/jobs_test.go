@@ -119,6 +119,9 @@ func (c *conn) Publish(_ context.Context, topic string, payload []byte) error {
 	if !ok {
 		return errors.New(topic + " is not a topic of the Jobs API")
 	}
+	if t.Operation == awsiot.DescribeJobExecution && t.Job != awsiot.NextJob {
+		return errors.New("the policy does not allow " + topic)
+	}
 	if c.oldUnicode && bytes.Contains(payload, []byte("statusDetails")) {
 		var request struct{ ClientToken string }
 		if err := json.Unmarshal(payload, &request); err != nil {
@@ -750,15 +753,20 @@ func TestResultIsReportedWithTheNextConnection(t *testing.T) {
 // one that the device knows. Neither its document nor its result are the new one's.
 func TestJobThatIsCreatedAgainIsAnother(t *testing.T) {
 	t.Parallel()
-	for name, of := range map[string]awsiot.JobExecutionStatus{"in progress": "", "with a result to report": awsiot.JobFailed} {
+	for name, of := range map[string]awsiot.JobExecutionStatus{"in progress": "", "with a result to report": awsiot.JobFailed, "behind another job": ""} {
 		t.Run(name, func(t *testing.T) {
+			behind := name == "behind another job"
 			t.Parallel()
 			b := newBench(t)
 			ran := filepath.Join(t.TempDir(), "ran")
 			b.handler("former", "echo former >>"+ran)
 			b.handler("h", "echo present >>"+ran)
+			b.handler("other", ":")
+			if behind {
+				b.create("i", runHandler("other"))
+			}
 			b.create("j", runHandler("h"))
-			former := &execution{JobID: "j", Number: 1, QueuedAt: json.RawMessage("1700000000"), Document: json.RawMessage(runHandler("former")), Status: of}
+			former := &execution{JobID: "j", Number: 1, Attempt: 1, QueuedAt: json.RawMessage("1700000000"), Document: json.RawMessage(runHandler("former")), Status: of}
 			if err := save(b.config.Dir, former); err != nil {
 				t.Fatal(err)
 			}
