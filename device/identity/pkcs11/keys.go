@@ -105,7 +105,7 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the file of a key in a PKCS #11 token: %w", err)
 	}
-	for again := false; ; again = true {
+	for attempt := 0; ; attempt++ {
 		token, err := k.open()
 		if err != nil {
 			return nil, err
@@ -114,14 +114,19 @@ func (k *Keys) Open(text []byte) (crypto.Signer, error) {
 		switch {
 		case len(found) > 0:
 			return &signer{found[0], k, named.Object == k.uri.Object}, nil
-		case again && err != nil:
+		case err != nil && attempt == 2:
 			return nil, fmt.Errorf("%w: finding the key in the PKCS #11 token: %w", identity.ErrUnavailable, err)
-		case again:
+		case err != nil: // a token that was removed, or whose daemon was restarted, has ended the sessions
+			_ = k.Close()
+		case attempt > 0:
 			return nil, fmt.Errorf("%w: %s", ErrNoKey, named.String())
+		default: // the login, without which a token does not show the key, may have ended with them; other keys stay in use
+			login := NewKeys(k.uri)
+			if _, err := login.open(); err != nil {
+				return nil, err
+			}
+			defer login.Close()
 		}
-		// A token that was removed, or whose daemon was restarted, has ended the sessions, and one
-		// without a login does not see the key.
-		_ = k.Close()
 	}
 }
 

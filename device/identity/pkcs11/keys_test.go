@@ -129,6 +129,34 @@ func TestKeyOfAnotherTokenIsNamed(t *testing.T) {
 	}
 }
 
+// A run opens the key of the identity, and that of a replacement, which may be gone.
+func TestOpenKeySignsAfterAnotherIsNotFound(t *testing.T) {
+	keys := pkcs11.NewKeys(newToken(t, "one is gone"))
+	defer keys.Close()
+	var texts [2][]byte
+	var opened crypto.Signer
+	for i := range texts {
+		var err error
+		if opened, texts[i], err = keys.New(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := opened.(interface{ Remove() error }).Remove(); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := keys.Open(texts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Open(texts[1]); !errors.Is(err, pkcs11.ErrNoKey) {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256([]byte("message"))
+	if _, err := opened.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOnlyKeysOfTheStoreAreRemoved(t *testing.T) {
 	uri := newToken(t, "removes")
 	keys := pkcs11.NewKeys(uri)
