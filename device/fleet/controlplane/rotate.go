@@ -133,6 +133,9 @@ func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
 			if ctx.Err() != nil {
 				return errors.Join(context.Cause(ctx), r.results(context.WithoutCancel(ctx), done))
 			}
+			if isNotFound(err) { // it was deleted, and stays in the journal
+				break
+			}
 			if err != nil {
 				return fmt.Errorf("describing job %s: %w", id, err)
 			}
@@ -153,6 +156,9 @@ func (r *Run) results(ctx context.Context, done *Rotation) error {
 	for _, id := range done.Jobs {
 		for pages := iot.NewListJobExecutionsForJobPaginator(r.Client, &iot.ListJobExecutionsForJobInput{JobId: &id}); pages.HasMorePages(); {
 			page, err := pages.NextPage(ctx)
+			if isNotFound(err) {
+				break
+			}
 			if err != nil {
 				return fmt.Errorf("listing the executions of job %s: %w", id, err)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -144,6 +145,24 @@ func TestRotateResumesFromJournal(t *testing.T) {
 	run, _ := newRun(core, true)
 	if ids := jobIDs(t, run); len(ids) != 2 {
 		t.Errorf("jobs %v", ids)
+	}
+}
+
+// A journal outlives its jobs.
+func TestRotateWaitsForNoJobThatWasDeleted(t *testing.T) {
+	t.Parallel()
+	core := startEmulator(t)
+	run, _ := newRun(core, true)
+	done, err := run.Rotate(t.Context(), lamps(t, core, 101), "night")
+	if err != nil || len(done.Jobs) != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if _, err := run.Client.DeleteJob(t.Context(), &iot.DeleteJobInput{JobId: &done.Jobs[0], Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	report(t, core, done.Jobs[1], "lamp_100", "SUCCEEDED")
+	if err := run.AwaitJobs(t.Context(), &done); err != nil || !maps.Equal(done.Results, map[types.JobExecutionStatus]int{types.JobExecutionStatusSucceeded: 1}) {
+		t.Errorf("%+v, %v", done, err)
 	}
 }
 
