@@ -44,9 +44,9 @@ type publisher struct {
 	outbox *outbox.Outbox
 	turn   turn
 	pace   pace // guarded by the turn
+	window window
 	// alone: the last connection ended with messages unacknowledged. Until as many are through,
 	// each is sent alone, to find the one that AWS IoT denies.
-	window     window
 	alone      int
 	suspect    uint64 // the message that ended the last connection, alone
 	rejections int    // how many connections it has ended in a row

@@ -133,14 +133,11 @@ func (r *Run) AwaitJobs(ctx context.Context, done *Rotation) error {
 			if ctx.Err() != nil {
 				return errors.Join(context.Cause(ctx), r.results(context.WithoutCancel(ctx), done))
 			}
-			if isNotFound(err) { // it was deleted, and stays in the journal
-				break
+			if isNotFound(err) || err == nil && out.Job.Status != types.JobStatusInProgress && out.Job.Status != types.JobStatusScheduled {
+				break // also of one that was deleted: it stays in the journal
 			}
 			if err != nil {
 				return fmt.Errorf("describing job %s: %w", id, err)
-			}
-			if out.Job.Status != types.JobStatusInProgress && out.Job.Status != types.JobStatusScheduled {
-				break
 			}
 			select {
 			case <-time.After(pollInterval):
