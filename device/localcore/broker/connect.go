@@ -108,8 +108,8 @@ func (b *Broker) readConnect(c *Conn) (*packets.Packet, error) {
 	if name == "MQTT" && *level == 4|bridgeBit {
 		*level = 4
 	}
-	if name == "MQIsdp" || name == "MQTT" && *level != 4 && *level != 5 {
-		b.reject(c, event.Connect, "", fmt.Sprintf("protocol %s of level 0x%02x; AWS IoT speaks MQTT 3.1.1 (level 4) and 5", name, *level))
+	if name != "MQTT" || *level != 4 && *level != 5 {
+		b.reject(c, event.Connect, "", fmt.Sprintf("protocol %q of level 0x%02x; AWS IoT speaks MQTT 3.1.1 (level 4) and 5", name, *level))
 		c.version = 4
 		connack := newPacket(packets.Connack, 0)
 		connack.ReasonCode = packets.Err3UnsupportedProtocolVersion.Code // [MQTT-3.1.2-2]

@@ -38,6 +38,9 @@ func TestProtocolLevels(t *testing.T) {
 		"5 with bridge bit":      {"MQTT", 0x85, 1},
 		"a level of the future":  {"MQTT", 6, 1},
 		"a level that is no one": {"MQTT", 0, 1},
+		"another protocol":       {"MQTX", 4, 1}, // [MQTT-3.1.2-1]
+		"no protocol":            {"", 5, 1},
+		"3.1 with level 3.1.1":   {"MQIsdp", 4, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, Config{}, func(b *bubble, _ byte) {
