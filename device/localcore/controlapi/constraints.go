@@ -106,7 +106,10 @@ func (c constraints) check(s shape, at string, value any, report func(at, constr
 		types = "list"
 		size = float64(len(v))
 		for i, element := range v {
-			below(strconv.Itoa(i+1)+".member", s.Element, element)
+			name := strconv.Itoa(i+1) + ".member"
+			if below(name, s.Element, element); element == nil { // https://smithy.io/2.0/spec/type-refinement-traits.html#sparse-trait
+				report(path(name), "Member must not be null")
+			}
 		}
 	case map[string]any:
 		types = "structure map"

@@ -53,6 +53,7 @@ func breaches(t *testing.T, s shape) (broken []any) {
 		}
 	case "list":
 		inside(s.Element, func(v any) any { return []any{v} })
+		broken = append(broken, []any{nil}) // https://smithy.io/2.0/spec/type-refinement-traits.html#sparse-trait
 		if s.Min != nil && *s.Min > 0 {
 			broken = append(broken, []any{})
 		}
