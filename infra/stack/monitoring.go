@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssns"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssnssubscriptions"
+	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
 )
 
@@ -104,7 +105,8 @@ var queries = []struct{ id, name, query string }{
 
 func newQueries(s awscdk.Stack, props *Props, log awslogs.LogGroup) {
 	for _, q := range queries {
-		awslogs.NewCfnQueryDefinition(s, &q.id, &awslogs.CfnQueryDefinitionProps{
+		// A logical id that changes would have a deployed stack make each a second time.
+		awslogs.NewCfnQueryDefinition(constructs.NewConstruct(s, &q.id), jsii.String("Resource"), &awslogs.CfnQueryDefinitionProps{
 			Name: jsii.String(props.Names.Stack + "/" + q.name), LogGroupNames: &[]any{log.LogGroupName()}, QueryString: &q.query,
 		})
 	}

@@ -101,6 +101,9 @@ func ParseOptions(context map[string]any) (Options, error) {
 	if fmt.Sprint(context["rotation"]) == "false" && context["retireAfter"] != nil {
 		r.problem("retireAfter is of no use with rotation=false; remove one of them")
 	}
+	if options.Rotation && len(options.ClaimCertificates) > 60 { // Lambda takes 4 KB of variables
+		r.problem("certificateArn: there are more than 60 claim certificates; deploy another stack, with another name, for the others")
+	}
 	r.rejectUnknown()
 	return options, errors.Join(r.problems...)
 }
@@ -332,9 +335,7 @@ func parseCertificates(list string) ([]Certificate, error) {
 		if seen[c.ARN] {
 			return nil, fmt.Errorf("certificateArn: %s is given twice; give each claim certificate once", c.ARN)
 		}
-		if seen[c.ARN] = true; len(seen) > 60 { // Lambda takes 4 KB of variables
-			return nil, errors.New("certificateArn: there are more than 60 claim certificates; deploy another stack, with another name, for the others")
-		}
+		seen[c.ARN] = true
 		certificates = append(certificates, c)
 		if first := certificates[0]; c.Partition != first.Partition || c.Region != first.Region || c.Account != first.Account {
 			return nil, fmt.Errorf("certificateArn: %s and %s are of different accounts or Regions; "+

@@ -231,6 +231,12 @@ func TestUnknownOptionsAreErrors(t *testing.T) {
 	}
 }
 
+func TestWithoutRotationNoFunctionLimitsTheClaims(t *testing.T) {
+	if _, err := stack.ParseOptions(map[string]any{"certificateArn": manyARNs(61), "rotation": "false"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNumbersAreReadByTheirDigits(t *testing.T) {
 	for name, value := range map[string]any{"digits": json.Number("2974680123456789012"), "string": "2974680123456789012"} {
 		options, err := stack.ParseOptions(map[string]any{"certificateArn": arnA, "serialPrefix": value})
