@@ -5,14 +5,16 @@
 
 The AWS command line spends most of its time on importing itself. This process imports
 it once, and forks for each aws that the command runs: the aws in FOLDER passes on its
-arguments, environment, working directory and files. Without an AWS command line that
-is written in Python, it only runs the command.
+arguments, environment, working directory and files. Where the aws on the PATH is not
+that of this Python, it only runs the command.
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -20,7 +22,11 @@ import traceback
 GIVEN = dict(os.environ)
 try:
     import awscli.clidriver
-except ImportError:
+    shown = subprocess.run(["aws", "--version"], stdout=subprocess.PIPE, text=True).stdout
+    same = shown.startswith(f"aws-cli/{awscli.__version__} ")
+except (ImportError, OSError):
+    same = False
+if not same:
     os.execvp(sys.argv[2], sys.argv[2:])
 ADDED = os.environ.items() - GIVEN.items()  # by the import
 
@@ -72,10 +78,12 @@ def main():
         def ended(*_):
             while (child := os.waitpid(-1, os.WNOHANG)) != (0, 0):
                 if child[0] == running:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # of an aws that ends during the cleanup
                     sys.exit(os.waitstatus_to_exitcode(child[1]))
 
         signal.signal(signal.SIGCHLD, ended)
         signal.signal(signal.SIGTERM, lambda *_: os.kill(running, signal.SIGTERM))
+        signal.signal(signal.SIGINT, lambda *_: None)  # the command gets it too, and may take time to end
         try:
             ended()  # it may have, before there was who notices
             os.environ["AWS_CONFIG_FILE"] = os.devnull
@@ -84,8 +92,8 @@ def main():
                 client, _ = listener.accept()
                 if os.fork() == 0:
                     try:
-                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                        for number in signal.SIGCHLD, signal.SIGTERM, signal.SIGINT:
+                            signal.signal(number, signal.SIG_DFL)
                         answer(client)
                     except Exception:
                         traceback.print_exc()
@@ -93,7 +101,8 @@ def main():
                         os._exit(0)  # all else is its parent's
                 client.close()
         finally:
-            os.remove(program)
+            with contextlib.suppress(FileNotFoundError):  # another run in this folder has ended
+                os.remove(program)
 
 
 main()
