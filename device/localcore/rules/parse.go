@@ -408,7 +408,8 @@ func (p *parser) call(function string) expression {
 }
 
 // ofJava are the errors of regular expressions that AWS IoT, which has those of Java, may take.
-var ofJava = []syntax.ErrorCode{syntax.ErrInvalidPerlOp, syntax.ErrInvalidEscape, syntax.ErrInvalidRepeatOp, syntax.ErrInvalidRepeatSize}
+var ofJava = []syntax.ErrorCode{syntax.ErrInvalidPerlOp, syntax.ErrInvalidEscape, syntax.ErrInvalidRepeatOp, syntax.ErrInvalidRepeatSize,
+	syntax.ErrInvalidNamedCapture, syntax.ErrInvalidCharRange} // the last two of (?<=a) and \p{Alpha}
 
 // constant returns the value of an expression that reads no message, and nil for others.
 func constant(e expression) any {

@@ -364,7 +364,7 @@ func TestWhatIsNotEmulatedIsRejectedWhenTheRuleIsCreated(t *testing.T) {
 		`SET @x = 1 SELECT * FROM 'a'`, `SELECT * FROM 'a' -- comment`, `SELECT 1 + 1 FROM 'a'`, `SELECT topic(2) FROM 'a'`, `SELECT a.0 AS x FROM 'a'`, `SELECT a[0] AS x FROM 'a'`,
 		`SELECT VALUE a, b FROM 'a'`, `SELECT aws_lambda('x', *) AS x FROM 'a'`, `SELECT parse_time('yyyy', 1) AS x FROM 'a'`, `SELECT abs() AS x FROM 'a'`, `SELECT abs(1, 2) AS x FROM 'a'`,
 		`SELECT CASE WHEN a THEN b END AS x FROM 'a'`, `SELECT CASE a END AS x FROM 'a'`, `SELECT cast(a AS date) AS x FROM 'a'`, `SELECT 'open FROM 'a'`, `SELECT (a FROM 'a'`, `SELECT {a:1} AS x FROM 'a'`,
-		`SELECT a AS FROM 'a'`, `SELECT regexp_matches(a, '(?=b)c') AS x FROM 'a'`, `SELECT regexp_substr(a, concat('(b)', '\1')) AS x FROM 'a'`,
+		`SELECT a AS FROM 'a'`, `SELECT regexp_matches(a, '(?=b)c') AS x FROM 'a'`, `SELECT regexp_matches(a, '(?<=b)c') AS x FROM 'a'`, `SELECT regexp_matches(a, '\p{Alpha}') AS x FROM 'a'`, `SELECT regexp_substr(a, concat('(b)', '\1')) AS x FROM 'a'`,
 		`SELECT regexp_replace(a, 'b*+', 'c') AS x FROM 'a'`, `SELECT a != 1 AS x FROM 'a'`, `SELECT * FROM '$aws/rules/r/a'`,
 		`SELECT ` + strings.Repeat("(", 100) + `1` + strings.Repeat(")", 100) + ` AS x FROM 'a'`,
 	} {
