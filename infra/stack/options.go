@@ -326,16 +326,14 @@ func parseCertificates(list string) ([]Certificate, error) {
 		return nil, errors.New("certificateArn is missing; " + howToGetOne)
 	}
 	var certificates []Certificate
-	seen := map[string]bool{}
 	for arn := range strings.SplitSeq(list, ",") {
 		c, err := parseCertificate(strings.TrimSpace(arn))
 		if err != nil {
 			return nil, err
 		}
-		if seen[c.ARN] {
+		if slices.Contains(certificates, c) {
 			return nil, fmt.Errorf("certificateArn: %s is given twice; give each claim certificate once", c.ARN)
 		}
-		seen[c.ARN] = true
 		certificates = append(certificates, c)
 		if first := certificates[0]; c.Partition != first.Partition || c.Region != first.Region || c.Account != first.Account {
 			return nil, fmt.Errorf("certificateArn: %s and %s are of different accounts or Regions; "+
