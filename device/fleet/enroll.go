@@ -46,7 +46,7 @@ func Enroll(ctx context.Context, c Config) (*Report, error) {
 	}
 	l.meter = newMeter(len(l.devices))
 
-	stop := l.meter.reportProgress(l.Progress)
+	stop := l.meter.reportProgress(ctx, l.Progress)
 	l.enrollAll(ctx)
 	r := l.report()
 	if c.Hold > 0 && ctx.Err() == nil {

@@ -205,10 +205,11 @@ func (p Progress) Left() time.Duration {
 	return time.Duration(float64(p.Elapsed) * float64(p.Devices-ended) / float64(ended))
 }
 
-// reportProgress reports progress until the returned function is called, and once more then.
-func (m *meter) reportProgress(to func(Progress)) (stop func()) {
+// reportProgress reports progress until the returned function is called, also when ctx ends, and once
+// more then.
+func (m *meter) reportProgress(ctx context.Context, to func(Progress)) (stop func()) {
 	const interval = 100 * time.Millisecond
-	ctx, end := context.WithCancel(context.Background())
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	var reporter sync.WaitGroup
 	reporter.Go(func() {
 		for open := true; open; {
