@@ -14,6 +14,9 @@ DEVICE      ?= ../iot_device
 HOOK_ARCH   ?= arm64
 FUZZTIME    ?= 200x
 
+# With it, cd device could lead elsewhere.
+unexport CDPATH
+
 # What a caller can give, and a tag, may be somebody else's text. Recipes get it through the
 # environment: neither make nor the shell runs what is in it.
 GIVEN       := CERTIFICATE_ARN CDK_ARGS DEVICE HOOK_ARCH FUZZTIME ENDPOINT API ROOT ARGS VERSION COMMIT
@@ -125,7 +128,9 @@ unit-others: rehearse
 	cd .ci/release && GOWORK=off $(GO) test .
 	cd testcontainers && GOWORK=off $(GO) test ./...
 
-%/node_modules: %/package.json %/package-lock.json
+# npm writes this file when all is installed: a folder that an interrupt has left half made is no target.
+infra/node_modules $(AWSSDK)/node_modules: %: %/.package-lock.json
+%/node_modules/.package-lock.json: %/package.json %/package-lock.json
 	cd $* && npm ci --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 

@@ -3,6 +3,7 @@
 # provided.al2023 runtime needs it.
 # The same source and the same Go give the same bytes, in whatever folder.
 set -eu
+unset CDPATH
 
 usage() {
 	cat <<-'END'

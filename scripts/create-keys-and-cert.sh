@@ -4,6 +4,7 @@
 #
 # AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 set -eu
+unset CDPATH
 
 usage() {
 	cat <<-'END'

@@ -5,6 +5,7 @@
 #
 # AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/server-authentication.html
 set -eu
+unset CDPATH
 
 base_url=${ROOT_CA_BASE_URL:-https://www.amazontrust.com/repository}
 

@@ -4,6 +4,7 @@
 # device with another serial number is denied, and stops. Fails when anything
 # differs.
 set -eu
+unset CDPATH
 
 usage() {
 	cat <<-'END'
@@ -25,12 +26,16 @@ case "${1:-}" in
 esac
 root=$(cd -- "$(dirname -- "$0")/.." && pwd)
 device=${IOT_DEVICE:-$root/iot_device}
+case $device in [!/]*/*) device=$PWD/$device ;; esac # it runs in another folder
 emulator=${IOT_CORE_LOCAL:-$root/iot_core_local}
 template=${TEMPLATE:-GoFleetProvisioningTemplate}
 prefix=${THING_PREFIX:-fleety_}
 serial=${SERIAL:-2974685}
 location=${LOCATION:-USA}
 stranger=1234567
+# Those that are set for a device of the caller's would win over the configuration here.
+# shellcheck disable=SC2046
+unset $(env | sed -n 's/^\(IOT_DEVICE_[A-Z0-9_]*\)=.*/\1/p')
 work=$(mktemp -d)
 core=
 
@@ -42,7 +47,7 @@ stop() {
 	rm -rf -- "$work"
 }
 trap stop EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 say() { printf '\n== %s\n' "$*"; }
 

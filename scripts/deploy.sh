@@ -2,6 +2,7 @@
 # Deploys the cloud side, or deletes it, after preflight checks, and prints the
 # next steps.
 set -eu
+unset CDPATH
 
 usage() {
 	cat <<-'END'
@@ -31,6 +32,8 @@ scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 option() {
 	sed -n 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p' "$scripts/../infra/cdk.json" "${HOME:-}/.cdk.json" 2>/dev/null | sed -n 1p
 }
+profile=$(option profile)
+[ -z "$profile" ] || export AWS_PROFILE="$profile"
 stack=$(option name) group=$(option thingGroup) type=$(option thingType) prefix=$(option thingPrefix) registry=$(option serialRegistry)
 qualifier=$(option '@aws-cdk.core:bootstrapQualifier')
 # Those among the CDK's arguments, as -c name=NAME, win.

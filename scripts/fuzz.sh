@@ -5,6 +5,7 @@
 #
 #	usage: fuzz.sh [COUNT]      COUNT inputs for each target, such as 500x, or a time
 set -eu
+unset CDPATH
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 
 count=${1:-500x}
@@ -13,7 +14,7 @@ root=$(cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 # fuzz_package builds the instrumented tests of a folder once and runs its
 # targets one by one in that folder, where their seeds are.

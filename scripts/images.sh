@@ -5,6 +5,7 @@
 #
 #	usage: images.sh VERSION FOLDER
 set -eu
+unset CDPATH
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 
 if [ $# -ne 2 ]; then
@@ -19,7 +20,7 @@ commit=${COMMIT:-$(git rev-parse HEAD)}
 time=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 stage=$(mktemp -d)
 trap 'rm -rf -- "$stage"' EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 for architecture in amd64 arm64; do
 	for program in iot_device iot_core_local iot_fleet; do

@@ -5,6 +5,7 @@
 #
 #	usage: packages.sh VERSION FOLDER [PROGRAM/FORMAT/ARCHITECTURE…]
 set -eu
+unset CDPATH
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 
 if [ $# -lt 2 ]; then
@@ -50,7 +51,7 @@ fi
 
 stage=$(mktemp -d)
 trap 'rm -rf -- "$stage"' EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 # nfpm takes the time of a maintainer script from the file.
 cp -R device/packaging "$stage/packaging"
 find "$stage/packaging" -type f -exec touch -d "@$SOURCE_DATE_EPOCH" {} +

@@ -2,6 +2,7 @@
 # Checks, before anything is changed in AWS, whether a deployment or a deletion can
 # work, and reports how to fix each problem. It only reads.
 set -eu
+unset CDPATH
 
 usage() {
 	cat <<-'END'
@@ -158,6 +159,12 @@ check_stack() {
 		absent || problem "reading the stack $stack: $(because)"
 		return 0
 	fi
+	case $answer in
+	REVIEW_IN_PROGRESS*) # has no resources: a change set was not executed
+		deployed=$destroy
+		return 0
+		;;
+	esac
 	deployed=true
 	case $answer in
 	*'Fleet provisioning by claim'*) ;;
@@ -170,8 +177,15 @@ check_stack() {
 	esac
 }
 
-# check_prefix checks that no other stack's things can have the names of this one's.
+# check_prefix checks that no other stack's things can have the names of this one's,
+# and warns of another prefix than that of the devices that the stack has.
 check_prefix() {
+	if $deployed && ask cloudformation describe-stacks --stack-name "$stack" --query "Stacks[0].Outputs[?OutputKey=='ThingNamePrefix'].OutputValue"; then
+		case $answer in
+		'' | None | "$prefix") ;;
+		*) warning "devices whose things begin with $answer keep working, but can neither rotate nor be provisioned again once the prefix is $prefix" ;;
+		esac
+	fi
 	ask cloudformation describe-stacks \
 		--query "Stacks[?StackName!='$stack'].Outputs[] | [?OutputKey=='ThingNamePrefix'].OutputValue" || return 0
 	for other in $answer; do

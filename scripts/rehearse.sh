@@ -3,6 +3,7 @@
 # stack as a deployment does, but with the hook built for this machine, runs it on
 # iot_core_local, with DynamoDB beside it, and does the main job against it.
 set -eu
+unset CDPATH
 
 # One rehearsal a line. Together they have every option, each with another value
 # than its default; infra/scripttest compares this table with the options.
@@ -30,6 +31,7 @@ die() {
 }
 
 scripts=$(cd -- "$(dirname -- "$0")" && pwd)
+here=$PWD
 case "${1:-}" in
 '' | -c | --context) ;;
 --every-option)
@@ -53,6 +55,9 @@ arm64) architecture=arm64 ;;
 esac
 nowhere=arn:aws:iot:us-east-1:123456789012:cert/0000000000000000000000000000000000000000000000000000000000000000
 certificate=${CERTIFICATE_ARN:-$nowhere}
+# Nothing here asks AWS: neither its credentials nor a profile are needed.
+unset AWS_PROFILE AWS_DEFAULT_PROFILE
+export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_EC2_METADATA_DISABLED=true
 
 work=$(mktemp -d)
 trap 'exec 3>&-; rm -rf -- "$work"' EXIT
@@ -63,7 +68,7 @@ trap 'exit 143' TERM
 printf '\n== The stack that cdk deploy sends to AWS%s, with its hook for %s\n' "${*:+, with $*}" "$architecture"
 cd "$scripts/../infra"
 [ -x node_modules/.bin/cdk ] || die "the CDK command line is not installed: run npm ci in infra/"
-AWS_EC2_METADATA_DISABLED=true node_modules/.bin/cdk synth --quiet --no-notices --output "$work/cdk.out" \
+node_modules/.bin/cdk synth --quiet --no-notices --output "$work/cdk.out" \
 	-c "certificateArn=$certificate" "$@" -c "hookArchitecture=$architecture" >"$work/cdk.log" 2>&1 || {
 	cat "$work/cdk.log" >&2
 	die "cdk synth failed: its messages are above"
@@ -117,4 +122,5 @@ if [ -n "$table" ]; then
 	fi
 fi
 
+cd "$here" # from where IOT_DEVICE and IOT_CORE_LOCAL may be given
 "$scripts/demo.sh" --assembly "$work/cdk.out"

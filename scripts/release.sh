@@ -5,6 +5,7 @@
 #
 #	usage: release.sh VERSION
 set -eu
+unset CDPATH
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 
 version=${1:?usage: release.sh VERSION}
@@ -13,6 +14,7 @@ tools=$PWD/.ci/tools
 dist=$PWD/dist
 log=$(mktemp)
 trap 'rm -f -- "$log"' EXIT
+trap 'exit 130' HUP INT TERM
 
 cd device
 for program in iot_device iot_core_local iot_fleet; do

@@ -8,6 +8,7 @@
 # github.com/YOU/fleet: the modules become MODULE_PATH/device, MODULE_PATH/hook
 # and MODULE_PATH/infra.
 set -eu
+unset CDPATH
 
 help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 usage() { help >&2 && exit 2; }
@@ -37,6 +38,7 @@ main() {
 	pattern=$(printf '%s' "$old" | sed 's/[.]/\\./g')
 	work=$(mktemp)
 	trap 'rm -f -- "$work"' EXIT
+	trap 'exit 130' HUP INT TERM
 	git grep -lI -e "$old" | while read -r file; do
 		sed "s#$pattern\([^a-zA-Z0-9_-]\|\$\)#$new\1#g" "$file" >"$work"
 		cat "$work" >"$file"

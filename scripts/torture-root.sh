@@ -4,6 +4,7 @@
 #
 #	usage: torture-root.sh
 set -eu
+unset CDPATH
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 cd -- "$(dirname -- "$0")/.."
 root=dist/torture/root

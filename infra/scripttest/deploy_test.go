@@ -77,6 +77,7 @@ func (p *place) tool(t *testing.T, name, script string) {
 
 func TestPreflightIsSilentWhenAllIsWell(t *testing.T) {
 	again := map[string]string{"cloudformation describe-stacks GoFleetProvisioning": deployedStack, "iot get-policy GoIoTDevicePolicy": "there"}
+	underReview := map[string]string{"cloudformation describe-stacks GoFleetProvisioning": "REVIEW_IN_PROGRESS\tNone"}
 	for name, test := range map[string]struct {
 		answers map[string]string
 		args    []string
@@ -86,6 +87,9 @@ func TestPreflightIsSilentWhenAllIsWell(t *testing.T) {
 		"again":        {again, []string{claimARN}},
 		"another name": {again, []string{"--name", "Second", claimARN}},
 		"removal":      {again, []string{"--destroy", claimARN}},
+		// What cdk diff leaves, or a deployment that was not confirmed.
+		"under review":         {underReview, []string{claimARN}},
+		"under review removal": {underReview, []string{"--destroy", claimARN}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, notes := newCloud(t, test.answers)
@@ -290,7 +294,8 @@ func TestDeployChecksWhatTheCDKUses(t *testing.T) {
 	}{
 		"options":      {"", []string{"--profile", "prod", "-c", qualifier + "=acme"}},
 		"one argument": {"", []string{"--profile=prod", "--context=" + qualifier + "=acme"}},
-		"cdk.json":     {`{"context": {"` + qualifier + `": "acme"}}`, []string{"--profile=prod"}},
+		"cdk.json":     {`{"profile": "prod", "context": {"` + qualifier + `": "acme"}}`, nil},
+		"both":         {`{"profile": "test", "context": {"` + qualifier + `": "acme"}}`, []string{"--profile=prod"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, notes := newCloud(t, map[string]string{
@@ -338,6 +343,19 @@ func TestStacksOfOneAccountHavePrefixesOfTheirOwn(t *testing.T) {
 				t.Errorf("the CDK: %v", err)
 			}
 		})
+	}
+}
+
+// Devices keep the names that they have.
+func TestPreflightWarnsOfAnotherThingPrefix(t *testing.T) {
+	p, _ := newCloud(t, map[string]string{
+		"cloudformation describe-stacks GoFleetProvisioning":                              deployedStack,
+		strings.Replace(templateOutput, "ProvisioningTemplateName", "ThingNamePrefix", 1): "fleety_",
+	})
+	for prefix, warnings := range map[string]int{"": 0, "fleety_": 0, "acme-": 1} {
+		if r := p.run(t, "preflight.sh", "--prefix", prefix, claimARN); r.code != 0 || strings.Count(r.stderr, ": warning: ") != warnings {
+			t.Errorf("%q: %+v", prefix, r)
+		}
 	}
 }
 

@@ -130,6 +130,42 @@ func TestMakePassesVariablesAsTheyAre(t *testing.T) {
 	})
 }
 
+// TestInterruptedInstallationIsDoneAgain: what an interrupt has left of node_modules is newer than
+// the list of what belongs there.
+func TestInterruptedInstallationIsDoneAgain(t *testing.T) {
+	makefile, err := filepath.Abs(filepath.Join("..", "..", "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for _, test := range []struct {
+		file    string // made last
+		install bool
+	}{
+		{"infra/package.json", true}, {"infra/package-lock.json", true},
+		{"infra/node_modules/aws-cdk/package.json", true}, {"infra/node_modules/.package-lock.json", false},
+	} {
+		path := filepath.Join(root, test.file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if test.file == "infra/package.json" {
+			continue
+		}
+		for _, target := range []string{"infra/node_modules", "synth"} {
+			command := exec.CommandContext(t.Context(), "make", "-n", "-C", root, "-f", makefile, target)
+			command.Env = append(os.Environ(), "MAKEFLAGS=")
+			output, err := command.CombinedOutput()
+			if err != nil || strings.Contains(string(output), "npm ci") != test.install {
+				t.Errorf("%s after %s: %v\n%s", target, test.file, err, output)
+			}
+		}
+	}
+}
+
 // TestMakeLeavesOutWhatBreaksBuilds: git fails in the clone of another user, which go build would
 // report, and a workspace takes no -mod=mod.
 func TestMakeLeavesOutWhatBreaksBuilds(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 var notInTheTable = []string{"certificateArn", "hookArchitecture"}
 
 // TestEveryOptionIsRehearsed compares the table of rehearse.sh with the options that the app reads,
-// and rehearses each of its lines.
+// and rehearses each of its lines, in the environment of a person who works with AWS and devices.
 func TestEveryOptionIsRehearsed(t *testing.T) {
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
@@ -54,14 +54,16 @@ func TestEveryOptionIsRehearsed(t *testing.T) {
 	}
 	bin := t.TempDir()
 	rehearsal := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "rehearse.sh"), "--every-option")
-	rehearsal.Env = append(os.Environ(), "CERTIFICATE_ARN=")
+	rehearsal.Dir = bin
+	rehearsal.Env = append(os.Environ(), "CERTIFICATE_ARN=", "AWS_PROFILE=expired", "CDPATH="+root,
+		"IOT_DEVICE_SERVER_ENDPOINT=abc-ats.iot.us-east-1.amazonaws.com")
 	for variable, program := range map[string]string{"IOT_DEVICE": "iot_device", "IOT_CORE_LOCAL": "iot_core_local"} {
 		path := filepath.Join(bin, program)
 		build := exec.CommandContext(t.Context(), "go", "-C", filepath.Join(root, "device"), "build", "-o", path, "./cmd/"+program)
 		if output, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("building %s: %v\n%s", program, err, output)
 		}
-		rehearsal.Env = append(rehearsal.Env, variable+"="+path)
+		rehearsal.Env = append(rehearsal.Env, variable+"=./"+program)
 	}
 	if output, err := rehearsal.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, output)

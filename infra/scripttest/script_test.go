@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -204,6 +205,30 @@ func TestScriptsExplainThemselves(t *testing.T) {
 		})
 	}
 	p.hasCerts(t, map[string]string{})
+}
+
+// TestScriptsGuardAgainstTheirSurroundings: where CDPATH is set, cd can lead to another folder and
+// prints it; and a shell that a signal ends does not always remove its temporary files.
+func TestScriptsGuardAgainstTheirSurroundings(t *testing.T) {
+	scripts, err := filepath.Glob(filepath.Join("..", "..", "scripts", "*.sh"))
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, script := range append(scripts, filepath.Join("..", "..", ".ci", "run")) {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "cd ") && !strings.Contains(string(text), "\nunset CDPATH\n") {
+			t.Errorf("%s changes the folder without unset CDPATH", script)
+		}
+		for _, signal := range []string{"HUP", "INT", "TERM"} {
+			trapped := regexp.MustCompile(`(?m)^\s*trap 'exit 1\d\d'.* ` + signal + `\b`).Match(text)
+			if strings.Contains(string(text), "mktemp") && !trapped {
+				t.Errorf("%s leaves its temporary files after SIG%s", script, signal)
+			}
+		}
+	}
 }
 
 func TestRepositoryShipsExecutableScripts(t *testing.T) {
