@@ -38,13 +38,9 @@ func newLambda(s awscdk.Stack, props *Props, id, role string, f *awslambda.Funct
 	}
 	l.log.GrantWrite(l.role)
 	f.Runtime, f.Handler, f.MemorySize = awslambda.Runtime_PROVIDED_AL2023(), jsii.String("bootstrap"), jsii.Number(128)
-	f.Role, f.LogGroup = l.role, l.log
-	f.Architecture, f.Tracing = awslambda.Architecture_ARM_64(), awslambda.Tracing_DISABLED
+	f.Role, f.LogGroup, f.Architecture = l.role, l.log, awslambda.Architecture_ARM_64()
 	if props.HookArchitecture == X86_64 {
 		f.Architecture = awslambda.Architecture_X86_64()
-	}
-	if props.XRay {
-		f.Tracing = awslambda.Tracing_ACTIVE
 	}
 	l.function = awslambda.NewFunction(s, &id, f)
 	return l
@@ -96,6 +92,9 @@ func newHook(s awscdk.Stack, props *Props, serials awsdynamodb.Table) lambda {
 	}
 	if props.HookConcurrency > 0 { // else the account's shared concurrency
 		f.ReservedConcurrentExecutions = jsii.Number(props.HookConcurrency)
+	}
+	if props.XRay {
+		f.Tracing = awslambda.Tracing_ACTIVE
 	}
 	hook := newLambda(s, props, "Hook", "For the pre-provisioning hook: writes its log, looks up things and serial numbers", f)
 	allow(hook.role, iotARN("thing/"+props.Names.ThingPrefix+props.SerialPrefix+"*"), "iot:ListThingPrincipals")

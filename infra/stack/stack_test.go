@@ -413,9 +413,12 @@ func TestHookMayDoNothingElse(t *testing.T) {
 }
 
 // TestRetirementMayDoNothingElse is the whole of what the function that retires certificates can
-// do, and of what invokes it.
+// do, and of what invokes it. To trace the hook changes nothing here.
 func TestRetirementMayDoNothingElse(t *testing.T) {
-	tmpl := synthesized(t, byDefault)
+	tmpl, err := synth(map[string]any{"certificateArn": arnA, "xray": "true"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	const arn = "arn:aws:iot:us-east-1:123456789012:"
 	log, _ := tmpl.named(t, "AWS::Logs::LogGroup", "RetireLog")
 	_, policy := tmpl.named(t, "AWS::IAM::Policy", "RetireRole")
