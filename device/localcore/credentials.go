@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"text/template"
+	texttemplate "text/template"
 
 	"github.com/google/renameio/v2/maybe"
 
@@ -23,6 +23,7 @@ import (
 	"example.com/fleety/device/internal/osfile"
 	"example.com/fleety/device/localcore/ca"
 	"example.com/fleety/device/localcore/registry"
+	"example.com/fleety/device/localcore/template"
 )
 
 // Files of Config.Credentials.
@@ -83,33 +84,39 @@ func (s *Server) makeClaim() error {
 	return s.writeCredentials(c.Credentials, claim)
 }
 
-// newClaim registers an ACTIVE certificate with the claim policies.
-func (s *Server) newClaim(key *rsa.PrivateKey) (Credential, error) {
+// newClaim makes a claim, which is not registered yet.
+func (s *Server) newClaim(newKey func() (*rsa.PrivateKey, error)) (Credential, error) {
+	key, err := newKey()
+	if err != nil {
+		return Credential{}, fmt.Errorf("making a claim: %w", err)
+	}
 	cert, err := s.authority.IssueForKey(key, s.config.Now())
 	if err != nil {
 		return Credential{}, fmt.Errorf("making a claim: %w", err)
 	}
-	if _, err := s.registry.CreateCertificate(registry.Certificate{PEM: string(cert.PEM), Status: registry.Active}); err != nil {
-		return Credential{}, fmt.Errorf("registering a claim: %w", err)
-	}
-	return Credential{cert.ID, cert.PEM, cert.PrivateKeyPEM, cert.PublicKeyPEM}, s.attachClaim(cert.ID)
+	return Credential{cert.ID, cert.PEM, cert.PrivateKeyPEM, cert.PublicKeyPEM}, nil
 }
 
-// attachClaim gives a claim its policies.
-func (s *Server) attachClaim(certificateID string) error {
+// registerClaim gives a claim its policies and registers it as ACTIVE, unless it is registered already.
+func (s *Server) registerClaim(claim Credential) error {
+	plan := &template.Plan{Certificate: &template.Certificate{Status: template.StatusActive, StatusOverride: template.DoNothing}}
 	for _, name := range s.config.deployment.claimPolicies {
-		if err := s.registry.AttachPolicy(name, registry.CertificateTarget(certificateID)); err != nil {
-			return fmt.Errorf("registering a claim: %w", err)
-		}
+		plan.Policies = append(plan.Policies, template.Policy{Name: name})
+	}
+	_, err := s.registry.Provision(registry.Provisioning{
+		Plan: plan, NewCertificate: &registry.Certificate{PEM: string(claim.CertificatePEM), Status: registry.Active},
+	})
+	if err != nil {
+		return fmt.Errorf("registering a claim: %w", err)
 	}
 	return nil
 }
 
 // openClaim returns the claim of the state directory, or a new one.
 func (s *Server) openClaim() (claim Credential, err error) {
-	newKey, path := processClaimKey, ""
-	if s.config.State != "" {
-		newKey, path = ca.NewKey, filepath.Join(s.config.State, claimStateFile)
+	newKey, path := processClaimKey, s.config.stateFile(claimStateFile)
+	if path != "" {
+		newKey = ca.NewKey
 		data, err := osfile.Read(path, maxFile)
 		if err == nil {
 			err = json.Unmarshal(data, &claim)
@@ -121,24 +128,18 @@ func (s *Server) openClaim() (claim Credential, err error) {
 			if s.config.Assembly == "" {
 				return claim, nil // with the policies that it was left with
 			}
-			return claim, s.attachClaim(claim.CertificateID)
+			return claim, s.registerClaim(claim)
 		}
 	}
-	key, err := newKey()
-	if err != nil {
-		return claim, fmt.Errorf("making a claim: %w", err)
-	}
-	if claim, err = s.newClaim(key); err != nil || path == "" {
+	if claim, err = s.newClaim(newKey); err != nil {
 		return claim, err
 	}
-	data, err := json.Marshal(claim)
-	if err == nil {
-		err = maybe.WriteFile(path, data, 0o600)
+	if path != "" { // first: a start that is killed leaves no certificate whose key is lost
+		if err := maybe.WriteFile(path, awsiot.EncodeJSON(claim), 0o600); err != nil {
+			return claim, fmt.Errorf("keeping the claim: %w", err)
+		}
 	}
-	if err != nil {
-		err = fmt.Errorf("keeping the claim: %w", err)
-	}
-	return claim, err
+	return claim, s.registerClaim(claim)
 }
 
 // deviceYAML is the content of deviceFile. Its first line marks the file as ours. Paths start at
@@ -147,7 +148,7 @@ func (s *Server) openClaim() (claim Credential, err error) {
 //go:embed device.yaml.tmpl
 var deviceYAML string
 
-var deviceTemplate = template.Must(template.New(deviceFile).Parse(deviceYAML))
+var deviceTemplate = texttemplate.Must(texttemplate.New(deviceFile).Parse(deviceYAML))
 
 func (s *Server) deviceConfiguration() string {
 	host, port := s.Endpoint()
@@ -223,11 +224,11 @@ func (s *Server) Claim() Credential {
 
 // NewClaim registers one more claim like that of [Server.Claim].
 func (s *Server) NewClaim(ctx context.Context) (Credential, error) {
-	key, err := ca.NewKey()
+	claim, err := s.newClaim(ca.NewKey)
 	if err != nil {
-		return Credential{}, fmt.Errorf("making a claim: %w", err)
+		return claim, err
 	}
-	return s.newClaim(key)
+	return claim, s.registerClaim(claim)
 }
 
 // RootPEM returns the root of the server's certificate.

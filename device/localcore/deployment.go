@@ -60,10 +60,10 @@ func (c *Config) install(r *registry.Registry) error {
 const providerName = "certificate-provider"
 
 // installProvider makes Config.CertificateProvider the account's certificate provider, in the place
-// of another, or removes it from an earlier start.
+// of another, or removes it from an earlier start, whose account and Region may have been others.
 func (c *Config) installProvider(r *registry.Registry) error {
 	for _, p := range r.ListCertificateProviders() {
-		if c.CertificateProvider == "" && p.FunctionARN != c.functionARN(providerName) {
+		if c.CertificateProvider == "" && !strings.HasSuffix(p.FunctionARN, ":function:"+providerName) {
 			continue
 		}
 		if err := r.DeleteCertificateProvider(p.Name); err != nil {

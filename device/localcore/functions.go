@@ -30,10 +30,7 @@ func (s *Server) startFunctions(ctx context.Context) error {
 			return err
 		}
 	}
-	others := maps.Clone(c.Functions)
-	if others == nil {
-		others = map[string]lambdahost.Config{}
-	}
+	others := maps.Collect(maps.All(c.Functions))
 	if c.CertificateProvider != "" {
 		others[providerName] = lambdahost.Config{Path: c.CertificateProvider, Timeout: provisioning.ProviderTimeout}
 	}

@@ -180,7 +180,8 @@ func TestCertificateProviderOfAnEarlierStartIsRemoved(t *testing.T) {
 	}{
 		{localcore.Config{CertificateProvider: provider}, 1},
 		{localcore.Config{CertificateProvider: provider}, 1},
-		{localcore.Config{CertificateProvider: localcore.NoHook, Functions: map[string]lambdahost.Config{"sign": {Path: provider}}}, 0},
+		{localcore.Config{CertificateProvider: localcore.NoHook, Account: "111111111111", Region: "eu-west-1",
+			Functions: map[string]lambdahost.Config{"sign": {Path: provider}}}, 0},
 	} {
 		step.config.State = state
 		s := must(localcore.Start(t.Context(), step.config))(t)

@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -120,6 +122,47 @@ func TestStateKeepsClaimRootThingsAndDevices(t *testing.T) {
 	}
 	mustDial(t, s, name, tls)
 	dialClaim(t, s)
+}
+
+// The clock is read before each change of the registry: a kill there leaves what is copied here.
+func TestKilledFirstStartLeavesNoClaimWithoutKeyOrPolicy(t *testing.T) {
+	t.Parallel()
+	state, left := t.TempDir(), t.TempDir()
+	var mu sync.Mutex
+	instants := 0
+	s := start(t, localcore.Config{State: state, FastIssuer: true, Now: func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, name := range []string{"registry.db", "claim.json"} {
+			data, err := os.ReadFile(filepath.Join(state, name))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(left, fmt.Sprint(instants)+name), data, 0o600)
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+		instants++
+		return time.Now()
+	}})
+	s.Claim()
+	mu.Lock()
+	defer mu.Unlock()
+	for i := range instants {
+		path := filepath.Join(left, fmt.Sprint(i))
+		r, err := registry.Open(path+"registry.db", registry.Options{})
+		if err != nil {
+			continue // not made yet
+		}
+		kept, _ := os.ReadFile(path + "claim.json")
+		for _, c := range r.ListCertificates() {
+			policies, err := r.ListAttachedPolicies(registry.CertificateTarget(c.ID), false)
+			if !strings.Contains(string(kept), c.ID) || len(policies) != 1 {
+				t.Errorf("instant %d of %d: certificate %s has policies %v, %v; the claim is %.80s", i, instants, c.ID, policies, err, kept)
+			}
+		}
+		r.Close()
+	}
 }
 
 func TestDeactivatedClaimStaysInactiveAcrossRestarts(t *testing.T) {

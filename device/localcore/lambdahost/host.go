@@ -124,9 +124,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Timeout < 0 || c.Concurrency < 0 {
 		return c, errors.New("hosting a function: timeout and concurrency cannot be negative")
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	return c, checkEndpoints(append([]string{"AWS_ENDPOINT_URL=" + c.Endpoint}, c.Env...))
 }
 

@@ -2,19 +2,20 @@ package provisioning
 
 import (
 	"crypto/x509"
-	"encoding/asn1"
 	"fmt"
+	"slices"
 
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/template"
 )
 
 // subjectParameters are the parameters that just-in-time provisioning takes from
-// the certificate's subject, by the last arc of their attribute type 2.5.4.x.
+// the certificate's subject, by their attribute type.
 //
 // AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/jit-provisioning.html
-var subjectParameters = map[int]string{
-	3: "CommonName", 5: "SerialNumber", 6: "Country", 8: "StateName", 10: "Organization", 11: "OrganizationalUnit", 46: "DistinguishedNameQualifier",
+var subjectParameters = map[string]string{
+	"2.5.4.3": "CommonName", "2.5.4.5": "SerialNumber", "2.5.4.6": "Country", "2.5.4.8": "StateName",
+	"2.5.4.10": "Organization", "2.5.4.11": "OrganizationalUnit", "2.5.4.46": "DistinguishedNameQualifier",
 }
 
 // ProvisionJustInTime provisions the thing of a certificate that was registered by
@@ -37,12 +38,10 @@ func (s *Service) ProvisionJustInTime(leaf *x509.Certificate, id string, by regi
 		return "", fmt.Errorf("reading the template: %w", err)
 	}
 	parameters := map[string]string{}
-	for _, attribute := range leaf.Subject.Names {
-		for arc, name := range subjectParameters {
-			value, ok := attribute.Value.(string)
-			if _, given := parameters["AWS::IoT::Certificate::"+name]; ok && !given && attribute.Type.Equal(asn1.ObjectIdentifier{2, 5, 4, arc}) {
-				parameters["AWS::IoT::Certificate::"+name] = value
-			}
+	for _, attribute := range slices.Backward(leaf.Subject.Names) { // the first of a type counts
+		name, known := subjectParameters[attribute.Type.String()]
+		if value, ok := attribute.Value.(string); ok && known {
+			parameters["AWS::IoT::Certificate::"+name] = value
 		}
 	}
 	plan, err := t.Resolve(template.Input{Parameters: parameters, CertificateID: id})

@@ -188,18 +188,13 @@ func (r *Registry) commit(f func(*transaction) error) (*transaction, error) {
 	return tx, nil
 }
 
-// mutate is update for operations with a result.
-func mutate[T any](r *Registry, f func(*transaction) (T, error)) (T, error) {
-	var out T
-	err := r.update(func(tx *transaction) (err error) {
+// mutate is update for operations with a result, which counts without an error only.
+func mutate[T any](r *Registry, f func(*transaction) (T, error)) (out T, err error) {
+	err = r.update(func(tx *transaction) (err error) {
 		out, err = f(tx)
 		return err
 	})
-	if err != nil {
-		var none T
-		return none, err
-	}
-	return out, nil
+	return out, err
 }
 
 // edit replaces a record that must be there by what f makes of it. Each kind of record has one table.

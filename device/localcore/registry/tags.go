@@ -54,8 +54,7 @@ func (r *Registry) TagResource(resource string, tags map[string]string) error {
 		if err := cmp.Or(err, CheckTags(tags)); err != nil || len(tags) == 0 {
 			return err
 		}
-		all := map[string]string{}
-		maps.Copy(all, old)
+		all := maps.Collect(maps.All(old))
 		maps.Copy(all, tags)
 		if len(all) > MaxTags {
 			return Reject(CodeLimitExceeded, "%s would have %d tags, at most %d are allowed.", awsiot.Clip(resource), len(all), MaxTags)

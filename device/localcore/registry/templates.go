@@ -107,13 +107,9 @@ func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) erro
 			return invalid("A pre-provisioning hook cannot be set and removed in one request.")
 		case u.RemoveHook:
 			t.Hook = nil
-		case u.Hook != nil:
-			if err := t.setHook(u.Hook); err != nil {
-				return err
-			}
 		}
 		_, err := t.Find("Template "+t.Name, t.DefaultVersion)
-		return cmp.Or(err, t.check())
+		return cmp.Or(t.setHook(u.Hook), err, t.check())
 	})
 }
 
@@ -161,7 +157,7 @@ func (t *ProvisioningTemplate) check() error {
 	return nil
 }
 
-// setHook sets a copy of the hook, which may be nil, with its default filled in.
+// setHook sets a copy of the hook, with its default filled in. A nil one leaves it alone.
 func (t *ProvisioningTemplate) setHook(hook *Hook) error {
 	if hook == nil {
 		return nil
@@ -172,8 +168,5 @@ func (t *ProvisioningTemplate) setHook(hook *Hook) error {
 	if !hookVersionPattern.MatchString(h.PayloadVersion) {
 		return invalid("hook payload version %q must be 10 to 32 digits and -", awsiot.Clip(h.PayloadVersion))
 	}
-	if h.TargetARN == "" || len(h.TargetARN) > 2048 {
-		return invalid("A hook's target must be the ARN of a Lambda function.")
-	}
-	return nil
+	return checkFunctionARN(h.TargetARN)
 }

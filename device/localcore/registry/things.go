@@ -155,12 +155,8 @@ func (u *AttributeUpdate) apply(old map[string]string) map[string]string {
 
 // withValues returns a copy of the attributes that have a value: one without does not exist.
 func withValues(attributes map[string]string) map[string]string {
-	out := map[string]string{}
-	for name, value := range attributes {
-		if value != "" {
-			out[name] = value
-		}
-	}
+	out := maps.Collect(maps.All(attributes))
+	maps.DeleteFunc(out, func(_, value string) bool { return value == "" })
 	return out
 }
 
