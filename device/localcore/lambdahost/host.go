@@ -128,7 +128,8 @@ func (c Config) withDefaults() (Config, error) {
 	return c, checkEndpoints(append([]string{"AWS_ENDPOINT_URL=" + c.Endpoint}, c.Env...))
 }
 
-// Invoke hands event, a JSON document, to the function and returns its answer.
+// Invoke hands event, a JSON document, to the function and returns its answer. As after a
+// deployment, an executable that has replaced the one at Config.Path is the function from then on.
 //
 // The error is a [*FunctionError] when the function answered with one, else one of [ErrTimeout],
 // [ErrExited], [ErrTooLarge] and [ErrClosed], or ctx's own. When ctx ends, the process that held
@@ -152,6 +153,10 @@ func (h *Host) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 			p, h.idle = h.idle[n], h.idle[:n]
 		}
 		h.mu.Unlock()
+		if p != nil && p.replaced() {
+			p.stop()
+			continue
+		}
 		if p == nil {
 			var err error
 			if p, err = h.launch(ctx); err != nil {

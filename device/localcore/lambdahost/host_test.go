@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -124,6 +125,39 @@ func TestProcessIsReused(t *testing.T) {
 	}
 	if second := mustInvoke(t, h, order{Do: "pid"}); second != first {
 		t.Errorf("process %s served first, then %s", first, second)
+	}
+}
+
+// An executable that is built anew serves the next event; while there is none, the old one does.
+func TestReplacedExecutableServesTheNextEvent(t *testing.T) {
+	t.Parallel()
+	other, err := exec.LookPath("false")
+	if err != nil {
+		t.Skip("no program that does nothing")
+	}
+	c := config(t, "function")
+	self := c.Path
+	c.Path = filepath.Join(t.TempDir(), "bootstrap")
+	replace := func(by string) {
+		os.Remove(c.Path)
+		if err := os.Symlink(by, c.Path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace(self)
+	h := start(t, c)
+	first := mustInvoke(t, h, order{Do: "pid"})
+	os.Remove(c.Path)
+	if got := mustInvoke(t, h, order{Do: "pid"}); got != first {
+		t.Errorf("without an executable process %s served, not %s", got, first)
+	}
+	replace(other)
+	if _, err := invoke(t.Context(), h, order{Do: "pid"}); !errors.Is(err, lambdahost.ErrExited) {
+		t.Errorf("the other executable: %v", err)
+	}
+	replace(self)
+	if got := mustInvoke(t, h, order{Do: "pid"}); got == first {
+		t.Errorf("process %s serves still", got)
 	}
 }
 

@@ -34,6 +34,7 @@ type process struct {
 	config  *Config
 	closing <-chan struct{} // of the host
 	cmd     *exec.Cmd
+	file    os.FileInfo // of the executable; nil without one
 	output  *output
 	server  *http.Server
 
@@ -69,6 +70,7 @@ func launch(c *Config, closing <-chan struct{}) (*process, error) {
 	host := listener.Addr().String()
 	secret := "/" + rand.Text()
 	p.server = newRuntimeAPI(p, host, secret)
+	p.file, _ = os.Stat(c.Path) // an error is that of the start too
 	p.cmd = exec.Command(c.Path)
 	p.cmd.Dir = filepath.Dir(c.Path)
 	p.cmd.Env = environment(c, host+secret, cmp.Or(c.Endpoint, "http://"+host+secret+noEndpoint))
@@ -186,6 +188,13 @@ func exitError(status string, stderr []string) error {
 		return fmt.Errorf("%w: %s", ErrExited, status)
 	}
 	return fmt.Errorf("%w: %s; standard error: %s", ErrExited, status, awsiot.Printable(stderr[len(stderr)-1]))
+}
+
+// replaced reports whether there is another executable now than the one that was started. None at
+// all, as while one is built, is no other.
+func (p *process) replaced() bool {
+	info, err := os.Stat(p.config.Path)
+	return err == nil && (!os.SameFile(info, p.file) || !info.ModTime().Equal(p.file.ModTime()))
 }
 
 // kill ends the process and those that it started. It does not wait.
