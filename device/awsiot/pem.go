@@ -3,6 +3,10 @@ package awsiot
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -50,6 +54,27 @@ func Certificates(text []byte) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("no certificate in it, only %s", kinds(blocks))
 	}
 	return list, nil
+}
+
+// CheckKey returns an error for a public key that no certificate in AWS IoT can have: RSA keys have
+// 2048 bits or more, the others are on P-256, P-384 or P-521. A key of a kind that crypto/x509 cannot
+// verify is left to TLS.
+//
+// AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html
+func CheckKey(public any) error {
+	switch key := public.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < 2048 {
+			return fmt.Errorf("its RSA key has %d bits; 2048 or more are needed", bits)
+		}
+	case *ecdsa.PublicKey:
+		if key.Curve == elliptic.P224() {
+			return errors.New("its key is on curve P-224; P-256, P-384 and P-521 are allowed")
+		}
+	case ed25519.PublicKey:
+		return errors.New("its key is neither RSA nor on a NIST curve")
+	}
+	return nil
 }
 
 // PrivateKey reads the first private key of a PEM text (PKCS #8, PKCS #1 or SEC 1), which may be as

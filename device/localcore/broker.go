@@ -78,22 +78,17 @@ func (s *Server) provision(ctx context.Context, c *broker.Conn, t awsiot.Topic, 
 		c.Close()
 		return
 	}
-	answer := func() (provisioning.Reply, bool) { return s.provisioning.Answer(ctx, r) }
+	var reply provisioning.Reply
 	if fault.Reject != nil {
-		answer = func() (provisioning.Reply, bool) { return s.provisioning.Reject(r, *fault.Reject, "injected fault") }
-	}
-	reply, ok := answer()
-	if !ok {
-		return
+		reply = s.provisioning.Reject(r, *fault.Reject, "injected fault")
+	} else {
+		reply = s.provisioning.Answer(ctx, r)
 	}
 	if fault.CloseAfter {
 		c.Close()
 		return
 	}
-	if fault.DropReply || m.Early {
-		return
-	}
-	if !wait(ctx, fault.DelayReply) {
+	if fault.DropReply || m.Early || !wait(ctx, fault.DelayReply) {
 		return
 	}
 	times := 1

@@ -2,8 +2,6 @@ package ca
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
@@ -12,7 +10,6 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
-	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -108,8 +105,8 @@ func (a *Authority) issue(public crypto.PublicKey, publicDER, rawSubject []byte,
 	return &Certificate{ID: awsiot.CertificateID(&x509.Certificate{Raw: der}), PEM: encode("CERTIFICATE", der)}, nil
 }
 
-// ParseCSR reads a request and checks what AWS IoT checks: size, signature, and a key of RSA 2048
-// bits or more, or on P-256, P-384 or P-521. The error is a *CSRError.
+// ParseCSR reads a request and checks what AWS IoT checks: size, key and signature. The error is a
+// *CSRError.
 func ParseCSR(csrPEM string) (*x509.CertificateRequest, error) {
 	if n := utf8.RuneCountInString(csrPEM); n == 0 || n > maxCSRSize {
 		return nil, &CSRError{fmt.Sprintf("has %d characters; 1 to %d are allowed", n, maxCSRSize)}
@@ -122,17 +119,8 @@ func ParseCSR(csrPEM string) (*x509.CertificateRequest, error) {
 	if err != nil {
 		return nil, &CSRError{err.Error()}
 	}
-	switch key := csr.PublicKey.(type) {
-	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits < keyBits {
-			return nil, &CSRError{fmt.Sprintf("its RSA key has %d bits; %d or more are needed", bits, keyBits)}
-		}
-	case *ecdsa.PublicKey:
-		if !slices.Contains([]elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()}, key.Curve) {
-			return nil, &CSRError{fmt.Sprintf("its key is on curve %s; P-256, P-384 and P-521 are allowed", key.Curve.Params().Name)}
-		}
-	default:
-		return nil, &CSRError{"its key is neither RSA nor on a NIST curve"}
+	if err := awsiot.CheckKey(csr.PublicKey); err != nil {
+		return nil, &CSRError{err.Error()}
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, &CSRError{"its signature does not fit its key: " + err.Error()}

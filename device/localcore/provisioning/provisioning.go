@@ -87,11 +87,11 @@ type Reply struct {
 	Payload []byte
 }
 
-// Answer does what a request asks for. ok is false when AWS would not reply.
-func (s *Service) Answer(ctx context.Context, r Request) (reply Reply, ok bool) {
+// Answer does what a request asks for.
+func (s *Service) Answer(ctx context.Context, r Request) Reply {
 	result, err := s.perform(ctx, r)
 	if err == nil {
-		return s.encode(r, r.Topic.Accepted(), result)
+		return Reply{r.Topic.Accepted(), encode(r.Topic.Format, result)}
 	}
 	e := rejectionOf(err)
 	return s.Reject(r, e.ErrorResponse, e.reason)
@@ -99,12 +99,12 @@ func (s *Service) Answer(ctx context.Context, r Request) (reply Reply, ok bool) 
 
 // Reject returns the reply that rejects a request, and records it with a reason
 // that the device does not learn.
-func (s *Service) Reject(r Request, response awsiot.ErrorResponse, reason string) (reply Reply, ok bool) {
+func (s *Service) Reject(r Request, response awsiot.ErrorResponse, reason string) Reply {
 	e := r.Event(event.Rejected)
 	e.Action, e.Operation, e.Topic = event.Provision, string(r.Topic.Operation), r.Topic.String()
 	e.Code, e.Reason = response.ErrorCode, reason
 	s.config.Record(e)
-	return s.encode(r, r.Topic.Rejected(), response)
+	return Reply{r.Topic.Rejected(), encode(r.Topic.Format, response)}
 }
 
 // record records an event of the operation.
@@ -112,15 +112,6 @@ func (s *Service) record(r Request, t event.Type, reason string) {
 	e := r.Event(t)
 	e.Operation, e.Reason = string(r.Topic.Operation), reason
 	s.config.Record(e)
-}
-
-func (s *Service) encode(r Request, topic string, result any) (Reply, bool) {
-	data, err := encode(r.Topic.Format, result)
-	if err != nil {
-		s.config.Log.Error("encoding a reply", "topic", topic, "error", err)
-		return Reply{}, false
-	}
-	return Reply{topic, data}, true
 }
 
 func (s *Service) perform(ctx context.Context, r Request) (any, error) {
@@ -246,13 +237,17 @@ func (s *Service) templateFor(r Request) (registry.ProvisioningTemplate, error) 
 	return stored, nil
 }
 
-// encode writes a document of the provisioning API. Both formats take the
-// field names from the JSON tags.
-func encode(f awsiot.Format, v any) ([]byte, error) {
-	if f == awsiot.CBOR {
-		return cbor.Marshal(v)
+// encode writes a document of the provisioning API, whose values are texts and numbers. Both
+// formats take the field names from the JSON tags.
+func encode(f awsiot.Format, v any) []byte {
+	if f == awsiot.JSON {
+		return awsiot.EncodeJSON(v)
 	}
-	return json.Marshal(v)
+	data, err := cbor.Marshal(v)
+	if err != nil {
+		panic(err) // a defect of this program
+	}
+	return data
 }
 
 // decode reads the members of an object by their names, letter for letter, where encoding/json and

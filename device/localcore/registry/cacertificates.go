@@ -257,7 +257,7 @@ func (r *Registry) RegisterJustInTime(leaf *x509.Certificate, caID string) (Cert
 		}
 		c = tx.newCertificate(leaf, Certificate{Status: PendingActivation, Mode: ca.Certificate.Mode, CAID: caID})
 		tx.certificates.put(c.ID, c)
-		return c, nil
+		return c, checkKey(leaf)
 	})
 }
 

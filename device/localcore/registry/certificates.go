@@ -192,7 +192,14 @@ func (tx *transaction) createCertificate(c Certificate) (Certificate, error) {
 		return c, rejectFor("cert/"+c.ID, CodeAlreadyExists, "The certificate is already provisioned or registered.")
 	}
 	tx.certificates.put(c.ID, c)
-	return c, nil
+	return c, checkKey(parsed)
+}
+
+func checkKey(c *x509.Certificate) error {
+	if err := awsiot.CheckKey(c.PublicKey); err != nil {
+		return Reject(CodeCertificateInvalid, "The key in the certificate is not valid: %v.", err)
+	}
+	return nil
 }
 
 // newCertificate fills the record of a new certificate, which has its status, mode, CA and owner.

@@ -24,12 +24,7 @@ type Error struct {
 }
 
 // Error returns code and message in one line.
-func (e *Error) Error() string {
-	if e.Message == "" {
-		return e.Code
-	}
-	return e.Code + ": " + e.Message
-}
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
 // The codes that this package answers with.
 const (

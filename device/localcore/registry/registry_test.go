@@ -1,9 +1,12 @@
 package registry
 
 import (
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -48,12 +51,16 @@ func makePEM() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return makePEMOf(key)
+}
+
+func makePEMOf(key crypto.Signer) (string, error) {
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
 		return "", err
 	}
 	template := &x509.Certificate{SerialNumber: serial, NotBefore: epoch, NotAfter: epoch.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return "", err
 	}
@@ -124,6 +131,32 @@ func TestRejectionIsOnePrintableLine(t *testing.T) {
 		if !ok || strings.ContainsFunc(e.Message, func(c rune) bool { return !unicode.IsPrint(c) }) {
 			t.Errorf("%q: got %q", name, err)
 		}
+	}
+}
+
+// https://docs.aws.amazon.com/iot/latest/developerguide/x509-client-certs.html:
+// a certificate that is brought along has a key of RSA 2048 bits or more, or on P-256, P-384 or P-521.
+func TestKeysThatNoCertificateHas(t *testing.T) {
+	t.Parallel()
+	r, _ := open(t)
+	ca := must(r.RegisterCACertificate(CACertificate{
+		Certificate: Certificate{PEM: newPEM(t), Mode: SNIOnly, Status: Active}, AutoRegistration: true,
+	}, ""))(t)
+	for name, key := range map[string]crypto.Signer{
+		"RSA 1024": must(rsa.GenerateKey(rand.Reader, 1024))(t), "P-224": must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))(t), "Ed25519": ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
+	} {
+		text := must(makePEMOf(key))(t)
+		leaf := must(awsiot.Certificates([]byte(text)))(t)[0]
+		_, byAPI := r.CreateCertificate(Certificate{PEM: text})
+		_, justInTime := r.RegisterJustInTime(leaf, ca.Certificate.ID)
+		for _, err := range []error{byAPI, justInTime} {
+			if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeCertificateInvalid {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if all := r.ListCertificates(); len(all) > 0 {
+		t.Errorf("registered %v", all)
 	}
 }
 
