@@ -150,6 +150,12 @@ func TestOverrideSettings(t *testing.T) {
 				p.Override = template.ThingOverride{AttributePayload: template.Replace, ThingTypeName: template.Replace, ThingGroups: template.Replace}
 			}, outcome{"", "type2", map[string]string{"b": "2"}, []string{"child"}},
 		},
+		"replace by nothing": {
+			func(p *template.Thing) {
+				p.Attributes, p.Groups = map[string]string{}, []string{}
+				p.Override.AttributePayload, p.Override.ThingGroups = template.Replace, template.Replace
+			}, outcome{"", "type", map[string]string{}, nil},
+		},
 		"merge": {
 			func(p *template.Thing) {
 				p.Attributes, p.Groups = map[string]string{"b": "2"}, []string{"child"}

@@ -23,16 +23,13 @@ func (w *walk) text(n *jsontree.Node, c constraint) string {
 	return text
 }
 
-// texts returns the values of the members of a flat object, nil for none.
+// texts returns the values of the members of a flat object.
 func (w *walk) texts(members []*jsontree.Node, c constraint) map[string]string {
-	var values map[string]string
+	values := map[string]string{}
 	for _, m := range members {
 		if m.Kind == jsontree.Object && !isFunction(m) {
 			w.fail(m, "must be a string or a function; nested objects are not allowed")
 			continue
-		}
-		if values == nil {
-			values = map[string]string{}
 		}
 		values[m.Key] = w.text(m, c)
 	}

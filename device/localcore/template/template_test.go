@@ -236,6 +236,10 @@ func TestResources(t *testing.T) {
 			`"t": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "t", "ThingGroups": {"Fn::Split": [",", {"Ref": "list"}]}}}`,
 			template.Plan{Thing: &template.Thing{LogicalName: "t", Name: "t", Groups: []string{"x", "y"}}},
 		},
+		"neither attributes nor groups, explicitly": {
+			`"t": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "t", "AttributePayload": {}, "ThingGroups": []}}`,
+			template.Plan{Thing: &template.Thing{LogicalName: "t", Name: "t", Attributes: map[string]string{}, Groups: []string{}}},
+		},
 		"settings in capitals": {
 			`"t": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "t"}, "OverrideSettings":
 {"ATTRIBUTE_PAYLOAD": "merge", "THING_TYPE_NAME": "DO_NOTHING", "THING_GROUPS": "FAIL"}}`,

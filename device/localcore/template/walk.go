@@ -134,9 +134,7 @@ func (w *walk) plan() *Plan {
 			w.resource(plan, m)
 		}
 	}
-	if plan.DeviceConfiguration = w.texts(w.object(w.root.Get("DeviceConfiguration")), nil); plan.DeviceConfiguration == nil {
-		plan.DeviceConfiguration = map[string]string{}
-	}
+	plan.DeviceConfiguration = w.texts(w.object(w.root.Get("DeviceConfiguration")), nil)
 	return plan
 }
 
@@ -208,6 +206,9 @@ func (w *walk) thing(n, settings *jsontree.Node, logicalName string) *Thing {
 }
 
 func (w *walk) attributes(n *jsontree.Node, typed bool) map[string]string {
+	if n == nil {
+		return nil
+	}
 	members := w.object(n)
 	limit, who := awsiot.MaxAttributesUntyped, "without a type"
 	if typed {
