@@ -275,10 +275,12 @@ func (tx *transaction) attachPrincipal(thing, certificateID string, kind Princip
 			return invalid("The certificate is attached to thing %s already, so that it cannot be attached exclusively.", other)
 		}
 	}
-	if current, ok := tx.thingCerts.get(thing, certificateID); ok && current != kind {
+	switch current, ok := tx.thingCerts.get(thing, certificateID); {
+	case !ok:
+		tx.thingCerts.put(thing, certificateID, kind)
+	case current != kind:
 		return invalid("The certificate is attached to thing %s already, as %s.", thing, current)
 	}
-	tx.thingCerts.put(thing, certificateID, kind)
 	return nil
 }
 

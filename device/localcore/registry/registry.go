@@ -143,17 +143,15 @@ type transaction struct {
 // it: to the file first, then to memory.
 func (r *Registry) update(f func(*transaction) error) error {
 	tx, err := r.commit(f)
-	if err != nil {
+	if err != nil || !slices.ContainsFunc(tx.buckets, bucket.changed) {
 		return err
 	}
-	if len(tx.changes) > 0 {
-		r.watching.Lock()
-		watchers := slices.Collect(maps.Keys(r.watchers))
-		r.watching.Unlock()
-		for _, c := range tx.changes {
-			for _, f := range watchers {
-				(*f)(c)
-			}
+	r.watching.Lock()
+	watchers := slices.Collect(maps.Keys(r.watchers))
+	r.watching.Unlock()
+	for _, c := range tx.changes {
+		for _, f := range watchers {
+			(*f)(c)
 		}
 	}
 	if r.options.Changed != nil {

@@ -448,10 +448,15 @@ func TestRepeatingAnOperationSucceedsAndChangesNothing(t *testing.T) {
 		must(r.CreateThingGroup(ThingGroup{Name: "child", Parent: "root"}))(t)
 	}
 	operations()
-	before := must(r.DescribeThing("thing"))(t)
+	before, generation := must(r.DescribeThing("thing"))(t), r.Generation()
+	r.options.Changed = func([]Event) { t.Error("a change is reported") }
 	operations()
+	must(r.Expire(epoch))(t)
 	if diff := cmp.Diff(before, must(r.DescribeThing("thing"))(t)); diff != "" {
 		t.Error(diff)
+	}
+	if r.Generation() != generation {
+		t.Error("the generation grew")
 	}
 }
 
