@@ -19,10 +19,11 @@ elif command -v systemd-sysusers >/dev/null; then
 	systemd-sysusers iot_device.conf
 elif command -v useradd >/dev/null; then
 	useradd --system --user-group --home-dir "$state" --no-create-home --shell /usr/sbin/nologin iot_device
+	! grep -q '^tss:' /etc/group || usermod --append --groups tss iot_device # may open the TPM
 else # BusyBox
 	addgroup -S iot_device
 	adduser -S -D -H -h "$state" -s /sbin/nologin -G iot_device iot_device
-	! grep -q '^tss:' /etc/group || addgroup iot_device tss # may open the TPM
+	! grep -q '^tss:' /etc/group || addgroup iot_device tss
 fi
 
 # By number, for an image of another machine has users of its own. The
@@ -67,7 +68,7 @@ fi
 # messages that it has accepted are on disk. The one-shot stays as it is, for its
 # dependents would be restarted with it.
 if [ -d /run/systemd/system ]; then
-	systemctl daemon-reload
+	systemctl daemon-reload || true # systemd refuses where /run is almost full
 	if command -v systemd-tmpfiles >/dev/null; then
 		systemd-tmpfiles --create iot_device.conf || true # sysfs can be read-only
 	fi
@@ -76,7 +77,7 @@ if [ -d /run/systemd/system ]; then
 			if { [ ! -x /usr/sbin/policy-rc.d ] || /usr/sbin/policy-rc.d iot_device "${action%% *}"; } &&
 				systemctl --quiet is-enabled "${action#* }"; then
 				# shellcheck disable=SC2086 # two words
-				systemctl --no-block $action
+				systemctl --no-block $action || true
 			fi
 		done
 	fi

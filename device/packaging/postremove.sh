@@ -4,7 +4,7 @@
 set -e
 [ -z "${IPKG_INSTROOT:-}" ] || exit 0 # an image that another machine makes
 if [ -d /run/systemd/system ]; then
-	systemctl daemon-reload
+	systemctl daemon-reload || true
 fi
 case ${1:-} in
 remove)
