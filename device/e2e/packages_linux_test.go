@@ -564,6 +564,56 @@ func TestLoopThatIsStoppedStopsTheAgent(t *testing.T) {
 	}
 }
 
+// The init script of Buildroot starts no other agent before the one that it has stopped is gone,
+// whichever start-stop-daemon the image has.
+func TestInitScriptWaitsForTheAgentToEnd(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile("../packaging/buildroot/iot-device/S95iot-device")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, program := range map[string]string{"BusyBox": "busybox", "dpkg": "start-stop-daemon"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			found, err := exec.LookPath(program)
+			if err != nil {
+				t.Skip(err)
+			}
+			dir := t.TempDir()
+			if err := os.Symlink(found, filepath.Join(dir, "start-stop-daemon")); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(dir, "init"), strings.ReplaceAll(string(script), "/var/run/", dir+"/"), 0o755)
+			agent := exec.CommandContext(t.Context(), "sh", "-c", `trap 'sleep 0.2; exit' TERM; echo started; while :; do sleep 0.1; done`)
+			stdout, err := agent.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := agent.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(stdout, make([]byte, len("started\n"))); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_ = agent.Wait()
+			}()
+			writeFile(t, filepath.Join(dir, "iot-device.pid"), fmt.Sprintln(agent.Process.Pid), 0o644)
+			stop := exec.CommandContext(t.Context(), filepath.Join(dir, "init"), "stop")
+			stop.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
+			if out, err := stop.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			if err := syscall.Kill(agent.Process.Pid, 0); err == nil {
+				t.Error("the agent still runs")
+			}
+			<-ended
+		})
+	}
+}
+
 // OpenWrt's image builder runs the scripts of a package on the build machine: they
 // change the image and nothing else.
 func TestPackageScriptsChangeTheImageAlone(t *testing.T) {
