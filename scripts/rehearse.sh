@@ -8,7 +8,7 @@ unset CDPATH
 # One rehearsal a line. Together they have every option, each with another value
 # than its default; infra/scripttest compares this table with the options.
 rehearsals='
-thingPrefix=acme- serialPrefix=ACME- serialRegistry=listed existingThings=allow minimalRole=true claimClientIds=claim-*,gg-* claimSourceIp=127.0.0.0/8 retireAfter=7
+thingPrefix=acme- serialPrefix=ACME- serialRegistry=listed existingThings=allow minimalRole=true claimClientIds=claim-*,gg-* claimSourceIp=203.0.113.0/24 retireAfter=7
 name=Second templates=stack/testdata/own thingType=acme-sensor thingGroup=acme deviceStatements=stack/testdata/statements.json serialRegistry=none rotation=false hookConcurrency=5 xray=true expectedAdmissions=7 alarmEmail=ops@example.com
 '
 
@@ -99,6 +99,18 @@ PARAMETERS=$(resource AWS::IoT::ProvisioningTemplate 'Object.entries(JSON.parse(
 	.map(([name]) => name + ": rehearsal").join(", ")')
 export TEMPLATE THING_PREFIX SERIAL ROTATE LOCATION PARAMETERS
 
+# change EXPRESSION [VALUE] has JavaScript change each resource r. These are the only
+# changes to the stack: claims may connect from here, and its hook finds DynamoDB.
+change() {
+	node -e 'const fs = require("fs"), [file, expression, value] = process.argv.slice(1), t = JSON.parse(fs.readFileSync(file))
+		for (const r of Object.values(t.Resources)) eval(expression)
+		fs.writeFileSync(file, JSON.stringify(t))' "$template" "$@"
+}
+change 'if (r.Type === "AWS::IoT::Policy") for (const s of [r.Properties.PolicyDocument.Statement].flat()) {
+	const from = s.Condition?.IpAddress
+	if (from?.["aws:SourceIp"]) from["aws:SourceIp"] = [from["aws:SourceIp"], "127.0.0.1", "::1"].flat()
+}'
+
 # iot_core_local names an unnamed resource STACK-LOGICALID.
 table=$(resource AWS::DynamoDB::Table "'$(basename -- "$template" .template.json)-' + id")
 if [ -n "$table" ]; then
@@ -112,10 +124,7 @@ if [ -n "$table" ]; then
 		sleep 0.1
 	done
 	endpoint=$(cat "$work/endpoint")
-	# The one change to the stack: where its hook finds DynamoDB.
-	node -e 'const fs = require("fs"), [file, url] = process.argv.slice(1), t = JSON.parse(fs.readFileSync(file))
-		for (const r of Object.values(t.Resources)) if (r.Type === "AWS::Lambda::Function") r.Properties.Environment.Variables.AWS_ENDPOINT_URL_DYNAMODB = url
-		fs.writeFileSync(file, JSON.stringify(t))' "$template" "$endpoint"
+	change 'if (r.Type === "AWS::Lambda::Function") r.Properties.Environment.Variables.AWS_ENDPOINT_URL_DYNAMODB = value' "$endpoint"
 	if [ "$(variable SERIAL_REGISTRY)" = listed ]; then
 		echo "$SERIAL" | (cd ../hook && AWS_ENDPOINT_URL_DYNAMODB=$endpoint AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local \
 			go run ./cmd/serials load --table "$table" --prefix "$(variable SERIAL_PREFIX)" -)

@@ -166,13 +166,32 @@ func TestInterruptedInstallationIsDoneAgain(t *testing.T) {
 	}
 }
 
+// TestFormatIsCheckedWithoutGit: an archive of a release has no list of its files.
+func TestFormatIsCheckedWithoutGit(t *testing.T) {
+	makefile, err := filepath.Abs(filepath.Join("..", "..", "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for content, formatted := range map[string]bool{"package x\n": true, "package  x\n": false} {
+		if err := os.WriteFile(filepath.Join(root, "x.go"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.CommandContext(t.Context(), "make", "-C", root, "-f", makefile, "fmt")
+		command.Env = append(os.Environ(), "MAKEFLAGS=")
+		if output, err := command.CombinedOutput(); (err == nil) != formatted {
+			t.Errorf("%q: %v\n%s", content, err, output)
+		}
+	}
+}
+
 // TestMakeLeavesOutWhatBreaksBuilds: git fails in the clone of another user, which go build would
-// report, and a workspace takes no -mod=mod.
+// report, and a workspace takes no -mod=mod; and DEVICE is somebody's serial port.
 func TestMakeLeavesOutWhatBreaksBuilds(t *testing.T) {
-	command := exec.CommandContext(t.Context(), "make", "-s", "-C", filepath.Join("..", ".."), `--eval=show:;@echo "$$GOFLAGS"`, "show")
-	command.Env = append(os.Environ(), "GOFLAGS=-mod=mod -buildvcs=true -tags=x -trimpath", "MAKEFLAGS=")
+	command := exec.CommandContext(t.Context(), "make", "-s", "-C", filepath.Join("..", ".."), `--eval=show:;@echo "$$GOFLAGS $$DEVICE"`, "show")
+	command.Env = append(os.Environ(), "GOFLAGS=-mod=mod -buildvcs=true -tags=x -trimpath", "DEVICE=/dev/ttyUSB0", "MAKEFLAGS=")
 	output, err := command.CombinedOutput()
-	if want := "-tags=x -trimpath -buildvcs=false\n"; err != nil || string(output) != want {
-		t.Errorf("GOFLAGS %q %v, want %q", output, err, want)
+	if want := "-tags=x -trimpath -buildvcs=false ../iot_device\n"; err != nil || string(output) != want {
+		t.Errorf("GOFLAGS and DEVICE %q %v, want %q", output, err, want)
 	}
 }
