@@ -28,9 +28,7 @@ const rememberClaims = time.Minute
 
 // A Registry is the thing registry of one account and Region. It is safe for concurrent use.
 type Registry struct {
-	client   *iot.Client
-	region   string
-	endpoint string
+	client *iot.Client
 
 	mu     sync.Mutex
 	claims map[string]time.Time // by ARN: when it was seen to have no thing
@@ -39,10 +37,7 @@ type Registry struct {
 // New returns the registry that the configuration leads to. Its BaseEndpoint, when set, stands in
 // for AWS.
 func New(c aws.Config) *Registry {
-	return &Registry{
-		client: iot.NewFromConfig(c), region: c.Region, endpoint: aws.ToString(c.BaseEndpoint),
-		claims: map[string]time.Time{},
-	}
+	return &Registry{client: iot.NewFromConfig(c), claims: map[string]time.Time{}}
 }
 
 // CertificateARNs returns the certificates of a thing, none for a thing that does not exist.
@@ -141,9 +136,10 @@ func (r *Registry) Things(ctx context.Context, certificateARN string) ([]string,
 
 // Deactivation is the command by which an operator takes a certificate out of use.
 func (r *Registry) Deactivation(certificateID string) string {
-	command := "aws iot update-certificate --certificate-id " + certificateID + " --new-status INACTIVE --region " + r.region
-	if r.endpoint != "" {
-		command += " --endpoint-url " + r.endpoint
+	o := r.client.Options()
+	command := "aws iot update-certificate --certificate-id " + certificateID + " --new-status INACTIVE --region " + o.Region
+	if o.BaseEndpoint != nil {
+		command += " --endpoint-url " + *o.BaseEndpoint
 	}
 	return command
 }

@@ -168,11 +168,40 @@ func (r *optionReader) choice(name string, values ...string) string {
 	return value
 }
 
-func (r *optionReader) certificates(name string) []Certificate {
+// certificates is a list of ARNs, at least one. They must be of one account and Region, because the
+// stack is.
+func (r *optionReader) certificates(name string) (certificates []Certificate) {
 	before := len(r.problems)
-	certificates, err := parseCertificates(r.text(name))
-	if err != nil && len(r.problems) == before {
-		r.problems = append(r.problems, err)
+	list := r.text(name)
+	if strings.TrimSpace(list) == "" {
+		if len(r.problems) == before {
+			r.problem("%s is missing; %s", name, howToGetOne)
+		}
+		return nil
+	}
+	for arn := range strings.SplitSeq(list, ",") {
+		arn = strings.TrimSpace(arn)
+		m := certificateARN.FindStringSubmatch(arn)
+		if m == nil {
+			r.problem("%s: %.200q is not the ARN of an AWS IoT certificate, arn:aws:iot:REGION:ACCOUNT:cert/ID "+
+				"with 64 lower-case hexadecimal digits as ID; %s", name, arn, howToGetOne)
+			return nil
+		}
+		c := Certificate{ARN: m[0], Partition: m[1], Region: m[2], Account: m[3], ID: m[4]}
+		certificates = append(certificates, c)
+		switch first := certificates[0]; {
+		case c.Partition != partitionOf(c.Region):
+			r.problem("%s: %s is in partition %s, but Region %s is in %s; copy the ARN as AWS IoT prints it; %s",
+				name, arn, c.Partition, c.Region, partitionOf(c.Region), howToGetOne)
+		case c.Region != first.Region || c.Account != first.Account:
+			r.problem("%s: %s and %s are of different accounts or Regions; "+
+				"deploy once for each account and Region, with its own claim certificates", name, first.ARN, c.ARN)
+		case slices.Index(certificates, c) < len(certificates)-1:
+			r.problem("%s: %s is given twice; give each claim certificate once", name, c.ARN)
+		default:
+			continue
+		}
+		return nil
 	}
 	return certificates
 }
@@ -290,20 +319,6 @@ type Certificate struct {
 
 var certificateARN = regexp.MustCompile(`^arn:(aws[a-z-]*):iot:([a-z]+(?:-[a-z0-9]+)+):([0-9]{12}):cert/([0-9a-f]{64})$`)
 
-func parseCertificate(arn string) (Certificate, error) {
-	m := certificateARN.FindStringSubmatch(arn)
-	if m == nil {
-		return Certificate{}, fmt.Errorf("certificateArn: %.200q is not the ARN of an AWS IoT certificate, "+
-			"arn:aws:iot:REGION:ACCOUNT:cert/ID with 64 lower-case hexadecimal digits as ID; %s", arn, howToGetOne)
-	}
-	c := Certificate{ARN: m[0], Partition: m[1], Region: m[2], Account: m[3], ID: m[4]}
-	if p := partitionOf(c.Region); p != c.Partition {
-		return Certificate{}, fmt.Errorf("certificateArn: %s is in partition %s, but Region %s is in %s; copy the ARN as AWS IoT prints it; %s",
-			arn, c.Partition, c.Region, p, howToGetOne)
-	}
-	return c, nil
-}
-
 // partitionOf is the partition of a Region, by the first letters of its name.
 //
 // AWS page: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
@@ -317,28 +332,4 @@ func partitionOf(region string) string {
 		}
 	}
 	return "aws"
-}
-
-// parseCertificates reads a comma-separated list of ARNs, at least one. They must be of one account
-// and Region, because the stack is.
-func parseCertificates(list string) ([]Certificate, error) {
-	if strings.TrimSpace(list) == "" {
-		return nil, errors.New("certificateArn is missing; " + howToGetOne)
-	}
-	var certificates []Certificate
-	for arn := range strings.SplitSeq(list, ",") {
-		c, err := parseCertificate(strings.TrimSpace(arn))
-		if err != nil {
-			return nil, err
-		}
-		if slices.Contains(certificates, c) {
-			return nil, fmt.Errorf("certificateArn: %s is given twice; give each claim certificate once", c.ARN)
-		}
-		certificates = append(certificates, c)
-		if first := certificates[0]; c.Partition != first.Partition || c.Region != first.Region || c.Account != first.Account {
-			return nil, fmt.Errorf("certificateArn: %s and %s are of different accounts or Regions; "+
-				"deploy once for each account and Region, with its own claim certificates", first.ARN, c.ARN)
-		}
-	}
-	return certificates, nil
 }
