@@ -48,6 +48,7 @@ func newWorld(t *testing.T) *world {
 		HookFunc: func(context.Context, payload.Request) (payload.Response, error) {
 			return payload.Response{AllowProvisioning: true}, nil
 		},
+		Now: func() time.Time { return time.Now().Add(2 * time.Minute) }, // its certificates begin now
 	})
 	if err != nil {
 		t.Fatal(err)

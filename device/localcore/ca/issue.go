@@ -86,8 +86,10 @@ func (a *Authority) issue(public crypto.PublicKey, publicDER, rawSubject []byte,
 	template := &x509.Certificate{
 		SerialNumber: newSerial(),
 		RawSubject:   rawSubject,
-		NotBefore:    now,
-		NotAfter:     notAfter,
+		// As in https://docs.aws.amazon.com/cli/latest/reference/iot/describe-certificate.html: clocks
+		// differ, and are set back.
+		NotBefore: now.Add(-2 * time.Minute),
+		NotAfter:  notAfter,
 		// The four extensions of AWS's certificates in AWS's order, which crypto/x509 would change.
 		ExtraExtensions: []pkix.Extension{
 			{Id: asn1.ObjectIdentifier{2, 5, 29, 35}, Value: marshal(struct {
