@@ -39,6 +39,8 @@ esac
 if command -v curl >/dev/null; then
 	fetch() { curl --fail --silent --show-error --location --proto =https --proto-redir =https --connect-timeout 15 --max-time 60 "$1"; }
 elif command -v wget >/dev/null; then
+	wget --help 2>&1 | grep -q max-redirect ||
+		die "this wget, such as that of BusyBox, follows a redirect to anywhere: install curl or GNU wget"
 	fetch() { wget -q -T 30 --max-redirect=0 -O - "$1"; } # wget cannot be held to https after a redirect
 else
 	die "neither curl nor wget is installed: install one of them"

@@ -55,7 +55,7 @@ trap 'exit 130' HUP INT TERM
 
 problems=0
 # say prints a message without what would act on a terminal: parts of it are given.
-say() { echo "preflight.sh: $*" | tr -cd '[:print:]\n' >&2; }
+say() { echo "preflight.sh: $*" | LC_ALL=C tr -cd ' -~\n' >&2; } # BusyBox's tr has no [:print:]
 
 problem() {
 	say "error: $*"

@@ -33,6 +33,10 @@ main() {
 	old=$(sed -n 's#^module \(.*\)/device$#\1#p' device/go.mod)
 	[ -n "$old" ] || { echo "rename-module.sh: error: device/go.mod has no module path that ends in /device" >&2; exit 1; }
 	[ "$old" != "$new" ] || exit 0
+	git ls-files --error-unmatch device/go.mod >/dev/null || {
+		echo "rename-module.sh: error: git does not know the files: run git init and git add . first" >&2
+		exit 1
+	}
 
 	# The old path where a word ends: not where another begins with it.
 	pattern=$(printf '%s' "$old" | sed 's/[.]/\\./g')

@@ -1,8 +1,10 @@
 package scripttest
 
 import (
+	"errors"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -167,6 +169,22 @@ func TestPreflightSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The tools of Alpine Linux know fewer character classes and options.
+func TestPreflightIsReadableWithBusyBox(t *testing.T) {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip(err)
+	}
+	p, _ := newCloud(t, map[string]string{"sts get-caller-identity": "999999999999"})
+	for _, tool := range []string{"cat", "cut", "grep", "mktemp", "rm", "sed", "tail", "tr"} {
+		link := filepath.Join(p.bin, tool)
+		if err := errors.Join(os.Remove(link), os.Symlink(busybox, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.run(t, "preflight.sh", claimARN).fails(t, 1, "the credentials are of account 999999999999, the claim certificate is in 123456789012")
 }
 
 func TestPreflightChecksTheTools(t *testing.T) {

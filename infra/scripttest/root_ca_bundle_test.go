@@ -216,6 +216,12 @@ func TestBundleNamesWhatIsMissing(t *testing.T) {
 		p.run(t, bundleScript).fails(t, 1, "neither curl nor wget is installed")
 		p.hasCerts(t, map[string]string{})
 	})
+	t.Run("wget of BusyBox", func(t *testing.T) {
+		p := newPlace(t)
+		p.tool(t, filepath.Join("bin", "wget"), "echo 'Usage: wget [-cqS] [--spider] [-O FILE]' >&2; exit 1")
+		p.run(t, bundleScript).fails(t, 1, "install curl or GNU wget")
+		p.hasCerts(t, map[string]string{})
+	})
 	t.Run("SHA-256", func(t *testing.T) {
 		p := newPlace(t, "curl")
 		if err := os.Remove(filepath.Join(p.bin, "sha256sum")); err != nil {
