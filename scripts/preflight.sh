@@ -218,7 +218,7 @@ check_names() {
 	check_free "provisioning template" "$template" "run aws iot delete-provisioning-template --template-name $template --region $region" \
 		describe-provisioning-template --template-name
 	for policy in "$claim" "$device" "$rotation" "$extra"; do
-		check_free policy "$policy" "run aws iot delete-policy --policy-name $policy --region $region" get-policy --policy-name
+		check_free policy "$policy" "run aws iot delete-policy --policy-name $policy --region $region, after delete-policy-version for each former version" get-policy --policy-name
 	done
 	check_free "thing group" "$group" "run aws iot delete-thing-group --thing-group-name $group --region $region" \
 		describe-thing-group --thing-group-name

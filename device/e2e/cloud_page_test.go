@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
-	"crypto/ed25519"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -82,12 +84,12 @@ func (o *operator) certificate(t *testing.T, thing string) (id string) {
 
 func unusedCertificate(t *testing.T) string {
 	t.Helper()
-	public, private, err := ed25519.GenerateKey(nil)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(nil, template, template, public, private)
+	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +184,9 @@ func TestCommandsOfTheCloudPageRemoveEverything(t *testing.T) {
 		t.Fatal("the page does not wait")
 	}
 	_, last, _ = strings.Cut(last, "\n")
+	o.run(t, `for policy in GoIoTDevicePolicy GoIoTRotationPolicy; do
+	aws iot create-policy-version --set-as-default --policy-name $policy --policy-document "$(aws iot get-policy --policy-name $policy --query policyDocument --output text)"
+done`)
 	o.run(t, commands)
 	o.later.Store(int64(5 * time.Minute))
 	o.run(t, last)
