@@ -147,11 +147,8 @@ func (r *Registry) Deactivation(certificateID string) string {
 // CertificateID is what an ARN arn:PARTITION:iot:REGION:ACCOUNT:cert/ID ends with, empty for other
 // principals.
 func CertificateID(arn string) string {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[2] != "iot" || !strings.HasPrefix(parts[5], "cert/") {
-		return ""
-	}
-	return strings.TrimPrefix(parts[5], "cert/")
+	_, id, _ := strings.Cut(arn, ":cert/")
+	return id
 }
 
 // IsNotFound reports whether AWS IoT does not have what a request named.

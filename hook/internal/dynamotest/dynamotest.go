@@ -4,16 +4,18 @@ package dynamotest
 
 import (
 	"bufio"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"example.com/fleety/hook/internal/awsenv"
 )
 
 // Table is the name of the table that is there, with the partition key serialNumber.
@@ -58,15 +60,12 @@ func Serve(t testing.TB) aws.Config {
 	})
 	endpoint, err := bufio.NewReader(stdout).ReadString('\n')
 	must(err)
-	endpoint = strings.TrimSpace(endpoint)
-	return aws.Config{
-		Region:       "us-east-1",
-		BaseEndpoint: &endpoint,
-		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-			return aws.Credentials{AccessKeyID: "id", SecretAccessKey: "secret"}, nil
-		}),
-		Retryer: func() aws.Retryer { return aws.NopRetryer{} },
+	environment := map[string]string{
+		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": strings.TrimSpace(endpoint),
 	}
+	c := awsenv.Config(func(name string) string { return environment[name] }, "DYNAMODB", time.Minute)
+	c.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
+	return c
 }
 
 // Items returns the string attributes of all items, by serial number.
