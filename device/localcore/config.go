@@ -141,11 +141,10 @@ func (c Config) withDefaults() Config {
 	c.Quotas = cmp.Or(c.Quotas, QuotasOff)
 	c.HookTimeout = cmp.Or(c.HookTimeout, payload.AnswerWithin)
 	c.SessionExpiry = cmp.Or(c.SessionExpiry, time.Hour)
-	if c.Hook == NoHook {
-		c.Hook = ""
-	}
-	if c.CertificateProvider == NoHook {
-		c.CertificateProvider = ""
+	for _, path := range []*string{&c.Hook, &c.CertificateProvider} {
+		if *path == NoHook {
+			*path = ""
+		}
 	}
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Now == nil {

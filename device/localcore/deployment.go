@@ -1,6 +1,7 @@
 package localcore
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/assembly"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/device/localcore/rules"
@@ -20,19 +22,30 @@ type deployment struct {
 	*assembly.Resources
 	hook          *assembly.Function // nil without one
 	claimPolicies []string           // those of each claim
+
+	// unchanged says that the last start with this state deployed the same. What is there is left
+	// alone then, however it was changed since, as by CloudFormation.
+	unchanged bool
 }
 
 // install brings the registry to what the configuration deploys.
-func (c *Config) install(r *registry.Registry) error {
+func (s *Server) install() error {
+	c, d, r := &s.config, s.config.deployment, s.registry
+	if err := s.services.Bucket("deployed").Each(func(_ string, last []byte) error {
+		d.unchanged = bytes.Equal(last, awsiot.EncodeJSON(d.Resources))
+		return nil
+	}); err != nil {
+		return fmt.Errorf("reading the last deployment: %w", err)
+	}
 	if err := c.installProvider(r); err != nil {
 		return fmt.Errorf("installing certificate provider %s: %w", providerName, err)
 	}
-	for _, p := range c.deployment.Policies {
-		if err := installPolicy(r, p.Name, string(p.Document)); err != nil {
+	for _, p := range d.Policies {
+		if err := d.installPolicy(r, p.Name, string(p.Document)); err != nil {
 			return fmt.Errorf("installing policy %s: %w", p.Name, err)
 		}
 	}
-	for _, t := range c.deployment.ThingTypes {
+	for _, t := range d.ThingTypes {
 		_, err := r.CreateThingType(registry.ThingType{
 			Name: t.Name, Description: t.Properties.Description, SearchableAttributes: t.Properties.SearchableAttributes,
 		})
@@ -40,7 +53,7 @@ func (c *Config) install(r *registry.Registry) error {
 			return fmt.Errorf("installing thing type %s: %w", t.Name, err)
 		}
 	}
-	for _, g := range c.deployment.ThingGroups {
+	for _, g := range d.ThingGroups {
 		_, err := r.CreateThingGroup(registry.ThingGroup{
 			Name: g.Name, Parent: g.Parent, Description: g.Properties.Description, Attributes: g.Properties.AttributePayload.Attributes,
 		})
@@ -48,8 +61,8 @@ func (c *Config) install(r *registry.Registry) error {
 			return fmt.Errorf("installing thing group %s: %w", g.Name, err)
 		}
 	}
-	for _, t := range c.deployment.Templates {
-		if err := installTemplate(r, t); err != nil {
+	for _, t := range d.Templates {
+		if err := d.installTemplate(r, t); err != nil {
 			return fmt.Errorf("installing provisioning template %s: %w", t.Name, err)
 		}
 	}
@@ -78,13 +91,13 @@ func (c *Config) installProvider(r *registry.Registry) error {
 }
 
 // installPolicy creates the policy or, when its text has changed, gives it a new default version.
-func installPolicy(r *registry.Registry, name, text string) error {
+func (d *deployment) installPolicy(r *registry.Registry, name, text string) error {
 	stored, err := r.GetPolicy(name)
 	if rejectedWith(err, registry.CodeNotFound) {
 		_, err = r.CreatePolicy(name, text)
 		return err
 	}
-	if err != nil || stored.Default().Document == text {
+	if err != nil || d.unchanged || stored.Default().Document == text {
 		return err
 	}
 	if err := makeRoom(stored.Versioned, registry.MaxPolicyVersions, name, r.DeletePolicyVersion); err != nil {
@@ -96,7 +109,7 @@ func installPolicy(r *registry.Registry, name, text string) error {
 
 // installTemplate creates the provisioning template or brings it up to date; one that was disabled
 // since stays so.
-func installTemplate(r *registry.Registry, t assembly.ProvisioningTemplate) error {
+func (d *deployment) installTemplate(r *registry.Registry, t assembly.ProvisioningTemplate) error {
 	var hook *registry.Hook
 	if t.Hook != nil {
 		hook = &registry.Hook{PayloadVersion: t.Hook.PayloadVersion, TargetARN: t.Hook.TargetARN}
@@ -109,11 +122,12 @@ func installTemplate(r *registry.Registry, t assembly.ProvisioningTemplate) erro
 		}, t.Body)
 		return err
 	}
-	if err == nil {
-		err = r.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
-			Name: t.Name, Description: &t.Description, RoleARN: t.RoleARN, Hook: hook, RemoveHook: hook == nil,
-		})
+	if err != nil || d.unchanged {
+		return err
 	}
+	err = r.UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
+		Name: t.Name, Description: &t.Description, RoleARN: t.RoleARN, Hook: hook, RemoveHook: hook == nil,
+	})
 	if err != nil || stored.Default().Body == t.Body {
 		return err
 	}
@@ -212,20 +226,25 @@ func (d *deployment) check(runsHook bool) error {
 	return nil
 }
 
-// installRules brings the rules to what a stack holds. A rule that is not emulated is left out,
-// with a warning.
-func (s *Server) installRules() {
-	for _, r := range s.config.deployment.Rules {
+// installRules brings the rules to what a stack holds, and remembers the deployment, which is
+// complete then. A rule that is not emulated is left out, with a warning.
+func (s *Server) installRules() error {
+	deployed := s.config.deployment
+	for _, r := range deployed.Rules {
 		var d rules.Definition
 		err := json.Unmarshal(r.Payload, &d)
 		if err == nil {
 			err = s.rules.CreateTopicRule(r.Name, d)
 		}
 		if e, ok := errors.AsType[*rules.Error](err); ok && e.Code == rules.AlreadyExists {
+			if deployed.unchanged {
+				continue
+			}
 			err = s.rules.ReplaceTopicRule(r.Name, d)
 		}
 		if err != nil {
 			s.config.Log.Warn("a rule of the stack is not emulated", "rule", r.Name, "reason", err)
 		}
 	}
+	return s.services.Bucket("deployed").Save(map[string][]byte{"resources": awsiot.EncodeJSON(deployed.Resources)})
 }

@@ -47,6 +47,7 @@ type Server struct {
 
 	config       Config
 	registry     *registry.Registry
+	services     *records.File // what the services keep; nil in memory
 	history      *event.History
 	authority    *ca.Authority
 	claim        func() (Credential, error)  // made once, see makeClaim
@@ -114,7 +115,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	if err := s.openState(); err != nil {
 		return err
 	}
-	if err := c.install(s.registry); err != nil {
+	if err := s.install(); err != nil {
 		return err
 	}
 	s.claim = sync.OnceValues(s.openClaim)
@@ -138,7 +139,7 @@ func (c *Config) stateFile(name string) string {
 	return filepath.Join(c.State, name)
 }
 
-// openState opens registry and authority.
+// openState opens registry, services and authority.
 func (s *Server) openState() (err error) {
 	c := &s.config
 	if c.State != "" {
@@ -171,6 +172,11 @@ func (s *Server) openState() (err error) {
 		return fmt.Errorf("opening the registry %s: %w", path, err)
 	}
 	s.onClose(s.registry.Close)
+	path = c.stateFile("services.db")
+	if s.services, err = records.Open(path); err != nil {
+		return fmt.Errorf("opening the state %s: %w", path, err)
+	}
+	s.onClose(s.services.Close)
 	s.authority, err = ca.Open(c.State, c.FastIssuer)
 	return err
 }
@@ -197,17 +203,11 @@ func (s *Server) startServices(ctx context.Context) error {
 		ARN: c.arn, EnforceRates: enforceRates,
 		Record: s.history.Record, Log: c.Log, Now: c.Now,
 	})
-	path := c.stateFile("services.db")
-	failed := func(err error) error { return fmt.Errorf("opening the state %s: %w", path, err) }
-	services, err := records.Open(path)
-	if err != nil {
+	failed := func(err error) error { return fmt.Errorf("opening the state %s: %w", c.stateFile("services.db"), err) }
+	if s.shadows, err = shadow.Open(shadow.Config{Store: s.services.Bucket("shadows"), Now: c.Now, EnforceRates: enforceRates}); err != nil {
 		return failed(err)
 	}
-	s.onClose(services.Close)
-	if s.shadows, err = shadow.Open(shadow.Config{Store: services.Bucket("shadows"), Now: c.Now, EnforceRates: enforceRates}); err != nil {
-		return failed(err)
-	}
-	if err := s.openJobs(services.Bucket("jobs")); err != nil {
+	if err := s.openJobs(s.services.Bucket("jobs")); err != nil {
 		return failed(err)
 	}
 	s.tunnels = tunnel.New(tunnel.Config{
@@ -219,7 +219,7 @@ func (s *Server) startServices(ctx context.Context) error {
 			}
 		},
 	})
-	if err := s.openRules(services.Bucket("rules")); err != nil {
+	if err := s.openRules(s.services.Bucket("rules")); err != nil {
 		return failed(err)
 	}
 	if err := s.openBroker(ctx, cert); err != nil {

@@ -33,10 +33,10 @@ func (s *Server) openRules(store records.Store) (err error) {
 			return out[0].Payload, true
 		},
 	})
-	if err == nil {
-		s.installRules()
+	if err != nil {
+		return err
 	}
-	return err
+	return s.installRules()
 }
 
 // observe gives what is published to the rules. A message to a service that answers its sender

@@ -408,6 +408,43 @@ func TestChangedTemplatesReplaceThoseOfTheState(t *testing.T) {
 	}
 }
 
+// What was changed through the API stays until the templates change.
+func TestRestartKeepsWhatWasChangedOfTheTemplates(t *testing.T) {
+	t.Parallel()
+	state, dir := t.TempDir(), copyTemplates(t, "", nil)
+	config := localcore.Config{State: state, Templates: dir, HookFunc: allowEvery}
+	const document = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}`
+	versions := func(s *localcore.Server) (policy, template int, description string) {
+		t.Helper()
+		p, err := s.Registry().GetPolicy(localcore.DevicePolicyName)
+		stored, templateErr := s.Registry().DescribeProvisioningTemplate(localcore.TemplateName)
+		if err := errors.Join(err, templateErr); err != nil {
+			t.Fatal(err)
+		}
+		return p.DefaultVersion, stored.DefaultVersion, stored.Description
+	}
+	s := start(t, config)
+	stored, _ := s.Registry().DescribeProvisioningTemplate(localcore.TemplateName)
+	_, err := s.Registry().CreatePolicyVersion(localcore.DevicePolicyName, document, true)
+	_, templateErr := s.Registry().CreateProvisioningTemplateVersion(localcore.TemplateName, stored.Default().Body+"\n", true)
+	err = errors.Join(err, templateErr, s.Registry().UpdateProvisioningTemplate(registry.ProvisioningTemplateUpdate{
+		Name: localcore.TemplateName, Description: new("mine"),
+	}), s.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, config)
+	if policy, template, description := versions(s); policy != 2 || template != 2 || description != "mine" {
+		t.Errorf("after a restart: versions %d and %d, description %q", policy, template, description)
+	}
+	if err := errors.Join(s.Close(), os.WriteFile(filepath.Join(dir, "device_policy.json"), []byte(document), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if policy, template, description := versions(start(t, config)); policy != 2 || template != 3 || description != "" {
+		t.Errorf("with another policy: versions %d and %d, description %q", policy, template, description)
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/developerguide/mqtt.html: a retained
 // message stays until an empty one removes it.
 func TestStateKeepsRetainedMessages(t *testing.T) {

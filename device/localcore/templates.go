@@ -117,15 +117,9 @@ func checkTemplate(body []byte) error {
 	return err
 }
 
-// joinedErrors is what [errors.Join] returns.
-type joinedErrors interface {
-	error
-	Unwrap() []error
-}
-
 // inFile gives the faults of an expanded text, which err is or joins, their places in its file.
 func (c Config) inFile(path, source string, err error) error {
-	if all, ok := errors.AsType[joinedErrors](err); ok {
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // of [errors.Join]
 		for _, e := range all.Unwrap() {
 			_ = c.inFile(path, source, e)
 		}

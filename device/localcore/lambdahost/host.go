@@ -187,9 +187,6 @@ func (h *Host) Close() error {
 			h.slots <- struct{}{}
 		}
 		for _, p := range h.idle {
-			p.kill()
-		}
-		for _, p := range h.idle {
 			p.stop()
 		}
 	})

@@ -197,18 +197,13 @@ func (p *process) replaced() bool {
 	return err == nil && (!os.SameFile(info, p.file) || !info.ModTime().Equal(p.file.ModTime()))
 }
 
-// kill ends the process and those that it started. It does not wait.
-func (p *process) kill() {
+// stop kills the process and those that it started, and returns when nothing of it is left.
+func (p *process) stop() {
 	select {
 	case <-p.exited:
 	default:
 		killGroup(p.cmd.Process)
 	}
-}
-
-// stop kills the process and returns when nothing of it is left.
-func (p *process) stop() {
-	p.kill()
 	<-p.done
 }
 

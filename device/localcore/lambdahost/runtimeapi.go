@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"example.com/fleety/device/awsiot"
@@ -175,11 +176,7 @@ type FunctionError struct {
 }
 
 func (e *FunctionError) Error() string {
-	text := e.Type
-	if e.Type != "" && e.Message != "" {
-		text += ": "
-	}
-	return "the function failed: " + awsiot.Printable(text+e.Message)
+	return "the function failed: " + awsiot.Printable(strings.Trim(e.Type+": "+e.Message, ": "))
 }
 
 // readFunctionError reads the error document of the Runtime API. What it does not say is left to
