@@ -87,7 +87,8 @@ func cdkSynth(t *testing.T, infra string, args ...string) (output string, err er
 }
 
 // TestSynthFromCleanCopiesBuildsTheHook: each copy has the hook as its recipe builds it, and what
-// one machine has deployed is no change to another, down to the hash of the hook.
+// one machine has deployed is no change to another, down to the hash of the hook. The second one has
+// an environment so large that the CDK command line puts the options into a file.
 func TestSynthFromCleanCopiesBuildsTheHook(t *testing.T) {
 	var first map[string]string
 	for range 2 {
@@ -103,6 +104,9 @@ func TestSynthFromCleanCopiesBuildsTheHook(t *testing.T) {
 		}
 		if first == nil {
 			first = assembly
+			for _, name := range []string{"LARGE", "ALSO_LARGE"} {
+				t.Setenv(name, strings.Repeat("x", 1<<16))
+			}
 		} else if diff := cmp.Diff(first, assembly); diff != "" {
 			t.Errorf("two folders give two assemblies (-first +second):\n%s", diff)
 		}
@@ -201,6 +205,25 @@ func TestSynthRejectsInOneLineAndWritesNothing(t *testing.T) {
 				t.Errorf("cdk.out is half-made: %v", entries)
 			}
 		})
+	}
+}
+
+// The CDK command line leaves the last options out of a large environment.
+func TestOptionsBesideALargeEnvironmentAreRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "context-overflow.json")
+	if err := os.WriteFile(file, []byte(`{"serialRegistry": "listed", "serialPrefix": 297468000000000000000}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for inEnvironment, want := range map[string]map[string]any{
+		`{"name": "Second"}`: {"name": "Second", "serialRegistry": "listed", "serialPrefix": json.Number("297468000000000000000")},
+		"":                   {"serialRegistry": "listed", "serialPrefix": json.Number("297468000000000000000")},
+	} {
+		t.Setenv("CDK_CONTEXT_JSON", inEnvironment)
+		t.Setenv("CONTEXT_OVERFLOW_LOCATION_ENV", file)
+		got, err := cdkContext()
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%v, the context differs (-want +got):\n%s", err, diff)
+		}
 	}
 }
 

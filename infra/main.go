@@ -7,6 +7,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +17,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/jsii-runtime-go"
@@ -67,17 +68,24 @@ func run(ctx context.Context) error {
 }
 
 // cdkContext is what -c options, cdk.json and cdk.context.json say. The CDK command line hands it
-// over in the environment.
-func cdkContext() (map[string]any, error) {
-	text, ok := os.LookupEnv("CDK_CONTEXT_JSON")
-	if !ok {
+// over in the environment and, where that is large, the last of it in a file.
+func cdkContext() (context map[string]any, err error) {
+	text, rest := os.Getenv("CDK_CONTEXT_JSON"), os.Getenv("CONTEXT_OVERFLOW_LOCATION_ENV")
+	if text == "" && rest == "" {
 		return nil, errors.New("run by hand: this app is run by the CDK command line, as in: npx cdk synth -c certificateArn=ARN")
 	}
-	var context map[string]any
-	decoder := json.NewDecoder(strings.NewReader(text))
-	decoder.UseNumber() // a serial prefix keeps its digits
-	if err := decoder.Decode(&context); err != nil {
-		return nil, fmt.Errorf("reading the CDK context from CDK_CONTEXT_JSON: %w", err)
+	parts := [][]byte{[]byte(cmp.Or(text, "{}")), []byte("{}")}
+	if rest != "" {
+		if parts[1], err = os.ReadFile(rest); err != nil {
+			return nil, fmt.Errorf("reading the CDK context: %w", err)
+		}
+	}
+	for _, part := range parts {
+		decoder := json.NewDecoder(bytes.NewReader(part))
+		decoder.UseNumber() // a serial prefix keeps its digits
+		if err := decoder.Decode(&context); err != nil {
+			return nil, fmt.Errorf("reading the CDK context: %w", err)
+		}
 	}
 	return context, nil
 }
