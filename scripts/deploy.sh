@@ -30,11 +30,11 @@ shift
 scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 # option NAME prints an option of the two cdk.json that the CDK reads. NAME is a pattern.
 option() {
-	sed -n 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p' "$scripts/../infra/cdk.json" "${HOME:-}/.cdk.json" 2>/dev/null | sed -n 1p
+	sed -n -e 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p' -e 's/.*"'"$1"'" *: *\([0-9][0-9]*\).*/\1/p' "$scripts/../infra/cdk.json" "${HOME:-}/.cdk.json" 2>/dev/null | sed -n 1p
 }
 profile=$(option profile)
 [ -z "$profile" ] || export AWS_PROFILE="$profile"
-stack=$(option name) group=$(option thingGroup) type=$(option thingType) prefix=$(option thingPrefix) registry=$(option serialRegistry)
+stack=$(option name) group=$(option thingGroup) type=$(option thingType) prefix=$(option thingPrefix) registry=$(option serialRegistry) serials=$(option serialPrefix)
 qualifier=$(option '@aws-cdk.core:bootstrapQualifier')
 # Those among the CDK's arguments, as -c name=NAME, win.
 before=
@@ -49,6 +49,7 @@ for argument; do
 	thingType=*) type=${argument#thingType=} ;;
 	thingPrefix=*) prefix=${argument#thingPrefix=} ;;
 	serialRegistry=*) registry=${argument#serialRegistry=} ;;
+	serialPrefix=*) serials=${argument#serialPrefix=} ;;
 	esac
 done
 stack=${stack:-GoFleetProvisioning}
@@ -96,5 +97,5 @@ cat <<-END
 END
 if [ "$registry" = listed ]; then
 	echo "# Load serial numbers before you provision devices, in hook/:"
-	echo "#   go run ./cmd/serials load --table $(output SerialTableName) FILE.csv"
+	echo "#   AWS_REGION=$region go run ./cmd/serials load --table $(output SerialTableName)${serials:+ --prefix $serials} FILE.csv"
 fi

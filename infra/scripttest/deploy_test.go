@@ -242,6 +242,9 @@ func TestDeployPrintsTheConfiguration(t *testing.T) {
 		templateOutput: "GoFleetProvisioningTemplate",
 		strings.Replace(templateOutput, "ProvisioningTemplateName", "SerialTableName", 1): "Serials-1ABC",
 	})
+	if err := os.WriteFile(p.path("infra/cdk.json"), []byte(`{"context": {"serialPrefix": 12, "xray": true}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r := p.run(t, "deploy.sh", claimARN, "-c", "serialRegistry=listed")
 	want := `# The device's configuration, .simple-go-iot-device.yaml:
 server:
@@ -250,7 +253,7 @@ server:
 bootstrap:
   provisioningTemplate: GoFleetProvisioningTemplate
 # Load serial numbers before you provision devices, in hook/:
-#   go run ./cmd/serials load --table Serials-1ABC FILE.csv
+#   AWS_REGION=us-east-1 go run ./cmd/serials load --table Serials-1ABC --prefix 12 FILE.csv
 `
 	if r.code != 0 || r.stdout != want {
 		t.Errorf("%+v", r)
