@@ -14,6 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/google/go-cmp/cmp"
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore"
@@ -151,6 +152,36 @@ func TestClaimOfTheEmulatorReplacesThatOfTheAssembly(t *testing.T) {
 			t.Errorf("the claim has policies %q, error %v", policies, err)
 		}
 		s.Close()
+	}
+}
+
+// Templates after a stack, or another stack, bring their claim policies; a restart with the same
+// brings none back that was detached.
+func TestClaimHasThePoliciesOfTheDeployment(t *testing.T) {
+	t.Parallel()
+	state := t.TempDir()
+	stack := localcore.Config{State: state, FastIssuer: true, HookFunc: allowEvery, Assembly: newAssembly(t, buildHook(t), `"arm64"`, `"`+lambdaArchitecture+`"`,
+		localcore.ClaimPolicyName, "OtherClaimPolicy")}
+	embedded := localcore.Config{State: state, HookFunc: allowEvery}
+	for _, step := range []struct {
+		config localcore.Config
+		want   []string
+	}{
+		{stack, []string{"OtherClaimPolicy"}}, {stack, nil},
+		{embedded, []string{localcore.ClaimPolicyName}}, {embedded, nil},
+	} {
+		s := start(t, step.config)
+		claim := registry.CertificateTarget(s.Claim().CertificateID)
+		policies, err := s.Registry().ListAttachedPolicies(claim, false)
+		if diff := cmp.Diff(step.want, policies); diff != "" || err != nil {
+			t.Errorf("%v\n%s", err, diff)
+		}
+		for _, name := range policies {
+			err = errors.Join(err, s.Registry().DetachPolicy(name, claim))
+		}
+		if err := errors.Join(err, s.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func (s *Server) openClaim() (claim Credential, err error) {
 			return claim, fmt.Errorf("reading the claim in %s: %w (move the file away to make a new one)", path, err)
 		}
 		if _, registered := s.registry.CertificateByID(claim.CertificateID); registered {
-			if s.config.Assembly == "" {
+			if s.config.deployment.unchanged {
 				return claim, nil // with the policies that it was left with
 			}
 			return claim, s.registerClaim(claim)
