@@ -40,6 +40,7 @@ command -v aws >/dev/null ||
 certs=$(cd -- "$(dirname -- "$0")/.." && pwd)/certs
 claim=$certs/fleet-provisioning
 for file in "$claim.certificate.pem" "$claim.private.key" "$claim.public.key"; do
+	[ ! -d "$file" ] || die "$file is a folder, such as a container engine makes of a file that is not there: remove it"
 	if [ -e "$file" ] && ! $force; then
 		die "$file is there already: use that claim, or replace it with --force (it stays active in AWS IoT until you deactivate it)"
 	fi

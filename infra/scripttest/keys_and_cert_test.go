@@ -114,6 +114,21 @@ func TestClaimIsNotOverwritten(t *testing.T) {
 	}
 }
 
+// A container engine makes a folder of each file that it is to mount and that is not there.
+func TestClaimIsNotPutIntoFolders(t *testing.T) {
+	for name := range claimFiles {
+		p := newPlace(t)
+		notes := p.fake(t, fakeAWS)
+		if err := os.Mkdir(p.path(filepath.Join("certs", name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p.run(t, claimScript, "--force").fails(t, 1, name+" is a folder")
+		if _, err := os.Stat(filepath.Join(notes, "arguments")); err == nil {
+			t.Error("a certificate was created before the refusal")
+		}
+	}
+}
+
 func TestClaimFailureSaysWhatToDoAndLeavesNothing(t *testing.T) {
 	// What the true aws command line says, and how it exits.
 	says := func(message string) string {

@@ -52,6 +52,8 @@ func ReadDocuments(dir string, o Options) (Documents, error) {
 	}
 	if o.Templates != "" {
 		own, err := os.ReadDir(o.Templates)
+		hidden := func(entry os.DirEntry) bool { return strings.HasPrefix(entry.Name(), ".") } // an editor's, or Finder's
+		own = slices.DeleteFunc(own, hidden)
 		if err == nil && len(own) == 0 {
 			err = fmt.Errorf("%s is empty", o.Templates)
 		}

@@ -129,8 +129,10 @@ func checked(t *testing.T, context map[string]any) (stack.Props, error) {
 func TestOwnDocumentsTakeThePlaceOfTheShippedOnes(t *testing.T) {
 	statements := filepath.Join(t.TempDir(), "statements.json")
 	writeFile(t, statements, `[{"Effect": "Allow", "Action": "iot:Publish", "Resource": "arn:${AWS::Partition}:iot:${AWS::Region}:${AWS::AccountId}:topic/acme"}]`)
+	locations := own(t, "fleet_template.json", `"Berlin"`, `"Paris"`)
+	writeFile(t, filepath.Join(locations, ".DS_Store"), "\x00")
 	for name, context := range map[string]map[string]any{
-		"locations":       {"templates": own(t, "fleet_template.json", `"Berlin"`, `"Paris"`)},
+		"locations":       {"templates": locations},
 		"an attribute":    {"templates": own(t, "fleet_template.json", `"version": "v1"`, `"version": "v1", "site": {"Ref": "deviceLocation"}`)},
 		"type by option":  {"thingType": "acme-sensor"},
 		"group by option": {"thingGroup": "acme", "name": "Second"},
