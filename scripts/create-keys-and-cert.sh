@@ -5,6 +5,7 @@
 # AWS page: https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 set -eu
 unset CDPATH
+export AWS_CLI_AUTO_PROMPT=off # in a script nobody answers
 
 usage() {
 	cat <<-'END'

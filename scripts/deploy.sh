@@ -3,6 +3,7 @@
 # next steps.
 set -eu
 unset CDPATH
+export AWS_CLI_AUTO_PROMPT=off # in a script nobody answers
 
 usage() {
 	cat <<-'END'

@@ -3,6 +3,7 @@
 # work, and reports how to fix each problem. It only reads.
 set -eu
 unset CDPATH
+export AWS_CLI_AUTO_PROMPT=off # in a script nobody answers
 
 usage() {
 	cat <<-'END'

@@ -208,7 +208,8 @@ func TestScriptsExplainThemselves(t *testing.T) {
 }
 
 // TestScriptsGuardAgainstTheirSurroundings: where CDPATH is set, cd can lead to another folder and
-// prints it; and a shell that a signal ends does not always remove its temporary files.
+// prints it; a shell that a signal ends does not always remove its temporary files; and the aws
+// command line asks back where a person has configured it so.
 func TestScriptsGuardAgainstTheirSurroundings(t *testing.T) {
 	scripts, err := filepath.Glob(filepath.Join("..", "..", "scripts", "*.sh"))
 	if err != nil || len(scripts) == 0 {
@@ -221,6 +222,9 @@ func TestScriptsGuardAgainstTheirSurroundings(t *testing.T) {
 		}
 		if strings.Contains(string(text), "cd ") && !strings.Contains(string(text), "\nunset CDPATH\n") {
 			t.Errorf("%s changes the folder without unset CDPATH", script)
+		}
+		if strings.Contains(string(text), "=$(aws ") && !strings.Contains(string(text), "\nexport AWS_CLI_AUTO_PROMPT=off") {
+			t.Errorf("%s runs aws with prompts", script)
 		}
 		for _, signal := range []string{"HUP", "INT", "TERM"} {
 			trapped := regexp.MustCompile(`(?m)^\s*trap 'exit 1\d\d'.* ` + signal + `\b`).Match(text)
