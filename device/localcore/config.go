@@ -89,7 +89,8 @@ type Config struct {
 	// rejects it because they do not exist: for templates from elsewhere.
 	CreateMissing bool
 	Hook          string // the executable of the pre-provisioning hook; empty and [NoHook] mean none
-	// HookFunc stands in for the hook's executable, and wins over Hook.
+	// HookFunc stands in for the hook's executable, and wins over Hook. What it answers after
+	// HookTimeout is a denial.
 	HookFunc    func(ctx context.Context, r payload.Request) (payload.Response, error)
 	HookTimeout time.Duration // bounds one call of the hook; zero means 5 seconds, AWS's own
 

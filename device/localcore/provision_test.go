@@ -333,6 +333,13 @@ func TestHookDecides(t *testing.T) {
 			},
 			"50ms",
 		},
+		"allows too late": {
+			func(ctx context.Context, _ payload.Request) (payload.Response, error) {
+				<-ctx.Done()
+				return payload.Response{AllowProvisioning: true}, nil
+			},
+			"50ms",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, localcore.Config{Templates: templates, HookFunc: test.hook, HookTimeout: 50 * time.Millisecond})

@@ -12,7 +12,6 @@ import (
 
 	"example.com/fleety/device/awsiot"
 	"example.com/fleety/device/localcore/event"
-	"example.com/fleety/device/localcore/lambdahost"
 	"example.com/fleety/device/localcore/registry"
 	"example.com/fleety/hook/payload"
 )
@@ -47,11 +46,11 @@ func (s *Service) invokeHook(ctx context.Context, r Request, stored registry.Pro
 		ClientID:           r.ClientID,
 		Parameters:         payload.ParametersOf(parameters),
 	})
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) { // whatever a hook that does not end with ctx answers
+		err = fmt.Errorf("it did not answer within %v", s.config.HookTimeout)
+	}
 	if err != nil {
 		s.record(r, event.Returned, "failed: "+err.Error())
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, lambdahost.ErrTimeout) {
-			return nil, denied.because(message, fmt.Sprintf("the pre-provisioning hook did not answer within %v", s.config.HookTimeout))
-		}
 		return nil, denied.because(message, "the pre-provisioning hook failed: "+err.Error())
 	}
 	if !answer.AllowProvisioning {
