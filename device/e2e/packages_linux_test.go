@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -311,7 +312,11 @@ func TestPackagesInstallTheSameFiles(t *testing.T) {
 		if format == "apk" || format == "ipk" {
 			kind = "init"
 		}
-		for _, name := range own[kind] {
+		names := own[kind]
+		if format == "ipk" {
+			names = append(slices.Clone(names), "lib/upgrade/keep.d/iot-device")
+		}
+		for _, name := range names {
 			if files[name] == "" {
 				t.Errorf(".%s has no %s", format, name)
 			}
@@ -611,6 +616,62 @@ func TestInitScriptWaitsForTheAgentToEnd(t *testing.T) {
 			}
 			<-ended
 		})
+	}
+}
+
+// OpenWrt has /var in memory, unless an image is built otherwise.
+func TestStateOutlivesABootOfOpenWrt(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("giving a folder to a user needs root")
+	}
+	for _, persistent := range []bool{false, true} {
+		root := t.TempDir()
+		for _, folder := range []string{"etc/init.d", "etc/iot_device", "tmp"} {
+			if err := os.MkdirAll(filepath.Join(root, folder), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		memory, state := filepath.Join(root, "tmp"), "etc/iot_device/state"
+		if persistent {
+			memory, state = filepath.Join(root, "none"), "var/lib/iot_device"
+		} else if err := os.Symlink("tmp", filepath.Join(root, "var")); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(root, "etc/rc.common"), "", 0o644)
+		writeFile(t, filepath.Join(root, "etc/init.d/iot_device"), "#!/bin/sh\n", 0o755)
+		writeFile(t, filepath.Join(root, "etc/passwd"), "iot_device:x:65536:65537::/var/lib/iot_device:/bin/false\n", 0o644)
+		install := exec.CommandContext(t.Context(), "sh", "../packaging/postinstall.sh", "configure")
+		install.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "IPKG_INSTROOT=" + root}
+		if out, err := install.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		writeFile(t, filepath.Join(root, state, "identity"), "", 0o600)
+		init, err := os.ReadFile("../packaging/iot_device.procd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		here := regexp.MustCompile(` /(var|etc|run|sys)\b`).ReplaceAllString(string(init), " "+root+"/$1")
+		writeFile(t, filepath.Join(root, "init"), here+"\nstart_service\n", 0o644)
+		for range 2 { // boots
+			if err := os.RemoveAll(memory); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(memory, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			start := exec.CommandContext(t.Context(), "sh", "-c", `procd_open_instance() { :; }
+procd_set_param() { :; }
+procd_close_instance() { :; }
+chown() { :; }
+. "$0"`, filepath.Join(root, "init"))
+			if out, err := start.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if _, err := os.Stat(filepath.Join(root, "var/lib/iot_device/identity")); err != nil {
+				t.Errorf("persistent %t: %v", persistent, err)
+			}
+		}
 	}
 }
 

@@ -5,6 +5,11 @@ set -e
 case ${1:-} in abort-* | triggered) exit 0 ;; esac
 root=${IPKG_INSTROOT:-}
 state=/var/lib/iot_device
+if [ -f "$root/etc/rc.common" ] && [ -L "$root/var" ]; then # OpenWrt, which has /var in memory
+	state=/etc/iot_device/state
+	# Here at each start, too.
+	[ -n "$root" ] || { mkdir -p /var/lib && ln -sfn "$state" /var/lib/iot_device; }
+fi
 
 if grep -q '^iot_device:' "$root/etc/passwd"; then
 	:

@@ -28,13 +28,11 @@ func Serve(t testing.TB) aws.Config {
 	if testing.Short() {
 		t.Skip("Node.js takes seconds for DynamoDB")
 	}
-	root := ".." // go test runs in the package's folder, somewhere in the hook's
-	for range 4 {
-		if _, err := os.Stat(filepath.Join(root, "scripts", "dynamodb.mjs")); err == nil {
-			break
-		}
-		root = filepath.Join(root, "..")
+	module, err := exec.Command("go", "env", "GOMOD").Output() // go test runs in the package's folder
+	if err != nil {
+		t.Fatal(err)
 	}
+	root := filepath.Join(filepath.Dir(string(module)), "..")
 	if _, err := os.Stat(filepath.Join(root, "infra", "node_modules", "dynalite")); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal("dynalite is not installed: run npm ci in infra/")
