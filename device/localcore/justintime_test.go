@@ -91,6 +91,28 @@ func present(t *testing.T, s *localcore.Server, cert tls.Certificate) (registry.
 	return s.Registry().CertificateByID(awsiot.CertificateID(cert.Leaf))
 }
 
+// A CA that was renewed has two certificates with one key; the one that is active registers, whichever
+// is found first.
+func TestRenewedCARegistersByItsActiveCertificate(t *testing.T) {
+	t.Parallel()
+	s := startFree(t, localcore.Config{})
+	ca := newTestCA(t, "Factory", nil)
+	renewed := &testCA{must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, ca.cert, ca.cert, ca.key.Public(), ca.key))(t)))(t), ca.key}
+	ids := []string{ca.register(t, s.Server, nil), renewed.register(t, s.Server, nil)}
+	for i, id := range ids {
+		err := s.Registry().UpdateCACertificate(registry.CACertificateUpdate{ID: id, Status: registry.Active})
+		if err == nil {
+			err = s.Registry().UpdateCACertificate(registry.CACertificateUpdate{ID: ids[1-i], Status: registry.Inactive})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, ok := present(t, s.Server, ca.issue(t, pkix.Name{CommonName: "T"})); !ok || c.CAID != id {
+			t.Errorf("registered %v by %s, want %s", ok, c.CAID, id)
+		}
+	}
+}
+
 // https://docs.aws.amazon.com/iot/latest/developerguide/auto-register-device-cert.html:
 // a connection with a certificate of a registered CA registers it as PENDING_ACTIVATION and ends,
 // and each such connection publishes an event.

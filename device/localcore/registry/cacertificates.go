@@ -161,9 +161,7 @@ func (r *Registry) UpdateCACertificate(u CACertificateUpdate) error {
 			return invalid("status %q of a CA certificate must be ACTIVE or INACTIVE", awsiot.Clip(string(u.Status)))
 		}
 		c.Certificate.Status = cmp.Or(u.Status, c.Certificate.Status)
-		if u.AutoRegistration != nil {
-			c.AutoRegistration = *u.AutoRegistration
-		}
+		c.AutoRegistration = *cmp.Or(u.AutoRegistration, &c.AutoRegistration)
 		c.Registration = cmp.Or(u.Registration, c.Registration)
 		if u.RemoveAutoRegistration && u.Registration != nil {
 			return invalid("A registration configuration cannot be set and removed in one request.")
@@ -224,18 +222,24 @@ func (r *Registry) ListCertificatesByCA(id string) []Certificate {
 	return slices.DeleteFunc(r.ListCertificates(), func(c Certificate) bool { return c.CAID != id })
 }
 
-// AuthorityOf returns the registered CA certificate that signed leaf, directly or
-// through those that were presented with it. It changes nothing.
-func (r *Registry) AuthorityOf(leaf *x509.Certificate, presented []*x509.Certificate) (CACertificate, bool) {
-	s := r.state()
+// AuthorityOf returns the registered CA certificate that signed leaf, directly or through those that
+// were presented with it. Of several, as after one of the same key was renewed, it is one by which
+// leaf can be registered just in time. It changes nothing.
+func (r *Registry) AuthorityOf(leaf *x509.Certificate, presented []*x509.Certificate) (found CACertificate, ok bool) {
+	s, now := r.state(), r.options.Now()
 	for _, c := range awsiot.Chain(leaf, presented) {
 		for _, ca := range s.authoritiesNamed(c.RawIssuer) {
-			if c.CheckSignatureFrom(ca.cert) == nil {
-				return ca.record, true
+			by := ca.record.Certificate
+			usable := ca.record.AutoRegistration && by.Status == Active && !now.Before(by.NotBefore) && !now.After(by.NotAfter)
+			if (usable || !ok) && c.CheckSignatureFrom(ca.cert) == nil {
+				found, ok = ca.record, true
 			}
 		}
+		if ok {
+			break
+		}
 	}
-	return CACertificate{}, false
+	return found, ok
 }
 
 // RegisterJustInTime registers a certificate by connecting, as PENDING_ACTIVATION, and returns it;

@@ -85,9 +85,7 @@ func (r *Registry) UpdateThingGroup(u ThingGroupUpdate) (version int64, err erro
 func updateGroup(kind *table[ThingGroup], u ThingGroupUpdate) (version int64, err error) {
 	err = kind.edit(u.Name, func(g *ThingGroup) error {
 		err := checkVersion(kind.what+" "+u.Name, u.ExpectedVersion, g.Version)
-		if u.Description != nil {
-			g.Description = *u.Description
-		}
+		g.Description = *cmp.Or(u.Description, &g.Description)
 		if u.Attributes != nil {
 			g.Attributes = u.Attributes.apply(g.Attributes)
 		}

@@ -93,12 +93,8 @@ func (r *Registry) ListProvisioningTemplates() []ProvisioningTemplate {
 // UpdateProvisioningTemplate changes a template.
 func (r *Registry) UpdateProvisioningTemplate(u ProvisioningTemplateUpdate) error {
 	return edit(r, u.Name, func(tx *transaction, t *ProvisioningTemplate) error {
-		if u.Description != nil {
-			t.Description = *u.Description
-		}
-		if u.Enabled != nil {
-			t.Enabled = *u.Enabled
-		}
+		t.Description = *cmp.Or(u.Description, &t.Description)
+		t.Enabled = *cmp.Or(u.Enabled, &t.Enabled)
 		t.RoleARN = cmp.Or(u.RoleARN, t.RoleARN)
 		t.DefaultVersion = *cmp.Or(u.DefaultVersion, &t.DefaultVersion)
 		t.Modified = tx.now
