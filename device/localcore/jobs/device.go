@@ -39,20 +39,29 @@ func (tx *change) describe(e *Execution, withDocument bool) *awsiot.JobExecution
 	return &out
 }
 
-// ReadRequest reads the body of a request; no body is an empty one. Its errors are of type
+// ReadRequest reads the body of a request; no body is an empty one. As AWS IoT it passes over members
+// that it does not know, which those in another letter case are. Its errors are of type
 // [*awsiot.JobsError].
 func ReadRequest(payload []byte) (q awsiot.JobsRequest, err error) {
 	if payload = bytes.TrimSpace(payload); len(payload) == 0 {
 		return q, nil
 	}
-	err = json.Unmarshal(payload, &q)
-	if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return q, invalid("Member %q cannot be a %s.", mistyped.Field, mistyped.Value)
-	}
-	if err != nil || !utf8.Valid(payload) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &members); !utf8.Valid(payload) || !json.Valid(payload) {
 		return q, reject(awsiot.JobsInvalidJSON, "The payload is not UTF-8 encoded JSON.")
+	} else if err != nil {
+		return q, invalid("The payload is not a JSON object.")
 	}
-	return q, nil
+	for name, member := range map[string]any{
+		"status": &q.Status, "statusDetails": &q.StatusDetails, "stepTimeoutInMinutes": &q.StepTimeoutInMinutes,
+		"expectedVersion": &q.ExpectedVersion, "executionNumber": &q.ExecutionNumber, "clientToken": &q.ClientToken,
+		"includeJobExecutionState": &q.IncludeJobExecutionState, "includeJobDocument": &q.IncludeJobDocument,
+	} {
+		if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](json.Unmarshal(members[name], member)); ok {
+			err = invalid("Member %q cannot be a %s.", strings.TrimSuffix(name+"."+mistyped.Field, "."), mistyped.Value)
+		}
+	}
+	return q, err
 }
 
 // Handle answers an MQTT request: it calls reply once, then publishes the notifications that

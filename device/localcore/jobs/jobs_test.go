@@ -912,3 +912,27 @@ func TestWhatCannotBeStoredDoesNotHappen(t *testing.T) {
 		b.hasStatuses("j", "U/1:TIMED_OUT")
 	})
 }
+
+func TestRequestsAreReadByTheNamesOfTheirMembers(t *testing.T) {
+	t.Parallel()
+	got, err := jobs.ReadRequest([]byte(`{"Status":"FAILED","status":"IN_PROGRESS","statusdetails":{"a":"b"},"ClientToken":"other","executionNumber":1}`))
+	want := awsiot.JobsRequest{Status: awsiot.JobInProgress, ExecutionNumber: new(int64(1))}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	for payload, code := range map[string]awsiot.JobsErrorCode{
+		`{"statusDetails":{"a":1},"clientToken":"T"}`: awsiot.JobsInvalidRequest,
+		`{"executionNumber":"1","clientToken":"T"}`:   awsiot.JobsInvalidRequest,
+		`[]`:                      awsiot.JobsInvalidRequest,
+		`{"clientToken":"T"}{}`:   awsiot.JobsInvalidJSON,
+		"{\"clientToken\":\"\xff": awsiot.JobsInvalidJSON,
+	} {
+		q, err := jobs.ReadRequest([]byte(payload))
+		if e, ok := errors.AsType[*awsiot.JobsError](err); !ok || e.Code != code {
+			t.Errorf("%s: %v, want %s", payload, err, code)
+		}
+		if code == awsiot.JobsInvalidRequest && payload != `[]` && q.ClientToken != "T" {
+			t.Errorf("%s: its client token is lost", payload)
+		}
+	}
+}
