@@ -56,6 +56,8 @@ fi
 
 certs=$(cd -- "$(dirname -- "$0")/.." && pwd)/certs
 mkdir -p -- "$certs" || die "cannot make the folder $certs"
+[ ! -d "$certs/root.ca.bundle.pem" ] ||
+	die "$certs/root.ca.bundle.pem is a folder, such as a container engine makes of a file that is not there: remove it"
 work=$(mktemp -d "$certs/.root.ca.bundle.XXXXXX") || die "cannot write to the folder $certs"
 trap 'rm -rf -- "$work"' EXIT
 trap 'exit 129' HUP

@@ -240,6 +240,13 @@ func TestBundleNamesWhatIsMissing(t *testing.T) {
 			p.hasCerts(t, map[string]string{})
 		})
 	}
+	t.Run("a folder in the place of the file", func(t *testing.T) {
+		p := newPlace(t, "curl")
+		if err := os.Mkdir(p.path("certs/root.ca.bundle.pem"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p.run(t, bundleScript).fails(t, 1, "root.ca.bundle.pem is a folder")
+	})
 	t.Run("folder", func(t *testing.T) {
 		p := newPlace(t, "curl")
 		if err := os.Remove(p.path("certs")); err != nil {
