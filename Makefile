@@ -40,6 +40,10 @@ GOVULNCHECK := .ci/tools/govulncheck
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Both run here what they build, whatever processor the caller builds for.
+demo rehearse: export GOOS :=
+demo rehearse: export GOARCH :=
+
 demo:  ## run the complete provisioning flow here; needs Go alone
 	@echo 'Building iot_device, iot_core_local and the hook; the first time takes minutes.'
 	@$(MAKE) --no-print-directory --silent device local

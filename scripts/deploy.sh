@@ -2,7 +2,7 @@
 # Deploys the cloud side, or deletes it, after preflight checks, and prints the
 # next steps.
 set -eu
-unset CDPATH
+unset CDPATH GOOS GOARCH # the app runs here, whatever processor the caller builds for
 export AWS_CLI_AUTO_PROMPT=off # in a script nobody answers
 
 usage() {

@@ -48,16 +48,18 @@ case "${1:-}" in
 *) usage >&2 && exit 2 ;;
 esac
 
+nowhere=arn:aws:iot:us-east-1:123456789012:cert/0000000000000000000000000000000000000000000000000000000000000000
+certificate=${CERTIFICATE_ARN:-$nowhere}
+# Nothing here asks AWS: neither its credentials nor a profile are needed. And all of
+# it runs here, whatever processor the caller builds for.
+unset AWS_PROFILE AWS_DEFAULT_PROFILE GOOS GOARCH
+export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_EC2_METADATA_DISABLED=true
+
 case $(go env GOARCH) in
 amd64) architecture=x86_64 ;;
 arm64) architecture=arm64 ;;
 *) die "AWS Lambda has no $(go env GOARCH), so that the hook cannot be rehearsed here" ;;
 esac
-nowhere=arn:aws:iot:us-east-1:123456789012:cert/0000000000000000000000000000000000000000000000000000000000000000
-certificate=${CERTIFICATE_ARN:-$nowhere}
-# Nothing here asks AWS: neither its credentials nor a profile are needed.
-unset AWS_PROFILE AWS_DEFAULT_PROFILE
-export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_EC2_METADATA_DISABLED=true
 
 work=$(mktemp -d)
 trap 'exec 3>&-; rm -rf -- "$work"' EXIT

@@ -166,6 +166,32 @@ func TestInterruptedInstallationIsDoneAgain(t *testing.T) {
 	}
 }
 
+// TestDemoRunsWhereItIsBuilt: a person who builds for devices has their processor in the environment.
+func TestDemoRunsWhereItIsBuilt(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for name, content := range map[string]string{
+		"Makefile": string(makefile), "bin/go": "#!/bin/sh\necho \"build for <$GOARCH>\"\n", "device/x": "",
+		"scripts/demo.sh": "#!/bin/sh\n", "scripts/build-hook.sh": "#!/bin/sh\n",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := exec.CommandContext(t.Context(), "make", "-C", root, "demo")
+	command.Env = append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "GOARCH=riscv64", "MAKEFLAGS=")
+	if output, err := command.CombinedOutput(); err != nil || strings.Count(string(output), "build for <>\n") != 2 {
+		t.Errorf("%v\n%s", err, output)
+	}
+}
+
 // TestFormatIsCheckedWithoutGit: an archive of a release has no list of its files.
 func TestFormatIsCheckedWithoutGit(t *testing.T) {
 	makefile, err := filepath.Abs(filepath.Join("..", "..", "Makefile"))

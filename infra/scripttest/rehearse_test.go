@@ -55,7 +55,7 @@ func TestEveryOptionIsRehearsed(t *testing.T) {
 	bin := t.TempDir()
 	rehearsal := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "rehearse.sh"), "--every-option")
 	rehearsal.Dir = bin
-	rehearsal.Env = append(os.Environ(), "CERTIFICATE_ARN=", "AWS_PROFILE=expired", "CDPATH="+root,
+	rehearsal.Env = append(os.Environ(), "CERTIFICATE_ARN=", "AWS_PROFILE=expired", "CDPATH="+root, "GOARCH=riscv64",
 		"IOT_DEVICE_SERVER_ENDPOINT=abc-ats.iot.us-east-1.amazonaws.com")
 	for variable, program := range map[string]string{"IOT_DEVICE": "iot_device", "IOT_CORE_LOCAL": "iot_core_local"} {
 		path := filepath.Join(bin, program)

@@ -220,7 +220,7 @@ func TestScriptsGuardAgainstTheirSurroundings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(string(text), "cd ") && !strings.Contains(string(text), "\nunset CDPATH\n") {
+		if strings.Contains(string(text), "cd ") && !strings.Contains(string(text), "\nunset CDPATH") {
 			t.Errorf("%s changes the folder without unset CDPATH", script)
 		}
 		if strings.Contains(string(text), "=$(aws ") && !strings.Contains(string(text), "\nexport AWS_CLI_AUTO_PROMPT=off") {
