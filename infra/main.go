@@ -7,8 +7,6 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/jsii-runtime-go"
@@ -70,22 +69,23 @@ func run(ctx context.Context) error {
 // cdkContext is what -c options, cdk.json and cdk.context.json say. The CDK command line hands it
 // over in the environment and, where that is large, the last of it in a file.
 func cdkContext() (context map[string]any, err error) {
-	text, rest := os.Getenv("CDK_CONTEXT_JSON"), os.Getenv("CONTEXT_OVERFLOW_LOCATION_ENV")
-	if text == "" && rest == "" {
-		return nil, errors.New("run by hand: this app is run by the CDK command line, as in: npx cdk synth -c certificateArn=ARN")
-	}
-	parts := [][]byte{[]byte(cmp.Or(text, "{}")), []byte("{}")}
-	if rest != "" {
-		if parts[1], err = os.ReadFile(rest); err != nil {
+	text := os.Getenv("CDK_CONTEXT_JSON")
+	if file := os.Getenv("CONTEXT_OVERFLOW_LOCATION_ENV"); file != "" {
+		rest, err := os.ReadFile(file)
+		if err != nil {
 			return nil, fmt.Errorf("reading the CDK context: %w", err)
 		}
+		text += string(rest)
 	}
-	for _, part := range parts {
-		decoder := json.NewDecoder(bytes.NewReader(part))
-		decoder.UseNumber() // a serial prefix keeps its digits
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber() // a serial prefix keeps its digits
+	for decoder.More() {
 		if err := decoder.Decode(&context); err != nil {
 			return nil, fmt.Errorf("reading the CDK context: %w", err)
 		}
+	}
+	if context == nil {
+		return nil, errors.New("run by hand: this app is run by the CDK command line, as in: npx cdk synth -c certificateArn=ARN")
 	}
 	return context, nil
 }
